@@ -1,0 +1,94 @@
+#include "base/fault.h"
+
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/error.h"
+
+static const char *const points[] = {
+    "inject.stopped",              /* thread stopped, nothing changed in it */
+    "inject.prepared",             /* return frame on its stack, registers untouched */
+    "inject.registers-set",        /* will run our system call */
+    "inject.called",               /* system call done, registers not yet restored */
+    "memory.tracker-started",      /* userfaultfd registered in the guest */
+    "source.accepted",             /* the destination has accepted the guest */
+    "source.first-round",          /* before the first page is read */
+    "source.paused",               /* guest stopped, nothing of the last round sent */
+    "source.device-state-saved",   /* device state taken, images released */
+    "source.before-word",          /* the destination is ready, word not sent */
+    "source.after-word",           /* word sent, answer not read */
+    "source.after-started",        /* the answer came; the source's QEMU is still there */
+    "destination.launched",        /* QEMU waits for its state */
+    "destination.round-applied",   /* a round's pages are in */
+    "destination.before-ready",    /* all loaded, not yet said */
+    "destination.before-commit",   /* word received, journal not written */
+    "destination.after-commit",    /* journal written, guest not yet running */
+    "destination.before-started",  /* guest runs, the source does not know */
+    NULL,
+};
+
+static GMutex fault_lock;
+static GHashTable *fault_hits;
+
+const char *const *fault_list_points(void)
+{
+    return points;
+}
+
+static guint count_hit(const char *name)
+{
+    guint hits;
+
+    g_mutex_lock(&fault_lock);
+    if (!fault_hits)
+        fault_hits = g_hash_table_new(g_str_hash, g_str_equal);
+    hits = GPOINTER_TO_UINT(g_hash_table_lookup(fault_hits, name)) + 1;
+    g_hash_table_insert(fault_hits, (gpointer)name, GUINT_TO_POINTER(hits));
+    g_mutex_unlock(&fault_lock);
+    return hits;
+}
+
+/* Returns the action for *name* or NULL. */
+static char *find_action(const char *setting, const char *name)
+{
+    g_auto(GStrv) entries = g_strsplit(setting, ",", 64);
+
+    for (char **entry = entries; *entry; entry++) {
+        char *equals = strchr(*entry, '=');
+
+        if (equals && (size_t)(equals - *entry) == strlen(name) &&
+            strncmp(*entry, name, strlen(name)) == 0)
+            return g_strdup(equals + 1);
+    }
+    return NULL;
+}
+
+gboolean fault_point(const char *name, GError **error)
+{
+    const char *setting = g_getenv("VMFERRY_FAULT");
+    g_autofree char *action = setting ? find_action(setting, name) : NULL;
+    char *at;
+
+    if (!action)
+        return FALSE;
+    at = strchr(action, '@');
+    if (at) {
+        *at = '\0';
+        if (count_hit(name) != (guint)strtoul(at + 1, NULL, 10))
+            return FALSE;
+    }
+    if (strcmp(action, "kill") == 0)
+        kill(getpid(), SIGKILL);
+    else if (strcmp(action, "stop") == 0)
+        kill(getpid(), SIGSTOP);
+    else if (g_str_has_prefix(action, "sleep:"))
+        clock_sleep_ns(strtoull(action + 6, NULL, 10) * 1000000ULL);
+    else if (strcmp(action, "fail") == 0) {
+        error_set(error, VMFERRY_ERROR_FAILED, "fault point %s", name);
+        return TRUE;
+    }
+    return FALSE;
+}

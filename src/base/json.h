@@ -1,0 +1,30 @@
+/*
+ * JSON from strangers
+ *
+ * Thin helpers over jansson for objects whose fields are checked one by one.
+ * Each getter says which key is missing or of the wrong kind.  Texts are
+ * bounded; jansson itself limits the nesting depth.
+ */
+#pragma once
+
+#include <glib.h>
+#include <jansson.h>
+#include <stdint.h>
+
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(json_t, json_decref)
+
+/* Parses one JSON object of at most *limit* bytes; NULL with *error*. */
+json_t *json_parse_object(const char *text, size_t length, size_t limit, GError **error);
+
+/* Each returns FALSE with *error* where *key* is missing, of another kind or
+ * out of range.  *ret* borrows from *object*. */
+gboolean json_get_text(json_t *object, const char *key, const char **ret, GError **error);
+gboolean json_get_count(json_t *object, const char *key, uint64_t max, uint64_t *ret,
+                        GError **error);
+gboolean json_get_array(json_t *object, const char *key, size_t max_entries, json_t **ret,
+                        GError **error);
+
+/* Optional forms: the default where the key is missing or of another kind. */
+const char *json_text_or(json_t *object, const char *key, const char *fallback);
+uint64_t json_count_or(json_t *object, const char *key, uint64_t fallback);
+gboolean json_flag_or(json_t *object, const char *key, gboolean fallback);

@@ -1,0 +1,103 @@
+#include "base/process.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/error.h"
+#include "base/fd.h"
+
+#define COMMAND_LINE_LIMIT (2u << 20)
+
+/* Reads state letter and start time; FALSE where the process is gone. */
+static gboolean read_stat(pid_t pid, char *ret_state, uint64_t *ret_ticks, GError **error)
+{
+    g_autofree char *path = g_strdup_printf("/proc/%d/stat", (int)pid);
+    g_autofree char *text = file_read(path, 65536, NULL, NULL);
+    g_auto(GStrv) fields = NULL;
+    char *after_name;
+
+    if (!text) {
+        error_set(error, VMFERRY_ERROR_NOT_FOUND, "no process with pid %d", (int)pid);
+        return FALSE;
+    }
+    /* The name stands in parentheses and may hold anything, also ") ". */
+    after_name = strrchr(text, ')');
+    if (after_name && after_name[1] == ' ')
+        fields = g_strsplit(after_name + 2, " ", 24);
+    if (!fields || g_strv_length(fields) < 21) {
+        error_set(error, VMFERRY_ERROR_FAILED, "%s: unexpected format", path);
+        return FALSE;
+    }
+    *ret_state = fields[0][0];
+    *ret_ticks = strtoull(fields[19], NULL, 10);
+    return TRUE;
+}
+
+gboolean process_get_start_time(pid_t pid, uint64_t *ret_ticks, GError **error)
+{
+    char state;
+
+    return read_stat(pid, &state, ret_ticks, error);
+}
+
+gboolean process_is_same(pid_t pid, uint64_t start_time)
+{
+    uint64_t ticks;
+    char state;
+
+    return pid > 0 && read_stat(pid, &state, &ticks, NULL) && ticks == start_time &&
+           state != 'Z' && state != 'X';
+}
+
+char **process_get_command_line(pid_t pid, GError **error)
+{
+    g_autofree char *path = g_strdup_printf("/proc/%d/cmdline", (int)pid);
+    g_autoptr(GPtrArray) words = g_ptr_array_new_with_free_func(g_free);
+    g_autofree char *text = NULL;
+    size_t length;
+
+    text = file_read(path, COMMAND_LINE_LIMIT, &length, error);
+    if (!text)
+        return NULL;
+    for (size_t at = 0; at < length; at += strlen(text + at) + 1)
+        g_ptr_array_add(words, g_strdup(text + at));
+    g_ptr_array_add(words, NULL);
+    return (char **)g_ptr_array_free(g_steal_pointer(&words), FALSE);
+}
+
+gboolean process_kill(pid_t pid, uint64_t start_time, int signal_number, GError **error)
+{
+    autofd int pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
+
+    /* The descriptor pins the process, so the check cannot be outrun. */
+    if (pidfd < 0 || !process_is_same(pid, start_time)) {
+        error_set(error, VMFERRY_ERROR_NOT_FOUND, "process %d is gone", (int)pid);
+        return FALSE;
+    }
+    if (syscall(SYS_pidfd_send_signal, pidfd, signal_number, NULL, 0) < 0) {
+        error_set_errno(error, errno, "signal %d to process %d", signal_number, (int)pid);
+        return FALSE;
+    }
+    return TRUE;
+}
+
+gboolean process_wait_gone(pid_t pid, uint64_t start_time, int timeout_ms)
+{
+    autofd int pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
+
+    if (pidfd < 0 || !process_is_same(pid, start_time))
+        return TRUE;
+    return fd_wait_readable(pidfd, timeout_ms, NULL) == 1;
+}
+
+char *process_get_boot_id(void)
+{
+    char *text = file_read("/proc/sys/kernel/random/boot_id", 128, NULL, NULL);
+
+    return text ? g_strstrip(text) : g_strdup("unknown");
+}

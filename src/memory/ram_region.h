@@ -1,0 +1,20 @@
+/* A block of guest RAM as a VMM driver reports it. */
+#pragma once
+
+#include <glib.h>
+#include <stdint.h>
+
+typedef struct {
+    char *name;            /* the VMM's own name of the block ("pc.ram") */
+    uint64_t host_address; /* in the VMM process; 0 where it cannot be told (see proof) */
+    uint64_t bytes;        /* bytes in use, what must reach the other side */
+    /* Where the VMM does not tell which of several equal-looking blocks this
+     * one is: a digest (lower-case hex) over the contents of all blocks it
+     * could be.  Such a region is not copied; both sides' digests must match,
+     * which proves that both hold the same.  NULL for all other regions. */
+    char *proof;
+} RamRegion;
+
+RamRegion *ram_region_new(const char *name, uint64_t host_address, uint64_t bytes);
+void ram_region_free(RamRegion *region);
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(RamRegion, ram_region_free)

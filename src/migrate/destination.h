@@ -1,0 +1,30 @@
+/*
+ * The destination's half of a move
+ */
+#pragma once
+
+#include "vmm/vmm.h"
+#include "wire/channel.h"
+#include "wire/messages.h"
+
+typedef struct {
+    /* Checks that the guest may come here and launches its VMM as incoming;
+     * journals the transaction as pending before it returns.  Takes no
+     * ownership of *guest*. */
+    Vmm *(*launch)(const GuestMessage *guest, gpointer user, GError **error);
+    /* QMP socket of the launched VMM, for the guard; free with g_free(). */
+    char *(*get_qmp_path)(gpointer user);
+    /* The commit point: must have "committed" on record when it returns TRUE. */
+    gboolean (*commit)(const char *transaction, gpointer user, GError **error);
+    /* The guest runs here now; takes *vmm*. */
+    void (*started)(Vmm *vmm, gpointer user);
+    /* Not moved; takes *vmm* (may be NULL), whose process has been ended;
+     * journals the transaction as aborted. */
+    void (*aborted)(Vmm *vmm, const GError *cause, gpointer user);
+    gpointer user;
+} MigrateDestinationHost;
+
+/* Serves one incoming move on a channel whose HELLO said "migrate"; blocks to
+ * the end.  On failure the VMM it launched is gone and the peer was told. */
+gboolean migrate_destination_serve(Channel *channel, const MigrateDestinationHost *host,
+                                   GError **error);

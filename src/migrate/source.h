@@ -1,0 +1,50 @@
+/*
+ * The source's half of a pre-copy move
+ */
+#pragma once
+
+#include <gio/gio.h>
+
+#include "migrate/report.h"
+#include "vmm/vmm.h"
+#include "wire/channel.h"
+
+/* What the source writes down so that a restarted agent knows what to do. */
+typedef enum {
+    SOURCE_JOURNAL_MOVING,       /* on restart: clean up, resume if paused */
+    SOURCE_JOURNAL_HANDING_OVER, /* the word may have been sent: ask the destination first */
+    SOURCE_JOURNAL_RETURNED,     /* not moved, all is as before */
+    SOURCE_JOURNAL_GONE,         /* the guest runs at the destination; our copy is to be ended */
+} SourceJournalState;
+
+typedef struct {
+    /* Called from the moving thread, a few times a second and at each change of phase. */
+    void (*progress)(const MigrateProgress *progress, gpointer user);
+    /* Must have the state on record (the page cache is enough) when it returns. */
+    gboolean (*journal)(SourceJournalState state, const char *transaction, gpointer user,
+                        GError **error);
+    gpointer user;
+} MigrateSourceHost;
+
+typedef struct {
+    Vmm *vmm;
+    const char *guest;
+    char **command_line;     /* to start it with over there */
+    const char *qmp_path;    /* for the guard (guard.h) */
+    const char *destination; /* HOST[:PORT] as the user gave it */
+    const char *source_name; /* for the report */
+    ChannelOptions channel;
+    MigrateOptions options;
+    MigrateSourceHost host;
+} MigrateSourceJob;
+
+/* Moves the guest; blocks until the outcome is known.  Whatever fails, the
+ * guest runs on here, except with MIGRATE_COMPLETED (our VMM process has been
+ * ended) and MIGRATE_IN_DOUBT (paused here; see migrate_source_resolve()).
+ * Never returns NULL. */
+MigrateReport *migrate_source_run(const MigrateSourceJob *job, GCancellable *cancellable);
+
+/* Asks the destination what became of a transaction whose word was sent.
+ * Returns FALSE where it cannot be reached. */
+gboolean migrate_source_resolve(const char *destination, const ChannelOptions *channel,
+                                const char *transaction, int *ret_outcome, GError **error);

@@ -1,0 +1,106 @@
+/*
+ * A virtual machine monitor process under our control
+ *
+ * Theory of operation: a Vmm is one running VMM process and the control
+ * connection to it.  The rooms above know only this interface; a driver
+ * (vmm/qemu) fills the table of operations.  Every call blocks with a time-out
+ * of its own and may be made from any thread; calls on one Vmm are serialised
+ * by the driver.
+ *
+ * Freeing a Vmm closes the control connection and nothing else: the process
+ * lives on.  Only vmm_quit() ends it.
+ */
+#pragma once
+
+#include <glib.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "memory/ram_region.h"
+
+typedef enum {
+    VMM_RUN_STATE_RUNNING,  /* vCPUs run */
+    VMM_RUN_STATE_PAUSED,   /* stopped, can be resumed */
+    VMM_RUN_STATE_INCOMING, /* waits for its state; cannot be resumed */
+    VMM_RUN_STATE_ENDED,    /* guest has shut down or panicked; the process is there */
+    VMM_RUN_STATE_FAILED,   /* stopped by an error (I/O, internal) */
+    VMM_RUN_STATE_GONE,     /* no process any more */
+} VmmRunState;
+
+/* Stable name for JSON ("running"). */
+const char *vmm_run_state_name(VmmRunState state);
+
+typedef struct {
+    char *kind;             /* "qemu" */
+    char *version;          /* "7.2.22" */
+    char *machine;          /* versioned machine type: "pc-i440fx-7.2" */
+    char *accelerator;      /* "tcg", "kvm" */
+    guint vcpus;
+    uint64_t memory_bytes;  /* main RAM as configured */
+    GPtrArray *ram_regions; /* of RamRegion: all that must reach the other side */
+} VmmDescription;
+
+void vmm_description_free(VmmDescription *description);
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(VmmDescription, vmm_description_free)
+
+typedef struct Vmm Vmm;
+
+typedef struct {
+    void (*free)(Vmm *vmm);
+    pid_t (*get_pid)(Vmm *vmm);
+    gboolean (*get_run_state)(Vmm *vmm, VmmRunState *ret, GError **error);
+    VmmDescription *(*describe)(Vmm *vmm, GError **error);
+    gboolean (*check_movable)(Vmm *vmm, GError **error);
+    gboolean (*pause)(Vmm *vmm, GError **error);
+    gboolean (*resume)(Vmm *vmm, GError **error);
+    GBytes *(*save_device_state)(Vmm *vmm, GError **error);
+    gboolean (*load_device_state)(Vmm *vmm, GBytes *state, GError **error);
+    gboolean (*announce)(Vmm *vmm, GError **error);
+    gboolean (*quit)(Vmm *vmm, GError **error);
+    char *(*get_last_words)(Vmm *vmm);
+} VmmOps;
+
+/* Drivers embed this as their first member. */
+struct Vmm {
+    const VmmOps *ops;
+};
+
+/* Closes the control connection; the process lives on.  NULL-safe. */
+void vmm_free(Vmm *vmm);
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(Vmm, vmm_free)
+
+pid_t vmm_get_pid(Vmm *vmm);
+gboolean vmm_get_run_state(Vmm *vmm, VmmRunState *ret, GError **error);
+
+/* What this machine is made of.  Free the result with vmm_description_free(). */
+VmmDescription *vmm_describe(Vmm *vmm, GError **error);
+
+/* FALSE with the VMM's own reasons where something (a device, a blocker, a
+ * writer with an address space of its own) forbids a move. */
+gboolean vmm_check_movable(Vmm *vmm, GError **error);
+
+/* Stops all vCPUs; returns once they have stopped and I/O is drained. */
+gboolean vmm_pause(Vmm *vmm, GError **error);
+
+/* Runs a paused machine; takes image locks (back) if it has to. */
+gboolean vmm_resume(Vmm *vmm, GError **error);
+
+/* Takes the state of all devices and vCPUs, without RAM, from a paused
+ * machine, in a form that vmm_load_device_state() of the same driver takes.
+ * Releases the locks on disk images; vmm_resume() takes them back. */
+GBytes *vmm_save_device_state(Vmm *vmm, GError **error);
+
+/* Loads such a state into a machine that was launched as incoming.  RAM must
+ * be complete before: devices look into it.  The machine is paused
+ * afterwards and holds no image locks until vmm_resume(). */
+gboolean vmm_load_device_state(Vmm *vmm, GBytes *state, GError **error);
+
+/* Makes the guest's network cards tell the switches where they are now. */
+gboolean vmm_announce(Vmm *vmm, GError **error);
+
+/* Ends the process, gently first.  Returns when it is gone. */
+gboolean vmm_quit(Vmm *vmm, GError **error);
+
+/* The last lines the process wrote to its standard error, or NULL where they
+ * are not known.  Free with g_free(). */
+char *vmm_get_last_words(Vmm *vmm);

@@ -1,0 +1,91 @@
+/*
+ * A secured, framed connection between two agents
+ *
+ * Theory of operation: a Channel is a TCP connection, with TLS 1.3 and mutual
+ * certificates unless it was made insecure on purpose.  One thread receives,
+ * any thread sends; a frame is sent whole.  A heartbeat thread sends
+ * HEARTBEAT whenever nothing else was sent for HEARTBEAT_INTERVAL_MS; received
+ * heartbeats are swallowed.  When nothing at all came from the peer, or nothing could be
+ * sent to it, for the peer time-out, every call fails with
+ * VMFERRY_ERROR_DISCONNECTED: a cut link that drops packets looks like a
+ * closed one.
+ *
+ * The socket is non-blocking; the TLS state is used under a lock that is never
+ * held while waiting.
+ */
+#pragma once
+
+#include <gio/gio.h>
+#include <glib.h>
+#include <sys/uio.h>
+
+#include "wire/frame.h"
+
+#define CHANNEL_HEARTBEAT_INTERVAL_MS 500
+#define CHANNEL_PEER_TIMEOUT_MS 5000
+#define CHANNEL_DEFAULT_PORT 4747
+
+typedef struct TlsIdentity TlsIdentity; /* wire/tls.h */
+typedef struct Channel Channel;
+
+typedef struct {
+    TlsIdentity *tls;      /* NULL: plain text, only by the user's explicit choice */
+    int peer_timeout_ms;   /* 0: CHANNEL_PEER_TIMEOUT_MS */
+} ChannelOptions;
+
+/* Connects to HOST, HOST:PORT or [V6]:PORT within *timeout_ms*.  With TLS the
+ * peer's certificate must be of our CA and carry HOST as its name (DNS or IP
+ * subject alternative name). */
+Channel *channel_connect(const char *address, const ChannelOptions *options, int timeout_ms,
+                         GCancellable *cancellable, GError **error);
+
+/* Takes over an accepted socket (closed in any case) and does the server's
+ * half of the TLS handshake. */
+Channel *channel_accept(int fd, const ChannelOptions *options, GError **error);
+
+/* Says goodbye and closes.  NULL-safe. */
+void channel_free(Channel *channel);
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(Channel, channel_free)
+
+/* Makes all calls, also those under way in other threads, fail at once. */
+void channel_shutdown(Channel *channel);
+
+/* The peer's name: of its certificate, or its address where insecure. */
+const char *channel_get_peer_name(Channel *channel);
+gboolean channel_is_secure(Channel *channel);
+
+/* Sends one frame; returns when all of it is with the kernel.  A PAGES frame
+ * waits for its turn under the rate limit; others go through and are counted
+ * against it. */
+gboolean channel_send(Channel *channel, FrameType type, const struct iovec *payload, int count,
+                      GError **error);
+gboolean channel_send_bytes(Channel *channel, FrameType type, const void *payload, size_t length,
+                            GError **error);
+
+typedef struct {
+    FrameType type;
+    uint32_t length;
+    const uint8_t *payload; /* owned by the channel, valid until the next receive */
+} Frame;
+
+/* Receives the next frame that is no heartbeat.  *timeout_ms* -1: as long as
+ * the peer lives.  VMFERRY_ERROR_TIMEOUT leaves the channel usable. */
+gboolean channel_receive(Channel *channel, int timeout_ms, Frame *ret, GError **error);
+
+/* The same, and the frame must be of this type.  An ERROR or ABORT frame
+ * becomes an error with the peer's code and words. */
+gboolean channel_expect(Channel *channel, FrameType type, int timeout_ms, Frame *ret,
+                        GError **error);
+
+/* Sends an ERROR frame with *cause*, best effort. */
+void channel_send_error(Channel *channel, const GError *cause);
+
+/* Turns a received ERROR or ABORT frame into a GError ("HOST: message"). */
+void channel_error_from_frame(Channel *channel, const Frame *frame, GError **error);
+
+/* Limit in bytes a second on the wire, 0 for none. */
+void channel_set_rate(Channel *channel, uint64_t bytes_per_second);
+
+/* Bytes put on and taken from the socket so far, TLS included. */
+uint64_t channel_get_sent_bytes(Channel *channel);
+uint64_t channel_get_received_bytes(Channel *channel);

@@ -1,0 +1,56 @@
+/*
+ * Frames: the unit of the wire protocol
+ *
+ * Every frame is a header of 12 bytes (little-endian) and a payload:
+ *
+ *     0  u32  magic "VMF1"
+ *     4  u16  type
+ *     6  u16  flags, 0 in version 1
+ *     8  u32  payload length
+ *
+ * docs/protocol.md is the specification; this header and it change together.
+ */
+#pragma once
+
+#include <glib.h>
+#include <stdint.h>
+
+#define FRAME_MAGIC 0x31464d56u
+#define FRAME_HEADER_BYTES 12u
+
+typedef enum {
+    FRAME_HELLO = 1,         /* JSON: both sides' versions, features, purpose */
+    FRAME_GUEST = 2,         /* JSON, source: what comes */
+    FRAME_ACCEPTED = 3,      /* empty, destination: the VMM waits for pages */
+    FRAME_PAGES = 4,         /* binary, source: see page_frame.h */
+    FRAME_ROUND_END = 5,     /* u32 round, source */
+    FRAME_ROUND_APPLIED = 6, /* u32 round, destination: all pages of it are in guest RAM */
+    FRAME_DEVICE_STATE = 7,  /* u64 total, u64 offset, bytes: source, in pieces */
+    FRAME_DIGESTS = 8,       /* u32 region, u64 first page, u64 digest each: source, --verify */
+    FRAME_PREPARE = 9,       /* empty, source: all sent; load it and say READY */
+    FRAME_READY = 10,        /* JSON, destination: loaded and (if asked) verified; paused */
+    FRAME_START = 11,        /* empty, source: the word; from now on the destination owns it */
+    FRAME_STARTED = 12,      /* empty, destination: the guest runs here */
+    FRAME_ABORT = 13,        /* JSON reason, either: forget this transaction */
+    FRAME_ERROR = 14,        /* JSON code and message, either; the connection ends */
+    FRAME_HEARTBEAT = 15,    /* empty, either, while there is nothing else to say */
+    FRAME_RESOLVE = 16,      /* JSON transaction, source: what became of it? */
+    FRAME_OUTCOME = 17,      /* JSON, destination: committed, aborted, pending or lost */
+} FrameType;
+
+typedef struct {
+    FrameType type;
+    uint32_t length;
+} FrameHeader;
+
+/* Largest payload that is accepted for *type*; 0 for an unknown type. */
+uint32_t frame_payload_limit(FrameType type);
+
+/* Name for messages ("PAGES"). */
+const char *frame_type_name(FrameType type);
+
+void frame_header_encode(const FrameHeader *header, uint8_t out[FRAME_HEADER_BYTES]);
+
+/* Checks magic, type, flags and length limit. */
+gboolean frame_header_decode(const uint8_t in[FRAME_HEADER_BYTES], FrameHeader *ret,
+                             GError **error);

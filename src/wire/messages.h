@@ -1,0 +1,88 @@
+/*
+ * The protocol's JSON messages
+ *
+ * Each has a struct, an encoder that cannot fail and a decoder that checks
+ * every field and limit (docs/protocol.md lists them).  Texts in a decoded struct are owned by it.
+ */
+#pragma once
+
+#include <glib.h>
+#include <stdint.h>
+
+#include "wire/channel.h"
+
+#define PROTOCOL_VERSION 1
+
+#define MESSAGE_MAX_REGIONS 256
+#define MESSAGE_MAX_ARGUMENTS 1024
+#define MESSAGE_MAX_ARGUMENT_BYTES 65536
+#define MESSAGE_MAX_DEVICE_STATE_BYTES (64u << 20)
+
+typedef struct {
+    guint version_min, version_max;
+    char **features;  /* NULL-terminated; unknown ones are ignored */
+    char *software;   /* "vmferry 0.1.0" */
+    char *host;       /* the sender's host name */
+    char *purpose;    /* of the connecting side: "migrate", "resolve", "ping" */
+} HelloMessage;
+
+void hello_message_clear(HelloMessage *message);
+char *hello_message_encode(const HelloMessage *message);
+gboolean hello_message_decode(const char *text, size_t length, HelloMessage *ret, GError **error);
+
+/* Exchanges HELLO on a new channel and agrees on the highest version both
+ * speak.  The connecting side speaks first. */
+gboolean handshake_connect(Channel *channel, const char *purpose, HelloMessage *ret_peer,
+                           guint *ret_version, GError **error);
+gboolean handshake_accept(Channel *channel, HelloMessage *ret_peer, guint *ret_version,
+                          GError **error);
+
+typedef struct {
+    char *name;
+    uint64_t bytes;
+    char *proof; /* NULL, or a digest: not copied, must be equal there (ram_region.h) */
+} WireRegion;
+
+typedef struct {
+    char *transaction;   /* 32 lower-case hex digits, random */
+    char *guest;         /* name in the agents' registries */
+    char *vmm_kind;      /* "qemu" */
+    char *vmm_version;
+    char *machine;
+    char *accelerator;
+    char **command_line; /* program first */
+    guint vcpus;
+    uint64_t memory_bytes;
+    gboolean verify;
+    WireRegion *regions;
+    guint region_count;
+} GuestMessage;
+
+void guest_message_free(GuestMessage *message);
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(GuestMessage, guest_message_free)
+char *guest_message_encode(const GuestMessage *message);
+GuestMessage *guest_message_decode(const char *text, size_t length, GError **error);
+
+typedef struct {
+    gboolean verified;      /* TRUE: every digest matched (only with verify) */
+    double load_ms;         /* time to load the device state */
+} ReadyMessage;
+
+char *ready_message_encode(const ReadyMessage *message);
+gboolean ready_message_decode(const char *text, size_t length, ReadyMessage *ret, GError **error);
+
+/* What became of a transaction, said by its destination. */
+typedef enum {
+    OUTCOME_COMMITTED, /* the guest was started here */
+    OUTCOME_ABORTED,   /* it was not and never will be, or was never heard of */
+    OUTCOME_PENDING,   /* still being received or decided; ask again */
+    OUTCOME_LOST,      /* this host was restarted meanwhile: it cannot know */
+} TransactionOutcome;
+
+const char *transaction_outcome_name(TransactionOutcome outcome);
+char *resolve_message_encode(const char *transaction);
+/* Free *ret with g_free(). */
+gboolean resolve_message_decode(const char *text, size_t length, char **ret, GError **error);
+char *outcome_message_encode(const char *transaction, TransactionOutcome outcome);
+gboolean outcome_message_decode(const char *text, size_t length, const char *transaction,
+                                TransactionOutcome *ret, GError **error);
