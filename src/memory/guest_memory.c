@@ -1,0 +1,312 @@
+#include "memory/guest_memory.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#include "base/error.h"
+#include "base/fd.h"
+#include "memory/maps.h"
+#include "memory/pagemap.h"
+#include "page/zero.h"
+
+#define ZERO_CHUNK_PAGES 256u
+#define IO_SPANS 512u
+
+static void region_free(gpointer data)
+{
+    GuestRegion *region = data;
+
+    if (!region)
+        return;
+    if (region->mapping)
+        munmap(region->mapping, region->pages * GUEST_PAGE_BYTES);
+    g_free(region->name);
+    g_free(region);
+}
+
+void guest_memory_free(GuestMemory *memory)
+{
+    if (!memory)
+        return;
+    g_clear_pointer(&memory->regions, g_ptr_array_unref);
+    pagemap_free(memory->pagemap);
+    g_free(memory);
+}
+
+GuestRegion *guest_memory_get_region(const GuestMemory *memory, guint index)
+{
+    return g_ptr_array_index(memory->regions, index);
+}
+
+GPtrArray *guest_memory_new_sets(const GuestMemory *memory)
+{
+    GPtrArray *sets = g_ptr_array_new_with_free_func((GDestroyNotify)page_set_free);
+
+    for (guint i = 0; i < memory->regions->len; i++)
+        g_ptr_array_add(sets, page_set_new(guest_memory_get_region(memory, i)->pages));
+    return sets;
+}
+
+static int open_backing(pid_t pid, const Mapping *mapping, GError **error)
+{
+    g_autofree char *path = g_strdup_printf("/proc/%d/map_files/%" PRIx64 "-%" PRIx64, (int)pid,
+                                            mapping->start, mapping->end);
+    int fd = open(path, O_RDWR | O_CLOEXEC);
+
+    if (fd < 0)
+        error_set_errno(error, errno, "open the file behind guest RAM (%s)", path);
+    return fd;
+}
+
+/* Maps the shared file behind a region here. */
+static gboolean map_shared(GuestRegion *region, pid_t pid, const Mapping *mapping, GError **error)
+{
+    autofd int fd = open_backing(pid, mapping, error);
+    uint64_t offset = mapping->offset + (region->host_address - mapping->start);
+    void *view;
+
+    if (fd < 0)
+        return FALSE;
+    view = mmap(NULL, region->pages * GUEST_PAGE_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, fd,
+                (off_t)offset);
+    if (view == MAP_FAILED) {
+        error_set_errno(error, errno, "map the file behind guest RAM");
+        return FALSE;
+    }
+    region->mapping = view;
+    return TRUE;
+}
+
+/* Every mapping of the range must be of the same sort and writable. */
+static gboolean check_mappings(GuestRegion *region, const GPtrArray *maps, GError **error)
+{
+    uint64_t end = region->host_address + region->pages * GUEST_PAGE_BYTES;
+    const Mapping *first = maps_find(maps, region->host_address);
+
+    for (uint64_t at = region->host_address; at < end;) {
+        const Mapping *mapping = maps_find(maps, at);
+
+        if (!mapping || !mapping->readable || !mapping->writable) {
+            error_set(error, VMFERRY_ERROR_FAILED,
+                      "address 0x%" PRIx64 " is no readable and writable memory", at);
+            return FALSE;
+        }
+        if (mapping->shared != first->shared || mapping->page_bytes != first->page_bytes) {
+            error_set(error, VMFERRY_ERROR_UNSUPPORTED, "it is made of several kinds of memory");
+            return FALSE;
+        }
+        if (!mapping->shared && mapping->inode != 0 && mapping->page_bytes == GUEST_PAGE_BYTES) {
+            error_set(error, VMFERRY_ERROR_UNSUPPORTED,
+                      "it is a private mapping of %s; use share=on or no file", mapping->path);
+            return FALSE;
+        }
+        at = mapping->end;
+    }
+    region->backing = first->shared ? GUEST_BACKING_SHARED : GUEST_BACKING_PRIVATE;
+    region->backing_page_bytes = first->page_bytes;
+    return TRUE;
+}
+
+/* A shared mapping in several pieces is used by system calls, as private
+ * memory is. */
+static gboolean open_region(GuestRegion *region, pid_t pid, const GPtrArray *maps, GError **error)
+{
+    const Mapping *mapping;
+
+    if (!check_mappings(region, maps, error))
+        return FALSE;
+    mapping = maps_find(maps, region->host_address);
+    if (region->backing == GUEST_BACKING_SHARED &&
+        region->host_address + region->pages * GUEST_PAGE_BYTES <= mapping->end)
+        return map_shared(region, pid, mapping, error);
+    return TRUE;
+}
+
+static GuestRegion *region_new(const RamRegion *ram)
+{
+    GuestRegion *region = g_new0(GuestRegion, 1);
+
+    region->name = g_strdup(ram->name);
+    region->host_address = ram->host_address;
+    region->backing_page_bytes = GUEST_PAGE_BYTES;
+    if (ram->proof)
+        region->backing = GUEST_BACKING_PROOF;
+    else
+        region->pages = (ram->bytes + GUEST_PAGE_BYTES - 1) / GUEST_PAGE_BYTES;
+    return region;
+}
+
+GuestMemory *guest_memory_open(pid_t pid, const GPtrArray *ram_regions, GError **error)
+{
+    g_autoptr(GuestMemory) memory = g_new0(GuestMemory, 1);
+    g_autoptr(GPtrArray) maps = maps_read(pid, error);
+
+    if (!maps)
+        return NULL;
+    memory->pid = pid;
+    memory->regions = g_ptr_array_new_with_free_func(region_free);
+    memory->pagemap = pagemap_open(pid, error);
+    if (!memory->pagemap)
+        return NULL;
+    for (guint i = 0; i < ram_regions->len; i++) {
+        GuestRegion *region = region_new(g_ptr_array_index(ram_regions, i));
+
+        g_ptr_array_add(memory->regions, region);
+        if (region->backing != GUEST_BACKING_PROOF && !open_region(region, pid, maps, error)) {
+            g_prefix_error(error, "RAM block %s: ", region->name);
+            return NULL;
+        }
+    }
+    return g_steal_pointer(&memory);
+}
+
+typedef ssize_t (*VectorCall)(pid_t pid, const struct iovec *local, unsigned long local_count,
+                              const struct iovec *remote, unsigned long remote_count,
+                              unsigned long flags);
+
+/* One process_vm call for up to IO_SPANS spans. */
+static gboolean transfer(GuestMemory *memory, const GuestRegion *region, const PageSpan *spans,
+                         guint count, uint8_t *buffer, VectorCall call, GError **error)
+{
+    struct iovec remote[IO_SPANS];
+    struct iovec local = {buffer, 0};
+    ssize_t done;
+
+    for (guint i = 0; i < count; i++) {
+        remote[i].iov_base =
+            (void *)(uintptr_t)(region->host_address + spans[i].first * GUEST_PAGE_BYTES);
+        remote[i].iov_len = spans[i].count * GUEST_PAGE_BYTES;
+        local.iov_len += remote[i].iov_len;
+    }
+    done = call(memory->pid, &local, 1, remote, count, 0);
+    if (done != (ssize_t)local.iov_len) {
+        error_set_errno(error, done < 0 ? errno : EFAULT, "guest RAM %s of pid %d", region->name,
+                        (int)memory->pid);
+        return FALSE;
+    }
+    return TRUE;
+}
+
+static gboolean transfer_all(GuestMemory *memory, guint index, const PageSpan *spans, guint count,
+                             uint8_t *buffer, gboolean writing, GError **error)
+{
+    const GuestRegion *region = guest_memory_get_region(memory, index);
+
+    for (guint i = 0; i < count && region->mapping; i++) {
+        uint8_t *there = region->mapping + spans[i].first * GUEST_PAGE_BYTES;
+        size_t length = spans[i].count * GUEST_PAGE_BYTES;
+
+        memcpy(writing ? there : buffer, writing ? buffer : there, length);
+        buffer += length;
+    }
+    for (guint i = 0; i < count && !region->mapping; i += IO_SPANS) {
+        guint now = MIN(IO_SPANS, count - i);
+
+        if (!transfer(memory, region, spans + i, now, buffer,
+                      writing ? process_vm_writev : process_vm_readv, error)) {
+            g_prefix_error(error, writing ? "write " : "read ");
+            return FALSE;
+        }
+        for (guint k = 0; k < now; k++)
+            buffer += spans[i + k].count * GUEST_PAGE_BYTES;
+    }
+    return TRUE;
+}
+
+gboolean guest_memory_read(GuestMemory *memory, guint region, const PageSpan *spans, guint count,
+                           uint8_t *buffer, GError **error)
+{
+    return transfer_all(memory, region, spans, count, buffer, FALSE, error);
+}
+
+gboolean guest_memory_write(GuestMemory *memory, guint region, const PageSpan *spans, guint count,
+                            const uint8_t *buffer, GError **error)
+{
+    return transfer_all(memory, region, spans, count, (uint8_t *)buffer, TRUE, error);
+}
+
+/* Data of a shared file counts, also where this process has no page of it. */
+static gboolean add_file_data(GuestMemory *memory, const GuestRegion *region, PageSet *set,
+                              GError **error)
+{
+    g_autoptr(GPtrArray) maps = maps_read(memory->pid, error);
+    const Mapping *mapping = maps ? maps_find(maps, region->host_address) : NULL;
+    autofd int fd = mapping ? open_backing(memory->pid, mapping, error) : -1;
+    off_t base, end;
+
+    if (fd < 0)
+        return FALSE;
+    base = (off_t)(mapping->offset + region->host_address - mapping->start);
+    end = base + (off_t)(region->pages * GUEST_PAGE_BYTES);
+    for (off_t at = base; at < end;) {
+        off_t data = lseek(fd, at, SEEK_DATA);
+        off_t hole = data >= 0 ? lseek(fd, data, SEEK_HOLE) : -1;
+
+        if (data < 0 && errno == ENXIO)
+            break;
+        if (data < 0 || hole < 0) {
+            page_set_add(set, 0, set->pages); /* no holes to be told: all of it counts */
+            break;
+        }
+        if (data >= end)
+            break;
+        data = MAX(data, base) / (off_t)GUEST_PAGE_BYTES * (off_t)GUEST_PAGE_BYTES;
+        page_set_add(set, (uint64_t)(data - base) / GUEST_PAGE_BYTES,
+                     (uint64_t)(MIN(hole, end) - data + GUEST_PAGE_BYTES - 1) / GUEST_PAGE_BYTES);
+        at = hole;
+    }
+    return TRUE;
+}
+
+gboolean guest_memory_add_populated(GuestMemory *memory, guint index, PageSet *set, GError **error)
+{
+    const GuestRegion *region = guest_memory_get_region(memory, index);
+
+    if (region->pages == 0)
+        return TRUE;
+    if (region->backing == GUEST_BACKING_SHARED)
+        return add_file_data(memory, region, set, error);
+    return pagemap_add_populated(memory->pagemap, region->host_address, set, error);
+}
+
+static gboolean zero_span(GuestMemory *memory, guint index, PageSpan span, uint8_t *buffer,
+                          const uint8_t *zeroes, GError **error)
+{
+    if (!guest_memory_read(memory, index, &span, 1, buffer, error))
+        return FALSE;
+    for (uint64_t i = 0; i < span.count; i++) {
+        PageSpan one = {span.first + i, 1};
+
+        if (!zero_is_page(buffer + i * GUEST_PAGE_BYTES) &&
+            !guest_memory_write(memory, index, &one, 1, zeroes, error))
+            return FALSE;
+    }
+    return TRUE;
+}
+
+gboolean guest_memory_make_zero(GuestMemory *memory, GError **error)
+{
+    g_autoptr(GPtrArray) sets = guest_memory_new_sets(memory);
+    g_autofree uint8_t *buffer = g_malloc(ZERO_CHUNK_PAGES * GUEST_PAGE_BYTES);
+    g_autofree uint8_t *zeroes = g_malloc0(GUEST_PAGE_BYTES);
+
+    for (guint i = 0; i < memory->regions->len; i++) {
+        PageSet *set = g_ptr_array_index(sets, i);
+        PageSpan span;
+
+        if (!guest_memory_add_populated(memory, i, set, error))
+            return FALSE;
+        for (uint64_t at = 0;
+             page_set_next_run(set, at, ZERO_CHUNK_PAGES, &span.first, &span.count);
+             at = span.first + span.count)
+            if (!zero_span(memory, i, span, buffer, zeroes, error))
+                return FALSE;
+    }
+    return TRUE;
+}

@@ -1,0 +1,78 @@
+/*
+ * Guest RAM in another process
+ *
+ * Theory of operation: a GuestMemory is the list of a machine's RAM regions
+ * with the means to read and write them in 4096-byte pages.  Private memory is
+ * reached with process_vm_readv(2) and process_vm_writev(2); RAM that is a
+ * shared memfd or file is mapped here too, through /proc/PID/map_files, and
+ * used without a system call.
+ *
+ * Pages without content of their own (never touched) read as zero; they are
+ * found by pagemap, or by the file's holes, and not read at all: reading one
+ * would give it a page.
+ *
+ * Threads: reading and writing from any number of threads.
+ *
+ * Limits: 4 KiB base pages; hugetlbfs RAM is read and written in 4 KiB pages
+ * too, but its dirty state is known per huge page.
+ */
+#pragma once
+
+#include <glib.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "memory/page_set.h"
+#include "memory/ram_region.h"
+
+#define GUEST_PAGE_BYTES 4096u
+
+typedef enum {
+    GUEST_BACKING_PRIVATE, /* anonymous, not shared */
+    GUEST_BACKING_SHARED,  /* memfd, tmpfs or hugetlbfs file, shared */
+    GUEST_BACKING_PROOF,   /* not accessible, see RamRegion.proof */
+} GuestBacking;
+
+typedef struct {
+    char *name;
+    uint64_t host_address;
+    uint64_t pages;
+    GuestBacking backing;
+    uint64_t backing_page_bytes;
+    uint8_t *mapping; /* our own view, NULL for private memory */
+} GuestRegion;
+
+typedef struct {
+    pid_t pid;
+    GPtrArray *regions; /* of GuestRegion */
+    struct Pagemap *pagemap;
+} GuestMemory;
+
+/* Checks each RamRegion against the mappings of *pid*. */
+GuestMemory *guest_memory_open(pid_t pid, const GPtrArray *ram_regions, GError **error);
+void guest_memory_free(GuestMemory *memory);
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(GuestMemory, guest_memory_free)
+
+GuestRegion *guest_memory_get_region(const GuestMemory *memory, guint index);
+
+/* One empty PageSet a region; free with g_ptr_array_unref(). */
+GPtrArray *guest_memory_new_sets(const GuestMemory *memory);
+
+typedef struct {
+    uint64_t first, count;
+} PageSpan;
+
+/* Reads the pages of *spans*, one after the other, into *buffer*.  Spans lie within the region. */
+gboolean guest_memory_read(GuestMemory *memory, guint region, const PageSpan *spans, guint count,
+                           uint8_t *buffer, GError **error);
+
+/* Writes them from *buffer*. */
+gboolean guest_memory_write(GuestMemory *memory, guint region, const PageSpan *spans, guint count,
+                            const uint8_t *buffer, GError **error);
+
+/* Adds to *set* the pages that have content of their own. */
+gboolean guest_memory_add_populated(GuestMemory *memory, guint region, PageSet *set,
+                                    GError **error);
+
+/* Makes all of it zero: writes where something else is, touches nothing else. */
+gboolean guest_memory_make_zero(GuestMemory *memory, GError **error);

@@ -1,0 +1,120 @@
+#include "memory/tracker.h"
+
+#include <sys/utsname.h>
+
+#include "base/error.h"
+#include "base/fault.h"
+#include "base/fd.h"
+#include "memory/userfault.h"
+
+static uint64_t region_bytes(const GuestRegion *region)
+{
+    /* On hugetlbfs only whole huge pages can be registered. */
+    uint64_t bytes = region->pages * GUEST_PAGE_BYTES;
+
+    return (bytes + region->backing_page_bytes - 1) / region->backing_page_bytes *
+           region->backing_page_bytes;
+}
+
+static gboolean register_regions(Tracker *tracker, GError **error)
+{
+    for (guint i = 0; i < tracker->memory->regions->len; i++) {
+        const GuestRegion *region = guest_memory_get_region(tracker->memory, i);
+
+        if (region->pages > 0 && !userfault_register(tracker->userfault, region->host_address,
+                                                     region_bytes(region), error)) {
+            g_prefix_error(error, "RAM block %s: ", region->name);
+            return FALSE;
+        }
+    }
+    return TRUE;
+}
+
+static Tracker *start_kind(GuestMemory *memory, const TrackerOps *ops, GError **error)
+{
+    g_autoptr(Tracker) tracker = g_new0(Tracker, 1);
+
+    tracker->ops = ops;
+    tracker->memory = memory;
+    tracker->stop_event = -1;
+    tracker->userfault = userfault_open(memory->pid, ops->features, error);
+    if (tracker->userfault < 0 || !register_regions(tracker, error) ||
+        !ops->start(tracker, error) || fault_point("memory.tracker-started", error)) {
+        g_prefix_error(error, "tracker %s: ", tracker_kind_name(ops->kind));
+        return NULL;
+    }
+    return g_steal_pointer(&tracker);
+}
+
+/* Only a kernel that lacks something is a reason to try the other one. */
+static Tracker *start_best(GuestMemory *memory, GError **error)
+{
+    g_autoptr(GError) first = NULL;
+    g_autoptr(GError) second = NULL;
+    struct utsname name;
+    Tracker *tracker = start_kind(memory, &tracker_pagemap_scan_ops, &first);
+
+    if (tracker || !error_is(first, VMFERRY_ERROR_UNSUPPORTED)) {
+        if (first)
+            g_propagate_error(error, g_steal_pointer(&first));
+        return tracker;
+    }
+    tracker = start_kind(memory, &tracker_uffd_sync_ops, &second);
+    if (tracker)
+        return tracker;
+    uname(&name);
+    error_set(error, VMFERRY_ERROR_UNSUPPORTED,
+              "cannot track memory of pid %d on kernel %s: %s; %s (Linux 6.7 is best, 5.13 the "
+              "least)",
+              (int)memory->pid, name.release, first->message, second->message);
+    return NULL;
+}
+
+Tracker *tracker_start(GuestMemory *memory, TrackerKind kind, GError **error)
+{
+    switch (kind) {
+    case TRACKER_PAGEMAP_SCAN:
+        return start_kind(memory, &tracker_pagemap_scan_ops, error);
+    case TRACKER_UFFD_SYNC:
+        return start_kind(memory, &tracker_uffd_sync_ops, error);
+    default:
+        return start_best(memory, error);
+    }
+}
+
+gboolean tracker_collect(Tracker *tracker, GPtrArray *sets, GError **error)
+{
+    for (guint i = 0; i < tracker->memory->regions->len; i++) {
+        const GuestRegion *region = guest_memory_get_region(tracker->memory, i);
+
+        if (region->pages > 0 &&
+            !tracker->ops->collect(tracker, i, g_ptr_array_index(sets, i), error)) {
+            g_prefix_error(error, "RAM block %s: ", region->name);
+            return FALSE;
+        }
+    }
+    return TRUE;
+}
+
+TrackerKind tracker_get_kind(Tracker *tracker)
+{
+    return tracker->ops->kind;
+}
+
+void tracker_free(Tracker *tracker)
+{
+    if (!tracker)
+        return;
+    if (tracker->ops->stop)
+        tracker->ops->stop(tracker);
+    /* Closing would unregister too, but the kernel may do that late. */
+    for (guint i = 0; tracker->userfault >= 0 && i < tracker->memory->regions->len; i++) {
+        const GuestRegion *region = guest_memory_get_region(tracker->memory, i);
+
+        if (region->pages > 0)
+            userfault_unregister(tracker->userfault, region->host_address, region_bytes(region));
+    }
+    fd_close(&tracker->userfault);
+    fd_close(&tracker->stop_event);
+    g_free(tracker);
+}

@@ -1,0 +1,72 @@
+/*
+ * Dirty tracking from outside
+ *
+ * Theory of operation: while a Tracker exists, every write to the guest's RAM
+ * through the VMM's address space is seen: by a vCPU, by the device model, or
+ * by the kernel on their behalf.  tracker_collect() gets and clears: it adds
+ * the pages written since the last call to the caller's sets and watches them
+ * again.  A page that is written after the call is in the next one, so a
+ * caller that collects, then reads the pages, misses nothing.
+ *
+ * Two back ends, chosen by what the kernel offers and shown to the user:
+ *
+ *   pagemap-scan  Linux 6.7.  userfaultfd with asynchronous write protection;
+ *                 the kernel resolves the first write to a page itself, and
+ *                 PAGEMAP_SCAN gets and clears in one call.  No thread of ours
+ *                 is involved, so an attached, idle tracker costs nothing and
+ *                 our death only ends the tracking.
+ *   uffd-sync     Linux 5.13 (private memory) or 5.19 (shared).  The first
+ *                 write to a page waits until our handler thread has lifted
+ *                 the protection; pagemap's write-protect bit tells which are
+ *                 lifted.  Costs the guest a switch to our thread and back
+ *                 for each.  When our process dies, the kernel closes the
+ *                 userfaultfd and all waiting threads run on.
+ *
+ * Threads: start, collect and free from one thread at a time.
+ *
+ * Limits: a writer with an address space of its own (vhost-user, VFIO DMA) is
+ * not seen; vmm_check_movable() refuses these.  On hugetlbfs a dirty page
+ * means its whole huge page.
+ */
+#pragma once
+
+#include <glib.h>
+
+#include "memory/guest_memory.h"
+#include "memory/tracker_kind.h"
+
+typedef struct Tracker Tracker;
+
+/* Watches all regions of *memory* (borrowed; must outlive the tracker) from
+ * now on.  TRACKER_AUTO takes the first that works. */
+Tracker *tracker_start(GuestMemory *memory, TrackerKind kind, GError **error);
+
+/* Adds what was written to *sets* (guest_memory_new_sets()). */
+gboolean tracker_collect(Tracker *tracker, GPtrArray *sets, GError **error);
+
+TrackerKind tracker_get_kind(Tracker *tracker);
+
+/* Stops watching; nothing of it stays in the guest.  NULL-safe. */
+void tracker_free(Tracker *tracker);
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(Tracker, tracker_free)
+
+/* For the back ends. */
+typedef struct {
+    TrackerKind kind;
+    uint64_t features;
+    gboolean (*start)(Tracker *tracker, GError **error);
+    gboolean (*collect)(Tracker *tracker, guint region, PageSet *set, GError **error);
+    void (*stop)(Tracker *tracker);
+} TrackerOps;
+
+struct Tracker {
+    const TrackerOps *ops;
+    GuestMemory *memory;
+    int userfault;
+    /* uffd-sync */
+    GThread *handler;
+    int stop_event;
+};
+
+extern const TrackerOps tracker_pagemap_scan_ops;
+extern const TrackerOps tracker_uffd_sync_ops;

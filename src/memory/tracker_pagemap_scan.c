@@ -1,0 +1,41 @@
+#include <linux/userfaultfd.h>
+
+#include "base/error.h"
+#include "memory/pagemap.h"
+#include "memory/tracker.h"
+#include "memory/userfault.h"
+
+/* Protects all that is there now; a page that comes later is unprotected and
+ * so counts as written. */
+static gboolean start(Tracker *tracker, GError **error)
+{
+    if (!pagemap_can_scan(tracker->memory->pagemap)) {
+        error_set(error, VMFERRY_ERROR_UNSUPPORTED, "this kernel lacks PAGEMAP_SCAN (needs 6.7)");
+        return FALSE;
+    }
+    for (guint i = 0; i < tracker->memory->regions->len; i++) {
+        const GuestRegion *region = guest_memory_get_region(tracker->memory, i);
+
+        if (region->pages > 0 && !pagemap_take_written(tracker->memory->pagemap,
+                                                       region->host_address, region->pages, NULL,
+                                                       error))
+            return FALSE;
+    }
+    return TRUE;
+}
+
+static gboolean collect(Tracker *tracker, guint index, PageSet *set, GError **error)
+{
+    const GuestRegion *region = guest_memory_get_region(tracker->memory, index);
+
+    return pagemap_take_written(tracker->memory->pagemap, region->host_address, region->pages, set,
+                                error);
+}
+
+const TrackerOps tracker_pagemap_scan_ops = {
+    .kind = TRACKER_PAGEMAP_SCAN,
+    .features = UFFD_FEATURE_PAGEFAULT_FLAG_WP | UFFD_FEATURE_WP_HUGETLBFS_SHMEM |
+                USERFAULT_FEATURE_WP_UNPOPULATED | USERFAULT_FEATURE_WP_ASYNC,
+    .start = start,
+    .collect = collect,
+};

@@ -1,0 +1,137 @@
+#include <errno.h>
+#include <linux/userfaultfd.h>
+#include <poll.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include "base/error.h"
+#include "memory/pagemap.h"
+#include "memory/tracker.h"
+#include "memory/userfault.h"
+
+#define EVENTS_AT_A_TIME 64
+
+static uint64_t fault_page_bytes(Tracker *tracker, uint64_t address)
+{
+    for (guint i = 0; i < tracker->memory->regions->len; i++) {
+        const GuestRegion *region = guest_memory_get_region(tracker->memory, i);
+
+        if (address >= region->host_address &&
+            address < region->host_address + region->pages * GUEST_PAGE_BYTES)
+            return region->backing_page_bytes;
+    }
+    return GUEST_PAGE_BYTES;
+}
+
+/* Lets the writer of each fault go on.  Nothing is noted: the lifted
+ * protection itself is the mark that collect() finds. */
+static void serve_faults(Tracker *tracker)
+{
+    struct uffd_msg events[EVENTS_AT_A_TIME];
+    ssize_t got = read(tracker->userfault, events, sizeof events);
+
+    for (ssize_t i = 0; i < got / (ssize_t)sizeof *events; i++) {
+        uint64_t page_bytes, address;
+
+        if (events[i].event != UFFD_EVENT_PAGEFAULT)
+            continue;
+        address = events[i].arg.pagefault.address;
+        page_bytes = fault_page_bytes(tracker, address);
+        userfault_protect(tracker->userfault, address & ~(page_bytes - 1), page_bytes, FALSE,
+                          NULL);
+    }
+}
+
+static gpointer handler_thread(gpointer data)
+{
+    Tracker *tracker = data;
+    struct pollfd fds[2] = {
+        {.fd = tracker->userfault, .events = POLLIN},
+        {.fd = tracker->stop_event, .events = POLLIN},
+    };
+
+    for (;;) {
+        if (poll(fds, 2, -1) < 0 && errno != EINTR)
+            return NULL;
+        if (fds[1].revents)
+            return NULL;
+        if (fds[0].revents & POLLIN)
+            serve_faults(tracker);
+        else if (fds[0].revents) /* the guest's process is gone */
+            return NULL;
+    }
+}
+
+/* Protects the runs of *set*. */
+static gboolean protect_set(Tracker *tracker, const GuestRegion *region, const PageSet *set,
+                            GError **error)
+{
+    uint64_t first, count;
+
+    for (uint64_t at = 0; page_set_next_run(set, at, UINT64_MAX, &first, &count);
+         at = first + count) {
+        uint64_t unit = region->backing_page_bytes;
+        uint64_t start = (region->host_address + first * GUEST_PAGE_BYTES) & ~(unit - 1);
+        uint64_t end = region->host_address + (first + count) * GUEST_PAGE_BYTES;
+
+        if (!userfault_protect(tracker->userfault, start, (end - start + unit - 1) & ~(unit - 1),
+                               TRUE, error))
+            return FALSE;
+    }
+    return TRUE;
+}
+
+/* A page is dirty when it is there and not protected.  In private memory a
+ * page that is not there was never written (what comes later comes
+ * unprotected); in shared memory it may have been written and swapped out, so
+ * there a missing mark counts too.  The page is protected before the caller
+ * reads it, so a later write is seen next time. */
+static gboolean collect(Tracker *tracker, guint index, PageSet *set, GError **error)
+{
+    const GuestRegion *region = guest_memory_get_region(tracker->memory, index);
+    g_autoptr(PageSet) dirty = page_set_new(region->pages);
+
+    if (!pagemap_add_unprotected(tracker->memory->pagemap, region->host_address,
+                                 region->backing == GUEST_BACKING_PRIVATE, dirty, error) ||
+        !protect_set(tracker, region, dirty, error))
+        return FALSE;
+    page_set_add_all(set, dirty);
+    return TRUE;
+}
+
+/* The handler first: from the first protected page on, someone may wait. */
+static gboolean start(Tracker *tracker, GError **error)
+{
+    tracker->stop_event = eventfd(0, EFD_CLOEXEC);
+    if (tracker->stop_event < 0) {
+        error_set_errno(error, errno, "eventfd");
+        return FALSE;
+    }
+    tracker->handler = g_thread_new("uffd-sync", handler_thread, tracker);
+    for (guint i = 0; i < tracker->memory->regions->len; i++) {
+        const GuestRegion *region = guest_memory_get_region(tracker->memory, i);
+        g_autoptr(PageSet) all = page_set_new(region->pages);
+
+        page_set_add(all, 0, region->pages);
+        if (region->pages > 0 && !protect_set(tracker, region, all, error))
+            return FALSE;
+    }
+    return TRUE;
+}
+
+/* Unregistering wakes whoever still waits, so the handler can go first. */
+static void stop(Tracker *tracker)
+{
+    if (!tracker->handler)
+        return;
+    (void)!write(tracker->stop_event, &(uint64_t){1}, 8);
+    g_thread_join(tracker->handler);
+}
+
+const TrackerOps tracker_uffd_sync_ops = {
+    .kind = TRACKER_UFFD_SYNC,
+    .features = UFFD_FEATURE_PAGEFAULT_FLAG_WP,
+    .start = start,
+    .collect = collect,
+    .stop = stop,
+};
