@@ -1,0 +1,288 @@
+#include "migrate/destination.h"
+
+#include <inttypes.h>
+#include <string.h>
+
+#include "base/bytes.h"
+#include "base/clock.h"
+#include "base/error.h"
+#include "base/fault.h"
+#include "memory/guest_memory.h"
+#include "migrate/destination_move.h"
+#include "migrate/digest.h"
+#include "migrate/guard.h"
+#include "wire/page_frame.h"
+
+#define GUEST_TIMEOUT_MS 15000
+#define START_TIMEOUT_MS 30000
+#define DRAIN_MS 2000
+
+static const RamRegion *find_region(const VmmDescription *description, const char *name)
+{
+    for (guint i = 0; i < description->ram_regions->len; i++) {
+        const RamRegion *region = g_ptr_array_index(description->ram_regions, i);
+
+        if (strcmp(region->name, name) == 0)
+            return region;
+    }
+    return NULL;
+}
+
+static gboolean match_region(const WireRegion *theirs, const RamRegion *ours, GError **error)
+{
+    if (!ours) {
+        error_set(error, VMFERRY_ERROR_REFUSED,
+                  "RAM block %s does not exist here (other devices or another QEMU version?)",
+                  theirs->name);
+        return FALSE;
+    }
+    if (ours->bytes != theirs->bytes) {
+        error_set(error, VMFERRY_ERROR_REFUSED,
+                  "RAM block %s has %" PRIu64 " bytes there and %" PRIu64 " here", theirs->name,
+                  theirs->bytes, ours->bytes);
+        return FALSE;
+    }
+    if (theirs->proof && g_strcmp0(theirs->proof, ours->proof) != 0) {
+        error_set(error, VMFERRY_ERROR_REFUSED,
+                  "RAM block %s cannot be told from others of its size, and it is not the same "
+                  "on both hosts (give such devices different ROMs, or romfile=\"\")",
+                  theirs->name);
+        return FALSE;
+    }
+    if (!theirs->proof && ours->proof) {
+        error_set(error, VMFERRY_ERROR_REFUSED,
+                  "RAM block %s cannot be told from others of its size here", theirs->name);
+        return FALSE;
+    }
+    return TRUE;
+}
+
+/* Our regions in the order of the source's list, so that indexes agree. */
+GPtrArray *destination_match_regions(const GuestMessage *guest, const VmmDescription *description,
+                                     GError **error)
+{
+    g_autoptr(GPtrArray) ordered = g_ptr_array_new();
+
+    if (strcmp(guest->vmm_kind, description->kind) != 0 ||
+        strcmp(guest->machine, description->machine) != 0) {
+        error_set(error, VMFERRY_ERROR_REFUSED, "the guest is a %s %s, here it became a %s %s",
+                  guest->vmm_kind, guest->machine, description->kind, description->machine);
+        return NULL;
+    }
+    for (guint i = 0; i < guest->region_count; i++) {
+        const RamRegion *ours = find_region(description, guest->regions[i].name);
+
+        if (!match_region(&guest->regions[i], ours, error))
+            return NULL;
+        g_ptr_array_add(ordered, (gpointer)ours);
+    }
+    if (description->ram_regions->len != guest->region_count) {
+        error_set(error, VMFERRY_ERROR_REFUSED, "there are %u RAM blocks there and %u here",
+                  guest->region_count, description->ram_regions->len);
+        return NULL;
+    }
+    return g_steal_pointer(&ordered);
+}
+
+static gboolean receive_guest(DestinationMove *move, GError **error)
+{
+    Frame frame;
+
+    if (!channel_expect(move->channel, FRAME_GUEST, GUEST_TIMEOUT_MS, &frame, error))
+        return FALSE;
+    move->guest = guest_message_decode((const char *)frame.payload, frame.length, error);
+    return move->guest != NULL;
+}
+
+/* Launches the VMM and gets hold of its memory, all zero. */
+static gboolean accept_guest(DestinationMove *move, GError **error)
+{
+    const MigrateDestinationHost *host = move->host;
+    g_autofree char *qmp_path = NULL;
+    g_autoptr(GPtrArray) regions = NULL;
+
+    move->vmm = host->launch(move->guest, host->user, error);
+    if (!move->vmm)
+        return FALSE;
+    qmp_path = host->get_qmp_path(host->user);
+    move->guard = guard_start(vmm_get_pid(move->vmm), qmp_path, GUARD_KILL, error);
+    if (!move->guard)
+        return FALSE;
+    if (fault_point("destination.launched", error))
+        return FALSE;
+    move->description = vmm_describe(move->vmm, error);
+    regions = move->description
+                  ? destination_match_regions(move->guest, move->description, error)
+                  : NULL;
+    if (!regions)
+        return FALSE;
+    move->memory = guest_memory_open(vmm_get_pid(move->vmm), regions, error);
+    if (!move->memory || !guest_memory_make_zero(move->memory, error))
+        return FALSE;
+    move->region_pages = g_new0(uint64_t, move->memory->regions->len);
+    for (guint i = 0; i < move->memory->regions->len; i++)
+        move->region_pages[i] = guest_memory_get_region(move->memory, i)->pages;
+    move->check = digest_check_new(move->memory);
+    return channel_send_bytes(move->channel, FRAME_ACCEPTED, NULL, 0, error);
+}
+
+/* Loads the device state, with all memory in place. */
+static gboolean prepare(DestinationMove *move, GError **error)
+{
+    ReadyMessage ready = {0};
+    g_autoptr(GBytes) state = NULL;
+    g_autofree char *text = NULL;
+    uint64_t start;
+
+    if (!move->state || move->state_bytes != move->state->len) {
+        error_set(error, VMFERRY_ERROR_INVALID, "PREPARE before the whole device state");
+        return FALSE;
+    }
+    if (move->guest->verify && !digest_check_finish(move->check, error))
+        return FALSE;
+    ready.verified = move->guest->verify;
+    state = g_byte_array_free_to_bytes(g_steal_pointer(&move->state));
+    start = clock_now_ns();
+    if (!vmm_load_device_state(move->vmm, state, error))
+        return FALSE;
+    ready.load_ms = clock_ns_to_ms(clock_now_ns() - start);
+    if (fault_point("destination.before-ready", error))
+        return FALSE;
+    text = ready_message_encode(&ready);
+    return channel_send_bytes(move->channel, FRAME_READY, text, strlen(text), error);
+}
+
+/* Everything up to READY; frames in the order of docs/protocol.md. */
+static gboolean receive_machine(DestinationMove *move, GError **error)
+{
+    for (;;) {
+        Frame frame;
+        gboolean done;
+
+        if (!channel_receive(move->channel, -1, &frame, error))
+            return FALSE;
+        switch (frame.type) {
+        case FRAME_PAGES:
+            done = destination_apply_pages(move, &frame, error);
+            break;
+        case FRAME_ROUND_END:
+            done = destination_end_round(move, &frame, error);
+            break;
+        case FRAME_DEVICE_STATE:
+            done = destination_take_state(move, &frame, error);
+            break;
+        case FRAME_DIGESTS:
+            done = digest_check_frame(move->check, frame.payload, frame.length, error);
+            break;
+        case FRAME_PREPARE:
+            return prepare(move, error);
+        case FRAME_ERROR:
+        case FRAME_ABORT:
+            channel_error_from_frame(move->channel, &frame, error);
+            return FALSE;
+        default:
+            error_set(error, VMFERRY_ERROR_INVALID, "unexpected %s frame",
+                      frame_type_name(frame.type));
+            return FALSE;
+        }
+        if (!done)
+            return FALSE;
+    }
+}
+
+/* Waits for the word, then commits: journal first, then the guest runs.  After
+ * the journal there is no way back: the guard resumes the guest if we die. */
+static gboolean take_over(DestinationMove *move, GError **error)
+{
+    const MigrateDestinationHost *host = move->host;
+    Frame frame;
+
+    if (!channel_expect(move->channel, FRAME_START, START_TIMEOUT_MS, &frame, error) ||
+        fault_point("destination.before-commit", error) ||
+        !host->commit(move->guest->transaction, host->user, error))
+        return FALSE;
+    move->committed = TRUE;
+    guard_set_duty(move->guard, GUARD_RESUME, NULL);
+    fault_point("destination.after-commit", NULL);
+    if (!vmm_resume(move->vmm, &move->resume_error))
+        g_prefix_error(&move->resume_error, "the guest is here, but could not be started: ");
+    fault_point("destination.before-started", NULL);
+    channel_send_bytes(move->channel, FRAME_STARTED, NULL, 0, NULL);
+    return TRUE;
+}
+
+/* Adds what the VMM itself said where it has ended. */
+static void add_last_words(DestinationMove *move, GError **error)
+{
+    VmmRunState state;
+    g_autofree char *words = NULL;
+
+    if (!error || !*error || !move->vmm)
+        return;
+    if (vmm_get_run_state(move->vmm, &state, NULL) && state != VMM_RUN_STATE_GONE)
+        return;
+    words = vmm_get_last_words(move->vmm);
+    if (words && *words && !strstr((*error)->message, words)) {
+        char *text = g_strdup_printf("%s; the VMM ended: %s", (*error)->message, words);
+
+        g_free((*error)->message);
+        (*error)->message = text;
+    }
+}
+
+/* Tells the peer and lets it read that: a close with unread bytes in our
+ * buffer would be a reset that takes our words with it. */
+static void say_goodbye(DestinationMove *move, const GError *error)
+{
+    uint64_t end = clock_now_ns() + (uint64_t)DRAIN_MS * 1000000;
+    Frame frame;
+
+    channel_send_error(move->channel, error);
+    while (clock_now_ns() < end && channel_receive(move->channel, 200, &frame, NULL))
+        ;
+}
+
+static void abandon(DestinationMove *move, const GError *error)
+{
+    const MigrateDestinationHost *host = move->host;
+
+    /* First the VMM and the record: "aborted" may be asked for at once. */
+    if (move->vmm)
+        vmm_quit(move->vmm, NULL);
+    host->aborted(g_steal_pointer(&move->vmm), error, host->user);
+    say_goodbye(move, error);
+}
+
+static void move_clear(DestinationMove *move)
+{
+    guard_free(move->guard);
+    digest_check_free(move->check);
+    guest_memory_free(move->memory);
+    vmm_description_free(move->description);
+    guest_message_free(move->guest);
+    g_clear_pointer(&move->state, g_byte_array_unref);
+    g_free(move->region_pages);
+}
+
+gboolean migrate_destination_serve(Channel *channel, const MigrateDestinationHost *host,
+                                   GError **error)
+{
+    DestinationMove move = {.channel = channel, .host = host};
+    g_autoptr(GError) failure = NULL;
+    gboolean done = receive_guest(&move, &failure) && accept_guest(&move, &failure) &&
+                    receive_machine(&move, &failure) && take_over(&move, &failure);
+
+    if (done) {
+        vmm_announce(move.vmm, NULL);
+        host->started(g_steal_pointer(&move.vmm), host->user);
+        if (move.resume_error)
+            g_propagate_error(error, move.resume_error);
+        done = move.resume_error == NULL;
+    } else {
+        add_last_words(&move, &failure);
+        abandon(&move, failure);
+        g_propagate_error(error, g_steal_pointer(&failure));
+    }
+    move_clear(&move);
+    return done;
+}

@@ -1,0 +1,32 @@
+/* What the destination keeps during a move (private). */
+#pragma once
+
+#include "memory/guest_memory.h"
+#include "migrate/destination.h"
+#include "migrate/digest.h"
+#include "migrate/guard.h"
+
+typedef struct {
+    Channel *channel;
+    const MigrateDestinationHost *host;
+    GuestMessage *guest;
+    Vmm *vmm;
+    Guard *guard;
+    VmmDescription *description;
+    GuestMemory *memory;
+    uint64_t *region_pages;
+    DigestCheck *check;
+    GByteArray *state;    /* device state as far as it came */
+    uint64_t state_bytes; /* all of it */
+    gboolean committed;
+    GError *resume_error; /* committed, but the VMM would not run it */
+} DestinationMove;
+
+/* Our regions in the order of the source's; NULL where they don't fit. */
+GPtrArray *destination_match_regions(const GuestMessage *guest, const VmmDescription *description,
+                                     GError **error);
+
+/* Frames while the machine is being received. */
+gboolean destination_apply_pages(DestinationMove *move, const Frame *frame, GError **error);
+gboolean destination_end_round(DestinationMove *move, const Frame *frame, GError **error);
+gboolean destination_take_state(DestinationMove *move, const Frame *frame, GError **error);

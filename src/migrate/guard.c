@@ -1,0 +1,195 @@
+#include "migrate/guard.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/error.h"
+#include "base/fd.h"
+
+#define DISMISS 'D'
+#define PIPE_FD 3
+#define PIDFD_FD 4
+#define RESUME_ATTEMPTS 200
+#define RESUME_PAUSE_NS 100000000L
+#define ANSWER_TIMEOUT_MS 3000
+
+struct Guard {
+    pid_t process;
+    int pipe;
+};
+
+/* --- in the guard's process: system calls only ------------------------- */
+
+/* Reads until *word* has come by, the peer closes or nothing comes. */
+static int await_word(int fd, const char *word)
+{
+    size_t length = strlen(word), kept = 0;
+    char window[4096];
+
+    for (;;) {
+        struct pollfd p = {.fd = fd, .events = POLLIN};
+        ssize_t got;
+
+        if (poll(&p, 1, ANSWER_TIMEOUT_MS) <= 0)
+            return 0;
+        got = read(fd, window + kept, sizeof window - kept);
+        if (got <= 0)
+            return 0;
+        kept += (size_t)got;
+        if (memmem(window, kept, word, length))
+            return 1;
+        if (kept == sizeof window) { /* keep a tail that may hold half the word */
+            memmove(window, window + kept - length, length);
+            kept = length;
+        }
+    }
+}
+
+static int say(int fd, const char *text)
+{
+    return write(fd, text, strlen(text)) == (ssize_t)strlen(text);
+}
+
+/* One attempt at QMP `cont`; true when QEMU has confirmed it. */
+static int try_resume(const struct sockaddr_un *address)
+{
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    int done = fd >= 0 && connect(fd, (const struct sockaddr *)address, sizeof *address) == 0 &&
+               await_word(fd, "\"QMP\"") && say(fd, "{\"execute\":\"qmp_capabilities\"}\n") &&
+               await_word(fd, "\"return\"") && say(fd, "{\"execute\":\"cont\",\"id\":\"guard\"}\n") &&
+               await_word(fd, "\"guard\"");
+
+    if (fd >= 0)
+        close(fd);
+    return done;
+}
+
+static void resume(const struct sockaddr_un *address)
+{
+    const struct timespec nap = {0, RESUME_PAUSE_NS};
+
+    for (int i = 0; i < RESUME_ATTEMPTS && !try_resume(address); i++) {
+        struct pollfd p = {.fd = PIDFD_FD, .events = POLLIN};
+
+        if (poll(&p, 1, 0) > 0) /* the VMM has ended */
+            return;
+        clock_nanosleep(CLOCK_MONOTONIC, 0, &nap, NULL);
+    }
+}
+
+static void guard_main(const struct sockaddr_un *address, char duty)
+{
+    char order;
+    ssize_t got;
+
+    while ((got = read(PIPE_FD, &order, 1)) != 0) {
+        if (got < 0 && errno != EINTR)
+            break;
+        if (got == 1 && order == DISMISS)
+            _exit(0);
+        if (got == 1)
+            duty = order;
+    }
+    if (duty == GUARD_RESUME)
+        resume(address);
+    else if (duty == GUARD_KILL)
+        syscall(SYS_pidfd_send_signal, PIDFD_FD, SIGKILL, NULL, 0);
+    _exit(0);
+}
+
+/* Leaves only standard error, the pipe and the pidfd open: the guard must not
+ * keep alive what our death is to close (userfaultfds, connections). */
+static void become_guard(int pipe_end, int pidfd, const struct sockaddr_un *address, char duty)
+{
+    sigset_t all;
+    int pipe_copy = fcntl(pipe_end, F_DUPFD, 16);
+    int pidfd_copy = fcntl(pidfd, F_DUPFD, 16);
+
+    dup2(pipe_copy, PIPE_FD);
+    dup2(pidfd_copy, PIDFD_FD);
+    close(0);
+    close(1);
+    syscall(SYS_close_range, PIDFD_FD + 1, ~0U, 0);
+    setsid();
+    sigfillset(&all);
+    sigprocmask(SIG_BLOCK, &all, NULL); /* outlive the signals that end the agent's group */
+    guard_main(address, duty);
+}
+
+/* --- in the agent ------------------------------------------------------ */
+
+static gboolean fill_address(const char *path, struct sockaddr_un *address, GError **error)
+{
+    memset(address, 0, sizeof *address);
+    address->sun_family = AF_UNIX;
+    if (!path || strlen(path) >= sizeof address->sun_path) {
+        error_set(error, VMFERRY_ERROR_INVALID, "QMP socket path is missing or too long: %s",
+                  path ? path : "(none)");
+        return FALSE;
+    }
+    strcpy(address->sun_path, path);
+    return TRUE;
+}
+
+Guard *guard_start(pid_t pid, const char *qmp_path, GuardDuty duty, GError **error)
+{
+    autofd int pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
+    struct sockaddr_un address;
+    int ends[2];
+    Guard *guard;
+    pid_t process;
+
+    if (!fill_address(qmp_path, &address, error))
+        return NULL;
+    if (pidfd < 0 || pipe2(ends, O_CLOEXEC) < 0) {
+        error_set_errno(error, errno, "guard of process %d", (int)pid);
+        return NULL;
+    }
+    process = fork();
+    if (process == 0) {
+        close(ends[1]);
+        become_guard(ends[0], pidfd, &address, (char)duty);
+    }
+    close(ends[0]);
+    if (process < 0) {
+        error_set_errno(error, errno, "fork the guard of process %d", (int)pid);
+        close(ends[1]);
+        return NULL;
+    }
+    guard = g_new0(Guard, 1);
+    guard->process = process;
+    guard->pipe = ends[1];
+    return guard;
+}
+
+gboolean guard_set_duty(Guard *guard, GuardDuty duty, GError **error)
+{
+    char order = (char)duty;
+
+    if (fd_write_all(guard->pipe, &order, 1, error))
+        return TRUE;
+    g_prefix_error(error, "the guard process has ended: ");
+    return FALSE;
+}
+
+void guard_free(Guard *guard)
+{
+    char order = DISMISS;
+
+    if (!guard)
+        return;
+    (void)!write(guard->pipe, &order, 1);
+    close(guard->pipe);
+    while (waitpid(guard->process, NULL, 0) < 0 && errno == EINTR)
+        ;
+    g_free(guard);
+}

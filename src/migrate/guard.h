@@ -1,0 +1,39 @@
+/*
+ * The guard: who resumes a guest when the agent is killed
+ *
+ * Theory of operation: during the few milliseconds in which a guest is paused
+ * by us, our death (SIGKILL, out of memory) would leave it paused.  A guard is
+ * a tiny process forked before that, with nothing open but one end of a pipe
+ * and a pidfd of the VMM.  It waits for the pipe.  A byte sets its *duty*; end
+ * of file means that the agent is gone, and the guard does its duty and ends:
+ *
+ *     LEAVE   nothing
+ *     RESUME  QMP `cont`: the guest is paused and belongs to this host
+ *     KILL    SIGKILL: an incoming VMM that was never given the word
+ *
+ * With both sides' duties changing at the right moments (source.c,
+ * destination.c), no single killed process leaves a guest paused that should
+ * run, or a VMM that nobody owns.  What can't be decided without the other
+ * host is left to the restarted agent.
+ *
+ * The guard runs no library code after fork(): only system calls.
+ */
+#pragma once
+
+#include <glib.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+typedef enum { GUARD_LEAVE = 'L', GUARD_RESUME = 'R', GUARD_KILL = 'K' } GuardDuty;
+
+typedef struct Guard Guard;
+
+/* Forks a guard for the VMM *pid*, which serves QMP at *qmp_path*. */
+Guard *guard_start(pid_t pid, const char *qmp_path, GuardDuty duty, GError **error);
+
+/* Returns when the duty is in the pipe: from then on our death finds it. */
+gboolean guard_set_duty(Guard *guard, GuardDuty duty, GError **error);
+
+/* Dismisses the guard without doing its duty.  NULL-safe. */
+void guard_free(Guard *guard);
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(Guard, guard_free)

@@ -1,0 +1,32 @@
+/*
+ * Sending pages: from dirty sets to PAGES frames
+ *
+ * The sender knows which pages the destination holds with content: a page that
+ * is zero and was never sent with content is not sent at all, since the
+ * destination starts with all RAM zero.
+ */
+#pragma once
+
+#include <glib.h>
+
+#include "memory/guest_memory.h"
+#include "wire/channel.h"
+
+typedef struct PageSender PageSender;
+
+/* Called before each frame; FALSE with *error* ends the sending. */
+typedef gboolean (*PageSenderCheck)(uint64_t done_bytes, gpointer user, GError **error);
+
+/* Borrows both. */
+PageSender *page_sender_new(GuestMemory *memory, Channel *channel);
+void page_sender_free(PageSender *sender);
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(PageSender, page_sender_free)
+
+/* Sends the pages of *sets*.  *ret_pages* (may be NULL): pages that went out,
+ * zero or not. */
+gboolean page_sender_send(PageSender *sender, GPtrArray *sets, PageSenderCheck check,
+                          gpointer user, uint64_t *ret_pages, GError **error);
+
+/* Adds to *sets* the pages that were sent with content and have lost their own
+ * since (discarded by a balloon): they read as zero now. */
+gboolean page_sender_add_discarded(PageSender *sender, GPtrArray *sets, GError **error);

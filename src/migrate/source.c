@@ -1,0 +1,291 @@
+#include "migrate/source_move.h"
+
+#include <stdio.h>
+#include <string.h>
+#include <sys/random.h>
+
+#include "base/clock.h"
+#include "base/error.h"
+#include "base/fault.h"
+
+#define CONNECT_TIMEOUT_MS 5000
+#define RESOLVE_TIMEOUT_MS 3000
+
+/* --- stages before the pause ------------------------------------------- */
+
+static gboolean describe(SourceMove *move, GError **error)
+{
+    if (!vmm_check_movable(move->job->vmm, error))
+        return FALSE;
+    move->description = vmm_describe(move->job->vmm, error);
+    if (!move->description)
+        return FALSE;
+    for (guint i = 0; i < move->description->ram_regions->len; i++) {
+        const RamRegion *region = g_ptr_array_index(move->description->ram_regions, i);
+
+        move->report->ram_bytes += region->bytes;
+    }
+    move->memory = guest_memory_open(vmm_get_pid(move->job->vmm), move->description->ram_regions,
+                                     error);
+    return move->memory != NULL;
+}
+
+static gboolean connect_peer(SourceMove *move, GError **error)
+{
+    HelloMessage peer = {0};
+    guint version;
+    gboolean done;
+
+    move->channel = channel_connect(move->job->destination, &move->job->channel,
+                                    CONNECT_TIMEOUT_MS, move->cancellable, error);
+    if (!move->channel)
+        return FALSE;
+    channel_set_rate(move->channel, move->job->options.bandwidth_bytes_per_second);
+    done = handshake_connect(move->channel, "migrate", &peer, &version, error);
+    hello_message_clear(&peer);
+    return done;
+}
+
+static void make_transaction_id(char out[33])
+{
+    uint8_t random[16];
+
+    if (getrandom(random, sizeof random, 0) != sizeof random)
+        for (guint i = 0; i < sizeof random; i += 4)
+            memcpy(random + i, &(guint32){g_random_int()}, 4);
+    for (guint i = 0; i < sizeof random; i++)
+        snprintf(out + 2 * i, 3, "%02x", random[i]);
+}
+
+static char *encode_guest(SourceMove *move)
+{
+    const VmmDescription *description = move->description;
+    g_autofree WireRegion *regions = g_new0(WireRegion, description->ram_regions->len);
+    GuestMessage message = {
+        .transaction = move->transaction,
+        .guest = (char *)move->job->guest,
+        .vmm_kind = description->kind,
+        .vmm_version = description->version,
+        .machine = description->machine,
+        .accelerator = description->accelerator,
+        .command_line = move->job->command_line,
+        .vcpus = description->vcpus,
+        .memory_bytes = description->memory_bytes,
+        .verify = move->job->options.verify,
+        .regions = regions,
+        .region_count = description->ram_regions->len,
+    };
+
+    for (guint i = 0; i < message.region_count; i++) {
+        const RamRegion *region = g_ptr_array_index(description->ram_regions, i);
+
+        regions[i] = (WireRegion){region->name, region->bytes, region->proof};
+    }
+    return guest_message_encode(&message);
+}
+
+/* Pages follow at once; the answer is taken when it comes. */
+static gboolean offer(SourceMove *move, GError **error)
+{
+    const MigrateSourceHost *host = &move->job->host;
+    g_autofree char *text = encode_guest(move);
+
+    if (!host->journal(SOURCE_JOURNAL_MOVING, move->transaction, host->user, error)) {
+        g_prefix_error(error, "the move cannot be written down: ");
+        return FALSE;
+    }
+    move->offered = TRUE;
+    return channel_send_bytes(move->channel, FRAME_GUEST, text, strlen(text), error);
+}
+
+static void withdraw(SourceMove *move)
+{
+    const MigrateSourceHost *host = &move->job->host;
+    g_autoptr(GError) failed = NULL;
+
+    if (!move->offered)
+        return;
+    if (!move->word_sent) {
+        static const char reason[] = "{\"code\":\"cancelled\",\"message\":\"the source gave up\"}";
+
+        channel_send_bytes(move->channel, FRAME_ABORT, reason, strlen(reason), NULL);
+    }
+    host->journal(SOURCE_JOURNAL_RETURNED, move->transaction, host->user, &failed);
+}
+
+static gboolean watch(SourceMove *move, GError **error)
+{
+    move->guard = guard_start(vmm_get_pid(move->job->vmm), move->job->qmp_path, GUARD_LEAVE,
+                              error);
+    if (!move->guard)
+        return FALSE;
+    move->tracker = tracker_start(move->memory, move->job->options.tracker, error);
+    if (!move->tracker)
+        return FALSE;
+    move->report->tracker = g_strdup(tracker_kind_name(tracker_get_kind(move->tracker)));
+    move->sender = page_sender_new(move->memory, move->channel);
+    move->dirty = guest_memory_new_sets(move->memory);
+    return TRUE;
+}
+
+static void unwatch(SourceMove *move)
+{
+    g_clear_pointer(&move->tracker, tracker_free);
+    g_clear_pointer(&move->guard, guard_free);
+    g_clear_pointer(&move->sender, page_sender_free);
+    g_clear_pointer(&move->dirty, g_ptr_array_unref);
+}
+
+/* --- the sequence ------------------------------------------------------ */
+
+/* A failed stage is undone too: every undo copes with a half-done stage. */
+static const struct {
+    const char *name;
+    gboolean (*run)(SourceMove *move, GError **error);
+    void (*undo)(SourceMove *move);
+} stages[] = {
+    {"check", describe, NULL},
+    {"connect", connect_peer, NULL},
+    {"track", watch, unwatch},
+    {"offer", offer, withdraw},
+    {"pre-copy", source_precopy, NULL},
+    {"pause", source_pause, source_resume},
+    {"last round", source_last_round, NULL},
+    {"prepare", source_await_ready, NULL},
+    /* The point of no return: after the word only the destination's answer
+     * decides (source_settle). */
+    {"hand over", source_give_word, NULL},
+};
+
+static void undo_from(SourceMove *move, guint stage)
+{
+    for (guint i = stage + 1; i > 0; i--)
+        if (stages[i - 1].undo)
+            stages[i - 1].undo(move);
+}
+
+static void set_error(SourceMove *move, const char *stage, const GError *error)
+{
+    g_free(move->report->error);
+    move->report->error = g_strdup_printf("guest %s: %s: %s", move->job->guest, stage,
+                                          error->message);
+    if (!move->report->reason)
+        move->report->reason = g_strdup(vmferry_error_code_name((VmferryErrorCode)error->code));
+}
+
+/* Runs the stages up to the word.  FALSE: all is as before. */
+static gboolean run_stages(SourceMove *move)
+{
+    for (guint i = 0; i < G_N_ELEMENTS(stages); i++) {
+        g_autoptr(GError) error = NULL;
+
+        if (stages[i].run(move, &error))
+            continue;
+        move->report->status = error_is(error, VMFERRY_ERROR_CANCELLED) ? MIGRATE_CANCELLED
+                                                                        : MIGRATE_FAILED;
+        set_error(move, stages[i].name, error);
+        undo_from(move, i);
+        return FALSE;
+    }
+    return TRUE;
+}
+
+static void complete(SourceMove *move)
+{
+    const MigrateSourceHost *host = &move->job->host;
+    g_autoptr(GError) error = NULL;
+
+    move->report->status = MIGRATE_COMPLETED;
+    move->report->downtime_ms = clock_ns_to_ms(clock_now_ns() - move->paused_ns);
+    move->report->total_ms = clock_ns_to_ms(clock_now_ns() - move->started_ns);
+    host->journal(SOURCE_JOURNAL_GONE, move->transaction, host->user, NULL);
+    unwatch(move);
+    if (!vmm_quit(move->job->vmm, &error)) {
+        g_prefix_error(&error, "the guest runs at the destination, but its old process remains: ");
+        set_error(move, "end", error);
+        g_clear_pointer(&move->report->reason, g_free);
+        move->report->reason = g_strdup("old-process-remains");
+    }
+    source_set_phase(move, MIGRATE_PHASE_DONE);
+}
+
+static void stay_in_doubt(SourceMove *move, TransactionOutcome outcome, GError *why)
+{
+    g_autoptr(GError) error = NULL;
+
+    move->report->status = MIGRATE_IN_DOUBT;
+    error_set(&error, VMFERRY_ERROR_IN_DOUBT,
+              "the word was given and no answer came (%s); the guest stays paused here until the "
+              "destination can be asked, or you decide with `vmferry resolve`",
+              outcome == OUTCOME_LOST ? "the destination host was restarted meanwhile"
+              : why                   ? why->message
+                                      : "it is still deciding");
+    set_error(move, "hand over", error);
+    unwatch(move);
+}
+
+static void settle(SourceMove *move)
+{
+    g_autoptr(GError) why = NULL;
+    g_autoptr(GError) error = NULL;
+    TransactionOutcome outcome = source_settle(move, &why);
+
+    switch (outcome) {
+    case OUTCOME_COMMITTED:
+        complete(move);
+        break;
+    case OUTCOME_ABORTED:
+        error_set(&error, VMFERRY_ERROR_FAILED,
+                  "the connection was lost at the hand-over and the destination gave up");
+        set_error(move, "hand over", error);
+        undo_from(move, G_N_ELEMENTS(stages) - 1);
+        break;
+    default:
+        stay_in_doubt(move, outcome, why);
+        break;
+    }
+}
+
+MigrateReport *migrate_source_run(const MigrateSourceJob *job, GCancellable *cancellable)
+{
+    SourceMove move = {.job = job, .cancellable = cancellable, .started_ns = clock_now_ns()};
+    MigrateReport *report = move.report = migrate_report_new();
+
+    report->source = g_strdup(job->source_name);
+    report->destination = g_strdup(job->destination);
+    make_transaction_id(move.transaction);
+    source_set_phase(&move, MIGRATE_PHASE_CONNECT);
+    if (run_stages(&move))
+        settle(&move);
+    if (report->total_ms <= 0)
+        report->total_ms = clock_ns_to_ms(clock_now_ns() - move.started_ns);
+    if (move.channel)
+        report->wire_bytes = channel_get_sent_bytes(move.channel);
+    channel_free(move.channel);
+    guest_memory_free(move.memory);
+    vmm_description_free(move.description);
+    return report;
+}
+
+gboolean migrate_source_resolve(const char *destination, const ChannelOptions *options,
+                                const char *transaction, int *ret_outcome, GError **error)
+{
+    g_autoptr(Channel) channel =
+        channel_connect(destination, options, RESOLVE_TIMEOUT_MS, NULL, error);
+    g_autofree char *question = resolve_message_encode(transaction);
+    HelloMessage peer = {0};
+    TransactionOutcome outcome;
+    guint version;
+    Frame frame;
+
+    if (!channel || !handshake_connect(channel, "resolve", &peer, &version, error))
+        return FALSE;
+    hello_message_clear(&peer);
+    if (!channel_send_bytes(channel, FRAME_RESOLVE, question, strlen(question), error) ||
+        !channel_expect(channel, FRAME_OUTCOME, RESOLVE_TIMEOUT_MS, &frame, error) ||
+        !outcome_message_decode((const char *)frame.payload, frame.length, transaction, &outcome,
+                                error))
+        return FALSE;
+    *ret_outcome = (int)outcome;
+    return TRUE;
+}

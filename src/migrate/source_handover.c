@@ -1,0 +1,176 @@
+#include "migrate/source_move.h"
+
+#include "base/bytes.h"
+#include "base/clock.h"
+#include "base/error.h"
+#include "base/fault.h"
+#include "migrate/digest.h"
+
+#define DEVICE_STATE_PIECE (1u << 20)
+#define READY_TIMEOUT_MS 60000
+#define STARTED_TIMEOUT_MS 15000
+#define SETTLE_ATTEMPTS 5
+#define SETTLE_PAUSE_NS 500000000ULL
+#define RESUME_ATTEMPTS 50
+#define RESUME_PAUSE_NS 200000000ULL
+
+/* From here to source_give_word() the guard resumes the guest if we die. */
+gboolean source_pause(SourceMove *move, GError **error)
+{
+    if (!source_not_cancelled(move, error) ||
+        !guard_set_duty(move->guard, GUARD_RESUME, error))
+        return FALSE;
+    move->paused_ns = clock_now_ns();
+    move->paused = TRUE;
+    return vmm_pause(move->job->vmm, error) && !fault_point("source.paused", error);
+}
+
+/* The guest must run again, whatever it takes: another process may hold its
+ * image locks for a moment (a destination that is being ended). */
+void source_resume(SourceMove *move)
+{
+    g_autoptr(GError) error = NULL;
+
+    if (!move->paused)
+        return;
+    for (int i = 0; i < RESUME_ATTEMPTS; i++) {
+        g_clear_error(&error);
+        if (vmm_resume(move->job->vmm, &error))
+            break;
+        clock_sleep_ns(RESUME_PAUSE_NS);
+    }
+    if (error) {
+        g_autofree char *so_far = g_steal_pointer(&move->report->error);
+
+        move->report->error = g_strdup_printf(
+            "%s; and the guest could not be resumed here: %s (it is paused: look at it)",
+            so_far ? so_far : "the move failed", error->message);
+    }
+    move->paused = FALSE;
+    move->report->downtime_ms = clock_ns_to_ms(clock_now_ns() - move->paused_ns);
+    guard_set_duty(move->guard, GUARD_LEAVE, NULL);
+}
+
+static gboolean send_device_state(SourceMove *move, GBytes *state, GError **error)
+{
+    size_t total;
+    const uint8_t *bytes = g_bytes_get_data(state, &total);
+    g_autoptr(GByteArray) head = g_byte_array_new();
+
+    for (size_t at = 0; at < total;) {
+        size_t piece = MIN(DEVICE_STATE_PIECE, total - at);
+        struct iovec parts[2];
+
+        g_byte_array_set_size(head, 0);
+        byte_write_le64(head, total);
+        byte_write_le64(head, at);
+        parts[0] = (struct iovec){head->data, head->len};
+        parts[1] = (struct iovec){(void *)(bytes + at), piece};
+        if (!channel_send(move->channel, FRAME_DEVICE_STATE, parts, 2, error))
+            return FALSE;
+        at += piece;
+    }
+    return TRUE;
+}
+
+/* Saving device state must not touch guest RAM; the second look makes sure
+ * that whatever did is on the way too. */
+static gboolean send_late_pages(SourceMove *move, GError **error)
+{
+    for (guint i = 0; i < move->dirty->len; i++)
+        page_set_clear(g_ptr_array_index(move->dirty, i));
+    if (!tracker_collect(move->tracker, move->dirty, error))
+        return FALSE;
+    if (move->job->options.verify &&
+        !page_sender_add_discarded(move->sender, move->dirty, error))
+        return FALSE;
+    return page_sender_send(move->sender, move->dirty, NULL, NULL, NULL, error);
+}
+
+gboolean source_last_round(SourceMove *move, GError **error)
+{
+    g_autoptr(GBytes) state = NULL;
+
+    source_set_phase(move, MIGRATE_PHASE_STOPPED);
+    /* On top of what was dirty when the decision fell. */
+    if (!tracker_collect(move->tracker, move->dirty, error) || !source_send_round(move, error))
+        return FALSE;
+    state = vmm_save_device_state(move->job->vmm, error);
+    if (!state || fault_point("source.device-state-saved", error) ||
+        !send_late_pages(move, error))
+        return FALSE;
+    if (move->job->options.verify && !digest_send_all(move->memory, move->channel, error))
+        return FALSE;
+    return send_device_state(move, state, error) &&
+           channel_send_bytes(move->channel, FRAME_PREPARE, NULL, 0, error);
+}
+
+gboolean source_await_ready(SourceMove *move, GError **error)
+{
+    ReadyMessage ready;
+    Frame frame;
+
+    /* READY comes after the last ROUND_APPLIED. */
+    if (!source_await(move, FRAME_ROUND_APPLIED, READY_TIMEOUT_MS, &frame, error) ||
+        !source_await(move, FRAME_READY, READY_TIMEOUT_MS, &frame, error) ||
+        !ready_message_decode((const char *)frame.payload, frame.length, &ready, error))
+        return FALSE;
+    if (move->job->options.verify) {
+        move->report->verified = ready.verified;
+        if (!ready.verified) {
+            error_set(error, VMFERRY_ERROR_FAILED, "the destination did not verify the memory");
+            return FALSE;
+        }
+    }
+    return TRUE;
+}
+
+/* The point of no return.  Journal and guard first: if we die after them, the
+ * restarted agent asks the destination before it touches the guest. */
+gboolean source_give_word(SourceMove *move, GError **error)
+{
+    const MigrateSourceHost *host = &move->job->host;
+
+    if (!source_not_cancelled(move, error) || fault_point("source.before-word", error) ||
+        !guard_set_duty(move->guard, GUARD_LEAVE, error))
+        return FALSE;
+    if (!host->journal(SOURCE_JOURNAL_HANDING_OVER, move->transaction, host->user, error)) {
+        g_prefix_error(error, "the hand-over cannot be written down: ");
+        return FALSE;
+    }
+    source_set_phase(move, MIGRATE_PHASE_HANDOVER);
+    move->word_sent = TRUE;
+    /* A send that fails may have been received all the same. */
+    channel_send_bytes(move->channel, FRAME_START, NULL, 0, NULL);
+    fault_point("source.after-word", NULL);
+    return TRUE;
+}
+
+/* The connection failed after the word: asks on new ones for a few seconds. */
+static TransactionOutcome ask_outcome(SourceMove *move, GError **error)
+{
+    int outcome = OUTCOME_PENDING;
+
+    channel_shutdown(move->channel); /* so that the destination stops waiting for the word */
+    for (int i = 0; i < SETTLE_ATTEMPTS; i++) {
+        g_clear_error(error);
+        if (migrate_source_resolve(move->job->destination, &move->job->channel, move->transaction,
+                                   &outcome, error) &&
+            outcome != OUTCOME_PENDING)
+            return (TransactionOutcome)outcome;
+        clock_sleep_ns(SETTLE_PAUSE_NS);
+    }
+    return OUTCOME_PENDING;
+}
+
+TransactionOutcome source_settle(SourceMove *move, GError **error)
+{
+    g_autoptr(GError) lost = NULL;
+    Frame frame;
+
+    if (source_await(move, FRAME_STARTED, STARTED_TIMEOUT_MS, &frame, &lost)) {
+        fault_point("source.after-started", NULL);
+        return OUTCOME_COMMITTED;
+    }
+    return ask_outcome(move, error);
+}
