@@ -1,0 +1,16 @@
+"""The lab: hosts, links, guests and clients on one machine; see lab/README.md."""
+
+from .agent import Agent, Command, Pki, Result, qemu_pids, vmferry_program
+from .cache import REPOSITORY, cache_dir
+from .control import Control
+from .guest import MACHINES, Guest
+from .heartbeat import Beat, Heartbeat
+from .lab import Host, Lab, clean
+from .process import (LabError, Process, cpu_seconds, is_alive, peak_memory_bytes, wait_gone,
+                      wait_until)
+from .qemu import Qemu, backports_qemu, has_kvm, qemu, system_qemu
+
+__all__ = ["Agent", "Beat", "Command", "Control", "Guest", "Heartbeat", "Host", "Lab", "LabError",
+           "MACHINES", "Pki", "Process", "Qemu", "REPOSITORY", "Result", "backports_qemu",
+           "cache_dir", "clean", "cpu_seconds", "has_kvm", "is_alive", "peak_memory_bytes",
+           "qemu", "qemu_pids", "system_qemu", "vmferry_program", "wait_gone", "wait_until"]

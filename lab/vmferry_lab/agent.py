@@ -1,0 +1,222 @@
+"""vmferry in the lab: its agents, its PKI, and commands as a host's user gives them."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+from .cache import REPOSITORY
+from .guest import Guest
+from .lab import Host, Lab
+from .process import LabError, Process, is_alive
+
+
+def vmferry_program() -> str:
+    """VMFERRY, or the one in build/."""
+    program = os.environ.get("VMFERRY") or str(REPOSITORY / "build/src/cli/vmferry")
+    if not os.access(program, os.X_OK):
+        raise LabError(f"{program} is not there: build it, or set VMFERRY")
+    return program
+
+
+class Pki:
+    """A CA and a folder per host, made by `vmferry pki`.  Good for every lab:
+    the hosts of all labs have the same names and addresses."""
+
+    def __init__(self, directory: Path, hosts: dict[str, str]):
+        """*hosts*: address by name."""
+        self.directory = directory
+        ca = directory / "ca"
+        self._run("init", "--pki", ca)
+        for name, address in hosts.items():
+            self._run("issue", name, "--name", address, "--pki", ca, "--out", directory / name)
+
+    def folder(self, host: str) -> Path:
+        return self.directory / host
+
+    @staticmethod
+    def _run(*arguments) -> None:
+        done = subprocess.run([vmferry_program(), "pki", *map(str, arguments)],
+                              capture_output=True, text=True, stdin=subprocess.DEVNULL)
+        if done.returncode:
+            raise LabError(f"vmferry pki {' '.join(map(str, arguments))}: {done.stderr}")
+
+
+@dataclass
+class Result:
+    """What a vmferry command came to."""
+
+    exit_code: int
+    stdout: str
+    stderr: str
+
+    @property
+    def json(self):
+        """The object a command with --json ends with."""
+        lines = self.stdout.strip().splitlines()
+        if not lines:
+            raise LabError(f"no JSON on stdout; stderr: {self.stderr}")
+        try:
+            return json.loads(lines[-1])
+        except ValueError:
+            return json.loads(self.stdout)
+
+    def require(self) -> "Result":
+        """Itself; LabError where the exit code is not 0."""
+        if self.exit_code:
+            raise LabError(f"exit code {self.exit_code}\n{self.stdout}{self.stderr}")
+        return self
+
+
+class Command:
+    """A vmferry command under way."""
+
+    def __init__(self, popen: subprocess.Popen):
+        self.popen = popen
+
+    def finish(self, timeout: float = 120) -> Result:
+        try:
+            out, err = self.popen.communicate(timeout=timeout)
+        except subprocess.TimeoutExpired:
+            self.popen.kill()
+            out, err = self.popen.communicate()
+            raise LabError(f"{self.popen.args} took longer than {timeout} s\n{out}{err}") from None
+        return Result(self.popen.returncode, out, err)
+
+
+class Agent:
+    """A host's agent; start() it.  Its files lie in the host's folder.
+
+    Paths in the other hosts' folders become the same in this one, by rules in
+    its configuration, so that a guest may have files "local to its host".
+    """
+
+    def __init__(self, lab: Lab, host: Host, pki: Path | None, settings: dict | None = None,
+                 rules: dict[str, str] | None = None, program: str | None = None):
+        """*pki* None: --insecure.  *settings* and *rules*: more of agent.conf's
+        [agent] and [map]; a setting of None leaves a default out."""
+        self.lab = lab
+        self.host = host
+        self.program = program or vmferry_program()
+        self.socket = host.path("agent.sock")
+        self.config = host.path("agent.conf")
+        self.process: Process | None = None
+        self.settings = {
+            "listen": host.ip,
+            "socket": self.socket,
+            "state-dir": host.path("state"),
+            "runtime-dir": host.path("run"),
+            **({"pki": pki} if pki else {"insecure": "true"}),
+            **(settings or {}),
+        }
+        self.rules = {f"folder-of-{other.name}": f"{other.directory} => {host.directory}"
+                      for other in lab.hosts if other is not host}
+        self.rules.update(rules or {})
+
+    # ---- the process ----
+
+    @property
+    def address(self) -> str:
+        """What a peer calls it."""
+        return self.host.ip
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    def start(self, env: dict | None = None) -> "Agent":
+        """Starts it and waits until it answers.  *env*: more environment."""
+        self._write_config()
+        for name in ("state", "run"):
+            self.host.path(name).mkdir(exist_ok=True)
+        self.process = self.host.start([self.program, "agent", "--config", self.config],
+                                       "agent", env={**os.environ, **(env or {})})
+        self.process.require(self._answers, f"agent on {self.host.name} starts")
+        return self
+
+    def stop(self) -> int:
+        return self.process.stop()
+
+    def kill(self) -> None:
+        """SIGKILL, as a crash."""
+        self.process.kill()
+
+    def freeze(self) -> None:
+        self.process.signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        self.process.signal(signal.SIGCONT)
+
+    def log(self) -> str:
+        return self.process.output()
+
+    def _write_config(self) -> None:
+        lines = ["[agent]"]
+        lines += [f"{key} = {value}" for key, value in self.settings.items() if value is not None]
+        lines += ["[map]", *(f"{name} = {rule}" for name, rule in self.rules.items())]
+        self.config.write_text("\n".join(lines) + "\n")
+
+    def _answers(self) -> bool:
+        with socket.socket(socket.AF_UNIX) as probe:
+            try:
+                probe.connect(str(self.socket))
+            except (FileNotFoundError, ConnectionRefusedError):
+                return False
+        return True
+
+    # ---- commands, as this host's user ----
+
+    def begin(self, *arguments) -> Command:
+        """Starts a vmferry command on this host."""
+        env = {**os.environ, "VMFERRY_SOCKET": str(self.socket)}
+        argv = self.host.namespace.wrap([self.program, *arguments])
+        return Command(subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                                        stderr=subprocess.PIPE, text=True, env=env))
+
+    def vmferry(self, *arguments, timeout: float = 120) -> Result:
+        """Runs a vmferry command to its end; never raises for its exit code."""
+        return self.begin(*arguments).finish(timeout)
+
+    def run(self, guest: Guest, *, wait: bool = True) -> None:
+        """`vmferry run`; waits until the guest's workload serves."""
+        self.vmferry("run", guest.name, "--", *guest.command).require()
+        if wait:
+            guest.wait_ready()
+
+    def adopt(self, guest: Guest, process: Process) -> None:
+        """`vmferry adopt` of a guest that guest.start() began on this host."""
+        self.vmferry("adopt", guest.name, "--pid", process.pid).require()
+
+    def begin_migrate(self, guest: Guest, to, *options) -> Command:
+        """`vmferry migrate --json`; *to*: an Agent or an address."""
+        return self.begin("migrate", guest.name, getattr(to, "address", to), "--json", *options)
+
+    def migrate(self, guest: Guest, to, *options, timeout: float = 120) -> Result:
+        return self.begin_migrate(guest, to, *options).finish(timeout)
+
+    def status(self, guest: Guest) -> dict:
+        return self.vmferry("status", guest.name, "--json").require().json
+
+    def guest_names(self) -> list[str]:
+        listing = self.vmferry("list", "--json").require().json
+        guests = listing["guests"] if isinstance(listing, dict) else listing
+        return [entry["name"] for entry in guests]
+
+    def guest_pid(self, guest: Guest) -> int:
+        return self.status(guest)["pid"]
+
+
+def qemu_pids(host: Host, guest: Guest) -> list[int]:
+    """All QEMU processes of this guest on a host, whoever started them."""
+    return [pid for pid in host.namespace.pids() if is_alive(pid) and _runs(pid, guest)]
+
+
+def _runs(pid: int, guest: Guest) -> bool:
+    try:
+        words = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").split("\0")
+    except OSError:
+        return False
+    return "qemu-system" in words[0] and guest.name in words

@@ -1,0 +1,75 @@
+"""Orders to the workload in a guest, over TCP."""
+
+import socket
+
+from .netns import Namespace
+from .process import LabError
+
+PORT = 7000
+PAGE = 4096
+
+
+class Control:
+    """One connection for orders; each order is a line, so is each answer."""
+
+    def __init__(self, namespace: Namespace, address: str, timeout: float = 30):
+        self._socket = namespace.socket()
+        self._socket.settimeout(timeout)
+        self._socket.connect((address, PORT))
+        self._lines = self._socket.makefile("r")
+
+    def ask(self, order: str) -> str:
+        self._socket.sendall(order.encode() + b"\n")
+        answer = self._lines.readline()
+        if not answer:
+            raise LabError(f"guest closed the connection after '{order}'")
+        if answer.startswith("error"):
+            raise LabError(f"guest on '{order}': {answer.strip()}")
+        return answer.strip()
+
+    def status(self) -> dict[str, str]:
+        return _fields(self.ask("status"))
+
+    def write(self, pattern: str, *, mb_per_second: float = 0, pages_per_second: int = 0,
+              span_mb: int = 0) -> None:
+        """Changes what the guest writes: a pattern of workload.c, its rate
+        (none: as fast as it goes) over the first *span_mb* of the arena
+        (0: all of it)."""
+        pps = pages_per_second or round(mb_per_second * 1e6 / PAGE)
+        self.ask(f"set pattern={pattern} pps={pps} span={span_mb}")
+
+    def set(self, **settings) -> None:
+        """Sets further settings: check=PAGES_PER_SECOND, disk_rate=BLOCKS_PER_SECOND."""
+        self.ask("set " + " ".join(f"{key.replace('_', '-')}={value}"
+                                   for key, value in settings.items()))
+
+    def check(self) -> str:
+        """Checks the guest's whole arena; LabError for any finding.
+
+        Returns a digest, which means something while the pattern is idle.
+        """
+        answer = _fields(self.ask("check"))
+        if answer["errors"] != "0":
+            raise LabError(f"guest's self-check: {answer['errors']} errors")
+        return answer["digest"]
+
+    def check_disk(self) -> int:
+        """Reads all acknowledged blocks back; LabError for any finding, else their number."""
+        answer = _fields(self.ask("disk-check"))
+        if answer["errors"] != "0":
+            raise LabError(f"guest's disk check: {answer['errors']} errors")
+        return int(answer["blocks"])
+
+    def close(self) -> None:
+        self._lines.close()
+        self._socket.close()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+
+def _fields(answer: str) -> dict[str, str]:
+    return dict(word.split("=", 1) for word in answer.split() if "=" in word)

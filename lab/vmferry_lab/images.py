@@ -1,0 +1,153 @@
+"""Guest images: a stock Debian kernel, and an initramfs with busybox and the workload."""
+
+import functools
+import hashlib
+import lzma
+import shutil
+import stat
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+from . import debian
+from .cache import REPOSITORY, cache_lock, make_once
+
+GUEST_SOURCES = REPOSITORY / "lab" / "guest"
+GUEST_MODULES = ("virtio_pci", "virtio_mmio", "virtio_net", "virtio_blk", "virtio_rng")
+
+
+@dataclass(frozen=True)
+class Image:
+    kernel: Path
+    initramfs: Path
+
+
+@dataclass(frozen=True)
+class Kernel:
+    vmlinuz: Path
+    modules: Path
+
+
+def fetch_kernel(package: str = "linux-image-cloud-amd64", suite: str | None = None) -> Kernel:
+    """The kernel behind the meta package *package*, unpacked.  Lock held."""
+    suite = suite or debian.release_name()
+
+    def make(folder: Path) -> None:
+        debian.update()
+        debian.unpack([debian.concrete_kernel(package, suite)], suite, folder)
+
+    folder = make_once(f"{package}-{suite}", make)
+    return Kernel(next(folder.glob("boot/vmlinuz-*")), next(folder.glob("lib/modules/*")))
+
+
+def module_files(kernel: Kernel, names) -> list[Path]:
+    """Files of the modules *names* and all they need, in loading order.
+
+    Names that are built into the kernel are left out.
+    """
+    files = {_plain(path.name.split(".ko")[0]): path for path in kernel.modules.rglob("*.ko*")}
+    ordered: list[Path] = []
+
+    def add(name: str) -> None:
+        path = files.get(_plain(name))
+        if path is None or path in ordered:
+            return
+        for needed in _depends(read_module(path)):
+            add(needed)
+        ordered.append(path)
+
+    for name in names:
+        add(name)
+    return ordered
+
+
+def read_module(path: Path) -> bytes:
+    data = path.read_bytes()
+    return lzma.decompress(data) if path.suffix == ".xz" else data
+
+
+def _plain(name: str) -> str:
+    return name.replace("-", "_")
+
+
+def _depends(module: bytes) -> list[str]:
+    start = module.index(b"\0depends=") + len(b"\0depends=")
+    return [name for name in module[start:module.index(b"\0", start)].decode().split(",") if name]
+
+
+def build_program(name: str) -> Path:
+    """The static program lab/guest/NAME.c, built again when it changes.  Lock held."""
+    source = GUEST_SOURCES / f"{name}.c"
+    digest = hashlib.sha256(source.read_bytes()).hexdigest()[:16]
+
+    def make(folder: Path) -> None:
+        subprocess.run(["gcc", "-std=gnu17", "-Wall", "-Wextra", "-O2", "-static", "-pthread",
+                        "-o", folder / name, source], check=True)
+
+    return make_once(f"{name}-{digest}", make) / name
+
+
+@functools.cache
+def host_tsc_khz() -> str:
+    """Frequency of this host's time stamp counter."""
+    with cache_lock():
+        program = build_program("tsc_khz")
+    return subprocess.run([program], capture_output=True, text=True, check=True).stdout.strip()
+
+
+def pack_initramfs(tree: Path, output: Path) -> None:
+    """A cpio archive of *tree*, not compressed: that boots fastest under TCG."""
+    names = "".join(f"{path.relative_to(tree)}\n" for path in sorted(tree.rglob("*")))
+    with open(output, "wb") as out:
+        subprocess.run(["cpio", "--quiet", "-o", "-H", "newc", "-R", "0:0"], cwd=tree,
+                       input=names.encode(), stdout=out, check=True)
+
+
+def fill_guest_tree(tree: Path, kernel: Kernel) -> None:
+    (tree / "bin").mkdir()
+    (tree / "modules").mkdir()
+    _install(Path("/bin/busybox"), tree / "bin" / "busybox")
+    (tree / "bin" / "sh").symlink_to("busybox")
+    _install(build_program("workload"), tree / "bin" / "workload")
+    _install(GUEST_SOURCES / "init", tree / "init")
+    order = []
+    for path in module_files(kernel, GUEST_MODULES):
+        name = path.name.split(".ko")[0] + ".ko"
+        (tree / "modules" / name).write_bytes(read_module(path))
+        order.append(name)
+    (tree / "modules" / "order").write_text("".join(f"{name}\n" for name in order))
+
+
+def _install(source: Path, target: Path) -> None:
+    shutil.copyfile(source, target)
+    target.chmod(target.stat().st_mode | stat.S_IXUSR | stat.S_IXGRP | stat.S_IXOTH)
+
+
+def _recipe() -> str:
+    sources = [GUEST_SOURCES / "workload.c", GUEST_SOURCES / "init", Path(__file__)]
+    digest = hashlib.sha256(b"".join(path.read_bytes() for path in sources))
+    return digest.hexdigest()[:16]
+
+
+def guest_image() -> Image:
+    """The lab's guest; downloaded and built on first use."""
+    with cache_lock():
+        kernel = fetch_kernel()
+
+        def make(folder: Path) -> None:
+            tree = folder / "tree"
+            tree.mkdir()
+            fill_guest_tree(tree, kernel)
+            pack_initramfs(tree, folder / "initramfs.cpio")
+            shutil.rmtree(tree)
+
+        folder = make_once(f"guest-{_recipe()}", make)
+        return Image(kernel.vmlinuz, folder / "initramfs.cpio")
+
+
+def disk_image(path: Path, megabytes: int) -> Path:
+    """A raw, sparse disk image full of zeros."""
+    with open(path, "wb") as disk:
+        disk.truncate(megabytes << 20)
+    return path
+

@@ -1,0 +1,154 @@
+"""The lab: two hosts, a client outside, and the switches between them.
+
+    hostA eth0 ──┐ switch "link"  ┌── eth0 hostB      migration traffic; shaped, cut
+                 └────────────────┘
+    guest ─ tap ─ bridge in host ─ lan0 ─ switch "lan" ─ client      the guests' network
+
+Everything is in namespaces of the lab's own, whose names carry the owner's
+pid, so that any number of labs run side by side and clean() can tell what an
+owner that died has left.
+"""
+
+import itertools
+import os
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+from .guest import Guest
+from .links import Switch
+from .netns import Namespace, namespace_names, remove_namespace
+from .process import Process, start_time
+
+PREFIX = "vmlab"
+
+_labs = itertools.count()
+
+
+class Host:
+    """One host: a namespace, a folder of its own, an address on the link."""
+
+    def __init__(self, lab: "Lab", name: str, ip: str):
+        self.lab = lab
+        self.name = name
+        self.ip = ip
+        self.directory = lab.directory / name
+        self.directory.mkdir(mode=0o700)
+        self.namespace = Namespace(f"{lab.name}-{name}")
+        lab.link.plug(name, self.namespace, "eth0")
+        self.namespace.address("eth0", f"{ip}/24")
+        self.namespace.bridge("guests")
+        lab.lan.plug(name, self.namespace, "lan0")
+        self.namespace.enslave("lan0", "guests")
+
+    def add_tap(self, name: str) -> None:
+        self.namespace.tap(name, "guests")
+
+    def start(self, argv, name: str, env: dict | None = None) -> Process:
+        """Starts a program here; its output goes to NAME.log in the host's folder."""
+        return Process(self.namespace.wrap(argv), self.directory / f"{name}.log", env)
+
+    def run(self, argv, *, env: dict | None = None,
+            timeout: float = 120) -> subprocess.CompletedProcess:
+        """Runs a program here to its end; never raises for its exit code."""
+        return subprocess.run(self.namespace.wrap(argv), capture_output=True, text=True,
+                              stdin=subprocess.DEVNULL, env=env, timeout=timeout)
+
+    def path(self, name: str) -> Path:
+        return self.directory / name
+
+
+class Lab:
+    """Use it as a context manager, or call close()."""
+
+    def __init__(self):
+        owner = os.getpid()
+        self.name = f"{PREFIX}-{owner}-{start_time(owner)}-{next(_labs)}"
+        self._cleanups = []
+        self.directory = Path(tempfile.gettempdir()) / self.name
+        self.directory.mkdir(mode=0o755)
+        self.shared = self.directory / "shared"
+        self.shared.mkdir()
+        self._guest_numbers = itertools.count()
+        try:
+            self._build()
+        except BaseException:
+            self.close()
+            raise
+
+    def _build(self) -> None:
+        self.middle = Namespace(f"{self.name}-middle")
+        self.link = Switch(self.middle, "link")
+        self.lan = Switch(self.middle, "lan")
+        self.host_a = Host(self, "hostA", "10.66.0.1")
+        self.host_b = Host(self, "hostB", "10.66.0.2")
+        self.hosts = [self.host_a, self.host_b]
+        self.client = Namespace(f"{self.name}-client")
+        self.lan.plug("client", self.client, "eth0")
+        self.client.address("eth0", "10.77.0.1/24")
+
+    def guest(self, name: str = "web1", **options) -> Guest:
+        """Describes a guest; nothing runs yet.
+
+        machine         "pc", "q35", "microvm"
+        memory_mb, vcpus, accel
+        qemu            system_qemu() (default) or backports_qemu()
+        disk_mb         size of a virtio disk on storage both hosts share; 0: none
+        vga, rng        devices; VGA is there by default except in microvm
+        shared_memory   guest RAM as a shared memfd
+        arena_mb        memory the workload owns, writes and checks
+        pattern, pages_per_second, span_mb     what it writes: see Control.write()
+        check           pages it checks a second, all the time (0: only on demand)
+        disk_rate       blocks it writes to the disk a second
+        kernel_words, extra     more words for its kernel, for QEMU
+        """
+        return Guest(self, name, next(self._guest_numbers), **options)
+
+    def logs(self) -> dict[str, str]:
+        """The end of every log and console in the lab, by name."""
+        found = [*self.directory.glob("*/*.log"), *self.directory.glob("host*/run/**/*.log"),
+                 *self.shared.glob("*.console")]
+        return {str(path.relative_to(self.directory)): path.read_text(errors="replace")[-4000:]
+                for path in sorted(set(found))}
+
+    def at_close(self, function) -> None:
+        """Has function() called when the lab closes, last one first."""
+        self._cleanups.append(function)
+
+    def close(self) -> None:
+        """Ends everything that runs in the lab and removes it."""
+        for function in reversed(self._cleanups):
+            function()
+        self._cleanups.clear()
+        _remove(self.name)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+
+def _remove(lab_name: str) -> None:
+    for name in namespace_names():
+        if name.startswith(f"{lab_name}-"):
+            remove_namespace(name)
+    shutil.rmtree(Path(tempfile.gettempdir()) / lab_name, ignore_errors=True)
+
+
+def _lab_names() -> set[str]:
+    """Names of all labs of which anything is left."""
+    names = [*namespace_names(), *os.listdir(tempfile.gettempdir())]
+    return {"-".join(name.split("-")[:4]) for name in names if name.startswith(f"{PREFIX}-")}
+
+
+def clean() -> list[str]:
+    """Removes what labs of dead owners have left; the names of these labs."""
+    removed = []
+    for name in sorted(_lab_names()):
+        _, owner, started, _ = name.split("-")
+        if start_time(int(owner)) != int(started):
+            _remove(name)
+            removed.append(name)
+    return removed

@@ -1,0 +1,90 @@
+"""Fixtures of the system tests; lab/README.md describes what they hand out."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "lab"))
+
+from vmferry_lab import Agent, Lab, Pki, backports_qemu, clean, system_qemu  # noqa: E402
+from vmferry_lab.netns import namespace_names  # noqa: E402
+
+HOSTS = {"hostA": "10.66.0.1", "hostB": "10.66.0.2"}
+
+
+def pytest_addoption(parser):
+    parser.addoption("--long", action="store_true", help="also run tests marked 'long'")
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "long: part of `make check-long` only")
+
+
+def pytest_collection_modifyitems(config, items):
+    if config.getoption("--long"):
+        return
+    selected = [item for item in items if not item.get_closest_marker("long")]
+    config.hook.pytest_deselected(items=[item for item in items if item not in selected])
+    items[:] = selected
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item, call):
+    """A failing test shows the logs of its lab."""
+    report = (yield).get_result()
+    lab = getattr(item, "funcargs", {}).get("lab")
+    if report.failed and lab and call.when == "call":
+        report.sections += [(name, text) for name, text in lab.logs().items()]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def left_overs():
+    """Removes what an interrupted run has left."""
+    clean()
+
+
+@pytest.fixture
+def lab():
+    """Two hosts, a client and the switches between them; gone after the test."""
+    with Lab() as lab:
+        yield lab
+    assert not [name for name in namespace_names() if name.startswith(f"{lab.name}-")]
+
+
+@pytest.fixture(scope="session")
+def pki(tmp_path_factory):
+    """A CA and certificates for both hosts."""
+    return Pki(tmp_path_factory.mktemp("pki"), HOSTS)
+
+
+@pytest.fixture
+def make_agent(lab, pki):
+    """make_agent(host, settings=…, rules=…, pki=…): an agent, not started yet.
+
+    pki: a folder other than the host's own; None for --insecure.
+    """
+    def make(host, *, pki=pki.folder, settings=None, rules=None):
+        folder = pki(host.name) if callable(pki) else pki
+        agent = Agent(lab, host, folder, settings, rules)
+        lab.at_close(lambda: agent.process and agent.process.kill())
+        return agent
+    return make
+
+
+@pytest.fixture
+def agents(lab, make_agent):
+    """(agent of hostA, agent of hostB), both up, with TLS."""
+    return make_agent(lab.host_a).start(), make_agent(lab.host_b).start()
+
+
+@pytest.fixture
+def guest(lab):
+    """guest(name="web1", **options): describes a guest; see Lab.guest()."""
+    return lab.guest
+
+
+@pytest.fixture(params=["7.2", "10.0"])
+def any_qemu(request):
+    """Runs the test under both versions of QEMU."""
+    return backports_qemu() if request.param == "10.0" else system_qemu()
