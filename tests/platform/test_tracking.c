@@ -1,0 +1,241 @@
+/*
+ * What dirty tracking relies on in the kernel, each thing by itself
+ *
+ * The process tracks its own memory here: no injection, so that a failure
+ * tells of the kernel and not of us.  Kernels that lack PAGEMAP_SCAN skip.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <cmocka.h>
+
+#include <fcntl.h>
+#include <linux/userfaultfd.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#include "memory/page_set.h"
+#include "memory/pagemap.h"
+#include "memory/userfault.h"
+
+#define PAGE 4096u
+#define PAGES 1024u
+#define HUGE (2u << 20)
+
+typedef struct {
+    uint8_t *memory;
+    int userfault;
+    Pagemap *pagemap;
+} Area;
+
+static int open_own(uint64_t features)
+{
+    struct uffdio_api api = {.api = UFFD_API, .features = features};
+    int fd = (int)syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK | UFFD_USER_MODE_ONLY);
+
+    if (fd >= 0 && ioctl(fd, UFFDIO_API, &api) < 0) {
+        close(fd);
+        return -1;
+    }
+    return fd;
+}
+
+static int setup(void **state)
+{
+    static Area area;
+
+    area.pagemap = pagemap_open(getpid(), NULL);
+    area.userfault = open_own(UFFD_FEATURE_PAGEFAULT_FLAG_WP | USERFAULT_FEATURE_WP_ASYNC |
+                              USERFAULT_FEATURE_WP_UNPOPULATED);
+    area.memory = mmap(NULL, PAGES * PAGE + HUGE, PROT_READ | PROT_WRITE,
+                       MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    area.memory = (uint8_t *)(((uintptr_t)area.memory + HUGE - 1) & ~(uintptr_t)(HUGE - 1));
+    *state = &area;
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    Area *area = *state;
+
+    if (area->userfault >= 0)
+        close(area->userfault);
+    pagemap_free(area->pagemap);
+    munmap(area->memory, PAGES * PAGE);
+    return 0;
+}
+
+static void begin(Area *area)
+{
+    if (area->userfault < 0 || !pagemap_can_scan(area->pagemap)) {
+        print_message("this kernel lacks WP_ASYNC or PAGEMAP_SCAN (Linux 6.7)\n");
+        skip();
+    }
+    assert_true(userfault_register(area->userfault, (uint64_t)(uintptr_t)area->memory,
+                                   PAGES * PAGE, NULL));
+    assert_true(pagemap_take_written(area->pagemap, (uint64_t)(uintptr_t)area->memory, PAGES,
+                                     NULL, NULL));
+}
+
+static PageSet *take(Area *area)
+{
+    PageSet *set = page_set_new(PAGES);
+
+    assert_true(pagemap_take_written(area->pagemap, (uint64_t)(uintptr_t)area->memory, PAGES, set,
+                                     NULL));
+    return set;
+}
+
+static void assert_taken(Area *area, uint64_t page)
+{
+    g_autoptr(PageSet) set = take(area);
+
+    assert_int_equal(page_set_count(set), 1);
+    assert_true(page_set_has(set, page));
+}
+
+/* A write by user code is seen once; a read is not a write. */
+static void test_user_writes(void **state)
+{
+    Area *area = *state;
+
+    memset(area->memory, 1, PAGES * PAGE);
+    begin(area);
+    area->memory[7 * PAGE] = 2;
+    assert_taken(area, 7);
+    assert_int_equal(area->memory[7 * PAGE], 2);
+    {
+        g_autoptr(PageSet) none = take(area);
+        assert_int_equal(page_set_count(none), 0);
+    }
+    area->memory[7 * PAGE] = 3; /* protected again by the take */
+    assert_taken(area, 7);
+}
+
+/* The kernel writing on the process's behalf is seen, though the userfaultfd
+ * is of user mode only: nothing is delivered, so nothing can be refused. */
+static void test_kernel_writes(void **state)
+{
+    Area *area = *state;
+    int ends[2];
+
+    memset(area->memory, 1, PAGES * PAGE);
+    begin(area);
+    assert_int_equal(pipe(ends), 0);
+    assert_int_equal(write(ends[1], "x", 1), 1);
+    assert_int_equal(read(ends[0], area->memory + 9 * PAGE, 1), 1);
+    assert_taken(area, 9);
+    close(ends[0]);
+    close(ends[1]);
+}
+
+/* Another process's process_vm_writev goes the same way (get_user_pages). */
+static void test_remote_writes(void **state)
+{
+    Area *area = *state;
+    char byte = 5;
+    struct iovec local = {&byte, 1}, remote = {area->memory + 11 * PAGE, 1};
+
+    memset(area->memory, 1, PAGES * PAGE);
+    begin(area);
+    assert_int_equal(process_vm_writev(getpid(), &local, 1, &remote, 1, 0), 1);
+    assert_taken(area, 11);
+}
+
+/* Pages that did not exist at the first scan are seen when they come. */
+static void test_fresh_pages(void **state)
+{
+    Area *area = *state;
+
+    begin(area);
+    area->memory[100 * PAGE] = 1;
+    {
+        g_autoptr(PageSet) set = take(area);
+        assert_true(page_set_has(set, 100));
+    }
+    area->memory[100 * PAGE] = 2;
+    {
+        g_autoptr(PageSet) set = take(area);
+        assert_true(page_set_has(set, 100));
+    }
+}
+
+/* A write to a huge page marks one small page: the kernel splits it. */
+static void test_huge_page_granularity(void **state)
+{
+    Area *area = *state;
+
+    madvise(area->memory, PAGES * PAGE, MADV_HUGEPAGE);
+    memset(area->memory, 1, PAGES * PAGE);
+    begin(area);
+    area->memory[513 * PAGE] = 2;
+    assert_taken(area, 513);
+}
+
+/* A page swapped out keeps its mark; a discarded one counts as written. */
+static void test_discarded(void **state)
+{
+    Area *area = *state;
+
+    memset(area->memory, 1, PAGES * PAGE);
+    begin(area);
+    madvise(area->memory + 20 * PAGE, PAGE, MADV_DONTNEED);
+    assert_taken(area, 20);
+    area->memory[20 * PAGE] = 1;
+    {
+        g_autoptr(PageSet) set = take(area);
+        assert_true(page_set_has(set, 20));
+    }
+}
+
+/* Closing the last descriptor ends it: registrations and protection. */
+static void test_close_cleans(void **state)
+{
+    Area *area = *state;
+    g_autoptr(PageSet) unprotected = page_set_new(PAGES);
+
+    memset(area->memory, 1, PAGES * PAGE);
+    begin(area);
+    close(area->userfault);
+    area->userfault = -1;
+    assert_true(pagemap_add_unprotected(area->pagemap, (uint64_t)(uintptr_t)area->memory, TRUE,
+                                        unprotected, NULL));
+    assert_int_equal(page_set_count(unprotected), PAGES);
+}
+
+/* Pages of the shared zero page, from reading, are not content. */
+static void test_populated(void **state)
+{
+    Area *area = *state;
+    g_autoptr(PageSet) populated = page_set_new(PAGES);
+    volatile uint8_t sink;
+
+    madvise(area->memory, PAGES * PAGE, MADV_NOHUGEPAGE);
+    if (!pagemap_can_scan(area->pagemap))
+        skip();
+    area->memory[3 * PAGE] = 1;
+    sink = area->memory[4 * PAGE];
+    (void)sink;
+    assert_true(pagemap_add_populated(area->pagemap, (uint64_t)(uintptr_t)area->memory, populated,
+                                      NULL));
+    assert_int_equal(page_set_count(populated), 1);
+    assert_true(page_set_has(populated, 3));
+}
+
+#define PLATFORM_TEST(function) cmocka_unit_test_setup_teardown(function, setup, teardown)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        PLATFORM_TEST(test_user_writes),   PLATFORM_TEST(test_kernel_writes),
+        PLATFORM_TEST(test_remote_writes), PLATFORM_TEST(test_fresh_pages),
+        PLATFORM_TEST(test_huge_page_granularity), PLATFORM_TEST(test_discarded),
+        PLATFORM_TEST(test_close_cleans),  PLATFORM_TEST(test_populated),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
