@@ -1,7 +1,36 @@
 /*
  * The QEMU driver: launching and adopting
  *
- * (Theory of operation to be filled with the driver.)
+ * Theory of operation: one QemuVmm (driver.h) is one QEMU process and one QMP
+ * connection.  Three ways lead to it: qemu_launch() starts a process,
+ * qemu_adopt() takes one that somebody else started, qemu_reattach() finds one
+ * again after a restart of the agent.  A process is always named by pid and
+ * start time; it is never our child (it is started through a process in
+ * between that ends at once), so that all three ways behave alike and no
+ * zombie is left.
+ *
+ * A move: the source's clean command line (command_line.h) is rewritten at the
+ * destination and started with `-incoming defer -S` and the capability
+ * late-block-activate, so that it holds no image locks before `cont`.  RAM is
+ * copied by others, by the addresses of qemu_describe() (ram_blocks.h).  The
+ * source's device state comes from `xen-save-devices-state` (no Xen involved),
+ * which leaves out RAM and, on a paused guest, releases the image locks; what
+ * `migrate-incoming` takes is built from it (state/qemu_stream.h).
+ *
+ * Threads and locks: the operations of one Vmm are serialised by a lock; the
+ * QMP client (qmp.h) has a reader thread of its own.
+ *
+ * What can fail: every text and number that comes from QEMU is checked, since
+ * a guest may have taken it over.  Where QEMU ends during an operation, the
+ * error has the code VMFERRY_ERROR_DISCONNECTED and QEMU's last words out of
+ * its log.
+ *
+ * Limits: one QMP client a socket; what is local to a host and not rewritten
+ * by a rule (inherited descriptors, sockets in use) is refused.  A state can be
+ * saved once between two resumes (QEMU 7 aborts on releasing images twice);
+ * a QemuVmm made by qemu_reattach() cannot know of a save before it: resume
+ * first.  A guest that was started with -snapshot, or whose memory is a shared
+ * file both hosts see, is not recognised.
  */
 #pragma once
 
@@ -20,6 +49,7 @@ typedef struct {
     const char *directory;    /* where our QMP socket and the log go (exists, private) */
     gboolean incoming;        /* start as the destination of a move: -incoming defer, -S */
     const GPtrArray *rules;   /* of QemuMapRule, may be NULL; applied for incoming only */
+    const char *working_directory; /* for relative paths of the command line; NULL: ours */
 } QemuLaunch;
 
 /* What is needed to find a guest again after a restart. */
@@ -47,3 +77,10 @@ Vmm *qemu_reattach(const QemuIdentity *identity, GError **error);
 
 /* Identity of a QEMU guest; free with qemu_identity_free(). */
 QemuIdentity *qemu_get_identity(Vmm *vmm);
+
+/* Refuses (VMFERRY_ERROR_NO_SPACE) where less than *guest_bytes* are available
+ * by the text of /proc/meminfo. */
+gboolean qemu_memory_fits(uint64_t guest_bytes, const char *meminfo, GError **error);
+
+/* The same for this host, now. */
+gboolean qemu_check_memory(uint64_t guest_bytes, GError **error);

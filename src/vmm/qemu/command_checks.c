@@ -1,0 +1,162 @@
+/* What of a command line cannot be started or followed by us. */
+#include <string.h>
+
+#include "base/error.h"
+#include "base/fd.h"
+#include "vmm/qemu/command_line.h"
+#include "vmm/qemu/options.h"
+#include "vmm/qemu/qmp.h"
+
+/* Options whose value is a parameter list; the text of others ("-append") may
+ * look like one by chance. */
+static const char *const list_options[] = {
+    "add-fd", "audiodev", "blockdev", "chardev", "debugcon", "device", "display", "drive",
+    "fsdev", "gdb", "mon", "monitor", "net", "netdev", "nic", "object", "parallel", "qmp",
+    "qmp-pretty", "serial", "spice", "tpmdev", "virtfs", "vnc", NULL,
+};
+
+static gboolean holds_list(const QemuOption *option)
+{
+    return option->name && option->value && g_strv_contains(list_options, option->name);
+}
+
+static gboolean needs_descriptor(const QemuOption *option)
+{
+    static const char *const keys[] = {"fd", "fds", "vhostfd", "vhostfds"};
+    g_autoptr(QemuParameters) parameters = NULL;
+
+    if (!holds_list(option))
+        return FALSE;
+    if (strcmp(option->name, "add-fd") == 0 || strstr(option->value, "/dev/fdset/"))
+        return TRUE;
+    parameters = qemu_parameters_parse(option->value, "type");
+    for (guint i = 0; i < G_N_ELEMENTS(keys); i++)
+        if (qemu_parameters_has_leaf(parameters, keys[i]))
+            return TRUE;
+    return FALSE;
+}
+
+gboolean qemu_command_line_check_descriptors(char *const *argv, GError **error)
+{
+    QemuOption option = {0};
+
+    while (qemu_option_next(argv, &option)) {
+        if (!needs_descriptor(&option))
+            continue;
+        error_set(error, VMFERRY_ERROR_UNSUPPORTED,
+                  "the guest's command line hands QEMU an open descriptor (-%s %.200s), which "
+                  "cannot be had on another host; add a map rule to agent.conf there that "
+                  "replaces it (for a tap device: by ifname=…,script=no)",
+                  option.name, option.value);
+        return FALSE;
+    }
+    return TRUE;
+}
+
+/* The listening socket path of one option, NULL for none. */
+static char *server_path(const QemuOption *option)
+{
+    g_autoptr(QemuParameters) parameters = NULL;
+    const char *value = option->value;
+
+    if (!holds_list(option))
+        return NULL;
+    if (strcmp(option->name, "vnc") == 0 && g_str_has_prefix(value, "unix:")) {
+        parameters = qemu_parameters_parse(value + 5, "path");
+        return g_strdup(qemu_parameters_get(parameters, "path"));
+    }
+    if (g_str_has_prefix(value, "mon:"))
+        value += 4;
+    if (g_str_has_prefix(value, "unix:"))
+        parameters = qemu_parameters_parse(value + 5, "path");
+    else if (strcmp(option->name, "chardev") == 0)
+        parameters = qemu_parameters_parse(value, "backend");
+    if (!parameters || !qemu_parameters_flag(parameters, "server") ||
+        qemu_parameters_flag(parameters, "abstract"))
+        return NULL;
+    return g_strdup(qemu_parameters_get(parameters, "path"));
+}
+
+gboolean qemu_command_line_check_sockets(char *const *argv, GError **error)
+{
+    QemuOption option = {0};
+
+    while (qemu_option_next(argv, &option)) {
+        g_autofree char *path = server_path(&option);
+        autofd int fd = path ? unix_socket_connect(path, NULL) : -1;
+
+        if (fd < 0)
+            continue;
+        error_set(error, VMFERRY_ERROR_BUSY,
+                  "the guest's command line opens socket %s (-%s), which is in use on this host; "
+                  "add a map rule to agent.conf here that gives it another path",
+                  path, option.name);
+        return FALSE;
+    }
+    return TRUE;
+}
+
+gboolean qemu_is_foreign_writer(const char *type)
+{
+    static const char *const prefixes[] = {"vfio-", "vhost-user", "vhost-vdpa", "ivshmem",
+                                           "x-vfio-user", "virtio-blk-vhost-", "virtio-blk-vfio-"};
+
+    for (guint i = 0; i < G_N_ELEMENTS(prefixes); i++)
+        if (g_str_has_prefix(type, prefixes[i]))
+            return TRUE;
+    /* QEMU's own NVMe driver lets the hardware write into guest memory. */
+    return strcmp(type, "nvme://") == 0;
+}
+
+static gboolean uses_nvme_driver(const QemuOption *option)
+{
+    g_autoptr(QemuParameters) parameters = NULL;
+
+    if (strcmp(option->name, "drive") != 0 && strcmp(option->name, "blockdev") != 0)
+        return FALSE;
+    parameters = qemu_parameters_parse(option->value, "driver");
+    return strstr(option->value, "nvme://") ||
+           g_strcmp0(qemu_parameters_get(parameters, "driver"), "nvme") == 0 ||
+           g_strcmp0(qemu_parameters_get(parameters, "file.driver"), "nvme") == 0;
+}
+
+/* The type of device, back end or block driver that an option asks for. */
+static char *option_type(const QemuOption *option)
+{
+    static const struct {
+        const char *name, *implied;
+    } kinds[] = {
+        {"device", "driver"}, {"netdev", "type"}, {"net", "type"}, {"object", "qom-type"},
+    };
+
+    if (!option->name || !option->value)
+        return NULL;
+    for (guint i = 0; i < G_N_ELEMENTS(kinds); i++)
+        if (strcmp(option->name, kinds[i].name) == 0) {
+            g_autoptr(QemuParameters) parameters =
+                qemu_parameters_parse(option->value, kinds[i].implied);
+
+            return g_strdup(qemu_parameters_get(parameters, kinds[i].implied));
+        }
+    if (uses_nvme_driver(option))
+        return g_strdup("nvme://");
+    return NULL;
+}
+
+gboolean qemu_command_line_check_writers(char *const *argv, GError **error)
+{
+    QemuOption option = {0};
+
+    while (qemu_option_next(argv, &option)) {
+        g_autofree char *type = option_type(&option);
+
+        if (!type || !qemu_is_foreign_writer(type))
+            continue;
+        error_set(error, VMFERRY_ERROR_UNSUPPORTED,
+                  "the guest has a %s (-%s): it writes into guest memory from outside of QEMU, "
+                  "which cannot be followed; use a device that QEMU itself serves",
+                  type, option.name);
+        return FALSE;
+    }
+    return TRUE;
+}

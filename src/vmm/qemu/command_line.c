@@ -1,0 +1,257 @@
+#include "vmm/qemu/command_line.h"
+
+#include <string.h>
+
+#include "vmm/qemu/options.h"
+#include "vmm/qemu/qemu.h"
+
+#define DEFAULT_MEMORY_BYTES (128ull << 20)
+
+/* More words than any real command line has; the rest is not read. */
+#define MAX_SOCKETS 64
+
+gboolean qemu_is_program(const char *path)
+{
+    g_autofree char *name = g_path_get_basename(path);
+
+    return strstr(name, "qemu") != NULL || strcmp(name, "kvm") == 0;
+}
+
+static gboolean is_server(const QemuParameters *parameters)
+{
+    return qemu_parameters_flag(parameters, "server");
+}
+
+/* The path of "unix:PATH,server…", NULL for anything else. */
+static char *compat_server_path(const char *value)
+{
+    g_autoptr(QemuParameters) parameters = NULL;
+
+    if (g_str_has_prefix(value, "mon:"))
+        value += 4;
+    if (!g_str_has_prefix(value, "unix:"))
+        return NULL;
+    parameters = qemu_parameters_parse(value + 5, "path");
+    if (!is_server(parameters) || qemu_parameters_flag(parameters, "abstract"))
+        return NULL;
+    return g_strdup(qemu_parameters_get(parameters, "path"));
+}
+
+/* The path of the listening socket chardev called *id*. */
+static char *chardev_server_path(char *const *argv, const char *id)
+{
+    QemuOption option = {0};
+
+    while (qemu_option_next(argv, &option)) {
+        g_autoptr(QemuParameters) parameters = NULL;
+        const char *backend, *own_id;
+
+        if (g_strcmp0(option.name, "chardev") != 0 || !option.value)
+            continue;
+        parameters = qemu_parameters_parse(option.value, "backend");
+        backend = qemu_parameters_get(parameters, "backend");
+        own_id = qemu_parameters_get(parameters, "id");
+        if (g_strcmp0(backend, "socket") == 0 && g_strcmp0(own_id, id) == 0 &&
+            is_server(parameters) && !qemu_parameters_flag(parameters, "abstract"))
+            return g_strdup(qemu_parameters_get(parameters, "path"));
+    }
+    return NULL;
+}
+
+/* The chardev of a "-mon" in control mode; NULL for other monitors. */
+static char *control_chardev(const QemuOption *option)
+{
+    g_autoptr(QemuParameters) parameters = NULL;
+
+    if (g_strcmp0(option->name, "mon") != 0 || !option->value)
+        return NULL;
+    parameters = qemu_parameters_parse(option->value, "chardev");
+    if (g_strcmp0(qemu_parameters_get(parameters, "mode"), "control") != 0)
+        return NULL;
+    return g_strdup(qemu_parameters_get(parameters, "chardev"));
+}
+
+static char *qmp_path_of(char *const *argv, const QemuOption *option)
+{
+    g_autofree char *id = control_chardev(option);
+
+    if (id)
+        return chardev_server_path(argv, id);
+    if (!option->value || (g_strcmp0(option->name, "qmp") != 0 &&
+                           g_strcmp0(option->name, "qmp-pretty") != 0))
+        return NULL;
+    if (g_str_has_prefix(option->value, "chardev:"))
+        return chardev_server_path(argv, option->value + 8);
+    return compat_server_path(option->value);
+}
+
+GPtrArray *qemu_command_line_find_qmp(char *const *argv)
+{
+    GPtrArray *paths = g_ptr_array_new_with_free_func(g_free);
+    QemuOption option = {0};
+
+    while (paths->len < MAX_SOCKETS && qemu_option_next(argv, &option)) {
+        char *path = qmp_path_of(argv, &option);
+
+        if (path)
+            g_ptr_array_add(paths, path);
+    }
+    return paths;
+}
+
+/* TRUE for the options that qemu_command_line_for_*() add. */
+static gboolean is_own(const QemuOption *option)
+{
+    gboolean chardev = g_strcmp0(option->name, "chardev") == 0;
+    g_autoptr(QemuParameters) parameters = NULL;
+
+    if (!option->value || (!chardev && g_strcmp0(option->name, "mon") != 0))
+        return FALSE;
+    parameters = qemu_parameters_parse(option->value, chardev ? "backend" : "chardev");
+    return g_strcmp0(qemu_parameters_get(parameters, chardev ? "id" : "chardev"),
+                     QEMU_OWN_CHARDEV) == 0;
+}
+
+static gboolean is_of_one_start(const QemuOption *option)
+{
+    static const char *const names[] = {"daemonize", "incoming", "S", "pidfile", "loadvm", NULL};
+
+    return option->name && g_strv_contains(names, option->name);
+}
+
+typedef gboolean (*OptionFilter)(const QemuOption *option);
+
+/* A growing copy of argv without the options that *drop* picks. */
+static GPtrArray *copy_without(char *const *argv, OptionFilter drop)
+{
+    GPtrArray *words = g_ptr_array_new_with_free_func(g_free);
+    QemuOption option = {0};
+
+    if (argv[0])
+        g_ptr_array_add(words, g_strdup(argv[0]));
+    while (qemu_option_next(argv, &option)) {
+        if (drop(&option))
+            continue;
+        for (guint i = 0; i < option.words; i++)
+            g_ptr_array_add(words, g_strdup(argv[option.first + i]));
+    }
+    return words;
+}
+
+static char **to_vector(GPtrArray *words)
+{
+    g_ptr_array_add(words, NULL);
+    return (char **)g_ptr_array_free(words, FALSE);
+}
+
+static void add_qmp(GPtrArray *words, const char *qmp_path)
+{
+    g_autofree char *escaped = qemu_escape_commas(qmp_path);
+
+    g_ptr_array_add(words, g_strdup("-chardev"));
+    g_ptr_array_add(words, g_strdup_printf("socket,id=" QEMU_OWN_CHARDEV ",path=%s,server=on,"
+                                           "wait=off", escaped));
+    g_ptr_array_add(words, g_strdup("-mon"));
+    g_ptr_array_add(words, g_strdup("chardev=" QEMU_OWN_CHARDEV ",mode=control"));
+}
+
+static gboolean drop_for_clean(const QemuOption *option)
+{
+    return is_own(option) || is_of_one_start(option);
+}
+
+char **qemu_command_line_clean(char *const *argv)
+{
+    return to_vector(copy_without(argv, drop_for_clean));
+}
+
+/* We detach QEMU ourselves: a QEMU that forks would leave the wrong pid. */
+static gboolean drop_for_start(const QemuOption *option)
+{
+    return is_own(option) || g_strcmp0(option->name, "daemonize") == 0;
+}
+
+char **qemu_command_line_for_start(char *const *argv, const char *qmp_path)
+{
+    GPtrArray *words = copy_without(argv, drop_for_start);
+
+    add_qmp(words, qmp_path);
+    return to_vector(words);
+}
+
+static void apply_rules(GPtrArray *words, const GPtrArray *rules)
+{
+    for (guint i = 0; i < words->len; i++) {
+        GString *word = g_string_new(words->pdata[i]);
+
+        for (guint j = 0; j < rules->len; j++) {
+            const QemuMapRule *rule = rules->pdata[j];
+
+            if (rule->from[0])
+                g_string_replace(word, rule->from, rule->to, 0);
+        }
+        g_free(words->pdata[i]);
+        words->pdata[i] = g_string_free(word, FALSE);
+    }
+}
+
+char **qemu_command_line_for_incoming(char *const *argv, const GPtrArray *rules,
+                                      const char *qmp_path)
+{
+    GPtrArray *words = copy_without(argv, drop_for_clean);
+
+    if (rules)
+        apply_rules(words, rules);
+    add_qmp(words, qmp_path);
+    g_ptr_array_add(words, g_strdup("-incoming"));
+    g_ptr_array_add(words, g_strdup("defer"));
+    g_ptr_array_add(words, g_strdup("-S"));
+    return to_vector(words);
+}
+
+/* "512", "512M", "4G": MiB where no unit is given; 0 where it is nonsense. */
+static uint64_t parse_size(const char *text)
+{
+    static const char units[] = "KMGTPE";
+    char *end = NULL;
+    double number = g_ascii_strtod(text, &end);
+    const char *unit = *end ? strchr(units, g_ascii_toupper(*end)) : NULL;
+    guint shift = unit ? 10 * (guint)(unit - units + 1) : g_ascii_toupper(*end) == 'B' ? 0 : 20;
+    double bytes = number * (double)(1ull << shift);
+
+    return end != text && bytes > 0 && bytes < 1e18 ? (uint64_t)bytes : 0;
+}
+
+static gboolean uses_huge_pages(const QemuOption *option)
+{
+    g_autoptr(QemuParameters) parameters = NULL;
+
+    if (g_strcmp0(option->name, "mem-path") == 0)
+        return TRUE;
+    if (g_strcmp0(option->name, "object") != 0 || !option->value)
+        return FALSE;
+    parameters = qemu_parameters_parse(option->value, "qom-type");
+    return qemu_parameters_flag(parameters, "hugetlb") ||
+           qemu_parameters_get(parameters, "mem-path") != NULL;
+}
+
+uint64_t qemu_command_line_memory(char *const *argv)
+{
+    uint64_t bytes = DEFAULT_MEMORY_BYTES;
+    QemuOption option = {0};
+
+    while (qemu_option_next(argv, &option)) {
+        g_autoptr(QemuParameters) parameters = NULL;
+        const char *size;
+
+        if (uses_huge_pages(&option))
+            return 0;
+        if (g_strcmp0(option.name, "m") != 0 || !option.value)
+            continue;
+        parameters = qemu_parameters_parse(option.value, "size");
+        size = qemu_parameters_get(parameters, "size");
+        if (size)
+            bytes = parse_size(size);
+    }
+    return bytes;
+}

@@ -1,0 +1,52 @@
+/*
+ * Reading and rewriting QEMU command lines
+ *
+ * All of this is pure but qemu_command_line_check_sockets(), which asks
+ * whether somebody listens.
+ */
+#pragma once
+
+#include <glib.h>
+#include <stdint.h>
+
+/* Id of the character device of our own QMP socket. */
+#define QEMU_OWN_CHARDEV "vmferry-qmp"
+
+/* TRUE where a program of this path may be a QEMU system emulator. */
+gboolean qemu_is_program(const char *path);
+
+/* Paths of the QMP sockets that a command line opens, as written there; of
+ * char *, free with g_ptr_array_unref().  Empty where there is none. */
+GPtrArray *qemu_command_line_find_qmp(char *const *argv);
+
+/* What starts the same machine again elsewhere: without our own additions and
+ * without what belongs to one start only (-daemonize, -incoming, -S, -pidfile,
+ * -loadvm).  Free with g_strfreev(). */
+char **qemu_command_line_clean(char *const *argv);
+
+/* What `run` starts: the user's command line with our QMP socket. */
+char **qemu_command_line_for_start(char *const *argv, const char *qmp_path);
+
+/* What a destination starts: cleaned, rewritten by *rules* (of QemuMapRule,
+ * may be NULL), with our QMP socket, waiting for its state. */
+char **qemu_command_line_for_incoming(char *const *argv, const GPtrArray *rules,
+                                      const char *qmp_path);
+
+/* Guest memory as "-m" says (QEMU's default is 128 MiB); 0 where it cannot be
+ * told or does not come from ordinary memory (hugetlbfs). */
+uint64_t qemu_command_line_memory(char *const *argv);
+
+/* Refuses descriptors that QEMU would have to inherit. */
+gboolean qemu_command_line_check_descriptors(char *const *argv, GError **error);
+
+/* Refuses where a listening socket of this command line is in use here: QEMU
+ * would take it away from its owner. */
+gboolean qemu_command_line_check_sockets(char *const *argv, GError **error);
+
+/* Refuses devices that write into guest memory from an address space of their
+ * own (vhost-user, VFIO, …), whose writes nobody sees. */
+gboolean qemu_command_line_check_writers(char *const *argv, GError **error);
+
+/* The same by the type of one device or network back end; used with what the
+ * live machine tells. */
+gboolean qemu_is_foreign_writer(const char *type);

@@ -1,0 +1,158 @@
+/* The driver's object and its table of operations. */
+#include "vmm/qemu/driver.h"
+
+#include "base/error.h"
+#include "base/process.h"
+#include "vmm/qemu/last_words.h"
+
+/* A dying QEMU closes its socket a little before it is gone. */
+#define DYING_MS 2000
+
+static QemuVmm *from_vmm(Vmm *vmm)
+{
+    return (QemuVmm *)vmm;
+}
+
+void qemu_identity_free(QemuIdentity *identity)
+{
+    if (!identity)
+        return;
+    g_free(identity->qmp_path);
+    g_free(identity->log_path);
+    g_strfreev(identity->command_line);
+    g_free(identity);
+}
+
+QemuIdentity *qemu_get_identity(Vmm *vmm)
+{
+    QemuVmm *qemu = from_vmm(vmm);
+    QemuIdentity *identity = g_new0(QemuIdentity, 1);
+
+    identity->pid = qemu->pid;
+    identity->start_time = qemu->start_time;
+    identity->qmp_path = g_strdup(qemu->qmp_path);
+    identity->log_path = g_strdup(qemu->log_path);
+    identity->command_line = g_strdupv(qemu->command_line);
+    return identity;
+}
+
+static char *get_last_words(Vmm *vmm)
+{
+    QemuVmm *qemu = from_vmm(vmm);
+
+    return qemu->log_path ? last_words_read(qemu->log_path) : NULL;
+}
+
+void qemu_vmm_explain(QemuVmm *qemu, GError **error)
+{
+    g_autofree char *words = NULL;
+
+    if (!error || !error_is(*error, VMFERRY_ERROR_DISCONNECTED) ||
+        !process_wait_gone(qemu->pid, qemu->start_time, DYING_MS))
+        return;
+    words = get_last_words(&qemu->base);
+    g_clear_error(error);
+    error_set(error, VMFERRY_ERROR_DISCONNECTED, "QEMU has ended%s%s", words ? ": " : "",
+              words ? words : "");
+}
+
+static pid_t get_pid(Vmm *vmm)
+{
+    return from_vmm(vmm)->pid;
+}
+
+static gboolean get_run_state(Vmm *vmm, VmmRunState *ret, GError **error)
+{
+    QemuVmm *qemu = from_vmm(vmm);
+    g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&qemu->lock);
+    g_autoptr(GError) failure = NULL;
+    g_autofree char *status = NULL;
+
+    status = qemu_query_status(qemu->qmp, QMP_COMMAND_MS, &failure);
+    if (status) {
+        *ret = qemu_run_state_from_status(status);
+        return TRUE;
+    }
+    qemu_vmm_explain(qemu, &failure);
+    if (!process_is_same(qemu->pid, qemu->start_time)) {
+        *ret = VMM_RUN_STATE_GONE;
+        return TRUE;
+    }
+    g_propagate_error(error, g_steal_pointer(&failure));
+    return FALSE;
+}
+
+/* Defines the table's entry around an operation: lock, do, explain. */
+#define LOCKED_OPERATION(type, name, operation)                                                   \
+    static type name(Vmm *vmm, GError **error)                                                    \
+    {                                                                                             \
+        QemuVmm *qemu = from_vmm(vmm);                                                            \
+        g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&qemu->lock);                         \
+        type result = operation(qemu, error);                                                     \
+                                                                                                  \
+        if (!result)                                                                              \
+            qemu_vmm_explain(qemu, error);                                                        \
+        return result;                                                                            \
+    }
+
+LOCKED_OPERATION(VmmDescription *, describe, qemu_describe)
+LOCKED_OPERATION(gboolean, check_movable, qemu_check_movable)
+LOCKED_OPERATION(gboolean, pause_vcpus, qemu_pause)
+LOCKED_OPERATION(gboolean, resume_vcpus, qemu_resume)
+LOCKED_OPERATION(GBytes *, save_device_state, qemu_save_device_state)
+LOCKED_OPERATION(gboolean, announce, qemu_announce)
+LOCKED_OPERATION(gboolean, quit, qemu_quit)
+
+static gboolean load_device_state(Vmm *vmm, GBytes *state, GError **error)
+{
+    QemuVmm *qemu = from_vmm(vmm);
+    g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&qemu->lock);
+    gboolean ok = qemu_load_device_state(qemu, state, error);
+
+    if (!ok)
+        qemu_vmm_explain(qemu, error);
+    return ok;
+}
+
+void qemu_vmm_free(Vmm *vmm)
+{
+    QemuVmm *qemu = from_vmm(vmm);
+
+    qmp_free(qemu->qmp);
+    g_free(qemu->qmp_path);
+    g_free(qemu->log_path);
+    g_strfreev(qemu->command_line);
+    g_mutex_clear(&qemu->lock);
+    g_free(qemu);
+}
+
+static const VmmOps qemu_ops = {
+    .free = qemu_vmm_free,
+    .get_pid = get_pid,
+    .get_run_state = get_run_state,
+    .describe = describe,
+    .check_movable = check_movable,
+    .pause = pause_vcpus,
+    .resume = resume_vcpus,
+    .save_device_state = save_device_state,
+    .load_device_state = load_device_state,
+    .announce = announce,
+    .quit = quit,
+    .get_last_words = get_last_words,
+};
+
+Vmm *qemu_vmm_new(pid_t pid, uint64_t start_time, const char *qmp_path, const char *log_path,
+                  char *const *command_line, Qmp *qmp)
+{
+    QemuVmm *qemu = g_new0(QemuVmm, 1);
+
+    qemu->base.ops = &qemu_ops;
+    g_mutex_init(&qemu->lock);
+    qemu->pid = pid;
+    qemu->start_time = start_time;
+    qemu->qmp_path = g_strdup(qmp_path);
+    qemu->log_path = g_strdup(log_path);
+    qemu->command_line = g_strdupv((char **)command_line);
+    qemu->qmp = qmp;
+    return &qemu->base;
+}

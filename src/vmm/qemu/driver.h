@@ -1,0 +1,51 @@
+/* What the files of the QEMU driver share. */
+#pragma once
+
+#include "vmm/qemu/qemu.h"
+#include "vmm/qemu/qmp.h"
+
+/* Time-outs of commands that wait for I/O: draining at `stop`, opening and
+ * locking images at `cont`, reading a state. */
+#define QEMU_STOP_MS 30000
+#define QEMU_CONT_MS 30000
+#define QEMU_STATE_MS 30000
+
+typedef struct {
+    Vmm base;
+    GMutex lock; /* serialises the operations */
+    pid_t pid;
+    uint64_t start_time;
+    char *qmp_path;
+    char *log_path;      /* NULL: not ours to read */
+    char **command_line; /* clean: what a destination would start */
+    Qmp *qmp;
+    gboolean images_released; /* by a save, until resumed */
+} QemuVmm;
+
+/* Takes *qmp*; copies the rest. */
+Vmm *qemu_vmm_new(pid_t pid, uint64_t start_time, const char *qmp_path, const char *log_path,
+                  char *const *command_line, Qmp *qmp);
+void qemu_vmm_free(Vmm *vmm);
+
+/* Where an operation failed because QEMU ended, says so, with its last words. */
+void qemu_vmm_explain(QemuVmm *qemu, GError **error);
+
+/* QEMU's own name of its run state ("postmigrate"); free with g_free(). */
+char *qemu_query_status(Qmp *qmp, int timeout_ms, GError **error);
+VmmRunState qemu_run_state_from_status(const char *status);
+
+/* The operations of the table, each without the lock. */
+gboolean qemu_pause(QemuVmm *qemu, GError **error);
+gboolean qemu_resume(QemuVmm *qemu, GError **error);
+gboolean qemu_announce(QemuVmm *qemu, GError **error);
+gboolean qemu_quit(QemuVmm *qemu, GError **error);
+GBytes *qemu_save_device_state(QemuVmm *qemu, GError **error);
+gboolean qemu_load_device_state(QemuVmm *qemu, GBytes *state, GError **error);
+VmmDescription *qemu_describe(QemuVmm *qemu, GError **error);
+gboolean qemu_check_movable(QemuVmm *qemu, GError **error);
+
+/* The machine type without "-machine"; free with g_free(). */
+char *qemu_query_machine(Qmp *qmp, GError **error);
+
+/* A list of RamRegion: all that QEMU itself would migrate. */
+GPtrArray *qemu_query_ram_regions(Qmp *qmp, pid_t pid, GError **error);

@@ -1,0 +1,8 @@
+/* Writers with an address space of their own, in what the live machine tells. */
+#pragma once
+
+#include <glib.h>
+
+/* Searches the texts of `info qtree` and `info network`; returns the type of
+ * the first such device or back end (free with g_free()), NULL for none. */
+char *qemu_find_live_writer(const char *device_tree, const char *networks);

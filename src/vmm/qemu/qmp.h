@@ -1,0 +1,75 @@
+/*
+ * QMP client
+ *
+ * Theory of operation: QMP is one JSON object a line over a Unix socket.  A
+ * Qmp owns one connection and one reader thread.  Any thread may execute
+ * commands at the same time: each command carries an id, its caller sleeps
+ * until the reader thread brings the reply with that id, the time-out is over
+ * or the connection ends.  A reply that comes after its time-out is dropped.
+ * Events go to one callback, called in the reader thread: it must not execute
+ * commands nor free the Qmp.
+ *
+ * QEMU serves one client a socket and lets others wait without a word.  So a
+ * connection without greeting means that somebody else is served.
+ *
+ * Locks: `write_lock` keeps the bytes of a command together; `fd_lock` is held
+ * for a whole command that carries a descriptor, because QEMU forgets
+ * descriptors that came with an earlier message when new ones arrive; `lock`
+ * guards the table of waiting commands and is never held while waiting for I/O.
+ *
+ * What QEMU says is not trusted: lines are bounded, replies are JSON objects
+ * or the connection is given up.  QEMU's own error text is always part of the
+ * error returned.
+ */
+#pragma once
+
+#include <glib.h>
+#include <jansson.h>
+
+typedef struct Qmp Qmp;
+
+/* An event; *data* is borrowed and may be NULL. */
+typedef void (*QmpEventFunc)(const char *event, json_t *data, gpointer user);
+
+/* Time-outs that fit most callers. */
+#define QMP_GREETING_MS 3000
+#define QMP_COMMAND_MS 10000
+
+/* Longest line taken from QEMU (`info mtree -f` of a big machine has 1 MB). */
+#define QMP_MAX_LINE_BYTES (16u << 20)
+
+/* Connects, waits for the greeting and enters command mode.
+ * VMFERRY_ERROR_BUSY where nothing is said within *greeting_ms*,
+ * VMFERRY_ERROR_NOT_FOUND or _REFUSED where nobody listens. */
+Qmp *qmp_connect(const char *path, int greeting_ms, GError **error);
+
+/* The same on a connected socket; takes *fd*.  *path* is for error texts. */
+Qmp *qmp_connect_fd(int fd, const char *path, int greeting_ms, GError **error);
+
+/* Closes the connection; waiting commands end with an error.  NULL-safe.  No
+ * other call may be made at the same time. */
+void qmp_free(Qmp *qmp);
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(Qmp, qmp_free)
+
+/* Replaces the event callback (NULL: none).  When this returns the former
+ * callback is not running any more. */
+void qmp_set_event_func(Qmp *qmp, QmpEventFunc func, gpointer user);
+
+/* Executes a command and returns its "return" value (a new reference).  Takes
+ * *arguments* (may be NULL).  *fd* >= 0 travels with the command and stays the
+ * caller's. */
+json_t *qmp_execute_fd(Qmp *qmp, const char *command, json_t *arguments, int fd, int timeout_ms,
+                       GError **error);
+json_t *qmp_execute(Qmp *qmp, const char *command, json_t *arguments, int timeout_ms,
+                    GError **error);
+
+/* The same for commands whose return value says nothing. */
+gboolean qmp_run(Qmp *qmp, const char *command, json_t *arguments, int timeout_ms, GError **error);
+
+/* A line of the human monitor; returns its text (free with g_free()). */
+char *qmp_execute_human(Qmp *qmp, const char *line, int timeout_ms, GError **error);
+
+gboolean qmp_is_connected(Qmp *qmp);
+
+/* Connects to a Unix socket of any path length; -1 with *error*. */
+int unix_socket_connect(const char *path, GError **error);

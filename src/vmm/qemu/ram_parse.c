@@ -1,0 +1,305 @@
+/* Readers of the texts that tell about QEMU's RAM blocks. */
+#include <stdio.h>
+#include <string.h>
+
+#include "base/error.h"
+#include "vmm/qemu/ram_blocks.h"
+
+#define MAX_NAME_BYTES 255u
+#define MAX_BLOCK_BYTES (1ull << 46)
+#define PAGE_BYTES 4096ull
+
+void qemu_ram_block_free(QemuRamBlock *block)
+{
+    if (!block)
+        return;
+    g_free(block->name);
+    g_free(block->proof);
+    g_free(block);
+}
+
+void qemu_flat_range_free(QemuFlatRange *range)
+{
+    if (!range)
+        return;
+    g_free(range->region);
+    g_free(range->device);
+    g_free(range);
+}
+
+static gboolean parse_hex(const char *text, uint64_t *ret)
+{
+    if (g_str_has_prefix(text, "0x"))
+        text += 2;
+    return *text && g_ascii_string_to_unsigned(text, 16, 0, G_MAXUINT64, ret, NULL);
+}
+
+/* The words of a line, without empty ones. */
+static GPtrArray *split_words(const char *line)
+{
+    GPtrArray *words = g_ptr_array_new_with_free_func(g_free);
+    g_auto(GStrv) pieces = g_strsplit_set(line, " \t\r", -1);
+
+    for (guint i = 0; pieces[i]; i++)
+        if (pieces[i][0])
+            g_ptr_array_add(words, g_strdup(pieces[i]));
+    return words;
+}
+
+/* Columns behind "Total": 0 in QEMU 7, "HVA" and more later. */
+typedef struct {
+    guint behind_total;
+    gboolean host_address;
+} BlockColumns;
+
+static gboolean parse_block_header(const char *line, BlockColumns *ret)
+{
+    g_autoptr(GPtrArray) words = split_words(line);
+    guint total = 0;
+
+    while (total < words->len && strcmp(words->pdata[total], "Total") != 0)
+        total++;
+    if (total == words->len || !strstr(line, "Block Name"))
+        return FALSE;
+    ret->behind_total = words->len - 1 - total;
+    ret->host_address = ret->behind_total > 0 && strcmp(words->pdata[total + 1], "HVA") == 0;
+    return TRUE;
+}
+
+static gboolean block_valid(const QemuRamBlock *block)
+{
+    uint64_t end;
+
+    return strlen(block->name) <= MAX_NAME_BYTES && g_str_is_ascii(block->name) &&
+           block->total > 0 && block->total <= MAX_BLOCK_BYTES && block->used <= block->total &&
+           block->host_address % PAGE_BYTES == 0 &&
+           !__builtin_add_overflow(block->host_address, block->total + PAGE_BYTES, &end);
+}
+
+/* A line is: [name] size unit offset used total [host address …]. */
+static QemuRamBlock *parse_block(const char *line, const BlockColumns *columns)
+{
+    g_autoptr(GPtrArray) words = split_words(line);
+    guint fixed = 5 + columns->behind_total;
+    QemuRamBlock *block;
+    guint at;
+
+    if (words->len < fixed || words->len > fixed + 1)
+        return NULL;
+    at = words->len - fixed; /* 1 with a name, 0 without */
+    block = g_new0(QemuRamBlock, 1);
+    block->name = g_strdup(at > 0 ? words->pdata[0] : "");
+    if (parse_hex(words->pdata[at + 3], &block->used) &&
+        parse_hex(words->pdata[at + 4], &block->total) &&
+        (!columns->host_address || parse_hex(words->pdata[at + 5], &block->host_address)) &&
+        block_valid(block))
+        return block;
+    qemu_ram_block_free(block);
+    return NULL;
+}
+
+static gboolean has_name(const GPtrArray *blocks, const char *name)
+{
+    for (guint i = 0; i < blocks->len; i++)
+        if (strcmp(((QemuRamBlock *)blocks->pdata[i])->name, name) == 0)
+            return TRUE;
+    return FALSE;
+}
+
+static gboolean add_block(GPtrArray *blocks, const char *line, const BlockColumns *columns,
+                          GError **error)
+{
+    QemuRamBlock *block = parse_block(line, columns);
+    gboolean twice;
+
+    if (!block) {
+        error_set(error, VMFERRY_ERROR_INVALID, "info ramblock: cannot read \"%.200s\"", line);
+        return FALSE;
+    }
+    twice = block->name[0] && has_name(blocks, block->name);
+    if (twice || blocks->len >= QEMU_MAX_RAM_BLOCKS) {
+        error_set(error, VMFERRY_ERROR_INVALID, "info ramblock: %s \"%s\"",
+                  twice ? "two blocks called" : "too many blocks, from", block->name);
+        qemu_ram_block_free(block);
+        return FALSE;
+    }
+    g_ptr_array_add(blocks, block);
+    return TRUE;
+}
+
+GPtrArray *qemu_parse_ram_blocks(const char *text, GError **error)
+{
+    g_autoptr(GPtrArray) blocks =
+        g_ptr_array_new_with_free_func((GDestroyNotify)qemu_ram_block_free);
+    g_auto(GStrv) lines = g_strsplit(text, "\n", QEMU_MAX_RAM_BLOCKS * 2);
+    BlockColumns columns = {0};
+
+    if (!lines[0] || !parse_block_header(lines[0], &columns)) {
+        error_set(error, VMFERRY_ERROR_UNSUPPORTED, "info ramblock: unknown format");
+        return NULL;
+    }
+    for (guint i = 1; lines[i]; i++) {
+        g_strchomp(lines[i]);
+        if (lines[i][0] && !add_block(blocks, lines[i], &columns, error))
+            return NULL;
+    }
+    return g_steal_pointer(&blocks);
+}
+
+static gboolean parse_mapping_head(const char *line, QemuMapping *ret)
+{
+    unsigned long long start, end;
+    char mode[5];
+
+    if (sscanf(line, "%llx-%llx %4s", &start, &end, mode) != 3 || end <= start ||
+        strlen(mode) != 4)
+        return FALSE;
+    *ret = (QemuMapping){.start = start, .length = end - start};
+    return TRUE;
+}
+
+static gboolean has_flag(const char *line, const char *flag)
+{
+    g_autoptr(GPtrArray) words = split_words(line);
+
+    for (guint i = 1; i < words->len; i++)
+        if (strcmp(words->pdata[i], flag) == 0)
+            return TRUE;
+    return FALSE;
+}
+
+/* One block can be several mappings (a userfaultfd over a part of it). */
+static void add_mapping(GArray *mappings, const QemuMapping *mapping)
+{
+    QemuMapping *last;
+
+    if (mappings->len > 0) {
+        last = &g_array_index(mappings, QemuMapping, mappings->len - 1);
+        if (last->start + last->length == mapping->start) {
+            last->length += mapping->length;
+            return;
+        }
+    }
+    g_array_append_val(mappings, *mapping);
+}
+
+GArray *qemu_parse_smaps(const char *text, GError **error)
+{
+    g_autoptr(GArray) mappings = g_array_new(FALSE, FALSE, sizeof(QemuMapping));
+    QemuMapping current = {0};
+    const char *line = text;
+
+    while (*line) {
+        const char *end = strchrnul(line, '\n');
+        g_autofree char *copy = g_strndup(line, (gsize)(end - line));
+
+        if (g_str_has_prefix(copy, "VmFlags:")) {
+            if (current.length > 0 && has_flag(copy, "dc") && !has_flag(copy, "pf"))
+                add_mapping(mappings, &current);
+            current.length = 0;
+        } else {
+            (void)parse_mapping_head(copy, &current);
+        }
+        if (mappings->len > QEMU_MAX_MAPPINGS) {
+            error_set(error, VMFERRY_ERROR_INVALID, "QEMU has too many mappings");
+            return NULL;
+        }
+        line = *end ? end + 1 : end;
+    }
+    return g_steal_pointer(&mappings);
+}
+
+/* "  0000-ffff (prio 0, ram): pc.ram @0000 KVM"; NULL for other kinds. */
+static QemuFlatRange *parse_flat_line(const char *line)
+{
+    unsigned long long first, last, offset = 0;
+    g_autofree char *region = NULL;
+    QemuFlatRange *range;
+    char kind[16];
+    int priority, behind = 0;
+    char *at;
+
+    if (sscanf(line, " %16llx-%16llx (prio %d, %15[^)]): %n", &first, &last, &priority, kind,
+               &behind) != 4 || behind == 0 || last < first)
+        return NULL;
+    at = g_str_has_prefix(kind, "nv-") ? kind + 3 : kind;
+    if (strcmp(at, "ram") != 0 && strcmp(at, "rom") != 0 && strcmp(at, "romd") != 0)
+        return NULL;
+    region = g_strdup(line + behind);
+    g_strchomp(region);
+    if (g_str_has_suffix(region, " KVM"))
+        region[strlen(region) - 4] = '\0';
+    at = strrchr(region, '@');
+    if (at && at > region && at[-1] == ' ' && sscanf(at, "@%16llx", &offset) == 1)
+        at[-1] = '\0';
+    range = g_new0(QemuFlatRange, 1);
+    range->region = g_strndup(region, MAX_NAME_BYTES);
+    range->address = first;
+    range->offset = offset;
+    return range;
+}
+
+static gboolean range_known(const GPtrArray *ranges, const QemuFlatRange *range)
+{
+    for (guint i = 0; i < ranges->len; i++) {
+        const QemuFlatRange *other = ranges->pdata[i];
+
+        if (other->address - other->offset == range->address - range->offset &&
+            strcmp(other->region, range->region) == 0)
+            return TRUE;
+    }
+    return FALSE;
+}
+
+/* The lines of the view whose address space is called "memory". */
+static char *find_memory_view(const char *text)
+{
+    const char *name = strstr(text, "\n AS \"memory\", root:");
+    const char *begin, *end;
+
+    if (!name)
+        return NULL;
+    begin = strstr(name, "\n Root memory region:");
+    if (!begin)
+        return NULL;
+    end = strstr(begin, "\n\n");
+    if (!end)
+        end = strstr(begin, "\r\n\r\n");
+    return end ? g_strndup(begin, (gsize)(end - begin)) : g_strdup(begin);
+}
+
+GPtrArray *qemu_parse_flat_view(const char *text, GError **error)
+{
+    g_autoptr(GPtrArray) ranges =
+        g_ptr_array_new_with_free_func((GDestroyNotify)qemu_flat_range_free);
+    g_autofree char *view = find_memory_view(text);
+    g_auto(GStrv) lines = NULL;
+
+    if (!view) {
+        error_set(error, VMFERRY_ERROR_UNSUPPORTED, "info mtree -f: unknown format");
+        return NULL;
+    }
+    lines = g_strsplit(view, "\n", 65536);
+    for (guint i = 0; lines[i] && ranges->len < QEMU_MAX_FLAT_RANGES; i++) {
+        QemuFlatRange *range = parse_flat_line(lines[i]);
+
+        if (range && range_known(ranges, range))
+            g_clear_pointer(&range, qemu_flat_range_free);
+        if (range)
+            g_ptr_array_add(ranges, range);
+    }
+    return g_steal_pointer(&ranges);
+}
+
+gboolean qemu_parse_host_address(const char *text, const char *region, uint64_t *ret)
+{
+    g_autofree char *name = g_strdup_printf(" (%s) is ", region);
+    const char *at = strstr(text, name);
+    g_autofree char *number = NULL;
+
+    if (!at || !g_str_has_prefix(text, "Host virtual address for "))
+        return FALSE;
+    number = g_strdup(at + strlen(name));
+    g_strstrip(number);
+    return parse_hex(number, ret) && *ret != 0;
+}

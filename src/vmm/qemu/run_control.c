@@ -1,0 +1,127 @@
+/* Pausing, resuming, ending; what QEMU's run states mean. */
+#include <signal.h>
+#include <string.h>
+
+#include "base/error.h"
+#include "base/json.h"
+#include "base/process.h"
+#include "vmm/qemu/driver.h"
+
+#define QUIT_MS 5000
+#define TERM_MS 5000
+#define KILL_MS 10000
+
+static const struct {
+    const char *status;
+    VmmRunState state;
+} run_states[] = {
+    {"running", VMM_RUN_STATE_RUNNING},
+    {"debug", VMM_RUN_STATE_PAUSED},
+    {"paused", VMM_RUN_STATE_PAUSED},
+    {"prelaunch", VMM_RUN_STATE_PAUSED},
+    {"preconfig", VMM_RUN_STATE_PAUSED},
+    {"postmigrate", VMM_RUN_STATE_PAUSED},
+    {"finish-migrate", VMM_RUN_STATE_PAUSED},
+    {"restore-vm", VMM_RUN_STATE_PAUSED},
+    {"save-vm", VMM_RUN_STATE_PAUSED},
+    /* A guest in ACPI S3 sleep: no vCPU runs until it is woken. */
+    {"suspended", VMM_RUN_STATE_PAUSED},
+    {"colo", VMM_RUN_STATE_PAUSED},
+    {"inmigrate", VMM_RUN_STATE_INCOMING},
+    {"shutdown", VMM_RUN_STATE_ENDED},
+    {"guest-panicked", VMM_RUN_STATE_ENDED},
+    {"io-error", VMM_RUN_STATE_FAILED},
+    {"internal-error", VMM_RUN_STATE_FAILED},
+    {"watchdog", VMM_RUN_STATE_FAILED},
+};
+
+VmmRunState qemu_run_state_from_status(const char *status)
+{
+    for (guint i = 0; i < G_N_ELEMENTS(run_states); i++)
+        if (strcmp(status, run_states[i].status) == 0)
+            return run_states[i].state;
+    /* Better to refuse what we do not know than to resume it. */
+    return VMM_RUN_STATE_FAILED;
+}
+
+char *qemu_query_status(Qmp *qmp, int timeout_ms, GError **error)
+{
+    g_autoptr(json_t) reply = qmp_execute(qmp, "query-status", NULL, timeout_ms, error);
+    const char *status;
+
+    if (!reply || !json_get_text(reply, "status", &status, error))
+        return NULL;
+    return g_strdup(status);
+}
+
+static gboolean expect_state(QemuVmm *qemu, VmmRunState wanted, GError **error)
+{
+    g_autofree char *status = qemu_query_status(qemu->qmp, QMP_COMMAND_MS, error);
+
+    if (!status)
+        return FALSE;
+    if (qemu_run_state_from_status(status) == wanted)
+        return TRUE;
+    error_set(error, VMFERRY_ERROR_FAILED, "the guest is in QEMU's state \"%s\" instead of %s",
+              status, vmm_run_state_name(wanted));
+    return FALSE;
+}
+
+gboolean qemu_pause(QemuVmm *qemu, GError **error)
+{
+    /* `stop` returns when vCPUs stand and I/O is drained; on a guest that does
+     * not run it changes nothing. */
+    return qmp_run(qemu->qmp, "stop", NULL, QEMU_STOP_MS, error) &&
+           expect_state(qemu, VMM_RUN_STATE_PAUSED, error);
+}
+
+gboolean qemu_resume(QemuVmm *qemu, GError **error)
+{
+    g_autofree char *status = qemu_query_status(qemu->qmp, QMP_COMMAND_MS, error);
+
+    if (!status)
+        return FALSE;
+    /* `cont` on a QEMU that still waits for its state would only be noted,
+     * and come true when the state arrives. */
+    if (qemu_run_state_from_status(status) == VMM_RUN_STATE_INCOMING) {
+        error_set(error, VMFERRY_ERROR_FAILED, "the guest still waits for its state");
+        return FALSE;
+    }
+    if (!qmp_run(qemu->qmp, "cont", NULL, QEMU_CONT_MS, error) ||
+        !expect_state(qemu, VMM_RUN_STATE_RUNNING, error))
+        return FALSE;
+    qemu->images_released = FALSE;
+    return TRUE;
+}
+
+gboolean qemu_announce(QemuVmm *qemu, GError **error)
+{
+    /* QEMU's own schedule after a migration: five rounds within a second. */
+    json_t *arguments = json_pack("{s:i,s:i,s:i,s:i}", "initial", 50, "max", 550, "rounds", 5,
+                                  "step", 100);
+
+    return qmp_run(qemu->qmp, "announce-self", arguments, QMP_COMMAND_MS, error);
+}
+
+static gboolean signal_and_wait(QemuVmm *qemu, int signal_number, int timeout_ms)
+{
+    (void)process_kill(qemu->pid, qemu->start_time, signal_number, NULL);
+    return process_wait_gone(qemu->pid, qemu->start_time, timeout_ms);
+}
+
+gboolean qemu_quit(QemuVmm *qemu, GError **error)
+{
+    g_autoptr(json_t) reply = NULL;
+
+    if (qmp_is_connected(qemu->qmp)) {
+        /* The connection may end before the reply: only the end counts. */
+        reply = qmp_execute(qemu->qmp, "quit", NULL, QUIT_MS, NULL);
+        if (process_wait_gone(qemu->pid, qemu->start_time, QUIT_MS))
+            return TRUE;
+    }
+    if (signal_and_wait(qemu, SIGTERM, TERM_MS) || signal_and_wait(qemu, SIGKILL, KILL_MS))
+        return TRUE;
+    error_set(error, VMFERRY_ERROR_TIMEOUT, "QEMU (pid %d) does not end, not even by SIGKILL",
+              (int)qemu->pid);
+    return FALSE;
+}

@@ -1,0 +1,58 @@
+/* Connecting to Unix sockets whose path may be longer than sun_path. */
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+
+#include "base/error.h"
+#include "base/fd.h"
+#include "vmm/qemu/qmp.h"
+
+static gboolean fill_address(struct sockaddr_un *address, const char *path)
+{
+    *address = (struct sockaddr_un){.sun_family = AF_UNIX};
+    return g_strlcpy(address->sun_path, path, sizeof address->sun_path) <
+           sizeof address->sun_path;
+}
+
+/* A long path is reached through a descriptor of its folder. */
+static gboolean fill_long_address(struct sockaddr_un *address, const char *path, int *ret_folder,
+                                  GError **error)
+{
+    g_autofree char *folder = g_path_get_dirname(path);
+    g_autofree char *name = g_path_get_basename(path);
+    g_autofree char *through = NULL;
+
+    *ret_folder = open(folder, O_PATH | O_DIRECTORY | O_CLOEXEC);
+    if (*ret_folder < 0) {
+        error_set_errno(error, errno, "open %s", folder);
+        return FALSE;
+    }
+    through = g_strdup_printf("/proc/self/fd/%d/%s", *ret_folder, name);
+    if (fill_address(address, through))
+        return TRUE;
+    error_set(error, VMFERRY_ERROR_INVALID, "%s: socket name is too long", path);
+    return FALSE;
+}
+
+int unix_socket_connect(const char *path, GError **error)
+{
+    autofd int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    autofd int folder = -1;
+    struct sockaddr_un address;
+
+    if (fd < 0) {
+        error_set_errno(error, errno, "socket");
+        return -1;
+    }
+    if (!fill_address(&address, path) && !fill_long_address(&address, path, &folder, error))
+        return -1;
+    while (connect(fd, (struct sockaddr *)&address, sizeof address) < 0) {
+        if (errno == EINTR)
+            continue;
+        error_set_errno(error, errno, "connect to %s", path);
+        return -1;
+    }
+    return fd_steal(&fd);
+}

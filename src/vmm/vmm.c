@@ -1,0 +1,87 @@
+#include "vmm/vmm.h"
+
+static const char *const run_state_names[] = {
+    [VMM_RUN_STATE_RUNNING] = "running", [VMM_RUN_STATE_PAUSED] = "paused",
+    [VMM_RUN_STATE_INCOMING] = "incoming", [VMM_RUN_STATE_ENDED] = "ended",
+    [VMM_RUN_STATE_FAILED] = "failed",   [VMM_RUN_STATE_GONE] = "gone",
+};
+G_STATIC_ASSERT(G_N_ELEMENTS(run_state_names) == VMM_RUN_STATE_GONE + 1);
+
+const char *vmm_run_state_name(VmmRunState state)
+{
+    return (guint)state < G_N_ELEMENTS(run_state_names) ? run_state_names[state] : "unknown";
+}
+
+void vmm_description_free(VmmDescription *description)
+{
+    if (!description)
+        return;
+    g_free(description->kind);
+    g_free(description->version);
+    g_free(description->machine);
+    g_free(description->accelerator);
+    if (description->ram_regions)
+        g_ptr_array_unref(description->ram_regions);
+    g_free(description);
+}
+
+void vmm_free(Vmm *vmm)
+{
+    if (vmm)
+        vmm->ops->free(vmm);
+}
+
+pid_t vmm_get_pid(Vmm *vmm)
+{
+    return vmm->ops->get_pid(vmm);
+}
+
+gboolean vmm_get_run_state(Vmm *vmm, VmmRunState *ret, GError **error)
+{
+    return vmm->ops->get_run_state(vmm, ret, error);
+}
+
+VmmDescription *vmm_describe(Vmm *vmm, GError **error)
+{
+    return vmm->ops->describe(vmm, error);
+}
+
+gboolean vmm_check_movable(Vmm *vmm, GError **error)
+{
+    return vmm->ops->check_movable(vmm, error);
+}
+
+gboolean vmm_pause(Vmm *vmm, GError **error)
+{
+    return vmm->ops->pause(vmm, error);
+}
+
+gboolean vmm_resume(Vmm *vmm, GError **error)
+{
+    return vmm->ops->resume(vmm, error);
+}
+
+GBytes *vmm_save_device_state(Vmm *vmm, GError **error)
+{
+    return vmm->ops->save_device_state(vmm, error);
+}
+
+gboolean vmm_load_device_state(Vmm *vmm, GBytes *state, GError **error)
+{
+    return vmm->ops->load_device_state(vmm, state, error);
+}
+
+gboolean vmm_announce(Vmm *vmm, GError **error)
+{
+    return vmm->ops->announce(vmm, error);
+}
+
+gboolean vmm_quit(Vmm *vmm, GError **error)
+{
+    return vmm->ops->quit(vmm, error);
+}
+
+char *vmm_get_last_words(Vmm *vmm)
+{
+    return vmm->ops->get_last_words(vmm);
+}
