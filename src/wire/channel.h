@@ -12,6 +12,14 @@
  *
  * The socket is non-blocking; the TLS state is used under a lock that is never
  * held while waiting.
+ *
+ * A send that fails because the peer closed looks for the ERROR or ABORT frame
+ * that says why and fails with its words, unless another thread receives: then
+ * that one gets the frame.  A failed send ends sending, not receiving: frames
+ * that arrived before are still given out.
+ *
+ * Limits: a peer's silence is noticed once all it sent has been received, so
+ * somebody should receive whenever something may come.
  */
 #pragma once
 
@@ -29,8 +37,8 @@ typedef struct TlsIdentity TlsIdentity; /* wire/tls.h */
 typedef struct Channel Channel;
 
 typedef struct {
-    TlsIdentity *tls;      /* NULL: plain text, only by the user's explicit choice */
-    int peer_timeout_ms;   /* 0: CHANNEL_PEER_TIMEOUT_MS */
+    TlsIdentity *tls;    /* NULL: plain text, only by the user's explicit choice */
+    int peer_timeout_ms; /* 0: CHANNEL_PEER_TIMEOUT_MS */
 } ChannelOptions;
 
 /* Connects to HOST, HOST:PORT or [V6]:PORT within *timeout_ms*.  With TLS the
@@ -40,14 +48,17 @@ Channel *channel_connect(const char *address, const ChannelOptions *options, int
                          GCancellable *cancellable, GError **error);
 
 /* Takes over an accepted socket (closed in any case) and does the server's
- * half of the TLS handshake. */
+ * half of the TLS handshake, for which the peer has the peer time-out.
+ * Without TLS any stream socket will do, also one of a pair. */
 Channel *channel_accept(int fd, const ChannelOptions *options, GError **error);
 
-/* Says goodbye and closes.  NULL-safe. */
+/* Says goodbye and closes; waits up to 1 s until the peer's kernel has what was
+ * sent last.  NULL-safe. */
 void channel_free(Channel *channel);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(Channel, channel_free)
 
-/* Makes all calls, also those under way in other threads, fail at once. */
+/* Makes all calls, also those under way in other threads, fail at once with
+ * VMFERRY_ERROR_CANCELLED. */
 void channel_shutdown(Channel *channel);
 
 /* The peer's name: of its certificate, or its address where insecure. */
@@ -77,8 +88,9 @@ gboolean channel_receive(Channel *channel, int timeout_ms, Frame *ret, GError **
 gboolean channel_expect(Channel *channel, FrameType type, int timeout_ms, Frame *ret,
                         GError **error);
 
-/* Sends an ERROR frame with *cause*, best effort. */
+/* Sends an ERROR frame (an ABORT frame) with *cause*, best effort. */
 void channel_send_error(Channel *channel, const GError *cause);
+void channel_send_abort(Channel *channel, const GError *cause);
 
 /* Turns a received ERROR or ABORT frame into a GError ("HOST: message"). */
 void channel_error_from_frame(Channel *channel, const Frame *frame, GError **error);

@@ -43,11 +43,23 @@ typedef struct {
     uint32_t length;
 } FrameHeader;
 
-/* Largest payload that is accepted for *type*; 0 for an unknown type. */
+/* A DEVICE_STATE frame: u64 total, u64 offset, 1 to FRAME_DEVICE_STATE_PIECE_BYTES. */
+#define FRAME_DEVICE_STATE_HEADER_BYTES 16u
+#define FRAME_DEVICE_STATE_PIECE_BYTES (1u << 20)
+
+/* A DIGESTS frame: u32 region, u64 first page, 1 to FRAME_DIGESTS_MAX_PAGES digests. */
+#define FRAME_DIGESTS_HEADER_BYTES 12u
+#define FRAME_DIGESTS_MAX_PAGES 16384u
+
+/* Largest payload that is accepted for *type*; 0 for a type that is always
+ * empty and for an unknown one. */
 uint32_t frame_payload_limit(FrameType type);
 
 /* Name for messages ("PAGES"). */
 const char *frame_type_name(FrameType type);
+
+/* Checks the type and that its payload may have this length. */
+gboolean frame_header_check(const FrameHeader *header, GError **error);
 
 void frame_header_encode(const FrameHeader *header, uint8_t out[FRAME_HEADER_BYTES]);
 

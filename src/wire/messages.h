@@ -20,10 +20,10 @@
 
 typedef struct {
     guint version_min, version_max;
-    char **features;  /* NULL-terminated; unknown ones are ignored */
-    char *software;   /* "vmferry 0.1.0" */
-    char *host;       /* the sender's host name */
-    char *purpose;    /* of the connecting side: "migrate", "resolve", "ping" */
+    char **features; /* NULL-terminated; unknown ones are ignored */
+    char *software;  /* "vmferry 0.1.0" */
+    char *host;      /* the sender's host name */
+    char *purpose;   /* of the connecting side: "migrate", "resolve", "ping" */
 } HelloMessage;
 
 void hello_message_clear(HelloMessage *message);
@@ -44,9 +44,9 @@ typedef struct {
 } WireRegion;
 
 typedef struct {
-    char *transaction;   /* 32 lower-case hex digits, random */
-    char *guest;         /* name in the agents' registries */
-    char *vmm_kind;      /* "qemu" */
+    char *transaction; /* 32 lower-case hex digits, random */
+    char *guest;       /* name in the agents' registries */
+    char *vmm_kind;    /* "qemu" */
     char *vmm_version;
     char *machine;
     char *accelerator;
@@ -64,8 +64,8 @@ char *guest_message_encode(const GuestMessage *message);
 GuestMessage *guest_message_decode(const char *text, size_t length, GError **error);
 
 typedef struct {
-    gboolean verified;      /* TRUE: every digest matched (only with verify) */
-    double load_ms;         /* time to load the device state */
+    gboolean verified; /* TRUE: every digest matched (only with verify) */
+    double load_ms;    /* time to load the device state */
 } ReadyMessage;
 
 char *ready_message_encode(const ReadyMessage *message);

@@ -38,6 +38,8 @@ typedef struct {
 /* Appends header and runs (not the raw pages) to *out*. */
 void page_frame_encode(GByteArray *out, uint32_t region, const PageRun *runs, uint32_t run_count);
 
-/* Parses and checks all of it against the number of pages of each region. */
+/* Parses and checks all of it against the number of pages of each region (say 0
+ * for a region that must not be written, and no run fits).  On failure *ret*
+ * holds nothing useful. */
 gboolean page_frame_decode(const uint8_t *payload, size_t length, const uint64_t *region_pages,
                            size_t region_count, PageFrame *ret, GError **error);

@@ -1,0 +1,130 @@
+#include "wire/channel.h"
+
+#include <linux/sockios.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+
+#include "base/clock.h"
+#include "base/error.h"
+#include "base/fd.h"
+#include "wire/channel_private.h"
+#include "wire/lock_guard.h"
+#include "wire/socket_wait.h"
+
+/* Closing waits that long until the peer's kernel has what was sent. */
+#define LINGER_NS 1000000000ULL
+#define LINGER_STEP_NS 2000000ULL
+
+/* ---- failing ---- */
+
+void channel_fail(Channel *channel, GError *cause)
+{
+    uint64_t one = 1;
+
+    g_mutex_lock(&channel->state_lock);
+    if (channel->failure)
+        g_error_free(cause);
+    else
+        channel->failure = cause;
+    g_mutex_unlock(&channel->state_lock);
+    /* An eventfd takes a number whenever it is far from full. */
+    if (write(channel->wake_fd, &one, sizeof one) < 0)
+        return;
+}
+
+gboolean channel_check(Channel *channel, GError **error)
+{
+    lock_guard(&channel->state_lock);
+
+    if (channel->failure && error)
+        *error = g_error_copy(channel->failure);
+    return channel->failure == NULL;
+}
+
+void channel_shutdown(Channel *channel)
+{
+    channel_fail(channel,
+                 g_error_new(VMFERRY_ERROR, VMFERRY_ERROR_CANCELLED,
+                             "%s: the connection was shut down on this side", channel->label));
+    shutdown(stream_get_fd(channel->stream), SHUT_RDWR);
+}
+
+/* ---- ending ---- */
+
+/* Closing a socket with unread bytes in it resets the connection, and what was
+ * sent last (STARTED, ERROR) may never arrive.  So wait, reading on, until the
+ * peer's kernel has acknowledged everything. */
+static void linger(int fd)
+{
+    uint64_t end = clock_now_ns() + LINGER_NS;
+    char waste[16384];
+    int unacknowledged = 0;
+
+    shutdown(fd, SHUT_WR);
+    do {
+        while (recv(fd, waste, sizeof waste, MSG_DONTWAIT) > 0 && clock_now_ns() < end)
+            ;
+        if (ioctl(fd, SIOCOUTQ, &unacknowledged) < 0 || unacknowledged == 0)
+            return;
+        socket_wait(-1, 0, -1, clock_now_ns() + LINGER_STEP_NS);
+    } while (clock_now_ns() < end);
+}
+
+static void say_goodbye(Channel *channel)
+{
+    g_mutex_lock(&channel->send_lock);
+    if (!channel->send_failure)
+        stream_say_goodbye(channel->stream);
+    g_mutex_unlock(&channel->send_lock);
+    linger(stream_get_fd(channel->stream));
+}
+
+void channel_free(Channel *channel)
+{
+    gboolean broken;
+
+    if (!channel)
+        return;
+    broken = channel->wake_fd < 0 || !channel_check(channel, NULL);
+    if (channel->heartbeat) {
+        channel_fail(channel, g_error_new(VMFERRY_ERROR, VMFERRY_ERROR_CANCELLED, "closed"));
+        g_thread_join(channel->heartbeat);
+    }
+    if (!broken)
+        say_goodbye(channel);
+    stream_free(channel->stream);
+    fd_close(&channel->wake_fd);
+    g_clear_error(&channel->failure);
+    g_clear_error(&channel->send_failure);
+    g_clear_error(&channel->receive_failure);
+    g_mutex_clear(&channel->state_lock);
+    g_mutex_clear(&channel->pages_lock);
+    g_mutex_clear(&channel->send_lock);
+    g_mutex_clear(&channel->rate_lock);
+    g_free(channel->buffer);
+    g_free(channel->peer_name);
+    g_free(channel->label);
+    g_free(channel);
+}
+
+/* ---- facts ---- */
+
+const char *channel_get_peer_name(Channel *channel)
+{
+    return channel->peer_name;
+}
+
+gboolean channel_is_secure(Channel *channel)
+{
+    return channel->secure;
+}
+
+uint64_t channel_get_sent_bytes(Channel *channel)
+{
+    return stream_get_sent_bytes(channel->stream);
+}
+
+uint64_t channel_get_received_bytes(Channel *channel)
+{
+    return stream_get_received_bytes(channel->stream);
+}

@@ -1,0 +1,183 @@
+/*
+ * Making channels: connecting, accepting, the TLS handshake
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <netdb.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <poll.h>
+#include <sys/eventfd.h>
+#include <sys/socket.h>
+
+#include "base/clock.h"
+#include "base/error.h"
+#include "wire/channel_private.h"
+#include "wire/connect.h"
+#include "wire/socket_wait.h"
+
+static gboolean set_options(int fd, int peer_timeout_ms, GError **error)
+{
+    int flags = fcntl(fd, F_GETFL);
+    int one = 1;
+    guint timeout = (guint)peer_timeout_ms;
+
+    if (flags < 0 || fcntl(fd, F_SETFL, flags | O_NONBLOCK) < 0) {
+        error_set_errno(error, errno, "socket");
+        return FALSE;
+    }
+    /* A socket that is not TCP (tests use pairs) does without. */
+    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+    setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &timeout, sizeof timeout);
+    return TRUE;
+}
+
+/* Takes *fd*; no heartbeat yet. */
+static Channel *make_channel(int fd, const ChannelOptions *options, char *label, GError **error)
+{
+    g_autoptr(Channel) channel = g_new0(Channel, 1);
+    int timeout_ms =
+        options->peer_timeout_ms > 0 ? options->peer_timeout_ms : CHANNEL_PEER_TIMEOUT_MS;
+
+    channel->stream = stream_new(fd);
+    channel->label = label;
+    stream_set_label(channel->stream, label);
+    channel->peer_timeout_ns = (uint64_t)timeout_ms * 1000000;
+    channel->secure = options->tls != NULL;
+    g_mutex_init(&channel->state_lock);
+    g_mutex_init(&channel->pages_lock);
+    g_mutex_init(&channel->send_lock);
+    g_mutex_init(&channel->rate_lock);
+    atomic_store(&channel->last_sent_ns, clock_now_ns());
+    channel->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (channel->wake_fd < 0) {
+        error_set_errno(error, errno, "eventfd");
+        return NULL;
+    }
+    if (!set_options(fd, timeout_ms, error))
+        return NULL;
+    return g_steal_pointer(&channel);
+}
+
+static gboolean start_heartbeat(Channel *channel, GError **error)
+{
+    channel->heartbeat = g_thread_try_new("heartbeat", channel_heartbeat_main, channel, error);
+    return channel->heartbeat != NULL;
+}
+
+/* From here on messages name the peer as its certificate does. */
+static gboolean take_certificate_name(Channel *channel, GError **error)
+{
+    g_free(channel->peer_name);
+    channel->peer_name = stream_get_certificate_name(channel->stream);
+    if (channel->peer_name)
+        return TRUE;
+    error_set(error, VMFERRY_ERROR_REFUSED, "%s: its certificate names no host", channel->label);
+    return FALSE;
+}
+
+static Channel *connect_channel(const Address *address, const ChannelOptions *options,
+                                uint64_t deadline_ns, int cancel_fd, GError **error)
+{
+    StreamHandshake handshake = {.host = address->host,
+                                 .label = address->label,
+                                 .wake_fd = cancel_fd,
+                                 .deadline_ns = deadline_ns};
+    int fd = connect_socket(address, deadline_ns, cancel_fd, error);
+    g_autoptr(Channel) channel = NULL;
+
+    if (fd < 0)
+        return NULL;
+    channel = make_channel(fd, options, g_strdup(address->label), error);
+    if (!channel)
+        return NULL;
+    channel->peer_name = g_strdup(address->host);
+    if (options->tls && (!stream_start_tls(channel->stream, options->tls, &handshake, error) ||
+                         !take_certificate_name(channel, error)))
+        return NULL;
+    if (!start_heartbeat(channel, error))
+        return NULL;
+    return g_steal_pointer(&channel);
+}
+
+Channel *channel_connect(const char *address_text, const ChannelOptions *options, int timeout_ms,
+                         GCancellable *cancellable, GError **error)
+{
+    g_auto(Address) address = {0};
+    int cancel_fd;
+    Channel *channel;
+
+    if (!address_parse(address_text, CHANNEL_DEFAULT_PORT, &address, error))
+        return NULL;
+    cancel_fd = cancellable ? g_cancellable_get_fd(cancellable) : -1;
+    channel = connect_channel(&address, options, socket_deadline(timeout_ms), cancel_fd, error);
+    if (cancel_fd >= 0)
+        g_cancellable_release_fd(cancellable);
+    return channel;
+}
+
+/* The other end's address without its port. */
+static char *describe_peer(int fd)
+{
+    struct sockaddr_storage address = {0};
+    socklen_t length = sizeof address;
+    char host[NI_MAXHOST];
+
+    if (getpeername(fd, (struct sockaddr *)&address, &length) < 0 ||
+        (address.ss_family != AF_INET && address.ss_family != AF_INET6) ||
+        getnameinfo((struct sockaddr *)&address, length, host, sizeof host, NULL, 0,
+                    NI_NUMERICHOST) != 0)
+        return g_strdup("peer");
+    return g_strdup(host);
+}
+
+/* A peer that begins in plain text is told so in plain text: no more is read
+ * from it and nothing else is said. */
+static gboolean refuse_plain_text(Channel *channel, uint64_t deadline_ns, GError **error)
+{
+    static const uint8_t tls_handshake_record = 0x16;
+    g_autoptr(GError) for_peer = NULL;
+    uint8_t first;
+
+    if (socket_wait(stream_get_fd(channel->stream), POLLIN, -1, deadline_ns) != SOCKET_READY) {
+        error_set(error, VMFERRY_ERROR_TIMEOUT, "%s: nothing came to begin TLS with",
+                  channel->label);
+        return FALSE;
+    }
+    if (recv(stream_get_fd(channel->stream), &first, 1, MSG_PEEK | MSG_DONTWAIT) != 1 ||
+        first == tls_handshake_record)
+        return TRUE;
+    error_set(error, VMFERRY_ERROR_REFUSED,
+              "%s does not speak TLS, this side demands it (is it running with --insecure?)",
+              channel->label);
+    error_set(&for_peer, VMFERRY_ERROR_REFUSED,
+              "this agent demands TLS; use certificates of its CA instead of --insecure");
+    channel_send_error(channel, for_peer);
+    return FALSE;
+}
+
+static gboolean accept_tls(Channel *channel, TlsIdentity *identity, GError **error)
+{
+    StreamHandshake handshake = {.server = TRUE,
+                                 .label = channel->label,
+                                 .wake_fd = -1,
+                                 .deadline_ns = clock_now_ns() + channel->peer_timeout_ns};
+
+    return refuse_plain_text(channel, handshake.deadline_ns, error) &&
+           stream_start_tls(channel->stream, identity, &handshake, error) &&
+           take_certificate_name(channel, error);
+}
+
+Channel *channel_accept(int fd, const ChannelOptions *options, GError **error)
+{
+    g_autoptr(Channel) channel = make_channel(fd, options, describe_peer(fd), error);
+
+    if (!channel)
+        return NULL;
+    channel->peer_name = g_strdup(channel->label);
+    if (options->tls && !accept_tls(channel, options->tls, error))
+        return NULL;
+    if (!start_heartbeat(channel, error))
+        return NULL;
+    return g_steal_pointer(&channel);
+}

@@ -1,0 +1,248 @@
+/*
+ * Sending frames
+ */
+#include <errno.h>
+#include <linux/sockios.h>
+#include <poll.h>
+#include <sys/ioctl.h>
+
+#include "base/clock.h"
+#include "base/error.h"
+#include "wire/channel_private.h"
+#include "wire/lock_guard.h"
+#include "wire/socket_wait.h"
+
+/* A change of the rate is noticed by those who wait after that long. */
+#define LONGEST_NAP_NS 100000000ULL
+
+void channel_set_rate(Channel *channel, uint64_t bytes_per_second)
+{
+    g_mutex_lock(&channel->rate_lock);
+    rate_limit_init(&channel->rate, bytes_per_second, clock_now_ns());
+    g_mutex_unlock(&channel->rate_lock);
+}
+
+/* How long to wait for the turn of *bytes* (at most a piece). */
+static uint64_t next_turn_ns(Channel *channel, size_t bytes, size_t *ret_piece)
+{
+    lock_guard(&channel->rate_lock);
+
+    *ret_piece = channel->rate.bytes_per_second ? rate_limit_piece(&channel->rate) : SIZE_MAX;
+    return rate_limit_delay_ns(&channel->rate, MIN(bytes, *ret_piece), clock_now_ns());
+}
+
+/* Waits until some of *bytes* may go; *ret_piece* is how many. */
+static gboolean wait_turn(Channel *channel, size_t bytes, size_t *ret_piece, GError **error)
+{
+    for (;;) {
+        uint64_t delay_ns = next_turn_ns(channel, bytes, ret_piece);
+
+        if (delay_ns == 0)
+            return TRUE;
+        if (socket_wait(-1, 0, channel->wake_fd, clock_now_ns() + MIN(delay_ns, LONGEST_NAP_NS)) ==
+            SOCKET_WOKEN)
+            return channel_check(channel, error);
+    }
+}
+
+static void charge(Channel *channel, size_t bytes)
+{
+    g_mutex_lock(&channel->rate_lock);
+    rate_limit_charge(&channel->rate, bytes, clock_now_ns());
+    g_mutex_unlock(&channel->rate_lock);
+}
+
+static gboolean give_up(Channel *channel, GError **error)
+{
+    channel_fail(channel,
+                 g_error_new(VMFERRY_ERROR, VMFERRY_ERROR_DISCONNECTED,
+                             "%s has taken nothing for %.1f s: the connection is given up",
+                             channel->label, clock_ns_to_ms(channel->peer_timeout_ns) / 1e3));
+    return channel_check(channel, error);
+}
+
+/* Bytes in the kernel that the peer's kernel has not yet acknowledged. */
+static int unacknowledged_bytes(const Channel *channel)
+{
+    int bytes = 0;
+
+    return ioctl(stream_get_fd(channel->stream), SIOCOUTQ, &bytes) < 0 ? 0 : bytes;
+}
+
+/* Waits until the socket takes more.  On a slow link the kernel says so only
+ * after megabytes have left, so what counts as progress is that bytes leave. */
+static gboolean wait_writable(Channel *channel, GError **error)
+{
+    uint64_t progress_ns = clock_now_ns();
+    int queued = unacknowledged_bytes(channel);
+
+    for (;;) {
+        uint64_t slice_end = clock_now_ns() + channel->peer_timeout_ns / 8;
+        int queued_now;
+
+        switch (socket_wait(stream_get_fd(channel->stream), POLLOUT, channel->wake_fd, slice_end)) {
+        case SOCKET_READY:
+            return TRUE;
+        case SOCKET_WOKEN:
+            return channel_check(channel, error);
+        case SOCKET_TIMED_OUT:
+            break;
+        }
+        queued_now = unacknowledged_bytes(channel);
+        if (queued_now < queued)
+            progress_ns = clock_now_ns();
+        queued = queued_now;
+        if (clock_now_ns() - progress_ns >= channel->peer_timeout_ns)
+            return give_up(channel, error);
+    }
+}
+
+static size_t cursor_bytes(const StreamCursor *cursor)
+{
+    size_t bytes = 0;
+
+    for (size_t i = 0; i < cursor->left; i++)
+        bytes += cursor->at[i].iov_len;
+    return bytes;
+}
+
+/* Sends all of the cursor; with *paced* no faster than the rate allows. */
+static gboolean send_pieces(Channel *channel, StreamCursor *cursor, gboolean paced, GError **error)
+{
+    size_t limit = SIZE_MAX;
+
+    while (cursor->left > 0 || stream_has_unsent(channel->stream)) {
+        ssize_t put;
+
+        /* Ciphertext that the socket did not take had its turn already. */
+        if (paced && !stream_has_unsent(channel->stream) &&
+            !wait_turn(channel, cursor_bytes(cursor), &limit, error))
+            return FALSE;
+        put = stream_write(channel->stream, cursor, limit, error);
+        if (put < 0 || (put == 0 && !wait_writable(channel, error)))
+            return FALSE;
+        if (put > 0) {
+            atomic_store(&channel->last_sent_ns, clock_now_ns());
+            charge(channel, (size_t)put);
+        }
+    }
+    return TRUE;
+}
+
+/* With send_lock held. */
+static gboolean send_locked(Channel *channel, StreamCursor *cursor, gboolean paced, GError **error)
+{
+    GError *failure = NULL;
+
+    if (!channel_check(channel, error))
+        return FALSE;
+    if (channel->send_failure) {
+        if (error)
+            *error = g_error_copy(channel->send_failure);
+        return FALSE;
+    }
+    if (send_pieces(channel, cursor, paced, &failure))
+        return TRUE;
+    /* Half a frame may be out: nothing can follow it. */
+    channel->send_failure = g_error_copy(failure);
+    g_propagate_error(error, failure);
+    return FALSE;
+}
+
+static gboolean send_in_turn(Channel *channel, FrameType type, StreamCursor *cursor, GError **error)
+{
+    gboolean paced = type == FRAME_PAGES;
+    size_t piece;
+    gboolean ok;
+
+    if (paced) {
+        g_mutex_lock(&channel->pages_lock);
+        /* Not under send_lock: other frames may pass meanwhile. */
+        if (!wait_turn(channel, cursor_bytes(cursor), &piece, error)) {
+            g_mutex_unlock(&channel->pages_lock);
+            return FALSE;
+        }
+    }
+    g_mutex_lock(&channel->send_lock);
+    ok = send_locked(channel, cursor, paced, error);
+    g_mutex_unlock(&channel->send_lock);
+    if (paced)
+        g_mutex_unlock(&channel->pages_lock);
+    return ok;
+}
+
+/* Header and payload as one list; FALSE where the payload breaks its limits. */
+static gboolean make_frame(FrameType type, const struct iovec *payload, int count,
+                           uint8_t header_bytes[FRAME_HEADER_BYTES], struct iovec *pieces,
+                           GError **error)
+{
+    FrameHeader header = {.type = type};
+    size_t length = 0;
+
+    pieces[0] = (struct iovec){header_bytes, FRAME_HEADER_BYTES};
+    for (int i = 0; i < count; i++) {
+        pieces[i + 1] = payload[i];
+        length += payload[i].iov_len;
+    }
+    header.length = (uint32_t)MIN(length, UINT32_MAX);
+    if (!frame_header_check(&header, error))
+        return FALSE;
+    frame_header_encode(&header, header_bytes);
+    return TRUE;
+}
+
+/* A peer that gave up has usually said why before it closed: its words are
+ * worth more than "broken pipe".  Not after START, whose answer must not be
+ * read over, and not where another thread receives (it finds them itself). */
+static void prefer_last_words(Channel *channel, FrameType type, GError **error)
+{
+    GThread *receiver = atomic_load(&channel->receiver);
+    g_autoptr(GError) words = NULL;
+
+    if (!error || !error_is(*error, VMFERRY_ERROR_DISCONNECTED) || type == FRAME_START ||
+        type == FRAME_ERROR || (receiver && receiver != g_thread_self()) ||
+        !channel_check(channel, NULL) || !channel_find_last_words(channel, &words))
+        return;
+    g_clear_error(error);
+    *error = g_steal_pointer(&words);
+}
+
+gboolean channel_send(Channel *channel, FrameType type, const struct iovec *payload, int count,
+                      GError **error)
+{
+    g_autofree struct iovec *pieces = g_new(struct iovec, (gsize)count + 1);
+    uint8_t header[FRAME_HEADER_BYTES];
+    StreamCursor cursor = {.at = pieces, .left = (size_t)count + 1};
+    g_autoptr(GError) failure = NULL;
+
+    if (!make_frame(type, payload, count, header, pieces, error))
+        return FALSE;
+    if (send_in_turn(channel, type, &cursor, &failure))
+        return TRUE;
+    prefer_last_words(channel, type, &failure);
+    g_propagate_error(error, g_steal_pointer(&failure));
+    return FALSE;
+}
+
+gboolean channel_send_bytes(Channel *channel, FrameType type, const void *payload, size_t length,
+                            GError **error)
+{
+    struct iovec piece = {(void *)payload, length};
+
+    return channel_send(channel, type, &piece, length > 0 ? 1 : 0, error);
+}
+
+void channel_try_heartbeat(Channel *channel)
+{
+    FrameHeader header = {.type = FRAME_HEARTBEAT};
+    uint8_t bytes[FRAME_HEADER_BYTES];
+    struct iovec piece = {bytes, sizeof bytes};
+    StreamCursor cursor = {.at = &piece, .left = 1};
+
+    /* Who sends a frame right now is sign of life enough. */
+    if (!g_mutex_trylock(&channel->send_lock))
+        return;
+    frame_header_encode(&header, bytes);
+    send_locked(channel, &cursor, FALSE, NULL);
+    g_mutex_unlock(&channel->send_lock);
+}

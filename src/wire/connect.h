@@ -1,0 +1,16 @@
+/* Making a TCP connection, with a deadline and cancellable. */
+#pragma once
+
+#include <gio/gio.h>
+#include <stdint.h>
+
+#include "wire/address.h"
+
+/* Returns a connected, non-blocking socket or -1.  *cancel_fd* becomes
+ * readable where the user has enough of it (-1: never). */
+int connect_socket(const Address *address, uint64_t deadline_ns, int cancel_fd, GError **error);
+
+/* Looks up the addresses of *host* within the deadline.  Returns a GPtrArray of
+ * struct sockaddr_storage with the port set. */
+GPtrArray *resolve_host(const Address *address, uint64_t deadline_ns, int cancel_fd,
+                        GError **error);

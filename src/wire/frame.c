@@ -1,0 +1,112 @@
+#include "wire/frame.h"
+
+#include "base/bytes.h"
+#include "base/error.h"
+#include "wire/page_frame.h"
+
+#define JSON_BYTES 65536u
+#define GUEST_BYTES (1u << 20)
+#define PAGES_BYTES                                                                                \
+    (PAGE_FRAME_HEADER_BYTES + PAGE_FRAME_RUN_BYTES * PAGE_FRAME_MAX_RUNS +                        \
+     WIRE_PAGE_BYTES * PAGE_FRAME_MAX_RAW_PAGES)
+
+typedef struct {
+    const char *name;
+    uint32_t min, max; /* bytes of payload */
+} FrameKind;
+
+static const FrameKind kinds[] = {
+    [0] = {"none", 0, 0},
+    [FRAME_HELLO] = {"HELLO", 2, JSON_BYTES},
+    [FRAME_GUEST] = {"GUEST", 2, GUEST_BYTES},
+    [FRAME_ACCEPTED] = {"ACCEPTED", 0, 0},
+    [FRAME_PAGES] = {"PAGES", PAGE_FRAME_HEADER_BYTES + PAGE_FRAME_RUN_BYTES, PAGES_BYTES},
+    [FRAME_ROUND_END] = {"ROUND_END", 4, 4},
+    [FRAME_ROUND_APPLIED] = {"ROUND_APPLIED", 4, 4},
+    [FRAME_DEVICE_STATE] = {"DEVICE_STATE", FRAME_DEVICE_STATE_HEADER_BYTES + 1,
+                            FRAME_DEVICE_STATE_HEADER_BYTES + FRAME_DEVICE_STATE_PIECE_BYTES},
+    [FRAME_DIGESTS] = {"DIGESTS", FRAME_DIGESTS_HEADER_BYTES + 8,
+                       FRAME_DIGESTS_HEADER_BYTES + 8 * FRAME_DIGESTS_MAX_PAGES},
+    [FRAME_PREPARE] = {"PREPARE", 0, 0},
+    [FRAME_READY] = {"READY", 2, JSON_BYTES},
+    [FRAME_START] = {"START", 0, 0},
+    [FRAME_STARTED] = {"STARTED", 0, 0},
+    [FRAME_ABORT] = {"ABORT", 2, JSON_BYTES},
+    [FRAME_ERROR] = {"ERROR", 2, JSON_BYTES},
+    [FRAME_HEARTBEAT] = {"HEARTBEAT", 0, 0},
+    [FRAME_RESOLVE] = {"RESOLVE", 2, JSON_BYTES},
+    [FRAME_OUTCOME] = {"OUTCOME", 2, JSON_BYTES},
+};
+G_STATIC_ASSERT(G_N_ELEMENTS(kinds) == FRAME_OUTCOME + 1);
+
+static const FrameKind *find_kind(guint type)
+{
+    return type > 0 && type < G_N_ELEMENTS(kinds) ? &kinds[type] : NULL;
+}
+
+uint32_t frame_payload_limit(FrameType type)
+{
+    const FrameKind *kind = find_kind((guint)type);
+
+    return kind ? kind->max : 0;
+}
+
+const char *frame_type_name(FrameType type)
+{
+    const FrameKind *kind = find_kind((guint)type);
+
+    return kind ? kind->name : "unknown";
+}
+
+gboolean frame_header_check(const FrameHeader *header, GError **error)
+{
+    const FrameKind *kind = find_kind((guint)header->type);
+
+    if (!kind) {
+        error_set(error, VMFERRY_ERROR_INVALID, "frame of unknown type %u", (guint)header->type);
+        return FALSE;
+    }
+    if (header->length < kind->min || header->length > kind->max) {
+        error_set(error, VMFERRY_ERROR_INVALID, "%s frame of %u bytes; from %u to %u are allowed",
+                  kind->name, header->length, kind->min, kind->max);
+        return FALSE;
+    }
+    return TRUE;
+}
+
+static void put_little(uint8_t *out, uint32_t value, int bytes)
+{
+    for (int i = 0; i < bytes; i++)
+        out[i] = (uint8_t)(value >> (8 * i));
+}
+
+void frame_header_encode(const FrameHeader *header, uint8_t out[FRAME_HEADER_BYTES])
+{
+    put_little(out, FRAME_MAGIC, 4);
+    put_little(out + 4, (uint32_t)header->type, 2);
+    put_little(out + 6, 0, 2);
+    put_little(out + 8, header->length, 4);
+}
+
+gboolean frame_header_decode(const uint8_t in[FRAME_HEADER_BYTES], FrameHeader *ret, GError **error)
+{
+    ByteReader reader = byte_reader_make(in, FRAME_HEADER_BYTES);
+    uint32_t magic = byte_read_le32(&reader);
+    uint16_t type = byte_read_le16(&reader);
+    uint16_t flags = byte_read_le16(&reader);
+    FrameHeader header = {.type = (FrameType)type, .length = byte_read_le32(&reader)};
+
+    if (magic != FRAME_MAGIC) {
+        error_set(error, VMFERRY_ERROR_INVALID,
+                  "not a vmferry frame (magic 0x%08x, expected 0x%08x)", magic, FRAME_MAGIC);
+        return FALSE;
+    }
+    if (flags != 0) {
+        error_set(error, VMFERRY_ERROR_INVALID, "frame with unknown flags 0x%04x", flags);
+        return FALSE;
+    }
+    if (!frame_header_check(&header, error))
+        return FALSE;
+    *ret = header;
+    return TRUE;
+}

@@ -1,0 +1,225 @@
+/*
+ * GUEST: what is to be moved
+ *
+ * A destination starts a program by this message, so every field is checked
+ * here; whether this guest may come is decided by who launches it.
+ */
+#include <string.h>
+
+#include "base/error.h"
+#include "wire/json_fields.h"
+#include "wire/messages.h"
+#include "wire/page_frame.h"
+
+#define MAX_BYTES (1u << 20)
+#define TRANSACTION_DIGITS 32
+#define MAX_GUEST_BYTES 128
+#define MAX_WORD_BYTES 128
+#define MAX_REGION_NAME_BYTES 255
+#define MIN_PROOF_DIGITS 16
+#define MAX_PROOF_DIGITS 128
+#define MAX_VCPUS 4096
+#define MAX_MEMORY_BYTES (1ULL << 46)
+
+void guest_message_free(GuestMessage *message)
+{
+    if (!message)
+        return;
+    for (guint i = 0; i < message->region_count; i++) {
+        g_free(message->regions[i].name);
+        g_free(message->regions[i].proof);
+    }
+    g_free(message->regions);
+    g_free(message->transaction);
+    g_free(message->guest);
+    g_free(message->vmm_kind);
+    g_free(message->vmm_version);
+    g_free(message->machine);
+    g_free(message->accelerator);
+    g_strfreev(message->command_line);
+    g_free(message);
+}
+
+/* ---- encoding ---- */
+
+static json_t *encode_region(const WireRegion *region)
+{
+    json_t *object = json_object();
+
+    json_object_set_new(object, "name", json_field_make_text(region->name));
+    json_object_set_new(object, "bytes", json_integer((json_int_t)region->bytes));
+    if (region->proof)
+        json_object_set_new(object, "proof", json_field_make_text(region->proof));
+    return object;
+}
+
+static json_t *encode_regions(const GuestMessage *message)
+{
+    json_t *array = json_array();
+
+    for (guint i = 0; i < message->region_count; i++)
+        json_array_append_new(array, encode_region(&message->regions[i]));
+    return array;
+}
+
+char *guest_message_encode(const GuestMessage *message)
+{
+    json_t *object = json_object();
+
+    json_object_set_new(object, "transaction", json_field_make_text(message->transaction));
+    json_object_set_new(object, "guest", json_field_make_text(message->guest));
+    json_object_set_new(object, "vmm_kind", json_field_make_text(message->vmm_kind));
+    json_object_set_new(object, "vmm_version", json_field_make_text(message->vmm_version));
+    json_object_set_new(object, "machine", json_field_make_text(message->machine));
+    json_object_set_new(object, "accelerator", json_field_make_text(message->accelerator));
+    json_object_set_new(object, "command_line", json_field_make_texts(message->command_line));
+    json_object_set_new(object, "vcpus", json_integer(message->vcpus));
+    json_object_set_new(object, "memory_bytes", json_integer((json_int_t)message->memory_bytes));
+    json_object_set_new(object, "verify", json_boolean(message->verify));
+    json_object_set_new(object, "regions", encode_regions(message));
+    return json_field_finish(object);
+}
+
+/* ---- decoding ---- */
+
+static gboolean check_guest_name(const char *name, GError **error)
+{
+    /* It becomes part of file names. */
+    if (name[0] != '.' && name[0] != '-' && !strchr(name, '/'))
+        return TRUE;
+    error_set(error, VMFERRY_ERROR_INVALID, "\"guest\" is \"%s\", which is no guest's name", name);
+    return FALSE;
+}
+
+static gboolean decode_words(json_t *object, GuestMessage *message, GError **error)
+{
+    if (!json_field_text(object, "transaction", TRANSACTION_DIGITS, TRUE, &message->transaction,
+                         error))
+        return FALSE;
+    if (!json_field_is_hex(message->transaction, TRANSACTION_DIGITS)) {
+        error_set(error, VMFERRY_ERROR_INVALID, "\"transaction\" is not of %d hex digits",
+                  TRANSACTION_DIGITS);
+        return FALSE;
+    }
+    return json_field_text(object, "guest", MAX_GUEST_BYTES, TRUE, &message->guest, error) &&
+           check_guest_name(message->guest, error) &&
+           json_field_text(object, "vmm_kind", MAX_WORD_BYTES, TRUE, &message->vmm_kind, error) &&
+           json_field_text(object, "vmm_version", MAX_WORD_BYTES, FALSE, &message->vmm_version,
+                           error) &&
+           json_field_text(object, "machine", MAX_WORD_BYTES, FALSE, &message->machine, error) &&
+           json_field_text(object, "accelerator", MAX_WORD_BYTES, FALSE, &message->accelerator,
+                           error);
+}
+
+static gboolean decode_command_line(json_t *object, GuestMessage *message, GError **error)
+{
+    if (!json_field_texts(object, "command_line", MESSAGE_MAX_ARGUMENTS, MESSAGE_MAX_ARGUMENT_BYTES,
+                          &message->command_line, error))
+        return FALSE;
+    if (message->command_line[0] && *message->command_line[0])
+        return TRUE;
+    error_set(error, VMFERRY_ERROR_INVALID, "\"command_line\" names no program");
+    return FALSE;
+}
+
+static gboolean decode_numbers(json_t *object, GuestMessage *message, GError **error)
+{
+    uint64_t vcpus;
+
+    if (!json_get_count(object, "vcpus", MAX_VCPUS, &vcpus, error) ||
+        !json_get_count(object, "memory_bytes", MAX_MEMORY_BYTES, &message->memory_bytes, error))
+        return FALSE;
+    if (vcpus == 0 || message->memory_bytes == 0) {
+        error_set(error, VMFERRY_ERROR_INVALID, "a guest without CPU or memory");
+        return FALSE;
+    }
+    message->vcpus = (guint)vcpus;
+    if (!json_is_boolean(json_object_get(object, "verify"))) {
+        error_set(error, VMFERRY_ERROR_INVALID, "\"verify\" is missing or neither true nor false");
+        return FALSE;
+    }
+    message->verify = json_is_true(json_object_get(object, "verify"));
+    return TRUE;
+}
+
+static gboolean decode_proof(json_t *object, WireRegion *region, GError **error)
+{
+    size_t digits;
+
+    if (!json_object_get(object, "proof"))
+        return TRUE;
+    if (!json_field_text(object, "proof", MAX_PROOF_DIGITS, TRUE, &region->proof, error))
+        return FALSE;
+    digits = strlen(region->proof);
+    if (digits >= MIN_PROOF_DIGITS && json_field_is_hex(region->proof, 0))
+        return TRUE;
+    error_set(error, VMFERRY_ERROR_INVALID, "\"proof\" is not of %d to %d hex digits",
+              MIN_PROOF_DIGITS, MAX_PROOF_DIGITS);
+    return FALSE;
+}
+
+static gboolean decode_region(json_t *object, WireRegion *region, GError **error)
+{
+    if (!json_is_object(object)) {
+        error_set(error, VMFERRY_ERROR_INVALID, "not an object");
+        return FALSE;
+    }
+    if (!json_field_text(object, "name", MAX_REGION_NAME_BYTES, TRUE, &region->name, error) ||
+        !json_get_count(object, "bytes", MAX_MEMORY_BYTES, &region->bytes, error))
+        return FALSE;
+    if (region->bytes == 0 || region->bytes % WIRE_PAGE_BYTES != 0) {
+        error_set(error, VMFERRY_ERROR_INVALID, "\"bytes\" is no number of whole pages");
+        return FALSE;
+    }
+    return decode_proof(object, region, error);
+}
+
+static gboolean is_new_name(const GuestMessage *message, const char *name)
+{
+    for (guint i = 0; i + 1 < message->region_count; i++)
+        if (strcmp(message->regions[i].name, name) == 0)
+            return FALSE;
+    return TRUE;
+}
+
+static gboolean decode_regions(json_t *object, GuestMessage *message, GError **error)
+{
+    json_t *array;
+    json_t *entry;
+    size_t i;
+
+    if (!json_get_array(object, "regions", MESSAGE_MAX_REGIONS, &array, error))
+        return FALSE;
+    message->regions = g_new0(WireRegion, json_array_size(array) + 1);
+    json_array_foreach(array, i, entry)
+    {
+        WireRegion *region = &message->regions[message->region_count++];
+
+        if (!decode_region(entry, region, error)) {
+            g_prefix_error(error, "region %zu: ", i);
+            return FALSE;
+        }
+        if (!is_new_name(message, region->name)) {
+            error_set(error, VMFERRY_ERROR_INVALID, "two regions with the name \"%s\"",
+                      region->name);
+            return FALSE;
+        }
+    }
+    if (message->region_count > 0)
+        return TRUE;
+    error_set(error, VMFERRY_ERROR_INVALID, "\"regions\" is empty");
+    return FALSE;
+}
+
+GuestMessage *guest_message_decode(const char *text, size_t length, GError **error)
+{
+    g_autoptr(json_t) object = json_parse_object(text, length, MAX_BYTES, error);
+    g_autoptr(GuestMessage) message = g_new0(GuestMessage, 1);
+
+    if (object && decode_words(object, message, error) &&
+        decode_command_line(object, message, error) && decode_numbers(object, message, error) &&
+        decode_regions(object, message, error))
+        return g_steal_pointer(&message);
+    g_prefix_error(error, "GUEST: ");
+    return NULL;
+}

@@ -1,0 +1,25 @@
+/* Checked fields of the protocol's JSON messages. */
+#pragma once
+
+#include <glib.h>
+
+#include "base/json.h"
+
+/* Text of at most *max* bytes without control characters; "" is refused where
+ * *required*, and stands for a missing key where not.  Free with g_free(). */
+gboolean json_field_text(json_t *object, const char *key, size_t max, gboolean required, char **ret,
+                         GError **error);
+
+/* An array of texts of at most *max_bytes* each. */
+gboolean json_field_texts(json_t *object, const char *key, size_t max_entries, size_t max_bytes,
+                          char ***ret, GError **error);
+
+/* A list of texts, and a text, also where bytes in them are no UTF-8. */
+json_t *json_field_make_text(const char *text);
+json_t *json_field_make_texts(char *const *texts);
+
+/* The message; ends the object. */
+char *json_field_finish(json_t *object);
+
+/* TRUE for *digits* lower-case hex digits (0: any number of them). */
+gboolean json_field_is_hex(const char *text, size_t digits);

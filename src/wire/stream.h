@@ -1,0 +1,75 @@
+/*
+ * A non-blocking stream of bytes over a socket, plain or TLS
+ *
+ * Theory of operation: one thread reads, one thread at a time writes (the
+ * caller sees to that), both at once.  Nothing here waits except the TLS
+ * handshake.  Plain bytes go from the caller's pieces to the kernel without a
+ * copy.  With TLS, a batch of records is encrypted into a buffer under the TLS
+ * lock and sent from there without it; so OpenSSL never sees a full socket,
+ * and a reader never waits for one.
+ */
+#pragma once
+
+#include <glib.h>
+#include <stdint.h>
+#include <sys/types.h>
+#include <sys/uio.h>
+
+#include "wire/tls.h"
+
+typedef struct Stream Stream;
+
+/* Pieces still to be sent; stream_write() moves it on (and changes them). */
+typedef struct {
+    struct iovec *at;
+    size_t left;
+} StreamCursor;
+
+/* Skips *bytes*, which must be there; returns the cursor at its end or at a
+ * piece that is not empty. */
+void stream_cursor_advance(StreamCursor *cursor, size_t bytes);
+
+typedef struct {
+    gboolean server;
+    const char *host;  /* client: must be in the peer's certificate */
+    const char *label; /* names the peer in errors */
+    int wake_fd;       /* readable: give up; -1: none */
+    uint64_t deadline_ns;
+} StreamHandshake;
+
+/* Takes the socket.  Plain until stream_start_tls(). */
+Stream *stream_new(int fd);
+void stream_free(Stream *stream);
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(Stream, stream_free)
+
+gboolean stream_start_tls(Stream *stream, TlsIdentity *identity, const StreamHandshake *handshake,
+                          GError **error);
+
+/* The peer's name in its certificate (TLS only). */
+char *stream_get_certificate_name(Stream *stream);
+
+int stream_get_fd(const Stream *stream);
+
+/* Names the peer in errors; borrowed. */
+void stream_set_label(Stream *stream, const char *label);
+
+/* Number of bytes read, 0 where nothing is there now, -1 with *error*; the end
+ * of the stream is VMFERRY_ERROR_DISCONNECTED. */
+ssize_t stream_read(Stream *stream, void *buffer, size_t length, GError **error);
+
+/* Takes at most about *limit* bytes from the cursor.  Returns the number of
+ * bytes the kernel took, TLS included, 0 where it takes none now, -1 with
+ * *error*.  All is sent when the cursor is at its end and
+ * stream_has_unsent() says no. */
+ssize_t stream_write(Stream *stream, StreamCursor *cursor, size_t limit, GError **error);
+gboolean stream_has_unsent(const Stream *stream);
+
+/* Tells a TLS peer that the end is meant (best effort, needs the writer's turn). */
+void stream_say_goodbye(Stream *stream);
+
+/* TRUE where nothing came from the peer for that long and nothing waits to be read. */
+gboolean stream_is_silent(Stream *stream, uint64_t for_ns);
+uint64_t stream_get_last_heard_ns(const Stream *stream);
+
+uint64_t stream_get_sent_bytes(const Stream *stream);
+uint64_t stream_get_received_bytes(const Stream *stream);
