@@ -40,6 +40,15 @@ def fetch_kernel(package: str = "linux-image-cloud-amd64", suite: str | None = N
     return Kernel(next(folder.glob("boot/vmlinuz-*")), next(folder.glob("lib/modules/*")))
 
 
+def fetch_busybox() -> Path:
+    """A static busybox.  Lock held."""
+    def make(folder: Path) -> None:
+        debian.update()
+        debian.unpack(["busybox-static"], debian.release_name(), folder)
+
+    return make_once("busybox-static", make) / "bin/busybox"
+
+
 def module_files(kernel: Kernel, names) -> list[Path]:
     """Files of the modules *names* and all they need, in loading order.
 
@@ -106,7 +115,7 @@ def pack_initramfs(tree: Path, output: Path) -> None:
 def fill_guest_tree(tree: Path, kernel: Kernel) -> None:
     (tree / "bin").mkdir()
     (tree / "modules").mkdir()
-    _install(Path("/bin/busybox"), tree / "bin" / "busybox")
+    _install(fetch_busybox(), tree / "bin" / "busybox")
     (tree / "bin" / "sh").symlink_to("busybox")
     _install(build_program("workload"), tree / "bin" / "workload")
     _install(GUEST_SOURCES / "init", tree / "init")

@@ -1,0 +1,72 @@
+# Thin front of meson and the scripts; see `make help`.
+
+PYTEST := scripts/as-root /usr/bin/python3 -m pytest -p no:cacheprovider tests/system
+
+.NOTPARALLEL:
+.PHONY: all unit fuzz-short lint system check check-long demo bench fuzz install clean help
+
+all:
+	scripts/bootstrap build
+	scripts/build build
+
+unit: all
+	scripts/build build-asan
+	scripts/run-unit build build-asan
+
+fuzz-short:
+	scripts/bootstrap build check
+	scripts/build build-fuzz
+	scripts/run-fuzz 60
+
+lint: all
+	scripts/bootstrap check
+	scripts/lint
+
+system: all
+	scripts/bootstrap lab check
+	lab/lab prepare
+	$(PYTEST)
+
+check: unit fuzz-short lint system
+
+check-long: unit fuzz-short lint
+	scripts/bootstrap lab check
+	lab/lab prepare
+	$(PYTEST) --long
+	VMFERRY=$(CURDIR)/build-asan/src/cli/vmferry $(PYTEST)
+
+demo: all
+	scripts/bootstrap lab
+	@scripts/as-root lab/demo
+
+bench: all
+	scripts/bootstrap lab
+	lab/lab prepare
+	scripts/as-root bench/migrate.py
+
+# Fuzzes until stopped, or for SECONDS in all.
+SECONDS ?= 3600
+fuzz:
+	scripts/bootstrap build check
+	scripts/build build-fuzz
+	scripts/run-fuzz $(SECONDS)
+
+install: all
+	meson install -C build --no-rebuild
+
+clean:
+	scripts/as-root lab/lab clean
+	rm -rf build build-asan build-fuzz
+
+help:
+	@echo 'make             build vmferry into build/'
+	@echo 'make demo        a live migration between two hosts on this machine'
+	@echo 'make check       all tests, about 12 minutes on two cores'
+	@echo 'make check-long  the same with the whole matrix'
+	@echo 'make bench       vmferry and QEMU migrate side by side'
+	@echo 'make fuzz        fuzz all parsers (SECONDS=3600 in all)'
+	@echo 'make unit, fuzz-short, lint, system   the parts of check'
+	@echo 'make install     install what was built (DESTDIR=... honoured)'
+	@echo 'make clean       remove what was built; downloads stay in .cache/'
+	@echo 'Packages are installed with apt where missing; root or sudo is needed for that,'
+	@echo 'and for everything that runs guests.'
