@@ -90,8 +90,10 @@ static gboolean scan(Pagemap *pagemap, struct scan_argument *argument, uint64_t 
 
     argument->size = sizeof *argument;
     argument->end = end;
-    argument->vec = set ? (uint64_t)(uintptr_t)pagemap->runs : 0;
-    argument->vec_len = set ? SCAN_RUNS : 0;
+    /* Never without a vector: the kernel then protects all, whatever the
+     * categories say. */
+    argument->vec = (uint64_t)(uintptr_t)pagemap->runs;
+    argument->vec_len = SCAN_RUNS;
     for (uint64_t at = address; at < end; at = argument->walk_end) {
         int count;
 
@@ -106,7 +108,7 @@ static gboolean scan(Pagemap *pagemap, struct scan_argument *argument, uint64_t 
             error_set_errno(error, errno, "PAGEMAP_SCAN on kernel %s (needs 6.7)", name.release);
             return FALSE;
         }
-        for (int i = 0; i < count && set; i++)
+        for (int i = 0; i < count; i++)
             page_set_add(set, (pagemap->runs[i].start - address) / PAGE_BYTES,
                          (pagemap->runs[i].end - pagemap->runs[i].start) / PAGE_BYTES);
         if (argument->walk_end <= at) {
@@ -158,12 +160,13 @@ gboolean pagemap_add_populated(Pagemap *pagemap, uint64_t address, PageSet *set,
     return scan(pagemap, &argument, address, set->pages, set, error);
 }
 
-gboolean pagemap_take_written(Pagemap *pagemap, uint64_t address, uint64_t pages, PageSet *written,
-                              GError **error)
+gboolean pagemap_take_written(Pagemap *pagemap, uint64_t address, uint64_t pages,
+                              gboolean only_populated, PageSet *written, GError **error)
 {
     struct scan_argument argument = {
         .flags = SCAN_FLAG_WP_MATCHING | SCAN_FLAG_CHECK_WPASYNC,
         .category_mask = SCAN_WRITTEN,
+        .category_anyof_mask = only_populated ? SCAN_PRESENT | SCAN_SWAPPED : 0,
         .return_mask = SCAN_WRITTEN,
     };
 

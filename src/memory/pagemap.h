@@ -29,11 +29,15 @@ gboolean pagemap_can_scan(Pagemap *pagemap);
  * the kernel can tell. */
 gboolean pagemap_add_populated(Pagemap *pagemap, uint64_t address, PageSet *set, GError **error);
 
-/* Get and clear: adds to *written* (may be NULL) the pages written since the
- * last call and write-protects them again.  Needs PAGEMAP_SCAN and a range
- * that is registered for asynchronous write protection. */
-gboolean pagemap_take_written(Pagemap *pagemap, uint64_t address, uint64_t pages, PageSet *written,
-                              GError **error);
+/* Get and clear: adds to *written* the pages written since the last call
+ * and write-protects them again.  Needs PAGEMAP_SCAN and a range
+ * that is registered for asynchronous write protection.
+ * *only_populated*: pages that are not there are neither reported nor marked.
+ * Right for private memory, where a page that comes later is seen as written;
+ * without it every hole is given a page table and a mark.  Shared memory needs
+ * the marks: there a written page may be unmapped and still have content. */
+gboolean pagemap_take_written(Pagemap *pagemap, uint64_t address, uint64_t pages,
+                              gboolean only_populated, PageSet *written, GError **error);
 
 /* Adds to *set* the pages that are not write-protected by a userfaultfd.
  * *only_populated*: pages that are not there do not count (private memory).

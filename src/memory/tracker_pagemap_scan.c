@@ -5,6 +5,14 @@
 #include "memory/tracker.h"
 #include "memory/userfault.h"
 
+static gboolean take(Tracker *tracker, guint index, PageSet *set, GError **error)
+{
+    const GuestRegion *region = guest_memory_get_region(tracker->memory, index);
+
+    return pagemap_take_written(tracker->memory->pagemap, region->host_address, region->pages,
+                                region->backing == GUEST_BACKING_PRIVATE, set, error);
+}
+
 /* Protects all that is there now; a page that comes later is unprotected and
  * so counts as written. */
 static gboolean start(Tracker *tracker, GError **error)
@@ -15,21 +23,12 @@ static gboolean start(Tracker *tracker, GError **error)
     }
     for (guint i = 0; i < tracker->memory->regions->len; i++) {
         const GuestRegion *region = guest_memory_get_region(tracker->memory, i);
+        g_autoptr(PageSet) unused = page_set_new(region->pages);
 
-        if (region->pages > 0 && !pagemap_take_written(tracker->memory->pagemap,
-                                                       region->host_address, region->pages, NULL,
-                                                       error))
+        if (region->pages > 0 && !take(tracker, i, unused, error))
             return FALSE;
     }
     return TRUE;
-}
-
-static gboolean collect(Tracker *tracker, guint index, PageSet *set, GError **error)
-{
-    const GuestRegion *region = guest_memory_get_region(tracker->memory, index);
-
-    return pagemap_take_written(tracker->memory->pagemap, region->host_address, region->pages, set,
-                                error);
 }
 
 const TrackerOps tracker_pagemap_scan_ops = {
@@ -37,5 +36,5 @@ const TrackerOps tracker_pagemap_scan_ops = {
     .features = UFFD_FEATURE_PAGEFAULT_FLAG_WP | UFFD_FEATURE_WP_HUGETLBFS_SHMEM |
                 USERFAULT_FEATURE_WP_UNPOPULATED | USERFAULT_FEATURE_WP_ASYNC,
     .start = start,
-    .collect = collect,
+    .collect = take,
 };

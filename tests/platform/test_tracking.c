@@ -69,6 +69,15 @@ static int teardown(void **state)
     return 0;
 }
 
+static PageSet *take(Area *area)
+{
+    PageSet *set = page_set_new(PAGES);
+
+    assert_true(pagemap_take_written(area->pagemap, (uint64_t)(uintptr_t)area->memory, PAGES, TRUE,
+                                     set, NULL));
+    return set;
+}
+
 static void begin(Area *area)
 {
     if (area->userfault < 0 || !pagemap_can_scan(area->pagemap)) {
@@ -77,17 +86,7 @@ static void begin(Area *area)
     }
     assert_true(userfault_register(area->userfault, (uint64_t)(uintptr_t)area->memory,
                                    PAGES * PAGE, NULL));
-    assert_true(pagemap_take_written(area->pagemap, (uint64_t)(uintptr_t)area->memory, PAGES,
-                                     NULL, NULL));
-}
-
-static PageSet *take(Area *area)
-{
-    PageSet *set = page_set_new(PAGES);
-
-    assert_true(pagemap_take_written(area->pagemap, (uint64_t)(uintptr_t)area->memory, PAGES, set,
-                                     NULL));
-    return set;
+    page_set_free(take(area));
 }
 
 static void assert_taken(Area *area, uint64_t page)
@@ -176,20 +175,43 @@ static void test_huge_page_granularity(void **state)
     assert_taken(area, 513);
 }
 
-/* A page swapped out keeps its mark; a discarded one counts as written. */
+/* A discarded page is no write, is not populated any more, and is seen when it
+ * comes back. */
 static void test_discarded(void **state)
 {
     Area *area = *state;
+    g_autoptr(PageSet) populated = page_set_new(PAGES);
 
     memset(area->memory, 1, PAGES * PAGE);
     begin(area);
     madvise(area->memory + 20 * PAGE, PAGE, MADV_DONTNEED);
-    assert_taken(area, 20);
-    area->memory[20 * PAGE] = 1;
     {
-        g_autoptr(PageSet) set = take(area);
-        assert_true(page_set_has(set, 20));
+        g_autoptr(PageSet) none = take(area);
+        assert_int_equal(page_set_count(none), 0);
     }
+    assert_true(pagemap_add_populated(area->pagemap, (uint64_t)(uintptr_t)area->memory, populated,
+                                      NULL));
+    assert_int_equal(page_set_count(populated), PAGES - 1);
+    area->memory[20 * PAGE] = 1;
+    assert_taken(area, 20);
+}
+
+/* Scanning leaves no marks behind that would make holes look populated. */
+static void test_holes_stay_holes(void **state)
+{
+    Area *area = *state;
+    g_autoptr(PageSet) populated = page_set_new(PAGES);
+
+    madvise(area->memory, PAGES * PAGE, MADV_NOHUGEPAGE);
+    area->memory[3 * PAGE] = 1;
+    begin(area);
+    {
+        g_autoptr(PageSet) none = take(area);
+        assert_int_equal(page_set_count(none), 0);
+    }
+    assert_true(pagemap_add_populated(area->pagemap, (uint64_t)(uintptr_t)area->memory, populated,
+                                      NULL));
+    assert_int_equal(page_set_count(populated), 1);
 }
 
 /* Closing the last descriptor ends it: registrations and protection. */
@@ -234,6 +256,7 @@ int main(void)
         PLATFORM_TEST(test_user_writes),   PLATFORM_TEST(test_kernel_writes),
         PLATFORM_TEST(test_remote_writes), PLATFORM_TEST(test_fresh_pages),
         PLATFORM_TEST(test_huge_page_granularity), PLATFORM_TEST(test_discarded),
+        PLATFORM_TEST(test_holes_stay_holes),
         PLATFORM_TEST(test_close_cleans),  PLATFORM_TEST(test_populated),
     };
 
