@@ -1,0 +1,35 @@
+/* One request on its way through a worker, and the handlers' table. */
+#pragma once
+
+#include "agent/context.h"
+#include "agent/move.h"
+
+typedef struct {
+    AgentContext *context;
+    const char *guest; /* NAME of the path, or NULL */
+    json_t *body;      /* an object, or NULL where there was none */
+    /* The answer: */
+    guint status;
+    Move *stream;      /* stream this move behind the answer's headers */
+} ApiCall;
+
+/* Runs in a worker.  Returns the answer (or NULL with call->stream), or NULL
+ * with *error*. */
+typedef json_t *(*ApiHandler)(ApiCall *call, GError **error);
+
+typedef struct {
+    const char *method;
+    const char *path; /* NAME stands for a guest's name */
+    ApiHandler handle;
+} ApiRoute;
+
+/* The route for a request, or NULL; *ret_known: the path exists with another
+ * method.  Free *ret_guest with g_free(). */
+const ApiRoute *api_route_find(const char *method, const char *path, char **ret_guest,
+                               gboolean *ret_known);
+
+/* The HTTP status that fits an error. */
+guint api_status_from_error(const GError *error);
+
+/* {"error": {"code": …, "message": …}} */
+json_t *api_error_to_json(const GError *error);

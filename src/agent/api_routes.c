@@ -1,0 +1,332 @@
+#include <string.h>
+#include <unistd.h>
+
+#include "agent/api_call.h"
+#include "agent/care.h"
+#include "agent/guest_view.h"
+#include "agent/launch.h"
+#include "agent/name.h"
+#include "base/error.h"
+#include "vmferry-config.h"
+
+#define CANCEL_TIMEOUT_MS 60000
+#define MAX_ARGUMENTS 1024
+#define MAX_PID (1u << 22)
+#define MAX_RATE ((uint64_t)10000000000000)
+
+/* A key that nobody reads is a wish that nobody fulfils: say so. */
+static gboolean check_keys(json_t *body, const char *const *known, GError **error)
+{
+    const char *key;
+    json_t *value;
+
+    json_object_foreach(body, key, value)
+    {
+        if (!g_strv_contains(known, key)) {
+            error_set(error, VMFERRY_ERROR_INVALID, "\"%.64s\" is no key of this request", key);
+            return FALSE;
+        }
+    }
+    return TRUE;
+}
+
+static gboolean need_body(ApiCall *call, const char *const *known, GError **error)
+{
+    if (!call->body) {
+        error_set(error, VMFERRY_ERROR_INVALID, "this request needs a JSON object as its body");
+        return FALSE;
+    }
+    return check_keys(call->body, known, error);
+}
+
+static json_t *get_status(ApiCall *call, GError **error)
+{
+    AgentContext *context = call->context;
+    g_autoptr(GPtrArray) guests = registry_list(context->registry);
+
+    return json_pack("{s:s, s:s, s:i, s:s, s:s?, s:b, s:s, s:s, s:i, s:I}", "version",
+                     VMFERRY_VERSION, "host", context->host_name, "pid", (int)getpid(), "boot_id",
+                     context->boot_id, "listening", context->listening, "secure",
+                     context->identity != NULL, "state_dir", context->settings->state_dir,
+                     "runtime_dir", context->settings->runtime_dir, "guests", (int)guests->len,
+                     "last_event", (json_int_t)event_log_get_last(context->events));
+}
+
+static json_t *get_guests(ApiCall *call, GError **error)
+{
+    g_autoptr(GPtrArray) guests = registry_list(call->context->registry);
+    json_t *list = json_array();
+
+    for (guint i = 0; i < guests->len; i++)
+        json_array_append_new(list, guest_view_short(guests->pdata[i]));
+    return json_pack("{s:o}", "guests", list);
+}
+
+static json_t *get_guest(ApiCall *call, GError **error)
+{
+    g_autoptr(Guest) guest = registry_find(call->context->registry, call->guest, error);
+
+    return guest ? guest_view_long(guest) : NULL;
+}
+
+static char **read_command_line(json_t *body, GError **error)
+{
+    g_auto(GStrv) words = NULL;
+    json_t *list;
+    size_t count;
+
+    if (!json_get_array(body, "command_line", MAX_ARGUMENTS, &list, error))
+        return NULL;
+    count = json_array_size(list);
+    words = g_new0(char *, count + 1);
+    for (size_t i = 0; i < count; i++) {
+        const char *word = json_string_value(json_array_get(list, i));
+
+        if (!word || (i == 0 && !*word)) {
+            error_set(error, VMFERRY_ERROR_INVALID, "\"command_line\" holds no text at %zu", i);
+            return NULL;
+        }
+        words[i] = g_strdup(word);
+    }
+    if (count == 0) {
+        error_set(error, VMFERRY_ERROR_INVALID, "\"command_line\" is empty");
+        return NULL;
+    }
+    return g_steal_pointer(&words);
+}
+
+static gboolean run_guest(ApiCall *call, const char *name, GError **error)
+{
+    const char *directory = json_text_or(call->body, "directory", NULL);
+    g_auto(GStrv) words = read_command_line(call->body, error);
+
+    if (words && directory && !g_path_is_absolute(directory)) {
+        error_set(error, VMFERRY_ERROR_INVALID, "\"directory\" is no absolute path");
+        return FALSE;
+    }
+    return words && launch_run(call->context, name, words, directory, error);
+}
+
+static gboolean adopt_guest(ApiCall *call, const char *name, GError **error)
+{
+    uint64_t pid;
+
+    return json_get_count(call->body, "pid", MAX_PID, &pid, error) &&
+           launch_adopt(call->context, name, (pid_t)pid, json_text_or(call->body, "qmp", NULL),
+                        error);
+}
+
+static json_t *post_guests(ApiCall *call, GError **error)
+{
+    static const char *const known[] = {"name", "command_line", "directory", "pid", "qmp", NULL};
+    const char *name;
+    gboolean run;
+
+    if (!need_body(call, known, error) || !json_get_text(call->body, "name", &name, error) ||
+        !guest_name_check(name, error))
+        return NULL;
+    run = json_object_get(call->body, "command_line") != NULL;
+    if (run == (json_object_get(call->body, "pid") != NULL)) {
+        error_set(error, VMFERRY_ERROR_INVALID,
+                  "give either \"command_line\" (to run) or \"pid\" (to adopt)");
+        return NULL;
+    }
+    if (!(run ? run_guest(call, name, error) : adopt_guest(call, name, error)))
+        return NULL;
+    call->status = 201;
+    call->guest = name;
+    return get_guest(call, error);
+}
+
+static json_t *delete_guest(ApiCall *call, GError **error)
+{
+    if (!launch_stop(call->context, call->guest, error))
+        return NULL;
+    return json_pack("{s:s}", "stopped", call->guest);
+}
+
+static gboolean check_mode(const char *mode, GError **error)
+{
+    if (strcmp(mode, "auto") == 0 || strcmp(mode, "precopy") == 0)
+        return TRUE;
+    error_set(error, VMFERRY_ERROR_UNSUPPORTED,
+              "mode \"%.32s\" is not available in this version; there are auto and precopy", mode);
+    return FALSE;
+}
+
+static gboolean read_options(ApiCall *call, MigrateOptions *ret, GError **error)
+{
+    const AgentSettings *settings = call->context->settings;
+    const char *tracker = json_text_or(call->body, "tracker", NULL);
+    uint64_t downtime = settings->max_downtime_ms;
+
+    *ret = (MigrateOptions){
+        .bandwidth_bytes_per_second = settings->bandwidth,
+        .verify = json_flag_or(call->body, "verify", FALSE),
+        .tracker = settings->tracker,
+    };
+    if (!check_mode(json_text_or(call->body, "mode", "auto"), error))
+        return FALSE;
+    if (tracker && !tracker_kind_from_name(tracker, &ret->tracker)) {
+        error_set(error, VMFERRY_ERROR_INVALID, "\"%.32s\" is no tracker", tracker);
+        return FALSE;
+    }
+    if (json_object_get(call->body, "max_downtime_ms") &&
+        !json_get_count(call->body, "max_downtime_ms", 3600000, &downtime, error))
+        return FALSE;
+    if (json_object_get(call->body, "bandwidth") &&
+        !json_get_count(call->body, "bandwidth", MAX_RATE, &ret->bandwidth_bytes_per_second, error))
+        return FALSE;
+    ret->max_downtime_ms = (guint)MAX(downtime, 1);
+    return TRUE;
+}
+
+static json_t *post_migrate(ApiCall *call, GError **error)
+{
+    static const char *const known[] = {"destination", "mode",    "max_downtime_ms", "bandwidth",
+                                        "verify",      "tracker", "detach",          NULL};
+    g_autoptr(Move) move = NULL;
+    const char *destination;
+    MigrateOptions options;
+
+    if (!need_body(call, known, error) ||
+        !json_get_text(call->body, "destination", &destination, error) ||
+        !read_options(call, &options, error))
+        return NULL;
+    move = move_start(call->context, call->guest, destination, &options, error);
+    if (!move)
+        return NULL;
+    if (json_flag_or(call->body, "detach", FALSE)) {
+        call->status = 202;
+        return json_pack("{s:s, s:s}", "guest", call->guest, "destination", destination);
+    }
+    call->stream = g_steal_pointer(&move);
+    return NULL;
+}
+
+static json_t *post_cancel(ApiCall *call, GError **error)
+{
+    g_autoptr(Move) move = move_find(call->context, call->guest, error);
+
+    if (!move)
+        return NULL;
+    move_cancel(move);
+    if (!move_wait(move, CANCEL_TIMEOUT_MS)) {
+        error_set(error, VMFERRY_ERROR_TIMEOUT,
+                  "the move of %s was told to stop and has not yet; see `vmferry status %s`",
+                  call->guest, call->guest);
+        return NULL;
+    }
+    return move_get_report(move);
+}
+
+static json_t *post_resolve(ApiCall *call, GError **error)
+{
+    static const char *const known[] = {"keep", NULL};
+    g_autoptr(Guest) guest = NULL;
+    gboolean here;
+    const char *keep;
+
+    if (!need_body(call, known, error) || !json_get_text(call->body, "keep", &keep, error))
+        return NULL;
+    here = strcmp(keep, "here") == 0;
+    if (!here && strcmp(keep, "there") != 0) {
+        error_set(error, VMFERRY_ERROR_INVALID, "\"keep\" is \"here\" or \"there\"");
+        return NULL;
+    }
+    if (!care_decide(call->context, call->guest, here ? DECISION_KEEP_HERE : DECISION_KEEP_THERE,
+                     error))
+        return NULL;
+    /* Where it is now; the destination may have answered after all. */
+    guest = registry_find(call->context->registry, call->guest, NULL);
+    return json_pack("{s:s, s:s}", "guest", call->guest, "kept", guest ? "here" : "there");
+}
+
+static const ApiRoute routes[] = {
+    {"GET", "/v1/status", get_status},
+    {"GET", "/v1/guests", get_guests},
+    {"POST", "/v1/guests", post_guests},
+    {"GET", "/v1/guests/NAME", get_guest},
+    {"DELETE", "/v1/guests/NAME", delete_guest},
+    {"POST", "/v1/guests/NAME/migrate", post_migrate},
+    {"POST", "/v1/guests/NAME/cancel", post_cancel},
+    {"POST", "/v1/guests/NAME/resolve", post_resolve},
+};
+
+static gboolean matches(const char *pattern, const char *path, char **ret_guest)
+{
+    g_auto(GStrv) wanted = g_strsplit(pattern, "/", -1);
+    g_auto(GStrv) given = g_strsplit(path, "/", 8);
+    guint count = g_strv_length(wanted);
+
+    if (g_strv_length(given) != count)
+        return FALSE;
+    for (guint i = 0; i < count; i++) {
+        gboolean name = strcmp(wanted[i], "NAME") == 0;
+
+        if (name ? !guest_name_check(given[i], NULL) : strcmp(wanted[i], given[i]) != 0) {
+            g_clear_pointer(ret_guest, g_free);
+            return FALSE;
+        }
+        if (name)
+            *ret_guest = g_strdup(given[i]);
+    }
+    return TRUE;
+}
+
+const ApiRoute *api_route_find(const char *method, const char *path, char **ret_guest,
+                               gboolean *ret_known)
+{
+    *ret_guest = NULL;
+    *ret_known = FALSE;
+    for (guint i = 0; i < G_N_ELEMENTS(routes); i++) {
+        if (!matches(routes[i].path, path, ret_guest))
+            continue;
+        *ret_known = TRUE;
+        if (strcmp(routes[i].method, method) == 0)
+            return &routes[i];
+        g_clear_pointer(ret_guest, g_free);
+    }
+    return NULL;
+}
+
+guint api_status_from_error(const GError *error)
+{
+    if (error->domain != VMFERRY_ERROR)
+        return 500;
+    switch ((VmferryErrorCode)error->code) {
+    case VMFERRY_ERROR_INVALID:
+        return 400;
+    case VMFERRY_ERROR_REFUSED:
+    case VMFERRY_ERROR_PERMISSION:
+        return 403;
+    case VMFERRY_ERROR_NOT_FOUND:
+        return 404;
+    case VMFERRY_ERROR_EXISTS:
+    case VMFERRY_ERROR_BUSY:
+    case VMFERRY_ERROR_CANCELLED:
+    case VMFERRY_ERROR_IN_DOUBT:
+        return 409;
+    case VMFERRY_ERROR_UNSUPPORTED:
+        return 422;
+    case VMFERRY_ERROR_DISCONNECTED:
+        return 502;
+    case VMFERRY_ERROR_TIMEOUT:
+        return 504;
+    case VMFERRY_ERROR_NO_SPACE:
+        return 507;
+    case VMFERRY_ERROR_FAILED:
+        break;
+    }
+    return 500;
+}
+
+json_t *api_error_to_json(const GError *error)
+{
+    const char *code = error->domain == VMFERRY_ERROR
+                           ? vmferry_error_code_name((VmferryErrorCode)error->code)
+                           : "failed";
+    g_autofree char *text = g_utf8_make_valid(error->message, -1);
+
+    return json_pack("{s:{s:s, s:s}}", "error", "code", code, "message", text);
+}

@@ -1,0 +1,212 @@
+#include "agent/api_stream.h"
+
+#include <string.h>
+
+#include "agent/api.h"
+
+/* An empty line now and then finds out readers that have gone away. */
+#define KEEP_ALIVE_SECONDS 10
+#define EVENTS_A_PIECE 256
+
+struct ApiStreams {
+    AgentContext *context;
+    GPtrArray *list; /* of Stream */
+    guint keep_alive;
+    gboolean finishing;
+};
+
+typedef struct {
+    ApiStreams *owner;
+    SoupServerMessage *message;
+    Move *move;      /* NULL: events */
+    uint64_t seen;   /* event number, or version of the progress */
+    gboolean follow;
+    gboolean busy;   /* a piece is on its way */
+    gboolean closed; /* all said */
+} Stream;
+
+static void stream_free(gpointer data)
+{
+    Stream *stream = data;
+
+    g_signal_handlers_disconnect_by_data(stream->message, stream);
+    g_object_unref(stream->message);
+    move_unref(stream->move);
+    g_free(stream);
+}
+
+static void send_text(Stream *stream, const char *text)
+{
+    SoupMessageBody *body = soup_server_message_get_response_body(stream->message);
+
+    soup_message_body_append(body, SOUP_MEMORY_COPY, text, strlen(text));
+    stream->busy = TRUE;
+    soup_server_message_unpause(stream->message);
+}
+
+static void close_stream(Stream *stream)
+{
+    stream->closed = TRUE;
+    soup_message_body_complete(soup_server_message_get_response_body(stream->message));
+    soup_server_message_unpause(stream->message);
+}
+
+static void send_json(Stream *stream, json_t *object)
+{
+    char *text = json_dumps(object, JSON_COMPACT);
+    g_autofree char *line = g_strconcat(text ? text : "{}", "\n", NULL);
+
+    free(text);
+    send_text(stream, line);
+}
+
+static void pump_events(Stream *stream)
+{
+    g_autoptr(GPtrArray) lines = event_log_read(stream->owner->context->events, stream->seen,
+                                                EVENTS_A_PIECE, &stream->seen);
+
+    if (lines->len > 0) {
+        g_autoptr(GString) text = g_string_new(NULL);
+
+        for (guint i = 0; i < lines->len; i++)
+            g_string_append_printf(text, "%s\n", (char *)lines->pdata[i]);
+        send_text(stream, text->str);
+    } else if (!stream->follow || stream->owner->finishing) {
+        close_stream(stream);
+    }
+}
+
+static void pump_move(Stream *stream)
+{
+    /* The report first: once it is there, older progress is no news. */
+    g_autoptr(json_t) report = move_get_report(stream->move);
+    g_autoptr(json_t) progress = NULL;
+
+    if (report) {
+        send_json(stream, report);
+        close_stream(stream);
+        return;
+    }
+    progress = move_get_progress(stream->move, stream->seen, &stream->seen);
+    if (progress)
+        send_json(stream, progress);
+}
+
+static void pump(Stream *stream)
+{
+    if (stream->busy || stream->closed)
+        return;
+    if (stream->move)
+        pump_move(stream);
+    else
+        pump_events(stream);
+}
+
+static void on_wrote_chunk(SoupServerMessage *message, gpointer user)
+{
+    Stream *stream = user;
+
+    stream->busy = FALSE;
+    pump(stream);
+}
+
+static void on_finished(SoupServerMessage *message, gpointer user)
+{
+    Stream *stream = user;
+
+    g_ptr_array_remove_fast(stream->owner->list, stream);
+}
+
+static gboolean on_keep_alive(gpointer user)
+{
+    ApiStreams *streams = user;
+
+    for (guint i = 0; i < streams->list->len; i++) {
+        Stream *stream = streams->list->pdata[i];
+
+        if (!stream->busy && !stream->closed)
+            send_text(stream, "\n");
+    }
+    return G_SOURCE_CONTINUE;
+}
+
+ApiStreams *api_streams_new(AgentContext *context)
+{
+    ApiStreams *streams = g_new0(ApiStreams, 1);
+    GSource *source = g_timeout_source_new_seconds(KEEP_ALIVE_SECONDS);
+
+    streams->context = context;
+    streams->list = g_ptr_array_new_with_free_func(stream_free);
+    g_source_set_callback(source, on_keep_alive, streams, NULL);
+    streams->keep_alive = g_source_attach(source, context->main);
+    g_source_unref(source);
+    return streams;
+}
+
+void api_streams_free(ApiStreams *streams)
+{
+    GSource *source;
+
+    if (!streams)
+        return;
+    source = g_main_context_find_source_by_id(streams->context->main, streams->keep_alive);
+    if (source)
+        g_source_destroy(source);
+    g_ptr_array_unref(streams->list);
+    g_free(streams);
+}
+
+static gboolean add(ApiStreams *streams, SoupServerMessage *message, const Stream *values)
+{
+    SoupMessageHeaders *headers = soup_server_message_get_response_headers(message);
+    Stream *stream;
+
+    if (streams->list->len >= API_STREAM_LIMIT)
+        return FALSE;
+    soup_server_message_set_status(message, SOUP_STATUS_OK, NULL);
+    soup_message_headers_set_content_type(headers, "application/x-ndjson", NULL);
+    soup_message_headers_set_encoding(headers, SOUP_ENCODING_CHUNKED);
+    soup_message_body_set_accumulate(soup_server_message_get_response_body(message), FALSE);
+    stream = g_memdup2(values, sizeof *values);
+    stream->owner = streams;
+    stream->message = g_object_ref(message);
+    g_signal_connect(message, "wrote-chunk", G_CALLBACK(on_wrote_chunk), stream);
+    g_signal_connect(message, "finished", G_CALLBACK(on_finished), stream);
+    g_ptr_array_add(streams->list, stream);
+    soup_server_message_unpause(message);
+    pump(stream);
+    return TRUE;
+}
+
+gboolean api_streams_add_events(ApiStreams *streams, SoupServerMessage *message, uint64_t since,
+                                gboolean follow)
+{
+    return add(streams, message, &(Stream){.seen = since, .follow = follow});
+}
+
+gboolean api_streams_add_move(ApiStreams *streams, SoupServerMessage *message, Move *move)
+{
+    Move *own = move_ref(move);
+
+    if (add(streams, message, &(Stream){.move = own}))
+        return TRUE;
+    move_unref(own);
+    return FALSE;
+}
+
+void api_streams_pump(ApiStreams *streams)
+{
+    for (guint i = 0; i < streams->list->len; i++)
+        pump(streams->list->pdata[i]);
+}
+
+void api_streams_finish(ApiStreams *streams)
+{
+    streams->finishing = TRUE;
+    api_streams_pump(streams);
+}
+
+guint api_streams_count(ApiStreams *streams)
+{
+    return streams->list->len;
+}

@@ -1,0 +1,25 @@
+/* Answers that go on: the events, the progress of a move (see api.h). */
+#pragma once
+
+#include <libsoup/soup.h>
+
+#include "agent/context.h"
+#include "agent/move.h"
+
+typedef struct ApiStreams ApiStreams;
+
+ApiStreams *api_streams_new(AgentContext *context);
+void api_streams_free(ApiStreams *streams);
+
+/* Each takes over the answer of *message*; FALSE where there are too many. */
+gboolean api_streams_add_events(ApiStreams *streams, SoupServerMessage *message, uint64_t since,
+                                gboolean follow);
+gboolean api_streams_add_move(ApiStreams *streams, SoupServerMessage *message, Move *move);
+
+/* Sends what is new. */
+void api_streams_pump(ApiStreams *streams);
+
+/* From now on the streams of events end. */
+void api_streams_finish(ApiStreams *streams);
+
+guint api_streams_count(ApiStreams *streams);

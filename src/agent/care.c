@@ -1,0 +1,287 @@
+#include "agent/care.h"
+
+#include <signal.h>
+#include <string.h>
+
+#include "agent/care_private.h"
+#include "agent/directory.h"
+#include "agent/launch.h"
+#include "agent/watch.h"
+#include "base/error.h"
+#include "base/log.h"
+#include "base/process.h"
+#include "memory/clean.h"
+#include "vmm/qemu/qemu.h"
+
+#define FIRST_PAUSE_MS 250
+#define LONGEST_PAUSE_MS 30000
+#define KILL_TIMEOUT_MS 10000
+
+static void adopt_vmm(Care *care, Vmm *vmm)
+{
+    registry_set_vmm(care->guest, vmm);
+    registry_set_trouble(care->guest, NULL);
+}
+
+gboolean care_reach(Care *care, GError **error)
+{
+    g_autoptr(GuestRecord) record = NULL;
+    QemuIdentity identity;
+    Vmm *vmm;
+
+    if (registry_get_vmm(care->guest, NULL))
+        return TRUE;
+    record = registry_get_record(care->guest);
+    identity = (QemuIdentity){
+        .pid = record->pid,
+        .start_time = record->start_time,
+        .qmp_path = record->qmp_path,
+        .log_path = record->log_path,
+        .command_line = record->command_line,
+    };
+    vmm = qemu_reattach(&identity, error);
+    if (!vmm)
+        return FALSE;
+    adopt_vmm(care, vmm);
+    return TRUE;
+}
+
+/* Puts the guest on record as ours, and gives the claim back. */
+static CareVerdict settle_here(Care *care, const char *why)
+{
+    g_autoptr(GError) problem = NULL;
+
+    registry_journal_anyway(care->guest, GUEST_HERE, &problem);
+    if (problem)
+        log_warning("guest %s: %s", care->guest->name, problem->message);
+    registry_set_trouble(care->guest, NULL);
+    event_log_add(care->context->events, care->guest->name, "recovered", NULL, "%s", why);
+    watch_guest(care->context, care->guest);
+    watch_release(care->context, care->guest);
+    return CARE_DONE;
+}
+
+CareVerdict care_keep(Care *care, const char *why, GError **error)
+{
+    VmmRunState state;
+    Vmm *vmm;
+
+    if (!care_reach(care, error))
+        return CARE_AGAIN;
+    vmm = registry_get_vmm(care->guest, NULL);
+    if (!vmm_get_run_state(vmm, &state, error))
+        return CARE_AGAIN;
+    if (state == VMM_RUN_STATE_PAUSED) {
+        if (!vmm_resume(vmm, error))
+            return CARE_AGAIN;
+        state = VMM_RUN_STATE_RUNNING;
+        if (!vmm_announce(vmm, NULL))
+            log_debug("guest %s: not announced", care->guest->name);
+    }
+    care->guest->run_state = state;
+    return settle_here(care, why);
+}
+
+static gboolean end_process(Care *care, GError **error)
+{
+    g_autoptr(GuestRecord) record = registry_get_record(care->guest);
+
+    if (!process_is_same(record->pid, record->start_time))
+        return TRUE;
+    if (!process_kill(record->pid, record->start_time, SIGKILL, error))
+        return !process_is_same(record->pid, record->start_time);
+    if (process_wait_gone(record->pid, record->start_time, KILL_TIMEOUT_MS))
+        return TRUE;
+    error_set(error, VMFERRY_ERROR_TIMEOUT, "process %d does not end", (int)record->pid);
+    return FALSE;
+}
+
+CareVerdict care_let_go(Care *care, const char *type, const char *why, GError **error)
+{
+    /* Not through QMP: this copy must not write to its disks any more. */
+    if (!end_process(care, error))
+        return CARE_AGAIN;
+    registry_remove(care->guest);
+    event_log_add(care->context->events, care->guest->name, type, NULL, "%s", why);
+    return CARE_DONE;
+}
+
+static CareVerdict bury(Care *care, const GuestRecord *record)
+{
+    static const char text[] = "its process ended while no agent looked";
+
+    switch (record->state) {
+    case GUEST_INCOMING:
+        return care_incoming_gone(care);
+    case GUEST_LEAVING:
+        return care_let_go(care, "moved", "runs at its destination", NULL);
+    case GUEST_HANDING_OVER:
+    case GUEST_IN_DOUBT:
+        log_warning("guest %s: its copy here is gone; %s may have it", record->name,
+                    record->destination);
+        return care_let_go(care, "ended", text, NULL);
+    default:
+        return care_let_go(care, "ended", text, NULL);
+    }
+}
+
+/* A launch was under way and its pid was never written: looks for it. */
+static CareVerdict find_unfinished(Care *care, const GuestRecord *record, GError **error)
+{
+    pid_t pid = record->directory ? guest_directory_find_process(record->directory) : 0;
+    GuestRecord *found;
+    Vmm *vmm;
+
+    if (pid == 0 || record->state == GUEST_INCOMING) {
+        uint64_t start_time;
+
+        if (pid > 0 && process_get_start_time(pid, &start_time, NULL))
+            process_kill(pid, start_time, SIGKILL, NULL);
+        return bury(care, record);
+    }
+    vmm = qemu_adopt(pid, NULL, error);
+    if (!vmm)
+        return CARE_AGAIN;
+    found = guest_record_copy(record);
+    launch_fill_record(found, vmm);
+    if (!registry_journal_record(care->guest, found, error)) {
+        vmm_free(vmm);
+        return CARE_AGAIN;
+    }
+    adopt_vmm(care, vmm);
+    return care_keep(care, "found again; the agent had ended while it was started", error);
+}
+
+/* What a move left in the guest when its agent was killed. */
+static void clean(Care *care, const GuestRecord *record)
+{
+    g_autoptr(GError) problem = NULL;
+
+    if (care->cleaned || record->state == GUEST_INCOMING || record->state == GUEST_LEAVING)
+        return;
+    care->cleaned = TRUE;
+    if (!memory_clean_guest(record->pid, &problem))
+        event_log_add(care->context->events, record->name, "not-cleaned", NULL, "%s",
+                      problem->message);
+}
+
+static CareVerdict step(Care *care, GError **error)
+{
+    g_autoptr(GuestRecord) record = registry_get_record(care->guest);
+
+    if (record->pid == 0)
+        return find_unfinished(care, record, error);
+    if (strcmp(record->boot_id, care->context->boot_id) != 0 ||
+        !process_is_same(record->pid, record->start_time))
+        return bury(care, record);
+    /* First of all: what is left in it may keep QEMU from answering. */
+    clean(care, record);
+    switch (record->state) {
+    case GUEST_MOVING:
+        return care_keep(care, "runs here; its move was broken off", error);
+    case GUEST_HANDING_OVER:
+    case GUEST_IN_DOUBT:
+        return care_settle_doubt(care, error);
+    case GUEST_LEAVING:
+        return care_let_go(care, "moved", "runs at its destination", error);
+    case GUEST_INCOMING:
+        return care_settle_incoming(care, error);
+    case GUEST_STARTING:
+    case GUEST_HERE:
+        break;
+    }
+    if (!care_reach(care, error))
+        return CARE_AGAIN;
+    vmm_get_run_state(registry_get_vmm(care->guest, NULL), &care->guest->run_state, NULL);
+    return settle_here(care, "found again");
+}
+
+/* Waits for the next attempt, an operator's decision or the agent's end. */
+static void pause_between(Care *care)
+{
+    guint ms = FIRST_PAUSE_MS << MIN(care->attempts, 7);
+    gint64 until = g_get_monotonic_time() + MIN(ms, LONGEST_PAUSE_MS) * G_TIME_SPAN_MILLISECOND;
+    Registry *registry = care->context->registry;
+    g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&registry->lock);
+
+    care->attempts++;
+    while (!agent_context_is_stopping(care->context) &&
+           care->guest->decision == care->seen_decision &&
+           g_cond_wait_until(&registry->changed, &registry->lock, until))
+        ;
+}
+
+static gpointer care_thread(gpointer data)
+{
+    g_autofree Care *care = data;
+    g_autoptr(Guest) guest = care->guest;
+
+    while (!agent_context_is_stopping(care->context)) {
+        g_autoptr(GError) error = NULL;
+
+        g_mutex_lock(&guest->registry->lock);
+        care->seen_decision = guest->decision;
+        g_mutex_unlock(&guest->registry->lock);
+        if (step(care, &error) == CARE_DONE)
+            break;
+        if (error) {
+            log_line(care->attempts == 0 ? LOG_LEVEL_WARNING : LOG_LEVEL_DEBUG, "guest %s: %s",
+                     guest->name, error->message);
+            registry_set_trouble(guest, error->message);
+        }
+        pause_between(care);
+    }
+    return NULL;
+}
+
+void care_start(AgentContext *context, Guest *guest)
+{
+    Care *care = g_new0(Care, 1);
+
+    care->context = context;
+    care->guest = guest_ref(guest);
+    g_mutex_lock(&guest->registry->lock);
+    guest->claim = "recover";
+    care->told = guest->record->state == GUEST_IN_DOUBT;
+    g_mutex_unlock(&guest->registry->lock);
+    agent_context_spawn(context, "care", care_thread, care);
+}
+
+static GuestRecord *load_record(AgentContext *context, const char *name, GError **error)
+{
+    g_autoptr(json_t) object = state_store_read(context->store, STORE_GUEST, name, error);
+    g_autoptr(GuestRecord) record = object ? guest_record_from_json(object, error) : NULL;
+
+    if (record && strcmp(record->name, name) != 0) {
+        error_set(error, VMFERRY_ERROR_INVALID, "it is of guest \"%s\"", record->name);
+        return NULL;
+    }
+    return g_steal_pointer(&record);
+}
+
+gboolean care_load_guests(AgentContext *context, GError **error)
+{
+    g_autoptr(GPtrArray) names = state_store_list(context->store, STORE_GUEST, error);
+
+    if (!names)
+        return FALSE;
+    for (guint i = 0; i < names->len; i++) {
+        g_autoptr(GError) problem = NULL;
+        GuestRecord *record = load_record(context, names->pdata[i], &problem);
+        g_autoptr(Guest) guest = NULL;
+
+        if (!record) {
+            state_store_reject(context->store, STORE_GUEST, names->pdata[i], problem);
+            event_log_add(context->events, names->pdata[i], "bad-record", NULL,
+                          "its record cannot be used: %s", problem->message);
+            continue;
+        }
+        /* Before anybody can ask: is it decided, or still to be seen? */
+        if (record->state == GUEST_INCOMING)
+            transaction_log_reopen(context->transactions, record->transaction);
+        guest = registry_add(context->registry, record, "recover", NULL);
+        if (guest)
+            care_start(context, guest);
+    }
+    return TRUE;
+}

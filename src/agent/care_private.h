@@ -1,0 +1,34 @@
+/* The steps of care, shared by its files. */
+#pragma once
+
+#include "agent/care.h"
+
+typedef enum {
+    CARE_AGAIN, /* not settled: try again later */
+    CARE_DONE,  /* settled; the claim is given back or the guest removed */
+} CareVerdict;
+
+typedef struct {
+    AgentContext *context;
+    Guest *guest;
+    guint attempts;
+    Decision seen_decision; /* when the present step began */
+    gboolean told;          /* that it is in doubt */
+    gboolean cleaned;       /* of what a dead agent left in it */
+} Care;
+
+/* It is ours and runs (is resumed first where that is needed). */
+CareVerdict care_keep(Care *care, const char *why, GError **error);
+
+/* Ends our copy and forgets the guest. */
+CareVerdict care_let_go(Care *care, const char *type, const char *why, GError **error);
+
+/* Makes sure that the VMM answers. */
+gboolean care_reach(Care *care, GError **error);
+
+/* HANDING_OVER and IN_DOUBT (doubt.c). */
+CareVerdict care_settle_doubt(Care *care, GError **error);
+
+/* INCOMING (care_incoming.c). */
+CareVerdict care_settle_incoming(Care *care, GError **error);
+CareVerdict care_incoming_gone(Care *care);

@@ -1,0 +1,65 @@
+/*
+ * What all parts of an agent share
+ *
+ * One AgentContext an agent; no part keeps anything in globals, so one process
+ * (a test) can hold two agents.
+ */
+#pragma once
+
+#include <gio/gio.h>
+#include <glib.h>
+
+#include "agent/events.h"
+#include "agent/registry.h"
+#include "agent/settings.h"
+#include "agent/store.h"
+#include "agent/transactions.h"
+#include "wire/channel.h"
+
+typedef struct {
+    AgentSettings *settings;
+    StateStore *store;
+    Registry *registry;
+    TransactionLog *transactions;
+    EventLog *events;
+    TlsIdentity *identity; /* NULL: insecure, or no moves at all */
+    char *host_name;
+    char *boot_id;
+    char *listening;       /* the address peers reach us at, NULL for none */
+    GMainContext *main;    /* the loop of the thread that made the agent */
+    gint stopping;         /* atomic: no new work, background threads end */
+    gint wake_pending;     /* atomic */
+    void (*on_wake)(gpointer user); /* in the main loop, after agent_context_wake() */
+    gpointer wake_user;
+
+    GMutex background_lock;
+    GCond background_ended;
+    guint background_count;
+} AgentContext;
+
+AgentContext *agent_context_new(const AgentSettings *settings, GError **error);
+void agent_context_free(AgentContext *context);
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(AgentContext, agent_context_free)
+
+static inline gboolean agent_context_is_stopping(AgentContext *context)
+{
+    return g_atomic_int_get(&context->stopping) != 0;
+}
+
+/* Options of channels to and from peers.  FALSE where this agent has neither a
+ * PKI nor leave to speak plain text. */
+gboolean agent_context_get_channel_options(AgentContext *context, ChannelOptions *ret,
+                                           GError **error);
+
+/* Tells the control API that there is something new for its streams. */
+void agent_context_wake(AgentContext *context);
+
+/* Runs *function* in a thread that agent_context_join() waits for. */
+void agent_context_spawn(AgentContext *context, const char *name, GThreadFunc function,
+                         gpointer data);
+
+/* TRUE once no such thread is left. */
+gboolean agent_context_is_idle(AgentContext *context);
+
+/* Waits until all such threads have ended. */
+void agent_context_join(AgentContext *context);

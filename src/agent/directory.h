@@ -1,0 +1,20 @@
+/*
+ * A guest's directory for sockets and logs
+ *
+ * Each launch gets a new one below the runtime directory, so that a guest that
+ * comes back under the same name never meets the files of its past, and so
+ * that a process can be found by it whose pid was never written down.
+ */
+#pragma once
+
+#include <glib.h>
+#include <sys/types.h>
+
+/* Makes one (0700); free the path with g_free(). */
+char *guest_directory_create(const char *runtime_dir, GError **error);
+
+/* Removes it with the files in it. */
+void guest_directory_remove(const char *directory);
+
+/* The process with a file of *directory* in its command line, or 0. */
+pid_t guest_directory_find_process(const char *directory);

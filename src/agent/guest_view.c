@@ -1,0 +1,115 @@
+#include "agent/guest_view.h"
+
+#include "agent/move.h"
+#include "agent/registry.h"
+
+/* With the registry's lock held. */
+static json_t *view_locked(Guest *guest)
+{
+    const GuestRecord *record = guest->record;
+    json_t *view = json_pack("{s:s, s:s, s:s, s:I}", "name", guest->name, "state",
+                             guest_get_shown_state(guest), "origin",
+                             guest_origin_name(record->origin), "since", (json_int_t)record->since);
+
+    json_object_set_new(view, "pid", record->pid > 0 ? json_integer(record->pid) : json_null());
+    json_object_set_new(view, "trouble", guest->trouble ? json_string(guest->trouble) : json_null());
+    json_object_set_new(view, "destination",
+                        record->destination ? json_string(record->destination) : json_null());
+    if (guest->summary)
+        json_object_update(view, guest->summary);
+    return view;
+}
+
+static void add_progress(Guest *guest, json_t *view)
+{
+    g_autoptr(Move) move = NULL;
+    json_t *progress;
+    uint64_t version;
+
+    g_mutex_lock(&guest->registry->lock);
+    move = guest->move ? move_ref(guest->move) : NULL;
+    g_mutex_unlock(&guest->registry->lock);
+    if (!move)
+        return;
+    json_object_set_new(view, "destination", json_string(move_get_destination(move)));
+    progress = move_get_progress(move, 0, &version);
+    if (progress)
+        json_object_set_new(view, "progress", progress);
+}
+
+json_t *guest_view_short(Guest *guest)
+{
+    json_t *view;
+
+    g_mutex_lock(&guest->registry->lock);
+    view = view_locked(guest);
+    g_mutex_unlock(&guest->registry->lock);
+    add_progress(guest, view);
+    return view;
+}
+
+static gboolean is_idle(Guest *guest, gboolean *ret_known)
+{
+    g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&guest->registry->lock);
+
+    *ret_known = guest->summary != NULL;
+    return guest->vmm && !guest->claim && guest->record->state == GUEST_HERE;
+}
+
+static json_t *make_summary(Vmm *vmm)
+{
+    g_autoptr(VmmDescription) description = vmm_describe(vmm, NULL);
+
+    if (!description)
+        return NULL;
+    return json_pack("{s:s?, s:s?, s:s?, s:s?, s:i, s:I}", "vmm", description->kind, "vmm_version",
+                     description->version, "machine", description->machine, "accelerator",
+                     description->accelerator, "vcpus", (int)description->vcpus, "memory_bytes",
+                     (json_int_t)description->memory_bytes);
+}
+
+static void refresh(Guest *guest)
+{
+    Vmm *vmm = registry_get_vmm(guest, NULL);
+    VmmRunState state;
+    gboolean known;
+
+    if (!is_idle(guest, &known))
+        return;
+    if (vmm_get_run_state(vmm, &state, NULL) && state != VMM_RUN_STATE_GONE) {
+        g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&guest->registry->lock);
+
+        if (!guest->claim)
+            guest->run_state = state;
+    }
+    if (!known) {
+        json_t *summary = make_summary(vmm);
+        g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&guest->registry->lock);
+
+        if (!guest->summary)
+            guest->summary = summary;
+        else
+            json_decref(summary);
+    }
+}
+
+json_t *guest_view_long(Guest *guest)
+{
+    g_autoptr(GuestRecord) record = NULL;
+    json_t *view, *words = json_array();
+
+    refresh(guest);
+    view = guest_view_short(guest);
+    record = registry_get_record(guest);
+    for (char **word = record->command_line; word && *word; word++) {
+        g_autofree char *shown = g_utf8_make_valid(*word, -1);
+
+        json_array_append_new(words, json_string(shown));
+    }
+    json_object_set_new(view, "command_line", words);
+    json_object_set_new(view, "qmp_path",
+                        record->qmp_path ? json_string(record->qmp_path) : json_null());
+    json_object_set_new(view, "log_path",
+                        record->log_path ? json_string(record->log_path) : json_null());
+    return view;
+}

@@ -1,0 +1,10 @@
+/* Guests as the control API shows them. */
+#pragma once
+
+#include "agent/guest.h"
+
+/* From what is known; asks nobody.  Free with json_decref(). */
+json_t *guest_view_short(Guest *guest);
+
+/* Asks the VMM too, where nothing is being done with the guest. */
+json_t *guest_view_long(Guest *guest);

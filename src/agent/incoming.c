@@ -1,0 +1,203 @@
+#include "agent/incoming.h"
+
+#include <string.h>
+
+#include "agent/care.h"
+#include "agent/launch.h"
+#include "agent/watch.h"
+#include "base/error.h"
+#include "base/log.h"
+#include "migrate/destination.h"
+#include "vmm/qemu/qemu.h"
+
+typedef struct {
+    AgentContext *context;
+    Channel *channel;
+    Guest *guest; /* NULL until its name is taken */
+    char *transaction;
+} Incoming;
+
+static gboolean check_guest(const GuestMessage *message, GError **error)
+{
+    if (strcmp(message->vmm_kind, "qemu") == 0)
+        return TRUE;
+    error_set(error, VMFERRY_ERROR_UNSUPPORTED, "guests of kind \"%s\" cannot run here",
+              message->vmm_kind);
+    return FALSE;
+}
+
+/* Our rules in the driver's form. */
+static GPtrArray *make_rules(const AgentSettings *settings)
+{
+    GPtrArray *rules = g_ptr_array_new_with_free_func(g_free);
+
+    for (guint i = 0; i < settings->rules->len; i++) {
+        const SettingsMapRule *rule = settings->rules->pdata[i];
+        QemuMapRule *copy = g_new(QemuMapRule, 1);
+
+        *copy = (QemuMapRule){rule->from, rule->to};
+        g_ptr_array_add(rules, copy);
+    }
+    return rules;
+}
+
+/* Name, transaction and record, in this order; each is undone by give_up(). */
+static gboolean put_on_record(Incoming *incoming, const GuestMessage *message, GError **error)
+{
+    AgentContext *context = incoming->context;
+    GuestRecord *record = launch_make_record(message->guest, GUEST_INCOMING, GUEST_ORIGIN_MOVE,
+                                             message->command_line);
+
+    record->transaction = g_strdup(message->transaction);
+    incoming->guest = registry_add(context->registry, record, "receive", error);
+    if (!incoming->guest || !transaction_log_begin(context->transactions, message->transaction,
+                                                   message->guest, error))
+        return FALSE;
+    incoming->transaction = g_strdup(message->transaction);
+    return launch_give_directory(context, incoming->guest, error);
+}
+
+static Vmm *launch_incoming(Incoming *incoming, GError **error)
+{
+    g_autoptr(GPtrArray) rules = make_rules(incoming->context->settings);
+    g_autoptr(GuestRecord) record = registry_get_record(incoming->guest);
+    QemuLaunch launch = {
+        .name = incoming->guest->name,
+        .command_line = record->command_line,
+        .directory = record->directory,
+        .incoming = TRUE,
+        .rules = rules,
+    };
+    Vmm *vmm = qemu_launch(&launch, error);
+    GuestRecord *filled;
+
+    if (!vmm)
+        return NULL;
+    /* The command line stays as it came, without our rules: the next host, or
+     * the first one again, applies its own to the same words. */
+    filled = registry_get_record(incoming->guest);
+    launch_fill_record(filled, vmm);
+    if (registry_journal_record(incoming->guest, filled, error))
+        return vmm;
+    launch_undo(vmm);
+    return NULL;
+}
+
+static void give_up(Incoming *incoming)
+{
+    if (incoming->transaction &&
+        !transaction_log_abort(incoming->context->transactions, incoming->transaction))
+        log_error("transaction %s was given up after its guest ran here", incoming->transaction);
+    g_clear_pointer(&incoming->transaction, g_free);
+    if (incoming->guest)
+        registry_remove(incoming->guest);
+    g_clear_pointer(&incoming->guest, guest_unref);
+}
+
+static Vmm *on_launch(const GuestMessage *message, gpointer user, GError **error)
+{
+    Incoming *incoming = user;
+    Vmm *vmm = NULL;
+
+    if (agent_context_is_stopping(incoming->context))
+        error_set(error, VMFERRY_ERROR_REFUSED, "the agent here is being stopped");
+    else if (check_guest(message, error) && put_on_record(incoming, message, error))
+        vmm = launch_incoming(incoming, error);
+    if (!vmm) {
+        give_up(incoming);
+        return NULL;
+    }
+    event_log_add(incoming->context->events, message->guest, "receiving", NULL,
+                  "begins to arrive from %s", channel_get_peer_name(incoming->channel));
+    return vmm;
+}
+
+static char *on_get_qmp_path(gpointer user)
+{
+    Incoming *incoming = user;
+    g_autoptr(GuestRecord) record = incoming->guest ? registry_get_record(incoming->guest) : NULL;
+
+    return record ? g_strdup(record->qmp_path) : NULL;
+}
+
+static gboolean on_commit(const char *transaction, gpointer user, GError **error)
+{
+    Incoming *incoming = user;
+
+    if (!incoming->transaction || strcmp(transaction, incoming->transaction) != 0) {
+        error_set(error, VMFERRY_ERROR_INVALID, "transaction %s is not what is arriving here",
+                  transaction);
+        return FALSE;
+    }
+    return transaction_log_commit(incoming->context->transactions, transaction, error);
+}
+
+/* The source was told that the guest is here: it can't go back any more. */
+static void take_over(Incoming *incoming, Guest *guest, Vmm *vmm)
+{
+    VmmRunState state = VMM_RUN_STATE_RUNNING;
+    g_autoptr(GError) problem = NULL;
+
+    vmm_get_run_state(vmm, &state, NULL);
+    guest->run_state = state;
+    registry_set_vmm(guest, vmm);
+    /* The record first: a restarted agent must not take a guest that has run
+     * for one that may not have.  MOVING resumes a paused guest. */
+    registry_journal_anyway(guest, state == VMM_RUN_STATE_PAUSED ? GUEST_MOVING : GUEST_HERE,
+                            &problem);
+    transaction_log_settle(incoming->context->transactions, incoming->transaction);
+    if (problem)
+        log_warning("guest %s: %s", guest->name, problem->message);
+}
+
+static void on_started(Vmm *vmm, gpointer user)
+{
+    Incoming *incoming = user;
+    AgentContext *context = incoming->context;
+    g_autoptr(Guest) guest = g_steal_pointer(&incoming->guest);
+    const char *peer = channel_get_peer_name(incoming->channel);
+
+    take_over(incoming, guest, vmm);
+    g_clear_pointer(&incoming->transaction, g_free);
+    if (guest->record->state == GUEST_HERE) {
+        event_log_add(context->events, guest->name, "arrived", NULL,
+                      "arrived from %s and runs here", peer);
+        watch_guest(context, guest);
+        watch_release(context, guest);
+    } else {
+        event_log_add(context->events, guest->name, "arrived", NULL,
+                      "arrived from %s, is paused and does not resume; I keep trying", peer);
+        care_start(context, guest);
+    }
+}
+
+static void on_aborted(Vmm *vmm, const GError *cause, gpointer user)
+{
+    Incoming *incoming = user;
+
+    vmm_free(vmm);
+    if (!incoming->guest)
+        return;
+    event_log_add(incoming->context->events, incoming->guest->name, "not-received", NULL,
+                  "did not arrive from %s%s%s", channel_get_peer_name(incoming->channel),
+                  cause ? ": " : "", cause ? cause->message : "");
+    give_up(incoming);
+}
+
+gboolean incoming_serve(AgentContext *context, Channel *channel, GError **error)
+{
+    Incoming incoming = {.context = context, .channel = channel};
+    MigrateDestinationHost host = {
+        .launch = on_launch,
+        .get_qmp_path = on_get_qmp_path,
+        .commit = on_commit,
+        .started = on_started,
+        .aborted = on_aborted,
+        .user = &incoming,
+    };
+    gboolean done = migrate_destination_serve(channel, &host, error);
+
+    /* Neither started nor aborted: nothing may stay behind. */
+    give_up(&incoming);
+    return done;
+}

@@ -1,0 +1,201 @@
+#include "agent/launch.h"
+
+#include <signal.h>
+
+#include "agent/directory.h"
+#include "agent/name.h"
+#include "agent/watch.h"
+#include "base/error.h"
+#include "base/log.h"
+#include "base/process.h"
+#include "vmm/qemu/qemu.h"
+
+#define QUIT_TIMEOUT_MS 10000
+
+GuestRecord *launch_make_record(const char *name, GuestState state, GuestOrigin origin,
+                                char **command_line)
+{
+    GuestRecord *record = g_new0(GuestRecord, 1);
+
+    record->name = g_strdup(name);
+    record->state = state;
+    record->origin = origin;
+    record->command_line = g_strdupv(command_line);
+    record->since = g_get_real_time() / G_USEC_PER_SEC;
+    return record;
+}
+
+void launch_fill_record(GuestRecord *record, Vmm *vmm)
+{
+    g_autoptr(QemuIdentity) identity = qemu_get_identity(vmm);
+
+    record->pid = identity->pid;
+    record->start_time = identity->start_time;
+    g_free(record->qmp_path);
+    record->qmp_path = g_strdup(identity->qmp_path);
+    g_free(record->log_path);
+    record->log_path = g_strdup(identity->log_path);
+    if (!record->command_line)
+        record->command_line = g_strdupv(identity->command_line);
+}
+
+void launch_undo(Vmm *vmm)
+{
+    g_autoptr(QemuIdentity) identity = vmm ? qemu_get_identity(vmm) : NULL;
+    g_autoptr(GError) error = NULL;
+
+    if (!vmm)
+        return;
+    if (!vmm_quit(vmm, &error) && process_is_same(identity->pid, identity->start_time)) {
+        log_warning("process %d does not end by itself: %s", (int)identity->pid, error->message);
+        process_kill(identity->pid, identity->start_time, SIGKILL, NULL);
+        process_wait_gone(identity->pid, identity->start_time, QUIT_TIMEOUT_MS);
+    }
+    vmm_free(vmm);
+}
+
+/* The guest is complete: put it on record as ours and watch it.  Takes *vmm*,
+ * whether it works or not; then *keep* says if its process lives on. */
+static gboolean take_into_care(AgentContext *context, Guest *guest, Vmm *vmm, gboolean keep,
+                               GError **error)
+{
+    GuestRecord *record = registry_get_record(guest);
+    VmmRunState state = VMM_RUN_STATE_RUNNING;
+
+    launch_fill_record(record, vmm);
+    record->state = GUEST_HERE;
+    if (!registry_journal_record(guest, record, error)) {
+        if (keep)
+            vmm_free(vmm);
+        else
+            launch_undo(vmm);
+        return FALSE;
+    }
+    vmm_get_run_state(vmm, &state, NULL);
+    guest->run_state = state;
+    registry_set_vmm(guest, vmm);
+    watch_guest(context, guest);
+    return TRUE;
+}
+
+static Vmm *launch_qemu(Guest *guest, const char *working_directory, GError **error)
+{
+    g_autoptr(GuestRecord) record = registry_get_record(guest);
+    QemuLaunch launch = {
+        .name = guest->name,
+        .command_line = record->command_line,
+        .directory = record->directory,
+        .working_directory = working_directory,
+    };
+
+    return qemu_launch(&launch, error);
+}
+
+gboolean launch_give_directory(AgentContext *context, Guest *guest, GError **error)
+{
+    g_autofree char *directory = guest_directory_create(context->settings->runtime_dir, error);
+    GuestRecord *record;
+
+    if (!directory)
+        return FALSE;
+    record = registry_get_record(guest);
+    record->directory = g_strdup(directory);
+    if (registry_journal_record(guest, record, error))
+        return TRUE;
+    guest_directory_remove(directory);
+    return FALSE;
+}
+
+static gboolean start_claimed(AgentContext *context, Guest *guest, const char *working_directory,
+                              GError **error)
+{
+    Vmm *vmm;
+
+    /* On record before there is a process: a restarted agent finds it then. */
+    if (!launch_give_directory(context, guest, error))
+        return FALSE;
+    vmm = launch_qemu(guest, working_directory, error);
+    return vmm && take_into_care(context, guest, vmm, FALSE, error);
+}
+
+gboolean launch_run(AgentContext *context, const char *name, char **command_line,
+                    const char *working_directory, GError **error)
+{
+    GuestRecord *record = launch_make_record(name, GUEST_STARTING, GUEST_ORIGIN_RUN, command_line);
+    g_autoptr(Guest) guest = registry_add(context->registry, record, "start", error);
+
+    if (!guest)
+        return FALSE;
+    if (!start_claimed(context, guest, working_directory, error)) {
+        registry_remove(guest);
+        return FALSE;
+    }
+    event_log_add(context->events, name, "started",
+                  json_pack("{s:i}", "pid", (int)guest->record->pid), "started as process %d",
+                  (int)guest->record->pid);
+    watch_release(context, guest);
+    return TRUE;
+}
+
+/* Puts the claim on a process before it is touched: two guests must not be one
+ * QEMU. */
+static gboolean check_not_known(AgentContext *context, pid_t pid, GError **error)
+{
+    g_autoptr(Guest) known = NULL;
+    uint64_t start_time;
+
+    if (pid <= 1 || !process_get_start_time(pid, &start_time, NULL)) {
+        error_set(error, VMFERRY_ERROR_NOT_FOUND, "there is no process with pid %d", (int)pid);
+        return FALSE;
+    }
+    known = registry_find_process(context->registry, pid, start_time);
+    if (!known)
+        return TRUE;
+    error_set(error, VMFERRY_ERROR_EXISTS, "process %d is in care already, as guest \"%s\"",
+              (int)pid, known->name);
+    return FALSE;
+}
+
+static gboolean adopt_claimed(AgentContext *context, Guest *guest, pid_t pid, const char *qmp_path,
+                              GError **error)
+{
+    Vmm *vmm = check_not_known(context, pid, error) ? qemu_adopt(pid, qmp_path, error) : NULL;
+
+    return vmm && take_into_care(context, guest, vmm, TRUE, error);
+}
+
+gboolean launch_adopt(AgentContext *context, const char *name, pid_t pid, const char *qmp_path,
+                      GError **error)
+{
+    GuestRecord *record = launch_make_record(name, GUEST_STARTING, GUEST_ORIGIN_ADOPT, NULL);
+    g_autoptr(Guest) guest = registry_add(context->registry, record, "adopt", error);
+
+    if (!guest)
+        return FALSE;
+    if (!adopt_claimed(context, guest, pid, qmp_path, error)) {
+        registry_remove(guest);
+        return FALSE;
+    }
+    event_log_add(context->events, name, "adopted", json_pack("{s:i}", "pid", (int)pid),
+                  "adopted process %d", (int)pid);
+    watch_release(context, guest);
+    return TRUE;
+}
+
+gboolean launch_stop(AgentContext *context, const char *name, GError **error)
+{
+    g_autoptr(Guest) guest = registry_find(context->registry, name, error);
+    Vmm *vmm;
+
+    if (!guest || !registry_claim(guest, "stop", error))
+        return FALSE;
+    vmm = registry_get_vmm(guest, error);
+    if (!vmm || !vmm_quit(vmm, error)) {
+        g_prefix_error(error, "stop %s: ", name);
+        watch_release(context, guest);
+        return FALSE;
+    }
+    registry_remove(guest);
+    event_log_add(context->events, name, "stopped", NULL, "stopped by request");
+    return TRUE;
+}

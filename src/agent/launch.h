@@ -1,0 +1,34 @@
+/*
+ * Guests that start, are adopted and are stopped here
+ *
+ * All of it blocks and runs in a worker thread of the control API.
+ */
+#pragma once
+
+#include "agent/context.h"
+
+/* Launches a QEMU from a plain command line and takes it into care.
+ * *working_directory* NULL: ours. */
+gboolean launch_run(AgentContext *context, const char *name, char **command_line,
+                    const char *working_directory, GError **error);
+
+/* Takes a QEMU that runs already.  *qmp_path* NULL: find its socket. */
+gboolean launch_adopt(AgentContext *context, const char *name, pid_t pid, const char *qmp_path,
+                      GError **error);
+
+/* Ends the guest's QEMU. */
+gboolean launch_stop(AgentContext *context, const char *name, GError **error);
+
+/* A new record for *name*; free with guest_record_free(). */
+GuestRecord *launch_make_record(const char *name, GuestState state, GuestOrigin origin,
+                                char **command_line);
+
+/* Makes the guest's directory and puts the guest on record for the first time;
+ * nothing is left where that fails. */
+gboolean launch_give_directory(AgentContext *context, Guest *guest, GError **error);
+
+/* Fills in what is known of a guest once its VMM is there. */
+void launch_fill_record(GuestRecord *record, Vmm *vmm);
+
+/* Ends a VMM that must not stay, and frees it. */
+void launch_undo(Vmm *vmm);

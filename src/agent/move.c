@@ -1,0 +1,309 @@
+#include "agent/move.h"
+
+#include <string.h>
+
+#include "agent/care.h"
+#include "agent/watch.h"
+#include "base/error.h"
+#include "base/log.h"
+#include "base/process.h"
+#include "migrate/source.h"
+
+struct Move {
+    gatomicrefcount references;
+    AgentContext *context;
+    Guest *guest;
+    char *destination;
+    MigrateOptions options;
+    ChannelOptions channel;
+    GCancellable *cancellable;
+    gboolean was_running; /* before the move */
+    GMutex lock; /* protects all below */
+    GCond ended_condition;
+    MigrateProgress progress;
+    uint64_t version; /* of progress; 0: none yet */
+    json_t *report;   /* NULL: under way */
+};
+
+Move *move_ref(Move *move)
+{
+    g_atomic_ref_count_inc(&move->references);
+    return move;
+}
+
+void move_unref(Move *move)
+{
+    if (!move || !g_atomic_ref_count_dec(&move->references))
+        return;
+    guest_unref(move->guest);
+    g_free(move->destination);
+    g_object_unref(move->cancellable);
+    json_decref(move->report);
+    g_cond_clear(&move->ended_condition);
+    g_mutex_clear(&move->lock);
+    g_free(move);
+}
+
+static void on_progress(const MigrateProgress *progress, gpointer user)
+{
+    Move *move = user;
+
+    g_mutex_lock(&move->lock);
+    move->progress = *progress;
+    move->version++;
+    g_mutex_unlock(&move->lock);
+    agent_context_wake(move->context);
+}
+
+static gboolean on_journal(SourceJournalState state, const char *transaction, gpointer user,
+                           GError **error)
+{
+    Move *move = user;
+    g_autoptr(GError) problem = NULL;
+
+    switch (state) {
+    case SOURCE_JOURNAL_MOVING:
+        return registry_journal(move->guest, GUEST_MOVING, transaction, move->destination, error);
+    case SOURCE_JOURNAL_HANDING_OVER:
+        return registry_journal(move->guest, GUEST_HANDING_OVER, transaction, move->destination,
+                                error);
+    case SOURCE_JOURNAL_RETURNED:
+        registry_journal_anyway(move->guest, GUEST_HERE, &problem);
+        break;
+    case SOURCE_JOURNAL_GONE:
+        registry_journal_anyway(move->guest, GUEST_LEAVING, &problem);
+        break;
+    }
+    if (problem)
+        log_warning("guest %s: %s", move->guest->name, problem->message);
+    return TRUE;
+}
+
+static void detach_from_guest(Move *move)
+{
+    g_mutex_lock(&move->guest->registry->lock);
+    move->guest->move = NULL;
+    g_mutex_unlock(&move->guest->registry->lock);
+    move_unref(move);
+}
+
+static gboolean is_process_left(Guest *guest)
+{
+    g_autoptr(GuestRecord) record = registry_get_record(guest);
+
+    return process_is_same(record->pid, record->start_time);
+}
+
+static void finish_completed(Move *move, const MigrateReport *report)
+{
+    gboolean left = is_process_left(move->guest);
+
+    if (!left)
+        registry_remove(move->guest);
+    event_log_add(move->context->events, move->guest->name, "moved", migrate_report_to_json(report),
+                  "moved to %s: %.0f ms in all, %.1f ms of downtime", move->destination,
+                  report->total_ms, report->downtime_ms);
+    detach_from_guest(move);
+    if (left) {
+        on_journal(SOURCE_JOURNAL_GONE, NULL, move, NULL);
+        care_start(move->context, move->guest);
+    }
+}
+
+/* It ran before and the move could not resume it: the record must say so. */
+static gboolean is_stuck(Move *move)
+{
+    VmmRunState state;
+
+    return move->was_running &&
+           vmm_get_run_state(registry_get_vmm(move->guest, NULL), &state, NULL) &&
+           state == VMM_RUN_STATE_PAUSED;
+}
+
+static void finish_returned(Move *move, const MigrateReport *report)
+{
+    g_autoptr(GuestRecord) record = registry_get_record(move->guest);
+    gboolean cancelled = report->status == MIGRATE_CANCELLED;
+    gboolean stuck = is_stuck(move);
+
+    if (stuck)
+        registry_journal_anyway(move->guest, GUEST_MOVING, NULL);
+    else if (record->state != GUEST_HERE)
+        on_journal(SOURCE_JOURNAL_RETURNED, NULL, move, NULL);
+    event_log_add(move->context->events, move->guest->name, cancelled ? "cancelled" : "move-failed",
+                  migrate_report_to_json(report), "the move to %s %s%s%s", move->destination,
+                  cancelled ? "was cancelled" : "failed", report->error ? ": " : "",
+                  report->error ? report->error : "");
+    detach_from_guest(move);
+    if (stuck)
+        care_start(move->context, move->guest);
+    else
+        watch_release(move->context, move->guest);
+}
+
+static void finish_in_doubt(Move *move, const MigrateReport *report)
+{
+    g_autoptr(GError) problem = NULL;
+
+    registry_journal_anyway(move->guest, GUEST_IN_DOUBT, &problem);
+    if (problem)
+        log_warning("guest %s: %s", move->guest->name, problem->message);
+    registry_set_trouble(move->guest, report->error);
+    event_log_add(move->context->events, move->guest->name, "in-doubt",
+                  migrate_report_to_json(report),
+                  "paused: %s may have it and does not answer; I keep asking", move->destination);
+    detach_from_guest(move);
+    care_start(move->context, move->guest);
+}
+
+/* The contract's object, and whose report it is. */
+static void publish(Move *move, const MigrateReport *report)
+{
+    json_t *object = migrate_report_to_json(report);
+
+    json_object_set_new(object, "guest", json_string(move->guest->name));
+    g_mutex_lock(&move->lock);
+    move->report = object;
+    g_cond_broadcast(&move->ended_condition);
+    g_mutex_unlock(&move->lock);
+    agent_context_wake(move->context);
+}
+
+static MigrateReport *run(Move *move)
+{
+    g_autoptr(GuestRecord) record = registry_get_record(move->guest);
+    MigrateSourceJob job = {
+        .vmm = registry_get_vmm(move->guest, NULL),
+        .guest = move->guest->name,
+        .command_line = record->command_line,
+        .qmp_path = record->qmp_path,
+        .destination = move->destination,
+        .source_name = move->context->host_name,
+        .channel = move->channel,
+        .options = move->options,
+        .host = {.progress = on_progress, .journal = on_journal, .user = move},
+    };
+
+    VmmRunState state;
+
+    move->was_running =
+        vmm_get_run_state(job.vmm, &state, NULL) && state == VMM_RUN_STATE_RUNNING;
+    return migrate_source_run(&job, move->cancellable);
+}
+
+static gpointer move_thread(gpointer data)
+{
+    g_autoptr(Move) move = data;
+    g_autoptr(MigrateReport) report = run(move);
+
+    switch (report->status) {
+    case MIGRATE_COMPLETED:
+        finish_completed(move, report);
+        break;
+    case MIGRATE_FAILED:
+    case MIGRATE_CANCELLED:
+        finish_returned(move, report);
+        break;
+    case MIGRATE_IN_DOUBT:
+        finish_in_doubt(move, report);
+        break;
+    }
+    publish(move, report);
+    return NULL;
+}
+
+static Move *move_new(AgentContext *context, Guest *guest, const char *destination,
+                      const MigrateOptions *options, const ChannelOptions *channel)
+{
+    Move *move = g_new0(Move, 1);
+
+    g_atomic_ref_count_init(&move->references);
+    g_mutex_init(&move->lock);
+    g_cond_init(&move->ended_condition);
+    move->context = context;
+    move->guest = guest_ref(guest);
+    move->destination = g_strdup(destination);
+    move->options = *options;
+    move->channel = *channel;
+    move->cancellable = g_cancellable_new();
+    return move;
+}
+
+Move *move_start(AgentContext *context, const char *name, const char *destination,
+                 const MigrateOptions *options, GError **error)
+{
+    g_autoptr(Guest) guest = registry_find(context->registry, name, error);
+    ChannelOptions channel;
+    Move *move;
+
+    if (!guest || !agent_context_get_channel_options(context, &channel, error) ||
+        !registry_claim(guest, "move", error))
+        return NULL;
+    move = move_new(context, guest, destination, options, &channel);
+    g_mutex_lock(&guest->registry->lock);
+    guest->move = move_ref(move);
+    g_mutex_unlock(&guest->registry->lock);
+    /* The agent cancels the moves it finds when it stops; this one may have
+     * come just too late to be found. */
+    if (agent_context_is_stopping(context))
+        move_cancel(move);
+    event_log_add(context->events, name, "moving", NULL, "begins to move to %s", destination);
+    agent_context_spawn(context, "move", move_thread, move_ref(move));
+    return move;
+}
+
+Move *move_find(AgentContext *context, const char *name, GError **error)
+{
+    g_autoptr(Guest) guest = registry_find(context->registry, name, error);
+    Move *move = NULL;
+
+    if (!guest)
+        return NULL;
+    g_mutex_lock(&guest->registry->lock);
+    if (guest->move)
+        move = move_ref(guest->move);
+    g_mutex_unlock(&guest->registry->lock);
+    if (!move)
+        error_set(error, VMFERRY_ERROR_REFUSED, "guest %s is not moving", name);
+    return move;
+}
+
+void move_cancel(Move *move)
+{
+    g_cancellable_cancel(move->cancellable);
+}
+
+gboolean move_wait(Move *move, guint timeout_ms)
+{
+    gint64 until = g_get_monotonic_time() + (gint64)timeout_ms * 1000;
+    g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&move->lock);
+
+    while (!move->report)
+        if (!g_cond_wait_until(&move->ended_condition, &move->lock, until))
+            return move->report != NULL;
+    return TRUE;
+}
+
+json_t *move_get_progress(Move *move, uint64_t seen, uint64_t *ret_version)
+{
+    MigrateProgress progress;
+
+    g_mutex_lock(&move->lock);
+    progress = move->progress;
+    *ret_version = move->version;
+    g_mutex_unlock(&move->lock);
+    return *ret_version > seen ? migrate_progress_to_json(&progress) : NULL;
+}
+
+json_t *move_get_report(Move *move)
+{
+    g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&move->lock);
+
+    /* A copy: reference counts of one object are not shared between threads. */
+    return move->report ? json_deep_copy(move->report) : NULL;
+}
+
+const char *move_get_destination(Move *move)
+{
+    return move->destination;
+}

@@ -1,0 +1,28 @@
+/*
+ * The listener for other agents
+ *
+ * Theory of operation: a socket in the main loop accepts connections; each is
+ * served by a thread of its own: TLS handshake, allow list, HELLO, and then
+ * what HELLO says is its purpose (a move, a question about one, a ping).  All
+ * of it, up to the purpose, has a time-out, and at most PEERS_MAX connections
+ * are served at once; a further one is closed.
+ */
+#pragma once
+
+#include "agent/context.h"
+
+#define PEERS_MAX 64
+
+typedef struct Peers Peers;
+
+/* Listens as the settings say; listens nowhere for "none". */
+Peers *peers_new(AgentContext *context, GError **error);
+
+/* Accepts no more and cuts what there is; the threads end by themselves. */
+void peers_stop(Peers *peers);
+
+/* After agent_context_join(). */
+void peers_free(Peers *peers);
+
+/* TRUE where a peer of this name may come in: the list is empty or has it. */
+gboolean peers_is_allowed(char **allow, const char *name);

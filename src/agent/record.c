@@ -1,0 +1,227 @@
+#include "agent/record.h"
+
+#include <string.h>
+
+#include "agent/name.h"
+#include "base/error.h"
+
+#define RECORD_FORMAT 1
+#define RECORD_MAX_PID (1u << 22)
+#define RECORD_MAX_ARGUMENTS 1024
+#define RECORD_MAX_TEXT 65536
+
+static const char *const state_names[] = {
+    [GUEST_STARTING] = "starting",     [GUEST_HERE] = "here",
+    [GUEST_MOVING] = "moving",         [GUEST_HANDING_OVER] = "handing-over",
+    [GUEST_IN_DOUBT] = "in-doubt",     [GUEST_LEAVING] = "leaving",
+    [GUEST_INCOMING] = "incoming",
+};
+G_STATIC_ASSERT(G_N_ELEMENTS(state_names) == GUEST_INCOMING + 1);
+
+static const char *const origin_names[] = {
+    [GUEST_ORIGIN_RUN] = "run",
+    [GUEST_ORIGIN_ADOPT] = "adopt",
+    [GUEST_ORIGIN_MOVE] = "move",
+};
+G_STATIC_ASSERT(G_N_ELEMENTS(origin_names) == GUEST_ORIGIN_MOVE + 1);
+
+const char *guest_state_name(GuestState state)
+{
+    return state_names[state];
+}
+
+const char *guest_origin_name(GuestOrigin origin)
+{
+    return origin_names[origin];
+}
+
+GuestRecord *guest_record_copy(const GuestRecord *record)
+{
+    GuestRecord *copy = g_memdup2(record, sizeof *record);
+
+    copy->name = g_strdup(record->name);
+    copy->boot_id = g_strdup(record->boot_id);
+    copy->directory = g_strdup(record->directory);
+    copy->qmp_path = g_strdup(record->qmp_path);
+    copy->log_path = g_strdup(record->log_path);
+    copy->command_line = g_strdupv(record->command_line);
+    copy->transaction = g_strdup(record->transaction);
+    copy->destination = g_strdup(record->destination);
+    return copy;
+}
+
+void guest_record_free(GuestRecord *record)
+{
+    if (!record)
+        return;
+    g_free(record->name);
+    g_free(record->boot_id);
+    g_free(record->directory);
+    g_free(record->qmp_path);
+    g_free(record->log_path);
+    g_strfreev(record->command_line);
+    g_free(record->transaction);
+    g_free(record->destination);
+    g_free(record);
+}
+
+static void set_text(json_t *object, const char *key, const char *text)
+{
+    /* What is no UTF-8 (a path may be anything) cannot be in a JSON text. */
+    if (text)
+        json_object_set_new(object, key, json_string(text));
+}
+
+json_t *guest_record_to_json(const GuestRecord *record)
+{
+    json_t *object = json_object();
+    json_t *words = json_array();
+
+    json_object_set_new(object, "format", json_integer(RECORD_FORMAT));
+    set_text(object, "name", record->name);
+    set_text(object, "state", guest_state_name(record->state));
+    set_text(object, "origin", guest_origin_name(record->origin));
+    set_text(object, "boot_id", record->boot_id);
+    set_text(object, "directory", record->directory);
+    json_object_set_new(object, "pid", json_integer(record->pid));
+    json_object_set_new(object, "start_time", json_integer((json_int_t)record->start_time));
+    set_text(object, "qmp_path", record->qmp_path);
+    set_text(object, "log_path", record->log_path);
+    for (char **word = record->command_line; word && *word; word++)
+        json_array_append_new(words, json_string(*word));
+    json_object_set_new(object, "command_line", words);
+    set_text(object, "transaction", record->transaction);
+    set_text(object, "destination", record->destination);
+    json_object_set_new(object, "since", json_integer(record->since));
+    return object;
+}
+
+static gboolean find_name(const char *name, const char *const *names, guint count, guint *ret)
+{
+    for (guint i = 0; i < count; i++) {
+        if (strcmp(name, names[i]) == 0) {
+            *ret = i;
+            return TRUE;
+        }
+    }
+    return FALSE;
+}
+
+static gboolean read_kinds(json_t *object, GuestRecord *record, GError **error)
+{
+    const char *state, *origin;
+    guint number;
+
+    if (!json_get_text(object, "state", &state, error) ||
+        !json_get_text(object, "origin", &origin, error))
+        return FALSE;
+    if (!find_name(state, state_names, G_N_ELEMENTS(state_names), &number)) {
+        error_set(error, VMFERRY_ERROR_INVALID, "\"%.32s\" is no state of a guest", state);
+        return FALSE;
+    }
+    record->state = (GuestState)number;
+    if (!find_name(origin, origin_names, G_N_ELEMENTS(origin_names), &number)) {
+        error_set(error, VMFERRY_ERROR_INVALID, "\"%.32s\" is no origin of a guest", origin);
+        return FALSE;
+    }
+    record->origin = (GuestOrigin)number;
+    return TRUE;
+}
+
+static gboolean read_numbers(json_t *object, GuestRecord *record, GError **error)
+{
+    uint64_t format, pid, since;
+
+    if (!json_get_count(object, "format", RECORD_FORMAT, &format, error) ||
+        !json_get_count(object, "pid", RECORD_MAX_PID, &pid, error) ||
+        !json_get_count(object, "start_time", G_MAXINT64, &record->start_time, error) ||
+        !json_get_count(object, "since", G_MAXINT64, &since, error))
+        return FALSE;
+    if (format != RECORD_FORMAT) {
+        error_set(error, VMFERRY_ERROR_INVALID, "record format 0");
+        return FALSE;
+    }
+    record->pid = (pid_t)pid;
+    record->since = (int64_t)since;
+    return TRUE;
+}
+
+static gboolean read_command_line(json_t *object, GuestRecord *record, GError **error)
+{
+    json_t *words;
+    size_t count;
+
+    if (!json_get_array(object, "command_line", RECORD_MAX_ARGUMENTS, &words, error))
+        return FALSE;
+    count = json_array_size(words);
+    record->command_line = g_new0(char *, count + 1);
+    for (size_t i = 0; i < count; i++) {
+        const char *word = json_string_value(json_array_get(words, i));
+
+        if (!word || strlen(word) > RECORD_MAX_TEXT) {
+            error_set(error, VMFERRY_ERROR_INVALID, "\"command_line\" holds no text at %zu", i);
+            return FALSE;
+        }
+        record->command_line[i] = g_strdup(word);
+    }
+    if (count == 0)
+        error_set(error, VMFERRY_ERROR_INVALID, "\"command_line\" is empty");
+    return count > 0;
+}
+
+static gboolean read_path(json_t *object, const char *key, char **ret, GError **error)
+{
+    const char *path = json_text_or(object, key, NULL);
+
+    if (path && (!g_path_is_absolute(path) || strlen(path) > RECORD_MAX_TEXT)) {
+        error_set(error, VMFERRY_ERROR_INVALID, "\"%s\" is no absolute path", key);
+        return FALSE;
+    }
+    *ret = g_strdup(path);
+    return TRUE;
+}
+
+static gboolean read_move(json_t *object, GuestRecord *record, GError **error)
+{
+    gboolean needs = record->state == GUEST_HANDING_OVER || record->state == GUEST_IN_DOUBT;
+
+    record->transaction = g_strdup(json_text_or(object, "transaction", NULL));
+    record->destination = g_strdup(json_text_or(object, "destination", NULL));
+    if (record->transaction && !transaction_id_check(record->transaction, error))
+        return FALSE;
+    if ((needs && (!record->transaction || !record->destination)) ||
+        (record->state == GUEST_INCOMING && !record->transaction)) {
+        error_set(error, VMFERRY_ERROR_INVALID, "state \"%s\" without a transaction",
+                  guest_state_name(record->state));
+        return FALSE;
+    }
+    return TRUE;
+}
+
+GuestRecord *guest_record_from_json(json_t *object, GError **error)
+{
+    g_autoptr(GuestRecord) record = g_new0(GuestRecord, 1);
+    const char *name, *boot_id;
+
+    if (!json_get_text(object, "name", &name, error) || !guest_name_check(name, error) ||
+        !json_get_text(object, "boot_id", &boot_id, error))
+        return NULL;
+    record->name = g_strdup(name);
+    record->boot_id = g_strdup(boot_id);
+    if (!read_numbers(object, record, error) || !read_kinds(object, record, error) ||
+        !read_path(object, "directory", &record->directory, error) ||
+        !read_path(object, "qmp_path", &record->qmp_path, error) ||
+        !read_path(object, "log_path", &record->log_path, error) ||
+        !read_command_line(object, record, error) || !read_move(object, record, error))
+        return NULL;
+    if (record->pid > 0 && !record->qmp_path) {
+        error_set(error, VMFERRY_ERROR_INVALID, "a pid without \"qmp_path\"");
+        return NULL;
+    }
+    if (record->pid == 0 && record->state != GUEST_STARTING && record->state != GUEST_INCOMING) {
+        error_set(error, VMFERRY_ERROR_INVALID, "state \"%s\" without a pid",
+                  guest_state_name(record->state));
+        return NULL;
+    }
+    return g_steal_pointer(&record);
+}

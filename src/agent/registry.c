@@ -1,0 +1,303 @@
+#include "agent/registry.h"
+
+#include <string.h>
+
+#include "agent/directory.h"
+#include "agent/name.h"
+#include "base/error.h"
+
+Guest *guest_ref(Guest *guest)
+{
+    g_atomic_ref_count_inc(&guest->references);
+    return guest;
+}
+
+void guest_unref(Guest *guest)
+{
+    if (!guest || !g_atomic_ref_count_dec(&guest->references))
+        return;
+    vmm_free(guest->vmm);
+    if (guest->watch)
+        g_source_unref(guest->watch);
+    guest_record_free(guest->record);
+    json_decref(guest->summary);
+    g_free(guest->trouble);
+    g_free(guest->name);
+    g_free(guest);
+}
+
+const char *guest_get_shown_state(const Guest *guest)
+{
+    switch (guest->record->state) {
+    case GUEST_STARTING:
+        return "starting";
+    case GUEST_HERE:
+        if (guest->claim && strcmp(guest->claim, "stop") == 0)
+            return "stopping";
+        if (guest->move)
+            return "migrating";
+        return guest->vmm ? vmm_run_state_name(guest->run_state) : "unreachable";
+    case GUEST_MOVING:
+    case GUEST_HANDING_OVER:
+        return guest->move ? "migrating" : "recovering";
+    case GUEST_IN_DOUBT:
+        return "in-doubt";
+    case GUEST_LEAVING:
+        return "leaving";
+    case GUEST_INCOMING:
+        return "incoming";
+    }
+    return "unknown";
+}
+
+Registry *registry_new(StateStore *store, const char *boot_id)
+{
+    Registry *registry = g_new0(Registry, 1);
+
+    g_mutex_init(&registry->lock);
+    g_cond_init(&registry->changed);
+    registry->guests =
+        g_hash_table_new_full(g_str_hash, g_str_equal, g_free, (GDestroyNotify)guest_unref);
+    registry->store = store;
+    registry->boot_id = g_strdup(boot_id);
+    return registry;
+}
+
+void registry_free(Registry *registry)
+{
+    if (!registry)
+        return;
+    g_hash_table_unref(registry->guests);
+    g_cond_clear(&registry->changed);
+    g_mutex_clear(&registry->lock);
+    g_free(registry->boot_id);
+    g_free(registry);
+}
+
+Guest *registry_add(Registry *registry, GuestRecord *record, const char *claim, GError **error)
+{
+    g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&registry->lock);
+    g_autoptr(GuestRecord) own = record;
+    Guest *guest;
+
+    if (!guest_name_check(own->name, error))
+        return NULL;
+    if (g_hash_table_contains(registry->guests, own->name)) {
+        error_set(error, VMFERRY_ERROR_EXISTS,
+                  "there is a guest \"%s\" on this host already; take another name or see "
+                  "`vmferry list`",
+                  own->name);
+        return NULL;
+    }
+    guest = g_new0(Guest, 1);
+    g_atomic_ref_count_init(&guest->references);
+    guest->registry = registry;
+    guest->name = g_strdup(own->name);
+    guest->claim = claim;
+    guest->run_state = VMM_RUN_STATE_PAUSED;
+    if (!own->boot_id)
+        own->boot_id = g_strdup(registry->boot_id);
+    guest->record = g_steal_pointer(&own);
+    g_hash_table_insert(registry->guests, g_strdup(guest->name), guest);
+    g_cond_broadcast(&registry->changed);
+    return guest_ref(guest);
+}
+
+Guest *registry_find(Registry *registry, const char *name, GError **error)
+{
+    g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&registry->lock);
+    Guest *guest = g_hash_table_lookup(registry->guests, name);
+
+    if (!guest) {
+        error_set(error, VMFERRY_ERROR_NOT_FOUND,
+                  "no guest \"%s\" on this host; see `vmferry list`", name);
+        return NULL;
+    }
+    return guest_ref(guest);
+}
+
+static gint compare_names(gconstpointer a, gconstpointer b)
+{
+    return strcmp((*(Guest *const *)a)->name, (*(Guest *const *)b)->name);
+}
+
+GPtrArray *registry_list(Registry *registry)
+{
+    GPtrArray *list = g_ptr_array_new_with_free_func((GDestroyNotify)guest_unref);
+    g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&registry->lock);
+    GHashTableIter iter;
+    Guest *guest;
+
+    g_hash_table_iter_init(&iter, registry->guests);
+    while (g_hash_table_iter_next(&iter, NULL, (gpointer *)&guest))
+        g_ptr_array_add(list, guest_ref(guest));
+    g_ptr_array_sort(list, compare_names);
+    return list;
+}
+
+gboolean registry_claim(Guest *guest, const char *claim, GError **error)
+{
+    g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&guest->registry->lock);
+    const char *name = guest->name;
+
+    if (guest->removed)
+        error_set(error, VMFERRY_ERROR_NOT_FOUND, "guest %s has just ended", name);
+    else if (guest->record->state == GUEST_IN_DOUBT)
+        error_set(error, VMFERRY_ERROR_IN_DOUBT,
+                  "guest %s is in doubt: %s may have it; see `vmferry resolve --help`", name,
+                  guest->record->destination);
+    else if (guest->claim || guest->record->state != GUEST_HERE)
+        error_set(error, VMFERRY_ERROR_BUSY, "guest %s is %s; wait for that to end%s", name,
+                  guest_get_shown_state(guest), guest->move ? ", or `vmferry cancel` it" : "");
+    else if (!guest->vmm)
+        error_set(error, VMFERRY_ERROR_BUSY, "guest %s cannot be reached: %s", name,
+                  guest->trouble ? guest->trouble : "its QMP socket does not answer");
+    else {
+        guest->claim = claim;
+        return TRUE;
+    }
+    return FALSE;
+}
+
+void registry_release(Guest *guest)
+{
+    g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&guest->registry->lock);
+
+    guest->claim = NULL;
+    g_cond_broadcast(&guest->registry->changed);
+}
+
+/* With the lock held. */
+static void replace_record(Guest *guest, GuestRecord *record)
+{
+    guest_record_free(guest->record);
+    guest->record = record;
+    g_cond_broadcast(&guest->registry->changed);
+}
+
+/* With the lock held. */
+static gboolean write_record(Guest *guest, GuestRecord *record, GError **error)
+{
+    g_autoptr(json_t) object = NULL;
+
+    g_free(record->boot_id);
+    record->boot_id = g_strdup(guest->registry->boot_id);
+    object = guest_record_to_json(record);
+    return state_store_write(guest->registry->store, STORE_GUEST, record->name, object, FALSE,
+                             error);
+}
+
+gboolean registry_journal_record(Guest *guest, GuestRecord *record, GError **error)
+{
+    g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&guest->registry->lock);
+    g_autoptr(GuestRecord) own = record;
+
+    if (!write_record(guest, own, error))
+        return FALSE;
+    replace_record(guest, g_steal_pointer(&own));
+    return TRUE;
+}
+
+static GuestRecord *copy_with(Guest *guest, GuestState state, const char *transaction,
+                              const char *destination)
+{
+    GuestRecord *record = registry_get_record(guest);
+
+    record->state = state;
+    g_free(record->transaction);
+    record->transaction = g_strdup(transaction);
+    g_free(record->destination);
+    record->destination = g_strdup(destination);
+    return record;
+}
+
+gboolean registry_journal(Guest *guest, GuestState state, const char *transaction,
+                          const char *destination, GError **error)
+{
+    return registry_journal_record(guest, copy_with(guest, state, transaction, destination), error);
+}
+
+void registry_journal_anyway(Guest *guest, GuestState state, GError **error)
+{
+    GuestRecord *record = copy_with(guest, state, NULL, NULL);
+    g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&guest->registry->lock);
+
+    if (state != GUEST_HERE) {
+        record->transaction = g_strdup(guest->record->transaction);
+        record->destination = g_strdup(guest->record->destination);
+    }
+    write_record(guest, record, error);
+    replace_record(guest, record);
+}
+
+GuestRecord *registry_get_record(Guest *guest)
+{
+    g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&guest->registry->lock);
+
+    return guest_record_copy(guest->record);
+}
+
+Vmm *registry_get_vmm(Guest *guest, GError **error)
+{
+    g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&guest->registry->lock);
+
+    if (!guest->vmm)
+        error_set(error, VMFERRY_ERROR_BUSY, "guest %s cannot be reached%s%s",
+                  guest->name, guest->trouble ? ": " : "",
+                  guest->trouble ? guest->trouble : "");
+    return guest->vmm;
+}
+
+void registry_set_vmm(Guest *guest, Vmm *vmm)
+{
+    g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&guest->registry->lock);
+
+    g_assert(!guest->vmm);
+    guest->vmm = vmm;
+    g_cond_broadcast(&guest->registry->changed);
+}
+
+void registry_set_trouble(Guest *guest, const char *text)
+{
+    g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&guest->registry->lock);
+
+    g_free(guest->trouble);
+    guest->trouble = g_strdup(text);
+}
+
+void registry_remove(Guest *guest)
+{
+    Registry *registry = guest->registry;
+    GSource *watch;
+
+    g_mutex_lock(&registry->lock);
+    if (guest->removed) {
+        g_mutex_unlock(&registry->lock);
+        return;
+    }
+    guest->removed = TRUE;
+    watch = g_steal_pointer(&guest->watch);
+    state_store_remove(registry->store, STORE_GUEST, guest->name);
+    if (guest->record->directory)
+        guest_directory_remove(guest->record->directory);
+    g_hash_table_remove(registry->guests, guest->name);
+    g_cond_broadcast(&registry->changed);
+    g_mutex_unlock(&registry->lock);
+    if (watch) {
+        g_source_destroy(watch);
+        g_source_unref(watch);
+    }
+}
+
+Guest *registry_find_process(Registry *registry, pid_t pid, uint64_t start_time)
+{
+    g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&registry->lock);
+    GHashTableIter iter;
+    Guest *guest;
+
+    g_hash_table_iter_init(&iter, registry->guests);
+    while (g_hash_table_iter_next(&iter, NULL, (gpointer *)&guest))
+        if (guest->record->pid == pid && guest->record->start_time == start_time)
+            return guest_ref(guest);
+    return NULL;
+}

@@ -1,0 +1,74 @@
+/*
+ * The guests of this host
+ *
+ * Theory of operation: a table from names to guests under one lock, with a
+ * condition that is signalled at each change.  A name is taken from the moment
+ * somebody begins to launch, adopt or receive a guest until its record is
+ * removed.
+ *
+ * Lock order: the registry's lock is taken before those of the transaction and
+ * event logs; nothing blocks on a VMM or a peer while it is held.  Writing a
+ * record does hold it: a state directory that hangs makes the agent hang, and
+ * leaves guests alone.
+ */
+#pragma once
+
+#include <glib.h>
+
+#include "agent/guest.h"
+#include "agent/store.h"
+
+struct Registry {
+    GMutex lock;
+    GCond changed;      /* any guest changed, or the agent stops */
+    GHashTable *guests; /* name → Guest */
+    StateStore *store;
+    char *boot_id;
+};
+
+Registry *registry_new(StateStore *store, const char *boot_id);
+void registry_free(Registry *registry);
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(Registry, registry_free)
+
+/* Takes a name for a new guest whose record is *record* (taken in any case),
+ * claimed as *claim*.  The record is not written yet. */
+Guest *registry_add(Registry *registry, GuestRecord *record, const char *claim, GError **error);
+
+Guest *registry_find(Registry *registry, const char *name, GError **error);
+
+/* All of them, sorted by name; free with g_ptr_array_unref(). */
+GPtrArray *registry_list(Registry *registry);
+
+/* Claims a guest that is HERE, reachable and unclaimed. */
+gboolean registry_claim(Guest *guest, const char *claim, GError **error);
+void registry_release(Guest *guest);
+
+/* For the claim's holder: writes the record in a new state and, if that
+ * worked, makes it the guest's.  *transaction* and *destination* may be NULL. */
+gboolean registry_journal(Guest *guest, GuestState state, const char *transaction,
+                          const char *destination, GError **error);
+
+/* The same with a whole new record (taken in any case). */
+gboolean registry_journal_record(Guest *guest, GuestRecord *record, GError **error);
+
+/* The same where the state holds even if it cannot be written (the record on
+ * disk then leads to the same place, see record.h); *error* tells of it. */
+void registry_journal_anyway(Guest *guest, GuestState state, GError **error);
+
+/* A copy of the record; free with guest_record_free(). */
+GuestRecord *registry_get_record(Guest *guest);
+
+/* The VMM, or NULL with *error* where it is not reached yet. */
+Vmm *registry_get_vmm(Guest *guest, GError **error);
+
+/* Gives the guest its VMM (taken), once. */
+void registry_set_vmm(Guest *guest, Vmm *vmm);
+
+/* Says why a guest is not as it should be (NULL: all is well). */
+void registry_set_trouble(Guest *guest, const char *text);
+
+/* Ends the agent's care: record, directory and name are free again. */
+void registry_remove(Guest *guest);
+
+/* A guest with this process, or NULL. */
+Guest *registry_find_process(Registry *registry, pid_t pid, uint64_t start_time);

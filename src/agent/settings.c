@@ -1,0 +1,298 @@
+#include "agent/settings.h"
+
+#include <string.h>
+#include <unistd.h>
+
+#include "agent/rate.h"
+#include "base/error.h"
+#include "base/fd.h"
+#include "wire/channel.h"
+
+#define MAP_RULE_LIMIT 256
+#define MAP_ARROW " => "
+
+static void map_rule_free(gpointer data)
+{
+    SettingsMapRule *rule = data;
+
+    g_free(rule->name);
+    g_free(rule->from);
+    g_free(rule->to);
+    g_free(rule);
+}
+
+AgentSettings *agent_settings_new(void)
+{
+    AgentSettings *settings = g_new0(AgentSettings, 1);
+
+    settings->listen = g_strdup_printf("0.0.0.0:%d", CHANNEL_DEFAULT_PORT);
+    settings->socket = g_strdup(SETTINGS_DEFAULT_SOCKET);
+    settings->state_dir = g_strdup("/var/lib/vmferry");
+    settings->runtime_dir = g_strdup("/run/vmferry");
+    settings->pki_dir = g_strdup("/etc/vmferry/pki");
+    settings->allow = g_new0(char *, 1);
+    settings->max_downtime_ms = 300;
+    settings->tracker = TRACKER_AUTO;
+    settings->rules = g_ptr_array_new_with_free_func(map_rule_free);
+    return settings;
+}
+
+void agent_settings_free(AgentSettings *settings)
+{
+    if (!settings)
+        return;
+    g_free(settings->listen);
+    g_free(settings->socket);
+    g_free(settings->state_dir);
+    g_free(settings->runtime_dir);
+    g_free(settings->pki_dir);
+    g_strfreev(settings->allow);
+    g_ptr_array_unref(settings->rules);
+    g_free(settings);
+}
+
+static gboolean set_path(char **field, const char *value, GError **error)
+{
+    if (!g_path_is_absolute(value)) {
+        error_set(error, VMFERRY_ERROR_INVALID, "\"%s\" is no absolute path", value);
+        return FALSE;
+    }
+    g_free(*field);
+    *field = g_strdup(value);
+    return TRUE;
+}
+
+static gboolean set_listen(AgentSettings *settings, const char *value, GError **error)
+{
+    g_autofree char *host = NULL;
+    guint16 port;
+
+    if (strcmp(value, "none") != 0 && !settings_split_address(value, &host, &port, error))
+        return FALSE;
+    g_free(settings->listen);
+    settings->listen = g_strdup(value);
+    return TRUE;
+}
+
+static gboolean set_socket(AgentSettings *settings, const char *value, GError **error)
+{
+    return set_path(&settings->socket, value, error);
+}
+
+static gboolean set_state_dir(AgentSettings *settings, const char *value, GError **error)
+{
+    return set_path(&settings->state_dir, value, error);
+}
+
+static gboolean set_runtime_dir(AgentSettings *settings, const char *value, GError **error)
+{
+    return set_path(&settings->runtime_dir, value, error);
+}
+
+static gboolean set_pki(AgentSettings *settings, const char *value, GError **error)
+{
+    return set_path(&settings->pki_dir, value, error);
+}
+
+static gboolean set_insecure(AgentSettings *settings, const char *value, GError **error)
+{
+    if (strcmp(value, "true") != 0 && strcmp(value, "false") != 0) {
+        error_set(error, VMFERRY_ERROR_INVALID, "\"%s\" is neither true nor false", value);
+        return FALSE;
+    }
+    settings->insecure = strcmp(value, "true") == 0;
+    return TRUE;
+}
+
+static gboolean set_allow(AgentSettings *settings, const char *value, GError **error)
+{
+    g_autoptr(GPtrArray) names = g_ptr_array_new_with_free_func(g_free);
+    g_auto(GStrv) words = g_strsplit_set(value, ", \t", -1);
+
+    for (char **word = words; *word; word++)
+        if (**word)
+            g_ptr_array_add(names, g_strdup(*word));
+    if (names->len == 0) {
+        /* An empty list would mean "everybody", which nobody writes down. */
+        error_set(error, VMFERRY_ERROR_INVALID,
+                  "names nobody; leave the key out to allow every peer of our CA");
+        return FALSE;
+    }
+    g_ptr_array_add(names, NULL);
+    g_strfreev(settings->allow);
+    settings->allow = (char **)g_ptr_array_free(g_steal_pointer(&names), FALSE);
+    return TRUE;
+}
+
+static gboolean set_bandwidth(AgentSettings *settings, const char *value, GError **error)
+{
+    return rate_parse(value, &settings->bandwidth, error);
+}
+
+static gboolean set_max_downtime(AgentSettings *settings, const char *value, GError **error)
+{
+    guint64 number;
+
+    if (!g_ascii_string_to_unsigned(value, 10, 1, 3600000, &number, NULL)) {
+        error_set(error, VMFERRY_ERROR_INVALID,
+                  "\"%s\" is no number of milliseconds (1 to 3600000)", value);
+        return FALSE;
+    }
+    settings->max_downtime_ms = (guint)number;
+    return TRUE;
+}
+
+static gboolean set_tracker(AgentSettings *settings, const char *value, GError **error)
+{
+    if (tracker_kind_from_name(value, &settings->tracker))
+        return TRUE;
+    error_set(error, VMFERRY_ERROR_INVALID,
+              "\"%s\" is no tracker: use auto, pagemap-scan or uffd-sync", value);
+    return FALSE;
+}
+
+static const struct {
+    const char *key;
+    gboolean (*set)(AgentSettings *settings, const char *value, GError **error);
+} keys[] = {
+    {"listen", set_listen},
+    {"socket", set_socket},
+    {"state-dir", set_state_dir},
+    {"runtime-dir", set_runtime_dir},
+    {"pki", set_pki},
+    {"insecure", set_insecure},
+    {"allow", set_allow},
+    {"bandwidth", set_bandwidth},
+    {"max-downtime", set_max_downtime},
+    {"tracker", set_tracker},
+};
+
+static gboolean set_key(AgentSettings *settings, const char *key, const char *value, GError **error)
+{
+    g_autoptr(GString) known = g_string_new(NULL);
+
+    for (guint i = 0; i < G_N_ELEMENTS(keys); i++) {
+        if (strcmp(key, keys[i].key) == 0)
+            return keys[i].set(settings, value, error);
+        g_string_append_printf(known, "%s%s", i ? ", " : "", keys[i].key);
+    }
+    error_set(error, VMFERRY_ERROR_INVALID, "unknown key; there are %s", known->str);
+    return FALSE;
+}
+
+static gboolean add_map_rule(AgentSettings *settings, const char *key, const char *value,
+                             GError **error)
+{
+    const char *arrow = strstr(value, MAP_ARROW);
+    SettingsMapRule *rule;
+
+    if (!arrow || arrow == value || arrow[strlen(MAP_ARROW)] == '\0' ||
+        strstr(arrow + 1, MAP_ARROW)) {
+        error_set(error, VMFERRY_ERROR_INVALID, "write a rule as FROM => TO");
+        return FALSE;
+    }
+    if (settings->rules->len >= MAP_RULE_LIMIT) {
+        error_set(error, VMFERRY_ERROR_INVALID, "more than %d rules", MAP_RULE_LIMIT);
+        return FALSE;
+    }
+    rule = g_new0(SettingsMapRule, 1);
+    rule->name = g_strdup(key);
+    rule->from = g_strndup(value, (gsize)(arrow - value));
+    rule->to = g_strdup(arrow + strlen(MAP_ARROW));
+    g_strstrip(rule->from);
+    g_strstrip(rule->to);
+    g_ptr_array_add(settings->rules, rule);
+    return TRUE;
+}
+
+typedef gboolean (*ApplyKey)(AgentSettings *settings, const char *key, const char *value,
+                             GError **error);
+
+static gboolean apply_group(AgentSettings *settings, GKeyFile *file, const char *group,
+                            ApplyKey apply, const char *origin, GError **error)
+{
+    g_auto(GStrv) names = g_key_file_get_keys(file, group, NULL, NULL);
+
+    for (char **name = names; name && *name; name++) {
+        g_autoptr(GError) problem = NULL;
+        g_autofree char *value = g_key_file_get_string(file, group, *name, &problem);
+
+        if (!value)
+            error_set(error, VMFERRY_ERROR_INVALID, "%s: [%s] %s: %s", origin, group, *name,
+                      problem->message);
+        else if (apply(settings, *name, g_strstrip(value), error))
+            continue;
+        else
+            g_prefix_error(error, "%s: [%s] %s: ", origin, group, *name);
+        return FALSE;
+    }
+    return TRUE;
+}
+
+gboolean agent_settings_parse(AgentSettings *settings, const char *text, size_t length,
+                              const char *origin, GError **error)
+{
+    g_autoptr(GKeyFile) file = g_key_file_new();
+    g_autoptr(GError) problem = NULL;
+    g_auto(GStrv) groups = NULL;
+
+    if (!g_key_file_load_from_data(file, text, length, G_KEY_FILE_NONE, &problem) &&
+        !(g_error_matches(problem, G_KEY_FILE_ERROR, G_KEY_FILE_ERROR_PARSE) && length == 0)) {
+        error_set(error, VMFERRY_ERROR_INVALID, "%s: %s", origin, problem->message);
+        return FALSE;
+    }
+    groups = g_key_file_get_groups(file, NULL);
+    for (char **group = groups; *group; group++) {
+        if (strcmp(*group, "agent") == 0) {
+            if (!apply_group(settings, file, *group, set_key, origin, error))
+                return FALSE;
+        } else if (strcmp(*group, "map") == 0) {
+            if (!apply_group(settings, file, *group, add_map_rule, origin, error))
+                return FALSE;
+        } else {
+            error_set(error, VMFERRY_ERROR_INVALID,
+                      "%s: [%s]: unknown group; there are [agent] and [map]", origin, *group);
+            return FALSE;
+        }
+    }
+    return TRUE;
+}
+
+gboolean agent_settings_load(AgentSettings *settings, const char *path, gboolean required,
+                             GError **error)
+{
+    g_autofree char *text = NULL;
+    size_t length;
+
+    if (!required && access(path, F_OK) != 0)
+        return TRUE;
+    text = file_read(path, SETTINGS_FILE_LIMIT, &length, error);
+    return text && agent_settings_parse(settings, text, length, path, error);
+}
+
+gboolean settings_split_address(const char *address, char **ret_host, guint16 *ret_port,
+                                GError **error)
+{
+    const char *colon = strrchr(address, ':');
+    const char *bracket = strrchr(address, ']');
+    g_autofree char *host = NULL;
+    guint64 port = CHANNEL_DEFAULT_PORT;
+
+    /* More than one colon without brackets is an IPv6 address without a port. */
+    if (colon && (bracket ? colon < bracket : strchr(address, ':') != colon))
+        colon = NULL;
+    host = colon ? g_strndup(address, (gsize)(colon - address)) : g_strdup(address);
+    if (host[0] == '[' && g_str_has_suffix(host, "]")) {
+        memmove(host, host + 1, strlen(host));
+        host[strlen(host) - 1] = '\0';
+    }
+    if ((colon && !g_ascii_string_to_unsigned(colon + 1, 10, 0, 65535, &port, NULL)) ||
+        (!colon && host[0] == '\0')) {
+        error_set(error, VMFERRY_ERROR_INVALID,
+                  "\"%s\" is no address: write ADDR:PORT, [V6]:PORT or none", address);
+        return FALSE;
+    }
+    *ret_host = host[0] ? g_steal_pointer(&host) : g_strdup("0.0.0.0");
+    *ret_port = (guint16)port;
+    return TRUE;
+}

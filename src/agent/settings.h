@@ -1,0 +1,54 @@
+/*
+ * The agent's settings and its configuration file
+ *
+ * Every setting has a default, a key in agent.conf and (most of them) an
+ * option of `vmferry agent`; options win over the file.  man 5
+ * vmferry-agent.conf describes the file.  Unknown groups and keys are errors:
+ * a misspelt `allow` must not open the door.
+ */
+#pragma once
+
+#include <glib.h>
+#include <stdint.h>
+
+#include "memory/tracker_kind.h"
+
+#define SETTINGS_DEFAULT_SOCKET "/run/vmferry/agent.sock"
+#define SETTINGS_FILE_LIMIT (256u << 10)
+
+typedef struct {
+    char *name; /* the rule's name, its key in the file */
+    char *from;
+    char *to;
+} SettingsMapRule;
+
+typedef struct {
+    char *listen;      /* "ADDR:PORT", or "none" */
+    char *socket;      /* control socket */
+    char *state_dir;   /* what must survive a reboot */
+    char *runtime_dir; /* sockets and logs of guests */
+    char *pki_dir;
+    gboolean insecure; /* plain text between agents */
+    char **allow;      /* peer names; empty: every peer with a certificate of our CA */
+    uint64_t bandwidth; /* default for moves from here, bytes a second, 0: no limit */
+    guint max_downtime_ms;
+    TrackerKind tracker;
+    GPtrArray *rules;  /* of SettingsMapRule, in the file's order */
+} AgentSettings;
+
+AgentSettings *agent_settings_new(void);
+void agent_settings_free(AgentSettings *settings);
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(AgentSettings, agent_settings_free)
+
+/* Reads *path* over what is in *settings*.  A missing file is an error only
+ * where it is *required*. */
+gboolean agent_settings_load(AgentSettings *settings, const char *path, gboolean required,
+                             GError **error);
+
+/* The same from text (*origin* names it in errors). */
+gboolean agent_settings_parse(AgentSettings *settings, const char *text, size_t length,
+                              const char *origin, GError **error);
+
+/* Splits ADDR:PORT, [V6]:PORT, ADDR or :PORT; free *ret_host with g_free(). */
+gboolean settings_split_address(const char *address, char **ret_host, guint16 *ret_port,
+                                GError **error);

@@ -1,0 +1,339 @@
+#include "agent/transactions.h"
+
+#include <string.h>
+
+#include "agent/name.h"
+#include "base/error.h"
+#include "base/log.h"
+
+#define SECONDS_A_DAY (24 * 60 * 60)
+
+typedef enum { STEP_PENDING, STEP_COMMITTED, STEP_ABORTED, STEP_LOST } Step;
+
+static const char *const step_names[] = {
+    [STEP_PENDING] = "pending",
+    [STEP_COMMITTED] = "committed",
+    [STEP_ABORTED] = "aborted",
+    [STEP_LOST] = "lost",
+};
+G_STATIC_ASSERT(G_N_ELEMENTS(step_names) == STEP_LOST + 1);
+
+typedef struct {
+    char *id;
+    char *guest; /* NULL: only asked for, never begun; not on disk */
+    char *boot_id;
+    int64_t updated;
+    Step step;
+    gboolean settled;
+} Transaction;
+
+struct TransactionLog {
+    StateStore *store;
+    char *boot_id;
+    GMutex lock;       /* protects all below, and the order of writes */
+    GHashTable *by_id; /* of Transaction */
+};
+
+static void transaction_free(gpointer data)
+{
+    Transaction *transaction = data;
+
+    if (!transaction)
+        return;
+    g_free(transaction->id);
+    g_free(transaction->guest);
+    g_free(transaction->boot_id);
+    g_free(transaction);
+}
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(Transaction, transaction_free)
+
+static int64_t now_seconds(void)
+{
+    return g_get_real_time() / G_USEC_PER_SEC;
+}
+
+static json_t *to_json(const Transaction *transaction, Step step)
+{
+    return json_pack("{s:i, s:s, s:s, s:s, s:s, s:I}", "format", 1, "transaction", transaction->id,
+                     "guest", transaction->guest, "outcome", step_names[step], "boot_id",
+                     transaction->boot_id, "updated", (json_int_t)transaction->updated);
+}
+
+static Transaction *from_json(json_t *object, GError **error)
+{
+    g_autoptr(Transaction) transaction = g_new0(Transaction, 1);
+    const char *id, *guest, *outcome, *boot_id;
+    uint64_t updated, format;
+
+    if (!json_get_count(object, "format", 1, &format, error) ||
+        !json_get_text(object, "transaction", &id, error) || !transaction_id_check(id, error) ||
+        !json_get_text(object, "guest", &guest, error) || !guest_name_check(guest, error) ||
+        !json_get_text(object, "outcome", &outcome, error) ||
+        !json_get_text(object, "boot_id", &boot_id, error) ||
+        !json_get_count(object, "updated", G_MAXINT64, &updated, error))
+        return NULL;
+    transaction->id = g_strdup(id);
+    transaction->guest = g_strdup(guest);
+    transaction->boot_id = g_strdup(boot_id);
+    transaction->updated = (int64_t)updated;
+    for (guint step = 0; step < G_N_ELEMENTS(step_names); step++) {
+        if (strcmp(outcome, step_names[step]) == 0) {
+            transaction->step = (Step)step;
+            transaction->settled = step == STEP_COMMITTED;
+            return g_steal_pointer(&transaction);
+        }
+    }
+    error_set(error, VMFERRY_ERROR_INVALID, "\"%.32s\" is no outcome", outcome);
+    return NULL;
+}
+
+/* With the lock held.  The new step is on record before it holds in memory. */
+static gboolean write_step(TransactionLog *log, Transaction *transaction, Step step,
+                           gboolean durable, GError **error)
+{
+    g_autoptr(json_t) record = NULL;
+
+    transaction->updated = now_seconds();
+    if (transaction->guest) {
+        record = to_json(transaction, step);
+        if (!state_store_write(log->store, STORE_TRANSACTION, transaction->id, record, durable,
+                               error))
+            return FALSE;
+    }
+    transaction->step = step;
+    return TRUE;
+}
+
+/* For steps that hold even if the disk is full: a record that still says
+ * "pending" leads a restarted agent to the same place. */
+static void write_step_anyway(TransactionLog *log, Transaction *transaction, Step step)
+{
+    g_autoptr(GError) error = NULL;
+
+    if (!write_step(log, transaction, step, FALSE, &error)) {
+        log_warning("transaction %s: %s", transaction->id, error->message);
+        transaction->step = step;
+    }
+}
+
+static void forget(TransactionLog *log, Transaction *transaction)
+{
+    if (transaction->guest)
+        state_store_remove(log->store, STORE_TRANSACTION, transaction->id);
+    g_hash_table_remove(log->by_id, transaction->id);
+}
+
+static gboolean is_too_old(const Transaction *transaction)
+{
+    return transaction->step != STEP_PENDING &&
+           transaction->updated < now_seconds() - (int64_t)TRANSACTION_KEEP_DAYS * SECONDS_A_DAY;
+}
+
+/* With the lock held: drops what is too old, and the oldest aborted ones
+ * beyond the limit.  Pending and young committed records stay in any case:
+ * forgetting one would answer "aborted" for a guest that runs here. */
+static void prune(TransactionLog *log)
+{
+    g_autoptr(GPtrArray) old = g_ptr_array_new();
+    Transaction *transaction, *oldest = NULL;
+    guint aborted = 0;
+    GHashTableIter iter;
+
+    g_hash_table_iter_init(&iter, log->by_id);
+    while (g_hash_table_iter_next(&iter, NULL, (gpointer *)&transaction)) {
+        if (is_too_old(transaction)) {
+            g_ptr_array_add(old, transaction);
+        } else if (transaction->step == STEP_ABORTED) {
+            aborted++;
+            if (!oldest || transaction->updated < oldest->updated)
+                oldest = transaction;
+        }
+    }
+    if (aborted > TRANSACTION_KEEP_ABORTED)
+        g_ptr_array_add(old, oldest);
+    for (guint i = 0; i < old->len; i++)
+        forget(log, old->pdata[i]);
+}
+
+static gboolean load_one(TransactionLog *log, const char *id, GError **error)
+{
+    g_autoptr(json_t) object = state_store_read(log->store, STORE_TRANSACTION, id, error);
+    g_autoptr(Transaction) transaction = object ? from_json(object, error) : NULL;
+
+    if (!transaction)
+        return FALSE;
+    if (strcmp(transaction->id, id) != 0) {
+        error_set(error, VMFERRY_ERROR_INVALID, "it is of transaction %s", transaction->id);
+        return FALSE;
+    }
+    if (transaction->step == STEP_PENDING && strcmp(transaction->boot_id, log->boot_id) == 0)
+        write_step_anyway(log, transaction, STEP_ABORTED);
+    g_hash_table_replace(log->by_id, transaction->id, transaction);
+    g_steal_pointer(&transaction);
+    return TRUE;
+}
+
+static Transaction *add_new(TransactionLog *log, const char *id, const char *guest, Step step)
+{
+    Transaction *transaction = g_new0(Transaction, 1);
+
+    transaction->id = g_strdup(id);
+    transaction->guest = g_strdup(guest);
+    transaction->boot_id = g_strdup(log->boot_id);
+    transaction->updated = now_seconds();
+    transaction->step = step;
+    g_hash_table_replace(log->by_id, transaction->id, transaction);
+    return transaction;
+}
+
+TransactionLog *transaction_log_open(StateStore *store, const char *boot_id, GError **error)
+{
+    g_autoptr(GPtrArray) ids = state_store_list(store, STORE_TRANSACTION, error);
+    TransactionLog *log;
+
+    if (!ids)
+        return NULL;
+    log = g_new0(TransactionLog, 1);
+    log->store = store;
+    log->boot_id = g_strdup(boot_id);
+    g_mutex_init(&log->lock);
+    log->by_id = g_hash_table_new_full(g_str_hash, g_str_equal, NULL, transaction_free);
+    for (guint i = 0; i < ids->len; i++) {
+        g_autoptr(GError) problem = NULL;
+
+        /* It was begun, and what became of it cannot be read: "aborted" would
+         * be a guess.  The file stays, so that the answer stays. */
+        if (!load_one(log, ids->pdata[i], &problem)) {
+            log_error("the record of transaction %s cannot be used, its outcome is lost: %s",
+                      (char *)ids->pdata[i], problem->message);
+            add_new(log, ids->pdata[i], NULL, STEP_LOST);
+        }
+    }
+    prune(log);
+    return log;
+}
+
+void transaction_log_close(TransactionLog *log)
+{
+    if (!log)
+        return;
+    g_hash_table_unref(log->by_id);
+    g_mutex_clear(&log->lock);
+    g_free(log->boot_id);
+    g_free(log);
+}
+
+gboolean transaction_log_begin(TransactionLog *log, const char *id, const char *guest,
+                               GError **error)
+{
+    g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&log->lock);
+    Transaction *transaction;
+
+    if (!transaction_id_check(id, error) || !guest_name_check(guest, error))
+        return FALSE;
+    transaction = g_hash_table_lookup(log->by_id, id);
+    if (transaction) {
+        error_set(error, VMFERRY_ERROR_REFUSED, "transaction %s is %s already", id,
+                  step_names[transaction->step]);
+        return FALSE;
+    }
+    transaction = add_new(log, id, guest, STEP_PENDING);
+    if (!write_step(log, transaction, STEP_PENDING, TRUE, error)) {
+        g_hash_table_remove(log->by_id, id);
+        return FALSE;
+    }
+    return TRUE;
+}
+
+gboolean transaction_log_commit(TransactionLog *log, const char *id, GError **error)
+{
+    g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&log->lock);
+    Transaction *transaction = g_hash_table_lookup(log->by_id, id);
+
+    if (!transaction || transaction->step != STEP_PENDING ||
+        strcmp(transaction->boot_id, log->boot_id) != 0) {
+        error_set(error, VMFERRY_ERROR_REFUSED, "transaction %s is %s, not pending", id,
+                  transaction ? step_names[transaction->step] : "unknown");
+        return FALSE;
+    }
+    return write_step(log, transaction, STEP_COMMITTED, FALSE, error);
+}
+
+void transaction_log_settle(TransactionLog *log, const char *id)
+{
+    g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&log->lock);
+    Transaction *transaction = g_hash_table_lookup(log->by_id, id);
+
+    if (transaction && transaction->step == STEP_COMMITTED)
+        transaction->settled = TRUE;
+}
+
+gboolean transaction_log_abort(TransactionLog *log, const char *id)
+{
+    g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&log->lock);
+    Transaction *transaction = g_hash_table_lookup(log->by_id, id);
+
+    if (!transaction || transaction->step == STEP_ABORTED)
+        return TRUE;
+    if (transaction->step != STEP_PENDING)
+        return FALSE;
+    write_step_anyway(log, transaction, STEP_ABORTED);
+    prune(log);
+    return TRUE;
+}
+
+gboolean transaction_log_reopen(TransactionLog *log, const char *id)
+{
+    g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&log->lock);
+    Transaction *transaction = g_hash_table_lookup(log->by_id, id);
+
+    if (!transaction || transaction->step != STEP_COMMITTED)
+        return FALSE;
+    transaction->settled = FALSE;
+    return TRUE;
+}
+
+void transaction_log_lose(TransactionLog *log, const char *id)
+{
+    g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&log->lock);
+    Transaction *transaction = g_hash_table_lookup(log->by_id, id);
+
+    if (transaction && transaction->step == STEP_COMMITTED)
+        write_step_anyway(log, transaction, STEP_LOST);
+}
+
+static TransactionOutcome tell(TransactionLog *log, const Transaction *transaction)
+{
+    switch (transaction->step) {
+    case STEP_PENDING:
+        return strcmp(transaction->boot_id, log->boot_id) == 0 ? OUTCOME_PENDING : OUTCOME_LOST;
+    case STEP_COMMITTED:
+        return transaction->settled ? OUTCOME_COMMITTED : OUTCOME_PENDING;
+    case STEP_ABORTED:
+        return OUTCOME_ABORTED;
+    case STEP_LOST:
+        return OUTCOME_LOST;
+    }
+    return OUTCOME_LOST;
+}
+
+TransactionOutcome transaction_log_resolve(TransactionLog *log, const char *id)
+{
+    g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&log->lock);
+    Transaction *transaction = g_hash_table_lookup(log->by_id, id);
+
+    if (transaction)
+        return tell(log, transaction);
+    /* Only in memory: a start that comes late needs a connection to this very
+     * process, and strangers' questions must not fill the disk. */
+    add_new(log, id, NULL, STEP_ABORTED);
+    prune(log);
+    return OUTCOME_ABORTED;
+}
+
+guint transaction_log_count(TransactionLog *log)
+{
+    g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&log->lock);
+
+    return g_hash_table_size(log->by_id);
+}

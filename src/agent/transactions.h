@@ -1,0 +1,75 @@
+/*
+ * The destination's memory of moves
+ *
+ * Theory of operation: a move has a transaction.  Its destination writes down
+ * what became of it, because after a lost word only that record decides which
+ * of two hosts owns the guest.
+ *
+ *     begin ──► PENDING ──commit──► COMMITTED ──settle──► told to the source
+ *                  │                    │
+ *                abort                 lose (after a restart)
+ *                  ▼                    ▼
+ *               ABORTED                LOST
+ *
+ * Rules:
+ *  - One lock covers every step, so a question answered "aborted" and a commit
+ *    of the same transaction cannot both happen.
+ *  - begin is durable: after a crash of the whole host the record is there.
+ *    Commit needs only the page cache, for a record that still reads "pending"
+ *    after a reboot is answered "lost": nobody can know.
+ *  - A transaction that nobody heard of is "aborted", and is remembered as
+ *    that, so that it cannot begin later.
+ *  - "Committed" is told only when the guest was seen to be here (settled).
+ *    Before, the answer is "pending": an agent that was killed in between may
+ *    have to say "lost" instead.
+ *  - Pending records of this boot are aborted when the agent starts: the
+ *    connection that could have committed them is gone.
+ *
+ * Limits: aborted records are kept up to TRANSACTION_KEEP_ABORTED, committed
+ * and lost ones for TRANSACTION_KEEP_DAYS.  A source that asks later than that
+ * is told "aborted".
+ */
+#pragma once
+
+#include <glib.h>
+
+#include "agent/store.h"
+#include "wire/messages.h"
+
+#define TRANSACTION_KEEP_ABORTED 1024
+#define TRANSACTION_KEEP_DAYS 30
+
+typedef struct TransactionLog TransactionLog;
+
+/* Reads the records there are.  *store* must outlive the log. */
+TransactionLog *transaction_log_open(StateStore *store, const char *boot_id, GError **error);
+void transaction_log_close(TransactionLog *log);
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(TransactionLog, transaction_log_close)
+
+/* VMFERRY_ERROR_REFUSED where it was ended (also by a question) before. */
+gboolean transaction_log_begin(TransactionLog *log, const char *id, const char *guest,
+                               GError **error);
+
+/* VMFERRY_ERROR_REFUSED unless it is pending. */
+gboolean transaction_log_commit(TransactionLog *log, const char *id, GError **error);
+
+/* The guest of a committed transaction runs: from now on it may be told. */
+void transaction_log_settle(TransactionLog *log, const char *id);
+
+/* Not moved.  FALSE where it was committed before (there is no way back) or is
+ * lost. */
+gboolean transaction_log_abort(TransactionLog *log, const char *id);
+
+/* After a restart: a committed transaction whose guest must be looked at
+ * first.  FALSE where it is not committed. */
+gboolean transaction_log_reopen(TransactionLog *log, const char *id);
+
+/* After a restart: committed, but the guest is gone and may or may not have
+ * run. */
+void transaction_log_lose(TransactionLog *log, const char *id);
+
+/* The answer to a source that asks. */
+TransactionOutcome transaction_log_resolve(TransactionLog *log, const char *id);
+
+/* How many are remembered. */
+guint transaction_log_count(TransactionLog *log);

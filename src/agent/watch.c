@@ -1,0 +1,164 @@
+#include "agent/watch.h"
+
+#include <glib-unix.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/log.h"
+
+typedef struct {
+    AgentContext *context;
+    Guest *guest;
+    int pidfd;
+} Watch;
+
+static void watch_free(gpointer data)
+{
+    Watch *watch = data;
+
+    close(watch->pidfd);
+    guest_unref(watch->guest);
+    g_free(watch);
+}
+
+void watch_bury(AgentContext *context, Guest *guest)
+{
+    g_autoptr(GuestRecord) record = registry_get_record(guest);
+    Vmm *vmm = registry_get_vmm(guest, NULL);
+    g_autofree char *words = vmm ? vmm_get_last_words(vmm) : NULL;
+    g_autofree char *shown = words ? g_utf8_make_valid(words, -1) : NULL;
+    g_autoptr(json_t) data = json_object();
+
+    /* It may be a child of ours; then somebody has to take its exit status. */
+    if (record->pid > 0)
+        waitpid(record->pid, NULL, WNOHANG);
+    if (shown)
+        g_strstrip(shown);
+    if (shown && *shown)
+        json_object_set_new(data, "last_words", json_string(shown));
+    registry_remove(guest);
+    event_log_add(context->events, guest->name, "ended", json_incref(data),
+                  "its process %d has ended%s%s", (int)record->pid, shown && *shown ? ": " : "",
+                  shown ? shown : "");
+}
+
+static gboolean claim_dead(Guest *guest)
+{
+    g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&guest->registry->lock);
+
+    guest->process_gone = TRUE;
+    g_cond_broadcast(&guest->registry->changed);
+    if (guest->claim || guest->removed)
+        return FALSE;
+    guest->claim = "bury";
+    return TRUE;
+}
+
+static gboolean on_process_ended(gint fd, GIOCondition condition, gpointer data)
+{
+    Watch *watch = data;
+    g_autoptr(Guest) guest = guest_ref(watch->guest);
+
+    if (claim_dead(guest))
+        watch_bury(watch->context, guest);
+    return G_SOURCE_REMOVE;
+}
+
+void watch_guest(AgentContext *context, Guest *guest)
+{
+    g_autoptr(GuestRecord) record = registry_get_record(guest);
+    int pidfd = (int)syscall(SYS_pidfd_open, record->pid, 0);
+    Watch *watch;
+    GSource *source;
+
+    if (pidfd < 0) {
+        if (claim_dead(guest))
+            watch_bury(context, guest);
+        return;
+    }
+    watch = g_new0(Watch, 1);
+    *watch = (Watch){context, guest_ref(guest), pidfd};
+    source = g_unix_fd_source_new(pidfd, G_IO_IN);
+    g_source_set_callback(source, G_SOURCE_FUNC(on_process_ended), watch, watch_free);
+    g_mutex_lock(&guest->registry->lock);
+    if (!guest->watch && !guest->removed)
+        guest->watch = g_source_ref(source);
+    g_mutex_unlock(&guest->registry->lock);
+    if (guest->watch == source)
+        g_source_attach(source, context->main);
+    g_source_unref(source);
+}
+
+void watch_release(AgentContext *context, Guest *guest)
+{
+    gboolean dead;
+
+    g_mutex_lock(&guest->registry->lock);
+    dead = guest->process_gone && !guest->removed;
+    if (!dead)
+        guest->claim = NULL;
+    g_cond_broadcast(&guest->registry->changed);
+    g_mutex_unlock(&guest->registry->lock);
+    if (dead)
+        watch_bury(context, guest);
+}
+
+/* Takes a new run state where the guest is still nobody's. */
+static gboolean note_run_state(Guest *guest, VmmRunState state)
+{
+    g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&guest->registry->lock);
+    gboolean news = !guest->claim && !guest->removed && guest->run_state != state;
+
+    if (news)
+        guest->run_state = state;
+    return news;
+}
+
+static gboolean is_idle(Guest *guest)
+{
+    g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&guest->registry->lock);
+
+    return guest->vmm && !guest->claim && !guest->removed && guest->record->state == GUEST_HERE;
+}
+
+static void poll_guest(AgentContext *context, Guest *guest)
+{
+    VmmRunState state;
+
+    if (!is_idle(guest) || !vmm_get_run_state(registry_get_vmm(guest, NULL), &state, NULL) ||
+        state == VMM_RUN_STATE_GONE || !note_run_state(guest, state))
+        return;
+    event_log_add(context->events, guest->name, vmm_run_state_name(state), NULL, "is %s",
+                  vmm_run_state_name(state));
+}
+
+static void wait_for_next_turn(AgentContext *context)
+{
+    gint64 until = g_get_monotonic_time() + WATCH_INTERVAL_MS * 1000;
+    g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&context->registry->lock);
+
+    while (!agent_context_is_stopping(context) &&
+           g_cond_wait_until(&context->registry->changed, &context->registry->lock, until))
+        ;
+}
+
+static gpointer poll_guests(gpointer data)
+{
+    AgentContext *context = data;
+
+    while (!agent_context_is_stopping(context)) {
+        g_autoptr(GPtrArray) guests = registry_list(context->registry);
+
+        for (guint i = 0; i < guests->len && !agent_context_is_stopping(context); i++)
+            poll_guest(context, guests->pdata[i]);
+        wait_for_next_turn(context);
+    }
+    return NULL;
+}
+
+void watch_start_polling(AgentContext *context)
+{
+    agent_context_spawn(context, "poll-guests", poll_guests, context);
+}
