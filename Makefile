@@ -43,6 +43,7 @@ bench: all
 	scripts/bootstrap lab
 	lab/lab prepare
 	scripts/as-root bench/migrate.py
+	scripts/as-root bench/idle.py
 
 # Fuzzes until stopped, or for SECONDS in all.
 SECONDS ?= 3600

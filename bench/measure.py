@@ -1,0 +1,91 @@
+"""What a move costs, seen from outside: the same ruler for every contender."""
+
+import threading
+import time
+from dataclasses import dataclass
+
+from vmferry_lab import cpu_seconds
+
+BASE_SECONDS = 3.0    # how long the guest's own use of CPU is watched before a move
+WATCH_SECONDS = 0.01  # how often a process that may end is looked at
+SETTLE_BEATS = 100    # beats waited for after a move
+
+
+@dataclass
+class Sample:
+    """One move."""
+
+    total_ms: float           # as the contender reports it
+    wall_ms: float            # from the order to its completion, as its user sees it
+    downtime_ms: float        # as the contender reports it
+    gap_ms: float             # longest silence of the heartbeat, less its interval
+    wire_bytes: int           # both directions, as the hosts' interfaces count
+    cpu_s: float              # spent on the move by all processes of both sides
+    prestart_cpu_s: float     # spent on starting the destination before the clock ran
+    rounds: int
+    peak_memory_bytes: int    # of the larger agent; 0 for QEMU
+
+
+class CpuWatch:
+    """CPU seconds of a process since the watch began, also after its end."""
+
+    def __init__(self, pid: int):
+        self._pid = pid
+        self._first = self._last = cpu_seconds(pid)
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._thread.start()
+
+    def _look(self) -> bool:
+        try:
+            self._last = max(self._last, cpu_seconds(self._pid))
+        except (FileNotFoundError, ProcessLookupError):
+            return False
+        return True
+
+    def _watch(self) -> None:
+        while not self._done.wait(WATCH_SECONDS) and self._look():
+            pass
+
+    def finish(self) -> float:
+        self._done.set()
+        self._thread.join()
+        self._look()
+        return self._last - self._first
+
+
+class Ruler:
+    """Reads counters before and after a move: start(), the move, stop()."""
+
+    def __init__(self, lab, heartbeat, source_pid: int, helpers: list[int]):
+        """*helpers*: agents, or a QEMU that waits; they outlive the move."""
+        self.lab = lab
+        self.heartbeat = heartbeat
+        self.source_pid = source_pid
+        self.helpers = helpers
+        before = cpu_seconds(source_pid)
+        time.sleep(BASE_SECONDS)
+        self._base_rate = (cpu_seconds(source_pid) - before) / BASE_SECONDS
+
+    def start(self) -> None:
+        self._helper_cpu = {pid: cpu_seconds(pid) for pid in self.helpers}
+        self._wire = self._all_bytes()
+        self._source_watch = CpuWatch(self.source_pid)
+        self._started_ms = time.monotonic() * 1e3
+
+    def stop(self, destination_pids: list[int]) -> None:
+        self.wall_ms = time.monotonic() * 1e3 - self._started_ms
+        pids = {*self.helpers, *destination_pids}
+        others = sum(cpu_seconds(pid) - self._helper_cpu.get(pid, 0) for pid in pids)
+        own_use = self._base_rate * self.wall_ms / 1e3
+        self.cpu_s = self._source_watch.finish() + others - own_use
+        self.wire_bytes = self._all_bytes() - self._wire
+
+    def gap_ms(self) -> float:
+        """The client's downtime, once the guest has beaten on for a while."""
+        self.heartbeat.wait(SETTLE_BEATS)
+        self.heartbeat.check()
+        return self.heartbeat.downtime_ms(since_ms=self._started_ms - 200)
+
+    def _all_bytes(self) -> int:
+        return sum(self.lab.link.bytes_from(host.name) for host in self.lab.hosts)
