@@ -196,6 +196,7 @@ static void complete(SourceMove *move)
     g_autoptr(GError) error = NULL;
 
     move->report->status = MIGRATE_COMPLETED;
+    move->report->start_ms = source_lap_ms(move);
     move->report->downtime_ms = clock_ns_to_ms(clock_now_ns() - move->paused_ns);
     move->report->total_ms = clock_ns_to_ms(clock_now_ns() - move->started_ns);
     host->journal(SOURCE_JOURNAL_GONE, move->transaction, host->user, NULL);

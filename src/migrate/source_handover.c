@@ -14,15 +14,27 @@
 #define RESUME_ATTEMPTS 50
 #define RESUME_PAUSE_NS 200000000ULL
 
+double source_lap_ms(SourceMove *move)
+{
+    uint64_t now = clock_now_ns();
+    double ms = clock_ns_to_ms(now - move->lap_ns);
+
+    move->lap_ns = now;
+    return ms;
+}
+
 /* From here to source_give_word() the guard resumes the guest if we die. */
 gboolean source_pause(SourceMove *move, GError **error)
 {
     if (!source_not_cancelled(move, error) ||
         !guard_set_duty(move->guard, GUARD_RESUME, error))
         return FALSE;
-    move->paused_ns = clock_now_ns();
+    move->paused_ns = move->lap_ns = clock_now_ns();
     move->paused = TRUE;
-    return vmm_pause(move->job->vmm, error) && !fault_point("source.paused", error);
+    if (!vmm_pause(move->job->vmm, error) || fault_point("source.paused", error))
+        return FALSE;
+    move->report->pause_ms = source_lap_ms(move);
+    return TRUE;
 }
 
 /* The guest must run again, whatever it takes: another process may hold its
@@ -95,10 +107,12 @@ gboolean source_last_round(SourceMove *move, GError **error)
     /* On top of what was dirty when the decision fell. */
     if (!tracker_collect(move->tracker, move->dirty, error) || !source_send_round(move, error))
         return FALSE;
+    move->report->pages_ms = source_lap_ms(move);
     state = vmm_save_device_state(move->job->vmm, error);
     if (!state || fault_point("source.device-state-saved", error) ||
         !send_late_pages(move, error))
         return FALSE;
+    move->report->save_ms = source_lap_ms(move);
     if (move->job->options.verify && !digest_send_all(move->memory, move->channel, error))
         return FALSE;
     return send_device_state(move, state, error) &&
@@ -122,6 +136,7 @@ gboolean source_await_ready(SourceMove *move, GError **error)
             return FALSE;
         }
     }
+    move->report->prepare_ms = source_lap_ms(move);
     return TRUE;
 }
 

@@ -13,7 +13,7 @@ typedef struct {
     GCancellable *cancellable;
     MigrateReport *report;
     MigrateProgress progress;
-    uint64_t started_ns, paused_ns, last_progress_ns;
+    uint64_t started_ns, paused_ns, last_progress_ns, lap_ns;
 
     VmmDescription *description;
     GuestMemory *memory;
@@ -45,6 +45,9 @@ gboolean source_await(SourceMove *move, FrameType type, int timeout_ms, Frame *r
 
 /* FALSE once the user has cancelled. */
 gboolean source_not_cancelled(SourceMove *move, GError **error);
+
+/* Milliseconds since the last lap. */
+double source_lap_ms(SourceMove *move);
 
 void source_set_phase(SourceMove *move, MigratePhase phase);
 void source_report_progress(SourceMove *move);
