@@ -142,6 +142,18 @@ static void resolve_program(pid_t pid, char **command_line)
     }
 }
 
+/* QEMU before 10 does not tell whether a stopped guest's images are released. */
+static Vmm *take(pid_t pid, uint64_t start_time, const char *path, const char *log_path,
+                 char *const *command_line, Qmp *qmp)
+{
+    Vmm *vmm = qemu_vmm_new(pid, start_time, path, log_path, command_line, qmp);
+    QemuVmm *qemu = (QemuVmm *)vmm;
+
+    if (qemu_images_may_be_released(qemu))
+        g_atomic_int_set(&qemu->images_released, TRUE);
+    return vmm;
+}
+
 Vmm *qemu_adopt(pid_t pid, const char *qmp_path, GError **error)
 {
     g_auto(GStrv) argv = NULL, clean = NULL;
@@ -159,7 +171,7 @@ Vmm *qemu_adopt(pid_t pid, const char *qmp_path, GError **error)
         return NULL;
     clean = qemu_command_line_clean(argv);
     resolve_program(pid, clean);
-    return qemu_vmm_new(pid, start_time, path, NULL, clean, qmp);
+    return take(pid, start_time, path, NULL, clean, qmp);
 }
 
 Vmm *qemu_reattach(const QemuIdentity *identity, GError **error)
@@ -173,6 +185,6 @@ Vmm *qemu_reattach(const QemuIdentity *identity, GError **error)
     qmp = connect_one(identity->pid, identity->qmp_path, error);
     if (!qmp)
         return NULL;
-    return qemu_vmm_new(identity->pid, identity->start_time, identity->qmp_path,
-                        identity->log_path, identity->command_line, qmp);
+    return take(identity->pid, identity->start_time, identity->qmp_path, identity->log_path,
+                identity->command_line, qmp);
 }

@@ -91,7 +91,8 @@ static GBytes *take_stream(Qmp *qmp, GError **error)
 }
 
 /* Only a guest that stands can be saved.  QEMU 7 aborts where block devices
- * are released twice, so a second save is refused. */
+ * are released twice, so that is refused: after a save, a load, or QEMU's own
+ * migration. */
 static gboolean check_savable(QemuVmm *qemu, GError **error)
 {
     g_autofree char *status = qemu_query_status(qemu->qmp, QMP_COMMAND_MS, error);
@@ -103,9 +104,10 @@ static gboolean check_savable(QemuVmm *qemu, GError **error)
                   "device state can only be taken from a paused guest, this one is \"%s\"", status);
         return FALSE;
     }
-    if (qemu->images_released) {
+    if (g_atomic_int_get(&qemu->images_released) || strcmp(status, "postmigrate") == 0) {
         error_set(error, VMFERRY_ERROR_FAILED,
-                  "device state was taken already; resume the guest before taking it again");
+                  "the guest has released its disk images (device state was taken or loaded while "
+                  "it was paused); resume it before its state is taken");
         return FALSE;
     }
     return TRUE;
@@ -118,12 +120,12 @@ GBytes *qemu_save_device_state(QemuVmm *qemu, GError **error)
     gconstpointer data;
     gsize length;
 
-    if (!check_savable(qemu, error))
+    if (!check_savable(qemu, error) || !qemu_check_ram(qemu, error))
         return NULL;
-    machine = qemu_query_machine(qemu->qmp, error);
+    machine = qemu_get_machine(qemu, error);
     if (!machine)
         return NULL;
-    qemu->images_released = TRUE;
+    g_atomic_int_set(&qemu->images_released, TRUE);
     stream = take_stream(qemu->qmp, error);
     if (!stream)
         return NULL;
@@ -132,15 +134,14 @@ GBytes *qemu_save_device_state(QemuVmm *qemu, GError **error)
 }
 
 /* The end of an incoming migration, told by QEMU's MIGRATION event. */
-typedef struct {
+typedef struct QemuArrival {
     GMutex lock;
     GCond changed;
     gboolean completed, failed;
 } Arrival;
 
-static void note_event(const char *event, json_t *data, gpointer user)
+void qemu_arrival_note(Arrival *arrival, const char *event, json_t *data)
 {
-    Arrival *arrival = user;
     const char *status = json_text_or(data, "status", "");
 
     if (strcmp(event, "MIGRATION") != 0)
@@ -244,7 +245,7 @@ static int start_incoming(Qmp *qmp, GError **error)
 
 static gboolean check_state_fits(QemuVmm *qemu, GBytes *state, GError **error)
 {
-    g_autofree char *ours = qemu_query_machine(qemu->qmp, error);
+    g_autofree char *ours = qemu_get_machine(qemu, error);
     g_autofree char *theirs = NULL;
     gsize length;
     gconstpointer data = g_bytes_get_data(state, &length);
@@ -284,13 +285,15 @@ gboolean qemu_load_device_state(QemuVmm *qemu, GBytes *state, GError **error)
     Arrival arrival = {0};
     gboolean ok;
 
-    if (!check_state_fits(qemu, state, error))
+    if (!check_state_fits(qemu, state, error) || !qemu_check_ram(qemu, error))
         return FALSE;
     g_mutex_init(&arrival.lock);
     g_cond_init(&arrival.changed);
-    qmp_set_event_func(qemu->qmp, note_event, &arrival);
+    qemu_vmm_set_arrival(qemu, &arrival);
+    /* With late-block-activate nothing is opened before `cont`. */
+    g_atomic_int_set(&qemu->images_released, TRUE);
     ok = load(qemu, state, &arrival, error);
-    qmp_set_event_func(qemu->qmp, NULL, NULL);
+    qemu_vmm_set_arrival(qemu, NULL);
     g_mutex_clear(&arrival.lock);
     g_cond_clear(&arrival.changed);
     if (!ok)

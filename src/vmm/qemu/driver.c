@@ -1,6 +1,8 @@
 /* The driver's object and its table of operations. */
 #include "vmm/qemu/driver.h"
 
+#include <string.h>
+
 #include "base/error.h"
 #include "base/process.h"
 #include "vmm/qemu/last_words.h"
@@ -114,6 +116,26 @@ static gboolean load_device_state(Vmm *vmm, GBytes *state, GError **error)
     return ok;
 }
 
+/* Whoever resumes the guest, QEMU takes its images back. */
+static void on_event(const char *event, json_t *data, gpointer user)
+{
+    QemuVmm *qemu = user;
+
+    if (strcmp(event, "RESUME") == 0)
+        g_atomic_int_set(&qemu->images_released, FALSE);
+    g_mutex_lock(&qemu->event_lock);
+    if (qemu->arrival)
+        qemu_arrival_note(qemu->arrival, event, data);
+    g_mutex_unlock(&qemu->event_lock);
+}
+
+void qemu_vmm_set_arrival(QemuVmm *qemu, struct QemuArrival *arrival)
+{
+    g_mutex_lock(&qemu->event_lock);
+    qemu->arrival = arrival;
+    g_mutex_unlock(&qemu->event_lock);
+}
+
 void qemu_vmm_free(Vmm *vmm)
 {
     QemuVmm *qemu = from_vmm(vmm);
@@ -122,7 +144,10 @@ void qemu_vmm_free(Vmm *vmm)
     g_free(qemu->qmp_path);
     g_free(qemu->log_path);
     g_strfreev(qemu->command_line);
+    g_free(qemu->machine);
+    g_clear_pointer(&qemu->ram_blocks, g_ptr_array_unref);
     g_mutex_clear(&qemu->lock);
+    g_mutex_clear(&qemu->event_lock);
     g_free(qemu);
 }
 
@@ -148,11 +173,13 @@ Vmm *qemu_vmm_new(pid_t pid, uint64_t start_time, const char *qmp_path, const ch
 
     qemu->base.ops = &qemu_ops;
     g_mutex_init(&qemu->lock);
+    g_mutex_init(&qemu->event_lock);
     qemu->pid = pid;
     qemu->start_time = start_time;
     qemu->qmp_path = g_strdup(qmp_path);
     qemu->log_path = g_strdup(log_path);
     qemu->command_line = g_strdupv((char **)command_line);
     qemu->qmp = qmp;
+    qmp_set_event_func(qmp, on_event, qemu);
     return &qemu->base;
 }

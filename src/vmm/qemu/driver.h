@@ -12,20 +12,33 @@
 
 typedef struct {
     Vmm base;
-    GMutex lock; /* serialises the operations */
+    GMutex lock;       /* serialises the operations */
+    GMutex event_lock; /* guards arrival */
     pid_t pid;
     uint64_t start_time;
     char *qmp_path;
     char *log_path;      /* NULL: not ours to read */
     char **command_line; /* clean: what a destination would start */
     Qmp *qmp;
-    gboolean images_released; /* by a save, until resumed */
+    gint images_released;     /* atomic; by a save or a load, until resumed */
+    struct QemuArrival *arrival; /* while a state is loaded; see device_state.c */
+    char *machine;            /* once asked for */
+    GPtrArray *ram_blocks;    /* of QemuRamBlock, as last described; NULL before */
 } QemuVmm;
 
 /* Takes *qmp*; copies the rest. */
 Vmm *qemu_vmm_new(pid_t pid, uint64_t start_time, const char *qmp_path, const char *log_path,
                   char *const *command_line, Qmp *qmp);
 void qemu_vmm_free(Vmm *vmm);
+
+/* For a guest that was stopped before we came: may its images be released? */
+gboolean qemu_images_may_be_released(QemuVmm *qemu);
+
+/* Tells the load under way of an event; called in the reader thread. */
+void qemu_arrival_note(struct QemuArrival *arrival, const char *event, json_t *data);
+
+/* Sets who is told of events (NULL: nobody). */
+void qemu_vmm_set_arrival(QemuVmm *qemu, struct QemuArrival *arrival);
 
 /* Where an operation failed because QEMU ended, says so, with its last words. */
 void qemu_vmm_explain(QemuVmm *qemu, GError **error);
@@ -45,7 +58,11 @@ VmmDescription *qemu_describe(QemuVmm *qemu, GError **error);
 gboolean qemu_check_movable(QemuVmm *qemu, GError **error);
 
 /* The machine type without "-machine"; free with g_free(). */
-char *qemu_query_machine(Qmp *qmp, GError **error);
+char *qemu_get_machine(QemuVmm *qemu, GError **error);
 
 /* A list of RamRegion: all that QEMU itself would migrate. */
-GPtrArray *qemu_query_ram_regions(Qmp *qmp, pid_t pid, GError **error);
+GPtrArray *qemu_query_ram_regions(QemuVmm *qemu, GError **error);
+
+/* Proves that what the last description took for granted still holds (see
+ * qemu_check_twins()); the guest must be paused. */
+gboolean qemu_check_ram(QemuVmm *qemu, GError **error);

@@ -167,6 +167,7 @@ static Vmm *start(const QemuLaunch *launch, char **argv, const char *qmp_path,
         /* It is ours and nobody else knows of it. */
         (void)process_kill(pid, start_time, SIGKILL, NULL);
         (void)process_wait_gone(pid, start_time, START_MS);
+        unlink(qmp_path);
         return NULL;
     }
     return qemu_vmm_new(pid, start_time, qmp_path, log_path, clean, g_steal_pointer(&qmp));

@@ -63,11 +63,27 @@ static gboolean check_state(Qmp *qmp, GError **error)
         error_set(error, VMFERRY_ERROR_UNSUPPORTED, "the guest sleeps (ACPI S3): wake it first");
         return FALSE;
     }
+    if (strcmp(status, "postmigrate") == 0) {
+        error_set(error, VMFERRY_ERROR_REFUSED,
+                  "QEMU's own migration has left this guest stopped: resume or end it first");
+        return FALSE;
+    }
     state = qemu_run_state_from_status(status);
     if (state == VMM_RUN_STATE_RUNNING || state == VMM_RUN_STATE_PAUSED)
         return TRUE;
     error_set(error, VMFERRY_ERROR_REFUSED,
               "the guest neither runs nor is it paused: QEMU's state is \"%s\"", status);
+    return FALSE;
+}
+
+/* See qemu_save_device_state(): better refused now than with the guest moved. */
+static gboolean check_images(QemuVmm *qemu, GError **error)
+{
+    if (!g_atomic_int_get(&qemu->images_released))
+        return TRUE;
+    error_set(error, VMFERRY_ERROR_REFUSED,
+              "the paused guest does not hold its disk images (as after a move that left it "
+              "paused): resume it first");
     return FALSE;
 }
 
@@ -97,6 +113,6 @@ gboolean qemu_check_movable(QemuVmm *qemu, GError **error)
 
     /* First what does not need a sane QEMU, then what it says itself. */
     return argv && qemu_command_line_check_writers(argv, error) &&
-           check_state(qemu->qmp, error) && check_live_writers(qemu->qmp, error) &&
-           check_migration(qemu->qmp, error);
+           check_state(qemu->qmp, error) && check_images(qemu, error) &&
+           check_live_writers(qemu->qmp, error) && check_migration(qemu->qmp, error);
 }

@@ -27,9 +27,10 @@
  *
  * Limits: one QMP client a socket; what is local to a host and not rewritten
  * by a rule (inherited descriptors, sockets in use) is refused.  A state can be
- * saved once between two resumes (QEMU 7 aborts on releasing images twice);
- * a QemuVmm made by qemu_reattach() cannot know of a save before it: resume
- * first.  A guest that was started with -snapshot, or whose memory is a shared
+ * saved once between two resumes, and not from a guest that was loaded and never
+ * resumed (QEMU 7 aborts on releasing images twice); for a guest found stopped
+ * the locks on its images tell, so one whose images cannot be locked must be
+ * resumed first.  A guest that was started with -snapshot, or whose memory is a shared
  * file both hosts see, is not recognised.
  */
 #pragma once

@@ -10,10 +10,19 @@
  *   - a block that the guest sees somewhere is identified by `info mtree -f`
  *     (guest address, region name, offset) and `gpa2hva` (host address);
  *   - of the rest, a block whose length no other one has is identified by it;
- *   - among equal lengths, blocks of known content (option ROMs, ACPI tables'
- *     loader) are told apart by it;
+ *   - among equal lengths, blocks of known content (option ROMs by their
+ *     vendor and device, the loader of ACPI tables) are told apart by it;
+ *   - blocks that are equal even in that (two cards of one model) and hold the
+ *     same bytes are twins: which is which makes no difference as long as they
+ *     do.  They get addresses in any order, and qemu_check_twins() proves at
+ *     the end, on both sides, that they still hold the same;
  *   - what is left is not guessed: such blocks get no address but a proof, a
  *     digest over the contents of all mappings that it could be.
+ *
+ * A destination's guest address space is bare before its state is loaded (no
+ * BAR is mapped), so `gpa2hva` finds fewer blocks there.  Limit: before QEMU 8
+ * two blocks of one length that change and are seen only through BARs (two VGA
+ * cards) are found at the source but not at the destination.
  *
  * Blocks without a name are not migrated by QEMU and take part only in the
  * elimination.  All text comes from a process that a guest may have taken
@@ -36,6 +45,8 @@ typedef struct {
     uint64_t used;         /* bytes that hold something */
     uint64_t total;        /* bytes of the mapping */
     uint64_t host_address; /* 0: not known (yet) */
+    uint32_t rom_ids;      /* vendor << 16 | device of the PCI device it belongs to, or 0 */
+    guint twins;           /* number of its group of twins (see above), or 0 */
     char *proof;           /* see ram_region.h */
 } QemuRamBlock;
 
@@ -79,3 +90,7 @@ typedef gboolean (*QemuMemoryReader)(uint64_t address, void *buffer, size_t leng
 gboolean qemu_locate_ram_blocks(GPtrArray *blocks, const GArray *mappings,
                                 const GPtrArray *ranges, QemuMemoryReader reader, gpointer user,
                                 GError **error);
+
+/* FALSE where blocks that were taken for twins differ by now. */
+gboolean qemu_check_twins(const GPtrArray *blocks, QemuMemoryReader reader, gpointer user,
+                          GError **error);

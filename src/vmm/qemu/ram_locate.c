@@ -3,27 +3,16 @@
 #include <string.h>
 
 #include "base/error.h"
-#include "vmm/qemu/ram_blocks.h"
+#include "vmm/qemu/ram_content.h"
 
 #define PAGE_BYTES 4096ull
-#define HEAD_BYTES 16u
-#define DIGEST_BYTES 32u
 #define MAX_PROOF_BYTES (64ull << 20)
-#define READ_BYTES (1u << 20)
-
-/* What a block must begin with, or a mapping does begin with. */
-typedef enum {
-    CONTENT_UNKNOWN,
-    CONTENT_OPTION_ROM,   /* 55 AA */
-    CONTENT_TABLE_LOADER, /* a first command "allocate", of a file etc/… */
-    CONTENT_RSDP,         /* "RSD PTR " */
-    CONTENT_KINDS,
-} ContentKind;
 
 typedef struct {
     GPtrArray *blocks;
     const GArray *mappings;
-    gboolean *taken;     /* a mapping has its block */
+    gboolean *taken; /* a mapping has its block */
+    guint last_twins;
     QemuMemoryReader reader;
     gpointer user;
 } Locator;
@@ -143,146 +132,155 @@ static Candidates collect(const Locator *locator, uint64_t length)
     return found;
 }
 
-static ContentKind kind_of_name(const char *name)
-{
-    if (strcmp(name, "/rom@etc/table-loader") == 0)
-        return CONTENT_TABLE_LOADER;
-    if (strcmp(name, "/rom@etc/acpi/rsdp") == 0)
-        return CONTENT_RSDP;
-    if (g_ascii_isxdigit(name[0]) && strchr(name, ':') && g_str_has_suffix(name, ".rom"))
-        return CONTENT_OPTION_ROM;
-    return CONTENT_UNKNOWN;
-}
-
-static ContentKind kind_of_content(const uint8_t *head)
-{
-    static const uint8_t allocate[4] = {1, 0, 0, 0};
-
-    if (head[0] == 0x55 && head[1] == 0xaa)
-        return CONTENT_OPTION_ROM;
-    if (memcmp(head, allocate, 4) == 0 && memcmp(head + 4, "etc/", 4) == 0)
-        return CONTENT_TABLE_LOADER;
-    return memcmp(head, "RSD PTR ", 8) == 0 ? CONTENT_RSDP : CONTENT_UNKNOWN;
-}
-
-/* Sorts the mappings by kind; FALSE where content proves nothing: a block of
- * unknown content could look like any other. */
-static gboolean sort_by_content(const Locator *locator, const Candidates *all,
-                                Candidates kinds[CONTENT_KINDS], GError **error)
-{
-    gboolean proven = all->blocks->len == all->mappings->len;
-
-    for (guint i = 0; i < all->blocks->len; i++) {
-        QemuRamBlock *block = all->blocks->pdata[i];
-
-        g_ptr_array_add(kinds[kind_of_name(block->name)].blocks, block);
-    }
-    for (guint i = 0; i < all->mappings->len; i++) {
-        guint index = g_array_index(all->mappings, guint, i);
-        uint8_t head[HEAD_BYTES];
-
-        if (!locator->reader(mapping_at(locator, index)->start, head, sizeof head, locator->user,
-                             error))
-            return FALSE;
-        g_array_append_val(kinds[kind_of_content(head)].mappings, index);
-    }
-    proven = proven && kinds[CONTENT_UNKNOWN].blocks->len == 0;
-    for (guint i = 0; i < CONTENT_KINDS; i++)
-        proven = proven && kinds[i].blocks->len == kinds[i].mappings->len;
-    return proven;
-}
-
-static gboolean digest_mapping(const Locator *locator, const QemuMapping *mapping,
-                               uint8_t digest[DIGEST_BYTES], GError **error)
-{
-    g_autoptr(GChecksum) checksum = g_checksum_new(G_CHECKSUM_SHA256);
-    g_autofree uint8_t *buffer = g_malloc(READ_BYTES);
-    gsize digest_bytes = DIGEST_BYTES;
-
-    for (uint64_t done = 0; done < mapping->length;) {
-        size_t part = (size_t)MIN(mapping->length - done, READ_BYTES);
-
-        if (!locator->reader(mapping->start + done, buffer, part, locator->user, error))
-            return FALSE;
-        g_checksum_update(checksum, buffer, (gssize)part);
-        done += part;
-    }
-    g_checksum_get_digest(checksum, digest, &digest_bytes);
-    return TRUE;
-}
-
-static int compare_digests(const void *left, const void *right)
-{
-    return memcmp(left, right, DIGEST_BYTES);
-}
-
-/* A digest over the sorted digests of all contents: the same on both sides
- * whatever the order of the mappings. */
-static char *make_proof(const Locator *locator, const Candidates *candidates, GError **error)
+/* The digests of all candidate mappings, one behind the other. */
+static uint8_t *digest_all(const Locator *locator, const Candidates *candidates, GError **error)
 {
     guint count = candidates->mappings->len;
-    g_autofree uint8_t *digests = g_malloc_n(count, DIGEST_BYTES);
+    g_autofree uint8_t *digests = g_malloc_n(count, QEMU_DIGEST_BYTES);
 
     if (candidates->length * count > MAX_PROOF_BYTES) {
         QemuRamBlock *block = candidates->blocks->pdata[0];
 
         error_set(error, VMFERRY_ERROR_UNSUPPORTED,
-                  "cannot tell which memory of QEMU is block \"%s\": %u of its length, and too "
+                  "cannot tell which memory of QEMU is block \"%s\": %u are of its length and too "
                   "large to compare; QEMU 8 or newer tells", block->name, count);
         return NULL;
     }
     for (guint i = 0; i < count; i++) {
         guint index = g_array_index(candidates->mappings, guint, i);
 
-        if (!digest_mapping(locator, mapping_at(locator, index), digests + i * DIGEST_BYTES,
-                            error))
+        if (!qemu_content_digest(mapping_at(locator, index)->start, candidates->length,
+                                 locator->reader, locator->user, digests + i * QEMU_DIGEST_BYTES,
+                                 error))
             return NULL;
     }
-    qsort(digests, count, DIGEST_BYTES, compare_digests);
-    return g_compute_checksum_for_data(G_CHECKSUM_SHA256, digests, count * (gsize)DIGEST_BYTES);
+    return g_steal_pointer(&digests);
 }
 
-/* Candidates that nothing tells apart any more. */
-static gboolean settle(Locator *locator, const Candidates *candidates, GError **error)
+static int compare_digests(const void *left, const void *right)
 {
+    return memcmp(left, right, QEMU_DIGEST_BYTES);
+}
+
+/* Equal content, and as many mappings as blocks: any order is right. */
+static void assign_twins(Locator *locator, const Candidates *candidates)
+{
+    locator->last_twins++;
+    for (guint i = 0; i < candidates->blocks->len; i++) {
+        QemuRamBlock *block = candidates->blocks->pdata[i];
+
+        assign(locator, block, g_array_index(candidates->mappings, guint, i));
+        block->twins = locator->last_twins;
+    }
+}
+
+/* A digest over the sorted digests of all contents: the same on both sides
+ * whatever the order of the mappings. */
+static void set_proofs(const Candidates *candidates, uint8_t *digests)
+{
+    guint count = candidates->mappings->len;
     g_autofree char *proof = NULL;
 
-    if (candidates->blocks->len == 0)
-        return TRUE;
-    if (candidates->blocks->len == 1 && candidates->mappings->len == 1) {
+    qsort(digests, count, QEMU_DIGEST_BYTES, compare_digests);
+    proof = g_compute_checksum_for_data(G_CHECKSUM_SHA256, digests,
+                                        count * (gsize)QEMU_DIGEST_BYTES);
+    for (guint i = 0; i < candidates->blocks->len; i++)
+        ((QemuRamBlock *)candidates->blocks->pdata[i])->proof = g_strdup(proof);
+}
+
+static gboolean all_equal(const uint8_t *digests, guint count)
+{
+    for (guint i = 1; i < count; i++)
+        if (compare_digests(digests, digests + i * QEMU_DIGEST_BYTES) != 0)
+            return FALSE;
+    return TRUE;
+}
+
+/* Candidates that nothing else tells apart.  *may_be_twins*: they hold what
+ * QEMU made and the guest cannot change. */
+static gboolean settle(Locator *locator, const Candidates *candidates, gboolean may_be_twins,
+                       GError **error)
+{
+    guint count = candidates->mappings->len;
+    g_autofree uint8_t *digests = NULL;
+
+    if (candidates->blocks->len == 1 && count == 1) {
         assign(locator, candidates->blocks->pdata[0],
                g_array_index(candidates->mappings, guint, 0));
         return TRUE;
     }
-    proof = make_proof(locator, candidates, error);
-    if (!proof)
+    digests = digest_all(locator, candidates, error);
+    if (!digests)
         return FALSE;
-    for (guint i = 0; i < candidates->blocks->len; i++)
-        ((QemuRamBlock *)candidates->blocks->pdata[i])->proof = g_strdup(proof);
+    if (may_be_twins && count == candidates->blocks->len && all_equal(digests, count))
+        assign_twins(locator, candidates);
+    else
+        set_proofs(candidates, digests);
     return TRUE;
+}
+
+/* The signatures of all candidate mappings; NULL with *error*. */
+static GArray *read_signatures(const Locator *locator, const Candidates *all, GError **error)
+{
+    g_autoptr(GArray) signatures = g_array_new(FALSE, FALSE, sizeof(QemuSignature));
+
+    for (guint i = 0; i < all->mappings->len; i++) {
+        guint index = g_array_index(all->mappings, guint, i);
+        QemuSignature signature;
+
+        if (!qemu_content_signature(mapping_at(locator, index)->start, all->length,
+                                    locator->reader, locator->user, &signature, error))
+            return NULL;
+        g_array_append_val(signatures, signature);
+    }
+    return g_steal_pointer(&signatures);
+}
+
+/* Those of *all* that have this signature. */
+static Candidates pick(const Candidates *all, const GArray *signatures, QemuSignature wanted)
+{
+    Candidates picked = {all->length, g_ptr_array_new(), g_array_new(FALSE, FALSE, sizeof(guint))};
+
+    for (guint i = 0; i < all->blocks->len; i++)
+        if (qemu_block_signature(all->blocks->pdata[i]) == wanted)
+            g_ptr_array_add(picked.blocks, all->blocks->pdata[i]);
+    for (guint i = 0; i < all->mappings->len; i++)
+        if (g_array_index(signatures, QemuSignature, i) == wanted)
+            g_array_append_val(picked.mappings, g_array_index(all->mappings, guint, i));
+    return picked;
+}
+
+/* Content decides only where it explains every block and every mapping: a
+ * block of unknown content could look like any other. */
+static gboolean signatures_prove(const Candidates *all, const GArray *signatures)
+{
+    gboolean proven = all->blocks->len == all->mappings->len;
+
+    for (guint i = 0; i < all->blocks->len && proven; i++) {
+        QemuSignature signature = qemu_block_signature(all->blocks->pdata[i]);
+        g_auto(Candidates) same = pick(all, signatures, signature);
+
+        proven = signature != QEMU_SIGNATURE_UNKNOWN && same.blocks->len == same.mappings->len;
+    }
+    return proven;
 }
 
 static gboolean settle_by_content(Locator *locator, const Candidates *all, GError **error)
 {
-    Candidates kinds[CONTENT_KINDS];
-    GError *failure = NULL;
-    gboolean ok = TRUE;
+    g_autoptr(GArray) signatures = read_signatures(locator, all, error);
 
-    for (guint i = 0; i < CONTENT_KINDS; i++)
-        kinds[i] = (Candidates){all->length, g_ptr_array_new(),
-                                g_array_new(FALSE, FALSE, sizeof(guint))};
-    if (sort_by_content(locator, all, kinds, &failure)) {
-        for (guint i = 0; i < CONTENT_KINDS && ok; i++)
-            ok = settle(locator, &kinds[i], error);
-    } else if (failure) {
-        g_propagate_error(error, failure);
-        ok = FALSE;
-    } else {
-        ok = settle(locator, all, error);
+    if (!signatures)
+        return FALSE;
+    if (!signatures_prove(all, signatures))
+        return settle(locator, all, FALSE, error);
+    for (guint i = 0; i < all->blocks->len; i++) {
+        const QemuRamBlock *block = all->blocks->pdata[i];
+        g_auto(Candidates) same = pick(all, signatures, qemu_block_signature(block));
+
+        if (block->host_address == 0 && !block->proof && !settle(locator, &same, TRUE, error))
+            return FALSE;
     }
-    for (guint i = 0; i < CONTENT_KINDS; i++)
-        candidates_clear(&kinds[i]);
-    return ok;
+    return TRUE;
 }
 
 static gboolean place_by_length(Locator *locator, const QemuRamBlock *block, GError **error)
@@ -296,7 +294,7 @@ static gboolean place_by_length(Locator *locator, const QemuRamBlock *block, GEr
         return FALSE;
     }
     if (all.blocks->len == 1 && all.mappings->len == 1)
-        return settle(locator, &all, error);
+        return settle(locator, &all, FALSE, error);
     return settle_by_content(locator, &all, error);
 }
 
@@ -321,7 +319,44 @@ gboolean qemu_locate_ram_blocks(GPtrArray *blocks, const GArray *mappings,
                                 GError **error)
 {
     g_autofree gboolean *taken = g_new0(gboolean, mappings->len + 1);
-    Locator locator = {blocks, mappings, taken, reader, user};
+    Locator locator = {
+        .blocks = blocks,
+        .mappings = mappings,
+        .taken = taken,
+        .reader = reader,
+        .user = user,
+    };
 
     return locate(&locator, ranges, error);
+}
+
+static const QemuRamBlock *first_twin(const GPtrArray *blocks, guint twins)
+{
+    for (guint i = 0; i < blocks->len; i++)
+        if (((const QemuRamBlock *)blocks->pdata[i])->twins == twins)
+            return blocks->pdata[i];
+    return NULL;
+}
+
+gboolean qemu_check_twins(const GPtrArray *blocks, QemuMemoryReader reader, gpointer user,
+                          GError **error)
+{
+    for (guint i = 0; i < blocks->len; i++) {
+        const QemuRamBlock *block = blocks->pdata[i];
+        const QemuRamBlock *first = block->twins ? first_twin(blocks, block->twins) : block;
+        uint8_t one[QEMU_DIGEST_BYTES], other[QEMU_DIGEST_BYTES];
+
+        if (first == block)
+            continue;
+        if (!qemu_content_digest(first->host_address, first->total, reader, user, one, error) ||
+            !qemu_content_digest(block->host_address, block->total, reader, user, other, error))
+            return FALSE;
+        if (compare_digests(one, other) == 0)
+            continue;
+        error_set(error, VMFERRY_ERROR_UNSUPPORTED,
+                  "cannot tell which memory of QEMU is block \"%s\" and which \"%s\"; QEMU 8 or "
+                  "newer tells", first->name, block->name);
+        return FALSE;
+    }
+    return TRUE;
 }

@@ -1,6 +1,7 @@
 /* Pausing, resuming, ending; what QEMU's run states mean. */
 #include <signal.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/error.h"
 #include "base/json.h"
@@ -90,7 +91,7 @@ gboolean qemu_resume(QemuVmm *qemu, GError **error)
     if (!qmp_run(qemu->qmp, "cont", NULL, QEMU_CONT_MS, error) ||
         !expect_state(qemu, VMM_RUN_STATE_RUNNING, error))
         return FALSE;
-    qemu->images_released = FALSE;
+    g_atomic_int_set(&qemu->images_released, FALSE);
     return TRUE;
 }
 
@@ -119,8 +120,12 @@ gboolean qemu_quit(QemuVmm *qemu, GError **error)
         if (process_wait_gone(qemu->pid, qemu->start_time, QUIT_MS))
             return TRUE;
     }
-    if (signal_and_wait(qemu, SIGTERM, TERM_MS) || signal_and_wait(qemu, SIGKILL, KILL_MS))
+    if (signal_and_wait(qemu, SIGTERM, TERM_MS) || signal_and_wait(qemu, SIGKILL, KILL_MS)) {
+        /* A QEMU that was killed leaves its socket behind; ours is ours. */
+        if (qemu->log_path)
+            unlink(qemu->qmp_path);
         return TRUE;
+    }
     error_set(error, VMFERRY_ERROR_TIMEOUT, "QEMU (pid %d) does not end, not even by SIGKILL",
               (int)qemu->pid);
     return FALSE;
