@@ -13,9 +13,25 @@
 
 /* --- stages before the pause ------------------------------------------- */
 
+/* A move ends with a running guest on one side or the other, and its recovery
+ * after a crash resumes what it finds paused; so it has to begin with one. */
+static gboolean check_runs(SourceMove *move, GError **error)
+{
+    VmmRunState state;
+
+    if (!vmm_get_run_state(move->job->vmm, &state, error))
+        return FALSE;
+    if (state == VMM_RUN_STATE_RUNNING)
+        return TRUE;
+    error_set(error, VMFERRY_ERROR_REFUSED,
+              "the guest does not run (it is %s); only running guests are moved: resume it first",
+              vmm_run_state_name(state));
+    return FALSE;
+}
+
 static gboolean describe(SourceMove *move, GError **error)
 {
-    if (!vmm_check_movable(move->job->vmm, error))
+    if (!vmm_check_movable(move->job->vmm, error) || !check_runs(move, error))
         return FALSE;
     move->description = vmm_describe(move->job->vmm, error);
     if (!move->description)
