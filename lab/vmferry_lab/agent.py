@@ -30,9 +30,9 @@ class Pki:
         """*hosts*: address by name."""
         self.directory = directory
         ca = directory / "ca"
-        self._run("init", "--pki", ca)
+        self._run("init", "--dir", ca)
         for name, address in hosts.items():
-            self._run("issue", name, "--name", address, "--pki", ca, "--out", directory / name)
+            self._run("issue", name, "--name", address, "--dir", ca, "--out", directory / name)
 
     def folder(self, host: str) -> Path:
         return self.directory / host
@@ -84,7 +84,7 @@ class Command:
             self.popen.kill()
             out, err = self.popen.communicate()
             raise LabError(f"{self.popen.args} took longer than {timeout} s\n{out}{err}") from None
-        return Result(self.popen.returncode, out, err)
+        return Result(self.popen.returncode, out, err or "")
 
 
 class Agent:
@@ -169,12 +169,12 @@ class Agent:
 
     # ---- commands, as this host's user ----
 
-    def begin(self, *arguments) -> Command:
-        """Starts a vmferry command on this host."""
+    def begin(self, *arguments, stderr=subprocess.PIPE) -> Command:
+        """Starts a vmferry command on this host.  *stderr* None: to ours."""
         env = {**os.environ, "VMFERRY_SOCKET": str(self.socket)}
         argv = self.host.namespace.wrap([self.program, *arguments])
         return Command(subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                                        stderr=subprocess.PIPE, text=True, env=env))
+                                        stderr=stderr, text=True, env=env))
 
     def vmferry(self, *arguments, timeout: float = 120) -> Result:
         """Runs a vmferry command to its end; never raises for its exit code."""

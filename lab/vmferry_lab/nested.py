@@ -1,0 +1,178 @@
+"""A host with KVM inside an emulated machine: `kvm_amd` under `-accel tcg`.
+
+The outer machine is an AMD one with SVM, emulated by QEMU; it runs Debian's
+generic kernel from backports (6.12, which has PAGEMAP_SCAN) out of an
+initramfs made of this machine's own programs: QEMU, ip and vmferry with their
+libraries, and busybox.  Its first program is lab/nested/init, which plays
+both hosts of a move and reports on the second serial line; the head of
+lab/nested/steps describes the lines.
+"""
+
+import re
+import shutil
+import subprocess
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from . import images
+from .agent import vmferry_program
+from .cache import REPOSITORY, cache_lock
+from .process import LabError, Process
+from .qemu import Qemu, system_qemu
+
+SOURCES = REPOSITORY / "lab" / "nested"
+MODULES = ("kvm_amd", "tun", "veth", "bridge")
+FIRMWARE_FOLDERS = ("/usr/share/seabios", "/usr/share/qemu", "/usr/lib/ipxe/qemu")
+FIRMWARE = ("bios-256k.bin", "vgabios-stdvga.bin", "efi-virtio.rom", "kvmvapic.bin",
+            "linuxboot_dma.bin")
+MEMORY_MB = 2048
+
+
+def fetch_outer_kernel() -> images.Kernel:
+    """The outer machine's kernel; downloaded on first use."""
+    with cache_lock():
+        return images.fetch_kernel("linux-image-amd64",
+                                   f"{images.debian.release_name()}-backports")
+
+
+def build_initramfs(kernel: images.Kernel, output: Path) -> None:
+    """The outer machine's root file system.  Made anew every time, in a second or two."""
+    guest = images.guest_image()
+    tree = output.with_name("tree")
+    (tree / "bin").mkdir(parents=True)
+    with cache_lock():
+        _copy(images.fetch_busybox(), tree / "bin/busybox")
+    (tree / "bin/sh").symlink_to("busybox")
+    for program, name in ((system_qemu().program, "qemu-system-x86_64"),
+                          (shutil.which("ip"), "ip"), (vmferry_program(), "vmferry")):
+        _copy_program(program, tree, name)
+    for name in FIRMWARE:
+        _copy(_firmware(name), tree / "usr/share/qemu" / name)
+    _copy(guest.kernel, tree / "guest/vmlinuz")
+    _copy(guest.initramfs, tree / "guest/initramfs")
+    for script in ("init", "steps"):
+        _copy(SOURCES / script, tree / script)
+        (tree / script).chmod(0o755)
+    _copy_modules(kernel, tree)
+    images.pack_initramfs(tree, output)
+    shutil.rmtree(tree)
+
+
+def _copy(source: Path | str, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copy(source, target)
+
+
+def _copy_program(program: str, tree: Path, name: str) -> None:
+    """A program of this machine, with its libraries where its loader looks for them."""
+    _copy(program, tree / "bin" / name)
+    (tree / "bin" / name).chmod(0o755)
+    listing = subprocess.run(["ldd", program], capture_output=True, text=True).stdout
+    for library in re.findall(r"(/\S+) \(0x", listing):
+        if not (tree / library[1:]).exists():
+            _copy(library, tree / library[1:])
+
+
+def _firmware(name: str) -> Path:
+    for folder in FIRMWARE_FOLDERS:
+        if (path := Path(folder) / name).exists():
+            return path
+    raise LabError(f"{name} is not there: run scripts/bootstrap")
+
+
+def _copy_modules(kernel: images.Kernel, tree: Path) -> None:
+    (tree / "modules").mkdir()
+    order = []
+    for path in images.module_files(kernel, MODULES):
+        order.append(path.name.split(".ko")[0] + ".ko")
+        (tree / "modules" / order[-1]).write_bytes(images.read_module(path))
+    (tree / "modules/order").write_text("".join(f"{name}\n" for name in order))
+
+
+@dataclass
+class Step:
+    """One line of the report: "step NAME ok|failed SECONDS DETAIL"."""
+
+    name: str
+    passed: bool
+    seconds: float
+    detail: str
+
+
+@dataclass
+class Report:
+    steps: dict[str, Step] = field(default_factory=dict)
+    values: dict[str, str] = field(default_factory=dict)
+    finished: bool = False
+
+
+class NestedHost:
+    """The outer machine.  A context manager: its QEMU and its files go with it."""
+
+    def __init__(self, directory: Path, qemu: Qemu | None = None):
+        kernel = fetch_outer_kernel()
+        qemu = qemu or system_qemu()
+        self.console = directory / "outer.console"
+        self._report = directory / "report"
+        self._report.touch()
+        self._initramfs = directory / "outer.cpio"
+        build_initramfs(kernel, self._initramfs)
+        self.process = Process(
+            [*qemu.command, "-accel", "tcg,thread=multi", "-cpu", "EPYC", "-smp", "2",
+             "-m", str(MEMORY_MB), "-nodefaults", "-display", "none", "-no-reboot",
+             "-kernel", kernel.vmlinuz, "-initrd", self._initramfs,
+             "-append", "console=ttyS0 loglevel=4 panic=-1 mitigations=off",
+             "-serial", f"file:{self.console}", "-serial", f"file:{self._report}"],
+            directory / "outer.qemu.log")
+
+    def report(self) -> Report:
+        """What it has reported so far."""
+        report = Report()
+        for line in self._report.read_text(errors="replace").splitlines(keepends=True):
+            kind, _, rest = line.strip().partition(" ")
+            if not line.endswith("\n"):
+                break
+            if kind == "step":
+                name, result, seconds, *detail = rest.split(" ", 3)
+                report.steps[name] = Step(name, result == "ok", float(seconds), " ".join(detail))
+            elif kind == "value":
+                name, _, text = rest.partition(" ")
+                report.values[name] = text
+            elif kind == "end":
+                report.finished = True
+        return report
+
+    def wait(self, timeout: float) -> Report:
+        """Its whole report; LabError at the first failed step, or after *timeout* seconds."""
+        deadline = time.monotonic() + timeout
+        while True:
+            running = self.process.running
+            report = self.report()
+            if not report.finished and not running:
+                raise LabError(f"the outer machine ended early\n{self.log()}")
+            if report.finished or time.monotonic() > deadline:
+                break
+            time.sleep(0.5)
+        for step in report.steps.values():
+            if not step.passed:
+                raise LabError(f"{step.name}: {step.detail}\n{self.log()}")
+        if not report.finished:
+            raise LabError(f"no end of the report within {timeout} s; so far "
+                           f"{', '.join(report.steps) or 'nothing'}\n{self.log()}")
+        return report
+
+    def log(self) -> str:
+        """The end of the outer machine's console, and what its QEMU said."""
+        console = self.console.read_text(errors="replace") if self.console.exists() else ""
+        return console[-8000:] + self.process.output()[-2000:]
+
+    def close(self) -> None:
+        self.process.kill()
+        self._initramfs.unlink(missing_ok=True)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
