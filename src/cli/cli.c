@@ -1,0 +1,94 @@
+#include "cli/cli.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/error.h"
+
+static GOptionContext *make_context(const CliSpec *spec)
+{
+    GOptionContext *context = g_option_context_new(spec->parameters);
+    GOptionEntry common[] = {
+        {"json", 0, 0, G_OPTION_ARG_NONE, &spec->common->json, "Print JSON instead of text", NULL},
+        {"socket", 0, 0, G_OPTION_ARG_FILENAME, &spec->common->socket,
+         "The agent's control socket (default: $VMFERRY_SOCKET, then /run/vmferry/agent.sock)",
+         "PATH"},
+        {NULL},
+    };
+
+    if (!spec->talks)
+        common[1] = (GOptionEntry){NULL};
+    g_option_context_set_description(context, spec->description);
+    g_option_context_set_strict_posix(context, spec->stops_at_word);
+    if (spec->entries)
+        g_option_context_add_main_entries(context, spec->entries, NULL);
+    g_option_context_add_main_entries(context, common, NULL);
+    return context;
+}
+
+gboolean cli_parse(const CliSpec *spec, int *argc, char ***argv)
+{
+    GOptionContext *context = make_context(spec);
+    g_autoptr(GError) error = NULL;
+    gboolean done = g_option_context_parse(context, argc, argv, &error);
+
+    g_option_context_free(context);
+    /* GLib leaves a "--" that ended the options in its place. */
+    if (done && *argc > 1 && strcmp((*argv)[1], "--") == 0) {
+        memmove(*argv + 1, *argv + 2, (size_t)(*argc - 1) * sizeof(char *));
+        (*argc)--;
+    }
+    if (!done)
+        cli_usage_error("%s", error->message);
+    return done;
+}
+
+int cli_usage_error(const char *format, ...)
+{
+    g_autofree char *text = NULL;
+    va_list args;
+
+    va_start(args, format);
+    text = g_strdup_vprintf(format, args);
+    va_end(args);
+    fprintf(stderr, "%s: %s\nTry `%s --help`.\n", g_get_prgname(), text, g_get_prgname());
+    return EXIT_USAGE;
+}
+
+gboolean cli_check_words(int argc, int min, int max, const char *wanted)
+{
+    if (argc - 1 < min)
+        cli_usage_error("%s is missing", wanted);
+    else if (argc - 1 > max)
+        cli_usage_error("too many words; wanted %s", wanted);
+    else
+        return TRUE;
+    return FALSE;
+}
+
+int cli_fail(const CommonOptions *common, const GError *error)
+{
+    fprintf(stderr, "%s: %s\n", g_get_prgname(), error->message);
+    if (common->json) {
+        const char *code = error->domain == VMFERRY_ERROR
+                               ? vmferry_error_code_name((VmferryErrorCode)error->code)
+                               : "failed";
+        g_autofree char *message = g_utf8_make_valid(error->message, -1);
+        g_autoptr(json_t) object =
+            json_pack("{s:{s:s, s:s}}", "error", "code", code, "message", message);
+
+        cli_print_json(object);
+    }
+    return EXIT_FAILED;
+}
+
+void cli_print_json(json_t *object)
+{
+    char *text = json_dumps(object, JSON_COMPACT);
+
+    printf("%s\n", text ? text : "{}");
+    fflush(stdout);
+    free(text);
+}

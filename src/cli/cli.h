@@ -1,0 +1,77 @@
+/*
+ * The vmferry command
+ *
+ * Theory of operation: main.c finds the verb; each verb has a file of its own
+ * with a function of the type VerbMain that gets the words behind `vmferry`
+ * (its own name first).  A verb parses its options with cli_parse(), asks the
+ * local agent through client.h, and prints: for people by default, one JSON
+ * object (or one a line) with --json.  Answers go to standard output, errors
+ * and progress to standard error.
+ */
+#pragma once
+
+#include <glib.h>
+#include <jansson.h>
+
+#include "base/json.h"
+
+/* A contract with scripts; see vmferry(1). */
+typedef enum {
+    EXIT_DONE = 0,
+    EXIT_FAILED = 1, /* and the guest still runs where it was */
+    EXIT_USAGE = 2,
+    EXIT_LOOK = 3,   /* the guest's place changed, or is in doubt: needs a look */
+} CliExit;
+
+typedef int (*VerbMain)(int argc, char **argv);
+
+typedef struct {
+    const char *name;
+    const char *summary; /* one line for `vmferry help` */
+    VerbMain main;
+} Verb;
+
+/* Options that verbs share. */
+typedef struct {
+    char *socket;
+    gboolean json;
+} CommonOptions;
+
+typedef struct {
+    const char *parameters;       /* "NAME HOST[:PORT]", for the usage line */
+    const char *description;      /* the help's text */
+    const GOptionEntry *entries;  /* of this verb, or NULL */
+    CommonOptions *common;        /* where --json and (with talks) --socket go */
+    gboolean talks;               /* to the agent: takes --socket */
+    gboolean stops_at_word;       /* options end at the first word that is none */
+} CliSpec;
+
+/* Parses and removes the options.  FALSE: EXIT_USAGE, after the error was
+ * shown.  Prints the help and exits where it is asked for. */
+gboolean cli_parse(const CliSpec *spec, int *argc, char ***argv);
+
+/* Shows a usage error of the running verb; returns EXIT_USAGE. */
+int cli_usage_error(const char *format, ...) G_GNUC_PRINTF(1, 2);
+
+/* Checks that there are between *min* and *max* words behind the verb. */
+gboolean cli_check_words(int argc, int min, int max, const char *wanted);
+
+/* Shows an error (on standard error; with --json also as an object on standard
+ * output); returns EXIT_FAILED. */
+int cli_fail(const CommonOptions *common, const GError *error);
+
+/* Prints one line of JSON. */
+void cli_print_json(json_t *object);
+
+int verb_agent(int argc, char **argv);
+int verb_pki(int argc, char **argv);
+int verb_run(int argc, char **argv);
+int verb_adopt(int argc, char **argv);
+int verb_list(int argc, char **argv);
+int verb_status(int argc, char **argv);
+int verb_stop(int argc, char **argv);
+int verb_events(int argc, char **argv);
+int verb_migrate(int argc, char **argv);
+int verb_cancel(int argc, char **argv);
+int verb_resolve(int argc, char **argv);
+int verb_check(int argc, char **argv);

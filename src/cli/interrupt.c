@@ -1,0 +1,66 @@
+#include "cli/interrupt.h"
+
+#include <signal.h>
+#include <stdio.h>
+#include <unistd.h>
+
+#include "cli/client.h"
+
+typedef struct {
+    const CommonOptions *common;
+    char *path;
+} Watch;
+
+static void fill_set(sigset_t *set)
+{
+    sigemptyset(set);
+    sigaddset(set, SIGINT);
+    sigaddset(set, SIGTERM);
+}
+
+void interrupt_block(void)
+{
+    sigset_t set;
+
+    fill_set(&set);
+    pthread_sigmask(SIG_BLOCK, &set, NULL);
+}
+
+/* The answer comes when the move has ended, and shows what the stream shows. */
+static gpointer cancel_thread(gpointer data)
+{
+    Watch *watch = data;
+    g_autoptr(Client) client = client_new(watch->common);
+    g_autoptr(GError) error = NULL;
+    g_autoptr(json_t) answer = client_call(client, "POST", watch->path, NULL, &error);
+
+    if (!answer)
+        fprintf(stderr, "%s: cancel: %s\n", g_get_prgname(), error->message);
+    return NULL;
+}
+
+static gpointer signal_thread(gpointer data)
+{
+    sigset_t set;
+    int number;
+
+    fill_set(&set);
+    if (sigwait(&set, &number) != 0)
+        return NULL;
+    fprintf(stderr, "\nCancelling; again to leave without waiting.\n");
+    g_thread_unref(g_thread_new("cancel", cancel_thread, data));
+    if (sigwait(&set, &number) == 0) {
+        fprintf(stderr, "\nLeft; see `vmferry list` for how the move ends.\n");
+        _exit(EXIT_LOOK);
+    }
+    return NULL;
+}
+
+void interrupt_watch(const CommonOptions *common, const char *guest)
+{
+    Watch *watch = g_new0(Watch, 1);
+
+    watch->common = common;
+    watch->path = client_guest_path(guest, "/cancel");
+    g_thread_unref(g_thread_new("signals", signal_thread, watch));
+}

@@ -1,0 +1,134 @@
+#include <locale.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "cli/cli.h"
+#include "vmferry-config.h"
+
+static int verb_help(int argc, char **argv);
+static int verb_version(int argc, char **argv);
+
+static const Verb verbs[] = {
+    {"agent", "Serve this host's guests (the daemon)", verb_agent},
+    {"pki", "Make certificates for agents", verb_pki},
+    {"run", "Start a guest from a QEMU command line", verb_run},
+    {"adopt", "Take a running QEMU into care", verb_adopt},
+    {"list", "Show the guests of this host", verb_list},
+    {"status", "Show a guest, or the agent", verb_status},
+    {"stop", "End a guest", verb_stop},
+    {"events", "Show what happened", verb_events},
+    {"migrate", "Move a guest to another host, live", verb_migrate},
+    {"cancel", "Stop a move", verb_cancel},
+    {"resolve", "Decide where a guest in doubt goes on", verb_resolve},
+    {"check", "Find out what works on this host", verb_check},
+    {"version", "Show the version", verb_version},
+    {"help", "Show help for a verb", verb_help},
+    {NULL, NULL, NULL},
+};
+
+static const Verb *find_verb(const char *name)
+{
+    for (const Verb *verb = verbs; verb->name; verb++)
+        if (strcmp(verb->name, name) == 0)
+            return verb;
+    return NULL;
+}
+
+static void print_usage(FILE *out)
+{
+    fprintf(out, "Usage: vmferry VERB [OPTIONS]\n\n"
+                 "Moves virtual machines between hosts while they run, from outside of QEMU.\n\n");
+    for (const Verb *verb = verbs; verb->name; verb++)
+        fprintf(out, "  %-10s %s\n", verb->name, verb->summary);
+    fprintf(out, "\n`vmferry VERB --help` tells more; so do the man pages (man vmferry).\n");
+}
+
+static int verb_version(int argc, char **argv)
+{
+    CommonOptions common = {0};
+    CliSpec spec = {.description = "Shows the version.", .common = &common};
+
+    if (!cli_parse(&spec, &argc, &argv) || !cli_check_words(argc, 0, 0, "nothing"))
+        return EXIT_USAGE;
+    if (common.json) {
+        g_autoptr(json_t) object = json_pack("{s:s}", "version", VMFERRY_VERSION);
+
+        cli_print_json(object);
+    } else {
+        printf("vmferry %s\n", VMFERRY_VERSION);
+    }
+    return EXIT_DONE;
+}
+
+static int run_verb(const Verb *verb, int argc, char **argv)
+{
+    g_autofree char *name = g_strdup_printf("vmferry %s", verb->name);
+
+    g_set_prgname(name);
+    return verb->main(argc, argv);
+}
+
+static gboolean has_page(const char *page)
+{
+    const char *words[] = {"man", "-w", page, NULL};
+    const GSpawnFlags flags =
+        G_SPAWN_SEARCH_PATH | G_SPAWN_STDOUT_TO_DEV_NULL | G_SPAWN_STDERR_TO_DEV_NULL;
+    int status;
+
+    return g_spawn_sync(NULL, (char **)words, NULL, flags, NULL, NULL, NULL, NULL, &status, NULL) &&
+           status == 0;
+}
+
+static int show_verb(const char *name)
+{
+    const Verb *verb = find_verb(name);
+    g_autofree char *page = g_strdup_printf("vmferry-%s", name);
+    char *words[] = {(char *)name, (char *)"--help", NULL};
+
+    if (!verb)
+        return cli_usage_error("there is no verb \"%s\"", name);
+    /* For people the whole page, for programs the short text. */
+    if (isatty(STDOUT_FILENO) && has_page(page))
+        execlp("man", "man", page, (char *)NULL);
+    return run_verb(verb, 2, words);
+}
+
+static int verb_help(int argc, char **argv)
+{
+    CommonOptions common = {0};
+    CliSpec spec = {.parameters = "[VERB]",
+                    .description = "Shows what there is, or the manual of a verb.",
+                    .common = &common};
+
+    if (!cli_parse(&spec, &argc, &argv) || !cli_check_words(argc, 0, 1, "one verb"))
+        return EXIT_USAGE;
+    if (argc == 2)
+        return show_verb(argv[1]);
+    print_usage(stdout);
+    return EXIT_DONE;
+}
+
+int main(int argc, char **argv)
+{
+    const Verb *verb;
+
+    setlocale(LC_ALL, "");
+    g_set_prgname("vmferry");
+    if (argc < 2) {
+        print_usage(stderr);
+        return EXIT_USAGE;
+    }
+    if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0) {
+        print_usage(stdout);
+        return EXIT_DONE;
+    }
+    if (strcmp(argv[1], "--version") == 0) {
+        printf("vmferry %s\n", VMFERRY_VERSION);
+        return EXIT_DONE;
+    }
+    verb = find_verb(argv[1]);
+    if (!verb)
+        return cli_usage_error("\"%s\" is no verb", argv[1]);
+    return run_verb(verb, argc - 1, argv + 1);
+}

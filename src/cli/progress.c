@@ -1,0 +1,109 @@
+#include "cli/progress.h"
+
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "agent/rate.h"
+#include "base/json.h"
+#include "cli/output.h"
+
+#define BAR_WIDTH 24
+
+void progress_init(Progress *progress)
+{
+    *progress = (Progress){.terminal = isatty(STDERR_FILENO) != 0};
+}
+
+char *progress_format_bar(double share, guint width)
+{
+    g_autofree char *bar = g_malloc(width + 1);
+    guint full;
+
+    share = CLAMP(share, 0, 1);
+    full = (guint)(share * width + 0.5);
+    memset(bar, '#', full);
+    memset(bar + full, ' ', width - full);
+    bar[width] = '\0';
+    return g_strdup_printf("[%s] %3.0f %%", bar, share * 100);
+}
+
+static double get_share(json_t *object)
+{
+    double all = (double)json_count_or(object, "round_bytes", 0);
+    double done = (double)json_count_or(object, "round_bytes_done", 0);
+
+    return all > 0 ? done / all : 0;
+}
+
+static const char *describe_phase(const char *phase)
+{
+    static const struct {
+        const char *name, *words;
+    } phases[] = {
+        {"connect", "connecting"}, {"precopy", "copying"},       {"stopped", "stopped, last round"},
+        {"handover", "handing over"}, {"done", "done"},
+    };
+
+    for (guint i = 0; i < G_N_ELEMENTS(phases); i++)
+        if (strcmp(phase, phases[i].name) == 0)
+            return phases[i].words;
+    return phase;
+}
+
+static char *describe(json_t *object)
+{
+    const char *phase = json_text_or(object, "phase", "?");
+    g_autofree char *sent = bytes_format((double)json_count_or(object, "wire_bytes", 0));
+    g_autofree char *rate =
+        rate_format(json_number_value(json_object_get(object, "bytes_per_second")));
+    json_t *left = json_object_get(object, "eta_ms");
+    g_autofree char *eta = json_is_number(left) ? format_ms(json_number_value(left)) : NULL;
+
+    return g_strdup_printf("%s, round %d, %s, %s%s%s", describe_phase(phase),
+                           (int)json_count_or(object, "round", 0) + 1, sent, rate,
+                           eta ? ", left " : "", eta ? eta : "");
+}
+
+static void draw(Progress *progress, json_t *object)
+{
+    g_autofree char *text = describe(object);
+    g_autofree char *bar = progress_format_bar(get_share(object), BAR_WIDTH);
+    guint width = (guint)(strlen(bar) + 1 + strlen(text));
+
+    fprintf(stderr, "\r%s %s%*s", bar, text,
+            progress->width > width ? (int)(progress->width - width) : 0, "");
+    fflush(stderr);
+    progress->width = width;
+}
+
+static gboolean is_news(Progress *progress, json_t *object)
+{
+    const char *phase = json_text_or(object, "phase", "?");
+    guint round = (guint)json_count_or(object, "round", 0);
+    gboolean news = strcmp(phase, progress->phase) != 0 || round != progress->round;
+
+    g_strlcpy(progress->phase, phase, sizeof progress->phase);
+    progress->round = round;
+    return news;
+}
+
+void progress_show(Progress *progress, json_t *object)
+{
+    g_autofree char *text = NULL;
+    gboolean news = is_news(progress, object);
+
+    if (progress->terminal) {
+        draw(progress, object);
+    } else if (news) {
+        text = describe(object);
+        fprintf(stderr, "%s\n", text);
+    }
+}
+
+void progress_end(Progress *progress)
+{
+    if (progress->terminal && progress->width > 0)
+        fprintf(stderr, "\r%*s\r", (int)progress->width, "");
+    progress->width = 0;
+}

@@ -1,0 +1,20 @@
+/* A move's report: its exit code, and its words for people. */
+#pragma once
+
+#include <jansson.h>
+
+#include "cli/cli.h"
+
+/* The exit code of `vmferry migrate`. */
+CliExit report_get_exit(json_t *report);
+
+/* The exit code of `vmferry cancel`: done where nothing has moved. */
+CliExit report_get_cancel_exit(json_t *report);
+
+/* A report for a move that has no other: it never began, or its agent went
+ * away.  Free with json_decref(). */
+json_t *report_make(const char *guest, const char *destination, const char *reason,
+                    const char *error);
+
+/* For people. */
+void report_print(json_t *report, const char *guest);

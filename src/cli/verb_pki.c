@@ -1,0 +1,97 @@
+#include <stdio.h>
+#include <string.h>
+
+#include "base/error.h"
+#include "cli/cli.h"
+#include "wire/pki.h"
+
+#define DEFAULT_CA_DIR "/etc/vmferry/ca"
+#define DEFAULT_CA_DAYS 3650
+#define DEFAULT_HOST_DAYS 825
+
+static const char description[] =
+    "vmferry pki init makes a small certificate authority; vmferry pki issue HOST makes a\n"
+    "folder with all that the agent of HOST needs: copy it to /etc/vmferry/pki there.\n"
+    "HOST is the name or address by which other hosts migrate to it.";
+
+typedef struct {
+    char *directory, *out;
+    char **names;
+    gint days;
+    CommonOptions common;
+} Options;
+
+static int init(const Options *o)
+{
+    g_autoptr(GError) error = NULL;
+
+    if (!pki_init(o->directory, (guint)(o->days ? o->days : DEFAULT_CA_DAYS), &error))
+        return cli_fail(&o->common, error);
+    if (o->common.json) {
+        g_autoptr(json_t) object = json_pack("{s:s}", "ca", o->directory);
+
+        cli_print_json(object);
+    } else {
+        printf("A new certificate authority is in %s.\n"
+               "Keep ca.key there and to yourself. Next: vmferry pki issue HOST, for each host.\n",
+               o->directory);
+    }
+    return EXIT_DONE;
+}
+
+static int issue(const Options *o, const char *host)
+{
+    g_autofree char *out = o->out ? g_strdup(o->out) : g_build_filename(o->directory, host, NULL);
+    g_autoptr(GError) error = NULL;
+
+    if (!pki_issue(o->directory, host, (const char *const *)o->names,
+                   (guint)(o->days ? o->days : DEFAULT_HOST_DAYS), out, &error))
+        return cli_fail(&o->common, error);
+    if (o->common.json) {
+        g_autoptr(json_t) object = json_pack("{s:s, s:s}", "host", host, "directory", out);
+
+        cli_print_json(object);
+    } else {
+        printf("The certificate of %s is in %s.\n"
+               "Copy ca.crt, host.crt and host.key from there to /etc/vmferry/pki on %s.\n",
+               host, out, host);
+    }
+    return EXIT_DONE;
+}
+
+static int dispatch(const Options *o, int argc, char **argv)
+{
+    if (o->days < 0)
+        return cli_usage_error("--days must be above 0");
+    if (argc == 2 && strcmp(argv[1], "init") == 0)
+        return init(o);
+    if (argc == 3 && strcmp(argv[1], "issue") == 0 && argv[2][0] && !strchr(argv[2], '/'))
+        return issue(o, argv[2]);
+    return cli_usage_error("wanted `init` or `issue HOST`");
+}
+
+int verb_pki(int argc, char **argv)
+{
+    Options o = {0};
+    const GOptionEntry entries[] = {
+        {"dir", 0, 0, G_OPTION_ARG_FILENAME, &o.directory,
+         "The authority's folder (default: " DEFAULT_CA_DIR ")", "DIR"},
+        {"out", 0, 0, G_OPTION_ARG_FILENAME, &o.out,
+         "Where the host's files go (default: HOST in the authority's folder)", "DIR"},
+        {"name", 0, 0, G_OPTION_ARG_STRING_ARRAY, &o.names,
+         "Another name or address of the host; may be repeated", "NAME"},
+        {"days", 0, 0, G_OPTION_ARG_INT, &o.days,
+         "How long it is valid (default: 3650 for init, 825 for issue)", "N"},
+        {NULL},
+    };
+    CliSpec spec = {.parameters = "init | issue HOST",
+                    .description = description,
+                    .entries = entries,
+                    .common = &o.common};
+
+    if (!cli_parse(&spec, &argc, &argv))
+        return EXIT_USAGE;
+    if (!o.directory)
+        o.directory = g_strdup(DEFAULT_CA_DIR);
+    return dispatch(&o, argc, argv);
+}

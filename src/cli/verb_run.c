@@ -1,0 +1,74 @@
+#include <stdio.h>
+#include <string.h>
+
+#include "agent/name.h"
+#include "cli/cli.h"
+#include "cli/client.h"
+#include "cli/output.h"
+
+static const char description[] =
+    "Starts a guest from a plain QEMU command line, in the agent's care.  The agent adds\n"
+    "only a QMP socket of its own.  Paths should be absolute and mean the same on the hosts\n"
+    "the guest will move to (or have map rules there, man 5 vmferry-agent.conf).\n\n"
+    "Example: vmferry run web1 -- qemu-system-x86_64 -accel kvm -m 1G -hda /srv/web1.qcow2";
+
+static json_t *make_request(const char *name, int count, char **words)
+{
+    g_autofree char *directory = g_get_current_dir();
+    json_t *list = json_array();
+
+    for (int i = 0; i < count; i++)
+        json_array_append_new(list, json_string(words[i]));
+    return json_pack("{s:s, s:o, s:s}", "name", name, "command_line", list, "directory", directory);
+}
+
+static int run(const CommonOptions *common, const char *name, int count, char **words)
+{
+    g_autoptr(Client) client = client_new(common);
+    g_autoptr(GError) error = NULL;
+    g_autoptr(json_t) guest =
+        client_call(client, "POST", "/v1/guests", make_request(name, count, words), &error);
+
+    if (!guest)
+        return cli_fail(common, error);
+    if (common->json)
+        cli_print_json(guest);
+    else
+        printf("%s runs as process %d.\n", name, (int)json_count_or(guest, "pid", 0));
+    return EXIT_DONE;
+}
+
+/* Everything behind "--" is the command line; the place of "--", or 0. */
+static int find_separator(int argc, char **argv)
+{
+    for (int i = 1; i < argc; i++)
+        if (strcmp(argv[i], "--") == 0)
+            return i;
+    return 0;
+}
+
+int verb_run(int argc, char **argv)
+{
+    CommonOptions common = {0};
+    int separator = find_separator(argc, argv);
+    CliSpec spec = {.parameters = "NAME [--] QEMU-COMMAND-LINE",
+                    .description = description,
+                    .common = &common,
+                    .talks = TRUE,
+                    .stops_at_word = separator == 0};
+    int own = separator ? separator : argc;
+    char **words = argv;
+    g_autoptr(GError) error = NULL;
+
+    if (!cli_parse(&spec, &own, &words))
+        return EXIT_USAGE;
+    if (own < 2 || (separator && own > 2))
+        return cli_usage_error("wanted one NAME and a QEMU command line");
+    if (!guest_name_check(words[1], &error))
+        return cli_usage_error("%s", error->message);
+    if (separator ? separator + 1 >= argc : own < 3)
+        return cli_usage_error("the QEMU command line is missing");
+    if (separator)
+        return run(&common, words[1], argc - separator - 1, argv + separator + 1);
+    return run(&common, words[1], own - 2, words + 2);
+}

@@ -1,0 +1,143 @@
+#include <stdio.h>
+#include <string.h>
+
+#include "agent/rate.h"
+#include "cli/cli.h"
+#include "cli/client.h"
+#include "cli/output.h"
+
+static const char description[] =
+    "Shows what is known of a guest, or of the agent where no NAME is given.";
+
+static void add_text(Table *table, const char *title, json_t *object, const char *key)
+{
+    const char *text = json_text_or(object, key, NULL);
+
+    if (text)
+        table_add(table, title, text, NULL);
+}
+
+static void add_number(Table *table, const char *title, json_t *object, const char *key)
+{
+    g_autofree char *text = NULL;
+
+    if (!json_is_integer(json_object_get(object, key)))
+        return;
+    text = g_strdup_printf("%" G_GUINT64_FORMAT, (guint64)json_count_or(object, key, 0));
+    table_add(table, title, text, NULL);
+}
+
+static void add_command_line(Table *table, json_t *guest)
+{
+    g_autoptr(GString) line = g_string_new(NULL);
+    json_t *word;
+    size_t i;
+
+    json_array_foreach(json_object_get(guest, "command_line"), i, word)
+    {
+        const char *text = json_string_value(word);
+        g_autofree char *quoted = NULL;
+
+        if (text && (strpbrk(text, " '\"\\$&|;<>()*?[]#~`\t\n") || !*text))
+            quoted = g_shell_quote(text);
+        g_string_append_printf(line, "%s%s", i ? " " : "", quoted ? quoted : text ? text : "");
+    }
+    table_add(table, "command line", line->str, NULL);
+}
+
+static void add_progress(Table *table, json_t *progress)
+{
+    g_autofree char *sent = NULL;
+    g_autofree char *text = NULL;
+
+    if (!progress)
+        return;
+    sent = bytes_format((double)json_count_or(progress, "wire_bytes", 0));
+    text = g_strdup_printf("%s, round %d, %s sent", json_text_or(progress, "phase", "?"),
+                           (int)json_count_or(progress, "round", 0) + 1, sent);
+    table_add(table, "progress", text, NULL);
+}
+
+static void add_times(Table *table, json_t *guest)
+{
+    int64_t now = g_get_real_time() / G_USEC_PER_SEC;
+    int64_t since = (int64_t)json_count_or(guest, "since", (uint64_t)now);
+    g_autoptr(GDateTime) then = g_date_time_new_from_unix_local(since);
+    g_autofree char *date = then ? g_date_time_format(then, "%Y-%m-%d %H:%M:%S") : NULL;
+    g_autofree char *age = format_age(now - since);
+    g_autofree char *text = g_strdup_printf("%s (for %s)", date ? date : "?", age);
+
+    table_add(table, "here since", text, NULL);
+}
+
+static void print_guest(json_t *guest)
+{
+    static const char *const columns[] = {"", "", NULL};
+    g_autoptr(Table) table = table_new(columns);
+
+    add_text(table, "name", guest, "name");
+    add_text(table, "state", guest, "state");
+    add_text(table, "trouble", guest, "trouble");
+    add_text(table, "destination", guest, "destination");
+    add_progress(table, json_object_get(guest, "progress"));
+    add_number(table, "process", guest, "pid");
+    add_times(table, guest);
+    add_text(table, "came by", guest, "origin");
+    add_text(table, "machine", guest, "machine");
+    add_text(table, "QEMU", guest, "vmm_version");
+    add_text(table, "accelerator", guest, "accelerator");
+    add_number(table, "vCPUs", guest, "vcpus");
+    if (json_object_get(guest, "memory_bytes")) {
+        g_autofree char *memory = g_format_size_full(json_count_or(guest, "memory_bytes", 0),
+                                                     G_FORMAT_SIZE_IEC_UNITS);
+
+        table_add(table, "memory", memory, NULL);
+    }
+    add_text(table, "QMP socket", guest, "qmp_path");
+    add_text(table, "log", guest, "log_path");
+    add_command_line(table, guest);
+    table_print(table);
+}
+
+static void print_agent(json_t *agent)
+{
+    static const char *const columns[] = {"", "", NULL};
+    g_autoptr(Table) table = table_new(columns);
+
+    add_text(table, "host", agent, "host");
+    add_text(table, "version", agent, "version");
+    add_number(table, "process", agent, "pid");
+    table_add(table, "listens for peers", json_text_or(agent, "listening", "nowhere"), NULL);
+    table_add(table, "secured by TLS", json_flag_or(agent, "secure", FALSE) ? "yes" : "no", NULL);
+    add_number(table, "guests", agent, "guests");
+    add_text(table, "state directory", agent, "state_dir");
+    table_print(table);
+}
+
+int verb_status(int argc, char **argv)
+{
+    CommonOptions common = {0};
+    CliSpec spec = {
+        .parameters = "[NAME]", .description = description, .common = &common, .talks = TRUE};
+    g_autoptr(Client) client = NULL;
+    g_autoptr(GError) error = NULL;
+    g_autoptr(json_t) answer = NULL;
+    g_autofree char *path = NULL;
+
+    if (!cli_parse(&spec, &argc, &argv) || !cli_check_words(argc, 0, 1, "one NAME"))
+        return EXIT_USAGE;
+    path = argc == 2 ? client_guest_path(argv[1], NULL) : g_strdup("/v1/status");
+    if (!path)
+        return EXIT_USAGE;
+    client = client_new(&common);
+    answer = client_call(client, "GET", path, NULL, &error);
+    if (!answer)
+        return cli_fail(&common, error);
+    if (common.json)
+        cli_print_json(answer);
+    else if (argc == 2)
+        print_guest(answer);
+    else
+        print_agent(answer);
+    return EXIT_DONE;
+}
