@@ -235,9 +235,12 @@ static gboolean on_incoming(GSocketService *service, GSocketConnection *connecti
                             GObject *source, gpointer user)
 {
     Api *api = user;
+    g_autoptr(GSocketAddress) local = g_socket_connection_get_local_address(connection, NULL);
+    g_autoptr(GSocketAddress) remote = g_socket_connection_get_remote_address(connection, NULL);
     g_autoptr(GError) error = NULL;
 
-    if (!soup_server_accept_iostream(api->server, G_IO_STREAM(connection), NULL, NULL, &error))
+    if (local && remote &&
+        !soup_server_accept_iostream(api->server, G_IO_STREAM(connection), local, remote, &error))
         log_debug("control API: %s", error->message);
     return TRUE;
 }

@@ -1,5 +1,7 @@
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -25,11 +27,12 @@ static char *ask_version(const char *program)
 
 static void add_program(GHashTable *seen, Findings *findings, const char *path)
 {
-    g_autofree char *real = g_canonicalize_filename(path, NULL);
+    char real[PATH_MAX]; /* /bin may be /usr/bin */
     g_autofree char *version = NULL;
     g_autofree char *text = NULL;
 
-    if (access(real, X_OK) != 0 || !g_hash_table_add(seen, g_strdup(real)))
+    if (!realpath(path, real) || access(real, X_OK) != 0 ||
+        !g_hash_table_add(seen, g_strdup(real)))
         return;
     version = ask_version(real);
     text = g_strdup_printf("%s: %s", real, version ? version : "does not answer --version");

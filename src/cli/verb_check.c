@@ -17,7 +17,7 @@ static void check_agent(Findings *findings, const CommonOptions *common)
     g_autofree char *text = NULL;
 
     if (!status) {
-        findings_add(findings, "agent", FINDING_NOTE, error->message, "start `vmferry agent`");
+        findings_add(findings, "agent", FINDING_NOTE, error->message, NULL);
         return;
     }
     text = g_strdup_printf("version %s, listens on %s", json_text_or(status, "version", "?"),
