@@ -1,5 +1,6 @@
 #include "wire/channel.h"
 
+#include <errno.h>
 #include <linux/sockios.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
@@ -51,32 +52,41 @@ void channel_shutdown(Channel *channel)
 
 /* ---- ending ---- */
 
-/* Closing a socket with unread bytes in it resets the connection, and what was
- * sent last (STARTED, ERROR) may never arrive.  So wait, reading on, until the
- * peer's kernel has acknowledged everything. */
+/* Reads and forgets what is there; FALSE once nothing more can come. */
+static gboolean discard_input(int fd, uint64_t end)
+{
+    char waste[16384];
+    ssize_t got;
+
+    do
+        got = recv(fd, waste, sizeof waste, MSG_DONTWAIT);
+    while (got > 0 && clock_now_ns() < end);
+    return got > 0 || (got < 0 && errno == EAGAIN);
+}
+
+/* Closing a socket with unread bytes in it, or where bytes still come, resets
+ * the connection, and what was sent last (STARTED, ERROR) may never arrive.  So
+ * wait, reading on, until the peer's kernel has acknowledged it. */
 static void linger(int fd)
 {
     uint64_t end = clock_now_ns() + LINGER_NS;
-    char waste[16384];
     int unacknowledged = 0;
 
-    shutdown(fd, SHUT_WR);
-    do {
-        while (recv(fd, waste, sizeof waste, MSG_DONTWAIT) > 0 && clock_now_ns() < end)
-            ;
+    while (discard_input(fd, end) && clock_now_ns() < end) {
         if (ioctl(fd, SIOCOUTQ, &unacknowledged) < 0 || unacknowledged == 0)
             return;
         socket_wait(-1, 0, -1, clock_now_ns() + LINGER_STEP_NS);
-    } while (clock_now_ns() < end);
+    }
 }
 
 static void say_goodbye(Channel *channel)
 {
+    linger(stream_get_fd(channel->stream));
     g_mutex_lock(&channel->send_lock);
     if (!channel->send_failure)
         stream_say_goodbye(channel->stream);
     g_mutex_unlock(&channel->send_lock);
-    linger(stream_get_fd(channel->stream));
+    shutdown(stream_get_fd(channel->stream), SHUT_WR);
 }
 
 void channel_free(Channel *channel)

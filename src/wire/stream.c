@@ -67,6 +67,11 @@ gboolean stream_start_tls(Stream *stream, TlsIdentity *identity, const StreamHan
     return TRUE;
 }
 
+TlsSession *stream_get_tls(Stream *stream)
+{
+    return stream->tls;
+}
+
 char *stream_get_certificate_name(Stream *stream)
 {
     return stream->tls ? tls_session_get_peer_name(stream->tls) : NULL;

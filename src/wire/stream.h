@@ -45,6 +45,9 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(Stream, stream_free)
 gboolean stream_start_tls(Stream *stream, TlsIdentity *identity, const StreamHandshake *handshake,
                           GError **error);
 
+/* The TLS layer, for tests; NULL where plain. */
+struct TlsSession *stream_get_tls(Stream *stream);
+
 /* The peer's name in its certificate (TLS only). */
 char *stream_get_certificate_name(Stream *stream);
 

@@ -97,6 +97,11 @@ char *tls_session_get_peer_name(TlsSession *session)
     return certificate ? tls_certificate_name(certificate) : NULL;
 }
 
+const char *tls_session_get_cipher(TlsSession *session)
+{
+    return SSL_get_cipher_name(session->ssl);
+}
+
 /* ---- handshake ---- */
 
 /* Sends what the handshake has to say, also where it has failed: the alert in

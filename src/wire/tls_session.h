@@ -41,5 +41,8 @@ void tls_session_drop_outgoing(TlsSession *session, size_t bytes);
 /* Puts a close alert (and whatever else is to go) into the outgoing buffer. */
 void tls_session_close(TlsSession *session);
 
+/* The cipher suite in use. */
+const char *tls_session_get_cipher(TlsSession *session);
+
 /* For tests: how many records go out under one key. */
 void tls_session_set_records_per_key(TlsSession *session, guint records);

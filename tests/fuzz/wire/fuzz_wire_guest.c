@@ -1,0 +1,30 @@
+/* GUEST messages: what is accepted is accepted again after encoding it. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "wire/messages.h"
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+static gboolean is_same(const GuestMessage *a, const GuestMessage *b)
+{
+    return strcmp(a->transaction, b->transaction) == 0 && strcmp(a->guest, b->guest) == 0 &&
+           g_strv_equal((const gchar *const *)a->command_line,
+                        (const gchar *const *)b->command_line) &&
+           a->memory_bytes == b->memory_bytes && a->region_count == b->region_count;
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    g_autoptr(GuestMessage) message = guest_message_decode((const char *)data, size, NULL);
+    g_autoptr(GuestMessage) back = NULL;
+    g_autofree char *text = NULL;
+
+    if (!message)
+        return 0;
+    text = guest_message_encode(message);
+    back = guest_message_decode(text, strlen(text), NULL);
+    if (!back || !is_same(message, back))
+        abort();
+    return 0;
+}

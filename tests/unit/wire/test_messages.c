@@ -1,0 +1,400 @@
+/*
+ * The JSON messages: round trips, and each field malformed in turn
+ *
+ * The malformed ones are made from a good message by replacing one piece of
+ * its text, so that nothing else can be what is refused.
+ */
+#include <stdarg.h>
+#include <setjmp.h>
+#include <stddef.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "base/error.h"
+#include "wire/error_message.h"
+#include "wire/messages.h"
+
+#define TRANSACTION "0123456789abcdef0123456789abcdef"
+
+typedef struct {
+    const char *from, *to; /* replaced; *from* NULL: *to* is all */
+    const char *words;     /* in the error */
+} Damage;
+
+typedef gboolean (*Decoder)(const char *text, size_t length, GError **error);
+
+static char *damaged(const char *good, const Damage *damage)
+{
+    const char *at;
+
+    if (!damage->from)
+        return g_strdup(damage->to);
+    at = strstr(good, damage->from);
+    if (!at)
+        fail_msg("\"%s\" is not in %s", damage->from, good);
+    return g_strdup_printf("%.*s%s%s", (int)(at - good), good, damage->to,
+                           at + strlen(damage->from));
+}
+
+static void check_damages(Decoder decode, const char *good, const Damage *damages, size_t n)
+{
+    GError *error = NULL;
+
+    assert_true(decode(good, strlen(good), &error));
+    for (size_t i = 0; i < n; i++) {
+        g_autofree char *bad = damaged(good, &damages[i]);
+
+        error = NULL;
+        if (decode(bad, strlen(bad), &error))
+            fail_msg("accepted: %s", bad);
+        if (!error_is(error, VMFERRY_ERROR_INVALID) || !strstr(error->message, damages[i].words))
+            fail_msg("expected \"%s\", got \"%s\" for %s", damages[i].words, error->message, bad);
+        g_error_free(error);
+    }
+    /* Cut anywhere it is refused. */
+    for (size_t length = 0; length < strlen(good); length++)
+        assert_false(decode(good, length, NULL));
+}
+
+#define CHECK(decode, good, damages) check_damages(decode, good, damages, G_N_ELEMENTS(damages))
+
+/* ---- HELLO ---- */
+
+static gboolean decode_hello(const char *text, size_t length, GError **error)
+{
+    HelloMessage message = {0};
+
+    if (!hello_message_decode(text, length, &message, error))
+        return FALSE;
+    hello_message_clear(&message);
+    return TRUE;
+}
+
+static void test_hello_round_trip(void **state)
+{
+    char *features[] = {(char *)"zstd", (char *)"new-thing", NULL};
+    HelloMessage message = {
+        1, 3, features, (char *)"vmferry 0.1.0", (char *)"hôst", (char *)"ping"};
+    g_autofree char *text = hello_message_encode(&message);
+    HelloMessage back = {0};
+
+    assert_true(hello_message_decode(text, strlen(text), &back, NULL));
+    assert_int_equal(back.version_min, 1);
+    assert_int_equal(back.version_max, 3);
+    assert_string_equal(back.features[1], "new-thing");
+    assert_null(back.features[2]);
+    assert_string_equal(back.software, "vmferry 0.1.0");
+    assert_string_equal(back.host, "hôst");
+    assert_string_equal(back.purpose, "ping");
+    hello_message_clear(&back);
+    hello_message_clear(&back);
+}
+
+static void test_hello_damages(void **state)
+{
+    static const char good[] = "{\"version_min\":1,\"version_max\":2,\"features\":[\"a\"],"
+                               "\"software\":\"s\",\"host\":\"h\",\"purpose\":\"p\"}";
+    static const Damage damages[] = {
+        {NULL, "", "HELLO: not JSON"},
+        {NULL, "[]", "HELLO: JSON is not an object"},
+        {"\"version_min\":1,", "", "\"version_min\" is missing"},
+        {"\"version_min\":1", "\"version_min\":0", "no range"},
+        {"\"version_min\":1", "\"version_min\":-1", "no count"},
+        {"\"version_min\":1", "\"version_min\":3", "no range"},
+        {"\"version_min\":1", "\"version_min\":1.5", "no count"},
+        {"\"version_max\":2", "\"version_max\":65536", "the limit is 65535"},
+        {"[\"a\"]", "[1]", "entry 0 is no text"},
+        {"[\"a\"]", "\"a\"", "no array"},
+        {"[\"a\"]", "[\"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\"]",
+         "longer than 64"},
+        {"\"s\"", "1", "\"software\" is missing or no text"},
+        {"\"h\"", "\"a\\nb\"", "\"host\" is empty, longer than 255 bytes or has control"},
+        {"\"p\"", "\"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\"", "\"purpose\" is"},
+        {"\"host\"", "\"software\"", "not JSON: duplicate"},
+    };
+    static const char short_one[] = "{\"version_min\":1,\"version_max\":1,\"features\":[]}";
+
+    CHECK(decode_hello, good, damages);
+    assert_true(decode_hello(short_one, strlen(short_one), NULL));
+}
+
+/* ---- GUEST ---- */
+
+static gboolean decode_guest(const char *text, size_t length, GError **error)
+{
+    g_autoptr(GuestMessage) message = guest_message_decode(text, length, error);
+
+    return message != NULL;
+}
+
+static void test_guest_round_trip(void **state)
+{
+    char *command_line[] = {(char *)"/usr/bin/qemu-system-x86_64", (char *)"-name",
+                            (char *)"a \"b\"\n\xe2\x82\xac", (char *)"", NULL};
+    WireRegion regions[] = {{(char *)"pc.ram", 1ULL << 40, NULL},
+                            {(char *)"vga.vram", 4096, (char *)"0123456789abcdef"}};
+    GuestMessage message = {.transaction = (char *)TRANSACTION,
+                            .guest = (char *)"web1",
+                            .vmm_kind = (char *)"qemu",
+                            .vmm_version = (char *)"7.2.9",
+                            .machine = (char *)"pc-i440fx-7.2",
+                            .accelerator = (char *)"tcg",
+                            .command_line = command_line,
+                            .vcpus = 2,
+                            .memory_bytes = 1ULL << 40,
+                            .verify = TRUE,
+                            .regions = regions,
+                            .region_count = 2};
+    g_autofree char *text = guest_message_encode(&message);
+    g_autoptr(GuestMessage) back = guest_message_decode(text, strlen(text), NULL);
+
+    assert_non_null(back);
+    assert_string_equal(back->transaction, TRANSACTION);
+    assert_string_equal(back->guest, "web1");
+    assert_string_equal(back->vmm_kind, "qemu");
+    assert_string_equal(back->vmm_version, "7.2.9");
+    assert_string_equal(back->machine, "pc-i440fx-7.2");
+    assert_string_equal(back->accelerator, "tcg");
+    assert_int_equal(g_strv_length(back->command_line), 4);
+    assert_string_equal(back->command_line[2], command_line[2]);
+    assert_int_equal(back->vcpus, 2);
+    assert_int_equal(back->memory_bytes, 1ULL << 40);
+    assert_true(back->verify);
+    assert_int_equal(back->region_count, 2);
+    assert_string_equal(back->regions[0].name, "pc.ram");
+    assert_int_equal(back->regions[0].bytes, 1ULL << 40);
+    assert_null(back->regions[0].proof);
+    assert_string_equal(back->regions[1].proof, "0123456789abcdef");
+}
+
+static const char good_guest[] =
+    "{\"transaction\":\"" TRANSACTION "\",\"guest\":\"web1\",\"vmm_kind\":\"qemu\","
+    "\"vmm_version\":\"7.2\",\"machine\":\"pc\",\"accelerator\":\"tcg\","
+    "\"command_line\":[\"qemu\"],\"vcpus\":1,\"memory_bytes\":4096,\"verify\":false,"
+    "\"regions\":[{\"name\":\"a\",\"bytes\":4096},"
+    "{\"name\":\"b\",\"bytes\":8192,\"proof\":\"0123456789abcdef\"}]}";
+
+static void test_guest_damages(void **state)
+{
+    static const Damage damages[] = {
+        {NULL, "{}", "GUEST: \"transaction\" is missing"},
+        {"f\",\"guest\"", "\",\"guest\"", "\"transaction\" is not of 32 hex digits"},
+        {TRANSACTION, "0123456789ABCDEF0123456789ABCDEF", "\"transaction\" is not of 32"},
+        {TRANSACTION, TRANSACTION "0", "\"transaction\" is empty, longer than 32"},
+        {"\"web1\"", "\"\"", "\"guest\" is empty"},
+        {"\"web1\"", "\"..\"", "no guest's name"},
+        {"\"web1\"", "\"../x\"", "no guest's name"},
+        {"\"web1\"", "\"a/b\"", "no guest's name"},
+        {"\"web1\"", "\"-x\"", "no guest's name"},
+        {"\"web1\"", "\"a\\u001bb\"", "\"guest\" is"},
+        {"\"web1\"", "7", "\"guest\" is missing or no text"},
+        {"\"qemu\",\"vmm_version\"", "\"\",\"vmm_version\"", "\"vmm_kind\" is empty"},
+        {"\"7.2\"", "7.2", "\"vmm_version\" is missing or no text"},
+        {"\"pc\"", "null", "\"machine\" is missing or no text"},
+        {"\"tcg\"", "[]", "\"accelerator\" is missing or no text"},
+        {"[\"qemu\"]", "[]", "names no program"},
+        {"[\"qemu\"]", "[\"\"]", "names no program"},
+        {"[\"qemu\"]", "[\"qemu\",{}]", "entry 1 is no text"},
+        {"[\"qemu\"]", "[\"qe\\u0000mu\"]", "not JSON"},
+        {"[\"qemu\"]", "\"qemu\"", "\"command_line\" is missing, no array"},
+        {"\"vcpus\":1", "\"vcpus\":0", "without CPU"},
+        {"\"vcpus\":1", "\"vcpus\":5000", "the limit is 4096"},
+        {"\"memory_bytes\":4096", "\"memory_bytes\":0", "without CPU or memory"},
+        {"\"memory_bytes\":4096", "\"memory_bytes\":99999999999999999", "the limit is"},
+        {"\"memory_bytes\":4096", "\"memory_bytes\":99999999999999999999", "not JSON"},
+        {"false", "0", "\"verify\" is missing or neither"},
+        {"{\"name\":\"a\",\"bytes\":4096}", "1", "region 0: not an object"},
+        {"\"a\"", "\"\"", "region 0: \"name\" is empty"},
+        {"\"a\"", "\"b\"", "two regions with the name \"b\""},
+        {"\"bytes\":4096", "\"bytes\":0", "region 0: \"bytes\" is no number of whole pages"},
+        {"\"bytes\":4096", "\"bytes\":4097", "whole pages"},
+        {"\"bytes\":8192", "\"bytes\":99999999999999999", "region 1: \"bytes\" is"},
+        {"\"0123456789abcdef\"", "\"0123\"", "region 1: \"proof\" is not of 16 to 128"},
+        {"\"0123456789abcdef\"", "\"0123456789abcdeg\"", "\"proof\" is not of"},
+        {"\"0123456789abcdef\"", "null", "\"proof\" is missing or no text"},
+    };
+
+    CHECK(decode_guest, good_guest, damages);
+}
+
+/* A JSON array of *n* times *head*, a number, *tail*. */
+static char *many(guint n, const char *head, const char *tail)
+{
+    g_autoptr(GString) text = g_string_new("[");
+
+    for (guint i = 0; i < n; i++)
+        g_string_append_printf(text, "%s%s%u%s", i ? "," : "", head, i, tail);
+    g_string_append(text, "]");
+    return g_string_free(g_steal_pointer(&text), FALSE);
+}
+
+static void test_guest_counts(void **state)
+{
+    g_autofree char *arguments = many(1025, "\"", "\"");
+    g_autofree char *regions = many(257, "{\"name\":\"r", "\",\"bytes\":4096}");
+    g_autofree char *long_argument = g_strnfill(65537, 'x');
+    g_autofree char *quoted = g_strdup_printf("[\"%s\"]", long_argument);
+    const Damage damages[] = {
+        {"[\"qemu\"]", arguments, "longer than 1024 entries"},
+        {"[\"qemu\"]", quoted, "longer than 65536 bytes"},
+        {"[{\"name\":\"a\",\"bytes\":4096},"
+         "{\"name\":\"b\",\"bytes\":8192,\"proof\":\"0123456789abcdef\"}]",
+         regions, "longer than 256 entries"},
+    };
+
+    CHECK(decode_guest, good_guest, damages);
+}
+
+static void test_encoding_cannot_fail(void **state)
+{
+    char *command_line[] = {(char *)"/x\xff\xfe", NULL};
+    WireRegion region = {.name = (char *)"\xc3"};
+    GuestMessage message = {.command_line = command_line, .regions = &region, .region_count = 1};
+    g_autofree char *text = guest_message_encode(&message);
+
+    assert_non_null(strstr(text, "\"/x"));
+}
+
+/* ---- READY, RESOLVE, OUTCOME ---- */
+
+static gboolean decode_ready(const char *text, size_t length, GError **error)
+{
+    ReadyMessage message;
+
+    return ready_message_decode(text, length, &message, error);
+}
+
+static gboolean decode_resolve(const char *text, size_t length, GError **error)
+{
+    g_autofree char *transaction = NULL;
+
+    return resolve_message_decode(text, length, &transaction, error);
+}
+
+static gboolean decode_outcome(const char *text, size_t length, GError **error)
+{
+    TransactionOutcome outcome;
+
+    return outcome_message_decode(text, length, TRANSACTION, &outcome, error);
+}
+
+static void test_ready(void **state)
+{
+    static const Damage damages[] = {
+        {NULL, "x", "READY: not JSON"},
+        {"true", "1", "\"verified\""},
+        {"4.5", "-1", "\"load_ms\""},
+        {"4.5", "\"4\"", "\"load_ms\""},
+        {"\"load_ms\"", "\"x\"", "\"load_ms\""},
+    };
+    ReadyMessage message = {.verified = TRUE, .load_ms = 4.5}, back;
+    g_autofree char *text = ready_message_encode(&message);
+
+    assert_true(ready_message_decode(text, strlen(text), &back, NULL));
+    assert_true(back.verified);
+    assert_true(back.load_ms == 4.5);
+    CHECK(decode_ready, text, damages);
+}
+
+static void test_resolve(void **state)
+{
+    static const Damage damages[] = {
+        {NULL, "{}", "RESOLVE: \"transaction\" is missing"},
+        {TRANSACTION, "0123", "is not of 32 hex digits"},
+        {TRANSACTION, "../../../../etc/passwd/aaaaaaaaa", "is not of 32 hex digits"},
+    };
+    g_autofree char *text = resolve_message_encode(TRANSACTION);
+    g_autofree char *back = NULL;
+
+    assert_true(resolve_message_decode(text, strlen(text), &back, NULL));
+    assert_string_equal(back, TRANSACTION);
+    CHECK(decode_resolve, text, damages);
+}
+
+static void test_outcome(void **state)
+{
+    static const Damage damages[] = {
+        {NULL, "{}", "OUTCOME: \"transaction\" is missing"},
+        {"0123456789", "aaaaaaaaaa", "OUTCOME: it is about transaction aaaaaaaaaa"},
+        {"\"lost\"", "\"found\"", "\"outcome\" is \"found\", which is none"},
+        {"\"lost\"", "3", "\"outcome\" is missing or no text"},
+    };
+    g_autofree char *lost = outcome_message_encode(TRANSACTION, OUTCOME_LOST);
+
+    for (guint i = OUTCOME_COMMITTED; i <= OUTCOME_LOST; i++) {
+        g_autofree char *text = outcome_message_encode(TRANSACTION, (TransactionOutcome)i);
+        TransactionOutcome back;
+
+        assert_true(outcome_message_decode(text, strlen(text), TRANSACTION, &back, NULL));
+        assert_int_equal(back, i);
+    }
+    assert_string_equal(transaction_outcome_name(OUTCOME_COMMITTED), "committed");
+    CHECK(decode_outcome, lost, damages);
+}
+
+/* ---- ERROR ---- */
+
+static void test_error_round_trip(void **state)
+{
+    for (guint code = VMFERRY_ERROR_FAILED; code <= VMFERRY_ERROR_IN_DOUBT; code++) {
+        g_autoptr(GError) cause = g_error_new(VMFERRY_ERROR, (gint)code, "web1: no %s", "päge");
+        g_autofree char *text = error_message_encode(cause);
+        g_autoptr(GError) back = NULL;
+
+        error_message_decode(text, strlen(text), "hostb", &back);
+        assert_true(error_is(back, (VmferryErrorCode)code));
+        assert_string_equal(back->message, "hostb: web1: no päge");
+    }
+}
+
+static void test_error_is_cut_and_tamed(void **state)
+{
+    g_autofree char *long_text = g_strnfill(ERROR_MESSAGE_MAX_BYTES - 1, 'x');
+    g_autoptr(GError) cause =
+        g_error_new(VMFERRY_ERROR, VMFERRY_ERROR_FAILED, "%sä and more", long_text);
+    g_autofree char *text = error_message_encode(cause);
+    g_autoptr(GError) back = NULL;
+    static const char evil[] = "{\"code\":\"busy\",\"message\":\"a\\u001b[31m\\rb\\nc\"}";
+    g_autoptr(GError) tamed = NULL;
+
+    error_message_decode(text, strlen(text), "h", &back);
+    /* The two bytes of the umlaut would not fit in: both are gone. */
+    assert_int_equal(strlen(back->message), strlen("h: ") + ERROR_MESSAGE_MAX_BYTES - 1);
+    error_message_decode(evil, strlen(evil), "h", &tamed);
+    assert_true(error_is(tamed, VMFERRY_ERROR_BUSY));
+    assert_string_equal(tamed->message, "h: a?[31m?b\nc");
+}
+
+static void test_error_that_makes_no_sense(void **state)
+{
+    static const char *const texts[] = {"", "[]", "{", "{}", "{\"code\":7,\"message\":[]}"};
+
+    for (size_t i = 0; i < G_N_ELEMENTS(texts); i++) {
+        g_autoptr(GError) error = NULL;
+
+        error_message_decode(texts[i], strlen(texts[i]), "h", &error);
+        assert_true(error_is(error, VMFERRY_ERROR_FAILED));
+        assert_true(g_str_has_prefix(error->message, "h"));
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_hello_round_trip),
+        cmocka_unit_test(test_hello_damages),
+        cmocka_unit_test(test_guest_round_trip),
+        cmocka_unit_test(test_guest_damages),
+        cmocka_unit_test(test_guest_counts),
+        cmocka_unit_test(test_encoding_cannot_fail),
+        cmocka_unit_test(test_ready),
+        cmocka_unit_test(test_resolve),
+        cmocka_unit_test(test_outcome),
+        cmocka_unit_test(test_error_round_trip),
+        cmocka_unit_test(test_error_is_cut_and_tamed),
+        cmocka_unit_test(test_error_that_makes_no_sense),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
