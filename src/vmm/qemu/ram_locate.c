@@ -329,34 +329,3 @@ gboolean qemu_locate_ram_blocks(GPtrArray *blocks, const GArray *mappings,
 
     return locate(&locator, ranges, error);
 }
-
-static const QemuRamBlock *first_twin(const GPtrArray *blocks, guint twins)
-{
-    for (guint i = 0; i < blocks->len; i++)
-        if (((const QemuRamBlock *)blocks->pdata[i])->twins == twins)
-            return blocks->pdata[i];
-    return NULL;
-}
-
-gboolean qemu_check_twins(const GPtrArray *blocks, QemuMemoryReader reader, gpointer user,
-                          GError **error)
-{
-    for (guint i = 0; i < blocks->len; i++) {
-        const QemuRamBlock *block = blocks->pdata[i];
-        const QemuRamBlock *first = block->twins ? first_twin(blocks, block->twins) : block;
-        uint8_t one[QEMU_DIGEST_BYTES], other[QEMU_DIGEST_BYTES];
-
-        if (first == block)
-            continue;
-        if (!qemu_content_digest(first->host_address, first->total, reader, user, one, error) ||
-            !qemu_content_digest(block->host_address, block->total, reader, user, other, error))
-            return FALSE;
-        if (compare_digests(one, other) == 0)
-            continue;
-        error_set(error, VMFERRY_ERROR_UNSUPPORTED,
-                  "cannot tell which memory of QEMU is block \"%s\" and which \"%s\"; QEMU 8 or "
-                  "newer tells", first->name, block->name);
-        return FALSE;
-    }
-    return TRUE;
-}

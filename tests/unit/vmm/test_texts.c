@@ -1,0 +1,110 @@
+/* Small readers of texts, and the texts of errors. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "base/error.h"
+#include "vmm/qemu/driver.h"
+#include "vmm/qemu/last_words.h"
+#include "vmm/qemu/live_writers.h"
+
+static void expect_words(const char *log, const char *wanted)
+{
+    g_autofree char *words = last_words_pick(log, strlen(log));
+
+    if (wanted)
+        assert_string_equal(words, wanted);
+    else
+        assert_null(words);
+}
+
+static void test_last_words(void **unused)
+{
+    expect_words("", NULL);
+    expect_words("\n \n", NULL);
+    expect_words("Segmentation fault\n", "Segmentation fault");
+    expect_words("[    0.0] guest console\nqemu-system-x86_64: -drive file=x: Could not open 'x'\n"
+                 "login: \n", "qemu-system-x86_64: -drive file=x: Could not open 'x'");
+    expect_words("qemu-kvm: one\nqemu-kvm: two\r\n", "qemu-kvm: one; qemu-kvm: two");
+    expect_words("1\n2\n3\n4\n5\n6\n7\n8\n", "3; 4; 5; 6; 7; 8");
+    expect_words("a\033[31mb\tc\n", "a [31mb c");
+}
+
+static void test_last_words_of_bytes(void **unused)
+{
+    static const char log[] = "x\0y\xff\n";
+    g_autofree char *words = last_words_pick(log, sizeof log - 1);
+
+    assert_true(g_utf8_validate(words, -1, NULL));
+    assert_non_null(strstr(words, "x y"));
+}
+
+static void test_memory_fits(void **unused)
+{
+    static const char meminfo[] = "MemTotal:   24684308 kB\nMemFree:  1 kB\n"
+                                  "MemAvailable:   307200 kB\nBuffers: 1 kB\n";
+    g_autoptr(GError) error = NULL;
+
+    assert_true(qemu_memory_fits(300ull << 20, meminfo, NULL));
+    assert_true(qemu_memory_fits(1ull << 40, "MemTotal: 1 kB\n", NULL));
+    assert_false(qemu_memory_fits(1024ull << 20, meminfo, &error));
+    assert_true(error_is(error, VMFERRY_ERROR_NO_SPACE));
+    assert_string_equal(error->message,
+                        "not enough memory here: guest needs 1024 MiB, 300 MiB available");
+}
+
+static void test_memory_of_this_host(void **unused)
+{
+    assert_true(qemu_check_memory(4096, NULL));
+    assert_false(qemu_check_memory(1ull << 60, NULL));
+}
+
+static void test_live_writers(void **unused)
+{
+    static const char tree[] = "bus: main-system-bus\r\n  dev: %s, id \"x\"\r\n    gpio-out\r\n";
+    g_autofree char *clean = g_strdup_printf(tree, "virtio-net-pci");
+    g_autofree char *dirty = g_strdup_printf(tree, "vfio-pci");
+    g_autofree char *device = qemu_find_live_writer(dirty, "");
+    g_autofree char *network = qemu_find_live_writer(clean,
+                                                     " \\ n0: index=0,type=vhost-user,x=1\r\n");
+
+    assert_string_equal(device, "vfio-pci");
+    assert_string_equal(network, "vhost-user");
+    assert_null(qemu_find_live_writer(clean, "n0: index=0,type=tap,ifname=t,vhost\r\n"));
+}
+
+static void test_run_states(void **unused)
+{
+    static const struct {
+        const char *status;
+        VmmRunState state;
+    } known[] = {
+        {"running", VMM_RUN_STATE_RUNNING},      {"paused", VMM_RUN_STATE_PAUSED},
+        {"inmigrate", VMM_RUN_STATE_INCOMING},   {"shutdown", VMM_RUN_STATE_ENDED},
+        {"guest-panicked", VMM_RUN_STATE_ENDED}, {"io-error", VMM_RUN_STATE_FAILED},
+        {"from the future", VMM_RUN_STATE_FAILED},
+    };
+
+    for (guint i = 0; i < G_N_ELEMENTS(known); i++)
+        assert_int_equal(qemu_run_state_from_status(known[i].status), known[i].state);
+    assert_string_equal(vmm_run_state_name(VMM_RUN_STATE_INCOMING), "incoming");
+    assert_string_equal(vmm_run_state_name((VmmRunState)99), "unknown");
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_last_words),
+        cmocka_unit_test(test_last_words_of_bytes),
+        cmocka_unit_test(test_memory_fits),
+        cmocka_unit_test(test_memory_of_this_host),
+        cmocka_unit_test(test_live_writers),
+        cmocka_unit_test(test_run_states),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
