@@ -84,7 +84,7 @@ class Command:
             self.popen.kill()
             out, err = self.popen.communicate()
             raise LabError(f"{self.popen.args} took longer than {timeout} s\n{out}{err}") from None
-        return Result(self.popen.returncode, out, err or "")
+        return Result(self.popen.returncode, out or "", err or "")
 
 
 class Agent:
@@ -132,9 +132,15 @@ class Agent:
         self._write_config()
         for name in ("state", "run"):
             self.host.path(name).mkdir(exist_ok=True)
-        self.process = self.host.start([self.program, "agent", "--config", self.config],
-                                       "agent", env={**os.environ, **(env or {})})
-        self.process.require(self._answers, f"agent on {self.host.name} starts")
+        notify = self.host.path("agent.notify")
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as ready:
+            notify.unlink(missing_ok=True)
+            ready.bind(str(notify))
+            ready.settimeout(0.05)
+            self.process = self.host.start(
+                [self.program, "agent", "--config", self.config], "agent",
+                env={**os.environ, "NOTIFY_SOCKET": str(notify), **(env or {})})
+            self.process.require(lambda: _says_ready(ready), f"agent on {self.host.name} starts")
         return self
 
     def stop(self) -> int:
@@ -159,22 +165,14 @@ class Agent:
         lines += ["[map]", *(f"{name} = {rule}" for name, rule in self.rules.items())]
         self.config.write_text("\n".join(lines) + "\n")
 
-    def _answers(self) -> bool:
-        with socket.socket(socket.AF_UNIX) as probe:
-            try:
-                probe.connect(str(self.socket))
-            except (FileNotFoundError, ConnectionRefusedError):
-                return False
-        return True
-
     # ---- commands, as this host's user ----
 
-    def begin(self, *arguments, stderr=subprocess.PIPE) -> Command:
-        """Starts a vmferry command on this host.  *stderr* None: to ours."""
+    def begin(self, *arguments, output=subprocess.PIPE) -> Command:
+        """Starts a vmferry command on this host.  *output* None: on our terminal."""
         env = {**os.environ, "VMFERRY_SOCKET": str(self.socket)}
         argv = self.host.namespace.wrap([self.program, *arguments])
-        return Command(subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                                        stderr=stderr, text=True, env=env))
+        return Command(subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=output,
+                                        stderr=output, text=True, env=env))
 
     def vmferry(self, *arguments, timeout: float = 120) -> Result:
         """Runs a vmferry command to its end; never raises for its exit code."""
@@ -205,8 +203,22 @@ class Agent:
         guests = listing["guests"] if isinstance(listing, dict) else listing
         return [entry["name"] for entry in guests]
 
+    def events(self, kind: str | None = None) -> list[dict]:
+        """What `vmferry events` knows, oldest first; only those of one type."""
+        lines = self.vmferry("events", "--json").require().stdout.splitlines()
+        events = [json.loads(line) for line in lines]
+        return [event for event in events if kind in (None, event["type"])]
+
     def guest_pid(self, guest: Guest) -> int:
         return self.status(guest)["pid"]
+
+
+def _says_ready(notify: socket.socket) -> bool:
+    """Whether sd_notify(3) has told so."""
+    try:
+        return b"READY=1" in notify.recv(4096)
+    except TimeoutError:
+        return False
 
 
 def qemu_pids(host: Host, guest: Guest) -> list[int]:

@@ -44,9 +44,10 @@ def build_initramfs(kernel: images.Kernel, output: Path) -> None:
     with cache_lock():
         _copy(images.fetch_busybox(), tree / "bin/busybox")
     (tree / "bin/sh").symlink_to("busybox")
-    for program, name in ((system_qemu().program, "qemu-system-x86_64"),
-                          (shutil.which("ip"), "ip"), (vmferry_program(), "vmferry")):
-        _copy_program(program, tree, name)
+    for program, place in ((system_qemu().program, "usr/bin/qemu-system-x86_64"),
+                           (shutil.which("ip"), "usr/sbin/ip"),
+                           (vmferry_program(), "usr/bin/vmferry")):
+        _copy_program(program, tree, tree / place)
     for name in FIRMWARE:
         _copy(_firmware(name), tree / "usr/share/qemu" / name)
     _copy(guest.kernel, tree / "guest/vmlinuz")
@@ -64,10 +65,10 @@ def _copy(source: Path | str, target: Path) -> None:
     shutil.copy(source, target)
 
 
-def _copy_program(program: str, tree: Path, name: str) -> None:
+def _copy_program(program: str, tree: Path, target: Path) -> None:
     """A program of this machine, with its libraries where its loader looks for them."""
-    _copy(program, tree / "bin" / name)
-    (tree / "bin" / name).chmod(0o755)
+    _copy(program, target)
+    target.chmod(0o755)
     listing = subprocess.run(["ldd", program], capture_output=True, text=True).stdout
     for library in re.findall(r"(/\S+) \(0x", listing):
         if not (tree / library[1:]).exists():
