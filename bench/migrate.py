@@ -84,7 +84,7 @@ def verdict(key: str, link: str, ratio: float) -> str:
 
 def print_table(link: str, load: str, ours: dict, theirs: dict, runs: int) -> None:
     print(f"\n{load} guest, {MEMORY_MB} MiB, link {link}; medians of {runs} moves each\n")
-    print(f"  {'':28}{'vmferry':>12}{'QEMU':>12}{'ratio':>9}   target")
+    print(f"  {'':32}{'vmferry':>12}{'QEMU':>12}{'ratio':>9}   target")
     for key, title, unit, scale in ROWS:
         us, them = ours[key] * scale, theirs[key] * scale
         ratio = f"{us / them:9.2f}" if them > 0 else " " * 9
@@ -92,7 +92,7 @@ def print_table(link: str, load: str, ours: dict, theirs: dict, runs: int) -> No
         if key == "peak_memory_bytes":
             note = ("ok  " if ours[key] <= MEMORY_LIMIT else "MISS") + \
                 f" at most {MEMORY_LIMIT >> 20} MiB"
-        print(f"  {title:24}{unit:>4}{us:12.2f}{them:12.2f}{ratio}   {note}")
+        print(f"  {title:28}{unit:>4}{us:12.2f}{them:12.2f}{ratio}   {note}")
 
 
 def parse_arguments() -> argparse.Namespace:
