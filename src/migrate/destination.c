@@ -11,11 +11,13 @@
 #include "migrate/destination_move.h"
 #include "migrate/digest.h"
 #include "migrate/guard.h"
-#include "wire/page_frame.h"
 
 #define GUEST_TIMEOUT_MS 15000
 #define START_TIMEOUT_MS 30000
 #define DRAIN_MS 2000
+/* Frames received ahead: about 16 MiB, what a 1 Gbit/s link carries while a
+ * VMM starts. */
+#define RECEIVE_AHEAD_FRAMES 16
 
 static const RamRegion *find_region(const VmmDescription *description, const char *name)
 {
@@ -119,9 +121,7 @@ static gboolean accept_guest(DestinationMove *move, GError **error)
     move->memory = guest_memory_open(vmm_get_pid(move->vmm), regions, error);
     if (!move->memory || !guest_memory_make_zero(move->memory, error))
         return FALSE;
-    move->region_pages = g_new0(uint64_t, move->memory->regions->len);
-    for (guint i = 0; i < move->memory->regions->len; i++)
-        move->region_pages[i] = guest_memory_get_region(move->memory, i)->pages;
+    move->applier = page_applier_new(move->memory, move->queue);
     move->check = digest_check_new(move->memory);
     return channel_send_bytes(move->channel, FRAME_ACCEPTED, NULL, 0, error);
 }
@@ -152,42 +152,72 @@ static gboolean prepare(DestinationMove *move, GError **error)
     return channel_send_bytes(move->channel, FRAME_READY, text, strlen(text), error);
 }
 
+/* Everything but PAGES is done here, with all pages before it in place. */
+static gboolean handle_frame(DestinationMove *move, const Frame *frame, GError **error)
+{
+    if (!page_applier_drain(move->applier, error))
+        return FALSE;
+    switch (frame->type) {
+    case FRAME_ROUND_END:
+        return destination_end_round(move, frame, error);
+    case FRAME_DEVICE_STATE:
+        return destination_take_state(move, frame, error);
+    case FRAME_DIGESTS:
+        return digest_check_frame(move->check, frame->payload, frame->length, error);
+    case FRAME_PREPARE:
+        return prepare(move, error);
+    case FRAME_ERROR:
+    case FRAME_ABORT:
+        channel_error_from_frame(move->channel, frame, error);
+        return FALSE;
+    default:
+        error_set(error, VMFERRY_ERROR_INVALID, "unexpected %s frame",
+                  frame_type_name(frame->type));
+        return FALSE;
+    }
+}
+
 /* Everything up to READY; frames in the order of docs/protocol.md. */
 static gboolean receive_machine(DestinationMove *move, GError **error)
 {
-    for (;;) {
-        Frame frame;
+    gboolean ready = FALSE;
+
+    while (!ready) {
+        FrameSlot *slot = frame_queue_pop(move->queue, -1, error);
         gboolean done;
 
-        if (!channel_receive(move->channel, -1, &frame, error))
+        if (!slot)
             return FALSE;
-        switch (frame.type) {
-        case FRAME_PAGES:
-            done = destination_apply_pages(move, &frame, error);
-            break;
-        case FRAME_ROUND_END:
-            done = destination_end_round(move, &frame, error);
-            break;
-        case FRAME_DEVICE_STATE:
-            done = destination_take_state(move, &frame, error);
-            break;
-        case FRAME_DIGESTS:
-            done = digest_check_frame(move->check, frame.payload, frame.length, error);
-            break;
-        case FRAME_PREPARE:
-            return prepare(move, error);
-        case FRAME_ERROR:
-        case FRAME_ABORT:
-            channel_error_from_frame(move->channel, &frame, error);
-            return FALSE;
-        default:
-            error_set(error, VMFERRY_ERROR_INVALID, "unexpected %s frame",
-                      frame_type_name(frame.type));
-            return FALSE;
+        if (slot->frame.type == FRAME_PAGES) {
+            page_applier_push(move->applier, slot);
+            continue;
         }
+        ready = slot->frame.type == FRAME_PREPARE;
+        done = handle_frame(move, &slot->frame, error);
+        frame_queue_release(move->queue, slot);
         if (!done)
             return FALSE;
     }
+    return TRUE;
+}
+
+static gboolean await_word(DestinationMove *move, GError **error)
+{
+    FrameSlot *slot = frame_queue_pop(move->queue, START_TIMEOUT_MS, error);
+    gboolean given;
+
+    if (!slot) {
+        g_prefix_error(error, "waiting for START: ");
+        return FALSE;
+    }
+    given = slot->frame.type == FRAME_START;
+    if (slot->frame.type == FRAME_ERROR || slot->frame.type == FRAME_ABORT)
+        channel_error_from_frame(move->channel, &slot->frame, error);
+    else if (!given)
+        error_set(error, VMFERRY_ERROR_INVALID, "%s frame where START was expected",
+                  frame_type_name(slot->frame.type));
+    frame_queue_release(move->queue, slot);
+    return given;
 }
 
 /* Waits for the word, then commits: journal first, then the guest runs.  After
@@ -195,10 +225,8 @@ static gboolean receive_machine(DestinationMove *move, GError **error)
 static gboolean take_over(DestinationMove *move, GError **error)
 {
     const MigrateDestinationHost *host = move->host;
-    Frame frame;
 
-    if (!channel_expect(move->channel, FRAME_START, START_TIMEOUT_MS, &frame, error) ||
-        fault_point("destination.before-commit", error) ||
+    if (!await_word(move, error) || fault_point("destination.before-commit", error) ||
         !host->commit(move->guest->transaction, host->user, error))
         return FALSE;
     move->committed = TRUE;
@@ -235,17 +263,20 @@ static void add_last_words(DestinationMove *move, GError **error)
 static void say_goodbye(DestinationMove *move, const GError *error)
 {
     uint64_t end = clock_now_ns() + (uint64_t)DRAIN_MS * 1000000;
-    Frame frame;
+    FrameSlot *slot;
 
     channel_send_error(move->channel, error);
-    while (clock_now_ns() < end && channel_receive(move->channel, 200, &frame, NULL))
-        ;
+    while (move->queue && clock_now_ns() < end &&
+           (slot = frame_queue_pop(move->queue, 200, NULL)))
+        frame_queue_release(move->queue, slot);
 }
 
 static void abandon(DestinationMove *move, const GError *error)
 {
     const MigrateDestinationHost *host = move->host;
 
+    /* No thread of ours writes to the VMM that is being ended. */
+    g_clear_pointer(&move->applier, page_applier_free);
     /* First the VMM and the record: "aborted" may be asked for at once. */
     if (move->vmm)
         vmm_quit(move->vmm, NULL);
@@ -255,13 +286,14 @@ static void abandon(DestinationMove *move, const GError *error)
 
 static void move_clear(DestinationMove *move)
 {
+    page_applier_free(move->applier);
+    frame_queue_free(move->queue);
     guard_free(move->guard);
     digest_check_free(move->check);
     guest_memory_free(move->memory);
     vmm_description_free(move->description);
     guest_message_free(move->guest);
     g_clear_pointer(&move->state, g_byte_array_unref);
-    g_free(move->region_pages);
 }
 
 gboolean migrate_destination_serve(Channel *channel, const MigrateDestinationHost *host,
@@ -269,8 +301,13 @@ gboolean migrate_destination_serve(Channel *channel, const MigrateDestinationHos
 {
     DestinationMove move = {.channel = channel, .host = host};
     g_autoptr(GError) failure = NULL;
-    gboolean done = receive_guest(&move, &failure) && accept_guest(&move, &failure) &&
-                    receive_machine(&move, &failure) && take_over(&move, &failure);
+    gboolean done = receive_guest(&move, &failure);
+
+    if (done) {
+        move.queue = frame_queue_start(channel, RECEIVE_AHEAD_FRAMES);
+        done = accept_guest(&move, &failure) && receive_machine(&move, &failure) &&
+               take_over(&move, &failure);
+    }
 
     if (done) {
         vmm_announce(move.vmm, NULL);

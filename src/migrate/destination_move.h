@@ -4,7 +4,9 @@
 #include "memory/guest_memory.h"
 #include "migrate/destination.h"
 #include "migrate/digest.h"
+#include "migrate/frame_queue.h"
 #include "migrate/guard.h"
+#include "migrate/page_applier.h"
 
 typedef struct {
     Channel *channel;
@@ -14,7 +16,8 @@ typedef struct {
     Guard *guard;
     VmmDescription *description;
     GuestMemory *memory;
-    uint64_t *region_pages;
+    FrameQueue *queue;
+    PageApplier *applier;
     DigestCheck *check;
     GByteArray *state;    /* device state as far as it came */
     uint64_t state_bytes; /* all of it */
@@ -27,6 +30,5 @@ GPtrArray *destination_match_regions(const GuestMessage *guest, const VmmDescrip
                                      GError **error);
 
 /* Frames while the machine is being received. */
-gboolean destination_apply_pages(DestinationMove *move, const Frame *frame, GError **error);
 gboolean destination_end_round(DestinationMove *move, const Frame *frame, GError **error);
 gboolean destination_take_state(DestinationMove *move, const Frame *frame, GError **error);

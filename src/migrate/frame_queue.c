@@ -1,0 +1,145 @@
+#include "migrate/frame_queue.h"
+
+#include <string.h>
+
+#include "base/error.h"
+
+/* How often the receiving thread looks whether it shall stop. */
+#define LOOK_MS 100
+
+struct FrameQueue {
+    Channel *channel;
+    GThread *thread;
+    GMutex lock; /* protects all below */
+    GCond changed;
+    GQueue free_slots, full_slots; /* of FrameSlot */
+    gboolean stopping;
+    GError *failure; /* the channel's end */
+};
+
+static FrameSlot *take_free_slot(FrameQueue *queue)
+{
+    FrameSlot *slot = NULL;
+
+    g_mutex_lock(&queue->lock);
+    while (!queue->stopping && !(slot = g_queue_pop_head(&queue->free_slots)))
+        g_cond_wait(&queue->changed, &queue->lock);
+    g_mutex_unlock(&queue->lock);
+    return slot;
+}
+
+static void put(FrameQueue *queue, FrameSlot *slot, gboolean full)
+{
+    g_mutex_lock(&queue->lock);
+    if (full)
+        g_queue_push_tail(&queue->full_slots, slot);
+    else /* the one used last is warm in the cache */
+        g_queue_push_head(&queue->free_slots, slot);
+    g_cond_broadcast(&queue->changed);
+    g_mutex_unlock(&queue->lock);
+}
+
+static void fill(FrameSlot *slot, const Frame *frame)
+{
+    if (frame->length > slot->capacity) {
+        slot->capacity = frame->length;
+        slot->buffer = g_realloc(slot->buffer, slot->capacity);
+    }
+    if (frame->length > 0)
+        memcpy(slot->buffer, frame->payload, frame->length);
+    slot->frame = (Frame){frame->type, frame->length, slot->buffer};
+}
+
+/* FALSE: no more will come. */
+static gboolean receive_one(FrameQueue *queue, FrameSlot *slot)
+{
+    g_autoptr(GError) error = NULL;
+    Frame frame;
+
+    if (channel_receive(queue->channel, LOOK_MS, &frame, &error)) {
+        fill(slot, &frame);
+        put(queue, slot, TRUE);
+        return TRUE;
+    }
+    put(queue, slot, FALSE);
+    if (error_is(error, VMFERRY_ERROR_TIMEOUT))
+        return TRUE;
+    g_mutex_lock(&queue->lock);
+    queue->failure = g_steal_pointer(&error);
+    g_cond_broadcast(&queue->changed);
+    g_mutex_unlock(&queue->lock);
+    return FALSE;
+}
+
+static gpointer receive_thread(gpointer data)
+{
+    FrameQueue *queue = data;
+    FrameSlot *slot;
+
+    while ((slot = take_free_slot(queue)) && receive_one(queue, slot))
+        ;
+    return NULL;
+}
+
+FrameQueue *frame_queue_start(Channel *channel, guint slots)
+{
+    FrameQueue *queue = g_new0(FrameQueue, 1);
+
+    queue->channel = channel;
+    g_mutex_init(&queue->lock);
+    g_cond_init(&queue->changed);
+    for (guint i = 0; i < slots; i++)
+        g_queue_push_tail(&queue->free_slots, g_new0(FrameSlot, 1));
+    queue->thread = g_thread_new("receive", receive_thread, queue);
+    return queue;
+}
+
+FrameSlot *frame_queue_pop(FrameQueue *queue, int timeout_ms, GError **error)
+{
+    gint64 end = g_get_monotonic_time() + (gint64)timeout_ms * 1000;
+    g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&queue->lock);
+    FrameSlot *slot;
+
+    while (!(slot = g_queue_pop_head(&queue->full_slots)) && !queue->failure) {
+        if (timeout_ms < 0) {
+            g_cond_wait(&queue->changed, &queue->lock);
+        } else if (!g_cond_wait_until(&queue->changed, &queue->lock, end)) {
+            error_set(error, VMFERRY_ERROR_TIMEOUT, "%s: no answer in time",
+                      channel_get_peer_name(queue->channel));
+            return NULL;
+        }
+    }
+    if (!slot)
+        g_propagate_error(error, g_error_copy(queue->failure));
+    return slot;
+}
+
+void frame_queue_release(FrameQueue *queue, FrameSlot *slot)
+{
+    put(queue, slot, FALSE);
+}
+
+static void slot_free(gpointer data)
+{
+    FrameSlot *slot = data;
+
+    g_free(slot->buffer);
+    g_free(slot);
+}
+
+void frame_queue_free(FrameQueue *queue)
+{
+    if (!queue)
+        return;
+    g_mutex_lock(&queue->lock);
+    queue->stopping = TRUE;
+    g_cond_broadcast(&queue->changed);
+    g_mutex_unlock(&queue->lock);
+    g_thread_join(queue->thread);
+    g_queue_clear_full(&queue->free_slots, slot_free);
+    g_queue_clear_full(&queue->full_slots, slot_free);
+    g_clear_error(&queue->failure);
+    g_cond_clear(&queue->changed);
+    g_mutex_clear(&queue->lock);
+    g_free(queue);
+}

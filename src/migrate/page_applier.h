@@ -1,0 +1,29 @@
+/*
+ * Writing received pages into guest RAM, by several threads
+ *
+ * Within a round no page comes twice (docs/protocol.md), so its frames may be
+ * applied in any order and side by side; page_applier_drain() at the end of
+ * the round keeps an older version from overtaking a newer one.
+ */
+#pragma once
+
+#include <glib.h>
+
+#include "memory/guest_memory.h"
+#include "migrate/frame_queue.h"
+
+typedef struct PageApplier PageApplier;
+
+/* Borrows both. */
+PageApplier *page_applier_new(GuestMemory *memory, FrameQueue *queue);
+
+/* Waits for what is under way.  NULL-safe. */
+void page_applier_free(PageApplier *applier);
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(PageApplier, page_applier_free)
+
+/* Takes the slot of a PAGES frame; it goes back to the queue when its pages
+ * are in.  Errors come out of page_applier_drain(). */
+void page_applier_push(PageApplier *applier, FrameSlot *slot);
+
+/* Returns when all that was pushed is in guest RAM, or the first error. */
+gboolean page_applier_drain(PageApplier *applier, GError **error);
