@@ -75,10 +75,10 @@ json_t *migrate_report_to_json(const MigrateReport *report)
         "expected_downtime_ms", report->expected_downtime_ms);
 
     json_object_set_new(object, "downtime_parts",
-                        json_pack("{s:f, s:f, s:f, s:f, s:f}", "pause_ms", report->pause_ms,
+                        json_pack("{s:f, s:f, s:f, s:f, s:f, s:f}", "pause_ms", report->pause_ms,
                                   "pages_ms", report->pages_ms, "save_ms", report->save_ms,
-                                  "prepare_ms", report->prepare_ms, "start_ms",
-                                  report->start_ms));
+                                  "verify_ms", report->verify_ms, "prepare_ms",
+                                  report->prepare_ms, "start_ms", report->start_ms));
     json_object_set_new(object, "verified",
                         report->verified < 0 ? json_null() : json_boolean(report->verified));
     json_object_set_new(object, "in_doubt", json_boolean(report->status == MIGRATE_IN_DOUBT));

@@ -66,8 +66,9 @@ typedef struct {
     char *tracker;      /* which one was used */
     double expected_downtime_ms; /* the policy's last prediction */
     /* What the downtime was made of, in order: QMP stop; last pages; device
-     * state out; its way over and in (READY); the word and the start. */
-    double pause_ms, pages_ms, save_ms, prepare_ms, start_ms;
+     * state out; digests (--verify); the state's way over and in (READY); the
+     * word and the start. */
+    double pause_ms, pages_ms, save_ms, verify_ms, prepare_ms, start_ms;
 } MigrateReport;
 
 MigrateReport *migrate_report_new(void);

@@ -113,8 +113,11 @@ gboolean source_last_round(SourceMove *move, GError **error)
         !send_late_pages(move, error))
         return FALSE;
     move->report->save_ms = source_lap_ms(move);
-    if (move->job->options.verify && !digest_send_all(move->memory, move->channel, error))
-        return FALSE;
+    if (move->job->options.verify) {
+        if (!digest_send_all(move->memory, move->channel, error))
+            return FALSE;
+        move->report->verify_ms = source_lap_ms(move);
+    }
     return send_device_state(move, state, error) &&
            channel_send_bytes(move->channel, FRAME_PREPARE, NULL, 0, error);
 }

@@ -31,6 +31,7 @@ static void test_contract(void **state)
     assert_string_equal(json_string_value(json_object_get(object, "source")), "a");
     assert_true(json_is_null(json_object_get(object, "destination")));
     assert_true(json_is_null(json_object_get(object, "error")));
+    assert_int_equal(json_object_size(json_object_get(object, "downtime_parts")), 6);
     first = json_array_get(json_object_get(object, "rounds"), 0);
     assert_int_equal(json_integer_value(json_object_get(first, "pages")), 10);
     assert_int_equal(json_integer_value(json_object_get(first, "dirty_bytes")), 40960);

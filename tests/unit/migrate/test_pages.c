@@ -1,0 +1,310 @@
+/*
+ * Pages from one address space to another, over a real connection
+ *
+ * A child process stands for each VMM.  The source's pages change between
+ * rounds; after each round the destination holds the same.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <cmocka.h>
+
+#include <arpa/inet.h>
+#include <poll.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/error.h"
+#include "migrate/digest.h"
+#include "migrate/frame_queue.h"
+#include "migrate/page_applier.h"
+#include "migrate/page_sender.h"
+
+#define PAGES 3000u
+#define BYTES (PAGES * (size_t)GUEST_PAGE_BYTES)
+
+typedef struct {
+    uint8_t *memory; /* shared with the child, so that the test can write it */
+    pid_t pid;
+    GuestMemory *guest;
+} Machine;
+
+typedef struct {
+    Machine source, destination;
+    Channel *out, *in;
+    PageSender *sender;
+    FrameQueue *queue;
+    PageApplier *applier;
+} Fixture;
+
+static void start_machine(Machine *machine)
+{
+    g_autoptr(GPtrArray) regions =
+        g_ptr_array_new_with_free_func((GDestroyNotify)ram_region_free);
+    g_autoptr(GError) error = NULL;
+    int fd = memfd_create("ram", 0);
+
+    assert_int_equal(ftruncate(fd, (off_t)BYTES), 0);
+    machine->memory = mmap(NULL, BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    machine->pid = fork();
+    if (machine->pid == 0) {
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
+        for (;;)
+            poll(NULL, 0, -1);
+    }
+    close(fd);
+    g_ptr_array_add(regions, ram_region_new("ram", (uint64_t)(uintptr_t)machine->memory, BYTES));
+    machine->guest = guest_memory_open(machine->pid, regions, &error);
+    if (!machine->guest)
+        fail_msg("%s", error->message);
+}
+
+static void end_machine(Machine *machine)
+{
+    guest_memory_free(machine->guest);
+    kill(machine->pid, SIGKILL);
+    waitpid(machine->pid, NULL, 0);
+    munmap(machine->memory, BYTES);
+}
+
+static gpointer accept_thread(gpointer data)
+{
+    int listener = GPOINTER_TO_INT(data);
+    ChannelOptions options = {0};
+
+    return channel_accept(accept(listener, NULL, NULL), &options, NULL);
+}
+
+static void connect_channels(Fixture *fixture)
+{
+    struct sockaddr_in address = {.sin_family = AF_INET,
+                                  .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    socklen_t length = sizeof address;
+    int listener = socket(AF_INET, SOCK_STREAM, 0);
+    ChannelOptions options = {0};
+    g_autofree char *text = NULL;
+    GThread *thread;
+
+    assert_int_equal(bind(listener, (struct sockaddr *)&address, length), 0);
+    assert_int_equal(listen(listener, 1), 0);
+    getsockname(listener, (struct sockaddr *)&address, &length);
+    text = g_strdup_printf("127.0.0.1:%d", ntohs(address.sin_port));
+    thread = g_thread_new("accept", accept_thread, GINT_TO_POINTER(listener));
+    fixture->out = channel_connect(text, &options, 5000, NULL, NULL);
+    fixture->in = g_thread_join(thread);
+    close(listener);
+    assert_true(fixture->out && fixture->in);
+}
+
+static int setup(void **state)
+{
+    Fixture *fixture = g_new0(Fixture, 1);
+
+    start_machine(&fixture->source);
+    start_machine(&fixture->destination);
+    connect_channels(fixture);
+    fixture->sender = page_sender_new(fixture->source.guest, fixture->out);
+    fixture->queue = frame_queue_start(fixture->in, 4);
+    fixture->applier = page_applier_new(fixture->destination.guest, fixture->queue);
+    *state = fixture;
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    Fixture *fixture = *state;
+
+    page_sender_free(fixture->sender);
+    channel_shutdown(fixture->in);
+    page_applier_free(fixture->applier);
+    frame_queue_free(fixture->queue);
+    channel_free(fixture->out);
+    channel_free(fixture->in);
+    end_machine(&fixture->source);
+    end_machine(&fixture->destination);
+    g_free(fixture);
+    return 0;
+}
+
+/* Takes frames up to ROUND_END. */
+static gpointer receive_round(gpointer data)
+{
+    Fixture *fixture = data;
+
+    for (;;) {
+        FrameSlot *slot = frame_queue_pop(fixture->queue, 10000, NULL);
+
+        if (!slot)
+            return NULL;
+        if (slot->frame.type == FRAME_PAGES) {
+            page_applier_push(fixture->applier, slot);
+            continue;
+        }
+        frame_queue_release(fixture->queue, slot);
+        return GINT_TO_POINTER(page_applier_drain(fixture->applier, NULL));
+    }
+}
+
+static uint64_t send_round(Fixture *fixture, GPtrArray *sets)
+{
+    GThread *thread = g_thread_new("round", receive_round, fixture);
+    uint64_t pages = 0;
+
+    assert_true(page_sender_send(fixture->sender, sets, NULL, NULL, &pages, NULL));
+    assert_true(channel_send_bytes(fixture->out, FRAME_ROUND_END, "\0\0\0", 4, NULL));
+    assert_true(GPOINTER_TO_INT(g_thread_join(thread)));
+    return pages;
+}
+
+static void assert_same(Fixture *fixture)
+{
+    for (unsigned i = 0; i < PAGES; i++)
+        if (memcmp(fixture->source.memory + i * GUEST_PAGE_BYTES,
+                   fixture->destination.memory + i * GUEST_PAGE_BYTES, GUEST_PAGE_BYTES) != 0)
+            fail_msg("page %u differs", i);
+}
+
+static void test_rounds(void **state)
+{
+    Fixture *fixture = *state;
+    g_autoptr(GPtrArray) sets = guest_memory_new_sets(fixture->source.guest);
+    g_autoptr(GRand) random = g_rand_new_with_seed(3);
+    PageSet *set = g_ptr_array_index(sets, 0);
+
+    page_set_add(set, 0, PAGES);
+    assert_int_equal(send_round(fixture, sets), 0); /* all zero: nothing to send */
+    for (int round = 0; round < 30; round++) {
+        page_set_clear(set);
+        for (int i = 0; i < 800; i++) {
+            uint64_t page = (uint64_t)g_rand_int_range(random, 0, PAGES);
+            int value = g_rand_int_range(random, 0, 3); /* every third becomes zero */
+
+            memset(fixture->source.memory + page * GUEST_PAGE_BYTES, value, GUEST_PAGE_BYTES);
+            page_set_add(set, page, 1);
+        }
+        send_round(fixture, sets);
+        assert_same(fixture);
+    }
+}
+
+/* A page that lost its content without a write is found and becomes zero. */
+static void test_discarded(void **state)
+{
+    Fixture *fixture = *state;
+    g_autoptr(GPtrArray) sets = guest_memory_new_sets(fixture->source.guest);
+    PageSet *set = g_ptr_array_index(sets, 0);
+
+    memset(fixture->source.memory, 7, BYTES);
+    page_set_add(set, 0, PAGES);
+    assert_int_equal(send_round(fixture, sets), PAGES);
+    assert_int_equal(madvise(fixture->source.memory + 10 * GUEST_PAGE_BYTES,
+                             5 * GUEST_PAGE_BYTES, MADV_REMOVE), 0);
+    page_set_clear(set);
+    assert_true(page_sender_add_discarded(fixture->sender, sets, NULL));
+    assert_int_equal(page_set_count(set), 5);
+    send_round(fixture, sets);
+    assert_same(fixture);
+}
+
+static gboolean verify(Fixture *fixture, GError **error)
+{
+    g_autoptr(DigestCheck) check = digest_check_new(fixture->destination.guest);
+    gboolean same = TRUE;
+
+    assert_true(digest_send_all(fixture->source.guest, fixture->out, NULL));
+    assert_true(channel_send_bytes(fixture->out, FRAME_ROUND_END, "\0\0\0", 4, NULL));
+    for (gboolean more = TRUE; more;) {
+        FrameSlot *slot = frame_queue_pop(fixture->queue, 10000, NULL);
+
+        assert_non_null(slot);
+        more = slot->frame.type == FRAME_DIGESTS;
+        if (more)
+            same = digest_check_frame(check, slot->frame.payload, slot->frame.length, error) &&
+                   same;
+        frame_queue_release(fixture->queue, slot);
+    }
+    return same && digest_check_finish(check, error);
+}
+
+static void test_verification(void **state)
+{
+    Fixture *fixture = *state;
+    g_autoptr(GPtrArray) sets = guest_memory_new_sets(fixture->source.guest);
+    g_autoptr(GError) error = NULL;
+
+    memset(fixture->source.memory + 50 * GUEST_PAGE_BYTES, 9, 700 * GUEST_PAGE_BYTES);
+    page_set_add(g_ptr_array_index(sets, 0), 0, PAGES);
+    send_round(fixture, sets);
+    assert_true(verify(fixture, &error));
+
+    fixture->destination.memory[60 * GUEST_PAGE_BYTES + 77] ^= 1; /* one bit of a sent page */
+    assert_false(verify(fixture, &error));
+    assert_non_null(strstr(error->message, "1 pages differ, the first is page 60 of ram"));
+    g_clear_error(&error);
+    fixture->destination.memory[60 * GUEST_PAGE_BYTES + 77] ^= 1;
+    fixture->destination.memory[2000 * GUEST_PAGE_BYTES] = 1; /* where all should be zero */
+    assert_false(verify(fixture, &error));
+    assert_non_null(strstr(error->message, "page 2000"));
+}
+
+static void test_hostile_digests(void **state)
+{
+    Fixture *fixture = *state;
+    g_autoptr(DigestCheck) check = digest_check_new(fixture->destination.guest);
+    static const uint8_t frames[][20] = {
+        {1, 0, 0, 0},                                      /* no such region */
+        {0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff},
+        {0, 0, 0, 0, 0xb8, 0x0b, 0, 0, 0, 0, 0, 0},        /* page 3000, one digest: one too far */
+    };
+
+    for (guint i = 0; i < G_N_ELEMENTS(frames); i++) {
+        g_autoptr(GError) error = NULL;
+
+        assert_false(digest_check_frame(check, frames[i], 20, &error));
+        assert_true(error_is(error, VMFERRY_ERROR_INVALID));
+    }
+    assert_false(digest_check_frame(check, frames[0], 3, NULL));
+    assert_false(digest_check_frame(check, frames[2], 19, NULL));
+}
+
+/* The end of the connection comes out behind the frames before it. */
+static void test_queue_end(void **state)
+{
+    Fixture *fixture = *state;
+    g_autoptr(GError) error = NULL;
+    FrameSlot *slot;
+
+    assert_null(frame_queue_pop(fixture->queue, 10, &error));
+    assert_true(error_is(error, VMFERRY_ERROR_TIMEOUT));
+    g_clear_error(&error);
+    for (int i = 0; i < 3; i++)
+        assert_true(channel_send_bytes(fixture->out, FRAME_START, NULL, 0, NULL));
+    g_clear_pointer(&fixture->sender, page_sender_free);
+    g_clear_pointer(&fixture->out, channel_free);
+    for (int i = 0; i < 3; i++) {
+        slot = frame_queue_pop(fixture->queue, 5000, &error);
+        assert_non_null(slot);
+        assert_int_equal(slot->frame.type, FRAME_START);
+        frame_queue_release(fixture->queue, slot);
+    }
+    assert_null(frame_queue_pop(fixture->queue, 5000, &error));
+    assert_true(error_is(error, VMFERRY_ERROR_DISCONNECTED));
+}
+
+#define PAGES_TEST(function) cmocka_unit_test_setup_teardown(function, setup, teardown)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        PAGES_TEST(test_rounds),          PAGES_TEST(test_discarded),
+        PAGES_TEST(test_verification),    PAGES_TEST(test_hostile_digests),
+        PAGES_TEST(test_queue_end),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
