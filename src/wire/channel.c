@@ -1,8 +1,6 @@
 #include "wire/channel.h"
 
 #include <errno.h>
-#include <linux/sockios.h>
-#include <sys/ioctl.h>
 #include <sys/socket.h>
 
 #include "base/clock.h"
@@ -42,6 +40,16 @@ gboolean channel_check(Channel *channel, GError **error)
     return channel->failure == NULL;
 }
 
+gboolean channel_check_open(Channel *channel, GError **error)
+{
+    g_autoptr(GError) failure = NULL;
+
+    if (channel_check(channel, &failure) || !error_is(failure, VMFERRY_ERROR_CANCELLED))
+        return TRUE;
+    g_propagate_error(error, g_steal_pointer(&failure));
+    return FALSE;
+}
+
 void channel_shutdown(Channel *channel)
 {
     channel_fail(channel,
@@ -67,21 +75,18 @@ static gboolean discard_input(int fd, uint64_t end)
 /* Closing a socket with unread bytes in it, or where bytes still come, resets
  * the connection, and what was sent last (STARTED, ERROR) may never arrive.  So
  * wait, reading on, until the peer's kernel has acknowledged it. */
-static void linger(int fd)
+static void linger(const Stream *stream)
 {
+    int fd = stream_get_fd(stream);
     uint64_t end = clock_now_ns() + LINGER_NS;
-    int unacknowledged = 0;
 
-    while (discard_input(fd, end) && clock_now_ns() < end) {
-        if (ioctl(fd, SIOCOUTQ, &unacknowledged) < 0 || unacknowledged == 0)
-            return;
+    while (discard_input(fd, end) && stream_get_unacknowledged(stream) > 0 && clock_now_ns() < end)
         socket_wait(-1, 0, -1, clock_now_ns() + LINGER_STEP_NS);
-    }
 }
 
 static void say_goodbye(Channel *channel)
 {
-    linger(stream_get_fd(channel->stream));
+    linger(channel->stream);
     g_mutex_lock(&channel->send_lock);
     if (!channel->send_failure)
         stream_say_goodbye(channel->stream);

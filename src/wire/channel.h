@@ -5,10 +5,11 @@
  * certificates unless it was made insecure on purpose.  One thread receives,
  * any thread sends; a frame is sent whole.  A heartbeat thread sends
  * HEARTBEAT whenever nothing else was sent for HEARTBEAT_INTERVAL_MS; received
- * heartbeats are swallowed.  When nothing at all came from the peer, or nothing could be
- * sent to it, for the peer time-out, every call fails with
- * VMFERRY_ERROR_DISCONNECTED: a cut link that drops packets looks like a
- * closed one.
+ * heartbeats are swallowed.  When nothing at all came from the peer for the peer
+ * time-out, every call fails with VMFERRY_ERROR_DISCONNECTED, also those that
+ * wait to send: a cut link that drops packets looks like a closed one.  A peer
+ * that lives but takes nothing (it starts a VMM, say) is given
+ * CHANNEL_STALL_FACTOR times as long.
  *
  * The socket is non-blocking; the TLS state is used under a lock that is never
  * held while waiting.
@@ -18,8 +19,8 @@
  * that one gets the frame.  A failed send ends sending, not receiving: frames
  * that arrived before are still given out.
  *
- * Limits: a peer's silence is noticed once all it sent has been received, so
- * somebody should receive whenever something may come.
+ * Limits: a peer that stops while much of what it sent waits to be received
+ * here is noticed once that has been received.
  */
 #pragma once
 
@@ -31,6 +32,7 @@
 
 #define CHANNEL_HEARTBEAT_INTERVAL_MS 500
 #define CHANNEL_PEER_TIMEOUT_MS 5000
+#define CHANNEL_STALL_FACTOR 12
 #define CHANNEL_DEFAULT_PORT 4747
 
 typedef struct TlsIdentity TlsIdentity; /* wire/tls.h */

@@ -1,20 +1,48 @@
 /*
  * The thread that keeps a channel alive and notices when the peer is not
+ *
+ * A living peer sends a heartbeat at least, so something arrives all the time.
+ * The exception is a receive buffer that we left to fill up: then the peer has
+ * no way to say anything, and that its kernel still acknowledges our own
+ * heartbeats must do.
  */
 #include "base/clock.h"
 #include "base/error.h"
 #include "wire/channel_private.h"
 #include "wire/socket_wait.h"
 
-uint64_t channel_heartbeat_interval_ns(const Channel *channel)
+/* No receive window is smaller. */
+#define BACKLOG_BYTES (64u << 10)
+
+typedef struct {
+    StreamSigns last;
+    uint64_t alive_ns;
+} Watch;
+
+static uint64_t interval_ns(const Channel *channel)
 {
     return MIN(CHANNEL_HEARTBEAT_INTERVAL_MS * 1000000ULL, channel->peer_timeout_ns / 4);
 }
 
-static void check_silence(Channel *channel)
+static gboolean is_alive(const StreamSigns *now, const StreamSigns *before)
 {
-    /* With bytes waiting to be read it is us who are slow. */
-    if (!stream_is_silent(channel->stream, channel->peer_timeout_ns))
+    if (now->arrived != before->arrived)
+        return TRUE;
+    /* Where it has ended, whoever receives is told so, behind what came before. */
+    return now->ended ||
+           (now->unread >= BACKLOG_BYTES && now->acknowledged != before->acknowledged);
+}
+
+static void check_silence(Channel *channel, Watch *watch)
+{
+    uint64_t now = clock_now_ns();
+    StreamSigns signs;
+
+    stream_look(channel->stream, &signs);
+    if (is_alive(&signs, &watch->last))
+        watch->alive_ns = now;
+    watch->last = signs;
+    if (now - watch->alive_ns <= channel->peer_timeout_ns)
         return;
     channel_fail(channel,
                  g_error_new(VMFERRY_ERROR, VMFERRY_ERROR_DISCONNECTED,
@@ -26,10 +54,12 @@ gpointer channel_heartbeat_main(gpointer data)
 {
     Channel *channel = data;
     /* Looking twice an interval keeps every pause below one. */
-    uint64_t tick_ns = channel_heartbeat_interval_ns(channel) / 2;
+    uint64_t tick_ns = interval_ns(channel) / 2;
+    Watch watch = {.alive_ns = clock_now_ns()};
 
+    stream_look(channel->stream, &watch.last);
     while (socket_wait(-1, 0, channel->wake_fd, clock_now_ns() + tick_ns) != SOCKET_WOKEN) {
-        check_silence(channel);
+        check_silence(channel, &watch);
         if (clock_now_ns() - atomic_load(&channel->last_sent_ns) >= tick_ns)
             channel_try_heartbeat(channel);
     }

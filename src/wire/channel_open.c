@@ -20,7 +20,8 @@ static gboolean set_options(int fd, int peer_timeout_ms, GError **error)
 {
     int flags = fcntl(fd, F_GETFL);
     int one = 1;
-    guint timeout = (guint)peer_timeout_ms;
+    /* The kernel counts a peer that takes nothing as dead, too. */
+    guint timeout = (guint)peer_timeout_ms * CHANNEL_STALL_FACTOR;
 
     if (flags < 0 || fcntl(fd, F_SETFL, flags | O_NONBLOCK) < 0) {
         error_set_errno(error, errno, "socket");

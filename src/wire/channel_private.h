@@ -49,9 +49,12 @@ void channel_fail(Channel *channel, GError *cause);
 /* FALSE with *error* after channel_fail(). */
 gboolean channel_check(Channel *channel, GError **error);
 
+/* The same after channel_shutdown() only: what has arrived from a peer that was
+ * given up since is still received. */
+gboolean channel_check_open(Channel *channel, GError **error);
+
 /* The heartbeat thread; ends when wake_fd is readable. */
 gpointer channel_heartbeat_main(gpointer data);
-uint64_t channel_heartbeat_interval_ns(const Channel *channel);
 
 /* Sends HEARTBEAT unless another frame is being sent. */
 void channel_try_heartbeat(Channel *channel);

@@ -121,7 +121,7 @@ gboolean channel_receive(Channel *channel, int timeout_ms, Frame *ret, GError **
 
     atomic_store(&channel->receiver, g_thread_self());
     do {
-        if (!channel_check(channel, error))
+        if (!channel_check_open(channel, error))
             return FALSE;
         if (channel->receive_failure) {
             g_propagate_error(error, g_error_copy(channel->receive_failure));

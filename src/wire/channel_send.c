@@ -1,10 +1,7 @@
 /*
  * Sending frames
  */
-#include <errno.h>
-#include <linux/sockios.h>
 #include <poll.h>
-#include <sys/ioctl.h>
 
 #include "base/clock.h"
 #include "base/error.h"
@@ -54,31 +51,25 @@ static void charge(Channel *channel, size_t bytes)
 
 static gboolean give_up(Channel *channel, GError **error)
 {
-    channel_fail(channel,
-                 g_error_new(VMFERRY_ERROR, VMFERRY_ERROR_DISCONNECTED,
-                             "%s has taken nothing for %.1f s: the connection is given up",
-                             channel->label, clock_ns_to_ms(channel->peer_timeout_ns) / 1e3));
+    double seconds = clock_ns_to_ms(channel->peer_timeout_ns) * CHANNEL_STALL_FACTOR / 1e3;
+
+    channel_fail(channel, g_error_new(VMFERRY_ERROR, VMFERRY_ERROR_DISCONNECTED,
+                                      "%s has taken nothing for %.1f s: the connection is given up",
+                                      channel->label, seconds));
     return channel_check(channel, error);
 }
 
-/* Bytes in the kernel that the peer's kernel has not yet acknowledged. */
-static int unacknowledged_bytes(const Channel *channel)
-{
-    int bytes = 0;
-
-    return ioctl(stream_get_fd(channel->stream), SIOCOUTQ, &bytes) < 0 ? 0 : bytes;
-}
-
 /* Waits until the socket takes more.  On a slow link the kernel says so only
- * after megabytes have left, so what counts as progress is that bytes leave. */
+ * after megabytes have left, so what counts as progress is that bytes leave.
+ * Whether the peer is alive at all is the heartbeat thread's business. */
 static gboolean wait_writable(Channel *channel, GError **error)
 {
     uint64_t progress_ns = clock_now_ns();
-    int queued = unacknowledged_bytes(channel);
+    uint64_t queued = stream_get_unacknowledged(channel->stream);
 
     for (;;) {
-        uint64_t slice_end = clock_now_ns() + channel->peer_timeout_ns / 8;
-        int queued_now;
+        uint64_t slice_end = clock_now_ns() + channel->peer_timeout_ns / 4;
+        uint64_t queued_now;
 
         switch (socket_wait(stream_get_fd(channel->stream), POLLOUT, channel->wake_fd, slice_end)) {
         case SOCKET_READY:
@@ -88,11 +79,11 @@ static gboolean wait_writable(Channel *channel, GError **error)
         case SOCKET_TIMED_OUT:
             break;
         }
-        queued_now = unacknowledged_bytes(channel);
+        queued_now = stream_get_unacknowledged(channel->stream);
         if (queued_now < queued)
             progress_ns = clock_now_ns();
         queued = queued_now;
-        if (clock_now_ns() - progress_ns >= channel->peer_timeout_ns)
+        if (clock_now_ns() - progress_ns >= CHANNEL_STALL_FACTOR * channel->peer_timeout_ns)
             return give_up(channel, error);
     }
 }

@@ -96,6 +96,7 @@ static GPtrArray *collect(const Lookup *lookup)
 GPtrArray *resolve_host(const Address *address, uint64_t deadline_ns, int cancel_fd, GError **error)
 {
     g_autoptr(Lookup) lookup = lookup_start(address, error);
+    uint64_t done;
 
     if (!lookup)
         return NULL;
@@ -108,6 +109,11 @@ GPtrArray *resolve_host(const Address *address, uint64_t deadline_ns, int cancel
         return NULL;
     case SOCKET_READY:
         break;
+    }
+    /* Reading orders what the thread wrote before what is read here. */
+    if (read(lookup->done_fd, &done, sizeof done) < 0) {
+        error_set_errno(error, errno, "eventfd");
+        return NULL;
     }
     if (lookup->result != 0) {
         error_set(error, VMFERRY_ERROR_NOT_FOUND, "no address known for %s: %s", address->host,

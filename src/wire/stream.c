@@ -1,11 +1,12 @@
 #include "wire/stream.h"
 
 #include <errno.h>
+#include <linux/sockios.h>
 #include <poll.h>
 #include <stdatomic.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 
-#include "base/clock.h"
 #include "base/error.h"
 #include "base/fd.h"
 #include "wire/lock_guard.h"
@@ -19,10 +20,7 @@ struct Stream {
     int fd;
     TlsSession *tls;   /* NULL: plain */
     const char *label; /* borrowed */
-    /* Held over a read and the note that something was heard, so that
-     * stream_is_silent() does not see the one without the other. */
-    GMutex read_lock;
-    atomic_uint_fast64_t last_heard_ns;
+    GMutex read_lock;  /* held over a read and the count of it */
     atomic_uint_fast64_t sent_bytes, received_bytes;
 };
 
@@ -33,7 +31,6 @@ Stream *stream_new(int fd)
     stream->fd = fd;
     stream->label = "peer";
     g_mutex_init(&stream->read_lock);
-    atomic_store(&stream->last_heard_ns, clock_now_ns());
     return stream;
 }
 
@@ -61,10 +58,7 @@ gboolean stream_start_tls(Stream *stream, TlsIdentity *identity, const StreamHan
                           GError **error)
 {
     stream->tls = tls_session_new(identity, stream->fd, handshake, error);
-    if (!stream->tls || !tls_session_handshake(stream->tls, handshake, error))
-        return FALSE;
-    atomic_store(&stream->last_heard_ns, clock_now_ns());
-    return TRUE;
+    return stream->tls && tls_session_handshake(stream->tls, handshake, error);
 }
 
 TlsSession *stream_get_tls(Stream *stream)
@@ -120,20 +114,30 @@ ssize_t stream_read(Stream *stream, void *buffer, size_t length, GError **error)
         got = read_plain(stream, buffer, length, error);
         raw = (size_t)MAX(got, 0);
     }
-    if (raw > 0) {
-        atomic_fetch_add(&stream->received_bytes, raw);
-        atomic_store(&stream->last_heard_ns, clock_now_ns());
-    }
+    atomic_fetch_add(&stream->received_bytes, raw);
     return got;
 }
 
-gboolean stream_is_silent(Stream *stream, uint64_t for_ns)
+uint64_t stream_get_unacknowledged(const Stream *stream)
+{
+    int bytes = 0;
+
+    return ioctl(stream->fd, SIOCOUTQ, &bytes) < 0 ? 0 : (uint64_t)bytes;
+}
+
+void stream_look(Stream *stream, StreamSigns *ret)
 {
     lock_guard(&stream->read_lock);
-    struct pollfd waiting = {.fd = stream->fd, .events = POLLIN};
+    struct pollfd state = {.fd = stream->fd, .events = POLLRDHUP};
+    int unread = 0;
 
-    return clock_now_ns() - atomic_load(&stream->last_heard_ns) > for_ns &&
-           poll(&waiting, 1, 0) == 0;
+    if (ioctl(stream->fd, SIOCINQ, &unread) < 0)
+        unread = 0;
+    *ret = (StreamSigns){.arrived = atomic_load(&stream->received_bytes) + (uint64_t)unread,
+                         .acknowledged =
+                             atomic_load(&stream->sent_bytes) - stream_get_unacknowledged(stream),
+                         .unread = (uint64_t)unread,
+                         .ended = poll(&state, 1, 0) > 0};
 }
 
 /* ---- writing ---- */
@@ -207,11 +211,6 @@ void stream_say_goodbye(Stream *stream)
     tls_session_close(stream->tls);
     length = tls_session_peek_outgoing(stream->tls, &data);
     (void)sent(stream, send(stream->fd, data, length, MSG_NOSIGNAL | MSG_DONTWAIT), NULL);
-}
-
-uint64_t stream_get_last_heard_ns(const Stream *stream)
-{
-    return atomic_load(&stream->last_heard_ns);
 }
 
 uint64_t stream_get_sent_bytes(const Stream *stream)

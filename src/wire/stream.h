@@ -70,9 +70,18 @@ gboolean stream_has_unsent(const Stream *stream);
 /* Tells a TLS peer that the end is meant (best effort, needs the writer's turn). */
 void stream_say_goodbye(Stream *stream);
 
-/* TRUE where nothing came from the peer for that long and nothing waits to be read. */
-gboolean stream_is_silent(Stream *stream, uint64_t for_ns);
-uint64_t stream_get_last_heard_ns(const Stream *stream);
+/* Signs of the peer's life; two looks tell whether anything happened between. */
+typedef struct {
+    uint64_t arrived;      /* bytes that came, read or not */
+    uint64_t acknowledged; /* bytes that the peer's kernel has taken */
+    uint64_t unread;       /* of those that arrived */
+    gboolean ended;        /* the peer has closed, or the connection is broken */
+} StreamSigns;
+
+void stream_look(Stream *stream, StreamSigns *ret);
+
+/* Bytes in our kernel that the peer's kernel has not taken. */
+uint64_t stream_get_unacknowledged(const Stream *stream);
 
 uint64_t stream_get_sent_bytes(const Stream *stream);
 uint64_t stream_get_received_bytes(const Stream *stream);

@@ -352,7 +352,7 @@ static gpointer heartbeats_main(gpointer data)
     int fd = GPOINTER_TO_INT(data);
 
     while (send(fd, heartbeat, sizeof heartbeat, MSG_NOSIGNAL) > 0)
-        clock_sleep_ns(50000000);
+        clock_sleep_ns(40000000);
     return NULL;
 }
 
@@ -360,7 +360,7 @@ static gpointer heartbeats_main(gpointer data)
 static void test_sender_is_not_blocked_for_ever(void **state)
 {
     g_autofree uint8_t *pages = g_malloc0(frame_payload_limit(FRAME_PAGES));
-    ChannelOptions options = {.peer_timeout_ms = SHORT_TIMEOUT_MS};
+    ChannelOptions options = {.peer_timeout_ms = SHORT_TIMEOUT_MS / 4};
     GError *error = NULL;
     Listener listener;
     Channel *channel;
@@ -381,6 +381,60 @@ static void test_sender_is_not_blocked_for_ever(void **state)
     channel_free(channel);
     shutdown(fd, SHUT_RDWR);
     g_thread_join(peer);
+    close(fd);
+    listener_close(&listener);
+}
+
+/* A peer that is busy elsewhere for longer than the peer time-out, and lives:
+ * our frames fill its buffer, and its heartbeats go on. */
+static gpointer slow_receive_main(gpointer data)
+{
+    Frame frame;
+
+    clock_sleep_ns(3 * SHORT_TIMEOUT_MS * 1000000ULL);
+    while (channel_receive(data, -1, &frame, NULL) && frame.type != FRAME_PREPARE)
+        ;
+    return NULL;
+}
+
+static void test_slow_peer_is_waited_for(void **state)
+{
+    Fixture *fixture = *state;
+    g_autofree uint8_t *pages = g_malloc0(frame_payload_limit(FRAME_PAGES));
+    GThread *thread;
+    Pair pair;
+
+    pair_open(&pair, fixture->tls, SHORT_TIMEOUT_MS);
+    thread = g_thread_new("slow", slow_receive_main, pair.server);
+    for (int i = 0; i < 40; i++)
+        send_ok(pair.client, FRAME_PAGES, pages, frame_payload_limit(FRAME_PAGES));
+    send_ok(pair.client, FRAME_PREPARE, NULL, 0);
+    g_thread_join(thread);
+    pair_close(&pair);
+}
+
+/* What arrived before the peer fell silent is not lost. */
+static void test_frames_of_a_dead_peer_are_received(void **state)
+{
+    static const uint8_t started[] = {'V', 'M', 'F', '1', 12, 0, 0, 0, 0, 0, 0, 0};
+    ChannelOptions options = {.peer_timeout_ms = SHORT_TIMEOUT_MS};
+    GError *error = NULL;
+    Listener listener;
+    Channel *channel;
+    Frame frame;
+    int fd;
+
+    listener_open(&listener);
+    channel = channel_connect(listener.address, &options, 10000, NULL, &error);
+    assert_non_null(channel);
+    fd = listener_accept(&listener);
+    assert_int_equal(send(fd, started, sizeof started, 0), sizeof started);
+    while (channel_check(channel, NULL))
+        clock_sleep_ns(10000000);
+    expect_ok(channel, FRAME_STARTED);
+    assert_false(channel_receive(channel, -1, &frame, &error));
+    expect_error(error, VMFERRY_ERROR_DISCONNECTED, "has been silent");
+    channel_free(channel);
     close(fd);
     listener_close(&listener);
 }
@@ -607,6 +661,7 @@ int main(void)
         BOTH(test_hello_agrees),
         BOTH(test_hello_of_another_version),
         BOTH(test_heartbeat_keeps_an_idle_channel),
+        BOTH(test_slow_peer_is_waited_for),
         BOTH(test_shutdown_wakes_all),
         BOTH(test_bulk_both_ways),
         BOTH(test_rate_cap),
@@ -614,6 +669,7 @@ int main(void)
         cmocka_unit_test(test_oversize_frame),
         cmocka_unit_test(test_unknown_frame),
         cmocka_unit_test(test_silent_peer_is_given_up),
+        cmocka_unit_test(test_frames_of_a_dead_peer_are_received),
         cmocka_unit_test(test_sender_is_not_blocked_for_ever),
         cmocka_unit_test(test_pair_of_unix_sockets),
         cmocka_unit_test(test_nobody_listens),
