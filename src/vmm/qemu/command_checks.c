@@ -2,7 +2,6 @@
 #include <string.h>
 
 #include "base/error.h"
-#include "base/fd.h"
 #include "vmm/qemu/command_line.h"
 #include "vmm/qemu/options.h"
 #include "vmm/qemu/qmp.h"
@@ -83,9 +82,8 @@ gboolean qemu_command_line_check_sockets(char *const *argv, GError **error)
 
     while (qemu_option_next(argv, &option)) {
         g_autofree char *path = server_path(&option);
-        autofd int fd = path ? unix_socket_connect(path, NULL) : -1;
 
-        if (fd < 0)
+        if (!path || !unix_socket_in_use(path))
             continue;
         error_set(error, VMFERRY_ERROR_BUSY,
                   "the guest's command line opens socket %s (-%s), which is in use on this host; "

@@ -61,8 +61,14 @@ static gboolean check_program(const QemuLaunch *launch, const char *program, GEr
 }
 
 /* What can be known before anything is started. */
-static gboolean check_start(const QemuLaunch *launch, char **argv, GError **error)
+static gboolean check_start(const QemuLaunch *launch, char **argv, const char *qmp_path,
+                            GError **error)
 {
+    if (unix_socket_in_use(qmp_path)) {
+        error_set(error, VMFERRY_ERROR_EXISTS, "a QEMU of this name runs already: it serves %s",
+                  qmp_path);
+        return FALSE;
+    }
     if (!argv[0]) {
         error_set(error, VMFERRY_ERROR_INVALID, "the command line is empty");
         return FALSE;
@@ -182,7 +188,7 @@ Vmm *qemu_launch(const QemuLaunch *launch, GError **error)
     argv = launch->incoming
                ? qemu_command_line_for_incoming(launch->command_line, launch->rules, qmp_path)
                : qemu_command_line_for_start(launch->command_line, qmp_path);
-    if (!check_start(launch, argv, error))
+    if (!check_start(launch, argv, qmp_path, error))
         return NULL;
     /* A stale socket would be connected to in place of the new one. */
     unlink(qmp_path);

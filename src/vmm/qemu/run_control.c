@@ -8,8 +8,8 @@
 #include "base/process.h"
 #include "vmm/qemu/driver.h"
 
-#define QUIT_MS 5000
-#define TERM_MS 5000
+#define QUIT_MS 3000
+#define TERM_MS 3000
 #define KILL_MS 10000
 
 static const struct {
@@ -110,16 +110,24 @@ static gboolean signal_and_wait(QemuVmm *qemu, int signal_number, int timeout_ms
     return process_wait_gone(qemu->pid, qemu->start_time, timeout_ms);
 }
 
+/* The connection may end before the reply: only the end counts.  A QEMU that
+ * gives no answer is not waited for any longer. */
+static gboolean quit_by_command(QemuVmm *qemu)
+{
+    g_autoptr(GError) failure = NULL;
+
+    if (!qmp_is_connected(qemu->qmp))
+        return FALSE;
+    if (!qmp_run(qemu->qmp, "quit", NULL, QUIT_MS, &failure) &&
+        !error_is(failure, VMFERRY_ERROR_DISCONNECTED))
+        return FALSE;
+    return process_wait_gone(qemu->pid, qemu->start_time, QUIT_MS);
+}
+
 gboolean qemu_quit(QemuVmm *qemu, GError **error)
 {
-    g_autoptr(json_t) reply = NULL;
-
-    if (qmp_is_connected(qemu->qmp)) {
-        /* The connection may end before the reply: only the end counts. */
-        reply = qmp_execute(qemu->qmp, "quit", NULL, QUIT_MS, NULL);
-        if (process_wait_gone(qemu->pid, qemu->start_time, QUIT_MS))
-            return TRUE;
-    }
+    if (quit_by_command(qemu))
+        return TRUE;
     if (signal_and_wait(qemu, SIGTERM, TERM_MS) || signal_and_wait(qemu, SIGKILL, KILL_MS)) {
         /* A QEMU that was killed leaves its socket behind; ours is ours. */
         if (qemu->log_path)

@@ -36,9 +36,26 @@ static gboolean fill_long_address(struct sockaddr_un *address, const char *path,
     return FALSE;
 }
 
+/* Never waits: a listener whose queue is full is busy. */
+static gboolean connect_now(int fd, const struct sockaddr_un *address, const char *path,
+                            GError **error)
+{
+    while (connect(fd, (const struct sockaddr *)address, sizeof *address) < 0) {
+        if (errno == EINTR)
+            continue;
+        if (errno == EAGAIN)
+            error_set(error, VMFERRY_ERROR_BUSY,
+                      "socket %s is busy: others wait for it already, or its owner hangs", path);
+        else
+            error_set_errno(error, errno, "connect to %s", path);
+        return FALSE;
+    }
+    return TRUE;
+}
+
 int unix_socket_connect(const char *path, GError **error)
 {
-    autofd int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    autofd int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     autofd int folder = -1;
     struct sockaddr_un address;
 
@@ -48,11 +65,19 @@ int unix_socket_connect(const char *path, GError **error)
     }
     if (!fill_address(&address, path) && !fill_long_address(&address, path, &folder, error))
         return -1;
-    while (connect(fd, (struct sockaddr *)&address, sizeof address) < 0) {
-        if (errno == EINTR)
-            continue;
-        error_set_errno(error, errno, "connect to %s", path);
+    if (!connect_now(fd, &address, path, error))
+        return -1;
+    if (fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) & ~O_NONBLOCK) < 0) {
+        error_set_errno(error, errno, "fcntl");
         return -1;
     }
     return fd_steal(&fd);
+}
+
+gboolean unix_socket_in_use(const char *path)
+{
+    g_autoptr(GError) failure = NULL;
+    autofd int fd = unix_socket_connect(path, &failure);
+
+    return fd >= 0 || error_is(failure, VMFERRY_ERROR_BUSY);
 }

@@ -388,6 +388,29 @@ static void test_long_path(void **unused)
     rmdir(folder);
 }
 
+/* QEMU lets one wait in its queue; the next one must not hang. */
+static void test_full_queue(void **unused)
+{
+    g_autofree char *folder = g_dir_make_tmp("vmferry-test-XXXXXX", NULL);
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    int listener = socket(AF_UNIX, SOCK_STREAM, 0), waiting[2];
+    GError *error = NULL;
+
+    g_snprintf(address.sun_path, sizeof address.sun_path, "%s/s", folder);
+    assert_int_equal(bind(listener, (struct sockaddr *)&address, sizeof address), 0);
+    assert_int_equal(listen(listener, 1), 0);
+    waiting[0] = unix_socket_connect(address.sun_path, NULL);
+    waiting[1] = unix_socket_connect(address.sun_path, NULL);
+    assert_true(waiting[0] >= 0 && waiting[1] >= 0);
+    assert_null(qmp_connect(address.sun_path, 100, &error));
+    expect_text(error, VMFERRY_ERROR_BUSY, "is busy: others wait for it already");
+    close(waiting[0]);
+    close(waiting[1]);
+    close(listener);
+    unlink(address.sun_path);
+    rmdir(folder);
+}
+
 static void test_line_limit(void **unused)
 {
     g_autoptr(QmpLines) lines = qmp_lines_new(16);
@@ -419,6 +442,7 @@ int main(void)
         cmocka_unit_test(test_greetings),
         cmocka_unit_test(test_nobody_listens),
         cmocka_unit_test(test_long_path),
+        cmocka_unit_test(test_full_queue),
         cmocka_unit_test(test_line_limit),
     };
 
