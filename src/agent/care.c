@@ -82,6 +82,13 @@ CareVerdict care_keep(Care *care, const char *why, GError **error)
     return settle_here(care, why);
 }
 
+CareVerdict care_forget(Care *care, const char *type, const char *why)
+{
+    registry_remove(care->guest);
+    event_log_add(care->context->events, care->guest->name, type, NULL, "%s", why);
+    return CARE_DONE;
+}
+
 static gboolean end_process(Care *care, GError **error)
 {
     g_autoptr(GuestRecord) record = registry_get_record(care->guest);
@@ -99,11 +106,7 @@ static gboolean end_process(Care *care, GError **error)
 CareVerdict care_let_go(Care *care, const char *type, const char *why, GError **error)
 {
     /* Not through QMP: this copy must not write to its disks any more. */
-    if (!end_process(care, error))
-        return CARE_AGAIN;
-    registry_remove(care->guest);
-    event_log_add(care->context->events, care->guest->name, type, NULL, "%s", why);
-    return CARE_DONE;
+    return end_process(care, error) ? care_forget(care, type, why) : CARE_AGAIN;
 }
 
 static CareVerdict bury(Care *care, const GuestRecord *record)
@@ -114,14 +117,14 @@ static CareVerdict bury(Care *care, const GuestRecord *record)
     case GUEST_INCOMING:
         return care_incoming_gone(care);
     case GUEST_LEAVING:
-        return care_let_go(care, "moved", "runs at its destination", NULL);
+        return care_forget(care, "moved", "runs at its destination");
     case GUEST_HANDING_OVER:
     case GUEST_IN_DOUBT:
         log_warning("guest %s: its copy here is gone; %s may have it", record->name,
                     record->destination);
-        return care_let_go(care, "ended", text, NULL);
+        return care_forget(care, "ended", text);
     default:
-        return care_let_go(care, "ended", text, NULL);
+        return care_forget(care, "ended", text);
     }
 }
 

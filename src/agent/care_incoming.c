@@ -10,11 +10,10 @@ CareVerdict care_incoming_gone(Care *care)
     /* Committed, and gone before it was seen to run: it may have run. */
     if (transaction_log_reopen(log, record->transaction)) {
         transaction_log_lose(log, record->transaction);
-        return care_let_go(care, "lost", "had arrived, and its process ended while no agent looked",
-                           NULL);
+        return care_forget(care, "lost", "had arrived, and its process ended while no agent looked");
     }
     transaction_log_abort(log, record->transaction);
-    return care_let_go(care, "not-received", "did not arrive: the agent had ended meanwhile", NULL);
+    return care_forget(care, "not-received", "did not arrive: the agent had ended meanwhile");
 }
 
 /* Whether it runs; FALSE with *error* where it cannot be asked. */

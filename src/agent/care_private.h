@@ -20,6 +20,9 @@ typedef struct {
 /* It is ours and runs (is resumed first where that is needed). */
 CareVerdict care_keep(Care *care, const char *why, GError **error);
 
+/* The process is gone (its pid may be somebody else's by now). */
+CareVerdict care_forget(Care *care, const char *type, const char *why);
+
 /* Ends our copy and forgets the guest. */
 CareVerdict care_let_go(Care *care, const char *type, const char *why, GError **error);
 

@@ -217,7 +217,8 @@ static gboolean apply_group(AgentSettings *settings, GKeyFile *file, const char 
         g_autoptr(GError) problem = NULL;
         g_autofree char *value = g_key_file_get_string(file, group, *name, &problem);
 
-        if (!value)
+        /* GLib gives a value back even where it has a complaint about it. */
+        if (problem)
             error_set(error, VMFERRY_ERROR_INVALID, "%s: [%s] %s: %s", origin, group, *name,
                       problem->message);
         else if (apply(settings, *name, g_strstrip(value), error))

@@ -80,6 +80,9 @@ void report_print(json_t *report, const char *guest)
         print_completed(report, guest);
     if (error)
         fprintf(stderr, "%s: %s\n", g_get_prgname(), error);
+    /* Where the agent was lost, the error has said all that is known. */
+    if (strcmp(json_text_or(report, "reason", ""), REPORT_REASON_AGENT_LOST) == 0)
+        return;
     if (json_flag_or(report, "in_doubt", FALSE))
         fprintf(stderr, "%s is in doubt: paused here until %s answers; see `vmferry status %s` and "
                         "`vmferry resolve --help`.\n",

@@ -5,6 +5,9 @@
 
 #include "cli/cli.h"
 
+/* "reason" of a report that was made up because the agent went away. */
+#define REPORT_REASON_AGENT_LOST "agent-lost"
+
 /* The exit code of `vmferry migrate`. */
 CliExit report_get_exit(json_t *report);
 

@@ -190,7 +190,7 @@ static void report_lost_agent(Run *run)
                                "look at `vmferry list` here and on %s",
                                run->destination);
     }
-    run->report = report_make(run->guest, run->destination, "agent-lost", text);
+    run->report = report_make(run->guest, run->destination, REPORT_REASON_AGENT_LOST, text);
     if (look)
         json_object_set_new(run->report, "in_doubt", json_true());
 }

@@ -1,0 +1,314 @@
+#include "fakes.h"
+
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/error.h"
+#include "base/process.h"
+#include "vmm/qemu/qemu.h"
+
+#define FAKE_TRANSACTION "0123456789abcdef0123456789abcdef"
+
+Fakes fakes;
+static GMutex lock; /* protects the table */
+static GHashTable *states; /* pid → VmmRunState */
+
+typedef struct {
+    Vmm vmm;
+    pid_t pid;
+    uint64_t start_time;
+    char *qmp_path, *log_path;
+    char **command_line;
+} FakeVmm;
+
+static void set_state(pid_t pid, VmmRunState state)
+{
+    g_mutex_lock(&lock);
+    if (!states)
+        states = g_hash_table_new(NULL, NULL);
+    g_hash_table_insert(states, GINT_TO_POINTER(pid), GINT_TO_POINTER(state));
+    g_mutex_unlock(&lock);
+}
+
+VmmRunState fake_qemu_get_state(pid_t pid)
+{
+    VmmRunState state;
+
+    g_mutex_lock(&lock);
+    state = (VmmRunState)GPOINTER_TO_INT(g_hash_table_lookup(states, GINT_TO_POINTER(pid)));
+    g_mutex_unlock(&lock);
+    return fake_qemu_is_alive(pid) ? state : VMM_RUN_STATE_GONE;
+}
+
+gboolean fake_qemu_is_alive(pid_t pid)
+{
+    uint64_t start_time;
+
+    return process_get_start_time(pid, &start_time, NULL) && process_is_same(pid, start_time);
+}
+
+guint64 fake_qemu_get_start_time(pid_t pid)
+{
+    uint64_t start_time = 0;
+
+    process_get_start_time(pid, &start_time, NULL);
+    return start_time;
+}
+
+/* The socket's path is in its command line, as it is in a QEMU's. */
+pid_t fake_qemu_start(const char *socket, VmmRunState state)
+{
+    pid_t pid = fork();
+
+    if (pid == 0) {
+        execl("/bin/sh", "sh", "-c", "while :; do sleep 60; done", socket, (char *)NULL);
+        _exit(1);
+    }
+    set_state(pid, state);
+    return pid;
+}
+
+void fakes_reset(void)
+{
+    GHashTableIter iter;
+    gpointer pid;
+
+    g_mutex_lock(&lock);
+    if (states) {
+        g_hash_table_iter_init(&iter, states);
+        while (g_hash_table_iter_next(&iter, &pid, NULL)) {
+            kill(GPOINTER_TO_INT(pid), SIGKILL);
+            waitpid(GPOINTER_TO_INT(pid), NULL, 0);
+        }
+        g_hash_table_remove_all(states);
+    }
+    g_mutex_unlock(&lock);
+    memset(&fakes, 0, sizeof fakes);
+}
+
+/* ---- the driver ---- */
+
+static void fake_free(Vmm *vmm)
+{
+    FakeVmm *fake = (FakeVmm *)vmm;
+
+    g_free(fake->qmp_path);
+    g_free(fake->log_path);
+    g_strfreev(fake->command_line);
+    g_free(fake);
+}
+
+static pid_t fake_get_pid(Vmm *vmm)
+{
+    return ((FakeVmm *)vmm)->pid;
+}
+
+static gboolean fake_get_run_state(Vmm *vmm, VmmRunState *ret, GError **error)
+{
+    *ret = fake_qemu_get_state(((FakeVmm *)vmm)->pid);
+    return TRUE;
+}
+
+static VmmDescription *fake_describe(Vmm *vmm, GError **error)
+{
+    VmmDescription *description = g_new0(VmmDescription, 1);
+
+    description->kind = g_strdup("qemu");
+    description->version = g_strdup("7.2.22");
+    description->machine = g_strdup("pc-i440fx-7.2");
+    description->accelerator = g_strdup("tcg");
+    description->vcpus = 2;
+    description->memory_bytes = 1 << 30;
+    description->ram_regions = g_ptr_array_new_with_free_func((GDestroyNotify)ram_region_free);
+    return description;
+}
+
+static gboolean fake_resume(Vmm *vmm, GError **error)
+{
+    if (fakes.resume_fails) {
+        error_set(error, VMFERRY_ERROR_FAILED, "the image is locked");
+        return FALSE;
+    }
+    set_state(((FakeVmm *)vmm)->pid, VMM_RUN_STATE_RUNNING);
+    return TRUE;
+}
+
+static gboolean fake_announce(Vmm *vmm, GError **error)
+{
+    return TRUE;
+}
+
+static gboolean fake_quit(Vmm *vmm, GError **error)
+{
+    FakeVmm *fake = (FakeVmm *)vmm;
+
+    kill(fake->pid, SIGKILL);
+    waitpid(fake->pid, NULL, 0);
+    return TRUE;
+}
+
+static char *fake_get_last_words(Vmm *vmm)
+{
+    return g_strdup("farewell\n");
+}
+
+static const VmmOps fake_ops = {
+    .free = fake_free,
+    .get_pid = fake_get_pid,
+    .get_run_state = fake_get_run_state,
+    .describe = fake_describe,
+    .resume = fake_resume,
+    .announce = fake_announce,
+    .quit = fake_quit,
+    .get_last_words = fake_get_last_words,
+};
+
+static Vmm *make(pid_t pid, const char *qmp_path, const char *log_path, char **command_line)
+{
+    FakeVmm *fake = g_new0(FakeVmm, 1);
+
+    fake->vmm.ops = &fake_ops;
+    fake->pid = pid;
+    process_get_start_time(pid, &fake->start_time, NULL);
+    fake->qmp_path = g_strdup(qmp_path);
+    fake->log_path = g_strdup(log_path);
+    fake->command_line = g_strdupv(command_line);
+    return &fake->vmm;
+}
+
+Vmm *qemu_launch(const QemuLaunch *launch, GError **error)
+{
+    g_autofree char *socket = g_strdup_printf("%s/%s.qmp", launch->directory, launch->name);
+    g_autofree char *log = g_strdup_printf("%s/%s.log", launch->directory, launch->name);
+
+    fakes.launches++;
+    if (fakes.launch_fails) {
+        error_set(error, VMFERRY_ERROR_FAILED, "QEMU did not start: no such machine");
+        return NULL;
+    }
+    g_file_set_contents(log, "words\n", -1, NULL);
+    return make(fake_qemu_start(socket, launch->incoming ? VMM_RUN_STATE_PAUSED
+                                                         : VMM_RUN_STATE_RUNNING),
+                socket, log, launch->command_line);
+}
+
+Vmm *qemu_adopt(pid_t pid, const char *qmp_path, GError **error)
+{
+    char *words[] = {(char *)"qemu-system-x86_64", (char *)"-m", (char *)"1G", NULL};
+
+    if (!fake_qemu_is_alive(pid)) {
+        error_set(error, VMFERRY_ERROR_NOT_FOUND, "no process with pid %d", (int)pid);
+        return NULL;
+    }
+    return make(pid, qmp_path ? qmp_path : "/run/found.qmp", NULL, words);
+}
+
+Vmm *qemu_reattach(const QemuIdentity *identity, GError **error)
+{
+    if (fakes.reattach_fails) {
+        error_set(error, VMFERRY_ERROR_BUSY, "the QMP socket is busy");
+        return NULL;
+    }
+    return make(identity->pid, identity->qmp_path, identity->log_path, identity->command_line);
+}
+
+QemuIdentity *qemu_get_identity(Vmm *vmm)
+{
+    FakeVmm *fake = (FakeVmm *)vmm;
+    QemuIdentity *identity = g_new0(QemuIdentity, 1);
+
+    identity->pid = fake->pid;
+    identity->start_time = fake->start_time;
+    identity->qmp_path = g_strdup(fake->qmp_path);
+    identity->log_path = g_strdup(fake->log_path);
+    identity->command_line = g_strdupv(fake->command_line);
+    return identity;
+}
+
+void qemu_identity_free(QemuIdentity *identity)
+{
+    if (!identity)
+        return;
+    g_free(identity->qmp_path);
+    g_free(identity->log_path);
+    g_strfreev(identity->command_line);
+    g_free(identity);
+}
+
+/* ---- the moving ---- */
+
+static gboolean journal(const MigrateSourceJob *job, SourceJournalState state)
+{
+    GError *error = NULL;
+    gboolean done = job->host.journal(state, FAKE_TRANSACTION, job->host.user, &error);
+
+    g_clear_error(&error);
+    return done;
+}
+
+static void hold(const MigrateSourceJob *job, GCancellable *cancellable)
+{
+    MigrateProgress progress = {.phase = MIGRATE_PHASE_PRECOPY, .round = 1, .eta_ms = -1};
+
+    while (g_atomic_int_get(&fakes.hold) && !g_cancellable_is_cancelled(cancellable)) {
+        progress.wire_bytes += 1000;
+        job->host.progress(&progress, job->host.user);
+        clock_sleep_ns(5000000);
+    }
+}
+
+MigrateReport *migrate_source_run(const MigrateSourceJob *job, GCancellable *cancellable)
+{
+    MigrateReport *report = migrate_report_new();
+
+    report->destination = g_strdup(job->destination);
+    report->source = g_strdup(job->source_name);
+    report->status = fakes.status;
+    if (!journal(job, SOURCE_JOURNAL_MOVING)) {
+        report->status = MIGRATE_FAILED;
+        report->error = g_strdup("the move cannot be written down");
+        return report;
+    }
+    hold(job, cancellable);
+    if (g_cancellable_is_cancelled(cancellable))
+        report->status = MIGRATE_CANCELLED;
+    if (report->status == MIGRATE_FAILED || report->status == MIGRATE_CANCELLED) {
+        report->error = g_strdup("it did not work");
+        journal(job, SOURCE_JOURNAL_RETURNED);
+        return report;
+    }
+    set_state(vmm_get_pid(job->vmm), VMM_RUN_STATE_PAUSED);
+    journal(job, SOURCE_JOURNAL_HANDING_OVER);
+    if (report->status == MIGRATE_COMPLETED) {
+        journal(job, SOURCE_JOURNAL_GONE);
+        vmm_quit(job->vmm, NULL);
+    } else {
+        report->error = g_strdup("no answer");
+    }
+    return report;
+}
+
+gboolean migrate_source_resolve(const char *destination, const ChannelOptions *channel,
+                                const char *transaction, int *ret_outcome, GError **error)
+{
+    gint outcome = g_atomic_int_get(&fakes.outcome);
+
+    g_atomic_int_inc(&fakes.questions);
+    if (outcome < 0) {
+        error_set(error, VMFERRY_ERROR_DISCONNECTED, "cannot reach %s", destination);
+        return FALSE;
+    }
+    *ret_outcome = outcome;
+    return TRUE;
+}
+
+gboolean migrate_destination_serve(Channel *channel, const MigrateDestinationHost *host,
+                                   GError **error)
+{
+    error_set(error, VMFERRY_ERROR_UNSUPPORTED, "not in this test");
+    return FALSE;
+}

@@ -1,0 +1,40 @@
+/*
+ * An agent without QEMU and without a second host
+ *
+ * fakes.c stands in for the QEMU driver and for the moving: a "QEMU" is a
+ * process that sleeps, its run state is in a table by pid, and what a move or
+ * a question to the destination ends with is what the test has set.  All else
+ * (registry, records, care, control API) is the real thing.
+ */
+#pragma once
+
+#include <glib.h>
+#include <sys/types.h>
+
+#include "migrate/destination.h"
+#include "migrate/source.h"
+#include "vmm/vmm.h"
+
+/* Starts a process that looks like a guest's; it is in state *state*. */
+pid_t fake_qemu_start(const char *socket, VmmRunState state);
+VmmRunState fake_qemu_get_state(pid_t pid);
+gboolean fake_qemu_is_alive(pid_t pid);
+guint64 fake_qemu_get_start_time(pid_t pid);
+
+/* Ends all of them and forgets the settings below. */
+void fakes_reset(void);
+
+typedef struct {
+    gboolean launch_fails, reattach_fails, resume_fails;
+    guint launches;
+    /* What migrate_source_run() does: journals up to *journal_to*, waits while
+     * *hold* is set (until cancelled), and reports *status*. */
+    MigrateStatus status;
+    SourceJournalState journal_to;
+    gint hold; /* atomic */
+    /* What migrate_source_resolve() answers; negative: cannot be reached. */
+    gint outcome; /* atomic */
+    gint questions; /* atomic: how often it was asked */
+} Fakes;
+
+extern Fakes fakes;

@@ -1,0 +1,37 @@
+/* One agent in a thread of its own, and a client to it. */
+#pragma once
+
+#include "agent/agent.h"
+#include "base/json.h"
+#include "cli/client.h"
+
+typedef struct {
+    char *folder;
+    AgentSettings *settings;
+    CommonOptions common;
+    Client *client;
+    Agent *agent;
+    GThread *thread;
+    gint ready; /* atomic */
+    GError *error;
+} Host;
+
+/* A host whose agent does not run yet. */
+Host *host_new(void);
+
+/* Starts the agent; FALSE where it refuses (host->error). */
+gboolean host_start(Host *host);
+
+/* Ends it as SIGTERM does. */
+void host_stop(Host *host);
+void host_free(Host *host);
+
+/* GET, POST or DELETE; *body* is taken.  NULL and *error* as client_call(). */
+json_t *host_call(Host *host, const char *method, const char *path, json_t *body, GError **error);
+
+/* Waits until the guest's "state" is this ("" for no such guest), or fails. */
+void host_await_state(Host *host, const char *guest, const char *state);
+char *host_get_state(Host *host, const char *guest);
+
+/* Waits until *value* is reached, or fails. */
+void await_count(gint *counter, gint value);

@@ -1,0 +1,772 @@
+/* A guest's life with an agent, without QEMU (fakes.h): run, adopt, stop, move,
+ * and what a restarted agent makes of its records. */
+#include "scratch.h"
+
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "agent/transactions.h"
+#include "base/clock.h"
+#include "base/error.h"
+#include "base/log.h"
+#include "base/process.h"
+#include "fakes.h"
+#include "host.h"
+
+#define ID "0123456789abcdef0123456789abcdef"
+
+static int set_up(void **state)
+{
+    fakes_reset();
+    *state = host_new();
+    return 0;
+}
+
+static int set_up_running(void **state)
+{
+    set_up(state);
+    assert_true(host_start(*state));
+    return 0;
+}
+
+static int tear_down(void **state)
+{
+    host_free(*state);
+    fakes_reset();
+    return 0;
+}
+
+static json_t *run_request(const char *name)
+{
+    return json_pack("{s:s, s:[s, s, s]}", "name", name, "command_line", "qemu-system-x86_64",
+                     "-m", "1G");
+}
+
+/* Runs a guest and returns its pid. */
+static pid_t run_guest(Host *host, const char *name)
+{
+    g_autoptr(GError) error = NULL;
+    g_autoptr(json_t) guest = host_call(host, "POST", "/v1/guests", run_request(name), &error);
+
+    if (!guest)
+        fail_msg("%s", error->message);
+    return (pid_t)json_count_or(guest, "pid", 0);
+}
+
+static json_t *migrate(Host *host, const char *options)
+{
+    g_autofree char *text =
+        g_strdup_printf("{\"destination\":\"hostb\",\"detach\":true%s}", options);
+    g_autoptr(GError) error = NULL;
+    json_t *answer =
+        host_call(host, "POST", "/v1/guests/web1/migrate", json_loads(text, 0, NULL), &error);
+
+    if (!answer)
+        fail_msg("%s", error->message);
+    return answer;
+}
+
+static char *read_record(Host *host)
+{
+    g_autofree char *path = g_build_filename(host->settings->state_dir, "guests/web1.json", NULL);
+    char *text = NULL;
+
+    g_file_get_contents(path, &text, NULL, NULL);
+    return text ? text : g_strdup("");
+}
+
+static void assert_event(Host *host, const char *type)
+{
+    g_autofree char *path = g_build_filename(host->settings->state_dir, "events.ndjson", NULL);
+    g_autofree char *wanted = g_strdup_printf("\"type\":\"%s\"", type);
+    uint64_t end = clock_now_ns() + 5000000000ULL;
+
+    for (;;) {
+        g_autofree char *text = NULL;
+
+        if (g_file_get_contents(path, &text, NULL, NULL) && strstr(text, wanted))
+            return;
+        if (clock_now_ns() > end)
+            fail_msg("no event of type %s: %s", type, text ? text : "");
+        clock_sleep_ns(5000000);
+    }
+}
+
+/* ---- run, adopt, stop ---- */
+
+static void test_run_and_stop(void **state)
+{
+    Host *host = *state;
+    pid_t pid = run_guest(host, "web1");
+    g_autofree char *record = read_record(host);
+    g_autoptr(json_t) view = host_call(host, "GET", "/v1/guests/web1", NULL, NULL);
+    g_autoptr(json_t) answer = NULL;
+
+    assert_true(fake_qemu_is_alive(pid));
+    assert_non_null(strstr(record, "\"here\""));
+    assert_string_equal(json_text_or(view, "state", ""), "running");
+    assert_string_equal(json_text_or(view, "machine", ""), "pc-i440fx-7.2");
+    assert_int_equal(json_count_or(view, "memory_bytes", 0), 1 << 30);
+    answer = host_call(host, "DELETE", "/v1/guests/web1", NULL, NULL);
+    assert_non_null(answer);
+    assert_false(fake_qemu_is_alive(pid));
+    assert_false(scratch_exists(host->settings->state_dir, "guests/web1.json"));
+    host_await_state(host, "web1", "");
+    assert_event(host, "stopped");
+}
+
+static void test_names_are_taken(void **state)
+{
+    Host *host = *state;
+    GError *error = NULL;
+
+    run_guest(host, "web1");
+    assert_null(host_call(host, "POST", "/v1/guests", run_request("web1"), &error));
+    assert_error_says(error, VMFERRY_ERROR_EXISTS, "there is a guest \"web1\" on this host");
+    assert_int_equal(fakes.launches, 1);
+}
+
+static void test_failed_launch_leaves_nothing(void **state)
+{
+    Host *host = *state;
+    GError *error = NULL;
+
+    fakes.launch_fails = TRUE;
+    assert_null(host_call(host, "POST", "/v1/guests", run_request("web1"), &error));
+    assert_error_says(error, VMFERRY_ERROR_FAILED, "QEMU did not start: no such machine");
+    assert_false(scratch_exists(host->settings->state_dir, "guests/web1.json"));
+    fakes.launch_fails = FALSE;
+    run_guest(host, "web1");
+}
+
+static void fill_disk(Host *host)
+{
+    g_autofree char *path =
+        g_build_filename(host->settings->state_dir, "guests/web1.json.new", NULL);
+
+    assert_int_equal(symlink("/dev/full", path), 0);
+}
+
+static void test_run_on_full_disk(void **state)
+{
+    Host *host = *state;
+    GError *error = NULL;
+
+    fill_disk(host);
+    assert_null(host_call(host, "POST", "/v1/guests", run_request("web1"), &error));
+    assert_error_says(error, VMFERRY_ERROR_NO_SPACE, "is full; free space there and try again");
+    assert_int_equal(fakes.launches, 0);
+}
+
+static void test_adopt(void **state)
+{
+    Host *host = *state;
+    pid_t pid = fake_qemu_start("/run/x.qmp", VMM_RUN_STATE_RUNNING);
+    json_t *request = json_pack("{s:s, s:i}", "name", "web1", "pid", (int)pid);
+    json_t *again = json_pack("{s:s, s:i}", "name", "web2", "pid", (int)pid);
+    g_autoptr(json_t) guest = host_call(host, "POST", "/v1/guests", request, NULL);
+    GError *error = NULL;
+
+    assert_non_null(guest);
+    assert_string_equal(json_text_or(guest, "origin", ""), "adopt");
+    assert_null(host_call(host, "POST", "/v1/guests", again, &error));
+    assert_error_says(error, VMFERRY_ERROR_EXISTS, "is in care already, as guest \"web1\"");
+    host_await_state(host, "web2", "");
+}
+
+static void test_adopt_on_full_disk_leaves_guest(void **state)
+{
+    Host *host = *state;
+    pid_t pid = fake_qemu_start("/run/x.qmp", VMM_RUN_STATE_RUNNING);
+    json_t *request = json_pack("{s:s, s:i}", "name", "web1", "pid", (int)pid);
+    GError *error = NULL;
+
+    fill_disk(host);
+    assert_null(host_call(host, "POST", "/v1/guests", request, &error));
+    assert_error_says(error, VMFERRY_ERROR_NO_SPACE, "is full");
+    assert_int_equal(fake_qemu_get_state(pid), VMM_RUN_STATE_RUNNING);
+}
+
+static void test_guest_that_ends(void **state)
+{
+    Host *host = *state;
+    pid_t pid = run_guest(host, "web1");
+
+    kill(pid, SIGKILL);
+    host_await_state(host, "web1", "");
+    assert_false(scratch_exists(host->settings->state_dir, "guests/web1.json"));
+    assert_event(host, "ended");
+}
+
+/* ---- moves ---- */
+
+static void test_completed_move(void **state)
+{
+    Host *host = *state;
+    pid_t pid = run_guest(host, "web1");
+    g_autoptr(json_t) answer = NULL;
+
+    fakes.status = MIGRATE_COMPLETED;
+    answer = migrate(host, "");
+    host_await_state(host, "web1", "");
+    assert_false(fake_qemu_is_alive(pid));
+    assert_event(host, "moved");
+    assert_false(scratch_exists(host->settings->state_dir, "guests/web1.json"));
+}
+
+static void test_failed_move(void **state)
+{
+    Host *host = *state;
+    pid_t pid = run_guest(host, "web1");
+    g_autoptr(json_t) answer = NULL;
+    g_autofree char *record = NULL;
+
+    fakes.status = MIGRATE_FAILED;
+    answer = migrate(host, "");
+    assert_event(host, "move-failed");
+    host_await_state(host, "web1", "running");
+    assert_int_equal(fake_qemu_get_state(pid), VMM_RUN_STATE_RUNNING);
+    record = read_record(host);
+    assert_non_null(strstr(record, "\"here\""));
+    assert_null(strstr(record, ID));
+}
+
+static void test_move_on_full_disk(void **state)
+{
+    Host *host = *state;
+    pid_t pid = run_guest(host, "web1");
+    g_autoptr(json_t) answer = NULL;
+
+    fill_disk(host);
+    fakes.status = MIGRATE_COMPLETED;
+    answer = migrate(host, "");
+    assert_event(host, "move-failed");
+    host_await_state(host, "web1", "running");
+    assert_int_equal(fake_qemu_get_state(pid), VMM_RUN_STATE_RUNNING);
+}
+
+static void test_one_thing_at_a_time(void **state)
+{
+    Host *host = *state;
+    g_autoptr(json_t) answer = NULL, report = NULL;
+    g_autofree char *record = NULL;
+    GError *error = NULL;
+
+    run_guest(host, "web1");
+    g_atomic_int_set(&fakes.hold, 1);
+    answer = migrate(host, "");
+    host_await_state(host, "web1", "migrating");
+    assert_null(host_call(host, "DELETE", "/v1/guests/web1", NULL, &error));
+    assert_error_says(error, VMFERRY_ERROR_BUSY, "guest web1 is migrating; wait for that to end");
+    error = NULL;
+    assert_null(host_call(host, "POST", "/v1/guests/web1/migrate",
+                          json_pack("{s:s}", "destination", "hostc"), &error));
+    assert_error_says(error, VMFERRY_ERROR_BUSY, "`vmferry cancel` it");
+    error = NULL;
+    assert_null(host_call(host, "POST", "/v1/guests/web1/resolve",
+                          json_pack("{s:s}", "keep", "here"), &error));
+    assert_error_says(error, VMFERRY_ERROR_REFUSED, "is not in doubt");
+    report = host_call(host, "POST", "/v1/guests/web1/cancel", NULL, NULL);
+    assert_string_equal(json_text_or(report, "status", ""), "cancelled");
+    assert_string_equal(json_text_or(report, "guest", ""), "web1");
+    host_await_state(host, "web1", "running");
+    error = NULL;
+    assert_null(host_call(host, "POST", "/v1/guests/web1/cancel", NULL, &error));
+    assert_error_says(error, VMFERRY_ERROR_REFUSED, "guest web1 is not moving");
+}
+
+static void test_stopping_agent_cancels_and_leaves(void **state)
+{
+    Host *host = *state;
+    pid_t pid = run_guest(host, "web1");
+    g_autoptr(json_t) answer = NULL;
+    g_autofree char *record = NULL;
+
+    g_atomic_int_set(&fakes.hold, 1);
+    answer = migrate(host, "");
+    host_await_state(host, "web1", "migrating");
+    host_stop(host);
+    assert_int_equal(fake_qemu_get_state(pid), VMM_RUN_STATE_RUNNING);
+    record = read_record(host);
+    assert_non_null(strstr(record, "\"here\""));
+    assert_false(scratch_exists(host->folder, "agent.sock"));
+}
+
+typedef struct {
+    guint progress;
+    char *status;
+} Stream;
+
+static gboolean on_stream_line(json_t *object, gpointer user)
+{
+    Stream *stream = user;
+
+    if (!json_object_get(object, "status")) {
+        if (++stream->progress == 3)
+            g_atomic_int_set(&fakes.hold, 0);
+        return TRUE;
+    }
+    stream->status = g_strdup(json_text_or(object, "status", "?"));
+    return TRUE;
+}
+
+static void test_streamed_move(void **state)
+{
+    Host *host = *state;
+    Stream stream = {0};
+    GError *error = NULL;
+
+    run_guest(host, "web1");
+    fakes.status = MIGRATE_COMPLETED;
+    g_atomic_int_set(&fakes.hold, 1);
+    assert_true(client_stream(host->client, "POST", "/v1/guests/web1/migrate",
+                              json_pack("{s:s}", "destination", "hostb"), on_stream_line, &stream,
+                              &error));
+    assert_true(stream.progress >= 3);
+    assert_string_equal(stream.status, "completed");
+    /* The report comes last: the guest is gone when it is read. */
+    host_await_state(host, "web1", "");
+    g_free(stream.status);
+}
+
+static gboolean leave_at_once(json_t *object, gpointer user)
+{
+    return FALSE;
+}
+
+static void test_reader_that_leaves(void **state)
+{
+    Host *host = *state;
+    pid_t pid = run_guest(host, "web1");
+    Client *other = client_new(&host->common);
+
+    fakes.status = MIGRATE_COMPLETED;
+    g_atomic_int_set(&fakes.hold, 1);
+    assert_true(client_stream(other, "POST", "/v1/guests/web1/migrate",
+                              json_pack("{s:s}", "destination", "hostb"), leave_at_once, NULL,
+                              NULL));
+    client_free(other);
+    host_await_state(host, "web1", "migrating");
+    g_atomic_int_set(&fakes.hold, 0);
+    host_await_state(host, "web1", "");
+    assert_false(fake_qemu_is_alive(pid));
+}
+
+/* ---- in doubt ---- */
+
+static pid_t put_in_doubt(Host *host, gint outcome)
+{
+    pid_t pid = run_guest(host, "web1");
+    json_t *answer;
+
+    fakes.status = MIGRATE_IN_DOUBT;
+    g_atomic_int_set(&fakes.outcome, outcome);
+    answer = migrate(host, "");
+    json_decref(answer);
+    assert_event(host, "in-doubt");
+    return pid;
+}
+
+static void test_doubt_then_committed(void **state)
+{
+    Host *host = *state;
+    pid_t pid = put_in_doubt(host, -1);
+    GError *error = NULL;
+
+    host_await_state(host, "web1", "in-doubt");
+    assert_null(host_call(host, "DELETE", "/v1/guests/web1", NULL, &error));
+    assert_error_says(error, VMFERRY_ERROR_IN_DOUBT, "guest web1 is in doubt: hostb may have it");
+    await_count(&fakes.questions, 2);
+    assert_int_equal(fake_qemu_get_state(pid), VMM_RUN_STATE_PAUSED);
+    g_atomic_int_set(&fakes.outcome, OUTCOME_COMMITTED);
+    host_await_state(host, "web1", "");
+    assert_false(fake_qemu_is_alive(pid));
+}
+
+static void test_doubt_then_aborted(void **state)
+{
+    Host *host = *state;
+    pid_t pid = put_in_doubt(host, OUTCOME_PENDING);
+
+    host_await_state(host, "web1", "in-doubt");
+    g_atomic_int_set(&fakes.outcome, OUTCOME_ABORTED);
+    host_await_state(host, "web1", "running");
+    assert_int_equal(fake_qemu_get_state(pid), VMM_RUN_STATE_RUNNING);
+}
+
+static json_t *resolve(Host *host, const char *keep, GError **error)
+{
+    return host_call(host, "POST", "/v1/guests/web1/resolve", json_pack("{s:s}", "keep", keep),
+                     error);
+}
+
+static void test_operator_keeps_here(void **state)
+{
+    Host *host = *state;
+    pid_t pid = put_in_doubt(host, OUTCOME_LOST);
+    g_autoptr(json_t) answer = NULL;
+
+    host_await_state(host, "web1", "in-doubt");
+    answer = resolve(host, "here", NULL);
+    assert_string_equal(json_text_or(answer, "kept", ""), "here");
+    host_await_state(host, "web1", "running");
+    assert_int_equal(fake_qemu_get_state(pid), VMM_RUN_STATE_RUNNING);
+}
+
+static void test_operator_keeps_there(void **state)
+{
+    Host *host = *state;
+    pid_t pid = put_in_doubt(host, -1);
+    g_autoptr(json_t) answer = NULL;
+
+    host_await_state(host, "web1", "in-doubt");
+    answer = resolve(host, "there", NULL);
+    assert_string_equal(json_text_or(answer, "kept", ""), "there");
+    host_await_state(host, "web1", "");
+    assert_false(fake_qemu_is_alive(pid));
+}
+
+static void test_answer_wins_over_operator(void **state)
+{
+    Host *host = *state;
+    pid_t pid = put_in_doubt(host, -1);
+    g_autoptr(json_t) answer = NULL;
+
+    host_await_state(host, "web1", "in-doubt");
+    g_atomic_int_set(&fakes.outcome, OUTCOME_COMMITTED);
+    answer = resolve(host, "here", NULL);
+    assert_string_equal(json_text_or(answer, "kept", ""), "there");
+    assert_false(fake_qemu_is_alive(pid));
+}
+
+static void test_doubt_survives_a_restart(void **state)
+{
+    Host *host = *state;
+    pid_t pid = put_in_doubt(host, -1);
+
+    host_await_state(host, "web1", "in-doubt");
+    host_stop(host);
+    assert_int_equal(fake_qemu_get_state(pid), VMM_RUN_STATE_PAUSED);
+    assert_true(host_start(host));
+    host_await_state(host, "web1", "in-doubt");
+    g_atomic_int_set(&fakes.outcome, OUTCOME_ABORTED);
+    host_await_state(host, "web1", "running");
+    assert_int_equal(fake_qemu_get_state(pid), VMM_RUN_STATE_RUNNING);
+}
+
+/* ---- records of a killed agent ---- */
+
+/* Writes a record as an agent would have before it was killed. */
+static void write_record(Host *host, const char *state_name, pid_t pid, const char *boot_id)
+{
+    g_autofree char *boot = boot_id ? g_strdup(boot_id) : process_get_boot_id();
+    g_autofree char *directory = g_build_filename(host->settings->runtime_dir, "guest-abc", NULL);
+    g_autoptr(json_t) record = json_pack(
+        "{s:i, s:s, s:s, s:s, s:s, s:s, s:i, s:I, s:[s], s:s, s:s, s:i}", "format", 1, "name",
+        "web1", "state", state_name, "origin", "run", "boot_id", boot, "directory", directory, "pid",
+        (int)pid, "start_time", (json_int_t)fake_qemu_get_start_time(pid), "command_line",
+        "qemu-system-x86_64", "transaction", ID, "destination", "hostb", "since", 1);
+    g_autofree char *text = NULL;
+
+    if (pid > 0)
+        json_object_set_new(record, "qmp_path", json_string("/run/x.qmp"));
+    text = json_dumps(record, 0);
+    scratch_write(host->settings->state_dir, "guests/web1.json", text);
+    scratch_write(host->settings->runtime_dir, "guest-abc/web1.log", "");
+}
+
+static void write_transaction(Host *host, const char *outcome)
+{
+    g_autofree char *boot = process_get_boot_id();
+    g_autofree char *text = g_strdup_printf(
+        "{\"format\":1,\"transaction\":\"" ID "\",\"guest\":\"web1\",\"outcome\":\"%s\","
+        "\"boot_id\":\"%s\",\"updated\":%" G_GINT64_FORMAT "}",
+        outcome, boot, g_get_real_time() / G_USEC_PER_SEC);
+
+    scratch_write(host->settings->state_dir, "transactions/" ID ".json", text);
+}
+
+static void assert_transaction(Host *host, const char *outcome)
+{
+    g_autofree char *path =
+        g_build_filename(host->settings->state_dir, "transactions/" ID ".json", NULL);
+    g_autofree char *text = NULL;
+
+    assert_true(g_file_get_contents(path, &text, NULL, NULL));
+    if (!strstr(text, outcome))
+        fail_msg("not %s: %s", outcome, text);
+}
+
+static void test_restart_finds_guests(void **state)
+{
+    Host *host = *state;
+    pid_t pid = fake_qemu_start("/run/x.qmp", VMM_RUN_STATE_PAUSED);
+
+    /* Paused by its user: it stays paused. */
+    write_record(host, "here", pid, NULL);
+    assert_true(host_start(host));
+    host_await_state(host, "web1", "paused");
+    assert_int_equal(fake_qemu_get_state(pid), VMM_RUN_STATE_PAUSED);
+}
+
+static void test_restart_waits_for_qmp(void **state)
+{
+    Host *host = *state;
+    pid_t pid = fake_qemu_start("/run/x.qmp", VMM_RUN_STATE_RUNNING);
+
+    fakes.reattach_fails = TRUE;
+    write_record(host, "here", pid, NULL);
+    assert_true(host_start(host));
+    host_await_state(host, "web1", "unreachable");
+    fakes.reattach_fails = FALSE;
+    host_await_state(host, "web1", "running");
+}
+
+static void test_restart_resumes_moving(void **state)
+{
+    Host *host = *state;
+    pid_t pid = fake_qemu_start("/run/x.qmp", VMM_RUN_STATE_PAUSED);
+
+    write_record(host, "moving", pid, NULL);
+    assert_true(host_start(host));
+    host_await_state(host, "web1", "running");
+    assert_int_equal(fake_qemu_get_state(pid), VMM_RUN_STATE_RUNNING);
+}
+
+static void test_restart_keeps_what_runs(void **state)
+{
+    Host *host = *state;
+    pid_t pid = fake_qemu_start("/run/x.qmp", VMM_RUN_STATE_RUNNING);
+
+    g_atomic_int_set(&fakes.outcome, -1);
+    write_record(host, "handing-over", pid, NULL);
+    assert_true(host_start(host));
+    host_await_state(host, "web1", "running");
+    assert_int_equal(g_atomic_int_get(&fakes.questions), 0);
+}
+
+static void test_restart_asks_for_handed_over(void **state)
+{
+    Host *host = *state;
+    pid_t pid = fake_qemu_start("/run/x.qmp", VMM_RUN_STATE_PAUSED);
+
+    g_atomic_int_set(&fakes.outcome, OUTCOME_COMMITTED);
+    write_record(host, "handing-over", pid, NULL);
+    assert_true(host_start(host));
+    host_await_state(host, "web1", "");
+    assert_false(fake_qemu_is_alive(pid));
+    assert_false(scratch_exists(host->settings->runtime_dir, "guest-abc"));
+}
+
+static void test_restart_ends_what_left(void **state)
+{
+    Host *host = *state;
+    pid_t pid = fake_qemu_start("/run/x.qmp", VMM_RUN_STATE_PAUSED);
+
+    write_record(host, "leaving", pid, NULL);
+    assert_true(host_start(host));
+    host_await_state(host, "web1", "");
+    assert_false(fake_qemu_is_alive(pid));
+}
+
+static void test_restart_ends_uncommitted(void **state)
+{
+    Host *host = *state;
+    pid_t pid = fake_qemu_start("/run/x.qmp", VMM_RUN_STATE_PAUSED);
+
+    write_record(host, "incoming", pid, NULL);
+    write_transaction(host, "pending");
+    assert_true(host_start(host));
+    host_await_state(host, "web1", "");
+    assert_false(fake_qemu_is_alive(pid));
+    assert_transaction(host, "aborted");
+}
+
+static void test_restart_keeps_committed(void **state)
+{
+    Host *host = *state;
+    pid_t pid = fake_qemu_start("/run/x.qmp", VMM_RUN_STATE_PAUSED);
+
+    fakes.resume_fails = TRUE;
+    write_record(host, "incoming", pid, NULL);
+    write_transaction(host, "committed");
+    assert_true(host_start(host));
+    host_await_state(host, "web1", "incoming");
+    fakes.resume_fails = FALSE;
+    host_await_state(host, "web1", "running");
+    assert_int_equal(fake_qemu_get_state(pid), VMM_RUN_STATE_RUNNING);
+    assert_transaction(host, "committed");
+}
+
+static pid_t dead_pid(void)
+{
+    pid_t pid = fake_qemu_start("/run/x.qmp", VMM_RUN_STATE_PAUSED);
+
+    fakes_reset();
+    return pid;
+}
+
+static void test_restart_cannot_know(void **state)
+{
+    Host *host = *state;
+
+    write_record(host, "incoming", dead_pid(), NULL);
+    write_transaction(host, "committed");
+    assert_true(host_start(host));
+    host_await_state(host, "web1", "");
+    assert_transaction(host, "lost");
+}
+
+static void test_restart_forgets_the_dead(void **state)
+{
+    Host *host = *state;
+
+    write_record(host, "here", dead_pid(), NULL);
+    assert_true(host_start(host));
+    host_await_state(host, "web1", "");
+    assert_event(host, "ended");
+}
+
+static void test_restart_after_reboot(void **state)
+{
+    Host *host = *state;
+    pid_t pid = fake_qemu_start("/run/x.qmp", VMM_RUN_STATE_PAUSED);
+
+    /* The same pid and start time, but of another boot: not our process. */
+    write_record(host, "moving", pid, "another-boot");
+    assert_true(host_start(host));
+    host_await_state(host, "web1", "");
+    assert_int_equal(fake_qemu_get_state(pid), VMM_RUN_STATE_PAUSED);
+}
+
+static void test_restart_during_launch(void **state)
+{
+    Host *host = *state;
+    g_autofree char *socket =
+        g_build_filename(host->settings->runtime_dir, "guest-abc", "web1.qmp", NULL);
+    pid_t pid = fake_qemu_start(socket, VMM_RUN_STATE_RUNNING);
+
+    write_record(host, "starting", 0, NULL);
+    assert_true(host_start(host));
+    host_await_state(host, "web1", "running");
+    assert_true(fake_qemu_is_alive(pid));
+}
+
+static void test_restart_before_launch(void **state)
+{
+    Host *host = *state;
+
+    write_record(host, "starting", 0, NULL);
+    assert_true(host_start(host));
+    host_await_state(host, "web1", "");
+}
+
+static void test_bad_record_is_moved_aside(void **state)
+{
+    Host *host = *state;
+
+    scratch_write(host->settings->state_dir, "guests/web1.json", "{\"name\":\"web2\"");
+    assert_true(host_start(host));
+    host_await_state(host, "web1", "");
+    assert_true(scratch_exists(host->settings->state_dir, "guests/web1.json.bad"));
+    assert_event(host, "bad-record");
+}
+
+/* ---- agents ---- */
+
+static void test_two_agents(void **state)
+{
+    Host *host = *state;
+    Host *other = host_new();
+
+    g_free(other->settings->state_dir);
+    other->settings->state_dir = g_strdup(host->settings->state_dir);
+    assert_false(host_start(other));
+    assert_error_says(g_steal_pointer(&other->error), VMFERRY_ERROR_BUSY,
+                      "another agent uses the state directory");
+    g_free(other->settings->state_dir);
+    other->settings->state_dir = g_build_filename(other->folder, "state", NULL);
+    g_free(other->settings->socket);
+    other->settings->socket = g_strdup(host->settings->socket);
+    assert_false(host_start(other));
+    assert_error_says(g_steal_pointer(&other->error), VMFERRY_ERROR_BUSY, "an agent answers on");
+    host_free(other);
+}
+
+static void test_no_pki(void **state)
+{
+    Host *host = *state;
+
+    g_free(host->settings->pki_dir);
+    host->settings->pki_dir = g_build_filename(host->folder, "pki", NULL);
+    g_free(host->settings->listen);
+    host->settings->listen = g_strdup("127.0.0.1:0");
+    host->settings->insecure = FALSE;
+    assert_false(host_start(host));
+    assert_error_says(g_steal_pointer(&host->error), VMFERRY_ERROR_NOT_FOUND, "`vmferry pki init`");
+}
+
+static void test_local_only(void **state)
+{
+    Host *host = *state;
+    GError *error = NULL;
+
+    g_free(host->settings->pki_dir);
+    host->settings->pki_dir = g_build_filename(host->folder, "pki", NULL);
+    host->settings->insecure = FALSE;
+    assert_true(host_start(host));
+    run_guest(host, "web1");
+    assert_null(host_call(host, "POST", "/v1/guests/web1/migrate",
+                          json_pack("{s:s}", "destination", "hostb"), &error));
+    assert_error_says(error, VMFERRY_ERROR_REFUSED, "this agent runs without a PKI");
+}
+
+int main(void)
+{
+#define RUNNING(test) cmocka_unit_test_setup_teardown(test, set_up_running, tear_down)
+#define STOPPED(test) cmocka_unit_test_setup_teardown(test, set_up, tear_down)
+    const struct CMUnitTest tests[] = {
+        RUNNING(test_run_and_stop),
+        RUNNING(test_names_are_taken),
+        RUNNING(test_failed_launch_leaves_nothing),
+        RUNNING(test_run_on_full_disk),
+        RUNNING(test_adopt),
+        RUNNING(test_adopt_on_full_disk_leaves_guest),
+        RUNNING(test_guest_that_ends),
+        RUNNING(test_completed_move),
+        RUNNING(test_failed_move),
+        RUNNING(test_move_on_full_disk),
+        RUNNING(test_one_thing_at_a_time),
+        RUNNING(test_stopping_agent_cancels_and_leaves),
+        RUNNING(test_streamed_move),
+        RUNNING(test_reader_that_leaves),
+        RUNNING(test_doubt_then_committed),
+        RUNNING(test_doubt_then_aborted),
+        RUNNING(test_operator_keeps_here),
+        RUNNING(test_operator_keeps_there),
+        RUNNING(test_answer_wins_over_operator),
+        RUNNING(test_doubt_survives_a_restart),
+        STOPPED(test_restart_finds_guests),
+        STOPPED(test_restart_waits_for_qmp),
+        STOPPED(test_restart_resumes_moving),
+        STOPPED(test_restart_keeps_what_runs),
+        STOPPED(test_restart_asks_for_handed_over),
+        STOPPED(test_restart_ends_what_left),
+        STOPPED(test_restart_ends_uncommitted),
+        STOPPED(test_restart_keeps_committed),
+        STOPPED(test_restart_cannot_know),
+        STOPPED(test_restart_forgets_the_dead),
+        STOPPED(test_restart_after_reboot),
+        STOPPED(test_restart_during_launch),
+        STOPPED(test_restart_before_launch),
+        STOPPED(test_bad_record_is_moved_aside),
+        RUNNING(test_two_agents),
+        STOPPED(test_no_pki),
+        STOPPED(test_local_only),
+    };
+
+    log_set_level(g_getenv("VERBOSE") ? LOG_LEVEL_DEBUG : LOG_LEVEL_ERROR);
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

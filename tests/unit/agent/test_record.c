@@ -1,0 +1,158 @@
+/* Records of guests, good and hostile, and the store they are in. */
+#include "scratch.h"
+
+#include <string.h>
+#include <unistd.h>
+
+#include "agent/record.h"
+#include "agent/store.h"
+#include "base/error.h"
+
+#define ID "0123456789abcdef0123456789abcdef"
+
+/* A good record as a starting point for bad ones. */
+static const char good[] =
+    "{\"format\":1,\"name\":\"web1\",\"state\":\"here\",\"origin\":\"run\",\"boot_id\":\"b\","
+    "\"directory\":\"/run/x/guest-a\",\"pid\":77,\"start_time\":12345,\"qmp_path\":\"/q\","
+    "\"log_path\":\"/l\",\"command_line\":[\"qemu-system-x86_64\",\"-m\",\"1G\"],\"since\":99}";
+
+static GuestRecord *parse(const char *text, GError **error)
+{
+    g_autoptr(json_t) object = json_parse_object(text, strlen(text), STORE_RECORD_LIMIT, error);
+
+    return object ? guest_record_from_json(object, error) : NULL;
+}
+
+static void test_round_trip(void **state)
+{
+    g_autoptr(GuestRecord) record = parse(good, NULL);
+    g_autoptr(GuestRecord) copy = NULL;
+    g_autoptr(GuestRecord) again = NULL;
+    g_autoptr(json_t) object = NULL;
+
+    assert_non_null(record);
+    copy = guest_record_copy(record);
+    copy->state = GUEST_IN_DOUBT;
+    copy->transaction = g_strdup(ID);
+    copy->destination = g_strdup("hostb:4747");
+    object = guest_record_to_json(copy);
+    again = guest_record_from_json(object, NULL);
+    assert_non_null(again);
+    assert_string_equal(again->name, "web1");
+    assert_int_equal(again->state, GUEST_IN_DOUBT);
+    assert_int_equal(again->origin, GUEST_ORIGIN_RUN);
+    assert_int_equal(again->pid, 77);
+    assert_int_equal(again->start_time, 12345);
+    assert_int_equal(again->since, 99);
+    assert_string_equal(again->directory, "/run/x/guest-a");
+    assert_string_equal(again->command_line[2], "1G");
+    assert_null(again->command_line[3]);
+    assert_string_equal(again->transaction, ID);
+    assert_string_equal(again->destination, "hostb:4747");
+}
+
+/* *from* of the good record becomes *to*; the error must say *words*. */
+static void assert_bad(const char *from, const char *to, const char *words)
+{
+    g_auto(GStrv) parts = g_strsplit(good, from, 2);
+    g_autofree char *text = g_strjoinv(to, parts);
+    GError *error = NULL;
+
+    assert_int_equal(g_strv_length(parts), 2);
+    if (parse(text, &error))
+        fail_msg("was taken: %s", text);
+    assert_error_says(error, VMFERRY_ERROR_INVALID, words);
+}
+
+static void test_hostile_records(void **state)
+{
+    assert_bad("\"web1\"", "\"../x\"", "is no name for a guest");
+    assert_bad("\"web1\"", "7", "\"name\" is missing or no text");
+    assert_bad("\"here\"", "\"there\"", "\"there\" is no state of a guest");
+    assert_bad("\"run\"", "\"jump\"", "\"jump\" is no origin of a guest");
+    assert_bad("\"format\":1", "\"format\":2", "\"format\" is 2, the limit is 1");
+    assert_bad("\"format\":1", "\"format\":0", "record format 0");
+    assert_bad("\"pid\":77", "\"pid\":-1", "\"pid\" is missing or no count");
+    assert_bad("\"pid\":77", "\"pid\":99999999", "\"pid\" is 99999999, the limit is");
+    assert_bad("\"pid\":77", "\"pid\":0", "state \"here\" without a pid");
+    assert_bad("\"/q\"", "\"q\"", "\"qmp_path\" is no absolute path");
+    assert_bad("\"qmp_path\":\"/q\",", "", "a pid without \"qmp_path\"");
+    assert_bad("\"/run/x/guest-a\"", "\"guest-a\"", "\"directory\" is no absolute path");
+    assert_bad("\"-m\"", "5", "\"command_line\" holds no text at 1");
+    assert_bad("[\"qemu-system-x86_64\",\"-m\",\"1G\"]", "[]", "\"command_line\" is empty");
+    assert_bad("[\"qemu-system-x86_64\",\"-m\",\"1G\"]", "{}", "\"command_line\" is missing");
+    assert_bad("\"here\"", "\"in-doubt\"", "state \"in-doubt\" without a transaction");
+    assert_bad("\"here\"", "\"incoming\"", "state \"incoming\" without a transaction");
+    assert_bad("\"since\":99", "\"since\":99,\"transaction\":\"x\"", "not a transaction id");
+    assert_bad("{\"format\"", "[{\"format\"", "not JSON");
+}
+
+static void test_state_names(void **state)
+{
+    for (guint i = GUEST_STARTING; i <= GUEST_INCOMING; i++)
+        assert_non_null(guest_state_name((GuestState)i));
+}
+
+static void test_store(void **state)
+{
+    char *folder = scratch_new();
+    g_autoptr(StateStore) store = state_store_open(folder, NULL);
+    g_autoptr(json_t) object = json_pack("{s:i}", "x", 1);
+    g_autoptr(json_t) back = NULL;
+    g_autoptr(GPtrArray) keys = NULL;
+    GError *error = NULL;
+
+    assert_non_null(store);
+    assert_null(state_store_open(folder, &error));
+    assert_error_says(error, VMFERRY_ERROR_BUSY, "another agent uses the state directory");
+    assert_true(state_store_write(store, STORE_GUEST, "web1", object, FALSE, NULL));
+    assert_true(state_store_write(store, STORE_TRANSACTION, ID, object, TRUE, NULL));
+    assert_false(state_store_write(store, STORE_GUEST, "../x", object, FALSE, NULL));
+    back = state_store_read(store, STORE_GUEST, "web1", NULL);
+    assert_true(json_equal(back, object));
+    scratch_write(folder, "guests/a b.json", "{}");
+    scratch_write(folder, "guests/web2.json.new", "{}");
+    scratch_write(folder, "guests/abc.json", "{}");
+    keys = state_store_list(store, STORE_GUEST, NULL);
+    assert_int_equal(keys->len, 2);
+    assert_string_equal(keys->pdata[0], "abc");
+    assert_string_equal(keys->pdata[1], "web1");
+    state_store_remove(store, STORE_GUEST, "web1");
+    assert_false(scratch_exists(folder, "guests/web1.json"));
+    scratch_remove(folder);
+}
+
+static void test_lock_is_given_back(void **state)
+{
+    char *folder = scratch_new();
+
+    state_store_close(state_store_open(folder, NULL));
+    state_store_close(state_store_open(folder, NULL));
+    scratch_remove(folder);
+}
+
+static void test_disk_full(void **state)
+{
+    char *folder = scratch_new();
+    g_autoptr(StateStore) store = state_store_open(folder, NULL);
+    g_autofree char *temporary = g_build_filename(folder, "guests", "web1.json.new", NULL);
+    g_autoptr(json_t) object = json_pack("{s:i}", "x", 1);
+    GError *error = NULL;
+
+    assert_int_equal(symlink("/dev/full", temporary), 0);
+    assert_false(state_store_write(store, STORE_GUEST, "web1", object, FALSE, &error));
+    assert_error_says(error, VMFERRY_ERROR_NO_SPACE, "is full; free space there and try again");
+    assert_false(scratch_exists(folder, "guests/web1.json"));
+    scratch_remove(folder);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_round_trip),         cmocka_unit_test(test_hostile_records),
+        cmocka_unit_test(test_state_names),        cmocka_unit_test(test_store),
+        cmocka_unit_test(test_lock_is_given_back), cmocka_unit_test(test_disk_full),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,138 @@
+#include "scratch.h"
+
+#include <string.h>
+
+#include "agent/settings.h"
+#include "base/error.h"
+
+static AgentSettings *parse(const char *text, GError **error)
+{
+    AgentSettings *settings = agent_settings_new();
+
+    if (agent_settings_parse(settings, text, strlen(text), "agent.conf", error))
+        return settings;
+    agent_settings_free(settings);
+    return NULL;
+}
+
+static void test_defaults(void **state)
+{
+    g_autoptr(AgentSettings) settings = agent_settings_new();
+
+    assert_string_equal(settings->listen, "0.0.0.0:4747");
+    assert_string_equal(settings->socket, "/run/vmferry/agent.sock");
+    assert_string_equal(settings->state_dir, "/var/lib/vmferry");
+    assert_string_equal(settings->runtime_dir, "/run/vmferry");
+    assert_string_equal(settings->pki_dir, "/etc/vmferry/pki");
+    assert_false(settings->insecure);
+    assert_null(settings->allow[0]);
+    assert_int_equal(settings->bandwidth, 0);
+    assert_int_equal(settings->max_downtime_ms, 300);
+    assert_int_equal(settings->tracker, TRACKER_AUTO);
+    assert_int_equal(settings->rules->len, 0);
+}
+
+static void test_every_key(void **state)
+{
+    g_autoptr(AgentSettings) settings = parse("# all of it\n"
+                                              "[agent]\n"
+                                              "listen = [::]:5000\n"
+                                              "socket = /tmp/s\n"
+                                              "state-dir = /tmp/state\n"
+                                              "runtime-dir = /tmp/run\n"
+                                              "pki = /tmp/pki\n"
+                                              "insecure = true\n"
+                                              "allow = hosta, hostb  hostc\n"
+                                              "bandwidth = 100mbit\n"
+                                              "max-downtime = 50\n"
+                                              "tracker = uffd-sync\n"
+                                              "[map]\n"
+                                              "disks = /srv/a => /data/b\n"
+                                              "tap0 = tap0 => tap7\n",
+                                              NULL);
+    const SettingsMapRule *rule;
+
+    assert_non_null(settings);
+    assert_string_equal(settings->listen, "[::]:5000");
+    assert_string_equal(settings->socket, "/tmp/s");
+    assert_string_equal(settings->state_dir, "/tmp/state");
+    assert_string_equal(settings->runtime_dir, "/tmp/run");
+    assert_string_equal(settings->pki_dir, "/tmp/pki");
+    assert_true(settings->insecure);
+    assert_int_equal(g_strv_length(settings->allow), 3);
+    assert_string_equal(settings->allow[2], "hostc");
+    assert_int_equal(settings->bandwidth, 12500000);
+    assert_int_equal(settings->max_downtime_ms, 50);
+    assert_int_equal(settings->tracker, TRACKER_UFFD_SYNC);
+    assert_int_equal(settings->rules->len, 2);
+    rule = settings->rules->pdata[0];
+    assert_string_equal(rule->from, "/srv/a");
+    assert_string_equal(rule->to, "/data/b");
+    rule = settings->rules->pdata[1];
+    assert_string_equal(rule->name, "tap0");
+}
+
+static void test_error_texts(void **state)
+{
+    static const struct {
+        const char *text, *words;
+    } bad[] = {
+        {"[agent]\nlissten = x\n", "agent.conf: [agent] lissten: unknown key; there are listen, "},
+        {"[gent]\n", "agent.conf: [gent]: unknown group; there are [agent] and [map]"},
+        {"[agent]\nsocket = here\n", "agent.conf: [agent] socket: \"here\" is no absolute path"},
+        {"[agent]\ninsecure = maybe\n", "[agent] insecure: \"maybe\" is neither true nor false"},
+        {"[agent]\nallow =\n", "[agent] allow: names nobody"},
+        {"[agent]\nallow = ,\n", "[agent] allow: names nobody"},
+        {"[agent]\nbandwidth = fast\n", "[agent] bandwidth: \"fast\" is no rate"},
+        {"[agent]\nmax-downtime = 0\n", "[agent] max-downtime: \"0\" is no number of milliseconds"},
+        {"[agent]\nmax-downtime = 1s\n", "[agent] max-downtime: \"1s\" is no number"},
+        {"[agent]\ntracker = best\n", "[agent] tracker: \"best\" is no tracker"},
+        {"[agent]\nlisten = a:b\n", "[agent] listen: \"a:b\" is no address"},
+        {"[map]\nx = a\n", "agent.conf: [map] x: write a rule as FROM => TO"},
+        {"[map]\nx = a =>\n", "[map] x: write a rule as FROM => TO"},
+        {"[map]\nx = a => b => c\n", "[map] x: write a rule as FROM => TO"},
+        {"listen = x\n", "agent.conf: "},
+        {"[agent]\nnonsense\n", "agent.conf: "},
+        {"[agent]\nsocket = /a\\q\n", "agent.conf: [agent] socket: "},
+    };
+
+    for (guint i = 0; i < G_N_ELEMENTS(bad); i++) {
+        GError *error = NULL;
+
+        if (parse(bad[i].text, &error))
+            fail_msg("was taken: %s", bad[i].text);
+        assert_error_says(error, VMFERRY_ERROR_INVALID, bad[i].words);
+    }
+}
+
+static void test_files(void **state)
+{
+    char *folder = scratch_new();
+    g_autofree char *path = g_build_filename(folder, "agent.conf", NULL);
+    g_autoptr(AgentSettings) settings = agent_settings_new();
+    GError *error = NULL;
+
+    assert_true(agent_settings_load(settings, path, FALSE, NULL));
+    assert_false(agent_settings_load(settings, path, TRUE, &error));
+    assert_error_says(error, VMFERRY_ERROR_NOT_FOUND, path);
+    scratch_write(folder, "agent.conf", "");
+    assert_true(agent_settings_load(settings, path, TRUE, NULL));
+    scratch_write(folder, "agent.conf", "# nothing but words\n");
+    assert_true(agent_settings_load(settings, path, TRUE, NULL));
+    scratch_write(folder, "agent.conf", "[agent]\nmax-downtime = 20\n");
+    assert_true(agent_settings_load(settings, path, TRUE, NULL));
+    assert_int_equal(settings->max_downtime_ms, 20);
+    scratch_remove(folder);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_defaults),
+        cmocka_unit_test(test_every_key),
+        cmocka_unit_test(test_error_texts),
+        cmocka_unit_test(test_files),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
