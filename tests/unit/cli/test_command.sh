@@ -1,0 +1,86 @@
+#!/bin/sh
+# The command's usage errors and exit codes.  $1: the vmferry program.
+vmferry=$1
+failures=0
+VMFERRY_SOCKET=/nonexistent/agent.sock
+export VMFERRY_SOCKET
+
+# expect CODE WORDS ARGUMENTS…: exit code, and words somewhere in the output
+expect() {
+    code=$1 words=$2
+    shift 2
+    output=$("$vmferry" "$@" 2>&1 </dev/null)
+    got=$?
+    case $output in *"$words"*) found=yes ;; *) found=no ;; esac
+    if [ $got -ne $code ] || [ $found = no ]; then
+        echo "vmferry $*: exit code $got (wanted $code), output: $output"
+        failures=$((failures + 1))
+    fi
+}
+
+expect 2 'Usage: vmferry VERB'
+expect 0 'Usage: vmferry VERB' --help
+expect 0 'Usage: vmferry VERB' help
+expect 0 'vmferry 0.' --version
+expect 0 'vmferry 0.' version
+expect 0 '{"version":"0.' version --json
+expect 2 '"frob" is no verb' frob
+expect 2 'there is no verb "frob"' help frob
+for verb in agent pki run adopt list status stop events migrate cancel resolve check version help; do
+    expect 0 "vmferry $verb" $verb --help
+    expect 2 'Unknown option --frob' $verb --frob
+    expect 2 "Try \`vmferry $verb --help\`" $verb --frob
+done
+for verb in stop cancel; do
+    expect 2 'one NAME is missing' $verb
+    expect 2 'too many words' $verb a b
+    expect 2 'is no name for a guest' $verb a/b
+    expect 1 'cannot reach the agent at /nonexistent/agent.sock: is `vmferry agent` running?' $verb a
+    expect 1 '{"error":{"code":"disconnected"' $verb a --json
+done
+expect 1 'cannot reach the agent' list
+expect 1 'cannot reach the agent at /tmp/none.sock' list --socket /tmp/none.sock
+expect 1 'cannot reach the agent' status
+expect 1 'cannot reach the agent' events
+expect 2 'wanted one NAME' run
+expect 2 'the QEMU command line is missing' run a
+expect 2 'the QEMU command line is missing' run a --
+expect 2 'wanted one NAME' run a b -- qemu-system-x86_64
+expect 2 'is no name for a guest' run a/b -- qemu-system-x86_64
+expect 1 'cannot reach the agent' run a -- qemu-system-x86_64 -m 1G
+expect 1 'cannot reach the agent' run a qemu-system-x86_64 -m 1G --frob
+expect 1 '{"error":' run --json a -- qemu-system-x86_64
+expect 1 '{"error":' run a --json -- qemu-system-x86_64
+expect 2 '--pid PID is missing' adopt a
+expect 2 'Cannot parse integer value' adopt a --pid x
+expect 2 'NAME and HOST[:PORT] is missing' migrate a
+expect 2 '--mode postcopy is not available in this version' migrate a b --mode postcopy
+expect 2 '--mode hybrid is not available in this version' migrate a b --mode=hybrid
+expect 2 '"x" is no mode' migrate a b --mode x
+expect 2 '--bandwidth: "fast" is no rate' migrate a b --bandwidth fast
+expect 2 '"x" is no tracker' migrate a b --tracker x
+expect 2 '--max-downtime is from 1' migrate a b --max-downtime=-1
+expect 2 'is no name for a guest' migrate a/b c
+expect 1 'cannot reach the agent' migrate a b
+expect 1 '"status":"failed"' migrate a b --json
+expect 2 '--keep here or --keep there is missing' resolve a
+expect 2 '--keep here or --keep there is missing' resolve a --keep both
+expect 2 'wanted `init` or `issue HOST`' pki
+expect 2 'wanted `init` or `issue HOST`' pki issue
+expect 2 '--days must be above 0' pki init --days=-1
+expect 2 '"nowhere:x" is no address' agent --config /dev/null --listen nowhere:x
+expect 2 'open /nonexistent.conf' agent --config /nonexistent.conf
+expect 0 'source.after-word' agent --list-faults
+
+folder=$(mktemp -d) || exit 1
+expect 0 'A new certificate authority' pki init --dir "$folder/ca"
+expect 1 'vmferry pki: ' pki init --dir "$folder/ca"
+expect 0 'The certificate of hosta' pki issue hosta --dir "$folder/ca" --out "$folder/pki"
+expect 1 'make certificates with `vmferry pki init`' agent --config /dev/null --pki "$folder/none" \
+    --state-dir "$folder/state" --runtime-dir "$folder/run" --socket "$folder/s"
+printf '[agent]\nlissten = x\n' >"$folder/agent.conf"
+expect 2 'lissten: unknown key' agent --config "$folder/agent.conf"
+rm -rf "$folder"
+
+[ $failures -eq 0 ] || echo "$failures failures"
+[ $failures -eq 0 ]
