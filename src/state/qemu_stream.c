@@ -33,8 +33,8 @@ static gboolean read_head(ByteReader *reader, GError **error)
         return FALSE;
     }
     if (magic != STREAM_MAGIC) {
-        error_set(error, VMFERRY_ERROR_INVALID, "no QEMU state: starts with %08x instead of \"QEVM\"",
-                  magic);
+        error_set(error, VMFERRY_ERROR_INVALID,
+                  "no QEMU state: starts with %08x instead of \"QEVM\"", magic);
         return FALSE;
     }
     if (version != STREAM_VERSION) {

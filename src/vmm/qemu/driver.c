@@ -66,7 +66,7 @@ static pid_t get_pid(Vmm *vmm)
 static gboolean get_run_state(Vmm *vmm, VmmRunState *ret, GError **error)
 {
     QemuVmm *qemu = from_vmm(vmm);
-    g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&qemu->lock);
+    g_autoptr(GMutexLocker) locker G_GNUC_UNUSED = g_mutex_locker_new(&qemu->lock);
     g_autoptr(GError) failure = NULL;
     g_autofree char *status = NULL;
 
@@ -89,7 +89,8 @@ static gboolean get_run_state(Vmm *vmm, VmmRunState *ret, GError **error)
     static type name(Vmm *vmm, GError **error)                                                    \
     {                                                                                             \
         QemuVmm *qemu = from_vmm(vmm);                                                            \
-        g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&qemu->lock);                         \
+        g_autoptr(GMutexLocker) locker G_GNUC_UNUSED =                                            \
+            g_mutex_locker_new(&qemu->lock);                                                      \
         type result = operation(qemu, error);                                                     \
                                                                                                   \
         if (!result)                                                                              \
@@ -108,7 +109,7 @@ LOCKED_OPERATION(gboolean, quit, qemu_quit)
 static gboolean load_device_state(Vmm *vmm, GBytes *state, GError **error)
 {
     QemuVmm *qemu = from_vmm(vmm);
-    g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&qemu->lock);
+    g_autoptr(GMutexLocker) locker G_GNUC_UNUSED = g_mutex_locker_new(&qemu->lock);
     gboolean ok = qemu_load_device_state(qemu, state, error);
 
     if (!ok)

@@ -276,7 +276,7 @@ static gboolean wait_writable(Qmp *qmp, gint64 deadline, GError **error)
 static gboolean send_command(Qmp *qmp, const char *text, size_t length, int fd, gint64 deadline,
                              GError **error)
 {
-    g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&qmp->write_lock);
+    g_autoptr(GMutexLocker) locker G_GNUC_UNUSED = g_mutex_locker_new(&qmp->write_lock);
     size_t sent = 0;
 
     while (sent < length) {

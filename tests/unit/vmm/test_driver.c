@@ -79,8 +79,8 @@ static void test_no_program(void **unused)
 static void test_last_words_of_a_failed_start(void **unused)
 {
     g_autofree char *program =
-        make_program("qemu-fails", "echo 'noise'; echo \"qemu-fails: unsupported machine type\" >&2; "
-                                   "exit 1");
+        make_program("qemu-fails", "echo 'noise'\n"
+                                   "echo 'qemu-fails: unsupported machine type' >&2; exit 1");
 
     expect_launch_fails(program, FALSE, VMFERRY_ERROR_FAILED,
                         "QEMU did not start: qemu-fails: unsupported machine type");

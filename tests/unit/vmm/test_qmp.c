@@ -141,8 +141,8 @@ static void test_executes_a_command(void **unused)
 
 static void answer_error(int fd, json_t *command, int passed)
 {
-    reply(fd, command,
-          "\"error\": {\"class\": \"GenericError\", \"desc\": \"Failed to get \\\"write\\\" lock\"}");
+    reply(fd, command, "\"error\": {\"class\": \"GenericError\", "
+                       "\"desc\": \"Failed to get \\\"write\\\" lock\"}");
 }
 
 static void test_keeps_the_words_of_qemu(void **unused)
