@@ -7,6 +7,11 @@
 
 #include "base/error.h"
 
+void common_options_clear(CommonOptions *common)
+{
+    g_clear_pointer(&common->socket, g_free);
+}
+
 static GOptionContext *make_context(const CliSpec *spec)
 {
     GOptionContext *context = g_option_context_new(spec->parameters);

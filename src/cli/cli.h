@@ -37,6 +37,9 @@ typedef struct {
     gboolean json;
 } CommonOptions;
 
+void common_options_clear(CommonOptions *common);
+G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(CommonOptions, common_options_clear)
+
 typedef struct {
     const char *parameters;       /* "NAME HOST[:PORT]", for the usage line */
     const char *description;      /* the help's text */

@@ -12,5 +12,5 @@
 /* Before any other thread is made. */
 void interrupt_block(void);
 
-/* Begins to listen; *common* and *guest* must stay. */
+/* Begins to listen. */
 void interrupt_watch(const CommonOptions *common, const char *guest);

@@ -46,7 +46,7 @@ static void print_usage(FILE *out)
 
 static int verb_version(int argc, char **argv)
 {
-    CommonOptions common = {0};
+    g_auto(CommonOptions) common = {0};
     CliSpec spec = {.description = "Shows the version.", .common = &common};
 
     if (!cli_parse(&spec, &argc, &argv) || !cli_check_words(argc, 0, 0, "nothing"))
@@ -96,7 +96,7 @@ static int show_verb(const char *name)
 
 static int verb_help(int argc, char **argv)
 {
-    CommonOptions common = {0};
+    g_auto(CommonOptions) common = {0};
     CliSpec spec = {.parameters = "[VERB]",
                     .description = "Shows what there is, or the manual of a verb.",
                     .common = &common};

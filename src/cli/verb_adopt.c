@@ -31,8 +31,8 @@ static int adopt(const CommonOptions *common, const char *name, int pid, const c
 
 int verb_adopt(int argc, char **argv)
 {
-    CommonOptions common = {0};
-    char *qmp = NULL;
+    g_auto(CommonOptions) common = {0};
+    g_autofree char *qmp = NULL;
     gint pid = 0;
     const GOptionEntry entries[] = {
         {"pid", 0, 0, G_OPTION_ARG_INT, &pid, "The QEMU process", "PID"},

@@ -19,6 +19,17 @@ typedef struct {
     gboolean insecure, list_faults, debug, json;
 } Options;
 
+static void options_clear(Options *options)
+{
+    g_free(options->config);
+    g_free(options->listen);
+    g_free(options->socket);
+    g_free(options->state_dir);
+    g_free(options->runtime_dir);
+    g_free(options->pki);
+}
+G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(Options, options_clear)
+
 static void replace(char **field, char *value)
 {
     if (!value)
@@ -85,8 +96,8 @@ static int serve(Options *options)
 
 int verb_agent(int argc, char **argv)
 {
-    Options o = {0};
-    CommonOptions common = {0};
+    g_auto(Options) o = {0};
+    g_auto(CommonOptions) common = {0};
     const GOptionEntry entries[] = {
         {"config", 0, 0, G_OPTION_ARG_FILENAME, &o.config,
          "Configuration file (default: " DEFAULT_CONFIG ")", "FILE"},

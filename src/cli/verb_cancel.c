@@ -21,7 +21,7 @@ static void tell(const char *name, json_t *report, int code)
 
 int verb_cancel(int argc, char **argv)
 {
-    CommonOptions common = {0};
+    g_auto(CommonOptions) common = {0};
     CliSpec spec = {
         .parameters = "NAME", .description = description, .common = &common, .talks = TRUE};
     g_autoptr(Client) client = NULL;

@@ -27,7 +27,7 @@ static void check_agent(Findings *findings, const CommonOptions *common)
 
 int verb_check(int argc, char **argv)
 {
-    CommonOptions common = {0};
+    g_auto(CommonOptions) common = {0};
     g_autofree char *pki = NULL;
     const GOptionEntry entries[] = {
         {"pki", 0, 0, G_OPTION_ARG_FILENAME, &pki,

@@ -38,7 +38,7 @@ static gboolean print_event(json_t *event, gpointer user)
 
 int verb_events(int argc, char **argv)
 {
-    CommonOptions common = {0};
+    g_auto(CommonOptions) common = {0};
     gboolean follow = FALSE;
     gint64 since = 0;
     const GOptionEntry entries[] = {

@@ -49,7 +49,7 @@ static void print_names(json_t *guests)
 
 int verb_list(int argc, char **argv)
 {
-    CommonOptions common = {0};
+    g_auto(CommonOptions) common = {0};
     gboolean names = FALSE;
     const GOptionEntry entries[] = {
         {"names", 0, 0, G_OPTION_ARG_NONE, &names, "Print names only, one a line", NULL},

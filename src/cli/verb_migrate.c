@@ -41,6 +41,15 @@ typedef struct {
 
 /* ---- options ---- */
 
+static void options_clear(Options *options)
+{
+    g_free(options->mode);
+    g_free(options->bandwidth);
+    g_free(options->tracker);
+    common_options_clear(&options->common);
+}
+G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(Options, options_clear)
+
 static gboolean check_mode(const char *mode)
 {
     if (!mode || strcmp(mode, "auto") == 0 || strcmp(mode, "precopy") == 0)
@@ -256,7 +265,7 @@ static int migrate(const Options *o, const char *guest, const char *destination)
 
 int verb_migrate(int argc, char **argv)
 {
-    Options o = {0};
+    g_auto(Options) o = {0};
     const GOptionEntry entries[] = {
         {"mode", 0, 0, G_OPTION_ARG_STRING, &o.mode, "How: auto or precopy (default: auto)",
          "MODE"},

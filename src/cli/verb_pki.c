@@ -21,6 +21,15 @@ typedef struct {
     CommonOptions common;
 } Options;
 
+static void options_clear(Options *options)
+{
+    g_free(options->directory);
+    g_free(options->out);
+    g_strfreev(options->names);
+    common_options_clear(&options->common);
+}
+G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(Options, options_clear)
+
 static int init(const Options *o)
 {
     g_autoptr(GError) error = NULL;
@@ -72,7 +81,7 @@ static int dispatch(const Options *o, int argc, char **argv)
 
 int verb_pki(int argc, char **argv)
 {
-    Options o = {0};
+    g_auto(Options) o = {0};
     const GOptionEntry entries[] = {
         {"dir", 0, 0, G_OPTION_ARG_FILENAME, &o.directory,
          "The authority's folder (default: " DEFAULT_CA_DIR ")", "DIR"},

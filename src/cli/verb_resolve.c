@@ -31,8 +31,8 @@ static int resolve(const CommonOptions *common, const char *name, const char *pa
 
 int verb_resolve(int argc, char **argv)
 {
-    CommonOptions common = {0};
-    char *keep = NULL;
+    g_auto(CommonOptions) common = {0};
+    g_autofree char *keep = NULL;
     const GOptionEntry entries[] = {
         {"keep", 0, 0, G_OPTION_ARG_STRING, &keep,
          "\"here\" resumes the guest on this host; \"there\" ends this host's copy", "WHERE"},

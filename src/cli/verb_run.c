@@ -49,7 +49,7 @@ static int find_separator(int argc, char **argv)
 
 int verb_run(int argc, char **argv)
 {
-    CommonOptions common = {0};
+    g_auto(CommonOptions) common = {0};
     int separator = find_separator(argc, argv);
     CliSpec spec = {.parameters = "NAME [--] QEMU-COMMAND-LINE",
                     .description = description,

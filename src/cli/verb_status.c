@@ -116,7 +116,7 @@ static void print_agent(json_t *agent)
 
 int verb_status(int argc, char **argv)
 {
-    CommonOptions common = {0};
+    g_auto(CommonOptions) common = {0};
     CliSpec spec = {
         .parameters = "[NAME]", .description = description, .common = &common, .talks = TRUE};
     g_autoptr(Client) client = NULL;

@@ -9,7 +9,7 @@ static const char description[] =
 
 int verb_stop(int argc, char **argv)
 {
-    CommonOptions common = {0};
+    g_auto(CommonOptions) common = {0};
     CliSpec spec = {
         .parameters = "NAME", .description = description, .common = &common, .talks = TRUE};
     g_autoptr(Client) client = NULL;
