@@ -33,6 +33,7 @@ static void set_verify_error(GError **error, long result, const char *label, con
     case X509_V_ERR_UNABLE_TO_GET_ISSUER_CERT_LOCALLY:
     case X509_V_ERR_UNABLE_TO_VERIFY_LEAF_SIGNATURE:
     case X509_V_ERR_CERT_SIGNATURE_FAILURE:
+    case X509_V_ERR_CERT_CHAIN_TOO_LONG:
         error_set(error, VMFERRY_ERROR_REFUSED, "%s: its certificate is of another CA than ours",
                   label);
         return;

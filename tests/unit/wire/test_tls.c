@@ -333,7 +333,7 @@ static void test_server_certificate_is_no_ca(void **state)
     X509_up_ref(host);
     SSL_CTX_add_extra_chain_cert(context, host);
     expect_error(connect_raw(fixture, context), VMFERRY_ERROR_REFUSED,
-                 "its certificate is not accepted");
+                 "its certificate is of another CA than ours");
 }
 
 /* ---- plain text meets TLS ---- */
