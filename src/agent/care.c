@@ -12,6 +12,7 @@
 #include "base/process.h"
 #include "memory/clean.h"
 #include "vmm/qemu/qemu.h"
+#include "wire/lock_guard.h"
 
 #define FIRST_PAUSE_MS 250
 #define LONGEST_PAUSE_MS 30000
@@ -205,7 +206,7 @@ static void pause_between(Care *care)
     guint ms = FIRST_PAUSE_MS << MIN(care->attempts, 7);
     gint64 until = g_get_monotonic_time() + MIN(ms, LONGEST_PAUSE_MS) * G_TIME_SPAN_MILLISECOND;
     Registry *registry = care->context->registry;
-    g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&registry->lock);
+    lock_guard(&registry->lock);
 
     care->attempts++;
     while (!agent_context_is_stopping(care->context) &&

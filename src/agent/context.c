@@ -5,6 +5,7 @@
 
 #include "base/error.h"
 #include "base/process.h"
+#include "wire/lock_guard.h"
 #include "wire/tls.h"
 
 static gboolean load_identity(AgentContext *context, GError **error)
@@ -179,14 +180,14 @@ void agent_context_spawn(AgentContext *context, const char *name, GThreadFunc fu
 
 gboolean agent_context_is_idle(AgentContext *context)
 {
-    g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&context->background_lock);
+    lock_guard(&context->background_lock);
 
     return context->background_count == 0;
 }
 
 void agent_context_join(AgentContext *context)
 {
-    g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&context->background_lock);
+    lock_guard(&context->background_lock);
 
     while (context->background_count > 0)
         g_cond_wait(&context->background_ended, &context->background_lock);

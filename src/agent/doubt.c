@@ -4,6 +4,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "migrate/source.h"
+#include "wire/lock_guard.h"
 
 #define DECISION_TIMEOUT_MS 30000
 
@@ -113,7 +114,7 @@ static gboolean await_settled(AgentContext *context, Guest *guest, GError **erro
 {
     gint64 until = g_get_monotonic_time() + DECISION_TIMEOUT_MS * G_TIME_SPAN_MILLISECOND;
     Registry *registry = context->registry;
-    g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&registry->lock);
+    lock_guard(&registry->lock);
 
     while (is_in_doubt(guest) && !agent_context_is_stopping(context)) {
         if (!g_cond_wait_until(&registry->changed, &registry->lock, until)) {

@@ -10,6 +10,7 @@
 #include "base/error.h"
 #include "base/fd.h"
 #include "base/log.h"
+#include "wire/lock_guard.h"
 
 #define EVENT_TEXT_LIMIT 4096
 #define EVENT_LINE_LIMIT 65536
@@ -206,7 +207,7 @@ void event_log_add(EventLog *log, const char *guest, const char *type, json_t *d
 GPtrArray *event_log_read(EventLog *log, uint64_t since, guint limit, uint64_t *ret_last)
 {
     GPtrArray *lines = g_ptr_array_new_with_free_func(g_free);
-    g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&log->lock);
+    lock_guard(&log->lock);
     GList *from = log->ring.tail;
 
     *ret_last = since;
@@ -223,14 +224,14 @@ GPtrArray *event_log_read(EventLog *log, uint64_t since, guint limit, uint64_t *
 
 uint64_t event_log_get_last(EventLog *log)
 {
-    g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&log->lock);
+    lock_guard(&log->lock);
 
     return log->last;
 }
 
 void event_log_set_listener(EventLog *log, void (*listener)(gpointer user), gpointer user)
 {
-    g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&log->lock);
+    lock_guard(&log->lock);
 
     log->listener = listener;
     log->listener_user = user;

@@ -2,6 +2,7 @@
 
 #include "agent/move.h"
 #include "agent/registry.h"
+#include "wire/lock_guard.h"
 
 /* With the registry's lock held. */
 static json_t *view_locked(Guest *guest)
@@ -50,7 +51,7 @@ json_t *guest_view_short(Guest *guest)
 
 static gboolean is_idle(Guest *guest, gboolean *ret_known)
 {
-    g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&guest->registry->lock);
+    lock_guard(&guest->registry->lock);
 
     *ret_known = guest->summary != NULL;
     return guest->vmm && !guest->claim && guest->record->state == GUEST_HERE;
@@ -77,14 +78,14 @@ static void refresh(Guest *guest)
     if (!is_idle(guest, &known))
         return;
     if (vmm_get_run_state(vmm, &state, NULL) && state != VMM_RUN_STATE_GONE) {
-        g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&guest->registry->lock);
+        lock_guard(&guest->registry->lock);
 
         if (!guest->claim)
             guest->run_state = state;
     }
     if (!known) {
         json_t *summary = make_summary(vmm);
-        g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&guest->registry->lock);
+        lock_guard(&guest->registry->lock);
 
         if (!guest->summary)
             guest->summary = summary;

@@ -8,6 +8,7 @@
 #include "base/log.h"
 #include "base/process.h"
 #include "migrate/source.h"
+#include "wire/lock_guard.h"
 
 struct Move {
     gatomicrefcount references;
@@ -276,7 +277,7 @@ void move_cancel(Move *move)
 gboolean move_wait(Move *move, guint timeout_ms)
 {
     gint64 until = g_get_monotonic_time() + (gint64)timeout_ms * 1000;
-    g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&move->lock);
+    lock_guard(&move->lock);
 
     while (!move->report)
         if (!g_cond_wait_until(&move->ended_condition, &move->lock, until))
@@ -297,7 +298,7 @@ json_t *move_get_progress(Move *move, uint64_t seen, uint64_t *ret_version)
 
 json_t *move_get_report(Move *move)
 {
-    g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&move->lock);
+    lock_guard(&move->lock);
 
     /* A copy: reference counts of one object are not shared between threads. */
     return move->report ? json_deep_copy(move->report) : NULL;

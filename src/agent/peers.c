@@ -11,6 +11,7 @@
 #include "base/error.h"
 #include "base/fd.h"
 #include "base/log.h"
+#include "wire/lock_guard.h"
 #include "wire/messages.h"
 
 #define RESOLVE_TIMEOUT_MS 5000
@@ -97,7 +98,7 @@ static gboolean serve_channel(AgentContext *context, Channel *channel, GError **
 /* FALSE where the agent is being stopped. */
 static gboolean enlist(Peers *peers, Channel *channel)
 {
-    g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&peers->lock);
+    lock_guard(&peers->lock);
 
     if (agent_context_is_stopping(peers->context))
         return FALSE;
@@ -107,7 +108,7 @@ static gboolean enlist(Peers *peers, Channel *channel)
 
 static void strike_off(Peers *peers, Channel *channel)
 {
-    g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&peers->lock);
+    lock_guard(&peers->lock);
 
     g_hash_table_remove(peers->channels, channel);
 }
@@ -136,7 +137,7 @@ static gpointer connection_thread(gpointer data)
 
 static gboolean take_place(Peers *peers)
 {
-    g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&peers->lock);
+    lock_guard(&peers->lock);
 
     if (peers->count >= PEERS_MAX)
         return FALSE;

@@ -5,6 +5,7 @@
 #include "agent/directory.h"
 #include "agent/name.h"
 #include "base/error.h"
+#include "wire/lock_guard.h"
 
 Guest *guest_ref(Guest *guest)
 {
@@ -76,7 +77,7 @@ void registry_free(Registry *registry)
 
 Guest *registry_add(Registry *registry, GuestRecord *record, const char *claim, GError **error)
 {
-    g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&registry->lock);
+    lock_guard(&registry->lock);
     g_autoptr(GuestRecord) own = record;
     Guest *guest;
 
@@ -105,7 +106,7 @@ Guest *registry_add(Registry *registry, GuestRecord *record, const char *claim, 
 
 Guest *registry_find(Registry *registry, const char *name, GError **error)
 {
-    g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&registry->lock);
+    lock_guard(&registry->lock);
     Guest *guest = g_hash_table_lookup(registry->guests, name);
 
     if (!guest) {
@@ -124,7 +125,7 @@ static gint compare_names(gconstpointer a, gconstpointer b)
 GPtrArray *registry_list(Registry *registry)
 {
     GPtrArray *list = g_ptr_array_new_with_free_func((GDestroyNotify)guest_unref);
-    g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&registry->lock);
+    lock_guard(&registry->lock);
     GHashTableIter iter;
     Guest *guest;
 
@@ -137,7 +138,7 @@ GPtrArray *registry_list(Registry *registry)
 
 gboolean registry_claim(Guest *guest, const char *claim, GError **error)
 {
-    g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&guest->registry->lock);
+    lock_guard(&guest->registry->lock);
     const char *name = guest->name;
 
     if (guest->removed)
@@ -161,7 +162,7 @@ gboolean registry_claim(Guest *guest, const char *claim, GError **error)
 
 void registry_release(Guest *guest)
 {
-    g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&guest->registry->lock);
+    lock_guard(&guest->registry->lock);
 
     guest->claim = NULL;
     g_cond_broadcast(&guest->registry->changed);
@@ -189,7 +190,7 @@ static gboolean write_record(Guest *guest, GuestRecord *record, GError **error)
 
 gboolean registry_journal_record(Guest *guest, GuestRecord *record, GError **error)
 {
-    g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&guest->registry->lock);
+    lock_guard(&guest->registry->lock);
     g_autoptr(GuestRecord) own = record;
 
     if (!write_record(guest, own, error))
@@ -220,7 +221,7 @@ gboolean registry_journal(Guest *guest, GuestState state, const char *transactio
 void registry_journal_anyway(Guest *guest, GuestState state, GError **error)
 {
     GuestRecord *record = copy_with(guest, state, NULL, NULL);
-    g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&guest->registry->lock);
+    lock_guard(&guest->registry->lock);
 
     if (state != GUEST_HERE) {
         record->transaction = g_strdup(guest->record->transaction);
@@ -232,14 +233,14 @@ void registry_journal_anyway(Guest *guest, GuestState state, GError **error)
 
 GuestRecord *registry_get_record(Guest *guest)
 {
-    g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&guest->registry->lock);
+    lock_guard(&guest->registry->lock);
 
     return guest_record_copy(guest->record);
 }
 
 Vmm *registry_get_vmm(Guest *guest, GError **error)
 {
-    g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&guest->registry->lock);
+    lock_guard(&guest->registry->lock);
 
     if (!guest->vmm)
         error_set(error, VMFERRY_ERROR_BUSY, "guest %s cannot be reached%s%s",
@@ -250,7 +251,7 @@ Vmm *registry_get_vmm(Guest *guest, GError **error)
 
 void registry_set_vmm(Guest *guest, Vmm *vmm)
 {
-    g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&guest->registry->lock);
+    lock_guard(&guest->registry->lock);
 
     g_assert(!guest->vmm);
     guest->vmm = vmm;
@@ -259,7 +260,7 @@ void registry_set_vmm(Guest *guest, Vmm *vmm)
 
 void registry_set_trouble(Guest *guest, const char *text)
 {
-    g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&guest->registry->lock);
+    lock_guard(&guest->registry->lock);
 
     g_free(guest->trouble);
     guest->trouble = g_strdup(text);
@@ -291,7 +292,7 @@ void registry_remove(Guest *guest)
 
 Guest *registry_find_process(Registry *registry, pid_t pid, uint64_t start_time)
 {
-    g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&registry->lock);
+    lock_guard(&registry->lock);
     GHashTableIter iter;
     Guest *guest;
 

@@ -5,6 +5,7 @@
 #include "agent/name.h"
 #include "base/error.h"
 #include "base/log.h"
+#include "wire/lock_guard.h"
 
 #define SECONDS_A_DAY (24 * 60 * 60)
 
@@ -226,7 +227,7 @@ void transaction_log_close(TransactionLog *log)
 gboolean transaction_log_begin(TransactionLog *log, const char *id, const char *guest,
                                GError **error)
 {
-    g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&log->lock);
+    lock_guard(&log->lock);
     Transaction *transaction;
 
     if (!transaction_id_check(id, error) || !guest_name_check(guest, error))
@@ -247,7 +248,7 @@ gboolean transaction_log_begin(TransactionLog *log, const char *id, const char *
 
 gboolean transaction_log_commit(TransactionLog *log, const char *id, GError **error)
 {
-    g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&log->lock);
+    lock_guard(&log->lock);
     Transaction *transaction = g_hash_table_lookup(log->by_id, id);
 
     if (!transaction || transaction->step != STEP_PENDING ||
@@ -261,7 +262,7 @@ gboolean transaction_log_commit(TransactionLog *log, const char *id, GError **er
 
 void transaction_log_settle(TransactionLog *log, const char *id)
 {
-    g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&log->lock);
+    lock_guard(&log->lock);
     Transaction *transaction = g_hash_table_lookup(log->by_id, id);
 
     if (transaction && transaction->step == STEP_COMMITTED)
@@ -270,7 +271,7 @@ void transaction_log_settle(TransactionLog *log, const char *id)
 
 gboolean transaction_log_abort(TransactionLog *log, const char *id)
 {
-    g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&log->lock);
+    lock_guard(&log->lock);
     Transaction *transaction = g_hash_table_lookup(log->by_id, id);
 
     if (!transaction || transaction->step == STEP_ABORTED)
@@ -284,7 +285,7 @@ gboolean transaction_log_abort(TransactionLog *log, const char *id)
 
 gboolean transaction_log_reopen(TransactionLog *log, const char *id)
 {
-    g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&log->lock);
+    lock_guard(&log->lock);
     Transaction *transaction = g_hash_table_lookup(log->by_id, id);
 
     if (!transaction || transaction->step != STEP_COMMITTED)
@@ -295,7 +296,7 @@ gboolean transaction_log_reopen(TransactionLog *log, const char *id)
 
 void transaction_log_lose(TransactionLog *log, const char *id)
 {
-    g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&log->lock);
+    lock_guard(&log->lock);
     Transaction *transaction = g_hash_table_lookup(log->by_id, id);
 
     if (transaction && transaction->step == STEP_COMMITTED)
@@ -319,7 +320,7 @@ static TransactionOutcome tell(TransactionLog *log, const Transaction *transacti
 
 TransactionOutcome transaction_log_resolve(TransactionLog *log, const char *id)
 {
-    g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&log->lock);
+    lock_guard(&log->lock);
     Transaction *transaction = g_hash_table_lookup(log->by_id, id);
 
     if (transaction)
@@ -333,7 +334,7 @@ TransactionOutcome transaction_log_resolve(TransactionLog *log, const char *id)
 
 guint transaction_log_count(TransactionLog *log)
 {
-    g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&log->lock);
+    lock_guard(&log->lock);
 
     return g_hash_table_size(log->by_id);
 }

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "base/log.h"
+#include "wire/lock_guard.h"
 
 typedef struct {
     AgentContext *context;
@@ -46,7 +47,7 @@ void watch_bury(AgentContext *context, Guest *guest)
 
 static gboolean claim_dead(Guest *guest)
 {
-    g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&guest->registry->lock);
+    lock_guard(&guest->registry->lock);
 
     guest->process_gone = TRUE;
     g_cond_broadcast(&guest->registry->changed);
@@ -108,7 +109,7 @@ void watch_release(AgentContext *context, Guest *guest)
 /* Takes a new run state where the guest is still nobody's. */
 static gboolean note_run_state(Guest *guest, VmmRunState state)
 {
-    g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&guest->registry->lock);
+    lock_guard(&guest->registry->lock);
     gboolean news = !guest->claim && !guest->removed && guest->run_state != state;
 
     if (news)
@@ -118,7 +119,7 @@ static gboolean note_run_state(Guest *guest, VmmRunState state)
 
 static gboolean is_idle(Guest *guest)
 {
-    g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&guest->registry->lock);
+    lock_guard(&guest->registry->lock);
 
     return guest->vmm && !guest->claim && !guest->removed && guest->record->state == GUEST_HERE;
 }
@@ -137,7 +138,7 @@ static void poll_guest(AgentContext *context, Guest *guest)
 static void wait_for_next_turn(AgentContext *context)
 {
     gint64 until = g_get_monotonic_time() + WATCH_INTERVAL_MS * 1000;
-    g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&context->registry->lock);
+    lock_guard(&context->registry->lock);
 
     while (!agent_context_is_stopping(context) &&
            g_cond_wait_until(&context->registry->changed, &context->registry->lock, until))

@@ -1,6 +1,8 @@
 #!/bin/sh
-# The command's usage errors and exit codes.  $1: the vmferry program.
+# The command's usage errors and exit codes.  $1: the vmferry program, $2: the
+# folder of the sources.
 vmferry=$1
+sources=$2
 failures=0
 VMFERRY_SOCKET=/nonexistent/agent.sock
 export VMFERRY_SOCKET
@@ -80,7 +82,19 @@ expect 1 'make certificates with `vmferry pki init`' agent --config /dev/null --
     --state-dir "$folder/state" --runtime-dir "$folder/run" --socket "$folder/s"
 printf '[agent]\nlissten = x\n' >"$folder/agent.conf"
 expect 2 'lissten: unknown key' agent --config "$folder/agent.conf"
+
+# The example's comments are the defaults: with and without "#" it must be taken.
+expect 2 '"x:y" is no address' agent --config "$sources/docs/agent.conf.example" --listen x:y
+sed 's/^#\([a-z-]* = .*\)/\1/' "$sources/docs/agent.conf.example" >"$folder/agent.conf"
+expect 2 '"x:y" is no address' agent --config "$folder/agent.conf" --listen x:y
 rm -rf "$folder"
+
+for verb in agent pki run adopt list status stop events migrate cancel resolve check; do
+    ls "$sources/man/vmferry-$verb."[18] >/dev/null 2>&1 || {
+        echo "vmferry $verb has no man page"
+        failures=$((failures + 1))
+    }
+done
 
 [ $failures -eq 0 ] || echo "$failures failures"
 [ $failures -eq 0 ]
