@@ -11,6 +11,7 @@
 #include "base/process.h"
 #include "vmm/qemu/command_line.h"
 #include "vmm/qemu/driver.h"
+#include "vmm/qemu/unix_socket.h"
 
 #define MAX_LINK_BYTES 4096
 

@@ -1,10 +1,14 @@
 /* What of a command line cannot be started or followed by us. */
+#include <errno.h>
+#include <fcntl.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "base/error.h"
+#include "base/fd.h"
 #include "vmm/qemu/command_line.h"
 #include "vmm/qemu/options.h"
-#include "vmm/qemu/qmp.h"
+#include "vmm/qemu/unix_socket.h"
 
 /* Options whose value is a parameter list; the text of others ("-append") may
  * look like one by chance. */
@@ -86,9 +90,83 @@ gboolean qemu_command_line_check_sockets(char *const *argv, GError **error)
         if (!path || !unix_socket_in_use(path))
             continue;
         error_set(error, VMFERRY_ERROR_BUSY,
-                  "the guest's command line opens socket %s (-%s), which is in use on this host; "
-                  "add a map rule to agent.conf here that gives it another path",
+                  "the guest's command line opens socket %s (-%s), which is in use on this host: "
+                  "QEMU would take it away from its owner; give it another path (for a guest that "
+                  "comes from elsewhere, by a map rule in agent.conf)",
                   path, option.name);
+        return FALSE;
+    }
+    return TRUE;
+}
+
+static gboolean asks_for_snapshot(const QemuOption *option)
+{
+    g_autoptr(QemuParameters) parameters = NULL;
+
+    if (g_strcmp0(option->name, "snapshot") == 0)
+        return TRUE;
+    if (g_strcmp0(option->name, "drive") != 0 || !option->value)
+        return FALSE;
+    parameters = qemu_parameters_parse(option->value, NULL);
+    return qemu_parameters_flag(parameters, "snapshot");
+}
+
+gboolean qemu_command_line_check_snapshots(char *const *argv, GError **error)
+{
+    QemuOption option = {0};
+
+    while (qemu_option_next(argv, &option)) {
+        if (!asks_for_snapshot(&option))
+            continue;
+        error_set(error, VMFERRY_ERROR_UNSUPPORTED,
+                  "the guest writes its disks to temporary files (-%s), which stay behind in a "
+                  "move; start it without that", option.name);
+        return FALSE;
+    }
+    return TRUE;
+}
+
+/* The file that an option makes guest memory of and writes to; NULL for none. */
+static char *shared_memory_file(const QemuOption *option)
+{
+    g_autoptr(QemuParameters) parameters = NULL;
+
+    if (g_strcmp0(option->name, "object") != 0 || !option->value)
+        return NULL;
+    parameters = qemu_parameters_parse(option->value, "qom-type");
+    if (!qemu_parameters_flag(parameters, "share"))
+        return NULL;
+    return g_strdup(qemu_parameters_get(parameters, "mem-path"));
+}
+
+/* TRUE where another process has the file open or mapped: only then does the
+ * kernel refuse a write lease with EAGAIN. */
+static gboolean file_in_use(const char *path)
+{
+    autofd int fd = open(path, O_RDWR | O_CLOEXEC | O_NONBLOCK | O_NOFOLLOW);
+    struct stat info;
+
+    if (fd < 0 || fstat(fd, &info) < 0 || !S_ISREG(info.st_mode))
+        return FALSE;
+    if (fcntl(fd, F_SETLEASE, F_WRLCK) < 0)
+        return errno == EAGAIN;
+    (void)fcntl(fd, F_SETLEASE, F_UNLCK);
+    return FALSE;
+}
+
+gboolean qemu_command_line_check_memory_files(char *const *argv, GError **error)
+{
+    QemuOption option = {0};
+
+    while (qemu_option_next(argv, &option)) {
+        g_autofree char *path = shared_memory_file(&option);
+
+        if (!path || !file_in_use(path))
+            continue;
+        error_set(error, VMFERRY_ERROR_BUSY,
+                  "the guest's memory would be the file %s, which is in use on this host: two "
+                  "guests would write to it; give it another path (for a guest that comes from "
+                  "elsewhere, by a map rule in agent.conf)", path);
         return FALSE;
     }
     return TRUE;

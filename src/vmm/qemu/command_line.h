@@ -1,8 +1,8 @@
 /*
  * Reading and rewriting QEMU command lines
  *
- * All of this is pure but qemu_command_line_check_sockets(), which asks
- * whether somebody listens.
+ * All of this is pure but qemu_command_line_check_sockets() and
+ * qemu_command_line_check_memory_files(), which ask who uses a file.
  */
 #pragma once
 
@@ -42,6 +42,13 @@ gboolean qemu_command_line_check_descriptors(char *const *argv, GError **error);
 /* Refuses where a listening socket of this command line is in use here: QEMU
  * would take it away from its owner. */
 gboolean qemu_command_line_check_sockets(char *const *argv, GError **error);
+
+/* Refuses where shared guest memory is a file that somebody on this host uses,
+ * as the source of a move on one file system does. */
+gboolean qemu_command_line_check_memory_files(char *const *argv, GError **error);
+
+/* Refuses -snapshot: what the guest wrote would not be at the destination. */
+gboolean qemu_command_line_check_snapshots(char *const *argv, GError **error);
 
 /* Refuses devices that write into guest memory from an address space of their
  * own (vhost-user, VFIO, …), whose writes nobody sees. */

@@ -1,7 +1,6 @@
 /* Taking and loading the state of all devices and vCPUs. */
 #include <errno.h>
 #include <fcntl.h>
-#include <poll.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
@@ -14,6 +13,7 @@
 #include "base/process.h"
 #include "state/qemu_stream.h"
 #include "vmm/qemu/driver.h"
+#include "vmm/qemu/unix_socket.h"
 
 #define INCOMING_NAME "vmferry-state"
 
@@ -193,33 +193,6 @@ static gboolean await_arrival(QemuVmm *qemu, Arrival *arrival, gint64 deadline, 
     return FALSE;
 }
 
-/* A QEMU that hangs or dies must not hold us: never block in write. */
-static gboolean feed(int fd, GBytes *state, gint64 deadline, GError **error)
-{
-    gsize length;
-    const char *data = g_bytes_get_data(state, &length);
-    gsize sent = 0;
-
-    while (sent < length) {
-        ssize_t put = send(fd, data + sent, length - sent, MSG_NOSIGNAL | MSG_DONTWAIT);
-        struct pollfd p = {.fd = fd, .events = POLLOUT};
-
-        if (put >= 0) {
-            sent += (gsize)put;
-        } else if (errno == EAGAIN && g_get_monotonic_time() < deadline) {
-            (void)poll(&p, 1, LOOK_MS);
-        } else if (errno == EAGAIN) {
-            error_set(error, VMFERRY_ERROR_TIMEOUT, "QEMU does not read its state");
-            return FALSE;
-        } else if (errno != EINTR) {
-            error_set(error, VMFERRY_ERROR_DISCONNECTED, "QEMU stopped reading its state: %s",
-                      g_strerror(errno));
-            return FALSE;
-        }
-    }
-    return TRUE;
-}
-
 /* Opens the way in; returns our end of it, -1 with *error*. */
 static int start_incoming(Qmp *qmp, GError **error)
 {
@@ -267,8 +240,10 @@ static gboolean load(QemuVmm *qemu, GBytes *state, Arrival *arrival, GError **er
     gint64 deadline = g_get_monotonic_time() + (gint64)QEMU_STATE_MS * 1000;
     autofd int fd = start_incoming(qemu->qmp, error);
     g_autofree char *status = NULL;
+    gsize length, sent;
+    const char *data = g_bytes_get_data(state, &length);
 
-    if (fd < 0 || !feed(fd, state, deadline, error))
+    if (fd < 0 || !unix_socket_send(fd, data, length, -1, deadline, &sent, error))
         return FALSE;
     shutdown(fd, SHUT_WR);
     if (!await_arrival(qemu, arrival, deadline, error))

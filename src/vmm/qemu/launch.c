@@ -11,6 +11,7 @@
 #include "vmm/qemu/command_line.h"
 #include "vmm/qemu/driver.h"
 #include "vmm/qemu/last_words.h"
+#include "vmm/qemu/unix_socket.h"
 
 /* Allocating much memory up front can take a while. */
 #define START_MS 60000
@@ -79,6 +80,7 @@ static gboolean check_start(const QemuLaunch *launch, char **argv, const char *q
     if (!launch->incoming)
         return TRUE;
     return qemu_command_line_check_descriptors(argv, error) &&
+           qemu_command_line_check_memory_files(argv, error) &&
            qemu_check_memory(qemu_command_line_memory(argv), error);
 }
 

@@ -113,6 +113,6 @@ gboolean qemu_check_movable(QemuVmm *qemu, GError **error)
 
     /* First what does not need a sane QEMU, then what it says itself. */
     return argv && qemu_command_line_check_writers(argv, error) &&
-           check_state(qemu->qmp, error) && check_images(qemu, error) &&
+           qemu_command_line_check_snapshots(argv, error) && check_state(qemu->qmp, error) && check_images(qemu, error) &&
            check_live_writers(qemu->qmp, error) && check_migration(qemu->qmp, error);
 }

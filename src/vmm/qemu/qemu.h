@@ -30,8 +30,8 @@
  * saved once between two resumes, and not from a guest that was loaded and never
  * resumed (QEMU 7 aborts on releasing images twice); for a guest found stopped
  * the locks on its images tell, so one whose images cannot be locked must be
- * resumed first.  A guest that was started with -snapshot, or whose memory is a shared
- * file both hosts see, is not recognised.
+ * resumed first.  Guest memory in a file that both hosts share through a
+ * network is not recognised (on one host it is).
  */
 #pragma once
 

@@ -1,7 +1,6 @@
 #include "vmm/qemu/qmp.h"
 
 #include <errno.h>
-#include <poll.h>
 #include <string.h>
 #include <sys/socket.h>
 
@@ -9,6 +8,7 @@
 #include "base/fd.h"
 #include "base/json.h"
 #include "vmm/qemu/qmp_line.h"
+#include "vmm/qemu/unix_socket.h"
 
 /* A command whose reply is awaited; lives on its caller's stack. */
 typedef struct {
@@ -239,65 +239,18 @@ gboolean qmp_is_connected(Qmp *qmp)
     return !closed;
 }
 
-/* The descriptor travels with the first bytes. */
-static ssize_t send_some(int socket_fd, const char *text, size_t length, int fd)
-{
-    char control[CMSG_SPACE(sizeof fd)] = {0};
-    struct iovec part = {.iov_base = (char *)text, .iov_len = length};
-    struct msghdr message = {.msg_iov = &part, .msg_iovlen = 1};
-
-    if (fd >= 0) {
-        struct cmsghdr *header;
-
-        message.msg_control = control;
-        message.msg_controllen = sizeof control;
-        header = CMSG_FIRSTHDR(&message);
-        header->cmsg_level = SOL_SOCKET;
-        header->cmsg_type = SCM_RIGHTS;
-        header->cmsg_len = CMSG_LEN(sizeof fd);
-        memcpy(CMSG_DATA(header), &fd, sizeof fd);
-    }
-    return sendmsg(socket_fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT);
-}
-
-/* A full socket buffer (QEMU hangs) must not hold the caller past *deadline*. */
-static gboolean wait_writable(Qmp *qmp, gint64 deadline, GError **error)
-{
-    gint64 left_ms = (deadline - g_get_monotonic_time()) / 1000;
-    struct pollfd p = {.fd = qmp->fd, .events = POLLOUT};
-    int ready = left_ms > 0 ? poll(&p, 1, (int)MIN(left_ms, G_MAXINT)) : 0;
-
-    if (ready > 0 || (ready < 0 && errno == EINTR))
-        return TRUE;
-    error_set(error, VMFERRY_ERROR_TIMEOUT, "QEMU takes no commands");
-    return FALSE;
-}
-
 static gboolean send_command(Qmp *qmp, const char *text, size_t length, int fd, gint64 deadline,
                              GError **error)
 {
     g_autoptr(GMutexLocker) locker G_GNUC_UNUSED = g_mutex_locker_new(&qmp->write_lock);
     size_t sent = 0;
 
-    while (sent < length) {
-        ssize_t put = send_some(qmp->fd, text + sent, length - sent, sent == 0 ? fd : -1);
-
-        if (put >= 0) {
-            sent += (size_t)put;
-        } else if (errno == EAGAIN) {
-            if (!wait_writable(qmp, deadline, error)) {
-                /* Half a command would spoil all that follow. */
-                if (sent > 0)
-                    shutdown(qmp->fd, SHUT_RDWR);
-                return FALSE;
-            }
-        } else if (errno != EINTR) {
-            error_set(error, VMFERRY_ERROR_DISCONNECTED, "QMP socket %s: %s", qmp->path,
-                      g_strerror(errno));
-            return FALSE;
-        }
-    }
-    return TRUE;
+    if (unix_socket_send(qmp->fd, text, length, fd, deadline, &sent, error))
+        return TRUE;
+    /* Half a command would spoil all that follow. */
+    if (sent > 0)
+        shutdown(qmp->fd, SHUT_RDWR);
+    return FALSE;
 }
 
 /* Waits for the reply; with *lock* held. */

@@ -70,10 +70,3 @@ gboolean qmp_run(Qmp *qmp, const char *command, json_t *arguments, int timeout_m
 char *qmp_execute_human(Qmp *qmp, const char *line, int timeout_ms, GError **error);
 
 gboolean qmp_is_connected(Qmp *qmp);
-
-/* Connects to a Unix socket of any path length, without ever waiting; -1 with
- * *error* (VMFERRY_ERROR_BUSY where its queue is full). */
-int unix_socket_connect(const char *path, GError **error);
-
-/* TRUE where somebody listens there. */
-gboolean unix_socket_in_use(const char *path);

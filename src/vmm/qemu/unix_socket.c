@@ -1,13 +1,14 @@
-/* Connecting to Unix sockets whose path may be longer than sun_path. */
+#include "vmm/qemu/unix_socket.h"
+
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 
 #include "base/error.h"
 #include "base/fd.h"
-#include "vmm/qemu/qmp.h"
 
 static gboolean fill_address(struct sockaddr_un *address, const char *path)
 {
@@ -80,4 +81,60 @@ gboolean unix_socket_in_use(const char *path)
     autofd int fd = unix_socket_connect(path, &failure);
 
     return fd >= 0 || error_is(failure, VMFERRY_ERROR_BUSY);
+}
+
+/* The descriptor travels with the first bytes. */
+static ssize_t send_some(int socket_fd, const char *data, size_t length, int passed_fd)
+{
+    char control[CMSG_SPACE(sizeof passed_fd)] = {0};
+    struct iovec part = {.iov_base = (char *)data, .iov_len = length};
+    struct msghdr message = {.msg_iov = &part, .msg_iovlen = 1};
+
+    if (passed_fd >= 0) {
+        struct cmsghdr *header;
+
+        message.msg_control = control;
+        message.msg_controllen = sizeof control;
+        header = CMSG_FIRSTHDR(&message);
+        header->cmsg_level = SOL_SOCKET;
+        header->cmsg_type = SCM_RIGHTS;
+        header->cmsg_len = CMSG_LEN(sizeof passed_fd);
+        memcpy(CMSG_DATA(header), &passed_fd, sizeof passed_fd);
+    }
+    return sendmsg(socket_fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT);
+}
+
+/* A full buffer (the reader hangs) must not hold the caller past *deadline*. */
+static gboolean wait_writable(int fd, gint64 deadline, GError **error)
+{
+    gint64 left_ms = (deadline - g_get_monotonic_time()) / 1000;
+    struct pollfd p = {.fd = fd, .events = POLLOUT};
+    int ready = left_ms > 0 ? poll(&p, 1, (int)MIN(left_ms, G_MAXINT)) : 0;
+
+    if (ready > 0 || (ready < 0 && errno == EINTR))
+        return TRUE;
+    error_set(error, VMFERRY_ERROR_TIMEOUT, "QEMU does not read what is sent to it");
+    return FALSE;
+}
+
+gboolean unix_socket_send(int fd, const char *data, size_t length, int passed_fd, gint64 deadline,
+                          size_t *ret_sent, GError **error)
+{
+    *ret_sent = 0;
+    while (*ret_sent < length) {
+        ssize_t put = send_some(fd, data + *ret_sent, length - *ret_sent,
+                                *ret_sent == 0 ? passed_fd : -1);
+
+        if (put >= 0) {
+            *ret_sent += (size_t)put;
+        } else if (errno == EAGAIN) {
+            if (!wait_writable(fd, deadline, error))
+                return FALSE;
+        } else if (errno != EINTR) {
+            error_set(error, VMFERRY_ERROR_DISCONNECTED, "QEMU has closed its socket: %s",
+                      g_strerror(errno));
+            return FALSE;
+        }
+    }
+    return TRUE;
 }

@@ -2,6 +2,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/un.h>
@@ -223,6 +224,34 @@ static void test_sockets_in_use(void **unused)
     rmdir(folder);
 }
 
+static void test_snapshots(void **unused)
+{
+    Check check = qemu_command_line_check_snapshots;
+
+    expect_refused(check, "qemu -snapshot -m 64", "temporary files (-snapshot)");
+    expect_refused(check, "qemu -drive file=a,snapshot=on", "temporary files (-drive)");
+    expect_passes(check, "qemu -drive file=snapshot,snapshot=off -append snapshot=on");
+}
+
+static void test_memory_file_in_use(void **unused)
+{
+    char path[] = "/tmp/vmferry-test-XXXXXX";
+    int fd = mkstemp(path);
+    g_autofree char *line =
+        g_strdup_printf("qemu -object memory-backend-file,id=m,size=1M,share=on,mem-path=%s", path);
+    g_autofree char *own =
+        g_strdup_printf("qemu -object memory-backend-file,id=m,size=1M,mem-path=%s", path);
+    Check check = qemu_command_line_check_memory_files;
+
+    assert_true(fd >= 0);
+    expect_refused(check, line, "which is in use on this host");
+    expect_passes(check, own);
+    close(fd);
+    expect_passes(check, line);
+    unlink(path);
+    expect_passes(check, line);
+}
+
 static void test_program_names(void **unused)
 {
     assert_true(qemu_is_program("/usr/bin/qemu-system-x86_64"));
@@ -262,6 +291,8 @@ int main(void)
         cmocka_unit_test(test_inherited_descriptors),
         cmocka_unit_test(test_foreign_writers),
         cmocka_unit_test(test_sockets_in_use),
+        cmocka_unit_test(test_snapshots),
+        cmocka_unit_test(test_memory_file_in_use),
         cmocka_unit_test(test_program_names),
         cmocka_unit_test(test_parameters),
     };
