@@ -25,9 +25,10 @@
  *  - Pending records of this boot are aborted when the agent starts: the
  *    connection that could have committed them is gone.
  *
- * Limits: aborted records are kept up to TRANSACTION_KEEP_ABORTED, committed
- * and lost ones for TRANSACTION_KEEP_DAYS.  A source that asks later than that
- * is told "aborted".
+ * Limits: aborted records are kept up to TRANSACTION_KEEP_ABORTED: an unknown
+ * transaction is answered the same.  Committed and lost ones are kept for
+ * TRANSACTION_KEEP_DAYS, far longer than a guest can be left in doubt: a source
+ * that asked later would be told "aborted" and run a second copy.
  */
 #pragma once
 
@@ -37,7 +38,7 @@
 #include "wire/messages.h"
 
 #define TRANSACTION_KEEP_ABORTED 1024
-#define TRANSACTION_KEEP_DAYS 30
+#define TRANSACTION_KEEP_DAYS 3650
 
 typedef struct TransactionLog TransactionLog;
 

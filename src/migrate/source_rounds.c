@@ -139,25 +139,6 @@ static void clear_sets(GPtrArray *sets)
         page_set_clear(g_ptr_array_index(sets, i));
 }
 
-/* An error while sending may only be the echo of what the destination said
- * before it closed: its own words are the better error. */
-static void prefer_peers_words(SourceMove *move, GError **error)
-{
-    Frame frame;
-    GError *words = NULL;
-
-    if (!error || !error_is(*error, VMFERRY_ERROR_DISCONNECTED))
-        return;
-    while (channel_receive(move->channel, AWAIT_SLICE_MS, &frame, NULL)) {
-        if (frame.type != FRAME_ERROR && frame.type != FRAME_ABORT)
-            continue;
-        channel_error_from_frame(move->channel, &frame, &words);
-        g_clear_error(error);
-        g_propagate_error(error, words);
-        return;
-    }
-}
-
 static gboolean send_and_confirm(SourceMove *move, uint64_t *ret_pages, GError **error)
 {
     uint8_t number[4] = {(uint8_t)move->round, (uint8_t)(move->round >> 8),
@@ -166,10 +147,8 @@ static gboolean send_and_confirm(SourceMove *move, uint64_t *ret_pages, GError *
     ByteReader reader;
 
     if (!page_sender_send(move->sender, move->dirty, before_frame, move, ret_pages, error) ||
-        !channel_send_bytes(move->channel, FRAME_ROUND_END, number, sizeof number, error)) {
-        prefer_peers_words(move, error);
+        !channel_send_bytes(move->channel, FRAME_ROUND_END, number, sizeof number, error))
         return FALSE;
-    }
     if (move->paused) /* READY will tell that all of it has arrived */
         return TRUE;
     if (!source_await(move, FRAME_ROUND_APPLIED, ROUND_TIMEOUT_MS, &frame, error))
