@@ -124,10 +124,12 @@ static gpointer connection_thread(gpointer data)
         serve_channel(peers->context, channel, &error);
         strike_off(peers, channel);
     }
-    /* Strangers can cause this at will. */
+    /* Of moves that fail there is an event; who was turned away is told here. */
     if (error)
-        log_line(channel ? LOG_LEVEL_INFO : LOG_LEVEL_DEBUG, "peer %s: %s",
-                 channel ? channel_get_peer_name(channel) : "(unknown)", error->message);
+        log_line(channel && !error_is(error, VMFERRY_ERROR_REFUSED) ? LOG_LEVEL_DEBUG
+                                                                     : LOG_LEVEL_INFO,
+                 "peer %s: %s", channel ? channel_get_peer_name(channel) : "(unknown)",
+                 error->message);
     channel_free(channel);
     g_mutex_lock(&peers->lock);
     peers->count--;

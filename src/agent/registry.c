@@ -85,9 +85,9 @@ Guest *registry_add(Registry *registry, GuestRecord *record, const char *claim, 
         return NULL;
     if (g_hash_table_contains(registry->guests, own->name)) {
         error_set(error, VMFERRY_ERROR_EXISTS,
-                  "there is a guest \"%s\" on this host already; take another name or see "
-                  "`vmferry list`",
-                  own->name);
+                  "there is a guest \"%s\" on host %s already; take another name, or see "
+                  "`vmferry list` there",
+                  own->name, g_get_host_name());
         return NULL;
     }
     guest = g_new0(Guest, 1);
