@@ -12,7 +12,7 @@
 #include "base/process.h"
 #include "memory/clean.h"
 #include "vmm/qemu/qemu.h"
-#include "wire/lock_guard.h"
+#include "base/lock_guard.h"
 
 #define FIRST_PAUSE_MS 250
 #define LONGEST_PAUSE_MS 30000

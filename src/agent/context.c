@@ -5,7 +5,7 @@
 
 #include "base/error.h"
 #include "base/process.h"
-#include "wire/lock_guard.h"
+#include "base/lock_guard.h"
 #include "wire/tls.h"
 
 static gboolean load_identity(AgentContext *context, GError **error)

@@ -4,7 +4,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "migrate/source.h"
-#include "wire/lock_guard.h"
+#include "base/lock_guard.h"
 
 #define DECISION_TIMEOUT_MS 30000
 

@@ -10,7 +10,7 @@
 #include "base/error.h"
 #include "base/fd.h"
 #include "base/log.h"
-#include "wire/lock_guard.h"
+#include "base/lock_guard.h"
 
 #define EVENT_TEXT_LIMIT 4096
 #define EVENT_LINE_LIMIT 65536

@@ -2,7 +2,7 @@
 
 #include "agent/move.h"
 #include "agent/registry.h"
-#include "wire/lock_guard.h"
+#include "base/lock_guard.h"
 
 /* With the registry's lock held. */
 static json_t *view_locked(Guest *guest)

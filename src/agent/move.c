@@ -8,7 +8,7 @@
 #include "base/log.h"
 #include "base/process.h"
 #include "migrate/source.h"
-#include "wire/lock_guard.h"
+#include "base/lock_guard.h"
 
 struct Move {
     gatomicrefcount references;

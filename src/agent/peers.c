@@ -11,7 +11,7 @@
 #include "base/error.h"
 #include "base/fd.h"
 #include "base/log.h"
-#include "wire/lock_guard.h"
+#include "base/lock_guard.h"
 #include "wire/messages.h"
 
 #define RESOLVE_TIMEOUT_MS 5000

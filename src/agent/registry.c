@@ -5,7 +5,7 @@
 #include "agent/directory.h"
 #include "agent/name.h"
 #include "base/error.h"
-#include "wire/lock_guard.h"
+#include "base/lock_guard.h"
 
 Guest *guest_ref(Guest *guest)
 {

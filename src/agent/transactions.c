@@ -5,7 +5,7 @@
 #include "agent/name.h"
 #include "base/error.h"
 #include "base/log.h"
-#include "wire/lock_guard.h"
+#include "base/lock_guard.h"
 
 #define SECONDS_A_DAY (24 * 60 * 60)
 

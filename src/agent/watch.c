@@ -7,7 +7,7 @@
 #include <unistd.h>
 
 #include "base/log.h"
-#include "wire/lock_guard.h"
+#include "base/lock_guard.h"
 
 typedef struct {
     AgentContext *context;

@@ -1,8 +1,7 @@
 #include "migrate/frame_queue.h"
 
-#include <string.h>
-
 #include "base/error.h"
+#include "base/lock_guard.h"
 
 /* How often the receiving thread looks whether it shall stop. */
 #define LOOK_MS 100
@@ -39,25 +38,13 @@ static void put(FrameQueue *queue, FrameSlot *slot, gboolean full)
     g_mutex_unlock(&queue->lock);
 }
 
-static void fill(FrameSlot *slot, const Frame *frame)
-{
-    if (frame->length > slot->capacity) {
-        slot->capacity = frame->length;
-        slot->buffer = g_realloc(slot->buffer, slot->capacity);
-    }
-    if (frame->length > 0)
-        memcpy(slot->buffer, frame->payload, frame->length);
-    slot->frame = (Frame){frame->type, frame->length, slot->buffer};
-}
-
 /* FALSE: no more will come. */
 static gboolean receive_one(FrameQueue *queue, FrameSlot *slot)
 {
     g_autoptr(GError) error = NULL;
-    Frame frame;
 
-    if (channel_receive(queue->channel, LOOK_MS, &frame, &error)) {
-        fill(slot, &frame);
+    if (channel_receive_swap(queue->channel, LOOK_MS, &slot->frame, &slot->buffer,
+                             &slot->capacity, &error)) {
         put(queue, slot, TRUE);
         return TRUE;
     }
@@ -97,7 +84,7 @@ FrameQueue *frame_queue_start(Channel *channel, guint slots)
 FrameSlot *frame_queue_pop(FrameQueue *queue, int timeout_ms, GError **error)
 {
     gint64 end = g_get_monotonic_time() + (gint64)timeout_ms * 1000;
-    g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&queue->lock);
+    lock_guard(&queue->lock);
     FrameSlot *slot;
 
     while (!(slot = g_queue_pop_head(&queue->full_slots)) && !queue->failure) {

@@ -19,7 +19,7 @@
 typedef struct FrameQueue FrameQueue;
 
 typedef struct {
-    Frame frame; /* payload is owned by the slot */
+    Frame frame; /* payload lies in the buffer */
     uint8_t *buffer;
     size_t capacity;
 } FrameSlot;

@@ -1,6 +1,7 @@
 #include "migrate/page_applier.h"
 
 #include "base/error.h"
+#include "base/lock_guard.h"
 #include "wire/page_frame.h"
 
 #define ZERO_CHUNK_PAGES 64u
@@ -115,7 +116,7 @@ void page_applier_push(PageApplier *applier, FrameSlot *slot)
 
 gboolean page_applier_drain(PageApplier *applier, GError **error)
 {
-    g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&applier->lock);
+    lock_guard(&applier->lock);
 
     while (applier->under_way > 0)
         g_cond_wait(&applier->idle, &applier->lock);

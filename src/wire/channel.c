@@ -7,7 +7,7 @@
 #include "base/error.h"
 #include "base/fd.h"
 #include "wire/channel_private.h"
-#include "wire/lock_guard.h"
+#include "base/lock_guard.h"
 #include "wire/socket_wait.h"
 
 /* Closing waits that long until the peer's kernel has what was sent. */

@@ -85,7 +85,13 @@ typedef struct {
  * the peer lives.  VMFERRY_ERROR_TIMEOUT leaves the channel usable. */
 gboolean channel_receive(Channel *channel, int timeout_ms, Frame *ret, GError **error);
 
-/* The same, and the frame must be of this type.  An ERROR or ABORT frame
+/* The same, and the payload's memory becomes the caller's: the channel takes
+ * *buffer* (of *capacity* bytes, g_malloc'ed, NULL at first) in exchange and
+ * leaves the one that holds the payload there. */
+gboolean channel_receive_swap(Channel *channel, int timeout_ms, Frame *ret, uint8_t **buffer,
+                              size_t *capacity, GError **error);
+
+/* As channel_receive(), and the frame must be of this type.  An ERROR or ABORT frame
  * becomes an error with the peer's code and words. */
 gboolean channel_expect(Channel *channel, FrameType type, int timeout_ms, Frame *ret,
                         GError **error);

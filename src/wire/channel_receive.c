@@ -134,6 +134,34 @@ gboolean channel_receive(Channel *channel, int timeout_ms, Frame *ret, GError **
     return TRUE;
 }
 
+gboolean channel_receive_swap(Channel *channel, int timeout_ms, Frame *ret, uint8_t **buffer,
+                              size_t *capacity, GError **error)
+{
+    uint8_t *full;
+    size_t full_capacity, ahead;
+
+    if (!channel_receive(channel, timeout_ms, ret, error))
+        return FALSE;
+    /* Only what was read ahead has to be copied, little of it. */
+    full = channel->buffer;
+    full_capacity = channel->capacity;
+    ahead = channel->end - channel->start - channel->current;
+    if (*capacity < ahead + READ_AHEAD_BYTES) {
+        *capacity = MAX(full_capacity, ahead + READ_AHEAD_BYTES);
+        g_free(*buffer);
+        *buffer = g_malloc(*capacity);
+    }
+    if (ahead > 0)
+        memcpy(*buffer, full + channel->end - ahead, ahead);
+    channel->buffer = *buffer;
+    channel->capacity = *capacity;
+    channel->start = channel->current = 0;
+    channel->end = ahead;
+    *buffer = full;
+    *capacity = full_capacity;
+    return TRUE;
+}
+
 gboolean channel_expect(Channel *channel, FrameType type, int timeout_ms, Frame *ret,
                         GError **error)
 {

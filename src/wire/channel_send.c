@@ -6,7 +6,7 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "wire/channel_private.h"
-#include "wire/lock_guard.h"
+#include "base/lock_guard.h"
 #include "wire/socket_wait.h"
 
 /* A change of the rate is noticed by those who wait after that long. */

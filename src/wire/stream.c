@@ -9,7 +9,7 @@
 
 #include "base/error.h"
 #include "base/fd.h"
-#include "wire/lock_guard.h"
+#include "base/lock_guard.h"
 #include "wire/tls_session.h"
 
 #define PIECES_PER_CALL 256

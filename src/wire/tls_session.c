@@ -7,7 +7,7 @@
 
 #include "base/error.h"
 #include "wire/address.h"
-#include "wire/lock_guard.h"
+#include "base/lock_guard.h"
 #include "wire/socket_wait.h"
 #include "wire/tls_private.h"
 #include "wire/tls_socket.h"
