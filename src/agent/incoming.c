@@ -57,7 +57,16 @@ static gboolean put_on_record(Incoming *incoming, const GuestMessage *message, G
     return launch_give_directory(context, incoming->guest, error);
 }
 
-static Vmm *launch_incoming(Incoming *incoming, GError **error)
+/* Relative paths mean the same here where the folder exists here too. */
+static const char *find_working_directory(const GuestMessage *message)
+{
+    return message->working_directory &&
+                   g_file_test(message->working_directory, G_FILE_TEST_IS_DIR)
+               ? message->working_directory
+               : NULL;
+}
+
+static Vmm *launch_incoming(Incoming *incoming, const GuestMessage *message, GError **error)
 {
     g_autoptr(GPtrArray) rules = make_rules(incoming->context->settings);
     g_autoptr(GuestRecord) record = registry_get_record(incoming->guest);
@@ -65,6 +74,7 @@ static Vmm *launch_incoming(Incoming *incoming, GError **error)
         .name = incoming->guest->name,
         .command_line = record->command_line,
         .directory = record->directory,
+        .working_directory = find_working_directory(message),
         .incoming = TRUE,
         .rules = rules,
     };
@@ -102,7 +112,7 @@ static Vmm *on_launch(const GuestMessage *message, gpointer user, GError **error
     if (agent_context_is_stopping(incoming->context))
         error_set(error, VMFERRY_ERROR_REFUSED, "the agent here is being stopped");
     else if (check_guest(message, error) && put_on_record(incoming, message, error))
-        vmm = launch_incoming(incoming, error);
+        vmm = launch_incoming(incoming, message, error);
     if (!vmm) {
         give_up(incoming);
         return NULL;

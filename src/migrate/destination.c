@@ -189,7 +189,8 @@ static gboolean receive_machine(DestinationMove *move, GError **error)
         if (!slot)
             return FALSE;
         if (slot->frame.type == FRAME_PAGES) {
-            page_applier_push(move->applier, slot);
+            if (!page_applier_push(move->applier, slot, error))
+                return FALSE;
             continue;
         }
         ready = slot->frame.type == FRAME_PREPARE;
@@ -239,23 +240,32 @@ static gboolean take_over(DestinationMove *move, GError **error)
     return TRUE;
 }
 
-/* Adds what the VMM itself said where it has ended. */
+/* Its process may take a moment to go, its QMP connection is closed at once. */
+static gboolean has_ended(Vmm *vmm)
+{
+    g_autoptr(GError) error = NULL;
+    VmmRunState state;
+
+    if (vmm_get_run_state(vmm, &state, &error))
+        return state == VMM_RUN_STATE_GONE;
+    return error_is(error, VMFERRY_ERROR_DISCONNECTED);
+}
+
+/* Where the VMM has ended that is the cause of all; adds what it said. */
 static void add_last_words(DestinationMove *move, GError **error)
 {
-    VmmRunState state;
     g_autofree char *words = NULL;
+    char *text;
 
-    if (!error || !*error || !move->vmm)
-        return;
-    if (vmm_get_run_state(move->vmm, &state, NULL) && state != VMM_RUN_STATE_GONE)
+    if (!error || !*error || !move->vmm || !has_ended(move->vmm))
         return;
     words = vmm_get_last_words(move->vmm);
-    if (words && *words && !strstr((*error)->message, words)) {
-        char *text = g_strdup_printf("%s; the VMM ended: %s", (*error)->message, words);
-
-        g_free((*error)->message);
-        (*error)->message = text;
-    }
+    if (words && *words && strstr((*error)->message, words))
+        return;
+    text = g_strdup_printf("%s; the VMM has ended%s%s", (*error)->message,
+                           words && *words ? ": " : " without a word", words ? words : "");
+    g_free((*error)->message);
+    (*error)->message = text;
 }
 
 /* Tells the peer and lets it read that: a close with unread bytes in our

@@ -106,12 +106,27 @@ void page_applier_free(PageApplier *applier)
     g_free(applier);
 }
 
-void page_applier_push(PageApplier *applier, FrameSlot *slot)
+/* FALSE where something has failed already. */
+static gboolean count_in(PageApplier *applier, GError **error)
 {
-    g_mutex_lock(&applier->lock);
+    lock_guard(&applier->lock);
+
+    if (applier->failure) {
+        g_propagate_error(error, g_error_copy(applier->failure));
+        return FALSE;
+    }
     applier->under_way++;
-    g_mutex_unlock(&applier->lock);
+    return TRUE;
+}
+
+gboolean page_applier_push(PageApplier *applier, FrameSlot *slot, GError **error)
+{
+    if (!count_in(applier, error)) {
+        frame_queue_release(applier->queue, slot);
+        return FALSE;
+    }
     g_thread_pool_push(applier->pool, slot, NULL);
+    return TRUE;
 }
 
 gboolean page_applier_drain(PageApplier *applier, GError **error)

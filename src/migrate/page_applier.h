@@ -22,8 +22,9 @@ void page_applier_free(PageApplier *applier);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(PageApplier, page_applier_free)
 
 /* Takes the slot of a PAGES frame; it goes back to the queue when its pages
- * are in.  Errors come out of page_applier_drain(). */
-void page_applier_push(PageApplier *applier, FrameSlot *slot);
+ * are in.  FALSE with the first error where an earlier frame could not be
+ * applied: a whole round would be a long time to find out. */
+gboolean page_applier_push(PageApplier *applier, FrameSlot *slot, GError **error);
 
 /* Returns when all that was pushed is in guest RAM, or the first error. */
 gboolean page_applier_drain(PageApplier *applier, GError **error);

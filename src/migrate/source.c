@@ -77,6 +77,8 @@ static char *encode_guest(SourceMove *move)
 {
     const VmmDescription *description = move->description;
     g_autofree WireRegion *regions = g_new0(WireRegion, description->ram_regions->len);
+    g_autofree char *link = g_strdup_printf("/proc/%d/cwd", (int)vmm_get_pid(move->job->vmm));
+    g_autofree char *working_directory = g_file_read_link(link, NULL);
     GuestMessage message = {
         .transaction = move->transaction,
         .guest = (char *)move->job->guest,
@@ -85,6 +87,7 @@ static char *encode_guest(SourceMove *move)
         .machine = description->machine,
         .accelerator = description->accelerator,
         .command_line = move->job->command_line,
+        .working_directory = working_directory,
         .vcpus = description->vcpus,
         .memory_bytes = description->memory_bytes,
         .verify = move->job->options.verify,

@@ -18,6 +18,7 @@
 #define MAX_REGION_NAME_BYTES 255
 #define MIN_PROOF_DIGITS 16
 #define MAX_PROOF_DIGITS 128
+#define MAX_PATH_BYTES 4095
 #define MAX_VCPUS 4096
 #define MAX_MEMORY_BYTES (1ULL << 46)
 
@@ -37,6 +38,7 @@ void guest_message_free(GuestMessage *message)
     g_free(message->machine);
     g_free(message->accelerator);
     g_strfreev(message->command_line);
+    g_free(message->working_directory);
     g_free(message);
 }
 
@@ -73,6 +75,9 @@ char *guest_message_encode(const GuestMessage *message)
     json_object_set_new(object, "machine", json_field_make_text(message->machine));
     json_object_set_new(object, "accelerator", json_field_make_text(message->accelerator));
     json_object_set_new(object, "command_line", json_field_make_texts(message->command_line));
+    if (message->working_directory)
+        json_object_set_new(object, "working_directory",
+                            json_field_make_text(message->working_directory));
     json_object_set_new(object, "vcpus", json_integer(message->vcpus));
     json_object_set_new(object, "memory_bytes", json_integer((json_int_t)message->memory_bytes));
     json_object_set_new(object, "verify", json_boolean(message->verify));
@@ -119,6 +124,19 @@ static gboolean decode_command_line(json_t *object, GuestMessage *message, GErro
     if (message->command_line[0] && *message->command_line[0])
         return TRUE;
     error_set(error, VMFERRY_ERROR_INVALID, "\"command_line\" names no program");
+    return FALSE;
+}
+
+static gboolean decode_working_directory(json_t *object, GuestMessage *message, GError **error)
+{
+    if (!json_object_get(object, "working_directory"))
+        return TRUE;
+    if (!json_field_text(object, "working_directory", MAX_PATH_BYTES, FALSE,
+                         &message->working_directory, error))
+        return FALSE;
+    if (g_path_is_absolute(message->working_directory))
+        return TRUE;
+    error_set(error, VMFERRY_ERROR_INVALID, "\"working_directory\" is no absolute path");
     return FALSE;
 }
 
@@ -217,7 +235,8 @@ GuestMessage *guest_message_decode(const char *text, size_t length, GError **err
     g_autoptr(GuestMessage) message = g_new0(GuestMessage, 1);
 
     if (object && decode_words(object, message, error) &&
-        decode_command_line(object, message, error) && decode_numbers(object, message, error) &&
+        decode_command_line(object, message, error) &&
+        decode_working_directory(object, message, error) && decode_numbers(object, message, error) &&
         decode_regions(object, message, error))
         return g_steal_pointer(&message);
     g_prefix_error(error, "GUEST: ");

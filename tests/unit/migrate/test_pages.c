@@ -142,7 +142,7 @@ static gpointer receive_round(gpointer data)
         if (!slot)
             return NULL;
         if (slot->frame.type == FRAME_PAGES) {
-            page_applier_push(fixture->applier, slot);
+            assert_true(page_applier_push(fixture->applier, slot, NULL));
             continue;
         }
         frame_queue_release(fixture->queue, slot);

@@ -142,6 +142,7 @@ static void test_guest_round_trip(void **state)
                             .accelerator = (char *)"tcg",
                             .command_line = command_line,
                             .vcpus = 2,
+                            .working_directory = (char *)"/srv/guests",
                             .memory_bytes = 1ULL << 40,
                             .verify = TRUE,
                             .regions = regions,
@@ -159,6 +160,7 @@ static void test_guest_round_trip(void **state)
     assert_int_equal(g_strv_length(back->command_line), 4);
     assert_string_equal(back->command_line[2], command_line[2]);
     assert_int_equal(back->vcpus, 2);
+    assert_string_equal(back->working_directory, "/srv/guests");
     assert_int_equal(back->memory_bytes, 1ULL << 40);
     assert_true(back->verify);
     assert_int_equal(back->region_count, 2);
@@ -200,6 +202,8 @@ static void test_guest_damages(void **state)
         {"[\"qemu\"]", "\"qemu\"", "\"command_line\" is missing, no array"},
         {"\"vcpus\":1", "\"vcpus\":0", "without CPU"},
         {"\"vcpus\":1", "\"vcpus\":5000", "the limit is 4096"},
+        {"\"vcpus\":1", "\"vcpus\":1,\"working_directory\":\"a/b\"", "no absolute path"},
+        {"\"vcpus\":1", "\"vcpus\":1,\"working_directory\":7", "working_directory"},
         {"\"memory_bytes\":4096", "\"memory_bytes\":0", "without CPU or memory"},
         {"\"memory_bytes\":4096", "\"memory_bytes\":99999999999999999", "the limit is"},
         {"\"memory_bytes\":4096", "\"memory_bytes\":99999999999999999999", "not JSON"},
