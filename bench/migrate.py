@@ -7,6 +7,7 @@ Prints medians and ratios, and writes all samples to bench/results/.
 import argparse
 import dataclasses
 import json
+import os
 import statistics
 import sys
 import tempfile
@@ -109,6 +110,7 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> None:
     arguments = parse_arguments()
     results = []
+    print(f"load average before: {os.getloadavg()[0]:.2f} on {os.cpu_count()} CPUs", file=sys.stderr)
     with tempfile.TemporaryDirectory() as folder:
         pki = Pki(Path(folder), HOSTS)
         for link in arguments.link or LINKS:
