@@ -33,7 +33,7 @@ typedef struct {
 
 static void set_answer(SoupServerMessage *message, guint status, json_t *answer)
 {
-    char *text = json_dumps(answer, JSON_COMPACT);
+    char *text = json_dumps(answer, JSON_LINE);
     g_autofree char *line = g_strconcat(text ? text : "{}", "\n", NULL);
 
     free(text);

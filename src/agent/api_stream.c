@@ -53,7 +53,7 @@ static void close_stream(Stream *stream)
 
 static void send_json(Stream *stream, json_t *object)
 {
-    char *text = json_dumps(object, JSON_COMPACT);
+    char *text = json_dumps(object, JSON_LINE);
     g_autofree char *line = g_strconcat(text ? text : "{}", "\n", NULL);
 
     free(text);

@@ -168,11 +168,11 @@ static char *make_line(uint64_t number, const char *guest, const char *type, con
     json_object_set_new(object, "type", json_string(type));
     json_object_set_new(object, "text", json_string(shown));
     json_object_set_new(object, "data", data ? data : json_null());
-    line = json_dumps(object, JSON_COMPACT);
+    line = json_dumps(object, JSON_LINE);
     if (line && strlen(line) > EVENT_LINE_LIMIT) {
         free(line);
         json_object_set_new(object, "data", json_null());
-        line = json_dumps(object, JSON_COMPACT);
+        line = json_dumps(object, JSON_LINE);
     }
     copy = g_strdup(line ? line : "{}");
     free(line);

@@ -13,6 +13,10 @@
 
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(json_t, json_decref)
 
+/* For json_dumps(): one line, and reals as people write them (12.5, not
+ * 12.500000000000002). */
+#define JSON_LINE (JSON_COMPACT | JSON_REAL_PRECISION(9))
+
 /* Parses one JSON object of at most *limit* bytes; NULL with *error*. */
 json_t *json_parse_object(const char *text, size_t length, size_t limit, GError **error);
 

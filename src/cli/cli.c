@@ -91,7 +91,7 @@ int cli_fail(const CommonOptions *common, const GError *error)
 
 void cli_print_json(json_t *object)
 {
-    char *text = json_dumps(object, JSON_COMPACT);
+    char *text = json_dumps(object, JSON_LINE);
 
     printf("%s\n", text ? text : "{}");
     fflush(stdout);

@@ -69,7 +69,7 @@ static SoupMessage *make_message(const char *method, const char *path, json_t *b
 
     if (!own)
         return message;
-    text = json_dumps(own, JSON_COMPACT);
+    text = json_dumps(own, JSON_LINE);
     bytes = g_bytes_new(text, strlen(text));
     free(text);
     soup_message_set_request_body_from_bytes(message, "application/json", bytes);

@@ -122,7 +122,7 @@ static gboolean on_line(json_t *object, gpointer user)
     if (!run->options->common.json) {
         progress_show(&run->progress, object);
     } else if (run->options->progress) {
-        char *text = json_dumps(object, JSON_COMPACT);
+        char *text = json_dumps(object, JSON_LINE);
 
         fprintf(stderr, "%s\n", text);
         free(text);
