@@ -10,6 +10,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "lab"))
 from vmferry_lab import Agent, Lab, Pki, backports_qemu, clean, system_qemu  # noqa: E402
 from vmferry_lab.netns import namespace_names  # noqa: E402
 
+from scene import BUSY, Scene  # noqa: E402
+
 HOSTS = {"hostA": "10.66.0.1", "hostB": "10.66.0.2"}
 
 
@@ -33,9 +35,13 @@ def pytest_collection_modifyitems(config, items):
 def pytest_runtest_makereport(item, call):
     """A failing test shows the logs of its lab."""
     report = (yield).get_result()
-    lab = getattr(item, "funcargs", {}).get("lab")
-    if report.failed and lab and call.when == "call":
-        report.sections += [(name, text) for name, text in lab.logs().items()]
+    fixtures = getattr(item, "funcargs", {})
+    scene = fixtures.get("scene") or fixtures.get("shared")
+    lab = fixtures.get("lab") or (scene and scene.lab)
+    if call.when == "call":
+        item.failed = report.failed
+        if report.failed and lab:
+            report.sections += [(name, text) for name, text in lab.logs().items()]
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -82,6 +88,34 @@ def agents(lab, make_agent):
 def guest(lab):
     """guest(name="web1", **options): describes a guest; see Lab.guest()."""
     return lab.guest
+
+
+@pytest.fixture
+def scene(lab, pki):
+    """Two agents with TLS, no guest yet; see scene.py."""
+    return Scene(lab, pki)
+
+
+@pytest.fixture(scope="module")
+def module_scenes():
+    """Where `shared` keeps its scene from test to test."""
+    kept = []
+    yield kept
+    for scene in kept:
+        scene.lab.close()
+
+
+@pytest.fixture
+def shared(request, module_scenes, pki):
+    """A scene with the busy guest `shared.guest`, used by all tests of a module one after
+    the other.  Each leaves it as it found it; after one that fails it is made anew."""
+    if not module_scenes:
+        module_scenes.append(Scene(Lab(), pki))
+        # A machine type with a version in it, so that map rules can tell it from other words.
+        module_scenes[0].run(machine="pc-i440fx-7.2", **BUSY)
+    yield module_scenes[0]
+    if getattr(request.node, "failed", True):
+        module_scenes.pop().lab.close()
 
 
 @pytest.fixture(params=["7.2", "10.0"])

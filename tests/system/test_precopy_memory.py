@@ -1,0 +1,95 @@
+"""Pre-copy of every kind of guest RAM."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from vmferry_lab import qemu_pids
+
+HUGE_PAGES = Path("/proc/sys/vm/nr_hugepages")
+HUGE_PAGE_MB = 2
+
+
+def memory_backend(kind: str, memory_mb: int) -> list[str]:
+    return ["-object", f"{kind},id=ram0,size={memory_mb}M", "-machine", "memory-backend=ram0"]
+
+
+def smaps_kb(pid: int, field: str) -> int:
+    text = Path(f"/proc/{pid}/smaps").read_text()
+    return sum(int(size) for size in re.findall(rf"^{field}: *(\d+) kB", text, re.M))
+
+
+@pytest.mark.parametrize("tracker", ["pagemap-scan", "uffd-sync"])
+def test_shared_memfd(scene, tracker):
+    guest = scene.run(shared_memory=True, pattern="dense", pages_per_second=1000)
+    maps = Path(f"/proc/{scene.a.guest_pid(guest)}/maps").read_text()
+    assert "memfd:" in maps
+    scene.move(guest, "--verify", "--tracker", tracker)
+    scene.move(guest, "--verify", "--tracker", tracker)
+
+
+def test_shared_file(scene):
+    # A file of its own on each host: the agents' rules tell the folders apart.
+    path = scene.lab.host_a.path("ram")
+    guest = scene.run(pattern="dense", pages_per_second=1000, extra=memory_backend(
+        f"memory-backend-file,mem-path={path},share=on", 128))
+    scene.move(guest, "--verify")
+    assert scene.lab.host_b.path("ram").exists()
+
+
+@pytest.mark.parametrize("huge", [True, False], ids=["with-thp", "without-thp"])
+def test_transparent_huge_pages(scene, huge):
+    """QEMU asks for them; a tracked page splits one, and nothing may be lost by that."""
+    words = "prealloc=off" if huge else "merge=off,dump=on"
+    guest = scene.run(pattern="sparse", pages_per_second=2000,
+                      extra=memory_backend(f"memory-backend-ram,{words}", 128))
+    pid = scene.a.guest_pid(guest)
+    if huge and "[never]" in Path("/sys/kernel/mm/transparent_hugepage/enabled").read_text():
+        pytest.skip("this kernel gives no transparent huge pages")
+    if huge:
+        assert smaps_kb(pid, "AnonHugePages") > 0
+    scene.move(guest, "--verify")
+    scene.move(guest, "--verify")
+
+
+@pytest.fixture
+def huge_pages():
+    """Room for two small guests of huge pages; as before afterwards."""
+    before = HUGE_PAGES.read_text()
+    wanted = 2 * 128 // HUGE_PAGE_MB
+    HUGE_PAGES.write_text(str(int(before) + wanted))
+    free = int(re.search(r"HugePages_Free: *(\d+)", Path("/proc/meminfo").read_text())[1])
+    if free < wanted:
+        HUGE_PAGES.write_text(before)
+        pytest.skip(f"only {free} of {wanted} huge pages can be had on this machine")
+    yield
+    HUGE_PAGES.write_text(before)
+
+
+@pytest.mark.parametrize("tracker", ["pagemap-scan", "uffd-sync"])
+def test_hugetlbfs(scene, huge_pages, tracker):
+    guest = scene.run(pattern="dense", pages_per_second=500, extra=memory_backend(
+        f"memory-backend-memfd,hugetlb=on,hugetlbsize={HUGE_PAGE_MB}M,share=on", 128))
+    scene.move(guest, "--verify", "--tracker", tracker)
+    [pid] = qemu_pids(scene.lab.host_b, guest)
+    assert "hugetlb" in Path(f"/proc/{pid}/smaps").read_text() or \
+        smaps_kb(pid, "Shared_Hugetlb") + smaps_kb(pid, "Private_Hugetlb") > 0
+
+
+def test_memory_that_was_given_back(scene):
+    """Pages that a balloon took out of the guest read as zero over there too."""
+    guest = scene.run(extra=["-device", "virtio-balloon-pci,free-page-reporting=on"])
+    with guest.control() as control:
+        control.write("zero", mb_per_second=40)
+    scene.move(guest, "--verify")
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("machine", ["pc", "q35", "microvm"])
+def test_memory_above_four_gib(scene, machine):
+    guest = scene.run(machine=machine, memory_mb=5120, arena_mb=1536, pattern="mixed",
+                      pages_per_second=1000)
+    report = scene.move(guest, "--verify")
+    assert report["ram_bytes"] >= 5120 << 20
+    scene.move(guest, "--verify", "--tracker", "uffd-sync")
