@@ -151,12 +151,16 @@ static json_t *receive_first(Qmp *qmp, gint64 deadline, GError **error)
 
 static gboolean expect_greeting(Qmp *qmp, gint64 deadline, GError **error)
 {
-    g_autoptr(json_t) greeting = receive_first(qmp, deadline, error);
+    g_autoptr(GError) problem = NULL;
+    g_autoptr(json_t) greeting = receive_first(qmp, deadline, &problem);
 
-    if (!greeting)
-        return FALSE;
     if (json_is_object(json_object_get(greeting, "QMP")))
         return TRUE;
+    /* A monitor for people speaks too, but no JSON. */
+    if (problem && !error_is(problem, VMFERRY_ERROR_INVALID)) {
+        g_propagate_error(error, g_steal_pointer(&problem));
+        return FALSE;
+    }
     error_set(error, VMFERRY_ERROR_INVALID, "%s is no QMP socket: it does not greet as QMP does",
               qmp->path);
     return FALSE;
