@@ -158,6 +158,7 @@ static gboolean read_options(ApiCall *call, MigrateOptions *ret, GError **error)
 {
     const AgentSettings *settings = call->context->settings;
     const char *tracker = json_text_or(call->body, "tracker", NULL);
+    const char *compress = json_text_or(call->body, "compress", "auto");
     uint64_t downtime = settings->max_downtime_ms;
 
     *ret = (MigrateOptions){
@@ -169,6 +170,10 @@ static gboolean read_options(ApiCall *call, MigrateOptions *ret, GError **error)
         return FALSE;
     if (tracker && !tracker_kind_from_name(tracker, &ret->tracker)) {
         error_set(error, VMFERRY_ERROR_INVALID, "\"%.32s\" is no tracker", tracker);
+        return FALSE;
+    }
+    if (!packing_mode_from_name(compress, &ret->compress)) {
+        error_set(error, VMFERRY_ERROR_INVALID, "\"%.32s\" is no compression", compress);
         return FALSE;
     }
     if (json_object_get(call->body, "max_downtime_ms") &&
@@ -184,7 +189,8 @@ static gboolean read_options(ApiCall *call, MigrateOptions *ret, GError **error)
 static json_t *post_migrate(ApiCall *call, GError **error)
 {
     static const char *const known[] = {"destination", "mode",    "max_downtime_ms", "bandwidth",
-                                        "verify",      "tracker", "detach",          NULL};
+                                        "verify",      "tracker", "compress",        "detach",
+                                        NULL};
     g_autoptr(Move) move = NULL;
     const char *destination;
     MigrateOptions options;

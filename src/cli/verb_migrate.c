@@ -12,6 +12,7 @@
 #include "cli/progress.h"
 #include "cli/report.h"
 #include "memory/tracker_kind.h"
+#include "migrate/packing.h"
 
 /* After the agent went away: how long it may take to come back. */
 #define RETURN_ATTEMPTS 20
@@ -25,7 +26,7 @@ static const char description[] =
 
 typedef struct {
     CommonOptions common;
-    char *mode, *bandwidth, *tracker;
+    char *mode, *bandwidth, *compress, *tracker;
     gint max_downtime;
     gboolean verify, detach, progress;
 } Options;
@@ -45,6 +46,7 @@ static void options_clear(Options *options)
 {
     g_free(options->mode);
     g_free(options->bandwidth);
+    g_free(options->compress);
     g_free(options->tracker);
     common_options_clear(&options->common);
 }
@@ -76,6 +78,20 @@ static gboolean add_bandwidth(json_t *request, const char *text)
     return TRUE;
 }
 
+static gboolean add_compression(json_t *request, const char *text)
+{
+    PackingMode mode;
+
+    if (!text)
+        return TRUE;
+    if (!packing_mode_from_name(text, &mode)) {
+        cli_usage_error("\"%s\" is no compression; use auto, none or lz4", text);
+        return FALSE;
+    }
+    json_object_set_new(request, "compress", json_string(text));
+    return TRUE;
+}
+
 static gboolean add_tracker(json_t *request, const char *text)
 {
     TrackerKind kind;
@@ -97,7 +113,7 @@ static json_t *make_request(const Options *o, const char *destination)
                                           o->verify, "detach", o->detach);
 
     if (!check_mode(o->mode) || !add_bandwidth(request, o->bandwidth) ||
-        !add_tracker(request, o->tracker))
+        !add_compression(request, o->compress) || !add_tracker(request, o->tracker))
         return NULL;
     if (o->max_downtime < 0 || o->max_downtime > 3600000) {
         cli_usage_error("--max-downtime is from 1 to 3600000 milliseconds");
@@ -273,6 +289,8 @@ int verb_migrate(int argc, char **argv)
          "Longest pause to aim at (default: the agent's, 300)", "MS"},
         {"bandwidth", 0, 0, G_OPTION_ARG_STRING, &o.bandwidth,
          "Send no faster than this (default: the agent's, unlimited)", "RATE"},
+        {"compress", 0, 0, G_OPTION_ARG_STRING, &o.compress,
+         "auto, none or lz4 (default: auto, as path and data make it worthwhile)", "HOW"},
         {"verify", 0, 0, G_OPTION_ARG_NONE, &o.verify,
          "Compare all memory before the guest starts there (longer downtime)", NULL},
         {"tracker", 0, 0, G_OPTION_ARG_STRING, &o.tracker,

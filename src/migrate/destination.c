@@ -188,7 +188,7 @@ static gboolean receive_machine(DestinationMove *move, GError **error)
 
         if (!slot)
             return FALSE;
-        if (slot->frame.type == FRAME_PAGES) {
+        if (page_applier_takes(slot->frame.type)) {
             if (!page_applier_push(move->applier, slot, error))
                 return FALSE;
             continue;

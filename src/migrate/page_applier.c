@@ -2,6 +2,7 @@
 
 #include "base/error.h"
 #include "base/lock_guard.h"
+#include "page/lz4_block.h"
 #include "wire/page_frame.h"
 
 #define ZERO_CHUNK_PAGES 64u
@@ -14,6 +15,7 @@ struct PageApplier {
     FrameQueue *queue;
     uint64_t *region_pages;
     GThreadPool *pool;
+    GAsyncQueue *scratch; /* a buffer for unpacked pages for each thread */
     GMutex lock; /* protects all below */
     GCond idle;
     guint under_way;
@@ -46,13 +48,30 @@ static gboolean apply_raw_runs(PageApplier *applier, const PageFrame *pages, GEr
            guest_memory_write(applier->memory, pages->region, spans, count, pages->raw, error);
 }
 
-static gboolean apply_frame(PageApplier *applier, const Frame *frame, GError **error)
+static gboolean decode(PageApplier *applier, const Frame *frame, uint8_t *scratch,
+                       PageFrame *pages, GError **error)
+{
+    uint32_t raw_pages;
+    size_t packed_bytes;
+
+    if (frame->type == FRAME_PAGES)
+        return page_frame_decode(frame->payload, frame->length, applier->region_pages,
+                                 applier->memory->regions->len, pages, error);
+    if (!page_frame_decode_packed(frame->payload, frame->length, applier->region_pages,
+                                  applier->memory->regions->len, pages, &packed_bytes, &raw_pages,
+                                  error) ||
+        !lz4_unpack(pages->raw, packed_bytes, scratch, (size_t)raw_pages * WIRE_PAGE_BYTES, error))
+        return FALSE;
+    pages->raw = scratch;
+    return TRUE;
+}
+
+static gboolean apply_frame(PageApplier *applier, const Frame *frame, uint8_t *scratch,
+                            GError **error)
 {
     g_autofree PageFrame *pages = g_new(PageFrame, 1);
 
-    if (!page_frame_decode(frame->payload, frame->length, applier->region_pages,
-                           applier->memory->regions->len, pages, error) ||
-        !apply_raw_runs(applier, pages, error))
+    if (!decode(applier, frame, scratch, pages, error) || !apply_raw_runs(applier, pages, error))
         return FALSE;
     for (guint i = 0; i < pages->run_count; i++)
         if (pages->runs[i].kind == PAGE_RUN_ZERO &&
@@ -66,8 +85,10 @@ static void work(gpointer data, gpointer user)
     PageApplier *applier = user;
     FrameSlot *slot = data;
     GError *error = NULL;
+    uint8_t *scratch = g_async_queue_pop(applier->scratch);
 
-    apply_frame(applier, &slot->frame, &error);
+    apply_frame(applier, &slot->frame, scratch, &error);
+    g_async_queue_push(applier->scratch, scratch);
     frame_queue_release(applier->queue, slot);
     g_mutex_lock(&applier->lock);
     if (error && !applier->failure)
@@ -90,6 +111,10 @@ PageApplier *page_applier_new(GuestMemory *memory, FrameQueue *queue)
         applier->region_pages[i] = guest_memory_get_region(memory, i)->pages;
     g_mutex_init(&applier->lock);
     g_cond_init(&applier->idle);
+    applier->scratch = g_async_queue_new_full(g_free);
+    for (int i = 0; i < threads; i++)
+        g_async_queue_push(applier->scratch,
+                           g_malloc(PAGE_FRAME_MAX_RAW_PAGES * WIRE_PAGE_BYTES));
     applier->pool = g_thread_pool_new(work, applier, threads, FALSE, NULL);
     return applier;
 }
@@ -99,6 +124,7 @@ void page_applier_free(PageApplier *applier)
     if (!applier)
         return;
     g_thread_pool_free(applier->pool, FALSE, TRUE);
+    g_async_queue_unref(applier->scratch);
     g_clear_error(&applier->failure);
     g_cond_clear(&applier->idle);
     g_mutex_clear(&applier->lock);

@@ -21,7 +21,13 @@ PageApplier *page_applier_new(GuestMemory *memory, FrameQueue *queue);
 void page_applier_free(PageApplier *applier);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(PageApplier, page_applier_free)
 
-/* Takes the slot of a PAGES frame; it goes back to the queue when its pages
+/* TRUE for the frames that page_applier_push() takes. */
+static inline gboolean page_applier_takes(FrameType type)
+{
+    return type == FRAME_PAGES || type == FRAME_PAGES_LZ4;
+}
+
+/* Takes the slot of a PAGES or PAGES_LZ4 frame; it goes back to the queue when its pages
  * are in.  FALSE with the first error where an earlier frame could not be
  * applied: a whole round would be a long time to find out. */
 gboolean page_applier_push(PageApplier *applier, FrameSlot *slot, GError **error);

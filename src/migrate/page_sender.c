@@ -1,5 +1,9 @@
 #include "migrate/page_sender.h"
 
+#include <string.h>
+
+#include "base/clock.h"
+#include "page/lz4_block.h"
 #include "page/zero.h"
 #include "wire/page_frame.h"
 
@@ -11,6 +15,8 @@ struct PageSender {
     GPtrArray *sent;   /* pages that have content at the destination */
     uint8_t *buffer;   /* BATCH_PAGES pages */
     GByteArray *head;  /* frame header: region and runs */
+    Packing packing;
+    uint8_t *packed; /* NULL until it is needed */
     uint64_t done_bytes, pages;
     /* The batch under construction */
     PageSpan spans[BATCH_PAGES];
@@ -30,7 +36,15 @@ PageSender *page_sender_new(GuestMemory *memory, Channel *channel)
     sender->sent = guest_memory_new_sets(memory);
     sender->buffer = g_malloc(BATCH_PAGES * GUEST_PAGE_BYTES);
     sender->head = g_byte_array_new();
+    sender->packing = packing_make(PACKING_NONE);
     return sender;
+}
+
+void page_sender_set_packing(PageSender *sender, PackingMode mode)
+{
+    sender->packing = packing_make(mode);
+    if (mode != PACKING_NONE && !sender->packed)
+        sender->packed = g_malloc(lz4_bound(BATCH_PAGES * GUEST_PAGE_BYTES));
 }
 
 void page_sender_free(PageSender *sender)
@@ -39,6 +53,7 @@ void page_sender_free(PageSender *sender)
         return;
     g_ptr_array_unref(sender->sent);
     g_free(sender->buffer);
+    g_free(sender->packed);
     g_byte_array_unref(sender->head);
     g_free(sender);
 }
@@ -99,6 +114,56 @@ static void classify(PageSender *sender, guint region, uint64_t page, uint8_t *c
     sender->pages++;
 }
 
+/* Moves the pieces together; returns their bytes. */
+static size_t join_pieces(PageSender *sender)
+{
+    uint8_t *at = sender->buffer;
+
+    for (int i = 1; i < sender->piece_count; i++) {
+        if (sender->pieces[i].iov_base != at)
+            memmove(at, sender->pieces[i].iov_base, sender->pieces[i].iov_len);
+        at += sender->pieces[i].iov_len;
+    }
+    return (size_t)(at - sender->buffer);
+}
+
+/* Replaces the pieces by one LZ4 block, where that is smaller. */
+static FrameType pack(PageSender *sender)
+{
+    size_t raw, packed;
+
+    if (!sender->packing.on || sender->piece_count < 2)
+        return FRAME_PAGES;
+    raw = join_pieces(sender);
+    packed = lz4_pack(sender->buffer, raw, sender->packed);
+    sender->piece_count = 2;
+    sender->pieces[1] = packed > 0 ? (struct iovec){sender->packed, packed}
+                                   : (struct iovec){sender->buffer, raw};
+    return packed > 0 ? FRAME_PAGES_LZ4 : FRAME_PAGES;
+}
+
+static size_t count_piece_bytes(const PageSender *sender)
+{
+    size_t bytes = 0;
+
+    for (int i = 1; i < sender->piece_count; i++)
+        bytes += sender->pieces[i].iov_len;
+    return bytes;
+}
+
+static gboolean send_frame(PageSender *sender, GError **error)
+{
+    size_t raw = count_piece_bytes(sender);
+    FrameType type = pack(sender);
+    uint64_t start = clock_now_ns();
+
+    if (!channel_send(sender->channel, type, sender->pieces, sender->piece_count, error))
+        return FALSE;
+    packing_note(&sender->packing, raw, count_piece_bytes(sender),
+                 clock_ns_to_ms(clock_now_ns() - start));
+    return TRUE;
+}
+
 static gboolean send_batch(PageSender *sender, guint region, GError **error)
 {
     uint8_t *content = sender->buffer;
@@ -116,7 +181,7 @@ static gboolean send_batch(PageSender *sender, guint region, GError **error)
     g_byte_array_set_size(sender->head, 0);
     page_frame_encode(sender->head, region, sender->runs, sender->run_count);
     sender->pieces[0] = (struct iovec){sender->head->data, sender->head->len};
-    return channel_send(sender->channel, FRAME_PAGES, sender->pieces, sender->piece_count, error);
+    return send_frame(sender, error);
 }
 
 gboolean page_sender_send(PageSender *sender, GPtrArray *sets, PageSenderCheck check,

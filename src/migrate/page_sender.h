@@ -10,6 +10,7 @@
 #include <glib.h>
 
 #include "memory/guest_memory.h"
+#include "migrate/packing.h"
 #include "wire/channel.h"
 
 typedef struct PageSender PageSender;
@@ -19,6 +20,9 @@ typedef gboolean (*PageSenderCheck)(uint64_t done_bytes, gpointer user, GError *
 
 /* Borrows both. */
 PageSender *page_sender_new(GuestMemory *memory, Channel *channel);
+/* Compresses as *mode* says, from now on (default: PACKING_NONE).  Only where
+ * the peer has the feature "pages-lz4". */
+void page_sender_set_packing(PageSender *sender, PackingMode mode);
 void page_sender_free(PageSender *sender);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(PageSender, page_sender_free)
 

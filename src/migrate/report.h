@@ -11,12 +11,14 @@
 #include <stdint.h>
 
 #include "memory/tracker_kind.h"
+#include "migrate/packing.h"
 
 typedef struct {
     guint max_downtime_ms;              /* target, default 300 */
     uint64_t bandwidth_bytes_per_second; /* 0: unlimited */
     gboolean verify;
     TrackerKind tracker;
+    PackingMode compress;
 } MigrateOptions;
 
 typedef enum {

@@ -58,6 +58,8 @@ static gboolean connect_peer(SourceMove *move, GError **error)
         return FALSE;
     channel_set_rate(move->channel, move->job->options.bandwidth_bytes_per_second);
     done = handshake_connect(move->channel, "migrate", &peer, &version, error);
+    move->peer_unpacks = done && peer.features &&
+                         g_strv_contains((const char *const *)peer.features, FEATURE_PAGES_LZ4);
     hello_message_clear(&peer);
     return done;
 }

@@ -24,6 +24,7 @@ typedef struct {
     PageSender *sender;
     GPtrArray *dirty; /* what the next round sends */
     guint round;
+    gboolean peer_unpacks; /* the destination takes PAGES_LZ4 */
     gboolean offered, accepted;
     gboolean paused;
     gboolean word_sent;

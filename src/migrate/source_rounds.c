@@ -60,6 +60,9 @@ static gboolean take_accepted(SourceMove *move, const Frame *frame)
     if (frame->type != FRAME_ACCEPTED || move->accepted)
         return FALSE;
     move->accepted = TRUE;
+    /* Not before: until then a full socket says nothing about the path. */
+    if (move->peer_unpacks)
+        page_sender_set_packing(move->sender, move->job->options.compress);
     return TRUE;
 }
 

@@ -36,8 +36,9 @@ static const FrameKind kinds[] = {
     [FRAME_HEARTBEAT] = {"HEARTBEAT", 0, 0},
     [FRAME_RESOLVE] = {"RESOLVE", 2, JSON_BYTES},
     [FRAME_OUTCOME] = {"OUTCOME", 2, JSON_BYTES},
+    [FRAME_PAGES_LZ4] = {"PAGES_LZ4", PAGE_FRAME_HEADER_BYTES + PAGE_FRAME_RUN_BYTES, PAGES_BYTES},
 };
-G_STATIC_ASSERT(G_N_ELEMENTS(kinds) == FRAME_OUTCOME + 1);
+G_STATIC_ASSERT(G_N_ELEMENTS(kinds) == FRAME_PAGES_LZ4 + 1);
 
 static const FrameKind *find_kind(guint type)
 {

@@ -36,6 +36,7 @@ typedef enum {
     FRAME_HEARTBEAT = 15,    /* empty, either, while there is nothing else to say */
     FRAME_RESOLVE = 16,      /* JSON transaction, source: what became of it? */
     FRAME_OUTCOME = 17,      /* JSON, destination: committed, aborted, pending or lost */
+    FRAME_PAGES_LZ4 = 18,    /* as PAGES, the pages as one LZ4 block; feature "pages-lz4" */
 } FrameType;
 
 typedef struct {

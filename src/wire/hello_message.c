@@ -79,10 +79,10 @@ gboolean hello_message_decode(const char *text, size_t length, HelloMessage *ret
 static gboolean send_hello(Channel *channel, const char *purpose, GError **error)
 {
     static char software[] = "vmferry " VMFERRY_VERSION;
-    static char *no_features[] = {NULL};
+    static char *features[] = {(char *)FEATURE_PAGES_LZ4, NULL};
     HelloMessage ours = {.version_min = PROTOCOL_VERSION,
                          .version_max = PROTOCOL_VERSION,
-                         .features = no_features,
+                         .features = features,
                          .software = software,
                          .host = (char *)g_get_host_name(),
                          .purpose = (char *)purpose};

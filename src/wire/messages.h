@@ -13,6 +13,9 @@
 
 #define PROTOCOL_VERSION 1
 
+/* Features that HELLO may name. */
+#define FEATURE_PAGES_LZ4 "pages-lz4"
+
 #define MESSAGE_MAX_REGIONS 256
 #define MESSAGE_MAX_ARGUMENTS 1024
 #define MESSAGE_MAX_ARGUMENT_BYTES 65536

@@ -70,16 +70,16 @@ static gboolean read_runs(ByteReader *reader, uint64_t pages, PageFrame *frame,
     return TRUE;
 }
 
-gboolean page_frame_decode(const uint8_t *payload, size_t length, const uint64_t *region_pages,
-                           size_t region_count, PageFrame *ret, GError **error)
+/* Header and runs; what is left in *reader* is the pages. */
+static gboolean read_head(ByteReader *reader, const uint64_t *region_pages, size_t region_count,
+                          PageFrame *ret, uint64_t *ret_raw_pages, GError **error)
 {
-    ByteReader reader = byte_reader_make(payload, length);
-    uint64_t raw_pages;
+    size_t length = reader->left;
 
-    ret->region = byte_read_le32(&reader);
-    ret->run_count = byte_read_le32(&reader);
-    if (!byte_reader_ok(&reader) || ret->run_count == 0 || ret->run_count > PAGE_FRAME_MAX_RUNS ||
-        reader.left < (size_t)ret->run_count * PAGE_FRAME_RUN_BYTES) {
+    ret->region = byte_read_le32(reader);
+    ret->run_count = byte_read_le32(reader);
+    if (!byte_reader_ok(reader) || ret->run_count == 0 || ret->run_count > PAGE_FRAME_MAX_RUNS ||
+        reader->left < (size_t)ret->run_count * PAGE_FRAME_RUN_BYTES) {
         error_set(error, VMFERRY_ERROR_INVALID, "PAGES: frame of %zu bytes is cut short", length);
         return FALSE;
     }
@@ -88,7 +88,16 @@ gboolean page_frame_decode(const uint8_t *payload, size_t length, const uint64_t
                   region_count);
         return FALSE;
     }
-    if (!read_runs(&reader, region_pages[ret->region], ret, &raw_pages, error))
+    return read_runs(reader, region_pages[ret->region], ret, ret_raw_pages, error);
+}
+
+gboolean page_frame_decode(const uint8_t *payload, size_t length, const uint64_t *region_pages,
+                           size_t region_count, PageFrame *ret, GError **error)
+{
+    ByteReader reader = byte_reader_make(payload, length);
+    uint64_t raw_pages;
+
+    if (!read_head(&reader, region_pages, region_count, ret, &raw_pages, error))
         return FALSE;
     if (reader.left != raw_pages * WIRE_PAGE_BYTES) {
         error_set(error, VMFERRY_ERROR_INVALID,
@@ -97,5 +106,25 @@ gboolean page_frame_decode(const uint8_t *payload, size_t length, const uint64_t
         return FALSE;
     }
     ret->raw = reader.at;
+    return TRUE;
+}
+
+gboolean page_frame_decode_packed(const uint8_t *payload, size_t length,
+                                  const uint64_t *region_pages, size_t region_count,
+                                  PageFrame *ret, size_t *ret_packed_bytes,
+                                  uint32_t *ret_raw_pages, GError **error)
+{
+    ByteReader reader = byte_reader_make(payload, length);
+    uint64_t raw_pages;
+
+    if (!read_head(&reader, region_pages, region_count, ret, &raw_pages, error))
+        return FALSE;
+    if (raw_pages == 0 || reader.left == 0) {
+        error_set(error, VMFERRY_ERROR_INVALID, "PAGES_LZ4: no pages in it");
+        return FALSE;
+    }
+    ret->raw = reader.at;
+    *ret_packed_bytes = reader.left;
+    *ret_raw_pages = (uint32_t)raw_pages;
     return TRUE;
 }

@@ -141,7 +141,7 @@ static gpointer receive_round(gpointer data)
 
         if (!slot)
             return NULL;
-        if (slot->frame.type == FRAME_PAGES) {
+        if (page_applier_takes(slot->frame.type)) {
             assert_true(page_applier_push(fixture->applier, slot, NULL));
             continue;
         }

@@ -62,8 +62,8 @@ static void test_limits(void **state)
     assert_int_equal(frame_payload_limit(FRAME_HELLO), 65536);
     assert_int_equal(frame_payload_limit(FRAME_START), 0);
     assert_int_equal(frame_payload_limit((FrameType)0), 0);
-    assert_int_equal(frame_payload_limit((FrameType)18), 0);
-    assert_string_equal(frame_type_name((FrameType)18), "unknown");
+    assert_int_equal(frame_payload_limit((FrameType)19), 0);
+    assert_string_equal(frame_type_name((FrameType)19), "unknown");
 }
 
 static void test_bad_headers(void **state)
@@ -74,7 +74,7 @@ static void test_bad_headers(void **state)
     } bad[] = {
         {{'V', 'M', 'F', '2', 1, 0, 0, 0, 2, 0, 0, 0}, "magic"},
         {{'V', 'M', 'F', '1', 0, 0, 0, 0, 2, 0, 0, 0}, "unknown type 0"},
-        {{'V', 'M', 'F', '1', 18, 0, 0, 0, 2, 0, 0, 0}, "unknown type 18"},
+        {{'V', 'M', 'F', '1', 19, 0, 0, 0, 2, 0, 0, 0}, "unknown type 19"},
         {{'V', 'M', 'F', '1', 1, 1, 0, 0, 2, 0, 0, 0}, "unknown type 257"},
         {{'V', 'M', 'F', '1', 1, 0, 1, 0, 2, 0, 0, 0}, "flags 0x0001"},
         {{'V', 'M', 'F', '1', 5, 0, 0, 0, 3, 0, 0, 0}, "ROUND_END frame of 3 bytes"},
@@ -92,6 +92,30 @@ static void test_bad_headers(void **state)
 }
 
 /* ---- PAGES ---- */
+
+static void test_packed_pages(void **state)
+{
+    static const uint64_t pages[] = {1000};
+    const PageRun runs[] = {{2, 3, PAGE_RUN_RAW}, {9, 1, PAGE_RUN_ZERO}};
+    g_autoptr(GByteArray) payload = g_byte_array_new();
+    g_autofree PageFrame *frame = g_new(PageFrame, 1);
+    GError *error = NULL;
+    uint32_t raw_pages;
+    size_t packed;
+
+    page_frame_encode(payload, 0, runs, 2);
+    expect_invalid(page_frame_decode_packed(payload->data, payload->len, pages, 1, frame, &packed,
+                                            &raw_pages, &error), &error, "no pages");
+    g_byte_array_append(payload, (const guint8 *)"block", 5);
+    assert_true(page_frame_decode_packed(payload->data, payload->len, pages, 1, frame, &packed,
+                                         &raw_pages, NULL));
+    assert_int_equal(packed, 5);
+    assert_int_equal(raw_pages, 3);
+    assert_memory_equal(frame->raw, "block", 5);
+    /* As PAGES it is wrong: the length does not fit the runs. */
+    expect_invalid(page_frame_decode(payload->data, payload->len, pages, 1, frame, &error), &error,
+                   "5 bytes of pages");
+}
 
 static const uint64_t regions[] = {1000, 5000000000ULL, 1};
 
@@ -250,7 +274,7 @@ int main(void)
         cmocka_unit_test(test_header_is_little_endian),
         cmocka_unit_test(test_headers_round_trip_to_their_limits),
         cmocka_unit_test(test_limits),
-        cmocka_unit_test(test_bad_headers),
+        cmocka_unit_test(test_packed_pages), cmocka_unit_test(test_bad_headers),
         cmocka_unit_test(test_random_pages_round_trip),
         cmocka_unit_test(test_random_bytes),
         cmocka_unit_test(test_bad_runs),
