@@ -122,7 +122,7 @@ def left_files(agent) -> list[str]:
     names = agent.guest_names()
     directories = sorted(path.name for path in agent.host.path("run").iterdir())
     records = agent.host.path("state") / "guests"
-    found = [path.name for path in records.iterdir() if path.stem not in names]
+    found = [path.name for path in records.glob("*.json") if path.stem not in names]
     return found + (directories if len(directories) > len(names) else [])
 
 
