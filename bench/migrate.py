@@ -36,7 +36,7 @@ TARGETS = {
     "gap_ms": {"1gbit": 0.3, "unlimited": 0.3},
     "downtime_ms": {"1gbit": 0.3, "unlimited": 0.3},
     "total_ms": {"1gbit": 1.0, "unlimited": 0.7},
-    "cpu_s": {"1gbit": 1.2, "unlimited": 1.2},
+    "whole_cpu_s": {"1gbit": 1.2, "unlimited": 1.2},
 }
 MEMORY_LIMIT = (32 << 20) + (MEMORY_MB << 20) // 16
 
@@ -46,8 +46,8 @@ ROWS = [
     ("gap_ms", "downtime, heartbeat's gap", "ms", 1),
     ("downtime_ms", "downtime, self-reported", "ms", 1),
     ("wire_bytes", "bytes on the wire", "MB", 1e-6),
-    ("cpu_s", "CPU for the move", "s", 1),
-    ("prestart_cpu_s", "CPU for the start before it", "s", 1),
+    ("whole_cpu_s", "CPU, destination's start too", "s", 1),
+    ("cpu_s", "CPU from the order on", "s", 1),
     ("rounds", "rounds", "", 1),
     ("peak_memory_bytes", "agent's peak memory", "MiB", 1 / (1 << 20)),
 ]
@@ -74,6 +74,11 @@ def run_once(contender: str, link: str, load: str, pki: Pki, options: list[str])
 def medians(samples: list) -> dict[str, float]:
     return {field.name: statistics.median(getattr(sample, field.name) for sample in samples)
             for field in dataclasses.fields(samples[0])}
+
+
+def add_whole_cpu(figures: dict[str, float]) -> dict[str, float]:
+    """The same work on both sides: somebody has to start the destination."""
+    return figures | {"whole_cpu_s": figures["cpu_s"] + figures["prestart_cpu_s"]}
 
 
 def verdict(key: str, link: str, ratio: float) -> str:
@@ -121,7 +126,8 @@ def main() -> None:
                         print(f"{load}, {link}: {contender} {number + 1}/{arguments.runs}",
                               file=sys.stderr)
                         list_.append(run_once(contender, link, load, pki, arguments.option))
-                ours, theirs = medians(samples["vmferry"]), medians(samples["qemu"])
+                ours, theirs = (add_whole_cpu(medians(samples[name]))
+                                for name in ("vmferry", "qemu"))
                 results.append({"link": link, "load": load,
                                 "medians": {"vmferry": ours, "qemu": theirs},
                                 "samples": {name: [dataclasses.asdict(one) for one in list_]
