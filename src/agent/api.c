@@ -231,8 +231,8 @@ static void on_early_request(SoupServer *server, SoupServerMessage *message, con
     g_signal_connect(message, "got-chunk", G_CALLBACK(on_got_chunk), NULL);
 }
 
-static gboolean on_incoming(GSocketService *service, GSocketConnection *connection,
-                            GObject *source, gpointer user)
+static gboolean on_incoming(GSocketService *service, GSocketConnection *connection, GObject *source,
+                            gpointer user)
 {
     Api *api = user;
     g_autoptr(GSocketAddress) local = g_socket_connection_get_local_address(connection, NULL);

@@ -10,7 +10,7 @@ typedef struct {
     json_t *body;      /* an object, or NULL where there was none */
     /* The answer: */
     guint status;
-    Move *stream;      /* stream this move behind the answer's headers */
+    Move *stream; /* stream this move behind the answer's headers */
 } ApiCall;
 
 /* Runs in a worker.  Returns the answer (or NULL with call->stream), or NULL

@@ -188,9 +188,9 @@ static gboolean read_options(ApiCall *call, MigrateOptions *ret, GError **error)
 
 static json_t *post_migrate(ApiCall *call, GError **error)
 {
-    static const char *const known[] = {"destination", "mode",    "max_downtime_ms", "bandwidth",
-                                        "verify",      "tracker", "compress",        "detach",
-                                        NULL};
+    static const char *const known[] = {"destination", "mode",   "max_downtime_ms",
+                                        "bandwidth",   "verify", "tracker",
+                                        "compress",    "detach", NULL};
     g_autoptr(Move) move = NULL;
     const char *destination;
     MigrateOptions options;

@@ -18,8 +18,8 @@ struct ApiStreams {
 typedef struct {
     ApiStreams *owner;
     SoupServerMessage *message;
-    Move *move;      /* NULL: events */
-    uint64_t seen;   /* event number, or version of the progress */
+    Move *move;    /* NULL: events */
+    uint64_t seen; /* event number, or version of the progress */
     gboolean follow;
     gboolean busy;   /* a piece is on its way */
     gboolean closed; /* all said */
@@ -62,8 +62,8 @@ static void send_json(Stream *stream, json_t *object)
 
 static void pump_events(Stream *stream)
 {
-    g_autoptr(GPtrArray) lines = event_log_read(stream->owner->context->events, stream->seen,
-                                                EVENTS_A_PIECE, &stream->seen);
+    g_autoptr(GPtrArray) lines =
+        event_log_read(stream->owner->context->events, stream->seen, EVENTS_A_PIECE, &stream->seen);
 
     if (lines->len > 0) {
         g_autoptr(GString) text = g_string_new(NULL);

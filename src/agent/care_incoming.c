@@ -10,7 +10,8 @@ CareVerdict care_incoming_gone(Care *care)
     /* Committed, and gone before it was seen to run: it may have run. */
     if (transaction_log_reopen(log, record->transaction)) {
         transaction_log_lose(log, record->transaction);
-        return care_forget(care, "lost", "had arrived, and its process ended while no agent looked");
+        return care_forget(care, "lost",
+                           "had arrived, and its process ended while no agent looked");
     }
     transaction_log_abort(log, record->transaction);
     return care_forget(care, "not-received", "did not arrive: the agent had ended meanwhile");

@@ -25,10 +25,10 @@ typedef struct {
     TlsIdentity *identity; /* NULL: insecure, or no moves at all */
     char *host_name;
     char *boot_id;
-    char *listening;       /* the address peers reach us at, NULL for none */
-    GMainContext *main;    /* the loop of the thread that made the agent */
-    gint stopping;         /* atomic: no new work, background threads end */
-    gint wake_pending;     /* atomic */
+    char *listening;                /* the address peers reach us at, NULL for none */
+    GMainContext *main;             /* the loop of the thread that made the agent */
+    gint stopping;                  /* atomic: no new work, background threads end */
+    gint wake_pending;              /* atomic */
     void (*on_wake)(gpointer user); /* in the main loop, after agent_context_wake() */
     gpointer wake_user;
 

@@ -50,8 +50,8 @@ static gboolean put_on_record(Incoming *incoming, const GuestMessage *message, G
 
     record->transaction = g_strdup(message->transaction);
     incoming->guest = registry_add(context->registry, record, "receive", error);
-    if (!incoming->guest || !transaction_log_begin(context->transactions, message->transaction,
-                                                   message->guest, error))
+    if (!incoming->guest ||
+        !transaction_log_begin(context->transactions, message->transaction, message->guest, error))
         return FALSE;
     incoming->transaction = g_strdup(message->transaction);
     return launch_give_directory(context, incoming->guest, error);
@@ -60,8 +60,7 @@ static gboolean put_on_record(Incoming *incoming, const GuestMessage *message, G
 /* Relative paths mean the same here where the folder exists here too. */
 static const char *find_working_directory(const GuestMessage *message)
 {
-    return message->working_directory &&
-                   g_file_test(message->working_directory, G_FILE_TEST_IS_DIR)
+    return message->working_directory && g_file_test(message->working_directory, G_FILE_TEST_IS_DIR)
                ? message->working_directory
                : NULL;
 }

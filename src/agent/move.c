@@ -19,7 +19,7 @@ struct Move {
     ChannelOptions channel;
     GCancellable *cancellable;
     gboolean was_running; /* before the move */
-    GMutex lock; /* protects all below */
+    GMutex lock;          /* protects all below */
     GCond ended_condition;
     MigrateProgress progress;
     uint64_t version; /* of progress; 0: none yet */
@@ -187,8 +187,7 @@ static MigrateReport *run(Move *move)
 
     VmmRunState state;
 
-    move->was_running =
-        vmm_get_run_state(job.vmm, &state, NULL) && state == VMM_RUN_STATE_RUNNING;
+    move->was_running = vmm_get_run_state(job.vmm, &state, NULL) && state == VMM_RUN_STATE_RUNNING;
     return migrate_source_run(&job, move->cancellable);
 }
 

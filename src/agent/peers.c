@@ -22,7 +22,7 @@ struct Peers {
     ChannelOptions options;
     int fd;
     GSource *source;
-    GMutex lock; /* protects all below */
+    GMutex lock;          /* protects all below */
     GHashTable *channels; /* those being served, to cut them */
     guint count;
 };
@@ -126,10 +126,9 @@ static gpointer connection_thread(gpointer data)
     }
     /* Of moves that fail there is an event; who was turned away is told here. */
     if (error)
-        log_line(channel && !error_is(error, VMFERRY_ERROR_REFUSED) ? LOG_LEVEL_DEBUG
-                                                                     : LOG_LEVEL_INFO,
-                 "peer %s: %s", channel ? channel_get_peer_name(channel) : "(unknown)",
-                 error->message);
+        log_line(
+            channel && !error_is(error, VMFERRY_ERROR_REFUSED) ? LOG_LEVEL_DEBUG : LOG_LEVEL_INFO,
+            "peer %s: %s", channel ? channel_get_peer_name(channel) : "(unknown)", error->message);
     channel_free(channel);
     g_mutex_lock(&peers->lock);
     peers->count--;

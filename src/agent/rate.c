@@ -56,8 +56,9 @@ gboolean rate_parse(const char *text, uint64_t *ret, GError **error)
         return TRUE;
     }
     /* strtod() would take "inf", "nan" and hexadecimal too. */
-    value = g_ascii_isdigit(text[0]) && text[1] != 'x' && text[1] != 'X' ? g_ascii_strtod(text, &end)
-                                                                         : -1;
+    value = g_ascii_isdigit(text[0]) && text[1] != 'x' && text[1] != 'X'
+                ? g_ascii_strtod(text, &end)
+                : -1;
     unit = end ? reduce_unit(end) : g_strdup("?");
     factor = find_factor(unit);
     if (factor <= 0 || !isfinite(value) || value < 0 || value * factor > RATE_MAX ||

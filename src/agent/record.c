@@ -11,9 +11,9 @@
 #define RECORD_MAX_TEXT 65536
 
 static const char *const state_names[] = {
-    [GUEST_STARTING] = "starting",     [GUEST_HERE] = "here",
-    [GUEST_MOVING] = "moving",         [GUEST_HANDING_OVER] = "handing-over",
-    [GUEST_IN_DOUBT] = "in-doubt",     [GUEST_LEAVING] = "leaving",
+    [GUEST_STARTING] = "starting", [GUEST_HERE] = "here",
+    [GUEST_MOVING] = "moving",     [GUEST_HANDING_OVER] = "handing-over",
+    [GUEST_IN_DOUBT] = "in-doubt", [GUEST_LEAVING] = "leaving",
     [GUEST_INCOMING] = "incoming",
 };
 G_STATIC_ASSERT(G_N_ELEMENTS(state_names) == GUEST_INCOMING + 1);

@@ -243,9 +243,8 @@ Vmm *registry_get_vmm(Guest *guest, GError **error)
     lock_guard(&guest->registry->lock);
 
     if (!guest->vmm)
-        error_set(error, VMFERRY_ERROR_BUSY, "guest %s cannot be reached%s%s",
-                  guest->name, guest->trouble ? ": " : "",
-                  guest->trouble ? guest->trouble : "");
+        error_set(error, VMFERRY_ERROR_BUSY, "guest %s cannot be reached%s%s", guest->name,
+                  guest->trouble ? ": " : "", guest->trouble ? guest->trouble : "");
     return guest->vmm;
 }
 

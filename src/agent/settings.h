@@ -28,12 +28,12 @@ typedef struct {
     char *state_dir;   /* what must survive a reboot */
     char *runtime_dir; /* sockets and logs of guests */
     char *pki_dir;
-    gboolean insecure; /* plain text between agents */
-    char **allow;      /* peer names; empty: every peer with a certificate of our CA */
+    gboolean insecure;  /* plain text between agents */
+    char **allow;       /* peer names; empty: every peer with a certificate of our CA */
     uint64_t bandwidth; /* default for moves from here, bytes a second, 0: no limit */
     guint max_downtime_ms;
     TrackerKind tracker;
-    GPtrArray *rules;  /* of SettingsMapRule, in the file's order */
+    GPtrArray *rules; /* of SettingsMapRule, in the file's order */
 } AgentSettings;
 
 AgentSettings *agent_settings_new(void);

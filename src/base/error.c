@@ -3,7 +3,7 @@
 #include <errno.h>
 #include <string.h>
 
-G_DEFINE_QUARK(vmferry-error, vmferry_error)
+G_DEFINE_QUARK(vmferry - error, vmferry_error)
 
 static const char *const code_names[] = {
     [VMFERRY_ERROR_FAILED] = "failed",

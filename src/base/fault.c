@@ -9,24 +9,24 @@
 #include "base/error.h"
 
 static const char *const points[] = {
-    "inject.stopped",              /* thread stopped, nothing changed in it */
-    "inject.prepared",             /* return frame on its stack, registers untouched */
-    "inject.registers-set",        /* will run our system call */
-    "inject.called",               /* system call done, registers not yet restored */
-    "memory.tracker-started",      /* userfaultfd registered in the guest */
-    "source.accepted",             /* the destination has accepted the guest */
-    "source.first-round",          /* before the first page is read */
-    "source.paused",               /* guest stopped, nothing of the last round sent */
-    "source.device-state-saved",   /* device state taken, images released */
-    "source.before-word",          /* the destination is ready, word not sent */
-    "source.after-word",           /* word sent, answer not read */
-    "source.after-started",        /* the answer came; the source's QEMU is still there */
-    "destination.launched",        /* QEMU waits for its state */
-    "destination.round-applied",   /* a round's pages are in */
-    "destination.before-ready",    /* all loaded, not yet said */
-    "destination.before-commit",   /* word received, journal not written */
-    "destination.after-commit",    /* journal written, guest not yet running */
-    "destination.before-started",  /* guest runs, the source does not know */
+    "inject.stopped",             /* thread stopped, nothing changed in it */
+    "inject.prepared",            /* return frame on its stack, registers untouched */
+    "inject.registers-set",       /* will run our system call */
+    "inject.called",              /* system call done, registers not yet restored */
+    "memory.tracker-started",     /* userfaultfd registered in the guest */
+    "source.accepted",            /* the destination has accepted the guest */
+    "source.first-round",         /* before the first page is read */
+    "source.paused",              /* guest stopped, nothing of the last round sent */
+    "source.device-state-saved",  /* device state taken, images released */
+    "source.before-word",         /* the destination is ready, word not sent */
+    "source.after-word",          /* word sent, answer not read */
+    "source.after-started",       /* the answer came; the source's QEMU is still there */
+    "destination.launched",       /* QEMU waits for its state */
+    "destination.round-applied",  /* a round's pages are in */
+    "destination.before-ready",   /* all loaded, not yet said */
+    "destination.before-commit",  /* word received, journal not written */
+    "destination.after-commit",   /* journal written, guest not yet running */
+    "destination.before-started", /* guest runs, the source does not know */
     NULL,
 };
 

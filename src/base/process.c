@@ -50,8 +50,8 @@ gboolean process_is_same(pid_t pid, uint64_t start_time)
     uint64_t ticks;
     char state;
 
-    return pid > 0 && read_stat(pid, &state, &ticks, NULL) && ticks == start_time &&
-           state != 'Z' && state != 'X';
+    return pid > 0 && read_stat(pid, &state, &ticks, NULL) && ticks == start_time && state != 'Z' &&
+           state != 'X';
 }
 
 char **process_get_command_line(pid_t pid, GError **error)

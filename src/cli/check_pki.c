@@ -15,8 +15,8 @@ static gboolean read_days_left(const char *path, int *ret_days)
     FILE *file = fopen(path, "re");
     X509 *certificate = file ? PEM_read_X509(file, NULL, NULL, NULL) : NULL;
     int seconds;
-    gboolean done = certificate && ASN1_TIME_diff(ret_days, &seconds, NULL,
-                                                  X509_get0_notAfter(certificate)) == 1;
+    gboolean done = certificate &&
+                    ASN1_TIME_diff(ret_days, &seconds, NULL, X509_get0_notAfter(certificate)) == 1;
 
     X509_free(certificate);
     if (file)
@@ -34,8 +34,9 @@ static void add_dates(Findings *findings, const char *directory, const char *nam
         return;
     text = g_strdup_printf("%s is \"%s\", valid for %d more days", directory, name, days);
     findings_add(findings, "PKI", days < SOON_DAYS ? FINDING_NOTE : FINDING_GOOD, text,
-                 days < SOON_DAYS ? "make a new one with `vmferry pki issue`, then restart the agent"
-                                  : NULL);
+                 days < SOON_DAYS
+                     ? "make a new one with `vmferry pki issue`, then restart the agent"
+                     : NULL);
 }
 
 void check_pki(Findings *findings, const char *directory)

@@ -31,8 +31,7 @@ static void add_program(GHashTable *seen, Findings *findings, const char *path)
     g_autofree char *version = NULL;
     g_autofree char *text = NULL;
 
-    if (!realpath(path, real) || access(real, X_OK) != 0 ||
-        !g_hash_table_add(seen, g_strdup(real)))
+    if (!realpath(path, real) || access(real, X_OK) != 0 || !g_hash_table_add(seen, g_strdup(real)))
         return;
     version = ask_version(real);
     text = g_strdup_printf("%s: %s", real, version ? version : "does not answer --version");

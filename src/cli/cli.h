@@ -20,7 +20,7 @@ typedef enum {
     EXIT_DONE = 0,
     EXIT_FAILED = 1, /* and the guest still runs where it was */
     EXIT_USAGE = 2,
-    EXIT_LOOK = 3,   /* the guest's place changed, or is in doubt: needs a look */
+    EXIT_LOOK = 3, /* the guest's place changed, or is in doubt: needs a look */
 } CliExit;
 
 typedef int (*VerbMain)(int argc, char **argv);
@@ -41,12 +41,12 @@ void common_options_clear(CommonOptions *common);
 G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(CommonOptions, common_options_clear)
 
 typedef struct {
-    const char *parameters;       /* "NAME HOST[:PORT]", for the usage line */
-    const char *description;      /* the help's text */
-    const GOptionEntry *entries;  /* of this verb, or NULL */
-    CommonOptions *common;        /* where --json and (with talks) --socket go */
-    gboolean talks;               /* to the agent: takes --socket */
-    gboolean stops_at_word;       /* options end at the first word that is none */
+    const char *parameters;      /* "NAME HOST[:PORT]", for the usage line */
+    const char *description;     /* the help's text */
+    const GOptionEntry *entries; /* of this verb, or NULL */
+    CommonOptions *common;       /* where --json and (with talks) --socket go */
+    gboolean talks;              /* to the agent: takes --socket */
+    gboolean stops_at_word;      /* options end at the first word that is none */
 } CliSpec;
 
 /* Parses and removes the options.  FALSE: EXIT_USAGE, after the error was

@@ -31,8 +31,8 @@ Client *client_new(const CommonOptions *common)
 
     client->socket = g_strdup(choose_socket(common));
     address = g_unix_socket_address_new(client->socket);
-    client->session = soup_session_new_with_options("remote-connectable", address, "user-agent",
-                                                    "vmferry", NULL);
+    client->session =
+        soup_session_new_with_options("remote-connectable", address, "user-agent", "vmferry", NULL);
     return client;
 }
 

@@ -41,7 +41,7 @@ static const char *describe_phase(const char *phase)
     static const struct {
         const char *name, *words;
     } phases[] = {
-        {"connect", "connecting"}, {"precopy", "copying"},       {"stopped", "stopped, last round"},
+        {"connect", "connecting"},    {"precopy", "copying"}, {"stopped", "stopped, last round"},
         {"handover", "handing over"}, {"done", "done"},
     };
 

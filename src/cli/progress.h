@@ -11,8 +11,8 @@
 
 typedef struct {
     gboolean terminal;
-    guint width;         /* of what was drawn last */
-    char phase[16];      /* shown last */
+    guint width;    /* of what was drawn last */
+    char phase[16]; /* shown last */
     guint round;
 } Progress;
 

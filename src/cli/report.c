@@ -84,8 +84,9 @@ void report_print(json_t *report, const char *guest)
     if (strcmp(json_text_or(report, "reason", ""), REPORT_REASON_AGENT_LOST) == 0)
         return;
     if (json_flag_or(report, "in_doubt", FALSE))
-        fprintf(stderr, "%s is in doubt: paused here until %s answers; see `vmferry status %s` and "
-                        "`vmferry resolve --help`.\n",
+        fprintf(stderr,
+                "%s is in doubt: paused here until %s answers; see `vmferry status %s` and "
+                "`vmferry resolve --help`.\n",
                 guest, json_text_or(report, "destination", "its destination"), guest);
     else if (has_status(report, "cancelled"))
         fprintf(stderr, "The move was cancelled; %s runs on here.\n", guest);

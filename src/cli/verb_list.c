@@ -19,7 +19,10 @@ static void add_guest(Table *table, json_t *guest)
 
     table_add(table, json_text_or(guest, "name", "?"), json_text_or(guest, "state", "?"),
               json_count_or(guest, "pid", 0) ? pid : NULL, age, json_text_or(guest, "origin", "?"),
-              note ? note : place ? place : "", NULL);
+              note    ? note
+              : place ? place
+                      : "",
+              NULL);
 }
 
 static void print_table(json_t *guests)
@@ -33,8 +36,7 @@ static void print_table(json_t *guests)
         printf("No guests here. See `vmferry run --help` and `vmferry adopt --help`.\n");
         return;
     }
-    json_array_foreach(guests, i, guest)
-        add_guest(table, guest);
+    json_array_foreach(guests, i, guest) add_guest(table, guest);
     table_print(table);
 }
 
@@ -43,8 +45,7 @@ static void print_names(json_t *guests)
     json_t *guest;
     size_t i;
 
-    json_array_foreach(guests, i, guest)
-        printf("%s\n", json_text_or(guest, "name", "?"));
+    json_array_foreach(guests, i, guest) printf("%s\n", json_text_or(guest, "name", "?"));
 }
 
 int verb_list(int argc, char **argv)

@@ -35,9 +35,9 @@ typedef struct {
     const Options *options;
     const char *guest, *destination;
     Progress progress;
-    json_t *report;    /* NULL until it came */
-    char phase[16];    /* the last one seen */
-    pid_t pid;         /* the guest's, before the move */
+    json_t *report; /* NULL until it came */
+    char phase[16]; /* the last one seen */
+    pid_t pid;      /* the guest's, before the move */
 } Run;
 
 /* ---- options ---- */
@@ -183,8 +183,8 @@ static json_t *ask_returned_agent(Run *run, gboolean *ret_gone)
  * it is ended when the guest has gone. */
 static gboolean is_still_here(Run *run)
 {
-    return strcmp(run->phase, "handover") != 0 && strcmp(run->phase, "done") != 0 &&
-           run->pid > 0 && kill(run->pid, 0) == 0;
+    return strcmp(run->phase, "handover") != 0 && strcmp(run->phase, "done") != 0 && run->pid > 0 &&
+           kill(run->pid, 0) == 0;
 }
 
 /* A report for a move whose agent went away under it. */

@@ -88,8 +88,8 @@ static void print_guest(json_t *guest)
     add_text(table, "accelerator", guest, "accelerator");
     add_number(table, "vCPUs", guest, "vcpus");
     if (json_object_get(guest, "memory_bytes")) {
-        g_autofree char *memory = g_format_size_full(json_count_or(guest, "memory_bytes", 0),
-                                                     G_FORMAT_SIZE_IEC_UNITS);
+        g_autofree char *memory =
+            g_format_size_full(json_count_or(guest, "memory_bytes", 0), G_FORMAT_SIZE_IEC_UNITS);
 
         table_add(table, "memory", memory, NULL);
     }

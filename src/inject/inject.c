@@ -36,7 +36,7 @@ struct Inject {
     Gadgets gadgets;
     gboolean seized;
     gboolean stopped;
-    gboolean changed; /* registers or mask are not the thread's own */
+    gboolean changed;            /* registers or mask are not the thread's own */
     struct user_regs_struct own; /* as it shall go on */
     uint64_t own_mask;
     uint64_t frame_address;
@@ -230,9 +230,8 @@ gboolean inject_call(Inject *inject, long number, const uint64_t arguments[6], i
 {
     struct user_regs_struct after;
 
-    if (!set_call(inject, number, arguments, error) ||
-        fault_point("inject.registers-set", error) || !run_to_system_call(inject, error) ||
-        !run_to_system_call(inject, error) ||
+    if (!set_call(inject, number, arguments, error) || fault_point("inject.registers-set", error) ||
+        !run_to_system_call(inject, error) || !run_to_system_call(inject, error) ||
         !trace(PTRACE_GETREGS, inject, NULL, &after, "read registers", error))
         return FALSE;
     if (fault_point("inject.called", error))
@@ -248,7 +247,8 @@ void inject_free(Inject *inject)
     if (!inject)
         return;
     /* After a time-out it may still run; only a stopped thread can be let go. */
-    if (inject->seized && !inject->stopped && ptrace(PTRACE_INTERRUPT, inject->pid, NULL, NULL) == 0)
+    if (inject->seized && !inject->stopped &&
+        ptrace(PTRACE_INTERRUPT, inject->pid, NULL, NULL) == 0)
         inject->stopped = wait_stop(inject, &status, NULL);
     /* Mask before registers: in between, the return frame still heals both. */
     if (inject->stopped && inject->changed) {

@@ -59,5 +59,6 @@ gboolean inject_call(Inject *inject, long number, const uint64_t arguments[6], i
 void inject_free(Inject *inject);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(Inject, inject_free)
 
-/* A copy of another process's descriptor (pidfd_getfd(2), Linux 5.6), close-on-exec; -1 on error. */
+/* A copy of another process's descriptor (pidfd_getfd(2), Linux 5.6), close-on-exec; -1 on error.
+ */
 int inject_take_fd(pid_t pid, int remote_fd, GError **error);

@@ -21,5 +21,4 @@
  * has to be written, and the stack pointer to make the call with. */
 GByteArray *return_frame_build(const struct user_regs_struct *registers,
                                const uint8_t *vector_state, size_t vector_bytes,
-                               uint64_t signal_mask, uint64_t signal_return,
-                               uint64_t *ret_address);
+                               uint64_t signal_mask, uint64_t signal_return, uint64_t *ret_address);

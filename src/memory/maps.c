@@ -32,8 +32,8 @@ static Mapping *parse_header(const char *line, GError **error)
     int path_at = 0;
     Mapping *mapping;
 
-    if (sscanf(line, "%" SCNx64 "-%" SCNx64 " %4s %" SCNx64 " %*x:%*x %" SCNu64 " %n", &start,
-               &end, permissions, &offset, &inode, &path_at) < 5 ||
+    if (sscanf(line, "%" SCNx64 "-%" SCNx64 " %4s %" SCNx64 " %*x:%*x %" SCNu64 " %n", &start, &end,
+               permissions, &offset, &inode, &path_at) < 5 ||
         end <= start || strlen(permissions) != 4) {
         error_set(error, VMFERRY_ERROR_INVALID, "smaps: unexpected line \"%.80s\"", line);
         return NULL;

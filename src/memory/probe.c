@@ -97,15 +97,14 @@ static void set_result(ProbeResult *result, gboolean ok, GError *error, const ch
 /* Tracks the child, lets it write one page and looks for exactly that. */
 static gboolean track_once(Victim *victim, TrackerKind kind, GError **error)
 {
-    g_autoptr(GPtrArray) regions =
-        g_ptr_array_new_with_free_func((GDestroyNotify)ram_region_free);
+    g_autoptr(GPtrArray) regions = g_ptr_array_new_with_free_func((GDestroyNotify)ram_region_free);
     g_autoptr(GuestMemory) memory = NULL;
     g_autoptr(Tracker) tracker = NULL;
     g_autoptr(GPtrArray) sets = NULL;
     const PageSet *seen;
 
-    g_ptr_array_add(regions, ram_region_new("probe", victim->address,
-                                            VICTIM_PAGES * GUEST_PAGE_BYTES));
+    g_ptr_array_add(regions,
+                    ram_region_new("probe", victim->address, VICTIM_PAGES * GUEST_PAGE_BYTES));
     memory = guest_memory_open(victim->pid, regions, error);
     tracker = memory ? tracker_start(memory, kind, error) : NULL;
     if (!tracker)
@@ -177,9 +176,9 @@ void memory_probe(MemoryProbe *ret)
 
 void memory_probe_clear(MemoryProbe *probe)
 {
-    ProbeResult *results[] = {&probe->userfaultfd,  &probe->wp_async,   &probe->wp_unpopulated,
-                              &probe->wp_shared,    &probe->pagemap_scan, &probe->attach,
-                              &probe->pidfd_getfd,  &probe->track_scan, &probe->track_sync};
+    ProbeResult *results[] = {&probe->userfaultfd, &probe->wp_async,     &probe->wp_unpopulated,
+                              &probe->wp_shared,   &probe->pagemap_scan, &probe->attach,
+                              &probe->pidfd_getfd, &probe->track_scan,   &probe->track_sync};
 
     for (guint i = 0; i < G_N_ELEMENTS(results); i++)
         g_free(results[i]->detail);

@@ -37,8 +37,7 @@ static void serve_faults(Tracker *tracker)
             continue;
         address = events[i].arg.pagefault.address;
         page_bytes = fault_page_bytes(tracker, address);
-        userfault_protect(tracker->userfault, address & ~(page_bytes - 1), page_bytes, FALSE,
-                          NULL);
+        userfault_protect(tracker->userfault, address & ~(page_bytes - 1), page_bytes, FALSE, NULL);
     }
 }
 

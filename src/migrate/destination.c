@@ -113,9 +113,8 @@ static gboolean accept_guest(DestinationMove *move, GError **error)
     if (fault_point("destination.launched", error))
         return FALSE;
     move->description = vmm_describe(move->vmm, error);
-    regions = move->description
-                  ? destination_match_regions(move->guest, move->description, error)
-                  : NULL;
+    regions =
+        move->description ? destination_match_regions(move->guest, move->description, error) : NULL;
     if (!regions)
         return FALSE;
     move->memory = guest_memory_open(vmm_get_pid(move->vmm), regions, error);
@@ -276,8 +275,7 @@ static void say_goodbye(DestinationMove *move, const GError *error)
     FrameSlot *slot;
 
     channel_send_error(move->channel, error);
-    while (move->queue && clock_now_ns() < end &&
-           (slot = frame_queue_pop(move->queue, 200, NULL)))
+    while (move->queue && clock_now_ns() < end && (slot = frame_queue_pop(move->queue, 200, NULL)))
         frame_queue_release(move->queue, slot);
 }
 

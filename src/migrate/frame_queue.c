@@ -43,8 +43,8 @@ static gboolean receive_one(FrameQueue *queue, FrameSlot *slot)
 {
     g_autoptr(GError) error = NULL;
 
-    if (channel_receive_swap(queue->channel, LOOK_MS, &slot->frame, &slot->buffer,
-                             &slot->capacity, &error)) {
+    if (channel_receive_swap(queue->channel, LOOK_MS, &slot->frame, &slot->buffer, &slot->capacity,
+                             &error)) {
         put(queue, slot, TRUE);
         return TRUE;
     }

@@ -65,8 +65,8 @@ static int try_resume(const struct sockaddr_un *address)
     int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
     int done = fd >= 0 && connect(fd, (const struct sockaddr *)address, sizeof *address) == 0 &&
                await_word(fd, "\"QMP\"") && say(fd, "{\"execute\":\"qmp_capabilities\"}\n") &&
-               await_word(fd, "\"return\"") && say(fd, "{\"execute\":\"cont\",\"id\":\"guard\"}\n") &&
-               await_word(fd, "\"guard\"");
+               await_word(fd, "\"return\"") &&
+               say(fd, "{\"execute\":\"cont\",\"id\":\"guard\"}\n") && await_word(fd, "\"guard\"");
 
     if (fd >= 0)
         close(fd);

@@ -27,10 +27,10 @@ gboolean packing_mode_from_name(const char *name, PackingMode *ret);
 typedef struct {
     PackingMode mode;
     gboolean on;
-    guint frames;            /* in this window */
-    guint paused_windows;    /* left before it is tried again */
+    guint frames;                   /* in this window */
+    guint paused_windows;           /* left before it is tried again */
     uint64_t raw_bytes, sent_bytes; /* in this window */
-    double send_ms;          /* time spent handing frames to the channel */
+    double send_ms;                 /* time spent handing frames to the channel */
 } Packing;
 
 Packing packing_make(PackingMode mode);

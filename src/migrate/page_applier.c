@@ -16,7 +16,7 @@ struct PageApplier {
     uint64_t *region_pages;
     GThreadPool *pool;
     GAsyncQueue *scratch; /* a buffer for unpacked pages for each thread */
-    GMutex lock; /* protects all below */
+    GMutex lock;          /* protects all below */
     GCond idle;
     guint under_way;
     GError *failure; /* the first */
@@ -48,8 +48,8 @@ static gboolean apply_raw_runs(PageApplier *applier, const PageFrame *pages, GEr
            guest_memory_write(applier->memory, pages->region, spans, count, pages->raw, error);
 }
 
-static gboolean decode(PageApplier *applier, const Frame *frame, uint8_t *scratch,
-                       PageFrame *pages, GError **error)
+static gboolean decode(PageApplier *applier, const Frame *frame, uint8_t *scratch, PageFrame *pages,
+                       GError **error)
 {
     uint32_t raw_pages;
     size_t packed_bytes;
@@ -113,8 +113,7 @@ PageApplier *page_applier_new(GuestMemory *memory, FrameQueue *queue)
     g_cond_init(&applier->idle);
     applier->scratch = g_async_queue_new_full(g_free);
     for (int i = 0; i < threads; i++)
-        g_async_queue_push(applier->scratch,
-                           g_malloc(PAGE_FRAME_MAX_RAW_PAGES * WIRE_PAGE_BYTES));
+        g_async_queue_push(applier->scratch, g_malloc(PAGE_FRAME_MAX_RAW_PAGES * WIRE_PAGE_BYTES));
     applier->pool = g_thread_pool_new(work, applier, threads, FALSE, NULL);
     return applier;
 }

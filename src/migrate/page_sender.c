@@ -12,9 +12,9 @@
 struct PageSender {
     GuestMemory *memory;
     Channel *channel;
-    GPtrArray *sent;   /* pages that have content at the destination */
-    uint8_t *buffer;   /* BATCH_PAGES pages */
-    GByteArray *head;  /* frame header: region and runs */
+    GPtrArray *sent;  /* pages that have content at the destination */
+    uint8_t *buffer;  /* BATCH_PAGES pages */
+    GByteArray *head; /* frame header: region and runs */
     Packing packing;
     uint8_t *packed; /* NULL until it is needed */
     uint64_t done_bytes, pages;
@@ -137,8 +137,8 @@ static FrameType pack(PageSender *sender)
     raw = join_pieces(sender);
     packed = lz4_pack(sender->buffer, raw, sender->packed);
     sender->piece_count = 2;
-    sender->pieces[1] = packed > 0 ? (struct iovec){sender->packed, packed}
-                                   : (struct iovec){sender->buffer, raw};
+    sender->pieces[1] =
+        packed > 0 ? (struct iovec){sender->packed, packed} : (struct iovec){sender->buffer, raw};
     return packed > 0 ? FRAME_PAGES_LZ4 : FRAME_PAGES;
 }
 
@@ -184,8 +184,8 @@ static gboolean send_batch(PageSender *sender, guint region, GError **error)
     return send_frame(sender, error);
 }
 
-gboolean page_sender_send(PageSender *sender, GPtrArray *sets, PageSenderCheck check,
-                          gpointer user, uint64_t *ret_pages, GError **error)
+gboolean page_sender_send(PageSender *sender, GPtrArray *sets, PageSenderCheck check, gpointer user,
+                          uint64_t *ret_pages, GError **error)
 {
     sender->done_bytes = 0;
     sender->pages = 0;

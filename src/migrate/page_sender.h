@@ -28,8 +28,8 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(PageSender, page_sender_free)
 
 /* Sends the pages of *sets*.  *ret_pages* (may be NULL): pages that went out,
  * zero or not. */
-gboolean page_sender_send(PageSender *sender, GPtrArray *sets, PageSenderCheck check,
-                          gpointer user, uint64_t *ret_pages, GError **error);
+gboolean page_sender_send(PageSender *sender, GPtrArray *sets, PageSenderCheck check, gpointer user,
+                          uint64_t *ret_pages, GError **error);
 
 /* Adds to *sets* the pages that were sent with content and have lost their own
  * since (discarded by a balloon): they read as zero now. */

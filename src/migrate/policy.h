@@ -25,9 +25,9 @@ typedef struct {
 
 typedef struct {
     const PolicyRound *rounds;
-    guint round_count;    /* at least 1 */
-    double bytes_per_ms;  /* what the path carries, guest bytes */
-    double device_ms;     /* device state out, over and in, and the hand-over */
+    guint round_count;   /* at least 1 */
+    double bytes_per_ms; /* what the path carries, guest bytes */
+    double device_ms;    /* device state out, over and in, and the hand-over */
     guint max_downtime_ms;
 } PolicyFacts;
 

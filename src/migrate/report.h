@@ -14,7 +14,7 @@
 #include "migrate/packing.h"
 
 typedef struct {
-    guint max_downtime_ms;              /* target, default 300 */
+    guint max_downtime_ms;               /* target, default 300 */
     uint64_t bandwidth_bytes_per_second; /* 0: unlimited */
     gboolean verify;
     TrackerKind tracker;
@@ -33,8 +33,8 @@ const char *migrate_phase_name(MigratePhase phase);
 
 typedef struct {
     MigratePhase phase;
-    guint round;             /* 0 is the first, whole one */
-    uint64_t round_bytes;    /* guest bytes of this round: all, done */
+    guint round;          /* 0 is the first, whole one */
+    uint64_t round_bytes; /* guest bytes of this round: all, done */
     uint64_t round_bytes_done;
     uint64_t wire_bytes;     /* since the start */
     double bytes_per_second; /* recent */
@@ -58,14 +58,14 @@ typedef enum {
 
 typedef struct {
     MigrateStatus status;
-    char *reason;       /* why the rounds ended: "converged", "no-progress", … or what failed */
-    char *error;        /* NULL, or the whole text */
+    char *reason; /* why the rounds ended: "converged", "no-progress", … or what failed */
+    char *error;  /* NULL, or the whole text */
     double total_ms, downtime_ms;
     uint64_t wire_bytes, ram_bytes;
-    GArray *rounds;     /* of MigrateRound */
-    int verified;       /* 1, 0, -1 not asked for */
+    GArray *rounds; /* of MigrateRound */
+    int verified;   /* 1, 0, -1 not asked for */
     char *source, *destination;
-    char *tracker;      /* which one was used */
+    char *tracker;               /* which one was used */
     double expected_downtime_ms; /* the policy's last prediction */
     /* What the downtime was made of, in order: QMP stop; last pages; device
      * state out; digests (--verify); the state's way over and in (READY); the

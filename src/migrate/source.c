@@ -41,8 +41,8 @@ static gboolean describe(SourceMove *move, GError **error)
 
         move->report->ram_bytes += region->bytes;
     }
-    move->memory = guest_memory_open(vmm_get_pid(move->job->vmm), move->description->ram_regions,
-                                     error);
+    move->memory =
+        guest_memory_open(vmm_get_pid(move->job->vmm), move->description->ram_regions, error);
     return move->memory != NULL;
 }
 
@@ -52,8 +52,8 @@ static gboolean connect_peer(SourceMove *move, GError **error)
     guint version;
     gboolean done;
 
-    move->channel = channel_connect(move->job->destination, &move->job->channel,
-                                    CONNECT_TIMEOUT_MS, move->cancellable, error);
+    move->channel = channel_connect(move->job->destination, &move->job->channel, CONNECT_TIMEOUT_MS,
+                                    move->cancellable, error);
     if (!move->channel)
         return FALSE;
     channel_set_rate(move->channel, move->job->options.bandwidth_bytes_per_second);
@@ -136,8 +136,7 @@ static void withdraw(SourceMove *move)
 
 static gboolean watch(SourceMove *move, GError **error)
 {
-    move->guard = guard_start(vmm_get_pid(move->job->vmm), move->job->qmp_path, GUARD_LEAVE,
-                              error);
+    move->guard = guard_start(vmm_get_pid(move->job->vmm), move->job->qmp_path, GUARD_LEAVE, error);
     if (!move->guard)
         return FALSE;
     move->tracker = tracker_start(move->memory, move->job->options.tracker, error);
@@ -188,8 +187,8 @@ static void undo_from(SourceMove *move, guint stage)
 static void set_error(SourceMove *move, const char *stage, const GError *error)
 {
     g_free(move->report->error);
-    move->report->error = g_strdup_printf("guest %s: %s: %s", move->job->guest, stage,
-                                          error->message);
+    move->report->error =
+        g_strdup_printf("guest %s: %s: %s", move->job->guest, stage, error->message);
     if (!move->report->reason)
         move->report->reason = g_strdup(vmferry_error_code_name((VmferryErrorCode)error->code));
 }
@@ -202,8 +201,8 @@ static gboolean run_stages(SourceMove *move)
 
         if (stages[i].run(move, &error))
             continue;
-        move->report->status = error_is(error, VMFERRY_ERROR_CANCELLED) ? MIGRATE_CANCELLED
-                                                                        : MIGRATE_FAILED;
+        move->report->status =
+            error_is(error, VMFERRY_ERROR_CANCELLED) ? MIGRATE_CANCELLED : MIGRATE_FAILED;
         set_error(move, stages[i].name, error);
         undo_from(move, i);
         return FALSE;

@@ -26,8 +26,7 @@ double source_lap_ms(SourceMove *move)
 /* From here to source_give_word() the guard resumes the guest if we die. */
 gboolean source_pause(SourceMove *move, GError **error)
 {
-    if (!source_not_cancelled(move, error) ||
-        !guard_set_duty(move->guard, GUARD_RESUME, error))
+    if (!source_not_cancelled(move, error) || !guard_set_duty(move->guard, GUARD_RESUME, error))
         return FALSE;
     move->paused_ns = move->lap_ns = clock_now_ns();
     move->paused = TRUE;
@@ -93,8 +92,7 @@ static gboolean send_late_pages(SourceMove *move, GError **error)
         page_set_clear(g_ptr_array_index(move->dirty, i));
     if (!tracker_collect(move->tracker, move->dirty, error))
         return FALSE;
-    if (move->job->options.verify &&
-        !page_sender_add_discarded(move->sender, move->dirty, error))
+    if (move->job->options.verify && !page_sender_add_discarded(move->sender, move->dirty, error))
         return FALSE;
     return page_sender_send(move->sender, move->dirty, NULL, NULL, NULL, error);
 }
@@ -109,8 +107,7 @@ gboolean source_last_round(SourceMove *move, GError **error)
         return FALSE;
     move->report->pages_ms = source_lap_ms(move);
     state = vmm_save_device_state(move->job->vmm, error);
-    if (!state || fault_point("source.device-state-saved", error) ||
-        !send_late_pages(move, error))
+    if (!state || fault_point("source.device-state-saved", error) || !send_late_pages(move, error))
         return FALSE;
     move->report->save_ms = source_lap_ms(move);
     if (move->job->options.verify) {

@@ -41,8 +41,7 @@ gboolean source_precopy(SourceMove *move, GError **error);
 
 /* Waits for a frame of *type*; ACCEPTED may come before it.  Ends early on
  * cancellation and when the peer reports an error. */
-gboolean source_await(SourceMove *move, FrameType type, int timeout_ms, Frame *ret,
-                      GError **error);
+gboolean source_await(SourceMove *move, FrameType type, int timeout_ms, Frame *ret, GError **error);
 
 /* FALSE once the user has cancelled. */
 gboolean source_not_cancelled(SourceMove *move, GError **error);

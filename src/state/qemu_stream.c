@@ -134,8 +134,7 @@ static char *read_configuration(ByteReader *reader, GError **error)
     uint32_t length = byte_read_be32(reader);
     const uint8_t *name = byte_read_span(reader, length);
 
-    if (!name || type != SECTION_CONFIGURATION ||
-        !machine_name_valid((const char *)name, length)) {
+    if (!name || type != SECTION_CONFIGURATION || !machine_name_valid((const char *)name, length)) {
         error_set(error, VMFERRY_ERROR_INVALID, "QEMU state does not name its machine type");
         return NULL;
     }
@@ -145,8 +144,8 @@ static char *read_configuration(ByteReader *reader, GError **error)
 static gboolean check_tail(ByteReader reader, GError **error)
 {
     const uint8_t *tail;
-    uint8_t wanted[TAIL_BYTES] = {SECTION_EOF, SECTION_DESCRIPTION, 0, 0, 0,
-                                  EMPTY_DESCRIPTION_BYTES};
+    uint8_t wanted[TAIL_BYTES] = {SECTION_EOF, SECTION_DESCRIPTION,    0, 0,
+                                  0,           EMPTY_DESCRIPTION_BYTES};
 
     memcpy(wanted + 6, empty_description, EMPTY_DESCRIPTION_BYTES);
     if (reader.left >= TAIL_BYTES) {

@@ -1,9 +1,9 @@
 #include "vmm/vmm.h"
 
 static const char *const run_state_names[] = {
-    [VMM_RUN_STATE_RUNNING] = "running", [VMM_RUN_STATE_PAUSED] = "paused",
+    [VMM_RUN_STATE_RUNNING] = "running",   [VMM_RUN_STATE_PAUSED] = "paused",
     [VMM_RUN_STATE_INCOMING] = "incoming", [VMM_RUN_STATE_ENDED] = "ended",
-    [VMM_RUN_STATE_FAILED] = "failed",   [VMM_RUN_STATE_GONE] = "gone",
+    [VMM_RUN_STATE_FAILED] = "failed",     [VMM_RUN_STATE_GONE] = "gone",
 };
 G_STATIC_ASSERT(G_N_ELEMENTS(run_state_names) == VMM_RUN_STATE_GONE + 1);
 

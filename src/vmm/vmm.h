@@ -31,10 +31,10 @@ typedef enum {
 const char *vmm_run_state_name(VmmRunState state);
 
 typedef struct {
-    char *kind;             /* "qemu" */
-    char *version;          /* "7.2.22" */
-    char *machine;          /* versioned machine type: "pc-i440fx-7.2" */
-    char *accelerator;      /* "tcg", "kvm" */
+    char *kind;        /* "qemu" */
+    char *version;     /* "7.2.22" */
+    char *machine;     /* versioned machine type: "pc-i440fx-7.2" */
+    char *accelerator; /* "tcg", "kvm" */
     guint vcpus;
     uint64_t memory_bytes;  /* main RAM as configured */
     GPtrArray *ram_regions; /* of RamRegion: all that must reach the other side */

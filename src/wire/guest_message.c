@@ -236,8 +236,8 @@ GuestMessage *guest_message_decode(const char *text, size_t length, GError **err
 
     if (object && decode_words(object, message, error) &&
         decode_command_line(object, message, error) &&
-        decode_working_directory(object, message, error) && decode_numbers(object, message, error) &&
-        decode_regions(object, message, error))
+        decode_working_directory(object, message, error) &&
+        decode_numbers(object, message, error) && decode_regions(object, message, error))
         return g_steal_pointer(&message);
     g_prefix_error(error, "GUEST: ");
     return NULL;

@@ -53,7 +53,7 @@ typedef struct {
     char *vmm_version;
     char *machine;
     char *accelerator;
-    char **command_line; /* program first */
+    char **command_line;     /* program first */
     char *working_directory; /* that relative paths in it are relative to; NULL: none told */
     guint vcpus;
     uint64_t memory_bytes;

@@ -110,9 +110,8 @@ gboolean page_frame_decode(const uint8_t *payload, size_t length, const uint64_t
 }
 
 gboolean page_frame_decode_packed(const uint8_t *payload, size_t length,
-                                  const uint64_t *region_pages, size_t region_count,
-                                  PageFrame *ret, size_t *ret_packed_bytes,
-                                  uint32_t *ret_raw_pages, GError **error)
+                                  const uint64_t *region_pages, size_t region_count, PageFrame *ret,
+                                  size_t *ret_packed_bytes, uint32_t *ret_raw_pages, GError **error)
 {
     ByteReader reader = byte_reader_make(payload, length);
     uint64_t raw_pages;

@@ -48,6 +48,6 @@ gboolean page_frame_decode(const uint8_t *payload, size_t length, const uint64_t
  * *ret->raw* is that block, *ret_packed_bytes* long; *ret_raw_pages* is how many
  * pages it must become. */
 gboolean page_frame_decode_packed(const uint8_t *payload, size_t length,
-                                  const uint64_t *region_pages, size_t region_count,
-                                  PageFrame *ret, size_t *ret_packed_bytes,
-                                  uint32_t *ret_raw_pages, GError **error);
+                                  const uint64_t *region_pages, size_t region_count, PageFrame *ret,
+                                  size_t *ret_packed_bytes, uint32_t *ret_raw_pages,
+                                  GError **error);

@@ -51,8 +51,8 @@ static int setup(void **state)
     area.pagemap = pagemap_open(getpid(), NULL);
     area.userfault = open_own(UFFD_FEATURE_PAGEFAULT_FLAG_WP | USERFAULT_FEATURE_WP_ASYNC |
                               USERFAULT_FEATURE_WP_UNPOPULATED);
-    area.memory = mmap(NULL, PAGES * PAGE + HUGE, PROT_READ | PROT_WRITE,
-                       MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    area.memory =
+        mmap(NULL, PAGES * PAGE + HUGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     area.memory = (uint8_t *)(((uintptr_t)area.memory + HUGE - 1) & ~(uintptr_t)(HUGE - 1));
     *state = &area;
     return 0;
@@ -84,8 +84,8 @@ static void begin(Area *area)
         print_message("this kernel lacks WP_ASYNC or PAGEMAP_SCAN (Linux 6.7)\n");
         skip();
     }
-    assert_true(userfault_register(area->userfault, (uint64_t)(uintptr_t)area->memory,
-                                   PAGES * PAGE, NULL));
+    assert_true(
+        userfault_register(area->userfault, (uint64_t)(uintptr_t)area->memory, PAGES * PAGE, NULL));
     page_set_free(take(area));
 }
 
@@ -189,8 +189,8 @@ static void test_discarded(void **state)
         g_autoptr(PageSet) none = take(area);
         assert_int_equal(page_set_count(none), 0);
     }
-    assert_true(pagemap_add_populated(area->pagemap, (uint64_t)(uintptr_t)area->memory, populated,
-                                      NULL));
+    assert_true(
+        pagemap_add_populated(area->pagemap, (uint64_t)(uintptr_t)area->memory, populated, NULL));
     assert_int_equal(page_set_count(populated), PAGES - 1);
     area->memory[20 * PAGE] = 1;
     assert_taken(area, 20);
@@ -209,8 +209,8 @@ static void test_holes_stay_holes(void **state)
         g_autoptr(PageSet) none = take(area);
         assert_int_equal(page_set_count(none), 0);
     }
-    assert_true(pagemap_add_populated(area->pagemap, (uint64_t)(uintptr_t)area->memory, populated,
-                                      NULL));
+    assert_true(
+        pagemap_add_populated(area->pagemap, (uint64_t)(uintptr_t)area->memory, populated, NULL));
     assert_int_equal(page_set_count(populated), 1);
 }
 
@@ -242,8 +242,8 @@ static void test_populated(void **state)
     area->memory[3 * PAGE] = 1;
     sink = area->memory[4 * PAGE];
     (void)sink;
-    assert_true(pagemap_add_populated(area->pagemap, (uint64_t)(uintptr_t)area->memory, populated,
-                                      NULL));
+    assert_true(
+        pagemap_add_populated(area->pagemap, (uint64_t)(uintptr_t)area->memory, populated, NULL));
     assert_int_equal(page_set_count(populated), 1);
     assert_true(page_set_has(populated, 3));
 }
@@ -253,11 +253,15 @@ static void test_populated(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        PLATFORM_TEST(test_user_writes),   PLATFORM_TEST(test_kernel_writes),
-        PLATFORM_TEST(test_remote_writes), PLATFORM_TEST(test_fresh_pages),
-        PLATFORM_TEST(test_huge_page_granularity), PLATFORM_TEST(test_discarded),
+        PLATFORM_TEST(test_user_writes),
+        PLATFORM_TEST(test_kernel_writes),
+        PLATFORM_TEST(test_remote_writes),
+        PLATFORM_TEST(test_fresh_pages),
+        PLATFORM_TEST(test_huge_page_granularity),
+        PLATFORM_TEST(test_discarded),
         PLATFORM_TEST(test_holes_stay_holes),
-        PLATFORM_TEST(test_close_cleans),  PLATFORM_TEST(test_populated),
+        PLATFORM_TEST(test_close_cleans),
+        PLATFORM_TEST(test_populated),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

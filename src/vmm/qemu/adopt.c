@@ -32,7 +32,9 @@ static gboolean check_program(pid_t pid, char **argv, GError **error)
     if ((program && qemu_is_program(program)) || (argv[0] && qemu_is_program(argv[0])))
         return TRUE;
     error_set(error, VMFERRY_ERROR_INVALID, "pid %d is no QEMU but %s", (int)pid,
-              program ? program : argv[0] ? argv[0] : "a kernel thread");
+              program   ? program
+              : argv[0] ? argv[0]
+                        : "a kernel thread");
     return FALSE;
 }
 
@@ -111,7 +113,8 @@ static Qmp *connect_any(pid_t pid, char **argv, char **ret_path, GError **error)
     if (paths->len == 0) {
         error_set(error, VMFERRY_ERROR_NOT_FOUND,
                   "the command line of pid %d opens no QMP socket that can be found; name one with "
-                  "--qmp PATH", (int)pid);
+                  "--qmp PATH",
+                  (int)pid);
         return NULL;
     }
     for (guint i = 0; i < paths->len; i++) {

@@ -13,9 +13,10 @@
 /* Options whose value is a parameter list; the text of others ("-append") may
  * look like one by chance. */
 static const char *const list_options[] = {
-    "add-fd", "audiodev", "blockdev", "chardev", "debugcon", "device", "display", "drive",
-    "fsdev", "gdb", "mon", "monitor", "net", "netdev", "nic", "object", "parallel", "qmp",
-    "qmp-pretty", "serial", "spice", "tpmdev", "virtfs", "vnc", NULL,
+    "add-fd", "audiodev", "blockdev", "chardev", "debugcon",   "device", "display",
+    "drive",  "fsdev",    "gdb",      "mon",     "monitor",    "net",    "netdev",
+    "nic",    "object",   "parallel", "qmp",     "qmp-pretty", "serial", "spice",
+    "tpmdev", "virtfs",   "vnc",      NULL,
 };
 
 static gboolean holds_list(const QemuOption *option)
@@ -120,7 +121,8 @@ gboolean qemu_command_line_check_snapshots(char *const *argv, GError **error)
             continue;
         error_set(error, VMFERRY_ERROR_UNSUPPORTED,
                   "the guest writes its disks to temporary files (-%s), which stay behind in a "
-                  "move; start it without that", option.name);
+                  "move; start it without that",
+                  option.name);
         return FALSE;
     }
     return TRUE;
@@ -166,7 +168,8 @@ gboolean qemu_command_line_check_memory_files(char *const *argv, GError **error)
         error_set(error, VMFERRY_ERROR_BUSY,
                   "the guest's memory would be the file %s, which is in use on this host: two "
                   "guests would write to it; give it another path (for a guest that comes from "
-                  "elsewhere, by a map rule in agent.conf)", path);
+                  "elsewhere, by a map rule in agent.conf)",
+                  path);
         return FALSE;
     }
     return TRUE;
@@ -174,8 +177,9 @@ gboolean qemu_command_line_check_memory_files(char *const *argv, GError **error)
 
 gboolean qemu_is_foreign_writer(const char *type)
 {
-    static const char *const prefixes[] = {"vfio-", "vhost-user", "vhost-vdpa", "ivshmem",
-                                           "x-vfio-user", "virtio-blk-vhost-", "virtio-blk-vfio-"};
+    static const char *const prefixes[] = {"vfio-",           "vhost-user",  "vhost-vdpa",
+                                           "ivshmem",         "x-vfio-user", "virtio-blk-vhost-",
+                                           "virtio-blk-vfio-"};
 
     for (guint i = 0; i < G_N_ELEMENTS(prefixes); i++)
         if (g_str_has_prefix(type, prefixes[i]))
@@ -202,7 +206,10 @@ static char *option_type(const QemuOption *option)
     static const struct {
         const char *name, *implied;
     } kinds[] = {
-        {"device", "driver"}, {"netdev", "type"}, {"net", "type"}, {"object", "qom-type"},
+        {"device", "driver"},
+        {"netdev", "type"},
+        {"net", "type"},
+        {"object", "qom-type"},
     };
 
     if (!option->name || !option->value)

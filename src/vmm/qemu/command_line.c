@@ -77,8 +77,8 @@ static char *qmp_path_of(char *const *argv, const QemuOption *option)
 
     if (id)
         return chardev_server_path(argv, id);
-    if (!option->value || (g_strcmp0(option->name, "qmp") != 0 &&
-                           g_strcmp0(option->name, "qmp-pretty") != 0))
+    if (!option->value ||
+        (g_strcmp0(option->name, "qmp") != 0 && g_strcmp0(option->name, "qmp-pretty") != 0))
         return NULL;
     if (g_str_has_prefix(option->value, "chardev:"))
         return chardev_server_path(argv, option->value + 8);
@@ -150,7 +150,8 @@ static void add_qmp(GPtrArray *words, const char *qmp_path)
 
     g_ptr_array_add(words, g_strdup("-chardev"));
     g_ptr_array_add(words, g_strdup_printf("socket,id=" QEMU_OWN_CHARDEV ",path=%s,server=on,"
-                                           "wait=off", escaped));
+                                           "wait=off",
+                                           escaped));
     g_ptr_array_add(words, g_strdup("-mon"));
     g_ptr_array_add(words, g_strdup("chardev=" QEMU_OWN_CHARDEV ",mode=control"));
 }

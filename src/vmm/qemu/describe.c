@@ -13,9 +13,9 @@ static char *query_machine(Qmp *qmp, GError **error)
     g_autoptr(json_t) reply = NULL;
     const char *type;
 
-    reply = qmp_execute(qmp, "qom-get",
-                        json_pack("{s:s,s:s}", "path", "/machine", "property", "type"),
-                        QMP_COMMAND_MS, error);
+    reply =
+        qmp_execute(qmp, "qom-get", json_pack("{s:s,s:s}", "path", "/machine", "property", "type"),
+                    QMP_COMMAND_MS, error);
     if (!reply)
         return NULL;
     type = json_string_value(reply);

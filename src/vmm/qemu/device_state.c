@@ -85,8 +85,8 @@ static GBytes *take_stream(Qmp *qmp, GError **error)
     if (!add_to_fdset(qmp, memory, &set, error))
         return NULL;
     saved = save_to_fdset(qmp, set, error);
-    (void)qmp_run(qmp, "remove-fd", json_pack("{s:I}", "fdset-id", (json_int_t)set),
-                  QMP_COMMAND_MS, NULL);
+    (void)qmp_run(qmp, "remove-fd", json_pack("{s:I}", "fdset-id", (json_int_t)set), QMP_COMMAND_MS,
+                  NULL);
     return saved ? read_whole(memory, error) : NULL;
 }
 
@@ -209,9 +209,8 @@ static int start_incoming(Qmp *qmp, GError **error)
     theirs = pair[1];
     reply = qmp_execute_fd(qmp, "getfd", json_pack("{s:s}", "fdname", INCOMING_NAME), theirs,
                            QMP_COMMAND_MS, error);
-    if (!reply ||
-        !qmp_run(qmp, "migrate-incoming", json_pack("{s:s}", "uri", "fd:" INCOMING_NAME),
-                 QMP_COMMAND_MS, error))
+    if (!reply || !qmp_run(qmp, "migrate-incoming", json_pack("{s:s}", "uri", "fd:" INCOMING_NAME),
+                           QMP_COMMAND_MS, error))
         return -1;
     return fd_steal(&ours);
 }

@@ -85,17 +85,16 @@ static gboolean get_run_state(Vmm *vmm, VmmRunState *ret, GError **error)
 }
 
 /* Defines the table's entry around an operation: lock, do, explain. */
-#define LOCKED_OPERATION(type, name, operation)                                                   \
-    static type name(Vmm *vmm, GError **error)                                                    \
-    {                                                                                             \
-        QemuVmm *qemu = from_vmm(vmm);                                                            \
-        g_autoptr(GMutexLocker) locker G_GNUC_UNUSED =                                            \
-            g_mutex_locker_new(&qemu->lock);                                                      \
-        type result = operation(qemu, error);                                                     \
-                                                                                                  \
-        if (!result)                                                                              \
-            qemu_vmm_explain(qemu, error);                                                        \
-        return result;                                                                            \
+#define LOCKED_OPERATION(type, name, operation)                                                    \
+    static type name(Vmm *vmm, GError **error)                                                     \
+    {                                                                                              \
+        QemuVmm *qemu = from_vmm(vmm);                                                             \
+        g_autoptr(GMutexLocker) locker G_GNUC_UNUSED = g_mutex_locker_new(&qemu->lock);            \
+        type result = operation(qemu, error);                                                      \
+                                                                                                   \
+        if (!result)                                                                               \
+            qemu_vmm_explain(qemu, error);                                                         \
+        return result;                                                                             \
     }
 
 LOCKED_OPERATION(VmmDescription *, describe, qemu_describe)

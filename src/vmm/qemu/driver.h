@@ -20,10 +20,10 @@ typedef struct {
     char *log_path;      /* NULL: not ours to read */
     char **command_line; /* clean: what a destination would start */
     Qmp *qmp;
-    gint images_released;     /* atomic; by a save or a load, until resumed */
+    gint images_released;        /* atomic; by a save or a load, until resumed */
     struct QemuArrival *arrival; /* while a state is loaded; see device_state.c */
-    char *machine;            /* once asked for */
-    GPtrArray *ram_blocks;    /* of QemuRamBlock, as last described; NULL before */
+    char *machine;               /* once asked for */
+    GPtrArray *ram_blocks;       /* of QemuRamBlock, as last described; NULL before */
 } QemuVmm;
 
 /* Takes *qmp*; copies the rest. */

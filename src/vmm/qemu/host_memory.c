@@ -22,7 +22,8 @@ gboolean qemu_memory_fits(uint64_t guest_bytes, const char *meminfo, GError **er
         return TRUE;
     error_set(error, VMFERRY_ERROR_NO_SPACE,
               "not enough memory here: guest needs %" G_GUINT64_FORMAT " MiB, %" G_GUINT64_FORMAT
-              " MiB available", guest_bytes / MEBIBYTE, available / MEBIBYTE);
+              " MiB available",
+              guest_bytes / MEBIBYTE, available / MEBIBYTE);
     return FALSE;
 }
 

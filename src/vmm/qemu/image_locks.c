@@ -30,9 +30,7 @@ static gboolean has_images(Qmp *qmp)
     json_t *device;
     size_t index;
 
-    json_array_foreach(reply, index, device)
-        if (json_object_get(device, "inserted"))
-            return TRUE;
+    json_array_foreach(reply, index, device) if (json_object_get(device, "inserted")) return TRUE;
     return FALSE;
 }
 

@@ -86,8 +86,7 @@ static gboolean check_start(const QemuLaunch *launch, char **argv, const char *q
         error_set(error, VMFERRY_ERROR_INVALID, "the command line is empty");
         return FALSE;
     }
-    if (!check_program(launch, argv[0], error) ||
-        !qemu_command_line_check_sockets(argv, error))
+    if (!check_program(launch, argv[0], error) || !qemu_command_line_check_sockets(argv, error))
         return FALSE;
     if (!launch->incoming)
         return TRUE;
@@ -115,8 +114,7 @@ static gboolean spawn(const QemuLaunch *launch, char **argv, const char *log_pat
 
     if (log < 0)
         return FALSE;
-    if (g_spawn_async_with_pipes_and_fds(launch->working_directory,
-                                         (const char *const *)argv,
+    if (g_spawn_async_with_pipes_and_fds(launch->working_directory, (const char *const *)argv,
                                          (const char *const *)environment, G_SPAWN_SEARCH_PATH,
                                          prepare_child, NULL, -1, log, log, NULL, NULL, 0, ret_pid,
                                          NULL, NULL, NULL, &failure))
@@ -168,8 +166,8 @@ static gboolean prepare_incoming(Qmp *qmp, GError **error)
     return qmp_run(qmp, "migrate-set-capabilities", wanted, QMP_COMMAND_MS, error);
 }
 
-static Vmm *start(const QemuLaunch *launch, char **argv, const char *qmp_path,
-                  const char *log_path, GError **error)
+static Vmm *start(const QemuLaunch *launch, char **argv, const char *qmp_path, const char *log_path,
+                  GError **error)
 {
     g_auto(GStrv) clean = qemu_command_line_clean(launch->command_line);
     uint64_t start_time;

@@ -23,10 +23,8 @@ static char *join_reasons(json_t *reasons)
     json_t *reason;
     size_t index;
 
-    json_array_foreach(reasons, index, reason)
-        if (json_is_string(reason))
-            g_string_append_printf(text, "%s%s", text->len ? "; " : "",
-                                   json_string_value(reason));
+    json_array_foreach(reasons, index, reason) if (json_is_string(reason))
+        g_string_append_printf(text, "%s%s", text->len ? "; " : "", json_string_value(reason));
     return g_string_free(text, FALSE);
 }
 
@@ -103,7 +101,8 @@ static gboolean check_live_writers(Qmp *qmp, GError **error)
         return TRUE;
     error_set(error, VMFERRY_ERROR_UNSUPPORTED,
               "the guest has a %s: it writes into guest memory from outside of QEMU, which cannot "
-              "be followed; use a device that QEMU itself serves", found);
+              "be followed; use a device that QEMU itself serves",
+              found);
     return FALSE;
 }
 
@@ -113,6 +112,7 @@ gboolean qemu_check_movable(QemuVmm *qemu, GError **error)
 
     /* First what does not need a sane QEMU, then what it says itself. */
     return argv && qemu_command_line_check_writers(argv, error) &&
-           qemu_command_line_check_snapshots(argv, error) && check_state(qemu->qmp, error) && check_images(qemu, error) &&
-           check_live_writers(qemu->qmp, error) && check_migration(qemu->qmp, error);
+           qemu_command_line_check_snapshots(argv, error) && check_state(qemu->qmp, error) &&
+           check_images(qemu, error) && check_live_writers(qemu->qmp, error) &&
+           check_migration(qemu->qmp, error);
 }

@@ -8,12 +8,43 @@
 
 /* QEMU options that take no value; all others take one. */
 static const char *const bare_options[] = {
-    "S", "alt-grab", "async-teardown", "ctrl-grab", "curses", "daemonize", "enable-fips",
-    "enable-kvm", "full-screen", "h", "help", "mem-prealloc", "no-acpi", "no-fd-bootchk",
-    "no-frame", "no-hpet", "no-quit", "no-reboot", "no-shutdown", "no-user-config", "nodefaults",
-    "nodefconfig", "nographic", "old-param", "only-migratable", "portrait", "preconfig",
-    "rtc-td-hack", "sdl", "semihosting", "singlestep", "snapshot", "usb", "version", "win2k-hack",
-    "xen-attach", "xen-domid-restrict",
+    "S",
+    "alt-grab",
+    "async-teardown",
+    "ctrl-grab",
+    "curses",
+    "daemonize",
+    "enable-fips",
+    "enable-kvm",
+    "full-screen",
+    "h",
+    "help",
+    "mem-prealloc",
+    "no-acpi",
+    "no-fd-bootchk",
+    "no-frame",
+    "no-hpet",
+    "no-quit",
+    "no-reboot",
+    "no-shutdown",
+    "no-user-config",
+    "nodefaults",
+    "nodefconfig",
+    "nographic",
+    "old-param",
+    "only-migratable",
+    "portrait",
+    "preconfig",
+    "rtc-td-hack",
+    "sdl",
+    "semihosting",
+    "singlestep",
+    "snapshot",
+    "usb",
+    "version",
+    "win2k-hack",
+    "xen-attach",
+    "xen-domid-restrict",
 };
 
 static gboolean takes_value(const char *name)
@@ -127,8 +158,7 @@ static void flatten(QemuParameters *parameters, const char *prefix, json_t *valu
     if (depth > MAX_JSON_DEPTH || parameters->list->len >= MAX_PARAMETERS)
         return;
     if (json_is_array(value)) {
-        json_array_foreach(value, index, entry)
-            flatten(parameters, prefix, entry, depth + 1);
+        json_array_foreach(value, index, entry) flatten(parameters, prefix, entry, depth + 1);
         return;
     }
     if (!json_is_object(value)) {

@@ -23,9 +23,8 @@ static gboolean device_covers(json_t *device, uint64_t address)
     json_t *region;
     size_t index;
 
-    json_array_foreach(json_object_get(device, "regions"), index, region)
-        if (bar_covers(region, address))
-            return TRUE;
+    json_array_foreach(json_object_get(device, "regions"), index,
+                       region) if (bar_covers(region, address)) return TRUE;
     return FALSE;
 }
 
@@ -36,7 +35,8 @@ static char *find_among(json_t *devices, const char *prefix, uint64_t address, i
 
     if (depth > MAX_BRIDGE_DEPTH)
         return NULL;
-    json_array_foreach(devices, index, device) {
+    json_array_foreach(devices, index, device)
+    {
         json_t *bridge = json_object_get(device, "pci_bridge");
         g_autofree char *path =
             g_strdup_printf("%s:%02x.%x", prefix, (guint)json_count_or(device, "slot", 0),
@@ -57,9 +57,9 @@ char *qemu_pci_find_device(json_t *buses, uint64_t address)
     json_t *bus;
     size_t index;
 
-    json_array_foreach(buses, index, bus) {
-        g_autofree char *prefix =
-            g_strdup_printf("0000:%02x", (guint)json_count_or(bus, "bus", 0));
+    json_array_foreach(buses, index, bus)
+    {
+        g_autofree char *prefix = g_strdup_printf("0000:%02x", (guint)json_count_or(bus, "bus", 0));
         char *path = find_among(json_object_get(bus, "devices"), prefix, address, 0);
 
         if (path)
@@ -97,8 +97,7 @@ static char *path_text(const TreePath *path)
             continue;
         if (text->len == 0)
             g_string_printf(text, "0000:%02x", path->devices[i].bus);
-        g_string_append_printf(text, ":%02x.%x", path->devices[i].slot,
-                               path->devices[i].function);
+        g_string_append_printf(text, ":%02x.%x", path->devices[i].slot, path->devices[i].function);
     }
     return g_string_free(text, FALSE);
 }

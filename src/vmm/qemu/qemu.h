@@ -45,11 +45,11 @@ typedef struct {
 } QemuMapRule;
 
 typedef struct {
-    const char *name;         /* guest's name, for socket and log names */
-    char **command_line;      /* as the user gave it, program first */
-    const char *directory;    /* where our QMP socket and the log go (exists, private) */
-    gboolean incoming;        /* start as the destination of a move: -incoming defer, -S */
-    const GPtrArray *rules;   /* of QemuMapRule, may be NULL; applied for incoming only */
+    const char *name;              /* guest's name, for socket and log names */
+    char **command_line;           /* as the user gave it, program first */
+    const char *directory;         /* where our QMP socket and the log go (exists, private) */
+    gboolean incoming;             /* start as the destination of a move: -incoming defer, -S */
+    const GPtrArray *rules;        /* of QemuMapRule, may be NULL; applied for incoming only */
     const char *working_directory; /* for relative paths of the command line; NULL: ours */
 } QemuLaunch;
 

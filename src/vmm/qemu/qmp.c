@@ -25,7 +25,7 @@ struct Qmp {
     GMutex write_lock;
     GMutex fd_lock;
 
-    GMutex lock; /* guards all below */
+    GMutex lock;         /* guards all below */
     GHashTable *waiting; /* id → Waiting */
     guint64 next_id;
     gboolean closed;
@@ -141,7 +141,8 @@ static json_t *receive_first(Qmp *qmp, gint64 deadline, GError **error)
         if (ready == 0) {
             error_set(error, VMFERRY_ERROR_BUSY,
                       "QMP socket %s is busy: another program is connected to it (libvirt?), "
-                      "or QEMU hangs", qmp->path);
+                      "or QEMU hangs",
+                      qmp->path);
             return NULL;
         }
         if (!receive_some(qmp, error))

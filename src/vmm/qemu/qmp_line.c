@@ -7,8 +7,8 @@
 
 struct QmpLines {
     size_t max_line;
-    GString *bytes;   /* not yet taken */
-    size_t searched;  /* this many of them hold no newline */
+    GString *bytes;  /* not yet taken */
+    size_t searched; /* this many of them hold no newline */
 };
 
 QmpLines *qmp_lines_new(size_t max_line)

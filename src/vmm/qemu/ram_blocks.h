@@ -87,9 +87,8 @@ typedef gboolean (*QemuMemoryReader)(uint64_t address, void *buffer, size_t leng
 
 /* Gives each block its address or proof.  *ranges* may be NULL where
  * `info ramblock` told the addresses. */
-gboolean qemu_locate_ram_blocks(GPtrArray *blocks, const GArray *mappings,
-                                const GPtrArray *ranges, QemuMemoryReader reader, gpointer user,
-                                GError **error);
+gboolean qemu_locate_ram_blocks(GPtrArray *blocks, const GArray *mappings, const GPtrArray *ranges,
+                                QemuMemoryReader reader, gpointer user, GError **error);
 
 /* FALSE where blocks that were taken for twins differ by now. */
 gboolean qemu_check_twins(const GPtrArray *blocks, QemuMemoryReader reader, gpointer user,

@@ -66,8 +66,8 @@ static gboolean check_told(Locator *locator, GError **error)
         if (!find_mapping(locator, block->host_address, mapped_length(block), &index)) {
             error_set(error, VMFERRY_ERROR_INVALID,
                       "QEMU says that block \"%s\" is at 0x%" G_GINT64_MODIFIER
-                      "x, but no memory of its length is there", block->name,
-                      block->host_address);
+                      "x, but no memory of its length is there",
+                      block->name, block->host_address);
             return FALSE;
         }
         locator->taken[index] = TRUE;
@@ -143,7 +143,8 @@ static uint8_t *digest_all(const Locator *locator, const Candidates *candidates,
 
         error_set(error, VMFERRY_ERROR_UNSUPPORTED,
                   "cannot tell which memory of QEMU is block \"%s\": %u are of its length and too "
-                  "large to compare; QEMU 8 or newer tells", block->name, count);
+                  "large to compare; QEMU 8 or newer tells",
+                  block->name, count);
         return NULL;
     }
     for (guint i = 0; i < count; i++) {
@@ -182,8 +183,8 @@ static void set_proofs(const Candidates *candidates, uint8_t *digests)
     g_autofree char *proof = NULL;
 
     qsort(digests, count, QEMU_DIGEST_BYTES, compare_digests);
-    proof = g_compute_checksum_for_data(G_CHECKSUM_SHA256, digests,
-                                        count * (gsize)QEMU_DIGEST_BYTES);
+    proof =
+        g_compute_checksum_for_data(G_CHECKSUM_SHA256, digests, count * (gsize)QEMU_DIGEST_BYTES);
     for (guint i = 0; i < candidates->blocks->len; i++)
         ((QemuRamBlock *)candidates->blocks->pdata[i])->proof = g_strdup(proof);
 }
@@ -228,8 +229,8 @@ static GArray *read_signatures(const Locator *locator, const Candidates *all, GE
         guint index = g_array_index(all->mappings, guint, i);
         QemuSignature signature;
 
-        if (!qemu_content_signature(mapping_at(locator, index)->start, all->length,
-                                    locator->reader, locator->user, &signature, error))
+        if (!qemu_content_signature(mapping_at(locator, index)->start, all->length, locator->reader,
+                                    locator->user, &signature, error))
             return NULL;
         g_array_append_val(signatures, signature);
     }
@@ -307,16 +308,14 @@ static gboolean locate(Locator *locator, const GPtrArray *ranges, GError **error
     for (guint i = 0; i < locator->blocks->len; i++) {
         const QemuRamBlock *block = locator->blocks->pdata[i];
 
-        if (block->host_address == 0 && !block->proof &&
-            !place_by_length(locator, block, error))
+        if (block->host_address == 0 && !block->proof && !place_by_length(locator, block, error))
             return FALSE;
     }
     return TRUE;
 }
 
-gboolean qemu_locate_ram_blocks(GPtrArray *blocks, const GArray *mappings,
-                                const GPtrArray *ranges, QemuMemoryReader reader, gpointer user,
-                                GError **error)
+gboolean qemu_locate_ram_blocks(GPtrArray *blocks, const GArray *mappings, const GPtrArray *ranges,
+                                QemuMemoryReader reader, gpointer user, GError **error)
 {
     g_autofree gboolean *taken = g_new0(gboolean, mappings->len + 1);
     Locator locator = {

@@ -151,8 +151,7 @@ static gboolean parse_mapping_head(const char *line, QemuMapping *ret)
     unsigned long long start, end;
     char mode[5];
 
-    if (sscanf(line, "%llx-%llx %4s", &start, &end, mode) != 3 || end <= start ||
-        strlen(mode) != 4)
+    if (sscanf(line, "%llx-%llx %4s", &start, &end, mode) != 3 || end <= start || strlen(mode) != 4)
         return FALSE;
     *ret = (QemuMapping){.start = start, .length = end - start};
     return TRUE;
@@ -220,7 +219,8 @@ static QemuFlatRange *parse_flat_line(const char *line)
     char *at;
 
     if (sscanf(line, " %16llx-%16llx (prio %d, %15[^)]): %n", &first, &last, &priority, kind,
-               &behind) != 4 || behind == 0 || last < first)
+               &behind) != 4 ||
+        behind == 0 || last < first)
         return NULL;
     at = g_str_has_prefix(kind, "nv-") ? kind + 3 : kind;
     if (strcmp(at, "ram") != 0 && strcmp(at, "rom") != 0 && strcmp(at, "romd") != 0)

@@ -156,6 +156,6 @@ GPtrArray *qemu_query_ram_regions(QemuVmm *qemu, GError **error)
 
 gboolean qemu_check_ram(QemuVmm *qemu, GError **error)
 {
-    return !qemu->ram_blocks || qemu_check_twins(qemu->ram_blocks, read_qemu_memory,
-                                                 GINT_TO_POINTER(qemu->pid), error);
+    return !qemu->ram_blocks ||
+           qemu_check_twins(qemu->ram_blocks, read_qemu_memory, GINT_TO_POINTER(qemu->pid), error);
 }

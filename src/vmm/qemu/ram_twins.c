@@ -16,8 +16,7 @@ static const QemuRamBlock *first_twin(const GPtrArray *blocks, guint twins)
 
 /* Compares bytes, not digests: the guest stands still meanwhile. */
 static gboolean same_content(const QemuRamBlock *one, const QemuRamBlock *other,
-                             QemuMemoryReader reader, gpointer user, gboolean *ret,
-                             GError **error)
+                             QemuMemoryReader reader, gpointer user, gboolean *ret, GError **error)
 {
     g_autofree uint8_t *left = g_malloc(COMPARE_BYTES), *right = g_malloc(COMPARE_BYTES);
 
@@ -50,7 +49,8 @@ gboolean qemu_check_twins(const GPtrArray *blocks, QemuMemoryReader reader, gpoi
             continue;
         error_set(error, VMFERRY_ERROR_UNSUPPORTED,
                   "cannot tell which memory of QEMU is block \"%s\" and which \"%s\"; QEMU 8 or "
-                  "newer tells", first->name, block->name);
+                  "newer tells",
+                  first->name, block->name);
         return FALSE;
     }
     return TRUE;

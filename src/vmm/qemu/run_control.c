@@ -98,8 +98,8 @@ gboolean qemu_resume(QemuVmm *qemu, GError **error)
 gboolean qemu_announce(QemuVmm *qemu, GError **error)
 {
     /* QEMU's own schedule after a migration: five rounds within a second. */
-    json_t *arguments = json_pack("{s:i,s:i,s:i,s:i}", "initial", 50, "max", 550, "rounds", 5,
-                                  "step", 100);
+    json_t *arguments =
+        json_pack("{s:i,s:i,s:i,s:i}", "initial", 50, "max", 550, "rounds", 5, "step", 100);
 
     return qmp_run(qemu->qmp, "announce-self", arguments, QMP_COMMAND_MS, error);
 }

@@ -13,8 +13,7 @@
 static gboolean fill_address(struct sockaddr_un *address, const char *path)
 {
     *address = (struct sockaddr_un){.sun_family = AF_UNIX};
-    return g_strlcpy(address->sun_path, path, sizeof address->sun_path) <
-           sizeof address->sun_path;
+    return g_strlcpy(address->sun_path, path, sizeof address->sun_path) < sizeof address->sun_path;
 }
 
 /* A long path is reached through a descriptor of its folder. */
@@ -122,8 +121,8 @@ gboolean unix_socket_send(int fd, const char *data, size_t length, int passed_fd
 {
     *ret_sent = 0;
     while (*ret_sent < length) {
-        ssize_t put = send_some(fd, data + *ret_sent, length - *ret_sent,
-                                *ret_sent == 0 ? passed_fd : -1);
+        ssize_t put =
+            send_some(fd, data + *ret_sent, length - *ret_sent, *ret_sent == 0 ? passed_fd : -1);
 
         if (put >= 0) {
             *ret_sent += (size_t)put;

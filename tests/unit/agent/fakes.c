@@ -14,7 +14,7 @@
 #define FAKE_TRANSACTION "0123456789abcdef0123456789abcdef"
 
 Fakes fakes;
-static GMutex lock; /* protects the table */
+static GMutex lock;        /* protects the table */
 static GHashTable *states; /* pid → VmmRunState */
 
 typedef struct {
@@ -191,9 +191,9 @@ Vmm *qemu_launch(const QemuLaunch *launch, GError **error)
         return NULL;
     }
     g_file_set_contents(log, "words\n", -1, NULL);
-    return make(fake_qemu_start(socket, launch->incoming ? VMM_RUN_STATE_PAUSED
-                                                         : VMM_RUN_STATE_RUNNING),
-                socket, log, launch->command_line);
+    return make(
+        fake_qemu_start(socket, launch->incoming ? VMM_RUN_STATE_PAUSED : VMM_RUN_STATE_RUNNING),
+        socket, log, launch->command_line);
 }
 
 Vmm *qemu_adopt(pid_t pid, const char *qmp_path, GError **error)

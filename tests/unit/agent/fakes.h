@@ -33,7 +33,7 @@ typedef struct {
     SourceJournalState journal_to;
     gint hold; /* atomic */
     /* What migrate_source_resolve() answers; negative: cannot be reached. */
-    gint outcome; /* atomic */
+    gint outcome;   /* atomic */
     gint questions; /* atomic: how often it was asked */
 } Fakes;
 

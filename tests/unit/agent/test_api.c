@@ -210,8 +210,8 @@ static void test_followed_events(void **state)
     assert_null(host_call(host, "POST", "/v1/guests", guest, &error));
     assert_non_null(error);
     g_clear_error(&error);
-    assert_null(host_call(host, "POST", "/v1/guests", json_pack("{s:s, s:i}", "name", "web1", "pid",
-                                                                 (int)getpid()), &error));
+    assert_null(host_call(host, "POST", "/v1/guests",
+                          json_pack("{s:s, s:i}", "name", "web1", "pid", (int)getpid()), &error));
     assert_non_null(error);
     g_clear_error(&error);
     /* The end of the agent ends the stream. */
@@ -253,11 +253,11 @@ int main(void)
 {
 #define WITH_HOST(test) cmocka_unit_test_setup_teardown(test, set_up, tear_down)
     const struct CMUnitTest tests[] = {
-        WITH_HOST(test_empty_agent),     WITH_HOST(test_wrong_paths),
-        WITH_HOST(test_unknown_guest),   WITH_HOST(test_bad_bodies),
-        WITH_HOST(test_long_bodies),     WITH_HOST(test_nonsense),
-        WITH_HOST(test_socket_mode),     WITH_HOST(test_followed_events),
-        WITH_HOST(test_stale_socket),    cmocka_unit_test(test_error_statuses),
+        WITH_HOST(test_empty_agent),   WITH_HOST(test_wrong_paths),
+        WITH_HOST(test_unknown_guest), WITH_HOST(test_bad_bodies),
+        WITH_HOST(test_long_bodies),   WITH_HOST(test_nonsense),
+        WITH_HOST(test_socket_mode),   WITH_HOST(test_followed_events),
+        WITH_HOST(test_stale_socket),  cmocka_unit_test(test_error_statuses),
     };
 
     log_set_level(LOG_LEVEL_ERROR);

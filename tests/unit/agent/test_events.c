@@ -32,7 +32,8 @@ static void test_reading(void **state)
     assert_string_equal(json_text_or(event, "guest", ""), "web1");
     assert_string_equal(json_text_or(event, "type", ""), "test");
     assert_string_equal(json_text_or(event, "text", ""), "event 4");
-    assert_int_equal(strlen(json_text_or(event, "time", "")), strlen("2020-01-01T00:00:00.000000Z"));
+    assert_int_equal(strlen(json_text_or(event, "time", "")),
+                     strlen("2020-01-01T00:00:00.000000Z"));
     rest = event_log_read(log, 3, 1, &last);
     assert_int_equal(rest->len, 1);
     assert_int_equal(last, 4);
@@ -178,10 +179,14 @@ static void test_strange_texts(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_reading),           cmocka_unit_test(test_ring_is_bounded),
-        cmocka_unit_test(test_survives_a_restart), cmocka_unit_test(test_files_are_rotated),
-        cmocka_unit_test(test_hostile_files),     cmocka_unit_test(test_full_disk_breaks_nothing),
-        cmocka_unit_test(test_listener),          cmocka_unit_test(test_strange_texts),
+        cmocka_unit_test(test_reading),
+        cmocka_unit_test(test_ring_is_bounded),
+        cmocka_unit_test(test_survives_a_restart),
+        cmocka_unit_test(test_files_are_rotated),
+        cmocka_unit_test(test_hostile_files),
+        cmocka_unit_test(test_full_disk_breaks_nothing),
+        cmocka_unit_test(test_listener),
+        cmocka_unit_test(test_strange_texts),
     };
 
     log_set_level(LOG_LEVEL_ERROR);

@@ -40,8 +40,8 @@ static int tear_down(void **state)
 
 static json_t *run_request(const char *name)
 {
-    return json_pack("{s:s, s:[s, s, s]}", "name", name, "command_line", "qemu-system-x86_64",
-                     "-m", "1G");
+    return json_pack("{s:s, s:[s, s, s]}", "name", name, "command_line", "qemu-system-x86_64", "-m",
+                     "1G");
 }
 
 /* Runs a guest and returns its pid. */
@@ -465,8 +465,8 @@ static void write_record(Host *host, const char *state_name, pid_t pid, const ch
     g_autofree char *directory = g_build_filename(host->settings->runtime_dir, "guest-abc", NULL);
     g_autoptr(json_t) record = json_pack(
         "{s:i, s:s, s:s, s:s, s:s, s:s, s:i, s:I, s:[s], s:s, s:s, s:i}", "format", 1, "name",
-        "web1", "state", state_name, "origin", "run", "boot_id", boot, "directory", directory, "pid",
-        (int)pid, "start_time", (json_int_t)fake_qemu_get_start_time(pid), "command_line",
+        "web1", "state", state_name, "origin", "run", "boot_id", boot, "directory", directory,
+        "pid", (int)pid, "start_time", (json_int_t)fake_qemu_get_start_time(pid), "command_line",
         "qemu-system-x86_64", "transaction", ID, "destination", "hostb", "since", 1);
     g_autofree char *text = NULL;
 
@@ -480,10 +480,10 @@ static void write_record(Host *host, const char *state_name, pid_t pid, const ch
 static void write_transaction(Host *host, const char *outcome)
 {
     g_autofree char *boot = process_get_boot_id();
-    g_autofree char *text = g_strdup_printf(
-        "{\"format\":1,\"transaction\":\"" ID "\",\"guest\":\"web1\",\"outcome\":\"%s\","
-        "\"boot_id\":\"%s\",\"updated\":%" G_GINT64_FORMAT "}",
-        outcome, boot, g_get_real_time() / G_USEC_PER_SEC);
+    g_autofree char *text = g_strdup_printf("{\"format\":1,\"transaction\":\"" ID
+                                            "\",\"guest\":\"web1\",\"outcome\":\"%s\","
+                                            "\"boot_id\":\"%s\",\"updated\":%" G_GINT64_FORMAT "}",
+                                            outcome, boot, g_get_real_time() / G_USEC_PER_SEC);
 
     scratch_write(host->settings->state_dir, "transactions/" ID ".json", text);
 }

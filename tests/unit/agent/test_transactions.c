@@ -160,8 +160,7 @@ static void test_committed_is_looked_at_again(void **state)
 static void test_commit_on_full_disk(void **state)
 {
     Fixture *f = *state;
-    g_autofree char *temporary =
-        g_build_filename(f->folder, "transactions", ID ".json.new", NULL);
+    g_autofree char *temporary = g_build_filename(f->folder, "transactions", ID ".json.new", NULL);
     GError *error = NULL;
 
     assert_true(transaction_log_begin(f->log, ID, "web1", NULL));
@@ -176,8 +175,7 @@ static void test_commit_on_full_disk(void **state)
 static void test_begin_on_full_disk(void **state)
 {
     Fixture *f = *state;
-    g_autofree char *temporary =
-        g_build_filename(f->folder, "transactions", ID ".json.new", NULL);
+    g_autofree char *temporary = g_build_filename(f->folder, "transactions", ID ".json.new", NULL);
     GError *error = NULL;
 
     assert_int_equal(symlink("/dev/full", temporary), 0);

@@ -61,8 +61,9 @@ static void test_rates(void **state)
         {"8bit", 1},
         {"800k", 800000},
     };
-    static const char *const bad[] = {"",     "M",    "-1",   "1X",  "inf", "nan", "0x10",
-                                      "1 2",  "100T000", "1e300", "99999T", "0.1", "1bit", "10 bananas"};
+    static const char *const bad[] = {"",       "M",    "-1",   "1X",        "inf",
+                                      "nan",    "0x10", "1 2",  "100T000",   "1e300",
+                                      "99999T", "0.1",  "1bit", "10 bananas"};
 
     for (guint i = 0; i < G_N_ELEMENTS(good); i++) {
         uint64_t rate = 42;
@@ -136,9 +137,9 @@ static void test_allow_list(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_names),          cmocka_unit_test(test_transaction_ids),
-        cmocka_unit_test(test_rates),          cmocka_unit_test(test_rates_in_words),
-        cmocka_unit_test(test_addresses),      cmocka_unit_test(test_allow_list),
+        cmocka_unit_test(test_names),     cmocka_unit_test(test_transaction_ids),
+        cmocka_unit_test(test_rates),     cmocka_unit_test(test_rates_in_words),
+        cmocka_unit_test(test_addresses), cmocka_unit_test(test_allow_list),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

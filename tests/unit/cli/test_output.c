@@ -16,8 +16,8 @@ static void test_times(void **state)
         double ms;
         const char *text;
     } cases[] = {
-        {0, "0.0 ms"},     {12.34, "12.3 ms"},  {99.97, "100 ms"},
-        {500, "500 ms"},   {1500, "1.5 s"},     {125000, "2 min 5 s"},
+        {0, "0.0 ms"},   {12.34, "12.3 ms"}, {99.97, "100 ms"},
+        {500, "500 ms"}, {1500, "1.5 s"},    {125000, "2 min 5 s"},
     };
 
     for (guint i = 0; i < G_N_ELEMENTS(cases); i++) {
@@ -79,9 +79,9 @@ static void test_exit_codes(void **state)
 /* A move that never began has all the keys of the contract, too. */
 static void test_made_report(void **state)
 {
-    static const char *const keys[] = {"status",     "mode",      "reason",   "total_ms",
-                                       "downtime_ms", "wire_bytes", "ram_bytes", "rounds",
-                                       "verified",   "source",    "destination", "error"};
+    static const char *const keys[] = {"status",      "mode",       "reason",      "total_ms",
+                                       "downtime_ms", "wire_bytes", "ram_bytes",   "rounds",
+                                       "verified",    "source",     "destination", "error"};
     g_autoptr(json_t) report = report_make("web1", "hostb", "not-started", "no such \xff guest");
 
     for (guint i = 0; i < G_N_ELEMENTS(keys); i++)
@@ -94,8 +94,8 @@ static void test_made_report(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_times),      cmocka_unit_test(test_ages),
-        cmocka_unit_test(test_bar),        cmocka_unit_test(test_exit_codes),
+        cmocka_unit_test(test_times),       cmocka_unit_test(test_ages),
+        cmocka_unit_test(test_bar),         cmocka_unit_test(test_exit_codes),
         cmocka_unit_test(test_made_report),
     };
 

@@ -205,7 +205,8 @@ static void test_takes_descriptor(void **state)
         assert_true(fd >= 0);
         assert_true(fcntl(fd, F_GETFD) & FD_CLOEXEC);
         close(fd);
-        assert_true(inject_call(inject, SYS_close, (uint64_t[6]){(uint64_t)remote}, &remote, &error));
+        assert_true(
+            inject_call(inject, SYS_close, (uint64_t[6]){(uint64_t)remote}, &remote, &error));
         assert_int_equal(remote, 0);
     }
     assert_goes_on(pid);
@@ -283,9 +284,9 @@ static void test_gadget_scan(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_gadget_scan), cmocka_unit_test(test_calls),
+        cmocka_unit_test(test_gadget_scan),      cmocka_unit_test(test_calls),
         cmocka_unit_test(test_signal_meanwhile), cmocka_unit_test(test_takes_descriptor),
-        cmocka_unit_test(test_tracer_killed), cmocka_unit_test(test_errors),
+        cmocka_unit_test(test_tracer_killed),    cmocka_unit_test(test_errors),
     };
 
     report = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);

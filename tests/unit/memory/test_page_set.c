@@ -97,8 +97,10 @@ static void test_zero_page(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_against_model), cmocka_unit_test(test_runs_cover_exactly),
-        cmocka_unit_test(test_hostile_ranges), cmocka_unit_test(test_zero_page),
+        cmocka_unit_test(test_against_model),
+        cmocka_unit_test(test_runs_cover_exactly),
+        cmocka_unit_test(test_hostile_ranges),
+        cmocka_unit_test(test_zero_page),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

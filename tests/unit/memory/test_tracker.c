@@ -108,8 +108,8 @@ static gboolean child_start(Child *child, MemoryKind kind)
     child->unit = kind == KIND_HUGETLB ? HUGE_BYTES / GUEST_PAGE_BYTES : 1;
     if (!child->address)
         return FALSE;
-    child->desk = mmap(NULL, sizeof(Desk), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1,
-                       0);
+    child->desk =
+        mmap(NULL, sizeof(Desk), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     child->pid = fork();
     if (child->pid == 0)
         child_main(child);
@@ -143,8 +143,7 @@ static void child_write(Child *child, const unsigned *pages, unsigned count)
 
 static GuestMemory *open_memory(Child *child)
 {
-    g_autoptr(GPtrArray) regions =
-        g_ptr_array_new_with_free_func((GDestroyNotify)ram_region_free);
+    g_autoptr(GPtrArray) regions = g_ptr_array_new_with_free_func((GDestroyNotify)ram_region_free);
     g_autoptr(GError) error = NULL;
     GuestMemory *memory;
 
@@ -270,8 +269,8 @@ static void copy_of_busy_child(MemoryKind kind, TrackerKind tracker_kind)
         assert_true(tracker_collect(tracker, sets, &error));
         for (uint64_t at = 0; page_set_next_run(set, at, 64, &span.first, &span.count);
              at = span.first + span.count)
-            assert_true(guest_memory_read(memory, 0, &span, 1,
-                                          copy + span.first * GUEST_PAGE_BYTES, &error));
+            assert_true(guest_memory_read(memory, 0, &span, 1, copy + span.first * GUEST_PAGE_BYTES,
+                                          &error));
     }
     span = (PageSpan){0, PAGES};
     assert_true(guest_memory_read(memory, 0, &span, 1, truth, &error));
@@ -377,8 +376,7 @@ static void test_old_kernel(void **state)
 
 static void test_errors(void **state)
 {
-    g_autoptr(GPtrArray) regions =
-        g_ptr_array_new_with_free_func((GDestroyNotify)ram_region_free);
+    g_autoptr(GPtrArray) regions = g_ptr_array_new_with_free_func((GDestroyNotify)ram_region_free);
     g_autoptr(GError) error = NULL;
 
     g_ptr_array_add(regions, ram_region_new("pc.ram", 0x1000, 4096));
@@ -403,10 +401,14 @@ static void test_probe(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_exact_pages),      cmocka_unit_test(test_busy),
-        cmocka_unit_test(test_tracker_killed),   cmocka_unit_test(test_cleans_left_over),
-        cmocka_unit_test(test_populated_and_zero), cmocka_unit_test(test_old_kernel),
-        cmocka_unit_test(test_errors),           cmocka_unit_test(test_probe),
+        cmocka_unit_test(test_exact_pages),
+        cmocka_unit_test(test_busy),
+        cmocka_unit_test(test_tracker_killed),
+        cmocka_unit_test(test_cleans_left_over),
+        cmocka_unit_test(test_populated_and_zero),
+        cmocka_unit_test(test_old_kernel),
+        cmocka_unit_test(test_errors),
+        cmocka_unit_test(test_probe),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -94,8 +94,10 @@ static void test_lz4(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_slow_path),      cmocka_unit_test(test_fast_path),
-        cmocka_unit_test(test_incompressible), cmocka_unit_test(test_modes),
+        cmocka_unit_test(test_slow_path),
+        cmocka_unit_test(test_fast_path),
+        cmocka_unit_test(test_incompressible),
+        cmocka_unit_test(test_modes),
         cmocka_unit_test(test_lz4),
     };
 

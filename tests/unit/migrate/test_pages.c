@@ -44,8 +44,7 @@ typedef struct {
 
 static void start_machine(Machine *machine)
 {
-    g_autoptr(GPtrArray) regions =
-        g_ptr_array_new_with_free_func((GDestroyNotify)ram_region_free);
+    g_autoptr(GPtrArray) regions = g_ptr_array_new_with_free_func((GDestroyNotify)ram_region_free);
     g_autoptr(GError) error = NULL;
     int fd = memfd_create("ram", 0);
 
@@ -82,8 +81,7 @@ static gpointer accept_thread(gpointer data)
 
 static void connect_channels(Fixture *fixture)
 {
-    struct sockaddr_in address = {.sin_family = AF_INET,
-                                  .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
     socklen_t length = sizeof address;
     int listener = socket(AF_INET, SOCK_STREAM, 0);
     ChannelOptions options = {0};
@@ -202,8 +200,9 @@ static void test_discarded(void **state)
     memset(fixture->source.memory, 7, BYTES);
     page_set_add(set, 0, PAGES);
     assert_int_equal(send_round(fixture, sets), PAGES);
-    assert_int_equal(madvise(fixture->source.memory + 10 * GUEST_PAGE_BYTES,
-                             5 * GUEST_PAGE_BYTES, MADV_REMOVE), 0);
+    assert_int_equal(
+        madvise(fixture->source.memory + 10 * GUEST_PAGE_BYTES, 5 * GUEST_PAGE_BYTES, MADV_REMOVE),
+        0);
     page_set_clear(set);
     assert_true(page_sender_add_discarded(fixture->sender, sets, NULL));
     assert_int_equal(page_set_count(set), 5);
@@ -224,8 +223,8 @@ static gboolean verify(Fixture *fixture, GError **error)
         assert_non_null(slot);
         more = slot->frame.type == FRAME_DIGESTS;
         if (more)
-            same = digest_check_frame(check, slot->frame.payload, slot->frame.length, error) &&
-                   same;
+            same =
+                digest_check_frame(check, slot->frame.payload, slot->frame.length, error) && same;
         frame_queue_release(fixture->queue, slot);
     }
     return same && digest_check_finish(check, error);
@@ -257,9 +256,9 @@ static void test_hostile_digests(void **state)
     Fixture *fixture = *state;
     g_autoptr(DigestCheck) check = digest_check_new(fixture->destination.guest);
     static const uint8_t frames[][20] = {
-        {1, 0, 0, 0},                                      /* no such region */
+        {1, 0, 0, 0}, /* no such region */
         {0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff},
-        {0, 0, 0, 0, 0xb8, 0x0b, 0, 0, 0, 0, 0, 0},        /* page 3000, one digest: one too far */
+        {0, 0, 0, 0, 0xb8, 0x0b, 0, 0, 0, 0, 0, 0}, /* page 3000, one digest: one too far */
     };
 
     for (guint i = 0; i < G_N_ELEMENTS(frames); i++) {
@@ -301,9 +300,8 @@ static void test_queue_end(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        PAGES_TEST(test_rounds),          PAGES_TEST(test_discarded),
-        PAGES_TEST(test_verification),    PAGES_TEST(test_hostile_digests),
-        PAGES_TEST(test_queue_end),
+        PAGES_TEST(test_rounds),          PAGES_TEST(test_discarded), PAGES_TEST(test_verification),
+        PAGES_TEST(test_hostile_digests), PAGES_TEST(test_queue_end),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -92,9 +92,12 @@ static void test_odd_facts(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_converged),         cmocka_unit_test(test_goes_on_while_it_helps),
-        cmocka_unit_test(test_stops_without_gain), cmocka_unit_test(test_not_within_target),
-        cmocka_unit_test(test_bounded),           cmocka_unit_test(test_odd_facts),
+        cmocka_unit_test(test_converged),
+        cmocka_unit_test(test_goes_on_while_it_helps),
+        cmocka_unit_test(test_stops_without_gain),
+        cmocka_unit_test(test_not_within_target),
+        cmocka_unit_test(test_bounded),
+        cmocka_unit_test(test_odd_facts),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -32,8 +32,8 @@ static void test_match(void **state)
 {
     g_autoptr(VmmDescription) description = make_description();
     WireRegion regions[] = {{"pc.ram", 0x4000, NULL}, {"pc.bios", 0x1000, NULL}};
-    GuestMessage guest = {.vmm_kind = "qemu", .machine = "pc-i440fx-7.2", .regions = regions,
-                          .region_count = 2};
+    GuestMessage guest = {
+        .vmm_kind = "qemu", .machine = "pc-i440fx-7.2", .regions = regions, .region_count = 2};
     g_autoptr(GPtrArray) ordered = destination_match_regions(&guest, description, NULL);
 
     assert_int_equal(ordered->len, 2);
@@ -46,8 +46,8 @@ static void test_refused(void **state)
     g_autoptr(VmmDescription) description = make_description();
     RamRegion *bios = description->ram_regions->pdata[0];
     WireRegion regions[] = {{"pc.ram", 0x4000, NULL}, {"pc.bios", 0x1000, NULL}};
-    GuestMessage guest = {.vmm_kind = "qemu", .machine = "pc-q35-7.2", .regions = regions,
-                          .region_count = 2};
+    GuestMessage guest = {
+        .vmm_kind = "qemu", .machine = "pc-q35-7.2", .regions = regions, .region_count = 2};
 
     assert_refused(&guest, description, "pc-q35-7.2");
     guest.machine = "pc-i440fx-7.2";

@@ -62,8 +62,7 @@ static void test_builds_what_migrate_incoming_takes(void **unused)
 static void test_built_stream_names_its_machine(void **unused)
 {
     g_autoptr(GByteArray) saved = saved_stream();
-    g_autoptr(GBytes) built =
-        qemu_stream_build_incoming(saved->data, saved->len, "microvm", NULL);
+    g_autoptr(GBytes) built = qemu_stream_build_incoming(saved->data, saved->len, "microvm", NULL);
     gsize length;
     gconstpointer data = g_bytes_get_data(built, &length);
     g_autofree char *machine = qemu_stream_check_incoming(data, length, NULL);

@@ -57,7 +57,8 @@ static void test_passes_by_what_is_no_qmp_socket(void **unused)
     expect_qmp("qemu -mon chardev=m -chardev socket,id=m,path=/q,server", "");
     expect_qmp("qemu -append -qmp unix:/a,server", "");
     expect_qmp("qemu -chardev socket,id=charmonitor,fd=25,server=on,wait=off "
-               "-mon chardev=charmonitor,id=monitor,mode=control", "");
+               "-mon chardev=charmonitor,id=monitor,mode=control",
+               "");
     expect_qmp("qemu -qmp", "");
 }
 
@@ -203,8 +204,10 @@ static void test_sockets_in_use(void **unused)
     g_autofree char *path = g_strdup_printf("%s/s", folder);
     struct sockaddr_un address = {.sun_family = AF_UNIX};
     static const char *const forms[] = {
-        "qemu -serial unix:%s,server=on,wait=off", "qemu -monitor mon:unix:%s,server,nowait",
-        "qemu -chardev socket,id=c,path=%s,server=on", "qemu -vnc unix:%s",
+        "qemu -serial unix:%s,server=on,wait=off",
+        "qemu -monitor mon:unix:%s,server,nowait",
+        "qemu -chardev socket,id=c,path=%s,server=on",
+        "qemu -vnc unix:%s",
     };
     int listener = socket(AF_UNIX, SOCK_STREAM, 0);
 

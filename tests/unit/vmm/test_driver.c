@@ -57,8 +57,8 @@ static void expect_launch_fails(const char *line, gboolean incoming, VmferryErro
                                 const char *text)
 {
     g_auto(GStrv) argv = g_strsplit(line, " ", -1);
-    QemuLaunch launch = {.name = "g", .command_line = argv, .directory = folder,
-                         .incoming = incoming};
+    QemuLaunch launch = {
+        .name = "g", .command_line = argv, .directory = folder, .incoming = incoming};
     g_autoptr(GError) error = NULL;
 
     assert_null(qemu_launch(&launch, &error));

@@ -26,9 +26,9 @@
 
 #define MACHINE " -nodefaults -display none -M pc -m 32 -vga std"
 
-static char *qemu;   /* program and options */
+static char *qemu; /* program and options */
 static char *folder;
-static char *disk;   /* an image there */
+static char *disk;         /* an image there */
 static GPtrArray *started; /* of QemuIdentity, by this test */
 
 static void expect_text(GError *error, VmferryErrorCode code, const char *text)
@@ -44,8 +44,8 @@ static Vmm *try_launch(const char *name, gboolean incoming, const char *options,
 {
     g_autofree char *line = g_strdup_printf("%s%s", qemu, options);
     g_auto(GStrv) argv = g_strsplit(line, " ", -1);
-    QemuLaunch launch = {.name = name, .command_line = argv, .directory = folder,
-                         .incoming = incoming};
+    QemuLaunch launch = {
+        .name = name, .command_line = argv, .directory = folder, .incoming = incoming};
 
     return qemu_launch(&launch, error);
 }
@@ -252,8 +252,8 @@ static void test_released_images_are_noticed(void **unused)
 
 static void test_adoption(void **unused)
 {
-    g_autofree char *options = g_strdup_printf(MACHINE " -qmp unix:%s/own.sock,server=on,wait=off",
-                                               folder);
+    g_autofree char *options =
+        g_strdup_printf(MACHINE " -qmp unix:%s/own.sock,server=on,wait=off", folder);
     g_autofree char *line = g_strdup_printf("%s%s", qemu, options);
     Vmm *a = launch("a", FALSE, options), *adopted;
     pid_t pid = vmm_get_pid(a);
@@ -295,8 +295,7 @@ static void test_missing_image(void **unused)
 {
     GError *error = NULL;
 
-    assert_null(try_launch("a", TRUE, MACHINE " -drive file=/nonexistent.qcow2,if=virtio",
-                           &error));
+    assert_null(try_launch("a", TRUE, MACHINE " -drive file=/nonexistent.qcow2,if=virtio", &error));
     expect_text(error, VMFERRY_ERROR_FAILED, "Could not open '/nonexistent.qcow2'");
     error = NULL;
     assert_null(try_launch("a", TRUE, " -M nonesuch -display none", &error));

@@ -35,9 +35,8 @@ static void say(int fd, const char *text)
 
 static void reply(int fd, json_t *command, const char *rest)
 {
-    g_autofree char *text =
-        g_strdup_printf("{%s, \"id\": %d}\r\n", rest,
-                        (int)json_integer_value(json_object_get(command, "id")));
+    g_autofree char *text = g_strdup_printf(
+        "{%s, \"id\": %d}\r\n", rest, (int)json_integer_value(json_object_get(command, "id")));
 
     say(fd, text);
 }
@@ -47,7 +46,9 @@ static ssize_t receive(int fd, char *buffer, size_t length, int *ret_fd)
 {
     char control[CMSG_SPACE(sizeof(int))];
     struct iovec part = {buffer, length};
-    struct msghdr message = {.msg_iov = &part, .msg_iovlen = 1, .msg_control = control,
+    struct msghdr message = {.msg_iov = &part,
+                             .msg_iovlen = 1,
+                             .msg_control = control,
                              .msg_controllen = sizeof control};
     ssize_t got = recvmsg(fd, &message, 0);
     struct cmsghdr *header = got > 0 ? CMSG_FIRSTHDR(&message) : NULL;
@@ -142,8 +143,9 @@ static void test_executes_a_command(void **unused)
 
 static void answer_error(int fd, json_t *command, int passed)
 {
-    reply(fd, command, "\"error\": {\"class\": \"GenericError\", "
-                       "\"desc\": \"Failed to get \\\"write\\\" lock\"}");
+    reply(fd, command,
+          "\"error\": {\"class\": \"GenericError\", "
+          "\"desc\": \"Failed to get \\\"write\\\" lock\"}");
 }
 
 static void test_keeps_the_words_of_qemu(void **unused)

@@ -10,12 +10,16 @@
 #include "vmm/qemu/pci_devices.h"
 #include "vmm/qemu/ram_blocks.h"
 
-static const char blocks_7_2[] =
-    "              Block Name    PSize              Offset               Used              Total\r\n"
-    "                  pc.ram    4 KiB  0x0000000000000000 0x0000000010000000 0x0000000010000000\r\n"
-    "   0000:00:02.0/vga.vram    4 KiB  0x0000000010080000 0x0000000001000000 0x0000000001000000\r\n"
-    "    /rom@etc/acpi/tables    4 KiB  0x0000000011140000 0x0000000000020000 0x0000000000200000\r\n"
-    "                            4 KiB  0x0000000012140000 0x0000000000008000 0x0000000000008000\r\n";
+static const char blocks_7_2[] = "              Block Name    PSize              Offset            "
+                                 "   Used              Total\r\n"
+                                 "                  pc.ram    4 KiB  0x0000000000000000 "
+                                 "0x0000000010000000 0x0000000010000000\r\n"
+                                 "   0000:00:02.0/vga.vram    4 KiB  0x0000000010080000 "
+                                 "0x0000000001000000 0x0000000001000000\r\n"
+                                 "    /rom@etc/acpi/tables    4 KiB  0x0000000011140000 "
+                                 "0x0000000000020000 0x0000000000200000\r\n"
+                                 "                            4 KiB  0x0000000012140000 "
+                                 "0x0000000000008000 0x0000000000008000\r\n";
 
 static const char blocks_10_0[] =
     "              Block Name    PSize              Offset               Used              Total  "
@@ -148,8 +152,7 @@ static void test_host_address(void **unused)
         &address));
     assert_true(address == 0x7fe268200000);
     assert_false(qemu_parse_host_address(
-        "Host virtual address for 0xfffc0000 (pc.bios) is 0x7fe268200000\r\n", "pc.ram",
-        &address));
+        "Host virtual address for 0xfffc0000 (pc.bios) is 0x7fe268200000\r\n", "pc.ram", &address));
     assert_false(qemu_parse_host_address("No memory is mapped at address 0x0\r\n", "x", &address));
     assert_false(qemu_parse_host_address("Memory (x) is 0x1", "x", &address));
 }
@@ -316,8 +319,10 @@ static void test_told_addresses_are_checked(void **unused)
 
 static void test_located_by_content(void **unused)
 {
-    static const Memory memory[] = {{0x100000, 0x10000, LOADER}, {0x200000, 0x10000, E1000_ROM},
-                                    {0x300000, 0x10000, VIRTIO_ROM}, {0}};
+    static const Memory memory[] = {{0x100000, 0x10000, LOADER},
+                                    {0x200000, 0x10000, E1000_ROM},
+                                    {0x300000, 0x10000, VIRTIO_ROM},
+                                    {0}};
     g_autoptr(GPtrArray) blocks = new_blocks();
 
     add_block(blocks, "0000:00:02.0/e1000.rom", 0x10000, 0x8086100e);
@@ -332,8 +337,8 @@ static void test_located_by_content(void **unused)
 /* A block of unknown content may look like anything: nothing is proven. */
 static void test_unknown_content_is_not_guessed(void **unused)
 {
-    static const Memory memory[] = {{0x100000, 0x10000, "x", 1}, {0x200000, 0x10000, E1000_ROM},
-                                    {0}};
+    static const Memory memory[] = {
+        {0x100000, 0x10000, "x", 1}, {0x200000, 0x10000, E1000_ROM}, {0}};
     g_autoptr(GPtrArray) blocks = new_blocks();
 
     add_block(blocks, "0000:00:02.0/e1000.rom", 0x10000, 0x8086100e);
@@ -369,10 +374,10 @@ static void test_proof_ignores_order_but_not_content(void **unused)
 
 static void test_twins(void **unused)
 {
-    static const Memory memory[] = {{0x100000, 0x10000, VIRTIO_ROM},
-                                    {0x200000, 0x10000, VIRTIO_ROM}, {0}};
-    static const Memory later[] = {{0x100000, 0x10000, VIRTIO_ROM}, {0x200000, 0x10000, LOADER},
-                                   {0}};
+    static const Memory memory[] = {
+        {0x100000, 0x10000, VIRTIO_ROM}, {0x200000, 0x10000, VIRTIO_ROM}, {0}};
+    static const Memory later[] = {
+        {0x100000, 0x10000, VIRTIO_ROM}, {0x200000, 0x10000, LOADER}, {0}};
     g_autoptr(GPtrArray) blocks = new_blocks();
     GError *error = NULL;
 
@@ -427,14 +432,16 @@ static void test_pci_ids(void **unused)
 
 static void test_pci_device_by_address(void **unused)
 {
-    json_t *buses = json_loads(
-        "[{\"bus\": 0, \"devices\": ["
-        "{\"bus\": 0, \"slot\": 1, \"function\": 0, \"regions\": ["
-        " {\"type\": \"io\", \"address\": 4244635648, \"size\": 64}]},"
-        "{\"bus\": 0, \"slot\": 2, \"function\": 0, \"regions\": [], \"pci_bridge\": {\"devices\": ["
-        " {\"bus\": 1, \"slot\": 0, \"function\": 3, \"regions\": ["
-        "  {\"type\": \"memory\", \"address\": 4244635648, \"size\": 16777216},"
-        "  {\"type\": \"memory\", \"address\": -1, \"size\": 65536}]}]}}]}]", 0, NULL);
+    json_t *buses =
+        json_loads("[{\"bus\": 0, \"devices\": ["
+                   "{\"bus\": 0, \"slot\": 1, \"function\": 0, \"regions\": ["
+                   " {\"type\": \"io\", \"address\": 4244635648, \"size\": 64}]},"
+                   "{\"bus\": 0, \"slot\": 2, \"function\": 0, \"regions\": [], \"pci_bridge\": "
+                   "{\"devices\": ["
+                   " {\"bus\": 1, \"slot\": 0, \"function\": 3, \"regions\": ["
+                   "  {\"type\": \"memory\", \"address\": 4244635648, \"size\": 16777216},"
+                   "  {\"type\": \"memory\", \"address\": -1, \"size\": 65536}]}]}}]}]",
+                   0, NULL);
     g_autofree char *path = qemu_pci_find_device(buses, 4244635648 + 4096);
 
     assert_string_equal(path, "0000:00:02.0:00.3");

@@ -28,7 +28,8 @@ static void test_last_words(void **unused)
     expect_words("\n \n", NULL);
     expect_words("Segmentation fault\n", "Segmentation fault");
     expect_words("[    0.0] guest console\nqemu-system-x86_64: -drive file=x: Could not open 'x'\n"
-                 "login: \n", "qemu-system-x86_64: -drive file=x: Could not open 'x'");
+                 "login: \n",
+                 "qemu-system-x86_64: -drive file=x: Could not open 'x'");
     expect_words("qemu-kvm: one\nqemu-kvm: two\r\n", "qemu-kvm: one; qemu-kvm: two");
     expect_words("1\n2\n3\n4\n5\n6\n7\n8\n", "3; 4; 5; 6; 7; 8");
     expect_words("a\033[31mb\tc\n", "a [31mb c");
@@ -69,8 +70,8 @@ static void test_live_writers(void **unused)
     g_autofree char *clean = g_strdup_printf(tree, "virtio-net-pci");
     g_autofree char *dirty = g_strdup_printf(tree, "vfio-pci");
     g_autofree char *device = qemu_find_live_writer(dirty, "");
-    g_autofree char *network = qemu_find_live_writer(clean,
-                                                     " \\ n0: index=0,type=vhost-user,x=1\r\n");
+    g_autofree char *network =
+        qemu_find_live_writer(clean, " \\ n0: index=0,type=vhost-user,x=1\r\n");
 
     assert_string_equal(device, "vfio-pci");
     assert_string_equal(network, "vhost-user");
@@ -83,9 +84,9 @@ static void test_run_states(void **unused)
         const char *status;
         VmmRunState state;
     } known[] = {
-        {"running", VMM_RUN_STATE_RUNNING},      {"paused", VMM_RUN_STATE_PAUSED},
-        {"inmigrate", VMM_RUN_STATE_INCOMING},   {"shutdown", VMM_RUN_STATE_ENDED},
-        {"guest-panicked", VMM_RUN_STATE_ENDED}, {"io-error", VMM_RUN_STATE_FAILED},
+        {"running", VMM_RUN_STATE_RUNNING},        {"paused", VMM_RUN_STATE_PAUSED},
+        {"inmigrate", VMM_RUN_STATE_INCOMING},     {"shutdown", VMM_RUN_STATE_ENDED},
+        {"guest-panicked", VMM_RUN_STATE_ENDED},   {"io-error", VMM_RUN_STATE_FAILED},
         {"from the future", VMM_RUN_STATE_FAILED},
     };
 
@@ -98,12 +99,9 @@ static void test_run_states(void **unused)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_last_words),
-        cmocka_unit_test(test_last_words_of_bytes),
-        cmocka_unit_test(test_memory_fits),
-        cmocka_unit_test(test_memory_of_this_host),
-        cmocka_unit_test(test_live_writers),
-        cmocka_unit_test(test_run_states),
+        cmocka_unit_test(test_last_words),   cmocka_unit_test(test_last_words_of_bytes),
+        cmocka_unit_test(test_memory_fits),  cmocka_unit_test(test_memory_of_this_host),
+        cmocka_unit_test(test_live_writers), cmocka_unit_test(test_run_states),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

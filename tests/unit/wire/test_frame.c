@@ -105,7 +105,8 @@ static void test_packed_pages(void **state)
 
     page_frame_encode(payload, 0, runs, 2);
     expect_invalid(page_frame_decode_packed(payload->data, payload->len, pages, 1, frame, &packed,
-                                            &raw_pages, &error), &error, "no pages");
+                                            &raw_pages, &error),
+                   &error, "no pages");
     g_byte_array_append(payload, (const guint8 *)"block", 5);
     assert_true(page_frame_decode_packed(payload->data, payload->len, pages, 1, frame, &packed,
                                          &raw_pages, NULL));
@@ -274,7 +275,8 @@ int main(void)
         cmocka_unit_test(test_header_is_little_endian),
         cmocka_unit_test(test_headers_round_trip_to_their_limits),
         cmocka_unit_test(test_limits),
-        cmocka_unit_test(test_packed_pages), cmocka_unit_test(test_bad_headers),
+        cmocka_unit_test(test_packed_pages),
+        cmocka_unit_test(test_bad_headers),
         cmocka_unit_test(test_random_pages_round_trip),
         cmocka_unit_test(test_random_bytes),
         cmocka_unit_test(test_bad_runs),
