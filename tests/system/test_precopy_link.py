@@ -14,7 +14,7 @@ CAP = 12_000_000  # bytes a second
 
 def test_bandwidth_cap_holds(scene):
     """Within 5 % over the move, by its own count and by the interface's."""
-    guest = scene.run(memory_mb=256, arena_mb=128, pattern="idle")
+    guest = scene.run(arena_mb=48)
     before = scene.lab.link.bytes_from("hostA")
     report = scene.move(guest, "--bandwidth", str(CAP))
     on_link = scene.lab.link.bytes_from("hostA") - before
