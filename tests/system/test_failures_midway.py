@@ -124,7 +124,7 @@ def interrupted_by_its_user(scene, move):
     (link_cut, ["10.66.0"], "failed"),
     pytest.param(link_cut_one_way, ["10.66.0"], "failed", marks=pytest.mark.long),
     (agent_there_killed, ["connection"], "failed"),
-    pytest.param(agent_there_stopped, ["host"], "failed", marks=pytest.mark.long),
+    pytest.param(agent_there_stopped, ["10.66.0", "connection"], "failed", marks=pytest.mark.long),
     (agent_there_frozen, ["10.66.0", "silent"], "failed"),
     (agent_here_killed, ["agent"], "failed"),
     (agent_here_stopped, ["cancel"], "cancelled"),

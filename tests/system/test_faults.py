@@ -117,7 +117,7 @@ ALSO_FROZEN = [point for point in POINTS if point.name not in names(FROZEN)]
 def test_agent_frozen(shared, point):
     """Longer than the other side waits; then it goes on as if nothing had been."""
     guest, agent = shared.guest, agent_at(shared, point)
-    move = begin(shared, point, "stop")
+    move = begin(shared, point, "stop@1")
     wait_until(lambda: is_stopped(agent.pid), point.name)
     if point.side == SOURCE:
         wait_until(lambda: gave_up_or_took_over(shared), "the destination acts alone", 15)
@@ -128,7 +128,7 @@ def test_agent_frozen(shared, point):
     if point.side == DESTINATION or point.killed == MOVES:
         wait_until(lambda: len(copies(shared)) == 1, "one copy is left", 40)
     moved = bool(qemu_pids(shared.there(guest).host, guest))
-    shared.restart(agent)
+    shared.restart(agent, finds_guests=not moved)
     settle(shared, MOVES if moved else STAYS)
 
 
