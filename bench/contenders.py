@@ -10,8 +10,9 @@ INCOMING_PORT = 4444
 
 
 def move_with_vmferry(lab, guest, prepare, pki, options=()) -> Sample:
-    """*prepare(guest)* sets the guest's load and returns a heartbeat."""
-    agents = [Agent(lab, host, pki.folder(host.name)).start() for host in lab.hosts]
+    """*pki* None: plain TCP, as QEMU's.  *prepare(guest)* sets the guest's load and returns a heartbeat."""
+    agents = [Agent(lab, host, pki.folder(host.name) if pki else None).start()
+              for host in lab.hosts]
     a, b = agents
     a.run(guest)
     heartbeat = prepare(guest)

@@ -29,6 +29,8 @@ LOADS = {
     "dense": {"arena_mb": 256,
               "load": {"pattern": "dense", "mb_per_second": 60, "span_mb": 256}},
 }
+# vmferry over plain TCP as QEMU does, vmferry as users run it, QEMU 10.0.
+CONTENDERS = ("vmferry", "tls", "qemu")
 LINKS = {"1gbit": "1gbit", "unlimited": None}
 
 # What a median of ours may be at most, as a multiple of QEMU's.
@@ -66,7 +68,8 @@ def run_once(contender: str, link: str, load: str, pki: Pki, options: list[str])
         if contender == "qemu":
             sample = move_with_qemu(lab, guest, prepare)
         else:
-            sample = move_with_vmferry(lab, guest, prepare, pki, options)
+            sample = move_with_vmferry(lab, guest, prepare, pki if contender == "tls" else None,
+                                       options)
         guest.check()
         return sample
 
@@ -88,17 +91,23 @@ def verdict(key: str, link: str, ratio: float) -> str:
     return f"{'ok  ' if ratio <= target else 'MISS'} at most {target:.1f} x"
 
 
-def print_table(link: str, load: str, ours: dict, theirs: dict, runs: int) -> None:
+def compare(us: float, them: float) -> str:
+    return f"{us / them:7.2f}" if them > 0 else " " * 7
+
+
+def print_table(link: str, load: str, medians_of: dict[str, dict], runs: int) -> None:
+    plain, tls, qemu = (medians_of[name] for name in CONTENDERS)
     print(f"\n{load} guest, {MEMORY_MB} MiB, link {link}; medians of {runs} moves each\n")
-    print(f"  {'':32}{'vmferry':>12}{'QEMU':>12}{'ratio':>9}   target")
+    print(f"  {'':32}{'vmferry':>10}{'TLS':>10}{'QEMU':>10}{'ratio':>7}{'TLS':>7}   "
+          "target for the first")
     for key, title, unit, scale in ROWS:
-        us, them = ours[key] * scale, theirs[key] * scale
-        ratio = f"{us / them:9.2f}" if them > 0 else " " * 9
-        note = verdict(key, link, us / them) if them > 0 else ""
+        note = verdict(key, link, plain[key] / qemu[key]) if qemu[key] > 0 else ""
         if key == "peak_memory_bytes":
-            note = ("ok  " if ours[key] <= MEMORY_LIMIT else "MISS") + \
+            note = ("ok  " if tls[key] <= MEMORY_LIMIT else "MISS") + \
                 f" at most {MEMORY_LIMIT >> 20} MiB"
-        print(f"  {title:28}{unit:>4}{us:12.2f}{them:12.2f}{ratio}   {note}")
+        print(f"  {title:28}{unit:>4}{plain[key] * scale:10.2f}{tls[key] * scale:10.2f}"
+              f"{qemu[key] * scale:10.2f}{compare(plain[key], qemu[key])}"
+              f"{compare(tls[key], qemu[key])}   {note}")
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -120,20 +129,18 @@ def main() -> None:
         pki = Pki(Path(folder), HOSTS)
         for link in arguments.link or LINKS:
             for load in arguments.load or LOADS:
-                samples = {"vmferry": [], "qemu": []}
+                samples = {name: [] for name in CONTENDERS}
                 for number in range(arguments.runs):
                     for contender, list_ in samples.items():
                         print(f"{load}, {link}: {contender} {number + 1}/{arguments.runs}",
                               file=sys.stderr)
                         list_.append(run_once(contender, link, load, pki, arguments.option))
-                ours, theirs = (add_whole_cpu(medians(samples[name]))
-                                for name in ("vmferry", "qemu"))
-                results.append({"link": link, "load": load,
-                                "medians": {"vmferry": ours, "qemu": theirs},
+                figures = {name: add_whole_cpu(medians(list_)) for name, list_ in samples.items()}
+                results.append({"link": link, "load": load, "medians": figures,
                                 "samples": {name: [dataclasses.asdict(one) for one in list_]
                                             for name, list_ in samples.items()}})
                 if not arguments.json:
-                    print_table(link, load, ours, theirs, arguments.runs)
+                    print_table(link, load, figures, arguments.runs)
     text = json.dumps(results, indent=2)
     output = HERE / "results" / time.strftime("migrate-%Y%m%d-%H%M%S.json")
     output.parent.mkdir(exist_ok=True)

@@ -26,7 +26,7 @@ gboolean packing_mode_from_name(const char *name, PackingMode *ret)
 
 Packing packing_make(PackingMode mode)
 {
-    return (Packing){.mode = mode, .on = mode == PACKING_LZ4};
+    return (Packing){.mode = mode, .on = mode == PACKING_LZ4, .next_pause = PACKING_FIRST_PAUSE};
 }
 
 /* What the path carries; a window that took no time says "very much". */
@@ -42,7 +42,9 @@ static void decide(Packing *packing)
             (double)packing->sent_bytes < PACKING_WORTH_SHARE * (double)packing->raw_bytes;
 
         packing->on = shrinks && path_is_slow(packing);
-        packing->paused_windows = shrinks ? 0 : PACKING_PAUSE_WINDOWS;
+        packing->paused_windows = shrinks ? 0 : packing->next_pause;
+        packing->next_pause =
+            shrinks ? PACKING_FIRST_PAUSE : MIN(2 * packing->next_pause, PACKING_LONGEST_PAUSE);
     } else if (packing->paused_windows > 0) {
         packing->paused_windows--;
     } else {

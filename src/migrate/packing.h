@@ -18,17 +18,21 @@ const char *packing_mode_name(PackingMode mode);
 gboolean packing_mode_from_name(const char *name, PackingMode *ret);
 
 #define PACKING_WINDOW_FRAMES 4
-#define PACKING_PAUSE_WINDOWS 3
-/* A path faster than this is no bottleneck for LZ4 (about 0.7 GB/s a core)
- * together with all else that the sender does. */
-#define PACKING_SLOW_PATH_BYTES_PER_MS 300000.0
+/* After a window that did not shrink: off for so many, doubled each time. */
+#define PACKING_FIRST_PAUSE 4
+#define PACKING_LONGEST_PAUSE 128
+/* On a faster path (1.3 Gbit/s) the CPU is better spent on sending: measured
+ * with bench/migrate.py, where packing made moves over an unlimited link
+ * slower. */
+#define PACKING_SLOW_PATH_BYTES_PER_MS 160000.0
 #define PACKING_WORTH_SHARE 0.9
 
 typedef struct {
     PackingMode mode;
     gboolean on;
-    guint frames;                   /* in this window */
-    guint paused_windows;           /* left before it is tried again */
+    guint frames;         /* in this window */
+    guint paused_windows; /* left before it is tried again */
+    guint next_pause;
     uint64_t raw_bytes, sent_bytes; /* in this window */
     double send_ms;                 /* time spent handing frames to the channel */
 } Packing;
