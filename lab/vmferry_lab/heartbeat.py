@@ -21,6 +21,30 @@ class Beat:
     written: int       # pages written so far
 
 
+def parse_beat(arrival_ms: float, fields: str) -> Beat:
+    """*fields*: what follows "beat" in the guest's line."""
+    sequence, guest_ms, passes, errors, written = fields.split()
+    return Beat(arrival_ms, int(sequence), float(guest_ms), int(passes), int(errors),
+                int(written))
+
+
+def check_beats(beats: list[Beat]) -> None:
+    """LabError unless the sequence is whole, time moves on and memory is right."""
+    for number, beat in enumerate(beats):
+        if beat.sequence != number:
+            raise LabError(f"heartbeat: beat {beat.sequence} where {number} was due")
+        if beat.errors:
+            raise LabError(f"guest's self-check: {beat.errors} errors at beat {number}")
+    for before, after in zip(beats, beats[1:]):
+        if after.guest_ms < before.guest_ms or after.written < before.written:
+            raise LabError(f"guest went back in time at beat {after.sequence}")
+
+
+def largest_gap_ms(beats: list[Beat]) -> float:
+    arrivals = [beat.arrival_ms for beat in beats]
+    return max((b - a for a, b in zip(arrivals, arrivals[1:])), default=0.0)
+
+
 class Heartbeat:
     """Collects beats from its creation to close().
 
@@ -43,10 +67,8 @@ class Heartbeat:
 
     def _read(self) -> None:
         for line in self._process.stdout:
-            arrival, _, *fields = line.split()
-            sequence, guest_ms, passes, errors, written = fields
-            beat = Beat(int(arrival) / 1e6, int(sequence), float(guest_ms), int(passes),
-                        int(errors), int(written))
+            arrival, _, fields = line.split(" ", 2)
+            beat = parse_beat(int(arrival) / 1e6, fields)
             with self._changed:
                 self.beats.append(beat)
                 self._changed.notify_all()
@@ -75,9 +97,8 @@ class Heartbeat:
 
     def largest_gap_ms(self, since_ms: float = 0, until_ms: float = float("inf")) -> float:
         """Longest time between two beats, of those that arrived in the window."""
-        arrivals = [beat.arrival_ms for beat in self.beats
-                    if since_ms <= beat.arrival_ms <= until_ms]
-        return max((b - a for a, b in zip(arrivals, arrivals[1:])), default=0.0)
+        return largest_gap_ms([beat for beat in self.beats
+                               if since_ms <= beat.arrival_ms <= until_ms])
 
     def downtime_ms(self, since_ms: float = 0, until_ms: float = float("inf")) -> float:
         """The largest gap beyond the interval of the heartbeat."""
@@ -85,14 +106,7 @@ class Heartbeat:
 
     def check(self) -> None:
         """LabError unless the sequence is whole, time moves on and memory is right."""
-        for number, beat in enumerate(self.beats):
-            if beat.sequence != number:
-                raise LabError(f"heartbeat: beat {beat.sequence} where {number} was due")
-            if beat.errors:
-                raise LabError(f"guest's self-check: {beat.errors} errors at beat {number}")
-        for before, after in zip(self.beats, self.beats[1:]):
-            if after.guest_ms < before.guest_ms or after.written < before.written:
-                raise LabError(f"guest went back in time at beat {after.sequence}")
+        check_beats(self.beats)
         if self._ended:
             raise LabError("heartbeat: the connection has ended")
 

@@ -1,0 +1,55 @@
+"""Moves under real KVM: two hosts inside an emulated machine with `kvm_amd`.
+
+lab/nested/steps is what happens there, and checks most of it; here are the
+reports of the moves and every beat that the client in there has seen.
+"""
+
+import subprocess
+
+import pytest
+
+from vmferry_lab import nested
+from vmferry_lab.heartbeat import check_beats, largest_gap_ms
+
+DEADLINE = 720  # seconds; alone on two cores it takes a fifth of that
+TRACKERS = {"there": "pagemap-scan", "back": "uffd-sync", "quick": "pagemap-scan",
+            "adopted": "pagemap-scan"}
+
+
+@pytest.fixture
+def kernel():
+    try:
+        return nested.fetch_outer_kernel()
+    except (RuntimeError, subprocess.CalledProcessError) as error:
+        pytest.skip(f"Debian's kernel from backports cannot be fetched: {error}")
+
+
+@pytest.mark.long
+def test_precopy_under_kvm(tmp_path, kernel):
+    with nested.NestedHost(tmp_path, kernel) as host:
+        report = host.wait(DEADLINE)
+    show(report)
+    for name, tracker in TRACKERS.items():
+        check_move(report.moves[name], tracker, verified=None if name == "quick" else True)
+    for beats in (report.beats["web1"], report.beats["web2"]):
+        check_beats(beats)
+        assert beats[-1].written > beats[0].written
+
+
+def check_move(move, tracker, verified):
+    assert move["status"] == "completed" and move["error"] is None
+    assert move["mode"] == "precopy" and move["tracker"] == tracker
+    assert move["verified"] is verified
+    # The guest wrote while it moved: the first round was not the last.
+    assert len(move["rounds"]) > 1 and move["rounds"][1]["pages"] > 0
+
+
+def show(report):
+    for step in report.steps.values():
+        print(f"{step.name:20} {step.seconds:7.2f} s  {step.detail}")
+    for name, move in report.moves.items():
+        print(f"{name:20} {move['tracker']}: {move['total_ms']:.0f} ms, "
+              f"downtime {move['downtime_ms']:.1f} ms {move['downtime_parts']}, "
+              f"pages {[each['pages'] for each in move['rounds']]}")
+    for guest, beats in report.beats.items():
+        print(f"{guest:20} {len(beats)} beats, largest gap {largest_gap_ms(beats):.0f} ms")
