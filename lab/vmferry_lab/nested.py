@@ -161,20 +161,19 @@ class NestedHost:
         """Its whole report; LabError at the first failed step, or after *timeout* seconds."""
         deadline = time.monotonic() + timeout
         while True:
-            running = self.process.running
+            running = self.process.running  # before the report: what it said last counts
             report = self.report()
-            if not report.finished and not running:
-                raise LabError(f"the outer machine ended early\n{self.log()}")
-            if report.finished or time.monotonic() > deadline:
-                break
+            for step in report.steps.values():
+                if not step.passed:
+                    raise LabError(f"{step.name}: {step.detail}\n{self.log()}")
+            if report.finished:
+                return report
+            done = ", ".join(report.steps) or "nothing"
+            if not running:
+                raise LabError(f"the outer machine ended after {done}\n{self.log()}")
+            if time.monotonic() > deadline:
+                raise LabError(f"not within {timeout} s; done: {done}\n{self.log()}")
             time.sleep(0.5)
-        for step in report.steps.values():
-            if not step.passed:
-                raise LabError(f"{step.name}: {step.detail}\n{self.log()}")
-        if not report.finished:
-            raise LabError(f"no end of the report within {timeout} s; so far "
-                           f"{', '.join(report.steps) or 'nothing'}\n{self.log()}")
-        return report
 
     def log(self) -> str:
         """The end of the outer machine's console, and what its QEMU said."""
