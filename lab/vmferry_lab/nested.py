@@ -8,9 +8,9 @@ both hosts of a move and reports on the second serial line; the head of
 lab/nested/steps describes the lines.
 
 Limits: the outer machine has one processor.  With two, which QEMU emulates
-side by side, five crashes were seen in some 250 moves, in QEMU 7.2 and 10.0:
-triple faults of the guest and of the outer machine, and the outer kernel in
-code that it was just patching.  With one there was none.
+side by side, five crashes were seen in some 200 moves, in QEMU 7.2 and 10.0:
+the guest reset, the outer machine reset, and the outer kernel died in code
+that it was just patching.  With one there was none in 95.
 """
 
 import json
