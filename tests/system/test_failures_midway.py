@@ -125,7 +125,7 @@ def interrupted_by_its_user(scene, move):
     pytest.param(link_cut_one_way, ["10.66.0"], "failed", marks=pytest.mark.long),
     (agent_there_killed, ["connection"], "failed"),
     pytest.param(agent_there_stopped, ["10.66.0", "connection"], "failed", marks=pytest.mark.long),
-    (agent_there_frozen, ["10.66.0", "silent"], "failed"),
+    pytest.param(agent_there_frozen, ["10.66.0", "silent"], "failed", marks=pytest.mark.long),
     (agent_here_killed, ["agent"], "failed"),
     (agent_here_stopped, ["cancel"], "cancelled"),
     (agent_here_frozen, ["10.66.0", "connection"], "failed"),
@@ -181,7 +181,13 @@ MOMENTS = [
 ]
 
 
-@pytest.mark.parametrize("moment, outcomes", MOMENTS, ids=[moment for moment, _ in MOMENTS])
+# Much like others of the table.
+SLOW = ("memory.tracker-started", "source.accepted", "source.after-started")
+
+
+@pytest.mark.parametrize("moment, outcomes", [
+    pytest.param(*row, id=row[0], marks=[pytest.mark.long] if row[0] in SLOW else [])
+    for row in MOMENTS])
 def test_cancelled(shared, moment, outcomes):
     guest, here = shared.guest, shared.here(shared.guest)
     with shared.changed(here, env={"VMFERRY_FAULT": f"{moment}=sleep:1000"}):

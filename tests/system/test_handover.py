@@ -60,6 +60,7 @@ def test_link_cut_before_the_word(doubtful):
     settle(scene, moved=False)
 
 
+@pytest.mark.long
 def test_source_frozen_before_the_word(doubtful):
     """Its word comes when nobody listens any more."""
     scene, here = doubtful, doubtful.here(doubtful.guest)
@@ -93,6 +94,7 @@ def settle_by_itself(scene, *, moved: bool) -> None:
 
 # ---- after the word: the destination decides ----
 
+@pytest.mark.long
 def test_answer_lost_on_the_way(doubtful):
     """It runs there, and the source does not know: its copy stays paused until it does."""
     scene, there = doubtful, doubtful.there(doubtful.guest)

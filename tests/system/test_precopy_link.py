@@ -113,6 +113,7 @@ def test_second_move_of_a_moving_guest_is_refused(shared):
     shared.check(guest)
 
 
+@pytest.mark.long
 def test_guest_that_outruns_the_link_ends_with_advice(scene):
     """A move never goes on for ever: it says what would help."""
     guest = scene.run(pattern="dense", pages_per_second=6000, span_mb=6)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from trouble import kernel_without
 from vmferry_lab import qemu_pids
 
 HUGE_PAGES = Path("/proc/sys/vm/nr_hugepages")
@@ -20,7 +21,8 @@ def smaps_kb(pid: int, field: str) -> int:
     return sum(int(size) for size in re.findall(rf"^{field}: *(\d+) kB", text, re.M))
 
 
-@pytest.mark.parametrize("tracker", ["pagemap-scan", "uffd-sync"])
+@pytest.mark.parametrize("tracker", [
+    "pagemap-scan", pytest.param("uffd-sync", marks=pytest.mark.long)])
 def test_shared_memfd(scene, tracker):
     guest = scene.run(shared_memory=True, pattern="dense", pages_per_second=1000)
     maps = Path(f"/proc/{scene.a.guest_pid(guest)}/maps").read_text()
@@ -38,18 +40,21 @@ def test_shared_file(scene):
     assert scene.lab.host_b.path("ram").exists()
 
 
-@pytest.mark.parametrize("huge", [True, False], ids=["with-thp", "without-thp"])
-def test_transparent_huge_pages(scene, huge):
-    """QEMU asks for them; a tracked page splits one, and nothing may be lost by that."""
-    words = "prealloc=off" if huge else "merge=off,dump=on"
-    guest = scene.run(pattern="sparse", pages_per_second=2000,
-                      extra=memory_backend(f"memory-backend-ram,{words}", 128))
-    pid = scene.a.guest_pid(guest)
-    if huge and "[never]" in Path("/sys/kernel/mm/transparent_hugepage/enabled").read_text():
+def test_transparent_huge_pages(scene):
+    """A page that is tracked splits one, and nothing may be lost by that."""
+    if "[never]" in Path("/sys/kernel/mm/transparent_hugepage/enabled").read_text():
         pytest.skip("this kernel gives no transparent huge pages")
-    if huge:
-        assert smaps_kb(pid, "AnonHugePages") > 0
+    guest = scene.run(pattern="sparse", pages_per_second=2000)
+    assert smaps_kb(scene.a.guest_pid(guest), "AnonHugePages") > 0
     scene.move(guest, "--verify")
+    scene.move(guest, "--verify")
+
+
+@pytest.mark.long
+def test_no_transparent_huge_pages(scene):
+    guest = scene.adopt(wrapper=kernel_without("huge-pages"), pattern="sparse",
+                        pages_per_second=2000)
+    assert smaps_kb(scene.a.guest_pid(guest), "AnonHugePages") == 0
     scene.move(guest, "--verify")
 
 

@@ -7,13 +7,13 @@ import threading
 from contextlib import contextmanager
 from pathlib import Path
 
-SECCOMP_WRAPPER = Path(__file__).with_name("without_syscall.py")
+WITHOUT = Path(__file__).with_name("without.py")
 
 
 def kernel_without(feature: str) -> list[str]:
-    """Command words in front of a program that make a system call fail for it, as on a
-    kernel that does not have it ("userfaultfd" or "pagemap-scan")."""
-    return ["/usr/bin/python3", str(SECCOMP_WRAPPER), feature]
+    """Words in front of a command that then lacks "userfaultfd", "pagemap-scan" or
+    "huge-pages", as on a kernel that does not have them."""
+    return ["/usr/bin/python3", str(WITHOUT), feature]
 
 
 @contextmanager

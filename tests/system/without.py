@@ -1,7 +1,7 @@
-"""Runs a program on a kernel that lacks something:  without_syscall.py FEATURE PROGRAM ...
+"""Runs a program on a kernel that lacks something:  without.py FEATURE PROGRAM ...
 
-A seccomp filter makes the system call fail as it does where the kernel does not know it.
-FEATURE: "userfaultfd" (the call), "pagemap-scan" (the ioctl).
+FEATURE: "userfaultfd" (the call) or "pagemap-scan" (the ioctl), which a seccomp filter makes
+fail as they do where the kernel does not know them; "huge-pages" (the transparent ones).
 """
 
 import ctypes
@@ -11,6 +11,7 @@ import sys
 
 PR_SET_SECCOMP = 22
 PR_SET_NO_NEW_PRIVS = 38
+PR_SET_THP_DISABLE = 41
 SECCOMP_MODE_FILTER = 2
 SYS_IOCTL = 16
 SYS_USERFAULTFD = 323
@@ -48,15 +49,22 @@ class Program(ctypes.Structure):
     _fields_ = [("length", ctypes.c_ushort), ("instructions", ctypes.POINTER(Instruction))]
 
 
+def prctl(what: int, *arguments) -> None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(what, *arguments, *[0] * (4 - len(arguments))):
+        raise OSError(ctypes.get_errno(), f"prctl {what}")
+
+
 def install(instructions) -> None:
     table = (Instruction * len(instructions))(*(Instruction(*one) for one in instructions))
     program = Program(len(instructions), table)
-    libc = ctypes.CDLL(None, use_errno=True)
-    if (libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
-            or libc.prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, ctypes.byref(program), 0, 0)):
-        raise OSError(ctypes.get_errno(), "seccomp")
+    prctl(PR_SET_NO_NEW_PRIVS, 1)
+    prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, ctypes.byref(program))
 
 
 if __name__ == "__main__":
-    install(FILTERS[sys.argv[1]])
+    if sys.argv[1] == "huge-pages":
+        prctl(PR_SET_THP_DISABLE, 1)
+    else:
+        install(FILTERS[sys.argv[1]])
     os.execvp(sys.argv[2], sys.argv[2:])
