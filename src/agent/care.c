@@ -17,6 +17,7 @@
 #define FIRST_PAUSE_MS 250
 #define LONGEST_PAUSE_MS 30000
 #define KILL_TIMEOUT_MS 10000
+#define UNFINISHED_LOOKS 2 /* before a launch's process is said not to exist */
 
 static void adopt_vmm(Care *care, Vmm *vmm)
 {
@@ -136,6 +137,9 @@ static CareVerdict find_unfinished(Care *care, const GuestRecord *record, GError
     GuestRecord *found;
     Vmm *vmm;
 
+    /* Between fork and exec it does not have its command line yet. */
+    if (pid == 0 && care->attempts < UNFINISHED_LOOKS)
+        return CARE_AGAIN;
     if (pid == 0 || record->state == GUEST_INCOMING) {
         uint64_t start_time;
 

@@ -83,7 +83,7 @@ gboolean fault_point(const char *name, GError **error)
     if (strcmp(action, "kill") == 0)
         kill(getpid(), SIGKILL);
     else if (strcmp(action, "stop") == 0)
-        kill(getpid(), SIGSTOP);
+        raise(SIGSTOP); /* kill() would stop another thread first: this one might run on */
     else if (g_str_has_prefix(action, "sleep:"))
         clock_sleep_ns(strtoull(action + 6, NULL, 10) * 1000000ULL);
     else if (strcmp(action, "fail") == 0) {

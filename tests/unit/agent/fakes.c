@@ -1,5 +1,6 @@
 #include "fakes.h"
 
+#include <fcntl.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -62,12 +63,21 @@ guint64 fake_qemu_get_start_time(pid_t pid)
 /* The socket's path is in its command line, as it is in a QEMU's. */
 pid_t fake_qemu_start(const char *socket, VmmRunState state)
 {
-    pid_t pid = fork();
+    int started[2];
+    char nothing;
+    pid_t pid;
 
+    if (pipe2(started, O_CLOEXEC) < 0)
+        abort();
+    pid = fork();
     if (pid == 0) {
         execl("/bin/sleep", socket, "1000000", (char *)NULL);
         _exit(1);
     }
+    close(started[1]);
+    if (read(started[0], &nothing, 1) != 0) /* its end: the program runs */
+        abort();
+    close(started[0]);
     set_state(pid, state);
     return pid;
 }
