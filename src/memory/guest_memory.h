@@ -58,10 +58,6 @@ GuestRegion *guest_memory_get_region(const GuestMemory *memory, guint index);
 /* One empty PageSet a region; free with g_ptr_array_unref(). */
 GPtrArray *guest_memory_new_sets(const GuestMemory *memory);
 
-typedef struct {
-    uint64_t first, count;
-} PageSpan;
-
 /* Reads the pages of *spans*, one after the other, into *buffer*.  Spans lie within the region. */
 gboolean guest_memory_read(GuestMemory *memory, guint region, const PageSpan *spans, guint count,
                            uint8_t *buffer, GError **error);

@@ -9,6 +9,11 @@ typedef struct {
     uint64_t *words;
 } PageSet;
 
+/* A run of pages. */
+typedef struct {
+    uint64_t first, count;
+} PageSpan;
+
 PageSet *page_set_new(uint64_t pages);
 void page_set_free(PageSet *set);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(PageSet, page_set_free)

@@ -82,11 +82,11 @@ gboolean pagemap_can_scan(Pagemap *pagemap)
     return pagemap->can_scan;
 }
 
-/* Runs a scan over the whole range, however many calls it takes. */
+/* Runs a scan over the whole span, however many calls it takes. */
 static gboolean scan(Pagemap *pagemap, struct scan_argument *argument, uint64_t address,
-                     uint64_t pages, PageSet *set, GError **error)
+                     PageSpan span, PageSet *set, GError **error)
 {
-    uint64_t end = address + pages * PAGE_BYTES;
+    uint64_t end = address + (span.first + span.count) * PAGE_BYTES;
 
     argument->size = sizeof *argument;
     argument->end = end;
@@ -94,7 +94,7 @@ static gboolean scan(Pagemap *pagemap, struct scan_argument *argument, uint64_t 
      * categories say. */
     argument->vec = (uint64_t)(uintptr_t)pagemap->runs;
     argument->vec_len = SCAN_RUNS;
-    for (uint64_t at = address; at < end; at = argument->walk_end) {
+    for (uint64_t at = address + span.first * PAGE_BYTES; at < end; at = argument->walk_end) {
         int count;
 
         argument->start = at;
@@ -121,11 +121,13 @@ static gboolean scan(Pagemap *pagemap, struct scan_argument *argument, uint64_t 
 
 /* Reads the file and adds the pages for which (entry & any) and not
  * (entry & none); any 0: no such condition. */
-static gboolean read_entries(Pagemap *pagemap, uint64_t address, uint64_t any, uint64_t none,
-                             PageSet *set, GError **error)
+static gboolean read_entries(Pagemap *pagemap, uint64_t address, PageSpan span, uint64_t any,
+                             uint64_t none, PageSet *set, GError **error)
 {
-    for (uint64_t page = 0; page < set->pages;) {
-        uint64_t want = MIN(ENTRIES_CHUNK, set->pages - page);
+    uint64_t end = span.first + span.count;
+
+    for (uint64_t page = span.first; page < end;) {
+        uint64_t want = MIN(ENTRIES_CHUNK, end - page);
         ssize_t got = pread(pagemap->fd, pagemap->entries, want * 8,
                             (off_t)((address / PAGE_BYTES + page) * 8));
 
@@ -154,13 +156,14 @@ gboolean pagemap_add_populated(Pagemap *pagemap, uint64_t address, PageSet *set,
         .category_anyof_mask = SCAN_PRESENT | SCAN_SWAPPED,
         .return_mask = SCAN_PRESENT,
     };
+    PageSpan all = {0, set->pages};
 
     if (!pagemap->can_scan)
-        return read_entries(pagemap, address, ENTRY_PRESENT | ENTRY_SWAPPED, 0, set, error);
-    return scan(pagemap, &argument, address, set->pages, set, error);
+        return read_entries(pagemap, address, all, ENTRY_PRESENT | ENTRY_SWAPPED, 0, set, error);
+    return scan(pagemap, &argument, address, all, set, error);
 }
 
-gboolean pagemap_take_written(Pagemap *pagemap, uint64_t address, uint64_t pages,
+gboolean pagemap_take_written(Pagemap *pagemap, uint64_t address, PageSpan span,
                               gboolean only_populated, PageSet *written, GError **error)
 {
     struct scan_argument argument = {
@@ -170,12 +173,12 @@ gboolean pagemap_take_written(Pagemap *pagemap, uint64_t address, uint64_t pages
         .return_mask = SCAN_WRITTEN,
     };
 
-    return scan(pagemap, &argument, address, pages, written, error);
+    return scan(pagemap, &argument, address, span, written, error);
 }
 
-gboolean pagemap_add_unprotected(Pagemap *pagemap, uint64_t address, gboolean only_populated,
-                                 PageSet *set, GError **error)
+gboolean pagemap_add_unprotected(Pagemap *pagemap, uint64_t address, PageSpan span,
+                                 gboolean only_populated, PageSet *set, GError **error)
 {
-    return read_entries(pagemap, address, only_populated ? ENTRY_PRESENT | ENTRY_SWAPPED : 0,
+    return read_entries(pagemap, address, span, only_populated ? ENTRY_PRESENT | ENTRY_SWAPPED : 0,
                         ENTRY_UFFD_WP, set, error);
 }

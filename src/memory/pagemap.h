@@ -29,18 +29,17 @@ gboolean pagemap_can_scan(Pagemap *pagemap);
  * the kernel can tell. */
 gboolean pagemap_add_populated(Pagemap *pagemap, uint64_t address, PageSet *set, GError **error);
 
-/* Get and clear: adds to *written* the pages written since the last call
- * and write-protects them again.  Needs PAGEMAP_SCAN and a range
- * that is registered for asynchronous write protection.
- * *only_populated*: pages that are not there are neither reported nor marked.
- * Right for private memory, where a page that comes later is seen as written;
- * without it every hole is given a page table and a mark.  Shared memory needs
- * the marks: there a written page may be unmapped and still have content. */
-gboolean pagemap_take_written(Pagemap *pagemap, uint64_t address, uint64_t pages,
+/* Get and clear: adds to *written* the pages of *span*, counted from *address*
+ * on, that were written since the last call, and write-protects them again.  Needs PAGEMAP_SCAN and
+ * a range that is registered for asynchronous write protection. *only_populated*: pages that are
+ * not there are neither reported nor marked. Right for private memory, where a page that comes
+ * later is seen as written; without it every hole is given a page table and a mark.  Shared memory
+ * needs the marks: there a written page may be unmapped and still have content. */
+gboolean pagemap_take_written(Pagemap *pagemap, uint64_t address, PageSpan span,
                               gboolean only_populated, PageSet *written, GError **error);
 
-/* Adds to *set* the pages that are not write-protected by a userfaultfd.
+/* Adds to *set* the pages of *span* that are not write-protected by a userfaultfd.
  * *only_populated*: pages that are not there do not count (private memory).
  * Linux 5.13. */
-gboolean pagemap_add_unprotected(Pagemap *pagemap, uint64_t address, gboolean only_populated,
-                                 PageSet *set, GError **error);
+gboolean pagemap_add_unprotected(Pagemap *pagemap, uint64_t address, PageSpan span,
+                                 gboolean only_populated, PageSet *set, GError **error);

@@ -82,16 +82,30 @@ Tracker *tracker_start(GuestMemory *memory, TrackerKind kind, GError **error)
     }
 }
 
+gboolean tracker_collect_span(Tracker *tracker, guint region, PageSpan span, PageSet *set,
+                              GError **error)
+{
+    const GuestRegion *memory = guest_memory_get_region(tracker->memory, region);
+    uint64_t unit = memory->backing_page_bytes / GUEST_PAGE_BYTES;
+    uint64_t end = MIN((span.first + span.count + unit - 1) / unit * unit, memory->pages);
+
+    /* A huge page is protected, and so reported, as a whole. */
+    span.first = span.first / unit * unit;
+    span.count = end - span.first;
+    if (tracker->ops->collect(tracker, region, span, set, error))
+        return TRUE;
+    g_prefix_error(error, "RAM block %s: ", memory->name);
+    return FALSE;
+}
+
 gboolean tracker_collect(Tracker *tracker, GPtrArray *sets, GError **error)
 {
     for (guint i = 0; i < tracker->memory->regions->len; i++) {
-        const GuestRegion *region = guest_memory_get_region(tracker->memory, i);
+        PageSpan all = {0, guest_memory_get_region(tracker->memory, i)->pages};
 
-        if (region->pages > 0 &&
-            !tracker->ops->collect(tracker, i, g_ptr_array_index(sets, i), error)) {
-            g_prefix_error(error, "RAM block %s: ", region->name);
+        if (all.count > 0 &&
+            !tracker_collect_span(tracker, i, all, g_ptr_array_index(sets, i), error))
             return FALSE;
-        }
     }
     return TRUE;
 }

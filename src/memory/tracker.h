@@ -44,6 +44,10 @@ Tracker *tracker_start(GuestMemory *memory, TrackerKind kind, GError **error);
 /* Adds what was written to *sets* (guest_memory_new_sets()). */
 gboolean tracker_collect(Tracker *tracker, GPtrArray *sets, GError **error);
 
+/* The same for the pages of *span* in one region: whoever collects a span right
+ * before reading it finds a page dirty later only if it was written after that. */
+gboolean tracker_collect_span(Tracker *tracker, guint region, PageSpan span, PageSet *set,
+                              GError **error);
 TrackerKind tracker_get_kind(Tracker *tracker);
 
 /* Stops watching; nothing of it stays in the guest.  NULL-safe. */
@@ -55,7 +59,8 @@ typedef struct {
     TrackerKind kind;
     uint64_t features;
     gboolean (*start)(Tracker *tracker, GError **error);
-    gboolean (*collect)(Tracker *tracker, guint region, PageSet *set, GError **error);
+    gboolean (*collect)(Tracker *tracker, guint region, PageSpan span, PageSet *set,
+                        GError **error);
     void (*stop)(Tracker *tracker);
 } TrackerOps;
 

@@ -5,11 +5,11 @@
 #include "memory/tracker.h"
 #include "memory/userfault.h"
 
-static gboolean take(Tracker *tracker, guint index, PageSet *set, GError **error)
+static gboolean take(Tracker *tracker, guint index, PageSpan span, PageSet *set, GError **error)
 {
     const GuestRegion *region = guest_memory_get_region(tracker->memory, index);
 
-    return pagemap_take_written(tracker->memory->pagemap, region->host_address, region->pages,
+    return pagemap_take_written(tracker->memory->pagemap, region->host_address, span,
                                 region->backing == GUEST_BACKING_PRIVATE, set, error);
 }
 
@@ -25,7 +25,7 @@ static gboolean start(Tracker *tracker, GError **error)
         const GuestRegion *region = guest_memory_get_region(tracker->memory, i);
         g_autoptr(PageSet) unused = page_set_new(region->pages);
 
-        if (region->pages > 0 && !take(tracker, i, unused, error))
+        if (region->pages > 0 && !take(tracker, i, (PageSpan){0, region->pages}, unused, error))
             return FALSE;
     }
     return TRUE;

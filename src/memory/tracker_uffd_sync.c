@@ -85,12 +85,12 @@ static gboolean protect_set(Tracker *tracker, const GuestRegion *region, const P
  * unprotected); in shared memory it may have been written and swapped out, so
  * there a missing mark counts too.  The page is protected before the caller
  * reads it, so a later write is seen next time. */
-static gboolean collect(Tracker *tracker, guint index, PageSet *set, GError **error)
+static gboolean collect(Tracker *tracker, guint index, PageSpan span, PageSet *set, GError **error)
 {
     const GuestRegion *region = guest_memory_get_region(tracker->memory, index);
     g_autoptr(PageSet) dirty = page_set_new(region->pages);
 
-    if (!pagemap_add_unprotected(tracker->memory->pagemap, region->host_address,
+    if (!pagemap_add_unprotected(tracker->memory->pagemap, region->host_address, span,
                                  region->backing == GUEST_BACKING_PRIVATE, dirty, error) ||
         !protect_set(tracker, region, dirty, error))
         return FALSE;

@@ -184,7 +184,15 @@ static gboolean send_batch(PageSender *sender, guint region, GError **error)
     return send_frame(sender, error);
 }
 
-gboolean page_sender_send(PageSender *sender, GPtrArray *sets, PageSenderCheck check, gpointer user,
+static gboolean call_hooks(PageSender *sender, const PageSenderHooks *hooks, guint region,
+                           GError **error)
+{
+    return (!hooks->check || hooks->check(sender->done_bytes, hooks->user, error)) &&
+           (!hooks->refresh ||
+            hooks->refresh(region, sender->spans, sender->span_count, hooks->user, error));
+}
+
+gboolean page_sender_send(PageSender *sender, GPtrArray *sets, const PageSenderHooks *hooks,
                           uint64_t *ret_pages, GError **error)
 {
     sender->done_bytes = 0;
@@ -196,8 +204,7 @@ gboolean page_sender_send(PageSender *sender, GPtrArray *sets, PageSenderCheck c
             at = gather(sender, set, at);
             if (sender->span_count == 0)
                 break;
-            if ((check && !check(sender->done_bytes, user, error)) ||
-                !send_batch(sender, region, error))
+            if (!call_hooks(sender, hooks, region, error) || !send_batch(sender, region, error))
                 return FALSE;
         }
     }

@@ -15,8 +15,16 @@
 
 typedef struct PageSender PageSender;
 
-/* Called before each frame; FALSE with *error* ends the sending. */
-typedef gboolean (*PageSenderCheck)(uint64_t done_bytes, gpointer user, GError **error);
+/* Both may be NULL; FALSE with *error* ends the sending. */
+typedef struct {
+    /* Before each frame. */
+    gboolean (*check)(uint64_t done_bytes, gpointer user, GError **error);
+    /* Right before the pages of *spans* are read, the next in order; what was
+     * written up to now will be in what is sent. */
+    gboolean (*refresh)(guint region, const PageSpan *spans, guint count, gpointer user,
+                        GError **error);
+    gpointer user;
+} PageSenderHooks;
 
 /* Borrows both. */
 PageSender *page_sender_new(GuestMemory *memory, Channel *channel);
@@ -28,7 +36,7 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(PageSender, page_sender_free)
 
 /* Sends the pages of *sets*.  *ret_pages* (may be NULL): pages that went out,
  * zero or not. */
-gboolean page_sender_send(PageSender *sender, GPtrArray *sets, PageSenderCheck check, gpointer user,
+gboolean page_sender_send(PageSender *sender, GPtrArray *sets, const PageSenderHooks *hooks,
                           uint64_t *ret_pages, GError **error);
 
 /* Adds to *sets* the pages that were sent with content and have lost their own

@@ -145,6 +145,7 @@ static gboolean watch(SourceMove *move, GError **error)
     move->report->tracker = g_strdup(tracker_kind_name(tracker_get_kind(move->tracker)));
     move->sender = page_sender_new(move->memory, move->channel);
     move->dirty = guest_memory_new_sets(move->memory);
+    move->next = guest_memory_new_sets(move->memory);
     return TRUE;
 }
 
@@ -154,6 +155,7 @@ static void unwatch(SourceMove *move)
     g_clear_pointer(&move->guard, guard_free);
     g_clear_pointer(&move->sender, page_sender_free);
     g_clear_pointer(&move->dirty, g_ptr_array_unref);
+    g_clear_pointer(&move->next, g_ptr_array_unref);
 }
 
 /* --- the sequence ------------------------------------------------------ */

@@ -94,7 +94,7 @@ static gboolean send_late_pages(SourceMove *move, GError **error)
         return FALSE;
     if (move->job->options.verify && !page_sender_add_discarded(move->sender, move->dirty, error))
         return FALSE;
-    return page_sender_send(move->sender, move->dirty, NULL, NULL, NULL, error);
+    return page_sender_send(move->sender, move->dirty, &(PageSenderHooks){0}, NULL, error);
 }
 
 gboolean source_last_round(SourceMove *move, GError **error)

@@ -22,7 +22,8 @@ typedef struct {
     Guard *guard;
     Tracker *tracker;
     PageSender *sender;
-    GPtrArray *dirty; /* what the next round sends */
+    GPtrArray *dirty; /* what this round sends */
+    GPtrArray *next;  /* written after this round had read it: for the next one */
     guint round;
     gboolean peer_unpacks; /* the destination takes PAGES_LZ4 */
     gboolean offered, accepted;

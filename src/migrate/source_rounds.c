@@ -127,6 +127,23 @@ static gboolean before_frame(uint64_t done_bytes, gpointer user, GError **error)
     return source_not_cancelled(move, error) && hear_peer(move, error);
 }
 
+/* Collects the span right before it is read: what was written since the round
+ * began goes out with this round and not once more with the next. */
+static gboolean refresh(guint region, const PageSpan *spans, guint count, gpointer user,
+                        GError **error)
+{
+    SourceMove *move = user;
+    PageSet *next = g_ptr_array_index(move->next, region);
+    uint64_t first = spans[0].first;
+    uint64_t end = spans[count - 1].first + spans[count - 1].count;
+
+    if (!tracker_collect_span(move->tracker, region, (PageSpan){first, end - first}, next, error))
+        return FALSE;
+    for (guint i = 0; i < count; i++)
+        page_set_remove(next, spans[i].first, spans[i].count);
+    return TRUE;
+}
+
 static uint64_t count_bytes(const GPtrArray *sets)
 {
     uint64_t pages = 0;
@@ -146,10 +163,12 @@ static gboolean send_and_confirm(SourceMove *move, uint64_t *ret_pages, GError *
 {
     uint8_t number[4] = {(uint8_t)move->round, (uint8_t)(move->round >> 8),
                          (uint8_t)(move->round >> 16), (uint8_t)(move->round >> 24)};
+    /* A paused guest writes nothing. */
+    PageSenderHooks hooks = {before_frame, move->paused ? NULL : refresh, move};
     Frame frame;
     ByteReader reader;
 
-    if (!page_sender_send(move->sender, move->dirty, before_frame, move, ret_pages, error) ||
+    if (!page_sender_send(move->sender, move->dirty, &hooks, ret_pages, error) ||
         !channel_send_bytes(move->channel, FRAME_ROUND_END, number, sizeof number, error))
         return FALSE;
     if (move->paused) /* READY will tell that all of it has arrived */
@@ -188,7 +207,11 @@ gboolean source_send_round(SourceMove *move, GError **error)
 
 static gboolean collect(SourceMove *move, GError **error)
 {
-    clear_sets(move->dirty);
+    GPtrArray *sent = move->dirty;
+
+    move->dirty = move->next;
+    move->next = sent;
+    clear_sets(move->next);
     return tracker_collect(move->tracker, move->dirty, error) &&
            page_sender_add_discarded(move->sender, move->dirty, error);
 }

@@ -73,8 +73,8 @@ static PageSet *take(Area *area)
 {
     PageSet *set = page_set_new(PAGES);
 
-    assert_true(pagemap_take_written(area->pagemap, (uint64_t)(uintptr_t)area->memory, PAGES, TRUE,
-                                     set, NULL));
+    assert_true(pagemap_take_written(area->pagemap, (uint64_t)(uintptr_t)area->memory,
+                                     (PageSpan){0, PAGES}, TRUE, set, NULL));
     return set;
 }
 
@@ -224,8 +224,8 @@ static void test_close_cleans(void **state)
     begin(area);
     close(area->userfault);
     area->userfault = -1;
-    assert_true(pagemap_add_unprotected(area->pagemap, (uint64_t)(uintptr_t)area->memory, TRUE,
-                                        unprotected, NULL));
+    assert_true(pagemap_add_unprotected(area->pagemap, (uint64_t)(uintptr_t)area->memory,
+                                        (PageSpan){0, PAGES}, TRUE, unprotected, NULL));
     assert_int_equal(page_set_count(unprotected), PAGES);
 }
 

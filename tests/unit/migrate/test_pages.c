@@ -153,7 +153,7 @@ static uint64_t send_round(Fixture *fixture, GPtrArray *sets)
     GThread *thread = g_thread_new("round", receive_round, fixture);
     uint64_t pages = 0;
 
-    assert_true(page_sender_send(fixture->sender, sets, NULL, NULL, &pages, NULL));
+    assert_true(page_sender_send(fixture->sender, sets, &(PageSenderHooks){0}, &pages, NULL));
     assert_true(channel_send_bytes(fixture->out, FRAME_ROUND_END, "\0\0\0", 4, NULL));
     assert_true(GPOINTER_TO_INT(g_thread_join(thread)));
     return pages;
