@@ -75,6 +75,25 @@ uint64_t byte_read_be64(ByteReader *reader)
     return read_big(reader, 8);
 }
 
+uint64_t byte_read_varint(ByteReader *reader)
+{
+    uint64_t value = 0;
+
+    for (guint shift = 0; shift < 64; shift += 7) {
+        uint8_t byte = byte_read_u8(reader);
+        uint64_t bits = byte & 0x7f;
+
+        /* The tenth byte has room for one bit only; an empty last byte adds nothing. */
+        if (reader->failed || (shift == 63 && byte > 1) || (shift > 0 && byte == 0))
+            break;
+        value |= bits << shift;
+        if (!(byte & 0x80))
+            return value;
+    }
+    reader->failed = TRUE;
+    return 0;
+}
+
 static void write_little(GByteArray *out, uint64_t value, size_t width)
 {
     uint8_t raw[8];
@@ -126,6 +145,32 @@ void byte_write_be32(GByteArray *out, uint32_t value)
 void byte_write_be64(GByteArray *out, uint64_t value)
 {
     write_big(out, value, 8);
+}
+
+guint byte_put_varint(uint8_t *out, uint64_t value)
+{
+    guint length = 0;
+
+    for (; value >= 0x80; value >>= 7)
+        out[length++] = (uint8_t)(value | 0x80);
+    out[length++] = (uint8_t)value;
+    return length;
+}
+
+guint byte_varint_bytes(uint64_t value)
+{
+    guint length = 1;
+
+    while (value >>= 7)
+        length++;
+    return length;
+}
+
+void byte_write_varint(GByteArray *out, uint64_t value)
+{
+    uint8_t raw[BYTE_VARINT_MAX];
+
+    g_byte_array_append(out, raw, byte_put_varint(raw, value));
 }
 
 void byte_write_span(GByteArray *out, const void *data, size_t length)
