@@ -142,7 +142,7 @@ static gboolean send_locked(Channel *channel, StreamCursor *cursor, gboolean pac
 
 static gboolean send_in_turn(Channel *channel, FrameType type, StreamCursor *cursor, GError **error)
 {
-    gboolean paced = type == FRAME_PAGES || type == FRAME_PAGES_LZ4;
+    gboolean paced = frame_type_carries_pages(type);
     size_t piece;
     gboolean ok;
 

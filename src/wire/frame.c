@@ -37,8 +37,12 @@ static const FrameKind kinds[] = {
     [FRAME_RESOLVE] = {"RESOLVE", 2, JSON_BYTES},
     [FRAME_OUTCOME] = {"OUTCOME", 2, JSON_BYTES},
     [FRAME_PAGES_LZ4] = {"PAGES_LZ4", PAGE_FRAME_HEADER_BYTES + PAGE_FRAME_RUN_BYTES, PAGES_BYTES},
+    [FRAME_PAGES_ZSTD] = {"PAGES_ZSTD", PAGE_FRAME_HEADER_BYTES + PAGE_FRAME_RUN_BYTES,
+                          PAGES_BYTES},
+    [FRAME_SEGMENTS] = {"SEGMENTS", FRAME_SEGMENTS_HEAD_BYTES + 1,
+                        FRAME_SEGMENTS_HEAD_BYTES + FRAME_SEGMENTS_MAX_BODY_BYTES},
 };
-G_STATIC_ASSERT(G_N_ELEMENTS(kinds) == FRAME_PAGES_LZ4 + 1);
+G_STATIC_ASSERT(G_N_ELEMENTS(kinds) == FRAME_SEGMENTS + 1);
 
 static const FrameKind *find_kind(guint type)
 {
@@ -50,6 +54,19 @@ uint32_t frame_payload_limit(FrameType type)
     const FrameKind *kind = find_kind((guint)type);
 
     return kind ? kind->max : 0;
+}
+
+gboolean frame_type_carries_pages(FrameType type)
+{
+    switch (type) {
+    case FRAME_PAGES:
+    case FRAME_PAGES_LZ4:
+    case FRAME_PAGES_ZSTD:
+    case FRAME_SEGMENTS:
+        return TRUE;
+    default:
+        return FALSE;
+    }
 }
 
 const char *frame_type_name(FrameType type)

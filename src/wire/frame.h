@@ -37,6 +37,8 @@ typedef enum {
     FRAME_RESOLVE = 16,      /* JSON transaction, source: what became of it? */
     FRAME_OUTCOME = 17,      /* JSON, destination: committed, aborted, pending or lost */
     FRAME_PAGES_LZ4 = 18,    /* as PAGES, the pages as one LZ4 block; feature "pages-lz4" */
+    FRAME_PAGES_ZSTD = 19,   /* as PAGES, the pages as one zstd frame; feature "pages-zstd" */
+    FRAME_SEGMENTS = 20,     /* binary, source: see segment_frame.h; feature "segments" */
 } FrameType;
 
 typedef struct {
@@ -52,9 +54,18 @@ typedef struct {
 #define FRAME_DIGESTS_HEADER_BYTES 12u
 #define FRAME_DIGESTS_MAX_PAGES 16384u
 
+/* A SEGMENTS frame: its head, 1 to FRAME_SEGMENTS_MAX_BODY_BYTES (also when
+ * unpacked); see segment_frame.h. */
+#define FRAME_SEGMENTS_HEAD_BYTES 16u
+#define FRAME_SEGMENTS_MAX_BODY_BYTES ((1u << 20) + 8192u)
+
 /* Largest payload that is accepted for *type*; 0 for a type that is always
  * empty and for an unknown one. */
 uint32_t frame_payload_limit(FrameType type);
+
+/* TRUE for the frames that carry content of guest RAM: those that wait for their
+ * turn under the rate limit, and that may be applied in any order within a round. */
+gboolean frame_type_carries_pages(FrameType type);
 
 /* Name for messages ("PAGES"). */
 const char *frame_type_name(FrameType type);
