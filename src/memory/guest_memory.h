@@ -66,6 +66,21 @@ gboolean guest_memory_read(GuestMemory *memory, guint region, const PageSpan *sp
 gboolean guest_memory_write(GuestMemory *memory, guint region, const PageSpan *spans, guint count,
                             const uint8_t *buffer, GError **error);
 
+/* Some bytes inside the pages of a region. */
+typedef struct {
+    uint64_t offset; /* within the region */
+    uint32_t length; /* at most GUEST_PIECE_MAX_BYTES */
+    const uint8_t *bytes;
+} GuestPiece;
+
+#define GUEST_PIECE_MAX_BYTES (1u << 20)
+
+/* Writes pieces, in the order given; the bytes around them stay as they are.
+ * INVALID, and nothing is written, where one is outside the region.  Fails where
+ * guest RAM can't be written (its process has ended); some pieces may be in then. */
+gboolean guest_memory_write_pieces(GuestMemory *memory, guint region, const GuestPiece *pieces,
+                                   guint count, GError **error);
+
 /* Adds to *set* the pages that have content of their own. */
 gboolean guest_memory_add_populated(GuestMemory *memory, guint region, PageSet *set,
                                     GError **error);
