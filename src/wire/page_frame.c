@@ -119,7 +119,7 @@ gboolean page_frame_decode_packed(const uint8_t *payload, size_t length,
     if (!read_head(&reader, region_pages, region_count, ret, &raw_pages, error))
         return FALSE;
     if (raw_pages == 0 || reader.left == 0) {
-        error_set(error, VMFERRY_ERROR_INVALID, "PAGES_LZ4: no pages in it");
+        error_set(error, VMFERRY_ERROR_INVALID, "PAGES: no pages in a packed frame");
         return FALSE;
     }
     ret->raw = reader.at;

@@ -44,9 +44,9 @@ void page_frame_encode(GByteArray *out, uint32_t region, const PageRun *runs, ui
 gboolean page_frame_decode(const uint8_t *payload, size_t length, const uint64_t *region_pages,
                            size_t region_count, PageFrame *ret, GError **error);
 
-/* The same for PAGES_LZ4: there the pages of the RAW runs are one LZ4 block.
- * *ret->raw* is that block, *ret_packed_bytes* long; *ret_raw_pages* is how many
- * pages it must become. */
+/* The same for PAGES_LZ4 and PAGES_ZSTD: there the pages of the RAW runs are one
+ * LZ4 block or zstd frame.  *ret->raw* is that, *ret_packed_bytes* long; *ret_raw_pages* is how
+ * many pages it must become. */
 gboolean page_frame_decode_packed(const uint8_t *payload, size_t length,
                                   const uint64_t *region_pages, size_t region_count, PageFrame *ret,
                                   size_t *ret_packed_bytes, uint32_t *ret_raw_pages,
