@@ -48,20 +48,14 @@ static gboolean describe(SourceMove *move, GError **error)
 
 static gboolean connect_peer(SourceMove *move, GError **error)
 {
-    HelloMessage peer = {0};
     guint version;
-    gboolean done;
 
     move->channel = channel_connect(move->job->destination, &move->job->channel, CONNECT_TIMEOUT_MS,
                                     move->cancellable, error);
     if (!move->channel)
         return FALSE;
     channel_set_rate(move->channel, move->job->options.bandwidth_bytes_per_second);
-    done = handshake_connect(move->channel, "migrate", &peer, &version, error);
-    move->peer_unpacks = done && peer.features &&
-                         g_strv_contains((const char *const *)peer.features, FEATURE_PAGES_LZ4);
-    hello_message_clear(&peer);
-    return done;
+    return handshake_connect(move->channel, "migrate", &move->peer, &version, error);
 }
 
 static void make_transaction_id(char out[33])
@@ -285,6 +279,7 @@ MigrateReport *migrate_source_run(const MigrateSourceJob *job, GCancellable *can
     if (move.channel)
         report->wire_bytes = channel_get_sent_bytes(move.channel);
     channel_free(move.channel);
+    hello_message_clear(&move.peer);
     guest_memory_free(move.memory);
     vmm_description_free(move.description);
     return report;

@@ -25,7 +25,7 @@ typedef struct {
     GPtrArray *dirty; /* what this round sends */
     GPtrArray *next;  /* written after this round had read it: for the next one */
     guint round;
-    gboolean peer_unpacks; /* the destination takes PAGES_LZ4 */
+    HelloMessage peer; /* what the destination can: peer_has_feature() */
     gboolean offered, accepted;
     gboolean paused;
     gboolean word_sent;

@@ -61,7 +61,7 @@ static gboolean take_accepted(SourceMove *move, const Frame *frame)
         return FALSE;
     move->accepted = TRUE;
     /* Not before: until then a full socket says nothing about the path. */
-    if (move->peer_unpacks)
+    if (peer_has_feature(&move->peer, FEATURE_PAGES_LZ4))
         page_sender_set_packing(move->sender, move->job->options.compress);
     return TRUE;
 }

@@ -76,10 +76,16 @@ gboolean hello_message_decode(const char *text, size_t length, HelloMessage *ret
     return FALSE;
 }
 
+gboolean peer_has_feature(const HelloMessage *peer, const char *feature)
+{
+    return peer->features && g_strv_contains((const char *const *)peer->features, feature);
+}
+
 static gboolean send_hello(Channel *channel, const char *purpose, GError **error)
 {
     static char software[] = "vmferry " VMFERRY_VERSION;
-    static char *features[] = {(char *)FEATURE_PAGES_LZ4, NULL};
+    static char *features[] = {(char *)FEATURE_PAGES_LZ4, (char *)FEATURE_PAGES_ZSTD,
+                               (char *)FEATURE_SEGMENTS, NULL};
     HelloMessage ours = {.version_min = PROTOCOL_VERSION,
                          .version_max = PROTOCOL_VERSION,
                          .features = features,

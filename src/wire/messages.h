@@ -13,8 +13,11 @@
 
 #define PROTOCOL_VERSION 1
 
-/* Features that HELLO may name. */
+/* Features that HELLO may name; this side's names all of them, and a source uses
+ * those that its peer names, too (peer_has_feature()). */
 #define FEATURE_PAGES_LZ4 "pages-lz4"
+#define FEATURE_PAGES_ZSTD "pages-zstd"
+#define FEATURE_SEGMENTS "segments"
 
 #define MESSAGE_MAX_REGIONS 256
 #define MESSAGE_MAX_ARGUMENTS 1024
@@ -32,6 +35,9 @@ typedef struct {
 void hello_message_clear(HelloMessage *message);
 char *hello_message_encode(const HelloMessage *message);
 gboolean hello_message_decode(const char *text, size_t length, HelloMessage *ret, GError **error);
+
+/* TRUE where the peer's HELLO names *feature* (FEATURE_…). */
+gboolean peer_has_feature(const HelloMessage *peer, const char *feature);
 
 /* Exchanges HELLO on a new channel and agrees on the highest version both
  * speak.  The connecting side speaks first. */

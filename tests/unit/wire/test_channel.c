@@ -278,6 +278,9 @@ static void test_hello_agrees(void **state)
     assert_null(g_thread_join(thread));
     assert_int_equal(version, PROTOCOL_VERSION);
     assert_true(g_str_has_prefix(peer.software, "vmferry "));
+    assert_true(peer_has_feature(&peer, FEATURE_PAGES_LZ4));
+    assert_true(peer_has_feature(&peer, FEATURE_PAGES_ZSTD));
+    assert_true(peer_has_feature(&peer, FEATURE_SEGMENTS));
     hello_message_clear(&peer);
     pair_close(&pair);
 }

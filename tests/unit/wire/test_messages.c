@@ -84,6 +84,10 @@ static void test_hello_round_trip(void **state)
     assert_int_equal(back.version_max, 3);
     assert_string_equal(back.features[1], "new-thing");
     assert_null(back.features[2]);
+    assert_true(peer_has_feature(&back, "zstd"));
+    assert_false(peer_has_feature(&back, "zst"));
+    assert_false(peer_has_feature(&back, FEATURE_SEGMENTS));
+    assert_false(peer_has_feature(&(HelloMessage){0}, FEATURE_SEGMENTS));
     assert_string_equal(back.software, "vmferry 0.1.0");
     assert_string_equal(back.host, "hôst");
     assert_string_equal(back.purpose, "ping");
