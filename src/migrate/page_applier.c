@@ -2,20 +2,36 @@
 
 #include "base/error.h"
 #include "base/lock_guard.h"
-#include "page/lz4_block.h"
+#include "migrate/page_patcher.h"
+#include "page/pack.h"
 #include "wire/page_frame.h"
+#include "wire/segment_frame.h"
 
 #define ZERO_CHUNK_PAGES 64u
 #define MOST_THREADS 4
 
+G_STATIC_ASSERT(FRAME_SEGMENTS_MAX_BODY_BYTES >= PAGE_FRAME_MAX_RAW_PAGES * WIRE_PAGE_BYTES);
+G_STATIC_ASSERT((int)SEGMENT_FRAME_PLAIN == (int)PACK_NONE &&
+                (int)SEGMENT_FRAME_LZ4 == (int)PACK_LZ4 &&
+                (int)SEGMENT_FRAME_ZSTD == (int)PACK_ZSTD);
+
 static const uint8_t zeroes[ZERO_CHUNK_PAGES * GUEST_PAGE_BYTES];
+
+/* What a thread needs for the frame that it applies. */
+typedef struct {
+    PackContext *codecs;
+    PagePatcher *patcher;
+    PageFrame pages;
+    PageSpan spans[PAGE_FRAME_MAX_RUNS];
+    uint8_t unpacked[FRAME_SEGMENTS_MAX_BODY_BYTES]; /* raw pages are less */
+} Workbench;
 
 struct PageApplier {
     GuestMemory *memory;
     FrameQueue *queue;
     uint64_t *region_pages;
     GThreadPool *pool;
-    GAsyncQueue *scratch; /* a buffer for unpacked pages for each thread */
+    GAsyncQueue *benches; /* a Workbench for each thread */
     GMutex lock;          /* protects all below */
     GCond idle;
     guint under_way;
@@ -36,42 +52,47 @@ static gboolean apply_zero_run(PageApplier *applier, guint region, const PageRun
 }
 
 /* The pages of all RAW runs lie one after the other in the frame: one call. */
-static gboolean apply_raw_runs(PageApplier *applier, const PageFrame *pages, GError **error)
+static gboolean apply_raw_runs(PageApplier *applier, Workbench *bench, GError **error)
 {
-    g_autofree PageSpan *spans = g_new(PageSpan, pages->run_count);
+    const PageFrame *pages = &bench->pages;
     guint count = 0;
 
     for (guint i = 0; i < pages->run_count; i++)
         if (pages->runs[i].kind == PAGE_RUN_RAW)
-            spans[count++] = (PageSpan){pages->runs[i].first, pages->runs[i].count};
-    return count == 0 ||
-           guest_memory_write(applier->memory, pages->region, spans, count, pages->raw, error);
+            bench->spans[count++] = (PageSpan){pages->runs[i].first, pages->runs[i].count};
+    return count == 0 || guest_memory_write(applier->memory, pages->region, bench->spans, count,
+                                            pages->raw, error);
 }
 
-static gboolean decode(PageApplier *applier, const Frame *frame, uint8_t *scratch, PageFrame *pages,
-                       GError **error)
+static gboolean decode_pages(PageApplier *applier, const Frame *frame, Workbench *bench,
+                             GError **error)
 {
+    PackMethod method = frame->type == FRAME_PAGES_ZSTD ? PACK_ZSTD : PACK_LZ4;
     uint32_t raw_pages;
     size_t packed_bytes;
 
     if (frame->type == FRAME_PAGES)
         return page_frame_decode(frame->payload, frame->length, applier->region_pages,
-                                 applier->memory->regions->len, pages, error);
+                                 applier->memory->regions->len, &bench->pages, error);
     if (!page_frame_decode_packed(frame->payload, frame->length, applier->region_pages,
-                                  applier->memory->regions->len, pages, &packed_bytes, &raw_pages,
-                                  error) ||
-        !lz4_unpack(pages->raw, packed_bytes, scratch, (size_t)raw_pages * WIRE_PAGE_BYTES, error))
+                                  applier->memory->regions->len, &bench->pages, &packed_bytes,
+                                  &raw_pages, error))
         return FALSE;
-    pages->raw = scratch;
+    if (!unpack(bench->codecs, method, bench->pages.raw, packed_bytes, bench->unpacked,
+                (size_t)raw_pages * WIRE_PAGE_BYTES, error)) {
+        g_prefix_error(error, "PAGES: ");
+        return FALSE;
+    }
+    bench->pages.raw = bench->unpacked;
     return TRUE;
 }
 
-static gboolean apply_frame(PageApplier *applier, const Frame *frame, uint8_t *scratch,
+static gboolean apply_pages(PageApplier *applier, const Frame *frame, Workbench *bench,
                             GError **error)
 {
-    g_autofree PageFrame *pages = g_new(PageFrame, 1);
+    const PageFrame *pages = &bench->pages;
 
-    if (!decode(applier, frame, scratch, pages, error) || !apply_raw_runs(applier, pages, error))
+    if (!decode_pages(applier, frame, bench, error) || !apply_raw_runs(applier, bench, error))
         return FALSE;
     for (guint i = 0; i < pages->run_count; i++)
         if (pages->runs[i].kind == PAGE_RUN_ZERO &&
@@ -80,15 +101,60 @@ static gboolean apply_frame(PageApplier *applier, const Frame *frame, uint8_t *s
     return TRUE;
 }
 
+static gboolean apply_segments(PageApplier *applier, const Frame *frame, Workbench *bench,
+                               GError **error)
+{
+    SegmentFrameHead head;
+    const uint8_t *body;
+    size_t body_bytes;
+
+    if (!segment_frame_decode_head(frame->payload, frame->length, applier->memory->regions->len,
+                                   &head, &body, &body_bytes, error))
+        return FALSE;
+    if (head.method == SEGMENT_FRAME_PLAIN)
+        return page_patcher_apply(bench->patcher, &head, body, error);
+    if (!unpack(bench->codecs, (PackMethod)head.method, body, body_bytes, bench->unpacked,
+                head.body_bytes, error)) {
+        g_prefix_error(error, "SEGMENTS: ");
+        return FALSE;
+    }
+    return page_patcher_apply(bench->patcher, &head, bench->unpacked, error);
+}
+
+static gboolean apply_frame(PageApplier *applier, const Frame *frame, Workbench *bench,
+                            GError **error)
+{
+    return frame->type == FRAME_SEGMENTS ? apply_segments(applier, frame, bench, error)
+                                         : apply_pages(applier, frame, bench, error);
+}
+
+static Workbench *bench_new(GuestMemory *memory)
+{
+    Workbench *bench = g_malloc(sizeof *bench); /* not touched before it is used */
+
+    bench->codecs = pack_context_new();
+    bench->patcher = page_patcher_new(memory);
+    return bench;
+}
+
+static void bench_free(gpointer data)
+{
+    Workbench *bench = data;
+
+    pack_context_free(bench->codecs);
+    page_patcher_free(bench->patcher);
+    g_free(bench);
+}
+
 static void work(gpointer data, gpointer user)
 {
     PageApplier *applier = user;
     FrameSlot *slot = data;
     GError *error = NULL;
-    uint8_t *scratch = g_async_queue_pop(applier->scratch);
+    Workbench *bench = g_async_queue_pop(applier->benches);
 
-    apply_frame(applier, &slot->frame, scratch, &error);
-    g_async_queue_push(applier->scratch, scratch);
+    apply_frame(applier, &slot->frame, bench, &error);
+    g_async_queue_push(applier->benches, bench);
     frame_queue_release(applier->queue, slot);
     g_mutex_lock(&applier->lock);
     if (error && !applier->failure)
@@ -111,9 +177,9 @@ PageApplier *page_applier_new(GuestMemory *memory, FrameQueue *queue)
         applier->region_pages[i] = guest_memory_get_region(memory, i)->pages;
     g_mutex_init(&applier->lock);
     g_cond_init(&applier->idle);
-    applier->scratch = g_async_queue_new_full(g_free);
+    applier->benches = g_async_queue_new_full(bench_free);
     for (int i = 0; i < threads; i++)
-        g_async_queue_push(applier->scratch, g_malloc(PAGE_FRAME_MAX_RAW_PAGES * WIRE_PAGE_BYTES));
+        g_async_queue_push(applier->benches, bench_new(memory));
     applier->pool = g_thread_pool_new(work, applier, threads, FALSE, NULL);
     return applier;
 }
@@ -123,7 +189,7 @@ void page_applier_free(PageApplier *applier)
     if (!applier)
         return;
     g_thread_pool_free(applier->pool, FALSE, TRUE);
-    g_async_queue_unref(applier->scratch);
+    g_async_queue_unref(applier->benches);
     g_clear_error(&applier->failure);
     g_cond_clear(&applier->idle);
     g_mutex_clear(&applier->lock);

@@ -1,9 +1,17 @@
 /*
  * Writing received pages into guest RAM, by several threads
  *
- * Within a round no page comes twice (docs/protocol.md), so its frames may be
- * applied in any order and side by side; page_applier_drain() at the end of
- * the round keeps an older version from overtaking a newer one.
+ * Theory of operation: whole pages (PAGES and its packed forms) are written over
+ * what is there; SEGMENTS patch the bytes that changed into it (page_patcher.h).
+ * Within a round no page comes twice in any of these frames
+ * (docs/protocol.md), so they may be applied in any order and side by side;
+ * page_applier_drain() at the end of the round keeps an older version from
+ * overtaking a newer one, and a patch from its page.
+ *
+ * Limits: that a patched page holds what the patch was made against is the
+ * source's duty; here it can't be seen (DIGESTS would show it).  Of a malformed
+ * SEGMENTS frame some pages may be written before that is found; the move ends
+ * then, and its VMM with it.
  */
 #pragma once
 
@@ -24,11 +32,11 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(PageApplier, page_applier_free)
 /* TRUE for the frames that page_applier_push() takes. */
 static inline gboolean page_applier_takes(FrameType type)
 {
-    return type == FRAME_PAGES || type == FRAME_PAGES_LZ4;
+    return frame_type_carries_pages(type);
 }
 
-/* Takes the slot of a PAGES or PAGES_LZ4 frame; it goes back to the queue when its pages
- * are in.  FALSE with the first error where an earlier frame could not be
+/* Takes the slot of such a frame; it goes back to the queue when its pages are
+ * in.  FALSE with the first error where an earlier frame could not be
  * applied: a whole round would be a long time to find out. */
 gboolean page_applier_push(PageApplier *applier, FrameSlot *slot, GError **error);
 

@@ -24,6 +24,9 @@
 #include "migrate/frame_queue.h"
 #include "migrate/page_applier.h"
 #include "migrate/page_sender.h"
+#include "page/pack.h"
+#include "wire/page_frame.h"
+#include "wire/segment_frame.h"
 
 #define PAGES 3000u
 #define BYTES (PAGES * (size_t)GUEST_PAGE_BYTES)
@@ -210,6 +213,207 @@ static void test_discarded(void **state)
     assert_same(fixture);
 }
 
+/* ---- frames made by hand ---- */
+
+/* Sends one frame and ROUND_END; FALSE with what the applier says. */
+static gboolean apply(Fixture *fixture, FrameType type, const GByteArray *payload, GError **error)
+{
+    assert_true(channel_send_bytes(fixture->out, type, payload->data, payload->len, NULL));
+    assert_true(channel_send_bytes(fixture->out, FRAME_ROUND_END, "\0\0\0", 4, NULL));
+    for (gboolean more = TRUE; more;) {
+        FrameSlot *slot = frame_queue_pop(fixture->queue, 10000, NULL);
+
+        assert_non_null(slot);
+        more = page_applier_takes(slot->frame.type);
+        if (more)
+            assert_true(page_applier_push(fixture->applier, slot, NULL));
+        else
+            frame_queue_release(fixture->queue, slot);
+    }
+    return page_applier_drain(fixture->applier, error);
+}
+
+static void expect_applied(Fixture *fixture, FrameType type, const GByteArray *payload)
+{
+    g_autoptr(GError) error = NULL;
+
+    if (!apply(fixture, type, payload, &error))
+        fail_msg("%s", error->message);
+}
+
+/* A failed applier stays so: a new one for the next frame. */
+static void expect_refused(Fixture *fixture, FrameType type, const GByteArray *payload,
+                           const char *words)
+{
+    g_autoptr(GError) error = NULL;
+
+    assert_false(apply(fixture, type, payload, &error));
+    if (!error_is(error, VMFERRY_ERROR_INVALID) || !strstr(error->message, words))
+        fail_msg("expected \"%s\", got \"%s\"", words, error->message);
+    page_applier_free(fixture->applier);
+    fixture->applier = page_applier_new(fixture->destination.guest, fixture->queue);
+}
+
+/* Packs *bytes* behind what *frame* holds already. */
+static void append_packed(GByteArray *frame, PackMethod method, const void *bytes, size_t length)
+{
+    g_autoptr(PackContext) codecs = pack_context_new();
+    g_autofree uint8_t *packed = g_malloc(pack_bound(method, length));
+    size_t packed_bytes =
+        pack(codecs, method, 0, bytes, length, packed, pack_bound(method, length));
+
+    assert_true(packed_bytes > 0);
+    g_byte_array_append(frame, packed, (guint)packed_bytes);
+}
+
+/* Two pages from *first* on, packed, and a zero page behind them. */
+static GByteArray *make_pages(PackMethod method, uint64_t first, const uint8_t *content)
+{
+    const PageRun runs[] = {{first, 2, PAGE_RUN_RAW}, {first + 2, 1, PAGE_RUN_ZERO}};
+    GByteArray *frame = g_byte_array_new();
+
+    page_frame_encode(frame, 0, runs, 2);
+    append_packed(frame, method, content, 2 * GUEST_PAGE_BYTES);
+    return frame;
+}
+
+static void test_packed_pages(void **state)
+{
+    static const FrameType types[] = {[PACK_LZ4] = FRAME_PAGES_LZ4, [PACK_ZSTD] = FRAME_PAGES_ZSTD};
+    static uint8_t content[2 * GUEST_PAGE_BYTES];
+    Fixture *fixture = *state;
+
+    for (guint i = 0; i < sizeof content; i++)
+        content[i] = (uint8_t)(i / 7);
+    for (guint method = PACK_LZ4; method <= PACK_ZSTD; method++) {
+        const uint8_t *there = fixture->destination.memory + 10 * method * GUEST_PAGE_BYTES;
+        g_autoptr(GByteArray) frame = make_pages((PackMethod)method, 10 * method, content);
+
+        memset((uint8_t *)there + sizeof content, 9, 2 * GUEST_PAGE_BYTES);
+        expect_applied(fixture, types[method], frame);
+        assert_memory_equal(there, content, sizeof content);
+        assert_int_equal(there[2 * GUEST_PAGE_BYTES], 0);
+        assert_int_equal(there[3 * GUEST_PAGE_BYTES - 1], 0);
+        assert_int_equal(there[3 * GUEST_PAGE_BYTES], 9);
+        /* As the other kind, one byte short, or for other runs. */
+        expect_refused(fixture, types[PACK_LZ4 + PACK_ZSTD - method], frame,
+                       method == PACK_LZ4 ? "PAGES: zstd frame of" : "PAGES: LZ4 block of");
+        g_byte_array_set_size(frame, frame->len - 1);
+        expect_refused(fixture, types[method], frame, "does not make 8192 bytes");
+        g_byte_array_set_size(frame, PAGE_FRAME_HEADER_BYTES + 2 * PAGE_FRAME_RUN_BYTES);
+        expect_refused(fixture, types[method], frame, "PAGES: no pages in a packed frame");
+    }
+}
+
+static GByteArray *make_segments(const GByteArray *body, uint32_t pages, PackMethod method)
+{
+    SegmentFrameHead head = {0, pages, (uint32_t)method, body->len};
+    GByteArray *frame = g_byte_array_new();
+
+    segment_frame_encode_head(frame, &head);
+    if (method == PACK_NONE)
+        g_byte_array_append(frame, body->data, body->len);
+    else
+        append_packed(frame, method, body->data, body->len);
+    return frame;
+}
+
+/* Changes some of the source's pages a little; returns how many. */
+static uint32_t change_pages(Fixture *fixture, GRand *random, GByteArray *body)
+{
+    uint64_t last = UINT64_MAX;
+    uint32_t pages = 0;
+
+    for (uint64_t page = (uint64_t)g_rand_int_range(random, 0, 50); page < PAGES;
+         page += (uint64_t)g_rand_int_range(random, 1, 40)) {
+        uint8_t *there = fixture->source.memory + page * GUEST_PAGE_BYTES;
+        uint8_t before[GUEST_PAGE_BYTES];
+        SegmentList list;
+
+        memcpy(before, there, sizeof before);
+        for (int i = g_rand_int_range(random, 1, 30); i > 0; i--)
+            there[g_rand_int_range(random, 0, GUEST_PAGE_BYTES)] ^=
+                (uint8_t)g_rand_int_range(random, 1, 256);
+        there[GUEST_PAGE_BYTES - 1] = (uint8_t)~before[GUEST_PAGE_BYTES - 1];
+        assert_true(segments_from_difference(before, there, &list));
+        segment_frame_append(body, &last, page, &list, there);
+        pages++;
+    }
+    return pages;
+}
+
+static void test_segments(void **state)
+{
+    Fixture *fixture = *state;
+    g_autoptr(GRand) random = g_rand_new_with_seed(20);
+
+    for (uint32_t i = 0; i < BYTES / 4; i++)
+        ((uint32_t *)(void *)fixture->source.memory)[i] = i % 977;
+    memcpy(fixture->destination.memory, fixture->source.memory, BYTES);
+    for (guint round = 0; round < 15; round++) {
+        g_autoptr(GByteArray) body = g_byte_array_new();
+        uint32_t pages = change_pages(fixture, random, body);
+        g_autoptr(GByteArray) frame = make_segments(body, pages, (PackMethod)(round % 3));
+
+        expect_applied(fixture, FRAME_SEGMENTS, frame);
+        assert_same(fixture);
+    }
+}
+
+static void test_hostile_segments(void **state)
+{
+    /* Page delta, count, gap, length - 1, content. */
+    static const uint8_t outside[] = {0xb8, 0x17, 1, 0, 0, 'a'}; /* page 3000 */
+    static const uint8_t good[] = {1,   1,   0,   24,  'a', 'a', 'a', 'a', 'a', 'a',
+                                   'a', 'a', 'a', 'a', 'a', 'a', 'a', 'a', 'a', 'a',
+                                   'a', 'a', 'a', 'a', 'a', 'a', 'a', 'a', 'a'};
+    Fixture *fixture = *state;
+    g_autoptr(GByteArray) bad_body = g_byte_array_new();
+    g_autoptr(GByteArray) body = g_byte_array_new();
+    g_autoptr(GByteArray) plain = NULL;
+
+    g_byte_array_append(bad_body, outside, sizeof outside);
+    g_byte_array_append(body, good, sizeof good);
+    plain = make_segments(bad_body, 1, PACK_NONE);
+    expect_refused(fixture, FRAME_SEGMENTS, plain, "SEGMENTS: page 3000 behind page 0 is outside");
+    plain->data[0] = 1;
+    expect_refused(fixture, FRAME_SEGMENTS, plain, "SEGMENTS: region 1 of 1");
+    for (guint method = PACK_NONE; method <= PACK_ZSTD; method++) {
+        g_autoptr(GByteArray) frame = make_segments(body, 2, (PackMethod)method);
+
+        /* Two pages announced, one there. */
+        expect_refused(fixture, FRAME_SEGMENTS, frame, "SEGMENTS: a page number is cut short");
+        frame->data[4] = 1;
+        expect_applied(fixture, FRAME_SEGMENTS, frame);
+        assert_memory_equal(fixture->destination.memory + GUEST_PAGE_BYTES, good + 4, 25);
+        frame->data[12]--;
+        expect_refused(fixture, FRAME_SEGMENTS, frame,
+                       method == PACK_NONE ? "body of 29 bytes where the head says 28"
+                                           : "does not make 28 bytes");
+        frame->data[12]++;
+        frame->data[8] = 3;
+        expect_refused(fixture, FRAME_SEGMENTS, frame, "SEGMENTS: packed by unknown method 3");
+    }
+}
+
+/* A failure is told at the next push, too. */
+static void test_failure_ends_it(void **state)
+{
+    Fixture *fixture = *state;
+    g_autoptr(GByteArray) frame = g_byte_array_new();
+    g_autoptr(GError) error = NULL;
+    FrameSlot *slot;
+
+    segment_frame_encode_head(frame, &(SegmentFrameHead){0, 0, 0, 0});
+    g_byte_array_append(frame, (const guint8 *)"", 1);
+    assert_false(apply(fixture, FRAME_SEGMENTS, frame, NULL));
+    assert_true(channel_send_bytes(fixture->out, FRAME_SEGMENTS, frame->data, frame->len, NULL));
+    slot = frame_queue_pop(fixture->queue, 10000, NULL);
+    assert_non_null(slot);
+    assert_false(page_applier_push(fixture->applier, slot, &error));
+    assert_non_null(strstr(error->message, "SEGMENTS: 0 pages"));
+}
+
 static gboolean verify(Fixture *fixture, GError **error)
 {
     g_autoptr(DigestCheck) check = digest_check_new(fixture->destination.guest);
@@ -300,8 +504,11 @@ static void test_queue_end(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        PAGES_TEST(test_rounds),          PAGES_TEST(test_discarded), PAGES_TEST(test_verification),
-        PAGES_TEST(test_hostile_digests), PAGES_TEST(test_queue_end),
+        PAGES_TEST(test_rounds),           PAGES_TEST(test_discarded),
+        PAGES_TEST(test_packed_pages),     PAGES_TEST(test_segments),
+        PAGES_TEST(test_hostile_segments), PAGES_TEST(test_failure_ends_it),
+        PAGES_TEST(test_verification),     PAGES_TEST(test_hostile_digests),
+        PAGES_TEST(test_queue_end),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
