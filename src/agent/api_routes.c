@@ -2,6 +2,7 @@
 #include <unistd.h>
 
 #include "agent/api_call.h"
+#include "agent/api_options.h"
 #include "agent/care.h"
 #include "agent/guest_view.h"
 #include "agent/launch.h"
@@ -12,7 +13,6 @@
 #define CANCEL_TIMEOUT_MS 60000
 #define MAX_ARGUMENTS 1024
 #define MAX_PID (1u << 22)
-#define MAX_RATE ((uint64_t)10000000000000)
 
 /* A key that nobody reads is a wish that nobody fulfils: say so. */
 static gboolean check_keys(json_t *body, const char *const *known, GError **error)
@@ -145,59 +145,15 @@ static json_t *delete_guest(ApiCall *call, GError **error)
     return json_pack("{s:s}", "stopped", call->guest);
 }
 
-static gboolean check_mode(const char *mode, GError **error)
-{
-    if (strcmp(mode, "auto") == 0 || strcmp(mode, "precopy") == 0)
-        return TRUE;
-    error_set(error, VMFERRY_ERROR_UNSUPPORTED,
-              "mode \"%.32s\" is not available in this version; there are auto and precopy", mode);
-    return FALSE;
-}
-
-static gboolean read_options(ApiCall *call, MigrateOptions *ret, GError **error)
-{
-    const AgentSettings *settings = call->context->settings;
-    const char *tracker = json_text_or(call->body, "tracker", NULL);
-    const char *compress = json_text_or(call->body, "compress", "auto");
-    uint64_t downtime = settings->max_downtime_ms;
-
-    *ret = (MigrateOptions){
-        .bandwidth_bytes_per_second = settings->bandwidth,
-        .verify = json_flag_or(call->body, "verify", FALSE),
-        .tracker = settings->tracker,
-    };
-    if (!check_mode(json_text_or(call->body, "mode", "auto"), error))
-        return FALSE;
-    if (tracker && !tracker_kind_from_name(tracker, &ret->tracker)) {
-        error_set(error, VMFERRY_ERROR_INVALID, "\"%.32s\" is no tracker", tracker);
-        return FALSE;
-    }
-    if (!packing_mode_from_name(compress, &ret->compress)) {
-        error_set(error, VMFERRY_ERROR_INVALID, "\"%.32s\" is no compression", compress);
-        return FALSE;
-    }
-    if (json_object_get(call->body, "max_downtime_ms") &&
-        !json_get_count(call->body, "max_downtime_ms", 3600000, &downtime, error))
-        return FALSE;
-    if (json_object_get(call->body, "bandwidth") &&
-        !json_get_count(call->body, "bandwidth", MAX_RATE, &ret->bandwidth_bytes_per_second, error))
-        return FALSE;
-    ret->max_downtime_ms = (guint)MAX(downtime, 1);
-    return TRUE;
-}
-
 static json_t *post_migrate(ApiCall *call, GError **error)
 {
-    static const char *const known[] = {"destination", "mode",   "max_downtime_ms",
-                                        "bandwidth",   "verify", "tracker",
-                                        "compress",    "detach", NULL};
     g_autoptr(Move) move = NULL;
     const char *destination;
     MigrateOptions options;
 
-    if (!need_body(call, known, error) ||
+    if (!need_body(call, api_migrate_keys, error) ||
         !json_get_text(call->body, "destination", &destination, error) ||
-        !read_options(call, &options, error))
+        !api_read_migrate_options(call->context->settings, call->body, &options, error))
         return NULL;
     move = move_start(call->context, call->guest, destination, &options, error);
     if (!move)

@@ -1,16 +1,13 @@
 #include "agent/rate.h"
 
-#include <math.h>
 #include <string.h>
 
+#include "agent/quantity.h"
 #include "base/error.h"
 
 #define RATE_MAX 1e13
 
-static const struct {
-    const char *unit;
-    double factor;
-} units[] = {
+static const QuantityUnit units[] = {
     {"", 1},
     {"k", 1e3},
     {"m", 1e6},
@@ -23,20 +20,13 @@ static const struct {
     {"kbit", 1e3 / 8},
     {"mbit", 1e6 / 8},
     {"gbit", 1e9 / 8},
+    {NULL, 0},
 };
 
-static double find_factor(const char *unit)
+/* Without what may be said or left out: "1MB/s" and "1MB" are "1m". */
+static char *reduce(const char *text)
 {
-    for (guint i = 0; i < G_N_ELEMENTS(units); i++)
-        if (g_ascii_strcasecmp(unit, units[i].unit) == 0)
-            return units[i].factor;
-    return 0;
-}
-
-/* The unit without what may be said or left out: "MB/s" and "MB" are "M". */
-static char *reduce_unit(const char *unit)
-{
-    g_autofree char *lower = g_ascii_strdown(unit, -1);
+    g_autofree char *lower = g_ascii_strdown(text, -1);
 
     if (g_str_has_suffix(lower, "/s"))
         lower[strlen(lower) - 2] = '\0';
@@ -47,29 +37,21 @@ static char *reduce_unit(const char *unit)
 
 gboolean rate_parse(const char *text, uint64_t *ret, GError **error)
 {
-    g_autofree char *unit = NULL;
-    char *end = NULL;
-    double value, factor;
+    g_autofree char *reduced = reduce(text);
+    double rate;
 
     if (g_ascii_strcasecmp(text, "unlimited") == 0) {
         *ret = 0;
         return TRUE;
     }
-    /* strtod() would take "inf", "nan" and hexadecimal too. */
-    value = g_ascii_isdigit(text[0]) && text[1] != 'x' && text[1] != 'X'
-                ? g_ascii_strtod(text, &end)
-                : -1;
-    unit = end ? reduce_unit(end) : g_strdup("?");
-    factor = find_factor(unit);
-    if (factor <= 0 || !isfinite(value) || value < 0 || value * factor > RATE_MAX ||
-        (value > 0 && value * factor < 1)) {
+    if (!quantity_parse(reduced, units, &rate) || rate > RATE_MAX || (rate > 0 && rate < 1)) {
         error_set(error, VMFERRY_ERROR_INVALID,
                   "\"%s\" is no rate: write bytes a second as 100M, 1.5G or 64Ki, "
                   "bits a second as 100mbit or 1gbit",
                   text);
         return FALSE;
     }
-    *ret = (uint64_t)(value * factor);
+    *ret = (uint64_t)rate;
     return TRUE;
 }
 

@@ -3,9 +3,10 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "agent/rate.h"
+#include "agent/settings_moves.h"
 #include "base/error.h"
 #include "base/fd.h"
+#include "migrate/report.h"
 #include "wire/channel.h"
 
 #define MAP_RULE_LIMIT 256
@@ -31,7 +32,8 @@ AgentSettings *agent_settings_new(void)
     settings->runtime_dir = g_strdup("/run/vmferry");
     settings->pki_dir = g_strdup("/etc/vmferry/pki");
     settings->allow = g_new0(char *, 1);
-    settings->max_downtime_ms = 300;
+    settings->max_downtime_ms = MIGRATE_DOWNTIME_DEFAULT_MS;
+    settings->downtime_cap_ms = MIGRATE_DOWNTIME_CAP_DEFAULT_MS;
     settings->tracker = TRACKER_AUTO;
     settings->rules = g_ptr_array_new_with_free_func(map_rule_free);
     return settings;
@@ -124,33 +126,6 @@ static gboolean set_allow(AgentSettings *settings, const char *value, GError **e
     return TRUE;
 }
 
-static gboolean set_bandwidth(AgentSettings *settings, const char *value, GError **error)
-{
-    return rate_parse(value, &settings->bandwidth, error);
-}
-
-static gboolean set_max_downtime(AgentSettings *settings, const char *value, GError **error)
-{
-    guint64 number;
-
-    if (!g_ascii_string_to_unsigned(value, 10, 1, 3600000, &number, NULL)) {
-        error_set(error, VMFERRY_ERROR_INVALID,
-                  "\"%s\" is no number of milliseconds (1 to 3600000)", value);
-        return FALSE;
-    }
-    settings->max_downtime_ms = (guint)number;
-    return TRUE;
-}
-
-static gboolean set_tracker(AgentSettings *settings, const char *value, GError **error)
-{
-    if (tracker_kind_from_name(value, &settings->tracker))
-        return TRUE;
-    error_set(error, VMFERRY_ERROR_INVALID,
-              "\"%s\" is no tracker: use auto, pagemap-scan or uffd-sync", value);
-    return FALSE;
-}
-
 static const struct {
     const char *key;
     gboolean (*set)(AgentSettings *settings, const char *value, GError **error);
@@ -162,9 +137,13 @@ static const struct {
     {"pki", set_pki},
     {"insecure", set_insecure},
     {"allow", set_allow},
-    {"bandwidth", set_bandwidth},
-    {"max-downtime", set_max_downtime},
-    {"tracker", set_tracker},
+    {"bandwidth", settings_set_bandwidth},
+    {"max-downtime", settings_set_max_downtime},
+    {"downtime-cap", settings_set_downtime_cap},
+    {"memory-budget", settings_set_memory_budget},
+    {"streams", settings_set_streams},
+    {"throttle", settings_set_throttle},
+    {"tracker", settings_set_tracker},
 };
 
 static gboolean set_key(AgentSettings *settings, const char *key, const char *value, GError **error)
@@ -256,7 +235,7 @@ gboolean agent_settings_parse(AgentSettings *settings, const char *text, size_t 
             return FALSE;
         }
     }
-    return TRUE;
+    return settings_match_file(settings, file, origin, error);
 }
 
 gboolean agent_settings_load(AgentSettings *settings, const char *path, gboolean required,

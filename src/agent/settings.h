@@ -12,6 +12,7 @@
 #include <stdint.h>
 
 #include "memory/tracker_kind.h"
+#include "migrate/throttle_mode.h"
 
 #define SETTINGS_DEFAULT_SOCKET "/run/vmferry/agent.sock"
 #define SETTINGS_FILE_LIMIT (256u << 10)
@@ -28,11 +29,15 @@ typedef struct {
     char *state_dir;   /* what must survive a reboot */
     char *runtime_dir; /* sockets and logs of guests */
     char *pki_dir;
-    gboolean insecure;  /* plain text between agents */
-    char **allow;       /* peer names; empty: every peer with a certificate of our CA */
-    uint64_t bandwidth; /* default for moves from here, bytes a second, 0: no limit */
-    guint max_downtime_ms;
+    gboolean insecure; /* plain text between agents */
+    char **allow;      /* peer names; empty: every peer with a certificate of our CA */
+    /* Defaults for moves from here; as in MigrateOptions. */
+    uint64_t bandwidth; /* bytes a second, 0: no limit */
+    guint max_downtime_ms, downtime_cap_ms;
+    uint64_t memory_budget_bytes;
+    guint streams;
     TrackerKind tracker;
+    ThrottleMode throttle;
     GPtrArray *rules; /* of SettingsMapRule, in the file's order */
 } AgentSettings;
 
@@ -48,6 +53,12 @@ gboolean agent_settings_load(AgentSettings *settings, const char *path, gboolean
 /* The same from text (*origin* names it in errors). */
 gboolean agent_settings_parse(AgentSettings *settings, const char *text, size_t length,
                               const char *origin, GError **error);
+
+/* Brings the pause to aim at and its cap together: where only one of them was
+ * *given*, the other gives way to it; an error where both were and the cap is
+ * below. */
+gboolean settings_match_downtimes(guint *max_ms, gboolean max_given, guint *cap_ms,
+                                  gboolean cap_given, GError **error);
 
 /* Splits ADDR:PORT, [V6]:PORT, ADDR or :PORT; free *ret_host with g_free(). */
 gboolean settings_split_address(const char *address, char **ret_host, guint16 *ret_port,

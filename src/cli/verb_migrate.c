@@ -3,16 +3,15 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "agent/rate.h"
 #include "base/clock.h"
 #include "base/error.h"
 #include "cli/cli.h"
 #include "cli/client.h"
 #include "cli/interrupt.h"
+#include "cli/migrate_options.h"
 #include "cli/progress.h"
+#include "cli/recording.h"
 #include "cli/report.h"
-#include "memory/tracker_kind.h"
-#include "migrate/packing.h"
 
 /* After the agent went away: how long it may take to come back. */
 #define RETURN_ATTEMPTS 20
@@ -21,108 +20,19 @@
 static const char description[] =
     "Moves a running guest to another host.  It runs on here unless the exit code says\n"
     "otherwise: 0 it runs there, 1 it was not moved, 3 its place changed or is in doubt.\n\n"
+    "TIME: milliseconds as 300, or 500ms, 2s, 1m.  BYTES: 500M, 64Mi, 1Gi.\n"
     "RATE: bytes a second as 100M, 1.5G, 64Ki; bits a second as 100mbit, 1gbit.\n"
     "Ctrl-C cancels the move.";
 
 typedef struct {
-    CommonOptions common;
-    char *mode, *bandwidth, *compress, *tracker;
-    gint max_downtime;
-    gboolean verify, detach, progress;
-} Options;
-
-typedef struct {
-    const Options *options;
+    const MigrateWords *words;
     const char *guest, *destination;
     Progress progress;
+    Recording recording;
     json_t *report; /* NULL until it came */
     char phase[16]; /* the last one seen */
     pid_t pid;      /* the guest's, before the move */
 } Run;
-
-/* ---- options ---- */
-
-static void options_clear(Options *options)
-{
-    g_free(options->mode);
-    g_free(options->bandwidth);
-    g_free(options->compress);
-    g_free(options->tracker);
-    common_options_clear(&options->common);
-}
-G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(Options, options_clear)
-
-static gboolean check_mode(const char *mode)
-{
-    if (!mode || strcmp(mode, "auto") == 0 || strcmp(mode, "precopy") == 0)
-        return TRUE;
-    if (strcmp(mode, "postcopy") == 0 || strcmp(mode, "hybrid") == 0)
-        cli_usage_error("--mode %s is not available in this version; use auto or precopy", mode);
-    else
-        cli_usage_error("\"%s\" is no mode; use auto or precopy", mode);
-    return FALSE;
-}
-
-static gboolean add_bandwidth(json_t *request, const char *text)
-{
-    g_autoptr(GError) error = NULL;
-    uint64_t rate;
-
-    if (!text)
-        return TRUE;
-    if (!rate_parse(text, &rate, &error)) {
-        cli_usage_error("--bandwidth: %s", error->message);
-        return FALSE;
-    }
-    json_object_set_new(request, "bandwidth", json_integer((json_int_t)rate));
-    return TRUE;
-}
-
-static gboolean add_compression(json_t *request, const char *text)
-{
-    PackingMode mode;
-
-    if (!text)
-        return TRUE;
-    if (!packing_mode_from_name(text, &mode)) {
-        cli_usage_error("\"%s\" is no compression; use auto, none or lz4", text);
-        return FALSE;
-    }
-    json_object_set_new(request, "compress", json_string(text));
-    return TRUE;
-}
-
-static gboolean add_tracker(json_t *request, const char *text)
-{
-    TrackerKind kind;
-
-    if (!text)
-        return TRUE;
-    if (!tracker_kind_from_name(text, &kind)) {
-        cli_usage_error("\"%s\" is no tracker; use auto, pagemap-scan or uffd-sync", text);
-        return FALSE;
-    }
-    json_object_set_new(request, "tracker", json_string(text));
-    return TRUE;
-}
-
-/* NULL after a usage error was shown. */
-static json_t *make_request(const Options *o, const char *destination)
-{
-    g_autoptr(json_t) request = json_pack("{s:s, s:b, s:b}", "destination", destination, "verify",
-                                          o->verify, "detach", o->detach);
-
-    if (!check_mode(o->mode) || !add_bandwidth(request, o->bandwidth) ||
-        !add_compression(request, o->compress) || !add_tracker(request, o->tracker))
-        return NULL;
-    if (o->max_downtime < 0 || o->max_downtime > 3600000) {
-        cli_usage_error("--max-downtime is from 1 to 3600000 milliseconds");
-        return NULL;
-    }
-    if (o->max_downtime > 0)
-        json_object_set_new(request, "max_downtime_ms", json_integer(o->max_downtime));
-    return g_steal_pointer(&request);
-}
 
 /* ---- while it moves ---- */
 
@@ -134,10 +44,12 @@ static gboolean on_line(json_t *object, gpointer user)
         run->report = json_incref(object);
         return FALSE;
     }
+    if (recording_take(&run->recording, object))
+        return TRUE;
     g_strlcpy(run->phase, json_text_or(object, "phase", ""), sizeof run->phase);
-    if (!run->options->common.json) {
+    if (!run->words->common.json) {
         progress_show(&run->progress, object);
-    } else if (run->options->progress) {
+    } else if (run->words->progress) {
         char *text = json_dumps(object, JSON_LINE);
 
         fprintf(stderr, "%s\n", text);
@@ -158,7 +70,7 @@ static void note_pid(Run *run, Client *client)
  * *ret_gone: it is back and has no such guest. */
 static json_t *ask_returned_agent(Run *run, gboolean *ret_gone)
 {
-    g_autoptr(Client) client = client_new(&run->options->common);
+    g_autoptr(Client) client = client_new(&run->words->common);
     g_autofree char *path = client_guest_path(run->guest, NULL);
 
     *ret_gone = FALSE;
@@ -223,22 +135,25 @@ static void report_lost_agent(Run *run)
 static int finish(Run *run)
 {
     int code = report_get_exit(run->report);
+    g_autoptr(GError) error = NULL;
 
-    if (run->options->common.json)
+    if (run->words->common.json)
         cli_print_json(run->report);
     else
         report_print(run->report, run->guest);
+    if (!recording_close(&run->recording, &error))
+        fprintf(stderr, "%s: %s\n", g_get_prgname(), error->message);
     json_decref(run->report);
     return code;
 }
 
 static int follow(Run *run, json_t *request, const char *path)
 {
-    g_autoptr(Client) client = client_new(&run->options->common);
+    g_autoptr(Client) client = client_new(&run->words->common);
     g_autoptr(GError) error = NULL;
 
     note_pid(run, client);
-    interrupt_watch(&run->options->common, run->guest);
+    interrupt_watch(&run->words->common, run->guest);
     progress_init(&run->progress);
     client_stream(client, "POST", path, request, on_line, run, &error);
     progress_end(&run->progress);
@@ -250,15 +165,15 @@ static int follow(Run *run, json_t *request, const char *path)
     return finish(run);
 }
 
-static int detach(const Options *o, const char *guest, json_t *request, const char *path)
+static int detach(const MigrateWords *words, const char *guest, json_t *request, const char *path)
 {
-    g_autoptr(Client) client = client_new(&o->common);
+    g_autoptr(Client) client = client_new(&words->common);
     g_autoptr(GError) error = NULL;
     g_autoptr(json_t) answer = client_call(client, "POST", path, request, &error);
 
     if (!answer)
-        return cli_fail(&o->common, error);
-    if (o->common.json)
+        return cli_fail(&words->common, error);
+    if (words->common.json)
         cli_print_json(answer);
     else
         printf("%s begins to move; see `vmferry events --follow` and `vmferry status %s`.\n", guest,
@@ -266,48 +181,73 @@ static int detach(const Options *o, const char *guest, json_t *request, const ch
     return EXIT_DONE;
 }
 
-static int migrate(const Options *o, const char *guest, const char *destination)
+static int migrate(const MigrateWords *words, const char *guest, const char *destination)
 {
-    Run run = {.options = o, .guest = guest, .destination = destination};
-    json_t *request = make_request(o, destination);
+    Run run = {.words = words, .guest = guest, .destination = destination};
+    json_t *request = migrate_words_to_request(words, destination);
     g_autofree char *path = request ? client_guest_path(guest, "/migrate") : NULL;
+    g_autoptr(GError) error = NULL;
 
     if (!path) {
         json_decref(request);
         return EXIT_USAGE;
     }
-    return o->detach ? detach(o, guest, request, path) : follow(&run, request, path);
+    if (words->detach)
+        return detach(words, guest, request, path);
+    /* Before the move: one that cannot be recorded as asked does not begin. */
+    if (!recording_open(&run.recording, words->record, &error)) {
+        json_decref(request);
+        return cli_fail(&words->common, error);
+    }
+    return follow(&run, request, path);
 }
 
 int verb_migrate(int argc, char **argv)
 {
-    g_auto(Options) o = {0};
+    g_auto(MigrateWords) w = {0};
     const GOptionEntry entries[] = {
-        {"mode", 0, 0, G_OPTION_ARG_STRING, &o.mode, "How: auto or precopy (default: auto)",
+        {"mode", 0, 0, G_OPTION_ARG_STRING, &w.mode, "How: auto or precopy (default: auto)",
          "MODE"},
-        {"max-downtime", 0, 0, G_OPTION_ARG_INT, &o.max_downtime,
-         "Longest pause to aim at (default: the agent's, 300)", "MS"},
-        {"bandwidth", 0, 0, G_OPTION_ARG_STRING, &o.bandwidth,
+        {"max-downtime", 0, 0, G_OPTION_ARG_STRING, &w.max_downtime,
+         "Longest pause to aim at (default: the agent's, 300)", "TIME"},
+        {"downtime-cap", 0, 0, G_OPTION_ARG_STRING, &w.downtime_cap,
+         "Longest pause to accept for a guest that needs it (default: the agent's, 2s)", "TIME"},
+        {"deadline", 0, 0, G_OPTION_ARG_STRING, &w.deadline,
+         "The whole move is to be over by then (default: none)", "TIME"},
+        {"throttle", 0, 0, G_OPTION_ARG_STRING, &w.throttle,
+         "How the guest may be slowed where nothing else helps: auto, cgroup, duty, off "
+         "(default: the agent's, auto)",
+         "HOW"},
+        {"bandwidth", 0, 0, G_OPTION_ARG_STRING, &w.bandwidth,
          "Send no faster than this (default: the agent's, unlimited)", "RATE"},
-        {"compress", 0, 0, G_OPTION_ARG_STRING, &o.compress,
-         "auto, none or lz4 (default: auto, as path and data make it worthwhile)", "HOW"},
-        {"verify", 0, 0, G_OPTION_ARG_NONE, &o.verify,
+        {"streams", 0, 0, G_OPTION_ARG_STRING, &w.streams,
+         "Connections and threads for pages, 1 to 16 (default: the agent's, by its cores)", "N"},
+        {"compress", 0, 0, G_OPTION_ARG_STRING, &w.compress,
+         "auto, none, lz4, zstd (default: auto, as path and data make it worthwhile)", "HOW"},
+        {"segments", 0, 0, G_OPTION_ARG_STRING, &w.segments,
+         "How changes inside a page are found: auto, fingerprint, shadow, off (default: auto)",
+         "HOW"},
+        {"memory-budget", 0, 0, G_OPTION_ARG_STRING, &w.memory_budget,
+         "Memory for that on this host (default: the agent's, 1/16 of the guest's)", "BYTES"},
+        {"verify", 0, 0, G_OPTION_ARG_NONE, &w.verify,
          "Compare all memory before the guest starts there (longer downtime)", NULL},
-        {"tracker", 0, 0, G_OPTION_ARG_STRING, &o.tracker,
+        {"tracker", 0, 0, G_OPTION_ARG_STRING, &w.tracker,
          "How writes are followed: auto, pagemap-scan, uffd-sync (default: the agent's)", "KIND"},
-        {"progress", 0, 0, G_OPTION_ARG_NONE, &o.progress,
+        {"record", 0, 0, G_OPTION_ARG_FILENAME, &w.record,
+         "Write a trace of the move to FILE, for vmferry-sim", "FILE"},
+        {"progress", 0, 0, G_OPTION_ARG_NONE, &w.progress,
          "With --json: progress as JSON lines on standard error", NULL},
-        {"detach", 0, 0, G_OPTION_ARG_NONE, &o.detach, "Begin the move and return", NULL},
+        {"detach", 0, 0, G_OPTION_ARG_NONE, &w.detach, "Begin the move and return", NULL},
         {NULL},
     };
     CliSpec spec = {.parameters = "NAME HOST[:PORT]",
                     .description = description,
                     .entries = entries,
-                    .common = &o.common,
+                    .common = &w.common,
                     .talks = TRUE};
 
     if (!cli_parse(&spec, &argc, &argv) || !cli_check_words(argc, 2, 2, "NAME and HOST[:PORT]"))
         return EXIT_USAGE;
     interrupt_block();
-    return migrate(&o, argv[1], argv[2]);
+    return migrate(&w, argv[1], argv[2]);
 }

@@ -6,7 +6,9 @@ static const char *const mode_names[] = {
     [PACKING_AUTO] = "auto",
     [PACKING_NONE] = "none",
     [PACKING_LZ4] = "lz4",
+    [PACKING_ZSTD] = "zstd",
 };
+G_STATIC_ASSERT(G_N_ELEMENTS(mode_names) == PACKING_ZSTD + 1);
 
 const char *packing_mode_name(PackingMode mode)
 {
@@ -26,7 +28,9 @@ gboolean packing_mode_from_name(const char *name, PackingMode *ret)
 
 Packing packing_make(PackingMode mode)
 {
-    return (Packing){.mode = mode, .on = mode == PACKING_LZ4, .next_pause = PACKING_FIRST_PAUSE};
+    return (Packing){.mode = mode,
+                     .on = mode == PACKING_LZ4 || mode == PACKING_ZSTD,
+                     .next_pause = PACKING_FIRST_PAUSE};
 }
 
 /* What the path carries; a window that took no time says "very much". */

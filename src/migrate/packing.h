@@ -11,9 +11,9 @@
 #include <glib.h>
 #include <stdint.h>
 
-typedef enum { PACKING_AUTO, PACKING_NONE, PACKING_LZ4 } PackingMode;
+typedef enum { PACKING_AUTO, PACKING_NONE, PACKING_LZ4, PACKING_ZSTD } PackingMode;
 
-/* "auto", "none", "lz4" */
+/* "auto", "none", "lz4", "zstd" */
 const char *packing_mode_name(PackingMode mode);
 gboolean packing_mode_from_name(const char *name, PackingMode *ret);
 

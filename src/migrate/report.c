@@ -1,5 +1,7 @@
 #include "migrate/report.h"
 
+#include "base/json.h"
+
 static const char *const phase_names[] = {
     [MIGRATE_PHASE_CONNECT] = "connect", [MIGRATE_PHASE_PRECOPY] = "precopy",
     [MIGRATE_PHASE_STOPPED] = "stopped", [MIGRATE_PHASE_HANDOVER] = "handover",
@@ -19,6 +21,9 @@ MigrateReport *migrate_report_new(void)
     report->rounds = g_array_new(FALSE, FALSE, sizeof(MigrateRound));
     report->verified = -1;
     report->status = MIGRATE_FAILED;
+    report->predicted_total_ms = report->predicted_downtime_ms = -1;
+    report->least_run_share = 1;
+    report->segments = SENT_STORE_OFF;
     return report;
 }
 
@@ -32,22 +37,61 @@ void migrate_report_free(MigrateReport *report)
     g_free(report->source);
     g_free(report->destination);
     g_free(report->tracker);
+    g_free(report->throttle_means);
     g_free(report);
+}
+
+static json_t *round_to_json(const MigrateRound *round)
+{
+    return json_pack(
+        "{s:I, s:I, s:I, s:f, s:I, s:I, s:I, s:I, s:I}", "pages", (json_int_t)round->pages,
+        "dirty_bytes", (json_int_t)round->dirty_bytes, "wire_bytes", (json_int_t)round->wire_bytes,
+        "ms", round->ms, "work_set_bytes", (json_int_t)round->work_set_bytes, "pages_whole",
+        (json_int_t)round->pages_whole, "pages_segments", (json_int_t)round->pages_segments,
+        "pages_unchanged", (json_int_t)round->pages_unchanged, "pages_zero",
+        (json_int_t)round->pages_zero);
 }
 
 static json_t *rounds_to_json(const GArray *rounds)
 {
     json_t *array = json_array();
 
-    for (guint i = 0; i < rounds->len; i++) {
-        const MigrateRound *round = &g_array_index(rounds, MigrateRound, i);
-
-        json_array_append_new(array,
-                              json_pack("{s:I, s:I, s:I, s:f}", "pages", (json_int_t)round->pages,
-                                        "dirty_bytes", (json_int_t)round->dirty_bytes, "wire_bytes",
-                                        (json_int_t)round->wire_bytes, "ms", round->ms));
-    }
+    for (guint i = 0; i < rounds->len; i++)
+        json_array_append_new(array, round_to_json(&g_array_index(rounds, MigrateRound, i)));
     return array;
+}
+
+static json_t *packed_to_json(const MigratePacked *packed)
+{
+    return json_pack("{s:I, s:I}", "bytes_in", (json_int_t)packed->bytes_in, "bytes_out",
+                     (json_int_t)packed->bytes_out);
+}
+
+/* Null where a number is not known. */
+static json_t *known_to_json(double number)
+{
+    return number < 0 ? json_null() : json_real(number);
+}
+
+/* How the work set was dealt with. */
+static void add_work_set(json_t *object, const MigrateReport *report)
+{
+    json_t *throttle =
+        report->throttle_means
+            ? json_pack("{s:s, s:f, s:f}", "means", report->throttle_means, "least_run_share",
+                        report->least_run_share, "ms", report->throttled_ms)
+            : json_null();
+    g_autoptr(json_t) work_set = json_pack(
+        "{s:o, s:o, s:b, s:I, s:o, s:s, s:I, s:I, s:i, s:{s:o, s:o, s:o}}", "predicted_total_ms",
+        known_to_json(report->predicted_total_ms), "predicted_downtime_ms",
+        known_to_json(report->predicted_downtime_ms), "memory_intensive", report->memory_intensive,
+        "held_bytes", (json_int_t)report->held_bytes, "throttle", throttle, "segments",
+        sent_store_mode_name(report->segments), "memory_budget_bytes",
+        (json_int_t)report->memory_budget_bytes, "store_bytes", (json_int_t)report->store_bytes,
+        "streams", (int)report->streams, "compress", "none", packed_to_json(&report->packed_none),
+        "lz4", packed_to_json(&report->packed_lz4), "zstd", packed_to_json(&report->packed_zstd));
+
+    json_object_update(object, work_set);
 }
 
 static const char *status_name(MigrateStatus status)
@@ -81,19 +125,20 @@ json_t *migrate_report_to_json(const MigrateReport *report)
     json_object_set_new(object, "verified",
                         report->verified < 0 ? json_null() : json_boolean(report->verified));
     json_object_set_new(object, "in_doubt", json_boolean(report->status == MIGRATE_IN_DOUBT));
+    add_work_set(object, report);
     return object;
 }
 
 json_t *migrate_progress_to_json(const MigrateProgress *progress)
 {
-    json_t *object = json_pack("{s:s, s:i, s:I, s:I, s:I, s:f, s:f}", "phase",
-                               migrate_phase_name(progress->phase), "round", (int)progress->round,
-                               "round_bytes", (json_int_t)progress->round_bytes, "round_bytes_done",
-                               (json_int_t)progress->round_bytes_done, "wire_bytes",
-                               (json_int_t)progress->wire_bytes, "bytes_per_second",
-                               progress->bytes_per_second, "elapsed_ms", progress->elapsed_ms);
+    double run_share = progress->run_share > 0 ? progress->run_share : 1;
 
-    json_object_set_new(object, "eta_ms",
-                        progress->eta_ms < 0 ? json_null() : json_real(progress->eta_ms));
-    return object;
+    return json_pack(
+        "{s:s, s:i, s:I, s:I, s:I, s:f, s:f, s:o, s:f, s:I, s:I}", "phase",
+        migrate_phase_name(progress->phase), "round", (int)progress->round, "round_bytes",
+        (json_int_t)progress->round_bytes, "round_bytes_done",
+        (json_int_t)progress->round_bytes_done, "wire_bytes", (json_int_t)progress->wire_bytes,
+        "bytes_per_second", progress->bytes_per_second, "elapsed_ms", progress->elapsed_ms,
+        "eta_ms", known_to_json(progress->eta_ms), "run_share", run_share, "work_set_bytes",
+        (json_int_t)progress->work_set_bytes, "held_bytes", (json_int_t)progress->held_bytes);
 }

@@ -12,13 +12,31 @@
 
 #include "memory/tracker_kind.h"
 #include "migrate/packing.h"
+#include "migrate/throttle_mode.h"
+#include "page/sent_store_mode.h"
+
+#define MIGRATE_DOWNTIME_DEFAULT_MS 300u
+#define MIGRATE_DOWNTIME_CAP_DEFAULT_MS 2000u
+#define MIGRATE_DOWNTIME_LIMIT_MS 3600000u  /* for both of them */
+#define MIGRATE_DEADLINE_LIMIT_MS 86400000u /* a day */
+#define MIGRATE_STREAMS_LIMIT 16u
+#define MIGRATE_MEMORY_BUDGET_LEAST ((uint64_t)1 << 20)
+#define MIGRATE_MEMORY_BUDGET_LIMIT ((uint64_t)1 << 40)
 
 typedef struct {
-    guint max_downtime_ms;               /* target, default 300 */
+    guint max_downtime_ms;               /* the pause to aim at */
+    guint downtime_cap_ms;               /* the pause that is never exceeded knowingly; not below
+                                            max_downtime_ms */
+    guint deadline_ms;                   /* for the whole move; 0: none */
     uint64_t bandwidth_bytes_per_second; /* 0: unlimited */
+    uint64_t memory_budget_bytes;        /* to remember what was sent; 0: 1/16 of guest RAM */
+    guint streams;                       /* 0: by the number of cores, else 1..16 */
     gboolean verify;
+    gboolean record; /* a trace for the user: MigrateSourceHost.trace */
     TrackerKind tracker;
     PackingMode compress;
+    ThrottleMode throttle;
+    SentStoreMode segments;
 } MigrateOptions;
 
 typedef enum {
@@ -40,6 +58,9 @@ typedef struct {
     double bytes_per_second; /* recent */
     double eta_ms;           /* to the end; negative: not known yet */
     double elapsed_ms;
+    double run_share;        /* of time that the vCPUs may run; 1 (or unset, 0): all */
+    uint64_t work_set_bytes; /* wire bytes that a pause now would have to carry */
+    uint64_t held_bytes;     /* guest bytes held back until the pause */
 } MigrateProgress;
 
 typedef struct {
@@ -47,7 +68,16 @@ typedef struct {
     uint64_t dirty_bytes;
     uint64_t wire_bytes;
     double ms;
+    uint64_t work_set_bytes; /* wire bytes that were expected at its start */
+    /* How its pages went: whole, as dirty segments, not at all because the
+     * destination had that content, as zero. */
+    uint64_t pages_whole, pages_segments, pages_unchanged, pages_zero;
 } MigrateRound;
+
+/* What one way of packing took and made. */
+typedef struct {
+    uint64_t bytes_in, bytes_out;
+} MigratePacked;
 
 typedef enum {
     MIGRATE_COMPLETED,
@@ -71,6 +101,19 @@ typedef struct {
      * state out; digests (--verify); the state's way over and in (READY); the
      * word and the start. */
     double pause_ms, pages_ms, save_ms, verify_ms, prepare_ms, start_ms;
+    /* What was expected once the first round had shown the guest and the path;
+     * negative: the move did not get that far. */
+    double predicted_total_ms, predicted_downtime_ms;
+    gboolean memory_intensive; /* pre-copy was ended early because of it */
+    uint64_t held_bytes;       /* guest bytes held back until the pause */
+    /* The throttle (throttle.h); *throttle_means* NULL: the guest was never slowed. */
+    char *throttle_means; /* "cgroup", "duty" */
+    double least_run_share, throttled_ms;
+    SentStoreMode segments;       /* what was used */
+    uint64_t memory_budget_bytes; /* the limit; what was in use at most: */
+    uint64_t store_bytes;
+    guint streams;
+    MigratePacked packed_none, packed_lz4, packed_zstd;
 } MigrateReport;
 
 MigrateReport *migrate_report_new(void);

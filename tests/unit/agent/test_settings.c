@@ -28,6 +28,10 @@ static void test_defaults(void **state)
     assert_null(settings->allow[0]);
     assert_int_equal(settings->bandwidth, 0);
     assert_int_equal(settings->max_downtime_ms, 300);
+    assert_int_equal(settings->downtime_cap_ms, 2000);
+    assert_int_equal(settings->memory_budget_bytes, 0);
+    assert_int_equal(settings->streams, 0);
+    assert_int_equal(settings->throttle, THROTTLE_AUTO);
     assert_int_equal(settings->tracker, TRACKER_AUTO);
     assert_int_equal(settings->rules->len, 0);
 }
@@ -45,6 +49,10 @@ static void test_every_key(void **state)
                                               "allow = hosta, hostb  hostc\n"
                                               "bandwidth = 100mbit\n"
                                               "max-downtime = 50\n"
+                                              "downtime-cap = 1.5s\n"
+                                              "memory-budget = 64Mi\n"
+                                              "streams = 4\n"
+                                              "throttle = duty\n"
                                               "tracker = uffd-sync\n"
                                               "[map]\n"
                                               "disks = /srv/a => /data/b\n"
@@ -63,6 +71,10 @@ static void test_every_key(void **state)
     assert_string_equal(settings->allow[2], "hostc");
     assert_int_equal(settings->bandwidth, 12500000);
     assert_int_equal(settings->max_downtime_ms, 50);
+    assert_int_equal(settings->downtime_cap_ms, 1500);
+    assert_int_equal(settings->memory_budget_bytes, 64 << 20);
+    assert_int_equal(settings->streams, 4);
+    assert_int_equal(settings->throttle, THROTTLE_DUTY);
     assert_int_equal(settings->tracker, TRACKER_UFFD_SYNC);
     assert_int_equal(settings->rules->len, 2);
     rule = settings->rules->pdata[0];
@@ -84,8 +96,16 @@ static void test_error_texts(void **state)
         {"[agent]\nallow =\n", "[agent] allow: names nobody"},
         {"[agent]\nallow = ,\n", "[agent] allow: names nobody"},
         {"[agent]\nbandwidth = fast\n", "[agent] bandwidth: \"fast\" is no rate"},
-        {"[agent]\nmax-downtime = 0\n", "[agent] max-downtime: \"0\" is no number of milliseconds"},
-        {"[agent]\nmax-downtime = 1s\n", "[agent] max-downtime: \"1s\" is no number"},
+        {"[agent]\nmax-downtime = 0\n", "[agent] max-downtime: the downtime is from 1 ms to 1 h"},
+        {"[agent]\nmax-downtime = 1x\n", "[agent] max-downtime: the downtime: \"1x\" is no time"},
+        {"[agent]\ndowntime-cap = 2h\n", "[agent] downtime-cap: the downtime is from 1 ms to 1 h"},
+        {"[agent]\nmax-downtime = 60\ndowntime-cap = 50\n",
+         "agent.conf: [agent]: the downtime cap of 50 ms is below the downtime to aim at, 60 ms"},
+        {"[agent]\nmemory-budget = 0\n", "[agent] memory-budget: the budget is from 1Mi to 1024Gi"},
+        {"[agent]\nmemory-budget = much\n",
+         "[agent] memory-budget: the budget: \"much\" is no size"},
+        {"[agent]\nstreams = 17\n", "\"17\" is neither auto nor a number from 1 to 16"},
+        {"[agent]\nthrottle = hard\n", "[agent] throttle: \"hard\" is no throttle"},
         {"[agent]\ntracker = best\n", "[agent] tracker: \"best\" is no tracker"},
         {"[agent]\nlisten = a:b\n", "[agent] listen: \"a:b\" is no address"},
         {"[map]\nx = a\n", "agent.conf: [map] x: write a rule as FROM => TO"},
@@ -103,6 +123,22 @@ static void test_error_texts(void **state)
             fail_msg("was taken: %s", bad[i].text);
         assert_error_says(error, VMFERRY_ERROR_INVALID, bad[i].words);
     }
+}
+
+/* One of the two times gives way to the other where only that was written. */
+static void test_downtimes_give_way(void **state)
+{
+    g_autoptr(AgentSettings) low = parse("[agent]\ndowntime-cap = 50\n", NULL);
+    g_autoptr(AgentSettings) high = parse("[agent]\nmax-downtime = 1m\n", NULL);
+    g_autoptr(AgentSettings) defaults =
+        parse("[agent]\nstreams = auto\nmemory-budget = auto\n", NULL);
+
+    assert_int_equal(low->max_downtime_ms, 50);
+    assert_int_equal(low->downtime_cap_ms, 50);
+    assert_int_equal(high->max_downtime_ms, 60000);
+    assert_int_equal(high->downtime_cap_ms, 60000);
+    assert_int_equal(defaults->streams, 0);
+    assert_int_equal(defaults->memory_budget_bytes, 0);
 }
 
 static void test_files(void **state)
@@ -128,9 +164,8 @@ static void test_files(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_defaults),
-        cmocka_unit_test(test_every_key),
-        cmocka_unit_test(test_error_texts),
+        cmocka_unit_test(test_defaults),    cmocka_unit_test(test_every_key),
+        cmocka_unit_test(test_error_texts), cmocka_unit_test(test_downtimes_give_way),
         cmocka_unit_test(test_files),
     };
 

@@ -5,6 +5,7 @@
 
 #include "agent/name.h"
 #include "agent/peers.h"
+#include "agent/quantity.h"
 #include "agent/rate.h"
 #include "agent/settings.h"
 #include "base/error.h"
@@ -81,6 +82,77 @@ static void test_rates(void **state)
     }
 }
 
+static void test_durations(void **state)
+{
+    static const struct {
+        const char *text;
+        guint ms;
+    } good[] = {
+        {"1", 1},     {"300", 300},  {"500ms", 500},  {"2s", 2000},     {"1.5s", 1500},
+        {"2S", 2000}, {"1m", 60000}, {"1min", 60000}, {"60m", 3600000}, {"1h", 3600000},
+    };
+    static const char *const bad[] = {"", "s", "-1", "soon", "inf", "0x10", "1 s", "1d", "1sec"};
+    static const char *const out[] = {"0", "0s", "0.5", "3600001", "61m", "2h", "1e300"};
+
+    for (guint i = 0; i < G_N_ELEMENTS(good); i++) {
+        guint ms = 42;
+
+        assert_true(duration_parse("--deadline", good[i].text, 3600000, &ms, NULL));
+        assert_int_equal(ms, good[i].ms);
+    }
+    for (guint i = 0; i < G_N_ELEMENTS(bad); i++) {
+        GError *error = NULL;
+        guint ms;
+
+        if (duration_parse("--deadline", bad[i], 3600000, &ms, &error))
+            fail_msg("\"%s\" was taken for a time", bad[i]);
+        assert_error_says(error, VMFERRY_ERROR_INVALID, "is no time: write 500ms, 2s, 1m");
+    }
+    for (guint i = 0; i < G_N_ELEMENTS(out); i++) {
+        GError *error = NULL;
+        guint ms;
+
+        assert_false(duration_parse("--deadline", out[i], 3600000, &ms, &error));
+        assert_error_says(error, VMFERRY_ERROR_INVALID, "--deadline is from 1 ms to 1 h");
+    }
+}
+
+static void test_sizes(void **state)
+{
+    static const struct {
+        const char *text;
+        uint64_t bytes;
+    } good[] = {
+        {"1024", 1024},   {"1M", 1000000},  {"1.5g", 1500000000},
+        {"64Ki", 65536},  {"64KiB", 65536}, {"1GiB", 1073741824},
+        {"2MB", 2000000}, {"5000b", 5000},  {"1T", 1000000000000},
+    };
+    static const char *const bad[] = {"", "M", "-1", "all", "inf", "0x10", "1 M", "1Mbit", "1M/s"};
+    static const char *const out[] = {"0", "1023", "1025Gi", "1e300"};
+
+    for (guint i = 0; i < G_N_ELEMENTS(good); i++) {
+        uint64_t bytes = 42;
+
+        assert_true(size_parse("--size", good[i].text, 1024, (uint64_t)1 << 40, &bytes, NULL));
+        assert_int_equal(bytes, good[i].bytes);
+    }
+    for (guint i = 0; i < G_N_ELEMENTS(bad); i++) {
+        GError *error = NULL;
+        uint64_t bytes;
+
+        if (size_parse("--size", bad[i], 1024, (uint64_t)1 << 40, &bytes, &error))
+            fail_msg("\"%s\" was taken for a size", bad[i]);
+        assert_error_says(error, VMFERRY_ERROR_INVALID, "is no size: write 500M, 64Mi");
+    }
+    for (guint i = 0; i < G_N_ELEMENTS(out); i++) {
+        GError *error = NULL;
+        uint64_t bytes;
+
+        assert_false(size_parse("--size", out[i], 1024, (uint64_t)1 << 40, &bytes, &error));
+        assert_error_says(error, VMFERRY_ERROR_INVALID, "--size is from 1Ki to 1024Gi bytes");
+    }
+}
+
 static void test_rates_in_words(void **state)
 {
     g_autofree char *small = bytes_format(17);
@@ -138,6 +210,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_names),     cmocka_unit_test(test_transaction_ids),
+        cmocka_unit_test(test_durations), cmocka_unit_test(test_sizes),
         cmocka_unit_test(test_rates),     cmocka_unit_test(test_rates_in_words),
         cmocka_unit_test(test_addresses), cmocka_unit_test(test_allow_list),
     };

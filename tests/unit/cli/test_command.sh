@@ -61,7 +61,24 @@ expect 2 '--mode hybrid is not available in this version' migrate a b --mode=hyb
 expect 2 '"x" is no mode' migrate a b --mode x
 expect 2 '--bandwidth: "fast" is no rate' migrate a b --bandwidth fast
 expect 2 '"x" is no tracker' migrate a b --tracker x
-expect 2 '--max-downtime is from 1' migrate a b --max-downtime=-1
+expect 2 '--max-downtime: "-1" is no time' migrate a b --max-downtime=-1
+expect 2 '--max-downtime: "soon" is no time' migrate a b --max-downtime soon
+expect 2 '--max-downtime is from 1 ms to 1 h' migrate a b --max-downtime 0
+expect 2 '--downtime-cap is from 1 ms to 1 h' migrate a b --downtime-cap 2h
+expect 2 '--downtime-cap 200ms is below --max-downtime 1s: it is from 1000 ms' \
+    migrate a b --max-downtime 1s --downtime-cap 200ms
+expect 2 '--deadline is from 1 ms to 24 h' migrate a b --deadline 0
+expect 2 '--memory-budget is from 1Mi to 1024Gi bytes' migrate a b --memory-budget 0
+expect 2 '--memory-budget: "big" is no size' migrate a b --memory-budget big
+for streams in 0 17 x; do
+    expect 2 "--streams $streams: from 1 to 16 streams are possible" migrate a b --streams $streams
+done
+expect 2 '"hard" is no throttle; use auto, cgroup, duty or off' migrate a b --throttle hard
+expect 2 '"x" is no way to find segments' migrate a b --segments x
+expect 2 '"zip" is no compression; use auto, none, lz4 or zstd' migrate a b --compress zip
+expect 2 '--record writes while the move goes on: not with --detach' \
+    migrate a b --detach --record /nonexistent/trace
+expect 1 '--record /nonexistent/trace: No such file' migrate a b --record /nonexistent/trace
 expect 2 'is no name for a guest' migrate a/b c
 expect 1 'cannot reach the agent' migrate a b
 expect 1 '"status":"failed"' migrate a b --json
