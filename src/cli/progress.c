@@ -51,7 +51,29 @@ static const char *describe_phase(const char *phase)
     return phase;
 }
 
-static char *describe(json_t *object)
+static double get_run_share(json_t *object)
+{
+    json_t *share = json_object_get(object, "run_share");
+
+    return json_is_number(share) ? json_number_value(share) : 1;
+}
+
+/* What is done about a guest that is hard to move.  Free with g_free(). */
+static char *describe_means(json_t *object)
+{
+    double run_share = get_run_share(object);
+    uint64_t held = json_count_or(object, "held_bytes", 0);
+    g_autofree char *bytes = held > 0 ? bytes_format((double)held) : NULL;
+    GString *text = g_string_new(NULL);
+
+    if (run_share < 1)
+        g_string_append_printf(text, ", guest slowed to %.0f %%", 100 * run_share);
+    if (bytes)
+        g_string_append_printf(text, ", %s held back", bytes);
+    return g_string_free(text, FALSE);
+}
+
+char *progress_describe(json_t *object)
 {
     const char *phase = json_text_or(object, "phase", "?");
     g_autofree char *sent = bytes_format((double)json_count_or(object, "wire_bytes", 0));
@@ -60,14 +82,16 @@ static char *describe(json_t *object)
     json_t *left = json_object_get(object, "eta_ms");
     g_autofree char *eta = json_is_number(left) ? format_ms(json_number_value(left)) : NULL;
 
-    return g_strdup_printf("%s, round %d, %s, %s%s%s", describe_phase(phase),
+    g_autofree char *means = describe_means(object);
+
+    return g_strdup_printf("%s, round %d, %s, %s%s%s%s", describe_phase(phase),
                            (int)json_count_or(object, "round", 0) + 1, sent, rate,
-                           eta ? ", left " : "", eta ? eta : "");
+                           eta ? ", left " : "", eta ? eta : "", means);
 }
 
 static void draw(Progress *progress, json_t *object)
 {
-    g_autofree char *text = describe(object);
+    g_autofree char *text = progress_describe(object);
     g_autofree char *bar = progress_format_bar(get_share(object), BAR_WIDTH);
     guint width = (guint)(strlen(bar) + 1 + strlen(text));
 
@@ -81,10 +105,13 @@ static gboolean is_news(Progress *progress, json_t *object)
 {
     const char *phase = json_text_or(object, "phase", "?");
     guint round = (guint)json_count_or(object, "round", 0);
-    gboolean news = strcmp(phase, progress->phase) != 0 || round != progress->round;
+    gboolean slowed = get_run_share(object) < 1;
+    gboolean news = strcmp(phase, progress->phase) != 0 || round != progress->round ||
+                    slowed != progress->slowed;
 
     g_strlcpy(progress->phase, phase, sizeof progress->phase);
     progress->round = round;
+    progress->slowed = slowed;
     return news;
 }
 
@@ -96,7 +123,7 @@ void progress_show(Progress *progress, json_t *object)
     if (progress->terminal) {
         draw(progress, object);
     } else if (news) {
-        text = describe(object);
+        text = progress_describe(object);
         fprintf(stderr, "%s\n", text);
     }
 }

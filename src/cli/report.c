@@ -53,23 +53,97 @@ static double get_number(json_t *report, const char *key)
     return json_number_value(json_object_get(report, key));
 }
 
-static void print_completed(json_t *report, const char *guest)
+/* " (1.2 s expected)", or nothing where that is not known.  Free with g_free(). */
+static char *expectation(json_t *report, const char *key)
+{
+    json_t *expected = json_object_get(report, key);
+    g_autofree char *time =
+        json_is_number(expected) ? format_ms(json_number_value(expected)) : NULL;
+
+    return time ? g_strdup_printf(" (%s expected)", time) : g_strdup("");
+}
+
+static guint64 sum_over_rounds(json_t *report, const char *key)
+{
+    json_t *rounds = json_object_get(report, "rounds"), *round;
+    guint64 sum = 0;
+    size_t i;
+
+    json_array_foreach(rounds, i, round) sum += json_count_or(round, key, 0);
+    return sum;
+}
+
+char **report_describe_guest(json_t *report)
+{
+    GStrvBuilder *sentences = g_strv_builder_new();
+    json_t *throttle = json_object_get(report, "throttle");
+    char **all;
+
+    if (json_flag_or(report, "memory_intensive", FALSE)) {
+        g_autofree char *held = bytes_format((double)json_count_or(report, "held_bytes", 0));
+        g_autofree char *text = g_strdup_printf(
+            "writes its memory faster than it can be sent (memory-intensive); %s of it waited for "
+            "the pause",
+            held);
+
+        g_strv_builder_add(sentences, text);
+    }
+    if (json_is_object(throttle)) {
+        g_autofree char *time = format_ms(get_number(throttle, "ms"));
+        g_autofree char *text = g_strdup_printf(
+            "was slowed for %s, to %.0f %% of its time at the least (%s)", time,
+            100 * get_number(throttle, "least_run_share"), json_text_or(throttle, "means", "?"));
+
+        g_strv_builder_add(sentences, text);
+    }
+    all = g_strv_builder_end(sentences);
+    g_strv_builder_unref(sentences);
+    return all;
+}
+
+static void print_times(json_t *report)
 {
     g_autofree char *total = format_ms(get_number(report, "total_ms"));
     g_autofree char *downtime = format_ms(get_number(report, "downtime_ms"));
+    g_autofree char *wanted_total = expectation(report, "predicted_total_ms");
+    g_autofree char *wanted_downtime = expectation(report, "predicted_downtime_ms");
+
+    printf("  total time  %s%s\n", total, wanted_total);
+    printf("  downtime    %s%s\n", downtime, wanted_downtime);
+}
+
+static void print_completed(json_t *report, const char *guest)
+{
     g_autofree char *wire = bytes_format(get_number(report, "wire_bytes"));
     g_autofree char *ram = bytes_format(get_number(report, "ram_bytes"));
+    g_auto(GStrv) behaviour = report_describe_guest(report);
     size_t rounds = json_array_size(json_object_get(report, "rounds"));
+    guint64 parts = sum_over_rounds(report, "pages_segments");
 
     printf("%s runs on %s now.\n", guest, json_text_or(report, "destination", "?"));
-    printf("  total time  %s\n", total);
-    printf("  downtime    %s\n", downtime);
+    print_times(report);
     printf("  sent        %s for %s of memory, in %zu round%s (%s)\n", wire, ram, rounds,
            rounds == 1 ? "" : "s", json_text_or(report, "reason", "?"));
+    if (parts > 0)
+        printf("  in parts    %" G_GUINT64_FORMAT " of %" G_GUINT64_FORMAT
+               " pages, only what had changed in them\n",
+               parts, parts + sum_over_rounds(report, "pages_whole"));
+    for (char **sentence = behaviour; *sentence; sentence++)
+        printf("  the guest   %s\n", *sentence);
     if (json_is_boolean(json_object_get(report, "verified")))
         printf("  memory      %s\n", json_flag_or(report, "verified", FALSE)
                                          ? "verified, every page is the same"
                                          : "NOT verified");
+}
+
+/* A move that failed may have met such a guest, too: that is what to change. */
+static void print_failed(json_t *report, const char *guest)
+{
+    g_auto(GStrv) behaviour = report_describe_guest(report);
+
+    for (char **sentence = behaviour; *sentence; sentence++)
+        fprintf(stderr, "%s %s.\n", guest, *sentence);
+    fprintf(stderr, "%s was not moved.\n", guest);
 }
 
 void report_print(json_t *report, const char *guest)
@@ -91,5 +165,5 @@ void report_print(json_t *report, const char *guest)
     else if (has_status(report, "cancelled"))
         fprintf(stderr, "The move was cancelled; %s runs on here.\n", guest);
     else if (has_status(report, "failed"))
-        fprintf(stderr, "%s was not moved.\n", guest);
+        print_failed(report, guest);
 }

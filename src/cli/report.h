@@ -19,5 +19,9 @@ CliExit report_get_cancel_exit(json_t *report);
 json_t *report_make(const char *guest, const char *destination, const char *reason,
                     const char *error);
 
+/* What made a guest hard to move, one sentence each without its subject: "was
+ * slowed for 1.2 s, …".  Free with g_strfreev(). */
+char **report_describe_guest(json_t *report);
+
 /* For people. */
 void report_print(json_t *report, const char *guest);

@@ -6,8 +6,13 @@
 
 #include <cmocka.h>
 
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
 #include "cli/output.h"
 #include "cli/progress.h"
+#include "cli/recording.h"
 #include "cli/report.h"
 
 static void test_times(void **state)
@@ -91,12 +96,108 @@ static void test_made_report(void **state)
     assert_non_null(json_text_or(report, "error", NULL));
 }
 
+static void assert_progress(const char *fields, const char *words)
+{
+    g_autofree char *text = g_strdup_printf("{\"phase\":\"precopy\",\"round\":1,\"wire_bytes\":"
+                                            "117000000,\"bytes_per_second\":1000000%s}",
+                                            fields);
+    g_autoptr(json_t) object = json_loads(text, 0, NULL);
+    g_autofree char *shown = progress_describe(object);
+
+    assert_string_equal(shown, words);
+}
+
+static void test_progress(void **state)
+{
+    assert_progress("", "copying, round 2, 117 MB, 1.0 MB/s");
+    assert_progress(",\"eta_ms\":1200.0,\"run_share\":1.0,\"held_bytes\":0",
+                    "copying, round 2, 117 MB, 1.0 MB/s, left 1.2 s");
+    assert_progress(",\"run_share\":0.25,\"held_bytes\":512000000",
+                    "copying, round 2, 117 MB, 1.0 MB/s, guest slowed to 25 %, 512 MB held back");
+}
+
+static void test_hard_guests(void **state)
+{
+    g_autoptr(json_t) easy = json_loads("{\"memory_intensive\":false,\"throttle\":null}", 0, NULL);
+    g_autoptr(json_t) hard =
+        json_loads("{\"memory_intensive\":true,\"held_bytes\":512000000,"
+                   "\"throttle\":{\"means\":\"duty\",\"least_run_share\":0.2,\"ms\":3200.0}}",
+                   0, NULL);
+    g_auto(GStrv) nothing = report_describe_guest(easy);
+    g_auto(GStrv) sentences = report_describe_guest(hard);
+
+    assert_null(nothing[0]);
+    assert_int_equal(g_strv_length(sentences), 2);
+    assert_string_equal(sentences[0], "writes its memory faster than it can be sent "
+                                      "(memory-intensive); 512 MB of it waited for the pause");
+    assert_string_equal(sentences[1],
+                        "was slowed for 3.2 s, to 20 % of its time at the least (duty)");
+}
+
+static void take(Recording *recording, const char *text, gboolean taken)
+{
+    g_autoptr(json_t) object = json_loads(text, 0, NULL);
+
+    assert_non_null(object);
+    assert_int_equal(recording_take(recording, object), taken);
+}
+
+static void test_recording(void **state)
+{
+    g_autofree char *folder = g_dir_make_tmp("vmferry-XXXXXX", NULL);
+    g_autofree char *path = g_build_filename(folder, "trace", NULL);
+    g_autofree char *text = NULL;
+    g_autoptr(GError) error = NULL;
+    Recording recording;
+    struct stat status;
+
+    assert_true(g_file_set_contents(path, "older and longer than what comes", -1, NULL));
+    assert_true(recording_open(&recording, path, NULL));
+    take(&recording, "{\"phase\":\"precopy\",\"round\":1}", FALSE);
+    take(&recording, "{\"type\":\"trace\",\"line\":\"{\\\"ms\\\":1}\"}", TRUE);
+    take(&recording, "{\"type\":\"trace\",\"line\":\"{}\"}", TRUE);
+    assert_true(recording_close(&recording, NULL));
+    assert_true(g_file_get_contents(path, &text, NULL, NULL));
+    assert_string_equal(text, "{\"ms\":1}\n{}\n");
+    unlink(path);
+    assert_true(recording_open(&recording, path, NULL));
+    assert_int_equal(stat(path, &status), 0);
+    assert_int_equal(status.st_mode & 07777, 0600);
+    take(&recording, "{\"type\":\"trace\",\"dropped\":3}", TRUE);
+    assert_false(recording_close(&recording, &error));
+    assert_non_null(strstr(error->message, "trace is not whole: this side was too slow"));
+    unlink(path);
+    rmdir(folder);
+}
+
+/* A full disk ends the recording, not the move. */
+static void test_recording_without_space(void **state)
+{
+    g_autoptr(GError) error = NULL;
+    Recording recording;
+
+    assert_true(recording_open(&recording, "/dev/full", NULL));
+    take(&recording, "{\"type\":\"trace\",\"line\":\"x\"}", TRUE);
+    take(&recording, "{\"type\":\"trace\",\"line\":\"x\"}", TRUE);
+    assert_false(recording_close(&recording, &error));
+    assert_non_null(strstr(error->message, "No space left"));
+    assert_true(recording_open(&recording, NULL, NULL));
+    take(&recording, "{\"type\":\"trace\",\"line\":\"x\"}", TRUE);
+    assert_true(recording_close(&recording, NULL));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_times),       cmocka_unit_test(test_ages),
-        cmocka_unit_test(test_bar),         cmocka_unit_test(test_exit_codes),
+        cmocka_unit_test(test_times),
+        cmocka_unit_test(test_ages),
+        cmocka_unit_test(test_bar),
+        cmocka_unit_test(test_exit_codes),
         cmocka_unit_test(test_made_report),
+        cmocka_unit_test(test_recording),
+        cmocka_unit_test(test_progress),
+        cmocka_unit_test(test_hard_guests),
+        cmocka_unit_test(test_recording_without_space),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
