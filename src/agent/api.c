@@ -83,6 +83,7 @@ static void send_answer(Job *job)
     if (job->call.stream) {
         if (api_streams_add_move(job->api->streams, message, job->call.stream))
             return;
+        move_end_trace(job->call.stream);
         refuse(message, SOUP_STATUS_SERVICE_UNAVAILABLE, VMFERRY_ERROR_BUSY,
                "the move has begun, but too many streams are open to show it");
     } else if (job->answer) {
@@ -101,6 +102,8 @@ static gboolean finish_job(gpointer user)
     job->api->calls--;
     if (!job->finished)
         send_answer(job);
+    else if (job->call.stream)
+        move_end_trace(job->call.stream);
     job_free(job);
     return G_SOURCE_REMOVE;
 }

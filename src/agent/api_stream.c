@@ -31,6 +31,8 @@ static void stream_free(gpointer data)
 
     g_signal_handlers_disconnect_by_data(stream->message, stream);
     g_object_unref(stream->message);
+    if (stream->move)
+        move_end_trace(stream->move);
     move_unref(stream->move);
     g_free(stream);
 }
@@ -78,10 +80,16 @@ static void pump_events(Stream *stream)
 
 static void pump_move(Stream *stream)
 {
-    /* The report first: once it is there, older progress is no news. */
+    /* The report first: once it is there, older progress is no news, and
+     * nothing is added to the trace any more. */
     g_autoptr(json_t) report = move_get_report(stream->move);
     g_autoptr(json_t) progress = NULL;
+    g_autofree char *trace = move_take_trace(stream->move);
 
+    if (trace) {
+        send_text(stream, trace);
+        return;
+    }
     if (report) {
         send_json(stream, report);
         close_stream(stream);

@@ -3,12 +3,15 @@
 #include <string.h>
 
 #include "agent/care.h"
+#include "agent/trace_queue.h"
 #include "agent/watch.h"
 #include "base/error.h"
 #include "base/log.h"
 #include "base/process.h"
 #include "migrate/source.h"
 #include "base/lock_guard.h"
+
+#define TRACE_LIMIT_BYTES ((gsize)64 << 20)
 
 struct Move {
     gatomicrefcount references;
@@ -19,6 +22,7 @@ struct Move {
     ChannelOptions channel;
     GCancellable *cancellable;
     gboolean was_running; /* before the move */
+    TraceQueue *trace;    /* NULL: nobody asked for one */
     GMutex lock;          /* protects all below */
     GCond ended_condition;
     MigrateProgress progress;
@@ -40,6 +44,7 @@ void move_unref(Move *move)
     g_free(move->destination);
     g_object_unref(move->cancellable);
     json_decref(move->report);
+    trace_queue_free(move->trace);
     g_cond_clear(&move->ended_condition);
     g_mutex_clear(&move->lock);
     g_free(move);
@@ -53,6 +58,14 @@ static void on_progress(const MigrateProgress *progress, gpointer user)
     move->progress = *progress;
     move->version++;
     g_mutex_unlock(&move->lock);
+    agent_context_wake(move->context);
+}
+
+static void on_trace(const char *line, gpointer user)
+{
+    Move *move = user;
+
+    trace_queue_add(move->trace, line);
     agent_context_wake(move->context);
 }
 
@@ -182,7 +195,10 @@ static MigrateReport *run(Move *move)
         .source_name = move->context->host_name,
         .channel = move->channel,
         .options = move->options,
-        .host = {.progress = on_progress, .journal = on_journal, .user = move},
+        .host = {.progress = on_progress,
+                 .journal = on_journal,
+                 .trace = move->trace ? on_trace : NULL,
+                 .user = move},
     };
 
     VmmRunState state;
@@ -226,6 +242,8 @@ static Move *move_new(AgentContext *context, Guest *guest, const char *destinati
     move->options = *options;
     move->channel = *channel;
     move->cancellable = g_cancellable_new();
+    if (options->record)
+        move->trace = trace_queue_new(TRACE_LIMIT_BYTES);
     return move;
 }
 
@@ -293,6 +311,17 @@ json_t *move_get_progress(Move *move, uint64_t seen, uint64_t *ret_version)
     *ret_version = move->version;
     g_mutex_unlock(&move->lock);
     return *ret_version > seen ? migrate_progress_to_json(&progress) : NULL;
+}
+
+char *move_take_trace(Move *move)
+{
+    return move->trace ? trace_queue_take(move->trace) : NULL;
+}
+
+void move_end_trace(Move *move)
+{
+    if (move->trace)
+        trace_queue_close(move->trace);
 }
 
 json_t *move_get_report(Move *move)

@@ -35,6 +35,14 @@ gboolean move_wait(Move *move, guint timeout_ms);
  * its version.  Free with json_decref(). */
 json_t *move_get_progress(Move *move, uint64_t seen, uint64_t *ret_version);
 
+/* What has been traced since the last call, as lines of the API's stream
+ * (trace_queue.h), or NULL.  Complete once there was a report before the call.
+ * Free with g_free(). */
+char *move_take_trace(Move *move);
+
+/* Nobody reads the trace any more. */
+void move_end_trace(Move *move);
+
 /* The report, or NULL while it is under way; free with json_decref(). */
 json_t *move_get_report(Move *move);
 

@@ -284,6 +284,12 @@ MigrateReport *migrate_source_run(const MigrateSourceJob *job, GCancellable *can
         return report;
     }
     hold(job, cancellable);
+    for (guint i = 0; i < fakes.trace_lines && job->host.trace; i++) {
+        g_autofree char *line = g_strdup_printf("{\"ms\":%u}", i);
+
+        job->host.trace(line, job->host.user);
+    }
+    fakes.options = job->options;
     if (g_cancellable_is_cancelled(cancellable))
         report->status = MIGRATE_CANCELLED;
     if (report->status == MIGRATE_FAILED || report->status == MIGRATE_CANCELLED) {

@@ -31,7 +31,9 @@ typedef struct {
      * *hold* is set (until cancelled), and reports *status*. */
     MigrateStatus status;
     SourceJournalState journal_to;
-    gint hold; /* atomic */
+    gint hold;              /* atomic */
+    guint trace_lines;      /* traced right before the end, where a trace is wanted */
+    MigrateOptions options; /* of the last move */
     /* What migrate_source_resolve() answers; negative: cannot be reached. */
     gint outcome;   /* atomic */
     gint questions; /* atomic: how often it was asked */

@@ -331,6 +331,83 @@ static void test_streamed_move(void **state)
     g_free(stream.status);
 }
 
+/* All of a trace, in order, and before the report. */
+static gboolean on_traced_line(json_t *object, gpointer user)
+{
+    Stream *stream = user;
+    g_autofree char *wanted = g_strdup_printf("{\"ms\":%u}", stream->progress);
+
+    if (json_object_get(object, "status")) {
+        stream->status = g_strdup(json_text_or(object, "status", "?"));
+    } else if (strcmp(json_text_or(object, "type", ""), "trace") == 0) {
+        assert_null(stream->status);
+        assert_string_equal(json_text_or(object, "line", ""), wanted);
+        stream->progress++;
+    }
+    return TRUE;
+}
+
+static void test_traced_move(void **state)
+{
+    Host *host = *state;
+    Stream stream = {0};
+
+    run_guest(host, "web1");
+    fakes.status = MIGRATE_FAILED;
+    fakes.trace_lines = 20000;
+    assert_true(client_stream(host->client, "POST", "/v1/guests/web1/migrate",
+                              json_pack("{s:s, s:b}", "destination", "hostb", "record", TRUE),
+                              on_traced_line, &stream, NULL));
+    assert_int_equal(stream.progress, 20000);
+    assert_string_equal(stream.status, "failed");
+    g_clear_pointer(&stream.status, g_free);
+    stream.progress = 0;
+    assert_true(client_stream(host->client, "POST", "/v1/guests/web1/migrate",
+                              json_pack("{s:s}", "destination", "hostb"), on_traced_line, &stream,
+                              NULL));
+    assert_int_equal(stream.progress, 0);
+    g_free(stream.status);
+}
+
+/* What the settings say holds where the request says nothing. */
+static void test_options_of_a_move(void **state)
+{
+    Host *host = *state;
+    json_t *answer;
+
+    host->settings->downtime_cap_ms = 1000;
+    host->settings->throttle = THROTTLE_DUTY;
+    assert_true(host_start(host));
+    run_guest(host, "web1");
+    fakes.status = MIGRATE_FAILED;
+    answer = migrate(host, "");
+    json_decref(answer);
+    host_await_state(host, "web1", "running");
+    assert_int_equal(fakes.options.max_downtime_ms, 300);
+    assert_int_equal(fakes.options.downtime_cap_ms, 1000);
+    assert_int_equal(fakes.options.throttle, THROTTLE_DUTY);
+    assert_int_equal(fakes.options.deadline_ms, 0);
+    assert_int_equal(fakes.options.segments, SENT_STORE_AUTO);
+    answer = migrate(host, ",\"max_downtime_ms\":1500,\"deadline_ms\":60000,\"streams\":16,"
+                           "\"memory_budget_bytes\":1048576,\"throttle\":\"off\","
+                           "\"segments\":\"shadow\",\"compress\":\"zstd\"");
+    json_decref(answer);
+    host_await_state(host, "web1", "running");
+    assert_int_equal(fakes.options.max_downtime_ms, 1500);
+    assert_int_equal(fakes.options.downtime_cap_ms, 1500);
+    assert_int_equal(fakes.options.deadline_ms, 60000);
+    assert_int_equal(fakes.options.streams, 16);
+    assert_int_equal(fakes.options.memory_budget_bytes, 1 << 20);
+    assert_int_equal(fakes.options.throttle, THROTTLE_OFF);
+    assert_int_equal(fakes.options.segments, SENT_STORE_SHADOW);
+    assert_int_equal(fakes.options.compress, PACKING_ZSTD);
+    answer = migrate(host, ",\"downtime_cap_ms\":100");
+    json_decref(answer);
+    host_await_state(host, "web1", "running");
+    assert_int_equal(fakes.options.max_downtime_ms, 100);
+    assert_int_equal(fakes.options.downtime_cap_ms, 100);
+}
+
 static gboolean leave_at_once(json_t *object, gpointer user)
 {
     return FALSE;
@@ -744,6 +821,8 @@ int main(void)
         RUNNING(test_one_thing_at_a_time),
         RUNNING(test_stopping_agent_cancels_and_leaves),
         RUNNING(test_streamed_move),
+        RUNNING(test_traced_move),
+        STOPPED(test_options_of_a_move),
         RUNNING(test_reader_that_leaves),
         RUNNING(test_doubt_then_committed),
         RUNNING(test_doubt_then_aborted),
