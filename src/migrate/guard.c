@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <poll.h>
 #include <signal.h>
 #include <string.h>
@@ -16,15 +17,29 @@
 #include "base/fd.h"
 
 #define DISMISS 'D'
+#define KEEP_FILE 'F' /* a KeptFile follows */
+#define FORGET_FILES 'f'
 #define PIPE_FD 3
 #define PIDFD_FD 4
 #define RESUME_ATTEMPTS 200
 #define RESUME_PAUSE_NS 100000000L
 #define ANSWER_TIMEOUT_MS 3000
+#define FILES_MAX 256
+#define PATH_BYTES 512
+#define TEXT_BYTES 64
+
+typedef struct {
+    char path[PATH_BYTES]; /* both end with a NUL */
+    char text[TEXT_BYTES];
+} KeptFile;
+
+/* An order with a file goes through the pipe in one piece. */
+G_STATIC_ASSERT(1 + sizeof(KeptFile) <= PIPE_BUF);
 
 struct Guard {
     pid_t process;
     int pipe;
+    guint file_count; /* that the guard has in mind */
 };
 
 /* --- in the guard's process: system calls only ------------------------- */
@@ -86,22 +101,73 @@ static void resume(const struct sockaddr_un *address)
     }
 }
 
-static void guard_main(const struct sockaddr_un *address, char duty)
+static void write_file(const KeptFile *file)
+{
+    int fd = open(file->path, O_WRONLY | O_TRUNC | O_CLOEXEC);
+
+    if (fd < 0)
+        return;
+    (void)say(fd, file->text);
+    close(fd);
+}
+
+/* What is to be done when the agent is gone. */
+typedef struct {
+    char duty;
+    size_t file_count;
+    KeptFile files[FILES_MAX];
+} Orders;
+
+/* False at the end of the pipe: the agent is gone. */
+static int receive(void *buffer, size_t length)
+{
+    size_t have = 0;
+
+    while (have < length) {
+        ssize_t got = read(PIPE_FD, (char *)buffer + have, length - have);
+
+        if (got == 0 || (got < 0 && errno != EINTR))
+            return 0;
+        if (got > 0)
+            have += (size_t)got;
+    }
+    return 1;
+}
+
+static void take_orders(Orders *orders)
 {
     char order;
-    ssize_t got;
 
-    while ((got = read(PIPE_FD, &order, 1)) != 0) {
-        if (got < 0 && errno != EINTR)
-            break;
-        if (got == 1 && order == DISMISS)
+    while (receive(&order, 1)) {
+        switch (order) {
+        case DISMISS:
             _exit(0);
-        if (got == 1)
-            duty = order;
+        case KEEP_FILE: /* the agent has counted them */
+            if (!receive(&orders->files[orders->file_count], sizeof(KeptFile)))
+                return;
+            orders->file_count++;
+            break;
+        case FORGET_FILES:
+            orders->file_count = 0;
+            break;
+        default:
+            orders->duty = order;
+        }
     }
-    if (duty == GUARD_RESUME)
+}
+
+static void guard_main(const struct sockaddr_un *address, char duty)
+{
+    Orders orders;
+
+    orders.duty = duty;
+    orders.file_count = 0;
+    take_orders(&orders);
+    for (size_t i = 0; i < orders.file_count; i++)
+        write_file(&orders.files[i]);
+    if (orders.duty == GUARD_RESUME)
         resume(address);
-    else if (duty == GUARD_KILL)
+    else if (orders.duty == GUARD_KILL)
         syscall(SYS_pidfd_send_signal, PIDFD_FD, SIGKILL, NULL, 0);
     _exit(0);
 }
@@ -171,14 +237,49 @@ Guard *guard_start(pid_t pid, const char *qmp_path, GuardDuty duty, GError **err
     return guard;
 }
 
+static gboolean give_order(Guard *guard, const void *order, size_t length, GError **error)
+{
+    if (fd_write_all(guard->pipe, order, length, error))
+        return TRUE;
+    g_prefix_error(error, "the guard process has ended: ");
+    return FALSE;
+}
+
 gboolean guard_set_duty(Guard *guard, GuardDuty duty, GError **error)
 {
     char order = (char)duty;
 
-    if (fd_write_all(guard->pipe, &order, 1, error))
-        return TRUE;
-    g_prefix_error(error, "the guard process has ended: ");
-    return FALSE;
+    return give_order(guard, &order, 1, error);
+}
+
+gboolean guard_keep_file(Guard *guard, const char *path, const char *text, GError **error)
+{
+    char order[1 + sizeof(KeptFile)] = {KEEP_FILE};
+    KeptFile file = {0};
+
+    if (guard->file_count == FILES_MAX || strlen(path) >= sizeof file.path ||
+        strlen(text) >= sizeof file.text) {
+        error_set(error, VMFERRY_ERROR_INVALID, "too much for the guard process: %u files, %s",
+                  guard->file_count, path);
+        return FALSE;
+    }
+    strcpy(file.path, path);
+    strcpy(file.text, text);
+    memcpy(order + 1, &file, sizeof file);
+    if (!give_order(guard, order, sizeof order, error))
+        return FALSE;
+    guard->file_count++;
+    return TRUE;
+}
+
+gboolean guard_forget_files(Guard *guard, GError **error)
+{
+    char order = FORGET_FILES;
+
+    if (!give_order(guard, &order, 1, error))
+        return FALSE;
+    guard->file_count = 0;
+    return TRUE;
 }
 
 void guard_free(Guard *guard)

@@ -11,6 +11,10 @@
  *     RESUME  QMP `cont`: the guest is paused and belongs to this host
  *     KILL    SIGKILL: an incoming VMM that was never given the word
  *
+ * Besides its duty the guard can be asked to write texts to files then: limits
+ * of control groups that were lowered for the time of a move (throttle.h) are
+ * what they were before.  That comes first.
+ *
  * With both sides' duties changing at the right moments (source.c,
  * destination.c), no single killed process leaves a guest paused that should
  * run, or a VMM that nobody owns.  What can't be decided without the other
@@ -34,6 +38,14 @@ Guard *guard_start(pid_t pid, const char *qmp_path, GuardDuty duty, GError **err
 /* Returns when the duty is in the pipe: from then on our death finds it. */
 gboolean guard_set_duty(Guard *guard, GuardDuty duty, GError **error);
 
-/* Dismisses the guard without doing its duty.  NULL-safe. */
+/* From now on our death also makes the guard write *text* to *path*.  On record
+ * when this returns: what is to be undone is done afterwards.  Limits: 256
+ * files, paths of 511 bytes, texts of 63. */
+gboolean guard_keep_file(Guard *guard, const char *path, const char *text, GError **error);
+
+/* Forgets all these files: they are as they should be. */
+gboolean guard_forget_files(Guard *guard, GError **error);
+
+/* Dismisses the guard without doing its duty or writing files.  NULL-safe. */
 void guard_free(Guard *guard);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(Guard, guard_free)

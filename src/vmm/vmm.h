@@ -51,6 +51,7 @@ typedef struct {
     gboolean (*get_run_state)(Vmm *vmm, VmmRunState *ret, GError **error);
     VmmDescription *(*describe)(Vmm *vmm, GError **error);
     gboolean (*check_movable)(Vmm *vmm, GError **error);
+    GArray *(*get_vcpu_threads)(Vmm *vmm, GError **error);
     gboolean (*pause)(Vmm *vmm, GError **error);
     gboolean (*resume)(Vmm *vmm, GError **error);
     GBytes *(*save_device_state)(Vmm *vmm, GError **error);
@@ -78,6 +79,10 @@ VmmDescription *vmm_describe(Vmm *vmm, GError **error);
 /* FALSE with the VMM's own reasons where something (a device, a blocker, a
  * writer with an address space of its own) forbids a move. */
 gboolean vmm_check_movable(Vmm *vmm, GError **error);
+
+/* The threads that run its vCPUs: a GArray of pid_t, each once, at least one;
+ * free with g_array_unref(). */
+GArray *vmm_get_vcpu_threads(Vmm *vmm, GError **error);
 
 /* Stops all vCPUs; returns once they have stopped and I/O is drained. */
 gboolean vmm_pause(Vmm *vmm, GError **error);

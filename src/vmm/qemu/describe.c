@@ -6,6 +6,7 @@
 #include "vmm/qemu/driver.h"
 
 #define MAX_VCPUS 4096
+#define MAX_THREAD (1u << 22) /* the kernel's limit */
 #define MACHINE_SUFFIX "-machine"
 
 static char *query_machine(Qmp *qmp, GError **error)
@@ -54,18 +55,65 @@ static char *query_accelerator(Qmp *qmp, GError **error)
     return reply ? g_strdup(json_flag_or(reply, "enabled", FALSE) ? "kvm" : "tcg") : NULL;
 }
 
-static gboolean query_vcpus(Qmp *qmp, guint *ret, GError **error)
+static json_t *query_cpus(Qmp *qmp, GError **error)
 {
     g_autoptr(json_t) reply = qmp_execute(qmp, "query-cpus-fast", NULL, QMP_COMMAND_MS, error);
 
     if (!reply)
-        return FALSE;
+        return NULL;
     if (!json_is_array(reply) || json_array_size(reply) > MAX_VCPUS) {
         error_set(error, VMFERRY_ERROR_INVALID, "query-cpus-fast: unexpected answer");
-        return FALSE;
+        return NULL;
     }
-    *ret = (guint)json_array_size(reply);
+    return g_steal_pointer(&reply);
+}
+
+static gboolean query_vcpus(Qmp *qmp, guint *ret, GError **error)
+{
+    g_autoptr(json_t) cpus = query_cpus(qmp, error);
+
+    if (!cpus)
+        return FALSE;
+    *ret = (guint)json_array_size(cpus);
     return TRUE;
+}
+
+static gboolean has_thread(const GArray *threads, pid_t thread)
+{
+    for (guint i = 0; i < threads->len; i++)
+        if (g_array_index(threads, pid_t, i) == thread)
+            return TRUE;
+    return FALSE;
+}
+
+GArray *qemu_get_vcpu_threads(QemuVmm *qemu, GError **error)
+{
+    g_autoptr(json_t) cpus = query_cpus(qemu->qmp, error);
+    g_autoptr(GArray) threads = g_array_new(FALSE, FALSE, sizeof(pid_t));
+    json_t *cpu;
+    size_t i;
+
+    if (!cpus)
+        return NULL;
+    json_array_foreach(cpus, i, cpu)
+    {
+        uint64_t number;
+        pid_t thread;
+
+        if (!json_get_count(cpu, "thread-id", MAX_THREAD, &number, error)) {
+            g_prefix_error(error, "query-cpus-fast: ");
+            return NULL;
+        }
+        thread = (pid_t)number;
+        /* TCG may run all vCPUs in one thread. */
+        if (!has_thread(threads, thread))
+            g_array_append_val(threads, thread);
+    }
+    if (threads->len == 0) {
+        error_set(error, VMFERRY_ERROR_INVALID, "query-cpus-fast names no vCPU");
+        return NULL;
+    }
+    return g_steal_pointer(&threads);
 }
 
 static gboolean query_memory(Qmp *qmp, uint64_t *ret, GError **error)

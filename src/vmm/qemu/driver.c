@@ -99,6 +99,7 @@ static gboolean get_run_state(Vmm *vmm, VmmRunState *ret, GError **error)
 
 LOCKED_OPERATION(VmmDescription *, describe, qemu_describe)
 LOCKED_OPERATION(gboolean, check_movable, qemu_check_movable)
+LOCKED_OPERATION(GArray *, get_vcpu_threads, qemu_get_vcpu_threads)
 LOCKED_OPERATION(gboolean, pause_vcpus, qemu_pause)
 LOCKED_OPERATION(gboolean, resume_vcpus, qemu_resume)
 LOCKED_OPERATION(GBytes *, save_device_state, qemu_save_device_state)
@@ -157,6 +158,7 @@ static const VmmOps qemu_ops = {
     .get_run_state = get_run_state,
     .describe = describe,
     .check_movable = check_movable,
+    .get_vcpu_threads = get_vcpu_threads,
     .pause = pause_vcpus,
     .resume = resume_vcpus,
     .save_device_state = save_device_state,

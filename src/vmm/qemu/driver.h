@@ -56,6 +56,7 @@ GBytes *qemu_save_device_state(QemuVmm *qemu, GError **error);
 gboolean qemu_load_device_state(QemuVmm *qemu, GBytes *state, GError **error);
 VmmDescription *qemu_describe(QemuVmm *qemu, GError **error);
 gboolean qemu_check_movable(QemuVmm *qemu, GError **error);
+GArray *qemu_get_vcpu_threads(QemuVmm *qemu, GError **error);
 
 /* The machine type without "-machine"; free with g_free(). */
 char *qemu_get_machine(QemuVmm *qemu, GError **error);

@@ -142,6 +142,62 @@ static void test_leaves(void **state)
     waitpid(vmm, NULL, 0);
 }
 
+/* An agent that has files kept (and forgotten), and dies. */
+static void run_agent_with_files(pid_t vmm, const char *kept, const char *forgotten)
+{
+    pid_t agent = fork();
+
+    if (agent == 0) {
+        Guard *guard = guard_start(vmm, socket_path, GUARD_RESUME, NULL);
+
+        if (!guard || !guard_keep_file(guard, forgotten, "restored", NULL) ||
+            !guard_forget_files(guard, NULL) ||
+            !guard_keep_file(guard, "/nonexistent/x", "", NULL) ||
+            !guard_keep_file(guard, kept, "max 100000", NULL))
+            _exit(1);
+        kill(getpid(), SIGKILL);
+    }
+    assert_int_equal(waitpid(agent, NULL, 0), agent);
+}
+
+static void test_files(void **state)
+{
+    pid_t vmm = start_vmm();
+    g_autofree char *kept = g_strconcat(folder, "/kept", NULL);
+    g_autofree char *forgotten = g_strconcat(folder, "/forgotten", NULL);
+    g_autofree char *kept_text = NULL, *forgotten_text = NULL;
+
+    assert_true(g_file_set_contents(kept, "1000 20000", -1, NULL));
+    assert_true(g_file_set_contents(forgotten, "as it is", -1, NULL));
+    atomic_store(resumed, 0);
+    run_agent_with_files(vmm, kept, forgotten);
+    /* The files come before the duty. */
+    assert_true(wait_for(was_resumed, vmm));
+    assert_true(g_file_get_contents(kept, &kept_text, NULL, NULL));
+    assert_true(g_file_get_contents(forgotten, &forgotten_text, NULL, NULL));
+    assert_string_equal(kept_text, "max 100000");
+    assert_string_equal(forgotten_text, "as it is");
+    unlink(kept);
+    unlink(forgotten);
+    kill(vmm, SIGKILL);
+    waitpid(vmm, NULL, 0);
+}
+
+static void test_too_many_files(void **state)
+{
+    g_autofree char *longest = g_strnfill(511, 'x'), *too_long = g_strnfill(512, 'x');
+    g_autoptr(Guard) guard = guard_start(getpid(), socket_path, GUARD_LEAVE, NULL);
+    g_autoptr(GError) error = NULL;
+
+    assert_false(guard_keep_file(guard, too_long, "x", &error));
+    assert_non_null(strstr(error->message, "too much for the guard process"));
+    for (guint i = 0; i < 256; i++)
+        assert_true(guard_keep_file(guard, longest, "x", NULL));
+    assert_false(guard_keep_file(guard, longest, "x", NULL));
+    assert_true(guard_forget_files(guard, NULL));
+    assert_true(guard_keep_file(guard, longest, "x", NULL));
+}
+
 static void test_errors(void **state)
 {
     g_autoptr(GError) error = NULL;
@@ -156,10 +212,9 @@ static void test_errors(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_resumes),
-        cmocka_unit_test(test_kills),
-        cmocka_unit_test(test_leaves),
-        cmocka_unit_test(test_errors),
+        cmocka_unit_test(test_resumes),        cmocka_unit_test(test_kills),
+        cmocka_unit_test(test_leaves),         cmocka_unit_test(test_files),
+        cmocka_unit_test(test_too_many_files), cmocka_unit_test(test_errors),
     };
     int result;
 
