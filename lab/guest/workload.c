@@ -3,11 +3,11 @@
  * it still holds what was written
  *
  * Theory of operation: the arena is lab.mb MiB of anonymous memory.  What a
- * page holds is a function of its entry in a table (version, kind, number of
- * patches), so every page can be checked at any time, also after the machine
- * was moved.  One writer thread per vCPU owns the pages whose number modulo
- * the threads is its own; it writes and checks them in turns, so neither the
- * pages nor their table entries need locks.  All randomness is seeded.
+ * page holds is a function of its entry in a table (content.h), so every page
+ * can be checked at any time, also after the machine was moved.  One writer
+ * thread per vCPU owns the pages whose number modulo the threads is its own;
+ * it writes and checks them in turns, so neither the pages nor their table
+ * entries need locks.  All randomness is seeded.
  *
  * The main thread runs at real-time priority, so that a busy guest answers in
  * time.  It serves TCP port 7000, one command a line:
@@ -15,7 +15,7 @@
  *   beat MS              a line "beat SEQUENCE GUEST-MS PASSES ERRORS WRITTEN"
  *                        every MS ms; SEQUENCE counts from 0 per connection
  *   status               one line of key=value
- *   set KEY=VALUE ...    pattern, pps, span, check, disk-rate; answers "ok"
+ *   set KEY=VALUE ...    pattern, order, pps, span, check, disk-rate; answers "ok"
  *   check                checks the whole arena; "checked pages= errors= digest="
  *   disk-check           reads every acknowledged block; "checked blocks= errors="
  *   echo TEXT            answers the same line
@@ -24,10 +24,15 @@
  * and reports on the console: "lab: ready", once a second "lab: beat …", and
  * "lab: BAD …" for every finding (the first hundred).
  *
+ * lab.content, on the kernel command line only, says what all pages hold at
+ * first: random, text or zero.
+ *
  * Limits: digest means something only while the pattern is idle.  The table
  * itself is not checked other than through the pages it describes.
  */
 #define _GNU_SOURCE
+#include "content.h"
+
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -54,8 +59,6 @@
 #include <unistd.h>
 
 enum {
-    PAGE_SIZE = 4096,
-    PAGE_WORDS = PAGE_SIZE / 8,
     PORT = 7000,
     MAX_CONNECTIONS = 16,
     MAX_LINE = 256,
@@ -67,41 +70,36 @@ enum {
     DISK_MAX_BLOCKS = 16384,
 };
 
-typedef enum { KIND_ZERO, KIND_RANDOM, KIND_RAMP, KIND_TEXT } Kind;
-
 typedef enum {
     PATTERN_IDLE,
     PATTERN_SPARSE,    /* 8 bytes a page */
     PATTERN_DENSE,     /* whole pages of new random bytes */
-    PATTERN_INTENSIVE, /* whole pages, cheap to make, as fast as it goes */
-    PATTERN_TEXT,      /* whole pages that compress well */
+    PATTERN_INTENSIVE, /* the same; the name for rates beyond what a link carries */
+    PATTERN_TEXT,      /* whole pages of other text, which compresses well */
     PATTERN_ZERO,      /* pages become zero, and later random again */
     PATTERN_MIXED,     /* one of the above at random, page by page */
+    PATTERN_READ,      /* reads whole pages, writes nothing */
     PATTERN_COUNT,
 } Pattern;
 
 static const char *const pattern_names[] = {"idle", "sparse", "dense", "intensive",
-                                            "text", "zero",   "mixed"};
+                                            "text", "zero",   "mixed", "read"};
 _Static_assert(sizeof(pattern_names) / sizeof(*pattern_names) == PATTERN_COUNT, "names");
 
 typedef struct {
-    uint32_t version;
-    uint32_t patches;
-    Kind kind;
-} PageState;
-
-typedef struct {
     Pattern pattern;
-    uint64_t pps;   /* pages written a second by all threads; 0: no limit */
-    uint64_t span;  /* pages written to, from the start of the arena */
-    uint64_t check; /* pages checked a second by all threads */
+    bool sequential; /* one page after the other; else in random order */
+    uint64_t pps;    /* pages written a second by all threads; 0: no limit */
+    uint64_t span;   /* pages written to, from the start of the arena */
+    uint64_t check;  /* pages checked a second by all threads */
 } Settings;
 
 typedef struct {
     unsigned number;
     uint64_t random;
-    uint64_t check_cursor;
+    uint64_t write_cursor, check_cursor;
     uint64_t digest;
+    volatile uint64_t sum; /* of all that was read: nobody wants it, but so it is read */
     double write_debt, check_debt;
 } Writer;
 
@@ -121,7 +119,7 @@ static struct {
     atomic_uint checks_done; /* counts threads */
     int wake_fd;             /* a check or disk check has ended */
 
-    atomic_ullong passes, errors, written;
+    atomic_ullong passes, errors, written, read;
 } lab;
 
 static struct {
@@ -151,7 +149,7 @@ __attribute__((format(printf, 1, 2))) static void say(const char *format, ...)
         return;
 }
 
-static void die(const char *what)
+_Noreturn static void die(const char *what)
 {
     say("lab: FATAL %s: %s", what, strerror(errno));
     exit(1);
@@ -165,72 +163,7 @@ static double now_ms(void)
     return t.tv_sec * 1e3 + t.tv_nsec / 1e6;
 }
 
-static uint64_t mix(uint64_t x)
-{
-    x ^= x >> 30;
-    x *= 0xbf58476d1ce4e5b9u;
-    x ^= x >> 27;
-    x *= 0x94d049bb133111ebu;
-    return x ^ (x >> 31);
-}
-
-static uint64_t hash3(uint64_t a, uint64_t b, uint64_t c)
-{
-    return mix(a + 0x9e3779b97f4a7c15u +
-               mix(b + 0x632be59bd9b4e019u + mix(c + 0x5851f42d4c957f2du)));
-}
-
-static uint64_t next_random(uint64_t *state)
-{
-    uint64_t x = *state;
-
-    x ^= x << 13;
-    x ^= x >> 7;
-    x ^= x << 17;
-    return *state = x;
-}
-
-/* ---- what a page holds ---- */
-
-static void fill_text(char *out, uint64_t random)
-{
-    static const char words[8][8] = {"guest  ", "memory ", "moves  ", "quietly",
-                                     "between", "two    ", "hosts, ", "again. "};
-
-    for (int i = 0; i < PAGE_SIZE; i += 8) {
-        memcpy(out + i, words[next_random(&random) & 7], 7);
-        out[i + 7] = ' ';
-    }
-}
-
-static void fill_page(uint64_t *words, uint64_t page, const PageState *state)
-{
-    uint64_t x = hash3(page, state->version, 0) | 1;
-
-    switch (state->kind) {
-    case KIND_ZERO:
-        memset(words, 0, PAGE_SIZE);
-        break;
-    case KIND_RANDOM:
-        for (int i = 0; i < PAGE_WORDS; i++)
-            words[i] = next_random(&x);
-        break;
-    case KIND_RAMP:
-        for (int i = 0; i < PAGE_WORDS; i++)
-            words[i] = x += 0x9e3779b97f4a7c15u;
-        break;
-    case KIND_TEXT:
-        fill_text((char *)words, x);
-        break;
-    }
-}
-
-static void apply_patch(uint64_t *words, uint64_t page, const PageState *state)
-{
-    uint64_t where = hash3(page, state->version, 1) % PAGE_WORDS;
-
-    words[where] = hash3(page, state->version, state->patches + 1);
-}
+/* ---- pages ---- */
 
 static uint64_t *page_address(uint64_t page)
 {
@@ -254,9 +187,9 @@ static void check_page(uint64_t page)
 {
     uint64_t want[PAGE_WORDS];
 
-    fill_page(want, page, &lab.states[page]);
+    content_fill(want, page, &lab.states[page]);
     if (lab.states[page].patches)
-        apply_patch(want, page, &lab.states[page]);
+        content_patch(want, page, &lab.states[page]);
     if (memcmp(want, page_address(page), PAGE_SIZE))
         report_difference(page, want);
 }
@@ -278,13 +211,13 @@ static void rewrite_page(uint64_t page, Kind kind)
     state->version++;
     state->patches = 0;
     state->kind = kind;
-    fill_page(page_address(page), page, state);
+    content_fill(page_address(page), page, state);
 }
 
 static void patch_page(uint64_t page)
 {
     lab.states[page].patches++;
-    apply_patch(page_address(page), page, &lab.states[page]);
+    content_patch(page_address(page), page, &lab.states[page]);
 }
 
 static void write_page(uint64_t page, Pattern pattern, uint64_t *random)
@@ -294,10 +227,8 @@ static void write_page(uint64_t page, Pattern pattern, uint64_t *random)
         patch_page(page);
         break;
     case PATTERN_DENSE:
-        rewrite_page(page, KIND_RANDOM);
-        break;
     case PATTERN_INTENSIVE:
-        rewrite_page(page, KIND_RAMP);
+        rewrite_page(page, KIND_RANDOM);
         break;
     case PATTERN_TEXT:
         rewrite_page(page, KIND_TEXT);
@@ -315,6 +246,15 @@ static void write_page(uint64_t page, Pattern pattern, uint64_t *random)
 
 /* ---- writers ---- */
 
+static uint64_t take_due(double *debt, uint64_t per_second, double elapsed_ms)
+{
+    double due = *debt + (double)per_second / lab.threads * elapsed_ms / 1e3;
+    uint64_t whole = due;
+
+    *debt = due - whole;
+    return whole;
+}
+
 /* How many of the first *limit* pages this writer owns. */
 static uint64_t own_pages(const Writer *writer, uint64_t limit)
 {
@@ -326,6 +266,35 @@ static uint64_t own_page(const Writer *writer, uint64_t index)
     return index * lab.threads + writer->number;
 }
 
+/* The page to write or read next, of the *own* first ones. */
+static uint64_t next_page(Writer *writer, const Settings *settings, uint64_t own)
+{
+    if (!settings->sequential)
+        return own_page(writer, next_random(&writer->random) % own);
+    if (writer->write_cursor >= own)
+        writer->write_cursor = 0;
+    return own_page(writer, writer->write_cursor++);
+}
+
+static uint64_t sum_page(uint64_t page)
+{
+    const uint64_t *words = page_address(page);
+    uint64_t sum = 0;
+
+    for (int i = 0; i < PAGE_WORDS; i++)
+        sum += words[i];
+    return sum;
+}
+
+static void read_some(Writer *writer, const Settings *settings, uint64_t count)
+{
+    uint64_t own = own_pages(writer, settings->span);
+
+    for (uint64_t i = 0; i < count && own; i++)
+        writer->sum += sum_page(next_page(writer, settings, own));
+    lab.read += own ? count : 0;
+}
+
 static void write_some(Writer *writer, const Settings *settings, uint64_t count)
 {
     uint64_t own = own_pages(writer, settings->span);
@@ -333,9 +302,20 @@ static void write_some(Writer *writer, const Settings *settings, uint64_t count)
     if (!own)
         return;
     for (uint64_t i = 0; i < count; i++)
-        write_page(own_page(writer, next_random(&writer->random) % own), settings->pattern,
-                   &writer->random);
+        write_page(next_page(writer, settings, own), settings->pattern, &writer->random);
     lab.written += count;
+}
+
+/* What the pattern asks for, for *elapsed_ms* or, without a limit, a batch. */
+static void work_some(Writer *writer, const Settings *settings, double elapsed_ms)
+{
+    uint64_t count =
+        settings->pps ? take_due(&writer->write_debt, settings->pps, elapsed_ms) : BATCH;
+
+    if (settings->pattern == PATTERN_READ)
+        read_some(writer, settings, count);
+    else if (settings->pattern != PATTERN_IDLE)
+        write_some(writer, settings, count);
 }
 
 static void check_some(Writer *writer, uint64_t count)
@@ -386,15 +366,6 @@ static void wait_for_work(const Settings *seen, unsigned generation)
     pthread_mutex_unlock(&lab.lock);
 }
 
-static uint64_t take_due(double *debt, uint64_t per_second, double elapsed_ms)
-{
-    double due = *debt + (double)per_second / lab.threads * elapsed_ms / 1e3;
-    uint64_t whole = due;
-
-    *debt = due - whole;
-    return whole;
-}
-
 static void *writer_main(void *data)
 {
     Writer *writer = data;
@@ -415,9 +386,7 @@ static void *writer_main(void *data)
         pthread_mutex_unlock(&lab.lock);
 
         flat_out = settings.pattern != PATTERN_IDLE && !settings.pps;
-        if (settings.pattern != PATTERN_IDLE)
-            write_some(writer, &settings,
-                       flat_out ? BATCH : take_due(&writer->write_debt, settings.pps, elapsed));
+        work_some(writer, &settings, elapsed);
         check_some(writer, take_due(&writer->check_debt, settings.check, elapsed));
         if (checks_seen != checks_wanted) {
             checks_seen = checks_wanted;
@@ -533,6 +502,10 @@ static bool set_one(Settings *settings, const char *key, const char *value)
     }
     uint64_t number = strtoull(value, NULL, 10);
 
+    if (!strcmp(key, "order")) {
+        settings->sequential = !strcmp(value, "sequential");
+        return settings->sequential || !strcmp(value, "random");
+    }
     if (!strcmp(key, "pps"))
         settings->pps = number;
     else if (!strcmp(key, "span"))
@@ -628,10 +601,10 @@ static void beat(Connection *connection)
 static void answer_status(Connection *connection)
 {
     answer(connection,
-           "pattern=%s pages=%lu threads=%u passes=%llu errors=%llu written=%llu guest_ms=%.0f "
-           "disk_blocks=%u disk_sequence=%llu disk_errors=%llu",
+           "pattern=%s pages=%lu threads=%u passes=%llu errors=%llu written=%llu read=%llu "
+           "guest_ms=%.0f disk_blocks=%u disk_sequence=%llu disk_errors=%llu",
            pattern_names[main_settings.pattern], lab.pages, lab.threads, lab.passes, lab.errors,
-           lab.written, now_ms(), disk.blocks, disk.sequence, disk.errors);
+           lab.written, lab.read, now_ms(), disk.blocks, disk.sequence, disk.errors);
 }
 
 static void set_from_words(Connection *connection, char *words)
@@ -801,7 +774,18 @@ static void serve(int listener, int second_fd)
 
 /* ---- start ---- */
 
-static void read_kernel_command_line(Settings *settings)
+static Kind kind_from_name(const char *name)
+{
+    for (int kind = 0; kind < KIND_COUNT; kind++) {
+        if (!strcmp(name, kind_names[kind]))
+            return kind;
+    }
+    errno = EINVAL;
+    die("lab.content");
+}
+
+/* Also what all pages hold at first. */
+static void read_kernel_command_line(Settings *settings, Kind *content)
 {
     static char text[4096];
     int fd = open("/proc/cmdline", O_RDONLY | O_CLOEXEC);
@@ -822,6 +806,8 @@ static void read_kernel_command_line(Settings *settings)
             *equals = 0;
             if (round == 0 && !strcmp(word, "lab.mb"))
                 lab.pages = strtoull(equals + 1, NULL, 10) << 8;
+            else if (round == 0 && !strcmp(word, "lab.content"))
+                *content = kind_from_name(equals + 1);
             else if (round == 1)
                 set_one(settings, word + 4, equals + 1);
         }
@@ -863,17 +849,18 @@ int main(void)
     struct itimerspec second = {.it_interval = {1, 0}, .it_value = {1, 0}};
     struct sched_param priority = {.sched_priority = 10};
     long cpus = sysconf(_SC_NPROCESSORS_ONLN);
+    Kind content = KIND_RANDOM;
 
     lab.pages = 64 << 8;
     lab.threads = cpus < MAX_THREADS ? cpus : MAX_THREADS;
-    read_kernel_command_line(&main_settings);
+    read_kernel_command_line(&main_settings, &content);
     lab.arena = mmap(NULL, lab.pages * PAGE_SIZE + 1, PROT_READ | PROT_WRITE,
                      MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     lab.states = calloc(lab.pages + 1, sizeof(*lab.states));
     if (lab.arena == MAP_FAILED || !lab.states)
         die("arena");
     for (uint64_t page = 0; page < lab.pages; page++)
-        rewrite_page(page, KIND_RANDOM);
+        rewrite_page(page, content);
 
     lab.wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     for (int i = 0; i < MAX_CONNECTIONS; i++)

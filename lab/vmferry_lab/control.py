@@ -31,12 +31,12 @@ class Control:
         return _fields(self.ask("status"))
 
     def write(self, pattern: str, *, mb_per_second: float = 0, pages_per_second: int = 0,
-              span_mb: int = 0) -> None:
+              span_mb: int = 0, order: str = "random") -> None:
         """Changes what the guest writes: a pattern of workload.c, its rate
         (none: as fast as it goes) over the first *span_mb* of the arena
-        (0: all of it)."""
+        (0: all of it), in "random" or "sequential" order."""
         pps = pages_per_second or round(mb_per_second * 1e6 / PAGE)
-        self.ask(f"set pattern={pattern} pps={pps} span={span_mb}")
+        self.ask(f"set pattern={pattern} order={order} pps={pps} span={span_mb}")
 
     def set(self, **settings) -> None:
         """Sets further settings: check=PAGES_PER_SECOND, disk_rate=BLOCKS_PER_SECOND."""

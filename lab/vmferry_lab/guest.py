@@ -24,9 +24,9 @@ class Guest:
                  memory_mb: int = 256, vcpus: int = 1, qemu: Qemu | None = None,
                  accel: str = "tcg", disk_mb: int = 0, vga: bool | None = None,
                  rng: bool = True, shared_memory: bool = False, arena_mb: int = 64,
-                 pattern: str = "idle", pages_per_second: int = 0, span_mb: int = 0,
-                 check: int = 1024, disk_rate: int = 0, kernel_words: str = "",
-                 extra: list[str] | None = None):
+                 content: str = "random", pattern: str = "idle", order: str = "random",
+                 pages_per_second: int = 0, span_mb: int = 0, check: int = 1024,
+                 disk_rate: int = 0, kernel_words: str = "", extra: list[str] | None = None):
         self.lab = lab
         self.name = name
         self.machine = machine
@@ -45,8 +45,9 @@ class Guest:
         self.extra = extra or []
         if disk_mb:
             self.disk = images.disk_image(lab.shared / f"{name}.disk", disk_mb)
-        self.workload = (f"lab.mb={arena_mb} lab.pattern={pattern} lab.pps={pages_per_second} "
-                         f"lab.span={span_mb} lab.check={check} lab.disk-rate={disk_rate}")
+        self.workload = (f"lab.mb={arena_mb} lab.content={content} lab.pattern={pattern} "
+                         f"lab.order={order} lab.pps={pages_per_second} lab.span={span_mb} "
+                         f"lab.check={check} lab.disk-rate={disk_rate}")
         self.kernel_words = kernel_words
         for host in lab.hosts:
             host.add_tap(self.tap)

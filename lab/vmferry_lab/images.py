@@ -84,16 +84,21 @@ def _depends(module: bytes) -> list[str]:
     return [name for name in module[start:module.index(b"\0", start)].decode().split(",") if name]
 
 
-def build_program(name: str) -> Path:
-    """The static program lab/guest/NAME.c, built again when it changes.  Lock held."""
-    source = GUEST_SOURCES / f"{name}.c"
-    digest = hashlib.sha256(source.read_bytes()).hexdigest()[:16]
+def build_program(name: str, *sources: str) -> Path:
+    """The static program *name* of *sources* (default: NAME.c) in lab/guest,
+    built again when a file there changes.  Lock held."""
+    digest = digest_of(sorted(GUEST_SOURCES.glob("*.[ch]")))
 
     def make(folder: Path) -> None:
         subprocess.run(["gcc", "-std=gnu17", "-Wall", "-Wextra", "-O2", "-static", "-pthread",
-                        "-o", folder / name, source], check=True)
+                        "-o", folder / name, *(sources or [f"{name}.c"])],
+                       cwd=GUEST_SOURCES, check=True)
 
     return make_once(f"{name}-{digest}", make) / name
+
+
+def digest_of(files: list[Path]) -> str:
+    return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()[:16]
 
 
 @functools.cache
@@ -117,7 +122,7 @@ def fill_guest_tree(tree: Path, kernel: Kernel) -> None:
     (tree / "modules").mkdir()
     _install(fetch_busybox(), tree / "bin" / "busybox")
     (tree / "bin" / "sh").symlink_to("busybox")
-    _install(build_program("workload"), tree / "bin" / "workload")
+    _install(build_program("workload", "workload.c", "content.c"), tree / "bin" / "workload")
     _install(GUEST_SOURCES / "init", tree / "init")
     order = []
     for path in module_files(kernel, GUEST_MODULES):
@@ -133,9 +138,7 @@ def _install(source: Path, target: Path) -> None:
 
 
 def _recipe() -> str:
-    sources = [GUEST_SOURCES / "workload.c", GUEST_SOURCES / "init", Path(__file__)]
-    digest = hashlib.sha256(b"".join(path.read_bytes() for path in sources))
-    return digest.hexdigest()[:16]
+    return digest_of([*sorted(GUEST_SOURCES.iterdir()), Path(__file__)])
 
 
 def guest_image() -> Image:

@@ -98,7 +98,8 @@ class Lab:
         vga, rng        devices; VGA is there by default except in microvm
         shared_memory   guest RAM as a shared memfd
         arena_mb        memory the workload owns, writes and checks
-        pattern, pages_per_second, span_mb     what it writes: see Control.write()
+        content         what all of that holds at first: "random", "text", "zero"
+        pattern, order, pages_per_second, span_mb     what it writes: see Control.write()
         check           pages it checks a second, all the time (0: only on demand)
         disk_rate       blocks it writes to the disk a second
         kernel_words, extra     more words for its kernel, for QEMU

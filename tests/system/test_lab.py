@@ -54,15 +54,21 @@ def test_self_check_finds_one_wrong_bit(lab, guest):
     assert "lab: BAD page=" in g.console_text()
 
 
-def flip_a_bit(pid, g):
-    """Changes one bit of the arena in guest RAM, found by what page 0 starts with."""
+def guest_ram(pid, g):
+    """Where guest RAM, a shared memfd, starts in QEMU, and its content."""
     maps = open(f"/proc/{pid}/maps").read().splitlines()
     line = next(text for text in maps if "memfd:" in text and " rw-s " in text)
     start = int(line.split("-")[0], 16)
-    with open(f"/proc/{pid}/mem", "r+b", buffering=0) as memory:
+    with open(f"/proc/{pid}/mem", "rb", buffering=0) as memory:
         memory.seek(start)
-        ram = memory.read(g.memory_mb << 20)
-        where = ram.index(first_bytes_of_page_0())
+        return start, memory.read(g.memory_mb << 20)
+
+
+def flip_a_bit(pid, g):
+    """Changes one bit of the arena in guest RAM, found by what page 0 starts with."""
+    start, ram = guest_ram(pid, g)
+    where = ram.index(first_bytes_of_page_0())
+    with open(f"/proc/{pid}/mem", "r+b", buffering=0) as memory:
         memory.seek(start + where)
         memory.write(bytes([ram[where] ^ 1]))
 
@@ -96,6 +102,41 @@ def test_patterns_write_and_survive_checks(lab, guest):
             control.check()
         control.write("idle")
         assert control.check() == control.check()
+
+
+def test_reading_writes_nothing(lab, guest):
+    g = guest(pattern="read", order="sequential", check=0)
+    g.start(lab.host_a)
+    with g.control() as control:
+        before = int(control.status()["read"])
+        wait_until(lambda: int(control.status()["read"]) > before + 1000, "reading")
+        assert control.status()["written"] == "0"
+        assert control.check() == control.check()
+
+
+def pages_of_text(process, g):
+    """How many pages of guest RAM, which is a shared memfd, hold log lines."""
+    ram = guest_ram(process.pid, g)[1]
+    return sum(b" HTTP/1.1" in ram[at:at + 4096] for at in range(0, len(ram), 4096))
+
+
+def test_guest_begins_with_the_content_asked_for(lab, guest):
+    g = guest(content="text", check=0, memory_mb=128, arena_mb=8, shared_memory=True)
+    process = g.start(lab.host_a)
+    assert pages_of_text(process, g) >= 8 << 8
+    g.check()
+
+
+def test_sequential_order_reaches_every_page(lab, guest):
+    """As many writes as there are pages; in random order a third would be left out."""
+    g = guest(content="zero", check=0, memory_mb=128, arena_mb=4, shared_memory=True)
+    process = g.start(lab.host_a)
+    with g.control() as control:
+        control.write("text", order="sequential", pages_per_second=2000)
+        wait_until(lambda: int(control.status()["written"]) >= 4 << 8, "one pass")
+        control.write("idle")
+        assert pages_of_text(process, g) >= 4 << 8
+        control.check()
 
 
 def test_guests_dense_rate_is_what_was_asked_for(lab, guest):
