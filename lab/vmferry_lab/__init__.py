@@ -9,8 +9,10 @@ from .lab import Host, Lab, clean
 from .process import (LabError, Process, cpu_seconds, is_alive, peak_memory_bytes, wait_gone,
                       wait_until)
 from .qemu import Qemu, backports_qemu, has_kvm, qemu, system_qemu
+from .redis import RedisLoad, Request, quantile, requests_between
 
 __all__ = ["Agent", "Beat", "Command", "Control", "Guest", "Heartbeat", "Host", "Lab", "LabError",
-           "MACHINES", "Pki", "Process", "Qemu", "REPOSITORY", "Result", "backports_qemu",
-           "cache_dir", "clean", "cpu_seconds", "has_kvm", "is_alive", "peak_memory_bytes",
-           "qemu", "qemu_pids", "system_qemu", "vmferry_program", "wait_gone", "wait_until"]
+           "MACHINES", "Pki", "Process", "Qemu", "REPOSITORY", "RedisLoad", "Request", "Result",
+           "backports_qemu", "cache_dir", "clean", "cpu_seconds", "has_kvm", "is_alive",
+           "peak_memory_bytes", "qemu", "qemu_pids", "quantile", "requests_between",
+           "system_qemu", "vmferry_program", "wait_gone", "wait_until"]

@@ -41,6 +41,7 @@ def _apt_options() -> list[str]:
         "Dir::Etc::sourcelist": root / "sources.list",
         "Dir::Etc::sourceparts": "/dev/null",
         "Dir::State::lists": root / "lists",
+        "Dir::State::status": "/dev/null",  # newer versions may be installed
         "Dir::Cache": root,
         "Debug::NoLocking": "1",
         "Acquire::Languages": "none",
@@ -71,6 +72,13 @@ def concrete_kernel(package: str, suite: str) -> str:
     """The versioned package behind one such as linux-image-cloud-amd64."""
     text = _apt("apt-cache", "show", f"{package}/{suite}")
     return re.search(r"^Depends: (linux-image-[\w.+-]+)", text, re.M)[1]
+
+
+def depends(package: str, suite: str) -> list[str]:
+    """What a package depends on by itself; of alternatives the first."""
+    text = _apt("apt-cache", "show", f"{package}/{suite}")
+    lines = re.findall(r"^(?:Pre-)?Depends: (.*)", text, re.M)
+    return [re.split(r"[ :|(]", word.strip())[0] for line in lines for word in line.split(",")]
 
 
 def unpack(packages: list[str], suite: str, folder: Path) -> None:

@@ -10,6 +10,7 @@ from .control import Control
 from .heartbeat import Heartbeat
 from .process import LabError, Process, wait_until
 from .qemu import Qemu, system_qemu
+from .redis import RedisLoad
 
 if TYPE_CHECKING:
     from .lab import Host, Lab
@@ -23,8 +24,8 @@ class Guest:
     def __init__(self, lab: Lab, name: str, number: int, *, machine: str = "pc",
                  memory_mb: int = 256, vcpus: int = 1, qemu: Qemu | None = None,
                  accel: str = "tcg", disk_mb: int = 0, vga: bool | None = None,
-                 rng: bool = True, shared_memory: bool = False, arena_mb: int = 64,
-                 content: str = "random", pattern: str = "idle", order: str = "random",
+                 rng: bool = True, shared_memory: bool = False, redis: bool = False,
+                 arena_mb: int = 64, content: str = "random", pattern: str = "idle", order: str = "random",
                  pages_per_second: int = 0, span_mb: int = 0, check: int = 1024,
                  disk_rate: int = 0, kernel_words: str = "", extra: list[str] | None = None):
         self.lab = lab
@@ -42,6 +43,7 @@ class Guest:
         self.rng = rng
         self.vga = machine != "microvm" if vga is None else vga
         self.shared_memory = shared_memory
+        self.redis = redis
         self.extra = extra or []
         if disk_mb:
             self.disk = images.disk_image(lab.shared / f"{name}.disk", disk_mb)
@@ -57,7 +59,7 @@ class Guest:
     @property
     def command(self) -> list[str]:
         """A plain QEMU command line, as a user would type it, without QMP."""
-        image = images.guest_image()
+        image = images.guest_image(self.redis)
         return [
             *self.qemu.command,
             "-name", self.name,
@@ -100,7 +102,7 @@ class Guest:
 
     def _kernel_command_line(self) -> str:
         words = ["console=ttyS0", "loglevel=4", "panic=-1", f"lab.ip={self.ip}", self.workload,
-                 self.kernel_words]
+                 "lab.redis=1" if self.redis else "", self.kernel_words]
         if self.machine == "microvm" and self.accel == "tcg":
             words.append(f"tsc_early_khz={images.host_tsc_khz()} tsc=reliable")
         return " ".join(word for word in words if word)
@@ -138,6 +140,12 @@ class Guest:
         heartbeat = Heartbeat(self.lab.client, self.ip, interval_ms)
         self.lab.at_close(heartbeat.close)
         return heartbeat
+
+    def redis_load(self, **options) -> RedisLoad:
+        """Fills its Redis from the client, which then waits for start(); closed with the lab."""
+        load = RedisLoad(self.lab.client, self.ip, **options)
+        self.lab.at_close(load.close)
+        return load
 
     def check(self) -> None:
         """Checks all its memory (and disk, if any) now; LabError for any finding."""

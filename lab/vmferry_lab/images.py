@@ -11,6 +11,7 @@ from pathlib import Path
 
 from . import debian
 from .cache import REPOSITORY, cache_lock, make_once
+from .redis import install_redis
 
 GUEST_SOURCES = REPOSITORY / "lab" / "guest"
 GUEST_MODULES = ("virtio_pci", "virtio_mmio", "virtio_net", "virtio_blk", "virtio_rng")
@@ -138,11 +139,12 @@ def _install(source: Path, target: Path) -> None:
 
 
 def _recipe() -> str:
-    return digest_of([*sorted(GUEST_SOURCES.iterdir()), Path(__file__)])
+    own = [Path(__file__).with_name(name) for name in ("images.py", "redis.py")]
+    return digest_of([*sorted(GUEST_SOURCES.iterdir()), *own])
 
 
-def guest_image() -> Image:
-    """The lab's guest; downloaded and built on first use."""
+def guest_image(redis: bool = False) -> Image:
+    """The lab's guest, or the one with Redis; downloaded and built on first use."""
     with cache_lock():
         kernel = fetch_kernel()
 
@@ -150,10 +152,12 @@ def guest_image() -> Image:
             tree = folder / "tree"
             tree.mkdir()
             fill_guest_tree(tree, kernel)
+            if redis:
+                install_redis(tree)
             pack_initramfs(tree, folder / "initramfs.cpio")
             shutil.rmtree(tree)
 
-        folder = make_once(f"guest-{_recipe()}", make)
+        folder = make_once(f"guest{'-redis' if redis else ''}-{_recipe()}", make)
         return Image(kernel.vmlinuz, folder / "initramfs.cpio")
 
 

@@ -97,6 +97,7 @@ class Lab:
         disk_mb         size of a virtio disk on storage both hosts share; 0: none
         vga, rng        devices; VGA is there by default except in microvm
         shared_memory   guest RAM as a shared memfd
+        redis           with a Redis server: see Guest.redis_load()
         arena_mb        memory the workload owns, writes and checks
         content         what all of that holds at first: "random", "text", "zero"
         pattern, order, pages_per_second, span_mb     what it writes: see Control.write()

@@ -8,14 +8,19 @@ from pathlib import Path
 from .process import LabError, wait_until
 
 
+class QmpTimeout(LabError):
+    """Nothing came in time; the connection is as good as before."""
+
+
 class Qmp:
     def __init__(self, path: Path, timeout: float = 30):
+        """*timeout*: for the connection, and for each answer."""
         self._socket = socket.socket(socket.AF_UNIX)
-        self._socket.settimeout(timeout)
         wait_until(lambda: self._connected(path), f"QMP at {path}", timeout)
-        self._lines = self._socket.makefile("r")
+        self._timeout = timeout
+        self._pending = b""
         self._events: list[dict] = []
-        self._read()  # the greeting
+        self._read(time.monotonic() + timeout)  # the greeting
         self.execute("qmp_capabilities")
 
     def _connected(self, path: Path) -> bool:
@@ -25,17 +30,26 @@ class Qmp:
             return False
         return True
 
-    def _read(self) -> dict:
-        line = self._lines.readline()
-        if not line:
-            raise LabError("QMP: QEMU closed the connection")
+    def _read(self, deadline: float) -> dict:
+        while b"\n" not in self._pending:
+            self._socket.settimeout(max(0.001, deadline - time.monotonic()))
+            try:
+                data = self._socket.recv(1 << 16)
+            except TimeoutError:
+                raise QmpTimeout("QMP: QEMU said nothing in time") from None
+            if not data:
+                raise LabError("QMP: QEMU closed the connection")
+            self._pending += data
+        line, _, self._pending = self._pending.partition(b"\n")
         return json.loads(line)
 
     def execute(self, command: str, **arguments):
         order = {"execute": command, "arguments": arguments}
+        self._socket.settimeout(self._timeout)
         self._socket.sendall(json.dumps(order).encode() + b"\n")
+        deadline = time.monotonic() + self._timeout
         while True:
-            answer = self._read()
+            answer = self._read(deadline)
             if "event" in answer:
                 self._events.append(answer)
             elif "error" in answer:
@@ -44,16 +58,14 @@ class Qmp:
                 return answer["return"]
 
     def wait_event(self, wanted, timeout: float = 60) -> dict:
-        """The first event for which wanted(event) is true."""
+        """The first event for which wanted(event) is true; QmpTimeout without one."""
         deadline = time.monotonic() + timeout
-        while time.monotonic() < deadline:
-            event = self._events.pop(0) if self._events else self._read()
+        while True:
+            event = self._events.pop(0) if self._events else self._read(deadline)
             if wanted(event):
                 return event
-        raise LabError(f"QMP: no such event within {timeout} s")
 
     def close(self) -> None:
-        self._lines.close()
         self._socket.close()
 
     def __enter__(self):

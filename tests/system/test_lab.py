@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from vmferry_lab import MACHINES, REPOSITORY, backports_qemu, system_qemu
+from vmferry_lab import MACHINES, REPOSITORY, backports_qemu, requests_between, system_qemu
 from vmferry_lab.netns import namespace_names
 from vmferry_lab.process import LabError, wait_until
 
@@ -137,6 +137,34 @@ def test_sequential_order_reaches_every_page(lab, guest):
         control.write("idle")
         assert pages_of_text(process, g) >= 4 << 8
         control.check()
+
+
+def loaded_redis(lab, guest):
+    g = guest(redis=True, memory_mb=256, arena_mb=16)
+    g.start(lab.host_a)
+    return g, g.redis_load(keys=2000, value_bytes=1000, rate=500)
+
+
+def test_redis_answers_every_request(lab, guest):
+    g, load = loaded_redis(lab, guest)
+    start_ms = time.monotonic() * 1e3
+    load.start()
+    time.sleep(2)
+    requests = load.finish()
+    assert len(requests) > 500 and min(one.latency_ms for one in requests) > 0
+    assert len(requests_between(requests, start_ms, start_ms + 1e6)) == len(requests)
+    g.check()
+
+
+def test_redis_client_finds_a_lost_key(lab, guest):
+    g, load = loaded_redis(lab, guest)
+    load.start()
+    with lab.client.socket() as connection:
+        connection.connect((g.ip, 6379))
+        connection.sendall(b"DEL key:00000007\r\n")
+        assert connection.recv(100) == b":1\r\n"
+    with pytest.raises(LabError, match="wrong answer"):
+        load.finish()
 
 
 def test_guests_dense_rate_is_what_was_asked_for(lab, guest):

@@ -1,0 +1,164 @@
+"""Redis in the guest: Debian's server with its libraries in the guest's image, and a client
+outside that loads it and times every request."""
+
+import re
+import shutil
+import statistics
+import subprocess
+import sys
+import threading
+from collections import deque
+from dataclasses import dataclass
+from pathlib import Path
+
+from . import debian
+from .cache import make_once
+from .netns import Namespace
+from .process import LabError
+
+PACKAGE = "redis-tools"  # the server is in there too
+SERVER = "usr/bin/redis-check-rdb"  # a program of several names, redis-server one of them
+LIBRARIES = "lib/x86_64-linux-gnu"
+LOADER = "lib64/ld-linux-x86-64.so.2"
+PORT = 6379
+
+
+# ---- in the image ----
+
+def library_packages(package: str, suite: str) -> list[str]:
+    """The libraries a package depends on, directly or not.  Lock held, lists fetched."""
+    found, waiting = set(), [package]
+    while waiting:
+        needed = [name for name in debian.depends(waiting.pop(), suite)
+                  if name.startswith("lib") and name not in found]
+        found.update(needed)
+        waiting += needed
+    return sorted(found)
+
+
+def fetch_redis() -> Path:
+    """A folder with Redis and all its libraries, unpacked.  Lock held."""
+    suite = debian.release_name()
+
+    def make(folder: Path) -> None:
+        debian.update()
+        debian.unpack([PACKAGE, *library_packages(PACKAGE, suite)], suite, folder)
+
+    return make_once(f"redis-{suite}", make)
+
+
+def needed_libraries(program: Path, folder: Path) -> dict[str, Path]:
+    """The shared libraries of *program* by name, found in *folder*, and those of these."""
+    files = {path.name: path for path in sorted(folder.rglob("*.so*"))}
+    found: dict[str, Path] = {}
+    waiting = [program]
+    while waiting:
+        dynamic = subprocess.run(["readelf", "-d", waiting.pop()], capture_output=True, text=True,
+                                 check=True).stdout
+        for name in re.findall(r"\(NEEDED\).*\[(.*)\]", dynamic):
+            if name in found:
+                continue
+            if name not in files:
+                raise LabError(f"Redis for the guest: no package brings {name}")
+            found[name] = files[name]
+            waiting.append(files[name])
+    return found
+
+
+def install_redis(tree: Path) -> None:
+    """Puts the server where the guest's init starts it from.  Lock held."""
+    folder = fetch_redis()
+    libraries = needed_libraries(folder / SERVER, folder)
+    loader = libraries.pop(Path(LOADER).name)
+    targets = {tree / LIBRARIES / name: path for name, path in libraries.items()}
+    targets |= {tree / LOADER: loader, tree / "bin/redis-server": folder / SERVER}
+    for target, source in targets.items():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source, target)
+        target.chmod(0o755)
+
+
+# ---- from outside ----
+
+@dataclass(frozen=True)
+class Request:
+    due_ms: float      # when it was to be sent: time.monotonic() * 1e3
+    latency_ms: float  # from then to its answer
+
+
+def quantile(values: list[float], share: float) -> float:
+    """The value that *share* of all do not exceed."""
+    if len(values) < 2:
+        return values[0] if values else 0.0
+    return statistics.quantiles(values, n=1000, method="inclusive")[round(share * 1000) - 1]
+
+
+def requests_between(requests: list[Request], since_ms: float, until_ms: float) -> list[float]:
+    """Latencies of the requests that were due in the window."""
+    return [one.latency_ms for one in requests if since_ms <= one.due_ms <= until_ms]
+
+
+class RedisLoad:
+    """A seeded data set, then requests, half of them SET and half GET, at a bounded rate.
+
+    Requests are sent when they are due, whether earlier ones are answered or
+    not.  Every GET must return what the last SET before it wrote, and finish()
+    reads everything back: an acknowledged SET that is gone is an error, so is
+    a connection that does not live on.
+    """
+
+    def __init__(self, namespace: Namespace, address: str, *, keys: int, value_bytes: int,
+                 rate: int, seed: int = 1):
+        """*rate*: requests a second of all connections."""
+        program = Path(__file__).with_name("redis_client.py")
+        self._process = subprocess.Popen(
+            namespace.wrap([sys.executable, program, address, PORT, keys, value_bytes, rate, seed]),
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        self._words: deque[str] = deque(maxlen=20)  # what it complains of
+        self._listener = threading.Thread(target=self._listen, daemon=True)
+        self._listener.start()
+        self._expect("loaded")
+
+    def _listen(self) -> None:
+        self._words.extend(self._process.stderr)
+
+    def _expect(self, word: str) -> None:
+        line = self._process.stdout.readline().strip()
+        if line != word:
+            self.close()
+            raise LabError(f"Redis client: {line or ''.join(self._words) or 'ended'}")
+
+    def _order(self, word: str) -> None:
+        try:
+            self._process.stdin.write(f"{word}\n")
+            self._process.stdin.flush()
+        except BrokenPipeError:
+            self._expect(word)
+
+    def start(self) -> None:
+        """Begins the requests."""
+        self._order("start")
+        self._expect("started")
+
+    def finish(self) -> list[Request]:
+        """Ends them, compares the whole data set; all requests, oldest first.
+
+        LabError where an answer was wrong or did not come.
+        """
+        self._order("finish")
+        self._expect("requests")
+        requests = []
+        while (line := self._process.stdout.readline().strip()) and line != "end":
+            due, latency = line.split()
+            requests.append(Request(int(due) / 1e6, int(latency) / 1e6))
+        self._expect("checked")
+        self.close()
+        return requests
+
+    def close(self) -> None:
+        if self._process.poll() is None:
+            self._process.kill()
+        self._process.wait()
+        self._listener.join()
+        for pipe in (self._process.stdin, self._process.stdout, self._process.stderr):
+            pipe.close()
