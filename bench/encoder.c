@@ -182,8 +182,8 @@ static void measure_store(Bench *bench, uint64_t budget, SentStoreMode mode)
                   {"unchanged, again", 0}};
     SentStoreCounts counts;
 
-    printf("store, %s, %u MiB (1/%u):\n", sent_store_mode_name(mode), (guint)(budget >> 20),
-           (guint)(bench->pages * BYTES / budget));
+    printf("store, %s, %u MiB (%.1f %%):\n", sent_store_mode_name(mode), (guint)(budget >> 20),
+           100.0 * (double)budget / (double)(bench->pages * BYTES));
     for (guint i = 0; i < G_N_ELEMENTS(passes); i++) {
         g_autofree char *name = g_strdup_printf("  %s", passes[i].name);
         double wire_bytes;
