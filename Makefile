@@ -3,7 +3,7 @@
 PYTEST := scripts/as-root /usr/bin/python3 -m pytest -p no:cacheprovider tests/system
 
 .NOTPARALLEL:
-.PHONY: all unit fuzz-short lint system check check-long demo bench fuzz install clean help
+.PHONY: all unit fuzz-short lint system check check-long demo bench bench-migrate fuzz install clean help
 
 all:
 	scripts/bootstrap build
@@ -45,6 +45,12 @@ bench: all
 	scripts/as-root bench/migrate.py
 	scripts/as-root bench/idle.py
 
+# Takes hours; BENCH="--workload sparse --link 1gbit" makes a part of it.
+bench-migrate: all
+	scripts/bootstrap lab bench
+	lab/lab prepare
+	scripts/as-root bench/workset.py $(BENCH)
+
 # Fuzzes until stopped, or for SECONDS in all.
 SECONDS ?= 3600
 fuzz:
@@ -65,6 +71,7 @@ help:
 	@echo 'make check       all tests, about 12 minutes on two cores'
 	@echo 'make check-long  the same with the whole matrix'
 	@echo 'make bench       vmferry and QEMU migrate side by side'
+	@echo 'make bench-migrate  the same for guests of all kinds, and all that QEMU offers: hours'
 	@echo 'make fuzz        fuzz all parsers (SECONDS=3600 in all)'
 	@echo 'make unit, fuzz-short, lint, system   the parts of check'
 	@echo 'make install     install what was built (DESTDIR=... honoured)'

@@ -15,6 +15,8 @@ SETTLE_BEATS = 100    # beats waited for after a move
 class Sample:
     """One move."""
 
+    finished: bool            # False: it failed, or took too long and was cancelled
+    reason: str               # why it ended, where the contender says so
     total_ms: float           # as the contender reports it
     wall_ms: float            # from the order to its completion, as its user sees it
     downtime_ms: float        # as the contender reports it
@@ -23,7 +25,15 @@ class Sample:
     cpu_s: float              # spent on the move by all processes of both sides
     prestart_cpu_s: float     # spent on starting the destination before the clock ran
     rounds: int
+    round_reports: list[dict]  # vmferry's, as `migrate --json` has them
     peak_memory_bytes: int    # of the larger agent; 0 for QEMU
+    started_ms: float         # time.monotonic() * 1e3 at the order
+    latency: dict | None = None  # of an application's requests
+
+    @property
+    def whole_cpu_s(self) -> float:
+        """The same work for all: somebody has to start the destination."""
+        return self.cpu_s + self.prestart_cpu_s
 
 
 class CpuWatch:
@@ -81,7 +91,12 @@ class Ruler:
         self.cpu_s = self._source_watch.finish() + others - own_use
         self.wire_bytes = self._all_bytes() - self._wire
 
-    def gap_ms(self) -> float:
+    def readings(self) -> dict:
+        """What was read, as fields of a Sample."""
+        return {"wall_ms": self.wall_ms, "gap_ms": self._gap_ms(), "wire_bytes": self.wire_bytes,
+                "cpu_s": self.cpu_s, "started_ms": self._started_ms}
+
+    def _gap_ms(self) -> float:
         """The client's downtime, once the guest has beaten on for a while."""
         self.heartbeat.wait(SETTLE_BEATS)
         self.heartbeat.check()

@@ -18,7 +18,7 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "lab"))
 
 from contenders import move_with_qemu, move_with_vmferry, settle  # noqa: E402
-from vmferry_lab import Lab, Pki, backports_qemu  # noqa: E402
+from vmferry_lab import Lab, LabError, Pki, backports_qemu  # noqa: E402
 
 MEMORY_MB = 1024
 HEARTBEAT_MS = 10
@@ -71,17 +71,14 @@ def run_once(contender: str, link: str, load: str, pki: Pki, options: list[str])
             sample = move_with_vmferry(lab, guest, prepare, pki if contender == "tls" else None,
                                        options)
         guest.check()
-        return sample
+    if not sample.finished:
+        raise LabError(f"{contender}: {sample.reason}")
+    return sample
 
 
 def medians(samples: list) -> dict[str, float]:
-    return {field.name: statistics.median(getattr(sample, field.name) for sample in samples)
-            for field in dataclasses.fields(samples[0])}
-
-
-def add_whole_cpu(figures: dict[str, float]) -> dict[str, float]:
-    """The same work on both sides: somebody has to start the destination."""
-    return figures | {"whole_cpu_s": figures["cpu_s"] + figures["prestart_cpu_s"]}
+    return {key: statistics.median(getattr(sample, key) for sample in samples)
+            for key, *_ in ROWS}
 
 
 def verdict(key: str, link: str, ratio: float) -> str:
@@ -135,7 +132,7 @@ def main() -> None:
                         print(f"{load}, {link}: {contender} {number + 1}/{arguments.runs}",
                               file=sys.stderr)
                         list_.append(run_once(contender, link, load, pki, arguments.option))
-                figures = {name: add_whole_cpu(medians(list_)) for name, list_ in samples.items()}
+                figures = {name: medians(list_) for name, list_ in samples.items()}
                 results.append({"link": link, "load": load, "medians": figures,
                                 "samples": {name: [dataclasses.asdict(one) for one in list_]
                                             for name, list_ in samples.items()}})

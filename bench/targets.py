@@ -1,0 +1,92 @@
+"""What vmferry's medians are held to, beside those of the other contenders."""
+
+import math
+from dataclasses import dataclass
+
+from record import METRICS
+
+OURS = "vmferry"
+NOT_OTHERS = ("vmferry", "vmferry-tls")
+XBZRLE = ("xbzrle", "xbzrle-half")
+Figures = dict[str, dict[str, float]]  # contender, metric
+
+
+@dataclass(frozen=True)
+class Target:
+    metric: str
+    factor: float
+    of: str = "best"  # "best" of all others, "xbzrle" (the better one), a contender; "": as it is
+
+
+@dataclass(frozen=True)
+class Verdict:
+    passed: bool | None  # None: who it is compared with was not run
+    text: str
+
+
+_AHEAD = [Target("total_ms", 1.0), Target("wire_bytes", 1.0)]
+_INTENSIVE = [Target("total_ms", 0.6, "relaxed"), Target("wire_bytes", 0.55, "relaxed"),
+              Target("gap_ms", 1.0, "relaxed")]
+TARGETS = {
+    "idle": [*_AHEAD, Target("gap_ms", 70, "")],
+    "sparse": [Target("total_ms", 0.6, "xbzrle"), Target("wire_bytes", 0.55, "xbzrle"),
+               Target("gap_ms", 1.0, "xbzrle"), Target("later_share", 1 / 20, "")],
+    "dense": [*_AHEAD, Target("gap_ms", 0.5)],
+    "intensive": _INTENSIVE,
+    "intensive-sequential": _INTENSIVE,
+    "text": [*_AHEAD, Target("gap_ms", 1.0)],
+    "application": [*_AHEAD, Target("p99_ms", 1.0)],
+}
+
+
+def others(figures: Figures) -> list[str]:
+    return [name for name in figures if name not in NOT_OTHERS]
+
+
+def best_of(figures: Figures, names, metric: str) -> str | None:
+    """Who of *names* has the least of it; None: none of them was run."""
+    there = [name for name in names if metric in figures.get(name, {})]
+    return min(there, key=lambda name: figures[name][metric], default=None)
+
+
+def rival(figures: Figures, target: Target) -> str | None:
+    if target.of == "best":
+        return best_of(figures, others(figures), target.metric)
+    if target.of == "xbzrle":  # one of them for all figures: the faster one
+        return best_of(figures, XBZRLE, "total_ms")
+    return target.of if target.of in figures else None
+
+
+def judge(figures: Figures, target: Target) -> Verdict:
+    name, unit, scale = METRICS[target.metric]
+    us = figures[OURS].get(target.metric)
+    if not target.of:
+        text = f"{name} at most {target.factor / scale:g} {unit}".rstrip()
+        return _verdict(text, us, target.factor, "" if us is None else f"{us / scale:.3g} {unit}")
+    wanted = {"best": "the best other", "xbzrle": "the better xbzrle"}.get(target.of, target.of)
+    text = f"{name} at most {target.factor:g} x {wanted}"
+    them = rival(figures, target)
+    if them is None or us is None:
+        return Verdict(None, f"{text}: not run")
+    theirs = figures[them][target.metric]
+    if math.isinf(theirs) and not math.isinf(us):
+        return Verdict(True, f"{text}: {them} did not finish")
+    return _verdict(text, us, target.factor * theirs,
+                    f"{us / theirs:.2f} x {them}" if theirs and not math.isinf(us) else them)
+
+
+def _verdict(text: str, us: float | None, limit: float, seen: str) -> Verdict:
+    if us is None:
+        return Verdict(None, f"{text}: no such figure")
+    if math.isinf(us):
+        return Verdict(False, f"{text}: did not finish")
+    return Verdict(us <= limit, f"{text}: {seen}")
+
+
+def verdicts(workload: str, figures: Figures, samples: dict) -> list[Verdict]:
+    """All targets of a workload; with the first, that every move of ours is done."""
+    if OURS not in figures:
+        return []
+    done = sum(sample.finished for sample in samples[OURS])
+    all_done = Verdict(done == len(samples[OURS]), f"{done} of {len(samples[OURS])} moves finished")
+    return [all_done, *(judge(figures, target) for target in TARGETS.get(workload, []))]

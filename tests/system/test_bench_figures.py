@@ -1,0 +1,94 @@
+"""What the benchmarks make of their samples: medians, ratios and verdicts."""
+
+import math
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "bench"))
+
+from measure import Sample  # noqa: E402
+from record import Record, later_share, medians  # noqa: E402
+from table import table  # noqa: E402
+from targets import Target, judge, verdicts  # noqa: E402
+from vmferry_lab import Request, quantile, requests_between  # noqa: E402
+
+
+def sample(**values):
+    fields = {"finished": True, "reason": "", "total_ms": 1000.0, "wall_ms": 1010.0,
+              "downtime_ms": 20.0, "gap_ms": 40.0, "wire_bytes": 100_000_000, "cpu_s": 1.0,
+              "prestart_cpu_s": 0.5, "rounds": 2, "round_reports": [], "peak_memory_bytes": 0,
+              "started_ms": 0.0}
+    return Sample(**(fields | values))
+
+
+def figures(**totals):
+    return {name: {"total_ms": value} for name, value in totals.items()}
+
+
+def test_median_counts_unfinished_moves_as_endless():
+    done, undone = sample(), sample(finished=False)
+    assert medians([done, undone, done])["total_ms"] == 1000
+    assert math.isinf(medians([undone, done, undone])["total_ms"])
+    assert medians([done])["whole_cpu_s"] == 1.5
+    assert "p99_ms" not in medians([done, undone])
+
+
+def test_later_share_leaves_the_first_round_out():
+    rounds = [{"pages": 1000, "wire_bytes": 4_096_000}, {"pages": 10, "wire_bytes": 2048}]
+    assert later_share(sample(round_reports=rounds)) == 0.05
+    assert later_share(sample(round_reports=rounds[:1])) is None
+
+
+@pytest.mark.parametrize("ours, passed", [(90, True), (100, True), (101, False), (math.inf, False)])
+def test_best_is_the_best_of_the_others(ours, passed):
+    verdict = judge(figures(vmferry=ours, qemu=200, multifd=100, relaxed=math.inf,
+                            **{"vmferry-tls": 10}), Target("total_ms", 1.0))
+    assert verdict.passed is passed
+
+
+def test_xbzrle_is_the_faster_one_and_named():
+    both = figures(vmferry=60, xbzrle=200, **{"xbzrle-half": 100})
+    verdict = judge(both, Target("total_ms", 0.6, "xbzrle"))
+    assert verdict.passed and "xbzrle-half" in verdict.text
+
+
+def test_who_was_not_run_or_did_not_finish():
+    assert judge(figures(vmferry=1), Target("total_ms", 0.6, "relaxed")).passed is None
+    verdict = judge(figures(vmferry=1, relaxed=math.inf), Target("total_ms", 0.6, "relaxed"))
+    assert verdict.passed and "did not finish" in verdict.text
+
+
+def test_absolute_target_and_its_unit():
+    verdict = judge({"vmferry": {"gap_ms": 71}}, Target("gap_ms", 70, ""))
+    assert verdict.passed is False and verdict.text == "gap at most 70 ms: 71 ms"
+
+
+def test_one_unfinished_move_is_a_miss():
+    samples = {"vmferry": [sample(), sample(finished=False), sample()]}
+    first = verdicts("intensive", {"vmferry": medians(samples["vmferry"])}, samples)[0]
+    assert first.passed is False and first.text == "2 of 3 moves finished"
+
+
+def test_record_survives_its_file(tmp_path):
+    record = Record(tmp_path / "run.json", {"cpus": 2})
+    record.add("idle", "1gbit", "vmferry", 0, sample(gap_ms=12.5))
+    again = Record.load(record.path)
+    assert again.samples("idle", "1gbit") == {"vmferry": [sample(gap_ms=12.5)]}
+    assert again.has("idle", "1gbit", "vmferry", 0) and not again.has("idle", "1gbit", "qemu", 0)
+    assert again.pairs() == [("idle", "1gbit")] and again.facts == {"cpus": 2}
+
+
+def test_table_names_ratios_and_what_did_not_finish():
+    text = table("idle", "1gbit", {"vmferry": [sample()], "qemu": [sample(total_ms=2000.0)],
+                                   "multifd": [sample(finished=False, reason="too long")]})
+    assert "ok   total at most 1 x the best other: 0.50 x qemu" in text
+    assert "not finished: QEMU, multifd with zstd: too long" in text
+
+
+def test_latency_of_the_requests_due_in_the_window():
+    requests = [Request(due, due / 10) for due in range(0, 1001)]
+    latencies = requests_between(requests, 100, 200)
+    assert len(latencies) == 101 and quantile(latencies, 0.5) == 15
+    assert quantile(latencies, 1.0) == max(latencies) and quantile([], 0.5) == 0
