@@ -51,7 +51,7 @@ static void put_string(Cursor *out, const char *text)
 /* The last *digits* digits of *number*. */
 static void put_number(Cursor *out, uint64_t number, int digits)
 {
-    char text[8];
+    char text[8] = "";
 
     for (int i = digits; i > 0; number /= 10)
         text[--i] = '0' + number % 10;
@@ -60,7 +60,7 @@ static void put_number(Cursor *out, uint64_t number, int digits)
 
 static void put_hex(Cursor *out, uint64_t number, int digits)
 {
-    char text[16];
+    char text[16] = "";
 
     for (int i = 0; i < digits; i++, number >>= 4)
         text[i] = "0123456789abcdef"[number & 15];
