@@ -77,19 +77,18 @@ void trace_queue_add(TraceQueue *queue, const char *line)
 
 char *trace_queue_take(TraceQueue *queue)
 {
-    GString *text = NULL;
+    g_autoptr(GString) text = g_string_new(NULL);
     lock_guard(&queue->lock);
 
     if (g_queue_is_empty(&queue->lines))
         push_dropped(queue);
-    while (!g_queue_is_empty(&queue->lines) && (!text || text->len < PIECE_BYTES)) {
+    while (!g_queue_is_empty(&queue->lines) && text->len < PIECE_BYTES) {
         g_autofree char *line = g_queue_pop_head(&queue->lines);
 
         queue->bytes -= strlen(line);
-        text = text ? text : g_string_new(NULL);
         g_string_append(text, line);
     }
-    return text ? g_string_free(text, FALSE) : NULL;
+    return text->len > 0 ? g_string_free(g_steal_pointer(&text), FALSE) : NULL;
 }
 
 void trace_queue_close(TraceQueue *queue)

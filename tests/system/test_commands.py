@@ -61,6 +61,15 @@ def test_version():
 @pytest.mark.parametrize("words", [
     [], ["fly"], ["migrate"], ["migrate", "web1"], ["migrate", "web1", "b", "c"],
     ["migrate", "web1", "b", "--warp"], ["migrate", "web1", "b", "--max-downtime", "soon"],
+    ["migrate", "web1", "b", "--max-downtime", "0"], ["migrate", "web1", "b", "--downtime-cap", "0"],
+    ["migrate", "web1", "b", "--max-downtime", "2s", "--downtime-cap", "1s"],
+    ["migrate", "web1", "b", "--deadline", "0"], ["migrate", "web1", "b", "--deadline", "2 days"],
+    ["migrate", "web1", "b", "--streams", "0"], ["migrate", "web1", "b", "--streams", "17"],
+    ["migrate", "web1", "b", "--streams", "x"], ["migrate", "web1", "b", "--memory-budget", "0"],
+    ["migrate", "web1", "b", "--memory-budget", "lots"],
+    ["migrate", "web1", "b", "--throttle", "hard"], ["migrate", "web1", "b", "--segments", "some"],
+    ["migrate", "web1", "b", "--compress", "zip"],
+    ["migrate", "web1", "b", "--detach", "--record", "/dev/null"],
     ["migrate", "web1", "b", "--tracker", "magic"], ["adopt", "web1"], ["adopt", "web1", "--pid", "x"],
     ["run", "web1"], ["run", "a b", "--", "qemu"], ["stop"], ["resolve", "web1"],
     ["resolve", "web1", "--keep", "both"], ["pki", "burn"], ["events", "--since", "-1"],
@@ -70,6 +79,24 @@ def test_wrong_usage(words):
     result = vmferry(*words)
     assert result.exit_code == 2, result
     assert result.stdout == "" and "--help" in result.stderr
+
+
+def test_refusals_say_what_is_possible():
+    for words, possible in [
+            (["--max-downtime", "0"], "from 1 ms to 1 h"), (["--deadline", "3d"], "500ms, 2s, 1m"),
+            (["--max-downtime", "2s", "--downtime-cap", "1s"], "from 2000 ms"),
+            (["--streams", "17"], "from 1 to 16"), (["--memory-budget", "1"], "from 1Mi to 1024Gi"),
+            (["--throttle", "x"], "auto, cgroup, duty or off"),
+            (["--segments", "x"], "auto, fingerprint, shadow or off"),
+            (["--compress", "x"], "auto, none, lz4 or zstd")]:
+        assert possible in vmferry("migrate", "web1", "b", *words).stderr, words
+
+
+def test_record_that_cannot_be_written(tmp_path):
+    """The move does not begin: the guest is not even asked for."""
+    result = vmferry("migrate", "web1", "b", "--record", tmp_path / "none" / "trace")
+    assert result.exit_code == 1
+    assert "No such file" in error_text(result) and "agent" not in error_text(result)
 
 
 @pytest.mark.parametrize("words", [
