@@ -184,6 +184,19 @@ static double measure_at(Throttle *throttle, double run_share)
     return measure_rate();
 }
 
+static void test_vcpu_threads(void **state)
+{
+    g_autoptr(GArray) threads = vmm_get_vcpu_threads(vmm, NULL);
+    g_autofree char *task = NULL;
+
+    assert_non_null(threads);
+    assert_int_equal(threads->len, 1);
+    task = g_strdup_printf("/proc/%d/task/%d", (int)identity->pid,
+                           (int)g_array_index(threads, pid_t, 0));
+    assert_true(g_file_test(task, G_FILE_TEST_IS_DIR));
+    assert_int_not_equal(g_array_index(threads, pid_t, 0), identity->pid);
+}
+
 static void test_shares(void **state)
 {
     g_autoptr(Guard) guard = guard_start(identity->pid, identity->qmp_path, GUARD_LEAVE, NULL);
@@ -276,6 +289,7 @@ static void test_killed(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_vcpu_threads),
         cmocka_unit_test(test_shares),
         cmocka_unit_test(test_hand_over),
         cmocka_unit_test(test_killed),
