@@ -275,6 +275,19 @@ gboolean guest_memory_add_populated(GuestMemory *memory, guint index, PageSet *s
     return pagemap_add_populated(memory->pagemap, region->host_address, set, error);
 }
 
+gboolean guest_memory_count_populated(GuestMemory *memory, uint64_t *ret, GError **error)
+{
+    *ret = 0;
+    for (guint i = 0; i < memory->regions->len; i++) {
+        g_autoptr(PageSet) set = page_set_new(guest_memory_get_region(memory, i)->pages);
+
+        if (!guest_memory_add_populated(memory, i, set, error))
+            return FALSE;
+        *ret += page_set_count(set);
+    }
+    return TRUE;
+}
+
 static gboolean zero_span(GuestMemory *memory, guint index, PageSpan span, uint8_t *buffer,
                           const uint8_t *zeroes, GError **error)
 {

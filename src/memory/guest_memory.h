@@ -85,5 +85,8 @@ gboolean guest_memory_write_pieces(GuestMemory *memory, guint region, const Gues
 gboolean guest_memory_add_populated(GuestMemory *memory, guint region, PageSet *set,
                                     GError **error);
 
+/* Pages with content of their own, in all regions. */
+gboolean guest_memory_count_populated(GuestMemory *memory, uint64_t *ret, GError **error);
+
 /* Makes all of it zero: writes where something else is, touches nothing else. */
 gboolean guest_memory_make_zero(GuestMemory *memory, GError **error);

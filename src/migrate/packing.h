@@ -1,15 +1,36 @@
 /*
  * Is compression worth its time on this path, with this data?
  *
- * A pure policy, asked after every window of frames.  Compressing makes sense
- * where the path is slower than the compressor and the data shrinks; both are
- * measured while sending and decided anew, since links get busy and guests
- * change what they hold.  Data that does not shrink turns it off for a while.
+ * A pure policy, asked for every batch and told what became of it.  With a
+ * path of b bytes a ms, a method that makes r bytes of one and packs s bytes
+ * a ms in each of w workers carries
+ *
+ *     min(b / r, s · w)
+ *
+ * guest bytes a ms; none carries b.  The path's rate is the caller's
+ * (path_rate.h); ratio and speed of each method are measured, smoothed, and the
+ * choice is made anew after each window of batches, since links get busy and
+ * guests change what they hold.  A method that is not in use is tried for one window now
+ * and then: lz4 first; zstd only where lz4 has shown that the data shrinks.
+ * Each trial that does not pay doubles the pause before the next, so data
+ * that cannot be compressed costs next to nothing.  (Batches of which a sample
+ * does not shrink are not packed at all and say nothing about a method:
+ * page_encoder.c.)
+ *
+ * Before the path's rate is known (the destination still starts its VMM, and
+ * there is nothing else to do) everything is packed, which also shows what the
+ * methods make of this data.
+ *
+ * Where packing is what takes the time, the path's rate does not show; sending
+ * without is tried now and then then: the path may have become fast.  On a
+ * path as fast as memory nothing else is tried.
  */
 #pragma once
 
 #include <glib.h>
 #include <stdint.h>
+
+#include "page/pack.h"
 
 typedef enum { PACKING_AUTO, PACKING_NONE, PACKING_LZ4, PACKING_ZSTD } PackingMode;
 
@@ -17,27 +38,57 @@ typedef enum { PACKING_AUTO, PACKING_NONE, PACKING_LZ4, PACKING_ZSTD } PackingMo
 const char *packing_mode_name(PackingMode mode);
 gboolean packing_mode_from_name(const char *name, PackingMode *ret);
 
-#define PACKING_WINDOW_FRAMES 4
-/* After a window that did not shrink: off for so many, doubled each time. */
-#define PACKING_FIRST_PAUSE 4
-#define PACKING_LONGEST_PAUSE 128
+#define PACKING_METHODS 3u /* PackMethod */
+#define PACKING_WINDOW_BATCHES 4u
+/* Windows until a method that did not pay is tried again; doubled each time. */
+#define PACKING_FIRST_PAUSE 4u
+#define PACKING_LONGEST_PAUSE 256u
 /* On a faster path (1.3 Gbit/s) the CPU is better spent on sending: measured
  * with bench/migrate.py, where packing made moves over an unlimited link
  * slower. */
 #define PACKING_SLOW_PATH_BYTES_PER_MS 160000.0
-#define PACKING_WORTH_SHARE 0.9
+#define PACKING_WORTH_RATIO 0.9
+/* A dearer method must carry so much more. */
+#define PACKING_GAIN 1.1
+#define PACKING_ZSTD_LEVEL 1
+
+typedef struct {
+    PackMethod method;
+    uint64_t raw_bytes, packed_bytes;
+    double pack_ms;
+    double path_bytes_per_ms; /* what the path carries; 0: not known yet */
+    gboolean path_busy;       /* and it is what limits */
+} PackingSample;
+
+typedef struct {
+    uint64_t raw_bytes[PACKING_METHODS], packed_bytes[PACKING_METHODS];
+} PackingTotals;
+
+typedef struct {
+    double ratio, bytes_per_ms; /* smoothed; ratio 0: never tried */
+    guint paused_windows, next_pause;
+} PackingMethodState;
 
 typedef struct {
     PackingMode mode;
-    gboolean on;
-    guint frames;         /* in this window */
-    guint paused_windows; /* left before it is tried again */
-    guint next_pause;
-    uint64_t raw_bytes, sent_bytes; /* in this window */
-    double send_ms;                 /* time spent handing frames to the channel */
+    gboolean usable[PACKING_METHODS];
+    guint workers;
+    PackMethod method;  /* now */
+    PackMethod settled; /* what to go back to after a trial */
+    PackingMethodState methods[PACKING_METHODS];
+    double path_bytes_per_ms; /* 0: not known */
+    gboolean path_busy;
+    guint batches; /* in this window */
+    uint64_t raw_bytes, packed_bytes;
+    double pack_ms;
+    PackingTotals totals;
 } Packing;
 
-Packing packing_make(PackingMode mode);
+Packing packing_make(PackingMode mode, gboolean with_lz4, gboolean with_zstd, guint workers);
 
-/* Notes a sent frame; at the end of a window decides anew. */
-void packing_note(Packing *packing, uint64_t raw_bytes, uint64_t sent_bytes, double send_ms);
+/* For the next batch. */
+void packing_choose(const Packing *packing, PackMethod *ret_method, int *ret_level);
+
+/* Notes a batch that was sent; at the end of a window decides anew.  Batches
+ * that were chosen for before the last decision count for the totals only. */
+void packing_note(Packing *packing, const PackingSample *sample);

@@ -1,9 +1,19 @@
 /*
- * Sending pages: from dirty sets to PAGES frames
+ * Sending pages: a bounded pipeline
+ *
+ * Theory of operation: batches of pages are pushed in; worker threads read and
+ * encode them side by side (page_encoder.h), and the pushing thread encrypts
+ * and sends what is ready, in the order of the pushes.  So reading, packing
+ * and sending overlap, and the memory in use is that of a fixed number of
+ * jobs.  Within a round no page is pushed twice, and page_sender_flush() at
+ * its end waits for everything: a newer version of a page cannot be overtaken
+ * by an older one.
  *
  * The sender knows which pages the destination holds with content: a page that
  * is zero and was never sent with content is not sent at all, since the
  * destination starts with all RAM zero.
+ *
+ * Threads: push, flush and the rest from one thread.
  */
 #pragma once
 
@@ -11,34 +21,54 @@
 
 #include "memory/guest_memory.h"
 #include "migrate/packing.h"
+#include "migrate/page_encoder.h"
+#include "migrate/path_rate.h"
 #include "wire/channel.h"
 
 typedef struct PageSender PageSender;
 
-/* Both may be NULL; FALSE with *error* ends the sending. */
 typedef struct {
-    /* Before each frame. */
-    gboolean (*check)(uint64_t done_bytes, gpointer user, GError **error);
-    /* Right before the pages of *spans* are read, the next in order; what was
-     * written up to now will be in what is sent. */
-    gboolean (*refresh)(guint region, const PageSpan *spans, guint count, gpointer user,
-                        GError **error);
-    gpointer user;
-} PageSenderHooks;
+    guint workers;    /* 1 to PAGE_SENDER_MAX_WORKERS */
+    SentStore *store; /* NULL: no SEGMENTS; taken over */
+} PageSenderOptions;
+
+#define PAGE_SENDER_MAX_WORKERS 16u
+
+/* Called in the pushing thread for what was sent of one group. */
+typedef void (*PageSenderTally)(guint region, const GroupCost *cost, gpointer user);
 
 /* Borrows both. */
-PageSender *page_sender_new(GuestMemory *memory, Channel *channel);
-/* Compresses as *mode* says, from now on (default: PACKING_NONE).  Only where
- * the peer has the feature "pages-lz4". */
-void page_sender_set_packing(PageSender *sender, PackingMode mode);
+PageSender *page_sender_new(GuestMemory *memory, Channel *channel,
+                            const PageSenderOptions *options);
+/* Compresses as *mode* says, from now on (default: PACKING_NONE), with the
+ * methods that the peer can unpack. */
+void page_sender_set_packing(PageSender *sender, PackingMode mode, gboolean with_lz4,
+                             gboolean with_zstd);
+/* Where the path's rate is to be seen (borrowed), for packing. */
+void page_sender_set_path(PageSender *sender, const PathRate *path);
+void page_sender_set_tally(PageSender *sender, PageSenderTally tally, gpointer user);
+
+/* Waits for the workers and drops what was not sent.  NULL-safe. */
 void page_sender_free(PageSender *sender);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(PageSender, page_sender_free)
 
-/* Sends the pages of *sets*.  *ret_pages* (may be NULL): pages that went out,
- * zero or not. */
-gboolean page_sender_send(PageSender *sender, GPtrArray *sets, const PageSenderHooks *hooks,
-                          uint64_t *ret_pages, GError **error);
+/* Takes a copy of *batch*.  Waits, sending, while all jobs are taken. */
+gboolean page_sender_push(PageSender *sender, const WorkBatch *batch, GError **error);
+
+/* Returns when all that was pushed has been sent. */
+gboolean page_sender_flush(PageSender *sender, GError **error);
 
 /* Adds to *sets* the pages that were sent with content and have lost their own
  * since (discarded by a balloon): they read as zero now. */
 gboolean page_sender_add_discarded(PageSender *sender, GPtrArray *sets, GError **error);
+
+typedef struct {
+    PageCounts pages;
+    uint64_t done_pages; /* that went through */
+    uint64_t body_bytes; /* handed to the channel */
+    PackingTotals packing;
+    uint64_t store_bytes; /* now */
+} PageSenderCounts;
+
+/* Since page_sender_new(). */
+void page_sender_get_counts(const PageSender *sender, PageSenderCounts *ret);

@@ -1,5 +1,6 @@
 #include "migrate/source_move.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/random.h>
@@ -10,6 +11,8 @@
 
 #define CONNECT_TIMEOUT_MS 5000
 #define RESOLVE_TIMEOUT_MS 3000
+/* Default memory budget: guest RAM by this. */
+#define BUDGET_SHARE 16
 
 /* --- stages before the pause ------------------------------------------- */
 
@@ -43,7 +46,7 @@ static gboolean describe(SourceMove *move, GError **error)
     }
     move->memory =
         guest_memory_open(vmm_get_pid(move->job->vmm), move->description->ram_regions, error);
-    return move->memory != NULL;
+    return move->memory != NULL && source_check_promise(move, error);
 }
 
 static gboolean connect_peer(SourceMove *move, GError **error)
@@ -128,6 +131,46 @@ static void withdraw(SourceMove *move)
     host->journal(SOURCE_JOURNAL_RETURNED, move->transaction, host->user, &failed);
 }
 
+static SentStore *make_store(SourceMove *move)
+{
+    const MigrateOptions *options = &move->job->options;
+    g_autofree uint64_t *pages = g_new0(uint64_t, move->memory->regions->len);
+    uint64_t budget = options->memory_budget_bytes ? options->memory_budget_bytes
+                                                   : move->report->ram_bytes / BUDGET_SHARE;
+
+    if (!peer_has_feature(&move->peer, FEATURE_SEGMENTS) || options->segments == SENT_STORE_OFF)
+        return NULL;
+    for (guint i = 0; i < move->memory->regions->len; i++)
+        pages[i] = guest_memory_get_region(move->memory, i)->pages;
+    move->report->memory_budget_bytes = budget;
+    move->report->segments = options->segments;
+    return sent_store_new(pages, move->memory->regions->len, move->populated_pages, budget,
+                          options->segments);
+}
+
+/* One thread sends, the others read and pack. */
+static guint choose_workers(const MigrateOptions *options)
+{
+    return options->streams ? options->streams : CLAMP(g_get_num_processors() / 2, 1, 4);
+}
+
+static PageSender *make_sender(SourceMove *move)
+{
+    PageSenderOptions options = {.workers = choose_workers(&move->job->options)};
+    PageSender *sender;
+
+    options.store = make_store(move);
+    sender = page_sender_new(move->memory, move->channel, &options);
+    page_sender_set_tally(sender, source_tally, move);
+    page_sender_set_path(sender, &move->path);
+    page_sender_set_packing(sender, move->job->options.compress,
+                            peer_has_feature(&move->peer, FEATURE_PAGES_LZ4),
+                            peer_has_feature(&move->peer, FEATURE_PAGES_ZSTD));
+    move->path.limit = (double)move->job->options.bandwidth_bytes_per_second / 1000;
+    move->report->streams = options.workers;
+    return sender;
+}
+
 static gboolean watch(SourceMove *move, GError **error)
 {
     move->guard = guard_start(vmm_get_pid(move->job->vmm), move->job->qmp_path, GUARD_LEAVE, error);
@@ -137,19 +180,19 @@ static gboolean watch(SourceMove *move, GError **error)
     if (!move->tracker)
         return FALSE;
     move->report->tracker = g_strdup(tracker_kind_name(tracker_get_kind(move->tracker)));
-    move->sender = page_sender_new(move->memory, move->channel);
-    move->dirty = guest_memory_new_sets(move->memory);
-    move->next = guest_memory_new_sets(move->memory);
+    move->work = work_set_new(move->memory, move->tracker);
+    move->sender = make_sender(move);
     return TRUE;
 }
 
 static void unwatch(SourceMove *move)
 {
+    source_end_throttle(move);
+    source_describe_sender(move);
+    g_clear_pointer(&move->sender, page_sender_free);
+    g_clear_pointer(&move->work, work_set_free);
     g_clear_pointer(&move->tracker, tracker_free);
     g_clear_pointer(&move->guard, guard_free);
-    g_clear_pointer(&move->sender, page_sender_free);
-    g_clear_pointer(&move->dirty, g_ptr_array_unref);
-    g_clear_pointer(&move->next, g_ptr_array_unref);
 }
 
 /* --- the sequence ------------------------------------------------------ */
@@ -265,20 +308,26 @@ static void settle(SourceMove *move)
 
 MigrateReport *migrate_source_run(const MigrateSourceJob *job, GCancellable *cancellable)
 {
-    SourceMove move = {.job = job, .cancellable = cancellable, .started_ns = clock_now_ns()};
+    SourceMove move = {.job = job,
+                       .cancellable = cancellable,
+                       .started_ns = clock_now_ns(),
+                       .decision = {.hold_rate = INFINITY, .run_share = 1}};
     MigrateReport *report = move.report = migrate_report_new();
 
     report->source = g_strdup(job->source_name);
     report->destination = g_strdup(job->destination);
+    move.finished_rounds = g_array_new(FALSE, FALSE, sizeof(ConvergenceRound));
     make_transaction_id(move.transaction);
     source_set_phase(&move, MIGRATE_PHASE_CONNECT);
     if (run_stages(&move))
         settle(&move);
     if (report->total_ms <= 0)
         report->total_ms = clock_ns_to_ms(clock_now_ns() - move.started_ns);
+    source_trace_end(&move);
     if (move.channel)
         report->wire_bytes = channel_get_sent_bytes(move.channel);
     channel_free(move.channel);
+    g_array_unref(move.finished_rounds);
     hello_message_clear(&move.peer);
     guest_memory_free(move.memory);
     vmm_description_free(move.description);

@@ -26,10 +26,17 @@ double source_lap_ms(SourceMove *move)
 /* From here to source_give_word() the guard resumes the guest if we die. */
 gboolean source_pause(SourceMove *move, GError **error)
 {
+    uint64_t since_ns = 0;
+
     if (!source_not_cancelled(move, error) || !guard_set_duty(move->guard, GUARD_RESUME, error))
         return FALSE;
     move->paused_ns = move->lap_ns = clock_now_ns();
     move->paused = TRUE;
+    /* A guest that is slowed in turns may stand already: that counts as pause. */
+    if (move->throttle && !throttle_end_for_pause(move->throttle, &since_ns, error))
+        return FALSE;
+    if (since_ns > 0)
+        move->paused_ns = MIN(move->paused_ns, since_ns);
     if (!vmm_pause(move->job->vmm, error) || fault_point("source.paused", error))
         return FALSE;
     move->report->pause_ms = source_lap_ms(move);
@@ -88,13 +95,12 @@ static gboolean send_device_state(SourceMove *move, GBytes *state, GError **erro
  * that whatever did is on the way too. */
 static gboolean send_late_pages(SourceMove *move, GError **error)
 {
-    for (guint i = 0; i < move->dirty->len; i++)
-        page_set_clear(g_ptr_array_index(move->dirty, i));
-    if (!tracker_collect(move->tracker, move->dirty, error))
+    if (!work_set_look(move->work, source_now_ms(move), error) ||
+        (move->job->options.verify &&
+         !page_sender_add_discarded(move->sender, work_set_get_next(move->work), error)))
         return FALSE;
-    if (move->job->options.verify && !page_sender_add_discarded(move->sender, move->dirty, error))
-        return FALSE;
-    return page_sender_send(move->sender, move->dirty, &(PageSenderHooks){0}, NULL, error);
+    work_set_begin_round(move->work);
+    return source_send_pass(move, error);
 }
 
 gboolean source_last_round(SourceMove *move, GError **error)
@@ -102,8 +108,11 @@ gboolean source_last_round(SourceMove *move, GError **error)
     g_autoptr(GBytes) state = NULL;
 
     source_set_phase(move, MIGRATE_PHASE_STOPPED);
-    /* On top of what was dirty when the decision fell. */
-    if (!tracker_collect(move->tracker, move->dirty, error) || !source_send_round(move, error))
+    /* On top of what was dirty or held back when the decision fell. */
+    if (!work_set_look(move->work, source_now_ms(move), error))
+        return FALSE;
+    work_set_begin_round(move->work);
+    if (!source_send_round(move, error))
         return FALSE;
     move->report->pages_ms = source_lap_ms(move);
     state = vmm_save_device_state(move->job->vmm, error);

@@ -3,10 +3,18 @@
 
 #include "memory/guest_memory.h"
 #include "memory/tracker.h"
+#include "migrate/convergence.h"
 #include "migrate/guard.h"
 #include "migrate/page_sender.h"
+#include "migrate/path_rate.h"
 #include "migrate/source.h"
+#include "migrate/throttle.h"
+#include "migrate/work_set.h"
 #include "wire/messages.h"
+
+/* Device state out, over and in, and the hand-over: what is expected before it
+ * has been measured (design.md, section 1). */
+#define SOURCE_EXPECTED_DEVICE_MS 12.0
 
 typedef struct {
     const MigrateSourceJob *job;
@@ -17,32 +25,65 @@ typedef struct {
 
     VmmDescription *description;
     GuestMemory *memory;
+    uint64_t populated_pages; /* at the start */
     Channel *channel;
     char transaction[33];
     Guard *guard;
     Tracker *tracker;
     PageSender *sender;
-    GPtrArray *dirty; /* what this round sends */
-    GPtrArray *next;  /* written after this round had read it: for the next one */
+    WorkSet *work;
+    Throttle *throttle; /* NULL until it is needed */
     guint round;
     HelloMessage peer; /* what the destination can: peer_has_feature() */
     gboolean offered, accepted;
     gboolean paused;
     gboolean word_sent;
-    double bytes_per_ms; /* guest bytes, as measured */
+    PathRate path;
+    ConvergenceDecision decision; /* the last one */
+    GArray *finished_rounds;      /* of ConvergenceRound */
+    double next_look_ms, look_interval_ms, window_start_ms;
 } SourceMove;
 
-/* Sends one round of what is in move->dirty and waits until it is applied.
- * Adds it to the report. */
+/* Milliseconds since the move's start. */
+double source_now_ms(const SourceMove *move);
+
+/* One pass over the pending pages, but those that are held back. */
+gboolean source_send_pass(SourceMove *move, GError **error);
+
+/* Sends the pending pages and waits until they are applied.  Adds the round to
+ * the report. */
 gboolean source_send_round(SourceMove *move, GError **error);
 
-/* The rounds while the guest runs; leaves in move->dirty what was dirty at the
- * moment of the decision to stop. */
+/* The rounds while the guest runs, up to the decision to stop. */
 gboolean source_precopy(SourceMove *move, GError **error);
+
+/* source_control.c: refuses promises that cannot be kept; looks at all of RAM and measures; asks
+ * the policy and does what it says (move->decision); what the last decision means for the move. */
+gboolean source_check_promise(SourceMove *move, GError **error);
+void source_measure_path(SourceMove *move);
+gboolean source_look(SourceMove *move, GError **error);
+gboolean source_decide(SourceMove *move, gboolean at_round_end, GError **error);
+gboolean source_stop_or_give_up(SourceMove *move, GError **error);
+/* source_trace.c */
+void source_trace_begin(SourceMove *move);
+void source_trace_look(SourceMove *move, double now_ms);
+void source_trace_round(SourceMove *move, const ConvergenceRound *round);
+void source_trace_end(SourceMove *move);
+/* Lifts the throttle and puts what it did on the report. */
+void source_end_throttle(SourceMove *move);
+/* Puts on the report what the sender did. */
+void source_describe_sender(SourceMove *move);
+/* What is pending or dirty, in bytes on the wire. */
+double source_count_work_bytes(SourceMove *move);
+/* A PageSenderTally. */
+void source_tally(guint region, const GroupCost *cost, gpointer user);
 
 /* Waits for a frame of *type*; ACCEPTED may come before it.  Ends early on
  * cancellation and when the peer reports an error. */
 gboolean source_await(SourceMove *move, FrameType type, int timeout_ms, Frame *ret, GError **error);
+
+/* Looks whether the destination has something to say, without waiting. */
+gboolean source_hear_peer(SourceMove *move, GError **error);
 
 /* FALSE once the user has cancelled. */
 gboolean source_not_cancelled(SourceMove *move, GError **error);

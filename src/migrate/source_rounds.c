@@ -4,23 +4,18 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/fault.h"
-#include "migrate/policy.h"
 
 #define PROGRESS_INTERVAL_NS 100000000ULL
-#define AWAIT_SLICE_MS 100
 #define ROUND_TIMEOUT_MS 60000
-/* Device state out, over and in, and the hand-over: what is expected before it
- * has been measured (design.md, section 1). */
-#define EXPECTED_DEVICE_MS 12.0
-/* A round of fewer bytes says more about latency than about bandwidth. */
-#define BANDWIDTH_SAMPLE_BYTES (1u << 20)
+/* Looks are dense at first: what is hot should be known before it is sent. */
+#define FIRST_LOOK_MS 10.0
+#define LOOK_MS 100.0
+/* Nothing to send but what is held back: until the next look. */
+#define IDLE_SLICE_NS 10000000ULL
 
-gboolean source_not_cancelled(SourceMove *move, GError **error)
+double source_now_ms(const SourceMove *move)
 {
-    if (!g_cancellable_is_cancelled(move->cancellable))
-        return TRUE;
-    error_set(error, VMFERRY_ERROR_CANCELLED, "cancelled");
-    return FALSE;
+    return clock_ns_to_ms(clock_now_ns() - move->started_ns);
 }
 
 static void estimate_eta(SourceMove *move)
@@ -30,19 +25,22 @@ static void estimate_eta(SourceMove *move)
 
     progress->eta_ms = -1;
     if (move->paused)
-        progress->eta_ms = EXPECTED_DEVICE_MS;
+        progress->eta_ms = SOURCE_EXPECTED_DEVICE_MS;
+    else if (move->decision.expected_total_ms > progress->elapsed_ms)
+        progress->eta_ms = move->decision.expected_total_ms - progress->elapsed_ms;
     else if (progress->bytes_per_second > 0)
-        progress->eta_ms = (double)left / progress->bytes_per_second * 1000 + EXPECTED_DEVICE_MS;
+        progress->eta_ms =
+            (double)left / progress->bytes_per_second * 1000 + SOURCE_EXPECTED_DEVICE_MS;
 }
 
 void source_report_progress(SourceMove *move)
 {
     MigrateProgress *progress = &move->progress;
-    uint64_t now = clock_now_ns();
 
-    move->last_progress_ns = now;
-    progress->elapsed_ms = clock_ns_to_ms(now - move->started_ns);
+    move->last_progress_ns = clock_now_ns();
+    progress->elapsed_ms = source_now_ms(move);
     progress->wire_bytes = move->channel ? channel_get_sent_bytes(move->channel) : 0;
+    progress->bytes_per_second = move->path.bytes_per_ms * 1000;
     estimate_eta(move);
     if (move->job->host.progress)
         move->job->host.progress(progress, move->job->host.user);
@@ -54,122 +52,60 @@ void source_set_phase(SourceMove *move, MigratePhase phase)
     source_report_progress(move);
 }
 
-/* Handles what may come unasked; TRUE if *frame* was such. */
-static gboolean take_accepted(SourceMove *move, const Frame *frame)
+static gboolean before_batch(SourceMove *move, uint64_t pages_before, GError **error)
 {
-    if (frame->type != FRAME_ACCEPTED || move->accepted)
-        return FALSE;
-    move->accepted = TRUE;
-    /* Not before: until then a full socket says nothing about the path. */
-    if (peer_has_feature(&move->peer, FEATURE_PAGES_LZ4))
-        page_sender_set_packing(move->sender, move->job->options.compress);
-    return TRUE;
-}
+    PageSenderCounts counts;
 
-static gboolean unexpected(SourceMove *move, const Frame *frame, GError **error)
-{
-    if (frame->type == FRAME_ERROR || frame->type == FRAME_ABORT)
-        channel_error_from_frame(move->channel, frame, error);
-    else
-        error_set(error, VMFERRY_ERROR_INVALID, "%s sent an unexpected %s frame",
-                  channel_get_peer_name(move->channel), frame_type_name(frame->type));
-    return FALSE;
-}
-
-/* Looks whether the destination has something to say, without waiting. */
-static gboolean hear_peer(SourceMove *move, GError **error)
-{
-    g_autoptr(GError) quiet = NULL;
-    Frame frame;
-
-    if (channel_receive(move->channel, 0, &frame, &quiet))
-        return take_accepted(move, &frame) || unexpected(move, &frame, error);
-    if (error_is(quiet, VMFERRY_ERROR_TIMEOUT))
-        return TRUE;
-    g_propagate_error(error, g_steal_pointer(&quiet));
-    return FALSE;
-}
-
-gboolean source_await(SourceMove *move, FrameType type, int timeout_ms, Frame *ret, GError **error)
-{
-    uint64_t end = clock_now_ns() + (uint64_t)timeout_ms * 1000000;
-
-    for (;;) {
-        g_autoptr(GError) quiet = NULL;
-
-        if (!move->word_sent && !source_not_cancelled(move, error))
-            return FALSE;
-        if (channel_receive(move->channel, AWAIT_SLICE_MS, ret, &quiet)) {
-            if (ret->type == type)
-                return TRUE;
-            if (!take_accepted(move, ret))
-                return unexpected(move, ret, error);
-        } else if (!error_is(quiet, VMFERRY_ERROR_TIMEOUT)) {
-            g_propagate_error(error, g_steal_pointer(&quiet));
-            return FALSE;
-        } else if (clock_now_ns() > end) {
-            error_set(error, VMFERRY_ERROR_TIMEOUT, "%s did not send %s within %d s",
-                      channel_get_peer_name(move->channel), frame_type_name(type),
-                      timeout_ms / 1000);
-            return FALSE;
-        }
-    }
-}
-
-/* Before each PAGES frame. */
-static gboolean before_frame(uint64_t done_bytes, gpointer user, GError **error)
-{
-    SourceMove *move = user;
-
-    move->progress.round_bytes_done = done_bytes;
+    source_measure_path(move);
+    page_sender_get_counts(move->sender, &counts);
+    move->progress.round_bytes_done = (counts.done_pages - pages_before) * GUEST_PAGE_BYTES;
     if (clock_now_ns() - move->last_progress_ns > PROGRESS_INTERVAL_NS)
         source_report_progress(move);
-    return source_not_cancelled(move, error) && hear_peer(move, error);
+    /* While the guest is paused only answers come, each awaited at its place. */
+    return source_not_cancelled(move, error) && (move->paused || source_hear_peer(move, error));
 }
 
-/* Collects the span right before it is read: what was written since the round
- * began goes out with this round and not once more with the next. */
-static gboolean refresh(guint region, const PageSpan *spans, guint count, gpointer user,
-                        GError **error)
+/* A look and what follows from it, when it is time for one. */
+static gboolean look_if_due(SourceMove *move, GError **error)
 {
-    SourceMove *move = user;
-    PageSet *next = g_ptr_array_index(move->next, region);
-    uint64_t first = spans[0].first;
-    uint64_t end = spans[count - 1].first + spans[count - 1].count;
-
-    if (!tracker_collect_span(move->tracker, region, (PageSpan){first, end - first}, next, error))
-        return FALSE;
-    for (guint i = 0; i < count; i++)
-        page_set_remove(next, spans[i].first, spans[i].count);
-    return TRUE;
+    if (move->paused || source_now_ms(move) < move->next_look_ms)
+        return TRUE;
+    move->look_interval_ms = CLAMP(2 * move->look_interval_ms, FIRST_LOOK_MS, LOOK_MS);
+    move->next_look_ms = source_now_ms(move) + move->look_interval_ms;
+    return source_look(move, error) && source_decide(move, FALSE, error);
 }
 
-static uint64_t count_bytes(const GPtrArray *sets)
+static gboolean must_stop(const SourceMove *move)
 {
-    uint64_t pages = 0;
-
-    for (guint i = 0; i < sets->len; i++)
-        pages += page_set_count(g_ptr_array_index(sets, i));
-    return pages * GUEST_PAGE_BYTES;
+    return !move->paused && move->decision.verdict != CONVERGENCE_CONTINUE;
 }
 
-static void clear_sets(GPtrArray *sets)
+gboolean source_send_pass(SourceMove *move, GError **error)
 {
-    for (guint i = 0; i < sets->len; i++)
-        page_set_clear(g_ptr_array_index(sets, i));
+    g_autofree WorkBatch *batch = g_new(WorkBatch, 1);
+    PageSenderCounts before;
+
+    page_sender_get_counts(move->sender, &before);
+    while (!must_stop(move)) {
+        if (!before_batch(move, before.done_pages, error) ||
+            !work_set_take(move->work, move->paused, source_now_ms(move), batch, error))
+            return FALSE;
+        if (batch->pages == 0)
+            break;
+        if (!page_sender_push(move->sender, batch, error) || !look_if_due(move, error))
+            return FALSE;
+    }
+    return page_sender_flush(move->sender, error);
 }
 
-static gboolean send_and_confirm(SourceMove *move, uint64_t *ret_pages, GError **error)
+static gboolean confirm(SourceMove *move, GError **error)
 {
     uint8_t number[4] = {(uint8_t)move->round, (uint8_t)(move->round >> 8),
                          (uint8_t)(move->round >> 16), (uint8_t)(move->round >> 24)};
-    /* A paused guest writes nothing. */
-    PageSenderHooks hooks = {before_frame, move->paused ? NULL : refresh, move};
     Frame frame;
     ByteReader reader;
 
-    if (!page_sender_send(move->sender, move->dirty, &hooks, ret_pages, error) ||
-        !channel_send_bytes(move->channel, FRAME_ROUND_END, number, sizeof number, error))
+    if (!channel_send_bytes(move->channel, FRAME_ROUND_END, number, sizeof number, error))
         return FALSE;
     if (move->paused) /* READY will tell that all of it has arrived */
         return TRUE;
@@ -183,94 +119,101 @@ static gboolean send_and_confirm(SourceMove *move, uint64_t *ret_pages, GError *
     return TRUE;
 }
 
+static void describe_round(MigrateRound *round, const PageSenderCounts *before,
+                           const PageSenderCounts *after)
+{
+    round->pages_whole = after->pages.whole - before->pages.whole;
+    round->pages_segments = after->pages.segments - before->pages.segments;
+    round->pages_unchanged = after->pages.unchanged - before->pages.unchanged;
+    round->pages_zero = after->pages.zero - before->pages.zero;
+    round->pages = round->pages_whole + round->pages_segments;
+}
+
 gboolean source_send_round(SourceMove *move, GError **error)
 {
-    MigrateRound round = {.dirty_bytes = count_bytes(move->dirty)};
+    MigrateRound round = {.dirty_bytes = work_set_count_pending(move->work) * GUEST_PAGE_BYTES,
+                          .work_set_bytes = (uint64_t)source_count_work_bytes(move)};
     uint64_t wire_before = channel_get_sent_bytes(move->channel);
-    uint64_t start = clock_now_ns();
+    double start = source_now_ms(move);
+    PageSenderCounts before, after;
 
     move->progress.round = move->round;
     move->progress.round_bytes = round.dirty_bytes;
     move->progress.round_bytes_done = 0;
-    if (!send_and_confirm(move, &round.pages, error))
+    page_sender_get_counts(move->sender, &before);
+    if (!source_send_pass(move, error) || !confirm(move, error))
         return FALSE;
-    round.ms = clock_ns_to_ms(clock_now_ns() - start);
+    page_sender_get_counts(move->sender, &after);
+    describe_round(&round, &before, &after);
+    round.ms = source_now_ms(move) - start;
     round.wire_bytes = channel_get_sent_bytes(move->channel) - wire_before;
     g_array_append_val(move->report->rounds, round);
-    /* What was read but not sent (zero pages) took next to no time. */
-    if (!move->paused && (round.wire_bytes >= BANDWIDTH_SAMPLE_BYTES || move->round == 0))
-        move->bytes_per_ms = (double)round.wire_bytes / MAX(round.ms, 0.001);
-    move->progress.bytes_per_second = move->bytes_per_ms * 1000;
+    /* Better than nothing, where the round was too short to measure within. */
+    if (move->path.bytes_per_ms <= 0)
+        move->path.bytes_per_ms = (double)round.wire_bytes / MAX(round.ms, 0.001);
     move->round++;
     return TRUE;
 }
 
-static gboolean collect(SourceMove *move, GError **error)
+/* All that is left is held back: nothing to do until it is looked at again. */
+static gboolean await_look(SourceMove *move, GError **error)
 {
-    GPtrArray *sent = move->dirty;
-
-    move->dirty = move->next;
-    move->next = sent;
-    clear_sets(move->next);
-    return tracker_collect(move->tracker, move->dirty, error) &&
-           page_sender_add_discarded(move->sender, move->dirty, error);
-}
-
-static gboolean first_round(SourceMove *move, GError **error)
-{
-    clear_sets(move->dirty);
-    for (guint i = 0; i < move->dirty->len; i++)
-        if (!guest_memory_add_populated(move->memory, i, g_ptr_array_index(move->dirty, i), error))
+    move->next_look_ms = source_now_ms(move) + LOOK_MS;
+    while (source_now_ms(move) < move->next_look_ms) {
+        if (!source_not_cancelled(move, error) || !source_hear_peer(move, error))
             return FALSE;
-    return source_send_round(move, error);
+        clock_sleep_ns(IDLE_SLICE_NS);
+    }
+    if (!source_look(move, error))
+        return FALSE;
+    work_set_begin_round(move->work);
+    return source_decide(move, TRUE, error);
 }
 
-static void give_up(SourceMove *move, const PolicyDecision *decision, GError **error)
+static void note_round(SourceMove *move)
 {
     const MigrateRound *last =
         &g_array_index(move->report->rounds, MigrateRound, move->report->rounds->len - 1);
+    ConvergenceRound round = {.sent_bytes = (double)last->wire_bytes,
+                              .left_bytes = source_count_work_bytes(move),
+                              .ms = last->ms};
 
-    move->report->reason = g_strdup(decision->reason);
-    error_set(error, VMFERRY_ERROR_REFUSED,
-              "the guest dirties memory faster than the path carries it: the last round sent %.0f "
-              "MB in %.0f ms and left %.0f MB; stopping now would pause it for %.0f ms, the limit "
-              "is %u ms (raise --max-downtime or --bandwidth)",
-              (double)last->wire_bytes / 1e6, last->ms, (double)count_bytes(move->dirty) / 1e6,
-              decision->expected_downtime_ms, move->job->options.max_downtime_ms);
+    /* What was left before it was a guess, as long as its cost had not been seen. */
+    if (move->finished_rounds->len > 0 && move->progress.held_bytes == 0)
+        g_array_index(move->finished_rounds, ConvergenceRound, move->finished_rounds->len - 1)
+            .left_bytes = round.sent_bytes;
+    g_array_append_val(move->finished_rounds, round);
+    source_trace_round(move, &round);
+}
+
+/* Ends a round: what has become dirty, and what to do about it. */
+static gboolean end_round(SourceMove *move, GError **error)
+{
+    if (!source_look(move, error) ||
+        !page_sender_add_discarded(move->sender, work_set_get_next(move->work), error))
+        return FALSE;
+    note_round(move);
+    work_set_begin_round(move->work);
+    return source_decide(move, TRUE, error);
 }
 
 gboolean source_precopy(SourceMove *move, GError **error)
 {
-    g_autoptr(GArray) rounds = g_array_new(FALSE, FALSE, sizeof(PolicyRound));
-
     source_set_phase(move, MIGRATE_PHASE_PRECOPY);
-    if (fault_point("source.first-round", error) || !first_round(move, error) ||
-        fault_point("source.accepted", error))
+    if (fault_point("source.first-round", error) || !work_set_add_populated(move->work, error))
         return FALSE;
-    for (;;) {
-        const MigrateRound *last =
-            &g_array_index(move->report->rounds, MigrateRound, move->round - 1);
-        PolicyRound facts_round = {.sent_bytes = last->dirty_bytes, .ms = last->ms};
-        PolicyFacts facts;
-        PolicyDecision decision;
-
-        if (!collect(move, error))
-            return FALSE;
-        facts_round.left_bytes = count_bytes(move->dirty);
-        g_array_append_val(rounds, facts_round);
-        facts = (PolicyFacts){(PolicyRound *)rounds->data, rounds->len, move->bytes_per_ms,
-                              EXPECTED_DEVICE_MS, move->job->options.max_downtime_ms};
-        decision = policy_decide(&facts);
-        move->report->expected_downtime_ms = decision.expected_downtime_ms;
-        if (decision.verdict == POLICY_STOP) {
-            move->report->reason = g_strdup(decision.reason);
-            return TRUE;
+    source_trace_begin(move);
+    if (!source_send_round(move, error) || fault_point("source.accepted", error) ||
+        !end_round(move, error))
+        return FALSE;
+    while (move->decision.verdict == CONVERGENCE_CONTINUE) {
+        if (move->decision.wait || work_set_is_all_held(move->work)) {
+            if (!await_look(move, error))
+                return FALSE;
+            continue;
         }
-        if (decision.verdict == POLICY_GIVE_UP) {
-            give_up(move, &decision, error);
-            return FALSE;
-        }
-        if (!source_send_round(move, error))
+        if (!source_send_round(move, error) || !end_round(move, error))
             return FALSE;
     }
+    return source_stop_or_give_up(move, error);
 }

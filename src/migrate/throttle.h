@@ -30,7 +30,7 @@
 #include "migrate/throttle_mode.h"
 #include "vmm/vmm.h"
 
-#define THROTTLE_LEAST_SHARE 0.01
+#define THROTTLE_LEAST_SHARE 0.002
 
 typedef struct Throttle Throttle;
 
@@ -44,7 +44,7 @@ Throttle *throttle_new(Vmm *vmm, Guard *guard, ThrottleMode mode, GError **error
 void throttle_free(Throttle *throttle);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(Throttle, throttle_free)
 
-/* Share of time that the vCPUs may run: 0.01 (less counts as that) to 1, which
+/* Share of time that the vCPUs may run: THROTTLE_LEAST_SHARE (less counts as that) to 1, which
  * lifts it: the guest runs freely when this returns.  With less it returns at
  * once.  After FALSE the guest is not slowed (or, where it could not be resumed,
  * the error says so). */

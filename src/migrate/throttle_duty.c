@@ -7,7 +7,7 @@
 #define SHORTEST_RUN_MS 1.0
 /* What is made up for at most: more would be a long wait for the guest (or a
  * long free run) because this host was busy for a moment. */
-#define MOST_OWED_MS 200.0
+#define MOST_OWED_MS 600.0
 #define RESUME_ATTEMPTS 50
 #define RESUME_PAUSE_NS 200000000ULL
 
@@ -33,6 +33,8 @@ DutyPlan duty_plan(double run_share)
 {
     double period = MAX(DUTY_PERIOD_MS, DUTY_LEAST_RUN_MS / run_share);
 
+    period = MIN(period, DUTY_USUAL_STOP_MS / (1 - run_share));
+    period = MAX(period, SHORTEST_RUN_MS / run_share);
     period = MIN(period, DUTY_LONGEST_STOP_MS / (1 - run_share));
     return (DutyPlan){period * run_share, period * (1 - run_share)};
 }

@@ -4,10 +4,11 @@
  * Theory of operation: a thread of its own stops and resumes the VMM through
  * vmm.h, whose calls may come from any thread.  A period is 40 ms; where the
  * share leaves less than 4 ms of it to run, the period is stretched so that it
- * does (a share of 0.08: 4 of 50 ms), but never so far that the guest would
+ * does (a share of 0.08: 4 of 50 ms), but not so far that the guest would
  * stand for more than 95 ms at a time: below a share of about 0.04 the time to
- * run shrinks instead, down to 1 ms of 96 at 0.01.  What a stop or a resume
- * took longer than planned is made up for in the next turns, so that the share
+ * run shrinks instead, down to 1 ms of 96 at 0.01.  Only below that, where
+ * nothing else helps any more, does it stand longer: 500 ms at 0.002.  What a
+ * stop or a resume took longer than planned is made up for in the next turns, so that the share
  * holds on the whole.
  *
  * While the cycle goes on the guard's duty is GUARD_RESUME: our death lets the
@@ -32,7 +33,8 @@
 
 #define DUTY_PERIOD_MS 40.0
 #define DUTY_LEAST_RUN_MS 4.0
-#define DUTY_LONGEST_STOP_MS 95.0
+#define DUTY_USUAL_STOP_MS 95.0
+#define DUTY_LONGEST_STOP_MS 500.0
 
 typedef struct {
     double run_ms, stop_ms;

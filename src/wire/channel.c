@@ -1,6 +1,8 @@
 #include "wire/channel.h"
 
 #include <errno.h>
+#include <linux/sockios.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 
 #include "base/clock.h"
@@ -137,6 +139,15 @@ gboolean channel_is_secure(Channel *channel)
 uint64_t channel_get_sent_bytes(Channel *channel)
 {
     return stream_get_sent_bytes(channel->stream);
+}
+
+uint64_t channel_get_backlog_bytes(Channel *channel)
+{
+    int bytes = 0;
+
+    if (ioctl(stream_get_fd(channel->stream), SIOCOUTQ, &bytes) < 0 || bytes < 0)
+        return 0;
+    return (uint64_t)bytes;
 }
 
 uint64_t channel_get_received_bytes(Channel *channel)

@@ -109,3 +109,7 @@ void channel_set_rate(Channel *channel, uint64_t bytes_per_second);
 /* Bytes put on and taken from the socket so far, TLS included. */
 uint64_t channel_get_sent_bytes(Channel *channel);
 uint64_t channel_get_received_bytes(Channel *channel);
+
+/* Of the sent bytes those that the peer's kernel has not confirmed yet: 0
+ * means that the path has nothing to do. */
+uint64_t channel_get_backlog_bytes(Channel *channel);

@@ -246,7 +246,6 @@ def test_disk_full_at_the_hand_over(shared):
     shared.move(guest)
 
 
-@pytest.mark.long
 def test_disk_full_there_at_the_hand_over(shared):
     """What cannot be committed is not begun."""
     guest, there = shared.guest, shared.there(shared.guest)

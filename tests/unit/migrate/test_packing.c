@@ -7,98 +7,160 @@
 
 #include "base/error.h"
 #include "migrate/packing.h"
-#include "page/lz4_block.h"
 
 #define MIB (1u << 20)
 
-static void window(Packing *packing, uint64_t sent, double ms)
+/* A simulated path and machine: a window of batches sent with what is chosen. */
+typedef struct {
+    double path;                   /* bytes a ms */
+    double ratio[PACKING_METHODS]; /* packed by raw */
+    double speed[PACKING_METHODS]; /* raw bytes a ms */
+} World;
+
+static double window(Packing *packing, const World *world)
 {
-    for (int i = 0; i < PACKING_WINDOW_FRAMES; i++)
-        packing_note(packing, MIB, sent, ms);
+    double raw = 0, elapsed = 0;
+
+    for (guint i = 0; i < PACKING_WINDOW_BATCHES; i++) {
+        PackingSample sample = {.raw_bytes = MIB};
+        int level;
+
+        packing_choose(packing, &sample.method, &level);
+        sample.packed_bytes = (uint64_t)(MIB * world->ratio[sample.method]);
+        sample.pack_ms = sample.method == PACK_NONE ? 0 : MIB / world->speed[sample.method];
+        /* Packing and sending overlap; the slower one decides. */
+        raw += MIB;
+        elapsed += MAX(sample.pack_ms, (double)sample.packed_bytes / world->path);
+        sample.path_busy = sample.pack_ms < (double)sample.packed_bytes / world->path;
+        if (sample.path_busy)
+            packing->path_bytes_per_ms = world->path;
+        else
+            packing->path_bytes_per_ms =
+                MAX(packing->path_bytes_per_ms, (double)sample.packed_bytes / sample.pack_ms);
+        sample.path_bytes_per_ms = packing->path_bytes_per_ms;
+        packing_note(packing, &sample);
+    }
+    return raw / elapsed;
 }
+
+static PackMethod settled_after(Packing *packing, const World *world, int windows)
+{
+    for (int i = 0; i < windows; i++)
+        window(packing, world);
+    return packing->settled;
+}
+
+static const World gigabit = {117e3, {1, 0.5, 0.35}, {0, 600e3, 300e3}};
 
 static void test_slow_path(void **state)
 {
-    Packing packing = packing_make(PACKING_AUTO);
+    Packing packing = packing_make(PACKING_AUTO, TRUE, TRUE, 1);
+    World slow = gigabit, fast = gigabit;
 
-    assert_false(packing.on);
-    window(&packing, MIB, 8.9); /* 1 Gbit/s */
-    assert_true(packing.on);
-    window(&packing, MIB / 3, 3.0);
-    assert_true(packing.on);
-    window(&packing, MIB / 3, 0.2); /* the link got fast */
-    assert_false(packing.on);
+    assert_int_equal(settled_after(&packing, &gigabit, 12), PACK_ZSTD);
+    slow.speed[PACK_ZSTD] = 80e3; /* a busy machine: zstd would be the bottleneck */
+    packing = packing_make(PACKING_AUTO, TRUE, TRUE, 1);
+    assert_int_equal(settled_after(&packing, &slow, 40), PACK_LZ4);
+    fast.path = 1.2e6; /* the link got fast: that is found out */
+    assert_int_equal(settled_after(&packing, &fast, 40), PACK_NONE);
 }
 
 static void test_fast_path(void **state)
 {
-    Packing packing = packing_make(PACKING_AUTO);
+    Packing packing = packing_make(PACKING_AUTO, TRUE, TRUE, 4);
+    World fast = gigabit;
 
-    window(&packing, MIB, 1.0);
-    window(&packing, MIB, 0.0);
-    assert_false(packing.on);
+    fast.path = 1e6;
+    for (int i = 0; i < 50; i++) {
+        window(&packing, &fast);
+        assert_int_equal(packing.method, PACK_NONE);
+    }
 }
 
-/* Random data: tried now and then only. */
+/* While the path is not known, everything is packed, as well as can be. */
+static void test_unknown_path(void **state)
+{
+    Packing packing = packing_make(PACKING_AUTO, TRUE, TRUE, 1);
+    Packing random = packing;
+    PackingSample sample = {.method = PACK_LZ4, .raw_bytes = MIB, .packed_bytes = MIB / 2};
+
+    assert_int_equal(packing.method, PACK_LZ4);
+    sample.pack_ms = 2;
+    for (guint i = 0; i < PACKING_WINDOW_BATCHES; i++)
+        packing_note(&packing, &sample);
+    assert_int_equal(packing.method, PACK_ZSTD);
+    sample.packed_bytes = MIB;
+    for (guint i = 0; i < PACKING_WINDOW_BATCHES; i++)
+        packing_note(&random, &sample);
+    assert_int_equal(random.method, PACK_NONE);
+}
+
+/* Random data: tried now and then only, and zstd not at all. */
 static void test_incompressible(void **state)
 {
-    Packing packing = packing_make(PACKING_AUTO);
+    Packing packing = packing_make(PACKING_AUTO, TRUE, TRUE, 1);
+    World random = {117e3, {1, 1, 1}, {0, 900e3, 500e3}};
     guint tried = 0;
 
-    for (int i = 0; i < 100; i++) {
-        tried += (guint)packing.on;
-        window(&packing, MIB, 8.9);
+    for (int i = 0; i < 300; i++) {
+        tried += packing.method == PACK_LZ4;
+        assert_int_not_equal(packing.method, PACK_ZSTD);
+        window(&packing, &random);
     }
-    assert_in_range(tried, 3, 8);
+    assert_in_range(tried, 3, 9);
+}
+
+/* Where packing takes all the time and gains nothing, it does not flap. */
+static void test_slow_packer(void **state)
+{
+    Packing packing = packing_make(PACKING_AUTO, TRUE, FALSE, 1);
+    World world = {117e3, {1, 0.5, 1}, {0, 60e3, 1}};
+    guint packed = 0;
+
+    for (int i = 0; i < 300; i++) {
+        packed += packing.method == PACK_LZ4;
+        window(&packing, &world);
+    }
+    assert_in_range(packed, 1, 9);
+}
+
+/* Packing limits, but still carries more than none would: kept. */
+static void test_packer_limits(void **state)
+{
+    Packing packing = packing_make(PACKING_AUTO, TRUE, FALSE, 1);
+    World world = {117e3, {1, 0.5, 1}, {0, 200e3, 1}};
+    double carried = 0;
+
+    settled_after(&packing, &world, 10);
+    for (int i = 0; i < 100; i++)
+        carried += window(&packing, &world) / 100;
+    assert_true(carried > 170e3);
 }
 
 static void test_modes(void **state)
 {
-    Packing never = packing_make(PACKING_NONE), always = packing_make(PACKING_LZ4);
+    Packing never = packing_make(PACKING_NONE, TRUE, TRUE, 1);
+    Packing always = packing_make(PACKING_LZ4, TRUE, TRUE, 1);
+    Packing unable = packing_make(PACKING_ZSTD, TRUE, FALSE, 1);
     PackingMode mode;
 
-    window(&never, MIB, 8.9);
-    assert_false(never.on);
-    window(&always, MIB, 0.1);
-    assert_true(always.on);
-    assert_true(packing_mode_from_name("lz4", &mode) && mode == PACKING_LZ4);
+    assert_int_equal(settled_after(&never, &gigabit, 10), PACK_NONE);
+    assert_int_equal(settled_after(&always, &gigabit, 10), PACK_LZ4);
+    assert_int_equal(settled_after(&unable, &gigabit, 10), PACK_NONE); /* the peer has no zstd */
+    assert_int_equal(always.totals.raw_bytes[PACK_LZ4], 40 * MIB);
+    assert_int_equal(always.totals.packed_bytes[PACK_LZ4], 20 * MIB);
+    assert_true(packing_mode_from_name("zstd", &mode) && mode == PACKING_ZSTD);
     assert_false(packing_mode_from_name("zip", &mode));
     assert_string_equal(packing_mode_name(PACKING_AUTO), "auto");
-}
-
-static void test_lz4(void **state)
-{
-    g_autofree uint8_t *in = g_malloc0(MIB), *out = g_malloc0(MIB);
-    g_autofree uint8_t *packed = g_malloc(lz4_bound(MIB));
-    g_autoptr(GRand) random = g_rand_new_with_seed(5);
-    g_autoptr(GError) error = NULL;
-    size_t length;
-
-    for (unsigned i = 0; i < MIB; i += 64)
-        in[i] = (uint8_t)g_rand_int(random);
-    length = lz4_pack(in, MIB, packed);
-    assert_true(length > 0 && length < MIB / 4);
-    assert_true(lz4_unpack(packed, length, out, MIB, &error));
-    assert_memory_equal(in, out, MIB);
-    /* Hostile: too short, too long, cut, garbage. */
-    assert_false(lz4_unpack(packed, length, out, MIB - 1, &error));
-    assert_true(error_is(error, VMFERRY_ERROR_INVALID));
-    assert_false(lz4_unpack(packed, length, out, MIB + 4096, NULL));
-    assert_false(lz4_unpack(packed, length - 1, out, MIB, NULL));
-    for (unsigned i = 0; i < MIB; i++)
-        in[i] = (uint8_t)g_rand_int(random);
-    assert_int_equal(lz4_pack(in, MIB, packed), 0); /* not smaller */
-    assert_false(lz4_unpack(in, MIB / 2, out, MIB, NULL));
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_slow_path),
-        cmocka_unit_test(test_fast_path),
-        cmocka_unit_test(test_incompressible),
+        cmocka_unit_test(test_slow_path),    cmocka_unit_test(test_fast_path),
+        cmocka_unit_test(test_unknown_path), cmocka_unit_test(test_incompressible),
+        cmocka_unit_test(test_slow_packer),  cmocka_unit_test(test_packer_limits),
         cmocka_unit_test(test_modes),
-        cmocka_unit_test(test_lz4),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

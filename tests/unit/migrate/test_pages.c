@@ -102,6 +102,16 @@ static void connect_channels(Fixture *fixture)
     assert_true(fixture->out && fixture->in);
 }
 
+static PageSender *make_sender(Fixture *fixture, guint workers, SentStoreMode mode)
+{
+    uint64_t pages = PAGES;
+    PageSenderOptions options = {.workers = workers};
+
+    if (mode != SENT_STORE_OFF)
+        options.store = sent_store_new(&pages, 1, PAGES, BYTES / 16, mode);
+    return page_sender_new(fixture->source.guest, fixture->out, &options);
+}
+
 static int setup(void **state)
 {
     Fixture *fixture = g_new0(Fixture, 1);
@@ -109,7 +119,7 @@ static int setup(void **state)
     start_machine(&fixture->source);
     start_machine(&fixture->destination);
     connect_channels(fixture);
-    fixture->sender = page_sender_new(fixture->source.guest, fixture->out);
+    fixture->sender = make_sender(fixture, 3, SENT_STORE_AUTO);
     fixture->queue = frame_queue_start(fixture->in, 4);
     fixture->applier = page_applier_new(fixture->destination.guest, fixture->queue);
     *state = fixture;
@@ -151,15 +161,44 @@ static gpointer receive_round(gpointer data)
     }
 }
 
+/* Takes up to 256 pages from *set*, whole words of 64. */
+static void take_batch(PageSet *set, WorkBatch *ret)
+{
+    *ret = (WorkBatch){0};
+    for (uint64_t word = 0; word < PAGES; word += 64) {
+        PageSpan span;
+
+        if (ret->pages + 64 > WORK_BATCH_PAGES)
+            return;
+        while (page_set_next_run(set, word, 64, &span.first, &span.count) &&
+               span.first < word + 64) {
+            span.count = MIN(span.count, word + 64 - span.first);
+            page_set_remove(set, span.first, span.count);
+            ret->spans[ret->span_count++] = span;
+            ret->pages += span.count;
+        }
+    }
+}
+
+/* Returns how many pages went out, zero or not, whole or not. */
 static uint64_t send_round(Fixture *fixture, GPtrArray *sets)
 {
     GThread *thread = g_thread_new("round", receive_round, fixture);
-    uint64_t pages = 0;
+    PageSenderCounts before, after;
+    WorkBatch batch;
 
-    assert_true(page_sender_send(fixture->sender, sets, &(PageSenderHooks){0}, &pages, NULL));
+    page_sender_get_counts(fixture->sender, &before);
+    for (;;) {
+        take_batch(g_ptr_array_index(sets, 0), &batch);
+        if (batch.pages == 0)
+            break;
+        assert_true(page_sender_push(fixture->sender, &batch, NULL));
+    }
+    assert_true(page_sender_flush(fixture->sender, NULL));
     assert_true(channel_send_bytes(fixture->out, FRAME_ROUND_END, "\0\0\0", 4, NULL));
     assert_true(GPOINTER_TO_INT(g_thread_join(thread)));
-    return pages;
+    page_sender_get_counts(fixture->sender, &after);
+    return after.pages.whole + after.pages.segments - before.pages.whole - before.pages.segments;
 }
 
 static void assert_same(Fixture *fixture)
@@ -191,6 +230,47 @@ static void test_rounds(void **state)
         send_round(fixture, sets);
         assert_same(fixture);
     }
+}
+
+/* Random writes of all sizes, with every way of packing and of remembering. */
+static void changes(Fixture *fixture, PackingMode packing, SentStoreMode mode)
+{
+    g_autoptr(GPtrArray) sets = guest_memory_new_sets(fixture->source.guest);
+    g_autoptr(GRand) random = g_rand_new_with_seed(7);
+    PageSet *set = g_ptr_array_index(sets, 0);
+    PageSenderCounts counts;
+
+    page_sender_free(fixture->sender);
+    fixture->sender = make_sender(fixture, 2, mode);
+    page_sender_set_packing(fixture->sender, packing, TRUE, TRUE);
+    for (size_t i = 0; i < BYTES; i += 4)
+        *(uint32_t *)(fixture->source.memory + i) = i % 3 ? g_rand_int(random) : 5;
+    page_set_add(set, 0, PAGES);
+    for (int round = 0; round < 20; round++) {
+        send_round(fixture, sets);
+        assert_same(fixture);
+        for (int i = 0; i < 500; i++) {
+            size_t length = (size_t)1 << g_rand_int_range(random, 0, 14);
+            size_t at = (size_t)g_rand_int_range(random, 0, (gint32)(BYTES - length));
+
+            for (size_t k = 0; k < length; k++)
+                fixture->source.memory[at + k] = (uint8_t)g_rand_int(random);
+            page_set_add(set, at / GUEST_PAGE_BYTES,
+                         (at + length - 1) / GUEST_PAGE_BYTES - at / GUEST_PAGE_BYTES + 1);
+        }
+    }
+    page_sender_get_counts(fixture->sender, &counts);
+    assert_true(counts.pages.whole > 0);
+    assert_int_equal(counts.pages.segments > 0, mode != SENT_STORE_OFF);
+    assert_int_equal(counts.packing.raw_bytes[PACK_ZSTD] > 0, packing == PACKING_ZSTD);
+    assert_int_equal(counts.packing.raw_bytes[PACK_LZ4] > 0, packing == PACKING_LZ4);
+}
+
+static void test_changes(void **state)
+{
+    for (SentStoreMode mode = SENT_STORE_AUTO; mode <= SENT_STORE_OFF; mode++)
+        for (PackingMode packing = PACKING_NONE; packing <= PACKING_ZSTD; packing++)
+            changes(*state, packing, mode);
 }
 
 /* A page that lost its content without a write is found and becomes zero. */
@@ -504,11 +584,11 @@ static void test_queue_end(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        PAGES_TEST(test_rounds),           PAGES_TEST(test_discarded),
-        PAGES_TEST(test_packed_pages),     PAGES_TEST(test_segments),
-        PAGES_TEST(test_hostile_segments), PAGES_TEST(test_failure_ends_it),
-        PAGES_TEST(test_verification),     PAGES_TEST(test_hostile_digests),
-        PAGES_TEST(test_queue_end),
+        PAGES_TEST(test_rounds),          PAGES_TEST(test_changes),
+        PAGES_TEST(test_discarded),       PAGES_TEST(test_packed_pages),
+        PAGES_TEST(test_segments),        PAGES_TEST(test_hostile_segments),
+        PAGES_TEST(test_failure_ends_it), PAGES_TEST(test_verification),
+        PAGES_TEST(test_hostile_digests), PAGES_TEST(test_queue_end),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -41,7 +41,7 @@ static void test_plan(void **state)
 /* Stops and runs that take longer than they should are made up for. */
 static void test_account(void **state)
 {
-    static const double shares[] = {0.9, 0.5, 0.2, 0.05, 0.01};
+    static const double shares[] = {0.9, 0.5, 0.2, 0.05, 0.01, 0.002};
 
     for (guint i = 0; i < G_N_ELEMENTS(shares); i++) {
         g_autoptr(GRand) random = g_rand_new_with_seed(i);

@@ -1,0 +1,322 @@
+#include "migrate/group_account.h"
+
+#include <math.h>
+
+/* A page that is seen dirty in nearly every interval is written often; how
+ * often can't be seen. */
+#define MOST_SEEN_SHARE 0.98
+/* A group's own cost counts half once so many of its pages were sent, and is
+ * forgotten as fast. */
+#define COST_PAGES 32.0
+/* So many pages of the probes tell what sending again costs; or else such a
+ * share of all dirtying in groups with a cost of their own. */
+#define PROBED_PAGES 24.0
+#define KNOWN_SHARE 0.5
+#define COST_MEMORY_PAGES 1024.0
+/* Windows weigh in the history for some ten seconds; a group is hot there
+ * from this share of the typical one on. */
+#define HISTORY_DECAY 0.98
+#define HISTORY_HOT_SHARE 0.125
+
+/* Falling sums: bytes / pages is the mean. */
+typedef struct {
+    double bytes, pages;
+} Cost;
+
+typedef struct {
+    double collected_at; /* guest ms; mean over the group's pages */
+    float rate_sum, rate_weight;
+    float marked_sum, again_seen; /* Schnabel's sums */
+    guint seen;                   /* pages ever seen dirty */
+    guint in_window;              /* dirty pages of this window, with repeats */
+    guint to_take, new_to_take;   /* since group_account_take_dirty() */
+    float history;
+    Cost whole, again;
+} GroupNotes;
+
+struct GroupAccount {
+    guint count;
+    ConvergenceGroup *groups;
+    GroupNotes *notes;
+    GArray *windows; /* of ConvergenceWindow */
+    Cost whole, again, probed;
+    gboolean cost_known;
+    gboolean probing; /* as was decided */
+    guint probes[GROUP_ACCOUNT_PROBES];
+    guint probe_count;
+    double guess;
+    double run_share, share_since_ms, share_since_guest_ms;
+    double window_ms, window_guest_ms; /* its beginning */
+};
+
+GroupAccount *group_account_new(guint group_count, double wire_per_page)
+{
+    GroupAccount *account = g_new0(GroupAccount, 1);
+
+    account->count = group_count;
+    account->groups = g_new0(ConvergenceGroup, MAX(group_count, 1));
+    account->notes = g_new0(GroupNotes, MAX(group_count, 1));
+    account->windows = g_array_new(FALSE, FALSE, sizeof(ConvergenceWindow));
+    account->guess = wire_per_page;
+    account->run_share = 1;
+    return account;
+}
+
+void group_account_free(GroupAccount *account)
+{
+    if (!account)
+        return;
+    g_free(account->groups);
+    g_free(account->notes);
+    g_array_unref(account->windows);
+    g_free(account);
+}
+
+static double guest_ms(const GroupAccount *account, double now_ms)
+{
+    return account->share_since_guest_ms +
+           MAX(now_ms - account->share_since_ms, 0) * account->run_share;
+}
+
+void group_account_set_run_share(GroupAccount *account, double now_ms, double run_share)
+{
+    account->share_since_guest_ms = guest_ms(account, now_ms);
+    account->share_since_ms = now_ms;
+    account->run_share = CLAMP(run_share, CONVERGENCE_LEAST_RUN_SHARE, 1);
+}
+
+void group_account_set_pages(GroupAccount *account, guint group, guint pages)
+{
+    g_return_if_fail(group < account->count);
+    account->groups[group].pages = pages;
+}
+
+void group_account_set_pending(GroupAccount *account, guint group, guint pending, guint unsent)
+{
+    g_return_if_fail(group < account->count);
+    account->groups[group].pending = pending;
+    account->groups[group].unsent = MIN(unsent, pending);
+}
+
+/* Schnabel's estimate from the sums so far; *scope*: the share of the group
+ * that was asked about. */
+static void estimate_touched(GroupNotes *notes, ConvergenceGroup *group,
+                             const GroupCollect *collect, double scope, double weight)
+{
+    guint seen_before = collect->pages_dirty - MIN(collect->pages_new, collect->pages_dirty);
+    double estimate;
+
+    notes->marked_sum = (float)((1 - weight) * notes->marked_sum +
+                                collect->pages_dirty * (double)notes->seen * scope);
+    notes->again_seen = (float)((1 - weight) * notes->again_seen + seen_before);
+    notes->seen = MIN(notes->seen + collect->pages_new, group->pages);
+    /* Nothing marked yet: as far as is known, all of it is in use. */
+    estimate = notes->marked_sum > 0 ? notes->marked_sum / (notes->again_seen + 1) : group->pages;
+    if (notes->seen == 0)
+        estimate = 0;
+    group->touched = (uint32_t)CLAMP(estimate, notes->seen, group->pages);
+}
+
+void group_account_note_dirty(GroupAccount *account, guint number, const GroupCollect *collect)
+{
+    GroupNotes *notes;
+    ConvergenceGroup *group;
+    double elapsed, scope, weight, in_use, writes;
+
+    g_return_if_fail(number < account->count);
+    notes = &account->notes[number];
+    group = &account->groups[number];
+    if (group->pages == 0)
+        return;
+    notes->in_window += collect->pages_dirty;
+    notes->to_take += collect->pages_dirty;
+    notes->new_to_take += MIN(collect->pages_new, collect->pages_dirty);
+    scope = MIN((double)collect->pages_collected / group->pages, 1);
+    elapsed = guest_ms(account, collect->now_ms) - notes->collected_at;
+    if (scope <= 0 || elapsed <= 0)
+        return;
+    notes->collected_at += elapsed * scope;
+    weight = 1 - exp(-elapsed * scope / GROUP_ACCOUNT_MEMORY_MS);
+    estimate_touched(notes, group, collect, scope, weight);
+    in_use = MAX(MAX(group->touched * scope, collect->pages_dirty), 1);
+    writes = -in_use * log1p(-MIN(collect->pages_dirty / in_use, MOST_SEEN_SHARE));
+    notes->rate_sum = (float)((1 - weight) * notes->rate_sum + weight * writes / (elapsed * scope));
+    notes->rate_weight = (float)((1 - weight) * notes->rate_weight + weight);
+    group->dirty_per_ms = notes->rate_sum / notes->rate_weight;
+}
+
+void group_account_take_dirty(GroupAccount *account, GArray *ret)
+{
+    for (guint i = 0; i < account->count; i++) {
+        GroupNotes *notes = &account->notes[i];
+        guint pages = MIN(notes->to_take, account->groups[i].pages);
+        TraceDirty dirty = {i, (guint16)pages, (guint16)MIN(notes->new_to_take, pages)};
+
+        if (pages > 0)
+            g_array_append_val(ret, dirty);
+        notes->to_take = notes->new_to_take = 0;
+    }
+}
+
+static void cost_add(Cost *cost, double pages, double bytes)
+{
+    double keep = exp(-pages / COST_MEMORY_PAGES);
+
+    cost->bytes = keep * cost->bytes + bytes;
+    cost->pages = keep * cost->pages + pages;
+}
+
+/* A mean of what is known and *otherwise*. */
+static double cost_per_page(const Cost *cost, double otherwise)
+{
+    return (cost->bytes + COST_PAGES * otherwise) / (cost->pages + COST_PAGES);
+}
+
+static double mean_cost(const Cost *cost, double otherwise)
+{
+    return cost->pages > 0 ? cost->bytes / cost->pages : otherwise;
+}
+
+static gboolean is_probe(const GroupAccount *account, guint group)
+{
+    for (guint i = 0; i < account->probe_count; i++)
+        if (account->probes[i] == group)
+            return TRUE;
+    return FALSE;
+}
+
+void group_account_note_sent(GroupAccount *account, guint group, guint pages, double wire_bytes,
+                             gboolean again)
+{
+    g_return_if_fail(group < account->count);
+    if (pages == 0)
+        return;
+    cost_add(again ? &account->again : &account->whole, pages, wire_bytes);
+    cost_add(again ? &account->notes[group].again : &account->notes[group].whole, pages,
+             wire_bytes);
+    if (again && account->probed.pages < PROBED_PAGES && is_probe(account, group))
+        cost_add(&account->probed, pages, wire_bytes);
+}
+
+static void refresh_costs(GroupAccount *account)
+{
+    double whole = mean_cost(&account->whole, account->guess);
+    gboolean probed = account->probed.pages >= PROBED_PAGES;
+    double again = mean_cost(probed ? &account->probed : &account->again, whole);
+    double rate = 0, known_rate = 0;
+
+    for (guint i = 0; i < account->count; i++) {
+        const GroupNotes *notes = &account->notes[i];
+        ConvergenceGroup *group = &account->groups[i];
+
+        group->whole_per_page = (float)cost_per_page(&notes->whole, whole);
+        rate += group->dirty_per_ms;
+        known_rate += notes->again.pages > 0 ? group->dirty_per_ms : 0;
+    }
+    account->cost_known = probed || known_rate > KNOWN_SHARE * rate;
+    for (guint i = 0; i < account->count; i++)
+        account->groups[i].again_per_page =
+            (float)cost_per_page(&account->notes[i].again, account->cost_known ? again : whole);
+}
+
+/* The share of this window's pages that lie in groups hot in the history. */
+static double similarity(const GroupAccount *account)
+{
+    double pages = 0, history = 0, history_squared = 0, in_hot = 0, hot;
+
+    for (guint i = 0; i < account->count; i++) {
+        double before = account->notes[i].history;
+
+        pages += account->notes[i].in_window;
+        history += before;
+        history_squared += before * before;
+    }
+    if (pages == 0 || history == 0)
+        return 0;
+    hot = HISTORY_HOT_SHARE * history_squared / history;
+    for (guint i = 0; i < account->count; i++)
+        if (account->notes[i].history >= hot)
+            in_hot += account->notes[i].in_window;
+    return in_hot / pages;
+}
+
+void group_account_end_window(GroupAccount *account, double now_ms, double carried_bytes)
+{
+    double guest_now = guest_ms(account, now_ms);
+    ConvergenceWindow window = {
+        .ms = now_ms - account->window_ms,
+        .carried_bytes = carried_bytes,
+        .similarity = similarity(account),
+    };
+
+    if (window.ms <= 0)
+        return;
+    refresh_costs(account);
+    window.cost_known = account->cost_known;
+    window.run_share = (guest_now - account->window_guest_ms) / window.ms;
+    for (guint i = 0; i < account->count; i++) {
+        GroupNotes *notes = &account->notes[i];
+        const ConvergenceGroup *group = &account->groups[i];
+
+        /* The same pages, seen in several looks, would have to be sent once. */
+        window.dirtied_bytes += MIN(notes->in_window, group->touched) * group->again_per_page;
+        notes->history = (float)(HISTORY_DECAY * notes->history + notes->in_window);
+        notes->in_window = 0;
+    }
+    g_array_append_val(account->windows, window);
+    account->window_ms = now_ms;
+    account->window_guest_ms = guest_now;
+}
+
+void group_account_fill_facts(GroupAccount *account, ConvergenceFacts *facts)
+{
+    refresh_costs(account);
+    facts->groups = account->groups;
+    facts->group_count = account->count;
+    facts->windows = (const ConvergenceWindow *)account->windows->data;
+    facts->window_count = account->windows->len;
+    facts->cost_known = account->cost_known;
+    facts->run_share = account->run_share;
+}
+
+/* Draws groups by their dirtying: where its running sum passes an eighth, three
+ * eighths, and so on. */
+static void draw_probes(GroupAccount *account)
+{
+    double all = 0, sum = 0;
+
+    for (guint i = 0; i < account->count; i++)
+        all += account->groups[i].dirty_per_ms;
+    for (guint i = 0; i < account->count && account->probe_count < GROUP_ACCOUNT_PROBES; i++) {
+        sum += account->groups[i].dirty_per_ms;
+        if (sum > all * (account->probe_count + 0.5) / GROUP_ACCOUNT_PROBES)
+            account->probes[account->probe_count++] = i;
+    }
+}
+
+double group_account_apply(GroupAccount *account, const ConvergenceDecision *decision)
+{
+    account->probing = decision->probe;
+    if (account->probing && account->probe_count == 0)
+        draw_probes(account);
+    return convergence_apply_hold(account->groups, account->count, decision->hold_rate);
+}
+
+guint group_account_get_probes(const GroupAccount *account, guint ret[GROUP_ACCOUNT_PROBES])
+{
+    for (guint i = 0; account->probing && i < account->probe_count; i++)
+        ret[i] = account->probes[i];
+    return account->probing ? account->probe_count : 0;
+}
+
+gboolean group_account_is_held(const GroupAccount *account, guint group)
+{
+    g_return_val_if_fail(group < account->count, FALSE);
+    return account->groups[group].held;
+}
+
+double group_account_get_heat(const GroupAccount *account, guint group)
+{
+    g_return_val_if_fail(group < account->count, 0);
+    return (double)account->groups[group].dirty_per_ms / MAX(account->groups[group].pages, 1);
+}

@@ -1,0 +1,304 @@
+#include "migrate/page_encoder.h"
+
+#include <string.h>
+
+#include "base/clock.h"
+#include "page/zero.h"
+#include "wire/page_frame.h"
+#include "wire/segment_frame.h"
+
+G_STATIC_ASSERT(WORK_BATCH_PAGES <= PAGE_FRAME_MAX_RAW_PAGES);
+
+/* Of a batch: a few pages, each for itself, shrink less than all together. */
+#define SAMPLE_PAGES 4u
+#define SAMPLE_WORTH_RATIO 0.95
+#define BATCH_BYTES ((size_t)WORK_BATCH_PAGES * GUEST_PAGE_BYTES)
+
+/* A batch while it is classified. */
+typedef struct {
+    PageEncoder *encoder;
+    EncoderJob *job;
+    PageRun runs[WORK_BATCH_PAGES];
+    guint run_count;
+    uint64_t last_page; /* of the SEGMENTS body */
+    guint segment_pages;
+} Classifier;
+
+EncoderJob *encoder_job_new(void)
+{
+    EncoderJob *job = g_new0(EncoderJob, 1);
+
+    job->raw = g_malloc(BATCH_BYTES);
+    job->head = g_byte_array_new();
+    job->segment_head = g_byte_array_new();
+    job->body = g_byte_array_new();
+    job->pack = pack_context_new();
+    return job;
+}
+
+void encoder_job_free(EncoderJob *job)
+{
+    if (!job)
+        return;
+    g_clear_error(&job->error);
+    g_free(job->raw);
+    g_free(job->packed);
+    g_free(job->packed_segments);
+    g_byte_array_unref(job->head);
+    g_byte_array_unref(job->segment_head);
+    g_byte_array_unref(job->body);
+    pack_context_free(job->pack);
+    g_free(job);
+}
+
+static void add_run(Classifier *classifier, uint64_t page, PageRunKind kind)
+{
+    PageRun *last = classifier->run_count ? &classifier->runs[classifier->run_count - 1] : NULL;
+
+    if (last && last->kind == kind && last->first + last->count == page) {
+        last->count++;
+        return;
+    }
+    classifier->runs[classifier->run_count++] = (PageRun){.first = page, .count = 1, .kind = kind};
+}
+
+/* Whole pages that lie side by side in the buffer go out as one piece. */
+static void add_piece(EncodedFrame *frame, uint8_t *content)
+{
+    struct iovec *last = &frame->pieces[frame->piece_count - 1];
+
+    if (frame->piece_count > 1 && (uint8_t *)last->iov_base + last->iov_len == content) {
+        last->iov_len += GUEST_PAGE_BYTES;
+        return;
+    }
+    frame->pieces[frame->piece_count++] = (struct iovec){content, GUEST_PAGE_BYTES};
+}
+
+static void add_cost(EncoderJob *job, uint64_t page, gboolean again, uint64_t bytes)
+{
+    GroupCost *last = job->cost_count ? &job->costs[job->cost_count - 1] : NULL;
+
+    if (!last || last->first_page / WORK_GROUP_PAGES != page / WORK_GROUP_PAGES) {
+        last = &job->costs[job->cost_count++];
+        *last = (GroupCost){.first_page = page};
+    }
+    if (again) {
+        last->again.pages++;
+        last->again.bytes += bytes;
+    } else {
+        last->first.pages++;
+        last->first.bytes += bytes;
+    }
+}
+
+static void classify_zero(Classifier *classifier, PageSet *sent, uint64_t page)
+{
+    EncoderJob *job = classifier->job;
+    gboolean again = page_set_has(sent, page);
+
+    job->counts.zero++;
+    if (again) {
+        page_set_remove(sent, page, 1);
+        add_run(classifier, page, PAGE_RUN_ZERO);
+    }
+    if (classifier->encoder->store)
+        sent_store_note_zero(classifier->encoder->store, job->batch.region, page);
+    add_cost(job, page, again, 0);
+}
+
+static void classify(Classifier *classifier, uint64_t page, uint8_t *content)
+{
+    PageEncoder *encoder = classifier->encoder;
+    EncoderJob *job = classifier->job;
+    PageSet *sent = g_ptr_array_index(encoder->sent, job->batch.region);
+    PageVerdict verdict = PAGE_WHOLE;
+    gboolean again = page_set_has(sent, page);
+    SegmentList segments;
+
+    if (zero_is_page(content)) {
+        classify_zero(classifier, sent, page);
+        return;
+    }
+    if (encoder->store)
+        verdict = sent_store_note(encoder->store, job->batch.region, page, content, &segments);
+    if (verdict == PAGE_UNCHANGED) {
+        job->counts.unchanged++;
+        add_cost(job, page, again, 0);
+    } else if (verdict == PAGE_SEGMENTS) {
+        guint before = job->body->len;
+
+        segment_frame_append(job->body, &classifier->last_page, page, &segments, content);
+        page_set_add(sent, page, 1);
+        classifier->segment_pages++;
+        job->counts.segments++;
+        add_cost(job, page, again, job->body->len - before);
+    } else {
+        page_set_add(sent, page, 1);
+        add_run(classifier, page, PAGE_RUN_RAW);
+        add_piece(&job->pages, content);
+        job->counts.whole++;
+        add_cost(job, page, again, GUEST_PAGE_BYTES);
+    }
+}
+
+/* --- packing --------------------------------------------------------------- */
+
+static uint8_t *need_capacity(uint8_t *buffer, size_t bytes, size_t *capacity)
+{
+    if (*capacity >= bytes)
+        return buffer;
+    *capacity = bytes;
+    return g_realloc(buffer, bytes);
+}
+
+/* Moves the pieces together in the buffer that they lie in. */
+static void join_pieces(EncoderJob *job)
+{
+    EncodedFrame *frame = &job->pages;
+    uint8_t *at = job->raw;
+
+    for (int i = 1; i < frame->piece_count; i++) {
+        if (frame->pieces[i].iov_base != at)
+            memmove(at, frame->pieces[i].iov_base, frame->pieces[i].iov_len);
+        at += frame->pieces[i].iov_len;
+    }
+    frame->pieces[1] = (struct iovec){job->raw, (size_t)(at - job->raw)};
+    frame->piece_count = 2;
+}
+
+static size_t pack_bytes(EncoderJob *job, const void *bytes, size_t length, uint8_t **buffer,
+                         size_t *capacity)
+{
+    size_t bound = pack_bound(job->method, length);
+
+    *buffer = need_capacity(*buffer, bound, capacity);
+    return pack(job->pack, job->method, job->level, bytes, length, *buffer, bound);
+}
+
+/* A look at a few pages tells whether the batch is worth packing: guests hold
+ * what is packed or encrypted already side by side with what is not. */
+static gboolean shrinks(EncoderJob *job, const uint8_t *bytes, size_t length)
+{
+    size_t step = length / SAMPLE_PAGES / GUEST_PAGE_BYTES * GUEST_PAGE_BYTES;
+    uint8_t packed[GUEST_PAGE_BYTES];
+    size_t total = 0;
+
+    if (step == 0)
+        return TRUE;
+    for (size_t i = 0; i < SAMPLE_PAGES; i++) {
+        size_t bytes_out =
+            pack(job->pack, PACK_LZ4, 0, bytes + i * step, GUEST_PAGE_BYTES, packed, sizeof packed);
+
+        total += bytes_out > 0 ? bytes_out : GUEST_PAGE_BYTES;
+    }
+    return (double)total < SAMPLE_WORTH_RATIO * SAMPLE_PAGES * GUEST_PAGE_BYTES;
+}
+
+static void finish_pages(Classifier *classifier)
+{
+    EncoderJob *job = classifier->job;
+    EncodedFrame *frame = &job->pages;
+    size_t packed = 0;
+
+    if (classifier->run_count == 0) {
+        frame->piece_count = 0;
+        return;
+    }
+    page_frame_encode(job->head, job->batch.region, classifier->runs, classifier->run_count);
+    frame->type = FRAME_PAGES;
+    for (int i = 1; i < frame->piece_count; i++)
+        frame->raw_bytes += frame->pieces[i].iov_len;
+    if (job->method != PACK_NONE && frame->raw_bytes > 0) {
+        join_pieces(job);
+        if (shrinks(job, job->raw, frame->raw_bytes))
+            packed =
+                pack_bytes(job, job->raw, frame->raw_bytes, &job->packed, &job->packed_capacity);
+        else
+            job->skipped = TRUE;
+    }
+    frame->packed_bytes = packed > 0 ? packed : frame->raw_bytes;
+    if (packed > 0) {
+        frame->type = job->method == PACK_ZSTD ? FRAME_PAGES_ZSTD : FRAME_PAGES_LZ4;
+        frame->pieces[1] = (struct iovec){job->packed, packed};
+    }
+    frame->pieces[0] = (struct iovec){job->head->data, job->head->len};
+}
+
+static void finish_segments(Classifier *classifier)
+{
+    EncoderJob *job = classifier->job;
+    EncodedFrame *frame = &job->segments;
+    SegmentFrameHead head = {job->batch.region, classifier->segment_pages, PACK_NONE,
+                             job->body->len};
+    size_t packed = 0;
+
+    if (classifier->segment_pages == 0)
+        return;
+    if (job->method != PACK_NONE)
+        packed = pack_bytes(job, job->body->data, job->body->len, &job->packed_segments,
+                            &job->packed_segments_capacity);
+    head.method = packed > 0 ? job->method : PACK_NONE;
+    segment_frame_encode_head(job->segment_head, &head);
+    frame->type = FRAME_SEGMENTS;
+    frame->raw_bytes = job->body->len;
+    frame->packed_bytes = packed > 0 ? packed : job->body->len;
+    frame->piece_count = 2;
+    frame->pieces[0] = (struct iovec){job->segment_head->data, job->segment_head->len};
+    frame->pieces[1] = packed > 0 ? (struct iovec){job->packed_segments, packed}
+                                  : (struct iovec){job->body->data, job->body->len};
+}
+
+/* What was counted before packing becomes what it costs on the wire. */
+static void scale_costs(EncoderJob *job)
+{
+    uint64_t raw = job->pages.raw_bytes + job->segments.raw_bytes;
+    uint64_t wire = job->head->len + job->segment_head->len;
+
+    if (job->pages.piece_count)
+        wire += job->pages.packed_bytes;
+    if (job->segments.piece_count)
+        wire += job->segments.packed_bytes;
+    for (guint i = 0; raw > 0 && i < job->cost_count; i++) {
+        GroupCost *cost = &job->costs[i];
+
+        cost->first.bytes = (uint64_t)((double)cost->first.bytes * (double)wire / (double)raw);
+        cost->again.bytes = (uint64_t)((double)cost->again.bytes * (double)wire / (double)raw);
+    }
+}
+
+static void reset(EncoderJob *job)
+{
+    g_clear_error(&job->error);
+    job->pages = (EncodedFrame){.piece_count = 1}; /* the first is the head */
+    job->segments = (EncodedFrame){0};
+    job->counts = (PageCounts){0};
+    job->cost_count = 0;
+    job->skipped = FALSE;
+    g_byte_array_set_size(job->head, 0);
+    g_byte_array_set_size(job->segment_head, 0);
+    g_byte_array_set_size(job->body, 0);
+}
+
+void page_encoder_run(PageEncoder *encoder, EncoderJob *job)
+{
+    g_autofree Classifier *classifier = g_new(Classifier, 1);
+    uint8_t *content = job->raw;
+    uint64_t start;
+
+    reset(job);
+    classifier->encoder = encoder;
+    classifier->job = job;
+    classifier->run_count = classifier->segment_pages = 0;
+    classifier->last_page = UINT64_MAX;
+    if (!guest_memory_read(encoder->memory, job->batch.region, job->batch.spans,
+                           job->batch.span_count, job->raw, &job->error))
+        return;
+    for (guint i = 0; i < job->batch.span_count; i++)
+        for (uint64_t k = 0; k < job->batch.spans[i].count; k++, content += GUEST_PAGE_BYTES)
+            classify(classifier, job->batch.spans[i].first + k, content);
+    start = clock_now_ns();
+    finish_pages(classifier);
+    finish_segments(classifier);
+    job->pack_ms = clock_ns_to_ms(clock_now_ns() - start);
+    scale_costs(job);
+}

@@ -1,0 +1,79 @@
+/*
+ * From guest pages to frames: one batch
+ *
+ * Theory of operation: a batch of pages of one region is read in one go into a
+ * buffer, and every page is classified by what the destination holds of it
+ * (page/sent_store.h): nothing to send, zero, segments, or the whole page.
+ * The batch becomes up to two frames, one of pages (PAGES, or packed) and one
+ * of SEGMENTS.  What was noted as sent is what lies in the buffer, so the
+ * buffer is what is sent: the guest may write on meanwhile.  That is why also
+ * memory that is mapped here is copied once.
+ *
+ * Threads: a job belongs to one thread at a time; several jobs may be encoded
+ * side by side when no page is in two of them and no 64 neighbouring pages are
+ * shared.
+ */
+#pragma once
+
+#include <glib.h>
+#include <sys/uio.h>
+
+#include "memory/guest_memory.h"
+#include "migrate/work_set.h"
+#include "page/pack.h"
+#include "page/sent_store.h"
+#include "wire/frame.h"
+
+typedef struct {
+    uint64_t unchanged, zero, segments, whole;
+} PageCounts;
+
+/* What all jobs of a move share. */
+typedef struct {
+    GuestMemory *memory;
+    GPtrArray *sent;  /* pages that have content at the destination */
+    SentStore *store; /* NULL: the peer takes no SEGMENTS */
+} PageEncoder;
+
+typedef struct {
+    FrameType type;
+    struct iovec pieces[WORK_BATCH_PAGES + 1];
+    int piece_count;                /* 0: no such frame */
+    size_t raw_bytes, packed_bytes; /* of the body */
+} EncodedFrame;
+
+/* What the pages of one group cost. */
+typedef struct {
+    uint64_t first_page;
+    struct {
+        guint pages;
+        uint64_t bytes; /* on the wire */
+    } first, again;     /* their first sending, and after that */
+} GroupCost;
+
+typedef struct EncoderJob EncoderJob;
+struct EncoderJob {
+    /* In */
+    WorkBatch batch;
+    PackMethod method;
+    int level;
+    /* Out */
+    EncodedFrame pages, segments;
+    PageCounts counts;
+    GroupCost costs[WORK_BATCH_PAGES];
+    guint cost_count;
+    double pack_ms;
+    gboolean skipped; /* the pages were not packed: a sample of them did not shrink */
+    GError *error;
+    /* Buffers */
+    uint8_t *raw, *packed, *packed_segments;
+    size_t packed_capacity, packed_segments_capacity;
+    GByteArray *head, *segment_head, *body;
+    PackContext *pack;
+};
+
+EncoderJob *encoder_job_new(void);
+void encoder_job_free(EncoderJob *job);
+
+/* Reads and encodes job->batch; on failure job->error is set. */
+void page_encoder_run(PageEncoder *encoder, EncoderJob *job);

@@ -1,0 +1,31 @@
+/*
+ * What the path carries, measured while sending
+ *
+ * Theory of operation: what was sent less what the peer's kernel has not
+ * confirmed is what the path has carried, and socket buffers do not hide how
+ * slow it is.  While there is a backlog at both ends of a window, the path was
+ * busy all the time: what it carried then is its rate.  Without one the sender
+ * was the limit, and what was carried is a lower bound.  Pure: fed with
+ * counters.
+ */
+#pragma once
+
+#include <glib.h>
+#include <stdint.h>
+
+#define PATH_RATE_WINDOW_MS 20.0
+
+typedef struct {
+    double bytes_per_ms; /* smoothed; 0: not known */
+    double limit;        /* it is never more; 0: none */
+    gboolean busy;       /* the last window was */
+    double last_ms;
+    uint64_t last_carried, last_backlog;
+    gboolean started;
+} PathRate;
+
+/* Begins at these readings: what came before says nothing. */
+void path_rate_start(PathRate *rate, double now_ms, uint64_t sent_bytes, uint64_t backlog_bytes);
+
+/* Both so far, and now. */
+void path_rate_note(PathRate *rate, double now_ms, uint64_t sent_bytes, uint64_t backlog_bytes);

@@ -1,0 +1,204 @@
+/* What the move knows while it runs, and the policy's word on it. */
+#include "migrate/source_move.h"
+
+#include "base/error.h"
+
+void source_tally(guint region, const GroupCost *cost, gpointer user)
+{
+    SourceMove *move = user;
+    GroupAccount *account = work_set_get_account(move->work);
+    guint group = work_set_get_group(move->work, region, cost->first_page);
+
+    if (cost->first.pages > 0)
+        group_account_note_sent(account, group, cost->first.pages, (double)cost->first.bytes,
+                                FALSE);
+    if (cost->again.pages > 0)
+        group_account_note_sent(account, group, cost->again.pages, (double)cost->again.bytes, TRUE);
+}
+
+void source_measure_path(SourceMove *move)
+{
+    double now_ms = source_now_ms(move);
+    uint64_t bytes = channel_get_sent_bytes(move->channel);
+    uint64_t backlog = channel_get_backlog_bytes(move->channel);
+
+    /* Until it is accepted, the destination takes what fits into buffers. */
+    if (move->accepted && !move->path.started)
+        path_rate_start(&move->path, now_ms, bytes, backlog);
+    path_rate_note(&move->path, now_ms, bytes, backlog);
+}
+
+gboolean source_look(SourceMove *move, GError **error)
+{
+    double now_ms = source_now_ms(move);
+
+    source_measure_path(move);
+    if (!work_set_look(move->work, now_ms, error))
+        return FALSE;
+    source_trace_look(move, now_ms);
+    if (now_ms - move->window_start_ms >= CONVERGENCE_WINDOW_MS && move->path.bytes_per_ms > 0) {
+        group_account_end_window(work_set_get_account(move->work), now_ms,
+                                 (now_ms - move->window_start_ms) * move->path.bytes_per_ms);
+        move->window_start_ms = now_ms;
+    }
+    return TRUE;
+}
+
+double source_count_work_bytes(SourceMove *move)
+{
+    ConvergenceFacts facts = {0};
+    double bytes = 0;
+
+    work_set_update_account(move->work);
+    group_account_fill_facts(work_set_get_account(move->work), &facts);
+    for (guint i = 0; i < facts.group_count; i++) {
+        const ConvergenceGroup *group = &facts.groups[i];
+
+        bytes += (double)group->unsent * (double)group->whole_per_page +
+                 (double)(group->pending - group->unsent) * (double)group->again_per_page;
+    }
+    return bytes;
+}
+
+static ConvergencePromise get_promise(const MigrateOptions *options)
+{
+    return (ConvergencePromise){
+        .max_downtime_ms = options->max_downtime_ms,
+        .downtime_cap_ms = options->downtime_cap_ms,
+        .deadline_ms = options->deadline_ms,
+        .means = options->throttle != THROTTLE_OFF ? CONVERGENCE_MEANS_THROTTLE : 0,
+    };
+}
+
+gboolean source_check_promise(SourceMove *move, GError **error)
+{
+    const MigrateOptions *options = &move->job->options;
+    ConvergencePromise promise = get_promise(options);
+
+    return guest_memory_count_populated(move->memory, &move->populated_pages, error) &&
+           convergence_check_promise(&promise, move->populated_pages * GUEST_PAGE_BYTES,
+                                     (double)options->bandwidth_bytes_per_second / 1000,
+                                     SOURCE_EXPECTED_DEVICE_MS, error);
+}
+
+static ConvergenceFacts gather_facts(SourceMove *move, gboolean at_round_end)
+{
+    ConvergenceFacts facts = {
+        .rounds = (const ConvergenceRound *)move->finished_rounds->data,
+        .round_count = move->finished_rounds->len,
+        .at_round_end = at_round_end,
+        .bytes_per_ms = move->path.bytes_per_ms,
+        .device_ms = SOURCE_EXPECTED_DEVICE_MS,
+        .elapsed_ms = source_now_ms(move),
+        .promise = get_promise(&move->job->options),
+    };
+
+    work_set_update_account(move->work);
+    group_account_fill_facts(work_set_get_account(move->work), &facts);
+    return facts;
+}
+
+/* The throttle exists from the first time on that it is needed. */
+static gboolean apply_throttle(SourceMove *move, GError **error)
+{
+    double share = move->decision.run_share;
+
+    if (!move->throttle && share >= 1)
+        return TRUE;
+    if (!move->throttle) {
+        move->throttle =
+            throttle_new(move->job->vmm, move->guard, move->job->options.throttle, error);
+        if (!move->throttle)
+            return FALSE;
+    }
+    return throttle_set(move->throttle, share, error);
+}
+
+static void ask_for_probes(SourceMove *move)
+{
+    guint groups[GROUP_ACCOUNT_PROBES];
+    guint count = 0;
+
+    if (move->decision.probe)
+        count = group_account_get_probes(work_set_get_account(move->work), groups);
+    work_set_set_probes(move->work, groups, count);
+}
+
+gboolean source_decide(SourceMove *move, gboolean at_round_end, GError **error)
+{
+    GroupAccount *account = work_set_get_account(move->work);
+    ConvergenceFacts facts;
+
+    /* Within the first round nothing is known about the path at first. */
+    if (move->path.bytes_per_ms <= 0)
+        return TRUE;
+    facts = gather_facts(move, at_round_end);
+    move->decision = convergence_decide(&facts);
+    move->progress.held_bytes = (uint64_t)group_account_apply(account, &move->decision);
+    move->progress.run_share = move->decision.run_share;
+    move->progress.work_set_bytes = (uint64_t)source_count_work_bytes(move);
+    move->report->memory_intensive |= move->decision.memory_intensive;
+    ask_for_probes(move);
+    group_account_set_run_share(account, source_now_ms(move), move->decision.run_share);
+    return apply_throttle(move, error);
+}
+
+static void describe_end(SourceMove *move)
+{
+    MigrateReport *report = move->report;
+
+    report->reason = g_strdup(move->decision.reason);
+    report->expected_downtime_ms = report->predicted_downtime_ms =
+        move->decision.expected_downtime_ms;
+    report->predicted_total_ms = move->decision.expected_total_ms;
+    report->held_bytes = move->progress.held_bytes;
+}
+
+gboolean source_stop_or_give_up(SourceMove *move, GError **error)
+{
+    const MigrateRound *last =
+        &g_array_index(move->report->rounds, MigrateRound, move->report->rounds->len - 1);
+
+    describe_end(move);
+    if (move->decision.verdict == CONVERGENCE_STOP)
+        return TRUE;
+    error_set(error, VMFERRY_ERROR_REFUSED,
+              "the guest dirties memory faster than the path carries it: the last round sent %.0f "
+              "MB in %.0f ms and left %.0f MB; stopping now would pause it for %.0f ms, the limit "
+              "is %u ms (raise --downtime-cap or --bandwidth, or allow --throttle)",
+              (double)last->wire_bytes / 1e6, last->ms, source_count_work_bytes(move) / 1e6,
+              move->decision.expected_downtime_ms, move->job->options.downtime_cap_ms);
+    return FALSE;
+}
+
+void source_end_throttle(SourceMove *move)
+{
+    MigrateReport *report = move->report;
+
+    if (!move->throttle)
+        return;
+    throttle_get_report(move->throttle, &report->least_run_share, &report->throttled_ms);
+    if (report->least_run_share < 1)
+        report->throttle_means = g_strdup(throttle_get_means(move->throttle));
+    g_clear_pointer(&move->throttle, throttle_free);
+    move->decision.run_share = move->progress.run_share = 1;
+}
+
+static MigratePacked get_packed(const PageSenderCounts *counts, PackMethod method)
+{
+    return (MigratePacked){counts->packing.raw_bytes[method], counts->packing.packed_bytes[method]};
+}
+
+void source_describe_sender(SourceMove *move)
+{
+    MigrateReport *report = move->report;
+    PageSenderCounts counts;
+
+    if (!move->sender)
+        return;
+    page_sender_get_counts(move->sender, &counts);
+    report->store_bytes = MAX(report->store_bytes, counts.store_bytes);
+    report->packed_none = get_packed(&counts, PACK_NONE);
+    report->packed_lz4 = get_packed(&counts, PACK_LZ4);
+    report->packed_zstd = get_packed(&counts, PACK_ZSTD);
+}

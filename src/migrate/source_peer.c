@@ -1,0 +1,72 @@
+#include "migrate/source_move.h"
+
+#include "base/clock.h"
+#include "base/error.h"
+
+#define AWAIT_SLICE_MS 100
+
+gboolean source_not_cancelled(SourceMove *move, GError **error)
+{
+    if (!g_cancellable_is_cancelled(move->cancellable))
+        return TRUE;
+    error_set(error, VMFERRY_ERROR_CANCELLED, "cancelled");
+    return FALSE;
+}
+
+/* Handles what may come unasked; TRUE if *frame* was such. */
+static gboolean take_accepted(SourceMove *move, const Frame *frame)
+{
+    if (frame->type != FRAME_ACCEPTED || move->accepted)
+        return FALSE;
+    move->accepted = TRUE;
+    return TRUE;
+}
+
+static gboolean unexpected(SourceMove *move, const Frame *frame, GError **error)
+{
+    if (frame->type == FRAME_ERROR || frame->type == FRAME_ABORT)
+        channel_error_from_frame(move->channel, frame, error);
+    else
+        error_set(error, VMFERRY_ERROR_INVALID, "%s sent an unexpected %s frame",
+                  channel_get_peer_name(move->channel), frame_type_name(frame->type));
+    return FALSE;
+}
+
+gboolean source_hear_peer(SourceMove *move, GError **error)
+{
+    g_autoptr(GError) quiet = NULL;
+    Frame frame;
+
+    if (channel_receive(move->channel, 0, &frame, &quiet))
+        return take_accepted(move, &frame) || unexpected(move, &frame, error);
+    if (error_is(quiet, VMFERRY_ERROR_TIMEOUT))
+        return TRUE;
+    g_propagate_error(error, g_steal_pointer(&quiet));
+    return FALSE;
+}
+
+gboolean source_await(SourceMove *move, FrameType type, int timeout_ms, Frame *ret, GError **error)
+{
+    uint64_t end = clock_now_ns() + (uint64_t)timeout_ms * 1000000;
+
+    for (;;) {
+        g_autoptr(GError) quiet = NULL;
+
+        if (!move->word_sent && !source_not_cancelled(move, error))
+            return FALSE;
+        if (channel_receive(move->channel, AWAIT_SLICE_MS, ret, &quiet)) {
+            if (ret->type == type)
+                return TRUE;
+            if (!take_accepted(move, ret))
+                return unexpected(move, ret, error);
+        } else if (!error_is(quiet, VMFERRY_ERROR_TIMEOUT)) {
+            g_propagate_error(error, g_steal_pointer(&quiet));
+            return FALSE;
+        } else if (clock_now_ns() > end) {
+            error_set(error, VMFERRY_ERROR_TIMEOUT, "%s did not send %s within %d s",
+                      channel_get_peer_name(move->channel), frame_type_name(type),
+                      timeout_ms / 1000);
+            return FALSE;
+        }
+    }
+}

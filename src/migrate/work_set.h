@@ -1,0 +1,87 @@
+/*
+ * The work set: what the destination does not hold as it is
+ *
+ * Theory of operation: a round is one pass over the pages that were pending at
+ * its begin, coldest groups first.  Two sets of pages are kept:
+ *
+ *     pending   to be sent in this round
+ *     next      written after this round had read them, or not pending when
+ *               they were written: for the next round
+ *
+ * Right before pages are given out to be read, the dirty state of their whole
+ * group is collected: what was written to a page before its turn goes out
+ * with it, and it is dirty again only by a write after that.  A look does the
+ * same for all of RAM and orders the groups anew by how fast they are written
+ * (the group account), so that a page that will be written again anyway waits
+ * as long as possible.
+ *
+ * Groups that the policy holds back (group_account_is_held()) are not given
+ * out: they stay pending for the round that is sent with the guest paused.
+ *
+ * Threads: one at a time.
+ */
+#pragma once
+
+#include <glib.h>
+
+#include "memory/guest_memory.h"
+#include "memory/tracker.h"
+#include "migrate/convergence.h"
+#include "migrate/group_account.h"
+
+/* 2 MiB: a huge page, so that protecting a group does not split one. */
+#define WORK_GROUP_PAGES CONVERGENCE_GROUP_PAGES
+/* Pages given out at a time. */
+#define WORK_BATCH_PAGES 256u
+
+typedef struct WorkSet WorkSet;
+
+typedef struct {
+    guint region;
+    guint span_count;
+    uint64_t pages;
+    PageSpan spans[WORK_BATCH_PAGES]; /* ascending, apart */
+} WorkBatch;
+
+/* Borrows both.  Times below are ms since the start of the move. */
+WorkSet *work_set_new(GuestMemory *memory, Tracker *tracker);
+void work_set_free(WorkSet *set);
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(WorkSet, work_set_free)
+
+/* Makes all populated pages pending: the first round. */
+gboolean work_set_add_populated(WorkSet *set, GError **error);
+
+/* Ends a round: what is left of it (held groups) and what was written since
+ * become pending. */
+void work_set_begin_round(WorkSet *set);
+
+/* The pages for the next round: for pages that are dirty for another reason. */
+GPtrArray *work_set_get_next(WorkSet *set);
+
+/* Collects all of RAM. */
+gboolean work_set_look(WorkSet *set, double now_ms, GError **error);
+
+/* Gives out the next pages of the round; a batch without pages at its end.
+ * *paused*: the guest writes nothing, so nothing is collected and nothing held
+ * back. */
+gboolean work_set_take(WorkSet *set, gboolean paused, double now_ms, WorkBatch *ret,
+                       GError **error);
+
+/* Some pages of these groups (at most GROUP_ACCOUNT_PROBES) come next, held or
+ * not: what sending them again costs is to be found out. */
+void work_set_set_probes(WorkSet *set, const guint *groups, guint count);
+
+/* TRUE where nothing but held groups is left. */
+gboolean work_set_is_all_held(const WorkSet *set);
+
+/* Pages that are pending or for the next round. */
+uint64_t work_set_count(const WorkSet *set);
+uint64_t work_set_count_pending(const WorkSet *set);
+
+/* Groups are numbered over all regions, in their order. */
+guint work_set_get_group_count(const WorkSet *set);
+guint work_set_get_group(const WorkSet *set, guint region, uint64_t page);
+GroupAccount *work_set_get_account(WorkSet *set);
+
+/* Tells the account what is pending in each group. */
+void work_set_update_account(WorkSet *set);

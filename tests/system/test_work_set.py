@@ -1,0 +1,155 @@
+"""Work-set pre-copy: segments, hot guests, throttle, promises; on real guests, with TLS."""
+
+import json
+
+import pytest
+
+from findings import check_completed, check_failed
+
+# Half a second's worth of the link: what is hot decides, not how much there is.
+SLOW_LINK = "200mbit"
+GUEST = {"memory_mb": 256, "arena_mb": 128}
+LOADS = {
+    "idle": {"pattern": "idle"},
+    "read": {"pattern": "read", "span_mb": 96},
+    "sparse": {"pattern": "sparse", "pages_per_second": 8000, "span_mb": 96},
+    "dense": {"pattern": "dense", "pages_per_second": 1500, "span_mb": 64},
+    "text": {"content": "text", "pattern": "text", "pages_per_second": 3000, "span_mb": 64},
+}
+
+
+def after_first(report: dict, key: str) -> int:
+    return sum(round_[key] for round_ in report["rounds"][1:])
+
+
+def run(scene, load: str, **options):
+    scene.lab.link.shape(SLOW_LINK)
+    return scene.run(**GUEST, **LOADS[load], **options)
+
+
+@pytest.mark.parametrize("load", [
+    "sparse", "dense", "text",
+    pytest.param("idle", marks=pytest.mark.long), pytest.param("read", marks=pytest.mark.long)])
+def test_every_load_converges(scene, load):
+    """No early stop and no throttle where there is no need, and every page is right."""
+    guest = run(scene, load)
+    report = scene.move(guest, "--verify")
+    assert report["verified"] is True
+    assert report["reason"] in ("converged", "no-gain", "enough-rounds")
+    assert report["memory_intensive"] is False and report["throttle"] is None
+    assert report["held_bytes"] == 0
+
+
+@pytest.mark.parametrize("segments, tracker", [
+    ("fingerprint", "pagemap-scan"),
+    ("shadow", "pagemap-scan"),
+    pytest.param("fingerprint", "uffd-sync", marks=pytest.mark.long),
+    pytest.param("shadow", "uffd-sync", marks=pytest.mark.long),
+    pytest.param("auto", "uffd-sync", marks=pytest.mark.long)])
+def test_sparse_writes_cost_what_was_written(scene, segments, tracker):
+    guest = run(scene, "sparse")
+    report = scene.move(guest, "--verify", "--segments", segments, "--tracker", tracker,
+                        "--compress", "none", "--memory-budget", "300M")
+    sent = after_first(report, "pages_segments")
+    assert report["segments"] == segments
+    assert sent > 1000 and after_first(report, "pages_whole") < sent / 10
+    # The pages themselves would be 4096 bytes each.
+    assert after_first(report, "wire_bytes") < sent * 4096 / 15
+
+
+def test_whole_pages_by_choice(scene):
+    guest = run(scene, "sparse")
+    report = scene.move(guest, "--verify", "--segments", "off")
+    assert after_first(report, "pages_segments") == 0
+    assert report["segments"] == "off"
+
+
+@pytest.mark.parametrize("budget", ["1Mi", "64Mi"])
+def test_memory_budget_is_kept(scene, budget):
+    guest = run(scene, "sparse")
+    report = scene.move(guest, "--verify", "--memory-budget", budget)
+    assert report["memory_budget_bytes"] == int(budget[:-2]) << 20
+    assert report["store_bytes"] <= report["memory_budget_bytes"]
+
+
+@pytest.mark.parametrize("compress", ["none", "lz4", "zstd", "auto"])
+def test_every_compression(scene, compress):
+    guest = run(scene, "text")
+    report = scene.move(guest, "--verify", "--compress", compress, "--streams", "3")
+    assert report["streams"] == 3
+    used = {name for name, bytes_ in report["compress"].items() if bytes_["bytes_in"]}
+    if compress != "auto":
+        assert used <= {compress, "none"} and compress in used
+    if compress in ("lz4", "zstd"):
+        packed = report["compress"][compress]
+        assert packed["bytes_out"] < packed["bytes_in"] / 2
+
+
+def intensive(scene, **options):
+    """Overwrites 64 MiB faster than the link can carry it."""
+    scene.lab.link.shape(SLOW_LINK)
+    return scene.run(**GUEST, pattern="intensive", span_mb=64, **options)
+
+
+def test_memory_intensive_guest_is_stopped_early(scene):
+    guest = intensive(scene)
+    report = scene.move(guest, "--verify", "--downtime-cap", "6s")
+    assert report["reason"] == "memory-intensive" and report["memory_intensive"] is True
+    assert report["throttle"] is None
+    # What is hot goes out in the pause, and (nearly) never before.
+    hot = 64 << 20
+    assert report["held_bytes"] > hot / 2
+    assert report["wire_bytes"] < report["ram_bytes"]
+    last = report["rounds"][-1]
+    assert last["wire_bytes"] > hot / 2
+    assert sum(r["pages_whole"] for r in report["rounds"]) * 4096 < \
+        report["rounds"][0]["dirty_bytes"] + hot
+
+
+def test_throttle_keeps_the_cap(scene):
+    """Neither target nor cap is within reach of this guest unless it is slowed."""
+    guest = intensive(scene)
+    report = scene.move(guest, "--verify", "--downtime-cap", "1s")
+    assert report["throttle"]["least_run_share"] < 1 and report["throttle"]["ms"] > 0
+    # A busy test machine is given some room; the pause would be three times that.
+    assert report["downtime_ms"] < 2000
+    # It runs as fast as ever over there.
+    scene.check(guest)
+
+
+def test_without_throttle_it_says_so(scene):
+    guest = intensive(scene)
+    result = scene.migrate(guest, "--downtime-cap", "400ms", "--throttle", "off")
+    check_failed(result, "dirties memory faster", "--throttle")
+    scene.check(guest)
+
+
+def test_prediction_and_trace(scene, tmp_path):
+    guest = run(scene, "dense")
+    trace = tmp_path / "trace"
+    report = scene.move(guest, "--record", str(trace))
+    assert report["predicted_downtime_ms"] > 0
+    assert report["predicted_total_ms"] > 0
+    lines = [json.loads(line) for line in trace.read_text().splitlines()]
+    assert lines[0]["trace"] == 1 and lines[0]["group_pages"] == 512
+    assert any("dirty" in line for line in lines) and any("round" in line for line in lines)
+    assert lines[-1]["reason"] == report["reason"]
+
+
+@pytest.mark.parametrize("options, words", [
+    (["--max-downtime", "1ms"], ["1 ms", "--max-downtime 12 or more"]),
+    (["--deadline", "500ms", "--bandwidth", "10M"], ["deadline", "least"])])
+def test_impossible_promises(shared, options, words):
+    """Refused before anything is begun, with what would be possible."""
+    check_failed(shared.migrate(shared.guest, *options), *words)
+    shared.check(shared.guest)
+    check_completed(shared.migrate(shared.guest))
+    shared.has_moved(shared.guest)
+
+
+def test_free_memory_is_not_sent(scene):
+    """A guest that reports its free pages (virtio-balloon) gives them back before and during
+    a move; they read as zero over there."""
+    guest = scene.run(memory_mb=256, arena_mb=64, pattern="dense", pages_per_second=500,
+                      span_mb=32, extra=["-device", "virtio-balloon-pci,free-page-reporting=on"])
+    scene.move(guest, "--verify")

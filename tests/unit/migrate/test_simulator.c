@@ -1,0 +1,338 @@
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <cmocka.h>
+
+#include <string.h>
+
+#include "sim/simulator.h"
+
+#define MIB (1ULL << 20)
+#define GIGABIT 117000.0
+#define FAST_ETHERNET 12000.0
+#define SEEDS 20
+
+static SimOptions options_make(SimWorkloadKind kind)
+{
+    return (SimOptions){
+        .workload = {.kind = kind, .seed = 1},
+        .bytes_per_ms = GIGABIT,
+        .device_ms = 12,
+        .limit_ms = 120000,
+        .promise = {.max_downtime_ms = 300, .downtime_cap_ms = 2000},
+    };
+}
+
+static void assert_done(const SimResult *result, const char *reason)
+{
+    assert_true(result->done);
+    assert_string_equal(result->reason, reason);
+}
+
+/* The best that can be: cold once, hot in the pause; every seed, every rate. */
+static void test_intensive(void **state)
+{
+    static const double rates[] = {150e6, 300e6, 600e6, 1000e6};
+
+    for (guint seed = 1; seed <= SEEDS; seed++) {
+        SimOptions options = options_make(SIM_INTENSIVE);
+        SimResult result;
+
+        options.workload.seed = seed;
+        options.workload.bytes_per_second = rates[seed % G_N_ELEMENTS(rates)];
+        options.promise.downtime_cap_ms = 5000;
+        result = sim_run(&options);
+        assert_done(&result, "memory-intensive");
+        assert_true(result.memory_intensive);
+        assert_int_equal(result.hot_pages_sent, 0);
+        assert_true(result.sent_bytes <= 1.03 * result.populated_bytes);
+        assert_true(result.downtime_ms <= 5000);
+        assert_true(result.least_run_share == 1);
+        /* What was forecast came about. */
+        assert_true(result.predicted_total_ms < 1.05 * result.total_ms &&
+                    result.predicted_total_ms > 0.95 * result.total_ms);
+        assert_true(result.predicted_downtime_ms < 1.05 * result.downtime_ms &&
+                    result.predicted_downtime_ms > 0.95 * result.downtime_ms);
+    }
+}
+
+/* There is hardly anything cold: the verdict must come before the hot is sent. */
+static void test_intensive_alone(void **state)
+{
+    SimOptions options = options_make(SIM_INTENSIVE);
+    SimResult result;
+
+    options.workload.ram_bytes = 530 * MIB;
+    options.promise.downtime_cap_ms = 5000;
+    result = sim_run(&options);
+    assert_done(&result, "memory-intensive");
+    assert_int_equal(result.hot_pages_sent, 0);
+    assert_true(result.sent_bytes <= 1.03 * result.populated_bytes);
+}
+
+/* A path that changes by a fifth all the time. */
+static void test_unsteady_path(void **state)
+{
+    for (guint seed = 1; seed <= SEEDS; seed++) {
+        SimOptions options = options_make(SIM_INTENSIVE);
+        SimResult result;
+
+        options.workload.seed = seed;
+        options.jitter = 0.2;
+        options.promise.downtime_cap_ms = 6000;
+        result = sim_run(&options);
+        assert_done(&result, "memory-intensive");
+        assert_true(result.sent_bytes <= 1.03 * result.populated_bytes);
+        options.promise.downtime_cap_ms = 2000;
+        options.promise.means = CONVERGENCE_MEANS_THROTTLE;
+        result = sim_run(&options);
+        assert_true(result.done);
+        assert_true(result.downtime_ms <= 2000 * 1.2);
+        assert_true(result.sent_bytes <= 1.6 * result.populated_bytes);
+    }
+}
+
+/* Round and round: known once it has come back. */
+static void test_sequential(void **state)
+{
+    SimOptions options = options_make(SIM_SEQUENTIAL);
+    SimResult result;
+
+    options.promise.downtime_cap_ms = 5000;
+    result = sim_run(&options);
+    assert_done(&result, "memory-intensive");
+    assert_true(result.sent_bytes <= 1.25 * result.populated_bytes);
+}
+
+/* The cap does not hold all that is hot: the guest is slowed, then set free. */
+static void test_throttle(void **state)
+{
+    static const double rates[] = {150e6, 300e6, 1000e6};
+
+    for (guint i = 0; i < G_N_ELEMENTS(rates); i++) {
+        SimOptions options = options_make(SIM_INTENSIVE);
+        SimResult result;
+
+        options.workload.bytes_per_second = rates[i];
+        options.promise.means = CONVERGENCE_MEANS_THROTTLE;
+        result = sim_run(&options);
+        assert_done(&result, "memory-intensive");
+        assert_true(result.downtime_ms <= 2000);
+        assert_true(result.sent_bytes <= 1.3 * result.populated_bytes);
+        assert_true(result.least_run_share < 0.8 && result.least_run_share >= 0.03);
+        /* Not while there was something cold to send. */
+        assert_true(result.throttled_ms < 0.7 * result.total_ms);
+        if (i == 0)
+            continue; /* what is not held converges without */
+        options.promise.means = 0;
+        result = sim_run(&options);
+        assert_false(result.done);
+        assert_string_equal(result.reason, "not-converging");
+        assert_true(result.total_ms < 100000 && result.least_run_share == 1);
+    }
+}
+
+static void test_slow_path(void **state)
+{
+    SimOptions options = options_make(SIM_DENSE);
+    SimResult result;
+
+    options.bytes_per_ms = FAST_ETHERNET;
+    options.promise.means = CONVERGENCE_MEANS_THROTTLE;
+    result = sim_run(&options);
+    assert_true(result.done && result.least_run_share < 0.5);
+    assert_true(result.downtime_ms <= 2000);
+    assert_true(result.total_ms <= 1.3 * result.populated_bytes / FAST_ETHERNET);
+}
+
+/* Quiet guests: as few rounds as ever, never taken for another kind. */
+static void test_quiet(void **state)
+{
+    static const SimWorkloadKind kinds[] = {SIM_IDLE, SIM_READ_HEAVY};
+    static const double paths[] = {FAST_ETHERNET, GIGABIT, 1200000};
+
+    for (guint seed = 1; seed <= SEEDS; seed++) {
+        SimOptions options = options_make(kinds[seed % G_N_ELEMENTS(kinds)]);
+        SimResult result;
+
+        options.workload.seed = seed;
+        options.bytes_per_ms = paths[seed % G_N_ELEMENTS(paths)];
+        options.promise.means = CONVERGENCE_MEANS_THROTTLE;
+        result = sim_run(&options);
+        assert_done(&result, "converged");
+        assert_false(result.memory_intensive || result.probed);
+        assert_true(result.rounds >= 2 && result.rounds <= 4);
+        assert_true(result.downtime_ms < 13 && result.least_run_share == 1);
+        assert_true(result.sent_bytes <= 1.001 * result.populated_bytes);
+    }
+}
+
+/* Faster than the path in pages, far slower in bytes. */
+static void test_sparse(void **state)
+{
+    for (guint seed = 1; seed <= SEEDS; seed++) {
+        SimOptions options = options_make(SIM_SPARSE);
+        SimResult result;
+
+        options.workload.seed = seed;
+        options.workload.bytes_per_second = seed % 2 ? 20000 * 4096.0 : 100000 * 4096.0;
+        options.promise.means = CONVERGENCE_MEANS_THROTTLE;
+        result = sim_run(&options);
+        assert_done(&result, "converged");
+        assert_false(result.memory_intensive);
+        assert_true(result.downtime_ms < 13 && result.least_run_share == 1);
+        assert_true(result.sent_bytes <= 1.03 * result.populated_bytes);
+    }
+}
+
+static void test_converging(void **state)
+{
+    static const SimWorkloadKind kinds[] = {SIM_DENSE, SIM_TEXT};
+
+    for (guint i = 0; i < G_N_ELEMENTS(kinds); i++) {
+        SimOptions options = options_make(kinds[i]);
+        SimResult ours, pages;
+
+        ours = sim_run(&options);
+        options.policy = SIM_PAGES;
+        pages = sim_run(&options);
+        assert_true(ours.done && pages.done);
+        assert_false(ours.memory_intensive);
+        assert_true(ours.downtime_ms <= 300);
+        assert_true(ours.downtime_ms < pages.downtime_ms / 2);
+        assert_true(ours.total_ms < pages.total_ms && ours.sent_bytes < pages.sent_bytes);
+    }
+}
+
+/* A tenth of 512 MiB takes most of the writes.  Where rounds can still reach
+ * the target, they do; where not, the hottest are held, the rest is sent. */
+static void test_skewed(void **state)
+{
+    SimOptions options = options_make(SIM_SKEWED);
+    SimResult result = sim_run(&options);
+
+    assert_true(result.done && result.downtime_ms <= 300);
+    assert_false(result.memory_intensive);
+    assert_true(result.sent_bytes < 1.35 * result.populated_bytes);
+    options.workload.bytes_per_second = 400e6;
+    result = sim_run(&options);
+    assert_done(&result, "memory-intensive");
+    /* The tenth takes 459 ms. */
+    assert_true(result.downtime_ms < 700);
+    assert_true(result.sent_bytes < 1.2 * result.populated_bytes);
+}
+
+/* A burst, then quiet: waiting is better than a long pause. */
+static void test_phases(void **state)
+{
+    for (guint seed = 1; seed <= 5; seed++) {
+        SimOptions options = options_make(SIM_PHASES);
+        SimResult result;
+
+        options.workload.seed = seed;
+        options.workload.burst_ms = 400.0 * seed;
+        result = sim_run(&options);
+        assert_done(&result, "converged");
+        assert_true(result.downtime_ms < 20);
+        assert_true(result.total_ms < 12000);
+    }
+}
+
+/* A deadline that a shorter pause would miss: the pause is longer. */
+static void test_deadline(void **state)
+{
+    SimOptions options = options_make(SIM_INTENSIVE);
+    SimResult free_run, result;
+
+    options.workload.bytes_per_second = 90e6;
+    free_run = sim_run(&options);
+    assert_true(free_run.done && free_run.downtime_ms < 300 && free_run.total_ms > 9000);
+    options.promise.deadline_ms = 8000;
+    result = sim_run(&options);
+    assert_done(&result, "deadline");
+    assert_true(result.total_ms <= 8000);
+    assert_true(result.downtime_ms > free_run.downtime_ms && result.downtime_ms <= 2000);
+}
+
+/* Neither does the cap: slowed, or given up. */
+static void test_deadline_beyond_cap(void **state)
+{
+    SimOptions options = options_make(SIM_INTENSIVE);
+    SimResult result;
+
+    options.workload.bytes_per_second = 110e6;
+    options.promise.downtime_cap_ms = 400;
+    options.promise.deadline_ms = 7000;
+    result = sim_run(&options);
+    assert_false(result.done);
+    assert_string_equal(result.reason, "deadline");
+    options.promise.means = CONVERGENCE_MEANS_THROTTLE;
+    result = sim_run(&options);
+    assert_true(result.done && result.least_run_share < 1);
+    assert_true(result.total_ms <= 7000 && result.downtime_ms <= 400);
+}
+
+static void collect_line(const char *line, gpointer user)
+{
+    g_string_append_printf(user, "%s\n", line);
+}
+
+/* A recorded guest, replayed, moves as it did. */
+static void test_replay(void **state)
+{
+    static const SimWorkloadKind kinds[] = {SIM_DENSE, SIM_INTENSIVE, SIM_SPARSE, SIM_IDLE};
+
+    for (guint i = 0; i < G_N_ELEMENTS(kinds); i++) {
+        g_autoptr(GString) text = g_string_new(NULL);
+        g_autoptr(Trace) trace = NULL;
+        SimOptions options = options_make(kinds[i]);
+        SimResult first, again;
+
+        options.promise.downtime_cap_ms = 5000;
+        options.trace = collect_line;
+        options.user = text;
+        first = sim_run(&options);
+        trace = trace_parse(text->str, text->len, NULL);
+        assert_non_null(trace);
+        assert_true(trace->ended && trace->total_ms > 0.99 * first.total_ms);
+        assert_string_equal(trace->reason, first.reason);
+        options.trace = NULL;
+        options.workload = (SimWorkloadOptions){.kind = SIM_TRACE, .trace = trace, .seed = 2};
+        again = sim_run(&options);
+        assert_string_equal(again.reason, first.reason);
+        assert_true(again.total_ms > 0.9 * first.total_ms && again.total_ms < 1.1 * first.total_ms);
+        assert_true(again.downtime_ms < 1.2 * first.downtime_ms + 5);
+    }
+}
+
+/* Same seed, same move. */
+static void test_repeatable(void **state)
+{
+    SimOptions options = options_make(SIM_PHASES);
+    SimResult first = sim_run(&options), second = sim_run(&options);
+
+    assert_true(first.total_ms == second.total_ms && first.sent_bytes == second.sent_bytes);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_intensive),
+        cmocka_unit_test(test_intensive_alone),
+        cmocka_unit_test(test_sequential),
+        cmocka_unit_test(test_unsteady_path),
+        cmocka_unit_test(test_throttle),
+        cmocka_unit_test(test_slow_path),
+        cmocka_unit_test(test_quiet),
+        cmocka_unit_test(test_sparse),
+        cmocka_unit_test(test_converging),
+        cmocka_unit_test(test_skewed),
+        cmocka_unit_test(test_phases),
+        cmocka_unit_test(test_deadline),
+        cmocka_unit_test(test_deadline_beyond_cap),
+        cmocka_unit_test(test_replay),
+        cmocka_unit_test(test_repeatable),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
