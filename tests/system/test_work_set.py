@@ -28,7 +28,7 @@ def run(scene, load: str, **options):
 
 
 @pytest.mark.parametrize("load", [
-    "sparse", "dense", "text",
+    "sparse", "dense", pytest.param("text", marks=pytest.mark.long),
     pytest.param("idle", marks=pytest.mark.long), pytest.param("read", marks=pytest.mark.long)])
 def test_every_load_converges(scene, load):
     """No early stop and no throttle where there is no need, and every page is right."""
@@ -57,6 +57,7 @@ def test_sparse_writes_cost_what_was_written(scene, segments, tracker):
     assert after_first(report, "wire_bytes") < sent * 4096 / 15
 
 
+@pytest.mark.long
 def test_whole_pages_by_choice(scene):
     guest = run(scene, "sparse")
     report = scene.move(guest, "--verify", "--segments", "off")
@@ -64,7 +65,8 @@ def test_whole_pages_by_choice(scene):
     assert report["segments"] == "off"
 
 
-@pytest.mark.parametrize("budget", ["1Mi", "64Mi"])
+@pytest.mark.parametrize("budget", [
+    "1Mi", pytest.param("64Mi", marks=pytest.mark.long)])
 def test_memory_budget_is_kept(scene, budget):
     guest = run(scene, "sparse")
     report = scene.move(guest, "--verify", "--memory-budget", budget)
@@ -72,7 +74,9 @@ def test_memory_budget_is_kept(scene, budget):
     assert report["store_bytes"] <= report["memory_budget_bytes"]
 
 
-@pytest.mark.parametrize("compress", ["none", "lz4", "zstd", "auto"])
+@pytest.mark.parametrize("compress", [
+    "zstd", "auto", pytest.param("none", marks=pytest.mark.long),
+    pytest.param("lz4", marks=pytest.mark.long)])
 def test_every_compression(scene, compress):
     guest = run(scene, "text")
     report = scene.move(guest, "--verify", "--compress", compress, "--streams", "3")
@@ -117,6 +121,7 @@ def test_throttle_keeps_the_cap(scene):
     scene.check(guest)
 
 
+@pytest.mark.long
 def test_without_throttle_it_says_so(scene):
     guest = intensive(scene)
     result = scene.migrate(guest, "--downtime-cap", "400ms", "--throttle", "off")
