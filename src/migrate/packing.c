@@ -41,7 +41,7 @@ Packing packing_make(PackingMode mode, gboolean with_lz4, gboolean with_zstd, gu
         packing.method = PACK_ZSTD;
     packing.settled = packing.method;
     if (mode == PACKING_AUTO)
-        packing.method = with_lz4 ? PACK_LZ4 : with_zstd ? PACK_ZSTD : PACK_NONE;
+        packing.method = with_zstd ? PACK_ZSTD : with_lz4 ? PACK_LZ4 : PACK_NONE;
     for (guint i = 0; i < PACKING_METHODS; i++)
         packing.methods[i].next_pause = PACKING_FIRST_PAUSE;
     return packing;
@@ -101,6 +101,9 @@ static gboolean may_try(const Packing *packing, PackMethod method)
         return FALSE;
     if (method == PACK_NONE)
         return !packing->path_busy;
+    /* It makes more of the data, so it is no use where the path is what limits. */
+    if (method == PACK_LZ4 && packing->settled == PACK_ZSTD && packing->path_busy)
+        return FALSE;
     /* Where lz4 finds nothing, zstd rarely does. */
     return method == PACK_LZ4 || !packing->usable[PACK_LZ4] ||
            (packing->methods[PACK_LZ4].ratio > 0 &&
@@ -130,21 +133,11 @@ static void settle(Packing *packing)
     packing->method = packing->settled = chosen;
 }
 
-static gboolean pays(const Packing *packing, PackMethod method)
-{
-    return packing->methods[method].ratio <= PACKING_WORTH_RATIO;
-}
-
-/* Nothing is known of the path: gets to know the methods, and stays with the
- * one that makes the least. */
+/* Nothing is known of the path, so whatever shrinks is welcome. */
 static void explore(Packing *packing)
 {
-    if (packing->method == PACK_NONE)
-        return;
-    if (!pays(packing, packing->method))
+    if (packing->methods[packing->method].ratio > PACKING_WORTH_RATIO)
         packing->method = PACK_NONE;
-    else if (packing->method == PACK_LZ4 && packing->usable[PACK_ZSTD])
-        packing->method = PACK_ZSTD;
 }
 
 static void decide(Packing *packing)

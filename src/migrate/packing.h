@@ -11,15 +11,16 @@
  * (path_rate.h); ratio and speed of each method are measured, smoothed, and the
  * choice is made anew after each window of batches, since links get busy and
  * guests change what they hold.  A method that is not in use is tried for one window now
- * and then: lz4 first; zstd only where lz4 has shown that the data shrinks.
+ * and then: lz4 where the path is not what limits zstd anyway, zstd only where
+ * lz4 has shown that the data shrinks.
  * Each trial that does not pay doubles the pause before the next, so data
  * that cannot be compressed costs next to nothing.  (Batches of which a sample
  * does not shrink are not packed at all and say nothing about a method:
  * page_encoder.c.)
  *
  * Before the path's rate is known (the destination still starts its VMM, and
- * there is nothing else to do) everything is packed, which also shows what the
- * methods make of this data.
+ * there is nothing else to do) everything is packed as well as can be, which
+ * also shows what that makes of this data.
  *
  * Where packing is what takes the time, the path's rate does not show; sending
  * without is tried now and then then: the path may have become fast.  On a

@@ -138,6 +138,10 @@ gboolean source_decide(SourceMove *move, gboolean at_round_end, GError **error)
     move->progress.run_share = move->decision.run_share;
     move->progress.work_set_bytes = (uint64_t)source_count_work_bytes(move);
     move->report->memory_intensive |= move->decision.memory_intensive;
+    if (at_round_end && move->report->predicted_total_ms < 0) {
+        move->report->predicted_total_ms = move->decision.expected_total_ms;
+        move->report->predicted_downtime_ms = move->decision.expected_downtime_ms;
+    }
     ask_for_probes(move);
     group_account_set_run_share(account, source_now_ms(move), move->decision.run_share);
     return apply_throttle(move, error);
@@ -148,9 +152,7 @@ static void describe_end(SourceMove *move)
     MigrateReport *report = move->report;
 
     report->reason = g_strdup(move->decision.reason);
-    report->expected_downtime_ms = report->predicted_downtime_ms =
-        move->decision.expected_downtime_ms;
-    report->predicted_total_ms = move->decision.expected_total_ms;
+    report->expected_downtime_ms = move->decision.expected_downtime_ms;
     report->held_bytes = move->progress.held_bytes;
 }
 

@@ -1,10 +1,13 @@
 """Work-set pre-copy: segments, hot guests, throttle, promises; on real guests, with TLS."""
 
 import json
+import subprocess
+from pathlib import Path
 
 import pytest
 
 from findings import check_completed, check_failed
+from vmferry_lab import vmferry_program
 
 # Half a second's worth of the link: what is hot decides, not how much there is.
 SLOW_LINK = "200mbit"
@@ -139,6 +142,10 @@ def test_prediction_and_trace(scene, tmp_path):
     assert lines[0]["trace"] == 1 and lines[0]["group_pages"] == 512
     assert any("dirty" in line for line in lines) and any("round" in line for line in lines)
     assert lines[-1]["reason"] == report["reason"]
+    simulator = Path(vmferry_program()).parents[1] / "sim" / "vmferry-sim"
+    replay = subprocess.run([simulator, "--trace", trace, "--bandwidth", "24", "--json"],
+                            capture_output=True, text=True, check=True)
+    assert json.loads(replay.stdout)["rounds"] > 1
 
 
 @pytest.mark.parametrize("options, words", [

@@ -82,9 +82,9 @@ static void test_unknown_path(void **state)
 {
     Packing packing = packing_make(PACKING_AUTO, TRUE, TRUE, 1);
     Packing random = packing;
-    PackingSample sample = {.method = PACK_LZ4, .raw_bytes = MIB, .packed_bytes = MIB / 2};
+    PackingSample sample = {.method = PACK_ZSTD, .raw_bytes = MIB, .packed_bytes = MIB / 2};
 
-    assert_int_equal(packing.method, PACK_LZ4);
+    assert_int_equal(packing.method, PACK_ZSTD);
     sample.pack_ms = 2;
     for (guint i = 0; i < PACKING_WINDOW_BATCHES; i++)
         packing_note(&packing, &sample);
@@ -104,7 +104,7 @@ static void test_incompressible(void **state)
 
     for (int i = 0; i < 300; i++) {
         tried += packing.method == PACK_LZ4;
-        assert_int_not_equal(packing.method, PACK_ZSTD);
+        assert_true(packing.method != PACK_ZSTD || i == 0);
         window(&packing, &random);
     }
     assert_in_range(tried, 3, 9);
