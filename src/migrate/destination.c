@@ -15,9 +15,9 @@
 #define GUEST_TIMEOUT_MS 15000
 #define START_TIMEOUT_MS 30000
 #define DRAIN_MS 2000
-/* Frames received ahead: about 16 MiB, what a 1 Gbit/s link carries while a
- * VMM starts. */
-#define RECEIVE_AHEAD_FRAMES 16
+/* Frames received ahead; packed ones are small (and FRAME_QUEUE_MOST_BYTES a
+ * limit besides). */
+#define RECEIVE_AHEAD_FRAMES 64
 
 static const RamRegion *find_region(const VmmDescription *description, const char *name)
 {

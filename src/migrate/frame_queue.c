@@ -5,6 +5,8 @@
 
 /* How often the receiving thread looks whether it shall stop. */
 #define LOOK_MS 100
+/* Buffers of free slots that are kept: they are warm in the cache. */
+#define WARM_SLOTS 16
 
 struct FrameQueue {
     Channel *channel;
@@ -12,6 +14,8 @@ struct FrameQueue {
     GMutex lock; /* protects all below */
     GCond changed;
     GQueue free_slots, full_slots; /* of FrameSlot */
+    guint warm;                    /* free slots with a buffer */
+    size_t held_bytes;             /* of frames that were received and not released */
     gboolean stopping;
     GError *failure; /* the channel's end */
 };
@@ -21,21 +25,39 @@ static FrameSlot *take_free_slot(FrameQueue *queue)
     FrameSlot *slot = NULL;
 
     g_mutex_lock(&queue->lock);
-    while (!queue->stopping && !(slot = g_queue_pop_head(&queue->free_slots)))
+    while (!queue->stopping && (queue->held_bytes >= FRAME_QUEUE_MOST_BYTES ||
+                                !(slot = g_queue_pop_head(&queue->free_slots))))
         g_cond_wait(&queue->changed, &queue->lock);
+    if (slot && slot->buffer)
+        queue->warm--;
     g_mutex_unlock(&queue->lock);
     return slot;
 }
 
-static void put(FrameQueue *queue, FrameSlot *slot, gboolean full)
+static void put_full(FrameQueue *queue, FrameSlot *slot)
 {
-    g_mutex_lock(&queue->lock);
-    if (full)
-        g_queue_push_tail(&queue->full_slots, slot);
-    else /* the one used last is warm in the cache */
-        g_queue_push_head(&queue->free_slots, slot);
+    lock_guard(&queue->lock);
+
+    queue->held_bytes += slot->frame.length;
+    g_queue_push_tail(&queue->full_slots, slot);
     g_cond_broadcast(&queue->changed);
-    g_mutex_unlock(&queue->lock);
+}
+
+/* The one used last comes first: it is warm in the cache.  Those without a
+ * buffer are last. */
+static void put_free(FrameQueue *queue, FrameSlot *slot)
+{
+    lock_guard(&queue->lock);
+
+    if (slot->buffer && queue->warm < WARM_SLOTS) {
+        queue->warm++;
+        g_queue_push_head(&queue->free_slots, slot);
+    } else {
+        g_clear_pointer(&slot->buffer, g_free);
+        slot->capacity = 0;
+        g_queue_push_tail(&queue->free_slots, slot);
+    }
+    g_cond_broadcast(&queue->changed);
 }
 
 /* FALSE: no more will come. */
@@ -45,10 +67,10 @@ static gboolean receive_one(FrameQueue *queue, FrameSlot *slot)
 
     if (channel_receive_swap(queue->channel, LOOK_MS, &slot->frame, &slot->buffer, &slot->capacity,
                              &error)) {
-        put(queue, slot, TRUE);
+        put_full(queue, slot);
         return TRUE;
     }
-    put(queue, slot, FALSE);
+    put_free(queue, slot);
     if (error_is(error, VMFERRY_ERROR_TIMEOUT))
         return TRUE;
     g_mutex_lock(&queue->lock);
@@ -103,7 +125,10 @@ FrameSlot *frame_queue_pop(FrameQueue *queue, int timeout_ms, GError **error)
 
 void frame_queue_release(FrameQueue *queue, FrameSlot *slot)
 {
-    put(queue, slot, FALSE);
+    g_mutex_lock(&queue->lock);
+    queue->held_bytes -= slot->frame.length;
+    g_mutex_unlock(&queue->lock);
+    put_free(queue, slot);
 }
 
 static void slot_free(gpointer data)

@@ -4,8 +4,9 @@
  * Theory of operation: a thread of its own receives frames from a channel into
  * a bounded ring of slots, so that the network and decryption go on while the
  * VMM is still being launched and while pages are being written.  Frames come
- * out in the order in which they were sent.  When all slots are taken the
- * thread waits, and TCP slows the sender.
+ * out in the order in which they were sent.  When all slots are taken, or
+ * frames of FRAME_QUEUE_MOST_BYTES are held, the thread waits, and TCP slows
+ * the sender.
  *
  * The end of the connection is an entry of its own behind the last frame: what
  * was received before it is seen first.
@@ -15,6 +16,9 @@
 #include <glib.h>
 
 #include "wire/channel.h"
+
+/* What a 1 Gbit/s link carries while a VMM starts. */
+#define FRAME_QUEUE_MOST_BYTES ((size_t)16 << 20)
 
 typedef struct FrameQueue FrameQueue;
 

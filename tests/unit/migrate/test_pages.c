@@ -579,6 +579,47 @@ static void test_queue_end(void **state)
     assert_true(error_is(error, VMFERRY_ERROR_DISCONNECTED));
 }
 
+#define MIB (1u << 20)
+#define MANY_FRAMES 40
+
+static gpointer send_many(gpointer data)
+{
+    g_autofree uint8_t *payload = g_malloc0(MIB);
+
+    for (guint i = 0; i < MANY_FRAMES; i++)
+        if (!channel_send_bytes(data, FRAME_DEVICE_STATE, payload, MIB, NULL))
+            return NULL;
+    return data;
+}
+
+/* However many slots there are, frames held are limited in bytes. */
+static void test_queue_limit(void **state)
+{
+    Fixture *fixture = *state;
+    GThread *thread;
+    uint64_t received;
+
+    /* Both read from the queue. */
+    page_applier_free(fixture->applier);
+    frame_queue_free(fixture->queue);
+    fixture->queue = frame_queue_start(fixture->in, MANY_FRAMES + 1);
+    fixture->applier = page_applier_new(fixture->destination.guest, fixture->queue);
+    thread = g_thread_new("many", send_many, fixture->out);
+    do {
+        received = channel_get_received_bytes(fixture->in);
+        poll(NULL, 0, 300);
+    } while (received == 0 || channel_get_received_bytes(fixture->in) != received);
+    assert_true(received >= FRAME_QUEUE_MOST_BYTES);
+    assert_true(received <= FRAME_QUEUE_MOST_BYTES + 3 * MIB);
+    for (guint i = 0; i < MANY_FRAMES; i++) {
+        FrameSlot *slot = frame_queue_pop(fixture->queue, 5000, NULL);
+
+        assert_non_null(slot);
+        frame_queue_release(fixture->queue, slot);
+    }
+    assert_non_null(g_thread_join(thread));
+}
+
 #define PAGES_TEST(function) cmocka_unit_test_setup_teardown(function, setup, teardown)
 
 int main(void)
@@ -588,7 +629,8 @@ int main(void)
         PAGES_TEST(test_discarded),       PAGES_TEST(test_packed_pages),
         PAGES_TEST(test_segments),        PAGES_TEST(test_hostile_segments),
         PAGES_TEST(test_failure_ends_it), PAGES_TEST(test_verification),
-        PAGES_TEST(test_hostile_digests), PAGES_TEST(test_queue_end),
+        PAGES_TEST(test_hostile_digests), PAGES_TEST(test_queue_limit),
+        PAGES_TEST(test_queue_end),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
