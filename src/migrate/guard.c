@@ -289,7 +289,14 @@ void guard_free(Guard *guard)
     if (!guard)
         return;
     (void)!write(guard->pipe, &order, 1);
-    close(guard->pipe);
+    guard_do_duty(guard); /* which is none now */
+}
+
+void guard_do_duty(Guard *guard)
+{
+    if (!guard)
+        return;
+    close(guard->pipe); /* as if we had died */
     while (waitpid(guard->process, NULL, 0) < 0 && errno == EINTR)
         ;
     g_free(guard);

@@ -46,6 +46,10 @@ gboolean guard_keep_file(Guard *guard, const char *path, const char *text, GErro
 /* Forgets all these files: they are as they should be. */
 gboolean guard_forget_files(Guard *guard, GError **error);
 
+/* What we could not do ourselves: the guard puts its files back and does its
+ * duty now, for as long as it takes (20 s at most), and is gone.  NULL-safe. */
+void guard_do_duty(Guard *guard);
+
 /* Dismisses the guard without doing its duty or writing files.  NULL-safe. */
 void guard_free(Guard *guard);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(Guard, guard_free)

@@ -187,12 +187,13 @@ static gboolean watch(SourceMove *move, GError **error)
 
 static void unwatch(SourceMove *move)
 {
-    source_end_throttle(move);
+    gboolean lifted = source_end_throttle(move);
+
     source_describe_sender(move);
     g_clear_pointer(&move->sender, page_sender_free);
     g_clear_pointer(&move->work, work_set_free);
     g_clear_pointer(&move->tracker, tracker_free);
-    g_clear_pointer(&move->guard, guard_free);
+    (lifted ? guard_free : guard_do_duty)(g_steal_pointer(&move->guard));
 }
 
 /* --- the sequence ------------------------------------------------------ */

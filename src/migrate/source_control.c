@@ -2,6 +2,7 @@
 #include "migrate/source_move.h"
 
 #include "base/error.h"
+#include "base/log.h"
 
 void source_tally(guint region, const GroupCost *cost, gpointer user)
 {
@@ -173,17 +174,23 @@ gboolean source_stop_or_give_up(SourceMove *move, GError **error)
     return FALSE;
 }
 
-void source_end_throttle(SourceMove *move)
+gboolean source_end_throttle(SourceMove *move)
 {
     MigrateReport *report = move->report;
+    g_autoptr(GError) error = NULL;
 
     if (!move->throttle)
-        return;
+        return TRUE;
+    throttle_set(move->throttle, 1, &error);
+    if (error)
+        log_warning("guest %s: %s; the guard process goes on trying", move->job->guest,
+                    error->message);
     throttle_get_report(move->throttle, &report->least_run_share, &report->throttled_ms);
     if (report->least_run_share < 1)
         report->throttle_means = g_strdup(throttle_get_means(move->throttle));
     g_clear_pointer(&move->throttle, throttle_free);
     move->decision.run_share = move->progress.run_share = 1;
+    return error == NULL;
 }
 
 static MigratePacked get_packed(const PageSenderCounts *counts, PackMethod method)

@@ -41,6 +41,7 @@ typedef struct {
     PathRate path;
     ConvergenceDecision decision; /* the last one */
     GArray *finished_rounds;      /* of ConvergenceRound */
+    gboolean traced;              /* a trace was begun */
     double next_look_ms, look_interval_ms, window_start_ms;
 } SourceMove;
 
@@ -69,8 +70,9 @@ void source_trace_begin(SourceMove *move);
 void source_trace_look(SourceMove *move, double now_ms);
 void source_trace_round(SourceMove *move, const ConvergenceRound *round);
 void source_trace_end(SourceMove *move);
-/* Lifts the throttle and puts what it did on the report. */
-void source_end_throttle(SourceMove *move);
+/* Lifts the throttle and puts what it did on the report.  FALSE: the guest may
+ * still be slowed or stand; the guard knows how to undo that. */
+gboolean source_end_throttle(SourceMove *move);
 /* Puts on the report what the sender did. */
 void source_describe_sender(SourceMove *move);
 /* What is pending or dirty, in bytes on the wire. */

@@ -24,6 +24,7 @@ void source_trace_begin(SourceMove *move)
     pages = g_new0(guint16, facts.group_count + 1);
     for (guint i = 0; i < facts.group_count; i++)
         pages[i] = (guint16)facts.groups[i].pages;
+    move->traced = TRUE;
     emit(move, trace_header_line(pages, facts.group_count, move->path.limit, move->job->guest));
 }
 
@@ -58,7 +59,7 @@ void source_trace_end(SourceMove *move)
 {
     const MigrateReport *report = move->report;
 
-    if (is_wanted(move))
+    if (move->traced)
         emit(move, trace_end_line(report->total_ms, report->downtime_ms,
                                   report->reason ? report->reason : ""));
 }

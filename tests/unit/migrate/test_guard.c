@@ -183,6 +183,26 @@ static void test_files(void **state)
     waitpid(vmm, NULL, 0);
 }
 
+/* Ordered by us instead of our death: done when the call returns. */
+static void test_duty_now(void **state)
+{
+    pid_t vmm = start_vmm();
+    g_autofree char *kept = g_strconcat(folder, "/kept", NULL);
+    g_autofree char *kept_text = NULL;
+    Guard *guard = guard_start(vmm, socket_path, GUARD_RESUME, NULL);
+
+    assert_true(g_file_set_contents(kept, "1000 20000", -1, NULL));
+    atomic_store(resumed, 0);
+    assert_true(guard_keep_file(guard, kept, "max 100000", NULL));
+    guard_do_duty(guard);
+    assert_true(was_resumed(vmm));
+    assert_true(g_file_get_contents(kept, &kept_text, NULL, NULL));
+    assert_string_equal(kept_text, "max 100000");
+    unlink(kept);
+    kill(vmm, SIGKILL);
+    waitpid(vmm, NULL, 0);
+}
+
 static void test_too_many_files(void **state)
 {
     g_autofree char *longest = g_strnfill(511, 'x'), *too_long = g_strnfill(512, 'x');
@@ -212,9 +232,10 @@ static void test_errors(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_resumes),        cmocka_unit_test(test_kills),
-        cmocka_unit_test(test_leaves),         cmocka_unit_test(test_files),
-        cmocka_unit_test(test_too_many_files), cmocka_unit_test(test_errors),
+        cmocka_unit_test(test_resumes),  cmocka_unit_test(test_kills),
+        cmocka_unit_test(test_leaves),   cmocka_unit_test(test_files),
+        cmocka_unit_test(test_duty_now), cmocka_unit_test(test_too_many_files),
+        cmocka_unit_test(test_errors),
     };
     int result;
 
