@@ -17,7 +17,7 @@
 #define DRAIN_MS 2000
 /* Frames received ahead; packed ones are small (and FRAME_QUEUE_MOST_BYTES a
  * limit besides). */
-#define RECEIVE_AHEAD_FRAMES 64
+#define RECEIVE_AHEAD_FRAMES 128
 
 static const RamRegion *find_region(const VmmDescription *description, const char *name)
 {

@@ -17,8 +17,8 @@
 
 #include "wire/channel.h"
 
-/* What a 1 Gbit/s link carries while a VMM starts. */
-#define FRAME_QUEUE_MOST_BYTES ((size_t)16 << 20)
+/* What a 1 Gbit/s link carries while a VMM starts (a quarter of a second). */
+#define FRAME_QUEUE_MOST_BYTES ((size_t)32 << 20)
 
 typedef struct FrameQueue FrameQueue;
 

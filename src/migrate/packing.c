@@ -4,6 +4,22 @@
 #include <string.h>
 
 #define NEW_WEIGHT 0.5
+/* A dearer level is tried where packing is so much faster than the path. */
+#define SLACK_TO_CLIMB 2.0
+
+/* *gain*: how much more it must carry than what it is chosen before. */
+static const struct {
+    PackMethod method;
+    int level;
+    double gain, gain_over_lz4;
+} ladder[PACKING_STEPS] = {
+    {PACK_NONE, 0, 1, 1},       {PACK_LZ4, 0, 1.1, 1},      {PACK_ZSTD, 1, 1.1, 0.75},
+    {PACK_ZSTD, 3, 1.03, 1.03}, {PACK_ZSTD, 6, 1.03, 1.03},
+};
+
+#define STEP_NONE 0u
+#define STEP_LZ4 1u
+#define STEP_ZSTD 2u /* its first level */
 
 static const char *const mode_names[] = {
     [PACKING_AUTO] = "auto",
@@ -28,29 +44,45 @@ gboolean packing_mode_from_name(const char *name, PackingMode *ret)
     return FALSE;
 }
 
+static gboolean is_usable(const Packing *packing, guint step, gboolean with_lz4, gboolean with_zstd)
+{
+    switch (ladder[step].method) {
+    case PACK_NONE: /* zstd by order is zstd, of whatever level */
+        return packing->mode != PACKING_LZ4 && packing->mode != PACKING_ZSTD;
+    case PACK_LZ4:
+        return with_lz4 && (packing->mode == PACKING_AUTO || packing->mode == PACKING_LZ4);
+    case PACK_ZSTD:
+        return with_zstd && (packing->mode == PACKING_AUTO || packing->mode == PACKING_ZSTD);
+    }
+    return FALSE;
+}
+
+static guint first_usable(const Packing *packing)
+{
+    for (guint i = 0; i < PACKING_STEPS; i++)
+        if (packing->steps[i].usable)
+            return i;
+    return STEP_NONE;
+}
+
 Packing packing_make(PackingMode mode, gboolean with_lz4, gboolean with_zstd, guint workers)
 {
-    Packing packing = {.mode = mode, .workers = MAX(workers, 1), .method = PACK_NONE};
+    Packing packing = {.mode = mode, .workers = MAX(workers, 1)};
 
-    packing.usable[PACK_NONE] = TRUE;
-    packing.usable[PACK_LZ4] = with_lz4;
-    packing.usable[PACK_ZSTD] = with_zstd;
-    if (mode == PACKING_LZ4 && with_lz4)
-        packing.method = PACK_LZ4;
-    if (mode == PACKING_ZSTD && with_zstd)
-        packing.method = PACK_ZSTD;
-    packing.settled = packing.method;
+    for (guint i = 0; i < PACKING_STEPS; i++) {
+        packing.steps[i].usable = is_usable(&packing, i, with_lz4, with_zstd);
+        packing.steps[i].next_pause = PACKING_FIRST_PAUSE;
+    }
+    packing.now = packing.settled = first_usable(&packing);
     if (mode == PACKING_AUTO)
-        packing.method = with_zstd ? PACK_ZSTD : with_lz4 ? PACK_LZ4 : PACK_NONE;
-    for (guint i = 0; i < PACKING_METHODS; i++)
-        packing.methods[i].next_pause = PACKING_FIRST_PAUSE;
+        packing.now = with_zstd ? STEP_ZSTD : with_lz4 ? STEP_LZ4 : STEP_NONE;
     return packing;
 }
 
 void packing_choose(const Packing *packing, PackMethod *ret_method, int *ret_level)
 {
-    *ret_method = packing->method;
-    *ret_level = packing->method == PACK_ZSTD ? PACKING_ZSTD_LEVEL : 0;
+    *ret_method = ladder[packing->now].method;
+    *ret_level = ladder[packing->now].level;
 }
 
 static double smooth(double old, double now)
@@ -60,106 +92,133 @@ static double smooth(double old, double now)
 
 static void learn(Packing *packing)
 {
-    PackingMethodState *state = &packing->methods[packing->method];
+    PackingStep *step = &packing->steps[packing->now];
 
-    if (packing->method == PACK_NONE || packing->raw_bytes == 0)
+    if (packing->now == STEP_NONE || packing->raw_bytes == 0)
         return;
-    state->ratio = smooth(state->ratio, (double)packing->packed_bytes / (double)packing->raw_bytes);
+    step->ratio = smooth(step->ratio, (double)packing->packed_bytes / (double)packing->raw_bytes);
     if (packing->pack_ms > 0)
-        state->bytes_per_ms =
-            smooth(state->bytes_per_ms, (double)packing->raw_bytes / packing->pack_ms);
+        step->bytes_per_ms =
+            smooth(step->bytes_per_ms, (double)packing->raw_bytes / packing->pack_ms);
 }
 
 /* Guest bytes a ms that it would carry. */
-static double carries(const Packing *packing, PackMethod method)
+static double carries(const Packing *packing, guint i)
 {
-    const PackingMethodState *state = &packing->methods[method];
+    const PackingStep *step = &packing->steps[i];
 
-    if (method == PACK_NONE)
+    if (i == STEP_NONE)
         return packing->path_bytes_per_ms;
-    if (state->ratio <= 0 || state->ratio > PACKING_WORTH_RATIO)
+    if (step->ratio <= 0 || step->ratio > PACKING_WORTH_RATIO)
         return 0;
-    return fmin(packing->path_bytes_per_ms / state->ratio,
-                state->bytes_per_ms * (double)packing->workers);
+    return fmin(packing->path_bytes_per_ms / step->ratio,
+                step->bytes_per_ms * (double)packing->workers);
 }
 
-static PackMethod best(const Packing *packing)
+static guint best(const Packing *packing)
 {
-    PackMethod best = PACK_NONE;
+    guint best = first_usable(packing);
 
-    for (guint i = PACK_LZ4; i < PACKING_METHODS; i++)
-        if (packing->usable[i] &&
-            carries(packing, (PackMethod)i) > PACKING_GAIN * carries(packing, best))
-            best = (PackMethod)i;
+    for (guint i = best + 1; i < PACKING_STEPS; i++) {
+        double gain = best == STEP_LZ4 ? ladder[i].gain_over_lz4 : ladder[i].gain;
+
+        if (packing->steps[i].usable && carries(packing, i) > gain * carries(packing, best))
+            best = i;
+    }
     return best;
 }
 
-static gboolean may_try(const Packing *packing, PackMethod method)
+static gboolean shrinks(const Packing *packing, guint step)
 {
-    if (!packing->usable[method] || packing->settled == method ||
-        packing->methods[method].paused_windows > 0)
+    return packing->steps[step].ratio > 0 && packing->steps[step].ratio <= PACKING_WORTH_RATIO;
+}
+
+static gboolean has_slack(const Packing *packing, guint i)
+{
+    const PackingStep *step = &packing->steps[i];
+
+    return packing->path_busy && step->ratio > 0 &&
+           step->bytes_per_ms * (double)packing->workers >
+               SLACK_TO_CLIMB * packing->path_bytes_per_ms / step->ratio;
+}
+
+static gboolean may_try(const Packing *packing, guint i)
+{
+    if (!packing->steps[i].usable || i == packing->settled || packing->steps[i].paused_windows > 0)
         return FALSE;
-    if (method == PACK_NONE)
+    switch (i) {
+    case STEP_NONE:
         return !packing->path_busy;
-    /* It makes more of the data, so it is no use where the path is what limits. */
-    if (method == PACK_LZ4 && packing->settled == PACK_ZSTD && packing->path_busy)
-        return FALSE;
-    /* Where lz4 finds nothing, zstd rarely does. */
-    return method == PACK_LZ4 || !packing->usable[PACK_LZ4] ||
-           (packing->methods[PACK_LZ4].ratio > 0 &&
-            packing->methods[PACK_LZ4].ratio <= PACKING_WORTH_RATIO);
+    case STEP_LZ4: /* It makes more of the data: no use where the path is what limits. */
+        return packing->settled < STEP_LZ4 || !packing->path_busy;
+    case STEP_ZSTD: /* Where lz4 finds nothing, zstd rarely does. */
+        return packing->settled > STEP_ZSTD || !packing->steps[STEP_LZ4].usable ||
+               shrinks(packing, STEP_LZ4);
+    default:
+        return packing->settled == i - 1 && has_slack(packing, i - 1);
+    }
+}
+
+static void pause_step(PackingStep *step)
+{
+    step->paused_windows = step->next_pause;
+    step->next_pause = MIN(2 * step->next_pause, PACKING_LONGEST_PAUSE);
 }
 
 static void settle(Packing *packing)
 {
-    PackMethod tried = packing->method;
-    PackMethod chosen = best(packing);
+    guint tried = packing->now;
+    guint chosen = best(packing);
 
-    if (tried != packing->settled && chosen != tried) {
-        PackingMethodState *state = &packing->methods[tried];
-
-        state->paused_windows = state->next_pause;
-        state->next_pause = MIN(2 * state->next_pause, PACKING_LONGEST_PAUSE);
-    } else if (tried == chosen) {
-        packing->methods[tried].next_pause = PACKING_FIRST_PAUSE;
-    }
+    if (tried != packing->settled && chosen != tried)
+        pause_step(&packing->steps[tried]);
+    else if (tried == chosen)
+        packing->steps[tried].next_pause = PACKING_FIRST_PAUSE;
     /* What is left has not paid either: it is not tried again at once. */
-    if (packing->settled != PACK_NONE && chosen != packing->settled && tried == packing->settled) {
-        PackingMethodState *state = &packing->methods[packing->settled];
-
-        state->paused_windows = state->next_pause;
-        state->next_pause = MIN(2 * state->next_pause, PACKING_LONGEST_PAUSE);
-    }
-    packing->method = packing->settled = chosen;
+    if (packing->settled != STEP_NONE && chosen != packing->settled && tried == packing->settled)
+        pause_step(&packing->steps[packing->settled]);
+    packing->now = packing->settled = chosen;
 }
 
 /* Nothing is known of the path, so whatever shrinks is welcome. */
 static void explore(Packing *packing)
 {
-    if (packing->methods[packing->method].ratio > PACKING_WORTH_RATIO)
-        packing->method = PACK_NONE;
+    if (packing->steps[packing->now].ratio > PACKING_WORTH_RATIO)
+        packing->now = first_usable(packing);
 }
 
 static void decide(Packing *packing)
 {
-    for (guint i = 0; i < PACKING_METHODS; i++)
-        if (packing->methods[i].paused_windows > 0)
-            packing->methods[i].paused_windows--;
+    for (guint i = 0; i < PACKING_STEPS; i++)
+        if (packing->steps[i].paused_windows > 0)
+            packing->steps[i].paused_windows--;
     learn(packing);
     if (packing->path_bytes_per_ms <= 0) {
         explore(packing);
         return;
     }
-    if (packing->path_bytes_per_ms >= PACKING_SLOW_PATH_BYTES_PER_MS) {
-        packing->method = packing->settled = PACK_NONE;
+    if (packing->mode == PACKING_AUTO &&
+        packing->path_bytes_per_ms >= PACKING_SLOW_PATH_BYTES_PER_MS) {
+        packing->now = packing->settled = STEP_NONE;
         return;
     }
     settle(packing);
-    for (guint i = PACK_NONE; i < PACKING_METHODS; i++) {
-        if (may_try(packing, (PackMethod)i)) {
-            packing->method = (PackMethod)i;
+    for (guint i = 0; i < PACKING_STEPS; i++) {
+        if (may_try(packing, i)) {
+            packing->now = i;
             break;
         }
+    }
+}
+
+static void see_path(Packing *packing, const PackingSample *sample)
+{
+    packing->path_bytes_per_ms = sample->path_bytes_per_ms;
+    packing->path_busy = sample->path_busy;
+    /* What it carries is known now: no hurry to send without packing. */
+    if (sample->path_busy && !packing->path_seen) {
+        packing->path_seen = TRUE;
+        pause_step(&packing->steps[STEP_NONE]);
     }
 }
 
@@ -167,13 +226,13 @@ void packing_note(Packing *packing, const PackingSample *sample)
 {
     packing->totals.raw_bytes[sample->method] += sample->raw_bytes;
     packing->totals.packed_bytes[sample->method] += sample->packed_bytes;
-    if (packing->mode != PACKING_AUTO || sample->method != packing->method)
+    see_path(packing, sample);
+    if (sample->method != ladder[packing->now].method ||
+        sample->level != ladder[packing->now].level)
         return;
     packing->raw_bytes += sample->raw_bytes;
     packing->packed_bytes += sample->packed_bytes;
     packing->pack_ms += sample->pack_ms;
-    packing->path_bytes_per_ms = sample->path_bytes_per_ms;
-    packing->path_busy = sample->path_busy;
     if (++packing->batches < PACKING_WINDOW_BATCHES)
         return;
     decide(packing);

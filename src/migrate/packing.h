@@ -1,30 +1,37 @@
 /*
  * Is compression worth its time on this path, with this data?
  *
- * A pure policy, asked for every batch and told what became of it.  With a
- * path of b bytes a ms, a method that makes r bytes of one and packs s bytes
- * a ms in each of w workers carries
+ * A pure policy, asked for every batch and told what became of it.  The ways
+ * to pack are a ladder of steps: none, lz4, and some levels of zstd, each
+ * dearer than the one below, and as a rule making less of the data.  With a
+ * path of b bytes a ms, a step that makes r bytes of one and packs s bytes a
+ * ms in each of w workers carries
  *
  *     min(b / r, s · w)
  *
  * guest bytes a ms; none carries b.  The path's rate is the caller's
- * (path_rate.h); ratio and speed of each method are measured, smoothed, and the
+ * (path_rate.h); ratio and speed of each step are measured, smoothed, and the
  * choice is made anew after each window of batches, since links get busy and
- * guests change what they hold.  A method that is not in use is tried for one window now
- * and then: lz4 where the path is not what limits zstd anyway, zstd only where
- * lz4 has shown that the data shrinks.
+ * guests change what they hold.  From the bottom up, a step is chosen before
+ * the best so far if it carries so much more that it is worth its CPU.  The
+ * first level of zstd is chosen before lz4 even where it carries a quarter
+ * less: bytes cost both hosts and the network something too.
+ *
+ * A step that is not in use is tried for one window now and then: the next one
+ * up while the path is what limits, the next one down while packing does.
  * Each trial that does not pay doubles the pause before the next, so data
  * that cannot be compressed costs next to nothing.  (Batches of which a sample
- * does not shrink are not packed at all and say nothing about a method:
+ * does not shrink are not packed at all and say nothing about a step:
  * page_encoder.c.)
  *
  * Before the path's rate is known (the destination still starts its VMM, and
- * there is nothing else to do) everything is packed as well as can be, which
- * also shows what that makes of this data.
+ * there is nothing else to do) everything is packed with zstd, which also
+ * shows what that makes of this data.
  *
  * Where packing is what takes the time, the path's rate does not show; sending
- * without is tried now and then then: the path may have become fast.  On a
- * path as fast as memory nothing else is tried.
+ * without is tried then: soon where the path was never seen to limit, and
+ * rarely after that, since it may have become fast.  On a path as fast as
+ * memory nothing else is tried.
  */
 #pragma once
 
@@ -40,21 +47,20 @@ const char *packing_mode_name(PackingMode mode);
 gboolean packing_mode_from_name(const char *name, PackingMode *ret);
 
 #define PACKING_METHODS 3u /* PackMethod */
+#define PACKING_STEPS 5u   /* none, lz4, zstd 1, zstd 3, zstd 6 */
 #define PACKING_WINDOW_BATCHES 4u
-/* Windows until a method that did not pay is tried again; doubled each time. */
-#define PACKING_FIRST_PAUSE 4u
+/* Windows until a step that did not pay is tried again; doubled each time. */
+#define PACKING_FIRST_PAUSE 16u
 #define PACKING_LONGEST_PAUSE 256u
 /* On a faster path (1.3 Gbit/s) the CPU is better spent on sending: measured
  * with bench/migrate.py, where packing made moves over an unlimited link
  * slower. */
 #define PACKING_SLOW_PATH_BYTES_PER_MS 160000.0
 #define PACKING_WORTH_RATIO 0.9
-/* A dearer method must carry so much more. */
-#define PACKING_GAIN 1.1
-#define PACKING_ZSTD_LEVEL 1
 
 typedef struct {
     PackMethod method;
+    int level;
     uint64_t raw_bytes, packed_bytes;
     double pack_ms;
     double path_bytes_per_ms; /* what the path carries; 0: not known yet */
@@ -66,19 +72,19 @@ typedef struct {
 } PackingTotals;
 
 typedef struct {
+    gboolean usable;
     double ratio, bytes_per_ms; /* smoothed; ratio 0: never tried */
     guint paused_windows, next_pause;
-} PackingMethodState;
+} PackingStep;
 
 typedef struct {
     PackingMode mode;
-    gboolean usable[PACKING_METHODS];
     guint workers;
-    PackMethod method;  /* now */
-    PackMethod settled; /* what to go back to after a trial */
-    PackingMethodState methods[PACKING_METHODS];
+    guint now;     /* a step */
+    guint settled; /* what to go back to after a trial */
+    PackingStep steps[PACKING_STEPS];
     double path_bytes_per_ms; /* 0: not known */
-    gboolean path_busy;
+    gboolean path_busy, path_seen;
     guint batches; /* in this window */
     uint64_t raw_bytes, packed_bytes;
     double pack_ms;

@@ -3,15 +3,13 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "page/pack_sample.h"
 #include "page/zero.h"
 #include "wire/page_frame.h"
 #include "wire/segment_frame.h"
 
 G_STATIC_ASSERT(WORK_BATCH_PAGES <= PAGE_FRAME_MAX_RAW_PAGES);
 
-/* Of a batch: a few pages, each for itself, shrink less than all together. */
-#define SAMPLE_PAGES 4u
-#define SAMPLE_WORTH_RATIO 0.95
 #define BATCH_BYTES ((size_t)WORK_BATCH_PAGES * GUEST_PAGE_BYTES)
 
 /* A batch while it is classified. */
@@ -175,25 +173,6 @@ static size_t pack_bytes(EncoderJob *job, const void *bytes, size_t length, uint
     return pack(job->pack, job->method, job->level, bytes, length, *buffer, bound);
 }
 
-/* A look at a few pages tells whether the batch is worth packing: guests hold
- * what is packed or encrypted already side by side with what is not. */
-static gboolean shrinks(EncoderJob *job, const uint8_t *bytes, size_t length)
-{
-    size_t step = length / SAMPLE_PAGES / GUEST_PAGE_BYTES * GUEST_PAGE_BYTES;
-    uint8_t packed[GUEST_PAGE_BYTES];
-    size_t total = 0;
-
-    if (step == 0)
-        return TRUE;
-    for (size_t i = 0; i < SAMPLE_PAGES; i++) {
-        size_t bytes_out =
-            pack(job->pack, PACK_LZ4, 0, bytes + i * step, GUEST_PAGE_BYTES, packed, sizeof packed);
-
-        total += bytes_out > 0 ? bytes_out : GUEST_PAGE_BYTES;
-    }
-    return (double)total < SAMPLE_WORTH_RATIO * SAMPLE_PAGES * GUEST_PAGE_BYTES;
-}
-
 static void finish_pages(Classifier *classifier)
 {
     EncoderJob *job = classifier->job;
@@ -210,7 +189,7 @@ static void finish_pages(Classifier *classifier)
         frame->raw_bytes += frame->pieces[i].iov_len;
     if (job->method != PACK_NONE && frame->raw_bytes > 0) {
         join_pieces(job);
-        if (shrinks(job, job->raw, frame->raw_bytes))
+        if (pack_sample_shrinks(job->pack, job->method, job->raw, frame->raw_bytes))
             packed =
                 pack_bytes(job, job->raw, frame->raw_bytes, &job->packed, &job->packed_capacity);
         else

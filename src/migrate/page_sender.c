@@ -2,8 +2,14 @@
 
 #include "base/lock_guard.h"
 
-/* Jobs beyond one a worker: one being sent, one ready behind it. */
-#define SPARE_JOBS 2u
+/* Jobs beyond one a worker: workers run ahead where data does not shrink and
+ * the path is what limits, so that it need not wait for them where data does. */
+#define SPARE_JOBS 8u
+/* They run ahead by so much of the path's time: what is read long before it is
+ * sent is old when it comes. */
+#define AHEAD_MS 50.0
+/* One being sent, one ready behind it. */
+#define LEAST_AHEAD_JOBS 2u
 /* Fewer pages than this, with nothing before them, are not worth a switch to
  * another thread. */
 #define INLINE_PAGES 16u
@@ -18,16 +24,23 @@ struct PageSender {
     PageEncoder encoder;
     GThreadPool *pool;
     Slot *slots; /* a ring: pushed at *tail*, sent from *head* */
-    guint slot_count, head, used;
+    guint workers, slot_count, head, used;
     GMutex lock;
     GCond encoded;
     Packing packing;
     gboolean with_lz4, with_zstd;
+    uint64_t ready_bytes; /* encoded and not sent; under the lock */
     PageSenderTally tally;
     gpointer tally_user;
     PageSenderCounts counts;
     const PathRate *path; /* NULL: not known */
 };
+
+static uint64_t get_body_bytes(const EncoderJob *job)
+{
+    return (job->pages.piece_count ? job->pages.packed_bytes : 0) +
+           (job->segments.piece_count ? job->segments.packed_bytes : 0);
+}
 
 static void work(gpointer data, gpointer user)
 {
@@ -37,6 +50,7 @@ static void work(gpointer data, gpointer user)
     page_encoder_run(&sender->encoder, slot->job);
     g_mutex_lock(&sender->lock);
     slot->done = TRUE;
+    sender->ready_bytes += get_body_bytes(slot->job);
     g_cond_signal(&sender->encoded);
     g_mutex_unlock(&sender->lock);
 }
@@ -50,6 +64,7 @@ PageSender *page_sender_new(GuestMemory *memory, Channel *channel, const PageSen
     sender->encoder.memory = memory;
     sender->encoder.sent = guest_memory_new_sets(memory);
     sender->encoder.store = options->store;
+    sender->workers = workers;
     sender->slot_count = workers + SPARE_JOBS;
     sender->slots = g_new0(Slot, sender->slot_count);
     for (guint i = 0; i < sender->slot_count; i++)
@@ -64,7 +79,7 @@ PageSender *page_sender_new(GuestMemory *memory, Channel *channel, const PageSen
 void page_sender_set_packing(PageSender *sender, PackingMode mode, gboolean with_lz4,
                              gboolean with_zstd)
 {
-    sender->packing = packing_make(mode, with_lz4, with_zstd, sender->slot_count - SPARE_JOBS);
+    sender->packing = packing_make(mode, with_lz4, with_zstd, sender->workers);
 }
 
 void page_sender_set_path(PageSender *sender, const PathRate *path)
@@ -116,6 +131,7 @@ static void count(PageSender *sender, const EncoderJob *job)
     packing_note(
         &sender->packing,
         &(PackingSample){.method = job->skipped ? PACK_NONE : job->method,
+                         .level = job->skipped ? 0 : job->level,
                          .raw_bytes = job->pages.raw_bytes + job->segments.raw_bytes,
                          .packed_bytes = job->pages.packed_bytes + job->segments.packed_bytes,
                          .pack_ms = job->pack_ms,
@@ -135,19 +151,24 @@ static gboolean send_job(PageSender *sender, EncoderJob *job, GError **error)
     return TRUE;
 }
 
-static gboolean is_done(PageSender *sender, Slot *slot)
-{
-    lock_guard(&sender->lock);
-
-    return slot->done;
-}
-
 static void await_done(PageSender *sender, Slot *slot)
 {
     lock_guard(&sender->lock);
 
     while (!slot->done)
         g_cond_wait(&sender->encoded, &sender->lock);
+    sender->ready_bytes -= get_body_bytes(slot->job);
+}
+
+/* Enough is read for now: what is ready has to be sent first. */
+static gboolean is_ahead(PageSender *sender)
+{
+    guint least = sender->workers + LEAST_AHEAD_JOBS;
+    lock_guard(&sender->lock);
+
+    return sender->used == sender->slot_count ||
+           (sender->used >= least && sender->path && sender->path->bytes_per_ms > 0 &&
+            (double)sender->ready_bytes > AHEAD_MS * sender->path->bytes_per_ms);
 }
 
 static gboolean send_oldest(PageSender *sender, GError **error)
@@ -164,7 +185,7 @@ gboolean page_sender_push(PageSender *sender, const WorkBatch *batch, GError **e
 {
     Slot *slot;
 
-    if (sender->used == sender->slot_count && !send_oldest(sender, error))
+    if (is_ahead(sender) && !send_oldest(sender, error))
         return FALSE;
     slot = &sender->slots[(sender->head + sender->used) % sender->slot_count];
     slot->done = FALSE;
@@ -176,9 +197,6 @@ gboolean page_sender_push(PageSender *sender, const WorkBatch *batch, GError **e
     }
     sender->used++;
     g_thread_pool_push(sender->pool, slot, NULL);
-    while (sender->used > 0 && is_done(sender, &sender->slots[sender->head]))
-        if (!send_oldest(sender, error))
-            return FALSE;
     return TRUE;
 }
 

@@ -15,7 +15,16 @@ typedef struct {
     double path;                   /* bytes a ms */
     double ratio[PACKING_METHODS]; /* packed by raw */
     double speed[PACKING_METHODS]; /* raw bytes a ms */
+    double better[PACKING_STEPS];  /* what a step makes of its method's ratio; 0: the same */
+    double slower[PACKING_STEPS];  /* and of its speed */
 } World;
+
+static double factor(const double *factors, int level)
+{
+    guint step = level == 6 ? 4 : level == 3 ? 3 : 0;
+
+    return factors[step] > 0 ? factors[step] : 1;
+}
 
 static double window(Packing *packing, const World *world)
 {
@@ -23,11 +32,13 @@ static double window(Packing *packing, const World *world)
 
     for (guint i = 0; i < PACKING_WINDOW_BATCHES; i++) {
         PackingSample sample = {.raw_bytes = MIB};
-        int level;
 
-        packing_choose(packing, &sample.method, &level);
-        sample.packed_bytes = (uint64_t)(MIB * world->ratio[sample.method]);
-        sample.pack_ms = sample.method == PACK_NONE ? 0 : MIB / world->speed[sample.method];
+        packing_choose(packing, &sample.method, &sample.level);
+        sample.packed_bytes =
+            (uint64_t)(MIB * world->ratio[sample.method] * factor(world->better, sample.level));
+        if (sample.method != PACK_NONE)
+            sample.pack_ms =
+                MIB / world->speed[sample.method] / factor(world->slower, sample.level);
         /* Packing and sending overlap; the slower one decides. */
         raw += MIB;
         elapsed += MAX(sample.pack_ms, (double)sample.packed_bytes / world->path);
@@ -43,11 +54,19 @@ static double window(Packing *packing, const World *world)
     return raw / elapsed;
 }
 
+static const PackMethod methods[PACKING_STEPS] = {PACK_NONE, PACK_LZ4, PACK_ZSTD, PACK_ZSTD,
+                                                  PACK_ZSTD};
+
 static PackMethod settled_after(Packing *packing, const World *world, int windows)
 {
     for (int i = 0; i < windows; i++)
         window(packing, world);
-    return packing->settled;
+    return methods[packing->settled];
+}
+
+static PackMethod now(const Packing *packing)
+{
+    return methods[packing->now];
 }
 
 static const World gigabit = {117e3, {1, 0.5, 0.35}, {0, 600e3, 300e3}};
@@ -73,7 +92,7 @@ static void test_fast_path(void **state)
     fast.path = 1e6;
     for (int i = 0; i < 50; i++) {
         window(&packing, &fast);
-        assert_int_equal(packing.method, PACK_NONE);
+        assert_int_equal(now(&packing), PACK_NONE);
     }
 }
 
@@ -82,17 +101,18 @@ static void test_unknown_path(void **state)
 {
     Packing packing = packing_make(PACKING_AUTO, TRUE, TRUE, 1);
     Packing random = packing;
-    PackingSample sample = {.method = PACK_ZSTD, .raw_bytes = MIB, .packed_bytes = MIB / 2};
+    PackingSample sample = {
+        .method = PACK_ZSTD, .level = 1, .raw_bytes = MIB, .packed_bytes = MIB / 2};
 
-    assert_int_equal(packing.method, PACK_ZSTD);
+    assert_int_equal(now(&packing), PACK_ZSTD);
     sample.pack_ms = 2;
     for (guint i = 0; i < PACKING_WINDOW_BATCHES; i++)
         packing_note(&packing, &sample);
-    assert_int_equal(packing.method, PACK_ZSTD);
+    assert_int_equal(now(&packing), PACK_ZSTD);
     sample.packed_bytes = MIB;
     for (guint i = 0; i < PACKING_WINDOW_BATCHES; i++)
         packing_note(&random, &sample);
-    assert_int_equal(random.method, PACK_NONE);
+    assert_int_equal(now(&random), PACK_NONE);
 }
 
 /* Random data: tried now and then only, and zstd not at all. */
@@ -103,8 +123,8 @@ static void test_incompressible(void **state)
     guint tried = 0;
 
     for (int i = 0; i < 300; i++) {
-        tried += packing.method == PACK_LZ4;
-        assert_true(packing.method != PACK_ZSTD || i == 0);
+        tried += now(&packing) == PACK_LZ4;
+        assert_true(now(&packing) != PACK_ZSTD || i == 0);
         window(&packing, &random);
     }
     assert_in_range(tried, 3, 9);
@@ -118,7 +138,7 @@ static void test_slow_packer(void **state)
     guint packed = 0;
 
     for (int i = 0; i < 300; i++) {
-        packed += packing.method == PACK_LZ4;
+        packed += now(&packing) == PACK_LZ4;
         window(&packing, &world);
     }
     assert_in_range(packed, 1, 9);
@@ -154,13 +174,39 @@ static void test_modes(void **state)
     assert_string_equal(packing_mode_name(PACKING_AUTO), "auto");
 }
 
+/* A slow path leaves time for the dearer levels, as far as they make less. */
+static void test_levels(void **state)
+{
+    World slow = {
+        11e3, {1, 0.5, 0.3}, {0, 600e3, 300e3}, {[3] = 0.9, [4] = 0.8}, {[3] = 0.6, [4] = 0.2}};
+    Packing packing = packing_make(PACKING_AUTO, TRUE, TRUE, 1);
+    Packing same = packing, only = packing_make(PACKING_ZSTD, TRUE, TRUE, 1);
+    PackMethod method;
+    int level;
+
+    settled_after(&packing, &slow, 20);
+    packing_choose(&packing, &method, &level);
+    assert_int_equal(method, PACK_ZSTD);
+    assert_int_equal(level, 6);
+    settled_after(&only, &slow, 20);
+    packing_choose(&only, &method, &level);
+    assert_int_equal(level, 6);
+    slow.better[3] = slow.better[4] = 0.99; /* not worth the CPU */
+    settled_after(&same, &slow, 20);
+    assert_int_equal(same.settled, 2);
+    slow.path = 117e3; /* no time for them */
+    slow.better[3] = slow.better[4] = 0;
+    settled_after(&packing, &slow, 40);
+    assert_int_equal(packing.settled, 2);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_slow_path),    cmocka_unit_test(test_fast_path),
         cmocka_unit_test(test_unknown_path), cmocka_unit_test(test_incompressible),
         cmocka_unit_test(test_slow_packer),  cmocka_unit_test(test_packer_limits),
-        cmocka_unit_test(test_modes),
+        cmocka_unit_test(test_modes),        cmocka_unit_test(test_levels),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

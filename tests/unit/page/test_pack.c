@@ -9,6 +9,7 @@
 
 #include "base/error.h"
 #include "page/pack.h"
+#include "page/pack_sample.h"
 
 #define LONGEST (1u << 20)
 
@@ -248,15 +249,44 @@ static void test_damaged(void **state)
     }
 }
 
+/* Numbers at random: nothing repeats, but zstd's literals are shorter. */
+static void fill_digits(Fixture *fixture, size_t length)
+{
+    for (size_t i = 0; i < length; i++)
+        fixture->in[i] = (uint8_t)('0' + g_rand_int_range(fixture->random, 0, 100));
+}
+
+static void test_sample(void **state)
+{
+    Fixture *fixture = *state;
+
+    fill_text(fixture, LONGEST);
+    assert_true(pack_sample_shrinks(fixture->context, PACK_LZ4, fixture->in, LONGEST));
+    assert_true(pack_sample_shrinks(fixture->context, PACK_ZSTD, fixture->in, LONGEST));
+    fill_digits(fixture, LONGEST);
+    assert_false(pack_sample_shrinks(fixture->context, PACK_LZ4, fixture->in, LONGEST));
+    assert_true(pack_sample_shrinks(fixture->context, PACK_ZSTD, fixture->in, LONGEST));
+    fill_random(fixture, LONGEST);
+    assert_false(pack_sample_shrinks(fixture->context, PACK_LZ4, fixture->in, LONGEST));
+    assert_false(pack_sample_shrinks(fixture->context, PACK_ZSTD, fixture->in, LONGEST));
+    assert_false(pack_sample_shrinks(fixture->context, PACK_ZSTD, fixture->in, 4 * 4096));
+    assert_true(pack_sample_shrinks(fixture->context, PACK_ZSTD, fixture->in, 3 * 4096));
+}
+
 #define PACK_TEST(function) cmocka_unit_test_setup_teardown(function, setup, teardown)
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        PACK_TEST(test_round_trips),        PACK_TEST(test_no_gain),
-        PACK_TEST(test_little_room),        PACK_TEST(test_plain_copies),
-        PACK_TEST(test_other_sizes),        PACK_TEST(test_zstd_bomb),
-        PACK_TEST(test_zstd_not_one_frame), PACK_TEST(test_damaged),
+        PACK_TEST(test_round_trips),
+        PACK_TEST(test_no_gain),
+        PACK_TEST(test_little_room),
+        PACK_TEST(test_plain_copies),
+        PACK_TEST(test_other_sizes),
+        PACK_TEST(test_zstd_bomb),
+        PACK_TEST(test_zstd_not_one_frame),
+        PACK_TEST(test_damaged),
+        PACK_TEST(test_sample),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
