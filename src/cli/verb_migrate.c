@@ -221,7 +221,7 @@ int verb_migrate(int argc, char **argv)
         {"bandwidth", 0, 0, G_OPTION_ARG_STRING, &w.bandwidth,
          "Send no faster than this (default: the agent's, unlimited)", "RATE"},
         {"streams", 0, 0, G_OPTION_ARG_STRING, &w.streams,
-         "Connections and threads for pages, 1 to 16 (default: the agent's, by its cores)", "N"},
+         "Threads that read and pack pages, 1 to 16 (default: the agent's, by its cores)", "N"},
         {"compress", 0, 0, G_OPTION_ARG_STRING, &w.compress,
          "auto, none, lz4, zstd (default: auto, as path and data make it worthwhile)", "HOW"},
         {"segments", 0, 0, G_OPTION_ARG_STRING, &w.segments,
