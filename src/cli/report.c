@@ -119,6 +119,7 @@ static void print_completed(json_t *report, const char *guest)
     g_auto(GStrv) behaviour = report_describe_guest(report);
     size_t rounds = json_array_size(json_object_get(report, "rounds"));
     guint64 parts = sum_over_rounds(report, "pages_segments");
+    guint64 copied = sum_over_rounds(report, "pages_copied");
 
     printf("%s runs on %s now.\n", guest, json_text_or(report, "destination", "?"));
     print_times(report);
@@ -128,6 +129,8 @@ static void print_completed(json_t *report, const char *guest)
         printf("  in parts    %" G_GUINT64_FORMAT " of %" G_GUINT64_FORMAT
                " pages, only what had changed in them\n",
                parts, parts + sum_over_rounds(report, "pages_whole"));
+    if (copied > 0)
+        printf("  not sent    %" G_GUINT64_FORMAT " pages that are equal to others\n", copied);
     for (char **sentence = behaviour; *sentence; sentence++)
         printf("  the guest   %s\n", *sentence);
     if (json_is_boolean(json_object_get(report, "verified")))

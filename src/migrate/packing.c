@@ -6,6 +6,7 @@
 #define NEW_WEIGHT 0.5
 /* A dearer level is tried where packing is so much faster than the path. */
 #define SLACK_TO_CLIMB 2.0
+#define STAY 1.1
 
 /* *gain*: how much more it must carry than what it is chosen before. */
 static const struct {
@@ -13,7 +14,7 @@ static const struct {
     int level;
     double gain, gain_over_lz4;
 } ladder[PACKING_STEPS] = {
-    {PACK_NONE, 0, 1, 1},       {PACK_LZ4, 0, 1.1, 1},      {PACK_ZSTD, 1, 1.1, 0.75},
+    {PACK_NONE, 0, 1, 1},       {PACK_LZ4, 0, 1.1, 1},      {PACK_ZSTD, 1, 1.1, 0.5},
     {PACK_ZSTD, 3, 1.03, 1.03}, {PACK_ZSTD, 6, 1.03, 1.03},
 };
 
@@ -75,7 +76,7 @@ Packing packing_make(PackingMode mode, gboolean with_lz4, gboolean with_zstd, gu
     }
     packing.now = packing.settled = first_usable(&packing);
     if (mode == PACKING_AUTO)
-        packing.now = with_zstd ? STEP_ZSTD : with_lz4 ? STEP_LZ4 : STEP_NONE;
+        packing.now = packing.settled = with_zstd ? STEP_ZSTD : with_lz4 ? STEP_LZ4 : STEP_NONE;
     return packing;
 }
 
@@ -122,6 +123,9 @@ static guint best(const Packing *packing)
     for (guint i = best + 1; i < PACKING_STEPS; i++) {
         double gain = best == STEP_LZ4 ? ladder[i].gain_over_lz4 : ladder[i].gain;
 
+        /* Batches differ: what is in use is not left for a window that shrank less. */
+        if (i == packing->settled)
+            gain /= STAY;
         if (packing->steps[i].usable && carries(packing, i) > gain * carries(packing, best))
             best = i;
     }
@@ -184,7 +188,7 @@ static void settle(Packing *packing)
 static void explore(Packing *packing)
 {
     if (packing->steps[packing->now].ratio > PACKING_WORTH_RATIO)
-        packing->now = first_usable(packing);
+        packing->now = packing->settled = first_usable(packing);
 }
 
 static void decide(Packing *packing)
@@ -218,6 +222,7 @@ static void see_path(Packing *packing, const PackingSample *sample)
     /* What it carries is known now: no hurry to send without packing. */
     if (sample->path_busy && !packing->path_seen) {
         packing->path_seen = TRUE;
+        packing->steps[STEP_NONE].next_pause = PACKING_PATH_PAUSE;
         pause_step(&packing->steps[STEP_NONE]);
     }
 }

@@ -13,9 +13,10 @@
  * (path_rate.h); ratio and speed of each step are measured, smoothed, and the
  * choice is made anew after each window of batches, since links get busy and
  * guests change what they hold.  From the bottom up, a step is chosen before
- * the best so far if it carries so much more that it is worth its CPU.  The
- * first level of zstd is chosen before lz4 even where it carries a quarter
- * less: bytes cost both hosts and the network something too.
+ * the best so far if it carries so much more that it is worth its CPU, and kept
+ * for less.  The
+ * first level of zstd is chosen before lz4 even where it carries half as much:
+ * bytes cost both hosts and the network something too.
  *
  * A step that is not in use is tried for one window now and then: the next one
  * up while the path is what limits, the next one down while packing does.
@@ -52,11 +53,13 @@ gboolean packing_mode_from_name(const char *name, PackingMode *ret);
 /* Windows until a step that did not pay is tried again; doubled each time. */
 #define PACKING_FIRST_PAUSE 16u
 #define PACKING_LONGEST_PAUSE 256u
+/* Until sending without is tried, where it is known what the path carries. */
+#define PACKING_PATH_PAUSE 64u
 /* On a faster path (1.3 Gbit/s) the CPU is better spent on sending: measured
  * with bench/migrate.py, where packing made moves over an unlimited link
  * slower. */
 #define PACKING_SLOW_PATH_BYTES_PER_MS 160000.0
-#define PACKING_WORTH_RATIO 0.9
+#define PACKING_WORTH_RATIO 0.95
 
 typedef struct {
     PackMethod method;

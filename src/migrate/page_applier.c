@@ -4,6 +4,7 @@
 #include "base/lock_guard.h"
 #include "migrate/page_patcher.h"
 #include "page/pack.h"
+#include "wire/copy_frame.h"
 #include "wire/page_frame.h"
 #include "wire/segment_frame.h"
 
@@ -14,6 +15,8 @@ G_STATIC_ASSERT(FRAME_SEGMENTS_MAX_BODY_BYTES >= PAGE_FRAME_MAX_RAW_PAGES * WIRE
 G_STATIC_ASSERT((int)SEGMENT_FRAME_PLAIN == (int)PACK_NONE &&
                 (int)SEGMENT_FRAME_LZ4 == (int)PACK_LZ4 &&
                 (int)SEGMENT_FRAME_ZSTD == (int)PACK_ZSTD);
+G_STATIC_ASSERT(COPY_FRAME_MAX_PAGES <= PAGE_FRAME_MAX_RUNS &&
+                COPY_FRAME_MAX_PAGES * GUEST_PAGE_BYTES <= FRAME_SEGMENTS_MAX_BODY_BYTES);
 
 static const uint8_t zeroes[ZERO_CHUNK_PAGES * GUEST_PAGE_BYTES];
 
@@ -22,6 +25,7 @@ typedef struct {
     PackContext *codecs;
     PagePatcher *patcher;
     PageFrame pages;
+    CopyFrame copies;
     PageSpan spans[PAGE_FRAME_MAX_RUNS];
     uint8_t unpacked[FRAME_SEGMENTS_MAX_BODY_BYTES]; /* raw pages are less */
 } Workbench;
@@ -32,6 +36,7 @@ struct PageApplier {
     uint64_t *region_pages;
     GThreadPool *pool;
     GAsyncQueue *benches; /* a Workbench for each thread */
+    gboolean copying;     /* what was pushed last are COPIES */
     GMutex lock;          /* protects all below */
     GCond idle;
     guint under_way;
@@ -121,11 +126,39 @@ static gboolean apply_segments(PageApplier *applier, const Frame *frame, Workben
     return page_patcher_apply(bench->patcher, &head, bench->unpacked, error);
 }
 
+static gboolean apply_copies(PageApplier *applier, const Frame *frame, Workbench *bench,
+                             GError **error)
+{
+    const CopyFrame *copies = &bench->copies;
+    uint8_t *at = bench->unpacked;
+
+    if (!copy_frame_decode(frame->payload, frame->length, applier->region_pages,
+                           applier->memory->regions->len, &bench->copies, error))
+        return FALSE;
+    for (guint i = 0; i < copies->run_count; i++) {
+        const CopyRun *run = &copies->runs[i];
+        PageSpan source = {run->source_first, run->count};
+
+        bench->spans[i] = (PageSpan){run->first, run->count};
+        if (!guest_memory_read(applier->memory, run->source_region, &source, 1, at, error))
+            return FALSE;
+        at += run->count * (size_t)GUEST_PAGE_BYTES;
+    }
+    return guest_memory_write(applier->memory, copies->region, bench->spans, copies->run_count,
+                              bench->unpacked, error);
+}
+
 static gboolean apply_frame(PageApplier *applier, const Frame *frame, Workbench *bench,
                             GError **error)
 {
-    return frame->type == FRAME_SEGMENTS ? apply_segments(applier, frame, bench, error)
-                                         : apply_pages(applier, frame, bench, error);
+    switch (frame->type) {
+    case FRAME_SEGMENTS:
+        return apply_segments(applier, frame, bench, error);
+    case FRAME_COPIES:
+        return apply_copies(applier, frame, bench, error);
+    default:
+        return apply_pages(applier, frame, bench, error);
+    }
 }
 
 static Workbench *bench_new(GuestMemory *memory)
@@ -210,9 +243,20 @@ static gboolean count_in(PageApplier *applier, GError **error)
     return TRUE;
 }
 
+/* Copies are made of pages that are in place. */
+static gboolean await_sources(PageApplier *applier, FrameType type, GError **error)
+{
+    gboolean copying = type == FRAME_COPIES;
+
+    if (copying == applier->copying)
+        return TRUE;
+    applier->copying = copying;
+    return page_applier_drain(applier, error);
+}
+
 gboolean page_applier_push(PageApplier *applier, FrameSlot *slot, GError **error)
 {
-    if (!count_in(applier, error)) {
+    if (!await_sources(applier, slot->frame.type, error) || !count_in(applier, error)) {
         frame_queue_release(applier->queue, slot);
         return FALSE;
     }

@@ -104,6 +104,20 @@ static void classify_zero(Classifier *classifier, PageSet *sent, uint64_t page)
     add_cost(job, page, again, 0);
 }
 
+/* A page that was sent before may be one that others are copies of. */
+static gboolean is_copy(Classifier *classifier, uint64_t page, gboolean again,
+                        const uint8_t *content)
+{
+    EncoderJob *job = classifier->job;
+    PageCopies *copies = classifier->encoder->copies;
+
+    if (!copies || again ||
+        !page_copies_find(copies, job->batch.region, page, content, &job->copies[job->copy_count]))
+        return FALSE;
+    job->copy_count++;
+    return TRUE;
+}
+
 static void classify(Classifier *classifier, uint64_t page, uint8_t *content)
 {
     PageEncoder *encoder = classifier->encoder;
@@ -130,6 +144,10 @@ static void classify(Classifier *classifier, uint64_t page, uint8_t *content)
         classifier->segment_pages++;
         job->counts.segments++;
         add_cost(job, page, again, job->body->len - before);
+    } else if (is_copy(classifier, page, again, content)) {
+        page_set_add(sent, page, 1);
+        job->counts.copied++;
+        add_cost(job, page, again, 0);
     } else {
         page_set_add(sent, page, 1);
         add_run(classifier, page, PAGE_RUN_RAW);
@@ -252,6 +270,7 @@ static void reset(EncoderJob *job)
     job->segments = (EncodedFrame){0};
     job->counts = (PageCounts){0};
     job->cost_count = 0;
+    job->copy_count = 0;
     job->skipped = FALSE;
     g_byte_array_set_size(job->head, 0);
     g_byte_array_set_size(job->segment_head, 0);

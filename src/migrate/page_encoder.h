@@ -3,7 +3,8 @@
  *
  * Theory of operation: a batch of pages of one region is read in one go into a
  * buffer, and every page is classified by what the destination holds of it
- * (page/sent_store.h): nothing to send, zero, segments, or the whole page.
+ * (page/sent_store.h): nothing to send, zero, segments, a copy of another page
+ * (page_copies.h), or the whole page.
  * The batch becomes up to two frames, one of pages (PAGES, or packed) and one
  * of SEGMENTS.  What was noted as sent is what lies in the buffer, so the
  * buffer is what is sent: the guest may write on meanwhile.  That is why also
@@ -19,20 +20,22 @@
 #include <sys/uio.h>
 
 #include "memory/guest_memory.h"
+#include "migrate/page_copies.h"
 #include "migrate/work_set.h"
 #include "page/pack.h"
 #include "page/sent_store.h"
 #include "wire/frame.h"
 
 typedef struct {
-    uint64_t unchanged, zero, segments, whole;
+    uint64_t unchanged, zero, segments, copied, whole;
 } PageCounts;
 
 /* What all jobs of a move share. */
 typedef struct {
     GuestMemory *memory;
-    GPtrArray *sent;  /* pages that have content at the destination */
-    SentStore *store; /* NULL: the peer takes no SEGMENTS */
+    GPtrArray *sent;    /* pages that have content at the destination */
+    SentStore *store;   /* NULL: the peer takes no SEGMENTS */
+    PageCopies *copies; /* NULL: the peer takes no COPIES, or not the first pass */
 } PageEncoder;
 
 typedef struct {
@@ -62,6 +65,8 @@ struct EncoderJob {
     PageCounts counts;
     GroupCost costs[WORK_BATCH_PAGES];
     guint cost_count;
+    PageCopy copies[WORK_BATCH_PAGES]; /* to be told of behind all pages of the pass */
+    guint copy_count;
     double pack_ms;
     gboolean skipped; /* the pages were not packed: a sample of them did not shrink */
     GError *error;

@@ -64,6 +64,7 @@ PageSender *page_sender_new(GuestMemory *memory, Channel *channel, const PageSen
     sender->encoder.memory = memory;
     sender->encoder.sent = guest_memory_new_sets(memory);
     sender->encoder.store = options->store;
+    sender->encoder.copies = options->copies;
     sender->workers = workers;
     sender->slot_count = workers + SPARE_JOBS;
     sender->slots = g_new0(Slot, sender->slot_count);
@@ -103,6 +104,7 @@ void page_sender_free(PageSender *sender)
     g_free(sender->slots);
     g_ptr_array_unref(sender->encoder.sent);
     sent_store_free(sender->encoder.store);
+    page_copies_free(sender->encoder.copies);
     g_mutex_clear(&sender->lock);
     g_cond_clear(&sender->encoded);
     g_free(sender);
@@ -124,7 +126,10 @@ static void count(PageSender *sender, const EncoderJob *job)
     pages->unchanged += job->counts.unchanged;
     pages->zero += job->counts.zero;
     pages->segments += job->counts.segments;
+    pages->copied += job->counts.copied;
     pages->whole += job->counts.whole;
+    if (job->copy_count > 0)
+        page_copies_add(sender->encoder.copies, job->copies, job->copy_count);
     sender->counts.done_pages += job->batch.pages;
     for (guint i = 0; sender->tally && i < job->cost_count; i++)
         sender->tally(job->batch.region, &job->costs[i], sender->tally_user);
@@ -200,12 +205,26 @@ gboolean page_sender_push(PageSender *sender, const WorkBatch *batch, GError **e
     return TRUE;
 }
 
+/* The first pass ends. */
+static gboolean end_copies(PageSender *sender, GError **error)
+{
+    uint64_t bytes = 0;
+
+    if (!sender->encoder.copies)
+        return TRUE;
+    if (!page_copies_send(sender->encoder.copies, sender->channel, &bytes, error))
+        return FALSE;
+    sender->counts.body_bytes += bytes;
+    g_clear_pointer(&sender->encoder.copies, page_copies_free);
+    return TRUE;
+}
+
 gboolean page_sender_flush(PageSender *sender, GError **error)
 {
     while (sender->used > 0)
         if (!send_oldest(sender, error))
             return FALSE;
-    return TRUE;
+    return end_copies(sender, error);
 }
 
 gboolean page_sender_add_discarded(PageSender *sender, GPtrArray *sets, GError **error)
@@ -229,4 +248,6 @@ void page_sender_get_counts(const PageSender *sender, PageSenderCounts *ret)
     *ret = sender->counts;
     ret->packing = sender->packing.totals;
     ret->store_bytes = sender->encoder.store ? sent_store_get_bytes(sender->encoder.store) : 0;
+    if (sender->encoder.copies)
+        ret->store_bytes += page_copies_get_bytes(sender->encoder.copies);
 }

@@ -28,8 +28,9 @@
 typedef struct PageSender PageSender;
 
 typedef struct {
-    guint workers;    /* 1 to PAGE_SENDER_MAX_WORKERS */
-    SentStore *store; /* NULL: no SEGMENTS; taken over */
+    guint workers;      /* 1 to PAGE_SENDER_MAX_WORKERS */
+    SentStore *store;   /* NULL: no SEGMENTS; taken over */
+    PageCopies *copies; /* for the first pass; NULL: no COPIES; taken over */
 } PageSenderOptions;
 
 #define PAGE_SENDER_MAX_WORKERS 16u
@@ -55,7 +56,7 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(PageSender, page_sender_free)
 /* Takes a copy of *batch*.  Waits, sending, while all jobs are taken. */
 gboolean page_sender_push(PageSender *sender, const WorkBatch *batch, GError **error);
 
-/* Returns when all that was pushed has been sent. */
+/* Ends a pass: returns when all that was pushed has been sent. */
 gboolean page_sender_flush(PageSender *sender, GError **error);
 
 /* Adds to *sets* the pages that were sent with content and have lost their own

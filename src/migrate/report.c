@@ -44,12 +44,12 @@ void migrate_report_free(MigrateReport *report)
 static json_t *round_to_json(const MigrateRound *round)
 {
     return json_pack(
-        "{s:I, s:I, s:I, s:f, s:I, s:I, s:I, s:I, s:I}", "pages", (json_int_t)round->pages,
+        "{s:I, s:I, s:I, s:f, s:I, s:I, s:I, s:I, s:I, s:I}", "pages", (json_int_t)round->pages,
         "dirty_bytes", (json_int_t)round->dirty_bytes, "wire_bytes", (json_int_t)round->wire_bytes,
         "ms", round->ms, "work_set_bytes", (json_int_t)round->work_set_bytes, "pages_whole",
         (json_int_t)round->pages_whole, "pages_segments", (json_int_t)round->pages_segments,
-        "pages_unchanged", (json_int_t)round->pages_unchanged, "pages_zero",
-        (json_int_t)round->pages_zero);
+        "pages_copied", (json_int_t)round->pages_copied, "pages_unchanged",
+        (json_int_t)round->pages_unchanged, "pages_zero", (json_int_t)round->pages_zero);
 }
 
 static json_t *rounds_to_json(const GArray *rounds)

@@ -69,9 +69,9 @@ typedef struct {
     uint64_t wire_bytes;
     double ms;
     uint64_t work_set_bytes; /* wire bytes that were expected at its start */
-    /* How its pages went: whole, as dirty segments, not at all because the
-     * destination had that content, as zero. */
-    uint64_t pages_whole, pages_segments, pages_unchanged, pages_zero;
+    /* How its pages went: whole, as dirty segments, as copies of others, not at all
+     * because the destination had that content, as zero. */
+    uint64_t pages_whole, pages_segments, pages_copied, pages_unchanged, pages_zero;
 } MigrateRound;
 
 /* What one way of packing took and made. */

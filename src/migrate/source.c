@@ -13,6 +13,8 @@
 #define RESOLVE_TIMEOUT_MS 3000
 /* Default memory budget: guest RAM by this. */
 #define BUDGET_SHARE 16
+/* Of it, what may be spent on finding equal pages in the first round. */
+#define COPIES_SHARE 8
 
 /* --- stages before the pause ------------------------------------------- */
 
@@ -131,18 +133,34 @@ static void withdraw(SourceMove *move)
     host->journal(SOURCE_JOURNAL_RETURNED, move->transaction, host->user, &failed);
 }
 
-static SentStore *make_store(SourceMove *move)
+static uint64_t get_budget(SourceMove *move)
+{
+    const MigrateOptions *options = &move->job->options;
+    uint64_t budget = options->memory_budget_bytes ? options->memory_budget_bytes
+                                                   : move->report->ram_bytes / BUDGET_SHARE;
+
+    if (options->segments != SENT_STORE_OFF)
+        move->report->memory_budget_bytes = budget;
+    return budget;
+}
+
+static PageCopies *make_copies(SourceMove *move, uint64_t budget)
+{
+    if (!peer_has_feature(&move->peer, FEATURE_COPIES) ||
+        move->job->options.segments == SENT_STORE_OFF)
+        return NULL;
+    return page_copies_new(move->memory, move->populated_pages, budget / COPIES_SHARE);
+}
+
+static SentStore *make_store(SourceMove *move, uint64_t budget)
 {
     const MigrateOptions *options = &move->job->options;
     g_autofree uint64_t *pages = g_new0(uint64_t, move->memory->regions->len);
-    uint64_t budget = options->memory_budget_bytes ? options->memory_budget_bytes
-                                                   : move->report->ram_bytes / BUDGET_SHARE;
 
     if (!peer_has_feature(&move->peer, FEATURE_SEGMENTS) || options->segments == SENT_STORE_OFF)
         return NULL;
     for (guint i = 0; i < move->memory->regions->len; i++)
         pages[i] = guest_memory_get_region(move->memory, i)->pages;
-    move->report->memory_budget_bytes = budget;
     move->report->segments = options->segments;
     return sent_store_new(pages, move->memory->regions->len, move->populated_pages, budget,
                           options->segments);
@@ -157,9 +175,12 @@ static guint choose_workers(const MigrateOptions *options)
 static PageSender *make_sender(SourceMove *move)
 {
     PageSenderOptions options = {.workers = choose_workers(&move->job->options)};
+    uint64_t budget = get_budget(move);
     PageSender *sender;
 
-    options.store = make_store(move);
+    options.copies = make_copies(move, budget);
+    options.store =
+        make_store(move, budget - (options.copies ? page_copies_get_bytes(options.copies) : 0));
     sender = page_sender_new(move->memory, move->channel, &options);
     page_sender_set_tally(sender, source_tally, move);
     page_sender_set_path(sender, &move->path);

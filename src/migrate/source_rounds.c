@@ -124,9 +124,10 @@ static void describe_round(MigrateRound *round, const PageSenderCounts *before,
 {
     round->pages_whole = after->pages.whole - before->pages.whole;
     round->pages_segments = after->pages.segments - before->pages.segments;
+    round->pages_copied = after->pages.copied - before->pages.copied;
     round->pages_unchanged = after->pages.unchanged - before->pages.unchanged;
     round->pages_zero = after->pages.zero - before->pages.zero;
-    round->pages = round->pages_whole + round->pages_segments;
+    round->pages = round->pages_whole + round->pages_segments + round->pages_copied;
 }
 
 gboolean source_send_round(SourceMove *move, GError **error)

@@ -1,7 +1,7 @@
 /*
  * Keyed fingerprints of small blocks
  *
- * Theory of operation: a page is seen as blocks of 64 to 1024 bytes, and a
+ * Theory of operation: a page is seen as blocks of 64 to 4096 bytes, and a
  * block as 64-bit words m[0], m[1] ... (little-endian).  With secret random
  * words k[0], k[1] ... its fingerprint is
  *
@@ -36,7 +36,7 @@
 
 #define FINGERPRINT_PAGE_BYTES 4096u
 #define FINGERPRINT_BLOCK_MIN 64u
-#define FINGERPRINT_BLOCK_MAX 1024u
+#define FINGERPRINT_BLOCK_MAX FINGERPRINT_PAGE_BYTES
 #define FINGERPRINT_KEY_WORDS (FINGERPRINT_BLOCK_MAX / 8)
 #define FINGERPRINT_PAGE_MAX (FINGERPRINT_PAGE_BYTES / FINGERPRINT_BLOCK_MIN)
 
@@ -48,7 +48,7 @@ void fingerprint_key_free(FingerprintKey *key);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(FingerprintKey, fingerprint_key_free)
 
 /* The fingerprints of a page's 4096 / block_bytes blocks.  *block_bytes*: a
- * power of two, 64..1024.  The page needs no alignment. */
+ * power of two, 64..4096.  The page needs no alignment. */
 void fingerprint_page(const FingerprintKey *key, const uint8_t *page, guint block_bytes,
                       uint64_t *ret);
 

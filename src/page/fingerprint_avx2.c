@@ -43,6 +43,18 @@ INLINE_256 void fingerprint_blocks(const uint64_t *key_words, const uint8_t *pag
     }
 }
 
+/* Large blocks one by one: what is left to do at the end is little beside them. */
+LANES_256 static void fingerprint_large_blocks(const uint64_t *key_words, const uint8_t *page,
+                                               guint block_bytes, uint64_t *ret)
+{
+    for (guint at = 0; at < FINGERPRINT_PAGE_BYTES; at += block_bytes) {
+        uint64_t sum[4];
+
+        _mm256_storeu_si256((__m256i *)sum, sum_block(key_words, page + at, block_bytes));
+        *ret++ = fingerprint_reduce(sum[0] ^ sum[2], sum[1] ^ sum[3]);
+    }
+}
+
 /* The compiler makes one loop for each size. */
 LANES_256 void fingerprint_page_avx2(const uint64_t *key_words, const uint8_t *page,
                                      guint block_bytes, uint64_t *ret)
@@ -60,7 +72,10 @@ LANES_256 void fingerprint_page_avx2(const uint64_t *key_words, const uint8_t *p
     case 512:
         fingerprint_blocks(key_words, page, 512, ret);
         break;
-    default:
+    case 1024:
         fingerprint_blocks(key_words, page, 1024, ret);
+        break;
+    default:
+        fingerprint_large_blocks(key_words, page, block_bytes, ret);
     }
 }

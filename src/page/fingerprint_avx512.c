@@ -53,6 +53,19 @@ INLINE_512 void fingerprint_blocks(const uint64_t *key_words, const uint8_t *pag
     }
 }
 
+/* Large blocks one by one: what is left to do at the end is little beside them. */
+LANES_512 static void fingerprint_large_blocks(const uint64_t *key_words, const uint8_t *page,
+                                               guint block_bytes, uint64_t *ret)
+{
+    for (guint at = 0; at < FINGERPRINT_PAGE_BYTES; at += block_bytes) {
+        uint64_t sum[8];
+
+        _mm512_storeu_si512(sum, sum_block(key_words, page + at, block_bytes));
+        *ret++ = fingerprint_reduce(sum[0] ^ sum[2] ^ sum[4] ^ sum[6],
+                                    sum[1] ^ sum[3] ^ sum[5] ^ sum[7]);
+    }
+}
+
 /* The compiler makes one loop for each size. */
 LANES_512 void fingerprint_page_avx512(const uint64_t *key_words, const uint8_t *page,
                                        guint block_bytes, uint64_t *ret)
@@ -70,7 +83,10 @@ LANES_512 void fingerprint_page_avx512(const uint64_t *key_words, const uint8_t 
     case 512:
         fingerprint_blocks(key_words, page, 512, ret);
         break;
-    default:
+    case 1024:
         fingerprint_blocks(key_words, page, 1024, ret);
+        break;
+    default:
+        fingerprint_large_blocks(key_words, page, block_bytes, ret);
     }
 }

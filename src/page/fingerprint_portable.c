@@ -40,11 +40,11 @@ static Wide fold(uint64_t word)
                     wide_add(wide_shift(value, 3), wide_shift(value, 4)));
 }
 
-static uint64_t reduce(Wide sum)
+uint64_t fingerprint_reduce(uint64_t low, uint64_t high)
 {
-    Wide once = fold(sum.high);
+    Wide once = fold(high);
 
-    return sum.low ^ once.low ^ fold(once.high).low;
+    return low ^ once.low ^ fold(once.high).low;
 }
 
 static uint64_t fingerprint_block(const uint64_t *key_words, const uint8_t *block,
@@ -59,7 +59,7 @@ static uint64_t fingerprint_block(const uint64_t *key_words, const uint8_t *bloc
         memcpy(words, block + at, sizeof words);
         sum = wide_add(sum, multiply(words[0] ^ key[0], words[1] ^ key[1]));
     }
-    return reduce(sum);
+    return fingerprint_reduce(sum.low, sum.high);
 }
 
 void fingerprint_page_portable(const uint64_t *key_words, const uint8_t *page, guint block_bytes,

@@ -7,6 +7,9 @@
 /* x^64 = x^4 + x^3 + x + 1 */
 #define FINGERPRINT_POLYNOMIAL 0x1b
 
+/* Of a sum of products. */
+uint64_t fingerprint_reduce(uint64_t low, uint64_t high);
+
 void fingerprint_page_portable(const uint64_t *key_words, const uint8_t *page, guint block_bytes,
                                uint64_t *ret);
 

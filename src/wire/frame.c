@@ -41,8 +41,10 @@ static const FrameKind kinds[] = {
                           PAGES_BYTES},
     [FRAME_SEGMENTS] = {"SEGMENTS", FRAME_SEGMENTS_HEAD_BYTES + 1,
                         FRAME_SEGMENTS_HEAD_BYTES + FRAME_SEGMENTS_MAX_BODY_BYTES},
+    [FRAME_COPIES] = {"COPIES", FRAME_COPIES_HEAD_BYTES + FRAME_COPIES_RUN_BYTES,
+                      FRAME_COPIES_HEAD_BYTES + FRAME_COPIES_RUN_BYTES *FRAME_COPIES_MAX_RUNS},
 };
-G_STATIC_ASSERT(G_N_ELEMENTS(kinds) == FRAME_SEGMENTS + 1);
+G_STATIC_ASSERT(G_N_ELEMENTS(kinds) == FRAME_COPIES + 1);
 
 static const FrameKind *find_kind(guint type)
 {
@@ -63,6 +65,7 @@ gboolean frame_type_carries_pages(FrameType type)
     case FRAME_PAGES_LZ4:
     case FRAME_PAGES_ZSTD:
     case FRAME_SEGMENTS:
+    case FRAME_COPIES:
         return TRUE;
     default:
         return FALSE;

@@ -39,6 +39,7 @@ typedef enum {
     FRAME_PAGES_LZ4 = 18,    /* as PAGES, the pages as one LZ4 block; feature "pages-lz4" */
     FRAME_PAGES_ZSTD = 19,   /* as PAGES, the pages as one zstd frame; feature "pages-zstd" */
     FRAME_SEGMENTS = 20,     /* binary, source: see segment_frame.h; feature "segments" */
+    FRAME_COPIES = 21,       /* binary, source: see copy_frame.h; feature "copies" */
 } FrameType;
 
 typedef struct {
@@ -59,12 +60,18 @@ typedef struct {
 #define FRAME_SEGMENTS_HEAD_BYTES 16u
 #define FRAME_SEGMENTS_MAX_BODY_BYTES ((1u << 20) + 8192u)
 
+/* A COPIES frame: its head, 1 to FRAME_COPIES_MAX_RUNS runs; see copy_frame.h. */
+#define FRAME_COPIES_HEAD_BYTES 8u
+#define FRAME_COPIES_RUN_BYTES 24u
+#define FRAME_COPIES_MAX_RUNS 256u
+
 /* Largest payload that is accepted for *type*; 0 for a type that is always
  * empty and for an unknown one. */
 uint32_t frame_payload_limit(FrameType type);
 
 /* TRUE for the frames that carry content of guest RAM: those that wait for their
- * turn under the rate limit, and that may be applied in any order within a round. */
+ * turn under the rate limit, and that may be applied in any order within a round,
+ * COPIES behind all others. */
 gboolean frame_type_carries_pages(FrameType type);
 
 /* Name for messages ("PAGES"). */

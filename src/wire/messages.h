@@ -18,6 +18,7 @@
 #define FEATURE_PAGES_LZ4 "pages-lz4"
 #define FEATURE_PAGES_ZSTD "pages-zstd"
 #define FEATURE_SEGMENTS "segments"
+#define FEATURE_COPIES "copies"
 
 #define MESSAGE_MAX_REGIONS 256
 #define MESSAGE_MAX_ARGUMENTS 1024

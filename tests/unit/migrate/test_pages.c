@@ -25,6 +25,7 @@
 #include "migrate/page_applier.h"
 #include "migrate/page_sender.h"
 #include "page/pack.h"
+#include "wire/copy_frame.h"
 #include "wire/page_frame.h"
 #include "wire/segment_frame.h"
 
@@ -109,6 +110,15 @@ static PageSender *make_sender(Fixture *fixture, guint workers, SentStoreMode mo
 
     if (mode != SENT_STORE_OFF)
         options.store = sent_store_new(&pages, 1, PAGES, BYTES / 16, mode);
+    return page_sender_new(fixture->source.guest, fixture->out, &options);
+}
+
+/* The same with an index of equal pages. */
+static PageSender *make_copying_sender(Fixture *fixture, guint workers)
+{
+    PageSenderOptions options = {.workers = workers,
+                                 .copies = page_copies_new(fixture->source.guest, PAGES, BYTES)};
+
     return page_sender_new(fixture->source.guest, fixture->out, &options);
 }
 
@@ -476,6 +486,63 @@ static void test_hostile_segments(void **state)
     }
 }
 
+#define CONTENTS 500
+
+static void write_content(Fixture *fixture, unsigned page, uint32_t content)
+{
+    uint32_t words[GUEST_PAGE_BYTES / 4];
+
+    for (unsigned i = 0; i < G_N_ELEMENTS(words); i++)
+        words[i] = (content + 1) * 2654435761u * (i + 1);
+    memcpy(fixture->source.memory + (size_t)page * GUEST_PAGE_BYTES, words, sizeof words);
+}
+
+/* Equal pages go out once, in the first pass; after that, all of them are told apart. */
+static void test_copies(void **state)
+{
+    Fixture *fixture = *state;
+    g_autoptr(GPtrArray) sets = guest_memory_new_sets(fixture->source.guest);
+    g_autoptr(GRand) random = g_rand_new_with_seed(13);
+    PageSenderCounts counts;
+
+    page_sender_free(fixture->sender);
+    fixture->sender = make_copying_sender(fixture, 3);
+    for (unsigned i = 0; i < PAGES; i++)
+        write_content(fixture, i,
+                      i < CONTENTS ? i : (uint32_t)g_rand_int_range(random, 0, CONTENTS));
+    page_set_add(g_ptr_array_index(sets, 0), 0, PAGES);
+    assert_int_equal(send_round(fixture, sets), CONTENTS);
+    assert_same(fixture);
+    page_sender_get_counts(fixture->sender, &counts);
+    assert_int_equal(counts.pages.copied, PAGES - CONTENTS);
+    assert_int_equal(counts.done_pages, PAGES);
+    for (unsigned i = 0; i < PAGES; i += 7) {
+        write_content(fixture, i, 1);
+        page_set_add(g_ptr_array_index(sets, 0), i, 1);
+    }
+    assert_int_equal(send_round(fixture, sets), (PAGES + 6) / 7);
+    assert_same(fixture);
+}
+
+static void test_hostile_copies(void **state)
+{
+    Fixture *fixture = *state;
+    const CopyRun runs[] = {{3, 0, 2, 0}, {10, 4, 1, 0}};
+    g_autoptr(GByteArray) frame = g_byte_array_new();
+
+    for (unsigned i = 0; i < 3; i++)
+        memset(fixture->destination.memory + (size_t)i * GUEST_PAGE_BYTES, 'a' + (int)i,
+               GUEST_PAGE_BYTES);
+    copy_frame_encode(frame, 0, runs, 2);
+    expect_applied(fixture, FRAME_COPIES, frame);
+    assert_int_equal(fixture->destination.memory[4 * GUEST_PAGE_BYTES], 'b');
+    assert_int_equal(fixture->destination.memory[10 * GUEST_PAGE_BYTES], 0); /* what was there */
+    frame->data[16 + 2] = 1;                                                 /* from page 65536 */
+    expect_refused(fixture, FRAME_COPIES, frame, "outside of their region");
+    frame->data[0] = 1;
+    expect_refused(fixture, FRAME_COPIES, frame, "COPIES: region 1 of 1");
+}
+
 /* A failure is told at the next push, too. */
 static void test_failure_ends_it(void **state)
 {
@@ -628,6 +695,7 @@ int main(void)
         PAGES_TEST(test_rounds),          PAGES_TEST(test_changes),
         PAGES_TEST(test_discarded),       PAGES_TEST(test_packed_pages),
         PAGES_TEST(test_segments),        PAGES_TEST(test_hostile_segments),
+        PAGES_TEST(test_copies),          PAGES_TEST(test_hostile_copies),
         PAGES_TEST(test_failure_ends_it), PAGES_TEST(test_verification),
         PAGES_TEST(test_hostile_digests), PAGES_TEST(test_queue_limit),
         PAGES_TEST(test_queue_end),

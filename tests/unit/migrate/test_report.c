@@ -10,7 +10,7 @@
 static void test_contract(void **state)
 {
     g_autoptr(MigrateReport) report = migrate_report_new();
-    MigrateRound round = {10, 40960, 41000, 1.5, 41500, 5, 3, 1, 2};
+    MigrateRound round = {12, 40960, 41000, 1.5, 41500, 5, 3, 4, 1, 2};
     g_autoptr(json_t) object = NULL;
     json_t *first;
 
@@ -33,13 +33,14 @@ static void test_contract(void **state)
     assert_true(json_is_null(json_object_get(object, "error")));
     assert_int_equal(json_object_size(json_object_get(object, "downtime_parts")), 6);
     first = json_array_get(json_object_get(object, "rounds"), 0);
-    assert_int_equal(json_integer_value(json_object_get(first, "pages")), 10);
+    assert_int_equal(json_integer_value(json_object_get(first, "pages")), 12);
     assert_int_equal(json_integer_value(json_object_get(first, "dirty_bytes")), 40960);
     assert_int_equal(json_integer_value(json_object_get(first, "wire_bytes")), 41000);
     assert_true(json_is_real(json_object_get(first, "ms")));
     assert_int_equal(json_integer_value(json_object_get(first, "work_set_bytes")), 41500);
     assert_int_equal(json_integer_value(json_object_get(first, "pages_whole")), 5);
     assert_int_equal(json_integer_value(json_object_get(first, "pages_segments")), 3);
+    assert_int_equal(json_integer_value(json_object_get(first, "pages_copied")), 4);
     assert_int_equal(json_integer_value(json_object_get(first, "pages_unchanged")), 1);
     assert_int_equal(json_integer_value(json_object_get(first, "pages_zero")), 2);
 }
