@@ -17,6 +17,9 @@
  *   status               one line of key=value
  *   set KEY=VALUE ...    pattern, order, pps, span, check, disk-rate; answers "ok"
  *   check                checks the whole arena; "checked pages= errors= digest="
+ *   free MB              gives the last MB MiB of the arena back to the kernel: they
+ *                        are zero, and no memory is behind them until they are
+ *                        written; "freed pages="
  *   disk-check           reads every acknowledged block; "checked blocks= errors="
  *   echo TEXT            answers the same line
  *   poweroff             ends the guest
@@ -110,14 +113,15 @@ static struct {
     PageState *states;
     Writer writers[MAX_THREADS];
 
-    pthread_mutex_t lock; /* protects the four below */
+    pthread_mutex_t lock; /* protects the six below */
     pthread_cond_t changed;
     Settings settings;
-    unsigned generation; /* of settings and checks_wanted */
-    unsigned checks_wanted;
+    unsigned generation; /* of all of these */
+    unsigned checks_wanted, frees_wanted;
+    uint64_t free_from; /* the first page to free */
 
-    atomic_uint checks_done; /* counts threads */
-    int wake_fd;             /* a check or disk check has ended */
+    atomic_uint checks_done, frees_done; /* count threads */
+    int wake_fd;                         /* a check, disk check or free has ended */
 
     atomic_ullong passes, errors, written, read;
 } lab;
@@ -346,6 +350,23 @@ static void check_all(Writer *writer)
         die("eventfd");
 }
 
+/* Page by page: neighbours may be another writer's. */
+static void free_own(const Writer *writer, uint64_t from)
+{
+    uint64_t own = own_pages(writer, lab.pages), wake = 1;
+
+    for (uint64_t i = own_pages(writer, from); i < own; i++) {
+        uint64_t page = own_page(writer, i);
+
+        lab.states[page] = (PageState){.version = lab.states[page].version + 1, .kind = KIND_ZERO};
+        if (madvise(page_address(page), PAGE_SIZE, MADV_DONTNEED))
+            die("free");
+    }
+    lab.frees_done++;
+    if (write(lab.wake_fd, &wake, sizeof(wake)) < 0)
+        die("eventfd");
+}
+
 /* Waits a tick, or for a new generation where there is nothing to do. */
 static void wait_for_work(const Settings *seen, unsigned generation)
 {
@@ -369,12 +390,13 @@ static void wait_for_work(const Settings *seen, unsigned generation)
 static void *writer_main(void *data)
 {
     Writer *writer = data;
-    unsigned checks_seen = 0;
+    unsigned checks_seen = 0, frees_seen = 0;
     double last = now_ms();
 
     for (;;) {
         Settings settings;
-        unsigned checks_wanted, generation;
+        unsigned checks_wanted, frees_wanted, generation;
+        uint64_t free_from;
         double now = now_ms(), elapsed = now - last < 100 ? now - last : 100;
         bool flat_out;
 
@@ -382,13 +404,19 @@ static void *writer_main(void *data)
         pthread_mutex_lock(&lab.lock);
         settings = lab.settings;
         checks_wanted = lab.checks_wanted;
+        frees_wanted = lab.frees_wanted;
+        free_from = lab.free_from;
         generation = lab.generation;
         pthread_mutex_unlock(&lab.lock);
 
         flat_out = settings.pattern != PATTERN_IDLE && !settings.pps;
         work_some(writer, &settings, elapsed);
         check_some(writer, take_due(&writer->check_debt, settings.check, elapsed));
-        if (checks_seen != checks_wanted) {
+        if (frees_seen != frees_wanted) {
+            frees_seen = frees_wanted;
+            free_own(writer, free_from);
+            last = now_ms();
+        } else if (checks_seen != checks_wanted) {
             checks_seen = checks_wanted;
             check_all(writer);
             last = now_ms();
@@ -519,22 +547,39 @@ static bool set_one(Settings *settings, const char *key, const char *value)
     return true;
 }
 
-static void publish_settings(const Settings *settings, bool want_check)
+static void publish_settings(const Settings *settings)
 {
     pthread_mutex_lock(&lab.lock);
     lab.settings = *settings;
     lab.generation++;
-    if (want_check) {
-        lab.checks_wanted++;
-        lab.checks_done = 0;
-    }
+    pthread_cond_broadcast(&lab.changed);
+    pthread_mutex_unlock(&lab.lock);
+}
+
+static void want_check(void)
+{
+    pthread_mutex_lock(&lab.lock);
+    lab.checks_wanted++;
+    lab.checks_done = 0;
+    lab.generation++;
+    pthread_cond_broadcast(&lab.changed);
+    pthread_mutex_unlock(&lab.lock);
+}
+
+static void want_free(uint64_t from)
+{
+    pthread_mutex_lock(&lab.lock);
+    lab.frees_wanted++;
+    lab.frees_done = 0;
+    lab.free_from = from;
+    lab.generation++;
     pthread_cond_broadcast(&lab.changed);
     pthread_mutex_unlock(&lab.lock);
 }
 
 /* ---- connections (main thread only) ---- */
 
-typedef enum { WAITS_FOR_NOTHING, WAITS_FOR_CHECK, WAITS_FOR_DISK } Waiting;
+typedef enum { WAITS_FOR_NOTHING, WAITS_FOR_CHECK, WAITS_FOR_DISK, WAITS_FOR_FREE } Waiting;
 
 typedef struct {
     int fd; /* -1: free */
@@ -626,18 +671,25 @@ static void set_from_words(Connection *connection, char *words)
         }
     }
     main_settings = settings;
-    publish_settings(&settings, false);
+    publish_settings(&settings);
     answer(connection, "ok");
+}
+
+static bool is_awaited(Connection *connection, Waiting what)
+{
+    for (int i = 0; i < MAX_CONNECTIONS; i++) {
+        if (connections[i].fd >= 0 && connections[i].waiting == what) {
+            answer(connection, "error: that is being done already");
+            return true;
+        }
+    }
+    return false;
 }
 
 static void start_check(Connection *connection, Waiting what)
 {
-    for (int i = 0; i < MAX_CONNECTIONS; i++) {
-        if (connections[i].fd >= 0 && connections[i].waiting == what) {
-            answer(connection, "error: a check is running");
-            return;
-        }
-    }
+    if (is_awaited(connection, what))
+        return;
     if (what == WAITS_FOR_DISK && !disk.blocks) {
         answer(connection, "error: no disk");
         return;
@@ -646,10 +698,18 @@ static void start_check(Connection *connection, Waiting what)
     if (what == WAITS_FOR_DISK)
         disk.check_wanted = true;
     else
-        publish_settings(&main_settings, true);
+        want_check();
 }
 
-static void finish_checks(void)
+static void start_free(Connection *connection, uint64_t mb)
+{
+    if (is_awaited(connection, WAITS_FOR_FREE))
+        return;
+    connection->waiting = WAITS_FOR_FREE;
+    want_free(mb << 8 < lab.pages ? lab.pages - (mb << 8) : 0);
+}
+
+static void finish_orders(void)
 {
     uint64_t count;
 
@@ -672,6 +732,9 @@ static void finish_checks(void)
                    atomic_exchange(&disk.check_done, false)) {
             connection->waiting = WAITS_FOR_NOTHING;
             answer(connection, "checked blocks=%llu errors=%llu", disk.checked, disk.errors);
+        } else if (connection->waiting == WAITS_FOR_FREE && lab.frees_done == lab.threads) {
+            connection->waiting = WAITS_FOR_NOTHING;
+            answer(connection, "freed pages=%lu", lab.pages - lab.free_from);
         }
     }
 }
@@ -686,6 +749,8 @@ static void execute(Connection *connection, char *line)
         answer(connection, "%s", line);
     else if (!strcmp(line, "status"))
         answer_status(connection);
+    else if (!strncmp(line, "free ", 5))
+        start_free(connection, strtoul(line + 5, NULL, 10));
     else if (!strcmp(line, "check"))
         start_check(connection, WAITS_FOR_CHECK);
     else if (!strcmp(line, "disk-check"))
@@ -762,7 +827,7 @@ static void serve(int listener, int second_fd)
             say("lab: beat guest_ms=%.0f passes=%llu errors=%llu written=%llu", now_ms(),
                 lab.passes, lab.errors + disk.errors, lab.written);
         if (fds[2].revents)
-            finish_checks();
+            finish_orders();
         for (int i = 0; i < MAX_CONNECTIONS; i++) {
             if (fds[4 + 2 * i].revents && connections[i].timer_fd == fds[4 + 2 * i].fd)
                 beat(&connections[i]);
@@ -856,8 +921,11 @@ int main(void)
     read_kernel_command_line(&main_settings, &content);
     lab.arena = mmap(NULL, lab.pages * PAGE_SIZE + 1, PROT_READ | PROT_WRITE,
                      MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    lab.states = calloc(lab.pages + 1, sizeof(*lab.states));
-    if (lab.arena == MAP_FAILED || !lab.states)
+    /* Has its memory before the arena has: a page of it in each few of the
+     * arena's would keep the kernel from ever having a huge one free again. */
+    lab.states = mmap(NULL, (lab.pages + 1) * sizeof(*lab.states), PROT_READ | PROT_WRITE,
+                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
+    if (lab.arena == MAP_FAILED || lab.states == MAP_FAILED)
         die("arena");
     for (uint64_t page = 0; page < lab.pages; page++)
         rewrite_page(page, content);

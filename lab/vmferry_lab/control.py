@@ -53,6 +53,11 @@ class Control:
             raise LabError(f"guest's self-check: {answer['errors']} errors")
         return answer["digest"]
 
+    def free(self, megabytes: int) -> None:
+        """The guest gives the last *megabytes* of its arena back to its kernel; they are zero
+        from then on, and have no memory until they are written."""
+        self.ask(f"free {megabytes}")
+
     def check_disk(self) -> int:
         """Reads all acknowledged blocks back; LabError for any finding, else their number."""
         answer = _fields(self.ask("disk-check"))

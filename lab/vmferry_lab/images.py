@@ -14,7 +14,8 @@ from .cache import REPOSITORY, cache_lock, make_once
 from .redis import install_redis
 
 GUEST_SOURCES = REPOSITORY / "lab" / "guest"
-GUEST_MODULES = ("virtio_pci", "virtio_mmio", "virtio_net", "virtio_blk", "virtio_rng")
+GUEST_MODULES = ("virtio_pci", "virtio_mmio", "virtio_net", "virtio_blk", "virtio_rng",
+                 "virtio_balloon")
 
 
 @dataclass(frozen=True)

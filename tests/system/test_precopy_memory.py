@@ -82,14 +82,6 @@ def test_hugetlbfs(scene, huge_pages, tracker):
         smaps_kb(pid, "Shared_Hugetlb") + smaps_kb(pid, "Private_Hugetlb") > 0
 
 
-def test_memory_that_was_given_back(scene):
-    """Pages that a balloon took out of the guest read as zero over there too."""
-    guest = scene.run(extra=["-device", "virtio-balloon-pci,free-page-reporting=on"])
-    with guest.control() as control:
-        control.write("zero", mb_per_second=40)
-    scene.move(guest, "--verify")
-
-
 @pytest.mark.long
 @pytest.mark.parametrize("machine", ["pc", "q35", "microvm"])
 def test_memory_above_four_gib(scene, machine):
