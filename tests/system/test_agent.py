@@ -221,6 +221,7 @@ def test_name_can_be_had_once(shared):
     shared.check(shared.guest)
 
 
+@pytest.mark.long
 def test_busy_guest_and_restarts_in_a_row(scene):
     guest = scene.run(**BUSY)
     for _ in range(3):

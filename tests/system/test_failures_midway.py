@@ -127,8 +127,8 @@ def interrupted_by_its_user(scene, move):
     pytest.param(agent_there_stopped, ["10.66.0", "connection"], "failed", marks=pytest.mark.long),
     pytest.param(agent_there_frozen, ["10.66.0", "silent"], "failed", marks=pytest.mark.long),
     (agent_here_killed, ["agent"], "failed"),
-    (agent_here_stopped, ["cancel"], "cancelled"),
-    (agent_here_frozen, ["10.66.0", "connection"], "failed"),
+    pytest.param(agent_here_stopped, ["cancel"], "cancelled", marks=pytest.mark.long),
+    pytest.param(agent_here_frozen, ["10.66.0", "connection"], "failed", marks=pytest.mark.long),
     (qemu_there_killed, ["host", "VMM has ended"], "failed"),
     pytest.param(qemu_there_frozen, ["QEMU"], "failed", marks=pytest.mark.long),
     (interrupted_by_its_user, ["cancel"], "cancelled"),
@@ -153,6 +153,7 @@ def test_source_qemu_killed(scene):
     assert not qemu_pids(scene.lab.host_a, guest)
 
 
+@pytest.mark.long
 def test_source_guest_powers_off(scene):
     guest = scene.run()
     pid = scene.a.guest_pid(guest)
@@ -182,7 +183,8 @@ MOMENTS = [
 
 
 # Much like others of the table.
-SLOW = ("memory.tracker-started", "source.accepted", "source.after-started")
+SLOW = ("memory.tracker-started", "source.accepted", "source.device-state-saved",
+        "source.after-started")
 
 
 @pytest.mark.parametrize("moment, outcomes", [

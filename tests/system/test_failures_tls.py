@@ -38,6 +38,7 @@ def test_other_ca_there(shared, other_pki):
     shared.move(shared.guest)
 
 
+@pytest.mark.long
 def test_other_ca_here(shared, other_pki):
     """A stranger with a certificate of its own CA is kept out."""
     here = shared.here(shared.guest)

@@ -50,6 +50,19 @@ def names(points) -> list[str]:
     return [point.name for point in points]
 
 
+# Much like the points right before or after them.
+LONG_KILLED = ("inject.prepared", "inject.registers-set", "source.accepted",
+               "source.after-started", "destination.before-started")
+LONG_FAILING = (*LONG_KILLED, "inject.stopped", "memory.tracker-started", "source.paused",
+                "source.device-state-saved", "destination.round-applied",
+                "destination.before-ready")
+
+
+def rows(points, long):
+    return [pytest.param(point, marks=[pytest.mark.long] if point.name in long else [])
+            for point in points]
+
+
 def agent_at(scene, point):
     return scene.here(scene.guest) if point.side == SOURCE else scene.there(scene.guest)
 
@@ -74,7 +87,7 @@ def test_table_is_complete(lab):
     assert sorted(names(POINTS)) == sorted(listed)
 
 
-@pytest.mark.parametrize("point", POINTS, ids=names(POINTS))
+@pytest.mark.parametrize("point", rows(POINTS, LONG_KILLED), ids=names(POINTS))
 def test_agent_killed(shared, point):
     agent = agent_at(shared, point)
     move = begin(shared, point, "kill")
@@ -95,7 +108,7 @@ WAITS_FOR_AGENT = ["destination.before-commit"]
 FAILING = [point for point in POINTS if point.fails]
 
 
-@pytest.mark.parametrize("point", FAILING, ids=names(FAILING))
+@pytest.mark.parametrize("point", rows(FAILING, LONG_FAILING), ids=names(FAILING))
 def test_step_fails(shared, point):
     move = begin(shared, point, "fail")
     text = check_failed(move.finish(), shared.guest.name)

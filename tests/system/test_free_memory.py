@@ -53,6 +53,7 @@ def test_free_memory_is_not_sent(scene):
     assert memory_mb(scene, guest) < before - GIVEN_BACK_MB
 
 
+@pytest.mark.long
 def test_free_memory_that_is_not_reported_is_sent(scene):
     """The same guest without reporting: QEMU does not know what is free."""
     guest = run(scene, "off")

@@ -48,6 +48,7 @@ def settle(scene, *, moved: bool) -> None:
 
 # ---- before the word: the source decides ----
 
+@pytest.mark.long
 def test_link_cut_before_the_word(doubtful):
     scene, here = doubtful, doubtful.here(doubtful.guest)
     move = move_until(scene, here, "source.before-word")

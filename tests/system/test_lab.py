@@ -21,7 +21,8 @@ def boot_and_beat(lab, guest):
     return heartbeat
 
 
-@pytest.mark.parametrize("machine", ["pc", "microvm"])
+@pytest.mark.parametrize("machine", [
+    "pc", pytest.param("microvm", marks=pytest.mark.long)])
 def test_guest_boots_beats_and_checks_itself(lab, guest, machine):
     g = guest(machine=machine, vcpus=2, pattern="mixed", pages_per_second=2000, disk_mb=16,
               disk_rate=50)
@@ -104,6 +105,7 @@ def test_patterns_write_and_survive_checks(lab, guest):
         assert control.check() == control.check()
 
 
+@pytest.mark.long
 def test_reading_writes_nothing(lab, guest):
     g = guest(pattern="read", order="sequential", check=0)
     g.start(lab.host_a)
@@ -127,6 +129,7 @@ def test_guest_begins_with_the_content_asked_for(lab, guest):
     g.check()
 
 
+@pytest.mark.long
 def test_sequential_order_reaches_every_page(lab, guest):
     """As many writes as there are pages; in random order a third would be left out."""
     g = guest(content="zero", check=0, memory_mb=128, arena_mb=4, shared_memory=True)
@@ -167,6 +170,7 @@ def test_redis_client_finds_a_lost_key(lab, guest):
         load.finish()
 
 
+@pytest.mark.long
 def test_guests_dense_rate_is_what_was_asked_for(lab, guest):
     g = guest(memory_mb=512, arena_mb=256, check=0)
     g.start(lab.host_a)

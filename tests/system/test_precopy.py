@@ -46,7 +46,8 @@ def test_client_sees_no_more_downtime_than_is_reported(scene):
     assert beats.downtime_ms(since_ms=start) < report["downtime_ms"] + 150
 
 
-@pytest.mark.parametrize("qemu_version", ["7.2", pytest.param("10.0", marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("qemu_version", ["7.2", "10.0"])
 def test_busy_guest_moves_again_and_again(scene, qemu_version):
     guest = scene.run(qemu=qemu(qemu_version), pattern="dense", pages_per_second=2000)
     for _ in range(5):
@@ -63,7 +64,8 @@ def test_twenty_busy_guests_in_a_row(scene, any_qemu, pattern):
         scene.move(guest, "--verify")
 
 
-@pytest.mark.parametrize("tracker", ["pagemap-scan", "uffd-sync"])
+@pytest.mark.parametrize("tracker", [
+    pytest.param("pagemap-scan", marks=pytest.mark.long), "uffd-sync"])
 def test_tracker_by_choice(shared, tracker):
     report = shared.move(shared.guest, "--verify", "--tracker", tracker)
     assert report["tracker"] == tracker

@@ -15,7 +15,8 @@ def whole_machine(vcpus: int) -> dict:
 
 
 @pytest.mark.parametrize("machine, version, vcpus", [
-    ("pc", "10.0", 2), ("q35", "7.2", 1), ("microvm", "7.2", 2), ("microvm", "10.0", 1)])
+    ("pc", "10.0", 2), ("q35", "7.2", 1), ("microvm", "7.2", 2),
+    pytest.param("microvm", "10.0", 1, marks=pytest.mark.long)])
 def test_machine(scene, machine, version, vcpus):
     guest = scene.run(machine=machine, qemu=qemu(version), **whole_machine(vcpus))
     scene.move(guest, "--verify")
@@ -47,7 +48,8 @@ def test_locks_of_a_disk_are_handed_over(scene):
         assert control.check_disk() > 0
 
 
-@pytest.mark.parametrize("cache", ["none", "writeback"])
+@pytest.mark.parametrize("cache", [
+    pytest.param("none", marks=pytest.mark.long), "writeback"])
 def test_qcow2_on_shared_storage(scene, cache):
     """Its metadata is cached in QEMU: what the source knew must be written before."""
     image = scene.lab.shared / "disk.qcow2"

@@ -72,7 +72,8 @@ def huge_pages():
     HUGE_PAGES.write_text(before)
 
 
-@pytest.mark.parametrize("tracker", ["pagemap-scan", "uffd-sync"])
+@pytest.mark.parametrize("tracker", [
+    "pagemap-scan", pytest.param("uffd-sync", marks=pytest.mark.long)])
 def test_hugetlbfs(scene, huge_pages, tracker):
     guest = scene.run(pattern="dense", pages_per_second=500, extra=memory_backend(
         f"memory-backend-memfd,hugetlb=on,hugetlbsize={HUGE_PAGE_MB}M,share=on", 128))

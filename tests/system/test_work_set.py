@@ -11,7 +11,7 @@ from vmferry_lab import vmferry_program
 
 # Half a second's worth of the link: what is hot decides, not how much there is.
 SLOW_LINK = "200mbit"
-GUEST = {"memory_mb": 256, "arena_mb": 128}
+GUEST = {"memory_mb": 256, "arena_mb": 96}
 LOADS = {
     "idle": {"pattern": "idle"},
     "read": {"pattern": "read", "span_mb": 96},
@@ -31,7 +31,8 @@ def run(scene, load: str, **options):
 
 
 @pytest.mark.parametrize("load", [
-    "sparse", "dense", pytest.param("text", marks=pytest.mark.long),
+    "sparse", pytest.param("dense", marks=pytest.mark.long),
+    pytest.param("text", marks=pytest.mark.long),
     pytest.param("idle", marks=pytest.mark.long), pytest.param("read", marks=pytest.mark.long)])
 def test_every_load_converges(scene, load):
     """No early stop and no throttle where there is no need, and every page is right."""
@@ -45,7 +46,7 @@ def test_every_load_converges(scene, load):
 
 @pytest.mark.parametrize("segments, tracker", [
     ("fingerprint", "pagemap-scan"),
-    ("shadow", "pagemap-scan"),
+    pytest.param("shadow", "pagemap-scan", marks=pytest.mark.long),
     pytest.param("fingerprint", "uffd-sync", marks=pytest.mark.long),
     pytest.param("shadow", "uffd-sync", marks=pytest.mark.long),
     pytest.param("auto", "uffd-sync", marks=pytest.mark.long)])
@@ -80,8 +81,8 @@ def test_whole_pages_by_choice(scene):
     assert report["segments"] == "off"
 
 
-@pytest.mark.parametrize("budget", [
-    "1Mi", pytest.param("64Mi", marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("budget", ["1Mi", "64Mi"])
 def test_memory_budget_is_kept(scene, budget):
     guest = run(scene, "sparse")
     report = scene.move(guest, "--verify", "--memory-budget", budget)
@@ -90,7 +91,8 @@ def test_memory_budget_is_kept(scene, budget):
 
 
 @pytest.mark.parametrize("compress", [
-    "zstd", "auto", pytest.param("none", marks=pytest.mark.long),
+    "zstd", pytest.param("auto", marks=pytest.mark.long),
+    pytest.param("none", marks=pytest.mark.long),
     pytest.param("lz4", marks=pytest.mark.long)])
 def test_every_compression(scene, compress):
     guest = run(scene, "text")
@@ -162,10 +164,13 @@ def test_without_throttle_it_says_so(scene):
     scene.check(guest)
 
 
-def test_prediction_and_trace(scene, tmp_path):
+def test_prediction_budget_and_trace(scene, tmp_path):
     guest = run(scene, "dense")
     trace = tmp_path / "trace"
-    report = scene.move(guest, "--record", str(trace))
+    report = scene.move(guest, "--record", str(trace), "--segments", "shadow",
+                        "--memory-budget", "1Mi")
+    assert report["segments"] == "shadow"
+    assert 0 < report["store_bytes"] <= report["memory_budget_bytes"] == 1 << 20
     assert report["predicted_downtime_ms"] > 0
     assert report["predicted_total_ms"] > 0
     lines = [json.loads(line) for line in trace.read_text().splitlines()]
