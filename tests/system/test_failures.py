@@ -162,7 +162,13 @@ ROWS = [
 ]
 
 
-@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
+# Waits as long as another row does.
+LONG = ("silent-there",)
+
+
+@pytest.mark.parametrize("row", [
+    pytest.param(row, id=row.name, marks=[pytest.mark.long] if row.name in LONG else [])
+    for row in ROWS])
 def test_refused(shared, row):
     guest = shared.guest
     here = shared.here(guest)

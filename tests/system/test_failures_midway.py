@@ -184,7 +184,7 @@ MOMENTS = [
 
 # Much like others of the table.
 SLOW = ("memory.tracker-started", "source.accepted", "source.device-state-saved",
-        "source.after-started")
+        "source.before-word", "source.after-started")
 
 
 @pytest.mark.parametrize("moment, outcomes", [

@@ -48,7 +48,6 @@ def settle(scene, *, moved: bool) -> None:
 
 # ---- before the word: the source decides ----
 
-@pytest.mark.long
 def test_link_cut_before_the_word(doubtful):
     scene, here = doubtful, doubtful.here(doubtful.guest)
     move = move_until(scene, here, "source.before-word")
@@ -73,6 +72,7 @@ def test_source_frozen_before_the_word(doubtful):
     settle(scene, moved=False)
 
 
+@pytest.mark.long
 def test_word_lost_on_the_way(doubtful):
     """Given into a dead link: in doubt, until the destination can be asked."""
     scene, here = doubtful, doubtful.here(doubtful.guest)

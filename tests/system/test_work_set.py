@@ -30,10 +30,8 @@ def run(scene, load: str, **options):
     return scene.run(**GUEST, **LOADS[load], **options)
 
 
-@pytest.mark.parametrize("load", [
-    "sparse", pytest.param("dense", marks=pytest.mark.long),
-    pytest.param("text", marks=pytest.mark.long),
-    pytest.param("idle", marks=pytest.mark.long), pytest.param("read", marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("load", LOADS)
 def test_every_load_converges(scene, load):
     """No early stop and no throttle where there is no need, and every page is right."""
     guest = run(scene, load)
@@ -56,6 +54,7 @@ def test_sparse_writes_cost_what_was_written(scene, segments, tracker):
                         "--compress", "none", "--memory-budget", "300M")
     sent = after_first(report, "pages_segments")
     assert report["segments"] == segments
+    assert report["memory_intensive"] is False and report["throttle"] is None
     assert sent > 1000 and after_first(report, "pages_whole") < sent / 10
     # The pages themselves would be 4096 bytes each.
     assert after_first(report, "wire_bytes") < sent * 4096 / 15
