@@ -3,6 +3,7 @@
 #include <signal.h>
 #include <string.h>
 
+#include "agent/balloon.h"
 #include "agent/care_private.h"
 #include "agent/directory.h"
 #include "agent/launch.h"
@@ -57,6 +58,7 @@ static CareVerdict settle_here(Care *care, const char *why)
     if (problem)
         log_warning("guest %s: %s", care->guest->name, problem->message);
     registry_set_trouble(care->guest, NULL);
+    balloon_let_go(care->context, care->guest);
     event_log_add(care->context->events, care->guest->name, "recovered", NULL, "%s", why);
     watch_guest(care->context, care->guest);
     watch_release(care->context, care->guest);

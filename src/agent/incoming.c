@@ -2,6 +2,7 @@
 
 #include <string.h>
 
+#include "agent/balloon.h"
 #include "agent/care.h"
 #include "agent/launch.h"
 #include "agent/watch.h"
@@ -49,6 +50,7 @@ static gboolean put_on_record(Incoming *incoming, const GuestMessage *message, G
                                              message->command_line);
 
     record->transaction = g_strdup(message->transaction);
+    record->balloon_bytes = message->balloon_bytes;
     incoming->guest = registry_add(context->registry, record, "receive", error);
     if (!incoming->guest ||
         !transaction_log_begin(context->transactions, message->transaction, message->guest, error))
@@ -155,6 +157,7 @@ static void take_over(Incoming *incoming, Guest *guest, Vmm *vmm)
     registry_journal_anyway(guest, state == VMM_RUN_STATE_PAUSED ? GUEST_MOVING : GUEST_HERE,
                             &problem);
     transaction_log_settle(incoming->context->transactions, incoming->transaction);
+    balloon_let_go(incoming->context, guest);
     if (problem)
         log_warning("guest %s: %s", guest->name, problem->message);
 }

@@ -2,6 +2,7 @@
 
 #include <string.h>
 
+#include "agent/balloon.h"
 #include "agent/care.h"
 #include "agent/trace_queue.h"
 #include "agent/watch.h"
@@ -91,6 +92,11 @@ static gboolean on_journal(SourceJournalState state, const char *transaction, gp
     if (problem)
         log_warning("guest %s: %s", move->guest->name, problem->message);
     return TRUE;
+}
+
+static gboolean on_note_balloon(uint64_t bytes, gpointer user, GError **error)
+{
+    return balloon_note(((Move *)user)->guest, bytes, error);
 }
 
 static void detach_from_guest(Move *move)
@@ -197,6 +203,7 @@ static MigrateReport *run(Move *move)
         .options = move->options,
         .host = {.progress = on_progress,
                  .journal = on_journal,
+                 .note_balloon = on_note_balloon,
                  .trace = move->trace ? on_trace : NULL,
                  .user = move},
     };

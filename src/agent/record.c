@@ -9,6 +9,7 @@
 #define RECORD_MAX_PID (1u << 22)
 #define RECORD_MAX_ARGUMENTS 1024
 #define RECORD_MAX_TEXT 65536
+#define RECORD_MAX_BALLOON_BYTES ((uint64_t)1 << 46)
 
 static const char *const state_names[] = {
     [GUEST_STARTING] = "starting", [GUEST_HERE] = "here",
@@ -92,6 +93,9 @@ json_t *guest_record_to_json(const GuestRecord *record)
     json_object_set_new(object, "command_line", words);
     set_text(object, "transaction", record->transaction);
     set_text(object, "destination", record->destination);
+    if (record->balloon_bytes > 0)
+        json_object_set_new(object, "balloon_bytes",
+                            json_integer((json_int_t)record->balloon_bytes));
     json_object_set_new(object, "since", json_integer(record->since));
     return object;
 }
@@ -135,7 +139,10 @@ static gboolean read_numbers(json_t *object, GuestRecord *record, GError **error
     if (!json_get_count(object, "format", RECORD_FORMAT, &format, error) ||
         !json_get_count(object, "pid", RECORD_MAX_PID, &pid, error) ||
         !json_get_count(object, "start_time", G_MAXINT64, &record->start_time, error) ||
-        !json_get_count(object, "since", G_MAXINT64, &since, error))
+        !json_get_count(object, "since", G_MAXINT64, &since, error) ||
+        (json_object_get(object, "balloon_bytes") &&
+         !json_get_count(object, "balloon_bytes", RECORD_MAX_BALLOON_BYTES, &record->balloon_bytes,
+                         error)))
         return FALSE;
     if (format != RECORD_FORMAT) {
         error_set(error, VMFERRY_ERROR_INVALID, "record format 0");

@@ -56,16 +56,17 @@ typedef struct {
     char *name;
     GuestState state;
     GuestOrigin origin;
-    char *boot_id;       /* of the host when this was written */
-    char *directory;     /* its sockets and log, ours to remove; NULL for adopted guests */
-    pid_t pid;           /* 0: not known yet */
-    uint64_t start_time; /* of that pid */
-    char *qmp_path;      /* NULL while the pid is not known */
-    char *log_path;      /* may be NULL */
-    char **command_line; /* as a destination should start it */
-    char *transaction;   /* of the move under way, or NULL */
-    char *destination;   /* of the move away that is under way, or NULL */
-    int64_t since;       /* wall clock, seconds: when it came into care here */
+    char *boot_id;          /* of the host when this was written */
+    char *directory;        /* its sockets and log, ours to remove; NULL for adopted guests */
+    pid_t pid;              /* 0: not known yet */
+    uint64_t start_time;    /* of that pid */
+    char *qmp_path;         /* NULL while the pid is not known */
+    char *log_path;         /* may be NULL */
+    char **command_line;    /* as a destination should start it */
+    char *transaction;      /* of the move under way, or NULL */
+    char *destination;      /* of the move away that is under way, or NULL */
+    uint64_t balloon_bytes; /* what its balloon is to be given back; 0: nothing is owed */
+    int64_t since;          /* wall clock, seconds: when it came into care here */
 } GuestRecord;
 
 GuestRecord *guest_record_copy(const GuestRecord *record);

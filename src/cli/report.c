@@ -112,6 +112,24 @@ static void print_times(json_t *report)
     printf("  downtime    %s%s\n", downtime, wanted_downtime);
 }
 
+static void print_reclaimed(json_t *report)
+{
+    guint64 bytes = json_count_or(report, "reclaimed_bytes", 0);
+    g_autofree char *amount = bytes_format((double)bytes);
+    const char *how = json_text_or(report, "reclaim", NULL);
+
+    if (!how)
+        return;
+    if (bytes > 0)
+        printf("  reclaimed   %s of free memory, which was not sent\n", amount);
+    else if (strcmp(how, "no-answer") == 0)
+        printf("  reclaimed   nothing: the guest does not tell what is free\n");
+    else
+        printf("  reclaimed   nothing: %s\n", strcmp(how, "little-free") == 0
+                                                  ? "too little memory is free"
+                                                  : "the guest's balloon did not move");
+}
+
 static void print_completed(json_t *report, const char *guest)
 {
     g_autofree char *wire = bytes_format(get_number(report, "wire_bytes"));
@@ -125,6 +143,7 @@ static void print_completed(json_t *report, const char *guest)
     print_times(report);
     printf("  sent        %s for %s of memory, in %zu round%s (%s)\n", wire, ram, rounds,
            rounds == 1 ? "" : "s", json_text_or(report, "reason", "?"));
+    print_reclaimed(report);
     if (parts > 0)
         printf("  in parts    %" G_GUINT64_FORMAT " of %" G_GUINT64_FORMAT
                " pages, only what had changed in them\n",

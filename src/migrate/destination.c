@@ -110,6 +110,10 @@ static gboolean accept_guest(DestinationMove *move, GError **error)
     move->guard = guard_start(vmm_get_pid(move->vmm), qmp_path, GUARD_KILL, error);
     if (!move->guard)
         return FALSE;
+    /* Before there is a way back no more: it comes with the duty to resume. */
+    if (move->guest->balloon_bytes > 0 &&
+        !guard_keep_balloon(move->guard, move->guest->balloon_bytes, error))
+        return FALSE;
     if (fault_point("destination.launched", error))
         return FALSE;
     move->description = vmm_describe(move->vmm, error);

@@ -16,7 +16,8 @@ typedef struct {
     char *(*get_qmp_path)(gpointer user);
     /* The commit point: must have "committed" on record when it returns TRUE. */
     gboolean (*commit)(const char *transaction, gpointer user, GError **error);
-    /* The guest runs here now; takes *vmm*. */
+    /* The guest runs here now; takes *vmm*.  It also lets the guest's balloon
+     * go where GUEST says so; until it returns, our death does. */
     void (*started)(Vmm *vmm, gpointer user);
     /* Not moved; takes *vmm* (may be NULL), whose process has been ended;
      * journals the transaction as aborted. */

@@ -2,9 +2,11 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <limits.h>
 #include <poll.h>
 #include <signal.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
@@ -19,19 +21,27 @@
 #define DISMISS 'D'
 #define KEEP_FILE 'F' /* a KeptFile follows */
 #define FORGET_FILES 'f'
+#define KEEP_BALLOON 'B' /* a KeptBalloon follows */
+#define FORGET_BALLOON 'b'
 #define PIPE_FD 3
 #define PIDFD_FD 4
 #define RESUME_ATTEMPTS 200
-#define RESUME_PAUSE_NS 100000000L
+#define BALLOON_ATTEMPTS 5 /* a restarted agent that keeps QMP busy does it itself */
+#define ATTEMPT_PAUSE_NS 100000000L
 #define ANSWER_TIMEOUT_MS 3000
 #define FILES_MAX 256
 #define PATH_BYTES 512
 #define TEXT_BYTES 64
+#define BALLOON_BYTES 96
 
 typedef struct {
     char path[PATH_BYTES]; /* both end with a NUL */
     char text[TEXT_BYTES];
 } KeptFile;
+
+typedef struct {
+    char command[BALLOON_BYTES]; /* QMP, ends with a NUL; empty: none */
+} KeptBalloon;
 
 /* An order with a file goes through the pipe in one piece. */
 G_STATIC_ASSERT(1 + sizeof(KeptFile) <= PIPE_BUF);
@@ -74,25 +84,30 @@ static int say(int fd, const char *text)
     return write(fd, text, strlen(text)) == (ssize_t)strlen(text);
 }
 
-/* One attempt at QMP `cont`; true when QEMU has confirmed it. */
-static int try_resume(const struct sockaddr_un *address)
+/* One attempt to say one or two commands to QEMU, each with the id "guard"
+ * (empty: not this one); true when it has answered each. */
+static int try_commands(const struct sockaddr_un *address, const char *first, const char *second)
 {
     int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
     int done = fd >= 0 && connect(fd, (const struct sockaddr *)address, sizeof *address) == 0 &&
                await_word(fd, "\"QMP\"") && say(fd, "{\"execute\":\"qmp_capabilities\"}\n") &&
                await_word(fd, "\"return\"") &&
-               say(fd, "{\"execute\":\"cont\",\"id\":\"guard\"}\n") && await_word(fd, "\"guard\"");
+               (!*first || (say(fd, first) && await_word(fd, "\"guard\""))) &&
+               (!*second || (say(fd, second) && await_word(fd, "\"guard\"")));
 
     if (fd >= 0)
         close(fd);
     return done;
 }
 
-static void resume(const struct sockaddr_un *address)
+static void resume_and_let_go(const struct sockaddr_un *address, int resumes,
+                              const KeptBalloon *balloon)
 {
-    const struct timespec nap = {0, RESUME_PAUSE_NS};
+    const struct timespec nap = {0, ATTEMPT_PAUSE_NS};
+    const char *resume = resumes ? "{\"execute\":\"cont\",\"id\":\"guard\"}\n" : "";
+    int attempts = resumes ? RESUME_ATTEMPTS : BALLOON_ATTEMPTS;
 
-    for (int i = 0; i < RESUME_ATTEMPTS && !try_resume(address); i++) {
+    for (int i = 0; i < attempts && !try_commands(address, resume, balloon->command); i++) {
         struct pollfd p = {.fd = PIDFD_FD, .events = POLLIN};
 
         if (poll(&p, 1, 0) > 0) /* the VMM has ended */
@@ -114,6 +129,7 @@ static void write_file(const KeptFile *file)
 /* What is to be done when the agent is gone. */
 typedef struct {
     char duty;
+    KeptBalloon balloon;
     size_t file_count;
     KeptFile files[FILES_MAX];
 } Orders;
@@ -150,6 +166,13 @@ static void take_orders(Orders *orders)
         case FORGET_FILES:
             orders->file_count = 0;
             break;
+        case KEEP_BALLOON:
+            if (!receive(&orders->balloon, sizeof orders->balloon))
+                return;
+            break;
+        case FORGET_BALLOON:
+            orders->balloon.command[0] = '\0';
+            break;
         default:
             orders->duty = order;
         }
@@ -161,14 +184,15 @@ static void guard_main(const struct sockaddr_un *address, char duty)
     Orders orders;
 
     orders.duty = duty;
+    orders.balloon.command[0] = '\0';
     orders.file_count = 0;
     take_orders(&orders);
     for (size_t i = 0; i < orders.file_count; i++)
         write_file(&orders.files[i]);
-    if (orders.duty == GUARD_RESUME)
-        resume(address);
-    else if (orders.duty == GUARD_KILL)
+    if (orders.duty == GUARD_KILL)
         syscall(SYS_pidfd_send_signal, PIDFD_FD, SIGKILL, NULL, 0);
+    else if (orders.duty == GUARD_RESUME || orders.balloon.command[0])
+        resume_and_let_go(address, orders.duty == GUARD_RESUME, &orders.balloon);
     _exit(0);
 }
 
@@ -280,6 +304,23 @@ gboolean guard_forget_files(Guard *guard, GError **error)
         return FALSE;
     guard->file_count = 0;
     return TRUE;
+}
+
+gboolean guard_keep_balloon(Guard *guard, uint64_t bytes, GError **error)
+{
+    char order[1 + sizeof(KeptBalloon)] = {KEEP_BALLOON};
+
+    snprintf(order + 1, sizeof(KeptBalloon),
+             "{\"execute\":\"balloon\",\"arguments\":{\"value\":%" PRIu64 "},\"id\":\"guard\"}\n",
+             bytes);
+    return give_order(guard, order, sizeof order, error);
+}
+
+gboolean guard_forget_balloon(Guard *guard, GError **error)
+{
+    char order = FORGET_BALLOON;
+
+    return give_order(guard, &order, 1, error);
 }
 
 void guard_free(Guard *guard)

@@ -13,7 +13,9 @@
  *
  * Besides its duty the guard can be asked to write texts to files then: limits
  * of control groups that were lowered for the time of a move (throttle.h) are
- * what they were before.  That comes first.
+ * what they were before.  That comes first.  And it can be asked to let a
+ * balloon go that was inflated for a move (source_reclaim.h); that comes last,
+ * with each duty but KILL.
  *
  * With both sides' duties changing at the right moments (source.c,
  * destination.c), no single killed process leaves a guest paused that should
@@ -45,6 +47,13 @@ gboolean guard_keep_file(Guard *guard, const char *path, const char *text, GErro
 
 /* Forgets all these files: they are as they should be. */
 gboolean guard_forget_files(Guard *guard, GError **error);
+
+/* From now on our death also makes the guard set the guest's balloon to *bytes*
+ * (QMP `balloon`).  On record when this returns.  The second call counts. */
+gboolean guard_keep_balloon(Guard *guard, uint64_t bytes, GError **error);
+
+/* The balloon is as it should be. */
+gboolean guard_forget_balloon(Guard *guard, GError **error);
 
 /* What we could not do ourselves: the guard puts its files back and does its
  * duty now, for as long as it takes (20 s at most), and is gone.  NULL-safe. */

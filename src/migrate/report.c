@@ -14,6 +14,20 @@ const char *migrate_phase_name(MigratePhase phase)
     return phase_names[phase];
 }
 
+static const char *const reclaim_names[] = {
+    [MIGRATE_RECLAIM_OFF] = NULL,
+    [MIGRATE_RECLAIM_DONE] = "done",
+    [MIGRATE_RECLAIM_PARTLY] = "partly",
+    [MIGRATE_RECLAIM_LITTLE] = "little-free",
+    [MIGRATE_RECLAIM_NO_ANSWER] = "no-answer",
+};
+G_STATIC_ASSERT(G_N_ELEMENTS(reclaim_names) == MIGRATE_RECLAIM_NO_ANSWER + 1);
+
+const char *migrate_reclaim_name(MigrateReclaim reclaim)
+{
+    return reclaim_names[reclaim];
+}
+
 MigrateReport *migrate_report_new(void)
 {
     MigrateReport *report = g_new0(MigrateReport, 1);
@@ -125,6 +139,12 @@ json_t *migrate_report_to_json(const MigrateReport *report)
     json_object_set_new(object, "verified",
                         report->verified < 0 ? json_null() : json_boolean(report->verified));
     json_object_set_new(object, "in_doubt", json_boolean(report->status == MIGRATE_IN_DOUBT));
+    json_object_set_new(object, "reclaim",
+                        report->reclaim == MIGRATE_RECLAIM_OFF
+                            ? json_null()
+                            : json_string(migrate_reclaim_name(report->reclaim)));
+    json_object_set_new(object, "reclaimed_bytes",
+                        json_integer((json_int_t)report->reclaimed_bytes));
     add_work_set(object, report);
     return object;
 }

@@ -32,7 +32,8 @@ typedef struct {
     uint64_t memory_budget_bytes;        /* to remember what was sent; 0: 1/16 of guest RAM */
     guint streams;                       /* 0: by the number of cores, else 1..16 */
     gboolean verify;
-    gboolean record; /* a trace for the user: MigrateSourceHost.trace */
+    gboolean reclaim_free; /* take the guest's free memory by its balloon first */
+    gboolean record;       /* a trace for the user: MigrateSourceHost.trace */
     TrackerKind tracker;
     PackingMode compress;
     ThrottleMode throttle;
@@ -86,6 +87,18 @@ typedef enum {
     MIGRATE_IN_DOUBT,  /* the word was sent, no answer: guest paused here until resolved */
 } MigrateStatus;
 
+/* What came of taking the guest's free memory (MigrateOptions.reclaim_free). */
+typedef enum {
+    MIGRATE_RECLAIM_OFF,       /* not asked for */
+    MIGRATE_RECLAIM_DONE,      /* all that was to be had */
+    MIGRATE_RECLAIM_PARTLY,    /* the guest gave less than it was asked for, or nothing */
+    MIGRATE_RECLAIM_LITTLE,    /* too little is free */
+    MIGRATE_RECLAIM_NO_ANSWER, /* the guest does not tell what is free */
+} MigrateReclaim;
+
+/* Stable name for JSON ("no-answer"); NULL for MIGRATE_RECLAIM_OFF. */
+const char *migrate_reclaim_name(MigrateReclaim reclaim);
+
 typedef struct {
     MigrateStatus status;
     char *reason; /* why the rounds ended: "converged", "no-progress", … or what failed */
@@ -113,6 +126,8 @@ typedef struct {
     uint64_t memory_budget_bytes; /* the limit; what was in use at most: */
     uint64_t store_bytes;
     guint streams;
+    MigrateReclaim reclaim;
+    uint64_t reclaimed_bytes; /* what the balloon took, and was not sent therefore */
     MigratePacked packed_none, packed_lz4, packed_zstd;
 } MigrateReport;
 

@@ -48,7 +48,8 @@ static gboolean describe(SourceMove *move, GError **error)
     }
     move->memory =
         guest_memory_open(vmm_get_pid(move->job->vmm), move->description->ram_regions, error);
-    return move->memory != NULL && source_check_promise(move, error);
+    /* What is to be reclaimed is not to be sent: the promise is judged then. */
+    return move->memory && (move->job->options.reclaim_free || source_check_promise(move, error));
 }
 
 static gboolean connect_peer(SourceMove *move, GError **error)
@@ -92,6 +93,7 @@ static char *encode_guest(SourceMove *move)
         .vcpus = description->vcpus,
         .memory_bytes = description->memory_bytes,
         .verify = move->job->options.verify,
+        .balloon_bytes = move->balloon_bytes,
         .regions = regions,
         .region_count = description->ram_regions->len,
     };
@@ -192,11 +194,19 @@ static PageSender *make_sender(SourceMove *move)
     return sender;
 }
 
-static gboolean watch(SourceMove *move, GError **error)
+static gboolean post_guard(SourceMove *move, GError **error)
 {
     move->guard = guard_start(vmm_get_pid(move->job->vmm), move->job->qmp_path, GUARD_LEAVE, error);
-    if (!move->guard)
-        return FALSE;
+    return move->guard != NULL;
+}
+
+static void dismiss_guard(SourceMove *move)
+{
+    (move->guard_has_work ? guard_do_duty : guard_free)(g_steal_pointer(&move->guard));
+}
+
+static gboolean watch(SourceMove *move, GError **error)
+{
     move->tracker = tracker_start(move->memory, move->job->options.tracker, error);
     if (!move->tracker)
         return FALSE;
@@ -208,13 +218,12 @@ static gboolean watch(SourceMove *move, GError **error)
 
 static void unwatch(SourceMove *move)
 {
-    gboolean lifted = source_end_throttle(move);
-
+    if (!source_end_throttle(move))
+        move->guard_has_work = TRUE;
     source_describe_sender(move);
     g_clear_pointer(&move->sender, page_sender_free);
     g_clear_pointer(&move->work, work_set_free);
     g_clear_pointer(&move->tracker, tracker_free);
-    (lifted ? guard_free : guard_do_duty)(g_steal_pointer(&move->guard));
 }
 
 /* --- the sequence ------------------------------------------------------ */
@@ -227,6 +236,8 @@ static const struct {
 } stages[] = {
     {"check", describe, NULL},
     {"connect", connect_peer, NULL},
+    {"guard", post_guard, dismiss_guard},
+    {"reclaim", source_reclaim, source_let_go},
     {"track", watch, unwatch},
     {"offer", offer, withdraw},
     {"pre-copy", source_precopy, NULL},
@@ -282,6 +293,7 @@ static void complete(SourceMove *move)
     move->report->total_ms = clock_ns_to_ms(clock_now_ns() - move->started_ns);
     host->journal(SOURCE_JOURNAL_GONE, move->transaction, host->user, NULL);
     unwatch(move);
+    dismiss_guard(move);
     if (!vmm_quit(move->job->vmm, &error)) {
         g_prefix_error(&error, "the guest runs at the destination, but its old process remains: ");
         set_error(move, "end", error);
@@ -304,6 +316,9 @@ static void stay_in_doubt(SourceMove *move, TransactionOutcome outcome, GError *
                                       : "it is still deciding");
     set_error(move, "hand over", error);
     unwatch(move);
+    /* A paused guest gets its memory back when it runs again here. */
+    source_let_go(move);
+    dismiss_guard(move);
 }
 
 static void settle(SourceMove *move)

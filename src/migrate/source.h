@@ -23,6 +23,9 @@ typedef struct {
     /* Must have the state on record (the page cache is enough) when it returns. */
     gboolean (*journal)(SourceJournalState state, const char *transaction, gpointer user,
                         GError **error);
+    /* Writes down the size that the guest's balloon is to be given back, so that
+     * a restarted agent does so (0: it has it). */
+    gboolean (*note_balloon)(uint64_t bytes, gpointer user, GError **error);
     /* One line of a trace of this move (trace.h, without the line's end), from
      * the moving thread; NULL where nobody wants one. */
     void (*trace)(const char *line, gpointer user);

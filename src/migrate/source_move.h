@@ -29,6 +29,8 @@ typedef struct {
     Channel *channel;
     char transaction[33];
     Guard *guard;
+    gboolean guard_has_work; /* it is to do what we could not undo */
+    uint64_t balloon_bytes;  /* before it was inflated; 0: it was not */
     Tracker *tracker;
     PageSender *sender;
     WorkSet *work;
@@ -75,6 +77,10 @@ void source_trace_end(SourceMove *move);
 gboolean source_end_throttle(SourceMove *move);
 /* Puts on the report what the sender did. */
 void source_describe_sender(SourceMove *move);
+/* source_reclaim.c: takes the guest's free memory by its balloon where that is
+ * wanted; lets the balloon go. */
+gboolean source_reclaim(SourceMove *move, GError **error);
+void source_let_go(SourceMove *move);
 /* What is pending or dirty, in bytes on the wire. */
 double source_count_work_bytes(SourceMove *move);
 /* A PageSenderTally. */

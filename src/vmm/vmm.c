@@ -90,3 +90,24 @@ char *vmm_get_last_words(Vmm *vmm)
 {
     return vmm->ops->get_last_words(vmm);
 }
+
+gboolean vmm_get_balloon(Vmm *vmm, uint64_t *ret_bytes, GError **error)
+{
+    return vmm->ops->get_balloon(vmm, ret_bytes, error);
+}
+
+gboolean vmm_set_balloon(Vmm *vmm, uint64_t bytes, GError **error)
+{
+    return vmm->ops->set_balloon(vmm, bytes, error);
+}
+
+gboolean vmm_watch_statistics(Vmm *vmm, guint seconds, guint *ret_before, GError **error)
+{
+    return vmm->ops->watch_statistics(vmm, seconds, ret_before, error);
+}
+
+gboolean vmm_get_free_memory(Vmm *vmm, uint64_t *ret_free_bytes, uint64_t *ret_updated,
+                             GError **error)
+{
+    return vmm->ops->get_free_memory(vmm, ret_free_bytes, ret_updated, error);
+}

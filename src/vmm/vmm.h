@@ -59,6 +59,11 @@ typedef struct {
     gboolean (*announce)(Vmm *vmm, GError **error);
     gboolean (*quit)(Vmm *vmm, GError **error);
     char *(*get_last_words)(Vmm *vmm);
+    gboolean (*get_balloon)(Vmm *vmm, uint64_t *ret_bytes, GError **error);
+    gboolean (*set_balloon)(Vmm *vmm, uint64_t bytes, GError **error);
+    gboolean (*watch_statistics)(Vmm *vmm, guint seconds, guint *ret_before, GError **error);
+    gboolean (*get_free_memory)(Vmm *vmm, uint64_t *ret_free_bytes, uint64_t *ret_updated,
+                                GError **error);
 } VmmOps;
 
 /* Drivers embed this as their first member. */
@@ -109,3 +114,25 @@ gboolean vmm_quit(Vmm *vmm, GError **error);
 /* The last lines the process wrote to its standard error, or NULL where they
  * are not known.  Free with g_free(). */
 char *vmm_get_last_words(Vmm *vmm);
+
+/*
+ * The balloon: a device whose driver in the guest takes memory from the guest
+ * and gives it to the VMM, or lets it go again.  VMFERRY_ERROR_NOT_FOUND where
+ * the machine has none.
+ */
+
+/* What it leaves to the guest now, in bytes. */
+gboolean vmm_get_balloon(Vmm *vmm, uint64_t *ret_bytes, GError **error);
+
+/* Asks the guest to come to this size; returns at once, and the guest does so
+ * when it likes (a paused one when it runs again). */
+gboolean vmm_set_balloon(Vmm *vmm, uint64_t bytes, GError **error);
+
+/* Makes the guest tell about its memory every so many seconds, from now on (0:
+ * not at all); *ret_before is how it was. */
+gboolean vmm_watch_statistics(Vmm *vmm, guint seconds, guint *ret_before, GError **error);
+
+/* What it said last is free, and when it did (seconds of this host's clock); 0
+ * for what it never told. */
+gboolean vmm_get_free_memory(Vmm *vmm, uint64_t *ret_free_bytes, uint64_t *ret_updated,
+                             GError **error);

@@ -81,6 +81,9 @@ char *guest_message_encode(const GuestMessage *message)
     json_object_set_new(object, "vcpus", json_integer(message->vcpus));
     json_object_set_new(object, "memory_bytes", json_integer((json_int_t)message->memory_bytes));
     json_object_set_new(object, "verify", json_boolean(message->verify));
+    if (message->balloon_bytes > 0)
+        json_object_set_new(object, "balloon_bytes",
+                            json_integer((json_int_t)message->balloon_bytes));
     json_object_set_new(object, "regions", encode_regions(message));
     return json_field_finish(object);
 }
@@ -160,6 +163,18 @@ static gboolean decode_numbers(json_t *object, GuestMessage *message, GError **e
     return TRUE;
 }
 
+static gboolean decode_balloon(json_t *object, GuestMessage *message, GError **error)
+{
+    if (!json_object_get(object, "balloon_bytes"))
+        return TRUE;
+    if (!json_get_count(object, "balloon_bytes", MAX_MEMORY_BYTES, &message->balloon_bytes, error))
+        return FALSE;
+    if (message->balloon_bytes > 0)
+        return TRUE;
+    error_set(error, VMFERRY_ERROR_INVALID, "\"balloon_bytes\" leaves the guest nothing");
+    return FALSE;
+}
+
 static gboolean decode_proof(json_t *object, WireRegion *region, GError **error)
 {
     size_t digits;
@@ -237,7 +252,8 @@ GuestMessage *guest_message_decode(const char *text, size_t length, GError **err
     if (object && decode_words(object, message, error) &&
         decode_command_line(object, message, error) &&
         decode_working_directory(object, message, error) &&
-        decode_numbers(object, message, error) && decode_regions(object, message, error))
+        decode_numbers(object, message, error) && decode_balloon(object, message, error) &&
+        decode_regions(object, message, error))
         return g_steal_pointer(&message);
     g_prefix_error(error, "GUEST: ");
     return NULL;

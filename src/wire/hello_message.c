@@ -85,7 +85,8 @@ static gboolean send_hello(Channel *channel, const char *purpose, GError **error
 {
     static char software[] = "vmferry " VMFERRY_VERSION;
     static char *features[] = {(char *)FEATURE_PAGES_LZ4, (char *)FEATURE_PAGES_ZSTD,
-                               (char *)FEATURE_SEGMENTS, (char *)FEATURE_COPIES, NULL};
+                               (char *)FEATURE_SEGMENTS,  (char *)FEATURE_COPIES,
+                               (char *)FEATURE_BALLOON,   NULL};
     HelloMessage ours = {.version_min = PROTOCOL_VERSION,
                          .version_max = PROTOCOL_VERSION,
                          .features = features,

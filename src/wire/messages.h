@@ -19,6 +19,7 @@
 #define FEATURE_PAGES_ZSTD "pages-zstd"
 #define FEATURE_SEGMENTS "segments"
 #define FEATURE_COPIES "copies"
+#define FEATURE_BALLOON "balloon"
 
 #define MESSAGE_MAX_REGIONS 256
 #define MESSAGE_MAX_ARGUMENTS 1024
@@ -65,6 +66,7 @@ typedef struct {
     guint vcpus;
     uint64_t memory_bytes;
     gboolean verify;
+    uint64_t balloon_bytes; /* what its balloon is set to once it runs there; 0: left alone */
     WireRegion *regions;
     guint region_count;
 } GuestMessage;

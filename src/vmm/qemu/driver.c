@@ -117,6 +117,48 @@ static gboolean load_device_state(Vmm *vmm, GBytes *state, GError **error)
     return ok;
 }
 
+/* The same for an operation on the balloon, which has more arguments. */
+static gboolean end_operation(QemuVmm *qemu, gboolean done, GError **error)
+{
+    if (!done)
+        qemu_vmm_explain(qemu, error);
+    return done;
+}
+
+static gboolean get_balloon(Vmm *vmm, uint64_t *ret_bytes, GError **error)
+{
+    QemuVmm *qemu = from_vmm(vmm);
+    g_autoptr(GMutexLocker) locker G_GNUC_UNUSED = g_mutex_locker_new(&qemu->lock);
+
+    return end_operation(qemu, qemu_get_balloon(qemu, ret_bytes, error), error);
+}
+
+static gboolean set_balloon(Vmm *vmm, uint64_t bytes, GError **error)
+{
+    QemuVmm *qemu = from_vmm(vmm);
+    g_autoptr(GMutexLocker) locker G_GNUC_UNUSED = g_mutex_locker_new(&qemu->lock);
+
+    return end_operation(qemu, qemu_set_balloon(qemu, bytes, error), error);
+}
+
+static gboolean watch_statistics(Vmm *vmm, guint seconds, guint *ret_before, GError **error)
+{
+    QemuVmm *qemu = from_vmm(vmm);
+    g_autoptr(GMutexLocker) locker G_GNUC_UNUSED = g_mutex_locker_new(&qemu->lock);
+
+    return end_operation(qemu, qemu_watch_statistics(qemu, seconds, ret_before, error), error);
+}
+
+static gboolean get_free_memory(Vmm *vmm, uint64_t *ret_free_bytes, uint64_t *ret_updated,
+                                GError **error)
+{
+    QemuVmm *qemu = from_vmm(vmm);
+    g_autoptr(GMutexLocker) locker G_GNUC_UNUSED = g_mutex_locker_new(&qemu->lock);
+
+    return end_operation(qemu, qemu_get_free_memory(qemu, ret_free_bytes, ret_updated, error),
+                         error);
+}
+
 /* Whoever resumes the guest, QEMU takes its images back. */
 static void on_event(const char *event, json_t *data, gpointer user)
 {
@@ -166,6 +208,10 @@ static const VmmOps qemu_ops = {
     .announce = announce,
     .quit = quit,
     .get_last_words = get_last_words,
+    .get_balloon = get_balloon,
+    .set_balloon = set_balloon,
+    .watch_statistics = watch_statistics,
+    .get_free_memory = get_free_memory,
 };
 
 Vmm *qemu_vmm_new(pid_t pid, uint64_t start_time, const char *qmp_path, const char *log_path,

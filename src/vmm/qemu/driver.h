@@ -57,6 +57,16 @@ gboolean qemu_load_device_state(QemuVmm *qemu, GBytes *state, GError **error);
 VmmDescription *qemu_describe(QemuVmm *qemu, GError **error);
 gboolean qemu_check_movable(QemuVmm *qemu, GError **error);
 GArray *qemu_get_vcpu_threads(QemuVmm *qemu, GError **error);
+gboolean qemu_get_balloon(QemuVmm *qemu, uint64_t *ret_bytes, GError **error);
+gboolean qemu_set_balloon(QemuVmm *qemu, uint64_t bytes, GError **error);
+gboolean qemu_watch_statistics(QemuVmm *qemu, guint seconds, guint *ret_before, GError **error);
+gboolean qemu_get_free_memory(QemuVmm *qemu, uint64_t *ret_free_bytes, uint64_t *ret_updated,
+                              GError **error);
+
+/* Takes the text of a balloon's "guest-stats"; 0 stands for what it does not
+ * tell. */
+gboolean qemu_parse_statistics(const char *text, uint64_t *ret_free_bytes, uint64_t *ret_updated,
+                               GError **error);
 
 /* The machine type without "-machine"; free with g_free(). */
 char *qemu_get_machine(QemuVmm *qemu, GError **error);

@@ -80,7 +80,7 @@ void qmp_set_reply_error(json_t *reply, GError **error)
 
     if (strcmp(class, "CommandNotFound") == 0)
         code = VMFERRY_ERROR_UNSUPPORTED;
-    else if (strcmp(class, "DeviceNotFound") == 0)
+    else if (strcmp(class, "DeviceNotFound") == 0 || strcmp(class, "DeviceNotActive") == 0)
         code = VMFERRY_ERROR_NOT_FOUND;
     error_set(error, code, "QEMU says: %s", text);
 }

@@ -11,7 +11,8 @@ static gboolean is_same(const GuestMessage *a, const GuestMessage *b)
     return strcmp(a->transaction, b->transaction) == 0 && strcmp(a->guest, b->guest) == 0 &&
            g_strv_equal((const gchar *const *)a->command_line,
                         (const gchar *const *)b->command_line) &&
-           a->memory_bytes == b->memory_bytes && a->region_count == b->region_count;
+           a->memory_bytes == b->memory_bytes && a->balloon_bytes == b->balloon_bytes &&
+           a->region_count == b->region_count;
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)

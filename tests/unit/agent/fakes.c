@@ -166,6 +166,16 @@ static char *fake_get_last_words(Vmm *vmm)
     return g_strdup("farewell\n");
 }
 
+static gboolean fake_set_balloon(Vmm *vmm, uint64_t bytes, GError **error)
+{
+    if (fakes.balloon_fails) {
+        error_set(error, VMFERRY_ERROR_NOT_FOUND, "the guest has no balloon device");
+        return FALSE;
+    }
+    fakes.balloon_bytes = bytes;
+    return TRUE;
+}
+
 static const VmmOps fake_ops = {
     .free = fake_free,
     .get_pid = fake_get_pid,
@@ -175,6 +185,7 @@ static const VmmOps fake_ops = {
     .announce = fake_announce,
     .quit = fake_quit,
     .get_last_words = fake_get_last_words,
+    .set_balloon = fake_set_balloon,
 };
 
 static Vmm *make(pid_t pid, const char *qmp_path, const char *log_path, char **command_line)

@@ -25,7 +25,8 @@ guint64 fake_qemu_get_start_time(pid_t pid);
 void fakes_reset(void);
 
 typedef struct {
-    gboolean launch_fails, reattach_fails, resume_fails;
+    gboolean launch_fails, reattach_fails, resume_fails, balloon_fails;
+    uint64_t balloon_bytes; /* what the last balloon was set to */
     guint launches;
     /* What migrate_source_run() does: journals up to *journal_to*, waits while
      * *hold* is set (until cancelled), and reports *status*. */

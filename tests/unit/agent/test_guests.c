@@ -680,6 +680,55 @@ static void test_restart_keeps_committed(void **state)
     assert_transaction(host, "committed");
 }
 
+/* A record of an agent that died with the guest's balloon inflated. */
+static void write_record_with_balloon(Host *host, const char *state_name, pid_t pid)
+{
+    g_autofree char *text = NULL;
+    g_auto(GStrv) halves = NULL;
+    g_autofree char *more = NULL;
+
+    write_record(host, state_name, pid, NULL);
+    text = read_record(host);
+    halves = g_strsplit(text, "{", 2);
+    more = g_strdup_printf("{\"balloon_bytes\":123456789,%s", halves[1]);
+    scratch_write(host->settings->state_dir, "guests/web1.json", more);
+}
+
+static void test_restart_lets_balloon_go(void **state)
+{
+    static const char *const states[] = {"here", "moving", "handing-over", "incoming"};
+    Host *host = *state;
+
+    write_transaction(host, "committed");
+    for (guint i = 0; i < G_N_ELEMENTS(states); i++) {
+        pid_t pid = fake_qemu_start("/run/x.qmp", VMM_RUN_STATE_RUNNING);
+        g_autofree char *record = NULL;
+
+        fakes.balloon_bytes = 0;
+        write_record_with_balloon(host, states[i], pid);
+        assert_true(host_start(host));
+        host_await_state(host, "web1", "running");
+        host_stop(host);
+        assert_int_equal(fakes.balloon_bytes, 123456789);
+        record = read_record(host);
+        assert_null(strstr(record, "balloon"));
+    }
+}
+
+static void test_restart_cannot_let_balloon_go(void **state)
+{
+    Host *host = *state;
+    g_autofree char *record = NULL;
+
+    fakes.balloon_fails = TRUE;
+    write_record_with_balloon(host, "moving", fake_qemu_start("/run/x.qmp", VMM_RUN_STATE_PAUSED));
+    assert_true(host_start(host));
+    host_await_state(host, "web1", "running");
+    assert_event(host, "balloon-not-released");
+    record = read_record(host);
+    assert_non_null(strstr(record, "\"balloon_bytes\":123456789"));
+}
+
 static pid_t dead_pid(void)
 {
     pid_t pid = fake_qemu_start("/run/x.qmp", VMM_RUN_STATE_PAUSED);
@@ -838,6 +887,8 @@ int main(void)
         STOPPED(test_restart_ends_what_left),
         STOPPED(test_restart_ends_uncommitted),
         STOPPED(test_restart_keeps_committed),
+        STOPPED(test_restart_lets_balloon_go),
+        STOPPED(test_restart_cannot_let_balloon_go),
         STOPPED(test_restart_cannot_know),
         STOPPED(test_restart_forgets_the_dead),
         STOPPED(test_restart_after_reboot),

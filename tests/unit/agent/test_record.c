@@ -35,6 +35,8 @@ static void test_round_trip(void **state)
     copy->state = GUEST_IN_DOUBT;
     copy->transaction = g_strdup(ID);
     copy->destination = g_strdup("hostb:4747");
+    assert_int_equal(copy->balloon_bytes, 0);
+    copy->balloon_bytes = 1ULL << 46;
     object = guest_record_to_json(copy);
     again = guest_record_from_json(object, NULL);
     assert_non_null(again);
@@ -44,6 +46,7 @@ static void test_round_trip(void **state)
     assert_int_equal(again->pid, 77);
     assert_int_equal(again->start_time, 12345);
     assert_int_equal(again->since, 99);
+    assert_int_equal(again->balloon_bytes, 1ULL << 46);
     assert_string_equal(again->directory, "/run/x/guest-a");
     assert_string_equal(again->command_line[2], "1G");
     assert_null(again->command_line[3]);
@@ -84,6 +87,9 @@ static void test_hostile_records(void **state)
     assert_bad("\"here\"", "\"in-doubt\"", "state \"in-doubt\" without a transaction");
     assert_bad("\"here\"", "\"incoming\"", "state \"incoming\" without a transaction");
     assert_bad("\"since\":99", "\"since\":99,\"transaction\":\"x\"", "not a transaction id");
+    assert_bad("\"since\":99", "\"since\":99,\"balloon_bytes\":-1", "\"balloon_bytes\" is");
+    assert_bad("\"since\":99", "\"since\":99,\"balloon_bytes\":\"1\"", "\"balloon_bytes\" is");
+    assert_bad("\"since\":99", "\"since\":99,\"balloon_bytes\":70368744177665", "the limit is");
     assert_bad("{\"format\"", "[{\"format\"", "not JSON");
 }
 

@@ -21,7 +21,9 @@
 #include "base/clock.h"
 #include "migrate/guard.h"
 
-static _Atomic int *resumed;
+static _Atomic int *resumed;  /* by QMP `cont` */
+static _Atomic int *released; /* by QMP `balloon`; 1 + how often it was resumed before */
+static _Atomic int *released_mib;
 static char folder[] = "/tmp/vmferry-guard-XXXXXX";
 static char socket_path[64];
 
@@ -35,6 +37,11 @@ static void serve_client(int client)
         text[got] = '\0';
         if (strstr(text, "\"cont\"")) {
             atomic_fetch_add(resumed, 1);
+            (void)!write(client, "{\"return\": {}, \"id\": \"guard\"}\r\n", 32);
+        } else if (strstr(text, "\"balloon\"")) {
+            atomic_store(released_mib,
+                         (int)(g_ascii_strtoull(strstr(text, "value\":") + 7, NULL, 10) >> 20));
+            atomic_store(released, 1 + atomic_load(resumed));
             (void)!write(client, "{\"return\": {}, \"id\": \"guard\"}\r\n", 32);
         } else {
             (void)!write(client, "{\"return\": {}}\r\n", 16);
@@ -203,6 +210,53 @@ static void test_duty_now(void **state)
     waitpid(vmm, NULL, 0);
 }
 
+/* An agent that has inflated a balloon, thinks again (or not), and dies. */
+static void run_agent_with_balloon(pid_t vmm, GuardDuty duty, gboolean forget)
+{
+    pid_t agent = fork();
+
+    if (agent == 0) {
+        Guard *guard = guard_start(vmm, socket_path, GUARD_LEAVE, NULL);
+
+        if (!guard || !guard_keep_balloon(guard, 7, NULL) ||
+            !guard_keep_balloon(guard, (uint64_t)3 << 40, NULL) ||
+            (forget && !guard_forget_balloon(guard, NULL)) || !guard_set_duty(guard, duty, NULL))
+            _exit(1);
+        kill(getpid(), SIGKILL);
+    }
+    assert_int_equal(waitpid(agent, NULL, 0), agent);
+}
+
+static gboolean was_released(pid_t vmm)
+{
+    return atomic_load(released) > 0;
+}
+
+static void test_balloon(void **state)
+{
+    pid_t vmm = start_vmm();
+
+    atomic_store(resumed, 0);
+    atomic_store(released, 0);
+    run_agent_with_balloon(vmm, GUARD_LEAVE, FALSE);
+    assert_true(wait_for(was_released, vmm));
+    assert_int_equal(atomic_load(released_mib), 3 << 20);
+    assert_int_equal(atomic_load(resumed), 0);
+    /* The guest runs before it is given anything. */
+    atomic_store(released, 0);
+    run_agent_with_balloon(vmm, GUARD_RESUME, FALSE);
+    assert_true(wait_for(was_released, vmm));
+    assert_int_equal(atomic_load(released), 2);
+    /* One that was let go is left alone. */
+    atomic_store(released, 0);
+    run_agent_with_balloon(vmm, GUARD_LEAVE, TRUE);
+    run_agent_with_balloon(vmm, GUARD_RESUME, TRUE);
+    assert_int_equal(atomic_load(released), 0);
+    run_agent_with_balloon(vmm, GUARD_KILL, FALSE);
+    assert_true(wait_for(has_ended, vmm));
+    assert_int_equal(atomic_load(released), 0);
+}
+
 static void test_too_many_files(void **state)
 {
     g_autofree char *longest = g_strnfill(511, 'x'), *too_long = g_strnfill(512, 'x');
@@ -235,12 +289,14 @@ int main(void)
         cmocka_unit_test(test_resumes),  cmocka_unit_test(test_kills),
         cmocka_unit_test(test_leaves),   cmocka_unit_test(test_files),
         cmocka_unit_test(test_duty_now), cmocka_unit_test(test_too_many_files),
-        cmocka_unit_test(test_errors),
+        cmocka_unit_test(test_errors),   cmocka_unit_test(test_balloon),
     };
     int result;
 
     signal(SIGPIPE, SIG_IGN);
     resumed = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    released = resumed + 1;
+    released_mib = resumed + 2;
     if (!mkdtemp(folder))
         return 1;
     strcpy(socket_path, folder);

@@ -70,6 +70,8 @@ static void test_work_set(void **state)
     report->memory_budget_bytes = 1 << 26;
     report->store_bytes = 1 << 20;
     report->streams = 3;
+    report->reclaim = MIGRATE_RECLAIM_PARTLY;
+    report->reclaimed_bytes = 1 << 24;
     report->packed_zstd = (MigratePacked){1000, 400};
     object = migrate_report_to_json(report);
     assert_true(json_number_value(json_object_get(object, "predicted_total_ms")) == 2000);
@@ -83,6 +85,8 @@ static void test_work_set(void **state)
     assert_int_equal(json_integer_value(json_object_get(object, "memory_budget_bytes")), 1 << 26);
     assert_int_equal(json_integer_value(json_object_get(object, "store_bytes")), 1 << 20);
     assert_int_equal(json_integer_value(json_object_get(object, "streams")), 3);
+    assert_string_equal(json_text_or(object, "reclaim", ""), "partly");
+    assert_int_equal(json_integer_value(json_object_get(object, "reclaimed_bytes")), 1 << 24);
     compress = json_object_get(object, "compress");
     assert_int_equal(json_object_size(compress), 3);
     assert_true(number_at(compress, "none", "bytes_in") == 0);
@@ -100,6 +104,8 @@ static void test_nothing_known(void **state)
     assert_true(json_is_null(json_object_get(object, "predicted_downtime_ms")));
     assert_true(json_is_false(json_object_get(object, "memory_intensive")));
     assert_true(json_is_null(json_object_get(object, "throttle")));
+    assert_true(json_is_null(json_object_get(object, "reclaim")));
+    assert_int_equal(json_integer_value(json_object_get(object, "reclaimed_bytes")), 0);
     assert_string_equal(json_text_or(object, "segments", ""), "off");
 }
 

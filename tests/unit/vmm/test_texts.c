@@ -96,12 +96,48 @@ static void test_run_states(void **unused)
     assert_string_equal(vmm_run_state_name((VmmRunState)99), "unknown");
 }
 
+static void test_statistics(void **unused)
+{
+    static const struct {
+        const char *text;
+        uint64_t free_bytes, updated;
+    } good[] = {
+        {"{\"stats\": {\"stat-free-memory\": 393285632}, \"last-update\": 1795340833}\r\n",
+         393285632, 1795340833},
+        /* What the guest does not tell; who never spoke. */
+        {"{\"stats\": {\"stat-free-memory\": 18446744073709551615}, \"last-update\": 5}", 0, 5},
+        {"{\"stats\": {\"stat-free-memory\": 4096}, \"last-update\": 0}", 0, 0},
+        {"{\"stats\": {\"stat-free-memory\": -4096}, \"last-update\": 5}", 0, 5},
+        {"{\"stats\": {\"stat-free-memory\": \"1\"}, \"last-update\": 5}", 0, 5},
+        {"{\"stats\": {\"stat-free-memory\": 1e300}, \"last-update\": 1e300}", 0, 0},
+        {"{\"stats\": {}}", 0, 0},
+    };
+    static const char *const bad[] = {"", "unknown command: 'qom-get'\r\n", "[]", "{}",
+                                      "{\"stats\": 1}"};
+
+    for (guint i = 0; i < G_N_ELEMENTS(good); i++) {
+        uint64_t free_bytes, updated;
+
+        assert_true(qemu_parse_statistics(good[i].text, &free_bytes, &updated, NULL));
+        assert_int_equal(free_bytes, good[i].free_bytes);
+        assert_int_equal(updated, good[i].updated);
+    }
+    for (guint i = 0; i < G_N_ELEMENTS(bad); i++) {
+        g_autoptr(GError) error = NULL;
+        uint64_t free_bytes, updated;
+
+        assert_false(qemu_parse_statistics(bad[i], &free_bytes, &updated, &error));
+        assert_true(error_is(error, VMFERRY_ERROR_INVALID));
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_last_words),   cmocka_unit_test(test_last_words_of_bytes),
         cmocka_unit_test(test_memory_fits),  cmocka_unit_test(test_memory_of_this_host),
         cmocka_unit_test(test_live_writers), cmocka_unit_test(test_run_states),
+        cmocka_unit_test(test_statistics),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -149,6 +149,7 @@ static void test_guest_round_trip(void **state)
                             .working_directory = (char *)"/srv/guests",
                             .memory_bytes = 1ULL << 40,
                             .verify = TRUE,
+                            .balloon_bytes = 1ULL << 46,
                             .regions = regions,
                             .region_count = 2};
     g_autofree char *text = guest_message_encode(&message);
@@ -167,11 +168,33 @@ static void test_guest_round_trip(void **state)
     assert_string_equal(back->working_directory, "/srv/guests");
     assert_int_equal(back->memory_bytes, 1ULL << 40);
     assert_true(back->verify);
+    assert_int_equal(back->balloon_bytes, 1ULL << 46);
     assert_int_equal(back->region_count, 2);
     assert_string_equal(back->regions[0].name, "pc.ram");
     assert_int_equal(back->regions[0].bytes, 1ULL << 40);
     assert_null(back->regions[0].proof);
     assert_string_equal(back->regions[1].proof, "0123456789abcdef");
+}
+
+/* A balloon that is left alone is not named: older agents know no such key. */
+static void test_guest_without_balloon(void **state)
+{
+    WireRegion region = {(char *)"pc.ram", 4096, NULL};
+    char *command_line[] = {(char *)"qemu", NULL};
+    GuestMessage message = {.transaction = (char *)TRANSACTION,
+                            .guest = (char *)"web1",
+                            .vmm_kind = (char *)"qemu",
+                            .command_line = command_line,
+                            .vcpus = 1,
+                            .memory_bytes = 4096,
+                            .regions = &region,
+                            .region_count = 1};
+    g_autofree char *text = guest_message_encode(&message);
+    g_autoptr(GuestMessage) back = guest_message_decode(text, strlen(text), NULL);
+
+    assert_null(strstr(text, "balloon"));
+    assert_non_null(back);
+    assert_int_equal(back->balloon_bytes, 0);
 }
 
 static const char good_guest[] =
@@ -212,6 +235,13 @@ static void test_guest_damages(void **state)
         {"\"memory_bytes\":4096", "\"memory_bytes\":99999999999999999", "the limit is"},
         {"\"memory_bytes\":4096", "\"memory_bytes\":99999999999999999999", "not JSON"},
         {"false", "0", "\"verify\" is missing or neither"},
+        {"false", "false,\"balloon_bytes\":0", "\"balloon_bytes\" leaves the guest nothing"},
+        {"false", "false,\"balloon_bytes\":-1", "\"balloon_bytes\" is missing or no count"},
+        {"false", "false,\"balloon_bytes\":1.5", "\"balloon_bytes\" is missing or no count"},
+        {"false", "false,\"balloon_bytes\":\"1\"", "\"balloon_bytes\" is missing or no count"},
+        {"false", "false,\"balloon_bytes\":null", "\"balloon_bytes\" is missing or no count"},
+        {"false", "false,\"balloon_bytes\":70368744177665", "the limit is 70368744177664"},
+        {"false", "false,\"balloon_bytes\":99999999999999999999", "not JSON"},
         {"{\"name\":\"a\",\"bytes\":4096}", "1", "region 0: not an object"},
         {"\"a\"", "\"\"", "region 0: \"name\" is empty"},
         {"\"a\"", "\"b\"", "two regions with the name \"b\""},
@@ -393,6 +423,7 @@ int main(void)
         cmocka_unit_test(test_hello_round_trip),
         cmocka_unit_test(test_hello_damages),
         cmocka_unit_test(test_guest_round_trip),
+        cmocka_unit_test(test_guest_without_balloon),
         cmocka_unit_test(test_guest_damages),
         cmocka_unit_test(test_guest_counts),
         cmocka_unit_test(test_encoding_cannot_fail),
