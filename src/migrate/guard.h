@@ -49,7 +49,7 @@ gboolean guard_keep_file(Guard *guard, const char *path, const char *text, GErro
 gboolean guard_forget_files(Guard *guard, GError **error);
 
 /* From now on our death also makes the guard set the guest's balloon to *bytes*
- * (QMP `balloon`).  On record when this returns.  The second call counts. */
+ * (QMP `balloon`).  On record when this returns.  A later call takes its place. */
 gboolean guard_keep_balloon(Guard *guard, uint64_t bytes, GError **error);
 
 /* The balloon is as it should be. */

@@ -4,7 +4,7 @@ the guest has it again afterwards, wherever it runs and whoever was killed."""
 import pytest
 
 from findings import check_failed
-from vmferry_lab import wait_until
+from vmferry_lab import backports_qemu, wait_until
 from vmferry_lab.qmp import Qmp
 
 MIB = 1 << 20
@@ -23,10 +23,10 @@ def await_full(scene, agent) -> None:
     wait_until(lambda: balloon(scene, agent) == MEMORY, f"all memory on {agent.host.name}", 10)
 
 
-def run(scene, device="virtio-balloon-pci", arena_mb=ARENA_MB, freed_mb=FREED_MB):
+def run(scene, device="virtio-balloon-pci", arena_mb=ARENA_MB, freed_mb=FREED_MB, **options):
     """A guest whose memory was used, and is free for the most part."""
     socket = scene.lab.host_a.path("watch.qmp")
-    guest = scene.run(memory_mb=MEMORY // MIB, arena_mb=arena_mb, extra=[
+    guest = scene.run(memory_mb=MEMORY // MIB, arena_mb=arena_mb, **options, extra=[
         "-qmp", f"unix:{socket},server=on,wait=off", *(["-device", device] if device else [])])
     with guest.control() as control:
         control.free(freed_mb)
@@ -42,10 +42,12 @@ def begin_slow(scene, guest, *options):
     return move
 
 
-@pytest.mark.parametrize("device", ["virtio-balloon-pci,id=balloon0",
-                                    "virtio-balloon-pci-non-transitional"])
-def test_free_memory_is_taken_and_given_back(scene, device):
-    guest = run(scene, device)
+@pytest.mark.parametrize("device, version, guest", [
+    ("virtio-balloon-pci,id=balloon0", "7.2", {}),
+    ("virtio-balloon-pci-non-transitional", "10.0", {"vcpus": 2, "machine": "q35"}),
+    ("virtio-balloon-device", "7.2", {"machine": "microvm", "shared_memory": True})])
+def test_free_memory_is_taken_and_given_back(scene, device, version, guest):
+    guest = run(scene, device, qemu=backports_qemu() if version == "10.0" else None, **guest)
     options = ["--compress", "none", "--verify"]
     report = scene.move(guest, "--reclaim-free", *options)
     assert report["reclaim"] == "done"
@@ -53,7 +55,7 @@ def test_free_memory_is_taken_and_given_back(scene, device):
     assert report["wire_bytes"] < (ARENA_MB - 48) * MIB
     await_full(scene, scene.here(guest))
     # Nothing was written to what it got back; nor does a guest lose what it had.
-    again = scene.move(guest, "--reclaim-free", *options)
+    again = scene.move(guest, "--reclaim-free", "--tracker", "uffd-sync", *options)
     await_full(scene, scene.here(guest))
     scene.check(guest)
     assert again["reclaim"] == "done"
