@@ -16,6 +16,7 @@ static const char *const points[] = {
     "memory.tracker-started",     /* userfaultfd registered in the guest */
     "source.accepted",            /* the destination has accepted the guest */
     "source.first-round",         /* before the first page is read */
+    "source.decided",             /* pre-copy is over, the guest still runs */
     "source.paused",              /* guest stopped, nothing of the last round sent */
     "source.device-state-saved",  /* device state taken, images released */
     "source.before-word",         /* the destination is ready, word not sent */

@@ -28,7 +28,8 @@ gboolean source_pause(SourceMove *move, GError **error)
 {
     uint64_t since_ns = 0;
 
-    if (!source_not_cancelled(move, error) || !guard_set_duty(move->guard, GUARD_RESUME, error))
+    if (!source_not_cancelled(move, error) || fault_point("source.decided", error) ||
+        !guard_set_duty(move->guard, GUARD_RESUME, error))
         return FALSE;
     move->paused_ns = move->lap_ns = clock_now_ns();
     move->paused = TRUE;
@@ -91,13 +92,21 @@ static gboolean send_device_state(SourceMove *move, GBytes *state, GError **erro
     return TRUE;
 }
 
+/* What was given back since it was sent reads as zero over there too.  Finding
+ * it takes some ms a GiB, so only where somebody relies on it. */
+static gboolean add_discarded(SourceMove *move, GError **error)
+{
+    if (!move->description->discards_memory && !move->job->options.verify)
+        return TRUE;
+    return page_sender_add_discarded(move->sender, work_set_get_next(move->work), error);
+}
+
 /* Saving device state must not touch guest RAM; the second look makes sure
  * that whatever did is on the way too. */
 static gboolean send_late_pages(SourceMove *move, GError **error)
 {
     if (!work_set_look(move->work, source_now_ms(move), error) ||
-        (move->job->options.verify &&
-         !page_sender_add_discarded(move->sender, work_set_get_next(move->work), error)))
+        (move->job->options.verify && !add_discarded(move, error)))
         return FALSE;
     work_set_begin_round(move->work);
     return source_send_pass(move, error);
@@ -109,7 +118,7 @@ gboolean source_last_round(SourceMove *move, GError **error)
 
     source_set_phase(move, MIGRATE_PHASE_STOPPED);
     /* On top of what was dirty or held back when the decision fell. */
-    if (!work_set_look(move->work, source_now_ms(move), error))
+    if (!work_set_look(move->work, source_now_ms(move), error) || !add_discarded(move, error))
         return FALSE;
     work_set_begin_round(move->work);
     if (!source_send_round(move, error))

@@ -48,10 +48,11 @@ LANES_256 static void fingerprint_large_blocks(const uint64_t *key_words, const 
                                                guint block_bytes, uint64_t *ret)
 {
     for (guint at = 0; at < FINGERPRINT_PAGE_BYTES; at += block_bytes) {
-        uint64_t sum[4];
+        __m256i sum = sum_block(key_words, page + at, block_bytes);
+        __m128i lane = _mm_xor_si128(_mm256_castsi256_si128(sum), _mm256_extracti128_si256(sum, 1));
 
-        _mm256_storeu_si256((__m256i *)sum, sum_block(key_words, page + at, block_bytes));
-        *ret++ = fingerprint_reduce(sum[0] ^ sum[2], sum[1] ^ sum[3]);
+        *ret++ = fingerprint_reduce((uint64_t)_mm_cvtsi128_si64(lane),
+                                    (uint64_t)_mm_cvtsi128_si64(_mm_unpackhi_epi64(lane, lane)));
     }
 }
 

@@ -58,11 +58,14 @@ LANES_512 static void fingerprint_large_blocks(const uint64_t *key_words, const 
                                                guint block_bytes, uint64_t *ret)
 {
     for (guint at = 0; at < FINGERPRINT_PAGE_BYTES; at += block_bytes) {
-        uint64_t sum[8];
+        __m512i sum = sum_block(key_words, page + at, block_bytes);
+        __m256i half =
+            _mm256_xor_si256(_mm512_castsi512_si256(sum), _mm512_extracti64x4_epi64(sum, 1));
+        __m128i lane =
+            _mm_xor_si128(_mm256_castsi256_si128(half), _mm256_extracti128_si256(half, 1));
 
-        _mm512_storeu_si512(sum, sum_block(key_words, page + at, block_bytes));
-        *ret++ = fingerprint_reduce(sum[0] ^ sum[2] ^ sum[4] ^ sum[6],
-                                    sum[1] ^ sum[3] ^ sum[5] ^ sum[7]);
+        *ret++ = fingerprint_reduce((uint64_t)_mm_cvtsi128_si64(lane),
+                                    (uint64_t)_mm_cvtsi128_si64(_mm_unpackhi_epi64(lane, lane)));
     }
 }
 

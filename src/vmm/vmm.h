@@ -38,6 +38,9 @@ typedef struct {
     guint vcpus;
     uint64_t memory_bytes;  /* main RAM as configured */
     GPtrArray *ram_regions; /* of RamRegion: all that must reach the other side */
+    /* The guest may give memory back and rely on its being zero after that (free
+     * page reporting, virtio-mem): that is no write, and no tracker sees it. */
+    gboolean discards_memory;
 } VmmDescription;
 
 void vmm_description_free(VmmDescription *description);

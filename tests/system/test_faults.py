@@ -32,6 +32,7 @@ POINTS = [
     Point("memory.tracker-started", SOURCE, STAYS),
     Point("source.accepted", SOURCE, STAYS),
     Point("source.first-round", SOURCE, STAYS),
+    Point("source.decided", SOURCE, STAYS),
     Point("source.paused", SOURCE, STAYS),
     Point("source.device-state-saved", SOURCE, STAYS),
     Point("source.before-word", SOURCE, STAYS),
@@ -51,7 +52,7 @@ def names(points) -> list[str]:
 
 
 # Much like the points right before or after them.
-LONG_KILLED = ("inject.prepared", "inject.registers-set", "source.accepted",
+LONG_KILLED = ("inject.prepared", "inject.registers-set", "source.accepted", "source.decided",
                "source.after-started", "destination.before-started")
 LONG_FAILING = (*LONG_KILLED, "inject.stopped", "memory.tracker-started", "source.paused",
                 "source.device-state-saved", "destination.round-applied",

@@ -5,8 +5,6 @@ from pathlib import Path
 
 import pytest
 
-import pytest
-
 from findings import check_completed
 from scene import wait_progress
 from vmferry_lab import wait_until
@@ -62,10 +60,13 @@ def test_free_memory_that_is_not_reported_is_sent(scene):
     assert report["wire_bytes"] > ARENA_MB * MIB
 
 
+# This kernel clears pages as they become free, and relies on it when they are used again.
+RELIES_ON_ZERO = "init_on_free=1 transparent_hugepage=never"
+
+
 @pytest.mark.parametrize("kernel_words, options", [
     ("", ["--verify"]),
-    # This kernel clears pages as they become free, and relies on it when they are used again.
-    pytest.param("init_on_free=1 transparent_hugepage=never", [], marks=pytest.mark.long)],
+    pytest.param(RELIES_ON_ZERO, [], marks=pytest.mark.long)],
     ids=["verified", "relied-upon"])
 def test_memory_given_back_during_the_move(scene, kernel_words, options):
     """Pages that were sent, and then given back, are zero over there."""
@@ -82,7 +83,29 @@ def test_memory_given_back_during_the_move(scene, kernel_words, options):
     scene.has_moved(guest)
     # What was not sent by then never was.
     assert report["wire_bytes"] < report["rounds"][0]["dirty_bytes"] - 16 * MIB
-    # A few bytes in each page; the rest is what the kernel takes for zero, or clears.
+    use_again(scene, guest)
+
+
+@pytest.mark.long
+def test_memory_given_back_right_before_the_pause(scene):
+    """When pre-copy has looked for the last time."""
+    guest = run(scene, kernel_words=RELIES_ON_ZERO)
+    here = scene.here(guest)
+    before = memory_mb(scene, guest)
+    scene.restart(here, {"VMFERRY_FAULT": "source.decided=sleep:10000"})
+    move = here.begin_migrate(guest, scene.there(guest), "--compress", "none")
+    wait_progress(here, guest, "precopy", ARENA_MB * MIB)
+    free(guest, ARENA_MB)
+    await_given_back(scene, guest, before - GIVEN_BACK_MB)
+    report = check_completed(move.finish())
+    # The rest was given back while the first round was still on its way.
+    assert report["rounds"][-1]["pages_zero"] > ARENA_MB * MIB / 4096 / 4
+    scene.has_moved(guest)
+    use_again(scene, guest)
+
+
+def use_again(scene, guest) -> None:
+    """Writes a few bytes in each page; the rest is what the kernel takes for zero, or clears."""
     with guest.control() as control:
         control.write("sparse", order="sequential")
     scene.beats[guest.name].wait(50)

@@ -10,6 +10,7 @@
 #define MAX_INTERVAL_SECONDS G_MAXINT32
 /* The device has several names (-pci, -pci-transitional, -ccw, -device). */
 #define BALLOON_TYPE "child<virtio-balloon"
+#define MEMORY_DEVICE_TYPE "child<virtio-mem"
 /* QEMU's ids, and the names it makes itself ("device[3]"). */
 #define NAME_CHARACTERS "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._[]"
 
@@ -44,8 +45,8 @@ gboolean qemu_set_balloon(QemuVmm *qemu, uint64_t bytes, GError **error)
 
 /* ---- statistics ---- */
 
-/* The balloon among the devices of *folder*, or NULL; free with g_free(). */
-static char *find_in(Qmp *qmp, const char *folder, GError **error)
+/* The device of that type in *folder*, or NULL; free with g_free(). */
+static char *find_in(Qmp *qmp, const char *folder, const char *type, GError **error)
 {
     g_autoptr(json_t) entries =
         qmp_execute(qmp, "qom-list", json_pack("{s:s}", "path", folder), QMP_COMMAND_MS, error);
@@ -56,30 +57,62 @@ static char *find_in(Qmp *qmp, const char *folder, GError **error)
     {
         const char *name = json_text_or(entry, "name", "");
 
-        if (g_str_has_prefix(json_text_or(entry, "type", ""), BALLOON_TYPE) && *name &&
+        if (g_str_has_prefix(json_text_or(entry, "type", ""), type) && *name &&
             name[strspn(name, NAME_CHARACTERS)] == '\0')
             return g_strdup_printf("%s/%s", folder, name);
     }
     return NULL;
 }
 
-/* Its path among QEMU's objects: with an id or without one. */
-static char *find_balloon(Qmp *qmp, GError **error)
+/* Its path among QEMU's objects, with an id or without one; NULL without an
+ * error where there is none. */
+static char *find_device(Qmp *qmp, const char *type, GError **error)
 {
     static const char *const folders[] = {"/machine/peripheral", "/machine/peripheral-anon"};
+    GError *problem = NULL;
+    char *path = NULL;
+
+    for (guint i = 0; i < G_N_ELEMENTS(folders) && !path && !problem; i++)
+        path = find_in(qmp, folders[i], type, &problem);
+    if (problem)
+        g_propagate_error(error, problem);
+    return path;
+}
+
+static char *find_balloon(Qmp *qmp, GError **error)
+{
     g_autoptr(GError) problem = NULL;
+    char *path = find_device(qmp, BALLOON_TYPE, &problem);
 
-    for (guint i = 0; i < G_N_ELEMENTS(folders) && !problem; i++) {
-        char *path = find_in(qmp, folders[i], &problem);
-
-        if (path)
-            return path;
-    }
     if (problem)
         g_propagate_error(error, g_steal_pointer(&problem));
-    else
+    else if (!path)
         error_set(error, VMFERRY_ERROR_NOT_FOUND, "the guest has no balloon device");
-    return NULL;
+    return path;
+}
+
+/* A device without that property does not do it. */
+static gboolean has_flag(Qmp *qmp, const char *path, const char *property)
+{
+    g_autoptr(json_t) reply =
+        qmp_execute(qmp, "qom-get", json_pack("{s:s, s:s}", "path", path, "property", property),
+                    QMP_COMMAND_MS, NULL);
+
+    return json_is_true(reply);
+}
+
+gboolean qemu_query_discards(Qmp *qmp, gboolean *ret, GError **error)
+{
+    g_autoptr(GError) problem = NULL;
+    g_autofree char *memory = find_device(qmp, MEMORY_DEVICE_TYPE, &problem);
+    g_autofree char *balloon = problem ? NULL : find_device(qmp, BALLOON_TYPE, &problem);
+
+    if (problem) {
+        g_propagate_error(error, g_steal_pointer(&problem));
+        return FALSE;
+    }
+    *ret = memory || (balloon && has_flag(qmp, balloon, "free-page-reporting"));
+    return TRUE;
 }
 
 gboolean qemu_watch_statistics(QemuVmm *qemu, guint seconds, guint *ret_before, GError **error)

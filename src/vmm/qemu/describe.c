@@ -141,7 +141,8 @@ VmmDescription *qemu_describe(QemuVmm *qemu, GError **error)
         return NULL;
     description->accelerator = query_accelerator(qemu->qmp, error);
     if (!description->accelerator || !query_vcpus(qemu->qmp, &description->vcpus, error) ||
-        !query_memory(qemu->qmp, &description->memory_bytes, error))
+        !query_memory(qemu->qmp, &description->memory_bytes, error) ||
+        !qemu_query_discards(qemu->qmp, &description->discards_memory, error))
         return NULL;
     description->ram_regions = qemu_query_ram_regions(qemu, error);
     return description->ram_regions ? g_steal_pointer(&description) : NULL;

@@ -63,6 +63,9 @@ gboolean qemu_watch_statistics(QemuVmm *qemu, guint seconds, guint *ret_before, 
 gboolean qemu_get_free_memory(QemuVmm *qemu, uint64_t *ret_free_bytes, uint64_t *ret_updated,
                               GError **error);
 
+/* See VmmDescription.discards_memory. */
+gboolean qemu_query_discards(Qmp *qmp, gboolean *ret, GError **error);
+
 /* Takes the text of a balloon's "guest-stats"; 0 stands for what it does not
  * tell. */
 gboolean qemu_parse_statistics(const char *text, uint64_t *ret_free_bytes, uint64_t *ret_updated,
