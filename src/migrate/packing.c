@@ -7,6 +7,7 @@
 /* A dearer level is tried where packing is so much faster than the path. */
 #define SLACK_TO_CLIMB 2.0
 #define STAY 1.1
+#define STARVED 2.0
 
 /* *gain*: how much more it must carry than what it is chosen before. */
 static const struct {
@@ -80,10 +81,18 @@ Packing packing_make(PackingMode mode, gboolean with_lz4, gboolean with_zstd, gu
     return packing;
 }
 
-void packing_choose(const Packing *packing, PackMethod *ret_method, int *ret_level)
+void packing_choose(Packing *packing, PackMethod *ret_method, int *ret_level)
 {
-    *ret_method = ladder[packing->now].method;
-    *ret_level = ladder[packing->now].level;
+    guint step = packing->now;
+
+    if (step != packing->settled) {
+        if (packing->to_try == 0)
+            step = packing->settled;
+        else
+            packing->to_try--;
+    }
+    *ret_method = ladder[step].method;
+    *ret_level = ladder[step].level;
 }
 
 static double smooth(double old, double now)
@@ -146,6 +155,13 @@ static gboolean has_slack(const Packing *packing, guint i)
                SLACK_TO_CLIMB * packing->path_bytes_per_ms / step->ratio;
 }
 
+/* Packing limits, and carries little more than the path would by itself. */
+static gboolean is_starved(const Packing *packing)
+{
+    return !packing->path_busy &&
+           carries(packing, packing->settled) < STARVED * packing->path_bytes_per_ms;
+}
+
 static gboolean may_try(const Packing *packing, guint i)
 {
     if (!packing->steps[i].usable || i == packing->settled || packing->steps[i].paused_windows > 0)
@@ -153,8 +169,8 @@ static gboolean may_try(const Packing *packing, guint i)
     switch (i) {
     case STEP_NONE:
         return !packing->path_busy;
-    case STEP_LZ4: /* It makes more of the data: no use where the path is what limits. */
-        return packing->settled < STEP_LZ4 || !packing->path_busy;
+    case STEP_LZ4: /* It makes more of the data: no use where that is what limits. */
+        return packing->settled < STEP_LZ4 || is_starved(packing);
     case STEP_ZSTD: /* Where lz4 finds nothing, zstd rarely does. */
         return packing->settled > STEP_ZSTD || !packing->steps[STEP_LZ4].usable ||
                shrinks(packing, STEP_LZ4);
@@ -210,6 +226,7 @@ static void decide(Packing *packing)
     for (guint i = 0; i < PACKING_STEPS; i++) {
         if (may_try(packing, i)) {
             packing->now = i;
+            packing->to_try = PACKING_WINDOW_BATCHES;
             break;
         }
     }
@@ -229,15 +246,19 @@ static void see_path(Packing *packing, const PackingSample *sample)
 
 void packing_note(Packing *packing, const PackingSample *sample)
 {
-    packing->totals.raw_bytes[sample->method] += sample->raw_bytes;
-    packing->totals.packed_bytes[sample->method] += sample->packed_bytes;
+    PackMethod method = sample->skipped ? PACK_NONE : sample->method;
+
+    packing->totals.raw_bytes[method] += sample->raw_bytes;
+    packing->totals.packed_bytes[method] += sample->packed_bytes;
     see_path(packing, sample);
     if (sample->method != ladder[packing->now].method ||
         sample->level != ladder[packing->now].level)
         return;
-    packing->raw_bytes += sample->raw_bytes;
-    packing->packed_bytes += sample->packed_bytes;
-    packing->pack_ms += sample->pack_ms;
+    if (!sample->skipped) {
+        packing->raw_bytes += sample->raw_bytes;
+        packing->packed_bytes += sample->packed_bytes;
+        packing->pack_ms += sample->pack_ms;
+    }
     if (++packing->batches < PACKING_WINDOW_BATCHES)
         return;
     decide(packing);

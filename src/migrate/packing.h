@@ -19,7 +19,8 @@
  * bytes cost both hosts and the network something too.
  *
  * A step that is not in use is tried for one window now and then: the next one
- * up while the path is what limits, the next one down while packing does.
+ * up while the path is what limits, the next one down while packing does and
+ * carries little more than the path would by itself.
  * Each trial that does not pay doubles the pause before the next, so data
  * that cannot be compressed costs next to nothing.  (Batches of which a sample
  * does not shrink are not packed at all and say nothing about a step:
@@ -54,7 +55,7 @@ gboolean packing_mode_from_name(const char *name, PackingMode *ret);
 #define PACKING_FIRST_PAUSE 16u
 #define PACKING_LONGEST_PAUSE 256u
 /* Until sending without is tried, where it is known what the path carries. */
-#define PACKING_PATH_PAUSE 64u
+#define PACKING_PATH_PAUSE 128u
 /* On a faster path (1.3 Gbit/s) the CPU is better spent on sending: measured
  * with bench/migrate.py, where packing made moves over an unlimited link
  * slower. */
@@ -62,8 +63,9 @@ gboolean packing_mode_from_name(const char *name, PackingMode *ret);
 #define PACKING_WORTH_RATIO 0.95
 
 typedef struct {
-    PackMethod method;
+    PackMethod method; /* as chosen */
     int level;
+    gboolean skipped; /* it would not have shrunk, and was sent as it is */
     uint64_t raw_bytes, packed_bytes;
     double pack_ms;
     double path_bytes_per_ms; /* what the path carries; 0: not known yet */
@@ -89,6 +91,7 @@ typedef struct {
     double path_bytes_per_ms; /* 0: not known */
     gboolean path_busy, path_seen;
     guint batches; /* in this window */
+    guint to_try;  /* batches that are still to be chosen for, of a trial */
     uint64_t raw_bytes, packed_bytes;
     double pack_ms;
     PackingTotals totals;
@@ -96,8 +99,9 @@ typedef struct {
 
 Packing packing_make(PackingMode mode, gboolean with_lz4, gboolean with_zstd, guint workers);
 
-/* For the next batch. */
-void packing_choose(const Packing *packing, PackMethod *ret_method, int *ret_level);
+/* For the next batch.  A trial is of one window's batches: those that follow
+ * before it is known what became of them go as before. */
+void packing_choose(Packing *packing, PackMethod *ret_method, int *ret_level);
 
 /* Notes a batch that was sent; at the end of a window decides anew.  Batches
  * that were chosen for before the last decision count for the totals only. */

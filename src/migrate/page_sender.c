@@ -135,8 +135,9 @@ static void count(PageSender *sender, const EncoderJob *job)
         sender->tally(job->batch.region, &job->costs[i], sender->tally_user);
     packing_note(
         &sender->packing,
-        &(PackingSample){.method = job->skipped ? PACK_NONE : job->method,
-                         .level = job->skipped ? 0 : job->level,
+        &(PackingSample){.method = job->method,
+                         .level = job->level,
+                         .skipped = job->skipped,
                          .raw_bytes = job->pages.raw_bytes + job->segments.raw_bytes,
                          .packed_bytes = job->pages.packed_bytes + job->segments.packed_bytes,
                          .pack_ms = job->pack_ms,

@@ -3,10 +3,10 @@
  *
  * Theory of operation: what was sent less what the peer's kernel has not
  * confirmed is what the path has carried, and socket buffers do not hide how
- * slow it is.  While there is a backlog at both ends of a window, the path was
- * busy all the time: what it carried then is its rate.  Without one the sender
- * was the limit, and what was carried is a lower bound.  Pure: fed with
- * counters.
+ * slow it is.  Where there is a backlog at both ends of a window, and more than
+ * a frame that was just handed over, the path was busy all the time: what it
+ * carried then is its rate.  Without one the sender was the limit, and what
+ * was carried is a lower bound.  Pure: fed with counters.
  */
 #pragma once
 
@@ -14,6 +14,10 @@
 #include <stdint.h>
 
 #define PATH_RATE_WINDOW_MS 20.0
+/* What is waiting counts as a backlog from this share of what a window carries on. */
+#define PATH_RATE_BACKLOG_SHARE 0.25
+/* A path that carries this share of the limit is limited by that. */
+#define PATH_RATE_LIMIT_SHARE 0.9
 
 typedef struct {
     double bytes_per_ms; /* smoothed; 0: not known */

@@ -3,6 +3,7 @@
 
 #include "base/error.h"
 #include "base/log.h"
+#include "migrate/frame_queue.h"
 
 void source_tally(guint region, const GroupCost *cost, gpointer user)
 {
@@ -23,8 +24,12 @@ void source_measure_path(SourceMove *move)
     uint64_t bytes = channel_get_sent_bytes(move->channel);
     uint64_t backlog = channel_get_backlog_bytes(move->channel);
 
-    /* Until it is accepted, the destination takes what fits into buffers. */
-    if (move->accepted && !move->path.started)
+    /* Until it has accepted, the destination takes what fits into its queue. */
+    if (!move->accepted && bytes > FRAME_QUEUE_MOST_BYTES / 2) {
+        move->path.started = FALSE;
+        return;
+    }
+    if (!move->path.started)
         path_rate_start(&move->path, now_ms, bytes, backlog);
     path_rate_note(&move->path, now_ms, bytes, backlog);
 }
@@ -130,8 +135,9 @@ gboolean source_decide(SourceMove *move, gboolean at_round_end, GError **error)
     GroupAccount *account = work_set_get_account(move->work);
     ConvergenceFacts facts;
 
-    /* Within the first round nothing is known about the path at first. */
-    if (move->path.bytes_per_ms <= 0)
+    /* Within the first round nothing is known about the path at first, and without
+     * a destination there is no pause. */
+    if (move->path.bytes_per_ms <= 0 || !move->accepted)
         return TRUE;
     facts = gather_facts(move, at_round_end);
     move->decision = convergence_decide(&facts);

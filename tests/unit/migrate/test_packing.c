@@ -200,13 +200,51 @@ static void test_levels(void **state)
     assert_int_equal(packing.settled, 2);
 }
 
+/* A trial is of four batches, also where many are on their way, and of none that shrank. */
+static void test_trials_are_short(void **state)
+{
+    Packing packing = packing_make(PACKING_AUTO, TRUE, TRUE, 1);
+    World starved = {117e3, {1, 0.5, 0.4}, {0, 300e3, 150e3}};
+    guint tried = 0, step;
+
+    settled_after(&packing, &starved, 1);
+    for (int i = 0; i < 100 && packing.now == packing.settled; i++)
+        window(&packing, &starved);
+    step = packing.now;
+    assert_int_not_equal(step, packing.settled);
+    for (int i = 0; i < 50; i++) {
+        PackMethod method;
+        int level;
+
+        packing_choose(&packing, &method, &level);
+        tried += method == now(&packing);
+    }
+    assert_int_equal(tried, PACKING_WINDOW_BATCHES);
+    for (guint i = 0; i < PACKING_WINDOW_BATCHES; i++) {
+        PackingSample sample = {.method = now(&packing),
+                                .skipped = TRUE,
+                                .raw_bytes = MIB,
+                                .packed_bytes = MIB,
+                                .path_bytes_per_ms = 117e3};
+
+        assert_int_equal(packing.now, step);
+        packing_note(&packing, &sample);
+    }
+    assert_int_not_equal(packing.now, step);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_slow_path),    cmocka_unit_test(test_fast_path),
-        cmocka_unit_test(test_unknown_path), cmocka_unit_test(test_incompressible),
-        cmocka_unit_test(test_slow_packer),  cmocka_unit_test(test_packer_limits),
-        cmocka_unit_test(test_modes),        cmocka_unit_test(test_levels),
+        cmocka_unit_test(test_slow_path),
+        cmocka_unit_test(test_fast_path),
+        cmocka_unit_test(test_unknown_path),
+        cmocka_unit_test(test_incompressible),
+        cmocka_unit_test(test_slow_packer),
+        cmocka_unit_test(test_packer_limits),
+        cmocka_unit_test(test_modes),
+        cmocka_unit_test(test_levels),
+        cmocka_unit_test(test_trials_are_short),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

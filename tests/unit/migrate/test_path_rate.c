@@ -55,6 +55,34 @@ static void test_idle(void **state)
     }
 }
 
+/* A frame that was just handed over is no backlog: the path is free between two. */
+static void test_frames(void **state)
+{
+    PathRate rate = {0};
+    uint64_t sent = 0;
+
+    path_rate_start(&rate, 0, 0, 0);
+    path_rate_note(&rate, 20, 10000000, 10000000 - 20 * RATE);
+    for (int i = 2; i < 50; i++) {
+        sent = 10000000 + (uint64_t)i * 800000; /* 40,000 bytes a ms */
+        path_rate_note(&rate, 20 * i, sent, 150000);
+        assert_true(!rate.busy);
+        assert_true(rate.bytes_per_ms >= RATE);
+    }
+}
+
+/* Where our own limit is what limits, nothing ever waits. */
+static void test_own_limit(void **state)
+{
+    PathRate rate = {.limit = 1000};
+
+    path_rate_start(&rate, 0, 0, 0);
+    path_rate_note(&rate, 100, 98000, 0);
+    assert_true(rate.busy);
+    path_rate_note(&rate, 200, 138000, 0);
+    assert_true(!rate.busy);
+}
+
 static void test_limits(void **state)
 {
     PathRate rate = {.limit = 1000};
@@ -73,10 +101,9 @@ static void test_limits(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_burst),
-        cmocka_unit_test(test_busy),
-        cmocka_unit_test(test_idle),
-        cmocka_unit_test(test_limits),
+        cmocka_unit_test(test_burst),     cmocka_unit_test(test_busy),
+        cmocka_unit_test(test_idle),      cmocka_unit_test(test_frames),
+        cmocka_unit_test(test_own_limit), cmocka_unit_test(test_limits),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
