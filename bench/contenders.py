@@ -1,8 +1,6 @@
 """The contenders: each moves a guest from host A to host B once and returns a Sample."""
 
-import ctypes
 import functools
-import mmap
 import re
 import subprocess
 import sys
@@ -141,26 +139,8 @@ def settle(guest, load: dict | None, interval_ms: int):
     with guest.control() as control:
         control.write(**(load or {"pattern": "idle"}))
     time.sleep(1)
-    touch_free_memory()
     heartbeat.wait(10)
     return heartbeat
-
-
-# More than a move needs of the destination.
-TOUCHED_BYTES = 1536 << 20
-
-
-def touch_free_memory() -> None:
-    """Uses memory and frees it, so that the destination's first touch costs all the same.
-
-    Where this host is a guest itself, what it has freed may have gone back to its own host, and
-    the first touch takes ten times as long, or not, as it happens.
-    """
-    with mmap.mmap(-1, TOUCHED_BYTES, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as memory:
-        memory.madvise(mmap.MADV_HUGEPAGE)
-        view = (ctypes.c_char * TOUCHED_BYTES).from_buffer(memory)
-        ctypes.memset(view, 1, TOUCHED_BYTES)
-        del view
 
 
 @dataclass(frozen=True)
