@@ -27,6 +27,7 @@
 #define PIDFD_FD 4
 #define RESUME_ATTEMPTS 200
 #define BALLOON_ATTEMPTS 5 /* a restarted agent that keeps QMP busy does it itself */
+#define COMMANDS 2         /* cont, balloon */
 #define ATTEMPT_PAUSE_NS 100000000L
 #define ANSWER_TIMEOUT_MS 3000
 #define FILES_MAX 256
@@ -84,17 +85,21 @@ static int say(int fd, const char *text)
     return write(fd, text, strlen(text)) == (ssize_t)strlen(text);
 }
 
-/* One attempt to say one or two commands to QEMU, each with the id "guard"
- * (empty: not this one); true when it has answered each. */
-static int try_commands(const struct sockaddr_un *address, const char *first, const char *second)
+/* One attempt to say these commands to QEMU, each with the id "guard"; true when
+ * it has answered all.  One that was answered becomes NULL and is not said
+ * again: a guest that was resumed may be paused for another move by then. */
+static int try_commands(const struct sockaddr_un *address, const char *commands[COMMANDS])
 {
     int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
     int done = fd >= 0 && connect(fd, (const struct sockaddr *)address, sizeof *address) == 0 &&
                await_word(fd, "\"QMP\"") && say(fd, "{\"execute\":\"qmp_capabilities\"}\n") &&
-               await_word(fd, "\"return\"") &&
-               (!*first || (say(fd, first) && await_word(fd, "\"guard\""))) &&
-               (!*second || (say(fd, second) && await_word(fd, "\"guard\"")));
+               await_word(fd, "\"return\"");
 
+    for (int i = 0; i < COMMANDS && done; i++) {
+        done = !commands[i] || (say(fd, commands[i]) && await_word(fd, "\"guard\""));
+        if (done)
+            commands[i] = NULL;
+    }
     if (fd >= 0)
         close(fd);
     return done;
@@ -104,10 +109,13 @@ static void resume_and_let_go(const struct sockaddr_un *address, int resumes,
                               const KeptBalloon *balloon)
 {
     const struct timespec nap = {0, ATTEMPT_PAUSE_NS};
-    const char *resume = resumes ? "{\"execute\":\"cont\",\"id\":\"guard\"}\n" : "";
+    const char *commands[COMMANDS] = {
+        resumes ? "{\"execute\":\"cont\",\"id\":\"guard\"}\n" : NULL,
+        balloon->command[0] ? balloon->command : NULL,
+    };
     int attempts = resumes ? RESUME_ATTEMPTS : BALLOON_ATTEMPTS;
 
-    for (int i = 0; i < attempts && !try_commands(address, resume, balloon->command); i++) {
+    for (int i = 0; i < attempts && !try_commands(address, commands); i++) {
         struct pollfd p = {.fd = PIDFD_FD, .events = POLLIN};
 
         if (poll(&p, 1, 0) > 0) /* the VMM has ended */

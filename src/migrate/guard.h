@@ -14,7 +14,7 @@
  * Besides its duty the guard can be asked to write texts to files then: limits
  * of control groups that were lowered for the time of a move (throttle.h) are
  * what they were before.  That comes first.  And it can be asked to let a
- * balloon go that was inflated for a move (source_reclaim.h); that comes last,
+ * balloon go that was inflated for a move (source_reclaim.c); that comes last,
  * with each duty but KILL.
  *
  * With both sides' duties changing at the right moments (source.c,

@@ -28,7 +28,6 @@ struct PageSender {
     GMutex lock;
     GCond encoded;
     Packing packing;
-    gboolean with_lz4, with_zstd;
     uint64_t ready_bytes; /* encoded and not sent; under the lock */
     PageSenderTally tally;
     gpointer tally_user;

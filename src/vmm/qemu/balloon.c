@@ -91,14 +91,14 @@ static char *find_balloon(Qmp *qmp, GError **error)
     return path;
 }
 
-/* A device without that property does not do it. */
-static gboolean has_flag(Qmp *qmp, const char *path, const char *property)
+/* FALSE only where QEMU says so: what is not known may be. */
+static gboolean may_have_flag(Qmp *qmp, const char *path, const char *property)
 {
     g_autoptr(json_t) reply =
         qmp_execute(qmp, "qom-get", json_pack("{s:s, s:s}", "path", path, "property", property),
                     QMP_COMMAND_MS, NULL);
 
-    return json_is_true(reply);
+    return !json_is_false(reply);
 }
 
 gboolean qemu_query_discards(Qmp *qmp, gboolean *ret, GError **error)
@@ -111,7 +111,7 @@ gboolean qemu_query_discards(Qmp *qmp, gboolean *ret, GError **error)
         g_propagate_error(error, g_steal_pointer(&problem));
         return FALSE;
     }
-    *ret = memory || (balloon && has_flag(qmp, balloon, "free-page-reporting"));
+    *ret = memory || (balloon && may_have_flag(qmp, balloon, "free-page-reporting"));
     return TRUE;
 }
 

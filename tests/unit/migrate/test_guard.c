@@ -24,6 +24,7 @@
 static _Atomic int *resumed;  /* by QMP `cont` */
 static _Atomic int *released; /* by QMP `balloon`; 1 + how often it was resumed before */
 static _Atomic int *released_mib;
+static _Atomic int *hang_ups; /* how often it closes the connection at `balloon` */
 static char folder[] = "/tmp/vmferry-guard-XXXXXX";
 static char socket_path[64];
 
@@ -38,6 +39,9 @@ static void serve_client(int client)
         if (strstr(text, "\"cont\"")) {
             atomic_fetch_add(resumed, 1);
             (void)!write(client, "{\"return\": {}, \"id\": \"guard\"}\r\n", 32);
+        } else if (strstr(text, "\"balloon\"") && atomic_load(hang_ups) > 0) {
+            atomic_fetch_sub(hang_ups, 1);
+            break;
         } else if (strstr(text, "\"balloon\"")) {
             atomic_store(released_mib,
                          (int)(g_ascii_strtoull(strstr(text, "value\":") + 7, NULL, 10) >> 20));
@@ -257,6 +261,22 @@ static void test_balloon(void **state)
     assert_int_equal(atomic_load(released), 0);
 }
 
+/* What QEMU has confirmed is not said again: the guest may be paused by then. */
+static void test_resumes_once(void **state)
+{
+    pid_t vmm = start_vmm();
+
+    atomic_store(resumed, 0);
+    atomic_store(released, 0);
+    atomic_store(hang_ups, 3);
+    run_agent_with_balloon(vmm, GUARD_RESUME, FALSE);
+    assert_true(wait_for(was_released, vmm));
+    assert_int_equal(atomic_load(hang_ups), 0);
+    assert_int_equal(atomic_load(resumed), 1);
+    kill(vmm, SIGKILL);
+    waitpid(vmm, NULL, 0);
+}
+
 static void test_too_many_files(void **state)
 {
     g_autofree char *longest = g_strnfill(511, 'x'), *too_long = g_strnfill(512, 'x');
@@ -286,10 +306,11 @@ static void test_errors(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_resumes),  cmocka_unit_test(test_kills),
-        cmocka_unit_test(test_leaves),   cmocka_unit_test(test_files),
-        cmocka_unit_test(test_duty_now), cmocka_unit_test(test_too_many_files),
-        cmocka_unit_test(test_errors),   cmocka_unit_test(test_balloon),
+        cmocka_unit_test(test_resumes),      cmocka_unit_test(test_kills),
+        cmocka_unit_test(test_leaves),       cmocka_unit_test(test_files),
+        cmocka_unit_test(test_duty_now),     cmocka_unit_test(test_too_many_files),
+        cmocka_unit_test(test_errors),       cmocka_unit_test(test_balloon),
+        cmocka_unit_test(test_resumes_once),
     };
     int result;
 
@@ -297,6 +318,7 @@ int main(void)
     resumed = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     released = resumed + 1;
     released_mib = resumed + 2;
+    hang_ups = resumed + 3;
     if (!mkdtemp(folder))
         return 1;
     strcpy(socket_path, folder);
