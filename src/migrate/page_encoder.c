@@ -11,6 +11,8 @@
 G_STATIC_ASSERT(WORK_BATCH_PAGES <= PAGE_FRAME_MAX_RAW_PAGES);
 
 #define BATCH_BYTES ((size_t)WORK_BATCH_PAGES * GUEST_PAGE_BYTES)
+/* Read at a time: what is looked at several times stays in a core's cache. */
+#define PIECE_PAGES 64u
 
 /* A batch while it is classified. */
 typedef struct {
@@ -60,16 +62,14 @@ static void add_run(Classifier *classifier, uint64_t page, PageRunKind kind)
     classifier->runs[classifier->run_count++] = (PageRun){.first = page, .count = 1, .kind = kind};
 }
 
-/* Whole pages that lie side by side in the buffer go out as one piece. */
-static void add_piece(EncodedFrame *frame, uint8_t *content)
+/* Whole pages are kept one behind the other, over those that are not. */
+static void keep_page(EncoderJob *job, const uint8_t *content)
 {
-    struct iovec *last = &frame->pieces[frame->piece_count - 1];
+    uint8_t *end = job->raw + job->pages.raw_bytes;
 
-    if (frame->piece_count > 1 && (uint8_t *)last->iov_base + last->iov_len == content) {
-        last->iov_len += GUEST_PAGE_BYTES;
-        return;
-    }
-    frame->pieces[frame->piece_count++] = (struct iovec){content, GUEST_PAGE_BYTES};
+    if (content != end)
+        memmove(end, content, GUEST_PAGE_BYTES);
+    job->pages.raw_bytes += GUEST_PAGE_BYTES;
 }
 
 static void add_cost(EncoderJob *job, uint64_t page, gboolean again, uint64_t bytes)
@@ -118,7 +118,7 @@ static gboolean is_copy(Classifier *classifier, uint64_t page, gboolean again,
     return TRUE;
 }
 
-static void classify(Classifier *classifier, uint64_t page, uint8_t *content)
+static void classify(Classifier *classifier, uint64_t page, const uint8_t *content)
 {
     PageEncoder *encoder = classifier->encoder;
     EncoderJob *job = classifier->job;
@@ -151,7 +151,7 @@ static void classify(Classifier *classifier, uint64_t page, uint8_t *content)
     } else {
         page_set_add(sent, page, 1);
         add_run(classifier, page, PAGE_RUN_RAW);
-        add_piece(&job->pages, content);
+        keep_page(job, content);
         job->counts.whole++;
         add_cost(job, page, again, GUEST_PAGE_BYTES);
     }
@@ -165,21 +165,6 @@ static uint8_t *need_capacity(uint8_t *buffer, size_t bytes, size_t *capacity)
         return buffer;
     *capacity = bytes;
     return g_realloc(buffer, bytes);
-}
-
-/* Moves the pieces together in the buffer that they lie in. */
-static void join_pieces(EncoderJob *job)
-{
-    EncodedFrame *frame = &job->pages;
-    uint8_t *at = job->raw;
-
-    for (int i = 1; i < frame->piece_count; i++) {
-        if (frame->pieces[i].iov_base != at)
-            memmove(at, frame->pieces[i].iov_base, frame->pieces[i].iov_len);
-        at += frame->pieces[i].iov_len;
-    }
-    frame->pieces[1] = (struct iovec){job->raw, (size_t)(at - job->raw)};
-    frame->piece_count = 2;
 }
 
 static size_t pack_bytes(EncoderJob *job, const void *bytes, size_t length, uint8_t **buffer,
@@ -197,28 +182,23 @@ static void finish_pages(Classifier *classifier)
     EncodedFrame *frame = &job->pages;
     size_t packed = 0;
 
-    if (classifier->run_count == 0) {
-        frame->piece_count = 0;
+    if (classifier->run_count == 0)
         return;
-    }
     page_frame_encode(job->head, job->batch.region, classifier->runs, classifier->run_count);
-    frame->type = FRAME_PAGES;
-    for (int i = 1; i < frame->piece_count; i++)
-        frame->raw_bytes += frame->pieces[i].iov_len;
     if (job->method != PACK_NONE && frame->raw_bytes > 0) {
-        join_pieces(job);
         if (pack_sample_shrinks(job->pack, job->method, job->raw, frame->raw_bytes))
             packed =
                 pack_bytes(job, job->raw, frame->raw_bytes, &job->packed, &job->packed_capacity);
         else
             job->skipped = TRUE;
     }
+    frame->type = packed == 0                ? FRAME_PAGES
+                  : job->method == PACK_ZSTD ? FRAME_PAGES_ZSTD
+                                             : FRAME_PAGES_LZ4;
     frame->packed_bytes = packed > 0 ? packed : frame->raw_bytes;
-    if (packed > 0) {
-        frame->type = job->method == PACK_ZSTD ? FRAME_PAGES_ZSTD : FRAME_PAGES_LZ4;
-        frame->pieces[1] = (struct iovec){job->packed, packed};
-    }
     frame->pieces[0] = (struct iovec){job->head->data, job->head->len};
+    frame->pieces[1] = (struct iovec){packed > 0 ? job->packed : job->raw, frame->packed_bytes};
+    frame->piece_count = frame->packed_bytes > 0 ? 2 : 1;
 }
 
 static void finish_segments(Classifier *classifier)
@@ -266,8 +246,7 @@ static void scale_costs(EncoderJob *job)
 static void reset(EncoderJob *job)
 {
     g_clear_error(&job->error);
-    job->pages = (EncodedFrame){.piece_count = 1}; /* the first is the head */
-    job->segments = (EncodedFrame){0};
+    job->pages = job->segments = (EncodedFrame){0};
     job->counts = (PageCounts){0};
     job->cost_count = 0;
     job->copy_count = 0;
@@ -277,10 +256,53 @@ static void reset(EncoderJob *job)
     g_byte_array_set_size(job->body, 0);
 }
 
+typedef struct {
+    guint span;
+    uint64_t page; /* within it */
+} BatchPosition;
+
+/* The batch's next pages, up to PIECE_PAGES; *at* moves behind them. */
+static guint cut_piece(const WorkBatch *batch, BatchPosition *at, PageSpan spans[PIECE_PAGES])
+{
+    guint count = 0;
+
+    for (uint64_t pages = 0; at->span < batch->span_count && pages < PIECE_PAGES;) {
+        const PageSpan *span = &batch->spans[at->span];
+        uint64_t taken = MIN(span->count - at->page, PIECE_PAGES - pages);
+
+        spans[count++] = (PageSpan){span->first + at->page, taken};
+        pages += taken;
+        at->page += taken;
+        if (at->page == span->count)
+            *at = (BatchPosition){at->span + 1, 0};
+    }
+    return count;
+}
+
+/* Reads behind the pages that are kept, and keeps what is to be sent whole. */
+static gboolean read_and_classify(Classifier *classifier)
+{
+    EncoderJob *job = classifier->job;
+    BatchPosition at = {0};
+    PageSpan spans[PIECE_PAGES];
+    guint count;
+
+    while ((count = cut_piece(&job->batch, &at, spans)) > 0) {
+        uint8_t *content = job->raw + job->pages.raw_bytes;
+
+        if (!guest_memory_read(classifier->encoder->memory, job->batch.region, spans, count,
+                               content, &job->error))
+            return FALSE;
+        for (guint i = 0; i < count; i++)
+            for (uint64_t k = 0; k < spans[i].count; k++, content += GUEST_PAGE_BYTES)
+                classify(classifier, spans[i].first + k, content);
+    }
+    return TRUE;
+}
+
 void page_encoder_run(PageEncoder *encoder, EncoderJob *job)
 {
     g_autofree Classifier *classifier = g_new(Classifier, 1);
-    uint8_t *content = job->raw;
     uint64_t start;
 
     reset(job);
@@ -288,12 +310,8 @@ void page_encoder_run(PageEncoder *encoder, EncoderJob *job)
     classifier->job = job;
     classifier->run_count = classifier->segment_pages = 0;
     classifier->last_page = UINT64_MAX;
-    if (!guest_memory_read(encoder->memory, job->batch.region, job->batch.spans,
-                           job->batch.span_count, job->raw, &job->error))
+    if (!read_and_classify(classifier))
         return;
-    for (guint i = 0; i < job->batch.span_count; i++)
-        for (uint64_t k = 0; k < job->batch.spans[i].count; k++, content += GUEST_PAGE_BYTES)
-            classify(classifier, job->batch.spans[i].first + k, content);
     start = clock_now_ns();
     finish_pages(classifier);
     finish_segments(classifier);

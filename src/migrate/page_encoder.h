@@ -1,10 +1,10 @@
 /*
  * From guest pages to frames: one batch
  *
- * Theory of operation: a batch of pages of one region is read in one go into a
- * buffer, and every page is classified by what the destination holds of it
- * (page/sent_store.h): nothing to send, zero, segments, a copy of another page
- * (page_copies.h), or the whole page.
+ * Theory of operation: a batch of pages of one region is read into a buffer,
+ * some pages at a time, and each is classified by what the destination holds of
+ * it (page/sent_store.h): nothing to send, zero, segments, a copy of another
+ * page (page_copies.h), or the whole page.
  * The batch becomes up to two frames, one of pages (PAGES, or packed) and one
  * of SEGMENTS.  What was noted as sent is what lies in the buffer, so the
  * buffer is what is sent: the guest may write on meanwhile.  That is why also
@@ -40,7 +40,7 @@ typedef struct {
 
 typedef struct {
     FrameType type;
-    struct iovec pieces[WORK_BATCH_PAGES + 1];
+    struct iovec pieces[2];         /* head and body */
     int piece_count;                /* 0: no such frame */
     size_t raw_bytes, packed_bytes; /* of the body */
 } EncodedFrame;

@@ -15,6 +15,8 @@
 #define BUDGET_SHARE 16
 /* Of it, what may be spent on finding equal pages in the first round. */
 #define COPIES_SHARE 8
+/* Without --streams: beyond that, other guests need the cores more. */
+#define MOST_WORKERS 4u
 
 /* --- stages before the pause ------------------------------------------- */
 
@@ -168,10 +170,10 @@ static SentStore *make_store(SourceMove *move, uint64_t budget)
                           options->segments);
 }
 
-/* One thread sends, the others read and pack. */
+/* As many as there are cores for: they wait where the path is what limits. */
 static guint choose_workers(const MigrateOptions *options)
 {
-    return options->streams ? options->streams : CLAMP(g_get_num_processors() / 2, 1, 4);
+    return options->streams ? options->streams : CLAMP(g_get_num_processors(), 1, MOST_WORKERS);
 }
 
 static PageSender *make_sender(SourceMove *move)
