@@ -63,7 +63,7 @@ def move_with_vmferry(lab, guest, prepare, pki, options=(), limit_s: float = LIM
     finished = result.exit_code == 0
     reason = report["reason"] if finished else report["error"] if in_time else "too long"
     return Sample(finished=finished, reason=reason, total_ms=report["total_ms"],
-                  downtime_ms=report["downtime_ms"], prestart_cpu_s=0,
+                  downtime_ms=report["downtime_ms"], prestart_cpu_s=0, prestart_ms=0,
                   rounds=len(report["rounds"]), round_reports=report["rounds"],
                   peak_memory_bytes=max(peak_memory_bytes(agent.pid) for agent in agents),
                   **ruler.readings())
@@ -98,8 +98,10 @@ def move_with_qemu(lab, guest, prepare, tuning: Tuning = Tuning(),
     uri = f"tcp:{lab.host_b.ip}:{INCOMING_PORT}"
     source = guest.start(lab.host_a)
     incoming = [*guest.command_with_qmp(guest.qmp_path(lab.host_b)), "-incoming", "defer"]
+    begin = time.monotonic()
     destination = lab.host_b.start(incoming, f"{guest.name}.incoming")
     with Qmp(guest.qmp_path(lab.host_b)) as there, Qmp(guest.qmp_path(lab.host_a)) as here:
+        prestart_ms = (time.monotonic() - begin) * 1e3
         for side in (there, here):
             tuning.apply(side)
         there.execute("migrate-incoming", uri=uri)
@@ -117,7 +119,8 @@ def move_with_qemu(lab, guest, prepare, tuning: Tuning = Tuning(),
     return Sample(finished=finished, reason=reason,
                   total_ms=facts.get("total-time", 0), downtime_ms=facts.get("downtime", 0),
                   prestart_cpu_s=prestart, rounds=facts.get("ram", {}).get("dirty-sync-count", 0),
-                  round_reports=[], peak_memory_bytes=0, **ruler.readings())
+                  round_reports=[], peak_memory_bytes=0, prestart_ms=prestart_ms,
+                  **ruler.readings())
 
 
 def _finish_or_cancel(qmp: Qmp, limit_s: float) -> bool:

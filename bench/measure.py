@@ -31,6 +31,12 @@ class Sample:
     peak_memory_bytes: int    # of the larger agent; 0 for QEMU
     started_ms: float         # time.monotonic() * 1e3 at the order
     latency: dict | None = None  # of an application's requests
+    prestart_ms: float | None = None  # what starting the destination took before the clock ran
+
+    @property
+    def whole_total_ms(self) -> float | None:
+        """As whole_cpu_s."""
+        return None if self.prestart_ms is None else self.total_ms + self.prestart_ms
 
     @property
     def whole_cpu_s(self) -> float:

@@ -11,6 +11,7 @@ from measure import Sample
 # Figures whose medians are compared; how they are named, their unit, and what to divide by.
 METRICS = {
     "total_ms": ("total", "s", 1e3),
+    "whole_total_ms": ("with start", "s", 1e3),
     "wire_bytes": ("bytes", "MB", 1e6),
     "gap_ms": ("gap", "ms", 1),
     "downtime_ms": ("downtime", "ms", 1),
