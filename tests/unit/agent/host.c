@@ -118,3 +118,29 @@ void await_count(gint *counter, gint value)
         clock_sleep_ns(LOOK_NS);
     }
 }
+
+char *host_read_record(Host *host)
+{
+    g_autofree char *path = g_build_filename(host->settings->state_dir, "guests/web1.json", NULL);
+    char *text = NULL;
+
+    g_file_get_contents(path, &text, NULL, NULL);
+    return text ? text : g_strdup("");
+}
+
+void host_assert_event(Host *host, const char *type)
+{
+    g_autofree char *path = g_build_filename(host->settings->state_dir, "events.ndjson", NULL);
+    g_autofree char *wanted = g_strdup_printf("\"type\":\"%s\"", type);
+    uint64_t end = clock_now_ns() + 5000000000ULL;
+
+    for (;;) {
+        g_autofree char *text = NULL;
+
+        if (g_file_get_contents(path, &text, NULL, NULL) && strstr(text, wanted))
+            return;
+        if (clock_now_ns() > end)
+            fail_msg("no event of type %s: %s", type, text ? text : "");
+        clock_sleep_ns(5000000);
+    }
+}

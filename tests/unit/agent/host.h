@@ -33,5 +33,11 @@ json_t *host_call(Host *host, const char *method, const char *path, json_t *body
 void host_await_state(Host *host, const char *guest, const char *state);
 char *host_get_state(Host *host, const char *guest);
 
+/* What the agent has written down of guest "web1"; "" where there is nothing. */
+char *host_read_record(Host *host);
+
+/* Waits until there is an event of this type, or fails. */
+void host_assert_event(Host *host, const char *type);
+
 /* Waits until *value* is reached, or fails. */
 void await_count(gint *counter, gint value);

@@ -1,5 +1,5 @@
 /* A guest's life with an agent, without QEMU (fakes.h): run, adopt, stop, move,
- * and what a restarted agent makes of its records. */
+ * and guests in doubt (what a restarted agent does: test_restart.c). */
 #include "scratch.h"
 
 #include <signal.h>
@@ -11,7 +11,6 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/log.h"
-#include "base/process.h"
 #include "fakes.h"
 #include "host.h"
 
@@ -68,39 +67,13 @@ static json_t *migrate(Host *host, const char *options)
     return answer;
 }
 
-static char *read_record(Host *host)
-{
-    g_autofree char *path = g_build_filename(host->settings->state_dir, "guests/web1.json", NULL);
-    char *text = NULL;
-
-    g_file_get_contents(path, &text, NULL, NULL);
-    return text ? text : g_strdup("");
-}
-
-static void assert_event(Host *host, const char *type)
-{
-    g_autofree char *path = g_build_filename(host->settings->state_dir, "events.ndjson", NULL);
-    g_autofree char *wanted = g_strdup_printf("\"type\":\"%s\"", type);
-    uint64_t end = clock_now_ns() + 5000000000ULL;
-
-    for (;;) {
-        g_autofree char *text = NULL;
-
-        if (g_file_get_contents(path, &text, NULL, NULL) && strstr(text, wanted))
-            return;
-        if (clock_now_ns() > end)
-            fail_msg("no event of type %s: %s", type, text ? text : "");
-        clock_sleep_ns(5000000);
-    }
-}
-
 /* ---- run, adopt, stop ---- */
 
 static void test_run_and_stop(void **state)
 {
     Host *host = *state;
     pid_t pid = run_guest(host, "web1");
-    g_autofree char *record = read_record(host);
+    g_autofree char *record = host_read_record(host);
     g_autoptr(json_t) view = host_call(host, "GET", "/v1/guests/web1", NULL, NULL);
     g_autoptr(json_t) answer = NULL;
 
@@ -114,7 +87,7 @@ static void test_run_and_stop(void **state)
     assert_false(fake_qemu_is_alive(pid));
     assert_false(scratch_exists(host->settings->state_dir, "guests/web1.json"));
     host_await_state(host, "web1", "");
-    assert_event(host, "stopped");
+    host_assert_event(host, "stopped");
 }
 
 static void test_names_are_taken(void **state)
@@ -197,7 +170,7 @@ static void test_guest_that_ends(void **state)
     kill(pid, SIGKILL);
     host_await_state(host, "web1", "");
     assert_false(scratch_exists(host->settings->state_dir, "guests/web1.json"));
-    assert_event(host, "ended");
+    host_assert_event(host, "ended");
 }
 
 /* ---- moves ---- */
@@ -212,7 +185,7 @@ static void test_completed_move(void **state)
     answer = migrate(host, "");
     host_await_state(host, "web1", "");
     assert_false(fake_qemu_is_alive(pid));
-    assert_event(host, "moved");
+    host_assert_event(host, "moved");
     assert_false(scratch_exists(host->settings->state_dir, "guests/web1.json"));
 }
 
@@ -225,10 +198,10 @@ static void test_failed_move(void **state)
 
     fakes.status = MIGRATE_FAILED;
     answer = migrate(host, "");
-    assert_event(host, "move-failed");
+    host_assert_event(host, "move-failed");
     host_await_state(host, "web1", "running");
     assert_int_equal(fake_qemu_get_state(pid), VMM_RUN_STATE_RUNNING);
-    record = read_record(host);
+    record = host_read_record(host);
     assert_non_null(strstr(record, "\"here\""));
     assert_null(strstr(record, ID));
 }
@@ -242,7 +215,7 @@ static void test_move_on_full_disk(void **state)
     fill_disk(host);
     fakes.status = MIGRATE_COMPLETED;
     answer = migrate(host, "");
-    assert_event(host, "move-failed");
+    host_assert_event(host, "move-failed");
     host_await_state(host, "web1", "running");
     assert_int_equal(fake_qemu_get_state(pid), VMM_RUN_STATE_RUNNING);
 }
@@ -289,7 +262,7 @@ static void test_stopping_agent_cancels_and_leaves(void **state)
     host_await_state(host, "web1", "migrating");
     host_stop(host);
     assert_int_equal(fake_qemu_get_state(pid), VMM_RUN_STATE_RUNNING);
-    record = read_record(host);
+    record = host_read_record(host);
     assert_non_null(strstr(record, "\"here\""));
     assert_false(scratch_exists(host->folder, "agent.sock"));
 }
@@ -444,7 +417,7 @@ static pid_t put_in_doubt(Host *host, gint outcome)
     g_atomic_int_set(&fakes.outcome, outcome);
     answer = migrate(host, "");
     json_decref(answer);
-    assert_event(host, "in-doubt");
+    host_assert_event(host, "in-doubt");
     return pid;
 }
 
@@ -538,273 +511,6 @@ static void test_doubt_survives_a_restart(void **state)
     assert_int_equal(fake_qemu_get_state(pid), VMM_RUN_STATE_RUNNING);
 }
 
-/* ---- records of a killed agent ---- */
-
-/* Writes a record as an agent would have before it was killed. */
-static void write_record(Host *host, const char *state_name, pid_t pid, const char *boot_id)
-{
-    g_autofree char *boot = boot_id ? g_strdup(boot_id) : process_get_boot_id();
-    g_autofree char *directory = g_build_filename(host->settings->runtime_dir, "guest-abc", NULL);
-    g_autoptr(json_t) record = json_pack(
-        "{s:i, s:s, s:s, s:s, s:s, s:s, s:i, s:I, s:[s], s:s, s:s, s:i}", "format", 1, "name",
-        "web1", "state", state_name, "origin", "run", "boot_id", boot, "directory", directory,
-        "pid", (int)pid, "start_time", (json_int_t)fake_qemu_get_start_time(pid), "command_line",
-        "qemu-system-x86_64", "transaction", ID, "destination", "hostb", "since", 1);
-    g_autofree char *text = NULL;
-
-    if (pid > 0)
-        json_object_set_new(record, "qmp_path", json_string("/run/x.qmp"));
-    text = json_dumps(record, 0);
-    scratch_write(host->settings->state_dir, "guests/web1.json", text);
-    scratch_write(host->settings->runtime_dir, "guest-abc/web1.log", "");
-}
-
-static void write_transaction(Host *host, const char *outcome)
-{
-    g_autofree char *boot = process_get_boot_id();
-    g_autofree char *text = g_strdup_printf("{\"format\":1,\"transaction\":\"" ID
-                                            "\",\"guest\":\"web1\",\"outcome\":\"%s\","
-                                            "\"boot_id\":\"%s\",\"updated\":%" G_GINT64_FORMAT "}",
-                                            outcome, boot, g_get_real_time() / G_USEC_PER_SEC);
-
-    scratch_write(host->settings->state_dir, "transactions/" ID ".json", text);
-}
-
-static void assert_transaction(Host *host, const char *outcome)
-{
-    g_autofree char *path =
-        g_build_filename(host->settings->state_dir, "transactions/" ID ".json", NULL);
-    g_autofree char *text = NULL;
-
-    assert_true(g_file_get_contents(path, &text, NULL, NULL));
-    if (!strstr(text, outcome))
-        fail_msg("not %s: %s", outcome, text);
-}
-
-static void test_restart_finds_guests(void **state)
-{
-    Host *host = *state;
-    pid_t pid = fake_qemu_start("/run/x.qmp", VMM_RUN_STATE_PAUSED);
-
-    /* Paused by its user: it stays paused. */
-    write_record(host, "here", pid, NULL);
-    assert_true(host_start(host));
-    host_await_state(host, "web1", "paused");
-    assert_int_equal(fake_qemu_get_state(pid), VMM_RUN_STATE_PAUSED);
-}
-
-static void test_restart_waits_for_qmp(void **state)
-{
-    Host *host = *state;
-    pid_t pid = fake_qemu_start("/run/x.qmp", VMM_RUN_STATE_RUNNING);
-
-    fakes.reattach_fails = TRUE;
-    write_record(host, "here", pid, NULL);
-    assert_true(host_start(host));
-    host_await_state(host, "web1", "unreachable");
-    fakes.reattach_fails = FALSE;
-    host_await_state(host, "web1", "running");
-}
-
-static void test_restart_resumes_moving(void **state)
-{
-    Host *host = *state;
-    pid_t pid = fake_qemu_start("/run/x.qmp", VMM_RUN_STATE_PAUSED);
-
-    write_record(host, "moving", pid, NULL);
-    assert_true(host_start(host));
-    host_await_state(host, "web1", "running");
-    assert_int_equal(fake_qemu_get_state(pid), VMM_RUN_STATE_RUNNING);
-}
-
-static void test_restart_keeps_what_runs(void **state)
-{
-    Host *host = *state;
-    pid_t pid = fake_qemu_start("/run/x.qmp", VMM_RUN_STATE_RUNNING);
-
-    g_atomic_int_set(&fakes.outcome, -1);
-    write_record(host, "handing-over", pid, NULL);
-    assert_true(host_start(host));
-    host_await_state(host, "web1", "running");
-    assert_int_equal(g_atomic_int_get(&fakes.questions), 0);
-}
-
-static void test_restart_asks_for_handed_over(void **state)
-{
-    Host *host = *state;
-    pid_t pid = fake_qemu_start("/run/x.qmp", VMM_RUN_STATE_PAUSED);
-
-    g_atomic_int_set(&fakes.outcome, OUTCOME_COMMITTED);
-    write_record(host, "handing-over", pid, NULL);
-    assert_true(host_start(host));
-    host_await_state(host, "web1", "");
-    assert_false(fake_qemu_is_alive(pid));
-    assert_false(scratch_exists(host->settings->runtime_dir, "guest-abc"));
-}
-
-static void test_restart_ends_what_left(void **state)
-{
-    Host *host = *state;
-    pid_t pid = fake_qemu_start("/run/x.qmp", VMM_RUN_STATE_PAUSED);
-
-    write_record(host, "leaving", pid, NULL);
-    assert_true(host_start(host));
-    host_await_state(host, "web1", "");
-    assert_false(fake_qemu_is_alive(pid));
-}
-
-static void test_restart_ends_uncommitted(void **state)
-{
-    Host *host = *state;
-    pid_t pid = fake_qemu_start("/run/x.qmp", VMM_RUN_STATE_PAUSED);
-
-    write_record(host, "incoming", pid, NULL);
-    write_transaction(host, "pending");
-    assert_true(host_start(host));
-    host_await_state(host, "web1", "");
-    assert_false(fake_qemu_is_alive(pid));
-    assert_transaction(host, "aborted");
-}
-
-static void test_restart_keeps_committed(void **state)
-{
-    Host *host = *state;
-    pid_t pid = fake_qemu_start("/run/x.qmp", VMM_RUN_STATE_PAUSED);
-
-    fakes.resume_fails = TRUE;
-    write_record(host, "incoming", pid, NULL);
-    write_transaction(host, "committed");
-    assert_true(host_start(host));
-    host_await_state(host, "web1", "incoming");
-    fakes.resume_fails = FALSE;
-    host_await_state(host, "web1", "running");
-    assert_int_equal(fake_qemu_get_state(pid), VMM_RUN_STATE_RUNNING);
-    assert_transaction(host, "committed");
-}
-
-/* A record of an agent that died with the guest's balloon inflated. */
-static void write_record_with_balloon(Host *host, const char *state_name, pid_t pid)
-{
-    g_autofree char *text = NULL;
-    g_auto(GStrv) halves = NULL;
-    g_autofree char *more = NULL;
-
-    write_record(host, state_name, pid, NULL);
-    text = read_record(host);
-    halves = g_strsplit(text, "{", 2);
-    more = g_strdup_printf("{\"balloon_bytes\":123456789,%s", halves[1]);
-    scratch_write(host->settings->state_dir, "guests/web1.json", more);
-}
-
-static void test_restart_lets_balloon_go(void **state)
-{
-    static const char *const states[] = {"here", "moving", "handing-over", "incoming"};
-    Host *host = *state;
-
-    write_transaction(host, "committed");
-    for (guint i = 0; i < G_N_ELEMENTS(states); i++) {
-        pid_t pid = fake_qemu_start("/run/x.qmp", VMM_RUN_STATE_RUNNING);
-        g_autofree char *record = NULL;
-
-        fakes.balloon_bytes = 0;
-        write_record_with_balloon(host, states[i], pid);
-        assert_true(host_start(host));
-        host_await_state(host, "web1", "running");
-        host_stop(host);
-        assert_int_equal(fakes.balloon_bytes, 123456789);
-        record = read_record(host);
-        assert_null(strstr(record, "balloon"));
-    }
-}
-
-static void test_restart_cannot_let_balloon_go(void **state)
-{
-    Host *host = *state;
-    g_autofree char *record = NULL;
-
-    fakes.balloon_fails = TRUE;
-    write_record_with_balloon(host, "moving", fake_qemu_start("/run/x.qmp", VMM_RUN_STATE_PAUSED));
-    assert_true(host_start(host));
-    host_await_state(host, "web1", "running");
-    assert_event(host, "balloon-not-released");
-    record = read_record(host);
-    assert_non_null(strstr(record, "123456789"));
-}
-
-static pid_t dead_pid(void)
-{
-    pid_t pid = fake_qemu_start("/run/x.qmp", VMM_RUN_STATE_PAUSED);
-
-    fakes_reset();
-    return pid;
-}
-
-static void test_restart_cannot_know(void **state)
-{
-    Host *host = *state;
-
-    write_record(host, "incoming", dead_pid(), NULL);
-    write_transaction(host, "committed");
-    assert_true(host_start(host));
-    host_await_state(host, "web1", "");
-    assert_transaction(host, "lost");
-}
-
-static void test_restart_forgets_the_dead(void **state)
-{
-    Host *host = *state;
-
-    write_record(host, "here", dead_pid(), NULL);
-    assert_true(host_start(host));
-    host_await_state(host, "web1", "");
-    assert_event(host, "ended");
-}
-
-static void test_restart_after_reboot(void **state)
-{
-    Host *host = *state;
-    pid_t pid = fake_qemu_start("/run/x.qmp", VMM_RUN_STATE_PAUSED);
-
-    /* The same pid and start time, but of another boot: not our process. */
-    write_record(host, "moving", pid, "another-boot");
-    assert_true(host_start(host));
-    host_await_state(host, "web1", "");
-    assert_int_equal(fake_qemu_get_state(pid), VMM_RUN_STATE_PAUSED);
-}
-
-static void test_restart_during_launch(void **state)
-{
-    Host *host = *state;
-    g_autofree char *socket =
-        g_build_filename(host->settings->runtime_dir, "guest-abc", "web1.qmp", NULL);
-    pid_t pid = fake_qemu_start(socket, VMM_RUN_STATE_RUNNING);
-
-    write_record(host, "starting", 0, NULL);
-    assert_true(host_start(host));
-    host_await_state(host, "web1", "running");
-    assert_true(fake_qemu_is_alive(pid));
-}
-
-static void test_restart_before_launch(void **state)
-{
-    Host *host = *state;
-
-    write_record(host, "starting", 0, NULL);
-    assert_true(host_start(host));
-    host_await_state(host, "web1", "");
-}
-
-static void test_bad_record_is_moved_aside(void **state)
-{
-    Host *host = *state;
-
-    scratch_write(host->settings->state_dir, "guests/web1.json", "{\"name\":\"web2\"");
-    assert_true(host_start(host));
-    host_await_state(host, "web1", "");
-    assert_true(scratch_exists(host->settings->state_dir, "guests/web1.json.bad"));
-    assert_event(host, "bad-record");
-}
-
 /* ---- agents ---- */
 
 static void test_two_agents(void **state)
@@ -881,22 +587,6 @@ int main(void)
         RUNNING(test_operator_keeps_there),
         RUNNING(test_answer_wins_over_operator),
         RUNNING(test_doubt_survives_a_restart),
-        STOPPED(test_restart_finds_guests),
-        STOPPED(test_restart_waits_for_qmp),
-        STOPPED(test_restart_resumes_moving),
-        STOPPED(test_restart_keeps_what_runs),
-        STOPPED(test_restart_asks_for_handed_over),
-        STOPPED(test_restart_ends_what_left),
-        STOPPED(test_restart_ends_uncommitted),
-        STOPPED(test_restart_keeps_committed),
-        STOPPED(test_restart_lets_balloon_go),
-        STOPPED(test_restart_cannot_let_balloon_go),
-        STOPPED(test_restart_cannot_know),
-        STOPPED(test_restart_forgets_the_dead),
-        STOPPED(test_restart_after_reboot),
-        STOPPED(test_restart_during_launch),
-        STOPPED(test_restart_before_launch),
-        STOPPED(test_bad_record_is_moved_aside),
         RUNNING(test_two_agents),
         STOPPED(test_no_pki),
         STOPPED(test_local_only),
