@@ -14,6 +14,8 @@ from .cache import REPOSITORY, cache_lock, make_once
 from .redis import install_redis
 
 GUEST_SOURCES = REPOSITORY / "lab" / "guest"
+WORKLOAD_SOURCES = ("workload.c", "arena.c", "console.c", "content.c", "disk.c", "orders.c",
+                    "settings.c", "writers.c")
 GUEST_MODULES = ("virtio_pci", "virtio_mmio", "virtio_net", "virtio_blk", "virtio_rng",
                  "virtio_balloon")
 
@@ -124,7 +126,7 @@ def fill_guest_tree(tree: Path, kernel: Kernel) -> None:
     (tree / "modules").mkdir()
     _install(fetch_busybox(), tree / "bin" / "busybox")
     (tree / "bin" / "sh").symlink_to("busybox")
-    _install(build_program("workload", "workload.c", "content.c"), tree / "bin" / "workload")
+    _install(build_program("workload", *WORKLOAD_SOURCES), tree / "bin" / "workload")
     _install(GUEST_SOURCES / "init", tree / "init")
     order = []
     for path in module_files(kernel, GUEST_MODULES):

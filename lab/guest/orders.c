@@ -1,0 +1,347 @@
+#define _GNU_SOURCE
+#include "orders.h"
+
+#include <errno.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <poll.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/reboot.h>
+#include <sys/socket.h>
+#include <sys/timerfd.h>
+#include <unistd.h>
+
+#include "arena.h"
+#include "console.h"
+#include "disk.h"
+#include "writers.h"
+
+enum {
+    PORT = 7000,
+    MAX_CONNECTIONS = 16,
+    SEND_BUFFER = 1 << 20,
+};
+
+typedef enum { WAITS_FOR_NOTHING, WAITS_FOR_CHECK, WAITS_FOR_DISK, WAITS_FOR_FREE } Waiting;
+
+typedef struct {
+    int fd; /* -1: free */
+    int timer_fd;
+    Waiting waiting;
+    uint64_t sequence;
+    char line[MAX_LINE];
+    size_t filled;
+} Connection;
+
+static Connection connections[MAX_CONNECTIONS];
+static Settings settings_in_force;
+static int listener;
+
+static void connection_close(Connection *connection)
+{
+    close(connection->fd);
+    if (connection->timer_fd >= 0)
+        close(connection->timer_fd);
+    connection->fd = connection->timer_fd = -1;
+}
+
+/* A client that leaves SEND_BUFFER unread loses its connection. */
+__attribute__((format(printf, 2, 3))) static void answer(Connection *connection, const char *format,
+                                                         ...)
+{
+    char line[MAX_LINE + 8];
+    va_list args;
+
+    va_start(args, format);
+    int n = vsnprintf(line, sizeof(line) - 1, format, args);
+    va_end(args);
+    if (n > (int)sizeof(line) - 2)
+        n = sizeof(line) - 2;
+    line[n++] = '\n';
+    if (send(connection->fd, line, n, MSG_NOSIGNAL | MSG_DONTWAIT) != n)
+        connection_close(connection);
+}
+
+static void start_beat(Connection *connection, long ms)
+{
+    if (ms < 1 || ms > 10000) {
+        answer(connection, "error: beat wants 1 to 10000 ms");
+        return;
+    }
+    if (connection->timer_fd < 0)
+        connection->timer_fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
+
+    struct itimerspec when = {.it_interval = {ms / 1000, ms % 1000 * 1000000},
+                              .it_value = {0, 1000000}};
+
+    timerfd_settime(connection->timer_fd, 0, &when, NULL);
+}
+
+static unsigned long long all_errors(void)
+{
+    return arena_get_errors() + disk_get_status().errors;
+}
+
+static void beat(Connection *connection)
+{
+    WritersStatus writers;
+    uint64_t expirations;
+
+    if (read(connection->timer_fd, &expirations, sizeof(expirations)) < 0)
+        return;
+    writers = writers_get_status();
+    answer(connection, "beat %lu %.0f %llu %llu %llu", connection->sequence++, now_ms(),
+           writers.passes, all_errors(), writers.written);
+}
+
+static void answer_status(Connection *connection)
+{
+    WritersStatus writers = writers_get_status();
+    DiskStatus disk = disk_get_status();
+
+    answer(connection,
+           "pattern=%s pages=%lu threads=%u passes=%llu errors=%llu written=%llu read=%llu "
+           "guest_ms=%.0f disk_blocks=%u disk_sequence=%llu disk_errors=%llu",
+           pattern_names[settings_in_force.pattern], arena_get_pages(), writers.threads,
+           writers.passes, arena_get_errors(), writers.written, writers.read, now_ms(), disk.blocks,
+           disk.sequence, disk.errors);
+}
+
+static void set_from_words(Connection *connection, char *words)
+{
+    Settings settings = settings_in_force;
+
+    for (char *save = NULL, *word = strtok_r(words, " ", &save); word;
+         word = strtok_r(NULL, " ", &save)) {
+        char *equals = strchr(word, '=');
+
+        if (!equals) {
+            answer(connection, "error: %s is not KEY=VALUE", word);
+            return;
+        }
+        *equals = 0;
+        if (!settings_set(&settings, word, equals + 1, arena_get_pages())) {
+            answer(connection, "error: cannot set %s to %s", word, equals + 1);
+            return;
+        }
+    }
+    settings_in_force = settings;
+    writers_publish(&settings);
+    disk_set_rate(settings.disk_rate);
+    answer(connection, "ok");
+}
+
+static bool is_awaited(Connection *connection, Waiting what)
+{
+    for (int i = 0; i < MAX_CONNECTIONS; i++) {
+        if (connections[i].fd >= 0 && connections[i].waiting == what) {
+            answer(connection, "error: that is being done already");
+            return true;
+        }
+    }
+    return false;
+}
+
+static void start_check(Connection *connection, Waiting what)
+{
+    if (is_awaited(connection, what))
+        return;
+    if (what == WAITS_FOR_DISK && !disk_get_status().blocks) {
+        answer(connection, "error: no disk");
+        return;
+    }
+    connection->waiting = what;
+    if (what == WAITS_FOR_DISK)
+        disk_order_check();
+    else
+        writers_order_check();
+}
+
+static void start_free(Connection *connection, uint64_t mb)
+{
+    uint64_t pages = arena_get_pages();
+
+    if (is_awaited(connection, WAITS_FOR_FREE))
+        return;
+    connection->waiting = WAITS_FOR_FREE;
+    writers_order_free(mb << 8 < pages ? pages - (mb << 8) : 0);
+}
+
+static void answer_disk_check(Connection *connection)
+{
+    DiskStatus disk = disk_get_status();
+
+    answer(connection, "checked blocks=%llu errors=%llu", disk.checked, disk.errors);
+}
+
+/* Answers what *connection* waits for, if that is done. */
+static void finish_order(Connection *connection)
+{
+    Waiting waiting = connection->waiting;
+    uint64_t digest, pages;
+
+    if (waiting == WAITS_FOR_CHECK && writers_have_checked(&digest))
+        answer(connection, "checked pages=%lu errors=%llu digest=%016lx", arena_get_pages(),
+               arena_get_errors(), digest);
+    else if (waiting == WAITS_FOR_DISK && disk_has_checked())
+        answer_disk_check(connection);
+    else if (waiting == WAITS_FOR_FREE && writers_have_freed(&pages))
+        answer(connection, "freed pages=%lu", pages);
+    else
+        return;
+    connection->waiting = WAITS_FOR_NOTHING;
+}
+
+static void finish_orders(int wake_fd)
+{
+    uint64_t count;
+
+    if (read(wake_fd, &count, sizeof(count)) < 0)
+        return;
+    for (int i = 0; i < MAX_CONNECTIONS; i++)
+        if (connections[i].fd >= 0)
+            finish_order(&connections[i]);
+}
+
+static void execute(Connection *connection, char *line)
+{
+    if (!strncmp(line, "beat ", 5))
+        start_beat(connection, atol(line + 5));
+    else if (!strncmp(line, "set ", 4))
+        set_from_words(connection, line + 4);
+    else if (!strncmp(line, "echo ", 5))
+        answer(connection, "%s", line);
+    else if (!strcmp(line, "status"))
+        answer_status(connection);
+    else if (!strncmp(line, "free ", 5))
+        start_free(connection, strtoul(line + 5, NULL, 10));
+    else if (!strcmp(line, "check"))
+        start_check(connection, WAITS_FOR_CHECK);
+    else if (!strcmp(line, "disk-check"))
+        start_check(connection, WAITS_FOR_DISK);
+    else if (!strcmp(line, "poweroff"))
+        reboot(RB_POWER_OFF);
+    else
+        answer(connection, "error: unknown command %s", line);
+}
+
+static void receive(Connection *connection)
+{
+    ssize_t n = recv(connection->fd, connection->line + connection->filled,
+                     MAX_LINE - connection->filled, MSG_DONTWAIT);
+
+    if (n < 0 && errno == EAGAIN)
+        return;
+    if (n <= 0) {
+        connection_close(connection);
+        return;
+    }
+    connection->filled += n;
+
+    char *end;
+
+    while (connection->fd >= 0 && (end = memchr(connection->line, '\n', connection->filled))) {
+        size_t used = end + 1 - connection->line;
+
+        *end = 0;
+        execute(connection, connection->line);
+        connection->filled -= used;
+        memmove(connection->line, end + 1, connection->filled);
+    }
+    if (connection->fd >= 0 && connection->filled == MAX_LINE)
+        connection_close(connection);
+}
+
+static void accept_connection(void)
+{
+    int one = 1, size = SEND_BUFFER, fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
+
+    if (fd < 0)
+        return;
+    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
+    setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &size, sizeof(size));
+    for (int i = 0; i < MAX_CONNECTIONS; i++) {
+        if (connections[i].fd < 0) {
+            connections[i] = (Connection){.fd = fd, .timer_fd = -1};
+            return;
+        }
+    }
+    close(fd);
+}
+
+/* Once a second, on the console. */
+static void tell(int second_fd)
+{
+    WritersStatus writers = writers_get_status();
+    uint64_t expirations;
+
+    if (read(second_fd, &expirations, sizeof(expirations)) > 0)
+        say("lab: beat guest_ms=%.0f passes=%llu errors=%llu written=%llu", now_ms(),
+            writers.passes, all_errors(), writers.written);
+}
+
+static void serve_connection(Connection *connection, const struct pollfd fds[2])
+{
+    if (fds[1].revents && connection->timer_fd == fds[1].fd)
+        beat(connection);
+    if (fds[0].revents && connection->fd == fds[0].fd)
+        receive(connection);
+}
+
+static int listen_on_port(void)
+{
+    struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons(PORT)};
+    int one = 1, fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+    setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one));
+    if (fd < 0 || bind(fd, (void *)&address, sizeof(address)) || listen(fd, 16))
+        die("listen");
+    return fd;
+}
+
+static int tick_each_second(void)
+{
+    struct itimerspec second = {.it_interval = {1, 0}, .it_value = {1, 0}};
+    int fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
+
+    timerfd_settime(fd, 0, &second, NULL);
+    return fd;
+}
+
+void orders_open(void)
+{
+    listener = listen_on_port();
+    for (int i = 0; i < MAX_CONNECTIONS; i++)
+        connections[i].fd = connections[i].timer_fd = -1;
+}
+
+void orders_serve(const Settings *settings, int wake_fd)
+{
+    struct pollfd fds[3 + 2 * MAX_CONNECTIONS];
+    int second_fd = tick_each_second();
+
+    settings_in_force = *settings;
+    for (;;) {
+        fds[0] = (struct pollfd){.fd = listener, .events = POLLIN};
+        fds[1] = (struct pollfd){.fd = second_fd, .events = POLLIN};
+        fds[2] = (struct pollfd){.fd = wake_fd, .events = POLLIN};
+        for (int i = 0; i < MAX_CONNECTIONS; i++) {
+            fds[3 + 2 * i] = (struct pollfd){.fd = connections[i].fd, .events = POLLIN};
+            fds[4 + 2 * i] = (struct pollfd){.fd = connections[i].timer_fd, .events = POLLIN};
+        }
+        if (poll(fds, sizeof(fds) / sizeof(*fds), -1) < 0)
+            continue;
+
+        if (fds[0].revents)
+            accept_connection();
+        if (fds[1].revents)
+            tell(second_fd);
+        if (fds[2].revents)
+            finish_orders(wake_fd);
+        for (int i = 0; i < MAX_CONNECTIONS; i++)
+            serve_connection(&connections[i], &fds[3 + 2 * i]);
+    }
+}
