@@ -100,16 +100,39 @@ static double smooth(double old, double now)
     return old > 0 ? old + NEW_WEIGHT * (now - old) : now;
 }
 
-static void learn(Packing *packing)
+/* The data has become harder or easier to pack: for the other steps as well, of which it was
+ * other data that is known. */
+static void learn_of_data(Packing *packing, double change)
+{
+    for (guint i = 0; i < PACKING_STEPS; i++)
+        if (i != packing->now)
+            packing->steps[i].ratio *= change;
+}
+
+/* FALSE: the window had too little to learn from. */
+static gboolean learn(Packing *packing)
 {
     PackingStep *step = &packing->steps[packing->now];
+    gboolean in_use = packing->now == packing->settled;
+    double ratio;
 
-    if (packing->now == STEP_NONE || packing->raw_bytes == 0)
-        return;
-    step->ratio = smooth(step->ratio, (double)packing->packed_bytes / (double)packing->raw_bytes);
+    if (packing->now == STEP_NONE)
+        return TRUE;
+    if (packing->raw_bytes < PACKING_LEAST_BYTES)
+        return FALSE;
+    ratio = (double)packing->packed_bytes / (double)packing->raw_bytes;
+    if (in_use && step->ratio > 0) {
+        double before = step->ratio;
+
+        step->ratio = smooth(before, ratio);
+        learn_of_data(packing, step->ratio / before);
+    } else {
+        step->ratio = ratio; /* what a trial showed of other data says nothing */
+    }
     if (packing->pack_ms > 0)
         step->bytes_per_ms =
             smooth(step->bytes_per_ms, (double)packing->raw_bytes / packing->pack_ms);
+    return TRUE;
 }
 
 /* Guest bytes a ms that it would carry. */
@@ -209,10 +232,12 @@ static void explore(Packing *packing)
 
 static void decide(Packing *packing)
 {
+    gboolean learned;
+
     for (guint i = 0; i < PACKING_STEPS; i++)
         if (packing->steps[i].paused_windows > 0)
             packing->steps[i].paused_windows--;
-    learn(packing);
+    learned = learn(packing);
     if (packing->path_bytes_per_ms <= 0) {
         explore(packing);
         return;
@@ -220,6 +245,10 @@ static void decide(Packing *packing)
     if (packing->mode == PACKING_AUTO &&
         packing->path_bytes_per_ms >= PACKING_SLOW_PATH_BYTES_PER_MS) {
         packing->now = packing->settled = STEP_NONE;
+        return;
+    }
+    if (!learned) {
+        packing->now = packing->settled;
         return;
     }
     settle(packing);

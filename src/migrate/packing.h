@@ -12,7 +12,9 @@
  * guest bytes a ms; none carries b.  The path's rate is the caller's
  * (path_rate.h); ratio and speed of each step are measured, smoothed, and the
  * choice is made anew after each window of batches, since links get busy and
- * guests change what they hold.  From the bottom up, a step is chosen before
+ * guests change what they hold.  Where data packs better or worse than before
+ * with the step in use, it is taken to do so with the others; a trial is judged
+ * by what it packed itself.  From the bottom up, a step is chosen before
  * the best so far if it carries so much more that it is worth its CPU, and kept
  * for less.  The
  * first level of zstd is chosen before lz4 even where it carries half as much:
@@ -51,6 +53,8 @@ gboolean packing_mode_from_name(const char *name, PackingMode *ret);
 #define PACKING_METHODS 3u /* PackMethod */
 #define PACKING_STEPS 5u   /* none, lz4, zstd 1, zstd 3, zstd 6 */
 #define PACKING_WINDOW_BATCHES 4u
+/* What a window must have packed to say anything. */
+#define PACKING_LEAST_BYTES (256u * 1024)
 /* Windows until a step that did not pay is tried again; doubled each time. */
 #define PACKING_FIRST_PAUSE 16u
 #define PACKING_LONGEST_PAUSE 256u

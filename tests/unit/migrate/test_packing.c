@@ -200,6 +200,61 @@ static void test_levels(void **state)
     assert_int_equal(packing.settled, 2);
 }
 
+static const World levels_pay = {
+    11e3, {1, 0.5, 0.3}, {0, 600e3, 300e3}, {[3] = 0.9, [4] = 0.8}, {[3] = 0.6, [4] = 0.2}};
+
+/* Data that all steps pack worse is no reason to leave the best of them. */
+static void test_harder_data(void **state)
+{
+    World hard = levels_pay;
+    Packing packing = packing_make(PACKING_AUTO, TRUE, TRUE, 1);
+
+    settled_after(&packing, &levels_pay, 20);
+    assert_int_equal(packing.settled, 4);
+    hard.ratio[PACK_LZ4] = 0.9;
+    hard.ratio[PACK_ZSTD] = 0.75;
+    for (int i = 0; i < 12; i++) {
+        window(&packing, i % 4 < 2 ? &hard : &levels_pay);
+        assert_int_equal(packing.settled, 4);
+    }
+}
+
+/* A trial is judged by its own data, not by what an earlier one saw of other data. */
+static void test_trial_after_other_data(void **state)
+{
+    World same = levels_pay;
+    Packing packing = packing_make(PACKING_AUTO, TRUE, TRUE, 1);
+
+    same.ratio[PACK_ZSTD] = 0.75;
+    same.better[3] = same.better[4] = 1;
+    settled_after(&packing, &same, 10);
+    assert_int_equal(packing.settled, 2);
+    settled_after(&packing, &levels_pay, PACKING_FIRST_PAUSE);
+    assert_true(packing.settled > 2);
+}
+
+/* A few pages now and then say nothing of what the data is like. */
+static void test_little_data(void **state)
+{
+    Packing packing = packing_make(PACKING_AUTO, TRUE, TRUE, 1);
+    double ratio;
+
+    settled_after(&packing, &levels_pay, 20);
+    assert_int_equal(packing.settled, 4);
+    ratio = packing.steps[4].ratio;
+    for (int i = 0; i < 100; i++) {
+        PackingSample sample = {.raw_bytes = 4096,
+                                .packed_bytes = 4000,
+                                .pack_ms = 0.1,
+                                .path_bytes_per_ms = levels_pay.path};
+
+        packing_choose(&packing, &sample.method, &sample.level);
+        packing_note(&packing, &sample);
+        assert_int_equal(packing.settled, 4);
+    }
+    assert_true(packing.steps[4].ratio == ratio);
+}
+
 /* A trial is of four batches, also where many are on their way, and of none that shrank. */
 static void test_trials_are_short(void **state)
 {
@@ -236,15 +291,12 @@ static void test_trials_are_short(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_slow_path),
-        cmocka_unit_test(test_fast_path),
-        cmocka_unit_test(test_unknown_path),
-        cmocka_unit_test(test_incompressible),
-        cmocka_unit_test(test_slow_packer),
-        cmocka_unit_test(test_packer_limits),
-        cmocka_unit_test(test_modes),
-        cmocka_unit_test(test_levels),
-        cmocka_unit_test(test_trials_are_short),
+        cmocka_unit_test(test_slow_path),    cmocka_unit_test(test_fast_path),
+        cmocka_unit_test(test_unknown_path), cmocka_unit_test(test_incompressible),
+        cmocka_unit_test(test_slow_packer),  cmocka_unit_test(test_packer_limits),
+        cmocka_unit_test(test_modes),        cmocka_unit_test(test_levels),
+        cmocka_unit_test(test_harder_data),  cmocka_unit_test(test_trial_after_other_data),
+        cmocka_unit_test(test_little_data),  cmocka_unit_test(test_trials_are_short),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
