@@ -11,12 +11,11 @@
 
 /* *gain*: how much more it must carry than what it is chosen before. */
 static const struct {
-    PackMethod method;
-    int level;
+    PackWay way;
     double gain, gain_over_lz4;
 } ladder[PACKING_STEPS] = {
-    {PACK_NONE, 0, 1, 1},       {PACK_LZ4, 0, 1.1, 1},      {PACK_ZSTD, 1, 1.1, 0.5},
-    {PACK_ZSTD, 3, 1.03, 1.03}, {PACK_ZSTD, 6, 1.03, 1.03},
+    {{PACK_NONE, 0}, 1, 1},       {{PACK_LZ4, 0}, 1.1, 1},      {{PACK_ZSTD, 1}, 1.1, 0.5},
+    {{PACK_ZSTD, 3}, 1.03, 1.03}, {{PACK_ZSTD, 6}, 1.03, 1.03},
 };
 
 #define STEP_NONE 0u
@@ -48,7 +47,7 @@ gboolean packing_mode_from_name(const char *name, PackingMode *ret)
 
 static gboolean is_usable(const Packing *packing, guint step, gboolean with_lz4, gboolean with_zstd)
 {
-    switch (ladder[step].method) {
+    switch (ladder[step].way.method) {
     case PACK_NONE: /* zstd by order is zstd, of whatever level */
         return packing->mode != PACKING_LZ4 && packing->mode != PACKING_ZSTD;
     case PACK_LZ4:
@@ -81,18 +80,17 @@ Packing packing_make(PackingMode mode, gboolean with_lz4, gboolean with_zstd, gu
     return packing;
 }
 
-void packing_choose(Packing *packing, PackMethod *ret_method, int *ret_level)
+PackingChoice packing_choose(Packing *packing)
 {
-    guint step = packing->now;
+    PackingChoice choice = {.way = ladder[packing->settled].way};
 
-    if (step != packing->settled) {
-        if (packing->to_try == 0)
-            step = packing->settled;
-        else
-            packing->to_try--;
+    if (packing->now != packing->settled && packing->to_try > 0) {
+        packing->to_try--;
+        choice.way = ladder[packing->now].way;
+        if (packing->now != STEP_NONE)
+            choice.beside = ladder[packing->settled].way;
     }
-    *ret_method = ladder[step].method;
-    *ret_level = ladder[step].level;
+    return choice;
 }
 
 static double smooth(double old, double now)
@@ -109,29 +107,46 @@ static void learn_of_data(Packing *packing, double change)
             packing->steps[i].ratio *= change;
 }
 
+static void learn_of_use(Packing *packing, double ratio, double bytes_per_ms)
+{
+    PackingStep *step = &packing->steps[packing->now];
+    double before = step->ratio;
+
+    step->ratio = smooth(before, ratio);
+    if (before > 0)
+        learn_of_data(packing, step->ratio / before);
+    if (bytes_per_ms > 0)
+        step->bytes_per_ms = smooth(step->bytes_per_ms, bytes_per_ms);
+}
+
+/* Compared with the step in use on the same data, where that packs. */
+static void learn_of_trial(Packing *packing, double ratio, double bytes_per_ms)
+{
+    PackingStep *step = &packing->steps[packing->now];
+    const PackingStep *usual = &packing->steps[packing->settled];
+    const PackComparison *seen = &packing->compared;
+    gboolean compared = seen->bytes > 0 && seen->beside_bytes > 0 && usual->ratio > 0;
+
+    step->ratio =
+        compared ? usual->ratio * (double)seen->bytes / (double)seen->beside_bytes : ratio;
+    if (compared && seen->ms > 0 && seen->beside_ms > 0)
+        step->bytes_per_ms = usual->bytes_per_ms * seen->beside_ms / seen->ms;
+    else if (bytes_per_ms > 0)
+        step->bytes_per_ms = bytes_per_ms;
+}
+
 /* FALSE: the window had too little to learn from. */
 static gboolean learn(Packing *packing)
 {
-    PackingStep *step = &packing->steps[packing->now];
-    gboolean in_use = packing->now == packing->settled;
-    double ratio;
+    double raw = (double)packing->raw_bytes;
+    double bytes_per_ms = packing->pack_ms > 0 ? raw / packing->pack_ms : 0;
 
     if (packing->now == STEP_NONE)
         return TRUE;
     if (packing->raw_bytes < PACKING_LEAST_BYTES)
         return FALSE;
-    ratio = (double)packing->packed_bytes / (double)packing->raw_bytes;
-    if (in_use && step->ratio > 0) {
-        double before = step->ratio;
-
-        step->ratio = smooth(before, ratio);
-        learn_of_data(packing, step->ratio / before);
-    } else {
-        step->ratio = ratio; /* what a trial showed of other data says nothing */
-    }
-    if (packing->pack_ms > 0)
-        step->bytes_per_ms =
-            smooth(step->bytes_per_ms, (double)packing->raw_bytes / packing->pack_ms);
+    (packing->now == packing->settled ? learn_of_use : learn_of_trial)(
+        packing, (double)packing->packed_bytes / raw, bytes_per_ms);
     return TRUE;
 }
 
@@ -273,20 +288,33 @@ static void see_path(Packing *packing, const PackingSample *sample)
     }
 }
 
+static void add_comparison(PackComparison *sum, const PackComparison *one)
+{
+    sum->bytes += one->bytes;
+    sum->beside_bytes += one->beside_bytes;
+    sum->ms += one->ms;
+    sum->beside_ms += one->beside_ms;
+}
+
+static gboolean is_same_way(PackWay a, PackWay b)
+{
+    return a.method == b.method && a.level == b.level;
+}
+
 void packing_note(Packing *packing, const PackingSample *sample)
 {
-    PackMethod method = sample->skipped ? PACK_NONE : sample->method;
+    PackMethod method = sample->skipped ? PACK_NONE : sample->way.method;
 
     packing->totals.raw_bytes[method] += sample->raw_bytes;
     packing->totals.packed_bytes[method] += sample->packed_bytes;
     see_path(packing, sample);
-    if (sample->method != ladder[packing->now].method ||
-        sample->level != ladder[packing->now].level)
+    if (!is_same_way(sample->way, ladder[packing->now].way))
         return;
     if (!sample->skipped) {
         packing->raw_bytes += sample->raw_bytes;
         packing->packed_bytes += sample->packed_bytes;
         packing->pack_ms += sample->pack_ms;
+        add_comparison(&packing->compared, &sample->compared);
     }
     if (++packing->batches < PACKING_WINDOW_BATCHES)
         return;
@@ -294,4 +322,5 @@ void packing_note(Packing *packing, const PackingSample *sample)
     packing->batches = 0;
     packing->raw_bytes = packing->packed_bytes = 0;
     packing->pack_ms = 0;
+    packing->compared = (PackComparison){0};
 }

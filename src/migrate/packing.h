@@ -13,16 +13,16 @@
  * (path_rate.h); ratio and speed of each step are measured, smoothed, and the
  * choice is made anew after each window of batches, since links get busy and
  * guests change what they hold.  Where data packs better or worse than before
- * with the step in use, it is taken to do so with the others; a trial is judged
- * by what it packed itself.  From the bottom up, a step is chosen before
- * the best so far if it carries so much more that it is worth its CPU, and kept
- * for less.  The
- * first level of zstd is chosen before lz4 even where it carries half as much:
- * bytes cost both hosts and the network something too.
+ * with the step in use, it is taken to do so with the others.  From the bottom up, a step is chosen
+ * before the best so far if it carries so much more that it is worth its CPU, and kept for less.
+ * The first level of zstd is chosen before lz4 even where it carries half as much: bytes cost both
+ * hosts and the network something too.
  *
  * A step that is not in use is tried for one window now and then: the next one
  * up while the path is what limits, the next one down while packing does and
  * carries little more than the path would by itself.
+ * The batches of a trial are packed in both ways, so that it is steps that are
+ * compared and not data.
  * Each trial that does not pay doubles the pause before the next, so data
  * that cannot be compressed costs next to nothing.  (Batches of which a sample
  * does not shrink are not packed at all and say nothing about a step:
@@ -67,11 +67,28 @@ gboolean packing_mode_from_name(const char *name, PackingMode *ret);
 #define PACKING_WORTH_RATIO 0.95
 
 typedef struct {
-    PackMethod method; /* as chosen */
-    int level;
+    PackMethod method;
+    int level; /* of PACK_ZSTD */
+} PackWay;
+
+/* How a batch is to be packed, and, to compare, beside that; what is packed beside is thrown away.
+ * PACK_NONE: not. */
+typedef struct {
+    PackWay way, beside;
+} PackingChoice;
+
+/* What the same bytes took and became; all 0: not compared. */
+typedef struct {
+    uint64_t bytes, beside_bytes;
+    double ms, beside_ms;
+} PackComparison;
+
+typedef struct {
+    PackWay way;      /* as chosen */
     gboolean skipped; /* it would not have shrunk, and was sent as it is */
     uint64_t raw_bytes, packed_bytes;
-    double pack_ms;
+    double pack_ms; /* without what was packed beside */
+    PackComparison compared;
     double path_bytes_per_ms; /* what the path carries; 0: not known yet */
     gboolean path_busy;       /* and it is what limits */
 } PackingSample;
@@ -98,6 +115,7 @@ typedef struct {
     guint to_try;  /* batches that are still to be chosen for, of a trial */
     uint64_t raw_bytes, packed_bytes;
     double pack_ms;
+    PackComparison compared;
     PackingTotals totals;
 } Packing;
 
@@ -105,7 +123,7 @@ Packing packing_make(PackingMode mode, gboolean with_lz4, gboolean with_zstd, gu
 
 /* For the next batch.  A trial is of one window's batches: those that follow
  * before it is known what became of them go as before. */
-void packing_choose(Packing *packing, PackMethod *ret_method, int *ret_level);
+PackingChoice packing_choose(Packing *packing);
 
 /* Notes a batch that was sent; at the end of a window decides anew.  Batches
  * that were chosen for before the last decision count for the totals only. */

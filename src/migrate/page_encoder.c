@@ -44,6 +44,7 @@ void encoder_job_free(EncoderJob *job)
     g_free(job->raw);
     g_free(job->packed);
     g_free(job->packed_segments);
+    g_free(job->packed_beside);
     g_byte_array_unref(job->head);
     g_byte_array_unref(job->segment_head);
     g_byte_array_unref(job->body);
@@ -167,34 +168,52 @@ static uint8_t *need_capacity(uint8_t *buffer, size_t bytes, size_t *capacity)
     return g_realloc(buffer, bytes);
 }
 
-static size_t pack_bytes(EncoderJob *job, const void *bytes, size_t length, uint8_t **buffer,
-                         size_t *capacity)
+static size_t pack_bytes(EncoderJob *job, PackWay way, const void *bytes, size_t length,
+                         uint8_t **buffer, size_t *capacity)
 {
-    size_t bound = pack_bound(job->method, length);
+    size_t bound = pack_bound(way.method, length);
 
     *buffer = need_capacity(*buffer, bound, capacity);
-    return pack(job->pack, job->method, job->level, bytes, length, *buffer, bound);
+    return pack(job->pack, way.method, way.level, bytes, length, *buffer, bound);
+}
+
+static size_t pack_pages(EncoderJob *job)
+{
+    size_t raw = job->pages.raw_bytes, packed, beside;
+    uint64_t start = clock_now_ns(), middle;
+
+    if (!pack_sample_shrinks(job->pack, job->choice.way.method, job->raw, raw)) {
+        job->skipped = TRUE;
+        return 0;
+    }
+    packed = pack_bytes(job, job->choice.way, job->raw, raw, &job->packed, &job->packed_capacity);
+    if (job->choice.beside.method == PACK_NONE)
+        return packed;
+    middle = clock_now_ns();
+    beside = pack_bytes(job, job->choice.beside, job->raw, raw, &job->packed_beside,
+                        &job->packed_beside_capacity);
+    job->compared = (PackComparison){.bytes = packed ? packed : raw,
+                                     .beside_bytes = beside ? beside : raw,
+                                     .ms = clock_ns_to_ms(middle - start),
+                                     .beside_ms = clock_ns_to_ms(clock_now_ns() - middle)};
+    return packed;
 }
 
 static void finish_pages(Classifier *classifier)
 {
     EncoderJob *job = classifier->job;
     EncodedFrame *frame = &job->pages;
+    PackMethod method = job->choice.way.method;
     size_t packed = 0;
 
     if (classifier->run_count == 0)
         return;
     page_frame_encode(job->head, job->batch.region, classifier->runs, classifier->run_count);
-    if (job->method != PACK_NONE && frame->raw_bytes > 0) {
-        if (pack_sample_shrinks(job->pack, job->method, job->raw, frame->raw_bytes))
-            packed =
-                pack_bytes(job, job->raw, frame->raw_bytes, &job->packed, &job->packed_capacity);
-        else
-            job->skipped = TRUE;
-    }
-    frame->type = packed == 0                ? FRAME_PAGES
-                  : job->method == PACK_ZSTD ? FRAME_PAGES_ZSTD
-                                             : FRAME_PAGES_LZ4;
+    if (method != PACK_NONE && frame->raw_bytes > 0)
+        packed = pack_pages(job);
+    frame->type = packed == 0           ? FRAME_PAGES
+                  : method == PACK_ZSTD ? FRAME_PAGES_ZSTD
+                                        : FRAME_PAGES_LZ4;
     frame->packed_bytes = packed > 0 ? packed : frame->raw_bytes;
     frame->pieces[0] = (struct iovec){job->head->data, job->head->len};
     frame->pieces[1] = (struct iovec){packed > 0 ? job->packed : job->raw, frame->packed_bytes};
@@ -205,16 +224,17 @@ static void finish_segments(Classifier *classifier)
 {
     EncoderJob *job = classifier->job;
     EncodedFrame *frame = &job->segments;
+    PackWay way = job->choice.way;
     SegmentFrameHead head = {job->batch.region, classifier->segment_pages, PACK_NONE,
                              job->body->len};
     size_t packed = 0;
 
     if (classifier->segment_pages == 0)
         return;
-    if (job->method != PACK_NONE)
-        packed = pack_bytes(job, job->body->data, job->body->len, &job->packed_segments,
+    if (way.method != PACK_NONE)
+        packed = pack_bytes(job, way, job->body->data, job->body->len, &job->packed_segments,
                             &job->packed_segments_capacity);
-    head.method = packed > 0 ? job->method : PACK_NONE;
+    head.method = packed > 0 ? way.method : PACK_NONE;
     segment_frame_encode_head(job->segment_head, &head);
     frame->type = FRAME_SEGMENTS;
     frame->raw_bytes = job->body->len;
@@ -251,6 +271,7 @@ static void reset(EncoderJob *job)
     job->cost_count = 0;
     job->copy_count = 0;
     job->skipped = FALSE;
+    job->compared = (PackComparison){0};
     g_byte_array_set_size(job->head, 0);
     g_byte_array_set_size(job->segment_head, 0);
     g_byte_array_set_size(job->body, 0);
@@ -315,6 +336,6 @@ void page_encoder_run(PageEncoder *encoder, EncoderJob *job)
     start = clock_now_ns();
     finish_pages(classifier);
     finish_segments(classifier);
-    job->pack_ms = clock_ns_to_ms(clock_now_ns() - start);
+    job->pack_ms = clock_ns_to_ms(clock_now_ns() - start) - job->compared.beside_ms;
     scale_costs(job);
 }

@@ -20,6 +20,7 @@
 #include <sys/uio.h>
 
 #include "memory/guest_memory.h"
+#include "migrate/packing.h"
 #include "migrate/page_copies.h"
 #include "migrate/work_set.h"
 #include "page/pack.h"
@@ -58,8 +59,7 @@ typedef struct EncoderJob EncoderJob;
 struct EncoderJob {
     /* In */
     WorkBatch batch;
-    PackMethod method;
-    int level;
+    PackingChoice choice;
     /* Out */
     EncodedFrame pages, segments;
     PageCounts counts;
@@ -67,12 +67,13 @@ struct EncoderJob {
     guint cost_count;
     PageCopy copies[WORK_BATCH_PAGES]; /* to be told of behind all pages of the pass */
     guint copy_count;
-    double pack_ms;
-    gboolean skipped; /* the pages were not packed: a sample of them did not shrink */
+    double pack_ms;          /* without what was packed beside */
+    PackComparison compared; /* of the pages */
+    gboolean skipped;        /* the pages were not packed: a sample of them did not shrink */
     GError *error;
     /* Buffers */
-    uint8_t *raw, *packed, *packed_segments;
-    size_t packed_capacity, packed_segments_capacity;
+    uint8_t *raw, *packed, *packed_segments, *packed_beside;
+    size_t packed_capacity, packed_segments_capacity, packed_beside_capacity;
     GByteArray *head, *segment_head, *body;
     PackContext *pack;
 };

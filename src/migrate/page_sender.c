@@ -121,6 +121,7 @@ static gboolean send_frame(PageSender *sender, const EncodedFrame *frame, GError
 static void count(PageSender *sender, const EncoderJob *job)
 {
     PageCounts *pages = &sender->counts.pages;
+    gboolean path_is_clear = sender->path && path_rate_is_clear(sender->path);
 
     pages->unchanged += job->counts.unchanged;
     pages->zero += job->counts.zero;
@@ -134,13 +135,13 @@ static void count(PageSender *sender, const EncoderJob *job)
         sender->tally(job->batch.region, &job->costs[i], sender->tally_user);
     packing_note(
         &sender->packing,
-        &(PackingSample){.method = job->method,
-                         .level = job->level,
+        &(PackingSample){.way = job->choice.way,
                          .skipped = job->skipped,
                          .raw_bytes = job->pages.raw_bytes + job->segments.raw_bytes,
                          .packed_bytes = job->pages.packed_bytes + job->segments.packed_bytes,
                          .pack_ms = job->pack_ms,
-                         .path_bytes_per_ms = sender->path ? sender->path->bytes_per_ms : 0,
+                         .compared = job->compared,
+                         .path_bytes_per_ms = path_is_clear ? sender->path->bytes_per_ms : 0,
                          .path_busy = sender->path && sender->path->busy});
 }
 
@@ -195,7 +196,7 @@ gboolean page_sender_push(PageSender *sender, const WorkBatch *batch, GError **e
     slot = &sender->slots[(sender->head + sender->used) % sender->slot_count];
     slot->done = FALSE;
     slot->job->batch = *batch;
-    packing_choose(&sender->packing, &slot->job->method, &slot->job->level);
+    slot->job->choice = packing_choose(&sender->packing);
     if (sender->used == 0 && batch->pages < INLINE_PAGES) {
         page_encoder_run(&sender->encoder, slot->job);
         return send_job(sender, slot->job, error);

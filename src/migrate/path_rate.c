@@ -4,6 +4,8 @@
 
 void path_rate_start(PathRate *rate, double now_ms, uint64_t sent_bytes, uint64_t backlog_bytes)
 {
+    if (!rate->started)
+        rate->windows = 0;
     rate->last_ms = now_ms;
     rate->last_carried = sent_bytes - MIN(backlog_bytes, sent_bytes);
     rate->last_backlog = backlog_bytes;
@@ -20,6 +22,11 @@ static gboolean is_busy(const PathRate *rate, double now_rate, uint64_t carried,
            (double)backlog >= least;
 }
 
+gboolean path_rate_is_clear(const PathRate *rate)
+{
+    return rate->busy || rate->windows > 1;
+}
+
 void path_rate_note(PathRate *rate, double now_ms, uint64_t sent_bytes, uint64_t backlog_bytes)
 {
     double elapsed = now_ms - rate->last_ms;
@@ -33,6 +40,7 @@ void path_rate_note(PathRate *rate, double now_ms, uint64_t sent_bytes, uint64_t
     carried = confirmed > rate->last_carried ? confirmed - rate->last_carried : 0;
     now_rate = (double)carried / elapsed;
     rate->busy = is_busy(rate, now_rate, carried, backlog_bytes);
+    rate->windows++;
     if (!rate->busy)
         rate->bytes_per_ms = MAX(rate->bytes_per_ms, now_rate);
     else if (rate->bytes_per_ms <= 0)

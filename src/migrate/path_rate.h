@@ -26,10 +26,15 @@ typedef struct {
     double last_ms;
     uint64_t last_carried, last_backlog;
     gboolean started;
+    guint windows; /* seen */
 } PathRate;
 
 /* Begins at these readings: what came before says nothing. */
 void path_rate_start(PathRate *rate, double now_ms, uint64_t sent_bytes, uint64_t backlog_bytes);
+
+/* FALSE: so far no window is over that began while something was sent, so the path may be what
+ * limits though there was no backlog at its begin. */
+gboolean path_rate_is_clear(const PathRate *rate);
 
 /* Both so far, and now. */
 void path_rate_note(PathRate *rate, double now_ms, uint64_t sent_bytes, uint64_t backlog_bytes);

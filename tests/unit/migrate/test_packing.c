@@ -26,19 +26,36 @@ static double factor(const double *factors, int level)
     return factors[step] > 0 ? factors[step] : 1;
 }
 
+static uint64_t packed_bytes(const World *world, PackWay way)
+{
+    return (uint64_t)(MIB * world->ratio[way.method] * factor(world->better, way.level));
+}
+
+static double pack_ms(const World *world, PackWay way)
+{
+    return way.method == PACK_NONE
+               ? 0
+               : MIB / world->speed[way.method] / factor(world->slower, way.level);
+}
+
 static double window(Packing *packing, const World *world)
 {
     double raw = 0, elapsed = 0;
 
     for (guint i = 0; i < PACKING_WINDOW_BATCHES; i++) {
-        PackingSample sample = {.raw_bytes = MIB};
+        PackingChoice choice = packing_choose(packing);
+        PackingSample sample = {.way = choice.way,
+                                .raw_bytes = MIB,
+                                .packed_bytes = packed_bytes(world, choice.way),
+                                .pack_ms = pack_ms(world, choice.way)};
 
-        packing_choose(packing, &sample.method, &sample.level);
-        sample.packed_bytes =
-            (uint64_t)(MIB * world->ratio[sample.method] * factor(world->better, sample.level));
-        if (sample.method != PACK_NONE)
-            sample.pack_ms =
-                MIB / world->speed[sample.method] / factor(world->slower, sample.level);
+        if (choice.beside.method != PACK_NONE)
+            sample.compared = (PackComparison){
+                .bytes = sample.packed_bytes,
+                .beside_bytes = packed_bytes(world, choice.beside),
+                .ms = sample.pack_ms,
+                .beside_ms = pack_ms(world, choice.beside),
+            };
         /* Packing and sending overlap; the slower one decides. */
         raw += MIB;
         elapsed += MAX(sample.pack_ms, (double)sample.packed_bytes / world->path);
@@ -101,8 +118,7 @@ static void test_unknown_path(void **state)
 {
     Packing packing = packing_make(PACKING_AUTO, TRUE, TRUE, 1);
     Packing random = packing;
-    PackingSample sample = {
-        .method = PACK_ZSTD, .level = 1, .raw_bytes = MIB, .packed_bytes = MIB / 2};
+    PackingSample sample = {.way = {PACK_ZSTD, 1}, .raw_bytes = MIB, .packed_bytes = MIB / 2};
 
     assert_int_equal(now(&packing), PACK_ZSTD);
     sample.pack_ms = 2;
@@ -181,16 +197,14 @@ static void test_levels(void **state)
         11e3, {1, 0.5, 0.3}, {0, 600e3, 300e3}, {[3] = 0.9, [4] = 0.8}, {[3] = 0.6, [4] = 0.2}};
     Packing packing = packing_make(PACKING_AUTO, TRUE, TRUE, 1);
     Packing same = packing, only = packing_make(PACKING_ZSTD, TRUE, TRUE, 1);
-    PackMethod method;
-    int level;
+    PackingChoice choice;
 
     settled_after(&packing, &slow, 20);
-    packing_choose(&packing, &method, &level);
-    assert_int_equal(method, PACK_ZSTD);
-    assert_int_equal(level, 6);
+    choice = packing_choose(&packing);
+    assert_int_equal(choice.way.method, PACK_ZSTD);
+    assert_int_equal(choice.way.level, 6);
     settled_after(&only, &slow, 20);
-    packing_choose(&only, &method, &level);
-    assert_int_equal(level, 6);
+    assert_int_equal(packing_choose(&only).way.level, 6);
     slow.better[3] = slow.better[4] = 0.99; /* not worth the CPU */
     settled_after(&same, &slow, 20);
     assert_int_equal(same.settled, 2);
@@ -219,7 +233,20 @@ static void test_harder_data(void **state)
     }
 }
 
-/* A trial is judged by its own data, not by what an earlier one saw of other data. */
+/* Each trial falls on data that all steps pack worse. */
+static void test_trial_on_other_data(void **state)
+{
+    World hard = levels_pay;
+    Packing packing = packing_make(PACKING_AUTO, TRUE, TRUE, 1);
+
+    hard.ratio[PACK_LZ4] = 0.9;
+    hard.ratio[PACK_ZSTD] = 0.75;
+    for (int i = 0; i < 20; i++)
+        window(&packing, packing.now != packing.settled ? &hard : &levels_pay);
+    assert_int_equal(packing.settled, 4);
+}
+
+/* A trial that did not pay says nothing of later data. */
 static void test_trial_after_other_data(void **state)
 {
     World same = levels_pay;
@@ -248,7 +275,7 @@ static void test_little_data(void **state)
                                 .pack_ms = 0.1,
                                 .path_bytes_per_ms = levels_pay.path};
 
-        packing_choose(&packing, &sample.method, &sample.level);
+        sample.way = packing_choose(&packing).way;
         packing_note(&packing, &sample);
         assert_int_equal(packing.settled, 4);
     }
@@ -267,16 +294,11 @@ static void test_trials_are_short(void **state)
         window(&packing, &starved);
     step = packing.now;
     assert_int_not_equal(step, packing.settled);
-    for (int i = 0; i < 50; i++) {
-        PackMethod method;
-        int level;
-
-        packing_choose(&packing, &method, &level);
-        tried += method == now(&packing);
-    }
+    for (int i = 0; i < 50; i++)
+        tried += packing_choose(&packing).way.method == now(&packing);
     assert_int_equal(tried, PACKING_WINDOW_BATCHES);
     for (guint i = 0; i < PACKING_WINDOW_BATCHES; i++) {
-        PackingSample sample = {.method = now(&packing),
+        PackingSample sample = {.way = {.method = now(&packing)},
                                 .skipped = TRUE,
                                 .raw_bytes = MIB,
                                 .packed_bytes = MIB,
@@ -291,12 +313,19 @@ static void test_trials_are_short(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_slow_path),    cmocka_unit_test(test_fast_path),
-        cmocka_unit_test(test_unknown_path), cmocka_unit_test(test_incompressible),
-        cmocka_unit_test(test_slow_packer),  cmocka_unit_test(test_packer_limits),
-        cmocka_unit_test(test_modes),        cmocka_unit_test(test_levels),
-        cmocka_unit_test(test_harder_data),  cmocka_unit_test(test_trial_after_other_data),
-        cmocka_unit_test(test_little_data),  cmocka_unit_test(test_trials_are_short),
+        cmocka_unit_test(test_slow_path),
+        cmocka_unit_test(test_fast_path),
+        cmocka_unit_test(test_unknown_path),
+        cmocka_unit_test(test_incompressible),
+        cmocka_unit_test(test_slow_packer),
+        cmocka_unit_test(test_packer_limits),
+        cmocka_unit_test(test_modes),
+        cmocka_unit_test(test_levels),
+        cmocka_unit_test(test_harder_data),
+        cmocka_unit_test(test_trial_on_other_data),
+        cmocka_unit_test(test_trial_after_other_data),
+        cmocka_unit_test(test_little_data),
+        cmocka_unit_test(test_trials_are_short),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -21,8 +21,10 @@ static void test_burst(void **state)
     path_rate_start(&rate, 0, 0, 0);
     path_rate_note(&rate, 20, sent, sent - 20 * RATE);
     assert_true(near(rate.bytes_per_ms, RATE));
+    assert_false(path_rate_is_clear(&rate)); /* not busy, for all that is known */
     path_rate_note(&rate, 40, sent, sent - 40 * RATE);
     assert_true(rate.busy);
+    assert_true(path_rate_is_clear(&rate));
     assert_true(near(rate.bytes_per_ms, RATE));
 }
 
@@ -51,8 +53,23 @@ static void test_idle(void **state)
     for (int i = 0; i < 20; i++) {
         path_rate_note(&rate, 100 + 50 * i, 7000000 + (uint64_t)i * 1000, 0);
         assert_true(rate.bytes_per_ms >= RATE);
-        assert_true(!rate.busy);
+        assert_true(!rate.busy && path_rate_is_clear(&rate));
     }
+}
+
+/* What was measured before a new begin does not tell how that went. */
+static void test_new_begin(void **state)
+{
+    PathRate rate = {0};
+
+    path_rate_start(&rate, 0, 0, 0);
+    path_rate_note(&rate, 20, 1000, 0);
+    path_rate_note(&rate, 40, 2000, 0);
+    assert_true(path_rate_is_clear(&rate));
+    rate.started = FALSE;
+    path_rate_start(&rate, 60, 2000, 0);
+    path_rate_note(&rate, 80, 6000000, 3000000);
+    assert_false(path_rate_is_clear(&rate));
 }
 
 /* A frame that was just handed over is no backlog: the path is free between two. */
@@ -101,9 +118,10 @@ static void test_limits(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_burst),     cmocka_unit_test(test_busy),
-        cmocka_unit_test(test_idle),      cmocka_unit_test(test_frames),
-        cmocka_unit_test(test_own_limit), cmocka_unit_test(test_limits),
+        cmocka_unit_test(test_burst),  cmocka_unit_test(test_busy),
+        cmocka_unit_test(test_idle),   cmocka_unit_test(test_new_begin),
+        cmocka_unit_test(test_frames), cmocka_unit_test(test_own_limit),
+        cmocka_unit_test(test_limits),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
