@@ -13,10 +13,11 @@
  * (path_rate.h); ratio and speed of each step are measured, smoothed, and the
  * choice is made anew after each window of batches, since links get busy and
  * guests change what they hold.  Where data packs better or worse than before
- * with the step in use, it is taken to do so with the others.  From the bottom up, a step is chosen
- * before the best so far if it carries so much more that it is worth its CPU, and kept for less.
- * The first level of zstd is chosen before lz4 even where it carries half as much: bytes cost both
- * hosts and the network something too.
+ * with the step in use, it is taken to do so with the others.  From the bottom
+ * up, a step is chosen before the best so far if it carries so much more that
+ * it is worth its CPU, and kept for less.  The first level of zstd is chosen
+ * before lz4 even where it carries half as much: bytes cost both hosts and the
+ * network something too.
  *
  * A step that is not in use is tried for one window now and then: the next one
  * up while the path is what limits, the next one down while packing does and

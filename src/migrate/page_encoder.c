@@ -177,15 +177,17 @@ static size_t pack_bytes(EncoderJob *job, PackWay way, const void *bytes, size_t
     return pack(job->pack, way.method, way.level, bytes, length, *buffer, bound);
 }
 
+/* 0: they are sent as they are. */
 static size_t pack_pages(EncoderJob *job)
 {
     size_t raw = job->pages.raw_bytes, packed, beside;
-    uint64_t start = clock_now_ns(), middle;
+    uint64_t start, middle;
 
     if (!pack_sample_shrinks(job->pack, job->choice.way.method, job->raw, raw)) {
         job->skipped = TRUE;
         return 0;
     }
+    start = clock_now_ns();
     packed = pack_bytes(job, job->choice.way, job->raw, raw, &job->packed, &job->packed_capacity);
     if (job->choice.beside.method == PACK_NONE)
         return packed;
