@@ -121,7 +121,8 @@ static gboolean send_frame(PageSender *sender, const EncodedFrame *frame, GError
 static void count(PageSender *sender, const EncoderJob *job)
 {
     PageCounts *pages = &sender->counts.pages;
-    gboolean path_is_clear = sender->path && path_rate_is_clear(sender->path);
+    const PathRate *path = sender->path;
+    gboolean is_clear = path && path_rate_is_clear(path);
 
     pages->unchanged += job->counts.unchanged;
     pages->zero += job->counts.zero;
@@ -141,8 +142,8 @@ static void count(PageSender *sender, const EncoderJob *job)
                          .packed_bytes = job->pages.packed_bytes + job->segments.packed_bytes,
                          .pack_ms = job->pack_ms,
                          .compared = job->compared,
-                         .path_bytes_per_ms = path_is_clear ? sender->path->bytes_per_ms : 0,
-                         .path_busy = sender->path && sender->path->busy});
+                         .path_bytes_per_ms = path && is_clear ? path->bytes_per_ms : 0,
+                         .path_busy = path && path->busy});
 }
 
 static gboolean send_job(PageSender *sender, EncoderJob *job, GError **error)
