@@ -2,12 +2,21 @@
 #include "console.h"
 
 #include <errno.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
+
+int format_line(char *line, size_t size, const char *format, va_list args)
+{
+    int n = vsnprintf(line, size - 1, format, args);
+
+    if (n > (int)size - 2)
+        n = size - 2;
+    line[n++] = '\n';
+    return n;
+}
 
 void say(const char *format, ...)
 {
@@ -15,11 +24,8 @@ void say(const char *format, ...)
     va_list args;
 
     va_start(args, format);
-    int n = vsnprintf(line, sizeof(line) - 1, format, args);
+    int n = format_line(line, sizeof(line), format, args);
     va_end(args);
-    if (n > (int)sizeof(line) - 2)
-        n = sizeof(line) - 2;
-    line[n++] = '\n';
     if (write(STDOUT_FILENO, line, n) < 0)
         return;
 }

@@ -6,7 +6,6 @@
 #include <netinet/tcp.h>
 #include <poll.h>
 #include <stdarg.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/reboot.h>
@@ -56,11 +55,8 @@ __attribute__((format(printf, 2, 3))) static void answer(Connection *connection,
     va_list args;
 
     va_start(args, format);
-    int n = vsnprintf(line, sizeof(line) - 1, format, args);
+    int n = format_line(line, sizeof(line), format, args);
     va_end(args);
-    if (n > (int)sizeof(line) - 2)
-        n = sizeof(line) - 2;
-    line[n++] = '\n';
     if (send(connection->fd, line, n, MSG_NOSIGNAL | MSG_DONTWAIT) != n)
         connection_close(connection);
 }
