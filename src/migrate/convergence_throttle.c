@@ -95,6 +95,12 @@ void convergence_choose_throttle(Judge *judge)
     judge->decision.run_share = 1;
     if (!may_throttle(judge) || judge->path <= 0)
         return;
+    /* What was read has to be sent before the pause.  A guest set free until then would
+     * write all of it anew. */
+    if (judge->decision.verdict == CONVERGENCE_STOP)
+        judge->decision.run_share = current;
+    if (judge->decision.verdict != CONVERGENCE_CONTINUE)
+        return;
     needed = MIN(share_for_rounds(judge), share_for_deadline(judge));
     if (needed < 1 && current < 1 && fabs(needed - current) <= THROTTLE_STEP * current)
         needed = current;

@@ -1,15 +1,22 @@
 #include "migrate/page_sender.h"
 
+#include <math.h>
+
 #include "base/lock_guard.h"
 
 /* Jobs beyond one a worker: workers run ahead where data does not shrink and
  * the path is what limits, so that it need not wait for them where data does. */
 #define SPARE_JOBS 8u
 /* They run ahead by so much of the path's time: what is read long before it is
- * sent is old when it comes. */
+ * sent is old when it comes, and has to be sent before the guest can be stopped.
+ * A batch is to take no longer, either. */
 #define AHEAD_MS 50.0
 /* One being sent, one ready behind it. */
 #define LEAST_AHEAD_JOBS 2u
+/* What a page costs: a job's share in the mean, and the least that is expected, since the
+ * next ones may shrink less. */
+#define COST_WEIGHT 0.25
+#define LEAST_PAGE_BYTES 512.0
 /* Fewer pages than this, with nothing before them, are not worth a switch to
  * another thread. */
 #define INLINE_PAGES 16u
@@ -28,7 +35,8 @@ struct PageSender {
     GMutex lock;
     GCond encoded;
     Packing packing;
-    uint64_t ready_bytes; /* encoded and not sent; under the lock */
+    uint64_t pages_ahead;  /* of the jobs in use */
+    double bytes_per_page; /* of late, as sent */
     PageSenderTally tally;
     gpointer tally_user;
     PageSenderCounts counts;
@@ -49,7 +57,6 @@ static void work(gpointer data, gpointer user)
     page_encoder_run(&sender->encoder, slot->job);
     g_mutex_lock(&sender->lock);
     slot->done = TRUE;
-    sender->ready_bytes += get_body_bytes(slot->job);
     g_cond_signal(&sender->encoded);
     g_mutex_unlock(&sender->lock);
 }
@@ -118,6 +125,13 @@ static gboolean send_frame(PageSender *sender, const EncodedFrame *frame, GError
     return channel_send(sender->channel, frame->type, frame->pieces, frame->piece_count, error);
 }
 
+static void note_cost(PageSender *sender, const EncoderJob *job)
+{
+    double cost = (double)get_body_bytes(job) / (double)MAX(job->batch.pages, 1);
+
+    sender->bytes_per_page += COST_WEIGHT * (cost - sender->bytes_per_page);
+}
+
 static void count(PageSender *sender, const EncoderJob *job)
 {
     PageCounts *pages = &sender->counts.pages;
@@ -131,6 +145,7 @@ static void count(PageSender *sender, const EncoderJob *job)
     pages->whole += job->counts.whole;
     if (job->copy_count > 0)
         page_copies_add(sender->encoder.copies, job->copies, job->copy_count);
+    note_cost(sender, job);
     sender->counts.done_pages += job->batch.pages;
     for (guint i = 0; sender->tally && i < job->cost_count; i++)
         sender->tally(job->batch.region, &job->costs[i], sender->tally_user);
@@ -164,18 +179,28 @@ static void await_done(PageSender *sender, Slot *slot)
 
     while (!slot->done)
         g_cond_wait(&sender->encoded, &sender->lock);
-    sender->ready_bytes -= get_body_bytes(slot->job);
 }
 
-/* Enough is read for now: what is ready has to be sent first. */
-static gboolean is_ahead(PageSender *sender)
+/* What the path takes AHEAD_MS for; INFINITY: as far as is known, anything. */
+static double get_most_pages_ahead(const PageSender *sender)
 {
-    guint least = sender->workers + LEAST_AHEAD_JOBS;
-    lock_guard(&sender->lock);
+    if (!sender->path || sender->path->bytes_per_ms <= 0)
+        return INFINITY;
+    return AHEAD_MS * sender->path->bytes_per_ms / MAX(sender->bytes_per_page, LEAST_PAGE_BYTES);
+}
 
+/* Enough is read for now: what was read has to be sent first.  Jobs that wait for a worker
+ * count, too: where workers get little of the CPU, that is most of them. */
+static gboolean is_ahead(const PageSender *sender)
+{
     return sender->used == sender->slot_count ||
-           (sender->used >= least && sender->path && sender->path->bytes_per_ms > 0 &&
-            (double)sender->ready_bytes > AHEAD_MS * sender->path->bytes_per_ms);
+           (sender->used >= LEAST_AHEAD_JOBS &&
+            (double)sender->pages_ahead > get_most_pages_ahead(sender));
+}
+
+guint page_sender_get_batch_pages(const PageSender *sender)
+{
+    return (guint)CLAMP(get_most_pages_ahead(sender), WORK_LEAST_BATCH_PAGES, WORK_BATCH_PAGES);
 }
 
 static gboolean send_oldest(PageSender *sender, GError **error)
@@ -185,6 +210,7 @@ static gboolean send_oldest(PageSender *sender, GError **error)
     await_done(sender, slot);
     sender->head = (sender->head + 1) % sender->slot_count;
     sender->used--;
+    sender->pages_ahead -= slot->job->batch.pages;
     return send_job(sender, slot->job, error);
 }
 
@@ -192,8 +218,9 @@ gboolean page_sender_push(PageSender *sender, const WorkBatch *batch, GError **e
 {
     Slot *slot;
 
-    if (is_ahead(sender) && !send_oldest(sender, error))
-        return FALSE;
+    while (is_ahead(sender))
+        if (!send_oldest(sender, error))
+            return FALSE;
     slot = &sender->slots[(sender->head + sender->used) % sender->slot_count];
     slot->done = FALSE;
     slot->job->batch = *batch;
@@ -203,6 +230,7 @@ gboolean page_sender_push(PageSender *sender, const WorkBatch *batch, GError **e
         return send_job(sender, slot->job, error);
     }
     sender->used++;
+    sender->pages_ahead += batch->pages;
     g_thread_pool_push(sender->pool, slot, NULL);
     return TRUE;
 }

@@ -53,6 +53,10 @@ void page_sender_set_tally(PageSender *sender, PageSenderTally tally, gpointer u
 void page_sender_free(PageSender *sender);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(PageSender, page_sender_free)
 
+/* So many pages should the next batch have at most (WORK_LEAST_BATCH_PAGES to
+ * WORK_BATCH_PAGES): on a slow path few, so that what was read does not wait for long. */
+guint page_sender_get_batch_pages(const PageSender *sender);
+
 /* Takes a copy of *batch*.  Waits, sending, while all jobs are taken. */
 gboolean page_sender_push(PageSender *sender, const WorkBatch *batch, GError **error);
 

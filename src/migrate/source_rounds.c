@@ -88,7 +88,8 @@ gboolean source_send_pass(SourceMove *move, GError **error)
     page_sender_get_counts(move->sender, &before);
     while (!must_stop(move)) {
         if (!before_batch(move, before.done_pages, error) ||
-            !work_set_take(move->work, move->paused, source_now_ms(move), batch, error))
+            !work_set_take(move->work, move->paused, source_now_ms(move),
+                           page_sender_get_batch_pages(move->sender), batch, error))
             return FALSE;
         if (batch->pages == 0)
             break;

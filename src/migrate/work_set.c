@@ -289,7 +289,8 @@ static gboolean take_probe(WorkSet *set, double now_ms, WorkBatch *ret, GError *
     return TRUE;
 }
 
-gboolean work_set_take(WorkSet *set, gboolean paused, double now_ms, WorkBatch *ret, GError **error)
+gboolean work_set_take(WorkSet *set, gboolean paused, double now_ms, guint most, WorkBatch *ret,
+                       GError **error)
 {
     guint last_group = 0;
 
@@ -300,7 +301,7 @@ gboolean work_set_take(WorkSet *set, gboolean paused, double now_ms, WorkBatch *
             return FALSE;
     if (ret->pages > 0)
         return TRUE;
-    for (; set->cursor < set->group_count && ret->pages < WORK_BATCH_PAGES; set->cursor++) {
+    for (; set->cursor < set->group_count && ret->pages < most; set->cursor++) {
         guint group = set->order[set->cursor];
         guint region = region_of(set, group);
 
@@ -314,7 +315,7 @@ gboolean work_set_take(WorkSet *set, gboolean paused, double now_ms, WorkBatch *
             return FALSE;
         ret->region = region;
         last_group = group;
-        if (!give(set, region, group, WORK_BATCH_PAGES, ret))
+        if (!give(set, region, group, most, ret))
             break; /* full; the group goes on with the next one */
     }
     return TRUE;

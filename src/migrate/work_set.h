@@ -31,8 +31,10 @@
 
 /* 2 MiB: a huge page, so that protecting a group does not split one. */
 #define WORK_GROUP_PAGES CONVERGENCE_GROUP_PAGES
-/* Pages given out at a time. */
+/* Pages given out at a time: at most, and the most may not be less than a word of a
+ * bitmap. */
 #define WORK_BATCH_PAGES 256u
+#define WORK_LEAST_BATCH_PAGES 64u
 
 typedef struct WorkSet WorkSet;
 
@@ -61,10 +63,10 @@ GPtrArray *work_set_get_next(WorkSet *set);
 /* Collects all of RAM. */
 gboolean work_set_look(WorkSet *set, double now_ms, GError **error);
 
-/* Gives out the next pages of the round; a batch without pages at its end.
- * *paused*: the guest writes nothing, so nothing is collected and nothing held
- * back. */
-gboolean work_set_take(WorkSet *set, gboolean paused, double now_ms, WorkBatch *ret,
+/* Gives out the next pages of the round, at most *most* (WORK_LEAST_BATCH_PAGES to
+ * WORK_BATCH_PAGES); a batch without pages at its end.  *paused*: the guest writes
+ * nothing, so nothing is collected and nothing held back. */
+gboolean work_set_take(WorkSet *set, gboolean paused, double now_ms, guint most, WorkBatch *ret,
                        GError **error);
 
 /* Some pages of these groups (at most GROUP_ACCOUNT_PROBES) come next, held or

@@ -11,7 +11,8 @@
 
 typedef struct {
     char *workload, *trace, *policy;
-    double ram_mib, set_mib, rate, bandwidth, jitter, device_ms, burst_ms, quiet_ms, limit_s;
+    double ram_mib, set_mib, rate, bandwidth, jitter, device_ms, burst_ms, quiet_ms, limit_s,
+        queue_ms;
     int max_downtime_ms, downtime_cap_ms, deadline_ms, seed;
     gboolean throttle, json, verbose, record, version;
 } Arguments;
@@ -44,6 +45,8 @@ static gboolean parse_arguments(Arguments *arguments, int *argc, char ***argv, G
         {"jitter", 0, 0, G_OPTION_ARG_DOUBLE, &a->jitter, "More or less by up to this share (0)",
          "SHARE"},
         {"device", 0, 0, G_OPTION_ARG_DOUBLE, &a->device_ms, "Device state, hand-over (12)", "MS"},
+        {"queue", 0, 0, G_OPTION_ARG_DOUBLE, &a->queue_ms,
+         "What was read is sent so much later, and before a pause (0)", "MS"},
         {"max-downtime", 0, 0, G_OPTION_ARG_INT, &a->max_downtime_ms, "Aim (300)", "MS"},
         {"downtime-cap", 0, 0, G_OPTION_ARG_INT, &a->downtime_cap_ms, "Longest pause (2000)", "MS"},
         {"deadline", 0, 0, G_OPTION_ARG_INT, &a->deadline_ms, "For the whole move", "MS"},
@@ -83,6 +86,7 @@ static gboolean check_arguments(const Arguments *a, GError **error)
                  error) &&
            check(a->device_ms >= 0 && a->device_ms <= 1e6, "--device takes up to 1000000 ms",
                  error) &&
+           check(a->queue_ms >= 0 && a->queue_ms <= 1e6, "--queue takes up to 1000000 ms", error) &&
            check(a->max_downtime_ms > 0 && a->downtime_cap_ms > 0 && a->deadline_ms >= 0,
                  "times are positive", error) &&
            check(a->limit_s > 0 && a->limit_s <= 1e5, "--limit takes up to 100000 s", error);
@@ -95,6 +99,7 @@ static gboolean make_options(const Arguments *a, Trace **ret_trace, SimOptions *
     *ret = (SimOptions){.bytes_per_ms = a->bandwidth * 1000,
                         .jitter = a->jitter,
                         .device_ms = a->device_ms,
+                        .queue_ms = a->queue_ms,
                         .limit_ms = a->limit_s * 1000,
                         .promise = {(guint)a->max_downtime_ms, (guint)a->downtime_cap_ms,
                                     (guint)a->deadline_ms,

@@ -110,7 +110,18 @@ static void look(Simulation *sim)
     }
 }
 
-static gboolean take_decision(Simulation *sim, gboolean at_round_end)
+/* What was read is sent, while the guest goes on. */
+static void drain_queue(Simulation *sim)
+{
+    double end = sim->now_ms + sim->options->queue_ms;
+
+    while (sim->now_ms < end)
+        sim_step(sim);
+    sim->credit_bytes = 0;
+    look(sim);
+}
+
+static void decide(Simulation *sim, gboolean at_round_end)
 {
     ConvergenceFacts facts = make_facts(sim, at_round_end);
     ConvergenceDecision *decision = &sim->decision;
@@ -126,6 +137,17 @@ static gboolean take_decision(Simulation *sim, gboolean at_round_end)
     }
     if (sim->options->decided)
         sim->options->decided(sim->now_ms, decision, sim->options->user);
+}
+
+static gboolean take_decision(Simulation *sim, gboolean at_round_end)
+{
+    const ConvergenceDecision *decision = &sim->decision;
+
+    decide(sim, at_round_end);
+    if (decision->verdict == CONVERGENCE_STOP && !at_round_end && sim->options->queue_ms > 0) {
+        drain_queue(sim);
+        decide(sim, TRUE);
+    }
     if (decision->verdict == CONVERGENCE_STOP)
         sim_finish(sim, decision->reason);
     if (decision->verdict == CONVERGENCE_GIVE_UP)

@@ -9,6 +9,9 @@
  * is the usual pre-copy instead: whole pages in the order of their addresses,
  * until what is dirty takes at most max_downtime_ms.
  *
+ * A word to stop within a round ends it once the queue has been sent, with the guest
+ * running on; what it wrote by then may change that word.
+ *
  * Not simulated: latency, connections, CPU time.
  */
 #pragma once
@@ -27,6 +30,7 @@ typedef struct {
     double bytes_per_ms; /* of the link */
     double jitter;       /* which is by up to this share more or less, anew every SIM_LOOK_MS */
     double device_ms;
+    double queue_ms; /* what was read is sent so much later, and before a pause */
     double limit_ms; /* given up after; 0: 300 s */
     ConvergencePromise promise;
     /* May be NULL: told of each decision, and of the lines of a trace. */

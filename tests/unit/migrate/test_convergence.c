@@ -253,6 +253,7 @@ static void test_part_is_held(void **state)
 static void test_slows(void **state)
 {
     Intensive guest;
+    ConvergenceDecision decision;
     double faster;
 
     intensive_make(&guest, 400, 4);
@@ -276,11 +277,13 @@ static void test_slows(void **state)
     assert_true(convergence_decide(&guest.facts).run_share == 1);
     for (guint i = 0; i < GROUPS / 2; i++)
         guest.groups[i].pending = guest.groups[i].unsent = 0;
-    /* Slowed, and the pause fits: at once, even within a round. */
+    /* Slowed, and the pause fits: at once, even within a round; slow until it is paused. */
     guest.facts.at_round_end = FALSE;
     guest.facts.run_share = 0.2;
     guest.facts.promise.downtime_cap_ms = 5000;
-    assert_string_equal(convergence_decide(&guest.facts).reason, "memory-intensive");
+    decision = convergence_decide(&guest.facts);
+    assert_string_equal(decision.reason, "memory-intensive");
+    assert_true(decision.run_share == 0.2);
 }
 
 /* A guest that was quiet before may become so again. */

@@ -687,6 +687,63 @@ static void test_queue_limit(void **state)
     assert_non_null(g_thread_join(thread));
 }
 
+/* Sends all pages; returns how many were under way at most. */
+static uint64_t send_with_path(Fixture *fixture, PathRate *path)
+{
+    g_autoptr(GPtrArray) sets = guest_memory_new_sets(fixture->source.guest);
+    GThread *thread = g_thread_new("round", receive_round, fixture);
+    uint64_t pushed = 0, most = 0;
+    PageSenderCounts before, counts;
+    WorkBatch batch;
+
+    page_sender_get_counts(fixture->sender, &before);
+    page_set_add(g_ptr_array_index(sets, 0), 0, PAGES);
+    page_sender_set_path(fixture->sender, path);
+    for (;;) {
+        take_batch(g_ptr_array_index(sets, 0), &batch);
+        if (batch.pages == 0)
+            break;
+        assert_true(page_sender_push(fixture->sender, &batch, NULL));
+        pushed += batch.pages;
+        page_sender_get_counts(fixture->sender, &counts);
+        most = MAX(most, pushed - (counts.done_pages - before.done_pages));
+    }
+    assert_true(page_sender_flush(fixture->sender, NULL));
+    assert_true(channel_send_bytes(fixture->out, FRAME_ROUND_END, "\0\0\0", 4, NULL));
+    assert_true(GPOINTER_TO_INT(g_thread_join(thread)));
+    return most;
+}
+
+/* On a slow path little is read ahead, and in small batches; on a fast one, or where pages cost
+ * little, neither is limited. */
+static void test_path_limits_what_is_ahead(void **state)
+{
+    Fixture *fixture = *state;
+    PathRate path = {0};
+    guint large;
+
+    page_sender_free(fixture->sender);
+    fixture->sender = make_sender(fixture, 4, SENT_STORE_OFF);
+    assert_int_equal(page_sender_get_batch_pages(fixture->sender), WORK_BATCH_PAGES);
+    for (size_t i = 0; i < BYTES; i += 4)
+        *(uint32_t *)(fixture->source.memory + i) = g_random_int();
+    for (guint i = 0; i < 5; i++) /* until it is known what a page costs */
+        send_with_path(fixture, &path);
+    assert_int_equal(page_sender_get_batch_pages(fixture->sender), WORK_BATCH_PAGES);
+    path.bytes_per_ms = 117000;
+    assert_int_equal(page_sender_get_batch_pages(fixture->sender), WORK_BATCH_PAGES);
+    path.bytes_per_ms = 12000; /* 50 ms of it: 146 pages */
+    large = page_sender_get_batch_pages(fixture->sender);
+    assert_true(large > 120 && large < 180);
+    path.bytes_per_ms = 2000;
+    assert_int_equal(page_sender_get_batch_pages(fixture->sender), WORK_LEAST_BATCH_PAGES);
+    assert_true(send_with_path(fixture, &path) <= 2 * WORK_BATCH_PAGES);
+    memset(fixture->source.memory, 0, BYTES);
+    for (guint i = 0; i < 5; i++)
+        send_with_path(fixture, &path);
+    assert_true(page_sender_get_batch_pages(fixture->sender) > WORK_LEAST_BATCH_PAGES);
+}
+
 #define PAGES_TEST(function) cmocka_unit_test_setup_teardown(function, setup, teardown)
 
 int main(void)
@@ -698,7 +755,7 @@ int main(void)
         PAGES_TEST(test_copies),          PAGES_TEST(test_hostile_copies),
         PAGES_TEST(test_failure_ends_it), PAGES_TEST(test_verification),
         PAGES_TEST(test_hostile_digests), PAGES_TEST(test_queue_limit),
-        PAGES_TEST(test_queue_end),
+        PAGES_TEST(test_queue_end),       PAGES_TEST(test_path_limits_what_is_ahead),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

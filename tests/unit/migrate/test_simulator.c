@@ -132,6 +132,29 @@ static void test_throttle(void **state)
     }
 }
 
+/* Between the word to stop and the pause what was read is sent.  A guest set free in that
+ * time writes all of it anew: it was never stopped. */
+static void test_throttle_with_queue(void **state)
+{
+    static const double rates[] = {20e6, 60e6, 300e6};
+
+    for (guint i = 0; i < G_N_ELEMENTS(rates); i++) {
+        SimOptions options = options_make(SIM_INTENSIVE);
+        SimResult result;
+
+        options.workload.ram_bytes = 56 * MIB;
+        options.workload.set_bytes = 12 * MIB;
+        options.workload.bytes_per_second = rates[i];
+        options.bytes_per_ms = 2000;
+        options.queue_ms = 300;
+        options.promise.means = CONVERGENCE_MEANS_THROTTLE;
+        result = sim_run(&options);
+        assert_done(&result, "memory-intensive");
+        assert_true(result.downtime_ms <= 2000);
+        assert_true(result.sent_bytes <= 1.3 * result.populated_bytes);
+    }
+}
+
 static void test_slow_path(void **state)
 {
     SimOptions options = options_make(SIM_DENSE);
@@ -317,21 +340,14 @@ static void test_repeatable(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_intensive),
-        cmocka_unit_test(test_intensive_alone),
-        cmocka_unit_test(test_sequential),
-        cmocka_unit_test(test_unsteady_path),
-        cmocka_unit_test(test_throttle),
-        cmocka_unit_test(test_slow_path),
-        cmocka_unit_test(test_quiet),
-        cmocka_unit_test(test_sparse),
-        cmocka_unit_test(test_converging),
-        cmocka_unit_test(test_skewed),
-        cmocka_unit_test(test_phases),
-        cmocka_unit_test(test_deadline),
-        cmocka_unit_test(test_deadline_beyond_cap),
-        cmocka_unit_test(test_replay),
-        cmocka_unit_test(test_repeatable),
+        cmocka_unit_test(test_intensive),  cmocka_unit_test(test_intensive_alone),
+        cmocka_unit_test(test_sequential), cmocka_unit_test(test_unsteady_path),
+        cmocka_unit_test(test_throttle),   cmocka_unit_test(test_throttle_with_queue),
+        cmocka_unit_test(test_slow_path),  cmocka_unit_test(test_quiet),
+        cmocka_unit_test(test_sparse),     cmocka_unit_test(test_converging),
+        cmocka_unit_test(test_skewed),     cmocka_unit_test(test_phases),
+        cmocka_unit_test(test_deadline),   cmocka_unit_test(test_deadline_beyond_cap),
+        cmocka_unit_test(test_replay),     cmocka_unit_test(test_repeatable),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -205,6 +205,27 @@ static void test_groups_of_vcpus(void **state)
     assert_holds(LIBVIRT "/vcpu1/cpu.max", "50000 100000");
 }
 
+/* In Linux each write gives a new quota at once: what is there already is not written. */
+static void test_limit_is_written_once(void **state)
+{
+    g_autoptr(Guard) guard = start_guard();
+    g_autoptr(CgroupLimit) limit = NULL;
+
+    put_libvirt();
+    limit = find_limit(guard, NULL);
+    assert_non_null(limit);
+    assert_true(cgroup_limit_set(limit, 0.5, NULL));
+    put(LIBVIRT "/vcpu0/cpu.max", "seen");
+    assert_true(cgroup_limit_set(limit, 0.5, NULL));
+    assert_holds(LIBVIRT "/vcpu0/cpu.max", "seen");
+    assert_true(cgroup_limit_set(limit, 0.25, NULL));
+    assert_holds(LIBVIRT "/vcpu0/cpu.max", "5000 20000");
+    /* After lifting it is there no more. */
+    assert_true(cgroup_limit_lift(limit, NULL));
+    assert_true(cgroup_limit_set(limit, 0.25, NULL));
+    assert_holds(LIBVIRT "/vcpu0/cpu.max", "5000 20000");
+}
+
 static void test_group_of_the_process(void **state)
 {
     g_autoptr(Guard) guard = start_guard();
@@ -606,6 +627,7 @@ int main(void)
         cmocka_unit_test(test_account),
         cmocka_unit_test(test_limits),
         WITH_ROOT(test_groups_of_vcpus),
+        WITH_ROOT(test_limit_is_written_once),
         WITH_ROOT(test_group_of_the_process),
         WITH_ROOT(test_groups_that_do_not_serve),
         WITH_ROOT(test_group_that_fails_later),

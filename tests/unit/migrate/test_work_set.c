@@ -31,6 +31,7 @@ typedef struct {
     Tracker *tracker;
     WorkSet *set;
     double now_ms;
+    guint most; /* pages of a batch */
 } Fixture;
 
 static void child_main(Fixture *fixture, int orders, int answers)
@@ -76,6 +77,7 @@ static int setup(void **state)
     fixture->tracker = tracker_start(fixture->guest, TRACKER_AUTO, &error);
     if (!fixture->tracker)
         fail_msg("%s", error->message);
+    fixture->most = WORK_BATCH_PAGES;
     fixture->set = work_set_new(fixture->guest, fixture->tracker);
     *state = fixture;
     return 0;
@@ -111,7 +113,7 @@ static void look(Fixture *fixture)
 static void take(Fixture *fixture, gboolean paused, WorkBatch *ret)
 {
     fixture->now_ms += 1;
-    assert_true(work_set_take(fixture->set, paused, fixture->now_ms, ret, NULL));
+    assert_true(work_set_take(fixture->set, paused, fixture->now_ms, fixture->most, ret, NULL));
 }
 
 /* Everything that a round gives out, as a set; batches are what frames can hold. */
@@ -123,7 +125,7 @@ static PageSet *take_round(Fixture *fixture, gboolean paused)
     for (take(fixture, paused, &batch); batch.pages > 0; take(fixture, paused, &batch)) {
         uint64_t pages = 0, end = 0;
 
-        assert_true(batch.pages <= WORK_BATCH_PAGES);
+        assert_true(batch.pages <= fixture->most);
         for (guint i = 0; i < batch.span_count; i++) {
             assert_true(batch.spans[i].first >= end);
             end = batch.spans[i].first + batch.spans[i].count;
@@ -278,13 +280,37 @@ static void test_sparse(void **state)
     }
 }
 
+/* Small batches: all pages all the same, and dirty ones after their turn. */
+static void test_small_batches(void **state)
+{
+    Fixture *fixture = *state;
+    g_autoptr(PageSet) all = NULL;
+    g_autoptr(PageSet) second = NULL;
+    WorkBatch batch;
+
+    fixture->most = WORK_LEAST_BATCH_PAGES;
+    assert_true(work_set_add_populated(fixture->set, NULL));
+    take(fixture, FALSE, &batch);
+    assert_int_equal(batch.pages, WORK_LEAST_BATCH_PAGES);
+    write_page(fixture, 3);
+    write_page(fixture, 100);
+    all = take_round(fixture, FALSE);
+    assert_int_equal(page_set_count(all), POPULATED - WORK_LEAST_BATCH_PAGES);
+    look(fixture);
+    work_set_begin_round(fixture->set);
+    second = take_round(fixture, FALSE);
+    assert_int_equal(page_set_count(second), 1);
+    assert_true(page_set_has(second, 3));
+}
+
 #define WORK_TEST(function) cmocka_unit_test_setup_teardown(function, setup, teardown)
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        WORK_TEST(test_first_round), WORK_TEST(test_writes), WORK_TEST(test_order),
-        WORK_TEST(test_held),        WORK_TEST(test_probes), WORK_TEST(test_sparse),
+        WORK_TEST(test_first_round),   WORK_TEST(test_writes), WORK_TEST(test_order),
+        WORK_TEST(test_held),          WORK_TEST(test_probes), WORK_TEST(test_sparse),
+        WORK_TEST(test_small_batches),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
