@@ -63,13 +63,16 @@ static double share_for_deadline(const Judge *judge)
 }
 
 /* A guest that writes all of a group between two looks is faster than it looks:
- * while slowing it brings no new best, it is slowed more. */
-static double correction(const Judge *judge)
+ * while slowing it brings no new best, it is slowed more.  So is one that is stuck though
+ * its rounds should converge (one that comes back to what it wrote after a long time). */
+static double correction(const Judge *judge, gboolean stuck)
 {
     guint rounds = judge->facts->round_count;
 
-    if (judge->run_share >= 1 || rounds == 0)
+    if (rounds == 0 || (judge->run_share >= 1 && !stuck))
         return 1;
+    if (judge->run_share >= 1)
+        return THROTTLE_CORRECTION;
     return pow(THROTTLE_CORRECTION, rounds - 1 - find_best_round(judge->facts));
 }
 
@@ -82,9 +85,11 @@ static double share_for_rounds(const Judge *judge)
 
     if (fits_cap(judge) || !(judge->pattern.intensive || stuck || judge->run_share < 1))
         return 1;
-    if (ms_for(judge, judge->rest.cold) > COLD_FIRST_MS)
+    /* Where all of it was sent before, cold pages are pages that were written again. */
+    if (!stuck && ms_for(judge, judge->rest.cold) > COLD_FIRST_MS)
         return 1;
-    return MAX(work_set_model_run_share(&judge->rest, share, judge->path) * correction(judge),
+    return MAX(work_set_model_run_share(&judge->rest, share, judge->path) *
+                   correction(judge, stuck),
                CONVERGENCE_LEAST_RUN_SHARE);
 }
 

@@ -10,7 +10,7 @@
 #define COST_PAGES 32.0
 /* So many pages of the probes tell what sending again costs; or else such a
  * share of all dirtying in groups with a cost of their own. */
-#define PROBED_PAGES 24.0
+#define PROBED_PAGES 24u
 #define KNOWN_SHARE 0.5
 #define COST_MEMORY_PAGES 1024.0
 /* Windows weigh in the history for some ten seconds; a group is hot there
@@ -39,7 +39,8 @@ struct GroupAccount {
     ConvergenceGroup *groups;
     GroupNotes *notes;
     GArray *windows; /* of ConvergenceWindow */
-    Cost whole, again, probed;
+    Cost whole;
+    guint probed_pages; /* of the probes, sent again */
     gboolean cost_known;
     gboolean probing; /* as was decided */
     guint probes[GROUP_ACCOUNT_PROBES];
@@ -191,32 +192,67 @@ void group_account_note_sent(GroupAccount *account, guint group, guint pages, do
     g_return_if_fail(group < account->count);
     if (pages == 0)
         return;
-    cost_add(again ? &account->again : &account->whole, pages, wire_bytes);
+    if (!again)
+        cost_add(&account->whole, pages, wire_bytes);
     cost_add(again ? &account->notes[group].again : &account->notes[group].whole, pages,
              wire_bytes);
-    if (again && account->probed.pages < PROBED_PAGES && is_probe(account, group))
-        cost_add(&account->probed, pages, wire_bytes);
+    if (again && account->probed_pages < PROBED_PAGES && is_probe(account, group))
+        account->probed_pages += pages;
+}
+
+/* Probes are drawn by how much is dirtied, so each counts as much as any other: not by its
+ * pages, or those that are written all the time, cheap ones mostly, would speak for all. */
+static double mean_of_probes(const GroupAccount *account)
+{
+    double sum = 0;
+    guint count = 0;
+
+    for (guint i = 0; i < account->probe_count; i++) {
+        const Cost *again = &account->notes[account->probes[i]].again;
+
+        if (again->pages > 0) {
+            sum += again->bytes / again->pages;
+            count++;
+        }
+    }
+    return sum / MAX(count, 1);
+}
+
+/* What sending again costs where a group's own cost is not known: that of the dirtying
+ * whose cost is.  Negative: too little is. */
+static double find_cost_again(const GroupAccount *account)
+{
+    double rate = 0, known_rate = 0, known = 0;
+
+    for (guint i = 0; i < account->count; i++) {
+        const Cost *again = &account->notes[i].again;
+        double group_rate = account->groups[i].dirty_per_ms;
+
+        rate += group_rate;
+        if (again->pages > 0) {
+            known_rate += group_rate;
+            known += group_rate * again->bytes / again->pages;
+        }
+    }
+    if (known_rate > KNOWN_SHARE * rate)
+        return known / known_rate;
+    return account->probed_pages >= PROBED_PAGES ? mean_of_probes(account) : -1;
 }
 
 static void refresh_costs(GroupAccount *account)
 {
     double whole = mean_cost(&account->whole, account->guess);
-    gboolean probed = account->probed.pages >= PROBED_PAGES;
-    double again = mean_cost(probed ? &account->probed : &account->again, whole);
-    double rate = 0, known_rate = 0;
+    double again = find_cost_again(account);
 
+    account->cost_known = again >= 0;
     for (guint i = 0; i < account->count; i++) {
         const GroupNotes *notes = &account->notes[i];
         ConvergenceGroup *group = &account->groups[i];
 
         group->whole_per_page = (float)cost_per_page(&notes->whole, whole);
-        rate += group->dirty_per_ms;
-        known_rate += notes->again.pages > 0 ? group->dirty_per_ms : 0;
+        group->again_per_page =
+            (float)cost_per_page(&notes->again, account->cost_known ? again : whole);
     }
-    account->cost_known = probed || known_rate > KNOWN_SHARE * rate;
-    for (guint i = 0; i < account->count; i++)
-        account->groups[i].again_per_page =
-            (float)cost_per_page(&account->notes[i].again, account->cost_known ? again : whole);
 }
 
 /* The share of this window's pages that lie in groups hot in the history. */

@@ -192,6 +192,39 @@ static void test_probes(void **state)
     assert_int_equal(group_account_get_probes(account, probes), 0);
 }
 
+/* Draws a probe of each of four groups. */
+static void make_probes(GroupAccount *account, guint probes[GROUP_ACCOUNT_PROBES])
+{
+    ConvergenceDecision decision = {.probe = TRUE, .hold_rate = INFINITY};
+
+    group_account_apply(account, &decision);
+    assert_int_equal(group_account_get_probes(account, probes), GROUP_ACCOUNT_PROBES);
+}
+
+/* A few cheap pages that are written all the time do not speak for the others: each probe counts
+ * as much, and what is known of most of the dirtying more than probes. */
+static void test_cheap_pages_do_not_speak_for_all(void **state)
+{
+    g_autoptr(GroupAccount) account = group_account_new(40, 4096);
+    guint probes[GROUP_ACCOUNT_PROBES];
+
+    for (guint i = 0; i < 40; i++) {
+        group_account_set_pages(account, i, GROUP);
+        note(account, i, 100, i == 0 ? 120 : 10, 10);
+    }
+    make_probes(account, probes);
+    assert_int_equal(probes[0], 0);
+    group_account_note_sent(account, 0, 1000, 1000 * 60.0, TRUE);
+    for (guint i = 1; i < GROUP_ACCOUNT_PROBES; i++)
+        group_account_note_sent(account, probes[i], 10, 10 * 4096.0, TRUE);
+    assert_true(cost_known(account));
+    assert_near(group_of(account, 39)->again_per_page, (60 + 3 * 4096) / 4.0, 0.01);
+    /* All but a few were sent again. */
+    for (guint i = 1; i < 35; i++)
+        group_account_note_sent(account, i, 10, 10 * 4096.0, TRUE);
+    assert_near(group_of(account, 39)->again_per_page, (120 * 60 + 340 * 4096) / 460.0, 0.05);
+}
+
 /* Every collect's pages are in one look, spans' too. */
 static void test_take_dirty(void **state)
 {
@@ -294,6 +327,7 @@ int main(void)
         cmocka_unit_test(test_parts),
         cmocka_unit_test(test_costs),
         cmocka_unit_test(test_probes),
+        cmocka_unit_test(test_cheap_pages_do_not_speak_for_all),
         cmocka_unit_test(test_take_dirty),
         cmocka_unit_test(test_similarity),
         cmocka_unit_test(test_similarity_of_a_cycle),

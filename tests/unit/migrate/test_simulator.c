@@ -155,6 +155,39 @@ static void test_throttle_with_queue(void **state)
     }
 }
 
+/* Beside the guest's own few cheap pages, and over paths that take seconds for little: the cap
+ * is kept, and the move ends. */
+static void test_cap_on_slow_paths(void **state)
+{
+    static const struct {
+        SimWorkloadKind kind;
+        unsigned ram_mib, set_mib, cap_ms;
+        double path, jitter;
+    } cases[] = {
+        {SIM_DENSE, 288, 32, 5000, 2000, 0},       {SIM_INTENSIVE, 384, 128, 300, 2000, 0.2},
+        {SIM_SKEWED, 576, 512, 500, 2000, 0},      {SIM_SEQUENTIAL, 144, 128, 2000, 2000, 0},
+        {SIM_SEQUENTIAL, 384, 128, 300, 12000, 0},
+    };
+
+    for (guint i = 0; i < G_N_ELEMENTS(cases); i++) {
+        SimOptions options = options_make(cases[i].kind);
+        SimResult result;
+
+        options.workload.ram_bytes = cases[i].ram_mib * MIB;
+        options.workload.set_bytes = cases[i].set_mib * MIB;
+        options.workload.bytes_per_second = 5e6;
+        options.bytes_per_ms = cases[i].path;
+        options.jitter = cases[i].jitter;
+        options.queue_ms = 150;
+        options.limit_ms = 3000000;
+        options.promise.downtime_cap_ms = cases[i].cap_ms;
+        options.promise.means = CONVERGENCE_MEANS_THROTTLE;
+        result = sim_run(&options);
+        assert_true(result.done);
+        assert_true(result.downtime_ms <= (1 + cases[i].jitter) * cases[i].cap_ms);
+    }
+}
+
 static void test_slow_path(void **state)
 {
     SimOptions options = options_make(SIM_DENSE);
@@ -340,14 +373,23 @@ static void test_repeatable(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_intensive),  cmocka_unit_test(test_intensive_alone),
-        cmocka_unit_test(test_sequential), cmocka_unit_test(test_unsteady_path),
-        cmocka_unit_test(test_throttle),   cmocka_unit_test(test_throttle_with_queue),
-        cmocka_unit_test(test_slow_path),  cmocka_unit_test(test_quiet),
-        cmocka_unit_test(test_sparse),     cmocka_unit_test(test_converging),
-        cmocka_unit_test(test_skewed),     cmocka_unit_test(test_phases),
-        cmocka_unit_test(test_deadline),   cmocka_unit_test(test_deadline_beyond_cap),
-        cmocka_unit_test(test_replay),     cmocka_unit_test(test_repeatable),
+        cmocka_unit_test(test_intensive),
+        cmocka_unit_test(test_intensive_alone),
+        cmocka_unit_test(test_sequential),
+        cmocka_unit_test(test_unsteady_path),
+        cmocka_unit_test(test_throttle),
+        cmocka_unit_test(test_throttle_with_queue),
+        cmocka_unit_test(test_cap_on_slow_paths),
+        cmocka_unit_test(test_slow_path),
+        cmocka_unit_test(test_quiet),
+        cmocka_unit_test(test_sparse),
+        cmocka_unit_test(test_converging),
+        cmocka_unit_test(test_skewed),
+        cmocka_unit_test(test_phases),
+        cmocka_unit_test(test_deadline),
+        cmocka_unit_test(test_deadline_beyond_cap),
+        cmocka_unit_test(test_replay),
+        cmocka_unit_test(test_repeatable),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
