@@ -140,7 +140,8 @@ def test_throttle_keeps_the_cap(scene):
 @pytest.mark.long
 def test_throttle_on_a_path_that_takes_seconds_for_little(scene):
     """What is read ahead goes out before the pause; the guest must not be free until then."""
-    guest = scene.run(memory_mb=256, arena_mb=24, pattern="intensive", span_mb=12)
+    guest = scene.run(memory_mb=256, arena_mb=24, pattern="dense", pages_per_second=4000,
+                      span_mb=12)
     report = scene.move(guest, "--verify", "--bandwidth", "3M", "--downtime-cap", "2s")
     assert report["throttle"]["least_run_share"] < 1
     assert report["downtime_ms"] < 3000
