@@ -85,8 +85,7 @@ static double share_for_rounds(const Judge *judge)
 
     if (fits_cap(judge) || !(judge->pattern.intensive || stuck || judge->run_share < 1))
         return 1;
-    /* Where all of it was sent before, cold pages are pages that were written again. */
-    if (!stuck && ms_for(judge, judge->rest.cold) > COLD_FIRST_MS)
+    if (ms_for(judge, judge->rest.cold) > COLD_FIRST_MS)
         return 1;
     return MAX(work_set_model_run_share(&judge->rest, share, judge->path) *
                    correction(judge, stuck),

@@ -17,7 +17,7 @@ typedef struct {
     char *folder;
     char *file;    /* its cpu.max */
     char *before;  /* what that held */
-    char *lowered; /* what was written to it since; NULL: it holds that */
+    char *written; /* the limit that it holds now; NULL: what it held before */
     guint threads; /* vCPU threads in it */
     double cpus;   /* what they could use before */
 } Group;
@@ -37,7 +37,7 @@ static void group_free(gpointer data)
     g_free(group->folder);
     g_free(group->file);
     g_free(group->before);
-    g_free(group->lowered);
+    g_free(group->written);
     g_free(group);
 }
 
@@ -255,12 +255,12 @@ static gboolean lower(CgroupLimit *limit, double run_share, GError **error)
         Group *group = limit->groups->pdata[i];
         g_autofree char *text = cgroup_limit_format(group->cpus, run_share);
 
-        if (g_strcmp0(text, group->lowered) == 0)
+        if (g_strcmp0(text, group->written) == 0)
             continue;
         if (!write_limit(group, text, error))
             return FALSE;
-        g_free(group->lowered);
-        group->lowered = g_steal_pointer(&text);
+        g_free(group->written);
+        group->written = g_steal_pointer(&text);
     }
     return TRUE;
 }
@@ -290,7 +290,7 @@ gboolean cgroup_limit_lift(CgroupLimit *limit, GError **error)
         Group *group = limit->groups->pdata[i];
         g_autoptr(GError) problem = NULL;
 
-        g_clear_pointer(&group->lowered, g_free);
+        g_clear_pointer(&group->written, g_free);
         /* A group goes away with its last process. */
         if (!write_limit(group, group->before, &problem) &&
             !error_is(problem, VMFERRY_ERROR_NOT_FOUND) && !first)

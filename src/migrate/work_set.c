@@ -239,6 +239,9 @@ gboolean work_set_look(WorkSet *set, double now_ms, GError **error)
     return TRUE;
 }
 
+/* A batch that no word fits into would end its round. */
+G_STATIC_ASSERT(WORK_LEAST_BATCH_PAGES >= WORD_BITS);
+
 /* --- giving out ------------------------------------------------------------ */
 
 /* Moves pending pages of one group to the batch, which may become *most* pages;

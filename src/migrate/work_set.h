@@ -64,8 +64,8 @@ GPtrArray *work_set_get_next(WorkSet *set);
 gboolean work_set_look(WorkSet *set, double now_ms, GError **error);
 
 /* Gives out the next pages of the round, at most *most* (WORK_LEAST_BATCH_PAGES to
- * WORK_BATCH_PAGES); a batch without pages at its end.  *paused*: the guest writes
- * nothing, so nothing is collected and nothing held back. */
+ * WORK_BATCH_PAGES; a probe is a batch of its own size); a batch without pages at its end.
+ * *paused*: the guest writes nothing, so nothing is collected and nothing held back. */
 gboolean work_set_take(WorkSet *set, gboolean paused, double now_ms, guint most, WorkBatch *ret,
                        GError **error);
 

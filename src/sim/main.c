@@ -46,7 +46,7 @@ static gboolean parse_arguments(Arguments *arguments, int *argc, char ***argv, G
          "SHARE"},
         {"device", 0, 0, G_OPTION_ARG_DOUBLE, &a->device_ms, "Device state, hand-over (12)", "MS"},
         {"queue", 0, 0, G_OPTION_ARG_DOUBLE, &a->queue_ms,
-         "What was read is sent so much later, and before a pause (0)", "MS"},
+         "From a word to stop within a round to the pause: to send what was read (0)", "MS"},
         {"max-downtime", 0, 0, G_OPTION_ARG_INT, &a->max_downtime_ms, "Aim (300)", "MS"},
         {"downtime-cap", 0, 0, G_OPTION_ARG_INT, &a->downtime_cap_ms, "Longest pause (2000)", "MS"},
         {"deadline", 0, 0, G_OPTION_ARG_INT, &a->deadline_ms, "For the whole move", "MS"},

@@ -30,7 +30,7 @@ typedef struct {
     double bytes_per_ms; /* of the link */
     double jitter;       /* which is by up to this share more or less, anew every SIM_LOOK_MS */
     double device_ms;
-    double queue_ms; /* what was read is sent so much later, and before a pause */
+    double queue_ms; /* from a word to stop within a round to the pause; only that is played */
     double limit_ms; /* given up after; 0: 300 s */
     ConvergencePromise promise;
     /* May be NULL: told of each decision, and of the lines of a trace. */

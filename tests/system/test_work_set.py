@@ -145,7 +145,7 @@ def test_throttle_on_a_path_that_takes_seconds_for_little(scene):
     report = scene.move(guest, "--verify", "--bandwidth", "3M", "--downtime-cap", "2s")
     assert report["throttle"]["least_run_share"] < 1
     assert report["downtime_ms"] < 3000
-    # Cold pages once, and the hot ones some times at most: it took twenty rounds and more.
+    # Cold pages once, and the hot ones some times at most.
     assert len(report["rounds"]) < 12
     scene.check(guest)
 

@@ -44,6 +44,7 @@ typedef struct {
     PageSender *sender;
     FrameQueue *queue;
     PageApplier *applier;
+    uint64_t most_under_way; /* pages, in the last round */
 } Fixture;
 
 static void start_machine(Machine *machine)
@@ -195,14 +196,20 @@ static uint64_t send_round(Fixture *fixture, GPtrArray *sets)
 {
     GThread *thread = g_thread_new("round", receive_round, fixture);
     PageSenderCounts before, after;
+    uint64_t pushed = 0;
     WorkBatch batch;
 
+    fixture->most_under_way = 0;
     page_sender_get_counts(fixture->sender, &before);
     for (;;) {
         take_batch(g_ptr_array_index(sets, 0), &batch);
         if (batch.pages == 0)
             break;
         assert_true(page_sender_push(fixture->sender, &batch, NULL));
+        pushed += batch.pages;
+        page_sender_get_counts(fixture->sender, &after);
+        fixture->most_under_way =
+            MAX(fixture->most_under_way, pushed - (after.done_pages - before.done_pages));
     }
     assert_true(page_sender_flush(fixture->sender, NULL));
     assert_true(channel_send_bytes(fixture->out, FRAME_ROUND_END, "\0\0\0", 4, NULL));
@@ -691,27 +698,11 @@ static void test_queue_limit(void **state)
 static uint64_t send_with_path(Fixture *fixture, PathRate *path)
 {
     g_autoptr(GPtrArray) sets = guest_memory_new_sets(fixture->source.guest);
-    GThread *thread = g_thread_new("round", receive_round, fixture);
-    uint64_t pushed = 0, most = 0;
-    PageSenderCounts before, counts;
-    WorkBatch batch;
 
-    page_sender_get_counts(fixture->sender, &before);
     page_set_add(g_ptr_array_index(sets, 0), 0, PAGES);
     page_sender_set_path(fixture->sender, path);
-    for (;;) {
-        take_batch(g_ptr_array_index(sets, 0), &batch);
-        if (batch.pages == 0)
-            break;
-        assert_true(page_sender_push(fixture->sender, &batch, NULL));
-        pushed += batch.pages;
-        page_sender_get_counts(fixture->sender, &counts);
-        most = MAX(most, pushed - (counts.done_pages - before.done_pages));
-    }
-    assert_true(page_sender_flush(fixture->sender, NULL));
-    assert_true(channel_send_bytes(fixture->out, FRAME_ROUND_END, "\0\0\0", 4, NULL));
-    assert_true(GPOINTER_TO_INT(g_thread_join(thread)));
-    return most;
+    send_round(fixture, sets);
+    return fixture->most_under_way;
 }
 
 /* On a slow path little is read ahead, and in small batches; on a fast one, or where pages cost
