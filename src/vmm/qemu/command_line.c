@@ -180,19 +180,26 @@ char **qemu_command_line_for_start(char *const *argv, const char *qmp_path)
     return to_vector(words);
 }
 
+char *qemu_map_text(const char *text, const GPtrArray *rules)
+{
+    GString *mapped = g_string_new(text);
+
+    for (guint i = 0; rules && i < rules->len; i++) {
+        const QemuMapRule *rule = rules->pdata[i];
+
+        if (rule->from[0])
+            g_string_replace(mapped, rule->from, rule->to, 0);
+    }
+    return g_string_free(mapped, FALSE);
+}
+
 static void apply_rules(GPtrArray *words, const GPtrArray *rules)
 {
     for (guint i = 0; i < words->len; i++) {
-        GString *word = g_string_new(words->pdata[i]);
+        char *mapped = qemu_map_text(words->pdata[i], rules);
 
-        for (guint j = 0; j < rules->len; j++) {
-            const QemuMapRule *rule = rules->pdata[j];
-
-            if (rule->from[0])
-                g_string_replace(word, rule->from, rule->to, 0);
-        }
         g_free(words->pdata[i]);
-        words->pdata[i] = g_string_free(word, FALSE);
+        words->pdata[i] = mapped;
     }
 }
 

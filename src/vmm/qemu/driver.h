@@ -23,6 +23,7 @@ typedef struct {
     gint images_released;        /* atomic; by a save or a load, until resumed */
     struct QemuArrival *arrival; /* while a state is loaded; see device_state.c */
     char *machine;               /* once asked for */
+    GPtrArray *rules;            /* of QemuMapRule: what our command line was rewritten by */
     GPtrArray *ram_blocks;       /* of QemuRamBlock, as last described; NULL before */
 } QemuVmm;
 
@@ -62,6 +63,12 @@ gboolean qemu_set_balloon(QemuVmm *qemu, uint64_t bytes, GError **error);
 gboolean qemu_watch_statistics(QemuVmm *qemu, guint seconds, guint *ret_before, GError **error);
 gboolean qemu_get_free_memory(QemuVmm *qemu, uint64_t *ret_free_bytes, uint64_t *ret_updated,
                               GError **error);
+
+/* What vmm_read_machine(), vmm_check_unchanged() and vmm_match_machine() say;
+ * *original* is the command line as it came (live_line.h). */
+json_t *qemu_read_machine(QemuVmm *qemu, char *const *original, char ***ret_line, GError **error);
+gboolean qemu_check_unchanged(QemuVmm *qemu, json_t *before, GError **error);
+gboolean qemu_match_machine(QemuVmm *qemu, json_t *object, GError **error);
 
 /* See VmmDescription.discards_memory. */
 gboolean qemu_query_discards(Qmp *qmp, gboolean *ret, GError **error);

@@ -1,5 +1,6 @@
 #include "vmm/qemu/options.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 /* More is no parameter list but an attack on our time. */
@@ -80,7 +81,8 @@ typedef struct {
 } Parameter;
 
 struct QemuParameters {
-    GArray *list; /* of Parameter */
+    GArray *list; /* of Parameter; of a JSON object, what flatten() makes of it */
+    json_t *json; /* NULL: it was a list */
 };
 
 static void clear_parameter(gpointer data)
@@ -184,6 +186,8 @@ QemuParameters *qemu_parameters_parse(const char *value, const char *implied)
         flatten(parameters, "", object, 0);
     else
         parse_list(parameters, value, implied);
+    if (json_is_object(object))
+        parameters->json = json_incref(object);
     json_decref(object);
     return parameters;
 }
@@ -193,6 +197,7 @@ void qemu_parameters_free(QemuParameters *parameters)
     if (!parameters)
         return;
     g_array_unref(parameters->list);
+    json_decref(parameters->json);
     g_free(parameters);
 }
 
@@ -235,6 +240,100 @@ gboolean qemu_parameters_has_leaf(const QemuParameters *parameters, const char *
             return TRUE;
     }
     return FALSE;
+}
+
+/* TRUE for "file" and "file.…" where *key* is "file". */
+static gboolean is_below(const char *name, const char *key)
+{
+    size_t length = strlen(key);
+
+    return strncmp(name, key, length) == 0 && (name[length] == '\0' || name[length] == '.');
+}
+
+static void remove_from_list(QemuParameters *parameters, const char *key)
+{
+    for (guint i = parameters->list->len; i > 0; i--)
+        if (is_below(g_array_index(parameters->list, Parameter, i - 1).key, key))
+            g_array_remove_index(parameters->list, i - 1);
+}
+
+/* The object that holds the last component of "a.b.c"; made where *make* says
+ * so, else NULL where it is missing. */
+static json_t *find_holder(json_t *object, char **components, gboolean make)
+{
+    for (guint i = 0; components[i + 1] && object; i++) {
+        json_t *below = json_object_get(object, components[i]);
+
+        if (!json_is_object(below) && make) {
+            below = json_object();
+            json_object_set_new(object, components[i], below);
+        }
+        object = json_is_object(below) ? below : NULL;
+    }
+    return object;
+}
+
+static void flatten_again(QemuParameters *parameters)
+{
+    g_array_set_size(parameters->list, 0);
+    flatten(parameters, "", parameters->json, 0);
+}
+
+static void change_json(QemuParameters *parameters, const char *key, json_t *value)
+{
+    g_auto(GStrv) components = g_strsplit(key, ".", MAX_JSON_DEPTH);
+    json_t *holder = find_holder(parameters->json, components, value != NULL);
+    const char *last = components[g_strv_length(components) - 1];
+
+    if (value)
+        json_object_set(holder, last, value);
+    else
+        json_object_del(holder, last);
+    flatten_again(parameters);
+}
+
+void qemu_parameters_set(QemuParameters *parameters, const char *key, json_t *value)
+{
+    if (parameters->json) {
+        change_json(parameters, key, value);
+    } else {
+        remove_from_list(parameters, key);
+        add_parameter(parameters, g_strdup(key), scalar_text(value));
+    }
+    json_decref(value);
+}
+
+void qemu_parameters_remove(QemuParameters *parameters, const char *key)
+{
+    if (parameters->json)
+        change_json(parameters, key, NULL);
+    else
+        remove_from_list(parameters, key);
+}
+
+json_t *qemu_parameters_get_json(const QemuParameters *parameters)
+{
+    return parameters->json;
+}
+
+char *qemu_parameters_to_text(const QemuParameters *parameters)
+{
+    GString *text = g_string_new(NULL);
+
+    if (parameters->json) {
+        char *dump = json_dumps(parameters->json, JSON_COMPACT);
+
+        g_string_append(text, dump);
+        free(dump);
+    }
+    for (guint i = 0; !parameters->json && i < parameters->list->len; i++) {
+        const Parameter *parameter = &g_array_index(parameters->list, Parameter, i);
+        g_autofree char *value = parameter->value ? qemu_escape_commas(parameter->value) : NULL;
+
+        g_string_append_printf(text, "%s%s%s%s", i ? "," : "", parameter->key, value ? "=" : "",
+                               value ? value : "");
+    }
+    return g_string_free(text, FALSE);
 }
 
 char *qemu_escape_commas(const char *text)

@@ -39,5 +39,17 @@ gboolean qemu_parameters_flag(const QemuParameters *parameters, const char *key)
 /* TRUE where the last component of some key (behind ".") is *key*. */
 gboolean qemu_parameters_has_leaf(const QemuParameters *parameters, const char *key);
 
+/* Changing them.  A value is a text, an integer or a boolean (taken); keys of
+ * nested JSON objects are written "a.b".  Setting replaces all that *key* had;
+ * removing takes "key.…" along. */
+void qemu_parameters_set(QemuParameters *parameters, const char *key, json_t *value);
+void qemu_parameters_remove(QemuParameters *parameters, const char *key);
+
+/* The JSON object that was read, borrowed; NULL for a list. */
+json_t *qemu_parameters_get_json(const QemuParameters *parameters);
+
+/* As an option's value again: JSON if it was JSON.  Free with g_free(). */
+char *qemu_parameters_to_text(const QemuParameters *parameters);
+
 /* *text* with every comma doubled; free with g_free(). */
 char *qemu_escape_commas(const char *text);

@@ -1,0 +1,250 @@
+/* The live machine of a move: what the source tells, what the destination makes
+ * of it, and whether it is still so. */
+#include <string.h>
+
+#include "base/error.h"
+#include "base/fd.h"
+#include "base/json.h"
+#include "base/process.h"
+#include "vmm/qemu/command_line.h"
+#include "vmm/qemu/driver.h"
+#include "vmm/qemu/live_line.h"
+#include "vmm/qemu/machine_compare.h"
+#include "vmm/qemu/options.h"
+
+#define MAX_CONFIG_BYTES (1u << 20)
+#define MAX_SETTINGS 1024u
+
+/* ---- settings of one device or object ---- */
+
+static gboolean is_readable(json_t *property)
+{
+    static const char *const left_out[] = {
+        "type", "realized", "hotplugged", "hotpluggable", "parent_bus", "attached", "busnr", NULL,
+    };
+    const char *name = json_text_or(property, "name", NULL);
+    const char *type = json_text_or(property, "type", "");
+
+    return name && !g_strv_contains(left_out, name) && !g_str_has_prefix(name, "legacy-") &&
+           !g_str_has_prefix(type, "child<");
+}
+
+/* What a type starts with is told for some properties only.  An empty text
+ * means "not set" but for a ROM file, where it means "no ROM". */
+static gboolean differs_from_start(const char *name, json_t *value, json_t *start)
+{
+    const char *text = json_string_value(value);
+
+    if (start)
+        return !json_equal(value, start);
+    if (json_is_null(value) || json_is_object(value) ||
+        (json_is_array(value) && json_array_size(value) == 0))
+        return FALSE;
+    if (text && !*text)
+        return strcmp(name, "romfile") == 0;
+    return !(strcmp(name, "bootindex") == 0 && json_integer_value(value) < 0);
+}
+
+static json_t *get_property(Qmp *qmp, const char *path, const char *name)
+{
+    return qmp_execute(qmp, "qom-get", json_pack("{s:s, s:s}", "path", path, "property", name),
+                       QMP_COMMAND_MS, NULL);
+}
+
+static json_t *list_properties(Qmp *qmp, const char *path, const char *type, GError **error)
+{
+    if (g_str_has_prefix(path, "/objects/"))
+        return qmp_execute(qmp, "qom-list", json_pack("{s:s}", "path", path), QMP_COMMAND_MS,
+                           error);
+    return qmp_execute(qmp, "device-list-properties", json_pack("{s:s}", "typename", type),
+                       QMP_COMMAND_MS, error);
+}
+
+static json_t *read_settings(const char *path, const char *type, gpointer user, GError **error)
+{
+    Qmp *qmp = user;
+    g_autoptr(json_t) properties = list_properties(qmp, path, type, error);
+    json_t *settings, *property, *bus;
+    size_t i;
+
+    if (!properties)
+        return NULL;
+    settings = json_object();
+    json_array_foreach(properties, i, property)
+    {
+        const char *name = json_text_or(property, "name", NULL);
+        g_autoptr(json_t) value =
+            i < MAX_SETTINGS && is_readable(property) ? get_property(qmp, path, name) : NULL;
+
+        if (value && differs_from_start(name, value, json_object_get(property, "default-value")))
+            json_object_set(settings, name, value);
+    }
+    bus = get_property(qmp, path, "parent_bus");
+    if (json_is_string(bus) && *json_string_value(bus))
+        json_object_set(settings, "parent_bus", bus);
+    json_decref(bus);
+    return settings;
+}
+
+/* ---- the source's side ---- */
+
+/* `[device "uhci-1"]` in a file of -readconfig makes a device called uhci-1. */
+static void read_config_ids(const char *text, GHashTable *ids)
+{
+    static const char mark[] = "[device \"";
+    const char *at = text;
+
+    while ((at = strstr(at, mark))) {
+        at += strlen(mark);
+        if (strcspn(at, "\"\n") < 256)
+            g_hash_table_add(ids, g_strndup(at, strcspn(at, "\"\n")));
+    }
+}
+
+static GHashTable *find_configured(pid_t pid, char *const *words)
+{
+    GHashTable *ids = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
+    QemuOption option = {0};
+
+    while (qemu_option_next(words, &option)) {
+        g_autofree char *path = NULL, *text = NULL;
+
+        if (g_strcmp0(option.name, "readconfig") != 0 || !option.value)
+            continue;
+        path = g_strdup_printf("/proc/%d/%s%s%s", (int)pid,
+                               g_path_is_absolute(option.value) ? "root" : "cwd",
+                               g_path_is_absolute(option.value) ? "" : "/", option.value);
+        text = file_read(path, MAX_CONFIG_BYTES, NULL, NULL);
+        if (text)
+            read_config_ids(text, ids);
+    }
+    return ids;
+}
+
+static char **make_line(QemuVmm *qemu, const QemuMachine *machine, char *const *original,
+                        GError **error)
+{
+    g_auto(GStrv) started = process_get_command_line(qemu->pid, error);
+    g_auto(GStrv) words = started ? qemu_command_line_clean(started) : NULL;
+    g_autoptr(GHashTable) configured = words ? find_configured(qemu->pid, words) : NULL;
+    g_autofree char *type = words ? qemu_get_machine(qemu, error) : NULL;
+    QemuLiveLine job = {
+        .words = words,
+        .original = original,
+        .machine = machine,
+        .machine_type = type,
+        .configured = configured,
+        .read_settings = read_settings,
+        .user = qemu->qmp,
+    };
+
+    return type ? qemu_live_line(&job, error) : NULL;
+}
+
+json_t *qemu_read_machine(QemuVmm *qemu, char *const *original, char ***ret_line, GError **error)
+{
+    g_autoptr(json_t) object = qemu_machine_query(qemu->qmp, error);
+    g_autoptr(QemuMachine) machine = object ? qemu_machine_parse(object, error) : NULL;
+    char **line;
+
+    if (!machine || !qemu_machine_check_idle(machine, error))
+        return NULL;
+    line = make_line(qemu, machine, original, error);
+    if (!line)
+        return NULL;
+    *ret_line = line;
+    return g_steal_pointer(&object);
+}
+
+gboolean qemu_check_unchanged(QemuVmm *qemu, json_t *before, GError **error)
+{
+    g_autoptr(QemuMachine) first = qemu_machine_parse(before, error);
+    g_autoptr(json_t) object = first ? qemu_machine_query(qemu->qmp, error) : NULL;
+    g_autoptr(QemuMachine) second = object ? qemu_machine_parse(object, error) : NULL;
+    g_autoptr(GPtrArray) found = NULL;
+    g_autofree char *text = NULL;
+
+    if (!second || !qemu_machine_check_idle(second, error))
+        return FALSE;
+    found = qemu_machine_compare(first, second, MACHINE_COMPARE_LATER, NULL);
+    if (found->len == 0)
+        return TRUE;
+    text = qemu_machine_join(found);
+    error_set(error, VMFERRY_ERROR_REFUSED, "the guest was changed during the move: %s", text);
+    return FALSE;
+}
+
+/* ---- the destination's side ---- */
+
+/* Names that block_set_io_throttle must have in any case. */
+static const char *const throttle_keys[] = {"bps",  "bps_rd",  "bps_wr",
+                                            "iops", "iops_rd", "iops_wr"};
+
+typedef struct {
+    Qmp *qmp;
+    guint changed;
+    GError *error;
+} ThrottleSetter;
+
+static void set_throttle(const BlockDrive *first, const BlockDrive *second, gpointer user)
+{
+    ThrottleSetter *setter = user;
+    json_t *arguments;
+
+    if (setter->error || !second->root || block_drive_same_throttle(first, second))
+        return;
+    arguments = first->throttle ? json_deep_copy(first->throttle) : json_object();
+    for (guint i = 0; i < G_N_ELEMENTS(throttle_keys); i++)
+        if (!json_object_get(arguments, throttle_keys[i]))
+            json_object_set_new(arguments, throttle_keys[i], json_integer(0));
+    if (*second->name)
+        json_object_set_new(arguments, "device", json_string(second->name));
+    else
+        json_object_set_new(arguments, "id", json_string(second->device ? second->device : ""));
+    if (qmp_run(setter->qmp, "block_set_io_throttle", arguments, QMP_COMMAND_MS, &setter->error))
+        setter->changed++;
+}
+
+static QemuMachine *look(Qmp *qmp, GError **error)
+{
+    g_autoptr(json_t) object = qemu_machine_query(qmp, error);
+
+    return object ? qemu_machine_parse(object, error) : NULL;
+}
+
+/* I/O limits are set by a command: -drive has other keys for them than
+ * -blockdev, which has none. */
+static gboolean set_throttles(QemuVmm *qemu, const QemuMachine *source, QemuMachine **here,
+                              GError **error)
+{
+    ThrottleSetter setter = {.qmp = qemu->qmp};
+
+    qemu_machine_visit_drives(source, *here, set_throttle, &setter);
+    if (setter.error) {
+        g_propagate_prefixed_error(error, setter.error, "set I/O limits: ");
+        return FALSE;
+    }
+    if (setter.changed > 0) {
+        qemu_machine_free(*here);
+        *here = look(qemu->qmp, error);
+    }
+    return *here != NULL;
+}
+
+gboolean qemu_match_machine(QemuVmm *qemu, json_t *object, GError **error)
+{
+    g_autoptr(QemuMachine) source = qemu_machine_parse(object, error);
+    g_autoptr(QemuMachine) here = source ? look(qemu->qmp, error) : NULL;
+    g_autoptr(GPtrArray) found = NULL;
+    g_autofree char *text = NULL;
+
+    if (!here || !set_throttles(qemu, source, &here, error))
+        return FALSE;
+    found = qemu_machine_compare(source, here, MACHINE_COMPARE_DESTINATION, qemu->rules);
+    if (found->len == 0)
+        return TRUE;
+    text = qemu_machine_join(found);
+    error_set(error, VMFERRY_ERROR_REFUSED, "what was started here is not the guest's machine: %s",
+              text);
+    return FALSE;
+}
