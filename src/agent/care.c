@@ -54,7 +54,7 @@ static CareVerdict settle_here(Care *care, const char *why)
 {
     g_autoptr(GError) problem = NULL;
 
-    registry_journal_anyway(care->guest, GUEST_HERE, &problem);
+    registry_journal_anyway(care->guest, GUEST_HERE, RESUME_NEVER, &problem);
     if (problem)
         log_warning("guest %s: %s", care->guest->name, problem->message);
     registry_set_trouble(care->guest, NULL);
@@ -65,6 +65,28 @@ static CareVerdict settle_here(Care *care, const char *why)
     return CARE_DONE;
 }
 
+/* A guest that was paused by a move runs again; one whose user paused it stays
+ * so, and holds its images. */
+static gboolean end_pause(Care *care, Vmm *vmm, VmmRunState *state, GError **error)
+{
+    g_autoptr(GuestRecord) record = registry_get_record(care->guest);
+    g_autoptr(GError) problem = NULL;
+
+    if (*state != VMM_RUN_STATE_PAUSED)
+        return TRUE;
+    if (!record->resume) {
+        if (!vmm_take_images(vmm, &problem))
+            log_debug("guest %s: images are not locked: %s", record->name, problem->message);
+        return TRUE;
+    }
+    if (!vmm_resume(vmm, error))
+        return FALSE;
+    *state = VMM_RUN_STATE_RUNNING;
+    if (!vmm_announce(vmm, NULL))
+        log_debug("guest %s: not announced", record->name);
+    return TRUE;
+}
+
 CareVerdict care_keep(Care *care, const char *why, GError **error)
 {
     VmmRunState state;
@@ -73,15 +95,8 @@ CareVerdict care_keep(Care *care, const char *why, GError **error)
     if (!care_reach(care, error))
         return CARE_AGAIN;
     vmm = registry_get_vmm(care->guest, NULL);
-    if (!vmm_get_run_state(vmm, &state, error))
+    if (!vmm_get_run_state(vmm, &state, error) || !end_pause(care, vmm, &state, error))
         return CARE_AGAIN;
-    if (state == VMM_RUN_STATE_PAUSED) {
-        if (!vmm_resume(vmm, error))
-            return CARE_AGAIN;
-        state = VMM_RUN_STATE_RUNNING;
-        if (!vmm_announce(vmm, NULL))
-            log_debug("guest %s: not announced", care->guest->name);
-    }
     care->guest->run_state = state;
     return settle_here(care, why);
 }

@@ -15,7 +15,7 @@ static void note_doubt(Care *care, const GuestRecord *record, const char *why)
 
     registry_set_trouble(care->guest, why);
     if (record->state != GUEST_IN_DOUBT)
-        registry_journal_anyway(care->guest, GUEST_IN_DOUBT, &problem);
+        registry_journal_anyway(care->guest, GUEST_IN_DOUBT, RESUME_AS_BEFORE, &problem);
     if (problem)
         log_warning("guest %s: %s", record->name, problem->message);
     if (!care->told)

@@ -51,6 +51,7 @@ static gboolean put_on_record(Incoming *incoming, const GuestMessage *message, G
 
     record->transaction = g_strdup(message->transaction);
     record->balloon_bytes = message->balloon_bytes;
+    record->resume = TRUE;
     incoming->guest = registry_add(context->registry, record, "receive", error);
     if (!incoming->guest ||
         !transaction_log_begin(context->transactions, message->transaction, message->guest, error))
@@ -131,7 +132,14 @@ static char *on_get_qmp_path(gpointer user)
     return record ? g_strdup(record->qmp_path) : NULL;
 }
 
-static gboolean on_commit(const char *transaction, gpointer user, GError **error)
+/* Before the commit, which a restarted agent follows. */
+static gboolean note_paused(Incoming *incoming, GError **error)
+{
+    return registry_journal(incoming->guest, GUEST_INCOMING, incoming->transaction, NULL,
+                            RESUME_NEVER, error);
+}
+
+static gboolean on_commit(const char *transaction, gboolean run, gpointer user, GError **error)
 {
     Incoming *incoming = user;
 
@@ -140,22 +148,26 @@ static gboolean on_commit(const char *transaction, gpointer user, GError **error
                   transaction);
         return FALSE;
     }
-    return transaction_log_commit(incoming->context->transactions, transaction, error);
+    return (run || note_paused(incoming, error)) &&
+           transaction_log_commit(incoming->context->transactions, transaction, error);
 }
 
 /* The source was told that the guest is here: it can't go back any more. */
 static void take_over(Incoming *incoming, Guest *guest, Vmm *vmm)
 {
     VmmRunState state = VMM_RUN_STATE_RUNNING;
+    g_autoptr(GuestRecord) record = registry_get_record(guest);
     g_autoptr(GError) problem = NULL;
+    gboolean stuck;
 
     vmm_get_run_state(vmm, &state, NULL);
     guest->run_state = state;
     registry_set_vmm(guest, vmm);
+    stuck = state == VMM_RUN_STATE_PAUSED && record->resume;
     /* The record first: a restarted agent must not take a guest that has run
-     * for one that may not have.  MOVING resumes a paused guest. */
-    registry_journal_anyway(guest, state == VMM_RUN_STATE_PAUSED ? GUEST_MOVING : GUEST_HERE,
-                            &problem);
+     * for one that may not have.  MOVING resumes it. */
+    registry_journal_anyway(guest, stuck ? GUEST_MOVING : GUEST_HERE,
+                            stuck ? RESUME_AFTER : RESUME_NEVER, &problem);
     transaction_log_settle(incoming->context->transactions, incoming->transaction);
     balloon_let_go(incoming->context, guest);
     if (problem)
@@ -172,8 +184,9 @@ static void on_started(Vmm *vmm, gpointer user)
     take_over(incoming, guest, vmm);
     g_clear_pointer(&incoming->transaction, g_free);
     if (guest->record->state == GUEST_HERE) {
-        event_log_add(context->events, guest->name, "arrived", NULL,
-                      "arrived from %s and runs here", peer);
+        event_log_add(context->events, guest->name, "arrived", NULL, "arrived from %s and %s here",
+                      peer,
+                      guest->run_state == VMM_RUN_STATE_PAUSED ? "is paused, as it was," : "runs");
         watch_guest(context, guest);
         watch_release(context, guest);
     } else {

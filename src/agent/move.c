@@ -22,9 +22,8 @@ struct Move {
     MigrateOptions options;
     ChannelOptions channel;
     GCancellable *cancellable;
-    gboolean was_running; /* before the move */
-    TraceQueue *trace;    /* NULL: nobody asked for one */
-    GMutex lock;          /* protects all below */
+    TraceQueue *trace; /* NULL: nobody asked for one */
+    GMutex lock;       /* protects all below */
     GCond ended_condition;
     MigrateProgress progress;
     uint64_t version; /* of progress; 0: none yet */
@@ -78,15 +77,19 @@ static gboolean on_journal(SourceJournalState state, const char *transaction, gp
 
     switch (state) {
     case SOURCE_JOURNAL_MOVING:
-        return registry_journal(move->guest, GUEST_MOVING, transaction, move->destination, error);
+        return registry_journal(move->guest, GUEST_MOVING, transaction, move->destination,
+                                RESUME_NEVER, error);
+    case SOURCE_JOURNAL_PAUSING:
+        return registry_journal(move->guest, GUEST_MOVING, transaction, move->destination,
+                                RESUME_AFTER, error);
     case SOURCE_JOURNAL_HANDING_OVER:
         return registry_journal(move->guest, GUEST_HANDING_OVER, transaction, move->destination,
-                                error);
+                                RESUME_AS_BEFORE, error);
     case SOURCE_JOURNAL_RETURNED:
-        registry_journal_anyway(move->guest, GUEST_HERE, &problem);
+        registry_journal_anyway(move->guest, GUEST_HERE, RESUME_NEVER, &problem);
         break;
     case SOURCE_JOURNAL_GONE:
-        registry_journal_anyway(move->guest, GUEST_LEAVING, &problem);
+        registry_journal_anyway(move->guest, GUEST_LEAVING, RESUME_AS_BEFORE, &problem);
         break;
     }
     if (problem)
@@ -130,24 +133,13 @@ static void finish_completed(Move *move, const MigrateReport *report)
     }
 }
 
-/* It ran before and the move could not resume it: the record must say so. */
-static gboolean is_stuck(Move *move)
-{
-    VmmRunState state;
-
-    return move->was_running &&
-           vmm_get_run_state(registry_get_vmm(move->guest, NULL), &state, NULL) &&
-           state == VMM_RUN_STATE_PAUSED;
-}
-
 static void finish_returned(Move *move, const MigrateReport *report)
 {
     g_autoptr(GuestRecord) record = registry_get_record(move->guest);
     gboolean cancelled = report->status == MIGRATE_CANCELLED;
-    gboolean stuck = is_stuck(move);
 
-    if (stuck)
-        registry_journal_anyway(move->guest, GUEST_MOVING, NULL);
+    if (report->unresumed)
+        registry_journal_anyway(move->guest, GUEST_MOVING, RESUME_AFTER, NULL);
     else if (record->state != GUEST_HERE)
         on_journal(SOURCE_JOURNAL_RETURNED, NULL, move, NULL);
     event_log_add(move->context->events, move->guest->name, cancelled ? "cancelled" : "move-failed",
@@ -155,7 +147,7 @@ static void finish_returned(Move *move, const MigrateReport *report)
                   cancelled ? "was cancelled" : "failed", report->error ? ": " : "",
                   report->error ? report->error : "");
     detach_from_guest(move);
-    if (stuck)
+    if (report->unresumed)
         care_start(move->context, move->guest);
     else
         watch_release(move->context, move->guest);
@@ -165,7 +157,7 @@ static void finish_in_doubt(Move *move, const MigrateReport *report)
 {
     g_autoptr(GError) problem = NULL;
 
-    registry_journal_anyway(move->guest, GUEST_IN_DOUBT, &problem);
+    registry_journal_anyway(move->guest, GUEST_IN_DOUBT, RESUME_AS_BEFORE, &problem);
     if (problem)
         log_warning("guest %s: %s", move->guest->name, problem->message);
     registry_set_trouble(move->guest, report->error);
@@ -208,9 +200,6 @@ static MigrateReport *run(Move *move)
                  .user = move},
     };
 
-    VmmRunState state;
-
-    move->was_running = vmm_get_run_state(job.vmm, &state, NULL) && state == VMM_RUN_STATE_RUNNING;
     return migrate_source_run(&job, move->cancellable);
 }
 
@@ -225,6 +214,7 @@ static gpointer move_thread(gpointer data)
         break;
     case MIGRATE_FAILED:
     case MIGRATE_CANCELLED:
+    case MIGRATE_ENDED:
         finish_returned(move, report);
         break;
     case MIGRATE_IN_DOUBT:

@@ -93,6 +93,7 @@ json_t *guest_record_to_json(const GuestRecord *record)
     json_object_set_new(object, "command_line", words);
     set_text(object, "transaction", record->transaction);
     set_text(object, "destination", record->destination);
+    json_object_set_new(object, "resume", json_boolean(record->resume));
     if (record->balloon_bytes > 0)
         json_object_set_new(object, "balloon_bytes",
                             json_integer((json_int_t)record->balloon_bytes));
@@ -148,6 +149,11 @@ static gboolean read_numbers(json_t *object, GuestRecord *record, GError **error
         error_set(error, VMFERRY_ERROR_INVALID, "record format 0");
         return FALSE;
     }
+    if (!json_is_boolean(json_object_get(object, "resume"))) {
+        error_set(error, VMFERRY_ERROR_INVALID, "\"resume\" is missing or neither true nor false");
+        return FALSE;
+    }
+    record->resume = json_is_true(json_object_get(object, "resume"));
     record->pid = (pid_t)pid;
     record->since = (int64_t)since;
     return TRUE;

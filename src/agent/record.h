@@ -20,8 +20,8 @@
  *               Restart: find the process by its directory; keep it.
  * HERE          ours; runs or is paused as its user wants it.
  *               All operations.  Restart: reattach.
- * MOVING        a move reads it; it may be paused by the move.
- *               Only cancel.  Restart: clean up in it, resume it.
+ * MOVING        a move reads it; it may be paused by the move (*resume*).
+ *               Only cancel.  Restart: clean up in it, resume it if it was.
  * HANDING_OVER  the word may have been sent.  Nothing is allowed.
  *               Restart: if it runs it is ours; otherwise ask the destination.
  * IN_DOUBT      the word was sent and no answer came; paused.
@@ -30,7 +30,7 @@
  *               Restart: end it.
  * INCOMING      a move fills it.  Nothing is allowed.
  *               Restart: end it, unless its transaction is committed; then it
- *               is HERE and is resumed where it is paused.
+ *               is HERE, and is resumed (*resume*) where it is paused.
  */
 typedef enum {
     GUEST_STARTING,
@@ -65,6 +65,7 @@ typedef struct {
     char **command_line;    /* as a destination should start it */
     char *transaction;      /* of the move under way, or NULL */
     char *destination;      /* of the move away that is under way, or NULL */
+    gboolean resume;        /* where it is found paused: a move did that, its user did not */
     uint64_t balloon_bytes; /* what its balloon is to be given back; 0: nothing is owed */
     int64_t since;          /* wall clock, seconds: when it came into care here */
 } GuestRecord;

@@ -212,17 +212,27 @@ static GuestRecord *copy_with(Guest *guest, GuestState state, const char *transa
     return record;
 }
 
-gboolean registry_journal(Guest *guest, GuestState state, const char *transaction,
-                          const char *destination, GError **error)
+static void wish(GuestRecord *record, ResumeWish resume)
 {
-    return registry_journal_record(guest, copy_with(guest, state, transaction, destination), error);
+    if (resume != RESUME_AS_BEFORE)
+        record->resume = resume == RESUME_AFTER;
 }
 
-void registry_journal_anyway(Guest *guest, GuestState state, GError **error)
+gboolean registry_journal(Guest *guest, GuestState state, const char *transaction,
+                          const char *destination, ResumeWish resume, GError **error)
+{
+    GuestRecord *record = copy_with(guest, state, transaction, destination);
+
+    wish(record, resume);
+    return registry_journal_record(guest, record, error);
+}
+
+void registry_journal_anyway(Guest *guest, GuestState state, ResumeWish resume, GError **error)
 {
     GuestRecord *record = copy_with(guest, state, NULL, NULL);
     lock_guard(&guest->registry->lock);
 
+    wish(record, resume);
     if (state != GUEST_HERE) {
         record->transaction = g_strdup(guest->record->transaction);
         record->destination = g_strdup(guest->record->destination);

@@ -43,17 +43,24 @@ GPtrArray *registry_list(Registry *registry);
 gboolean registry_claim(Guest *guest, const char *claim, GError **error);
 void registry_release(Guest *guest);
 
+/* What a restarted agent does with a guest that it finds paused. */
+typedef enum {
+    RESUME_AS_BEFORE, /* what the record says already */
+    RESUME_NEVER,     /* its user paused it, or runs it */
+    RESUME_AFTER,     /* a move pauses it */
+} ResumeWish;
+
 /* For the claim's holder: writes the record in a new state and, if that
  * worked, makes it the guest's.  *transaction* and *destination* may be NULL. */
 gboolean registry_journal(Guest *guest, GuestState state, const char *transaction,
-                          const char *destination, GError **error);
+                          const char *destination, ResumeWish resume, GError **error);
 
 /* The same with a whole new record (taken in any case). */
 gboolean registry_journal_record(Guest *guest, GuestRecord *record, GError **error);
 
 /* The same where the state holds even if it cannot be written (the record on
  * disk then leads to the same place, see record.h); *error* tells of it. */
-void registry_journal_anyway(Guest *guest, GuestState state, GError **error);
+void registry_journal_anyway(Guest *guest, GuestState state, ResumeWish resume, GError **error);
 
 /* A copy of the record; free with guest_record_free(). */
 GuestRecord *registry_get_record(Guest *guest);

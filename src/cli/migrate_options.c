@@ -165,6 +165,8 @@ json_t *migrate_words_to_request(const MigrateWords *words, const char *destinat
         cli_usage_error("--record writes while the move goes on: not with --detach");
         return NULL;
     }
+    if (words->trust_images)
+        json_object_set_new(request, "trust_images", json_true());
     if (words->reclaim_free)
         json_object_set_new(request, "reclaim_free", json_true());
     if (words->record)

@@ -233,6 +233,8 @@ int verb_migrate(int argc, char **argv)
          "Compare all memory before the guest starts there (longer downtime)", NULL},
         {"reclaim-free", 0, 0, G_OPTION_ARG_NONE, &w.reclaim_free,
          "Take the guest's free memory by its balloon first: it is not sent then", NULL},
+        {"trust-images", 0, 0, G_OPTION_ARG_NONE, &w.trust_images,
+         "Do not prove that the disks' images there are the same as here", NULL},
         {"tracker", 0, 0, G_OPTION_ARG_STRING, &w.tracker,
          "How writes are followed: auto, pagemap-scan, uffd-sync (default: the agent's)", "KIND"},
         {"record", 0, 0, G_OPTION_ARG_FILENAME, &w.record,

@@ -7,6 +7,7 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/fault.h"
+#include "base/log.h"
 #include "memory/guest_memory.h"
 #include "migrate/destination_move.h"
 #include "migrate/digest.h"
@@ -114,7 +115,8 @@ static gboolean accept_guest(DestinationMove *move, GError **error)
     if (move->guest->balloon_bytes > 0 &&
         !guard_keep_balloon(move->guard, move->guest->balloon_bytes, error))
         return FALSE;
-    if (fault_point("destination.launched", error))
+    if (fault_point("destination.launched", error) ||
+        !vmm_match_machine(move->vmm, move->guest->live, error))
         return FALSE;
     move->description = vmm_describe(move->vmm, error);
     regions =
@@ -167,6 +169,8 @@ static gboolean handle_frame(DestinationMove *move, const Frame *frame, GError *
         return destination_take_state(move, frame, error);
     case FRAME_DIGESTS:
         return digest_check_frame(move->check, frame->payload, frame->length, error);
+    case FRAME_IMAGES:
+        return destination_show_images(move, frame, error);
     case FRAME_PREPARE:
         return prepare(move, error);
     case FRAME_ERROR:
@@ -214,7 +218,8 @@ static gboolean await_word(DestinationMove *move, GError **error)
         g_prefix_error(error, "waiting for START: ");
         return FALSE;
     }
-    given = slot->frame.type == FRAME_START;
+    given = slot->frame.type == FRAME_START && slot->frame.payload[0] <= 1;
+    move->run = given && slot->frame.payload[0] == 1;
     if (slot->frame.type == FRAME_ERROR || slot->frame.type == FRAME_ABORT)
         channel_error_from_frame(move->channel, &slot->frame, error);
     else if (!given)
@@ -224,20 +229,36 @@ static gboolean await_word(DestinationMove *move, GError **error)
     return given;
 }
 
-/* Waits for the word, then commits: journal first, then the guest runs.  After
- * the journal there is no way back: the guard resumes the guest if we die. */
+/* A guest that arrives paused holds its images as a paused guest does; where
+ * that fails it takes them when it runs. */
+static void settle_paused(DestinationMove *move)
+{
+    g_autoptr(GError) problem = NULL;
+
+    if (!vmm_take_images(move->vmm, &problem))
+        log_debug("guest %s: images are not locked: %s", move->guest->guest, problem->message);
+}
+
+static void run_guest(DestinationMove *move)
+{
+    if (!vmm_resume(move->vmm, &move->resume_error))
+        g_prefix_error(&move->resume_error, "the guest is here, but could not be started: ");
+}
+
+/* Waits for START, then commits: journal first, then the guest runs, if it did
+ * before.  After the journal there is no way back: the guard resumes the guest
+ * if we die. */
 static gboolean take_over(DestinationMove *move, GError **error)
 {
     const MigrateDestinationHost *host = move->host;
 
     if (!await_word(move, error) || fault_point("destination.before-commit", error) ||
-        !host->commit(move->guest->transaction, host->user, error))
+        !host->commit(move->guest->transaction, move->run, host->user, error))
         return FALSE;
     move->committed = TRUE;
-    guard_set_duty(move->guard, GUARD_RESUME, NULL);
+    guard_set_duty(move->guard, move->run ? GUARD_RESUME : GUARD_LEAVE, NULL);
     fault_point("destination.after-commit", NULL);
-    if (!vmm_resume(move->vmm, &move->resume_error))
-        g_prefix_error(&move->resume_error, "the guest is here, but could not be started: ");
+    (move->run ? run_guest : settle_paused)(move);
     fault_point("destination.before-started", NULL);
     channel_send_bytes(move->channel, FRAME_STARTED, NULL, 0, NULL);
     return TRUE;
@@ -306,6 +327,7 @@ static void move_clear(DestinationMove *move)
     vmm_description_free(move->description);
     guest_message_free(move->guest);
     g_clear_pointer(&move->state, g_byte_array_unref);
+    g_clear_pointer(&move->images, g_ptr_array_unref);
 }
 
 gboolean migrate_destination_serve(Channel *channel, const MigrateDestinationHost *host,

@@ -14,9 +14,10 @@ typedef struct {
     Vmm *(*launch)(const GuestMessage *guest, gpointer user, GError **error);
     /* QMP socket of the launched VMM, for the guard; free with g_free(). */
     char *(*get_qmp_path)(gpointer user);
-    /* The commit point: must have "committed" on record when it returns TRUE. */
-    gboolean (*commit)(const char *transaction, gpointer user, GError **error);
-    /* The guest runs here now; takes *vmm*.  It also lets the guest's balloon
+    /* The commit point: must have "committed" on record when it returns TRUE, and
+     * with it whether the guest is to run here. */
+    gboolean (*commit)(const char *transaction, gboolean run, gpointer user, GError **error);
+    /* The guest is here now; takes *vmm*.  It also lets the guest's balloon
      * go where GUEST says so; until it returns, our death does. */
     void (*started)(Vmm *vmm, gpointer user);
     /* Not moved; takes *vmm* (may be NULL), whose process has been ended;

@@ -22,6 +22,8 @@ typedef struct {
     GByteArray *state;    /* device state as far as it came */
     uint64_t state_bytes; /* all of it */
     gboolean committed;
+    gboolean run;         /* START says so; FALSE: it stays paused */
+    GPtrArray *images;    /* of VmmImage, once asked for */
     GError *resume_error; /* committed, but the VMM would not run it */
 } DestinationMove;
 
@@ -31,4 +33,6 @@ GPtrArray *destination_match_regions(const GuestMessage *guest, const VmmDescrip
 
 /* Frames while the machine is being received. */
 gboolean destination_end_round(DestinationMove *move, const Frame *frame, GError **error);
+/* destination_images.c: answers IMAGES. */
+gboolean destination_show_images(DestinationMove *move, const Frame *frame, GError **error);
 gboolean destination_take_state(DestinationMove *move, const Frame *frame, GError **error);

@@ -27,7 +27,7 @@
 #define PIDFD_FD 4
 #define RESUME_ATTEMPTS 200
 #define BALLOON_ATTEMPTS 5 /* a restarted agent that keeps QMP busy does it itself */
-#define COMMANDS 2         /* cont, balloon */
+enum { COMMAND_RESUME, COMMAND_BALLOON, COMMANDS };
 #define ATTEMPT_PAUSE_NS 100000000L
 #define ANSWER_TIMEOUT_MS 3000
 #define FILES_MAX 256
@@ -85,6 +85,36 @@ static int say(int fd, const char *text)
     return write(fd, text, strlen(text)) == (ssize_t)strlen(text);
 }
 
+/* Reads until both words have come; true where *unwanted* came as well. */
+static int answer_holds(int fd, const char *one, const char *other, const char *unwanted)
+{
+    size_t kept = 0;
+    char window[4096];
+
+    while (kept < sizeof window) {
+        struct pollfd p = {.fd = fd, .events = POLLIN};
+        ssize_t got;
+
+        if (poll(&p, 1, ANSWER_TIMEOUT_MS) <= 0)
+            return 0;
+        got = read(fd, window + kept, sizeof window - kept);
+        if (got <= 0)
+            return 0;
+        kept += (size_t)got;
+        if (memmem(window, kept, one, strlen(one)) && memmem(window, kept, other, strlen(other)))
+            break;
+    }
+    return memmem(window, kept, unwanted, strlen(unwanted)) != NULL;
+}
+
+/* A guest that QEMU's own migration has taken elsewhere is in the state
+ * "postmigrate" or "finish-migrate": two would run. */
+static int has_migrated(int fd)
+{
+    return say(fd, "{\"execute\":\"query-status\",\"id\":\"state\"}\n") &&
+           answer_holds(fd, "\"state\"", "\"status\"", "migrate\"");
+}
+
 /* One attempt to say these commands to QEMU, each with the id "guard"; true when
  * it has answered all.  One that was answered becomes NULL and is not said
  * again: a guest that was resumed may be paused for another move by then. */
@@ -95,6 +125,8 @@ static int try_commands(const struct sockaddr_un *address, const char *commands[
                await_word(fd, "\"QMP\"") && say(fd, "{\"execute\":\"qmp_capabilities\"}\n") &&
                await_word(fd, "\"return\"");
 
+    if (done && commands[COMMAND_RESUME] && has_migrated(fd))
+        commands[COMMAND_RESUME] = NULL;
     for (int i = 0; i < COMMANDS && done; i++) {
         done = !commands[i] || (say(fd, commands[i]) && await_word(fd, "\"guard\""));
         if (done)

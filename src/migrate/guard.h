@@ -8,7 +8,8 @@
  * of file means that the agent is gone, and the guard does its duty and ends:
  *
  *     LEAVE   nothing
- *     RESUME  QMP `cont`: the guest is paused and belongs to this host
+ *     RESUME  QMP `cont`: the guest is paused and belongs to this host (not one
+ *             that QEMU's own migration has taken elsewhere meanwhile)
  *     KILL    SIGKILL: an incoming VMM that was never given the word
  *
  * Besides its duty the guard can be asked to write texts to files then: limits

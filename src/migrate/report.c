@@ -52,6 +52,7 @@ void migrate_report_free(MigrateReport *report)
     g_free(report->destination);
     g_free(report->tracker);
     g_free(report->throttle_means);
+    json_decref(report->disks);
     g_free(report);
 }
 
@@ -115,6 +116,8 @@ static const char *status_name(MigrateStatus status)
         return "completed";
     case MIGRATE_CANCELLED:
         return "cancelled";
+    case MIGRATE_ENDED:
+        return "ended";
     default:
         return "failed";
     }
@@ -138,6 +141,9 @@ json_t *migrate_report_to_json(const MigrateReport *report)
                                   "start_ms", report->start_ms));
     json_object_set_new(object, "verified",
                         report->verified < 0 ? json_null() : json_boolean(report->verified));
+    json_object_set_new(object, "disks",
+                        report->disks ? json_deep_copy(report->disks) : json_array());
+    json_object_set_new(object, "paused", json_boolean(report->arrives_paused));
     json_object_set_new(object, "in_doubt", json_boolean(report->status == MIGRATE_IN_DOUBT));
     json_object_set_new(object, "reclaim",
                         report->reclaim == MIGRATE_RECLAIM_OFF

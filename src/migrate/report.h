@@ -32,6 +32,7 @@ typedef struct {
     uint64_t memory_budget_bytes;        /* to remember what was sent; 0: 1/16 of guest RAM */
     guint streams;                       /* 0: by the number of cores, else 1..16 */
     gboolean verify;
+    gboolean trust_images; /* do not prove that the disks' images are the same there */
     gboolean reclaim_free; /* take the guest's free memory by its balloon first */
     gboolean record;       /* a trace for the user: MigrateSourceHost.trace */
     TrackerKind tracker;
@@ -84,6 +85,7 @@ typedef enum {
     MIGRATE_COMPLETED,
     MIGRATE_FAILED,    /* the guest runs where it was */
     MIGRATE_CANCELLED, /* the same, by the user's wish */
+    MIGRATE_ENDED,     /* the guest has ended by itself meanwhile; it is nowhere */
     MIGRATE_IN_DOUBT,  /* the word was sent, no answer: guest paused here until resolved */
 } MigrateStatus;
 
@@ -106,7 +108,10 @@ typedef struct {
     double total_ms, downtime_ms;
     uint64_t wire_bytes, ram_bytes;
     GArray *rounds; /* of MigrateRound */
-    int verified;   /* 1, 0, -1 not asked for */
+    int verified;   /* of memory: 1, 0, -1 not asked for */
+    json_t *disks;  /* array, an object for each image: how it was found to be the same there */
+    gboolean arrives_paused; /* its user had paused it, and it is paused there, too */
+    gboolean unresumed;      /* it stays paused by this move, which could not resume it */
     char *source, *destination;
     char *tracker;               /* which one was used */
     double expected_downtime_ms; /* the policy's last prediction */

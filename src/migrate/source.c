@@ -20,25 +20,17 @@
 
 /* --- stages before the pause ------------------------------------------- */
 
-/* A move ends with a running guest on one side or the other, and its recovery
- * after a crash resumes what it finds paused; so it has to begin with one. */
-static gboolean check_runs(SourceMove *move, GError **error)
+/* What the guest is now, and the command line and images that make it. */
+static gboolean read_machine(SourceMove *move, GError **error)
 {
-    VmmRunState state;
-
-    if (!vmm_get_run_state(move->job->vmm, &state, error))
-        return FALSE;
-    if (state == VMM_RUN_STATE_RUNNING)
-        return TRUE;
-    error_set(error, VMFERRY_ERROR_REFUSED,
-              "the guest does not run (it is %s); only running guests are moved: resume it first",
-              vmm_run_state_name(state));
-    return FALSE;
+    move->machine =
+        vmm_read_machine(move->job->vmm, move->job->command_line, &move->command_line, error);
+    return move->machine && (move->job->options.trust_images || source_images_open(move, error));
 }
 
 static gboolean describe(SourceMove *move, GError **error)
 {
-    if (!vmm_check_movable(move->job->vmm, error) || !check_runs(move, error))
+    if (!vmm_check_movable(move->job->vmm, error) || !read_machine(move, error))
         return FALSE;
     move->description = vmm_describe(move->job->vmm, error);
     if (!move->description)
@@ -90,8 +82,9 @@ static char *encode_guest(SourceMove *move)
         .vmm_version = description->version,
         .machine = description->machine,
         .accelerator = description->accelerator,
-        .command_line = move->job->command_line,
+        .command_line = move->command_line,
         .working_directory = working_directory,
+        .live = move->machine,
         .vcpus = description->vcpus,
         .memory_bytes = description->memory_bytes,
         .verify = move->job->options.verify,
@@ -125,16 +118,16 @@ static gboolean offer(SourceMove *move, GError **error)
 static void withdraw(SourceMove *move)
 {
     const MigrateSourceHost *host = &move->job->host;
-    g_autoptr(GError) failed = NULL;
+    g_autoptr(GError) reason = NULL;
 
     if (!move->offered)
         return;
-    if (!move->word_sent) {
-        static const char reason[] = "{\"code\":\"cancelled\",\"message\":\"the source gave up\"}";
-
-        channel_send_bytes(move->channel, FRAME_ABORT, reason, strlen(reason), NULL);
-    }
-    host->journal(SOURCE_JOURNAL_RETURNED, move->transaction, host->user, &failed);
+    error_set(&reason, VMFERRY_ERROR_CANCELLED, "the source gave up: %s",
+              move->report->error ? move->report->error : "cancelled");
+    if (!move->word_sent)
+        channel_send_abort(move->channel, reason);
+    host->journal(move->report->unresumed ? SOURCE_JOURNAL_PAUSING : SOURCE_JOURNAL_RETURNED,
+                  move->transaction, host->user, NULL);
 }
 
 static uint64_t get_budget(SourceMove *move)
@@ -243,6 +236,7 @@ static const struct {
     {"track", watch, unwatch},
     {"offer", offer, withdraw},
     {"pre-copy", source_precopy, NULL},
+    {"images", source_images_await, NULL},
     {"pause", source_pause, source_resume},
     {"last round", source_last_round, NULL},
     {"prepare", source_await_ready, NULL},
@@ -267,7 +261,26 @@ static void set_error(SourceMove *move, const char *stage, const GError *error)
         move->report->reason = g_strdup(vmferry_error_code_name((VmferryErrorCode)error->code));
 }
 
-/* Runs the stages up to the word.  FALSE: all is as before. */
+/* A guest that powers off, panics or is killed while it moves makes some stage
+ * fail; the stage's own error says nothing of that. */
+static void note_end(SourceMove *move)
+{
+    VmmRunState state;
+    g_autofree char *end = NULL;
+
+    if (!vmm_get_run_state(move->job->vmm, &state, NULL) ||
+        (state != VMM_RUN_STATE_GONE && state != VMM_RUN_STATE_ENDED))
+        return;
+    end = vmm_describe_end(move->job->vmm);
+    move->report->status = MIGRATE_ENDED;
+    g_free(move->report->error);
+    move->report->error =
+        g_strdup_printf("guest %s: it has ended during the move (%s)", move->job->guest, end);
+    g_free(move->report->reason);
+    move->report->reason = g_strdup("guest-ended");
+}
+
+/* Runs the stages up to START.  FALSE: all is as before. */
 static gboolean run_stages(SourceMove *move)
 {
     for (guint i = 0; i < G_N_ELEMENTS(stages); i++) {
@@ -278,6 +291,7 @@ static gboolean run_stages(SourceMove *move)
         move->report->status =
             error_is(error, VMFERRY_ERROR_CANCELLED) ? MIGRATE_CANCELLED : MIGRATE_FAILED;
         set_error(move, stages[i].name, error);
+        note_end(move);
         undo_from(move, i);
         return FALSE;
     }
@@ -363,6 +377,10 @@ MigrateReport *migrate_source_run(const MigrateSourceJob *job, GCancellable *can
     if (report->total_ms <= 0)
         report->total_ms = clock_ns_to_ms(clock_now_ns() - move.started_ns);
     source_trace_end(&move);
+    source_images_describe(&move);
+    source_images_free(move.images);
+    json_decref(move.machine);
+    g_strfreev(move.command_line);
     if (move.channel)
         report->wire_bytes = channel_get_sent_bytes(move.channel);
     channel_free(move.channel);

@@ -112,6 +112,11 @@ static gboolean apply_throttle(SourceMove *move, GError **error)
     if (!move->throttle && share >= 1)
         return TRUE;
     if (!move->throttle) {
+        const MigrateSourceHost *host = &move->job->host;
+
+        /* It may pause the guest in turns. */
+        if (!host->journal(SOURCE_JOURNAL_PAUSING, move->transaction, host->user, error))
+            return FALSE;
         move->throttle =
             throttle_new(move->job->vmm, move->guard, move->job->options.throttle, error);
         if (!move->throttle)

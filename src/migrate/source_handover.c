@@ -23,13 +23,53 @@ double source_lap_ms(SourceMove *move)
     return ms;
 }
 
-/* From here to source_give_word() the guard resumes the guest if we die. */
+/* Not while it is slowed in turns: then a pause may be ours. */
+static gboolean check_user_pause(SourceMove *move, GError **error)
+{
+    VmmRunState state;
+
+    if (move->throttle)
+        return TRUE;
+    if (!vmm_get_run_state(move->job->vmm, &state, error))
+        return FALSE;
+    move->stays_paused = state == VMM_RUN_STATE_PAUSED;
+    if (move->stays_paused || state == VMM_RUN_STATE_RUNNING)
+        return TRUE;
+    error_set(error, VMFERRY_ERROR_REFUSED, "the guest does not run any more: it is %s",
+              vmm_run_state_name(state));
+    return FALSE;
+}
+
+/* From now on, if we die, the guard and the restarted agent resume the guest:
+ * before it is paused by us, and never one that its user has paused. */
+static gboolean arm(SourceMove *move, GError **error)
+{
+    const MigrateSourceHost *host = &move->job->host;
+
+    if (move->stays_paused)
+        return TRUE;
+    return host->journal(SOURCE_JOURNAL_PAUSING, move->transaction, host->user, error) &&
+           guard_set_duty(move->guard, GUARD_RESUME, error);
+}
+
+/* Its user was quicker than we. */
+static gboolean disarm(SourceMove *move, GError **error)
+{
+    const MigrateSourceHost *host = &move->job->host;
+
+    move->stays_paused = TRUE;
+    return guard_set_duty(move->guard, GUARD_LEAVE, error) &&
+           host->journal(SOURCE_JOURNAL_MOVING, move->transaction, host->user, error);
+}
+
 gboolean source_pause(SourceMove *move, GError **error)
 {
+    gboolean was_running = FALSE;
     uint64_t since_ns = 0;
 
     if (!source_not_cancelled(move, error) || fault_point("source.decided", error) ||
-        !guard_set_duty(move->guard, GUARD_RESUME, error))
+        !vmm_check_unchanged(move->job->vmm, move->machine, error) ||
+        !check_user_pause(move, error) || !arm(move, error))
         return FALSE;
     move->paused_ns = move->lap_ns = clock_now_ns();
     move->paused = TRUE;
@@ -38,33 +78,58 @@ gboolean source_pause(SourceMove *move, GError **error)
         return FALSE;
     if (since_ns > 0)
         move->paused_ns = MIN(move->paused_ns, since_ns);
-    if (!vmm_pause(move->job->vmm, error) || fault_point("source.paused", error))
+    if (!vmm_pause(move->job->vmm, &was_running, error))
+        return FALSE;
+    if (!was_running && since_ns == 0 && !move->stays_paused && !disarm(move, error))
+        return FALSE;
+    move->report->arrives_paused = move->stays_paused;
+    if (fault_point("source.paused", error))
         return FALSE;
     move->report->pause_ms = source_lap_ms(move);
     return TRUE;
 }
 
-/* The guest must run again, whatever it takes: another process may hold its
- * image locks for a moment (a destination that is being ended). */
-void source_resume(SourceMove *move)
+/* TRUE where there is nothing left that could be resumed. */
+static gboolean has_ended(SourceMove *move)
+{
+    VmmRunState state;
+
+    return vmm_get_run_state(move->job->vmm, &state, NULL) &&
+           (state == VMM_RUN_STATE_GONE || state == VMM_RUN_STATE_ENDED);
+}
+
+/* It must run again, whatever it takes: another process may hold its image
+ * locks for a moment (a destination that is being ended).  Not one that QEMU's
+ * own migration has taken away meanwhile. */
+static void resume_again(SourceMove *move)
 {
     g_autoptr(GError) error = NULL;
+    g_autofree char *so_far = NULL;
 
-    if (!move->paused)
-        return;
     for (int i = 0; i < RESUME_ATTEMPTS; i++) {
         g_clear_error(&error);
-        if (vmm_resume(move->job->vmm, &error))
+        if (vmm_resume(move->job->vmm, &error) || error_is(error, VMFERRY_ERROR_REFUSED) ||
+            has_ended(move))
             break;
         clock_sleep_ns(RESUME_PAUSE_NS);
     }
-    if (error) {
-        g_autofree char *so_far = g_steal_pointer(&move->report->error);
+    if (!error || has_ended(move))
+        return;
+    move->report->unresumed = !error_is(error, VMFERRY_ERROR_REFUSED);
+    so_far = g_steal_pointer(&move->report->error);
+    move->report->error = g_strdup_printf(
+        "%s; and the guest could not be resumed here: %s (it is paused: look at it)",
+        so_far ? so_far : "the move failed", error->message);
+}
 
-        move->report->error = g_strdup_printf(
-            "%s; and the guest could not be resumed here: %s (it is paused: look at it)",
-            so_far ? so_far : "the move failed", error->message);
-    }
+void source_resume(SourceMove *move)
+{
+    if (!move->paused)
+        return;
+    if (!move->stays_paused)
+        resume_again(move);
+    else
+        (void)vmm_take_images(move->job->vmm, NULL);
     move->paused = FALSE;
     move->report->downtime_ms = clock_ns_to_ms(clock_now_ns() - move->paused_ns);
     guard_set_duty(move->guard, GUARD_LEAVE, NULL);
@@ -112,6 +177,17 @@ static gboolean send_late_pages(SourceMove *move, GError **error)
     return source_send_pass(move, error);
 }
 
+/* Where somebody changed the machine in the last moment, that is the reason. */
+static GBytes *save_state(SourceMove *move, GError **error)
+{
+    g_autoptr(GError) failure = NULL;
+    GBytes *state = vmm_save_device_state(move->job->vmm, &failure);
+
+    if (!state && vmm_check_unchanged(move->job->vmm, move->machine, error))
+        g_propagate_error(error, g_steal_pointer(&failure));
+    return state;
+}
+
 gboolean source_last_round(SourceMove *move, GError **error)
 {
     g_autoptr(GBytes) state = NULL;
@@ -124,7 +200,7 @@ gboolean source_last_round(SourceMove *move, GError **error)
     if (!source_send_round(move, error))
         return FALSE;
     move->report->pages_ms = source_lap_ms(move);
-    state = vmm_save_device_state(move->job->vmm, error);
+    state = save_state(move, error);
     if (!state || fault_point("source.device-state-saved", error) || !send_late_pages(move, error))
         return FALSE;
     move->report->save_ms = source_lap_ms(move);
@@ -133,7 +209,7 @@ gboolean source_last_round(SourceMove *move, GError **error)
             return FALSE;
         move->report->verify_ms = source_lap_ms(move);
     }
-    return send_device_state(move, state, error) &&
+    return source_images_compare_content(move, error) && send_device_state(move, state, error) &&
            channel_send_bytes(move->channel, FRAME_PREPARE, NULL, 0, error);
 }
 
@@ -142,8 +218,9 @@ gboolean source_await_ready(SourceMove *move, GError **error)
     ReadyMessage ready;
     Frame frame;
 
-    /* READY comes after the last ROUND_APPLIED. */
-    if (!source_await(move, FRAME_ROUND_APPLIED, READY_TIMEOUT_MS, &frame, error) ||
+    /* While the destination loads.  READY comes after the last ROUND_APPLIED. */
+    if (!vmm_check_unchanged(move->job->vmm, move->machine, error) ||
+        !source_await(move, FRAME_ROUND_APPLIED, READY_TIMEOUT_MS, &frame, error) ||
         !source_await(move, FRAME_READY, READY_TIMEOUT_MS, &frame, error) ||
         !ready_message_decode((const char *)frame.payload, frame.length, &ready, error))
         return FALSE;
@@ -163,8 +240,10 @@ gboolean source_await_ready(SourceMove *move, GError **error)
 gboolean source_give_word(SourceMove *move, GError **error)
 {
     const MigrateSourceHost *host = &move->job->host;
+    uint8_t run = move->stays_paused ? 0 : 1;
 
     if (!source_not_cancelled(move, error) || fault_point("source.before-word", error) ||
+        !vmm_check_paused(move->job->vmm, error) ||
         !guard_set_duty(move->guard, GUARD_LEAVE, error))
         return FALSE;
     if (!host->journal(SOURCE_JOURNAL_HANDING_OVER, move->transaction, host->user, error)) {
@@ -174,7 +253,7 @@ gboolean source_give_word(SourceMove *move, GError **error)
     source_set_phase(move, MIGRATE_PHASE_HANDOVER);
     move->word_sent = TRUE;
     /* A send that fails may have been received all the same. */
-    channel_send_bytes(move->channel, FRAME_START, NULL, 0, NULL);
+    channel_send_bytes(move->channel, FRAME_START, &run, sizeof run, NULL);
     fault_point("source.after-word", NULL);
     return TRUE;
 }

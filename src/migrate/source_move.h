@@ -23,6 +23,9 @@ typedef struct {
     MigrateProgress progress;
     uint64_t started_ns, paused_ns, last_progress_ns, lap_ns;
 
+    json_t *machine;             /* the live one, as the VMM's driver tells it */
+    char **command_line;         /* that makes it */
+    struct SourceImages *images; /* NULL: nothing is to be compared */
     VmmDescription *description;
     GuestMemory *memory;
     uint64_t populated_pages; /* at the start */
@@ -39,6 +42,7 @@ typedef struct {
     HelloMessage peer; /* what the destination can: peer_has_feature() */
     gboolean offered, accepted;
     gboolean paused;
+    gboolean stays_paused; /* its user paused it: not ours to resume, here or there */
     gboolean word_sent;
     PathRate path;
     ConvergenceDecision decision; /* the last one */
@@ -101,6 +105,18 @@ double source_lap_ms(SourceMove *move);
 
 void source_set_phase(SourceMove *move, MigratePhase phase);
 void source_report_progress(SourceMove *move);
+
+/* source_images.c: opens what is below the guest's disks; asks the destination
+ * about it, once it has accepted; takes an answer; waits until all is known that
+ * can be while the guest runs; and compares what is left, in the pause. */
+typedef struct SourceImages SourceImages;
+gboolean source_images_open(SourceMove *move, GError **error);
+gboolean source_images_ask(SourceMove *move, GError **error);
+gboolean source_images_take(SourceMove *move, const Frame *frame, GError **error);
+gboolean source_images_await(SourceMove *move, GError **error);
+gboolean source_images_compare_content(SourceMove *move, GError **error);
+void source_images_describe(SourceMove *move);
+void source_images_free(SourceImages *images);
 
 /* The stages from the pause on (source_handover.c). */
 gboolean source_pause(SourceMove *move, GError **error);

@@ -13,15 +13,6 @@ gboolean source_not_cancelled(SourceMove *move, GError **error)
     return FALSE;
 }
 
-/* Handles what may come unasked; TRUE if *frame* was such. */
-static gboolean take_accepted(SourceMove *move, const Frame *frame)
-{
-    if (frame->type != FRAME_ACCEPTED || move->accepted)
-        return FALSE;
-    move->accepted = TRUE;
-    return TRUE;
-}
-
 static gboolean unexpected(SourceMove *move, const Frame *frame, GError **error)
 {
     if (frame->type == FRAME_ERROR || frame->type == FRAME_ABORT)
@@ -32,13 +23,25 @@ static gboolean unexpected(SourceMove *move, const Frame *frame, GError **error)
     return FALSE;
 }
 
+/* What may come while something else is awaited. */
+static gboolean take_other(SourceMove *move, const Frame *frame, GError **error)
+{
+    if (frame->type == FRAME_ACCEPTED && !move->accepted) {
+        move->accepted = TRUE;
+        return source_images_ask(move, error);
+    }
+    if (frame->type == FRAME_IMAGES_SEEN)
+        return source_images_take(move, frame, error);
+    return unexpected(move, frame, error);
+}
+
 gboolean source_hear_peer(SourceMove *move, GError **error)
 {
     g_autoptr(GError) quiet = NULL;
     Frame frame;
 
     if (channel_receive(move->channel, 0, &frame, &quiet))
-        return take_accepted(move, &frame) || unexpected(move, &frame, error);
+        return take_other(move, &frame, error);
     if (error_is(quiet, VMFERRY_ERROR_TIMEOUT))
         return TRUE;
     g_propagate_error(error, g_steal_pointer(&quiet));
@@ -57,8 +60,8 @@ gboolean source_await(SourceMove *move, FrameType type, int timeout_ms, Frame *r
         if (channel_receive(move->channel, AWAIT_SLICE_MS, ret, &quiet)) {
             if (ret->type == type)
                 return TRUE;
-            if (!take_accepted(move, ret))
-                return unexpected(move, ret, error);
+            if (!take_other(move, ret, error))
+                return FALSE;
         } else if (!error_is(quiet, VMFERRY_ERROR_TIMEOUT)) {
             g_propagate_error(error, g_steal_pointer(&quiet));
             return FALSE;

@@ -118,7 +118,7 @@ static gboolean stand(DutyCycle *cycle, double run_share, uint64_t ran_since_ns,
     uint64_t now;
     double stop_ms;
 
-    if (!vmm_pause(cycle->vmm, error)) {
+    if (!vmm_pause(cycle->vmm, NULL, error)) {
         if (!resume(cycle, NULL)) /* it may have been paused all the same */
             note_standing(cycle, clock_now_ns());
         return FALSE;

@@ -56,9 +56,51 @@ GArray *vmm_get_vcpu_threads(Vmm *vmm, GError **error)
     return vmm->ops->get_vcpu_threads(vmm, error);
 }
 
-gboolean vmm_pause(Vmm *vmm, GError **error)
+json_t *vmm_read_machine(Vmm *vmm, char *const *original, char ***ret_line, GError **error)
 {
-    return vmm->ops->pause(vmm, error);
+    return vmm->ops->read_machine(vmm, original, ret_line, error);
+}
+
+gboolean vmm_check_unchanged(Vmm *vmm, json_t *before, GError **error)
+{
+    return vmm->ops->check_unchanged(vmm, before, error);
+}
+
+gboolean vmm_match_machine(Vmm *vmm, json_t *machine, GError **error)
+{
+    return vmm->ops->match_machine(vmm, machine, error);
+}
+
+GPtrArray *vmm_list_images(Vmm *vmm, json_t *source, GError **error)
+{
+    return vmm->ops->list_images(vmm, source, error);
+}
+
+void vmm_image_free(VmmImage *image)
+{
+    if (!image)
+        return;
+    g_free(image->device);
+    g_free(image->file);
+    g_free(image->path);
+    g_free(image);
+}
+
+gboolean vmm_pause(Vmm *vmm, gboolean *ret_was_running, GError **error)
+{
+    gboolean was_running;
+
+    return vmm->ops->pause(vmm, ret_was_running ? ret_was_running : &was_running, error);
+}
+
+gboolean vmm_check_paused(Vmm *vmm, GError **error)
+{
+    return vmm->ops->check_paused(vmm, error);
+}
+
+gboolean vmm_take_images(Vmm *vmm, GError **error)
+{
+    return vmm->ops->take_images(vmm, error);
 }
 
 gboolean vmm_resume(Vmm *vmm, GError **error)
@@ -74,6 +116,11 @@ GBytes *vmm_save_device_state(Vmm *vmm, GError **error)
 gboolean vmm_load_device_state(Vmm *vmm, GBytes *state, GError **error)
 {
     return vmm->ops->load_device_state(vmm, state, error);
+}
+
+char *vmm_describe_end(Vmm *vmm)
+{
+    return vmm->ops->describe_end(vmm);
 }
 
 gboolean vmm_announce(Vmm *vmm, GError **error)

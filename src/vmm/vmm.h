@@ -16,6 +16,7 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+#include "base/json.h"
 #include "memory/ram_region.h"
 
 typedef enum {
@@ -46,6 +47,16 @@ typedef struct {
 void vmm_description_free(VmmDescription *description);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(VmmDescription, vmm_description_free)
 
+/* A file or device that holds what a disk has. */
+typedef struct {
+    char *device; /* the guest's, for messages: "virtio-blk-pci at pci.0 05.0" */
+    char *file;   /* as the VMM names it */
+    char *path;   /* how this process reaches it; NULL where it is not of this host (a URL) */
+    gboolean read_only;
+} VmmImage;
+
+void vmm_image_free(VmmImage *image);
+
 typedef struct Vmm Vmm;
 
 typedef struct {
@@ -55,10 +66,17 @@ typedef struct {
     VmmDescription *(*describe)(Vmm *vmm, GError **error);
     gboolean (*check_movable)(Vmm *vmm, GError **error);
     GArray *(*get_vcpu_threads)(Vmm *vmm, GError **error);
-    gboolean (*pause)(Vmm *vmm, GError **error);
+    json_t *(*read_machine)(Vmm *vmm, char *const *original, char ***ret_line, GError **error);
+    gboolean (*check_unchanged)(Vmm *vmm, json_t *before, GError **error);
+    gboolean (*match_machine)(Vmm *vmm, json_t *machine, GError **error);
+    GPtrArray *(*list_images)(Vmm *vmm, json_t *source, GError **error);
+    gboolean (*pause)(Vmm *vmm, gboolean *ret_was_running, GError **error);
+    gboolean (*check_paused)(Vmm *vmm, GError **error);
+    gboolean (*take_images)(Vmm *vmm, GError **error);
     gboolean (*resume)(Vmm *vmm, GError **error);
     GBytes *(*save_device_state)(Vmm *vmm, GError **error);
     gboolean (*load_device_state)(Vmm *vmm, GBytes *state, GError **error);
+    char *(*describe_end)(Vmm *vmm);
     gboolean (*announce)(Vmm *vmm, GError **error);
     gboolean (*quit)(Vmm *vmm, GError **error);
     char *(*get_last_words)(Vmm *vmm);
@@ -92,10 +110,48 @@ gboolean vmm_check_movable(Vmm *vmm, GError **error);
  * free with g_array_unref(). */
 GArray *vmm_get_vcpu_threads(Vmm *vmm, GError **error);
 
-/* Stops all vCPUs; returns once they have stopped and I/O is drained. */
-gboolean vmm_pause(Vmm *vmm, GError **error);
+/*
+ * The live machine: what there is now, which is not what the command line said
+ * once (disks, cards, memory and vCPUs come and go, images change).
+ */
 
-/* Runs a paused machine; takes image locks (back) if it has to. */
+/* The source's side.  *original* is the command line as it came to this host,
+ * before its map rules.  Returns the machine in the driver's own form (free with
+ * json_decref()), and in *ret_line the command line that makes it at another
+ * host (free with g_strfreev()).  Fails with the thing's name where something
+ * cannot be carried over, or is under way that a move would break. */
+json_t *vmm_read_machine(Vmm *vmm, char *const *original, char ***ret_line, GError **error);
+
+/* Later: FALSE with what has changed since vmm_read_machine(), or is under way. */
+gboolean vmm_check_unchanged(Vmm *vmm, json_t *before, GError **error);
+
+/* The destination's side: brings an incoming machine to what a command line
+ * does not say (I/O limits), and proves that it is the one that was told; FALSE
+ * with what differs. */
+gboolean vmm_match_machine(Vmm *vmm, json_t *machine, GError **error);
+
+/* The images below the machine's disks; of VmmImage, in one order on both sides
+ * of a move.  *source* is the machine that vmm_read_machine() told.  Left out is
+ * what the machine carries in its memory (flash).  Fails where a path does not
+ * lead to the file that the VMM has open. */
+GPtrArray *vmm_list_images(Vmm *vmm, json_t *source, GError **error);
+
+/* Stops all vCPUs; returns once they have stopped and I/O is drained.
+ * *ret_was_running (may be NULL): FALSE where it was paused already, so that
+ * it is not ours to resume. */
+gboolean vmm_pause(Vmm *vmm, gboolean *ret_was_running, GError **error);
+
+/* FALSE where the machine is not as vmm_pause() left it: somebody resumed it
+ * (it may be paused again), ended it, or began to migrate it. */
+gboolean vmm_check_paused(Vmm *vmm, GError **error);
+
+/* Takes the locks on the disk images of a paused machine that does not hold
+ * them (after a state was saved or loaded), as vmm_resume() would, without
+ * running it. */
+gboolean vmm_take_images(Vmm *vmm, GError **error);
+
+/* Runs a paused machine; takes image locks (back) if it has to.  REFUSED where
+ * the VMM's own migration has moved it. */
 gboolean vmm_resume(Vmm *vmm, GError **error);
 
 /* Takes the state of all devices and vCPUs, without RAM, from a paused
@@ -107,6 +163,10 @@ GBytes *vmm_save_device_state(Vmm *vmm, GError **error);
  * be complete before: devices look into it.  The machine is paused
  * afterwards and holds no image locks until vmm_resume(). */
 gboolean vmm_load_device_state(Vmm *vmm, GBytes *state, GError **error);
+
+/* How a machine that has ENDED or is GONE came to its end, as far as it is known
+ * ("the guest powered off").  Free with g_free(). */
+char *vmm_describe_end(Vmm *vmm);
 
 /* Makes the guest's network cards tell the switches where they are now. */
 gboolean vmm_announce(Vmm *vmm, GError **error);

@@ -5,7 +5,8 @@
 #include "wire/page_frame.h"
 
 #define JSON_BYTES 65536u
-#define GUEST_BYTES (1u << 20)
+#define GUEST_BYTES (4u << 20)
+#define IMAGES_BYTES (4u << 20)
 #define PAGES_BYTES                                                                                \
     (PAGE_FRAME_HEADER_BYTES + PAGE_FRAME_RUN_BYTES * PAGE_FRAME_MAX_RUNS +                        \
      WIRE_PAGE_BYTES * PAGE_FRAME_MAX_RAW_PAGES)
@@ -29,7 +30,7 @@ static const FrameKind kinds[] = {
                        FRAME_DIGESTS_HEADER_BYTES + 8 * FRAME_DIGESTS_MAX_PAGES},
     [FRAME_PREPARE] = {"PREPARE", 0, 0},
     [FRAME_READY] = {"READY", 2, JSON_BYTES},
-    [FRAME_START] = {"START", 0, 0},
+    [FRAME_START] = {"START", 1, 1},
     [FRAME_STARTED] = {"STARTED", 0, 0},
     [FRAME_ABORT] = {"ABORT", 2, JSON_BYTES},
     [FRAME_ERROR] = {"ERROR", 2, JSON_BYTES},
@@ -43,8 +44,10 @@ static const FrameKind kinds[] = {
                         FRAME_SEGMENTS_HEAD_BYTES + FRAME_SEGMENTS_MAX_BODY_BYTES},
     [FRAME_COPIES] = {"COPIES", FRAME_COPIES_HEAD_BYTES + FRAME_COPIES_RUN_BYTES,
                       FRAME_COPIES_HEAD_BYTES + FRAME_COPIES_RUN_BYTES *FRAME_COPIES_MAX_RUNS},
+    [FRAME_IMAGES] = {"IMAGES", 2, IMAGES_BYTES},
+    [FRAME_IMAGES_SEEN] = {"IMAGES_SEEN", 2, IMAGES_BYTES},
 };
-G_STATIC_ASSERT(G_N_ELEMENTS(kinds) == FRAME_COPIES + 1);
+G_STATIC_ASSERT(G_N_ELEMENTS(kinds) == FRAME_IMAGES_SEEN + 1);
 
 static const FrameKind *find_kind(guint type)
 {

@@ -29,7 +29,7 @@ typedef enum {
     FRAME_DIGESTS = 8,       /* u32 region, u64 first page, u64 digest each: source, --verify */
     FRAME_PREPARE = 9,       /* empty, source: all sent; load it and say READY */
     FRAME_READY = 10,        /* JSON, destination: loaded and (if asked) verified; paused */
-    FRAME_START = 11,        /* empty, source: the word; from now on the destination owns it */
+    FRAME_START = 11,        /* u8 run (0: stays paused), source: the destination owns it now */
     FRAME_STARTED = 12,      /* empty, destination: the guest runs here */
     FRAME_ABORT = 13,        /* JSON reason, either: forget this transaction */
     FRAME_ERROR = 14,        /* JSON code and message, either; the connection ends */
@@ -40,6 +40,8 @@ typedef enum {
     FRAME_PAGES_ZSTD = 19,   /* as PAGES, the pages as one zstd frame; feature "pages-zstd" */
     FRAME_SEGMENTS = 20,     /* binary, source: see segment_frame.h; feature "segments" */
     FRAME_COPIES = 21,       /* binary, source: see copy_frame.h; feature "copies" */
+    FRAME_IMAGES = 22,       /* JSON, source: questions about disk images */
+    FRAME_IMAGES_SEEN = 23,  /* JSON, destination: what it sees of them */
 } FrameType;
 
 typedef struct {

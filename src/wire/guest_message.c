@@ -11,7 +11,7 @@
 #include "wire/messages.h"
 #include "wire/page_frame.h"
 
-#define MAX_BYTES (1u << 20)
+#define MAX_BYTES (4u << 20)
 #define TRANSACTION_DIGITS 32
 #define MAX_GUEST_BYTES 128
 #define MAX_WORD_BYTES 128
@@ -39,6 +39,7 @@ void guest_message_free(GuestMessage *message)
     g_free(message->accelerator);
     g_strfreev(message->command_line);
     g_free(message->working_directory);
+    json_decref(message->live);
     g_free(message);
 }
 
@@ -78,6 +79,8 @@ char *guest_message_encode(const GuestMessage *message)
     if (message->working_directory)
         json_object_set_new(object, "working_directory",
                             json_field_make_text(message->working_directory));
+    if (message->live)
+        json_object_set(object, "live", message->live);
     json_object_set_new(object, "vcpus", json_integer(message->vcpus));
     json_object_set_new(object, "memory_bytes", json_integer((json_int_t)message->memory_bytes));
     json_object_set_new(object, "verify", json_boolean(message->verify));
@@ -140,6 +143,19 @@ static gboolean decode_working_directory(json_t *object, GuestMessage *message, 
     if (g_path_is_absolute(message->working_directory))
         return TRUE;
     error_set(error, VMFERRY_ERROR_INVALID, "\"working_directory\" is no absolute path");
+    return FALSE;
+}
+
+/* What is in it is for the VMM's driver to read. */
+static gboolean decode_live(json_t *object, GuestMessage *message, GError **error)
+{
+    json_t *live = json_object_get(object, "live");
+
+    if (json_is_object(live)) {
+        message->live = json_incref(live);
+        return TRUE;
+    }
+    error_set(error, VMFERRY_ERROR_INVALID, "\"live\" is missing or not an object");
     return FALSE;
 }
 
@@ -251,7 +267,7 @@ GuestMessage *guest_message_decode(const char *text, size_t length, GError **err
 
     if (object && decode_words(object, message, error) &&
         decode_command_line(object, message, error) &&
-        decode_working_directory(object, message, error) &&
+        decode_working_directory(object, message, error) && decode_live(object, message, error) &&
         decode_numbers(object, message, error) && decode_balloon(object, message, error) &&
         decode_regions(object, message, error))
         return g_steal_pointer(&message);

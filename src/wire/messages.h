@@ -9,6 +9,7 @@
 #include <glib.h>
 #include <stdint.h>
 
+#include "base/json.h"
 #include "wire/channel.h"
 
 #define PROTOCOL_VERSION 1
@@ -63,6 +64,7 @@ typedef struct {
     char *accelerator;
     char **command_line;     /* program first */
     char *working_directory; /* that relative paths in it are relative to; NULL: none told */
+    json_t *live;            /* the live machine, in the VMM driver's own form */
     guint vcpus;
     uint64_t memory_bytes;
     gboolean verify;
@@ -75,6 +77,49 @@ void guest_message_free(GuestMessage *message);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(GuestMessage, guest_message_free)
 char *guest_message_encode(const GuestMessage *message);
 GuestMessage *guest_message_decode(const char *text, size_t length, GError **error);
+
+/* Questions of a source about the images below the guest's disks, which both
+ * sides list in one order (vmm_list_images()), and what a destination sees. */
+#define MESSAGE_MAX_IMAGES 1024
+#define MESSAGE_MAX_SAMPLES 1024
+
+typedef struct {
+    uint64_t lock;      /* does anybody hold a lock on this byte? */
+    uint64_t *samples;  /* offsets of blocks to make a digest of */
+    guint sample_count; /* 0: none is asked for */
+} ImageQuestion;
+
+typedef struct {
+    ImageQuestion *images;
+    guint count;
+} ImagesMessage;
+
+void images_message_clear(ImagesMessage *message);
+G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(ImagesMessage, images_message_clear)
+char *images_message_encode(const ImagesMessage *message);
+gboolean images_message_decode(const char *text, size_t length, ImagesMessage *ret, GError **error);
+
+typedef struct {
+    char *file;     /* as the VMM there names it */
+    gboolean local; /* a file or device of that host: the rest is filled */
+    gboolean device, sees_lock;
+    uint64_t bytes;
+    uint64_t token_s; /* see disk/image_view.h */
+    uint32_t token_ms;
+    char *device_id; /* "" for none */
+    char *digest;    /* NULL where none was asked for or could be made */
+} ImageSeen;
+
+typedef struct {
+    ImageSeen *images;
+    guint count;
+} ImagesSeenMessage;
+
+void images_seen_message_clear(ImagesSeenMessage *message);
+G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(ImagesSeenMessage, images_seen_message_clear)
+char *images_seen_message_encode(const ImagesSeenMessage *message);
+gboolean images_seen_message_decode(const char *text, size_t length, ImagesSeenMessage *ret,
+                                    GError **error);
 
 typedef struct {
     gboolean verified; /* TRUE: every digest matched (only with verify) */

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/error.h"
+#include "base/json.h"
 #include "base/process.h"
 #include "vmm/qemu/last_words.h"
 
@@ -100,7 +101,8 @@ static gboolean get_run_state(Vmm *vmm, VmmRunState *ret, GError **error)
 LOCKED_OPERATION(VmmDescription *, describe, qemu_describe)
 LOCKED_OPERATION(gboolean, check_movable, qemu_check_movable)
 LOCKED_OPERATION(GArray *, get_vcpu_threads, qemu_get_vcpu_threads)
-LOCKED_OPERATION(gboolean, pause_vcpus, qemu_pause)
+LOCKED_OPERATION(gboolean, check_paused, qemu_check_paused)
+LOCKED_OPERATION(gboolean, take_images, qemu_take_images)
 LOCKED_OPERATION(gboolean, resume_vcpus, qemu_resume)
 LOCKED_OPERATION(GBytes *, save_device_state, qemu_save_device_state)
 LOCKED_OPERATION(gboolean, announce, qemu_announce)
@@ -117,12 +119,56 @@ static gboolean load_device_state(Vmm *vmm, GBytes *state, GError **error)
     return ok;
 }
 
-/* The same for an operation on the balloon, which has more arguments. */
+/* The same for operations that have more arguments. */
 static gboolean end_operation(QemuVmm *qemu, gboolean done, GError **error)
 {
     if (!done)
         qemu_vmm_explain(qemu, error);
     return done;
+}
+
+static json_t *read_machine(Vmm *vmm, char *const *original, char ***ret_line, GError **error)
+{
+    QemuVmm *qemu = from_vmm(vmm);
+    g_autoptr(GMutexLocker) locker G_GNUC_UNUSED = g_mutex_locker_new(&qemu->lock);
+    json_t *machine = qemu_read_machine(qemu, original, ret_line, error);
+
+    (void)end_operation(qemu, machine != NULL, error);
+    return machine;
+}
+
+static gboolean check_unchanged(Vmm *vmm, json_t *before, GError **error)
+{
+    QemuVmm *qemu = from_vmm(vmm);
+    g_autoptr(GMutexLocker) locker G_GNUC_UNUSED = g_mutex_locker_new(&qemu->lock);
+
+    return end_operation(qemu, qemu_check_unchanged(qemu, before, error), error);
+}
+
+static gboolean match_machine(Vmm *vmm, json_t *machine, GError **error)
+{
+    QemuVmm *qemu = from_vmm(vmm);
+    g_autoptr(GMutexLocker) locker G_GNUC_UNUSED = g_mutex_locker_new(&qemu->lock);
+
+    return end_operation(qemu, qemu_match_machine(qemu, machine, error), error);
+}
+
+static GPtrArray *list_images(Vmm *vmm, json_t *source, GError **error)
+{
+    QemuVmm *qemu = from_vmm(vmm);
+    g_autoptr(GMutexLocker) locker G_GNUC_UNUSED = g_mutex_locker_new(&qemu->lock);
+    GPtrArray *images = qemu_list_images(qemu, source, error);
+
+    (void)end_operation(qemu, images != NULL, error);
+    return images;
+}
+
+static gboolean pause_vcpus(Vmm *vmm, gboolean *ret_was_running, GError **error)
+{
+    QemuVmm *qemu = from_vmm(vmm);
+    g_autoptr(GMutexLocker) locker G_GNUC_UNUSED = g_mutex_locker_new(&qemu->lock);
+
+    return end_operation(qemu, qemu_pause(qemu, ret_was_running, error), error);
 }
 
 static gboolean get_balloon(Vmm *vmm, uint64_t *ret_bytes, GError **error)
@@ -159,13 +205,62 @@ static gboolean get_free_memory(Vmm *vmm, uint64_t *ret_free_bytes, uint64_t *re
                          error);
 }
 
+static void note_shutdown(QemuVmm *qemu, const char *event, json_t *data)
+{
+    const char *reason = strcmp(event, "SHUTDOWN") == 0 ? json_text_or(data, "reason", "shutdown")
+                         : strcmp(event, "GUEST_PANICKED") == 0 ? "guest-panic"
+                                                                : NULL;
+
+    if (!reason)
+        return;
+    g_mutex_lock(&qemu->event_lock);
+    if (!qemu->shutdown_reason)
+        qemu->shutdown_reason = g_strdup(reason);
+    g_mutex_unlock(&qemu->event_lock);
+}
+
+/* ShutdownCause in QEMU's QAPI schema. */
+static const struct {
+    const char *reason, *text;
+} ends[] = {
+    {"guest-shutdown", "the guest powered off"},
+    {"guest-reset", "the guest reset, and QEMU runs with -no-reboot"},
+    {"guest-panic", "the guest panicked"},
+    {"host-qmp-quit", "another program told QEMU to quit"},
+    {"host-signal", "a signal ended QEMU"},
+    {"host-ui", "QEMU's window was closed"},
+    {"host-error", "an error ended QEMU"},
+};
+
+static char *describe_end(Vmm *vmm)
+{
+    QemuVmm *qemu = from_vmm(vmm);
+    g_autofree char *reason = NULL, *tail = NULL;
+
+    g_mutex_lock(&qemu->event_lock);
+    reason = g_strdup(qemu->shutdown_reason);
+    g_mutex_unlock(&qemu->event_lock);
+    for (guint i = 0; reason && i < G_N_ELEMENTS(ends); i++)
+        if (strcmp(ends[i].reason, reason) == 0)
+            return g_strdup(ends[i].text);
+    tail = get_last_words(vmm);
+    if (tail)
+        return g_strdup_printf("its QEMU has ended: %s", tail);
+    return g_strdup("its QEMU process was ended, and did not say why");
+}
+
 /* Whoever resumes the guest, QEMU takes its images back. */
 static void on_event(const char *event, json_t *data, gpointer user)
 {
     QemuVmm *qemu = user;
 
-    if (strcmp(event, "RESUME") == 0)
+    if (strcmp(event, "RESUME") == 0) {
         g_atomic_int_set(&qemu->images_released, FALSE);
+        g_atomic_int_inc(&qemu->resumes);
+    } else if (strcmp(event, "STOP") == 0) {
+        g_atomic_int_inc(&qemu->stops);
+    }
+    note_shutdown(qemu, event, data);
     g_mutex_lock(&qemu->event_lock);
     if (qemu->arrival)
         qemu_arrival_note(qemu->arrival, event, data);
@@ -179,6 +274,30 @@ void qemu_vmm_set_arrival(QemuVmm *qemu, struct QemuArrival *arrival)
     g_mutex_unlock(&qemu->event_lock);
 }
 
+static void rule_free(gpointer data)
+{
+    QemuMapRule *rule = data;
+
+    g_free(rule->from);
+    g_free(rule->to);
+    g_free(rule);
+}
+
+void qemu_vmm_set_rules(Vmm *vmm, const GPtrArray *rules)
+{
+    QemuVmm *qemu = from_vmm(vmm);
+
+    g_clear_pointer(&qemu->rules, g_ptr_array_unref);
+    qemu->rules = g_ptr_array_new_with_free_func(rule_free);
+    for (guint i = 0; rules && i < rules->len; i++) {
+        const QemuMapRule *rule = rules->pdata[i];
+        QemuMapRule *copy = g_new(QemuMapRule, 1);
+
+        *copy = (QemuMapRule){g_strdup(rule->from), g_strdup(rule->to)};
+        g_ptr_array_add(qemu->rules, copy);
+    }
+}
+
 void qemu_vmm_free(Vmm *vmm)
 {
     QemuVmm *qemu = from_vmm(vmm);
@@ -188,6 +307,8 @@ void qemu_vmm_free(Vmm *vmm)
     g_free(qemu->log_path);
     g_strfreev(qemu->command_line);
     g_free(qemu->machine);
+    g_free(qemu->shutdown_reason);
+    g_clear_pointer(&qemu->rules, g_ptr_array_unref);
     g_clear_pointer(&qemu->ram_blocks, g_ptr_array_unref);
     g_mutex_clear(&qemu->lock);
     g_mutex_clear(&qemu->event_lock);
@@ -201,10 +322,17 @@ static const VmmOps qemu_ops = {
     .describe = describe,
     .check_movable = check_movable,
     .get_vcpu_threads = get_vcpu_threads,
+    .read_machine = read_machine,
+    .check_unchanged = check_unchanged,
+    .match_machine = match_machine,
+    .list_images = list_images,
     .pause = pause_vcpus,
+    .check_paused = check_paused,
+    .take_images = take_images,
     .resume = resume_vcpus,
     .save_device_state = save_device_state,
     .load_device_state = load_device_state,
+    .describe_end = describe_end,
     .announce = announce,
     .quit = quit,
     .get_last_words = get_last_words,

@@ -21,6 +21,10 @@ typedef struct {
     char **command_line; /* clean: what a destination would start */
     Qmp *qmp;
     gint images_released;        /* atomic; by a save or a load, until resumed */
+    char *shutdown_reason;       /* as its SHUTDOWN event says, or "guest-panic"; NULL: none came.
+                                    Guarded by event_lock. */
+    gint stops, resumes;         /* atomic: STOP and RESUME events so far */
+    gint resumes_at_pause;       /* *resumes* when we paused it last */
     struct QemuArrival *arrival; /* while a state is loaded; see device_state.c */
     char *machine;               /* once asked for */
     GPtrArray *rules;            /* of QemuMapRule: what our command line was rewritten by */
@@ -31,6 +35,9 @@ typedef struct {
 Vmm *qemu_vmm_new(pid_t pid, uint64_t start_time, const char *qmp_path, const char *log_path,
                   char *const *command_line, Qmp *qmp);
 void qemu_vmm_free(Vmm *vmm);
+
+/* Copies the rules that rewrote its command line; NULL: none. */
+void qemu_vmm_set_rules(Vmm *vmm, const GPtrArray *rules);
 
 /* For a guest that was stopped before we came: may its images be released? */
 gboolean qemu_images_may_be_released(QemuVmm *qemu);
@@ -48,8 +55,13 @@ void qemu_vmm_explain(QemuVmm *qemu, GError **error);
 char *qemu_query_status(Qmp *qmp, int timeout_ms, GError **error);
 VmmRunState qemu_run_state_from_status(const char *status);
 
+/* FALSE where QEMU's own migration is under way. */
+gboolean qemu_check_no_migration(Qmp *qmp, GError **error);
+
 /* The operations of the table, each without the lock. */
-gboolean qemu_pause(QemuVmm *qemu, GError **error);
+gboolean qemu_pause(QemuVmm *qemu, gboolean *ret_was_running, GError **error);
+gboolean qemu_check_paused(QemuVmm *qemu, GError **error);
+gboolean qemu_take_images(QemuVmm *qemu, GError **error);
 gboolean qemu_resume(QemuVmm *qemu, GError **error);
 gboolean qemu_announce(QemuVmm *qemu, GError **error);
 gboolean qemu_quit(QemuVmm *qemu, GError **error);
@@ -69,6 +81,7 @@ gboolean qemu_get_free_memory(QemuVmm *qemu, uint64_t *ret_free_bytes, uint64_t 
 json_t *qemu_read_machine(QemuVmm *qemu, char *const *original, char ***ret_line, GError **error);
 gboolean qemu_check_unchanged(QemuVmm *qemu, json_t *before, GError **error);
 gboolean qemu_match_machine(QemuVmm *qemu, json_t *object, GError **error);
+GPtrArray *qemu_list_images(QemuVmm *qemu, json_t *source, GError **error);
 
 /* See VmmDescription.discards_memory. */
 gboolean qemu_query_discards(Qmp *qmp, gboolean *ret, GError **error);

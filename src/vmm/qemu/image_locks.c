@@ -1,11 +1,17 @@
-/* Does a stopped guest still hold its disk images? */
+/* The locks on the disk images of a stopped guest: does it hold them, and how
+ * it gets them back without running. */
+#include <errno.h>
 #include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
 
+#include "base/error.h"
 #include "base/fd.h"
 #include "base/json.h"
 #include "vmm/qemu/driver.h"
 
 #define MAX_FDINFO_BYTES 65536
+#define ACTIVATE_NAME "vmferry-activate"
 
 /* QEMU locks its image files by open file description; the kernel shows that. */
 static gboolean holds_locks(pid_t pid)
@@ -40,4 +46,99 @@ gboolean qemu_images_may_be_released(QemuVmm *qemu)
 
     return status && qemu_run_state_from_status(status) != VMM_RUN_STATE_RUNNING &&
            has_images(qemu->qmp) && !holds_locks(qemu->pid);
+}
+
+static gboolean is_unknown_command(const GError *error)
+{
+    return error && strstr(error->message, "has not been found");
+}
+
+/* An NBD export makes its node ready for writing, whatever the guest does; no
+ * client ever connects. */
+static gboolean activate_by_export(Qmp *qmp, const char *node, GError **error)
+{
+    json_t *export =
+        json_pack("{s:s, s:s, s:s}", "type", "nbd", "id", ACTIVATE_NAME, "node-name", node);
+
+    if (!qmp_run(qmp, "block-export-add", export, QEMU_CONT_MS, error))
+        return FALSE;
+    return qmp_run(qmp, "block-export-del",
+                   json_pack("{s:s, s:s}", "id", ACTIVATE_NAME, "mode", "hard"), QMP_COMMAND_MS,
+                   error);
+}
+
+static gboolean activate_each(Qmp *qmp, json_t *drives, GError **error)
+{
+    json_t *drive;
+    size_t i;
+
+    json_array_foreach(drives, i, drive)
+    {
+        const char *node = json_text_or(json_object_get(drive, "inserted"), "node-name", NULL);
+
+        if (node && !activate_by_export(qmp, node, error))
+            return FALSE;
+    }
+    return TRUE;
+}
+
+/* A listening socket without a name, so that it needs no folder that QEMU may
+ * write to; -1 with *error*. */
+static int listen_nowhere(GError **error)
+{
+    autofd int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+
+    if (fd < 0 || bind(fd, (struct sockaddr *)&address, sizeof address.sun_family) < 0 ||
+        listen(fd, 1) < 0) {
+        error_set_errno(error, errno, "make a socket");
+        return -1;
+    }
+    return fd_steal(&fd);
+}
+
+static gboolean start_nbd_server(Qmp *qmp, GError **error)
+{
+    autofd int fd = listen_nowhere(error);
+    g_autoptr(json_t) named = NULL;
+
+    if (fd < 0)
+        return FALSE;
+    named = qmp_execute_fd(qmp, "getfd", json_pack("{s:s}", "fdname", ACTIVATE_NAME), fd,
+                           QMP_COMMAND_MS, error);
+    return named && qmp_run(qmp, "nbd-server-start",
+                            json_pack("{s:{s:s, s:{s:s}}}", "addr", "type", "fd", "data", "str",
+                                      ACTIVATE_NAME),
+                            QMP_COMMAND_MS, error);
+}
+
+/* Before QEMU 10, whose blockdev-set-active does this. */
+static gboolean activate_by_exports(QemuVmm *qemu, GError **error)
+{
+    g_autoptr(json_t) drives = qmp_execute(qemu->qmp, "query-block", NULL, QMP_COMMAND_MS, error);
+    gboolean done;
+
+    if (!drives || !start_nbd_server(qemu->qmp, error))
+        return FALSE;
+    done = activate_each(qemu->qmp, drives, error);
+    return qmp_run(qemu->qmp, "nbd-server-stop", NULL, QMP_COMMAND_MS, done ? error : NULL) && done;
+}
+
+gboolean qemu_take_images(QemuVmm *qemu, GError **error)
+{
+    g_autoptr(GError) failure = NULL;
+
+    if (!g_atomic_int_get(&qemu->images_released))
+        return TRUE;
+    if (!qmp_run(qemu->qmp, "blockdev-set-active", json_pack("{s:b}", "active", 1), QEMU_CONT_MS,
+                 &failure)) {
+        if (!is_unknown_command(failure)) {
+            g_propagate_error(error, g_steal_pointer(&failure));
+            return FALSE;
+        }
+        if (!activate_by_exports(qemu, error))
+            return FALSE;
+    }
+    g_atomic_int_set(&qemu->images_released, FALSE);
+    return TRUE;
 }

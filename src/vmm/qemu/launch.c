@@ -172,6 +172,7 @@ static Vmm *start(const QemuLaunch *launch, char **argv, const char *qmp_path, c
     g_auto(GStrv) clean = qemu_command_line_clean(launch->command_line);
     uint64_t start_time;
     g_autoptr(Qmp) qmp = NULL;
+    Vmm *vmm;
     pid_t pid;
 
     if (!spawn(launch, argv, log_path, &pid, error))
@@ -188,7 +189,9 @@ static Vmm *start(const QemuLaunch *launch, char **argv, const char *qmp_path, c
         unlink(qmp_path);
         return NULL;
     }
-    return qemu_vmm_new(pid, start_time, qmp_path, log_path, clean, g_steal_pointer(&qmp));
+    vmm = qemu_vmm_new(pid, start_time, qmp_path, log_path, clean, g_steal_pointer(&qmp));
+    qemu_vmm_set_rules(vmm, launch->incoming ? launch->rules : NULL);
+    return vmm;
 }
 
 Vmm *qemu_launch(const QemuLaunch *launch, GError **error)

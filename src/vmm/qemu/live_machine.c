@@ -164,7 +164,8 @@ gboolean qemu_check_unchanged(QemuVmm *qemu, json_t *before, GError **error)
     g_autoptr(GPtrArray) found = NULL;
     g_autofree char *text = NULL;
 
-    if (!second || !qemu_machine_check_idle(second, error))
+    if (!second || !qemu_machine_check_idle(second, error) ||
+        !qemu_check_no_migration(qemu->qmp, error))
         return FALSE;
     found = qemu_machine_compare(first, second, MACHINE_COMPARE_LATER, NULL);
     if (found->len == 0)
@@ -186,7 +187,8 @@ typedef struct {
     GError *error;
 } ThrottleSetter;
 
-static void set_throttle(const BlockDrive *first, const BlockDrive *second, gpointer user)
+static void set_throttle(const QemuDevice *device, const BlockDrive *first,
+                         const BlockDrive *second, gpointer user)
 {
     ThrottleSetter *setter = user;
     json_t *arguments;
@@ -205,7 +207,7 @@ static void set_throttle(const BlockDrive *first, const BlockDrive *second, gpoi
         setter->changed++;
 }
 
-static QemuMachine *look(Qmp *qmp, GError **error)
+QemuMachine *qemu_machine_look(Qmp *qmp, GError **error)
 {
     g_autoptr(json_t) object = qemu_machine_query(qmp, error);
 
@@ -226,7 +228,7 @@ static gboolean set_throttles(QemuVmm *qemu, const QemuMachine *source, QemuMach
     }
     if (setter.changed > 0) {
         qemu_machine_free(*here);
-        *here = look(qemu->qmp, error);
+        *here = qemu_machine_look(qemu->qmp, error);
     }
     return *here != NULL;
 }
@@ -234,7 +236,7 @@ static gboolean set_throttles(QemuVmm *qemu, const QemuMachine *source, QemuMach
 gboolean qemu_match_machine(QemuVmm *qemu, json_t *object, GError **error)
 {
     g_autoptr(QemuMachine) source = qemu_machine_parse(object, error);
-    g_autoptr(QemuMachine) here = source ? look(qemu->qmp, error) : NULL;
+    g_autoptr(QemuMachine) here = source ? qemu_machine_look(qemu->qmp, error) : NULL;
     g_autoptr(GPtrArray) found = NULL;
     g_autofree char *text = NULL;
 

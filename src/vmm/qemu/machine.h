@@ -72,6 +72,9 @@ typedef struct {
 /* Asks a live QEMU; a new object. */
 json_t *qemu_machine_query(Qmp *qmp, GError **error);
 
+/* Asks and reads. */
+QemuMachine *qemu_machine_look(Qmp *qmp, GError **error);
+
 /* Reads such an object. */
 QemuMachine *qemu_machine_parse(json_t *object, GError **error);
 void qemu_machine_free(QemuMachine *machine);

@@ -217,7 +217,7 @@ static void compare_device_drives(Comparison *c, const QemuDevice *first, const 
     if (here || there)
         compare_drives(c, name, here, there);
     if (here && there && c->visit)
-        c->visit(here, there, c->user);
+        c->visit(first, here, there, c->user);
 }
 
 static char *device_key(const QemuDevice *device)

@@ -28,7 +28,8 @@ GPtrArray *qemu_machine_compare(const QemuMachine *first, const QemuMachine *sec
                                 MachineComparison kind, const GPtrArray *rules);
 
 /* Calls *visit* for each device with a drive that both machines have. */
-typedef void (*DrivePairVisitor)(const BlockDrive *first, const BlockDrive *second, gpointer user);
+typedef void (*DrivePairVisitor)(const QemuDevice *device, const BlockDrive *first,
+                                 const BlockDrive *second, gpointer user);
 void qemu_machine_visit_drives(const QemuMachine *first, const QemuMachine *second,
                                DrivePairVisitor visit, gpointer user);
 

@@ -28,19 +28,33 @@ static char *join_reasons(json_t *reasons)
     return g_string_free(text, FALSE);
 }
 
+static gboolean check_idle(json_t *reply, GError **error)
+{
+    const char *status = json_text_or(reply, "status", "none");
+
+    if (migration_idle(status))
+        return TRUE;
+    error_set(error, VMFERRY_ERROR_BUSY,
+              "QEMU's own migration of this guest is under way (%s): another program began it",
+              status);
+    return FALSE;
+}
+
+gboolean qemu_check_no_migration(Qmp *qmp, GError **error)
+{
+    g_autoptr(json_t) reply = qmp_execute(qmp, "query-migrate", NULL, QMP_COMMAND_MS, error);
+
+    return reply && check_idle(reply, error);
+}
+
 static gboolean check_migration(Qmp *qmp, GError **error)
 {
     g_autoptr(json_t) reply = qmp_execute(qmp, "query-migrate", NULL, QMP_COMMAND_MS, error);
     g_autofree char *reasons = NULL;
     json_t *blocked;
 
-    if (!reply)
+    if (!reply || !check_idle(reply, error))
         return FALSE;
-    if (!migration_idle(json_text_or(reply, "status", "none"))) {
-        error_set(error, VMFERRY_ERROR_BUSY, "QEMU's own migration is under way (%s)",
-                  json_text_or(reply, "status", ""));
-        return FALSE;
-    }
     blocked = json_object_get(reply, "blocked-reasons");
     if (json_array_size(blocked) == 0)
         return TRUE;

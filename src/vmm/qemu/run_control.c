@@ -68,19 +68,55 @@ static gboolean expect_state(QemuVmm *qemu, VmmRunState wanted, GError **error)
     return FALSE;
 }
 
-gboolean qemu_pause(QemuVmm *qemu, GError **error)
+gboolean qemu_pause(QemuVmm *qemu, gboolean *ret_was_running, GError **error)
 {
-    /* `stop` returns when vCPUs stand and I/O is drained; on a guest that does
-     * not run it changes nothing. */
-    return qmp_run(qemu->qmp, "stop", NULL, QEMU_STOP_MS, error) &&
-           expect_state(qemu, VMM_RUN_STATE_PAUSED, error);
+    gint stops = g_atomic_int_get(&qemu->stops);
+
+    /* `stop` returns when all vCPUs have stopped and I/O is drained; on a guest
+     * that is paused it changes nothing, and there is no STOP event before its
+     * reply. */
+    if (!qmp_run(qemu->qmp, "stop", NULL, QEMU_STOP_MS, error))
+        return FALSE;
+    *ret_was_running = g_atomic_int_get(&qemu->stops) != stops;
+    qemu->resumes_at_pause = g_atomic_int_get(&qemu->resumes);
+    return expect_state(qemu, VMM_RUN_STATE_PAUSED, error);
+}
+
+/* QEMU's own migration leaves its guest in one of these; it may run elsewhere. */
+static gboolean check_not_migrated(const char *status, GError **error)
+{
+    static const char *const gone[] = {"postmigrate", "finish-migrate", "colo", NULL};
+
+    if (!g_strv_contains(gone, status))
+        return TRUE;
+    error_set(error, VMFERRY_ERROR_REFUSED,
+              "QEMU's own migration has stopped this guest (its state is \"%s\"): it may run "
+              "elsewhere",
+              status);
+    return FALSE;
+}
+
+gboolean qemu_check_paused(QemuVmm *qemu, GError **error)
+{
+    g_autofree char *status = qemu_query_status(qemu->qmp, QMP_COMMAND_MS, error);
+
+    if (!status || !check_not_migrated(status, error) || !qemu_check_no_migration(qemu->qmp, error))
+        return FALSE;
+    if (g_atomic_int_get(&qemu->resumes) == qemu->resumes_at_pause &&
+        qemu_run_state_from_status(status) == VMM_RUN_STATE_PAUSED)
+        return TRUE;
+    error_set(error, VMFERRY_ERROR_REFUSED,
+              "another program resumed the guest while it was paused for its move (its state is "
+              "\"%s\")",
+              status);
+    return FALSE;
 }
 
 gboolean qemu_resume(QemuVmm *qemu, GError **error)
 {
     g_autofree char *status = qemu_query_status(qemu->qmp, QMP_COMMAND_MS, error);
 
-    if (!status)
+    if (!status || !check_not_migrated(status, error))
         return FALSE;
     /* `cont` on a QEMU that still waits for its state would only be noted,
      * and come true when the state arrives. */

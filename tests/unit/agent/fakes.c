@@ -147,6 +147,12 @@ static gboolean fake_resume(Vmm *vmm, GError **error)
     return TRUE;
 }
 
+static gboolean fake_take_images(Vmm *vmm, GError **error)
+{
+    fakes.images_taken++;
+    return TRUE;
+}
+
 static gboolean fake_announce(Vmm *vmm, GError **error)
 {
     return TRUE;
@@ -182,6 +188,7 @@ static const VmmOps fake_ops = {
     .get_run_state = fake_get_run_state,
     .describe = fake_describe,
     .resume = fake_resume,
+    .take_images = fake_take_images,
     .announce = fake_announce,
     .quit = fake_quit,
     .get_last_words = fake_get_last_words,
@@ -308,6 +315,7 @@ MigrateReport *migrate_source_run(const MigrateSourceJob *job, GCancellable *can
         journal(job, SOURCE_JOURNAL_RETURNED);
         return report;
     }
+    journal(job, SOURCE_JOURNAL_PAUSING);
     set_state(vmm_get_pid(job->vmm), VMM_RUN_STATE_PAUSED);
     journal(job, SOURCE_JOURNAL_HANDING_OVER);
     if (report->status == MIGRATE_COMPLETED) {

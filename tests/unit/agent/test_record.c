@@ -14,7 +14,8 @@
 static const char good[] =
     "{\"format\":1,\"name\":\"web1\",\"state\":\"here\",\"origin\":\"run\",\"boot_id\":\"b\","
     "\"directory\":\"/run/x/guest-a\",\"pid\":77,\"start_time\":12345,\"qmp_path\":\"/q\","
-    "\"log_path\":\"/l\",\"command_line\":[\"qemu-system-x86_64\",\"-m\",\"1G\"],\"since\":99}";
+    "\"log_path\":\"/"
+    "l\",\"command_line\":[\"qemu-system-x86_64\",\"-m\",\"1G\"],\"resume\":false,\"since\":99}";
 
 static GuestRecord *parse(const char *text, GError **error)
 {
@@ -37,6 +38,7 @@ static void test_round_trip(void **state)
     copy->destination = g_strdup("hostb:4747");
     assert_int_equal(copy->balloon_bytes, 0);
     copy->balloon_bytes = 1ULL << 46;
+    copy->resume = TRUE;
     object = guest_record_to_json(copy);
     again = guest_record_from_json(object, NULL);
     assert_non_null(again);
@@ -47,6 +49,7 @@ static void test_round_trip(void **state)
     assert_int_equal(again->start_time, 12345);
     assert_int_equal(again->since, 99);
     assert_int_equal(again->balloon_bytes, 1ULL << 46);
+    assert_true(again->resume);
     assert_string_equal(again->directory, "/run/x/guest-a");
     assert_string_equal(again->command_line[2], "1G");
     assert_null(again->command_line[3]);
@@ -90,6 +93,8 @@ static void test_hostile_records(void **state)
     assert_bad("\"since\":99", "\"since\":99,\"balloon_bytes\":-1", "\"balloon_bytes\" is");
     assert_bad("\"since\":99", "\"since\":99,\"balloon_bytes\":\"1\"", "\"balloon_bytes\" is");
     assert_bad("\"since\":99", "\"since\":99,\"balloon_bytes\":70368744177665", "the limit is");
+    assert_bad("\"resume\":false,", "", "\"resume\" is missing or neither true nor false");
+    assert_bad("\"resume\":false", "\"resume\":0", "\"resume\" is missing or neither");
     assert_bad("{\"format\"", "[{\"format\"", "not JSON");
 }
 

@@ -27,16 +27,19 @@ static int tear_down(void **state)
     return 0;
 }
 
-/* Writes a record as an agent would have before it was killed. */
-static void write_record(Host *host, const char *state_name, pid_t pid, const char *boot_id)
+/* Writes a record as an agent would have before it was killed; *resume*: the
+ * guest was paused by a move. */
+static void write_record_with(Host *host, const char *state_name, pid_t pid, const char *boot_id,
+                              gboolean resume)
 {
     g_autofree char *boot = boot_id ? g_strdup(boot_id) : process_get_boot_id();
     g_autofree char *directory = g_build_filename(host->settings->runtime_dir, "guest-abc", NULL);
-    g_autoptr(json_t) record = json_pack(
-        "{s:i, s:s, s:s, s:s, s:s, s:s, s:i, s:I, s:[s], s:s, s:s, s:i}", "format", 1, "name",
-        "web1", "state", state_name, "origin", "run", "boot_id", boot, "directory", directory,
-        "pid", (int)pid, "start_time", (json_int_t)fake_qemu_get_start_time(pid), "command_line",
-        "qemu-system-x86_64", "transaction", ID, "destination", "hostb", "since", 1);
+    g_autoptr(json_t) record =
+        json_pack("{s:i, s:s, s:s, s:s, s:s, s:s, s:i, s:I, s:[s], s:s, s:s, s:b, s:i}", "format",
+                  1, "name", "web1", "state", state_name, "origin", "run", "boot_id", boot,
+                  "directory", directory, "pid", (int)pid, "start_time",
+                  (json_int_t)fake_qemu_get_start_time(pid), "command_line", "qemu-system-x86_64",
+                  "transaction", ID, "destination", "hostb", "resume", resume, "since", 1);
     g_autofree char *text = NULL;
 
     if (pid > 0)
@@ -44,6 +47,11 @@ static void write_record(Host *host, const char *state_name, pid_t pid, const ch
     text = json_dumps(record, 0);
     scratch_write(host->settings->state_dir, "guests/web1.json", text);
     scratch_write(host->settings->runtime_dir, "guest-abc/web1.log", "");
+}
+
+static void write_record(Host *host, const char *state_name, pid_t pid, const char *boot_id)
+{
+    write_record_with(host, state_name, pid, boot_id, TRUE);
 }
 
 static void write_transaction(Host *host, const char *outcome)
@@ -102,6 +110,39 @@ static void test_restart_resumes_moving(void **state)
     assert_true(host_start(host));
     host_await_state(host, "web1", "running");
     assert_int_equal(fake_qemu_get_state(pid), VMM_RUN_STATE_RUNNING);
+}
+
+/* Its user paused it before the move, or during it: not the move. */
+static void test_restart_leaves_paused(void **state)
+{
+    static const char *const states[] = {"moving", "handing-over", "in-doubt"};
+
+    g_atomic_int_set(&fakes.outcome, OUTCOME_ABORTED);
+    for (guint i = 0; i < G_N_ELEMENTS(states); i++) {
+        Host *host = *state;
+        pid_t pid = fake_qemu_start("/run/x.qmp", VMM_RUN_STATE_PAUSED);
+        guint taken = fakes.images_taken;
+
+        write_record_with(host, states[i], pid, NULL, FALSE);
+        assert_true(host_start(host));
+        host_await_state(host, "web1", "paused");
+        assert_int_equal(fake_qemu_get_state(pid), VMM_RUN_STATE_PAUSED);
+        assert_int_equal(fakes.images_taken, taken + 1);
+        host_stop(host);
+    }
+}
+
+static void test_restart_keeps_committed_paused(void **state)
+{
+    Host *host = *state;
+    pid_t pid = fake_qemu_start("/run/x.qmp", VMM_RUN_STATE_PAUSED);
+
+    write_record_with(host, "incoming", pid, NULL, FALSE);
+    write_transaction(host, "committed");
+    assert_true(host_start(host));
+    host_await_state(host, "web1", "paused");
+    assert_int_equal(fake_qemu_get_state(pid), VMM_RUN_STATE_PAUSED);
+    assert_int_equal(fakes.images_taken, 1);
 }
 
 static void test_restart_keeps_what_runs(void **state)
@@ -304,6 +345,7 @@ int main(void)
         RESTART(test_restart_cannot_know),          RESTART(test_restart_forgets_the_dead),
         RESTART(test_restart_after_reboot),         RESTART(test_restart_during_launch),
         RESTART(test_restart_before_launch),        RESTART(test_bad_record_is_moved_aside),
+        RESTART(test_restart_leaves_paused),        RESTART(test_restart_keeps_committed_paused),
     };
 
     log_set_level(g_getenv("VERBOSE") ? LOG_LEVEL_DEBUG : LOG_LEVEL_ERROR);

@@ -640,13 +640,13 @@ static void test_queue_end(void **state)
     assert_true(error_is(error, VMFERRY_ERROR_TIMEOUT));
     g_clear_error(&error);
     for (int i = 0; i < 3; i++)
-        assert_true(channel_send_bytes(fixture->out, FRAME_START, NULL, 0, NULL));
+        assert_true(channel_send_bytes(fixture->out, FRAME_STARTED, NULL, 0, NULL));
     g_clear_pointer(&fixture->sender, page_sender_free);
     g_clear_pointer(&fixture->out, channel_free);
     for (int i = 0; i < 3; i++) {
         slot = frame_queue_pop(fixture->queue, 5000, &error);
         assert_non_null(slot);
-        assert_int_equal(slot->frame.type, FRAME_START);
+        assert_int_equal(slot->frame.type, FRAME_STARTED);
         frame_queue_release(fixture->queue, slot);
     }
     assert_null(frame_queue_pop(fixture->queue, 5000, &error));

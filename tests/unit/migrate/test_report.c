@@ -111,7 +111,7 @@ static void test_nothing_known(void **state)
 
 static void test_statuses(void **state)
 {
-    static const char *const names[] = {"completed", "failed", "cancelled", "failed"};
+    static const char *const names[] = {"completed", "failed", "cancelled", "ended", "failed"};
 
     for (MigrateStatus status = MIGRATE_COMPLETED; status <= MIGRATE_IN_DOUBT; status++) {
         g_autoptr(MigrateReport) report = migrate_report_new();

@@ -353,7 +353,7 @@ static gboolean fake_get_run_state(Vmm *vmm, VmmRunState *ret, GError **error)
     return TRUE;
 }
 
-static gboolean fake_pause(Vmm *vmm, GError **error)
+static gboolean fake_pause(Vmm *vmm, gboolean *ret_was_running, GError **error)
 {
     FakeVmm *fake = (FakeVmm *)vmm;
     gboolean fails;
@@ -361,6 +361,7 @@ static gboolean fake_pause(Vmm *vmm, GError **error)
     g_mutex_lock(&fake->lock);
     fails = fake->pause_fails;
     fake->pauses++;
+    *ret_was_running = fake->state == VMM_RUN_STATE_RUNNING;
     if (fake->state == VMM_RUN_STATE_RUNNING)
         fake->state = VMM_RUN_STATE_PAUSED; /* also where its answer is lost */
     g_mutex_unlock(&fake->lock);
@@ -497,7 +498,7 @@ static void test_end_for_pause(void **state)
     assert_true(throttle_end_for_pause(throttle, &since, NULL));
     assert_int_equal(fake.state, since ? VMM_RUN_STATE_PAUSED : VMM_RUN_STATE_RUNNING);
     assert_true(since == 0 || (since > before && since < clock_now_ns()));
-    fake_pause(&fake.vmm, NULL);
+    assert_true(vmm_pause(&fake.vmm, NULL, NULL));
     resumes = fake.resumes;
     assert_false(throttle_set(throttle, 0.5, &error));
     assert_true(error_is(error, VMFERRY_ERROR_REFUSED));

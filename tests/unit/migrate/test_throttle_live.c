@@ -228,7 +228,7 @@ static void test_hand_over(void **state)
     await_count(read_number() + 1000);
     assert_true(guard_set_duty(guard, GUARD_RESUME, NULL));
     assert_true(throttle_end_for_pause(throttle, &since_ns, NULL));
-    assert_true(vmm_pause(vmm, NULL));
+    assert_true(vmm_pause(vmm, NULL, NULL));
     count = read_number();
     g_clear_pointer(&throttle, throttle_free);
     clock_sleep_ns(100000000);

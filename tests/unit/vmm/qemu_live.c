@@ -163,7 +163,7 @@ static void move(Vmm *a, Vmm *b)
     destination = describe(b);
     check(vmm_check_movable(a, &error), error, "check movable");
     begin = clock_now_ns();
-    check(vmm_pause(a, &error), error, "pause");
+    check(vmm_pause(a, NULL, &error), error, "pause");
     printf("pause: %.2f ms\n", since(begin));
     begin = clock_now_ns();
     state = vmm_save_device_state(a, &error);

@@ -149,7 +149,7 @@ static void test_addresses_are_right(void **unused)
     int pid;
 
     assert_string_equal(ram->name, "pc.ram");
-    assert_true(vmm_pause(vmm, NULL));
+    assert_true(vmm_pause(vmm, NULL, NULL));
     pid = vmm_get_pid(vmm);
     vmm_free(vmm);
     qmp = qmp_connect(identity->qmp_path, 5000, NULL);
@@ -177,7 +177,7 @@ static void test_move_with_a_shared_image(void **unused)
     expect_text(error, VMFERRY_ERROR_FAILED, "still waits for its state");
     error = NULL;
     must(vmm_check_movable(a, &error), error);
-    must(vmm_pause(a, &error), error);
+    must(vmm_pause(a, NULL, &error), error);
     assert_int_equal(run_state(a), VMM_RUN_STATE_PAUSED);
     copy_ram(a, b);
     state = vmm_save_device_state(a, &error);
@@ -208,7 +208,7 @@ static void test_source_resumes_after_a_save(void **unused)
         assert_null(vmm_save_device_state(a, &error));
         expect_text(error, VMFERRY_ERROR_FAILED, "from a paused guest");
         error = NULL;
-        must(vmm_pause(a, &error), error);
+        must(vmm_pause(a, NULL, &error), error);
         state = vmm_save_device_state(a, &error);
         must(state != NULL, error);
         assert_null(vmm_save_device_state(a, &error));
@@ -229,7 +229,7 @@ static void test_released_images_are_noticed(void **unused)
     g_autoptr(GBytes) state = NULL;
     GError *error = NULL;
 
-    must(vmm_pause(a, &error), error);
+    must(vmm_pause(a, NULL, &error), error);
     vmm_free(a);
     a = qemu_reattach(identity, &error);
     must(a != NULL, error);
@@ -307,7 +307,7 @@ static GBytes *state_of_a_paused(Vmm *a)
     GError *error = NULL;
     GBytes *state;
 
-    must(vmm_pause(a, &error), error);
+    must(vmm_pause(a, NULL, &error), error);
     state = vmm_save_device_state(a, &error);
     must(state != NULL, error);
     return state;
@@ -360,7 +360,7 @@ static void test_killed(void **unused)
     GError *error = NULL;
 
     kill(vmm_get_pid(a), SIGKILL);
-    assert_false(vmm_pause(a, &error));
+    assert_false(vmm_pause(a, NULL, &error));
     expect_text(error, VMFERRY_ERROR_DISCONNECTED, "QEMU has ended");
     assert_int_equal(run_state(a), VMM_RUN_STATE_GONE);
     end(a);

@@ -129,8 +129,8 @@ static void test_expect_names_the_wrong_frame(void **state)
 
     pair_open(&pair, fixture->tls, 0);
     send_ok(pair.client, FRAME_PREPARE, NULL, 0);
-    assert_false(channel_expect(pair.server, FRAME_START, 10000, &frame, &error));
-    expect_error(error, VMFERRY_ERROR_INVALID, "sent PREPARE where START was expected");
+    assert_false(channel_expect(pair.server, FRAME_STARTED, 10000, &frame, &error));
+    expect_error(error, VMFERRY_ERROR_INVALID, "sent PREPARE where STARTED was expected");
     pair_close(&pair);
 }
 
@@ -142,10 +142,10 @@ static void test_receive_time_out_leaves_it_usable(void **state)
     Pair pair;
 
     pair_open(&pair, fixture->tls, 0);
-    assert_false(channel_expect(pair.server, FRAME_START, 20, &frame, &error));
-    expect_error(error, VMFERRY_ERROR_TIMEOUT, "waiting for START: ");
-    send_ok(pair.client, FRAME_START, NULL, 0);
-    expect_ok(pair.server, FRAME_START);
+    assert_false(channel_expect(pair.server, FRAME_STARTED, 20, &frame, &error));
+    expect_error(error, VMFERRY_ERROR_TIMEOUT, "waiting for STARTED: ");
+    send_ok(pair.client, FRAME_STARTED, NULL, 0);
+    expect_ok(pair.server, FRAME_STARTED);
     pair_close(&pair);
 }
 
@@ -164,7 +164,7 @@ static void test_errors_travel(void **state)
     assert_false(channel_expect(pair.client, FRAME_READY, 10000, &frame, &error));
     expect_error(error, VMFERRY_ERROR_NO_SPACE, ": guest web1: no memory?[2J here");
     error = NULL;
-    assert_false(channel_expect(pair.server, FRAME_START, 10000, &frame, &error));
+    assert_false(channel_expect(pair.server, FRAME_STARTED, 10000, &frame, &error));
     expect_error(error, VMFERRY_ERROR_NO_SPACE, "guest web1");
     pair_close(&pair);
 }
@@ -463,7 +463,7 @@ static void test_shutdown_wakes_all(void **state)
     thread = g_thread_new("receive", receive_main, pair.client);
     channel_shutdown(pair.client);
     expect_error(g_thread_join(thread), VMFERRY_ERROR_CANCELLED, "shut down on this side");
-    assert_false(channel_send_bytes(pair.client, FRAME_START, NULL, 0, &error));
+    assert_false(channel_send_bytes(pair.client, FRAME_STARTED, NULL, 0, &error));
     expect_error(error, VMFERRY_ERROR_CANCELLED, "shut down on this side");
     error = NULL;
     assert_false(channel_receive(pair.server, 10000, &frame, &error));
@@ -483,8 +483,8 @@ static void test_pair_of_unix_sockets(void **state)
     pair.client = channel_accept(fds[0], &options, &error);
     pair.server = channel_accept(fds[1], &options, &error);
     assert_null(error);
-    send_ok(pair.client, FRAME_START, NULL, 0);
-    expect_ok(pair.server, FRAME_START);
+    send_ok(pair.client, FRAME_STARTED, NULL, 0);
+    expect_ok(pair.server, FRAME_STARTED);
     pair_close(&pair);
 }
 

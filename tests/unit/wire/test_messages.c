@@ -138,8 +138,10 @@ static void test_guest_round_trip(void **state)
                             (char *)"a \"b\"\n\xe2\x82\xac", (char *)"", NULL};
     WireRegion regions[] = {{(char *)"pc.ram", 1ULL << 40, NULL},
                             {(char *)"vga.vram", 4096, (char *)"0123456789abcdef"}};
+    g_autoptr(json_t) live = json_pack("{s:[i,i]}", "nodes", 1, 2);
     GuestMessage message = {.transaction = (char *)TRANSACTION,
                             .guest = (char *)"web1",
+                            .live = live,
                             .vmm_kind = (char *)"qemu",
                             .vmm_version = (char *)"7.2.9",
                             .machine = (char *)"pc-i440fx-7.2",
@@ -169,6 +171,7 @@ static void test_guest_round_trip(void **state)
     assert_int_equal(back->memory_bytes, 1ULL << 40);
     assert_true(back->verify);
     assert_int_equal(back->balloon_bytes, 1ULL << 46);
+    assert_true(json_equal(back->live, live));
     assert_int_equal(back->region_count, 2);
     assert_string_equal(back->regions[0].name, "pc.ram");
     assert_int_equal(back->regions[0].bytes, 1ULL << 40);
@@ -181,10 +184,12 @@ static void test_guest_without_balloon(void **state)
 {
     WireRegion region = {(char *)"pc.ram", 4096, NULL};
     char *command_line[] = {(char *)"qemu", NULL};
+    g_autoptr(json_t) live = json_object();
     GuestMessage message = {.transaction = (char *)TRANSACTION,
                             .guest = (char *)"web1",
                             .vmm_kind = (char *)"qemu",
                             .command_line = command_line,
+                            .live = live,
                             .vcpus = 1,
                             .memory_bytes = 4096,
                             .regions = &region,
@@ -200,7 +205,7 @@ static void test_guest_without_balloon(void **state)
 static const char good_guest[] =
     "{\"transaction\":\"" TRANSACTION "\",\"guest\":\"web1\",\"vmm_kind\":\"qemu\","
     "\"vmm_version\":\"7.2\",\"machine\":\"pc\",\"accelerator\":\"tcg\","
-    "\"command_line\":[\"qemu\"],\"vcpus\":1,\"memory_bytes\":4096,\"verify\":false,"
+    "\"command_line\":[\"qemu\"],\"live\":{},\"vcpus\":1,\"memory_bytes\":4096,\"verify\":false,"
     "\"regions\":[{\"name\":\"a\",\"bytes\":4096},"
     "{\"name\":\"b\",\"bytes\":8192,\"proof\":\"0123456789abcdef\"}]}";
 
@@ -231,6 +236,8 @@ static void test_guest_damages(void **state)
         {"\"vcpus\":1", "\"vcpus\":5000", "the limit is 4096"},
         {"\"vcpus\":1", "\"vcpus\":1,\"working_directory\":\"a/b\"", "no absolute path"},
         {"\"vcpus\":1", "\"vcpus\":1,\"working_directory\":7", "working_directory"},
+        {"\"live\":{},", "", "\"live\" is missing or not an object"},
+        {"\"live\":{}", "\"live\":[]", "\"live\" is missing or not an object"},
         {"\"memory_bytes\":4096", "\"memory_bytes\":0", "without CPU or memory"},
         {"\"memory_bytes\":4096", "\"memory_bytes\":99999999999999999", "the limit is"},
         {"\"memory_bytes\":4096", "\"memory_bytes\":99999999999999999999", "not JSON"},
@@ -254,6 +261,100 @@ static void test_guest_damages(void **state)
     };
 
     CHECK(decode_guest, good_guest, damages);
+}
+
+static void test_images_round_trip(void **state)
+{
+    uint64_t samples[] = {0, 4096, 1ULL << 40};
+    ImageQuestion questions[] = {{1ULL << 50, samples, 3}, {0, NULL, 0}};
+    ImagesMessage message = {questions, 2};
+    g_autofree char *text = images_message_encode(&message);
+    g_auto(ImagesMessage) back = {0};
+
+    assert_true(images_message_decode(text, strlen(text), &back, NULL));
+    assert_int_equal(back.count, 2);
+    assert_int_equal(back.images[0].lock, 1ULL << 50);
+    assert_int_equal(back.images[0].sample_count, 3);
+    assert_int_equal(back.images[0].samples[2], 1ULL << 40);
+    assert_int_equal(back.images[1].sample_count, 0);
+}
+
+static void test_images_seen_round_trip(void **state)
+{
+    ImageSeen seen[] = {{.file = (char *)"/srv/a \"b\"",
+                         .local = TRUE,
+                         .device = TRUE,
+                         .sees_lock = TRUE,
+                         .bytes = 1ULL << 41,
+                         .token_s = 2000000000,
+                         .token_ms = 999,
+                         .device_id = (char *)"naa.5000",
+                         .digest = (char *)"0123456789abcdef0123456789abcdef"},
+                        {.file = (char *)"nbd://h/x"}};
+    ImagesSeenMessage message = {seen, 2};
+    g_autofree char *text = images_seen_message_encode(&message);
+    g_auto(ImagesSeenMessage) back = {0};
+
+    assert_true(images_seen_message_decode(text, strlen(text), &back, NULL));
+    assert_int_equal(back.count, 2);
+    assert_string_equal(back.images[0].file, "/srv/a \"b\"");
+    assert_true(back.images[0].local && back.images[0].device && back.images[0].sees_lock);
+    assert_int_equal(back.images[0].bytes, 1ULL << 41);
+    assert_int_equal(back.images[0].token_s, 2000000000);
+    assert_int_equal(back.images[0].token_ms, 999);
+    assert_string_equal(back.images[0].device_id, "naa.5000");
+    assert_string_equal(back.images[0].digest, "0123456789abcdef0123456789abcdef");
+    assert_false(back.images[1].local || back.images[1].sees_lock);
+    assert_null(back.images[1].digest);
+}
+
+static gboolean decode_images(const char *text, size_t length, GError **error)
+{
+    g_auto(ImagesMessage) message = {0};
+
+    return images_message_decode(text, length, &message, error);
+}
+
+static gboolean decode_images_seen(const char *text, size_t length, GError **error)
+{
+    g_auto(ImagesSeenMessage) message = {0};
+
+    return images_seen_message_decode(text, length, &message, error);
+}
+
+static void test_images_damages(void **state)
+{
+    static const char good[] = "{\"images\":[{\"lock\":5,\"samples\":[1,2]}]}";
+    static const Damage damages[] = {
+        {NULL, "{}", "IMAGES: \"images\" is missing"},
+        {"[{\"lock\":5,\"samples\":[1,2]}]", "7", "\"images\" is missing, no array"},
+        {"{\"lock\":5,\"samples\":[1,2]}", "3", "IMAGES: image 0: \"lock\" is missing"},
+        {"\"lock\":5", "\"lock\":-5", "\"lock\" is missing or no count"},
+        {"[1,2]", "{}", "\"samples\" is missing, no array"},
+        {"[1,2]", "[1,-2]", "\"samples\" holds something else at 1"},
+        {"[1,2]", "[\"1\"]", "\"samples\" holds something else at 0"},
+    };
+
+    CHECK(decode_images, good, damages);
+}
+
+static void test_images_seen_damages(void **state)
+{
+    static const char good[] =
+        "{\"images\":[{\"file\":\"/a\",\"local\":true,\"device\":false,\"sees_lock\":true,"
+        "\"bytes\":5,\"token_s\":1,\"token_ms\":2,\"device_id\":\"\","
+        "\"digest\":\"0123456789abcdef0123456789abcdef\"}]}";
+    static const Damage damages[] = {
+        {NULL, "{}", "IMAGES_SEEN: \"images\" is missing"},
+        {"\"/a\"", "7", "image 0: \"file\" is missing or no text"},
+        {"\"bytes\":5", "\"bytes\":-1", "\"bytes\" is missing or no count"},
+        {"\"token_ms\":2", "\"token_ms\":1000", "\"token_ms\" is 1000, the limit is 999"},
+        {"0123456789abcdef0", "0123456789ABCDEF0", "\"digest\" is not of 32 hex digits"},
+        {"0123456789abcdef0", "0", "\"digest\" is not of 32 hex digits"},
+        {"\"device_id\":\"\"", "\"device_id\":[]", "\"device_id\" is missing or no text"},
+    };
+
+    CHECK(decode_images_seen, good, damages);
 }
 
 /* A JSON array of *n* times *head*, a number, *tail*. */
@@ -425,6 +526,10 @@ int main(void)
         cmocka_unit_test(test_guest_round_trip),
         cmocka_unit_test(test_guest_without_balloon),
         cmocka_unit_test(test_guest_damages),
+        cmocka_unit_test(test_images_round_trip),
+        cmocka_unit_test(test_images_seen_round_trip),
+        cmocka_unit_test(test_images_damages),
+        cmocka_unit_test(test_images_seen_damages),
         cmocka_unit_test(test_guest_counts),
         cmocka_unit_test(test_encoding_cannot_fail),
         cmocka_unit_test(test_ready),

@@ -1,0 +1,278 @@
+#include "disk/image_view.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/fs.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/random.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+#include <time.h>
+#include <unistd.h>
+#include <xxhash.h>
+
+#include "base/error.h"
+#include "base/fd.h"
+
+/* Far behind images and the bytes that QEMU locks (100 to 210), within what
+ * fcntl(2) takes. */
+#define LOCK_FROM ((uint64_t)1 << 50)
+#define LOCK_TO ((uint64_t)1 << 62)
+
+/* Moments for tokens: from a month ahead, so that relatime leaves them alone, to
+ * what 32-bit inodes can hold. */
+#define TOKEN_AHEAD_S (30 * 86400)
+#define TOKEN_LAST_S ((int64_t)2145000000)
+
+#define RANDOM_SAMPLES 256u
+#define EDGE_SAMPLES 16u
+#define MAX_ID_BYTES 512u
+
+struct ImageView {
+    int fd;
+    char *path;
+    gboolean device;
+    gboolean has_token;
+    struct timespec atime; /* to be put back */
+};
+
+void image_facts_clear(ImageFacts *facts)
+{
+    g_clear_pointer(&facts->device_id, g_free);
+}
+
+ImageView *image_view_open(const char *path, GError **error)
+{
+    autofd int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+    struct stat info;
+    ImageView *view;
+
+    if (fd < 0 || fstat(fd, &info) < 0) {
+        error_set_errno(error, errno, "open %s", path);
+        return NULL;
+    }
+    if (!S_ISREG(info.st_mode) && !S_ISBLK(info.st_mode)) {
+        error_set(error, VMFERRY_ERROR_INVALID, "%s is neither a file nor a block device", path);
+        return NULL;
+    }
+    view = g_new0(ImageView, 1);
+    view->fd = fd_steal(&fd);
+    view->path = g_strdup(path);
+    view->device = S_ISBLK(info.st_mode);
+    return view;
+}
+
+void image_view_free(ImageView *view)
+{
+    struct timespec times[2] = {{0}, {.tv_nsec = UTIME_OMIT}};
+
+    if (!view)
+        return;
+    times[0] = view->atime;
+    if (view->has_token)
+        (void)futimens(view->fd, times);
+    fd_close(&view->fd);
+    g_free(view->path);
+    g_free(view);
+}
+
+/* ---- facts ---- */
+
+static char *read_id(const char *folder, const char *file)
+{
+    g_autofree char *path = g_build_filename(folder, file, NULL);
+    char *text = file_read(path, MAX_ID_BYTES, NULL, NULL);
+
+    if (text && *g_strstrip(text))
+        return text;
+    g_free(text);
+    return NULL;
+}
+
+/* A partition is its disk and a number. */
+static char *find_device_id(dev_t number)
+{
+    g_autofree char *folder = g_strdup_printf("/sys/dev/block/%u:%u", major(number), minor(number));
+    g_autofree char *disk = g_build_filename(folder, "..", NULL);
+    g_autofree char *partition = read_id(folder, "partition");
+    const char *where = partition ? disk : folder;
+    static const char *const files[] = {"dm/uuid", "wwid", "device/wwid", "device/serial"};
+
+    for (guint i = 0; i < G_N_ELEMENTS(files); i++) {
+        g_autofree char *id = read_id(where, files[i]);
+
+        if (id)
+            return g_strdup_printf("%s%s%s", id, partition ? " partition " : "",
+                                   partition ? partition : "");
+    }
+    return g_strdup("");
+}
+
+gboolean image_view_get_facts(ImageView *view, ImageFacts *ret, GError **error)
+{
+    struct stat info;
+    uint64_t bytes;
+
+    if (fstat(view->fd, &info) < 0 || (view->device && ioctl(view->fd, BLKGETSIZE64, &bytes) < 0)) {
+        error_set_errno(error, errno, "%s", view->path);
+        return FALSE;
+    }
+    *ret = (ImageFacts){
+        .kind = view->device ? IMAGE_KIND_DEVICE : IMAGE_KIND_FILE,
+        .bytes = view->device ? bytes : (uint64_t)info.st_size,
+        .token_s = info.st_atim.tv_sec,
+        .token_ms = (uint32_t)(info.st_atim.tv_nsec / 1000000),
+        .device_id = view->device ? find_device_id(info.st_rdev) : g_strdup(""),
+    };
+    return TRUE;
+}
+
+/* ---- lock and token ---- */
+
+static uint64_t random_below(uint64_t limit)
+{
+    uint64_t number;
+
+    if (getrandom(&number, sizeof number, 0) != sizeof number)
+        number = (uint64_t)g_random_int() << 32 | g_random_int();
+    return number % limit;
+}
+
+uint64_t image_lock_offset(void)
+{
+    return LOCK_FROM + random_below(LOCK_TO - LOCK_FROM);
+}
+
+gboolean image_view_lock(ImageView *view, uint64_t offset, GError **error)
+{
+    struct flock lock = {
+        .l_type = F_RDLCK, .l_whence = SEEK_SET, .l_start = (off_t)offset, .l_len = 1};
+
+    if (fcntl(view->fd, F_OFD_SETLK, &lock) == 0)
+        return TRUE;
+    error_set_errno(error, errno, "lock %s", view->path);
+    return FALSE;
+}
+
+gboolean image_view_sees_lock(ImageView *view, uint64_t offset)
+{
+    struct flock lock = {
+        .l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = (off_t)offset, .l_len = 1};
+
+    return fcntl(view->fd, F_OFD_GETLK, &lock) == 0 && lock.l_type != F_UNLCK &&
+           (uint64_t)lock.l_start == offset && lock.l_len == 1;
+}
+
+gboolean image_view_set_token(ImageView *view, int64_t *ret_s, uint32_t *ret_ms)
+{
+    int64_t from = (int64_t)time(NULL) + TOKEN_AHEAD_S;
+    struct timespec times[2] = {{0}, {.tv_nsec = UTIME_OMIT}};
+    struct stat info;
+
+    if (view->device || from >= TOKEN_LAST_S || fstat(view->fd, &info) < 0)
+        return FALSE;
+    *ret_s = from + (int64_t)random_below((uint64_t)(TOKEN_LAST_S - from));
+    *ret_ms = (uint32_t)random_below(1000);
+    times[0] = (struct timespec){*ret_s, (long)*ret_ms * 1000000};
+    if (!view->has_token)
+        view->atime = info.st_atim;
+    if (futimens(view->fd, times) < 0)
+        return FALSE;
+    view->has_token = TRUE;
+    /* Some file systems keep less of it. */
+    return fstat(view->fd, &info) == 0 && info.st_atim.tv_sec == *ret_s &&
+           info.st_atim.tv_nsec / 1000000 == (long)*ret_ms;
+}
+
+/* ---- samples ---- */
+
+/* A place in a thin image is most likely a hole: the data after it, if any. */
+static uint64_t find_data(const ImageView *view, uint64_t offset)
+{
+    off_t data = view->device ? -1 : lseek(view->fd, (off_t)offset, SEEK_DATA);
+
+    return data < 0 ? offset : (uint64_t)data;
+}
+
+guint image_view_pick_samples(ImageView *view, uint64_t offsets[IMAGE_SAMPLES_LIMIT])
+{
+    g_auto(ImageFacts) facts = {0};
+    uint64_t blocks;
+    guint count = 0;
+
+    if (!image_view_get_facts(view, &facts, NULL))
+        return 0;
+    blocks = facts.bytes / IMAGE_SAMPLE_BYTES;
+    for (uint64_t i = 0; i < MIN(blocks + 1, EDGE_SAMPLES); i++) {
+        offsets[count++] = i * IMAGE_SAMPLE_BYTES;
+        offsets[count++] = (blocks - i) * IMAGE_SAMPLE_BYTES;
+    }
+    for (guint i = 0; i < RANDOM_SAMPLES && blocks > 0; i++)
+        offsets[count++] = find_data(view, random_below(blocks) * IMAGE_SAMPLE_BYTES) /
+                           IMAGE_SAMPLE_BYTES * IMAGE_SAMPLE_BYTES;
+    return count;
+}
+
+/* Another descriptor, since O_DIRECT is not everywhere to be had. */
+static int open_direct(const ImageView *view)
+{
+    g_autofree char *path = g_strdup_printf("/proc/self/fd/%d", view->fd);
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_DIRECT);
+
+    return fd >= 0 ? fd : open(path, O_RDONLY | O_CLOEXEC);
+}
+
+/* Reads one block; what is behind the end is zero. */
+static gboolean read_block(int fd, uint64_t offset, uint8_t *block)
+{
+    size_t done = 0;
+
+    memset(block, 0, IMAGE_SAMPLE_BYTES);
+    while (done < IMAGE_SAMPLE_BYTES) {
+        ssize_t got = pread(fd, block + done, IMAGE_SAMPLE_BYTES - done, (off_t)(offset + done));
+
+        if (got < 0 && errno == EINTR)
+            continue;
+        if (got < 0)
+            return FALSE;
+        if (got == 0)
+            break;
+        done += (size_t)got;
+        /* What follows a short read cannot be asked for with O_DIRECT. */
+        if (done % 512)
+            break;
+    }
+    return TRUE;
+}
+
+char *image_view_digest(ImageView *view, const uint64_t *offsets, guint count, GError **error)
+{
+    autofd int fd = open_direct(view);
+    uint8_t *block = NULL;
+    XXH3_state_t *state;
+    XXH128_hash_t hash;
+    gboolean read = fd >= 0 && posix_memalign((void **)&block, 4096, IMAGE_SAMPLE_BYTES) == 0;
+
+    if (!read) {
+        error_set_errno(error, errno, "read %s", view->path);
+        return NULL;
+    }
+    (void)posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED);
+    state = XXH3_createState();
+    XXH3_128bits_reset(state);
+    for (guint i = 0; i < count && read; i++) {
+        read = read_block(fd, offsets[i], block);
+        XXH3_128bits_update(state, block, IMAGE_SAMPLE_BYTES);
+    }
+    if (!read)
+        error_set_errno(error, errno, "read %s", view->path);
+    hash = XXH3_128bits_digest(state);
+    XXH3_freeState(state);
+    free(block);
+    return read ? g_strdup_printf("%016" G_GINT64_MODIFIER "x%016" G_GINT64_MODIFIER "x",
+                                  hash.high64, hash.low64)
+                : NULL;
+}
