@@ -78,7 +78,7 @@ static void *disk_main(void *data)
 
     (void)data;
     for (;;) {
-        unsigned rate = disk.rate;
+        unsigned rate;
 
         if (atomic_exchange(&disk.check_wanted, false)) {
             disk.checked = 0;
@@ -88,6 +88,8 @@ static void *disk_main(void *data)
             if (write(disk.wake_fd, &wake, sizeof(wake)) < 0)
                 die("eventfd");
         }
+        /* Behind the check: with a rate of 0 that was set before it, nothing is written after. */
+        rate = disk.rate;
         if (rate) {
             disk_write_block(buffer, next_random(&random) % disk.blocks);
             disk_check_block(buffer, next_random(&random) % disk.blocks);

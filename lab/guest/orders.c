@@ -1,12 +1,15 @@
 #define _GNU_SOURCE
 #include "orders.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <poll.h>
 #include <stdarg.h>
+#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <string.h>
 #include <sys/reboot.h>
 #include <sys/socket.h>
@@ -14,6 +17,7 @@
 #include <unistd.h>
 
 #include "arena.h"
+#include "block.h"
 #include "console.h"
 #include "disk.h"
 #include "writers.h"
@@ -24,7 +28,13 @@ enum {
     SEND_BUFFER = 1 << 20,
 };
 
-typedef enum { WAITS_FOR_NOTHING, WAITS_FOR_CHECK, WAITS_FOR_DISK, WAITS_FOR_FREE } Waiting;
+typedef enum {
+    WAITS_FOR_NOTHING,
+    WAITS_FOR_CHECK,
+    WAITS_FOR_DISK,
+    WAITS_FOR_FREE,
+    WAITS_FOR_BLOCK,
+} Waiting;
 
 typedef struct {
     int fd; /* -1: free */
@@ -166,6 +176,48 @@ static void start_free(Connection *connection, uint64_t mb)
     writers_order_free(mb << 8 < pages ? pages - (mb << 8) : 0);
 }
 
+/* "vdb 100 7", or "vdb" */
+static void start_block_order(Connection *connection, const char *words, bool fill)
+{
+    unsigned long count = 0, seed = 0;
+    char name[32];
+    bool begun;
+
+    if (sscanf(words, "%31[a-z0-9] %lu %lu", name, &count, &seed) < (fill ? 3 : 1)) {
+        answer(connection, "error: cannot read %s", words);
+        return;
+    }
+    begun = fill ? block_order_fill(name, count, seed) : block_order_digest(name);
+    if (begun)
+        connection->waiting = WAITS_FOR_BLOCK;
+    else
+        answer(connection, "error: another block device is being worked on");
+}
+
+/* The entries of a folder of /sys, separated by commas. */
+static void list_folder(const char *path, char *list, size_t size)
+{
+    DIR *folder = opendir(path);
+    struct dirent *entry;
+
+    list[0] = '\0';
+    while (folder && (entry = readdir(folder)))
+        if (entry->d_name[0] != '.' && strlen(list) + strlen(entry->d_name) + 2 < size)
+            sprintf(list + strlen(list), "%s%s", list[0] ? "," : "", entry->d_name);
+    if (folder)
+        closedir(folder);
+}
+
+static void answer_machine(Connection *connection)
+{
+    char blocks[128], nets[64];
+
+    list_folder("/sys/block", blocks, sizeof(blocks));
+    list_folder("/sys/class/net", nets, sizeof(nets));
+    answer(connection, "cpus=%ld mem_kb=%lu blocks=%s nets=%s", sysconf(_SC_NPROCESSORS_CONF),
+           (unsigned long)sysconf(_SC_PHYS_PAGES) * 4, blocks, nets);
+}
+
 static void answer_disk_check(Connection *connection)
 {
     DiskStatus disk = disk_get_status();
@@ -178,6 +230,7 @@ static void finish_order(Connection *connection)
 {
     Waiting waiting = connection->waiting;
     uint64_t digest, pages;
+    char line[MAX_LINE];
 
     if (waiting == WAITS_FOR_CHECK && writers_have_checked(&digest))
         answer(connection, "checked pages=%lu errors=%llu digest=%016lx", arena_get_pages(),
@@ -186,6 +239,8 @@ static void finish_order(Connection *connection)
         answer_disk_check(connection);
     else if (waiting == WAITS_FOR_FREE && writers_have_freed(&pages))
         answer(connection, "freed pages=%lu", pages);
+    else if (waiting == WAITS_FOR_BLOCK && block_has_answer(line, sizeof(line)))
+        answer(connection, "%s", line);
     else
         return;
     connection->waiting = WAITS_FOR_NOTHING;
@@ -218,6 +273,12 @@ static void execute(Connection *connection, char *line)
         start_check(connection, WAITS_FOR_CHECK);
     else if (!strcmp(line, "disk-check"))
         start_check(connection, WAITS_FOR_DISK);
+    else if (!strncmp(line, "block-fill ", 11))
+        start_block_order(connection, line + 11, true);
+    else if (!strncmp(line, "block-digest ", 13))
+        start_block_order(connection, line + 13, false);
+    else if (!strcmp(line, "machine"))
+        answer_machine(connection);
     else if (!strcmp(line, "poweroff"))
         reboot(RB_POWER_OFF);
     else

@@ -16,6 +16,10 @@
  *   free MB              gives the last MB MiB of the arena back to the kernel: they
  *                        are zero, and no memory is behind them until they are
  *                        written; "freed pages="
+ *   block-fill NAME COUNT SEED
+ *                        writes COUNT blocks of /dev/NAME; "filled blocks="
+ *   block-digest NAME    of all of /dev/NAME; "digest bytes= digest="
+ *   machine              what the kernel has: "cpus= mem_kb= blocks= nets="
  *   disk-check           reads every acknowledged block; "checked blocks= errors="
  *   echo TEXT            answers the same line
  *   poweroff             ends the guest
@@ -38,6 +42,7 @@
 #include <unistd.h>
 
 #include "arena.h"
+#include "block.h"
 #include "console.h"
 #include "disk.h"
 #include "orders.h"
@@ -110,6 +115,7 @@ int main(void)
     writers_start(threads, &settings, wake_fd);
     disk_set_rate(settings.disk_rate);
     disk_start(wake_fd);
+    block_start(wake_fd);
     orders_open();
     take_priority();
     say("lab: ready pages=%lu threads=%u disk_blocks=%u", pages, threads, disk_get_status().blocks);

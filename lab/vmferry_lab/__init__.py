@@ -3,6 +3,7 @@
 from .agent import Agent, Command, Pki, Result, qemu_pids, vmferry_program
 from .cache import REPOSITORY, cache_dir
 from .control import Control
+from .digest import digest_of_image
 from .guest import MACHINES, Guest
 from .heartbeat import Beat, Heartbeat
 from .lab import Host, Lab, clean
@@ -13,6 +14,6 @@ from .redis import RedisLoad, Request, quantile, requests_between
 
 __all__ = ["Agent", "Beat", "Command", "Control", "Guest", "Heartbeat", "Host", "Lab", "LabError",
            "MACHINES", "Pki", "Process", "Qemu", "REPOSITORY", "RedisLoad", "Request", "Result",
-           "backports_qemu", "cache_dir", "clean", "cpu_seconds", "has_kvm", "is_alive",
+           "backports_qemu", "cache_dir", "clean", "cpu_seconds", "digest_of_image", "has_kvm", "is_alive",
            "peak_memory_bytes", "qemu", "qemu_pids", "quantile", "requests_between",
            "system_qemu", "vmferry_program", "wait_gone", "wait_until"]

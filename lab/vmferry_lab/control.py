@@ -65,6 +65,20 @@ class Control:
             raise LabError(f"guest's disk check: {answer['errors']} errors")
         return int(answer["blocks"])
 
+    def fill_block_device(self, name: str, blocks: int, seed: int) -> None:
+        """Writes that many blocks of /dev/NAME."""
+        self.ask(f"block-fill {name} {blocks} {seed}")
+
+    def digest_block_device(self, name: str) -> str:
+        """Of all of /dev/NAME, as the guest reads it; see digest_of_image()."""
+        return _fields(self.ask(f"block-digest {name}"))["digest"]
+
+    def machine(self) -> dict:
+        """What the guest's kernel has: cpus, mem_kb, blocks, nets."""
+        fields = _fields(self.ask("machine"))
+        return {"cpus": int(fields["cpus"]), "mem_kb": int(fields["mem_kb"]),
+                "blocks": set(fields["blocks"].split(",")), "nets": set(fields["nets"].split(","))}
+
     def close(self) -> None:
         self._lines.close()
         self._socket.close()
