@@ -208,13 +208,27 @@ static void list_folder(const char *path, char *list, size_t size)
         closedir(folder);
 }
 
+/* Those that were plugged count, too, before they are online: "0-1". */
+static long count_cpus(void)
+{
+    unsigned first = 0, last = 0;
+    FILE *file = fopen("/sys/devices/system/cpu/present", "r");
+
+    if (!file)
+        return 0;
+    if (fscanf(file, "%u-%u", &first, &last) < 2)
+        last = first;
+    fclose(file);
+    return (long)last + 1;
+}
+
 static void answer_machine(Connection *connection)
 {
     char blocks[128], nets[64];
 
     list_folder("/sys/block", blocks, sizeof(blocks));
     list_folder("/sys/class/net", nets, sizeof(nets));
-    answer(connection, "cpus=%ld mem_kb=%lu blocks=%s nets=%s", sysconf(_SC_NPROCESSORS_CONF),
+    answer(connection, "cpus=%ld mem_kb=%lu blocks=%s nets=%s", count_cpus(),
            (unsigned long)sysconf(_SC_PHYS_PAGES) * 4, blocks, nets);
 }
 

@@ -306,6 +306,9 @@ char *device_describe(const QemuDevice *device)
     guint count = device_get_address(device, address);
     GString *text;
 
+    /* Users know the card, not the back end inside of it. */
+    if (strcmp(device->bus->name, "virtio-bus") == 0 && device->bus->owner)
+        return device_describe(device->bus->owner);
     if (*device->id)
         return g_strdup_printf("%s (%s)", device->id, device->driver);
     text = g_string_new(device->driver);
