@@ -14,6 +14,8 @@ static const char *const points[] = {
     "inject.registers-set",       /* will run our system call */
     "inject.called",              /* system call done, registers not yet restored */
     "memory.tracker-started",     /* userfaultfd registered in the guest */
+    "source.image-lock",          /* before an image is locked; fails: as where locks are not shared */
+    "source.image-token",         /* the same of its access time */
     "source.accepted",            /* the destination has accepted the guest */
     "source.first-round",         /* before the first page is read */
     "source.decided",             /* pre-copy is over, the guest still runs */

@@ -20,7 +20,8 @@ typedef enum {
     EXIT_DONE = 0,
     EXIT_FAILED = 1, /* and the guest still runs where it was */
     EXIT_USAGE = 2,
-    EXIT_LOOK = 3, /* the guest's place changed, or is in doubt: needs a look */
+    EXIT_LOOK = 3,  /* the guest's place changed, or is in doubt: needs a look */
+    EXIT_ENDED = 4, /* the guest has ended by itself meanwhile */
 } CliExit;
 
 typedef int (*VerbMain)(int argc, char **argv);

@@ -18,6 +18,8 @@ CliExit report_get_exit(json_t *report)
 
     if (json_flag_or(report, "in_doubt", FALSE))
         return EXIT_LOOK;
+    if (has_status(report, "ended"))
+        return EXIT_ENDED;
     if (has_status(report, "completed"))
         return has_error ? EXIT_LOOK : EXIT_DONE;
     return EXIT_FAILED;
@@ -139,7 +141,9 @@ static void print_completed(json_t *report, const char *guest)
     guint64 parts = sum_over_rounds(report, "pages_segments");
     guint64 copied = sum_over_rounds(report, "pages_copied");
 
-    printf("%s runs on %s now.\n", guest, json_text_or(report, "destination", "?"));
+    printf("%s %s on %s now.\n", guest,
+           json_flag_or(report, "paused", FALSE) ? "is, paused as it was," : "runs",
+           json_text_or(report, "destination", "?"));
     print_times(report);
     printf("  sent        %s for %s of memory, in %zu round%s (%s)\n", wire, ram, rounds,
            rounds == 1 ? "" : "s", json_text_or(report, "reason", "?"));
@@ -184,6 +188,8 @@ void report_print(json_t *report, const char *guest)
                 "%s is in doubt: paused here until %s answers; see `vmferry status %s` and "
                 "`vmferry resolve --help`.\n",
                 guest, json_text_or(report, "destination", "its destination"), guest);
+    else if (has_status(report, "ended"))
+        return;
     else if (has_status(report, "cancelled"))
         fprintf(stderr, "The move was cancelled; %s runs on here.\n", guest);
     else if (has_status(report, "failed"))

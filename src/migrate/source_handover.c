@@ -82,6 +82,9 @@ gboolean source_pause(SourceMove *move, GError **error)
         return FALSE;
     if (!was_running && since_ns == 0 && !move->stays_paused && !disarm(move, error))
         return FALSE;
+    /* QEMU's own migration pauses its guest, too; that is not its user's wish. */
+    if (move->stays_paused && !vmm_check_paused(move->job->vmm, error))
+        return FALSE;
     move->report->arrives_paused = move->stays_paused;
     if (fault_point("source.paused", error))
         return FALSE;
@@ -218,9 +221,8 @@ gboolean source_await_ready(SourceMove *move, GError **error)
     ReadyMessage ready;
     Frame frame;
 
-    /* While the destination loads.  READY comes after the last ROUND_APPLIED. */
+    /* While the destination loads.  The last ROUND_APPLIED comes before READY. */
     if (!vmm_check_unchanged(move->job->vmm, move->machine, error) ||
-        !source_await(move, FRAME_ROUND_APPLIED, READY_TIMEOUT_MS, &frame, error) ||
         !source_await(move, FRAME_READY, READY_TIMEOUT_MS, &frame, error) ||
         !ready_message_decode((const char *)frame.payload, frame.length, &ready, error))
         return FALSE;

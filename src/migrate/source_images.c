@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "base/error.h"
+#include "base/fault.h"
 #include "disk/image_view.h"
 
 #define ANSWER_MS 15000
@@ -80,7 +81,7 @@ static gboolean add_image(SourceImages *images, const VmmImage *name, GError **e
         return FALSE;
     }
     image->lock = image_lock_offset();
-    if (!image_view_lock(image->view, image->lock, NULL))
+    if (fault_point("source.image-lock", NULL) || !image_view_lock(image->view, image->lock, NULL))
         image->lock = 0;
     return TRUE;
 }
@@ -192,7 +193,8 @@ static gboolean refuse(SourceMove *move, const SourceImage *image, const ImageSe
 /* Not seen by its lock: what else can be tried while the guest runs? */
 static void prepare_second_question(SourceImages *images, SourceImage *image)
 {
-    image->has_token = image_view_set_token(image->view, &image->token_s, &image->token_ms);
+    image->has_token = !fault_point("source.image-token", NULL) &&
+                       image_view_set_token(image->view, &image->token_s, &image->token_ms);
     if (image->image->read_only) {
         image->sample_count = image_view_pick_samples(image->view, image->samples);
         image->asked_for_samples = TRUE;

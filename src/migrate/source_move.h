@@ -41,6 +41,7 @@ typedef struct {
     guint round;
     HelloMessage peer; /* what the destination can: peer_has_feature() */
     gboolean offered, accepted;
+    gboolean last_round_applied; /* the one of the pause */
     gboolean paused;
     gboolean stays_paused; /* its user paused it: not ours to resume, here or there */
     gboolean word_sent;

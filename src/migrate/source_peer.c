@@ -32,6 +32,11 @@ static gboolean take_other(SourceMove *move, const Frame *frame, GError **error)
     }
     if (frame->type == FRAME_IMAGES_SEEN)
         return source_images_take(move, frame, error);
+    /* In the pause it is waited for behind everything else. */
+    if (frame->type == FRAME_ROUND_APPLIED && move->paused && !move->last_round_applied) {
+        move->last_round_applied = TRUE;
+        return TRUE;
+    }
     return unexpected(move, frame, error);
 }
 

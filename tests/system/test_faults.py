@@ -22,6 +22,7 @@ class Point:
     side: str             # whose agent comes by it
     killed: str           # where the guest is in the end when that agent is killed there
     fails: bool = True    # action "fail" means something there (the guest stays then)
+    behind: str = ""      # a fault without which nobody comes there
 
 
 POINTS = [
@@ -30,6 +31,8 @@ POINTS = [
     Point("inject.registers-set", SOURCE, STAYS),
     Point("inject.called", SOURCE, STAYS),
     Point("memory.tracker-started", SOURCE, STAYS),
+    Point("source.image-lock", SOURCE, STAYS, fails=False),
+    Point("source.image-token", SOURCE, STAYS, fails=False, behind="source.image-lock=fail,"),
     Point("source.accepted", SOURCE, STAYS),
     Point("source.first-round", SOURCE, STAYS),
     Point("source.decided", SOURCE, STAYS),
@@ -52,7 +55,7 @@ def names(points) -> list[str]:
 
 
 # Much like the points right before or after them.
-LONG_KILLED = ("inject.prepared", "inject.registers-set", "source.accepted", "source.decided",
+LONG_KILLED = ("source.image-lock", "source.image-token", "inject.prepared", "inject.registers-set", "source.accepted", "source.decided",
                "source.after-started", "destination.before-started")
 LONG_FAILING = (*LONG_KILLED, "inject.stopped", "memory.tracker-started", "source.paused",
                 "source.device-state-saved", "destination.round-applied",
@@ -70,7 +73,7 @@ def agent_at(scene, point):
 
 def begin(scene, point, action: str):
     """A move on its way to *point*, where *action* happens."""
-    scene.restart(agent_at(scene, point), {"VMFERRY_FAULT": f"{point.name}={action}"})
+    scene.restart(agent_at(scene, point), {"VMFERRY_FAULT": f"{point.behind}{point.name}={action}"})
     return scene.here(scene.guest).begin_migrate(scene.guest, scene.there(scene.guest))
 
 

@@ -1,0 +1,152 @@
+"""The destination must open the same images: proven before the guest leaves, or refused."""
+
+import os
+import shutil
+import time
+
+import pytest
+
+from findings import check_completed, check_failed
+from live import check_disk, check_same_content, make_image, monitor, run_live
+from scene import SMALL, wait_progress
+
+
+def same_by(report):
+    return {disk["device"]: disk["same_by"] for disk in report["disks"]}
+
+
+def test_shared_image_is_proven_by_a_lock(scene, any_qemu):
+    guest = run_live(scene, qemu=any_qemu)
+    report = scene.move(guest)
+    assert list(same_by(report).values()) == ["lock"]
+    assert report["disks"][0]["destination"] == str(guest.disk)
+
+
+@pytest.mark.parametrize("missing, proof", [("source.image-lock", "token"),
+                                            ("source.image-lock,source.image-token", "samples")])
+def test_image_on_storage_that_shares_less(scene, missing, proof):
+    """As if locks were not carried between the hosts, and then not times either."""
+    guest = run_live(scene)
+    faults = ",".join(f"{name}=fail" for name in missing.split(","))
+    with scene.changed(scene.a, env={"VMFERRY_FAULT": faults}):
+        report = check_completed(scene.migrate(guest))
+        assert list(same_by(report).values()) == [proof]
+        scene.has_moved(guest)
+    assert os.stat(guest.disk).st_atime < time.time() + 60
+
+
+def test_stale_copy_is_refused_by_its_content(scene):
+    guest = run_live(scene)
+    copy, rules = copied(scene, guest)
+    with open(copy, "r+b") as file:
+        file.write(b"another disk's first block")
+    faults = "source.image-lock=fail,source.image-token=fail"
+    with scene.changed(scene.b, rules=rules):
+        with scene.changed(scene.a, env={"VMFERRY_FAULT": faults}):
+            check_failed(scene.migrate(guest), "not the same image", "other content")
+            scene.check(guest)
+
+
+def copied(scene, guest):
+    """Host B has a copy of the image, under a name of its own, as it was a moment ago."""
+    copy = scene.lab.shared / "copy.raw"
+    shutil.copyfile(guest.disk, copy)
+    return copy, {"copy": f"{guest.disk} => {copy}"}
+
+
+def test_stale_copy_is_refused_and_untouched(scene, any_qemu):
+    guest = run_live(scene, qemu=any_qemu)
+    copy, rules = copied(scene, guest)
+    before = copy.read_bytes()
+    with scene.changed(scene.b, rules=rules):
+        text = check_failed(scene.migrate(guest), "not the same image", str(copy), str(guest.disk),
+                            "--trust-images")
+        assert f"{16 << 20} bytes here, {16 << 20} there" in text
+        scene.check(guest)
+        assert os.stat(guest.disk).st_atime < time.time() + 60
+    assert copy.read_bytes() == before
+    check_disk(guest)
+    scene.move(guest)
+
+
+def test_image_of_another_size_is_refused(scene):
+    guest = run_live(scene)
+    other = make_image(scene.lab.shared / "other.raw", size="8M")
+    with scene.changed(scene.b, rules={"other": f"{guest.disk} => {other}"}):
+        check_failed(scene.migrate(guest), "its size is", f"{16 << 20} bytes", f"{8 << 20} bytes")
+        scene.check(guest)
+
+
+def test_whoever_knows_better_is_believed(scene):
+    """Here: the "copy" is a second name of the image, on a mount that shows neither locks nor
+    times; the test's own is a hard link, so nothing is lost."""
+    guest = run_live(scene)
+    copy = scene.lab.shared / "copy.raw"
+    os.link(guest.disk, copy)
+    with scene.changed(scene.b, rules={"copy": f"{guest.disk} => {copy}"}):
+        report = check_completed(scene.migrate(guest, "--trust-images"))
+        assert report["disks"] == []
+        scene.has_moved(guest)
+        check_disk(guest)
+
+
+@pytest.mark.parametrize("content", ["same", "other"])
+def test_copy_of_a_medium_that_is_only_read(scene, content):
+    """Installation media lie on both hosts: an equal copy is as good, another one is not."""
+    medium = scene.lab.shared / "install.iso"
+    medium.write_bytes(os.urandom(2 << 20))
+    copy = scene.lab.shared / "install-b.iso"
+    copy.write_bytes(medium.read_bytes() if content == "same" else os.urandom(2 << 20))
+    guest = run_live(scene, extra=[
+        "-device", "virtio-scsi-pci,id=scsi0",
+        "-drive", f"file={medium},if=none,id=cd0,media=cdrom,format=raw",
+        "-device", "scsi-cd,drive=cd0,bus=scsi0.0,id=cdrom"])
+    with scene.changed(scene.b, rules={"medium": f"{medium} => {copy}"}):
+        result = scene.migrate(guest)
+        if content == "other":
+            check_failed(result, "cdrom", "not the same image", "other content")
+            scene.check(guest)
+            return
+        report = check_completed(result)
+        assert same_by(report)["cdrom (scsi-cd)"] == "samples"
+        scene.has_moved(guest)
+
+
+def test_backing_file_is_compared_too(scene):
+    base = make_image(scene.lab.shared / "base.raw")
+    base.write_bytes(os.urandom(16 << 20))
+    overlay = make_image(scene.lab.shared / "overlay.qcow2", "qcow2", backing=(base, "raw"))
+    guest = run_live(scene, disk_mb=0, extra=[
+        "-drive", f"file={overlay},if=none,id=disk0,format=qcow2",
+        "-device", "virtio-blk-pci,drive=disk0"])
+    report = scene.move(guest)
+    assert [(disk["source"], disk["same_by"]) for disk in report["disks"]] == [
+        (str(overlay), "lock"), (str(base), "lock")] or len(report["disks"]) == 2
+    check_same_content(guest, overlay, "qcow2")
+
+
+@pytest.mark.parametrize("how", ["replaced", "removed"])
+def test_image_that_is_not_at_its_path_any_more(scene, any_qemu, how):
+    """The destination would open another file, or none."""
+    guest = run_live(scene, qemu=any_qemu)
+    kept = scene.lab.shared / "kept.raw"
+    os.rename(guest.disk, kept)
+    if how == "replaced":
+        shutil.copyfile(kept, guest.disk)
+    check_failed(scene.migrate(guest), str(guest.disk), "not the file that QEMU has open")
+    scene.check(guest)
+    os.rename(kept, guest.disk)
+    scene.move(guest)
+
+
+def test_no_lock_is_left_by_a_killed_agent(scene):
+    guest = run_live(scene)
+    command = scene.a.begin_migrate(guest, scene.b, "--bandwidth", "12M")
+    wait_progress(scene.a, guest, "precopy", 1 << 20)
+    scene.a.kill()
+    command.finish()
+    scene.a.start()
+    scene.check(guest)
+    locks = [line for line in open("/proc/locks") if f":{os.stat(guest.disk).st_ino} " in line]
+    assert all(int(line.split()[6]) < 1 << 20 for line in locks), locks
+    scene.move(guest)
