@@ -226,6 +226,10 @@ gboolean source_await_ready(SourceMove *move, GError **error)
         !source_await(move, FRAME_READY, READY_TIMEOUT_MS, &frame, error) ||
         !ready_message_decode((const char *)frame.payload, frame.length, &ready, error))
         return FALSE;
+    if (!move->last_round_applied) {
+        error_set(error, VMFERRY_ERROR_INVALID, "READY before the last ROUND_APPLIED");
+        return FALSE;
+    }
     if (move->job->options.verify) {
         move->report->verified = ready.verified;
         if (!ready.verified) {

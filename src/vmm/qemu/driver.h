@@ -76,6 +76,9 @@ gboolean qemu_watch_statistics(QemuVmm *qemu, guint seconds, guint *ret_before, 
 gboolean qemu_get_free_memory(QemuVmm *qemu, uint64_t *ret_free_bytes, uint64_t *ret_updated,
                               GError **error);
 
+/* A QemuSettingsReader (live_line.h); *user* is the Qmp. */
+json_t *qemu_read_settings(const char *path, const char *type, gpointer user, GError **error);
+
 /* What vmm_read_machine(), vmm_check_unchanged() and vmm_match_machine() say;
  * *original* is the command line as it came (live_line.h). */
 json_t *qemu_read_machine(QemuVmm *qemu, char *const *original, char ***ret_line, GError **error);

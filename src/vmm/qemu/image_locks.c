@@ -48,11 +48,6 @@ gboolean qemu_images_may_be_released(QemuVmm *qemu)
            has_images(qemu->qmp) && !holds_locks(qemu->pid);
 }
 
-static gboolean is_unknown_command(const GError *error)
-{
-    return error && strstr(error->message, "has not been found");
-}
-
 /* An NBD export makes its node ready for writing, whatever the guest does; no
  * client ever connects. */
 static gboolean activate_by_export(Qmp *qmp, const char *node, GError **error)
@@ -132,7 +127,7 @@ gboolean qemu_take_images(QemuVmm *qemu, GError **error)
         return TRUE;
     if (!qmp_run(qemu->qmp, "blockdev-set-active", json_pack("{s:b}", "active", 1), QEMU_CONT_MS,
                  &failure)) {
-        if (!is_unknown_command(failure)) {
+        if (!error_is(failure, VMFERRY_ERROR_UNSUPPORTED)) {
             g_propagate_error(error, g_steal_pointer(&failure));
             return FALSE;
         }

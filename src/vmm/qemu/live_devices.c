@@ -381,12 +381,13 @@ static const char *get_drive(const QemuDevice *device)
     return drive;
 }
 
+/* A CD-ROM drive may have begun without a medium. */
 static gboolean update_drive(LivePlan *plan, LineOption *line, GError **error)
 {
     const char *written = line_option_get(line, "drive");
-    const char *now = line->device && written ? get_drive(line->device) : NULL;
+    const char *now = line->device ? get_drive(line->device) : NULL;
 
-    if (!now || strcmp(now, written) == 0)
+    if (!now || strcmp(now, written ? written : "") == 0)
         return TRUE;
     now = live_need_drive(plan, now, error);
     if (!now)

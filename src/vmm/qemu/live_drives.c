@@ -310,6 +310,9 @@ static gboolean add_missing_drive(LivePlan *plan, const BlockDrive *drive, GErro
     const BlockNode *root = get_root(plan, drive);
     gboolean board = drive->device && g_str_has_prefix(drive->device, "/machine/unattached/");
 
+    /* A default drive that no device has, like QEMU 7's "sd0". */
+    if (!drive->device && !root)
+        return TRUE;
     if (root && !check_root(drive, root, error))
         return FALSE;
     if (!board) {

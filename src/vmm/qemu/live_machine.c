@@ -45,6 +45,14 @@ static gboolean differs_from_start(const char *name, json_t *value, json_t *star
     return !(strcmp(name, "bootindex") == 0 && json_integer_value(value) < 0);
 }
 
+/* A link to a part of the device itself ("host" of a USB controller). */
+static gboolean leads_to(json_t *value, const char *path)
+{
+    const char *text = json_string_value(value);
+
+    return text && g_str_has_prefix(text, path);
+}
+
 static json_t *get_property(Qmp *qmp, const char *path, const char *name)
 {
     return qmp_execute(qmp, "qom-get", json_pack("{s:s, s:s}", "path", path, "property", name),
@@ -60,7 +68,7 @@ static json_t *list_properties(Qmp *qmp, const char *path, const char *type, GEr
                        QMP_COMMAND_MS, error);
 }
 
-static json_t *read_settings(const char *path, const char *type, gpointer user, GError **error)
+json_t *qemu_read_settings(const char *path, const char *type, gpointer user, GError **error)
 {
     Qmp *qmp = user;
     g_autoptr(json_t) properties = list_properties(qmp, path, type, error);
@@ -76,7 +84,8 @@ static json_t *read_settings(const char *path, const char *type, gpointer user, 
         g_autoptr(json_t) value =
             i < MAX_SETTINGS && is_readable(property) ? get_property(qmp, path, name) : NULL;
 
-        if (value && differs_from_start(name, value, json_object_get(property, "default-value")))
+        if (value && !leads_to(value, path) &&
+            differs_from_start(name, value, json_object_get(property, "default-value")))
             json_object_set(settings, name, value);
     }
     bus = get_property(qmp, path, "parent_bus");
@@ -134,7 +143,7 @@ static char **make_line(QemuVmm *qemu, const QemuMachine *machine, char *const *
         .machine = machine,
         .machine_type = type,
         .configured = configured,
-        .read_settings = read_settings,
+        .read_settings = qemu_read_settings,
         .user = qemu->qmp,
     };
 

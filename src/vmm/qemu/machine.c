@@ -75,7 +75,9 @@ json_t *qemu_machine_query(Qmp *qmp, GError **error)
         json_t *answer =
             qmp_execute(qmp, questions[i].command, arguments, QMP_COMMAND_MS, &failure);
 
-        if (!answer && questions[i].optional && error_is(failure, VMFERRY_ERROR_FAILED))
+        if (!answer && questions[i].optional &&
+            (error_is(failure, VMFERRY_ERROR_FAILED) ||
+             error_is(failure, VMFERRY_ERROR_UNSUPPORTED)))
             answer = json_array();
         if (!answer) {
             g_propagate_error(error, g_steal_pointer(&failure));

@@ -5,7 +5,7 @@
 #include "base/json.h"
 #include "vmm/qemu/command_line.h"
 
-#define MAX_DIFFERENCES 8u
+#define MAX_DIFFERENCES 16u
 
 typedef struct {
     const QemuMachine *first, *second;

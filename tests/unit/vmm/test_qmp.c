@@ -12,6 +12,7 @@
 #include <cmocka.h>
 
 #include "base/error.h"
+#include "base/json.h"
 #include "base/fd.h"
 #include "vmm/qemu/qmp.h"
 #include "vmm/qemu/unix_socket.h"
@@ -431,9 +432,39 @@ static void test_line_limit(void **unused)
     assert_non_null(strstr(error->message, "more than 16 bytes"));
 }
 
+static json_t *read_one(const char *line)
+{
+    g_autoptr(QmpLines) lines = qmp_lines_new(4096);
+    json_t *message = NULL;
+
+    assert_true(qmp_lines_add(lines, line, strlen(line), NULL));
+    assert_true(qmp_lines_next(lines, &message, NULL));
+    assert_non_null(message);
+    return message;
+}
+
+/* QEMU's unsigned numbers are no nonsense, and equal ones stay equal. */
+static void test_large_numbers(void **state)
+{
+    g_autoptr(json_t) message = read_one(
+        "{\"a\": 18446744073709551615, \"b\": [18446744073709551615, -1], "
+        "\"c\": 9223372036854775807, \"d\": \"18446744073709551615 \\\" 99999999999999999999\","
+        " \"e\": 9223372036854775808}\n");
+
+    assert_true(json_is_real(json_object_get(message, "a")));
+    assert_true(json_equal(json_object_get(message, "a"),
+                           json_array_get(json_object_get(message, "b"), 0)));
+    assert_int_equal(json_integer_value(json_array_get(json_object_get(message, "b"), 1)), -1);
+    assert_true(json_integer_value(json_object_get(message, "c")) == G_MAXINT64);
+    assert_string_equal(json_string_value(json_object_get(message, "d")),
+                        "18446744073709551615 \" 99999999999999999999");
+    assert_true(json_is_real(json_object_get(message, "e")));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_large_numbers),
         cmocka_unit_test(test_executes_a_command),
         cmocka_unit_test(test_keeps_the_words_of_qemu),
         cmocka_unit_test(test_events_between_replies),

@@ -1,0 +1,64 @@
+/*
+ * What QEMU, or a peer, tells of a live machine
+ *
+ * Input: a machine as JSON, then (behind a line "--") words of a command line.
+ * Whatever it holds, it is read or refused; what was read is equal to itself,
+ * and makes a command line or is refused with a reason.
+ */
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/error.h"
+#include "base/json.h"
+#include "vmm/qemu/command_line.h"
+#include "vmm/qemu/live_line.h"
+#include "vmm/qemu/machine_compare.h"
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+static json_t *read_settings(const char *path, const char *type, gpointer user, GError **error)
+{
+    json_t *settings = json_object_get(json_object_get(user, "settings"), path);
+
+    return json_is_object(settings) ? json_deep_copy(settings) : json_object();
+}
+
+static void make_line(const QemuMachine *machine, json_t *object, char **words)
+{
+    g_auto(GStrv) clean = qemu_command_line_clean(words);
+    g_autoptr(GError) error = NULL;
+    QemuLiveLine job = {.words = clean,
+                        .machine = machine,
+                        .machine_type = json_text_or(object, "type", ""),
+                        .read_settings = read_settings,
+                        .user = object};
+    g_auto(GStrv) line = qemu_live_line(&job, &error);
+
+    if (!line && !error)
+        abort();
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    g_autofree char *text = g_strndup((const char *)data, size);
+    g_auto(GStrv) parts = g_strsplit(text, "\n--\n", 2);
+    g_auto(GStrv) words = g_strsplit(parts[0] && parts[1] ? parts[1] : "qemu", "\n", 100);
+    g_autoptr(GError) error = NULL;
+    json_t *object = parts[0] ? json_loads(parts[0], 0, NULL) : NULL;
+    g_autoptr(QemuMachine) machine =
+        json_is_object(object) ? qemu_machine_parse(object, &error) : NULL;
+
+    if (machine) {
+        g_autoptr(GPtrArray) found =
+            qemu_machine_compare(machine, machine, MACHINE_COMPARE_LATER, NULL);
+
+        (void)qemu_machine_check_idle(machine, NULL);
+        (void)found;
+        make_line(machine, object, words);
+    } else if (json_is_object(object) && !error) {
+        abort();
+    }
+    json_decref(object);
+    return 0;
+}
