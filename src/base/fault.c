@@ -9,17 +9,17 @@
 #include "base/error.h"
 
 static const char *const points[] = {
-    "inject.stopped",             /* thread stopped, nothing changed in it */
-    "inject.prepared",            /* return frame on its stack, registers untouched */
-    "inject.registers-set",       /* will run our system call */
-    "inject.called",              /* system call done, registers not yet restored */
-    "memory.tracker-started",     /* userfaultfd registered in the guest */
-    "source.image-lock",          /* before an image is locked; fails: as where locks are not shared */
-    "source.image-token",         /* the same of its access time */
-    "source.accepted",            /* the destination has accepted the guest */
-    "source.first-round",         /* before the first page is read */
-    "source.decided",             /* pre-copy is over, the guest still runs */
-    "source.paused",              /* guest stopped, nothing of the last round sent */
+    "inject.stopped",         /* thread stopped, nothing changed in it */
+    "inject.prepared",        /* return frame on its stack, registers untouched */
+    "inject.registers-set",   /* will run our system call */
+    "inject.called",          /* system call done, registers not yet restored */
+    "memory.tracker-started", /* userfaultfd registered in the guest */
+    "source.image-lock",      /* before an image is locked; fails: as where locks are not shared */
+    "source.image-token",     /* the same of its access time */
+    "source.accepted",        /* the destination has accepted the guest */
+    "source.first-round",     /* before the first page is read */
+    "source.decided",         /* pre-copy is over, the guest still runs */
+    "source.paused",          /* guest stopped, nothing of the last round sent */
     "source.device-state-saved",  /* device state taken, images released */
     "source.before-word",         /* the destination is ready, word not sent */
     "source.after-word",          /* word sent, answer not read */

@@ -4,7 +4,7 @@ import subprocess
 from pathlib import Path
 
 from scene import SMALL, Scene
-from vmferry_lab import Guest, digest_of_image, wait_until
+from vmferry_lab import Guest, LabError, digest_of_image, wait_until
 from vmferry_lab.qmp import Qmp
 
 DISK_MB = 16
@@ -82,3 +82,18 @@ def wait_blocks(guest: Guest, name: str, there=True) -> None:
         with guest.control() as control:
             return (name in control.machine()["blocks"]) == there
     wait_until(look, f"{name} {'appears' if there else 'goes'} in the guest", 20)
+
+
+def fill(guest: Guest, name: str, blocks=200, seed=7) -> None:
+    """Writes to a block device, also one that was just plugged: its name is in the guest's
+    /sys/block a moment before it can be opened."""
+    def write():
+        try:
+            with guest.control() as control:
+                control.fill_block_device(name, blocks, seed)
+        except LabError as error:
+            if "No such device" in str(error):
+                return False
+            raise
+        return True
+    wait_until(write, f"{name} can be opened in the guest", 20)

@@ -3,7 +3,7 @@
 import pytest
 
 from findings import check_failed
-from live import (check_disk, check_same_content, finish_job, make_image, monitor, root_of,
+from live import (check_disk, check_same_content, fill, finish_job, make_image, monitor, root_of,
                   run_live, unplug, wait_blocks)
 from vmferry_lab import wait_until
 
@@ -117,11 +117,6 @@ def plug_disk(qmp, image, device="vd1", driver="virtio-blk-pci", **options):
                 **{"node-name": f"node-{device}",
                    "file": {"driver": "file", "filename": str(image)}})
     qmp.execute("device_add", driver=driver, id=device, drive=f"node-{device}", **options)
-
-
-def fill(guest, name, blocks=200, seed=7):
-    with guest.control() as control:
-        control.fill_block_device(name, blocks, seed)
 
 
 def test_plugged_disks_move(scene, any_qemu):

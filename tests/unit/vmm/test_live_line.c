@@ -194,7 +194,8 @@ static void test_differences_are_named(void **state)
     assert_says("q35-7.2", TRUE, "device sdx (scsi-hd) is missing there");
     assert_says("libvirt-10.0", FALSE, "memory device dimm0 was added");
     assert_says("libvirt-10.0", FALSE, "object memdimm0 was added");
-    assert_says("libvirt-10.0", FALSE, "vCPU core-id=0 node-id=0 socket-id=1 thread-id=0 was added");
+    assert_says("libvirt-10.0", FALSE,
+                "vCPU core-id=0 node-id=0 socket-id=1 thread-id=0 was added");
     assert_says("libvirt-10.0", FALSE, "sata0-0-0 (ide-cd): its medium was none and is driver.iso");
     assert_says("proxmox-7.2", FALSE, "device tablet (usb-tablet) was removed");
     assert_says("proxmox-7.2", FALSE, "scsi0 (scsi-hd): its I/O limits were changed");
