@@ -20,12 +20,14 @@
 #include "block.h"
 #include "console.h"
 #include "disk.h"
+#include "files.h"
 #include "writers.h"
 
 enum {
     PORT = 7000,
     MAX_CONNECTIONS = 16,
     SEND_BUFFER = 1 << 20,
+    MAX_FILE_BYTES = 100,
 };
 
 typedef enum {
@@ -138,6 +140,55 @@ static void set_from_words(Connection *connection, char *words)
     writers_publish(&settings);
     disk_set_rate(settings.disk_rate);
     answer(connection, "ok");
+}
+
+static void read_file(Connection *connection, const char *words)
+{
+    uint8_t bytes[MAX_FILE_BYTES];
+    char path[MAX_LINE], hex[2 * MAX_FILE_BYTES + 1];
+    unsigned long offset, count;
+
+    if (sscanf(words, "%255s %lu %lu", path, &offset, &count) != 3 || count > MAX_FILE_BYTES) {
+        answer(connection, "error: read wants PATH OFFSET N");
+        return;
+    }
+    if (!file_read_at(path, offset, bytes, count)) {
+        answer(connection, "error: read %s: %s", path, strerror(errno));
+        return;
+    }
+    for (size_t i = 0; i < count; i++)
+        sprintf(hex + 2 * i, "%02x", bytes[i]);
+    answer(connection, "%s", hex);
+}
+
+/* Bytes, -1 for anything but pairs of digits. */
+static int parse_hex(const char *hex, uint8_t *bytes)
+{
+    int count = 0, used;
+
+    for (; hex[0]; hex += 2, count++)
+        if (count == MAX_FILE_BYTES || sscanf(hex, "%2hhx%n", &bytes[count], &used) != 1 ||
+            used != 2)
+            return -1;
+    return count;
+}
+
+static void write_file(Connection *connection, const char *words)
+{
+    uint8_t bytes[MAX_FILE_BYTES];
+    char path[MAX_LINE], hex[MAX_LINE];
+    unsigned long offset;
+    int count;
+
+    if (sscanf(words, "%255s %lu %255s", path, &offset, hex) != 3 ||
+        (count = parse_hex(hex, bytes)) < 0) {
+        answer(connection, "error: write wants PATH OFFSET HEX");
+        return;
+    }
+    if (file_write_at(path, offset, bytes, (size_t)count))
+        answer(connection, "ok");
+    else
+        answer(connection, "error: write %s: %s", path, strerror(errno));
 }
 
 static bool is_awaited(Connection *connection, Waiting what)
@@ -277,6 +328,10 @@ static void execute(Connection *connection, char *line)
         start_beat(connection, atol(line + 5));
     else if (!strncmp(line, "set ", 4))
         set_from_words(connection, line + 4);
+    else if (!strncmp(line, "read ", 5))
+        read_file(connection, line + 5);
+    else if (!strncmp(line, "write ", 6))
+        write_file(connection, line + 6);
     else if (!strncmp(line, "echo ", 5))
         answer(connection, "%s", line);
     else if (!strcmp(line, "status"))

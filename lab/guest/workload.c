@@ -21,6 +21,8 @@
  *   block-digest NAME    of all of /dev/NAME; "digest bytes= digest="
  *   machine              what the kernel has: "cpus= mem_kb= blocks= nets="
  *   disk-check           reads every acknowledged block; "checked blocks= errors="
+ *   read PATH OFFSET N   N bytes of a file or a device, at most 100, in hexadecimal
+ *   write PATH OFFSET X  writes the bytes X (hexadecimal) there; answers "ok"
  *   echo TEXT            answers the same line
  *   poweroff             ends the guest
  *

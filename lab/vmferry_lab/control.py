@@ -53,6 +53,14 @@ class Control:
             raise LabError(f"guest's self-check: {answer['errors']} errors")
         return answer["digest"]
 
+    def read(self, path: str, offset: int, count: int) -> bytes:
+        """At most 100 bytes of a file in the guest, or of a card's memory (/sys/…/resource0)."""
+        return bytes.fromhex(self.ask(f"read {path} {offset} {count}"))
+
+    def write_bytes(self, path: str, offset: int, data: bytes) -> None:
+        """Writes at most 100 bytes there."""
+        self.ask(f"write {path} {offset} {data.hex()}")
+
     def free(self, megabytes: int) -> None:
         """The guest gives the last *megabytes* of its arena back to its kernel; they are zero
         from then on, and have no memory until they are written."""

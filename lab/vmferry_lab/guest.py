@@ -11,6 +11,7 @@ from .heartbeat import Heartbeat
 from .process import LabError, Process, wait_until
 from .qemu import Qemu, system_qemu
 from .redis import RedisLoad
+from .swtpm import Swtpm
 
 if TYPE_CHECKING:
     from .lab import Host, Lab
@@ -24,7 +25,8 @@ class Guest:
     def __init__(self, lab: Lab, name: str, number: int, *, machine: str = "pc",
                  memory_mb: int = 256, vcpus: int = 1, qemu: Qemu | None = None,
                  accel: str = "tcg", disk_mb: int = 0, vga: bool | None = None,
-                 rng: bool = True, shared_memory: bool = False, redis: bool = False,
+                 rng: bool = True, tpm: str | None = None, shared_memory: bool = False,
+                 redis: bool = False,
                  arena_mb: int = 64, content: str = "random", pattern: str = "idle", order: str = "random",
                  pages_per_second: int = 0, span_mb: int = 0, check: int = 1024,
                  disk_rate: int = 0, kernel_words: str = "", extra: list[str] | None = None):
@@ -51,6 +53,8 @@ class Guest:
                          f"lab.order={order} lab.pps={pages_per_second} lab.span={span_mb} "
                          f"lab.check={check} lab.disk-rate={disk_rate}")
         self.kernel_words = kernel_words
+        self.tpm_model = tpm
+        self.tpm = Swtpm(lab, name) if tpm else None
         for host in lab.hosts:
             host.add_tap(self.tap)
 
@@ -98,7 +102,13 @@ class Guest:
 
     def _small_devices(self) -> list[str]:
         devices = ["-device", self._virtio("rng")] if self.rng else []
-        return devices + (["-device", "VGA"] if self.vga else [])
+        devices += ["-device", "VGA"] if self.vga else []
+        if self.tpm:
+            socket = self.tpm.socket(self.lab.host_a)
+            devices += ["-chardev", f"socket,id=tpm,path={socket}",
+                        "-tpmdev", "emulator,id=tpm0,chardev=tpm",
+                        "-device", f"{self.tpm_model},tpmdev=tpm0"]
+        return devices
 
     def _kernel_command_line(self) -> str:
         words = ["console=ttyS0", "loglevel=4", "panic=-1", f"lab.ip={self.ip}", self.workload,

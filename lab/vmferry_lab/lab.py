@@ -96,6 +96,7 @@ class Lab:
         qemu            system_qemu() (default) or backports_qemu()
         disk_mb         size of a virtio disk on storage both hosts share; 0: none
         vga, rng        devices; VGA is there by default except in microvm
+        tpm             "tpm-tis" or "tpm-crb", with a swtpm on each host
         shared_memory   guest RAM as a shared memfd
         redis           with a Redis server: see Guest.redis_load()
         arena_mb        memory the workload owns, writes and checks

@@ -12,8 +12,9 @@ from . import debian
 from .cache import cache_dir, cache_lock, make_once
 from .process import LabError
 
-BACKPORTS_PACKAGES = ["qemu-system-x86", "qemu-system-common", "qemu-system-data", "seabios",
-                      "ipxe-qemu"]
+BACKPORTS_PACKAGES = ["qemu-system-x86", "qemu-system-common", "qemu-system-data",
+                      "qemu-system-modules-opengl", "qemu-system-modules-spice",
+                      "seabios", "ipxe-qemu"]
 # The program was not built to be moved, so it is told where its firmware lies.
 FIRMWARE_FOLDERS = ["usr/share/qemu", "usr/share/seabios", "usr/lib/ipxe/qemu"]
 
@@ -54,9 +55,11 @@ def backports_qemu() -> Qemu:
     def make(folder: Path) -> None:
         debian.update()
         debian.unpack(BACKPORTS_PACKAGES, suite, folder)
+        # Where a folder of this name is beside it, QEMU takes its modules from there.
+        (folder / "usr/bin/qemu-bundle").symlink_to("../..")
 
     with cache_lock():
-        folder = make_once("qemu-10.0", make)
+        folder = make_once("qemu-10.0-modules", make)
     program = folder / "usr/bin/qemu-system-x86_64"
     _require_libraries(program)
     options = [word for name in FIRMWARE_FOLDERS for word in ("-L", str(folder / name))]

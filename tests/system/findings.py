@@ -102,7 +102,7 @@ def strangers_on(agent, *guests) -> list[str]:
     known = {agent.process.pid, *(pid for guest in guests for pid in qemu_pids(agent.host, guest))}
     found = {pid: _command(pid) for pid in agent.host.namespace.pids() if pid not in known}
     return [f"{pid}: {' '.join(words)[:200]}" for pid, words in found.items()
-            if words[0] and not _is_users_command(words)]
+            if words[0] and not _is_users_command(words) and not _is_tpm(words)]
 
 
 def _command(pid: int) -> list[str]:
@@ -115,6 +115,11 @@ def _command(pid: int) -> list[str]:
 def _is_users_command(words: list[str]) -> bool:
     """`vmferry events --follow` and the like."""
     return words[0].endswith("vmferry") and words[1] != "agent"
+
+
+def _is_tpm(words: list[str]) -> bool:
+    """Of a guest that has one on each host (lab/vmferry_lab/swtpm.py)."""
+    return "swtpm socket " in " ".join(words)
 
 
 def left_files(agent) -> list[str]:
