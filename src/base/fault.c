@@ -25,6 +25,7 @@ static const char *const points[] = {
     "source.after-word",          /* word sent, answer not read */
     "source.after-started",       /* the answer came; the source's QEMU is still there */
     "destination.launched",       /* QEMU waits for its state */
+    "destination.opened",         /* its incoming stream is open, there are markers in its RAM */
     "destination.round-applied",  /* a round's pages are in */
     "destination.before-ready",   /* all loaded, not yet said */
     "destination.before-commit",  /* word received, journal not written */

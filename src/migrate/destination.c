@@ -20,69 +20,31 @@
  * limit besides). */
 #define RECEIVE_AHEAD_FRAMES 128
 
-static const RamRegion *find_region(const VmmDescription *description, const char *name)
+static const RamRegion *find_region(const VmmDescription *description, const WireRegion *wanted)
 {
     for (guint i = 0; i < description->ram_regions->len; i++) {
         const RamRegion *region = g_ptr_array_index(description->ram_regions, i);
 
-        if (strcmp(region->name, name) == 0)
+        if (strcmp(region->name, wanted->name) == 0 && region->bytes == wanted->bytes)
             return region;
     }
     return NULL;
 }
 
-static gboolean match_region(const WireRegion *theirs, const RamRegion *ours, GError **error)
-{
-    if (!ours) {
-        error_set(error, VMFERRY_ERROR_REFUSED,
-                  "RAM block %s does not exist here (other devices or another QEMU version?)",
-                  theirs->name);
-        return FALSE;
-    }
-    if (ours->bytes != theirs->bytes) {
-        error_set(error, VMFERRY_ERROR_REFUSED,
-                  "RAM block %s has %" PRIu64 " bytes there and %" PRIu64 " here", theirs->name,
-                  theirs->bytes, ours->bytes);
-        return FALSE;
-    }
-    if (theirs->proof && g_strcmp0(theirs->proof, ours->proof) != 0) {
-        error_set(error, VMFERRY_ERROR_REFUSED,
-                  "RAM block %s cannot be told from others of its size, and it is not the same "
-                  "on both hosts (give such devices different ROMs, or romfile=\"\")",
-                  theirs->name);
-        return FALSE;
-    }
-    if (!theirs->proof && ours->proof) {
-        error_set(error, VMFERRY_ERROR_REFUSED,
-                  "RAM block %s cannot be told from others of its size here", theirs->name);
-        return FALSE;
-    }
-    return TRUE;
-}
-
-/* Our regions in the order of the source's list, so that indexes agree. */
-GPtrArray *destination_match_regions(const GuestMessage *guest, const VmmDescription *description,
+GPtrArray *destination_order_regions(const GuestMessage *guest, const VmmDescription *description,
                                      GError **error)
 {
     g_autoptr(GPtrArray) ordered = g_ptr_array_new();
 
-    if (strcmp(guest->vmm_kind, description->kind) != 0 ||
-        strcmp(guest->machine, description->machine) != 0) {
-        error_set(error, VMFERRY_ERROR_REFUSED, "the guest is a %s %s, here it became a %s %s",
-                  guest->vmm_kind, guest->machine, description->kind, description->machine);
-        return NULL;
-    }
     for (guint i = 0; i < guest->region_count; i++) {
-        const RamRegion *ours = find_region(description, guest->regions[i].name);
+        const RamRegion *ours = find_region(description, &guest->regions[i]);
 
-        if (!match_region(&guest->regions[i], ours, error))
+        if (!ours) {
+            error_set(error, VMFERRY_ERROR_FAILED, "RAM block %s did not become %" PRIu64 " bytes",
+                      guest->regions[i].name, guest->regions[i].bytes);
             return NULL;
+        }
         g_ptr_array_add(ordered, (gpointer)ours);
-    }
-    if (description->ram_regions->len != guest->region_count) {
-        error_set(error, VMFERRY_ERROR_REFUSED, "there are %u RAM blocks there and %u here",
-                  guest->region_count, description->ram_regions->len);
-        return NULL;
     }
     return g_steal_pointer(&ordered);
 }
@@ -97,12 +59,37 @@ static gboolean receive_guest(DestinationMove *move, GError **error)
     return move->guest != NULL;
 }
 
-/* Launches the VMM and gets hold of its memory, all zero. */
+/* Makes the VMM's RAM that of the source, by name and length. */
+static gboolean open_incoming(DestinationMove *move, GError **error)
+{
+    const GuestMessage *guest = move->guest;
+    g_autoptr(GPtrArray) regions = g_ptr_array_new_with_free_func((GDestroyNotify)ram_region_free);
+
+    for (guint i = 0; i < guest->region_count; i++)
+        g_ptr_array_add(regions,
+                        ram_region_new(guest->regions[i].name, 0, guest->regions[i].bytes));
+    return vmm_open_incoming(move->vmm, guest->machine, regions, error);
+}
+
+/* Gets hold of it, all zero: opening has left something in each region. */
+static gboolean open_memory(DestinationMove *move, GError **error)
+{
+    g_autoptr(GPtrArray) regions = NULL;
+
+    move->description = vmm_describe(move->vmm, error);
+    regions =
+        move->description ? destination_order_regions(move->guest, move->description, error) : NULL;
+    if (!regions)
+        return FALSE;
+    move->memory = guest_memory_open(vmm_get_pid(move->vmm), regions, error);
+    return move->memory && guest_memory_make_zero(move->memory, error);
+}
+
+/* Launches the VMM and prepares it for pages. */
 static gboolean accept_guest(DestinationMove *move, GError **error)
 {
     const MigrateDestinationHost *host = move->host;
     g_autofree char *qmp_path = NULL;
-    g_autoptr(GPtrArray) regions = NULL;
 
     move->vmm = host->launch(move->guest, host->user, error);
     if (!move->vmm)
@@ -116,15 +103,8 @@ static gboolean accept_guest(DestinationMove *move, GError **error)
         !guard_keep_balloon(move->guard, move->guest->balloon_bytes, error))
         return FALSE;
     if (fault_point("destination.launched", error) ||
-        !vmm_match_machine(move->vmm, move->guest->live, error))
-        return FALSE;
-    move->description = vmm_describe(move->vmm, error);
-    regions =
-        move->description ? destination_match_regions(move->guest, move->description, error) : NULL;
-    if (!regions)
-        return FALSE;
-    move->memory = guest_memory_open(vmm_get_pid(move->vmm), regions, error);
-    if (!move->memory || !guest_memory_make_zero(move->memory, error))
+        !vmm_match_machine(move->vmm, move->guest->live, error) || !open_incoming(move, error) ||
+        fault_point("destination.opened", error) || !open_memory(move, error))
         return FALSE;
     move->applier = page_applier_new(move->memory, move->queue);
     move->check = digest_check_new(move->memory);

@@ -27,8 +27,8 @@ typedef struct {
     GError *resume_error; /* committed, but the VMM would not run it */
 } DestinationMove;
 
-/* Our regions in the order of the source's; NULL where they don't fit. */
-GPtrArray *destination_match_regions(const GuestMessage *guest, const VmmDescription *description,
+/* Our regions in the order of the source's list, so that indexes agree. */
+GPtrArray *destination_order_regions(const GuestMessage *guest, const VmmDescription *description,
                                      GError **error);
 
 /* Frames while the machine is being received. */

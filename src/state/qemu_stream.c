@@ -40,7 +40,6 @@ enum {
 
 static const char empty_description[] = "{}";
 #define EMPTY_DESCRIPTION_BYTES (sizeof empty_description - 1)
-#define TAIL_BYTES (1 + 1 + 4 + EMPTY_DESCRIPTION_BYTES)
 
 static gboolean read_head(ByteReader *reader, GError **error)
 {
@@ -234,72 +233,4 @@ GBytes *qemu_stream_build_end(const void *saved, size_t length, GError **error)
     byte_write_be32(out, EMPTY_DESCRIPTION_BYTES);
     byte_write_span(out, empty_description, EMPTY_DESCRIPTION_BYTES);
     return g_byte_array_free_to_bytes(g_steal_pointer(&out));
-}
-
-GBytes *qemu_stream_build_incoming(const void *data, size_t length, const char *machine,
-                                   GError **error)
-{
-    size_t name_length = strlen(machine);
-    g_autoptr(GByteArray) out = NULL;
-
-    if (!machine_name_valid(machine)) {
-        error_set(error, VMFERRY_ERROR_INVALID, "\"%.64s\" is no machine type", machine);
-        return NULL;
-    }
-    if (!qemu_stream_check_saved(data, length, error))
-        return NULL;
-    out = g_byte_array_sized_new((guint)(length + name_length + 64));
-    byte_write_be32(out, STREAM_MAGIC);
-    byte_write_be32(out, STREAM_VERSION);
-    byte_write_u8(out, SECTION_CONFIGURATION);
-    byte_write_be32(out, (uint32_t)name_length);
-    byte_write_span(out, machine, name_length);
-    /* The sections together with their EOF. */
-    byte_write_span(out, (const uint8_t *)data + STREAM_HEAD_BYTES, length - STREAM_HEAD_BYTES);
-    byte_write_u8(out, SECTION_DESCRIPTION);
-    byte_write_be32(out, EMPTY_DESCRIPTION_BYTES);
-    byte_write_span(out, empty_description, EMPTY_DESCRIPTION_BYTES);
-    return g_byte_array_free_to_bytes(g_steal_pointer(&out));
-}
-
-static char *read_configuration(ByteReader *reader, GError **error)
-{
-    uint8_t type = byte_read_u8(reader);
-    uint32_t length = byte_read_be32(reader);
-    const uint8_t *name = byte_read_span(reader, length);
-
-    if (!name || type != SECTION_CONFIGURATION || length > MACHINE_NAME_MAX_BYTES) {
-        error_set(error, VMFERRY_ERROR_INVALID, "QEMU state does not name its machine type");
-        return NULL;
-    }
-    return g_strndup((const char *)name, length);
-}
-
-static gboolean check_tail(ByteReader reader, GError **error)
-{
-    const uint8_t *tail;
-    uint8_t wanted[TAIL_BYTES] = {SECTION_EOF, SECTION_DESCRIPTION,    0, 0,
-                                  0,           EMPTY_DESCRIPTION_BYTES};
-
-    memcpy(wanted + 6, empty_description, EMPTY_DESCRIPTION_BYTES);
-    if (reader.left >= TAIL_BYTES) {
-        tail = reader.at + reader.left - TAIL_BYTES;
-        if (memcmp(tail, wanted, TAIL_BYTES) == 0)
-            return TRUE;
-    }
-    error_set(error, VMFERRY_ERROR_INVALID, "QEMU state is cut: its end is missing");
-    return FALSE;
-}
-
-char *qemu_stream_check_incoming(const void *data, size_t length, GError **error)
-{
-    ByteReader reader = byte_reader_make(data, length);
-    g_autofree char *machine = NULL;
-
-    if (!check_size(length, error) || !read_head(&reader, error))
-        return NULL;
-    machine = read_configuration(&reader, error);
-    if (!machine || !check_first_section(reader, error) || !check_tail(reader, error))
-        return NULL;
-    return g_steal_pointer(&machine);
 }

@@ -65,12 +65,3 @@ GBytes *qemu_stream_build_begin(const char *machine, const QemuStreamBlock *bloc
 
 /* Builds the second part from what `xen-save-devices-state` wrote. */
 GBytes *qemu_stream_build_end(const void *saved, size_t length, GError **error);
-
-/* Builds what `migrate-incoming` takes from such a stream.  *machine* is the
- * versioned machine type without "-machine" ("pc-i440fx-7.2"). */
-GBytes *qemu_stream_build_incoming(const void *data, size_t length, const char *machine,
-                                   GError **error);
-
-/* Checks a stream that qemu_stream_build_incoming() made on another host and
- * returns its machine type (free with g_free()); NULL with *error*. */
-char *qemu_stream_check_incoming(const void *data, size_t length, GError **error);

@@ -113,6 +113,11 @@ GBytes *vmm_save_device_state(Vmm *vmm, GError **error)
     return vmm->ops->save_device_state(vmm, error);
 }
 
+gboolean vmm_open_incoming(Vmm *vmm, const char *machine, const GPtrArray *regions, GError **error)
+{
+    return vmm->ops->open_incoming(vmm, machine, regions, error);
+}
+
 gboolean vmm_load_device_state(Vmm *vmm, GBytes *state, GError **error)
 {
     return vmm->ops->load_device_state(vmm, state, error);

@@ -8,7 +8,8 @@
  * by the driver.
  *
  * Freeing a Vmm closes the control connection and nothing else: the process
- * lives on.  Only vmm_quit() ends it.
+ * lives on, unless it still waits for its state (vmm_open_incoming()).  Only
+ * vmm_quit() ends it.
  */
 #pragma once
 
@@ -75,6 +76,8 @@ typedef struct {
     gboolean (*take_images)(Vmm *vmm, GError **error);
     gboolean (*resume)(Vmm *vmm, GError **error);
     GBytes *(*save_device_state)(Vmm *vmm, GError **error);
+    gboolean (*open_incoming)(Vmm *vmm, const char *machine, const GPtrArray *regions,
+                              GError **error);
     gboolean (*load_device_state)(Vmm *vmm, GBytes *state, GError **error);
     char *(*describe_end)(Vmm *vmm);
     gboolean (*announce)(Vmm *vmm, GError **error);
@@ -99,7 +102,8 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(Vmm, vmm_free)
 pid_t vmm_get_pid(Vmm *vmm);
 gboolean vmm_get_run_state(Vmm *vmm, VmmRunState *ret, GError **error);
 
-/* What this machine is made of.  Free the result with vmm_description_free(). */
+/* What this machine is made of.  One that was launched as incoming can be
+ * described once it is opened.  Free the result with vmm_description_free(). */
 VmmDescription *vmm_describe(Vmm *vmm, GError **error);
 
 /* FALSE with the VMM's own reasons where something (a device, a blocker, a
@@ -159,9 +163,16 @@ gboolean vmm_resume(Vmm *vmm, GError **error);
  * Releases the locks on disk images; vmm_resume() takes them back. */
 GBytes *vmm_save_device_state(Vmm *vmm, GError **error);
 
-/* Loads such a state into a machine that was launched as incoming.  RAM must
- * be complete before: devices look into it.  The machine is paused
- * afterwards and holds no image locks until vmm_resume(). */
+/* Makes a machine that was launched as incoming ready to be written to: its RAM
+ * becomes that of the source, whose machine type and regions (of RamRegion, with
+ * name and bytes) these are.  REFUSED where they do not fit.  Afterwards the
+ * first page of each region holds anything.  If the machine is not loaded, its
+ * process ends with this Vmm. */
+gboolean vmm_open_incoming(Vmm *vmm, const char *machine, const GPtrArray *regions, GError **error);
+
+/* Loads such a state into a machine that was opened so.  RAM must be complete
+ * before: devices look into it.  The machine is paused afterwards and holds no
+ * image locks until vmm_resume(). */
 gboolean vmm_load_device_state(Vmm *vmm, GBytes *state, GError **error);
 
 /* How a machine that has ENDED or is GONE came to its end, as far as it is known

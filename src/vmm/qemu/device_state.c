@@ -1,24 +1,16 @@
-/* Taking and loading the state of all devices and vCPUs. */
+/* Taking the state of all devices and vCPUs. */
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/error.h"
 #include "base/fd.h"
 #include "base/json.h"
-#include "base/process.h"
 #include "state/qemu_stream.h"
 #include "vmm/qemu/driver.h"
-#include "vmm/qemu/unix_socket.h"
-
-#define INCOMING_NAME "vmferry-state"
-
-/* How often a wait looks whether QEMU still lives. */
-#define LOOK_MS 50
 
 static int open_write_only(int fd, GError **error)
 {
@@ -115,162 +107,16 @@ static gboolean check_savable(QemuVmm *qemu, GError **error)
 
 GBytes *qemu_save_device_state(QemuVmm *qemu, GError **error)
 {
-    g_autofree char *machine = NULL;
     g_autoptr(GBytes) stream = NULL;
     gconstpointer data;
     gsize length;
 
     if (!check_savable(qemu, error) || !qemu_check_ram(qemu, error))
         return NULL;
-    machine = qemu_get_machine(qemu, error);
-    if (!machine)
-        return NULL;
     g_atomic_int_set(&qemu->images_released, TRUE);
     stream = take_stream(qemu->qmp, error);
     if (!stream)
         return NULL;
     data = g_bytes_get_data(stream, &length);
-    return qemu_stream_build_incoming(data, length, machine, error);
-}
-
-/* The end of an incoming migration, told by QEMU's MIGRATION event. */
-typedef struct QemuArrival {
-    GMutex lock;
-    GCond changed;
-    gboolean completed, failed;
-} Arrival;
-
-void qemu_arrival_note(Arrival *arrival, const char *event, json_t *data)
-{
-    const char *status = json_text_or(data, "status", "");
-
-    if (strcmp(event, "MIGRATION") != 0)
-        return;
-    g_mutex_lock(&arrival->lock);
-    arrival->completed = arrival->completed || strcmp(status, "completed") == 0;
-    arrival->failed = arrival->failed || strcmp(status, "failed") == 0;
-    g_cond_signal(&arrival->changed);
-    g_mutex_unlock(&arrival->lock);
-}
-
-/* Why loading failed: QEMU's record, or its end with last words (see
- * qemu_vmm_explain(), which turns DISCONNECTED into them). */
-static void set_load_error(QemuVmm *qemu, GError **error)
-{
-    g_autoptr(json_t) reply = NULL;
-
-    /* QEMU 7 exits right after it has said "failed"; give it the time. */
-    if (!process_wait_gone(qemu->pid, qemu->start_time, 1000))
-        reply = qmp_execute(qemu->qmp, "query-migrate", NULL, QMP_COMMAND_MS, NULL);
-    if (!reply)
-        error_set(error, VMFERRY_ERROR_DISCONNECTED, "QEMU has ended");
-    else
-        error_set(error, VMFERRY_ERROR_FAILED, "QEMU says: %s",
-                  json_text_or(reply, "error-desc", "loading failed without a reason"));
-}
-
-/* Waits for the event, looking now and then whether QEMU lives. */
-static gboolean await_arrival(QemuVmm *qemu, Arrival *arrival, gint64 deadline, GError **error)
-{
-    gboolean completed, failed, late = FALSE;
-
-    g_mutex_lock(&arrival->lock);
-    while (!arrival->completed && !arrival->failed && qmp_is_connected(qemu->qmp) && !late) {
-        gint64 now = g_get_monotonic_time();
-
-        g_cond_wait_until(&arrival->changed, &arrival->lock, now + LOOK_MS * 1000);
-        late = now > deadline;
-    }
-    completed = arrival->completed;
-    failed = arrival->failed;
-    g_mutex_unlock(&arrival->lock);
-    if (completed)
-        return TRUE;
-    if (late && !failed)
-        error_set(error, VMFERRY_ERROR_TIMEOUT, "QEMU does not finish loading");
-    else
-        set_load_error(qemu, error);
-    return FALSE;
-}
-
-/* Opens the way in; returns our end of it, -1 with *error*. */
-static int start_incoming(Qmp *qmp, GError **error)
-{
-    autofd int ours = -1;
-    autofd int theirs = -1;
-    g_autoptr(json_t) reply = NULL;
-    int pair[2];
-
-    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0) {
-        error_set_errno(error, errno, "socketpair");
-        return -1;
-    }
-    ours = pair[0];
-    theirs = pair[1];
-    reply = qmp_execute_fd(qmp, "getfd", json_pack("{s:s}", "fdname", INCOMING_NAME), theirs,
-                           QMP_COMMAND_MS, error);
-    if (!reply || !qmp_run(qmp, "migrate-incoming", json_pack("{s:s}", "uri", "fd:" INCOMING_NAME),
-                           QMP_COMMAND_MS, error))
-        return -1;
-    return fd_steal(&ours);
-}
-
-static gboolean check_state_fits(QemuVmm *qemu, GBytes *state, GError **error)
-{
-    g_autofree char *ours = qemu_get_machine(qemu, error);
-    g_autofree char *theirs = NULL;
-    gsize length;
-    gconstpointer data = g_bytes_get_data(state, &length);
-
-    if (!ours)
-        return FALSE;
-    theirs = qemu_stream_check_incoming(data, length, error);
-    if (!theirs)
-        return FALSE;
-    if (strcmp(ours, theirs) == 0)
-        return TRUE;
-    error_set(error, VMFERRY_ERROR_INVALID,
-              "the guest is of machine type %s, QEMU here was started as %s", theirs, ours);
-    return FALSE;
-}
-
-static gboolean load(QemuVmm *qemu, GBytes *state, Arrival *arrival, GError **error)
-{
-    gint64 deadline = g_get_monotonic_time() + (gint64)QEMU_STATE_MS * 1000;
-    autofd int fd = start_incoming(qemu->qmp, error);
-    g_autofree char *status = NULL;
-    gsize length, sent;
-    const char *data = g_bytes_get_data(state, &length);
-
-    if (fd < 0 || !unix_socket_send(fd, data, length, -1, deadline, &sent, error))
-        return FALSE;
-    shutdown(fd, SHUT_WR);
-    if (!await_arrival(qemu, arrival, deadline, error))
-        return FALSE;
-    status = qemu_query_status(qemu->qmp, QMP_COMMAND_MS, error);
-    if (!status || qemu_run_state_from_status(status) == VMM_RUN_STATE_PAUSED)
-        return status != NULL;
-    error_set(error, VMFERRY_ERROR_FAILED, "QEMU is in state \"%s\" after loading", status);
-    return FALSE;
-}
-
-gboolean qemu_load_device_state(QemuVmm *qemu, GBytes *state, GError **error)
-{
-    Arrival arrival = {0};
-    gboolean ok;
-
-    if (!check_state_fits(qemu, state, error) || !qemu_check_ram(qemu, error))
-        return FALSE;
-    g_mutex_init(&arrival.lock);
-    g_cond_init(&arrival.changed);
-    qemu_vmm_set_arrival(qemu, &arrival);
-    /* With late-block-activate nothing is opened before `cont`. */
-    g_atomic_int_set(&qemu->images_released, TRUE);
-    ok = load(qemu, state, &arrival, error);
-    qemu_vmm_set_arrival(qemu, NULL);
-    g_mutex_clear(&arrival.lock);
-    g_cond_clear(&arrival.changed);
-    if (!ok)
-        g_prefix_error(error, "load device state: ");
-    return ok;
+    return qemu_stream_check_saved(data, length, error) ? g_steal_pointer(&stream) : NULL;
 }

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/error.h"
+#include "base/fd.h"
 #include "base/json.h"
 #include "base/process.h"
 #include "vmm/qemu/last_words.h"
@@ -108,18 +109,7 @@ LOCKED_OPERATION(GBytes *, save_device_state, qemu_save_device_state)
 LOCKED_OPERATION(gboolean, announce, qemu_announce)
 LOCKED_OPERATION(gboolean, quit, qemu_quit)
 
-static gboolean load_device_state(Vmm *vmm, GBytes *state, GError **error)
-{
-    QemuVmm *qemu = from_vmm(vmm);
-    g_autoptr(GMutexLocker) locker G_GNUC_UNUSED = g_mutex_locker_new(&qemu->lock);
-    gboolean ok = qemu_load_device_state(qemu, state, error);
-
-    if (!ok)
-        qemu_vmm_explain(qemu, error);
-    return ok;
-}
-
-/* The same for operations that have more arguments. */
+/* The same for an operation that has more arguments. */
 static gboolean end_operation(QemuVmm *qemu, gboolean done, GError **error)
 {
     if (!done)
@@ -169,6 +159,23 @@ static gboolean pause_vcpus(Vmm *vmm, gboolean *ret_was_running, GError **error)
     g_autoptr(GMutexLocker) locker G_GNUC_UNUSED = g_mutex_locker_new(&qemu->lock);
 
     return end_operation(qemu, qemu_pause(qemu, ret_was_running, error), error);
+}
+
+static gboolean open_incoming(Vmm *vmm, const char *machine, const GPtrArray *regions,
+                              GError **error)
+{
+    QemuVmm *qemu = from_vmm(vmm);
+    g_autoptr(GMutexLocker) locker G_GNUC_UNUSED = g_mutex_locker_new(&qemu->lock);
+
+    return end_operation(qemu, qemu_open_incoming(qemu, machine, regions, error), error);
+}
+
+static gboolean load_device_state(Vmm *vmm, GBytes *state, GError **error)
+{
+    QemuVmm *qemu = from_vmm(vmm);
+    g_autoptr(GMutexLocker) locker G_GNUC_UNUSED = g_mutex_locker_new(&qemu->lock);
+
+    return end_operation(qemu, qemu_load_device_state(qemu, state, error), error);
 }
 
 static gboolean get_balloon(Vmm *vmm, uint64_t *ret_bytes, GError **error)
@@ -249,6 +256,17 @@ static char *describe_end(Vmm *vmm)
     return g_strdup("its QEMU process was ended, and did not say why");
 }
 
+static void note_migration(QemuVmm *qemu, const char *status)
+{
+    g_mutex_lock(&qemu->event_lock);
+    if (strcmp(status, "completed") == 0)
+        qemu->arrival = QEMU_ARRIVAL_COMPLETED;
+    else if (strcmp(status, "failed") == 0)
+        qemu->arrival = QEMU_ARRIVAL_FAILED;
+    g_cond_signal(&qemu->event_came);
+    g_mutex_unlock(&qemu->event_lock);
+}
+
 /* Whoever resumes the guest, QEMU takes its images back. */
 static void on_event(const char *event, json_t *data, gpointer user)
 {
@@ -259,19 +277,10 @@ static void on_event(const char *event, json_t *data, gpointer user)
         g_atomic_int_inc(&qemu->resumes);
     } else if (strcmp(event, "STOP") == 0) {
         g_atomic_int_inc(&qemu->stops);
+    } else if (strcmp(event, "MIGRATION") == 0) {
+        note_migration(qemu, json_text_or(data, "status", ""));
     }
     note_shutdown(qemu, event, data);
-    g_mutex_lock(&qemu->event_lock);
-    if (qemu->arrival)
-        qemu_arrival_note(qemu->arrival, event, data);
-    g_mutex_unlock(&qemu->event_lock);
-}
-
-void qemu_vmm_set_arrival(QemuVmm *qemu, struct QemuArrival *arrival)
-{
-    g_mutex_lock(&qemu->event_lock);
-    qemu->arrival = arrival;
-    g_mutex_unlock(&qemu->event_lock);
 }
 
 static void rule_free(gpointer data)
@@ -303,6 +312,7 @@ void qemu_vmm_free(Vmm *vmm)
     QemuVmm *qemu = from_vmm(vmm);
 
     qmp_free(qemu->qmp);
+    fd_close(&qemu->incoming_fd);
     g_free(qemu->qmp_path);
     g_free(qemu->log_path);
     g_strfreev(qemu->command_line);
@@ -312,6 +322,7 @@ void qemu_vmm_free(Vmm *vmm)
     g_clear_pointer(&qemu->ram_blocks, g_ptr_array_unref);
     g_mutex_clear(&qemu->lock);
     g_mutex_clear(&qemu->event_lock);
+    g_cond_clear(&qemu->event_came);
     g_free(qemu);
 }
 
@@ -331,6 +342,7 @@ static const VmmOps qemu_ops = {
     .take_images = take_images,
     .resume = resume_vcpus,
     .save_device_state = save_device_state,
+    .open_incoming = open_incoming,
     .load_device_state = load_device_state,
     .describe_end = describe_end,
     .announce = announce,
@@ -350,6 +362,8 @@ Vmm *qemu_vmm_new(pid_t pid, uint64_t start_time, const char *qmp_path, const ch
     qemu->base.ops = &qemu_ops;
     g_mutex_init(&qemu->lock);
     g_mutex_init(&qemu->event_lock);
+    g_cond_init(&qemu->event_came);
+    qemu->incoming_fd = -1;
     qemu->pid = pid;
     qemu->start_time = start_time;
     qemu->qmp_path = g_strdup(qmp_path);

@@ -3,6 +3,7 @@
 
 #include "vmm/qemu/qemu.h"
 #include "vmm/qemu/qmp.h"
+#include "vmm/qemu/ram_blocks.h"
 
 /* Time-outs of commands that wait for I/O: draining at `stop`, opening and
  * locking images at `cont`, reading a state. */
@@ -10,25 +11,30 @@
 #define QEMU_CONT_MS 30000
 #define QEMU_STATE_MS 30000
 
+/* How an incoming migration has ended, by QEMU's MIGRATION events. */
+typedef enum { QEMU_ARRIVAL_OPEN, QEMU_ARRIVAL_COMPLETED, QEMU_ARRIVAL_FAILED } QemuArrival;
+
 typedef struct {
     Vmm base;
     GMutex lock;       /* serialises the operations */
     GMutex event_lock; /* guards arrival */
+    GCond event_came;  /* arrival has changed */
     pid_t pid;
     uint64_t start_time;
     char *qmp_path;
     char *log_path;      /* NULL: not ours to read */
     char **command_line; /* clean: what a destination would start */
     Qmp *qmp;
-    gint images_released;        /* atomic; by a save or a load, until resumed */
-    char *shutdown_reason;       /* as its SHUTDOWN event says, or "guest-panic"; NULL: none came.
-                                    Guarded by event_lock. */
-    gint stops, resumes;         /* atomic: STOP and RESUME events so far */
-    gint resumes_at_pause;       /* *resumes* when we paused it last */
-    struct QemuArrival *arrival; /* while a state is loaded; see device_state.c */
-    char *machine;               /* once asked for */
-    GPtrArray *rules;            /* of QemuMapRule: what our command line was rewritten by */
-    GPtrArray *ram_blocks;       /* of QemuRamBlock, as last described; NULL before */
+    gint images_released;  /* atomic; by a save or a load, until resumed */
+    char *shutdown_reason; /* as its SHUTDOWN event says, or "guest-panic"; NULL: none came.
+                              Guarded by event_lock. */
+    gint stops, resumes;   /* atomic: STOP and RESUME events so far */
+    gint resumes_at_pause; /* *resumes* when we paused it last */
+    int incoming_fd;       /* of an open incoming stream, or -1; see incoming.c */
+    QemuArrival arrival;   /* of what comes through it */
+    char *machine;         /* once asked for */
+    GPtrArray *rules;      /* of QemuMapRule: what our command line was rewritten by */
+    GPtrArray *ram_blocks; /* of QemuRamBlock, as last described; NULL before */
 } QemuVmm;
 
 /* Takes *qmp*; copies the rest. */
@@ -41,12 +47,6 @@ void qemu_vmm_set_rules(Vmm *vmm, const GPtrArray *rules);
 
 /* For a guest that was stopped before we came: may its images be released? */
 gboolean qemu_images_may_be_released(QemuVmm *qemu);
-
-/* Tells the load under way of an event; called in the reader thread. */
-void qemu_arrival_note(struct QemuArrival *arrival, const char *event, json_t *data);
-
-/* Sets who is told of events (NULL: nobody). */
-void qemu_vmm_set_arrival(QemuVmm *qemu, struct QemuArrival *arrival);
 
 /* Where an operation failed because QEMU ended, says so, with its last words. */
 void qemu_vmm_explain(QemuVmm *qemu, GError **error);
@@ -66,6 +66,8 @@ gboolean qemu_resume(QemuVmm *qemu, GError **error);
 gboolean qemu_announce(QemuVmm *qemu, GError **error);
 gboolean qemu_quit(QemuVmm *qemu, GError **error);
 GBytes *qemu_save_device_state(QemuVmm *qemu, GError **error);
+gboolean qemu_open_incoming(QemuVmm *qemu, const char *machine, const GPtrArray *regions,
+                            GError **error);
 gboolean qemu_load_device_state(QemuVmm *qemu, GBytes *state, GError **error);
 VmmDescription *qemu_describe(QemuVmm *qemu, GError **error);
 gboolean qemu_check_movable(QemuVmm *qemu, GError **error);
@@ -96,6 +98,12 @@ gboolean qemu_parse_statistics(const char *text, uint64_t *ret_free_bytes, uint6
 
 /* The machine type without "-machine"; free with g_free(). */
 char *qemu_get_machine(QemuVmm *qemu, GError **error);
+
+/* What ram_blocks.h needs of a live QEMU; *user* of the reader is the pid. */
+GPtrArray *qemu_query_ram_blocks(Qmp *qmp, GError **error);
+QemuMappings *qemu_read_mappings(pid_t pid, GError **error);
+gboolean qemu_read_memory(uint64_t address, void *buffer, size_t length, gpointer user,
+                          GError **error);
 
 /* A list of RamRegion: all that QEMU itself would migrate. */
 GPtrArray *qemu_query_ram_regions(QemuVmm *qemu, GError **error);

@@ -11,11 +11,13 @@
  *
  * A move: the source's clean command line (command_line.h) is rewritten at the
  * destination and started with `-incoming defer -S` and the capability
- * late-block-activate, so that it holds no image locks before `cont`.  RAM is
- * copied by others, by the addresses of qemu_describe() (ram_blocks.h).  The
- * source's device state comes from `xen-save-devices-state` (no Xen involved),
- * which leaves out RAM and, on a paused guest, releases the image locks; what
- * `migrate-incoming` takes is built from it (state/qemu_stream.h).
+ * late-block-activate, so that it holds no image locks before `cont`.  Its
+ * incoming stream is opened at once (incoming.c), which makes its RAM blocks as
+ * long as the source's and marks them, and stays open.  RAM is copied by others,
+ * by the addresses of qemu_describe() (ram_blocks.h).  The source's device state
+ * comes from `xen-save-devices-state` (no Xen involved), which leaves out RAM
+ * and, on a paused guest, releases the image locks; the end of the stream is
+ * built from it (state/qemu_stream.h).
  *
  * Threads and locks: the operations of one Vmm are serialised by a lock; the
  * QMP client (qmp.h) has a reader thread of its own.
@@ -31,7 +33,8 @@
  * resumed (QEMU 7 aborts on releasing images twice); for a guest found stopped
  * the locks on its images tell, so one whose images cannot be locked must be
  * resumed first.  Guest memory in a file that both hosts share through a
- * network is not recognised (on one host it is).
+ * network is not recognised (on one host it is).  A QEMU whose incoming stream
+ * is closed before its end exits: nobody can go on with it after us.
  */
 #pragma once
 

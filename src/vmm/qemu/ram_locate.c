@@ -1,17 +1,17 @@
-/* Which mapping is which RAM block: elimination, known content, proofs. */
-#include <stdlib.h>
+/* Which mapping is which RAM block of a running QEMU. */
 #include <string.h>
 
 #include "base/error.h"
-#include "vmm/qemu/ram_content.h"
+#include "vmm/qemu/ram_records.h"
+#include "vmm/qemu/ram_twins.h"
 
-#define PAGE_BYTES 4096ull
-#define MAX_PROOF_BYTES (64ull << 20)
+/* More is not compared: it takes time, and reading may give memory to pages
+ * that have none. */
+#define MAX_TWIN_BYTES (64ull << 20)
 
 typedef struct {
     GPtrArray *blocks;
-    const GArray *mappings;
-    gboolean *taken; /* a mapping has its block */
+    const QemuMappings *mappings;
     guint last_twins;
     QemuMemoryReader reader;
     gpointer user;
@@ -21,56 +21,47 @@ typedef struct {
 typedef struct {
     uint64_t length;
     GPtrArray *blocks;
-    GArray *mappings; /* of guint, indexes */
+    GArray *addresses; /* of uint64_t */
 } Candidates;
 
-static const QemuMapping *mapping_at(const Locator *locator, guint index)
+static gboolean is_taken(const Locator *locator, uint64_t address)
 {
-    return &g_array_index(locator->mappings, QemuMapping, index);
-}
-
-static uint64_t mapped_length(const QemuRamBlock *block)
-{
-    return (block->total + PAGE_BYTES - 1) & ~(PAGE_BYTES - 1);
-}
-
-static gboolean find_mapping(const Locator *locator, uint64_t start, uint64_t length,
-                             guint *ret_index)
-{
-    for (guint i = 0; i < locator->mappings->len; i++) {
-        const QemuMapping *mapping = mapping_at(locator, i);
-
-        if (mapping->start == start && mapping->length == length && !locator->taken[i]) {
-            *ret_index = i;
+    for (guint i = 0; i < locator->blocks->len; i++)
+        if (((QemuRamBlock *)locator->blocks->pdata[i])->host_address == address)
             return TRUE;
-        }
+    return FALSE;
+}
+
+/* Is there a mapping of this length? */
+static gboolean is_mapping(const Locator *locator, uint64_t start, uint64_t length)
+{
+    for (guint i = 0; i < locator->mappings->ram->len; i++) {
+        const QemuMapping *mapping = &g_array_index(locator->mappings->ram, QemuMapping, i);
+
+        if (mapping->start == start && mapping->length == length)
+            return TRUE;
     }
     return FALSE;
 }
 
-static void assign(Locator *locator, QemuRamBlock *block, guint index)
-{
-    block->host_address = mapping_at(locator, index)->start;
-    locator->taken[index] = TRUE;
-}
-
 /* Addresses that `info ramblock` told. */
-static gboolean check_told(Locator *locator, GError **error)
+static gboolean check_told(const Locator *locator, GError **error)
 {
     for (guint i = 0; i < locator->blocks->len; i++) {
-        QemuRamBlock *block = locator->blocks->pdata[i];
-        guint index;
+        const QemuRamBlock *block = locator->blocks->pdata[i];
+        gboolean right = block->host_address == 0 ||
+                         is_mapping(locator, block->host_address, qemu_ram_block_mapped(block));
 
-        if (block->host_address == 0)
+        for (guint j = 0; j < i && block->host_address != 0; j++)
+            right = right && ((QemuRamBlock *)locator->blocks->pdata[j])->host_address !=
+                                 block->host_address;
+        if (right)
             continue;
-        if (!find_mapping(locator, block->host_address, mapped_length(block), &index)) {
-            error_set(error, VMFERRY_ERROR_INVALID,
-                      "QEMU says that block \"%s\" is at 0x%" G_GINT64_MODIFIER
-                      "x, but no memory of its length is there",
-                      block->name, block->host_address);
-            return FALSE;
-        }
-        locator->taken[index] = TRUE;
+        error_set(error, VMFERRY_ERROR_INVALID,
+                  "QEMU says that block \"%s\" is at 0x%" G_GINT64_MODIFIER
+                  "x, but no memory of its length and its own is there",
+                  block->name, block->host_address);
+        return FALSE;
     }
     return TRUE;
 }
@@ -92,239 +83,136 @@ static gboolean name_fits(const QemuRamBlock *block, const QemuFlatRange *range)
 static void place_visible(Locator *locator, const QemuFlatRange *range)
 {
     QemuRamBlock *found = NULL;
-    guint index;
 
+    if (range->host_address == 0 || is_taken(locator, range->host_address))
+        return;
     for (guint i = 0; i < locator->blocks->len; i++) {
         QemuRamBlock *block = locator->blocks->pdata[i];
 
-        if (block->host_address != 0 || !name_fits(block, range))
-            continue;
-        if (!find_mapping(locator, range->host_address, mapped_length(block), &index))
+        if (block->host_address != 0 || !name_fits(block, range) ||
+            !is_mapping(locator, range->host_address, qemu_ram_block_mapped(block)))
             continue;
         if (found)
             return;
         found = block;
     }
-    if (found && find_mapping(locator, range->host_address, mapped_length(found), &index))
-        assign(locator, found, index);
+    if (found)
+        found->host_address = range->host_address;
 }
 
 static void candidates_clear(Candidates *candidates)
 {
     g_clear_pointer(&candidates->blocks, g_ptr_array_unref);
-    g_clear_pointer(&candidates->mappings, g_array_unref);
+    g_clear_pointer(&candidates->addresses, g_array_unref);
 }
 G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(Candidates, candidates_clear)
 
 static Candidates collect(const Locator *locator, uint64_t length)
 {
-    Candidates found = {length, g_ptr_array_new(), g_array_new(FALSE, FALSE, sizeof(guint))};
+    Candidates found = {length, g_ptr_array_new(), g_array_new(FALSE, FALSE, sizeof(uint64_t))};
 
     for (guint i = 0; i < locator->blocks->len; i++) {
         QemuRamBlock *block = locator->blocks->pdata[i];
 
-        if (block->host_address == 0 && !block->proof && mapped_length(block) == length)
+        if (block->host_address == 0 && qemu_ram_block_mapped(block) == length)
             g_ptr_array_add(found.blocks, block);
     }
-    for (guint i = 0; i < locator->mappings->len; i++)
-        if (!locator->taken[i] && mapping_at(locator, i)->length == length)
-            g_array_append_val(found.mappings, i);
+    for (guint i = 0; i < locator->mappings->ram->len; i++) {
+        const QemuMapping *mapping = &g_array_index(locator->mappings->ram, QemuMapping, i);
+
+        if (mapping->length == length && !is_taken(locator, mapping->start))
+            g_array_append_val(found.addresses, mapping->start);
+    }
     return found;
 }
 
-/* The digests of all candidate mappings, one behind the other. */
-static uint8_t *digest_all(const Locator *locator, const Candidates *candidates, GError **error)
+/* The only block of its length, and the only mapping. */
+static void place_by_length(Locator *locator)
 {
-    guint count = candidates->mappings->len;
-    g_autofree uint8_t *digests = g_malloc_n(count, QEMU_DIGEST_BYTES);
+    for (guint i = 0; i < locator->blocks->len; i++) {
+        QemuRamBlock *block = locator->blocks->pdata[i];
+        g_auto(Candidates) same = collect(locator, qemu_ram_block_mapped(block));
 
-    if (candidates->length * count > MAX_PROOF_BYTES) {
-        QemuRamBlock *block = candidates->blocks->pdata[0];
-
-        error_set(error, VMFERRY_ERROR_UNSUPPORTED,
-                  "cannot tell which memory of QEMU is block \"%s\": %u are of its length and too "
-                  "large to compare; QEMU 8 or newer tells",
-                  block->name, count);
-        return NULL;
-    }
-    for (guint i = 0; i < count; i++) {
-        guint index = g_array_index(candidates->mappings, guint, i);
-
-        if (!qemu_content_digest(mapping_at(locator, index)->start, candidates->length,
-                                 locator->reader, locator->user, digests + i * QEMU_DIGEST_BYTES,
-                                 error))
-            return NULL;
-    }
-    return g_steal_pointer(&digests);
-}
-
-static int compare_digests(const void *left, const void *right)
-{
-    return memcmp(left, right, QEMU_DIGEST_BYTES);
-}
-
-/* Equal content, and as many mappings as blocks: any order is right. */
-static void assign_twins(Locator *locator, const Candidates *candidates)
-{
-    locator->last_twins++;
-    for (guint i = 0; i < candidates->blocks->len; i++) {
-        QemuRamBlock *block = candidates->blocks->pdata[i];
-
-        assign(locator, block, g_array_index(candidates->mappings, guint, i));
-        block->twins = locator->last_twins;
+        if (block->host_address == 0 && same.blocks->len == 1 && same.addresses->len == 1)
+            block->host_address = g_array_index(same.addresses, uint64_t, 0);
     }
 }
 
-/* A digest over the sorted digests of all contents: the same on both sides
- * whatever the order of the mappings. */
-static void set_proofs(const Candidates *candidates, uint8_t *digests)
+static gboolean all_equal(const Locator *locator, const Candidates *same, gboolean *ret,
+                          GError **error)
 {
-    guint count = candidates->mappings->len;
-    g_autofree char *proof = NULL;
-
-    qsort(digests, count, QEMU_DIGEST_BYTES, compare_digests);
-    proof =
-        g_compute_checksum_for_data(G_CHECKSUM_SHA256, digests, count * (gsize)QEMU_DIGEST_BYTES);
-    for (guint i = 0; i < candidates->blocks->len; i++)
-        ((QemuRamBlock *)candidates->blocks->pdata[i])->proof = g_strdup(proof);
-}
-
-static gboolean all_equal(const uint8_t *digests, guint count)
-{
-    for (guint i = 1; i < count; i++)
-        if (compare_digests(digests, digests + i * QEMU_DIGEST_BYTES) != 0)
+    *ret = same->addresses->len == same->blocks->len &&
+           same->length <= MAX_TWIN_BYTES / same->addresses->len;
+    for (guint i = 1; *ret && i < same->addresses->len; i++)
+        if (!qemu_same_content(g_array_index(same->addresses, uint64_t, 0),
+                               g_array_index(same->addresses, uint64_t, i), same->length,
+                               locator->reader, locator->user, ret, error))
             return FALSE;
     return TRUE;
 }
 
-/* Candidates that nothing else tells apart.  *may_be_twins*: they hold what
- * QEMU made and the guest cannot change. */
-static gboolean settle(Locator *locator, const Candidates *candidates, gboolean may_be_twins,
-                       GError **error)
+/* Candidates that nothing tells apart: any order is right if all are equal. */
+static gboolean settle_twins(Locator *locator, const Candidates *same, GError **error)
 {
-    guint count = candidates->mappings->len;
-    g_autofree uint8_t *digests = NULL;
+    const QemuRamBlock *first = same->blocks->pdata[0];
+    gboolean equal;
 
-    if (candidates->blocks->len == 1 && count == 1) {
-        assign(locator, candidates->blocks->pdata[0],
-               g_array_index(candidates->mappings, guint, 0));
-        return TRUE;
-    }
-    digests = digest_all(locator, candidates, error);
-    if (!digests)
-        return FALSE;
-    if (may_be_twins && count == candidates->blocks->len && all_equal(digests, count))
-        assign_twins(locator, candidates);
-    else
-        set_proofs(candidates, digests);
-    return TRUE;
-}
-
-/* The signatures of all candidate mappings; NULL with *error*. */
-static GArray *read_signatures(const Locator *locator, const Candidates *all, GError **error)
-{
-    g_autoptr(GArray) signatures = g_array_new(FALSE, FALSE, sizeof(QemuSignature));
-
-    for (guint i = 0; i < all->mappings->len; i++) {
-        guint index = g_array_index(all->mappings, guint, i);
-        QemuSignature signature;
-
-        if (!qemu_content_signature(mapping_at(locator, index)->start, all->length, locator->reader,
-                                    locator->user, &signature, error))
-            return NULL;
-        g_array_append_val(signatures, signature);
-    }
-    return g_steal_pointer(&signatures);
-}
-
-/* Those of *all* that have this signature. */
-static Candidates pick(const Candidates *all, const GArray *signatures, QemuSignature wanted)
-{
-    Candidates picked = {all->length, g_ptr_array_new(), g_array_new(FALSE, FALSE, sizeof(guint))};
-
-    for (guint i = 0; i < all->blocks->len; i++)
-        if (qemu_block_signature(all->blocks->pdata[i]) == wanted)
-            g_ptr_array_add(picked.blocks, all->blocks->pdata[i]);
-    for (guint i = 0; i < all->mappings->len; i++)
-        if (g_array_index(signatures, QemuSignature, i) == wanted)
-            g_array_append_val(picked.mappings, g_array_index(all->mappings, guint, i));
-    return picked;
-}
-
-/* Content decides only where it explains every block and every mapping: a
- * block of unknown content could look like any other. */
-static gboolean signatures_prove(const Candidates *all, const GArray *signatures)
-{
-    gboolean proven = all->blocks->len == all->mappings->len;
-
-    for (guint i = 0; i < all->blocks->len && proven; i++) {
-        QemuSignature signature = qemu_block_signature(all->blocks->pdata[i]);
-        g_auto(Candidates) same = pick(all, signatures, signature);
-
-        proven = signature != QEMU_SIGNATURE_UNKNOWN && same.blocks->len == same.mappings->len;
-    }
-    return proven;
-}
-
-static gboolean settle_by_content(Locator *locator, const Candidates *all, GError **error)
-{
-    g_autoptr(GArray) signatures = read_signatures(locator, all, error);
-
-    if (!signatures)
-        return FALSE;
-    if (!signatures_prove(all, signatures))
-        return settle(locator, all, FALSE, error);
-    for (guint i = 0; i < all->blocks->len; i++) {
-        const QemuRamBlock *block = all->blocks->pdata[i];
-        g_auto(Candidates) same = pick(all, signatures, qemu_block_signature(block));
-
-        if (block->host_address == 0 && !block->proof && !settle(locator, &same, TRUE, error))
-            return FALSE;
-    }
-    return TRUE;
-}
-
-static gboolean place_by_length(Locator *locator, const QemuRamBlock *block, GError **error)
-{
-    g_auto(Candidates) all = collect(locator, mapped_length(block));
-
-    if (all.mappings->len < all.blocks->len) {
+    if (same->addresses->len < same->blocks->len) {
         error_set(error, VMFERRY_ERROR_UNSUPPORTED,
                   "cannot find block \"%s\" (%" G_GUINT64_FORMAT " bytes) in the memory of QEMU",
-                  block->name, block->total);
+                  first->name, first->total);
         return FALSE;
     }
-    if (all.blocks->len == 1 && all.mappings->len == 1)
-        return settle(locator, &all, FALSE, error);
-    return settle_by_content(locator, &all, error);
+    if (!all_equal(locator, same, &equal, error))
+        return FALSE;
+    if (!equal) {
+        error_set(error, VMFERRY_ERROR_UNSUPPORTED,
+                  "cannot tell which memory of QEMU is block \"%s\": %u are of its length; QEMU "
+                  "8.1 or newer tells",
+                  first->name, same->addresses->len);
+        return FALSE;
+    }
+    locator->last_twins++;
+    for (guint i = 0; i < same->blocks->len; i++) {
+        QemuRamBlock *block = same->blocks->pdata[i];
+
+        block->host_address = g_array_index(same->addresses, uint64_t, i);
+        block->twins = locator->last_twins;
+    }
+    return TRUE;
 }
 
-static gboolean locate(Locator *locator, const GPtrArray *ranges, GError **error)
+/* Blocks without a name need no address. */
+static const QemuRamBlock *next_open(const Locator *locator)
 {
-    if (!check_told(locator, error))
-        return FALSE;
-    for (guint i = 0; ranges && i < ranges->len; i++)
-        place_visible(locator, ranges->pdata[i]);
     for (guint i = 0; i < locator->blocks->len; i++) {
         const QemuRamBlock *block = locator->blocks->pdata[i];
 
-        if (block->host_address == 0 && !block->proof && !place_by_length(locator, block, error))
+        if (block->name[0] && block->host_address == 0)
+            return block;
+    }
+    return NULL;
+}
+
+gboolean qemu_locate_ram_blocks(GPtrArray *blocks, const QemuMappings *mappings,
+                                const GPtrArray *ranges, QemuMemoryReader reader, gpointer user,
+                                GError **error)
+{
+    Locator locator = {.blocks = blocks, .mappings = mappings, .reader = reader, .user = user};
+    const QemuRamBlock *block;
+
+    if (!check_told(&locator, error))
+        return FALSE;
+    for (guint i = 0; ranges && i < ranges->len; i++)
+        place_visible(&locator, ranges->pdata[i]);
+    place_by_length(&locator);
+    if (next_open(&locator))
+        qemu_find_records(blocks, mappings->ram, mappings->heap, reader, user);
+    while ((block = next_open(&locator))) {
+        g_auto(Candidates) same = collect(&locator, qemu_ram_block_mapped(block));
+
+        if (!settle_twins(&locator, &same, error))
             return FALSE;
     }
     return TRUE;
-}
-
-gboolean qemu_locate_ram_blocks(GPtrArray *blocks, const GArray *mappings, const GPtrArray *ranges,
-                                QemuMemoryReader reader, gpointer user, GError **error)
-{
-    g_autofree gboolean *taken = g_new0(gboolean, mappings->len + 1);
-    Locator locator = {
-        .blocks = blocks,
-        .mappings = mappings,
-        .taken = taken,
-        .reader = reader,
-        .user = user,
-    };
-
-    return locate(&locator, ranges, error);
 }

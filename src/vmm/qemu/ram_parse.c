@@ -14,8 +14,21 @@ void qemu_ram_block_free(QemuRamBlock *block)
     if (!block)
         return;
     g_free(block->name);
-    g_free(block->proof);
     g_free(block);
+}
+
+uint64_t qemu_ram_block_mapped(const QemuRamBlock *block)
+{
+    return (block->total + PAGE_BYTES - 1) & ~(PAGE_BYTES - 1);
+}
+
+void qemu_mappings_free(QemuMappings *mappings)
+{
+    if (!mappings)
+        return;
+    g_clear_pointer(&mappings->ram, g_array_unref);
+    g_clear_pointer(&mappings->heap, g_array_unref);
+    g_free(mappings);
 }
 
 void qemu_flat_range_free(QemuFlatRange *range)
@@ -89,7 +102,8 @@ static QemuRamBlock *parse_block(const char *line, const BlockColumns *columns)
     at = words->len - fixed; /* 1 with a name, 0 without */
     block = g_new0(QemuRamBlock, 1);
     block->name = g_strdup(at > 0 ? words->pdata[0] : "");
-    if (parse_hex(words->pdata[at + 3], &block->used) &&
+    if (parse_hex(words->pdata[at + 2], &block->offset) &&
+        parse_hex(words->pdata[at + 3], &block->used) &&
         parse_hex(words->pdata[at + 4], &block->total) &&
         (!columns->host_address || parse_hex(words->pdata[at + 5], &block->host_address)) &&
         block_valid(block))
@@ -146,14 +160,27 @@ GPtrArray *qemu_parse_ram_blocks(const char *text, GError **error)
     return g_steal_pointer(&blocks);
 }
 
-static gboolean parse_mapping_head(const char *line, QemuMapping *ret)
+/* A mapping as its first line tells it. */
+typedef struct {
+    QemuMapping range;
+    gboolean is_data; /* private, writable, not code, of no file */
+} MappingHead;
+
+static gboolean parse_mapping_head(const char *line, MappingHead *ret)
 {
-    unsigned long long start, end;
+    unsigned long long start, end, inode;
+    int behind = 0;
     char mode[5];
 
-    if (sscanf(line, "%llx-%llx %4s", &start, &end, mode) != 3 || end <= start || strlen(mode) != 4)
+    if (sscanf(line, "%llx-%llx %4s %*s %*s %llu%n", &start, &end, mode, &inode, &behind) != 4 ||
+        end <= start || strlen(mode) != 4)
         return FALSE;
-    *ret = (QemuMapping){.start = start, .length = end - start};
+    line += behind;
+    line += strspn(line, " ");
+    ret->range = (QemuMapping){.start = start, .length = end - start};
+    ret->is_data =
+        strcmp(mode, "rw-p") == 0 && inode == 0 &&
+        (line[0] == '\0' || strcmp(line, "[heap]") == 0 || g_str_has_prefix(line, "[anon:"));
     return TRUE;
 }
 
@@ -168,38 +195,46 @@ static gboolean has_flag(const char *line, const char *flag)
 }
 
 /* One block can be several mappings (a userfaultfd over a part of it). */
-static void add_mapping(GArray *mappings, const QemuMapping *mapping)
+static void add_ram(GArray *ram, const QemuMapping *mapping)
 {
-    QemuMapping *last;
+    QemuMapping *last = ram->len > 0 ? &g_array_index(ram, QemuMapping, ram->len - 1) : NULL;
 
-    if (mappings->len > 0) {
-        last = &g_array_index(mappings, QemuMapping, mappings->len - 1);
-        if (last->start + last->length == mapping->start) {
-            last->length += mapping->length;
-            return;
-        }
-    }
-    g_array_append_val(mappings, *mapping);
+    if (!last || mapping->start > last->start + last->length)
+        g_array_append_val(ram, *mapping);
+    else if (mapping->start == last->start + last->length)
+        last->length += mapping->length;
 }
 
-GArray *qemu_parse_smaps(const char *text, GError **error)
+static void add_mapping(QemuMappings *mappings, const MappingHead *head, const char *flags)
 {
-    g_autoptr(GArray) mappings = g_array_new(FALSE, FALSE, sizeof(QemuMapping));
-    QemuMapping current = {0};
+    if (has_flag(flags, "pf"))
+        return;
+    if (has_flag(flags, "dc"))
+        add_ram(mappings->ram, &head->range);
+    else if (head->is_data && mappings->heap->len < QEMU_MAX_MAPPINGS)
+        g_array_append_val(mappings->heap, head->range);
+}
+
+QemuMappings *qemu_parse_smaps(const char *text, GError **error)
+{
+    g_autoptr(QemuMappings) mappings = g_new0(QemuMappings, 1);
+    MappingHead current = {0};
     const char *line = text;
 
+    mappings->ram = g_array_new(FALSE, FALSE, sizeof(QemuMapping));
+    mappings->heap = g_array_new(FALSE, FALSE, sizeof(QemuMapping));
     while (*line) {
         const char *end = strchrnul(line, '\n');
         g_autofree char *copy = g_strndup(line, (gsize)(end - line));
 
         if (g_str_has_prefix(copy, "VmFlags:")) {
-            if (current.length > 0 && has_flag(copy, "dc") && !has_flag(copy, "pf"))
-                add_mapping(mappings, &current);
-            current.length = 0;
+            if (current.range.length > 0)
+                add_mapping(mappings, &current, copy);
+            current.range.length = 0;
         } else {
             (void)parse_mapping_head(copy, &current);
         }
-        if (mappings->len > QEMU_MAX_MAPPINGS) {
+        if (mappings->ram->len > QEMU_MAX_MAPPINGS) {
             error_set(error, VMFERRY_ERROR_INVALID, "QEMU has too many mappings");
             return NULL;
         }

@@ -6,14 +6,17 @@
 #include "base/error.h"
 #include "base/fd.h"
 #include "base/json.h"
+#include "memory/pagemap.h"
 #include "vmm/qemu/driver.h"
 #include "vmm/qemu/pci_devices.h"
-#include "vmm/qemu/ram_blocks.h"
 
+#define PAGE_BYTES 4096u
 #define MAX_SMAPS_BYTES (256u << 20)
+/* More of the heap is not searched: what QEMU has from its start comes first. */
+#define MAX_HEAP_BYTES (1ull << 30)
 
-static gboolean read_qemu_memory(uint64_t address, void *buffer, size_t length, gpointer user,
-                                 GError **error)
+gboolean qemu_read_memory(uint64_t address, void *buffer, size_t length, gpointer user,
+                          GError **error)
 {
     pid_t pid = GPOINTER_TO_INT(user);
     char *at = buffer;
@@ -35,7 +38,7 @@ static gboolean read_qemu_memory(uint64_t address, void *buffer, size_t length, 
     return TRUE;
 }
 
-static GArray *read_mappings(pid_t pid, GError **error)
+QemuMappings *qemu_read_mappings(pid_t pid, GError **error)
 {
     g_autofree char *path = g_strdup_printf("/proc/%d/smaps", (int)pid);
     g_autofree char *text = file_read(path, MAX_SMAPS_BYTES, NULL, error);
@@ -90,72 +93,97 @@ static gboolean addresses_told(const GPtrArray *blocks)
     return TRUE;
 }
 
-static GPtrArray *to_regions(const GPtrArray *blocks)
+/* A piece of the heap is searched only where it has pages: reading others may
+ * give them memory. */
+static gboolean add_populated(Pagemap *pagemap, const QemuMapping *piece, GArray *out,
+                              uint64_t *left, GError **error)
 {
-    GPtrArray *regions = g_ptr_array_new_with_free_func((GDestroyNotify)ram_region_free);
+    g_autoptr(PageSet) pages = page_set_new(piece->length / PAGE_BYTES);
+    PageSpan span;
 
-    for (guint i = 0; i < blocks->len; i++) {
-        const QemuRamBlock *block = blocks->pdata[i];
-        RamRegion *region;
+    if (!pagemap_add_populated(pagemap, piece->start, pages, error))
+        return FALSE;
+    for (uint64_t at = 0;
+         *left > 0 && page_set_next_run(pages, at, *left / PAGE_BYTES, &span.first, &span.count);
+         at = span.first + span.count) {
+        QemuMapping run = {piece->start + span.first * PAGE_BYTES, span.count * PAGE_BYTES};
 
-        if (!block->name[0] || block->used == 0)
-            continue;
-        region = ram_region_new(block->name, block->host_address, block->used);
-        region->proof = g_strdup(block->proof);
-        g_ptr_array_add(regions, region);
+        g_array_append_val(out, run);
+        *left -= run.length;
     }
-    return regions;
+    return TRUE;
 }
 
-/* "0000:00:02.0/vga.rom" is a block of the device before the slash. */
-static gboolean set_rom_ids(Qmp *qmp, GPtrArray *blocks, GError **error)
+static gboolean drop_unpopulated(pid_t pid, QemuMappings *mappings, GError **error)
 {
-    g_autofree char *tree = qmp_execute_human(qmp, "info qtree", QMP_COMMAND_MS, error);
-    g_autoptr(GHashTable) ids = tree ? qemu_parse_pci_ids(tree) : NULL;
+    g_autoptr(Pagemap) pagemap = pagemap_open(pid, error);
+    g_autoptr(GArray) populated = g_array_new(FALSE, FALSE, sizeof(QemuMapping));
+    uint64_t left = MAX_HEAP_BYTES;
 
-    for (guint i = 0; ids && i < blocks->len; i++) {
-        QemuRamBlock *block = blocks->pdata[i];
-        const char *slash = strrchr(block->name, '/');
-        g_autofree char *device = NULL;
-
-        if (!slash || !g_str_has_suffix(block->name, ".rom"))
-            continue;
-        device = g_strndup(block->name, (gsize)(slash - block->name));
-        block->rom_ids = GPOINTER_TO_UINT(g_hash_table_lookup(ids, device));
-    }
-    return ids != NULL;
+    if (!pagemap)
+        return FALSE;
+    for (guint i = 0; i < mappings->heap->len; i++)
+        if (!add_populated(pagemap, &g_array_index(mappings->heap, QemuMapping, i), populated,
+                           &left, error))
+            return FALSE;
+    g_array_unref(mappings->heap);
+    mappings->heap = g_steal_pointer(&populated);
+    return TRUE;
 }
 
 static gboolean locate(QemuVmm *qemu, GPtrArray *blocks, GError **error)
 {
-    g_autoptr(GArray) mappings = read_mappings(qemu->pid, error);
+    g_autoptr(QemuMappings) mappings = qemu_read_mappings(qemu->pid, error);
     g_autoptr(GPtrArray) ranges = NULL;
 
     if (!mappings)
         return FALSE;
     if (!addresses_told(blocks)) {
         ranges = query_ranges(qemu->qmp, error);
-        if (!ranges || !set_rom_ids(qemu->qmp, blocks, error))
+        if (!ranges || !drop_unpopulated(qemu->pid, mappings, error))
             return FALSE;
     }
-    return qemu_locate_ram_blocks(blocks, mappings, ranges, read_qemu_memory,
+    return qemu_locate_ram_blocks(blocks, mappings, ranges, qemu_read_memory,
                                   GINT_TO_POINTER(qemu->pid), error);
 }
 
+GPtrArray *qemu_query_ram_blocks(Qmp *qmp, GError **error)
+{
+    g_autofree char *text = qmp_execute_human(qmp, "info ramblock", QMP_COMMAND_MS, error);
+
+    return text ? qemu_parse_ram_blocks(text, error) : NULL;
+}
+
+static GPtrArray *to_regions(const GPtrArray *blocks)
+{
+    GPtrArray *regions = g_ptr_array_new_with_free_func((GDestroyNotify)ram_region_free);
+
+    for (guint i = 0; i < blocks->len; i++) {
+        const QemuRamBlock *block = blocks->pdata[i];
+
+        if (block->name[0] && block->used > 0)
+            g_ptr_array_add(regions, ram_region_new(block->name, block->host_address, block->used));
+    }
+    return regions;
+}
+
+/* A destination's blocks were found when its stream was opened. */
 GPtrArray *qemu_query_ram_regions(QemuVmm *qemu, GError **error)
 {
-    g_autofree char *text = qmp_execute_human(qemu->qmp, "info ramblock", QMP_COMMAND_MS, error);
-    g_autoptr(GPtrArray) blocks = text ? qemu_parse_ram_blocks(text, error) : NULL;
+    g_autoptr(GPtrArray) blocks = NULL;
 
-    if (!blocks || !locate(qemu, blocks, error))
-        return NULL;
-    g_clear_pointer(&qemu->ram_blocks, g_ptr_array_unref);
-    qemu->ram_blocks = g_steal_pointer(&blocks);
+    if (qemu->incoming_fd < 0) {
+        blocks = qemu_query_ram_blocks(qemu->qmp, error);
+        if (!blocks || !locate(qemu, blocks, error))
+            return NULL;
+        g_clear_pointer(&qemu->ram_blocks, g_ptr_array_unref);
+        qemu->ram_blocks = g_steal_pointer(&blocks);
+    }
     return to_regions(qemu->ram_blocks);
 }
 
 gboolean qemu_check_ram(QemuVmm *qemu, GError **error)
 {
     return !qemu->ram_blocks ||
-           qemu_check_twins(qemu->ram_blocks, read_qemu_memory, GINT_TO_POINTER(qemu->pid), error);
+           qemu_check_twins(qemu->ram_blocks, qemu_read_memory, GINT_TO_POINTER(qemu->pid), error);
 }

@@ -69,13 +69,9 @@ static void print(const VmmDescription *d)
            d->accelerator, d->vcpus, (unsigned long long)d->memory_bytes >> 20);
     for (guint i = 0; i < d->ram_regions->len; i++) {
         RamRegion *region = d->ram_regions->pdata[i];
-        uint8_t head[8] = {0};
 
-        printf("  %-36s 0x%012llx %10llu %s", region->name,
-               (unsigned long long)region->host_address, (unsigned long long)region->bytes,
-               region->proof ? region->proof : "");
-        (void)head;
-        printf("\n");
+        printf("  %-36s 0x%012llx %10llu\n", region->name, (unsigned long long)region->host_address,
+               (unsigned long long)region->bytes);
     }
 }
 
@@ -90,11 +86,6 @@ static void copy_ram(Vmm *from, VmmDescription *source, Vmm *to, VmmDescription 
             fprintf(stderr, "FAILED region %s differs: %llu\n", region->name,
                     other ? (unsigned long long)other->bytes : 0ull);
             exit(1);
-        }
-        if (region->proof || other->proof) {
-            printf("  %s by proof: %s\n", region->name,
-                   g_strcmp0(region->proof, other->proof) == 0 ? "equal" : "DIFFERENT");
-            continue;
         }
         if (!transfer(vmm_get_pid(from), region->host_address, buffer, region->bytes, FALSE) ||
             !transfer(vmm_get_pid(to), other->host_address, buffer, region->bytes, TRUE)) {
@@ -160,6 +151,9 @@ static void move(Vmm *a, Vmm *b)
     uint64_t begin;
 
     print(source);
+    begin = clock_now_ns();
+    check(vmm_open_incoming(b, source->machine, source->ram_regions, &error), error, "open");
+    printf("open: %.2f ms\n", since(begin));
     destination = describe(b);
     check(vmm_check_movable(a, &error), error, "check movable");
     begin = clock_now_ns();

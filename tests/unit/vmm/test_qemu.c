@@ -81,28 +81,82 @@ static void must(gboolean ok, GError *error)
         fail_msg("%s", error->message);
 }
 
-/* Copies every region; those with a proof must have the same one. */
+/* Opens *to* for what *from* is. */
+static gboolean open_for(Vmm *from, Vmm *to, GError **error)
+{
+    g_autoptr(VmmDescription) source = vmm_describe(from, NULL);
+
+    assert_non_null(source);
+    return vmm_open_incoming(to, source->machine, source->ram_regions, error);
+}
+
+static void access_ram(Vmm *vmm, const RamRegion *region, void *buffer, size_t length, gboolean put)
+{
+    struct iovec local = {buffer, length};
+    struct iovec remote = {(void *)(uintptr_t)region->host_address, length};
+    pid_t pid = vmm_get_pid(vmm);
+
+    assert_int_equal(put ? process_vm_writev(pid, &local, 1, &remote, 1, 0)
+                         : process_vm_readv(pid, &local, 1, &remote, 1, 0),
+                     length);
+}
+
+static const RamRegion *find_region(const VmmDescription *description, const char *name)
+{
+    for (guint i = 0; i < description->ram_regions->len; i++) {
+        const RamRegion *region = description->ram_regions->pdata[i];
+
+        if (g_str_has_suffix(region->name, name))
+            return region;
+    }
+    fail_msg("no region %s", name);
+    return NULL;
+}
+
+/* Opens *to* and copies every region. */
 static void copy_ram(Vmm *from, Vmm *to)
 {
     g_autoptr(VmmDescription) source = vmm_describe(from, NULL);
-    g_autoptr(VmmDescription) destination = vmm_describe(to, NULL);
+    g_autoptr(VmmDescription) destination = NULL;
+    GError *error = NULL;
 
-    assert_non_null(source);
-    assert_non_null(destination);
+    must(open_for(from, to, &error), error);
+    destination = vmm_describe(to, &error);
+    must(destination != NULL, error);
     assert_int_equal(source->ram_regions->len, destination->ram_regions->len);
     for (guint i = 0; i < source->ram_regions->len; i++) {
-        RamRegion *a = source->ram_regions->pdata[i], *b = destination->ram_regions->pdata[i];
+        const RamRegion *a = source->ram_regions->pdata[i];
+        const RamRegion *b = find_region(destination, a->name);
         g_autofree char *buffer = g_malloc(a->bytes);
-        struct iovec local = {buffer, a->bytes};
-        struct iovec there = {(void *)(uintptr_t)a->host_address, a->bytes};
-        struct iovec here = {(void *)(uintptr_t)b->host_address, b->bytes};
 
         assert_string_equal(a->name, b->name);
         assert_int_equal(a->bytes, b->bytes);
-        assert_null(a->proof);
-        assert_int_equal(process_vm_readv(vmm_get_pid(from), &local, 1, &there, 1, 0), a->bytes);
-        assert_int_equal(process_vm_writev(vmm_get_pid(to), &local, 1, &here, 1, 0), a->bytes);
+        access_ram(from, a, buffer, a->bytes, FALSE);
+        access_ram(to, b, buffer, b->bytes, TRUE);
     }
+}
+
+/* Both are paused afterwards. */
+static void copy_machine(Vmm *from, Vmm *to)
+{
+    g_autoptr(GBytes) state = NULL;
+    GError *error = NULL;
+
+    must(vmm_pause(from, NULL, &error), error);
+    copy_ram(from, to);
+    state = vmm_save_device_state(from, &error);
+    must(state != NULL, error);
+    must(vmm_load_device_state(to, state, &error), error);
+    assert_int_equal(run_state(to), VMM_RUN_STATE_PAUSED);
+}
+
+static void move(Vmm *from, Vmm *to)
+{
+    GError *error = NULL;
+
+    copy_machine(from, to);
+    must(vmm_resume(to, &error), error);
+    assert_int_equal(run_state(to), VMM_RUN_STATE_RUNNING);
 }
 
 static char *with_disk(const char *more)
@@ -169,7 +223,6 @@ static void test_move_with_a_shared_image(void **unused)
 {
     g_autofree char *options = with_disk(" -device virtio-net-pci -device virtio-net-pci");
     Vmm *a = launch("a", FALSE, options), *b = launch("b", TRUE, options);
-    g_autoptr(GBytes) state = NULL;
     GError *error = NULL;
 
     assert_int_equal(run_state(b), VMM_RUN_STATE_INCOMING);
@@ -177,15 +230,7 @@ static void test_move_with_a_shared_image(void **unused)
     expect_text(error, VMFERRY_ERROR_FAILED, "still waits for its state");
     error = NULL;
     must(vmm_check_movable(a, &error), error);
-    must(vmm_pause(a, NULL, &error), error);
-    assert_int_equal(run_state(a), VMM_RUN_STATE_PAUSED);
-    copy_ram(a, b);
-    state = vmm_save_device_state(a, &error);
-    must(state != NULL, error);
-    must(vmm_load_device_state(b, state, &error), error);
-    assert_int_equal(run_state(b), VMM_RUN_STATE_PAUSED);
-    must(vmm_resume(b, &error), error);
-    assert_int_equal(run_state(b), VMM_RUN_STATE_RUNNING);
+    move(a, b);
     must(vmm_announce(b, &error), error);
 
     /* The image is b's now. */
@@ -317,13 +362,17 @@ static void test_state_of_another_machine(void **unused)
 {
     Vmm *a = launch("a", FALSE, MACHINE);
     Vmm *b = launch("b", TRUE, " -nodefaults -display none -M q35 -m 32");
-    Vmm *c = launch("c", TRUE, " -nodefaults -display none -M pc -m 32 -device virtio-rng-pci");
+    Vmm *c = launch("c", TRUE, MACHINE " -device virtio-rng-pci");
     g_autoptr(GBytes) state = state_of_a_paused(a);
     GError *error = NULL;
 
     assert_false(vmm_load_device_state(b, state, &error));
-    expect_text(error, VMFERRY_ERROR_INVALID, "the guest is of machine type pc-i440fx");
+    expect_text(error, VMFERRY_ERROR_FAILED, "no incoming stream of this QEMU is open");
     error = NULL;
+    assert_false(open_for(a, b, &error));
+    expect_text(error, VMFERRY_ERROR_REFUSED, "the guest is of machine type pc-i440fx");
+    error = NULL;
+    must(open_for(a, c, &error), error);
     /* QEMU says why, and ends. */
     assert_false(vmm_load_device_state(c, state, &error));
     expect_text(error, VMFERRY_ERROR_DISCONNECTED, "load of migration failed");
@@ -337,19 +386,264 @@ static void test_cut_and_broken_states(void **unused)
 {
     Vmm *a = launch("a", FALSE, MACHINE), *b = launch("b", TRUE, MACHINE);
     g_autoptr(GBytes) state = state_of_a_paused(a);
-    g_autoptr(GBytes) cut = g_bytes_new_from_bytes(state, 0, g_bytes_get_size(state) / 2);
+    g_autoptr(GBytes) cut = g_bytes_new_from_bytes(state, 0, g_bytes_get_size(state) - 1);
     g_autoptr(GByteArray) broken = g_byte_array_new();
     g_autoptr(GBytes) broken_bytes = NULL;
     GError *error = NULL;
 
+    must(open_for(a, b, &error), error);
     assert_false(vmm_load_device_state(b, cut, &error));
-    expect_text(error, VMFERRY_ERROR_INVALID, "its end is missing");
+    expect_text(error, VMFERRY_ERROR_INVALID, "its end mark is missing");
     error = NULL;
     g_byte_array_append(broken, g_bytes_get_data(state, NULL), (guint)g_bytes_get_size(state));
     memset(broken->data + broken->len / 2, 0xff, 4096);
     broken_bytes = g_byte_array_free_to_bytes(g_steal_pointer(&broken));
     assert_false(vmm_load_device_state(b, broken_bytes, &error));
     g_clear_error(&error);
+    end(a);
+    end(b);
+}
+
+/* What an incoming machine is opened for must be what it is. */
+static void test_other_ram(void **unused)
+{
+    static const struct {
+        const char *options, *text;
+    } others[] = {
+        {MACHINE " -device secondary-vga", "exists only here"},
+        {" -nodefaults -display none -M pc -m 32", "vga.vram does not exist here"},
+        {MACHINE " -m 64", "RAM block pc.ram has 33554432 bytes there and 67108864 here"},
+    };
+    Vmm *a = launch("a", FALSE, MACHINE);
+
+    for (guint i = 0; i < G_N_ELEMENTS(others); i++) {
+        Vmm *b = launch("b", TRUE, others[i].options);
+        GError *error = NULL;
+
+        assert_false(open_for(a, b, &error));
+        expect_text(error, VMFERRY_ERROR_REFUSED, others[i].text);
+        assert_int_equal(run_state(b), VMM_RUN_STATE_INCOMING);
+        end(b);
+    }
+    end(a);
+}
+
+/* Three tables of this length, by a file. */
+static char *with_tables(const char *name, gsize length)
+{
+    g_autofree char *path = g_strdup_printf("%s/%s", folder, name);
+    g_autofree char *data = g_strnfill(length, 'x');
+
+    assert_true(file_replace(path, data, length, FALSE, NULL));
+    return g_strdup_printf(MACHINE " -acpitable data=%s -acpitable data=%s -acpitable data=%s",
+                           path, path, path);
+}
+
+/* The destination's block of tables becomes as long as the source's (until firmware reads the
+ * tables anew). */
+static void copy_tables(const char *options, const char *options_there, uint64_t bytes)
+{
+    Vmm *a = launch("a", FALSE, options), *b = launch("b", TRUE, options_there);
+    g_autoptr(VmmDescription) here = vmm_describe(a, NULL), there = NULL;
+
+    assert_int_equal(find_region(here, "/rom@etc/acpi/tables")->bytes, bytes);
+    copy_machine(a, b);
+    there = vmm_describe(b, NULL);
+    assert_int_equal(find_region(there, "/rom@etc/acpi/tables")->bytes, bytes);
+    end(a);
+    end(b);
+}
+
+static void test_resizable_block(void **unused)
+{
+    g_autofree char *small = with_tables("small", 100);
+    g_autofree char *large = with_tables("large", 60000);
+
+    copy_tables(small, large, 128 << 10);
+    copy_tables(large, small, 256 << 10);
+}
+
+/* QEMU reads neither configuration nor section footers of these. */
+static void test_old_machine_type(void **unused)
+{
+    static const char options[] = " -nodefaults -display none -M pc-i440fx-2.3 -m 32";
+    g_autoptr(GError) error = NULL;
+    Vmm *a = try_launch("a", FALSE, options, &error);
+    Vmm *b;
+
+    if (!a && strstr(error->message, "unsupported machine type"))
+        skip();
+    assert_non_null(a);
+    g_ptr_array_add(started, qemu_get_identity(a));
+    b = launch("b", TRUE, options);
+    move(a, b);
+    end(a);
+    end(b);
+}
+
+static void expect_gone(const QemuIdentity *identity)
+{
+    assert_true(process_wait_gone(identity->pid, identity->start_time, 10000));
+}
+
+/* The same order as where a move is given up: QEMU first. */
+static void test_quit_while_open(void **unused)
+{
+    Vmm *a = launch("a", FALSE, MACHINE), *b = launch("b", TRUE, MACHINE);
+    g_autoptr(QemuIdentity) identity = qemu_get_identity(b);
+    g_autofree char *words = NULL;
+    GError *error = NULL;
+
+    must(open_for(a, b, &error), error);
+    assert_int_equal(run_state(b), VMM_RUN_STATE_INCOMING);
+    assert_true(vmm_quit(b, NULL));
+    words = vmm_get_last_words(b);
+    assert_true(!words || !strstr(words, "migration"));
+    vmm_free(b);
+    expect_gone(identity);
+    end(a);
+}
+
+/* An agent that is killed closes the stream, too. */
+static void test_freed_while_open(void **unused)
+{
+    Vmm *a = launch("a", FALSE, MACHINE), *b = launch("b", TRUE, MACHINE);
+    g_autoptr(QemuIdentity) identity = qemu_get_identity(b);
+    GError *error = NULL;
+
+    must(open_for(a, b, &error), error);
+    vmm_free(b);
+    expect_gone(identity);
+    assert_null(qemu_reattach(identity, &error));
+    expect_text(error, VMFERRY_ERROR_NOT_FOUND, "has ended");
+    end(a);
+}
+
+static void test_killed_while_open(void **unused)
+{
+    Vmm *a = launch("a", FALSE, MACHINE), *b = launch("b", TRUE, MACHINE);
+    Vmm *c = launch("c", TRUE, MACHINE);
+    g_autoptr(GBytes) state = NULL;
+    GError *error = NULL;
+
+    must(open_for(a, b, &error), error);
+    state = state_of_a_paused(a);
+    kill(vmm_get_pid(b), SIGKILL);
+    assert_false(vmm_load_device_state(b, state, &error));
+    expect_text(error, VMFERRY_ERROR_DISCONNECTED, "QEMU has ended");
+    error = NULL;
+    kill(vmm_get_pid(c), SIGKILL);
+    assert_false(open_for(a, c, &error));
+    expect_text(error, VMFERRY_ERROR_DISCONNECTED, "QEMU has ended");
+    end(a);
+    end(b);
+    end(c);
+}
+
+/* ---- which block is where, proven by QEMU's own migration ---- */
+
+static void put_pages(Vmm *vmm, const VmmDescription *description, char *pages)
+{
+    for (guint i = 0; i < description->ram_regions->len; i++) {
+        char *page = pages + i * 4096;
+
+        for (guint k = 0; k < 4096; k++)
+            page[k] = (char)g_random_int();
+        access_ram(vmm, description->ram_regions->pdata[i], page, 4096, TRUE);
+    }
+}
+
+/* What QEMU itself would migrate; ends the machine. */
+static char *migrate_to_file(Vmm *vmm, size_t *ret_length)
+{
+    g_autoptr(QemuIdentity) identity = qemu_get_identity(vmm);
+    g_autofree char *path = g_strdup_printf("%s/stream", folder);
+    g_autofree char *uri = g_strdup_printf("exec:cat > %s", path);
+    gint64 deadline = g_get_monotonic_time() + 30 * G_USEC_PER_SEC;
+    gboolean completed = FALSE;
+    g_autoptr(Qmp) qmp = NULL;
+
+    vmm_free(vmm);
+    qmp = qmp_connect(identity->qmp_path, 5000, NULL);
+    assert_non_null(qmp);
+    assert_true(qmp_run(qmp, "migrate", json_pack("{s:s}", "uri", uri), 5000, NULL));
+    while (!completed && g_get_monotonic_time() < deadline) {
+        g_autofree char *text = qmp_execute_human(qmp, "info migrate", 5000, NULL);
+
+        completed = text && strstr(text, "completed");
+    }
+    assert_true(completed);
+    /* The file is whole once QEMU, which waits for `cat`, has ended. */
+    qmp_run(qmp, "quit", NULL, 5000, NULL);
+    expect_gone(identity);
+    return file_read(path, 256 << 20, ret_length, NULL);
+}
+
+/* Before the first page of each block stand its name and length. */
+static void expect_page(const char *stream, size_t length, const RamRegion *region,
+                        const char *page)
+{
+    size_t name = strlen(region->name);
+    const char *at = memmem(stream, length, page, 4096);
+
+    if (!at)
+        fail_msg("what is at the address of %s is not what QEMU migrates", region->name);
+    at -= name;
+    if (memcmp(at, region->name, name) != 0 || (size_t)(uint8_t)at[-1] != name)
+        fail_msg("what was taken for %s is %.*s", region->name, 40, at);
+}
+
+static void expect_right_addresses(const char *options)
+{
+    Vmm *vmm = launch("a", FALSE, options);
+    GError *error = NULL;
+    g_autoptr(VmmDescription) description = NULL;
+    g_autofree char *pages = NULL, *stream = NULL;
+    size_t length;
+
+    must(vmm_pause(vmm, NULL, &error), error);
+    description = vmm_describe(vmm, &error);
+    must(description != NULL, error);
+    pages = g_malloc_n(description->ram_regions->len, 4096);
+    put_pages(vmm, description, pages);
+    stream = migrate_to_file(vmm, &length);
+    for (guint i = 0; i < description->ram_regions->len; i++)
+        expect_page(stream, length, description->ram_regions->pdata[i], pages + i * 4096);
+}
+
+#define CARDS                                                                                      \
+    " -device secondary-vga -device secondary-vga -device virtio-net-pci -device virtio-net-pci"   \
+    " -device e1000 -device pci-bridge,id=far,chassis_nr=1 -device secondary-vga,bus=far,addr=1"
+
+/* With -S no firmware has run: not one BAR is mapped. */
+static void test_blocks_are_told_apart(void **unused)
+{
+    expect_right_addresses(MACHINE CARDS " -S");
+    expect_right_addresses(MACHINE CARDS);
+    expect_right_addresses(" -nodefaults -display none -M q35 -m 32 -device VGA"
+                           " -device secondary-vga -device e1000e -device e1000e -S");
+}
+
+/* What is found at the destination by markers are the same blocks as at the source. */
+static void test_move_of_many_cards(void **unused)
+{
+    Vmm *a = launch("a", FALSE, MACHINE CARDS), *b = launch("b", TRUE, MACHINE CARDS);
+    g_autoptr(VmmDescription) before = vmm_describe(a, NULL), after = NULL;
+    GError *error = NULL;
+
+    copy_machine(a, b);
+    /* Located anew, as every source is. */
+    after = vmm_describe(b, &error);
+    must(after != NULL, error);
+    for (guint i = 0; i < before->ram_regions->len; i++) {
+        const RamRegion *one = before->ram_regions->pdata[i];
+        const RamRegion *other = find_region(after, one->name);
+        g_autofree char *left = g_malloc(one->bytes), *right = g_malloc(one->bytes);
+
+        access_ram(a, one, left, one->bytes, FALSE);
+        access_ram(b, other, right, one->bytes, FALSE);
+        assert_memory_equal(left, right, one->bytes);
+    }
     end(a);
     end(b);
 }
@@ -463,6 +757,14 @@ int main(void)
         QEMU_TEST(test_missing_image),
         QEMU_TEST(test_state_of_another_machine),
         QEMU_TEST(test_cut_and_broken_states),
+        QEMU_TEST(test_other_ram),
+        QEMU_TEST(test_resizable_block),
+        QEMU_TEST(test_old_machine_type),
+        QEMU_TEST(test_quit_while_open),
+        QEMU_TEST(test_freed_while_open),
+        QEMU_TEST(test_killed_while_open),
+        QEMU_TEST(test_blocks_are_told_apart),
+        QEMU_TEST(test_move_of_many_cards),
         QEMU_TEST(test_killed),
         QEMU_TEST(test_quit_of_a_hanging_qemu),
         QEMU_TEST(test_blockers),
