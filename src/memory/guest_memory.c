@@ -135,10 +135,7 @@ static GuestRegion *region_new(const RamRegion *ram)
     region->name = g_strdup(ram->name);
     region->host_address = ram->host_address;
     region->backing_page_bytes = GUEST_PAGE_BYTES;
-    if (ram->proof)
-        region->backing = GUEST_BACKING_PROOF;
-    else
-        region->pages = (ram->bytes + GUEST_PAGE_BYTES - 1) / GUEST_PAGE_BYTES;
+    region->pages = (ram->bytes + GUEST_PAGE_BYTES - 1) / GUEST_PAGE_BYTES;
     return region;
 }
 
@@ -158,7 +155,7 @@ GuestMemory *guest_memory_open(pid_t pid, const GPtrArray *ram_regions, GError *
         GuestRegion *region = region_new(g_ptr_array_index(ram_regions, i));
 
         g_ptr_array_add(memory->regions, region);
-        if (region->backing != GUEST_BACKING_PROOF && !open_region(region, pid, maps, error)) {
+        if (!open_region(region, pid, maps, error)) {
             g_prefix_error(error, "RAM block %s: ", region->name);
             return NULL;
         }
@@ -268,8 +265,6 @@ gboolean guest_memory_add_populated(GuestMemory *memory, guint index, PageSet *s
 {
     const GuestRegion *region = guest_memory_get_region(memory, index);
 
-    if (region->pages == 0)
-        return TRUE;
     if (region->backing == GUEST_BACKING_SHARED)
         return add_file_data(memory, region, set, error);
     return pagemap_add_populated(memory->pagemap, region->host_address, set, error);

@@ -30,7 +30,6 @@
 typedef enum {
     GUEST_BACKING_PRIVATE, /* anonymous, not shared */
     GUEST_BACKING_SHARED,  /* memfd, tmpfs or hugetlbfs file, shared */
-    GUEST_BACKING_PROOF,   /* not accessible, see RamRegion.proof */
 } GuestBacking;
 
 typedef struct {

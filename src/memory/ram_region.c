@@ -15,6 +15,5 @@ void ram_region_free(RamRegion *region)
     if (!region)
         return;
     g_free(region->name);
-    g_free(region->proof);
     g_free(region);
 }

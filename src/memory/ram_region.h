@@ -6,13 +6,8 @@
 
 typedef struct {
     char *name;            /* the VMM's own name of the block ("pc.ram") */
-    uint64_t host_address; /* in the VMM process; 0 where it cannot be told (see proof) */
+    uint64_t host_address; /* in the VMM process */
     uint64_t bytes;        /* bytes in use, what must reach the other side */
-    /* Where the VMM does not tell which of several equal-looking blocks this
-     * one is: a digest (lower-case hex) over the contents of all blocks it
-     * could be.  Such a region is not copied; both sides' digests must match,
-     * which proves that both hold the same.  NULL for all other regions. */
-    char *proof;
 } RamRegion;
 
 RamRegion *ram_region_new(const char *name, uint64_t host_address, uint64_t bytes);

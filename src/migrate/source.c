@@ -96,7 +96,7 @@ static char *encode_guest(SourceMove *move)
     for (guint i = 0; i < message.region_count; i++) {
         const RamRegion *region = g_ptr_array_index(description->ram_regions, i);
 
-        regions[i] = (WireRegion){region->name, region->bytes, NULL};
+        regions[i] = (WireRegion){region->name, region->bytes};
     }
     return guest_message_encode(&message);
 }

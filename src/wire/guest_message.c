@@ -16,8 +16,6 @@
 #define MAX_GUEST_BYTES 128
 #define MAX_WORD_BYTES 128
 #define MAX_REGION_NAME_BYTES 255
-#define MIN_PROOF_DIGITS 16
-#define MAX_PROOF_DIGITS 128
 #define MAX_PATH_BYTES 4095
 #define MAX_VCPUS 4096
 #define MAX_MEMORY_BYTES (1ULL << 46)
@@ -26,10 +24,8 @@ void guest_message_free(GuestMessage *message)
 {
     if (!message)
         return;
-    for (guint i = 0; i < message->region_count; i++) {
+    for (guint i = 0; i < message->region_count; i++)
         g_free(message->regions[i].name);
-        g_free(message->regions[i].proof);
-    }
     g_free(message->regions);
     g_free(message->transaction);
     g_free(message->guest);
@@ -51,8 +47,6 @@ static json_t *encode_region(const WireRegion *region)
 
     json_object_set_new(object, "name", json_field_make_text(region->name));
     json_object_set_new(object, "bytes", json_integer((json_int_t)region->bytes));
-    if (region->proof)
-        json_object_set_new(object, "proof", json_field_make_text(region->proof));
     return object;
 }
 
@@ -191,22 +185,6 @@ static gboolean decode_balloon(json_t *object, GuestMessage *message, GError **e
     return FALSE;
 }
 
-static gboolean decode_proof(json_t *object, WireRegion *region, GError **error)
-{
-    size_t digits;
-
-    if (!json_object_get(object, "proof"))
-        return TRUE;
-    if (!json_field_text(object, "proof", MAX_PROOF_DIGITS, TRUE, &region->proof, error))
-        return FALSE;
-    digits = strlen(region->proof);
-    if (digits >= MIN_PROOF_DIGITS && json_field_is_hex(region->proof, 0))
-        return TRUE;
-    error_set(error, VMFERRY_ERROR_INVALID, "\"proof\" is not of %d to %d hex digits",
-              MIN_PROOF_DIGITS, MAX_PROOF_DIGITS);
-    return FALSE;
-}
-
 static gboolean decode_region(json_t *object, WireRegion *region, GError **error)
 {
     if (!json_is_object(object)) {
@@ -216,11 +194,10 @@ static gboolean decode_region(json_t *object, WireRegion *region, GError **error
     if (!json_field_text(object, "name", MAX_REGION_NAME_BYTES, TRUE, &region->name, error) ||
         !json_get_count(object, "bytes", MAX_MEMORY_BYTES, &region->bytes, error))
         return FALSE;
-    if (region->bytes == 0 || region->bytes % WIRE_PAGE_BYTES != 0) {
-        error_set(error, VMFERRY_ERROR_INVALID, "\"bytes\" is no number of whole pages");
-        return FALSE;
-    }
-    return decode_proof(object, region, error);
+    if (region->bytes > 0 && region->bytes % WIRE_PAGE_BYTES == 0)
+        return TRUE;
+    error_set(error, VMFERRY_ERROR_INVALID, "\"bytes\" is no number of whole pages");
+    return FALSE;
 }
 
 static gboolean is_new_name(const GuestMessage *message, const char *name)

@@ -52,7 +52,6 @@ gboolean handshake_accept(Channel *channel, HelloMessage *ret_peer, guint *ret_v
 typedef struct {
     char *name;
     uint64_t bytes;
-    char *proof; /* NULL, or a digest: not copied, must be equal there (ram_region.h) */
 } WireRegion;
 
 typedef struct {
