@@ -42,6 +42,7 @@ POINTS = [
     Point("source.after-word", SOURCE, MOVES, fails=False),
     Point("source.after-started", SOURCE, MOVES, fails=False),
     Point("destination.launched", DESTINATION, STAYS),
+    Point("destination.opened", DESTINATION, STAYS),
     Point("destination.round-applied", DESTINATION, STAYS),
     Point("destination.before-ready", DESTINATION, STAYS),
     Point("destination.before-commit", DESTINATION, STAYS),
