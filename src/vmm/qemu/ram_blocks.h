@@ -15,7 +15,7 @@
  * At a source, whose memory must not be touched (ram_locate.c), where QEMU
  * does not tell, one after the other:
  *
- *   - a block that the guest sees somewhere is identified by `info mtree -f`
+ *   - a block that the guest sees somewhere is identified by `info mtree`
  *     (guest address, region name, offset) and `gpa2hva` (host address);
  *   - of the rest, a block whose length no other one has is identified by it;
  *   - what is left (cards whose BARs are not mapped, option ROMs) by QEMU's own
@@ -40,7 +40,7 @@
 
 #define QEMU_MAX_RAM_BLOCKS 256
 #define QEMU_MAX_MAPPINGS 4096
-#define QEMU_MAX_FLAT_RANGES 1024
+#define QEMU_MAX_TREE_RANGES 1024
 
 typedef struct {
     char *name;            /* "" for blocks that QEMU does not migrate */
@@ -81,13 +81,13 @@ typedef struct {
     uint64_t offset;       /* in the region */
     uint64_t host_address; /* of the region's start; 0: not known */
     char *device;          /* path of the PCI device it belongs to, or NULL */
-} QemuFlatRange;
+} QemuTreeRange;
 
-void qemu_flat_range_free(QemuFlatRange *range);
+void qemu_tree_range_free(QemuTreeRange *range);
 
-/* Reads the view "memory" out of the text of `info mtree -f`: a list of
- * QemuFlatRange, one per region and place. */
-GPtrArray *qemu_parse_flat_view(const char *text, GError **error);
+/* Reads the address space "memory" out of the text of `info mtree`: a list of
+ * QemuTreeRange.  Another region may lie over one. */
+GPtrArray *qemu_parse_memory_tree(const char *text, GError **error);
 
 /* Reads the text of `gpa2hva`; FALSE where it names no address of *region*. */
 gboolean qemu_parse_host_address(const char *text, const char *region, uint64_t *ret);

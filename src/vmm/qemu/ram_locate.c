@@ -67,7 +67,7 @@ static gboolean check_told(const Locator *locator, GError **error)
 }
 
 /* "0000:00:02.0/vga.vram" is region "vga.vram" of device "0000:00:02.0". */
-static gboolean name_fits(const QemuRamBlock *block, const QemuFlatRange *range)
+static gboolean name_fits(const QemuRamBlock *block, const QemuTreeRange *range)
 {
     const char *slash = strrchr(block->name, '/');
 
@@ -80,7 +80,7 @@ static gboolean name_fits(const QemuRamBlock *block, const QemuFlatRange *range)
 }
 
 /* Blocks in guest address space: name and length must fit exactly one. */
-static void place_visible(Locator *locator, const QemuFlatRange *range)
+static void place_visible(Locator *locator, const QemuTreeRange *range)
 {
     QemuRamBlock *found = NULL;
 

@@ -8,6 +8,7 @@
 #define MAX_NAME_BYTES 255u
 #define MAX_BLOCK_BYTES (1ull << 46)
 #define PAGE_BYTES 4096ull
+#define MAX_TREE_LINES 65536
 
 void qemu_ram_block_free(QemuRamBlock *block)
 {
@@ -31,7 +32,7 @@ void qemu_mappings_free(QemuMappings *mappings)
     g_free(mappings);
 }
 
-void qemu_flat_range_free(QemuFlatRange *range)
+void qemu_tree_range_free(QemuTreeRange *range)
 {
     if (!range)
         return;
@@ -243,12 +244,13 @@ QemuMappings *qemu_parse_smaps(const char *text, GError **error)
     return g_steal_pointer(&mappings);
 }
 
-/* "  0000-ffff (prio 0, ram): pc.ram @0000 KVM"; NULL for other kinds. */
-static QemuFlatRange *parse_flat_line(const char *line)
+/* "  c0000-c3fff (prio 1, ram): alias pam-ram @pc.ram c0000-c3fff" is a part of
+ * "pc.ram"; NULL for other kinds and what is disabled. */
+static QemuTreeRange *parse_tree_line(const char *line)
 {
     unsigned long long first, last, offset = 0;
     g_autofree char *region = NULL;
-    QemuFlatRange *range;
+    QemuTreeRange *range;
     char kind[16];
     int priority, behind = 0;
     char *at;
@@ -262,64 +264,57 @@ static QemuFlatRange *parse_flat_line(const char *line)
         return NULL;
     region = g_strdup(line + behind);
     g_strchomp(region);
-    if (g_str_has_suffix(region, " KVM"))
-        region[strlen(region) - 4] = '\0';
-    at = strrchr(region, '@');
-    if (at && at > region && at[-1] == ' ' && sscanf(at, "@%16llx", &offset) == 1)
-        at[-1] = '\0';
-    range = g_new0(QemuFlatRange, 1);
+    if (g_str_has_suffix(region, " [disabled]"))
+        return NULL;
+    if (g_str_has_prefix(region, "alias ")) {
+        char *target = strrchr(region, '@');
+
+        at = strrchr(region, ' ');
+        if (!target || at < target || sscanf(at, " %16llx-", &offset) != 1)
+            return NULL;
+        *at = '\0';
+        memmove(region, target + 1, strlen(target));
+    }
+    range = g_new0(QemuTreeRange, 1);
     range->region = g_strndup(region, MAX_NAME_BYTES);
     range->address = first;
     range->offset = offset;
     return range;
 }
 
-static gboolean range_known(const GPtrArray *ranges, const QemuFlatRange *range)
+/* The lines below "address-space: memory". */
+static char *find_memory_tree(const char *text)
 {
-    for (guint i = 0; i < ranges->len; i++) {
-        const QemuFlatRange *other = ranges->pdata[i];
+    g_auto(GStrv) lines = g_strsplit(text, "\n", MAX_TREE_LINES);
+    GString *tree = NULL;
 
-        if (other->address - other->offset == range->address - range->offset &&
-            strcmp(other->region, range->region) == 0)
-            return TRUE;
+    for (guint i = 0; lines[i]; i++) {
+        g_strchomp(lines[i]);
+        if (strcmp(lines[i], "address-space: memory") == 0)
+            tree = tree ? tree : g_string_new(NULL);
+        else if (tree && lines[i][0] == ' ')
+            g_string_append_printf(tree, "%s\n", lines[i]);
+        else if (tree && tree->len > 0)
+            break;
     }
-    return FALSE;
+    return tree ? g_string_free(tree, FALSE) : NULL;
 }
 
-/* The lines of the view whose address space is called "memory". */
-static char *find_memory_view(const char *text)
-{
-    const char *name = strstr(text, "\n AS \"memory\", root:");
-    const char *begin, *end;
-
-    if (!name)
-        return NULL;
-    begin = strstr(name, "\n Root memory region:");
-    if (!begin)
-        return NULL;
-    end = strstr(begin, "\n\n");
-    if (!end)
-        end = strstr(begin, "\r\n\r\n");
-    return end ? g_strndup(begin, (gsize)(end - begin)) : g_strdup(begin);
-}
-
-GPtrArray *qemu_parse_flat_view(const char *text, GError **error)
+GPtrArray *qemu_parse_memory_tree(const char *text, GError **error)
 {
     g_autoptr(GPtrArray) ranges =
-        g_ptr_array_new_with_free_func((GDestroyNotify)qemu_flat_range_free);
-    g_autofree char *view = find_memory_view(text);
+        g_ptr_array_new_with_free_func((GDestroyNotify)qemu_tree_range_free);
+    g_autofree char *tree = find_memory_tree(text);
     g_auto(GStrv) lines = NULL;
 
-    if (!view) {
-        error_set(error, VMFERRY_ERROR_UNSUPPORTED, "info mtree -f: unknown format");
+    if (!tree) {
+        error_set(error, VMFERRY_ERROR_UNSUPPORTED, "info mtree: unknown format");
         return NULL;
     }
-    lines = g_strsplit(view, "\n", 65536);
-    for (guint i = 0; lines[i] && ranges->len < QEMU_MAX_FLAT_RANGES; i++) {
-        QemuFlatRange *range = parse_flat_line(lines[i]);
+    lines = g_strsplit(tree, "\n", MAX_TREE_LINES);
+    for (guint i = 0; lines[i] && ranges->len < QEMU_MAX_TREE_RANGES; i++) {
+        QemuTreeRange *range = parse_tree_line(lines[i]);
 
-        if (range && range_known(ranges, range))
-            g_clear_pointer(&range, qemu_flat_range_free);
         if (range)
             g_ptr_array_add(ranges, range);
     }

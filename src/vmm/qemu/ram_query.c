@@ -46,13 +46,15 @@ QemuMappings *qemu_read_mappings(pid_t pid, GError **error)
     return text ? qemu_parse_smaps(text, error) : NULL;
 }
 
+/* `info mtree -f` would tell only what the guest sees, but QEMU before 8.0 keeps
+ * references to all devices when asked for it: none can be unplugged any more. */
 /* Asks for the host address of each piece of RAM that the guest sees.  A
  * guest that runs may move a piece meanwhile: then there is no answer that
  * fits, and the piece is left out. */
 static gboolean resolve_ranges(Qmp *qmp, GPtrArray *ranges, GError **error)
 {
     for (guint i = 0; i < ranges->len; i++) {
-        QemuFlatRange *range = ranges->pdata[i];
+        QemuTreeRange *range = ranges->pdata[i];
         g_autofree char *line =
             g_strdup_printf("gpa2hva 0x%" G_GINT64_MODIFIER "x", range->address);
         g_autofree char *answer = qmp_execute_human(qmp, line, QMP_COMMAND_MS, error);
@@ -69,8 +71,8 @@ static gboolean resolve_ranges(Qmp *qmp, GPtrArray *ranges, GError **error)
 
 static GPtrArray *query_ranges(Qmp *qmp, GError **error)
 {
-    g_autofree char *text = qmp_execute_human(qmp, "info mtree -f", QMP_COMMAND_MS, error);
-    g_autoptr(GPtrArray) ranges = text ? qemu_parse_flat_view(text, error) : NULL;
+    g_autofree char *text = qmp_execute_human(qmp, "info mtree", QMP_COMMAND_MS, error);
+    g_autoptr(GPtrArray) ranges = text ? qemu_parse_memory_tree(text, error) : NULL;
     g_autoptr(json_t) pci = NULL;
 
     if (!ranges || !resolve_ranges(qmp, ranges, error))
@@ -78,7 +80,7 @@ static GPtrArray *query_ranges(Qmp *qmp, GError **error)
     /* A machine without PCI has no answer to this, and no need of one. */
     pci = qmp_execute(qmp, "query-pci", NULL, QMP_COMMAND_MS, NULL);
     for (guint i = 0; pci && i < ranges->len; i++) {
-        QemuFlatRange *range = ranges->pdata[i];
+        QemuTreeRange *range = ranges->pdata[i];
 
         range->device = qemu_pci_find_device(pci, range->address);
     }

@@ -1,7 +1,7 @@
 /*
  * The texts about RAM blocks, and finding the blocks in them
  *
- * The input is `info ramblock`, `info mtree -f`, smaps and any bytes, with a
+ * The input is `info ramblock`, `info mtree`, smaps and any bytes, with a
  * line "==" between.  The bytes are what all of QEMU's memory holds, again and
  * again.  Whatever they say: blocks that get an address get one of a mapping
  * that is there, with the right length, and no two the same.
@@ -78,7 +78,7 @@ static void shorten(GArray *mappings, uint64_t most)
 static void locate(GPtrArray *blocks, GPtrArray *ranges, QemuMappings *mappings, Content *content)
 {
     for (guint i = 0; ranges && i < ranges->len; i++) {
-        QemuFlatRange *range = ranges->pdata[i];
+        QemuTreeRange *range = ranges->pdata[i];
 
         range->host_address = range->address;
     }
@@ -129,7 +129,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     (void)qemu_parse_host_address(text, "pc.ram", &address);
     blocks = qemu_parse_ram_blocks(parts[0], NULL);
     if (parts[1])
-        ranges = qemu_parse_flat_view(parts[1], NULL);
+        ranges = qemu_parse_memory_tree(parts[1], NULL);
     if (parts[1] && parts[2])
         mappings = qemu_parse_smaps(parts[2], NULL);
     if (!blocks || !mappings)

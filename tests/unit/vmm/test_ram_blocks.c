@@ -30,21 +30,27 @@ static const char blocks_10_0[] =
     "    /rom@etc/acpi/tables    4 KiB  0x0000000011140000 0x0000000000020000 0x0000000000200000 "
     "0x00007f0b73600000  ro\r\n";
 
-static const char flat_view[] =
-    "FlatView #0\r\n AS \"VGA\", root: bus master container\r\n Root memory region: (none)\r\n"
-    "  No rendered FlatView\r\n\r\n"
-    "FlatView #1\r\n AS \"memory\", root: system\r\n AS \"cpu-memory-0\", root: system\r\n"
-    " Root memory region: system\r\n"
-    "  0000000000000000-000000000009ffff (prio 0, ram): pc.ram KVM\r\n"
-    "  00000000000a0000-00000000000bffff (prio 1, i/o): vga-lowmem\r\n"
-    "  00000000000c0000-00000000000cbfff (prio 0, rom): pc.ram @00000000000c0000 KVM\r\n"
-    "  0000000000100000-000000000fffffff (prio 0, ram): pc.ram @0000000000100000\r\n"
-    "  00000000fd000000-00000000fdffffff (prio 1, ram): vga.vram\r\n"
-    "  00000000febd0400-00000000febd041f (prio 0, i/o): vga ioports remapped\r\n"
-    "  00000000ffe00000-00000000ffffffff (prio 0, romd): system.flash0\r\n"
-    "  0000000100000000-000000017fffffff (prio 0, nv-ram): dimm 1\r\n"
-    "  0000000180000000-00000001ffffffff (prio 0, ram): pc.ram @00000000c0000000\r\n"
-    "\r\nFlatView #2\r\n AS \"I/O\", root: io\r\n Root memory region: io\r\n"
+static const char memory_tree[] =
+    "address-space: VGA\r\n"
+    "  0000000000000000-ffffffffffffffff (prio 0, ram): not-this\r\n\r\n"
+    "address-space: memory\r\naddress-space: cpu-memory-0\r\n"
+    "  0000000000000000-ffffffffffffffff (prio 0, i/o): system\r\n"
+    "    0000000000000000-00000000bfffffff (prio 0, ram): alias ram-below-4g @pc.ram "
+    "0000000000000000-00000000bfffffff\r\n"
+    "    0000000000000000-ffffffffffffffff (prio -1, i/o): pci\r\n"
+    "      00000000000c0000-00000000000dffff (prio 1, rom): pc.rom\r\n"
+    "      00000000fd000000-00000000fdffffff (prio 1, ram): vga.vram\r\n"
+    "      00000000febd0400-00000000febd041f (prio 0, i/o): vga ioports remapped\r\n"
+    "    00000000000c0000-00000000000c3fff (prio 1, ram): alias pam-ram @pc.ram "
+    "00000000000c0000-00000000000c3fff [disabled]\r\n"
+    "    00000000000c0000-00000000000c3fff (prio 1, i/o): alias pam-pci @pci "
+    "00000000000c0000-00000000000c3fff\r\n"
+    "    00000000000f0000-00000000000fffff (prio 1, rom): alias isa bios @system.flash 0 "
+    "0000000000030000-000000000003ffff\r\n"
+    "    00000000ffe00000-00000000ffffffff (prio 0, romd): system.flash0\r\n"
+    "    0000000100000000-000000017fffffff (prio 0, nv-ram): dimm 1\r\n"
+    "    0000000180000000-00000001ffffffff (prio 0, ram): alias broken @pc.ram\r\n"
+    "\r\nmemory-region: pc.ram\r\n"
     "  0000000000000000-0000000000000007 (prio 0, ram): not-this\r\n\r\n";
 
 static void expect_text(GError *error, const char *text)
@@ -112,23 +118,24 @@ static void test_hostile_blocks(void **unused)
     g_string_free(many, TRUE);
 }
 
-static void test_flat_view(void **unused)
+static void test_memory_tree(void **unused)
 {
-    g_autoptr(GPtrArray) ranges = qemu_parse_flat_view(flat_view, NULL);
+    g_autoptr(GPtrArray) ranges = qemu_parse_memory_tree(memory_tree, NULL);
     static const struct {
         const char *region;
         uint64_t address, offset;
     } wanted[] = {
         {"pc.ram", 0, 0},
+        {"pc.rom", 0xc0000, 0},
         {"vga.vram", 0xfd000000, 0},
+        {"system.flash 0", 0xf0000, 0x30000},
         {"system.flash0", 0xffe00000, 0},
         {"dimm 1", 0x100000000, 0},
-        {"pc.ram", 0x180000000, 0xc0000000},
     };
 
     assert_int_equal(ranges->len, G_N_ELEMENTS(wanted));
     for (guint i = 0; i < G_N_ELEMENTS(wanted); i++) {
-        QemuFlatRange *range = ranges->pdata[i];
+        QemuTreeRange *range = ranges->pdata[i];
 
         assert_string_equal(range->region, wanted[i].region);
         assert_true(range->address == wanted[i].address);
@@ -136,12 +143,12 @@ static void test_flat_view(void **unused)
     }
 }
 
-static void test_no_flat_view(void **unused)
+static void test_no_memory_tree(void **unused)
 {
     GError *error = NULL;
 
-    assert_null(qemu_parse_flat_view("AS \"memory\"\n", &error));
-    expect_text(error, "info mtree -f: unknown format");
+    assert_null(qemu_parse_memory_tree("address-space: I/O\n", &error));
+    expect_text(error, "info mtree: unknown format");
 }
 
 static void test_host_address(void **unused)
@@ -264,8 +271,8 @@ static GPtrArray *new_blocks(void)
 
 static GPtrArray *one_range(const char *region, uint64_t host_address, const char *device)
 {
-    GPtrArray *ranges = g_ptr_array_new_with_free_func((GDestroyNotify)qemu_flat_range_free);
-    QemuFlatRange *range = g_new0(QemuFlatRange, 1);
+    GPtrArray *ranges = g_ptr_array_new_with_free_func((GDestroyNotify)qemu_tree_range_free);
+    QemuTreeRange *range = g_new0(QemuTreeRange, 1);
 
     range->region = g_strdup(region);
     range->host_address = host_address;
@@ -769,8 +776,8 @@ int main(void)
         cmocka_unit_test(test_blocks_of_7_2),
         cmocka_unit_test(test_blocks_of_10_0),
         cmocka_unit_test(test_hostile_blocks),
-        cmocka_unit_test(test_flat_view),
-        cmocka_unit_test(test_no_flat_view),
+        cmocka_unit_test(test_memory_tree),
+        cmocka_unit_test(test_no_memory_tree),
         cmocka_unit_test(test_host_address),
         cmocka_unit_test(test_smaps),
         cmocka_unit_test(test_located_by_length),
