@@ -14,8 +14,9 @@
 struct DutyCycle {
     Vmm *vmm;
     Guard *guard;
-    GThread *thread;     /* of the owner; NULL: none */
-    DutyAccount account; /* of the thread */
+    GThread *thread;      /* of the owner; NULL: none */
+    DutyAccount account;  /* of the thread */
+    gboolean user_paused; /* of the thread: seen so in the last turn */
 
     GMutex lock; /* guards all below */
     GCond wake;
@@ -112,17 +113,30 @@ static gboolean wants_standing(DutyCycle *cycle)
     return cycle->end && cycle->leave_standing;
 }
 
+/* Paused by somebody else: not ours to resume, nor the guard's if we die now. */
+static gboolean yield_to_user(DutyCycle *cycle, GError **error)
+{
+    cycle->user_paused = TRUE;
+    return guard_set_duty(cycle->guard, GUARD_LEAVE, error);
+}
+
 /* Stops, waits, resumes.  FALSE with *error*: no further turn. */
 static gboolean stand(DutyCycle *cycle, double run_share, uint64_t ran_since_ns, GError **error)
 {
+    gboolean was_running;
     uint64_t now;
     double stop_ms;
 
-    if (!vmm_pause(cycle->vmm, NULL, error)) {
+    if (cycle->user_paused && !guard_set_duty(cycle->guard, GUARD_RESUME, error))
+        return FALSE;
+    cycle->user_paused = FALSE;
+    if (!vmm_pause(cycle->vmm, &was_running, error)) {
         if (!resume(cycle, NULL)) /* it may have been paused all the same */
             note_standing(cycle, clock_now_ns());
         return FALSE;
     }
+    if (!was_running)
+        return yield_to_user(cycle, error);
     now = clock_now_ns();
     note_standing(cycle, now);
     stop_ms = duty_account_note_run(&cycle->account, run_share, clock_ns_to_ms(now - ran_since_ns));
@@ -158,8 +172,8 @@ static void take_turns(DutyCycle *cycle, GError **error)
         if (!stay(cycle, duty_account_get_run_ms(&cycle->account, run_share)) ||
             !look(cycle, &state, error))
             return;
-        /* Paused by somebody else: not ours to resume. */
-        if (state == VMM_RUN_STATE_RUNNING && !stand(cycle, run_share, runs_since_ns, error))
+        if (state == VMM_RUN_STATE_RUNNING ? !stand(cycle, run_share, runs_since_ns, error)
+                                           : !yield_to_user(cycle, error))
             return;
     }
 }
@@ -196,6 +210,7 @@ static gboolean begin(DutyCycle *cycle, double run_share, GError **error)
     if (!guard_set_duty(cycle->guard, GUARD_RESUME, error))
         return FALSE;
     cycle->account = (DutyAccount){0};
+    cycle->user_paused = FALSE;
     cycle->run_share = run_share;
     cycle->end = cycle->leave_standing = cycle->ended = FALSE;
     cycle->stands_since_ns = 0;

@@ -12,8 +12,8 @@
  * holds on the whole.
  *
  * While the cycle goes on the guard's duty is GUARD_RESUME: our death lets the
- * guest run.  A guest that somebody else has paused is left alone; one that
- * ended or failed ends the cycle.  (Between the look at the guest's state and
+ * guest run.  A guest that somebody else has paused is left alone, by the guard,
+ * too; one that ended or failed ends the cycle.  (Between the look at the guest's state and
  * our stop somebody else's pause can slip in; we undo it then.)
  *
  * QEMU drains and flushes its disks at each stop: this is dearer for a guest

@@ -252,7 +252,36 @@ static void slow_for_ever(int ready)
         pause();
 }
 
-static void kill_one_that_slows(uint64_t after_ns)
+/* A pause that falls into one of the cycle's own is undone with it. */
+static gboolean pause_holds(Vmm *own)
+{
+    uint64_t count;
+
+    if (!vmm_pause(own, NULL, NULL))
+        return FALSE;
+    clock_sleep_ns(SECOND_NS / 2);
+    count = read_number();
+    clock_sleep_ns(SECOND_NS / 2);
+    return read_number() == count;
+}
+
+/* The same, and its user pauses the guest meanwhile. */
+static void slow_a_paused_one(int ready)
+{
+    Vmm *own = qemu_reattach(identity, NULL);
+    Guard *guard = own ? guard_start(identity->pid, identity->qmp_path, GUARD_LEAVE, NULL) : NULL;
+    Throttle *throttle = guard ? throttle_new(own, guard, THROTTLE_DUTY, NULL) : NULL;
+
+    if (!throttle || !throttle_set(throttle, 0.5, NULL))
+        _exit(1);
+    while (!pause_holds(own))
+        ;
+    (void)!write(ready, "x", 1);
+    for (;;)
+        pause();
+}
+
+static void kill_one_that_slows(void (*slow)(int ready), uint64_t after_ns)
 {
     int ends[2];
     char ready;
@@ -261,13 +290,20 @@ static void kill_one_that_slows(uint64_t after_ns)
     assert_int_equal(pipe(ends), 0);
     agent = fork();
     if (agent == 0)
-        slow_for_ever(ends[1]);
+        slow(ends[1]);
     close(ends[1]);
     assert_int_equal(read(ends[0], &ready, 1), 1);
     close(ends[0]);
     clock_sleep_ns(after_ns); /* somewhere else in a turn each time */
     kill(agent, SIGKILL);
     assert_int_equal(waitpid(agent, NULL, 0), agent);
+}
+
+/* The guard has the connection for a moment. */
+static void reattach(uint64_t end)
+{
+    while (!(vmm = qemu_reattach(identity, NULL)))
+        assert_true(clock_now_ns() < end);
 }
 
 static void test_killed(void **state)
@@ -277,13 +313,28 @@ static void test_killed(void **state)
 
     for (guint i = 0; i < KILLS; i++) {
         g_clear_pointer(&vmm, vmm_free); /* QEMU serves one client */
-        kill_one_that_slows(i * 25000000ULL);
+        kill_one_that_slows(slow_for_ever, i * 25000000ULL);
         while (measure_rate() < free_rate / 2)
             assert_true(clock_now_ns() < end);
-        /* The guard has its connection for a moment. */
-        while (!(vmm = qemu_reattach(identity, NULL)))
-            assert_true(clock_now_ns() < end);
+        reattach(end);
     }
+}
+
+static void test_killed_while_its_user_has_it_paused(void **state)
+{
+    uint64_t count;
+    VmmRunState run_state;
+
+    g_clear_pointer(&vmm, vmm_free);
+    kill_one_that_slows(slow_a_paused_one, 0);
+    count = read_number();
+    assert_true(measure_rate() == 0); /* time for a guard that would resume it */
+    reattach(clock_now_ns() + AWAIT_NS);
+    assert_true(vmm_get_run_state(vmm, &run_state, NULL));
+    assert_int_equal(run_state, VMM_RUN_STATE_PAUSED);
+    assert_int_equal(read_number(), count);
+    assert_true(vmm_resume(vmm, NULL));
+    await_count(count);
 }
 
 int main(void)
@@ -293,6 +344,7 @@ int main(void)
         cmocka_unit_test(test_shares),
         cmocka_unit_test(test_hand_over),
         cmocka_unit_test(test_killed),
+        cmocka_unit_test(test_killed_while_its_user_has_it_paused),
     };
     g_autofree char *program = g_find_program_in_path(QEMU);
 
