@@ -73,6 +73,16 @@ gboolean cli_check_words(int argc, int min, int max, const char *wanted)
     return FALSE;
 }
 
+void cli_add_hint(GError **error, VmferryErrorCode code, const char *hint)
+{
+    g_autoptr(GError) plain = NULL;
+
+    if (!error_is(*error, code))
+        return;
+    plain = g_steal_pointer(error);
+    error_set(error, code, "%s (%s)", plain->message, hint);
+}
+
 int cli_fail(const CommonOptions *common, const GError *error)
 {
     fprintf(stderr, "%s: %s\n", g_get_prgname(), error->message);

@@ -84,8 +84,10 @@ expect 1 'cannot reach the agent' migrate a b
 expect 1 '"status":"failed"' migrate a b --json
 expect 2 '--keep here or --keep there is missing' resolve a
 expect 2 '--keep here or --keep there is missing' resolve a --keep both
-expect 2 'wanted `init` or `issue HOST`' pki
-expect 2 'wanted `init` or `issue HOST`' pki issue
+expect 2 'wanted `init` or `issue HOST' pki
+expect 2 'wanted `init` or `issue HOST' pki issue
+expect 2 'Unknown option --name' pki issue a --name b
+expect 2 '"a/b" is not the name or address of a host' pki issue a/b
 expect 2 '--days must be above 0' pki init --days=-1
 expect 2 '"nowhere:x" is no address' agent --config /dev/null --listen nowhere:x
 expect 2 'open /nonexistent.conf' agent --config /nonexistent.conf
@@ -94,7 +96,9 @@ expect 0 'source.after-word' agent --list-faults
 folder=$(mktemp -d) || exit 1
 expect 0 'A new certificate authority' pki init --dir "$folder/ca"
 expect 1 'vmferry pki: ' pki init --dir "$folder/ca"
-expect 0 'The certificate of hosta' pki issue hosta --dir "$folder/ca" --out "$folder/pki"
+expect 0 'The certificate of hosta is in' pki issue hosta --dir "$folder/ca" --out "$folder/pki"
+expect 0 'The certificate of hostb, 10.0.0.2 is in' pki issue hostb 10.0.0.2 --dir "$folder/ca"
+expect 1 '"b c" is neither a host name' pki issue hostc 'b c' --dir "$folder/ca"
 expect 1 'make certificates with `vmferry pki init`' agent --config /dev/null --pki "$folder/none" \
     --state-dir "$folder/state" --runtime-dir "$folder/run" --socket "$folder/s"
 printf '[agent]\nlissten = x\n' >"$folder/agent.conf"
