@@ -44,10 +44,11 @@ static json_t *get_status(ApiCall *call, GError **error)
     AgentContext *context = call->context;
     g_autoptr(GPtrArray) guests = registry_list(context->registry);
 
-    return json_pack("{s:s, s:s, s:i, s:s, s:s?, s:b, s:s, s:s, s:i, s:I}", "version",
+    return json_pack("{s:s, s:s, s:i, s:s, s:s?, s:b, s:b, s:s, s:s, s:s, s:i, s:I}", "version",
                      VMFERRY_VERSION, "host", context->host_name, "pid", (int)getpid(), "boot_id",
                      context->boot_id, "listening", context->listening, "secure",
-                     context->identity != NULL, "state_dir", context->settings->state_dir,
+                     context->identity != NULL, "insecure", context->settings->insecure, "pki_dir",
+                     context->settings->pki_dir, "state_dir", context->settings->state_dir,
                      "runtime_dir", context->settings->runtime_dir, "guests", (int)guests->len,
                      "last_event", (json_int_t)event_log_get_last(context->events));
 }
