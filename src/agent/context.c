@@ -58,6 +58,9 @@ static gboolean open_parts(AgentContext *context, GError **error)
     context->transactions = transaction_log_open(context->store, context->boot_id, error);
     if (!context->transactions)
         return FALSE;
+    context->departures = departure_log_open(context->store, error);
+    if (!context->departures)
+        return FALSE;
     context->registry = registry_new(context->store, context->boot_id);
     context->events = event_log_open(settings->state_dir);
     event_log_set_listener(context->events, on_event, context);
@@ -97,6 +100,7 @@ void agent_context_free(AgentContext *context)
         return;
     event_log_close(context->events);
     registry_free(context->registry);
+    departure_log_close(context->departures);
     transaction_log_close(context->transactions);
     state_store_close(context->store);
     if (context->identity)

@@ -9,6 +9,7 @@
 #include <gio/gio.h>
 #include <glib.h>
 
+#include "agent/departures.h"
 #include "agent/events.h"
 #include "agent/registry.h"
 #include "agent/settings.h"
@@ -21,6 +22,7 @@ typedef struct {
     StateStore *store;
     Registry *registry;
     TransactionLog *transactions;
+    DepartureLog *departures;
     EventLog *events;
     TlsIdentity *identity; /* NULL: insecure, or no moves at all */
     char *host_name;

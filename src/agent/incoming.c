@@ -169,6 +169,7 @@ static void take_over(Incoming *incoming, Guest *guest, Vmm *vmm)
     registry_journal_anyway(guest, stuck ? GUEST_MOVING : GUEST_HERE,
                             stuck ? RESUME_AFTER : RESUME_NEVER, &problem);
     transaction_log_settle(incoming->context->transactions, incoming->transaction);
+    departure_log_forget(incoming->context->departures, guest->name);
     balloon_let_go(incoming->context, guest);
     if (problem)
         log_warning("guest %s: %s", guest->name, problem->message);

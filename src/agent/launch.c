@@ -74,6 +74,7 @@ static gboolean take_into_care(AgentContext *context, Guest *guest, Vmm *vmm, gb
     vmm_get_run_state(vmm, &state, NULL);
     guest->run_state = state;
     registry_set_vmm(guest, vmm);
+    departure_log_forget(context->departures, guest->name);
     watch_guest(context, guest);
     return TRUE;
 }
