@@ -81,6 +81,15 @@ static AgentSettings *copy_settings(const AgentSettings *settings)
     return copy;
 }
 
+/* A random UUID, as hexadecimal digits only. */
+static char *make_instance(void)
+{
+    g_autofree char *uuid = g_uuid_string_random();
+    g_auto(GStrv) parts = g_strsplit(uuid, "-", -1);
+
+    return g_strjoinv("", parts);
+}
+
 AgentContext *agent_context_new(const AgentSettings *settings, GError **error)
 {
     g_autoptr(AgentContext) context = g_new0(AgentContext, 1);
@@ -90,6 +99,7 @@ AgentContext *agent_context_new(const AgentSettings *settings, GError **error)
     context->settings = copy_settings(settings);
     context->host_name = g_strdup(g_get_host_name());
     context->boot_id = process_get_boot_id();
+    context->instance = make_instance();
     context->main = g_main_context_ref_thread_default();
     return open_parts(context, error) ? g_steal_pointer(&context) : NULL;
 }
@@ -109,6 +119,7 @@ void agent_context_free(AgentContext *context)
     g_main_context_unref(context->main);
     g_free(context->host_name);
     g_free(context->boot_id);
+    g_free(context->instance);
     g_free(context->listening);
     g_cond_clear(&context->background_ended);
     g_mutex_clear(&context->background_lock);
@@ -124,7 +135,7 @@ gboolean agent_context_get_channel_options(AgentContext *context, ChannelOptions
                   "`vmferry pki --help`, then start it again");
         return FALSE;
     }
-    *ret = (ChannelOptions){.tls = context->identity};
+    *ret = (ChannelOptions){.tls = context->identity, .instance = context->instance};
     return TRUE;
 }
 
