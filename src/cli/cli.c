@@ -99,6 +99,16 @@ int cli_fail(const CommonOptions *common, const GError *error)
     return EXIT_FAILED;
 }
 
+void cli_warn_not_movable(json_t *guest)
+{
+    const char *why = json_text_or(guest, "not_movable", NULL);
+
+    fflush(stdout);
+    if (why)
+        fprintf(stderr, "%s: warning: %s cannot be moved as it is: %s\n", g_get_prgname(),
+                json_text_or(guest, "name", "?"), why);
+}
+
 void cli_print_json(json_t *object)
 {
     char *text = json_dumps(object, JSON_LINE);

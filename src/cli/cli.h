@@ -68,6 +68,10 @@ void cli_add_hint(GError **error, VmferryErrorCode code, const char *hint);
  * output); returns EXIT_FAILED. */
 int cli_fail(const CommonOptions *common, const GError *error);
 
+/* Warns (on standard error) where the agent says that this guest of its answer
+ * could not be moved. */
+void cli_warn_not_movable(json_t *guest);
+
 /* Prints one line of JSON. */
 void cli_print_json(json_t *object);
 

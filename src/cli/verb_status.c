@@ -79,6 +79,7 @@ static void print_guest(json_t *guest)
     add_text(table, "name", guest, "name");
     add_text(table, "state", guest, "state");
     add_text(table, "trouble", guest, "trouble");
+    add_text(table, "cannot be moved", guest, "not_movable");
     add_text(table, "destination", guest, "destination");
     add_progress(table, json_object_get(guest, "progress"));
     add_number(table, "process", guest, "pid");

@@ -137,6 +137,13 @@ static VmmDescription *fake_describe(Vmm *vmm, GError **error)
     return description;
 }
 
+static gboolean fake_check_movable(Vmm *vmm, GError **error)
+{
+    if (fakes.obstacle)
+        error_set(error, VMFERRY_ERROR_UNSUPPORTED, "%s", fakes.obstacle);
+    return !fakes.obstacle;
+}
+
 static gboolean fake_resume(Vmm *vmm, GError **error)
 {
     if (fakes.resume_fails) {
@@ -187,6 +194,7 @@ static const VmmOps fake_ops = {
     .get_pid = fake_get_pid,
     .get_run_state = fake_get_run_state,
     .describe = fake_describe,
+    .check_movable = fake_check_movable,
     .resume = fake_resume,
     .take_images = fake_take_images,
     .announce = fake_announce,

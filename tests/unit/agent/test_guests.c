@@ -173,6 +173,25 @@ static void test_guest_that_ends(void **state)
     host_assert_event(host, "ended");
 }
 
+static void test_guest_that_cannot_move(void **state)
+{
+    Host *host = *state;
+    g_autoptr(json_t) run = NULL, adopted = NULL, now = NULL;
+    pid_t pid = fake_qemu_start("/run/x.qmp", VMM_RUN_STATE_RUNNING);
+
+    fakes.obstacle = "it has a wheel clamp";
+    run = host_call(host, "POST", "/v1/guests", run_request("web1"), NULL);
+    assert_string_equal(json_text_or(run, "not_movable", ""), "it has a wheel clamp");
+    assert_string_equal(json_text_or(run, "machine", ""), "pc-i440fx-7.2");
+    adopted = host_call(host, "POST", "/v1/guests",
+                        json_pack("{s:s, s:i}", "name", "web2", "pid", (int)pid), NULL);
+    assert_string_equal(json_text_or(adopted, "not_movable", ""), "it has a wheel clamp");
+    /* Asked anew each time. */
+    fakes.obstacle = NULL;
+    now = host_call(host, "GET", "/v1/guests/web1", NULL, NULL);
+    assert_true(json_is_null(json_object_get(now, "not_movable")));
+}
+
 /* ---- moves ---- */
 
 static void test_completed_move(void **state)
@@ -601,6 +620,7 @@ int main(void)
         RUNNING(test_adopt),
         RUNNING(test_adopt_on_full_disk_leaves_guest),
         RUNNING(test_guest_that_ends),
+        RUNNING(test_guest_that_cannot_move),
         RUNNING(test_completed_move),
         RUNNING(test_name_of_a_guest_that_left),
         RUNNING(test_failed_move),

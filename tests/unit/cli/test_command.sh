@@ -47,6 +47,8 @@ expect 1 'cannot reach the agent' events
 expect 2 'wanted one NAME' run
 expect 2 'the QEMU command line is missing' run a
 expect 2 'the QEMU command line is missing' run a --
+expect 2 "begins with the program's name" run a -m 1G
+expect 2 "begins with the program's name" run a -- -m 1G
 expect 2 'wanted one NAME' run a b -- qemu-system-x86_64
 expect 2 'is no name for a guest' run a/b -- qemu-system-x86_64
 expect 1 'cannot reach the agent' run a -- qemu-system-x86_64 -m 1G
