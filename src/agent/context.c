@@ -12,7 +12,7 @@ static gboolean load_identity(AgentContext *context, GError **error)
 {
     const AgentSettings *settings = context->settings;
     g_autofree char *certificate = g_build_filename(settings->pki_dir, "host.crt", NULL);
-    gboolean present = access(certificate, F_OK) == 0;
+    gboolean present = access(certificate, F_OK) == 0 || errno != ENOENT;
 
     if (settings->insecure)
         return TRUE;
@@ -28,6 +28,9 @@ static gboolean load_identity(AgentContext *context, GError **error)
         return FALSE;
     }
     context->identity = tls_identity_load(settings->pki_dir, error);
+    if (!context->identity)
+        g_prefix_error(error, "the host's certificate (ca.crt, host.crt and host.key, as "
+                              "`vmferry pki issue` makes them) cannot be used: ");
     return context->identity != NULL;
 }
 

@@ -1,4 +1,5 @@
 #include <stdio.h>
+#include <unistd.h>
 
 #include "agent/agent.h"
 #include "agent/rate.h"
@@ -86,6 +87,8 @@ static int serve(Options *options)
         return EXIT_USAGE;
     }
     agent = agent_new(settings, &error);
+    if (!agent && geteuid() != 0)
+        cli_add_hint(&error, VMFERRY_ERROR_PERMISSION, "the agent commonly runs as root");
     if (!agent)
         return cli_fail(&common, error);
     agent_run(agent, TRUE);

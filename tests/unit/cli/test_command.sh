@@ -26,7 +26,8 @@ expect 0 'Usage: vmferry VERB' help
 expect 0 'vmferry 0.' --version
 expect 0 'vmferry 0.' version
 expect 0 '{"version":"0.' version --json
-expect 2 '"frob" is no verb' frob
+expect 2 'there is no verb "frob"' frob
+expect 2 'options stand behind a verb: vmferry VERB --json' --json list
 expect 2 'there is no verb "frob"' help frob
 for verb in agent pki run adopt list status stop events migrate cancel resolve check version help; do
     expect 0 "vmferry $verb" $verb --help
