@@ -81,6 +81,7 @@ static void note_run_state(Guest *guest, Vmm *vmm)
 /* Asks the VMM itself; returns what keeps the guest from moving, or NULL. */
 static char *refresh(Guest *guest)
 {
+    g_autoptr(GuestRecord) record = registry_get_record(guest);
     Vmm *vmm = registry_get_vmm(guest, NULL);
     g_autoptr(VmmDescription) description = NULL;
     char *obstacle;
@@ -88,7 +89,7 @@ static char *refresh(Guest *guest)
     if (!is_idle(guest))
         return NULL;
     note_run_state(guest, vmm);
-    obstacle = movable_find_obstacle(vmm, &description);
+    obstacle = movable_find_obstacle(vmm, record->command_line, &description);
     if (description) {
         lock_guard(&guest->registry->lock);
 
