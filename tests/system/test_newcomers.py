@@ -1,6 +1,7 @@
 """What people meet who begin with vmferry, and who make mistakes: it must say what to do."""
 
 import re
+import shlex
 from types import SimpleNamespace
 
 import pytest
@@ -284,3 +285,15 @@ def test_run_warns(ready):
     answer = ready.a.sh(f"vmferry run --json snap -- {QEMU} -snapshot").require()
     assert answer.stderr == "" and "temporary files" in answer.json["not_movable"]
     ready.a.vmferry("stop", "snap").require()
+
+
+# ---- guests as people start them first ----
+
+@pytest.mark.parametrize("machine", ["pc", "q35"])
+def test_guest_with_all_that_qemu_adds_by_itself(ready, any_qemu, machine):
+    """Without -nodefaults there are drives, a card and a network that no option names."""
+    command = shlex.join([*any_qemu.command, "-machine", machine, "-m", "64", "-display", "none"])
+    ready.a.sh(f"vmferry run plain -- {command}").require()
+    ready.a.vmferry("migrate", "plain", "hostB").require()
+    ready.b.vmferry("migrate", "plain", "hostA").require()
+    ready.a.vmferry("stop", "plain").require()
