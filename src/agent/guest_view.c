@@ -102,9 +102,12 @@ static char *refresh(Guest *guest)
 json_t *guest_view_long(Guest *guest)
 {
     g_autoptr(GuestRecord) record = NULL;
-    g_autofree char *obstacle = refresh(guest);
-    json_t *view = guest_view_short(guest), *words = json_array();
+    g_autofree char *obstacle = NULL;
+    json_t *view, *words = json_array();
 
+    registry_await_arrival(guest);
+    obstacle = refresh(guest);
+    view = guest_view_short(guest);
     record = registry_get_record(guest);
     for (char **word = record->command_line; word && *word; word++) {
         g_autofree char *shown = g_utf8_make_valid(*word, -1);
