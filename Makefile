@@ -3,7 +3,7 @@
 PYTEST := scripts/as-root /usr/bin/python3 -m pytest -p no:cacheprovider tests/system
 
 .NOTPARALLEL:
-.PHONY: all unit fuzz-short lint system check check-long demo bench bench-migrate fuzz install clean help
+.PHONY: all unit fuzz-short lint system check check-long demo bench bench-migrate fuzz install uninstall clean help
 
 all:
 	scripts/bootstrap build
@@ -61,6 +61,9 @@ fuzz:
 install: all
 	meson install -C build --no-rebuild
 
+uninstall:
+	ninja -C build uninstall
+
 clean:
 	scripts/as-root lab/lab clean
 	rm -rf build build-asan build-fuzz
@@ -75,6 +78,7 @@ help:
 	@echo 'make fuzz        fuzz all parsers (SECONDS=3600 in all)'
 	@echo 'make unit, fuzz-short, lint, system   the parts of check'
 	@echo 'make install     install what was built (DESTDIR=... honoured)'
+	@echo 'make uninstall   remove what the last make install has installed'
 	@echo 'make clean       remove what was built; downloads stay in .cache/'
 	@echo 'Packages are installed with apt where missing; root or sudo is needed for that,'
 	@echo 'and for everything that runs guests.'

@@ -32,7 +32,7 @@ class Pki:
         ca = directory / "ca"
         self._run("init", "--dir", ca)
         for name, address in hosts.items():
-            self._run("issue", name, "--name", address, "--dir", ca, "--out", directory / name)
+            self._run("issue", name, address, "--dir", ca, "--out", directory / name)
 
     def folder(self, host: str) -> Path:
         return self.directory / host

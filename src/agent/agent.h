@@ -12,6 +12,7 @@
  *     watch.h               their processes
  *     registry.h, record.h  which guests there are, and what is on record
  *     transactions.h        what became of moves to here
+ *     departures.h          where guests have gone
  *     events.h              what happened
  *     store.h               the state directory
  *

@@ -89,7 +89,9 @@ static void send_answer(Job *job)
     } else if (job->answer) {
         set_answer(message, job->call.status, job->answer);
     } else {
-        set_error(message, api_status_from_error(job->error), job->error);
+        g_autoptr(json_t) refusal = api_refusal_to_json(&job->call, job->error);
+
+        set_answer(message, api_status_from_error(job->error), refusal);
     }
     soup_server_message_unpause(message);
 }

@@ -33,3 +33,7 @@ guint api_status_from_error(const GError *error);
 
 /* {"error": {"code": …, "message": …}} */
 json_t *api_error_to_json(const GError *error);
+
+/* The same as the answer to *call*; for a guest that is not here any more it
+ * says where it went, also in "moved". */
+json_t *api_refusal_to_json(const ApiCall *call, const GError *error);

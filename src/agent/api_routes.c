@@ -44,10 +44,11 @@ static json_t *get_status(ApiCall *call, GError **error)
     AgentContext *context = call->context;
     g_autoptr(GPtrArray) guests = registry_list(context->registry);
 
-    return json_pack("{s:s, s:s, s:i, s:s, s:s?, s:b, s:s, s:s, s:i, s:I}", "version",
+    return json_pack("{s:s, s:s, s:i, s:s, s:s?, s:b, s:b, s:s, s:s, s:s, s:i, s:I}", "version",
                      VMFERRY_VERSION, "host", context->host_name, "pid", (int)getpid(), "boot_id",
                      context->boot_id, "listening", context->listening, "secure",
-                     context->identity != NULL, "state_dir", context->settings->state_dir,
+                     context->identity != NULL, "insecure", context->settings->insecure, "pki_dir",
+                     context->settings->pki_dir, "state_dir", context->settings->state_dir,
                      "runtime_dir", context->settings->runtime_dir, "guests", (int)guests->len,
                      "last_event", (json_int_t)event_log_get_last(context->events));
 }
@@ -60,6 +61,16 @@ static json_t *get_guests(ApiCall *call, GError **error)
     for (guint i = 0; i < guests->len; i++)
         json_array_append_new(list, guest_view_short(guests->pdata[i]));
     return json_pack("{s:o}", "guests", list);
+}
+
+static json_t *get_departures(ApiCall *call, GError **error)
+{
+    g_autoptr(GPtrArray) departures = departure_log_list(call->context->departures);
+    json_t *list = json_array();
+
+    for (guint i = 0; i < departures->len; i++)
+        json_array_append_new(list, departure_to_json(departures->pdata[i]));
+    return json_pack("{s:o}", "departures", list);
 }
 
 static json_t *get_guest(ApiCall *call, GError **error)
@@ -213,6 +224,7 @@ static const ApiRoute routes[] = {
     {"POST", "/v1/guests/NAME/migrate", post_migrate},
     {"POST", "/v1/guests/NAME/cancel", post_cancel},
     {"POST", "/v1/guests/NAME/resolve", post_resolve},
+    {"GET", "/v1/departures", get_departures},
 };
 
 static gboolean matches(const char *pattern, const char *path, char **ret_guest)
@@ -291,4 +303,22 @@ json_t *api_error_to_json(const GError *error)
     g_autofree char *text = g_utf8_make_valid(error->message, -1);
 
     return json_pack("{s:{s:s, s:s}}", "error", "code", code, "message", text);
+}
+
+json_t *api_refusal_to_json(const ApiCall *call, const GError *error)
+{
+    g_autoptr(Departure) departure = NULL;
+    g_autoptr(GError) told = NULL;
+    g_autofree char *text = NULL;
+    json_t *refusal;
+
+    if (call->guest && error_is(error, VMFERRY_ERROR_NOT_FOUND))
+        departure = departure_log_find(call->context->departures, call->guest);
+    if (!departure)
+        return api_error_to_json(error);
+    text = departure_describe(departure, g_get_real_time() / G_USEC_PER_SEC);
+    error_set(&told, VMFERRY_ERROR_NOT_FOUND, "%s", text);
+    refusal = api_error_to_json(told);
+    json_object_set_new(refusal, "moved", departure_to_json(departure));
+    return refusal;
 }

@@ -58,6 +58,7 @@ static CareVerdict settle_here(Care *care, const char *why)
     if (problem)
         log_warning("guest %s: %s", care->guest->name, problem->message);
     registry_set_trouble(care->guest, NULL);
+    departure_log_forget(care->context->departures, care->guest->name);
     balloon_let_go(care->context, care->guest);
     event_log_add(care->context->events, care->guest->name, "recovered", NULL, "%s", why);
     watch_guest(care->context, care->guest);
@@ -103,6 +104,11 @@ CareVerdict care_keep(Care *care, const char *why, GError **error)
 
 CareVerdict care_forget(Care *care, const char *type, const char *why)
 {
+    g_autoptr(GuestRecord) record = registry_get_record(care->guest);
+
+    /* First: at no time must it be neither here nor gone. */
+    if (strcmp(type, "moved") == 0 || strcmp(type, "given-up") == 0)
+        departure_log_add(care->context->departures, record);
     registry_remove(care->guest);
     event_log_add(care->context->events, care->guest->name, type, NULL, "%s", why);
     return CARE_DONE;

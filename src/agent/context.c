@@ -12,7 +12,7 @@ static gboolean load_identity(AgentContext *context, GError **error)
 {
     const AgentSettings *settings = context->settings;
     g_autofree char *certificate = g_build_filename(settings->pki_dir, "host.crt", NULL);
-    gboolean present = access(certificate, F_OK) == 0;
+    gboolean present = access(certificate, F_OK) == 0 || errno != ENOENT;
 
     if (settings->insecure)
         return TRUE;
@@ -28,6 +28,9 @@ static gboolean load_identity(AgentContext *context, GError **error)
         return FALSE;
     }
     context->identity = tls_identity_load(settings->pki_dir, error);
+    if (!context->identity)
+        g_prefix_error(error, "the host's certificate (ca.crt, host.crt and host.key, as "
+                              "`vmferry pki issue` makes them) cannot be used: ");
     return context->identity != NULL;
 }
 
@@ -58,6 +61,9 @@ static gboolean open_parts(AgentContext *context, GError **error)
     context->transactions = transaction_log_open(context->store, context->boot_id, error);
     if (!context->transactions)
         return FALSE;
+    context->departures = departure_log_open(context->store, error);
+    if (!context->departures)
+        return FALSE;
     context->registry = registry_new(context->store, context->boot_id);
     context->events = event_log_open(settings->state_dir);
     event_log_set_listener(context->events, on_event, context);
@@ -78,6 +84,15 @@ static AgentSettings *copy_settings(const AgentSettings *settings)
     return copy;
 }
 
+/* A random UUID, as hexadecimal digits only. */
+static char *make_instance(void)
+{
+    g_autofree char *uuid = g_uuid_string_random();
+    g_auto(GStrv) parts = g_strsplit(uuid, "-", -1);
+
+    return g_strjoinv("", parts);
+}
+
 AgentContext *agent_context_new(const AgentSettings *settings, GError **error)
 {
     g_autoptr(AgentContext) context = g_new0(AgentContext, 1);
@@ -87,6 +102,7 @@ AgentContext *agent_context_new(const AgentSettings *settings, GError **error)
     context->settings = copy_settings(settings);
     context->host_name = g_strdup(g_get_host_name());
     context->boot_id = process_get_boot_id();
+    context->instance = make_instance();
     context->main = g_main_context_ref_thread_default();
     return open_parts(context, error) ? g_steal_pointer(&context) : NULL;
 }
@@ -97,6 +113,7 @@ void agent_context_free(AgentContext *context)
         return;
     event_log_close(context->events);
     registry_free(context->registry);
+    departure_log_close(context->departures);
     transaction_log_close(context->transactions);
     state_store_close(context->store);
     if (context->identity)
@@ -105,6 +122,7 @@ void agent_context_free(AgentContext *context)
     g_main_context_unref(context->main);
     g_free(context->host_name);
     g_free(context->boot_id);
+    g_free(context->instance);
     g_free(context->listening);
     g_cond_clear(&context->background_ended);
     g_mutex_clear(&context->background_lock);
@@ -120,7 +138,7 @@ gboolean agent_context_get_channel_options(AgentContext *context, ChannelOptions
                   "`vmferry pki --help`, then start it again");
         return FALSE;
     }
-    *ret = (ChannelOptions){.tls = context->identity};
+    *ret = (ChannelOptions){.tls = context->identity, .instance = context->instance};
     return TRUE;
 }
 

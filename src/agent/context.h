@@ -9,6 +9,7 @@
 #include <gio/gio.h>
 #include <glib.h>
 
+#include "agent/departures.h"
 #include "agent/events.h"
 #include "agent/registry.h"
 #include "agent/settings.h"
@@ -21,10 +22,12 @@ typedef struct {
     StateStore *store;
     Registry *registry;
     TransactionLog *transactions;
+    DepartureLog *departures;
     EventLog *events;
     TlsIdentity *identity; /* NULL: insecure, or no moves at all */
     char *host_name;
     char *boot_id;
+    char *instance;                 /* random: this run of this agent, in HELLO */
     char *listening;                /* the address peers reach us at, NULL for none */
     GMainContext *main;             /* the loop of the thread that made the agent */
     gint stopping;                  /* atomic: no new work, background threads end */

@@ -33,6 +33,7 @@ typedef struct {
     Move *move;            /* while it moves away */
     char *trouble;         /* why it cannot be reached or is in doubt, or NULL */
     Decision decision;     /* an operator's, for a guest in doubt */
+    gboolean arriving;     /* by a move that is committed: HERE in a moment */
     gboolean process_gone; /* seen to have ended while somebody held the claim */
     gboolean removed;      /* no longer in the registry */
     GSource *watch;        /* on the process */

@@ -1,5 +1,6 @@
 #include "agent/guest_view.h"
 
+#include "agent/movable.h"
 #include "agent/move.h"
 #include "agent/registry.h"
 #include "base/lock_guard.h"
@@ -50,57 +51,62 @@ json_t *guest_view_short(Guest *guest)
     return view;
 }
 
-static gboolean is_idle(Guest *guest, gboolean *ret_known)
+static gboolean is_idle(Guest *guest)
 {
     lock_guard(&guest->registry->lock);
 
-    *ret_known = guest->summary != NULL;
     return guest->vmm && !guest->claim && guest->record->state == GUEST_HERE;
 }
 
-static json_t *make_summary(Vmm *vmm)
+static json_t *make_summary(const VmmDescription *description)
 {
-    g_autoptr(VmmDescription) description = vmm_describe(vmm, NULL);
-
-    if (!description)
-        return NULL;
     return json_pack("{s:s?, s:s?, s:s?, s:s?, s:i, s:I}", "vmm", description->kind, "vmm_version",
                      description->version, "machine", description->machine, "accelerator",
                      description->accelerator, "vcpus", (int)description->vcpus, "memory_bytes",
                      (json_int_t)description->memory_bytes);
 }
 
-static void refresh(Guest *guest)
+static void note_run_state(Guest *guest, Vmm *vmm)
 {
-    Vmm *vmm = registry_get_vmm(guest, NULL);
     VmmRunState state;
-    gboolean known;
 
-    if (!is_idle(guest, &known))
-        return;
     if (vmm_get_run_state(vmm, &state, NULL) && state != VMM_RUN_STATE_GONE) {
         lock_guard(&guest->registry->lock);
 
         if (!guest->claim)
             guest->run_state = state;
     }
-    if (!known) {
-        json_t *summary = make_summary(vmm);
+}
+
+/* Asks the VMM itself; returns what keeps the guest from moving, or NULL. */
+static char *refresh(Guest *guest)
+{
+    g_autoptr(GuestRecord) record = registry_get_record(guest);
+    Vmm *vmm = registry_get_vmm(guest, NULL);
+    g_autoptr(VmmDescription) description = NULL;
+    char *obstacle;
+
+    if (!is_idle(guest))
+        return NULL;
+    note_run_state(guest, vmm);
+    obstacle = movable_find_obstacle(vmm, record->command_line, &description);
+    if (description) {
         lock_guard(&guest->registry->lock);
 
-        if (!guest->summary)
-            guest->summary = summary;
-        else
-            json_decref(summary);
+        json_decref(guest->summary);
+        guest->summary = make_summary(description);
     }
+    return obstacle;
 }
 
 json_t *guest_view_long(Guest *guest)
 {
     g_autoptr(GuestRecord) record = NULL;
+    g_autofree char *obstacle = NULL;
     json_t *view, *words = json_array();
 
-    refresh(guest);
+    registry_await_arrival(guest);
+    obstacle = refresh(guest);
     view = guest_view_short(guest);
     record = registry_get_record(guest);
     for (char **word = record->command_line; word && *word; word++) {
@@ -109,6 +115,7 @@ json_t *guest_view_long(Guest *guest)
         json_array_append_new(words, json_string(shown));
     }
     json_object_set_new(view, "command_line", words);
+    json_object_set_new(view, "not_movable", obstacle ? json_string(obstacle) : json_null());
     json_object_set_new(view, "qmp_path",
                         record->qmp_path ? json_string(record->qmp_path) : json_null());
     json_object_set_new(view, "log_path",

@@ -148,8 +148,11 @@ static gboolean on_commit(const char *transaction, gboolean run, gpointer user, 
                   transaction);
         return FALSE;
     }
-    return (run || note_paused(incoming, error)) &&
-           transaction_log_commit(incoming->context->transactions, transaction, error);
+    if ((!run && !note_paused(incoming, error)) ||
+        !transaction_log_commit(incoming->context->transactions, transaction, error))
+        return FALSE;
+    registry_set_arriving(incoming->guest, TRUE);
+    return TRUE;
 }
 
 /* The source was told that the guest is here: it can't go back any more. */
@@ -169,6 +172,7 @@ static void take_over(Incoming *incoming, Guest *guest, Vmm *vmm)
     registry_journal_anyway(guest, stuck ? GUEST_MOVING : GUEST_HERE,
                             stuck ? RESUME_AFTER : RESUME_NEVER, &problem);
     transaction_log_settle(incoming->context->transactions, incoming->transaction);
+    departure_log_forget(incoming->context->departures, guest->name);
     balloon_let_go(incoming->context, guest);
     if (problem)
         log_warning("guest %s: %s", guest->name, problem->message);
@@ -189,7 +193,9 @@ static void on_started(Vmm *vmm, gpointer user)
                       guest->run_state == VMM_RUN_STATE_PAUSED ? "is paused, as it was," : "runs");
         watch_guest(context, guest);
         watch_release(context, guest);
+        registry_set_arriving(guest, FALSE);
     } else {
+        registry_set_arriving(guest, FALSE);
         event_log_add(context->events, guest->name, "arrived", NULL,
                       "arrived from %s, is paused and does not resume; I keep trying", peer);
         care_start(context, guest);

@@ -74,6 +74,7 @@ static gboolean take_into_care(AgentContext *context, Guest *guest, Vmm *vmm, gb
     vmm_get_run_state(vmm, &state, NULL);
     guest->run_state = state;
     registry_set_vmm(guest, vmm);
+    departure_log_forget(context->departures, guest->name);
     watch_guest(context, guest);
     return TRUE;
 }
@@ -144,7 +145,7 @@ static gboolean check_not_known(AgentContext *context, pid_t pid, GError **error
     g_autoptr(Guest) known = NULL;
     uint64_t start_time;
 
-    if (pid <= 1 || !process_get_start_time(pid, &start_time, NULL)) {
+    if (pid < 1 || !process_get_start_time(pid, &start_time, NULL)) {
         error_set(error, VMFERRY_ERROR_NOT_FOUND, "there is no process with pid %d", (int)pid);
         return FALSE;
     }

@@ -110,19 +110,15 @@ static void detach_from_guest(Move *move)
     move_unref(move);
 }
 
-static gboolean is_process_left(Guest *guest)
-{
-    g_autoptr(GuestRecord) record = registry_get_record(guest);
-
-    return process_is_same(record->pid, record->start_time);
-}
-
 static void finish_completed(Move *move, const MigrateReport *report)
 {
-    gboolean left = is_process_left(move->guest);
+    g_autoptr(GuestRecord) record = registry_get_record(move->guest);
+    gboolean left = process_is_same(record->pid, record->start_time);
 
-    if (!left)
+    if (!left) {
+        departure_log_add(move->context->departures, record);
         registry_remove(move->guest);
+    }
     event_log_add(move->context->events, move->guest->name, "moved", migrate_report_to_json(report),
                   "moved to %s: %.0f ms in all, %.1f ms of downtime", move->destination,
                   report->total_ms, report->downtime_ms);

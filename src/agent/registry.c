@@ -7,6 +7,9 @@
 #include "base/error.h"
 #include "base/lock_guard.h"
 
+/* How long a committed guest is waited for that does not become ours. */
+#define ARRIVAL_MS 3000
+
 Guest *guest_ref(Guest *guest)
 {
     g_atomic_ref_count_inc(&guest->references);
@@ -136,11 +139,38 @@ GPtrArray *registry_list(Registry *registry)
     return list;
 }
 
+void registry_set_arriving(Guest *guest, gboolean arriving)
+{
+    lock_guard(&guest->registry->lock);
+
+    guest->arriving = arriving;
+    g_cond_broadcast(&guest->registry->changed);
+}
+
+/* With the lock held. */
+static void await_arrival(Guest *guest)
+{
+    gint64 until = g_get_monotonic_time() + ARRIVAL_MS * G_TIME_SPAN_MILLISECOND;
+    Registry *registry = guest->registry;
+
+    while (guest->arriving && !guest->removed &&
+           g_cond_wait_until(&registry->changed, &registry->lock, until))
+        ;
+}
+
+void registry_await_arrival(Guest *guest)
+{
+    lock_guard(&guest->registry->lock);
+
+    await_arrival(guest);
+}
+
 gboolean registry_claim(Guest *guest, const char *claim, GError **error)
 {
     lock_guard(&guest->registry->lock);
     const char *name = guest->name;
 
+    await_arrival(guest);
     if (guest->removed)
         error_set(error, VMFERRY_ERROR_NOT_FOUND, "guest %s has just ended", name);
     else if (guest->record->state == GUEST_IN_DOUBT)

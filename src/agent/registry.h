@@ -39,6 +39,12 @@ Guest *registry_find(Registry *registry, const char *name, GError **error);
 /* All of them, sorted by name; free with g_ptr_array_unref(). */
 GPtrArray *registry_list(Registry *registry);
 
+/* A guest that a move brings is committed (TRUE), and later all is settled for
+ * it (FALSE).  Its source may say in between that it runs here, so who asks for
+ * it by then waits for those milliseconds. */
+void registry_set_arriving(Guest *guest, gboolean arriving);
+void registry_await_arrival(Guest *guest);
+
 /* Claims a guest that is HERE, reachable and unclaimed. */
 gboolean registry_claim(Guest *guest, const char *claim, GError **error);
 void registry_release(Guest *guest);

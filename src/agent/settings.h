@@ -14,6 +14,7 @@
 #include "memory/tracker_kind.h"
 #include "migrate/throttle_mode.h"
 
+#define SETTINGS_DEFAULT_FILE "/etc/vmferry/agent.conf"
 #define SETTINGS_DEFAULT_SOCKET "/run/vmferry/agent.sock"
 #define SETTINGS_FILE_LIMIT (256u << 10)
 

@@ -20,11 +20,13 @@ struct StateStore {
 static const char *const folders[] = {
     [STORE_GUEST] = "guests",
     [STORE_TRANSACTION] = "transactions",
+    [STORE_DEPARTURE] = "departed",
 };
 
 static gboolean check_key(StoreKind kind, const char *key, GError **error)
 {
-    return kind == STORE_GUEST ? guest_name_check(key, error) : transaction_id_check(key, error);
+    return kind == STORE_TRANSACTION ? transaction_id_check(key, error)
+                                     : guest_name_check(key, error);
 }
 
 static char *make_path(StateStore *store, StoreKind kind, const char *key)

@@ -9,6 +9,8 @@
 #include <glib.h>
 #include <jansson.h>
 
+#include "agent/settings.h"
+
 typedef enum {
     FINDING_GOOD,
     FINDING_NOTE, /* not there, and moves are possible without it */
@@ -25,7 +27,8 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(Findings, findings_free)
 void findings_add(Findings *findings, const char *topic, FindingGrade grade, const char *detail,
                   const char *advice);
 
-void findings_print(Findings *findings);
+/* The list, and what is to be made of it. */
+void findings_print(Findings *findings, const char *verdict);
 
 /* "findings": […], "moves_possible": … */
 json_t *findings_to_json(Findings *findings);
@@ -36,4 +39,8 @@ gboolean findings_are_good(Findings *findings);
 /* The probes. */
 void check_kernel(Findings *findings);
 void check_qemu(Findings *findings);
-void check_pki(Findings *findings, const char *directory);
+
+/* How this host proves to others who it is.  *agent*: what its agent says of
+ * itself, NULL where none answers; *named*: the settings' directory counts,
+ * whatever the agent uses. */
+void check_pki(Findings *findings, const AgentSettings *settings, gboolean named, json_t *agent);

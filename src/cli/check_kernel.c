@@ -19,7 +19,7 @@ static void add_trackers(Findings *findings, const MemoryProbe *probe)
 
     add(findings, "tracker scan", &probe->track_scan, any ? FINDING_NOTE : FINDING_BAD,
         any ? "the slower uffd-sync is used; Linux 6.7 or newer has the fast one"
-            : "use Linux 5.7 or newer with userfaultfd (6.7 or newer is best)");
+            : "use Linux 5.13 or newer with userfaultfd (6.7 or newer is best)");
     add(findings, "tracker sync", &probe->track_sync, any ? FINDING_NOTE : FINDING_BAD,
         any ? "not needed while the tracker scan works" : NULL);
 }

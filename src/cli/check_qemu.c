@@ -59,6 +59,9 @@ static void check_kvm(Findings *findings)
 
     if (fd >= 0)
         findings_add(findings, "/dev/kvm", FINDING_GOOD, "can be used", NULL);
+    else if (errno == EACCES || errno == EPERM)
+        findings_add(findings, "/dev/kvm", FINDING_NOTE, g_strerror(errno),
+                     "this user may not use it; root, who runs the agent, may");
     else
         findings_add(findings, "/dev/kvm", FINDING_NOTE, g_strerror(errno),
                      "guests run without hardware virtualization (slow); load kvm_intel or "

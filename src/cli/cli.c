@@ -73,6 +73,16 @@ gboolean cli_check_words(int argc, int min, int max, const char *wanted)
     return FALSE;
 }
 
+void cli_add_hint(GError **error, VmferryErrorCode code, const char *hint)
+{
+    g_autoptr(GError) plain = NULL;
+
+    if (!error_is(*error, code))
+        return;
+    plain = g_steal_pointer(error);
+    error_set(error, code, "%s (%s)", plain->message, hint);
+}
+
 int cli_fail(const CommonOptions *common, const GError *error)
 {
     fprintf(stderr, "%s: %s\n", g_get_prgname(), error->message);
@@ -87,6 +97,16 @@ int cli_fail(const CommonOptions *common, const GError *error)
         cli_print_json(object);
     }
     return EXIT_FAILED;
+}
+
+void cli_warn_not_movable(json_t *guest)
+{
+    const char *why = json_text_or(guest, "not_movable", NULL);
+
+    fflush(stdout);
+    if (why)
+        fprintf(stderr, "%s: warning: %s cannot be moved as it is: %s\n", g_get_prgname(),
+                json_text_or(guest, "name", "?"), why);
 }
 
 void cli_print_json(json_t *object)

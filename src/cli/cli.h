@@ -13,6 +13,7 @@
 #include <glib.h>
 #include <jansson.h>
 
+#include "base/error.h"
 #include "base/json.h"
 
 /* A contract with scripts; see vmferry(1). */
@@ -60,9 +61,16 @@ int cli_usage_error(const char *format, ...) G_GNUC_PRINTF(1, 2);
 /* Checks that there are between *min* and *max* words behind the verb. */
 gboolean cli_check_words(int argc, int min, int max, const char *wanted);
 
+/* Adds what to do to an error of this kind: "(*hint*)" behind its text. */
+void cli_add_hint(GError **error, VmferryErrorCode code, const char *hint);
+
 /* Shows an error (on standard error; with --json also as an object on standard
  * output); returns EXIT_FAILED. */
 int cli_fail(const CommonOptions *common, const GError *error);
+
+/* Warns (on standard error) where the agent says that this guest of its answer
+ * could not be moved. */
+void cli_warn_not_movable(json_t *guest);
 
 /* Prints one line of JSON. */
 void cli_print_json(json_t *object);

@@ -13,6 +13,7 @@
 struct Client {
     char *socket;
     SoupSession *session;
+    json_t *refusal; /* the last one */
 };
 
 static const char *choose_socket(const CommonOptions *common)
@@ -41,6 +42,7 @@ void client_free(Client *client)
     if (!client)
         return;
     g_object_unref(client->session);
+    json_decref(client->refusal);
     g_free(client->socket);
     g_free(client);
 }
@@ -103,7 +105,7 @@ static void set_agent_error(json_t *answer, guint status, GError **error)
         error_set(error, VMFERRY_ERROR_FAILED, "the agent answered with HTTP status %u", status);
 }
 
-static json_t *take_answer(GInputStream *stream, guint status, GError **error)
+static json_t *take_answer(Client *client, GInputStream *stream, guint status, GError **error)
 {
     g_autoptr(GString) text = g_string_new(NULL);
     g_autoptr(json_t) answer = NULL;
@@ -116,7 +118,14 @@ static json_t *take_answer(GInputStream *stream, guint status, GError **error)
     if (status < 400)
         return g_steal_pointer(&answer);
     set_agent_error(answer, status, error);
+    json_decref(client->refusal);
+    client->refusal = g_steal_pointer(&answer);
     return NULL;
+}
+
+json_t *client_get_refusal(Client *client)
+{
+    return client->refusal;
 }
 
 static GInputStream *send_request(Client *client, SoupMessage *message, GError **error)
@@ -135,7 +144,7 @@ json_t *client_call(Client *client, const char *method, const char *path, json_t
     g_autoptr(SoupMessage) message = make_message(method, path, body);
     g_autoptr(GInputStream) stream = send_request(client, message, error);
 
-    return stream ? take_answer(stream, soup_message_get_status(message), error) : NULL;
+    return stream ? take_answer(client, stream, soup_message_get_status(message), error) : NULL;
 }
 
 /* FALSE with *error*: the connection or the agent ended before its time. */
@@ -174,7 +183,8 @@ gboolean client_stream(Client *client, const char *method, const char *path, jso
     if (!stream)
         return FALSE;
     if (soup_message_get_status(message) >= 400) {
-        g_autoptr(json_t) nothing = take_answer(stream, soup_message_get_status(message), error);
+        g_autoptr(json_t) nothing =
+            take_answer(client, stream, soup_message_get_status(message), error);
 
         return nothing != NULL;
     }

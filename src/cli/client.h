@@ -23,6 +23,10 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(Client, client_free)
 json_t *client_call(Client *client, const char *method, const char *path, json_t *body,
                     GError **error);
 
+/* The whole answer of the last client_call() that the agent refused, or NULL;
+ * it belongs to the client. */
+json_t *client_get_refusal(Client *client);
+
 /* One line of an answer that goes on; FALSE ends it. */
 typedef gboolean (*ClientLine)(json_t *object, gpointer user);
 

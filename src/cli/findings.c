@@ -41,7 +41,7 @@ void findings_add(Findings *findings, const char *topic, FindingGrade grade, con
     findings->bad |= grade == FINDING_BAD;
 }
 
-void findings_print(Findings *findings)
+void findings_print(Findings *findings, const char *verdict)
 {
     json_t *finding;
     size_t i;
@@ -55,8 +55,7 @@ void findings_print(Findings *findings)
         if (advice)
             printf("%-8s %-18s -> %s\n", "", "", advice);
     }
-    printf("\n%s\n", findings->bad ? "Guests cannot be moved from this host as it is; see above."
-                                   : "Guests can be moved from and to this host.");
+    printf("\n%s\n", verdict);
 }
 
 json_t *findings_to_json(Findings *findings)

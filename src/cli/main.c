@@ -13,7 +13,7 @@ static const Verb verbs[] = {
     {"agent", "Serve this host's guests (the daemon)", verb_agent},
     {"pki", "Make certificates for agents", verb_pki},
     {"run", "Start a guest from a QEMU command line", verb_run},
-    {"adopt", "Take a running QEMU into care", verb_adopt},
+    {"adopt", "Manage a QEMU that runs already", verb_adopt},
     {"list", "Show the guests of this host", verb_list},
     {"status", "Show a guest, or the agent", verb_status},
     {"stop", "End a guest", verb_stop},
@@ -128,7 +128,9 @@ int main(int argc, char **argv)
         return EXIT_DONE;
     }
     verb = find_verb(argv[1]);
+    if (!verb && argv[1][0] == '-')
+        return cli_usage_error("options stand behind a verb: vmferry VERB %s", argv[1]);
     if (!verb)
-        return cli_usage_error("\"%s\" is no verb", argv[1]);
+        return cli_usage_error("there is no verb \"%s\"", argv[1]);
     return run_verb(verb, argc - 1, argv + 1);
 }

@@ -158,7 +158,8 @@ static void print_completed(json_t *report, const char *guest)
         printf("  the guest   %s\n", *sentence);
     if (json_is_boolean(json_object_get(report, "verified")))
         printf("  memory      %s\n", json_flag_or(report, "verified", FALSE)
-                                         ? "verified, every page is the same"
+                                         ? "verified: every page of RAM is the same there; "
+                                           "disks and devices were not compared"
                                          : "NOT verified");
 }
 

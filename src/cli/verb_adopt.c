@@ -5,9 +5,11 @@
 #include "cli/client.h"
 
 static const char description[] =
-    "Takes a QEMU that somebody else started into the agent's care, without a restart.\n"
-    "It needs a QMP socket that nobody else is connected to; its command line is searched\n"
-    "for one unless --qmp names it.  `vmferry stop` ends it, nothing else does.";
+    "Makes a QEMU that runs already a guest of this host's agent, without a restart.  It\n"
+    "needs a QMP socket that no other program is connected to, as by\n"
+    "  -qmp unix:/run/web1.qmp,server=on,wait=off\n"
+    "Its command line is searched for one unless --qmp names it.  `vmferry stop` ends it,\n"
+    "nothing else does.";
 
 static int adopt(const CommonOptions *common, const char *name, int pid, const char *qmp)
 {
@@ -22,10 +24,12 @@ static int adopt(const CommonOptions *common, const char *name, int pid, const c
     guest = client_call(client, "POST", "/v1/guests", request, &error);
     if (!guest)
         return cli_fail(common, error);
-    if (common->json)
+    if (common->json) {
         cli_print_json(guest);
-    else
-        printf("%s is in care now: process %d.\n", name, pid);
+        return EXIT_DONE;
+    }
+    printf("The agent manages %s now: process %d.\n", name, pid);
+    cli_warn_not_movable(guest);
     return EXIT_DONE;
 }
 

@@ -1,4 +1,5 @@
 #include <stdio.h>
+#include <unistd.h>
 
 #include "agent/agent.h"
 #include "agent/rate.h"
@@ -6,8 +7,6 @@
 #include "base/fault.h"
 #include "base/log.h"
 #include "cli/cli.h"
-
-#define DEFAULT_CONFIG "/etc/vmferry/agent.conf"
 
 static const char description[] =
     "Keeps the guests of this host, receives guests from other hosts, and serves the\n"
@@ -56,7 +55,7 @@ static gboolean check_listen(const AgentSettings *settings, GError **error)
 static AgentSettings *make_settings(Options *options, GError **error)
 {
     g_autoptr(AgentSettings) settings = agent_settings_new();
-    const char *path = options->config ? options->config : DEFAULT_CONFIG;
+    const char *path = options->config ? options->config : SETTINGS_DEFAULT_FILE;
 
     if (!agent_settings_load(settings, path, options->config != NULL, error))
         return NULL;
@@ -88,6 +87,8 @@ static int serve(Options *options)
         return EXIT_USAGE;
     }
     agent = agent_new(settings, &error);
+    if (!agent && geteuid() != 0)
+        cli_add_hint(&error, VMFERRY_ERROR_PERMISSION, "the agent commonly runs as root");
     if (!agent)
         return cli_fail(&common, error);
     agent_run(agent, TRUE);
@@ -100,7 +101,7 @@ int verb_agent(int argc, char **argv)
     g_auto(CommonOptions) common = {0};
     const GOptionEntry entries[] = {
         {"config", 0, 0, G_OPTION_ARG_FILENAME, &o.config,
-         "Configuration file (default: " DEFAULT_CONFIG ")", "FILE"},
+         "Configuration file (default: " SETTINGS_DEFAULT_FILE ")", "FILE"},
         {"listen", 0, 0, G_OPTION_ARG_STRING, &o.listen,
          "Where other agents reach this one, or \"none\" (default: 0.0.0.0:4747)", "ADDR:PORT"},
         {"socket", 0, 0, G_OPTION_ARG_FILENAME, &o.socket,

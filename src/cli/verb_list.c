@@ -5,7 +5,7 @@
 #include "cli/client.h"
 #include "cli/output.h"
 
-static const char description[] = "Shows the guests in the care of this host's agent.";
+static const char description[] = "Shows the guests that this host's agent manages.";
 
 static void add_guest(Table *table, json_t *guest)
 {
@@ -40,6 +40,32 @@ static void print_table(json_t *guests)
     table_print(table);
 }
 
+static void add_departure(Table *table, json_t *departure)
+{
+    int64_t now = g_get_real_time() / G_USEC_PER_SEC;
+    int64_t then = (int64_t)json_count_or(departure, "moved_at", (uint64_t)now);
+    g_autofree char *age = format_age(now - then);
+    g_autofree char *text = g_strconcat(age, " ago", NULL);
+
+    table_add(table, json_text_or(departure, "name", "?"),
+              json_text_or(departure, "destination", "?"), text, NULL);
+}
+
+static void print_departures(json_t *departures)
+{
+    static const char *const titles[] = {"NAME", "MOVED TO", "WHEN", NULL};
+    g_autoptr(Table) table = table_new(titles);
+    json_t *departure;
+    size_t i;
+
+    if (json_array_size(departures) == 0) {
+        printf("No guest has moved away from here that did not come back.\n");
+        return;
+    }
+    json_array_foreach(departures, i, departure) add_departure(table, departure);
+    table_print(table);
+}
+
 static void print_names(json_t *guests)
 {
     json_t *guest;
@@ -48,31 +74,41 @@ static void print_names(json_t *guests)
     json_array_foreach(guests, i, guest) printf("%s\n", json_text_or(guest, "name", "?"));
 }
 
+static int list(const CommonOptions *common, gboolean names, gboolean moved)
+{
+    g_autoptr(Client) client = client_new(common);
+    g_autoptr(GError) error = NULL;
+    g_autoptr(json_t) answer =
+        client_call(client, "GET", moved ? "/v1/departures" : "/v1/guests", NULL, &error);
+    json_t *entries = json_object_get(answer, moved ? "departures" : "guests");
+
+    if (!answer)
+        return cli_fail(common, error);
+    if (common->json)
+        cli_print_json(answer);
+    else if (names)
+        print_names(entries);
+    else if (moved)
+        print_departures(entries);
+    else
+        print_table(entries);
+    return EXIT_DONE;
+}
+
 int verb_list(int argc, char **argv)
 {
     g_auto(CommonOptions) common = {0};
-    gboolean names = FALSE;
+    gboolean names = FALSE, moved = FALSE;
     const GOptionEntry entries[] = {
         {"names", 0, 0, G_OPTION_ARG_NONE, &names, "Print names only, one a line", NULL},
+        {"moved", 0, 0, G_OPTION_ARG_NONE, &moved,
+         "Show those that have moved away instead, and where to", NULL},
         {NULL},
     };
     CliSpec spec = {
         .description = description, .entries = entries, .common = &common, .talks = TRUE};
-    g_autoptr(Client) client = NULL;
-    g_autoptr(GError) error = NULL;
-    g_autoptr(json_t) answer = NULL;
 
     if (!cli_parse(&spec, &argc, &argv) || !cli_check_words(argc, 0, 0, "options only"))
         return EXIT_USAGE;
-    client = client_new(&common);
-    answer = client_call(client, "GET", "/v1/guests", NULL, &error);
-    if (!answer)
-        return cli_fail(&common, error);
-    if (common.json)
-        cli_print_json(answer);
-    else if (names)
-        print_names(json_object_get(answer, "guests"));
-    else
-        print_table(json_object_get(answer, "guests"));
-    return EXIT_DONE;
+    return list(&common, names, moved);
 }

@@ -12,11 +12,12 @@
 static const char description[] =
     "vmferry pki init makes a small certificate authority; vmferry pki issue HOST makes a\n"
     "folder with all that the agent of HOST needs: copy it to /etc/vmferry/pki there.\n"
-    "HOST is the name or address by which other hosts migrate to it.";
+    "HOST is the name or address by which other hosts migrate to it; more of them may\n"
+    "follow.\n\n"
+    "Example: vmferry pki issue hostb hostb.example.org 10.0.0.2";
 
 typedef struct {
     char *directory, *out;
-    char **names;
     gint days;
     CommonOptions common;
 } Options;
@@ -25,17 +26,22 @@ static void options_clear(Options *options)
 {
     g_free(options->directory);
     g_free(options->out);
-    g_strfreev(options->names);
     common_options_clear(&options->common);
 }
 G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(Options, options_clear)
+
+static int fail(const Options *o, GError **error)
+{
+    cli_add_hint(error, VMFERRY_ERROR_PERMISSION, "be root, or choose other folders with --dir");
+    return cli_fail(&o->common, *error);
+}
 
 static int init(const Options *o)
 {
     g_autoptr(GError) error = NULL;
 
     if (!pki_init(o->directory, (guint)(o->days ? o->days : DEFAULT_CA_DAYS), &error))
-        return cli_fail(&o->common, error);
+        return fail(o, &error);
     if (o->common.json) {
         g_autoptr(json_t) object = json_pack("{s:s}", "ca", o->directory);
 
@@ -48,22 +54,25 @@ static int init(const Options *o)
     return EXIT_DONE;
 }
 
-static int issue(const Options *o, const char *host)
+/* *names*: what it is called besides *host*, up to NULL. */
+static int issue(const Options *o, const char *host, char **names)
 {
     g_autofree char *out = o->out ? g_strdup(o->out) : g_build_filename(o->directory, host, NULL);
     g_autoptr(GError) error = NULL;
 
-    if (!pki_issue(o->directory, host, (const char *const *)o->names,
+    if (!pki_issue(o->directory, host, (const char *const *)names,
                    (guint)(o->days ? o->days : DEFAULT_HOST_DAYS), out, &error))
-        return cli_fail(&o->common, error);
+        return fail(o, &error);
     if (o->common.json) {
         g_autoptr(json_t) object = json_pack("{s:s, s:s}", "host", host, "directory", out);
 
         cli_print_json(object);
     } else {
-        printf("The certificate of %s is in %s.\n"
+        g_autofree char *more = g_strjoinv(", ", names);
+
+        printf("The certificate of %s%s%s is in %s.\n"
                "Copy ca.crt, host.crt and host.key from there to /etc/vmferry/pki on %s.\n",
-               host, out, host);
+               host, *more ? ", " : "", more, out, host);
     }
     return EXIT_DONE;
 }
@@ -74,9 +83,12 @@ static int dispatch(const Options *o, int argc, char **argv)
         return cli_usage_error("--days must be above 0");
     if (argc == 2 && strcmp(argv[1], "init") == 0)
         return init(o);
-    if (argc == 3 && strcmp(argv[1], "issue") == 0 && argv[2][0] && !strchr(argv[2], '/'))
-        return issue(o, argv[2]);
-    return cli_usage_error("wanted `init` or `issue HOST`");
+    if (argc >= 3 && strcmp(argv[1], "issue") == 0) {
+        if (!argv[2][0] || strchr(argv[2], '/'))
+            return cli_usage_error("\"%s\" is not the name or address of a host", argv[2]);
+        return issue(o, argv[2], argv + 3);
+    }
+    return cli_usage_error("wanted `init` or `issue HOST [NAME...]`");
 }
 
 int verb_pki(int argc, char **argv)
@@ -87,13 +99,11 @@ int verb_pki(int argc, char **argv)
          "The authority's folder (default: " DEFAULT_CA_DIR ")", "DIR"},
         {"out", 0, 0, G_OPTION_ARG_FILENAME, &o.out,
          "Where the host's files go (default: HOST in the authority's folder)", "DIR"},
-        {"name", 0, 0, G_OPTION_ARG_STRING_ARRAY, &o.names,
-         "Another name or address of the host; may be repeated", "NAME"},
         {"days", 0, 0, G_OPTION_ARG_INT, &o.days,
          "How long it is valid (default: 3650 for init, 825 for issue)", "N"},
         {NULL},
     };
-    CliSpec spec = {.parameters = "init | issue HOST",
+    CliSpec spec = {.parameters = "init | issue HOST [NAME...]",
                     .description = description,
                     .entries = entries,
                     .common = &o.common};

@@ -7,8 +7,8 @@
 #include "cli/output.h"
 
 static const char description[] =
-    "Starts a guest from a plain QEMU command line, in the agent's care.  The agent adds\n"
-    "only a QMP socket of its own.  Paths should be absolute and mean the same on the hosts\n"
+    "Starts a guest from a plain QEMU command line; the agent manages it, and adds only a\n"
+    "QMP socket of its own.  Paths should be absolute and mean the same on the hosts\n"
     "the guest will move to (or have map rules there, man 5 vmferry-agent.conf).\n\n"
     "Example: vmferry run web1 -- qemu-system-x86_64 -accel kvm -m 1G -hda /srv/web1.qcow2";
 
@@ -31,10 +31,12 @@ static int run(const CommonOptions *common, const char *name, int count, char **
 
     if (!guest)
         return cli_fail(common, error);
-    if (common->json)
+    if (common->json) {
         cli_print_json(guest);
-    else
-        printf("%s runs as process %d.\n", name, (int)json_count_or(guest, "pid", 0));
+        return EXIT_DONE;
+    }
+    printf("%s runs as process %d.\n", name, (int)json_count_or(guest, "pid", 0));
+    cli_warn_not_movable(guest);
     return EXIT_DONE;
 }
 
@@ -57,7 +59,8 @@ int verb_run(int argc, char **argv)
                     .talks = TRUE,
                     .stops_at_word = separator == 0};
     int own = separator ? separator : argc;
-    char **words = argv;
+    char **words = argv, **line;
+    int count;
     g_autoptr(GError) error = NULL;
 
     if (!cli_parse(&spec, &own, &words))
@@ -66,9 +69,13 @@ int verb_run(int argc, char **argv)
         return cli_usage_error("wanted one NAME and a QEMU command line");
     if (!guest_name_check(words[1], &error))
         return cli_usage_error("%s", error->message);
-    if (separator ? separator + 1 >= argc : own < 3)
+    count = separator ? argc - separator - 1 : own - 2;
+    line = separator ? argv + separator + 1 : words + 2;
+    if (count < 1)
         return cli_usage_error("the QEMU command line is missing");
-    if (separator)
-        return run(&common, words[1], argc - separator - 1, argv + separator + 1);
-    return run(&common, words[1], own - 2, words + 2);
+    if (line[0][0] == '-')
+        return cli_usage_error("the QEMU command line begins with the program's name, as "
+                               "qemu-system-x86_64, not with \"%s\"",
+                               line[0]);
+    return run(&common, words[1], count, line);
 }

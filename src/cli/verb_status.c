@@ -7,7 +7,8 @@
 #include "cli/output.h"
 
 static const char description[] =
-    "Shows what is known of a guest, or of the agent where no NAME is given.";
+    "Shows what is known of a guest, or of the agent where no NAME is given.  Of a guest that\n"
+    "has moved away it says where to; then the exit code is 1.";
 
 static void add_text(Table *table, const char *title, json_t *object, const char *key)
 {
@@ -78,6 +79,7 @@ static void print_guest(json_t *guest)
     add_text(table, "name", guest, "name");
     add_text(table, "state", guest, "state");
     add_text(table, "trouble", guest, "trouble");
+    add_text(table, "cannot be moved", guest, "not_movable");
     add_text(table, "destination", guest, "destination");
     add_progress(table, json_object_get(guest, "progress"));
     add_number(table, "process", guest, "pid");
@@ -114,6 +116,18 @@ static void print_agent(json_t *agent)
     table_print(table);
 }
 
+/* The agent's own answer says where a guest has gone, for programs too. */
+static int fail(const CommonOptions *common, Client *client, const GError *error)
+{
+    json_t *refusal = client_get_refusal(client);
+
+    if (!common->json || !refusal)
+        return cli_fail(common, error);
+    fprintf(stderr, "%s: %s\n", g_get_prgname(), error->message);
+    cli_print_json(refusal);
+    return EXIT_FAILED;
+}
+
 int verb_status(int argc, char **argv)
 {
     g_auto(CommonOptions) common = {0};
@@ -132,7 +146,7 @@ int verb_status(int argc, char **argv)
     client = client_new(&common);
     answer = client_call(client, "GET", path, NULL, &error);
     if (!answer)
-        return cli_fail(&common, error);
+        return fail(&common, client, error);
     if (common.json)
         cli_print_json(answer);
     else if (argc == 2)

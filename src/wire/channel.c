@@ -121,6 +121,7 @@ void channel_free(Channel *channel)
     g_free(channel->buffer);
     g_free(channel->peer_name);
     g_free(channel->label);
+    g_free(channel->instance);
     g_free(channel);
 }
 
@@ -129,6 +130,11 @@ void channel_free(Channel *channel)
 const char *channel_get_peer_name(Channel *channel)
 {
     return channel->peer_name;
+}
+
+const char *channel_get_instance(Channel *channel)
+{
+    return channel->instance;
 }
 
 gboolean channel_is_secure(Channel *channel)

@@ -41,6 +41,8 @@ typedef struct Channel Channel;
 typedef struct {
     TlsIdentity *tls;    /* NULL: plain text, only by the user's explicit choice */
     int peer_timeout_ms; /* 0: CHANNEL_PEER_TIMEOUT_MS */
+    /* Our id in HELLO, by which an agent that reaches itself notices; NULL for none. */
+    const char *instance;
 } ChannelOptions;
 
 /* Connects to HOST, HOST:PORT or [V6]:PORT within *timeout_ms*.  With TLS the
@@ -66,6 +68,9 @@ void channel_shutdown(Channel *channel);
 /* The peer's name: of its certificate, or its address where insecure. */
 const char *channel_get_peer_name(Channel *channel);
 gboolean channel_is_secure(Channel *channel);
+
+/* As in ChannelOptions. */
+const char *channel_get_instance(Channel *channel);
 
 /* Sends one frame; returns when all of it is with the kernel.  A PAGES frame
  * waits for its turn under the rate limit; others go through and are counted

@@ -17,7 +17,8 @@
 struct Channel {
     Stream *stream;
     char *peer_name;
-    char *label; /* the peer in messages */
+    char *label;    /* the peer in messages */
+    char *instance; /* ours; may be NULL */
     gboolean secure;
     uint64_t peer_timeout_ns;
     int wake_fd; /* readable from the first failure of everything on */

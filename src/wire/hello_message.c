@@ -15,6 +15,7 @@
 #define MAX_SOFTWARE_BYTES 128
 #define MAX_HOST_BYTES 255
 #define MAX_PURPOSE_BYTES 32
+#define MAX_INSTANCE_BYTES 64
 
 /* HELLO is answered at once; who does not is stuck. */
 #define HELLO_TIMEOUT_MS 10000
@@ -25,6 +26,7 @@ void hello_message_clear(HelloMessage *message)
     g_clear_pointer(&message->software, g_free);
     g_clear_pointer(&message->host, g_free);
     g_clear_pointer(&message->purpose, g_free);
+    g_clear_pointer(&message->instance, g_free);
 }
 
 char *hello_message_encode(const HelloMessage *message)
@@ -37,6 +39,8 @@ char *hello_message_encode(const HelloMessage *message)
     json_object_set_new(object, "software", json_field_make_text(message->software));
     json_object_set_new(object, "host", json_field_make_text(message->host));
     json_object_set_new(object, "purpose", json_field_make_text(message->purpose));
+    if (message->instance && *message->instance)
+        json_object_set_new(object, "instance", json_field_make_text(message->instance));
     return json_field_finish(object);
 }
 
@@ -59,7 +63,9 @@ static gboolean decode_fields(json_t *object, HelloMessage *message, GError **er
            json_field_text(object, "software", MAX_SOFTWARE_BYTES, FALSE, &message->software,
                            error) &&
            json_field_text(object, "host", MAX_HOST_BYTES, FALSE, &message->host, error) &&
-           json_field_text(object, "purpose", MAX_PURPOSE_BYTES, FALSE, &message->purpose, error);
+           json_field_text(object, "purpose", MAX_PURPOSE_BYTES, FALSE, &message->purpose, error) &&
+           json_field_text(object, "instance", MAX_INSTANCE_BYTES, FALSE, &message->instance,
+                           error);
 }
 
 gboolean hello_message_decode(const char *text, size_t length, HelloMessage *ret, GError **error)
@@ -92,7 +98,8 @@ static gboolean send_hello(Channel *channel, const char *purpose, GError **error
                          .features = features,
                          .software = software,
                          .host = (char *)g_get_host_name(),
-                         .purpose = (char *)purpose};
+                         .purpose = (char *)purpose,
+                         .instance = (char *)channel_get_instance(channel)};
     g_autofree char *text = hello_message_encode(&ours);
 
     return channel_send_bytes(channel, FRAME_HELLO, text, strlen(text), error);
@@ -127,18 +134,38 @@ static gboolean receive_hello(Channel *channel, HelloMessage *ret, guint *ret_ve
         g_prefix_error(error, "%s: ", channel_get_peer_name(channel));
         return FALSE;
     }
-    if (ret)
-        *ret = peer;
-    else
-        hello_message_clear(&peer);
+    *ret = peer;
     return TRUE;
+}
+
+/* FALSE with *error* where the peer is who we are. */
+static gboolean check_other(Channel *channel, const HelloMessage *peer, GError **error)
+{
+    const char *ours = channel_get_instance(channel);
+
+    if (!ours || strcmp(ours, peer->instance) != 0)
+        return TRUE;
+    error_set(error, VMFERRY_ERROR_REFUSED, "%s is this host itself; name another one",
+              channel_get_peer_name(channel));
+    return FALSE;
 }
 
 gboolean handshake_connect(Channel *channel, const char *purpose, HelloMessage *ret_peer,
                            guint *ret_version, GError **error)
 {
-    return send_hello(channel, purpose, error) &&
-           receive_hello(channel, ret_peer, ret_version, error);
+    HelloMessage peer = {0};
+
+    if (!send_hello(channel, purpose, error) || !receive_hello(channel, &peer, ret_version, error))
+        return FALSE;
+    if (!check_other(channel, &peer, error)) {
+        hello_message_clear(&peer);
+        return FALSE;
+    }
+    if (ret_peer)
+        *ret_peer = peer;
+    else
+        hello_message_clear(&peer);
+    return TRUE;
 }
 
 gboolean handshake_accept(Channel *channel, HelloMessage *ret_peer, guint *ret_version,

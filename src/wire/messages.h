@@ -33,6 +33,7 @@ typedef struct {
     char *software;  /* "vmferry 0.1.0" */
     char *host;      /* the sender's host name */
     char *purpose;   /* of the connecting side: "migrate", "resolve", "ping" */
+    char *instance;  /* the sender's random id (ChannelOptions); "" or NULL for none */
 } HelloMessage;
 
 void hello_message_clear(HelloMessage *message);
@@ -43,7 +44,8 @@ gboolean hello_message_decode(const char *text, size_t length, HelloMessage *ret
 gboolean peer_has_feature(const HelloMessage *peer, const char *feature);
 
 /* Exchanges HELLO on a new channel and agrees on the highest version both
- * speak.  The connecting side speaks first. */
+ * speak.  The connecting side speaks first; VMFERRY_ERROR_REFUSED where it has
+ * reached its own agent. */
 gboolean handshake_connect(Channel *channel, const char *purpose, HelloMessage *ret_peer,
                            guint *ret_version, GError **error);
 gboolean handshake_accept(Channel *channel, HelloMessage *ret_peer, guint *ret_version,

@@ -5,13 +5,41 @@
 #include "base/error.h"
 
 #define ISSUE_HINT "issue a new one with `vmferry pki issue`"
+#define CA_HINT "both hosts need certificates of one CA (`vmferry pki issue`)"
 
 /* OpenSSL reports a received alert as this reason plus the alert's number. */
 #define IS_ALERT(reason) ((reason) >= SSL_AD_REASON_OFFSET && (reason) < SSL_AD_REASON_OFFSET + 256)
 
-/* We did not like the peer's certificate. */
-static void set_verify_error(GError **error, long result, const char *label, const char *host)
+/* TRUE where the peer has shown the very certificate that we have. */
+static gboolean is_our_own(SSL *ssl)
 {
+    const STACK_OF(X509) *shown = SSL_get_peer_cert_chain(ssl);
+    X509 *theirs = sk_X509_num(shown) > 0 ? sk_X509_value(shown, 0) : NULL;
+    X509 *ours = SSL_get_certificate(ssl);
+
+    return theirs && ours && X509_cmp(theirs, ours) == 0;
+}
+
+static void set_name_error(GError **error, SSL *ssl, const char *label, const char *host)
+{
+    if (is_our_own(ssl))
+        error_set(
+            error, VMFERRY_ERROR_REFUSED,
+            "%s: its certificate is not for \"%s\" but this host's own: it is this host itself, "
+            "or has a copy of it (each host needs one of its own, by `vmferry pki issue`)",
+            label, host ? host : "this name");
+    else
+        error_set(error, VMFERRY_ERROR_REFUSED,
+                  "%s: its certificate is not for \"%s\"; use the name it was issued for, or "
+                  "issue one that carries this name too (`vmferry pki issue HOST NAME...`)",
+                  label, host ? host : "this name");
+}
+
+/* We did not like the peer's certificate. */
+static void set_verify_error(GError **error, SSL *ssl, const char *label, const char *host)
+{
+    long result = SSL_get_verify_result(ssl);
+
     switch (result) {
     case X509_V_ERR_CERT_HAS_EXPIRED:
         error_set(error, VMFERRY_ERROR_REFUSED,
@@ -23,10 +51,7 @@ static void set_verify_error(GError **error, long result, const char *label, con
         return;
     case X509_V_ERR_HOSTNAME_MISMATCH:
     case X509_V_ERR_IP_ADDRESS_MISMATCH:
-        error_set(error, VMFERRY_ERROR_REFUSED,
-                  "%s: its certificate is not for \"%s\"; use the name it was issued for, or "
-                  "issue one that carries this name too",
-                  label, host ? host : "this name");
+        set_name_error(error, ssl, label, host);
         return;
     case X509_V_ERR_DEPTH_ZERO_SELF_SIGNED_CERT:
     case X509_V_ERR_SELF_SIGNED_CERT_IN_CHAIN:
@@ -34,8 +59,8 @@ static void set_verify_error(GError **error, long result, const char *label, con
     case X509_V_ERR_UNABLE_TO_VERIFY_LEAF_SIGNATURE:
     case X509_V_ERR_CERT_SIGNATURE_FAILURE:
     case X509_V_ERR_CERT_CHAIN_TOO_LONG:
-        error_set(error, VMFERRY_ERROR_REFUSED, "%s: its certificate is of another CA than ours",
-                  label);
+        error_set(error, VMFERRY_ERROR_REFUSED,
+                  "%s: its certificate is of another CA than ours; " CA_HINT, label);
         return;
     default:
         error_set(error, VMFERRY_ERROR_REFUSED, "%s: its certificate is not accepted: %s", label,
@@ -53,7 +78,7 @@ static void set_alert_error(GError **error, int alert, const char *label)
         why = "our certificate has expired there; " ISSUE_HINT;
         break;
     case SSL_AD_UNKNOWN_CA:
-        why = "our certificate is of another CA than its own";
+        why = "our certificate is of another CA than its own; " CA_HINT;
         break;
     case SSL_AD_CERTIFICATE_REQUIRED:
         why = "it demands a certificate and we have none";
@@ -85,7 +110,7 @@ static void set_reason_error(GError **error, SSL *ssl, const char *label, const 
     }
     switch (ERR_GET_LIB(code) == ERR_LIB_SSL ? reason : 0) {
     case SSL_R_CERTIFICATE_VERIFY_FAILED:
-        set_verify_error(error, SSL_get_verify_result(ssl), label, host);
+        set_verify_error(error, ssl, label, host);
         return;
     case SSL_R_PEER_DID_NOT_RETURN_A_CERTIFICATE:
         error_set(error, VMFERRY_ERROR_REFUSED, "%s has no certificate; one of our CA is demanded",

@@ -1,6 +1,7 @@
 """The command line as people and scripts meet it, with no agent and no guest."""
 
 import json
+import os
 import re
 import subprocess
 from pathlib import Path
@@ -20,8 +21,10 @@ def vmferry(*words) -> Result:
     return Result(done.returncode, done.stdout, done.stderr)
 
 
-def options_of(verb: str) -> set[str]:
-    return set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", vmferry(verb, "--help").stdout))
+def options_of(verb: str, *, valued: bool | None = None) -> set[str]:
+    """The long options that --help shows; only those with (without) a value if told so."""
+    found = re.findall(r"^ +(?:-\w, )?(--[a-z][a-z-]+)(=?)", vmferry(verb, "--help").stdout, re.M)
+    return {option for option, sign in found if valued in (None, sign == "=")}
 
 
 def test_help_names_every_verb():
@@ -38,18 +41,89 @@ def test_help_of_a_verb(verb):
     assert vmferry("help", verb).require().stdout == result.stdout
 
 
+# ---- man pages: as man(1) shows them ----
+
+PAGES = sorted((REPOSITORY / "man").glob("*.[158]"))
+
+
+def render(page: Path) -> str:
+    """The page as text with lines as long as they are; not one warning is allowed."""
+    done = subprocess.run(["man", "--warnings=w", "-l", page], capture_output=True, text=True,
+                          stdin=subprocess.DEVNULL, timeout=30,
+                          env={**os.environ, "MANWIDTH": "1000", "LC_ALL": "C.UTF-8", "PAGER": "cat"})
+    assert done.returncode == 0 and done.stderr == "", done.stderr
+    return done.stdout.replace("\u2010", "-")
+
+
+def section(text: str, title: str) -> list[str]:
+    """The lines of a section that begin at its left edge."""
+    body = re.search(rf"^{title}\n((?: .*\n|\n)*)", text, re.M)[1]
+    return [line.strip() for line in body.splitlines() if re.match(r" {5}\S", line)]
+
+
+def page_of(verb: str) -> Path:
+    [page] = (REPOSITORY / "man").glob(f"vmferry-{verb}.[18]")
+    return page
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_man_page(page):
+    """It has no mistakes, whatis(1) knows it, and its synopsis begins with the whole command."""
+    text = render(page)
+    name = page.name.rpartition(".")[0]
+    assert section(text, "NAME")[0].startswith(f"{name} — ")
+    index = subprocess.run(["lexgrog", page], capture_output=True, text=True)
+    assert f'"{name} - ' in index.stdout, index.stdout
+    command = ["vmferry", *name.split("-")[1:]]
+    if name == "vmferry-sim" or page.suffix == ".5":
+        command = ["vmferry-sim"] if page.suffix == ".1" else ["/etc/vmferry/agent.conf"]
+    for line in section(text, "SYNOPSIS"):
+        assert line.split()[:len(command)] == command, line
+
+
+def test_man_pages_are_all_installed():
+    text = (REPOSITORY / "man/meson.build").read_text()
+    assert sorted(re.findall(r"'(vmferry[^']*\.[158])'", text)) == [page.name for page in PAGES]
+
+
 @pytest.mark.parametrize("verb", VERBS)
 def test_man_page_of_a_verb_names_its_options(verb):
-    [page] = Path(REPOSITORY / "man").glob(f"vmferry-{verb}.[18]")
-    text = page.read_text()
-    for option in options_of(verb) - {"--help", "--help-all", "--list-faults"}:
-        assert re.search(rf"^\.(It|Op) .*{option[1:]}\b", text, re.M), \
-            f"{option} is not in {page.name}"
+    """Its synopsis has those that --help shows and no others, and each is explained."""
+    page = page_of(verb)
+    synopsis = " ".join(section(render(page), "SYNOPSIS"))
+    assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", synopsis)) == options_of(verb) - {"--help"}
+    tags = " ".join(re.findall(r"^\.It (.*\bFl .*)", page.read_text(), re.M))
+    explained = {f"-{option}" for option in re.findall(r" (-[a-z][a-z-]+)", tags)}
+    assert options_of(verb) - {"--json", "--socket", "--help"} <= explained
+
+
+# ---- completion ----
+
+def bash(script: str) -> subprocess.CompletedProcess:
+    return subprocess.run(["bash", "-c", f"source {REPOSITORY}/completions/vmferry; {script}"],
+                          capture_output=True, text=True, timeout=30)
+
+
+def complete(*words) -> list[str]:
+    """What is offered for the last word."""
+    quoted = " ".join(f"'{word}'" for word in words)
+    done = bash(f"COMP_WORDS=({vmferry_program()} {quoted}); COMP_CWORD={len(words)}; _vmferry; "
+                "printf '%s\\n' \"${COMPREPLY[@]}\"")
+    assert done.stderr == ""
+    return done.stdout.split()
 
 
 def test_completion_knows_every_verb():
-    text = "".join(path.read_text() for path in (REPOSITORY / "completions").iterdir())
-    assert all(re.search(rf"\b{verb}\b", text) for verb in VERBS)
+    assert set(complete("")) == {*VERBS, "version", "help", "--help", "--version"}
+
+
+@pytest.mark.parametrize("verb", [*VERBS, "version", "help"])
+def test_completion_knows_the_options_of_a_verb(verb):
+    assert set(complete(verb, "--")) == options_of(verb)
+    for option in options_of(verb, valued=True):
+        assert bash(f"_vmferry_value {option} ''").returncode == 0, f"{option} takes a value"
+    for option in options_of(verb, valued=False):
+        assert bash(f"_vmferry_value {option} ''").returncode == 1, f"{option} takes no value"
 
 
 def test_version():
@@ -112,15 +186,43 @@ def test_without_an_agent(words, tmp_path):
     assert result.json["error"]
 
 
-def test_check_says_what_works():
-    result = vmferry("check", "--json")
+# ---- check ----
+
+@pytest.fixture
+def host_pki(tmp_path) -> Path:
+    vmferry("pki", "init", "--dir", tmp_path / "ca").require()
+    vmferry("pki", "issue", "hostA", "--dir", tmp_path / "ca").require()
+    return tmp_path / "ca/hostA"
+
+
+def test_check_says_what_works(host_pki):
+    result = vmferry("check", "--json", "--pki", host_pki)
     answer = result.json
     assert result.exit_code == (0 if answer["moves_possible"] else 1)
     assert answer["moves_possible"] is True
     topics = json.dumps([finding["topic"] for finding in answer["findings"]])
     for topic in ("userfaultfd", "PAGEMAP_SCAN", "ptrace", "pidfd_getfd", "QEMU"):
         assert topic.lower() in topics.lower(), topics
-    assert vmferry("check").stdout.strip()
+    assert "Guests can be moved" in vmferry("check", "--pki", host_pki).require().stdout
+
+
+@pytest.mark.parametrize("missing, words", [
+    ("", "there is no certificate"), ("ca.crt", "ca.crt: No such file"),
+    ("host.crt", "there is no certificate"), ("host.key", "host.key: No such file"),
+])
+def test_check_says_that_a_certificate_is_missing(host_pki, missing, words):
+    if missing:
+        (host_pki / missing).unlink()
+    result = vmferry("check", "--json", "--pki", host_pki if missing else host_pki / "none")
+    assert result.exit_code == 1 and result.json["moves_possible"] is False
+    [problem] = [one for one in result.json["findings"] if one["grade"] == "problem"]
+    assert problem["topic"] == "PKI" and words in problem["detail"]
+    assert "vmferry pki issue HOST" in problem["advice"]
+    text = vmferry("check", "--pki", host_pki if missing else host_pki / "none")
+    assert text.exit_code == 1 and "Guests cannot be moved" in text.stdout
+
+
+# ---- pki ----
 
 
 def test_pki_makes_what_an_agent_needs(tmp_path):
@@ -132,3 +234,16 @@ def test_pki_makes_what_an_agent_needs(tmp_path):
     assert (tmp_path / "a/host.key").stat().st_mode & 0o077 == 0
     no_ca = vmferry("pki", "issue", "hostA", "--dir", tmp_path / "none")
     assert no_ca.exit_code == 1 and "vmferry pki init" in error_text(no_ca)
+
+
+def test_pki_issues_for_more_names(tmp_path):
+    vmferry("pki", "init", "--dir", tmp_path / "ca").require()
+    text = vmferry("pki", "issue", "hostB", "b.example.org", "10.0.0.2", "fd00::2",
+                   "--dir", tmp_path / "ca").require().stdout
+    assert "hostB, b.example.org, 10.0.0.2, fd00::2" in text
+    certificate = subprocess.run(["openssl", "x509", "-noout", "-text", "-in",
+                                  tmp_path / "ca/hostB/host.crt"], capture_output=True, text=True)
+    for name in ("DNS:hostB", "DNS:b.example.org", "IP Address:10.0.0.2", "IP Address:FD00:"):
+        assert name in certificate.stdout
+    wrong = vmferry("pki", "issue", "hostC", "not a name", "--dir", tmp_path / "ca")
+    assert wrong.exit_code == 1 and "neither a host name nor an IP" in error_text(wrong)

@@ -113,7 +113,7 @@ static Qmp *connect_any(pid_t pid, char **argv, char **ret_path, GError **error)
     if (paths->len == 0) {
         error_set(error, VMFERRY_ERROR_NOT_FOUND,
                   "the command line of pid %d opens no QMP socket that can be found; name one with "
-                  "--qmp PATH",
+                  "--qmp PATH, or start QEMU with -qmp unix:PATH,server=on,wait=off",
                   (int)pid);
         return NULL;
     }

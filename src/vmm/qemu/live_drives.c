@@ -305,6 +305,13 @@ static void add_drive(LivePlan *plan, const BlockDrive *drive, const BlockNode *
     live_plan_add(plan, "drive", qemu_parameters_to_text(parameters));
 }
 
+/* Machines get an empty drive for an SD card, which no device uses, unless told
+ * -nodefaults. */
+static gboolean is_default_card(const BlockDrive *drive, const BlockNode *root)
+{
+    return !root && !drive->device && strcmp(drive->name, "sd0") == 0;
+}
+
 static gboolean add_missing_drive(LivePlan *plan, const BlockDrive *drive, GError **error)
 {
     const BlockNode *root = get_root(plan, drive);
@@ -315,6 +322,8 @@ static gboolean add_missing_drive(LivePlan *plan, const BlockDrive *drive, GErro
         return TRUE;
     if (root && !check_root(drive, root, error))
         return FALSE;
+    if (is_default_card(drive, root))
+        return TRUE;
     if (!board) {
         add_drive(plan, drive, root);
         return TRUE;

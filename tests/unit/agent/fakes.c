@@ -137,6 +137,24 @@ static VmmDescription *fake_describe(Vmm *vmm, GError **error)
     return description;
 }
 
+static json_t *fake_read_machine(Vmm *vmm, char *const *original, char ***ret_line, GError **error)
+{
+    *ret_line = g_strdupv((char **)original);
+    return json_object();
+}
+
+static GPtrArray *fake_list_images(Vmm *vmm, json_t *source, GError **error)
+{
+    return g_ptr_array_new();
+}
+
+static gboolean fake_check_movable(Vmm *vmm, GError **error)
+{
+    if (fakes.obstacle)
+        error_set(error, VMFERRY_ERROR_UNSUPPORTED, "%s", fakes.obstacle);
+    return !fakes.obstacle;
+}
+
 static gboolean fake_resume(Vmm *vmm, GError **error)
 {
     if (fakes.resume_fails) {
@@ -187,6 +205,9 @@ static const VmmOps fake_ops = {
     .get_pid = fake_get_pid,
     .get_run_state = fake_get_run_state,
     .describe = fake_describe,
+    .check_movable = fake_check_movable,
+    .read_machine = fake_read_machine,
+    .list_images = fake_list_images,
     .resume = fake_resume,
     .take_images = fake_take_images,
     .announce = fake_announce,

@@ -26,6 +26,7 @@ void fakes_reset(void);
 
 typedef struct {
     gboolean launch_fails, reattach_fails, resume_fails, balloon_fails;
+    const char *obstacle;   /* why no guest can be moved; NULL: they can */
     guint images_taken;     /* by paused guests */
     uint64_t balloon_bytes; /* what the last balloon was set to */
     guint launches;

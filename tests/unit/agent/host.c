@@ -144,3 +144,22 @@ void host_assert_event(Host *host, const char *type)
         clock_sleep_ns(5000000);
     }
 }
+
+void host_assert_departed(Host *host, gboolean departed)
+{
+    GError *error = NULL;
+    g_autoptr(json_t) list = host_call(host, "GET", "/v1/departures", NULL, &error);
+    json_t *departures = json_object_get(list, "departures");
+    json_t *one = json_array_get(departures, 0);
+
+    assert_null(error);
+    assert_int_equal(json_array_size(departures), departed);
+    assert_int_equal(scratch_exists(host->settings->state_dir, "departed/web1.json"), departed);
+    if (!departed)
+        return;
+    assert_string_equal(json_text_or(one, "name", ""), "web1");
+    assert_string_equal(json_text_or(one, "destination", ""), "hostb");
+    assert_null(host_call(host, "GET", "/v1/guests/web1", NULL, &error));
+    assert_error_says(error, VMFERRY_ERROR_NOT_FOUND, "web1 moved to hostb ");
+    assert_true(json_equal(json_object_get(client_get_refusal(host->client), "moved"), one));
+}

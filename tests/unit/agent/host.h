@@ -36,6 +36,10 @@ char *host_get_state(Host *host, const char *guest);
 /* What the agent has written down of guest "web1"; "" where there is nothing. */
 char *host_read_record(Host *host);
 
+/* The agent knows that "web1" has gone to "hostb" (or, with FALSE, does not),
+ * and has it on record. */
+void host_assert_departed(Host *host, gboolean departed);
+
 /* Waits until there is an event of this type, or fails. */
 void host_assert_event(Host *host, const char *type);
 

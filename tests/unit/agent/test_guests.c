@@ -173,6 +173,25 @@ static void test_guest_that_ends(void **state)
     host_assert_event(host, "ended");
 }
 
+static void test_guest_that_cannot_move(void **state)
+{
+    Host *host = *state;
+    g_autoptr(json_t) run = NULL, adopted = NULL, now = NULL;
+    pid_t pid = fake_qemu_start("/run/x.qmp", VMM_RUN_STATE_RUNNING);
+
+    fakes.obstacle = "it has a wheel clamp";
+    run = host_call(host, "POST", "/v1/guests", run_request("web1"), NULL);
+    assert_string_equal(json_text_or(run, "not_movable", ""), "it has a wheel clamp");
+    assert_string_equal(json_text_or(run, "machine", ""), "pc-i440fx-7.2");
+    adopted = host_call(host, "POST", "/v1/guests",
+                        json_pack("{s:s, s:i}", "name", "web2", "pid", (int)pid), NULL);
+    assert_string_equal(json_text_or(adopted, "not_movable", ""), "it has a wheel clamp");
+    /* Asked anew each time. */
+    fakes.obstacle = NULL;
+    now = host_call(host, "GET", "/v1/guests/web1", NULL, NULL);
+    assert_true(json_is_null(json_object_get(now, "not_movable")));
+}
+
 /* ---- moves ---- */
 
 static void test_completed_move(void **state)
@@ -180,6 +199,7 @@ static void test_completed_move(void **state)
     Host *host = *state;
     pid_t pid = run_guest(host, "web1");
     g_autoptr(json_t) answer = NULL;
+    GError *error = NULL;
 
     fakes.status = MIGRATE_COMPLETED;
     answer = migrate(host, "");
@@ -187,6 +207,30 @@ static void test_completed_move(void **state)
     assert_false(fake_qemu_is_alive(pid));
     host_assert_event(host, "moved");
     assert_false(scratch_exists(host->settings->state_dir, "guests/web1.json"));
+    host_assert_departed(host, TRUE);
+    host_stop(host);
+    assert_true(host_start(host));
+    host_assert_departed(host, TRUE);
+    assert_null(host_call(host, "DELETE", "/v1/guests/web1", NULL, &error));
+    assert_error_says(error, VMFERRY_ERROR_NOT_FOUND, "web1 moved to hostb ");
+}
+
+/* A guest that does not come to be changes nothing; one that does takes the name. */
+static void test_name_of_a_guest_that_left(void **state)
+{
+    Host *host = *state;
+    g_autoptr(json_t) answer = NULL;
+
+    run_guest(host, "web1");
+    fakes.status = MIGRATE_COMPLETED;
+    answer = migrate(host, "");
+    host_await_state(host, "web1", "");
+    fakes.launch_fails = TRUE;
+    assert_null(host_call(host, "POST", "/v1/guests", run_request("web1"), NULL));
+    host_assert_departed(host, TRUE);
+    fakes.launch_fails = FALSE;
+    run_guest(host, "web1");
+    host_assert_departed(host, FALSE);
 }
 
 static void test_failed_move(void **state)
@@ -200,6 +244,7 @@ static void test_failed_move(void **state)
     answer = migrate(host, "");
     host_assert_event(host, "move-failed");
     host_await_state(host, "web1", "running");
+    host_assert_departed(host, FALSE);
     assert_int_equal(fake_qemu_get_state(pid), VMM_RUN_STATE_RUNNING);
     record = host_read_record(host);
     assert_non_null(strstr(record, "\"here\""));
@@ -435,6 +480,7 @@ static void test_doubt_then_committed(void **state)
     g_atomic_int_set(&fakes.outcome, OUTCOME_COMMITTED);
     host_await_state(host, "web1", "");
     assert_false(fake_qemu_is_alive(pid));
+    host_assert_departed(host, TRUE);
 }
 
 static void test_doubt_then_aborted(void **state)
@@ -478,6 +524,7 @@ static void test_operator_keeps_there(void **state)
     assert_string_equal(json_text_or(answer, "kept", ""), "there");
     host_await_state(host, "web1", "");
     assert_false(fake_qemu_is_alive(pid));
+    host_assert_departed(host, TRUE);
 }
 
 static void test_answer_wins_over_operator(void **state)
@@ -494,6 +541,7 @@ static void test_answer_wins_over_operator(void **state)
         assert_string_equal(json_text_or(answer, "kept", ""), "there");
     host_await_state(host, "web1", "");
     assert_false(fake_qemu_is_alive(pid));
+    host_assert_departed(host, TRUE);
 }
 
 static void test_doubt_survives_a_restart(void **state)
@@ -572,7 +620,9 @@ int main(void)
         RUNNING(test_adopt),
         RUNNING(test_adopt_on_full_disk_leaves_guest),
         RUNNING(test_guest_that_ends),
+        RUNNING(test_guest_that_cannot_move),
         RUNNING(test_completed_move),
+        RUNNING(test_name_of_a_guest_that_left),
         RUNNING(test_failed_move),
         RUNNING(test_move_on_full_disk),
         RUNNING(test_one_thing_at_a_time),

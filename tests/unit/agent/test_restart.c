@@ -168,6 +168,7 @@ static void test_restart_asks_for_handed_over(void **state)
     host_await_state(host, "web1", "");
     assert_false(fake_qemu_is_alive(pid));
     assert_false(scratch_exists(host->settings->runtime_dir, "guest-abc"));
+    host_assert_departed(host, TRUE);
 }
 
 static void test_restart_ends_what_left(void **state)
@@ -179,6 +180,7 @@ static void test_restart_ends_what_left(void **state)
     assert_true(host_start(host));
     host_await_state(host, "web1", "");
     assert_false(fake_qemu_is_alive(pid));
+    host_assert_departed(host, TRUE);
 }
 
 static void test_restart_ends_uncommitted(void **state)
@@ -267,6 +269,50 @@ static pid_t dead_pid(void)
     return pid;
 }
 
+static void test_restart_after_leaving(void **state)
+{
+    Host *host = *state;
+
+    write_record(host, "leaving", dead_pid(), NULL);
+    assert_true(host_start(host));
+    host_await_state(host, "web1", "");
+    host_assert_departed(host, TRUE);
+}
+
+static void write_departure(Host *host)
+{
+    scratch_write(host->settings->state_dir, "departed/web1.json",
+                  "{\"format\":1,\"name\":\"web1\",\"destination\":\"hostb\","
+                  "\"transaction\":\"" ID "\",\"moved_at\":1}");
+}
+
+/* It had gone and was on its way back when the agent died. */
+static void test_restart_of_one_that_came_back(void **state)
+{
+    Host *host = *state;
+    pid_t pid = fake_qemu_start("/run/x.qmp", VMM_RUN_STATE_PAUSED);
+
+    write_departure(host);
+    write_record(host, "incoming", pid, NULL);
+    write_transaction(host, "committed");
+    assert_true(host_start(host));
+    host_await_state(host, "web1", "running");
+    host_assert_departed(host, FALSE);
+}
+
+static void test_restart_of_one_that_did_not_come_back(void **state)
+{
+    Host *host = *state;
+    pid_t pid = fake_qemu_start("/run/x.qmp", VMM_RUN_STATE_PAUSED);
+
+    write_departure(host);
+    write_record(host, "incoming", pid, NULL);
+    write_transaction(host, "pending");
+    assert_true(host_start(host));
+    host_await_state(host, "web1", "");
+    host_assert_departed(host, TRUE);
+}
+
 static void test_restart_cannot_know(void **state)
 {
     Host *host = *state;
@@ -337,15 +383,27 @@ int main(void)
 {
 #define RESTART(test) cmocka_unit_test_setup_teardown(test, set_up, tear_down)
     const struct CMUnitTest tests[] = {
-        RESTART(test_restart_finds_guests),         RESTART(test_restart_waits_for_qmp),
-        RESTART(test_restart_resumes_moving),       RESTART(test_restart_keeps_what_runs),
-        RESTART(test_restart_asks_for_handed_over), RESTART(test_restart_ends_what_left),
-        RESTART(test_restart_ends_uncommitted),     RESTART(test_restart_keeps_committed),
-        RESTART(test_restart_lets_balloon_go),      RESTART(test_restart_cannot_let_balloon_go),
-        RESTART(test_restart_cannot_know),          RESTART(test_restart_forgets_the_dead),
-        RESTART(test_restart_after_reboot),         RESTART(test_restart_during_launch),
-        RESTART(test_restart_before_launch),        RESTART(test_bad_record_is_moved_aside),
-        RESTART(test_restart_leaves_paused),        RESTART(test_restart_keeps_committed_paused),
+        RESTART(test_restart_finds_guests),
+        RESTART(test_restart_waits_for_qmp),
+        RESTART(test_restart_resumes_moving),
+        RESTART(test_restart_keeps_what_runs),
+        RESTART(test_restart_asks_for_handed_over),
+        RESTART(test_restart_ends_what_left),
+        RESTART(test_restart_ends_uncommitted),
+        RESTART(test_restart_keeps_committed),
+        RESTART(test_restart_lets_balloon_go),
+        RESTART(test_restart_cannot_let_balloon_go),
+        RESTART(test_restart_cannot_know),
+        RESTART(test_restart_forgets_the_dead),
+        RESTART(test_restart_after_reboot),
+        RESTART(test_restart_during_launch),
+        RESTART(test_restart_before_launch),
+        RESTART(test_bad_record_is_moved_aside),
+        RESTART(test_restart_leaves_paused),
+        RESTART(test_restart_keeps_committed_paused),
+        RESTART(test_restart_after_leaving),
+        RESTART(test_restart_of_one_that_came_back),
+        RESTART(test_restart_of_one_that_did_not_come_back),
     };
 
     log_set_level(g_getenv("VERBOSE") ? LOG_LEVEL_DEBUG : LOG_LEVEL_ERROR);

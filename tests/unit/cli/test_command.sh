@@ -26,7 +26,8 @@ expect 0 'Usage: vmferry VERB' help
 expect 0 'vmferry 0.' --version
 expect 0 'vmferry 0.' version
 expect 0 '{"version":"0.' version --json
-expect 2 '"frob" is no verb' frob
+expect 2 'there is no verb "frob"' frob
+expect 2 'options stand behind a verb: vmferry VERB --json' --json list
 expect 2 'there is no verb "frob"' help frob
 for verb in agent pki run adopt list status stop events migrate cancel resolve check version help; do
     expect 0 "vmferry $verb" $verb --help
@@ -47,6 +48,8 @@ expect 1 'cannot reach the agent' events
 expect 2 'wanted one NAME' run
 expect 2 'the QEMU command line is missing' run a
 expect 2 'the QEMU command line is missing' run a --
+expect 2 "begins with the program's name" run a -m 1G
+expect 2 "begins with the program's name" run a -- -m 1G
 expect 2 'wanted one NAME' run a b -- qemu-system-x86_64
 expect 2 'is no name for a guest' run a/b -- qemu-system-x86_64
 expect 1 'cannot reach the agent' run a -- qemu-system-x86_64 -m 1G
@@ -84,8 +87,10 @@ expect 1 'cannot reach the agent' migrate a b
 expect 1 '"status":"failed"' migrate a b --json
 expect 2 '--keep here or --keep there is missing' resolve a
 expect 2 '--keep here or --keep there is missing' resolve a --keep both
-expect 2 'wanted `init` or `issue HOST`' pki
-expect 2 'wanted `init` or `issue HOST`' pki issue
+expect 2 'wanted `init` or `issue HOST' pki
+expect 2 'wanted `init` or `issue HOST' pki issue
+expect 2 'Unknown option --name' pki issue a --name b
+expect 2 '"a/b" is not the name or address of a host' pki issue a/b
 expect 2 '--days must be above 0' pki init --days=-1
 expect 2 '"nowhere:x" is no address' agent --config /dev/null --listen nowhere:x
 expect 2 'open /nonexistent.conf' agent --config /nonexistent.conf
@@ -94,7 +99,9 @@ expect 0 'source.after-word' agent --list-faults
 folder=$(mktemp -d) || exit 1
 expect 0 'A new certificate authority' pki init --dir "$folder/ca"
 expect 1 'vmferry pki: ' pki init --dir "$folder/ca"
-expect 0 'The certificate of hosta' pki issue hosta --dir "$folder/ca" --out "$folder/pki"
+expect 0 'The certificate of hosta is in' pki issue hosta --dir "$folder/ca" --out "$folder/pki"
+expect 0 'The certificate of hostb, 10.0.0.2 is in' pki issue hostb 10.0.0.2 --dir "$folder/ca"
+expect 1 '"b c" is neither a host name' pki issue hostc 'b c' --dir "$folder/ca"
 expect 1 'make certificates with `vmferry pki init`' agent --config /dev/null --pki "$folder/none" \
     --state-dir "$folder/state" --runtime-dir "$folder/run" --socket "$folder/s"
 printf '[agent]\nlissten = x\n' >"$folder/agent.conf"

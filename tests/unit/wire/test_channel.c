@@ -285,6 +285,40 @@ static void test_hello_agrees(void **state)
     pair_close(&pair);
 }
 
+/* Connects with *ours* to an agent that is *theirs*; what handshake_connect() says. */
+static gboolean meet(Fixture *fixture, const char *ours, const char *theirs, GError **error)
+{
+    ChannelOptions options = {.tls = fixture->tls, .instance = ours};
+    Acceptor acceptor;
+    GThread *thread;
+    Channel *channel;
+    gboolean met;
+
+    acceptor_start(&acceptor, fixture->tls, 0);
+    acceptor.options.instance = theirs;
+    channel = channel_connect(acceptor.listener.address, &options, 10000, NULL, error);
+    assert_non_null(channel);
+    acceptor_join(&acceptor);
+    thread = g_thread_new("accept", accept_hello_main, acceptor.channel);
+    met = handshake_connect(channel, "migrate", NULL, NULL, error);
+    assert_null(g_thread_join(thread));
+    channel_free(channel);
+    acceptor_end(&acceptor);
+    return met;
+}
+
+static void test_hello_of_ourselves(void **state)
+{
+    Fixture *fixture = *state;
+    GError *error = NULL;
+
+    assert_true(meet(fixture, "one", "other", NULL));
+    assert_true(meet(fixture, "one", NULL, NULL));
+    assert_true(meet(fixture, NULL, NULL, NULL));
+    assert_false(meet(fixture, "one", "one", &error));
+    expect_error(error, VMFERRY_ERROR_REFUSED, "is this host itself");
+}
+
 static void test_hello_of_another_version(void **state)
 {
     static char *no_features[] = {NULL};
@@ -662,6 +696,7 @@ int main(void)
         BOTH(test_last_frame_survives_close),
         BOTH(test_failed_send_tells_the_peers_reason),
         BOTH(test_hello_agrees),
+        BOTH(test_hello_of_ourselves),
         BOTH(test_hello_of_another_version),
         BOTH(test_heartbeat_keeps_an_idle_channel),
         BOTH(test_slow_peer_is_waited_for),

@@ -75,7 +75,7 @@ static void test_hello_round_trip(void **state)
 {
     char *features[] = {(char *)"zstd", (char *)"new-thing", NULL};
     HelloMessage message = {
-        1, 3, features, (char *)"vmferry 0.1.0", (char *)"hôst", (char *)"ping"};
+        1, 3, features, (char *)"vmferry 0.1.0", (char *)"hôst", (char *)"ping", (char *)"0a1b"};
     g_autofree char *text = hello_message_encode(&message);
     HelloMessage back = {0};
 
@@ -91,14 +91,16 @@ static void test_hello_round_trip(void **state)
     assert_string_equal(back.software, "vmferry 0.1.0");
     assert_string_equal(back.host, "hôst");
     assert_string_equal(back.purpose, "ping");
+    assert_string_equal(back.instance, "0a1b");
     hello_message_clear(&back);
     hello_message_clear(&back);
 }
 
 static void test_hello_damages(void **state)
 {
-    static const char good[] = "{\"version_min\":1,\"version_max\":2,\"features\":[\"a\"],"
-                               "\"software\":\"s\",\"host\":\"h\",\"purpose\":\"p\"}";
+    static const char good[] =
+        "{\"version_min\":1,\"version_max\":2,\"features\":[\"a\"],"
+        "\"software\":\"s\",\"host\":\"h\",\"purpose\":\"p\",\"instance\":\"i\"}";
     static const Damage damages[] = {
         {NULL, "", "HELLO: not JSON"},
         {NULL, "[]", "HELLO: JSON is not an object"},
@@ -116,6 +118,9 @@ static void test_hello_damages(void **state)
         {"\"h\"", "\"a\\nb\"", "\"host\" is empty, longer than 255 bytes or has control"},
         {"\"p\"", "\"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\"", "\"purpose\" is"},
         {"\"host\"", "\"software\"", "not JSON: duplicate"},
+        {"\"i\"", "1", "\"instance\" is missing or no text"},
+        {"\"i\"", "\"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\"",
+         "\"instance\" is empty, longer than 64 bytes"},
     };
     static const char short_one[] = "{\"version_min\":1,\"version_max\":1,\"features\":[]}";
 

@@ -299,6 +299,26 @@ static void test_certificate_for_another_host(void **state)
                  "its certificate is not for \"127.0.0.1\"");
 }
 
+/* By a name that its certificate does not carry an agent can reach itself, too,
+ * or another host with a copy of it. */
+static void test_our_own_certificate_for_another_name(void **state)
+{
+    Fixture *fixture = *state;
+    g_autofree char *ca = g_build_filename(fixture->folder, "ours", NULL);
+    g_autofree char *host = g_build_filename(fixture->folder, "elsewhere", NULL);
+    g_autoptr(TlsIdentity) identity = NULL;
+    ChannelOptions options = {0};
+    GError *error = NULL;
+    Acceptor acceptor;
+
+    assert_true(pki_issue(ca, "elsewhere", NULL, 10, host, NULL));
+    options.tls = identity = tls_identity_load(host, NULL);
+    acceptor_start(&acceptor, identity, 0);
+    assert_null(channel_connect(acceptor.listener.address, &options, TIMEOUT_MS, NULL, &error));
+    expect_error(error, VMFERRY_ERROR_REFUSED, " is this host itself");
+    acceptor_end(&acceptor);
+}
+
 static void test_client_without_certificate(void **state)
 {
     Fixture *fixture = *state;
@@ -555,6 +575,7 @@ int main(void)
         TEST(test_expired_client),
         TEST(test_certificate_of_the_future),
         TEST(test_certificate_for_another_host),
+        TEST(test_our_own_certificate_for_another_name),
         TEST(test_client_without_certificate),
         TEST(test_older_tls),
         TEST(test_server_certificate_is_no_ca),
