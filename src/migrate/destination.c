@@ -103,8 +103,9 @@ static gboolean accept_guest(DestinationMove *move, GError **error)
         !guard_keep_balloon(move->guard, move->guest->balloon_bytes, error))
         return FALSE;
     if (fault_point("destination.launched", error) ||
-        !vmm_match_machine(move->vmm, move->guest->live, error) || !open_incoming(move, error) ||
-        fault_point("destination.opened", error) || !open_memory(move, error))
+        !vmm_match_machine(move->vmm, move->guest->machine, move->guest->live, error) ||
+        !open_incoming(move, error) || fault_point("destination.opened", error) ||
+        !open_memory(move, error))
         return FALSE;
     move->applier = page_applier_new(move->memory, move->queue);
     move->check = digest_check_new(move->memory);

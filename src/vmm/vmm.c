@@ -66,9 +66,9 @@ gboolean vmm_check_unchanged(Vmm *vmm, json_t *before, GError **error)
     return vmm->ops->check_unchanged(vmm, before, error);
 }
 
-gboolean vmm_match_machine(Vmm *vmm, json_t *machine, GError **error)
+gboolean vmm_match_machine(Vmm *vmm, const char *type, json_t *machine, GError **error)
 {
-    return vmm->ops->match_machine(vmm, machine, error);
+    return vmm->ops->match_machine(vmm, type, machine, error);
 }
 
 GPtrArray *vmm_list_images(Vmm *vmm, json_t *source, GError **error)

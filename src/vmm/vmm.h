@@ -69,7 +69,7 @@ typedef struct {
     GArray *(*get_vcpu_threads)(Vmm *vmm, GError **error);
     json_t *(*read_machine)(Vmm *vmm, char *const *original, char ***ret_line, GError **error);
     gboolean (*check_unchanged)(Vmm *vmm, json_t *before, GError **error);
-    gboolean (*match_machine)(Vmm *vmm, json_t *machine, GError **error);
+    gboolean (*match_machine)(Vmm *vmm, const char *type, json_t *machine, GError **error);
     GPtrArray *(*list_images)(Vmm *vmm, json_t *source, GError **error);
     gboolean (*pause)(Vmm *vmm, gboolean *ret_was_running, GError **error);
     gboolean (*check_paused)(Vmm *vmm, GError **error);
@@ -130,9 +130,9 @@ json_t *vmm_read_machine(Vmm *vmm, char *const *original, char ***ret_line, GErr
 gboolean vmm_check_unchanged(Vmm *vmm, json_t *before, GError **error);
 
 /* The destination's side: brings an incoming machine to what a command line
- * does not say (I/O limits), and proves that it is the one that was told; FALSE
- * with what differs. */
-gboolean vmm_match_machine(Vmm *vmm, json_t *machine, GError **error);
+ * does not say (I/O limits), and proves that it is the one that was told, of
+ * that machine type; FALSE with what differs. */
+gboolean vmm_match_machine(Vmm *vmm, const char *type, json_t *machine, GError **error);
 
 /* The images below the machine's disks; of VmmImage, in one order on both sides
  * of a move.  *source* is the machine that vmm_read_machine() told.  Left out is

@@ -155,7 +155,7 @@ ROWS = [
         rule_there(lambda scene: f"{scene.guest.disk} => {scene.guest.disk}.gone")),
     Row("no-tap-there", ["tap99"],
         rule_there(lambda scene: f"ifname={scene.guest.tap} => ifname=tap99,vhost=x")),
-    Row("other-video-memory-there", ["vga.vram"],
+    Row("other-video-memory-there", ["VGA", "vgamem_mb"],
         rule_there(lambda scene: "VGA => VGA,vgamem_mb=8")),
     Row("disk-full-here", ["No space", "written down"], disk_full_here),
     Row("disk-full-there", ["No space"], disk_full_there),

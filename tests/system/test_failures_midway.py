@@ -147,7 +147,7 @@ def test_source_qemu_killed(scene):
     guest = scene.run()
     move = begin_slow_move(scene)
     os.kill(scene.a.guest_pid(guest), signal.SIGKILL)
-    check_failed(move.finish(), guest.name)
+    check_failed(move.finish(), guest.name, "has ended", exit_code=4, status="ended")
     wait_other_copy_gone(scene)
     wait_until(lambda: scene.a.guest_names() == [] == scene.b.guest_names(), "agents agree")
     assert not qemu_pids(scene.lab.host_a, guest)
@@ -162,7 +162,7 @@ def test_source_guest_powers_off(scene):
         with pytest.raises((OSError, LabError)):  # no answer: the guest is gone
             control.ask("poweroff")
     wait_gone(pid)
-    check_failed(move.finish(), guest.name)
+    check_failed(move.finish(), guest.name, "has ended", exit_code=4, status="ended")
     wait_other_copy_gone(scene)
     wait_until(lambda: scene.a.guest_names() == [] == scene.b.guest_names(), "agents agree")
 

@@ -35,6 +35,17 @@ char *qemu_get_machine(QemuVmm *qemu, GError **error)
     return g_strdup(qemu->machine);
 }
 
+gboolean qemu_check_machine_type(QemuVmm *qemu, const char *machine, GError **error)
+{
+    g_autofree char *ours = qemu_get_machine(qemu, error);
+
+    if (!ours || strcmp(ours, machine) == 0)
+        return ours != NULL;
+    error_set(error, VMFERRY_ERROR_REFUSED,
+              "the guest is of machine type %s, QEMU here was started as %s", machine, ours);
+    return FALSE;
+}
+
 static char *query_version(Qmp *qmp, GError **error)
 {
     g_autoptr(json_t) reply = qmp_execute(qmp, "query-version", NULL, QMP_COMMAND_MS, error);

@@ -135,12 +135,12 @@ static gboolean check_unchanged(Vmm *vmm, json_t *before, GError **error)
     return end_operation(qemu, qemu_check_unchanged(qemu, before, error), error);
 }
 
-static gboolean match_machine(Vmm *vmm, json_t *machine, GError **error)
+static gboolean match_machine(Vmm *vmm, const char *type, json_t *machine, GError **error)
 {
     QemuVmm *qemu = from_vmm(vmm);
     g_autoptr(GMutexLocker) locker G_GNUC_UNUSED = g_mutex_locker_new(&qemu->lock);
 
-    return end_operation(qemu, qemu_match_machine(qemu, machine, error), error);
+    return end_operation(qemu, qemu_match_machine(qemu, type, machine, error), error);
 }
 
 static GPtrArray *list_images(Vmm *vmm, json_t *source, GError **error)

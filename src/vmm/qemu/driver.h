@@ -85,7 +85,7 @@ json_t *qemu_read_settings(const char *path, const char *type, gpointer user, GE
  * *original* is the command line as it came (live_line.h). */
 json_t *qemu_read_machine(QemuVmm *qemu, char *const *original, char ***ret_line, GError **error);
 gboolean qemu_check_unchanged(QemuVmm *qemu, json_t *before, GError **error);
-gboolean qemu_match_machine(QemuVmm *qemu, json_t *object, GError **error);
+gboolean qemu_match_machine(QemuVmm *qemu, const char *type, json_t *object, GError **error);
 GPtrArray *qemu_list_images(QemuVmm *qemu, json_t *source, GError **error);
 
 /* See VmmDescription.discards_memory. */
@@ -98,6 +98,7 @@ gboolean qemu_parse_statistics(const char *text, uint64_t *ret_free_bytes, uint6
 
 /* The machine type without "-machine"; free with g_free(). */
 char *qemu_get_machine(QemuVmm *qemu, GError **error);
+gboolean qemu_check_machine_type(QemuVmm *qemu, const char *machine, GError **error);
 
 /* What ram_blocks.h needs of a live QEMU; *user* of the reader is the pid. */
 GPtrArray *qemu_query_ram_blocks(Qmp *qmp, GError **error);

@@ -205,24 +205,13 @@ static gboolean open_stream(QemuVmm *qemu, const GPtrArray *blocks, const GPtrAr
            check_blocks(qemu, blocks, regions, error);
 }
 
-static gboolean check_machine(QemuVmm *qemu, const char *machine, GError **error)
-{
-    g_autofree char *ours = qemu_get_machine(qemu, error);
-
-    if (!ours || strcmp(ours, machine) == 0)
-        return ours != NULL;
-    error_set(error, VMFERRY_ERROR_REFUSED,
-              "the guest is of machine type %s, QEMU here was started as %s", machine, ours);
-    return FALSE;
-}
-
 gboolean qemu_open_incoming(QemuVmm *qemu, const char *machine, const GPtrArray *regions,
                             GError **error)
 {
     g_autoptr(GPtrArray) blocks = NULL;
     g_autoptr(GPtrArray) matched = NULL;
 
-    if (!check_machine(qemu, machine, error))
+    if (!qemu_check_machine_type(qemu, machine, error))
         return FALSE;
     blocks = qemu_query_ram_blocks(qemu->qmp, error);
     matched = blocks ? qemu_match_regions(blocks, regions, error) : NULL;

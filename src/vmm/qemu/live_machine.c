@@ -242,9 +242,10 @@ static gboolean set_throttles(QemuVmm *qemu, const QemuMachine *source, QemuMach
     return *here != NULL;
 }
 
-gboolean qemu_match_machine(QemuVmm *qemu, json_t *object, GError **error)
+gboolean qemu_match_machine(QemuVmm *qemu, const char *type, json_t *object, GError **error)
 {
-    g_autoptr(QemuMachine) source = qemu_machine_parse(object, error);
+    g_autoptr(QemuMachine) source =
+        qemu_check_machine_type(qemu, type, error) ? qemu_machine_parse(object, error) : NULL;
     g_autoptr(QemuMachine) here = source ? qemu_machine_look(qemu->qmp, error) : NULL;
     g_autoptr(GPtrArray) found = NULL;
     g_autofree char *text = NULL;
