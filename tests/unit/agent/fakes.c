@@ -137,6 +137,11 @@ static VmmDescription *fake_describe(Vmm *vmm, GError **error)
     return description;
 }
 
+static ProcessIdentity *fake_get_process(Vmm *vmm, GError **error)
+{
+    return process_identity_read(((FakeVmm *)vmm)->pid, NULL, error);
+}
+
 static gboolean fake_resume(Vmm *vmm, GError **error)
 {
     if (fakes.resume_fails) {
@@ -187,6 +192,7 @@ static const VmmOps fake_ops = {
     .get_pid = fake_get_pid,
     .get_run_state = fake_get_run_state,
     .describe = fake_describe,
+    .get_process = fake_get_process,
     .resume = fake_resume,
     .take_images = fake_take_images,
     .announce = fake_announce,
