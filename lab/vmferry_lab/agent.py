@@ -11,7 +11,7 @@ from pathlib import Path
 from .cache import REPOSITORY
 from .guest import Guest
 from .lab import Host, Lab
-from .process import LabError, Process, is_alive
+from .process import LabError, Orphan, Process, is_alive
 
 
 def vmferry_program() -> str:
@@ -184,7 +184,7 @@ class Agent:
         if wait:
             guest.wait_ready()
 
-    def adopt(self, guest: Guest, process: Process) -> None:
+    def adopt(self, guest: Guest, process: Orphan) -> None:
         """`vmferry adopt` of a guest that guest.start() began on this host."""
         self.vmferry("adopt", guest.name, "--pid", process.pid).require()
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from . import images
 from .control import Control
 from .heartbeat import Heartbeat
-from .process import LabError, Process, wait_until
+from .process import LabError, Orphan, wait_until
 from .qemu import Qemu, system_qemu
 from .redis import RedisLoad
 from .swtpm import Swtpm
@@ -119,9 +119,9 @@ class Guest:
 
     # ---- running it without vmferry ----
 
-    def start(self, host: Host, *, wait: bool = True) -> Process:
+    def start(self, host: Host, *, wait: bool = True) -> Orphan:
         """Starts QEMU on *host*, with a QMP socket (qmp_path), as somebody else would."""
-        process = host.start(self.command_with_qmp(self.qmp_path(host)), f"{self.name}.qemu")
+        process = host.start_orphan(self.command_with_qmp(self.qmp_path(host)), f"{self.name}.qemu")
         if wait:
             process.require(self.is_ready, f"guest {self.name}", timeout=90)
         return process

@@ -19,7 +19,7 @@ from pathlib import Path
 from .guest import Guest
 from .links import Switch
 from .netns import Namespace, namespace_names, remove_namespace
-from .process import Process, start_time
+from .process import Orphan, Process, start_time
 
 PREFIX = "vmlab"
 
@@ -34,7 +34,7 @@ class Host:
         self.name = name
         self.ip = ip
         self.directory = lab.directory / name
-        self.directory.mkdir(mode=0o700)
+        self.directory.mkdir(mode=0o755)
         self.namespace = Namespace(f"{lab.name}-{name}")
         lab.link.plug(name, self.namespace, "eth0")
         self.namespace.address("eth0", f"{ip}/24")
@@ -42,12 +42,21 @@ class Host:
         lab.lan.plug(name, self.namespace, "lan0")
         self.namespace.enslave("lan0", "guests")
 
-    def add_tap(self, name: str) -> None:
-        self.namespace.tap(name, "guests")
+    def add_tap(self, name: str, user: str | None = None) -> None:
+        self.namespace.tap(name, "guests", user)
+
+    def give_tap(self, name: str, user: str) -> None:
+        """Makes it again as a tap that *user* may open."""
+        self.namespace.ip("link", "del", "dev", name)
+        self.add_tap(name, user)
 
     def start(self, argv, name: str, env: dict | None = None) -> Process:
         """Starts a program here; its output goes to NAME.log in the host's folder."""
         return Process(self.namespace.wrap(argv), self.directory / f"{name}.log", env)
+
+    def start_orphan(self, argv, name: str, env: dict | None = None) -> Orphan:
+        """The same for a program whose parent is init."""
+        return Orphan(self.namespace.wrap(argv), self.directory / f"{name}.log", env)
 
     def run(self, argv, *, env: dict | None = None,
             timeout: float = 120) -> subprocess.CompletedProcess:

@@ -53,6 +53,7 @@ def build_initramfs(kernel: images.Kernel, output: Path) -> None:
     (tree / "bin/sh").symlink_to("busybox")
     for program, place in ((system_qemu().program, "usr/bin/qemu-system-x86_64"),
                            (shutil.which("ip"), "usr/sbin/ip"),
+                           (shutil.which("unshare"), "usr/bin/unshare"),
                            (vmferry_program(), "usr/bin/vmferry")):
         _copy_program(program, tree, tree / place)
     for name in FIRMWARE:

@@ -55,8 +55,8 @@ class Namespace:
     def address(self, name: str, address: str) -> None:
         self.ip("addr", "add", address, "dev", name)
 
-    def tap(self, name: str, bridge: str) -> None:
-        self.ip("tuntap", "add", name, "mode", "tap")
+    def tap(self, name: str, bridge: str, user: str | None = None) -> None:
+        self.ip("tuntap", "add", name, "mode", "tap", *(["user", user] if user else []))
         self.enslave(name, bridge)
         self.ip("link", "set", "dev", name, "up")
 

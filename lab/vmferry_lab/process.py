@@ -64,6 +64,50 @@ def wait_gone(pid: int, timeout: float = 30) -> None:
         os.close(fd)
 
 
+class Orphan:
+    """A process whose parent is init, as one that was started long ago.
+
+    Its output is in a file.  How it ended cannot be known.
+    """
+
+    def __init__(self, argv, log: Path, env: dict | None = None):
+        self.argv = [str(word) for word in argv]
+        self.log = log
+        # The shell ends at once and leaves it behind.
+        script = '"$@" </dev/null >>"$LAB_LOG" 2>&1 & echo $!'
+        done = subprocess.run(["/bin/sh", "-c", script, "sh", *self.argv], check=True, text=True,
+                              stdout=subprocess.PIPE, start_new_session=True,
+                              env={**(env or os.environ), "LAB_LOG": str(log)})
+        self.pid = int(done.stdout)
+
+    @property
+    def running(self) -> bool:
+        return is_alive(self.pid)
+
+    def output(self) -> str:
+        return self.log.read_text(errors="replace")
+
+    def require(self, condition, what: str, timeout: float = 30):
+        """Like wait_until(), but an early end of the process is an error at once."""
+        def check():
+            value = condition()
+            if not value and not self.running:
+                raise LabError(f"{what}: {self.argv[0]} has ended:\n" + self.output()[-2000:])
+            return value
+        return wait_until(check, what, timeout)
+
+    def wait(self, timeout: float = 30) -> None:
+        wait_gone(self.pid, timeout)
+
+    def signal(self, number: int) -> None:
+        if self.running:
+            os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        self.signal(signal.SIGKILL)
+        self.wait()
+
+
 class Process:
     """A child with its output in a file; leaves with the lab."""
 

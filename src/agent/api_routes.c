@@ -108,10 +108,10 @@ static char **read_command_line(json_t *body, GError **error)
 
 static gboolean run_guest(ApiCall *call, const char *name, GError **error)
 {
-    const char *directory = json_text_or(call->body, "directory", NULL);
+    const char *directory = json_text_or(call->body, "directory", "/");
     g_auto(GStrv) words = read_command_line(call->body, error);
 
-    if (words && directory && !g_path_is_absolute(directory)) {
+    if (words && !g_path_is_absolute(directory)) {
         error_set(error, VMFERRY_ERROR_INVALID, "\"directory\" is no absolute path");
         return FALSE;
     }
@@ -120,16 +120,23 @@ static gboolean run_guest(ApiCall *call, const char *name, GError **error)
 
 static gboolean adopt_guest(ApiCall *call, const char *name, GError **error)
 {
+    LaunchAdoption adoption = {
+        .qmp_path = json_text_or(call->body, "qmp", NULL),
+        .allow_supervisor = json_flag_or(call->body, "allow_supervisor", FALSE),
+    };
     uint64_t pid;
 
-    return json_get_count(call->body, "pid", MAX_PID, &pid, error) &&
-           launch_adopt(call->context, name, (pid_t)pid, json_text_or(call->body, "qmp", NULL),
-                        error);
+    if (!json_get_count(call->body, "pid", MAX_PID, &pid, error))
+        return FALSE;
+    adoption.pid = (pid_t)pid;
+    return launch_adopt(call->context, name, &adoption, error);
 }
 
 static json_t *post_guests(ApiCall *call, GError **error)
 {
-    static const char *const known[] = {"name", "command_line", "directory", "pid", "qmp", NULL};
+    static const char *const known[] = {
+        "name", "command_line", "directory", "pid", "qmp", "allow_supervisor", NULL,
+    };
     const char *name;
     gboolean run;
 

@@ -41,6 +41,7 @@ gboolean care_reach(Care *care, GError **error)
         .qmp_path = record->qmp_path,
         .log_path = record->log_path,
         .command_line = record->command_line,
+        .working_directory = record->working_directory,
     };
     vmm = qemu_reattach(&identity, error);
     if (!vmm)

@@ -1,16 +1,19 @@
 #include "agent/directory.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "base/error.h"
+#include "base/fd.h"
 #include "base/log.h"
 #include "base/process.h"
 
 #define DIRECTORY_PREFIX "guest-"
+#define MAX_DEPTH 8 /* of folders in it; ours is 1 */
 
 char *guest_directory_create(const char *runtime_dir, GError **error)
 {
@@ -22,26 +25,56 @@ char *guest_directory_create(const char *runtime_dir, GError **error)
     return NULL;
 }
 
+static void empty_folder(int folder, guint depth);
+
+static void remove_entry(int folder, const char *name, guint depth)
+{
+    autofd int inside = -1;
+
+    if (unlinkat(folder, name, 0) == 0 || depth == 0)
+        return;
+    inside = openat(folder, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    if (inside >= 0)
+        empty_folder(inside, depth - 1);
+    (void)unlinkat(folder, name, AT_REMOVEDIR);
+}
+
+/* By descriptors: whoever runs the guest may put links in here. */
+static void empty_folder(int folder, guint depth)
+{
+    g_autofree char *path = g_strdup_printf("/proc/self/fd/%d", folder);
+    g_autoptr(GDir) list = g_dir_open(path, 0, NULL);
+    const char *name;
+
+    while (list && (name = g_dir_read_name(list)))
+        remove_entry(folder, name, depth);
+}
+
 void guest_directory_remove(const char *directory)
 {
     g_autofree char *name = g_path_get_basename(directory);
-    const char *file;
-    GDir *list;
+    autofd int folder = -1;
 
     /* The path comes from a record: nothing but our own kind is removed. */
     if (!g_str_has_prefix(name, DIRECTORY_PREFIX))
         return;
-    list = g_dir_open(directory, 0, NULL);
-    if (!list)
+    folder = open(directory, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    if (folder < 0)
         return;
-    while ((file = g_dir_read_name(list))) {
-        g_autofree char *path = g_build_filename(directory, file, NULL);
-
-        unlink(path);
-    }
-    g_dir_close(list);
+    empty_folder(folder, MAX_DEPTH);
     if (rmdir(directory) < 0)
         log_warning("remove %s: %s", directory, g_strerror(errno));
+}
+
+void guest_cgroups_remove(char **folders)
+{
+    for (char **folder = folders; folder && *folder; folder++) {
+        g_autofree char *sign = g_build_filename(*folder, "cgroup.procs", NULL);
+
+        /* As above; and only an empty group can be removed. */
+        if (access(sign, F_OK) == 0 && rmdir(*folder) < 0)
+            log_warning("remove %s: %s", *folder, g_strerror(errno));
+    }
 }
 
 static gboolean mentions(char **words, const char *needle)

@@ -4,6 +4,10 @@
  * Each launch gets a new one below the runtime directory, so that a guest that
  * comes back under the same name never meets the files of its past, and so
  * that a process can be found by it whose pid was never written down.
+ *
+ * The directory and the log in it are ours; a folder in it for sockets belongs
+ * to whoever runs the guest (vmm/qemu/launch.c), so nothing in there is
+ * followed or believed.
  */
 #pragma once
 
@@ -13,8 +17,11 @@
 /* Makes one (0700); free the path with g_free(). */
 char *guest_directory_create(const char *runtime_dir, GError **error);
 
-/* Removes it with the files in it. */
+/* Removes it with all that is in it. */
 void guest_directory_remove(const char *directory);
+
+/* Removes control groups that were made for a guest which is gone. */
+void guest_cgroups_remove(char **folders);
 
 /* The process with a file of *directory* in its command line, or 0. */
 pid_t guest_directory_find_process(const char *directory);

@@ -116,6 +116,13 @@ json_t *guest_view_long(Guest *guest)
     }
     json_object_set_new(view, "command_line", words);
     json_object_set_new(view, "not_movable", obstacle ? json_string(obstacle) : json_null());
+    json_object_set_new(view, "working_directory",
+                        record->working_directory ? json_string(record->working_directory)
+                                                  : json_null());
+    json_object_set_new(view, "process",
+                        record->process ? process_identity_to_json(record->process) : json_null());
+    json_object_set_new(view, "supervisor",
+                        record->supervisor ? json_string(record->supervisor) : json_null());
     json_object_set_new(view, "qmp_path",
                         record->qmp_path ? json_string(record->qmp_path) : json_null());
     json_object_set_new(view, "log_path",

@@ -46,8 +46,9 @@ static GPtrArray *make_rules(const AgentSettings *settings)
 static gboolean put_on_record(Incoming *incoming, const GuestMessage *message, GError **error)
 {
     AgentContext *context = incoming->context;
+    const char *folder = message->working_directory ? message->working_directory : "/";
     GuestRecord *record = launch_make_record(message->guest, GUEST_INCOMING, GUEST_ORIGIN_MOVE,
-                                             message->command_line);
+                                             message->command_line, folder);
 
     record->transaction = g_strdup(message->transaction);
     record->balloon_bytes = message->balloon_bytes;
@@ -60,14 +61,6 @@ static gboolean put_on_record(Incoming *incoming, const GuestMessage *message, G
     return launch_give_directory(context, incoming->guest, error);
 }
 
-/* Relative paths mean the same here where the folder exists here too. */
-static const char *find_working_directory(const GuestMessage *message)
-{
-    return message->working_directory && g_file_test(message->working_directory, G_FILE_TEST_IS_DIR)
-               ? message->working_directory
-               : NULL;
-}
-
 static Vmm *launch_incoming(Incoming *incoming, const GuestMessage *message, GError **error)
 {
     g_autoptr(GPtrArray) rules = make_rules(incoming->context->settings);
@@ -76,19 +69,22 @@ static Vmm *launch_incoming(Incoming *incoming, const GuestMessage *message, GEr
         .name = incoming->guest->name,
         .command_line = record->command_line,
         .directory = record->directory,
-        .working_directory = find_working_directory(message),
+        .working_directory = record->working_directory,
         .incoming = TRUE,
         .rules = rules,
+        .process = message->process,
+        .allow_unconfined = incoming->context->settings->allow_unconfined,
     };
     Vmm *vmm = qemu_launch(&launch, error);
     GuestRecord *filled;
 
     if (!vmm)
         return NULL;
-    /* The command line stays as it came, without our rules: the next host, or
-     * the first one again, applies its own to the same words. */
+    /* Command line and folder stay as they came, without our rules: the next
+     * host, or the first one again, applies its own to the same words. */
     filled = registry_get_record(incoming->guest);
     launch_fill_record(filled, vmm);
+    filled->process = message->process ? process_identity_copy(message->process) : NULL;
     if (registry_journal_record(incoming->guest, filled, error))
         return vmm;
     launch_undo(vmm);

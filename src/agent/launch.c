@@ -4,8 +4,10 @@
 
 #include "agent/directory.h"
 #include "agent/name.h"
+#include "agent/supervisor.h"
 #include "agent/watch.h"
 #include "base/error.h"
+#include "base/lock_guard.h"
 #include "base/log.h"
 #include "base/process.h"
 #include "vmm/qemu/qemu.h"
@@ -13,7 +15,7 @@
 #define QUIT_TIMEOUT_MS 10000
 
 GuestRecord *launch_make_record(const char *name, GuestState state, GuestOrigin origin,
-                                char **command_line)
+                                char **command_line, const char *working_directory)
 {
     GuestRecord *record = g_new0(GuestRecord, 1);
 
@@ -21,6 +23,7 @@ GuestRecord *launch_make_record(const char *name, GuestState state, GuestOrigin 
     record->state = state;
     record->origin = origin;
     record->command_line = g_strdupv(command_line);
+    record->working_directory = g_strdup(working_directory);
     record->since = g_get_real_time() / G_USEC_PER_SEC;
     return record;
 }
@@ -37,6 +40,19 @@ void launch_fill_record(GuestRecord *record, Vmm *vmm)
     record->log_path = g_strdup(identity->log_path);
     if (!record->command_line)
         record->command_line = g_strdupv(identity->command_line);
+    if (!record->working_directory)
+        record->working_directory = g_strdup(identity->working_directory);
+    g_strfreev(record->cgroups);
+    record->cgroups = g_strdupv(identity->cgroups);
+}
+
+/* Who runs it, as an operator can see it in the guest's status; each move reads
+ * that anew. */
+static gboolean note_process(GuestRecord *record, Vmm *vmm, GError **error)
+{
+    process_identity_free(record->process);
+    record->process = vmm_get_process(vmm, error);
+    return record->process != NULL;
 }
 
 void launch_undo(Vmm *vmm)
@@ -64,7 +80,11 @@ static gboolean take_into_care(AgentContext *context, Guest *guest, Vmm *vmm, gb
 
     launch_fill_record(record, vmm);
     record->state = GUEST_HERE;
-    if (!registry_journal_record(guest, record, error)) {
+    if (!note_process(record, vmm, error)) {
+        guest_record_free(record);
+        record = NULL;
+    }
+    if (!record || !registry_journal_record(guest, record, error)) {
         if (keep)
             vmm_free(vmm);
         else
@@ -79,14 +99,14 @@ static gboolean take_into_care(AgentContext *context, Guest *guest, Vmm *vmm, gb
     return TRUE;
 }
 
-static Vmm *launch_qemu(Guest *guest, const char *working_directory, GError **error)
+static Vmm *launch_qemu(Guest *guest, GError **error)
 {
     g_autoptr(GuestRecord) record = registry_get_record(guest);
     QemuLaunch launch = {
         .name = guest->name,
         .command_line = record->command_line,
         .directory = record->directory,
-        .working_directory = working_directory,
+        .working_directory = record->working_directory,
     };
 
     return qemu_launch(&launch, error);
@@ -107,27 +127,27 @@ gboolean launch_give_directory(AgentContext *context, Guest *guest, GError **err
     return FALSE;
 }
 
-static gboolean start_claimed(AgentContext *context, Guest *guest, const char *working_directory,
-                              GError **error)
+static gboolean start_claimed(AgentContext *context, Guest *guest, GError **error)
 {
     Vmm *vmm;
 
     /* On record before there is a process: a restarted agent finds it then. */
     if (!launch_give_directory(context, guest, error))
         return FALSE;
-    vmm = launch_qemu(guest, working_directory, error);
+    vmm = launch_qemu(guest, error);
     return vmm && take_into_care(context, guest, vmm, FALSE, error);
 }
 
 gboolean launch_run(AgentContext *context, const char *name, char **command_line,
                     const char *working_directory, GError **error)
 {
-    GuestRecord *record = launch_make_record(name, GUEST_STARTING, GUEST_ORIGIN_RUN, command_line);
+    GuestRecord *record =
+        launch_make_record(name, GUEST_STARTING, GUEST_ORIGIN_RUN, command_line, working_directory);
     g_autoptr(Guest) guest = registry_add(context->registry, record, "start", error);
 
     if (!guest)
         return FALSE;
-    if (!start_claimed(context, guest, working_directory, error)) {
+    if (!start_claimed(context, guest, error)) {
         registry_remove(guest);
         return FALSE;
     }
@@ -157,28 +177,59 @@ static gboolean check_not_known(AgentContext *context, pid_t pid, GError **error
     return FALSE;
 }
 
-static gboolean adopt_claimed(AgentContext *context, Guest *guest, pid_t pid, const char *qmp_path,
+static void tell_adopted(AgentContext *context, Guest *guest)
+{
+    g_autoptr(GuestRecord) record = registry_get_record(guest);
+    const char *supervisor = record->supervisor;
+
+    event_log_add(context->events, guest->name, "adopted",
+                  json_pack("{s:i, s:s?}", "pid", (int)record->pid, "supervisor", supervisor),
+                  "adopted process %d%s%s", (int)record->pid, supervisor ? "; with consent: " : "",
+                  supervisor ? supervisor : "");
+}
+
+/* Puts on record what may start the guest's process again, or refuses. */
+static gboolean note_supervisor(Guest *guest, const LaunchAdoption *adoption, GError **error)
+{
+    g_autofree char *found = supervisor_find(adoption->pid);
+    lock_guard(&guest->registry->lock);
+
+    if (found && !adoption->allow_supervisor) {
+        error_set(error, VMFERRY_ERROR_REFUSED,
+                  "%s, also when the guest has moved away and runs elsewhere; see to it that it "
+                  "does not, then adopt the guest with --allow-supervisor",
+                  found);
+        return FALSE;
+    }
+    guest->record->supervisor = g_steal_pointer(&found);
+    return TRUE;
+}
+
+static gboolean adopt_claimed(AgentContext *context, Guest *guest, const LaunchAdoption *adoption,
                               GError **error)
 {
-    Vmm *vmm = check_not_known(context, pid, error) ? qemu_adopt(pid, qmp_path, error) : NULL;
+    Vmm *vmm = check_not_known(context, adoption->pid, error)
+                   ? qemu_adopt(adoption->pid, adoption->qmp_path, error)
+                   : NULL;
 
+    if (vmm && !note_supervisor(guest, adoption, error))
+        g_clear_pointer(&vmm, vmm_free);
     return vmm && take_into_care(context, guest, vmm, TRUE, error);
 }
 
-gboolean launch_adopt(AgentContext *context, const char *name, pid_t pid, const char *qmp_path,
+gboolean launch_adopt(AgentContext *context, const char *name, const LaunchAdoption *adoption,
                       GError **error)
 {
-    GuestRecord *record = launch_make_record(name, GUEST_STARTING, GUEST_ORIGIN_ADOPT, NULL);
+    GuestRecord *record = launch_make_record(name, GUEST_STARTING, GUEST_ORIGIN_ADOPT, NULL, NULL);
     g_autoptr(Guest) guest = registry_add(context->registry, record, "adopt", error);
 
     if (!guest)
         return FALSE;
-    if (!adopt_claimed(context, guest, pid, qmp_path, error)) {
+    if (!adopt_claimed(context, guest, adoption, error)) {
         registry_remove(guest);
         return FALSE;
     }
-    event_log_add(context->events, name, "adopted", json_pack("{s:i}", "pid", (int)pid),
-                  "adopted process %d", (int)pid);
+    tell_adopted(context, guest);
     watch_release(context, guest);
     return TRUE;
 }

@@ -7,21 +7,28 @@
 
 #include "agent/context.h"
 
-/* Launches a QEMU from a plain command line and takes it into care.
- * *working_directory* NULL: ours. */
+/* Launches a QEMU from a plain command line, in *working_directory*, and takes
+ * it into care. */
 gboolean launch_run(AgentContext *context, const char *name, char **command_line,
                     const char *working_directory, GError **error);
 
-/* Takes a QEMU that runs already.  *qmp_path* NULL: find its socket. */
-gboolean launch_adopt(AgentContext *context, const char *name, pid_t pid, const char *qmp_path,
+typedef struct {
+    pid_t pid;
+    const char *qmp_path;      /* NULL: find its socket */
+    gboolean allow_supervisor; /* its user sees to it that it is not started again */
+} LaunchAdoption;
+
+/* Takes a QEMU that runs already. */
+gboolean launch_adopt(AgentContext *context, const char *name, const LaunchAdoption *adoption,
                       GError **error);
 
 /* Ends the guest's QEMU. */
 gboolean launch_stop(AgentContext *context, const char *name, GError **error);
 
-/* A new record for *name*; free with guest_record_free(). */
+/* A new record for *name*; free with guest_record_free().  Of an adopted guest
+ * command line and folder come with its process. */
 GuestRecord *launch_make_record(const char *name, GuestState state, GuestOrigin origin,
-                                char **command_line);
+                                char **command_line, const char *working_directory);
 
 /* Makes the guest's directory and puts the guest on record for the first time;
  * nothing is left where that fails. */

@@ -13,6 +13,14 @@ static gboolean try_machine(Vmm *vmm, char *const *command_line, GError **error)
     return images != NULL;
 }
 
+/* Who runs it must be something that can be told. */
+static gboolean try_process(Vmm *vmm, GError **error)
+{
+    g_autoptr(ProcessIdentity) process = vmm_get_process(vmm, error);
+
+    return process != NULL;
+}
+
 /* Its RAM must be of a kind that can be followed. */
 static gboolean try_memory(Vmm *vmm, const VmmDescription *description, GError **error)
 {
@@ -26,7 +34,8 @@ static gboolean try_memory(Vmm *vmm, const VmmDescription *description, GError *
 char *movable_find_obstacle(Vmm *vmm, char *const *command_line, VmmDescription **ret_description)
 {
     g_autoptr(GError) error = NULL;
-    gboolean movable = vmm_check_movable(vmm, &error) && try_machine(vmm, command_line, &error);
+    gboolean movable = vmm_check_movable(vmm, &error) && try_machine(vmm, command_line, &error) &&
+                       try_process(vmm, &error);
 
     *ret_description = vmm_describe(vmm, movable ? &error : NULL);
     if (movable && *ret_description && try_memory(vmm, *ret_description, &error))

@@ -184,6 +184,7 @@ static MigrateReport *run(Move *move)
         .vmm = registry_get_vmm(move->guest, NULL),
         .guest = move->guest->name,
         .command_line = record->command_line,
+        .working_directory = record->working_directory,
         .qmp_path = record->qmp_path,
         .destination = move->destination,
         .source_name = move->context->host_name,

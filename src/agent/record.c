@@ -46,6 +46,10 @@ GuestRecord *guest_record_copy(const GuestRecord *record)
     copy->qmp_path = g_strdup(record->qmp_path);
     copy->log_path = g_strdup(record->log_path);
     copy->command_line = g_strdupv(record->command_line);
+    copy->working_directory = g_strdup(record->working_directory);
+    copy->process = record->process ? process_identity_copy(record->process) : NULL;
+    copy->cgroups = g_strdupv(record->cgroups);
+    copy->supervisor = g_strdup(record->supervisor);
     copy->transaction = g_strdup(record->transaction);
     copy->destination = g_strdup(record->destination);
     return copy;
@@ -61,6 +65,10 @@ void guest_record_free(GuestRecord *record)
     g_free(record->qmp_path);
     g_free(record->log_path);
     g_strfreev(record->command_line);
+    g_free(record->working_directory);
+    process_identity_free(record->process);
+    g_strfreev(record->cgroups);
+    g_free(record->supervisor);
     g_free(record->transaction);
     g_free(record->destination);
     g_free(record);
@@ -73,10 +81,18 @@ static void set_text(json_t *object, const char *key, const char *text)
         json_object_set_new(object, key, json_string(text));
 }
 
+static json_t *make_list(char **words)
+{
+    json_t *list = json_array();
+
+    for (char **word = words; word && *word; word++)
+        json_array_append_new(list, json_string(*word));
+    return list;
+}
+
 json_t *guest_record_to_json(const GuestRecord *record)
 {
     json_t *object = json_object();
-    json_t *words = json_array();
 
     json_object_set_new(object, "format", json_integer(RECORD_FORMAT));
     set_text(object, "name", record->name);
@@ -88,9 +104,13 @@ json_t *guest_record_to_json(const GuestRecord *record)
     json_object_set_new(object, "start_time", json_integer((json_int_t)record->start_time));
     set_text(object, "qmp_path", record->qmp_path);
     set_text(object, "log_path", record->log_path);
-    for (char **word = record->command_line; word && *word; word++)
-        json_array_append_new(words, json_string(*word));
-    json_object_set_new(object, "command_line", words);
+    json_object_set_new(object, "command_line", make_list(record->command_line));
+    set_text(object, "working_directory", record->working_directory);
+    if (record->process)
+        json_object_set_new(object, "process", process_identity_to_json(record->process));
+    if (record->cgroups)
+        json_object_set_new(object, "cgroups", make_list(record->cgroups));
+    set_text(object, "supervisor", record->supervisor);
     set_text(object, "transaction", record->transaction);
     set_text(object, "destination", record->destination);
     json_object_set_new(object, "resume", json_boolean(record->resume));
@@ -159,27 +179,42 @@ static gboolean read_numbers(json_t *object, GuestRecord *record, GError **error
     return TRUE;
 }
 
-static gboolean read_command_line(json_t *object, GuestRecord *record, GError **error)
+static gboolean read_list(json_t *object, const char *key, char ***ret, GError **error)
 {
     json_t *words;
     size_t count;
 
-    if (!json_get_array(object, "command_line", RECORD_MAX_ARGUMENTS, &words, error))
+    if (!json_get_array(object, key, RECORD_MAX_ARGUMENTS, &words, error))
         return FALSE;
     count = json_array_size(words);
-    record->command_line = g_new0(char *, count + 1);
+    *ret = g_new0(char *, count + 1);
     for (size_t i = 0; i < count; i++) {
         const char *word = json_string_value(json_array_get(words, i));
 
         if (!word || strlen(word) > RECORD_MAX_TEXT) {
-            error_set(error, VMFERRY_ERROR_INVALID, "\"command_line\" holds no text at %zu", i);
+            error_set(error, VMFERRY_ERROR_INVALID, "\"%s\" holds no text at %zu", key, i);
             return FALSE;
         }
-        record->command_line[i] = g_strdup(word);
+        (*ret)[i] = g_strdup(word);
     }
     if (count == 0)
-        error_set(error, VMFERRY_ERROR_INVALID, "\"command_line\" is empty");
+        error_set(error, VMFERRY_ERROR_INVALID, "\"%s\" is empty", key);
     return count > 0;
+}
+
+/* What was not known, or is not needed, when the record was written. */
+static gboolean read_start(json_t *object, GuestRecord *record, GError **error)
+{
+    json_t *process = json_object_get(object, "process");
+
+    record->supervisor = g_strdup(json_text_or(object, "supervisor", NULL));
+    if (process) {
+        record->process = process_identity_from_json(process, error);
+        if (!record->process)
+            return FALSE;
+    }
+    return !json_object_get(object, "cgroups") ||
+           read_list(object, "cgroups", &record->cgroups, error);
 }
 
 static gboolean read_path(json_t *object, const char *key, char **ret, GError **error)
@@ -225,7 +260,9 @@ GuestRecord *guest_record_from_json(json_t *object, GError **error)
         !read_path(object, "directory", &record->directory, error) ||
         !read_path(object, "qmp_path", &record->qmp_path, error) ||
         !read_path(object, "log_path", &record->log_path, error) ||
-        !read_command_line(object, record, error) || !read_move(object, record, error))
+        !read_path(object, "working_directory", &record->working_directory, error) ||
+        !read_list(object, "command_line", &record->command_line, error) ||
+        !read_start(object, record, error) || !read_move(object, record, error))
         return NULL;
     if (record->pid > 0 && !record->qmp_path) {
         error_set(error, VMFERRY_ERROR_INVALID, "a pid without \"qmp_path\"");

@@ -12,6 +12,7 @@
 #include <sys/types.h>
 
 #include "base/json.h"
+#include "identity/identity.h"
 
 /*
  * Where a guest is in its life with this agent.
@@ -56,18 +57,22 @@ typedef struct {
     char *name;
     GuestState state;
     GuestOrigin origin;
-    char *boot_id;          /* of the host when this was written */
-    char *directory;        /* its sockets and log, ours to remove; NULL for adopted guests */
-    pid_t pid;              /* 0: not known yet */
-    uint64_t start_time;    /* of that pid */
-    char *qmp_path;         /* NULL while the pid is not known */
-    char *log_path;         /* may be NULL */
-    char **command_line;    /* as a destination should start it */
-    char *transaction;      /* of the move under way, or NULL */
-    char *destination;      /* of the move away that is under way, or NULL */
-    gboolean resume;        /* where it is found paused: a move did that, its user did not */
-    uint64_t balloon_bytes; /* what its balloon is to be given back; 0: nothing is owed */
-    int64_t since;          /* wall clock, seconds: when it came into care here */
+    char *boot_id;            /* of the host when this was written */
+    char *directory;          /* its sockets and log, ours to remove; NULL for adopted guests */
+    pid_t pid;                /* 0: not known yet */
+    uint64_t start_time;      /* of that pid */
+    char *qmp_path;           /* NULL while the pid is not known */
+    char *log_path;           /* may be NULL */
+    char **command_line;      /* as a destination should start it */
+    char *working_directory;  /* that it is relative to; as the first host knows it */
+    ProcessIdentity *process; /* who runs it here, as first seen; NULL: not known yet */
+    char **cgroups;           /* folders of control groups, ours to remove; NULL: none */
+    char *supervisor;         /* what may start it again here, with its user's consent; or NULL */
+    char *transaction;        /* of the move under way, or NULL */
+    char *destination;        /* of the move away that is under way, or NULL */
+    gboolean resume;          /* where it is found paused: a move did that, its user did not */
+    uint64_t balloon_bytes;   /* what its balloon is to be given back; 0: nothing is owed */
+    int64_t since;            /* wall clock, seconds: when it came into care here */
 } GuestRecord;
 
 GuestRecord *guest_record_copy(const GuestRecord *record);

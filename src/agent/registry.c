@@ -320,6 +320,7 @@ void registry_remove(Guest *guest)
     state_store_remove(registry->store, STORE_GUEST, guest->name);
     if (guest->record->directory)
         guest_directory_remove(guest->record->directory);
+    guest_cgroups_remove(guest->record->cgroups);
     g_hash_table_remove(registry->guests, guest->name);
     g_cond_broadcast(&registry->changed);
     g_mutex_unlock(&registry->lock);

@@ -6,6 +6,7 @@
 #include "agent/settings_moves.h"
 #include "base/error.h"
 #include "base/fd.h"
+#include "identity/confinement.h"
 #include "migrate/report.h"
 #include "wire/channel.h"
 
@@ -126,6 +127,11 @@ static gboolean set_allow(AgentSettings *settings, const char *value, GError **e
     return TRUE;
 }
 
+static gboolean set_allow_unconfined(AgentSettings *settings, const char *value, GError **error)
+{
+    return confinement_parse_list(value, &settings->allow_unconfined, error);
+}
+
 static const struct {
     const char *key;
     gboolean (*set)(AgentSettings *settings, const char *value, GError **error);
@@ -137,6 +143,7 @@ static const struct {
     {"pki", set_pki},
     {"insecure", set_insecure},
     {"allow", set_allow},
+    {"allow-unconfined", set_allow_unconfined},
     {"bandwidth", settings_set_bandwidth},
     {"max-downtime", settings_set_max_downtime},
     {"downtime-cap", settings_set_downtime_cap},

@@ -30,8 +30,9 @@ typedef struct {
     char *state_dir;   /* what must survive a reboot */
     char *runtime_dir; /* sockets and logs of guests */
     char *pki_dir;
-    gboolean insecure; /* plain text between agents */
-    char **allow;      /* peer names; empty: every peer with a certificate of our CA */
+    gboolean insecure;      /* plain text between agents */
+    char **allow;           /* peer names; empty: every peer with a certificate of our CA */
+    guint allow_unconfined; /* set of Confinement that arriving guests may do without */
     /* Defaults for moves from here; as in MigrateOptions. */
     uint64_t bandwidth; /* bytes a second, 0: no limit */
     guint max_downtime_ms, downtime_cap_ms;

@@ -11,16 +11,31 @@ static const char description[] =
     "Its command line is searched for one unless --qmp names it.  `vmferry stop` ends it,\n"
     "nothing else does.";
 
-static int adopt(const CommonOptions *common, const char *name, int pid, const char *qmp)
+typedef struct {
+    int pid;
+    const char *qmp;
+    gboolean allow_supervisor;
+} AdoptOptions;
+
+/* "@NAME" is an abstract socket; a path starts here, and the agent is elsewhere. */
+static char *whole_qmp(const char *qmp)
+{
+    return qmp[0] == '@' ? g_strdup(qmp) : g_canonicalize_filename(qmp, NULL);
+}
+
+static int adopt(const CommonOptions *common, const char *name, const AdoptOptions *options)
 {
     g_autoptr(Client) client = client_new(common);
-    g_autofree char *path = qmp ? g_canonicalize_filename(qmp, NULL) : NULL;
+    g_autofree char *qmp = options->qmp ? whole_qmp(options->qmp) : NULL;
     g_autoptr(GError) error = NULL;
-    json_t *request = json_pack("{s:s, s:i}", "name", name, "pid", pid);
+    json_t *request = json_pack("{s:s, s:i}", "name", name, "pid", options->pid);
     g_autoptr(json_t) guest = NULL;
+    const char *supervisor;
 
-    if (path)
-        json_object_set_new(request, "qmp", json_string(path));
+    if (qmp)
+        json_object_set_new(request, "qmp", json_string(qmp));
+    if (options->allow_supervisor)
+        json_object_set_new(request, "allow_supervisor", json_true());
     guest = client_call(client, "POST", "/v1/guests", request, &error);
     if (!guest)
         return cli_fail(common, error);
@@ -28,7 +43,10 @@ static int adopt(const CommonOptions *common, const char *name, int pid, const c
         cli_print_json(guest);
         return EXIT_DONE;
     }
-    printf("The agent manages %s now: process %d.\n", name, pid);
+    supervisor = json_text_or(guest, "supervisor", NULL);
+    printf("The agent manages %s now: process %d.\n", name, options->pid);
+    if (supervisor)
+        printf("Mind that %s.\n", supervisor);
     cli_warn_not_movable(guest);
     return EXIT_DONE;
 }
@@ -37,10 +55,12 @@ int verb_adopt(int argc, char **argv)
 {
     g_auto(CommonOptions) common = {0};
     g_autofree char *qmp = NULL;
-    gint pid = 0;
+    AdoptOptions options = {0};
     const GOptionEntry entries[] = {
-        {"pid", 0, 0, G_OPTION_ARG_INT, &pid, "The QEMU process", "PID"},
+        {"pid", 0, 0, G_OPTION_ARG_INT, &options.pid, "The QEMU process", "PID"},
         {"qmp", 0, 0, G_OPTION_ARG_FILENAME, &qmp, "Its QMP socket (default: found)", "PATH"},
+        {"allow-supervisor", 0, 0, G_OPTION_ARG_NONE, &options.allow_supervisor,
+         "What may start it again will not, once it has moved: I see to that", NULL},
         {NULL},
     };
     CliSpec spec = {.parameters = "NAME --pid PID",
@@ -54,7 +74,8 @@ int verb_adopt(int argc, char **argv)
         return EXIT_USAGE;
     if (!guest_name_check(argv[1], &error))
         return cli_usage_error("%s", error->message);
-    if (pid <= 0)
+    if (options.pid <= 0)
         return cli_usage_error("--pid PID is missing");
-    return adopt(&common, argv[1], pid, qmp);
+    options.qmp = qmp;
+    return adopt(&common, argv[1], &options);
 }

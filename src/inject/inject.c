@@ -240,6 +240,43 @@ gboolean inject_call(Inject *inject, long number, const uint64_t arguments[6], i
     return TRUE;
 }
 
+pid_t inject_get_pid(const Inject *inject)
+{
+    return inject->pid;
+}
+
+uint64_t inject_get_scratch(const Inject *inject)
+{
+    return (inject->frame_address - INJECT_SCRATCH_BYTES) & ~15ULL;
+}
+
+typedef ssize_t (*Transfer)(pid_t pid, const struct iovec *local, unsigned long local_count,
+                            const struct iovec *remote, unsigned long remote_count,
+                            unsigned long flags);
+
+static gboolean transfer_scratch(Inject *inject, Transfer transfer, void *data, size_t length,
+                                 GError **error)
+{
+    struct iovec local = {data, length};
+    struct iovec remote = {(void *)(uintptr_t)inject_get_scratch(inject), length};
+
+    g_assert(length <= INJECT_SCRATCH_BYTES);
+    if (transfer(inject->pid, &local, 1, &remote, 1, 0) == (ssize_t)length)
+        return TRUE;
+    error_set_errno(error, errno, "reach the stack of pid %d", (int)inject->pid);
+    return FALSE;
+}
+
+gboolean inject_write_scratch(Inject *inject, const void *data, size_t length, GError **error)
+{
+    return transfer_scratch(inject, process_vm_writev, (void *)data, length, error);
+}
+
+gboolean inject_read_scratch(Inject *inject, void *data, size_t length, GError **error)
+{
+    return transfer_scratch(inject, process_vm_readv, data, length, error);
+}
+
 void inject_free(Inject *inject)
 {
     int status;

@@ -55,6 +55,19 @@ Inject *inject_attach(pid_t pid, GError **error);
 gboolean inject_call(Inject *inject, long number, const uint64_t arguments[6], int64_t *ret_value,
                      GError **error);
 
+/* Memory of the process for a call's arguments: INJECT_SCRATCH_BYTES on its
+ * stack, below the return frame, where nothing that runs looks. */
+#define INJECT_SCRATCH_BYTES 1024u
+uint64_t inject_get_scratch(const Inject *inject);
+gboolean inject_write_scratch(Inject *inject, const void *data, size_t length, GError **error);
+gboolean inject_read_scratch(Inject *inject, void *data, size_t length, GError **error);
+
+/* Gives the process a copy of our descriptor *fd*, close-on-exec (give_fd.c);
+ * its number there, or -1. */
+int inject_give_fd(Inject *inject, int fd, GError **error);
+
+pid_t inject_get_pid(const Inject *inject);
+
 /* Puts everything back and lets the thread run.  NULL-safe. */
 void inject_free(Inject *inject);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(Inject, inject_free)

@@ -11,27 +11,66 @@
 #include "base/fd.h"
 #include "inject/inject.h"
 
+#define DEVICE "/dev/userfaultfd"
+
+/* Newer than some headers. */
+#ifndef USERFAULTFD_IOC_NEW
+#define USERFAULTFD_IOC_NEW _IO(0xaa, 0)
+#endif
+
 typedef struct {
     pid_t pid;
+    uint64_t features;
     int fd;
     GError *error;
 } OpenRequest;
 
-/* userfaultfd(2) in the other process; without the right to handle faults of
- * the kernel itself where it runs unprivileged.  (Asynchronous protection
- * needs no handler, so nothing is lost there.) */
-static int64_t call_userfaultfd(Inject *inject, GError **error)
+/* A process without privileges may not make one that serves faults of the
+ * kernel (a device's data read into guest memory), unless it is handed the
+ * device, which only root can open. */
+static int64_t make_by_device(Inject *inject, GError **error)
 {
-    uint64_t arguments[6] = {O_CLOEXEC | O_NONBLOCK};
-    int64_t remote = -1;
+    autofd int device = open(DEVICE, O_RDWR | O_CLOEXEC);
+    int64_t remote = -1, closed;
+    int given;
 
-    if (!inject_call(inject, SYS_userfaultfd, arguments, &remote, error))
+    if (device < 0) {
+        error_set_errno(error, errno,
+                        "userfaultfd in a process without privileges needs Linux 6.1: " DEVICE);
         return -1;
-    if (remote == -EPERM) {
-        arguments[0] |= UFFD_USER_MODE_ONLY;
-        if (!inject_call(inject, SYS_userfaultfd, arguments, &remote, error))
-            return -1;
     }
+    given = inject_give_fd(inject, device, error);
+    if (given < 0)
+        return -1;
+    if (!inject_call(inject, SYS_ioctl,
+                     (uint64_t[6]){(uint64_t)given, USERFAULTFD_IOC_NEW, O_CLOEXEC | O_NONBLOCK},
+                     &remote, error))
+        return -1;
+    inject_call(inject, SYS_close, (uint64_t[6]){(uint64_t)given}, &closed, NULL);
+    if (remote < 0)
+        error_set_errno(error, (int)-remote, DEVICE " in process");
+    return remote;
+}
+
+/* What the kernel answers; FALSE where it could not even be asked. */
+static gboolean try_call(Inject *inject, uint64_t flags, int64_t *ret, GError **error)
+{
+    return inject_call(inject, SYS_userfaultfd, (uint64_t[6]){flags}, ret, error);
+}
+
+/* userfaultfd(2) in the other process.  Asynchronous protection makes no fault
+ * wait, so a descriptor that serves user mode only is as good for it. */
+static int64_t call_userfaultfd(Inject *inject, uint64_t features, GError **error)
+{
+    const uint64_t flags = O_CLOEXEC | O_NONBLOCK;
+    int64_t remote;
+
+    if (!try_call(inject, flags, &remote, error))
+        return -1;
+    if (remote == -EPERM && !(features & USERFAULT_FEATURE_WP_ASYNC))
+        return make_by_device(inject, error);
+    if (remote == -EPERM && !try_call(inject, flags | UFFD_USER_MODE_ONLY, &remote, error))
+        return -1;
     if (remote < 0)
         error_set_errno(error, (int)-remote,
                         "userfaultfd in process (vm.unprivileged_userfaultfd, or a kernel without "
@@ -39,10 +78,10 @@ static int64_t call_userfaultfd(Inject *inject, GError **error)
     return remote;
 }
 
-static int open_injected(pid_t pid, GError **error)
+static int open_injected(pid_t pid, uint64_t features, GError **error)
 {
     g_autoptr(Inject) inject = inject_attach(pid, error);
-    int64_t remote = inject ? call_userfaultfd(inject, error) : -1;
+    int64_t remote = inject ? call_userfaultfd(inject, features, error) : -1;
     int64_t closed;
     int fd;
 
@@ -60,7 +99,7 @@ static gpointer open_thread(gpointer data)
 {
     OpenRequest *request = data;
 
-    request->fd = open_injected(request->pid, &request->error);
+    request->fd = open_injected(request->pid, request->features, &request->error);
     return NULL;
 }
 
@@ -81,7 +120,7 @@ static gboolean negotiate(int fd, uint64_t features, GError **error)
 
 int userfault_open(pid_t pid, uint64_t features, GError **error)
 {
-    OpenRequest request = {.pid = pid, .fd = -1};
+    OpenRequest request = {.pid = pid, .features = features, .fd = -1};
 
     g_thread_join(g_thread_new("inject", open_thread, &request));
     if (request.fd < 0) {

@@ -5,18 +5,19 @@
 #include <inttypes.h>
 #include <limits.h>
 #include <poll.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
-#include <sys/un.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "base/error.h"
 #include "base/fd.h"
+#include "vmm/qemu/unix_socket.h"
 
 #define DISMISS 'D'
 #define KEEP_FILE 'F' /* a KeptFile follows */
@@ -118,10 +119,11 @@ static int has_migrated(int fd)
 /* One attempt to say these commands to QEMU, each with the id "guard"; true when
  * it has answered all.  One that was answered becomes NULL and is not said
  * again: a guest that was resumed may be paused for another move by then. */
-static int try_commands(const struct sockaddr_un *address, const char *commands[COMMANDS])
+static int try_commands(const UnixAddress *address, const char *commands[COMMANDS])
 {
     int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    int done = fd >= 0 && connect(fd, (const struct sockaddr *)address, sizeof *address) == 0 &&
+    int done = fd >= 0 &&
+               connect(fd, (const struct sockaddr *)&address->address, address->length) == 0 &&
                await_word(fd, "\"QMP\"") && say(fd, "{\"execute\":\"qmp_capabilities\"}\n") &&
                await_word(fd, "\"return\"");
 
@@ -137,8 +139,7 @@ static int try_commands(const struct sockaddr_un *address, const char *commands[
     return done;
 }
 
-static void resume_and_let_go(const struct sockaddr_un *address, int resumes,
-                              const KeptBalloon *balloon)
+static void resume_and_let_go(const UnixAddress *address, int resumes, const KeptBalloon *balloon)
 {
     const struct timespec nap = {0, ATTEMPT_PAUSE_NS};
     const char *commands[COMMANDS] = {
@@ -219,7 +220,7 @@ static void take_orders(Orders *orders)
     }
 }
 
-static void guard_main(const struct sockaddr_un *address, char duty)
+static void guard_main(const UnixAddress *address, char duty)
 {
     Orders orders;
 
@@ -238,12 +239,15 @@ static void guard_main(const struct sockaddr_un *address, char duty)
 
 /* Leaves only standard error, the pipe and the pidfd open: the guard must not
  * keep alive what our death is to close (userfaultfds, connections). */
-static void become_guard(int pipe_end, int pidfd, const struct sockaddr_un *address, char duty)
+static void become_guard(int pipe_end, int pidfd, const UnixAddress *address, char duty)
 {
     sigset_t all;
     int pipe_copy = fcntl(pipe_end, F_DUPFD, 16);
     int pidfd_copy = fcntl(pidfd, F_DUPFD, 16);
 
+    /* An abstract socket is known in its own namespace only. */
+    if (address->netns >= 0)
+        (void)setns(address->netns, CLONE_NEWNET);
     dup2(pipe_copy, PIPE_FD);
     dup2(pidfd_copy, PIDFD_FD);
     close(0);
@@ -257,28 +261,27 @@ static void become_guard(int pipe_end, int pidfd, const struct sockaddr_un *addr
 
 /* --- in the agent ------------------------------------------------------ */
 
-static gboolean fill_address(const char *path, struct sockaddr_un *address, GError **error)
+/* The guard keeps no descriptors, so a long path cannot go through one. */
+static gboolean find_address(const char *path, UnixAddress *ret, GError **error)
 {
-    memset(address, 0, sizeof *address);
-    address->sun_family = AF_UNIX;
-    if (!path || strlen(path) >= sizeof address->sun_path) {
-        error_set(error, VMFERRY_ERROR_INVALID, "QMP socket path is missing or too long: %s",
-                  path ? path : "(none)");
+    if (path && !unix_address_resolve(path, ret, error))
         return FALSE;
-    }
-    strcpy(address->sun_path, path);
-    return TRUE;
+    if (path && ret->folder < 0)
+        return TRUE;
+    error_set(error, VMFERRY_ERROR_INVALID, "QMP socket path is missing or too long: %s",
+              path ? path : "(none)");
+    return FALSE;
 }
 
 Guard *guard_start(pid_t pid, const char *qmp_path, GuardDuty duty, GError **error)
 {
     autofd int pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
-    struct sockaddr_un address;
+    g_auto(UnixAddress) address = {.folder = -1, .netns = -1};
     int ends[2];
     Guard *guard;
     pid_t process;
 
-    if (!fill_address(qmp_path, &address, error))
+    if (!find_address(qmp_path, &address, error))
         return NULL;
     if (pidfd < 0 || pipe2(ends, O_CLOEXEC) < 0) {
         error_set_errno(error, errno, "guard of process %d", (int)pid);

@@ -32,7 +32,8 @@ static gboolean describe(SourceMove *move, GError **error)
 {
     if (!vmm_check_movable(move->job->vmm, error) || !read_machine(move, error))
         return FALSE;
-    move->description = vmm_describe(move->job->vmm, error);
+    move->process = vmm_get_process(move->job->vmm, error);
+    move->description = move->process ? vmm_describe(move->job->vmm, error) : NULL;
     if (!move->description)
         return FALSE;
     for (guint i = 0; i < move->description->ram_regions->len; i++) {
@@ -73,8 +74,6 @@ static char *encode_guest(SourceMove *move)
 {
     const VmmDescription *description = move->description;
     g_autofree WireRegion *regions = g_new0(WireRegion, description->ram_regions->len);
-    g_autofree char *link = g_strdup_printf("/proc/%d/cwd", (int)vmm_get_pid(move->job->vmm));
-    g_autofree char *working_directory = g_file_read_link(link, NULL);
     GuestMessage message = {
         .transaction = move->transaction,
         .guest = (char *)move->job->guest,
@@ -83,7 +82,8 @@ static char *encode_guest(SourceMove *move)
         .machine = description->machine,
         .accelerator = description->accelerator,
         .command_line = move->command_line,
-        .working_directory = working_directory,
+        .working_directory = (char *)move->job->working_directory,
+        .process = move->process,
         .live = move->machine,
         .vcpus = description->vcpus,
         .memory_bytes = description->memory_bytes,
@@ -310,7 +310,7 @@ static void complete(SourceMove *move)
     host->journal(SOURCE_JOURNAL_GONE, move->transaction, host->user, NULL);
     unwatch(move);
     dismiss_guard(move);
-    if (!vmm_quit(move->job->vmm, &error)) {
+    if (!source_end_process(move, &error)) {
         g_prefix_error(&error, "the guest runs at the destination, but its old process remains: ");
         set_error(move, "end", error);
         g_clear_pointer(&move->report->reason, g_free);
@@ -388,6 +388,7 @@ MigrateReport *migrate_source_run(const MigrateSourceJob *job, GCancellable *can
     hello_message_clear(&move.peer);
     guest_memory_free(move.memory);
     vmm_description_free(move.description);
+    process_identity_free(move.process);
     return report;
 }
 

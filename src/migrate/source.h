@@ -9,6 +9,11 @@
 #include "vmm/vmm.h"
 #include "wire/channel.h"
 
+/* With this exit code a guest's old process ends once the guest has moved; no
+ * shell, no sysexits.h and no systemd gives it a meaning.  Users' scripts and
+ * units rely on it. */
+#define MIGRATE_EXIT_CODE_MOVED 109
+
 /* What the source writes down so that a restarted agent knows what to do. */
 typedef enum {
     SOURCE_JOURNAL_MOVING,       /* on restart: clean up; a paused guest was paused by others */
@@ -36,10 +41,11 @@ typedef struct {
 typedef struct {
     Vmm *vmm;
     const char *guest;
-    char **command_line;     /* to start it with over there */
-    const char *qmp_path;    /* for the guard (guard.h) */
-    const char *destination; /* HOST[:PORT] as the user gave it */
-    const char *source_name; /* for the report */
+    char **command_line;           /* to start it with over there */
+    const char *working_directory; /* that it is relative to */
+    const char *qmp_path;          /* for the guard (guard.h) */
+    const char *destination;       /* HOST[:PORT] as the user gave it */
+    const char *source_name;       /* for the report */
     ChannelOptions channel;
     MigrateOptions options;
     MigrateSourceHost host;

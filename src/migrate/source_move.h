@@ -27,6 +27,7 @@ typedef struct {
     char **command_line;         /* that makes it */
     struct SourceImages *images; /* NULL: nothing is to be compared */
     VmmDescription *description;
+    ProcessIdentity *process; /* who runs it here */
     GuestMemory *memory;
     uint64_t populated_pages; /* at the start */
     Channel *channel;
@@ -125,6 +126,9 @@ void source_resume(SourceMove *move);
 gboolean source_last_round(SourceMove *move, GError **error);
 gboolean source_await_ready(SourceMove *move, GError **error);
 gboolean source_give_word(SourceMove *move, GError **error);
+
+/* source_end.c: ends the guest's process here and lets it say why. */
+gboolean source_end_process(SourceMove *move, GError **error);
 
 /* After the word: finds out what became of it. */
 TransactionOutcome source_settle(SourceMove *move, GError **error);

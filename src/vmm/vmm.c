@@ -56,6 +56,11 @@ GArray *vmm_get_vcpu_threads(Vmm *vmm, GError **error)
     return vmm->ops->get_vcpu_threads(vmm, error);
 }
 
+ProcessIdentity *vmm_get_process(Vmm *vmm, GError **error)
+{
+    return vmm->ops->get_process(vmm, error);
+}
+
 json_t *vmm_read_machine(Vmm *vmm, char *const *original, char ***ret_line, GError **error)
 {
     return vmm->ops->read_machine(vmm, original, ret_line, error);

@@ -18,6 +18,7 @@
 #include <sys/types.h>
 
 #include "base/json.h"
+#include "identity/identity.h"
 #include "memory/ram_region.h"
 
 typedef enum {
@@ -74,6 +75,7 @@ typedef struct {
     gboolean (*pause)(Vmm *vmm, gboolean *ret_was_running, GError **error);
     gboolean (*check_paused)(Vmm *vmm, GError **error);
     gboolean (*take_images)(Vmm *vmm, GError **error);
+    ProcessIdentity *(*get_process)(Vmm *vmm, GError **error);
     gboolean (*resume)(Vmm *vmm, GError **error);
     GBytes *(*save_device_state)(Vmm *vmm, GError **error);
     gboolean (*open_incoming)(Vmm *vmm, const char *machine, const GPtrArray *regions,
@@ -113,6 +115,10 @@ gboolean vmm_check_movable(Vmm *vmm, GError **error);
 /* The threads that run its vCPUs: a GArray of pid_t, each once, at least one;
  * free with g_array_unref(). */
 GArray *vmm_get_vcpu_threads(Vmm *vmm, GError **error);
+
+/* Who runs its process and what confines it, read just now.  Free with
+ * process_identity_free(). */
+ProcessIdentity *vmm_get_process(Vmm *vmm, GError **error);
 
 /*
  * The live machine: what there is now, which is not what the command line said

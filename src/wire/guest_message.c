@@ -36,6 +36,7 @@ void guest_message_free(GuestMessage *message)
     g_strfreev(message->command_line);
     g_free(message->working_directory);
     json_decref(message->live);
+    process_identity_free(message->process);
     g_free(message);
 }
 
@@ -73,6 +74,8 @@ char *guest_message_encode(const GuestMessage *message)
     if (message->working_directory)
         json_object_set_new(object, "working_directory",
                             json_field_make_text(message->working_directory));
+    if (message->process)
+        json_object_set_new(object, "process", process_identity_to_json(message->process));
     if (message->live)
         json_object_set(object, "live", message->live);
     json_object_set_new(object, "vcpus", json_integer(message->vcpus));
@@ -151,6 +154,12 @@ static gboolean decode_live(json_t *object, GuestMessage *message, GError **erro
     }
     error_set(error, VMFERRY_ERROR_INVALID, "\"live\" is missing or not an object");
     return FALSE;
+}
+
+static gboolean decode_process(json_t *object, GuestMessage *message, GError **error)
+{
+    message->process = process_identity_from_json(json_object_get(object, "process"), error);
+    return message->process != NULL;
 }
 
 static gboolean decode_numbers(json_t *object, GuestMessage *message, GError **error)
@@ -244,7 +253,8 @@ GuestMessage *guest_message_decode(const char *text, size_t length, GError **err
 
     if (object && decode_words(object, message, error) &&
         decode_command_line(object, message, error) &&
-        decode_working_directory(object, message, error) && decode_live(object, message, error) &&
+        decode_working_directory(object, message, error) &&
+        decode_process(object, message, error) && decode_live(object, message, error) &&
         decode_numbers(object, message, error) && decode_balloon(object, message, error) &&
         decode_regions(object, message, error))
         return g_steal_pointer(&message);

@@ -10,6 +10,7 @@
 #include <stdint.h>
 
 #include "base/json.h"
+#include "identity/identity.h"
 #include "wire/channel.h"
 
 #define PROTOCOL_VERSION 1
@@ -63,9 +64,10 @@ typedef struct {
     char *vmm_version;
     char *machine;
     char *accelerator;
-    char **command_line;     /* program first */
-    char *working_directory; /* that relative paths in it are relative to; NULL: none told */
-    json_t *live;            /* the live machine, in the VMM driver's own form */
+    char **command_line;      /* program first */
+    char *working_directory;  /* that relative paths in it are relative to; NULL: none told */
+    ProcessIdentity *process; /* who is to run it */
+    json_t *live;             /* the live machine, in the VMM driver's own form */
     guint vcpus;
     uint64_t memory_bytes;
     gboolean verify;

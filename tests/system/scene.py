@@ -51,7 +51,7 @@ class Scene:
     def start(self, guest: Guest, wrapper=()):
         """Its QEMU on host A, under *wrapper*, without vmferry."""
         argv = [*wrapper, *guest.command_with_qmp(guest.qmp_path(self.lab.host_a))]
-        process = self.lab.host_a.start(argv, f"{guest.name}.qemu")
+        process = self.lab.host_a.start_orphan(argv, f"{guest.name}.qemu")
         process.require(guest.is_ready, f"guest {guest.name}", timeout=90)
         return process
 

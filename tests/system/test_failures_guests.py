@@ -42,8 +42,8 @@ def test_adopt_the_agent_itself(scene):
 
 def tiny_qemu(scene, *words):
     """A QEMU without a guest."""
-    return scene.lab.host_a.start(["qemu-system-x86_64", "-machine", "none", "-display", "none",
-                                   "-nodefaults", *words], "tiny")
+    argv = ["qemu-system-x86_64", "-machine", "none", "-display", "none", "-nodefaults", *words]
+    return scene.lab.host_a.start_orphan(argv, "tiny")
 
 
 def test_adopt_without_a_qmp_socket(scene):

@@ -1,8 +1,8 @@
 /* Taking a QEMU into care that runs already. */
 #include <errno.h>
-#include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/error.h"
@@ -11,17 +11,18 @@
 #include "base/process.h"
 #include "vmm/qemu/command_line.h"
 #include "vmm/qemu/driver.h"
+#include "vmm/qemu/qmp_places.h"
+#include "vmm/qemu/relay.h"
 #include "vmm/qemu/unix_socket.h"
 
-#define MAX_LINK_BYTES 4096
+/* To a person who waits a busy socket is told soon. */
+#define ADOPT_GREETING_MS 1500
 
 static char *read_link(pid_t pid, const char *entry)
 {
     g_autofree char *path = g_strdup_printf("/proc/%d/%s", (int)pid, entry);
-    g_autofree char *target = g_malloc0(MAX_LINK_BYTES + 1);
-    ssize_t got = readlink(path, target, MAX_LINK_BYTES);
 
-    return got > 0 ? g_steal_pointer(&target) : NULL;
+    return g_file_read_link(path, NULL);
 }
 
 /* By the program's file or, for a QEMU started through a loader, argv[0]. */
@@ -36,25 +37,6 @@ static gboolean check_program(pid_t pid, char **argv, GError **error)
               : argv[0] ? argv[0]
                         : "a kernel thread");
     return FALSE;
-}
-
-/* The process's path as seen from here: relative paths start at its working
- * folder, and all of them at its root, where that is another one. */
-static char *path_seen_from_here(pid_t pid, const char *path)
-{
-    g_autofree char *theirs = read_link(pid, "ns/mnt");
-    g_autofree char *ours = read_link(getpid(), "ns/mnt");
-    g_autofree char *root = read_link(pid, "root");
-    g_autofree char *folder = NULL;
-    const char *prefix = "";
-    g_autofree char *through = g_strdup_printf("/proc/%d/root", (int)pid);
-
-    if (g_strcmp0(theirs, ours) != 0 || (root && strcmp(root, "/") != 0))
-        prefix = through;
-    if (g_path_is_absolute(path))
-        return g_strconcat(prefix, path, NULL);
-    folder = read_link(pid, "cwd");
-    return g_strconcat(prefix, folder ? folder : "/", "/", path, NULL);
 }
 
 /* The pid that listens on the socket; 0 where it cannot be told. */
@@ -80,56 +62,68 @@ static gboolean vcpu_is_of(Qmp *qmp, pid_t pid)
     return access(path, F_OK) == 0;
 }
 
-/* A wrong --qmp must not make us steer another machine. */
-static gboolean check_owner(Qmp *qmp, const char *path, pid_t pid, GError **error)
+gboolean qemu_check_owner(Qmp *qmp, const char *where, pid_t pid, GError **error)
 {
     pid_t listener;
 
     if (vcpu_is_of(qmp, pid))
         return TRUE;
-    listener = listener_of(path);
+    listener = listener_of(where);
     if (listener == pid)
         return TRUE;
     error_set(error, VMFERRY_ERROR_INVALID, "QMP socket %s belongs to another process (pid %d)",
-              path, (int)listener);
+              where, (int)listener);
     return FALSE;
 }
 
-static Qmp *connect_one(pid_t pid, const char *path, GError **error)
+static Qmp *connect_one(pid_t pid, const char *where, int greeting_ms, GError **error)
 {
-    g_autoptr(Qmp) qmp = qmp_connect(path, QMP_GREETING_MS, error);
+    g_autoptr(Qmp) qmp = qmp_connect(where, greeting_ms, error);
 
     if (!qmp || !qmp_run(qmp, "query-version", NULL, QMP_COMMAND_MS, error) ||
-        !check_owner(qmp, path, pid, error))
+        !qemu_check_owner(qmp, where, pid, error))
         return NULL;
     return g_steal_pointer(&qmp);
 }
 
-/* The first of the command line's sockets that serves us. */
-static Qmp *connect_any(pid_t pid, char **argv, char **ret_path, GError **error)
+static Qmp *connect_any(pid_t pid, char **argv, char **ret_where, GError **error)
 {
-    g_autoptr(GPtrArray) paths = qemu_command_line_find_qmp(argv);
+    g_autoptr(GPtrArray) places = qmp_places_find(pid, argv, error);
+    g_autoptr(GError) best = NULL;
 
-    if (paths->len == 0) {
-        error_set(error, VMFERRY_ERROR_NOT_FOUND,
-                  "the command line of pid %d opens no QMP socket that can be found; name one with "
-                  "--qmp PATH, or start QEMU with -qmp unix:PATH,server=on,wait=off",
-                  (int)pid);
-        return NULL;
-    }
-    for (guint i = 0; i < paths->len; i++) {
-        g_autofree char *path = path_seen_from_here(pid, paths->pdata[i]);
-        Qmp *qmp;
+    for (guint i = 0; places && i < places->len; i++) {
+        g_autoptr(GError) problem = NULL;
+        Qmp *qmp = connect_one(pid, places->pdata[i], ADOPT_GREETING_MS, &problem);
 
-        if (error)
-            g_clear_error(error);
-        qmp = connect_one(pid, path, error);
         if (qmp) {
-            *ret_path = g_steal_pointer(&path);
+            *ret_where = g_strdup(places->pdata[i]);
             return qmp;
         }
+        /* That nothing is at a place says less than what another one said. */
+        if (!best || error_is(best, VMFERRY_ERROR_NOT_FOUND)) {
+            g_clear_error(&best);
+            best = g_steal_pointer(&problem);
+        }
     }
+    if (places)
+        g_propagate_error(error, g_steal_pointer(&best));
     return NULL;
+}
+
+/* What a user named: "@NAME", or a path. */
+static Qmp *connect_named(pid_t pid, const char *name, char **ret_where, GError **error)
+{
+    struct stat info;
+    Qmp *qmp;
+
+    *ret_where = name[0] == '@' ? unix_socket_abstract(pid, name + 1, FALSE) : g_strdup(name);
+    if (name[0] != '@' && stat(name, &info) == 0 && !S_ISSOCK(info.st_mode)) {
+        error_set(error, VMFERRY_ERROR_INVALID, "%s is not a socket, so not a QMP socket either",
+                  name);
+        return NULL;
+    }
+    qmp = connect_one(pid, *ret_where, ADOPT_GREETING_MS, error);
+    return qmp;
 }
 
 /* A program named by a relative path could not be found elsewhere. */
@@ -147,12 +141,16 @@ static void resolve_program(pid_t pid, char **command_line)
 }
 
 /* QEMU before 10 does not tell whether a stopped guest's images are released. */
-static Vmm *take(pid_t pid, uint64_t start_time, const char *path, const char *log_path,
-                 char *const *command_line, Qmp *qmp)
+static Vmm *take(const QemuIdentity *identity, Qmp *qmp)
 {
-    Vmm *vmm = qemu_vmm_new(pid, start_time, path, log_path, command_line, qmp);
+    Vmm *vmm = qemu_vmm_new(identity->pid, identity->start_time, identity->qmp_path,
+                            identity->log_path, identity->command_line, qmp);
     QemuVmm *qemu = (QemuVmm *)vmm;
 
+    qemu->working_directory = identity->working_directory
+                                  ? g_strdup(identity->working_directory)
+                                  : qemu_read_working_directory(identity->pid);
+    qemu->relayed = qemu_is_relayed(qmp);
     if (qemu_images_may_be_released(qemu))
         g_atomic_int_set(&qemu->images_released, TRUE);
     return vmm;
@@ -161,7 +159,7 @@ static Vmm *take(pid_t pid, uint64_t start_time, const char *path, const char *l
 Vmm *qemu_adopt(pid_t pid, const char *qmp_path, GError **error)
 {
     g_auto(GStrv) argv = NULL, clean = NULL;
-    g_autofree char *path = g_strdup(qmp_path);
+    g_autofree char *where = NULL, *folder = NULL;
     uint64_t start_time;
     Qmp *qmp;
 
@@ -170,12 +168,19 @@ Vmm *qemu_adopt(pid_t pid, const char *qmp_path, GError **error)
     argv = process_get_command_line(pid, error);
     if (!argv || !check_program(pid, argv, error))
         return NULL;
-    qmp = path ? connect_one(pid, path, error) : connect_any(pid, argv, &path, error);
+    qmp = qmp_path ? connect_named(pid, qmp_path, &where, error)
+                   : connect_any(pid, argv, &where, error);
     if (!qmp)
         return NULL;
     clean = qemu_command_line_clean(argv);
     resolve_program(pid, clean);
-    return take(pid, start_time, path, NULL, clean, qmp);
+    folder = qemu_read_working_directory(pid);
+    return take(&(QemuIdentity){.pid = pid,
+                                .start_time = start_time,
+                                .qmp_path = where,
+                                .command_line = clean,
+                                .working_directory = folder},
+                qmp);
 }
 
 Vmm *qemu_reattach(const QemuIdentity *identity, GError **error)
@@ -186,9 +191,6 @@ Vmm *qemu_reattach(const QemuIdentity *identity, GError **error)
         error_set(error, VMFERRY_ERROR_NOT_FOUND, "QEMU (pid %d) has ended", (int)identity->pid);
         return NULL;
     }
-    qmp = connect_one(identity->pid, identity->qmp_path, error);
-    if (!qmp)
-        return NULL;
-    return take(identity->pid, identity->start_time, identity->qmp_path, identity->log_path,
-                identity->command_line, qmp);
+    qmp = connect_one(identity->pid, identity->qmp_path, QMP_GREETING_MS, error);
+    return qmp ? take(identity, qmp) : NULL;
 }

@@ -8,6 +8,7 @@
 #include "base/fd.h"
 #include "vmm/qemu/command_line.h"
 #include "vmm/qemu/options.h"
+#include "vmm/qemu/start_options.h"
 #include "vmm/qemu/unix_socket.h"
 
 /* Options whose value is a parameter list; the text of others ("-append") may
@@ -57,6 +58,12 @@ gboolean qemu_command_line_check_descriptors(char *const *argv, GError **error)
     return TRUE;
 }
 
+/* A path of the command line, which starts at *folder* where it is relative. */
+static char *path_in(const char *folder, const char *path)
+{
+    return g_path_is_absolute(path) ? g_strdup(path) : g_build_filename(folder, path, NULL);
+}
+
 /* The listening socket path of one option, NULL for none. */
 static char *server_path(const QemuOption *option)
 {
@@ -81,12 +88,13 @@ static char *server_path(const QemuOption *option)
     return g_strdup(qemu_parameters_get(parameters, "path"));
 }
 
-gboolean qemu_command_line_check_sockets(char *const *argv, GError **error)
+gboolean qemu_command_line_check_sockets(char *const *argv, const char *folder, GError **error)
 {
     QemuOption option = {0};
 
     while (qemu_option_next(argv, &option)) {
-        g_autofree char *path = server_path(&option);
+        g_autofree char *written = server_path(&option);
+        g_autofree char *path = written ? path_in(folder, written) : NULL;
 
         if (!path || !unix_socket_in_use(path))
             continue;
@@ -98,6 +106,37 @@ gboolean qemu_command_line_check_sockets(char *const *argv, GError **error)
         return FALSE;
     }
     return TRUE;
+}
+
+/* The lock is a POSIX one that QEMU holds as long as it lives. */
+static gboolean is_locked(const char *path, pid_t *ret_owner)
+{
+    autofd int fd = open(path, O_RDWR | O_CLOEXEC | O_NONBLOCK | O_NOFOLLOW);
+    struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+
+    if (fd < 0 || fcntl(fd, F_GETLK, &lock) < 0 || lock.l_type == F_UNLCK)
+        return FALSE;
+    *ret_owner = lock.l_pid;
+    return TRUE;
+}
+
+gboolean qemu_command_line_check_pidfile(char *const *argv, const char *folder, GError **error)
+{
+    g_auto(QemuStartOptions) options = {0};
+    g_autofree char *path = NULL;
+    pid_t owner;
+
+    qemu_start_options_read(argv, &options);
+    path = options.pidfile ? path_in(folder, options.pidfile) : NULL;
+    if (!path || !is_locked(path, &owner))
+        return TRUE;
+    error_set(
+        error, VMFERRY_ERROR_BUSY,
+        "the guest's command line writes its process id to %s (-pidfile), which process %d on "
+        "this host has locked; give it another path (for a guest that comes from elsewhere, "
+        "by a map rule in agent.conf)",
+        path, (int)owner);
+    return FALSE;
 }
 
 static gboolean asks_for_snapshot(const QemuOption *option)
@@ -156,12 +195,13 @@ static gboolean file_in_use(const char *path)
     return FALSE;
 }
 
-gboolean qemu_command_line_check_memory_files(char *const *argv, GError **error)
+gboolean qemu_command_line_check_memory_files(char *const *argv, const char *folder, GError **error)
 {
     QemuOption option = {0};
 
     while (qemu_option_next(argv, &option)) {
-        g_autofree char *path = shared_memory_file(&option);
+        g_autofree char *written = shared_memory_file(&option);
+        g_autofree char *path = written ? path_in(folder, written) : NULL;
 
         if (!path || !file_in_use(path))
             continue;

@@ -7,96 +7,11 @@
 
 #define DEFAULT_MEMORY_BYTES (128ull << 20)
 
-/* More words than any real command line has; the rest is not read. */
-#define MAX_SOCKETS 64
-
 gboolean qemu_is_program(const char *path)
 {
     g_autofree char *name = g_path_get_basename(path);
 
     return strstr(name, "qemu") != NULL || strcmp(name, "kvm") == 0;
-}
-
-static gboolean is_server(const QemuParameters *parameters)
-{
-    return qemu_parameters_flag(parameters, "server");
-}
-
-/* The path of "unix:PATH,server…", NULL for anything else. */
-static char *compat_server_path(const char *value)
-{
-    g_autoptr(QemuParameters) parameters = NULL;
-
-    if (g_str_has_prefix(value, "mon:"))
-        value += 4;
-    if (!g_str_has_prefix(value, "unix:"))
-        return NULL;
-    parameters = qemu_parameters_parse(value + 5, "path");
-    if (!is_server(parameters) || qemu_parameters_flag(parameters, "abstract"))
-        return NULL;
-    return g_strdup(qemu_parameters_get(parameters, "path"));
-}
-
-/* The path of the listening socket chardev called *id*. */
-static char *chardev_server_path(char *const *argv, const char *id)
-{
-    QemuOption option = {0};
-
-    while (qemu_option_next(argv, &option)) {
-        g_autoptr(QemuParameters) parameters = NULL;
-        const char *backend, *own_id;
-
-        if (g_strcmp0(option.name, "chardev") != 0 || !option.value)
-            continue;
-        parameters = qemu_parameters_parse(option.value, "backend");
-        backend = qemu_parameters_get(parameters, "backend");
-        own_id = qemu_parameters_get(parameters, "id");
-        if (g_strcmp0(backend, "socket") == 0 && g_strcmp0(own_id, id) == 0 &&
-            is_server(parameters) && !qemu_parameters_flag(parameters, "abstract"))
-            return g_strdup(qemu_parameters_get(parameters, "path"));
-    }
-    return NULL;
-}
-
-/* The chardev of a "-mon" in control mode; NULL for other monitors. */
-static char *control_chardev(const QemuOption *option)
-{
-    g_autoptr(QemuParameters) parameters = NULL;
-
-    if (g_strcmp0(option->name, "mon") != 0 || !option->value)
-        return NULL;
-    parameters = qemu_parameters_parse(option->value, "chardev");
-    if (g_strcmp0(qemu_parameters_get(parameters, "mode"), "control") != 0)
-        return NULL;
-    return g_strdup(qemu_parameters_get(parameters, "chardev"));
-}
-
-static char *qmp_path_of(char *const *argv, const QemuOption *option)
-{
-    g_autofree char *id = control_chardev(option);
-
-    if (id)
-        return chardev_server_path(argv, id);
-    if (!option->value ||
-        (g_strcmp0(option->name, "qmp") != 0 && g_strcmp0(option->name, "qmp-pretty") != 0))
-        return NULL;
-    if (g_str_has_prefix(option->value, "chardev:"))
-        return chardev_server_path(argv, option->value + 8);
-    return compat_server_path(option->value);
-}
-
-GPtrArray *qemu_command_line_find_qmp(char *const *argv)
-{
-    GPtrArray *paths = g_ptr_array_new_with_free_func(g_free);
-    QemuOption option = {0};
-
-    while (paths->len < MAX_SOCKETS && qemu_option_next(argv, &option)) {
-        char *path = qmp_path_of(argv, &option);
-
-        if (path)
-            g_ptr_array_add(paths, path);
-    }
-    return paths;
 }
 
 /* TRUE for the options that qemu_command_line_for_*() add. */
@@ -114,7 +29,7 @@ static gboolean is_own(const QemuOption *option)
 
 static gboolean is_of_one_start(const QemuOption *option)
 {
-    static const char *const names[] = {"daemonize", "incoming", "S", "pidfile", "loadvm", NULL};
+    static const char *const names[] = {"daemonize", "incoming", "S", "loadvm", NULL};
 
     return option->name && g_strv_contains(names, option->name);
 }
@@ -208,8 +123,7 @@ char **qemu_command_line_for_incoming(char *const *argv, const GPtrArray *rules,
 {
     GPtrArray *words = copy_without(argv, drop_for_clean);
 
-    if (rules)
-        apply_rules(words, rules);
+    apply_rules(words, rules);
     add_qmp(words, qmp_path);
     g_ptr_array_add(words, g_strdup("-incoming"));
     g_ptr_array_add(words, g_strdup("defer"));

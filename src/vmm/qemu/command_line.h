@@ -1,8 +1,8 @@
 /*
  * Reading and rewriting QEMU command lines
  *
- * All of this is pure but qemu_command_line_check_sockets() and
- * qemu_command_line_check_memory_files(), which ask who uses a file.
+ * All of this is pure but qemu_command_line_check_sockets(), _check_pidfile()
+ * and _check_memory_files(), which ask who uses a file.
  */
 #pragma once
 
@@ -15,13 +15,9 @@
 /* TRUE where a program of this path may be a QEMU system emulator. */
 gboolean qemu_is_program(const char *path);
 
-/* Paths of the QMP sockets that a command line opens, as written there; of
- * char *, free with g_ptr_array_unref().  Empty where there is none. */
-GPtrArray *qemu_command_line_find_qmp(char *const *argv);
-
 /* What starts the same machine again elsewhere: without our own additions and
- * without what belongs to one start only (-daemonize, -incoming, -S, -pidfile,
- * -loadvm).  Free with g_strfreev(). */
+ * without what belongs to one start only (-daemonize, -incoming, -S, -loadvm).
+ * Free with g_strfreev(). */
 char **qemu_command_line_clean(char *const *argv);
 
 /* What `run` starts: the user's command line with our QMP socket. */
@@ -44,12 +40,16 @@ uint64_t qemu_command_line_memory(char *const *argv);
 gboolean qemu_command_line_check_descriptors(char *const *argv, GError **error);
 
 /* Refuses where a listening socket of this command line is in use here: QEMU
- * would take it away from its owner. */
-gboolean qemu_command_line_check_sockets(char *const *argv, GError **error);
+ * would take it away from its owner.  Relative paths start at *folder*. */
+gboolean qemu_command_line_check_sockets(char *const *argv, const char *folder, GError **error);
+
+/* Refuses a pidfile that another process has locked, as QEMU does. */
+gboolean qemu_command_line_check_pidfile(char *const *argv, const char *folder, GError **error);
 
 /* Refuses where shared guest memory is a file that somebody on this host uses,
  * as the source of a move on one file system does. */
-gboolean qemu_command_line_check_memory_files(char *const *argv, GError **error);
+gboolean qemu_command_line_check_memory_files(char *const *argv, const char *folder,
+                                              GError **error);
 
 /* Refuses -snapshot: what the guest wrote would not be at the destination. */
 gboolean qemu_command_line_check_snapshots(char *const *argv, GError **error);

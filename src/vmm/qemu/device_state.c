@@ -11,6 +11,7 @@
 #include "base/json.h"
 #include "state/qemu_stream.h"
 #include "vmm/qemu/driver.h"
+#include "vmm/qemu/relay.h"
 
 static int open_write_only(int fd, GError **error)
 {
@@ -64,21 +65,30 @@ static GBytes *read_whole(int fd, GError **error)
     return g_bytes_new_take(g_steal_pointer(&data), (gsize)info.st_size);
 }
 
-static GBytes *take_stream(Qmp *qmp, GError **error)
+static gboolean save_by_fdset(Qmp *qmp, int memory, GError **error)
+{
+    uint64_t set;
+    gboolean saved;
+
+    if (!add_to_fdset(qmp, memory, &set, error))
+        return FALSE;
+    saved = save_to_fdset(qmp, set, error);
+    (void)qmp_run(qmp, "remove-fd", json_pack("{s:I}", "fdset-id", (json_int_t)set), QMP_COMMAND_MS,
+                  NULL);
+    return saved;
+}
+
+static GBytes *take_stream(QemuVmm *qemu, GError **error)
 {
     autofd int memory = memfd_create("vmferry-device-state", MFD_CLOEXEC);
-    uint64_t set;
     gboolean saved;
 
     if (memory < 0) {
         error_set_errno(error, errno, "memfd_create");
         return NULL;
     }
-    if (!add_to_fdset(qmp, memory, &set, error))
-        return NULL;
-    saved = save_to_fdset(qmp, set, error);
-    (void)qmp_run(qmp, "remove-fd", json_pack("{s:I}", "fdset-id", (json_int_t)set), QMP_COMMAND_MS,
-                  NULL);
+    saved = qemu->relayed ? qemu_save_relayed(qemu, memory, error)
+                          : save_by_fdset(qemu->qmp, memory, error);
     return saved ? read_whole(memory, error) : NULL;
 }
 
@@ -114,7 +124,7 @@ GBytes *qemu_save_device_state(QemuVmm *qemu, GError **error)
     if (!check_savable(qemu, error) || !qemu_check_ram(qemu, error))
         return NULL;
     g_atomic_int_set(&qemu->images_released, TRUE);
-    stream = take_stream(qemu->qmp, error);
+    stream = take_stream(qemu, error);
     if (!stream)
         return NULL;
     data = g_bytes_get_data(stream, &length);

@@ -24,6 +24,8 @@ void qemu_identity_free(QemuIdentity *identity)
     g_free(identity->qmp_path);
     g_free(identity->log_path);
     g_strfreev(identity->command_line);
+    g_free(identity->working_directory);
+    g_strfreev(identity->cgroups);
     g_free(identity);
 }
 
@@ -37,6 +39,8 @@ QemuIdentity *qemu_get_identity(Vmm *vmm)
     identity->qmp_path = g_strdup(qemu->qmp_path);
     identity->log_path = g_strdup(qemu->log_path);
     identity->command_line = g_strdupv(qemu->command_line);
+    identity->working_directory = g_strdup(qemu->working_directory);
+    identity->cgroups = g_strdupv(qemu->cgroups);
     return identity;
 }
 
@@ -104,6 +108,7 @@ LOCKED_OPERATION(gboolean, check_movable, qemu_check_movable)
 LOCKED_OPERATION(GArray *, get_vcpu_threads, qemu_get_vcpu_threads)
 LOCKED_OPERATION(gboolean, check_paused, qemu_check_paused)
 LOCKED_OPERATION(gboolean, take_images, qemu_take_images)
+LOCKED_OPERATION(ProcessIdentity *, get_process, qemu_get_process)
 LOCKED_OPERATION(gboolean, resume_vcpus, qemu_resume)
 LOCKED_OPERATION(GBytes *, save_device_state, qemu_save_device_state)
 LOCKED_OPERATION(gboolean, announce, qemu_announce)
@@ -316,6 +321,8 @@ void qemu_vmm_free(Vmm *vmm)
     g_free(qemu->qmp_path);
     g_free(qemu->log_path);
     g_strfreev(qemu->command_line);
+    g_free(qemu->working_directory);
+    g_strfreev(qemu->cgroups);
     g_free(qemu->machine);
     g_free(qemu->shutdown_reason);
     g_clear_pointer(&qemu->rules, g_ptr_array_unref);
@@ -337,6 +344,7 @@ static const VmmOps qemu_ops = {
     .check_unchanged = check_unchanged,
     .match_machine = match_machine,
     .list_images = list_images,
+    .get_process = get_process,
     .pause = pause_vcpus,
     .check_paused = check_paused,
     .take_images = take_images,

@@ -22,9 +22,12 @@ typedef struct {
     pid_t pid;
     uint64_t start_time;
     char *qmp_path;
-    char *log_path;      /* NULL: not ours to read */
-    char **command_line; /* clean: what a destination would start */
+    char *log_path;          /* NULL: not ours to read */
+    char **command_line;     /* clean: what a destination would start */
+    char *working_directory; /* that it was started in, as it knows it */
+    char **cgroups;          /* folders of control groups that were made for it, or NULL */
     Qmp *qmp;
+    gboolean relayed;      /* no descriptors come through (relay.h) */
     gint images_released;  /* atomic; by a save or a load, until resumed */
     char *shutdown_reason; /* as its SHUTDOWN event says, or "guest-panic"; NULL: none came.
                               Guarded by event_lock. */
@@ -72,6 +75,7 @@ gboolean qemu_load_device_state(QemuVmm *qemu, GBytes *state, GError **error);
 VmmDescription *qemu_describe(QemuVmm *qemu, GError **error);
 gboolean qemu_check_movable(QemuVmm *qemu, GError **error);
 GArray *qemu_get_vcpu_threads(QemuVmm *qemu, GError **error);
+ProcessIdentity *qemu_get_process(QemuVmm *qemu, GError **error);
 gboolean qemu_get_balloon(QemuVmm *qemu, uint64_t *ret_bytes, GError **error);
 gboolean qemu_set_balloon(QemuVmm *qemu, uint64_t bytes, GError **error);
 gboolean qemu_watch_statistics(QemuVmm *qemu, guint seconds, guint *ret_before, GError **error);
@@ -87,6 +91,18 @@ json_t *qemu_read_machine(QemuVmm *qemu, char *const *original, char ***ret_line
 gboolean qemu_check_unchanged(QemuVmm *qemu, json_t *before, GError **error);
 gboolean qemu_match_machine(QemuVmm *qemu, const char *type, json_t *object, GError **error);
 GPtrArray *qemu_list_images(QemuVmm *qemu, json_t *source, GError **error);
+
+/* A wrong socket must not make us steer another machine: refuses a QMP at
+ * *where* that is not of this process. */
+gboolean qemu_check_owner(Qmp *qmp, const char *where, pid_t pid, GError **error);
+
+/* Relative paths of the process start there: the folder as it knows it, within
+ * its own root.  Never NULL; free with g_free(). */
+char *qemu_read_working_directory(pid_t pid);
+
+/* Refuses a QEMU that has changed its root (-chroot) and cannot open its disk
+ * images from there again. */
+gboolean qemu_check_root(QemuVmm *qemu, char *const *argv, GError **error);
 
 /* See VmmDescription.discards_memory. */
 gboolean qemu_query_discards(Qmp *qmp, gboolean *ret, GError **error);

@@ -67,7 +67,7 @@ char *last_words_pick(const char *tail, size_t length)
 
 char *last_words_read(const char *path)
 {
-    autofd int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    autofd int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOFOLLOW);
     g_autofree char *tail = g_malloc(TAIL_BYTES);
     struct stat info;
     off_t from;

@@ -3,44 +3,49 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/error.h"
 #include "base/fd.h"
 #include "base/process.h"
+#include "identity/spawn.h"
 #include "vmm/qemu/command_line.h"
 #include "vmm/qemu/driver.h"
 #include "vmm/qemu/last_words.h"
+#include "vmm/qemu/start_options.h"
 #include "vmm/qemu/unix_socket.h"
 
 /* Allocating much memory up front can take a while. */
 #define START_MS 60000
 #define LOOK_MS 5
 
-/* A guest is not protected from the OOM killer because the agent is. */
-static void reset_oom_score(void)
+/* Within the guest's directory: the sockets' folder belongs to whoever runs
+ * QEMU, the directory itself and the log stay ours. */
+#define SOCKETS_FOLDER "sockets"
+
+/* Everything about one start, worked out before it. */
+typedef struct {
+    const QemuLaunch *launch;
+    char **argv;             /* as it is started here */
+    char **clean;            /* as another host would start it */
+    char *program;           /* the file */
+    char *working_directory; /* here */
+    char *qmp_path, *log_path;
+    SpawnPlan *plan;
+} Start;
+
+static void start_clear(Start *start)
 {
-    int fd = open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC);
-
-    if (fd >= 0) {
-        (void)!write(fd, "0", 1);
-        close(fd);
-    }
+    g_strfreev(start->argv);
+    g_strfreev(start->clean);
+    g_free(start->program);
+    g_free(start->working_directory);
+    g_free(start->qmp_path);
+    g_free(start->log_path);
+    spawn_plan_free(start->plan);
 }
-
-/* In the child before exec: only async-signal-safe calls. */
-static void prepare_child(gpointer user)
-{
-    sigset_t none;
-
-    (void)user;
-    reset_oom_score();
-    setsid();
-    /* The agent may have blocked signals for a signalfd. */
-    sigemptyset(&none);
-    sigprocmask(SIG_SETMASK, &none, NULL);
-    signal(SIGPIPE, SIG_DFL);
-}
+G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(Start, start_clear)
 
 /* The agent's own service variables are not QEMU's business. */
 static char **child_environment(void)
@@ -53,46 +58,109 @@ static char **child_environment(void)
     return environment;
 }
 
-static gboolean check_program(const QemuLaunch *launch, const char *program, GError **error)
+static void set_no_program_error(const QemuLaunch *launch, const char *program, GError **error)
 {
-    g_autofree char *found = g_find_program_in_path(program);
-
-    if (!qemu_is_program(program)) {
-        error_set(error, VMFERRY_ERROR_REFUSED,
-                  "%s is no QEMU: its name should hold \"qemu\" or be \"kvm\"", program);
-        return FALSE;
-    }
-    if (found)
-        return TRUE;
     if (launch->incoming)
         error_set(error, VMFERRY_ERROR_NOT_FOUND,
                   "destination has no %s; install it there or add a map rule to agent.conf",
                   program);
     else
         error_set(error, VMFERRY_ERROR_NOT_FOUND, "there is no program %s", program);
+}
+
+/* A program's path may be relative to the working folder. */
+static gboolean find_program(Start *start, GError **error)
+{
+    const char *name = start->argv[0];
+    g_autofree char *path = NULL;
+
+    if (!name) {
+        error_set(error, VMFERRY_ERROR_INVALID, "the command line is empty");
+        return FALSE;
+    }
+    if (!qemu_is_program(name)) {
+        error_set(error, VMFERRY_ERROR_REFUSED,
+                  "%s is no QEMU: its name should hold \"qemu\" or be \"kvm\"", name);
+        return FALSE;
+    }
+    if (strchr(name, '/') && !g_path_is_absolute(name))
+        path = g_build_filename(start->working_directory, name, NULL);
+    start->program = g_find_program_in_path(path ? path : name);
+    if (start->program)
+        return TRUE;
+    set_no_program_error(start->launch, name, error);
+    return FALSE;
+}
+
+static gboolean check_folder(const Start *start, GError **error)
+{
+    const char *folder = start->working_directory;
+
+    if (g_file_test(folder, G_FILE_TEST_IS_DIR))
+        return TRUE;
+    if (start->launch->incoming)
+        error_set(error, VMFERRY_ERROR_NOT_FOUND,
+                  "the guest's working folder %s does not exist here: create it, or add a map rule "
+                  "to agent.conf ([map] NAME = %s => FOLDER)",
+                  folder, start->launch->working_directory);
+    else
+        error_set(error, VMFERRY_ERROR_NOT_FOUND, "there is no folder %s", folder);
     return FALSE;
 }
 
 /* What can be known before anything is started. */
-static gboolean check_start(const QemuLaunch *launch, char **argv, const char *qmp_path,
-                            GError **error)
+static gboolean check_start(Start *start, GError **error)
 {
-    if (unix_socket_in_use(qmp_path)) {
+    char **argv = start->argv;
+    const char *folder = start->working_directory;
+
+    if (unix_socket_in_use(start->qmp_path)) {
         error_set(error, VMFERRY_ERROR_EXISTS, "a QEMU of this name runs already: it serves %s",
-                  qmp_path);
+                  start->qmp_path);
         return FALSE;
     }
-    if (!argv[0]) {
-        error_set(error, VMFERRY_ERROR_INVALID, "the command line is empty");
+    if (!find_program(start, error) || !check_folder(start, error) ||
+        !qemu_command_line_check_sockets(argv, folder, error) ||
+        !qemu_command_line_check_pidfile(argv, folder, error))
         return FALSE;
-    }
-    if (!check_program(launch, argv[0], error) || !qemu_command_line_check_sockets(argv, error))
-        return FALSE;
-    if (!launch->incoming)
+    if (!start->launch->incoming)
         return TRUE;
     return qemu_command_line_check_descriptors(argv, error) &&
-           qemu_command_line_check_memory_files(argv, error) &&
+           qemu_command_line_check_memory_files(argv, folder, error) &&
            qemu_check_memory(qemu_command_line_memory(argv), error);
+}
+
+/* A QEMU that drops its rights by itself begins with ours. */
+static gboolean make_plan(Start *start, GError **error)
+{
+    g_auto(QemuStartOptions) options = {0};
+
+    qemu_start_options_read(start->argv, &options);
+    start->plan = spawn_plan_new(start->launch->process, start->launch->allow_unconfined,
+                                 options.changes_user, error);
+    return start->plan != NULL;
+}
+
+/* The directory lets the guest's group pass through, no more. */
+static gboolean make_sockets_folder(const Start *start, GError **error)
+{
+    g_autofree char *folder = g_path_get_dirname(start->qmp_path);
+    const char *directory = start->launch->directory;
+    uid_t uid;
+    gid_t gid;
+
+    spawn_plan_get_start_owner(start->plan, &uid, &gid);
+    if (uid != geteuid() && (chown(directory, (uid_t)-1, gid) < 0 || chmod(directory, 0710) < 0)) {
+        error_set_errno(error, errno, "open %s for group %u", directory, (guint)gid);
+        return FALSE;
+    }
+    if ((mkdir(folder, 0700) < 0 && errno != EEXIST) || lchown(folder, uid, gid) < 0) {
+        error_set_errno(error, errno, "make %s", folder);
+        return FALSE;
+    }
+    /* A stale socket would be connected to in place of the new one. */
+    unlink(start->qmp_path);
+    return TRUE;
 }
 
 static int open_log(const char *path, GError **error)
@@ -104,22 +172,24 @@ static int open_log(const char *path, GError **error)
     return fd;
 }
 
-/* Through a process in between (GLib's default), so that it is not our child. */
-static gboolean spawn(const QemuLaunch *launch, char **argv, const char *log_path, pid_t *ret_pid,
-                      GError **error)
+static gboolean run(const Start *start, pid_t *ret_pid, GError **error)
 {
-    autofd int log = open_log(log_path, error);
+    autofd int log = open_log(start->log_path, error);
     g_auto(GStrv) environment = child_environment();
-    g_autoptr(GError) failure = NULL;
+    Spawn spawn = {
+        .plan = start->plan,
+        .program = start->program,
+        .argv = start->argv,
+        .environment = environment,
+        .working_directory = start->working_directory,
+        .output = log,
+    };
 
     if (log < 0)
         return FALSE;
-    if (g_spawn_async_with_pipes_and_fds(launch->working_directory, (const char *const *)argv,
-                                         (const char *const *)environment, G_SPAWN_SEARCH_PATH,
-                                         prepare_child, NULL, -1, log, log, NULL, NULL, 0, ret_pid,
-                                         NULL, NULL, NULL, &failure))
+    if (spawn_detached(&spawn, ret_pid, error))
         return TRUE;
-    error_set(error, VMFERRY_ERROR_FAILED, "start QEMU: %s", failure->message);
+    g_prefix_error(error, "start QEMU: ");
     return FALSE;
 }
 
@@ -166,46 +236,76 @@ static gboolean prepare_incoming(Qmp *qmp, GError **error)
     return qmp_run(qmp, "migrate-set-capabilities", wanted, QMP_COMMAND_MS, error);
 }
 
-static Vmm *start(const QemuLaunch *launch, char **argv, const char *qmp_path, const char *log_path,
-                  GError **error)
+/* QEMU has dropped its rights by the time that QMP answers. */
+static gboolean settle(const Start *start, Qmp *qmp, pid_t pid, GError **error)
 {
-    g_auto(GStrv) clean = qemu_command_line_clean(launch->command_line);
-    uint64_t start_time;
+    return qemu_check_owner(qmp, start->qmp_path, pid, error) &&
+           spawn_plan_check(start->plan, pid, error) &&
+           (!start->launch->incoming || prepare_incoming(qmp, error));
+}
+
+static Vmm *make_vmm(const Start *start, pid_t pid, uint64_t start_time, Qmp *qmp)
+{
+    const QemuLaunch *launch = start->launch;
+    Vmm *vmm = qemu_vmm_new(pid, start_time, start->qmp_path, start->log_path, start->clean, qmp);
+
+    qemu_vmm_set_rules(vmm, launch->incoming ? launch->rules : NULL);
+    /* As the command line: without our rules. */
+    ((QemuVmm *)vmm)->working_directory = g_strdup(launch->working_directory);
+    return vmm;
+}
+
+static Vmm *begin(const Start *start, GError **error)
+{
     g_autoptr(Qmp) qmp = NULL;
-    Vmm *vmm;
+    uint64_t start_time;
     pid_t pid;
 
-    if (!spawn(launch, argv, log_path, &pid, error))
+    if (!run(start, &pid, error))
         return NULL;
     if (!process_get_start_time(pid, &start_time, NULL)) {
-        set_start_error(log_path, error);
+        set_start_error(start->log_path, error);
         return NULL;
     }
-    qmp = await_qmp(pid, start_time, qmp_path, log_path, error);
-    if (!qmp || (launch->incoming && !prepare_incoming(qmp, error))) {
+    qmp = await_qmp(pid, start_time, start->qmp_path, start->log_path, error);
+    if (!qmp || !settle(start, qmp, pid, error)) {
         /* It is ours and nobody else knows of it. */
         (void)process_kill(pid, start_time, SIGKILL, NULL);
         (void)process_wait_gone(pid, start_time, START_MS);
-        unlink(qmp_path);
+        unlink(start->qmp_path);
         return NULL;
     }
-    vmm = qemu_vmm_new(pid, start_time, qmp_path, log_path, clean, g_steal_pointer(&qmp));
-    qemu_vmm_set_rules(vmm, launch->incoming ? launch->rules : NULL);
-    return vmm;
+    return make_vmm(start, pid, start_time, g_steal_pointer(&qmp));
+}
+
+static void prepare(const QemuLaunch *launch, Start *start)
+{
+    const char *folder = launch->working_directory ? launch->working_directory : "/";
+
+    start->launch = launch;
+    start->qmp_path =
+        g_strdup_printf("%s/" SOCKETS_FOLDER "/%s.qmp", launch->directory, launch->name);
+    start->log_path = g_strdup_printf("%s/%s.log", launch->directory, launch->name);
+    start->clean = qemu_command_line_clean(launch->command_line);
+    start->argv =
+        launch->incoming
+            ? qemu_command_line_for_incoming(launch->command_line, launch->rules, start->qmp_path)
+            : qemu_command_line_for_start(launch->command_line, start->qmp_path);
+    start->working_directory =
+        launch->incoming ? qemu_map_text(folder, launch->rules) : g_strdup(folder);
 }
 
 Vmm *qemu_launch(const QemuLaunch *launch, GError **error)
 {
-    g_autofree char *qmp_path = g_strdup_printf("%s/%s.qmp", launch->directory, launch->name);
-    g_autofree char *log_path = g_strdup_printf("%s/%s.log", launch->directory, launch->name);
-    g_auto(GStrv) argv = NULL;
+    g_auto(Start) start = {0};
+    Vmm *vmm;
 
-    argv = launch->incoming
-               ? qemu_command_line_for_incoming(launch->command_line, launch->rules, qmp_path)
-               : qemu_command_line_for_start(launch->command_line, qmp_path);
-    if (!check_start(launch, argv, qmp_path, error))
+    prepare(launch, &start);
+    if (!check_start(&start, error) || !make_plan(&start, error) ||
+        !make_sockets_folder(&start, error))
         return NULL;
-    /* A stale socket would be connected to in place of the new one. */
-    unlink(qmp_path);
-    return start(launch, argv, qmp_path, log_path, error);
+    vmm = begin(&start, error);
+    if (vmm)
+        ((QemuVmm *)vmm)->cgroups = spawn_plan_keep(start.plan);
+    return vmm;
 }

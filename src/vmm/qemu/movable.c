@@ -126,7 +126,7 @@ gboolean qemu_check_movable(QemuVmm *qemu, GError **error)
 
     /* First what does not need a sane QEMU, then what it says itself. */
     return argv && qemu_command_line_check_writers(argv, error) &&
-           qemu_command_line_check_snapshots(argv, error) && check_state(qemu->qmp, error) &&
-           check_images(qemu, error) && check_live_writers(qemu->qmp, error) &&
-           check_migration(qemu->qmp, error);
+           qemu_command_line_check_snapshots(argv, error) && qemu_check_root(qemu, argv, error) &&
+           check_state(qemu->qmp, error) && check_images(qemu, error) &&
+           check_live_writers(qemu->qmp, error) && check_migration(qemu->qmp, error);
 }

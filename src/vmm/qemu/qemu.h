@@ -48,12 +48,14 @@ typedef struct {
 } QemuMapRule;
 
 typedef struct {
-    const char *name;              /* guest's name, for socket and log names */
-    char **command_line;           /* as the user gave it, program first */
-    const char *directory;         /* where our QMP socket and the log go (exists, private) */
-    gboolean incoming;             /* start as the destination of a move: -incoming defer, -S */
-    const GPtrArray *rules;        /* of QemuMapRule, may be NULL; applied for incoming only */
-    const char *working_directory; /* for relative paths of the command line; NULL: ours */
+    const char *name;               /* guest's name, for socket and log names */
+    char **command_line;            /* as the user gave it, program first */
+    const char *directory;          /* where our QMP socket and the log go (exists, private) */
+    gboolean incoming;              /* start as the destination of a move: -incoming defer, -S */
+    const GPtrArray *rules;         /* of QemuMapRule, may be NULL; applied for incoming only */
+    const char *working_directory;  /* for relative paths of the command line; mapped, too */
+    const ProcessIdentity *process; /* who is to run it; NULL: we */
+    guint allow_unconfined;         /* set of Confinement that may be left out */
 } QemuLaunch;
 
 /* What is needed to find a guest again after a restart. */
@@ -61,19 +63,23 @@ typedef struct {
     pid_t pid;
     uint64_t start_time;
     char *qmp_path;
-    char *log_path;      /* its standard error; NULL for adopted guests */
-    char **command_line; /* as a destination should start it: without our additions */
+    char *log_path;          /* its standard error; NULL for adopted guests */
+    char **command_line;     /* as a destination should start it: without our additions */
+    char *working_directory; /* of its start; unmapped */
+    char **cgroups;          /* folders of control groups made for it by a launch, or NULL */
 } QemuIdentity;
 
 void qemu_identity_free(QemuIdentity *identity);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(QemuIdentity, qemu_identity_free)
 
 /* Starts QEMU in a session of its own, so that it outlives us; standard error
- * goes to a log file in *directory*.  Returns when QMP answers. */
+ * goes to a log file in *directory*, which stays ours; sockets are in a folder
+ * below it that belongs to whoever runs QEMU.  Returns when QMP answers and
+ * QEMU is confined as *process* says. */
 Vmm *qemu_launch(const QemuLaunch *launch, GError **error);
 
 /* Takes the QEMU with this pid into care.  *qmp_path* NULL: find the socket
- * from its command line. */
+ * from its command line; else a path, or "@NAME" for an abstract socket. */
 Vmm *qemu_adopt(pid_t pid, const char *qmp_path, GError **error);
 
 /* Connects again to a guest that was known before. */

@@ -3,9 +3,10 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <sched.h>
+#include <stdio.h>
 #include <string.h>
-#include <sys/socket.h>
-#include <sys/un.h>
+#include <sys/stat.h>
 
 #include "base/error.h"
 #include "base/fd.h"
@@ -36,11 +37,109 @@ static gboolean fill_long_address(struct sockaddr_un *address, const char *path,
     return FALSE;
 }
 
-/* Never waits: a listener whose queue is full is busy. */
-static gboolean connect_now(int fd, const struct sockaddr_un *address, const char *path,
-                            GError **error)
+char *unix_socket_abstract(pid_t pid, const char *name, gboolean padded)
 {
-    while (connect(fd, (const struct sockaddr *)address, sizeof *address) < 0) {
+    return g_strdup_printf("/proc/%d/ns/net%c%s", (int)pid, padded ? '#' : '@', name);
+}
+
+/* The namespace file and the name of an abstract address; FALSE for a path. */
+static gboolean split_abstract(const char *where, char **ret_netns, const char **ret_name)
+{
+    int digits = 0, end = 0;
+
+    if (sscanf(where, "/proc/%*[0-9]%n/ns/net%n", &digits, &end) == EOF || end == 0 ||
+        (where[end] != '@' && where[end] != '#'))
+        return FALSE;
+    *ret_netns = g_strndup(where, (gsize)end);
+    *ret_name = where + end;
+    return TRUE;
+}
+
+/* *name* begins with its mark. */
+static gboolean fill_abstract(UnixAddress *ret, const char *netns, const char *name, GError **error)
+{
+    size_t length = strlen(name + 1);
+    struct stat theirs, ours;
+
+    if (length >= sizeof ret->address.sun_path) {
+        error_set(error, VMFERRY_ERROR_INVALID, "%s: socket name is too long", name + 1);
+        return FALSE;
+    }
+    ret->address = (struct sockaddr_un){.sun_family = AF_UNIX};
+    memcpy(ret->address.sun_path + 1, name + 1, length);
+    if (name[0] == '@')
+        ret->length = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 + length);
+    if (stat(netns, &theirs) == 0 && stat("/proc/self/ns/net", &ours) == 0 &&
+        theirs.st_ino == ours.st_ino && theirs.st_dev == ours.st_dev)
+        return TRUE;
+    ret->netns = open(netns, O_RDONLY | O_CLOEXEC);
+    if (ret->netns >= 0)
+        return TRUE;
+    error_set_errno(error, errno, "open %s", netns);
+    return FALSE;
+}
+
+gboolean unix_address_resolve(const char *where, UnixAddress *ret, GError **error)
+{
+    g_autofree char *netns = NULL;
+    const char *name;
+
+    *ret = (UnixAddress){.length = sizeof ret->address, .folder = -1, .netns = -1};
+    if (split_abstract(where, &netns, &name))
+        return fill_abstract(ret, netns, name, error);
+    return fill_address(&ret->address, where) ||
+           fill_long_address(&ret->address, where, &ret->folder, error);
+}
+
+void unix_address_clear(UnixAddress *address)
+{
+    fd_close(&address->folder);
+    fd_close(&address->netns);
+}
+
+static int make_socket(void)
+{
+    return socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+}
+
+typedef struct {
+    int netns;
+    int fd; /* or -errno */
+} SocketRequest;
+
+/* A thread of its own, since it does not come back out of the namespace. */
+static gpointer make_socket_in_netns(gpointer data)
+{
+    SocketRequest *request = data;
+
+    request->fd = setns(request->netns, CLONE_NEWNET) == 0 ? make_socket() : -1;
+    if (request->fd < 0)
+        request->fd = -errno;
+    return NULL;
+}
+
+/* A socket belongs to the namespace that it was made in. */
+static int make_socket_for(const UnixAddress *address, GError **error)
+{
+    SocketRequest request = {.netns = address->netns};
+
+    if (address->netns >= 0) {
+        g_thread_join(g_thread_new("netns", make_socket_in_netns, &request));
+    } else {
+        request.fd = make_socket();
+        if (request.fd < 0)
+            request.fd = -errno;
+    }
+    if (request.fd >= 0)
+        return request.fd;
+    error_set_errno(error, -request.fd, "socket");
+    return -1;
+}
+
+/* Never waits: a listener whose queue is full is busy. */
+static gboolean connect_now(int fd, const UnixAddress *address, const char *path, GError **error)
+{
+    while (connect(fd, (const struct sockaddr *)&address->address, address->length) < 0) {
         if (errno == EINTR)
             continue;
         if (errno == EAGAIN)
@@ -55,17 +154,13 @@ static gboolean connect_now(int fd, const struct sockaddr_un *address, const cha
 
 int unix_socket_connect(const char *path, GError **error)
 {
-    autofd int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    autofd int folder = -1;
-    struct sockaddr_un address;
+    g_auto(UnixAddress) address = {.folder = -1, .netns = -1};
+    autofd int fd = -1;
 
-    if (fd < 0) {
-        error_set_errno(error, errno, "socket");
+    if (!unix_address_resolve(path, &address, error))
         return -1;
-    }
-    if (!fill_address(&address, path) && !fill_long_address(&address, path, &folder, error))
-        return -1;
-    if (!connect_now(fd, &address, path, error))
+    fd = make_socket_for(&address, error);
+    if (fd < 0 || !connect_now(fd, &address, path, error))
         return -1;
     if (fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) & ~O_NONBLOCK) < 0) {
         error_set_errno(error, errno, "fcntl");

@@ -10,6 +10,8 @@
 #include "vmm/qemu/command_line.h"
 #include "vmm/qemu/last_words.h"
 #include "vmm/qemu/live_writers.h"
+#include "vmm/qemu/qmp_endpoints.h"
+#include "vmm/qemu/start_options.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
@@ -53,12 +55,14 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     g_autofree char *text = g_strndup((const char *)data, size);
     g_auto(GStrv) argv = g_strsplit(text, "\n", 200);
-    g_autoptr(GPtrArray) paths = qemu_command_line_find_qmp(argv);
+    g_autoptr(GPtrArray) endpoints = qmp_endpoints_find(argv);
+    g_auto(QemuStartOptions) options = {0};
 
+    qemu_start_options_read(argv, &options);
     (void)qemu_command_line_memory(argv);
     (void)qemu_command_line_check_descriptors(argv, NULL);
     (void)qemu_command_line_check_writers(argv, NULL);
-    if (paths->len > g_strv_length(argv))
+    if (endpoints->len > g_strv_length(argv))
         abort();
     if (argv[0])
         check_cleaning(argv);

@@ -6,13 +6,23 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
+static gboolean same_process(const ProcessIdentity *a, const ProcessIdentity *b)
+{
+    g_autoptr(json_t) first = process_identity_to_json(a);
+    g_autoptr(json_t) second = process_identity_to_json(b);
+    g_autoptr(ProcessIdentity) copy = process_identity_copy(a);
+    g_autoptr(json_t) third = process_identity_to_json(copy);
+
+    return json_equal(first, second) && json_equal(first, third);
+}
+
 static gboolean is_same(const GuestMessage *a, const GuestMessage *b)
 {
     return strcmp(a->transaction, b->transaction) == 0 && strcmp(a->guest, b->guest) == 0 &&
            g_strv_equal((const gchar *const *)a->command_line,
                         (const gchar *const *)b->command_line) &&
-           a->memory_bytes == b->memory_bytes && a->balloon_bytes == b->balloon_bytes &&
-           a->region_count == b->region_count;
+           same_process(a->process, b->process) && a->memory_bytes == b->memory_bytes &&
+           a->balloon_bytes == b->balloon_bytes && a->region_count == b->region_count;
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)

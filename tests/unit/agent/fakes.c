@@ -155,6 +155,11 @@ static gboolean fake_check_movable(Vmm *vmm, GError **error)
     return !fakes.obstacle;
 }
 
+static ProcessIdentity *fake_get_process(Vmm *vmm, GError **error)
+{
+    return process_identity_read(((FakeVmm *)vmm)->pid, NULL, error);
+}
+
 static gboolean fake_resume(Vmm *vmm, GError **error)
 {
     if (fakes.resume_fails) {
@@ -208,6 +213,7 @@ static const VmmOps fake_ops = {
     .check_movable = fake_check_movable,
     .read_machine = fake_read_machine,
     .list_images = fake_list_images,
+    .get_process = fake_get_process,
     .resume = fake_resume,
     .take_images = fake_take_images,
     .announce = fake_announce,

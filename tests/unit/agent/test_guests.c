@@ -133,18 +133,34 @@ static void test_run_on_full_disk(void **state)
     assert_int_equal(fakes.launches, 0);
 }
 
+/* The process is this test's child, which might start it again. */
+static json_t *adoption(const char *name, pid_t pid, gboolean allow_supervisor)
+{
+    return json_pack("{s:s, s:i, s:b}", "name", name, "pid", (int)pid, "allow_supervisor",
+                     allow_supervisor);
+}
+
 static void test_adopt(void **state)
 {
     Host *host = *state;
     pid_t pid = fake_qemu_start("/run/x.qmp", VMM_RUN_STATE_RUNNING);
-    json_t *request = json_pack("{s:s, s:i}", "name", "web1", "pid", (int)pid);
-    json_t *again = json_pack("{s:s, s:i}", "name", "web2", "pid", (int)pid);
-    g_autoptr(json_t) guest = host_call(host, "POST", "/v1/guests", request, NULL);
     GError *error = NULL;
+    g_autoptr(json_t) guest = NULL;
+    g_autofree char *record = NULL;
 
+    assert_null(host_call(host, "POST", "/v1/guests", adoption("web1", pid, FALSE), &error));
+    assert_error_says(g_steal_pointer(&error), VMFERRY_ERROR_REFUSED, "--allow-supervisor");
+    host_await_state(host, "web1", "");
+    assert_int_equal(fake_qemu_get_state(pid), VMM_RUN_STATE_RUNNING);
+
+    guest = host_call(host, "POST", "/v1/guests", adoption("web1", pid, TRUE), NULL);
     assert_non_null(guest);
     assert_string_equal(json_text_or(guest, "origin", ""), "adopt");
-    assert_null(host_call(host, "POST", "/v1/guests", again, &error));
+    assert_non_null(strstr(json_text_or(guest, "supervisor", ""), "may start it again"));
+    assert_true(json_is_object(json_object_get(guest, "process")));
+    record = host_read_record(host);
+    assert_non_null(strstr(record, "may start it again"));
+    assert_null(host_call(host, "POST", "/v1/guests", adoption("web2", pid, TRUE), &error));
     assert_error_says(error, VMFERRY_ERROR_EXISTS, "is in care already, as guest \"web1\"");
     host_await_state(host, "web2", "");
 }
@@ -153,11 +169,10 @@ static void test_adopt_on_full_disk_leaves_guest(void **state)
 {
     Host *host = *state;
     pid_t pid = fake_qemu_start("/run/x.qmp", VMM_RUN_STATE_RUNNING);
-    json_t *request = json_pack("{s:s, s:i}", "name", "web1", "pid", (int)pid);
     GError *error = NULL;
 
     fill_disk(host);
-    assert_null(host_call(host, "POST", "/v1/guests", request, &error));
+    assert_null(host_call(host, "POST", "/v1/guests", adoption("web1", pid, TRUE), &error));
     assert_error_says(error, VMFERRY_ERROR_NO_SPACE, "is full");
     assert_int_equal(fake_qemu_get_state(pid), VMM_RUN_STATE_RUNNING);
 }
@@ -183,8 +198,7 @@ static void test_guest_that_cannot_move(void **state)
     run = host_call(host, "POST", "/v1/guests", run_request("web1"), NULL);
     assert_string_equal(json_text_or(run, "not_movable", ""), "it has a wheel clamp");
     assert_string_equal(json_text_or(run, "machine", ""), "pc-i440fx-7.2");
-    adopted = host_call(host, "POST", "/v1/guests",
-                        json_pack("{s:s, s:i}", "name", "web2", "pid", (int)pid), NULL);
+    adopted = host_call(host, "POST", "/v1/guests", adoption("web2", pid, TRUE), NULL);
     assert_string_equal(json_text_or(adopted, "not_movable", ""), "it has a wheel clamp");
     /* Asked anew each time. */
     fakes.obstacle = NULL;

@@ -39,6 +39,10 @@ static void test_round_trip(void **state)
     assert_int_equal(copy->balloon_bytes, 0);
     copy->balloon_bytes = 1ULL << 46;
     copy->resume = TRUE;
+    copy->working_directory = g_strdup("/srv");
+    copy->process = process_identity_read(getpid(), NULL, NULL);
+    copy->cgroups = g_strsplit("/sys/fs/cgroup/a", " ", -1);
+    copy->supervisor = g_strdup("a shell");
     object = guest_record_to_json(copy);
     again = guest_record_from_json(object, NULL);
     assert_non_null(again);
@@ -55,6 +59,10 @@ static void test_round_trip(void **state)
     assert_null(again->command_line[3]);
     assert_string_equal(again->transaction, ID);
     assert_string_equal(again->destination, "hostb:4747");
+    assert_string_equal(again->working_directory, "/srv");
+    assert_int_equal(again->process->user.id, getuid());
+    assert_string_equal(again->cgroups[0], "/sys/fs/cgroup/a");
+    assert_string_equal(again->supervisor, "a shell");
 }
 
 /* *from* of the good record becomes *to*; the error must say *words*. */
@@ -95,6 +103,9 @@ static void test_hostile_records(void **state)
     assert_bad("\"since\":99", "\"since\":99,\"balloon_bytes\":70368744177665", "the limit is");
     assert_bad("\"resume\":false,", "", "\"resume\" is missing or neither true nor false");
     assert_bad("\"resume\":false", "\"resume\":0", "\"resume\" is missing or neither");
+    assert_bad("\"since\":99", "\"since\":99,\"working_directory\":\"x\"", "no absolute path");
+    assert_bad("\"since\":99", "\"since\":99,\"process\":{}", "process: \"user\" is missing");
+    assert_bad("\"since\":99", "\"since\":99,\"cgroups\":[7]", "\"cgroups\" holds no text at 0");
     assert_bad("{\"format\"", "[{\"format\"", "not JSON");
 }
 

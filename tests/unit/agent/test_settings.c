@@ -4,6 +4,7 @@
 
 #include "agent/settings.h"
 #include "base/error.h"
+#include "identity/confinement.h"
 
 static AgentSettings *parse(const char *text, GError **error)
 {
@@ -26,6 +27,7 @@ static void test_defaults(void **state)
     assert_string_equal(settings->pki_dir, "/etc/vmferry/pki");
     assert_false(settings->insecure);
     assert_null(settings->allow[0]);
+    assert_int_equal(settings->allow_unconfined, 0);
     assert_int_equal(settings->bandwidth, 0);
     assert_int_equal(settings->max_downtime_ms, 300);
     assert_int_equal(settings->downtime_cap_ms, 2000);
@@ -47,6 +49,7 @@ static void test_every_key(void **state)
                                               "pki = /tmp/pki\n"
                                               "insecure = true\n"
                                               "allow = hosta, hostb  hostc\n"
+                                              "allow-unconfined = cgroup, netns\n"
                                               "bandwidth = 100mbit\n"
                                               "max-downtime = 50\n"
                                               "downtime-cap = 1.5s\n"
@@ -69,6 +72,7 @@ static void test_every_key(void **state)
     assert_true(settings->insecure);
     assert_int_equal(g_strv_length(settings->allow), 3);
     assert_string_equal(settings->allow[2], "hostc");
+    assert_int_equal(settings->allow_unconfined, CONFINEMENT_CGROUP | CONFINEMENT_NETNS);
     assert_int_equal(settings->bandwidth, 12500000);
     assert_int_equal(settings->max_downtime_ms, 50);
     assert_int_equal(settings->downtime_cap_ms, 1500);
@@ -95,6 +99,9 @@ static void test_error_texts(void **state)
         {"[agent]\ninsecure = maybe\n", "[agent] insecure: \"maybe\" is neither true nor false"},
         {"[agent]\nallow =\n", "[agent] allow: names nobody"},
         {"[agent]\nallow = ,\n", "[agent] allow: names nobody"},
+        {"[agent]\nallow-unconfined = cgroups\n",
+         "[agent] allow-unconfined: \"cgroups\" does not name anything that confines; there are "},
+        {"[agent]\nallow-unconfined = ,\n", "[agent] allow-unconfined: names nothing"},
         {"[agent]\nbandwidth = fast\n", "[agent] bandwidth: \"fast\" is no rate"},
         {"[agent]\nmax-downtime = 0\n", "[agent] max-downtime: the downtime is from 1 ms to 1 h"},
         {"[agent]\nmax-downtime = 1x\n", "[agent] max-downtime: the downtime: \"1x\" is no time"},

@@ -137,6 +137,18 @@ static void end_victim(pid_t pid)
     waitpid(pid, NULL, 0);
 }
 
+static guint count_fds(pid_t pid)
+{
+    g_autofree char *folder = g_strdup_printf("/proc/%d/fd", (int)pid);
+    GDir *dir = g_dir_open(folder, 0, NULL);
+    guint count = 0;
+
+    while (dir && g_dir_read_name(dir))
+        count++;
+    g_dir_close(dir);
+    return count;
+}
+
 static void call_getpid(pid_t pid)
 {
     g_autoptr(GError) error = NULL;
@@ -213,6 +225,36 @@ static void test_takes_descriptor(void **state)
     end_victim(pid);
 }
 
+static void test_give_fd(void **state)
+{
+    pid_t pid = start_victim(VICTIM_COMPUTES);
+    int memory = memfd_create("vmferry-given", MFD_CLOEXEC);
+    g_autoptr(GError) error = NULL;
+    guint before, after;
+    int given;
+
+    assert_goes_on(pid);
+    before = count_fds(pid);
+    {
+        g_autoptr(Inject) inject = inject_attach(pid, &error);
+
+        given = inject_give_fd(inject, memory, &error);
+        if (given < 0)
+            fail_msg("%s", error->message);
+    }
+    assert_goes_on(pid);
+    {
+        g_autofree char *path = g_strdup_printf("/proc/%d/fd/%d", (int)pid, given);
+        g_autofree char *target = g_file_read_link(path, NULL);
+
+        assert_true(g_str_has_prefix(target, "/memfd:vmferry-given"));
+    }
+    after = count_fds(pid);
+    assert_int_equal(after, before + 1); /* the sockets are gone again */
+    close(memory);
+    end_victim(pid);
+}
+
 /* The tracer is killed at each fault point; the victim must not notice. */
 static void test_tracer_killed(void **state)
 {
@@ -286,7 +328,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_gadget_scan),      cmocka_unit_test(test_calls),
         cmocka_unit_test(test_signal_meanwhile), cmocka_unit_test(test_takes_descriptor),
-        cmocka_unit_test(test_tracer_killed),    cmocka_unit_test(test_errors),
+        cmocka_unit_test(test_give_fd),          cmocka_unit_test(test_tracer_killed),
+        cmocka_unit_test(test_errors),
     };
 
     report = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);

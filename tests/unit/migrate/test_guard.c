@@ -7,6 +7,7 @@
 #include <stddef.h>
 #include <cmocka.h>
 
+#include <sched.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -20,6 +21,7 @@
 
 #include "base/clock.h"
 #include "migrate/guard.h"
+#include "vmm/qemu/unix_socket.h"
 
 static _Atomic int *resumed;  /* by QMP `cont` */
 static _Atomic int *released; /* by QMP `balloon`; 1 + how often it was resumed before */
@@ -122,6 +124,61 @@ static void test_resumes(void **state)
 
     atomic_store(resumed, 0);
     run_agent(vmm, GUARD_RESUME, FALSE);
+    assert_true(wait_for(was_resumed, vmm));
+    kill(vmm, SIGKILL);
+    waitpid(vmm, NULL, 0);
+}
+
+/* It serves an abstract name, which is known in its own network namespace only. */
+static pid_t start_abstract_vmm(const char *name)
+{
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    socklen_t length = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 + strlen(name));
+    int ready[2];
+    char sign;
+    pid_t pid;
+
+    assert_int_equal(pipe(ready), 0);
+    strcpy(address.sun_path + 1, name);
+    pid = fork();
+    if (pid == 0) {
+        int listener;
+
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
+        if (unshare(CLONE_NEWNET) < 0)
+            _exit(1);
+        listener = socket(AF_UNIX, SOCK_STREAM, 0);
+        if (bind(listener, (struct sockaddr *)&address, length) < 0 || listen(listener, 4) < 0)
+            _exit(1);
+        (void)!write(ready[1], "x", 1);
+        for (;;)
+            serve_client(accept(listener, NULL, NULL));
+    }
+    close(ready[1]);
+    if (read(ready[0], &sign, 1) != 1) {
+        waitpid(pid, NULL, 0);
+        pid = -1;
+    }
+    close(ready[0]);
+    return pid;
+}
+
+static void test_resumes_by_an_abstract_name(void **state)
+{
+    pid_t vmm = start_abstract_vmm("vmferry-guard-test");
+    g_autofree char *where = unix_socket_abstract(vmm, "vmferry-guard-test", FALSE);
+    pid_t agent;
+
+    if (vmm < 0) /* no right to make namespaces */
+        skip();
+    atomic_store(resumed, 0);
+    agent = fork();
+    if (agent == 0) {
+        if (guard_start(vmm, where, GUARD_RESUME, NULL))
+            kill(getpid(), SIGKILL);
+        _exit(1);
+    }
+    waitpid(agent, NULL, 0);
     assert_true(wait_for(was_resumed, vmm));
     kill(vmm, SIGKILL);
     waitpid(vmm, NULL, 0);
@@ -254,7 +311,9 @@ static void test_balloon(void **state)
     /* One that was let go is left alone. */
     atomic_store(released, 0);
     run_agent_with_balloon(vmm, GUARD_LEAVE, TRUE);
+    atomic_store(resumed, 0);
     run_agent_with_balloon(vmm, GUARD_RESUME, TRUE);
+    assert_true(wait_for(was_resumed, vmm)); /* or the next test's VMM would be told */
     assert_int_equal(atomic_load(released), 0);
     run_agent_with_balloon(vmm, GUARD_KILL, FALSE);
     assert_true(wait_for(has_ended, vmm));
@@ -306,11 +365,11 @@ static void test_errors(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_resumes),      cmocka_unit_test(test_kills),
-        cmocka_unit_test(test_leaves),       cmocka_unit_test(test_files),
-        cmocka_unit_test(test_duty_now),     cmocka_unit_test(test_too_many_files),
-        cmocka_unit_test(test_errors),       cmocka_unit_test(test_balloon),
-        cmocka_unit_test(test_resumes_once),
+        cmocka_unit_test(test_resumes),        cmocka_unit_test(test_resumes_by_an_abstract_name),
+        cmocka_unit_test(test_kills),          cmocka_unit_test(test_leaves),
+        cmocka_unit_test(test_files),          cmocka_unit_test(test_duty_now),
+        cmocka_unit_test(test_too_many_files), cmocka_unit_test(test_errors),
+        cmocka_unit_test(test_balloon),        cmocka_unit_test(test_resumes_once),
     };
     int result;
 

@@ -1,11 +1,14 @@
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
+#include <fcntl.h>
+#include <signal.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/un.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -14,52 +17,106 @@
 #include "vmm/qemu/command_line.h"
 #include "vmm/qemu/options.h"
 #include "vmm/qemu/qemu.h"
+#include "vmm/qemu/qmp_endpoints.h"
+#include "vmm/qemu/start_options.h"
 
 static char **split(const char *text)
 {
     return g_strsplit(text, " ", -1);
 }
 
-static void expect_qmp(const char *line, const char *paths)
+static void expect_qmp(const char *line, const char *wanted)
 {
+    static const char *const kinds[] = {[QMP_AT_PATH] = "path",
+                                        [QMP_AT_ABSTRACT] = "abstract",
+                                        [QMP_AT_TCP] = "tcp",
+                                        [QMP_AT_DESCRIPTOR] = "fd",
+                                        [QMP_AT_OTHER] = "other"};
     g_auto(GStrv) argv = split(line);
-    g_autoptr(GPtrArray) found = qemu_command_line_find_qmp(argv);
+    g_autoptr(GPtrArray) found = qmp_endpoints_find(argv);
     GString *joined = g_string_new(NULL);
 
-    for (guint i = 0; i < found->len; i++)
-        g_string_append_printf(joined, "%s%s", i ? " " : "", (char *)found->pdata[i]);
-    assert_string_equal(joined->str, paths);
+    for (guint i = 0; i < found->len; i++) {
+        const QmpEndpoint *endpoint = found->pdata[i];
+
+        g_string_append_printf(joined, "%s%s %s%s", i ? "; " : "", kinds[endpoint->kind],
+                               endpoint->text, endpoint->padded ? " padded" : "");
+    }
+    assert_string_equal(joined->str, wanted);
     g_string_free(joined, TRUE);
 }
 
 static void test_finds_qmp_sockets(void **unused)
 {
-    expect_qmp("qemu -qmp unix:/run/a.qmp,server=on,wait=off", "/run/a.qmp");
-    expect_qmp("qemu --qmp unix:/run/a.qmp,server,nowait -m 1G", "/run/a.qmp");
-    expect_qmp("qemu -qmp-pretty unix:a.qmp,wait=off,server=on", "a.qmp");
-    expect_qmp("qemu -qmp unix:/run/a,,b.qmp,server", "/run/a,b.qmp");
+    expect_qmp("qemu -qmp unix:/run/a.qmp,server=on,wait=off", "path /run/a.qmp");
+    expect_qmp("qemu --qmp unix:/run/a.qmp,server,nowait -m 1G", "path /run/a.qmp");
+    expect_qmp("qemu -qmp-pretty unix:a.qmp,wait=off,server=on", "path a.qmp");
+    expect_qmp("qemu -qmp unix:/run/a,,b.qmp,server", "path /run/a,b.qmp");
     expect_qmp("qemu -chardev socket,id=m,path=/q,server=on,wait=off -mon chardev=m,mode=control",
-               "/q");
+               "path /q");
     expect_qmp("qemu -mon m,mode=control,pretty=on -chardev socket,path=/q,server,nowait,id=m",
-               "/q");
-    expect_qmp("qemu -chardev socket,id=m,path=/q,server=on -qmp chardev:m", "/q");
-    expect_qmp("qemu -qmp unix:/a,server -qmp unix:/b,server", "/a /b");
+               "path /q");
+    expect_qmp("qemu -chardev socket,id=m,path=/q,server=on -qmp chardev:m", "path /q");
+    expect_qmp("qemu -qmp unix:/a,server -qmp unix:/b,server", "path /a; path /b");
+    expect_qmp("qemu -qmp unix:a,server,abstract=on", "abstract a");
+    expect_qmp("qemu -qmp unix:a,server,abstract=on,tight=off", "abstract a padded");
+    expect_qmp("qemu -chardev socket,id=m,path=a,abstract=on,tight=on,server=on -qmp chardev:m",
+               "abstract a");
 }
 
-static void test_passes_by_what_is_no_qmp_socket(void **unused)
+static void test_tells_other_qmp_endpoints(void **unused)
 {
-    expect_qmp("qemu -qmp unix:/run/a.qmp", "");
-    expect_qmp("qemu -qmp tcp:localhost:4444,server", "");
-    expect_qmp("qemu -qmp stdio", "");
-    expect_qmp("qemu -qmp unix:/a,server=off", "");
-    expect_qmp("qemu -qmp unix:a,server,abstract=on", "");
-    expect_qmp("qemu -monitor unix:/a,server", "");
-    expect_qmp("qemu -mon chardev=m -chardev socket,id=m,path=/q,server", "");
-    expect_qmp("qemu -append -qmp unix:/a,server", "");
+    expect_qmp("qemu -qmp tcp:localhost:4444,server", "tcp localhost:4444");
+    expect_qmp("qemu -qmp tcp:[::1]:4444,server=on,wait=off", "tcp [::1]:4444");
+    expect_qmp("qemu -qmp telnet::4444,server", "tcp :4444");
+    expect_qmp("qemu -qmp tcp:h:1 ", "other a socket that QEMU connects to");
+    expect_qmp("qemu -chardev socket,id=m,host=h,port=5,server=on -mon m,mode=control", "tcp h:5");
+    expect_qmp("qemu -qmp stdio", "other stdio");
+    expect_qmp("qemu -chardev pty,id=m -mon chardev=m,mode=control", "other pty");
+    expect_qmp("qemu -qmp unix:/run/a.qmp", "other a socket that QEMU connects to");
+    expect_qmp("qemu -qmp unix:/a,server=off", "other a socket that QEMU connects to");
     expect_qmp("qemu -chardev socket,id=charmonitor,fd=25,server=on,wait=off "
                "-mon chardev=charmonitor,id=monitor,mode=control",
-               "");
+               "fd 25");
+}
+
+static void test_passes_by_what_is_no_qmp(void **unused)
+{
+    expect_qmp("qemu -monitor unix:/a,server", "");
+    expect_qmp("qemu -mon chardev=m -chardev socket,id=m,path=/q,server", "");
+    expect_qmp("qemu -mon chardev=other,mode=control -chardev socket,id=m,path=/q,server", "");
+    expect_qmp("qemu -append -qmp unix:/a,server", "");
+    expect_qmp("qemu -qmp none", "");
     expect_qmp("qemu -qmp", "");
+}
+
+static void test_start_options(void **unused)
+{
+    static const struct {
+        const char *line;
+        gboolean changes_user, filters;
+        const char *root, *pidfile;
+    } cases[] = {
+        {"qemu -m 1", FALSE, FALSE, NULL, NULL},
+        {"qemu -runas nobody -pidfile a.pid", TRUE, FALSE, NULL, "a.pid"},
+        {"qemu -run-with user=nobody,chroot=/a", TRUE, FALSE, "/a", NULL},
+        {"qemu -run-with async-teardown=on -chroot /b", FALSE, FALSE, "/b", NULL},
+        {"qemu -sandbox on,spawn=deny", FALSE, TRUE, NULL, NULL},
+        {"qemu -sandbox enable=on", FALSE, TRUE, NULL, NULL},
+        {"qemu -sandbox off", FALSE, FALSE, NULL, NULL},
+        {"qemu -append -runas x", FALSE, FALSE, NULL, NULL},
+        {"qemu -runas", FALSE, FALSE, NULL, NULL},
+    };
+
+    for (guint i = 0; i < G_N_ELEMENTS(cases); i++) {
+        g_auto(GStrv) argv = split(cases[i].line);
+        g_auto(QemuStartOptions) options = {0};
+
+        qemu_start_options_read(argv, &options);
+        if (options.changes_user != cases[i].changes_user || options.filters != cases[i].filters ||
+            g_strcmp0(options.root, cases[i].root) || g_strcmp0(options.pidfile, cases[i].pidfile))
+            fail_msg("%s", cases[i].line);
+    }
 }
 
 static void expect_line(char **got, const char *wanted)
@@ -78,7 +135,8 @@ static void test_cleans(void **unused)
         "-mon chardev=vmferry-qmp,mode=control -mon chardev=mine disk.img");
 
     expect_line(qemu_command_line_clean(argv),
-                "/usr/bin/qemu-system-x86_64 -m 1G -append -S -mon chardev=mine disk.img");
+                "/usr/bin/qemu-system-x86_64 -m 1G --pidfile /run/x.pid -append -S "
+                "-mon chardev=mine disk.img");
 }
 
 static void test_starts_with_own_socket(void **unused)
@@ -162,6 +220,21 @@ static void expect_refused(Check check, const char *line, const char *text)
         fail_msg("\"%s\" does not hold \"%s\"", error->message, text);
 }
 
+static gboolean check_sockets(char *const *argv, GError **error)
+{
+    return qemu_command_line_check_sockets(argv, "/tmp", error);
+}
+
+static gboolean check_memory_files(char *const *argv, GError **error)
+{
+    return qemu_command_line_check_memory_files(argv, "/tmp", error);
+}
+
+static gboolean check_pidfile(char *const *argv, GError **error)
+{
+    return qemu_command_line_check_pidfile(argv, "/tmp", error);
+}
+
 static void test_inherited_descriptors(void **unused)
 {
     Check check = qemu_command_line_check_descriptors;
@@ -218,11 +291,11 @@ static void test_sockets_in_use(void **unused)
         GString *line = g_string_new(forms[i]);
 
         g_string_replace(line, "%s", path, 0);
-        expect_refused(qemu_command_line_check_sockets, line->str, "is in use on this host");
+        expect_refused(check_sockets, line->str, "is in use on this host");
         g_string_free(line, TRUE);
     }
     close(listener);
-    expect_passes(qemu_command_line_check_sockets, "qemu -serial unix:/nonexistent/x,server");
+    expect_passes(check_sockets, "qemu -serial unix:/nonexistent/x,server");
     unlink(path);
     rmdir(folder);
 }
@@ -244,7 +317,7 @@ static void test_memory_file_in_use(void **unused)
         g_strdup_printf("qemu -object memory-backend-file,id=m,size=1M,share=on,mem-path=%s", path);
     g_autofree char *own =
         g_strdup_printf("qemu -object memory-backend-file,id=m,size=1M,mem-path=%s", path);
-    Check check = qemu_command_line_check_memory_files;
+    Check check = check_memory_files;
 
     assert_true(fd >= 0);
     expect_refused(check, line, "which is in use on this host");
@@ -253,6 +326,38 @@ static void test_memory_file_in_use(void **unused)
     expect_passes(check, line);
     unlink(path);
     expect_passes(check, line);
+}
+
+/* Locked by another process, as QEMU does it; our own locks do not count. */
+static void test_pidfile_in_use(void **unused)
+{
+    char path[] = "/tmp/vmferry-test-XXXXXX";
+    int fd = mkstemp(path), ends[2];
+    g_autofree char *line = g_strdup_printf("qemu -pidfile %s", path);
+    g_autofree char *relative = g_strdup_printf("qemu -pidfile %s", path + strlen("/tmp/"));
+    char nothing;
+    pid_t owner;
+
+    assert_true(fd >= 0 && pipe(ends) == 0);
+    expect_passes(check_pidfile, line);
+    owner = fork();
+    if (owner == 0) {
+        struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+
+        if (fcntl(fd, F_SETLK, &lock) < 0)
+            _exit(1);
+        (void)!write(ends[1], "x", 1);
+        pause();
+    }
+    assert_int_equal(read(ends[0], &nothing, 1), 1);
+    expect_refused(check_pidfile, line, "on this host has locked");
+    expect_refused(check_pidfile, relative, "map rule");
+    kill(owner, SIGKILL);
+    waitpid(owner, NULL, 0);
+    expect_passes(check_pidfile, line);
+    expect_passes(check_pidfile, "qemu -pidfile /nonexistent/a.pid");
+    close(fd);
+    unlink(path);
 }
 
 static void test_program_names(void **unused)
@@ -285,7 +390,9 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_finds_qmp_sockets),
-        cmocka_unit_test(test_passes_by_what_is_no_qmp_socket),
+        cmocka_unit_test(test_tells_other_qmp_endpoints),
+        cmocka_unit_test(test_passes_by_what_is_no_qmp),
+        cmocka_unit_test(test_start_options),
         cmocka_unit_test(test_cleans),
         cmocka_unit_test(test_starts_with_own_socket),
         cmocka_unit_test(test_incoming_is_rewritten),
@@ -296,6 +403,7 @@ int main(void)
         cmocka_unit_test(test_sockets_in_use),
         cmocka_unit_test(test_snapshots),
         cmocka_unit_test(test_memory_file_in_use),
+        cmocka_unit_test(test_pidfile_in_use),
         cmocka_unit_test(test_program_names),
         cmocka_unit_test(test_parameters),
     };

@@ -5,6 +5,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -34,7 +35,7 @@ static int remove_folder(void **unused)
     while ((name = g_dir_read_name(dir))) {
         g_autofree char *path = g_strdup_printf("%s/%s", folder, name);
 
-        unlink(path);
+        remove(path);
     }
     g_dir_close(dir);
     rmdir(folder);

@@ -8,6 +8,7 @@
 #include <setjmp.h>
 #include <stddef.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -143,9 +144,11 @@ static void test_guest_round_trip(void **state)
                             (char *)"a \"b\"\n\xe2\x82\xac", (char *)"", NULL};
     WireRegion regions[] = {{(char *)"pc.ram", 1ULL << 40}, {(char *)"vga.vram", 4096}};
     g_autoptr(json_t) live = json_pack("{s:[i,i]}", "nodes", 1, 2);
+    g_autoptr(ProcessIdentity) process = process_identity_read(getpid(), NULL, NULL);
     GuestMessage message = {.transaction = (char *)TRANSACTION,
                             .guest = (char *)"web1",
                             .live = live,
+                            .process = process,
                             .vmm_kind = (char *)"qemu",
                             .vmm_version = (char *)"7.2.9",
                             .machine = (char *)"pc-i440fx-7.2",
@@ -176,6 +179,8 @@ static void test_guest_round_trip(void **state)
     assert_true(back->verify);
     assert_int_equal(back->balloon_bytes, 1ULL << 46);
     assert_true(json_equal(back->live, live));
+    assert_int_equal(back->process->user.id, process->user.id);
+    assert_int_equal(back->process->oom_score_adj, process->oom_score_adj);
     assert_int_equal(back->region_count, 2);
     assert_string_equal(back->regions[0].name, "pc.ram");
     assert_int_equal(back->regions[0].bytes, 1ULL << 40);
@@ -189,8 +194,10 @@ static void test_guest_without_balloon(void **state)
     WireRegion region = {(char *)"pc.ram", 4096};
     char *command_line[] = {(char *)"qemu", NULL};
     g_autoptr(json_t) live = json_object();
+    g_autoptr(ProcessIdentity) process = process_identity_read(getpid(), NULL, NULL);
     GuestMessage message = {.transaction = (char *)TRANSACTION,
                             .guest = (char *)"web1",
+                            .process = process,
                             .vmm_kind = (char *)"qemu",
                             .command_line = command_line,
                             .live = live,
@@ -206,12 +213,17 @@ static void test_guest_without_balloon(void **state)
     assert_int_equal(back->balloon_bytes, 0);
 }
 
+#define PROCESS                                                                                    \
+    "{\"user\":{\"id\":5,\"name\":\"games\"},\"group\":{\"id\":60},\"groups\":[],"                 \
+    "\"mixed_ids\":false,\"no_new_privs\":false,\"seccomp\":false,\"namespaces\":[],"              \
+    "\"cgroups\":[],\"limits\":{},\"oom_score_adj\":0,\"nice\":0}"
+
 static const char good_guest[] =
     "{\"transaction\":\"" TRANSACTION "\",\"guest\":\"web1\",\"vmm_kind\":\"qemu\","
     "\"vmm_version\":\"7.2\",\"machine\":\"pc\",\"accelerator\":\"tcg\","
     "\"command_line\":[\"qemu\"],\"live\":{},\"vcpus\":1,\"memory_bytes\":4096,\"verify\":false,"
     "\"regions\":[{\"name\":\"a\",\"bytes\":4096},"
-    "{\"name\":\"b\",\"bytes\":8192}]}";
+    "{\"name\":\"b\",\"bytes\":8192}],\"process\":" PROCESS "}";
 
 static void test_guest_damages(void **state)
 {
@@ -240,6 +252,9 @@ static void test_guest_damages(void **state)
         {"\"vcpus\":1", "\"vcpus\":5000", "the limit is 4096"},
         {"\"vcpus\":1", "\"vcpus\":1,\"working_directory\":\"a/b\"", "no absolute path"},
         {"\"vcpus\":1", "\"vcpus\":1,\"working_directory\":7", "working_directory"},
+        {",\"process\":" PROCESS, "", "GUEST: process: missing or not an object"},
+        {"\"process\":" PROCESS, "\"process\":[]", "process: missing or not an object"},
+        {"\"nice\":0", "\"nice\":99", "GUEST: process: \"nice\" is missing or not from"},
         {"\"live\":{},", "", "\"live\" is missing or not an object"},
         {"\"live\":{}", "\"live\":[]", "\"live\" is missing or not an object"},
         {"\"memory_bytes\":4096", "\"memory_bytes\":0", "without CPU or memory"},

@@ -1,0 +1,27 @@
+/*
+ * Starting a process by a plan
+ *
+ * Theory of operation: a child in between forks the process and ends, so that
+ * the process is not our child.  Before it executes its program, the process
+ * makes itself what the plan says (spawn_child.c): only system calls, since the
+ * agent has threads.  A pipe that exec(2) closes tells how it went: first the
+ * process's pid, then, only where it failed, the step that did and why.
+ *
+ * The process begins in a session of its own with no signal blocked; standard
+ * input is /dev/null; no descriptor is inherited but standard output and error.
+ */
+#pragma once
+
+#include "identity/spawn_plan.h"
+
+typedef struct {
+    const SpawnPlan *plan;
+    const char *program; /* path of the file */
+    char **argv;
+    char **environment;
+    const char *working_directory;
+    int output; /* becomes standard output and standard error */
+} Spawn;
+
+/* Returns when the program was executed; a failure names the step. */
+gboolean spawn_detached(const Spawn *spawn, pid_t *ret_pid, GError **error);

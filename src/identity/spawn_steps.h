@@ -1,0 +1,21 @@
+/* What the child does before exec(2), one step after the other (spawn_child.c). */
+#pragma once
+
+#include "identity/spawn.h"
+#include "identity/spawn_plan_private.h"
+
+/* Does all of it and does not return.  Notes go to *pipe*. */
+void spawn_child_run(const Spawn *spawn, int pipe) G_GNUC_NORETURN;
+
+/* Through the pipe: the pid first, then perhaps a failure. */
+typedef struct {
+    gint32 step; /* SPAWN_STEP_PID: *value* is the pid */
+    gint32 value;
+    gint32 error; /* errno */
+} SpawnNote;
+
+#define SPAWN_STEP_PID (-1)
+
+/* The step's name in an error; *value* is what it was at ("nofile").  Free
+ * with g_free(). */
+char *spawn_step_describe(const Spawn *spawn, gint32 step, gint32 value);

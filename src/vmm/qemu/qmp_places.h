@@ -1,0 +1,11 @@
+/* Where a running QEMU's QMP sockets may be found from here. */
+#pragma once
+
+#include <glib.h>
+#include <sys/types.h>
+
+/* Texts for unix_socket.h, the likeliest first: what the command line names,
+ * as *pid* sees it and as it may have seen it when it began (before -chroot,
+ * -daemonize).  Free with g_ptr_array_unref().  NULL with *error*, which says
+ * what to do instead, where there is no socket that we could connect to. */
+GPtrArray *qmp_places_find(pid_t pid, char *const *argv, GError **error);
