@@ -293,9 +293,7 @@ static gboolean update_child(LivePlan *plan, LineOption *line, const BlockNode *
     if (!value)
         return FALSE;
     line->edited = TRUE;
-    if (json)
-        qemu_parameters_set(line->parameters, role, value);
-    else if (json_is_string(value))
+    if (json || json_is_string(value))
         qemu_parameters_set(line->parameters, role, value);
     else
         json_decref(value);

@@ -249,7 +249,8 @@ QemuMappings *qemu_parse_smaps(const char *text, GError **error)
 static QemuTreeRange *parse_tree_line(const char *line)
 {
     unsigned long long first, last, offset = 0;
-    g_autofree char *region = NULL;
+    g_autofree char *rest = NULL;
+    const char *region;
     QemuTreeRange *range;
     char kind[16];
     int priority, behind = 0;
@@ -262,18 +263,18 @@ static QemuTreeRange *parse_tree_line(const char *line)
     at = g_str_has_prefix(kind, "nv-") ? kind + 3 : kind;
     if (strcmp(at, "ram") != 0 && strcmp(at, "rom") != 0 && strcmp(at, "romd") != 0)
         return NULL;
-    region = g_strdup(line + behind);
-    g_strchomp(region);
-    if (g_str_has_suffix(region, " [disabled]"))
+    rest = g_strdup(line + behind);
+    g_strchomp(rest);
+    if (g_str_has_suffix(rest, " [disabled]"))
         return NULL;
-    if (g_str_has_prefix(region, "alias ")) {
-        char *target = strrchr(region, '@');
-
-        at = strrchr(region, ' ');
-        if (!target || at < target || sscanf(at, " %16llx-", &offset) != 1)
+    region = rest;
+    if (g_str_has_prefix(rest, "alias ")) {
+        region = strrchr(rest, '@');
+        at = strrchr(rest, ' ');
+        if (!region || at < region || sscanf(at, " %16llx-", &offset) != 1)
             return NULL;
         *at = '\0';
-        memmove(region, target + 1, strlen(target));
+        region++;
     }
     range = g_new0(QemuTreeRange, 1);
     range->region = g_strndup(region, MAX_NAME_BYTES);
