@@ -56,22 +56,28 @@ struct Guard {
 
 /* --- in the guard's process: system calls only ------------------------- */
 
+/* More of what the VMM says; false where no more comes. */
+static int read_more(int fd, char *window, size_t size, size_t *kept)
+{
+    struct pollfd p = {.fd = fd, .events = POLLIN};
+    ssize_t got;
+
+    if (poll(&p, 1, ANSWER_TIMEOUT_MS) <= 0)
+        return 0;
+    got = read(fd, window + *kept, size - *kept);
+    if (got <= 0)
+        return 0;
+    *kept += (size_t)got;
+    return 1;
+}
+
 /* Reads until *word* has come by, the peer closes or nothing comes. */
 static int await_word(int fd, const char *word)
 {
     size_t length = strlen(word), kept = 0;
     char window[4096];
 
-    for (;;) {
-        struct pollfd p = {.fd = fd, .events = POLLIN};
-        ssize_t got;
-
-        if (poll(&p, 1, ANSWER_TIMEOUT_MS) <= 0)
-            return 0;
-        got = read(fd, window + kept, sizeof window - kept);
-        if (got <= 0)
-            return 0;
-        kept += (size_t)got;
+    while (read_more(fd, window, sizeof window, &kept)) {
         if (memmem(window, kept, word, length))
             return 1;
         if (kept == sizeof window) { /* keep a tail that may hold half the word */
@@ -79,6 +85,7 @@ static int await_word(int fd, const char *word)
             kept = length;
         }
     }
+    return 0;
 }
 
 static int say(int fd, const char *text)
@@ -93,15 +100,8 @@ static int answer_holds(int fd, const char *one, const char *other, const char *
     char window[4096];
 
     while (kept < sizeof window) {
-        struct pollfd p = {.fd = fd, .events = POLLIN};
-        ssize_t got;
-
-        if (poll(&p, 1, ANSWER_TIMEOUT_MS) <= 0)
+        if (!read_more(fd, window, sizeof window, &kept))
             return 0;
-        got = read(fd, window + kept, sizeof window - kept);
-        if (got <= 0)
-            return 0;
-        kept += (size_t)got;
         if (memmem(window, kept, one, strlen(one)) && memmem(window, kept, other, strlen(other)))
             break;
     }
