@@ -262,14 +262,15 @@ static void set_error(SourceMove *move, const char *stage, const GError *error)
 }
 
 /* A guest that powers off, panics or is killed while it moves makes some stage
- * fail; the stage's own error says nothing of that. */
-static void note_end(SourceMove *move)
+ * fail; the stage's own error says nothing of that.  The first stage's does,
+ * of a guest that had ended before the move. */
+static void note_end(SourceMove *move, guint stage)
 {
     VmmRunState state;
     g_autofree char *end = NULL;
 
     if (!vmm_get_run_state(move->job->vmm, &state, NULL) ||
-        (state != VMM_RUN_STATE_GONE && state != VMM_RUN_STATE_ENDED))
+        (state != VMM_RUN_STATE_GONE && (state != VMM_RUN_STATE_ENDED || stage == 0)))
         return;
     end = vmm_describe_end(move->job->vmm);
     move->report->status = MIGRATE_ENDED;
@@ -291,7 +292,7 @@ static gboolean run_stages(SourceMove *move)
         move->report->status =
             error_is(error, VMFERRY_ERROR_CANCELLED) ? MIGRATE_CANCELLED : MIGRATE_FAILED;
         set_error(move, stages[i].name, error);
-        note_end(move);
+        note_end(move, i);
         undo_from(move, i);
         return FALSE;
     }
