@@ -132,6 +132,32 @@ static void print_reclaimed(json_t *report)
                                                   : "the guest's balloon did not move");
 }
 
+/* How each of its images was seen to be the same one on both hosts. */
+static void print_disks(json_t *report)
+{
+    static const struct {
+        const char *same_by, *text;
+    } proofs[] = {
+        {"lock", "the same there: a lock set by one host was seen by the other"},
+        {"token", "the same there: an access time set by one host was seen by the other"},
+        {"device", "the same there: the device has the same WWID on both hosts"},
+        {"address", "the same there: both hosts open the same address"},
+        {"samples", "alike there, as far as samples of their content tell"},
+        {"none", "NOT proven to be the same there"},
+    };
+    json_t *disks = json_object_get(report, "disks"), *disk;
+
+    for (guint i = 0; i < G_N_ELEMENTS(proofs); i++) {
+        guint count = 0;
+        size_t j;
+
+        json_array_foreach(disks, j, disk) count +=
+            strcmp(json_text_or(disk, "same_by", ""), proofs[i].same_by) == 0;
+        if (count > 0)
+            printf("  disks       %u image%s, %s\n", count, count == 1 ? "" : "s", proofs[i].text);
+    }
+}
+
 static void print_completed(json_t *report, const char *guest)
 {
     g_autofree char *wire = bytes_format(get_number(report, "wire_bytes"));
@@ -159,8 +185,9 @@ static void print_completed(json_t *report, const char *guest)
     if (json_is_boolean(json_object_get(report, "verified")))
         printf("  memory      %s\n", json_flag_or(report, "verified", FALSE)
                                          ? "verified: every page of RAM is the same there; "
-                                           "disks and devices were not compared"
+                                           "the content of disks was not"
                                          : "NOT verified");
+    print_disks(report);
 }
 
 /* A move that failed may have met such a guest, too: that is what to change. */

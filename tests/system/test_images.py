@@ -20,6 +20,10 @@ def test_shared_image_is_proven_by_a_lock(scene, any_qemu):
     report = scene.move(guest)
     assert list(same_by(report).values()) == ["lock"]
     assert report["disks"][0]["destination"] == str(guest.disk)
+    shown = scene.b.vmferry("migrate", guest.name, scene.a.address)  # and back, for a person
+    assert shown.exit_code == 0
+    assert "1 image, the same there: a lock set by one host was seen by the other" in shown.stdout
+    scene.has_moved(guest)
 
 
 @pytest.mark.parametrize("missing, proof", [("source.image-lock", "token"),
