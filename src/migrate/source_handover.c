@@ -82,6 +82,12 @@ gboolean source_pause(SourceMove *move, GError **error)
         return FALSE;
     if (!was_running && since_ns == 0 && !move->stays_paused && !disarm(move, error))
         return FALSE;
+    /* Its user has resumed it since we looked. */
+    if (was_running && move->stays_paused) {
+        move->stays_paused = FALSE;
+        if (!arm(move, error))
+            return FALSE;
+    }
     /* QEMU's own migration pauses its guest, too; that is not its user's wish. */
     if (move->stays_paused && !vmm_check_paused(move->job->vmm, error))
         return FALSE;

@@ -7,6 +7,7 @@
 
 #define MAX_CHAIN 256 /* nodes on a way down */
 #define MAX_DESCRIPTION_BYTES 16384
+#define MAX_WORD_BYTES 256 /* names of nodes, drivers and roles */
 
 static void child_free(BlockChild *child)
 {
@@ -87,10 +88,18 @@ static char *find_unsaved_bitmap(json_t *entry)
     return NULL;
 }
 
+/* QEMU's own are far shorter; a peer's may be what it likes. */
+static const char *get_word(json_t *entry, const char *key)
+{
+    const char *word = json_text_or(entry, key, NULL);
+
+    return word && strlen(word) <= MAX_WORD_BYTES ? word : NULL;
+}
+
 static BlockNode *read_node(json_t *entry)
 {
-    const char *name = json_text_or(entry, "node-name", NULL);
-    const char *driver = json_text_or(entry, "drv", NULL);
+    const char *name = get_word(entry, "node-name");
+    const char *driver = get_word(entry, "drv");
     BlockNode *node;
 
     if (!name || !driver)
@@ -170,12 +179,15 @@ static gboolean read_edges(BlockGraph *graph, json_t *picture, GError **error)
     {
         BlockNode *parent = find_vertex(by_number, edge, "parent");
         const BlockNode *child = find_vertex(by_number, edge, "child");
+        const char *role = get_word(edge, "name");
         BlockChild *link;
 
+        if (!role)
+            return unexpected("x-debug-query-block-graph", error);
         if (!parent || !child)
             continue;
         link = g_new(BlockChild, 1);
-        *link = (BlockChild){g_strdup(json_text_or(edge, "name", "")), g_strdup(child->name)};
+        *link = (BlockChild){g_strdup(role), g_strdup(child->name)};
         g_ptr_array_add(parent->children, link);
     }
     return TRUE;
@@ -345,6 +357,8 @@ static void describe(const BlockGraph *graph, const BlockNode *node, guint depth
         g_string_append_printf(text, "%s%s: ", i ? ", " : "", child->role);
         if (below)
             describe(graph, below, depth + 1, text);
+        if (text->len > MAX_DESCRIPTION_BYTES)
+            break;
     }
     g_string_append_c(text, ')');
 }

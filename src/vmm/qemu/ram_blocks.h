@@ -102,6 +102,11 @@ gboolean qemu_locate_ram_blocks(GPtrArray *blocks, const QemuMappings *mappings,
                                 const GPtrArray *ranges, QemuMemoryReader reader, gpointer user,
                                 GError **error);
 
+/* FALSE where a block of *before* is not in *now* as it was, or another one is
+ * there: QEMU resizes tables of the firmware when the guest reboots, and what
+ * has grown was neither tracked nor sent.  (QEMU's own migration ends, too.) */
+gboolean qemu_check_same_blocks(const GPtrArray *before, const GPtrArray *now, GError **error);
+
 /* FALSE where blocks that were taken for twins differ by now. */
 gboolean qemu_check_twins(const GPtrArray *blocks, QemuMemoryReader reader, gpointer user,
                           GError **error);

@@ -334,3 +334,33 @@ gboolean qemu_parse_host_address(const char *text, const char *region, uint64_t 
     g_strstrip(number);
     return parse_hex(number, ret) && *ret != 0;
 }
+
+static const QemuRamBlock *find_block(const GPtrArray *blocks, const QemuRamBlock *wanted)
+{
+    for (guint i = 0; i < blocks->len; i++) {
+        const QemuRamBlock *block = blocks->pdata[i];
+
+        if (block->offset == wanted->offset && strcmp(block->name, wanted->name) == 0)
+            return block;
+    }
+    return NULL;
+}
+
+gboolean qemu_check_same_blocks(const GPtrArray *before, const GPtrArray *now, GError **error)
+{
+    for (guint i = 0; i < before->len; i++) {
+        const QemuRamBlock *block = before->pdata[i], *same = find_block(now, block);
+
+        if (same && same->used == block->used && same->total == block->total)
+            continue;
+        error_set(error, VMFERRY_ERROR_REFUSED,
+                  "RAM block \"%s\" of %" G_GUINT64_FORMAT " bytes %s during the move: did the guest "
+                  "reboot? Try again",
+                  block->name, block->used, same ? "was resized" : "has gone");
+        return FALSE;
+    }
+    if (now->len == before->len)
+        return TRUE;
+    error_set(error, VMFERRY_ERROR_REFUSED, "the guest has got RAM blocks during the move");
+    return FALSE;
+}

@@ -186,6 +186,11 @@ GPtrArray *qemu_query_ram_regions(QemuVmm *qemu, GError **error)
 
 gboolean qemu_check_ram(QemuVmm *qemu, GError **error)
 {
-    return !qemu->ram_blocks ||
+    g_autoptr(GPtrArray) now = NULL;
+
+    if (!qemu->ram_blocks)
+        return TRUE;
+    now = qemu_query_ram_blocks(qemu->qmp, error);
+    return now && qemu_check_same_blocks(qemu->ram_blocks, now, error) &&
            qemu_check_twins(qemu->ram_blocks, qemu_read_memory, GINT_TO_POINTER(qemu->pid), error);
 }

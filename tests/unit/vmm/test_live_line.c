@@ -329,6 +329,52 @@ static void test_hostile_machines(void **state)
     expect_unreadable("networks", json_array(), "\"networks\" is missing or no text");
 }
 
+/* A word of a peer is never repeated thousands of times. */
+static void test_long_words(void **state)
+{
+    static const struct {
+        const char *list, *key, *words;
+    } rows[] = {{"nodes", "drv", "query-named-block-nodes: unexpected answer"},
+                {"nodes", "node-name", "query-named-block-nodes: unexpected answer"},
+                {"edges", "name", "x-debug-query-block-graph: unexpected answer"}};
+    g_autofree char *word = g_strnfill(1 << 20, 'x');
+
+    for (guint i = 0; i < G_N_ELEMENTS(rows); i++) {
+        g_autoptr(json_t) object = read_machine("plain-7.2", ".json");
+        json_t *edges = json_object_get(json_object_get(object, "graph"), "edges");
+        json_t *list = strcmp(rows[i].list, "edges") == 0 ? edges
+                                                          : json_object_get(object, rows[i].list);
+        g_autoptr(GError) error = NULL;
+        g_autoptr(QemuMachine) machine = NULL;
+
+        json_object_set_new(json_array_get(list, 0), rows[i].key, json_string(word));
+        machine = qemu_machine_parse(object, &error);
+        assert_null(machine);
+        if (!strstr(error->message, rows[i].words))
+            fail_msg("%s: \"%s\"", rows[i].key, error->message);
+    }
+}
+
+/* Many edges to one node end with the description's length. */
+static void test_many_edges(void **state)
+{
+    g_autoptr(json_t) object = read_machine("plain-7.2", ".json");
+    json_t *edges = json_object_get(json_object_get(object, "graph"), "edges");
+    json_t *edge = json_array_get(edges, json_array_size(edges) - 1);
+    g_autoptr(QemuMachine) machine = NULL;
+
+    for (guint i = 0; i < 10000; i++)
+        json_array_append(edges, edge);
+    machine = qemu_machine_parse(object, NULL);
+    assert_non_null(machine);
+    for (guint n = 0; n < machine->block->nodes->len; n++) {
+        g_autofree char *text =
+            block_node_describe(machine->block, machine->block->nodes->pdata[n]);
+
+        assert_true(strlen(text) < 1 << 16);
+    }
+}
+
 /* Nodes that stand on each other in a circle end somewhere. */
 static void test_circles(void **state)
 {
@@ -365,6 +411,8 @@ int main(void)
         cmocka_unit_test(test_network_without_settings),
         cmocka_unit_test(test_what_is_under_way),
         cmocka_unit_test(test_hostile_machines),
+        cmocka_unit_test(test_long_words),
+        cmocka_unit_test(test_many_edges),
         cmocka_unit_test(test_circles),
     };
 

@@ -98,6 +98,33 @@ static void expect_blocks_refused(const char *line, const char *text)
     expect_text(error, text);
 }
 
+static void expect_changed(const char *wanted, const char *instead, const char *words)
+{
+    g_autoptr(GString) text = g_string_new(blocks_7_2);
+    g_autoptr(GPtrArray) before = qemu_parse_ram_blocks(blocks_7_2, NULL), now = NULL;
+    GError *error = NULL;
+
+    g_string_replace(text, wanted, instead, 1);
+    now = qemu_parse_ram_blocks(text->str, NULL);
+    assert_non_null(now);
+    assert_false(qemu_check_same_blocks(before, now, &error));
+    expect_text(error, words);
+}
+
+/* As firmware does it when the guest reboots. */
+static void test_blocks_that_change(void **unused)
+{
+    g_autoptr(GPtrArray) before = qemu_parse_ram_blocks(blocks_7_2, NULL);
+
+    assert_true(qemu_check_same_blocks(before, before, NULL));
+    expect_changed("0x0000000000020000 0x", "0x0000000000040000 0x",
+                   "\"/rom@etc/acpi/tables\" of 131072 bytes was resized");
+    expect_changed("vga.vram", "vga.vrom", "\"0000:00:02.0/vga.vram\" of 16777216 bytes has gone");
+    expect_changed("                            4 KiB  0x0000000012140000 "
+                   "0x0000000000008000 0x0000000000008000\r\n",
+                   "", "has gone");
+}
+
 static void test_hostile_blocks(void **unused)
 {
     GString *many = g_string_new(NULL);
@@ -775,6 +802,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_blocks_of_7_2),
         cmocka_unit_test(test_blocks_of_10_0),
+        cmocka_unit_test(test_blocks_that_change),
         cmocka_unit_test(test_hostile_blocks),
         cmocka_unit_test(test_memory_tree),
         cmocka_unit_test(test_no_memory_tree),
