@@ -110,6 +110,26 @@ def test_io_limits_are_those_of_now(scene, any_qemu):
             assert {key: root_of(qmp, "disk0")[key] for key in limits} == limits
 
 
+def test_settings_of_objects_are_those_of_now(scene, any_qemu):
+    """A group's limits and an I/O thread's, which qom-set changes."""
+    image = make_image(scene.lab.shared / "limited.raw")
+    guest = run_live(scene, qemu=any_qemu, extra=[
+        "-object", "iothread,id=io0", "-object", "throttle-group,id=slow,x-iops-total=100",
+        "-blockdev", f"driver=file,node-name=file1,filename={image}",
+        "-blockdev", "driver=throttle,node-name=limited,throttle-group=slow,file=file1",
+        "-device", "virtio-blk-pci,drive=limited,iothread=io0"])
+    with monitor(scene, guest) as qmp:
+        wanted = qmp.execute("qom-get", path="/objects/slow", property="limits")
+        wanted["iops-total"] = 7
+        qmp.execute("qom-set", path="/objects/slow", property="limits", value=wanted)
+        qmp.execute("qom-set", path="/objects/io0", property="poll-max-ns", value=12345)
+    for _ in range(2):
+        scene.move(guest)
+        with monitor(scene, guest) as qmp:
+            assert qmp.execute("qom-get", path="/objects/slow", property="limits") == wanted
+            assert qmp.execute("qom-get", path="/objects/io0", property="poll-max-ns") == 12345
+
+
 # ---- devices ----
 
 def plug_disk(qmp, image, device="vd1", driver="virtio-blk-pci", **options):

@@ -216,11 +216,53 @@ static void set_throttle(const QemuDevice *device, const BlockDrive *first,
         setter->changed++;
 }
 
+/* One that QEMU does not take shows as a difference afterwards. */
+static gboolean set_property(Qmp *qmp, const char *name, const char *property, json_t *value,
+                             GError **error)
+{
+    g_autofree char *path = g_strdup_printf("/objects/%s", name);
+    g_autoptr(GError) failure = NULL;
+
+    if (qmp_run(qmp, "qom-set",
+                json_pack("{s:s, s:s, s:O}", "path", path, "property", property, "value", value),
+                QMP_COMMAND_MS, &failure) ||
+        error_is(failure, VMFERRY_ERROR_FAILED))
+        return TRUE;
+    g_propagate_error(error, g_steal_pointer(&failure));
+    return FALSE;
+}
+
+/* Only what stands in our own table is set, whatever the source names. */
+static gboolean set_object(Qmp *qmp, const QemuObject *source, const QemuObject *here,
+                           guint *changed, GError **error)
+{
+    const char *const *properties = qemu_object_settings(source->type);
+
+    for (; properties && *properties; properties++) {
+        json_t *wanted = json_object_get(source->settings, *properties);
+        json_t *now = json_object_get(here->settings, *properties);
+
+        if (!wanted || !now || json_equal(wanted, now))
+            continue;
+        if (!set_property(qmp, source->name, *properties, wanted, error))
+            return FALSE;
+        (*changed)++;
+    }
+    return TRUE;
+}
+
 QemuMachine *qemu_machine_look(Qmp *qmp, GError **error)
 {
     g_autoptr(json_t) object = qemu_machine_query(qmp, error);
 
     return object ? qemu_machine_parse(object, error) : NULL;
+}
+
+static gboolean look_again(QemuVmm *qemu, QemuMachine **here, GError **error)
+{
+    qemu_machine_free(*here);
+    *here = qemu_machine_look(qemu->qmp, error);
+    return *here != NULL;
 }
 
 /* I/O limits are set by a command: -drive has other keys for them than
@@ -235,11 +277,24 @@ static gboolean set_throttles(QemuVmm *qemu, const QemuMachine *source, QemuMach
         g_propagate_prefixed_error(error, setter.error, "set I/O limits: ");
         return FALSE;
     }
-    if (setter.changed > 0) {
-        qemu_machine_free(*here);
-        *here = qemu_machine_look(qemu->qmp, error);
+    return setter.changed == 0 || look_again(qemu, here, error);
+}
+
+/* Limits of throttle groups and the like, as they are at the source by now. */
+static gboolean set_objects(QemuVmm *qemu, const QemuMachine *source, QemuMachine **here,
+                            GError **error)
+{
+    guint changed = 0;
+
+    for (guint i = 0; i < source->objects->len; i++) {
+        const QemuObject *object = source->objects->pdata[i];
+        const QemuObject *other = qemu_object_find((*here)->objects, object->name);
+
+        if (other && strcmp(object->type, other->type) == 0 &&
+            !set_object(qemu->qmp, object, other, &changed, error))
+            return FALSE;
     }
-    return *here != NULL;
+    return changed == 0 || look_again(qemu, here, error);
 }
 
 gboolean qemu_match_machine(QemuVmm *qemu, const char *type, json_t *object, GError **error)
@@ -250,7 +305,8 @@ gboolean qemu_match_machine(QemuVmm *qemu, const char *type, json_t *object, GEr
     g_autoptr(GPtrArray) found = NULL;
     g_autofree char *text = NULL;
 
-    if (!here || !set_throttles(qemu, source, &here, error))
+    if (!here || !set_throttles(qemu, source, &here, error) ||
+        !set_objects(qemu, source, &here, error))
         return FALSE;
     found = qemu_machine_compare(source, here, MACHINE_COMPARE_DESTINATION, qemu->rules);
     if (found->len == 0)

@@ -57,16 +57,91 @@ static void drop_image_details(json_t *entries, gboolean inserted)
     }
 }
 
+/* "child<TYPE>" of an entry of qom-list; NULL for other properties. */
+static char *get_child_type(json_t *entry)
+{
+    const char *type = json_text_or(entry, "type", "");
+
+    return g_str_has_prefix(type, "child<") && g_str_has_suffix(type, ">")
+               ? g_strndup(type + 6, strlen(type) - 7)
+               : NULL;
+}
+
 static json_t *query_nodes(Qmp *qmp, GError **error)
 {
     return qmp_execute(qmp, "query-named-block-nodes", json_pack("{s:b}", "flat", 1),
                        QMP_COMMAND_MS, error);
 }
 
+/* Not all versions of QEMU have all of them. */
+static const struct {
+    const char *type;
+    const char *properties[7];
+} settings[] = {
+    {"throttle-group", {"limits"}},
+    {"iothread",
+     {"poll-max-ns", "poll-grow", "poll-shrink", "aio-max-batch", "thread-pool-max",
+      "thread-pool-min"}},
+};
+
+const char *const *qemu_object_settings(const char *type)
+{
+    for (guint i = 0; i < G_N_ELEMENTS(settings); i++)
+        if (strcmp(settings[i].type, type) == 0)
+            return settings[i].properties;
+    return NULL;
+}
+
+/* {"limits": {…}}: what QEMU tells of these properties of /objects/NAME. */
+static json_t *query_object(Qmp *qmp, const char *name, const char *const *properties,
+                            GError **error)
+{
+    g_autofree char *path = g_strdup_printf("/objects/%s", name);
+    g_autoptr(json_t) found = json_object();
+
+    for (; *properties; properties++) {
+        g_autoptr(GError) failure = NULL;
+        json_t *value =
+            qmp_execute(qmp, "qom-get", json_pack("{s:s, s:s}", "path", path, "property",
+                                                  *properties),
+                        QMP_COMMAND_MS, &failure);
+
+        if (value) {
+            json_object_set_new(found, *properties, value);
+        } else if (!error_is(failure, VMFERRY_ERROR_FAILED)) {
+            g_propagate_error(error, g_steal_pointer(&failure));
+            return NULL;
+        }
+    }
+    return g_steal_pointer(&found);
+}
+
+/* Name of an object → its settings, for those that have any. */
+static json_t *query_settings(Qmp *qmp, json_t *objects, GError **error)
+{
+    g_autoptr(json_t) found = json_object();
+    json_t *entry;
+    size_t i;
+
+    json_array_foreach(objects, i, entry)
+    {
+        const char *name = json_text_or(entry, "name", "");
+        g_autofree char *type = get_child_type(entry);
+        const char *const *properties = type ? qemu_object_settings(type) : NULL;
+        json_t *values = properties ? query_object(qmp, name, properties, error) : NULL;
+
+        if (properties && !values)
+            return NULL;
+        if (values)
+            json_object_set_new(found, name, values);
+    }
+    return g_steal_pointer(&found);
+}
+
 json_t *qemu_machine_query(Qmp *qmp, GError **error)
 {
     g_autoptr(json_t) object = json_object();
-    json_t *nodes;
+    json_t *nodes, *set;
 
     for (guint i = 0; i < G_N_ELEMENTS(questions); i++) {
         g_autoptr(GError) failure = NULL;
@@ -91,6 +166,10 @@ json_t *qemu_machine_query(Qmp *qmp, GError **error)
     drop_image_details(nodes, FALSE);
     drop_image_details(json_object_get(object, "block"), TRUE);
     json_object_set_new(object, "nodes", nodes);
+    set = query_settings(qmp, json_object_get(object, "objects"), error);
+    if (!set)
+        return NULL;
+    json_object_set_new(object, "settings", set);
     return g_steal_pointer(&object);
 }
 
@@ -100,6 +179,7 @@ static void object_free(QemuObject *object)
 {
     g_free(object->name);
     g_free(object->type);
+    json_decref(object->settings);
     g_free(object);
 }
 
@@ -183,15 +263,16 @@ static GPtrArray *read_list(json_t *object, const char *key, EntryReader reader,
  * the container are left out. */
 static gpointer read_object(json_t *entry, gboolean *ret_valid)
 {
-    const char *name = json_text_or(entry, "name", NULL), *type = json_text_or(entry, "type", "");
+    const char *name = json_text_or(entry, "name", NULL);
+    g_autofree char *type = get_child_type(entry);
     QemuObject *object;
 
     *ret_valid = name != NULL;
-    if (!name || !g_str_has_prefix(type, "child<") || !g_str_has_suffix(type, ">"))
+    if (!name || !type)
         return NULL;
-    object = g_new(QemuObject, 1);
+    object = g_new0(QemuObject, 1);
     object->name = g_strdup(name);
-    object->type = g_strndup(type + 6, strlen(type) - 7);
+    object->type = g_steal_pointer(&type);
     return object;
 }
 
@@ -304,6 +385,17 @@ static gboolean read_memory(QemuMachine *machine, json_t *object, GError **error
     return TRUE;
 }
 
+static void read_settings(GPtrArray *objects, json_t *all)
+{
+    for (guint i = 0; i < objects->len; i++) {
+        QemuObject *object = objects->pdata[i];
+        json_t *values = json_object_get(all, object->name);
+
+        if (json_is_object(values) && qemu_object_settings(object->type))
+            object->settings = json_deep_copy(values);
+    }
+}
+
 QemuMachine *qemu_machine_parse(json_t *object, GError **error)
 {
     g_autoptr(QemuMachine) machine = g_new0(QemuMachine, 1);
@@ -321,8 +413,10 @@ QemuMachine *qemu_machine_parse(json_t *object, GError **error)
              read_list(object, "chardevs", read_chardev, (GDestroyNotify)chardev_free, error)) &&
         (machine->jobs = read_list(object, "jobs", read_job, (GDestroyNotify)job_free, error)) &&
         (machine->exports = read_list(object, "exports", read_export, g_free, error)) &&
-        (machine->networks = read_networks(object, error)) && read_memory(machine, object, error))
+        (machine->networks = read_networks(object, error)) && read_memory(machine, object, error)) {
+        read_settings(machine->objects, json_object_get(object, "settings"));
         return g_steal_pointer(&machine);
+    }
     return NULL;
 }
 

@@ -34,6 +34,7 @@
 /* A child of a QOM container: "/objects/mem1", of type "memory-backend-ram". */
 typedef struct {
     char *name, *type;
+    json_t *settings; /* those that qom-set can change (qemu_object_settings()), or NULL */
 } QemuObject;
 
 typedef struct {
@@ -79,6 +80,10 @@ QemuMachine *qemu_machine_look(Qmp *qmp, GError **error);
 QemuMachine *qemu_machine_parse(json_t *object, GError **error);
 void qemu_machine_free(QemuMachine *machine);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(QemuMachine, qemu_machine_free)
+
+/* The properties of objects of this type that may have changed since they were
+ * made and that qom-set sets again; NULL-terminated, or NULL for none. */
+const char *const *qemu_object_settings(const char *type);
 
 /* The entry of a list of QemuObject called *name*, or NULL. */
 const QemuObject *qemu_object_find(const GPtrArray *objects, const char *name);

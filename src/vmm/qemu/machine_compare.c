@@ -396,6 +396,24 @@ static void compare_memory(Comparison *c)
     }
 }
 
+/* What only one side tells, the other's version of QEMU does not know. */
+static void compare_object(Comparison *c, const QemuObject *first, const QemuObject *second)
+{
+    const char *key;
+    json_t *value;
+
+    compare_text(c, first->name, "its type", first->type, second->type);
+    json_object_foreach(first->settings, key, value)
+    {
+        json_t *other = json_object_get(second->settings, key);
+        g_autofree char *here = json_dumps(value, JSON_COMPACT | JSON_ENCODE_ANY);
+        g_autofree char *there = other ? json_dumps(other, JSON_COMPACT | JSON_ENCODE_ANY) : NULL;
+
+        if (other && !json_equal(value, other))
+            changed(c, first->name, key, here, there);
+    }
+}
+
 static void compare_objects(Comparison *c, const char *what, const GPtrArray *first,
                             const GPtrArray *second)
 {
@@ -406,7 +424,7 @@ static void compare_objects(Comparison *c, const char *what, const GPtrArray *fi
         if (!other)
             missing(c, what, object->name);
         else
-            compare_text(c, object->name, "its type", object->type, other->type);
+            compare_object(c, object, other);
     }
     for (guint i = 0; i < second->len; i++) {
         const QemuObject *object = second->pdata[i];
