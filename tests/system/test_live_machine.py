@@ -156,6 +156,43 @@ def test_plugged_disks_move(scene, any_qemu):
     check_disk(guest)
 
 
+def test_plugged_usb_storage_and_virtio_mem(scene, any_qemu):
+    """Seen from outside: the lab's guest has drivers for neither."""
+    guest = run_live(scene, qemu=any_qemu, extra=[
+        "-m", "256,slots=4,maxmem=1G", "-device", "qemu-xhci,id=xhci"])
+    stick = make_image(scene.lab.shared / "stick.raw", size="8M")
+    with monitor(scene, guest) as qmp:
+        plug_disk(qmp, stick, "stick", "usb-storage", bus="xhci.0", port="2", removable=True)
+        qmp.execute("object-add", **{"qom-type": "memory-backend-ram", "id": "vm-mem",
+                                     "size": 256 << 20})
+        qmp.execute("device_add", driver="virtio-mem-pci", id="vm0", memdev="vm-mem",
+                    **{"requested-size": 64 << 20})
+
+    def requested(qmp):
+        data, = (entry["data"] for entry in qmp.execute("query-memory-devices"))
+        return data["id"], data["requested-size"]
+
+    wanted = 64 << 20
+    for more in (128 << 20, 32 << 20):
+        scene.move(guest, "--verify")
+        with monitor(scene, guest) as qmp:
+            assert requested(qmp) == ("vm0", wanted)
+            assert root_of(qmp, "stick")["file"] == str(stick)
+            assert qmp.execute("qom-get", path="/machine/peripheral/stick", property="port") == "2"
+            qmp.execute("qom-set", path="/machine/peripheral/vm0", property="requested-size",
+                        value=more)
+        wanted = more
+
+
+def test_plugged_nvme_is_named(scene, any_qemu):
+    """QEMU cannot move one."""
+    guest = run_live(scene, qemu=any_qemu)
+    with monitor(scene, guest) as qmp:
+        plug_disk(qmp, make_image(scene.lab.shared / "fast.raw"), "fast", "nvme", serial="1")
+    check_failed(scene.migrate(guest), "nvme")
+    scene.check(guest)
+
+
 def test_unplugged_disk_stays_away(scene, any_qemu):
     """Neither does it come back, nor is its image locked, nor do others change their place."""
     spare, last = (make_image(scene.lab.shared / f"{name}.raw") for name in ("spare", "last"))

@@ -18,6 +18,7 @@ SEEDS = 200
 SHORT = 5          # of each version of QEMU in the short suite
 CHANGES = 5        # a seed; a move after each two or three
 MOST_PLUGGED = 4
+MOST_CPUS = 3
 
 
 @dataclass
@@ -41,11 +42,15 @@ class Model:
             **{**SMALL, "arena_mb": 8, "disk_mb": 8, "disk_rate": 100}, name="web1",
             qemu=qemu(version), extra=[
                 *user_monitor(scene), "-device", "virtio-scsi-pci,id=scsi0",
+                "-m", "256,slots=4,maxmem=1G", "-smp", f"1,maxcpus={MOST_CPUS}",
                 "-drive", f"file={medium},if=none,id=cd0,media=cdrom,format=raw",
                 "-device", "scsi-cd,drive=cd0,bus=scsi0.0,id=cdrom"])
         self.disks = [Disk("vda", "", "disk0", self.guest.disk, "raw", False)]
         self.medium = medium
         self.limits = {}
+        self.cards: dict[str, str] = {}  # MAC address by id
+        self.dimms: list[str] = []
+        self.cpus = 1
         self.paused = False
         self.trace: list[str] = []
 
@@ -53,9 +58,12 @@ class Model:
         self.count += 1
         return self.scene.lab.shared / f"image{self.count}.{ending}"
 
-    def blocks(self) -> set:
+    def machine(self) -> dict:
         with self.guest.control() as control:
-            return control.machine()["blocks"]
+            return control.machine()
+
+    def blocks(self) -> set:
+        return self.machine()["blocks"]
 
     def run(self) -> None:
         """Most changes need the guest's help."""
@@ -139,6 +147,48 @@ class Model:
         wait_blocks(self.guest, disk.guest_name, there=False)
         self.disks.remove(disk)
 
+    def change_card(self, choice):
+        """Plugs one, or unplugs it again."""
+        self.run()
+        with monitor(self.scene, self.guest) as qmp:
+            if self.cards:
+                name, _ = self.cards.popitem()
+                unplug(qmp, name)
+                qmp.execute("netdev_del", id=f"net-{name}")
+                return
+            self.count += 1
+            name, mac = f"card{self.count}", f"52:54:00:78:00:{self.count % 256:02x}"
+            qmp.execute("netdev_add", type="user", id=f"net-{name}", restrict=True)
+            qmp.execute("device_add", driver="virtio-net-pci", id=name, netdev=f"net-{name}",
+                        mac=mac)
+        self.cards[name] = mac
+        wait_until(lambda: "eth1" in self.machine()["nets"], f"{name} in the guest", 20)
+
+    def change_dimm(self, choice):
+        if len(self.dimms) == 2:
+            return
+        self.run()
+        self.count += 1
+        name = f"dimm{self.count}"
+        with monitor(self.scene, self.guest) as qmp:
+            qmp.execute("object-add", **{"qom-type": "memory-backend-ram", "id": f"mem-{name}",
+                                         "size": 128 << 20})
+            qmp.execute("device_add", driver="pc-dimm", id=name, memdev=f"mem-{name}")
+        self.dimms.append(name)
+
+    def change_cpu(self, choice):
+        if self.cpus == MOST_CPUS:
+            return
+        self.run()
+        self.count += 1
+        with monitor(self.scene, self.guest) as qmp:
+            free = [cpu for cpu in qmp.execute("query-hotpluggable-cpus") if "qom-path" not in cpu]
+            chosen = choice.choice(free)
+            qmp.execute("device_add", driver=chosen["type"], id=f"cpu{self.count}",
+                        **chosen["props"])
+        self.cpus += 1
+        wait_until(lambda: self.machine()["cpus"] == self.cpus, "the vCPU in the guest", 20)
+
     def change_medium(self, choice):
         self.medium = make_image(self.new_path("iso"), size=f"{choice.randrange(1, 4)}M")
         with monitor(self.scene, self.guest) as qmp:
@@ -189,14 +239,21 @@ class Model:
                 assert seen == digest_of_image(disk.image, disk.image_format), (self.trace, disk)
             control.set(disk_rate=100)
         assert {disk.guest_name for disk in self.disks} | {"sr0"} == self.blocks()
+        machine = self.machine()
+        assert machine["cpus"] == self.cpus
+        assert ("eth1" in machine["nets"]) == bool(self.cards)
         with monitor(self.scene, self.guest) as qmp:
+            assert [entry["data"]["id"] for entry in qmp.execute("query-memory-devices")] == self.dimms
+            for name, mac in self.cards.items():
+                assert qmp.execute("qom-get", path=f"/machine/peripheral/{name}",
+                                   property="mac") == mac
             assert root_of(qmp, "cd0").get("file") == (self.medium and str(self.medium))
             now = root_of(qmp, "disk0")
             assert {key: now[key] for key in self.limits} == self.limits
 
 
-CHANGE_NAMES = ("snapshot", "commit", "mirror", "plug", "unplug", "medium", "eject", "throttle",
-                "fill", "pause")
+CHANGE_NAMES = ("snapshot", "commit", "mirror", "plug", "unplug", "card", "dimm", "cpu", "medium",
+                "eject", "throttle", "fill", "pause")
 
 
 @pytest.fixture(scope="module")

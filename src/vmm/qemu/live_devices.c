@@ -554,8 +554,8 @@ static json_t *device_options(LivePlan *plan, const AddedDevice *added, GError *
 
     if (drive && *drive && !json_object_get(options, "drive"))
         json_object_set_new(options, "drive", json_string(drive));
-    /* Of a DIMM it is its memory's. */
-    if (!json_object_get(options, "parent_bus"))
+    /* Of a DIMM it is its memory's, of a virtio-mem what is plugged just now. */
+    if (json_object_get(options, "memdev"))
         json_object_del(options, "size");
     if (!set_bus(plan, added, options, error) || !need_references(plan, options, error))
         return NULL;
