@@ -38,6 +38,8 @@ class Model:
         self.count = 0
         shared = scene.lab.shared
         medium = make_image(shared / "first.iso", size="1M")
+        for host in scene.lab.hosts:
+            host.add_tap("cardtap")
         self.guest = scene.run(
             **{**SMALL, "arena_mb": 8, "disk_mb": 8, "disk_rate": 100}, name="web1",
             qemu=qemu(version), extra=[
@@ -158,7 +160,8 @@ class Model:
                 return
             self.count += 1
             name, mac = f"card{self.count}", f"52:54:00:78:00:{self.count % 256:02x}"
-            qmp.execute("netdev_add", type="user", id=f"net-{name}", restrict=True)
+            qmp.execute("netdev_add", type="tap", id=f"net-{name}", ifname="cardtap", script="no",
+                        downscript="no")
             qmp.execute("device_add", driver="virtio-net-pci", id=name, netdev=f"net-{name}",
                         mac=mac)
         self.cards[name] = mac

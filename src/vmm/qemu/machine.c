@@ -101,10 +101,9 @@ static json_t *query_object(Qmp *qmp, const char *name, const char *const *prope
 
     for (; *properties; properties++) {
         g_autoptr(GError) failure = NULL;
-        json_t *value =
-            qmp_execute(qmp, "qom-get", json_pack("{s:s, s:s}", "path", path, "property",
-                                                  *properties),
-                        QMP_COMMAND_MS, &failure);
+        json_t *value = qmp_execute(qmp, "qom-get",
+                                    json_pack("{s:s, s:s}", "path", path, "property", *properties),
+                                    QMP_COMMAND_MS, &failure);
 
         if (value) {
             json_object_set_new(found, *properties, value);

@@ -354,7 +354,8 @@ gboolean qemu_check_same_blocks(const GPtrArray *before, const GPtrArray *now, G
         if (same && same->used == block->used && same->total == block->total)
             continue;
         error_set(error, VMFERRY_ERROR_REFUSED,
-                  "RAM block \"%s\" of %" G_GUINT64_FORMAT " bytes %s during the move: did the guest "
+                  "RAM block \"%s\" of %" G_GUINT64_FORMAT
+                  " bytes %s during the move: did the guest "
                   "reboot? Try again",
                   block->name, block->used, same ? "was resized" : "has gone");
         return FALSE;

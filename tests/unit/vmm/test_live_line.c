@@ -342,8 +342,8 @@ static void test_long_words(void **state)
     for (guint i = 0; i < G_N_ELEMENTS(rows); i++) {
         g_autoptr(json_t) object = read_machine("plain-7.2", ".json");
         json_t *edges = json_object_get(json_object_get(object, "graph"), "edges");
-        json_t *list = strcmp(rows[i].list, "edges") == 0 ? edges
-                                                          : json_object_get(object, rows[i].list);
+        json_t *list =
+            strcmp(rows[i].list, "edges") == 0 ? edges : json_object_get(object, rows[i].list);
         g_autoptr(GError) error = NULL;
         g_autoptr(QemuMachine) machine = NULL;
 
