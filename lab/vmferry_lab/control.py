@@ -87,6 +87,10 @@ class Control:
         return {"cpus": int(fields["cpus"]), "mem_kb": int(fields["mem_kb"]),
                 "blocks": set(fields["blocks"].split(",")), "nets": set(fields["nets"].split(","))}
 
+    def power_off(self) -> None:
+        """The guest powers off; no answer comes, so none is waited for."""
+        self._socket.sendall(b"poweroff\n")
+
     def close(self) -> None:
         self._lines.close()
         self._socket.close()

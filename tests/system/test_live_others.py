@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import pytest
 
 from findings import check_failed
-from live import make_image, monitor, root_of, run_live, unplug, user_monitor
+from live import make_image, monitor, power_off, root_of, run_live, unplug, user_monitor
 from scene import SMALL, wait_progress
 from test_live_machine import plug_disk
 from vmferry_lab import qemu_pids, wait_until
@@ -112,9 +112,9 @@ def test_agent_dies_while_a_paused_guest_moves(scene, where):
 
 
 def _settled(scene, guest):
-    places = [agent for agent in (scene.a, scene.b) if guest.name in agent.guest_names()
-              and agent.status(guest)["state"] == "paused"]
-    return len(places) == 1
+    answers = [agent.vmferry("status", guest.name, "--json") for agent in (scene.a, scene.b)]
+    states = [answer.json["state"] for answer in answers if answer.exit_code == 0]
+    return states == ["paused"]
 
 
 @pytest.mark.parametrize("where", ["destination.after-commit", "destination.before-started"])
@@ -248,11 +248,7 @@ def test_guest_that_ends_during_its_move_is_said_to_have_ended(scene, any_qemu, 
              "quit": "another program told QEMU to quit"}[how]
     with moving(scene, guest) as command:
         if how == "poweroff":
-            with guest.control() as control:
-                try:
-                    control.ask("poweroff")
-                except Exception:
-                    pass  # it is gone before it answers
+            power_off(guest)
         elif how == "quit":
             with monitor(scene, guest) as qmp:
                 qmp.execute("quit")
@@ -268,11 +264,7 @@ def test_guest_that_powers_off_and_keeps_its_process(scene, any_qemu):
     guest = run_live(scene, qemu=any_qemu, extra=["-no-shutdown"])
     with moving(scene, guest) as command:
         with monitor(scene, guest) as qmp:
-            with guest.control() as control:
-                try:
-                    control.ask("poweroff")
-                except Exception:
-                    pass
+            power_off(guest)
             qmp.wait_event(lambda event: event["event"] == "SHUTDOWN")
         check_ended(command.finish(), "the guest powered off")
     assert run_state(scene, guest) == "shutdown"
