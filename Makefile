@@ -11,7 +11,8 @@ all:
 
 unit: all
 	scripts/build build-asan
-	scripts/run-unit build build-asan
+	scripts/build build-tsan
+	scripts/run-unit build build-asan build-tsan
 
 fuzz-short:
 	scripts/bootstrap build check
@@ -66,7 +67,7 @@ uninstall:
 
 clean:
 	scripts/as-root lab/lab clean
-	rm -rf build build-asan build-fuzz
+	rm -rf build build-asan build-tsan build-fuzz
 
 help:
 	@echo 'make             build vmferry into build/'
