@@ -177,6 +177,46 @@ def test_move_does_not_begin_under_another_migration(scene, any_qemu):
     scene.move(guest)
 
 
+# ---- asleep ----
+
+def fall_asleep(scene, guest):
+    with monitor(scene, guest) as qmp:
+        with guest.control() as control:
+            control.suspend_to_ram()
+        qmp.wait_event(lambda event: event["event"] == "SUSPEND")
+
+
+def wake_up(scene, guest):
+    with monitor(scene, guest) as qmp:
+        qmp.execute("system_wakeup")
+    scene.check(guest)
+
+
+def test_guest_that_falls_asleep_during_its_move_stays(scene, any_qemu):
+    """Suspended to RAM: QEMU does not carry that, so it must be woken first."""
+    guest = run_live(scene, qemu=any_qemu)
+    with moving(scene, guest) as command:
+        fall_asleep(scene, guest)
+        check_failed(command.finish(), "suspended to RAM", "wake it")
+    assert run_state(scene, guest) == "suspended"
+    check_failed(scene.migrate(guest), "suspended to RAM", "wake it")
+    wake_up(scene, guest)
+    scene.move(guest)
+
+
+def test_sleeping_guest_that_its_user_pauses_stays(scene, any_qemu):
+    """QEMU 10.0 calls it paused then, and knows of its sleep all the same."""
+    guest = run_live(scene, qemu=any_qemu)
+    fall_asleep(scene, guest)
+    with monitor(scene, guest) as qmp:
+        qmp.execute("stop")
+        check_failed(scene.migrate(guest), "suspended to RAM", "wake it")
+        qmp.execute("cont")
+    assert run_state(scene, guest) == "suspended"
+    wake_up(scene, guest)
+    scene.move(guest)
+
+
 # ---- changed by others during the move ----
 
 def test_change_during_the_move_ends_it_with_the_thing_named(scene, any_qemu):

@@ -64,8 +64,8 @@ gboolean g_mutex_trylock(GMutex *mutex)
 
     __tsan_mutex_pre_lock(mutex, __tsan_mutex_try_lock);
     taken = REAL(g_mutex_trylock)(mutex);
-    __tsan_mutex_post_lock(
-        mutex, __tsan_mutex_try_lock | (taken ? 0 : __tsan_mutex_try_lock_failed), 0);
+    __tsan_mutex_post_lock(mutex,
+                           __tsan_mutex_try_lock | (taken ? 0 : __tsan_mutex_try_lock_failed), 0);
     return taken;
 }
 
