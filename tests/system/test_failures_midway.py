@@ -143,6 +143,20 @@ def test_broken_off(shared, trouble, words, status):
     shared.move(shared.guest, "--verify")
 
 
+def test_agent_that_is_stopped_holds_a_guest_under_uffd_sync(shared):
+    """A documented limit: a write to a protected page waits for the agent.  Nothing is lost, and
+    the guest goes on with the agent."""
+    guest, here = shared.guest, shared.here(shared.guest)
+    move = begin_slow_move(shared, "--tracker", "uffd-sync")
+    here.freeze()
+    wait_until(lambda: shared.beats[guest.name].is_silent(0.5), "the guest waits for a page", 10)
+    here.thaw()
+    here.vmferry("cancel", guest.name).require()
+    check_failed(move.finish(), "cancel", status="cancelled")
+    shared.check(guest)
+    shared.move(guest, "--verify")
+
+
 def test_source_qemu_killed(scene):
     """Nobody can save the guest then; but both sides say so and clean up."""
     guest = scene.run()

@@ -91,8 +91,9 @@ def test_paused_guest_stays_paused_when_its_move_fails(scene, any_qemu):
     resume(scene, guest)
 
 
-@pytest.mark.parametrize("where", ["source.paused", "source.device-state-saved",
-                                   "source.before-word", "source.after-word"])
+@pytest.mark.parametrize("where", [
+    "source.paused", pytest.param("source.device-state-saved", marks=pytest.mark.long),
+    pytest.param("source.before-word", marks=pytest.mark.long), "source.after-word"])
 def test_agent_dies_while_a_paused_guest_moves(scene, where):
     """Neither the guard nor the restarted agent runs it."""
     guest = run_live(scene)
@@ -117,7 +118,9 @@ def _settled(scene, guest):
     return states == ["paused"]
 
 
-@pytest.mark.parametrize("where", ["destination.after-commit", "destination.before-started"])
+@pytest.mark.parametrize("where", [
+    "destination.after-commit",
+    pytest.param("destination.before-started", marks=pytest.mark.long)])
 def test_destination_dies_while_a_paused_guest_arrives(scene, where):
     guest = run_live(scene)
     pause(scene, guest)
