@@ -11,7 +11,8 @@ all:
 
 unit: all
 	scripts/build build-asan
-	scripts/run-unit build build-asan
+	scripts/build build-tsan
+	scripts/run-unit build build-asan build-tsan
 
 fuzz-short:
 	scripts/bootstrap build check
@@ -66,13 +67,13 @@ uninstall:
 
 clean:
 	scripts/as-root lab/lab clean
-	rm -rf build build-asan build-fuzz
+	rm -rf build build-asan build-tsan build-fuzz
 
 help:
 	@echo 'make             build vmferry into build/'
 	@echo 'make demo        a live migration between two hosts on this machine'
-	@echo 'make check       all tests, about 15 minutes on two cores'
-	@echo 'make check-long  the same with the whole matrix'
+	@echo 'make check       all tests, about 20 minutes on two cores'
+	@echo 'make check-long  the same with the whole matrix: more than an hour'
 	@echo 'make bench       vmferry and QEMU migrate side by side'
 	@echo 'make bench-migrate  the same for guests of all kinds, and all that QEMU offers: hours'
 	@echo 'make fuzz        fuzz all parsers (SECONDS=3600 in all)'

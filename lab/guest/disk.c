@@ -14,7 +14,14 @@
 #include "console.h"
 #include "content.h"
 
-enum { DISK_MAX_BLOCKS = 16384 };
+enum { DISK_MAX_BLOCKS = 16384, KEPT_READS = 256 };
+
+/* What a read has brought, to be looked at again: the page must stay as the device wrote it. */
+typedef struct {
+    uint64_t *page;    /* a page of its own */
+    uint64_t sequence; /* 0: nothing read yet */
+    uint32_t block;
+} KeptRead;
 
 static struct {
     int fd, wake_fd;
@@ -24,6 +31,8 @@ static struct {
     atomic_ullong sequence;
     atomic_bool check_wanted, check_done;
     atomic_ullong checked, errors;
+    KeptRead kept[KEPT_READS];
+    unsigned next_kept;
 } disk = {.fd = -1};
 
 /* A block: its number, its sequence, and words that follow from both. */
@@ -37,23 +46,51 @@ static void fill_block(uint64_t *words, uint32_t block, uint64_t sequence)
         words[i] = next_random(&x);
 }
 
-static void disk_failed(uint32_t block, const char *what)
+static void disk_failed(uint32_t block, uint64_t sequence, const char *what)
 {
     if (atomic_fetch_add(&disk.errors, 1) < MAX_FINDINGS_SHOWN)
-        say("lab: BAD disk block=%u sequence=%lu %s", block, disk.acknowledged[block], what);
+        say("lab: BAD disk block=%u sequence=%lu %s", block, sequence, what);
 }
 
-static void disk_check_block(uint64_t *buffer, uint32_t block)
+static bool holds(const uint64_t *page, uint32_t block, uint64_t sequence)
 {
     uint64_t want[PAGE_WORDS];
 
-    if (!disk.acknowledged[block])
+    fill_block(want, block, sequence);
+    return !memcmp(want, page, PAGE_SIZE);
+}
+
+static void check_kept(const KeptRead *read)
+{
+    if (read->sequence && !holds(read->page, read->block, read->sequence))
+        disk_failed(read->block, read->sequence, "differs in the memory it was read into");
+}
+
+static void check_all_kept(void)
+{
+    for (int i = 0; i < KEPT_READS; i++)
+        check_kept(&disk.kept[i]);
+}
+
+/* Reads a block into the page that was read into longest ago. */
+static void disk_check_block(uint32_t block)
+{
+    KeptRead *read = &disk.kept[disk.next_kept];
+    uint64_t sequence = disk.acknowledged[block];
+
+    if (!sequence)
         return;
-    fill_block(want, block, disk.acknowledged[block]);
-    if (pread(disk.fd, buffer, PAGE_SIZE, (off_t)block * PAGE_SIZE) != PAGE_SIZE)
-        disk_failed(block, strerror(errno));
-    else if (memcmp(want, buffer, PAGE_SIZE))
-        disk_failed(block, "differs");
+    disk.next_kept = (disk.next_kept + 1) % KEPT_READS;
+    check_kept(read);
+    read->sequence = 0;
+    if (pread(disk.fd, read->page, PAGE_SIZE, (off_t)block * PAGE_SIZE) != PAGE_SIZE) {
+        disk_failed(block, sequence, strerror(errno));
+    } else if (!holds(read->page, block, sequence)) {
+        disk_failed(block, sequence, "differs");
+    } else {
+        read->block = block;
+        read->sequence = sequence;
+    }
     disk.checked++;
 }
 
@@ -64,7 +101,7 @@ static void disk_write_block(uint64_t *buffer, uint32_t block)
     fill_block(buffer, block, sequence);
     if (pwrite(disk.fd, buffer, PAGE_SIZE, (off_t)block * PAGE_SIZE) != PAGE_SIZE ||
         fdatasync(disk.fd)) {
-        disk_failed(block, strerror(errno));
+        disk_failed(block, sequence, strerror(errno));
         return;
     }
     disk.acknowledged[block] = sequence;
@@ -82,8 +119,9 @@ static void *disk_main(void *data)
 
         if (atomic_exchange(&disk.check_wanted, false)) {
             disk.checked = 0;
+            check_all_kept();
             for (uint32_t block = 0; block < disk.blocks; block++)
-                disk_check_block(buffer, block);
+                disk_check_block(block);
             disk.check_done = true;
             if (write(disk.wake_fd, &wake, sizeof(wake)) < 0)
                 die("eventfd");
@@ -92,7 +130,7 @@ static void *disk_main(void *data)
         rate = disk.rate;
         if (rate) {
             disk_write_block(buffer, next_random(&random) % disk.blocks);
-            disk_check_block(buffer, next_random(&random) % disk.blocks);
+            disk_check_block(next_random(&random) % disk.blocks);
         }
         usleep(rate ? 1000000 / rate : 20000);
     }
@@ -110,6 +148,8 @@ void disk_start(int wake_fd)
         return;
     if (ioctl(disk.fd, BLKGETSIZE64, &bytes))
         die("size of /dev/vda");
+    for (int i = 0; i < KEPT_READS; i++)
+        disk.kept[i].page = aligned_alloc(PAGE_SIZE, PAGE_SIZE);
     disk.blocks = bytes / PAGE_SIZE < DISK_MAX_BLOCKS ? bytes / PAGE_SIZE : DISK_MAX_BLOCKS;
     if (disk.blocks && pthread_create(&thread, NULL, disk_main, NULL))
         die("disk thread");

@@ -4,7 +4,9 @@
  * Theory of operation: a block holds its number, a sequence, and words that
  * follow from both.  A block counts as acknowledged once fdatasync has said
  * so; what was acknowledged is checked at random while writing, and all of it
- * on order.
+ * on order.  The device writes each read into a page of its own, which is kept
+ * for the next few hundred reads and must hold the same when it is looked at
+ * again: before its next use, and on order.
  */
 #pragma once
 

@@ -87,6 +87,14 @@ class Control:
         return {"cpus": int(fields["cpus"]), "mem_kb": int(fields["mem_kb"]),
                 "blocks": set(fields["blocks"].split(",")), "nets": set(fields["nets"].split(","))}
 
+    def power_off(self) -> None:
+        """The guest powers off; no answer comes, so none is waited for."""
+        self._socket.sendall(b"poweroff\n")
+
+    def suspend_to_ram(self) -> None:
+        """The guest goes to sleep (ACPI S3); it answers, if at all, when it was woken."""
+        self._socket.sendall(f"write /sys/power/state 0 {b'mem'.hex()}\n".encode())
+
     def close(self) -> None:
         self._lines.close()
         self._socket.close()

@@ -99,7 +99,7 @@ CareVerdict care_keep(Care *care, const char *why, GError **error)
     vmm = registry_get_vmm(care->guest, NULL);
     if (!vmm_get_run_state(vmm, &state, error) || !end_pause(care, vmm, &state, error))
         return CARE_AGAIN;
-    care->guest->run_state = state;
+    registry_set_run_state(care->guest, state);
     return settle_here(care, why);
 }
 
@@ -200,6 +200,7 @@ static void clean(Care *care, const GuestRecord *record)
 static CareVerdict step(Care *care, GError **error)
 {
     g_autoptr(GuestRecord) record = registry_get_record(care->guest);
+    VmmRunState state;
 
     if (record->pid == 0)
         return find_unfinished(care, record, error);
@@ -224,7 +225,8 @@ static CareVerdict step(Care *care, GError **error)
     }
     if (!care_reach(care, error))
         return CARE_AGAIN;
-    vmm_get_run_state(registry_get_vmm(care->guest, NULL), &care->guest->run_state, NULL);
+    if (vmm_get_run_state(registry_get_vmm(care->guest, NULL), &state, NULL))
+        registry_set_run_state(care->guest, state);
     return settle_here(care, "found again");
 }
 

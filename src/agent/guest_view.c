@@ -51,13 +51,6 @@ json_t *guest_view_short(Guest *guest)
     return view;
 }
 
-static gboolean is_idle(Guest *guest)
-{
-    lock_guard(&guest->registry->lock);
-
-    return guest->vmm && !guest->claim && guest->record->state == GUEST_HERE;
-}
-
 static json_t *make_summary(const VmmDescription *description)
 {
     return json_pack("{s:s?, s:s?, s:s?, s:s?, s:i, s:I}", "vmm", description->kind, "vmm_version",
@@ -70,12 +63,8 @@ static void note_run_state(Guest *guest, Vmm *vmm)
 {
     VmmRunState state;
 
-    if (vmm_get_run_state(vmm, &state, NULL) && state != VMM_RUN_STATE_GONE) {
-        lock_guard(&guest->registry->lock);
-
-        if (!guest->claim)
-            guest->run_state = state;
-    }
+    if (vmm_get_run_state(vmm, &state, NULL) && state != VMM_RUN_STATE_GONE)
+        registry_note_run_state(guest, state);
 }
 
 /* Asks the VMM itself; returns what keeps the guest from moving, or NULL. */
@@ -86,7 +75,7 @@ static char *refresh(Guest *guest)
     g_autoptr(VmmDescription) description = NULL;
     char *obstacle;
 
-    if (!is_idle(guest))
+    if (!registry_is_idle(guest))
         return NULL;
     note_run_state(guest, vmm);
     obstacle = movable_find_obstacle(vmm, record->command_line, &description);

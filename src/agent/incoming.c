@@ -160,7 +160,7 @@ static void take_over(Incoming *incoming, Guest *guest, Vmm *vmm)
     gboolean stuck;
 
     vmm_get_run_state(vmm, &state, NULL);
-    guest->run_state = state;
+    registry_set_run_state(guest, state);
     registry_set_vmm(guest, vmm);
     stuck = state == VMM_RUN_STATE_PAUSED && record->resume;
     /* The record first: a restarted agent must not take a guest that has run
@@ -183,10 +183,11 @@ static void on_started(Vmm *vmm, gpointer user)
 
     take_over(incoming, guest, vmm);
     g_clear_pointer(&incoming->transaction, g_free);
-    if (guest->record->state == GUEST_HERE) {
-        event_log_add(context->events, guest->name, "arrived", NULL, "arrived from %s and %s here",
-                      peer,
-                      guest->run_state == VMM_RUN_STATE_PAUSED ? "is paused, as it was," : "runs");
+    if (registry_get_state(guest) == GUEST_HERE) {
+        event_log_add(
+            context->events, guest->name, "arrived", NULL, "arrived from %s and %s here", peer,
+            registry_get_run_state(guest) == VMM_RUN_STATE_PAUSED ? "is paused, as it was,"
+                                                                  : "runs");
         watch_guest(context, guest);
         watch_release(context, guest);
         registry_set_arriving(guest, FALSE);

@@ -92,7 +92,7 @@ static gboolean take_into_care(AgentContext *context, Guest *guest, Vmm *vmm, gb
         return FALSE;
     }
     vmm_get_run_state(vmm, &state, NULL);
-    guest->run_state = state;
+    registry_set_run_state(guest, state);
     registry_set_vmm(guest, vmm);
     departure_log_forget(context->departures, guest->name);
     watch_guest(context, guest);
@@ -143,6 +143,7 @@ gboolean launch_run(AgentContext *context, const char *name, char **command_line
 {
     GuestRecord *record =
         launch_make_record(name, GUEST_STARTING, GUEST_ORIGIN_RUN, command_line, working_directory);
+    g_autoptr(GuestRecord) started = NULL;
     g_autoptr(Guest) guest = registry_add(context->registry, record, "start", error);
 
     if (!guest)
@@ -151,9 +152,9 @@ gboolean launch_run(AgentContext *context, const char *name, char **command_line
         registry_remove(guest);
         return FALSE;
     }
-    event_log_add(context->events, name, "started",
-                  json_pack("{s:i}", "pid", (int)guest->record->pid), "started as process %d",
-                  (int)guest->record->pid);
+    started = registry_get_record(guest);
+    event_log_add(context->events, name, "started", json_pack("{s:i}", "pid", (int)started->pid),
+                  "started as process %d", (int)started->pid);
     watch_release(context, guest);
     return TRUE;
 }

@@ -297,6 +297,44 @@ void registry_set_vmm(Guest *guest, Vmm *vmm)
     g_cond_broadcast(&guest->registry->changed);
 }
 
+void registry_set_run_state(Guest *guest, VmmRunState state)
+{
+    lock_guard(&guest->registry->lock);
+
+    guest->run_state = state;
+}
+
+gboolean registry_note_run_state(Guest *guest, VmmRunState state)
+{
+    lock_guard(&guest->registry->lock);
+    gboolean news = !guest->claim && !guest->removed && guest->run_state != state;
+
+    if (news)
+        guest->run_state = state;
+    return news;
+}
+
+VmmRunState registry_get_run_state(Guest *guest)
+{
+    lock_guard(&guest->registry->lock);
+
+    return guest->run_state;
+}
+
+GuestState registry_get_state(Guest *guest)
+{
+    lock_guard(&guest->registry->lock);
+
+    return guest->record->state;
+}
+
+gboolean registry_is_idle(Guest *guest)
+{
+    lock_guard(&guest->registry->lock);
+
+    return guest->vmm && !guest->claim && !guest->removed && guest->record->state == GUEST_HERE;
+}
+
 void registry_set_trouble(Guest *guest, const char *text)
 {
     lock_guard(&guest->registry->lock);

@@ -77,6 +77,18 @@ Vmm *registry_get_vmm(Guest *guest, GError **error);
 /* Gives the guest its VMM (taken), once. */
 void registry_set_vmm(Guest *guest, Vmm *vmm);
 
+/* The run state as last seen.  registry_note_run_state() is for who holds no claim: it takes a
+ * new one where nobody else has the guest, and returns whether it did. */
+void registry_set_run_state(Guest *guest, VmmRunState state);
+gboolean registry_note_run_state(Guest *guest, VmmRunState state);
+VmmRunState registry_get_run_state(Guest *guest);
+
+/* The state of its record. */
+GuestState registry_get_state(Guest *guest);
+
+/* TRUE where it is HERE, reachable, and nothing is being done with it. */
+gboolean registry_is_idle(Guest *guest);
+
 /* Says why a guest is not as it should be (NULL: all is well). */
 void registry_set_trouble(Guest *guest, const char *text);
 

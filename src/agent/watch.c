@@ -73,6 +73,7 @@ void watch_guest(AgentContext *context, Guest *guest)
     int pidfd = (int)syscall(SYS_pidfd_open, record->pid, 0);
     Watch *watch;
     GSource *source;
+    gboolean is_first;
 
     if (pidfd < 0) {
         if (claim_dead(guest))
@@ -84,10 +85,11 @@ void watch_guest(AgentContext *context, Guest *guest)
     source = g_unix_fd_source_new(pidfd, G_IO_IN);
     g_source_set_callback(source, G_SOURCE_FUNC(on_process_ended), watch, watch_free);
     g_mutex_lock(&guest->registry->lock);
-    if (!guest->watch && !guest->removed)
+    is_first = !guest->watch && !guest->removed;
+    if (is_first)
         guest->watch = g_source_ref(source);
     g_mutex_unlock(&guest->registry->lock);
-    if (guest->watch == source)
+    if (is_first)
         g_source_attach(source, context->main);
     g_source_unref(source);
 }
@@ -106,30 +108,13 @@ void watch_release(AgentContext *context, Guest *guest)
         watch_bury(context, guest);
 }
 
-/* Takes a new run state where the guest is still nobody's. */
-static gboolean note_run_state(Guest *guest, VmmRunState state)
-{
-    lock_guard(&guest->registry->lock);
-    gboolean news = !guest->claim && !guest->removed && guest->run_state != state;
-
-    if (news)
-        guest->run_state = state;
-    return news;
-}
-
-static gboolean is_idle(Guest *guest)
-{
-    lock_guard(&guest->registry->lock);
-
-    return guest->vmm && !guest->claim && !guest->removed && guest->record->state == GUEST_HERE;
-}
-
 static void poll_guest(AgentContext *context, Guest *guest)
 {
     VmmRunState state;
 
-    if (!is_idle(guest) || !vmm_get_run_state(registry_get_vmm(guest, NULL), &state, NULL) ||
-        state == VMM_RUN_STATE_GONE || !note_run_state(guest, state))
+    if (!registry_is_idle(guest) ||
+        !vmm_get_run_state(registry_get_vmm(guest, NULL), &state, NULL) ||
+        state == VMM_RUN_STATE_GONE || !registry_note_run_state(guest, state))
         return;
     event_log_add(context->events, guest->name, vmm_run_state_name(state), NULL, "is %s",
                   vmm_run_state_name(state));

@@ -3,7 +3,15 @@
 #include <errno.h>
 #include <string.h>
 
-G_DEFINE_QUARK(vmferry - error, vmferry_error)
+/* G_DEFINE_QUARK() leaves a race between threads that ask first. */
+GQuark vmferry_error_quark(void)
+{
+    static gsize quark;
+
+    if (g_once_init_enter(&quark))
+        g_once_init_leave(&quark, g_quark_from_static_string("vmferry-error-quark"));
+    return (GQuark)quark;
+}
 
 static const char *const code_names[] = {
     [VMFERRY_ERROR_FAILED] = "failed",

@@ -1,6 +1,7 @@
 """Fixtures of the system tests; lab/README.md describes what they hand out."""
 
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -26,9 +27,37 @@ def pytest_configure(config):
 def pytest_collection_modifyitems(config, items):
     if config.getoption("--long"):
         return
-    selected = [item for item in items if not item.get_closest_marker("long")]
+    short = [item for item in items if not item.get_closest_marker("long")]
+    selected = one_version_each(short)
     config.hook.pytest_deselected(items=[item for item in items if item not in selected])
     items[:] = selected
+
+
+def one_version_each(items):
+    """*items* with one version of QEMU for each row of `any_qemu`: the versions take turns, so
+    that both serve in each file.  A row of which only one is there (named by its id) keeps it."""
+    versions, numbers = {}, Counter()
+    for item in items:
+        if version := version_of(item):
+            versions.setdefault(row_of(item), []).append(version)
+    chosen = {}
+    for row, available in versions.items():
+        turn = numbers[row[0]]
+        numbers[row[0]] += 1
+        chosen[row] = available[turn % len(available)]
+    return [item for item in items if version_of(item) == chosen.get(row_of(item))]
+
+
+def version_of(item):
+    """The version of QEMU that `any_qemu` gives it; None where it has no such fixture."""
+    return getattr(item, "callspec", None) and item.callspec.params.get("any_qemu")
+
+
+def row_of(item):
+    """(file, test and all its parameters but the version): what a test is apart from it."""
+    others = {name: repr(value) for name, value in item.callspec.params.items()
+              if name != "any_qemu"} if hasattr(item, "callspec") else {}
+    return item.path, item.originalname, *sorted(others.items())
 
 
 @pytest.hookimpl(hookwrapper=True)
@@ -120,5 +149,5 @@ def shared(request, module_scenes, pki):
 
 @pytest.fixture(params=["7.2", "10.0"])
 def any_qemu(request):
-    """Runs the test under both versions of QEMU."""
+    """Runs the test under both versions of QEMU; under one of them in the short suite."""
     return backports_qemu() if request.param == "10.0" else system_qemu()

@@ -35,6 +35,11 @@ def run_live(scene: Scene, extra=(), **options) -> Guest:
     return scene.run(**settings, extra=[*user_monitor(scene), *extra])
 
 
+def power_off(guest: Guest) -> None:
+    with guest.control() as control:
+        control.power_off()
+
+
 def finish_job(qmp: Qmp, job: str, *, complete=True) -> None:
     """Waits until a block job is ready, completes it, and waits for its end."""
     if complete:

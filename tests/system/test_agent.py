@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from findings import check_failed, error_text, traces_in
-from scene import BUSY
+from scene import BUSY, wait_progress
 from vmferry_lab import Agent, LabError, qemu_pids, wait_gone, wait_until
 
 
@@ -185,13 +185,33 @@ def test_events_since(shared):
 # ---- guests in care ----
 
 def test_idle_guest_in_care_is_untouched(scene):
-    """No tracer, no userfaultfd, nothing mapped; its agent sleeps."""
+    """No tracer, no userfaultfd, nothing mapped; its agent looks into none of its files."""
     guest = scene.adopt()
     pid = scene.a.guest_pid(guest)
     maps = mapped_files(pid)
     scene.beats[guest.name].wait(20)
     assert traces_in(pid) == [] and mapped_files(pid) == maps
-    assert f"{pid}" not in str(list(Path(f"/proc/{scene.a.pid}/fd").iterdir()))
+    assert looks_into(scene.a.pid, pid) == []
+    move = scene.a.begin_migrate(guest, scene.b, "--bandwidth", "4M")
+    wait_progress(scene.a, guest, "precopy", 1_000_000)
+    assert looks_into(scene.a.pid, pid) != []  # that the look can find something
+    scene.a.vmferry("cancel", guest.name).require()
+    move.finish()
+    wait_until(lambda: looks_into(scene.a.pid, pid) == [], "the agent has let go of it", 5)
+    assert traces_in(pid) == [] and mapped_files(pid) == maps
+
+
+def looks_into(agent: int, pid: int) -> list[str]:
+    """What an agent has open of a guest's memory, and any userfaultfd."""
+    found = []
+    for fd in Path(f"/proc/{agent}/fd").iterdir():
+        try:
+            target = os.readlink(fd)
+        except FileNotFoundError:
+            continue
+        if target.startswith(f"/proc/{pid}/") or "userfaultfd" in target:
+            found.append(target)
+    return found
 
 
 def mapped_files(pid: int) -> set[str]:

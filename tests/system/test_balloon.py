@@ -45,7 +45,8 @@ def begin_slow(scene, guest, *options):
 @pytest.mark.parametrize("device, version, guest", [
     ("virtio-balloon-pci,id=balloon0", "7.2", {}),
     ("virtio-balloon-pci-non-transitional", "10.0", {"vcpus": 2, "machine": "q35"}),
-    ("virtio-balloon-device", "7.2", {"machine": "microvm", "shared_memory": True})])
+    pytest.param("virtio-balloon-device", "7.2", {"machine": "microvm", "shared_memory": True},
+                 marks=pytest.mark.long)])
 def test_free_memory_is_taken_and_given_back(scene, device, version, guest):
     guest = run(scene, device, qemu=backports_qemu() if version == "10.0" else None, **guest)
     options = ["--compress", "none", "--verify"]
@@ -61,6 +62,7 @@ def test_free_memory_is_taken_and_given_back(scene, device, version, guest):
     assert again["reclaim"] == "done"
 
 
+@pytest.mark.long
 def test_without_the_option_all_is_sent(scene):
     guest = run(scene)
     report = scene.move(guest, "--compress", "none")
@@ -76,6 +78,7 @@ def test_too_little_is_free(scene):
     assert balloon(scene, scene.here(guest)) == MEMORY
 
 
+@pytest.mark.long
 def test_one_move_after_the_other(scene):
     """The second begins while the guest takes its memory back: that is waited for."""
     guest = run(scene)
@@ -136,7 +139,9 @@ def test_source_agent_killed(scene):
     await_full(scene, scene.here(guest))
 
 
-@pytest.mark.parametrize("point", ["destination.after-commit", "destination.before-started"])
+@pytest.mark.parametrize("point", [
+    "destination.after-commit",
+    pytest.param("destination.before-started", marks=pytest.mark.long)])
 def test_destination_agent_killed(scene, point):
     """The guest is there already: its guard gives it its memory back, or the agent's next start."""
     guest = run(scene)

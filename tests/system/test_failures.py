@@ -162,8 +162,8 @@ ROWS = [
 ]
 
 
-# Waits as long as another row does.
-LONG = ("silent-there",)
+# Much like another row, and as long.
+LONG = ("silent-there", "no-such-host", "insecure-here")
 
 
 @pytest.mark.parametrize("row", [

@@ -57,7 +57,7 @@ def names(points) -> list[str]:
 
 # Much like the points right before or after them.
 LONG_KILLED = ("source.image-lock", "source.image-token", "inject.prepared", "inject.registers-set", "source.accepted", "source.decided",
-               "source.after-started", "destination.before-started")
+               "source.device-state-saved", "source.after-started", "destination.before-started")
 LONG_FAILING = (*LONG_KILLED, "inject.stopped", "memory.tracker-started", "source.paused",
                 "source.device-state-saved", "destination.round-applied",
                 "destination.before-ready")

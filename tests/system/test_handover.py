@@ -37,12 +37,16 @@ def doubtful(shared):
 
 
 def settle(scene, *, moved: bool) -> None:
-    """The guest is where it must be; it moves again without the fault."""
+    """The guest is where it must be, by the work of the agents that lost each other: only a dead
+    one is started.  It moves again without the fault."""
     if moved:
         scene.place[scene.guest.name] = scene.there(scene.guest)
     for agent in (scene.a, scene.b):
-        scene.restart(agent)
+        if not agent.process.running:
+            scene.restart(agent, finds_guests=False)
     scene.check(scene.guest)
+    for agent in (scene.a, scene.b):
+        scene.restart(agent)
     scene.move(scene.guest, "--verify")
 
 

@@ -133,7 +133,8 @@ def confined(lab, pki):
 
 # ---- user, groups, capabilities ----
 
-@pytest.mark.parametrize("tracker", ["pagemap-scan", "uffd-sync"])
+@pytest.mark.parametrize("tracker", [
+    "pagemap-scan", pytest.param("uffd-sync", marks=pytest.mark.long)])
 def test_guest_of_a_user(confined, tracker):
     guest = confined.adopt_by(confined.owned_guest(disk_mb=16, disk_rate=20),
                               *SETPRIV, "--groups=daemon,audio")
@@ -150,10 +151,9 @@ def test_devices_of_a_users_guest_write_while_it_is_tracked(confined):
     confined.move(guest, "--verify", "--tracker", "uffd-sync", "--bandwidth", "4M")
 
 
-@pytest.mark.parametrize("version", ["7.2", "10.0"])
-def test_guest_with_ambient_capabilities(confined, version):
+def test_guest_with_ambient_capabilities(confined, any_qemu):
     """It may open a tap that is not its user's; no_new_privs; a smaller bounding set."""
-    guest = confined.owned_guest(qemu=qemu(version))
+    guest = confined.owned_guest(qemu=any_qemu)
     for host in confined.lab.hosts:
         host.give_tap(guest.tap, "daemon")
     confined.adopt_by(guest, *AMBIENT, "--bounding-set=-sys_boot,-sys_time", "--no-new-privs")
@@ -702,7 +702,8 @@ class Relay:
             pass
 
 
-@pytest.mark.parametrize("user", [None, USER], ids=["root", "user"])
+@pytest.mark.parametrize("user", [
+    pytest.param(None, id="root", marks=pytest.mark.long), pytest.param(USER, id="user")])
 def test_qmp_over_tcp(confined, user):
     """Told how to be mended; through a relay the guest is adopted and moves."""
     guest = confined.owned_guest()
@@ -761,9 +762,8 @@ def test_no_systemd_claims_nothing(scene):
 
 # ---- the old process says how it ended ----
 
-@pytest.mark.parametrize("version", ["7.2", "10.0"])
-def test_old_process_ends_with_a_code_of_its_own(scene, version):
-    guest = scene.lab.guest("web1", **SMALL, qemu=qemu(version))
+def test_old_process_ends_with_a_code_of_its_own(scene, any_qemu):
+    guest = scene.lab.guest("web1", **SMALL, qemu=any_qemu)
     code = scene.lab.host_a.path("code")
     process = scene.start(guest, ["sh", "-c", f'"$@"; echo $? >{code}', "sh"])
     pid = next(pid for pid in qemu_pids(scene.lab.host_a, guest) if pid != process.pid)

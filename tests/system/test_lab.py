@@ -55,6 +55,36 @@ def test_self_check_finds_one_wrong_bit(lab, guest):
     assert "lab: BAD page=" in g.console_text()
 
 
+def test_disk_check_finds_one_wrong_bit_in_a_kept_read(lab, guest):
+    """What a device has written into memory counts as content of the guest, too."""
+    g = guest(pattern="idle", check=0, memory_mb=128, arena_mb=16, shared_memory=True, disk_mb=1,
+              disk_rate=200)
+    process = g.start(lab.host_a)
+    with g.control() as control:
+        wait_until(lambda: int(control.status()["disk_sequence"]) > 20, "some blocks are written")
+        control.set(disk_rate=0)
+        assert control.check_disk() > 1
+        control.check_disk()
+        flip_a_bit_of_a_block(process.pid, g)
+        with pytest.raises(LabError, match="disk check: . errors"):
+            control.check_disk()
+    assert "differs in the memory it was read into" in g.console_text()
+
+
+def flip_a_bit_of_a_block(pid, g):
+    """In all pages of guest RAM that hold the first block that was written to its disk."""
+    start, ram = guest_ram(pid, g)
+    image = g.disk.read_bytes()
+    blocks = (image[at:at + 4096] for at in range(0, len(image), 4096))
+    block = next(block for block in blocks if any(block))
+    pages = [at for at in range(0, len(ram), 4096) if ram[at:at + 4096] == block]
+    assert pages
+    with open(f"/proc/{pid}/mem", "r+b", buffering=0) as memory:
+        for at in pages:
+            memory.seek(start + at + 100)
+            memory.write(bytes([ram[at + 100] ^ 1]))
+
+
 def guest_ram(pid, g):
     """Where guest RAM, a shared memfd, starts in QEMU, and its content."""
     maps = open(f"/proc/{pid}/maps").read().splitlines()

@@ -4,9 +4,9 @@ import subprocess
 
 import pytest
 
+from live import monitor, user_monitor
 from scene import BUSY, SMALL
 from vmferry_lab import MACHINES, qemu, wait_until
-from vmferry_lab.qmp import Qmp
 
 
 def whole_machine(vcpus: int) -> dict:
@@ -84,15 +84,21 @@ def test_what_is_local_to_a_host_is_mapped(scene):
         scene.move(guest)
 
 
-def test_guest_that_was_paused_stays_paused(scene):
+def test_adopted_guest_that_was_paused_moves_and_stays_paused(scene):
     """Moving a guest must not start one that its user has stopped."""
-    guest = scene.lab.guest("web1", **SMALL)
+    guest = scene.lab.guest("web1", **SMALL, extra=user_monitor(scene))
     process = scene.start(guest)
-    with Qmp(guest.qmp_path(scene.lab.host_a)) as qmp:
+    scene.watch(guest, scene.a)
+    scene.beats[guest.name].wait(5)
+    with monitor(scene, guest) as qmp:
         qmp.execute("stop")
+    scene.require_silence(guest)
     scene.a.adopt(guest, process)
-    beats_before = guest.console_text().count("lab: beat")
     result = scene.a.migrate(guest, scene.b)
-    place = scene.b if result.exit_code == 0 else scene.a
-    assert place.status(guest)["state"] == "paused", result
-    assert guest.console_text().count("lab: beat") == beats_before
+    assert result.exit_code == 0 and result.json["paused"] is True, result
+    scene.place[guest.name] = scene.b
+    assert scene.b.status(guest)["state"] == "paused"
+    scene.require_silence(guest)
+    with monitor(scene, guest) as qmp:
+        qmp.execute("cont")
+    scene.check(guest)

@@ -282,6 +282,10 @@ static void on_event(const char *event, json_t *data, gpointer user)
         g_atomic_int_inc(&qemu->resumes);
     } else if (strcmp(event, "STOP") == 0) {
         g_atomic_int_inc(&qemu->stops);
+    } else if (strcmp(event, "SUSPEND") == 0) {
+        g_atomic_int_set(&qemu->asleep, TRUE);
+    } else if (strcmp(event, "WAKEUP") == 0 || strcmp(event, "RESET") == 0) {
+        g_atomic_int_set(&qemu->asleep, FALSE);
     } else if (strcmp(event, "MIGRATION") == 0) {
         note_migration(qemu, json_text_or(data, "status", ""));
     }

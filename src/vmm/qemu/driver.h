@@ -33,6 +33,7 @@ typedef struct {
                               Guarded by event_lock. */
     gint stops, resumes;   /* atomic: STOP and RESUME events so far */
     gint resumes_at_pause; /* *resumes* when we paused it last */
+    gint asleep;           /* atomic: by a SUSPEND event, until it wakes up */
     int incoming_fd;       /* of an open incoming stream, or -1; see incoming.c */
     QemuArrival arrival;   /* of what comes through it */
     char *machine;         /* once asked for */
@@ -60,6 +61,10 @@ VmmRunState qemu_run_state_from_status(const char *status);
 
 /* FALSE where QEMU's own migration is under way. */
 gboolean qemu_check_no_migration(Qmp *qmp, GError **error);
+
+/* FALSE with *error* where the guest is suspended to RAM: QEMU's device state does not carry
+ * that, and 10.0 calls it "paused" once it was stopped. */
+gboolean qemu_check_awake(QemuVmm *qemu, GError **error);
 
 /* The operations of the table, each without the lock. */
 gboolean qemu_pause(QemuVmm *qemu, gboolean *ret_was_running, GError **error);

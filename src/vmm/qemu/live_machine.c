@@ -173,7 +173,7 @@ gboolean qemu_check_unchanged(QemuVmm *qemu, json_t *before, GError **error)
     g_autoptr(GPtrArray) found = NULL;
     g_autofree char *text = NULL;
 
-    if (!second || !qemu_machine_check_idle(second, error) ||
+    if (!second || !qemu_machine_check_idle(second, error) || !qemu_check_awake(qemu, error) ||
         !qemu_check_no_migration(qemu->qmp, error))
         return FALSE;
     found = qemu_machine_compare(first, second, MACHINE_COMPARE_LATER, NULL);

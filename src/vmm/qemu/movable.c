@@ -71,10 +71,6 @@ static gboolean check_state(Qmp *qmp, GError **error)
 
     if (!status)
         return FALSE;
-    if (strcmp(status, "suspended") == 0) {
-        error_set(error, VMFERRY_ERROR_UNSUPPORTED, "the guest sleeps (ACPI S3): wake it first");
-        return FALSE;
-    }
     if (strcmp(status, "postmigrate") == 0) {
         error_set(error, VMFERRY_ERROR_REFUSED,
                   "QEMU's own migration has left this guest stopped: resume or end it first");
@@ -127,6 +123,7 @@ gboolean qemu_check_movable(QemuVmm *qemu, GError **error)
     /* First what does not need a sane QEMU, then what it says itself. */
     return argv && qemu_command_line_check_writers(argv, error) &&
            qemu_command_line_check_snapshots(argv, error) && qemu_check_root(qemu, argv, error) &&
-           check_state(qemu->qmp, error) && check_images(qemu, error) &&
-           check_live_writers(qemu->qmp, error) && check_migration(qemu->qmp, error);
+           check_state(qemu->qmp, error) && qemu_check_awake(qemu, error) &&
+           check_images(qemu, error) && check_live_writers(qemu->qmp, error) &&
+           check_migration(qemu->qmp, error);
 }

@@ -55,17 +55,44 @@ char *qemu_query_status(Qmp *qmp, int timeout_ms, GError **error)
     return g_strdup(status);
 }
 
-static gboolean expect_state(QemuVmm *qemu, VmmRunState wanted, GError **error)
+gboolean qemu_check_awake(QemuVmm *qemu, GError **error)
 {
     g_autofree char *status = qemu_query_status(qemu->qmp, QMP_COMMAND_MS, error);
 
     if (!status)
         return FALSE;
+    if (strcmp(status, "suspended") != 0 &&
+        (!g_atomic_int_get(&qemu->asleep) || strcmp(status, "running") == 0))
+        return TRUE;
+    error_set(error, VMFERRY_ERROR_REFUSED,
+              "the guest is suspended to RAM (ACPI S3), which cannot be moved: wake it up first "
+              "(QMP system_wakeup)");
+    return FALSE;
+}
+
+static gboolean is_state(const char *status, VmmRunState wanted, GError **error)
+{
     if (qemu_run_state_from_status(status) == wanted)
         return TRUE;
     error_set(error, VMFERRY_ERROR_FAILED, "the guest is in QEMU's state \"%s\" instead of %s",
               status, vmm_run_state_name(wanted));
     return FALSE;
+}
+
+static gboolean expect_state(QemuVmm *qemu, VmmRunState wanted, GError **error)
+{
+    g_autofree char *status = qemu_query_status(qemu->qmp, QMP_COMMAND_MS, error);
+
+    return status && is_state(status, wanted, error);
+}
+
+/* One that fell asleep before its pause sleeps on. */
+static gboolean expect_resumed(QemuVmm *qemu, GError **error)
+{
+    g_autofree char *status = qemu_query_status(qemu->qmp, QMP_COMMAND_MS, error);
+
+    return status &&
+           (strcmp(status, "suspended") == 0 || is_state(status, VMM_RUN_STATE_RUNNING, error));
 }
 
 gboolean qemu_pause(QemuVmm *qemu, gboolean *ret_was_running, GError **error)
@@ -124,8 +151,7 @@ gboolean qemu_resume(QemuVmm *qemu, GError **error)
         error_set(error, VMFERRY_ERROR_FAILED, "the guest still waits for its state");
         return FALSE;
     }
-    if (!qmp_run(qemu->qmp, "cont", NULL, QEMU_CONT_MS, error) ||
-        !expect_state(qemu, VMM_RUN_STATE_RUNNING, error))
+    if (!qmp_run(qemu->qmp, "cont", NULL, QEMU_CONT_MS, error) || !expect_resumed(qemu, error))
         return FALSE;
     g_atomic_int_set(&qemu->images_released, FALSE);
     return TRUE;
