@@ -276,7 +276,7 @@ void care_start(AgentContext *context, Guest *guest)
     guest->claim = "recover";
     care->told = guest->record->state == GUEST_IN_DOUBT;
     g_mutex_unlock(&guest->registry->lock);
-    agent_context_spawn(context, "care", care_thread, care);
+    agent_context_spawn_surely(context, "care", care_thread, care);
 }
 
 static GuestRecord *load_record(AgentContext *context, const char *name, GError **error)

@@ -161,5 +161,5 @@ static gpointer poll_guests(gpointer data)
 
 void watch_start_polling(AgentContext *context)
 {
-    agent_context_spawn(context, "poll-guests", poll_guests, context);
+    agent_context_spawn_surely(context, "poll-guests", poll_guests, context);
 }
