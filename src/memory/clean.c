@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "base/error.h"
+#include "base/thread.h"
 #include "inject/inject.h"
 #include "memory/maps.h"
 
@@ -72,7 +73,8 @@ gboolean memory_clean_guest(pid_t pid, GError **error)
 
     if (fds->len == 0 || has_registered_ranges(pid))
         return TRUE;
-    g_thread_join(g_thread_new("clean", clean_thread, &request));
+    if (!thread_run("clean", clean_thread, &request, error))
+        return FALSE;
     if (!request.done)
         g_propagate_prefixed_error(error, request.error, "clean up in pid %d: ", (int)pid);
     return request.done;

@@ -319,8 +319,8 @@ gboolean migrate_destination_serve(Channel *channel, const MigrateDestinationHos
     gboolean done = receive_guest(&move, &failure);
 
     if (done) {
-        move.queue = frame_queue_start(channel, RECEIVE_AHEAD_FRAMES);
-        done = accept_guest(&move, &failure) && receive_machine(&move, &failure) &&
+        move.queue = frame_queue_start(channel, RECEIVE_AHEAD_FRAMES, &failure);
+        done = move.queue && accept_guest(&move, &failure) && receive_machine(&move, &failure) &&
                take_over(&move, &failure);
     }
 

@@ -131,7 +131,7 @@ static int setup(void **state)
     start_machine(&fixture->destination);
     connect_channels(fixture);
     fixture->sender = make_sender(fixture, 3, SENT_STORE_AUTO);
-    fixture->queue = frame_queue_start(fixture->in, 4);
+    fixture->queue = frame_queue_start(fixture->in, 4, NULL);
     fixture->applier = page_applier_new(fixture->destination.guest, fixture->queue);
     *state = fixture;
     return 0;
@@ -676,7 +676,7 @@ static void test_queue_limit(void **state)
     /* Both read from the queue. */
     page_applier_free(fixture->applier);
     frame_queue_free(fixture->queue);
-    fixture->queue = frame_queue_start(fixture->in, MANY_FRAMES + 1);
+    fixture->queue = frame_queue_start(fixture->in, MANY_FRAMES + 1, NULL);
     fixture->applier = page_applier_new(fixture->destination.guest, fixture->queue);
     thread = g_thread_new("many", send_many, fixture->out);
     do {
