@@ -24,7 +24,7 @@ class Siege:
 
     def __enter__(self):
         self.namespace.address("link", f"{STRANGER}/24")
-        self.namespace.ip("link", "set", "link", "up")
+        self.namespace.ip("link", "set", "dev", "link", "up")
         self._thread.start()
         wait_until(lambda: self.opened >= SILENT * len(self.hosts), "the siege stands", 30)
         return self
