@@ -29,6 +29,10 @@ PagePatcher *page_patcher_new(GuestMemory *memory);
 void page_patcher_free(PagePatcher *patcher);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(PagePatcher, page_patcher_free)
 
+/* The pages of the last frame that was applied, *ret_count* of them, as far as
+ * it got; valid until the next. */
+const uint64_t *page_patcher_get_pages(const PagePatcher *patcher, guint *ret_count);
+
 /* Applies an unpacked body of head->body_bytes.  The head was checked
  * (segment_frame_decode_head()).  INVALID where the body is malformed, other
  * errors where guest RAM can't be written; some of its pages may be patched
