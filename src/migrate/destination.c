@@ -82,7 +82,8 @@ static gboolean open_memory(DestinationMove *move, GError **error)
     if (!regions)
         return FALSE;
     move->memory = guest_memory_open(vmm_get_pid(move->vmm), regions, error);
-    return move->memory && guest_memory_make_zero(move->memory, error);
+    return move->memory && guest_memory_check_room(move->memory, error) &&
+           guest_memory_make_zero(move->memory, error);
 }
 
 /* Launches the VMM and prepares it for pages. */

@@ -111,7 +111,7 @@ gboolean page_patcher_apply(PagePatcher *patcher, const SegmentFrameHead *head, 
     patcher->region = head->region;
     patcher->piece_count = patcher->patch_count = patcher->number_count = 0;
     while (segment_frame_next(&walk, &page, &list, &bytes, &malformed)) {
-        gboolean few = region->mapping || list.count <= FEW_SEGMENTS;
+        gboolean few = list.count <= FEW_SEGMENTS;
 
         patcher->numbers[patcher->number_count++] = page;
         if (!(few ? add_pieces : add_patch)(patcher, page, &list, bytes, error))

@@ -5,8 +5,7 @@
  * segments over what is there.  Each piece that process_vm_writev(2) writes
  * costs about 0.7 us, a whole page read or written about 1.5 us (measured, with
  * nothing to be faulted in); so pages of a few segments are written piece by
- * piece, and those of many are read, patched here, and written back.  Memory
- * that is mapped here is always patched in place.  Both ways gather many pages
+ * piece, and those of many are read, patched here, and written back.  Both ways gather many pages
  * for one system call.
  *
  * Nobody else may write the pages meanwhile: the guest is not running here yet,
