@@ -159,6 +159,8 @@ static void clean(Care *care, const GuestRecord *record)
     if (care->cleaned || record->state == GUEST_INCOMING || record->state == GUEST_LEAVING)
         return;
     care->cleaned = TRUE;
+    if (!process_is_same(record->pid, record->start_time))
+        return;
     if (!memory_clean_guest(record->pid, &problem))
         event_log_add(care->context->events, record->name, "not-cleaned", NULL, "%s",
                       problem->message);

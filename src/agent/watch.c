@@ -6,7 +6,9 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "base/fd.h"
 #include "base/log.h"
+#include "base/process.h"
 #include "base/lock_guard.h"
 
 typedef struct {
@@ -74,7 +76,9 @@ void watch_guest(AgentContext *context, Guest *guest)
     Watch *watch;
     GSource *source;
 
-    if (pidfd < 0) {
+    /* Looked at once it is held: a pid may be another process's by now. */
+    if (pidfd < 0 || !process_is_same(record->pid, record->start_time)) {
+        fd_close(&pidfd);
         if (claim_dead(guest))
             watch_bury(context, guest);
         return;
