@@ -14,11 +14,11 @@
 
 struct AdmissionPlace {
     Admission *admission;
-    GList link;                   /* in pending, oldest first */
-    guint8 origin[ORIGIN_BYTES];  /* what counts as one address */
-    int fd;                       /* our own copy: it is ours to shut down until we close it */
+    GList link;                  /* in pending, oldest first */
+    guint8 origin[ORIGIN_BYTES]; /* what counts as one address */
+    int fd;                      /* our own copy: it is ours to shut down until we close it */
     gboolean pending, cut;
-    int kind;                     /* AdmittedKind, -1 before */
+    int kind; /* AdmittedKind, -1 before */
 };
 
 struct Admission {

@@ -21,7 +21,7 @@ struct Agent {
     Peers *peers;
     Api *api;
     GSource *certificate; /* NULL for none */
-    gint quit; /* atomic */
+    gint quit;            /* atomic */
 };
 
 Agent *agent_new(const AgentSettings *settings, GError **error)

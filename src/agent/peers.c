@@ -31,7 +31,7 @@ struct Peers {
     AgentContext *context;
     Admission *admission;
     int fd;
-    GSource *source; /* of the main loop: connections, or the end of a pause */
+    GSource *source;      /* of the main loop: connections, or the end of a pause */
     GMutex lock;          /* protects all below */
     GHashTable *channels; /* those being served, to cut them */
     gint64 lines_since;
@@ -169,8 +169,7 @@ static void tell(Peers *peers, Channel *channel, const GError *error)
         return;
     if (left_out > 0)
         log_info("peers: %u more were turned away or cut", left_out);
-    log_info("peer %s: %s", channel ? channel_get_peer_name(channel) : "(unknown)",
-             error->message);
+    log_info("peer %s: %s", channel ? channel_get_peer_name(channel) : "(unknown)", error->message);
 }
 
 static gpointer connection_thread(gpointer data)

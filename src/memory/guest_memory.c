@@ -142,7 +142,8 @@ gboolean guest_memory_check_process(GuestMemory *memory, GError **error)
 
     if (poll(&p, 1, 0) == 0)
         return TRUE;
-    error_set(error, VMFERRY_ERROR_NOT_FOUND, "guest RAM of pid %d: its process has ended", (int)memory->pid);
+    error_set(error, VMFERRY_ERROR_NOT_FOUND, "guest RAM of pid %d: its process has ended",
+              (int)memory->pid);
     return FALSE;
 }
 

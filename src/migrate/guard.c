@@ -289,8 +289,8 @@ static gboolean add_descriptors(posix_spawn_file_actions_t *actions, int pipe_en
            posix_spawn_file_actions_adddup2(actions, pipe_end, PIPE_FD) == 0 &&
            posix_spawn_file_actions_adddup2(actions, pidfd, PIDFD_FD) == 0 &&
            (netns < 0 || posix_spawn_file_actions_adddup2(actions, netns, NETNS_FD) == 0) &&
-           posix_spawn_file_actions_addclosefrom_np(actions,
-                                                    netns < 0 ? NETNS_FD : NETNS_FD + 1) == 0;
+           posix_spawn_file_actions_addclosefrom_np(actions, netns < 0 ? NETNS_FD : NETNS_FD + 1) ==
+               0;
 }
 
 /* In a session of its own with all signals blocked: it outlives the signals that

@@ -5,8 +5,9 @@
  * by us, our death (SIGKILL, out of memory) would leave it paused.  A guard is
  * a tiny process started before that, with nothing open but one end of a pipe
  * and a pidfd of the VMM.  It is our own program executed anew, so it shares no
- * memory with us: what other moves hold, and guests that have left, is not kept.  It waits for the pipe.  A byte sets its *duty*; end
- * of file means that the agent is gone, and the guard does its duty and ends:
+ * memory with us: what other moves hold, and guests that have left, is not kept.  It waits for the
+ * pipe.  A byte sets its *duty*; end of file means that the agent is gone, and the guard does its
+ * duty and ends:
  *
  *     LEAVE   nothing
  *     RESUME  QMP `cont`: the guest is paused and belongs to this host (not one

@@ -177,8 +177,7 @@ static gboolean on_begun(pid_t pid, gpointer user, GError **error)
 {
     const Start *start = user;
     const QemuLaunch *launch = start->launch;
-    QemuIdentity identity = {
-        .pid = pid, .qmp_path = start->qmp_path, .log_path = start->log_path};
+    QemuIdentity identity = {.pid = pid, .qmp_path = start->qmp_path, .log_path = start->log_path};
 
     if (!launch->begun)
         return TRUE;

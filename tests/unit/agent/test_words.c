@@ -218,10 +218,15 @@ static void test_allow_list(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_names), cmocka_unit_test(test_certificates_are_told_of_in_time),     cmocka_unit_test(test_transaction_ids),
-        cmocka_unit_test(test_durations), cmocka_unit_test(test_sizes),
-        cmocka_unit_test(test_rates),     cmocka_unit_test(test_rates_in_words),
-        cmocka_unit_test(test_addresses), cmocka_unit_test(test_allow_list),
+        cmocka_unit_test(test_names),
+        cmocka_unit_test(test_certificates_are_told_of_in_time),
+        cmocka_unit_test(test_transaction_ids),
+        cmocka_unit_test(test_durations),
+        cmocka_unit_test(test_sizes),
+        cmocka_unit_test(test_rates),
+        cmocka_unit_test(test_rates_in_words),
+        cmocka_unit_test(test_addresses),
+        cmocka_unit_test(test_allow_list),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -372,7 +372,8 @@ static char *read_of_guard(const char *file)
 static void test_keeps_no_memory(void **state)
 {
     int fd = memfd_create("memory-of-a-guest", MFD_CLOEXEC);
-    char *store = mmap(NULL, STORE_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    char *store =
+        mmap(NULL, STORE_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     g_autoptr(Guard) guard = NULL;
     g_autofree char *maps = NULL, *status = NULL;
     void *guest;
@@ -405,12 +406,12 @@ static void test_errors(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_resumes),        cmocka_unit_test(test_resumes_by_an_abstract_name),
-        cmocka_unit_test(test_kills),          cmocka_unit_test(test_leaves),
-        cmocka_unit_test(test_files),          cmocka_unit_test(test_duty_now),
-        cmocka_unit_test(test_too_many_files), cmocka_unit_test(test_errors),
-        cmocka_unit_test(test_keeps_no_memory),
-        cmocka_unit_test(test_balloon),        cmocka_unit_test(test_resumes_once),
+        cmocka_unit_test(test_resumes),         cmocka_unit_test(test_resumes_by_an_abstract_name),
+        cmocka_unit_test(test_kills),           cmocka_unit_test(test_leaves),
+        cmocka_unit_test(test_files),           cmocka_unit_test(test_duty_now),
+        cmocka_unit_test(test_too_many_files),  cmocka_unit_test(test_errors),
+        cmocka_unit_test(test_keeps_no_memory), cmocka_unit_test(test_balloon),
+        cmocka_unit_test(test_resumes_once),
     };
     int result;
 

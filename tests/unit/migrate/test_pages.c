@@ -724,8 +724,8 @@ static void test_giving_up_waits_for_little(void **state)
         page_frame_encode(payload, 0, &run, 1);
         g_byte_array_set_size(payload, payload->len + 256 * GUEST_PAGE_BYTES);
         payload->data[payload->len - 1] = 1;
-        assert_true(channel_send_bytes(fixture->out, FRAME_PAGES, payload->data, payload->len,
-                                       NULL));
+        assert_true(
+            channel_send_bytes(fixture->out, FRAME_PAGES, payload->data, payload->len, NULL));
     }
     write_ns = SLOW_WRITE_NS;
     for (guint i = 0; i < frames; i++) {
@@ -828,15 +828,22 @@ static void test_path_limits_what_is_ahead(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        PAGES_TEST(test_rounds),          PAGES_TEST(test_changes),
-        PAGES_TEST(test_discarded),       PAGES_TEST(test_packed_pages),
-        PAGES_TEST(test_segments),        PAGES_TEST(test_hostile_segments),
-        PAGES_TEST(test_copies),          PAGES_TEST(test_hostile_copies),
-        PAGES_TEST(test_failure_ends_it), PAGES_TEST(test_verification),
-        PAGES_TEST(test_hostile_digests), PAGES_TEST(test_queue_limit),
+        PAGES_TEST(test_rounds),
+        PAGES_TEST(test_changes),
+        PAGES_TEST(test_discarded),
+        PAGES_TEST(test_packed_pages),
+        PAGES_TEST(test_segments),
+        PAGES_TEST(test_hostile_segments),
+        PAGES_TEST(test_copies),
+        PAGES_TEST(test_hostile_copies),
+        PAGES_TEST(test_failure_ends_it),
+        PAGES_TEST(test_verification),
+        PAGES_TEST(test_hostile_digests),
+        PAGES_TEST(test_queue_limit),
         PAGES_TEST(test_zero_runs_touch_what_there_is),
         PAGES_TEST(test_giving_up_waits_for_little),
-        PAGES_TEST(test_queue_end),       PAGES_TEST(test_path_limits_what_is_ahead),
+        PAGES_TEST(test_queue_end),
+        PAGES_TEST(test_path_limits_what_is_ahead),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
