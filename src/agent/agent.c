@@ -6,6 +6,7 @@
 
 #include "agent/api.h"
 #include "agent/care.h"
+#include "agent/certificate.h"
 #include "agent/context.h"
 #include "agent/move.h"
 #include "agent/peers.h"
@@ -19,7 +20,8 @@ struct Agent {
     AgentContext *context;
     Peers *peers;
     Api *api;
-    gint quit; /* atomic */
+    GSource *certificate; /* NULL for none */
+    gint quit;            /* atomic */
 };
 
 Agent *agent_new(const AgentSettings *settings, GError **error)
@@ -40,6 +42,7 @@ Agent *agent_new(const AgentSettings *settings, GError **error)
     if (!agent->api)
         return NULL;
     watch_start_polling(agent->context);
+    agent->certificate = certificate_watch(agent->context);
     return g_steal_pointer(&agent);
 }
 
@@ -166,6 +169,10 @@ void agent_free(Agent *agent)
 {
     if (!agent)
         return;
+    if (agent->certificate) {
+        g_source_destroy(agent->certificate);
+        g_source_unref(agent->certificate);
+    }
     if (agent->context) {
         begin_stop(agent);
         /* Requests at work may still begin something that join() waits for. */

@@ -5,8 +5,6 @@
 
 #include "agent/balloon.h"
 #include "agent/care_private.h"
-#include "agent/directory.h"
-#include "agent/launch.h"
 #include "agent/watch.h"
 #include "base/error.h"
 #include "base/log.h"
@@ -18,7 +16,6 @@
 #define FIRST_PAUSE_MS 250
 #define LONGEST_PAUSE_MS 30000
 #define KILL_TIMEOUT_MS 10000
-#define UNFINISHED_LOOKS 2 /* before a launch's process is said not to exist */
 
 static void adopt_vmm(Care *care, Vmm *vmm)
 {
@@ -154,36 +151,6 @@ static CareVerdict bury(Care *care, const GuestRecord *record)
     }
 }
 
-/* A launch was under way and its pid was never written: looks for it. */
-static CareVerdict find_unfinished(Care *care, const GuestRecord *record, GError **error)
-{
-    pid_t pid = record->directory ? guest_directory_find_process(record->directory) : 0;
-    GuestRecord *found;
-    Vmm *vmm;
-
-    /* Between fork and exec it does not have its command line yet. */
-    if (pid == 0 && care->attempts < UNFINISHED_LOOKS)
-        return CARE_AGAIN;
-    if (pid == 0 || record->state == GUEST_INCOMING) {
-        uint64_t start_time;
-
-        if (pid > 0 && process_get_start_time(pid, &start_time, NULL))
-            process_kill(pid, start_time, SIGKILL, NULL);
-        return bury(care, record);
-    }
-    vmm = qemu_adopt(pid, NULL, error);
-    if (!vmm)
-        return CARE_AGAIN;
-    found = guest_record_copy(record);
-    launch_fill_record(found, vmm);
-    if (!registry_journal_record(care->guest, found, error)) {
-        vmm_free(vmm);
-        return CARE_AGAIN;
-    }
-    adopt_vmm(care, vmm);
-    return care_keep(care, "found again; the agent had ended while it was started", error);
-}
-
 /* What a move left in the guest when its agent was killed. */
 static void clean(Care *care, const GuestRecord *record)
 {
@@ -192,6 +159,8 @@ static void clean(Care *care, const GuestRecord *record)
     if (care->cleaned || record->state == GUEST_INCOMING || record->state == GUEST_LEAVING)
         return;
     care->cleaned = TRUE;
+    if (!process_is_same(record->pid, record->start_time))
+        return;
     if (!memory_clean_guest(record->pid, &problem))
         event_log_add(care->context->events, record->name, "not-cleaned", NULL, "%s",
                       problem->message);
@@ -202,9 +171,8 @@ static CareVerdict step(Care *care, GError **error)
     g_autoptr(GuestRecord) record = registry_get_record(care->guest);
     VmmRunState state;
 
-    if (record->pid == 0)
-        return find_unfinished(care, record, error);
-    if (strcmp(record->boot_id, care->context->boot_id) != 0 ||
+    /* Without a pid on record no process of it was ever let go (spawn.h). */
+    if (record->pid == 0 || strcmp(record->boot_id, care->context->boot_id) != 0 ||
         !process_is_same(record->pid, record->start_time))
         return bury(care, record);
     /* First of all: what is left in it may keep QEMU from answering. */
@@ -220,6 +188,7 @@ static CareVerdict step(Care *care, GError **error)
     case GUEST_INCOMING:
         return care_settle_incoming(care, error);
     case GUEST_STARTING:
+        return care_keep(care, "found again; the agent had ended while it was started", error);
     case GUEST_HERE:
         break;
     }
@@ -278,7 +247,7 @@ void care_start(AgentContext *context, Guest *guest)
     guest->claim = "recover";
     care->told = guest->record->state == GUEST_IN_DOUBT;
     g_mutex_unlock(&guest->registry->lock);
-    agent_context_spawn(context, "care", care_thread, care);
+    agent_context_spawn_surely(context, "care", care_thread, care);
 }
 
 static GuestRecord *load_record(AgentContext *context, const char *name, GError **error)

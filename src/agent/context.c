@@ -4,9 +4,12 @@
 #include <unistd.h>
 
 #include "base/error.h"
+#include "base/log.h"
 #include "base/process.h"
 #include "base/lock_guard.h"
 #include "wire/tls.h"
+
+#define SPAWN_AGAIN_MS 500
 
 static gboolean load_identity(AgentContext *context, GError **error)
 {
@@ -167,9 +170,18 @@ void agent_context_wake(AgentContext *context)
 
 typedef struct {
     AgentContext *context;
+    const char *name;
     GThreadFunc function;
     gpointer data;
 } Background;
+
+static void count_background(AgentContext *context, int change)
+{
+    lock_guard(&context->background_lock);
+
+    context->background_count += (guint)change;
+    g_cond_broadcast(&context->background_ended);
+}
 
 static gpointer run_background(gpointer data)
 {
@@ -177,23 +189,61 @@ static gpointer run_background(gpointer data)
     AgentContext *context = background->context;
 
     background->function(background->data);
-    g_mutex_lock(&context->background_lock);
-    context->background_count--;
-    g_cond_broadcast(&context->background_ended);
-    g_mutex_unlock(&context->background_lock);
+    count_background(context, -1);
     return NULL;
 }
 
-void agent_context_spawn(AgentContext *context, const char *name, GThreadFunc function,
-                         gpointer data)
+static gboolean start_background(Background *background, GError **error)
+{
+    GThread *thread = g_thread_try_new(background->name, run_background, background, error);
+
+    if (!thread)
+        return FALSE;
+    g_thread_unref(thread);
+    return TRUE;
+}
+
+static Background *make_background(AgentContext *context, const char *name, GThreadFunc function,
+                                   gpointer data)
 {
     Background *background = g_new(Background, 1);
 
-    *background = (Background){context, function, data};
-    g_mutex_lock(&context->background_lock);
-    context->background_count++;
-    g_mutex_unlock(&context->background_lock);
-    g_thread_unref(g_thread_new(name, run_background, background));
+    *background = (Background){context, name, function, data};
+    count_background(context, 1);
+    return background;
+}
+
+gboolean agent_context_spawn(AgentContext *context, const char *name, GThreadFunc function,
+                             gpointer data, GError **error)
+{
+    Background *background = make_background(context, name, function, data);
+
+    if (start_background(background, error))
+        return TRUE;
+    g_free(background);
+    count_background(context, -1);
+    return FALSE;
+}
+
+static gboolean try_again(gpointer data)
+{
+    return start_background(data, NULL) ? G_SOURCE_REMOVE : G_SOURCE_CONTINUE;
+}
+
+void agent_context_spawn_surely(AgentContext *context, const char *name, GThreadFunc function,
+                                gpointer data)
+{
+    Background *background = make_background(context, name, function, data);
+    g_autoptr(GError) error = NULL;
+    GSource *source;
+
+    if (start_background(background, &error))
+        return;
+    log_warning("thread \"%s\" waits: %s", name, error->message);
+    source = g_timeout_source_new(SPAWN_AGAIN_MS);
+    g_source_set_callback(source, try_again, background, NULL);
+    g_source_attach(source, context->main);
+    g_source_unref(source);
 }
 
 gboolean agent_context_is_idle(AgentContext *context)

@@ -57,9 +57,14 @@ gboolean agent_context_get_channel_options(AgentContext *context, ChannelOptions
 /* Tells the control API that there is something new for its streams. */
 void agent_context_wake(AgentContext *context);
 
-/* Runs *function* in a thread that agent_context_join() waits for. */
-void agent_context_spawn(AgentContext *context, const char *name, GThreadFunc function,
-                         gpointer data);
+/* Runs *function* in a thread that agent_context_join() waits for.  FALSE where
+ * the system gives no thread; then *data* is still the caller's. */
+gboolean agent_context_spawn(AgentContext *context, const char *name, GThreadFunc function,
+                             gpointer data, GError **error);
+
+/* The same for what must be done: tries again until there is a thread. */
+void agent_context_spawn_surely(AgentContext *context, const char *name, GThreadFunc function,
+                                gpointer data);
 
 /* TRUE once no such thread is left. */
 gboolean agent_context_is_idle(AgentContext *context);

@@ -10,7 +10,6 @@
 #include "base/error.h"
 #include "base/fd.h"
 #include "base/log.h"
-#include "base/process.h"
 
 #define DIRECTORY_PREFIX "guest-"
 #define MAX_DEPTH 8 /* of folders in it; ours is 1 */
@@ -75,35 +74,4 @@ void guest_cgroups_remove(char **folders)
         if (access(sign, F_OK) == 0 && rmdir(*folder) < 0)
             log_warning("remove %s: %s", *folder, g_strerror(errno));
     }
-}
-
-static gboolean mentions(char **words, const char *needle)
-{
-    for (char **word = words; *word; word++)
-        if (strstr(*word, needle))
-            return TRUE;
-    return FALSE;
-}
-
-pid_t guest_directory_find_process(const char *directory)
-{
-    g_autofree char *needle = g_strconcat(directory, "/", NULL);
-    GDir *processes = g_dir_open("/proc", 0, NULL);
-    const char *file;
-    pid_t found = 0;
-
-    while (processes && !found && (file = g_dir_read_name(processes))) {
-        guint64 pid;
-
-        if (g_ascii_string_to_unsigned(file, 10, 1, G_MAXINT, &pid, NULL) &&
-            (pid_t)pid != getpid()) {
-            g_auto(GStrv) words = process_get_command_line((pid_t)pid, NULL);
-
-            if (words && mentions(words, needle))
-                found = (pid_t)pid;
-        }
-    }
-    if (processes)
-        g_dir_close(processes);
-    return found;
 }

@@ -2,8 +2,7 @@
  * A guest's directory for sockets and logs
  *
  * Each launch gets a new one below the runtime directory, so that a guest that
- * comes back under the same name never meets the files of its past, and so
- * that a process can be found by it whose pid was never written down.
+ * comes back under the same name never meets the files of its past.
  *
  * The directory and the log in it are ours; a folder in it for sockets belongs
  * to whoever runs the guest (vmm/qemu/launch.c), so nothing in there is
@@ -22,6 +21,3 @@ void guest_directory_remove(const char *directory);
 
 /* Removes control groups that were made for a guest which is gone. */
 void guest_cgroups_remove(char **folders);
-
-/* The process with a file of *directory* in its command line, or 0. */
-pid_t guest_directory_find_process(const char *directory);

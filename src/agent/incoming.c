@@ -74,6 +74,8 @@ static Vmm *launch_incoming(Incoming *incoming, const GuestMessage *message, GEr
         .rules = rules,
         .process = message->process,
         .allow_unconfined = incoming->context->settings->allow_unconfined,
+        .begun = launch_note_process,
+        .user = incoming->guest,
     };
     Vmm *vmm = qemu_launch(&launch, error);
     GuestRecord *filled;

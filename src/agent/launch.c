@@ -99,6 +99,20 @@ static gboolean take_into_care(AgentContext *context, Guest *guest, Vmm *vmm, gb
     return TRUE;
 }
 
+gboolean launch_note_process(const QemuIdentity *identity, gpointer user, GError **error)
+{
+    Guest *guest = user;
+    GuestRecord *record = registry_get_record(guest);
+
+    record->pid = identity->pid;
+    record->start_time = identity->start_time;
+    g_free(record->qmp_path);
+    record->qmp_path = g_strdup(identity->qmp_path);
+    g_free(record->log_path);
+    record->log_path = g_strdup(identity->log_path);
+    return registry_journal_record(guest, record, error);
+}
+
 static Vmm *launch_qemu(Guest *guest, GError **error)
 {
     g_autoptr(GuestRecord) record = registry_get_record(guest);
@@ -107,6 +121,8 @@ static Vmm *launch_qemu(Guest *guest, GError **error)
         .command_line = record->command_line,
         .directory = record->directory,
         .working_directory = record->working_directory,
+        .begun = launch_note_process,
+        .user = guest,
     };
 
     return qemu_launch(&launch, error);

@@ -6,6 +6,7 @@
 #pragma once
 
 #include "agent/context.h"
+#include "vmm/qemu/qemu.h"
 
 /* Launches a QEMU from a plain command line, in *working_directory*, and takes
  * it into care. */
@@ -22,6 +23,10 @@ typedef struct {
 gboolean launch_adopt(AgentContext *context, const char *name, const LaunchAdoption *adoption,
                       GError **error);
 
+/* QemuLaunch.begun of a Guest (*user*): puts its process on record before that
+ * does anything, so that a restarted agent need not look for it. */
+gboolean launch_note_process(const QemuIdentity *identity, gpointer user, GError **error);
+
 /* Ends the guest's QEMU. */
 gboolean launch_stop(AgentContext *context, const char *name, GError **error);
 
@@ -36,6 +41,10 @@ gboolean launch_give_directory(AgentContext *context, Guest *guest, GError **err
 
 /* Fills in what is known of a guest once its VMM is there. */
 void launch_fill_record(GuestRecord *record, Vmm *vmm);
+
+/* QemuLaunch.begun of a Guest (*user*): puts its process on record before that
+ * does anything, so that a restarted agent need not look for it. */
+gboolean launch_note_process(const QemuIdentity *identity, gpointer user, GError **error);
 
 /* Ends a VMM that must not stay, and frees it. */
 void launch_undo(Vmm *vmm);

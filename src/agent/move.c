@@ -260,8 +260,15 @@ Move *move_start(AgentContext *context, const char *name, const char *destinatio
     if (agent_context_is_stopping(context))
         move_cancel(move);
     event_log_add(context->events, name, "moving", NULL, "begins to move to %s", destination);
-    agent_context_spawn(context, "move", move_thread, move_ref(move));
-    return move;
+    if (agent_context_spawn(context, "move", move_thread, move_ref(move), error))
+        return move;
+    event_log_add(context->events, name, "move-failed", NULL,
+                  "the move to %s failed: the system gives no thread", destination);
+    detach_from_guest(move);
+    watch_release(context, guest);
+    move_unref(move);
+    move_unref(move);
+    return NULL;
 }
 
 Move *move_find(AgentContext *context, const char *name, GError **error)

@@ -7,6 +7,9 @@
 #include <string.h>
 #include <sys/socket.h>
 
+#include <sys/resource.h>
+
+#include "agent/admission.h"
 #include "agent/incoming.h"
 #include "base/error.h"
 #include "base/fd.h"
@@ -15,20 +18,29 @@
 #include "wire/messages.h"
 
 #define RESOLVE_TIMEOUT_MS 5000
-#define LISTEN_BACKLOG 16
+#define LISTEN_BACKLOG 128
+/* Descriptors that peers leave to moves under way and to the control socket. */
+#define DESCRIPTORS_KEPT 256
+/* Where the system gives none, it is asked again after that long. */
+#define ACCEPT_PAUSE_MS 250
+/* Lines about peers that were turned away, at most. */
+#define LINES_MOST 10
+#define LINES_PERIOD_US (60 * G_TIME_SPAN_SECOND)
 
 struct Peers {
     AgentContext *context;
-    ChannelOptions options;
+    Admission *admission;
     int fd;
-    GSource *source;
+    GSource *source;      /* of the main loop: connections, or the end of a pause */
     GMutex lock;          /* protects all below */
     GHashTable *channels; /* those being served, to cut them */
-    guint count;
+    gint64 lines_since;
+    guint lines, lines_left_out;
 };
 
 typedef struct {
     Peers *peers;
+    AdmissionPlace *place;
     int fd;
 } Connection;
 
@@ -59,13 +71,23 @@ static gboolean answer_question(AgentContext *context, Channel *channel, GError 
     return channel_send_bytes(channel, FRAME_OUTCOME, answer, strlen(answer), error);
 }
 
-static gboolean serve_purpose(AgentContext *context, Channel *channel, const char *purpose,
-                              GError **error)
+static gboolean serve_move(AgentContext *context, Channel *channel, AdmissionPlace *place,
+                           GError **error)
+{
+    if (admission_pass(place, ADMITTED_MOVE, error))
+        return incoming_serve(context, channel, error);
+    channel_send_error(channel, *error);
+    return FALSE;
+}
+
+static gboolean serve_purpose(AgentContext *context, Channel *channel, AdmissionPlace *place,
+                              const char *purpose, GError **error)
 {
     if (g_strcmp0(purpose, "migrate") == 0)
-        return incoming_serve(context, channel, error);
+        return serve_move(context, channel, place, error);
     if (g_strcmp0(purpose, "resolve") == 0)
-        return answer_question(context, channel, error);
+        return admission_pass(place, ADMITTED_QUESTION, error) &&
+               answer_question(context, channel, error);
     if (g_strcmp0(purpose, "ping") == 0)
         return TRUE;
     error_set(error, VMFERRY_ERROR_UNSUPPORTED, "purpose \"%.32s\" is not known here",
@@ -73,7 +95,8 @@ static gboolean serve_purpose(AgentContext *context, Channel *channel, const cha
     return FALSE;
 }
 
-static gboolean serve_channel(AgentContext *context, Channel *channel, GError **error)
+static gboolean serve_channel(AgentContext *context, Channel *channel, AdmissionPlace *place,
+                              GError **error)
 {
     HelloMessage hello = {0};
     guint version;
@@ -88,7 +111,7 @@ static gboolean serve_channel(AgentContext *context, Channel *channel, GError **
     }
     if (!handshake_accept(channel, &hello, &version, error))
         return FALSE;
-    done = serve_purpose(context, channel, hello.purpose, error);
+    done = serve_purpose(context, channel, place, hello.purpose, error);
     if (!done && g_strcmp0(hello.purpose, "migrate") != 0)
         channel_send_error(channel, *error);
     hello_message_clear(&hello);
@@ -113,56 +136,145 @@ static void strike_off(Peers *peers, Channel *channel)
     g_hash_table_remove(peers->channels, channel);
 }
 
+/* Who turns up uninvited must not fill the log: FALSE where enough was said. */
+static gboolean may_say(Peers *peers, guint *ret_left_out)
+{
+    lock_guard(&peers->lock);
+    gint64 now = g_get_monotonic_time();
+
+    *ret_left_out = 0;
+    if (peers->lines_since == 0 || now - peers->lines_since > LINES_PERIOD_US) {
+        *ret_left_out = peers->lines_left_out;
+        peers->lines_since = now;
+        peers->lines = peers->lines_left_out = 0;
+    }
+    if (peers->lines < LINES_MOST) {
+        peers->lines++;
+        return TRUE;
+    }
+    peers->lines_left_out++;
+    return FALSE;
+}
+
+/* Of moves that fail there is an event; who was turned away is told here. */
+static void tell(Peers *peers, Channel *channel, const GError *error)
+{
+    guint left_out;
+
+    if (channel && !error_is(error, VMFERRY_ERROR_REFUSED)) {
+        log_debug("peer %s: %s", channel_get_peer_name(channel), error->message);
+        return;
+    }
+    if (!may_say(peers, &left_out))
+        return;
+    if (left_out > 0)
+        log_info("peers: %u more were turned away or cut", left_out);
+    log_info("peer %s: %s", channel ? channel_get_peer_name(channel) : "(unknown)", error->message);
+}
+
 static gpointer connection_thread(gpointer data)
 {
     g_autofree Connection *connection = data;
     Peers *peers = connection->peers;
     g_autoptr(GError) error = NULL;
-    Channel *channel = channel_accept(connection->fd, &peers->options, &error);
+    ChannelOptions options;
+    Channel *channel = NULL;
 
+    if (agent_context_get_channel_options(peers->context, &options, &error))
+        channel = channel_accept(fd_steal(&connection->fd), &options, &error);
     if (channel && enlist(peers, channel)) {
-        serve_channel(peers->context, channel, &error);
+        serve_channel(peers->context, channel, connection->place, &error);
         strike_off(peers, channel);
     }
-    /* Of moves that fail there is an event; who was turned away is told here. */
+    if (error && admission_was_cut(connection->place)) {
+        g_clear_error(&error);
+        error_set(&error, VMFERRY_ERROR_REFUSED,
+                  "said nothing for too long while others came; it was cut");
+    }
     if (error)
-        log_line(
-            channel && !error_is(error, VMFERRY_ERROR_REFUSED) ? LOG_LEVEL_DEBUG : LOG_LEVEL_INFO,
-            "peer %s: %s", channel ? channel_get_peer_name(channel) : "(unknown)", error->message);
+        tell(peers, channel, error);
     channel_free(channel);
-    g_mutex_lock(&peers->lock);
-    peers->count--;
-    g_mutex_unlock(&peers->lock);
+    fd_close(&connection->fd);
+    admission_leave(connection->place);
     return NULL;
 }
 
-static gboolean take_place(Peers *peers)
+/* Descriptors are given out from the lowest on. */
+static gboolean has_descriptors_left(int newest)
 {
-    lock_guard(&peers->lock);
+    struct rlimit limit;
 
-    if (peers->count >= PEERS_MAX)
-        return FALSE;
-    peers->count++;
-    return TRUE;
+    if (getrlimit(RLIMIT_NOFILE, &limit) < 0 || limit.rlim_cur == RLIM_INFINITY)
+        return TRUE;
+    return (rlim_t)newest < limit.rlim_cur - MIN(DESCRIPTORS_KEPT, limit.rlim_cur / 2);
+}
+
+static void serve(Peers *peers, int taken, const struct sockaddr *address)
+{
+    autofd int fd = taken;
+    g_autoptr(GError) error = NULL;
+    AdmissionPlace *place =
+        has_descriptors_left(fd) ? admission_enter(peers->admission, fd, address) : NULL;
+    Connection *connection;
+
+    if (!place) {
+        log_debug("too many connections, one is closed");
+        return;
+    }
+    connection = g_new(Connection, 1);
+    *connection = (Connection){peers, place, fd};
+    if (agent_context_spawn(peers->context, "peer", connection_thread, connection, &error)) {
+        fd_steal(&fd);
+        return;
+    }
+    log_debug("a connection is closed: %s", error->message);
+    admission_leave(place);
+    g_free(connection);
+}
+
+static gboolean on_connection(gint listener, GIOCondition condition, gpointer data);
+
+static void set_source(Peers *peers, GSource *source, GSourceFunc function)
+{
+    if (peers->source) {
+        g_source_destroy(peers->source);
+        g_source_unref(peers->source);
+    }
+    peers->source = source;
+    g_source_set_callback(source, function, peers, NULL);
+    g_source_attach(source, peers->context->main);
+}
+
+static gboolean on_pause_over(gpointer data)
+{
+    Peers *peers = data;
+
+    set_source(peers, g_unix_fd_source_new(peers->fd, G_IO_IN), G_SOURCE_FUNC(on_connection));
+    return G_SOURCE_REMOVE;
+}
+
+/* The connection stays in the queue and keeps the listener readable. */
+static gboolean lacks_means(int errnum)
+{
+    return errnum == EMFILE || errnum == ENFILE || errnum == ENOBUFS || errnum == ENOMEM;
 }
 
 static gboolean on_connection(gint listener, GIOCondition condition, gpointer data)
 {
+    struct sockaddr_storage address = {0};
+    socklen_t length = sizeof address;
     Peers *peers = data;
-    int fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
-    Connection *connection;
+    int fd = accept4(listener, (struct sockaddr *)&address, &length, SOCK_CLOEXEC);
 
-    if (fd < 0)
-        return G_SOURCE_CONTINUE;
-    if (!take_place(peers)) {
-        log_debug("more than %d connections, one is closed", PEERS_MAX);
-        close(fd);
+    if (fd >= 0) {
+        serve(peers, fd, (struct sockaddr *)&address);
         return G_SOURCE_CONTINUE;
     }
-    connection = g_new(Connection, 1);
-    *connection = (Connection){peers, fd};
-    agent_context_spawn(peers->context, "peer", connection_thread, connection);
-    return G_SOURCE_CONTINUE;
+    if (!lacks_means(errno))
+        return G_SOURCE_CONTINUE;
+    log_debug("accept: %s", g_strerror(errno));
+    set_source(peers, g_timeout_source_new(ACCEPT_PAUSE_MS), on_pause_over);
+    return G_SOURCE_REMOVE;
 }
 
 static int bind_address(const struct addrinfo *info)
@@ -220,16 +332,15 @@ static char *describe_listener(int fd)
 static gboolean start_listening(Peers *peers, GError **error)
 {
     AgentContext *context = peers->context;
+    ChannelOptions options;
 
-    if (!agent_context_get_channel_options(context, &peers->options, error))
+    if (!agent_context_get_channel_options(context, &options, error))
         return FALSE;
     peers->fd = open_listener(context->settings->listen, error);
     if (peers->fd < 0)
         return FALSE;
     context->listening = describe_listener(peers->fd);
-    peers->source = g_unix_fd_source_new(peers->fd, G_IO_IN);
-    g_source_set_callback(peers->source, G_SOURCE_FUNC(on_connection), peers, NULL);
-    g_source_attach(peers->source, context->main);
+    on_pause_over(peers);
     return TRUE;
 }
 
@@ -240,6 +351,7 @@ Peers *peers_new(AgentContext *context, GError **error)
     peers->context = context;
     peers->fd = -1;
     g_mutex_init(&peers->lock);
+    peers->admission = admission_new();
     peers->channels = g_hash_table_new(NULL, NULL);
     if (!g_str_equal(context->settings->listen, "none") && !start_listening(peers, error)) {
         peers_free(peers);
@@ -271,6 +383,7 @@ void peers_free(Peers *peers)
         return;
     peers_stop(peers);
     g_hash_table_unref(peers->channels);
+    admission_free(peers->admission);
     g_mutex_clear(&peers->lock);
     g_free(peers);
 }

@@ -4,14 +4,13 @@
  * Theory of operation: a socket in the main loop accepts connections; each is
  * served by a thread of its own: TLS handshake, allow list, HELLO, and then
  * what HELLO says is its purpose (a move, a question about one, a ping).  All
- * of it, up to the purpose, has a time-out, and at most PEERS_MAX connections
- * are served at once; a further one is closed.
+ * of it, up to the purpose, has a time-out.  Who is served while many come is
+ * said in admission.h; besides that, peers never take the last descriptors of
+ * the process, which moves and the control socket need.
  */
 #pragma once
 
 #include "agent/context.h"
-
-#define PEERS_MAX 64
 
 typedef struct Peers Peers;
 

@@ -17,8 +17,8 @@
 /*
  * Where a guest is in its life with this agent.
  *
- * STARTING      its VMM is being launched; the pid is not known yet.
- *               Restart: find the process by its directory; keep it.
+ * STARTING      its VMM is being launched; its process runs only once the pid is
+ *               written here.  Restart: reattach; keep it.
  * HERE          ours; runs or is paused as its user wants it.
  *               All operations.  Restart: reattach.
  * MOVING        a move reads it; it may be paused by the move (*resume*).

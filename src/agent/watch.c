@@ -6,7 +6,9 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "base/fd.h"
 #include "base/log.h"
+#include "base/process.h"
 #include "base/lock_guard.h"
 
 typedef struct {
@@ -75,7 +77,9 @@ void watch_guest(AgentContext *context, Guest *guest)
     GSource *source;
     gboolean is_first;
 
-    if (pidfd < 0) {
+    /* Looked at once it is held: a pid may be another process's by now. */
+    if (pidfd < 0 || !process_is_same(record->pid, record->start_time)) {
+        fd_close(&pidfd);
         if (claim_dead(guest))
             watch_bury(context, guest);
         return;
@@ -146,5 +150,5 @@ static gpointer poll_guests(gpointer data)
 
 void watch_start_polling(AgentContext *context)
 {
-    agent_context_spawn(context, "poll-guests", poll_guests, context);
+    agent_context_spawn_surely(context, "poll-guests", poll_guests, context);
 }

@@ -5,7 +5,9 @@
  * the process is not our child.  Before it executes its program, the process
  * makes itself what the plan says (spawn_child.c): only system calls, since the
  * agent has threads.  A pipe that exec(2) closes tells how it went: first the
- * process's pid, then, only where it failed, the step that did and why.
+ * process's pid, then, only where it failed, the step that did and why.  Between
+ * the two it waits for leave through a second pipe, so that whoever starts it
+ * can write down its pid: at no time does a process run that nobody knows of.
  *
  * The process begins in a session of its own with no signal blocked; standard
  * input is /dev/null; no descriptor is inherited but standard output and error.
@@ -21,6 +23,11 @@ typedef struct {
     char **environment;
     const char *working_directory;
     int output; /* becomes standard output and standard error */
+    /* Called when the process exists and has done nothing yet; FALSE with
+     * *error*: it ends without doing anything.  May be NULL.  If we die before
+     * this has returned, the process ends as well. */
+    gboolean (*begun)(pid_t pid, gpointer user, GError **error);
+    gpointer user;
 } Spawn;
 
 /* Returns when the program was executed; a failure names the step. */

@@ -257,9 +257,26 @@ static void tell(int pipe, gint32 step, gint32 value, gint32 error)
     (void)!write(pipe, &note, sizeof note);
 }
 
-void spawn_child_run(const Spawn *spawn, int pipe)
+/* The parent's death is no leave. */
+static gboolean has_leave(int pipe)
 {
+    ssize_t got;
+    char leave;
+
+    do
+        got = read(pipe, &leave, 1);
+    while (got < 0 && errno == EINTR);
+    return got == 1;
+}
+
+void spawn_child_run(const Spawn *spawn, const SpawnPipes *pipes)
+{
+    int pipe = pipes->notes[1];
+
+    close(pipes->leave[1]);
     tell(pipe, SPAWN_STEP_PID, getpid(), 0);
+    if (!has_leave(pipes->leave[0]))
+        _exit(127);
     for (guint i = 0; i < G_N_ELEMENTS(steps); i++) {
         gint32 at = 0;
         int failed = steps[i].run(spawn, &at);

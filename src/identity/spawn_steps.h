@@ -4,8 +4,13 @@
 #include "identity/spawn.h"
 #include "identity/spawn_plan_private.h"
 
-/* Does all of it and does not return.  Notes go to *pipe*. */
-void spawn_child_run(const Spawn *spawn, int pipe) G_GNUC_NORETURN;
+/* Two pipes: notes to the parent, and leave to go on from it. */
+typedef struct {
+    int notes[2], leave[2]; /* ends to read from and to write to */
+} SpawnPipes;
+
+/* Does all of it and does not return. */
+void spawn_child_run(const Spawn *spawn, const SpawnPipes *pipes) G_GNUC_NORETURN;
 
 /* Through the pipe: the pid first, then perhaps a failure. */
 typedef struct {

@@ -153,7 +153,11 @@ ExitCode *exit_code_trace(pid_t pid, int code, GError **error)
     trace->code = code;
     g_mutex_init(&trace->lock);
     g_cond_init(&trace->begun_condition);
-    trace->thread = g_thread_new("exit-code", trace_thread, trace);
+    trace->thread = g_thread_try_new("exit-code", trace_thread, trace, error);
+    if (!trace->thread) {
+        exit_code_finish(trace);
+        return NULL;
+    }
     g_mutex_lock(&trace->lock);
     while (!trace->begun)
         g_cond_wait(&trace->begun_condition, &trace->lock);
@@ -172,7 +176,8 @@ gboolean exit_code_finish(ExitCode *trace)
     if (!trace)
         return FALSE;
     g_atomic_int_set(&trace->wanted_back, TRUE);
-    g_thread_join(trace->thread);
+    if (trace->thread)
+        g_thread_join(trace->thread);
     replaced = trace->replaced;
     g_clear_error(&trace->error);
     g_cond_clear(&trace->begun_condition);

@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "base/error.h"
+#include "base/thread.h"
 #include "inject/inject.h"
 #include "memory/maps.h"
 
@@ -18,14 +19,17 @@ typedef struct {
     GError *error;
 } CleanRequest;
 
-static GArray *find_userfaults(pid_t pid)
+static GArray *find_userfaults(pid_t pid, GError **error)
 {
     g_autofree char *folder = g_strdup_printf("/proc/%d/fd", (int)pid);
-    g_autoptr(GDir) dir = g_dir_open(folder, 0, NULL);
-    GArray *fds = g_array_new(FALSE, FALSE, sizeof(int));
+    g_autoptr(GDir) dir = g_dir_open(folder, 0, error);
+    GArray *fds;
     const char *name;
 
-    while (dir && (name = g_dir_read_name(dir))) {
+    if (!dir)
+        return NULL;
+    fds = g_array_new(FALSE, FALSE, sizeof(int));
+    while ((name = g_dir_read_name(dir))) {
         g_autofree char *path = g_build_filename(folder, name, NULL);
         g_autofree char *target = g_file_read_link(path, NULL);
         int fd = atoi(name);
@@ -37,16 +41,21 @@ static GArray *find_userfaults(pid_t pid)
 }
 
 /* QEMU's own (post-copy, background snapshot) has ranges registered. */
-static gboolean has_registered_ranges(pid_t pid)
+static gboolean find_registered_ranges(pid_t pid, gboolean *ret, GError **error)
 {
-    g_autoptr(GPtrArray) maps = maps_read(pid, NULL);
+    g_autoptr(GPtrArray) maps = maps_read(pid, error);
 
-    for (guint i = 0; maps && i < maps->len; i++) {
+    *ret = FALSE;
+    if (!maps)
+        return FALSE;
+    for (guint i = 0; i < maps->len; i++) {
         const Mapping *mapping = g_ptr_array_index(maps, i);
 
-        if (mapping->userfault_wp || mapping->userfault_missing)
-            return TRUE;
+        *ret = *ret || mapping->userfault_wp || mapping->userfault_missing;
     }
+    if (maps->len > 0)
+        return TRUE;
+    error_set(error, VMFERRY_ERROR_FAILED, "process %d tells no mappings", (int)pid);
     return FALSE;
 }
 
@@ -67,12 +76,23 @@ static gpointer clean_thread(gpointer data)
 
 gboolean memory_clean_guest(pid_t pid, GError **error)
 {
-    g_autoptr(GArray) fds = find_userfaults(pid);
+    g_autoptr(GArray) fds = find_userfaults(pid, error);
     CleanRequest request = {.pid = pid, .fds = fds};
+    gboolean in_use;
 
-    if (fds->len == 0 || has_registered_ranges(pid))
+    if (!fds)
+        return FALSE;
+    if (fds->len == 0)
         return TRUE;
-    g_thread_join(g_thread_new("clean", clean_thread, &request));
+    /* Not knowing is no leave to close what may be QEMU's. */
+    if (!find_registered_ranges(pid, &in_use, error)) {
+        g_prefix_error(error, "clean up in pid %d: ", (int)pid);
+        return FALSE;
+    }
+    if (in_use)
+        return TRUE;
+    if (!thread_run("clean", clean_thread, &request, error))
+        return FALSE;
     if (!request.done)
         g_propagate_prefixed_error(error, request.error, "clean up in pid %d: ", (int)pid);
     return request.done;

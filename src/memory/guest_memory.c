@@ -3,9 +3,11 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <poll.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <sys/syscall.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
@@ -24,8 +26,6 @@ static void region_free(gpointer data)
 
     if (!region)
         return;
-    if (region->mapping)
-        munmap(region->mapping, region->pages * GUEST_PAGE_BYTES);
     g_free(region->name);
     g_free(region);
 }
@@ -36,6 +36,7 @@ void guest_memory_free(GuestMemory *memory)
         return;
     g_clear_pointer(&memory->regions, g_ptr_array_unref);
     pagemap_free(memory->pagemap);
+    fd_close(&memory->pidfd);
     g_free(memory);
 }
 
@@ -64,27 +65,8 @@ static int open_backing(pid_t pid, const Mapping *mapping, GError **error)
     return fd;
 }
 
-/* Maps the shared file behind a region here. */
-static gboolean map_shared(GuestRegion *region, pid_t pid, const Mapping *mapping, GError **error)
-{
-    autofd int fd = open_backing(pid, mapping, error);
-    uint64_t offset = mapping->offset + (region->host_address - mapping->start);
-    void *view;
-
-    if (fd < 0)
-        return FALSE;
-    view = mmap(NULL, region->pages * GUEST_PAGE_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, fd,
-                (off_t)offset);
-    if (view == MAP_FAILED) {
-        error_set_errno(error, errno, "map the file behind guest RAM");
-        return FALSE;
-    }
-    region->mapping = view;
-    return TRUE;
-}
-
 /* Every mapping of the range must be of the same sort and writable. */
-static gboolean check_mappings(GuestRegion *region, const GPtrArray *maps, GError **error)
+static gboolean open_region(GuestRegion *region, const GPtrArray *maps, GError **error)
 {
     uint64_t end = region->host_address + region->pages * GUEST_PAGE_BYTES;
     const Mapping *first = maps_find(maps, region->host_address);
@@ -113,21 +95,6 @@ static gboolean check_mappings(GuestRegion *region, const GPtrArray *maps, GErro
     return TRUE;
 }
 
-/* A shared mapping in several pieces is used by system calls, as private
- * memory is. */
-static gboolean open_region(GuestRegion *region, pid_t pid, const GPtrArray *maps, GError **error)
-{
-    const Mapping *mapping;
-
-    if (!check_mappings(region, maps, error))
-        return FALSE;
-    mapping = maps_find(maps, region->host_address);
-    if (region->backing == GUEST_BACKING_SHARED &&
-        region->host_address + region->pages * GUEST_PAGE_BYTES <= mapping->end)
-        return map_shared(region, pid, mapping, error);
-    return TRUE;
-}
-
 static GuestRegion *region_new(const RamRegion *ram)
 {
     GuestRegion *region = g_new0(GuestRegion, 1);
@@ -142,11 +109,17 @@ static GuestRegion *region_new(const RamRegion *ram)
 GuestMemory *guest_memory_open(pid_t pid, const GPtrArray *ram_regions, GError **error)
 {
     g_autoptr(GuestMemory) memory = g_new0(GuestMemory, 1);
-    g_autoptr(GPtrArray) maps = maps_read(pid, error);
+    g_autoptr(GPtrArray) maps = NULL;
 
+    memory->pid = pid;
+    memory->pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
+    if (memory->pidfd < 0) {
+        error_set_errno(error, errno, "process %d", (int)pid);
+        return NULL;
+    }
+    maps = maps_read(pid, error);
     if (!maps)
         return NULL;
-    memory->pid = pid;
     memory->regions = g_ptr_array_new_with_free_func(region_free);
     memory->pagemap = pagemap_open(pid, error);
     if (!memory->pagemap)
@@ -155,12 +128,31 @@ GuestMemory *guest_memory_open(pid_t pid, const GPtrArray *ram_regions, GError *
         GuestRegion *region = region_new(g_ptr_array_index(ram_regions, i));
 
         g_ptr_array_add(memory->regions, region);
-        if (!open_region(region, pid, maps, error)) {
+        if (!open_region(region, maps, error)) {
             g_prefix_error(error, "RAM block %s: ", region->name);
             return NULL;
         }
     }
     return g_steal_pointer(&memory);
+}
+
+gboolean guest_memory_check_process(GuestMemory *memory, GError **error)
+{
+    struct pollfd p = {.fd = memory->pidfd, .events = POLLIN};
+
+    if (poll(&p, 1, 0) == 0)
+        return TRUE;
+    error_set(error, VMFERRY_ERROR_NOT_FOUND, "guest RAM of pid %d: its process has ended",
+              (int)memory->pid);
+    return FALSE;
+}
+
+void guest_memory_set_io_error(GuestMemory *memory, const GuestRegion *region, int errnum,
+                               GError **error)
+{
+    error_set_errno(error, errnum, "guest RAM %s of pid %d", region->name, (int)memory->pid);
+    if (errnum == EFAULT && region->backing == GUEST_BACKING_SHARED && error)
+        g_prefix_error(error, "the file behind it is shorter than the RAM, or full: ");
 }
 
 typedef ssize_t (*VectorCall)(pid_t pid, const struct iovec *local, unsigned long local_count,
@@ -181,13 +173,14 @@ static gboolean transfer(GuestMemory *memory, const GuestRegion *region, const P
         remote[i].iov_len = spans[i].count * GUEST_PAGE_BYTES;
         local.iov_len += remote[i].iov_len;
     }
+    if (!guest_memory_check_process(memory, error))
+        return FALSE;
     done = call(memory->pid, &local, 1, remote, count, 0);
     if (done != (ssize_t)local.iov_len) {
-        error_set_errno(error, done < 0 ? errno : EFAULT, "guest RAM %s of pid %d", region->name,
-                        (int)memory->pid);
+        guest_memory_set_io_error(memory, region, done < 0 ? errno : EFAULT, error);
         return FALSE;
     }
-    return TRUE;
+    return guest_memory_check_process(memory, error);
 }
 
 static gboolean transfer_all(GuestMemory *memory, guint index, const PageSpan *spans, guint count,
@@ -195,14 +188,7 @@ static gboolean transfer_all(GuestMemory *memory, guint index, const PageSpan *s
 {
     const GuestRegion *region = guest_memory_get_region(memory, index);
 
-    for (guint i = 0; i < count && region->mapping; i++) {
-        uint8_t *there = region->mapping + spans[i].first * GUEST_PAGE_BYTES;
-        size_t length = spans[i].count * GUEST_PAGE_BYTES;
-
-        memcpy(writing ? there : buffer, writing ? buffer : there, length);
-        buffer += length;
-    }
-    for (guint i = 0; i < count && !region->mapping; i += IO_SPANS) {
+    for (guint i = 0; i < count; i += IO_SPANS) {
         guint now = MIN(IO_SPANS, count - i);
 
         if (!transfer(memory, region, spans + i, now, buffer,
@@ -257,6 +243,48 @@ static gboolean add_file_data(GuestMemory *memory, const GuestRegion *region, Pa
         page_set_add(set, (uint64_t)(data - base) / GUEST_PAGE_BYTES,
                      (uint64_t)(MIN(hole, end) - data + GUEST_PAGE_BYTES - 1) / GUEST_PAGE_BYTES);
         at = hole;
+    }
+    return TRUE;
+}
+
+/* What the file may still grow by: all of the region, less what is there. */
+static gboolean check_room(GuestMemory *memory, const GuestRegion *region, GError **error)
+{
+    g_autoptr(GPtrArray) maps = maps_read(memory->pid, error);
+    const Mapping *mapping = maps ? maps_find(maps, region->host_address) : NULL;
+    autofd int fd = mapping ? open_backing(memory->pid, mapping, error) : -1;
+    uint64_t wanted = region->pages * GUEST_PAGE_BYTES, have, room;
+    struct statvfs disk;
+    struct stat file;
+
+    if (fd < 0)
+        return FALSE;
+    if (fstat(fd, &file) < 0 || fstatvfs(fd, &disk) < 0) {
+        error_set_errno(error, errno, "look at the file behind it (%s)", mapping->path);
+        return FALSE;
+    }
+    have = (uint64_t)file.st_blocks * 512;
+    room = (uint64_t)disk.f_bavail * disk.f_frsize;
+    /* No limit (memfd) is told as no blocks at all. */
+    if (disk.f_blocks == 0 || have >= wanted || wanted - have <= room)
+        return TRUE;
+    error_set(error, VMFERRY_ERROR_NO_SPACE,
+              "%s has room for %" PRIu64 " MiB more, its RAM may need %" PRIu64 " MiB",
+              mapping->path, room >> 20, (wanted - have) >> 20);
+    return FALSE;
+}
+
+gboolean guest_memory_check_room(GuestMemory *memory, GError **error)
+{
+    for (guint i = 0; i < memory->regions->len; i++) {
+        const GuestRegion *region = guest_memory_get_region(memory, i);
+
+        /* Huge pages are reserved when they are mapped. */
+        if (region->backing == GUEST_BACKING_SHARED &&
+            region->backing_page_bytes == GUEST_PAGE_BYTES && !check_room(memory, region, error)) {
+            g_prefix_error(error, "RAM block %s: ", region->name);
+            return FALSE;
+        }
     }
     return TRUE;
 }

@@ -2,10 +2,17 @@
  * Guest RAM in another process
  *
  * Theory of operation: a GuestMemory is the list of a machine's RAM regions
- * with the means to read and write them in 4096-byte pages.  Private memory is
- * reached with process_vm_readv(2) and process_vm_writev(2); RAM that is a
- * shared memfd or file is mapped here too, through /proc/PID/map_files, and
- * used without a system call.
+ * with the means to read and write them in 4096-byte pages, by
+ * process_vm_readv(2) and process_vm_writev(2).  RAM that is a shared file is
+ * reached in the same way and never mapped here: the file may be cut short by
+ * others or its file system be full, which is an error of a system call (EFAULT)
+ * but a signal (SIGBUS) for whoever touches a mapping; and a mapping would keep
+ * the memory of a guest that has left.
+ *
+ * The process is held by a pidfd: each access looks before and after whether it
+ * still lives, so a pid that became another process's is neither read nor
+ * written.  That it is the guest's process is the caller's to check once, after
+ * guest_memory_open().
  *
  * Pages without content of their own (never touched) read as zero; they are
  * found by pagemap, or by the file's holes, and not read at all: reading one
@@ -38,11 +45,11 @@ typedef struct {
     uint64_t pages;
     GuestBacking backing;
     uint64_t backing_page_bytes;
-    uint8_t *mapping; /* our own view, NULL for private memory */
 } GuestRegion;
 
 typedef struct {
     pid_t pid;
+    int pidfd;
     GPtrArray *regions; /* of GuestRegion */
     struct Pagemap *pagemap;
 } GuestMemory;
@@ -51,6 +58,17 @@ typedef struct {
 GuestMemory *guest_memory_open(pid_t pid, const GPtrArray *ram_regions, GError **error);
 void guest_memory_free(GuestMemory *memory);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(GuestMemory, guest_memory_free)
+
+/* FALSE with *error* where its process has ended. */
+gboolean guest_memory_check_process(GuestMemory *memory, GError **error);
+
+/* Fails (NO_SPACE) where the file system behind shared RAM has no room for all
+ * of it: a guest that fills it would be killed when it touches new memory. */
+gboolean guest_memory_check_room(GuestMemory *memory, GError **error);
+
+/* Says what an errno of an access to the region means. */
+void guest_memory_set_io_error(GuestMemory *memory, const GuestRegion *region, int errnum,
+                               GError **error);
 
 GuestRegion *guest_memory_get_region(const GuestMemory *memory, guint index);
 

@@ -4,7 +4,6 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <limits.h>
-#include <string.h>
 #include <sys/uio.h>
 
 #include "base/error.h"
@@ -41,11 +40,13 @@ static gboolean put_pieces(GuestMemory *memory, const GuestRegion *region, const
                                    pieces[i].length};
         bytes += pieces[i].length;
     }
+    if (!guest_memory_check_process(memory, error))
+        return FALSE;
     done = process_vm_writev(memory->pid, local, count, remote, count, 0);
     if (done == (ssize_t)bytes)
-        return TRUE;
-    error_set_errno(error, done < 0 ? errno : EFAULT, "write guest RAM %s of pid %d", region->name,
-                    (int)memory->pid);
+        return guest_memory_check_process(memory, error);
+    guest_memory_set_io_error(memory, region, done < 0 ? errno : EFAULT, error);
+    g_prefix_error(error, "write ");
     return FALSE;
 }
 
@@ -56,12 +57,6 @@ gboolean guest_memory_write_pieces(GuestMemory *memory, guint index, const Guest
 
     if (!check_pieces(region, pieces, count, error))
         return FALSE;
-    if (region->mapping) {
-        for (guint i = 0; i < count; i++)
-            if (pieces[i].length > 0)
-                memcpy(region->mapping + pieces[i].offset, pieces[i].bytes, pieces[i].length);
-        return TRUE;
-    }
     for (guint i = 0; i < count; i += IOV_MAX)
         if (!put_pieces(memory, region, pieces + i, MIN(IOV_MAX, count - i), error))
             return FALSE;

@@ -113,10 +113,13 @@ gboolean page_set_next_run(const PageSet *set, uint64_t from, uint64_t max, uint
                            uint64_t *ret_count)
 {
     uint64_t first = find_bit(set, from, 0);
+    PageSet bounded = *set;
 
     if (first >= set->pages)
         return FALSE;
+    /* No further than is asked for: the run may be long. */
+    bounded.pages = max < set->pages - first ? first + max : set->pages;
     *ret_first = first;
-    *ret_count = MIN(find_bit(set, first, ~0ULL) - first, max);
+    *ret_count = MIN(find_bit(&bounded, first, ~0ULL), bounded.pages) - first;
     return TRUE;
 }

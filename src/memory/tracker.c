@@ -38,6 +38,8 @@ static Tracker *start_kind(GuestMemory *memory, const TrackerOps *ops, GError **
     tracker->memory = memory;
     tracker->stop_event = -1;
     tracker->userfault = userfault_open(memory->pid, ops->features, error);
+    if (tracker->userfault >= 0 && !guest_memory_check_process(memory, error))
+        fd_close(&tracker->userfault);
     if (tracker->userfault < 0 || !register_regions(tracker, error) ||
         !ops->start(tracker, error) || fault_point("memory.tracker-started", error)) {
         g_prefix_error(error, "tracker %s: ", tracker_kind_name(ops->kind));

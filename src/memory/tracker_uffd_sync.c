@@ -106,7 +106,9 @@ static gboolean start(Tracker *tracker, GError **error)
         error_set_errno(error, errno, "eventfd");
         return FALSE;
     }
-    tracker->handler = g_thread_new("uffd-sync", handler_thread, tracker);
+    tracker->handler = g_thread_try_new("uffd-sync", handler_thread, tracker, error);
+    if (!tracker->handler)
+        return FALSE;
     for (guint i = 0; i < tracker->memory->regions->len; i++) {
         const GuestRegion *region = guest_memory_get_region(tracker->memory, i);
         g_autoptr(PageSet) all = page_set_new(region->pages);

@@ -9,6 +9,7 @@
 
 #include "base/error.h"
 #include "base/fd.h"
+#include "base/thread.h"
 #include "inject/inject.h"
 
 #define DEVICE "/dev/userfaultfd"
@@ -122,7 +123,8 @@ int userfault_open(pid_t pid, uint64_t features, GError **error)
 {
     OpenRequest request = {.pid = pid, .features = features, .fd = -1};
 
-    g_thread_join(g_thread_new("inject", open_thread, &request));
+    if (!thread_run("inject", open_thread, &request, error))
+        return -1;
     if (request.fd < 0) {
         g_propagate_prefixed_error(error, request.error, "attach to pid %d: ", (int)pid);
         return -1;

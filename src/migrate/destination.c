@@ -82,7 +82,9 @@ static gboolean open_memory(DestinationMove *move, GError **error)
     if (!regions)
         return FALSE;
     move->memory = guest_memory_open(vmm_get_pid(move->vmm), regions, error);
-    return move->memory && guest_memory_make_zero(move->memory, error);
+    return move->memory && vmm_check_process(move->vmm, error) &&
+           guest_memory_check_room(move->memory, error) &&
+           guest_memory_make_zero(move->memory, error);
 }
 
 /* Launches the VMM and prepares it for pages. */
@@ -96,7 +98,7 @@ static gboolean accept_guest(DestinationMove *move, GError **error)
         return FALSE;
     qmp_path = host->get_qmp_path(host->user);
     move->guard = guard_start(vmm_get_pid(move->vmm), qmp_path, GUARD_KILL, error);
-    if (!move->guard)
+    if (!move->guard || !vmm_check_process(move->vmm, error))
         return FALSE;
     /* Before there is a way back no more: it comes with the duty to resume. */
     if (move->guest->balloon_bytes > 0 &&
@@ -319,8 +321,8 @@ gboolean migrate_destination_serve(Channel *channel, const MigrateDestinationHos
     gboolean done = receive_guest(&move, &failure);
 
     if (done) {
-        move.queue = frame_queue_start(channel, RECEIVE_AHEAD_FRAMES);
-        done = accept_guest(&move, &failure) && receive_machine(&move, &failure) &&
+        move.queue = frame_queue_start(channel, RECEIVE_AHEAD_FRAMES, &failure);
+        done = move.queue && accept_guest(&move, &failure) && receive_machine(&move, &failure) &&
                take_over(&move, &failure);
     }
 

@@ -90,7 +90,7 @@ static gpointer receive_thread(gpointer data)
     return NULL;
 }
 
-FrameQueue *frame_queue_start(Channel *channel, guint slots)
+FrameQueue *frame_queue_start(Channel *channel, guint slots, GError **error)
 {
     FrameQueue *queue = g_new0(FrameQueue, 1);
 
@@ -99,8 +99,11 @@ FrameQueue *frame_queue_start(Channel *channel, guint slots)
     g_cond_init(&queue->changed);
     for (guint i = 0; i < slots; i++)
         g_queue_push_tail(&queue->free_slots, g_new0(FrameSlot, 1));
-    queue->thread = g_thread_new("receive", receive_thread, queue);
-    return queue;
+    queue->thread = g_thread_try_new("receive", receive_thread, queue, error);
+    if (queue->thread)
+        return queue;
+    frame_queue_free(queue);
+    return NULL;
 }
 
 FrameSlot *frame_queue_pop(FrameQueue *queue, int timeout_ms, GError **error)
@@ -147,7 +150,8 @@ void frame_queue_free(FrameQueue *queue)
     queue->stopping = TRUE;
     g_cond_broadcast(&queue->changed);
     g_mutex_unlock(&queue->lock);
-    g_thread_join(queue->thread);
+    if (queue->thread)
+        g_thread_join(queue->thread);
     g_queue_clear_full(&queue->free_slots, slot_free);
     g_queue_clear_full(&queue->full_slots, slot_free);
     g_clear_error(&queue->failure);

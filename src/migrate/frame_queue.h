@@ -30,7 +30,7 @@ typedef struct {
 
 /* Starts receiving with *slots* slots; no other thread may receive on the
  * channel until frame_queue_free(). */
-FrameQueue *frame_queue_start(Channel *channel, guint slots);
+FrameQueue *frame_queue_start(Channel *channel, guint slots, GError **error);
 
 /* The next frame; NULL with *error*: TIMEOUT, or why the channel failed.  Give
  * the slot back with frame_queue_release(), from any thread. */

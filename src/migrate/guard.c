@@ -7,8 +7,10 @@
 #include <poll.h>
 #include <sched.h>
 #include <signal.h>
+#include <spawn.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -26,6 +28,9 @@
 #define FORGET_BALLOON 'b'
 #define PIPE_FD 3
 #define PIDFD_FD 4
+#define NETNS_FD 5
+#define FREE_FD 16 /* from here on the agent's own copies are */
+#define GUARD_NAME "vmferry-guard"
 #define RESUME_ATTEMPTS 200
 #define BALLOON_ATTEMPTS 5 /* a restarted agent that keeps QMP busy does it itself */
 enum { COMMAND_RESUME, COMMAND_BALLOON, COMMANDS };
@@ -47,6 +52,14 @@ typedef struct {
 
 /* An order with a file goes through the pipe in one piece. */
 G_STATIC_ASSERT(1 + sizeof(KeptFile) <= PIPE_BUF);
+
+/* What a guard is told first. */
+typedef struct {
+    UnixAddress address; /* its netns is NETNS_FD there */
+    char duty;
+} Post;
+
+G_STATIC_ASSERT(sizeof(Post) <= PIPE_BUF);
 
 struct Guard {
     pid_t process;
@@ -220,43 +233,35 @@ static void take_orders(Orders *orders)
     }
 }
 
-static void guard_main(const UnixAddress *address, char duty)
+static void guard_main(void)
 {
-    Orders orders;
+    static Orders orders;
+    Post post;
 
-    orders.duty = duty;
-    orders.balloon.command[0] = '\0';
-    orders.file_count = 0;
+    if (!receive(&post, sizeof post))
+        _exit(0);
+    /* An abstract socket is known in its own namespace only. */
+    if (post.address.netns >= 0)
+        (void)setns(NETNS_FD, CLONE_NEWNET);
+    orders.duty = post.duty;
     take_orders(&orders);
     for (size_t i = 0; i < orders.file_count; i++)
         write_file(&orders.files[i]);
     if (orders.duty == GUARD_KILL)
         syscall(SYS_pidfd_send_signal, PIDFD_FD, SIGKILL, NULL, 0);
     else if (orders.duty == GUARD_RESUME || orders.balloon.command[0])
-        resume_and_let_go(address, orders.duty == GUARD_RESUME, &orders.balloon);
+        resume_and_let_go(&post.address, orders.duty == GUARD_RESUME, &orders.balloon);
     _exit(0);
 }
 
-/* Leaves only standard error, the pipe and the pidfd open: the guard must not
- * keep alive what our death is to close (userfaultfds, connections). */
-static void become_guard(int pipe_end, int pidfd, const UnixAddress *address, char duty)
+/* The program that was started as a guard becomes one before its main(),
+ * whichever program it is. */
+__attribute__((constructor)) static void begin_as_guard(int argc, char **argv)
 {
-    sigset_t all;
-    int pipe_copy = fcntl(pipe_end, F_DUPFD, 16);
-    int pidfd_copy = fcntl(pidfd, F_DUPFD, 16);
-
-    /* An abstract socket is known in its own namespace only. */
-    if (address->netns >= 0)
-        (void)setns(address->netns, CLONE_NEWNET);
-    dup2(pipe_copy, PIPE_FD);
-    dup2(pidfd_copy, PIDFD_FD);
-    close(0);
-    close(1);
-    syscall(SYS_close_range, PIDFD_FD + 1, ~0U, 0);
-    setsid();
-    sigfillset(&all);
-    sigprocmask(SIG_BLOCK, &all, NULL); /* outlive the signals that end the agent's group */
-    guard_main(address, duty);
+    if (argc != 1 || strcmp(argv[0], GUARD_NAME) != 0)
+        return;
+    prctl(PR_SET_NAME, GUARD_NAME);
+    guard_main();
 }
 
 /* --- in the agent ------------------------------------------------------ */
@@ -273,10 +278,75 @@ static gboolean find_address(const char *path, UnixAddress *ret, GError **error)
     return FALSE;
 }
 
+/* What the guard finds open: standard error, the pipe, the pidfd and perhaps a
+ * namespace; it must not keep alive what our death is to close (userfaultfds,
+ * connections). */
+static gboolean add_descriptors(posix_spawn_file_actions_t *actions, int pipe_end, int pidfd,
+                                int netns)
+{
+    return posix_spawn_file_actions_addopen(actions, 0, "/dev/null", O_RDONLY, 0) == 0 &&
+           posix_spawn_file_actions_addopen(actions, 1, "/dev/null", O_WRONLY, 0) == 0 &&
+           posix_spawn_file_actions_adddup2(actions, pipe_end, PIPE_FD) == 0 &&
+           posix_spawn_file_actions_adddup2(actions, pidfd, PIDFD_FD) == 0 &&
+           (netns < 0 || posix_spawn_file_actions_adddup2(actions, netns, NETNS_FD) == 0) &&
+           posix_spawn_file_actions_addclosefrom_np(actions, netns < 0 ? NETNS_FD : NETNS_FD + 1) ==
+               0;
+}
+
+/* In a session of its own with all signals blocked: it outlives the signals that
+ * end the agent's group. */
+static gboolean set_attributes(posix_spawnattr_t *attributes)
+{
+    sigset_t all;
+
+    sigfillset(&all);
+    return posix_spawnattr_setsigmask(attributes, &all) == 0 &&
+           posix_spawnattr_setflags(attributes, POSIX_SPAWN_SETSID | POSIX_SPAWN_SETSIGMASK) == 0;
+}
+
+/* Returns the pid, or -1 with errno.  All descriptors are above those that the
+ * guard has. */
+static pid_t run_guard(int pipe_end, int pidfd, int netns)
+{
+    char *const argv[] = {(char *)GUARD_NAME, NULL};
+    posix_spawn_file_actions_t actions;
+    posix_spawnattr_t attributes;
+    pid_t process = -1;
+    int problem = ENOMEM;
+
+    posix_spawn_file_actions_init(&actions);
+    posix_spawnattr_init(&attributes);
+    if (add_descriptors(&actions, pipe_end, pidfd, netns) && set_attributes(&attributes))
+        problem = posix_spawn(&process, "/proc/self/exe", &actions, &attributes, argv, environ);
+    posix_spawnattr_destroy(&attributes);
+    posix_spawn_file_actions_destroy(&actions);
+    errno = problem;
+    return problem == 0 ? process : -1;
+}
+
+/* Its first order is in the pipe before it runs. */
+static pid_t post_guard(int pipe_end, int our_end, int pidfd, const UnixAddress *address,
+                        GuardDuty duty)
+{
+    autofd int pipe_copy = fcntl(pipe_end, F_DUPFD_CLOEXEC, FREE_FD);
+    autofd int pidfd_copy = fcntl(pidfd, F_DUPFD_CLOEXEC, FREE_FD);
+    autofd int netns = address->netns < 0 ? -1 : fcntl(address->netns, F_DUPFD_CLOEXEC, FREE_FD);
+    Post post;
+
+    memset(&post, 0, sizeof post);
+    post.address = *address;
+    post.duty = (char)duty;
+    if (pipe_copy < 0 || pidfd_copy < 0 || (address->netns >= 0 && netns < 0) ||
+        !fd_write_all(our_end, &post, sizeof post, NULL))
+        return -1;
+    return run_guard(pipe_copy, pidfd_copy, netns);
+}
+
 Guard *guard_start(pid_t pid, const char *qmp_path, GuardDuty duty, GError **error)
 {
     autofd int pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
     g_auto(UnixAddress) address = {.folder = -1, .netns = -1};
+    autofd int theirs = -1, ours = -1;
     int ends[2];
     Guard *guard;
     pid_t process;
@@ -287,20 +357,16 @@ Guard *guard_start(pid_t pid, const char *qmp_path, GuardDuty duty, GError **err
         error_set_errno(error, errno, "guard of process %d", (int)pid);
         return NULL;
     }
-    process = fork();
-    if (process == 0) {
-        close(ends[1]);
-        become_guard(ends[0], pidfd, &address, (char)duty);
-    }
-    close(ends[0]);
+    theirs = ends[0];
+    ours = ends[1];
+    process = post_guard(theirs, ours, pidfd, &address, duty);
     if (process < 0) {
-        error_set_errno(error, errno, "fork the guard of process %d", (int)pid);
-        close(ends[1]);
+        error_set_errno(error, errno, "start the guard of process %d", (int)pid);
         return NULL;
     }
     guard = g_new0(Guard, 1);
     guard->process = process;
-    guard->pipe = ends[1];
+    guard->pipe = fd_steal(&ours);
     return guard;
 }
 

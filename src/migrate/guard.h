@@ -3,9 +3,11 @@
  *
  * Theory of operation: during the few milliseconds in which a guest is paused
  * by us, our death (SIGKILL, out of memory) would leave it paused.  A guard is
- * a tiny process forked before that, with nothing open but one end of a pipe
- * and a pidfd of the VMM.  It waits for the pipe.  A byte sets its *duty*; end
- * of file means that the agent is gone, and the guard does its duty and ends:
+ * a tiny process started before that, with nothing open but one end of a pipe
+ * and a pidfd of the VMM.  It is our own program executed anew, so it shares no
+ * memory with us: what other moves hold, and guests that have left, is not kept.  It waits for the
+ * pipe.  A byte sets its *duty*; end of file means that the agent is gone, and the guard does its
+ * duty and ends:
  *
  *     LEAVE   nothing
  *     RESUME  QMP `cont`: the guest is paused and belongs to this host (not one
@@ -23,7 +25,8 @@
  * run, or a VMM that nobody owns.  What can't be decided without the other
  * host is left to the restarted agent.
  *
- * The guard runs no library code after fork(): only system calls.
+ * The guard runs before main() and only makes system calls, in each program that
+ * this is linked into.
  */
 #pragma once
 
@@ -35,7 +38,7 @@ typedef enum { GUARD_LEAVE = 'L', GUARD_RESUME = 'R', GUARD_KILL = 'K' } GuardDu
 
 typedef struct Guard Guard;
 
-/* Forks a guard for the VMM *pid*, which serves QMP at *qmp_path*. */
+/* Starts a guard for the VMM *pid*, which serves QMP at *qmp_path*. */
 Guard *guard_start(pid_t pid, const char *qmp_path, GuardDuty duty, GError **error);
 
 /* Returns when the duty is in the pipe: from then on our death finds it. */

@@ -37,22 +37,58 @@ struct PageApplier {
     GThreadPool *pool;
     GAsyncQueue *benches; /* a Workbench for each thread */
     gboolean copying;     /* what was pushed last are COPIES */
-    GMutex lock;          /* protects all below */
+    gint given_up;        /* atomic: what is queued is not applied any more */
+    GMutex held_lock;
+    GPtrArray *held; /* PageSet a region: pages that may hold something */
+    GMutex lock;     /* protects all below */
     GCond idle;
     guint under_way;
     GError *failure; /* the first */
 };
 
+static void hold(PageApplier *applier, guint region, const PageSpan *spans, guint count)
+{
+    lock_guard(&applier->held_lock);
+
+    for (guint i = 0; i < count; i++)
+        page_set_add(applier->held->pdata[region], spans[i].first, spans[i].count);
+}
+
+/* The next pages in [at, end) that may hold something, which they do no more. */
+static gboolean take_held(PageApplier *applier, guint region, uint64_t at, uint64_t end,
+                          PageSpan *ret)
+{
+    lock_guard(&applier->held_lock);
+    PageSet *held = applier->held->pdata[region];
+    PageSet until = {end, held->words};
+
+    if (!page_set_next_run(&until, at, ZERO_CHUNK_PAGES, &ret->first, &ret->count))
+        return FALSE;
+    page_set_remove(held, ret->first, ret->count);
+    return TRUE;
+}
+
+static gboolean is_given_up(PageApplier *applier, GError **error)
+{
+    if (!g_atomic_int_get(&applier->given_up))
+        return FALSE;
+    error_set(error, VMFERRY_ERROR_CANCELLED, "pages that were received are not applied any more");
+    return TRUE;
+}
+
+/* A few bytes name as many pages as the guest has: only those are written that
+ * have cost the peer something before. */
 static gboolean apply_zero_run(PageApplier *applier, guint region, const PageRun *run,
                                GError **error)
 {
-    for (uint64_t done = 0; done < run->count;) {
-        PageSpan span = {run->first + done, MIN(ZERO_CHUNK_PAGES, run->count - done)};
+    uint64_t end = run->first + run->count;
+    PageSpan span;
 
-        if (!guest_memory_write(applier->memory, region, &span, 1, zeroes, error))
+    for (uint64_t at = run->first; take_held(applier, region, at, end, &span);
+         at = span.first + span.count)
+        if (is_given_up(applier, error) ||
+            !guest_memory_write(applier->memory, region, &span, 1, zeroes, error))
             return FALSE;
-        done += span.count;
-    }
     return TRUE;
 }
 
@@ -65,6 +101,7 @@ static gboolean apply_raw_runs(PageApplier *applier, Workbench *bench, GError **
     for (guint i = 0; i < pages->run_count; i++)
         if (pages->runs[i].kind == PAGE_RUN_RAW)
             bench->spans[count++] = (PageSpan){pages->runs[i].first, pages->runs[i].count};
+    hold(applier, pages->region, bench->spans, count);
     return count == 0 || guest_memory_write(applier->memory, pages->region, bench->spans, count,
                                             pages->raw, error);
 }
@@ -106,6 +143,19 @@ static gboolean apply_pages(PageApplier *applier, const Frame *frame, Workbench 
     return TRUE;
 }
 
+static gboolean patch(PageApplier *applier, PagePatcher *patcher, const SegmentFrameHead *head,
+                      const uint8_t *body, GError **error)
+{
+    gboolean done = page_patcher_apply(patcher, head, body, error);
+    guint count;
+    const uint64_t *pages = page_patcher_get_pages(patcher, &count);
+    lock_guard(&applier->held_lock);
+
+    for (guint i = 0; i < count; i++)
+        page_set_add(applier->held->pdata[head->region], pages[i], 1);
+    return done;
+}
+
 static gboolean apply_segments(PageApplier *applier, const Frame *frame, Workbench *bench,
                                GError **error)
 {
@@ -117,13 +167,13 @@ static gboolean apply_segments(PageApplier *applier, const Frame *frame, Workben
                                    &head, &body, &body_bytes, error))
         return FALSE;
     if (head.method == SEGMENT_FRAME_PLAIN)
-        return page_patcher_apply(bench->patcher, &head, body, error);
+        return patch(applier, bench->patcher, &head, body, error);
     if (!unpack(bench->codecs, (PackMethod)head.method, body, body_bytes, bench->unpacked,
                 head.body_bytes, error)) {
         g_prefix_error(error, "SEGMENTS: ");
         return FALSE;
     }
-    return page_patcher_apply(bench->patcher, &head, bench->unpacked, error);
+    return patch(applier, bench->patcher, &head, bench->unpacked, error);
 }
 
 static gboolean apply_copies(PageApplier *applier, const Frame *frame, Workbench *bench,
@@ -144,6 +194,7 @@ static gboolean apply_copies(PageApplier *applier, const Frame *frame, Workbench
             return FALSE;
         at += run->count * (size_t)GUEST_PAGE_BYTES;
     }
+    hold(applier, copies->region, bench->spans, copies->run_count);
     return guest_memory_write(applier->memory, copies->region, bench->spans, copies->run_count,
                               bench->unpacked, error);
 }
@@ -186,7 +237,10 @@ static void work(gpointer data, gpointer user)
     GError *error = NULL;
     Workbench *bench = g_async_queue_pop(applier->benches);
 
-    apply_frame(applier, &slot->frame, bench, &error);
+    if (!is_given_up(applier, &error))
+        apply_frame(applier, &slot->frame, bench, &error);
+    if (error)
+        g_atomic_int_set(&applier->given_up, 1);
     g_async_queue_push(applier->benches, bench);
     frame_queue_release(applier->queue, slot);
     g_mutex_lock(&applier->lock);
@@ -196,6 +250,20 @@ static void work(gpointer data, gpointer user)
         g_cond_signal(&applier->idle);
     g_mutex_unlock(&applier->lock);
     g_clear_error(&error);
+}
+
+/* Where that can't be told, all pages may. */
+static GPtrArray *find_held(GuestMemory *memory)
+{
+    GPtrArray *held = guest_memory_new_sets(memory);
+
+    for (guint i = 0; i < held->len; i++) {
+        PageSet *set = held->pdata[i];
+
+        if (!guest_memory_add_populated(memory, i, set, NULL))
+            page_set_add(set, 0, set->pages);
+    }
+    return held;
 }
 
 PageApplier *page_applier_new(GuestMemory *memory, FrameQueue *queue)
@@ -208,6 +276,8 @@ PageApplier *page_applier_new(GuestMemory *memory, FrameQueue *queue)
     applier->region_pages = g_new0(uint64_t, memory->regions->len);
     for (guint i = 0; i < memory->regions->len; i++)
         applier->region_pages[i] = guest_memory_get_region(memory, i)->pages;
+    applier->held = find_held(memory);
+    g_mutex_init(&applier->held_lock);
     g_mutex_init(&applier->lock);
     g_cond_init(&applier->idle);
     applier->benches = g_async_queue_new_full(bench_free);
@@ -221,7 +291,10 @@ void page_applier_free(PageApplier *applier)
 {
     if (!applier)
         return;
+    g_atomic_int_set(&applier->given_up, 1);
     g_thread_pool_free(applier->pool, FALSE, TRUE);
+    g_ptr_array_unref(applier->held);
+    g_mutex_clear(&applier->held_lock);
     g_async_queue_unref(applier->benches);
     g_clear_error(&applier->failure);
     g_cond_clear(&applier->idle);

@@ -8,6 +8,10 @@
  * page_applier_drain() at the end of the round keeps an older version from
  * overtaking a newer one, and a patch from its page.
  *
+ * ZERO runs are written only where something may be: what was never given a
+ * content stays untouched, and naming pages costs the receiver no more than it
+ * cost the sender to fill them.  After an error nothing more is applied.
+ *
  * Limits: that a patched page holds what the patch was made against is the
  * source's duty; here it can't be seen (DIGESTS would show it).  Of a malformed
  * SEGMENTS frame some pages may be written before that is found; the move ends
@@ -22,10 +26,11 @@
 
 typedef struct PageApplier PageApplier;
 
-/* Borrows both. */
+/* Borrows both.  Pages that hold something already are found here. */
 PageApplier *page_applier_new(GuestMemory *memory, FrameQueue *queue);
 
-/* Waits for what is under way.  NULL-safe. */
+/* What is queued is not applied any more; waits for frames in the middle of it.
+ * NULL-safe. */
 void page_applier_free(PageApplier *applier);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(PageApplier, page_applier_free)
 

@@ -24,6 +24,8 @@ struct PagePatcher {
     PageSpan spans[BATCH_PAGES]; /* one page each */
     Patch patches[BATCH_PAGES];
     guint patch_count;
+    uint64_t numbers[SEGMENT_FRAME_MAX_PAGES]; /* of the whole frame */
+    guint number_count;
     uint8_t pages[BATCH_PAGES * GUEST_PAGE_BYTES];
 };
 
@@ -32,7 +34,7 @@ PagePatcher *page_patcher_new(GuestMemory *memory)
     PagePatcher *patcher = g_malloc(sizeof *patcher); /* not touched before it is used */
 
     patcher->memory = memory;
-    patcher->piece_count = patcher->patch_count = 0;
+    patcher->piece_count = patcher->patch_count = patcher->number_count = 0;
     return patcher;
 }
 
@@ -90,6 +92,12 @@ static gboolean add_patch(PagePatcher *patcher, uint64_t page, const SegmentList
     return TRUE;
 }
 
+const uint64_t *page_patcher_get_pages(const PagePatcher *patcher, guint *ret_count)
+{
+    *ret_count = patcher->number_count;
+    return patcher->numbers;
+}
+
 gboolean page_patcher_apply(PagePatcher *patcher, const SegmentFrameHead *head, const uint8_t *body,
                             GError **error)
 {
@@ -101,10 +109,11 @@ gboolean page_patcher_apply(PagePatcher *patcher, const SegmentFrameHead *head, 
     uint64_t page;
 
     patcher->region = head->region;
-    patcher->piece_count = patcher->patch_count = 0;
+    patcher->piece_count = patcher->patch_count = patcher->number_count = 0;
     while (segment_frame_next(&walk, &page, &list, &bytes, &malformed)) {
-        gboolean few = region->mapping || list.count <= FEW_SEGMENTS;
+        gboolean few = list.count <= FEW_SEGMENTS;
 
+        patcher->numbers[patcher->number_count++] = page;
         if (!(few ? add_pieces : add_patch)(patcher, page, &list, bytes, error))
             return FALSE;
     }

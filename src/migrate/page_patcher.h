@@ -5,8 +5,7 @@
  * segments over what is there.  Each piece that process_vm_writev(2) writes
  * costs about 0.7 us, a whole page read or written about 1.5 us (measured, with
  * nothing to be faulted in); so pages of a few segments are written piece by
- * piece, and those of many are read, patched here, and written back.  Memory
- * that is mapped here is always patched in place.  Both ways gather many pages
+ * piece, and those of many are read, patched here, and written back.  Both ways gather many pages
  * for one system call.
  *
  * Nobody else may write the pages meanwhile: the guest is not running here yet,
@@ -28,6 +27,10 @@ PagePatcher *page_patcher_new(GuestMemory *memory);
 /* NULL-safe. */
 void page_patcher_free(PagePatcher *patcher);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(PagePatcher, page_patcher_free)
+
+/* The pages of the last frame that was applied, *ret_count* of them, as far as
+ * it got; valid until the next. */
+const uint64_t *page_patcher_get_pages(const PagePatcher *patcher, guint *ret_count);
 
 /* Applies an unpacked body of head->body_bytes.  The head was checked
  * (segment_frame_decode_head()).  INVALID where the body is malformed, other

@@ -44,7 +44,8 @@ static gboolean describe(SourceMove *move, GError **error)
     move->memory =
         guest_memory_open(vmm_get_pid(move->job->vmm), move->description->ram_regions, error);
     /* What is to be reclaimed is not to be sent: the promise is judged then. */
-    return move->memory && (move->job->options.reclaim_free || source_check_promise(move, error));
+    return move->memory && vmm_check_process(move->job->vmm, error) &&
+           (move->job->options.reclaim_free || source_check_promise(move, error));
 }
 
 static gboolean connect_peer(SourceMove *move, GError **error)
@@ -192,6 +193,8 @@ static PageSender *make_sender(SourceMove *move)
 static gboolean post_guard(SourceMove *move, GError **error)
 {
     move->guard = guard_start(vmm_get_pid(move->job->vmm), move->job->qmp_path, GUARD_LEAVE, error);
+    if (move->guard && !vmm_check_process(move->job->vmm, error))
+        g_clear_pointer(&move->guard, guard_free);
     return move->guard != NULL;
 }
 

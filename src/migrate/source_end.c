@@ -74,6 +74,8 @@ gboolean source_end_process(SourceMove *move, GError **error)
     ExitCode *trace;
     gboolean ended;
 
+    if (!vmm_check_process(move->job->vmm, NULL))
+        return TRUE;
     say(pid, text);
     trace = exit_code_trace(pid, MIGRATE_EXIT_CODE_MOVED, NULL);
     ended = vmm_quit(move->job->vmm, error);

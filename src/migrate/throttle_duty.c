@@ -214,8 +214,8 @@ static gboolean begin(DutyCycle *cycle, double run_share, GError **error)
     cycle->run_share = run_share;
     cycle->end = cycle->leave_standing = cycle->ended = FALSE;
     cycle->stands_since_ns = 0;
-    cycle->thread = g_thread_new("duty", cycle_main, cycle);
-    return TRUE;
+    cycle->thread = g_thread_try_new("duty", cycle_main, cycle, error);
+    return cycle->thread != NULL;
 }
 
 gboolean duty_cycle_is_running(DutyCycle *cycle)

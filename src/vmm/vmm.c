@@ -1,5 +1,7 @@
 #include "vmm/vmm.h"
 
+#include "base/error.h"
+
 static const char *const run_state_names[] = {
     [VMM_RUN_STATE_RUNNING] = "running",   [VMM_RUN_STATE_PAUSED] = "paused",
     [VMM_RUN_STATE_INCOMING] = "incoming", [VMM_RUN_STATE_ENDED] = "ended",
@@ -39,6 +41,15 @@ pid_t vmm_get_pid(Vmm *vmm)
 gboolean vmm_get_run_state(Vmm *vmm, VmmRunState *ret, GError **error)
 {
     return vmm->ops->get_run_state(vmm, ret, error);
+}
+
+gboolean vmm_check_process(Vmm *vmm, GError **error)
+{
+    if (vmm->ops->is_same_process(vmm))
+        return TRUE;
+    error_set(error, VMFERRY_ERROR_NOT_FOUND, "process %d, the guest's VMM, has ended",
+              (int)vmm_get_pid(vmm));
+    return FALSE;
 }
 
 VmmDescription *vmm_describe(Vmm *vmm, GError **error)

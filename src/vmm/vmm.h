@@ -64,6 +64,7 @@ typedef struct Vmm Vmm;
 typedef struct {
     void (*free)(Vmm *vmm);
     pid_t (*get_pid)(Vmm *vmm);
+    gboolean (*is_same_process)(Vmm *vmm); /* that pid's, still */
     gboolean (*get_run_state)(Vmm *vmm, VmmRunState *ret, GError **error);
     VmmDescription *(*describe)(Vmm *vmm, GError **error);
     gboolean (*check_movable)(Vmm *vmm, GError **error);
@@ -103,6 +104,11 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(Vmm, vmm_free)
 
 pid_t vmm_get_pid(Vmm *vmm);
 gboolean vmm_get_run_state(Vmm *vmm, VmmRunState *ret, GError **error);
+
+/* FALSE with *error* where its process is not the one it was.  Whoever has taken
+ * hold of it by its pid (a descriptor, a mapping, a tracer) asks afterwards:
+ * then that was the right one. */
+gboolean vmm_check_process(Vmm *vmm, GError **error);
 
 /* What this machine is made of.  One that was launched as incoming can be
  * described once it is opened.  Free the result with vmm_description_free(). */

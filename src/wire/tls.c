@@ -6,6 +6,7 @@
 
 #include "base/error.h"
 #include "base/fd.h"
+#include "base/lock_guard.h"
 #include "wire/tls_private.h"
 
 #define MAX_PEM_BYTES (1u << 20)
@@ -14,11 +15,30 @@
 /* Fast on every CPU with AES instructions; the others are for peers without. */
 #define CIPHER_SUITES "TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256"
 
-struct TlsIdentity {
-    gatomicrefcount references;
-    char *name;
+/* Tells whether a file is still the one that was read. */
+typedef struct {
+    struct timespec changed;
+    ino_t inode;
+    off_t bytes;
+} FileStamp;
+
+enum { FILE_CA, FILE_CERTIFICATE, FILE_KEY, FILES };
+static const char *const file_names[FILES] = {"ca.crt", "host.crt", "host.key"};
+
+/* What was read at one time. */
+typedef struct {
+    const char *name; /* interned */
     SSL_CTX *server;
     SSL_CTX *client;
+    gint64 expires; /* seconds of the wall clock */
+} Credentials;
+
+struct TlsIdentity {
+    gatomicrefcount references;
+    char *directory;
+    GMutex lock; /* protects all below */
+    FileStamp stamps[FILES];
+    Credentials credentials;
 };
 
 const char *tls_last_words(void)
@@ -193,42 +213,110 @@ static gboolean check_pair(const char *directory, X509 *ca, X509 *certificate, E
     return TRUE;
 }
 
-static TlsIdentity *make_identity(X509 *ca, X509 *certificate, EVP_PKEY *key, GError **error)
+static void credentials_clear(Credentials *credentials)
 {
-    g_autoptr(TlsIdentity) identity = g_new0(TlsIdentity, 1);
+    SSL_CTX_free(credentials->server);
+    SSL_CTX_free(credentials->client);
+    *credentials = (Credentials){0};
+}
 
-    g_atomic_ref_count_init(&identity->references);
-    identity->name = tls_certificate_name(certificate);
-    if (!identity->name) {
+static gint64 end_of(X509 *certificate)
+{
+    int days = 0, seconds = 0;
+
+    if (!ASN1_TIME_diff(&days, &seconds, NULL, X509_get0_notAfter(certificate)))
+        return 0;
+    return g_get_real_time() / G_USEC_PER_SEC + (gint64)days * 86400 + seconds;
+}
+
+static gboolean make_credentials(X509 *ca, X509 *certificate, EVP_PKEY *key, Credentials *ret,
+                                 GError **error)
+{
+    g_autofree char *name = tls_certificate_name(certificate);
+
+    if (!name) {
         error_set(error, VMFERRY_ERROR_INVALID, "the certificate names no host");
-        return NULL;
+        return FALSE;
     }
-    identity->server = make_context(TLS_server_method(), ca, certificate, key, error);
-    if (!identity->server)
-        return NULL;
-    identity->client = make_context(TLS_client_method(), ca, certificate, key, error);
-    if (!identity->client)
-        return NULL;
-    return g_steal_pointer(&identity);
+    *ret = (Credentials){.name = g_intern_string(name),
+                         .expires = MIN(end_of(ca), end_of(certificate))};
+    ret->server = make_context(TLS_server_method(), ca, certificate, key, error);
+    if (ret->server)
+        ret->client = make_context(TLS_client_method(), ca, certificate, key, error);
+    if (ret->client)
+        return TRUE;
+    credentials_clear(ret);
+    return FALSE;
+}
+
+static gboolean read_credentials(const char *directory, Credentials *ret, GError **error)
+{
+    g_autofree char *ca_path = g_build_filename(directory, file_names[FILE_CA], NULL);
+    g_autofree char *certificate_path =
+        g_build_filename(directory, file_names[FILE_CERTIFICATE], NULL);
+    g_autofree char *key_path = g_build_filename(directory, file_names[FILE_KEY], NULL);
+    g_autoptr(X509) ca = tls_read_certificate(ca_path, error);
+    g_autoptr(X509) certificate = ca ? tls_read_certificate(certificate_path, error) : NULL;
+    g_autoptr(EVP_PKEY) key = certificate ? tls_read_key(key_path, error) : NULL;
+
+    if (!key || !check_dates(ca_path, ca, error) ||
+        !check_pair(directory, ca, certificate, key, error))
+        return FALSE;
+    if (make_credentials(ca, certificate, key, ret, error))
+        return TRUE;
+    g_prefix_error(error, "%s: ", directory);
+    return FALSE;
+}
+
+/* TRUE where a file is not the one it was. */
+static gboolean look_at_files(const char *directory, FileStamp stamps[FILES])
+{
+    gboolean changed = FALSE;
+
+    for (guint i = 0; i < FILES; i++) {
+        g_autofree char *path = g_build_filename(directory, file_names[i], NULL);
+        FileStamp now = {0};
+        struct stat info;
+
+        if (stat(path, &info) == 0)
+            now = (FileStamp){info.st_ctim, info.st_ino, info.st_size};
+        changed = changed || now.changed.tv_sec != stamps[i].changed.tv_sec ||
+                  now.changed.tv_nsec != stamps[i].changed.tv_nsec ||
+                  now.inode != stamps[i].inode || now.bytes != stamps[i].bytes;
+        stamps[i] = now;
+    }
+    return changed;
+}
+
+/* With the lock held.  The files are looked at before they are read: what
+ * changes in between is read again next time. */
+static gboolean refresh(TlsIdentity *identity, GError **error)
+{
+    FileStamp stamps[FILES];
+    Credentials fresh;
+
+    memcpy(stamps, identity->stamps, sizeof stamps);
+    if (!look_at_files(identity->directory, stamps))
+        return TRUE;
+    if (!read_credentials(identity->directory, &fresh, error))
+        return FALSE;
+    memcpy(identity->stamps, stamps, sizeof stamps);
+    credentials_clear(&identity->credentials);
+    identity->credentials = fresh;
+    return TRUE;
 }
 
 TlsIdentity *tls_identity_load(const char *directory, GError **error)
 {
-    g_autofree char *ca_path = g_build_filename(directory, "ca.crt", NULL);
-    g_autofree char *certificate_path = g_build_filename(directory, "host.crt", NULL);
-    g_autofree char *key_path = g_build_filename(directory, "host.key", NULL);
-    g_autoptr(X509) ca = tls_read_certificate(ca_path, error);
-    g_autoptr(X509) certificate = ca ? tls_read_certificate(certificate_path, error) : NULL;
-    g_autoptr(EVP_PKEY) key = certificate ? tls_read_key(key_path, error) : NULL;
-    TlsIdentity *identity;
+    g_autoptr(TlsIdentity) identity = g_new0(TlsIdentity, 1);
 
-    if (!key || !check_dates(ca_path, ca, error) ||
-        !check_pair(directory, ca, certificate, key, error))
+    g_atomic_ref_count_init(&identity->references);
+    g_mutex_init(&identity->lock);
+    identity->directory = g_strdup(directory);
+    look_at_files(directory, identity->stamps);
+    if (!read_credentials(directory, &identity->credentials, error))
         return NULL;
-    identity = make_identity(ca, certificate, key, error);
-    if (!identity)
-        g_prefix_error(error, "%s: ", directory);
-    return identity;
+    return g_steal_pointer(&identity);
 }
 
 TlsIdentity *tls_identity_ref(TlsIdentity *identity)
@@ -241,18 +329,33 @@ void tls_identity_unref(TlsIdentity *identity)
 {
     if (!identity || !g_atomic_ref_count_dec(&identity->references))
         return;
-    SSL_CTX_free(identity->server);
-    SSL_CTX_free(identity->client);
-    g_free(identity->name);
+    credentials_clear(&identity->credentials);
+    g_mutex_clear(&identity->lock);
+    g_free(identity->directory);
     g_free(identity);
+}
+
+gboolean tls_identity_check(TlsIdentity *identity, gint64 *ret_seconds, GError **error)
+{
+    lock_guard(&identity->lock);
+    gboolean done = refresh(identity, error);
+
+    *ret_seconds = identity->credentials.expires - g_get_real_time() / G_USEC_PER_SEC;
+    return done;
 }
 
 const char *tls_identity_get_name(TlsIdentity *identity)
 {
-    return identity->name;
+    lock_guard(&identity->lock);
+
+    return identity->credentials.name;
 }
 
+/* A connection under way keeps the context that it was made from. */
 SSL *tls_identity_make_ssl(TlsIdentity *identity, gboolean server)
 {
-    return SSL_new(server ? identity->server : identity->client);
+    lock_guard(&identity->lock);
+
+    refresh(identity, NULL);
+    return SSL_new(server ? identity->credentials.server : identity->credentials.client);
 }

@@ -7,8 +7,9 @@ import pytest
 
 from certificates import issue_until
 from findings import check_failed
+from test_handover import move_until, wait_in_doubt
 from trouble import Peer
-from vmferry_lab import Pki, wait_until
+from vmferry_lab import Pki, qemu_pids, wait_until
 
 HOSTS = {"hostA": "10.66.0.1", "hostB": "10.66.0.2"}
 
@@ -86,6 +87,49 @@ def test_expired_here_while_the_agent_runs(shared, pki, tmp_path):
         wait_until(lambda: is_past(folder), "the certificate ends", 10)
         refuse(shared, "expired")
     shared.move(shared.guest)
+
+
+def renew(pki, agent, folder, tmp_path) -> None:
+    """The certificate is replaced while the agent runs."""
+    fresh = issue_until(pki.directory / "ca", agent.host.name, agent.address, 3600,
+                        tmp_path / "fresh")
+    for name in ("host.crt", "host.key"):
+        (fresh / name).rename(folder / name)
+
+
+def test_renewed_while_the_agent_runs(shared, pki, tmp_path):
+    """It is told in time that it ends; the new one counts without a restart, on both sides."""
+    here = shared.here(shared.guest)
+    folder = issue_until(pki.directory / "ca", here.host.name, here.address, 6, tmp_path / "short")
+    with shared.changed(here, settings={"pki": folder}):
+        assert "vmferry pki issue" in here.vmferry("events").require().stdout
+        wait_until(lambda: is_past(folder), "the certificate ends", 12)
+        refuse(shared, "expired")
+        renew(pki, here, folder, tmp_path)
+        shared.move(shared.guest)
+        shared.move(shared.guest)
+
+
+@pytest.mark.long
+def test_doubt_is_settled_once_the_certificate_is_renewed(shared, pki, tmp_path):
+    scene, here = shared, shared.here(shared.guest)
+    there = scene.there(scene.guest)
+    folder = issue_until(pki.directory / "ca", here.host.name, here.address, 40,
+                         tmp_path / "short")
+    with shared.changed(here, settings={"pki": folder}):
+        move = move_until(scene, here, "source.before-word")
+        scene.lab.link.cut()
+        here.thaw()
+        wait_in_doubt(scene, move)
+        wait_until(lambda: not qemu_pids(there.host, scene.guest), "the destination gives up", 15)
+        wait_until(lambda: is_past(folder), "the certificate ends", 45)
+        scene.lab.link.restore()
+        wait_until(lambda: "expired" in here.status(scene.guest)["trouble"], "it is told", 40)
+        scene.require_silence(scene.guest)
+        renew(pki, here, folder, tmp_path)
+        wait_until(lambda: not scene.beats[scene.guest.name].is_silent(0.1), "guest goes on", 60)
+    scene.check(scene.guest)
+    scene.move(scene.guest, "--verify")
 
 
 def test_agent_does_not_start_with_an_expired_certificate(lab, pki, tmp_path, make_agent):

@@ -64,6 +64,11 @@ void qemu_vmm_explain(QemuVmm *qemu, GError **error)
               words ? words : "");
 }
 
+static gboolean is_same_process(Vmm *vmm)
+{
+    return process_is_same(from_vmm(vmm)->pid, from_vmm(vmm)->start_time);
+}
+
 static pid_t get_pid(Vmm *vmm)
 {
     return from_vmm(vmm)->pid;
@@ -340,6 +345,7 @@ void qemu_vmm_free(Vmm *vmm)
 static const VmmOps qemu_ops = {
     .free = qemu_vmm_free,
     .get_pid = get_pid,
+    .is_same_process = is_same_process,
     .get_run_state = get_run_state,
     .describe = describe,
     .check_movable = check_movable,

@@ -172,6 +172,19 @@ static int open_log(const char *path, GError **error)
     return fd;
 }
 
+/* Its pid is written down before it does anything. */
+static gboolean on_begun(pid_t pid, gpointer user, GError **error)
+{
+    const Start *start = user;
+    const QemuLaunch *launch = start->launch;
+    QemuIdentity identity = {.pid = pid, .qmp_path = start->qmp_path, .log_path = start->log_path};
+
+    if (!launch->begun)
+        return TRUE;
+    return process_get_start_time(pid, &identity.start_time, error) &&
+           launch->begun(&identity, launch->user, error);
+}
+
 static gboolean run(const Start *start, pid_t *ret_pid, GError **error)
 {
     autofd int log = open_log(start->log_path, error);
@@ -183,6 +196,8 @@ static gboolean run(const Start *start, pid_t *ret_pid, GError **error)
         .environment = environment,
         .working_directory = start->working_directory,
         .output = log,
+        .begun = on_begun,
+        .user = (gpointer)start,
     };
 
     if (log < 0)

@@ -47,6 +47,8 @@ typedef struct {
     char *to;
 } QemuMapRule;
 
+struct QemuIdentity;
+
 typedef struct {
     const char *name;               /* guest's name, for socket and log names */
     char **command_line;            /* as the user gave it, program first */
@@ -56,10 +58,15 @@ typedef struct {
     const char *working_directory;  /* for relative paths of the command line; mapped, too */
     const ProcessIdentity *process; /* who is to run it; NULL: we */
     guint allow_unconfined;         /* set of Confinement that may be left out */
+    /* Called when its process exists and has done nothing yet, with pid, start
+     * time, socket and log: to be written down.  FALSE with *error*: it never
+     * runs.  May be NULL. */
+    gboolean (*begun)(const struct QemuIdentity *identity, gpointer user, GError **error);
+    gpointer user;
 } QemuLaunch;
 
 /* What is needed to find a guest again after a restart. */
-typedef struct {
+typedef struct QemuIdentity {
     pid_t pid;
     uint64_t start_time;
     char *qmp_path;

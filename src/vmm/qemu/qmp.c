@@ -190,8 +190,9 @@ Qmp *qmp_connect_fd(int fd, const char *path, int greeting_ms, GError **error)
 
     if (!expect_greeting(qmp, deadline, error))
         return NULL;
-    qmp->reader = g_thread_new("qmp", reader_main, qmp);
-    if (!qmp_run(qmp, "qmp_capabilities", NULL, MAX(greeting_ms, QMP_COMMAND_MS), error))
+    qmp->reader = g_thread_try_new("qmp", reader_main, qmp, error);
+    if (!qmp->reader ||
+        !qmp_run(qmp, "qmp_capabilities", NULL, MAX(greeting_ms, QMP_COMMAND_MS), error))
         return NULL;
     return g_steal_pointer(&qmp);
 }

@@ -4,6 +4,8 @@
 #include <sys/syscall.h>
 
 #include "base/error.h"
+#include "base/log.h"
+#include "base/thread.h"
 #include "base/fd.h"
 #include "base/json.h"
 #include "inject/inject.h"
@@ -60,7 +62,8 @@ gboolean qemu_save_relayed(QemuVmm *qemu, int memory, GError **error)
     g_autofree char *name = NULL;
     gboolean saved;
 
-    g_thread_join(g_thread_new("give", give_thread, &gift));
+    if (!thread_run("give", give_thread, &gift, error))
+        return FALSE;
     if (gift.there < 0) {
         g_propagate_prefixed_error(error, gift.error, "give QEMU a descriptor: ");
         return FALSE;
@@ -68,6 +71,7 @@ gboolean qemu_save_relayed(QemuVmm *qemu, int memory, GError **error)
     name = g_strdup_printf("/proc/self/fd/%d", gift.there);
     saved = qmp_run(qemu->qmp, "xen-save-devices-state",
                     json_pack("{s:s,s:b}", "filename", name, "live", 1), QEMU_STATE_MS, error);
-    g_thread_join(g_thread_new("take", close_thread, &gift));
+    if (!thread_run("take", close_thread, &gift, NULL))
+        log_debug("pid %d keeps descriptor %d", (int)qemu->pid, gift.there);
     return saved;
 }

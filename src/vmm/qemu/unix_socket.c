@@ -9,6 +9,7 @@
 #include <sys/stat.h>
 
 #include "base/error.h"
+#include "base/thread.h"
 #include "base/fd.h"
 
 static gboolean fill_address(struct sockaddr_un *address, const char *path)
@@ -124,7 +125,8 @@ static int make_socket_for(const UnixAddress *address, GError **error)
     SocketRequest request = {.netns = address->netns};
 
     if (address->netns >= 0) {
-        g_thread_join(g_thread_new("netns", make_socket_in_netns, &request));
+        if (!thread_run("netns", make_socket_in_netns, &request, error))
+            return -1;
     } else {
         request.fd = make_socket();
         if (request.fd < 0)

@@ -117,6 +117,11 @@ static pid_t fake_get_pid(Vmm *vmm)
     return ((FakeVmm *)vmm)->pid;
 }
 
+static gboolean fake_is_same_process(Vmm *vmm)
+{
+    return process_is_same(((FakeVmm *)vmm)->pid, ((FakeVmm *)vmm)->start_time);
+}
+
 static gboolean fake_get_run_state(Vmm *vmm, VmmRunState *ret, GError **error)
 {
     *ret = fake_qemu_get_state(((FakeVmm *)vmm)->pid);
@@ -208,6 +213,7 @@ static gboolean fake_set_balloon(Vmm *vmm, uint64_t bytes, GError **error)
 static const VmmOps fake_ops = {
     .free = fake_free,
     .get_pid = fake_get_pid,
+    .is_same_process = fake_is_same_process,
     .get_run_state = fake_get_run_state,
     .describe = fake_describe,
     .check_movable = fake_check_movable,

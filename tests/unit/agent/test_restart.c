@@ -349,14 +349,31 @@ static void test_restart_after_reboot(void **state)
 static void test_restart_during_launch(void **state)
 {
     Host *host = *state;
-    g_autofree char *socket =
-        g_build_filename(host->settings->runtime_dir, "guest-abc", "web1.qmp", NULL);
-    pid_t pid = fake_qemu_start(socket, VMM_RUN_STATE_RUNNING);
+    pid_t pid = fake_qemu_start("/run/x.qmp", VMM_RUN_STATE_RUNNING);
 
-    write_record(host, "starting", 0, NULL);
+    write_record(host, "starting", pid, NULL);
     assert_true(host_start(host));
     host_await_state(host, "web1", "running");
     assert_true(fake_qemu_is_alive(pid));
+}
+
+/* Anybody's process may mention a guest's folder (a pager that shows its log): it
+ * is neither taken for its QEMU nor ended. */
+static void test_restart_leaves_bystanders(void **state)
+{
+    static const char *const states[] = {"starting", "incoming"};
+    Host *host = *state;
+    g_autofree char *log =
+        g_build_filename(host->settings->runtime_dir, "guest-abc", "web1.log", NULL);
+    pid_t pid = fake_qemu_start(log, VMM_RUN_STATE_RUNNING);
+
+    for (guint i = 0; i < G_N_ELEMENTS(states); i++) {
+        write_record(host, states[i], 0, NULL);
+        assert_true(host_start(host));
+        host_await_state(host, "web1", "");
+        assert_true(fake_qemu_is_alive(pid));
+        host_stop(host);
+    }
 }
 
 static void test_restart_before_launch(void **state)
@@ -397,6 +414,7 @@ int main(void)
         RESTART(test_restart_forgets_the_dead),
         RESTART(test_restart_after_reboot),
         RESTART(test_restart_during_launch),
+        RESTART(test_restart_leaves_bystanders),
         RESTART(test_restart_before_launch),
         RESTART(test_bad_record_is_moved_aside),
         RESTART(test_restart_leaves_paused),

@@ -3,6 +3,7 @@
 
 #include <string.h>
 
+#include "agent/certificate.h"
 #include "agent/name.h"
 #include "agent/peers.h"
 #include "agent/quantity.h"
@@ -28,6 +29,14 @@ static void test_names(void **state)
     assert_true(guest_name_check(longest, NULL));
     assert_false(guest_name_check(too_long, NULL));
     assert_false(guest_name_check(NULL, NULL));
+}
+
+static void test_certificates_are_told_of_in_time(void **state)
+{
+    assert_int_equal(certificate_judge(-1), CERTIFICATE_EXPIRED);
+    assert_int_equal(certificate_judge(0), CERTIFICATE_ENDS_SOON);
+    assert_int_equal(certificate_judge(14 * 86400 - 1), CERTIFICATE_ENDS_SOON);
+    assert_int_equal(certificate_judge(14 * 86400), CERTIFICATE_GOOD);
 }
 
 static void test_transaction_ids(void **state)
@@ -209,10 +218,15 @@ static void test_allow_list(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_names),     cmocka_unit_test(test_transaction_ids),
-        cmocka_unit_test(test_durations), cmocka_unit_test(test_sizes),
-        cmocka_unit_test(test_rates),     cmocka_unit_test(test_rates_in_words),
-        cmocka_unit_test(test_addresses), cmocka_unit_test(test_allow_list),
+        cmocka_unit_test(test_names),
+        cmocka_unit_test(test_certificates_are_told_of_in_time),
+        cmocka_unit_test(test_transaction_ids),
+        cmocka_unit_test(test_durations),
+        cmocka_unit_test(test_sizes),
+        cmocka_unit_test(test_rates),
+        cmocka_unit_test(test_rates_in_words),
+        cmocka_unit_test(test_addresses),
+        cmocka_unit_test(test_allow_list),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

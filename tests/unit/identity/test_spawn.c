@@ -89,6 +89,59 @@ static pid_t start(const Wish *wish, SpawnPlan **ret_plan, GError **error)
     return 0;
 }
 
+typedef struct {
+    const char *mark; /* what the program makes */
+    pid_t pid;
+    gboolean leave, seen_early;
+} Begun;
+
+static gboolean on_begun(pid_t pid, gpointer user, GError **error)
+{
+    Begun *begun = user;
+
+    begun->pid = pid;
+    usleep(100000); /* time for a program that does not wait */
+    begun->seen_early = access(begun->mark, F_OK) == 0;
+    if (!begun->leave)
+        error_set(error, VMFERRY_ERROR_FAILED, "it could not be written down");
+    return begun->leave;
+}
+
+/* No process does anything before its pid could be written down, or where it could not. */
+static void test_nothing_runs_unknown(void **state)
+{
+    g_autofree char *folder = g_dir_make_tmp("vmferry-spawn-XXXXXX", NULL);
+    g_autofree char *mark = g_build_filename(folder, "mark", NULL);
+    char *argv[] = {(char *)"touch", mark, NULL};
+    char *environment[] = {(char *)"PATH=/usr/bin:/bin", NULL};
+    autofd int null = open("/dev/null", O_WRONLY | O_CLOEXEC);
+    g_autoptr(SpawnPlan) plan = spawn_plan_new(NULL, 0, FALSE, NULL);
+
+    for (guint leave = 0; leave < 2; leave++) {
+        Begun begun = {.mark = mark, .leave = leave != 0};
+        Spawn spawn = {.plan = plan,
+                       .program = "/usr/bin/touch",
+                       .argv = argv,
+                       .environment = environment,
+                       .working_directory = "/",
+                       .output = null,
+                       .begun = on_begun,
+                       .user = &begun};
+        g_autoptr(GError) error = NULL;
+        uint64_t start_time;
+        pid_t pid = 0;
+
+        assert_int_equal(spawn_detached(&spawn, &pid, &error), leave);
+        assert_true(begun.pid > 0);
+        assert_false(begun.seen_early);
+        if (process_get_start_time(begun.pid, &start_time, NULL))
+            assert_true(process_wait_gone(begun.pid, start_time, 5000));
+        assert_int_equal(access(mark, F_OK) == 0, leave);
+    }
+    unlink(mark);
+    rmdir(folder);
+}
+
 static void end(pid_t pid, SpawnPlan *plan)
 {
     uint64_t start_time;
@@ -488,6 +541,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_as_we_are),
+        cmocka_unit_test(test_nothing_runs_unknown),
         cmocka_unit_test(test_another_user),
         cmocka_unit_test(test_ambient_capabilities),
         cmocka_unit_test(test_root_with_less),

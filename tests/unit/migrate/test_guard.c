@@ -15,6 +15,7 @@
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/un.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <stdatomic.h>
 #include <unistd.h>
@@ -352,6 +353,46 @@ static void test_too_many_files(void **state)
     assert_true(guard_keep_file(guard, longest, "x", NULL));
 }
 
+/* The only child: the guard. */
+static char *read_of_guard(const char *file)
+{
+    g_autofree char *list =
+        g_strdup_printf("/proc/self/task/%d/children", (int)syscall(SYS_gettid));
+    g_autofree char *children = NULL, *path = NULL;
+    char *text = NULL;
+
+    assert_true(g_file_get_contents(list, &children, NULL, NULL));
+    path = g_strdup_printf("/proc/%d/%s", atoi(children), file);
+    assert_true(g_file_get_contents(path, &text, NULL, NULL));
+    return text;
+}
+
+#define STORE_BYTES (256u << 20)
+
+/* What the agent has in memory, its guests' or its own, does not stay for the guard's sake. */
+static void test_keeps_no_memory(void **state)
+{
+    int fd = memfd_create("memory-of-a-guest", MFD_CLOEXEC);
+    char *store =
+        mmap(NULL, STORE_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    g_autoptr(Guard) guard = NULL;
+    g_autofree char *maps = NULL, *status = NULL;
+    void *guest;
+
+    assert_int_equal(ftruncate(fd, 4096), 0);
+    guest = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    memset(store, 1, STORE_BYTES);
+    guard = guard_start(getpid(), socket_path, GUARD_LEAVE, NULL);
+    assert_non_null(guard);
+    maps = read_of_guard("maps");
+    status = read_of_guard("status");
+    assert_null(strstr(maps, "memory-of-a-guest"));
+    assert_true(atoi(strstr(status, "RssAnon:") + 8) < (int)(STORE_BYTES >> 11));
+    munmap(guest, 4096);
+    munmap(store, STORE_BYTES);
+    close(fd);
+}
+
 static void test_errors(void **state)
 {
     g_autoptr(GError) error = NULL;
@@ -366,11 +407,12 @@ static void test_errors(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_resumes),        cmocka_unit_test(test_resumes_by_an_abstract_name),
-        cmocka_unit_test(test_kills),          cmocka_unit_test(test_leaves),
-        cmocka_unit_test(test_files),          cmocka_unit_test(test_duty_now),
-        cmocka_unit_test(test_too_many_files), cmocka_unit_test(test_errors),
-        cmocka_unit_test(test_balloon),        cmocka_unit_test(test_resumes_once),
+        cmocka_unit_test(test_resumes),         cmocka_unit_test(test_resumes_by_an_abstract_name),
+        cmocka_unit_test(test_kills),           cmocka_unit_test(test_leaves),
+        cmocka_unit_test(test_files),           cmocka_unit_test(test_duty_now),
+        cmocka_unit_test(test_too_many_files),  cmocka_unit_test(test_errors),
+        cmocka_unit_test(test_keeps_no_memory), cmocka_unit_test(test_balloon),
+        cmocka_unit_test(test_resumes_once),
     };
     int result;
 

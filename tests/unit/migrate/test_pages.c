@@ -19,6 +19,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/error.h"
 #include "migrate/digest.h"
 #include "migrate/frame_queue.h"
@@ -31,6 +32,24 @@
 
 #define PAGES 3000u
 #define BYTES (PAGES * (size_t)GUEST_PAGE_BYTES)
+
+#define SLOW_WRITE_NS 200000000ULL
+
+/* How long each write into guest RAM takes. */
+static uint64_t write_ns;
+
+gboolean __real_guest_memory_write(GuestMemory *memory, guint region, const PageSpan *spans,
+                                   guint count, const uint8_t *buffer, GError **error);
+gboolean __wrap_guest_memory_write(GuestMemory *memory, guint region, const PageSpan *spans,
+                                   guint count, const uint8_t *buffer, GError **error);
+
+gboolean __wrap_guest_memory_write(GuestMemory *memory, guint region, const PageSpan *spans,
+                                   guint count, const uint8_t *buffer, GError **error)
+{
+    if (write_ns > 0)
+        clock_sleep_ns(write_ns);
+    return __real_guest_memory_write(memory, region, spans, count, buffer, error);
+}
 
 typedef struct {
     uint8_t *memory; /* shared with the child, so that the test can write it */
@@ -131,7 +150,7 @@ static int setup(void **state)
     start_machine(&fixture->destination);
     connect_channels(fixture);
     fixture->sender = make_sender(fixture, 3, SENT_STORE_AUTO);
-    fixture->queue = frame_queue_start(fixture->in, 4);
+    fixture->queue = frame_queue_start(fixture->in, 4, NULL);
     fixture->applier = page_applier_new(fixture->destination.guest, fixture->queue);
     *state = fixture;
     return 0;
@@ -387,6 +406,8 @@ static void test_packed_pages(void **state)
         g_autoptr(GByteArray) frame = make_pages((PackMethod)method, 10 * method, content);
 
         memset((uint8_t *)there + sizeof content, 9, 2 * GUEST_PAGE_BYTES);
+        page_applier_free(fixture->applier); /* a new one sees what is there */
+        fixture->applier = page_applier_new(fixture->destination.guest, fixture->queue);
         expect_applied(fixture, types[method], frame);
         assert_memory_equal(there, content, sizeof content);
         assert_int_equal(there[2 * GUEST_PAGE_BYTES], 0);
@@ -653,6 +674,73 @@ static void test_queue_end(void **state)
     assert_true(error_is(error, VMFERRY_ERROR_DISCONNECTED));
 }
 
+/* A frame of a few bytes that names all pages costs nothing where there is nothing, and
+ * zeroes what there is. */
+static void test_zero_runs_touch_what_there_is(void **state)
+{
+    Fixture *fixture = *state;
+    const PageRun all = {0, PAGES, PAGE_RUN_ZERO};
+    const PageRun two = {7, 2, PAGE_RUN_RAW};
+    g_autoptr(GByteArray) zero = g_byte_array_new();
+    g_autoptr(GByteArray) raw = g_byte_array_new();
+    uint8_t *memory = fixture->destination.memory;
+    uint64_t populated;
+
+    memory[11 * GUEST_PAGE_BYTES] = 1; /* was there before */
+    page_applier_free(fixture->applier);
+    fixture->applier = page_applier_new(fixture->destination.guest, fixture->queue);
+    page_frame_encode(zero, 0, &all, 1);
+    page_frame_encode(raw, 0, &two, 1);
+    g_byte_array_set_size(raw, raw->len + 2 * GUEST_PAGE_BYTES);
+    memset(raw->data + raw->len - 2 * GUEST_PAGE_BYTES, 0x55, 2 * GUEST_PAGE_BYTES);
+    for (guint round = 0; round < 2; round++) {
+        expect_applied(fixture, FRAME_PAGES, raw);
+        assert_int_equal(memory[8 * GUEST_PAGE_BYTES], 0x55);
+        expect_applied(fixture, FRAME_PAGES, zero);
+        assert_int_equal(memory[7 * GUEST_PAGE_BYTES], 0);
+        assert_int_equal(memory[8 * GUEST_PAGE_BYTES + 4095], 0);
+        assert_int_equal(memory[11 * GUEST_PAGE_BYTES], 0);
+        assert_true(guest_memory_count_populated(fixture->destination.guest, &populated, NULL));
+        assert_in_range(populated, 3, 63);
+    }
+}
+
+/* Giving up does not apply what is queued: the guest's process is waiting to be ended. */
+static void test_giving_up_waits_for_little(void **state)
+{
+    Fixture *fixture = *state;
+    const guint frames = PAGES / 256 - 1;
+    g_autoptr(GByteArray) payload = g_byte_array_new();
+    guint applied = 0;
+
+    page_applier_free(fixture->applier);
+    frame_queue_free(fixture->queue);
+    fixture->queue = frame_queue_start(fixture->in, frames + 1, NULL);
+    fixture->applier = page_applier_new(fixture->destination.guest, fixture->queue);
+    for (guint i = 0; i < frames; i++) {
+        const PageRun run = {i * 256, 256, PAGE_RUN_RAW};
+
+        g_byte_array_set_size(payload, 0);
+        page_frame_encode(payload, 0, &run, 1);
+        g_byte_array_set_size(payload, payload->len + 256 * GUEST_PAGE_BYTES);
+        payload->data[payload->len - 1] = 1;
+        assert_true(
+            channel_send_bytes(fixture->out, FRAME_PAGES, payload->data, payload->len, NULL));
+    }
+    write_ns = SLOW_WRITE_NS;
+    for (guint i = 0; i < frames; i++) {
+        FrameSlot *slot = frame_queue_pop(fixture->queue, 5000, NULL);
+
+        assert_non_null(slot);
+        assert_true(page_applier_push(fixture->applier, slot, NULL));
+    }
+    g_clear_pointer(&fixture->applier, page_applier_free);
+    write_ns = 0;
+    for (guint i = 0; i < frames; i++)
+        applied += fixture->destination.memory[(i + 1) * 256 * GUEST_PAGE_BYTES - 1];
+    assert_in_range(applied, 0, 4); /* one a thread */
+}
+
 #define MIB (1u << 20)
 #define MANY_FRAMES 40
 
@@ -676,7 +764,7 @@ static void test_queue_limit(void **state)
     /* Both read from the queue. */
     page_applier_free(fixture->applier);
     frame_queue_free(fixture->queue);
-    fixture->queue = frame_queue_start(fixture->in, MANY_FRAMES + 1);
+    fixture->queue = frame_queue_start(fixture->in, MANY_FRAMES + 1, NULL);
     fixture->applier = page_applier_new(fixture->destination.guest, fixture->queue);
     thread = g_thread_new("many", send_many, fixture->out);
     do {
@@ -740,13 +828,22 @@ static void test_path_limits_what_is_ahead(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        PAGES_TEST(test_rounds),          PAGES_TEST(test_changes),
-        PAGES_TEST(test_discarded),       PAGES_TEST(test_packed_pages),
-        PAGES_TEST(test_segments),        PAGES_TEST(test_hostile_segments),
-        PAGES_TEST(test_copies),          PAGES_TEST(test_hostile_copies),
-        PAGES_TEST(test_failure_ends_it), PAGES_TEST(test_verification),
-        PAGES_TEST(test_hostile_digests), PAGES_TEST(test_queue_limit),
-        PAGES_TEST(test_queue_end),       PAGES_TEST(test_path_limits_what_is_ahead),
+        PAGES_TEST(test_rounds),
+        PAGES_TEST(test_changes),
+        PAGES_TEST(test_discarded),
+        PAGES_TEST(test_packed_pages),
+        PAGES_TEST(test_segments),
+        PAGES_TEST(test_hostile_segments),
+        PAGES_TEST(test_copies),
+        PAGES_TEST(test_hostile_copies),
+        PAGES_TEST(test_failure_ends_it),
+        PAGES_TEST(test_verification),
+        PAGES_TEST(test_hostile_digests),
+        PAGES_TEST(test_queue_limit),
+        PAGES_TEST(test_zero_runs_touch_what_there_is),
+        PAGES_TEST(test_giving_up_waits_for_little),
+        PAGES_TEST(test_queue_end),
+        PAGES_TEST(test_path_limits_what_is_ahead),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -193,7 +193,7 @@ static void test_process_gone(void **state)
         g_autoptr(GError) error = NULL;
 
         assert_false(page_patcher_apply(fixture->patcher, &head, body->data, &error));
-        assert_non_null(strstr(error->message, "guest RAM ram of pid"));
+        assert_non_null(strstr(error->message, "its process has ended"));
     }
 }
 

@@ -563,6 +563,66 @@ static void test_load_refuses_an_expired_certificate(void **state)
     expect_error(load_error(fixture), VMFERRY_ERROR_REFUSED, "host.crt has expired");
 }
 
+static void take_file(Fixture *fixture, const char *name)
+{
+    g_autofree char *ours = host_file(fixture, "ours", name);
+    g_autofree char *theirs = host_file(fixture, "others", name);
+
+    assert_int_equal(rename(theirs, ours), 0);
+}
+
+static gboolean connects(TlsIdentity *server, TlsIdentity *client)
+{
+    ChannelOptions options = {.tls = client};
+    g_autoptr(Channel) channel = NULL;
+    Acceptor acceptor;
+
+    acceptor_start(&acceptor, server, 0);
+    channel = channel_connect(acceptor.listener.address, &options, TIMEOUT_MS, NULL, NULL);
+    acceptor_join(&acceptor);
+    if (!acceptor.channel)
+        g_clear_pointer(&channel, channel_free);
+    acceptor_end(&acceptor);
+    return channel != NULL;
+}
+
+/* Files that were renewed count from the next handshake on, on either side. */
+static void test_files_are_read_again(void **state)
+{
+    Fixture *fixture = *state;
+    gint64 seconds;
+
+    assert_true(connects(fixture->ours, fixture->ours));
+    assert_false(connects(fixture->others, fixture->ours));
+    take_file(fixture, "ca.crt");
+    take_file(fixture, "host.crt");
+    /* In the middle of it, what was before goes on. */
+    assert_false(tls_identity_check(fixture->ours, &seconds, NULL));
+    assert_true(seconds > 0);
+    assert_true(connects(fixture->ours, fixture->ours));
+    take_file(fixture, "host.key");
+    assert_true(connects(fixture->others, fixture->ours));
+    assert_true(connects(fixture->ours, fixture->others));
+    assert_true(tls_identity_check(fixture->ours, &seconds, NULL));
+}
+
+static void test_how_long_it_is_valid(void **state)
+{
+    Fixture *fixture = *state;
+    g_autofree char *ca = g_build_filename(fixture->folder, "ours", NULL);
+    g_autofree char *host = g_build_filename(fixture->folder, "ours", "host", NULL);
+    g_autofree char *certificate = host_file(fixture, "ours", "host.crt");
+    g_autofree char *key = host_file(fixture, "ours", "host.key");
+    gint64 before, after;
+
+    assert_true(tls_identity_check(fixture->ours, &before, NULL));
+    assert_int_equal(unlink(certificate), 0);
+    assert_int_equal(unlink(key), 0);
+    assert_true(pki_issue(ca, "localhost", NULL, 2, host, NULL));
+    assert_true(tls_identity_check(fixture->ours, &after, NULL));
+    assert_true(after < before && after > 86400 && after <= 2 * 86400);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
 
 int main(void)
@@ -590,6 +650,8 @@ int main(void)
         TEST(test_load_checks_what_belongs_together),
         TEST(test_load_names_missing_and_broken_files),
         TEST(test_load_refuses_an_expired_certificate),
+        TEST(test_files_are_read_again),
+        TEST(test_how_long_it_is_valid),
     };
 
     alarm(TEST_DEADLINE_S);

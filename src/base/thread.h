@@ -1,0 +1,8 @@
+/* Threads where the system may have none to give. */
+#pragma once
+
+#include <glib.h>
+
+/* Runs *function* in a thread of its own and waits for its end (ptrace and
+ * namespaces belong to a thread).  FALSE where it was not run. */
+gboolean thread_run(const char *name, GThreadFunc function, gpointer data, GError **error);
