@@ -35,8 +35,9 @@ typedef struct {
 typedef struct {
     GuestMemory *memory;
     GPtrArray *sent;    /* pages that have content at the destination */
-    SentStore *store;   /* NULL: the peer takes no SEGMENTS */
+    SentStore *store;   /* NULL: not known what was sent */
     PageCopies *copies; /* NULL: the peer takes no COPIES, or not the first pass */
+    gboolean whole_pages; /* the peer takes no SEGMENTS */
 } PageEncoder;
 
 typedef struct {
