@@ -3,8 +3,8 @@
  *
  * Theory of operation: the disk's content is known: each 8-byte word holds its own byte offset.
  * Each reader thread takes the next page of a ring, spoils it, reads a random block into it, and
- * leaves it there; so for a while every block that was read lies in a page of its own, that only the
- * device wrote, and can be checked.
+ * leaves it there; so for a while every block that was read lies in a page of its own, that only
+ * the device wrote, and can be checked.
  */
 #pragma once
 

@@ -56,6 +56,6 @@ void recheck_take(Recheck *recheck, guint most, WorkBatch *ret);
 /* Reading less than this again in the pause is not worth a drain. */
 #define RECHECK_LEAST_MS 2.0
 
-/* Pure.  *read_ms*: what reading again in the pause would take; *drain_ms*: what a drain is expected
- * to take. */
+/* Pure.  *read_ms*: what reading again in the pause would take; *drain_ms*: what a drain is
+ * expected to take. */
 gboolean recheck_is_drain_worth(double read_ms, double drain_ms);

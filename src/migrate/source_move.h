@@ -40,7 +40,7 @@ typedef struct {
     PageSender *sender;
     WorkSet *work;
     struct SourceRecheck *recheck; /* NULL: no direct I/O */
-    Throttle *throttle; /* NULL until it is needed */
+    Throttle *throttle;            /* NULL until it is needed */
     guint round;
     HelloMessage peer; /* what the destination can: peer_has_feature() */
     gboolean offered, accepted;
@@ -127,8 +127,8 @@ void source_images_free(SourceImages *images);
 
 /* source_recheck.c: from the tracker's start on; at a round's end, where it is worth it: drains I/O
  * and sends again what had been written unseen, as a round of its own; once the guest is paused and
- * its last pages are pending: what is left is to be sent, by the next; sends it; what it is expected
- * to add to a pause. */
+ * its last pages are pending: what is left is to be sent, by the next; sends it; what it is
+ * expected to add to a pause. */
 typedef struct SourceRecheck SourceRecheck;
 gboolean source_recheck_begin(SourceMove *move, GError **error);
 void source_recheck_end(SourceMove *move);

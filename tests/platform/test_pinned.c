@@ -54,9 +54,8 @@ typedef struct {
 
 static void reply(SlowFile *file, uint64_t unique, int code, const void *body, size_t bytes)
 {
-    struct fuse_out_header head = {.len = (uint32_t)(sizeof head + bytes),
-                                   .error = -code,
-                                   .unique = unique};
+    struct fuse_out_header head = {
+        .len = (uint32_t)(sizeof head + bytes), .error = -code, .unique = unique};
     struct iovec parts[2] = {{&head, sizeof head}, {(void *)body, bytes}};
 
     (void)!writev(file->fd, parts, code ? 1 : 2);
@@ -173,7 +172,8 @@ static SlowFile *slow_file_new(const char **why)
     file = g_new0(SlowFile, 1);
     file->fd = fd;
     file->folder = g_dir_make_tmp("vmferry-slow-XXXXXX", NULL);
-    options = g_strdup_printf("fd=%d,rootmode=40000,user_id=%u,group_id=%u", fd, getuid(), getgid());
+    options =
+        g_strdup_printf("fd=%d,rootmode=40000,user_id=%u,group_id=%u", fd, getuid(), getgid());
     if (mount("slow", file->folder, "fuse", MS_NOSUID | MS_NODEV, options) < 0) {
         *why = "FUSE cannot be mounted here";
         rmdir(file->folder);
@@ -295,8 +295,7 @@ static void check_late_data(SlowFile *file, const TrackerOps *ops)
     GThread *thread;
 
     assert_true(reader.fd >= 0);
-    reader.memory =
-        mmap(NULL, BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    reader.memory = mmap(NULL, BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     memset(reader.memory, OLD, BYTES);
     g_ptr_array_add(regions, ram_region_new("ram", (uint64_t)(uintptr_t)reader.memory, BYTES));
     memory = guest_memory_open(getpid(), regions, NULL);

@@ -1,4 +1,5 @@
-/* Reads past the host's page cache: who makes them, how long they take, and when they have ended. */
+/* Reads past the host's page cache: who makes them, how long they take, and when they have ended.
+ */
 #include <string.h>
 
 #include "base/error.h"
