@@ -13,6 +13,7 @@
 
 #include "console.h"
 #include "content.h"
+#include "reader.h"
 
 enum { DISK_MAX_BLOCKS = 16384, KEPT_READS = 256 };
 
@@ -122,6 +123,7 @@ static void *disk_main(void *data)
             check_all_kept();
             for (uint32_t block = 0; block < disk.blocks; block++)
                 disk_check_block(block);
+            atomic_fetch_add(&disk.errors, reader_check());
             disk.check_done = true;
             if (write(disk.wake_fd, &wake, sizeof(wake)) < 0)
                 die("eventfd");

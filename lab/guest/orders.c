@@ -21,6 +21,7 @@
 #include "console.h"
 #include "disk.h"
 #include "files.h"
+#include "reader.h"
 #include "writers.h"
 
 enum {
@@ -139,6 +140,7 @@ static void set_from_words(Connection *connection, char *words)
     settings_in_force = settings;
     writers_publish(&settings);
     disk_set_rate(settings.disk_rate);
+    reader_set_count(settings.readers);
     answer(connection, "ok");
 }
 

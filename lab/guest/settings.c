@@ -34,6 +34,8 @@ bool settings_set(Settings *settings, const char *key, const char *value, uint64
         settings->check = number;
     else if (!strcmp(key, "disk-rate"))
         settings->disk_rate = number > MAX_DISK_RATE ? MAX_DISK_RATE : number;
+    else if (!strcmp(key, "readers"))
+        settings->readers = number;
     else
         return false;
     return true;

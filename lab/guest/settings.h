@@ -28,6 +28,7 @@ typedef struct {
     uint64_t span;      /* pages written to, from the start of the arena */
     uint64_t check;     /* pages checked a second by all threads */
     unsigned disk_rate; /* blocks written a second; 0: none */
+    unsigned readers;   /* of the second disk, at a time */
 } Settings;
 
 /* Of an arena of *pages*, which limit the span.  False: no such key or value. */

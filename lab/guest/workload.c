@@ -3,7 +3,8 @@
  * it still holds what was written
  *
  * Theory of operation: the arena (arena.h) is lab.mb MiB of anonymous memory;
- * writer threads (writers.h) write and check it, one more the disk (disk.h).
+ * writer threads (writers.h) write and check it, one more the disk (disk.h);
+ * readers keep what they read of a second one (reader.h).
  *
  * The main thread runs at real-time priority, so that a busy guest answers in
  * time.  It serves TCP port 7000, one command a line:
@@ -11,7 +12,8 @@
  *   beat MS              a line "beat SEQUENCE GUEST-MS PASSES ERRORS WRITTEN"
  *                        every MS ms; SEQUENCE counts from 0 per connection
  *   status               one line of key=value
- *   set KEY=VALUE ...    pattern, order, pps, span, check, disk-rate; answers "ok"
+ *   set KEY=VALUE ...    pattern, order, pps, span, check, disk-rate, readers; answers
+ *                        "ok"
  *   check                checks the whole arena; "checked pages= errors= digest="
  *   free MB              gives the last MB MiB of the arena back to the kernel: they
  *                        are zero, and no memory is behind them until they are
@@ -20,7 +22,8 @@
  *                        writes COUNT blocks of /dev/NAME; "filled blocks="
  *   block-digest NAME    of all of /dev/NAME; "digest bytes= digest="
  *   machine              what the kernel has: "cpus= mem_kb= blocks= nets="
- *   disk-check           reads every acknowledged block; "checked blocks= errors="
+ *   disk-check           reads every acknowledged block, and looks at all that readers keep;
+ *                        "checked blocks= errors="
  *   read PATH OFFSET N   N bytes of a file or a device, at most 100, in hexadecimal
  *   write PATH OFFSET X  writes the bytes X (hexadecimal) there; answers "ok"
  *   echo TEXT            answers the same line
@@ -48,6 +51,7 @@
 #include "console.h"
 #include "disk.h"
 #include "orders.h"
+#include "reader.h"
 #include "writers.h"
 
 enum { DEFAULT_PAGES = 64 << 8 };
@@ -117,6 +121,8 @@ int main(void)
     writers_start(threads, &settings, wake_fd);
     disk_set_rate(settings.disk_rate);
     disk_start(wake_fd);
+    reader_set_count(settings.readers);
+    reader_start();
     block_start(wake_fd);
     orders_open();
     take_priority();

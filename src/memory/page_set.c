@@ -88,6 +88,14 @@ void page_set_add_all(PageSet *set, const PageSet *other)
         set->words[i] |= other->words[i];
 }
 
+void page_set_add_span(PageSet *set, const PageSet *other, PageSpan span)
+{
+    uint64_t end = cut_end(set, span.first, span.count);
+
+    for (uint64_t i = span.first / WORD_BITS; span.first < end && i <= (end - 1) / WORD_BITS; i++)
+        set->words[i] |= other->words[i] & mask_of(i, span.first, end);
+}
+
 void page_set_remove_all(PageSet *set, const PageSet *other)
 {
     for (uint64_t i = 0; i < word_count(set); i++)

@@ -30,6 +30,9 @@ uint64_t page_set_count(const PageSet *set);
 void page_set_add_all(PageSet *set, const PageSet *other);
 void page_set_remove_all(PageSet *set, const PageSet *other);
 
+/* set |= the pages of *other* in [first, first + count). */
+void page_set_add_span(PageSet *set, const PageSet *other, PageSpan span);
+
 /* Finds the next run of pages at or after *from*, of at most *max* pages.
  * Returns FALSE where there is none. */
 gboolean page_set_next_run(const PageSet *set, uint64_t from, uint64_t max, uint64_t *ret_first,

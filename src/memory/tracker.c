@@ -94,8 +94,11 @@ gboolean tracker_collect_span(Tracker *tracker, guint region, PageSpan span, Pag
     /* A huge page is protected, and so reported, as a whole. */
     span.first = span.first / unit * unit;
     span.count = end - span.first;
-    if (tracker->ops->collect(tracker, region, span, set, error))
+    if (tracker->ops->collect(tracker, region, span, set, error)) {
+        if (tracker->protected_again)
+            page_set_add_span(g_ptr_array_index(tracker->protected_again, region), set, span);
         return TRUE;
+    }
     g_prefix_error(error, "RAM block %s: ", memory->name);
     return FALSE;
 }
@@ -110,6 +113,11 @@ gboolean tracker_collect(Tracker *tracker, GPtrArray *sets, GError **error)
             return FALSE;
     }
     return TRUE;
+}
+
+void tracker_note_protected(Tracker *tracker, GPtrArray *sets)
+{
+    tracker->protected_again = sets;
 }
 
 TrackerKind tracker_get_kind(Tracker *tracker)

@@ -22,11 +22,37 @@
  *                 for each.  When our process dies, the kernel closes the
  *                 userfaultfd and all waiting threads run on.
  *
+ * What neither of them sees: a write into a page that was pinned before the
+ * collect.  Both see page faults, and a write through a page table that is
+ * the guest's or the VMM's; get_user_pages() faults (and so marks the page)
+ * when it pins, not when the data comes.  So a page is marked, collected, read,
+ * and written afterwards without a mark, by:
+ *
+ *   O_DIRECT reads      (preadv, linux-aio, io_uring, SG_IO; FUSE files in
+ *                       direct_io mode): from submission to completion, as
+ *                       long as the device takes.  What to do about it:
+ *                       tracker_note_protected() and migrate/recheck.h.
+ *   io_uring's fixed buffers, VFIO, RDMA: pinned once for all; never seen.
+ *                       vmm_check_movable() refuses what does so with guest
+ *                       memory (QEMU's nvme and libblkio drivers, vfio, vdpa,
+ *                       RDMA migration aside); QEMU's aio=io_uring has no fixed
+ *                       buffers.
+ *   nested guests       KVM on Intel keeps the virtual APIC page and the
+ *                       posted-interrupt descriptor of an L2 mapped while the
+ *                       L2 runs (kvm_vcpu_map); the CPU writes them without
+ *                       page tables of ours.  AMD's VMCB is mapped anew, with a
+ *                       fault, for each exit.  Known from the kernel's source;
+ *                       not dealt with.
+ *
+ * What is seen, though the writer is elsewhere: vhost-net and vhost-vsock of the
+ * kernel write by copy_to_user() through the VMM's page tables, and fault;
+ * KVM's own clock and steal-time pages are caches that protecting a page
+ * invalidates (MMU notifiers).  Writers with an address space of their own
+ * (vhost-user, VFIO) are not seen and refused.
+ *
  * Threads: start, collect and free from one thread at a time.
  *
- * Limits: a writer with an address space of its own (vhost-user, VFIO DMA) is
- * not seen; vmm_check_movable() refuses these.  On hugetlbfs a dirty page
- * means its whole huge page.
+ * Limits: on hugetlbfs a dirty page means its whole huge page.
  */
 #pragma once
 
@@ -48,6 +74,11 @@ gboolean tracker_collect(Tracker *tracker, GPtrArray *sets, GError **error);
  * before reading it finds a page dirty later only if it was written after that. */
 gboolean tracker_collect_span(Tracker *tracker, guint region, PageSpan span, PageSet *set,
                               GError **error);
+
+/* From now on also adds to *sets* (borrowed until tracker_free(); NULL: no more) each page that a
+ * collect finds written and watches again.  Only such a page, or one that was there when the
+ * tracker started, can have been pinned for writing before it was watched. */
+void tracker_note_protected(Tracker *tracker, GPtrArray *sets);
 TrackerKind tracker_get_kind(Tracker *tracker);
 
 /* Stops watching; nothing of it stays in the guest.  NULL-safe. */
@@ -67,6 +98,7 @@ typedef struct {
 struct Tracker {
     const TrackerOps *ops;
     GuestMemory *memory;
+    GPtrArray *protected_again; /* NULL: not wanted */
     int userfault;
     /* uffd-sync */
     GThread *handler;

@@ -134,6 +134,8 @@ static void classify(Classifier *classifier, uint64_t page, const uint8_t *conte
     }
     if (encoder->store)
         verdict = sent_store_note(encoder->store, job->batch.region, page, content, &segments);
+    if (verdict == PAGE_SEGMENTS && encoder->whole_pages)
+        verdict = PAGE_WHOLE;
     if (verdict == PAGE_UNCHANGED) {
         job->counts.unchanged++;
         add_cost(job, page, again, 0);

@@ -34,9 +34,10 @@ typedef struct {
 /* What all jobs of a move share. */
 typedef struct {
     GuestMemory *memory;
-    GPtrArray *sent;    /* pages that have content at the destination */
-    SentStore *store;   /* NULL: the peer takes no SEGMENTS */
-    PageCopies *copies; /* NULL: the peer takes no COPIES, or not the first pass */
+    GPtrArray *sent;      /* pages that have content at the destination */
+    SentStore *store;     /* NULL: not known what was sent */
+    PageCopies *copies;   /* NULL: the peer takes no COPIES, or not the first pass */
+    gboolean whole_pages; /* the peer takes no SEGMENTS */
 } PageEncoder;
 
 typedef struct {

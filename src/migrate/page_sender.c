@@ -71,6 +71,7 @@ PageSender *page_sender_new(GuestMemory *memory, Channel *channel, const PageSen
     sender->encoder.sent = guest_memory_new_sets(memory);
     sender->encoder.store = options->store;
     sender->encoder.copies = options->copies;
+    sender->encoder.whole_pages = options->whole_pages;
     sender->workers = workers;
     sender->slot_count = workers + SPARE_JOBS;
     sender->slots = g_new0(Slot, sender->slot_count);

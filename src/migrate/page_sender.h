@@ -28,9 +28,10 @@
 typedef struct PageSender PageSender;
 
 typedef struct {
-    guint workers;      /* 1 to PAGE_SENDER_MAX_WORKERS */
-    SentStore *store;   /* NULL: no SEGMENTS; taken over */
-    PageCopies *copies; /* for the first pass; NULL: no COPIES; taken over */
+    guint workers;        /* 1 to PAGE_SENDER_MAX_WORKERS */
+    SentStore *store;     /* NULL: no SEGMENTS; taken over */
+    gboolean whole_pages; /* the store tells unchanged pages only; changed ones are sent whole */
+    PageCopies *copies;   /* for the first pass; NULL: no COPIES; taken over */
 } PageSenderOptions;
 
 #define PAGE_SENDER_MAX_WORKERS 16u

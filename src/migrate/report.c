@@ -109,6 +109,18 @@ static void add_work_set(json_t *object, const MigrateReport *report)
     json_object_update(object, work_set);
 }
 
+static json_t *direct_io_to_json(const MigrateDirectIo *direct_io)
+{
+    if (!direct_io->in_use)
+        return json_null();
+    return json_pack("{s:I, s:I, s:I, s:f, s:i, s:f}", "pages_read_again",
+                     (json_int_t)direct_io->pages_read_again, "pages_changed",
+                     (json_int_t)direct_io->pages_changed, "pages_in_pause",
+                     (json_int_t)direct_io->pages_in_pause, "pause_ms", direct_io->pause_ms,
+                     "drains", (int)direct_io->drains, "longest_drain_ms",
+                     direct_io->longest_drain_ms);
+}
+
 static const char *status_name(MigrateStatus status)
 {
     switch (status) {
@@ -151,6 +163,7 @@ json_t *migrate_report_to_json(const MigrateReport *report)
                             : json_string(migrate_reclaim_name(report->reclaim)));
     json_object_set_new(object, "reclaimed_bytes",
                         json_integer((json_int_t)report->reclaimed_bytes));
+    json_object_set_new(object, "direct_io", direct_io_to_json(&report->direct_io));
     add_work_set(object, report);
     return object;
 }

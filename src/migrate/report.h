@@ -81,6 +81,17 @@ typedef struct {
     uint64_t bytes_in, bytes_out;
 } MigratePacked;
 
+/* Memory that was read again because direct I/O may have written it unseen (recheck.h). */
+typedef struct {
+    gboolean in_use;           /* the guest has such disks */
+    uint64_t pages_read_again; /* while it ran and in the pause */
+    uint64_t pages_changed;    /* of them: what had been sent was old */
+    uint64_t pages_in_pause;   /* of pages_read_again */
+    double pause_ms;           /* that these took */
+    guint drains;              /* waits for all I/O, beside the one of the pause */
+    double longest_drain_ms;
+} MigrateDirectIo;
+
 typedef enum {
     MIGRATE_COMPLETED,
     MIGRATE_FAILED,    /* the guest runs where it was */
@@ -134,6 +145,7 @@ typedef struct {
     MigrateReclaim reclaim;
     uint64_t reclaimed_bytes; /* what the balloon took, and was not sent therefore */
     MigratePacked packed_none, packed_lz4, packed_zstd;
+    MigrateDirectIo direct_io;
 } MigrateReport;
 
 MigrateReport *migrate_report_new(void);

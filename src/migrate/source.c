@@ -150,18 +150,29 @@ static PageCopies *make_copies(SourceMove *move, uint64_t budget)
     return page_copies_new(move->memory, move->populated_pages, budget / COPIES_SHARE);
 }
 
+static gboolean sends_segments(SourceMove *move)
+{
+    return peer_has_feature(&move->peer, FEATURE_SEGMENTS) &&
+           move->job->options.segments != SENT_STORE_OFF;
+}
+
 static SentStore *make_store(SourceMove *move, uint64_t budget)
 {
     const MigrateOptions *options = &move->job->options;
     g_autofree uint64_t *pages = g_new0(uint64_t, move->memory->regions->len);
+    SentStoreMode mode = options->segments;
 
-    if (!peer_has_feature(&move->peer, FEATURE_SEGMENTS) || options->segments == SENT_STORE_OFF)
-        return NULL;
+    if (!sends_segments(move)) {
+        /* What is read again is compared all the same. */
+        if (!move->recheck)
+            return NULL;
+        mode = SENT_STORE_FINGERPRINT;
+    }
     for (guint i = 0; i < move->memory->regions->len; i++)
         pages[i] = guest_memory_get_region(move->memory, i)->pages;
-    move->report->segments = options->segments;
-    return sent_store_new(pages, move->memory->regions->len, move->populated_pages, budget,
-                          options->segments);
+    if (sends_segments(move))
+        move->report->segments = mode;
+    return sent_store_new(pages, move->memory->regions->len, move->populated_pages, budget, mode);
 }
 
 /* As many as there are cores for: they wait where the path is what limits. */
@@ -179,6 +190,7 @@ static PageSender *make_sender(SourceMove *move)
     options.copies = make_copies(move, budget);
     options.store =
         make_store(move, budget - (options.copies ? page_copies_get_bytes(options.copies) : 0));
+    options.whole_pages = !sends_segments(move);
     sender = page_sender_new(move->memory, move->channel, &options);
     page_sender_set_tally(sender, source_tally, move);
     page_sender_set_path(sender, &move->path);
@@ -209,6 +221,8 @@ static gboolean watch(SourceMove *move, GError **error)
     if (!move->tracker)
         return FALSE;
     move->report->tracker = g_strdup(tracker_kind_name(tracker_get_kind(move->tracker)));
+    if (!source_recheck_begin(move, error))
+        return FALSE;
     move->work = work_set_new(move->memory, move->tracker);
     move->sender = make_sender(move);
     return TRUE;
@@ -221,6 +235,7 @@ static void unwatch(SourceMove *move)
     source_describe_sender(move);
     g_clear_pointer(&move->sender, page_sender_free);
     g_clear_pointer(&move->work, work_set_free);
+    source_recheck_end(move);
     g_clear_pointer(&move->tracker, tracker_free);
 }
 

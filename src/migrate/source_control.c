@@ -94,7 +94,7 @@ static ConvergenceFacts gather_facts(SourceMove *move, gboolean at_round_end)
         .round_count = move->finished_rounds->len,
         .at_round_end = at_round_end,
         .bytes_per_ms = move->path.bytes_per_ms,
-        .device_ms = SOURCE_EXPECTED_DEVICE_MS,
+        .device_ms = SOURCE_EXPECTED_DEVICE_MS + source_recheck_expect_ms(move),
         .elapsed_ms = source_now_ms(move),
         .promise = get_promise(&move->job->options),
     };

@@ -206,6 +206,7 @@ gboolean source_last_round(SourceMove *move, GError **error)
     if (!work_set_look(move->work, source_now_ms(move), error) || !add_discarded(move, error))
         return FALSE;
     work_set_begin_round(move->work);
+    source_recheck_paused(move);
     if (!source_send_round(move, error))
         return FALSE;
     move->report->pages_ms = source_lap_ms(move);

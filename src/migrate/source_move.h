@@ -7,6 +7,7 @@
 #include "migrate/guard.h"
 #include "migrate/page_sender.h"
 #include "migrate/path_rate.h"
+#include "migrate/recheck.h"
 #include "migrate/source.h"
 #include "migrate/throttle.h"
 #include "migrate/work_set.h"
@@ -38,7 +39,8 @@ typedef struct {
     Tracker *tracker;
     PageSender *sender;
     WorkSet *work;
-    Throttle *throttle; /* NULL until it is needed */
+    struct SourceRecheck *recheck; /* NULL: no direct I/O */
+    Throttle *throttle;            /* NULL until it is needed */
     guint round;
     HelloMessage peer; /* what the destination can: peer_has_feature() */
     gboolean offered, accepted;
@@ -62,6 +64,9 @@ gboolean source_send_pass(SourceMove *move, GError **error);
 /* Sends the pending pages and waits until they are applied.  Adds the round to
  * the report. */
 gboolean source_send_round(SourceMove *move, GError **error);
+
+/* Ends a round on the wire, and waits until it is applied where the guest runs. */
+gboolean source_confirm_round(SourceMove *move, GError **error);
 
 /* The rounds while the guest runs, up to the decision to stop. */
 gboolean source_precopy(SourceMove *move, GError **error);
@@ -119,6 +124,18 @@ gboolean source_images_await(SourceMove *move, GError **error);
 gboolean source_images_compare_content(SourceMove *move, GError **error);
 void source_images_describe(SourceMove *move);
 void source_images_free(SourceImages *images);
+
+/* source_recheck.c: from the tracker's start on; at a round's end, where it is worth it: drains I/O
+ * and sends again what had been written unseen, as a round of its own; once the guest is paused and
+ * its last pages are pending: what is left is to be sent, by the next; sends it; what it is
+ * expected to add to a pause. */
+typedef struct SourceRecheck SourceRecheck;
+gboolean source_recheck_begin(SourceMove *move, GError **error);
+void source_recheck_end(SourceMove *move);
+gboolean source_recheck_round(SourceMove *move, GError **error);
+void source_recheck_paused(SourceMove *move);
+gboolean source_recheck_send(SourceMove *move, GError **error);
+double source_recheck_expect_ms(SourceMove *move);
 
 /* The stages from the pause on (source_handover.c). */
 gboolean source_pause(SourceMove *move, GError **error);

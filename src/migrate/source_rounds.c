@@ -99,7 +99,7 @@ gboolean source_send_pass(SourceMove *move, GError **error)
     return page_sender_flush(move->sender, error);
 }
 
-static gboolean confirm(SourceMove *move, GError **error)
+gboolean source_confirm_round(SourceMove *move, GError **error)
 {
     uint8_t number[4] = {(uint8_t)move->round, (uint8_t)(move->round >> 8),
                          (uint8_t)(move->round >> 16), (uint8_t)(move->round >> 24)};
@@ -143,7 +143,8 @@ gboolean source_send_round(SourceMove *move, GError **error)
     move->progress.round_bytes = round.dirty_bytes;
     move->progress.round_bytes_done = 0;
     page_sender_get_counts(move->sender, &before);
-    if (!source_send_pass(move, error) || !confirm(move, error))
+    if (!source_send_pass(move, error) || (move->paused && !source_recheck_send(move, error)) ||
+        !source_confirm_round(move, error))
         return FALSE;
     page_sender_get_counts(move->sender, &after);
     describe_round(&round, &before, &after);
@@ -191,7 +192,7 @@ static void note_round(SourceMove *move)
 /* Ends a round: what has become dirty, and what to do about it. */
 static gboolean end_round(SourceMove *move, GError **error)
 {
-    if (!source_look(move, error) ||
+    if (!source_recheck_round(move, error) || !source_look(move, error) ||
         !page_sender_add_discarded(move->sender, work_set_get_next(move->work), error))
         return FALSE;
     note_round(move);

@@ -82,6 +82,11 @@ GroupAccount *work_set_get_account(WorkSet *set)
     return set->account;
 }
 
+GPtrArray *work_set_get_pending(WorkSet *set)
+{
+    return set->pending;
+}
+
 GPtrArray *work_set_get_next(WorkSet *set)
 {
     return set->next;

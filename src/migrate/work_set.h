@@ -57,6 +57,9 @@ gboolean work_set_add_populated(WorkSet *set, GError **error);
  * become pending. */
 void work_set_begin_round(WorkSet *set);
 
+/* The pages of this round that are still to be given out. */
+GPtrArray *work_set_get_pending(WorkSet *set);
+
 /* The pages for the next round: for pages that are dirty for another reason. */
 GPtrArray *work_set_get_next(WorkSet *set);
 

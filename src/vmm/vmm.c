@@ -179,3 +179,13 @@ gboolean vmm_get_free_memory(Vmm *vmm, uint64_t *ret_free_bytes, uint64_t *ret_u
 {
     return vmm->ops->get_free_memory(vmm, ret_free_bytes, ret_updated, error);
 }
+
+gboolean vmm_get_direct_io(Vmm *vmm, VmmDirectIo *ret, GError **error)
+{
+    return vmm->ops->get_direct_io(vmm, ret, error);
+}
+
+gboolean vmm_drain(Vmm *vmm, GError **error)
+{
+    return vmm->ops->drain(vmm, error);
+}

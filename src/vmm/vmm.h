@@ -59,6 +59,17 @@ typedef struct {
 
 void vmm_image_free(VmmImage *image);
 
+/* Disks that are read past the host's page cache: the host's kernel pins guest
+ * pages for the time of a request, and trackers do not see what it writes
+ * (memory/tracker.h). */
+typedef struct {
+    gboolean in_use;
+    /* Requests of all disks that have ended, and the time they took together. */
+    uint64_t operations;
+    double total_ms;
+    double slowest_ms; /* the mean of the slowest disk so far */
+} VmmDirectIo;
+
 typedef struct Vmm Vmm;
 
 typedef struct {
@@ -91,6 +102,8 @@ typedef struct {
     gboolean (*watch_statistics)(Vmm *vmm, guint seconds, guint *ret_before, GError **error);
     gboolean (*get_free_memory)(Vmm *vmm, uint64_t *ret_free_bytes, uint64_t *ret_updated,
                                 GError **error);
+    gboolean (*get_direct_io)(Vmm *vmm, VmmDirectIo *ret, GError **error);
+    gboolean (*drain)(Vmm *vmm, GError **error);
 } VmmOps;
 
 /* Drivers embed this as their first member. */
@@ -222,3 +235,11 @@ gboolean vmm_watch_statistics(Vmm *vmm, guint seconds, guint *ret_before, GError
  * for what it never told. */
 gboolean vmm_get_free_memory(Vmm *vmm, uint64_t *ret_free_bytes, uint64_t *ret_updated,
                              GError **error);
+
+/* Direct I/O of the machine's disks, as it is now. */
+gboolean vmm_get_direct_io(Vmm *vmm, VmmDirectIo *ret, GError **error);
+
+/* Returns when all I/O of its disks that was submitted before has ended, TRUE
+ * only where that is certain.  The vCPUs are not stopped, but one that needs the
+ * VMM's main loop waits, for as long as the slowest request takes. */
+gboolean vmm_drain(Vmm *vmm, GError **error);

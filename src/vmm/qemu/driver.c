@@ -118,6 +118,7 @@ LOCKED_OPERATION(gboolean, resume_vcpus, qemu_resume)
 LOCKED_OPERATION(GBytes *, save_device_state, qemu_save_device_state)
 LOCKED_OPERATION(gboolean, announce, qemu_announce)
 LOCKED_OPERATION(gboolean, quit, qemu_quit)
+LOCKED_OPERATION(gboolean, drain, qemu_drain)
 
 /* The same for an operation that has more arguments. */
 static gboolean end_operation(QemuVmm *qemu, gboolean done, GError **error)
@@ -220,6 +221,14 @@ static gboolean get_free_memory(Vmm *vmm, uint64_t *ret_free_bytes, uint64_t *re
 
     return end_operation(qemu, qemu_get_free_memory(qemu, ret_free_bytes, ret_updated, error),
                          error);
+}
+
+static gboolean get_direct_io(Vmm *vmm, VmmDirectIo *ret, GError **error)
+{
+    QemuVmm *qemu = from_vmm(vmm);
+    g_autoptr(GMutexLocker) locker G_GNUC_UNUSED = g_mutex_locker_new(&qemu->lock);
+
+    return end_operation(qemu, qemu_get_direct_io(qemu, ret, error), error);
 }
 
 static void note_shutdown(QemuVmm *qemu, const char *event, json_t *data)
@@ -370,6 +379,8 @@ static const VmmOps qemu_ops = {
     .set_balloon = set_balloon,
     .watch_statistics = watch_statistics,
     .get_free_memory = get_free_memory,
+    .get_direct_io = get_direct_io,
+    .drain = drain,
 };
 
 Vmm *qemu_vmm_new(pid_t pid, uint64_t start_time, const char *qmp_path, const char *log_path,

@@ -84,6 +84,8 @@ ProcessIdentity *qemu_get_process(QemuVmm *qemu, GError **error);
 gboolean qemu_get_balloon(QemuVmm *qemu, uint64_t *ret_bytes, GError **error);
 gboolean qemu_set_balloon(QemuVmm *qemu, uint64_t bytes, GError **error);
 gboolean qemu_watch_statistics(QemuVmm *qemu, guint seconds, guint *ret_before, GError **error);
+gboolean qemu_get_direct_io(QemuVmm *qemu, VmmDirectIo *ret, GError **error);
+gboolean qemu_drain(QemuVmm *qemu, GError **error);
 gboolean qemu_get_free_memory(QemuVmm *qemu, uint64_t *ret_free_bytes, uint64_t *ret_updated,
                               GError **error);
 
@@ -116,6 +118,12 @@ gboolean qemu_query_discards(Qmp *qmp, gboolean *ret, GError **error);
  * tell. */
 gboolean qemu_parse_statistics(const char *text, uint64_t *ret_free_bytes, uint64_t *ret_updated,
                                GError **error);
+
+/* Takes the answers of query-named-block-nodes and query-blockstats. */
+gboolean qemu_parse_direct_io(json_t *nodes, json_t *statistics, VmmDirectIo *ret, GError **error);
+
+/* Refuses block drivers that pin all guest memory for good. */
+gboolean qemu_check_pinning_drivers(Qmp *qmp, GError **error);
 
 /* The machine type without "-machine"; free with g_free(). */
 char *qemu_get_machine(QemuVmm *qemu, GError **error);

@@ -65,6 +65,14 @@ static void test_runs_cover_exactly(void **state)
     page_set_add_all(copy, set);
     assert_int_equal(page_set_count(copy), page_set_count(set));
     page_set_clear(copy);
+    page_set_add_span(copy, set, (PageSpan){0, UINT64_MAX});
+    assert_memory_equal(set->words, copy->words, (PAGES + 63) / 64 * 8);
+    page_set_clear(copy);
+    page_set_add_span(copy, set, (PageSpan){3, 70});
+    for (uint64_t page = 0; page < PAGES; page++)
+        assert_int_equal(page_set_has(copy, page),
+                         page >= 3 && page < 73 && page_set_has(set, page));
+    page_set_clear(copy);
     assert_false(page_set_next_run(copy, 0, 1, &first, &count));
 }
 

@@ -131,13 +131,45 @@ static void test_statistics(void **unused)
     }
 }
 
+static gboolean parse_direct_io(const char *nodes, const char *statistics, VmmDirectIo *ret)
+{
+    g_autoptr(json_t) first = json_loads(nodes, 0, NULL);
+    g_autoptr(json_t) second = json_loads(statistics, 0, NULL);
+
+    return qemu_parse_direct_io(first, second, ret, NULL);
+}
+
+/* Any node that is direct counts, and a host's device in any mode (SG_IO). */
+static void test_direct_io(void **unused)
+{
+    static const char cached[] = "[{\"drv\": \"file\", \"cache\": {\"direct\": false}}]";
+    static const char direct[] = "[{\"drv\": \"raw\", \"cache\": {\"direct\": false}},"
+                                 " {\"drv\": \"file\", \"cache\": {\"direct\": true}}]";
+    static const char device[] = "[{\"drv\": \"host_device\", \"cache\": {\"direct\": false}}]";
+    static const char statistics[] =
+        "[{\"stats\": {\"rd_operations\": 3, \"rd_total_time_ns\": 6000000}},"
+        " {\"stats\": {\"wr_operations\": 1, \"wr_total_time_ns\": 8000000,"
+        "   \"rd_operations\": 1, \"rd_total_time_ns\": 4000000}}, {\"stats\": 7}, 1]";
+    VmmDirectIo io;
+
+    assert_true(parse_direct_io(cached, "[]", &io));
+    assert_false(io.in_use);
+    assert_true(parse_direct_io(device, "[]", &io) && io.in_use);
+    assert_true(parse_direct_io(direct, statistics, &io) && io.in_use);
+    assert_int_equal(io.operations, 5);
+    assert_true(io.total_ms > 17.9 && io.total_ms < 18.1);
+    assert_true(io.slowest_ms > 5.9 && io.slowest_ms < 6.1);
+    assert_false(parse_direct_io("{}", "[]", &io));
+    assert_false(parse_direct_io("[]", "3", &io));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_last_words),   cmocka_unit_test(test_last_words_of_bytes),
         cmocka_unit_test(test_memory_fits),  cmocka_unit_test(test_memory_of_this_host),
         cmocka_unit_test(test_live_writers), cmocka_unit_test(test_run_states),
-        cmocka_unit_test(test_statistics),
+        cmocka_unit_test(test_statistics),   cmocka_unit_test(test_direct_io),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
