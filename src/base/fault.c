@@ -27,9 +27,13 @@ static const char *const points[] = {
     "destination.launched",       /* QEMU waits for its state */
     "destination.opened",         /* its incoming stream is open, there are markers in its RAM */
     "destination.round-applied",  /* a round's pages are in */
+    "destination.before-load",    /* all received, device state not loaded */
     "destination.before-ready",   /* all loaded, not yet said */
     "destination.before-commit",  /* word received, journal not written */
     "destination.after-commit",   /* journal written, guest not yet running */
+    "destination.cont",           /* before it runs; fails: as where QEMU refuses */
+    "destination.taking-back",    /* it refused; the journal still says committed */
+    "destination.taken-back",     /* journal says aborted, QEMU is still there */
     "destination.before-started", /* guest runs, the source does not know */
     NULL,
 };

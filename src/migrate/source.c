@@ -350,7 +350,8 @@ static void settle(SourceMove *move)
         break;
     case OUTCOME_ABORTED:
         error_set(&error, VMFERRY_ERROR_FAILED,
-                  "the connection was lost at the hand-over and the destination gave up");
+                  "the destination gave up at the hand-over%s%s", why ? ": " : "",
+                  why ? why->message : "");
         set_error(move, "hand over", error);
         undo_from(move, G_N_ELEMENTS(stages) - 1);
         break;

@@ -290,11 +290,18 @@ static TransactionOutcome ask_outcome(SourceMove *move, GError **error)
 TransactionOutcome source_settle(SourceMove *move, GError **error)
 {
     g_autoptr(GError) lost = NULL;
+    TransactionOutcome outcome;
     Frame frame;
 
     if (source_await(move, FRAME_STARTED, STARTED_TIMEOUT_MS, &frame, &lost)) {
         fault_point("source.after-started", NULL);
         return OUTCOME_COMMITTED;
     }
-    return ask_outcome(move, error);
+    outcome = ask_outcome(move, error);
+    /* Where it said why it gave up, that is the reason. */
+    if (outcome == OUTCOME_ABORTED) {
+        g_clear_error(error);
+        g_propagate_error(error, g_steal_pointer(&lost));
+    }
+    return outcome;
 }

@@ -7,16 +7,8 @@ the guest.  docs/protocol.md has the rule by which both agree when they lose eac
 import pytest
 
 from findings import check_failed, error_text, traces_in
-from scene import is_stopped
+from scene import move_until
 from vmferry_lab import qemu_pids, wait_until
-
-
-def move_until(scene, agent, point: str):
-    """Begins a move and waits until *agent* stops at a fault point; agent.thaw() lets it go on."""
-    scene.restart(agent, {"VMFERRY_FAULT": f"{point}=stop"})
-    move = scene.here(scene.guest).begin_migrate(scene.guest, scene.there(scene.guest))
-    wait_until(lambda: is_stopped(agent.pid), point)
-    return move
 
 
 def wait_in_doubt(scene, move) -> None:
