@@ -26,6 +26,7 @@ void guest_unref(Guest *guest)
     guest_record_free(guest->record);
     json_decref(guest->summary);
     g_free(guest->trouble);
+    g_free(guest->decided);
     g_free(guest->name);
     g_free(guest);
 }
@@ -199,8 +200,36 @@ void registry_release(Guest *guest)
 }
 
 /* With the lock held. */
+static void set_decision(Guest *guest, Decision decision, const char *transaction)
+{
+    guest->decision = decision;
+    g_free(guest->decided);
+    guest->decided = g_strdup(transaction);
+}
+
+Decision registry_get_decision(Guest *guest)
+{
+    if (!guest->decided || g_strcmp0(guest->decided, guest->record->transaction) != 0)
+        return DECISION_NONE;
+    return guest->decision;
+}
+
+gboolean registry_decide(Guest *guest, Decision decision)
+{
+    lock_guard(&guest->registry->lock);
+
+    if (guest->removed || guest->record->state != GUEST_IN_DOUBT)
+        return FALSE;
+    set_decision(guest, decision, guest->record->transaction);
+    g_cond_broadcast(&guest->registry->changed);
+    return TRUE;
+}
+
+/* With the lock held. */
 static void replace_record(Guest *guest, GuestRecord *record)
 {
+    if (record->state == GUEST_HERE)
+        set_decision(guest, DECISION_NONE, NULL);
     guest_record_free(guest->record);
     guest->record = record;
     g_cond_broadcast(&guest->registry->changed);

@@ -49,6 +49,13 @@ void registry_await_arrival(Guest *guest);
 gboolean registry_claim(Guest *guest, const char *claim, GError **error);
 void registry_release(Guest *guest);
 
+/* An operator decides for a guest in doubt; FALSE where it is not.  The decision
+ * is about the transaction that is in doubt now, and about no later one. */
+gboolean registry_decide(Guest *guest, Decision decision);
+
+/* What was decided of its present transaction.  With the lock held. */
+Decision registry_get_decision(Guest *guest);
+
 /* What a restarted agent does with a guest that it finds paused. */
 typedef enum {
     RESUME_AS_BEFORE, /* what the record says already */
