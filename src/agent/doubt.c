@@ -84,8 +84,8 @@ static CareVerdict ask(Care *care, const GuestRecord *record, GError **error)
     int outcome;
 
     if (agent_context_get_channel_options(care->context, &channel, &problem) &&
-        migrate_source_resolve(record->destination, &channel, record->transaction, &outcome,
-                               &problem))
+        migrate_source_resolve(record->destination, &channel, record->transaction,
+                               record->destination_agent, &outcome, &problem))
         return act_on_outcome(care, record, outcome, error);
     text = g_strdup_printf("%s may have it and cannot be asked: %s", record->destination,
                            problem->message);

@@ -131,7 +131,7 @@ static char *on_get_qmp_path(gpointer user)
 /* Before the commit, which a restarted agent follows. */
 static gboolean note_paused(Incoming *incoming, GError **error)
 {
-    return registry_journal(incoming->guest, GUEST_INCOMING, incoming->transaction, NULL,
+    return registry_journal(incoming->guest, GUEST_INCOMING, incoming->transaction, NULL, NULL,
                             RESUME_NEVER, error);
 }
 

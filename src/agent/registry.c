@@ -259,7 +259,7 @@ gboolean registry_journal_record(Guest *guest, GuestRecord *record, GError **err
 }
 
 static GuestRecord *copy_with(Guest *guest, GuestState state, const char *transaction,
-                              const char *destination)
+                              const char *destination, const char *agent)
 {
     GuestRecord *record = registry_get_record(guest);
 
@@ -268,6 +268,8 @@ static GuestRecord *copy_with(Guest *guest, GuestState state, const char *transa
     record->transaction = g_strdup(transaction);
     g_free(record->destination);
     record->destination = g_strdup(destination);
+    g_free(record->destination_agent);
+    record->destination_agent = g_strdup(agent);
     return record;
 }
 
@@ -278,9 +280,10 @@ static void wish(GuestRecord *record, ResumeWish resume)
 }
 
 gboolean registry_journal(Guest *guest, GuestState state, const char *transaction,
-                          const char *destination, ResumeWish resume, GError **error)
+                          const char *destination, const char *agent, ResumeWish resume,
+                          GError **error)
 {
-    GuestRecord *record = copy_with(guest, state, transaction, destination);
+    GuestRecord *record = copy_with(guest, state, transaction, destination, agent);
 
     wish(record, resume);
     return registry_journal_record(guest, record, error);
@@ -288,13 +291,14 @@ gboolean registry_journal(Guest *guest, GuestState state, const char *transactio
 
 void registry_journal_anyway(Guest *guest, GuestState state, ResumeWish resume, GError **error)
 {
-    GuestRecord *record = copy_with(guest, state, NULL, NULL);
+    GuestRecord *record = copy_with(guest, state, NULL, NULL, NULL);
     lock_guard(&guest->registry->lock);
 
     wish(record, resume);
     if (state != GUEST_HERE) {
         record->transaction = g_strdup(guest->record->transaction);
         record->destination = g_strdup(guest->record->destination);
+        record->destination_agent = g_strdup(guest->record->destination_agent);
     }
     write_record(guest, record, error);
     replace_record(guest, record);

@@ -64,9 +64,11 @@ typedef enum {
 } ResumeWish;
 
 /* For the claim's holder: writes the record in a new state and, if that
- * worked, makes it the guest's.  *transaction* and *destination* may be NULL. */
+ * worked, makes it the guest's.  *transaction*, *destination* and its *agent* may
+ * be NULL. */
 gboolean registry_journal(Guest *guest, GuestState state, const char *transaction,
-                          const char *destination, ResumeWish resume, GError **error);
+                          const char *destination, const char *agent, ResumeWish resume,
+                          GError **error);
 
 /* The same with a whole new record (taken in any case). */
 gboolean registry_journal_record(Guest *guest, GuestRecord *record, GError **error);

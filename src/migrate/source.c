@@ -56,7 +56,14 @@ static gboolean connect_peer(SourceMove *move, GError **error)
     if (!move->channel)
         return FALSE;
     channel_set_rate(move->channel, move->job->options.bandwidth_bytes_per_second);
-    return handshake_connect(move->channel, "migrate", &move->peer, &version, error);
+    if (!handshake_connect(move->channel, "migrate", &move->peer, &version, error))
+        return FALSE;
+    if (*move->peer.agent)
+        return TRUE;
+    error_set(error, VMFERRY_ERROR_UNSUPPORTED,
+              "%s does not say which agent it is, and could not be believed later",
+              channel_get_peer_name(move->channel));
+    return FALSE;
 }
 
 static void make_transaction_id(char out[33])
@@ -104,10 +111,9 @@ static char *encode_guest(SourceMove *move)
 /* Pages follow at once; the answer is taken when it comes. */
 static gboolean offer(SourceMove *move, GError **error)
 {
-    const MigrateSourceHost *host = &move->job->host;
     g_autofree char *text = encode_guest(move);
 
-    if (!host->journal(SOURCE_JOURNAL_MOVING, move->transaction, host->user, error)) {
+    if (!source_journal(move, SOURCE_JOURNAL_MOVING, error)) {
         g_prefix_error(error, "the move cannot be written down: ");
         return FALSE;
     }
@@ -117,7 +123,6 @@ static gboolean offer(SourceMove *move, GError **error)
 
 static void withdraw(SourceMove *move)
 {
-    const MigrateSourceHost *host = &move->job->host;
     g_autoptr(GError) reason = NULL;
 
     if (!move->offered)
@@ -126,8 +131,7 @@ static void withdraw(SourceMove *move)
               move->report->error ? move->report->error : "cancelled");
     if (!move->word_sent)
         channel_send_abort(move->channel, reason);
-    host->journal(move->report->unresumed ? SOURCE_JOURNAL_PAUSING : SOURCE_JOURNAL_RETURNED,
-                  move->transaction, host->user, NULL);
+    source_journal(move, move->report->unresumed ? SOURCE_JOURNAL_PAUSING : SOURCE_JOURNAL_RETURNED, NULL);
 }
 
 static uint64_t get_budget(SourceMove *move)
@@ -301,14 +305,13 @@ static gboolean run_stages(SourceMove *move)
 
 static void complete(SourceMove *move)
 {
-    const MigrateSourceHost *host = &move->job->host;
     g_autoptr(GError) error = NULL;
 
     move->report->status = MIGRATE_COMPLETED;
     move->report->start_ms = source_lap_ms(move);
     move->report->downtime_ms = clock_ns_to_ms(clock_now_ns() - move->paused_ns);
     move->report->total_ms = clock_ns_to_ms(clock_now_ns() - move->started_ns);
-    host->journal(SOURCE_JOURNAL_GONE, move->transaction, host->user, NULL);
+    source_journal(move, SOURCE_JOURNAL_GONE, NULL);
     unwatch(move);
     dismiss_guard(move);
     if (!source_end_process(move, &error)) {
@@ -394,21 +397,37 @@ MigrateReport *migrate_source_run(const MigrateSourceJob *job, GCancellable *can
     return report;
 }
 
+/* A name may lead elsewhere by now, or a host have lost what it knew. */
+static gboolean check_agent(Channel *channel, const HelloMessage *peer, const char *agent,
+                            GError **error)
+{
+    if (agent && *agent && strcmp(peer->agent, agent) == 0)
+        return TRUE;
+    error_set(error, VMFERRY_ERROR_REFUSED,
+              "%s is another agent than the one that the guest was sent to (the name leads to "
+              "another host, or that host has lost its state)",
+              channel_get_peer_name(channel));
+    return FALSE;
+}
+
 gboolean migrate_source_resolve(const char *destination, const ChannelOptions *options,
-                                const char *transaction, int *ret_outcome, GError **error)
+                                const char *transaction, const char *agent, int *ret_outcome,
+                                GError **error)
 {
     g_autoptr(Channel) channel =
         channel_connect(destination, options, RESOLVE_TIMEOUT_MS, NULL, error);
     g_autofree char *question = resolve_message_encode(transaction);
     HelloMessage peer = {0};
     TransactionOutcome outcome;
+    gboolean right;
     guint version;
     Frame frame;
 
     if (!channel || !handshake_connect(channel, "resolve", &peer, &version, error))
         return FALSE;
+    right = check_agent(channel, &peer, agent, error);
     hello_message_clear(&peer);
-    if (!channel_send_bytes(channel, FRAME_RESOLVE, question, strlen(question), error) ||
+    if (!right || !channel_send_bytes(channel, FRAME_RESOLVE, question, strlen(question), error) ||
         !channel_expect(channel, FRAME_OUTCOME, RESOLVE_TIMEOUT_MS, &frame, error) ||
         !outcome_message_decode((const char *)frame.payload, frame.length, transaction, &outcome,
                                 error))

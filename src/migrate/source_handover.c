@@ -44,22 +44,18 @@ static gboolean check_user_pause(SourceMove *move, GError **error)
  * before it is paused by us, and never one that its user has paused. */
 static gboolean arm(SourceMove *move, GError **error)
 {
-    const MigrateSourceHost *host = &move->job->host;
-
     if (move->stays_paused)
         return TRUE;
-    return host->journal(SOURCE_JOURNAL_PAUSING, move->transaction, host->user, error) &&
+    return source_journal(move, SOURCE_JOURNAL_PAUSING, error) &&
            guard_set_duty(move->guard, GUARD_RESUME, error);
 }
 
 /* Its user was quicker than we. */
 static gboolean disarm(SourceMove *move, GError **error)
 {
-    const MigrateSourceHost *host = &move->job->host;
-
     move->stays_paused = TRUE;
     return guard_set_duty(move->guard, GUARD_LEAVE, error) &&
-           host->journal(SOURCE_JOURNAL_MOVING, move->transaction, host->user, error);
+           source_journal(move, SOURCE_JOURNAL_MOVING, error);
 }
 
 gboolean source_pause(SourceMove *move, GError **error)
@@ -251,14 +247,13 @@ gboolean source_await_ready(SourceMove *move, GError **error)
  * restarted agent asks the destination before it touches the guest. */
 gboolean source_give_word(SourceMove *move, GError **error)
 {
-    const MigrateSourceHost *host = &move->job->host;
     uint8_t run = move->stays_paused ? 0 : 1;
 
     if (!source_not_cancelled(move, error) || fault_point("source.before-word", error) ||
         !vmm_check_paused(move->job->vmm, error) ||
         !guard_set_duty(move->guard, GUARD_LEAVE, error))
         return FALSE;
-    if (!host->journal(SOURCE_JOURNAL_HANDING_OVER, move->transaction, host->user, error)) {
+    if (!source_journal(move, SOURCE_JOURNAL_HANDING_OVER, error)) {
         g_prefix_error(error, "the hand-over cannot be written down: ");
         return FALSE;
     }
@@ -279,7 +274,7 @@ static TransactionOutcome ask_outcome(SourceMove *move, GError **error)
     for (int i = 0; i < SETTLE_ATTEMPTS; i++) {
         g_clear_error(error);
         if (migrate_source_resolve(move->job->destination, &move->job->channel, move->transaction,
-                                   &outcome, error) &&
+                                   move->peer.agent, &outcome, error) &&
             outcome != OUTCOME_PENDING)
             return (TransactionOutcome)outcome;
         clock_sleep_ns(SETTLE_PAUSE_NS);

@@ -53,6 +53,9 @@ typedef struct {
     double next_look_ms, look_interval_ms, window_start_ms;
 } SourceMove;
 
+/* What a restarted agent is to know (source_control.c). */
+gboolean source_journal(SourceMove *move, SourceJournalState state, GError **error);
+
 /* Milliseconds since the move's start. */
 double source_now_ms(const SourceMove *move);
 

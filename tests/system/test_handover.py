@@ -189,3 +189,23 @@ def test_destination_answers_better_than_the_operator(doubtful):
     assert result.exit_code == 3 and result.json["kept"] == "there" or \
         scene.guest.name in error_text(result)
     settle(scene, moved=True)
+
+
+def test_another_agent_cannot_answer(scene):
+    """The name leads to an agent that was never sent the guest: its "never heard of it" is no
+    reason to run the copy here."""
+    guest = scene.run()
+    kill_before_commit(scene)
+    state = scene.b.settings["state-dir"]
+    state.rename(state.with_name("state-lost"))
+    scene.restart(scene.b)
+    wait_until(lambda: "another agent" in (scene.a.status(guest)["trouble"] or ""),
+               "the source sees that it is another agent", 40)
+    assert scene.a.status(guest)["state"] == "in-doubt"
+    scene.require_silence(guest)
+    scene.b.stop()
+    state.rename(state.with_name("state-of-another"))
+    state.with_name("state-lost").rename(state)
+    scene.restart(scene.b)
+    wait_until(lambda: scene.a.status(guest)["state"] == "running", "it goes on", 60)
+    scene.check(guest)

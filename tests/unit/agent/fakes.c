@@ -13,6 +13,8 @@
 #include "vmm/qemu/qemu.h"
 
 
+#define FAKE_AGENT "00112233445566778899aabbccddeeff"
+
 Fakes fakes;
 static GMutex lock;        /* protects the table */
 static GHashTable *states; /* pid → VmmRunState */
@@ -299,7 +301,7 @@ static gboolean journal(const MigrateSourceJob *job, SourceJournalState state)
 {
     GError *error = NULL;
     g_autofree char *transaction = g_strdup_printf("%032x", fakes.moves);
-    gboolean done = job->host.journal(state, transaction, job->host.user, &error);
+    gboolean done = job->host.journal(state, transaction, FAKE_AGENT, job->host.user, &error);
 
     g_clear_error(&error);
     return done;
@@ -356,7 +358,8 @@ MigrateReport *migrate_source_run(const MigrateSourceJob *job, GCancellable *can
 }
 
 gboolean migrate_source_resolve(const char *destination, const ChannelOptions *channel,
-                                const char *transaction, int *ret_outcome, GError **error)
+                                const char *transaction, const char *agent, int *ret_outcome,
+                                GError **error)
 {
     gint outcome = g_atomic_int_get(&fakes.outcome);
 
