@@ -22,6 +22,7 @@ static const char *const points[] = {
     "source.paused",          /* guest stopped, nothing of the last round sent */
     "source.device-state-saved",  /* device state taken, images released */
     "source.before-word",         /* the destination is ready, word not sent */
+    "source.handing-over",        /* on record that the word may be given; the guard still resumes */
     "source.after-word",          /* word sent, answer not read */
     "source.after-started",       /* the answer came; the source's QEMU is still there */
     "destination.launched",       /* QEMU waits for its state */
@@ -30,7 +31,9 @@ static const char *const points[] = {
     "destination.before-load",    /* all received, device state not loaded */
     "destination.before-ready",   /* all loaded, not yet said */
     "destination.before-commit",  /* word received, journal not written */
-    "destination.after-commit",   /* journal written, guest not yet running */
+    "destination.before-journal", /* the guard lets the guest be, journal not written */
+    "destination.committed",      /* journal written, the guard still lets the guest be */
+    "destination.after-commit",   /* guest not yet running, the guard resumes it */
     "destination.cont",           /* before it runs; fails: as where QEMU refuses */
     "destination.taking-back",    /* it refused; the journal still says committed */
     "destination.taken-back",     /* journal says aborted, QEMU is still there */

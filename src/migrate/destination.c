@@ -213,15 +213,20 @@ static gboolean await_word(DestinationMove *move, GError **error)
 }
 
 /* Waits for START, then commits: journal first, then the guest runs, if it did
- * before. */
+ * before.  While the journal is written the guard leaves the guest alone: what
+ * becomes of it if we die then is known from the journal only. */
 static gboolean take_over(DestinationMove *move, GError **error)
 {
     const MigrateDestinationHost *host = move->host;
 
     if (!await_word(move, error) || fault_point("destination.before-commit", error) ||
+        !guard_set_duty(move->guard, GUARD_LEAVE, error) ||
+        fault_point("destination.before-journal", error) ||
         !host->commit(move->guest->transaction, move->run, host->user, error))
         return FALSE;
-    guard_set_duty(move->guard, move->run ? GUARD_RESUME : GUARD_LEAVE, NULL);
+    fault_point("destination.committed", NULL);
+    if (move->run)
+        guard_set_duty(move->guard, GUARD_RESUME, NULL);
     fault_point("destination.after-commit", NULL);
     if (!destination_start_guest(move, error))
         return FALSE;

@@ -121,6 +121,16 @@ static gboolean offer(SourceMove *move, GError **error)
     return channel_send_bytes(move->channel, FRAME_GUEST, text, strlen(text), error);
 }
 
+/* Where that fails the guard puts limits back, and the agent's recovery resumes
+ * a guest that stands. */
+static void end_throttle(SourceMove *move)
+{
+    if (source_end_throttle(move))
+        return;
+    move->guard_has_work = TRUE;
+    move->report->unresumed = TRUE;
+}
+
 static void withdraw(SourceMove *move)
 {
     g_autoptr(GError) reason = NULL;
@@ -131,6 +141,8 @@ static void withdraw(SourceMove *move)
               move->report->error ? move->report->error : "cancelled");
     if (!move->word_sent)
         channel_send_abort(move->channel, reason);
+    /* A guest that may still stand is not on record as it was before. */
+    end_throttle(move);
     source_journal(move, move->report->unresumed ? SOURCE_JOURNAL_PAUSING : SOURCE_JOURNAL_RETURNED, NULL);
 }
 
@@ -199,9 +211,11 @@ static gboolean post_guard(SourceMove *move, GError **error)
     return move->guard != NULL;
 }
 
+/* All it can do while we live is to write files: QEMU's QMP serves one client,
+ * and that is we. */
 static void dismiss_guard(SourceMove *move)
 {
-    (move->guard_has_work ? guard_do_duty : guard_free)(g_steal_pointer(&move->guard));
+    (move->guard_has_work ? guard_write_files : guard_free)(g_steal_pointer(&move->guard));
 }
 
 static gboolean watch(SourceMove *move, GError **error)
@@ -217,8 +231,7 @@ static gboolean watch(SourceMove *move, GError **error)
 
 static void unwatch(SourceMove *move)
 {
-    if (!source_end_throttle(move))
-        move->guard_has_work = TRUE;
+    end_throttle(move);
     source_describe_sender(move);
     g_clear_pointer(&move->sender, page_sender_free);
     g_clear_pointer(&move->work, work_set_free);

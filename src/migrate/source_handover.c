@@ -137,7 +137,8 @@ void source_resume(SourceMove *move)
         (void)vmm_take_images(move->job->vmm, NULL);
     move->paused = FALSE;
     move->report->downtime_ms = clock_ns_to_ms(clock_now_ns() - move->paused_ns);
-    guard_set_duty(move->guard, GUARD_LEAVE, NULL);
+    if (!move->report->unresumed)
+        guard_set_duty(move->guard, GUARD_LEAVE, NULL);
 }
 
 static gboolean send_device_state(SourceMove *move, GBytes *state, GError **error)
@@ -243,20 +244,23 @@ gboolean source_await_ready(SourceMove *move, GError **error)
     return TRUE;
 }
 
-/* The point of no return.  Journal and guard first: if we die after them, the
- * restarted agent asks the destination before it touches the guest. */
+/* The point of no return.  First the journal, by which a restarted agent asks the
+ * destination before it touches the guest, then the guard: if we die in between,
+ * it still resumes a guest whose word was never given. */
 gboolean source_give_word(SourceMove *move, GError **error)
 {
     uint8_t run = move->stays_paused ? 0 : 1;
 
     if (!source_not_cancelled(move, error) || fault_point("source.before-word", error) ||
-        !vmm_check_paused(move->job->vmm, error) ||
-        !guard_set_duty(move->guard, GUARD_LEAVE, error))
+        !vmm_check_paused(move->job->vmm, error))
         return FALSE;
     if (!source_journal(move, SOURCE_JOURNAL_HANDING_OVER, error)) {
         g_prefix_error(error, "the hand-over cannot be written down: ");
         return FALSE;
     }
+    if (fault_point("source.handing-over", error) ||
+        !guard_set_duty(move->guard, GUARD_LEAVE, error))
+        return FALSE;
     source_set_phase(move, MIGRATE_PHASE_HANDOVER);
     move->word_sent = TRUE;
     /* A send that fails may have been received all the same. */

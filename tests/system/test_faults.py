@@ -39,6 +39,7 @@ POINTS = [
     Point("source.paused", SOURCE, STAYS),
     Point("source.device-state-saved", SOURCE, STAYS),
     Point("source.before-word", SOURCE, STAYS),
+    Point("source.handing-over", SOURCE, STAYS),
     Point("source.after-word", SOURCE, MOVES, fails=False),
     Point("source.after-started", SOURCE, MOVES, fails=False),
     Point("destination.launched", DESTINATION, STAYS),
@@ -47,6 +48,8 @@ POINTS = [
     Point("destination.before-load", DESTINATION, STAYS),
     Point("destination.before-ready", DESTINATION, STAYS),
     Point("destination.before-commit", DESTINATION, STAYS),
+    Point("destination.before-journal", DESTINATION, STAYS),
+    Point("destination.committed", DESTINATION, MOVES, fails=False),
     Point("destination.after-commit", DESTINATION, MOVES, fails=False),
     Point("destination.cont", DESTINATION, MOVES),
     Point("destination.taking-back", DESTINATION, MOVES, fails=False,
@@ -113,7 +116,8 @@ def test_agent_killed(shared, point):
 
 
 # Nobody but the dead agent can know whether the guest may run.
-WAITS_FOR_AGENT = ["destination.before-commit", "destination.taking-back",
+WAITS_FOR_AGENT = ["destination.before-commit", "destination.before-journal",
+                   "destination.committed", "destination.taking-back",
                    "destination.taken-back"]
 
 
