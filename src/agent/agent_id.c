@@ -10,8 +10,7 @@
 
 static gboolean is_id(const char *text)
 {
-    return strlen(text) == AGENT_ID_DIGITS &&
-           strspn(text, "0123456789abcdef") == AGENT_ID_DIGITS;
+    return strlen(text) == AGENT_ID_DIGITS && strspn(text, "0123456789abcdef") == AGENT_ID_DIGITS;
 }
 
 /* A random UUID, as hexadecimal digits only. */

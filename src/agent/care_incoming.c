@@ -42,8 +42,8 @@ static CareVerdict end_uncommitted(Care *care, const GuestRecord *record, GError
         if (running)
             return care_keep(care, "had arrived and runs here", error);
     }
-    if (care_let_go(care, "not-received", "did not arrive: the agent had ended meanwhile",
-                    error) != CARE_DONE)
+    if (care_let_go(care, "not-received", "did not arrive: the agent had ended meanwhile", error) !=
+        CARE_DONE)
         return CARE_AGAIN;
     transaction_log_abort(care->context->transactions, record->transaction);
     return CARE_DONE;

@@ -143,9 +143,8 @@ gboolean agent_context_get_channel_options(AgentContext *context, ChannelOptions
                   "`vmferry pki --help`, then start it again");
         return FALSE;
     }
-    *ret = (ChannelOptions){.tls = context->identity,
-                            .instance = context->instance,
-                            .agent = context->agent_id};
+    *ret = (ChannelOptions){
+        .tls = context->identity, .instance = context->instance, .agent = context->agent_id};
     return TRUE;
 }
 

@@ -77,11 +77,11 @@ static gboolean on_journal(SourceJournalState state, const char *transaction, co
 
     switch (state) {
     case SOURCE_JOURNAL_MOVING:
-        return registry_journal(move->guest, GUEST_MOVING, transaction, move->destination,
-                                agent, RESUME_NEVER, error);
+        return registry_journal(move->guest, GUEST_MOVING, transaction, move->destination, agent,
+                                RESUME_NEVER, error);
     case SOURCE_JOURNAL_PAUSING:
-        return registry_journal(move->guest, GUEST_MOVING, transaction, move->destination,
-                                agent, RESUME_AFTER, error);
+        return registry_journal(move->guest, GUEST_MOVING, transaction, move->destination, agent,
+                                RESUME_AFTER, error);
     case SOURCE_JOURNAL_HANDING_OVER:
         return registry_journal(move->guest, GUEST_HANDING_OVER, transaction, move->destination,
                                 agent, RESUME_AS_BEFORE, error);

@@ -67,8 +67,8 @@ void transaction_log_settle(TransactionLog *log, const char *id);
  * the disk stays. */
 gboolean transaction_log_withdraw(TransactionLog *log, const char *id, GError **error);
 
-/* Not moved, and nothing of it is here any more.  FALSE where it was committed before (there is no way back) or is
- * lost. */
+/* Not moved, and nothing of it is here any more.  FALSE where it was committed before (there is no
+ * way back) or is lost. */
 gboolean transaction_log_abort(TransactionLog *log, const char *id);
 
 /* After a restart: the guest of this transaction must be looked at before its

@@ -143,7 +143,8 @@ static void withdraw(SourceMove *move)
         channel_send_abort(move->channel, reason);
     /* A guest that may still stand is not on record as it was before. */
     end_throttle(move);
-    source_journal(move, move->report->unresumed ? SOURCE_JOURNAL_PAUSING : SOURCE_JOURNAL_RETURNED, NULL);
+    source_journal(move, move->report->unresumed ? SOURCE_JOURNAL_PAUSING : SOURCE_JOURNAL_RETURNED,
+                   NULL);
 }
 
 static uint64_t get_budget(SourceMove *move)
@@ -306,6 +307,7 @@ static gboolean run_stages(SourceMove *move)
 
         if (stages[i].run(move, &error))
             continue;
+        source_deadline_explain(move, &error);
         move->report->status =
             error_is(error, VMFERRY_ERROR_CANCELLED) ? MIGRATE_CANCELLED : MIGRATE_FAILED;
         set_error(move, stages[i].name, error);
@@ -365,9 +367,8 @@ static void settle(SourceMove *move)
         complete(move);
         break;
     case OUTCOME_ABORTED:
-        error_set(&error, VMFERRY_ERROR_FAILED,
-                  "the destination gave up at the hand-over%s%s", why ? ": " : "",
-                  why ? why->message : "");
+        error_set(&error, VMFERRY_ERROR_FAILED, "the destination gave up at the hand-over%s%s",
+                  why ? ": " : "", why ? why->message : "");
         set_error(move, "hand over", error);
         undo_from(move, G_N_ELEMENTS(stages) - 1);
         break;

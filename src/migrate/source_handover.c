@@ -91,7 +91,7 @@ gboolean source_pause(SourceMove *move, GError **error)
     if (fault_point("source.paused", error))
         return FALSE;
     move->report->pause_ms = source_lap_ms(move);
-    return TRUE;
+    return source_deadline_start(move, error);
 }
 
 /* TRUE where there is nothing left that could be resumed. */
@@ -129,12 +129,17 @@ static void resume_again(SourceMove *move)
 
 void source_resume(SourceMove *move)
 {
+    gboolean in_time = source_deadline_end(move, NULL);
+
     if (!move->paused)
         return;
     if (!move->stays_paused)
         resume_again(move);
     else
         (void)vmm_take_images(move->job->vmm, NULL);
+    /* What is still on its way through a slow link is not waited for. */
+    if (!in_time && channel_get_backlog_bytes(move->channel) > 0)
+        channel_shutdown(move->channel);
     move->paused = FALSE;
     move->report->downtime_ms = clock_ns_to_ms(clock_now_ns() - move->paused_ns);
     if (!move->report->unresumed)
@@ -207,7 +212,8 @@ gboolean source_last_round(SourceMove *move, GError **error)
         return FALSE;
     move->report->pages_ms = source_lap_ms(move);
     state = save_state(move, error);
-    if (!state || fault_point("source.device-state-saved", error) || !send_late_pages(move, error))
+    if (!state || !source_deadline_check(move, error) ||
+        fault_point("source.device-state-saved", error) || !send_late_pages(move, error))
         return FALSE;
     move->report->save_ms = source_lap_ms(move);
     if (move->job->options.verify) {
@@ -252,7 +258,7 @@ gboolean source_give_word(SourceMove *move, GError **error)
     uint8_t run = move->stays_paused ? 0 : 1;
 
     if (!source_not_cancelled(move, error) || fault_point("source.before-word", error) ||
-        !vmm_check_paused(move->job->vmm, error))
+        !vmm_check_paused(move->job->vmm, error) || !source_deadline_end(move, error))
         return FALSE;
     if (!source_journal(move, SOURCE_JOURNAL_HANDING_OVER, error)) {
         g_prefix_error(error, "the hand-over cannot be written down: ");

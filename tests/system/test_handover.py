@@ -48,7 +48,7 @@ def test_link_cut_before_the_word(doubtful):
     wait_until(lambda: not qemu_pids(there.host, scene.guest), "the destination gives up", 15)
     scene.lab.link.restore()
     here.thaw()
-    check_failed(move.finish(), "hand over", "gave up")
+    check_failed(move.finish(), "hand over", "--downtime-cap")
     settle(scene, moved=False)
 
 
@@ -60,7 +60,7 @@ def test_source_frozen_before_the_word(doubtful):
     there = scene.there(scene.guest)
     wait_until(lambda: not qemu_pids(there.host, scene.guest), "the destination gives up", 15)
     here.thaw()
-    check_failed(move.finish(), "hand over", "gave up")
+    check_failed(move.finish(), "hand over", "--downtime-cap")
     settle(scene, moved=False)
 
 

@@ -12,7 +12,6 @@
 #include "base/process.h"
 #include "vmm/qemu/qemu.h"
 
-
 #define FAKE_AGENT "00112233445566778899aabbccddeeff"
 
 Fakes fakes;

@@ -75,9 +75,14 @@ static gboolean decode_hello(const char *text, size_t length, GError **error)
 static void test_hello_round_trip(void **state)
 {
     char *features[] = {(char *)"zstd", (char *)"new-thing", NULL};
-    HelloMessage message = {
-        1, 3, features, (char *)"vmferry 0.1.0", (char *)"hôst", (char *)"ping", (char *)"0a1b",
-        (char *)"00112233445566778899aabbccddeeff"};
+    HelloMessage message = {1,
+                            3,
+                            features,
+                            (char *)"vmferry 0.1.0",
+                            (char *)"hôst",
+                            (char *)"ping",
+                            (char *)"0a1b",
+                            (char *)"00112233445566778899aabbccddeeff"};
     g_autofree char *text = hello_message_encode(&message);
     HelloMessage back = {0};
 
@@ -101,9 +106,9 @@ static void test_hello_round_trip(void **state)
 
 static void test_hello_damages(void **state)
 {
-    static const char good[] =
-        "{\"version_min\":1,\"version_max\":2,\"features\":[\"a\"],"
-        "\"software\":\"s\",\"host\":\"h\",\"purpose\":\"p\",\"instance\":\"i\",\"agent\":\"00112233445566778899aabbccddeeff\"}";
+    static const char good[] = "{\"version_min\":1,\"version_max\":2,\"features\":[\"a\"],"
+                               "\"software\":\"s\",\"host\":\"h\",\"purpose\":\"p\",\"instance\":"
+                               "\"i\",\"agent\":\"00112233445566778899aabbccddeeff\"}";
     static const Damage damages[] = {
         {NULL, "", "HELLO: not JSON"},
         {NULL, "[]", "HELLO: JSON is not an object"},
