@@ -17,19 +17,6 @@ def goes_on_soon(scene, guest) -> None:
     assert scene.beats[guest.name].largest_gap_ms() < LONGEST_MS
 
 
-def test_link_that_collapses_in_the_pause(scene):
-    guest = scene.run(pattern="mixed", pages_per_second=300)
-    move = move_until(scene, scene.a, "source.paused")
-    scene.lab.link.shape("100kbit")
-    scene.a.thaw()
-    goes_on_soon(scene, guest)
-    scene.lab.link.shape(None)
-    check_failed(move.finish(), "--downtime-cap is 2000 ms", "slower")
-    scene.check(guest)
-    scene.restart(scene.a)
-    scene.move(guest, "--verify")
-
-
 def test_destination_that_hangs_in_the_pause(scene):
     guest = scene.run(pattern="mixed", pages_per_second=300)
     move = move_until(scene, scene.b, "destination.before-ready")
