@@ -209,7 +209,7 @@ static void pause_between(Care *care)
 
     care->attempts++;
     while (!agent_context_is_stopping(care->context) &&
-           care->guest->decision == care->seen_decision &&
+           registry_get_decision(care->guest) == care->seen_decision &&
            g_cond_wait_until(&registry->changed, &registry->lock, until))
         ;
 }
@@ -223,7 +223,7 @@ static gpointer care_thread(gpointer data)
         g_autoptr(GError) error = NULL;
 
         g_mutex_lock(&guest->registry->lock);
-        care->seen_decision = guest->decision;
+        care->seen_decision = registry_get_decision(guest);
         g_mutex_unlock(&guest->registry->lock);
         if (step(care, &error) == CARE_DONE)
             break;

@@ -36,14 +36,17 @@ static CareVerdict end_uncommitted(Care *care, const GuestRecord *record, GError
     /* On record first, so that nobody can start it any more.  That fails only
      * where the record of its transaction was lost; then a guest that runs was
      * committed, and one that is paused has never run. */
-    if (!transaction_log_abort(care->context->transactions, record->transaction)) {
+    if (!transaction_log_withdraw(care->context->transactions, record->transaction, NULL)) {
         if (!ask_whether_runs(care, &running, error))
             return CARE_AGAIN;
         if (running)
             return care_keep(care, "had arrived and runs here", error);
     }
-    return care_let_go(care, "not-received", "did not arrive: the agent had ended meanwhile",
-                       error);
+    if (care_let_go(care, "not-received", "did not arrive: the agent had ended meanwhile", error) !=
+        CARE_DONE)
+        return CARE_AGAIN;
+    transaction_log_abort(care->context->transactions, record->transaction);
+    return CARE_DONE;
 }
 
 /* No way back: its source may have been told that the guest runs here. */

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <unistd.h>
 
+#include "agent/agent_id.h"
 #include "base/error.h"
 #include "base/log.h"
 #include "base/process.h"
@@ -60,6 +61,9 @@ static gboolean open_parts(AgentContext *context, GError **error)
         return FALSE;
     context->store = state_store_open(settings->state_dir, error);
     if (!context->store)
+        return FALSE;
+    context->agent_id = agent_id_open(settings->state_dir, error);
+    if (!context->agent_id)
         return FALSE;
     context->transactions = transaction_log_open(context->store, context->boot_id, error);
     if (!context->transactions)
@@ -125,6 +129,7 @@ void agent_context_free(AgentContext *context)
     g_main_context_unref(context->main);
     g_free(context->host_name);
     g_free(context->boot_id);
+    g_free(context->agent_id);
     g_free(context->instance);
     g_free(context->listening);
     g_cond_clear(&context->background_ended);
@@ -141,7 +146,8 @@ gboolean agent_context_get_channel_options(AgentContext *context, ChannelOptions
                   "`vmferry pki --help`, then start it again");
         return FALSE;
     }
-    *ret = (ChannelOptions){.tls = context->identity, .instance = context->instance};
+    *ret = (ChannelOptions){
+        .tls = context->identity, .instance = context->instance, .agent = context->agent_id};
     return TRUE;
 }
 

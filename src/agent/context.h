@@ -27,6 +27,7 @@ typedef struct {
     TlsIdentity *identity; /* NULL: insecure, or no moves at all */
     char *host_name;
     char *boot_id;
+    char *agent_id;                 /* of all runs of this agent (agent_id.h), in HELLO */
     char *instance;                 /* random: this run of this agent, in HELLO */
     char *listening;                /* the address peers reach us at, NULL for none */
     GMainContext *main;             /* the loop of the thread that made the agent */

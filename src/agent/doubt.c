@@ -84,8 +84,8 @@ static CareVerdict ask(Care *care, const GuestRecord *record, GError **error)
     int outcome;
 
     if (agent_context_get_channel_options(care->context, &channel, &problem) &&
-        migrate_source_resolve(record->destination, &channel, record->transaction, &outcome,
-                               &problem))
+        migrate_source_resolve(record->destination, &channel, record->transaction,
+                               record->destination_agent, &outcome, &problem))
         return act_on_outcome(care, record, outcome, error);
     text = g_strdup_printf("%s may have it and cannot be asked: %s", record->destination,
                            problem->message);
@@ -129,18 +129,10 @@ static gboolean await_settled(AgentContext *context, Guest *guest, GError **erro
 gboolean care_decide(AgentContext *context, const char *name, Decision decision, GError **error)
 {
     g_autoptr(Guest) guest = registry_find(context->registry, name, error);
-    gboolean doubtful;
 
     if (!guest)
         return FALSE;
-    g_mutex_lock(&guest->registry->lock);
-    doubtful = is_in_doubt(guest);
-    if (doubtful) {
-        guest->decision = decision;
-        g_cond_broadcast(&guest->registry->changed);
-    }
-    g_mutex_unlock(&guest->registry->lock);
-    if (!doubtful) {
+    if (!registry_decide(guest, decision)) {
         error_set(error, VMFERRY_ERROR_REFUSED, "guest %s is not in doubt", name);
         return FALSE;
     }

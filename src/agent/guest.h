@@ -32,7 +32,8 @@ typedef struct {
     VmmRunState run_state; /* as last seen */
     Move *move;            /* while it moves away */
     char *trouble;         /* why it cannot be reached or is in doubt, or NULL */
-    Decision decision;     /* an operator's, for a guest in doubt */
+    Decision decision;     /* an operator's, for a guest in doubt … */
+    char *decided;         /* … in this transaction; NULL: none */
     gboolean arriving;     /* by a move that is committed: HERE in a moment */
     gboolean process_gone; /* seen to have ended while somebody held the claim */
     gboolean removed;      /* no longer in the registry */

@@ -133,7 +133,7 @@ static char *on_get_qmp_path(gpointer user)
 /* Before the commit, which a restarted agent follows. */
 static gboolean note_paused(Incoming *incoming, GError **error)
 {
-    return registry_journal(incoming->guest, GUEST_INCOMING, incoming->transaction, NULL,
+    return registry_journal(incoming->guest, GUEST_INCOMING, incoming->transaction, NULL, NULL,
                             RESUME_NEVER, error);
 }
 
@@ -153,22 +153,28 @@ static gboolean on_commit(const char *transaction, gboolean run, gpointer user, 
     return TRUE;
 }
 
+static gboolean on_take_back(const char *transaction, gpointer user, GError **error)
+{
+    Incoming *incoming = user;
+
+    if (!transaction_log_withdraw(incoming->context->transactions, transaction, error))
+        return FALSE;
+    registry_set_arriving(incoming->guest, FALSE);
+    return TRUE;
+}
+
 /* The source was told that the guest is here: it can't go back any more. */
 static void take_over(Incoming *incoming, Guest *guest, Vmm *vmm)
 {
     VmmRunState state = VMM_RUN_STATE_RUNNING;
-    g_autoptr(GuestRecord) record = registry_get_record(guest);
     g_autoptr(GError) problem = NULL;
-    gboolean stuck;
 
     vmm_get_run_state(vmm, &state, NULL);
     registry_set_run_state(guest, state);
     registry_set_vmm(guest, vmm);
-    stuck = state == VMM_RUN_STATE_PAUSED && record->resume;
     /* The record first: a restarted agent must not take a guest that has run
-     * for one that may not have.  MOVING resumes it. */
-    registry_journal_anyway(guest, stuck ? GUEST_MOVING : GUEST_HERE,
-                            stuck ? RESUME_AFTER : RESUME_NEVER, &problem);
+     * for one that may not have. */
+    registry_journal_anyway(guest, GUEST_HERE, RESUME_NEVER, &problem);
     transaction_log_settle(incoming->context->transactions, incoming->transaction);
     departure_log_forget(incoming->context->departures, guest->name);
     balloon_let_go(incoming->context, guest);
@@ -176,29 +182,40 @@ static void take_over(Incoming *incoming, Guest *guest, Vmm *vmm)
         log_warning("guest %s: %s", guest->name, problem->message);
 }
 
-static void on_started(Vmm *vmm, gpointer user)
+/* Committed, and nobody knows whether it runs: on record it stays incoming until
+ * it was seen to. */
+static void keep_trying(Incoming *incoming, Guest *guest, Vmm *vmm)
+{
+    AgentContext *context = incoming->context;
+
+    registry_set_vmm(guest, vmm);
+    registry_set_arriving(guest, FALSE);
+    event_log_add(context->events, guest->name, "arrived", NULL,
+                  "arrived from %s, and is not seen to run; I keep trying",
+                  channel_get_peer_name(incoming->channel));
+    care_start(context, guest);
+}
+
+static void on_started(Vmm *vmm, gboolean settled, gpointer user)
 {
     Incoming *incoming = user;
     AgentContext *context = incoming->context;
     g_autoptr(Guest) guest = g_steal_pointer(&incoming->guest);
     const char *peer = channel_get_peer_name(incoming->channel);
 
-    take_over(incoming, guest, vmm);
+    if (settled)
+        take_over(incoming, guest, vmm);
     g_clear_pointer(&incoming->transaction, g_free);
-    if (registry_get_state(guest) == GUEST_HERE) {
-        event_log_add(
-            context->events, guest->name, "arrived", NULL, "arrived from %s and %s here", peer,
-            registry_get_run_state(guest) == VMM_RUN_STATE_PAUSED ? "is paused, as it was,"
-                                                                  : "runs");
-        watch_guest(context, guest);
-        watch_release(context, guest);
-        registry_set_arriving(guest, FALSE);
-    } else {
-        registry_set_arriving(guest, FALSE);
-        event_log_add(context->events, guest->name, "arrived", NULL,
-                      "arrived from %s, is paused and does not resume; I keep trying", peer);
-        care_start(context, guest);
+    if (!settled) {
+        keep_trying(incoming, guest, vmm);
+        return;
     }
+    event_log_add(context->events, guest->name, "arrived", NULL, "arrived from %s and %s here",
+                  peer,
+                  registry_get_run_state(guest) == VMM_RUN_STATE_PAUSED ? "is paused, as it was," : "runs");
+    watch_guest(context, guest);
+    watch_release(context, guest);
+    registry_set_arriving(guest, FALSE);
 }
 
 static void on_aborted(Vmm *vmm, const GError *cause, gpointer user)
@@ -221,6 +238,7 @@ gboolean incoming_serve(AgentContext *context, Channel *channel, GError **error)
         .launch = on_launch,
         .get_qmp_path = on_get_qmp_path,
         .commit = on_commit,
+        .take_back = on_take_back,
         .started = on_started,
         .aborted = on_aborted,
         .user = &incoming,

@@ -69,22 +69,22 @@ static void on_trace(const char *line, gpointer user)
     agent_context_wake(move->context);
 }
 
-static gboolean on_journal(SourceJournalState state, const char *transaction, gpointer user,
-                           GError **error)
+static gboolean on_journal(SourceJournalState state, const char *transaction, const char *agent,
+                           gpointer user, GError **error)
 {
     Move *move = user;
     g_autoptr(GError) problem = NULL;
 
     switch (state) {
     case SOURCE_JOURNAL_MOVING:
-        return registry_journal(move->guest, GUEST_MOVING, transaction, move->destination,
+        return registry_journal(move->guest, GUEST_MOVING, transaction, move->destination, agent,
                                 RESUME_NEVER, error);
     case SOURCE_JOURNAL_PAUSING:
-        return registry_journal(move->guest, GUEST_MOVING, transaction, move->destination,
+        return registry_journal(move->guest, GUEST_MOVING, transaction, move->destination, agent,
                                 RESUME_AFTER, error);
     case SOURCE_JOURNAL_HANDING_OVER:
         return registry_journal(move->guest, GUEST_HANDING_OVER, transaction, move->destination,
-                                RESUME_AS_BEFORE, error);
+                                agent, RESUME_AS_BEFORE, error);
     case SOURCE_JOURNAL_RETURNED:
         registry_journal_anyway(move->guest, GUEST_HERE, RESUME_NEVER, &problem);
         break;
@@ -124,7 +124,7 @@ static void finish_completed(Move *move, const MigrateReport *report)
                   report->total_ms, report->downtime_ms);
     detach_from_guest(move);
     if (left) {
-        on_journal(SOURCE_JOURNAL_GONE, NULL, move, NULL);
+        on_journal(SOURCE_JOURNAL_GONE, NULL, NULL, move, NULL);
         care_start(move->context, move->guest);
     }
 }
@@ -137,7 +137,7 @@ static void finish_returned(Move *move, const MigrateReport *report)
     if (report->unresumed)
         registry_journal_anyway(move->guest, GUEST_MOVING, RESUME_AFTER, NULL);
     else if (record->state != GUEST_HERE)
-        on_journal(SOURCE_JOURNAL_RETURNED, NULL, move, NULL);
+        on_journal(SOURCE_JOURNAL_RETURNED, NULL, NULL, move, NULL);
     event_log_add(move->context->events, move->guest->name, cancelled ? "cancelled" : "move-failed",
                   migrate_report_to_json(report), "the move to %s %s%s%s", move->destination,
                   cancelled ? "was cancelled" : "failed", report->error ? ": " : "",

@@ -52,6 +52,7 @@ GuestRecord *guest_record_copy(const GuestRecord *record)
     copy->supervisor = g_strdup(record->supervisor);
     copy->transaction = g_strdup(record->transaction);
     copy->destination = g_strdup(record->destination);
+    copy->destination_agent = g_strdup(record->destination_agent);
     return copy;
 }
 
@@ -71,6 +72,7 @@ void guest_record_free(GuestRecord *record)
     g_free(record->supervisor);
     g_free(record->transaction);
     g_free(record->destination);
+    g_free(record->destination_agent);
     g_free(record);
 }
 
@@ -113,6 +115,7 @@ json_t *guest_record_to_json(const GuestRecord *record)
     set_text(object, "supervisor", record->supervisor);
     set_text(object, "transaction", record->transaction);
     set_text(object, "destination", record->destination);
+    set_text(object, "destination_agent", record->destination_agent);
     json_object_set_new(object, "resume", json_boolean(record->resume));
     if (record->balloon_bytes > 0)
         json_object_set_new(object, "balloon_bytes",
@@ -235,6 +238,7 @@ static gboolean read_move(json_t *object, GuestRecord *record, GError **error)
 
     record->transaction = g_strdup(json_text_or(object, "transaction", NULL));
     record->destination = g_strdup(json_text_or(object, "destination", NULL));
+    record->destination_agent = g_strdup(json_text_or(object, "destination_agent", NULL));
     if (record->transaction && !transaction_id_check(record->transaction, error))
         return FALSE;
     if ((needs && (!record->transaction || !record->destination)) ||

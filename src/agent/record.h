@@ -70,6 +70,7 @@ typedef struct {
     char *supervisor;         /* what may start it again here, with its user's consent; or NULL */
     char *transaction;        /* of the move under way, or NULL */
     char *destination;        /* of the move away that is under way, or NULL */
+    char *destination_agent;  /* whose word counts (agent_id.h); NULL: nobody's */
     gboolean resume;          /* where it is found paused: a move did that, its user did not */
     uint64_t balloon_bytes;   /* what its balloon is to be given back; 0: nothing is owed */
     int64_t since;            /* wall clock, seconds: when it came into care here */

@@ -26,6 +26,7 @@ void guest_unref(Guest *guest)
     guest_record_free(guest->record);
     json_decref(guest->summary);
     g_free(guest->trouble);
+    g_free(guest->decided);
     g_free(guest->name);
     g_free(guest);
 }
@@ -199,8 +200,36 @@ void registry_release(Guest *guest)
 }
 
 /* With the lock held. */
+static void set_decision(Guest *guest, Decision decision, const char *transaction)
+{
+    guest->decision = decision;
+    g_free(guest->decided);
+    guest->decided = g_strdup(transaction);
+}
+
+Decision registry_get_decision(Guest *guest)
+{
+    if (!guest->decided || g_strcmp0(guest->decided, guest->record->transaction) != 0)
+        return DECISION_NONE;
+    return guest->decision;
+}
+
+gboolean registry_decide(Guest *guest, Decision decision)
+{
+    lock_guard(&guest->registry->lock);
+
+    if (guest->removed || guest->record->state != GUEST_IN_DOUBT)
+        return FALSE;
+    set_decision(guest, decision, guest->record->transaction);
+    g_cond_broadcast(&guest->registry->changed);
+    return TRUE;
+}
+
+/* With the lock held. */
 static void replace_record(Guest *guest, GuestRecord *record)
 {
+    if (record->state == GUEST_HERE)
+        set_decision(guest, DECISION_NONE, NULL);
     guest_record_free(guest->record);
     guest->record = record;
     g_cond_broadcast(&guest->registry->changed);
@@ -230,7 +259,7 @@ gboolean registry_journal_record(Guest *guest, GuestRecord *record, GError **err
 }
 
 static GuestRecord *copy_with(Guest *guest, GuestState state, const char *transaction,
-                              const char *destination)
+                              const char *destination, const char *agent)
 {
     GuestRecord *record = registry_get_record(guest);
 
@@ -239,6 +268,8 @@ static GuestRecord *copy_with(Guest *guest, GuestState state, const char *transa
     record->transaction = g_strdup(transaction);
     g_free(record->destination);
     record->destination = g_strdup(destination);
+    g_free(record->destination_agent);
+    record->destination_agent = g_strdup(agent);
     return record;
 }
 
@@ -249,9 +280,10 @@ static void wish(GuestRecord *record, ResumeWish resume)
 }
 
 gboolean registry_journal(Guest *guest, GuestState state, const char *transaction,
-                          const char *destination, ResumeWish resume, GError **error)
+                          const char *destination, const char *agent, ResumeWish resume,
+                          GError **error)
 {
-    GuestRecord *record = copy_with(guest, state, transaction, destination);
+    GuestRecord *record = copy_with(guest, state, transaction, destination, agent);
 
     wish(record, resume);
     return registry_journal_record(guest, record, error);
@@ -259,13 +291,14 @@ gboolean registry_journal(Guest *guest, GuestState state, const char *transactio
 
 void registry_journal_anyway(Guest *guest, GuestState state, ResumeWish resume, GError **error)
 {
-    GuestRecord *record = copy_with(guest, state, NULL, NULL);
+    GuestRecord *record = copy_with(guest, state, NULL, NULL, NULL);
     lock_guard(&guest->registry->lock);
 
     wish(record, resume);
     if (state != GUEST_HERE) {
         record->transaction = g_strdup(guest->record->transaction);
         record->destination = g_strdup(guest->record->destination);
+        record->destination_agent = g_strdup(guest->record->destination_agent);
     }
     write_record(guest, record, error);
     replace_record(guest, record);

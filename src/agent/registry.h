@@ -49,6 +49,13 @@ void registry_await_arrival(Guest *guest);
 gboolean registry_claim(Guest *guest, const char *claim, GError **error);
 void registry_release(Guest *guest);
 
+/* An operator decides for a guest in doubt; FALSE where it is not.  The decision
+ * is about the transaction that is in doubt now, and about no later one. */
+gboolean registry_decide(Guest *guest, Decision decision);
+
+/* What was decided of its present transaction.  With the lock held. */
+Decision registry_get_decision(Guest *guest);
+
 /* What a restarted agent does with a guest that it finds paused. */
 typedef enum {
     RESUME_AS_BEFORE, /* what the record says already */
@@ -57,9 +64,11 @@ typedef enum {
 } ResumeWish;
 
 /* For the claim's holder: writes the record in a new state and, if that
- * worked, makes it the guest's.  *transaction* and *destination* may be NULL. */
+ * worked, makes it the guest's.  *transaction*, *destination* and its *agent* may
+ * be NULL. */
 gboolean registry_journal(Guest *guest, GuestState state, const char *transaction,
-                          const char *destination, ResumeWish resume, GError **error);
+                          const char *destination, const char *agent, ResumeWish resume,
+                          GError **error);
 
 /* The same with a whole new record (taken in any case). */
 gboolean registry_journal_record(Guest *guest, GuestRecord *record, GError **error);

@@ -25,7 +25,7 @@ typedef struct {
     char *boot_id;
     int64_t updated;
     Step step;
-    gboolean settled;
+    gboolean settled; /* committed or aborted: may be told */
 } Transaction;
 
 struct TransactionLog {
@@ -80,7 +80,7 @@ static Transaction *from_json(json_t *object, GError **error)
     for (guint step = 0; step < G_N_ELEMENTS(step_names); step++) {
         if (strcmp(outcome, step_names[step]) == 0) {
             transaction->step = (Step)step;
-            transaction->settled = step == STEP_COMMITTED;
+            transaction->settled = step == STEP_COMMITTED || step == STEP_ABORTED;
             return g_steal_pointer(&transaction);
         }
     }
@@ -167,8 +167,10 @@ static gboolean load_one(TransactionLog *log, const char *id, GError **error)
         error_set(error, VMFERRY_ERROR_INVALID, "it is of transaction %s", transaction->id);
         return FALSE;
     }
-    if (transaction->step == STEP_PENDING && strcmp(transaction->boot_id, log->boot_id) == 0)
+    if (transaction->step == STEP_PENDING && strcmp(transaction->boot_id, log->boot_id) == 0) {
         write_step_anyway(log, transaction, STEP_ABORTED);
+        transaction->settled = TRUE; /* its guest's record may say otherwise (reopen) */
+    }
     g_hash_table_replace(log->by_id, transaction->id, transaction);
     g_steal_pointer(&transaction);
     return TRUE;
@@ -183,6 +185,7 @@ static Transaction *add_new(TransactionLog *log, const char *id, const char *gue
     transaction->boot_id = g_strdup(log->boot_id);
     transaction->updated = now_seconds();
     transaction->step = step;
+    transaction->settled = step == STEP_ABORTED;
     g_hash_table_replace(log->by_id, transaction->id, transaction);
     return transaction;
 }
@@ -269,16 +272,37 @@ void transaction_log_settle(TransactionLog *log, const char *id)
         transaction->settled = TRUE;
 }
 
-gboolean transaction_log_abort(TransactionLog *log, const char *id)
+gboolean transaction_log_withdraw(TransactionLog *log, const char *id, GError **error)
 {
     lock_guard(&log->lock);
     Transaction *transaction = g_hash_table_lookup(log->by_id, id);
 
     if (!transaction || transaction->step == STEP_ABORTED)
         return TRUE;
-    if (transaction->step != STEP_PENDING)
+    if (transaction->step == STEP_LOST ||
+        (transaction->step == STEP_COMMITTED && transaction->settled)) {
+        error_set(error, VMFERRY_ERROR_REFUSED, "transaction %s is %s", id,
+                  step_names[transaction->step]);
         return FALSE;
+    }
+    if (transaction->step == STEP_COMMITTED)
+        return write_step(log, transaction, STEP_ABORTED, TRUE, error);
     write_step_anyway(log, transaction, STEP_ABORTED);
+    return TRUE;
+}
+
+gboolean transaction_log_abort(TransactionLog *log, const char *id)
+{
+    lock_guard(&log->lock);
+    Transaction *transaction = g_hash_table_lookup(log->by_id, id);
+
+    if (!transaction)
+        return TRUE;
+    if (transaction->step == STEP_PENDING)
+        write_step_anyway(log, transaction, STEP_ABORTED);
+    if (transaction->step != STEP_ABORTED)
+        return FALSE;
+    transaction->settled = TRUE;
     prune(log);
     return TRUE;
 }
@@ -288,10 +312,10 @@ gboolean transaction_log_reopen(TransactionLog *log, const char *id)
     lock_guard(&log->lock);
     Transaction *transaction = g_hash_table_lookup(log->by_id, id);
 
-    if (!transaction || transaction->step != STEP_COMMITTED)
+    if (!transaction)
         return FALSE;
     transaction->settled = FALSE;
-    return TRUE;
+    return transaction->step == STEP_COMMITTED;
 }
 
 void transaction_log_lose(TransactionLog *log, const char *id)
@@ -311,7 +335,7 @@ static TransactionOutcome tell(TransactionLog *log, const Transaction *transacti
     case STEP_COMMITTED:
         return transaction->settled ? OUTCOME_COMMITTED : OUTCOME_PENDING;
     case STEP_ABORTED:
-        return OUTCOME_ABORTED;
+        return transaction->settled ? OUTCOME_ABORTED : OUTCOME_PENDING;
     case STEP_LOST:
         return OUTCOME_LOST;
     }

@@ -6,10 +6,11 @@
  * of two hosts owns the guest.
  *
  *     begin ──► PENDING ──commit──► COMMITTED ──settle──► told to the source
- *                  │                    │
- *                abort                 lose (after a restart)
- *                  ▼                    ▼
- *               ABORTED                LOST
+ *                  │                    │  │
+ *              withdraw             withdraw  lose (after a restart)
+ *                  ▼                    ▼  └──► LOST
+ *               ABORTED ◄───────────────┘
+ *                  └──abort──► told to the source
  *
  * Rules:
  *  - One lock covers every step, so a question answered "aborted" and a commit
@@ -22,6 +23,10 @@
  *  - "Committed" is told only when the guest was seen to be here (settled).
  *    Before, the answer is "pending": an agent that was killed in between may
  *    have to say "lost" instead.
+ *  - A commit is withdrawn only before it is settled, for a guest that certainly
+ *    has not run.
+ *  - "Aborted" of a transaction that has a VMM here is told only when that is
+ *    gone (abort); before, the answer is "pending".
  *  - Pending records of this boot are aborted when the agent starts: the
  *    connection that could have committed them is gone.
  *
@@ -57,12 +62,17 @@ gboolean transaction_log_commit(TransactionLog *log, const char *id, GError **er
 /* The guest of a committed transaction runs: from now on it may be told. */
 void transaction_log_settle(TransactionLog *log, const char *id);
 
-/* Not moved.  FALSE where it was committed before (there is no way back) or is
- * lost. */
+/* Will never be run here; says nothing yet (see abort).  VMFERRY_ERROR_REFUSED
+ * where it was settled before or is lost.  A commit that cannot be taken back on
+ * the disk stays. */
+gboolean transaction_log_withdraw(TransactionLog *log, const char *id, GError **error);
+
+/* Not moved, and nothing of it is here any more.  FALSE where it was committed before (there is no
+ * way back) or is lost. */
 gboolean transaction_log_abort(TransactionLog *log, const char *id);
 
-/* After a restart: a committed transaction whose guest must be looked at
- * first.  FALSE where it is not committed. */
+/* After a restart: the guest of this transaction must be looked at before its
+ * outcome is told.  FALSE where it is not committed. */
 gboolean transaction_log_reopen(TransactionLog *log, const char *id);
 
 /* After a restart: committed, but the guest is gone and may or may not have

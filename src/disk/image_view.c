@@ -22,6 +22,9 @@
 #define LOCK_FROM ((uint64_t)1 << 50)
 #define LOCK_TO ((uint64_t)1 << 62)
 
+/* QEMU's lock byte for "nobody else may write". */
+#define QEMU_UNSHARED_WRITE ((uint64_t)201)
+
 /* Moments for tokens: from a month ahead, so that relatime leaves them alone, to
  * what 32-bit inodes can hold. */
 #define TOKEN_AHEAD_S (30 * 86400)
@@ -164,6 +167,14 @@ gboolean image_view_sees_lock(ImageView *view, uint64_t offset)
 
     return fcntl(view->fd, F_OFD_GETLK, &lock) == 0 && lock.l_type != F_UNLCK &&
            (uint64_t)lock.l_start == offset && lock.l_len == 1;
+}
+
+gboolean image_view_is_write_locked(ImageView *view)
+{
+    struct flock lock = {
+        .l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = QEMU_UNSHARED_WRITE, .l_len = 1};
+
+    return fcntl(view->fd, F_OFD_GETLK, &lock) == 0 && lock.l_type != F_UNLCK;
 }
 
 gboolean image_view_set_token(ImageView *view, int64_t *ret_s, uint32_t *ret_ms)

@@ -60,6 +60,10 @@ gboolean image_view_lock(ImageView *view, uint64_t offset, GError **error);
 /* TRUE where somebody else has a lock on just this byte. */
 gboolean image_view_sees_lock(ImageView *view, uint64_t offset);
 
+/* TRUE where another process keeps every QEMU from writing to the image, by the
+ * locks that QEMU itself sets (it runs a guest from it, say). */
+gboolean image_view_is_write_locked(ImageView *view);
+
 /* Sets the access time to a random moment; FALSE where that is not possible (a
  * device, a file system that is read-only or does not keep it). */
 gboolean image_view_set_token(ImageView *view, int64_t *ret_s, uint32_t *ret_ms);

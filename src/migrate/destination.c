@@ -130,6 +130,8 @@ static gboolean prepare(DestinationMove *move, GError **error)
         return FALSE;
     ready.verified = move->guest->verify;
     state = g_byte_array_free_to_bytes(g_steal_pointer(&move->state));
+    if (fault_point("destination.before-load", error) || !destination_try_images(move, error))
+        return FALSE;
     start = clock_now_ns();
     if (!vmm_load_device_state(move->vmm, state, error))
         return FALSE;
@@ -212,38 +214,27 @@ static gboolean await_word(DestinationMove *move, GError **error)
     return given;
 }
 
-/* A guest that arrives paused holds its images as a paused guest does; where
- * that fails it takes them when it runs. */
-static void settle_paused(DestinationMove *move)
-{
-    g_autoptr(GError) problem = NULL;
-
-    if (!vmm_take_images(move->vmm, &problem))
-        log_debug("guest %s: images are not locked: %s", move->guest->guest, problem->message);
-}
-
-static void run_guest(DestinationMove *move)
-{
-    if (!vmm_resume(move->vmm, &move->resume_error))
-        g_prefix_error(&move->resume_error, "the guest is here, but could not be started: ");
-}
-
 /* Waits for START, then commits: journal first, then the guest runs, if it did
- * before.  After the journal there is no way back: the guard resumes the guest
- * if we die. */
+ * before.  While the journal is written the guard leaves the guest alone: what
+ * becomes of it if we die then is known from the journal only. */
 static gboolean take_over(DestinationMove *move, GError **error)
 {
     const MigrateDestinationHost *host = move->host;
 
     if (!await_word(move, error) || fault_point("destination.before-commit", error) ||
+        !guard_set_duty(move->guard, GUARD_LEAVE, error) ||
+        fault_point("destination.before-journal", error) ||
         !host->commit(move->guest->transaction, move->run, host->user, error))
         return FALSE;
-    move->committed = TRUE;
-    guard_set_duty(move->guard, move->run ? GUARD_RESUME : GUARD_LEAVE, NULL);
+    fault_point("destination.committed", NULL);
+    if (move->run)
+        guard_set_duty(move->guard, GUARD_RESUME, NULL);
     fault_point("destination.after-commit", NULL);
-    (move->run ? run_guest : settle_paused)(move);
+    if (!destination_start_guest(move, error))
+        return FALSE;
     fault_point("destination.before-started", NULL);
-    channel_send_bytes(move->channel, FRAME_STARTED, NULL, 0, NULL);
+    if (!move->resume_error)
+        channel_send_bytes(move->channel, FRAME_STARTED, NULL, 0, NULL);
     return TRUE;
 }
 
@@ -327,8 +318,9 @@ gboolean migrate_destination_serve(Channel *channel, const MigrateDestinationHos
     }
 
     if (done) {
-        vmm_announce(move.vmm, NULL);
-        host->started(g_steal_pointer(&move.vmm), host->user);
+        if (!move.resume_error)
+            vmm_announce(move.vmm, NULL);
+        host->started(g_steal_pointer(&move.vmm), move.resume_error == NULL, host->user);
         if (move.resume_error)
             g_propagate_error(error, move.resume_error);
         done = move.resume_error == NULL;

@@ -17,9 +17,15 @@ typedef struct {
     /* The commit point: must have "committed" on record when it returns TRUE, and
      * with it whether the guest is to run here. */
     gboolean (*commit)(const char *transaction, gboolean run, gpointer user, GError **error);
+    /* The machine has certainly not run and never will here: must have "aborted"
+     * on record, in place of "committed", when it returns TRUE.  Nobody is to be
+     * told before aborted() is called. */
+    gboolean (*take_back)(const char *transaction, gpointer user, GError **error);
     /* The guest is here now; takes *vmm*.  It also lets the guest's balloon
-     * go where GUEST says so; until it returns, our death does. */
-    void (*started)(Vmm *vmm, gpointer user);
+     * go where GUEST says so; until it returns, our death does.  *settled* is
+     * FALSE where it is not known to be as START said: it is to be made so, and
+     * the source is to be told only then. */
+    void (*started)(Vmm *vmm, gboolean settled, gpointer user);
     /* Not moved; takes *vmm* (may be NULL), whose process has been ended;
      * journals the transaction as aborted. */
     void (*aborted)(Vmm *vmm, const GError *cause, gpointer user);

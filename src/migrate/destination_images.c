@@ -3,8 +3,13 @@
 
 #include <string.h>
 
+#include "base/clock.h"
 #include "base/error.h"
 #include "disk/image_view.h"
+
+/* Somebody who looks at an image holds its lock for a moment. */
+#define LOCK_ATTEMPTS 5
+#define LOCK_PAUSE_NS 200000000ULL
 
 /* Each question opens the image anew: that is when network file systems look
  * for what has changed. */
@@ -27,6 +32,49 @@ static void look_at(const ImageQuestion *question, const VmmImage *image, ImageS
         seen->digest = image_view_digest(view, question->samples, question->sample_count, NULL);
 }
 
+/* What QEMU would find out when it runs the guest, and the source should know
+ * before it pauses it. */
+static gboolean check_writable(DestinationMove *move, GError **error)
+{
+    for (guint i = 0; i < move->images->len; i++) {
+        const VmmImage *image = move->images->pdata[i];
+
+        if (!image->read_only && !vmm_check_writable(move->vmm, image, error))
+            return FALSE;
+    }
+    return TRUE;
+}
+
+static gboolean is_locked(const VmmImage *image)
+{
+    g_autoptr(ImageView) view =
+        image->path && !image->read_only ? image_view_open(image->path, NULL) : NULL;
+
+    return view && image_view_is_write_locked(view);
+}
+
+static gboolean check_lock(const VmmImage *image, GError **error)
+{
+    for (int i = 0; i < LOCK_ATTEMPTS; i++) {
+        if (!is_locked(image))
+            return TRUE;
+        clock_sleep_ns(LOCK_PAUSE_NS);
+    }
+    error_set(error, VMFERRY_ERROR_BUSY,
+              "%s: another process has a lock on %s that keeps the guest from writing to it",
+              image->device, image->file);
+    return FALSE;
+}
+
+gboolean destination_try_images(DestinationMove *move, GError **error)
+{
+    /* Where the source did not ask, its user has said not to. */
+    for (guint i = 0; move->images && i < move->images->len; i++)
+        if (!check_lock(move->images->pdata[i], error))
+            return FALSE;
+    return TRUE;
+}
+
 gboolean destination_show_images(DestinationMove *move, const Frame *frame, GError **error)
 {
     g_auto(ImagesMessage) message = {0};
@@ -35,10 +83,11 @@ gboolean destination_show_images(DestinationMove *move, const Frame *frame, GErr
 
     if (!images_message_decode((const char *)frame->payload, frame->length, &message, error))
         return FALSE;
-    if (!move->images)
+    if (!move->images) {
         move->images = vmm_list_images(move->vmm, move->guest->live, error);
-    if (!move->images)
-        return FALSE;
+        if (!move->images || !check_writable(move, error))
+            return FALSE;
+    }
     if (move->images->len != message.count) {
         error_set(error, VMFERRY_ERROR_REFUSED, "the guest has %u disk images there and %u here",
                   message.count, move->images->len);

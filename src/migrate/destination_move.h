@@ -21,10 +21,9 @@ typedef struct {
     DigestCheck *check;
     GByteArray *state;    /* device state as far as it came */
     uint64_t state_bytes; /* all of it */
-    gboolean committed;
     gboolean run;         /* START says so; FALSE: it stays paused */
     GPtrArray *images;    /* of VmmImage, once asked for */
-    GError *resume_error; /* committed, but the VMM would not run it */
+    GError *resume_error; /* committed, but it is not known to run */
 } DestinationMove;
 
 /* Our regions in the order of the source's list, so that indexes agree. */
@@ -35,4 +34,11 @@ GPtrArray *destination_order_regions(const GuestMessage *guest, const VmmDescrip
 gboolean destination_end_round(DestinationMove *move, const Frame *frame, GError **error);
 /* destination_images.c: answers IMAGES. */
 gboolean destination_show_images(DestinationMove *move, const Frame *frame, GError **error);
+/* Before the state is loaded, with the guest paused at the source: could it write
+ * to its images here?  Waits a moment for who holds a lock. */
+gboolean destination_try_images(DestinationMove *move, GError **error);
+/* destination_start.c: runs the machine, or leaves it paused, as START says.
+ * FALSE with *error* where it certainly did not run and the commit was taken
+ * back; move->resume_error where nobody knows. */
+gboolean destination_start_guest(DestinationMove *move, GError **error);
 gboolean destination_take_state(DestinationMove *move, const Frame *frame, GError **error);

@@ -432,6 +432,15 @@ gboolean guard_forget_balloon(Guard *guard, GError **error)
     return give_order(guard, &order, 1, error);
 }
 
+/* Closes the pipe, as our death would, and waits for the guard's end. */
+static void end_guard(Guard *guard)
+{
+    close(guard->pipe);
+    while (waitpid(guard->process, NULL, 0) < 0 && errno == EINTR)
+        ;
+    g_free(guard);
+}
+
 void guard_free(Guard *guard)
 {
     char order = DISMISS;
@@ -439,15 +448,14 @@ void guard_free(Guard *guard)
     if (!guard)
         return;
     (void)!write(guard->pipe, &order, 1);
-    guard_do_duty(guard); /* which is none now */
+    end_guard(guard); /* which has nothing to do now */
 }
 
-void guard_do_duty(Guard *guard)
+void guard_write_files(Guard *guard)
 {
     if (!guard)
         return;
-    close(guard->pipe); /* as if we had died */
-    while (waitpid(guard->process, NULL, 0) < 0 && errno == EINTR)
-        ;
-    g_free(guard);
+    guard_set_duty(guard, GUARD_LEAVE, NULL);
+    guard_forget_balloon(guard, NULL);
+    end_guard(guard);
 }

@@ -59,9 +59,9 @@ gboolean guard_keep_balloon(Guard *guard, uint64_t bytes, GError **error);
 /* The balloon is as it should be. */
 gboolean guard_forget_balloon(Guard *guard, GError **error);
 
-/* What we could not do ourselves: the guard puts its files back and does its
- * duty now, for as long as it takes (20 s at most), and is gone.  NULL-safe. */
-void guard_do_duty(Guard *guard);
+/* What we could not do ourselves: the guard puts its files back now and is gone.
+ * Nothing that needs QMP, which has one client only.  NULL-safe. */
+void guard_write_files(Guard *guard);
 
 /* Dismisses the guard without doing its duty or writing files.  NULL-safe. */
 void guard_free(Guard *guard);

@@ -57,7 +57,14 @@ static gboolean connect_peer(SourceMove *move, GError **error)
     if (!move->channel)
         return FALSE;
     channel_set_rate(move->channel, move->job->options.bandwidth_bytes_per_second);
-    return handshake_connect(move->channel, "migrate", &move->peer, &version, error);
+    if (!handshake_connect(move->channel, "migrate", &move->peer, &version, error))
+        return FALSE;
+    if (*move->peer.agent)
+        return TRUE;
+    error_set(error, VMFERRY_ERROR_UNSUPPORTED,
+              "%s does not say which agent it is, and could not be believed later",
+              channel_get_peer_name(move->channel));
+    return FALSE;
 }
 
 static void make_transaction_id(char out[33])
@@ -105,10 +112,9 @@ static char *encode_guest(SourceMove *move)
 /* Pages follow at once; the answer is taken when it comes. */
 static gboolean offer(SourceMove *move, GError **error)
 {
-    const MigrateSourceHost *host = &move->job->host;
     g_autofree char *text = encode_guest(move);
 
-    if (!host->journal(SOURCE_JOURNAL_MOVING, move->transaction, host->user, error)) {
+    if (!source_journal(move, SOURCE_JOURNAL_MOVING, error)) {
         g_prefix_error(error, "the move cannot be written down: ");
         return FALSE;
     }
@@ -116,9 +122,18 @@ static gboolean offer(SourceMove *move, GError **error)
     return channel_send_bytes(move->channel, FRAME_GUEST, text, strlen(text), error);
 }
 
+/* Where that fails the guard puts limits back, and the agent's recovery resumes
+ * a guest that stands. */
+static void end_throttle(SourceMove *move)
+{
+    if (source_end_throttle(move))
+        return;
+    move->guard_has_work = TRUE;
+    move->report->unresumed = TRUE;
+}
+
 static void withdraw(SourceMove *move)
 {
-    const MigrateSourceHost *host = &move->job->host;
     g_autoptr(GError) reason = NULL;
 
     if (!move->offered)
@@ -127,8 +142,10 @@ static void withdraw(SourceMove *move)
               move->report->error ? move->report->error : "cancelled");
     if (!move->word_sent)
         channel_send_abort(move->channel, reason);
-    host->journal(move->report->unresumed ? SOURCE_JOURNAL_PAUSING : SOURCE_JOURNAL_RETURNED,
-                  move->transaction, host->user, NULL);
+    /* A guest that may still stand is not on record as it was before. */
+    end_throttle(move);
+    source_journal(move, move->report->unresumed ? SOURCE_JOURNAL_PAUSING : SOURCE_JOURNAL_RETURNED,
+                   NULL);
 }
 
 static uint64_t get_budget(SourceMove *move)
@@ -210,9 +227,11 @@ static gboolean post_guard(SourceMove *move, GError **error)
     return move->guard != NULL;
 }
 
+/* All it can do while we live is to write files: QEMU's QMP serves one client,
+ * and that is we. */
 static void dismiss_guard(SourceMove *move)
 {
-    (move->guard_has_work ? guard_do_duty : guard_free)(g_steal_pointer(&move->guard));
+    (move->guard_has_work ? guard_write_files : guard_free)(g_steal_pointer(&move->guard));
 }
 
 static gboolean watch(SourceMove *move, GError **error)
@@ -230,8 +249,7 @@ static gboolean watch(SourceMove *move, GError **error)
 
 static void unwatch(SourceMove *move)
 {
-    if (!source_end_throttle(move))
-        move->guard_has_work = TRUE;
+    end_throttle(move);
     source_describe_sender(move);
     g_clear_pointer(&move->sender, page_sender_free);
     g_clear_pointer(&move->work, work_set_free);
@@ -307,6 +325,7 @@ static gboolean run_stages(SourceMove *move)
 
         if (stages[i].run(move, &error))
             continue;
+        source_deadline_explain(move, &error);
         move->report->status =
             error_is(error, VMFERRY_ERROR_CANCELLED) ? MIGRATE_CANCELLED : MIGRATE_FAILED;
         set_error(move, stages[i].name, error);
@@ -319,14 +338,13 @@ static gboolean run_stages(SourceMove *move)
 
 static void complete(SourceMove *move)
 {
-    const MigrateSourceHost *host = &move->job->host;
     g_autoptr(GError) error = NULL;
 
     move->report->status = MIGRATE_COMPLETED;
     move->report->start_ms = source_lap_ms(move);
     move->report->downtime_ms = clock_ns_to_ms(clock_now_ns() - move->paused_ns);
     move->report->total_ms = clock_ns_to_ms(clock_now_ns() - move->started_ns);
-    host->journal(SOURCE_JOURNAL_GONE, move->transaction, host->user, NULL);
+    source_journal(move, SOURCE_JOURNAL_GONE, NULL);
     unwatch(move);
     dismiss_guard(move);
     if (!source_end_process(move, &error)) {
@@ -367,8 +385,8 @@ static void settle(SourceMove *move)
         complete(move);
         break;
     case OUTCOME_ABORTED:
-        error_set(&error, VMFERRY_ERROR_FAILED,
-                  "the connection was lost at the hand-over and the destination gave up");
+        error_set(&error, VMFERRY_ERROR_FAILED, "the destination gave up at the hand-over%s%s",
+                  why ? ": " : "", why ? why->message : "");
         set_error(move, "hand over", error);
         undo_from(move, G_N_ELEMENTS(stages) - 1);
         break;
@@ -411,21 +429,37 @@ MigrateReport *migrate_source_run(const MigrateSourceJob *job, GCancellable *can
     return report;
 }
 
+/* A name may lead elsewhere by now, or a host have lost what it knew. */
+static gboolean check_agent(Channel *channel, const HelloMessage *peer, const char *agent,
+                            GError **error)
+{
+    if (agent && *agent && strcmp(peer->agent, agent) == 0)
+        return TRUE;
+    error_set(error, VMFERRY_ERROR_REFUSED,
+              "%s is another agent than the one that the guest was sent to (the name leads to "
+              "another host, or that host has lost its state)",
+              channel_get_peer_name(channel));
+    return FALSE;
+}
+
 gboolean migrate_source_resolve(const char *destination, const ChannelOptions *options,
-                                const char *transaction, int *ret_outcome, GError **error)
+                                const char *transaction, const char *agent, int *ret_outcome,
+                                GError **error)
 {
     g_autoptr(Channel) channel =
         channel_connect(destination, options, RESOLVE_TIMEOUT_MS, NULL, error);
     g_autofree char *question = resolve_message_encode(transaction);
     HelloMessage peer = {0};
     TransactionOutcome outcome;
+    gboolean right;
     guint version;
     Frame frame;
 
     if (!channel || !handshake_connect(channel, "resolve", &peer, &version, error))
         return FALSE;
+    right = check_agent(channel, &peer, agent, error);
     hello_message_clear(&peer);
-    if (!channel_send_bytes(channel, FRAME_RESOLVE, question, strlen(question), error) ||
+    if (!right || !channel_send_bytes(channel, FRAME_RESOLVE, question, strlen(question), error) ||
         !channel_expect(channel, FRAME_OUTCOME, RESOLVE_TIMEOUT_MS, &frame, error) ||
         !outcome_message_decode((const char *)frame.payload, frame.length, transaction, &outcome,
                                 error))

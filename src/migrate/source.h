@@ -26,9 +26,10 @@ typedef enum {
 typedef struct {
     /* Called from the moving thread, a few times a second and at each change of phase. */
     void (*progress)(const MigrateProgress *progress, gpointer user);
-    /* Must have the state on record (the page cache is enough) when it returns. */
-    gboolean (*journal)(SourceJournalState state, const char *transaction, gpointer user,
-                        GError **error);
+    /* Must have the state on record (the page cache is enough) when it returns, and
+     * with it who the destination is: *agent* is its lasting id. */
+    gboolean (*journal)(SourceJournalState state, const char *transaction, const char *agent,
+                        gpointer user, GError **error);
     /* Writes down the size that the guest's balloon is to be given back, so that
      * a restarted agent does so (0: it has it). */
     gboolean (*note_balloon)(uint64_t bytes, gpointer user, GError **error);
@@ -58,6 +59,7 @@ typedef struct {
 MigrateReport *migrate_source_run(const MigrateSourceJob *job, GCancellable *cancellable);
 
 /* Asks the destination what became of a transaction whose word was sent.
- * Returns FALSE where it cannot be reached. */
+ * Returns FALSE where it cannot be reached, or who answers is not *agent*. */
 gboolean migrate_source_resolve(const char *destination, const ChannelOptions *channel,
-                                const char *transaction, int *ret_outcome, GError **error);
+                                const char *transaction, const char *agent, int *ret_outcome,
+                                GError **error);

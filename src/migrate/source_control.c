@@ -5,6 +5,13 @@
 #include "base/log.h"
 #include "migrate/frame_queue.h"
 
+gboolean source_journal(SourceMove *move, SourceJournalState state, GError **error)
+{
+    const MigrateSourceHost *host = &move->job->host;
+
+    return host->journal(state, move->transaction, move->peer.agent, host->user, error);
+}
+
 void source_tally(guint region, const GroupCost *cost, gpointer user)
 {
     SourceMove *move = user;
@@ -112,10 +119,8 @@ static gboolean apply_throttle(SourceMove *move, GError **error)
     if (!move->throttle && share >= 1)
         return TRUE;
     if (!move->throttle) {
-        const MigrateSourceHost *host = &move->job->host;
-
         /* It may pause the guest in turns. */
-        if (!host->journal(SOURCE_JOURNAL_PAUSING, move->transaction, host->user, error))
+        if (!source_journal(move, SOURCE_JOURNAL_PAUSING, error))
             return FALSE;
         move->throttle =
             throttle_new(move->job->vmm, move->guard, move->job->options.throttle, error);

@@ -44,22 +44,18 @@ static gboolean check_user_pause(SourceMove *move, GError **error)
  * before it is paused by us, and never one that its user has paused. */
 static gboolean arm(SourceMove *move, GError **error)
 {
-    const MigrateSourceHost *host = &move->job->host;
-
     if (move->stays_paused)
         return TRUE;
-    return host->journal(SOURCE_JOURNAL_PAUSING, move->transaction, host->user, error) &&
+    return source_journal(move, SOURCE_JOURNAL_PAUSING, error) &&
            guard_set_duty(move->guard, GUARD_RESUME, error);
 }
 
 /* Its user was quicker than we. */
 static gboolean disarm(SourceMove *move, GError **error)
 {
-    const MigrateSourceHost *host = &move->job->host;
-
     move->stays_paused = TRUE;
     return guard_set_duty(move->guard, GUARD_LEAVE, error) &&
-           host->journal(SOURCE_JOURNAL_MOVING, move->transaction, host->user, error);
+           source_journal(move, SOURCE_JOURNAL_MOVING, error);
 }
 
 gboolean source_pause(SourceMove *move, GError **error)
@@ -95,7 +91,7 @@ gboolean source_pause(SourceMove *move, GError **error)
     if (fault_point("source.paused", error))
         return FALSE;
     move->report->pause_ms = source_lap_ms(move);
-    return TRUE;
+    return source_deadline_start(move, error);
 }
 
 /* TRUE where there is nothing left that could be resumed. */
@@ -133,15 +129,21 @@ static void resume_again(SourceMove *move)
 
 void source_resume(SourceMove *move)
 {
+    gboolean in_time = source_deadline_end(move, NULL);
+
     if (!move->paused)
         return;
     if (!move->stays_paused)
         resume_again(move);
     else
         (void)vmm_take_images(move->job->vmm, NULL);
+    /* What is still on its way through a slow link is not waited for. */
+    if (!in_time && channel_get_backlog_bytes(move->channel) > 0)
+        channel_shutdown(move->channel);
     move->paused = FALSE;
     move->report->downtime_ms = clock_ns_to_ms(clock_now_ns() - move->paused_ns);
-    guard_set_duty(move->guard, GUARD_LEAVE, NULL);
+    if (!move->report->unresumed)
+        guard_set_duty(move->guard, GUARD_LEAVE, NULL);
 }
 
 static gboolean send_device_state(SourceMove *move, GBytes *state, GError **error)
@@ -211,7 +213,8 @@ gboolean source_last_round(SourceMove *move, GError **error)
         return FALSE;
     move->report->pages_ms = source_lap_ms(move);
     state = save_state(move, error);
-    if (!state || fault_point("source.device-state-saved", error) || !send_late_pages(move, error))
+    if (!state || !source_deadline_check(move, error) ||
+        fault_point("source.device-state-saved", error) || !send_late_pages(move, error))
         return FALSE;
     move->report->save_ms = source_lap_ms(move);
     if (move->job->options.verify) {
@@ -248,21 +251,23 @@ gboolean source_await_ready(SourceMove *move, GError **error)
     return TRUE;
 }
 
-/* The point of no return.  Journal and guard first: if we die after them, the
- * restarted agent asks the destination before it touches the guest. */
+/* The point of no return.  First the journal, by which a restarted agent asks the
+ * destination before it touches the guest, then the guard: if we die in between,
+ * it still resumes a guest whose word was never given. */
 gboolean source_give_word(SourceMove *move, GError **error)
 {
-    const MigrateSourceHost *host = &move->job->host;
     uint8_t run = move->stays_paused ? 0 : 1;
 
     if (!source_not_cancelled(move, error) || fault_point("source.before-word", error) ||
-        !vmm_check_paused(move->job->vmm, error) ||
-        !guard_set_duty(move->guard, GUARD_LEAVE, error))
+        !vmm_check_paused(move->job->vmm, error) || !source_deadline_end(move, error))
         return FALSE;
-    if (!host->journal(SOURCE_JOURNAL_HANDING_OVER, move->transaction, host->user, error)) {
+    if (!source_journal(move, SOURCE_JOURNAL_HANDING_OVER, error)) {
         g_prefix_error(error, "the hand-over cannot be written down: ");
         return FALSE;
     }
+    if (fault_point("source.handing-over", error) ||
+        !guard_set_duty(move->guard, GUARD_LEAVE, error))
+        return FALSE;
     source_set_phase(move, MIGRATE_PHASE_HANDOVER);
     move->word_sent = TRUE;
     /* A send that fails may have been received all the same. */
@@ -280,7 +285,7 @@ static TransactionOutcome ask_outcome(SourceMove *move, GError **error)
     for (int i = 0; i < SETTLE_ATTEMPTS; i++) {
         g_clear_error(error);
         if (migrate_source_resolve(move->job->destination, &move->job->channel, move->transaction,
-                                   &outcome, error) &&
+                                   move->peer.agent, &outcome, error) &&
             outcome != OUTCOME_PENDING)
             return (TransactionOutcome)outcome;
         clock_sleep_ns(SETTLE_PAUSE_NS);
@@ -291,11 +296,18 @@ static TransactionOutcome ask_outcome(SourceMove *move, GError **error)
 TransactionOutcome source_settle(SourceMove *move, GError **error)
 {
     g_autoptr(GError) lost = NULL;
+    TransactionOutcome outcome;
     Frame frame;
 
     if (source_await(move, FRAME_STARTED, STARTED_TIMEOUT_MS, &frame, &lost)) {
         fault_point("source.after-started", NULL);
         return OUTCOME_COMMITTED;
     }
-    return ask_outcome(move, error);
+    outcome = ask_outcome(move, error);
+    /* Where it said why it gave up, that is the reason. */
+    if (outcome == OUTCOME_ABORTED) {
+        g_clear_error(error);
+        g_propagate_error(error, g_steal_pointer(&lost));
+    }
+    return outcome;
 }

@@ -17,6 +17,8 @@
  * has been measured (design.md, section 1). */
 #define SOURCE_EXPECTED_DEVICE_MS 12.0
 
+typedef struct SourceDeadline SourceDeadline;
+
 typedef struct {
     const MigrateSourceJob *job;
     GCancellable *cancellable;
@@ -46,7 +48,8 @@ typedef struct {
     gboolean offered, accepted;
     gboolean last_round_applied; /* the one of the pause */
     gboolean paused;
-    gboolean stays_paused; /* its user paused it: not ours to resume, here or there */
+    SourceDeadline *deadline; /* of the pause; NULL: there is none */
+    gboolean stays_paused;    /* its user paused it: not ours to resume, here or there */
     gboolean word_sent;
     PathRate path;
     ConvergenceDecision decision; /* the last one */
@@ -54,6 +57,9 @@ typedef struct {
     gboolean traced;              /* a trace was begun */
     double next_look_ms, look_interval_ms, window_start_ms;
 } SourceMove;
+
+/* What a restarted agent is to know (source_control.c). */
+gboolean source_journal(SourceMove *move, SourceJournalState state, GError **error);
 
 /* Milliseconds since the move's start. */
 double source_now_ms(const SourceMove *move);
@@ -143,6 +149,14 @@ void source_resume(SourceMove *move);
 gboolean source_last_round(SourceMove *move, GError **error);
 gboolean source_await_ready(SourceMove *move, GError **error);
 gboolean source_give_word(SourceMove *move, GError **error);
+
+/* source_deadline.c: from the pause on a limit holds; FALSE where it has passed.  Its end, after
+ * which nothing cuts the connection any more: before START, or when all is undone.  Puts it in
+ * place of what a step said that failed by it. */
+gboolean source_deadline_start(SourceMove *move, GError **error);
+gboolean source_deadline_check(SourceMove *move, GError **error);
+gboolean source_deadline_end(SourceMove *move, GError **error);
+void source_deadline_explain(SourceMove *move, GError **error);
 
 /* source_end.c: ends the guest's process here and lets it say why. */
 gboolean source_end_process(SourceMove *move, GError **error);

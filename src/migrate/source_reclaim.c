@@ -160,9 +160,9 @@ void source_let_go(SourceMove *move)
             break;
     }
     if (error) {
+        /* It stays on record, for the agent's next start. */
         log_warning("guest %s: its balloon could not be let go: %s", move->job->guest,
                     error->message);
-        move->guard_has_work = TRUE;
     } else {
         guard_forget_balloon(move->guard, NULL);
         host->note_balloon(0, host->user, NULL);

@@ -62,7 +62,8 @@ static gboolean before_batch(SourceMove *move, uint64_t pages_before, GError **e
     if (clock_now_ns() - move->last_progress_ns > PROGRESS_INTERVAL_NS)
         source_report_progress(move);
     /* While the guest is paused only answers come, each awaited at its place. */
-    return source_not_cancelled(move, error) && (move->paused || source_hear_peer(move, error));
+    return source_not_cancelled(move, error) && source_deadline_check(move, error) &&
+           (move->paused || source_hear_peer(move, error));
 }
 
 /* A look and what follows from it, when it is time for one. */

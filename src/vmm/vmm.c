@@ -92,6 +92,16 @@ GPtrArray *vmm_list_images(Vmm *vmm, json_t *source, GError **error)
     return vmm->ops->list_images(vmm, source, error);
 }
 
+gboolean vmm_check_writable(Vmm *vmm, const VmmImage *image, GError **error)
+{
+    return vmm->ops->check_writable(vmm, image, error);
+}
+
+VmmStart vmm_get_start(Vmm *vmm)
+{
+    return vmm->ops->get_start(vmm);
+}
+
 void vmm_image_free(VmmImage *image)
 {
     if (!image)

@@ -30,6 +30,13 @@ typedef enum {
     VMM_RUN_STATE_GONE,     /* no process any more */
 } VmmRunState;
 
+/* Has a machine run since its state was loaded? */
+typedef enum {
+    VMM_START_NEVER,   /* certainly not: it stands, or has ended, and never said that it runs */
+    VMM_START_DONE,    /* it has, if only for a moment */
+    VMM_START_UNKNOWN, /* it does not answer, or was not loaded by us */
+} VmmStart;
+
 /* Stable name for JSON ("running"). */
 const char *vmm_run_state_name(VmmRunState state);
 
@@ -84,11 +91,13 @@ typedef struct {
     gboolean (*check_unchanged)(Vmm *vmm, json_t *before, GError **error);
     gboolean (*match_machine)(Vmm *vmm, const char *type, json_t *machine, GError **error);
     GPtrArray *(*list_images)(Vmm *vmm, json_t *source, GError **error);
+    gboolean (*check_writable)(Vmm *vmm, const VmmImage *image, GError **error);
     gboolean (*pause)(Vmm *vmm, gboolean *ret_was_running, GError **error);
     gboolean (*check_paused)(Vmm *vmm, GError **error);
     gboolean (*take_images)(Vmm *vmm, GError **error);
     ProcessIdentity *(*get_process)(Vmm *vmm, GError **error);
     gboolean (*resume)(Vmm *vmm, GError **error);
+    VmmStart (*get_start)(Vmm *vmm);
     GBytes *(*save_device_state)(Vmm *vmm, GError **error);
     gboolean (*open_incoming)(Vmm *vmm, const char *machine, const GPtrArray *regions,
                               GError **error);
@@ -165,6 +174,10 @@ gboolean vmm_match_machine(Vmm *vmm, const char *type, json_t *machine, GError *
  * lead to the file that the VMM has open. */
 GPtrArray *vmm_list_images(Vmm *vmm, json_t *source, GError **error);
 
+/* FALSE where the VMM's process may not write to this image (a read-only mount,
+ * permissions). */
+gboolean vmm_check_writable(Vmm *vmm, const VmmImage *image, GError **error);
+
 /* Stops all vCPUs; returns once they have stopped and I/O is drained.
  * *ret_was_running (may be NULL): FALSE where it was paused already, so that
  * it is not ours to resume. */
@@ -182,6 +195,10 @@ gboolean vmm_take_images(Vmm *vmm, GError **error);
 /* Runs a paused machine; takes image locks (back) if it has to.  REFUSED where
  * the VMM's own migration has moved it. */
 gboolean vmm_resume(Vmm *vmm, GError **error);
+
+/* Of a machine that vmm_load_device_state() has loaded, after a vmm_resume() that
+ * failed: what became of it. */
+VmmStart vmm_get_start(Vmm *vmm);
 
 /* Takes the state of all devices and vCPUs, without RAM, from a paused
  * machine, in a form that vmm_load_device_state() of the same driver takes.

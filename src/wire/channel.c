@@ -122,6 +122,7 @@ void channel_free(Channel *channel)
     g_free(channel->peer_name);
     g_free(channel->label);
     g_free(channel->instance);
+    g_free(channel->agent);
     g_free(channel);
 }
 
@@ -135,6 +136,11 @@ const char *channel_get_peer_name(Channel *channel)
 const char *channel_get_instance(Channel *channel)
 {
     return channel->instance;
+}
+
+const char *channel_get_agent(Channel *channel)
+{
+    return channel->agent;
 }
 
 gboolean channel_is_secure(Channel *channel)

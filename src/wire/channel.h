@@ -43,6 +43,8 @@ typedef struct {
     int peer_timeout_ms; /* 0: CHANNEL_PEER_TIMEOUT_MS */
     /* Our id in HELLO, by which an agent that reaches itself notices; NULL for none. */
     const char *instance;
+    /* Our lasting id in HELLO; NULL for none. */
+    const char *agent;
 } ChannelOptions;
 
 /* Connects to HOST, HOST:PORT or [V6]:PORT within *timeout_ms*.  With TLS the
@@ -71,6 +73,7 @@ gboolean channel_is_secure(Channel *channel);
 
 /* As in ChannelOptions. */
 const char *channel_get_instance(Channel *channel);
+const char *channel_get_agent(Channel *channel);
 
 /* Sends one frame; returns when all of it is with the kernel.  A PAGES frame
  * waits for its turn under the rate limit; others go through and are counted

@@ -43,6 +43,7 @@ static Channel *make_channel(int fd, const ChannelOptions *options, char *label,
     channel->stream = stream_new(fd);
     channel->label = label;
     channel->instance = g_strdup(options->instance);
+    channel->agent = g_strdup(options->agent);
     stream_set_label(channel->stream, label);
     channel->peer_timeout_ns = (uint64_t)timeout_ms * 1000000;
     channel->secure = options->tls != NULL;

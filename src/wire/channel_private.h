@@ -19,6 +19,7 @@ struct Channel {
     char *peer_name;
     char *label;    /* the peer in messages */
     char *instance; /* ours; may be NULL */
+    char *agent;    /* the same */
     gboolean secure;
     uint64_t peer_timeout_ns;
     int wake_fd; /* readable from the first failure of everything on */

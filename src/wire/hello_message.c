@@ -16,6 +16,7 @@
 #define MAX_HOST_BYTES 255
 #define MAX_PURPOSE_BYTES 32
 #define MAX_INSTANCE_BYTES 64
+#define AGENT_DIGITS 32
 
 /* HELLO is answered at once; who does not is stuck. */
 #define HELLO_TIMEOUT_MS 10000
@@ -27,6 +28,7 @@ void hello_message_clear(HelloMessage *message)
     g_clear_pointer(&message->host, g_free);
     g_clear_pointer(&message->purpose, g_free);
     g_clear_pointer(&message->instance, g_free);
+    g_clear_pointer(&message->agent, g_free);
 }
 
 char *hello_message_encode(const HelloMessage *message)
@@ -41,7 +43,19 @@ char *hello_message_encode(const HelloMessage *message)
     json_object_set_new(object, "purpose", json_field_make_text(message->purpose));
     if (message->instance && *message->instance)
         json_object_set_new(object, "instance", json_field_make_text(message->instance));
+    if (message->agent && *message->agent)
+        json_object_set_new(object, "agent", json_field_make_text(message->agent));
     return json_field_finish(object);
+}
+
+static gboolean decode_agent(json_t *object, HelloMessage *message, GError **error)
+{
+    if (!json_field_text(object, "agent", AGENT_DIGITS, FALSE, &message->agent, error))
+        return FALSE;
+    if (!*message->agent || json_field_is_hex(message->agent, AGENT_DIGITS))
+        return TRUE;
+    error_set(error, VMFERRY_ERROR_INVALID, "\"agent\" is not of %d hex digits", AGENT_DIGITS);
+    return FALSE;
 }
 
 static gboolean decode_fields(json_t *object, HelloMessage *message, GError **error)
@@ -65,7 +79,8 @@ static gboolean decode_fields(json_t *object, HelloMessage *message, GError **er
            json_field_text(object, "host", MAX_HOST_BYTES, FALSE, &message->host, error) &&
            json_field_text(object, "purpose", MAX_PURPOSE_BYTES, FALSE, &message->purpose, error) &&
            json_field_text(object, "instance", MAX_INSTANCE_BYTES, FALSE, &message->instance,
-                           error);
+                           error) &&
+           decode_agent(object, message, error);
 }
 
 gboolean hello_message_decode(const char *text, size_t length, HelloMessage *ret, GError **error)
@@ -99,7 +114,8 @@ static gboolean send_hello(Channel *channel, const char *purpose, GError **error
                          .software = software,
                          .host = (char *)g_get_host_name(),
                          .purpose = (char *)purpose,
-                         .instance = (char *)channel_get_instance(channel)};
+                         .instance = (char *)channel_get_instance(channel),
+                         .agent = (char *)channel_get_agent(channel)};
     g_autofree char *text = hello_message_encode(&ours);
 
     return channel_send_bytes(channel, FRAME_HELLO, text, strlen(text), error);

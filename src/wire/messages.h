@@ -35,6 +35,7 @@ typedef struct {
     char *host;      /* the sender's host name */
     char *purpose;   /* of the connecting side: "migrate", "resolve", "ping" */
     char *instance;  /* the sender's random id (ChannelOptions); "" or NULL for none */
+    char *agent;     /* its lasting id, 32 hex digits; "" or NULL for none */
 } HelloMessage;
 
 void hello_message_clear(HelloMessage *message);

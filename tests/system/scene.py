@@ -176,3 +176,11 @@ def wait_progress(agent: Agent, guest: Guest, phase: str, wire_bytes: int = 0) -
 def is_stopped(pid: int) -> bool:
     """A process that has stopped itself at a fault point (action "stop")."""
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
+
+
+def move_until(scene, agent, point: str):
+    """Begins a move and waits until *agent* stops at a fault point; agent.thaw() lets it go on."""
+    scene.restart(agent, {"VMFERRY_FAULT": f"{point}=stop"})
+    move = scene.here(scene.guest).begin_migrate(scene.guest, scene.there(scene.guest))
+    wait_until(lambda: is_stopped(agent.pid), point)
+    return move

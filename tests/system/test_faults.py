@@ -39,14 +39,23 @@ POINTS = [
     Point("source.paused", SOURCE, STAYS),
     Point("source.device-state-saved", SOURCE, STAYS),
     Point("source.before-word", SOURCE, STAYS),
+    Point("source.handing-over", SOURCE, STAYS),
     Point("source.after-word", SOURCE, MOVES, fails=False),
     Point("source.after-started", SOURCE, MOVES, fails=False),
     Point("destination.launched", DESTINATION, STAYS),
     Point("destination.opened", DESTINATION, STAYS),
     Point("destination.round-applied", DESTINATION, STAYS),
+    Point("destination.before-load", DESTINATION, STAYS),
     Point("destination.before-ready", DESTINATION, STAYS),
     Point("destination.before-commit", DESTINATION, STAYS),
+    Point("destination.before-journal", DESTINATION, STAYS),
+    Point("destination.committed", DESTINATION, MOVES, fails=False),
     Point("destination.after-commit", DESTINATION, MOVES, fails=False),
+    Point("destination.cont", DESTINATION, MOVES),
+    Point("destination.taking-back", DESTINATION, MOVES, fails=False,
+          behind="destination.cont=fail,"),
+    Point("destination.taken-back", DESTINATION, STAYS, fails=False,
+          behind="destination.cont=fail,"),
     Point("destination.before-started", DESTINATION, MOVES, fails=False),
 ]
 
@@ -56,11 +65,12 @@ def names(points) -> list[str]:
 
 
 # Much like the points right before or after them.
-LONG_KILLED = ("source.image-lock", "source.image-token", "inject.prepared", "inject.registers-set", "source.accepted", "source.decided",
+LONG_KILLED = ("destination.before-load", "source.image-lock", "source.image-token",
+               "inject.prepared", "inject.registers-set", "source.accepted", "source.decided",
                "source.device-state-saved", "source.after-started", "destination.before-started")
 LONG_FAILING = (*LONG_KILLED, "inject.stopped", "memory.tracker-started", "source.paused",
                 "source.device-state-saved", "destination.round-applied",
-                "destination.before-ready")
+                "destination.before-load", "destination.before-ready")
 
 
 def rows(points, long):
@@ -107,7 +117,9 @@ def test_agent_killed(shared, point):
 
 
 # Nobody but the dead agent can know whether the guest may run.
-WAITS_FOR_AGENT = ["destination.before-commit"]
+WAITS_FOR_AGENT = ["destination.before-commit", "destination.before-journal",
+                   "destination.committed", "destination.taking-back",
+                   "destination.taken-back"]
 
 
 FAILING = [point for point in POINTS if point.fails]

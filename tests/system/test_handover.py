@@ -7,16 +7,8 @@ the guest.  docs/protocol.md has the rule by which both agree when they lose eac
 import pytest
 
 from findings import check_failed, error_text, traces_in
-from scene import is_stopped
+from scene import move_until
 from vmferry_lab import qemu_pids, wait_until
-
-
-def move_until(scene, agent, point: str):
-    """Begins a move and waits until *agent* stops at a fault point; agent.thaw() lets it go on."""
-    scene.restart(agent, {"VMFERRY_FAULT": f"{point}=stop"})
-    move = scene.here(scene.guest).begin_migrate(scene.guest, scene.there(scene.guest))
-    wait_until(lambda: is_stopped(agent.pid), point)
-    return move
 
 
 def wait_in_doubt(scene, move) -> None:
@@ -60,7 +52,7 @@ def test_link_cut_before_the_word(doubtful):
     wait_until(lambda: not qemu_pids(there.host, scene.guest), "the destination gives up", 15)
     scene.lab.link.restore()
     here.thaw()
-    check_failed(move.finish(), "hand over", "gave up")
+    check_failed(move.finish(), "hand over", "--downtime-cap")
     settle(scene, moved=False)
 
 
@@ -72,7 +64,7 @@ def test_source_frozen_before_the_word(doubtful):
     there = scene.there(scene.guest)
     wait_until(lambda: not qemu_pids(there.host, scene.guest), "the destination gives up", 15)
     here.thaw()
-    check_failed(move.finish(), "hand over", "gave up")
+    check_failed(move.finish(), "hand over", "--downtime-cap")
     settle(scene, moved=False)
 
 
@@ -201,3 +193,23 @@ def test_destination_answers_better_than_the_operator(doubtful):
     assert result.exit_code == 3 and result.json["kept"] == "there" or \
         scene.guest.name in error_text(result)
     settle(scene, moved=True)
+
+
+def test_another_agent_cannot_answer(scene):
+    """The name leads to an agent that was never sent the guest: its "never heard of it" is no
+    reason to run the copy here."""
+    guest = scene.run()
+    kill_before_commit(scene)
+    state = scene.b.settings["state-dir"]
+    state.rename(state.with_name("state-lost"))
+    scene.restart(scene.b)
+    wait_until(lambda: "another agent" in (scene.a.status(guest)["trouble"] or ""),
+               "the source sees that it is another agent", 40)
+    assert scene.a.status(guest)["state"] == "in-doubt"
+    scene.require_silence(guest)
+    scene.b.stop()
+    state.rename(state.with_name("state-of-another"))
+    state.with_name("state-lost").rename(state)
+    scene.restart(scene.b)
+    wait_until(lambda: scene.a.status(guest)["state"] == "running", "it goes on", 60)
+    scene.check(guest)

@@ -1,5 +1,6 @@
 """Helpers that make trouble: sockets that are busy, kernels that lack something, full disks."""
 
+import fcntl
 import socket
 import struct
 import subprocess
@@ -49,6 +50,31 @@ def full_disk(agent, folder: Path):
         yield lambda: fill(inside)
     finally:
         subprocess.run([*enter, "umount", "--lazy", folder], check=True)
+
+
+@contextmanager
+def read_only(agent, path: Path):
+    """For the agent, and the VMMs that it has started, a file or folder cannot be written to."""
+    enter = ["nsenter", f"--mount=/proc/{agent.pid}/ns/mnt"]
+    subprocess.run([*enter, "mount", "--bind", path, path], check=True)
+    try:
+        subprocess.run([*enter, "mount", "-o", "remount,bind,ro", path], check=True)
+        yield
+    finally:
+        subprocess.run([*enter, "umount", "--lazy", path], check=True)
+
+
+# QEMU's lock bytes: 100 + n, "I need permission n"; 200 + n, "nobody else may have it".
+NOBODY_MAY_WRITE = 201
+
+
+@contextmanager
+def write_forbidden(image: Path):
+    """Another process holds the lock on *image* that keeps every QEMU from writing to it."""
+    with open(image, "rb") as file:
+        fcntl.fcntl(file, fcntl.F_OFD_SETLK, struct.pack("hhqqi4x", fcntl.F_RDLCK, 0,
+                                                         NOBODY_MAY_WRITE, 1, 0))
+        yield
 
 
 def fill(folder: Path) -> None:

@@ -164,6 +164,22 @@ static GPtrArray *list_images(Vmm *vmm, json_t *source, GError **error)
     return images;
 }
 
+static gboolean check_writable(Vmm *vmm, const VmmImage *image, GError **error)
+{
+    QemuVmm *qemu = from_vmm(vmm);
+    g_autoptr(GMutexLocker) locker G_GNUC_UNUSED = g_mutex_locker_new(&qemu->lock);
+
+    return qemu_check_writable(qemu, image, error);
+}
+
+static VmmStart get_start(Vmm *vmm)
+{
+    QemuVmm *qemu = from_vmm(vmm);
+    g_autoptr(GMutexLocker) locker G_GNUC_UNUSED = g_mutex_locker_new(&qemu->lock);
+
+    return qemu_get_start(qemu);
+}
+
 static gboolean pause_vcpus(Vmm *vmm, gboolean *ret_was_running, GError **error)
 {
     QemuVmm *qemu = from_vmm(vmm);
@@ -363,11 +379,13 @@ static const VmmOps qemu_ops = {
     .check_unchanged = check_unchanged,
     .match_machine = match_machine,
     .list_images = list_images,
+    .check_writable = check_writable,
     .get_process = get_process,
     .pause = pause_vcpus,
     .check_paused = check_paused,
     .take_images = take_images,
     .resume = resume_vcpus,
+    .get_start = get_start,
     .save_device_state = save_device_state,
     .open_incoming = open_incoming,
     .load_device_state = load_device_state,

@@ -34,6 +34,7 @@ typedef struct {
     gint stops, resumes;   /* atomic: STOP and RESUME events so far */
     gint resumes_at_pause; /* *resumes* when we paused it last */
     gint asleep;           /* atomic: by a SUSPEND event, until it wakes up */
+    gboolean loaded;       /* by us, through this very connection */
     int incoming_fd;       /* of an open incoming stream, or -1; see incoming.c */
     QemuArrival arrival;   /* of what comes through it */
     char *machine;         /* once asked for */
@@ -71,6 +72,8 @@ gboolean qemu_pause(QemuVmm *qemu, gboolean *ret_was_running, GError **error);
 gboolean qemu_check_paused(QemuVmm *qemu, GError **error);
 gboolean qemu_take_images(QemuVmm *qemu, GError **error);
 gboolean qemu_resume(QemuVmm *qemu, GError **error);
+VmmStart qemu_get_start(QemuVmm *qemu);
+gboolean qemu_check_writable(QemuVmm *qemu, const VmmImage *image, GError **error);
 gboolean qemu_announce(QemuVmm *qemu, GError **error);
 gboolean qemu_quit(QemuVmm *qemu, GError **error);
 GBytes *qemu_save_device_state(QemuVmm *qemu, GError **error);

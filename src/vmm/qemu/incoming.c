@@ -278,6 +278,7 @@ gboolean qemu_load_device_state(QemuVmm *qemu, GBytes *state, GError **error)
     g_atomic_int_set(&qemu->images_released, TRUE);
     loaded = load(qemu, stream, error);
     fd_close(&qemu->incoming_fd);
+    qemu->loaded = loaded;
     if (!loaded)
         g_prefix_error(error, "load device state: ");
     return loaded;

@@ -157,6 +157,24 @@ gboolean qemu_resume(QemuVmm *qemu, GError **error)
     return TRUE;
 }
 
+/* QEMU says RESUME before its vCPUs run, and what it has said is read to the end
+ * before a later reply, or the end of the connection, is seen. */
+VmmStart qemu_get_start(QemuVmm *qemu)
+{
+    g_autofree char *status = NULL;
+    gboolean stands;
+
+    if (!qemu->loaded)
+        return VMM_START_UNKNOWN;
+    status = qemu_query_status(qemu->qmp, QMP_COMMAND_MS, NULL);
+    stands = status ? qemu_run_state_from_status(status) == VMM_RUN_STATE_PAUSED
+                    : !qmp_is_connected(qemu->qmp) &&
+                          process_wait_gone(qemu->pid, qemu->start_time, KILL_MS);
+    if (g_atomic_int_get(&qemu->resumes) > 0)
+        return VMM_START_DONE;
+    return stands ? VMM_START_NEVER : VMM_START_UNKNOWN;
+}
+
 gboolean qemu_announce(QemuVmm *qemu, GError **error)
 {
     /* QEMU's own schedule after a migration: five rounds within a second. */

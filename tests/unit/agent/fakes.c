@@ -12,7 +12,7 @@
 #include "base/process.h"
 #include "vmm/qemu/qemu.h"
 
-#define FAKE_TRANSACTION "0123456789abcdef0123456789abcdef"
+#define FAKE_AGENT "00112233445566778899aabbccddeeff"
 
 Fakes fakes;
 static GMutex lock;        /* protects the table */
@@ -305,7 +305,8 @@ void qemu_identity_free(QemuIdentity *identity)
 static gboolean journal(const MigrateSourceJob *job, SourceJournalState state)
 {
     GError *error = NULL;
-    gboolean done = job->host.journal(state, FAKE_TRANSACTION, job->host.user, &error);
+    g_autofree char *transaction = g_strdup_printf("%032x", fakes.moves);
+    gboolean done = job->host.journal(state, transaction, FAKE_AGENT, job->host.user, &error);
 
     g_clear_error(&error);
     return done;
@@ -329,6 +330,7 @@ MigrateReport *migrate_source_run(const MigrateSourceJob *job, GCancellable *can
     report->destination = g_strdup(job->destination);
     report->source = g_strdup(job->source_name);
     report->status = fakes.status;
+    fakes.moves++;
     if (!journal(job, SOURCE_JOURNAL_MOVING)) {
         report->status = MIGRATE_FAILED;
         report->error = g_strdup("the move cannot be written down");
@@ -361,7 +363,8 @@ MigrateReport *migrate_source_run(const MigrateSourceJob *job, GCancellable *can
 }
 
 gboolean migrate_source_resolve(const char *destination, const ChannelOptions *channel,
-                                const char *transaction, int *ret_outcome, GError **error)
+                                const char *transaction, const char *agent, int *ret_outcome,
+                                GError **error)
 {
     gint outcome = g_atomic_int_get(&fakes.outcome);
 

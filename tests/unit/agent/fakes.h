@@ -34,6 +34,7 @@ typedef struct {
      * *hold* is set (until cancelled), and reports *status*. */
     MigrateStatus status;
     SourceJournalState journal_to;
+    guint moves;            /* begun; each has a transaction of its own */
     gint hold;              /* atomic */
     guint trace_lines;      /* traced right before the end, where a trace is wanted */
     MigrateOptions options; /* of the last move */

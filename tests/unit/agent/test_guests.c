@@ -541,6 +541,24 @@ static void test_operator_keeps_there(void **state)
     host_assert_departed(host, TRUE);
 }
 
+/* Weeks later the guest is in doubt again: nobody has decided that. */
+static void test_decision_counts_once(void **state)
+{
+    Host *host = *state;
+    pid_t pid = put_in_doubt(host, OUTCOME_LOST);
+
+    host_await_state(host, "web1", "in-doubt");
+    json_decref(resolve(host, "here", NULL));
+    host_await_state(host, "web1", "running");
+    g_atomic_int_set(&fakes.questions, 0);
+    json_decref(migrate(host, ""));
+    await_count(&fakes.questions, 3);
+    host_await_state(host, "web1", "in-doubt");
+    assert_int_equal(fake_qemu_get_state(pid), VMM_RUN_STATE_PAUSED);
+    json_decref(resolve(host, "there", NULL));
+    host_await_state(host, "web1", "");
+}
+
 static void test_answer_wins_over_operator(void **state)
 {
     Host *host = *state;
@@ -649,6 +667,7 @@ int main(void)
         RUNNING(test_doubt_then_aborted),
         RUNNING(test_operator_keeps_here),
         RUNNING(test_operator_keeps_there),
+        RUNNING(test_decision_counts_once),
         RUNNING(test_answer_wins_over_operator),
         RUNNING(test_doubt_survives_a_restart),
         RUNNING(test_two_agents),

@@ -74,6 +74,39 @@ static void test_straight_way(void **state)
     assert_outcome(f, OUTCOME_COMMITTED);
 }
 
+static void test_commit_is_taken_back(void **state)
+{
+    Fixture *f = *state;
+
+    assert_true(transaction_log_begin(f->log, ID, "web1", NULL));
+    assert_true(transaction_log_commit(f->log, ID, NULL));
+    assert_true(transaction_log_withdraw(f->log, ID, NULL));
+    /* Its VMM is still there. */
+    assert_outcome(f, OUTCOME_PENDING);
+    reopen(f, "boot-1");
+    assert_false(transaction_log_reopen(f->log, ID));
+    assert_outcome(f, OUTCOME_PENDING);
+    assert_true(transaction_log_withdraw(f->log, ID, NULL));
+    assert_outcome(f, OUTCOME_PENDING);
+    assert_true(transaction_log_abort(f->log, ID));
+    assert_outcome(f, OUTCOME_ABORTED);
+    reopen(f, "boot-2");
+    assert_outcome(f, OUTCOME_ABORTED);
+}
+
+static void test_settled_commit_stays(void **state)
+{
+    Fixture *f = *state;
+    GError *error = NULL;
+
+    assert_true(transaction_log_begin(f->log, ID, "web1", NULL));
+    assert_true(transaction_log_commit(f->log, ID, NULL));
+    transaction_log_settle(f->log, ID);
+    assert_false(transaction_log_withdraw(f->log, ID, &error));
+    assert_error_says(error, VMFERRY_ERROR_REFUSED, "is committed");
+    assert_outcome(f, OUTCOME_COMMITTED);
+}
+
 static void test_aborted_cannot_commit(void **state)
 {
     Fixture *f = *state;
@@ -322,6 +355,8 @@ int main(void)
 #define WITH_LOG(test) cmocka_unit_test_setup_teardown(test, set_up, tear_down)
     const struct CMUnitTest tests[] = {
         WITH_LOG(test_straight_way),
+        WITH_LOG(test_commit_is_taken_back),
+        WITH_LOG(test_settled_commit_stays),
         WITH_LOG(test_aborted_cannot_commit),
         WITH_LOG(test_unknown_is_aborted_for_ever),
         WITH_LOG(test_begins_once),

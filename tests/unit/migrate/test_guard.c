@@ -253,8 +253,9 @@ static void test_files(void **state)
     waitpid(vmm, NULL, 0);
 }
 
-/* Ordered by us instead of our death: done when the call returns. */
-static void test_duty_now(void **state)
+/* By us instead of our death: done when the call returns.  We live, and so QEMU
+ * has no ear for the guard. */
+static void test_files_now(void **state)
 {
     pid_t vmm = start_vmm();
     g_autofree char *kept = g_strconcat(folder, "/kept", NULL);
@@ -264,8 +265,8 @@ static void test_duty_now(void **state)
     assert_true(g_file_set_contents(kept, "1000 20000", -1, NULL));
     atomic_store(resumed, 0);
     assert_true(guard_keep_file(guard, kept, "max 100000", NULL));
-    guard_do_duty(guard);
-    assert_true(was_resumed(vmm));
+    guard_write_files(guard);
+    assert_int_equal(atomic_load(resumed), 0);
     assert_true(g_file_get_contents(kept, &kept_text, NULL, NULL));
     assert_string_equal(kept_text, "max 100000");
     unlink(kept);
@@ -409,7 +410,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_resumes),         cmocka_unit_test(test_resumes_by_an_abstract_name),
         cmocka_unit_test(test_kills),           cmocka_unit_test(test_leaves),
-        cmocka_unit_test(test_files),           cmocka_unit_test(test_duty_now),
+        cmocka_unit_test(test_files),           cmocka_unit_test(test_files_now),
         cmocka_unit_test(test_too_many_files),  cmocka_unit_test(test_errors),
         cmocka_unit_test(test_keeps_no_memory), cmocka_unit_test(test_balloon),
         cmocka_unit_test(test_resumes_once),

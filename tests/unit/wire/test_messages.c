@@ -75,8 +75,14 @@ static gboolean decode_hello(const char *text, size_t length, GError **error)
 static void test_hello_round_trip(void **state)
 {
     char *features[] = {(char *)"zstd", (char *)"new-thing", NULL};
-    HelloMessage message = {
-        1, 3, features, (char *)"vmferry 0.1.0", (char *)"hôst", (char *)"ping", (char *)"0a1b"};
+    HelloMessage message = {1,
+                            3,
+                            features,
+                            (char *)"vmferry 0.1.0",
+                            (char *)"hôst",
+                            (char *)"ping",
+                            (char *)"0a1b",
+                            (char *)"00112233445566778899aabbccddeeff"};
     g_autofree char *text = hello_message_encode(&message);
     HelloMessage back = {0};
 
@@ -93,15 +99,16 @@ static void test_hello_round_trip(void **state)
     assert_string_equal(back.host, "hôst");
     assert_string_equal(back.purpose, "ping");
     assert_string_equal(back.instance, "0a1b");
+    assert_string_equal(back.agent, "00112233445566778899aabbccddeeff");
     hello_message_clear(&back);
     hello_message_clear(&back);
 }
 
 static void test_hello_damages(void **state)
 {
-    static const char good[] =
-        "{\"version_min\":1,\"version_max\":2,\"features\":[\"a\"],"
-        "\"software\":\"s\",\"host\":\"h\",\"purpose\":\"p\",\"instance\":\"i\"}";
+    static const char good[] = "{\"version_min\":1,\"version_max\":2,\"features\":[\"a\"],"
+                               "\"software\":\"s\",\"host\":\"h\",\"purpose\":\"p\",\"instance\":"
+                               "\"i\",\"agent\":\"00112233445566778899aabbccddeeff\"}";
     static const Damage damages[] = {
         {NULL, "", "HELLO: not JSON"},
         {NULL, "[]", "HELLO: JSON is not an object"},
@@ -122,6 +129,9 @@ static void test_hello_damages(void **state)
         {"\"i\"", "1", "\"instance\" is missing or no text"},
         {"\"i\"", "\"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\"",
          "\"instance\" is empty, longer than 64 bytes"},
+        {"\"00112233445566778899aabbccddeeff\"", "1", "\"agent\" is missing or no text"},
+        {"00112233445566778899aabbccddeeff", "0011", "\"agent\" is not of 32 hex digits"},
+        {"00112233", "0011223X", "\"agent\" is not of 32 hex digits"},
     };
     static const char short_one[] = "{\"version_min\":1,\"version_max\":1,\"features\":[]}";
 
