@@ -127,6 +127,7 @@ typedef struct {
     /* The throttle (throttle.h); *throttle_means* NULL: the guest was never slowed. */
     char *throttle_means; /* "cgroup", "duty" */
     double least_run_share, throttled_ms;
+    char *throttle_unavailable; /* why it cannot be slowed though it may be; NULL: it can */
     SentStoreMode segments;       /* what was used */
     uint64_t memory_budget_bytes; /* the limit; what was in use at most: */
     uint64_t store_bytes;

@@ -43,6 +43,7 @@ static gboolean describe(SourceMove *move, GError **error)
     }
     move->memory =
         guest_memory_open(vmm_get_pid(move->job->vmm), move->description->ram_regions, error);
+    source_choose_throttle(move);
     /* What is to be reclaimed is not to be sent: the promise is judged then. */
     return move->memory && (move->job->options.reclaim_free || source_check_promise(move, error));
 }

@@ -68,6 +68,7 @@ typedef struct {
     VmmDescription *(*describe)(Vmm *vmm, GError **error);
     gboolean (*check_movable)(Vmm *vmm, GError **error);
     GArray *(*get_vcpu_threads)(Vmm *vmm, GError **error);
+    gboolean (*check_turns)(Vmm *vmm, GError **error);
     json_t *(*read_machine)(Vmm *vmm, char *const *original, char ***ret_line, GError **error);
     gboolean (*check_unchanged)(Vmm *vmm, json_t *before, GError **error);
     gboolean (*match_machine)(Vmm *vmm, const char *type, json_t *machine, GError **error);
@@ -115,6 +116,10 @@ gboolean vmm_check_movable(Vmm *vmm, GError **error);
 /* The threads that run its vCPUs: a GArray of pid_t, each once, at least one;
  * free with g_array_unref(). */
 GArray *vmm_get_vcpu_threads(Vmm *vmm, GError **error);
+
+/* FALSE with the reason where it must not be paused and resumed again and again
+ * (for a single pause vmm_resume() makes up for it). */
+gboolean vmm_check_turns(Vmm *vmm, GError **error);
 
 /* Who runs its process and what confines it, read just now.  Free with
  * process_identity_free(). */

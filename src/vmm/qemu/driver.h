@@ -112,6 +112,16 @@ gboolean qemu_query_discards(Qmp *qmp, gboolean *ret, GError **error);
 gboolean qemu_parse_statistics(const char *text, uint64_t *ret_free_bytes, uint64_t *ret_updated,
                                GError **error);
 
+/* "10.0.2"; free with g_free(). */
+char *qemu_query_version(Qmp *qmp, GError **error);
+
+/* See vmm_check_turns(), and iothreads.h. */
+gboolean qemu_check_turns(QemuVmm *qemu, GError **error);
+
+/* After `cont`: gives the guest the interrupts again that QEMU may have lost
+ * when it was paused (iothreads.h). */
+void qemu_repeat_interrupts(QemuVmm *qemu);
+
 /* The machine type without "-machine"; free with g_free(). */
 char *qemu_get_machine(QemuVmm *qemu, GError **error);
 gboolean qemu_check_machine_type(QemuVmm *qemu, const char *machine, GError **error);

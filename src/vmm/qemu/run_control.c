@@ -128,6 +128,7 @@ gboolean qemu_resume(QemuVmm *qemu, GError **error)
         !expect_state(qemu, VMM_RUN_STATE_RUNNING, error))
         return FALSE;
     g_atomic_int_set(&qemu->images_released, FALSE);
+    qemu_repeat_interrupts(qemu);
     return TRUE;
 }
 

@@ -7,8 +7,14 @@
 
 #include <cmocka.h>
 
+#include <sys/eventfd.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
 #include "base/error.h"
+#include "base/fd.h"
 #include "vmm/qemu/driver.h"
+#include "vmm/qemu/iothreads.h"
 #include "vmm/qemu/last_words.h"
 #include "vmm/qemu/live_writers.h"
 
@@ -42,6 +48,43 @@ static void test_last_words_of_bytes(void **unused)
 
     assert_true(g_utf8_validate(words, -1, NULL));
     assert_non_null(strstr(words, "x y"));
+}
+
+static void expect_loses(const char *version, const char *iothreads, gboolean wanted)
+{
+    g_autoptr(json_t) list = json_loads(iothreads, 0, NULL);
+
+    assert_int_equal(qemu_loses_interrupts(version, list), wanted);
+}
+
+static void test_loses_interrupts(void **unused)
+{
+    expect_loses("7.2.22", "[{\"id\": \"io0\"}]", FALSE);
+    expect_loses("8.0.0", "[{\"id\": \"io0\"}]", TRUE);
+    expect_loses("10.0.2", "[{\"id\": \"io0\"}, {\"id\": \"io1\"}]", TRUE);
+    expect_loses("10.0.2", "[]", FALSE);
+    expect_loses("10.0.2", "{}", FALSE);
+}
+
+/* Each eventfd once, and nothing else is written to. */
+static void test_eventfds_are_signalled(void **unused)
+{
+    autofd int event = eventfd(0, EFD_NONBLOCK), other = eventfd(3, EFD_NONBLOCK);
+    g_autofree char *path = NULL;
+    autofd int file = g_file_open_tmp("eventfds-XXXXXX", &path, NULL);
+    uint64_t count = 0;
+    struct stat info;
+
+    assert_true(event >= 0 && other >= 0 && file >= 0);
+    assert_true(qemu_signal_eventfds(getpid()) >= 2);
+    assert_int_equal(read(event, &count, sizeof count), sizeof count);
+    assert_int_equal(count, 1);
+    assert_int_equal(read(other, &count, sizeof count), sizeof count);
+    assert_int_equal(count, 4);
+    assert_int_equal(fstat(file, &info), 0);
+    assert_int_equal(info.st_size, 0);
+    unlink(path);
+    assert_int_equal(qemu_signal_eventfds(0), 0);
 }
 
 static void test_memory_fits(void **unused)
@@ -134,6 +177,8 @@ static void test_statistics(void **unused)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_loses_interrupts),
+        cmocka_unit_test(test_eventfds_are_signalled),
         cmocka_unit_test(test_last_words),   cmocka_unit_test(test_last_words_of_bytes),
         cmocka_unit_test(test_memory_fits),  cmocka_unit_test(test_memory_of_this_host),
         cmocka_unit_test(test_live_writers), cmocka_unit_test(test_run_states),
