@@ -25,6 +25,8 @@ static gboolean read_machine(SourceMove *move, GError **error)
 {
     move->machine =
         vmm_read_machine(move->job->vmm, move->job->command_line, &move->command_line, error);
+    if (move->machine && move->job->options.allow_cpu_mismatch)
+        json_object_del(move->machine, VMM_MACHINE_CPU);
     return move->machine && (move->job->options.trust_images || source_images_open(move, error));
 }
 

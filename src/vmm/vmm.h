@@ -137,6 +137,10 @@ ProcessIdentity *vmm_get_process(Vmm *vmm, GError **error);
  * cannot be carried over, or is under way that a move would break. */
 json_t *vmm_read_machine(Vmm *vmm, char *const *original, char ***ret_line, GError **error);
 
+/* Key of a machine with what its vCPUs can do; a destination does not compare
+ * that where the key is missing. */
+#define VMM_MACHINE_CPU "cpu"
+
 /* Later: FALSE with what has changed since vmm_read_machine(), or is under way. */
 gboolean vmm_check_unchanged(Vmm *vmm, json_t *before, GError **error);
 
