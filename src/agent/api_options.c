@@ -8,15 +8,24 @@
 #define MAX_RATE ((uint64_t)10000000000000)
 
 const char *const api_migrate_keys[] = {
-    "destination",     "mode",
-    "max_downtime_ms", "downtime_cap_ms",
-    "deadline_ms",     "bandwidth",
-    "verify",          "tracker",
-    "compress",        "memory_budget_bytes",
-    "streams",         "throttle",
-    "segments",        "reclaim_free",
-    "record",          "trust_images",
-    "detach",          "allow_cpu_mismatch",
+    "destination",
+    "mode",
+    "max_downtime_ms",
+    "downtime_cap_ms",
+    "deadline_ms",
+    "bandwidth",
+    "verify",
+    "tracker",
+    "compress",
+    "memory_budget_bytes",
+    "streams",
+    "throttle",
+    "segments",
+    "reclaim_free",
+    "record",
+    "trust_images",
+    "detach",
+    "allow_cpu_mismatch",
     NULL,
 };
 

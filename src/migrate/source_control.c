@@ -69,8 +69,7 @@ double source_count_work_bytes(SourceMove *move)
 static ConvergencePromise get_promise(const SourceMove *move)
 {
     const MigrateOptions *options = &move->job->options;
-    gboolean can_slow =
-        options->throttle != THROTTLE_OFF && !move->report->throttle_unavailable;
+    gboolean can_slow = options->throttle != THROTTLE_OFF && !move->report->throttle_unavailable;
 
     return (ConvergencePromise){
         .max_downtime_ms = options->max_downtime_ms,

@@ -40,6 +40,7 @@ class Injector:
         self.move = None
         self._last_event = {agent: _last_event(agent) for agent in (self.here, self.there)}
         self.hit: list[Fault] = []
+        self._was_over = False  # the move, when its source QEMU was killed
         self._repairs = {}
 
     def run(self) -> Record:
@@ -132,11 +133,14 @@ class Injector:
         strike = {KILL: self._kill, FREEZE: self._freeze, CUT: self._cut,
                   READ_ONLY: self._make_read_only, LOCK: self._lock}[fault.kind]
         deadline = time.monotonic() + (TARGET_S if may_wait else 0)
+        over = self.move.popen.poll() is not None
         while not strike(fault):
             if time.monotonic() > deadline or self.move.popen.poll() is not None:
                 return
             time.sleep(0.02)
         self.hit.append(fault)
+        if (fault.kind, fault.target) == (KILL, SOURCE_QEMU):
+            self._was_over = over
 
     def _repair(self, fault: Fault) -> None:
         repair = self._repairs.pop(fault, None)
@@ -229,12 +233,21 @@ class Injector:
                 return copies[0]
             if not copies and self._may_have_ended():
                 return ENDED
+            self._decide_as_operator()
             return None
         try:
             where = wait_until(look, "one copy runs", RECOVERY_S)
         except LabError:
             raise AssertionError(f"{self._diagnosis()}: {self._states()}") from None
         return where if where == ENDED else STAYED if where == pid else MOVED
+
+    def _decide_as_operator(self) -> None:
+        """A destination whose committed QEMU the injection killed cannot tell whether it ran."""
+        if not self.injection.has(KILL, DESTINATION_QEMU):
+            return
+        status = self.here.vmferry("status", self.guest.name, "--json")
+        if status.exit_code == 0 and "cannot tell" in (status.json.get("trouble") or ""):
+            self.here.vmferry("resolve", self.guest.name, "--keep", "there")
 
     def _copies(self) -> list[int]:
         return [pid for agent in (self.here, self.there)
@@ -286,14 +299,14 @@ class Injector:
 
     def _check_ended(self, result) -> None:
         """Lost by the injection, and nobody says anything else; another guest follows."""
-        owner = (self.there if self._arrived() else self.here)
+        owner = self.there if result.exit_code in (0, 3) or self._arrived() else self.here
         killed = DESTINATION_QEMU if owner is self.there else SOURCE_QEMU
         assert self.injection.has(KILL, killed), f"LOST: it was at the {owner.host.name}"
         for agent in (self.here, self.there):
             wait_until(lambda agent=agent: self.guest.name not in agent.guest_names(),
                        f"{agent.host.name} knows that it has ended", 15)
         wait_until(lambda: self._events(owner) & {"ended", "lost"}, "the owner says so", 15)
-        if owner is self.here and not self.injection.has(KILL, SOURCE_AGENT):
+        if owner is self.here and not self._was_over and not self.injection.has(KILL, SOURCE_AGENT):
             self._check_says_ended(result)
         self.scene.forget(self.guest)
         self.scene.run(f"web{time.monotonic_ns() % 1000000}", **MACHINE)

@@ -247,7 +247,8 @@ copy of the guest must run, unharmed, with its connection whole and nothing of o
 the next move must work. `make check-kill SEED=n COUNT=1` runs one of them again.
 
 - *stayed*, *moved*: where the guest runs afterwards.
-- *ended*: the injection itself killed the QEMU that owned the guest; both hosts say that it is gone.
+- *ended*: the injection itself killed the QEMU that owned the guest; both hosts say that it is gone. (Where it
+  had just been committed and nobody saw it run, an operator has to say so: `vmferry resolve --keep there`.)
 - *missed*: what was to be hit was not there at that moment, or the fault point was not reached.
 - *recovered*: seconds from the repair until the guest ran again (0: it ran already). *gap*: the longest silence of
   its heartbeat, the time until the repair included.

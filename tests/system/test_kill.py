@@ -113,7 +113,7 @@ def samples(*packets):
 
 def test_hand_over_is_no_double_run():
     assert double_run(samples((0, 0), (5, 0), (9, 4), (9, 9), (9, 14))) is None
-    assert double_run(samples((0, 0), (5, 2), (10, 4), (15, 6))) is None  # a copy that announces itself
+    assert double_run(samples((0, 0), (5, 2), (10, 4), (15, 6))) is None  # some words
 
 
 def test_double_run_is_seen():
