@@ -3,7 +3,7 @@
 PYTEST := scripts/as-root /usr/bin/python3 -m pytest -p no:cacheprovider tests/system
 
 .NOTPARALLEL:
-.PHONY: all unit fuzz-short lint system check check-long demo bench bench-migrate fuzz install uninstall clean help
+.PHONY: all unit fuzz-short lint system check check-long check-kill demo bench bench-migrate fuzz install uninstall clean help
 
 all:
 	scripts/bootstrap build
@@ -35,6 +35,16 @@ check-long: unit fuzz-short lint
 	lab/lab prepare
 	$(PYTEST) --long
 	VMFERRY=$(CURDIR)/build-asan/src/cli/vmferry $(PYTEST)
+
+# Prints its first seed; `make check-kill SEED=n COUNT=1` runs one injection again.
+COUNT ?= 300
+SEED ?= $(shell date +%y%m%d00)
+check-kill: all
+	scripts/bootstrap lab check
+	lab/lab prepare
+	@echo 'seeds from $(SEED) on'
+	$(PYTEST)/test_kill.py -k injection --kill-seed $(SEED) --kill-count $(COUNT) \
+		--kill-table $(if $(filter-out 1,$(COUNT)),docs/kill-campaign.md,build/kill.md)
 
 demo: all
 	scripts/bootstrap lab
@@ -74,6 +84,7 @@ help:
 	@echo 'make demo        a live migration between two hosts on this machine'
 	@echo 'make check       all tests, about 20 minutes on two cores'
 	@echo 'make check-long  the same with the whole matrix: more than an hour'
+	@echo 'make check-kill  300 random faults in moves, about an hour (SEED=n, COUNT=n)'
 	@echo 'make bench       vmferry and QEMU migrate side by side'
 	@echo 'make bench-migrate  the same for guests of all kinds, and all that QEMU offers: hours'
 	@echo 'make fuzz        fuzz all parsers (SECONDS=3600 in all)'

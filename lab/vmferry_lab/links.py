@@ -13,6 +13,7 @@ class Switch:
         self.middle = middle
         self.name = name
         self.members: dict[str, tuple[Namespace, str]] = {}
+        self._deaf: set[str] = set()
         middle.bridge(name)
 
     def plug(self, member: str, namespace: Namespace, interface: str) -> None:
@@ -40,9 +41,19 @@ class Switch:
         for member in members or self.members:
             self._set_port_state(member, "disabled")
 
+    def cut_to(self, member: str) -> None:
+        """Drops everything to *member*; what it sends still arrives."""
+        # A queue without room for a packet: nobody is told of these losses either.
+        run("tc", "-n", self.middle.name, "qdisc", "replace", "dev", self._port(member), "root",
+            "bfifo", "limit", "1")
+        self._deaf.add(member)
+
     def restore(self) -> None:
         for member in self.members:
             self._set_port_state(member, "forwarding")
+        while self._deaf:
+            run("tc", "-n", self.middle.name, "qdisc", "del", "dev",
+                self._port(self._deaf.pop()), "root")
 
     def bytes_from(self, member: str) -> int:
         """Bytes this member has sent, as its interface counts them."""

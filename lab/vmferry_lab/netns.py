@@ -72,16 +72,24 @@ class Namespace:
 
     def socket(self, family=socket.AF_INET, kind=socket.SOCK_STREAM) -> socket.socket:
         """A socket that lives in this namespace, usable from anywhere."""
+        return self._inside(lambda: socket.socket(family, kind))
+
+    def open(self, path: str):
+        """A file below /proc/thread-self/net, as it reads in this namespace; seek(0) renews it."""
+        return self._inside(lambda: open(path, encoding="ascii"))
+
+    def _inside(self, make):
+        """What make() returns in a thread of this namespace."""
         result = []
 
-        def make() -> None:
+        def run_there() -> None:
             with open(f"/run/netns/{self.name}") as handle:
                 if _libc.setns(handle.fileno(), CLONE_NEWNET):
                     result.append(OSError(ctypes.get_errno(), "setns"))
                 else:
-                    result.append(socket.socket(family, kind))
+                    result.append(make())
 
-        thread = threading.Thread(target=make)  # its namespace ends with it
+        thread = threading.Thread(target=run_there)  # its namespace ends with it
         thread.start()
         thread.join()
         if isinstance(result[0], OSError):

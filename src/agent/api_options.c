@@ -8,15 +8,25 @@
 #define MAX_RATE ((uint64_t)10000000000000)
 
 const char *const api_migrate_keys[] = {
-    "destination",     "mode",
-    "max_downtime_ms", "downtime_cap_ms",
-    "deadline_ms",     "bandwidth",
-    "verify",          "tracker",
-    "compress",        "memory_budget_bytes",
-    "streams",         "throttle",
-    "segments",        "reclaim_free",
-    "record",          "trust_images",
-    "detach",          NULL,
+    "destination",
+    "mode",
+    "max_downtime_ms",
+    "downtime_cap_ms",
+    "deadline_ms",
+    "bandwidth",
+    "verify",
+    "tracker",
+    "compress",
+    "memory_budget_bytes",
+    "streams",
+    "throttle",
+    "segments",
+    "reclaim_free",
+    "record",
+    "trust_images",
+    "detach",
+    "allow_cpu_mismatch",
+    NULL,
 };
 
 static gboolean check_mode(const char *mode, GError **error)
@@ -137,6 +147,7 @@ static gboolean read_flags(json_t *body, MigrateOptions *ret, GError **error)
     if (!read_flag(body, "verify", &ret->verify, error) ||
         !read_flag(body, "reclaim_free", &ret->reclaim_free, error) ||
         !read_flag(body, "trust_images", &ret->trust_images, error) ||
+        !read_flag(body, "allow_cpu_mismatch", &ret->allow_cpu_mismatch, error) ||
         !read_flag(body, "record", &ret->record, error) ||
         !read_flag(body, "detach", &detach, error))
         return FALSE;

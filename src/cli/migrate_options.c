@@ -167,6 +167,8 @@ json_t *migrate_words_to_request(const MigrateWords *words, const char *destinat
     }
     if (words->trust_images)
         json_object_set_new(request, "trust_images", json_true());
+    if (words->allow_cpu_mismatch)
+        json_object_set_new(request, "allow_cpu_mismatch", json_true());
     if (words->reclaim_free)
         json_object_set_new(request, "reclaim_free", json_true());
     if (words->record)

@@ -9,7 +9,7 @@ typedef struct {
     char *mode, *bandwidth, *compress, *tracker, *throttle, *segments;
     char *max_downtime, *downtime_cap, *deadline, *memory_budget, *streams;
     char *record; /* path of the trace, or NULL */
-    gboolean verify, reclaim_free, trust_images, detach, progress;
+    gboolean verify, reclaim_free, trust_images, allow_cpu_mismatch, detach, progress;
 } MigrateWords;
 
 void migrate_words_clear(MigrateWords *words);

@@ -235,6 +235,8 @@ int verb_migrate(int argc, char **argv)
          "Take the guest's free memory by its balloon first: it is not sent then", NULL},
         {"trust-images", 0, 0, G_OPTION_ARG_NONE, &w.trust_images,
          "Do not prove that the disks' images there are the same as here", NULL},
+        {"allow-cpu-mismatch", 0, 0, G_OPTION_ARG_NONE, &w.allow_cpu_mismatch,
+         "Move it although the CPU there lacks features of the guest's", NULL},
         {"tracker", 0, 0, G_OPTION_ARG_STRING, &w.tracker,
          "How writes are followed: auto, pagemap-scan, uffd-sync (default: the agent's)", "KIND"},
         {"record", 0, 0, G_OPTION_ARG_FILENAME, &w.record,

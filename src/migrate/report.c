@@ -52,6 +52,7 @@ void migrate_report_free(MigrateReport *report)
     g_free(report->destination);
     g_free(report->tracker);
     g_free(report->throttle_means);
+    g_free(report->throttle_unavailable);
     json_decref(report->disks);
     g_free(report);
 }
@@ -107,6 +108,9 @@ static void add_work_set(json_t *object, const MigrateReport *report)
         "lz4", packed_to_json(&report->packed_lz4), "zstd", packed_to_json(&report->packed_zstd));
 
     json_object_update(object, work_set);
+    json_object_set_new(object, "throttle_unavailable",
+                        report->throttle_unavailable ? json_string(report->throttle_unavailable)
+                                                     : json_null());
 }
 
 static json_t *direct_io_to_json(const MigrateDirectIo *direct_io)

@@ -32,9 +32,10 @@ typedef struct {
     uint64_t memory_budget_bytes;        /* to remember what was sent; 0: 1/16 of guest RAM */
     guint streams;                       /* 0: by the number of cores, else 1..16 */
     gboolean verify;
-    gboolean trust_images; /* do not prove that the disks' images are the same there */
-    gboolean reclaim_free; /* take the guest's free memory by its balloon first */
-    gboolean record;       /* a trace for the user: MigrateSourceHost.trace */
+    gboolean allow_cpu_mismatch; /* of what the guest's CPU can do, with the destination's */
+    gboolean trust_images;       /* do not prove that the disks' images are the same there */
+    gboolean reclaim_free;       /* take the guest's free memory by its balloon first */
+    gboolean record;             /* a trace for the user: MigrateSourceHost.trace */
     TrackerKind tracker;
     PackingMode compress;
     ThrottleMode throttle;
@@ -138,6 +139,7 @@ typedef struct {
     /* The throttle (throttle.h); *throttle_means* NULL: the guest was never slowed. */
     char *throttle_means; /* "cgroup", "duty" */
     double least_run_share, throttled_ms;
+    char *throttle_unavailable;   /* why it cannot be slowed though it may be; NULL: it can */
     SentStoreMode segments;       /* what was used */
     uint64_t memory_budget_bytes; /* the limit; what was in use at most: */
     uint64_t store_bytes;

@@ -25,6 +25,8 @@ static gboolean read_machine(SourceMove *move, GError **error)
 {
     move->machine =
         vmm_read_machine(move->job->vmm, move->job->command_line, &move->command_line, error);
+    if (move->machine && move->job->options.allow_cpu_mismatch)
+        json_object_del(move->machine, VMM_MACHINE_CPU);
     return move->machine && (move->job->options.trust_images || source_images_open(move, error));
 }
 
@@ -43,6 +45,7 @@ static gboolean describe(SourceMove *move, GError **error)
     }
     move->memory =
         guest_memory_open(vmm_get_pid(move->job->vmm), move->description->ram_regions, error);
+    source_choose_throttle(move);
     /* What is to be reclaimed is not to be sent: the promise is judged then. */
     return move->memory && vmm_check_process(move->job->vmm, error) &&
            (move->job->options.reclaim_free || source_check_promise(move, error));

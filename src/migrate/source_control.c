@@ -73,20 +73,23 @@ double source_count_work_bytes(SourceMove *move)
     return bytes;
 }
 
-static ConvergencePromise get_promise(const MigrateOptions *options)
+static ConvergencePromise get_promise(const SourceMove *move)
 {
+    const MigrateOptions *options = &move->job->options;
+    gboolean can_slow = options->throttle != THROTTLE_OFF && !move->report->throttle_unavailable;
+
     return (ConvergencePromise){
         .max_downtime_ms = options->max_downtime_ms,
         .downtime_cap_ms = options->downtime_cap_ms,
         .deadline_ms = options->deadline_ms,
-        .means = options->throttle != THROTTLE_OFF ? CONVERGENCE_MEANS_THROTTLE : 0,
+        .means = can_slow ? CONVERGENCE_MEANS_THROTTLE : 0,
     };
 }
 
 gboolean source_check_promise(SourceMove *move, GError **error)
 {
     const MigrateOptions *options = &move->job->options;
-    ConvergencePromise promise = get_promise(options);
+    ConvergencePromise promise = get_promise(move);
 
     return guest_memory_count_populated(move->memory, &move->populated_pages, error) &&
            convergence_check_promise(&promise, move->populated_pages * GUEST_PAGE_BYTES,
@@ -103,12 +106,27 @@ static ConvergenceFacts gather_facts(SourceMove *move, gboolean at_round_end)
         .bytes_per_ms = move->path.bytes_per_ms,
         .device_ms = SOURCE_EXPECTED_DEVICE_MS + source_recheck_expect_ms(move),
         .elapsed_ms = source_now_ms(move),
-        .promise = get_promise(&move->job->options),
+        .promise = get_promise(move),
     };
 
     work_set_update_account(move->work);
     group_account_fill_facts(work_set_get_account(move->work), &facts);
     return facts;
+}
+
+/* A limit that would only fail when it is needed is better not counted on.  One
+ * that was asked for by its name fails then, and says why. */
+void source_choose_throttle(SourceMove *move)
+{
+    ThrottleMode mode = move->job->options.throttle;
+    g_autoptr(GError) problem = NULL;
+    g_autoptr(Throttle) throttle = NULL;
+
+    if (mode != THROTTLE_AUTO && mode != THROTTLE_DUTY)
+        return;
+    throttle = throttle_new(move->job->vmm, move->guard, mode, &problem);
+    if (problem)
+        move->report->throttle_unavailable = g_strdup(problem->message);
 }
 
 /* The throttle exists from the first time on that it is needed. */
@@ -177,6 +195,7 @@ gboolean source_stop_or_give_up(SourceMove *move, GError **error)
 {
     const MigrateRound *last =
         &g_array_index(move->report->rounds, MigrateRound, move->report->rounds->len - 1);
+    const char *unavailable = move->report->throttle_unavailable;
 
     describe_end(move);
     if (move->decision.verdict == CONVERGENCE_STOP)
@@ -184,9 +203,10 @@ gboolean source_stop_or_give_up(SourceMove *move, GError **error)
     error_set(error, VMFERRY_ERROR_REFUSED,
               "the guest dirties memory faster than the path carries it: the last round sent %.0f "
               "MB in %.0f ms and left %.0f MB; stopping now would pause it for %.0f ms, the limit "
-              "is %u ms (raise --downtime-cap or --bandwidth, or allow --throttle)",
+              "is %u ms (raise --downtime-cap or --bandwidth%s%s)",
               (double)last->wire_bytes / 1e6, last->ms, source_count_work_bytes(move) / 1e6,
-              move->decision.expected_downtime_ms, move->job->options.downtime_cap_ms);
+              move->decision.expected_downtime_ms, move->job->options.downtime_cap_ms,
+              unavailable ? "; " : ", or allow --throttle", unavailable ? unavailable : "");
     return FALSE;
 }
 

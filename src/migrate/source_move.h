@@ -80,6 +80,8 @@ gboolean source_precopy(SourceMove *move, GError **error);
 /* source_control.c: refuses promises that cannot be kept; looks at all of RAM and measures; asks
  * the policy and does what it says (move->decision); what the last decision means for the move. */
 gboolean source_check_promise(SourceMove *move, GError **error);
+/* Notes on the report where the guest cannot be slowed: the policy does not count on it then. */
+void source_choose_throttle(SourceMove *move);
 void source_measure_path(SourceMove *move);
 gboolean source_look(SourceMove *move, GError **error);
 gboolean source_decide(SourceMove *move, gboolean at_round_end, GError **error);

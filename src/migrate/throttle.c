@@ -29,10 +29,18 @@ static CgroupLimit *try_cgroup(Vmm *vmm, Guard *guard, GError **error)
     return limit;
 }
 
+static DutyCycle *try_turns(Vmm *vmm, Guard *guard, GError **error)
+{
+    if (vmm_check_turns(vmm, error))
+        return duty_cycle_new(vmm, guard);
+    g_prefix_error(error, "the guest cannot be slowed by pausing it in turns: ");
+    return NULL;
+}
+
 Throttle *throttle_new(Vmm *vmm, Guard *guard, ThrottleMode mode, GError **error)
 {
     g_autoptr(Throttle) throttle = g_new0(Throttle, 1);
-    g_autoptr(GError) problem = NULL;
+    g_autoptr(GError) problem = NULL, turns_problem = NULL;
 
     throttle->mode = mode;
     throttle->run_share = throttle->least_share = 1;
@@ -43,9 +51,15 @@ Throttle *throttle_new(Vmm *vmm, Guard *guard, ThrottleMode mode, GError **error
         return NULL;
     }
     if (problem)
-        log_debug("%s; it would be paused in turns", problem->message);
+        log_debug("%s", problem->message);
     if (mode == THROTTLE_DUTY || mode == THROTTLE_AUTO)
-        throttle->duty = duty_cycle_new(vmm, guard);
+        throttle->duty = try_turns(vmm, guard, &turns_problem);
+    if (turns_problem && !throttle->cgroup) {
+        g_propagate_error(error, g_steal_pointer(&turns_problem));
+        if (problem)
+            g_prefix_error(error, "%s; ", problem->message);
+        return NULL;
+    }
     if (throttle->cgroup)
         throttle->spare = g_steal_pointer(&throttle->duty);
     return g_steal_pointer(&throttle);

@@ -4,7 +4,8 @@
  * Theory of operation: a guest that writes its memory faster than the path
  * carries it can be given less time to run.  There are two means: the CPU limit
  * of its vCPUs' control groups (throttle_cgroup.h), smooth and cheap, where it
- * has such groups; else pausing and resuming in turns (throttle_duty.h).
+ * has such groups; else pausing and resuming in turns (throttle_duty.h), unless
+ * its VMM cannot stand that (vmm_check_turns()).
  *
  * Whatever slows the guest is undone on every path: by throttle_set(1), by
  * throttle_free(), and, where we are killed, by the guard (guard.h), which is
@@ -35,9 +36,11 @@
 typedef struct Throttle Throttle;
 
 /* Chooses the means; the guest is left alone until throttle_set().  Borrows
- * *vmm* and *guard* (which has the duty GUARD_LEAVE while the guest runs).
- * With THROTTLE_CGROUP an error where that is not possible; THROTTLE_AUTO takes
- * turns then; THROTTLE_OFF makes a throttle that refuses to slow. */
+ * *vmm* and *guard* (which has the duty GUARD_LEAVE while the guest runs; may be
+ * NULL where nothing is to be set: to learn whether it would be possible).
+ * An error where that is not possible (THROTTLE_CGROUP: no control group of its
+ * own; THROTTLE_DUTY: vmm_check_turns() forbids it; THROTTLE_AUTO, which prefers
+ * the first: both); THROTTLE_OFF makes a throttle that refuses to slow. */
 Throttle *throttle_new(Vmm *vmm, Guard *guard, ThrottleMode mode, GError **error);
 
 /* Lifts it; the guest runs as before.  NULL-safe. */

@@ -62,6 +62,11 @@ gboolean vmm_check_movable(Vmm *vmm, GError **error)
     return vmm->ops->check_movable(vmm, error);
 }
 
+gboolean vmm_check_turns(Vmm *vmm, GError **error)
+{
+    return vmm->ops->check_turns(vmm, error);
+}
+
 GArray *vmm_get_vcpu_threads(Vmm *vmm, GError **error)
 {
     return vmm->ops->get_vcpu_threads(vmm, error);

@@ -87,6 +87,7 @@ typedef struct {
     VmmDescription *(*describe)(Vmm *vmm, GError **error);
     gboolean (*check_movable)(Vmm *vmm, GError **error);
     GArray *(*get_vcpu_threads)(Vmm *vmm, GError **error);
+    gboolean (*check_turns)(Vmm *vmm, GError **error);
     json_t *(*read_machine)(Vmm *vmm, char *const *original, char ***ret_line, GError **error);
     gboolean (*check_unchanged)(Vmm *vmm, json_t *before, GError **error);
     gboolean (*match_machine)(Vmm *vmm, const char *type, json_t *machine, GError **error);
@@ -144,6 +145,10 @@ gboolean vmm_check_movable(Vmm *vmm, GError **error);
  * free with g_array_unref(). */
 GArray *vmm_get_vcpu_threads(Vmm *vmm, GError **error);
 
+/* FALSE with the reason where it must not be paused and resumed again and again
+ * (for a single pause vmm_resume() makes up for it). */
+gboolean vmm_check_turns(Vmm *vmm, GError **error);
+
 /* Who runs its process and what confines it, read just now.  Free with
  * process_identity_free(). */
 ProcessIdentity *vmm_get_process(Vmm *vmm, GError **error);
@@ -159,6 +164,10 @@ ProcessIdentity *vmm_get_process(Vmm *vmm, GError **error);
  * host (free with g_strfreev()).  Fails with the thing's name where something
  * cannot be carried over, or is under way that a move would break. */
 json_t *vmm_read_machine(Vmm *vmm, char *const *original, char ***ret_line, GError **error);
+
+/* Key of a machine with what its vCPUs can do; a destination does not compare
+ * that where the key is missing. */
+#define VMM_MACHINE_CPU "cpu"
 
 /* Later: FALSE with what has changed since vmm_read_machine(), or is under way. */
 gboolean vmm_check_unchanged(Vmm *vmm, json_t *before, GError **error);

@@ -18,6 +18,11 @@ HOSTS = {"hostA": "10.66.0.1", "hostB": "10.66.0.2"}
 
 def pytest_addoption(parser):
     parser.addoption("--long", action="store_true", help="also run tests marked 'long'")
+    parser.addoption("--kill-count", type=int, default=0, metavar="N",
+                     help="of test_kill.py: injections (0: its sample)")
+    parser.addoption("--kill-seed", type=int, default=1, metavar="N",
+                     help="the first one's seed; the others follow")
+    parser.addoption("--kill-table", metavar="FILE", help="write them as a table")
 
 
 def pytest_configure(config):

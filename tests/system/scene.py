@@ -48,6 +48,16 @@ class Scene:
         self.guest = self.guest or guest
         return guest
 
+    def forget(self, guest: Guest) -> None:
+        """It has ended, and nothing of it may be left; another may take its place."""
+        self.place.pop(guest.name)
+        self.beats.pop(guest.name).close()
+        if self.guest is guest:
+            self.guest = None
+        for agent in (self.a, self.b):
+            assert not qemu_pids(agent.host, guest) and guest.name not in agent.guest_names()
+        self._check_hosts_clean()
+
     def start(self, guest: Guest, wrapper=()):
         """Its QEMU on host A, under *wrapper*, without vmferry."""
         argv = [*wrapper, *guest.command_with_qmp(guest.qmp_path(self.lab.host_a))]
@@ -111,6 +121,9 @@ class Scene:
     def _check_clean(self, pid: int) -> None:
         """Nothing may be left; what ends by itself has a moment to do so."""
         self._wait_empty(lambda: traces_in(pid), f"QEMU {pid}")
+        self._check_hosts_clean()
+
+    def _check_hosts_clean(self) -> None:
         for agent in (self.a, self.b):
             self._wait_empty(lambda agent=agent: left_files(agent), f"{agent.host.name}: files")
             self._wait_empty(lambda agent=agent: strangers_on(agent, *self._guests()),

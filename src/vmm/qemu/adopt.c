@@ -185,6 +185,7 @@ Vmm *qemu_adopt(pid_t pid, const char *qmp_path, GError **error)
 
 Vmm *qemu_reattach(const QemuIdentity *identity, GError **error)
 {
+    Vmm *vmm;
     Qmp *qmp;
 
     if (!process_is_same(identity->pid, identity->start_time)) {
@@ -192,5 +193,10 @@ Vmm *qemu_reattach(const QemuIdentity *identity, GError **error)
         return NULL;
     }
     qmp = connect_one(identity->pid, identity->qmp_path, QMP_GREETING_MS, error);
-    return qmp ? take(identity, qmp) : NULL;
+    if (!qmp)
+        return NULL;
+    vmm = take(identity, qmp);
+    /* A guard may have resumed it, which can say `cont` only. */
+    qemu_repeat_interrupts((QemuVmm *)vmm);
+    return vmm;
 }

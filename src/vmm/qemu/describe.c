@@ -46,7 +46,7 @@ gboolean qemu_check_machine_type(QemuVmm *qemu, const char *machine, GError **er
     return FALSE;
 }
 
-static char *query_version(Qmp *qmp, GError **error)
+char *qemu_query_version(Qmp *qmp, GError **error)
 {
     g_autoptr(json_t) reply = qmp_execute(qmp, "query-version", NULL, QMP_COMMAND_MS, error);
     json_t *version = reply ? json_object_get(reply, "qemu") : NULL;
@@ -144,7 +144,7 @@ VmmDescription *qemu_describe(QemuVmm *qemu, GError **error)
     g_autoptr(VmmDescription) description = g_new0(VmmDescription, 1);
 
     description->kind = g_strdup("qemu");
-    description->version = query_version(qemu->qmp, error);
+    description->version = qemu_query_version(qemu->qmp, error);
     if (!description->version)
         return NULL;
     description->machine = qemu_get_machine(qemu, error);

@@ -111,6 +111,7 @@ static gboolean get_run_state(Vmm *vmm, VmmRunState *ret, GError **error)
 LOCKED_OPERATION(VmmDescription *, describe, qemu_describe)
 LOCKED_OPERATION(gboolean, check_movable, qemu_check_movable)
 LOCKED_OPERATION(GArray *, get_vcpu_threads, qemu_get_vcpu_threads)
+LOCKED_OPERATION(gboolean, check_turns, qemu_check_turns)
 LOCKED_OPERATION(gboolean, check_paused, qemu_check_paused)
 LOCKED_OPERATION(gboolean, take_images, qemu_take_images)
 LOCKED_OPERATION(ProcessIdentity *, get_process, qemu_get_process)
@@ -375,6 +376,7 @@ static const VmmOps qemu_ops = {
     .describe = describe,
     .check_movable = check_movable,
     .get_vcpu_threads = get_vcpu_threads,
+    .check_turns = check_turns,
     .read_machine = read_machine,
     .check_unchanged = check_unchanged,
     .match_machine = match_machine,

@@ -128,6 +128,16 @@ gboolean qemu_parse_direct_io(json_t *nodes, json_t *statistics, VmmDirectIo *re
 /* Refuses block drivers that pin all guest memory for good. */
 gboolean qemu_check_pinning_drivers(Qmp *qmp, GError **error);
 
+/* "10.0.2"; free with g_free(). */
+char *qemu_query_version(Qmp *qmp, GError **error);
+
+/* See vmm_check_turns(), and iothreads.h. */
+gboolean qemu_check_turns(QemuVmm *qemu, GError **error);
+
+/* After `cont`: gives the guest the interrupts again that QEMU may have lost
+ * when it was paused (iothreads.h). */
+void qemu_repeat_interrupts(QemuVmm *qemu);
+
 /* The machine type without "-machine"; free with g_free(). */
 char *qemu_get_machine(QemuVmm *qemu, GError **error);
 gboolean qemu_check_machine_type(QemuVmm *qemu, const char *machine, GError **error);

@@ -6,6 +6,7 @@
 #include "base/fd.h"
 #include "base/json.h"
 #include "base/process.h"
+#include "vmm/qemu/cpu_features.h"
 #include "vmm/qemu/command_line.h"
 #include "vmm/qemu/driver.h"
 #include "vmm/qemu/live_line.h"
@@ -154,13 +155,16 @@ json_t *qemu_read_machine(QemuVmm *qemu, char *const *original, char ***ret_line
 {
     g_autoptr(json_t) object = qemu_machine_query(qemu->qmp, error);
     g_autoptr(QemuMachine) machine = object ? qemu_machine_parse(object, error) : NULL;
+    g_autoptr(json_t) cpu = NULL;
     char **line;
 
     if (!machine || !qemu_machine_check_idle(machine, error))
         return NULL;
-    line = make_line(qemu, machine, original, error);
+    cpu = qemu_query_cpu_features(qemu->qmp, error);
+    line = cpu ? make_line(qemu, machine, original, error) : NULL;
     if (!line)
         return NULL;
+    json_object_set(object, VMM_MACHINE_CPU, cpu);
     *ret_line = line;
     return g_steal_pointer(&object);
 }
@@ -297,6 +301,26 @@ static gboolean set_objects(QemuVmm *qemu, const QemuMachine *source, QemuMachin
     return changed == 0 || look_again(qemu, here, error);
 }
 
+/* A guest uses what it found when it booted. */
+static gboolean match_cpu(QemuVmm *qemu, json_t *source, GError **error)
+{
+    g_autoptr(json_t) here = source ? qemu_query_cpu_features(qemu->qmp, error) : json_null();
+    g_autoptr(GPtrArray) missing = here ? qemu_list_missing_features(source, here, error) : NULL;
+    g_autofree char *names = NULL;
+
+    if (!missing)
+        return FALSE;
+    if (missing->len == 0)
+        return TRUE;
+    g_ptr_array_add(missing, NULL);
+    names = g_strjoinv(", ", (char **)missing->pdata);
+    error_set(error, VMFERRY_ERROR_REFUSED,
+              "the CPU there lacks what the guest's has: %s (use another -cpu model; "
+              "--allow-cpu-mismatch moves it all the same)",
+              names);
+    return FALSE;
+}
+
 gboolean qemu_match_machine(QemuVmm *qemu, const char *type, json_t *object, GError **error)
 {
     g_autoptr(QemuMachine) source =
@@ -305,8 +329,8 @@ gboolean qemu_match_machine(QemuVmm *qemu, const char *type, json_t *object, GEr
     g_autoptr(GPtrArray) found = NULL;
     g_autofree char *text = NULL;
 
-    if (!here || !set_throttles(qemu, source, &here, error) ||
-        !set_objects(qemu, source, &here, error))
+    if (!here || !match_cpu(qemu, json_object_get(object, VMM_MACHINE_CPU), error) ||
+        !set_throttles(qemu, source, &here, error) || !set_objects(qemu, source, &here, error))
         return FALSE;
     found = qemu_machine_compare(source, here, MACHINE_COMPARE_DESTINATION, qemu->rules);
     if (found->len == 0)

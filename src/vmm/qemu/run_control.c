@@ -154,6 +154,7 @@ gboolean qemu_resume(QemuVmm *qemu, GError **error)
     if (!qmp_run(qemu->qmp, "cont", NULL, QEMU_CONT_MS, error) || !expect_resumed(qemu, error))
         return FALSE;
     g_atomic_int_set(&qemu->images_released, FALSE);
+    qemu_repeat_interrupts(qemu);
     return TRUE;
 }
 

@@ -12,6 +12,7 @@
 #include "base/error.h"
 #include "base/json.h"
 #include "vmm/qemu/command_line.h"
+#include "vmm/qemu/cpu_features.h"
 #include "vmm/qemu/live_line.h"
 #include "vmm/qemu/machine_compare.h"
 
@@ -39,6 +40,16 @@ static void make_line(const QemuMachine *machine, json_t *object, char **words)
         abort();
 }
 
+/* A CPU lacks nothing of itself. */
+static void compare_cpu(json_t *cpu)
+{
+    g_autoptr(GError) error = NULL;
+    g_autoptr(GPtrArray) missing = qemu_list_missing_features(cpu, cpu, &error);
+
+    if ((missing && missing->len > 0) || (!missing && !error))
+        abort();
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     g_autofree char *text = g_strndup((const char *)data, size);
@@ -49,6 +60,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     g_autoptr(QemuMachine) machine =
         json_is_object(object) ? qemu_machine_parse(object, &error) : NULL;
 
+    if (json_is_object(object))
+        compare_cpu(json_object_get(object, "cpu"));
     if (machine) {
         g_autoptr(GPtrArray) found =
             qemu_machine_compare(machine, machine, MACHINE_COMPARE_LATER, NULL);

@@ -336,6 +336,7 @@ typedef struct {
     guint pauses, resumes;
     guint resumes_to_fail;
     gboolean pause_fails;
+    gboolean forbids_turns;
 } FakeVmm;
 
 static pid_t fake_get_pid(Vmm *vmm)
@@ -394,10 +395,19 @@ static GArray *fake_get_vcpu_threads(Vmm *vmm, GError **error)
     return NULL;
 }
 
+static gboolean fake_check_turns(Vmm *vmm, GError **error)
+{
+    if (!((FakeVmm *)vmm)->forbids_turns)
+        return TRUE;
+    error_set(error, VMFERRY_ERROR_UNSUPPORTED, "its disks would not stand that");
+    return FALSE;
+}
+
 static const VmmOps fake_ops = {
     .get_pid = fake_get_pid,
     .get_run_state = fake_get_run_state,
     .get_vcpu_threads = fake_get_vcpu_threads,
+    .check_turns = fake_check_turns,
     .pause = fake_pause,
     .resume = fake_resume,
 };
@@ -445,6 +455,29 @@ static Throttle *make_throttle(FakeVmm *fake, Guard *guard)
 
     assert_non_null(throttle);
     return throttle;
+}
+
+static void test_turns_are_not_offered(void **state)
+{
+    FakeVmm fake;
+
+    fake_init(&fake);
+    fake.forbids_turns = TRUE;
+    for (ThrottleMode mode = THROTTLE_AUTO; mode <= THROTTLE_OFF; mode++) {
+        g_autoptr(GError) error = NULL;
+        g_autoptr(Throttle) throttle = throttle_new(&fake.vmm, NULL, mode, &error);
+
+        if (mode == THROTTLE_OFF) {
+            assert_non_null(throttle);
+            continue;
+        }
+        assert_null(throttle);
+        if (mode != THROTTLE_CGROUP)
+            assert_non_null(strstr(error->message, "its disks would not stand that"));
+        if (mode != THROTTLE_DUTY)
+            assert_non_null(strstr(error->message, "this VMM names no threads"));
+    }
+    assert_int_equal(get_pauses(&fake), 0);
 }
 
 static void test_turns(void **state)
@@ -633,6 +666,7 @@ int main(void)
         WITH_ROOT(test_groups_that_do_not_serve),
         WITH_ROOT(test_group_that_fails_later),
         WITH_ROOT(test_killed_with_lowered_limits),
+        cmocka_unit_test(test_turns_are_not_offered),
         cmocka_unit_test(test_turns),
         cmocka_unit_test(test_end_for_pause),
         cmocka_unit_test(test_end_for_pause_of_a_free_guest),

@@ -7,8 +7,15 @@
 
 #include <cmocka.h>
 
+#include <sys/eventfd.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
 #include "base/error.h"
+#include "base/fd.h"
+#include "vmm/qemu/cpu_features.h"
 #include "vmm/qemu/driver.h"
+#include "vmm/qemu/iothreads.h"
 #include "vmm/qemu/last_words.h"
 #include "vmm/qemu/live_writers.h"
 
@@ -42,6 +49,112 @@ static void test_last_words_of_bytes(void **unused)
 
     assert_true(g_utf8_validate(words, -1, NULL));
     assert_non_null(strstr(words, "x y"));
+}
+
+/* One word of leaf 7's EBX and one that nobody has a name for. */
+static json_t *make_cpu(json_int_t leaf7, json_int_t unknown)
+{
+    return json_pack("{s:s, s:[{s:i, s:i, s:s, s:I}, {s:i, s:s, s:I}]}", "type", "max-x86_64-cpu",
+                     "words", "cpuid-input-eax", 7, "cpuid-input-ecx", 0, "cpuid-register", "EBX",
+                     "features", leaf7, "cpuid-input-eax", 0x1234, "cpuid-register", "ECX",
+                     "features", unknown);
+}
+
+static void expect_missing(json_t *source, json_t *here, const char *wanted)
+{
+    g_autoptr(GPtrArray) missing = qemu_list_missing_features(source, here, NULL);
+    g_autofree char *text = NULL;
+
+    assert_non_null(missing);
+    g_ptr_array_add(missing, NULL);
+    text = g_strjoinv(", ", (char **)missing->pdata);
+    assert_string_equal(text, wanted);
+    json_decref(source);
+    json_decref(here);
+}
+
+static void test_missing_features(void **unused)
+{
+    expect_missing(make_cpu(0, 0), make_cpu(0, 0), "");
+    expect_missing(make_cpu(0x28, 1), make_cpu(0xff, 1), "");
+    expect_missing(make_cpu(0x28, 0), make_cpu(0x08, 0), "avx2");
+    expect_missing(make_cpu(0x28, 0x80000000), make_cpu(0, 0),
+                   "bmi1, avx2, bit 31 of CPUID 0x1234/0 ECX");
+    expect_missing(json_null(), make_cpu(0, 0), "");
+    expect_missing(make_cpu(0x28, 0), json_null(), "");
+    expect_missing(make_cpu(0x20, 0), json_pack("{s:[]}", "words"), "avx2");
+}
+
+static void expect_no_features(json_t *source)
+{
+    g_autoptr(json_t) here = make_cpu(0, 0);
+    g_autoptr(GError) error = NULL;
+
+    assert_null(qemu_list_missing_features(source, here, &error));
+    assert_true(error_is(error, VMFERRY_ERROR_INVALID));
+    json_decref(source);
+}
+
+static void test_features_of_a_stranger(void **unused)
+{
+    json_t *many = json_array();
+
+    for (int i = 0; i < 300; i++)
+        json_array_append_new(many, json_object());
+    expect_no_features(json_pack("{s:o}", "words", many));
+    expect_no_features(json_object());
+    expect_no_features(json_pack("{s:[i]}", "words", 1));
+    expect_no_features(json_pack("{s:[{s:i, s:s, s:i}]}", "words", "cpuid-input-eax", 7,
+                                 "cpuid-register", "EBX", "features", -1));
+    expect_no_features(json_pack("{s:[{s:i, s:i, s:i}]}", "words", "cpuid-input-eax", 7,
+                                 "cpuid-register", 1, "features", 1));
+}
+
+static void test_feature_names(void **unused)
+{
+    assert_string_equal(qemu_cpu_feature_name(1, 0, "EDX", 0), "fpu");
+    assert_string_equal(qemu_cpu_feature_name(1, 0, "ECX", 26), "xsave");
+    assert_string_equal(qemu_cpu_feature_name(7, 0, "EBX", 29), "sha-ni");
+    assert_string_equal(qemu_cpu_feature_name(0x80000001, 0, "ECX", 2), "svm");
+    assert_null(qemu_cpu_feature_name(7, 0, "EBX", 32));
+    assert_null(qemu_cpu_feature_name(7, 0, "XYZ", 0));
+}
+
+static void expect_loses(const char *version, const char *iothreads, gboolean wanted)
+{
+    g_autoptr(json_t) list = json_loads(iothreads, 0, NULL);
+
+    assert_int_equal(qemu_loses_interrupts(version, list), wanted);
+}
+
+static void test_loses_interrupts(void **unused)
+{
+    expect_loses("7.2.22", "[{\"id\": \"io0\"}]", FALSE);
+    expect_loses("8.0.0", "[{\"id\": \"io0\"}]", TRUE);
+    expect_loses("10.0.2", "[{\"id\": \"io0\"}, {\"id\": \"io1\"}]", TRUE);
+    expect_loses("10.0.2", "[]", FALSE);
+    expect_loses("10.0.2", "{}", FALSE);
+}
+
+/* Each eventfd once, and nothing else is written to. */
+static void test_eventfds_are_signalled(void **unused)
+{
+    autofd int event = eventfd(0, EFD_NONBLOCK), other = eventfd(3, EFD_NONBLOCK);
+    g_autofree char *path = NULL;
+    autofd int file = g_file_open_tmp("eventfds-XXXXXX", &path, NULL);
+    uint64_t count = 0;
+    struct stat info;
+
+    assert_true(event >= 0 && other >= 0 && file >= 0);
+    assert_true(qemu_signal_eventfds(getpid()) >= 2);
+    assert_int_equal(read(event, &count, sizeof count), sizeof count);
+    assert_int_equal(count, 1);
+    assert_int_equal(read(other, &count, sizeof count), sizeof count);
+    assert_int_equal(count, 4);
+    assert_int_equal(fstat(file, &info), 0);
+    assert_int_equal(info.st_size, 0);
+    unlink(path);
+    assert_int_equal(qemu_signal_eventfds(0), 0);
 }
 
 static void test_memory_fits(void **unused)
@@ -170,6 +283,11 @@ int main(void)
         cmocka_unit_test(test_memory_fits),  cmocka_unit_test(test_memory_of_this_host),
         cmocka_unit_test(test_live_writers), cmocka_unit_test(test_run_states),
         cmocka_unit_test(test_statistics),   cmocka_unit_test(test_direct_io),
+        cmocka_unit_test(test_missing_features),
+        cmocka_unit_test(test_features_of_a_stranger),
+        cmocka_unit_test(test_feature_names),
+        cmocka_unit_test(test_loses_interrupts),
+        cmocka_unit_test(test_eventfds_are_signalled),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

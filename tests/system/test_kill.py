@@ -1,0 +1,137 @@
+"""A campaign of random faults in moves: no guest is lost, doubled or left paused.
+
+kill_plan.py draws each injection from its seed, kill_campaign.py carries it out.  `make check`
+runs a sample, `make check-kill` hundreds, and writes docs/kill-campaign.md.
+"""
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from kill_campaign import MACHINE, Injector
+from kill_plan import (CUT, DESTINATION_AGENT, DESTINATION_QEMU, ENDED, FREEZE, IMAGE, KILL, LINK,
+                       LINK_TO_SOURCE, LINKS, LOCK, MISSED, MOVED, READ_ONLY, SOURCE_AGENT,
+                       SOURCE_QEMU, STAYED, WEIGHTS, Record, Sample, compatible, double_run, plan,
+                       table)
+from scene import Scene
+from vmferry_lab import Lab, vmferry_program
+
+# A link, both agents at once, an agent, a frozen QEMU, one that is killed, an agent in the pause.
+SAMPLE = [1, 4, 7, 12, 29, 37]
+
+
+def pytest_generate_tests(metafunc):
+    if "seed" in metafunc.fixturenames:
+        count, first = (metafunc.config.getoption(f"--kill-{name}") for name in ("count", "seed"))
+        metafunc.parametrize("seed", range(first, first + count) if count else SAMPLE,
+                             ids=lambda seed: f"seed-{seed}")
+
+
+@pytest.fixture(scope="module")
+def points():
+    with Lab() as lab:
+        return lab.host_a.run([vmferry_program(), "agent", "--list-faults"]).stdout.split()
+
+
+@pytest.fixture(scope="module")
+def records(request):
+    """What came of the injections; as a table in the end where a file is named for it."""
+    name = request.config.getoption("--kill-table")
+    records = []
+    yield records
+    if name and records:
+        Path(name).write_text(table(records))
+
+
+@pytest.fixture
+def scene(request, module_scenes, pki):
+    """One for all injections; made anew after one that failed."""
+    if not module_scenes:
+        module_scenes.append(Scene(Lab(), pki))
+        module_scenes[0].run(**MACHINE)
+    yield module_scenes[0]
+    if getattr(request.node, "failed", True):
+        module_scenes.pop().lab.close()
+
+
+def test_injection(scene, records, points, seed):
+    injection = plan(seed, points)
+    print(f"seed {seed}: {injection}")
+    record = Injector(scene, injection).run()
+    records.append(record)
+    print(record.row())
+    assert not record.problem, f"seed {seed}, {injection}: {record.problem}"
+
+
+# ---- the planning ----
+
+POINTS = ["inject.called", "source.paused", "source.before-word", "destination.before-commit"]
+MANY = range(2000)
+
+
+def test_plans_are_repeatable():
+    assert [plan(seed, POINTS) for seed in MANY] == [plan(seed, POINTS[::-1]) for seed in MANY]
+    assert len({str(plan(seed, POINTS)) for seed in MANY}) > 1900
+
+
+def test_plans_cover_everything():
+    plans = [plan(seed, POINTS) for seed in MANY]
+    kinds = Counter((fault.kind, fault.target) for one in plans for fault in one.faults)
+    assert kinds.keys() == WEIGHTS.keys()
+    assert min(kinds.values()) > 20
+    assert {one.moment.point for one in plans} == {None, *POINTS}
+    assert 0.3 < sum(len(one.faults) == 2 for one in plans) / len(plans) < 0.5
+
+
+def test_a_copy_can_survive_each_plan():
+    for one in (plan(seed, POINTS) for seed in MANY):
+        killed = [fault.target for fault in one.faults if fault.kind == KILL]
+        assert not {SOURCE_QEMU, DESTINATION_QEMU} <= set(killed)
+        if SOURCE_QEMU in killed:
+            assert not any(fault.target in (IMAGE, DESTINATION_QEMU) for fault in one.faults)
+
+
+@pytest.mark.parametrize("one, other, expected", [
+    ((KILL, SOURCE_QEMU), (KILL, DESTINATION_QEMU), False),
+    ((KILL, SOURCE_QEMU), (FREEZE, DESTINATION_QEMU), False),
+    ((LOCK, IMAGE), (KILL, SOURCE_QEMU), False),
+    ((READ_ONLY, IMAGE), (LOCK, IMAGE), False),
+    ((CUT, LINK), (CUT, LINK_TO_SOURCE), False),
+    ((KILL, SOURCE_AGENT), (FREEZE, SOURCE_AGENT), False),
+    ((KILL, SOURCE_AGENT), (KILL, DESTINATION_AGENT), True),
+    ((KILL, SOURCE_QEMU), (KILL, DESTINATION_AGENT), True),
+    ((CUT, LINK), (KILL, DESTINATION_AGENT), True),
+])
+def test_compatible(one, other, expected):
+    assert compatible(one, other) is expected
+
+
+def samples(*packets):
+    return [Sample(second / 10, pair) for second, pair in enumerate(packets)]
+
+
+def test_hand_over_is_no_double_run():
+    assert double_run(samples((0, 0), (5, 0), (9, 4), (9, 9), (9, 14))) is None
+    assert double_run(samples((0, 0), (5, 2), (10, 4), (15, 6))) is None  # some words
+
+
+def test_double_run_is_seen():
+    assert double_run(samples((0, 0), (5, 0), (10, 5), (15, 10), (20, 10))) == 0.3
+
+
+def test_sample_has_one_of_each(points):
+    plans = [plan(seed, points) for seed in SAMPLE]
+    targets = {fault.target for one in plans for fault in one.faults}
+    assert {SOURCE_AGENT, DESTINATION_AGENT} <= targets and targets & set(LINKS)
+    assert {KILL, FREEZE, CUT} <= {fault.kind for one in plans for fault in one.faults}
+    assert any(len(one.faults) == 2 for one in plans)
+    assert any(one.moment.point for one in plans) and any(not one.moment.point for one in plans)
+
+
+def test_table_counts_and_sorts():
+    text = table([Record(7, "b", MOVED, "completed, 0", 1.5, 2.0, None),
+                  Record(3, "a | a", STAYED, "failed, 1", 0.0, 0.5, "LOST")])
+    assert "| 2 | 1 | 1 | 0 | 0 | 1 | 1.5 s, 1.5 s, 1.5 s |" in text
+    assert text.index("| 3 | a / a | stayed |") < text.index("| 7 | b | moved |")
+    assert table([]).count("|---") > 0 and {ENDED, MISSED} <= set(table([]).split("*"))
