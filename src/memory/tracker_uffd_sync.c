@@ -83,16 +83,22 @@ static gboolean protect_set(Tracker *tracker, const GuestRegion *region, const P
 /* A page is dirty when it is there and not protected.  In private memory a
  * page that is not there was never written (what comes later comes
  * unprotected); in shared memory it may have been written and swapped out, so
- * there a missing mark counts too.  The page is protected before the caller
- * reads it, so a later write is seen next time. */
+ * there a missing mark counts too. */
+static gboolean peek(Tracker *tracker, guint index, PageSpan span, PageSet *set, GError **error)
+{
+    const GuestRegion *region = guest_memory_get_region(tracker->memory, index);
+
+    return pagemap_add_unprotected(tracker->memory->pagemap, region->host_address, span,
+                                   region->backing == GUEST_BACKING_PRIVATE, set, error);
+}
+
+/* A page is protected before the caller reads it, so a later write is seen next time. */
 static gboolean collect(Tracker *tracker, guint index, PageSpan span, PageSet *set, GError **error)
 {
     const GuestRegion *region = guest_memory_get_region(tracker->memory, index);
     g_autoptr(PageSet) dirty = page_set_new(region->pages);
 
-    if (!pagemap_add_unprotected(tracker->memory->pagemap, region->host_address, span,
-                                 region->backing == GUEST_BACKING_PRIVATE, dirty, error) ||
-        !protect_set(tracker, region, dirty, error))
+    if (!peek(tracker, index, span, dirty, error) || !protect_set(tracker, region, dirty, error))
         return FALSE;
     page_set_add_all(set, dirty);
     return TRUE;
@@ -107,14 +113,6 @@ static gboolean start(Tracker *tracker, GError **error)
         return FALSE;
     }
     tracker->handler = g_thread_new("uffd-sync", handler_thread, tracker);
-    for (guint i = 0; i < tracker->memory->regions->len; i++) {
-        const GuestRegion *region = guest_memory_get_region(tracker->memory, i);
-        g_autoptr(PageSet) all = page_set_new(region->pages);
-
-        page_set_add(all, 0, region->pages);
-        if (region->pages > 0 && !protect_set(tracker, region, all, error))
-            return FALSE;
-    }
     return TRUE;
 }
 
@@ -132,5 +130,6 @@ const TrackerOps tracker_uffd_sync_ops = {
     .features = UFFD_FEATURE_PAGEFAULT_FLAG_WP,
     .start = start,
     .collect = collect,
+    .peek = peek,
     .stop = stop,
 };
