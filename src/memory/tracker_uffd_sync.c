@@ -61,25 +61,6 @@ static gpointer handler_thread(gpointer data)
     }
 }
 
-/* Protects the runs of *set*. */
-static gboolean protect_set(Tracker *tracker, const GuestRegion *region, const PageSet *set,
-                            GError **error)
-{
-    uint64_t first, count;
-
-    for (uint64_t at = 0; page_set_next_run(set, at, UINT64_MAX, &first, &count);
-         at = first + count) {
-        uint64_t unit = region->backing_page_bytes;
-        uint64_t start = (region->host_address + first * GUEST_PAGE_BYTES) & ~(unit - 1);
-        uint64_t end = region->host_address + (first + count) * GUEST_PAGE_BYTES;
-
-        if (!userfault_protect(tracker->userfault, start, (end - start + unit - 1) & ~(unit - 1),
-                               TRUE, error))
-            return FALSE;
-    }
-    return TRUE;
-}
-
 /* A page is dirty when it is there and not protected.  In private memory a
  * page that is not there was never written (what comes later comes
  * unprotected); in shared memory it may have been written and swapped out, so
@@ -92,15 +73,35 @@ static gboolean peek(Tracker *tracker, guint index, PageSpan span, PageSet *set,
                                    region->backing == GUEST_BACKING_PRIVATE, set, error);
 }
 
+static gboolean protect(Tracker *tracker, const GuestRegion *region, PageSpan span, GError **error)
+{
+    uint64_t unit = region->backing_page_bytes;
+    uint64_t start = (region->host_address + span.first * GUEST_PAGE_BYTES) & ~(unit - 1);
+    uint64_t end = region->host_address + (span.first + span.count) * GUEST_PAGE_BYTES;
+
+    return userfault_protect(tracker->userfault, start, (end - start + unit - 1) & ~(unit - 1),
+                             TRUE, error);
+}
+
 /* A page is protected before the caller reads it, so a later write is seen next time. */
 static gboolean collect(Tracker *tracker, guint index, PageSpan span, PageSet *set, GError **error)
 {
     const GuestRegion *region = guest_memory_get_region(tracker->memory, index);
-    g_autoptr(PageSet) dirty = page_set_new(region->pages);
+    g_autoptr(PageSet) dirty = page_set_new(span.count); /* counted from the span's first page */
+    PageSpan run;
 
-    if (!peek(tracker, index, span, dirty, error) || !protect_set(tracker, region, dirty, error))
+    if (!pagemap_add_unprotected(tracker->memory->pagemap,
+                                 region->host_address + span.first * GUEST_PAGE_BYTES,
+                                 (PageSpan){0, span.count},
+                                 region->backing == GUEST_BACKING_PRIVATE, dirty, error))
         return FALSE;
-    page_set_add_all(set, dirty);
+    for (uint64_t at = 0; page_set_next_run(dirty, at, UINT64_MAX, &run.first, &run.count);
+         at = run.first - span.first + run.count) {
+        run.first += span.first;
+        if (!protect(tracker, region, run, error))
+            return FALSE;
+        page_set_add(set, run.first, run.count);
+    }
     return TRUE;
 }
 

@@ -200,6 +200,16 @@ static void dismiss_guard(SourceMove *move)
     (move->guard_has_work ? guard_do_duty : guard_free)(g_steal_pointer(&move->guard));
 }
 
+static gboolean watch_cost(SourceMove *move, GError **error)
+{
+    GArray *threads = vmm_get_vcpu_threads(move->job->vmm, error);
+
+    if (!threads)
+        return FALSE;
+    guest_cost_start(&move->cost, vmm_get_pid(move->job->vmm), threads, source_now_ms(move));
+    return TRUE;
+}
+
 static gboolean watch(SourceMove *move, GError **error)
 {
     move->tracker = tracker_start(move->memory, move->job->options.tracker, error);
@@ -207,6 +217,8 @@ static gboolean watch(SourceMove *move, GError **error)
         return FALSE;
     move->report->tracker = g_strdup(tracker_kind_name(tracker_get_kind(move->tracker)));
     move->work = work_set_new(move->memory, move->tracker);
+    if (!watch_cost(move, error))
+        return FALSE;
     move->sender = make_sender(move);
     return TRUE;
 }
@@ -217,6 +229,7 @@ static void unwatch(SourceMove *move)
         move->guard_has_work = TRUE;
     source_describe_sender(move);
     g_clear_pointer(&move->sender, page_sender_free);
+    guest_cost_clear(&move->cost);
     g_clear_pointer(&move->work, work_set_free);
     g_clear_pointer(&move->tracker, tracker_free);
 }

@@ -5,6 +5,7 @@
 #include "memory/tracker.h"
 #include "migrate/convergence.h"
 #include "migrate/guard.h"
+#include "migrate/guest_cost.h"
 #include "migrate/page_sender.h"
 #include "migrate/path_rate.h"
 #include "migrate/source.h"
@@ -38,6 +39,8 @@ typedef struct {
     Tracker *tracker;
     PageSender *sender;
     WorkSet *work;
+    GuestCost cost;     /* of the tracking, to the guest */
+    uint64_t faults;    /* when that was looked at */
     Throttle *throttle; /* NULL until it is needed */
     guint round;
     HelloMessage peer; /* what the destination can: peer_has_feature() */
