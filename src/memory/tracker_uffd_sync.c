@@ -90,10 +90,9 @@ static gboolean collect(Tracker *tracker, guint index, PageSpan span, PageSet *s
     g_autoptr(PageSet) dirty = page_set_new(span.count); /* counted from the span's first page */
     PageSpan run;
 
-    if (!pagemap_add_unprotected(tracker->memory->pagemap,
-                                 region->host_address + span.first * GUEST_PAGE_BYTES,
-                                 (PageSpan){0, span.count},
-                                 region->backing == GUEST_BACKING_PRIVATE, dirty, error))
+    if (!pagemap_add_unprotected(
+            tracker->memory->pagemap, region->host_address + span.first * GUEST_PAGE_BYTES,
+            (PageSpan){0, span.count}, region->backing == GUEST_BACKING_PRIVATE, dirty, error))
         return FALSE;
     for (uint64_t at = 0; page_set_next_run(dirty, at, UINT64_MAX, &run.first, &run.count);
          at = run.first - span.first + run.count) {

@@ -135,8 +135,8 @@ void group_account_note_watched(GroupAccount *account, guint number, double now_
     notes = &account->notes[number];
     if (pages == 0)
         return;
-    notes->asked_at += (guest_ms(account, now_ms) - notes->asked_at) * pages /
-                       (double)(notes->watched + pages);
+    notes->asked_at +=
+        (guest_ms(account, now_ms) - notes->asked_at) * pages / (double)(notes->watched + pages);
     notes->watched += pages;
     notes->written -= MIN(notes->written, pages);
 }
@@ -156,10 +156,9 @@ static void estimate_touched(GroupNotes *notes, ConvergenceGroup *group, const G
     double scale = (double)(group->pages - MIN(notes->written, group->pages)) / look->pages_asked;
     double estimate;
 
-    notes->marked_sum =
-        (float)((1 - weight) * notes->marked_sum +
-                (double)look->pages_dirty * look->pages_marked * MAX(scale, 1) +
-                seen_before * notes->written);
+    notes->marked_sum = (float)((1 - weight) * notes->marked_sum +
+                                (double)look->pages_dirty * look->pages_marked * MAX(scale, 1) +
+                                seen_before * notes->written);
     notes->again_seen = (float)((1 - weight) * notes->again_seen + seen_before);
     notes->seen = MIN(notes->seen + look->pages_new, group->pages);
     /* Nothing marked yet: as far as is known, all of it is in use. */
@@ -196,8 +195,7 @@ static void note_rate(GroupNotes *notes, ConvergenceGroup *group, const GroupLoo
     notes->window_asked += (float)(in_use * elapsed);
     notes->to_take += (float)(look->pages_dirty * times);
     notes->new_to_take += (float)(MIN(look->pages_new, look->pages_dirty) * times);
-    notes->rate_sum =
-        (float)((1 - weight) * notes->rate_sum + weight * writes * times / elapsed);
+    notes->rate_sum = (float)((1 - weight) * notes->rate_sum + weight * writes * times / elapsed);
     notes->rate_weight = (float)((1 - weight) * notes->rate_weight + weight);
     if (notes->rate_weight > 0)
         group->dirty_per_ms = notes->rate_sum / notes->rate_weight;

@@ -92,12 +92,11 @@ double guest_cost_find_fault_ms(const VcpuTimes *difference, double ms, double u
     return CLAMP(beyond / (double)MAX(difference->faults, 1), LEAST_FAULT_MS, MOST_FAULT_MS);
 }
 
-double guest_cost_find_share(const VcpuTimes *difference, double ms, guint threads,
-                             double fault_ms, uint64_t faults)
+double guest_cost_find_share(const VcpuTimes *difference, double ms, guint threads, double fault_ms,
+                             uint64_t faults)
 {
     double all_ms = ms * MAX(threads, 1);
-    double busy =
-        (difference->user_ms + difference->system_ms + difference->waited_ms) / all_ms;
+    double busy = (difference->user_ms + difference->system_ms + difference->waited_ms) / all_ms;
     double felt = CLAMP((busy - SLACK) / (FULL - SLACK), 0, 1);
 
     return CLAMP((double)faults * fault_ms / all_ms * felt, 0, 1);
@@ -111,10 +110,10 @@ double guest_cost_look(GuestCost *cost, double now_ms, uint64_t faults)
     if (!cost->threads || ms < LEAST_MS)
         return -1;
     now = read_all(cost, NULL);
-    difference = (VcpuTimes){
-        MAX(now.user_ms - cost->since.user_ms, 0), MAX(now.system_ms - cost->since.system_ms, 0),
-        MAX(now.waited_ms - cost->since.waited_ms, 0),
-        now.faults > cost->since.faults ? now.faults - cost->since.faults : 0};
+    difference = (VcpuTimes){MAX(now.user_ms - cost->since.user_ms, 0),
+                             MAX(now.system_ms - cost->since.system_ms, 0),
+                             MAX(now.waited_ms - cost->since.waited_ms, 0),
+                             now.faults > cost->since.faults ? now.faults - cost->since.faults : 0};
     if (difference.faults >= LEAST_FAULTS) {
         double fault_ms = guest_cost_find_fault_ms(&difference, ms, cost->usual_system);
 

@@ -42,5 +42,5 @@ double guest_cost_look(GuestCost *cost, double now_ms, uint64_t faults);
 
 /* What a fault costs, and what share that makes, from two readings *ms* apart. */
 double guest_cost_find_fault_ms(const VcpuTimes *difference, double ms, double usual_system);
-double guest_cost_find_share(const VcpuTimes *difference, double ms, guint threads,
-                             double fault_ms, uint64_t faults);
+double guest_cost_find_share(const VcpuTimes *difference, double ms, guint threads, double fault_ms,
+                             uint64_t faults);

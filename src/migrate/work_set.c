@@ -228,8 +228,7 @@ static gboolean collect_span(WorkSet *set, guint region, PageSpan span, double n
         uint64_t start = at / WORK_GROUP_PAGES * WORK_GROUP_PAGES;
         uint64_t stop = MIN(start + WORK_GROUP_PAGES, end);
 
-        absorb(set, region, work_set_get_group(set, region, at),
-               (guint)((at - start) / WORD_BITS),
+        absorb(set, region, work_set_get_group(set, region, at), (guint)((at - start) / WORD_BITS),
                (guint)((stop - start + WORD_BITS - 1) / WORD_BITS), TRUE, now_ms);
     }
     return TRUE;

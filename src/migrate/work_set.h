@@ -18,9 +18,9 @@
  *
  * No write is lost, since a page that is neither pending nor in next was
  * collected before it was read, and is found by the next peek if it was written
- * since; one that was never collected, or was let go, is found by every peek.  Looks are for a guest
- * that is paused: they collect all of RAM, so that what is written after that, by
- * whomever, is found by the next one.
+ * since; one that was never collected, or was let go, is found by every peek.  Looks are for a
+ * guest that is paused: they collect all of RAM, so that what is written after that, by whomever,
+ * is found by the next one.
  *
  * Groups that the policy holds back (group_account_is_held()) are not given
  * out: they stay pending for the round that is sent with the guest paused.  Those of

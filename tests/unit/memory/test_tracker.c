@@ -523,7 +523,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_exact_pages),
-        cmocka_unit_test(test_span), cmocka_unit_test(test_peek_and_release),
+        cmocka_unit_test(test_span),
+        cmocka_unit_test(test_peek_and_release),
         cmocka_unit_test(test_busy),
         cmocka_unit_test(test_tracker_killed),
         cmocka_unit_test(test_cleans_left_over),

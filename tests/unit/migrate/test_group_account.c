@@ -290,7 +290,9 @@ static void test_similarity(void **state)
     for (guint window = 0; window < 4; window++) {
         for (guint i = 0; i < 40; i++)
             note(account, i, window * 250 + 250, i < 10 ? 100 : 0,
-                 i >= 10 ? 0 : window == 0 ? 100 : 20);
+                 i >= 10       ? 0
+                 : window == 0 ? 100
+                               : 20);
         group_account_end_window(account, window * 250 + 250, 1e6);
     }
     assert_true(last_window(account).similarity > 0.99);
@@ -312,8 +314,7 @@ static void test_similarity_of_a_cycle(void **state)
         for (guint i = 0; i < 40; i++) {
             gboolean turn = i / 10 == window % 4;
 
-            note(account, i, window * 250 + 250, turn ? GROUP : 0,
-                 turn && window < 4 ? GROUP : 0);
+            note(account, i, window * 250 + 250, turn ? GROUP : 0, turn && window < 4 ? GROUP : 0);
         }
         group_account_end_window(account, window * 250 + 250, 1e6);
         assert_true((last_window(account).similarity > 0.8) == (window >= 4));

@@ -413,7 +413,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_intensive),
-        cmocka_unit_test(test_intensive_alone), cmocka_unit_test(test_dear_faults),
+        cmocka_unit_test(test_intensive_alone),
+        cmocka_unit_test(test_dear_faults),
         cmocka_unit_test(test_few_faults),
         cmocka_unit_test(test_sequential),
         cmocka_unit_test(test_unsteady_path),

@@ -374,9 +374,14 @@ static void test_held_is_released(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        WORK_TEST(test_first_round),   WORK_TEST(test_writes), WORK_TEST(test_order),
-        WORK_TEST(test_held),          WORK_TEST(test_probes), WORK_TEST(test_sparse),
-        WORK_TEST(test_small_batches), WORK_TEST(test_peeks_protect_little),
+        WORK_TEST(test_first_round),
+        WORK_TEST(test_writes),
+        WORK_TEST(test_order),
+        WORK_TEST(test_held),
+        WORK_TEST(test_probes),
+        WORK_TEST(test_sparse),
+        WORK_TEST(test_small_batches),
+        WORK_TEST(test_peeks_protect_little),
         WORK_TEST(test_held_is_released),
     };
 
