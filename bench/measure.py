@@ -31,6 +31,9 @@ class Sample:
     peak_memory_bytes: int    # of the larger agent; 0 for QEMU
     started_ms: float         # time.monotonic() * 1e3 at the order
     latency: dict | None = None  # of an application's requests
+    # The guest's own work that the move cost it, as the time in which it does as much when left
+    # alone; None: it counts none.
+    lost_ms: float | None = None
     prestart_ms: float | None = None  # what starting the destination took before the clock ran
 
     @property
@@ -89,6 +92,16 @@ def touch_free_memory() -> None:
         del view
 
 
+def lost_work_ms(before: list, during: list) -> float | None:
+    """From the pages written by some beats before a move and by those from its order on."""
+    alone_ms = before[-1].arrival_ms - before[0].arrival_ms if before else 0
+    alone = before[-1].written - before[0].written if before else 0
+    if alone <= 0 or alone_ms <= 0 or len(during) < 2:
+        return None
+    took_ms = during[-1].arrival_ms - during[0].arrival_ms
+    return took_ms - (during[-1].written - during[0].written) * alone_ms / alone
+
+
 class Ruler:
     """Reads counters before and after a move: start(), the move, stop()."""
 
@@ -99,7 +112,9 @@ class Ruler:
         self.source_pid = source_pid
         self.helpers = helpers
         before = cpu_seconds(source_pid)
+        first_beat = len(heartbeat.beats)
         time.sleep(BASE_SECONDS)
+        self._beats_before = heartbeat.beats[first_beat:]
         self._base_rate = (cpu_seconds(source_pid) - before) / BASE_SECONDS
         touch_free_memory()
 
@@ -119,8 +134,11 @@ class Ruler:
 
     def readings(self) -> dict:
         """What was read, as fields of a Sample."""
-        return {"wall_ms": self.wall_ms, "gap_ms": self._gap_ms(), "wire_bytes": self.wire_bytes,
-                "cpu_s": self.cpu_s, "started_ms": self._started_ms}
+        gap_ms = self._gap_ms()
+        during = [beat for beat in self.heartbeat.beats if beat.arrival_ms >= self._started_ms]
+        return {"wall_ms": self.wall_ms, "gap_ms": gap_ms, "wire_bytes": self.wire_bytes,
+                "cpu_s": self.cpu_s, "started_ms": self._started_ms,
+                "lost_ms": lost_work_ms(self._beats_before, during)}
 
     def _gap_ms(self) -> float:
         """The client's downtime, once the guest has beaten on for a while."""

@@ -46,6 +46,7 @@ ROWS = [
     ("total_ms", "total time", "ms", 1),
     ("wall_ms", "total as the user sees it", "ms", 1),
     ("gap_ms", "downtime, heartbeat's gap", "ms", 1),
+    ("lost_ms", "guest's own work lost", "ms", 1),
     ("downtime_ms", "downtime, self-reported", "ms", 1),
     ("wire_bytes", "bytes on the wire", "MB", 1e-6),
     ("whole_cpu_s", "CPU, destination's start too", "s", 1),
@@ -77,7 +78,8 @@ def run_once(contender: str, link: str, load: str, pki: Pki, options: list[str])
 
 
 def medians(samples: list) -> dict[str, float]:
-    return {key: statistics.median(getattr(sample, key) for sample in samples)
+    """Zero where there is no such figure: an idle guest has no work to lose."""
+    return {key: statistics.median(getattr(sample, key) or 0 for sample in samples)
             for key, *_ in ROWS}
 
 

@@ -14,6 +14,7 @@ METRICS = {
     "whole_total_ms": ("with start", "s", 1e3),
     "wire_bytes": ("bytes", "MB", 1e6),
     "gap_ms": ("gap", "ms", 1),
+    "lost_ms": ("work lost", "ms", 1),
     "downtime_ms": ("downtime", "ms", 1),
     "whole_cpu_s": ("CPU", "s", 1),
     "p50_ms": ("p50", "ms", 1),

@@ -7,7 +7,8 @@ from contenders import CONTENDERS
 from record import METRICS, medians
 from workloads import MEMORY_MB, WORKLOADS
 
-ALWAYS = ("total_ms", "whole_total_ms", "wire_bytes", "gap_ms", "downtime_ms", "whole_cpu_s")
+ALWAYS = ("total_ms", "whole_total_ms", "wire_bytes", "gap_ms", "lost_ms", "downtime_ms",
+          "whole_cpu_s")
 LATENCIES = ("p50_ms", "p99_ms", "max_ms", "late", "move_p99_ms")
 WIDTH = 14  # the longest name of a contender, and a space
 

@@ -163,17 +163,32 @@ gboolean pagemap_add_populated(Pagemap *pagemap, uint64_t address, PageSet *set,
     return scan(pagemap, &argument, address, all, set, error);
 }
 
-gboolean pagemap_take_written(Pagemap *pagemap, uint64_t address, PageSpan span,
-                              gboolean only_populated, PageSet *written, GError **error)
+static gboolean scan_written(Pagemap *pagemap, uint64_t address, PageSpan span,
+                             gboolean only_populated, uint64_t flags, PageSet *written,
+                             GError **error)
 {
     struct scan_argument argument = {
-        .flags = SCAN_FLAG_WP_MATCHING | SCAN_FLAG_CHECK_WPASYNC,
+        .flags = flags,
         .category_mask = SCAN_WRITTEN,
         .category_anyof_mask = only_populated ? SCAN_PRESENT | SCAN_SWAPPED : 0,
         .return_mask = SCAN_WRITTEN,
     };
 
     return scan(pagemap, &argument, address, span, written, error);
+}
+
+gboolean pagemap_take_written(Pagemap *pagemap, uint64_t address, PageSpan span,
+                              gboolean only_populated, PageSet *written, GError **error)
+{
+    return scan_written(pagemap, address, span, only_populated,
+                        SCAN_FLAG_WP_MATCHING | SCAN_FLAG_CHECK_WPASYNC, written, error);
+}
+
+gboolean pagemap_add_written(Pagemap *pagemap, uint64_t address, PageSpan span,
+                             gboolean only_populated, PageSet *written, GError **error)
+{
+    return scan_written(pagemap, address, span, only_populated, SCAN_FLAG_CHECK_WPASYNC, written,
+                        error);
 }
 
 gboolean pagemap_add_unprotected(Pagemap *pagemap, uint64_t address, PageSpan span,

@@ -38,6 +38,10 @@ gboolean pagemap_add_populated(Pagemap *pagemap, uint64_t address, PageSet *set,
 gboolean pagemap_take_written(Pagemap *pagemap, uint64_t address, PageSpan span,
                               gboolean only_populated, PageSet *written, GError **error);
 
+/* Gets only: they stay written. */
+gboolean pagemap_add_written(Pagemap *pagemap, uint64_t address, PageSpan span,
+                             gboolean only_populated, PageSet *written, GError **error);
+
 /* Adds to *set* the pages of *span* that are not write-protected by a userfaultfd.
  * *only_populated*: pages that are not there do not count (private memory).
  * Linux 5.13. */

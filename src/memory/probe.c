@@ -101,7 +101,7 @@ static gboolean track_once(Victim *victim, TrackerKind kind, GError **error)
     g_autoptr(GuestMemory) memory = NULL;
     g_autoptr(Tracker) tracker = NULL;
     g_autoptr(GPtrArray) sets = NULL;
-    const PageSet *seen;
+    PageSet *seen;
 
     g_ptr_array_add(regions,
                     ram_region_new("probe", victim->address, VICTIM_PAGES * GUEST_PAGE_BYTES));
@@ -110,10 +110,13 @@ static gboolean track_once(Victim *victim, TrackerKind kind, GError **error)
     if (!tracker)
         return FALSE;
     sets = guest_memory_new_sets(memory);
+    seen = g_ptr_array_index(sets, 0);
+    if (!tracker_collect(tracker, sets, error))
+        return FALSE;
+    page_set_clear(seen);
     if (write(victim->command, "w", 1) != 1 || !victim_wait(victim, error) ||
         !tracker_collect(tracker, sets, error))
         return FALSE;
-    seen = g_ptr_array_index(sets, 0);
     if (page_set_count(seen) != 1 || !page_set_has(seen, VICTIM_WRITES_PAGE)) {
         error_set(error, VMFERRY_ERROR_FAILED, "one page was written, %u were seen",
                   (unsigned)page_set_count(seen));

@@ -30,6 +30,37 @@ static gboolean register_regions(Tracker *tracker, GError **error)
     return TRUE;
 }
 
+/* A file's page that is unmapped may have content all the same, so there a hole is known by
+ * its mark.  In private memory a page that comes later comes unprotected. */
+static gboolean mark_holes(Tracker *tracker, guint index, GError **error)
+{
+    const GuestRegion *region = guest_memory_get_region(tracker->memory, index);
+    g_autoptr(PageSet) holes = page_set_new(region->pages);
+    g_autoptr(PageSet) populated = page_set_new(region->pages);
+    g_autoptr(PageSet) unused = page_set_new(region->pages);
+    PageSpan hole;
+
+    if (region->pages == 0 || region->backing == GUEST_BACKING_PRIVATE)
+        return TRUE;
+    if (!guest_memory_add_populated(tracker->memory, index, populated, error))
+        return FALSE;
+    page_set_add(holes, 0, region->pages);
+    page_set_remove_all(holes, populated);
+    for (uint64_t at = 0; page_set_next_run(holes, at, UINT64_MAX, &hole.first, &hole.count);
+         at = hole.first + hole.count)
+        if (!tracker_collect_span(tracker, index, hole, unused, error))
+            return FALSE;
+    return TRUE;
+}
+
+static gboolean mark_all_holes(Tracker *tracker, GError **error)
+{
+    for (guint i = 0; i < tracker->memory->regions->len; i++)
+        if (!mark_holes(tracker, i, error))
+            return FALSE;
+    return TRUE;
+}
+
 static Tracker *start_kind(GuestMemory *memory, const TrackerOps *ops, GError **error)
 {
     g_autoptr(Tracker) tracker = g_new0(Tracker, 1);
@@ -41,7 +72,8 @@ static Tracker *start_kind(GuestMemory *memory, const TrackerOps *ops, GError **
     if (tracker->userfault >= 0 && !guest_memory_check_process(memory, error))
         fd_close(&tracker->userfault);
     if (tracker->userfault < 0 || !register_regions(tracker, error) ||
-        !ops->start(tracker, error) || fault_point("memory.tracker-started", error)) {
+        !ops->start(tracker, error) || !mark_all_holes(tracker, error) ||
+        fault_point("memory.tracker-started", error)) {
         g_prefix_error(error, "tracker %s: ", tracker_kind_name(ops->kind));
         return NULL;
     }
@@ -84,16 +116,23 @@ Tracker *tracker_start(GuestMemory *memory, TrackerKind kind, GError **error)
     }
 }
 
+/* A huge page is protected, and so reported, as a whole. */
+static PageSpan whole_pages(const GuestRegion *region, PageSpan span)
+{
+    uint64_t unit = region->backing_page_bytes / GUEST_PAGE_BYTES;
+    uint64_t end = MIN((span.first + span.count + unit - 1) / unit * unit, region->pages);
+
+    span.first = span.first / unit * unit;
+    span.count = end - span.first;
+    return span;
+}
+
 gboolean tracker_collect_span(Tracker *tracker, guint region, PageSpan span, PageSet *set,
                               GError **error)
 {
     const GuestRegion *memory = guest_memory_get_region(tracker->memory, region);
-    uint64_t unit = memory->backing_page_bytes / GUEST_PAGE_BYTES;
-    uint64_t end = MIN((span.first + span.count + unit - 1) / unit * unit, memory->pages);
 
-    /* A huge page is protected, and so reported, as a whole. */
-    span.first = span.first / unit * unit;
-    span.count = end - span.first;
+    span = whole_pages(memory, span);
     if (tracker->ops->collect(tracker, region, span, set, error)) {
         if (tracker->protected_again)
             page_set_add_span(g_ptr_array_index(tracker->protected_again, region), set, span);
@@ -118,6 +157,34 @@ gboolean tracker_collect(Tracker *tracker, GPtrArray *sets, GError **error)
 void tracker_note_protected(Tracker *tracker, GPtrArray *sets)
 {
     tracker->protected_again = sets;
+}
+
+gboolean tracker_peek(Tracker *tracker, GPtrArray *sets, GError **error)
+{
+    for (guint i = 0; i < tracker->memory->regions->len; i++) {
+        const GuestRegion *region = guest_memory_get_region(tracker->memory, i);
+        PageSpan all = {0, region->pages};
+
+        if (all.count > 0 &&
+            !tracker->ops->peek(tracker, i, all, g_ptr_array_index(sets, i), error)) {
+            g_prefix_error(error, "RAM block %s: ", region->name);
+            return FALSE;
+        }
+    }
+    return TRUE;
+}
+
+gboolean tracker_release_span(Tracker *tracker, guint index, PageSpan span, GError **error)
+{
+    const GuestRegion *region = guest_memory_get_region(tracker->memory, index);
+    PageSpan pages = whole_pages(region, span);
+    uint64_t bytes = pages.count * GUEST_PAGE_BYTES, unit = region->backing_page_bytes;
+
+    if (userfault_protect(tracker->userfault, region->host_address + pages.first * GUEST_PAGE_BYTES,
+                          (bytes + unit - 1) / unit * unit, FALSE, error))
+        return TRUE;
+    g_prefix_error(error, "RAM block %s: ", region->name);
+    return FALSE;
 }
 
 TrackerKind tracker_get_kind(Tracker *tracker)

@@ -3,10 +3,23 @@
  *
  * Theory of operation: while a Tracker exists, every write to the guest's RAM
  * through the VMM's address space is seen: by a vCPU, by the device model, or
- * by the kernel on their behalf.  tracker_collect() gets and clears: it adds
- * the pages written since the last call to the caller's sets and watches them
- * again.  A page that is written after the call is in the next one, so a
- * caller that collects, then reads the pages, misses nothing.
+ * by the kernel on their behalf.  A page is either write-protected, or it counts
+ * as written.  At first nothing that is populated is protected, so all of it
+ * counts; the guest pays a page fault for its first write to a protected page, and
+ * nothing for any other.
+ *
+ * - tracker_collect() gets and clears: it adds the pages that count as written
+ *   to the caller's sets and protects them.
+ * - tracker_peek() gets only: what is written already stays so, at no cost to
+ *   the guest.
+ * - tracker_release_span() lifts the protection: all of the span counts as written.
+ *
+ * Why no write is lost: let a caller send a page's content only if it has
+ * collected the page before it read it, and take the content sent for current only
+ * if a collect or peek after that does not name the page.  A write before the
+ * collect is in what was read.  A write after it meets the protection, lifts it
+ * for good (until the next collect), and so is named by every later peek.  A page
+ * that was never collected is named by all of them.
  *
  * Two back ends, chosen by what the kernel offers and shown to the user:
  *
@@ -50,7 +63,7 @@
  * invalidates (MMU notifiers).  Writers with an address space of their own
  * (vhost-user, VFIO) are not seen and refused.
  *
- * Threads: start, collect and free from one thread at a time.
+ * Threads: one at a time calls these.
  *
  * Limits: on hugetlbfs a dirty page means its whole huge page.
  */
@@ -64,10 +77,12 @@
 typedef struct Tracker Tracker;
 
 /* Watches all regions of *memory* (borrowed; must outlive the tracker) from
- * now on.  TRACKER_AUTO takes the first that works. */
+ * now on.  What is populated counts as written, holes do not; whoever wants to know
+ * all that has content asks for what is populated after this.  TRACKER_AUTO takes the
+ * first that works. */
 Tracker *tracker_start(GuestMemory *memory, TrackerKind kind, GError **error);
 
-/* Adds what was written to *sets* (guest_memory_new_sets()). */
+/* Adds what counts as written to *sets* (guest_memory_new_sets()) and protects it. */
 gboolean tracker_collect(Tracker *tracker, GPtrArray *sets, GError **error);
 
 /* The same for the pages of *span* in one region: whoever collects a span right
@@ -75,10 +90,18 @@ gboolean tracker_collect(Tracker *tracker, GPtrArray *sets, GError **error);
 gboolean tracker_collect_span(Tracker *tracker, guint region, PageSpan span, PageSet *set,
                               GError **error);
 
+/* Adds what counts as written to *sets*; changes nothing. */
+gboolean tracker_peek(Tracker *tracker, GPtrArray *sets, GError **error);
+
+/* Lets the pages of *span* be written without a fault: those that are populated count as
+ * written until they are collected again. */
+gboolean tracker_release_span(Tracker *tracker, guint region, PageSpan span, GError **error);
+
 /* From now on also adds to *sets* (borrowed until tracker_free(); NULL: no more) each page that a
- * collect finds written and watches again.  Only such a page, or one that was there when the
- * tracker started, can have been pinned for writing before it was watched. */
+ * collect finds written and protects: only such a page can have been pinned for writing before it
+ * was protected. */
 void tracker_note_protected(Tracker *tracker, GPtrArray *sets);
+
 TrackerKind tracker_get_kind(Tracker *tracker);
 
 /* Stops watching; nothing of it stays in the guest.  NULL-safe. */
@@ -92,6 +115,7 @@ typedef struct {
     gboolean (*start)(Tracker *tracker, GError **error);
     gboolean (*collect)(Tracker *tracker, guint region, PageSpan span, PageSet *set,
                         GError **error);
+    gboolean (*peek)(Tracker *tracker, guint region, PageSpan span, PageSet *set, GError **error);
     void (*stop)(Tracker *tracker);
 } TrackerOps;
 

@@ -13,22 +13,20 @@ static gboolean take(Tracker *tracker, guint index, PageSpan span, PageSet *set,
                                 region->backing == GUEST_BACKING_PRIVATE, set, error);
 }
 
-/* Protects all that is there now; a page that comes later is unprotected and
- * so counts as written. */
+static gboolean peek(Tracker *tracker, guint index, PageSpan span, PageSet *set, GError **error)
+{
+    const GuestRegion *region = guest_memory_get_region(tracker->memory, index);
+
+    return pagemap_add_written(tracker->memory->pagemap, region->host_address, span,
+                               region->backing == GUEST_BACKING_PRIVATE, set, error);
+}
+
 static gboolean start(Tracker *tracker, GError **error)
 {
-    if (!pagemap_can_scan(tracker->memory->pagemap)) {
-        error_set(error, VMFERRY_ERROR_UNSUPPORTED, "this kernel lacks PAGEMAP_SCAN (needs 6.7)");
-        return FALSE;
-    }
-    for (guint i = 0; i < tracker->memory->regions->len; i++) {
-        const GuestRegion *region = guest_memory_get_region(tracker->memory, i);
-        g_autoptr(PageSet) unused = page_set_new(region->pages);
-
-        if (region->pages > 0 && !take(tracker, i, (PageSpan){0, region->pages}, unused, error))
-            return FALSE;
-    }
-    return TRUE;
+    if (pagemap_can_scan(tracker->memory->pagemap))
+        return TRUE;
+    error_set(error, VMFERRY_ERROR_UNSUPPORTED, "this kernel lacks PAGEMAP_SCAN (needs 6.7)");
+    return FALSE;
 }
 
 const TrackerOps tracker_pagemap_scan_ops = {
@@ -37,4 +35,5 @@ const TrackerOps tracker_pagemap_scan_ops = {
                 USERFAULT_FEATURE_WP_UNPOPULATED | USERFAULT_FEATURE_WP_ASYNC,
     .start = start,
     .collect = take,
+    .peek = peek,
 };

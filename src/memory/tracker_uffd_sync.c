@@ -61,40 +61,46 @@ static gpointer handler_thread(gpointer data)
     }
 }
 
-/* Protects the runs of *set*. */
-static gboolean protect_set(Tracker *tracker, const GuestRegion *region, const PageSet *set,
-                            GError **error)
-{
-    uint64_t first, count;
-
-    for (uint64_t at = 0; page_set_next_run(set, at, UINT64_MAX, &first, &count);
-         at = first + count) {
-        uint64_t unit = region->backing_page_bytes;
-        uint64_t start = (region->host_address + first * GUEST_PAGE_BYTES) & ~(unit - 1);
-        uint64_t end = region->host_address + (first + count) * GUEST_PAGE_BYTES;
-
-        if (!userfault_protect(tracker->userfault, start, (end - start + unit - 1) & ~(unit - 1),
-                               TRUE, error))
-            return FALSE;
-    }
-    return TRUE;
-}
-
 /* A page is dirty when it is there and not protected.  In private memory a
  * page that is not there was never written (what comes later comes
  * unprotected); in shared memory it may have been written and swapped out, so
- * there a missing mark counts too.  The page is protected before the caller
- * reads it, so a later write is seen next time. */
+ * there a missing mark counts too. */
+static gboolean peek(Tracker *tracker, guint index, PageSpan span, PageSet *set, GError **error)
+{
+    const GuestRegion *region = guest_memory_get_region(tracker->memory, index);
+
+    return pagemap_add_unprotected(tracker->memory->pagemap, region->host_address, span,
+                                   region->backing == GUEST_BACKING_PRIVATE, set, error);
+}
+
+static gboolean protect(Tracker *tracker, const GuestRegion *region, PageSpan span, GError **error)
+{
+    uint64_t unit = region->backing_page_bytes;
+    uint64_t start = (region->host_address + span.first * GUEST_PAGE_BYTES) & ~(unit - 1);
+    uint64_t end = region->host_address + (span.first + span.count) * GUEST_PAGE_BYTES;
+
+    return userfault_protect(tracker->userfault, start, (end - start + unit - 1) & ~(unit - 1),
+                             TRUE, error);
+}
+
+/* A page is protected before the caller reads it, so a later write is seen next time. */
 static gboolean collect(Tracker *tracker, guint index, PageSpan span, PageSet *set, GError **error)
 {
     const GuestRegion *region = guest_memory_get_region(tracker->memory, index);
-    g_autoptr(PageSet) dirty = page_set_new(region->pages);
+    g_autoptr(PageSet) dirty = page_set_new(span.count); /* counted from the span's first page */
+    PageSpan run;
 
-    if (!pagemap_add_unprotected(tracker->memory->pagemap, region->host_address, span,
-                                 region->backing == GUEST_BACKING_PRIVATE, dirty, error) ||
-        !protect_set(tracker, region, dirty, error))
+    if (!pagemap_add_unprotected(
+            tracker->memory->pagemap, region->host_address + span.first * GUEST_PAGE_BYTES,
+            (PageSpan){0, span.count}, region->backing == GUEST_BACKING_PRIVATE, dirty, error))
         return FALSE;
-    page_set_add_all(set, dirty);
+    for (uint64_t at = 0; page_set_next_run(dirty, at, UINT64_MAX, &run.first, &run.count);
+         at = run.first - span.first + run.count) {
+        run.first += span.first;
+        if (!protect(tracker, region, run, error))
+            return FALSE;
+        page_set_add(set, run.first, run.count);
+    }
     return TRUE;
 }
 
@@ -107,17 +113,7 @@ static gboolean start(Tracker *tracker, GError **error)
         return FALSE;
     }
     tracker->handler = g_thread_try_new("uffd-sync", handler_thread, tracker, error);
-    if (!tracker->handler)
-        return FALSE;
-    for (guint i = 0; i < tracker->memory->regions->len; i++) {
-        const GuestRegion *region = guest_memory_get_region(tracker->memory, i);
-        g_autoptr(PageSet) all = page_set_new(region->pages);
-
-        page_set_add(all, 0, region->pages);
-        if (region->pages > 0 && !protect_set(tracker, region, all, error))
-            return FALSE;
-    }
-    return TRUE;
+    return tracker->handler != NULL;
 }
 
 /* Unregistering wakes whoever still waits, so the handler can go first. */
@@ -134,5 +130,6 @@ const TrackerOps tracker_uffd_sync_ops = {
     .features = UFFD_FEATURE_PAGEFAULT_FLAG_WP,
     .start = start,
     .collect = collect,
+    .peek = peek,
     .stop = stop,
 };

@@ -8,15 +8,19 @@
  * ms since the start of the move.
  *
  * - Time is counted as the guest's: while it is throttled to a share of its
- *   speed, that share of the time has passed.  So rates are those of a free
- *   guest, and throttling does not distort them.
+ *   speed, that share of the time has passed; so it is with the time that it
+ *   spends on the faults of our write protection.  So rates are those of a free
+ *   guest, and neither throttling nor tracking distorts them.
+ * - Only the pages that are protected at the time tell something: all that was
+ *   sent and not written since, and a few of each other group (watch_plan.h).
  * - The rate is a mean with exponentially falling weights (time constant
  *   GROUP_ACCOUNT_MEMORY_MS) over intervals of any length.  A page that is
  *   written twice between two collects is seen once; with t pages in use of
  *   which n were seen, it was -t ln(1 - n/t) writes.
  * - How many pages are in use (*touched*) is estimated as one counts fish:
  *   pages seen dirty are marked; if of n dirty pages r had been seen before,
- *   marked / t = r / n (capture and recapture, after Schnabel).
+ *   marked / t = r / n (capture and recapture, after Schnabel), where what counts
+ *   as marked can be caught: it is protected.
  * - What sending a page again costs is often much less than its first sending.
  *   Each group has its own mean; for groups that were never sent again, which
  *   is all hot ones as long as cold ones go first, it is that of the *probes*: a
@@ -52,15 +56,25 @@ void group_account_set_pending(GroupAccount *account, guint group, guint pending
 /* From *now_ms* on the guest runs for this share of the time. */
 void group_account_set_run_share(GroupAccount *account, double now_ms, double run_share);
 
-/* A collect of a whole group, or of the part that is sent next. */
+/* So many more pages of the group are protected from now on. */
+void group_account_note_watched(GroupAccount *account, guint group, double now_ms, guint pages);
+/* They are not any more, and it is not known whether they were written. */
+void group_account_note_released(GroupAccount *account, guint group);
+
+/* A look at the protected pages of a group, or at some of them. */
 typedef struct {
     double now_ms;
-    guint pages_collected; /* 512 or fewer: how many of the group's pages were asked about */
-    guint pages_dirty;     /* written since they were collected before */
-    guint pages_new;       /* of these: never seen dirty before */
-} GroupCollect;
+    guint pages_asked;  /* that were protected */
+    guint pages_marked; /* of these: had been seen dirty at an earlier time */
+    guint pages_dirty;  /* written: not protected any more */
+    guint pages_new;    /* of these: never seen dirty before */
+} GroupLook;
 /* To be called for groups without dirty pages, too. */
-void group_account_note_dirty(GroupAccount *account, guint group, const GroupCollect *collect);
+void group_account_note_dirty(GroupAccount *account, guint group, const GroupLook *look);
+
+/* From *now_ms* on, as far as is known, the faults take this share of the guest's time (0 to 1):
+ * so much less does it write than it would. */
+void group_account_set_fault_share(GroupAccount *account, double now_ms, double fault_share);
 
 /* Appends to *ret* (of TraceDirty) what all collects found since it was asked
  * before: a look of a trace. */
@@ -84,6 +98,8 @@ double group_account_apply(GroupAccount *account, const ConvergenceDecision *dec
 /* The groups of which up to GROUP_ACCOUNT_PROBE_PAGES pending pages should be
  * sent now, held or not, before all others; returns how many. */
 guint group_account_get_probes(const GroupAccount *account, guint ret[GROUP_ACCOUNT_PROBES]);
+/* The share of its pages that is in use, as estimated. */
+double group_account_get_use(const GroupAccount *account, guint group);
 gboolean group_account_is_held(const GroupAccount *account, guint group);
 /* Groups from cold to hot, for the order of a round: less is colder. */
 double group_account_get_heat(const GroupAccount *account, guint group);

@@ -4,7 +4,7 @@
  * Theory of operation: an O_DIRECT read pins guest pages when it is submitted,
  * and marks them in the tracker then; its data comes later, without a mark
  * (memory/tracker.h).  So a page whose mark was taken by a collect at time t
- * (or that was there when the tracker started) can be written unseen, but only
+ * can be written unseen, but only
  * by I/O that was submitted before t.  Such a page is *unsettled*:
  *
  * - It is settled by proof only.  When all I/O that was submitted before some

@@ -237,6 +237,16 @@ static void dismiss_guard(SourceMove *move)
     (move->guard_has_work ? guard_write_files : guard_free)(g_steal_pointer(&move->guard));
 }
 
+static gboolean watch_cost(SourceMove *move, GError **error)
+{
+    GArray *threads = vmm_get_vcpu_threads(move->job->vmm, error);
+
+    if (!threads)
+        return FALSE;
+    guest_cost_start(&move->cost, vmm_get_pid(move->job->vmm), threads, source_now_ms(move));
+    return TRUE;
+}
+
 static gboolean watch(SourceMove *move, GError **error)
 {
     move->tracker = tracker_start(move->memory, move->job->options.tracker, error);
@@ -246,6 +256,8 @@ static gboolean watch(SourceMove *move, GError **error)
     if (!source_recheck_begin(move, error))
         return FALSE;
     move->work = work_set_new(move->memory, move->tracker);
+    if (!watch_cost(move, error))
+        return FALSE;
     move->sender = make_sender(move);
     return TRUE;
 }
@@ -255,6 +267,7 @@ static void unwatch(SourceMove *move)
     end_throttle(move);
     source_describe_sender(move);
     g_clear_pointer(&move->sender, page_sender_free);
+    guest_cost_clear(&move->cost);
     g_clear_pointer(&move->work, work_set_free);
     source_recheck_end(move);
     g_clear_pointer(&move->tracker, tracker_free);

@@ -41,13 +41,27 @@ void source_measure_path(SourceMove *move)
     path_rate_note(&move->path, now_ms, bytes, backlog);
 }
 
+/* What the tracking has cost the guest since this was asked before. */
+static void look_at_cost(SourceMove *move, double now_ms)
+{
+    uint64_t faults = work_set_count_faults(move->work);
+    double share = guest_cost_look(&move->cost, now_ms, faults - move->faults);
+
+    if (share < 0)
+        return;
+    move->faults = faults;
+    group_account_set_fault_share(work_set_get_account(move->work), now_ms, share);
+    work_set_adjust_sample(move->work, share);
+}
+
 gboolean source_look(SourceMove *move, GError **error)
 {
     double now_ms = source_now_ms(move);
 
     source_measure_path(move);
-    if (!work_set_look(move->work, now_ms, error))
+    if (!work_set_peek(move->work, now_ms, error))
         return FALSE;
+    look_at_cost(move, now_ms);
     source_trace_look(move, now_ms);
     if (now_ms - move->window_start_ms >= CONVERGENCE_WINDOW_MS && move->path.bytes_per_ms > 0) {
         group_account_end_window(work_set_get_account(move->work), now_ms,

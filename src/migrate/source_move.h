@@ -5,6 +5,7 @@
 #include "memory/tracker.h"
 #include "migrate/convergence.h"
 #include "migrate/guard.h"
+#include "migrate/guest_cost.h"
 #include "migrate/page_sender.h"
 #include "migrate/path_rate.h"
 #include "migrate/recheck.h"
@@ -42,6 +43,8 @@ typedef struct {
     PageSender *sender;
     WorkSet *work;
     struct SourceRecheck *recheck; /* NULL: no direct I/O */
+    GuestCost cost;                /* of the tracking, to the guest */
+    uint64_t faults;               /* when that was looked at */
     Throttle *throttle;            /* NULL until it is needed */
     guint round;
     HelloMessage peer; /* what the destination can: peer_has_feature() */

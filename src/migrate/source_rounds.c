@@ -207,6 +207,9 @@ gboolean source_precopy(SourceMove *move, GError **error)
     if (fault_point("source.first-round", error) || !work_set_add_populated(move->work, error))
         return FALSE;
     source_trace_begin(move);
+    /* Begins the samples that tell what is hot before it is sent. */
+    if (!work_set_peek(move->work, source_now_ms(move), error))
+        return FALSE;
     if (!source_send_round(move, error) || fault_point("source.accepted", error) ||
         !end_round(move, error))
         return FALSE;

@@ -3,11 +3,15 @@
 #include <math.h>
 #include <string.h>
 
+#include "migrate/watch_plan.h"
+
 #define WORD_BITS 64u
 #define GROUP_WORDS (WORK_GROUP_PAGES / WORD_BITS)
 /* Heat classes: powers of two of the writes to a page a ms, from 2^-CLASS_BASE up. */
 #define CLASS_BASE 24
 #define CLASSES 26
+/* A held group of which this share is in use goes unprotected. */
+#define RELEASED_SHARE 0.75
 
 struct WorkSet {
     GuestMemory *memory;
@@ -15,6 +19,7 @@ struct WorkSet {
     GroupAccount *account;
     GPtrArray *pending, *next;
     GPtrArray *fresh;      /* scratch: what a collect found */
+    GPtrArray *watched;    /* protected, as far as is known */
     GPtrArray *given;      /* given out at least once */
     GPtrArray *seen_dirty; /* found dirty at least once */
     guint *first_group;    /* of each region, and the end of all */
@@ -23,6 +28,8 @@ struct WorkSet {
     guint cursor;                       /* into order */
     guint probes[GROUP_ACCOUNT_PROBES]; /* groups, the last one first */
     guint probe_count;
+    WatchPlan plan;
+    double faults;
 };
 
 WorkSet *work_set_new(GuestMemory *memory, Tracker *tracker)
@@ -35,7 +42,9 @@ WorkSet *work_set_new(GuestMemory *memory, Tracker *tracker)
     set->pending = guest_memory_new_sets(memory);
     set->next = guest_memory_new_sets(memory);
     set->fresh = guest_memory_new_sets(memory);
+    set->watched = guest_memory_new_sets(memory);
     set->given = guest_memory_new_sets(memory);
+    set->plan = watch_plan_make();
     set->seen_dirty = guest_memory_new_sets(memory);
     set->first_group = g_new0(guint, regions + 1);
     for (guint i = 0; i < regions; i++) {
@@ -59,6 +68,7 @@ void work_set_free(WorkSet *set)
     g_ptr_array_unref(set->pending);
     g_ptr_array_unref(set->next);
     g_ptr_array_unref(set->fresh);
+    g_ptr_array_unref(set->watched);
     g_ptr_array_unref(set->given);
     g_ptr_array_unref(set->seen_dirty);
     group_account_free(set->account);
@@ -170,43 +180,62 @@ uint64_t work_set_count_pending(const WorkSet *set)
     return count_sets(set->pending);
 }
 
-/* Takes what a collect has found in one group: pages that are still to be sent
- * in this round will be sent as they are then. */
-static void absorb(WorkSet *set, guint region, guint group, double now_ms)
+static uint64_t unit_pages(const WorkSet *set, guint region)
 {
-    guint count;
+    return guest_memory_get_region(set->memory, region)->backing_page_bytes / GUEST_PAGE_BYTES;
+}
+
+/* Takes what a collect or a peek has found in some words of a group: pages that are still to be
+ * sent in this round will be sent as they are then.  *collected*: they are protected now. */
+static void absorb(WorkSet *set, guint region, guint group, guint from, guint to,
+                   gboolean collected, double now_ms)
+{
+    guint count, added = 0;
     uint64_t *fresh = group_words(set, set->fresh, region, group, &count);
     const uint64_t *pending = group_words(set, set->pending, region, group, &count);
     uint64_t *next = group_words(set, set->next, region, group, &count);
     uint64_t *seen = group_words(set, set->seen_dirty, region, group, &count);
-    GroupCollect collect = {.now_ms = now_ms,
-                            .pages_collected = count * WORD_BITS,
-                            .pages_dirty = count_words(fresh, count)};
+    uint64_t *watched = group_words(set, set->watched, region, group, &count);
+    GroupLook look = {.now_ms = now_ms};
 
-    for (guint i = 0; collect.pages_dirty > 0 && i < count; i++) {
-        collect.pages_new += (guint)__builtin_popcountll(fresh[i] & ~seen[i]);
-        seen[i] |= fresh[i];
+    for (guint i = from; i < MIN(to, count); i++) {
+        uint64_t dirty = fresh[i] & watched[i];
+
+        look.pages_asked += (guint)__builtin_popcountll(watched[i]);
+        look.pages_marked += (guint)__builtin_popcountll(watched[i] & seen[i]);
+        look.pages_dirty += (guint)__builtin_popcountll(dirty);
+        look.pages_new += (guint)__builtin_popcountll(dirty & ~seen[i]);
+        added += (guint)__builtin_popcountll(fresh[i]);
+        seen[i] |= dirty;
         next[i] |= fresh[i] & ~pending[i];
+        watched[i] = collected ? watched[i] | fresh[i] : watched[i] & ~fresh[i];
         fresh[i] = 0;
     }
-    group_account_note_dirty(set->account, group, &collect);
+    set->faults += (double)look.pages_dirty / (double)unit_pages(set, region);
+    group_account_note_dirty(set->account, group, &look);
+    if (collected)
+        group_account_note_watched(set->account, group, now_ms, added);
 }
 
-static gboolean collect_group(WorkSet *set, guint region, guint group, double now_ms,
-                              GError **error)
+/* Collects a span, of whole words, or more where pages are huge. */
+static gboolean collect_span(WorkSet *set, guint region, PageSpan span, double now_ms,
+                             GError **error)
 {
-    const GuestRegion *memory = guest_memory_get_region(set->memory, region);
-    uint64_t unit_groups = MAX(1, memory->backing_page_bytes / GUEST_PAGE_BYTES / WORK_GROUP_PAGES);
-    guint index = (guint)((group - set->first_group[region]) / unit_groups * unit_groups);
-    PageSpan span = {(uint64_t)index * WORK_GROUP_PAGES, unit_groups * WORK_GROUP_PAGES};
+    uint64_t unit = MAX(unit_pages(set, region), WORD_BITS);
+    uint64_t first = span.first / unit * unit;
+    uint64_t end = MIN((span.first + span.count + unit - 1) / unit * unit,
+                       guest_memory_get_region(set->memory, region)->pages);
 
-    span.count = MIN(span.count, memory->pages - span.first);
     if (!tracker_collect_span(set->tracker, region, span, g_ptr_array_index(set->fresh, region),
                               error))
         return FALSE;
-    for (uint64_t at = 0; at < span.count; at += WORK_GROUP_PAGES)
-        absorb(set, region, set->first_group[region] + index + (guint)(at / WORK_GROUP_PAGES),
-               now_ms);
+    for (uint64_t at = first; at < end; at = (at / WORK_GROUP_PAGES + 1) * WORK_GROUP_PAGES) {
+        uint64_t start = at / WORK_GROUP_PAGES * WORK_GROUP_PAGES;
+        uint64_t stop = MIN(start + WORK_GROUP_PAGES, end);
+
+        absorb(set, region, work_set_get_group(set, region, at), (guint)((at - start) / WORD_BITS),
+               (guint)((stop - start + WORD_BITS - 1) / WORD_BITS), TRUE, now_ms);
+    }
     return TRUE;
 }
 
@@ -233,15 +262,103 @@ static void sort_by_heat(WorkSet *set)
     set->cursor = 0;
 }
 
+static void absorb_all(WorkSet *set, gboolean collected, double now_ms)
+{
+    for (guint region = 0; region < set->fresh->len; region++)
+        for (guint i = set->first_group[region]; i < set->first_group[region + 1]; i++)
+            absorb(set, region, i, 0, GROUP_WORDS, collected, now_ms);
+    sort_by_heat(set);
+}
+
 gboolean work_set_look(WorkSet *set, double now_ms, GError **error)
 {
     if (!tracker_collect(set->tracker, set->fresh, error))
         return FALSE;
+    absorb_all(set, TRUE, now_ms);
+    return TRUE;
+}
+
+/* --- what is protected besides ---------------------------------------------- */
+
+static guint count_watched(const WorkSet *set, guint region, guint group)
+{
+    guint count;
+    const uint64_t *words = group_words(set, set->watched, region, group, &count);
+
+    return count_words(words, count);
+}
+
+static PageSpan group_span(const WorkSet *set, guint region, guint group)
+{
+    uint64_t first = (uint64_t)(group - set->first_group[region]) * WORK_GROUP_PAGES;
+    uint64_t pages = guest_memory_get_region(set->memory, region)->pages;
+
+    return (PageSpan){first, MIN(WORK_GROUP_PAGES, pages - first)};
+}
+
+/* What waits for the pause anyway is written at no cost. */
+static gboolean release_held(WorkSet *set, guint region, guint group, GError **error)
+{
+    guint count;
+    uint64_t *watched = group_words(set, set->watched, region, group, &count);
+
+    if (!group_account_is_held(set->account, group) || unit_pages(set, region) > 1 ||
+        count_words(watched, count) <= set->plan.pages ||
+        group_account_get_use(set->account, group) < RELEASED_SHARE)
+        return TRUE;
+    if (!tracker_release_span(set->tracker, region, group_span(set, region, group), error))
+        return FALSE;
+    memset(watched, 0, count * sizeof *watched);
+    group_account_note_released(set->account, group);
+    return TRUE;
+}
+
+/* The words of a sample's pages may hold others; those are not collected. */
+static gboolean add_sample(WorkSet *set, guint region, guint group, double now_ms, GError **error)
+{
+    PageSpan span = group_span(set, region, group);
+    PageSpan sample = watch_plan_get_sample(&set->plan, group, (guint)span.count);
+
+    sample.first += span.first;
+    return sample.count == 0 || collect_span(set, region, sample, now_ms, error);
+}
+
+static gboolean watch_sample(WorkSet *set, double now_ms, GError **error)
+{
+    guint visits = MIN(set->plan.groups, set->group_count);
+
+    for (guint i = 0; i < visits; i++) {
+        guint group = watch_plan_next(&set->plan, set->group_count);
+        guint region = region_of(set, group);
+
+        if (watch_plan_wants(&set->plan, count_watched(set, region, group)) &&
+            !add_sample(set, region, group, now_ms, error))
+            return FALSE;
+    }
+    watch_plan_end_look(&set->plan);
+    return TRUE;
+}
+
+gboolean work_set_peek(WorkSet *set, double now_ms, GError **error)
+{
+    if (!tracker_peek(set->tracker, set->fresh, error))
+        return FALSE;
+    absorb_all(set, FALSE, now_ms);
     for (guint region = 0; region < set->fresh->len; region++)
         for (guint i = set->first_group[region]; i < set->first_group[region + 1]; i++)
-            absorb(set, region, i, now_ms);
-    sort_by_heat(set);
-    return TRUE;
+            if (!release_held(set, region, i, error))
+                return FALSE;
+    return watch_sample(set, now_ms, error);
+}
+
+uint64_t work_set_count_faults(const WorkSet *set)
+{
+    return (uint64_t)set->faults;
+}
+
+void work_set_adjust_sample(WorkSet *set, double fault_share)
+{
+    watch_plan_adjust(&set->plan, fault_share);
 }
 
 /* A batch that no word fits into would end its round. */
@@ -277,6 +394,30 @@ static gboolean give(WorkSet *set, guint region, guint group, guint most, WorkBa
     return TRUE;
 }
 
+/* Collects what give() is about to give: from its first page's word to its last one's. */
+static gboolean collect_turn(WorkSet *set, guint region, guint group, guint most,
+                             const WorkBatch *batch, double now_ms, GError **error)
+{
+    guint words, from = GROUP_WORDS, to = 0, pages = batch->pages;
+    const uint64_t *bits = group_words(set, set->pending, region, group, &words);
+    PageSpan span = group_span(set, region, group);
+
+    for (guint i = 0; i < words; i++) {
+        pages += (guint)__builtin_popcountll(bits[i]);
+        if (pages > most)
+            break;
+        if (bits[i]) {
+            from = MIN(from, i);
+            to = i + 1;
+        }
+    }
+    if (from >= to)
+        return TRUE;
+    span.count = MIN((uint64_t)(to - from) * WORD_BITS, span.count - from * WORD_BITS);
+    span.first += from * WORD_BITS;
+    return collect_span(set, region, span, now_ms, error);
+}
+
 static guint count_pending(const WorkSet *set, guint region, guint group)
 {
     guint count;
@@ -291,7 +432,7 @@ static gboolean take_probe(WorkSet *set, double now_ms, WorkBatch *ret, GError *
     guint group = set->probes[--set->probe_count];
 
     ret->region = region_of(set, group);
-    if (!collect_group(set, ret->region, group, now_ms, error))
+    if (!collect_turn(set, ret->region, group, GROUP_ACCOUNT_PROBE_PAGES, ret, now_ms, error))
         return FALSE;
     give(set, ret->region, group, GROUP_ACCOUNT_PROBE_PAGES, ret);
     return TRUE;
@@ -319,7 +460,7 @@ gboolean work_set_take(WorkSet *set, gboolean paused, double now_ms, guint most,
         /* One region and ascending pages: what a frame can hold. */
         if (ret->pages > 0 && (region != ret->region || group < last_group))
             break;
-        if (!paused && !collect_group(set, region, group, now_ms, error))
+        if (!paused && !collect_turn(set, region, group, most, ret, now_ms, error))
             return FALSE;
         ret->region = region;
         last_group = group;

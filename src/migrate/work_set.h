@@ -8,15 +8,23 @@
  *     next      written after this round had read them, or not pending when
  *               they were written: for the next round
  *
- * Right before pages are given out to be read, the dirty state of their whole
- * group is collected: what was written to a page before its turn goes out
- * with it, and it is dirty again only by a write after that.  A look does the
- * same for all of RAM and orders the groups anew by how fast they are written
- * (the group account), so that a page that will be written again anyway waits
- * as long as possible.
+ * A write to a protected page costs the guest a fault, so little is protected
+ * (tracker.h): right before pages are given out to be read, they are collected: what was
+ * written to a page before its turn goes out with it, and it is dirty again only by a
+ * write after that.  A peek at all of RAM finds what was written, protects
+ * nothing but a sample to learn rates from (watch_plan.h), and orders the groups
+ * anew by how fast they are written (the group account), so that a page that
+ * will be written again anyway waits as long as possible.
+ *
+ * No write is lost, since a page that is neither pending nor in next was
+ * collected before it was read, and is found by the next peek if it was written
+ * since; one that was never collected, or was let go, is found by every peek.  Looks are for a
+ * guest that is paused: they collect all of RAM, so that what is written after that, by whomever,
+ * is found by the next one.
  *
  * Groups that the policy holds back (group_account_is_held()) are not given
- * out: they stay pending for the round that is sent with the guest paused.
+ * out: they stay pending for the round that is sent with the guest paused.  Those of
+ * which nearly all is in use are not protected meanwhile, but for the sample.
  *
  * Threads: one at a time.
  */
@@ -63,7 +71,15 @@ GPtrArray *work_set_get_pending(WorkSet *set);
 /* The pages for the next round: for pages that are dirty for another reason. */
 GPtrArray *work_set_get_next(WorkSet *set);
 
-/* Collects all of RAM. */
+/* Finds what was written in all of RAM, while the guest runs. */
+gboolean work_set_peek(WorkSet *set, double now_ms, GError **error);
+
+/* First faults of the guest on what is protected, as found so far. */
+uint64_t work_set_count_faults(const WorkSet *set);
+/* They took this share of the guest's time lately: samples become smaller or larger. */
+void work_set_adjust_sample(WorkSet *set, double fault_share);
+
+/* Collects all of RAM: with the guest paused. */
 gboolean work_set_look(WorkSet *set, double now_ms, GError **error);
 
 /* Gives out the next pages of the round, at most *most* (WORK_LEAST_BATCH_PAGES to

@@ -12,7 +12,7 @@
 typedef struct {
     char *workload, *trace, *policy;
     double ram_mib, set_mib, rate, bandwidth, jitter, device_ms, burst_ms, quiet_ms, limit_s,
-        queue_ms;
+        queue_ms, fault_us;
     int max_downtime_ms, downtime_cap_ms, deadline_ms, seed;
     gboolean throttle, json, verbose, record, version;
 } Arguments;
@@ -47,6 +47,8 @@ static gboolean parse_arguments(Arguments *arguments, int *argc, char ***argv, G
         {"device", 0, 0, G_OPTION_ARG_DOUBLE, &a->device_ms, "Device state, hand-over (12)", "MS"},
         {"queue", 0, 0, G_OPTION_ARG_DOUBLE, &a->queue_ms,
          "From a word to stop within a round to the pause: to send what was read (0)", "MS"},
+        {"fault", 0, 0, G_OPTION_ARG_DOUBLE, &a->fault_us,
+         "What a write to a protected page takes from the guest (0)", "US"},
         {"max-downtime", 0, 0, G_OPTION_ARG_INT, &a->max_downtime_ms, "Aim (300)", "MS"},
         {"downtime-cap", 0, 0, G_OPTION_ARG_INT, &a->downtime_cap_ms, "Longest pause (2000)", "MS"},
         {"deadline", 0, 0, G_OPTION_ARG_INT, &a->deadline_ms, "For the whole move", "MS"},
@@ -86,6 +88,7 @@ static gboolean check_arguments(const Arguments *a, GError **error)
                  error) &&
            check(a->device_ms >= 0 && a->device_ms <= 1e6, "--device takes up to 1000000 ms",
                  error) &&
+           check(a->fault_us >= 0 && a->fault_us <= 1e4, "--fault takes up to 10000 us", error) &&
            check(a->queue_ms >= 0 && a->queue_ms <= 1e6, "--queue takes up to 1000000 ms", error) &&
            check(a->max_downtime_ms > 0 && a->downtime_cap_ms > 0 && a->deadline_ms >= 0,
                  "times are positive", error) &&
@@ -100,6 +103,7 @@ static gboolean make_options(const Arguments *a, Trace **ret_trace, SimOptions *
                         .jitter = a->jitter,
                         .device_ms = a->device_ms,
                         .queue_ms = a->queue_ms,
+                        .fault_ms = a->fault_us / 1000,
                         .limit_ms = a->limit_s * 1000,
                         .promise = {(guint)a->max_downtime_ms, (guint)a->downtime_cap_ms,
                                     (guint)a->deadline_ms,

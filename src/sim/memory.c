@@ -2,11 +2,16 @@
 
 enum {
     POPULATED = 1 << 0,
-    DIRTY = 1 << 1, /* written since it was collected */
-    SEEN = 1 << 2,  /* ever collected as dirty */
+    DIRTY = 1 << 1, /* written since it was collected, or never collected */
+    SEEN = 1 << 2,  /* ever found written while it was protected */
     PENDING = 1 << 3,
     SENT = 1 << 4,
+    WATCHED = 1 << 5, /* protected, or... */
+    CAUGHT = 1 << 6,  /* ...was until it was written since the last look */
 };
+
+/* As in the work set. */
+#define RELEASED_SHARE 0.75
 
 static double cost(const SimMemory *memory, guint page)
 {
@@ -30,10 +35,12 @@ SimMemory *sim_memory_new(const SimWorkload *workload)
     memory->pages = sim_workload_get_pages(workload);
     memory->groups = (memory->pages + CONVERGENCE_GROUP_PAGES - 1) / CONVERGENCE_GROUP_PAGES;
     memory->flags = g_new0(guint8, MAX(memory->pages, 1));
+    memory->plan = watch_plan_make();
+    memory->watched = g_new0(guint, MAX(memory->groups, 1));
     memory->account = group_account_new(memory->groups, sim_workload_cost(workload, 0, FALSE));
     for (guint i = 0; i < memory->pages; i++)
         if (sim_workload_is_populated(workload, i)) {
-            memory->flags[i] = POPULATED;
+            memory->flags[i] = POPULATED | DIRTY;
             add_pending(memory, i);
         }
     sim_memory_publish(memory);
@@ -46,6 +53,7 @@ void sim_memory_free(SimMemory *memory)
         return;
     group_account_free(memory->account);
     g_free(memory->flags);
+    g_free(memory->watched);
     g_free(memory);
 }
 
@@ -54,31 +62,99 @@ void sim_memory_write(gpointer user, guint page)
     SimMemory *memory = user;
 
     memory->flags[page] |= DIRTY | POPULATED;
+    if (memory->flags[page] & WATCHED) {
+        memory->flags[page] = (memory->flags[page] & ~WATCHED) | CAUGHT;
+        memory->faults++;
+    }
+}
+
+static void note_page(GroupLook *look, guint8 flags)
+{
+    gboolean caught = flags & CAUGHT, seen = flags & SEEN;
+
+    look->pages_asked += flags & (WATCHED | CAUGHT) ? 1 : 0;
+    look->pages_marked += flags & (WATCHED | CAUGHT) && seen ? 1 : 0;
+    look->pages_dirty += caught ? 1 : 0;
+    look->pages_new += caught && !seen ? 1 : 0;
+}
+
+static void visit(SimMemory *memory, double now_ms, guint first, guint count, gboolean collect)
+{
+    guint group = first / CONVERGENCE_GROUP_PAGES, added = 0;
+    GroupLook look = {.now_ms = now_ms};
+
+    for (guint i = first; i < first + count; i++) {
+        guint8 *flags = &memory->flags[i];
+
+        note_page(&look, *flags);
+        if (*flags & DIRTY)
+            add_pending(memory, i);
+        if (*flags & CAUGHT)
+            *flags = (*flags & ~CAUGHT) | SEEN;
+        if (!collect || !(*flags & DIRTY))
+            continue;
+        *flags = (*flags & ~DIRTY) | WATCHED;
+        added++;
+    }
+    memory->watched[group] += added - look.pages_dirty;
+    group_account_note_dirty(memory->account, group, &look);
+    group_account_note_watched(memory->account, group, now_ms, added);
 }
 
 void sim_memory_collect(SimMemory *memory, double now_ms, guint first, guint count)
 {
-    GroupCollect collected = {.now_ms = now_ms, .pages_collected = count};
+    visit(memory, now_ms, first, count, TRUE);
+}
 
-    for (guint i = first; i < first + count; i++) {
-        if (!(memory->flags[i] & DIRTY))
-            continue;
-        collected.pages_dirty++;
-        collected.pages_new += memory->flags[i] & SEEN ? 0 : 1;
-        memory->flags[i] = (memory->flags[i] & ~DIRTY) | SEEN;
-        add_pending(memory, i);
-    }
-    group_account_note_dirty(memory->account, first / CONVERGENCE_GROUP_PAGES, &collected);
+static guint group_pages(const SimMemory *memory, guint group)
+{
+    return MIN(CONVERGENCE_GROUP_PAGES, memory->pages - group * CONVERGENCE_GROUP_PAGES);
 }
 
 void sim_memory_look(SimMemory *memory, double now_ms)
 {
-    for (guint group = 0; group < memory->groups; group++) {
-        guint first = group * CONVERGENCE_GROUP_PAGES;
+    for (guint i = 0; i < memory->groups; i++)
+        visit(memory, now_ms, i * CONVERGENCE_GROUP_PAGES, group_pages(memory, i), TRUE);
+    sim_memory_publish(memory);
+}
 
-        sim_memory_collect(memory, now_ms, first,
-                           MIN(CONVERGENCE_GROUP_PAGES, memory->pages - first));
+static void release_held(SimMemory *memory, guint group)
+{
+    guint first = group * CONVERGENCE_GROUP_PAGES;
+
+    if (!group_account_is_held(memory->account, group) ||
+        memory->watched[group] <= memory->plan.pages ||
+        group_account_get_use(memory->account, group) < RELEASED_SHARE)
+        return;
+    for (guint i = first; i < first + group_pages(memory, group); i++)
+        if (memory->flags[i] & WATCHED)
+            memory->flags[i] = (memory->flags[i] & ~WATCHED) | DIRTY;
+    memory->watched[group] = 0;
+    group_account_note_released(memory->account, group);
+}
+
+static void watch_sample(SimMemory *memory, double now_ms)
+{
+    guint visits = MIN(memory->plan.groups, memory->groups);
+
+    for (guint i = 0; i < visits; i++) {
+        guint group = watch_plan_next(&memory->plan, memory->groups);
+        PageSpan sample = watch_plan_get_sample(&memory->plan, group, group_pages(memory, group));
+
+        if (watch_plan_wants(&memory->plan, memory->watched[group]) && sample.count > 0)
+            visit(memory, now_ms, group * CONVERGENCE_GROUP_PAGES + (guint)sample.first,
+                  (guint)sample.count, TRUE);
     }
+    watch_plan_end_look(&memory->plan);
+}
+
+void sim_memory_peek(SimMemory *memory, double now_ms)
+{
+    for (guint i = 0; i < memory->groups; i++)
+        visit(memory, now_ms, i * CONVERGENCE_GROUP_PAGES, group_pages(memory, i), FALSE);
+    for (guint i = 0; i < memory->groups; i++)
+        release_held(memory, i);
+    watch_sample(memory, now_ms);
     sim_memory_publish(memory);
 }
 

@@ -4,6 +4,7 @@
 #pragma once
 
 #include "migrate/group_account.h"
+#include "migrate/watch_plan.h"
 #include "sim/workload.h"
 
 typedef struct {
@@ -13,6 +14,9 @@ typedef struct {
     GroupAccount *account;
     double pending_bytes; /* as it would really cost */
     guint pending_pages;
+    WatchPlan plan;
+    guint *watched;  /* protected pages of each group */
+    uint64_t faults; /* writes to protected pages so far */
 } SimMemory;
 
 SimMemory *sim_memory_new(const SimWorkload *workload);
@@ -21,8 +25,11 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(SimMemory, sim_memory_free)
 
 /* A SimWrite. */
 void sim_memory_write(gpointer memory, guint page);
-/* Collects pages [first, first + count) of one group: dirty ones are pending. */
+/* Collects pages [first, first + count) of one group: dirty ones are pending, all are
+ * protected. */
 void sim_memory_collect(SimMemory *memory, double now_ms, guint first, guint count);
+/* Finds what was written, lets go of held groups, protects a sample: as the work set does. */
+void sim_memory_peek(SimMemory *memory, double now_ms);
 /* Collects all. */
 void sim_memory_look(SimMemory *memory, double now_ms);
 /* The next pending page of [from, end); *end* if there is none. */

@@ -12,6 +12,19 @@
 /* Beyond what a page takes, a round takes so long to be confirmed. */
 #define ROUND_MS 1.0
 
+/* The guest runs, for so long; its faults make up for a part of that. */
+static void run_guest(Simulation *sim, double ms)
+{
+    double lost = MIN(sim->owed_ms, ms);
+    uint64_t before = sim->memory->faults;
+
+    sim->owed_ms -= lost;
+    sim->result.lost_ms += lost;
+    sim_workload_run(sim->workload, ms - lost, sim_memory_write, sim->memory);
+    sim->owed_ms += (double)(sim->memory->faults - before) * sim->options->fault_ms;
+    sim->result.faults = sim->memory->faults;
+}
+
 void sim_step(Simulation *sim)
 {
     double run_share = sim->decision.run_share;
@@ -25,7 +38,7 @@ void sim_step(Simulation *sim)
         sim->result.throttled_ms += SIM_STEP_MS;
         sim->result.least_run_share = MIN(sim->result.least_run_share, run_share);
     }
-    sim_workload_run(sim->workload, SIM_STEP_MS * run_share, sim_memory_write, sim->memory);
+    run_guest(sim, SIM_STEP_MS * run_share);
 }
 
 void sim_finish(Simulation *sim, const char *reason)
@@ -90,11 +103,23 @@ static void note_path(Simulation *sim, double bytes_per_ms)
     sim->measured_bytes_per_ms += PATH_WEIGHT * (bytes_per_ms - sim->measured_bytes_per_ms);
 }
 
+static void note_faults(Simulation *sim, double ms)
+{
+    double share =
+        ms > 0 ? (double)(sim->memory->faults - sim->looked_faults) * sim->options->fault_ms / ms
+               : 0;
+
+    sim->looked_faults = sim->memory->faults;
+    group_account_set_fault_share(sim->memory->account, sim->now_ms, share);
+    watch_plan_adjust(&sim->memory->plan, share);
+}
+
 static void look(Simulation *sim)
 {
     double ms = sim->now_ms - sim->looked_ms;
 
-    sim_memory_look(sim->memory, sim->now_ms);
+    sim_memory_peek(sim->memory, sim->now_ms);
+    note_faults(sim, ms);
     if (sim->options->trace)
         trace_look(sim);
     /* A link without anything to carry tells nothing of its speed. */
@@ -274,6 +299,7 @@ static gboolean finish_round(Simulation *sim)
 
 static void run_work_set(Simulation *sim)
 {
+    sim_memory_peek(sim->memory, sim->now_ms);
     begin_round(sim);
     while (!time_is_up(sim)) {
         gboolean waiting = sim->decision.wait && sim->round_pages == 0;

@@ -12,7 +12,10 @@
  * A word to stop within a round ends it once the queue has been sent, with the guest
  * running on; what it wrote by then may change that word.
  *
- * Not simulated: latency, connections, CPU time.
+ * A write to a protected page takes fault_ms from what the guest runs, which is taken for always
+ * busy.  With SIM_PAGES all memory is protected anew after each pass.
+ *
+ * Not simulated: latency, connections, other CPU time.
  */
 #pragma once
 
@@ -30,6 +33,7 @@ typedef struct {
     double bytes_per_ms; /* of the link */
     double jitter;       /* which is by up to this share more or less, anew every SIM_LOOK_MS */
     double device_ms;
+    double fault_ms; /* that a write to a protected page takes from the guest's running */
     double queue_ms; /* from a word to stop within a round to the pause; only that is played */
     double limit_ms; /* given up after; 0: 300 s */
     ConvergencePromise promise;
@@ -50,6 +54,8 @@ typedef struct {
     gboolean probed;
     guint hot_pages_sent; /* of the workload's set, before the pause; not counting the probe */
     double least_run_share, throttled_ms;
+    uint64_t faults; /* writes to protected pages */
+    double lost_ms;  /* of the guest's running, by faults */
     /* As forecast SIM_FORECAST_MS into the move. */
     double predicted_downtime_ms, predicted_total_ms;
 } SimResult;

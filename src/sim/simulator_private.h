@@ -14,6 +14,8 @@ typedef struct {
     double now_ms;
     GRand *rand;
     double bytes_per_ms; /* now */
+    double owed_ms;      /* that faults take from the guest's next steps */
+    uint64_t looked_faults;
     double credit_bytes; /* what the link may carry by now */
     double looked_ms, look_bytes;
     double window_ms, window_bytes;

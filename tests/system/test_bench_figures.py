@@ -8,11 +8,12 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "bench"))
 
-from measure import Sample  # noqa: E402
+from measure import Sample, lost_work_ms  # noqa: E402
 from record import Record, later_share, medians  # noqa: E402
 from table import table  # noqa: E402
 from targets import Target, judge, verdicts  # noqa: E402
 from vmferry_lab import Request, quantile, requests_between  # noqa: E402
+from vmferry_lab.heartbeat import Beat  # noqa: E402
 
 
 def sample(**values):
@@ -92,3 +93,17 @@ def test_latency_of_the_requests_due_in_the_window():
     latencies = requests_between(requests, 100, 200)
     assert len(latencies) == 101 and quantile(latencies, 0.5) == 15
     assert quantile(latencies, 1.0) == max(latencies) and quantile([], 0.5) == 0
+
+
+def beats(*arrivals_and_pages):
+    return [Beat(arrival, number, arrival, 0, 0, written)
+            for number, (arrival, written) in enumerate(arrivals_and_pages)]
+
+
+def test_lost_work_is_in_the_guests_own_time():
+    alone = beats((0, 1000), (1000, 3000))
+    # 2 pages a ms alone; 3000 in 2 s, of which it stood still for 500 ms.
+    assert lost_work_ms(alone, beats((2000, 5000), (2500, 5000), (4000, 8000))) == 500
+    assert lost_work_ms(alone, beats((2000, 5000), (3000, 7000))) == 0
+    assert lost_work_ms(beats((0, 7), (1000, 7)), beats((2000, 7), (3000, 7))) is None
+    assert lost_work_ms([], beats((0, 1), (1, 2))) is None

@@ -175,6 +175,17 @@ static void assert_collects(Tracker *tracker, Child *child, const unsigned *page
                      (unsigned)page_set_count(seen), (unsigned)page_set_count(wanted));
 }
 
+/* At first all that is populated counts as written. */
+static void protect_all(Tracker *tracker)
+{
+    g_autoptr(GPtrArray) sets = guest_memory_new_sets(tracker->memory);
+    const PageSet *set = g_ptr_array_index(sets, 0);
+
+    assert_true(tracker_collect(tracker, sets, NULL));
+    for (unsigned i = 0; i < PAGES / 2; i++)
+        assert_true(page_set_has(set, i));
+}
+
 static void assert_nothing_left(pid_t pid)
 {
     g_autoptr(GPtrArray) maps = maps_read(pid, NULL);
@@ -209,13 +220,8 @@ static void exact_pages(MemoryKind kind, TrackerKind tracker_kind)
     tracker = tracker_start(memory, tracker_kind, &error);
     if (!tracker)
         fail_msg("%s: %s", what, error->message);
-    if (kind != KIND_SHARED || tracker_kind != TRACKER_PAGEMAP_SCAN) {
-        /* Untouched file pages without a mark count as written once. */
-        assert_collects(tracker, &child, NULL, 0, what);
-    } else {
-        g_autoptr(GPtrArray) sets = guest_memory_new_sets(memory);
-        assert_true(tracker_collect(tracker, sets, NULL));
-    }
+    protect_all(tracker);
+    assert_collects(tracker, &child, NULL, 0, what);
     for (int i = 0; i < 3; i++) {
         child_write(&child, some, G_N_ELEMENTS(some));
         assert_collects(tracker, &child, some, G_N_ELEMENTS(some), what);
@@ -237,6 +243,64 @@ static void test_exact_pages(void **state)
     for (MemoryKind kind = KIND_PRIVATE; kind <= KIND_HUGETLB; kind++)
         for (TrackerKind tracker = TRACKER_PAGEMAP_SCAN; tracker <= TRACKER_UFFD_SYNC; tracker++)
             exact_pages(kind, tracker);
+}
+
+static PageSet *peek(Tracker *tracker, GPtrArray *sets)
+{
+    page_set_clear(g_ptr_array_index(sets, 0));
+    assert_true(tracker_peek(tracker, sets, NULL));
+    return g_ptr_array_index(sets, 0);
+}
+
+/* What a peek names it goes on naming; what was released counts as written, whether it is
+ * or not, and is written without anybody's help. */
+static void peek_and_release(MemoryKind kind, TrackerKind tracker_kind)
+{
+    static const unsigned some[] = {5, 600}, more[] = {700};
+    g_autoptr(GuestMemory) memory = NULL;
+    g_autoptr(GPtrArray) sets = NULL;
+    g_autoptr(GError) error = NULL;
+    const PageSet *set;
+    Tracker *tracker;
+    Child child;
+
+    if (!child_start(&child, kind))
+        return;
+    memory = open_memory(&child);
+    tracker = tracker_start(memory, tracker_kind, &error);
+    assert_non_null(tracker);
+    sets = guest_memory_new_sets(memory);
+    set = peek(tracker, sets);
+    for (unsigned i = 0; i < PAGES / 2; i++)
+        assert_true(page_set_has(set, i));
+    protect_all(tracker);
+    assert_int_equal(page_set_count(peek(tracker, sets)), 0);
+    child_write(&child, some, 2);
+    for (unsigned i = 0; i < 2; i++)
+        assert_int_equal(page_set_count(peek(tracker, sets)), 2 * child.unit);
+    child_write(&child, more, 1);
+    set = peek(tracker, sets);
+    assert_true(page_set_has(set, 5) && page_set_has(set, 600) && page_set_has(set, 700));
+    assert_true(tracker_collect(tracker, sets, &error));
+    assert_int_equal(page_set_count(peek(tracker, sets)), 0);
+    assert_true(tracker_release_span(tracker, 0, (PageSpan){512, 512}, &error));
+    set = peek(tracker, sets);
+    assert_int_equal(page_set_count(set), 512);
+    assert_true(page_set_has(set, 512) && page_set_has(set, 1023));
+    child_write(&child, some, 1);
+    child_write(&child, more, 1);
+    set = peek(tracker, sets);
+    assert_true(page_set_has(set, 5) && page_set_has(set, 512));
+    assert_int_equal(page_set_count(set), 512 + child.unit);
+    tracker_free(tracker);
+    child_end(&child);
+}
+
+static void test_peek_and_release(void **state)
+{
+    for (MemoryKind kind = KIND_PRIVATE; kind <= KIND_HUGETLB; kind++)
+        for (TrackerKind tracker = TRACKER_PAGEMAP_SCAN; tracker <= TRACKER_UFFD_SYNC; tracker++)
+            peek_and_release(kind, tracker);
 }
 
 /* A span's pages, all of a huge page's, and no others are taken; the others are
@@ -290,6 +354,7 @@ static void copy_of_busy_child(MemoryKind kind, TrackerKind tracker_kind)
     g_autofree uint8_t *truth = g_malloc0(PAGES * GUEST_PAGE_BYTES);
     g_autoptr(PageSet) next = page_set_new(PAGES);
     g_autoptr(GPtrArray) sets = NULL;
+    g_autoptr(GPtrArray) unused = NULL;
     g_autoptr(GuestMemory) memory = NULL;
     g_autoptr(GError) error = NULL;
     PageSpan span = {0, PAGES};
@@ -304,7 +369,7 @@ static void copy_of_busy_child(MemoryKind kind, TrackerKind tracker_kind)
     assert_non_null(tracker);
     sets = guest_memory_new_sets(memory);
     set = g_ptr_array_index(sets, 0);
-    assert_true(guest_memory_read(memory, 0, &span, 1, copy, &error));
+    unused = guest_memory_new_sets(memory);
     for (int round = 0; round < 50; round++) {
         if (round == 49) {
             kill(child.pid, SIGSTOP);
@@ -316,6 +381,10 @@ static void copy_of_busy_child(MemoryKind kind, TrackerKind tracker_kind)
         assert_true(tracker_collect(tracker, sets, &error));
         for (uint64_t at = 0; page_set_next_run(set, at, 64, &span.first, &span.count);
              at = span.first + span.count) {
+            if (round % 4 == 2) { /* a look between, and memory that is let go */
+                assert_true(tracker_peek(tracker, unused, &error));
+                assert_true(tracker_release_span(tracker, 0, span, &error));
+            }
             if (round % 2) /* as a sender does: what it reads next is not dirty any more */
                 assert_true(tracker_collect_span(tracker, 0, span, next, &error));
             page_set_remove(next, span.first, span.count);
@@ -455,6 +524,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_exact_pages),
         cmocka_unit_test(test_span),
+        cmocka_unit_test(test_peek_and_release),
         cmocka_unit_test(test_busy),
         cmocka_unit_test(test_tracker_killed),
         cmocka_unit_test(test_cleans_left_over),

@@ -17,9 +17,36 @@ static const ConvergenceGroup *group_of(GroupAccount *account, guint group)
     return &facts.groups[group];
 }
 
+/* All of a group is protected: of *asked* pages these were written, and are protected again. */
+static void note_part(GroupAccount *account, guint group, double now_ms, guint asked, guint dirty,
+                      guint new, guint marked)
+{
+    group_account_note_dirty(account, group,
+                             &(GroupLook){now_ms, asked, MIN(marked, asked), dirty, new});
+    group_account_note_watched(account, group, now_ms, dirty);
+}
+
+/* From 0 ms on. */
+static void watch(GroupAccount *account, guint group)
+{
+    group_account_set_pages(account, group, GROUP);
+    group_account_note_watched(account, group, 0, GROUP);
+}
+
+/* The test's own count of what was seen of each group. */
+static guint marked[100];
+
 static void note(GroupAccount *account, guint group, double now_ms, guint dirty, guint new)
 {
-    group_account_note_dirty(account, group, &(GroupCollect){now_ms, GROUP, dirty, new});
+    note_part(account, group, now_ms, GROUP, dirty, new, marked[group]);
+    marked[group] = MIN(marked[group] + new, GROUP);
+}
+
+static int begin(void **state)
+{
+    for (guint i = 0; i < G_N_ELEMENTS(marked); i++)
+        marked[i] = 0;
+    return 0;
 }
 
 static void assert_near(double value, double expected, double tolerance)
@@ -35,8 +62,8 @@ static void test_rate(void **state)
     g_autoptr(GroupAccount) account = group_account_new(2, 4096);
     double now = 0, owed = 0;
 
-    group_account_set_pages(account, 0, GROUP);
-    group_account_set_pages(account, 1, GROUP);
+    watch(account, 0);
+    watch(account, 1);
     for (guint i = 0; i < 300; i++) {
         guint dirty;
 
@@ -59,7 +86,7 @@ static void test_rate_of_random_writes(void **state)
     g_autoptr(GRand) rand = g_rand_new_with_seed(7);
     gboolean seen[GROUP] = {0};
 
-    group_account_set_pages(account, 0, GROUP);
+    watch(account, 0);
     for (guint i = 1; i <= 30; i++) {
         gboolean dirty[GROUP] = {0};
         guint count = 0, new = 0;
@@ -83,7 +110,7 @@ static void test_touched_from_few(void **state)
 {
     g_autoptr(GroupAccount) account = group_account_new(1, 4096);
 
-    group_account_set_pages(account, 0, GROUP);
+    watch(account, 0);
     note(account, 0, 100, 100, 100);
     assert_int_equal(group_of(account, 0)->touched, GROUP);
     /* 40 of 100 had been seen: about 250 are in use. */
@@ -101,7 +128,7 @@ static void test_run_share(void **state)
     g_autoptr(GroupAccount) account = group_account_new(1, 4096);
     ConvergenceFacts facts = {0};
 
-    group_account_set_pages(account, 0, GROUP);
+    watch(account, 0);
     note(account, 0, 100, 10, 10);
     group_account_set_run_share(account, 100, 0.1);
     for (guint i = 2; i < 40; i++)
@@ -118,9 +145,9 @@ static void test_parts(void **state)
 {
     g_autoptr(GroupAccount) account = group_account_new(1, 4096);
 
-    group_account_set_pages(account, 0, GROUP);
+    watch(account, 0);
     for (guint i = 1; i < 100; i++)
-        group_account_note_dirty(account, 0, &(GroupCollect){i * 50, GROUP / 2, 5, i < 60 ? 5 : 0});
+        note_part(account, 0, i * 50, GROUP / 2, 5, i < 60 ? 5 : 0, MIN(i * 5, 300) / 2);
     /* Each half every 100 ms, 5 pages: 0.1 a ms in all. */
     assert_near(group_of(account, 0)->dirty_per_ms, 0.1, 0.2);
 }
@@ -138,7 +165,7 @@ static void test_costs(void **state)
     g_autoptr(GroupAccount) account = group_account_new(3, 4096);
 
     for (guint i = 0; i < 3; i++) {
-        group_account_set_pages(account, i, GROUP);
+        watch(account, i);
         note(account, i, 100, 10, 10);
     }
     assert_near(group_of(account, 0)->again_per_page, 4096, 0.001);
@@ -168,7 +195,7 @@ static void test_probes(void **state)
     guint probes[GROUP_ACCOUNT_PROBES];
 
     for (guint i = 0; i < 100; i++) {
-        group_account_set_pages(account, i, GROUP);
+        watch(account, i);
         note(account, i, 100, i >= 60 ? 50 : 1, 1);
     }
     assert_int_equal(group_account_get_probes(account, probes), 0);
@@ -209,7 +236,7 @@ static void test_cheap_pages_do_not_speak_for_all(void **state)
     guint probes[GROUP_ACCOUNT_PROBES];
 
     for (guint i = 0; i < 40; i++) {
-        group_account_set_pages(account, i, GROUP);
+        watch(account, i);
         note(account, i, 100, i == 0 ? 120 : 10, 10);
     }
     make_probes(account, probes);
@@ -232,7 +259,7 @@ static void test_take_dirty(void **state)
     g_autoptr(GArray) dirty = g_array_new(FALSE, FALSE, sizeof(TraceDirty));
 
     for (guint i = 0; i < 3; i++)
-        group_account_set_pages(account, i, GROUP);
+        watch(account, i);
     note(account, 1, 50, 7, 7);
     note(account, 1, 100, 5, 2);
     note(account, 2, 100, 0, 0);
@@ -259,15 +286,18 @@ static void test_similarity(void **state)
     g_autoptr(GroupAccount) account = group_account_new(40, 4096);
 
     for (guint i = 0; i < 40; i++)
-        group_account_set_pages(account, i, GROUP);
+        watch(account, i);
     for (guint window = 0; window < 4; window++) {
-        for (guint i = 0; i < 10; i++)
-            note(account, i, window * 250 + 250, 100, window == 0 ? 100 : 20);
+        for (guint i = 0; i < 40; i++)
+            note(account, i, window * 250 + 250, i < 10 ? 100 : 0,
+                 i >= 10       ? 0
+                 : window == 0 ? 100
+                               : 20);
         group_account_end_window(account, window * 250 + 250, 1e6);
     }
     assert_true(last_window(account).similarity > 0.99);
-    for (guint i = 20; i < 30; i++)
-        note(account, i, 1250, 100, 100);
+    for (guint i = 0; i < 40; i++)
+        note(account, i, 1250, i >= 20 && i < 30 ? 100 : 0, i >= 20 && i < 30 ? 100 : 0);
     group_account_end_window(account, 1250, 1e6);
     assert_true(last_window(account).similarity < 0.01);
     assert_near(last_window(account).ms, 250, 0.001);
@@ -279,10 +309,13 @@ static void test_similarity_of_a_cycle(void **state)
     g_autoptr(GroupAccount) account = group_account_new(40, 4096);
 
     for (guint i = 0; i < 40; i++)
-        group_account_set_pages(account, i, GROUP);
+        watch(account, i);
     for (guint window = 0; window < 12; window++) {
-        for (guint i = 0; i < 10; i++)
-            note(account, (window % 4) * 10 + i, window * 250 + 250, GROUP, window < 4 ? GROUP : 0);
+        for (guint i = 0; i < 40; i++) {
+            gboolean turn = i / 10 == window % 4;
+
+            note(account, i, window * 250 + 250, turn ? GROUP : 0, turn && window < 4 ? GROUP : 0);
+        }
         group_account_end_window(account, window * 250 + 250, 1e6);
         assert_true((last_window(account).similarity > 0.8) == (window >= 4));
     }
@@ -293,7 +326,7 @@ static void test_dirtied_once(void **state)
 {
     g_autoptr(GroupAccount) account = group_account_new(1, 4096);
 
-    group_account_set_pages(account, 0, GROUP);
+    watch(account, 0);
     for (guint i = 1; i <= 40; i++)
         note(account, 0, i * 10, 50, i == 1 ? 50 : 0);
     group_account_end_window(account, 400, 1e6);
@@ -306,7 +339,7 @@ static void test_odd_input(void **state)
 
     note(account, 0, 100, 5, 5); /* no populated pages */
     assert_true(group_of(account, 0)->dirty_per_ms == 0);
-    group_account_set_pages(account, 0, GROUP);
+    watch(account, 0);
     note(account, 0, 0, 5, 5); /* no time has passed */
     note(account, 0, 100, 5, 50);
     assert_true(isfinite(group_of(account, 0)->dirty_per_ms));
@@ -320,19 +353,19 @@ static void test_odd_input(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_rate),
-        cmocka_unit_test(test_rate_of_random_writes),
-        cmocka_unit_test(test_touched_from_few),
-        cmocka_unit_test(test_run_share),
-        cmocka_unit_test(test_parts),
-        cmocka_unit_test(test_costs),
-        cmocka_unit_test(test_probes),
-        cmocka_unit_test(test_cheap_pages_do_not_speak_for_all),
-        cmocka_unit_test(test_take_dirty),
-        cmocka_unit_test(test_similarity),
-        cmocka_unit_test(test_similarity_of_a_cycle),
-        cmocka_unit_test(test_dirtied_once),
-        cmocka_unit_test(test_odd_input),
+        cmocka_unit_test_setup(test_rate, begin),
+        cmocka_unit_test_setup(test_rate_of_random_writes, begin),
+        cmocka_unit_test_setup(test_touched_from_few, begin),
+        cmocka_unit_test_setup(test_run_share, begin),
+        cmocka_unit_test_setup(test_parts, begin),
+        cmocka_unit_test_setup(test_costs, begin),
+        cmocka_unit_test_setup(test_probes, begin),
+        cmocka_unit_test_setup(test_cheap_pages_do_not_speak_for_all, begin),
+        cmocka_unit_test_setup(test_take_dirty, begin),
+        cmocka_unit_test_setup(test_similarity, begin),
+        cmocka_unit_test_setup(test_similarity_of_a_cycle, begin),
+        cmocka_unit_test_setup(test_dirtied_once, begin),
+        cmocka_unit_test_setup(test_odd_input, begin),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -303,14 +303,86 @@ static void test_small_batches(void **state)
     assert_true(page_set_has(second, 3));
 }
 
+static void peek(Fixture *fixture)
+{
+    fixture->now_ms += 100;
+    assert_true(work_set_peek(fixture->set, fixture->now_ms, NULL));
+}
+
+/* What was not sent yet is written at no cost, but for the sample; what was sent costs a fault for
+ * each page, whatever the number of looks, and no write is lost. */
+static void test_peeks_protect_little(void **state)
+{
+    Fixture *fixture = *state;
+    g_autoptr(PageSet) first = NULL;
+    g_autoptr(PageSet) second = NULL;
+
+    assert_true(work_set_add_populated(fixture->set, NULL));
+    peek(fixture);
+    for (int i = 0; i < 5; i++) {
+        for (uint32_t page = 0; page < POPULATED; page++)
+            write_page(fixture, page);
+        peek(fixture);
+    }
+    assert_true(work_set_count_faults(fixture->set) < POPULATED);
+    first = take_round(fixture, FALSE);
+    assert_int_equal(page_set_count(first), POPULATED);
+    peek(fixture);
+    for (int i = 0; i < 5; i++) {
+        uint64_t before = work_set_count_faults(fixture->set);
+
+        for (uint32_t page = 100; page < 120; page++)
+            write_page(fixture, page);
+        peek(fixture);
+        assert_int_equal(work_set_count_faults(fixture->set) - before, i == 0 ? 20 : 0);
+    }
+    assert_int_equal(work_set_count(fixture->set), 20);
+    work_set_begin_round(fixture->set);
+    second = take_round(fixture, FALSE);
+    assert_int_equal(page_set_count(second), 20);
+}
+
+/* A held group is let go: it costs nothing any more, and all of it waits for the pause. */
+static void test_held_is_released(void **state)
+{
+    Fixture *fixture = *state;
+    ConvergenceDecision decision = {.run_share = 1, .hold_rate = 1e-5};
+    g_autoptr(PageSet) first = first_round(fixture);
+    g_autoptr(PageSet) rest = NULL;
+    uint64_t before;
+
+    work_set_adjust_sample(fixture->set, 1);
+    for (uint32_t page = 512; page < 612; page++)
+        write_page(fixture, page);
+    peek(fixture);
+    group_account_apply(work_set_get_account(fixture->set), &decision);
+    assert_true(group_account_is_held(work_set_get_account(fixture->set), 1));
+    peek(fixture);
+    before = work_set_count_faults(fixture->set);
+    for (uint32_t page = 700; page < 900; page++)
+        write_page(fixture, page);
+    peek(fixture);
+    assert_true(work_set_count_faults(fixture->set) - before <= 2);
+    look(fixture);
+    work_set_begin_round(fixture->set);
+    rest = take_round(fixture, TRUE);
+    assert_int_equal(page_set_count(rest), WORK_GROUP_PAGES);
+}
+
 #define WORK_TEST(function) cmocka_unit_test_setup_teardown(function, setup, teardown)
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        WORK_TEST(test_first_round),   WORK_TEST(test_writes), WORK_TEST(test_order),
-        WORK_TEST(test_held),          WORK_TEST(test_probes), WORK_TEST(test_sparse),
+        WORK_TEST(test_first_round),
+        WORK_TEST(test_writes),
+        WORK_TEST(test_order),
+        WORK_TEST(test_held),
+        WORK_TEST(test_probes),
+        WORK_TEST(test_sparse),
         WORK_TEST(test_small_batches),
+        WORK_TEST(test_peeks_protect_little),
+        WORK_TEST(test_held_is_released),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
