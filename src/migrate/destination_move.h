@@ -22,9 +22,10 @@ typedef struct {
     GByteArray *state;    /* device state as far as it came */
     uint64_t state_bytes; /* all of it */
     gboolean committed;
-    gboolean run;         /* START says so; FALSE: it stays paused */
-    GPtrArray *images;    /* of VmmImage, once asked for */
-    GError *resume_error; /* committed, but the VMM would not run it */
+    gboolean run;               /* START says so; FALSE: it stays paused */
+    GPtrArray *images;          /* of VmmImage, once asked for */
+    struct ImageAnswer *answer; /* the last one, perhaps still being made */
+    GError *resume_error;       /* committed, but the VMM would not run it */
 } DestinationMove;
 
 /* Our regions in the order of the source's list, so that indexes agree. */
@@ -33,6 +34,9 @@ GPtrArray *destination_order_regions(const GuestMessage *guest, const VmmDescrip
 
 /* Frames while the machine is being received. */
 gboolean destination_end_round(DestinationMove *move, const Frame *frame, GError **error);
-/* destination_images.c: answers IMAGES. */
+/* destination_images.c: answers IMAGES, at once or, where images are to be read as
+ * a whole, from a thread; ends that. */
+typedef struct ImageAnswer ImageAnswer;
 gboolean destination_show_images(DestinationMove *move, const Frame *frame, GError **error);
+void destination_images_free(ImageAnswer *answer);
 gboolean destination_take_state(DestinationMove *move, const Frame *frame, GError **error);

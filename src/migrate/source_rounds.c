@@ -200,15 +200,8 @@ static gboolean end_round(SourceMove *move, GError **error)
     return source_decide(move, TRUE, error);
 }
 
-gboolean source_precopy(SourceMove *move, GError **error)
+static gboolean run_rounds(SourceMove *move, GError **error)
 {
-    source_set_phase(move, MIGRATE_PHASE_PRECOPY);
-    if (fault_point("source.first-round", error) || !work_set_add_populated(move->work, error))
-        return FALSE;
-    source_trace_begin(move);
-    if (!source_send_round(move, error) || fault_point("source.accepted", error) ||
-        !end_round(move, error))
-        return FALSE;
     while (move->decision.verdict == CONVERGENCE_CONTINUE) {
         if (move->decision.wait || work_set_is_all_held(move->work)) {
             if (!await_look(move, error))
@@ -219,4 +212,30 @@ gboolean source_precopy(SourceMove *move, GError **error)
             return FALSE;
     }
     return source_stop_or_give_up(move, error);
+}
+
+gboolean source_precopy(SourceMove *move, GError **error)
+{
+    source_set_phase(move, MIGRATE_PHASE_PRECOPY);
+    if (fault_point("source.first-round", error) || !work_set_add_populated(move->work, error))
+        return FALSE;
+    source_trace_begin(move);
+    if (!source_send_round(move, error) || fault_point("source.accepted", error) ||
+        !end_round(move, error))
+        return FALSE;
+    return run_rounds(move, error);
+}
+
+gboolean source_settle_images(SourceMove *move, GError **error)
+{
+    if (!source_images_await(move, error))
+        return FALSE;
+    if (source_images_are_read(move)) {
+        /* See source_decide(): there is no stop until they are read. */
+        move->decision.verdict = CONVERGENCE_CONTINUE;
+        move->decision.wait = TRUE;
+        if (!run_rounds(move, error))
+            return FALSE;
+    }
+    return source_images_judge_read(move, error);
 }
