@@ -256,3 +256,48 @@ def test_no_lock_is_left_by_a_killed_agent(scene):
     locks = [line for line in open("/proc/locks") if f":{os.stat(guest.disk).st_ino} " in line]
     assert all(int(line.split()[6]) < 1 << 20 for line in locks), locks
     scene.move(guest)
+
+
+def loaded(scene, name, size=2 << 20):
+    """A file for the guest's command line, and another name of it for host B."""
+    file = scene.lab.shared / name
+    file.write_bytes(os.urandom(size))
+    return file, scene.lab.shared / f"{name}-b"
+
+
+@pytest.mark.parametrize("content", ["same", "other"])
+def test_file_that_qemu_loads_is_compared(scene, any_qemu, content):
+    """A destination's QEMU has what it found there: the guest meets it at its next reboot."""
+    file, copy = loaded(scene, "settings.bin")
+    shutil.copyfile(file, copy)
+    if content == "other":
+        change_middle(copy)
+    guest = run_live(scene, qemu=any_qemu, extra=["-fw_cfg", f"name=opt/settings,file={file}"])
+    with scene.changed(scene.b, rules={"settings": f"{file} => {copy}"}):
+        result = scene.migrate(guest)
+        if content == "other":
+            check_failed(result, "-fw_cfg", str(file), "not the same file", "other content",
+                         "--trust-images")
+            scene.check(guest)
+            return
+        report = check_completed(result)
+        assert {entry["option"]: entry["same_by"] for entry in report["files"]} == {
+            "-kernel": "lock", "-initrd": "lock", "-fw_cfg": "content"}
+        scene.has_moved(guest)
+
+
+def test_kernel_that_was_replaced_since_the_start(scene):
+    """As by an update: the file is the same on both hosts, and not what the guest runs."""
+    file, _ = loaded(scene, "kernel-settings.bin")
+    guest = run_live(scene, extra=["-fw_cfg", f"name=opt/settings,file={file}"])
+    start = time.time()
+    new = scene.lab.shared / "new"
+    new.write_bytes(os.urandom(1 << 20))
+    wait_until(lambda: time.time() > start + 4, "a moment", 10)
+    os.utime(new, (1, 1))  # a package keeps the time of its build
+    os.rename(new, file)
+    check_failed(scene.migrate(guest), "-fw_cfg", str(file), "was changed or replaced since",
+                 "--trust-images")
+    scene.check(guest)
+    assert check_completed(scene.migrate(guest, "--trust-images"))["files"] == []
+    scene.has_moved(guest)

@@ -1,9 +1,10 @@
 /* The files and devices below a machine's disks, and that they are what QEMU
- * has open. */
+ * has open; behind them the files that it loaded (boot_files.h). */
 #include <string.h>
 #include <sys/stat.h>
 
 #include "base/error.h"
+#include "vmm/qemu/boot_files.h"
 #include "vmm/qemu/driver.h"
 #include "vmm/qemu/machine_compare.h"
 
@@ -121,5 +122,5 @@ GPtrArray *qemu_list_images(QemuVmm *qemu, json_t *object, GError **error)
         g_propagate_error(error, lister.error);
         return NULL;
     }
-    return g_steal_pointer(&images);
+    return qemu_list_boot_files(qemu->pid, images, error) ? g_steal_pointer(&images) : NULL;
 }

@@ -9,6 +9,7 @@
 
 #include "base/error.h"
 #include "vmm/qemu/block_graph.h"
+#include "vmm/qemu/boot_files.h"
 #include "vmm/qemu/driver.h"
 #include "vmm/qemu/last_words.h"
 #include "vmm/qemu/live_writers.h"
@@ -181,6 +182,58 @@ static void test_live_block_writers(void **unused)
     assert_non_null(other);
 }
 
+/* ---- files that QEMU loads ---- */
+
+static void test_boot_files(void **unused)
+{
+    const char *const argv[] = {"qemu",
+                                "-kernel",
+                                "/boot/a,b",
+                                "-initrd",
+                                "initrd.img",
+                                "-append",
+                                "-kernel x",
+                                "-drive",
+                                "file=/srv/a,if=virtio",
+                                "-fw_cfg",
+                                "name=opt/x,file=/etc/x",
+                                "-fw_cfg",
+                                "opt/y,string=file",
+                                "-acpitable",
+                                "sig=SLIC,file=/a:/b",
+                                "-smbios",
+                                "file=/smbios.bin",
+                                "-smbios",
+                                "type=1,serial=7",
+                                "-device",
+                                "loader,file=/blob,addr=0",
+                                "-device",
+                                "{\"driver\":\"loader\",\"file\":\"/json\"}",
+                                "-device",
+                                "e1000,romfile=/carried",
+                                "-bios",
+                                "/carried",
+                                "-machine",
+                                "q35,kernel=/m",
+                                "--dtb",
+                                "/t",
+                                NULL};
+    const char *const wanted[] = {"-kernel /boot/a,b", "-initrd initrd.img",
+                                  "-fw_cfg /etc/x",    "-acpitable /a",
+                                  "-acpitable /b",     "-smbios /smbios.bin",
+                                  "-device /blob",     "-device /json",
+                                  "-machine /m",       "-dtb /t"};
+    g_autoptr(GPtrArray) files = qemu_command_line_find_boot_files((char *const *)argv);
+
+    assert_int_equal(files->len, G_N_ELEMENTS(wanted));
+    for (guint i = 0; i < files->len; i++) {
+        const QemuBootFile *file = files->pdata[i];
+        g_autofree char *text = g_strdup_printf("%s %s", file->option, file->path);
+
+        assert_string_equal(text, wanted[i]);
+    }
+}
+
 /* ---- what stands below a disk ---- */
 
 static void add_node(json_t *nodes, json_t *ids, guint number)
@@ -263,6 +316,7 @@ int main(void)
         cmocka_unit_test(test_live_writers), cmocka_unit_test(test_run_states),
         cmocka_unit_test(test_statistics),   cmocka_unit_test(test_direct_io),
         cmocka_unit_test(test_live_block_writers),
+        cmocka_unit_test(test_boot_files),
         cmocka_unit_test(test_leaves),
         cmocka_unit_test(test_last_words),
         cmocka_unit_test(test_last_words_of_bytes),
