@@ -311,10 +311,14 @@ static void test_leaves(void **unused)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_last_words),   cmocka_unit_test(test_last_words_of_bytes),
-        cmocka_unit_test(test_memory_fits),  cmocka_unit_test(test_memory_of_this_host),
-        cmocka_unit_test(test_live_writers), cmocka_unit_test(test_run_states),
-        cmocka_unit_test(test_statistics),   cmocka_unit_test(test_direct_io),
+        cmocka_unit_test(test_last_words),
+        cmocka_unit_test(test_last_words_of_bytes),
+        cmocka_unit_test(test_memory_fits),
+        cmocka_unit_test(test_memory_of_this_host),
+        cmocka_unit_test(test_live_writers),
+        cmocka_unit_test(test_run_states),
+        cmocka_unit_test(test_statistics),
+        cmocka_unit_test(test_direct_io),
         cmocka_unit_test(test_live_block_writers),
         cmocka_unit_test(test_boot_files),
         cmocka_unit_test(test_leaves),
