@@ -132,20 +132,21 @@ static void print_reclaimed(json_t *report)
                                                   : "the guest's balloon did not move");
 }
 
-/* How each of its images was seen to be the same one on both hosts. */
-static void print_disks(json_t *report)
+/* How each of its images, or of the files that it was started with, was seen to
+ * be the same on both hosts. */
+static void print_proofs(json_t *report, const char *key, const char *noun)
 {
     static const struct {
         const char *same_by, *text;
     } proofs[] = {
         {"lock", "the same there: a lock set by one host was seen by the other"},
         {"token", "the same there: an access time set by one host was seen by the other"},
-        {"device", "the same there: the device has the same WWID on both hosts"},
+        {"device", "the same there: the device has the same worldwide name on both hosts"},
         {"address", "the same there: both hosts open the same address"},
-        {"samples", "alike there, as far as samples of their content tell"},
+        {"content", "with the same content there: all of it was compared"},
         {"none", "NOT proven to be the same there"},
     };
-    json_t *disks = json_object_get(report, "disks"), *disk;
+    json_t *disks = json_object_get(report, key), *disk;
 
     for (guint i = 0; i < G_N_ELEMENTS(proofs); i++) {
         guint count = 0;
@@ -154,7 +155,8 @@ static void print_disks(json_t *report)
         json_array_foreach(disks, j, disk) count +=
             strcmp(json_text_or(disk, "same_by", ""), proofs[i].same_by) == 0;
         if (count > 0)
-            printf("  disks       %u image%s, %s\n", count, count == 1 ? "" : "s", proofs[i].text);
+            printf("  %-11s %u %s%s, %s\n", key, count, noun, count == 1 ? "" : "s",
+                   proofs[i].text);
     }
 }
 
@@ -187,7 +189,8 @@ static void print_completed(json_t *report, const char *guest)
                                          ? "verified: every page of RAM is the same there; "
                                            "the content of disks was not"
                                          : "NOT verified");
-    print_disks(report);
+    print_proofs(report, "disks", "image");
+    print_proofs(report, "files", "file");
 }
 
 /* A move that failed may have met such a guest, too: that is what to change. */

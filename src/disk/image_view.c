@@ -9,13 +9,15 @@
 #include <sys/ioctl.h>
 #include <sys/random.h>
 #include <sys/stat.h>
-#include <sys/sysmacros.h>
+#include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 #include <xxhash.h>
 
+#include "base/clock.h"
 #include "base/error.h"
 #include "base/fd.h"
+#include "disk/image_device.h"
 
 /* Far behind images and the bytes that QEMU locks (100 to 210), within what
  * fcntl(2) takes. */
@@ -32,7 +34,12 @@
 
 #define RANDOM_SAMPLES 256u
 #define EDGE_SAMPLES 16u
-#define MAX_ID_BYTES 512u
+
+#define PIECE_BYTES (1u << 20)
+#define CONTENT_BLOCK_BYTES 65536u
+/* Beyond IMAGE_FAST_BYTES: leaves room for guests on the same disks. */
+#define GENTLE_BYTES_PER_MS (200000u)
+#define IO_IDLE (3 << 13) /* see ioprio_set(2) */
 
 struct ImageView {
     int fd;
@@ -84,36 +91,6 @@ void image_view_free(ImageView *view)
 
 /* ---- facts ---- */
 
-static char *read_id(const char *folder, const char *file)
-{
-    g_autofree char *path = g_build_filename(folder, file, NULL);
-    char *text = file_read(path, MAX_ID_BYTES, NULL, NULL);
-
-    if (text && *g_strstrip(text))
-        return text;
-    g_free(text);
-    return NULL;
-}
-
-/* A partition is its disk and a number. */
-static char *find_device_id(dev_t number)
-{
-    g_autofree char *folder = g_strdup_printf("/sys/dev/block/%u:%u", major(number), minor(number));
-    g_autofree char *disk = g_build_filename(folder, "..", NULL);
-    g_autofree char *partition = read_id(folder, "partition");
-    const char *where = partition ? disk : folder;
-    static const char *const files[] = {"dm/uuid", "wwid", "device/wwid", "device/serial"};
-
-    for (guint i = 0; i < G_N_ELEMENTS(files); i++) {
-        g_autofree char *id = read_id(where, files[i]);
-
-        if (id)
-            return g_strdup_printf("%s%s%s", id, partition ? " partition " : "",
-                                   partition ? partition : "");
-    }
-    return g_strdup("");
-}
-
 gboolean image_view_get_facts(ImageView *view, ImageFacts *ret, GError **error)
 {
     struct stat info;
@@ -128,7 +105,7 @@ gboolean image_view_get_facts(ImageView *view, ImageFacts *ret, GError **error)
         .bytes = view->device ? bytes : (uint64_t)info.st_size,
         .token_s = info.st_atim.tv_sec,
         .token_ms = (uint32_t)(info.st_atim.tv_nsec / 1000000),
-        .device_id = view->device ? find_device_id(info.st_rdev) : g_strdup(""),
+        .device_id = view->device ? image_device_find_id(info.st_rdev) : g_strdup(""),
     };
     return TRUE;
 }
@@ -259,12 +236,20 @@ static gboolean read_block(int fd, uint64_t offset, uint8_t *block)
     return TRUE;
 }
 
+static char *finish_digest(const XXH3_state_t *state)
+{
+    XXH128_hash_t hash = XXH3_128bits_digest(state);
+
+    return g_strdup_printf("%016" G_GINT64_MODIFIER "x%016" G_GINT64_MODIFIER "x", hash.high64,
+                           hash.low64);
+}
+
 char *image_view_digest(ImageView *view, const uint64_t *offsets, guint count, GError **error)
 {
     autofd int fd = open_direct(view);
     uint8_t *block = NULL;
     XXH3_state_t *state;
-    XXH128_hash_t hash;
+    char *digest;
     gboolean read = fd >= 0 && posix_memalign((void **)&block, 4096, IMAGE_SAMPLE_BYTES) == 0;
 
     if (!read) {
@@ -280,10 +265,134 @@ char *image_view_digest(ImageView *view, const uint64_t *offsets, guint count, G
     }
     if (!read)
         error_set_errno(error, errno, "read %s", view->path);
-    hash = XXH3_128bits_digest(state);
+    digest = read ? finish_digest(state) : NULL;
     XXH3_freeState(state);
     free(block);
-    return read ? g_strdup_printf("%016" G_GINT64_MODIFIER "x%016" G_GINT64_MODIFIER "x",
-                                  hash.high64, hash.low64)
-                : NULL;
+    return digest;
+}
+
+/* ---- content ---- */
+
+static gboolean is_zero(const uint8_t *bytes, size_t count)
+{
+    return bytes[0] == 0 && memcmp(bytes, bytes + 1, count - 1) == 0;
+}
+
+/* Reads all of *count* bytes. */
+static gboolean read_piece(const ImageView *view, int fd, uint64_t offset, uint8_t *piece,
+                           size_t count, GError **error)
+{
+    size_t done = 0;
+
+    while (done < count) {
+        /* With O_DIRECT the last block is asked for as a whole, too. */
+        size_t wanted = (count - done + 4095) / 4096 * 4096;
+        ssize_t got = pread(fd, piece + done, wanted, (off_t)(offset + done));
+
+        if (got < 0 && errno == EINTR)
+            continue;
+        if (got < 0) {
+            error_set_errno(error, errno, "read %s", view->path);
+            return FALSE;
+        }
+        done += (size_t)got;
+        if (done < count && (got == 0 || done % 4096)) {
+            error_set(error, VMFERRY_ERROR_FAILED, "%s has become shorter", view->path);
+            return FALSE;
+        }
+    }
+    return TRUE;
+}
+
+static void digest_piece(XXH3_state_t *state, uint64_t offset, const uint8_t *piece, size_t count)
+{
+    for (size_t at = 0; at < count; at += CONTENT_BLOCK_BYTES) {
+        size_t bytes = MIN(CONTENT_BLOCK_BYTES, count - at);
+        uint64_t place = GUINT64_TO_LE(offset + at);
+
+        if (is_zero(piece + at, bytes))
+            continue;
+        XXH3_128bits_update(state, &place, sizeof place);
+        XXH3_128bits_update(state, piece + at, bytes);
+    }
+}
+
+/* The start of the piece that holds the next data. */
+static uint64_t skip_hole(const ImageView *view, uint64_t offset, uint64_t bytes)
+{
+    off_t data = view->device ? (off_t)offset : lseek(view->fd, (off_t)offset, SEEK_DATA);
+
+    if (data < 0)
+        return errno == ENXIO ? bytes : offset;
+    return (uint64_t)data / PIECE_BYTES * PIECE_BYTES;
+}
+
+/* Behind the first bytes others go first. */
+static void be_gentle(uint64_t read_bytes, uint64_t start_ns)
+{
+    uint64_t due_ns = start_ns, now_ns = clock_now_ns();
+
+    if (read_bytes <= IMAGE_FAST_BYTES)
+        return;
+    (void)syscall(SYS_ioprio_set, 1, 0, IO_IDLE);
+    due_ns += (read_bytes - IMAGE_FAST_BYTES) / GENTLE_BYTES_PER_MS * 1000000;
+    if (due_ns > now_ns)
+        clock_sleep_ns(due_ns - now_ns);
+}
+
+static gboolean digest_all(ImageView *view, int fd, uint64_t bytes, uint8_t *piece,
+                           const gint *cancelled, XXH3_state_t *state, GError **error)
+{
+    uint64_t start_ns = clock_now_ns(), read_bytes = 0;
+
+    for (uint64_t at = skip_hole(view, 0, bytes); at < bytes;
+         at = skip_hole(view, at + PIECE_BYTES, bytes)) {
+        size_t count = (size_t)MIN(PIECE_BYTES, bytes - at);
+
+        if (cancelled && g_atomic_int_get(cancelled)) {
+            error_set(error, VMFERRY_ERROR_CANCELLED, "cancelled");
+            return FALSE;
+        }
+        if (!read_piece(view, fd, at, piece, count, error))
+            return FALSE;
+        digest_piece(state, at, piece, count);
+        read_bytes += count;
+        be_gentle(read_bytes, start_ns);
+    }
+    return TRUE;
+}
+
+static gboolean has_size(ImageView *view, uint64_t bytes, GError **error)
+{
+    g_auto(ImageFacts) facts = {0};
+
+    if (!image_view_get_facts(view, &facts, error))
+        return FALSE;
+    if (facts.bytes == bytes)
+        return TRUE;
+    error_set(error, VMFERRY_ERROR_FAILED, "%s is of another size", view->path);
+    return FALSE;
+}
+
+char *image_view_digest_content(ImageView *view, uint64_t bytes, const gint *cancelled,
+                                GError **error)
+{
+    autofd int fd = has_size(view, bytes, error) ? open_direct(view) : -1;
+    uint8_t *piece = NULL;
+    XXH3_state_t *state;
+    char *digest = NULL;
+
+    if (fd < 0 || posix_memalign((void **)&piece, 4096, PIECE_BYTES) != 0) {
+        if (error && !*error)
+            error_set_errno(error, errno, "read %s", view->path);
+        return NULL;
+    }
+    (void)posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED);
+    state = XXH3_createState();
+    XXH3_128bits_reset(state);
+    if (digest_all(view, fd, bytes, piece, cancelled, state, error))
+        digest = finish_digest(state);
+    XXH3_freeState(state);
+    free(piece);
+    return digest;
 }

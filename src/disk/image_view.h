@@ -8,14 +8,15 @@
  *           description lock, fcntl(2)) at a random place; the other one asks
  *           the file system who has it.  Local file systems, NFSv4, CephFS,
  *           GFS2 and OCFS2 carry locks between hosts.
- *   device  a block device's identity (WWID, device mapper UUID) is equal on
- *           both hosts.
+ *   device  a block device's identity and size are equal on both hosts.  Only
+ *           names that are unique in the world count (image_device.h).
  *   token   one host sets the access time to a random moment in the future,
  *           which no later read changes (relatime), the other one sees it.
  *           Works where attributes are shared and locks are not (NFSv3, SMB).
- *   samples some blocks have the same content.  Weak, since a stale copy is
- *           mostly equal: only where nothing better can be had, with the guest
- *           paused, or for an image that is never written.
+ *   content every block is equal: of an image that nobody writes, read at
+ *           leisure (image_reader.h), or of a small one, with the guest paused.
+ *           Samples are not enough (a stale copy is equal but for some blocks);
+ *           they only tell soon that two images differ.
  *
  * None of this touches content, and the access time is put back.  An ImageView
  * is one opened image on this host.
@@ -36,7 +37,7 @@ typedef struct {
     uint64_t bytes;    /* length of the file, size of the device */
     int64_t token_s;   /* access time: seconds … */
     uint32_t token_ms; /* … and milliseconds */
-    char *device_id;   /* "" where there is none */
+    char *device_id;   /* unique in the world; "" where there is none */
 } ImageFacts;
 
 void image_facts_clear(ImageFacts *facts);
@@ -71,6 +72,7 @@ gboolean image_view_set_token(ImageView *view, int64_t *ret_s, uint32_t *ret_ms)
 #define IMAGE_SAMPLE_BYTES 4096u
 #define IMAGE_SAMPLES_LIMIT 1024u
 #define IMAGE_DIGEST_DIGITS 32u
+#define IMAGE_FAST_BYTES ((uint64_t)64 << 20)
 
 /* Places to look at: the start, the end, and random ones where there is data.
  * Returns their number, at most IMAGE_SAMPLES_LIMIT. */
@@ -79,3 +81,11 @@ guint image_view_pick_samples(ImageView *view, uint64_t offsets[IMAGE_SAMPLES_LI
 /* Over these places, as hex digits; bypasses this host's cache where it can.
  * What lies behind the end counts as empty.  NULL with *error*. */
 char *image_view_digest(ImageView *view, const uint64_t *offsets, guint count, GError **error);
+
+/* Over all of it: each block of 64 KiB that is not all zeros, with its place, so
+ * that holes cost nothing.  The first
+ * IMAGE_FAST_BYTES are read at full speed, what is beyond with idle priority (of
+ * this thread, from then on) and no faster than others bear.  Gives up with CANCELLED once
+ * *cancelled* (may be NULL) is set, and where the image is not of *bytes* bytes (any more). */
+char *image_view_digest_content(ImageView *view, uint64_t bytes, const gint *cancelled,
+                                GError **error);

@@ -284,6 +284,7 @@ static void abandon(DestinationMove *move, const GError *error)
 
     /* No thread of ours writes to the VMM that is being ended. */
     g_clear_pointer(&move->applier, page_applier_free);
+    g_clear_pointer(&move->answer, destination_images_free);
     /* First the VMM and the record: "aborted" may be asked for at once. */
     if (move->vmm)
         vmm_quit(move->vmm, NULL);
@@ -294,6 +295,7 @@ static void abandon(DestinationMove *move, const GError *error)
 static void move_clear(DestinationMove *move)
 {
     page_applier_free(move->applier);
+    destination_images_free(move->answer);
     frame_queue_free(move->queue);
     guard_free(move->guard);
     digest_check_free(move->check);

@@ -21,9 +21,10 @@ typedef struct {
     DigestCheck *check;
     GByteArray *state;    /* device state as far as it came */
     uint64_t state_bytes; /* all of it */
-    gboolean run;         /* START says so; FALSE: it stays paused */
-    GPtrArray *images;    /* of VmmImage, once asked for */
-    GError *resume_error; /* committed, but it is not known to run */
+    gboolean run;               /* START says so; FALSE: it stays paused */
+    GPtrArray *images;          /* of VmmImage, once asked for */
+    struct ImageAnswer *answer; /* the last one, perhaps still being made */
+    GError *resume_error;       /* committed, but it is not known to run */
 } DestinationMove;
 
 /* Our regions in the order of the source's list, so that indexes agree. */
@@ -32,8 +33,11 @@ GPtrArray *destination_order_regions(const GuestMessage *guest, const VmmDescrip
 
 /* Frames while the machine is being received. */
 gboolean destination_end_round(DestinationMove *move, const Frame *frame, GError **error);
-/* destination_images.c: answers IMAGES. */
+/* destination_images.c: answers IMAGES, at once or, where images are to be read as
+ * a whole, from a thread; ends that. */
+typedef struct ImageAnswer ImageAnswer;
 gboolean destination_show_images(DestinationMove *move, const Frame *frame, GError **error);
+void destination_images_free(ImageAnswer *answer);
 /* Before the state is loaded, with the guest paused at the source: could it write
  * to its images here?  Waits a moment for who holds a lock. */
 gboolean destination_try_images(DestinationMove *move, GError **error);

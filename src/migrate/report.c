@@ -54,6 +54,7 @@ void migrate_report_free(MigrateReport *report)
     g_free(report->throttle_means);
     g_free(report->throttle_unavailable);
     json_decref(report->disks);
+    json_decref(report->files);
     g_free(report);
 }
 
@@ -159,6 +160,8 @@ json_t *migrate_report_to_json(const MigrateReport *report)
                         report->verified < 0 ? json_null() : json_boolean(report->verified));
     json_object_set_new(object, "disks",
                         report->disks ? json_deep_copy(report->disks) : json_array());
+    json_object_set_new(object, "files",
+                        report->files ? json_deep_copy(report->files) : json_array());
     json_object_set_new(object, "paused", json_boolean(report->arrives_paused));
     json_object_set_new(object, "in_doubt", json_boolean(report->status == MIGRATE_IN_DOUBT));
     json_object_set_new(object, "reclaim",

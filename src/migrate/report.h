@@ -122,6 +122,7 @@ typedef struct {
     GArray *rounds; /* of MigrateRound */
     int verified;   /* of memory: 1, 0, -1 not asked for */
     json_t *disks;  /* array, an object for each image: how it was found to be the same there */
+    json_t *files;  /* the same of the files that the command line loads into the guest */
     gboolean arrives_paused; /* its user had paused it, and it is paused there, too */
     gboolean unresumed;      /* it stays paused by this move, which could not resume it */
     char *source, *destination;

@@ -288,7 +288,7 @@ static const struct {
     {"track", watch, unwatch},
     {"offer", offer, withdraw},
     {"pre-copy", source_precopy, NULL},
-    {"images", source_images_await, NULL},
+    {"images", source_settle_images, NULL},
     {"pause", source_pause, source_resume},
     {"last round", source_last_round, NULL},
     {"prepare", source_await_ready, NULL},

@@ -172,6 +172,17 @@ static void ask_for_probes(SourceMove *move)
     work_set_set_probes(move->work, groups, count);
 }
 
+/* A pause must not be spent on what can be done before it: as long as images are
+ * read the guest runs, freely, and what it writes follows when that is over. */
+static void hold_for_images(SourceMove *move)
+{
+    if (move->decision.verdict != CONVERGENCE_STOP || !source_images_are_read(move))
+        return;
+    move->decision.verdict = CONVERGENCE_CONTINUE;
+    move->decision.wait = TRUE;
+    move->decision.run_share = 1;
+}
+
 gboolean source_decide(SourceMove *move, gboolean at_round_end, GError **error)
 {
     GroupAccount *account = work_set_get_account(move->work);
@@ -183,6 +194,7 @@ gboolean source_decide(SourceMove *move, gboolean at_round_end, GError **error)
         return TRUE;
     facts = gather_facts(move, at_round_end);
     move->decision = convergence_decide(&facts);
+    hold_for_images(move);
     move->progress.held_bytes = (uint64_t)group_account_apply(account, &move->decision);
     move->progress.run_share = move->decision.run_share;
     move->progress.work_set_bytes = (uint64_t)source_count_work_bytes(move);
@@ -200,6 +212,7 @@ static void describe_end(SourceMove *move)
 {
     MigrateReport *report = move->report;
 
+    g_free(report->reason);
     report->reason = g_strdup(move->decision.reason);
     report->expected_downtime_ms = move->decision.expected_downtime_ms;
     report->held_bytes = move->progress.held_bytes;

@@ -222,7 +222,7 @@ gboolean source_last_round(SourceMove *move, GError **error)
             return FALSE;
         move->report->verify_ms = source_lap_ms(move);
     }
-    return source_images_compare_content(move, error) && send_device_state(move, state, error) &&
+    return source_images_finish(move, error) && send_device_state(move, state, error) &&
            channel_send_bytes(move->channel, FRAME_PREPARE, NULL, 0, error);
 }
 

@@ -80,6 +80,10 @@ gboolean source_confirm_round(SourceMove *move, GError **error);
 /* The rounds while the guest runs, up to the decision to stop. */
 gboolean source_precopy(SourceMove *move, GError **error);
 
+/* What is to be known of images before the pause; rounds go on where that takes
+ * its time. */
+gboolean source_settle_images(SourceMove *move, GError **error);
+
 /* source_control.c: refuses promises that cannot be kept; looks at all of RAM and measures; asks
  * the policy and does what it says (move->decision); what the last decision means for the move. */
 gboolean source_check_promise(SourceMove *move, GError **error);
@@ -125,14 +129,18 @@ void source_set_phase(SourceMove *move, MigratePhase phase);
 void source_report_progress(SourceMove *move);
 
 /* source_images.c: opens what is below the guest's disks; asks the destination
- * about it, once it has accepted; takes an answer; waits until all is known that
- * can be while the guest runs; and compares what is left, in the pause. */
+ * about it, once it has accepted; takes an answer. */
 typedef struct SourceImages SourceImages;
 gboolean source_images_open(SourceMove *move, GError **error);
 gboolean source_images_ask(SourceMove *move, GError **error);
 gboolean source_images_take(SourceMove *move, const Frame *frame, GError **error);
+/* Waits for the answers that come at once.  TRUE as long as images are read as a
+ * whole on either side, which takes its time; then judges what was read. */
 gboolean source_images_await(SourceMove *move, GError **error);
-gboolean source_images_compare_content(SourceMove *move, GError **error);
+gboolean source_images_are_read(const SourceMove *move);
+gboolean source_images_judge_read(SourceMove *move, GError **error);
+/* In the pause: compares what is left; FALSE unless all images are proven. */
+gboolean source_images_finish(SourceMove *move, GError **error);
 void source_images_describe(SourceMove *move);
 void source_images_free(SourceImages *images);
 

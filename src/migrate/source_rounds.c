@@ -201,6 +201,20 @@ static gboolean end_round(SourceMove *move, GError **error)
     return source_decide(move, TRUE, error);
 }
 
+static gboolean run_rounds(SourceMove *move, GError **error)
+{
+    while (move->decision.verdict == CONVERGENCE_CONTINUE) {
+        if (move->decision.wait || work_set_is_all_held(move->work)) {
+            if (!await_look(move, error))
+                return FALSE;
+            continue;
+        }
+        if (!source_send_round(move, error) || !end_round(move, error))
+            return FALSE;
+    }
+    return source_stop_or_give_up(move, error);
+}
+
 gboolean source_precopy(SourceMove *move, GError **error)
 {
     source_set_phase(move, MIGRATE_PHASE_PRECOPY);
@@ -213,14 +227,19 @@ gboolean source_precopy(SourceMove *move, GError **error)
     if (!source_send_round(move, error) || fault_point("source.accepted", error) ||
         !end_round(move, error))
         return FALSE;
-    while (move->decision.verdict == CONVERGENCE_CONTINUE) {
-        if (move->decision.wait || work_set_is_all_held(move->work)) {
-            if (!await_look(move, error))
-                return FALSE;
-            continue;
-        }
-        if (!source_send_round(move, error) || !end_round(move, error))
+    return run_rounds(move, error);
+}
+
+gboolean source_settle_images(SourceMove *move, GError **error)
+{
+    if (!source_images_await(move, error))
+        return FALSE;
+    if (source_images_are_read(move)) {
+        /* See source_decide(): there is no stop until they are read. */
+        move->decision.verdict = CONVERGENCE_CONTINUE;
+        move->decision.wait = TRUE;
+        if (!run_rounds(move, error))
             return FALSE;
     }
-    return source_stop_or_give_up(move, error);
+    return source_images_judge_read(move, error);
 }

@@ -56,12 +56,15 @@ typedef struct {
 void vmm_description_free(VmmDescription *description);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(VmmDescription, vmm_description_free)
 
-/* A file or device that holds what a disk has. */
+/* A file or device that holds what a disk has, or a file that the VMM loads into
+ * the guest when it starts. */
 typedef struct {
-    char *device; /* the guest's, for messages: "virtio-blk-pci at pci.0 05.0" */
+    char *device; /* the guest's, for messages: "virtio-blk-pci at pci.0 05.0"; or the
+                     VMM's option: "-kernel" */
     char *file;   /* as the VMM names it */
     char *path;   /* how this process reaches it; NULL where it is not of this host (a URL) */
     gboolean read_only;
+    gboolean loaded; /* read at the VMM's start, and not since */
 } VmmImage;
 
 void vmm_image_free(VmmImage *image);
@@ -177,10 +180,12 @@ gboolean vmm_check_unchanged(Vmm *vmm, json_t *before, GError **error);
  * that machine type; FALSE with what differs. */
 gboolean vmm_match_machine(Vmm *vmm, const char *type, json_t *machine, GError **error);
 
-/* The images below the machine's disks; of VmmImage, in one order on both sides
- * of a move.  *source* is the machine that vmm_read_machine() told.  Left out is
- * what the machine carries in its memory (flash).  Fails where a path does not
- * lead to the file that the VMM has open. */
+/* The images below the machine's disks, then the files that the VMM loaded into the
+ * guest and that do not move with its memory; of VmmImage, in one order on both
+ * sides of a move.  *source* is the machine that vmm_read_machine() told.  Left
+ * out is what the machine carries in its memory (flash, firmware).  Fails where a
+ * path does not lead to the file that the VMM has open, or to one that has
+ * changed since the VMM loaded it. */
 GPtrArray *vmm_list_images(Vmm *vmm, json_t *source, GError **error);
 
 /* FALSE where the VMM's process may not write to this image (a read-only mount,

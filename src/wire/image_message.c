@@ -40,6 +40,8 @@ static json_t *encode_question(const ImageQuestion *question)
     for (guint i = 0; i < question->sample_count; i++)
         json_array_append_new(samples, json_integer((json_int_t)question->samples[i]));
     json_object_set_new(object, "samples", samples);
+    if (question->content)
+        json_object_set_new(object, "content", json_integer((json_int_t)question->bytes));
     return object;
 }
 
@@ -59,6 +61,9 @@ static gboolean decode_question(json_t *object, ImageQuestion *ret, GError **err
 
     if (!json_get_count(object, "lock", MAX_OFFSET, &ret->lock, error) ||
         !json_get_array(object, "samples", MESSAGE_MAX_SAMPLES, &samples, error))
+        return FALSE;
+    ret->content = json_object_get(object, "content") != NULL;
+    if (ret->content && !json_get_count(object, "content", MAX_OFFSET, &ret->bytes, error))
         return FALSE;
     ret->samples = g_new0(uint64_t, json_array_size(samples) + 1);
     json_array_foreach(samples, i, sample)

@@ -91,6 +91,8 @@ typedef struct {
     uint64_t lock;      /* does anybody hold a lock on this byte? */
     uint64_t *samples;  /* offsets of blocks to make a digest of */
     guint sample_count; /* 0: none is asked for */
+    gboolean content;   /* a digest of all of it is asked for, … */
+    uint64_t bytes;     /* … if it is of this size */
 } ImageQuestion;
 
 typedef struct {

@@ -371,6 +371,56 @@ char *block_node_describe(const BlockGraph *graph, const BlockNode *node)
     return g_string_free(text, FALSE);
 }
 
+typedef struct {
+    const BlockGraph *first, *second;
+    BlockLeafVisitor visit;
+    gpointer user;
+    guint leaves;
+} LeafWalk;
+
+static gboolean walk_leaves(LeafWalk *walk, const BlockNode *first, const BlockNode *second,
+                            guint depth, GError **error)
+{
+    if (depth > MAX_CHAIN || walk->leaves > BLOCK_GRAPH_MAX_NODES) {
+        error_set(error, VMFERRY_ERROR_UNSUPPORTED,
+                  "its images are nested too deeply (%u levels) or are too many", depth);
+        return FALSE;
+    }
+    if (first->children->len == 0 && second->children->len == 0) {
+        walk->leaves++;
+        return walk->visit(first, second, walk->user, error);
+    }
+    if (first->children->len != second->children->len) {
+        error_set(error, VMFERRY_ERROR_REFUSED,
+                  "node %.64s (%.64s) does not stand on the same there", first->name,
+                  first->driver);
+        return FALSE;
+    }
+    for (guint i = 0; i < first->children->len; i++) {
+        const BlockChild *child = first->children->pdata[i];
+        const BlockNode *below = block_graph_find(walk->first, child->node);
+        const BlockNode *match = block_node_get_child(walk->second, second, child->role);
+
+        if (!below || !match) {
+            error_set(error, VMFERRY_ERROR_REFUSED, "node %.64s (%.64s) has no \"%.64s\" there",
+                      first->name, first->driver, child->role);
+            return FALSE;
+        }
+        if (!walk_leaves(walk, below, match, depth + 1, error))
+            return FALSE;
+    }
+    return TRUE;
+}
+
+gboolean block_graph_visit_leaves(const BlockGraph *graph, const BlockNode *first,
+                                  const BlockGraph *other, const BlockNode *second,
+                                  BlockLeafVisitor visit, gpointer user, GError **error)
+{
+    LeafWalk walk = {.first = graph, .second = other, .visit = visit, .user = user};
+
+    return walk_leaves(&walk, first, second, 0, error);
+}
+
 const char *block_drive_describe(const BlockDrive *drive)
 {
     if (*drive->name)

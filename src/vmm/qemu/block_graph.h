@@ -85,5 +85,14 @@ gboolean block_node_is_unnamed(const BlockNode *node);
  * raw(file: file))".  Free with g_free(). */
 char *block_node_describe(const BlockGraph *graph, const BlockNode *node);
 
+/* Calls *visit* for each node without children below *first* and the one in the
+ * same place below *second*, from the top down; FALSE with *error* where they do
+ * not stand on the same roles, or where there are more than a picture can have. */
+typedef gboolean (*BlockLeafVisitor)(const BlockNode *first, const BlockNode *second, gpointer user,
+                                     GError **error);
+gboolean block_graph_visit_leaves(const BlockGraph *graph, const BlockNode *first,
+                                  const BlockGraph *other, const BlockNode *second,
+                                  BlockLeafVisitor visit, gpointer user, GError **error);
+
 /* For messages: the backend's name, or its device, or its node. */
 const char *block_drive_describe(const BlockDrive *drive);

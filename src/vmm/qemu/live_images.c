@@ -1,14 +1,14 @@
 /* The files and devices below a machine's disks, and that they are what QEMU
- * has open. */
+ * has open; behind them the files that it loaded (boot_files.h). */
 #include <string.h>
 #include <sys/stat.h>
 
 #include "base/error.h"
+#include "vmm/qemu/boot_files.h"
 #include "vmm/qemu/driver.h"
 #include "vmm/qemu/machine_compare.h"
 
-#define MAX_IMAGES 4096u
-#define MAX_DEPTH 64u
+#define MAX_IMAGES 1024u /* as many as IMAGES carries */
 
 typedef struct {
     const QemuMachine *source, *here;
@@ -63,17 +63,23 @@ static gboolean is_local(const BlockNode *node)
            strcmp(node->driver, "host_cdrom") == 0;
 }
 
-static void add_image(ImageLister *lister, const BlockNode *source, const BlockNode *here)
+static gboolean add_image(const BlockNode *source, const BlockNode *here, gpointer user,
+                          GError **error)
 {
+    ImageLister *lister = user;
     g_autofree char *path = is_local(here) ? find_path(lister->pid, here->file) : NULL;
     VmmImage *image;
 
     if (is_local(here) && !path) {
-        error_set(&lister->error, VMFERRY_ERROR_REFUSED,
-                  "%s: %s is not the file that QEMU has open: it was replaced, moved or removed "
-                  "since",
-                  lister->device, here->file);
-        return;
+        error_set(error, VMFERRY_ERROR_REFUSED,
+                  "%s is not the file that QEMU has open: it was replaced, moved or removed since",
+                  here->file);
+        return FALSE;
+    }
+    if (lister->images->len >= MAX_IMAGES) {
+        error_set(error, VMFERRY_ERROR_UNSUPPORTED, "the guest has more than %u images",
+                  MAX_IMAGES);
+        return FALSE;
     }
     image = g_new0(VmmImage, 1);
     image->device = g_strdup(lister->device);
@@ -81,25 +87,7 @@ static void add_image(ImageLister *lister, const BlockNode *source, const BlockN
     image->path = g_steal_pointer(&path);
     image->read_only = source->read_only && here->read_only;
     g_ptr_array_add(lister->images, image);
-}
-
-/* Both stand on the same kinds of nodes in the same roles: that was compared. */
-static void walk(ImageLister *lister, const BlockNode *source, const BlockNode *here, guint depth)
-{
-    if (lister->error || depth > MAX_DEPTH || lister->images->len >= MAX_IMAGES)
-        return;
-    if (source->children->len == 0) {
-        add_image(lister, source, here);
-        return;
-    }
-    for (guint i = 0; i < source->children->len; i++) {
-        const BlockChild *child = source->children->pdata[i];
-        const BlockNode *below = block_graph_find(lister->source->block, child->node);
-        const BlockNode *match = block_node_get_child(lister->here->block, here, child->role);
-
-        if (below && match)
-            walk(lister, below, match, depth + 1);
-    }
+    return TRUE;
 }
 
 static void list_drive(const QemuDevice *device, const BlockDrive *first, const BlockDrive *second,
@@ -109,11 +97,15 @@ static void list_drive(const QemuDevice *device, const BlockDrive *first, const 
     g_autofree char *name = device_describe(device);
 
     /* Flash is guest memory, and written to its file when the guest runs. */
-    if (!first->root || !second->root || g_str_has_prefix(device->driver, "cfi.pflash"))
+    if (lister->error || !first->root || !second->root ||
+        g_str_has_prefix(device->driver, "cfi.pflash"))
         return;
     lister->device = name;
-    walk(lister, block_graph_find(lister->source->block, first->root),
-         block_graph_find(lister->here->block, second->root), 0);
+    if (!block_graph_visit_leaves(
+            lister->source->block, block_graph_find(lister->source->block, first->root),
+            lister->here->block, block_graph_find(lister->here->block, second->root), add_image,
+            lister, &lister->error))
+        g_prefix_error(&lister->error, "%s: ", name);
 }
 
 GPtrArray *qemu_list_images(QemuVmm *qemu, json_t *object, GError **error)
@@ -130,5 +122,5 @@ GPtrArray *qemu_list_images(QemuVmm *qemu, json_t *object, GError **error)
         g_propagate_error(error, lister.error);
         return NULL;
     }
-    return g_steal_pointer(&images);
+    return qemu_list_boot_files(qemu->pid, images, error) ? g_steal_pointer(&images) : NULL;
 }

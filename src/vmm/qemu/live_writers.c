@@ -2,6 +2,7 @@
 
 #include <string.h>
 
+#include "base/json.h"
 #include "vmm/qemu/command_line.h"
 
 /* The word behind each *mark*, up to one of *ends*; the first that is a
@@ -25,4 +26,20 @@ char *qemu_find_live_writer(const char *device_tree, const char *networks)
     char *found = find_behind(device_tree, "dev: ", ",\r\n");
 
     return found ? found : find_behind(networks, ",type=", ",\r\n");
+}
+
+char *qemu_find_live_block_writer(json_t *nodes)
+{
+    json_t *node;
+    size_t i;
+
+    json_array_foreach(nodes, i, node)
+    {
+        const char *driver = json_text_or(node, "drv", "");
+
+        if (strcmp(driver, "nvme") == 0 || qemu_is_foreign_writer(driver))
+            return g_strdup_printf("block node %s of driver %s",
+                                   json_text_or(node, "node-name", "?"), driver);
+    }
+    return NULL;
 }

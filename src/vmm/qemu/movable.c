@@ -99,6 +99,7 @@ static gboolean check_live_writers(Qmp *qmp, GError **error)
 {
     g_autofree char *devices = qmp_execute_human(qmp, "info qtree", QMP_COMMAND_MS, error);
     g_autofree char *networks = NULL;
+    g_autoptr(json_t) nodes = NULL;
     g_autofree char *found = NULL;
 
     if (!devices)
@@ -107,6 +108,13 @@ static gboolean check_live_writers(Qmp *qmp, GError **error)
     if (!networks)
         return FALSE;
     found = qemu_find_live_writer(devices, networks);
+    if (!found) {
+        nodes = qmp_execute(qmp, "query-named-block-nodes", json_pack("{s:b}", "flat", 1),
+                            QMP_COMMAND_MS, error);
+        if (!nodes)
+            return FALSE;
+        found = qemu_find_live_block_writer(nodes);
+    }
     if (!found)
         return TRUE;
     error_set(error, VMFERRY_ERROR_UNSUPPORTED,

@@ -13,6 +13,8 @@
 
 #include "base/error.h"
 #include "base/fd.h"
+#include "vmm/qemu/block_graph.h"
+#include "vmm/qemu/boot_files.h"
 #include "vmm/qemu/cpu_features.h"
 #include "vmm/qemu/driver.h"
 #include "vmm/qemu/iothreads.h"
@@ -276,13 +278,163 @@ static void test_direct_io(void **unused)
     assert_false(parse_direct_io("[]", "3", &io));
 }
 
+/* QEMU's NVMe driver, also where it was added at run time. */
+static void test_live_block_writers(void **unused)
+{
+    g_autoptr(json_t) clean =
+        json_pack("[{s:s,s:s},{s:s}]", "node-name", "a", "drv", "file", "node-name", "b");
+    g_autoptr(json_t) nvme = json_pack("[{s:s,s:s},{s:s,s:s}]", "node-name", "a", "drv", "raw",
+                                       "node-name", "disk9", "drv", "nvme");
+    g_autoptr(json_t) vdpa = json_pack("[{s:s}]", "drv", "virtio-blk-vhost-vdpa");
+    g_autofree char *found = qemu_find_live_block_writer(nvme);
+    g_autofree char *other = qemu_find_live_block_writer(vdpa);
+
+    assert_null(qemu_find_live_block_writer(clean));
+    assert_null(qemu_find_live_block_writer(NULL));
+    assert_string_equal(found, "block node disk9 of driver nvme");
+    assert_non_null(other);
+}
+
+/* ---- files that QEMU loads ---- */
+
+static void test_boot_files(void **unused)
+{
+    const char *const argv[] = {"qemu",
+                                "-kernel",
+                                "/boot/a,b",
+                                "-initrd",
+                                "initrd.img",
+                                "-append",
+                                "-kernel x",
+                                "-drive",
+                                "file=/srv/a,if=virtio",
+                                "-fw_cfg",
+                                "name=opt/x,file=/etc/x",
+                                "-fw_cfg",
+                                "opt/y,string=file",
+                                "-acpitable",
+                                "sig=SLIC,file=/a:/b",
+                                "-smbios",
+                                "file=/smbios.bin",
+                                "-smbios",
+                                "type=1,serial=7",
+                                "-device",
+                                "loader,file=/blob,addr=0",
+                                "-device",
+                                "{\"driver\":\"loader\",\"file\":\"/json\"}",
+                                "-device",
+                                "e1000,romfile=/carried",
+                                "-bios",
+                                "/carried",
+                                "-machine",
+                                "q35,kernel=/m",
+                                "--dtb",
+                                "/t",
+                                NULL};
+    const char *const wanted[] = {"-kernel /boot/a,b", "-initrd initrd.img",
+                                  "-fw_cfg /etc/x",    "-acpitable /a",
+                                  "-acpitable /b",     "-smbios /smbios.bin",
+                                  "-device /blob",     "-device /json",
+                                  "-machine /m",       "-dtb /t"};
+    g_autoptr(GPtrArray) files = qemu_command_line_find_boot_files((char *const *)argv);
+
+    assert_int_equal(files->len, G_N_ELEMENTS(wanted));
+    for (guint i = 0; i < files->len; i++) {
+        const QemuBootFile *file = files->pdata[i];
+        g_autofree char *text = g_strdup_printf("%s %s", file->option, file->path);
+
+        assert_string_equal(text, wanted[i]);
+    }
+}
+
+/* ---- what stands below a disk ---- */
+
+static void add_node(json_t *nodes, json_t *ids, guint number)
+{
+    g_autofree char *name = g_strdup_printf("n%u", number);
+
+    json_array_append_new(nodes, json_pack("{s:s,s:s,s:s,s:b,s:{s:{s:i}}}", "node-name", name,
+                                           "drv", "qcow2", "file", name, "ro", 0, "image",
+                                           "virtual-size", "actual-size", 1));
+    json_array_append_new(ids, json_pack("{s:i,s:s,s:s}", "id", (int)number + 1, "type",
+                                         "block-driver", "name", name));
+}
+
+/* A chain of so many nodes, each on the next one in that role. */
+static BlockGraph *make_chain(guint length, const char *last_role)
+{
+    g_autoptr(json_t) nodes = json_array(), ids = json_array(), edges = json_array();
+    g_autoptr(json_t) none = json_array();
+    g_autoptr(json_t) picture = NULL;
+    g_autoptr(GError) error = NULL;
+    BlockGraph *graph;
+
+    for (guint i = 0; i < length; i++) {
+        add_node(nodes, ids, i);
+        if (i > 0)
+            json_array_append_new(edges, json_pack("{s:i,s:i,s:s,s:[],s:[]}", "parent", (int)i,
+                                                   "child", (int)i + 1, "name",
+                                                   i + 1 == length ? last_role : "backing", "perm",
+                                                   "shared-perm"));
+    }
+    picture = json_pack("{s:O,s:O}", "nodes", ids, "edges", edges);
+    graph = block_graph_parse(none, nodes, picture, &error);
+    if (error)
+        print_error("%s\n", error->message);
+    assert_non_null(graph);
+    return graph;
+}
+
+static gboolean count_leaf(const BlockNode *first, const BlockNode *second, gpointer user,
+                           GError **error)
+{
+    (void)error;
+    assert_string_equal(first->name, second->name);
+    ++*(guint *)user;
+    return TRUE;
+}
+
+static gboolean visit(const BlockGraph *first, const BlockGraph *second, guint *ret_leaves,
+                      GError **error)
+{
+    *ret_leaves = 0;
+    return block_graph_visit_leaves(first, block_graph_find(first, "n0"), second,
+                                    block_graph_find(second, "n0"), count_leaf, ret_leaves, error);
+}
+
+/* Nothing is left out in silence: neither what is deep nor what has no match. */
+static void test_leaves(void **unused)
+{
+    g_autoptr(BlockGraph) chain = make_chain(200, "backing"), same = make_chain(200, "backing");
+    g_autoptr(BlockGraph) other = make_chain(200, "file"), shorter = make_chain(199, "backing");
+    g_autoptr(BlockGraph) deep = make_chain(300, "backing"), deep_too = make_chain(300, "backing");
+    g_autoptr(GError) role = NULL, length = NULL, longer = NULL, depth = NULL;
+    guint leaves;
+
+    assert_true(visit(chain, same, &leaves, NULL));
+    assert_int_equal(leaves, 1);
+    assert_false(visit(chain, other, &leaves, &role));
+    assert_non_null(strstr(role->message, "has no \"backing\" there"));
+    assert_false(visit(chain, shorter, &leaves, &length));
+    assert_false(visit(shorter, chain, &leaves, &longer));
+    assert_false(visit(deep, deep_too, &leaves, &depth));
+    assert_non_null(strstr(depth->message, "nested too deeply"));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_last_words),   cmocka_unit_test(test_last_words_of_bytes),
-        cmocka_unit_test(test_memory_fits),  cmocka_unit_test(test_memory_of_this_host),
-        cmocka_unit_test(test_live_writers), cmocka_unit_test(test_run_states),
-        cmocka_unit_test(test_statistics),   cmocka_unit_test(test_direct_io),
+        cmocka_unit_test(test_last_words),
+        cmocka_unit_test(test_last_words_of_bytes),
+        cmocka_unit_test(test_memory_fits),
+        cmocka_unit_test(test_memory_of_this_host),
+        cmocka_unit_test(test_live_writers),
+        cmocka_unit_test(test_run_states),
+        cmocka_unit_test(test_statistics),
+        cmocka_unit_test(test_direct_io),
+        cmocka_unit_test(test_live_block_writers),
+        cmocka_unit_test(test_boot_files),
+        cmocka_unit_test(test_leaves),
         cmocka_unit_test(test_missing_features),
         cmocka_unit_test(test_features_of_a_stranger),
         cmocka_unit_test(test_feature_names),

@@ -292,17 +292,23 @@ static void test_guest_damages(void **state)
 static void test_images_round_trip(void **state)
 {
     uint64_t samples[] = {0, 4096, 1ULL << 40};
-    ImageQuestion questions[] = {{1ULL << 50, samples, 3}, {0, NULL, 0}};
-    ImagesMessage message = {questions, 2};
+    ImageQuestion questions[] = {{1ULL << 50, samples, 3, FALSE, 0},
+                                 {0, NULL, 0, FALSE, 0},
+                                 {0, NULL, 0, TRUE, 1ULL << 40},
+                                 {0, NULL, 0, TRUE, 0}};
+    ImagesMessage message = {questions, 4};
     g_autofree char *text = images_message_encode(&message);
     g_auto(ImagesMessage) back = {0};
 
     assert_true(images_message_decode(text, strlen(text), &back, NULL));
-    assert_int_equal(back.count, 2);
+    assert_int_equal(back.count, 4);
     assert_int_equal(back.images[0].lock, 1ULL << 50);
     assert_int_equal(back.images[0].sample_count, 3);
     assert_int_equal(back.images[0].samples[2], 1ULL << 40);
     assert_int_equal(back.images[1].sample_count, 0);
+    assert_false(back.images[0].content || back.images[1].content);
+    assert_true(back.images[2].content && back.images[2].bytes == 1ULL << 40);
+    assert_true(back.images[3].content && back.images[3].bytes == 0);
 }
 
 static void test_images_seen_round_trip(void **state)
@@ -350,10 +356,14 @@ static gboolean decode_images_seen(const char *text, size_t length, GError **err
 
 static void test_images_damages(void **state)
 {
-    static const char good[] = "{\"images\":[{\"lock\":5,\"samples\":[1,2]}]}";
+    static const char good[] =
+        "{\"images\":[{\"lock\":5,\"samples\":[1,2]},{\"lock\":0,\"samples\":[],\"content\":77}]}";
     static const Damage damages[] = {
         {NULL, "{}", "IMAGES: \"images\" is missing"},
-        {"[{\"lock\":5,\"samples\":[1,2]}]", "7", "\"images\" is missing, no array"},
+        {"[{\"lock\":5,\"samples\":[1,2]},{\"lock\":0,\"samples\":[],\"content\":77}]", "7",
+         "\"images\" is missing, no array"},
+        {":77", ":-7", "image 1: \"content\" is missing or no count"},
+        {":77", ":{}", "image 1: \"content\" is missing or no count"},
         {"{\"lock\":5,\"samples\":[1,2]}", "3", "IMAGES: image 0: \"lock\" is missing"},
         {"\"lock\":5", "\"lock\":-5", "\"lock\" is missing or no count"},
         {"[1,2]", "{}", "\"samples\" is missing, no array"},
