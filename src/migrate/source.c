@@ -116,6 +116,13 @@ static gboolean offer(SourceMove *move, GError **error)
     return channel_send_bytes(move->channel, FRAME_GUEST, text, strlen(text), error);
 }
 
+static void end_throttle(SourceMove *move)
+{
+    if (!source_end_throttle(move))
+        move->guard_has_work = TRUE;
+}
+
+/* Once it is on record that nothing is to be resumed, nothing may pause it. */
 static void withdraw(SourceMove *move)
 {
     const MigrateSourceHost *host = &move->job->host;
@@ -127,6 +134,7 @@ static void withdraw(SourceMove *move)
               move->report->error ? move->report->error : "cancelled");
     if (!move->word_sent)
         channel_send_abort(move->channel, reason);
+    end_throttle(move);
     host->journal(move->report->unresumed ? SOURCE_JOURNAL_PAUSING : SOURCE_JOURNAL_RETURNED,
                   move->transaction, host->user, NULL);
 }
@@ -230,8 +238,7 @@ static gboolean watch(SourceMove *move, GError **error)
 
 static void unwatch(SourceMove *move)
 {
-    if (!source_end_throttle(move))
-        move->guard_has_work = TRUE;
+    end_throttle(move);
     source_describe_sender(move);
     g_clear_pointer(&move->sender, page_sender_free);
     g_clear_pointer(&move->work, work_set_free);

@@ -104,6 +104,16 @@ static ConvergenceFacts gather_facts(SourceMove *move, gboolean at_round_end)
     return facts;
 }
 
+/* Before the guest is paused in turns, and when somebody else has paused it. */
+static gboolean journal_turns(gboolean pausing, gpointer user, GError **error)
+{
+    SourceMove *move = user;
+    const MigrateSourceHost *host = &move->job->host;
+
+    return host->journal(pausing ? SOURCE_JOURNAL_PAUSING : SOURCE_JOURNAL_MOVING,
+                         move->transaction, host->user, error);
+}
+
 /* The throttle exists from the first time on that it is needed. */
 static gboolean apply_throttle(SourceMove *move, GError **error)
 {
@@ -112,13 +122,8 @@ static gboolean apply_throttle(SourceMove *move, GError **error)
     if (!move->throttle && share >= 1)
         return TRUE;
     if (!move->throttle) {
-        const MigrateSourceHost *host = &move->job->host;
-
-        /* It may pause the guest in turns. */
-        if (!host->journal(SOURCE_JOURNAL_PAUSING, move->transaction, host->user, error))
-            return FALSE;
-        move->throttle =
-            throttle_new(move->job->vmm, move->guard, move->job->options.throttle, error);
+        move->throttle = throttle_new(move->job->vmm, move->guard, move->job->options.throttle,
+                                      journal_turns, move, error);
         if (!move->throttle)
             return FALSE;
     }

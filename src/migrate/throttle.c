@@ -4,7 +4,6 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "migrate/throttle_cgroup.h"
-#include "migrate/throttle_duty.h"
 
 struct Throttle {
     ThrottleMode mode;
@@ -29,7 +28,8 @@ static CgroupLimit *try_cgroup(Vmm *vmm, Guard *guard, GError **error)
     return limit;
 }
 
-Throttle *throttle_new(Vmm *vmm, Guard *guard, ThrottleMode mode, GError **error)
+Throttle *throttle_new(Vmm *vmm, Guard *guard, ThrottleMode mode, DutyJournal journal,
+                       gpointer user, GError **error)
 {
     g_autoptr(Throttle) throttle = g_new0(Throttle, 1);
     g_autoptr(GError) problem = NULL;
@@ -45,7 +45,7 @@ Throttle *throttle_new(Vmm *vmm, Guard *guard, ThrottleMode mode, GError **error
     if (problem)
         log_debug("%s; it would be paused in turns", problem->message);
     if (mode == THROTTLE_DUTY || mode == THROTTLE_AUTO)
-        throttle->duty = duty_cycle_new(vmm, guard);
+        throttle->duty = duty_cycle_new(vmm, guard, journal, user);
     if (throttle->cgroup)
         throttle->spare = g_steal_pointer(&throttle->duty);
     return g_steal_pointer(&throttle);
