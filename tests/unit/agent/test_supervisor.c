@@ -2,6 +2,7 @@
 #include "scratch.h"
 
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -205,7 +206,8 @@ typedef struct {
     gint stop; /* atomic */
     const char *restart;
     guint32 main;
-    gint32 prevented;
+    gint32 prevented[2]; /* exit codes */
+    gint32 signal;
 } FakeSystemd;
 
 static int get_unit(sd_bus_message *message, void *user, sd_bus_error *error)
@@ -232,7 +234,10 @@ static int get_main(sd_bus *bus, const char *path, const char *interface, const 
 static int get_prevented(sd_bus *bus, const char *path, const char *interface, const char *property,
                          sd_bus_message *reply, void *user, sd_bus_error *error)
 {
-    return sd_bus_message_append(reply, "(aiai)", 2, 1, ((FakeSystemd *)user)->prevented, 0);
+    const FakeSystemd *fake = user;
+
+    return sd_bus_message_append(reply, "(aiai)", 2, fake->prevented[0], fake->prevented[1], 1,
+                                 fake->signal);
 }
 
 static const sd_bus_vtable manager_table[] = {
@@ -297,17 +302,48 @@ static void expect_asked(FakeSystemd fake, const char *unit, pid_t pid, const ch
 
 static void test_asked_units(void **state)
 {
-    expect_asked((FakeSystemd){.restart = "always", .main = 7}, "vm.service", 7,
-                 "unit vm.service, which has Restart=always");
-    expect_asked((FakeSystemd){.restart = "on-failure", .main = 7, .prevented = 3}, "vm.service", 7,
-                 "Restart=on-failure");
-    expect_asked((FakeSystemd){.restart = "always", .main = 7, .prevented = 109}, "vm.service", 7,
-                 NULL);
-    /* Its main process is another one, whose exit code is its own. */
-    expect_asked((FakeSystemd){.restart = "always", .main = 6, .prevented = 109}, "vm.service", 7,
-                 "Restart=always");
-    expect_asked((FakeSystemd){.restart = "no", .main = 7}, "vm.service", 7, NULL);
-    expect_asked((FakeSystemd){.restart = "always", .main = 7}, "other.service", 7, NULL);
+    static const struct {
+        const char *restart;
+        gint32 codes[2], signal;
+        gboolean found;
+    } cases[] = {
+        {"no", {1, 1}, 1, FALSE},
+        {"on-watchdog", {1, 1}, 1, FALSE},
+        {"always", {1, 1}, 1, TRUE},
+        {"always", {109, 109}, 1, TRUE}, /* it may end otherwise */
+        {"always", {109, 109}, SIGKILL, TRUE},
+        {"always", {109, 0}, 1, TRUE},
+        {"always", {109, 0}, SIGKILL, FALSE},
+        {"on-success", {109, 109}, SIGKILL, TRUE},
+        {"on-success", {0, 109}, 1, FALSE},
+        {"on-failure", {3, 3}, SIGKILL, TRUE},
+        {"on-failure", {109, 109}, 1, TRUE},
+        {"on-failure", {109, 109}, SIGKILL, FALSE},
+        {"on-abort", {109, 0}, 1, TRUE}, /* a signal is one */
+        {"on-abort", {1, 1}, SIGKILL, FALSE},
+        {"on-abnormal", {109, 0}, 1, TRUE},
+        {"what-is-yet-to-come", {109, 109}, SIGKILL, TRUE},
+    };
+
+    for (guint i = 0; i < G_N_ELEMENTS(cases); i++) {
+        FakeSystemd fake = {.restart = cases[i].restart,
+                            .main = 7,
+                            .prevented = {cases[i].codes[0], cases[i].codes[1]},
+                            .signal = cases[i].signal};
+        g_autofree char *words =
+            g_strdup_printf("unit vm.service, which has Restart=%s", cases[i].restart);
+
+        expect_asked(fake, "vm.service", 7, cases[i].found ? words : NULL);
+        /* Its main process is another one, whose exit code is its own. */
+        fake.main = 6;
+        expect_asked(fake, "vm.service", 7,
+                     strcmp(cases[i].restart, "no") && strcmp(cases[i].restart, "on-watchdog")
+                         ? words
+                         : NULL);
+    }
+    /* A unit that cannot be read may have anything. */
+    expect_asked((FakeSystemd){.restart = "no", .main = 7}, "other.service", 7,
+                 "unit other.service, of which systemd does not tell Restart=, may");
 }
 
 int main(void)
