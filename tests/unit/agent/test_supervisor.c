@@ -35,6 +35,17 @@ static void test_loops(void **state)
         "# a comment\n  while :; do qemu; done",
         "echo it\\'s; while :; do qemu; done",
         "! while :; do qemu; done",
+        "qemu\nexec \"$0\" \"$@\"",
+        "qemu; exec sh ${0}",
+        "qemu; $0 again",
+        "qemu; /opt/run-vm",
+        "qemu; exec nice -n 5 ./run-vm",
+        "qemu || exec restart-it",
+        "qemu ||\n  qemu",
+        "cd / || { echo no; exit; }",
+        "run() { qemu; run; }; run",
+        "function run { qemu\nrun\n}\nrun",
+        "run ()\n{\n if :; then qemu; run; fi\n}\n",
     };
     static const char *const without[] = {
         "",
@@ -48,14 +59,23 @@ static void test_loops(void **state)
         "format disk; fortune; whiled=1",
         "qemu 'unclosed ; while",
         "\\",
+        "cd \"$(dirname \"$0\")\" || exit 1\nqemu",
+        "[ -e x ] || [ -e y ] || exit\nqemu || true",
+        "echo usage: $0; qemu -name run-vm",
+        "exec qemu -name run-vm",
+        "set_up() { mkdir x; }; run() { set_up; qemu; }; run; set_up",
+        "function run { qemu; }; run",
+        "qemu | tee log",
     };
 
     for (guint i = 0; i < G_N_ELEMENTS(with); i++)
-        if (!shell_text_has_loop(with[i]))
+        if (!shell_text_find_repeat(with[i], "run-vm"))
             fail_msg("no loop seen in: %s", with[i]);
     for (guint i = 0; i < G_N_ELEMENTS(without); i++)
-        if (shell_text_has_loop(without[i]))
+        if (shell_text_find_repeat(without[i], "run-vm"))
             fail_msg("a loop seen in: %s", without[i]);
+    /* Of sh -c TEXT NAME, $0 is NAME. */
+    assert_null(shell_text_find_repeat("\"$0\" \"$@\"; echo done", NULL));
 }
 
 static void test_shells(void **state)
@@ -172,6 +192,57 @@ static void test_living_parent_of_a_shell(void **state)
     kill(shell, SIGKILL);
     kill(pid, SIGKILL);
     waitpid(shell, NULL, 0);
+}
+
+static void test_inits(void **state)
+{
+    assert_true(supervisor_init_restarts("init"));
+    assert_true(supervisor_init_restarts("dinit"));
+    assert_true(supervisor_init_restarts("what-is-yet-to-come"));
+    assert_false(supervisor_init_restarts("systemd"));
+    assert_false(supervisor_init_restarts("tini"));
+}
+
+/* What is found of an orphan that *text* starts. */
+static char *find_orphan(const char *text)
+{
+    g_autofree char *output = NULL;
+    g_autofree char *path = g_strdup("/tmp/vmferry-orphan-XXXXXX");
+    g_autofree char *line = NULL;
+    char *found = NULL;
+    int fd = g_mkstemp(path);
+    pid_t pid = 0;
+
+    assert_true(fd >= 0);
+    close(fd);
+    line = g_strdup_printf("%s sh -c 'echo $$ >%s; exec sleep 100' &", text, path);
+    assert_int_equal(system(line), 0);
+    for (guint i = 0; i < 5000 && pid == 0; i++) {
+        g_clear_pointer(&output, g_free);
+        if (g_file_get_contents(path, &output, NULL, NULL) && strchr(output, '\n'))
+            pid = (pid_t)g_ascii_strtoull(output, NULL, 10);
+        g_usleep(1000);
+    }
+    assert_true(pid > 0);
+    found = supervisor_find(pid);
+    kill(pid, SIGKILL);
+    unlink(path);
+    return found;
+}
+
+static void test_orphans(void **state)
+{
+    g_autofree char *comm = file_read("/proc/1/comm", 64, NULL, NULL);
+    g_autofree char *ordinary = NULL, *leader = NULL;
+
+    if (!comm || !supervisor_init_restarts(g_strchomp(comm)))
+        skip();
+    ordinary = find_orphan("nohup");
+    leader = find_orphan("setsid");
+    if (ordinary)
+        fail_msg("%s", ordinary);
+    assert_non_null(leader);
+    assert_non_null(strstr(leader, "as if init had started it, may start it again"));
 }
 
 /* ---- units ---- */
@@ -354,6 +425,8 @@ int main(void)
         cmocka_unit_test(test_parents),
         cmocka_unit_test(test_living_loop),
         cmocka_unit_test(test_living_parent_of_a_shell),
+        cmocka_unit_test(test_inits),
+        cmocka_unit_test(test_orphans),
         cmocka_unit_test(test_units),
         cmocka_unit_test(test_asked_units),
     };
