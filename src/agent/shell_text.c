@@ -45,8 +45,8 @@ static const char *skip_word(const char *at)
 
 /* What may stand before a command that is run in their stead. */
 static const char *const runners[] = {
-    "exec", ".",      "source", "command", "eval", "sh",     "bash", "dash",    "ash",  "ksh",
-    "zsh",  "nohup",  "setsid", "env",     "nice", "ionice", "time", "timeout", "sudo", NULL,
+    "exec", ".",     "source", "command", "eval", "sh",     "bash", "dash",    "ash",  "ksh",
+    "zsh",  "nohup", "setsid", "env",     "nice", "ionice", "time", "timeout", "sudo", NULL,
 };
 
 static gboolean is_zero(const char *word)
@@ -169,8 +169,8 @@ static const char *read_word(Reader *reader, const char *word, const char *rest)
         return NULL;
     }
     reader->runs = reader->runs || (reader->at_command && g_strv_contains(runners, word));
-    reader->in_runner = reader->runs && (reader->at_command || reader->in_runner) &&
-                        is_before_command(word);
+    reader->in_runner =
+        reader->runs && (reader->at_command || reader->in_runner) && is_before_command(word);
     reader->at_command = reader->at_command && g_strv_contains(openers, word);
     reader->after_or = FALSE;
     return NULL;

@@ -145,7 +145,8 @@ static guint get_prevented(sd_bus *bus, const char *object)
         sd_bus_message_enter_container(reply, 'r', "aiai") > 0 && read_list(reply, codes) &&
         read_list(reply, signals))
         prevented = (holds(codes, MIGRATE_EXIT_CODE_MOVED) ? END_MOVED : 0) |
-                    (holds(codes, 0) ? END_SUCCESS : 0) | (holds(signals, SIGKILL) ? END_KILLED : 0);
+                    (holds(codes, 0) ? END_SUCCESS : 0) |
+                    (holds(signals, SIGKILL) ? END_KILLED : 0);
     sd_bus_message_unref(reply);
     return prevented;
 }
@@ -180,8 +181,8 @@ char *systemd_unit_ask(sd_bus *bus, const char *unit, pid_t pid)
     guint triggers;
 
     if (!restart)
-        return g_strdup_printf("unit %s, of which systemd does not tell Restart=, may start it again",
-                               unit);
+        return g_strdup_printf(
+            "unit %s, of which systemd does not tell Restart=, may start it again", unit);
     triggers = get_triggers(restart);
     if (is_main(bus, object, pid))
         triggers &= ~get_prevented(bus, object);
@@ -246,8 +247,8 @@ char *systemd_unit_find(pid_t pid)
         return NULL;
     bus = open_bus(&unit);
     if (!bus)
-        return g_strdup_printf("unit %s, and its systemd, which cannot be asked, may start it again",
-                               unit.name);
+        return g_strdup_printf(
+            "unit %s, and its systemd, which cannot be asked, may start it again", unit.name);
     sd_bus_set_method_call_timeout(bus, ANSWER_US);
     finding = systemd_unit_ask(bus, unit.name, pid);
     sd_bus_flush_close_unref(bus);

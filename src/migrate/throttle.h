@@ -17,7 +17,8 @@
  * pausing and resuming and the guard's duty are the source's again:
  *
  *     throttle_end_for_pause (leaves the guard at RESUME where the guest stands)
- *     → guard RESUME → vmm_pause (changes nothing on a guest that stands) → … → vmm_resume where the move fails
+ *     → guard RESUME → vmm_pause (changes nothing on a guest that stands) → … → vmm_resume where
+ * the move fails
  *
  * Threads: one thread at a time calls these functions.
  */

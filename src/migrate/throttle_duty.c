@@ -15,7 +15,7 @@ struct DutyCycle {
     Vmm *vmm;
     Guard *guard;
     DutyJournal journal;
-    gpointer user; /* of journal */
+    gpointer user;        /* of journal */
     GThread *thread;      /* of the owner; NULL: none */
     DutyAccount account;  /* of the thread */
     gboolean user_paused; /* of the thread: seen so in the last turn */
