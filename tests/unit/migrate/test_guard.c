@@ -447,29 +447,12 @@ static void test_errors(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_resumes),
-        cmocka_unit_test(test_resumes_by_an_abstract_name),
-        cmocka_unit_test(test_kills),
-        cmocka_unit_test(test_leaves),
-        cmocka_unit_test(test_files),
-        cmocka_unit_test(test_duty_now),
-        cmocka_unit_test(test_too_many_files),
-        cmocka_unit_test(test_errors),
-        cmocka_unit_test(test_resumes),
-        cmocka_unit_test(test_resumes_by_an_abstract_name),
-        cmocka_unit_test(test_kills),
-        cmocka_unit_test(test_leaves),
-        cmocka_unit_test(test_files),
-        cmocka_unit_test(test_duty_now),
-        cmocka_unit_test(test_too_many_files),
-        cmocka_unit_test(test_errors),
-        cmocka_unit_test(test_keeps_no_memory),
-        cmocka_unit_test(test_balloon),
-        cmocka_unit_test(test_resumes_once),
-        cmocka_unit_test(test_state_that_is_not_told),
-        cmocka_unit_test(test_balloon),
-        cmocka_unit_test(test_resumes_once),
-        cmocka_unit_test(test_state_that_is_not_told),
+        cmocka_unit_test(test_resumes),         cmocka_unit_test(test_resumes_by_an_abstract_name),
+        cmocka_unit_test(test_kills),           cmocka_unit_test(test_leaves),
+        cmocka_unit_test(test_files),           cmocka_unit_test(test_duty_now),
+        cmocka_unit_test(test_too_many_files),  cmocka_unit_test(test_errors),
+        cmocka_unit_test(test_keeps_no_memory), cmocka_unit_test(test_balloon),
+        cmocka_unit_test(test_resumes_once),    cmocka_unit_test(test_state_that_is_not_told),
     };
     int result;
 
