@@ -10,6 +10,7 @@
 #include "base/log.h"
 #include "base/process.h"
 #include "memory/clean.h"
+#include "migrate/source.h"
 #include "vmm/qemu/qemu.h"
 #include "base/lock_guard.h"
 
@@ -112,10 +113,16 @@ CareVerdict care_forget(Care *care, const char *type, const char *why)
     return CARE_DONE;
 }
 
+/* Not through QMP: this copy must not write to its disks any more. */
 static gboolean end_process(Care *care, GError **error)
 {
     g_autoptr(GuestRecord) record = registry_get_record(care->guest);
 
+    /* Whoever started it hears that it has moved. */
+    if (record->state != GUEST_INCOMING)
+        return migrate_source_end_old(record->pid, record->start_time, record->name,
+                                      record->destination ? record->destination : "elsewhere",
+                                      error);
     if (!process_is_same(record->pid, record->start_time))
         return TRUE;
     if (!process_kill(record->pid, record->start_time, SIGKILL, error))
@@ -128,7 +135,6 @@ static gboolean end_process(Care *care, GError **error)
 
 CareVerdict care_let_go(Care *care, const char *type, const char *why, GError **error)
 {
-    /* Not through QMP: this copy must not write to its disks any more. */
     return end_process(care, error) ? care_forget(care, type, why) : CARE_AGAIN;
 }
 

@@ -3,9 +3,12 @@
 
 #include <glib.h>
 
-/* TRUE where while, until or for stands where a command may begin; comments and
- * quoted text do not count. */
-gboolean shell_text_has_loop(const char *text);
+/* How the script may run something again ("runs it in a loop"), or NULL: while,
+ * until or for stands where a command may begin; it starts itself ($0, or
+ * *own_name*, the name of its file; NULL: $0 is something else); a function calls
+ * itself; what comes after || is more than an end.  Comments and quoted text do
+ * not count. */
+const char *shell_text_find_repeat(const char *text, const char *own_name);
 
 typedef enum {
     SHELL_INTERACTIVE, /* reads orders from a terminal, or is told to */

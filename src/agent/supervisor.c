@@ -132,8 +132,8 @@ static char *read_script(pid_t pid, const char *script)
 static char *judge_shell(pid_t pid, char *const *argv, gboolean *ret_over)
 {
     g_autofree char *name = program_name(argv[0]);
-    g_autofree char *script = NULL;
-    const char *what;
+    g_autofree char *script = NULL, *own_name = NULL, *told = NULL;
+    const char *what, *how;
     ShellKind kind = shell_kind(strcmp(name, "busybox") == 0 ? argv + 1 : argv, &what);
 
     *ret_over = kind == SHELL_INTERACTIVE || (kind == SHELL_INPUT && has_terminal(pid));
@@ -148,9 +148,12 @@ static char *judge_shell(pid_t pid, char *const *argv, gboolean *ret_over)
     }
     if (kind == SHELL_TEXT && !what)
         return NULL;
-    return shell_text_has_loop(script ? script : what)
-               ? describe(pid, argv, "a shell that runs it in a loop, may start it again")
-               : NULL;
+    own_name = script ? g_path_get_basename(what) : NULL;
+    how = shell_text_find_repeat(script ? script : what, own_name);
+    if (!how)
+        return NULL;
+    told = g_strdup_printf("a shell that %s, may start it again", how);
+    return describe(pid, argv, told);
 }
 
 /* One parent: a finding, or NULL; *ret_over: no need to look further up. */
@@ -195,9 +198,33 @@ static gboolean is_systemd(pid_t pid)
     return text && strcmp(g_strchomp(text), "systemd") == 0;
 }
 
+gboolean supervisor_init_restarts(const char *name)
+{
+    /* They run one program, and end with it. */
+    static const char *const once[] = {
+        "systemd", "tini", "docker-init", "dumb-init", "catatonit", "pause", "vmferry", NULL,
+    };
+
+    return !g_strv_contains(once, name);
+}
+
+/* A child of init's: one that it started leads a session of its own; an orphan of
+ * a shell (nohup, &) or a daemon that forked twice (-daemonize) does not. */
+static char *judge_child_of_init(pid_t child)
+{
+    g_autofree char *text = file_read("/proc/1/comm", TEXT_LIMIT, NULL, NULL);
+    const char *name = text ? g_strchomp(text) : "init";
+
+    if (!supervisor_init_restarts(name) || getsid(child) != child)
+        return NULL;
+    return g_strdup_printf("process 1 (%s), whose child process %d leads a session as if init had "
+                           "started it, may start it again",
+                           name, (int)child);
+}
+
 static char *find_parent(pid_t pid)
 {
-    pid_t parent = parent_of(pid);
+    pid_t child = pid, parent = parent_of(pid);
 
     for (guint i = 0; i < MOST_PARENTS && parent > 1 && !is_systemd(parent); i++) {
         gboolean over;
@@ -205,9 +232,10 @@ static char *find_parent(pid_t pid)
 
         if (finding || over)
             return finding;
+        child = parent;
         parent = parent_of(parent);
     }
-    return NULL;
+    return parent == 1 ? judge_child_of_init(child) : NULL;
 }
 
 char *supervisor_find(pid_t pid)

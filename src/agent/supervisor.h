@@ -4,8 +4,9 @@
  * Theory of operation: once a guest has moved, its old process ends; whoever
  * takes that for a failure starts a second copy of the guest.  So before a
  * process is adopted, its parents are looked at, upwards from it, until one is
- * found that restarts things, one that does not care, or init; and the unit of
- * its control group is asked for (systemd_unit.h).  What is found is told, and
+ * found that restarts things, one that does not care, or init (which may have
+ * started it itself: its child leads a session then); and the unit of its control
+ * group is asked for (systemd_unit.h).  What is found is told, and
  * needs the user's consent.
  *
  * It is a look at names and texts and proves nothing: a parent that is not
@@ -28,6 +29,10 @@ typedef enum {
 
 /* *argv* is never empty. */
 ParentKind supervisor_judge_parent(char *const *argv);
+
+/* FALSE where an init of this name (/proc/1/comm) starts nothing again by itself;
+ * systemd is asked otherwise (systemd_unit.h). */
+gboolean supervisor_init_restarts(const char *name);
 
 /* A sentence's part about what (may) start the process again, or NULL where
  * nothing is known to.  Free with g_free(). */

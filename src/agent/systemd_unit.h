@@ -1,8 +1,9 @@
 /*
  * Whether systemd would start a process again
  *
- * By the unit of its control group, asked for over D-Bus.  Without systemd, or
- * where it gives no answer, nothing is known and nothing is claimed.
+ * By the unit of its control group, asked of systemd itself or over D-Bus.  What
+ * is in no service's control group is not systemd's to start again; of a service
+ * that cannot be asked for, the worst is said.
  */
 #pragma once
 
@@ -21,7 +22,7 @@ gboolean systemd_unit_parse(const char *cgroups, SystemdUnit *ret);
 void systemd_unit_clear(SystemdUnit *unit);
 G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(SystemdUnit, systemd_unit_clear)
 
-/* A sentence's part, or NULL: it does not start *pid* again, or does not say.
+/* A sentence's part, or NULL: it does not start *pid* again.
  * Free with g_free(). */
 char *systemd_unit_ask(sd_bus *bus, const char *unit, pid_t pid);
 char *systemd_unit_find(pid_t pid);

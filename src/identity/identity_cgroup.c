@@ -80,19 +80,23 @@ void identity_cgroup_read_limits(IdentityCgroup *cgroup, const char *folder)
     }
 }
 
+/* cgroup.events counts the groups below it, too. */
 static gboolean is_empty(const char *folder)
 {
-    g_autofree char *path = g_build_filename(folder, "cgroup.procs", NULL);
-    g_autofree char *text = file_read(path, MOUNTS_LIMIT, NULL, NULL);
+    g_autofree char *procs = g_build_filename(folder, "cgroup.procs", NULL);
+    g_autofree char *events = g_build_filename(folder, "cgroup.events", NULL);
+    g_autofree char *members = file_read(procs, MOUNTS_LIMIT, NULL, NULL);
+    g_autofree char *populated = file_read(events, FILE_LIMIT, NULL, NULL);
 
-    return !text || !*text;
+    return (!members || !*members) && !(populated && strstr(populated, "populated 1"));
 }
 
-static gboolean write_limit(const char *folder, const IdentityCgroupLimit *limit, GError **error)
+static gboolean write_limit(const char *folder, const char *file, const char *text, GError **error)
 {
-    g_autofree char *path = g_build_filename(folder, limit->file, NULL);
-    autofd int fd = open(path, O_WRONLY | O_CLOEXEC);
-    ssize_t length = (ssize_t)strlen(limit->text);
+    g_autofree char *path = g_build_filename(folder, file, NULL);
+    autofd int fd = open(path, O_WRONLY | O_TRUNC | O_CLOEXEC);
+    const char *line = *text ? text : "\n"; /* no write at all would change nothing */
+    ssize_t length = (ssize_t)strlen(line);
 
     if (fd < 0 && errno == ENOENT) {
         error_set(error, VMFERRY_ERROR_UNSUPPORTED,
@@ -101,23 +105,47 @@ static gboolean write_limit(const char *folder, const IdentityCgroupLimit *limit
                   path);
         return FALSE;
     }
-    if (fd >= 0 && write(fd, limit->text, (size_t)length) == length)
+    if (fd >= 0 && write(fd, line, (size_t)length) == length)
         return TRUE;
-    error_set_errno(error, errno, "%s: write \"%s\"", path, limit->text);
+    error_set_errno(error, errno, "%s: write \"%s\"", path, text);
     return FALSE;
 }
 
-static gboolean check_limit(const char *folder, const IdentityCgroupLimit *limit, GError **error)
+static gboolean refuse_limit(const char *folder, const char *file, const char *is,
+                             const char *should, GError **error)
 {
-    g_autofree char *text = read_limit(folder, limit->file);
-
-    if (g_strcmp0(text, limit->text) == 0)
-        return TRUE;
     error_set(error, VMFERRY_ERROR_REFUSED,
               "%s/%s is \"%s\" here and should be \"%s\"; other processes are in that group, so it "
               "is not changed",
-              folder, limit->file, text ? text : "", limit->text);
+              folder, file, is ? is : "", should);
     return FALSE;
+}
+
+static const char *find_limit(const IdentityCgroup *cgroup, const char *file)
+{
+    for (guint i = 0; i < cgroup->limits->len; i++) {
+        const IdentityCgroupLimit *limit = cgroup->limits->pdata[i];
+
+        if (strcmp(limit->file, file) == 0)
+            return limit->text;
+    }
+    return NULL;
+}
+
+/* A file that is not there limits nothing; one that holds the default stays. */
+static gboolean set_limit(const IdentityCgroup *cgroup, const char *folder, const char *file,
+                          gboolean empty, GError **error)
+{
+    const char *named = find_limit(cgroup, file);
+    const char *wanted = named ? named : identity_cgroup_limit_default(file);
+    g_autofree char *is = read_limit(folder, file);
+    g_autofree char *own = is && !named ? identity_cgroup_limit_parse(file, is) : NULL;
+
+    if (!named && !own)
+        return TRUE;
+    if (empty)
+        return write_limit(folder, file, wanted, error);
+    return g_strcmp0(is, wanted) == 0 || refuse_limit(folder, file, is, wanted, error);
 }
 
 static gboolean create(const char *folder, gboolean *ret_created, GError **error)
@@ -146,10 +174,9 @@ gboolean identity_cgroup_prepare(const IdentityCgroup *cgroup, const char *folde
     if (!*cgroup->hierarchy && !create(folder, ret_created, error))
         return FALSE;
     empty = is_empty(folder);
-    for (guint i = 0; i < cgroup->limits->len; i++) {
-        const IdentityCgroupLimit *limit = cgroup->limits->pdata[i];
-
-        if (empty ? write_limit(folder, limit, error) : check_limit(folder, limit, error))
+    /* Version 1 keeps its limits in other files, which are left as they are. */
+    for (const char *const *file = identity_cgroup_files; *file && !*cgroup->hierarchy; file++) {
+        if (set_limit(cgroup, folder, *file, empty, error))
             continue;
         if (*ret_created)
             rmdir(folder);

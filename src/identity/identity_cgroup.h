@@ -11,8 +11,9 @@ char *identity_cgroup_mount(const char *root, const char *hierarchy);
 /* Reads the limits of version 2 that are set in *folder* into *cgroup*. */
 void identity_cgroup_read_limits(IdentityCgroup *cgroup, const char *folder);
 
-/* Makes *folder* hold these limits: it is created where it is missing (its
- * parent must be there), and where it is empty the limits are written.
- * Where processes are in it already, they must be the same. */
+/* Makes *folder* hold these limits and no others: it is created where it is
+ * missing (its parent must be there), and where it is empty the limits are
+ * written, with the kernel's default for those that *cgroup* does not name.
+ * Where processes are in it or below it already, they must be the same. */
 gboolean identity_cgroup_prepare(const IdentityCgroup *cgroup, const char *folder,
                                  gboolean *ret_created, GError **error);

@@ -238,7 +238,7 @@ gboolean identity_cgroup_is_of_session(const char *path)
     return g_str_has_prefix(path, "/user.slice/") && g_str_has_suffix(path, ".scope");
 }
 
-static gboolean is_default(const char *file, const char *text)
+const char *identity_cgroup_limit_default(const char *file)
 {
     static const struct {
         const char *file, *text;
@@ -249,8 +249,8 @@ static gboolean is_default(const char *file, const char *text)
 
     for (guint i = 0; i < G_N_ELEMENTS(defaults); i++)
         if (strcmp(file, defaults[i].file) == 0)
-            return strcmp(text, defaults[i].text) == 0;
-    return strcmp(text, "max") == 0;
+            return defaults[i].text;
+    return "max";
 }
 
 char *identity_cgroup_limit_parse(const char *file, const char *text)
@@ -258,7 +258,7 @@ char *identity_cgroup_limit_parse(const char *file, const char *text)
     /* What io.weight says of single devices means nothing elsewhere. */
     g_autofree char *line = g_strstrip(g_strndup(text, strcspn(text, "\n")));
 
-    return is_default(file, line) ? NULL : g_steal_pointer(&line);
+    return strcmp(line, identity_cgroup_limit_default(file)) == 0 ? NULL : g_steal_pointer(&line);
 }
 
 /* ---- the rest ---- */

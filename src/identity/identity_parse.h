@@ -43,3 +43,6 @@ gboolean identity_cgroup_is_of_session(const char *path);
 /* One line of what a limit file of a control group holds, or NULL where it is
  * the kernel's default.  Free with g_free(). */
 char *identity_cgroup_limit_parse(const char *file, const char *text);
+
+/* The kernel's default of one of identity_cgroup_files, one line. */
+const char *identity_cgroup_limit_default(const char *file);

@@ -13,15 +13,17 @@
 #include "base/error.h"
 
 #define BEGIN_TIMEOUT_NS 2000000000ULL
+#define END_TIMEOUT_NS 2000000000ULL
 #define SHORTEST_NAP_NS 10000
 #define LONGEST_NAP_NS 1000000
 
 struct ExitCode {
     pid_t pid;
     int code;
+    gboolean at_once; /* not at its own exit_group(0) only */
     GThread *thread;
     gint wanted_back; /* atomic: let go of it */
-    gboolean replaced;
+    gint replaced;    /* atomic */
 
     GMutex lock;
     GCond begun_condition;
@@ -61,21 +63,27 @@ static Stop await_stop(ExitCode *trace, uint64_t deadline_ns, int *ret_status)
     }
 }
 
-/* TRUE at the entry to exit_group(0). */
-static gboolean is_good_end(pid_t pid)
+/* TRUE at the entry to exit_group(0), or to whatever system call. */
+static gboolean is_the_end(const ExitCode *trace)
 {
     struct user_regs_struct registers;
 
     /* At an entry the kernel has put -ENOSYS where the result will be. */
-    return ptrace(PTRACE_GETREGS, pid, NULL, &registers) == 0 &&
-           registers.orig_rax == SYS_exit_group && (int64_t)registers.rax == -ENOSYS &&
-           (int)registers.rdi == 0;
+    if (ptrace(PTRACE_GETREGS, trace->pid, NULL, &registers) < 0 ||
+        (int64_t)registers.rax != -ENOSYS)
+        return FALSE;
+    return trace->at_once || (registers.orig_rax == SYS_exit_group && (int)registers.rdi == 0);
+}
+
+static gboolean poke(pid_t pid, size_t offset, long value)
+{
+    return ptrace(PTRACE_POKEUSER, pid, offset, value) == 0;
 }
 
 static gboolean replace(ExitCode *trace)
 {
-    return ptrace(PTRACE_POKEUSER, trace->pid, offsetof(struct user_regs_struct, rdi),
-                  (long)trace->code) == 0;
+    return poke(trace->pid, offsetof(struct user_regs_struct, rdi), trace->code) &&
+           poke(trace->pid, offsetof(struct user_regs_struct, orig_rax), SYS_exit_group);
 }
 
 /* Lets a stopped thread run to its next system call, with its signal. */
@@ -84,8 +92,8 @@ static gboolean go_on(ExitCode *trace, int status)
     int signal_number = WSTOPSIG(status);
     gboolean event = status >> 16 != 0;
 
-    /* A stop that the process was sent: it stays stopped. */
-    if (status >> 16 == PTRACE_EVENT_STOP && signal_number != SIGTRAP)
+    /* A stop that the process was sent: it stays stopped, but for its end. */
+    if (!trace->at_once && status >> 16 == PTRACE_EVENT_STOP && signal_number != SIGTRAP)
         return ptrace(PTRACE_LISTEN, trace->pid, NULL, NULL) == 0;
     if (event || signal_number == (SIGTRAP | 0x80))
         signal_number = 0;
@@ -98,8 +106,8 @@ static void follow(ExitCode *trace, int status)
     Stop stop = STOP_STOPPED;
 
     while (stop == STOP_STOPPED) {
-        if (WSTOPSIG(status) == (SIGTRAP | 0x80) && is_good_end(trace->pid)) {
-            trace->replaced = replace(trace);
+        if (WSTOPSIG(status) == (SIGTRAP | 0x80) && is_the_end(trace)) {
+            g_atomic_int_set(&trace->replaced, replace(trace));
             break;
         }
         if (!go_on(trace, status))
@@ -145,12 +153,13 @@ static gpointer trace_thread(gpointer data)
     return NULL; /* whatever could not be let go of goes with the thread */
 }
 
-ExitCode *exit_code_trace(pid_t pid, int code, GError **error)
+static ExitCode *begin_trace(pid_t pid, int code, gboolean at_once, GError **error)
 {
     ExitCode *trace = g_new0(ExitCode, 1);
 
     trace->pid = pid;
     trace->code = code;
+    trace->at_once = at_once;
     g_mutex_init(&trace->lock);
     g_cond_init(&trace->begun_condition);
     trace->thread = g_thread_try_new("exit-code", trace_thread, trace, error);
@@ -169,6 +178,11 @@ ExitCode *exit_code_trace(pid_t pid, int code, GError **error)
     return NULL;
 }
 
+ExitCode *exit_code_trace(pid_t pid, int code, GError **error)
+{
+    return begin_trace(pid, code, FALSE, error);
+}
+
 gboolean exit_code_finish(ExitCode *trace)
 {
     gboolean replaced;
@@ -184,4 +198,20 @@ gboolean exit_code_finish(ExitCode *trace)
     g_mutex_clear(&trace->lock);
     g_free(trace);
     return replaced;
+}
+
+gboolean exit_code_end(pid_t pid, int code, GError **error)
+{
+    uint64_t deadline = clock_now_ns() + END_TIMEOUT_NS;
+    ExitCode *trace = begin_trace(pid, code, TRUE, error);
+
+    if (!trace)
+        return FALSE;
+    while (!g_atomic_int_get(&trace->replaced) && clock_now_ns() < deadline)
+        clock_sleep_ns(LONGEST_NAP_NS);
+    if (exit_code_finish(trace))
+        return TRUE;
+    error_set(error, VMFERRY_ERROR_TIMEOUT, "process %d makes no system call to end it at",
+              (int)pid);
+    return FALSE;
 }

@@ -10,6 +10,11 @@
  * The tracer may die at any moment: the kernel then lets the process go on, and
  * it ends with 0 after all.  Codes other than 0, and ends by a signal, stay.
  *
+ * Or it is ended at once, without a word to it: the system call that it makes
+ * next, or is in, becomes exit_group(CODE).  To the process that is what SIGKILL
+ * is (nothing of its own runs any more, no thread, no handler), but whoever
+ * waits for it sees an exit code.
+ *
  * Threads: a thread of its own traces, since ptrace belongs to a thread.
  *
  * Limits: x86-64.  Each system call of the main thread costs some ten
@@ -28,3 +33,7 @@ ExitCode *exit_code_trace(pid_t pid, int code, GError **error);
 /* Lets go of the process, whether it has ended or not.  TRUE where it ends, or
  * has ended, with the code.  NULL-safe. */
 gboolean exit_code_finish(ExitCode *trace);
+
+/* Ends the process at once with this code.  TRUE: it is about to be gone, with
+ * all its threads.  FALSE: it goes on; within some seconds at most. */
+gboolean exit_code_end(pid_t pid, int code, GError **error);

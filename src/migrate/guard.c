@@ -106,27 +106,31 @@ static int say(int fd, const char *text)
     return write(fd, text, strlen(text)) == (ssize_t)strlen(text);
 }
 
-/* Reads until both words have come; true where *unwanted* came as well. */
-static int answer_holds(int fd, const char *one, const char *other, const char *unwanted)
+enum { ANSWER_NONE = -1, ANSWER_LACKS, ANSWER_HOLDS };
+
+/* Reads until both words have come: whether *wanted* came as well. */
+static int answer_holds(int fd, const char *one, const char *other, const char *wanted)
 {
     size_t kept = 0;
     char window[4096];
 
     while (kept < sizeof window) {
         if (!read_more(fd, window, sizeof window, &kept))
-            return 0;
+            return ANSWER_NONE;
         if (memmem(window, kept, one, strlen(one)) && memmem(window, kept, other, strlen(other)))
-            break;
+            return memmem(window, kept, wanted, strlen(wanted)) ? ANSWER_HOLDS : ANSWER_LACKS;
     }
-    return memmem(window, kept, unwanted, strlen(unwanted)) != NULL;
+    return ANSWER_NONE;
 }
 
 /* A guest that QEMU's own migration has taken elsewhere is in the state
- * "postmigrate" or "finish-migrate": two would run. */
+ * "postmigrate" or "finish-migrate": two would run.  One that does not answer
+ * may be on its way there, and would take a `cont` for afterwards. */
 static int has_migrated(int fd)
 {
-    return say(fd, "{\"execute\":\"query-status\",\"id\":\"state\"}\n") &&
-           answer_holds(fd, "\"state\"", "\"status\"", "migrate\"");
+    if (!say(fd, "{\"execute\":\"query-status\",\"id\":\"state\"}\n"))
+        return ANSWER_NONE;
+    return answer_holds(fd, "\"state\"", "\"status\"", "migrate\"");
 }
 
 /* One attempt to say these commands to QEMU, each with the id "guard"; true when
@@ -139,9 +143,11 @@ static int try_commands(const UnixAddress *address, const char *commands[COMMAND
                connect(fd, (const struct sockaddr *)&address->address, address->length) == 0 &&
                await_word(fd, "\"QMP\"") && say(fd, "{\"execute\":\"qmp_capabilities\"}\n") &&
                await_word(fd, "\"return\"");
+    int migrated = done && commands[COMMAND_RESUME] ? has_migrated(fd) : ANSWER_LACKS;
 
-    if (done && commands[COMMAND_RESUME] && has_migrated(fd))
+    if (migrated == ANSWER_HOLDS)
         commands[COMMAND_RESUME] = NULL;
+    done = done && migrated != ANSWER_NONE;
     for (int i = 0; i < COMMANDS && done; i++) {
         done = !commands[i] || (say(fd, commands[i]) && await_word(fd, "\"guard\""));
         if (done)

@@ -135,6 +135,7 @@ static void end_throttle(SourceMove *move)
     move->report->unresumed = TRUE;
 }
 
+/* Once it is on record that nothing is to be resumed, nothing may pause it. */
 static void withdraw(SourceMove *move)
 {
     g_autoptr(GError) reason = NULL;
@@ -145,8 +146,8 @@ static void withdraw(SourceMove *move)
               move->report->error ? move->report->error : "cancelled");
     if (!move->word_sent)
         channel_send_abort(move->channel, reason);
-    /* A guest that may still stand is not on record as it was before. */
     end_throttle(move);
+    /* A guest that may still stand is not on record as it was before. */
     source_journal(move, move->report->unresumed ? SOURCE_JOURNAL_PAUSING : SOURCE_JOURNAL_RETURNED,
                    NULL);
 }

@@ -58,6 +58,12 @@ typedef struct {
  * Never returns NULL. */
 MigrateReport *migrate_source_run(const MigrateSourceJob *job, GCancellable *cancellable);
 
+/* Ends what is left of a guest that runs at its destination: at once, so that it
+ * writes to no disk any more, and with MIGRATE_EXIT_CODE_MOVED; by SIGKILL where
+ * it cannot be traced.  FALSE: it is there still. */
+gboolean migrate_source_end_old(pid_t pid, uint64_t start_time, const char *guest,
+                                const char *destination, GError **error);
+
 /* Asks the destination what became of a transaction whose word was sent.
  * Returns FALSE where it cannot be reached, or who answers is not *agent*. */
 gboolean migrate_source_resolve(const char *destination, const ChannelOptions *channel,

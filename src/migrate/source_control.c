@@ -138,9 +138,17 @@ void source_choose_throttle(SourceMove *move)
 
     if (mode != THROTTLE_AUTO && mode != THROTTLE_DUTY)
         return;
-    throttle = throttle_new(move->job->vmm, move->guard, mode, &problem);
+    throttle = throttle_new(move->job->vmm, move->guard, mode, NULL, NULL, &problem);
     if (problem)
         move->report->throttle_unavailable = g_strdup(problem->message);
+}
+
+/* Before the guest is paused in turns, and when somebody else has paused it. */
+static gboolean journal_turns(gboolean pausing, gpointer user, GError **error)
+{
+    SourceMove *move = user;
+
+    return source_journal(move, pausing ? SOURCE_JOURNAL_PAUSING : SOURCE_JOURNAL_MOVING, error);
 }
 
 /* The throttle exists from the first time on that it is needed. */
@@ -151,11 +159,8 @@ static gboolean apply_throttle(SourceMove *move, GError **error)
     if (!move->throttle && share >= 1)
         return TRUE;
     if (!move->throttle) {
-        /* It may pause the guest in turns. */
-        if (!source_journal(move, SOURCE_JOURNAL_PAUSING, error))
-            return FALSE;
-        move->throttle =
-            throttle_new(move->job->vmm, move->guard, move->job->options.throttle, error);
+        move->throttle = throttle_new(move->job->vmm, move->guard, move->job->options.throttle,
+                                      journal_turns, move, error);
         if (!move->throttle)
             return FALSE;
     }

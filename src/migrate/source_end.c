@@ -3,7 +3,8 @@
  *
  * Whoever started that process may look at how it ends: a line on its standard
  * error and an exit code of its own tell that it was neither shut down nor
- * lost.  Both are for information only: nothing depends on them.
+ * lost.  Whether a supervisor starts a second copy may depend on that code, so
+ * it is the same where the process has to be ended by force.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -13,10 +14,15 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/error.h"
 #include "base/fd.h"
+#include "base/log.h"
+#include "base/process.h"
 #include "inject/exit_code.h"
 #include "inject/inject.h"
 #include "migrate/source_move.h"
+
+#define END_TIMEOUT_MS 10000
 
 /* A pipe without a reader must not end us. */
 static void write_without_signal(int fd, const char *text)
@@ -65,20 +71,62 @@ static void say(pid_t pid, const char *text)
         write_at_once(fd, text);
 }
 
+static void say_moved(pid_t pid, const char *guest, const char *destination)
+{
+    g_autofree char *text = g_strdup_printf(
+        "qemu: guest %s moved to %s by vmferry; its process here ends with status %d\n", guest,
+        destination, MIGRATE_EXIT_CODE_MOVED);
+
+    say(pid, text);
+}
+
+/* FALSE: it may be there still, or has ended with another code. */
+static gboolean quit_with_code(SourceMove *move)
+{
+    g_autoptr(GError) problem = NULL;
+    ExitCode *trace =
+        exit_code_trace(vmm_get_pid(move->job->vmm), MIGRATE_EXIT_CODE_MOVED, &problem);
+    gboolean ended;
+
+    if (!trace) {
+        log_warning("guest %s: its old process will not end with status %d: %s", move->job->guest,
+                    MIGRATE_EXIT_CODE_MOVED, problem->message);
+        return FALSE;
+    }
+    ended = vmm_quit_gently(move->job->vmm, NULL);
+    exit_code_finish(trace);
+    return ended;
+}
+
 gboolean source_end_process(SourceMove *move, GError **error)
 {
     pid_t pid = vmm_get_pid(move->job->vmm);
-    g_autofree char *text = g_strdup_printf(
-        "qemu: guest %s moved to %s by vmferry; its process here ends with status %d\n",
-        move->job->guest, move->job->destination, MIGRATE_EXIT_CODE_MOVED);
-    ExitCode *trace;
-    gboolean ended;
 
     if (!vmm_check_process(move->job->vmm, NULL))
         return TRUE;
-    say(pid, text);
-    trace = exit_code_trace(pid, MIGRATE_EXIT_CODE_MOVED, NULL);
-    ended = vmm_quit(move->job->vmm, error);
-    exit_code_finish(trace);
-    return ended;
+    say_moved(pid, move->job->guest, move->job->destination);
+    if (quit_with_code(move))
+        return TRUE;
+    (void)exit_code_end(pid, MIGRATE_EXIT_CODE_MOVED, NULL);
+    return vmm_quit(move->job->vmm, error);
+}
+
+gboolean migrate_source_end_old(pid_t pid, uint64_t start_time, const char *guest,
+                                const char *destination, GError **error)
+{
+    g_autoptr(GError) problem = NULL;
+
+    if (!process_is_same(pid, start_time))
+        return TRUE;
+    say_moved(pid, guest, destination);
+    if (!exit_code_end(pid, MIGRATE_EXIT_CODE_MOVED, &problem))
+        log_warning("guest %s: its old process ends by SIGKILL: %s", guest, problem->message);
+    else if (process_wait_gone(pid, start_time, END_TIMEOUT_MS))
+        return TRUE;
+    if (!process_kill(pid, start_time, SIGKILL, error))
+        return !process_is_same(pid, start_time);
+    if (process_wait_gone(pid, start_time, END_TIMEOUT_MS))
+        return TRUE;
+    error_set(error, VMFERRY_ERROR_TIMEOUT, "process %d does not end", (int)pid);
+    return FALSE;
 }

@@ -65,12 +65,15 @@ gboolean source_pause(SourceMove *move, GError **error)
 
     if (!source_not_cancelled(move, error) || fault_point("source.decided", error) ||
         !vmm_check_unchanged(move->job->vmm, move->machine, error) ||
-        !check_user_pause(move, error) || !arm(move, error))
+        !check_user_pause(move, error))
         return FALSE;
     move->paused_ns = move->lap_ns = clock_now_ns();
     move->paused = TRUE;
     /* A guest that is slowed in turns may stand already: that counts as pause. */
     if (move->throttle && !throttle_end_for_pause(move->throttle, &since_ns, error))
+        return FALSE;
+    /* Only then: the turns arm and disarm, too. */
+    if (!arm(move, error))
         return FALSE;
     if (since_ns > 0)
         move->paused_ns = MIN(move->paused_ns, since_ns);

@@ -4,7 +4,6 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "migrate/throttle_cgroup.h"
-#include "migrate/throttle_duty.h"
 
 struct Throttle {
     ThrottleMode mode;
@@ -29,15 +28,17 @@ static CgroupLimit *try_cgroup(Vmm *vmm, Guard *guard, GError **error)
     return limit;
 }
 
-static DutyCycle *try_turns(Vmm *vmm, Guard *guard, GError **error)
+static DutyCycle *try_turns(Vmm *vmm, Guard *guard, DutyJournal journal, gpointer user,
+                            GError **error)
 {
     if (vmm_check_turns(vmm, error))
-        return duty_cycle_new(vmm, guard);
+        return duty_cycle_new(vmm, guard, journal, user);
     g_prefix_error(error, "the guest cannot be slowed by pausing it in turns: ");
     return NULL;
 }
 
-Throttle *throttle_new(Vmm *vmm, Guard *guard, ThrottleMode mode, GError **error)
+Throttle *throttle_new(Vmm *vmm, Guard *guard, ThrottleMode mode, DutyJournal journal,
+                       gpointer user, GError **error)
 {
     g_autoptr(Throttle) throttle = g_new0(Throttle, 1);
     g_autoptr(GError) problem = NULL, turns_problem = NULL;
@@ -53,7 +54,7 @@ Throttle *throttle_new(Vmm *vmm, Guard *guard, ThrottleMode mode, GError **error
     if (problem)
         log_debug("%s", problem->message);
     if (mode == THROTTLE_DUTY || mode == THROTTLE_AUTO)
-        throttle->duty = try_turns(vmm, guard, &turns_problem);
+        throttle->duty = try_turns(vmm, guard, journal, user, &turns_problem);
     if (turns_problem && !throttle->cgroup) {
         g_propagate_error(error, g_steal_pointer(&turns_problem));
         if (problem)

@@ -17,8 +17,9 @@
  * The guest is not let run freely in between, and from that call on its
  * pausing and resuming and the guard's duty are the source's again:
  *
- *     guard RESUME → throttle_end_for_pause → vmm_pause (changes nothing on a
- *     guest that stands) → … → vmm_resume where the move fails
+ *     throttle_end_for_pause (leaves the guard at RESUME where the guest stands)
+ *     → guard RESUME → vmm_pause (changes nothing on a guest that stands) → … → vmm_resume where
+ * the move fails
  *
  * Threads: one thread at a time calls these functions.
  */
@@ -28,6 +29,7 @@
 #include <stdint.h>
 
 #include "migrate/guard.h"
+#include "migrate/throttle_duty.h"
 #include "migrate/throttle_mode.h"
 #include "vmm/vmm.h"
 
@@ -38,10 +40,13 @@ typedef struct Throttle Throttle;
 /* Chooses the means; the guest is left alone until throttle_set().  Borrows
  * *vmm* and *guard* (which has the duty GUARD_LEAVE while the guest runs; may be
  * NULL where nothing is to be set: to learn whether it would be possible).
+ * *journal* (throttle_duty.h; or NULL) is called by turns only: a CPU limit
+ * leaves nothing to resume.
  * An error where that is not possible (THROTTLE_CGROUP: no control group of its
  * own; THROTTLE_DUTY: vmm_check_turns() forbids it; THROTTLE_AUTO, which prefers
  * the first: both); THROTTLE_OFF makes a throttle that refuses to slow. */
-Throttle *throttle_new(Vmm *vmm, Guard *guard, ThrottleMode mode, GError **error);
+Throttle *throttle_new(Vmm *vmm, Guard *guard, ThrottleMode mode, DutyJournal journal,
+                       gpointer user, GError **error);
 
 /* Lifts it; the guest runs as before.  NULL-safe. */
 void throttle_free(Throttle *throttle);

@@ -14,6 +14,8 @@
 struct DutyCycle {
     Vmm *vmm;
     Guard *guard;
+    DutyJournal journal;
+    gpointer user;        /* of journal */
     GThread *thread;      /* of the owner; NULL: none */
     DutyAccount account;  /* of the thread */
     gboolean user_paused; /* of the thread: seen so in the last turn */
@@ -86,6 +88,22 @@ static void note_standing(DutyCycle *cycle, uint64_t since_ns)
     cycle->stands_since_ns = since_ns;
 }
 
+static gboolean write_down(DutyCycle *cycle, gboolean pausing, GError **error)
+{
+    return !cycle->journal || cycle->journal(pausing, cycle->user, error);
+}
+
+/* Before a pause: no instant is without somebody who would resume it. */
+static gboolean arm(DutyCycle *cycle, GError **error)
+{
+    return write_down(cycle, TRUE, error) && guard_set_duty(cycle->guard, GUARD_RESUME, error);
+}
+
+static gboolean disarm(DutyCycle *cycle, GError **error)
+{
+    return guard_set_duty(cycle->guard, GUARD_LEAVE, error) && write_down(cycle, FALSE, error);
+}
+
 /* The guest must run again, whatever it takes. */
 static gboolean resume(DutyCycle *cycle, GError **error)
 {
@@ -113,11 +131,14 @@ static gboolean wants_standing(DutyCycle *cycle)
     return cycle->end && cycle->leave_standing;
 }
 
-/* Paused by somebody else: not ours to resume, nor the guard's if we die now. */
+/* Paused by somebody else: not ours to resume, nor the guard's or a restarted
+ * agent's if we die now. */
 static gboolean yield_to_user(DutyCycle *cycle, GError **error)
 {
+    if (cycle->user_paused)
+        return TRUE;
     cycle->user_paused = TRUE;
-    return guard_set_duty(cycle->guard, GUARD_LEAVE, error);
+    return disarm(cycle, error);
 }
 
 /* Stops, waits, resumes.  FALSE with *error*: no further turn. */
@@ -127,7 +148,7 @@ static gboolean stand(DutyCycle *cycle, double run_share, uint64_t ran_since_ns,
     uint64_t now;
     double stop_ms;
 
-    if (cycle->user_paused && !guard_set_duty(cycle->guard, GUARD_RESUME, error))
+    if (cycle->user_paused && !arm(cycle, error))
         return FALSE;
     cycle->user_paused = FALSE;
     if (!vmm_pause(cycle->vmm, &was_running, error)) {
@@ -193,10 +214,12 @@ static gpointer cycle_main(gpointer data)
 
 /* ---- its owner ---- */
 
-DutyCycle *duty_cycle_new(Vmm *vmm, Guard *guard)
+DutyCycle *duty_cycle_new(Vmm *vmm, Guard *guard, DutyJournal journal, gpointer user)
 {
     DutyCycle *cycle = g_new0(DutyCycle, 1);
 
+    cycle->journal = journal;
+    cycle->user = user;
     cycle->vmm = vmm;
     cycle->guard = guard;
     g_mutex_init(&cycle->lock);
@@ -206,8 +229,7 @@ DutyCycle *duty_cycle_new(Vmm *vmm, Guard *guard)
 
 static gboolean begin(DutyCycle *cycle, double run_share, GError **error)
 {
-    /* First, so that no instant is without somebody who would resume it. */
-    if (!guard_set_duty(cycle->guard, GUARD_RESUME, error))
+    if (!arm(cycle, error))
         return FALSE;
     cycle->account = (DutyAccount){0};
     cycle->user_paused = FALSE;
@@ -255,8 +277,8 @@ gboolean duty_cycle_end(DutyCycle *cycle, GError **error)
         return TRUE;
     join(cycle, FALSE);
     problem = g_steal_pointer(&cycle->problem);
-    /* One that still stands is the guard's to resume if we die. */
-    if (cycle->stands_since_ns == 0 && !guard_set_duty(cycle->guard, GUARD_LEAVE, error))
+    /* One that still stands is to be resumed if we die. */
+    if (cycle->stands_since_ns == 0 && !disarm(cycle, error))
         return FALSE;
     if (!problem)
         return TRUE;

@@ -11,10 +11,11 @@
  * stop or a resume took longer than planned is made up for in the next turns, so that the share
  * holds on the whole.
  *
- * While the cycle goes on the guard's duty is GUARD_RESUME: our death lets the
- * guest run.  A guest that somebody else has paused is left alone, by the guard,
- * too; one that ended or failed ends the cycle.  (Between the look at the guest's state and
- * our stop somebody else's pause can slip in; we undo it then.)
+ * While the cycle goes on the guard's duty is GUARD_RESUME, and the journal says
+ * that a restarted agent resumes it: our death lets the guest run.  A guest that
+ * somebody else has paused is left alone, by both of them, too; one that ended or
+ * failed ends the cycle.  (Somebody else's pause within ours, or between the look
+ * at the guest's state and our stop, gives no event; we undo it then.)
  *
  * QEMU drains and flushes its disks at each stop: this is dearer for a guest
  * that writes to disks than a CPU limit, which is why throttle_cgroup.h is
@@ -57,8 +58,12 @@ void duty_account_note_stop(DutyAccount *account, double stood_ms);
 
 typedef struct DutyCycle DutyCycle;
 
-/* Borrows both; nothing happens yet. */
-DutyCycle *duty_cycle_new(Vmm *vmm, Guard *guard);
+/* Puts on record whether a restarted agent is to resume the guest (*pausing*) or
+ * to leave it as it is.  From the cycle's thread and its owner's, never at once. */
+typedef gboolean (*DutyJournal)(gboolean pausing, gpointer user, GError **error);
+
+/* Borrows all; *journal* may be NULL.  Nothing happens yet. */
+DutyCycle *duty_cycle_new(Vmm *vmm, Guard *guard, DutyJournal journal, gpointer user);
 
 /* Begins, or goes on with another share; returns at once.  FALSE with *error*
  * where the cycle could not begin, or had ended by itself since the last call:

@@ -164,6 +164,11 @@ gboolean vmm_announce(Vmm *vmm, GError **error)
     return vmm->ops->announce(vmm, error);
 }
 
+gboolean vmm_quit_gently(Vmm *vmm, GError **error)
+{
+    return vmm->ops->quit_gently(vmm, error);
+}
+
 gboolean vmm_quit(Vmm *vmm, GError **error)
 {
     return vmm->ops->quit(vmm, error);

@@ -108,6 +108,7 @@ typedef struct {
     gboolean (*load_device_state)(Vmm *vmm, GBytes *state, GError **error);
     char *(*describe_end)(Vmm *vmm);
     gboolean (*announce)(Vmm *vmm, GError **error);
+    gboolean (*quit_gently)(Vmm *vmm, GError **error);
     gboolean (*quit)(Vmm *vmm, GError **error);
     char *(*get_last_words)(Vmm *vmm);
     gboolean (*get_balloon)(Vmm *vmm, uint64_t *ret_bytes, GError **error);
@@ -237,6 +238,10 @@ char *vmm_describe_end(Vmm *vmm);
 
 /* Makes the guest's network cards tell the switches where they are now. */
 gboolean vmm_announce(Vmm *vmm, GError **error);
+
+/* Tells the process to end, and returns when it is gone.  FALSE: it is not, and
+ * nothing else was done to it. */
+gboolean vmm_quit_gently(Vmm *vmm, GError **error);
 
 /* Ends the process, gently first.  Returns when it is gone. */
 gboolean vmm_quit(Vmm *vmm, GError **error);

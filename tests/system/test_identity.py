@@ -4,6 +4,7 @@ import grp
 import os
 import pwd
 import re
+import signal
 import socket
 import subprocess
 import threading
@@ -13,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from findings import check_completed, check_failed
-from scene import SMALL, Scene
+from scene import SMALL, Scene, is_stopped
 from trouble import kernel_without
 from vmferry_lab import images, qemu, qemu_pids, vmferry_program, wait_gone, wait_until
 from vmferry_lab.netns import Namespace
@@ -738,6 +739,44 @@ def test_shell_loop_that_starts_it_again(scene):
     assert "in a loop" in scene.a.events("adopted")[-1]["data"]["supervisor"]
     scene.watch(guest, scene.a)
     scene.move(guest, "--verify")
+    wait_gone(shell.pid)
+    assert codes.read_text() == "109\n"
+
+
+def run_by_loop(scene):
+    """Starts it again unless it ends with 109; how it ended each time is written down."""
+    guest = scene.lab.guest("web1", **SMALL)
+    codes = scene.lab.host_a.path("codes")
+    shell = scene.start(guest, ["sh", "-c", LOOP.replace("CODES", str(codes)), "sh"])
+    pid = next(pid for pid in qemu_pids(scene.lab.host_a, guest) if pid != shell.pid)
+    scene.a.vmferry("adopt", guest.name, "--pid", pid, "--allow-supervisor").require()
+    scene.watch(guest, scene.a)
+    return guest, shell, pid, codes
+
+
+@pytest.mark.parametrize("where", ["source.after-word", "source.after-started"])
+def test_agent_dies_and_the_loop_starts_no_second_copy(scene, where):
+    """The restarted agent ends the old process, with the same code as ever."""
+    guest, shell, _, codes = run_by_loop(scene)
+    scene.restart(scene.a, {"VMFERRY_FAULT": f"{where}=kill"})
+    move = scene.a.begin_migrate(guest, scene.b)
+    scene.a.process.wait(30)
+    scene.restart(scene.a, finds_guests=False)
+    move.finish()
+    scene.has_moved(guest)
+    wait_gone(shell.pid)
+    assert codes.read_text() == "109\n"
+
+
+def test_qemu_does_not_answer_at_its_end_and_the_loop_starts_no_second_copy(scene):
+    guest, shell, pid, codes = run_by_loop(scene)
+    scene.restart(scene.a, {"VMFERRY_FAULT": "source.after-started=stop@1"})
+    move = scene.a.begin_migrate(guest, scene.b)
+    wait_until(lambda: is_stopped(scene.a.pid), "the hand-over", 60)
+    os.kill(pid, signal.SIGSTOP)
+    scene.a.thaw()
+    assert move.finish().exit_code == 0
+    scene.has_moved(guest)
     wait_gone(shell.pid)
     assert codes.read_text() == "109\n"
 

@@ -137,6 +137,36 @@ def test_destination_dies_while_a_paused_guest_arrives(scene, where):
     resume(scene, guest)
 
 
+def stay_paused(qmp) -> bool:
+    """Its user's order; undone by the turns where it came while the guest stood for one."""
+    qmp.execute("stop")
+    end = time.monotonic() + 0.4
+    while time.monotonic() < end:
+        if qmp.execute("query-status")["status"] != "paused":
+            return False
+    return True
+
+
+def test_agent_dies_while_a_guest_that_is_slowed_in_turns_is_paused_by_its_user(scene):
+    """It is its user's to resume, in the guard's and the restarted agent's eyes as well."""
+    guest = run_live(scene, memory_mb=256, arena_mb=24, pattern="dense", pages_per_second=4000,
+                     span_mb=16)
+    with moving(scene, guest, "--throttle", "duty", "--bandwidth", "3M", "--downtime-cap",
+                "1s") as command:
+        wait_until(lambda: (scene.a.status(guest).get("progress") or {}).get("run_share", 1) < 1,
+                   "it is slowed", 60)
+        with monitor(scene, guest) as qmp:
+            wait_until(lambda: stay_paused(qmp), "its user's pause", 10)
+        assert scene.a.status(guest)["progress"]["phase"] == "precopy"
+        scene.a.kill()
+        command.finish()
+    scene.require_silence(guest, 0.5)
+    scene.a.start()
+    wait_until(lambda: _settled(scene, guest), "the agent finds its guest paused", 30)
+    require_paused(scene, guest)
+    resume(scene, guest)
+
+
 # ---- resumed by others, migrated by others ----
 
 def test_guest_that_is_resumed_in_the_pause_is_not_handed_over(scene, any_qemu):

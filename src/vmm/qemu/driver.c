@@ -118,6 +118,7 @@ LOCKED_OPERATION(ProcessIdentity *, get_process, qemu_get_process)
 LOCKED_OPERATION(gboolean, resume_vcpus, qemu_resume)
 LOCKED_OPERATION(GBytes *, save_device_state, qemu_save_device_state)
 LOCKED_OPERATION(gboolean, announce, qemu_announce)
+LOCKED_OPERATION(gboolean, quit_gently, qemu_quit_gently)
 LOCKED_OPERATION(gboolean, quit, qemu_quit)
 LOCKED_OPERATION(gboolean, drain, qemu_drain)
 
@@ -393,6 +394,7 @@ static const VmmOps qemu_ops = {
     .load_device_state = load_device_state,
     .describe_end = describe_end,
     .announce = announce,
+    .quit_gently = quit_gently,
     .quit = quit,
     .get_last_words = get_last_words,
     .get_balloon = get_balloon,

@@ -75,6 +75,7 @@ gboolean qemu_resume(QemuVmm *qemu, GError **error);
 VmmStart qemu_get_start(QemuVmm *qemu);
 gboolean qemu_check_writable(QemuVmm *qemu, const VmmImage *image, GError **error);
 gboolean qemu_announce(QemuVmm *qemu, GError **error);
+gboolean qemu_quit_gently(QemuVmm *qemu, GError **error);
 gboolean qemu_quit(QemuVmm *qemu, GError **error);
 GBytes *qemu_save_device_state(QemuVmm *qemu, GError **error);
 gboolean qemu_open_incoming(QemuVmm *qemu, const char *machine, const GPtrArray *regions,

@@ -205,6 +205,14 @@ static gboolean quit_by_command(QemuVmm *qemu)
     return process_wait_gone(qemu->pid, qemu->start_time, QUIT_MS);
 }
 
+gboolean qemu_quit_gently(QemuVmm *qemu, GError **error)
+{
+    if (quit_by_command(qemu))
+        return TRUE;
+    error_set(error, VMFERRY_ERROR_TIMEOUT, "QEMU (pid %d) does not end by `quit`", (int)qemu->pid);
+    return FALSE;
+}
+
 gboolean qemu_quit(QemuVmm *qemu, GError **error)
 {
     if (quit_by_command(qemu))

@@ -19,6 +19,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         abort();
     if (systemd_unit_parse(text, &unit) && !g_str_has_suffix(unit.name, ".service"))
         abort();
-    (void)shell_text_has_loop(text);
+    (void)shell_text_find_repeat(text, "run");
     return 0;
 }

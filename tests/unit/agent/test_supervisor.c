@@ -2,6 +2,7 @@
 #include "scratch.h"
 
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -34,6 +35,17 @@ static void test_loops(void **state)
         "# a comment\n  while :; do qemu; done",
         "echo it\\'s; while :; do qemu; done",
         "! while :; do qemu; done",
+        "qemu\nexec \"$0\" \"$@\"",
+        "qemu; exec sh ${0}",
+        "qemu; $0 again",
+        "qemu; /opt/run-vm",
+        "qemu; exec nice -n 5 ./run-vm",
+        "qemu || exec restart-it",
+        "qemu ||\n  qemu",
+        "cd / || { echo no; exit; }",
+        "run() { qemu; run; }; run",
+        "function run { qemu\nrun\n}\nrun",
+        "run ()\n{\n if :; then qemu; run; fi\n}\n",
     };
     static const char *const without[] = {
         "",
@@ -47,14 +59,23 @@ static void test_loops(void **state)
         "format disk; fortune; whiled=1",
         "qemu 'unclosed ; while",
         "\\",
+        "cd \"$(dirname \"$0\")\" || exit 1\nqemu",
+        "[ -e x ] || [ -e y ] || exit\nqemu || true",
+        "echo usage: $0; qemu -name run-vm",
+        "exec qemu -name run-vm",
+        "set_up() { mkdir x; }; run() { set_up; qemu; }; run; set_up",
+        "function run { qemu; }; run",
+        "qemu | tee log",
     };
 
     for (guint i = 0; i < G_N_ELEMENTS(with); i++)
-        if (!shell_text_has_loop(with[i]))
+        if (!shell_text_find_repeat(with[i], "run-vm"))
             fail_msg("no loop seen in: %s", with[i]);
     for (guint i = 0; i < G_N_ELEMENTS(without); i++)
-        if (shell_text_has_loop(without[i]))
+        if (shell_text_find_repeat(without[i], "run-vm"))
             fail_msg("a loop seen in: %s", without[i]);
+    /* Of sh -c TEXT NAME, $0 is NAME. */
+    assert_null(shell_text_find_repeat("\"$0\" \"$@\"; echo done", NULL));
 }
 
 static void test_shells(void **state)
@@ -173,6 +194,57 @@ static void test_living_parent_of_a_shell(void **state)
     waitpid(shell, NULL, 0);
 }
 
+static void test_inits(void **state)
+{
+    assert_true(supervisor_init_restarts("init"));
+    assert_true(supervisor_init_restarts("dinit"));
+    assert_true(supervisor_init_restarts("what-is-yet-to-come"));
+    assert_false(supervisor_init_restarts("systemd"));
+    assert_false(supervisor_init_restarts("tini"));
+}
+
+/* What is found of an orphan that *text* starts. */
+static char *find_orphan(const char *text)
+{
+    g_autofree char *output = NULL;
+    g_autofree char *path = g_strdup("/tmp/vmferry-orphan-XXXXXX");
+    g_autofree char *line = NULL;
+    char *found = NULL;
+    int fd = g_mkstemp(path);
+    pid_t pid = 0;
+
+    assert_true(fd >= 0);
+    close(fd);
+    line = g_strdup_printf("%s sh -c 'echo $$ >%s; exec sleep 100' &", text, path);
+    assert_int_equal(system(line), 0);
+    for (guint i = 0; i < 5000 && pid == 0; i++) {
+        g_clear_pointer(&output, g_free);
+        if (g_file_get_contents(path, &output, NULL, NULL) && strchr(output, '\n'))
+            pid = (pid_t)g_ascii_strtoull(output, NULL, 10);
+        g_usleep(1000);
+    }
+    assert_true(pid > 0);
+    found = supervisor_find(pid);
+    kill(pid, SIGKILL);
+    unlink(path);
+    return found;
+}
+
+static void test_orphans(void **state)
+{
+    g_autofree char *comm = file_read("/proc/1/comm", 64, NULL, NULL);
+    g_autofree char *ordinary = NULL, *leader = NULL;
+
+    if (!comm || !supervisor_init_restarts(g_strchomp(comm)))
+        skip();
+    ordinary = find_orphan("nohup");
+    leader = find_orphan("setsid");
+    if (ordinary)
+        fail_msg("%s", ordinary);
+    assert_non_null(leader);
+    assert_non_null(strstr(leader, "as if init had started it, may start it again"));
+}
+
 /* ---- units ---- */
 
 static void expect_unit(const char *cgroups, const char *name, gboolean users)
@@ -205,7 +277,8 @@ typedef struct {
     gint stop; /* atomic */
     const char *restart;
     guint32 main;
-    gint32 prevented;
+    gint32 prevented[2]; /* exit codes */
+    gint32 signal;
 } FakeSystemd;
 
 static int get_unit(sd_bus_message *message, void *user, sd_bus_error *error)
@@ -232,7 +305,10 @@ static int get_main(sd_bus *bus, const char *path, const char *interface, const 
 static int get_prevented(sd_bus *bus, const char *path, const char *interface, const char *property,
                          sd_bus_message *reply, void *user, sd_bus_error *error)
 {
-    return sd_bus_message_append(reply, "(aiai)", 2, 1, ((FakeSystemd *)user)->prevented, 0);
+    const FakeSystemd *fake = user;
+
+    return sd_bus_message_append(reply, "(aiai)", 2, fake->prevented[0], fake->prevented[1], 1,
+                                 fake->signal);
 }
 
 static const sd_bus_vtable manager_table[] = {
@@ -297,17 +373,48 @@ static void expect_asked(FakeSystemd fake, const char *unit, pid_t pid, const ch
 
 static void test_asked_units(void **state)
 {
-    expect_asked((FakeSystemd){.restart = "always", .main = 7}, "vm.service", 7,
-                 "unit vm.service, which has Restart=always");
-    expect_asked((FakeSystemd){.restart = "on-failure", .main = 7, .prevented = 3}, "vm.service", 7,
-                 "Restart=on-failure");
-    expect_asked((FakeSystemd){.restart = "always", .main = 7, .prevented = 109}, "vm.service", 7,
-                 NULL);
-    /* Its main process is another one, whose exit code is its own. */
-    expect_asked((FakeSystemd){.restart = "always", .main = 6, .prevented = 109}, "vm.service", 7,
-                 "Restart=always");
-    expect_asked((FakeSystemd){.restart = "no", .main = 7}, "vm.service", 7, NULL);
-    expect_asked((FakeSystemd){.restart = "always", .main = 7}, "other.service", 7, NULL);
+    static const struct {
+        const char *restart;
+        gint32 codes[2], signal;
+        gboolean found;
+    } cases[] = {
+        {"no", {1, 1}, 1, FALSE},
+        {"on-watchdog", {1, 1}, 1, FALSE},
+        {"always", {1, 1}, 1, TRUE},
+        {"always", {109, 109}, 1, TRUE}, /* it may end otherwise */
+        {"always", {109, 109}, SIGKILL, TRUE},
+        {"always", {109, 0}, 1, TRUE},
+        {"always", {109, 0}, SIGKILL, FALSE},
+        {"on-success", {109, 109}, SIGKILL, TRUE},
+        {"on-success", {0, 109}, 1, FALSE},
+        {"on-failure", {3, 3}, SIGKILL, TRUE},
+        {"on-failure", {109, 109}, 1, TRUE},
+        {"on-failure", {109, 109}, SIGKILL, FALSE},
+        {"on-abort", {109, 0}, 1, TRUE}, /* a signal is one */
+        {"on-abort", {1, 1}, SIGKILL, FALSE},
+        {"on-abnormal", {109, 0}, 1, TRUE},
+        {"what-is-yet-to-come", {109, 109}, SIGKILL, TRUE},
+    };
+
+    for (guint i = 0; i < G_N_ELEMENTS(cases); i++) {
+        FakeSystemd fake = {.restart = cases[i].restart,
+                            .main = 7,
+                            .prevented = {cases[i].codes[0], cases[i].codes[1]},
+                            .signal = cases[i].signal};
+        g_autofree char *words =
+            g_strdup_printf("unit vm.service, which has Restart=%s", cases[i].restart);
+
+        expect_asked(fake, "vm.service", 7, cases[i].found ? words : NULL);
+        /* Its main process is another one, whose exit code is its own. */
+        fake.main = 6;
+        expect_asked(fake, "vm.service", 7,
+                     strcmp(cases[i].restart, "no") && strcmp(cases[i].restart, "on-watchdog")
+                         ? words
+                         : NULL);
+    }
+    /* A unit that cannot be read may have anything. */
+    expect_asked((FakeSystemd){.restart = "no", .main = 7}, "other.service", 7,
+                 "unit other.service, of which systemd does not tell Restart=, may");
 }
 
 int main(void)
@@ -318,6 +425,8 @@ int main(void)
         cmocka_unit_test(test_parents),
         cmocka_unit_test(test_living_loop),
         cmocka_unit_test(test_living_parent_of_a_shell),
+        cmocka_unit_test(test_inits),
+        cmocka_unit_test(test_orphans),
         cmocka_unit_test(test_units),
         cmocka_unit_test(test_asked_units),
     };

@@ -528,6 +528,56 @@ static void test_cgroup_folders(void **unused)
     assert_int_equal(system(remove), 0);
 }
 
+static void assert_holds(const char *folder, const char *name, const char *text)
+{
+    g_autofree char *path = g_build_filename(folder, name, NULL);
+    g_autofree char *got = NULL;
+
+    assert_true(g_file_get_contents(path, &got, NULL, NULL));
+    assert_string_equal(got, text);
+}
+
+/* What the source did not name has no limit there, and has none here. */
+static void test_cgroup_limits_of_its_own(void **unused)
+{
+    g_autofree char *group = g_dir_make_tmp("vmferry-cgroup-XXXXXX", NULL);
+    g_autofree char *remove = g_strdup_printf("rm -r %s", group);
+    IdentityCgroup *cgroup = make_cgroup("1000");
+    g_autoptr(GError) error = NULL;
+    gboolean created;
+
+    write_text(group, "memory.max", "max\n");
+    write_text(group, "memory.high", "268435456\n");
+    write_text(group, "cpu.max", "5000 100000\n");
+    write_text(group, "cpuset.cpus", "3\n");
+    write_text(group, "io.weight", "default 50\n8:0 7\n");
+    write_text(group, "pids.max", "max\n");
+    assert_true(identity_cgroup_prepare(cgroup, group, &created, &error));
+    assert_holds(group, "memory.high", "max");
+    assert_holds(group, "cpu.max", "max 100000");
+    assert_holds(group, "cpuset.cpus", "\n");
+    assert_holds(group, "io.weight", "default 100");
+    assert_holds(group, "pids.max", "max\n"); /* as it was */
+
+    /* With somebody in it, or below it: refused by name. */
+    write_text(group, "memory.max", "1000\n");
+    write_text(group, "memory.high", "268435456\n");
+    write_text(group, "cgroup.procs", "1\n");
+    assert_false(identity_cgroup_prepare(cgroup, group, &created, &error));
+    assert_non_null(strstr(error->message, "memory.high is \"268435456\" here and should be "
+                                           "\"max\""));
+    g_clear_error(&error);
+    write_text(group, "cgroup.procs", "");
+    write_text(group, "cgroup.events", "populated 1\nfrozen 0\n");
+    assert_false(identity_cgroup_prepare(cgroup, group, &created, &error));
+    assert_holds(group, "memory.high", "268435456\n");
+    write_text(group, "memory.high", "max\n");
+    g_clear_error(&error);
+    assert_true(identity_cgroup_prepare(cgroup, group, &created, &error));
+    identity_cgroup_free(cgroup);
+    assert_int_equal(system(remove), 0);
+}
+
 static void test_cgroup_that_is_not_mounted(void **unused)
 {
     g_autoptr(ProcessIdentity) identity = our_identity();
@@ -560,6 +610,7 @@ int main(void)
         cmocka_unit_test(test_failing_steps),
         cmocka_unit_test(test_step_that_fails_late),
         cmocka_unit_test(test_cgroup_folders),
+        cmocka_unit_test(test_cgroup_limits_of_its_own),
         cmocka_unit_test(test_cgroup_that_is_not_mounted),
     };
 

@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/error.h"
 #include "base/process.h"
 #include "inject/exit_code.h"
 
@@ -174,6 +175,41 @@ static void test_tracer_killed(void **state)
     }
 }
 
+/* Without a word to it: in a sleep, between two calls, stopped by a signal. */
+static void test_ended_at_once(void **state)
+{
+    for (guint i = 0; i < 3; i++) {
+        pid_t pid = start_victim();
+        g_autoptr(GError) error = NULL;
+        int status;
+
+        if (i == 1)
+            kill(pid, SIGSTOP);
+        if (!exit_code_end(pid, CODE, &error))
+            fail_msg("%s", error->message);
+        await_end(pid);
+        status = status_of(pid);
+        assert_true(WIFEXITED(status));
+        assert_int_equal(WEXITSTATUS(status), CODE);
+    }
+}
+
+/* It makes no system call: left as it is. */
+static void test_spinning_process_is_let_go(void **state)
+{
+    g_autoptr(GError) error = NULL;
+    pid_t pid = fork();
+
+    if (pid == 0)
+        for (volatile guint i = 0;; i++)
+            ;
+    assert_false(exit_code_end(pid, CODE, &error));
+    assert_true(error_is(error, VMFERRY_ERROR_TIMEOUT));
+    assert_untraced(pid);
+    kill(pid, SIGKILL);
+    assert_true(WIFSIGNALED(status_of(pid)));
+}
+
 static void test_no_such_process(void **state)
 {
     g_autoptr(GError) error = NULL;
@@ -181,6 +217,9 @@ static void test_no_such_process(void **state)
     assert_null(exit_code_trace(0x3fffff, CODE, &error));
     assert_non_null(strstr(error->message, "trace process 4194303"));
     assert_false(exit_code_finish(NULL));
+    g_clear_error(&error);
+    assert_false(exit_code_end(0x3fffff, CODE, &error));
+    assert_non_null(strstr(error->message, "trace process 4194303"));
 }
 
 int main(void)
@@ -191,6 +230,8 @@ int main(void)
         cmocka_unit_test(test_end_by_a_signal_stays),
         cmocka_unit_test(test_process_that_does_not_end_is_let_go),
         cmocka_unit_test(test_tracer_killed),
+        cmocka_unit_test(test_ended_at_once),
+        cmocka_unit_test(test_spinning_process_is_let_go),
         cmocka_unit_test(test_no_such_process),
     };
 

@@ -28,8 +28,21 @@ static _Atomic int *resumed;  /* by QMP `cont` */
 static _Atomic int *released; /* by QMP `balloon`; 1 + how often it was resumed before */
 static _Atomic int *released_mib;
 static _Atomic int *hang_ups; /* how often it closes the connection at `balloon` */
+static _Atomic int *mute;     /* how often it gives no answer to query-status */
+static _Atomic int *migrated; /* how often it said that it was migrated; -1: it was not */
 static char folder[] = "/tmp/vmferry-guard-XXXXXX";
 static char socket_path[64];
+
+static void say_state(int client)
+{
+    static const char paused[] = "{\"return\": {\"status\": \"paused\"}, \"id\": \"state\"}\r\n";
+    static const char left[] = "{\"return\": {\"status\": \"postmigrate\"}, \"id\": \"state\"}\r\n";
+
+    if (atomic_load(migrated) < 0)
+        (void)!write(client, paused, strlen(paused));
+    else if (write(client, left, strlen(left)) > 0)
+        atomic_fetch_add(migrated, 1);
+}
 
 static void serve_client(int client)
 {
@@ -50,6 +63,10 @@ static void serve_client(int client)
                          (int)(g_ascii_strtoull(strstr(text, "value\":") + 7, NULL, 10) >> 20));
             atomic_store(released, 1 + atomic_load(resumed));
             (void)!write(client, "{\"return\": {}, \"id\": \"guard\"}\r\n", 32);
+        } else if (strstr(text, "query-status") && atomic_load(mute) > 0) {
+            atomic_fetch_sub(mute, 1);
+        } else if (strstr(text, "query-status")) {
+            say_state(client);
         } else {
             (void)!write(client, "{\"return\": {}}\r\n", 16);
         }
@@ -339,6 +356,29 @@ static void test_resumes_once(void **state)
     waitpid(vmm, NULL, 0);
 }
 
+static gboolean was_seen_migrated(pid_t vmm)
+{
+    return atomic_load(migrated) > 0;
+}
+
+/* No answer may mean that QEMU is busy with somebody's migration: what is said
+ * on that connection would be done after it. */
+static void test_state_that_is_not_told(void **state)
+{
+    pid_t vmm = start_vmm();
+
+    atomic_store(resumed, 0);
+    atomic_store(mute, 1);
+    atomic_store(migrated, 0);
+    run_agent(vmm, GUARD_RESUME, FALSE);
+    assert_true(wait_for(was_seen_migrated, vmm));
+    assert_int_equal(atomic_load(mute), 0);
+    assert_int_equal(atomic_load(resumed), 0);
+    atomic_store(migrated, -1);
+    kill(vmm, SIGKILL);
+    waitpid(vmm, NULL, 0);
+}
+
 static void test_too_many_files(void **state)
 {
     g_autofree char *longest = g_strnfill(511, 'x'), *too_long = g_strnfill(512, 'x');
@@ -413,7 +453,7 @@ int main(void)
         cmocka_unit_test(test_files),           cmocka_unit_test(test_files_now),
         cmocka_unit_test(test_too_many_files),  cmocka_unit_test(test_errors),
         cmocka_unit_test(test_keeps_no_memory), cmocka_unit_test(test_balloon),
-        cmocka_unit_test(test_resumes_once),
+        cmocka_unit_test(test_resumes_once),    cmocka_unit_test(test_state_that_is_not_told),
     };
     int result;
 
@@ -422,6 +462,9 @@ int main(void)
     released = resumed + 1;
     released_mib = resumed + 2;
     hang_ups = resumed + 3;
+    mute = resumed + 4;
+    migrated = resumed + 5;
+    atomic_store(migrated, -1);
     if (!mkdtemp(folder))
         return 1;
     strcpy(socket_path, folder);

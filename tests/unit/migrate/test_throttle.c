@@ -451,7 +451,7 @@ static void await_state(FakeVmm *fake, VmmRunState wanted)
 
 static Throttle *make_throttle(FakeVmm *fake, Guard *guard)
 {
-    Throttle *throttle = throttle_new(&fake->vmm, guard, THROTTLE_DUTY, NULL);
+    Throttle *throttle = throttle_new(&fake->vmm, guard, THROTTLE_DUTY, NULL, NULL, NULL);
 
     assert_non_null(throttle);
     return throttle;
@@ -465,7 +465,7 @@ static void test_turns_are_not_offered(void **state)
     fake.forbids_turns = TRUE;
     for (ThrottleMode mode = THROTTLE_AUTO; mode <= THROTTLE_OFF; mode++) {
         g_autoptr(GError) error = NULL;
-        g_autoptr(Throttle) throttle = throttle_new(&fake.vmm, NULL, mode, &error);
+        g_autoptr(Throttle) throttle = throttle_new(&fake.vmm, NULL, mode, NULL, NULL, &error);
 
         if (mode == THROTTLE_OFF) {
             assert_non_null(throttle);
@@ -632,6 +632,59 @@ static void test_other_states(void **state)
     assert_non_null(strstr(error->message, "does not run any more (it is ended)"));
 }
 
+/* What a restarted agent would find on record. */
+typedef struct {
+    gint pausing; /* atomic */
+    gint notes;   /* atomic */
+} Journal;
+
+static gboolean note_turns(gboolean pausing, gpointer user, GError **error)
+{
+    Journal *journal = user;
+
+    g_atomic_int_set(&journal->pausing, pausing);
+    g_atomic_int_inc(&journal->notes);
+    return TRUE;
+}
+
+static void await_notes(Journal *journal, gint notes)
+{
+    uint64_t end = clock_now_ns() + AWAIT_NS;
+
+    while (g_atomic_int_get(&journal->notes) < notes) {
+        assert_true(clock_now_ns() < end);
+        clock_sleep_ns(1000000);
+    }
+    assert_int_equal(g_atomic_int_get(&journal->notes), notes);
+}
+
+/* While its user pauses it nobody is told to resume it; and only turns pause it. */
+static void test_journal(void **state)
+{
+    FakeVmm fake;
+    g_autoptr(Guard) guard = start_guard();
+    g_autoptr(Throttle) throttle = NULL;
+    Journal journal = {0};
+
+    fake_init(&fake);
+    throttle = throttle_new(&fake.vmm, guard, THROTTLE_DUTY, note_turns, &journal, NULL);
+    assert_non_null(throttle);
+    assert_int_equal(journal.notes, 0);
+    set_state(&fake, VMM_RUN_STATE_PAUSED);
+    assert_true(throttle_set(throttle, 0.5, NULL));
+    await_notes(&journal, 2);
+    assert_false(journal.pausing);
+    clock_sleep_ns(100000000); /* some turns, of which none writes again */
+    await_notes(&journal, 2);
+    set_state(&fake, VMM_RUN_STATE_RUNNING);
+    await_pauses(&fake, 2);
+    await_notes(&journal, 3);
+    assert_true(journal.pausing);
+    assert_true(throttle_set(throttle, 1, NULL));
+    await_notes(&journal, 4);
+    assert_false(journal.pausing);
+}
+
 static void test_modes(void **state)
 {
     FakeVmm fake;
@@ -640,16 +693,16 @@ static void test_modes(void **state)
     g_autoptr(GError) error = NULL;
 
     fake_init(&fake);
-    off = throttle_new(&fake.vmm, guard, THROTTLE_OFF, NULL);
+    off = throttle_new(&fake.vmm, guard, THROTTLE_OFF, NULL, NULL, NULL);
     assert_string_equal(throttle_get_means(off), "off");
     assert_true(throttle_set(off, 1, NULL));
     assert_false(throttle_set(off, 0.5, &error));
     assert_true(error_is(error, VMFERRY_ERROR_REFUSED));
     g_clear_error(&error);
-    assert_null(throttle_new(&fake.vmm, guard, THROTTLE_CGROUP, &error));
+    assert_null(throttle_new(&fake.vmm, guard, THROTTLE_CGROUP, NULL, NULL, &error));
     assert_non_null(
         strstr(error->message, "cannot be slowed by its control group: this VMM names no threads"));
-    automatic = throttle_new(&fake.vmm, guard, THROTTLE_AUTO, NULL);
+    automatic = throttle_new(&fake.vmm, guard, THROTTLE_AUTO, NULL, NULL, NULL);
     assert_string_equal(throttle_get_means(automatic), "duty");
 }
 
@@ -672,6 +725,7 @@ int main(void)
         cmocka_unit_test(test_end_for_pause_of_a_free_guest),
         cmocka_unit_test(test_resume_that_fails_at_first),
         cmocka_unit_test(test_pause_that_fails),
+        cmocka_unit_test(test_journal),
         cmocka_unit_test(test_other_states),
         cmocka_unit_test(test_modes),
     };

@@ -200,7 +200,7 @@ static void test_vcpu_threads(void **state)
 static void test_shares(void **state)
 {
     g_autoptr(Guard) guard = guard_start(identity->pid, identity->qmp_path, GUARD_LEAVE, NULL);
-    g_autoptr(Throttle) throttle = throttle_new(vmm, guard, THROTTLE_DUTY, NULL);
+    g_autoptr(Throttle) throttle = throttle_new(vmm, guard, THROTTLE_DUTY, NULL, NULL, NULL);
     double free_rate = 0, half = 0, fifth = 0;
 
     /* In turns, so that what else this machine does falls on all of them. */
@@ -221,7 +221,7 @@ static void test_shares(void **state)
 static void test_hand_over(void **state)
 {
     g_autoptr(Guard) guard = guard_start(identity->pid, identity->qmp_path, GUARD_LEAVE, NULL);
-    g_autoptr(Throttle) throttle = throttle_new(vmm, guard, THROTTLE_DUTY, NULL);
+    g_autoptr(Throttle) throttle = throttle_new(vmm, guard, THROTTLE_DUTY, NULL, NULL, NULL);
     uint64_t since_ns, count;
 
     assert_true(throttle_set(throttle, 0.1, NULL));
@@ -242,7 +242,7 @@ static void slow_for_ever(int ready)
 {
     Vmm *own = qemu_reattach(identity, NULL);
     Guard *guard = own ? guard_start(identity->pid, identity->qmp_path, GUARD_LEAVE, NULL) : NULL;
-    Throttle *throttle = guard ? throttle_new(own, guard, THROTTLE_DUTY, NULL) : NULL;
+    Throttle *throttle = guard ? throttle_new(own, guard, THROTTLE_DUTY, NULL, NULL, NULL) : NULL;
 
     if (!throttle || !throttle_set(throttle, 0.05, NULL))
         _exit(1);
@@ -270,7 +270,7 @@ static void slow_a_paused_one(int ready)
 {
     Vmm *own = qemu_reattach(identity, NULL);
     Guard *guard = own ? guard_start(identity->pid, identity->qmp_path, GUARD_LEAVE, NULL) : NULL;
-    Throttle *throttle = guard ? throttle_new(own, guard, THROTTLE_DUTY, NULL) : NULL;
+    Throttle *throttle = guard ? throttle_new(own, guard, THROTTLE_DUTY, NULL, NULL, NULL) : NULL;
 
     if (!throttle || !throttle_set(throttle, 0.5, NULL))
         _exit(1);
