@@ -210,9 +210,9 @@ static void on_started(Vmm *vmm, gboolean settled, gpointer user)
         keep_trying(incoming, guest, vmm);
         return;
     }
-    event_log_add(context->events, guest->name, "arrived", NULL, "arrived from %s and %s here",
-                  peer,
-                  registry_get_run_state(guest) == VMM_RUN_STATE_PAUSED ? "is paused, as it was," : "runs");
+    event_log_add(
+        context->events, guest->name, "arrived", NULL, "arrived from %s and %s here", peer,
+        registry_get_run_state(guest) == VMM_RUN_STATE_PAUSED ? "is paused, as it was," : "runs");
     watch_guest(context, guest);
     watch_release(context, guest);
     registry_set_arriving(guest, FALSE);

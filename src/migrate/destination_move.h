@@ -19,8 +19,8 @@ typedef struct {
     FrameQueue *queue;
     PageApplier *applier;
     DigestCheck *check;
-    GByteArray *state;    /* device state as far as it came */
-    uint64_t state_bytes; /* all of it */
+    GByteArray *state;          /* device state as far as it came */
+    uint64_t state_bytes;       /* all of it */
     gboolean run;               /* START says so; FALSE: it stays paused */
     GPtrArray *images;          /* of VmmImage, once asked for */
     struct ImageAnswer *answer; /* the last one, perhaps still being made */

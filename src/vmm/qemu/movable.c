@@ -133,6 +133,5 @@ gboolean qemu_check_movable(QemuVmm *qemu, GError **error)
            qemu_command_line_check_snapshots(argv, error) && qemu_check_root(qemu, argv, error) &&
            check_state(qemu->qmp, error) && qemu_check_awake(qemu, error) &&
            check_images(qemu, error) && check_live_writers(qemu->qmp, error) &&
-           qemu_check_pinning_drivers(qemu->qmp, error) &&
-           check_migration(qemu->qmp, error);
+           qemu_check_pinning_drivers(qemu->qmp, error) && check_migration(qemu->qmp, error);
 }

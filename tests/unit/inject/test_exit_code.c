@@ -10,6 +10,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -198,11 +199,17 @@ static void test_ended_at_once(void **state)
 static void test_spinning_process_is_let_go(void **state)
 {
     g_autoptr(GError) error = NULL;
+    gint *spins =
+        mmap(NULL, sizeof *spins, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     pid_t pid = fork();
 
     if (pid == 0)
-        for (volatile guint i = 0;; i++)
-            ;
+        for (;;)
+            g_atomic_int_set(spins, 1);
+    /* fork() itself makes system calls in the child, too. */
+    while (!g_atomic_int_get(spins))
+        clock_sleep_ns(1000000);
+    munmap(spins, sizeof *spins);
     assert_false(exit_code_end(pid, CODE, &error));
     assert_true(error_is(error, VMFERRY_ERROR_TIMEOUT));
     assert_untraced(pid);
