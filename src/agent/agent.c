@@ -92,9 +92,7 @@ static void begin_stop(Agent *agent)
     if (agent_context_is_stopping(context))
         return;
     g_atomic_int_set(&context->stopping, 1);
-    g_mutex_lock(&context->registry->lock);
-    g_cond_broadcast(&context->registry->changed);
-    g_mutex_unlock(&context->registry->lock);
+    registry_wake(context->registry);
     cancel_moves(context);
     if (agent->peers)
         peers_stop(agent->peers);

@@ -12,7 +12,6 @@
 #include "memory/clean.h"
 #include "migrate/source.h"
 #include "vmm/qemu/qemu.h"
-#include "base/lock_guard.h"
 
 #define FIRST_PAUSE_MS 250
 #define LONGEST_PAUSE_MS 30000
@@ -205,19 +204,22 @@ static CareVerdict step(Care *care, GError **error)
     return settle_here(care, "found again");
 }
 
+static gboolean is_called(gpointer user)
+{
+    const Care *care = user;
+
+    return agent_context_is_stopping(care->context) ||
+           guest_get_decision(care->guest) != care->seen_decision;
+}
+
 /* Waits for the next attempt, an operator's decision or the agent's end. */
 static void pause_between(Care *care)
 {
     guint ms = FIRST_PAUSE_MS << MIN(care->attempts, 7);
     gint64 until = g_get_monotonic_time() + MIN(ms, LONGEST_PAUSE_MS) * G_TIME_SPAN_MILLISECOND;
-    Registry *registry = care->context->registry;
-    lock_guard(&registry->lock);
 
     care->attempts++;
-    while (!agent_context_is_stopping(care->context) &&
-           registry_get_decision(care->guest) == care->seen_decision &&
-           g_cond_wait_until(&registry->changed, &registry->lock, until))
-        ;
+    registry_await(care->context->registry, until, is_called, care);
 }
 
 static gpointer care_thread(gpointer data)
@@ -228,9 +230,7 @@ static gpointer care_thread(gpointer data)
     while (!agent_context_is_stopping(care->context)) {
         g_autoptr(GError) error = NULL;
 
-        g_mutex_lock(&guest->registry->lock);
         care->seen_decision = registry_get_decision(guest);
-        g_mutex_unlock(&guest->registry->lock);
         if (step(care, &error) == CARE_DONE)
             break;
         if (error) {
@@ -249,10 +249,7 @@ void care_start(AgentContext *context, Guest *guest)
 
     care->context = context;
     care->guest = guest_ref(guest);
-    g_mutex_lock(&guest->registry->lock);
-    guest->claim = "recover";
-    care->told = guest->record->state == GUEST_IN_DOUBT;
-    g_mutex_unlock(&guest->registry->lock);
+    care->told = registry_claim_recovery(guest);
     agent_context_spawn_surely(context, "care", care_thread, care);
 }
 

@@ -4,7 +4,6 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "migrate/source.h"
-#include "base/lock_guard.h"
 
 #define DECISION_TIMEOUT_MS 30000
 
@@ -104,26 +103,32 @@ CareVerdict care_settle_doubt(Care *care, GError **error)
     return ask(care, record, error);
 }
 
-/* With the registry's lock held. */
-static gboolean is_in_doubt(Guest *guest)
+typedef struct {
+    AgentContext *context;
+    Guest *guest;
+} Settling;
+
+static gboolean is_settled(gpointer user)
 {
-    return !guest->removed && guest->record->state == GUEST_IN_DOUBT;
+    const Settling *settling = user;
+    const Guest *guest = settling->guest;
+
+    return guest->removed || guest->record->state != GUEST_IN_DOUBT ||
+           agent_context_is_stopping(settling->context);
 }
 
 static gboolean await_settled(AgentContext *context, Guest *guest, GError **error)
 {
     gint64 until = g_get_monotonic_time() + DECISION_TIMEOUT_MS * G_TIME_SPAN_MILLISECOND;
-    Registry *registry = context->registry;
-    lock_guard(&registry->lock);
+    Settling settling = {context, guest};
+    g_autofree char *trouble = NULL;
 
-    while (is_in_doubt(guest) && !agent_context_is_stopping(context)) {
-        if (!g_cond_wait_until(&registry->changed, &registry->lock, until)) {
-            error_set(error, VMFERRY_ERROR_TIMEOUT, "guest %s is not settled yet: %s", guest->name,
-                      guest->trouble ? guest->trouble : "being worked on");
-            return FALSE;
-        }
-    }
-    return TRUE;
+    if (registry_await(context->registry, until, is_settled, &settling))
+        return TRUE;
+    trouble = registry_get_trouble(guest);
+    error_set(error, VMFERRY_ERROR_TIMEOUT, "guest %s is not settled yet: %s", guest->name,
+              trouble ? trouble : "being worked on");
+    return FALSE;
 }
 
 gboolean care_decide(AgentContext *context, const char *name, Decision decision, GError **error)

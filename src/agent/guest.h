@@ -48,3 +48,6 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(Guest, guest_unref)
 /* The state people see: "running", "paused", "migrating", "in-doubt", …
  * With the registry's lock held. */
 const char *guest_get_shown_state(const Guest *guest);
+
+/* What was decided of its present transaction.  With the registry's lock held. */
+Decision guest_get_decision(const Guest *guest);

@@ -3,10 +3,9 @@
 #include "agent/movable.h"
 #include "agent/move.h"
 #include "agent/registry.h"
-#include "base/lock_guard.h"
 
 /* With the registry's lock held. */
-static json_t *view_locked(Guest *guest)
+static json_t *view_locked(const Guest *guest)
 {
     const GuestRecord *record = guest->record;
     json_t *view = json_pack("{s:s, s:s, s:s, s:I}", "name", guest->name, "state",
@@ -25,13 +24,10 @@ static json_t *view_locked(Guest *guest)
 
 static void add_progress(Guest *guest, json_t *view)
 {
-    g_autoptr(Move) move = NULL;
+    g_autoptr(Move) move = registry_get_move(guest);
     json_t *progress;
     uint64_t version;
 
-    g_mutex_lock(&guest->registry->lock);
-    move = guest->move ? move_ref(guest->move) : NULL;
-    g_mutex_unlock(&guest->registry->lock);
     if (!move)
         return;
     json_object_set_new(view, "destination", json_string(move_get_destination(move)));
@@ -42,11 +38,8 @@ static void add_progress(Guest *guest, json_t *view)
 
 json_t *guest_view_short(Guest *guest)
 {
-    json_t *view;
+    json_t *view = registry_view(guest, view_locked);
 
-    g_mutex_lock(&guest->registry->lock);
-    view = view_locked(guest);
-    g_mutex_unlock(&guest->registry->lock);
     add_progress(guest, view);
     return view;
 }
@@ -79,12 +72,8 @@ static char *refresh(Guest *guest)
         return NULL;
     note_run_state(guest, vmm);
     obstacle = movable_find_obstacle(vmm, record->command_line, &description);
-    if (description) {
-        lock_guard(&guest->registry->lock);
-
-        json_decref(guest->summary);
-        guest->summary = make_summary(description);
-    }
+    if (description)
+        registry_set_summary(guest, make_summary(description));
     return obstacle;
 }
 

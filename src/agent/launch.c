@@ -7,7 +7,6 @@
 #include "agent/supervisor.h"
 #include "agent/watch.h"
 #include "base/error.h"
-#include "base/lock_guard.h"
 #include "base/log.h"
 #include "base/process.h"
 #include "vmm/qemu/qemu.h"
@@ -189,7 +188,7 @@ static gboolean check_not_known(AgentContext *context, pid_t pid, GError **error
     known = registry_find_process(context->registry, pid, start_time);
     if (!known)
         return TRUE;
-    error_set(error, VMFERRY_ERROR_EXISTS, "process %d is in care already, as guest \"%s\"",
+    error_set(error, VMFERRY_ERROR_EXISTS, "process %d is managed already, as guest \"%s\"",
               (int)pid, known->name);
     return FALSE;
 }
@@ -209,7 +208,6 @@ static void tell_adopted(AgentContext *context, Guest *guest)
 static gboolean note_supervisor(Guest *guest, const LaunchAdoption *adoption, GError **error)
 {
     g_autofree char *found = supervisor_find(adoption->pid);
-    lock_guard(&guest->registry->lock);
 
     if (found && !adoption->allow_supervisor) {
         error_set(error, VMFERRY_ERROR_REFUSED,
@@ -218,7 +216,7 @@ static gboolean note_supervisor(Guest *guest, const LaunchAdoption *adoption, GE
                   found);
         return FALSE;
     }
-    guest->record->supervisor = g_steal_pointer(&found);
+    registry_set_supervisor(guest, g_steal_pointer(&found));
     return TRUE;
 }
 

@@ -104,10 +104,7 @@ static gboolean on_note_balloon(uint64_t bytes, gpointer user, GError **error)
 
 static void detach_from_guest(Move *move)
 {
-    g_mutex_lock(&move->guest->registry->lock);
-    move->guest->move = NULL;
-    g_mutex_unlock(&move->guest->registry->lock);
-    move_unref(move);
+    registry_set_move(move->guest, NULL);
 }
 
 static void finish_completed(Move *move, const MigrateReport *report)
@@ -252,9 +249,7 @@ Move *move_start(AgentContext *context, const char *name, const char *destinatio
         !registry_claim(guest, "move", error))
         return NULL;
     move = move_new(context, guest, destination, options, &channel);
-    g_mutex_lock(&guest->registry->lock);
-    guest->move = move_ref(move);
-    g_mutex_unlock(&guest->registry->lock);
+    registry_set_move(guest, move);
     /* The agent cancels the moves it finds when it stops; this one may have
      * come just too late to be found. */
     if (agent_context_is_stopping(context))
@@ -274,14 +269,11 @@ Move *move_start(AgentContext *context, const char *name, const char *destinatio
 Move *move_find(AgentContext *context, const char *name, GError **error)
 {
     g_autoptr(Guest) guest = registry_find(context->registry, name, error);
-    Move *move = NULL;
+    Move *move;
 
     if (!guest)
         return NULL;
-    g_mutex_lock(&guest->registry->lock);
-    if (guest->move)
-        move = move_ref(guest->move);
-    g_mutex_unlock(&guest->registry->lock);
+    move = registry_get_move(guest);
     if (!move)
         error_set(error, VMFERRY_ERROR_REFUSED, "guest %s is not moving", name);
     return move;

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "agent/directory.h"
+#include "agent/move.h"
 #include "agent/name.h"
 #include "base/error.h"
 #include "base/lock_guard.h"
@@ -199,6 +200,66 @@ void registry_release(Guest *guest)
     g_cond_broadcast(&guest->registry->changed);
 }
 
+gboolean registry_release_if_alive(Guest *guest)
+{
+    lock_guard(&guest->registry->lock);
+    gboolean gone = guest->process_gone && !guest->removed;
+
+    if (!gone)
+        guest->claim = NULL;
+    g_cond_broadcast(&guest->registry->changed);
+    return gone;
+}
+
+gboolean registry_claim_gone(Guest *guest, const char *claim)
+{
+    lock_guard(&guest->registry->lock);
+
+    guest->process_gone = TRUE;
+    g_cond_broadcast(&guest->registry->changed);
+    if (guest->claim || guest->removed)
+        return FALSE;
+    guest->claim = claim;
+    return TRUE;
+}
+
+gboolean registry_claim_recovery(Guest *guest)
+{
+    lock_guard(&guest->registry->lock);
+
+    guest->claim = "recover";
+    return guest->record->state == GUEST_IN_DOUBT;
+}
+
+gboolean registry_set_watch(Guest *guest, GSource *watch)
+{
+    lock_guard(&guest->registry->lock);
+
+    if (guest->watch || guest->removed)
+        return FALSE;
+    guest->watch = g_source_ref(watch);
+    return TRUE;
+}
+
+void registry_set_move(Guest *guest, Move *move)
+{
+    Move *before;
+
+    g_mutex_lock(&guest->registry->lock);
+    before = guest->move;
+    guest->move = move ? move_ref(move) : NULL;
+    g_mutex_unlock(&guest->registry->lock);
+    if (before)
+        move_unref(before);
+}
+
+Move *registry_get_move(Guest *guest)
+{
+    lock_guard(&guest->registry->lock);
+
+    return guest->move ? move_ref(guest->move) : NULL;
+}
+
 /* With the lock held. */
 static void set_decision(Guest *guest, Decision decision, const char *transaction)
 {
@@ -207,11 +268,36 @@ static void set_decision(Guest *guest, Decision decision, const char *transactio
     guest->decided = g_strdup(transaction);
 }
 
-Decision registry_get_decision(Guest *guest)
+Decision guest_get_decision(const Guest *guest)
 {
     if (!guest->decided || g_strcmp0(guest->decided, guest->record->transaction) != 0)
         return DECISION_NONE;
     return guest->decision;
+}
+
+Decision registry_get_decision(Guest *guest)
+{
+    lock_guard(&guest->registry->lock);
+
+    return guest_get_decision(guest);
+}
+
+gboolean registry_await(Registry *registry, gint64 until, gboolean (*done)(gpointer user),
+                        gpointer user)
+{
+    lock_guard(&registry->lock);
+
+    while (!done(user))
+        if (!g_cond_wait_until(&registry->changed, &registry->lock, until))
+            return FALSE;
+    return TRUE;
+}
+
+void registry_wake(Registry *registry)
+{
+    lock_guard(&registry->lock);
+
+    g_cond_broadcast(&registry->changed);
 }
 
 gboolean registry_decide(Guest *guest, Decision decision)
@@ -354,6 +440,29 @@ VmmRunState registry_get_run_state(Guest *guest)
     return guest->run_state;
 }
 
+void registry_set_supervisor(Guest *guest, char *supervisor)
+{
+    lock_guard(&guest->registry->lock);
+
+    g_free(guest->record->supervisor);
+    guest->record->supervisor = supervisor;
+}
+
+void registry_set_summary(Guest *guest, json_t *summary)
+{
+    lock_guard(&guest->registry->lock);
+
+    json_decref(guest->summary);
+    guest->summary = summary;
+}
+
+json_t *registry_view(Guest *guest, json_t *(*view)(const Guest *guest))
+{
+    lock_guard(&guest->registry->lock);
+
+    return view(guest);
+}
+
 GuestState registry_get_state(Guest *guest)
 {
     lock_guard(&guest->registry->lock);
@@ -374,6 +483,13 @@ void registry_set_trouble(Guest *guest, const char *text)
 
     g_free(guest->trouble);
     guest->trouble = g_strdup(text);
+}
+
+char *registry_get_trouble(Guest *guest)
+{
+    lock_guard(&guest->registry->lock);
+
+    return g_strdup(guest->trouble);
 }
 
 void registry_remove(Guest *guest)

@@ -49,12 +49,39 @@ void registry_await_arrival(Guest *guest);
 gboolean registry_claim(Guest *guest, const char *claim, GError **error);
 void registry_release(Guest *guest);
 
+/* The same for who may have missed the end of its process: TRUE where that has come, and the
+ * claim is kept for seeing to it. */
+gboolean registry_release_if_alive(Guest *guest);
+
+/* Its process has ended.  TRUE where nobody else has the guest: it is claimed as *claim*. */
+gboolean registry_claim_gone(Guest *guest, const char *claim);
+
+/* Claims it for recovery, whoever had it; whether it is in doubt. */
+gboolean registry_claim_recovery(Guest *guest);
+
+/* Takes a reference on the source that watches the process, unless there is one or the guest is
+ * removed: FALSE. */
+gboolean registry_set_watch(Guest *guest, GSource *watch);
+
+/* The move that takes it away, or NULL: the registry holds a reference of its own.  A new
+ * reference; free with move_unref(). */
+void registry_set_move(Guest *guest, Move *move);
+Move *registry_get_move(Guest *guest);
+
 /* An operator decides for a guest in doubt; FALSE where it is not.  The decision
  * is about the transaction that is in doubt now, and about no later one. */
 gboolean registry_decide(Guest *guest, Decision decision);
 
-/* What was decided of its present transaction.  With the lock held. */
+/* What was decided of its present transaction. */
 Decision registry_get_decision(Guest *guest);
+
+/* Waits until *done* says so, asked with the lock held at each change, or until that time
+ * (g_get_monotonic_time()): FALSE. */
+gboolean registry_await(Registry *registry, gint64 until, gboolean (*done)(gpointer user),
+                        gpointer user);
+
+/* Something that waiters look at has changed outside of the registry. */
+void registry_wake(Registry *registry);
 
 /* What a restarted agent does with a guest that it finds paused. */
 typedef enum {
@@ -95,11 +122,24 @@ VmmRunState registry_get_run_state(Guest *guest);
 /* The state of its record. */
 GuestState registry_get_state(Guest *guest);
 
+/* What may start its process again, with its user's consent (taken; NULL: nothing).  On disk with
+ * the next journal entry. */
+void registry_set_supervisor(Guest *guest, char *supervisor);
+
+/* What its machine is (taken), for those who look at it. */
+void registry_set_summary(Guest *guest, json_t *summary);
+
+/* What *view* makes of the guest, with the lock held. */
+json_t *registry_view(Guest *guest, json_t *(*view)(const Guest *guest));
+
 /* TRUE where it is HERE, reachable, and nothing is being done with it. */
 gboolean registry_is_idle(Guest *guest);
 
 /* Says why a guest is not as it should be (NULL: all is well). */
 void registry_set_trouble(Guest *guest, const char *text);
+
+/* A copy of that; free with g_free(). */
+char *registry_get_trouble(Guest *guest);
 
 /* Ends the agent's care: record, directory and name are free again. */
 void registry_remove(Guest *guest);

@@ -9,7 +9,6 @@
 #include "base/fd.h"
 #include "base/log.h"
 #include "base/process.h"
-#include "base/lock_guard.h"
 
 typedef struct {
     AgentContext *context;
@@ -49,14 +48,7 @@ void watch_bury(AgentContext *context, Guest *guest)
 
 static gboolean claim_dead(Guest *guest)
 {
-    lock_guard(&guest->registry->lock);
-
-    guest->process_gone = TRUE;
-    g_cond_broadcast(&guest->registry->changed);
-    if (guest->claim || guest->removed)
-        return FALSE;
-    guest->claim = "bury";
-    return TRUE;
+    return registry_claim_gone(guest, "bury");
 }
 
 static gboolean on_process_ended(gint fd, GIOCondition condition, gpointer data)
@@ -75,7 +67,6 @@ void watch_guest(AgentContext *context, Guest *guest)
     int pidfd = (int)syscall(SYS_pidfd_open, record->pid, 0);
     Watch *watch;
     GSource *source;
-    gboolean is_first;
 
     /* Looked at once it is held: a pid may be another process's by now. */
     if (pidfd < 0 || !process_is_same(record->pid, record->start_time)) {
@@ -88,27 +79,14 @@ void watch_guest(AgentContext *context, Guest *guest)
     *watch = (Watch){context, guest_ref(guest), pidfd};
     source = g_unix_fd_source_new(pidfd, G_IO_IN);
     g_source_set_callback(source, G_SOURCE_FUNC(on_process_ended), watch, watch_free);
-    g_mutex_lock(&guest->registry->lock);
-    is_first = !guest->watch && !guest->removed;
-    if (is_first)
-        guest->watch = g_source_ref(source);
-    g_mutex_unlock(&guest->registry->lock);
-    if (is_first)
+    if (registry_set_watch(guest, source))
         g_source_attach(source, context->main);
     g_source_unref(source);
 }
 
 void watch_release(AgentContext *context, Guest *guest)
 {
-    gboolean dead;
-
-    g_mutex_lock(&guest->registry->lock);
-    dead = guest->process_gone && !guest->removed;
-    if (!dead)
-        guest->claim = NULL;
-    g_cond_broadcast(&guest->registry->changed);
-    g_mutex_unlock(&guest->registry->lock);
-    if (dead)
+    if (registry_release_if_alive(guest))
         watch_bury(context, guest);
 }
 
@@ -124,14 +102,16 @@ static void poll_guest(AgentContext *context, Guest *guest)
                   vmm_run_state_name(state));
 }
 
+static gboolean is_stopping(gpointer user)
+{
+    return agent_context_is_stopping(user);
+}
+
 static void wait_for_next_turn(AgentContext *context)
 {
     gint64 until = g_get_monotonic_time() + WATCH_INTERVAL_MS * 1000;
-    lock_guard(&context->registry->lock);
 
-    while (!agent_context_is_stopping(context) &&
-           g_cond_wait_until(&context->registry->changed, &context->registry->lock, until))
-        ;
+    registry_await(context->registry, until, is_stopping, context);
 }
 
 static gpointer poll_guests(gpointer data)

@@ -80,7 +80,7 @@ def test_adopt_with_the_socket_of_another(scene):
 def test_adopt_twice(shared):
     here = shared.here(shared.guest)
     pid = here.guest_pid(shared.guest)
-    check_failed(here.vmferry("adopt", "again", "--pid", pid), "in care already", "web1")
+    check_failed(here.vmferry("adopt", "again", "--pid", pid), "managed already", "web1")
     check_failed(here.vmferry("adopt", "web1", "--pid", pid), "web1")
     shared.check(shared.guest)
 

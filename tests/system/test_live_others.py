@@ -151,6 +151,8 @@ def test_agent_dies_while_a_guest_that_is_slowed_in_turns_is_paused_by_its_user(
     """It is its user's to resume, in the guard's and the restarted agent's eyes as well."""
     guest = run_live(scene, memory_mb=256, arena_mb=24, pattern="dense", pages_per_second=4000,
                      span_mb=16)
+    # A paused guest soon converges; the move stands right before its own pause then.
+    scene.restart(scene.a, {"VMFERRY_FAULT": "source.decided=sleep:20000"})
     with moving(scene, guest, "--throttle", "duty", "--bandwidth", "3M", "--downtime-cap",
                 "1s") as command:
         wait_until(lambda: (scene.a.status(guest).get("progress") or {}).get("run_share", 1) < 1,

@@ -161,7 +161,7 @@ static void test_adopt(void **state)
     record = host_read_record(host);
     assert_non_null(strstr(record, "may start it again"));
     assert_null(host_call(host, "POST", "/v1/guests", adoption("web2", pid, TRUE), &error));
-    assert_error_says(error, VMFERRY_ERROR_EXISTS, "is in care already, as guest \"web1\"");
+    assert_error_says(error, VMFERRY_ERROR_EXISTS, "is managed already, as guest \"web1\"");
     host_await_state(host, "web2", "");
 }
 
