@@ -82,7 +82,7 @@ clean:
 help:
 	@echo 'make             build vmferry into build/'
 	@echo 'make demo        a live migration between two hosts on this machine'
-	@echo 'make check       all tests, about 20 minutes on two cores'
+	@echo 'make check       all tests, about half an hour on two cores'
 	@echo 'make check-long  the same with the whole matrix: more than an hour'
 	@echo 'make check-kill  300 random faults in moves, about an hour (SEED=n, COUNT=n)'
 	@echo 'make bench       vmferry and QEMU migrate side by side'

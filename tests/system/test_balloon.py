@@ -124,6 +124,7 @@ def test_balloon_that_does_not_answer(scene):
     assert report["reclaim"] == "no-answer" and report["reclaimed_bytes"] == 0
 
 
+@pytest.mark.long
 def test_source_agent_killed(scene):
     guest = run(scene)
     here = scene.here(guest)

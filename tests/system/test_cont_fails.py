@@ -80,6 +80,7 @@ def test_locked_image_is_refused_before_the_commit(scene):
     goes_on_here(scene, guest)
 
 
+@pytest.mark.long
 def test_no_answer_of_a_source_whose_link_is_cut(scene):
     """The destination takes its commit back while nobody hears it; the source asks later."""
     guest = run_live(scene)

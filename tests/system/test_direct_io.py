@@ -48,6 +48,7 @@ def test_late_data_is_verified(slow):
     scene.move(run_reader(scene, image), "--verify")
 
 
+@pytest.mark.long
 def test_without_segments_only_what_differs_is_sent(slow):
     """There is nothing to find segments with, but what is read again is compared all the same."""
     scene, image = slow

@@ -4,6 +4,8 @@ import select
 import threading
 import time
 
+import pytest
+
 from test_handover import doubtful, move_until, settle_by_itself, wait_in_doubt  # noqa: F401
 from vmferry_lab import qemu_pids, wait_until
 
@@ -66,6 +68,7 @@ def test_move_while_strangers_say_nothing(shared):
         shared.move(shared.guest)
 
 
+@pytest.mark.long
 def test_doubt_is_settled_while_strangers_say_nothing(doubtful):  # noqa: F811
     """The question finds its way to the destination."""
     scene, here = doubtful, doubtful.here(doubtful.guest)
