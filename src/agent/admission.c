@@ -8,13 +8,14 @@
 #include "base/fd.h"
 #include "base/lock_guard.h"
 
-/* Of connections that were cut the threads are still to end. */
-#define ENDING_MOST ADMISSION_PENDING
+/* Of connections that were cut the threads are still to end: of one address, and in all. */
+#define ENDING_PER_ADDRESS ADMISSION_PER_ADDRESS
+#define ENDING_MOST (4 * ADMISSION_PENDING)
 #define ORIGIN_BYTES 16
 
 struct AdmissionPlace {
     Admission *admission;
-    GList link;                  /* in pending, oldest first */
+    GList link;                  /* in pending or ending, oldest first */
     guint8 origin[ORIGIN_BYTES]; /* what counts as one address */
     int fd;                      /* our own copy: it is ours to shut down until we close it */
     gboolean pending, cut;
@@ -23,8 +24,7 @@ struct AdmissionPlace {
 
 struct Admission {
     GMutex lock; /* protects all below, and the places */
-    GQueue pending;
-    guint ending;
+    GQueue pending, ending;
     guint passed[ADMITTED_KINDS];
 };
 
@@ -60,11 +60,11 @@ static void set_origin(guint8 *origin, const struct sockaddr *address)
     }
 }
 
-static guint count_of(const Admission *admission, const guint8 *origin)
+static guint count_of(const GQueue *places, const guint8 *origin)
 {
     guint count = 0;
 
-    for (GList *at = admission->pending.head; at; at = at->next)
+    for (GList *at = places->head; at; at = at->next)
         count += memcmp(((AdmissionPlace *)at->data)->origin, origin, ORIGIN_BYTES) == 0;
     return count;
 }
@@ -84,7 +84,7 @@ static AdmissionPlace *oldest_of_most(const Admission *admission)
     guint most = 0;
 
     for (GList *at = admission->pending.head; at; at = at->next) {
-        guint count = count_of(admission, ((AdmissionPlace *)at->data)->origin);
+        guint count = count_of(&admission->pending, ((AdmissionPlace *)at->data)->origin);
 
         if (count > most) {
             most = count;
@@ -101,25 +101,34 @@ static void cut(AdmissionPlace *place)
     g_queue_unlink(&admission->pending, &place->link);
     place->pending = FALSE;
     place->cut = TRUE;
-    admission->ending++;
+    g_queue_push_tail_link(&admission->ending, &place->link);
     shutdown(place->fd, SHUT_RDWR);
 }
 
 static void make_room(Admission *admission, const guint8 *origin)
 {
-    if (count_of(admission, origin) >= ADMISSION_PER_ADDRESS)
+    if (count_of(&admission->pending, origin) >= ADMISSION_PER_ADDRESS)
         cut(oldest_of(admission, origin));
     else if (admission->pending.length >= ADMISSION_PENDING)
         cut(oldest_of_most(admission));
 }
 
+/* Who opens connections faster than they end waits; others do not wait for that. */
+static gboolean is_too_fast(const Admission *admission, const guint8 *origin)
+{
+    return admission->ending.length >= ENDING_MOST ||
+           count_of(&admission->ending, origin) >= ENDING_PER_ADDRESS;
+}
+
 AdmissionPlace *admission_enter(Admission *admission, int fd, const struct sockaddr *address)
 {
     lock_guard(&admission->lock);
+    guint8 origin[ORIGIN_BYTES];
     AdmissionPlace *place;
     int copy;
 
-    if (admission->ending >= ENDING_MOST || (copy = fcntl(fd, F_DUPFD_CLOEXEC, 0)) < 0)
+    set_origin(origin, address);
+    if (is_too_fast(admission, origin) || (copy = fcntl(fd, F_DUPFD_CLOEXEC, 0)) < 0)
         return NULL;
     place = g_new0(AdmissionPlace, 1);
     place->admission = admission;
@@ -127,8 +136,8 @@ AdmissionPlace *admission_enter(Admission *admission, int fd, const struct socka
     place->fd = copy;
     place->pending = TRUE;
     place->kind = -1;
-    set_origin(place->origin, address);
-    make_room(admission, place->origin);
+    memcpy(place->origin, origin, ORIGIN_BYTES);
+    make_room(admission, origin);
     g_queue_push_tail_link(&admission->pending, &place->link);
     return place;
 }
@@ -138,7 +147,7 @@ static void stop_pending(AdmissionPlace *place)
     if (place->pending)
         g_queue_unlink(&place->admission->pending, &place->link);
     else if (place->cut)
-        place->admission->ending--;
+        g_queue_unlink(&place->admission->ending, &place->link);
     place->pending = FALSE;
     place->cut = FALSE;
     fd_close(&place->fd);
