@@ -63,7 +63,9 @@ static gboolean fill(Channel *channel, size_t need, uint64_t deadline_ns, GError
                                   &channel->receive_failure);
 
         if (got < 0) {
-            g_propagate_error(error, g_error_copy(channel->receive_failure));
+            /* Where it was shut down here, the end of the connection is only a consequence. */
+            if (channel_check_open(channel, error))
+                g_propagate_error(error, g_error_copy(channel->receive_failure));
             return FALSE;
         }
         if (got == 0 && !wait_readable(channel, deadline_ns, error))
