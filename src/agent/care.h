@@ -1,7 +1,7 @@
 /*
  * Guests whose story must be ended first
  *
- * Theory of operation: after a restart of the agent, or when a hand-over ended
+ * Theory of operation: after a restart of the agent, or when a switchover ended
  * without an answer, a guest is in care: a thread holds its claim ("recover")
  * and takes one step after another, each tried again with growing pauses,
  * until the guest is plainly ours or plainly gone.  What a step does follows

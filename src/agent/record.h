@@ -23,9 +23,9 @@
  *               All operations.  Restart: reattach.
  * MOVING        a move reads it; it may be paused by the move (*resume*).
  *               Only cancel.  Restart: clean up in it, resume it if it was.
- * HANDING_OVER  the word may have been sent.  Nothing is allowed.
+ * HANDING_OVER  START may have been sent.  Nothing is allowed.
  *               Restart: if it runs it is ours; otherwise ask the destination.
- * IN_DOUBT      the word was sent and no answer came; paused.
+ * IN_DOUBT      START was sent and no answer came; paused.
  *               Only resolve.  Restart: as HANDING_OVER.
  * LEAVING       it runs at the destination; our copy is to be ended.
  *               Restart: end it.

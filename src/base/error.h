@@ -32,7 +32,7 @@ typedef enum {
     VMFERRY_ERROR_CANCELLED,    /* the user asked to stop */
     VMFERRY_ERROR_NO_SPACE,     /* disk or memory is full */
     VMFERRY_ERROR_PERMISSION,   /* not allowed to */
-    VMFERRY_ERROR_IN_DOUBT,     /* the outcome of a hand-over is not known */
+    VMFERRY_ERROR_IN_DOUBT,     /* the outcome of a switchover is not known */
 } VmferryErrorCode;
 
 /* Stable name of a code, for JSON and the wire ("not-found"). */

@@ -20,17 +20,17 @@ static const char *const points[] = {
     "source.first-round",     /* before the first page is read */
     "source.decided",         /* pre-copy is over, the guest still runs */
     "source.paused",          /* guest stopped, nothing of the last round sent */
-    "source.device-state-saved", /* device state taken, images released */
-    "source.before-word",        /* the destination is ready, word not sent */
-    "source.handing-over",       /* on record that the word may be given; the guard still resumes */
-    "source.after-word",         /* word sent, answer not read */
-    "source.after-started",      /* the answer came; the source's QEMU is still there */
-    "destination.launched",      /* QEMU waits for its state */
-    "destination.opened",        /* its incoming stream is open, there are markers in its RAM */
-    "destination.round-applied", /* a round's pages are in */
-    "destination.before-load",   /* all received, device state not loaded */
-    "destination.before-ready",  /* all loaded, not yet said */
-    "destination.before-commit", /* word received, journal not written */
+    "source.device-state-saved",  /* device state taken, images released */
+    "source.before-word",         /* the destination is ready, word not sent */
+    "source.handing-over",        /* on record that START may be sent; the guard still resumes */
+    "source.after-word",          /* word sent, answer not read */
+    "source.after-started",       /* the answer came; the source's QEMU is still there */
+    "destination.launched",       /* QEMU waits for its state */
+    "destination.opened",         /* its incoming stream is open, there are markers in its RAM */
+    "destination.round-applied",  /* a round's pages are in */
+    "destination.before-load",    /* all received, device state not loaded */
+    "destination.before-ready",   /* all loaded, not yet said */
+    "destination.before-commit",  /* word received, journal not written */
     "destination.before-journal", /* the guard lets the guest be, journal not written */
     "destination.committed",      /* journal written, the guard still lets the guest be */
     "destination.after-commit",   /* guest not yet running, the guard resumes it */

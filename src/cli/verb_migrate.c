@@ -123,7 +123,7 @@ static void report_lost_agent(Run *run)
                                run->guest, (int)run->pid);
     } else {
         look = TRUE;
-        text = g_strdup_printf("the agent went away during the hand-over: start it again, then "
+        text = g_strdup_printf("the agent went away during the switchover: start it again, then "
                                "look at `vmferry list` here and on %s",
                                run->destination);
     }

@@ -5,7 +5,7 @@
 #include "cli/client.h"
 
 static const char description[] =
-    "Decides about a guest in doubt: its hand-over was under way when the destination became\n"
+    "Decides about a guest in doubt: its switchover was under way when the destination became\n"
     "silent.  Look there first: a guest that is kept on both hosts is two guests on one disk.\n"
     "The agent asks once more; a definite answer of the destination wins over the decision.";
 

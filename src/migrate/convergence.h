@@ -87,7 +87,7 @@ typedef struct {
     gboolean at_round_end; /* only held groups, or nothing, is left of this round */
     gboolean cost_known;   /* what sending again costs was measured */
     double bytes_per_ms;   /* what the path carries; 0: not known yet */
-    double device_ms;      /* device state out, over, in, and the hand-over: expected */
+    double device_ms;      /* device state out, over, in, and the switchover: expected */
     double elapsed_ms;
     double run_share; /* current throttle, 1: none */
     ConvergencePromise promise;

@@ -11,7 +11,7 @@ gboolean convergence_check_promise(const ConvergencePromise *promise, uint64_t r
 
     if (promise->max_downtime_ms < least_downtime) {
         error_set(error, VMFERRY_ERROR_REFUSED,
-                  "a pause of at most %u ms can't be promised: the device state and the hand-over "
+                  "a pause of at most %u ms can't be promised: the device state and the switchover "
                   "alone take about %.0f ms (--max-downtime %.0f or more)",
                   promise->max_downtime_ms, least_downtime, least_downtime);
         return FALSE;
@@ -29,7 +29,7 @@ gboolean convergence_check_promise(const ConvergencePromise *promise, uint64_t r
     if (promise->deadline_ms < least_total) {
         error_set(error, VMFERRY_ERROR_REFUSED,
                   "%u ms are too short: %.0f MB of memory at %.1f MB/s, the device state and the "
-                  "hand-over take at least %.0f ms (--deadline %.0f or more, or more --bandwidth)",
+                  "switchover take at least %.0f ms (--deadline %.0f or more, or more --bandwidth)",
                   promise->deadline_ms, (double)ram_bytes / 1e6, bytes_per_ms / 1e3, least_total,
                   least_total);
         return FALSE;

@@ -12,7 +12,7 @@
  *     LEAVE   nothing
  *     RESUME  QMP `cont`: the guest is paused and belongs to this host (not one
  *             that QEMU's own migration has taken elsewhere meanwhile)
- *     KILL    SIGKILL: an incoming VMM that was never given the word
+ *     KILL    SIGKILL: an incoming VMM that was never told to start
  *
  * Besides its duty the guard can be asked to write texts to files then: limits
  * of control groups that were lowered for the time of a move (throttle.h) are

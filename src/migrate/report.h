@@ -46,7 +46,7 @@ typedef enum {
     MIGRATE_PHASE_CONNECT,  /* connection, description; destination starts its VMM */
     MIGRATE_PHASE_PRECOPY,  /* rounds, the guest runs here */
     MIGRATE_PHASE_STOPPED,  /* guest paused: last round, device state */
-    MIGRATE_PHASE_HANDOVER, /* the word is out */
+    MIGRATE_PHASE_HANDOVER, /* START is sent */
     MIGRATE_PHASE_DONE,
 } MigratePhase;
 
@@ -98,7 +98,7 @@ typedef enum {
     MIGRATE_FAILED,    /* the guest runs where it was */
     MIGRATE_CANCELLED, /* the same, by the user's wish */
     MIGRATE_ENDED,     /* the guest has ended by itself meanwhile; it is nowhere */
-    MIGRATE_IN_DOUBT,  /* the word was sent, no answer: guest paused here until resolved */
+    MIGRATE_IN_DOUBT,  /* START was sent, no answer: guest paused here until resolved */
 } MigrateStatus;
 
 /* What came of taking the guest's free memory (MigrateOptions.reclaim_free). */

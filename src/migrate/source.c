@@ -293,7 +293,7 @@ static const struct {
     {"pause", source_pause, source_resume},
     {"last round", source_last_round, NULL},
     {"prepare", source_await_ready, NULL},
-    /* The point of no return: after the word only the destination's answer
+    /* The point of no return: after START only the destination's answer
      * decides (source_settle). */
     {"hand over", source_give_word, NULL},
 };
@@ -379,7 +379,8 @@ static void stay_in_doubt(SourceMove *move, TransactionOutcome outcome, GError *
 
     move->report->status = MIGRATE_IN_DOUBT;
     error_set(&error, VMFERRY_ERROR_IN_DOUBT,
-              "the word was given and no answer came (%s); the guest stays paused here until the "
+              "the destination was told to start it and did not answer (%s); the guest stays "
+              "paused here until the "
               "destination can be asked, or you decide with `vmferry resolve`",
               outcome == OUTCOME_LOST ? "the destination host was restarted meanwhile"
               : why                   ? why->message
@@ -402,7 +403,7 @@ static void settle(SourceMove *move)
         complete(move);
         break;
     case OUTCOME_ABORTED:
-        error_set(&error, VMFERRY_ERROR_FAILED, "the destination gave up at the hand-over%s%s",
+        error_set(&error, VMFERRY_ERROR_FAILED, "the destination gave up at the switchover%s%s",
                   why ? ": " : "", why ? why->message : "");
         set_error(move, "hand over", error);
         undo_from(move, G_N_ELEMENTS(stages) - 1);

@@ -265,7 +265,7 @@ gboolean source_give_word(SourceMove *move, GError **error)
         !vmm_check_paused(move->job->vmm, error) || !source_deadline_end(move, error))
         return FALSE;
     if (!source_journal(move, SOURCE_JOURNAL_HANDING_OVER, error)) {
-        g_prefix_error(error, "the hand-over cannot be written down: ");
+        g_prefix_error(error, "the switchover cannot be written down: ");
         return FALSE;
     }
     if (fault_point("source.handing-over", error) ||
@@ -279,12 +279,12 @@ gboolean source_give_word(SourceMove *move, GError **error)
     return TRUE;
 }
 
-/* The connection failed after the word: asks on new ones for a few seconds. */
+/* The connection failed after START: asks on new ones for a few seconds. */
 static TransactionOutcome ask_outcome(SourceMove *move, GError **error)
 {
     int outcome = OUTCOME_PENDING;
 
-    channel_shutdown(move->channel); /* so that the destination stops waiting for the word */
+    channel_shutdown(move->channel); /* so that the destination stops waiting for START */
     for (int i = 0; i < SETTLE_ATTEMPTS; i++) {
         g_clear_error(error);
         if (migrate_source_resolve(move->job->destination, &move->job->channel, move->transaction,

@@ -14,7 +14,7 @@
 #include "migrate/work_set.h"
 #include "wire/messages.h"
 
-/* Device state out, over and in, and the hand-over: what is expected before it
+/* Device state out, over and in, and the switchover: what is expected before it
  * has been measured (design.md, section 1). */
 #define SOURCE_EXPECTED_DEVICE_MS 12.0
 
@@ -174,5 +174,5 @@ void source_deadline_explain(SourceMove *move, GError **error);
 /* source_end.c: ends the guest's process here and lets it say why. */
 gboolean source_end_process(SourceMove *move, GError **error);
 
-/* After the word: finds out what became of it. */
+/* After START: finds out what became of it. */
 TransactionOutcome source_settle(SourceMove *move, GError **error);

@@ -11,7 +11,7 @@
  * throttle_free(), and, where we are killed, by the guard (guard.h), which is
  * told before anything is done.  So a Throttle must be freed before its guard.
  *
- * The hand-over: the source's real pause comes after throttle_end_for_pause(),
+ * The switchover: the source's real pause comes after throttle_end_for_pause(),
  * which lifts a CPU limit (a vCPU that waits for its quota would be late to
  * stop) and ends the turns, leaving the guest standing if it stands just then.
  * The guest is not let run freely in between, and from that call on its

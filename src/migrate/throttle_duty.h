@@ -77,7 +77,7 @@ gboolean duty_cycle_is_running(DutyCycle *cycle);
  * resumed, and the guard still would. */
 gboolean duty_cycle_end(DutyCycle *cycle, GError **error);
 
-/* Ends it for the pause of the hand-over: a guest that stands now is left so
+/* Ends it for the pause of the switchover: a guest that stands now is left so
  * (*ret_since_ns: since when; 0: it runs).  The guard's duty is left as it is. */
 void duty_cycle_end_for_pause(DutyCycle *cycle, uint64_t *ret_since_ns);
 

@@ -44,7 +44,7 @@ static gboolean parse_arguments(Arguments *arguments, int *argc, char ***argv, G
          "MB/S"},
         {"jitter", 0, 0, G_OPTION_ARG_DOUBLE, &a->jitter, "More or less by up to this share (0)",
          "SHARE"},
-        {"device", 0, 0, G_OPTION_ARG_DOUBLE, &a->device_ms, "Device state, hand-over (12)", "MS"},
+        {"device", 0, 0, G_OPTION_ARG_DOUBLE, &a->device_ms, "Device state, switchover (12)", "MS"},
         {"queue", 0, 0, G_OPTION_ARG_DOUBLE, &a->queue_ms,
          "From a word to stop within a round to the pause: to send what was read (0)", "MS"},
         {"fault", 0, 0, G_OPTION_ARG_DOUBLE, &a->fault_us,

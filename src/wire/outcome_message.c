@@ -1,5 +1,5 @@
 /*
- * The small messages around the hand-over: READY, RESOLVE, OUTCOME
+ * The small messages around the switchover: READY, RESOLVE, OUTCOME
  */
 #include <math.h>
 #include <string.h>

@@ -1,4 +1,4 @@
-"""What goes wrong while a move is under way, before the hand-over: the source keeps the guest.
+"""What goes wrong while a move is under way, before the switchover: the source keeps the guest.
 
 Each test breaks a slow move in the middle.  Afterwards the guest must run on where it was, with
 nothing left on either side, and the next move must work.
@@ -253,10 +253,10 @@ def test_disk_full_at_the_hand_over(shared):
     with shared.changed(here, env={"VMFERRY_FAULT": "source.before-word=stop"}):
         with full_disk(here, here.host.path("state")) as fill:
             move = here.begin_migrate(guest, shared.there(guest))
-            wait_until(lambda: is_stopped(here.pid), "the hand-over")
+            wait_until(lambda: is_stopped(here.pid), "the switchover")
             fill()
             here.thaw()
-            check_failed(move.finish(), "hand-over", "written down", "full")
+            check_failed(move.finish(), "switchover", "written down", "full")
             shared.check(guest)
     shared.move(guest)
 

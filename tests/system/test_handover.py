@@ -1,4 +1,4 @@
-"""The hand-over: whatever is lost, killed or frozen around the word, one copy goes on.
+"""The switchover: whatever is lost, killed or frozen around the word, one copy goes on.
 
 The source gives its word when the destination is ready; the destination commits, then starts
 the guest.  docs/protocol.md has the rule by which both agree when they lose each other then.

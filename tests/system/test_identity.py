@@ -772,7 +772,7 @@ def test_qemu_does_not_answer_at_its_end_and_the_loop_starts_no_second_copy(scen
     guest, shell, pid, codes = run_by_loop(scene)
     scene.restart(scene.a, {"VMFERRY_FAULT": "source.after-started=stop@1"})
     move = scene.a.begin_migrate(guest, scene.b)
-    wait_until(lambda: is_stopped(scene.a.pid), "the hand-over", 60)
+    wait_until(lambda: is_stopped(scene.a.pid), "the switchover", 60)
     os.kill(pid, signal.SIGSTOP)
     scene.a.thaw()
     assert move.finish().exit_code == 0
