@@ -28,6 +28,21 @@ def test_destination_that_hangs_in_the_pause(scene):
     scene.move(guest, "--verify")
 
 
+def test_link_that_collapses_in_the_pause(scene):
+    """What is left would take minutes by then: the send that is stuck in it is cut."""
+    guest = scene.run(memory_mb=256, arena_mb=128, pattern="intensive")
+    scene.lab.link.shape("200mbit")
+    move = move_until(scene, scene.a, "source.paused")
+    scene.lab.link.shape("1mbit")
+    scene.a.thaw()
+    goes_on_soon(scene, guest)
+    check_failed(move.finish(), "--downtime-cap is 2000 ms", "slower")
+    scene.lab.link.shape(None)
+    scene.restart(scene.a)
+    scene.check(guest)
+    scene.move(guest, "--verify")
+
+
 @pytest.mark.long
 def test_word_that_was_given_is_not_taken_back(scene):
     """After START only the destination decides, however long that takes."""
