@@ -21,6 +21,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/page.h"
 #include "memory/tracker.h"
 
 #define GIB (1ull << 30)
@@ -72,10 +73,10 @@ static void write_pages(const Child *child, int percent)
 {
     uint64_t state = 1;
 
-    for (size_t page = 0; page < child->bytes / GUEST_PAGE_BYTES; page++) {
+    for (size_t page = 0; page < child->bytes / PAGE_BYTES; page++) {
         state = state * 6364136223846793005u + 1442695040888963407u;
         if ((state >> 33) % 100 < (uint64_t)percent)
-            child->address[page * GUEST_PAGE_BYTES]++;
+            child->address[page * PAGE_BYTES]++;
     }
 }
 

@@ -5,7 +5,7 @@
 #include <systemd/sd-daemon.h>
 
 #include "agent/api.h"
-#include "agent/care.h"
+#include "agent/recovery.h"
 #include "agent/certificate.h"
 #include "agent/context.h"
 #include "agent/move.h"

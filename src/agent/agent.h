@@ -8,7 +8,7 @@
  *     peers.h               other agents (TCP, TLS)
  *     launch.h              guests that start or stop here
  *     move.h, incoming.h    guests that leave or arrive
- *     care.h                guests whose story a crash interrupted
+ *     recovery.h                guests whose story a crash interrupted
  *     watch.h               their processes
  *     registry.h, record.h  which guests there are, and what is on record
  *     transactions.h        what became of moves to here

@@ -2,7 +2,7 @@
 
 #include <string.h>
 
-#include "agent/quantity.h"
+#include "base/quantity.h"
 #include "base/error.h"
 
 #define MAX_RATE ((uint64_t)10000000000000)

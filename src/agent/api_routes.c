@@ -3,10 +3,10 @@
 
 #include "agent/api_call.h"
 #include "agent/api_options.h"
-#include "agent/care.h"
+#include "agent/recovery.h"
 #include "agent/guest_view.h"
 #include "agent/launch.h"
-#include "agent/name.h"
+#include "base/name.h"
 #include "base/error.h"
 #include "vmferry-config.h"
 

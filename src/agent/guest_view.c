@@ -1,6 +1,6 @@
 #include "agent/guest_view.h"
 
-#include "agent/movable.h"
+#include "agent/launch.h"
 #include "agent/move.h"
 #include "agent/registry.h"
 

@@ -2,8 +2,8 @@
 
 #include <string.h>
 
-#include "agent/balloon.h"
-#include "agent/care.h"
+#include "agent/move.h"
+#include "agent/recovery.h"
 #include "agent/launch.h"
 #include "agent/watch.h"
 #include "base/error.h"

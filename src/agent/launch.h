@@ -7,6 +7,9 @@
 
 #include "agent/context.h"
 #include "vmm/qemu/qemu.h"
+#include "vmm/vmm.h"
+
+#include <glib.h>
 
 /* Launches a QEMU from a plain command line, in *working_directory*, and takes
  * it into care. */
@@ -48,3 +51,9 @@ gboolean launch_note_process(const QemuIdentity *identity, gpointer user, GError
 
 /* Ends a VMM that must not stay, and frees it. */
 void launch_undo(Vmm *vmm);
+
+/* Why this machine could not be moved as it is now, or NULL; free with
+ * g_free().  *command_line: as its record has it.  *ret_description: what it is
+ * made of, or NULL where that cannot be told; free it with
+ * vmm_description_free(). */
+char *movable_find_obstacle(Vmm *vmm, char *const *command_line, VmmDescription **ret_description);

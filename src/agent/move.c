@@ -2,8 +2,8 @@
 
 #include <string.h>
 
-#include "agent/balloon.h"
-#include "agent/care.h"
+#include "agent/recovery.h"
+#include "agent/registry.h"
 #include "agent/trace_queue.h"
 #include "agent/watch.h"
 #include "base/error.h"
@@ -328,4 +328,28 @@ json_t *move_get_report(Move *move)
 const char *move_get_destination(Move *move)
 {
     return move->destination;
+}
+
+gboolean balloon_note(Guest *guest, uint64_t bytes, GError **error)
+{
+    GuestRecord *record = registry_get_record(guest);
+
+    record->balloon_bytes = bytes;
+    return registry_journal_record(guest, record, error);
+}
+
+void balloon_let_go(AgentContext *context, Guest *guest)
+{
+    g_autoptr(GuestRecord) record = registry_get_record(guest);
+    g_autoptr(GError) problem = NULL;
+    Vmm *vmm = registry_get_vmm(guest, NULL);
+
+    if (record->balloon_bytes == 0 || !vmm)
+        return;
+    if (vmm_set_balloon(vmm, record->balloon_bytes, &problem) && balloon_note(guest, 0, &problem))
+        return;
+    log_warning("guest %s: its balloon: %s", guest->name, problem->message);
+    event_log_add(context->events, guest->name, "balloon-not-released", NULL,
+                  "does not get the memory back that a move took by its balloon: %s",
+                  problem->message);
 }

@@ -7,7 +7,7 @@
  * Whoever asked for the move may go away; it goes on.
  *
  * At the end the guest is gone from the registry (completed), back in state
- * HERE (failed, cancelled), or handed to care.h (in doubt), and only then is
+ * HERE (failed, cancelled), or handed to recovery.h (in doubt), and only then is
  * the move said to have ended.
  */
 #pragma once
@@ -47,3 +47,10 @@ void move_end_trace(Move *move);
 json_t *move_get_report(Move *move);
 
 const char *move_get_destination(Move *move);
+
+/* Writes it down (0: nothing). */
+gboolean balloon_note(Guest *guest, uint64_t bytes, GError **error);
+
+/* Lets the balloon go where that is owed.  A failure is an event and stays owed
+ * until the agent's next start. */
+void balloon_let_go(AgentContext *context, Guest *guest);

@@ -4,7 +4,7 @@
 
 #include "agent/directory.h"
 #include "agent/move.h"
-#include "agent/name.h"
+#include "base/name.h"
 #include "base/error.h"
 #include "base/lock_guard.h"
 

@@ -28,7 +28,7 @@ AgentSettings *agent_settings_new(void)
     AgentSettings *settings = g_new0(AgentSettings, 1);
 
     settings->listen = g_strdup_printf("0.0.0.0:%d", CHANNEL_DEFAULT_PORT);
-    settings->socket = g_strdup(SETTINGS_DEFAULT_SOCKET);
+    settings->socket = g_strdup(CLIENT_DEFAULT_SOCKET);
     settings->state_dir = g_strdup("/var/lib/vmferry");
     settings->runtime_dir = g_strdup("/run/vmferry");
     settings->pki_dir = g_strdup("/etc/vmferry/pki");

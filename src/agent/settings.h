@@ -11,11 +11,11 @@
 #include <glib.h>
 #include <stdint.h>
 
-#include "memory/tracker_kind.h"
-#include "migrate/throttle_mode.h"
+#include "client/client.h"
+#include "memory/tracker.h"
+#include "throttle/throttle.h"
 
 #define SETTINGS_DEFAULT_FILE "/etc/vmferry/agent.conf"
-#define SETTINGS_DEFAULT_SOCKET "/run/vmferry/agent.sock"
 #define SETTINGS_FILE_LIMIT (256u << 10)
 
 typedef struct {

@@ -2,8 +2,8 @@
 
 #include <string.h>
 
-#include "agent/quantity.h"
-#include "agent/rate.h"
+#include "base/quantity.h"
+#include "base/rate.h"
 #include "base/error.h"
 #include "migrate/report.h"
 

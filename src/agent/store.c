@@ -7,7 +7,7 @@
 #include <sys/file.h>
 #include <sys/stat.h>
 
-#include "agent/name.h"
+#include "base/name.h"
 #include "base/error.h"
 #include "base/fd.h"
 #include "base/log.h"

@@ -2,7 +2,7 @@
 
 #include <string.h>
 
-#include "agent/name.h"
+#include "base/name.h"
 #include "base/error.h"
 #include "base/log.h"
 #include "base/lock_guard.h"

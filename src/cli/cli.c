@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/error.h"
+#include "base/name.h"
 
 void common_options_clear(CommonOptions *common)
 {
@@ -116,4 +117,14 @@ void cli_print_json(json_t *object)
     printf("%s\n", text ? text : "{}");
     fflush(stdout);
     free(text);
+}
+
+char *cli_guest_path(const char *name, const char *suffix)
+{
+    g_autoptr(GError) error = NULL;
+
+    if (guest_name_check(name, &error))
+        return g_strconcat("/v1/guests/", name, suffix, NULL);
+    cli_usage_error("%s", error->message);
+    return NULL;
 }

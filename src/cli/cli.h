@@ -4,7 +4,7 @@
  * Theory of operation: main.c finds the verb; each verb has a file of its own
  * with a function of the type VerbMain that gets the words behind `vmferry`
  * (its own name first).  A verb parses its options with cli_parse(), asks the
- * local agent through client.h, and prints: for people by default, one JSON
+ * local agent through client/client.h, and prints: for people by default, one JSON
  * object (or one a line) with --json.  Answers go to standard output, errors
  * and progress to standard error.
  */
@@ -71,6 +71,10 @@ int cli_fail(const CommonOptions *common, const GError *error);
 /* Warns (on standard error) where the agent says that this guest of its answer
  * could not be moved. */
 void cli_warn_not_movable(json_t *guest);
+
+/* "/v1/guests/NAME" with *suffix* behind; NULL, after a usage error was shown, where the name is
+ * not valid.  Free with g_free(). */
+char *cli_guest_path(const char *name, const char *suffix);
 
 /* Prints one line of JSON. */
 void cli_print_json(json_t *object);

@@ -4,7 +4,7 @@
 #include <stdio.h>
 #include <unistd.h>
 
-#include "cli/client.h"
+#include "client/client.h"
 
 typedef struct {
     CommonOptions common; /* of our own: the verb may be on its way out */
@@ -30,7 +30,7 @@ void interrupt_block(void)
 static gpointer cancel_thread(gpointer data)
 {
     Watch *watch = data;
-    g_autoptr(Client) client = client_new(&watch->common);
+    g_autoptr(Client) client = client_new(watch->common.socket);
     g_autoptr(GError) error = NULL;
     g_autoptr(json_t) answer = client_call(client, "POST", watch->path, NULL, &error);
 
@@ -61,6 +61,6 @@ void interrupt_watch(const CommonOptions *common, const char *guest)
     Watch *watch = g_new0(Watch, 1);
 
     watch->common.socket = g_strdup(common->socket);
-    watch->path = client_guest_path(guest, "/cancel");
+    watch->path = cli_guest_path(guest, "/cancel");
     g_thread_unref(g_thread_new("signals", signal_thread, watch));
 }

@@ -2,9 +2,9 @@
 
 #include <string.h>
 
-#include "agent/quantity.h"
-#include "agent/rate.h"
-#include "memory/tracker_kind.h"
+#include "base/quantity.h"
+#include "base/rate.h"
+#include "memory/tracker.h"
 #include "migrate/report.h"
 
 void migrate_words_clear(MigrateWords *words)

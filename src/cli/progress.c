@@ -4,7 +4,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "agent/rate.h"
+#include "base/rate.h"
 #include "base/json.h"
 #include "cli/output.h"
 

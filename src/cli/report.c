@@ -3,7 +3,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "agent/rate.h"
+#include "base/rate.h"
 #include "cli/output.h"
 #include "migrate/report.h"
 

@@ -1,8 +1,8 @@
 #include <stdio.h>
 
-#include "agent/name.h"
+#include "base/name.h"
 #include "cli/cli.h"
-#include "cli/client.h"
+#include "client/client.h"
 
 static const char description[] =
     "Makes a QEMU that runs already a guest of this host's agent, without a restart.  It\n"
@@ -25,7 +25,7 @@ static char *whole_qmp(const char *qmp)
 
 static int adopt(const CommonOptions *common, const char *name, const AdoptOptions *options)
 {
-    g_autoptr(Client) client = client_new(common);
+    g_autoptr(Client) client = client_new(common->socket);
     g_autofree char *qmp = options->qmp ? whole_qmp(options->qmp) : NULL;
     g_autoptr(GError) error = NULL;
     json_t *request = json_pack("{s:s, s:i}", "name", name, "pid", options->pid);

@@ -2,7 +2,7 @@
 #include <unistd.h>
 
 #include "agent/agent.h"
-#include "agent/rate.h"
+#include "base/rate.h"
 #include "base/error.h"
 #include "base/fault.h"
 #include "base/log.h"

@@ -2,7 +2,7 @@
 #include <string.h>
 
 #include "cli/cli.h"
-#include "cli/client.h"
+#include "client/client.h"
 #include "cli/report.h"
 
 static const char description[] =
@@ -32,10 +32,10 @@ int verb_cancel(int argc, char **argv)
 
     if (!cli_parse(&spec, &argc, &argv) || !cli_check_words(argc, 1, 1, "one NAME"))
         return EXIT_USAGE;
-    path = client_guest_path(argv[1], "/cancel");
+    path = cli_guest_path(argv[1], "/cancel");
     if (!path)
         return EXIT_USAGE;
-    client = client_new(&common);
+    client = client_new(common.socket);
     report = client_call(client, "POST", path, NULL, &error);
     if (!report)
         return cli_fail(&common, error);

@@ -1,7 +1,7 @@
 #include "base/error.h"
 #include "cli/check.h"
 #include "cli/cli.h"
-#include "cli/client.h"
+#include "client/client.h"
 
 static const char description[] =
     "Tries out what moving guests needs on this host and says what to change.  Exit code 0:\n"
@@ -71,7 +71,7 @@ static Findings *check(const CommonOptions *common, const char *pki, const char 
         g_free(settings->pki_dir);
         settings->pki_dir = g_strdup(pki);
     }
-    client = client_new(common);
+    client = client_new(common->socket);
     agent = client_call(client, "GET", "/v1/status", NULL, &error);
     check_pki(findings, settings, pki != NULL, agent);
     check_agent(findings, agent, error);

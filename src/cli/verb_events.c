@@ -2,7 +2,7 @@
 #include <string.h>
 
 #include "cli/cli.h"
-#include "cli/client.h"
+#include "client/client.h"
 
 static const char description[] =
     "Shows what happened to the guests of this host, oldest first.  With --json one object\n"
@@ -61,7 +61,7 @@ int verb_events(int argc, char **argv)
     if (since < 0)
         return cli_usage_error("--since must not be negative");
     printer.guest = argc == 2 ? argv[1] : NULL;
-    client = client_new(&common);
+    client = client_new(common.socket);
     path = g_strdup_printf("/v1/events?since=%" G_GINT64_FORMAT "&follow=%d", since, follow);
     if (!client_stream(client, "GET", path, NULL, print_event, &printer, &error))
         return cli_fail(&common, error);

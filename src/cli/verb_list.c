@@ -1,8 +1,8 @@
 #include <stdio.h>
 
-#include "agent/rate.h"
+#include "base/rate.h"
 #include "cli/cli.h"
-#include "cli/client.h"
+#include "client/client.h"
 #include "cli/output.h"
 
 static const char description[] = "Shows the guests that this host's agent manages.";
@@ -76,7 +76,7 @@ static void print_names(json_t *guests)
 
 static int list(const CommonOptions *common, gboolean names, gboolean moved)
 {
-    g_autoptr(Client) client = client_new(common);
+    g_autoptr(Client) client = client_new(common->socket);
     g_autoptr(GError) error = NULL;
     g_autoptr(json_t) answer =
         client_call(client, "GET", moved ? "/v1/departures" : "/v1/guests", NULL, &error);

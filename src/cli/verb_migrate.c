@@ -6,7 +6,7 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "cli/cli.h"
-#include "cli/client.h"
+#include "client/client.h"
 #include "cli/interrupt.h"
 #include "cli/migrate_options.h"
 #include "cli/progress.h"
@@ -60,7 +60,7 @@ static gboolean on_line(json_t *object, gpointer user)
 
 static void note_pid(Run *run, Client *client)
 {
-    g_autofree char *path = client_guest_path(run->guest, NULL);
+    g_autofree char *path = cli_guest_path(run->guest, NULL);
     g_autoptr(json_t) guest = client_call(client, "GET", path, NULL, NULL);
 
     run->pid = (pid_t)(guest ? json_count_or(guest, "pid", 0) : 0);
@@ -70,8 +70,8 @@ static void note_pid(Run *run, Client *client)
  * *ret_gone: it is back and has no such guest. */
 static json_t *ask_returned_agent(Run *run, gboolean *ret_gone)
 {
-    g_autoptr(Client) client = client_new(&run->words->common);
-    g_autofree char *path = client_guest_path(run->guest, NULL);
+    g_autoptr(Client) client = client_new(run->words->common.socket);
+    g_autofree char *path = cli_guest_path(run->guest, NULL);
 
     *ret_gone = FALSE;
     for (int i = 0; i < RETURN_ATTEMPTS; i++) {
@@ -149,7 +149,7 @@ static int finish(Run *run)
 
 static int follow(Run *run, json_t *request, const char *path)
 {
-    g_autoptr(Client) client = client_new(&run->words->common);
+    g_autoptr(Client) client = client_new(run->words->common.socket);
     g_autoptr(GError) error = NULL;
 
     note_pid(run, client);
@@ -167,7 +167,7 @@ static int follow(Run *run, json_t *request, const char *path)
 
 static int detach(const MigrateWords *words, const char *guest, json_t *request, const char *path)
 {
-    g_autoptr(Client) client = client_new(&words->common);
+    g_autoptr(Client) client = client_new(words->common.socket);
     g_autoptr(GError) error = NULL;
     g_autoptr(json_t) answer = client_call(client, "POST", path, request, &error);
 
@@ -185,7 +185,7 @@ static int migrate(const MigrateWords *words, const char *guest, const char *des
 {
     Run run = {.words = words, .guest = guest, .destination = destination};
     json_t *request = migrate_words_to_request(words, destination);
-    g_autofree char *path = request ? client_guest_path(guest, "/migrate") : NULL;
+    g_autofree char *path = request ? cli_guest_path(guest, "/migrate") : NULL;
     g_autoptr(GError) error = NULL;
 
     if (!path) {

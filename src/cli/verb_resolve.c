@@ -2,7 +2,7 @@
 #include <string.h>
 
 #include "cli/cli.h"
-#include "cli/client.h"
+#include "client/client.h"
 
 static const char description[] =
     "Decides about a guest in doubt: its switchover was under way when the destination became\n"
@@ -12,7 +12,7 @@ static const char description[] =
 static int resolve(const CommonOptions *common, const char *name, const char *path,
                    const char *keep)
 {
-    g_autoptr(Client) client = client_new(common);
+    g_autoptr(Client) client = client_new(common->socket);
     g_autoptr(GError) error = NULL;
     g_autoptr(json_t) answer =
         client_call(client, "POST", path, json_pack("{s:s}", "keep", keep), &error);
@@ -49,6 +49,6 @@ int verb_resolve(int argc, char **argv)
         return EXIT_USAGE;
     if (!keep || (strcmp(keep, "here") != 0 && strcmp(keep, "there") != 0))
         return cli_usage_error("--keep here or --keep there is missing");
-    path = client_guest_path(argv[1], "/resolve");
+    path = cli_guest_path(argv[1], "/resolve");
     return path ? resolve(&common, argv[1], path, keep) : EXIT_USAGE;
 }

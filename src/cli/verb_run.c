@@ -1,9 +1,9 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "agent/name.h"
+#include "base/name.h"
 #include "cli/cli.h"
-#include "cli/client.h"
+#include "client/client.h"
 #include "cli/output.h"
 
 static const char description[] =
@@ -24,7 +24,7 @@ static json_t *make_request(const char *name, int count, char **words)
 
 static int run(const CommonOptions *common, const char *name, int count, char **words)
 {
-    g_autoptr(Client) client = client_new(common);
+    g_autoptr(Client) client = client_new(common->socket);
     g_autoptr(GError) error = NULL;
     g_autoptr(json_t) guest =
         client_call(client, "POST", "/v1/guests", make_request(name, count, words), &error);

@@ -1,9 +1,9 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "agent/rate.h"
+#include "base/rate.h"
 #include "cli/cli.h"
-#include "cli/client.h"
+#include "client/client.h"
 #include "cli/output.h"
 
 static const char description[] =
@@ -140,10 +140,10 @@ int verb_status(int argc, char **argv)
 
     if (!cli_parse(&spec, &argc, &argv) || !cli_check_words(argc, 0, 1, "one NAME"))
         return EXIT_USAGE;
-    path = argc == 2 ? client_guest_path(argv[1], NULL) : g_strdup("/v1/status");
+    path = argc == 2 ? cli_guest_path(argv[1], NULL) : g_strdup("/v1/status");
     if (!path)
         return EXIT_USAGE;
-    client = client_new(&common);
+    client = client_new(common.socket);
     answer = client_call(client, "GET", path, NULL, &error);
     if (!answer)
         return fail(&common, client, error);

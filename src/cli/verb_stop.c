@@ -1,7 +1,7 @@
 #include <stdio.h>
 
 #include "cli/cli.h"
-#include "cli/client.h"
+#include "client/client.h"
 
 static const char description[] =
     "Ends the guest's QEMU, as if its plug was pulled: shut the guest down inside first\n"
@@ -19,10 +19,10 @@ int verb_stop(int argc, char **argv)
 
     if (!cli_parse(&spec, &argc, &argv) || !cli_check_words(argc, 1, 1, "one NAME"))
         return EXIT_USAGE;
-    path = client_guest_path(argv[1], NULL);
+    path = cli_guest_path(argv[1], NULL);
     if (!path)
         return EXIT_USAGE;
-    client = client_new(&common);
+    client = client_new(common.socket);
     answer = client_call(client, "DELETE", path, NULL, &error);
     if (!answer)
         return cli_fail(&common, error);

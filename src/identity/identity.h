@@ -129,3 +129,11 @@ extern const char *const identity_cgroup_files[];
 
 /* The namespace's name ("mnt"); of one bit. */
 const char *identity_namespace_name(IdentityNamespace bit);
+
+/* NULL where the number has none; free with g_free(). */
+char *identity_user_name(uint32_t uid);
+char *identity_group_name(uint32_t gid);
+
+/* FALSE where there is no such name on this host. */
+gboolean identity_find_user(const char *name, uint32_t *ret_uid);
+gboolean identity_find_group(const char *name, uint32_t *ret_gid);

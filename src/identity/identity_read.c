@@ -5,7 +5,6 @@
 #include "base/error.h"
 #include "identity/identity.h"
 #include "identity/identity_cgroup.h"
-#include "identity/identity_names.h"
 #include "identity/process_facts.h"
 
 #define NETNS_FOLDER "/run/netns"

@@ -8,7 +8,7 @@
 #include "base/error.h"
 #include "base/fd.h"
 #include "identity/identity_cgroup.h"
-#include "identity/identity_names.h"
+#include "identity/identity.h"
 #include "identity/process_facts.h"
 #include "identity/spawn_plan_private.h"
 

@@ -13,6 +13,7 @@
 
 #include "base/error.h"
 #include "base/fd.h"
+#include "base/page.h"
 #include "memory/maps.h"
 #include "memory/pagemap.h"
 #include "page/zero.h"
@@ -68,7 +69,7 @@ static int open_backing(pid_t pid, const Mapping *mapping, GError **error)
 /* Every mapping of the range must be of the same sort and writable. */
 static gboolean open_region(GuestRegion *region, const GPtrArray *maps, GError **error)
 {
-    uint64_t end = region->host_address + region->pages * GUEST_PAGE_BYTES;
+    uint64_t end = region->host_address + region->pages * PAGE_BYTES;
     const Mapping *first = maps_find(maps, region->host_address);
 
     for (uint64_t at = region->host_address; at < end;) {
@@ -83,7 +84,7 @@ static gboolean open_region(GuestRegion *region, const GPtrArray *maps, GError *
             error_set(error, VMFERRY_ERROR_UNSUPPORTED, "it is made of several kinds of memory");
             return FALSE;
         }
-        if (!mapping->shared && mapping->inode != 0 && mapping->page_bytes == GUEST_PAGE_BYTES) {
+        if (!mapping->shared && mapping->inode != 0 && mapping->page_bytes == PAGE_BYTES) {
             error_set(error, VMFERRY_ERROR_UNSUPPORTED,
                       "it is a private mapping of %s; use share=on or no file", mapping->path);
             return FALSE;
@@ -101,8 +102,8 @@ static GuestRegion *region_new(const RamRegion *ram)
 
     region->name = g_strdup(ram->name);
     region->host_address = ram->host_address;
-    region->backing_page_bytes = GUEST_PAGE_BYTES;
-    region->pages = (ram->bytes + GUEST_PAGE_BYTES - 1) / GUEST_PAGE_BYTES;
+    region->backing_page_bytes = PAGE_BYTES;
+    region->pages = (ram->bytes + PAGE_BYTES - 1) / PAGE_BYTES;
     return region;
 }
 
@@ -169,8 +170,8 @@ static gboolean transfer(GuestMemory *memory, const GuestRegion *region, const P
 
     for (guint i = 0; i < count; i++) {
         remote[i].iov_base =
-            (void *)(uintptr_t)(region->host_address + spans[i].first * GUEST_PAGE_BYTES);
-        remote[i].iov_len = spans[i].count * GUEST_PAGE_BYTES;
+            (void *)(uintptr_t)(region->host_address + spans[i].first * PAGE_BYTES);
+        remote[i].iov_len = spans[i].count * PAGE_BYTES;
         local.iov_len += remote[i].iov_len;
     }
     if (!guest_memory_check_process(memory, error))
@@ -197,7 +198,7 @@ static gboolean transfer_all(GuestMemory *memory, guint index, const PageSpan *s
             return FALSE;
         }
         for (guint k = 0; k < now; k++)
-            buffer += spans[i + k].count * GUEST_PAGE_BYTES;
+            buffer += spans[i + k].count * PAGE_BYTES;
     }
     return TRUE;
 }
@@ -226,7 +227,7 @@ static gboolean add_file_data(GuestMemory *memory, const GuestRegion *region, Pa
     if (fd < 0)
         return FALSE;
     base = (off_t)(mapping->offset + region->host_address - mapping->start);
-    end = base + (off_t)(region->pages * GUEST_PAGE_BYTES);
+    end = base + (off_t)(region->pages * PAGE_BYTES);
     for (off_t at = base; at < end;) {
         off_t data = lseek(fd, at, SEEK_DATA);
         off_t hole = data >= 0 ? lseek(fd, data, SEEK_HOLE) : -1;
@@ -239,9 +240,9 @@ static gboolean add_file_data(GuestMemory *memory, const GuestRegion *region, Pa
         }
         if (data >= end)
             break;
-        data = MAX(data, base) / (off_t)GUEST_PAGE_BYTES * (off_t)GUEST_PAGE_BYTES;
-        page_set_add(set, (uint64_t)(data - base) / GUEST_PAGE_BYTES,
-                     (uint64_t)(MIN(hole, end) - data + GUEST_PAGE_BYTES - 1) / GUEST_PAGE_BYTES);
+        data = MAX(data, base) / (off_t)PAGE_BYTES * (off_t)PAGE_BYTES;
+        page_set_add(set, (uint64_t)(data - base) / PAGE_BYTES,
+                     (uint64_t)(MIN(hole, end) - data + PAGE_BYTES - 1) / PAGE_BYTES);
         at = hole;
     }
     return TRUE;
@@ -253,7 +254,7 @@ static gboolean check_room(GuestMemory *memory, const GuestRegion *region, GErro
     g_autoptr(GPtrArray) maps = maps_read(memory->pid, error);
     const Mapping *mapping = maps ? maps_find(maps, region->host_address) : NULL;
     autofd int fd = mapping ? open_backing(memory->pid, mapping, error) : -1;
-    uint64_t wanted = region->pages * GUEST_PAGE_BYTES, have, room;
+    uint64_t wanted = region->pages * PAGE_BYTES, have, room;
     struct statvfs disk;
     struct stat file;
 
@@ -281,7 +282,7 @@ gboolean guest_memory_check_room(GuestMemory *memory, GError **error)
 
         /* Huge pages are reserved when they are mapped. */
         if (region->backing == GUEST_BACKING_SHARED &&
-            region->backing_page_bytes == GUEST_PAGE_BYTES && !check_room(memory, region, error)) {
+            region->backing_page_bytes == PAGE_BYTES && !check_room(memory, region, error)) {
             g_prefix_error(error, "RAM block %s: ", region->name);
             return FALSE;
         }
@@ -319,7 +320,7 @@ static gboolean zero_span(GuestMemory *memory, guint index, PageSpan span, uint8
     for (uint64_t i = 0; i < span.count; i++) {
         PageSpan one = {span.first + i, 1};
 
-        if (!zero_is_page(buffer + i * GUEST_PAGE_BYTES) &&
+        if (!zero_is_page(buffer + i * PAGE_BYTES) &&
             !guest_memory_write(memory, index, &one, 1, zeroes, error))
             return FALSE;
     }
@@ -329,8 +330,8 @@ static gboolean zero_span(GuestMemory *memory, guint index, PageSpan span, uint8
 gboolean guest_memory_make_zero(GuestMemory *memory, GError **error)
 {
     g_autoptr(GPtrArray) sets = guest_memory_new_sets(memory);
-    g_autofree uint8_t *buffer = g_malloc(ZERO_CHUNK_PAGES * GUEST_PAGE_BYTES);
-    g_autofree uint8_t *zeroes = g_malloc0(GUEST_PAGE_BYTES);
+    g_autofree uint8_t *buffer = g_malloc(ZERO_CHUNK_PAGES * PAGE_BYTES);
+    g_autofree uint8_t *zeroes = g_malloc0(PAGE_BYTES);
 
     for (guint i = 0; i < memory->regions->len; i++) {
         PageSet *set = g_ptr_array_index(sets, i);
@@ -345,4 +346,22 @@ gboolean guest_memory_make_zero(GuestMemory *memory, GError **error)
                 return FALSE;
     }
     return TRUE;
+}
+
+RamRegion *ram_region_new(const char *name, uint64_t host_address, uint64_t bytes)
+{
+    RamRegion *region = g_new0(RamRegion, 1);
+
+    region->name = g_strdup(name);
+    region->host_address = host_address;
+    region->bytes = bytes;
+    return region;
+}
+
+void ram_region_free(RamRegion *region)
+{
+    if (!region)
+        return;
+    g_free(region->name);
+    g_free(region);
 }

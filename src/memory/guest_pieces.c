@@ -7,12 +7,13 @@
 #include <sys/uio.h>
 
 #include "base/error.h"
+#include "base/page.h"
 #include "memory/guest_memory.h"
 
 static gboolean check_pieces(const GuestRegion *region, const GuestPiece *pieces, guint count,
                              GError **error)
 {
-    uint64_t bytes = region->pages * GUEST_PAGE_BYTES;
+    uint64_t bytes = region->pages * PAGE_BYTES;
 
     for (guint i = 0; i < count; i++) {
         if (pieces[i].offset <= bytes && pieces[i].length <= bytes - pieces[i].offset &&

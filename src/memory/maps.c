@@ -7,9 +7,9 @@
 
 #include "base/error.h"
 #include "base/fd.h"
+#include "base/page.h"
 
 #define SMAPS_LIMIT (256u << 20)
-#define DEFAULT_PAGE_BYTES 4096u
 
 static void mapping_free(gpointer data)
 {
@@ -46,7 +46,7 @@ static Mapping *parse_header(const char *line, GError **error)
     mapping->readable = permissions[0] == 'r';
     mapping->writable = permissions[1] == 'w';
     mapping->shared = permissions[3] == 's';
-    mapping->page_bytes = DEFAULT_PAGE_BYTES;
+    mapping->page_bytes = PAGE_BYTES;
     mapping->path = g_strdup(path_at > 0 ? line + path_at : "");
     return mapping;
 }

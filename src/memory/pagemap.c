@@ -7,8 +7,8 @@
 
 #include "base/error.h"
 #include "base/fd.h"
+#include "base/page.h"
 
-#define PAGE_BYTES 4096u
 
 /* Linux 6.7, include/uapi/linux/fs.h */
 struct scan_run {

@@ -12,6 +12,7 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/fd.h"
+#include "base/page.h"
 #include "memory/guest_memory.h"
 #include "memory/pagemap.h"
 #include "memory/tracker.h"
@@ -35,9 +36,9 @@ static void victim_main(uint8_t *memory, int command, int answer)
 
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     for (unsigned i = 0; i < VICTIM_PAGES; i++)
-        memory[i * GUEST_PAGE_BYTES] = 1;
+        memory[i * PAGE_BYTES] = 1;
     while (write(answer, "r", 1) == 1 && read(command, &byte, 1) == 1)
-        memory[VICTIM_WRITES_PAGE * GUEST_PAGE_BYTES]++;
+        memory[VICTIM_WRITES_PAGE * PAGE_BYTES]++;
     _exit(0);
 }
 
@@ -55,7 +56,7 @@ static gboolean victim_wait(Victim *victim, GError **error)
 static gboolean victim_start(Victim *victim, GError **error)
 {
     int command[2] = {-1, -1}, answer[2] = {-1, -1};
-    uint8_t *memory = mmap(NULL, VICTIM_PAGES * GUEST_PAGE_BYTES, PROT_READ | PROT_WRITE,
+    uint8_t *memory = mmap(NULL, VICTIM_PAGES * PAGE_BYTES, PROT_READ | PROT_WRITE,
                            MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 
     if (memory == MAP_FAILED || pipe(command) < 0 || pipe(answer) < 0) {
@@ -70,7 +71,7 @@ static gboolean victim_start(Victim *victim, GError **error)
     }
     close(command[0]);
     close(answer[1]);
-    munmap(memory, VICTIM_PAGES * GUEST_PAGE_BYTES);
+    munmap(memory, VICTIM_PAGES * PAGE_BYTES);
     victim->command = command[1];
     victim->answer = answer[0];
     victim->address = (uint64_t)(uintptr_t)memory;
@@ -104,7 +105,7 @@ static gboolean track_once(Victim *victim, TrackerKind kind, GError **error)
     PageSet *seen;
 
     g_ptr_array_add(regions,
-                    ram_region_new("probe", victim->address, VICTIM_PAGES * GUEST_PAGE_BYTES));
+                    ram_region_new("probe", victim->address, VICTIM_PAGES * PAGE_BYTES));
     memory = guest_memory_open(victim->pid, regions, error);
     tracker = memory ? tracker_start(memory, kind, error) : NULL;
     if (!tracker)

@@ -1,16 +1,20 @@
 #include "memory/tracker.h"
 
+#include <linux/userfaultfd.h>
 #include <sys/utsname.h>
 
 #include "base/error.h"
 #include "base/fault.h"
 #include "base/fd.h"
+#include "base/names.h"
+#include "base/page.h"
+#include "memory/pagemap.h"
 #include "memory/userfault.h"
 
 static uint64_t region_bytes(const GuestRegion *region)
 {
     /* On hugetlbfs only whole huge pages can be registered. */
-    uint64_t bytes = region->pages * GUEST_PAGE_BYTES;
+    uint64_t bytes = region->pages * PAGE_BYTES;
 
     return (bytes + region->backing_page_bytes - 1) / region->backing_page_bytes *
            region->backing_page_bytes;
@@ -119,7 +123,7 @@ Tracker *tracker_start(GuestMemory *memory, TrackerKind kind, GError **error)
 /* A huge page is protected, and so reported, as a whole. */
 static PageSpan whole_pages(const GuestRegion *region, PageSpan span)
 {
-    uint64_t unit = region->backing_page_bytes / GUEST_PAGE_BYTES;
+    uint64_t unit = region->backing_page_bytes / PAGE_BYTES;
     uint64_t end = MIN((span.first + span.count + unit - 1) / unit * unit, region->pages);
 
     span.first = span.first / unit * unit;
@@ -178,9 +182,9 @@ gboolean tracker_release_span(Tracker *tracker, guint index, PageSpan span, GErr
 {
     const GuestRegion *region = guest_memory_get_region(tracker->memory, index);
     PageSpan pages = whole_pages(region, span);
-    uint64_t bytes = pages.count * GUEST_PAGE_BYTES, unit = region->backing_page_bytes;
+    uint64_t bytes = pages.count * PAGE_BYTES, unit = region->backing_page_bytes;
 
-    if (userfault_protect(tracker->userfault, region->host_address + pages.first * GUEST_PAGE_BYTES,
+    if (userfault_protect(tracker->userfault, region->host_address + pages.first * PAGE_BYTES,
                           (bytes + unit - 1) / unit * unit, FALSE, error))
         return TRUE;
     g_prefix_error(error, "RAM block %s: ", region->name);
@@ -209,3 +213,43 @@ void tracker_free(Tracker *tracker)
     fd_close(&tracker->stop_event);
     g_free(tracker);
 }
+
+static gboolean take(Tracker *tracker, guint index, PageSpan span, PageSet *set, GError **error)
+{
+    const GuestRegion *region = guest_memory_get_region(tracker->memory, index);
+
+    return pagemap_take_written(tracker->memory->pagemap, region->host_address, span,
+                                region->backing == GUEST_BACKING_PRIVATE, set, error);
+}
+
+static gboolean peek(Tracker *tracker, guint index, PageSpan span, PageSet *set, GError **error)
+{
+    const GuestRegion *region = guest_memory_get_region(tracker->memory, index);
+
+    return pagemap_add_written(tracker->memory->pagemap, region->host_address, span,
+                               region->backing == GUEST_BACKING_PRIVATE, set, error);
+}
+
+static gboolean start(Tracker *tracker, GError **error)
+{
+    if (pagemap_can_scan(tracker->memory->pagemap))
+        return TRUE;
+    error_set(error, VMFERRY_ERROR_UNSUPPORTED, "this kernel lacks PAGEMAP_SCAN (needs 6.7)");
+    return FALSE;
+}
+
+const TrackerOps tracker_pagemap_scan_ops = {
+    .kind = TRACKER_PAGEMAP_SCAN,
+    .features = UFFD_FEATURE_PAGEFAULT_FLAG_WP | UFFD_FEATURE_WP_HUGETLBFS_SHMEM |
+                USERFAULT_FEATURE_WP_UNPOPULATED | USERFAULT_FEATURE_WP_ASYNC,
+    .start = start,
+    .collect = take,
+    .peek = peek,
+};
+
+static const char *const tracker_kind_names[] = {
+    [TRACKER_AUTO] = "auto",
+    [TRACKER_PAGEMAP_SCAN] = "pagemap-scan",
+    [TRACKER_UFFD_SYNC] = "uffd-sync",
+};
+NAMES_DEFINE(tracker_kind, TrackerKind, tracker_kind_names)

@@ -44,7 +44,7 @@
  *   O_DIRECT reads      (preadv, linux-aio, io_uring, SG_IO; FUSE files in
  *                       direct_io mode): from submission to completion, as
  *                       long as the device takes.  What to do about it:
- *                       tracker_note_protected() and migrate/recheck.h.
+ *                       tracker_note_protected() and transfer/recheck.h.
  *   io_uring's fixed buffers, VFIO, RDMA: pinned once for all; never seen.
  *                       vmm_check_movable() refuses what does so with guest
  *                       memory (QEMU's nvme and libblkio drivers, vfio, vdpa,
@@ -72,7 +72,16 @@
 #include <glib.h>
 
 #include "memory/guest_memory.h"
-#include "memory/tracker_kind.h"
+
+typedef enum {
+    TRACKER_AUTO,         /* the best that the kernel offers */
+    TRACKER_PAGEMAP_SCAN, /* Linux 6.7: asynchronous write protection, PAGEMAP_SCAN */
+    TRACKER_UFFD_SYNC,    /* older kernels: a write-protect fault for each first write */
+} TrackerKind;
+
+/* "auto", "pagemap-scan", "uffd-sync" */
+const char *tracker_kind_name(TrackerKind kind);
+gboolean tracker_kind_from_name(const char *name, TrackerKind *ret);
 
 typedef struct Tracker Tracker;
 

@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include "base/error.h"
+#include "base/page.h"
 #include "memory/pagemap.h"
 #include "memory/tracker.h"
 #include "memory/userfault.h"
@@ -17,10 +18,10 @@ static uint64_t fault_page_bytes(Tracker *tracker, uint64_t address)
         const GuestRegion *region = guest_memory_get_region(tracker->memory, i);
 
         if (address >= region->host_address &&
-            address < region->host_address + region->pages * GUEST_PAGE_BYTES)
+            address < region->host_address + region->pages * PAGE_BYTES)
             return region->backing_page_bytes;
     }
-    return GUEST_PAGE_BYTES;
+    return PAGE_BYTES;
 }
 
 /* Lets the writer of each fault go on.  Nothing is noted: the lifted
@@ -76,8 +77,8 @@ static gboolean peek(Tracker *tracker, guint index, PageSpan span, PageSet *set,
 static gboolean protect(Tracker *tracker, const GuestRegion *region, PageSpan span, GError **error)
 {
     uint64_t unit = region->backing_page_bytes;
-    uint64_t start = (region->host_address + span.first * GUEST_PAGE_BYTES) & ~(unit - 1);
-    uint64_t end = region->host_address + (span.first + span.count) * GUEST_PAGE_BYTES;
+    uint64_t start = (region->host_address + span.first * PAGE_BYTES) & ~(unit - 1);
+    uint64_t end = region->host_address + (span.first + span.count) * PAGE_BYTES;
 
     return userfault_protect(tracker->userfault, start, (end - start + unit - 1) & ~(unit - 1),
                              TRUE, error);
@@ -91,7 +92,7 @@ static gboolean collect(Tracker *tracker, guint index, PageSpan span, PageSet *s
     PageSpan run;
 
     if (!pagemap_add_unprotected(
-            tracker->memory->pagemap, region->host_address + span.first * GUEST_PAGE_BYTES,
+            tracker->memory->pagemap, region->host_address + span.first * PAGE_BYTES,
             (PageSpan){0, span.count}, region->backing == GUEST_BACKING_PRIVATE, dirty, error))
         return FALSE;
     for (uint64_t at = 0; page_set_next_run(dirty, at, UINT64_MAX, &run.first, &run.count);

@@ -10,8 +10,9 @@
 #include "base/log.h"
 #include "memory/guest_memory.h"
 #include "migrate/destination_move.h"
-#include "migrate/digest.h"
-#include "migrate/guard.h"
+#include "transfer/digest.h"
+#include "guard/guard.h"
+#include "wire/messages.h"
 
 #define GUEST_TIMEOUT_MS 15000
 #define START_TIMEOUT_MS 30000
@@ -333,4 +334,32 @@ gboolean migrate_destination_serve(Channel *channel, const MigrateDestinationHos
     }
     move_clear(&move);
     return done;
+}
+
+gboolean destination_end_round(DestinationMove *move, const Frame *frame, GError **error)
+{
+    if (fault_point("destination.round-applied", error))
+        return FALSE;
+    return channel_send_bytes(move->channel, FRAME_ROUND_APPLIED, frame->payload, frame->length,
+                              error);
+}
+
+gboolean destination_take_state(DestinationMove *move, const Frame *frame, GError **error)
+{
+    ByteReader reader = byte_reader_make(frame->payload, frame->length);
+    uint64_t total = byte_read_le64(&reader);
+    uint64_t offset = byte_read_le64(&reader);
+    size_t piece = reader.left;
+
+    if (!move->state) {
+        move->state = g_byte_array_new();
+        move->state_bytes = total;
+    }
+    if (!byte_reader_ok(&reader) || total > MESSAGE_MAX_DEVICE_STATE_BYTES ||
+        total != move->state_bytes || offset != move->state->len || piece > total - offset) {
+        error_set(error, VMFERRY_ERROR_INVALID, "malformed DEVICE_STATE frame");
+        return FALSE;
+    }
+    byte_write_span(move->state, reader.at, piece);
+    return TRUE;
 }

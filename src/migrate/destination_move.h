@@ -3,10 +3,10 @@
 
 #include "memory/guest_memory.h"
 #include "migrate/destination.h"
-#include "migrate/digest.h"
-#include "migrate/frame_queue.h"
-#include "migrate/guard.h"
-#include "migrate/page_applier.h"
+#include "transfer/digest.h"
+#include "transfer/frame_queue.h"
+#include "guard/guard.h"
+#include "transfer/page_applier.h"
 
 typedef struct {
     Channel *channel;

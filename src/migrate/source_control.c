@@ -3,7 +3,8 @@
 
 #include "base/error.h"
 #include "base/log.h"
-#include "migrate/frame_queue.h"
+#include "base/page.h"
+#include "transfer/frame_queue.h"
 
 gboolean source_journal(SourceMove *move, SourceJournalState state, GError **error)
 {
@@ -106,7 +107,7 @@ gboolean source_check_promise(SourceMove *move, GError **error)
     ConvergencePromise promise = get_promise(move);
 
     return guest_memory_count_populated(move->memory, &move->populated_pages, error) &&
-           convergence_check_promise(&promise, move->populated_pages * GUEST_PAGE_BYTES,
+           convergence_check_promise(&promise, move->populated_pages * PAGE_BYTES,
                                      (double)options->bandwidth_bytes_per_second / 1000,
                                      SOURCE_EXPECTED_DEVICE_MS, error);
 }

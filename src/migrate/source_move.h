@@ -3,15 +3,15 @@
 
 #include "memory/guest_memory.h"
 #include "memory/tracker.h"
-#include "migrate/convergence.h"
-#include "migrate/guard.h"
-#include "migrate/guest_cost.h"
-#include "migrate/page_sender.h"
-#include "migrate/path_rate.h"
-#include "migrate/recheck.h"
+#include "policy/convergence.h"
+#include "guard/guard.h"
+#include "memory/guest_cost.h"
+#include "transfer/page_sender.h"
+#include "policy/link_rate.h"
+#include "transfer/recheck.h"
 #include "migrate/source.h"
-#include "migrate/throttle.h"
-#include "migrate/work_set.h"
+#include "throttle/throttle.h"
+#include "transfer/work_set.h"
 #include "wire/messages.h"
 
 /* Device state out, over and in, and the switchover: what is expected before it
@@ -156,7 +156,7 @@ void source_recheck_paused(SourceMove *move);
 gboolean source_recheck_send(SourceMove *move, GError **error);
 double source_recheck_expect_ms(SourceMove *move);
 
-/* The stages from the pause on (source_handover.c). */
+/* The stages from the pause on (source_switchover.c). */
 gboolean source_pause(SourceMove *move, GError **error);
 void source_resume(SourceMove *move);
 gboolean source_last_round(SourceMove *move, GError **error);

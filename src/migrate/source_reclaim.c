@@ -9,7 +9,7 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/log.h"
-#include "migrate/reclaim.h"
+#include "policy/reclaim.h"
 
 #define LOOK_NS 50000000ULL
 #define STATISTICS_MS 2500.0

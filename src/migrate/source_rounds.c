@@ -4,6 +4,7 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/fault.h"
+#include "base/page.h"
 
 #define PROGRESS_INTERVAL_NS 100000000ULL
 #define ROUND_TIMEOUT_MS 60000
@@ -58,7 +59,7 @@ static gboolean before_batch(SourceMove *move, uint64_t pages_before, GError **e
 
     source_measure_path(move);
     page_sender_get_counts(move->sender, &counts);
-    move->progress.round_bytes_done = (counts.done_pages - pages_before) * GUEST_PAGE_BYTES;
+    move->progress.round_bytes_done = (counts.done_pages - pages_before) * PAGE_BYTES;
     if (clock_now_ns() - move->last_progress_ns > PROGRESS_INTERVAL_NS)
         source_report_progress(move);
     /* While the guest is paused only answers come, each awaited at its place. */
@@ -134,7 +135,7 @@ static void describe_round(MigrateRound *round, const PageSenderCounts *before,
 
 gboolean source_send_round(SourceMove *move, GError **error)
 {
-    MigrateRound round = {.dirty_bytes = work_set_count_pending(move->work) * GUEST_PAGE_BYTES,
+    MigrateRound round = {.dirty_bytes = work_set_count_pending(move->work) * PAGE_BYTES,
                           .work_set_bytes = (uint64_t)source_count_work_bytes(move)};
     uint64_t wire_before = channel_get_sent_bytes(move->channel);
     double start = source_now_ms(move);

@@ -1,6 +1,6 @@
 /* The trace of a move, line by line, for whoever asked for one. */
 #include "migrate/source_move.h"
-#include "migrate/trace.h"
+#include "policy/trace.h"
 
 static gboolean is_wanted(const SourceMove *move)
 {

@@ -1,6 +1,7 @@
 #include "page/content_index.h"
 
 #include "base/lock_guard.h"
+#include "base/page.h"
 #include "page/fingerprint.h"
 
 /* Beyond this load it takes many steps to find out that a page is not there. */
@@ -68,8 +69,8 @@ gboolean content_index_find_or_add(ContentIndex *index, const uint8_t *content, 
     uint64_t first, second;
     uint64_t at;
 
-    fingerprint_page(index->keys[0], content, FINGERPRINT_PAGE_BYTES, &first);
-    fingerprint_page(index->keys[1], content, FINGERPRINT_PAGE_BYTES, &second);
+    fingerprint_page(index->keys[0], content, PAGE_BYTES, &first);
+    fingerprint_page(index->keys[1], content, PAGE_BYTES, &second);
 
     lock_guard(&index->lock);
     for (at = first & (index->slot_count - 1); index->slots[at].place_plus_one > 0;

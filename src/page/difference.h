@@ -12,8 +12,9 @@
 #include <glib.h>
 #include <stdint.h>
 
-#define DIFFERENCE_PAGE_BYTES 4096u
-#define DIFFERENCE_WORDS (DIFFERENCE_PAGE_BYTES / 64)
+#include "base/page.h"
+
+#define DIFFERENCE_WORDS (PAGE_BYTES / 64)
 
 /* Bit i of ret[w] is set where byte 64 * w + i differs.  TRUE if any does.
  * The pages need no alignment. */

@@ -1,3 +1,4 @@
+#include "base/page.h"
 #include "page/fingerprint_ways.h"
 
 #include <immintrin.h>
@@ -27,7 +28,7 @@ INLINE_256 void fingerprint_blocks(const uint64_t *key_words, const uint8_t *pag
 {
     __m256i polynomial = _mm256_set1_epi64x(FINGERPRINT_POLYNOMIAL);
 
-    for (guint at = 0; at < FINGERPRINT_PAGE_BYTES; at += 2 * block_bytes) {
+    for (guint at = 0; at < PAGE_BYTES; at += 2 * block_bytes) {
         __m256i left = sum_block(key_words, page + at, block_bytes);
         __m256i right = sum_block(key_words, page + at + block_bytes, block_bytes);
         __m256i sum = _mm256_xor_si256(_mm256_permute2x128_si256(left, right, 0x20),
@@ -47,7 +48,7 @@ INLINE_256 void fingerprint_blocks(const uint64_t *key_words, const uint8_t *pag
 LANES_256 static void fingerprint_large_blocks(const uint64_t *key_words, const uint8_t *page,
                                                guint block_bytes, uint64_t *ret)
 {
-    for (guint at = 0; at < FINGERPRINT_PAGE_BYTES; at += block_bytes) {
+    for (guint at = 0; at < PAGE_BYTES; at += block_bytes) {
         __m256i sum = sum_block(key_words, page + at, block_bytes);
         __m128i lane = _mm_xor_si128(_mm256_castsi256_si128(sum), _mm256_extracti128_si256(sum, 1));
 

@@ -1,3 +1,4 @@
+#include "base/page.h"
 #include "page/fingerprint_ways.h"
 
 #include <immintrin.h>
@@ -34,7 +35,7 @@ INLINE_512 void fingerprint_blocks(const uint64_t *key_words, const uint8_t *pag
     __m512i polynomial = _mm512_set1_epi64(FINGERPRINT_POLYNOMIAL);
     __m512i low_halves = _mm512_setr_epi64(0, 2, 4, 6, 0, 2, 4, 6);
 
-    for (guint at = 0; at < FINGERPRINT_PAGE_BYTES; at += 4 * block_bytes) {
+    for (guint at = 0; at < PAGE_BYTES; at += 4 * block_bytes) {
         const uint8_t *from = page + at;
         __m512i first = add_halves(sum_block(key_words, from, block_bytes),
                                    sum_block(key_words, from + block_bytes, block_bytes));
@@ -57,7 +58,7 @@ INLINE_512 void fingerprint_blocks(const uint64_t *key_words, const uint8_t *pag
 LANES_512 static void fingerprint_large_blocks(const uint64_t *key_words, const uint8_t *page,
                                                guint block_bytes, uint64_t *ret)
 {
-    for (guint at = 0; at < FINGERPRINT_PAGE_BYTES; at += block_bytes) {
+    for (guint at = 0; at < PAGE_BYTES; at += block_bytes) {
         __m512i sum = sum_block(key_words, page + at, block_bytes);
         __m256i half =
             _mm256_xor_si256(_mm512_castsi512_si256(sum), _mm512_extracti64x4_epi64(sum, 1));

@@ -1,3 +1,4 @@
+#include "base/page.h"
 #include "page/fingerprint_ways.h"
 
 #include <immintrin.h>
@@ -24,7 +25,7 @@ LANES_128 void fingerprint_page_pclmul(const uint64_t *key_words, const uint8_t 
 {
     __m128i polynomial = _mm_set1_epi64x(FINGERPRINT_POLYNOMIAL);
 
-    for (guint at = 0; at < FINGERPRINT_PAGE_BYTES; at += block_bytes) {
+    for (guint at = 0; at < PAGE_BYTES; at += block_bytes) {
         __m128i sum = sum_block(key_words, page + at, block_bytes);
         /* The high half times the polynomial, twice: the second is short. */
         __m128i once = _mm_clmulepi64_si128(sum, polynomial, 0x01);

@@ -1,3 +1,4 @@
+#include "base/page.h"
 #include "page/fingerprint_ways.h"
 
 #include <string.h>
@@ -65,6 +66,6 @@ static uint64_t fingerprint_block(const uint64_t *key_words, const uint8_t *bloc
 void fingerprint_page_portable(const uint64_t *key_words, const uint8_t *page, guint block_bytes,
                                uint64_t *ret)
 {
-    for (guint at = 0; at < FINGERPRINT_PAGE_BYTES; at += block_bytes)
+    for (guint at = 0; at < PAGE_BYTES; at += block_bytes)
         *ret++ = fingerprint_block(key_words, page + at, block_bytes);
 }

@@ -48,3 +48,8 @@ size_t pack(PackContext *context, PackMethod method, int level, const void *in, 
  * INVALID where it does not.  PACK_NONE copies. */
 gboolean unpack(PackContext *context, PackMethod method, const void *in, size_t packed_length,
                 void *out, size_t length, GError **error);
+
+/* *length* bytes, whole pages of 4096 bytes.  Always TRUE for a few of them,
+ * where trying costs as little. */
+gboolean pack_sample_shrinks(PackContext *context, PackMethod method, const uint8_t *bytes,
+                             size_t length);

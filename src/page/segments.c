@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "base/error.h"
+#include "base/page.h"
 #include "page/difference.h"
 
 /* Gaps up to these many bytes are bridged, at first those that cost no more
@@ -92,8 +93,8 @@ gboolean segments_from_difference(const uint8_t *old_page, const uint8_t *new_pa
 
 gboolean segments_from_blocks(const uint64_t *dirty_blocks, guint block_bytes, SegmentList *ret)
 {
-    guint blocks = SEGMENTS_PAGE_BYTES / block_bytes, words = (blocks + 63) / 64;
-    uint64_t bits[SEGMENTS_PAGE_BYTES / 32 / 64] = {0};
+    guint blocks = PAGE_BYTES / block_bytes, words = (blocks + 63) / 64;
+    uint64_t bits[PAGE_BYTES / 32 / 64] = {0};
 
     for (guint i = 0; i < words; i++)
         bits[i] = dirty_blocks[i];
@@ -139,8 +140,8 @@ static gboolean decode_segment(ByteReader *reader, SegmentList *list, guint *end
         *ret_reason = "two segments touch";
         return FALSE;
     }
-    if (gap >= SEGMENTS_PAGE_BYTES || more >= SEGMENTS_PAGE_BYTES ||
-        *end + gap + more >= SEGMENTS_PAGE_BYTES) {
+    if (gap >= PAGE_BYTES || more >= PAGE_BYTES ||
+        *end + gap + more >= PAGE_BYTES) {
         *ret_reason = "a segment leaves the page";
         return FALSE;
     }

@@ -23,7 +23,6 @@
 
 #include "base/bytes.h"
 
-#define SEGMENTS_PAGE_BYTES 4096u
 #define SEGMENTS_MAX 128u
 
 /* Longer lists are not worth their trouble: the page is sent whole. */

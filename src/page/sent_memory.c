@@ -1,3 +1,4 @@
+#include "base/page.h"
 #include "page/sent_memory.h"
 
 #include <pthread.h>
@@ -104,11 +105,11 @@ static uint8_t *cut_page(SentMemory *memory)
 {
     uint8_t *page;
 
-    if (memory->page_limit_bytes < memory->page_bytes + SENT_MEMORY_PAGE_BYTES)
+    if (memory->page_limit_bytes < memory->page_bytes + PAGE_BYTES)
         return NULL;
-    page = cut_piece(memory, SENT_MEMORY_PAGE_BYTES);
+    page = cut_piece(memory, PAGE_BYTES);
     if (page)
-        memory->page_bytes += SENT_MEMORY_PAGE_BYTES;
+        memory->page_bytes += PAGE_BYTES;
     return page;
 }
 

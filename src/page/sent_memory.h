@@ -16,7 +16,6 @@
 #include <stdint.h>
 
 #define SENT_MEMORY_CHUNK_BYTES (256u * 1024)
-#define SENT_MEMORY_PAGE_BYTES 4096u
 
 typedef struct SentMemory SentMemory;
 

@@ -2,6 +2,8 @@
 
 #include <string.h>
 
+#include "base/names.h"
+#include "base/page.h"
 #include "page/sent_store_private.h"
 
 /* A page with no more dirty bytes than this, by its fingerprints, gets a shadow. */
@@ -127,10 +129,10 @@ static gboolean find_page(SentStore *store, guint region, uint64_t page, Page *r
     if (!has_page(store, region, page))
         return FALSE;
     found = &store->regions[region];
-    group = sent_memory_ensure(store->memory, &found->groups[page / GROUP_PAGES],
-                               sizeof(uint64_t) * GROUP_PAGES * store->page_words);
+    group = sent_memory_ensure(store->memory, &found->groups[page / STORE_GROUP_PAGES],
+                               sizeof(uint64_t) * STORE_GROUP_PAGES * store->page_words);
     ret->kept = &found->kept[page];
-    ret->words = group ? group + page % GROUP_PAGES * store->page_words : NULL;
+    ret->words = group ? group + page % STORE_GROUP_PAGES * store->page_words : NULL;
     return TRUE;
 }
 
@@ -196,3 +198,12 @@ void sent_store_get_counts(const SentStore *store, SentStoreCounts *ret)
     ret->by_fingerprint = atomic_load_explicit(&store->by_fingerprint, memory_order_relaxed);
     ret->whole = atomic_load_explicit(&store->whole, memory_order_relaxed);
 }
+
+static const char *const sent_store_mode_names[] = {
+    [SENT_STORE_AUTO] = "auto",
+    [SENT_STORE_FINGERPRINT] = "fingerprint",
+    [SENT_STORE_SHADOW] = "shadow",
+    [SENT_STORE_OFF] = "off",
+};
+G_STATIC_ASSERT(G_N_ELEMENTS(sent_store_mode_names) == SENT_STORE_OFF + 1);
+NAMES_DEFINE(sent_store_mode, SentStoreMode, sent_store_mode_names)

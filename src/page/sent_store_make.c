@@ -1,4 +1,5 @@
 /* Shares out a store's budget. */
+#include "base/page.h"
 #include "page/sent_store_private.h"
 
 /* The smallest blocks whose fingerprints fit into this memory, else the largest. */
@@ -17,7 +18,7 @@ static gboolean make_regions(SentStore *store, const uint64_t *region_pages, uin
 {
     store->regions = g_new0(Region, store->region_count);
     for (guint i = 0; i < store->region_count; i++) {
-        uint64_t pages = region_pages[i], groups = pages / GROUP_PAGES + 1;
+        uint64_t pages = region_pages[i], groups = pages / STORE_GROUP_PAGES + 1;
 
         /* First a bound, so that the sum does not wrap around. */
         if (pages > budget_bytes)

@@ -3,12 +3,12 @@
 
 #include <stdatomic.h>
 
+#include "base/page.h"
 #include "page/fingerprint.h"
 #include "page/sent_memory.h"
 #include "page/sent_store.h"
 
-#define PAGE_BYTES SEGMENTS_PAGE_BYTES
-#define GROUP_PAGES 64u
+#define STORE_GROUP_PAGES 64u
 #define BLOCK_BYTES_MIN 128u
 #define BLOCK_BYTES_MAX 1024u
 #define BLOCKS_MAX (PAGE_BYTES / BLOCK_BYTES_MIN)
@@ -28,7 +28,7 @@ typedef uint8_t Kept;
 typedef struct {
     uint64_t pages;
     Kept *kept;       /* of each page */
-    gpointer *groups; /* of GROUP_PAGES pages: page_words words each; see sent_memory_ensure() */
+    gpointer *groups; /* of STORE_GROUP_PAGES pages: page_words words each; see sent_memory_ensure() */
 } Region;
 
 struct SentStore {

@@ -1,3 +1,4 @@
+#include "base/page.h"
 #include "page/zero.h"
 
 #include <immintrin.h>
@@ -8,7 +9,7 @@
 
 static gboolean is_zero_portable(const uint8_t *page)
 {
-    for (guint at = 0; at < ZERO_PAGE_BYTES; at += STEP_BYTES) {
+    for (guint at = 0; at < PAGE_BYTES; at += STEP_BYTES) {
         uint64_t words[STEP_BYTES / 8], sum = 0;
 
         memcpy(words, page + at, sizeof words);
@@ -22,7 +23,7 @@ static gboolean is_zero_portable(const uint8_t *page)
 
 __attribute__((target("avx2"))) static gboolean is_zero_avx2(const uint8_t *page)
 {
-    for (guint at = 0; at < ZERO_PAGE_BYTES; at += STEP_BYTES) {
+    for (guint at = 0; at < PAGE_BYTES; at += STEP_BYTES) {
         const __m256i *from = (const __m256i *)(page + at);
         __m256i low = _mm256_or_si256(_mm256_loadu_si256(from), _mm256_loadu_si256(from + 1));
         __m256i high = _mm256_or_si256(_mm256_loadu_si256(from + 2), _mm256_loadu_si256(from + 3));

@@ -1,3 +1,4 @@
+#include "base/page.h"
 #include "sim/memory.h"
 
 enum {
@@ -33,7 +34,7 @@ SimMemory *sim_memory_new(const SimWorkload *workload)
 
     memory->workload = workload;
     memory->pages = sim_workload_get_pages(workload);
-    memory->groups = (memory->pages + CONVERGENCE_GROUP_PAGES - 1) / CONVERGENCE_GROUP_PAGES;
+    memory->groups = (memory->pages + GROUP_PAGES - 1) / GROUP_PAGES;
     memory->flags = g_new0(guint8, MAX(memory->pages, 1));
     memory->plan = watch_plan_make();
     memory->watched = g_new0(guint, MAX(memory->groups, 1));
@@ -80,7 +81,7 @@ static void note_page(GroupLook *look, guint8 flags)
 
 static void visit(SimMemory *memory, double now_ms, guint first, guint count, gboolean collect)
 {
-    guint group = first / CONVERGENCE_GROUP_PAGES, added = 0;
+    guint group = first / GROUP_PAGES, added = 0;
     GroupLook look = {.now_ms = now_ms};
 
     for (guint i = first; i < first + count; i++) {
@@ -108,19 +109,19 @@ void sim_memory_collect(SimMemory *memory, double now_ms, guint first, guint cou
 
 static guint group_pages(const SimMemory *memory, guint group)
 {
-    return MIN(CONVERGENCE_GROUP_PAGES, memory->pages - group * CONVERGENCE_GROUP_PAGES);
+    return MIN(GROUP_PAGES, memory->pages - group * GROUP_PAGES);
 }
 
 void sim_memory_look(SimMemory *memory, double now_ms)
 {
     for (guint i = 0; i < memory->groups; i++)
-        visit(memory, now_ms, i * CONVERGENCE_GROUP_PAGES, group_pages(memory, i), TRUE);
+        visit(memory, now_ms, i * GROUP_PAGES, group_pages(memory, i), TRUE);
     sim_memory_publish(memory);
 }
 
 static void release_held(SimMemory *memory, guint group)
 {
-    guint first = group * CONVERGENCE_GROUP_PAGES;
+    guint first = group * GROUP_PAGES;
 
     if (!group_account_is_held(memory->account, group) ||
         memory->watched[group] <= memory->plan.pages ||
@@ -142,7 +143,7 @@ static void watch_sample(SimMemory *memory, double now_ms)
         PageSpan sample = watch_plan_get_sample(&memory->plan, group, group_pages(memory, group));
 
         if (watch_plan_wants(&memory->plan, memory->watched[group]) && sample.count > 0)
-            visit(memory, now_ms, group * CONVERGENCE_GROUP_PAGES + (guint)sample.first,
+            visit(memory, now_ms, group * GROUP_PAGES + (guint)sample.first,
                   (guint)sample.count, TRUE);
     }
     watch_plan_end_look(&memory->plan);
@@ -151,7 +152,7 @@ static void watch_sample(SimMemory *memory, double now_ms)
 void sim_memory_peek(SimMemory *memory, double now_ms)
 {
     for (guint i = 0; i < memory->groups; i++)
-        visit(memory, now_ms, i * CONVERGENCE_GROUP_PAGES, group_pages(memory, i), FALSE);
+        visit(memory, now_ms, i * GROUP_PAGES, group_pages(memory, i), FALSE);
     for (guint i = 0; i < memory->groups; i++)
         release_held(memory, i);
     watch_sample(memory, now_ms);
@@ -169,7 +170,7 @@ double sim_memory_send(SimMemory *memory, guint page)
 {
     double bytes = cost(memory, page);
 
-    group_account_note_sent(memory->account, page / CONVERGENCE_GROUP_PAGES, 1, bytes,
+    group_account_note_sent(memory->account, page / GROUP_PAGES, 1, bytes,
                             memory->flags[page] & SENT);
     memory->pending_pages--;
     memory->pending_bytes -= bytes;
@@ -180,8 +181,8 @@ double sim_memory_send(SimMemory *memory, guint page)
 void sim_memory_publish(SimMemory *memory)
 {
     for (guint group = 0; group < memory->groups; group++) {
-        guint first = group * CONVERGENCE_GROUP_PAGES;
-        guint end = MIN(first + CONVERGENCE_GROUP_PAGES, memory->pages);
+        guint first = group * GROUP_PAGES;
+        guint end = MIN(first + GROUP_PAGES, memory->pages);
         guint pages = 0, pending = 0, unsent = 0;
 
         for (guint i = first; i < end; i++) {

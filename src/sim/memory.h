@@ -3,8 +3,8 @@
  */
 #pragma once
 
-#include "migrate/group_account.h"
-#include "migrate/watch_plan.h"
+#include "policy/group_account.h"
+#include "policy/watch_plan.h"
 #include "sim/workload.h"
 
 typedef struct {

@@ -1,15 +1,15 @@
 /* Usual pre-copy: whole pages in the order of their addresses, dirty pages
  * collected after each pass; the guest is stopped as soon as what is dirty takes
  * at most max_downtime_ms. */
+#include "base/page.h"
 #include "sim/simulator_private.h"
 
-#define PAGE 4096.0
 
 /* What would have to be sent in the pause: a look, as soon as the pages known
  * to be pending would fit. */
 static gboolean fits(Simulation *sim)
 {
-    double limit = sim->options->promise.max_downtime_ms * sim->options->bytes_per_ms / PAGE;
+    double limit = sim->options->promise.max_downtime_ms * sim->options->bytes_per_ms / PAGE_BYTES;
 
     if (sim->memory->pending_pages > limit)
         return FALSE;
@@ -20,7 +20,7 @@ static gboolean fits(Simulation *sim)
 static double send_whole(SimMemory *memory, guint page)
 {
     sim_memory_send(memory, page);
-    return PAGE;
+    return PAGE_BYTES;
 }
 
 void sim_run_pages(Simulation *sim)
@@ -40,10 +40,10 @@ void sim_run_pages(Simulation *sim)
             if (fits(sim)) {
                 sim_finish(sim, "converged");
                 sim->result.sent_bytes +=
-                    sim->memory->pending_pages * PAGE - sim->memory->pending_bytes;
+                    sim->memory->pending_pages * PAGE_BYTES - sim->memory->pending_bytes;
                 sim->result.total_ms -= sim->result.downtime_ms;
                 sim->result.downtime_ms =
-                    sim->memory->pending_pages * PAGE / sim->options->bytes_per_ms +
+                    sim->memory->pending_pages * PAGE_BYTES / sim->options->bytes_per_ms +
                     sim->options->device_ms;
                 sim->result.total_ms += sim->result.downtime_ms;
                 return;

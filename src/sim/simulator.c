@@ -2,6 +2,7 @@
 
 #include <math.h>
 
+#include "base/page.h"
 #include "sim/memory.h"
 #include "sim/simulator_private.h"
 
@@ -224,8 +225,8 @@ static gboolean next_span(Simulation *sim)
 {
     while (sim->turn < sim->order->len) {
         guint group = g_array_index(sim->order, guint, sim->turn);
-        guint end = MIN((group + 1) * CONVERGENCE_GROUP_PAGES, sim->memory->pages);
-        guint from = MAX(sim->span_end, group * CONVERGENCE_GROUP_PAGES);
+        guint end = MIN((group + 1) * GROUP_PAGES, sim->memory->pages);
+        guint from = MAX(sim->span_end, group * GROUP_PAGES);
 
         if (!group_account_is_held(sim->memory->account, group))
             from = sim_memory_next_pending(sim->memory, MIN(from, end), end);
@@ -251,8 +252,8 @@ static void send_probes(Simulation *sim)
 
     sim->probing = TRUE;
     for (guint i = 0; i < count; i++) {
-        guint page = probes[i] * CONVERGENCE_GROUP_PAGES;
-        guint end = MIN(page + CONVERGENCE_GROUP_PAGES, sim->memory->pages);
+        guint page = probes[i] * GROUP_PAGES;
+        guint end = MIN(page + GROUP_PAGES, sim->memory->pages);
 
         sim_memory_collect(sim->memory, sim->now_ms, page, end - page);
         for (guint sent = 0; sent < GROUP_ACCOUNT_PROBE_PAGES; sent++) {

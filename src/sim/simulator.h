@@ -19,7 +19,7 @@
  */
 #pragma once
 
-#include "migrate/convergence.h"
+#include "policy/convergence.h"
 #include "sim/workload.h"
 
 #define SIM_LOOK_MS 100.0

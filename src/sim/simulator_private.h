@@ -1,7 +1,7 @@
 /* What the simulator's policies share (private to it). */
 #pragma once
 
-#include "migrate/work_set_model.h"
+#include "policy/work_set_model.h"
 #include "sim/memory.h"
 #include "sim/simulator.h"
 

@@ -1,9 +1,9 @@
+#include "base/page.h"
 #include "sim/workload.h"
 
 #include <math.h>
 #include <string.h>
 
-#define PAGE 4096.0
 #define MIB (1ULL << 20)
 #define FRAME_BYTES 8.0 /* a page's share of frame headers */
 #define SPARSE_BYTES 140.0
@@ -24,7 +24,7 @@ typedef struct {
 
 static const Usual usual[] = {
     [SIM_IDLE] = {"idle", 0, 0},
-    [SIM_SPARSE] = {"sparse", 512, 20000 * PAGE},
+    [SIM_SPARSE] = {"sparse", 512, 20000 * PAGE_BYTES},
     [SIM_DENSE] = {"dense", 256, 60e6},
     [SIM_INTENSIVE] = {"intensive", 512, 300e6},
     [SIM_SEQUENTIAL] = {"sequential", 512, 300e6},
@@ -70,7 +70,7 @@ static void use_trace_costs(SimWorkload *workload)
     const GArray *rounds = workload->options.trace->rounds;
     double bytes = 0, pages = 0;
 
-    workload->whole_bytes = PAGE + FRAME_BYTES;
+    workload->whole_bytes = PAGE_BYTES + FRAME_BYTES;
     for (guint i = 0; i < rounds->len; i++) {
         const TraceRound *round = &g_array_index(rounds, TraceRound, i);
 
@@ -90,13 +90,13 @@ static void use_trace(SimWorkload *workload)
 {
     const Trace *trace = workload->options.trace;
 
-    workload->pages = trace->group_count * TRACE_GROUP_PAGES;
+    workload->pages = trace->group_count * GROUP_PAGES;
     workload->in_use = g_new0(guint16, MAX(trace->group_count, 1));
     for (guint i = 0; i < trace->entries->len; i++) {
         const TraceDirty *dirty = &g_array_index(trace->entries, TraceDirty, i);
         guint16 *in_use = &workload->in_use[dirty->group];
 
-        *in_use = (guint16)CLAMP(*in_use + dirty->fresh, dirty->pages, TRACE_GROUP_PAGES);
+        *in_use = (guint16)CLAMP(*in_use + dirty->fresh, dirty->pages, GROUP_PAGES);
     }
     use_trace_costs(workload);
 }
@@ -118,12 +118,12 @@ SimWorkload *sim_workload_new(const SimWorkloadOptions *options)
         workload->options.burst_ms = 1000;
     if (workload->options.quiet_ms <= 0)
         workload->options.quiet_ms = 4000;
-    workload->pages = (guint)MAX(ram / (guint)PAGE, IDLE_PAGES);
-    workload->set_pages = kind->set_mib ? (guint)MIN(set / (guint)PAGE, workload->pages) : 0;
+    workload->pages = (guint)MAX(ram / (guint)PAGE_BYTES, IDLE_PAGES);
+    workload->set_pages = kind->set_mib ? (guint)MIN(set / (guint)PAGE_BYTES, workload->pages) : 0;
     workload->set_first = workload->pages - workload->set_pages;
     workload->pages_per_ms =
         (options->bytes_per_second > 0 ? options->bytes_per_second : kind->bytes_per_second) /
-        PAGE / 1000;
+        PAGE_BYTES / 1000;
     return workload;
 }
 
@@ -184,7 +184,7 @@ static void write_look(SimWorkload *workload, const TraceLook *look, SimWrite wr
         guint picks = (guint)ceil(-in_use * log1p(-MIN(dirty->pages / in_use, MOST_HIT_SHARE)));
 
         for (guint k = 0; k < picks; k++)
-            write(user, dirty->group * TRACE_GROUP_PAGES + pick(workload, (guint)in_use));
+            write(user, dirty->group * GROUP_PAGES + pick(workload, (guint)in_use));
     }
 }
 
@@ -229,7 +229,7 @@ gboolean sim_workload_is_populated(const SimWorkload *workload, guint page)
 {
     const Trace *trace = workload->options.trace;
 
-    return !trace || page % TRACE_GROUP_PAGES < trace->pages[page / TRACE_GROUP_PAGES];
+    return !trace || page % GROUP_PAGES < trace->pages[page / GROUP_PAGES];
 }
 
 gboolean sim_workload_is_hot(const SimWorkload *workload, guint page)
@@ -245,5 +245,5 @@ double sim_workload_cost(const SimWorkload *workload, guint page, gboolean again
         return TEXT_BYTES;
     if (again && (workload->options.kind == SIM_SPARSE || !sim_workload_is_hot(workload, page)))
         return SPARSE_BYTES;
-    return PAGE + FRAME_BYTES;
+    return PAGE_BYTES + FRAME_BYTES;
 }

@@ -10,7 +10,7 @@
 #include <glib.h>
 #include <stdint.h>
 
-#include "migrate/trace.h"
+#include "policy/trace.h"
 
 typedef enum {
     SIM_IDLE,

@@ -5,6 +5,7 @@
 
 #include "base/bytes.h"
 #include "base/error.h"
+#include "base/page.h"
 
 #define STREAM_MAGIC 0x5145564du /* "QEVM" */
 #define STREAM_VERSION 3u
@@ -176,7 +177,7 @@ static void write_ram_section(GByteArray *out, const QemuStreamBlock *blocks, gu
     for (guint i = 0; i < count; i++) {
         byte_write_be64(out, RAM_PAGE);
         write_name(out, blocks[i].name);
-        byte_write_span(out, blocks[i].first_page, QEMU_STREAM_PAGE_BYTES);
+        byte_write_span(out, blocks[i].first_page, PAGE_BYTES);
     }
     byte_write_be64(out, RAM_END_OF_SECTION);
 }
@@ -186,7 +187,7 @@ static gboolean check_block(const QemuStreamBlock *block, GError **error)
     size_t length = strlen(block->name);
 
     if (length > 0 && length <= BLOCK_NAME_MAX_BYTES && block->bytes > 0 &&
-        block->bytes <= BLOCK_MAX_BYTES && block->bytes % QEMU_STREAM_PAGE_BYTES == 0)
+        block->bytes <= BLOCK_MAX_BYTES && block->bytes % PAGE_BYTES == 0)
         return TRUE;
     error_set(error, VMFERRY_ERROR_INVALID,
               "RAM block \"%.64s\" of %" G_GUINT64_FORMAT " bytes cannot be told to QEMU",

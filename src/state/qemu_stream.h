@@ -46,7 +46,6 @@
 /* More than this is no device state (a busy machine has about 100 KB). */
 #define QEMU_STREAM_MAX_BYTES (64u << 20)
 
-#define QEMU_STREAM_PAGE_BYTES 4096u
 #define QEMU_STREAM_MAX_BLOCKS 256u
 
 typedef struct {

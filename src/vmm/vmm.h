@@ -19,7 +19,7 @@
 
 #include "base/json.h"
 #include "identity/identity.h"
-#include "memory/ram_region.h"
+#include "memory/guest_memory.h"
 
 typedef enum {
     VMM_RUN_STATE_RUNNING,  /* vCPUs run */

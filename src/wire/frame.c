@@ -2,6 +2,7 @@
 
 #include "base/bytes.h"
 #include "base/error.h"
+#include "base/page.h"
 #include "wire/page_frame.h"
 
 #define JSON_BYTES 65536u
@@ -9,7 +10,7 @@
 #define IMAGES_BYTES (4u << 20)
 #define PAGES_BYTES                                                                                \
     (PAGE_FRAME_HEADER_BYTES + PAGE_FRAME_RUN_BYTES * PAGE_FRAME_MAX_RUNS +                        \
-     WIRE_PAGE_BYTES * PAGE_FRAME_MAX_RAW_PAGES)
+     PAGE_BYTES * PAGE_FRAME_MAX_RAW_PAGES)
 
 typedef struct {
     const char *name;

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "base/error.h"
+#include "base/page.h"
 #include "wire/json_fields.h"
 #include "wire/messages.h"
 #include "wire/page_frame.h"
@@ -203,7 +204,7 @@ static gboolean decode_region(json_t *object, WireRegion *region, GError **error
     if (!json_field_text(object, "name", MAX_REGION_NAME_BYTES, TRUE, &region->name, error) ||
         !json_get_count(object, "bytes", MAX_MEMORY_BYTES, &region->bytes, error))
         return FALSE;
-    if (region->bytes > 0 && region->bytes % WIRE_PAGE_BYTES == 0)
+    if (region->bytes > 0 && region->bytes % PAGE_BYTES == 0)
         return TRUE;
     error_set(error, VMFERRY_ERROR_INVALID, "\"bytes\" is no number of whole pages");
     return FALSE;

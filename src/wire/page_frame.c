@@ -2,6 +2,7 @@
 
 #include "base/bytes.h"
 #include "base/error.h"
+#include "base/page.h"
 
 G_STATIC_ASSERT(PAGE_FRAME_RUN_BYTES == 8 + 4 + 1 + 3);
 
@@ -99,7 +100,7 @@ gboolean page_frame_decode(const uint8_t *payload, size_t length, const uint64_t
 
     if (!read_head(&reader, region_pages, region_count, ret, &raw_pages, error))
         return FALSE;
-    if (reader.left != raw_pages * WIRE_PAGE_BYTES) {
+    if (reader.left != raw_pages * PAGE_BYTES) {
         error_set(error, VMFERRY_ERROR_INVALID,
                   "PAGES: %zu bytes of pages where the runs say %" G_GUINT64_FORMAT " pages",
                   reader.left, (guint64)raw_pages);

@@ -14,7 +14,6 @@
 #include <glib.h>
 #include <stdint.h>
 
-#define WIRE_PAGE_BYTES 4096u
 #define PAGE_FRAME_MAX_RUNS 4096u
 #define PAGE_FRAME_MAX_RAW_PAGES 256u
 #define PAGE_FRAME_RUN_BYTES 16u

@@ -11,7 +11,7 @@
 #include "wire/socket_wait.h"
 #include "wire/tls_private.h"
 #include "wire/tls_socket.h"
-#include "wire/tls_words.h"
+#include "wire/tls_errors.h"
 
 struct TlsSession {
     GMutex lock; /* ssl and socket */

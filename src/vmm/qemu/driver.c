@@ -7,7 +7,7 @@
 #include "base/fd.h"
 #include "base/json.h"
 #include "base/process.h"
-#include "vmm/qemu/last_words.h"
+#include "vmm/qemu/stderr_tail.h"
 
 /* A dying QEMU closes its socket a little before it is gone. */
 #define DYING_MS 2000

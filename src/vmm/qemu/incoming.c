@@ -16,7 +16,7 @@
 #include "base/fd.h"
 #include "base/json.h"
 #include "base/process.h"
-#include "memory/ram_region.h"
+#include "memory/guest_memory.h"
 #include "state/qemu_stream.h"
 #include "vmm/qemu/driver.h"
 #include "vmm/qemu/unix_socket.h"

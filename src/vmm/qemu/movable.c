@@ -7,7 +7,6 @@
 #include "base/process.h"
 #include "vmm/qemu/command_line.h"
 #include "vmm/qemu/driver.h"
-#include "vmm/qemu/live_writers.h"
 
 /* Migration states in which QEMU is not at work on one. */
 static gboolean migration_idle(const char *status)

@@ -126,3 +126,7 @@ GPtrArray *qemu_match_regions(const GPtrArray *blocks, const GPtrArray *regions,
 gboolean qemu_find_markers(const GPtrArray *blocks, const GArray *ram, const uint8_t *markers,
                            QemuMemoryReader reader, gpointer user, gboolean *ret_all,
                            GError **error);
+
+/* Do two pieces of memory hold the same bytes? */
+gboolean qemu_same_content(uint64_t one, uint64_t other, uint64_t length, QemuMemoryReader reader,
+                           gpointer user, gboolean *ret, GError **error);

@@ -2,7 +2,7 @@
 #include <string.h>
 
 #include "base/error.h"
-#include "memory/ram_region.h"
+#include "memory/guest_memory.h"
 #include "vmm/qemu/ram_blocks.h"
 
 static QemuRamBlock *find_block(const GPtrArray *blocks, const char *name)

@@ -3,11 +3,11 @@
 #include <string.h>
 
 #include "base/error.h"
+#include "base/page.h"
 #include "vmm/qemu/ram_blocks.h"
 
 #define MAX_NAME_BYTES 255u
 #define MAX_BLOCK_BYTES (1ull << 46)
-#define PAGE_BYTES 4096ull
 #define MAX_TREE_LINES 65536
 
 void qemu_ram_block_free(QemuRamBlock *block)

@@ -6,11 +6,11 @@
 #include "base/error.h"
 #include "base/fd.h"
 #include "base/json.h"
+#include "base/page.h"
 #include "memory/pagemap.h"
 #include "vmm/qemu/driver.h"
 #include "vmm/qemu/pci_devices.h"
 
-#define PAGE_BYTES 4096u
 #define MAX_SMAPS_BYTES (256u << 20)
 /* More of the heap is not searched: what QEMU has from its start comes first. */
 #define MAX_HEAP_BYTES (1ull << 30)

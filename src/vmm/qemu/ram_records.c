@@ -3,8 +3,8 @@
 #include <string.h>
 
 #include "base/error.h"
+#include "base/page.h"
 
-#define PAGE_BYTES 4096u
 /* From the address to the lengths, and from them to the name. */
 #define REACH_BYTES 64u
 #define LENGTHS_BYTES 24u /* offset, used, total */

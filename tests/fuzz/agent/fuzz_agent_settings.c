@@ -1,5 +1,5 @@
 /* The configuration file, and the words in it. */
-#include "agent/rate.h"
+#include "base/rate.h"
 #include "agent/settings.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);

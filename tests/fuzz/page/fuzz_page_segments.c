@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/page.h"
 #include "page/segments.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
@@ -25,13 +26,13 @@ static void check_bounds(const SegmentList *list)
         end = (guint)item->offset + item->length;
         sum += item->length;
     }
-    if (end > SEGMENTS_PAGE_BYTES || sum != list->bytes)
+    if (end > PAGE_BYTES || sum != list->bytes)
         abort();
 }
 
 static void check_difference(const uint8_t *patched)
 {
-    uint8_t page[SEGMENTS_PAGE_BYTES] = {0};
+    uint8_t page[PAGE_BYTES] = {0};
     g_autoptr(GByteArray) out = g_byte_array_new();
     const uint8_t *bytes;
     ByteReader reader;
@@ -52,7 +53,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     ByteReader reader = byte_reader_make(data, size);
     g_autoptr(GByteArray) out = g_byte_array_new();
-    uint8_t page[SEGMENTS_PAGE_BYTES] = {0};
+    uint8_t page[PAGE_BYTES] = {0};
     const uint8_t *bytes;
     SegmentList list;
 

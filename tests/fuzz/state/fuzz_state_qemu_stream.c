@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "base/bytes.h"
+#include "base/page.h"
 #include "state/qemu_stream.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
@@ -52,7 +53,7 @@ static void expect_section(ByteReader *reader, const QemuStreamBlock *blocks, gu
         if (byte_read_be64(reader) != 8)
             abort();
         expect_name(reader, blocks[i].name);
-        (void)byte_read_span(reader, QEMU_STREAM_PAGE_BYTES);
+        (void)byte_read_span(reader, PAGE_BYTES);
     }
     if (sum != 0 || byte_read_be64(reader) != 16 || !byte_reader_ok(reader))
         abort();
@@ -83,7 +84,7 @@ static void expect_beginning(GBytes *built, const char *machine, const QemuStrea
 
 static void begin_stream(char **lines)
 {
-    static const uint8_t page[QEMU_STREAM_PAGE_BYTES];
+    static const uint8_t page[PAGE_BYTES];
     guint count = g_strv_length(lines) - 1;
     g_autofree QemuStreamBlock *blocks = g_new0(QemuStreamBlock, count + 1);
     g_autoptr(GBytes) built = NULL;

@@ -8,8 +8,7 @@
 #include <string.h>
 
 #include "vmm/qemu/command_line.h"
-#include "vmm/qemu/last_words.h"
-#include "vmm/qemu/live_writers.h"
+#include "vmm/qemu/stderr_tail.h"
 #include "vmm/qemu/qmp_endpoints.h"
 #include "vmm/qemu/start_options.h"
 

@@ -10,7 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "memory/ram_region.h"
+#include "memory/guest_memory.h"
 #include "vmm/qemu/ram_blocks.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "wire/frame.h"
+#include "base/page.h"
 #include "wire/page_frame.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
@@ -39,7 +40,7 @@ static void check_frame(const PageFrame *frame, const uint64_t *regions, const u
         from = run->first + run->count;
         raw_pages += run->kind == PAGE_RUN_RAW ? run->count : 0;
     }
-    if (frame->raw + raw_pages * WIRE_PAGE_BYTES != end)
+    if (frame->raw + raw_pages * PAGE_BYTES != end)
         abort();
 }
 

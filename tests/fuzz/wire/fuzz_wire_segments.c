@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/page.h"
 #include "wire/segment_frame.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
@@ -16,7 +17,7 @@ static const uint64_t regions[] = {16, 1ULL << 34, 0, 300};
 static void check_page(const SegmentFrameHead *head, uint64_t page, const SegmentList *list,
                        const uint8_t *bytes, GByteArray *again, uint64_t *last_page)
 {
-    uint8_t content[SEGMENTS_PAGE_BYTES] = {0};
+    uint8_t content[PAGE_BYTES] = {0};
 
     if (page >= regions[head->region] || (*last_page != UINT64_MAX && page <= *last_page))
         abort();

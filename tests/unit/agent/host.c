@@ -25,8 +25,8 @@ Host *host_new(void)
     g_free(settings->runtime_dir);
     settings->runtime_dir = g_build_filename(host->folder, "run", NULL);
     settings->insecure = TRUE;
-    host->common.socket = g_strdup(settings->socket);
-    host->client = client_new(&host->common);
+    host->socket = g_strdup(settings->socket);
+    host->client = client_new(host->socket);
     return host;
 }
 
@@ -70,7 +70,7 @@ void host_free(Host *host)
 {
     host_stop(host);
     client_free(host->client);
-    g_free(host->common.socket);
+    g_free(host->socket);
     agent_settings_free(host->settings);
     scratch_remove(host->folder);
     g_clear_error(&host->error);

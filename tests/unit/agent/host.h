@@ -3,12 +3,12 @@
 
 #include "agent/agent.h"
 #include "base/json.h"
-#include "cli/client.h"
+#include "client/client.h"
 
 typedef struct {
     char *folder;
     AgentSettings *settings;
-    CommonOptions common;
+    char *socket;
     Client *client;
     Agent *agent;
     GThread *thread;

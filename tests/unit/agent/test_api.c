@@ -218,7 +218,7 @@ static gboolean take_one(json_t *object, gpointer user)
 static gpointer follow_events(gpointer data)
 {
     Host *host = data;
-    g_autoptr(Client) client = client_new(&host->common);
+    g_autoptr(Client) client = client_new(host->socket);
     char *type = NULL;
 
     client_stream(client, "GET", "/v1/events?follow=1", NULL, take_one, &type, NULL);

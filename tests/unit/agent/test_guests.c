@@ -451,7 +451,7 @@ static void test_reader_that_leaves(void **state)
 {
     Host *host = *state;
     pid_t pid = run_guest(host, "web1");
-    Client *other = client_new(&host->common);
+    Client *other = client_new(host->socket);
 
     fakes.status = MIGRATE_COMPLETED;
     g_atomic_int_set(&fakes.hold, 1);

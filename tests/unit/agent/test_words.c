@@ -4,10 +4,10 @@
 #include <string.h>
 
 #include "agent/certificate.h"
-#include "agent/name.h"
+#include "base/name.h"
 #include "agent/peers.h"
-#include "agent/quantity.h"
-#include "agent/rate.h"
+#include "base/quantity.h"
+#include "base/rate.h"
 #include "agent/settings.h"
 #include "base/error.h"
 

@@ -13,10 +13,11 @@
 #include <unistd.h>
 
 #include "base/error.h"
+#include "base/page.h"
 #include "memory/guest_memory.h"
 
 #define PAGES 300u
-#define BYTES (PAGES * (size_t)GUEST_PAGE_BYTES)
+#define BYTES (PAGES * (size_t)PAGE_BYTES)
 
 typedef struct {
     uint8_t *memory; /* of the child, at the same place here */

@@ -19,10 +19,11 @@
 
 #include "base/error.h"
 #include "base/fd.h"
+#include "base/page.h"
 #include "memory/guest_memory.h"
 
 #define PAGES 512u
-#define BYTES (PAGES * (size_t)GUEST_PAGE_BYTES)
+#define BYTES (PAGES * (size_t)PAGE_BYTES)
 
 typedef struct {
     int fd;
@@ -72,9 +73,9 @@ static void expect_error(gboolean done, GError **error, const char *words)
 
 static void test_a_file_that_is_cut_short(void **state)
 {
-    static uint8_t buffer[4 * GUEST_PAGE_BYTES];
+    static uint8_t buffer[4 * PAGE_BYTES];
     const PageSpan across = {PAGES / 2 - 2, 4}, before = {PAGES / 2 - 4, 4};
-    const GuestPiece piece = {(PAGES - 1) * (uint64_t)GUEST_PAGE_BYTES, 1, buffer};
+    const GuestPiece piece = {(PAGES - 1) * (uint64_t)PAGE_BYTES, 1, buffer};
     Fixture fixture;
     GError *error = NULL;
     uint64_t count;
@@ -96,7 +97,7 @@ static void test_a_file_that_is_cut_short(void **state)
 
 static void test_a_file_system_that_is_full(void **state)
 {
-    static uint8_t content[64 * GUEST_PAGE_BYTES];
+    static uint8_t content[64 * PAGE_BYTES];
     g_autofree char *folder = g_dir_make_tmp("vmferry-full-XXXXXX", NULL);
     g_autofree char *path = g_build_filename(folder, "ram", NULL);
     GError *error = NULL;
@@ -126,7 +127,7 @@ static void test_a_file_system_that_is_full(void **state)
 /* A pid may be another process's by then. */
 static void test_a_process_that_has_ended(void **state)
 {
-    static uint8_t buffer[GUEST_PAGE_BYTES];
+    static uint8_t buffer[PAGE_BYTES];
     const PageSpan one = {0, 1};
     Fixture fixture;
     GError *error = NULL;

@@ -22,6 +22,7 @@
 
 #include "base/clock.h"
 #include "base/error.h"
+#include "base/page.h"
 #include "memory/clean.h"
 #include "memory/guest_memory.h"
 #include "memory/maps.h"
@@ -54,7 +55,7 @@ typedef struct {
 
 static void *allocate(MemoryKind kind)
 {
-    size_t length = PAGES * GUEST_PAGE_BYTES;
+    size_t length = PAGES * PAGE_BYTES;
     int flags = MAP_ANONYMOUS | MAP_PRIVATE;
     uint8_t *memory;
     int fd = -1;
@@ -81,20 +82,20 @@ static void child_main(Child *child)
     Desk *desk = child->desk;
 
     for (unsigned i = 0; i < PAGES / 2; i++) /* the upper half stays untouched */
-        child->address[i * GUEST_PAGE_BYTES] = 1;
+        child->address[i * PAGE_BYTES] = 1;
     atomic_fetch_add(&desk->answer, 1);
     for (uint64_t round = 0;;) {
         int order = atomic_load(&desk->order);
 
         if (order == 2) {
             for (unsigned i = 0; i < PAGES; i += 3)
-                atomic_fetch_add((_Atomic uint32_t *)(child->address + i * GUEST_PAGE_BYTES), 1);
+                atomic_fetch_add((_Atomic uint32_t *)(child->address + i * PAGE_BYTES), 1);
             atomic_store(&desk->rounds, ++round);
             continue;
         }
         if (order == 1) {
             for (unsigned i = 0; i < desk->count; i++)
-                child->address[desk->pages[i] * GUEST_PAGE_BYTES + 8]++;
+                child->address[desk->pages[i] * PAGE_BYTES + 8]++;
             atomic_store(&desk->order, 0);
             atomic_fetch_add(&desk->answer, 1);
         }
@@ -105,7 +106,7 @@ static void child_main(Child *child)
 static gboolean child_start(Child *child, MemoryKind kind)
 {
     child->address = allocate(kind);
-    child->unit = kind == KIND_HUGETLB ? HUGE_BYTES / GUEST_PAGE_BYTES : 1;
+    child->unit = kind == KIND_HUGETLB ? HUGE_BYTES / PAGE_BYTES : 1;
     if (!child->address)
         return FALSE;
     child->desk =
@@ -123,7 +124,7 @@ static void child_end(Child *child)
     kill(child->pid, SIGKILL);
     waitpid(child->pid, NULL, 0);
     munmap(child->desk, sizeof(Desk));
-    munmap(child->address, PAGES * GUEST_PAGE_BYTES);
+    munmap(child->address, PAGES * PAGE_BYTES);
 }
 
 static void child_write(Child *child, const unsigned *pages, unsigned count)
@@ -148,7 +149,7 @@ static GuestMemory *open_memory(Child *child)
     GuestMemory *memory;
 
     g_ptr_array_add(regions, ram_region_new("ram", (uint64_t)(uintptr_t)child->address,
-                                            PAGES * GUEST_PAGE_BYTES));
+                                            PAGES * PAGE_BYTES));
     memory = guest_memory_open(child->pid, regions, &error);
     if (!memory)
         fail_msg("%s", error->message);
@@ -350,8 +351,8 @@ static void test_span(void **state)
 /* A copy kept up to date by collect-and-read equals the memory at the end. */
 static void copy_of_busy_child(MemoryKind kind, TrackerKind tracker_kind)
 {
-    g_autofree uint8_t *copy = g_malloc0(PAGES * GUEST_PAGE_BYTES);
-    g_autofree uint8_t *truth = g_malloc0(PAGES * GUEST_PAGE_BYTES);
+    g_autofree uint8_t *copy = g_malloc0(PAGES * PAGE_BYTES);
+    g_autofree uint8_t *truth = g_malloc0(PAGES * PAGE_BYTES);
     g_autoptr(PageSet) next = page_set_new(PAGES);
     g_autoptr(GPtrArray) sets = NULL;
     g_autoptr(GPtrArray) unused = NULL;
@@ -388,13 +389,13 @@ static void copy_of_busy_child(MemoryKind kind, TrackerKind tracker_kind)
             if (round % 2) /* as a sender does: what it reads next is not dirty any more */
                 assert_true(tracker_collect_span(tracker, 0, span, next, &error));
             page_set_remove(next, span.first, span.count);
-            assert_true(guest_memory_read(memory, 0, &span, 1, copy + span.first * GUEST_PAGE_BYTES,
+            assert_true(guest_memory_read(memory, 0, &span, 1, copy + span.first * PAGE_BYTES,
                                           &error));
         }
     }
     span = (PageSpan){0, PAGES};
     assert_true(guest_memory_read(memory, 0, &span, 1, truth, &error));
-    assert_memory_equal(copy, truth, PAGES * GUEST_PAGE_BYTES);
+    assert_memory_equal(copy, truth, PAGES * PAGE_BYTES);
     tracker_free(tracker);
     assert_nothing_left(child.pid);
     kill(child.pid, SIGCONT);
@@ -461,7 +462,7 @@ static void test_populated_and_zero(void **state)
     for (MemoryKind kind = KIND_PRIVATE; kind <= KIND_SHARED; kind += 2) {
         g_autoptr(GuestMemory) memory = NULL;
         g_autoptr(GPtrArray) sets = NULL;
-        g_autofree uint8_t *copy = g_malloc(PAGES * GUEST_PAGE_BYTES);
+        g_autofree uint8_t *copy = g_malloc(PAGES * PAGE_BYTES);
         PageSpan all = {0, PAGES};
         PageSet *set;
         Child child;
@@ -474,7 +475,7 @@ static void test_populated_and_zero(void **state)
         assert_int_equal(page_set_count(set), PAGES / 2);
         assert_true(guest_memory_make_zero(memory, NULL));
         assert_true(guest_memory_read(memory, 0, &all, 1, copy, NULL));
-        for (unsigned i = 0; i < PAGES * GUEST_PAGE_BYTES; i++)
+        for (unsigned i = 0; i < PAGES * PAGE_BYTES; i++)
             if (copy[i])
                 fail_msg("byte %u is not zero", i);
         child_end(&child);
@@ -485,10 +486,10 @@ static void test_old_kernel(void **state)
 {
     g_autoptr(Pagemap) pagemap = pagemap_open(getpid(), NULL);
     g_autoptr(PageSet) set = page_set_new(4);
-    uint8_t *memory = mmap(NULL, 4 * GUEST_PAGE_BYTES, PROT_READ | PROT_WRITE,
+    uint8_t *memory = mmap(NULL, 4 * PAGE_BYTES, PROT_READ | PROT_WRITE,
                            MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 
-    memory[GUEST_PAGE_BYTES] = 1;
+    memory[PAGE_BYTES] = 1;
     assert_true(pagemap_add_unprotected(pagemap, (uint64_t)(uintptr_t)memory, (PageSpan){0, 4},
                                         TRUE, set, NULL));
     assert_int_equal(page_set_count(set), 1);

@@ -5,9 +5,10 @@
 
 #include <string.h>
 
+#include "base/page.h"
 #include "page/difference.h"
 
-#define BYTES DIFFERENCE_PAGE_BYTES
+#define BYTES PAGE_BYTES
 
 /* Room to shift a page off its alignment. */
 typedef struct {

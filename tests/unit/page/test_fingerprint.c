@@ -5,9 +5,10 @@
 
 #include <string.h>
 
+#include "base/page.h"
 #include "page/fingerprint.h"
 
-#define BYTES FINGERPRINT_PAGE_BYTES
+#define BYTES PAGE_BYTES
 
 static void fill_random(GRand *random, void *out, size_t length)
 {

@@ -9,7 +9,6 @@
 
 #include "base/error.h"
 #include "page/pack.h"
-#include "page/pack_sample.h"
 
 #define LONGEST (1u << 20)
 

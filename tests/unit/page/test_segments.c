@@ -6,9 +6,10 @@
 #include <string.h>
 
 #include "base/error.h"
+#include "base/page.h"
 #include "page/segments.h"
 
-#define BYTES SEGMENTS_PAGE_BYTES
+#define BYTES PAGE_BYTES
 
 static void fill_random(GRand *random, uint8_t *out, guint length)
 {

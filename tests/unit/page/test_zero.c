@@ -3,15 +3,16 @@
 #include <stddef.h>
 #include <cmocka.h>
 
+#include "base/page.h"
 #include "page/zero.h"
 
 static void check_way(const ZeroWay *way)
 {
-    uint8_t room[ZERO_PAGE_BYTES + 2] = {0}, *page = room + 1; /* not aligned */
+    uint8_t room[PAGE_BYTES + 2] = {0}, *page = room + 1; /* not aligned */
 
-    room[0] = room[ZERO_PAGE_BYTES + 1] = 1; /* beside the page: not looked at */
+    room[0] = room[PAGE_BYTES + 1] = 1; /* beside the page: not looked at */
     assert_true(way->is_zero(page));
-    for (guint i = 0; i < ZERO_PAGE_BYTES; i++) {
+    for (guint i = 0; i < PAGE_BYTES; i++) {
         page[i] = (uint8_t)(1u << i % 8);
         assert_false(way->is_zero(page));
         page[i] = 0;
@@ -30,10 +31,10 @@ static void test_ways(void **state)
 
 static void test_choice(void **state)
 {
-    uint8_t page[ZERO_PAGE_BYTES] = {0};
+    uint8_t page[PAGE_BYTES] = {0};
 
     assert_true(zero_is_page(page));
-    page[ZERO_PAGE_BYTES - 1] = 1;
+    page[PAGE_BYTES - 1] = 1;
     assert_false(zero_is_page(page));
 }
 

@@ -8,6 +8,7 @@
 
 #include "base/bytes.h"
 #include "base/error.h"
+#include "base/page.h"
 #include "state/qemu_stream.h"
 
 /* A stream with one section, "timer", as QEMU 7.2 writes it. */
@@ -57,7 +58,7 @@ static void test_end_is_made_of_what_was_saved(void **unused)
     assert_null(qemu_stream_build_end(saved->data, saved->len - 6, &error));
 }
 
-#define PAGE QEMU_STREAM_PAGE_BYTES
+#define PAGE PAGE_BYTES
 
 /* Two blocks, by hand: "pc.ram" of 0x10000 bytes and "b" of a page. */
 static const uint8_t head_by_hand[] = "QEVM\0\0\0\3\7\0\0\0\7microvm";

@@ -7,7 +7,7 @@
 #include <cmocka.h>
 
 #include "base/error.h"
-#include "memory/ram_region.h"
+#include "memory/guest_memory.h"
 #include "vmm/qemu/pci_devices.h"
 #include "vmm/qemu/ram_blocks.h"
 

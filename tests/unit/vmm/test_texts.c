@@ -18,8 +18,8 @@
 #include "vmm/qemu/cpu_features.h"
 #include "vmm/qemu/driver.h"
 #include "vmm/qemu/iothreads.h"
-#include "vmm/qemu/last_words.h"
-#include "vmm/qemu/live_writers.h"
+#include "vmm/qemu/stderr_tail.h"
+#include "vmm/qemu/command_line.h"
 
 static void expect_words(const char *log, const char *wanted)
 {

@@ -8,6 +8,7 @@
 
 #include "base/bytes.h"
 #include "base/error.h"
+#include "base/page.h"
 #include "wire/frame.h"
 #include "wire/page_frame.h"
 
@@ -179,7 +180,7 @@ static void check_round_trip(GRand *random, PageFrame *back)
     page_frame_encode(bytes, region, runs, n);
     raw_at = bytes->len;
     assert_int_equal(raw_at, PAGE_FRAME_HEADER_BYTES + n * PAGE_FRAME_RUN_BYTES);
-    g_byte_array_set_size(bytes, (guint)(raw_at + raw_pages * WIRE_PAGE_BYTES));
+    g_byte_array_set_size(bytes, (guint)(raw_at + raw_pages * PAGE_BYTES));
     assert_true(page_frame_decode(bytes->data, bytes->len, regions, 3, back, &error));
     assert_int_equal(back->region, region);
     assert_int_equal(back->run_count, n);
@@ -257,14 +258,14 @@ static void test_bad_runs(void **state)
     expect_bad_pages(1, &wraps, 1, 0, "outside its region");
     expect_bad_pages(0, &huge, 1, 0, "outside its region");
     expect_bad_pages(0, &empty, 1, 0, "empty, overlap or not in order");
-    expect_bad_pages(0, &too_many, 1, WIRE_PAGE_BYTES, "257 pages in one frame");
+    expect_bad_pages(0, &too_many, 1, PAGE_BYTES, "257 pages in one frame");
     expect_bad_pages(0, &unknown, 1, 0, "unknown kind 0x2");
-    expect_bad_pages(0, &padding, 1, WIRE_PAGE_BYTES, "unknown kind 0x100");
+    expect_bad_pages(0, &padding, 1, PAGE_BYTES, "unknown kind 0x100");
     expect_bad_pages(0, overlap, 2, 0, "empty, overlap or not in order");
     expect_bad_pages(0, disorder, 2, 0, "empty, overlap or not in order");
-    expect_bad_pages(0, twice, 2, WIRE_PAGE_BYTES, "empty, overlap or not in order");
-    expect_bad_pages(0, &raw, 1, WIRE_PAGE_BYTES, "the runs say 2 pages");
-    expect_bad_pages(3, &raw, 1, 2 * WIRE_PAGE_BYTES, "region 3 of 3");
+    expect_bad_pages(0, twice, 2, PAGE_BYTES, "empty, overlap or not in order");
+    expect_bad_pages(0, &raw, 1, PAGE_BYTES, "the runs say 2 pages");
+    expect_bad_pages(3, &raw, 1, 2 * PAGE_BYTES, "region 3 of 3");
     expect_bad_pages(0, NULL, 0, 0, "cut short");
 }
 

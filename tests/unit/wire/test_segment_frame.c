@@ -8,6 +8,7 @@
 
 #include "base/bytes.h"
 #include "base/error.h"
+#include "base/page.h"
 #include "wire/segment_frame.h"
 
 #define PROPERTY_ROUNDS 300
@@ -113,10 +114,10 @@ static void make_list(GRand *random, SegmentList *list)
     guint at = (guint)g_rand_int_range(random, 0, 4000);
 
     list->count = list->bytes = 0;
-    while (list->count < SEGMENTS_MAX && at < SEGMENTS_PAGE_BYTES) {
+    while (list->count < SEGMENTS_MAX && at < PAGE_BYTES) {
         guint length = (guint)g_rand_int_range(random, 1, 60);
 
-        length = MIN(length, SEGMENTS_PAGE_BYTES - at);
+        length = MIN(length, PAGE_BYTES - at);
         list->items[list->count++] = (Segment){(uint16_t)at, (uint16_t)length};
         list->bytes += length;
         at += length + (guint)g_rand_int_range(random, 1, 300);
@@ -128,7 +129,7 @@ typedef struct {
     SegmentFrameHead head;
     uint64_t pages[64];
     SegmentList lists[64];
-    uint8_t content[SEGMENTS_PAGE_BYTES];
+    uint8_t content[PAGE_BYTES];
 } Made;
 
 static void make_body(GRand *random, Made *made)
@@ -137,7 +138,7 @@ static void make_body(GRand *random, Made *made)
 
     made->body = g_byte_array_new();
     made->head = (SegmentFrameHead){.page_count = (uint32_t)g_rand_int_range(random, 1, 64)};
-    for (guint i = 0; i < SEGMENTS_PAGE_BYTES; i++)
+    for (guint i = 0; i < PAGE_BYTES; i++)
         made->content[i] = (uint8_t)g_rand_int(random);
     for (guint i = 0; i < made->head.page_count; i++) {
         page += (uint64_t)g_rand_int_range(random, i ? 1 : 0, 1 << 20);
@@ -277,7 +278,7 @@ static void test_no_region(void **state)
 static void test_longest_page(void **state)
 {
     g_autoptr(GByteArray) body = g_byte_array_new();
-    static uint8_t content[SEGMENTS_PAGE_BYTES];
+    static uint8_t content[PAGE_BYTES];
     uint64_t last = UINT64_MAX;
     SegmentList list = {0};
 

@@ -1,0 +1,293 @@
+#include "agent/recovery.h"
+
+#include <signal.h>
+#include <string.h>
+
+#include "agent/move.h"
+#include "agent/recovery_private.h"
+#include "agent/watch.h"
+#include "base/error.h"
+#include "base/log.h"
+#include "base/process.h"
+#include "memory/clean.h"
+#include "migrate/source.h"
+#include "vmm/qemu/qemu.h"
+
+#define FIRST_PAUSE_MS 250
+#define LONGEST_PAUSE_MS 30000
+#define KILL_TIMEOUT_MS 10000
+
+static void adopt_vmm(Care *care, Vmm *vmm)
+{
+    registry_set_vmm(care->guest, vmm);
+    registry_set_trouble(care->guest, NULL);
+}
+
+gboolean care_reach(Care *care, GError **error)
+{
+    g_autoptr(GuestRecord) record = NULL;
+    QemuIdentity identity;
+    Vmm *vmm;
+
+    if (registry_get_vmm(care->guest, NULL))
+        return TRUE;
+    record = registry_get_record(care->guest);
+    identity = (QemuIdentity){
+        .pid = record->pid,
+        .start_time = record->start_time,
+        .qmp_path = record->qmp_path,
+        .log_path = record->log_path,
+        .command_line = record->command_line,
+        .working_directory = record->working_directory,
+    };
+    vmm = qemu_reattach(&identity, error);
+    if (!vmm)
+        return FALSE;
+    adopt_vmm(care, vmm);
+    return TRUE;
+}
+
+/* Puts the guest on record as ours, and gives the claim back. */
+static CareVerdict settle_here(Care *care, const char *why)
+{
+    g_autoptr(GError) problem = NULL;
+
+    registry_journal_anyway(care->guest, GUEST_HERE, RESUME_NEVER, &problem);
+    if (problem)
+        log_warning("guest %s: %s", care->guest->name, problem->message);
+    registry_set_trouble(care->guest, NULL);
+    departure_log_forget(care->context->departures, care->guest->name);
+    balloon_let_go(care->context, care->guest);
+    event_log_add(care->context->events, care->guest->name, "recovered", NULL, "%s", why);
+    watch_guest(care->context, care->guest);
+    watch_release(care->context, care->guest);
+    return CARE_DONE;
+}
+
+/* A guest that was paused by a move runs again; one whose user paused it stays
+ * so, and holds its images. */
+static gboolean end_pause(Care *care, Vmm *vmm, VmmRunState *state, GError **error)
+{
+    g_autoptr(GuestRecord) record = registry_get_record(care->guest);
+    g_autoptr(GError) problem = NULL;
+
+    if (*state != VMM_RUN_STATE_PAUSED)
+        return TRUE;
+    if (!record->resume) {
+        if (!vmm_take_images(vmm, &problem))
+            log_debug("guest %s: images are not locked: %s", record->name, problem->message);
+        return TRUE;
+    }
+    if (!vmm_resume(vmm, error))
+        return FALSE;
+    *state = VMM_RUN_STATE_RUNNING;
+    if (!vmm_announce(vmm, NULL))
+        log_debug("guest %s: not announced", record->name);
+    return TRUE;
+}
+
+CareVerdict care_keep(Care *care, const char *why, GError **error)
+{
+    VmmRunState state;
+    Vmm *vmm;
+
+    if (!care_reach(care, error))
+        return CARE_AGAIN;
+    vmm = registry_get_vmm(care->guest, NULL);
+    if (!vmm_get_run_state(vmm, &state, error) || !end_pause(care, vmm, &state, error))
+        return CARE_AGAIN;
+    registry_set_run_state(care->guest, state);
+    return settle_here(care, why);
+}
+
+CareVerdict care_forget(Care *care, const char *type, const char *why)
+{
+    g_autoptr(GuestRecord) record = registry_get_record(care->guest);
+
+    /* First: at no time must it be neither here nor gone. */
+    if (strcmp(type, "moved") == 0 || strcmp(type, "given-up") == 0)
+        departure_log_add(care->context->departures, record);
+    registry_remove(care->guest);
+    event_log_add(care->context->events, care->guest->name, type, NULL, "%s", why);
+    return CARE_DONE;
+}
+
+/* Not through QMP: this copy must not write to its disks any more. */
+static gboolean end_process(Care *care, GError **error)
+{
+    g_autoptr(GuestRecord) record = registry_get_record(care->guest);
+
+    /* Whoever started it hears that it has moved. */
+    if (record->state != GUEST_INCOMING)
+        return migrate_source_end_old(record->pid, record->start_time, record->name,
+                                      record->destination ? record->destination : "elsewhere",
+                                      error);
+    if (!process_is_same(record->pid, record->start_time))
+        return TRUE;
+    if (!process_kill(record->pid, record->start_time, SIGKILL, error))
+        return !process_is_same(record->pid, record->start_time);
+    if (process_wait_gone(record->pid, record->start_time, KILL_TIMEOUT_MS))
+        return TRUE;
+    error_set(error, VMFERRY_ERROR_TIMEOUT, "process %d does not end", (int)record->pid);
+    return FALSE;
+}
+
+CareVerdict care_let_go(Care *care, const char *type, const char *why, GError **error)
+{
+    return end_process(care, error) ? care_forget(care, type, why) : CARE_AGAIN;
+}
+
+static CareVerdict bury(Care *care, const GuestRecord *record)
+{
+    static const char text[] = "its process ended while no agent looked";
+
+    switch (record->state) {
+    case GUEST_INCOMING:
+        return care_incoming_gone(care);
+    case GUEST_LEAVING:
+        return care_forget(care, "moved", "runs at its destination");
+    case GUEST_HANDING_OVER:
+    case GUEST_IN_DOUBT:
+        log_warning("guest %s: its copy here is gone; %s may have it", record->name,
+                    record->destination);
+        return care_forget(care, "ended", text);
+    default:
+        return care_forget(care, "ended", text);
+    }
+}
+
+/* What a move left in the guest when its agent was killed. */
+static void clean(Care *care, const GuestRecord *record)
+{
+    g_autoptr(GError) problem = NULL;
+
+    if (care->cleaned || record->state == GUEST_INCOMING || record->state == GUEST_LEAVING)
+        return;
+    care->cleaned = TRUE;
+    if (!process_is_same(record->pid, record->start_time))
+        return;
+    if (!memory_clean_guest(record->pid, &problem))
+        event_log_add(care->context->events, record->name, "not-cleaned", NULL, "%s",
+                      problem->message);
+}
+
+static CareVerdict step(Care *care, GError **error)
+{
+    g_autoptr(GuestRecord) record = registry_get_record(care->guest);
+    VmmRunState state;
+
+    /* Without a pid on record no process of it was ever let go (spawn.h). */
+    if (record->pid == 0 || strcmp(record->boot_id, care->context->boot_id) != 0 ||
+        !process_is_same(record->pid, record->start_time))
+        return bury(care, record);
+    /* First of all: what is left in it may keep QEMU from answering. */
+    clean(care, record);
+    switch (record->state) {
+    case GUEST_MOVING:
+        return care_keep(care, "runs here; its move was broken off", error);
+    case GUEST_HANDING_OVER:
+    case GUEST_IN_DOUBT:
+        return care_settle_doubt(care, error);
+    case GUEST_LEAVING:
+        return care_let_go(care, "moved", "runs at its destination", error);
+    case GUEST_INCOMING:
+        return care_settle_incoming(care, error);
+    case GUEST_STARTING:
+        return care_keep(care, "found again; the agent had ended while it was started", error);
+    case GUEST_HERE:
+        break;
+    }
+    if (!care_reach(care, error))
+        return CARE_AGAIN;
+    if (vmm_get_run_state(registry_get_vmm(care->guest, NULL), &state, NULL))
+        registry_set_run_state(care->guest, state);
+    return settle_here(care, "found again");
+}
+
+static gboolean is_called(gpointer user)
+{
+    const Care *care = user;
+
+    return agent_context_is_stopping(care->context) ||
+           guest_get_decision(care->guest) != care->seen_decision;
+}
+
+/* Waits for the next attempt, an operator's decision or the agent's end. */
+static void pause_between(Care *care)
+{
+    guint ms = FIRST_PAUSE_MS << MIN(care->attempts, 7);
+    gint64 until = g_get_monotonic_time() + MIN(ms, LONGEST_PAUSE_MS) * G_TIME_SPAN_MILLISECOND;
+
+    care->attempts++;
+    registry_await(care->context->registry, until, is_called, care);
+}
+
+static gpointer care_thread(gpointer data)
+{
+    g_autofree Care *care = data;
+    g_autoptr(Guest) guest = care->guest;
+
+    while (!agent_context_is_stopping(care->context)) {
+        g_autoptr(GError) error = NULL;
+
+        care->seen_decision = registry_get_decision(guest);
+        if (step(care, &error) == CARE_DONE)
+            break;
+        if (error) {
+            log_line(care->attempts == 0 ? LOG_LEVEL_WARNING : LOG_LEVEL_DEBUG, "guest %s: %s",
+                     guest->name, error->message);
+            registry_set_trouble(guest, error->message);
+        }
+        pause_between(care);
+    }
+    return NULL;
+}
+
+void care_start(AgentContext *context, Guest *guest)
+{
+    Care *care = g_new0(Care, 1);
+
+    care->context = context;
+    care->guest = guest_ref(guest);
+    care->told = registry_claim_recovery(guest);
+    agent_context_spawn_surely(context, "care", care_thread, care);
+}
+
+static GuestRecord *load_record(AgentContext *context, const char *name, GError **error)
+{
+    g_autoptr(json_t) object = state_store_read(context->store, STORE_GUEST, name, error);
+    g_autoptr(GuestRecord) record = object ? guest_record_from_json(object, error) : NULL;
+
+    if (record && strcmp(record->name, name) != 0) {
+        error_set(error, VMFERRY_ERROR_INVALID, "it is of guest \"%s\"", record->name);
+        return NULL;
+    }
+    return g_steal_pointer(&record);
+}
+
+gboolean care_load_guests(AgentContext *context, GError **error)
+{
+    g_autoptr(GPtrArray) names = state_store_list(context->store, STORE_GUEST, error);
+
+    if (!names)
+        return FALSE;
+    for (guint i = 0; i < names->len; i++) {
+        g_autoptr(GError) problem = NULL;
+        GuestRecord *record = load_record(context, names->pdata[i], &problem);
+        g_autoptr(Guest) guest = NULL;
+
+        if (!record) {
+            state_store_reject(context->store, STORE_GUEST, names->pdata[i], problem);
+            event_log_add(context->events, names->pdata[i], "bad-record", NULL,
+                          "its record cannot be used: %s", problem->message);
+            continue;
+        }
+        /* Before anybody can ask: is it decided, or still to be seen? */
+        if (record->state == GUEST_INCOMING)
+            transaction_log_reopen(context->transactions, record->transaction);
+        guest = registry_add(context->registry, record, "recover", NULL);
+        if (guest)
+            care_start(context, guest);
+    }
+    return TRUE;
+}

@@ -1,0 +1,68 @@
+#include "agent/recovery_private.h"
+#include "base/error.h"
+#include "base/log.h"
+
+CareVerdict care_incoming_gone(Care *care)
+{
+    g_autoptr(GuestRecord) record = registry_get_record(care->guest);
+    TransactionLog *log = care->context->transactions;
+
+    /* Committed, and gone before it was seen to run: it may have run. */
+    if (transaction_log_reopen(log, record->transaction)) {
+        transaction_log_lose(log, record->transaction);
+        return care_forget(care, "lost",
+                           "had arrived, and its process ended while no agent looked");
+    }
+    transaction_log_abort(log, record->transaction);
+    return care_forget(care, "not-received", "did not arrive: the agent had ended meanwhile");
+}
+
+/* Whether it runs; FALSE with *error* where it cannot be asked. */
+static gboolean ask_whether_runs(Care *care, gboolean *ret, GError **error)
+{
+    VmmRunState state;
+
+    if (!care_reach(care, error) ||
+        !vmm_get_run_state(registry_get_vmm(care->guest, NULL), &state, error))
+        return FALSE;
+    *ret = state != VMM_RUN_STATE_PAUSED && state != VMM_RUN_STATE_INCOMING;
+    return TRUE;
+}
+
+static CareVerdict end_uncommitted(Care *care, const GuestRecord *record, GError **error)
+{
+    gboolean running = FALSE;
+
+    /* On record first, so that nobody can start it any more.  That fails only
+     * where the record of its transaction was lost; then a guest that runs was
+     * committed, and one that is paused has never run. */
+    if (!transaction_log_withdraw(care->context->transactions, record->transaction, NULL)) {
+        if (!ask_whether_runs(care, &running, error))
+            return CARE_AGAIN;
+        if (running)
+            return care_keep(care, "had arrived and runs here", error);
+    }
+    if (care_let_go(care, "not-received", "did not arrive: the agent had ended meanwhile", error) !=
+        CARE_DONE)
+        return CARE_AGAIN;
+    transaction_log_abort(care->context->transactions, record->transaction);
+    return CARE_DONE;
+}
+
+/* No way back: its source may have been told that the guest runs here. */
+static CareVerdict keep_committed(Care *care, const GuestRecord *record, GError **error)
+{
+    if (care_keep(care, "had arrived and runs here", error) != CARE_DONE)
+        return CARE_AGAIN;
+    transaction_log_settle(care->context->transactions, record->transaction);
+    return CARE_DONE;
+}
+
+CareVerdict care_settle_incoming(Care *care, GError **error)
+{
+    g_autoptr(GuestRecord) record = registry_get_record(care->guest);
+
+    if (transaction_log_reopen(care->context->transactions, record->transaction))
+        return keep_committed(care, record, error);
+    return end_uncommitted(care, record, error);
+}

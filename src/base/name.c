@@ -1,0 +1,39 @@
+#include "base/name.h"
+
+#include <string.h>
+
+#include "base/error.h"
+
+#define TRANSACTION_ID_LENGTH 32
+
+static gboolean is_plain_name(const char *name)
+{
+    static const char allowed[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+                                  "0123456789._-";
+    size_t length = strnlen(name, GUEST_NAME_MAX + 1);
+
+    return length > 0 && length <= GUEST_NAME_MAX && name[strspn(name, allowed)] == '\0' &&
+           strcmp(name, ".") != 0 && strcmp(name, "..") != 0;
+}
+
+gboolean guest_name_check(const char *name, GError **error)
+{
+    g_autofree char *shown = NULL;
+
+    if (name && is_plain_name(name))
+        return TRUE;
+    shown = name ? g_utf8_make_valid(name, (gssize)strnlen(name, GUEST_NAME_MAX + 8)) : NULL;
+    error_set(error, VMFERRY_ERROR_INVALID,
+              "\"%s\" is no name for a guest: use 1 to %d of A-Z a-z 0-9 . _ -", shown ? shown : "",
+              GUEST_NAME_MAX);
+    return FALSE;
+}
+
+gboolean transaction_id_check(const char *id, GError **error)
+{
+    if (id && strnlen(id, TRANSACTION_ID_LENGTH + 1) == TRANSACTION_ID_LENGTH &&
+        strspn(id, "0123456789abcdef") == TRANSACTION_ID_LENGTH)
+        return TRUE;
+    error_set(error, VMFERRY_ERROR_INVALID, "not a transaction id (32 hexadecimal digits)");
+    return FALSE;
+}

@@ -1,0 +1,316 @@
+#include "migrate/source_move.h"
+
+#include "base/bytes.h"
+#include "base/clock.h"
+#include "base/error.h"
+#include "base/fault.h"
+#include "transfer/digest.h"
+
+#define DEVICE_STATE_PIECE (1u << 20)
+#define READY_TIMEOUT_MS 60000
+#define STARTED_TIMEOUT_MS 15000
+#define SETTLE_ATTEMPTS 5
+#define SETTLE_PAUSE_NS 500000000ULL
+#define RESUME_ATTEMPTS 50
+#define RESUME_PAUSE_NS 200000000ULL
+
+double source_lap_ms(SourceMove *move)
+{
+    uint64_t now = clock_now_ns();
+    double ms = clock_ns_to_ms(now - move->lap_ns);
+
+    move->lap_ns = now;
+    return ms;
+}
+
+/* Not while it is slowed in turns: then a pause may be ours. */
+static gboolean check_user_pause(SourceMove *move, GError **error)
+{
+    VmmRunState state;
+
+    if (move->throttle)
+        return TRUE;
+    if (!vmm_get_run_state(move->job->vmm, &state, error))
+        return FALSE;
+    move->stays_paused = state == VMM_RUN_STATE_PAUSED;
+    if (move->stays_paused || state == VMM_RUN_STATE_RUNNING)
+        return TRUE;
+    error_set(error, VMFERRY_ERROR_REFUSED, "the guest does not run any more: it is %s",
+              vmm_run_state_name(state));
+    return FALSE;
+}
+
+/* From now on, if we die, the guard and the restarted agent resume the guest:
+ * before it is paused by us, and never one that its user has paused. */
+static gboolean arm(SourceMove *move, GError **error)
+{
+    if (move->stays_paused)
+        return TRUE;
+    return source_journal(move, SOURCE_JOURNAL_PAUSING, error) &&
+           guard_set_duty(move->guard, GUARD_RESUME, error);
+}
+
+/* Its user was quicker than we. */
+static gboolean disarm(SourceMove *move, GError **error)
+{
+    move->stays_paused = TRUE;
+    return guard_set_duty(move->guard, GUARD_LEAVE, error) &&
+           source_journal(move, SOURCE_JOURNAL_MOVING, error);
+}
+
+gboolean source_pause(SourceMove *move, GError **error)
+{
+    gboolean was_running = FALSE;
+    uint64_t since_ns = 0;
+
+    if (!source_not_cancelled(move, error) || fault_point("source.decided", error) ||
+        !vmm_check_unchanged(move->job->vmm, move->machine, error) ||
+        !check_user_pause(move, error))
+        return FALSE;
+    move->paused_ns = move->lap_ns = clock_now_ns();
+    move->paused = TRUE;
+    /* A guest that is slowed in turns may stand already: that counts as pause. */
+    if (move->throttle && !throttle_end_for_pause(move->throttle, &since_ns, error))
+        return FALSE;
+    /* Only then: the turns arm and disarm, too. */
+    if (!arm(move, error))
+        return FALSE;
+    if (since_ns > 0)
+        move->paused_ns = MIN(move->paused_ns, since_ns);
+    if (!vmm_pause(move->job->vmm, &was_running, error))
+        return FALSE;
+    if (!was_running && since_ns == 0 && !move->stays_paused && !disarm(move, error))
+        return FALSE;
+    /* Its user has resumed it since we looked. */
+    if (was_running && move->stays_paused) {
+        move->stays_paused = FALSE;
+        if (!arm(move, error))
+            return FALSE;
+    }
+    /* QEMU's own migration pauses its guest, too; that is not its user's wish. */
+    if (move->stays_paused && !vmm_check_paused(move->job->vmm, error))
+        return FALSE;
+    move->report->arrives_paused = move->stays_paused;
+    if (fault_point("source.paused", error))
+        return FALSE;
+    move->report->pause_ms = source_lap_ms(move);
+    return source_deadline_start(move, error);
+}
+
+/* TRUE where there is nothing left that could be resumed. */
+static gboolean has_ended(SourceMove *move)
+{
+    VmmRunState state;
+
+    return vmm_get_run_state(move->job->vmm, &state, NULL) &&
+           (state == VMM_RUN_STATE_GONE || state == VMM_RUN_STATE_ENDED);
+}
+
+/* It must run again, whatever it takes: another process may hold its image
+ * locks for a moment (a destination that is being ended).  Not one that QEMU's
+ * own migration has taken away meanwhile. */
+static void resume_again(SourceMove *move)
+{
+    g_autoptr(GError) error = NULL;
+    g_autofree char *so_far = NULL;
+
+    for (int i = 0; i < RESUME_ATTEMPTS; i++) {
+        g_clear_error(&error);
+        if (vmm_resume(move->job->vmm, &error) || error_is(error, VMFERRY_ERROR_REFUSED) ||
+            has_ended(move))
+            break;
+        clock_sleep_ns(RESUME_PAUSE_NS);
+    }
+    if (!error || has_ended(move))
+        return;
+    move->report->unresumed = !error_is(error, VMFERRY_ERROR_REFUSED);
+    so_far = g_steal_pointer(&move->report->error);
+    move->report->error = g_strdup_printf(
+        "%s; and the guest could not be resumed here: %s (it is paused: look at it)",
+        so_far ? so_far : "the move failed", error->message);
+}
+
+void source_resume(SourceMove *move)
+{
+    gboolean in_time = source_deadline_end(move, NULL);
+
+    if (!move->paused)
+        return;
+    if (!move->stays_paused)
+        resume_again(move);
+    else
+        (void)vmm_take_images(move->job->vmm, NULL);
+    /* What is still on its way through a slow link is not waited for. */
+    if (!in_time && channel_get_backlog_bytes(move->channel) > 0)
+        channel_shutdown(move->channel);
+    move->paused = FALSE;
+    move->report->downtime_ms = clock_ns_to_ms(clock_now_ns() - move->paused_ns);
+    if (!move->report->unresumed)
+        guard_set_duty(move->guard, GUARD_LEAVE, NULL);
+}
+
+static gboolean send_device_state(SourceMove *move, GBytes *state, GError **error)
+{
+    size_t total;
+    const uint8_t *bytes = g_bytes_get_data(state, &total);
+    g_autoptr(GByteArray) head = g_byte_array_new();
+
+    for (size_t at = 0; at < total;) {
+        size_t piece = MIN(DEVICE_STATE_PIECE, total - at);
+        struct iovec parts[2];
+
+        g_byte_array_set_size(head, 0);
+        byte_write_le64(head, total);
+        byte_write_le64(head, at);
+        parts[0] = (struct iovec){head->data, head->len};
+        parts[1] = (struct iovec){(void *)(bytes + at), piece};
+        if (!channel_send(move->channel, FRAME_DEVICE_STATE, parts, 2, error))
+            return FALSE;
+        at += piece;
+    }
+    return TRUE;
+}
+
+/* What was given back since it was sent reads as zero over there too.  Finding
+ * it takes some ms a GiB, so only where somebody relies on it. */
+static gboolean add_discarded(SourceMove *move, GError **error)
+{
+    if (!move->description->discards_memory && !move->job->options.verify)
+        return TRUE;
+    return page_sender_add_discarded(move->sender, work_set_get_next(move->work), error);
+}
+
+/* Saving device state must not touch guest RAM; the second look makes sure
+ * that whatever did is on the way too. */
+static gboolean send_late_pages(SourceMove *move, GError **error)
+{
+    if (!work_set_look(move->work, source_now_ms(move), error) ||
+        (move->job->options.verify && !add_discarded(move, error)))
+        return FALSE;
+    work_set_begin_round(move->work);
+    return source_send_pass(move, error);
+}
+
+/* Where somebody changed the machine in the last moment, that is the reason. */
+static GBytes *save_state(SourceMove *move, GError **error)
+{
+    g_autoptr(GError) failure = NULL;
+    GBytes *state = vmm_save_device_state(move->job->vmm, &failure);
+
+    if (!state && vmm_check_unchanged(move->job->vmm, move->machine, error))
+        g_propagate_error(error, g_steal_pointer(&failure));
+    return state;
+}
+
+gboolean source_last_round(SourceMove *move, GError **error)
+{
+    g_autoptr(GBytes) state = NULL;
+
+    source_set_phase(move, MIGRATE_PHASE_STOPPED);
+    /* On top of what was dirty or held back when the decision fell. */
+    if (!work_set_look(move->work, source_now_ms(move), error) || !add_discarded(move, error))
+        return FALSE;
+    work_set_begin_round(move->work);
+    source_recheck_paused(move);
+    if (!source_send_round(move, error))
+        return FALSE;
+    move->report->pages_ms = source_lap_ms(move);
+    state = save_state(move, error);
+    if (!state || !source_deadline_check(move, error) ||
+        fault_point("source.device-state-saved", error) || !send_late_pages(move, error))
+        return FALSE;
+    move->report->save_ms = source_lap_ms(move);
+    if (move->job->options.verify) {
+        if (!digest_send_all(move->memory, move->channel, error))
+            return FALSE;
+        move->report->verify_ms = source_lap_ms(move);
+    }
+    return source_images_finish(move, error) && send_device_state(move, state, error) &&
+           channel_send_bytes(move->channel, FRAME_PREPARE, NULL, 0, error);
+}
+
+gboolean source_await_ready(SourceMove *move, GError **error)
+{
+    ReadyMessage ready;
+    Frame frame;
+
+    /* While the destination loads.  The last ROUND_APPLIED comes before READY. */
+    if (!vmm_check_unchanged(move->job->vmm, move->machine, error) ||
+        !source_await(move, FRAME_READY, READY_TIMEOUT_MS, &frame, error) ||
+        !ready_message_decode((const char *)frame.payload, frame.length, &ready, error))
+        return FALSE;
+    if (!move->last_round_applied) {
+        error_set(error, VMFERRY_ERROR_INVALID, "READY before the last ROUND_APPLIED");
+        return FALSE;
+    }
+    if (move->job->options.verify) {
+        move->report->verified = ready.verified;
+        if (!ready.verified) {
+            error_set(error, VMFERRY_ERROR_FAILED, "the destination did not verify the memory");
+            return FALSE;
+        }
+    }
+    move->report->prepare_ms = source_lap_ms(move);
+    return TRUE;
+}
+
+/* The point of no return.  First the journal, by which a restarted agent asks the
+ * destination before it touches the guest, then the guard: if we die in between,
+ * it still resumes a guest whose word was never given. */
+gboolean source_give_word(SourceMove *move, GError **error)
+{
+    uint8_t run = move->stays_paused ? 0 : 1;
+
+    if (!source_not_cancelled(move, error) || fault_point("source.before-word", error) ||
+        !vmm_check_paused(move->job->vmm, error) || !source_deadline_end(move, error))
+        return FALSE;
+    if (!source_journal(move, SOURCE_JOURNAL_HANDING_OVER, error)) {
+        g_prefix_error(error, "the switchover cannot be written down: ");
+        return FALSE;
+    }
+    if (fault_point("source.handing-over", error) ||
+        !guard_set_duty(move->guard, GUARD_LEAVE, error))
+        return FALSE;
+    source_set_phase(move, MIGRATE_PHASE_HANDOVER);
+    move->word_sent = TRUE;
+    /* A send that fails may have been received all the same. */
+    channel_send_bytes(move->channel, FRAME_START, &run, sizeof run, NULL);
+    fault_point("source.after-word", NULL);
+    return TRUE;
+}
+
+/* The connection failed after START: asks on new ones for a few seconds. */
+static TransactionOutcome ask_outcome(SourceMove *move, GError **error)
+{
+    int outcome = OUTCOME_PENDING;
+
+    channel_shutdown(move->channel); /* so that the destination stops waiting for START */
+    for (int i = 0; i < SETTLE_ATTEMPTS; i++) {
+        g_clear_error(error);
+        if (migrate_source_resolve(move->job->destination, &move->job->channel, move->transaction,
+                                   move->peer.agent, &outcome, error) &&
+            outcome != OUTCOME_PENDING)
+            return (TransactionOutcome)outcome;
+        clock_sleep_ns(SETTLE_PAUSE_NS);
+    }
+    return OUTCOME_PENDING;
+}
+
+TransactionOutcome source_settle(SourceMove *move, GError **error)
+{
+    g_autoptr(GError) lost = NULL;
+    TransactionOutcome outcome;
+    Frame frame;
+
+    if (source_await(move, FRAME_STARTED, STARTED_TIMEOUT_MS, &frame, &lost)) {
+        fault_point("source.after-started", NULL);
+        return OUTCOME_COMMITTED;
+    }
+    outcome = ask_outcome(move, error);
+    /* Where it said why it gave up, that is the reason. */
+    if (outcome == OUTCOME_ABORTED) {
+        g_clear_error(error);
+        g_propagate_error(error, g_steal_pointer(&lost));
+    }
+    return outcome;
+}

@@ -1,0 +1,183 @@
+#include "policy/convergence_deferral.h"
+
+#include <math.h>
+
+#include "policy/work_set_model.h"
+
+/* Hysteresis, and how far apart equals are told. */
+#define HELD_IS_HOTTER 1.5
+#define APART 0.25
+/* A group is hot from this share of the typical rate on.  More often than once
+ * in HORIZON_MS makes no difference to that. */
+#define HOT_SHARE 0.25
+#define HORIZON_MS 1000.0
+/* What is not held may dirty this share of the path. */
+#define REST_SHARE 0.5
+/* All hot groups are held if they fill the budget up to here; else the hottest
+ * that leave some for the rest. */
+#define BUDGET_ALL 0.99
+#define BUDGET_PART 0.9
+#define SEARCH_STEPS 14
+#define SEARCH_SPAN 65536.0
+#define PATTERN_WINDOWS 3
+#define PATTERN_NEEDED 2
+
+double convergence_score(const ConvergenceGroup *group, guint index)
+{
+    double score = (double)group->dirty_per_ms / MAX(group->pages, 1);
+
+    score *= 1 + APART * ((index * 2654435761u) >> 16) / 65536.0;
+    return group->held ? score * HELD_IS_HOTTER : score;
+}
+
+double convergence_apply_hold(ConvergenceGroup *groups, guint group_count, double hold_rate)
+{
+    double bytes = 0;
+
+    for (guint i = 0; i < group_count; i++) {
+        groups[i].held =
+            groups[i].dirty_per_ms > 0 && convergence_score(&groups[i], i) >= hold_rate;
+        if (groups[i].held)
+            bytes += work_set_group_bytes(&groups[i]);
+    }
+    return bytes;
+}
+
+static double window_ratio(const ConvergenceWindow *window, double bytes_per_ms)
+{
+    /* A link that has nothing to carry is not a slow one. */
+    double carried = MAX(window->carried_bytes, bytes_per_ms * window->ms);
+
+    return carried > 0 && window->run_share > 0
+               ? window->dirtied_bytes / window->run_share / carried
+               : 0;
+}
+
+static guint count_recent(const ConvergenceWindow *windows, guint last, double bytes_per_ms,
+                          gboolean quiet)
+{
+    guint count = 0;
+
+    /* The first window is not counted: the guest meets its write protection. */
+    for (guint i = last; i >= 1 && last - i < PATTERN_WINDOWS; i--) {
+        double ratio = window_ratio(&windows[i], bytes_per_ms);
+
+        if (quiet)
+            count += ratio < CONVERGENCE_QUIET_RATIO;
+        else
+            count += ratio >= CONVERGENCE_INTENSIVE_RATIO && windows[i].cost_known &&
+                     windows[i].similarity >= CONVERGENCE_SIMILARITY;
+    }
+    return count;
+}
+
+ConvergencePattern convergence_find_pattern(const ConvergenceWindow *windows, guint count,
+                                            double bytes_per_ms)
+{
+    ConvergencePattern pattern = {0};
+
+    for (guint i = 1; i < count && bytes_per_ms > 0; i++) {
+        if (count_recent(windows, i, bytes_per_ms, TRUE) >= PATTERN_NEEDED) {
+            pattern.quiet_seen = TRUE;
+            pattern.intensive = FALSE;
+            pattern.longest_run_ms = MAX(pattern.longest_run_ms, pattern.run_ms);
+            pattern.run_ms = 0;
+        } else if (count_recent(windows, i, bytes_per_ms, FALSE) >= PATTERN_NEEDED) {
+            pattern.intensive = TRUE;
+        }
+        if (pattern.intensive)
+            pattern.run_ms += windows[i].ms;
+    }
+    return pattern;
+}
+
+typedef struct {
+    double held_bytes; /* what the pause would have to carry */
+    double rest_rate;  /* wire bytes a ms that the others dirty, free */
+} Split;
+
+static double group_rate(const ConvergenceGroup *group)
+{
+    double touched = MAX(group->touched, 1);
+
+    return touched * -expm1(-(double)group->dirty_per_ms / touched * HORIZON_MS) / HORIZON_MS *
+           group->again_per_page;
+}
+
+static Split split_at(const ConvergenceFacts *facts, double hold_rate)
+{
+    Split split = {0};
+
+    for (guint i = 0; i < facts->group_count; i++) {
+        const ConvergenceGroup *group = &facts->groups[i];
+        double again;
+
+        if (group->dirty_per_ms <= 0)
+            continue;
+        if (convergence_score(group, i) < hold_rate) {
+            split.rest_rate += group_rate(group);
+            continue;
+        }
+        /* By the time of the pause all that is in use is dirty. */
+        again = MAX(group->pending - group->unsent,
+                    MIN(group->touched, group->pages - MIN(group->unsent, group->pages)));
+        split.held_bytes +=
+            (double)group->unsent * group->whole_per_page + again * group->again_per_page;
+    }
+    return split;
+}
+
+/* Where most of the dirtying is: the mean score, weighed by bytes dirtied. */
+static double typical_score(const ConvergenceFacts *facts)
+{
+    double sum = 0, weight = 0;
+
+    for (guint i = 0; i < facts->group_count; i++) {
+        const ConvergenceGroup *group = &facts->groups[i];
+        double score = (double)group->dirty_per_ms / MAX(group->pages, 1);
+        double rate = group->dirty_per_ms > 0 ? group_rate(group) : 0;
+
+        sum += rate * MIN(score, 1 / HORIZON_MS);
+        weight += rate;
+    }
+    return weight > 0 ? sum / weight : 0;
+}
+
+double convergence_choose_hold(const ConvergenceFacts *facts, double budget_bytes)
+{
+    double rate = HOT_SHARE * typical_score(facts), low, high;
+    Split split;
+
+    if (rate <= 0)
+        return INFINITY;
+    split = split_at(facts, rate);
+    if (split.rest_rate > REST_SHARE * facts->bytes_per_ms) {
+        /* The highest that leaves the rest slow enough, if there is one. */
+        high = rate;
+        low = rate / SEARCH_SPAN;
+        for (guint i = 0; i < SEARCH_STEPS; i++) {
+            double middle = sqrt(low * high);
+
+            if (split_at(facts, middle).rest_rate > REST_SHARE * facts->bytes_per_ms)
+                high = middle;
+            else
+                low = middle;
+        }
+        rate = low;
+        split = split_at(facts, rate);
+    }
+    if (split.held_bytes <= BUDGET_ALL * budget_bytes)
+        return rate;
+    /* The lowest whose groups fit. */
+    low = rate;
+    high = rate * SEARCH_SPAN;
+    for (guint i = 0; i < SEARCH_STEPS; i++) {
+        double middle = sqrt(low * high);
+
+        if (split_at(facts, middle).held_bytes > BUDGET_PART * budget_bytes)
+            low = middle;
+        else
+            high = middle;
+    }
+    return high;
+}

@@ -1,0 +1,153 @@
+#include "policy/convergence_private.h"
+
+#include <math.h>
+
+/* A round may leave so much of what it carried before the guest is slowed;
+ * while it is slowed, so much.  Differences below STEP are not followed. */
+#define THROTTLE_ABOVE 0.5
+#define THROTTLE_TO 0.4
+#define THROTTLE_STEP 0.15
+#define THROTTLE_CORRECTION 0.6
+/* While the path has other, colder pages to carry for so long, slowing the
+ * guest helps nobody. */
+#define COLD_FIRST_MS 250.0
+#define DEADLINE_BUDGET 0.9
+#define SOLVER_STEPS 10
+#define FORECAST_ROUNDS 16
+
+static guint find_best_round(const ConvergenceFacts *facts)
+{
+    guint best = 0;
+
+    for (guint i = 1; i < facts->round_count; i++)
+        if (facts->rounds[i].left_bytes <
+            CONVERGENCE_NEW_BEST_SHARE * facts->rounds[best].left_bytes)
+            best = i;
+    return best;
+}
+
+gboolean convergence_stuck_for(const ConvergenceFacts *facts, guint rounds, double ms)
+{
+    guint best = find_best_round(facts);
+    double waited = 0;
+
+    for (guint i = best + 1; i < facts->round_count; i++)
+        waited += facts->rounds[i].ms;
+    return facts->round_count > best + rounds && waited >= ms;
+}
+
+/* The throttle at which the work set fits the cap when the deadline asks for
+ * the pause. */
+static double share_for_deadline(const Judge *judge)
+{
+    const ConvergenceFacts *facts = judge->facts;
+    double cap = CONVERGENCE_CAP_SHARE * facts->promise.downtime_cap_ms - facts->device_ms;
+    double ms = facts->promise.deadline_ms - facts->elapsed_ms - CONVERGENCE_DEADLINE_MARGIN_MS -
+                facts->promise.downtime_cap_ms;
+    double room = DEADLINE_BUDGET * cap * judge->path - judge->held;
+    double least = CONVERGENCE_LEAST_RUN_SHARE, most = 1;
+
+    /* While there is something cold to carry, slowing the guest gains nothing. */
+    if (facts->promise.deadline_ms == 0 || ms_for(judge, judge->rest.cold) > COLD_FIRST_MS ||
+        work_set_model_after(judge->rest, most, judge->path, ms) <= room)
+        return most;
+    for (guint i = 0; i < SOLVER_STEPS; i++) {
+        double middle = sqrt(least * most);
+
+        if (work_set_model_after(judge->rest, middle, judge->path, ms) <= room)
+            least = middle;
+        else
+            most = middle;
+    }
+    return least;
+}
+
+/* A guest that writes all of a group between two looks is faster than it looks:
+ * while slowing it brings no new best, it is slowed more.  So is one that is stuck though
+ * its rounds should converge (one that comes back to what it wrote after a long time). */
+static double correction(const Judge *judge, gboolean stuck)
+{
+    guint rounds = judge->facts->round_count;
+
+    if (rounds == 0 || (judge->run_share >= 1 && !stuck))
+        return 1;
+    if (judge->run_share >= 1)
+        return THROTTLE_CORRECTION;
+    return pow(THROTTLE_CORRECTION, rounds - 1 - find_best_round(judge->facts));
+}
+
+/* The throttle with which the groups that are sent converge. */
+static double share_for_rounds(const Judge *judge)
+{
+    const ConvergenceFacts *facts = judge->facts;
+    gboolean stuck = convergence_is_stuck(facts);
+    double share = judge->run_share < 1 ? THROTTLE_TO : THROTTLE_ABOVE;
+
+    if (fits_cap(judge) || !(judge->pattern.intensive || stuck || judge->run_share < 1))
+        return 1;
+    if (ms_for(judge, judge->rest.cold) > COLD_FIRST_MS)
+        return 1;
+    return MAX(work_set_model_run_share(&judge->rest, share, judge->path) *
+                   correction(judge, stuck),
+               CONVERGENCE_LEAST_RUN_SHARE);
+}
+
+void convergence_choose_throttle(Judge *judge)
+{
+    double current = judge->run_share, needed;
+
+    judge->decision.run_share = 1;
+    if (!may_throttle(judge) || judge->path <= 0)
+        return;
+    /* What was read has to be sent before the pause.  A guest set free until then would
+     * write all of it anew. */
+    if (judge->decision.verdict == CONVERGENCE_STOP)
+        judge->decision.run_share = current;
+    if (judge->decision.verdict != CONVERGENCE_CONTINUE)
+        return;
+    needed = MIN(share_for_rounds(judge), share_for_deadline(judge));
+    if (needed < 1 && current < 1 && fabs(needed - current) <= THROTTLE_STEP * current)
+        needed = current;
+    judge->decision.run_share = needed;
+}
+
+static double pause_with(const Judge *judge, double left)
+{
+    return ms_for(judge, judge->held + left) + judge->facts->device_ms;
+}
+
+/* Is a pause with *left* of the groups not held what these rules would stop
+ * at?  *before*: what the round began with. */
+static gboolean would_stop(const Judge *judge, double left, double before, double run_share)
+{
+    const ConvergencePromise *promise = &judge->facts->promise;
+    double pause = pause_with(judge, left);
+
+    if (ms_for(judge, left) <= CONVERGENCE_SMALL_REST_MS)
+        return TRUE;
+    if (judge->held > 0 || run_share < 1)
+        return pause <= CONVERGENCE_CAP_SHARE * promise->downtime_cap_ms;
+    return pause <= promise->max_downtime_ms && left >= CONVERGENCE_GAIN_SHARE * before;
+}
+
+/* Plays the rounds that these rules would make. */
+void convergence_forecast(Judge *judge)
+{
+    ConvergenceDecision *decision = &judge->decision;
+    WorkSetModel model = judge->rest;
+    double ms = 0, left = work_set_model_pending(&model), run_share = decision->run_share;
+
+    for (guint i = 0; i < FORECAST_ROUNDS && decision->verdict == CONVERGENCE_CONTINUE; i++) {
+        double before = left;
+
+        ms += work_set_model_round(&model, run_share, judge->path);
+        left = work_set_model_pending(&model);
+        if (would_stop(judge, left, before, run_share))
+            break;
+        if (may_throttle(judge) &&
+            pause_with(judge, left) > CONVERGENCE_CAP_SHARE * judge->facts->promise.downtime_cap_ms)
+            run_share = work_set_model_run_share(&model, THROTTLE_TO, judge->path);
+    }
+    decision->expected_downtime_ms = pause_with(judge, left);
+    decision->expected_total_ms = judge->facts->elapsed_ms + ms + decision->expected_downtime_ms;
+}

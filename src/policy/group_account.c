@@ -1,0 +1,490 @@
+#include "policy/group_account.h"
+
+#include <math.h>
+
+/* A page that is seen dirty in nearly every interval is written often; how
+ * often can't be seen. */
+#define MOST_SEEN_SHARE 0.98
+/* Faults can slow a guest to a tenth, but a guess is not to make it ten times faster
+ * than that. */
+#define MOST_FAULT_SHARE 0.9
+/* Pages in use tell of a group's rate until so few are still protected. */
+#define LEFT_SHARE 0.8
+/* In a window groups differ from their mean by as much as those that were asked about, up to so
+ * many times. */
+#define MOST_ACTIVITY 4.0
+/* A group's own cost counts half once so many of its pages were sent, and is
+ * forgotten as fast. */
+#define COST_PAGES 32.0
+/* So many pages of the probes tell what sending again costs; or else such a
+ * share of all dirtying in groups with a cost of their own. */
+#define PROBED_PAGES 24u
+#define KNOWN_SHARE 0.5
+#define COST_MEMORY_PAGES 1024.0
+/* Windows weigh in the history for some ten seconds; a group is hot there
+ * from this share of the typical one on. */
+#define HISTORY_DECAY 0.98
+#define HISTORY_HOT_SHARE 0.125
+
+/* Falling sums: bytes / pages is the mean. */
+typedef struct {
+    double bytes, pages;
+} Cost;
+
+typedef struct {
+    double asked_at; /* guest ms; mean over the protected pages */
+    guint watched;   /* protected pages */
+    guint written;   /* pages seen dirty and not protected again since */
+    float rate_sum, rate_weight;
+    float marked_sum, again_seen;      /* Schnabel's sums */
+    guint seen;                        /* pages ever seen dirty */
+    float window_writes, window_asked; /* pages in use that were asked about, times ms */
+    float rate_before;                 /* a page's, 1/ms, at the window's beginning */
+    float in_window;                   /* estimate of the pages dirtied in this window */
+    float to_take, new_to_take;        /* since group_account_take_dirty() */
+    float history;
+    Cost whole, again;
+} GroupNotes;
+
+struct GroupAccount {
+    guint count;
+    ConvergenceGroup *groups;
+    GroupNotes *notes;
+    GArray *windows; /* of ConvergenceWindow */
+    Cost whole;
+    guint probed_pages; /* of the probes, sent again */
+    gboolean cost_known;
+    gboolean probing; /* as was decided */
+    guint probes[GROUP_ACCOUNT_PROBES];
+    guint probe_count;
+    double guess;
+    double run_share, fault_share; /* see the clock */
+    double share_since_ms, share_since_guest_ms;
+    double window_ms, window_guest_ms; /* its beginning */
+};
+
+GroupAccount *group_account_new(guint group_count, double wire_per_page)
+{
+    GroupAccount *account = g_new0(GroupAccount, 1);
+
+    account->count = group_count;
+    account->groups = g_new0(ConvergenceGroup, MAX(group_count, 1));
+    account->notes = g_new0(GroupNotes, MAX(group_count, 1));
+    account->windows = g_array_new(FALSE, FALSE, sizeof(ConvergenceWindow));
+    account->guess = wire_per_page;
+    account->run_share = 1;
+    return account;
+}
+
+void group_account_free(GroupAccount *account)
+{
+    if (!account)
+        return;
+    g_free(account->groups);
+    g_free(account->notes);
+    g_array_unref(account->windows);
+    g_free(account);
+}
+
+/* The guest's clock. */
+static double guest_ms(const GroupAccount *account, double now_ms)
+{
+    return account->share_since_guest_ms + MAX(now_ms - account->share_since_ms, 0) *
+                                               account->run_share * (1 - account->fault_share);
+}
+
+static void set_clock(GroupAccount *account, double now_ms, double run_share, double fault_share)
+{
+    double guest_now = guest_ms(account, now_ms);
+
+    account->share_since_guest_ms = guest_now;
+    account->share_since_ms = now_ms;
+    account->run_share = run_share;
+    account->fault_share = fault_share;
+}
+
+void group_account_set_run_share(GroupAccount *account, double now_ms, double run_share)
+{
+    set_clock(account, now_ms, CLAMP(run_share, CONVERGENCE_LEAST_RUN_SHARE, 1),
+              account->fault_share);
+}
+
+void group_account_set_fault_share(GroupAccount *account, double now_ms, double fault_share)
+{
+    set_clock(account, now_ms, account->run_share, CLAMP(fault_share, 0, MOST_FAULT_SHARE));
+}
+
+void group_account_set_pages(GroupAccount *account, guint group, guint pages)
+{
+    g_return_if_fail(group < account->count);
+    account->groups[group].pages = pages;
+}
+
+void group_account_set_pending(GroupAccount *account, guint group, guint pending, guint unsent)
+{
+    g_return_if_fail(group < account->count);
+    account->groups[group].pending = pending;
+    account->groups[group].unsent = MIN(unsent, pending);
+}
+
+void group_account_note_watched(GroupAccount *account, guint number, double now_ms, guint pages)
+{
+    GroupNotes *notes;
+
+    g_return_if_fail(number < account->count);
+    notes = &account->notes[number];
+    if (pages == 0)
+        return;
+    notes->asked_at +=
+        (guest_ms(account, now_ms) - notes->asked_at) * pages / (double)(notes->watched + pages);
+    notes->watched += pages;
+    notes->written -= MIN(notes->written, pages);
+}
+
+void group_account_note_released(GroupAccount *account, guint group)
+{
+    g_return_if_fail(group < account->count);
+    account->notes[group].watched = account->notes[group].written = 0;
+}
+
+/* Schnabel's estimate from the sums so far, of pages that can be caught, and those that were
+ * since they were protected. */
+static void estimate_touched(GroupNotes *notes, ConvergenceGroup *group, const GroupLook *look,
+                             double weight)
+{
+    double seen_before = look->pages_dirty - MIN(look->pages_new, look->pages_dirty);
+    double scale = (double)(group->pages - MIN(notes->written, group->pages)) / look->pages_asked;
+    double estimate;
+
+    notes->marked_sum = (float)((1 - weight) * notes->marked_sum +
+                                (double)look->pages_dirty * look->pages_marked * MAX(scale, 1) +
+                                seen_before * notes->written);
+    notes->again_seen = (float)((1 - weight) * notes->again_seen + seen_before);
+    notes->seen = MIN(notes->seen + look->pages_new, group->pages);
+    /* Nothing marked yet: as far as is known, all of it is in use. */
+    estimate = notes->marked_sum > 0 ? notes->marked_sum / (notes->again_seen + 1) : group->pages;
+    if (notes->seen == 0)
+        estimate = 0;
+    group->touched = (uint32_t)CLAMP(estimate, notes->seen, group->pages);
+}
+
+/* Of the pages asked about, how many are in use?  Not those that were seen dirty and are not
+ * protected since; the others are as likely to be protected as any. */
+static double count_in_use(const GroupNotes *notes, const ConvergenceGroup *group,
+                           const GroupLook *look)
+{
+    double others = MAX((double)group->pages - notes->written, look->pages_asked);
+    double in_use = MAX((double)group->touched - notes->written, 0);
+
+    return MAX(MAX(in_use * look->pages_asked / others, look->pages_dirty), 1e-3);
+}
+
+static void note_rate(GroupNotes *notes, ConvergenceGroup *group, const GroupLook *look,
+                      double elapsed)
+{
+    double in_use = count_in_use(notes, group, look);
+    double left = (double)group->touched - notes->written;
+    double writes = -in_use * log1p(-MIN(look->pages_dirty / in_use, MOST_SEEN_SHARE));
+    double times = MAX(group->touched / in_use, 1);
+    double weight = -expm1(-elapsed / times / GROUP_ACCOUNT_MEMORY_MS);
+
+    /* What is left of a nearly exhausted group is a small difference of two estimates. */
+    if (left < LEFT_SHARE * group->touched)
+        return;
+    notes->window_writes += (float)writes;
+    notes->window_asked += (float)(in_use * elapsed);
+    notes->to_take += (float)(look->pages_dirty * times);
+    notes->new_to_take += (float)(MIN(look->pages_new, look->pages_dirty) * times);
+    notes->rate_sum = (float)((1 - weight) * notes->rate_sum + weight * writes * times / elapsed);
+    notes->rate_weight = (float)((1 - weight) * notes->rate_weight + weight);
+    if (notes->rate_weight > 0)
+        group->dirty_per_ms = notes->rate_sum / notes->rate_weight;
+}
+
+/* What a look tells of rates. */
+static void learn(GroupAccount *account, guint number, const GroupLook *look)
+{
+    GroupNotes *notes = &account->notes[number];
+    ConvergenceGroup *group = &account->groups[number];
+    double elapsed = guest_ms(account, look->now_ms) - notes->asked_at;
+    double weight;
+
+    if (group->pages == 0 || elapsed <= 0)
+        return;
+    weight = -expm1(-elapsed * MIN((double)look->pages_asked / group->pages, 1) /
+                    GROUP_ACCOUNT_MEMORY_MS);
+    estimate_touched(notes, group, look, weight);
+    note_rate(notes, group, look, elapsed);
+    notes->asked_at += elapsed * MIN((double)look->pages_asked / MAX(notes->watched, 1), 1);
+}
+
+void group_account_note_dirty(GroupAccount *account, guint number, const GroupLook *look)
+{
+    GroupNotes *notes;
+
+    g_return_if_fail(number < account->count);
+    if (look->pages_asked == 0)
+        return;
+    learn(account, number, look);
+    notes = &account->notes[number];
+    notes->watched -= MIN(look->pages_dirty, notes->watched);
+    notes->written = MIN(notes->written + look->pages_dirty, account->groups[number].pages);
+}
+
+void group_account_take_dirty(GroupAccount *account, GArray *ret)
+{
+    for (guint i = 0; i < account->count; i++) {
+        GroupNotes *notes = &account->notes[i];
+        guint pages = MIN((guint)lrintf(notes->to_take), account->groups[i].pages);
+        TraceDirty dirty = {i, (guint16)pages,
+                            (guint16)MIN((guint)lrintf(notes->new_to_take), pages)};
+
+        if (pages > 0)
+            g_array_append_val(ret, dirty);
+        notes->to_take = notes->new_to_take = 0;
+    }
+}
+
+static void cost_add(Cost *cost, double pages, double bytes)
+{
+    double keep = exp(-pages / COST_MEMORY_PAGES);
+
+    cost->bytes = keep * cost->bytes + bytes;
+    cost->pages = keep * cost->pages + pages;
+}
+
+/* A mean of what is known and *otherwise*. */
+static double cost_per_page(const Cost *cost, double otherwise)
+{
+    return (cost->bytes + COST_PAGES * otherwise) / (cost->pages + COST_PAGES);
+}
+
+static double mean_cost(const Cost *cost, double otherwise)
+{
+    return cost->pages > 0 ? cost->bytes / cost->pages : otherwise;
+}
+
+static gboolean is_probe(const GroupAccount *account, guint group)
+{
+    for (guint i = 0; i < account->probe_count; i++)
+        if (account->probes[i] == group)
+            return TRUE;
+    return FALSE;
+}
+
+void group_account_note_sent(GroupAccount *account, guint group, guint pages, double wire_bytes,
+                             gboolean again)
+{
+    g_return_if_fail(group < account->count);
+    if (pages == 0)
+        return;
+    if (!again)
+        cost_add(&account->whole, pages, wire_bytes);
+    cost_add(again ? &account->notes[group].again : &account->notes[group].whole, pages,
+             wire_bytes);
+    if (again && account->probed_pages < PROBED_PAGES && is_probe(account, group))
+        account->probed_pages += pages;
+}
+
+/* Probes are drawn by how much is dirtied, so each counts as much as any other: not by its
+ * pages, or those that are written all the time, cheap ones mostly, would speak for all. */
+static double mean_of_probes(const GroupAccount *account)
+{
+    double sum = 0;
+    guint count = 0;
+
+    for (guint i = 0; i < account->probe_count; i++) {
+        const Cost *again = &account->notes[account->probes[i]].again;
+
+        if (again->pages > 0) {
+            sum += again->bytes / again->pages;
+            count++;
+        }
+    }
+    return sum / MAX(count, 1);
+}
+
+/* What sending again costs where a group's own cost is not known: that of the dirtying
+ * whose cost is.  Negative: too little is. */
+static double find_cost_again(const GroupAccount *account)
+{
+    double rate = 0, known_rate = 0, known = 0;
+
+    for (guint i = 0; i < account->count; i++) {
+        const Cost *again = &account->notes[i].again;
+        double group_rate = account->groups[i].dirty_per_ms;
+
+        rate += group_rate;
+        if (again->pages > 0) {
+            known_rate += group_rate;
+            known += group_rate * again->bytes / again->pages;
+        }
+    }
+    if (known_rate > KNOWN_SHARE * rate)
+        return known / known_rate;
+    return account->probed_pages >= PROBED_PAGES ? mean_of_probes(account) : -1;
+}
+
+static void refresh_costs(GroupAccount *account)
+{
+    double whole = mean_cost(&account->whole, account->guess);
+    double again = find_cost_again(account);
+
+    account->cost_known = again >= 0;
+    for (guint i = 0; i < account->count; i++) {
+        const GroupNotes *notes = &account->notes[i];
+        ConvergenceGroup *group = &account->groups[i];
+
+        group->whole_per_page = (float)cost_per_page(&notes->whole, whole);
+        group->again_per_page =
+            (float)cost_per_page(&notes->again, account->cost_known ? again : whole);
+    }
+}
+
+/* The share of this window's pages that lie in groups hot in the history. */
+static double similarity(const GroupAccount *account)
+{
+    double pages = 0, history = 0, history_squared = 0, in_hot = 0, hot;
+
+    for (guint i = 0; i < account->count; i++) {
+        double before = account->notes[i].history;
+
+        pages += account->notes[i].in_window;
+        history += before;
+        history_squared += before * before;
+    }
+    if (pages == 0 || history == 0)
+        return 0;
+    hot = HISTORY_HOT_SHARE * history_squared / history;
+    for (guint i = 0; i < account->count; i++)
+        if (account->notes[i].history >= hot)
+            in_hot += account->notes[i].in_window;
+    return in_hot / pages;
+}
+
+/* A page's rate of late, 1/ms. */
+static double page_rate(const GroupAccount *account, guint i)
+{
+    return account->groups[i].dirty_per_ms / MAX(account->groups[i].touched, 1);
+}
+
+/* How much more was written in this window than usual, where it could be seen. */
+static double find_activity(const GroupAccount *account)
+{
+    double writes = 0, usual = 0;
+
+    for (guint i = 0; i < account->count; i++) {
+        const GroupNotes *notes = &account->notes[i];
+
+        writes += notes->rate_before > 0 ? notes->window_writes : 0;
+        usual += notes->rate_before * notes->window_asked;
+    }
+    return usual > 0 ? MIN(writes / usual, MOST_ACTIVITY) : 1;
+}
+
+/* Estimates the pages that this window of *ms* has dirtied in each group: by what was seen
+ * there, or else by what is usual there. */
+static void estimate_window(GroupAccount *account, double ms)
+{
+    double activity = find_activity(account);
+
+    for (guint i = 0; i < account->count; i++) {
+        GroupNotes *notes = &account->notes[i];
+        double touched = account->groups[i].touched;
+        double rate = notes->window_asked > 0 ? notes->window_writes / notes->window_asked
+                                              : page_rate(account, i) * activity;
+
+        notes->in_window = (float)(touched * -expm1(-rate * ms));
+        notes->window_writes = notes->window_asked = 0;
+        notes->rate_before = (float)page_rate(account, i);
+    }
+}
+
+void group_account_end_window(GroupAccount *account, double now_ms, double carried_bytes)
+{
+    double guest_now = guest_ms(account, now_ms);
+    ConvergenceWindow window = {
+        .ms = now_ms - account->window_ms,
+        .carried_bytes = carried_bytes,
+    };
+
+    if (window.ms <= 0)
+        return;
+    estimate_window(account, guest_now - account->window_guest_ms);
+    window.similarity = similarity(account);
+    refresh_costs(account);
+    window.cost_known = account->cost_known;
+    /* The free guest would have written so much more. */
+    window.run_share = (guest_now - account->window_guest_ms) / window.ms;
+    for (guint i = 0; i < account->count; i++) {
+        GroupNotes *notes = &account->notes[i];
+        const ConvergenceGroup *group = &account->groups[i];
+
+        /* The same pages, seen in several looks, would have to be sent once. */
+        window.dirtied_bytes += notes->in_window * group->again_per_page;
+        notes->history = (float)(HISTORY_DECAY * notes->history + notes->in_window);
+        notes->in_window = 0;
+    }
+    g_array_append_val(account->windows, window);
+    account->window_ms = now_ms;
+    account->window_guest_ms = guest_now;
+}
+
+void group_account_fill_facts(GroupAccount *account, ConvergenceFacts *facts)
+{
+    refresh_costs(account);
+    facts->groups = account->groups;
+    facts->group_count = account->count;
+    facts->windows = (const ConvergenceWindow *)account->windows->data;
+    facts->window_count = account->windows->len;
+    facts->cost_known = account->cost_known;
+    facts->run_share = account->run_share;
+}
+
+/* Draws groups by their dirtying: where its running sum passes an eighth, three
+ * eighths, and so on. */
+static void draw_probes(GroupAccount *account)
+{
+    double all = 0, sum = 0;
+
+    for (guint i = 0; i < account->count; i++)
+        all += account->groups[i].dirty_per_ms;
+    for (guint i = 0; i < account->count && account->probe_count < GROUP_ACCOUNT_PROBES; i++) {
+        sum += account->groups[i].dirty_per_ms;
+        if (sum > all * (account->probe_count + 0.5) / GROUP_ACCOUNT_PROBES)
+            account->probes[account->probe_count++] = i;
+    }
+}
+
+double group_account_apply(GroupAccount *account, const ConvergenceDecision *decision)
+{
+    account->probing = decision->probe;
+    if (account->probing && account->probe_count == 0)
+        draw_probes(account);
+    return convergence_apply_hold(account->groups, account->count, decision->hold_rate);
+}
+
+guint group_account_get_probes(const GroupAccount *account, guint ret[GROUP_ACCOUNT_PROBES])
+{
+    for (guint i = 0; account->probing && i < account->probe_count; i++)
+        ret[i] = account->probes[i];
+    return account->probing ? account->probe_count : 0;
+}
+
+double group_account_get_use(const GroupAccount *account, guint group)
+{
+    g_return_val_if_fail(group < account->count, 0);
+    return (double)account->groups[group].touched / MAX(account->groups[group].pages, 1);
+}
+
+gboolean group_account_is_held(const GroupAccount *account, guint group)
+{
+    g_return_val_if_fail(group < account->count, FALSE);
+    return account->groups[group].held;
+}
+
+double group_account_get_heat(const GroupAccount *account, guint group)
+{
+    g_return_val_if_fail(group < account->count, 0);
+    return (double)account->groups[group].dirty_per_ms / MAX(account->groups[group].pages, 1);
+}

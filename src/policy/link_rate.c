@@ -1,0 +1,53 @@
+#include "policy/link_rate.h"
+
+#define NEW_WEIGHT 0.3
+
+void path_rate_start(PathRate *rate, double now_ms, uint64_t sent_bytes, uint64_t backlog_bytes)
+{
+    if (!rate->started)
+        rate->windows = 0;
+    rate->last_ms = now_ms;
+    rate->last_carried = sent_bytes - MIN(backlog_bytes, sent_bytes);
+    rate->last_backlog = backlog_bytes;
+    rate->started = TRUE;
+}
+
+static gboolean is_busy(const PathRate *rate, double now_rate, uint64_t carried, uint64_t backlog)
+{
+    double least = PATH_RATE_BACKLOG_SHARE * (double)carried;
+
+    if (rate->limit > 0 && now_rate >= PATH_RATE_LIMIT_SHARE * rate->limit)
+        return TRUE;
+    return rate->last_backlog > 0 && backlog > 0 && (double)rate->last_backlog >= least &&
+           (double)backlog >= least;
+}
+
+gboolean path_rate_is_clear(const PathRate *rate)
+{
+    return rate->busy || rate->windows > 1;
+}
+
+void path_rate_note(PathRate *rate, double now_ms, uint64_t sent_bytes, uint64_t backlog_bytes)
+{
+    double elapsed = now_ms - rate->last_ms;
+    uint64_t confirmed = sent_bytes - MIN(backlog_bytes, sent_bytes);
+    uint64_t carried;
+    double now_rate;
+
+    if (!rate->started || elapsed < PATH_RATE_WINDOW_MS)
+        return;
+    /* What is confirmed can't be taken back; a backlog read a little late might say so. */
+    carried = confirmed > rate->last_carried ? confirmed - rate->last_carried : 0;
+    now_rate = (double)carried / elapsed;
+    rate->busy = is_busy(rate, now_rate, carried, backlog_bytes);
+    rate->windows++;
+    if (!rate->busy)
+        rate->bytes_per_ms = MAX(rate->bytes_per_ms, now_rate);
+    else if (rate->bytes_per_ms <= 0)
+        rate->bytes_per_ms = now_rate;
+    else
+        rate->bytes_per_ms += NEW_WEIGHT * (now_rate - rate->bytes_per_ms);
+    if (rate->limit > 0)
+        rate->bytes_per_ms = MIN(rate->bytes_per_ms, rate->limit);
+    path_rate_start(rate, now_ms, sent_bytes, backlog_bytes);
+}

@@ -1,0 +1,313 @@
+#include "base/names.h"
+#include "policy/packing.h"
+
+#include <math.h>
+#include <string.h>
+
+#define NEW_WEIGHT 0.5
+/* A dearer level is tried where packing is so much faster than the path. */
+#define SLACK_TO_CLIMB 2.0
+#define STAY 1.1
+#define STARVED 2.0
+
+/* *gain*: how much more it must carry than what it is chosen before. */
+static const struct {
+    PackWay way;
+    double gain, gain_over_lz4;
+} ladder[PACKING_STEPS] = {
+    {{PACK_NONE, 0}, 1, 1},       {{PACK_LZ4, 0}, 1.1, 1},      {{PACK_ZSTD, 1}, 1.1, 0.5},
+    {{PACK_ZSTD, 3}, 1.03, 1.03}, {{PACK_ZSTD, 6}, 1.03, 1.03},
+};
+
+#define STEP_NONE 0u
+#define STEP_LZ4 1u
+#define STEP_ZSTD 2u /* its first level */
+
+static const char *const mode_names[] = {
+    [PACKING_AUTO] = "auto",
+    [PACKING_NONE] = "none",
+    [PACKING_LZ4] = "lz4",
+    [PACKING_ZSTD] = "zstd",
+};
+
+NAMES_DEFINE(packing_mode, PackingMode, mode_names)
+
+static gboolean is_usable(const Packing *packing, guint step, gboolean with_lz4, gboolean with_zstd)
+{
+    switch (ladder[step].way.method) {
+    case PACK_NONE: /* zstd by order is zstd, of whatever level */
+        return packing->mode != PACKING_LZ4 && packing->mode != PACKING_ZSTD;
+    case PACK_LZ4:
+        return with_lz4 && (packing->mode == PACKING_AUTO || packing->mode == PACKING_LZ4);
+    case PACK_ZSTD:
+        return with_zstd && (packing->mode == PACKING_AUTO || packing->mode == PACKING_ZSTD);
+    }
+    return FALSE;
+}
+
+static guint first_usable(const Packing *packing)
+{
+    for (guint i = 0; i < PACKING_STEPS; i++)
+        if (packing->steps[i].usable)
+            return i;
+    return STEP_NONE;
+}
+
+Packing packing_make(PackingMode mode, gboolean with_lz4, gboolean with_zstd, guint workers)
+{
+    Packing packing = {.mode = mode, .workers = MAX(workers, 1)};
+
+    for (guint i = 0; i < PACKING_STEPS; i++) {
+        packing.steps[i].usable = is_usable(&packing, i, with_lz4, with_zstd);
+        packing.steps[i].next_pause = PACKING_FIRST_PAUSE;
+    }
+    packing.now = packing.settled = first_usable(&packing);
+    if (mode == PACKING_AUTO)
+        packing.now = packing.settled = with_zstd ? STEP_ZSTD : with_lz4 ? STEP_LZ4 : STEP_NONE;
+    return packing;
+}
+
+PackingChoice packing_choose(Packing *packing)
+{
+    PackingChoice choice = {.way = ladder[packing->settled].way};
+
+    if (packing->now != packing->settled && packing->to_try > 0) {
+        packing->to_try--;
+        choice.way = ladder[packing->now].way;
+        if (packing->now != STEP_NONE)
+            choice.beside = ladder[packing->settled].way;
+    }
+    return choice;
+}
+
+static double smooth(double old, double now)
+{
+    return old > 0 ? old + NEW_WEIGHT * (now - old) : now;
+}
+
+/* The data has become harder or easier to pack: for the other steps as well, of which it was
+ * other data that is known. */
+static void learn_of_data(Packing *packing, double change)
+{
+    for (guint i = 0; i < PACKING_STEPS; i++)
+        if (i != packing->now)
+            packing->steps[i].ratio *= change;
+}
+
+static void learn_of_use(Packing *packing, double ratio, double bytes_per_ms)
+{
+    PackingStep *step = &packing->steps[packing->now];
+    double before = step->ratio;
+
+    step->ratio = smooth(before, ratio);
+    if (before > 0)
+        learn_of_data(packing, step->ratio / before);
+    if (bytes_per_ms > 0)
+        step->bytes_per_ms = smooth(step->bytes_per_ms, bytes_per_ms);
+}
+
+/* Compared with the step in use on the same data, where that packs. */
+static void learn_of_trial(Packing *packing, double ratio, double bytes_per_ms)
+{
+    PackingStep *step = &packing->steps[packing->now];
+    const PackingStep *usual = &packing->steps[packing->settled];
+    const PackComparison *seen = &packing->compared;
+    gboolean compared = seen->bytes > 0 && seen->beside_bytes > 0 && usual->ratio > 0;
+
+    step->ratio =
+        compared ? usual->ratio * (double)seen->bytes / (double)seen->beside_bytes : ratio;
+    if (compared && seen->ms > 0 && seen->beside_ms > 0)
+        step->bytes_per_ms = usual->bytes_per_ms * seen->beside_ms / seen->ms;
+    else if (bytes_per_ms > 0)
+        step->bytes_per_ms = bytes_per_ms;
+}
+
+/* FALSE: the window had too little to learn from. */
+static gboolean learn(Packing *packing)
+{
+    double raw = (double)packing->raw_bytes;
+    double bytes_per_ms = packing->pack_ms > 0 ? raw / packing->pack_ms : 0;
+
+    if (packing->now == STEP_NONE)
+        return TRUE;
+    if (packing->raw_bytes < PACKING_LEAST_BYTES)
+        return FALSE;
+    (packing->now == packing->settled ? learn_of_use : learn_of_trial)(
+        packing, (double)packing->packed_bytes / raw, bytes_per_ms);
+    return TRUE;
+}
+
+/* Guest bytes a ms that it would carry. */
+static double carries(const Packing *packing, guint i)
+{
+    const PackingStep *step = &packing->steps[i];
+
+    if (i == STEP_NONE)
+        return packing->path_bytes_per_ms;
+    if (step->ratio <= 0 || step->ratio > PACKING_WORTH_RATIO)
+        return 0;
+    return fmin(packing->path_bytes_per_ms / step->ratio,
+                step->bytes_per_ms * (double)packing->workers);
+}
+
+static guint best(const Packing *packing)
+{
+    guint best = first_usable(packing);
+
+    for (guint i = best + 1; i < PACKING_STEPS; i++) {
+        double gain = best == STEP_LZ4 ? ladder[i].gain_over_lz4 : ladder[i].gain;
+
+        /* Batches differ: what is in use is not left for a window that shrank less. */
+        if (i == packing->settled)
+            gain /= STAY;
+        if (packing->steps[i].usable && carries(packing, i) > gain * carries(packing, best))
+            best = i;
+    }
+    return best;
+}
+
+static gboolean shrinks(const Packing *packing, guint step)
+{
+    return packing->steps[step].ratio > 0 && packing->steps[step].ratio <= PACKING_WORTH_RATIO;
+}
+
+static gboolean has_slack(const Packing *packing, guint i)
+{
+    const PackingStep *step = &packing->steps[i];
+
+    return packing->path_busy && step->ratio > 0 &&
+           step->bytes_per_ms * (double)packing->workers >
+               SLACK_TO_CLIMB * packing->path_bytes_per_ms / step->ratio;
+}
+
+/* Packing limits, and carries little more than the path would by itself. */
+static gboolean is_starved(const Packing *packing)
+{
+    return !packing->path_busy &&
+           carries(packing, packing->settled) < STARVED * packing->path_bytes_per_ms;
+}
+
+static gboolean may_try(const Packing *packing, guint i)
+{
+    if (!packing->steps[i].usable || i == packing->settled || packing->steps[i].paused_windows > 0)
+        return FALSE;
+    switch (i) {
+    case STEP_NONE:
+        return !packing->path_busy;
+    case STEP_LZ4: /* It makes more of the data: no use where that is what limits. */
+        return packing->settled < STEP_LZ4 || is_starved(packing);
+    case STEP_ZSTD: /* Where lz4 finds nothing, zstd rarely does. */
+        return packing->settled > STEP_ZSTD || !packing->steps[STEP_LZ4].usable ||
+               shrinks(packing, STEP_LZ4);
+    default:
+        return packing->settled == i - 1 && has_slack(packing, i - 1);
+    }
+}
+
+static void pause_step(PackingStep *step)
+{
+    step->paused_windows = step->next_pause;
+    step->next_pause = MIN(2 * step->next_pause, PACKING_LONGEST_PAUSE);
+}
+
+static void settle(Packing *packing)
+{
+    guint tried = packing->now;
+    guint chosen = best(packing);
+
+    if (tried != packing->settled && chosen != tried)
+        pause_step(&packing->steps[tried]);
+    else if (tried == chosen)
+        packing->steps[tried].next_pause = PACKING_FIRST_PAUSE;
+    /* What is left has not paid either: it is not tried again at once. */
+    if (packing->settled != STEP_NONE && chosen != packing->settled && tried == packing->settled)
+        pause_step(&packing->steps[packing->settled]);
+    packing->now = packing->settled = chosen;
+}
+
+/* Nothing is known of the path, so whatever shrinks is welcome. */
+static void explore(Packing *packing)
+{
+    if (packing->steps[packing->now].ratio > PACKING_WORTH_RATIO)
+        packing->now = packing->settled = first_usable(packing);
+}
+
+static void decide(Packing *packing)
+{
+    gboolean learned;
+
+    for (guint i = 0; i < PACKING_STEPS; i++)
+        if (packing->steps[i].paused_windows > 0)
+            packing->steps[i].paused_windows--;
+    learned = learn(packing);
+    if (packing->path_bytes_per_ms <= 0) {
+        explore(packing);
+        return;
+    }
+    if (packing->mode == PACKING_AUTO &&
+        packing->path_bytes_per_ms >= PACKING_SLOW_PATH_BYTES_PER_MS) {
+        packing->now = packing->settled = STEP_NONE;
+        return;
+    }
+    if (!learned) {
+        packing->now = packing->settled;
+        return;
+    }
+    settle(packing);
+    for (guint i = 0; i < PACKING_STEPS; i++) {
+        if (may_try(packing, i)) {
+            packing->now = i;
+            packing->to_try = PACKING_WINDOW_BATCHES;
+            break;
+        }
+    }
+}
+
+static void see_path(Packing *packing, const PackingSample *sample)
+{
+    packing->path_bytes_per_ms = sample->path_bytes_per_ms;
+    packing->path_busy = sample->path_busy;
+    /* What it carries is known now: no hurry to send without packing. */
+    if (sample->path_busy && !packing->path_seen) {
+        packing->path_seen = TRUE;
+        packing->steps[STEP_NONE].next_pause = PACKING_PATH_PAUSE;
+        pause_step(&packing->steps[STEP_NONE]);
+    }
+}
+
+static void add_comparison(PackComparison *sum, const PackComparison *one)
+{
+    sum->bytes += one->bytes;
+    sum->beside_bytes += one->beside_bytes;
+    sum->ms += one->ms;
+    sum->beside_ms += one->beside_ms;
+}
+
+static gboolean is_same_way(PackWay a, PackWay b)
+{
+    return a.method == b.method && a.level == b.level;
+}
+
+void packing_note(Packing *packing, const PackingSample *sample)
+{
+    PackMethod method = sample->skipped ? PACK_NONE : sample->way.method;
+
+    packing->totals.raw_bytes[method] += sample->raw_bytes;
+    packing->totals.packed_bytes[method] += sample->packed_bytes;
+    see_path(packing, sample);
+    if (!is_same_way(sample->way, ladder[packing->now].way))
+        return;
+    if (!sample->skipped) {
+        packing->raw_bytes += sample->raw_bytes;
+        packing->packed_bytes += sample->packed_bytes;
+        packing->pack_ms += sample->pack_ms;
+        add_comparison(&packing->compared, &sample->compared);
+    }
+    if (++packing->batches < PACKING_WINDOW_BATCHES)
+        return;
+    decide(packing);
+    packing->batches = 0;
+    packing->raw_bytes = packing->packed_bytes = 0;
+    packing->pack_ms = 0;
+    packing->compared = (PackComparison){0};
+}

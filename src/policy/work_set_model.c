@@ -1,0 +1,170 @@
+#include "policy/work_set_model.h"
+
+#include <math.h>
+
+#include "policy/convergence_deferral.h"
+
+/* The coldest bucket: a page is written once in 2^24 ms or less. */
+#define COLDEST_EXPONENT (-24)
+#define SOLVER_STEPS 12
+#define MOST_ROUNDS 64
+
+double work_set_group_bytes(const ConvergenceGroup *group)
+{
+    uint32_t unsent = MIN(group->unsent, group->pending);
+
+    return (double)unsent * group->whole_per_page +
+           (double)(group->pending - unsent) * group->again_per_page;
+}
+
+static guint bucket_of(double rate)
+{
+    int exponent;
+
+    frexp(rate, &exponent);
+    return (guint)CLAMP(exponent - COLDEST_EXPONENT, 0, WORK_SET_BUCKETS - 1);
+}
+
+static void add_group(WorkSetModel *model, const ConvergenceGroup *group)
+{
+    double bytes = work_set_group_bytes(group);
+    double hot = MIN(group->pending, group->touched);
+    double share = group->pending > 0 ? hot / group->pending : 0;
+    WorkSetBucket *bucket;
+    double rate;
+
+    if (group->touched == 0 || group->dirty_per_ms <= 0) {
+        model->cold += bytes;
+        return;
+    }
+    rate = (double)group->dirty_per_ms / group->touched;
+    bucket = &model->buckets[bucket_of(rate)];
+    bucket->touched += (double)group->touched * group->again_per_page;
+    bucket->pending += bytes * share;
+    bucket->rate_bytes += rate * group->touched * group->again_per_page;
+    model->cold += bytes * (1 - share);
+}
+
+WorkSetModel work_set_model_make(const ConvergenceGroup *groups, guint count, double hold_rate)
+{
+    WorkSetModel model = {0};
+
+    for (guint i = 0; i < count; i++)
+        if (groups[i].dirty_per_ms <= 0 || convergence_score(&groups[i], i) < hold_rate)
+            add_group(&model, &groups[i]);
+    for (guint i = 0; i < WORK_SET_BUCKETS; i++)
+        if (model.buckets[i].touched > 0)
+            model.buckets[i].rate = model.buckets[i].rate_bytes / model.buckets[i].touched;
+    return model;
+}
+
+double work_set_model_pending(const WorkSetModel *model)
+{
+    double bytes = model->cold;
+
+    for (guint i = 0; i < WORK_SET_BUCKETS; i++)
+        bytes += model->buckets[i].pending;
+    return bytes;
+}
+
+double work_set_model_dirtied(const WorkSetModel *model, double run_share, double ms)
+{
+    double bytes = 0;
+
+    for (guint i = 0; i < WORK_SET_BUCKETS; i++) {
+        const WorkSetBucket *bucket = &model->buckets[i];
+
+        bytes += bucket->touched * -expm1(-bucket->rate * run_share * ms);
+    }
+    return bytes;
+}
+
+/* What a bucket sends whose turn comes *start* ms into the round; *ret_clean*:
+ * what stays out of it. */
+static double bucket_turn(const WorkSetBucket *bucket, double rate, double start, double *ret_clean)
+{
+    *ret_clean = MAX(bucket->touched - bucket->pending, 0) * exp(-rate * start);
+    return bucket->pending + MAX(bucket->touched - bucket->pending, 0) - *ret_clean;
+}
+
+/* Mean probability that a page read between *start* and *end* is dirty at
+ * *last*. */
+static double dirty_after(double rate, double start, double end, double last)
+{
+    double length = rate * (end - start);
+
+    if (length < 1e-6)
+        return -expm1(-rate * (last - start));
+    return 1 - exp(-rate * (last - end)) * -expm1(-length) / length;
+}
+
+double work_set_model_round(WorkSetModel *model, double run_share, double bytes_per_ms)
+{
+    double starts[WORK_SET_BUCKETS], ends[WORK_SET_BUCKETS], clean[WORK_SET_BUCKETS];
+    double now = model->cold / bytes_per_ms;
+
+    for (guint i = 0; i < WORK_SET_BUCKETS; i++) {
+        const WorkSetBucket *bucket = &model->buckets[i];
+
+        starts[i] = now;
+        if (bucket->touched > 0)
+            now += bucket_turn(bucket, bucket->rate * run_share, now, &clean[i]) / bytes_per_ms;
+        ends[i] = now;
+    }
+    for (guint i = 0; i < WORK_SET_BUCKETS; i++) {
+        WorkSetBucket *bucket = &model->buckets[i];
+        double rate = bucket->rate * run_share;
+
+        if (bucket->touched <= 0)
+            continue;
+        /* A page's first sending may cost more than its next ones. */
+        bucket->pending =
+            MAX(bucket->touched - clean[i], 0) * dirty_after(rate, starts[i], ends[i], now) +
+            clean[i] * -expm1(-rate * (now - starts[i]));
+    }
+    model->cold = 0;
+    return now;
+}
+
+double work_set_model_after(WorkSetModel model, double run_share, double bytes_per_ms, double ms)
+{
+    double before = work_set_model_pending(&model), after = before;
+
+    for (guint i = 0; i < MOST_ROUNDS && ms > 0; i++) {
+        double length = work_set_model_round(&model, run_share, bytes_per_ms);
+
+        before = after;
+        after = work_set_model_pending(&model);
+        if (length >= ms)
+            return before + (after - before) * ms / length;
+        ms -= length;
+    }
+    return after;
+}
+
+static double left_share(WorkSetModel model, double run_share, double bytes_per_ms)
+{
+    double before = work_set_model_pending(&model);
+
+    work_set_model_round(&model, run_share, bytes_per_ms);
+    return before > 0 ? work_set_model_pending(&model) / before : 0;
+}
+
+double work_set_model_run_share(const WorkSetModel *model, double share, double bytes_per_ms)
+{
+    double least = CONVERGENCE_LEAST_RUN_SHARE, most = 1;
+
+    if (left_share(*model, most, bytes_per_ms) <= share)
+        return most;
+    if (left_share(*model, least, bytes_per_ms) > share)
+        return least;
+    for (guint i = 0; i < SOLVER_STEPS; i++) {
+        double middle = sqrt(least * most);
+
+        if (left_share(*model, middle, bytes_per_ms) <= share)
+            least = middle;
+        else
+            most = middle;
+    }
+    return least;
+}

@@ -1,0 +1,86 @@
+/*
+ * From guest pages to frames: one batch
+ *
+ * Theory of operation: a batch of pages of one region is read into a buffer,
+ * some pages at a time, and each is classified by what the destination holds of
+ * it (page/sent_store.h): nothing to send, zero, segments, a copy of another
+ * page (page_copies.h), or the whole page.
+ * The batch becomes up to two frames, one of pages (PAGES, or packed) and one
+ * of SEGMENTS.  What was noted as sent is what lies in the buffer, so the
+ * buffer is what is sent: the guest may write on meanwhile.  That is why also
+ * memory that is mapped here is copied once.
+ *
+ * Threads: a job belongs to one thread at a time; several jobs may be encoded
+ * side by side when no page is in two of them and no 64 neighbouring pages are
+ * shared.
+ */
+#pragma once
+
+#include <glib.h>
+#include <sys/uio.h>
+
+#include "memory/guest_memory.h"
+#include "policy/packing.h"
+#include "transfer/page_copies.h"
+#include "transfer/work_set.h"
+#include "page/pack.h"
+#include "page/sent_store.h"
+#include "wire/frame.h"
+
+typedef struct {
+    uint64_t unchanged, zero, segments, copied, whole;
+} PageCounts;
+
+/* What all jobs of a move share. */
+typedef struct {
+    GuestMemory *memory;
+    GPtrArray *sent;      /* pages that have content at the destination */
+    SentStore *store;     /* NULL: not known what was sent */
+    PageCopies *copies;   /* NULL: the peer takes no COPIES, or not the first pass */
+    gboolean whole_pages; /* the peer takes no SEGMENTS */
+} PageEncoder;
+
+typedef struct {
+    FrameType type;
+    struct iovec pieces[2];         /* head and body */
+    int piece_count;                /* 0: no such frame */
+    size_t raw_bytes, packed_bytes; /* of the body */
+} EncodedFrame;
+
+/* What the pages of one group cost. */
+typedef struct {
+    uint64_t first_page;
+    struct {
+        guint pages;
+        uint64_t bytes; /* on the wire */
+    } first, again;     /* their first sending, and after that */
+} GroupCost;
+
+typedef struct EncoderJob EncoderJob;
+struct EncoderJob {
+    /* In */
+    WorkBatch batch;
+    PackingChoice choice;
+    /* Out */
+    EncodedFrame pages, segments;
+    PageCounts counts;
+    GroupCost costs[WORK_BATCH_PAGES];
+    guint cost_count;
+    PageCopy copies[WORK_BATCH_PAGES]; /* to be told of behind all pages of the pass */
+    guint copy_count;
+    double pack_ms;          /* without what was packed beside */
+    PackComparison compared; /* of the pages */
+    gboolean skipped;        /* the pages were not packed: a sample of them did not shrink */
+    GError *error;
+    /* Buffers */
+    uint8_t *raw, *packed, *packed_segments, *packed_beside;
+    size_t packed_capacity, packed_segments_capacity, packed_beside_capacity;
+    GByteArray *head, *segment_head, *body;
+    PackContext *pack;
+};
+
+EncoderJob *encoder_job_new(void);
+void encoder_job_free(EncoderJob *job);
+
+/* Reads and encodes job->batch; on failure job->error is set. */
+void page_encoder_run(PageEncoder *encoder, EncoderJob *job);

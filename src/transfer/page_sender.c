@@ -1,0 +1,284 @@
+#include "transfer/page_sender.h"
+
+#include <math.h>
+
+#include "base/lock_guard.h"
+
+/* Jobs beyond one a worker: workers run ahead where data does not shrink and
+ * the path is what limits, so that it need not wait for them where data does. */
+#define SPARE_JOBS 8u
+/* They run ahead by so much of the path's time: what is read long before it is
+ * sent is old when it comes, and has to be sent before the guest can be stopped.
+ * A batch is to take no longer, either. */
+#define AHEAD_MS 50.0
+/* One being sent, one ready behind it. */
+#define LEAST_AHEAD_JOBS 2u
+/* What a page costs: a job's share in the mean, and the least that is expected, since the
+ * next ones may shrink less. */
+#define COST_WEIGHT 0.25
+#define LEAST_PAGE_BYTES 512.0
+/* Fewer pages than this, with nothing before them, are not worth a switch to
+ * another thread. */
+#define INLINE_PAGES 16u
+
+typedef struct {
+    EncoderJob *job;
+    gboolean done; /* under the lock */
+} Slot;
+
+struct PageSender {
+    Channel *channel;
+    PageEncoder encoder;
+    GThreadPool *pool;
+    Slot *slots; /* a ring: pushed at *tail*, sent from *head* */
+    guint workers, slot_count, head, used;
+    GMutex lock;
+    GCond encoded;
+    Packing packing;
+    uint64_t pages_ahead;  /* of the jobs in use */
+    double bytes_per_page; /* of late, as sent */
+    PageSenderTally tally;
+    gpointer tally_user;
+    PageSenderCounts counts;
+    const PathRate *path; /* NULL: not known */
+};
+
+static uint64_t get_body_bytes(const EncoderJob *job)
+{
+    return (job->pages.piece_count ? job->pages.packed_bytes : 0) +
+           (job->segments.piece_count ? job->segments.packed_bytes : 0);
+}
+
+static void work(gpointer data, gpointer user)
+{
+    PageSender *sender = user;
+    Slot *slot = data;
+
+    page_encoder_run(&sender->encoder, slot->job);
+    g_mutex_lock(&sender->lock);
+    slot->done = TRUE;
+    g_cond_signal(&sender->encoded);
+    g_mutex_unlock(&sender->lock);
+}
+
+PageSender *page_sender_new(GuestMemory *memory, Channel *channel, const PageSenderOptions *options)
+{
+    PageSender *sender = g_new0(PageSender, 1);
+    guint workers = CLAMP(options->workers, 1, PAGE_SENDER_MAX_WORKERS);
+
+    sender->channel = channel;
+    sender->encoder.memory = memory;
+    sender->encoder.sent = guest_memory_new_sets(memory);
+    sender->encoder.store = options->store;
+    sender->encoder.copies = options->copies;
+    sender->encoder.whole_pages = options->whole_pages;
+    sender->workers = workers;
+    sender->slot_count = workers + SPARE_JOBS;
+    sender->slots = g_new0(Slot, sender->slot_count);
+    for (guint i = 0; i < sender->slot_count; i++)
+        sender->slots[i].job = encoder_job_new();
+    g_mutex_init(&sender->lock);
+    g_cond_init(&sender->encoded);
+    sender->packing = packing_make(PACKING_NONE, FALSE, FALSE, workers);
+    sender->pool = g_thread_pool_new(work, sender, (int)workers, FALSE, NULL);
+    return sender;
+}
+
+void page_sender_set_packing(PageSender *sender, PackingMode mode, gboolean with_lz4,
+                             gboolean with_zstd)
+{
+    sender->packing = packing_make(mode, with_lz4, with_zstd, sender->workers);
+}
+
+void page_sender_set_path(PageSender *sender, const PathRate *path)
+{
+    sender->path = path;
+}
+
+void page_sender_set_tally(PageSender *sender, PageSenderTally tally, gpointer user)
+{
+    sender->tally = tally;
+    sender->tally_user = user;
+}
+
+void page_sender_free(PageSender *sender)
+{
+    if (!sender)
+        return;
+    g_thread_pool_free(sender->pool, FALSE, TRUE);
+    for (guint i = 0; i < sender->slot_count; i++)
+        encoder_job_free(sender->slots[i].job);
+    g_free(sender->slots);
+    g_ptr_array_unref(sender->encoder.sent);
+    sent_store_free(sender->encoder.store);
+    page_copies_free(sender->encoder.copies);
+    g_mutex_clear(&sender->lock);
+    g_cond_clear(&sender->encoded);
+    g_free(sender);
+}
+
+static gboolean send_frame(PageSender *sender, const EncodedFrame *frame, GError **error)
+{
+    if (frame->piece_count == 0)
+        return TRUE;
+    for (int i = 0; i < frame->piece_count; i++)
+        sender->counts.body_bytes += frame->pieces[i].iov_len;
+    return channel_send(sender->channel, frame->type, frame->pieces, frame->piece_count, error);
+}
+
+static void note_cost(PageSender *sender, const EncoderJob *job)
+{
+    double cost = (double)get_body_bytes(job) / (double)MAX(job->batch.pages, 1);
+
+    sender->bytes_per_page += COST_WEIGHT * (cost - sender->bytes_per_page);
+}
+
+static void count(PageSender *sender, const EncoderJob *job)
+{
+    PageCounts *pages = &sender->counts.pages;
+    const PathRate *path = sender->path;
+    gboolean is_clear = path && path_rate_is_clear(path);
+
+    pages->unchanged += job->counts.unchanged;
+    pages->zero += job->counts.zero;
+    pages->segments += job->counts.segments;
+    pages->copied += job->counts.copied;
+    pages->whole += job->counts.whole;
+    if (job->copy_count > 0)
+        page_copies_add(sender->encoder.copies, job->copies, job->copy_count);
+    note_cost(sender, job);
+    sender->counts.done_pages += job->batch.pages;
+    for (guint i = 0; sender->tally && i < job->cost_count; i++)
+        sender->tally(job->batch.region, &job->costs[i], sender->tally_user);
+    packing_note(
+        &sender->packing,
+        &(PackingSample){.way = job->choice.way,
+                         .skipped = job->skipped,
+                         .raw_bytes = job->pages.raw_bytes + job->segments.raw_bytes,
+                         .packed_bytes = job->pages.packed_bytes + job->segments.packed_bytes,
+                         .pack_ms = job->pack_ms,
+                         .compared = job->compared,
+                         .path_bytes_per_ms = path && is_clear ? path->bytes_per_ms : 0,
+                         .path_busy = path && path->busy});
+}
+
+static gboolean send_job(PageSender *sender, EncoderJob *job, GError **error)
+{
+    if (job->error) {
+        g_propagate_error(error, g_steal_pointer(&job->error));
+        return FALSE;
+    }
+    if (!send_frame(sender, &job->pages, error) || !send_frame(sender, &job->segments, error))
+        return FALSE;
+    count(sender, job);
+    return TRUE;
+}
+
+static void await_done(PageSender *sender, Slot *slot)
+{
+    lock_guard(&sender->lock);
+
+    while (!slot->done)
+        g_cond_wait(&sender->encoded, &sender->lock);
+}
+
+/* What the path takes AHEAD_MS for; INFINITY: as far as is known, anything. */
+static double get_most_pages_ahead(const PageSender *sender)
+{
+    if (!sender->path || sender->path->bytes_per_ms <= 0)
+        return INFINITY;
+    return AHEAD_MS * sender->path->bytes_per_ms / MAX(sender->bytes_per_page, LEAST_PAGE_BYTES);
+}
+
+/* Enough is read for now: what was read has to be sent first.  Jobs that wait for a worker
+ * count, too: where workers get little of the CPU, that is most of them. */
+static gboolean is_ahead(const PageSender *sender)
+{
+    return sender->used == sender->slot_count ||
+           (sender->used >= LEAST_AHEAD_JOBS &&
+            (double)sender->pages_ahead > get_most_pages_ahead(sender));
+}
+
+guint page_sender_get_batch_pages(const PageSender *sender)
+{
+    return (guint)CLAMP(get_most_pages_ahead(sender), WORK_LEAST_BATCH_PAGES, WORK_BATCH_PAGES);
+}
+
+static gboolean send_oldest(PageSender *sender, GError **error)
+{
+    Slot *slot = &sender->slots[sender->head];
+
+    await_done(sender, slot);
+    sender->head = (sender->head + 1) % sender->slot_count;
+    sender->used--;
+    sender->pages_ahead -= slot->job->batch.pages;
+    return send_job(sender, slot->job, error);
+}
+
+gboolean page_sender_push(PageSender *sender, const WorkBatch *batch, GError **error)
+{
+    Slot *slot;
+
+    while (is_ahead(sender))
+        if (!send_oldest(sender, error))
+            return FALSE;
+    slot = &sender->slots[(sender->head + sender->used) % sender->slot_count];
+    slot->done = FALSE;
+    slot->job->batch = *batch;
+    slot->job->choice = packing_choose(&sender->packing);
+    if (sender->used == 0 && batch->pages < INLINE_PAGES) {
+        page_encoder_run(&sender->encoder, slot->job);
+        return send_job(sender, slot->job, error);
+    }
+    sender->used++;
+    sender->pages_ahead += batch->pages;
+    g_thread_pool_push(sender->pool, slot, NULL);
+    return TRUE;
+}
+
+/* The first pass ends. */
+static gboolean end_copies(PageSender *sender, GError **error)
+{
+    uint64_t bytes = 0;
+
+    if (!sender->encoder.copies)
+        return TRUE;
+    if (!page_copies_send(sender->encoder.copies, sender->channel, &bytes, error))
+        return FALSE;
+    sender->counts.body_bytes += bytes;
+    g_clear_pointer(&sender->encoder.copies, page_copies_free);
+    return TRUE;
+}
+
+gboolean page_sender_flush(PageSender *sender, GError **error)
+{
+    while (sender->used > 0)
+        if (!send_oldest(sender, error))
+            return FALSE;
+    return end_copies(sender, error);
+}
+
+gboolean page_sender_add_discarded(PageSender *sender, GPtrArray *sets, GError **error)
+{
+    for (guint i = 0; i < sets->len; i++) {
+        const PageSet *sent = g_ptr_array_index(sender->encoder.sent, i);
+        g_autoptr(PageSet) gone = page_set_new(sent->pages);
+        g_autoptr(PageSet) populated = page_set_new(sent->pages);
+
+        if (!guest_memory_add_populated(sender->encoder.memory, i, populated, error))
+            return FALSE;
+        page_set_add_all(gone, sent);
+        page_set_remove_all(gone, populated);
+        page_set_add_all(g_ptr_array_index(sets, i), gone);
+    }
+    return TRUE;
+}
+
+void page_sender_get_counts(const PageSender *sender, PageSenderCounts *ret)
+{
+    *ret = sender->counts;
+    ret->packing = sender->packing.totals;
+    ret->store_bytes = sender->encoder.store ? sent_store_get_bytes(sender->encoder.store) : 0;
+    if (sender->encoder.copies)
+        ret->store_bytes += page_copies_get_bytes(sender->encoder.copies);
+}
