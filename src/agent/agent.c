@@ -33,7 +33,7 @@ Agent *agent_new(const AgentSettings *settings, GError **error)
         return NULL;
     /* The guests' names are taken and their transactions marked before any
      * peer or person can ask. */
-    if (!care_load_guests(agent->context, error))
+    if (!recovery_load_guests(agent->context, error))
         return NULL;
     agent->peers = peers_new(agent->context, error);
     if (!agent->peers)

@@ -4,7 +4,7 @@
  * Theory of operation: an Agent keeps the guests of one host.  Its parts, from
  * the outside in:
  *
- *     api.h, api_routes.c   people and programs on this host (Unix socket)
+ *     api.h, api_routes.c   users and programs on this host (Unix socket)
  *     peers.h               other agents (TCP, TLS)
  *     launch.h              guests that start or stop here
  *     move.h, incoming.h    guests that leave or arrive

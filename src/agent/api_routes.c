@@ -214,8 +214,8 @@ static json_t *post_resolve(ApiCall *call, GError **error)
         error_set(error, VMFERRY_ERROR_INVALID, "\"keep\" is \"here\" or \"there\"");
         return NULL;
     }
-    if (!care_decide(call->context, call->guest, here ? DECISION_KEEP_HERE : DECISION_KEEP_THERE,
-                     error))
+    if (!recovery_decide(call->context, call->guest,
+                         here ? DECISION_KEEP_HERE : DECISION_KEEP_THERE, error))
         return NULL;
     /* Where it is now; the destination may have answered after all. */
     guest = registry_find(call->context->registry, call->guest, NULL);

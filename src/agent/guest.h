@@ -31,7 +31,7 @@ typedef struct {
     const char *claim;     /* what is being done with it, NULL for nothing */
     VmmRunState run_state; /* as last seen */
     Move *move;            /* while it moves away */
-    char *trouble;         /* why it cannot be reached or is in doubt, or NULL */
+    char *problem;         /* why it cannot be reached or is in doubt, or NULL */
     Decision decision;     /* an operator's, for a guest in doubt … */
     char *decided;         /* … in this transaction; NULL: none */
     gboolean arriving;     /* by a move that is committed: HERE in a moment */
@@ -45,7 +45,7 @@ Guest *guest_ref(Guest *guest);
 void guest_unref(Guest *guest);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(Guest, guest_unref)
 
-/* The state people see: "running", "paused", "migrating", "in-doubt", …
+/* The state users see: "running", "paused", "migrating", "in-doubt", …
  * With the registry's lock held. */
 const char *guest_get_shown_state(const Guest *guest);
 

@@ -13,8 +13,8 @@ static json_t *view_locked(const Guest *guest)
                              guest_origin_name(record->origin), "since", (json_int_t)record->since);
 
     json_object_set_new(view, "pid", record->pid > 0 ? json_integer(record->pid) : json_null());
-    json_object_set_new(view, "trouble",
-                        guest->trouble ? json_string(guest->trouble) : json_null());
+    json_object_set_new(view, "problem",
+                        guest->problem ? json_string(guest->problem) : json_null());
     json_object_set_new(view, "destination",
                         record->destination ? json_string(record->destination) : json_null());
     if (guest->summary)

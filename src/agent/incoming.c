@@ -177,7 +177,7 @@ static void take_over(Incoming *incoming, Guest *guest, Vmm *vmm)
     registry_journal_anyway(guest, GUEST_HERE, RESUME_NEVER, &problem);
     transaction_log_settle(incoming->context->transactions, incoming->transaction);
     departure_log_forget(incoming->context->departures, guest->name);
-    balloon_let_go(incoming->context, guest);
+    balloon_release(incoming->context, guest);
     if (problem)
         log_warning("guest %s: %s", guest->name, problem->message);
 }
@@ -193,7 +193,7 @@ static void keep_trying(Incoming *incoming, Guest *guest, Vmm *vmm)
     event_log_add(context->events, guest->name, "arrived", NULL,
                   "arrived from %s, and is not seen to run; I keep trying",
                   channel_get_peer_name(incoming->channel));
-    care_start(context, guest);
+    recovery_start(context, guest);
 }
 
 static void on_started(Vmm *vmm, gboolean settled, gpointer user)

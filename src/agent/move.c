@@ -82,8 +82,8 @@ static gboolean on_journal(SourceJournalState state, const char *transaction, co
     case SOURCE_JOURNAL_PAUSING:
         return registry_journal(move->guest, GUEST_MOVING, transaction, move->destination, agent,
                                 RESUME_AFTER, error);
-    case SOURCE_JOURNAL_HANDING_OVER:
-        return registry_journal(move->guest, GUEST_HANDING_OVER, transaction, move->destination,
+    case SOURCE_JOURNAL_SWITCHING_OVER:
+        return registry_journal(move->guest, GUEST_SWITCHING_OVER, transaction, move->destination,
                                 agent, RESUME_AS_BEFORE, error);
     case SOURCE_JOURNAL_RETURNED:
         registry_journal_anyway(move->guest, GUEST_HERE, RESUME_NEVER, &problem);
@@ -122,7 +122,7 @@ static void finish_completed(Move *move, const MigrateReport *report)
     detach_from_guest(move);
     if (left) {
         on_journal(SOURCE_JOURNAL_GONE, NULL, NULL, move, NULL);
-        care_start(move->context, move->guest);
+        recovery_start(move->context, move->guest);
     }
 }
 
@@ -141,7 +141,7 @@ static void finish_returned(Move *move, const MigrateReport *report)
                   report->error ? report->error : "");
     detach_from_guest(move);
     if (report->unresumed)
-        care_start(move->context, move->guest);
+        recovery_start(move->context, move->guest);
     else
         watch_release(move->context, move->guest);
 }
@@ -153,12 +153,12 @@ static void finish_in_doubt(Move *move, const MigrateReport *report)
     registry_journal_anyway(move->guest, GUEST_IN_DOUBT, RESUME_AS_BEFORE, &problem);
     if (problem)
         log_warning("guest %s: %s", move->guest->name, problem->message);
-    registry_set_trouble(move->guest, report->error);
+    registry_set_problem(move->guest, report->error);
     event_log_add(move->context->events, move->guest->name, "in-doubt",
                   migrate_report_to_json(report),
                   "paused: %s may have it and does not answer; I keep asking", move->destination);
     detach_from_guest(move);
-    care_start(move->context, move->guest);
+    recovery_start(move->context, move->guest);
 }
 
 /* The contract's object, and whose report it is. */
@@ -338,7 +338,7 @@ gboolean balloon_note(Guest *guest, uint64_t bytes, GError **error)
     return registry_journal_record(guest, record, error);
 }
 
-void balloon_let_go(AgentContext *context, Guest *guest)
+void balloon_release(AgentContext *context, Guest *guest)
 {
     g_autoptr(GuestRecord) record = registry_get_record(guest);
     g_autoptr(GError) problem = NULL;

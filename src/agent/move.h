@@ -53,4 +53,4 @@ gboolean balloon_note(Guest *guest, uint64_t bytes, GError **error);
 
 /* Lets the balloon go where that is owed.  A failure is an event and stays owed
  * until the agent's next start. */
-void balloon_let_go(AgentContext *context, Guest *guest);
+void balloon_release(AgentContext *context, Guest *guest);

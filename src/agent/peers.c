@@ -119,7 +119,7 @@ static gboolean serve_channel(AgentContext *context, Channel *channel, Admission
 }
 
 /* FALSE where the agent is being stopped. */
-static gboolean enlist(Peers *peers, Channel *channel)
+static gboolean register_peer(Peers *peers, Channel *channel)
 {
     lock_guard(&peers->lock);
 
@@ -129,7 +129,7 @@ static gboolean enlist(Peers *peers, Channel *channel)
     return TRUE;
 }
 
-static void strike_off(Peers *peers, Channel *channel)
+static void unregister_peer(Peers *peers, Channel *channel)
 {
     lock_guard(&peers->lock);
 
@@ -182,9 +182,9 @@ static gpointer connection_thread(gpointer data)
 
     if (agent_context_get_channel_options(peers->context, &options, &error))
         channel = channel_accept(fd_steal(&connection->fd), &options, &error);
-    if (channel && enlist(peers, channel)) {
+    if (channel && register_peer(peers, channel)) {
         serve_channel(peers->context, channel, connection->place, &error);
-        strike_off(peers, channel);
+        unregister_peer(peers, channel);
     }
     if (error && admission_was_cut(connection->place)) {
         g_clear_error(&error);

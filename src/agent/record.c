@@ -13,7 +13,7 @@
 
 static const char *const state_names[] = {
     [GUEST_STARTING] = "starting", [GUEST_HERE] = "here",
-    [GUEST_MOVING] = "moving",     [GUEST_HANDING_OVER] = "handing-over",
+    [GUEST_MOVING] = "moving",     [GUEST_SWITCHING_OVER] = "switching-over",
     [GUEST_IN_DOUBT] = "in-doubt", [GUEST_LEAVING] = "leaving",
     [GUEST_INCOMING] = "incoming",
 };
@@ -234,7 +234,7 @@ static gboolean read_path(json_t *object, const char *key, char **ret, GError **
 
 static gboolean read_move(json_t *object, GuestRecord *record, GError **error)
 {
-    gboolean needs = record->state == GUEST_HANDING_OVER || record->state == GUEST_IN_DOUBT;
+    gboolean needs = record->state == GUEST_SWITCHING_OVER || record->state == GUEST_IN_DOUBT;
 
     record->transaction = g_strdup(json_text_or(object, "transaction", NULL));
     record->destination = g_strdup(json_text_or(object, "destination", NULL));

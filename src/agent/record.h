@@ -23,10 +23,10 @@
  *               All operations.  Restart: reattach.
  * MOVING        a move reads it; it may be paused by the move (*resume*).
  *               Only cancel.  Restart: clean up in it, resume it if it was.
- * HANDING_OVER  START may have been sent.  Nothing is allowed.
+ * SWITCHING_OVER  START may have been sent.  Nothing is allowed.
  *               Restart: if it runs it is ours; otherwise ask the destination.
  * IN_DOUBT      START was sent and no answer came; paused.
- *               Only resolve.  Restart: as HANDING_OVER.
+ *               Only resolve.  Restart: as SWITCHING_OVER.
  * LEAVING       it runs at the destination; our copy is to be ended.
  *               Restart: end it.
  * INCOMING      a move fills it.  Nothing is allowed.
@@ -37,7 +37,7 @@ typedef enum {
     GUEST_STARTING,
     GUEST_HERE,
     GUEST_MOVING,
-    GUEST_HANDING_OVER,
+    GUEST_SWITCHING_OVER,
     GUEST_IN_DOUBT,
     GUEST_LEAVING,
     GUEST_INCOMING,

@@ -17,13 +17,13 @@
 #define LONGEST_PAUSE_MS 30000
 #define KILL_TIMEOUT_MS 10000
 
-static void adopt_vmm(Care *care, Vmm *vmm)
+static void adopt_vmm(Recovery *care, Vmm *vmm)
 {
     registry_set_vmm(care->guest, vmm);
-    registry_set_trouble(care->guest, NULL);
+    registry_set_problem(care->guest, NULL);
 }
 
-gboolean care_reach(Care *care, GError **error)
+gboolean recovery_reach(Recovery *care, GError **error)
 {
     g_autoptr(GuestRecord) record = NULL;
     QemuIdentity identity;
@@ -48,25 +48,25 @@ gboolean care_reach(Care *care, GError **error)
 }
 
 /* Puts the guest on record as ours, and gives the claim back. */
-static CareVerdict settle_here(Care *care, const char *why)
+static RecoveryVerdict settle_here(Recovery *care, const char *why)
 {
     g_autoptr(GError) problem = NULL;
 
     registry_journal_anyway(care->guest, GUEST_HERE, RESUME_NEVER, &problem);
     if (problem)
         log_warning("guest %s: %s", care->guest->name, problem->message);
-    registry_set_trouble(care->guest, NULL);
+    registry_set_problem(care->guest, NULL);
     departure_log_forget(care->context->departures, care->guest->name);
-    balloon_let_go(care->context, care->guest);
+    balloon_release(care->context, care->guest);
     event_log_add(care->context->events, care->guest->name, "recovered", NULL, "%s", why);
     watch_guest(care->context, care->guest);
     watch_release(care->context, care->guest);
-    return CARE_DONE;
+    return RECOVERY_DONE;
 }
 
 /* A guest that was paused by a move runs again; one whose user paused it stays
  * so, and holds its images. */
-static gboolean end_pause(Care *care, Vmm *vmm, VmmRunState *state, GError **error)
+static gboolean end_pause(Recovery *care, Vmm *vmm, VmmRunState *state, GError **error)
 {
     g_autoptr(GuestRecord) record = registry_get_record(care->guest);
     g_autoptr(GError) problem = NULL;
@@ -86,21 +86,21 @@ static gboolean end_pause(Care *care, Vmm *vmm, VmmRunState *state, GError **err
     return TRUE;
 }
 
-CareVerdict care_keep(Care *care, const char *why, GError **error)
+RecoveryVerdict recovery_keep(Recovery *care, const char *why, GError **error)
 {
     VmmRunState state;
     Vmm *vmm;
 
-    if (!care_reach(care, error))
-        return CARE_AGAIN;
+    if (!recovery_reach(care, error))
+        return RECOVERY_AGAIN;
     vmm = registry_get_vmm(care->guest, NULL);
     if (!vmm_get_run_state(vmm, &state, error) || !end_pause(care, vmm, &state, error))
-        return CARE_AGAIN;
+        return RECOVERY_AGAIN;
     registry_set_run_state(care->guest, state);
     return settle_here(care, why);
 }
 
-CareVerdict care_forget(Care *care, const char *type, const char *why)
+RecoveryVerdict recovery_forget(Recovery *care, const char *type, const char *why)
 {
     g_autoptr(GuestRecord) record = registry_get_record(care->guest);
 
@@ -109,11 +109,11 @@ CareVerdict care_forget(Care *care, const char *type, const char *why)
         departure_log_add(care->context->departures, record);
     registry_remove(care->guest);
     event_log_add(care->context->events, care->guest->name, type, NULL, "%s", why);
-    return CARE_DONE;
+    return RECOVERY_DONE;
 }
 
 /* Not through QMP: this copy must not write to its disks any more. */
-static gboolean end_process(Care *care, GError **error)
+static gboolean end_process(Recovery *care, GError **error)
 {
     g_autoptr(GuestRecord) record = registry_get_record(care->guest);
 
@@ -132,32 +132,32 @@ static gboolean end_process(Care *care, GError **error)
     return FALSE;
 }
 
-CareVerdict care_let_go(Care *care, const char *type, const char *why, GError **error)
+RecoveryVerdict recovery_let_go(Recovery *care, const char *type, const char *why, GError **error)
 {
-    return end_process(care, error) ? care_forget(care, type, why) : CARE_AGAIN;
+    return end_process(care, error) ? recovery_forget(care, type, why) : RECOVERY_AGAIN;
 }
 
-static CareVerdict bury(Care *care, const GuestRecord *record)
+static RecoveryVerdict remove_dead(Recovery *care, const GuestRecord *record)
 {
     static const char text[] = "its process ended while no agent looked";
 
     switch (record->state) {
     case GUEST_INCOMING:
-        return care_incoming_gone(care);
+        return recovery_incoming_gone(care);
     case GUEST_LEAVING:
-        return care_forget(care, "moved", "runs at its destination");
-    case GUEST_HANDING_OVER:
+        return recovery_forget(care, "moved", "runs at its destination");
+    case GUEST_SWITCHING_OVER:
     case GUEST_IN_DOUBT:
         log_warning("guest %s: its copy here is gone; %s may have it", record->name,
                     record->destination);
-        return care_forget(care, "ended", text);
+        return recovery_forget(care, "ended", text);
     default:
-        return care_forget(care, "ended", text);
+        return recovery_forget(care, "ended", text);
     }
 }
 
 /* What a move left in the guest when its agent was killed. */
-static void clean(Care *care, const GuestRecord *record)
+static void clean(Recovery *care, const GuestRecord *record)
 {
     g_autoptr(GError) problem = NULL;
 
@@ -171,7 +171,7 @@ static void clean(Care *care, const GuestRecord *record)
                       problem->message);
 }
 
-static CareVerdict step(Care *care, GError **error)
+static RecoveryVerdict step(Recovery *care, GError **error)
 {
     g_autoptr(GuestRecord) record = registry_get_record(care->guest);
     VmmRunState state;
@@ -179,26 +179,26 @@ static CareVerdict step(Care *care, GError **error)
     /* Without a pid on record no process of it was ever let go (spawn.h). */
     if (record->pid == 0 || strcmp(record->boot_id, care->context->boot_id) != 0 ||
         !process_is_same(record->pid, record->start_time))
-        return bury(care, record);
+        return remove_dead(care, record);
     /* First of all: what is left in it may keep QEMU from answering. */
     clean(care, record);
     switch (record->state) {
     case GUEST_MOVING:
-        return care_keep(care, "runs here; its move was broken off", error);
-    case GUEST_HANDING_OVER:
+        return recovery_keep(care, "runs here; its move was broken off", error);
+    case GUEST_SWITCHING_OVER:
     case GUEST_IN_DOUBT:
-        return care_settle_doubt(care, error);
+        return recovery_settle_doubt(care, error);
     case GUEST_LEAVING:
-        return care_let_go(care, "moved", "runs at its destination", error);
+        return recovery_let_go(care, "moved", "runs at its destination", error);
     case GUEST_INCOMING:
-        return care_settle_incoming(care, error);
+        return recovery_settle_incoming(care, error);
     case GUEST_STARTING:
-        return care_keep(care, "found again; the agent had ended while it was started", error);
+        return recovery_keep(care, "found again; the agent had ended while it was started", error);
     case GUEST_HERE:
         break;
     }
-    if (!care_reach(care, error))
-        return CARE_AGAIN;
+    if (!recovery_reach(care, error))
+        return RECOVERY_AGAIN;
     if (vmm_get_run_state(registry_get_vmm(care->guest, NULL), &state, NULL))
         registry_set_run_state(care->guest, state);
     return settle_here(care, "found again");
@@ -206,14 +206,14 @@ static CareVerdict step(Care *care, GError **error)
 
 static gboolean is_called(gpointer user)
 {
-    const Care *care = user;
+    const Recovery *care = user;
 
     return agent_context_is_stopping(care->context) ||
            guest_get_decision(care->guest) != care->seen_decision;
 }
 
 /* Waits for the next attempt, an operator's decision or the agent's end. */
-static void pause_between(Care *care)
+static void pause_between(Recovery *care)
 {
     guint ms = FIRST_PAUSE_MS << MIN(care->attempts, 7);
     gint64 until = g_get_monotonic_time() + MIN(ms, LONGEST_PAUSE_MS) * G_TIME_SPAN_MILLISECOND;
@@ -222,35 +222,35 @@ static void pause_between(Care *care)
     registry_await(care->context->registry, until, is_called, care);
 }
 
-static gpointer care_thread(gpointer data)
+static gpointer recovery_thread(gpointer data)
 {
-    g_autofree Care *care = data;
+    g_autofree Recovery *care = data;
     g_autoptr(Guest) guest = care->guest;
 
     while (!agent_context_is_stopping(care->context)) {
         g_autoptr(GError) error = NULL;
 
         care->seen_decision = registry_get_decision(guest);
-        if (step(care, &error) == CARE_DONE)
+        if (step(care, &error) == RECOVERY_DONE)
             break;
         if (error) {
             log_line(care->attempts == 0 ? LOG_LEVEL_WARNING : LOG_LEVEL_DEBUG, "guest %s: %s",
                      guest->name, error->message);
-            registry_set_trouble(guest, error->message);
+            registry_set_problem(guest, error->message);
         }
         pause_between(care);
     }
     return NULL;
 }
 
-void care_start(AgentContext *context, Guest *guest)
+void recovery_start(AgentContext *context, Guest *guest)
 {
-    Care *care = g_new0(Care, 1);
+    Recovery *care = g_new0(Recovery, 1);
 
     care->context = context;
     care->guest = guest_ref(guest);
     care->told = registry_claim_recovery(guest);
-    agent_context_spawn_surely(context, "care", care_thread, care);
+    agent_context_spawn_surely(context, "care", recovery_thread, care);
 }
 
 static GuestRecord *load_record(AgentContext *context, const char *name, GError **error)
@@ -265,7 +265,7 @@ static GuestRecord *load_record(AgentContext *context, const char *name, GError 
     return g_steal_pointer(&record);
 }
 
-gboolean care_load_guests(AgentContext *context, GError **error)
+gboolean recovery_load_guests(AgentContext *context, GError **error)
 {
     g_autoptr(GPtrArray) names = state_store_list(context->store, STORE_GUEST, error);
 
@@ -287,7 +287,7 @@ gboolean care_load_guests(AgentContext *context, GError **error)
             transaction_log_reopen(context->transactions, record->transaction);
         guest = registry_add(context->registry, record, "recover", NULL);
         if (guest)
-            care_start(context, guest);
+            recovery_start(context, guest);
     }
     return TRUE;
 }

@@ -10,7 +10,7 @@
  *
  *     process gone            forget it; tell
  *     MOVING                  clean up in it, resume it if paused: ours
- *     HANDING_OVER, IN_DOUBT  runs: ours.  Paused: ask the destination
+ *     SWITCHING_OVER, IN_DOUBT  runs: ours.  Paused: ask the destination
  *                               committed  end our copy
  *                               aborted    resume it: ours
  *                               pending    ask again
@@ -28,10 +28,11 @@
 #include "agent/context.h"
 
 /* Takes the records of the last run, and starts care for each guest. */
-gboolean care_load_guests(AgentContext *context, GError **error);
+gboolean recovery_load_guests(AgentContext *context, GError **error);
 
 /* Hands over a guest whose claim the caller holds. */
-void care_start(AgentContext *context, Guest *guest);
+void recovery_start(AgentContext *context, Guest *guest);
 
 /* An operator's decision for a guest in doubt; waits until it is done. */
-gboolean care_decide(AgentContext *context, const char *name, Decision decision, GError **error);
+gboolean recovery_decide(AgentContext *context, const char *name, Decision decision,
+                         GError **error);

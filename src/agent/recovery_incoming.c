@@ -2,7 +2,7 @@
 #include "base/error.h"
 #include "base/log.h"
 
-CareVerdict care_incoming_gone(Care *care)
+RecoveryVerdict recovery_incoming_gone(Recovery *care)
 {
     g_autoptr(GuestRecord) record = registry_get_record(care->guest);
     TransactionLog *log = care->context->transactions;
@@ -10,26 +10,26 @@ CareVerdict care_incoming_gone(Care *care)
     /* Committed, and gone before it was seen to run: it may have run. */
     if (transaction_log_reopen(log, record->transaction)) {
         transaction_log_lose(log, record->transaction);
-        return care_forget(care, "lost",
-                           "had arrived, and its process ended while no agent looked");
+        return recovery_forget(care, "lost",
+                               "had arrived, and its process ended while no agent looked");
     }
     transaction_log_abort(log, record->transaction);
-    return care_forget(care, "not-received", "did not arrive: the agent had ended meanwhile");
+    return recovery_forget(care, "not-received", "did not arrive: the agent had ended meanwhile");
 }
 
 /* Whether it runs; FALSE with *error* where it cannot be asked. */
-static gboolean ask_whether_runs(Care *care, gboolean *ret, GError **error)
+static gboolean ask_whether_runs(Recovery *care, gboolean *ret, GError **error)
 {
     VmmRunState state;
 
-    if (!care_reach(care, error) ||
+    if (!recovery_reach(care, error) ||
         !vmm_get_run_state(registry_get_vmm(care->guest, NULL), &state, error))
         return FALSE;
     *ret = state != VMM_RUN_STATE_PAUSED && state != VMM_RUN_STATE_INCOMING;
     return TRUE;
 }
 
-static CareVerdict end_uncommitted(Care *care, const GuestRecord *record, GError **error)
+static RecoveryVerdict end_uncommitted(Recovery *care, const GuestRecord *record, GError **error)
 {
     gboolean running = FALSE;
 
@@ -38,27 +38,27 @@ static CareVerdict end_uncommitted(Care *care, const GuestRecord *record, GError
      * committed, and one that is paused has never run. */
     if (!transaction_log_withdraw(care->context->transactions, record->transaction, NULL)) {
         if (!ask_whether_runs(care, &running, error))
-            return CARE_AGAIN;
+            return RECOVERY_AGAIN;
         if (running)
-            return care_keep(care, "had arrived and runs here", error);
+            return recovery_keep(care, "had arrived and runs here", error);
     }
-    if (care_let_go(care, "not-received", "did not arrive: the agent had ended meanwhile", error) !=
-        CARE_DONE)
-        return CARE_AGAIN;
+    if (recovery_let_go(care, "not-received", "did not arrive: the agent had ended meanwhile",
+                        error) != RECOVERY_DONE)
+        return RECOVERY_AGAIN;
     transaction_log_abort(care->context->transactions, record->transaction);
-    return CARE_DONE;
+    return RECOVERY_DONE;
 }
 
 /* No way back: its source may have been told that the guest runs here. */
-static CareVerdict keep_committed(Care *care, const GuestRecord *record, GError **error)
+static RecoveryVerdict keep_committed(Recovery *care, const GuestRecord *record, GError **error)
 {
-    if (care_keep(care, "had arrived and runs here", error) != CARE_DONE)
-        return CARE_AGAIN;
+    if (recovery_keep(care, "had arrived and runs here", error) != RECOVERY_DONE)
+        return RECOVERY_AGAIN;
     transaction_log_settle(care->context->transactions, record->transaction);
-    return CARE_DONE;
+    return RECOVERY_DONE;
 }
 
-CareVerdict care_settle_incoming(Care *care, GError **error)
+RecoveryVerdict recovery_settle_incoming(Recovery *care, GError **error)
 {
     g_autoptr(GuestRecord) record = registry_get_record(care->guest);
 

@@ -4,9 +4,9 @@
 #include "agent/recovery.h"
 
 typedef enum {
-    CARE_AGAIN, /* not settled: try again later */
-    CARE_DONE,  /* settled; the claim is given back or the guest removed */
-} CareVerdict;
+    RECOVERY_AGAIN, /* not settled: try again later */
+    RECOVERY_DONE,  /* settled; the claim is given back or the guest removed */
+} RecoveryVerdict;
 
 typedef struct {
     AgentContext *context;
@@ -15,23 +15,23 @@ typedef struct {
     Decision seen_decision; /* when the present step began */
     gboolean told;          /* that it is in doubt */
     gboolean cleaned;       /* of what a dead agent left in it */
-} Care;
+} Recovery;
 
 /* It is ours and runs (is resumed first where that is needed). */
-CareVerdict care_keep(Care *care, const char *why, GError **error);
+RecoveryVerdict recovery_keep(Recovery *care, const char *why, GError **error);
 
 /* The process is gone (its pid may be somebody else's by now). */
-CareVerdict care_forget(Care *care, const char *type, const char *why);
+RecoveryVerdict recovery_forget(Recovery *care, const char *type, const char *why);
 
 /* Ends our copy and forgets the guest. */
-CareVerdict care_let_go(Care *care, const char *type, const char *why, GError **error);
+RecoveryVerdict recovery_let_go(Recovery *care, const char *type, const char *why, GError **error);
 
 /* Makes sure that the VMM answers. */
-gboolean care_reach(Care *care, GError **error);
+gboolean recovery_reach(Recovery *care, GError **error);
 
-/* HANDING_OVER and IN_DOUBT (recovery_in_doubt.c). */
-CareVerdict care_settle_doubt(Care *care, GError **error);
+/* SWITCHING_OVER and IN_DOUBT (recovery_in_doubt.c). */
+RecoveryVerdict recovery_settle_doubt(Recovery *care, GError **error);
 
 /* INCOMING (recovery_incoming.c). */
-CareVerdict care_settle_incoming(Care *care, GError **error);
-CareVerdict care_incoming_gone(Care *care);
+RecoveryVerdict recovery_settle_incoming(Recovery *care, GError **error);
+RecoveryVerdict recovery_incoming_gone(Recovery *care);

@@ -26,7 +26,7 @@ void guest_unref(Guest *guest)
         g_source_unref(guest->watch);
     guest_record_free(guest->record);
     json_decref(guest->summary);
-    g_free(guest->trouble);
+    g_free(guest->problem);
     g_free(guest->decided);
     g_free(guest->name);
     g_free(guest);
@@ -44,7 +44,7 @@ const char *guest_get_shown_state(const Guest *guest)
             return "migrating";
         return guest->vmm ? vmm_run_state_name(guest->run_state) : "unreachable";
     case GUEST_MOVING:
-    case GUEST_HANDING_OVER:
+    case GUEST_SWITCHING_OVER:
         return guest->move ? "migrating" : "recovering";
     case GUEST_IN_DOUBT:
         return "in-doubt";
@@ -184,7 +184,7 @@ gboolean registry_claim(Guest *guest, const char *claim, GError **error)
                   guest_get_shown_state(guest), guest->move ? ", or `vmferry cancel` it" : "");
     else if (!guest->vmm)
         error_set(error, VMFERRY_ERROR_BUSY, "guest %s cannot be reached: %s", name,
-                  guest->trouble ? guest->trouble : "its QMP socket does not answer");
+                  guest->problem ? guest->problem : "its QMP socket does not answer");
     else {
         guest->claim = claim;
         return TRUE;
@@ -403,7 +403,7 @@ Vmm *registry_get_vmm(Guest *guest, GError **error)
 
     if (!guest->vmm)
         error_set(error, VMFERRY_ERROR_BUSY, "guest %s cannot be reached%s%s", guest->name,
-                  guest->trouble ? ": " : "", guest->trouble ? guest->trouble : "");
+                  guest->problem ? ": " : "", guest->problem ? guest->problem : "");
     return guest->vmm;
 }
 
@@ -477,19 +477,19 @@ gboolean registry_is_idle(Guest *guest)
     return guest->vmm && !guest->claim && !guest->removed && guest->record->state == GUEST_HERE;
 }
 
-void registry_set_trouble(Guest *guest, const char *text)
+void registry_set_problem(Guest *guest, const char *text)
 {
     lock_guard(&guest->registry->lock);
 
-    g_free(guest->trouble);
-    guest->trouble = g_strdup(text);
+    g_free(guest->problem);
+    guest->problem = g_strdup(text);
 }
 
-char *registry_get_trouble(Guest *guest)
+char *registry_get_problem(Guest *guest)
 {
     lock_guard(&guest->registry->lock);
 
-    return g_strdup(guest->trouble);
+    return g_strdup(guest->problem);
 }
 
 void registry_remove(Guest *guest)

@@ -136,10 +136,10 @@ json_t *registry_view(Guest *guest, json_t *(*view)(const Guest *guest));
 gboolean registry_is_idle(Guest *guest);
 
 /* Says why a guest is not as it should be (NULL: all is well). */
-void registry_set_trouble(Guest *guest, const char *text);
+void registry_set_problem(Guest *guest, const char *text);
 
 /* A copy of that; free with g_free(). */
-char *registry_get_trouble(Guest *guest);
+char *registry_get_problem(Guest *guest);
 
 /* Ends the agent's care: record, directory and name are free again. */
 void registry_remove(Guest *guest);

@@ -29,7 +29,7 @@ void watch_bury(AgentContext *context, Guest *guest)
 {
     g_autoptr(GuestRecord) record = registry_get_record(guest);
     Vmm *vmm = registry_get_vmm(guest, NULL);
-    g_autofree char *words = vmm ? vmm_get_last_words(vmm) : NULL;
+    g_autofree char *words = vmm ? vmm_get_stderr_tail(vmm) : NULL;
     g_autofree char *shown = words ? g_utf8_make_valid(words, -1) : NULL;
     g_autoptr(json_t) data = json_object();
 
@@ -48,7 +48,7 @@ void watch_bury(AgentContext *context, Guest *guest)
 
 static gboolean claim_dead(Guest *guest)
 {
-    return registry_claim_gone(guest, "bury");
+    return registry_claim_gone(guest, "remove_dead");
 }
 
 static gboolean on_process_ended(gint fd, GIOCondition condition, gpointer data)

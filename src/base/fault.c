@@ -21,9 +21,9 @@ static const char *const points[] = {
     "source.decided",         /* pre-copy is over, the guest still runs */
     "source.paused",          /* guest stopped, nothing of the last round sent */
     "source.device-state-saved",  /* device state taken, images released */
-    "source.before-word",         /* the destination is ready, word not sent */
-    "source.handing-over",        /* on record that START may be sent; the guard still resumes */
-    "source.after-word",          /* word sent, answer not read */
+    "source.before-start",        /* the destination is ready, word not sent */
+    "source.switching-over",      /* on record that START may be sent; the guard still resumes */
+    "source.start-sent",          /* word sent, answer not read */
     "source.after-started",       /* the answer came; the source's QEMU is still there */
     "destination.launched",       /* QEMU waits for its state */
     "destination.opened",         /* its incoming stream is open, there are markers in its RAM */

@@ -13,7 +13,7 @@
 
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(json_t, json_decref)
 
-/* For json_dumps(): one line, and reals as people write them (12.5, not
+/* For json_dumps(): one line, and reals as users write them (12.5, not
  * 12.500000000000002). */
 #define JSON_LINE (JSON_COMPACT | JSON_REAL_PRECISION(9))
 

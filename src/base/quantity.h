@@ -1,5 +1,5 @@
 /*
- * Amounts as people write them
+ * Amounts as users write them
  *
  * A number with an optional unit, case ignored; fractions may be written.
  *

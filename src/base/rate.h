@@ -1,11 +1,11 @@
 /*
- * Rates as people write them
+ * Rates as users write them
  *
  * A number with an optional unit, case ignored:
  *
  *     100M  1.5G  800K      bytes a second, powers of 1000 ("B" or "B/s" may follow)
  *     64Ki  100Mi  1Gi      bytes a second, powers of 1024
- *     100mbit  1gbit        bits a second, as network people count
+ *     100mbit  1gbit        bits a second, as network users count
  *     1250000               bytes a second
  *     0  unlimited          no limit
  */

@@ -1,7 +1,7 @@
 /*
  * What `vmferry check` finds
  *
- * Every finding is one line for people and one object for programs: what was
+ * Every finding is one line for users and one object for programs: what was
  * looked at, whether it works, what was found, and what to change.
  */
 #pragma once

@@ -27,7 +27,7 @@ static GOptionContext *make_context(const CliSpec *spec)
     if (!spec->talks)
         common[1] = (GOptionEntry){NULL};
     g_option_context_set_description(context, spec->description);
-    g_option_context_set_strict_posix(context, spec->stops_at_word);
+    g_option_context_set_strict_posix(context, spec->stops_at_argument);
     if (spec->entries)
         g_option_context_add_main_entries(context, spec->entries, NULL);
     g_option_context_add_main_entries(context, common, NULL);
@@ -63,7 +63,7 @@ int cli_usage_error(const char *format, ...)
     return EXIT_USAGE;
 }
 
-gboolean cli_check_words(int argc, int min, int max, const char *wanted)
+gboolean cli_check_arguments(int argc, int min, int max, const char *wanted)
 {
     if (argc - 1 < min)
         cli_usage_error("%s is missing", wanted);

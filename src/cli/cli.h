@@ -4,7 +4,7 @@
  * Theory of operation: main.c finds the verb; each verb has a file of its own
  * with a function of the type VerbMain that gets the words behind `vmferry`
  * (its own name first).  A verb parses its options with cli_parse(), asks the
- * local agent through client/client.h, and prints: for people by default, one JSON
+ * local agent through client/client.h, and prints: for users by default, one JSON
  * object (or one a line) with --json.  Answers go to standard output, errors
  * and progress to standard error.
  */
@@ -21,8 +21,8 @@ typedef enum {
     EXIT_DONE = 0,
     EXIT_FAILED = 1, /* and the guest still runs where it was */
     EXIT_USAGE = 2,
-    EXIT_LOOK = 3,  /* the guest's place changed, or is in doubt: needs a look */
-    EXIT_ENDED = 4, /* the guest has ended by itself meanwhile */
+    EXIT_ATTENTION = 3, /* the guest's place changed, or is in doubt: needs a look */
+    EXIT_ENDED = 4,     /* the guest has ended by itself meanwhile */
 } CliExit;
 
 typedef int (*VerbMain)(int argc, char **argv);
@@ -48,7 +48,7 @@ typedef struct {
     const GOptionEntry *entries; /* of this verb, or NULL */
     CommonOptions *common;       /* where --json and (with talks) --socket go */
     gboolean talks;              /* to the agent: takes --socket */
-    gboolean stops_at_word;      /* options end at the first word that is none */
+    gboolean stops_at_argument;  /* options end at the first word that is none */
 } CliSpec;
 
 /* Parses and removes the options.  FALSE: EXIT_USAGE, after the error was
@@ -59,7 +59,7 @@ gboolean cli_parse(const CliSpec *spec, int *argc, char ***argv);
 int cli_usage_error(const char *format, ...) G_GNUC_PRINTF(1, 2);
 
 /* Checks that there are between *min* and *max* words behind the verb. */
-gboolean cli_check_words(int argc, int min, int max, const char *wanted);
+gboolean cli_check_arguments(int argc, int min, int max, const char *wanted);
 
 /* Adds what to do to an error of this kind: "(*hint*)" behind its text. */
 void cli_add_hint(GError **error, VmferryErrorCode code, const char *hint);

@@ -51,7 +51,7 @@ static gpointer signal_thread(gpointer data)
     g_thread_unref(g_thread_new("cancel", cancel_thread, data));
     if (sigwait(&set, &number) == 0) {
         fprintf(stderr, "\nLeft; see `vmferry list` for how the move ends.\n");
-        _exit(EXIT_LOOK);
+        _exit(EXIT_ATTENTION);
     }
     return NULL;
 }

@@ -49,7 +49,7 @@ static int verb_version(int argc, char **argv)
     g_auto(CommonOptions) common = {0};
     CliSpec spec = {.description = "Shows the version.", .common = &common};
 
-    if (!cli_parse(&spec, &argc, &argv) || !cli_check_words(argc, 0, 0, "nothing"))
+    if (!cli_parse(&spec, &argc, &argv) || !cli_check_arguments(argc, 0, 0, "nothing"))
         return EXIT_USAGE;
     if (common.json) {
         g_autoptr(json_t) object = json_pack("{s:s}", "version", VMFERRY_VERSION);
@@ -88,7 +88,7 @@ static int show_verb(const char *name)
 
     if (!verb)
         return cli_usage_error("there is no verb \"%s\"", name);
-    /* For people the whole page, for programs the short text. */
+    /* For users the whole page, for programs the short text. */
     if (isatty(STDOUT_FILENO) && has_page(page))
         execlp("man", "man", page, (char *)NULL);
     return run_verb(verb, 2, words);
@@ -101,7 +101,7 @@ static int verb_help(int argc, char **argv)
                     .description = "Shows what there is, or the manual of a verb.",
                     .common = &common};
 
-    if (!cli_parse(&spec, &argc, &argv) || !cli_check_words(argc, 0, 1, "one verb"))
+    if (!cli_parse(&spec, &argc, &argv) || !cli_check_arguments(argc, 0, 1, "one verb"))
         return EXIT_USAGE;
     if (argc == 2)
         return show_verb(argv[1]);

@@ -7,7 +7,7 @@
 #include "memory/tracker.h"
 #include "migrate/report.h"
 
-void migrate_words_clear(MigrateWords *words)
+void migrate_arguments_clear(MigrateArguments *words)
 {
     char **const texts[] = {
         &words->mode,     &words->bandwidth,     &words->compress,     &words->tracker,
@@ -61,7 +61,7 @@ static gboolean is_segments(const char *text)
     return sent_store_mode_from_name(text, &mode);
 }
 
-static gboolean add_names(json_t *request, const MigrateWords *words)
+static gboolean add_names(json_t *request, const MigrateArguments *words)
 {
     const struct {
         const char *key, *text;
@@ -89,7 +89,7 @@ static gboolean add_names(json_t *request, const MigrateWords *words)
 
 /* ---- times and amounts ---- */
 
-static gboolean add_times(json_t *request, const MigrateWords *words)
+static gboolean add_times(json_t *request, const MigrateArguments *words)
 {
     const struct {
         const char *key, *option, *text;
@@ -120,7 +120,7 @@ static gboolean add_times(json_t *request, const MigrateWords *words)
     return TRUE;
 }
 
-static gboolean add_amounts(json_t *request, const MigrateWords *words)
+static gboolean add_amounts(json_t *request, const MigrateArguments *words)
 {
     g_autoptr(GError) error = NULL;
     uint64_t rate, budget;
@@ -153,7 +153,7 @@ static gboolean add_amounts(json_t *request, const MigrateWords *words)
     return TRUE;
 }
 
-json_t *migrate_words_to_request(const MigrateWords *words, const char *destination)
+json_t *migrate_arguments_to_request(const MigrateArguments *words, const char *destination)
 {
     g_autoptr(json_t) request = json_pack("{s:s, s:b, s:b}", "destination", destination, "verify",
                                           words->verify, "detach", words->detach);

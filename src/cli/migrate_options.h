@@ -10,11 +10,11 @@ typedef struct {
     char *max_downtime, *downtime_cap, *deadline, *memory_budget, *streams;
     char *record; /* path of the trace, or NULL */
     gboolean verify, reclaim_free, trust_images, allow_cpu_mismatch, detach, progress;
-} MigrateWords;
+} MigrateArguments;
 
-void migrate_words_clear(MigrateWords *words);
-G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(MigrateWords, migrate_words_clear)
+void migrate_arguments_clear(MigrateArguments *words);
+G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(MigrateArguments, migrate_arguments_clear)
 
 /* The request's body; NULL after a usage error was shown.  Free with
  * json_decref(). */
-json_t *migrate_words_to_request(const MigrateWords *words, const char *destination);
+json_t *migrate_arguments_to_request(const MigrateArguments *words, const char *destination);

@@ -1,4 +1,4 @@
-/* What people read. */
+/* What users read. */
 #pragma once
 
 #include <glib.h>

@@ -41,8 +41,8 @@ static const char *describe_phase(const char *phase)
     static const struct {
         const char *name, *words;
     } phases[] = {
-        {"connect", "connecting"},    {"precopy", "copying"}, {"stopped", "stopped, last round"},
-        {"handover", "handing over"}, {"done", "done"},
+        {"connect", "connecting"},      {"precopy", "copying"}, {"stopped", "stopped, last round"},
+        {"switchover", "handing over"}, {"done", "done"},
     };
 
     for (guint i = 0; i < G_N_ELEMENTS(phases); i++)
@@ -62,7 +62,7 @@ static double get_run_share(json_t *object)
 static char *describe_means(json_t *object)
 {
     double run_share = get_run_share(object);
-    uint64_t held = json_count_or(object, "held_bytes", 0);
+    uint64_t held = json_count_or(object, "deferred_bytes", 0);
     g_autofree char *bytes = held > 0 ? bytes_format((double)held) : NULL;
     GString *text = g_string_new(NULL);
 

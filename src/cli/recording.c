@@ -26,10 +26,10 @@ static void write_line(Recording *recording, const char *line)
     g_autofree char *text = g_strconcat(line, "\n", NULL);
     g_autoptr(GError) error = NULL;
 
-    if (recording->trouble || recording->fd < 0)
+    if (recording->problem || recording->fd < 0)
         return;
     if (!fd_write_all(recording->fd, text, strlen(text), &error))
-        recording->trouble = g_strdup(error->message);
+        recording->problem = g_strdup(error->message);
 }
 
 gboolean recording_take(Recording *recording, json_t *object)
@@ -39,8 +39,8 @@ gboolean recording_take(Recording *recording, json_t *object)
 
     if (strcmp(json_text_or(object, "type", ""), "trace") != 0)
         return FALSE;
-    if (dropped > 0 && !recording->trouble)
-        recording->trouble = g_strdup_printf(
+    if (dropped > 0 && !recording->problem)
+        recording->problem = g_strdup_printf(
             "this side was too slow for it, the agent dropped %" G_GUINT64_FORMAT " lines",
             (guint64)dropped);
     if (line)
@@ -50,14 +50,14 @@ gboolean recording_take(Recording *recording, json_t *object)
 
 gboolean recording_close(Recording *recording, GError **error)
 {
-    g_autofree char *trouble = g_steal_pointer(&recording->trouble);
+    g_autofree char *problem = g_steal_pointer(&recording->problem);
 
-    if (recording->fd >= 0 && close(recording->fd) < 0 && !trouble)
-        trouble = g_strdup(g_strerror(errno));
+    if (recording->fd >= 0 && close(recording->fd) < 0 && !problem)
+        problem = g_strdup(g_strerror(errno));
     recording->fd = -1;
-    if (!trouble)
+    if (!problem)
         return TRUE;
     error_set(error, VMFERRY_ERROR_FAILED, "the recording %s is not whole: %s", recording->path,
-              trouble);
+              problem);
     return FALSE;
 }

@@ -13,7 +13,7 @@
 typedef struct {
     const char *path; /* borrowed; NULL: nothing is recorded */
     int fd;
-    char *trouble; /* why the file is not whole, or NULL */
+    char *problem; /* why the file is not whole, or NULL */
 } Recording;
 
 /* Creates or empties the file (mode 0600).  *path* NULL: an idle recording. */

@@ -17,11 +17,11 @@ CliExit report_get_exit(json_t *report)
     gboolean has_error = json_is_string(json_object_get(report, "error"));
 
     if (json_flag_or(report, "in_doubt", FALSE))
-        return EXIT_LOOK;
+        return EXIT_ATTENTION;
     if (has_status(report, "ended"))
         return EXIT_ENDED;
     if (has_status(report, "completed"))
-        return has_error ? EXIT_LOOK : EXIT_DONE;
+        return has_error ? EXIT_ATTENTION : EXIT_DONE;
     return EXIT_FAILED;
 }
 
@@ -32,7 +32,7 @@ CliExit report_get_cancel_exit(json_t *report)
     if (has_status(report, "cancelled"))
         return EXIT_DONE;
     /* It is elsewhere, which is not what was asked for. */
-    return code == EXIT_DONE ? EXIT_LOOK : code;
+    return code == EXIT_DONE ? EXIT_ATTENTION : code;
 }
 
 json_t *report_make(const char *guest, const char *destination, const char *reason,
@@ -82,7 +82,7 @@ char **report_describe_guest(json_t *report)
     char **all;
 
     if (json_flag_or(report, "memory_intensive", FALSE)) {
-        g_autofree char *held = bytes_format((double)json_count_or(report, "held_bytes", 0));
+        g_autofree char *held = bytes_format((double)json_count_or(report, "deferred_bytes", 0));
         g_autofree char *text = g_strdup_printf(
             "writes its memory faster than it can be sent (memory-intensive); %s of it waited for "
             "the pause",

@@ -1,4 +1,4 @@
-/* A move's report: its exit code, and its words for people. */
+/* A move's report: its exit code, and its words for users. */
 #pragma once
 
 #include <jansson.h>
@@ -23,5 +23,5 @@ json_t *report_make(const char *guest, const char *destination, const char *reas
  * slowed for 1.2 s, …".  Free with g_strfreev(). */
 char **report_describe_guest(json_t *report);
 
-/* For people. */
+/* For users. */
 void report_print(json_t *report, const char *guest);

@@ -70,7 +70,7 @@ int verb_adopt(int argc, char **argv)
                     .talks = TRUE};
     g_autoptr(GError) error = NULL;
 
-    if (!cli_parse(&spec, &argc, &argv) || !cli_check_words(argc, 1, 1, "one NAME"))
+    if (!cli_parse(&spec, &argc, &argv) || !cli_check_arguments(argc, 1, 1, "one NAME"))
         return EXIT_USAGE;
     if (!guest_name_check(argv[1], &error))
         return cli_usage_error("%s", error->message);

@@ -121,7 +121,7 @@ int verb_agent(int argc, char **argv)
     };
     CliSpec spec = {.description = description, .entries = entries, .common = &common};
 
-    if (!cli_parse(&spec, &argc, &argv) || !cli_check_words(argc, 0, 0, "options only"))
+    if (!cli_parse(&spec, &argc, &argv) || !cli_check_arguments(argc, 0, 0, "options only"))
         return EXIT_USAGE;
     o.json = common.json;
     if (o.list_faults)

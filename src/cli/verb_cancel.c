@@ -30,7 +30,7 @@ int verb_cancel(int argc, char **argv)
     g_autofree char *path = NULL;
     int code;
 
-    if (!cli_parse(&spec, &argc, &argv) || !cli_check_words(argc, 1, 1, "one NAME"))
+    if (!cli_parse(&spec, &argc, &argv) || !cli_check_arguments(argc, 1, 1, "one NAME"))
         return EXIT_USAGE;
     path = cli_guest_path(argv[1], "/cancel");
     if (!path)

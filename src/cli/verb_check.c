@@ -93,7 +93,7 @@ int verb_check(int argc, char **argv)
     g_autoptr(Findings) findings = NULL;
     const char *verdict;
 
-    if (!cli_parse(&spec, &argc, &argv) || !cli_check_words(argc, 0, 0, "options only"))
+    if (!cli_parse(&spec, &argc, &argv) || !cli_check_arguments(argc, 0, 0, "options only"))
         return EXIT_USAGE;
     findings = check(&common, pki, &verdict);
     if (common.json) {

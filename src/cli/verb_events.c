@@ -56,7 +56,7 @@ int verb_events(int argc, char **argv)
     g_autofree char *path = NULL;
     Printer printer = {.common = &common};
 
-    if (!cli_parse(&spec, &argc, &argv) || !cli_check_words(argc, 0, 1, "one NAME"))
+    if (!cli_parse(&spec, &argc, &argv) || !cli_check_arguments(argc, 0, 1, "one NAME"))
         return EXIT_USAGE;
     if (since < 0)
         return cli_usage_error("--since must not be negative");

@@ -14,7 +14,7 @@ static void add_guest(Table *table, json_t *guest)
     g_autofree char *pid =
         g_strdup_printf("%" G_GUINT64_FORMAT, (guint64)json_count_or(guest, "pid", 0));
     const char *destination = json_text_or(guest, "destination", NULL);
-    const char *note = json_text_or(guest, "trouble", NULL);
+    const char *note = json_text_or(guest, "problem", NULL);
     g_autofree char *place = destination ? g_strconcat("to ", destination, NULL) : NULL;
 
     table_add(table, json_text_or(guest, "name", "?"), json_text_or(guest, "state", "?"),
@@ -108,7 +108,7 @@ int verb_list(int argc, char **argv)
     CliSpec spec = {
         .description = description, .entries = entries, .common = &common, .talks = TRUE};
 
-    if (!cli_parse(&spec, &argc, &argv) || !cli_check_words(argc, 0, 0, "options only"))
+    if (!cli_parse(&spec, &argc, &argv) || !cli_check_arguments(argc, 0, 0, "options only"))
         return EXIT_USAGE;
     return list(&common, names, moved);
 }

@@ -25,7 +25,7 @@ static const char description[] =
     "Ctrl-C cancels the move.";
 
 typedef struct {
-    const MigrateWords *words;
+    const MigrateArguments *words;
     const char *guest, *destination;
     Progress progress;
     Recording recording;
@@ -95,8 +95,8 @@ static json_t *ask_returned_agent(Run *run, gboolean *ret_gone)
  * it is ended when the guest has gone. */
 static gboolean is_still_here(Run *run)
 {
-    return strcmp(run->phase, "handover") != 0 && strcmp(run->phase, "done") != 0 && run->pid > 0 &&
-           kill(run->pid, 0) == 0;
+    return strcmp(run->phase, "switchover") != 0 && strcmp(run->phase, "done") != 0 &&
+           run->pid > 0 && kill(run->pid, 0) == 0;
 }
 
 /* A report for a move whose agent went away under it. */
@@ -165,7 +165,8 @@ static int follow(Run *run, json_t *request, const char *path)
     return finish(run);
 }
 
-static int detach(const MigrateWords *words, const char *guest, json_t *request, const char *path)
+static int detach(const MigrateArguments *words, const char *guest, json_t *request,
+                  const char *path)
 {
     g_autoptr(Client) client = client_new(words->common.socket);
     g_autoptr(GError) error = NULL;
@@ -181,10 +182,10 @@ static int detach(const MigrateWords *words, const char *guest, json_t *request,
     return EXIT_DONE;
 }
 
-static int migrate(const MigrateWords *words, const char *guest, const char *destination)
+static int migrate(const MigrateArguments *words, const char *guest, const char *destination)
 {
     Run run = {.words = words, .guest = guest, .destination = destination};
-    json_t *request = migrate_words_to_request(words, destination);
+    json_t *request = migrate_arguments_to_request(words, destination);
     g_autofree char *path = request ? cli_guest_path(guest, "/migrate") : NULL;
     g_autoptr(GError) error = NULL;
 
@@ -204,7 +205,7 @@ static int migrate(const MigrateWords *words, const char *guest, const char *des
 
 int verb_migrate(int argc, char **argv)
 {
-    g_auto(MigrateWords) w = {0};
+    g_auto(MigrateArguments) w = {0};
     const GOptionEntry entries[] = {
         {"mode", 0, 0, G_OPTION_ARG_STRING, &w.mode, "How: auto or precopy (default: auto)",
          "MODE"},
@@ -252,7 +253,7 @@ int verb_migrate(int argc, char **argv)
                     .common = &w.common,
                     .talks = TRUE};
 
-    if (!cli_parse(&spec, &argc, &argv) || !cli_check_words(argc, 2, 2, "NAME and HOST[:PORT]"))
+    if (!cli_parse(&spec, &argc, &argv) || !cli_check_arguments(argc, 2, 2, "NAME and HOST[:PORT]"))
         return EXIT_USAGE;
     interrupt_block();
     return migrate(&w, argv[1], argv[2]);

@@ -26,7 +26,7 @@ static int resolve(const CommonOptions *common, const char *name, const char *pa
     else
         printf("%s goes on %s.%s\n", name, strcmp(kept, "here") == 0 ? "here" : "there",
                strcmp(kept, keep) == 0 ? "" : " The destination had answered after all.");
-    return strcmp(kept, keep) == 0 ? EXIT_DONE : EXIT_LOOK;
+    return strcmp(kept, keep) == 0 ? EXIT_DONE : EXIT_ATTENTION;
 }
 
 int verb_resolve(int argc, char **argv)
@@ -45,7 +45,7 @@ int verb_resolve(int argc, char **argv)
                     .talks = TRUE};
     g_autofree char *path = NULL;
 
-    if (!cli_parse(&spec, &argc, &argv) || !cli_check_words(argc, 1, 1, "one NAME"))
+    if (!cli_parse(&spec, &argc, &argv) || !cli_check_arguments(argc, 1, 1, "one NAME"))
         return EXIT_USAGE;
     if (!keep || (strcmp(keep, "here") != 0 && strcmp(keep, "there") != 0))
         return cli_usage_error("--keep here or --keep there is missing");

@@ -57,7 +57,7 @@ int verb_run(int argc, char **argv)
                     .description = description,
                     .common = &common,
                     .talks = TRUE,
-                    .stops_at_word = separator == 0};
+                    .stops_at_argument = separator == 0};
     int own = separator ? separator : argc;
     char **words = argv, **line;
     int count;

@@ -78,7 +78,7 @@ static void print_guest(json_t *guest)
 
     add_text(table, "name", guest, "name");
     add_text(table, "state", guest, "state");
-    add_text(table, "trouble", guest, "trouble");
+    add_text(table, "problem", guest, "problem");
     add_text(table, "cannot be moved", guest, "not_movable");
     add_text(table, "destination", guest, "destination");
     add_progress(table, json_object_get(guest, "progress"));
@@ -138,7 +138,7 @@ int verb_status(int argc, char **argv)
     g_autoptr(json_t) answer = NULL;
     g_autofree char *path = NULL;
 
-    if (!cli_parse(&spec, &argc, &argv) || !cli_check_words(argc, 0, 1, "one NAME"))
+    if (!cli_parse(&spec, &argc, &argv) || !cli_check_arguments(argc, 0, 1, "one NAME"))
         return EXIT_USAGE;
     path = argc == 2 ? cli_guest_path(argv[1], NULL) : g_strdup("/v1/status");
     if (!path)

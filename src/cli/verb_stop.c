@@ -17,7 +17,7 @@ int verb_stop(int argc, char **argv)
     g_autoptr(json_t) answer = NULL;
     g_autofree char *path = NULL;
 
-    if (!cli_parse(&spec, &argc, &argv) || !cli_check_words(argc, 1, 1, "one NAME"))
+    if (!cli_parse(&spec, &argc, &argv) || !cli_check_arguments(argc, 1, 1, "one NAME"))
         return EXIT_USAGE;
     path = cli_guest_path(argv[1], NULL);
     if (!path)

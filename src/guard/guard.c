@@ -85,7 +85,7 @@ static int read_more(int fd, char *window, size_t size, size_t *kept)
 }
 
 /* Reads until *word* has come by, the peer closes or nothing comes. */
-static int await_word(int fd, const char *word)
+static int await_start(int fd, const char *word)
 {
     size_t length = strlen(word), kept = 0;
     char window[4096];
@@ -141,15 +141,15 @@ static int try_commands(const UnixAddress *address, const char *commands[COMMAND
     int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
     int done = fd >= 0 &&
                connect(fd, (const struct sockaddr *)&address->address, address->length) == 0 &&
-               await_word(fd, "\"QMP\"") && say(fd, "{\"execute\":\"qmp_capabilities\"}\n") &&
-               await_word(fd, "\"return\"");
+               await_start(fd, "\"QMP\"") && say(fd, "{\"execute\":\"qmp_capabilities\"}\n") &&
+               await_start(fd, "\"return\"");
     int migrated = done && commands[COMMAND_RESUME] ? has_migrated(fd) : ANSWER_LACKS;
 
     if (migrated == ANSWER_HOLDS)
         commands[COMMAND_RESUME] = NULL;
     done = done && migrated != ANSWER_NONE;
     for (int i = 0; i < COMMANDS && done; i++) {
-        done = !commands[i] || (say(fd, commands[i]) && await_word(fd, "\"guard\""));
+        done = !commands[i] || (say(fd, commands[i]) && await_start(fd, "\"guard\""));
         if (done)
             commands[i] = NULL;
     }
@@ -332,7 +332,7 @@ static pid_t run_guard(int pipe_end, int pidfd, int netns)
 
 /* Its first order is in the pipe before it runs. */
 static pid_t post_guard(int pipe_end, int our_end, int pidfd, const UnixAddress *address,
-                        GuardDuty duty)
+                        GuardAction duty)
 {
     autofd int pipe_copy = fcntl(pipe_end, F_DUPFD_CLOEXEC, FREE_FD);
     autofd int pidfd_copy = fcntl(pidfd, F_DUPFD_CLOEXEC, FREE_FD);
@@ -348,7 +348,7 @@ static pid_t post_guard(int pipe_end, int our_end, int pidfd, const UnixAddress 
     return run_guard(pipe_copy, pidfd_copy, netns);
 }
 
-Guard *guard_start(pid_t pid, const char *qmp_path, GuardDuty duty, GError **error)
+Guard *guard_start(pid_t pid, const char *qmp_path, GuardAction duty, GError **error)
 {
     autofd int pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
     g_auto(UnixAddress) address = {.folder = -1, .netns = -1};
@@ -384,7 +384,7 @@ static gboolean give_order(Guard *guard, const void *order, size_t length, GErro
     return FALSE;
 }
 
-gboolean guard_set_duty(Guard *guard, GuardDuty duty, GError **error)
+gboolean guard_set_action(Guard *guard, GuardAction duty, GError **error)
 {
     char order = (char)duty;
 
@@ -461,7 +461,7 @@ void guard_write_files(Guard *guard)
 {
     if (!guard)
         return;
-    guard_set_duty(guard, GUARD_LEAVE, NULL);
+    guard_set_action(guard, GUARD_LEAVE, NULL);
     guard_forget_balloon(guard, NULL);
     end_guard(guard);
 }

@@ -34,15 +34,15 @@
 #include <stdint.h>
 #include <sys/types.h>
 
-typedef enum { GUARD_LEAVE = 'L', GUARD_RESUME = 'R', GUARD_KILL = 'K' } GuardDuty;
+typedef enum { GUARD_LEAVE = 'L', GUARD_RESUME = 'R', GUARD_KILL = 'K' } GuardAction;
 
 typedef struct Guard Guard;
 
 /* Starts a guard for the VMM *pid*, which serves QMP at *qmp_path*. */
-Guard *guard_start(pid_t pid, const char *qmp_path, GuardDuty duty, GError **error);
+Guard *guard_start(pid_t pid, const char *qmp_path, GuardAction duty, GError **error);
 
 /* Returns when the duty is in the pipe: from then on our death finds it. */
-gboolean guard_set_duty(Guard *guard, GuardDuty duty, GError **error);
+gboolean guard_set_action(Guard *guard, GuardAction duty, GError **error);
 
 /* From now on our death also makes the guard write *text* to *path*.  On record
  * when this returns: what is to be undone is done afterwards.  Limits: 256

@@ -102,7 +102,7 @@ double guest_cost_find_share(const VcpuTimes *difference, double ms, guint threa
     return CLAMP((double)faults * fault_ms / all_ms * felt, 0, 1);
 }
 
-double guest_cost_look(GuestCost *cost, double now_ms, uint64_t faults)
+double guest_cost_note(GuestCost *cost, double now_ms, uint64_t faults)
 {
     double ms = now_ms - cost->since_ms;
     VcpuTimes now, difference;

@@ -38,7 +38,7 @@ void guest_cost_clear(GuestCost *cost);
 
 /* The share of the time since the look before that *faults* of the protection have taken from what
  * the guest would have done: 0 to 1; negative: too early to say. */
-double guest_cost_look(GuestCost *cost, double now_ms, uint64_t faults);
+double guest_cost_note(GuestCost *cost, double now_ms, uint64_t faults);
 
 /* What a fault costs, and what share that makes, from two readings *ms* apart. */
 double guest_cost_find_fault_ms(const VcpuTimes *difference, double ms, double usual_system);

@@ -281,8 +281,8 @@ gboolean guest_memory_check_room(GuestMemory *memory, GError **error)
         const GuestRegion *region = guest_memory_get_region(memory, i);
 
         /* Huge pages are reserved when they are mapped. */
-        if (region->backing == GUEST_BACKING_SHARED &&
-            region->backing_page_bytes == PAGE_BYTES && !check_room(memory, region, error)) {
+        if (region->backing == GUEST_BACKING_SHARED && region->backing_page_bytes == PAGE_BYTES &&
+            !check_room(memory, region, error)) {
             g_prefix_error(error, "RAM block %s: ", region->name);
             return FALSE;
         }

@@ -41,7 +41,6 @@ RamRegion *ram_region_new(const char *name, uint64_t host_address, uint64_t byte
 void ram_region_free(RamRegion *region);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(RamRegion, ram_region_free)
 
-
 typedef enum {
     GUEST_BACKING_PRIVATE, /* anonymous, not shared */
     GUEST_BACKING_SHARED,  /* memfd, tmpfs or hugetlbfs file, shared */

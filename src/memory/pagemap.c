@@ -9,7 +9,6 @@
 #include "base/fd.h"
 #include "base/page.h"
 
-
 /* Linux 6.7, include/uapi/linux/fs.h */
 struct scan_run {
     uint64_t start, end, categories;

@@ -104,8 +104,7 @@ static gboolean track_once(Victim *victim, TrackerKind kind, GError **error)
     g_autoptr(GPtrArray) sets = NULL;
     PageSet *seen;
 
-    g_ptr_array_add(regions,
-                    ram_region_new("probe", victim->address, VICTIM_PAGES * PAGE_BYTES));
+    g_ptr_array_add(regions, ram_region_new("probe", victim->address, VICTIM_PAGES * PAGE_BYTES));
     memory = guest_memory_open(victim->pid, regions, error);
     tracker = memory ? tracker_start(memory, kind, error) : NULL;
     if (!tracker)

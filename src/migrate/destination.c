@@ -195,7 +195,7 @@ static gboolean receive_machine(DestinationMove *move, GError **error)
     return TRUE;
 }
 
-static gboolean await_word(DestinationMove *move, GError **error)
+static gboolean await_start(DestinationMove *move, GError **error)
 {
     FrameSlot *slot = frame_queue_pop(move->queue, START_TIMEOUT_MS, error);
     gboolean given;
@@ -222,14 +222,14 @@ static gboolean take_over(DestinationMove *move, GError **error)
 {
     const MigrateDestinationHost *host = move->host;
 
-    if (!await_word(move, error) || fault_point("destination.before-commit", error) ||
-        !guard_set_duty(move->guard, GUARD_LEAVE, error) ||
+    if (!await_start(move, error) || fault_point("destination.before-commit", error) ||
+        !guard_set_action(move->guard, GUARD_LEAVE, error) ||
         fault_point("destination.before-journal", error) ||
         !host->commit(move->guest->transaction, move->run, host->user, error))
         return FALSE;
     fault_point("destination.committed", NULL);
     if (move->run)
-        guard_set_duty(move->guard, GUARD_RESUME, NULL);
+        guard_set_action(move->guard, GUARD_RESUME, NULL);
     fault_point("destination.after-commit", NULL);
     if (!destination_start_guest(move, error))
         return FALSE;
@@ -251,14 +251,14 @@ static gboolean has_ended(Vmm *vmm)
 }
 
 /* Where the VMM has ended that is the cause of all; adds what it said. */
-static void add_last_words(DestinationMove *move, GError **error)
+static void add_stderr_tail(DestinationMove *move, GError **error)
 {
     g_autofree char *words = NULL;
     char *text;
 
     if (!error || !*error || !move->vmm || !has_ended(move->vmm))
         return;
-    words = vmm_get_last_words(move->vmm);
+    words = vmm_get_stderr_tail(move->vmm);
     if (words && *words && strstr((*error)->message, words))
         return;
     text = g_strdup_printf("%s; the VMM has ended%s%s", (*error)->message,
@@ -269,7 +269,7 @@ static void add_last_words(DestinationMove *move, GError **error)
 
 /* Tells the peer and lets it read that: a close with unread bytes in our
  * buffer would be a reset that takes our words with it. */
-static void say_goodbye(DestinationMove *move, const GError *error)
+static void drain_and_close(DestinationMove *move, const GError *error)
 {
     uint64_t end = clock_now_ns() + (uint64_t)DRAIN_MS * 1000000;
     FrameSlot *slot;
@@ -290,7 +290,7 @@ static void abandon(DestinationMove *move, const GError *error)
     if (move->vmm)
         vmm_quit(move->vmm, NULL);
     host->aborted(g_steal_pointer(&move->vmm), error, host->user);
-    say_goodbye(move, error);
+    drain_and_close(move, error);
 }
 
 static void move_clear(DestinationMove *move)
@@ -328,7 +328,7 @@ gboolean migrate_destination_serve(Channel *channel, const MigrateDestinationHos
             g_propagate_error(error, move.resume_error);
         done = move.resume_error == NULL;
     } else {
-        add_last_words(&move, &failure);
+        add_stderr_tail(&move, &failure);
         abandon(&move, failure);
         g_propagate_error(error, g_steal_pointer(&failure));
     }

@@ -4,7 +4,7 @@
 
 static const char *const phase_names[] = {
     [MIGRATE_PHASE_CONNECT] = "connect", [MIGRATE_PHASE_PRECOPY] = "precopy",
-    [MIGRATE_PHASE_STOPPED] = "stopped", [MIGRATE_PHASE_HANDOVER] = "handover",
+    [MIGRATE_PHASE_STOPPED] = "stopped", [MIGRATE_PHASE_SWITCHOVER] = "switchover",
     [MIGRATE_PHASE_DONE] = "done",
 };
 G_STATIC_ASSERT(G_N_ELEMENTS(phase_names) == MIGRATE_PHASE_DONE + 1);
@@ -102,7 +102,7 @@ static void add_work_set(json_t *object, const MigrateReport *report)
         "{s:o, s:o, s:b, s:I, s:o, s:s, s:I, s:I, s:i, s:{s:o, s:o, s:o}}", "predicted_total_ms",
         known_to_json(report->predicted_total_ms), "predicted_downtime_ms",
         known_to_json(report->predicted_downtime_ms), "memory_intensive", report->memory_intensive,
-        "held_bytes", (json_int_t)report->held_bytes, "throttle", throttle, "segments",
+        "deferred_bytes", (json_int_t)report->deferred_bytes, "throttle", throttle, "segments",
         sent_store_mode_name(report->segments), "memory_budget_bytes",
         (json_int_t)report->memory_budget_bytes, "store_bytes", (json_int_t)report->store_bytes,
         "streams", (int)report->streams, "compress", "none", packed_to_json(&report->packed_none),
@@ -179,12 +179,13 @@ json_t *migrate_progress_to_json(const MigrateProgress *progress)
 {
     double run_share = progress->run_share > 0 ? progress->run_share : 1;
 
-    return json_pack(
-        "{s:s, s:i, s:I, s:I, s:I, s:f, s:f, s:o, s:f, s:I, s:I}", "phase",
-        migrate_phase_name(progress->phase), "round", (int)progress->round, "round_bytes",
-        (json_int_t)progress->round_bytes, "round_bytes_done",
-        (json_int_t)progress->round_bytes_done, "wire_bytes", (json_int_t)progress->wire_bytes,
-        "bytes_per_second", progress->bytes_per_second, "elapsed_ms", progress->elapsed_ms,
-        "eta_ms", known_to_json(progress->eta_ms), "run_share", run_share, "work_set_bytes",
-        (json_int_t)progress->work_set_bytes, "held_bytes", (json_int_t)progress->held_bytes);
+    return json_pack("{s:s, s:i, s:I, s:I, s:I, s:f, s:f, s:o, s:f, s:I, s:I}", "phase",
+                     migrate_phase_name(progress->phase), "round", (int)progress->round,
+                     "round_bytes", (json_int_t)progress->round_bytes, "round_bytes_done",
+                     (json_int_t)progress->round_bytes_done, "wire_bytes",
+                     (json_int_t)progress->wire_bytes, "bytes_per_second",
+                     progress->bytes_per_second, "elapsed_ms", progress->elapsed_ms, "eta_ms",
+                     known_to_json(progress->eta_ms), "run_share", run_share, "work_set_bytes",
+                     (json_int_t)progress->work_set_bytes, "deferred_bytes",
+                     (json_int_t)progress->deferred_bytes);
 }

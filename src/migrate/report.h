@@ -13,10 +13,10 @@
 #include "migrate/options.h"
 
 typedef enum {
-    MIGRATE_PHASE_CONNECT,  /* connection, description; destination starts its VMM */
-    MIGRATE_PHASE_PRECOPY,  /* rounds, the guest runs here */
-    MIGRATE_PHASE_STOPPED,  /* guest paused: last round, device state */
-    MIGRATE_PHASE_HANDOVER, /* START is sent */
+    MIGRATE_PHASE_CONNECT,    /* connection, description; destination starts its VMM */
+    MIGRATE_PHASE_PRECOPY,    /* rounds, the guest runs here */
+    MIGRATE_PHASE_STOPPED,    /* guest paused: last round, device state */
+    MIGRATE_PHASE_SWITCHOVER, /* START is sent */
     MIGRATE_PHASE_DONE,
 } MigratePhase;
 
@@ -33,7 +33,7 @@ typedef struct {
     double elapsed_ms;
     double run_share;        /* of time that the vCPUs may run; 1 (or unset, 0): all */
     uint64_t work_set_bytes; /* wire bytes that a pause now would have to carry */
-    uint64_t held_bytes;     /* guest bytes held back until the pause */
+    uint64_t deferred_bytes; /* guest bytes held back until the pause */
 } MigrateProgress;
 
 typedef struct {
@@ -106,7 +106,7 @@ typedef struct {
      * negative: the move did not get that far. */
     double predicted_total_ms, predicted_downtime_ms;
     gboolean memory_intensive; /* pre-copy was ended early because of it */
-    uint64_t held_bytes;       /* guest bytes held back until the pause */
+    uint64_t deferred_bytes;   /* guest bytes held back until the pause */
     /* The throttle (throttle.h); *throttle_means* NULL: the guest was never slowed. */
     char *throttle_means; /* "cgroup", "duty" */
     double least_run_share, throttled_ms;

@@ -48,7 +48,7 @@ static gboolean describe(SourceMove *move, GError **error)
     source_choose_throttle(move);
     /* What is to be reclaimed is not to be sent: the promise is judged then. */
     return move->memory && vmm_check_process(move->job->vmm, error) &&
-           (move->job->options.reclaim_free || source_check_promise(move, error));
+           (move->job->options.reclaim_free || source_check_limits(move, error));
 }
 
 static gboolean connect_peer(SourceMove *move, GError **error)
@@ -144,7 +144,7 @@ static void withdraw(SourceMove *move)
         return;
     error_set(&reason, VMFERRY_ERROR_CANCELLED, "the source gave up: %s",
               move->report->error ? move->report->error : "cancelled");
-    if (!move->word_sent)
+    if (!move->start_sent)
         channel_send_abort(move->channel, reason);
     end_throttle(move);
     /* A guest that may still stand is not on record as it was before. */
@@ -214,11 +214,11 @@ static PageSender *make_sender(SourceMove *move)
     options.whole_pages = !sends_segments(move);
     sender = page_sender_new(move->memory, move->channel, &options);
     page_sender_set_tally(sender, source_tally, move);
-    page_sender_set_path(sender, &move->path);
+    page_sender_set_path(sender, &move->link);
     page_sender_set_packing(sender, move->job->options.compress,
                             peer_has_feature(&move->peer, FEATURE_PAGES_LZ4),
                             peer_has_feature(&move->peer, FEATURE_PAGES_ZSTD));
-    move->path.limit = (double)move->job->options.bandwidth_bytes_per_second / 1000;
+    move->link.limit = (double)move->job->options.bandwidth_bytes_per_second / 1000;
     move->report->streams = options.workers;
     return sender;
 }
@@ -285,7 +285,7 @@ static const struct {
     {"check", describe, NULL},
     {"connect", connect_peer, NULL},
     {"guard", post_guard, dismiss_guard},
-    {"reclaim", source_reclaim, source_let_go},
+    {"reclaim", source_reclaim, source_release_balloon},
     {"track", watch, unwatch},
     {"offer", offer, withdraw},
     {"pre-copy", source_precopy, NULL},
@@ -295,7 +295,7 @@ static const struct {
     {"prepare", source_await_ready, NULL},
     /* The point of no return: after START only the destination's answer
      * decides (source_settle). */
-    {"hand over", source_give_word, NULL},
+    {"hand over", source_send_start, NULL},
 };
 
 static void undo_from(SourceMove *move, guint stage)
@@ -342,7 +342,7 @@ static gboolean run_stages(SourceMove *move)
 
         if (stages[i].run(move, &error))
             continue;
-        source_deadline_explain(move, &error);
+        source_deadline_replace_error(move, &error);
         move->report->status =
             error_is(error, VMFERRY_ERROR_CANCELLED) ? MIGRATE_CANCELLED : MIGRATE_FAILED;
         set_error(move, stages[i].name, error);
@@ -388,7 +388,7 @@ static void stay_in_doubt(SourceMove *move, TransactionOutcome outcome, GError *
     set_error(move, "hand over", error);
     unwatch(move);
     /* A paused guest gets its memory back when it runs again here. */
-    source_let_go(move);
+    source_release_balloon(move);
     dismiss_guard(move);
 }
 
@@ -419,7 +419,7 @@ MigrateReport *migrate_source_run(const MigrateSourceJob *job, GCancellable *can
     SourceMove move = {.job = job,
                        .cancellable = cancellable,
                        .started_ns = clock_now_ns(),
-                       .decision = {.hold_rate = INFINITY, .run_share = 1}};
+                       .decision = {.defer_rate = INFINITY, .run_share = 1}};
     MigrateReport *report = move.report = migrate_report_new();
 
     report->source = g_strdup(job->source_name);

@@ -16,11 +16,11 @@
 
 /* What the source writes down so that a restarted agent knows what to do. */
 typedef enum {
-    SOURCE_JOURNAL_MOVING,       /* on restart: clean up; a paused guest was paused by others */
-    SOURCE_JOURNAL_PAUSING,      /* on restart: clean up, resume if paused */
-    SOURCE_JOURNAL_HANDING_OVER, /* START may have been sent: ask the destination first */
-    SOURCE_JOURNAL_RETURNED,     /* not moved, all is as before */
-    SOURCE_JOURNAL_GONE,         /* the guest runs at the destination; our copy is to be ended */
+    SOURCE_JOURNAL_MOVING,         /* on restart: clean up; a paused guest was paused by others */
+    SOURCE_JOURNAL_PAUSING,        /* on restart: clean up, resume if paused */
+    SOURCE_JOURNAL_SWITCHING_OVER, /* START may have been sent: ask the destination first */
+    SOURCE_JOURNAL_RETURNED,       /* not moved, all is as before */
+    SOURCE_JOURNAL_GONE,           /* the guest runs at the destination; our copy is to be ended */
 } SourceJournalState;
 
 typedef struct {

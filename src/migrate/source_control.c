@@ -26,7 +26,7 @@ void source_tally(guint region, const GroupCost *cost, gpointer user)
         group_account_note_sent(account, group, cost->again.pages, (double)cost->again.bytes, TRUE);
 }
 
-void source_measure_path(SourceMove *move)
+void source_measure_link(SourceMove *move)
 {
     double now_ms = source_now_ms(move);
     uint64_t bytes = channel_get_sent_bytes(move->channel);
@@ -34,19 +34,19 @@ void source_measure_path(SourceMove *move)
 
     /* Until it has accepted, the destination takes what fits into its queue. */
     if (!move->accepted && bytes > FRAME_QUEUE_MOST_BYTES / 2) {
-        move->path.started = FALSE;
+        move->link.started = FALSE;
         return;
     }
-    if (!move->path.started)
-        path_rate_start(&move->path, now_ms, bytes, backlog);
-    path_rate_note(&move->path, now_ms, bytes, backlog);
+    if (!move->link.started)
+        link_rate_start(&move->link, now_ms, bytes, backlog);
+    link_rate_note(&move->link, now_ms, bytes, backlog);
 }
 
 /* What the tracking has cost the guest since this was asked before. */
-static void look_at_cost(SourceMove *move, double now_ms)
+static void note_cost(SourceMove *move, double now_ms)
 {
     uint64_t faults = work_set_count_faults(move->work);
-    double share = guest_cost_look(&move->cost, now_ms, faults - move->faults);
+    double share = guest_cost_note(&move->cost, now_ms, faults - move->faults);
 
     if (share < 0)
         return;
@@ -55,18 +55,18 @@ static void look_at_cost(SourceMove *move, double now_ms)
     work_set_adjust_sample(move->work, share);
 }
 
-gboolean source_look(SourceMove *move, GError **error)
+gboolean source_sync(SourceMove *move, GError **error)
 {
     double now_ms = source_now_ms(move);
 
-    source_measure_path(move);
+    source_measure_link(move);
     if (!work_set_peek(move->work, now_ms, error))
         return FALSE;
-    look_at_cost(move, now_ms);
-    source_trace_look(move, now_ms);
-    if (now_ms - move->window_start_ms >= CONVERGENCE_WINDOW_MS && move->path.bytes_per_ms > 0) {
+    note_cost(move, now_ms);
+    source_trace_sync(move, now_ms);
+    if (now_ms - move->window_start_ms >= CONVERGENCE_WINDOW_MS && move->link.bytes_per_ms > 0) {
         group_account_end_window(work_set_get_account(move->work), now_ms,
-                                 (now_ms - move->window_start_ms) * move->path.bytes_per_ms);
+                                 (now_ms - move->window_start_ms) * move->link.bytes_per_ms);
         move->window_start_ms = now_ms;
     }
     return TRUE;
@@ -82,18 +82,18 @@ double source_count_work_bytes(SourceMove *move)
     for (guint i = 0; i < facts.group_count; i++) {
         const ConvergenceGroup *group = &facts.groups[i];
 
-        bytes += (double)group->unsent * (double)group->whole_per_page +
-                 (double)(group->pending - group->unsent) * (double)group->again_per_page;
+        bytes += (double)group->unsent * (double)group->first_send_per_page +
+                 (double)(group->pending - group->unsent) * (double)group->resend_per_page;
     }
     return bytes;
 }
 
-static ConvergencePromise get_promise(const SourceMove *move)
+static ConvergenceLimits get_limits(const SourceMove *move)
 {
     const MigrateOptions *options = &move->job->options;
     gboolean can_slow = options->throttle != THROTTLE_OFF && !move->report->throttle_unavailable;
 
-    return (ConvergencePromise){
+    return (ConvergenceLimits){
         .max_downtime_ms = options->max_downtime_ms,
         .downtime_cap_ms = options->downtime_cap_ms,
         .deadline_ms = options->deadline_ms,
@@ -101,15 +101,15 @@ static ConvergencePromise get_promise(const SourceMove *move)
     };
 }
 
-gboolean source_check_promise(SourceMove *move, GError **error)
+gboolean source_check_limits(SourceMove *move, GError **error)
 {
     const MigrateOptions *options = &move->job->options;
-    ConvergencePromise promise = get_promise(move);
+    ConvergenceLimits promise = get_limits(move);
 
     return guest_memory_count_populated(move->memory, &move->populated_pages, error) &&
-           convergence_check_promise(&promise, move->populated_pages * PAGE_BYTES,
-                                     (double)options->bandwidth_bytes_per_second / 1000,
-                                     SOURCE_EXPECTED_DEVICE_MS, error);
+           convergence_check_limits(&promise, move->populated_pages * PAGE_BYTES,
+                                    (double)options->bandwidth_bytes_per_second / 1000,
+                                    SOURCE_EXPECTED_DEVICE_MS, error);
 }
 
 static ConvergenceFacts gather_facts(SourceMove *move, gboolean at_round_end)
@@ -118,10 +118,10 @@ static ConvergenceFacts gather_facts(SourceMove *move, gboolean at_round_end)
         .rounds = (const ConvergenceRound *)move->finished_rounds->data,
         .round_count = move->finished_rounds->len,
         .at_round_end = at_round_end,
-        .bytes_per_ms = move->path.bytes_per_ms,
+        .bytes_per_ms = move->link.bytes_per_ms,
         .device_ms = SOURCE_EXPECTED_DEVICE_MS + source_recheck_expect_ms(move),
         .elapsed_ms = source_now_ms(move),
-        .promise = get_promise(move),
+        .promise = get_limits(move),
     };
 
     work_set_update_account(move->work);
@@ -196,12 +196,12 @@ gboolean source_decide(SourceMove *move, gboolean at_round_end, GError **error)
 
     /* Within the first round nothing is known about the path at first, and without
      * a destination there is no pause. */
-    if (move->path.bytes_per_ms <= 0 || !move->accepted)
+    if (move->link.bytes_per_ms <= 0 || !move->accepted)
         return TRUE;
     facts = gather_facts(move, at_round_end);
     move->decision = convergence_decide(&facts);
     hold_for_images(move);
-    move->progress.held_bytes = (uint64_t)group_account_apply(account, &move->decision);
+    move->progress.deferred_bytes = (uint64_t)group_account_apply(account, &move->decision);
     move->progress.run_share = move->decision.run_share;
     move->progress.work_set_bytes = (uint64_t)source_count_work_bytes(move);
     move->report->memory_intensive |= move->decision.memory_intensive;
@@ -221,7 +221,7 @@ static void describe_end(SourceMove *move)
     g_free(report->reason);
     report->reason = g_strdup(move->decision.reason);
     report->expected_downtime_ms = move->decision.expected_downtime_ms;
-    report->held_bytes = move->progress.held_bytes;
+    report->deferred_bytes = move->progress.deferred_bytes;
 }
 
 gboolean source_stop_or_give_up(SourceMove *move, GError **error)

@@ -126,7 +126,7 @@ gboolean source_deadline_end(SourceMove *move, GError **error)
     return !passed;
 }
 
-void source_deadline_explain(SourceMove *move, GError **error)
+void source_deadline_replace_error(SourceMove *move, GError **error)
 {
     if (!move->deadline || !g_atomic_int_get(&move->deadline->cut))
         return;

@@ -53,12 +53,12 @@ typedef struct {
     gboolean paused;
     SourceDeadline *deadline; /* of the pause; NULL: there is none */
     gboolean stays_paused;    /* its user paused it: not ours to resume, here or there */
-    gboolean word_sent;
-    PathRate path;
+    gboolean start_sent;
+    LinkRate link;
     ConvergenceDecision decision; /* the last one */
     GArray *finished_rounds;      /* of ConvergenceRound */
     gboolean traced;              /* a trace was begun */
-    double next_look_ms, look_interval_ms, window_start_ms;
+    double next_sync_ms, sync_interval_ms, window_start_ms;
 } SourceMove;
 
 /* What a restarted agent is to know (source_control.c). */
@@ -86,16 +86,16 @@ gboolean source_settle_images(SourceMove *move, GError **error);
 
 /* source_control.c: refuses promises that cannot be kept; looks at all of RAM and measures; asks
  * the policy and does what it says (move->decision); what the last decision means for the move. */
-gboolean source_check_promise(SourceMove *move, GError **error);
+gboolean source_check_limits(SourceMove *move, GError **error);
 /* Notes on the report where the guest cannot be slowed: the policy does not count on it then. */
 void source_choose_throttle(SourceMove *move);
-void source_measure_path(SourceMove *move);
-gboolean source_look(SourceMove *move, GError **error);
+void source_measure_link(SourceMove *move);
+gboolean source_sync(SourceMove *move, GError **error);
 gboolean source_decide(SourceMove *move, gboolean at_round_end, GError **error);
 gboolean source_stop_or_give_up(SourceMove *move, GError **error);
 /* source_trace.c */
 void source_trace_begin(SourceMove *move);
-void source_trace_look(SourceMove *move, double now_ms);
+void source_trace_sync(SourceMove *move, double now_ms);
 void source_trace_round(SourceMove *move, const ConvergenceRound *round);
 void source_trace_end(SourceMove *move);
 /* Lifts the throttle and puts what it did on the report.  FALSE: the guest may
@@ -106,7 +106,7 @@ void source_describe_sender(SourceMove *move);
 /* source_reclaim.c: takes the guest's free memory by its balloon where that is
  * wanted; lets the balloon go. */
 gboolean source_reclaim(SourceMove *move, GError **error);
-void source_let_go(SourceMove *move);
+void source_release_balloon(SourceMove *move);
 /* What is pending or dirty, in bytes on the wire. */
 double source_count_work_bytes(SourceMove *move);
 /* A PageSenderTally. */
@@ -161,7 +161,7 @@ gboolean source_pause(SourceMove *move, GError **error);
 void source_resume(SourceMove *move);
 gboolean source_last_round(SourceMove *move, GError **error);
 gboolean source_await_ready(SourceMove *move, GError **error);
-gboolean source_give_word(SourceMove *move, GError **error);
+gboolean source_send_start(SourceMove *move, GError **error);
 
 /* source_deadline.c: from the pause on a limit holds; FALSE where it has passed.  Its end, after
  * which nothing cuts the connection any more: before START, or when all is undone.  Puts it in
@@ -169,7 +169,7 @@ gboolean source_give_word(SourceMove *move, GError **error);
 gboolean source_deadline_start(SourceMove *move, GError **error);
 gboolean source_deadline_check(SourceMove *move, GError **error);
 gboolean source_deadline_end(SourceMove *move, GError **error);
-void source_deadline_explain(SourceMove *move, GError **error);
+void source_deadline_replace_error(SourceMove *move, GError **error);
 
 /* source_end.c: ends the guest's process here and lets it say why. */
 gboolean source_end_process(SourceMove *move, GError **error);

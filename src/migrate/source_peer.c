@@ -60,7 +60,7 @@ gboolean source_await(SourceMove *move, FrameType type, int timeout_ms, Frame *r
     for (;;) {
         g_autoptr(GError) quiet = NULL;
 
-        if (!move->word_sent &&
+        if (!move->start_sent &&
             (!source_not_cancelled(move, error) || !source_deadline_check(move, error)))
             return FALSE;
         if (channel_receive(move->channel, AWAIT_SLICE_MS, ret, &quiet)) {

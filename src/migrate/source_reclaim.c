@@ -143,10 +143,10 @@ gboolean source_reclaim(SourceMove *move, GError **error)
 {
     if (!move->job->options.reclaim_free)
         return TRUE;
-    return reclaim(move, error) && source_check_promise(move, error);
+    return reclaim(move, error) && source_check_limits(move, error);
 }
 
-void source_let_go(SourceMove *move)
+void source_release_balloon(SourceMove *move)
 {
     const MigrateSourceHost *host = &move->job->host;
     g_autoptr(GError) error = NULL;

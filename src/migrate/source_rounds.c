@@ -9,7 +9,7 @@
 #define PROGRESS_INTERVAL_NS 100000000ULL
 #define ROUND_TIMEOUT_MS 60000
 /* Looks are dense at first: what is hot should be known before it is sent. */
-#define FIRST_LOOK_MS 10.0
+#define FIRST_SYNC_MS 10.0
 #define LOOK_MS 100.0
 /* Nothing to send but what is held back: until the next look. */
 #define IDLE_SLICE_NS 10000000ULL
@@ -41,7 +41,7 @@ void source_report_progress(SourceMove *move)
     move->last_progress_ns = clock_now_ns();
     progress->elapsed_ms = source_now_ms(move);
     progress->wire_bytes = move->channel ? channel_get_sent_bytes(move->channel) : 0;
-    progress->bytes_per_second = move->path.bytes_per_ms * 1000;
+    progress->bytes_per_second = move->link.bytes_per_ms * 1000;
     estimate_eta(move);
     if (move->job->host.progress)
         move->job->host.progress(progress, move->job->host.user);
@@ -57,7 +57,7 @@ static gboolean before_batch(SourceMove *move, uint64_t pages_before, GError **e
 {
     PageSenderCounts counts;
 
-    source_measure_path(move);
+    source_measure_link(move);
     page_sender_get_counts(move->sender, &counts);
     move->progress.round_bytes_done = (counts.done_pages - pages_before) * PAGE_BYTES;
     if (clock_now_ns() - move->last_progress_ns > PROGRESS_INTERVAL_NS)
@@ -68,13 +68,13 @@ static gboolean before_batch(SourceMove *move, uint64_t pages_before, GError **e
 }
 
 /* A look and what follows from it, when it is time for one. */
-static gboolean look_if_due(SourceMove *move, GError **error)
+static gboolean sync_if_due(SourceMove *move, GError **error)
 {
-    if (move->paused || source_now_ms(move) < move->next_look_ms)
+    if (move->paused || source_now_ms(move) < move->next_sync_ms)
         return TRUE;
-    move->look_interval_ms = CLAMP(2 * move->look_interval_ms, FIRST_LOOK_MS, LOOK_MS);
-    move->next_look_ms = source_now_ms(move) + move->look_interval_ms;
-    return source_look(move, error) && source_decide(move, FALSE, error);
+    move->sync_interval_ms = CLAMP(2 * move->sync_interval_ms, FIRST_SYNC_MS, LOOK_MS);
+    move->next_sync_ms = source_now_ms(move) + move->sync_interval_ms;
+    return source_sync(move, error) && source_decide(move, FALSE, error);
 }
 
 static gboolean must_stop(const SourceMove *move)
@@ -95,7 +95,7 @@ gboolean source_send_pass(SourceMove *move, GError **error)
             return FALSE;
         if (batch->pages == 0)
             break;
-        if (!page_sender_push(move->sender, batch, error) || !look_if_due(move, error))
+        if (!page_sender_push(move->sender, batch, error) || !sync_if_due(move, error))
             return FALSE;
     }
     return page_sender_flush(move->sender, error);
@@ -154,22 +154,22 @@ gboolean source_send_round(SourceMove *move, GError **error)
     round.wire_bytes = channel_get_sent_bytes(move->channel) - wire_before;
     g_array_append_val(move->report->rounds, round);
     /* Better than nothing, where the round was too short to measure within. */
-    if (move->path.bytes_per_ms <= 0)
-        move->path.bytes_per_ms = (double)round.wire_bytes / MAX(round.ms, 0.001);
+    if (move->link.bytes_per_ms <= 0)
+        move->link.bytes_per_ms = (double)round.wire_bytes / MAX(round.ms, 0.001);
     move->round++;
     return TRUE;
 }
 
 /* All that is left is held back: nothing to do until it is looked at again. */
-static gboolean await_look(SourceMove *move, GError **error)
+static gboolean await_sync(SourceMove *move, GError **error)
 {
-    move->next_look_ms = source_now_ms(move) + LOOK_MS;
-    while (source_now_ms(move) < move->next_look_ms) {
+    move->next_sync_ms = source_now_ms(move) + LOOK_MS;
+    while (source_now_ms(move) < move->next_sync_ms) {
         if (!source_not_cancelled(move, error) || !source_hear_peer(move, error))
             return FALSE;
         clock_sleep_ns(IDLE_SLICE_NS);
     }
-    if (!source_look(move, error))
+    if (!source_sync(move, error))
         return FALSE;
     work_set_begin_round(move->work);
     return source_decide(move, TRUE, error);
@@ -184,7 +184,7 @@ static void note_round(SourceMove *move)
                               .ms = last->ms};
 
     /* What was left before it was a guess, as long as its cost had not been seen. */
-    if (move->finished_rounds->len > 0 && move->progress.held_bytes == 0)
+    if (move->finished_rounds->len > 0 && move->progress.deferred_bytes == 0)
         g_array_index(move->finished_rounds, ConvergenceRound, move->finished_rounds->len - 1)
             .left_bytes = round.sent_bytes;
     g_array_append_val(move->finished_rounds, round);
@@ -194,7 +194,7 @@ static void note_round(SourceMove *move)
 /* Ends a round: what has become dirty, and what to do about it. */
 static gboolean end_round(SourceMove *move, GError **error)
 {
-    if (!source_recheck_round(move, error) || !source_look(move, error) ||
+    if (!source_recheck_round(move, error) || !source_sync(move, error) ||
         !page_sender_add_discarded(move->sender, work_set_get_next(move->work), error))
         return FALSE;
     note_round(move);
@@ -205,8 +205,8 @@ static gboolean end_round(SourceMove *move, GError **error)
 static gboolean run_rounds(SourceMove *move, GError **error)
 {
     while (move->decision.verdict == CONVERGENCE_CONTINUE) {
-        if (move->decision.wait || work_set_is_all_held(move->work)) {
-            if (!await_look(move, error))
+        if (move->decision.wait || work_set_is_all_deferred(move->work)) {
+            if (!await_sync(move, error))
                 return FALSE;
             continue;
         }

@@ -47,14 +47,14 @@ static gboolean arm(SourceMove *move, GError **error)
     if (move->stays_paused)
         return TRUE;
     return source_journal(move, SOURCE_JOURNAL_PAUSING, error) &&
-           guard_set_duty(move->guard, GUARD_RESUME, error);
+           guard_set_action(move->guard, GUARD_RESUME, error);
 }
 
 /* Its user was quicker than we. */
 static gboolean disarm(SourceMove *move, GError **error)
 {
     move->stays_paused = TRUE;
-    return guard_set_duty(move->guard, GUARD_LEAVE, error) &&
+    return guard_set_action(move->guard, GUARD_LEAVE, error) &&
            source_journal(move, SOURCE_JOURNAL_MOVING, error);
 }
 
@@ -146,7 +146,7 @@ void source_resume(SourceMove *move)
     move->paused = FALSE;
     move->report->downtime_ms = clock_ns_to_ms(clock_now_ns() - move->paused_ns);
     if (!move->report->unresumed)
-        guard_set_duty(move->guard, GUARD_LEAVE, NULL);
+        guard_set_action(move->guard, GUARD_LEAVE, NULL);
 }
 
 static gboolean send_device_state(SourceMove *move, GBytes *state, GError **error)
@@ -184,7 +184,7 @@ static gboolean add_discarded(SourceMove *move, GError **error)
  * that whatever did is on the way too. */
 static gboolean send_late_pages(SourceMove *move, GError **error)
 {
-    if (!work_set_look(move->work, source_now_ms(move), error) ||
+    if (!work_set_sync(move->work, source_now_ms(move), error) ||
         (move->job->options.verify && !add_discarded(move, error)))
         return FALSE;
     work_set_begin_round(move->work);
@@ -208,7 +208,7 @@ gboolean source_last_round(SourceMove *move, GError **error)
 
     source_set_phase(move, MIGRATE_PHASE_STOPPED);
     /* On top of what was dirty or held back when the decision fell. */
-    if (!work_set_look(move->work, source_now_ms(move), error) || !add_discarded(move, error))
+    if (!work_set_sync(move->work, source_now_ms(move), error) || !add_discarded(move, error))
         return FALSE;
     work_set_begin_round(move->work);
     source_recheck_paused(move);
@@ -257,25 +257,25 @@ gboolean source_await_ready(SourceMove *move, GError **error)
 /* The point of no return.  First the journal, by which a restarted agent asks the
  * destination before it touches the guest, then the guard: if we die in between,
  * it still resumes a guest whose word was never given. */
-gboolean source_give_word(SourceMove *move, GError **error)
+gboolean source_send_start(SourceMove *move, GError **error)
 {
     uint8_t run = move->stays_paused ? 0 : 1;
 
-    if (!source_not_cancelled(move, error) || fault_point("source.before-word", error) ||
+    if (!source_not_cancelled(move, error) || fault_point("source.before-start", error) ||
         !vmm_check_paused(move->job->vmm, error) || !source_deadline_end(move, error))
         return FALSE;
-    if (!source_journal(move, SOURCE_JOURNAL_HANDING_OVER, error)) {
+    if (!source_journal(move, SOURCE_JOURNAL_SWITCHING_OVER, error)) {
         g_prefix_error(error, "the switchover cannot be written down: ");
         return FALSE;
     }
-    if (fault_point("source.handing-over", error) ||
-        !guard_set_duty(move->guard, GUARD_LEAVE, error))
+    if (fault_point("source.switching-over", error) ||
+        !guard_set_action(move->guard, GUARD_LEAVE, error))
         return FALSE;
-    source_set_phase(move, MIGRATE_PHASE_HANDOVER);
-    move->word_sent = TRUE;
+    source_set_phase(move, MIGRATE_PHASE_SWITCHOVER);
+    move->start_sent = TRUE;
     /* A send that fails may have been received all the same. */
     channel_send_bytes(move->channel, FRAME_START, &run, sizeof run, NULL);
-    fault_point("source.after-word", NULL);
+    fault_point("source.start-sent", NULL);
     return TRUE;
 }
 

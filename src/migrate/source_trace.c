@@ -25,10 +25,10 @@ void source_trace_begin(SourceMove *move)
     for (guint i = 0; i < facts.group_count; i++)
         pages[i] = (guint16)facts.groups[i].pages;
     move->traced = TRUE;
-    emit(move, trace_header_line(pages, facts.group_count, move->path.limit, move->job->guest));
+    emit(move, trace_header_line(pages, facts.group_count, move->link.limit, move->job->guest));
 }
 
-void source_trace_look(SourceMove *move, double now_ms)
+void source_trace_sync(SourceMove *move, double now_ms)
 {
     g_autoptr(GArray) dirty = NULL;
 
@@ -36,7 +36,7 @@ void source_trace_look(SourceMove *move, double now_ms)
         return;
     dirty = g_array_new(FALSE, FALSE, sizeof(TraceDirty));
     group_account_take_dirty(work_set_get_account(move->work), dirty);
-    emit(move, trace_look_line(now_ms, (const TraceDirty *)dirty->data, dirty->len));
+    emit(move, trace_sync_line(now_ms, (const TraceDirty *)dirty->data, dirty->len));
 }
 
 void source_trace_round(SourceMove *move, const ConvergenceRound *round)

@@ -16,7 +16,7 @@ static uint64_t nonzero_bytes(uint64_t word)
 }
 
 static gboolean difference_page_portable(const uint8_t *old_page, const uint8_t *new_page,
-                                  uint64_t ret[DIFFERENCE_WORDS])
+                                         uint64_t ret[DIFFERENCE_WORDS])
 {
     uint64_t any = 0;
 
@@ -45,8 +45,8 @@ __attribute__((target("avx2"))) static uint32_t equal_bytes(const uint8_t *left,
 }
 
 __attribute__((target("avx2"))) static gboolean difference_page_avx2(const uint8_t *old_page,
-                                                              const uint8_t *new_page,
-                                                              uint64_t ret[DIFFERENCE_WORDS])
+                                                                     const uint8_t *new_page,
+                                                                     uint64_t ret[DIFFERENCE_WORDS])
 {
     uint64_t any = 0;
 

@@ -140,8 +140,7 @@ static gboolean decode_segment(ByteReader *reader, SegmentList *list, guint *end
         *ret_reason = "two segments touch";
         return FALSE;
     }
-    if (gap >= PAGE_BYTES || more >= PAGE_BYTES ||
-        *end + gap + more >= PAGE_BYTES) {
+    if (gap >= PAGE_BYTES || more >= PAGE_BYTES || *end + gap + more >= PAGE_BYTES) {
         *ret_reason = "a segment leaves the page";
         return FALSE;
     }

@@ -27,8 +27,9 @@ typedef uint8_t Kept;
 
 typedef struct {
     uint64_t pages;
-    Kept *kept;       /* of each page */
-    gpointer *groups; /* of STORE_GROUP_PAGES pages: page_words words each; see sent_memory_ensure() */
+    Kept *kept; /* of each page */
+    gpointer
+        *groups; /* of STORE_GROUP_PAGES pages: page_words words each; see sent_memory_ensure() */
 } Region;
 
 struct SentStore {

@@ -4,7 +4,6 @@
 #include <glib.h>
 #include <stdint.h>
 
-
 /* *page*: 4096 bytes; no alignment is needed. */
 gboolean zero_is_page(const uint8_t *page);
 

@@ -16,15 +16,15 @@
 /* Probing is worth it from this share of the path on. */
 #define PROBE_SHARE 0.5
 
-static guint rounds_within_target(const Judge *judge)
+static guint rounds_within_target(const PolicyState *state)
 {
-    const ConvergenceFacts *facts = judge->facts;
+    const ConvergenceFacts *facts = state->facts;
     guint count = 0;
 
     while (count < facts->round_count) {
         double left = facts->rounds[facts->round_count - 1 - count].left_bytes;
 
-        if (ms_for(judge, left) + facts->device_ms > facts->promise.max_downtime_ms)
+        if (ms_for(state, left) + facts->device_ms > facts->promise.max_downtime_ms)
             break;
         count++;
     }
@@ -41,178 +41,179 @@ static gboolean last_round_gained(const ConvergenceFacts *facts)
                CONVERGENCE_GAIN_SHARE * facts->rounds[last - 1].left_bytes;
 }
 
-static void stop(Judge *judge, const char *reason)
+static void stop(PolicyState *state, const char *reason)
 {
-    judge->decision.verdict = CONVERGENCE_STOP;
-    judge->decision.reason = reason;
+    state->decision.verdict = CONVERGENCE_STOP;
+    state->decision.reason = reason;
 }
 
-static void give_up(Judge *judge, const char *reason)
+static void give_up(PolicyState *state, const char *reason)
 {
-    judge->decision.verdict = CONVERGENCE_GIVE_UP;
-    judge->decision.reason = reason;
+    state->decision.verdict = CONVERGENCE_GIVE_UP;
+    state->decision.reason = reason;
 }
 
 /* At the end of a round, within the target. */
-static void judge_within_target(Judge *judge)
+static void judge_within_target(PolicyState *state)
 {
-    if (ms_for(judge, judge->work_set) <= CONVERGENCE_SMALL_REST_MS)
-        stop(judge, "converged");
-    else if (!last_round_gained(judge->facts))
-        stop(judge, "no-gain");
-    else if (rounds_within_target(judge) >= CONVERGENCE_ROUNDS_WITHIN_TARGET)
-        stop(judge, "enough-rounds");
+    if (ms_for(state, state->work_set) <= CONVERGENCE_SMALL_REST_MS)
+        stop(state, "converged");
+    else if (!last_round_gained(state->facts))
+        stop(state, "no-gain");
+    else if (rounds_within_target(state) >= CONVERGENCE_ROUNDS_WITHIN_TARGET)
+        stop(state, "enough-rounds");
 }
 
 /* A guest that was seen quiet may become so again: wait for twice as long as
  * it was ever busy, or as long as the pause would be. */
-static gboolean worth_waiting(const Judge *judge)
+static gboolean worth_waiting(const PolicyState *state)
 {
-    const ConvergencePattern *pattern = &judge->pattern;
+    const ConvergencePattern *pattern = &state->pattern;
 
     return pattern->quiet_seen &&
-           pattern->run_ms < MAX(2 * pattern->longest_run_ms, judge->decision.pause_ms);
+           pattern->run_ms < MAX(2 * pattern->longest_run_ms, state->decision.pause_ms);
 }
 
 /* There are no means left. */
-static gboolean is_at_its_end(const Judge *judge)
+static gboolean is_at_its_end(const PolicyState *state)
 {
-    return !may_throttle(judge) || judge->run_share <= 2 * CONVERGENCE_LEAST_RUN_SHARE;
+    return !may_throttle(state) || state->run_share <= 2 * CONVERGENCE_LEAST_RUN_SHARE;
 }
 
-static void judge_patience(Judge *judge)
+static void judge_patience(PolicyState *state)
 {
-    if (convergence_is_stuck(judge->facts) && fits_cap(judge))
-        stop(judge, "within-cap");
-    else if (is_at_its_end(judge) &&
-             convergence_stuck_for(judge->facts, CONVERGENCE_ROUNDS_BEFORE_GIVING_UP,
+    if (convergence_is_stuck(state->facts) && fits_cap(state))
+        stop(state, "within-cap");
+    else if (is_at_its_end(state) &&
+             convergence_stuck_for(state->facts, CONVERGENCE_ROUNDS_BEFORE_GIVING_UP,
                                    CONVERGENCE_MS_BEFORE_GIVING_UP))
-        give_up(judge, "not-converging");
+        give_up(state, "not-converging");
 }
 
 /* Would a round of the groups not held make the pause notably shorter? */
-static gboolean rest_is_worth_a_round(const Judge *judge)
+static gboolean rest_is_worth_a_round(const PolicyState *state)
 {
-    WorkSetModel model = judge->rest;
+    WorkSetModel model = state->rest;
     double after;
 
-    work_set_model_round(&model, judge->run_share, judge->path);
-    after = ms_for(judge, judge->held + work_set_model_pending(&model)) + judge->facts->device_ms;
-    return after < CONVERGENCE_GAIN_SHARE * judge->decision.pause_ms;
+    work_set_model_round(&model, state->run_share, state->path);
+    after =
+        ms_for(state, state->deferred + work_set_model_pending(&model)) + state->facts->device_ms;
+    return after < CONVERGENCE_GAIN_SHARE * state->decision.pause_ms;
 }
 
-static void judge_intensive(Judge *judge)
+static void judge_intensive(PolicyState *state)
 {
-    gboolean in_target = judge->decision.pause_ms <= judge->facts->promise.max_downtime_ms;
+    gboolean in_target = state->decision.pause_ms <= state->facts->promise.max_downtime_ms;
 
-    if (!fits_cap(judge))
-        judge_patience(judge);
-    else if (!rest_is_worth_a_round(judge) && (in_target || !worth_waiting(judge)))
-        stop(judge, "memory-intensive");
+    if (!fits_cap(state))
+        judge_patience(state);
+    else if (!rest_is_worth_a_round(state) && (in_target || !worth_waiting(state)))
+        stop(state, "memory-intensive");
 }
 
-static void judge_round_end(Judge *judge)
+static void judge_round_end(PolicyState *state)
 {
-    if (judge->suspect && judge->held > 0)
+    if (state->suspect && state->deferred > 0)
         return; /* wait for the windows */
-    if (judge->pattern.intensive)
-        judge_intensive(judge);
-    else if (judge->decision.pause_ms <= judge->facts->promise.max_downtime_ms)
-        judge_within_target(judge);
+    if (state->pattern.intensive)
+        judge_intensive(state);
+    else if (state->decision.pause_ms <= state->facts->promise.max_downtime_ms)
+        judge_within_target(state);
     else
-        judge_patience(judge);
+        judge_patience(state);
 }
 
 /* A guest is slowed until the pause fits, and no longer. */
-static void judge_slowed(Judge *judge)
+static void judge_slowed(PolicyState *state)
 {
-    if (judge->run_share < 1 && fits_cap(judge))
-        stop(judge, judge->pattern.intensive ? "memory-intensive" : "throttled");
+    if (state->run_share < 1 && fits_cap(state))
+        stop(state, state->pattern.intensive ? "memory-intensive" : "throttled");
 }
 
 /* Whatever the round: is it time? */
-static void judge_deadline(Judge *judge)
+static void judge_deadline(PolicyState *state)
 {
-    const ConvergenceFacts *facts = judge->facts;
+    const ConvergenceFacts *facts = state->facts;
     double left = facts->promise.deadline_ms - facts->elapsed_ms;
 
-    if (facts->promise.deadline_ms == 0 || judge->decision.verdict != CONVERGENCE_CONTINUE)
+    if (facts->promise.deadline_ms == 0 || state->decision.verdict != CONVERGENCE_CONTINUE)
         return;
-    if (fits_cap(judge) && left <= judge->decision.pause_ms + CONVERGENCE_DEADLINE_MARGIN_MS)
-        stop(judge, "deadline");
-    else if (left <= 0 && !may_throttle(judge))
-        give_up(judge, "deadline");
+    if (fits_cap(state) && left <= state->decision.pause_ms + CONVERGENCE_DEADLINE_MARGIN_MS)
+        stop(state, "deadline");
+    else if (left <= 0 && !may_throttle(state))
+        give_up(state, "deadline");
 }
 
 /* Would plain rounds reach the target, in a time not much longer than that of
  * sending all that is pending once? */
-static gboolean target_within_reach(const Judge *judge)
+static gboolean target_within_reach(const PolicyState *state)
 {
-    const ConvergenceFacts *facts = judge->facts;
-    double limit = REACH * (facts->elapsed_ms + ms_for(judge, judge->work_set));
+    const ConvergenceFacts *facts = state->facts;
+    double limit = REACH * (facts->elapsed_ms + ms_for(state, state->work_set));
     double ms = facts->elapsed_ms;
-    WorkSetModel model = judge->rest;
+    WorkSetModel model = state->rest;
 
     for (guint i = 0; i < REACH_ROUNDS && ms <= limit; i++) {
         double left = work_set_model_pending(&model);
 
-        if (ms_for(judge, left) + facts->device_ms <= facts->promise.max_downtime_ms)
+        if (ms_for(state, left) + facts->device_ms <= facts->promise.max_downtime_ms)
             return TRUE;
-        ms += work_set_model_round(&model, 1, judge->path);
+        ms += work_set_model_round(&model, 1, state->path);
     }
     return FALSE;
 }
 
-static void choose_held(Judge *judge)
+static void choose_deferred(PolicyState *state)
 {
-    const ConvergenceFacts *facts = judge->facts;
-    ConvergenceDecision *decision = &judge->decision;
+    const ConvergenceFacts *facts = state->facts;
+    ConvergenceDecision *decision = &state->decision;
     WorkSetModel all = work_set_model_make(facts->groups, facts->group_count, INFINITY);
     double dirtied = work_set_model_dirtied(&all, 1, CONVERGENCE_WINDOW_MS) / CONVERGENCE_WINDOW_MS;
     double cap = MAX(CONVERGENCE_CAP_SHARE * facts->promise.downtime_cap_ms - facts->device_ms, 0);
 
-    judge->work_set = work_set_model_pending(&all);
-    judge->rest = all;
-    decision->pause_ms = ms_for(judge, judge->work_set) + facts->device_ms;
-    decision->hold_rate = INFINITY;
+    state->work_set = work_set_model_pending(&all);
+    state->rest = all;
+    decision->pause_ms = ms_for(state, state->work_set) + facts->device_ms;
+    decision->defer_rate = INFINITY;
     if (facts->bytes_per_ms <= 0)
         return;
-    judge->pattern = convergence_find_pattern(facts->windows, facts->window_count, judge->path);
-    if (judge->pattern.intensive && target_within_reach(judge))
-        judge->pattern.intensive = FALSE;
-    judge->suspect =
-        facts->window_count < EARLY_WINDOWS && dirtied >= CONVERGENCE_INTENSIVE_RATIO * judge->path;
-    decision->probe = !facts->cost_known && dirtied >= PROBE_SHARE * judge->path;
-    decision->memory_intensive = judge->pattern.intensive;
-    if (!judge->pattern.intensive && !judge->suspect)
+    state->pattern = convergence_find_pattern(facts->windows, facts->window_count, state->path);
+    if (state->pattern.intensive && target_within_reach(state))
+        state->pattern.intensive = FALSE;
+    state->suspect =
+        facts->window_count < EARLY_WINDOWS && dirtied >= CONVERGENCE_INTENSIVE_RATIO * state->path;
+    decision->probe = !facts->cost_known && dirtied >= PROBE_SHARE * state->path;
+    decision->memory_intensive = state->pattern.intensive;
+    if (!state->pattern.intensive && !state->suspect)
         return;
-    decision->hold_rate = convergence_choose_hold(facts, cap * judge->path);
-    judge->rest = work_set_model_make(facts->groups, facts->group_count, decision->hold_rate);
-    judge->held = judge->work_set - work_set_model_pending(&judge->rest);
+    decision->defer_rate = convergence_choose_deferral(facts, cap * state->path);
+    state->rest = work_set_model_make(facts->groups, facts->group_count, decision->defer_rate);
+    state->deferred = state->work_set - work_set_model_pending(&state->rest);
 }
 
 ConvergenceDecision convergence_decide(const ConvergenceFacts *facts)
 {
-    Judge judge = {.facts = facts,
-                   .path = facts->bytes_per_ms > 0 ? facts->bytes_per_ms : 1,
-                   .run_share = facts->run_share > 0 ? facts->run_share : 1,
-                   .decision = {.verdict = CONVERGENCE_CONTINUE, .run_share = 1}};
+    PolicyState state = {.facts = facts,
+                         .path = facts->bytes_per_ms > 0 ? facts->bytes_per_ms : 1,
+                         .run_share = facts->run_share > 0 ? facts->run_share : 1,
+                         .decision = {.verdict = CONVERGENCE_CONTINUE, .run_share = 1}};
 
-    choose_held(&judge);
+    choose_deferred(&state);
     if (facts->at_round_end)
-        judge_round_end(&judge);
-    judge_slowed(&judge);
-    judge_deadline(&judge);
-    convergence_choose_throttle(&judge);
-    convergence_forecast(&judge);
-    judge.decision.wait = facts->at_round_end && judge.held > 0 &&
-                          judge.decision.verdict == CONVERGENCE_CONTINUE &&
-                          ms_for(&judge, work_set_model_pending(&judge.rest)) < WAIT_BELOW_MS;
-    return judge.decision;
+        judge_round_end(&state);
+    judge_slowed(&state);
+    judge_deadline(&state);
+    convergence_choose_throttle(&state);
+    convergence_forecast(&state);
+    state.decision.wait = facts->at_round_end && state.deferred > 0 &&
+                          state.decision.verdict == CONVERGENCE_CONTINUE &&
+                          ms_for(&state, work_set_model_pending(&state.rest)) < WAIT_BELOW_MS;
+    return state.decision;
 }
 
-gboolean convergence_check_promise(const ConvergencePromise *promise, uint64_t ram_bytes,
-                                   double bytes_per_ms, double device_ms, GError **error)
+gboolean convergence_check_limits(const ConvergenceLimits *promise, uint64_t ram_bytes,
+                                  double bytes_per_ms, double device_ms, GError **error)
 {
     double least_downtime = ceil(MAX(device_ms, 1)), least_total;
 

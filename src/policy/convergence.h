@@ -34,17 +34,17 @@
 #include "base/page.h"
 
 /* A group: GROUP_PAGES pages of a region.  The pending pages cost
- * unsent * whole_per_page + (pending - unsent) * again_per_page. */
+ * unsent * first_send_per_page + (pending - unsent) * resend_per_page. */
 
 typedef struct {
-    uint32_t pages;       /* populated */
-    uint32_t pending;     /* the destination does not hold these as they are */
-    uint32_t unsent;      /* of the pending ones: never sent yet */
-    uint32_t touched;     /* estimate: pages that are written again and again */
-    float dirty_per_ms;   /* pages, free */
-    float whole_per_page; /* wire bytes of a page's first sending */
-    float again_per_page; /* wire bytes of sending it again once it was written */
-    gboolean held;        /* convergence_apply_hold() */
+    uint32_t pages;            /* populated */
+    uint32_t pending;          /* the destination does not hold these as they are */
+    uint32_t unsent;           /* of the pending ones: never sent yet */
+    uint32_t active;           /* estimate: pages that are written again and again */
+    float dirty_per_ms;        /* pages, free */
+    float first_send_per_page; /* wire bytes of a page's first sending */
+    float resend_per_page;     /* wire bytes of sending it again once it was written */
+    gboolean deferred;         /* convergence_apply_deferral() */
 } ConvergenceGroup;
 
 /* The time of the looks that make CONVERGENCE_WINDOW_MS or a little more; wire
@@ -52,10 +52,10 @@ typedef struct {
 typedef struct {
     double ms;
     double carried_bytes;
-    double dirtied_bytes; /* as again_per_page has it */
+    double dirtied_bytes; /* as resend_per_page has it */
     double similarity;    /* 0..1: is it what the earlier windows dirtied? */
     double run_share;     /* mean throttle */
-    gboolean cost_known;  /* again_per_page was measured by then, not guessed */
+    gboolean cost_known;  /* resend_per_page was measured by then, not guessed */
 } ConvergenceWindow;
 
 /* A finished round; wire bytes. */
@@ -76,7 +76,7 @@ typedef struct {
     guint downtime_cap_ms; /* the longest pause there may be */
     guint deadline_ms;     /* the whole move; 0: none */
     guint means;           /* ConvergenceMeans */
-} ConvergencePromise;
+} ConvergenceLimits;
 
 typedef struct {
     const ConvergenceGroup *groups;
@@ -91,7 +91,7 @@ typedef struct {
     double device_ms;      /* device state out, over, in, and the switchover: expected */
     double elapsed_ms;
     double run_share; /* current throttle, 1: none */
-    ConvergencePromise promise;
+    ConvergenceLimits promise;
 } ConvergenceFacts;
 
 typedef enum {
@@ -106,8 +106,8 @@ typedef struct {
      * target), "memory-intensive", "within-cap", "throttled", "deadline";
      * GIVE_UP: "not-converging", "deadline"; CONTINUE: NULL. */
     const char *reason;
-    /* For convergence_apply_hold(); INFINITY: hold none. */
-    double hold_rate;
+    /* For convergence_apply_deferral(); INFINITY: hold none. */
+    double defer_rate;
     /* Much is dirtied, but what sending it again costs is not known yet: a few
      * groups should be sent and sent again (group_account_get_probes()). */
     gboolean probe;
@@ -125,15 +125,15 @@ typedef struct {
 ConvergenceDecision convergence_decide(const ConvergenceFacts *facts);
 
 /* Sets each group's *held*.  A group is held where its score, in the main
- * dirty_per_ms / pages, is hold_rate or more; one that is held already stays
+ * dirty_per_ms / pages, is defer_rate or more; one that is held already stays
  * so until it is a good deal colder.  Returns W of the held groups. */
-double convergence_apply_hold(ConvergenceGroup *groups, guint group_count, double hold_rate);
+double convergence_apply_deferral(ConvergenceGroup *groups, guint group_count, double defer_rate);
 
 /* Refuses what cannot be kept, with the least that can: FALSE with *error*
  * (VMFERRY_ERROR_REFUSED).  *ram_bytes*: populated; *bytes_per_ms*: as the user
  * limits it, 0: not limited; *device_ms*: the least. */
-gboolean convergence_check_promise(const ConvergencePromise *promise, uint64_t ram_bytes,
-                                   double bytes_per_ms, double device_ms, GError **error);
+gboolean convergence_check_limits(const ConvergenceLimits *promise, uint64_t ram_bytes,
+                                  double bytes_per_ms, double device_ms, GError **error);
 
 /* The rest takes less than this on the wire: nothing to be gained any more. */
 #define CONVERGENCE_SMALL_REST_MS 0.5

@@ -27,17 +27,17 @@ double convergence_score(const ConvergenceGroup *group, guint index)
     double score = (double)group->dirty_per_ms / MAX(group->pages, 1);
 
     score *= 1 + APART * ((index * 2654435761u) >> 16) / 65536.0;
-    return group->held ? score * HELD_IS_HOTTER : score;
+    return group->deferred ? score * HELD_IS_HOTTER : score;
 }
 
-double convergence_apply_hold(ConvergenceGroup *groups, guint group_count, double hold_rate)
+double convergence_apply_deferral(ConvergenceGroup *groups, guint group_count, double defer_rate)
 {
     double bytes = 0;
 
     for (guint i = 0; i < group_count; i++) {
-        groups[i].held =
-            groups[i].dirty_per_ms > 0 && convergence_score(&groups[i], i) >= hold_rate;
-        if (groups[i].held)
+        groups[i].deferred =
+            groups[i].dirty_per_ms > 0 && convergence_score(&groups[i], i) >= defer_rate;
+        if (groups[i].deferred)
             bytes += work_set_group_bytes(&groups[i]);
     }
     return bytes;
@@ -92,19 +92,19 @@ ConvergencePattern convergence_find_pattern(const ConvergenceWindow *windows, gu
 }
 
 typedef struct {
-    double held_bytes; /* what the pause would have to carry */
-    double rest_rate;  /* wire bytes a ms that the others dirty, free */
+    double deferred_bytes; /* what the pause would have to carry */
+    double rest_rate;      /* wire bytes a ms that the others dirty, free */
 } Split;
 
 static double group_rate(const ConvergenceGroup *group)
 {
-    double touched = MAX(group->touched, 1);
+    double active = MAX(group->active, 1);
 
-    return touched * -expm1(-(double)group->dirty_per_ms / touched * HORIZON_MS) / HORIZON_MS *
-           group->again_per_page;
+    return active * -expm1(-(double)group->dirty_per_ms / active * HORIZON_MS) / HORIZON_MS *
+           group->resend_per_page;
 }
 
-static Split split_at(const ConvergenceFacts *facts, double hold_rate)
+static Split split_at(const ConvergenceFacts *facts, double defer_rate)
 {
     Split split = {0};
 
@@ -114,15 +114,15 @@ static Split split_at(const ConvergenceFacts *facts, double hold_rate)
 
         if (group->dirty_per_ms <= 0)
             continue;
-        if (convergence_score(group, i) < hold_rate) {
+        if (convergence_score(group, i) < defer_rate) {
             split.rest_rate += group_rate(group);
             continue;
         }
         /* By the time of the pause all that is in use is dirty. */
         again = MAX(group->pending - group->unsent,
-                    MIN(group->touched, group->pages - MIN(group->unsent, group->pages)));
-        split.held_bytes +=
-            (double)group->unsent * group->whole_per_page + again * group->again_per_page;
+                    MIN(group->active, group->pages - MIN(group->unsent, group->pages)));
+        split.deferred_bytes +=
+            (double)group->unsent * group->first_send_per_page + again * group->resend_per_page;
     }
     return split;
 }
@@ -143,7 +143,7 @@ static double typical_score(const ConvergenceFacts *facts)
     return weight > 0 ? sum / weight : 0;
 }
 
-double convergence_choose_hold(const ConvergenceFacts *facts, double budget_bytes)
+double convergence_choose_deferral(const ConvergenceFacts *facts, double budget_bytes)
 {
     double rate = HOT_SHARE * typical_score(facts), low, high;
     Split split;
@@ -166,7 +166,7 @@ double convergence_choose_hold(const ConvergenceFacts *facts, double budget_byte
         rate = low;
         split = split_at(facts, rate);
     }
-    if (split.held_bytes <= BUDGET_ALL * budget_bytes)
+    if (split.deferred_bytes <= BUDGET_ALL * budget_bytes)
         return rate;
     /* The lowest whose groups fit. */
     low = rate;
@@ -174,7 +174,7 @@ double convergence_choose_hold(const ConvergenceFacts *facts, double budget_byte
     for (guint i = 0; i < SEARCH_STEPS; i++) {
         double middle = sqrt(low * high);
 
-        if (split_at(facts, middle).held_bytes > BUDGET_PART * budget_bytes)
+        if (split_at(facts, middle).deferred_bytes > BUDGET_PART * budget_bytes)
             low = middle;
         else
             high = middle;

@@ -7,7 +7,7 @@
 
 #include "policy/convergence.h"
 
-/* What a group's hold_rate is compared with: its dirtying for each of its
+/* What a group's defer_rate is compared with: its dirtying for each of its
  * pages, with two additions.  A held group counts hotter than it is, so that it
  * is not released for chance; and groups as hot as each other are told apart by
  * their number, so that any part of them can be held. */
@@ -24,6 +24,6 @@ typedef struct {
 ConvergencePattern convergence_find_pattern(const ConvergenceWindow *windows, guint count,
                                             double bytes_per_ms);
 
-/* The hold_rate for a memory-intensive guest: all hot groups, or the hottest
+/* The defer_rate for a memory-intensive guest: all hot groups, or the hottest
  * that may be sent within the pause, *budget_bytes*. */
-double convergence_choose_hold(const ConvergenceFacts *facts, double budget_bytes);
+double convergence_choose_deferral(const ConvergenceFacts *facts, double budget_bytes);

@@ -11,27 +11,27 @@ typedef struct {
     const ConvergenceFacts *facts;
     double path, run_share;
     double work_set; /* W */
-    double held;     /* of it, in groups held from now on */
+    double deferred; /* of it, in groups deferred from now on */
     ConvergencePattern pattern;
     gboolean suspect;  /* too early to know, but it looks intensive */
-    WorkSetModel rest; /* the groups not held */
+    WorkSetModel rest; /* the groups not deferred */
     ConvergenceDecision decision;
-} Judge;
+} PolicyState;
 
-static inline double ms_for(const Judge *judge, double bytes)
+static inline double ms_for(const PolicyState *state, double bytes)
 {
-    return bytes / judge->path;
+    return bytes / state->path;
 }
 
-static inline gboolean may_throttle(const Judge *judge)
+static inline gboolean may_throttle(const PolicyState *state)
 {
-    return judge->facts->promise.means & CONVERGENCE_MEANS_THROTTLE;
+    return state->facts->promise.means & CONVERGENCE_MEANS_THROTTLE;
 }
 
-static inline gboolean fits_cap(const Judge *judge)
+static inline gboolean fits_cap(const PolicyState *state)
 {
-    return judge->decision.pause_ms <=
-           CONVERGENCE_CAP_SHARE * judge->facts->promise.downtime_cap_ms;
+    return state->decision.pause_ms <=
+           CONVERGENCE_CAP_SHARE * state->facts->promise.downtime_cap_ms;
 }
 
 /* The last rounds, so many and for so long, brought no new best. */
@@ -43,5 +43,5 @@ static inline gboolean convergence_is_stuck(const ConvergenceFacts *facts)
 }
 
 /* Sets the decision's run_share, or what is expected (convergence_throttle.c). */
-void convergence_choose_throttle(Judge *judge);
-void convergence_forecast(Judge *judge);
+void convergence_choose_throttle(PolicyState *state);
+void convergence_forecast(PolicyState *state);

@@ -38,23 +38,23 @@ gboolean convergence_stuck_for(const ConvergenceFacts *facts, guint rounds, doub
 
 /* The throttle at which the work set fits the cap when the deadline asks for
  * the pause. */
-static double share_for_deadline(const Judge *judge)
+static double share_for_deadline(const PolicyState *state)
 {
-    const ConvergenceFacts *facts = judge->facts;
+    const ConvergenceFacts *facts = state->facts;
     double cap = CONVERGENCE_CAP_SHARE * facts->promise.downtime_cap_ms - facts->device_ms;
     double ms = facts->promise.deadline_ms - facts->elapsed_ms - CONVERGENCE_DEADLINE_MARGIN_MS -
                 facts->promise.downtime_cap_ms;
-    double room = DEADLINE_BUDGET * cap * judge->path - judge->held;
+    double room = DEADLINE_BUDGET * cap * state->path - state->deferred;
     double least = CONVERGENCE_LEAST_RUN_SHARE, most = 1;
 
     /* While there is something cold to carry, slowing the guest gains nothing. */
-    if (facts->promise.deadline_ms == 0 || ms_for(judge, judge->rest.cold) > COLD_FIRST_MS ||
-        work_set_model_after(judge->rest, most, judge->path, ms) <= room)
+    if (facts->promise.deadline_ms == 0 || ms_for(state, state->rest.cold) > COLD_FIRST_MS ||
+        work_set_model_after(state->rest, most, state->path, ms) <= room)
         return most;
     for (guint i = 0; i < SOLVER_STEPS; i++) {
         double middle = sqrt(least * most);
 
-        if (work_set_model_after(judge->rest, middle, judge->path, ms) <= room)
+        if (work_set_model_after(state->rest, middle, state->path, ms) <= room)
             least = middle;
         else
             most = middle;
@@ -65,89 +65,89 @@ static double share_for_deadline(const Judge *judge)
 /* A guest that writes all of a group between two looks is faster than it looks:
  * while slowing it brings no new best, it is slowed more.  So is one that is stuck though
  * its rounds should converge (one that comes back to what it wrote after a long time). */
-static double correction(const Judge *judge, gboolean stuck)
+static double correction(const PolicyState *state, gboolean stuck)
 {
-    guint rounds = judge->facts->round_count;
+    guint rounds = state->facts->round_count;
 
-    if (rounds == 0 || (judge->run_share >= 1 && !stuck))
+    if (rounds == 0 || (state->run_share >= 1 && !stuck))
         return 1;
-    if (judge->run_share >= 1)
+    if (state->run_share >= 1)
         return THROTTLE_CORRECTION;
-    return pow(THROTTLE_CORRECTION, rounds - 1 - find_best_round(judge->facts));
+    return pow(THROTTLE_CORRECTION, rounds - 1 - find_best_round(state->facts));
 }
 
 /* The throttle with which the groups that are sent converge. */
-static double share_for_rounds(const Judge *judge)
+static double share_for_rounds(const PolicyState *state)
 {
-    const ConvergenceFacts *facts = judge->facts;
+    const ConvergenceFacts *facts = state->facts;
     gboolean stuck = convergence_is_stuck(facts);
-    double share = judge->run_share < 1 ? THROTTLE_TO : THROTTLE_ABOVE;
+    double share = state->run_share < 1 ? THROTTLE_TO : THROTTLE_ABOVE;
 
-    if (fits_cap(judge) || !(judge->pattern.intensive || stuck || judge->run_share < 1))
+    if (fits_cap(state) || !(state->pattern.intensive || stuck || state->run_share < 1))
         return 1;
-    if (ms_for(judge, judge->rest.cold) > COLD_FIRST_MS)
+    if (ms_for(state, state->rest.cold) > COLD_FIRST_MS)
         return 1;
-    return MAX(work_set_model_run_share(&judge->rest, share, judge->path) *
-                   correction(judge, stuck),
+    return MAX(work_set_model_run_share(&state->rest, share, state->path) *
+                   correction(state, stuck),
                CONVERGENCE_LEAST_RUN_SHARE);
 }
 
-void convergence_choose_throttle(Judge *judge)
+void convergence_choose_throttle(PolicyState *state)
 {
-    double current = judge->run_share, needed;
+    double current = state->run_share, needed;
 
-    judge->decision.run_share = 1;
-    if (!may_throttle(judge) || judge->path <= 0)
+    state->decision.run_share = 1;
+    if (!may_throttle(state) || state->path <= 0)
         return;
     /* What was read has to be sent before the pause.  A guest set free until then would
      * write all of it anew. */
-    if (judge->decision.verdict == CONVERGENCE_STOP)
-        judge->decision.run_share = current;
-    if (judge->decision.verdict != CONVERGENCE_CONTINUE)
+    if (state->decision.verdict == CONVERGENCE_STOP)
+        state->decision.run_share = current;
+    if (state->decision.verdict != CONVERGENCE_CONTINUE)
         return;
-    needed = MIN(share_for_rounds(judge), share_for_deadline(judge));
+    needed = MIN(share_for_rounds(state), share_for_deadline(state));
     if (needed < 1 && current < 1 && fabs(needed - current) <= THROTTLE_STEP * current)
         needed = current;
-    judge->decision.run_share = needed;
+    state->decision.run_share = needed;
 }
 
-static double pause_with(const Judge *judge, double left)
+static double pause_with(const PolicyState *state, double left)
 {
-    return ms_for(judge, judge->held + left) + judge->facts->device_ms;
+    return ms_for(state, state->deferred + left) + state->facts->device_ms;
 }
 
 /* Is a pause with *left* of the groups not held what these rules would stop
  * at?  *before*: what the round began with. */
-static gboolean would_stop(const Judge *judge, double left, double before, double run_share)
+static gboolean would_stop(const PolicyState *state, double left, double before, double run_share)
 {
-    const ConvergencePromise *promise = &judge->facts->promise;
-    double pause = pause_with(judge, left);
+    const ConvergenceLimits *promise = &state->facts->promise;
+    double pause = pause_with(state, left);
 
-    if (ms_for(judge, left) <= CONVERGENCE_SMALL_REST_MS)
+    if (ms_for(state, left) <= CONVERGENCE_SMALL_REST_MS)
         return TRUE;
-    if (judge->held > 0 || run_share < 1)
+    if (state->deferred > 0 || run_share < 1)
         return pause <= CONVERGENCE_CAP_SHARE * promise->downtime_cap_ms;
     return pause <= promise->max_downtime_ms && left >= CONVERGENCE_GAIN_SHARE * before;
 }
 
 /* Plays the rounds that these rules would make. */
-void convergence_forecast(Judge *judge)
+void convergence_forecast(PolicyState *state)
 {
-    ConvergenceDecision *decision = &judge->decision;
-    WorkSetModel model = judge->rest;
+    ConvergenceDecision *decision = &state->decision;
+    WorkSetModel model = state->rest;
     double ms = 0, left = work_set_model_pending(&model), run_share = decision->run_share;
 
     for (guint i = 0; i < FORECAST_ROUNDS && decision->verdict == CONVERGENCE_CONTINUE; i++) {
         double before = left;
 
-        ms += work_set_model_round(&model, run_share, judge->path);
+        ms += work_set_model_round(&model, run_share, state->path);
         left = work_set_model_pending(&model);
-        if (would_stop(judge, left, before, run_share))
+        if (would_stop(state, left, before, run_share))
             break;
-        if (may_throttle(judge) &&
-            pause_with(judge, left) > CONVERGENCE_CAP_SHARE * judge->facts->promise.downtime_cap_ms)
-            run_share = work_set_model_run_share(&model, THROTTLE_TO, judge->path);
+        if (may_throttle(state) &&
+            pause_with(state, left) > CONVERGENCE_CAP_SHARE * state->facts->promise.downtime_cap_ms)
+            run_share = work_set_model_run_share(&model, THROTTLE_TO, state->path);
     }
-    decision->expected_downtime_ms = pause_with(judge, left);
-    decision->expected_total_ms = judge->facts->elapsed_ms + ms + decision->expected_downtime_ms;
+    decision->expected_downtime_ms = pause_with(state, left);
+    decision->expected_total_ms = state->facts->elapsed_ms + ms + decision->expected_downtime_ms;
 }

@@ -149,8 +149,8 @@ void group_account_note_released(GroupAccount *account, guint group)
 
 /* Schnabel's estimate from the sums so far, of pages that can be caught, and those that were
  * since they were protected. */
-static void estimate_touched(GroupNotes *notes, ConvergenceGroup *group, const GroupLook *look,
-                             double weight)
+static void estimate_active(GroupNotes *notes, ConvergenceGroup *group, const GroupSync *look,
+                            double weight)
 {
     double seen_before = look->pages_dirty - MIN(look->pages_new, look->pages_dirty);
     double scale = (double)(group->pages - MIN(notes->written, group->pages)) / look->pages_asked;
@@ -165,31 +165,31 @@ static void estimate_touched(GroupNotes *notes, ConvergenceGroup *group, const G
     estimate = notes->marked_sum > 0 ? notes->marked_sum / (notes->again_seen + 1) : group->pages;
     if (notes->seen == 0)
         estimate = 0;
-    group->touched = (uint32_t)CLAMP(estimate, notes->seen, group->pages);
+    group->active = (uint32_t)CLAMP(estimate, notes->seen, group->pages);
 }
 
 /* Of the pages asked about, how many are in use?  Not those that were seen dirty and are not
  * protected since; the others are as likely to be protected as any. */
 static double count_in_use(const GroupNotes *notes, const ConvergenceGroup *group,
-                           const GroupLook *look)
+                           const GroupSync *look)
 {
     double others = MAX((double)group->pages - notes->written, look->pages_asked);
-    double in_use = MAX((double)group->touched - notes->written, 0);
+    double in_use = MAX((double)group->active - notes->written, 0);
 
     return MAX(MAX(in_use * look->pages_asked / others, look->pages_dirty), 1e-3);
 }
 
-static void note_rate(GroupNotes *notes, ConvergenceGroup *group, const GroupLook *look,
+static void note_rate(GroupNotes *notes, ConvergenceGroup *group, const GroupSync *look,
                       double elapsed)
 {
     double in_use = count_in_use(notes, group, look);
-    double left = (double)group->touched - notes->written;
+    double left = (double)group->active - notes->written;
     double writes = -in_use * log1p(-MIN(look->pages_dirty / in_use, MOST_SEEN_SHARE));
-    double times = MAX(group->touched / in_use, 1);
+    double times = MAX(group->active / in_use, 1);
     double weight = -expm1(-elapsed / times / GROUP_ACCOUNT_MEMORY_MS);
 
     /* What is left of a nearly exhausted group is a small difference of two estimates. */
-    if (left < LEFT_SHARE * group->touched)
+    if (left < LEFT_SHARE * group->active)
         return;
     notes->window_writes += (float)writes;
     notes->window_asked += (float)(in_use * elapsed);
@@ -202,7 +202,7 @@ static void note_rate(GroupNotes *notes, ConvergenceGroup *group, const GroupLoo
 }
 
 /* What a look tells of rates. */
-static void learn(GroupAccount *account, guint number, const GroupLook *look)
+static void learn(GroupAccount *account, guint number, const GroupSync *look)
 {
     GroupNotes *notes = &account->notes[number];
     ConvergenceGroup *group = &account->groups[number];
@@ -213,12 +213,12 @@ static void learn(GroupAccount *account, guint number, const GroupLook *look)
         return;
     weight = -expm1(-elapsed * MIN((double)look->pages_asked / group->pages, 1) /
                     GROUP_ACCOUNT_MEMORY_MS);
-    estimate_touched(notes, group, look, weight);
+    estimate_active(notes, group, look, weight);
     note_rate(notes, group, look, elapsed);
     notes->asked_at += elapsed * MIN((double)look->pages_asked / MAX(notes->watched, 1), 1);
 }
 
-void group_account_note_dirty(GroupAccount *account, guint number, const GroupLook *look)
+void group_account_note_dirty(GroupAccount *account, guint number, const GroupSync *look)
 {
     GroupNotes *notes;
 
@@ -335,8 +335,8 @@ static void refresh_costs(GroupAccount *account)
         const GroupNotes *notes = &account->notes[i];
         ConvergenceGroup *group = &account->groups[i];
 
-        group->whole_per_page = (float)cost_per_page(&notes->whole, whole);
-        group->again_per_page =
+        group->first_send_per_page = (float)cost_per_page(&notes->whole, whole);
+        group->resend_per_page =
             (float)cost_per_page(&notes->again, account->cost_known ? again : whole);
     }
 }
@@ -365,7 +365,7 @@ static double similarity(const GroupAccount *account)
 /* A page's rate of late, 1/ms. */
 static double page_rate(const GroupAccount *account, guint i)
 {
-    return account->groups[i].dirty_per_ms / MAX(account->groups[i].touched, 1);
+    return account->groups[i].dirty_per_ms / MAX(account->groups[i].active, 1);
 }
 
 /* How much more was written in this window than usual, where it could be seen. */
@@ -390,11 +390,11 @@ static void estimate_window(GroupAccount *account, double ms)
 
     for (guint i = 0; i < account->count; i++) {
         GroupNotes *notes = &account->notes[i];
-        double touched = account->groups[i].touched;
+        double active = account->groups[i].active;
         double rate = notes->window_asked > 0 ? notes->window_writes / notes->window_asked
                                               : page_rate(account, i) * activity;
 
-        notes->in_window = (float)(touched * -expm1(-rate * ms));
+        notes->in_window = (float)(active * -expm1(-rate * ms));
         notes->window_writes = notes->window_asked = 0;
         notes->rate_before = (float)page_rate(account, i);
     }
@@ -421,7 +421,7 @@ void group_account_end_window(GroupAccount *account, double now_ms, double carri
         const ConvergenceGroup *group = &account->groups[i];
 
         /* The same pages, seen in several looks, would have to be sent once. */
-        window.dirtied_bytes += notes->in_window * group->again_per_page;
+        window.dirtied_bytes += notes->in_window * group->resend_per_page;
         notes->history = (float)(HISTORY_DECAY * notes->history + notes->in_window);
         notes->in_window = 0;
     }
@@ -461,7 +461,7 @@ double group_account_apply(GroupAccount *account, const ConvergenceDecision *dec
     account->probing = decision->probe;
     if (account->probing && account->probe_count == 0)
         draw_probes(account);
-    return convergence_apply_hold(account->groups, account->count, decision->hold_rate);
+    return convergence_apply_deferral(account->groups, account->count, decision->defer_rate);
 }
 
 guint group_account_get_probes(const GroupAccount *account, guint ret[GROUP_ACCOUNT_PROBES])
@@ -474,13 +474,13 @@ guint group_account_get_probes(const GroupAccount *account, guint ret[GROUP_ACCO
 double group_account_get_use(const GroupAccount *account, guint group)
 {
     g_return_val_if_fail(group < account->count, 0);
-    return (double)account->groups[group].touched / MAX(account->groups[group].pages, 1);
+    return (double)account->groups[group].active / MAX(account->groups[group].pages, 1);
 }
 
-gboolean group_account_is_held(const GroupAccount *account, guint group)
+gboolean group_account_is_deferred(const GroupAccount *account, guint group)
 {
     g_return_val_if_fail(group < account->count, FALSE);
-    return account->groups[group].held;
+    return account->groups[group].deferred;
 }
 
 double group_account_get_heat(const GroupAccount *account, guint group)

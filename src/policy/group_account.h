@@ -17,7 +17,7 @@
  *   GROUP_ACCOUNT_MEMORY_MS) over intervals of any length.  A page that is
  *   written twice between two collects is seen once; with t pages in use of
  *   which n were seen, it was -t ln(1 - n/t) writes.
- * - How many pages are in use (*touched*) is estimated as one counts fish:
+ * - How many pages are in use (*active*) is estimated as one counts fish:
  *   pages seen dirty are marked; if of n dirty pages r had been seen before,
  *   marked / t = r / n (capture and recapture, after Schnabel), where what counts
  *   as marked can be caught: it is protected.
@@ -69,9 +69,9 @@ typedef struct {
     guint pages_marked; /* of these: had been seen dirty at an earlier time */
     guint pages_dirty;  /* written: not protected any more */
     guint pages_new;    /* of these: never seen dirty before */
-} GroupLook;
+} GroupSync;
 /* To be called for groups without dirty pages, too. */
-void group_account_note_dirty(GroupAccount *account, guint group, const GroupLook *look);
+void group_account_note_dirty(GroupAccount *account, guint group, const GroupSync *look);
 
 /* From *now_ms* on, as far as is known, the faults take this share of the guest's time (0 to 1):
  * so much less does it write than it would. */
@@ -101,6 +101,6 @@ double group_account_apply(GroupAccount *account, const ConvergenceDecision *dec
 guint group_account_get_probes(const GroupAccount *account, guint ret[GROUP_ACCOUNT_PROBES]);
 /* The share of its pages that is in use, as estimated. */
 double group_account_get_use(const GroupAccount *account, guint group);
-gboolean group_account_is_held(const GroupAccount *account, guint group);
+gboolean group_account_is_deferred(const GroupAccount *account, guint group);
 /* Groups from cold to hot, for the order of a round: less is colder. */
 double group_account_get_heat(const GroupAccount *account, guint group);

@@ -2,7 +2,7 @@
 
 #define NEW_WEIGHT 0.3
 
-void path_rate_start(PathRate *rate, double now_ms, uint64_t sent_bytes, uint64_t backlog_bytes)
+void link_rate_start(LinkRate *rate, double now_ms, uint64_t sent_bytes, uint64_t backlog_bytes)
 {
     if (!rate->started)
         rate->windows = 0;
@@ -12,29 +12,29 @@ void path_rate_start(PathRate *rate, double now_ms, uint64_t sent_bytes, uint64_
     rate->started = TRUE;
 }
 
-static gboolean is_busy(const PathRate *rate, double now_rate, uint64_t carried, uint64_t backlog)
+static gboolean is_busy(const LinkRate *rate, double now_rate, uint64_t carried, uint64_t backlog)
 {
-    double least = PATH_RATE_BACKLOG_SHARE * (double)carried;
+    double least = LINK_RATE_BACKLOG_SHARE * (double)carried;
 
-    if (rate->limit > 0 && now_rate >= PATH_RATE_LIMIT_SHARE * rate->limit)
+    if (rate->limit > 0 && now_rate >= LINK_RATE_LIMIT_SHARE * rate->limit)
         return TRUE;
     return rate->last_backlog > 0 && backlog > 0 && (double)rate->last_backlog >= least &&
            (double)backlog >= least;
 }
 
-gboolean path_rate_is_clear(const PathRate *rate)
+gboolean link_rate_is_clear(const LinkRate *rate)
 {
     return rate->busy || rate->windows > 1;
 }
 
-void path_rate_note(PathRate *rate, double now_ms, uint64_t sent_bytes, uint64_t backlog_bytes)
+void link_rate_note(LinkRate *rate, double now_ms, uint64_t sent_bytes, uint64_t backlog_bytes)
 {
     double elapsed = now_ms - rate->last_ms;
     uint64_t confirmed = sent_bytes - MIN(backlog_bytes, sent_bytes);
     uint64_t carried;
     double now_rate;
 
-    if (!rate->started || elapsed < PATH_RATE_WINDOW_MS)
+    if (!rate->started || elapsed < LINK_RATE_WINDOW_MS)
         return;
     /* What is confirmed can't be taken back; a backlog read a little late might say so. */
     carried = confirmed > rate->last_carried ? confirmed - rate->last_carried : 0;
@@ -49,5 +49,5 @@ void path_rate_note(PathRate *rate, double now_ms, uint64_t sent_bytes, uint64_t
         rate->bytes_per_ms += NEW_WEIGHT * (now_rate - rate->bytes_per_ms);
     if (rate->limit > 0)
         rate->bytes_per_ms = MIN(rate->bytes_per_ms, rate->limit);
-    path_rate_start(rate, now_ms, sent_bytes, backlog_bytes);
+    link_rate_start(rate, now_ms, sent_bytes, backlog_bytes);
 }

@@ -13,11 +13,11 @@
 #include <glib.h>
 #include <stdint.h>
 
-#define PATH_RATE_WINDOW_MS 20.0
+#define LINK_RATE_WINDOW_MS 20.0
 /* What is waiting counts as a backlog from this share of what a window carries on. */
-#define PATH_RATE_BACKLOG_SHARE 0.25
+#define LINK_RATE_BACKLOG_SHARE 0.25
 /* A path that carries this share of the limit is limited by that. */
-#define PATH_RATE_LIMIT_SHARE 0.9
+#define LINK_RATE_LIMIT_SHARE 0.9
 
 typedef struct {
     double bytes_per_ms; /* smoothed; 0: not known */
@@ -27,14 +27,14 @@ typedef struct {
     uint64_t last_carried, last_backlog;
     gboolean started;
     guint windows; /* seen */
-} PathRate;
+} LinkRate;
 
 /* Begins at these readings: what came before says nothing. */
-void path_rate_start(PathRate *rate, double now_ms, uint64_t sent_bytes, uint64_t backlog_bytes);
+void link_rate_start(LinkRate *rate, double now_ms, uint64_t sent_bytes, uint64_t backlog_bytes);
 
 /* FALSE: so far no window is over that began while something was sent, so the path may be what
  * limits though there was no backlog at its begin. */
-gboolean path_rate_is_clear(const PathRate *rate);
+gboolean link_rate_is_clear(const LinkRate *rate);
 
 /* Both so far, and now. */
-void path_rate_note(PathRate *rate, double now_ms, uint64_t sent_bytes, uint64_t backlog_bytes);
+void link_rate_note(LinkRate *rate, double now_ms, uint64_t sent_bytes, uint64_t backlog_bytes);

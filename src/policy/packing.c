@@ -112,12 +112,12 @@ static void learn_of_trial(Packing *packing, double ratio, double bytes_per_ms)
     PackingStep *step = &packing->steps[packing->now];
     const PackingStep *usual = &packing->steps[packing->settled];
     const PackComparison *seen = &packing->compared;
-    gboolean compared = seen->bytes > 0 && seen->beside_bytes > 0 && usual->ratio > 0;
+    gboolean compared = seen->bytes > 0 && seen->baseline_bytes > 0 && usual->ratio > 0;
 
     step->ratio =
-        compared ? usual->ratio * (double)seen->bytes / (double)seen->beside_bytes : ratio;
-    if (compared && seen->ms > 0 && seen->beside_ms > 0)
-        step->bytes_per_ms = usual->bytes_per_ms * seen->beside_ms / seen->ms;
+        compared ? usual->ratio * (double)seen->bytes / (double)seen->baseline_bytes : ratio;
+    if (compared && seen->ms > 0 && seen->baseline_ms > 0)
+        step->bytes_per_ms = usual->bytes_per_ms * seen->baseline_ms / seen->ms;
     else if (bytes_per_ms > 0)
         step->bytes_per_ms = bytes_per_ms;
 }
@@ -278,9 +278,9 @@ static void see_path(Packing *packing, const PackingSample *sample)
 static void add_comparison(PackComparison *sum, const PackComparison *one)
 {
     sum->bytes += one->bytes;
-    sum->beside_bytes += one->beside_bytes;
+    sum->baseline_bytes += one->baseline_bytes;
     sum->ms += one->ms;
-    sum->beside_ms += one->beside_ms;
+    sum->baseline_ms += one->baseline_ms;
 }
 
 static gboolean is_same_way(PackWay a, PackWay b)

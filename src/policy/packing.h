@@ -80,8 +80,8 @@ typedef struct {
 
 /* What the same bytes took and became; all 0: not compared. */
 typedef struct {
-    uint64_t bytes, beside_bytes;
-    double ms, beside_ms;
+    uint64_t bytes, baseline_bytes;
+    double ms, baseline_ms;
 } PackComparison;
 
 typedef struct {

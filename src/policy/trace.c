@@ -30,7 +30,7 @@ char *trace_header_line(const guint16 *pages, guint group_count, double bytes_pe
     return line_of(object);
 }
 
-char *trace_look_line(double ms, const TraceDirty *dirty, guint count)
+char *trace_sync_line(double ms, const TraceDirty *dirty, guint count)
 {
     g_autoptr(json_t) object = json_pack("{s:f, s:o}", "ms", ms, "dirty", json_array());
 
@@ -141,17 +141,17 @@ static gboolean parse_entry(const Trace *trace, json_t *entry, json_int_t least,
     return TRUE;
 }
 
-static gboolean parse_look(Trace *trace, json_t *object, double ms, GError **error)
+static gboolean parse_sync(Trace *trace, json_t *object, double ms, GError **error)
 {
     json_int_t least = 0;
-    TraceLook look = {.ms = ms, .first = trace->entries->len};
+    TraceSync look = {.ms = ms, .first = trace->entries->len};
     json_t *dirty;
 
     if (!json_get_array(object, "dirty", trace->group_count, &dirty, error))
         return FALSE;
     look.count = (guint)json_array_size(dirty);
-    if (trace->looks->len >= TRACE_MAX_LOOKS || look.count > TRACE_MAX_ENTRIES - look.first) {
-        error_set(error, VMFERRY_ERROR_INVALID, "more than %u looks or %u entries", TRACE_MAX_LOOKS,
+    if (trace->looks->len >= TRACE_MAX_SYNCS || look.count > TRACE_MAX_ENTRIES - look.first) {
+        error_set(error, VMFERRY_ERROR_INVALID, "more than %u looks or %u entries", TRACE_MAX_SYNCS,
                   TRACE_MAX_ENTRIES);
         return FALSE;
     }
@@ -221,7 +221,7 @@ static gboolean parse_line(Trace *trace, const char *line, size_t length, double
     }
     *now_ms = ms;
     return json_object_get(object, "round") ? parse_round(trace, object, ms, error)
-                                            : parse_look(trace, object, ms, error);
+                                            : parse_sync(trace, object, ms, error);
 }
 
 static Trace *trace_new(void)
@@ -229,7 +229,7 @@ static Trace *trace_new(void)
     Trace *trace = g_new0(Trace, 1);
 
     trace->entries = g_array_new(FALSE, FALSE, sizeof(TraceDirty));
-    trace->looks = g_array_new(FALSE, FALSE, sizeof(TraceLook));
+    trace->looks = g_array_new(FALSE, FALSE, sizeof(TraceSync));
     trace->rounds = g_array_new(FALSE, FALSE, sizeof(TraceRound));
     return trace;
 }

@@ -22,7 +22,7 @@
 #define TRACE_VERSION 1
 /* 1 TiB; a day of looks. */
 #define TRACE_MAX_GROUPS (1u << 19)
-#define TRACE_MAX_LOOKS (1u << 20)
+#define TRACE_MAX_SYNCS (1u << 20)
 #define TRACE_MAX_ROUNDS (1u << 16)
 /* All looks' entries together. */
 #define TRACE_MAX_ENTRIES (1u << 26)
@@ -39,7 +39,7 @@ typedef struct {
 typedef struct {
     double ms;
     guint first, count; /* of the trace's entries */
-} TraceLook;
+} TraceSync;
 
 typedef struct {
     double ms;
@@ -53,7 +53,7 @@ typedef struct {
     double bytes_per_ms;
     char *guest;
     GArray *entries; /* TraceDirty */
-    GArray *looks;   /* TraceLook */
+    GArray *looks;   /* TraceSync */
     GArray *rounds;  /* TraceRound */
     gboolean ended;  /* the last line was there */
     double total_ms, downtime_ms;
@@ -62,7 +62,7 @@ typedef struct {
 
 char *trace_header_line(const guint16 *pages, guint group_count, double bytes_per_ms,
                         const char *guest);
-char *trace_look_line(double ms, const TraceDirty *dirty, guint count);
+char *trace_sync_line(double ms, const TraceDirty *dirty, guint count);
 char *trace_round_line(const TraceRound *round);
 char *trace_end_line(double total_ms, double downtime_ms, const char *reason);
 

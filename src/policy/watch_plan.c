@@ -5,7 +5,7 @@ WatchPlan watch_plan_make(void)
     return (WatchPlan){.pages = WATCH_FIRST_PAGES, .groups = WATCH_FIRST_GROUPS};
 }
 
-void watch_plan_end_look(WatchPlan *plan)
+void watch_plan_end_sync(WatchPlan *plan)
 {
     plan->groups = MIN(plan->groups, WATCH_MOST_GROUPS);
 }

@@ -45,7 +45,7 @@ void watch_plan_adjust(WatchPlan *plan, double fault_share);
 guint watch_plan_next(WatchPlan *plan, guint group_count);
 
 /* A look is over: how many are visited in the next one. */
-void watch_plan_end_look(WatchPlan *plan);
+void watch_plan_end_sync(WatchPlan *plan);
 
 /* Is a group that has so many protected pages in need of a sample? */
 gboolean watch_plan_wants(const WatchPlan *plan, guint watched);

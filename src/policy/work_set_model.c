@@ -13,8 +13,8 @@ double work_set_group_bytes(const ConvergenceGroup *group)
 {
     uint32_t unsent = MIN(group->unsent, group->pending);
 
-    return (double)unsent * group->whole_per_page +
-           (double)(group->pending - unsent) * group->again_per_page;
+    return (double)unsent * group->first_send_per_page +
+           (double)(group->pending - unsent) * group->resend_per_page;
 }
 
 static guint bucket_of(double rate)
@@ -28,33 +28,33 @@ static guint bucket_of(double rate)
 static void add_group(WorkSetModel *model, const ConvergenceGroup *group)
 {
     double bytes = work_set_group_bytes(group);
-    double hot = MIN(group->pending, group->touched);
+    double hot = MIN(group->pending, group->active);
     double share = group->pending > 0 ? hot / group->pending : 0;
     WorkSetBucket *bucket;
     double rate;
 
-    if (group->touched == 0 || group->dirty_per_ms <= 0) {
+    if (group->active == 0 || group->dirty_per_ms <= 0) {
         model->cold += bytes;
         return;
     }
-    rate = (double)group->dirty_per_ms / group->touched;
+    rate = (double)group->dirty_per_ms / group->active;
     bucket = &model->buckets[bucket_of(rate)];
-    bucket->touched += (double)group->touched * group->again_per_page;
+    bucket->active += (double)group->active * group->resend_per_page;
     bucket->pending += bytes * share;
-    bucket->rate_bytes += rate * group->touched * group->again_per_page;
+    bucket->rate_bytes += rate * group->active * group->resend_per_page;
     model->cold += bytes * (1 - share);
 }
 
-WorkSetModel work_set_model_make(const ConvergenceGroup *groups, guint count, double hold_rate)
+WorkSetModel work_set_model_make(const ConvergenceGroup *groups, guint count, double defer_rate)
 {
     WorkSetModel model = {0};
 
     for (guint i = 0; i < count; i++)
-        if (groups[i].dirty_per_ms <= 0 || convergence_score(&groups[i], i) < hold_rate)
+        if (groups[i].dirty_per_ms <= 0 || convergence_score(&groups[i], i) < defer_rate)
             add_group(&model, &groups[i]);
     for (guint i = 0; i < WORK_SET_BUCKETS; i++)
-        if (model.buckets[i].touched > 0)
-            model.buckets[i].rate = model.buckets[i].rate_bytes / model.buckets[i].touched;
+        if (model.buckets[i].active > 0)
+            model.buckets[i].rate = model.buckets[i].rate_bytes / model.buckets[i].active;
     return model;
 }
 
@@ -74,7 +74,7 @@ double work_set_model_dirtied(const WorkSetModel *model, double run_share, doubl
     for (guint i = 0; i < WORK_SET_BUCKETS; i++) {
         const WorkSetBucket *bucket = &model->buckets[i];
 
-        bytes += bucket->touched * -expm1(-bucket->rate * run_share * ms);
+        bytes += bucket->active * -expm1(-bucket->rate * run_share * ms);
     }
     return bytes;
 }
@@ -83,8 +83,8 @@ double work_set_model_dirtied(const WorkSetModel *model, double run_share, doubl
  * what stays out of it. */
 static double bucket_turn(const WorkSetBucket *bucket, double rate, double start, double *ret_clean)
 {
-    *ret_clean = MAX(bucket->touched - bucket->pending, 0) * exp(-rate * start);
-    return bucket->pending + MAX(bucket->touched - bucket->pending, 0) - *ret_clean;
+    *ret_clean = MAX(bucket->active - bucket->pending, 0) * exp(-rate * start);
+    return bucket->pending + MAX(bucket->active - bucket->pending, 0) - *ret_clean;
 }
 
 /* Mean probability that a page read between *start* and *end* is dirty at
@@ -107,7 +107,7 @@ double work_set_model_round(WorkSetModel *model, double run_share, double bytes_
         const WorkSetBucket *bucket = &model->buckets[i];
 
         starts[i] = now;
-        if (bucket->touched > 0)
+        if (bucket->active > 0)
             now += bucket_turn(bucket, bucket->rate * run_share, now, &clean[i]) / bytes_per_ms;
         ends[i] = now;
     }
@@ -115,11 +115,11 @@ double work_set_model_round(WorkSetModel *model, double run_share, double bytes_
         WorkSetBucket *bucket = &model->buckets[i];
         double rate = bucket->rate * run_share;
 
-        if (bucket->touched <= 0)
+        if (bucket->active <= 0)
             continue;
         /* A page's first sending may cost more than its next ones. */
         bucket->pending =
-            MAX(bucket->touched - clean[i], 0) * dirty_after(rate, starts[i], ends[i], now) +
+            MAX(bucket->active - clean[i], 0) * dirty_after(rate, starts[i], ends[i], now) +
             clean[i] * -expm1(-rate * (now - starts[i]));
     }
     model->cold = 0;

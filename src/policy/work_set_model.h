@@ -1,8 +1,8 @@
 /*
  * How the work set grows and shrinks: a model of the guest's writing
  *
- * Theory of operation: a group's *touched* pages are each written at the rate
- * r = dirty_per_ms / touched, at random times.  A page that is clean is dirty
+ * Theory of operation: a group's *active* pages are each written at the rate
+ * r = dirty_per_ms / active, at random times.  A page that is clean is dirty
  * after t ms with the probability 1 - exp(-r t).  Groups of like r (within a
  * factor of two) are put together in buckets, so that looking ahead costs the
  * same for any size of guest.  A round sends from cold to hot; a page is
@@ -19,10 +19,10 @@
 #define WORK_SET_BUCKETS 48
 
 typedef struct {
-    double touched;    /* cost of all of its pages in use, sent again */
+    double active;     /* cost of all of its pages in use, sent again */
     double pending;    /* cost of those pending now */
     double rate;       /* r, mean over the pages in use, 1/ms, free */
-    double rate_bytes; /* sum of r * touched */
+    double rate_bytes; /* sum of r * active */
 } WorkSetBucket;
 
 typedef struct {
@@ -33,8 +33,8 @@ typedef struct {
 /* W of one group. */
 double work_set_group_bytes(const ConvergenceGroup *group);
 
-/* Of the groups whose score is below *hold_rate* (INFINITY: all). */
-WorkSetModel work_set_model_make(const ConvergenceGroup *groups, guint count, double hold_rate);
+/* Of the groups whose score is below *defer_rate* (INFINITY: all). */
+WorkSetModel work_set_model_make(const ConvergenceGroup *groups, guint count, double defer_rate);
 
 /* W. */
 double work_set_model_pending(const WorkSetModel *model);

@@ -69,7 +69,7 @@ void sim_memory_write(gpointer user, guint page)
     }
 }
 
-static void note_page(GroupLook *look, guint8 flags)
+static void note_page(GroupSync *look, guint8 flags)
 {
     gboolean caught = flags & CAUGHT, seen = flags & SEEN;
 
@@ -82,7 +82,7 @@ static void note_page(GroupLook *look, guint8 flags)
 static void visit(SimMemory *memory, double now_ms, guint first, guint count, gboolean collect)
 {
     guint group = first / GROUP_PAGES, added = 0;
-    GroupLook look = {.now_ms = now_ms};
+    GroupSync look = {.now_ms = now_ms};
 
     for (guint i = first; i < first + count; i++) {
         guint8 *flags = &memory->flags[i];
@@ -112,18 +112,18 @@ static guint group_pages(const SimMemory *memory, guint group)
     return MIN(GROUP_PAGES, memory->pages - group * GROUP_PAGES);
 }
 
-void sim_memory_look(SimMemory *memory, double now_ms)
+void sim_memory_sync(SimMemory *memory, double now_ms)
 {
     for (guint i = 0; i < memory->groups; i++)
         visit(memory, now_ms, i * GROUP_PAGES, group_pages(memory, i), TRUE);
     sim_memory_publish(memory);
 }
 
-static void release_held(SimMemory *memory, guint group)
+static void release_deferred(SimMemory *memory, guint group)
 {
     guint first = group * GROUP_PAGES;
 
-    if (!group_account_is_held(memory->account, group) ||
+    if (!group_account_is_deferred(memory->account, group) ||
         memory->watched[group] <= memory->plan.pages ||
         group_account_get_use(memory->account, group) < RELEASED_SHARE)
         return;
@@ -143,10 +143,10 @@ static void watch_sample(SimMemory *memory, double now_ms)
         PageSpan sample = watch_plan_get_sample(&memory->plan, group, group_pages(memory, group));
 
         if (watch_plan_wants(&memory->plan, memory->watched[group]) && sample.count > 0)
-            visit(memory, now_ms, group * GROUP_PAGES + (guint)sample.first,
-                  (guint)sample.count, TRUE);
+            visit(memory, now_ms, group * GROUP_PAGES + (guint)sample.first, (guint)sample.count,
+                  TRUE);
     }
-    watch_plan_end_look(&memory->plan);
+    watch_plan_end_sync(&memory->plan);
 }
 
 void sim_memory_peek(SimMemory *memory, double now_ms)
@@ -154,7 +154,7 @@ void sim_memory_peek(SimMemory *memory, double now_ms)
     for (guint i = 0; i < memory->groups; i++)
         visit(memory, now_ms, i * GROUP_PAGES, group_pages(memory, i), FALSE);
     for (guint i = 0; i < memory->groups; i++)
-        release_held(memory, i);
+        release_deferred(memory, i);
     watch_sample(memory, now_ms);
     sim_memory_publish(memory);
 }

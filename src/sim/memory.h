@@ -31,7 +31,7 @@ void sim_memory_collect(SimMemory *memory, double now_ms, guint first, guint cou
 /* Finds what was written, lets go of held groups, protects a sample: as the work set does. */
 void sim_memory_peek(SimMemory *memory, double now_ms);
 /* Collects all. */
-void sim_memory_look(SimMemory *memory, double now_ms);
+void sim_memory_sync(SimMemory *memory, double now_ms);
 /* The next pending page of [from, end); *end* if there is none. */
 guint sim_memory_next_pending(const SimMemory *memory, guint from, guint end);
 /* Sends a page; returns its wire bytes. */

@@ -4,7 +4,6 @@
 #include "base/page.h"
 #include "sim/simulator_private.h"
 
-
 /* What would have to be sent in the pause: a look, as soon as the pages known
  * to be pending would fit. */
 static gboolean fits(Simulation *sim)
@@ -13,7 +12,7 @@ static gboolean fits(Simulation *sim)
 
     if (sim->memory->pending_pages > limit)
         return FALSE;
-    sim_memory_look(sim->memory, sim->now_ms);
+    sim_memory_sync(sim->memory, sim->now_ms);
     return sim->memory->pending_pages <= limit;
 }
 

@@ -31,7 +31,7 @@ void sim_step(Simulation *sim)
     double run_share = sim->decision.run_share;
 
     sim->now_ms += SIM_STEP_MS;
-    if (fmod(sim->now_ms, SIM_LOOK_MS) < SIM_STEP_MS)
+    if (fmod(sim->now_ms, SIM_SYNC_MS) < SIM_STEP_MS)
         sim->bytes_per_ms = sim->options->bytes_per_ms *
                             (1 + sim->options->jitter * g_rand_double_range(sim->rand, -1, 1));
     sim->credit_bytes += sim->bytes_per_ms * SIM_STEP_MS;
@@ -46,7 +46,7 @@ void sim_finish(Simulation *sim, const char *reason)
 {
     SimResult *result = &sim->result;
 
-    sim_memory_look(sim->memory, sim->now_ms);
+    sim_memory_sync(sim->memory, sim->now_ms);
     result->done = TRUE;
     result->reason = reason;
     result->sent_bytes += sim->memory->pending_bytes;
@@ -59,7 +59,7 @@ void sim_note_page(Simulation *sim, guint page, double bytes)
 {
     sim->result.sent_bytes += bytes;
     sim->window_bytes += bytes;
-    sim->look_bytes += bytes;
+    sim->sync_bytes += bytes;
     sim->round_bytes += bytes;
     sim->round_pages++;
     sim->credit_bytes -= bytes;
@@ -89,15 +89,15 @@ static void emit(Simulation *sim, char *line)
     g_free(line);
 }
 
-static void trace_look(Simulation *sim)
+static void trace_sync(Simulation *sim)
 {
     g_autoptr(GArray) dirty = g_array_new(FALSE, FALSE, sizeof(TraceDirty));
 
     group_account_take_dirty(sim->memory->account, dirty);
-    emit(sim, trace_look_line(sim->now_ms, (const TraceDirty *)dirty->data, dirty->len));
+    emit(sim, trace_sync_line(sim->now_ms, (const TraceDirty *)dirty->data, dirty->len));
 }
 
-static void note_path(Simulation *sim, double bytes_per_ms)
+static void note_link(Simulation *sim, double bytes_per_ms)
 {
     if (sim->measured_bytes_per_ms <= 0)
         sim->measured_bytes_per_ms = bytes_per_ms;
@@ -107,28 +107,28 @@ static void note_path(Simulation *sim, double bytes_per_ms)
 static void note_faults(Simulation *sim, double ms)
 {
     double share =
-        ms > 0 ? (double)(sim->memory->faults - sim->looked_faults) * sim->options->fault_ms / ms
+        ms > 0 ? (double)(sim->memory->faults - sim->synced_faults) * sim->options->fault_ms / ms
                : 0;
 
-    sim->looked_faults = sim->memory->faults;
+    sim->synced_faults = sim->memory->faults;
     group_account_set_fault_share(sim->memory->account, sim->now_ms, share);
     watch_plan_adjust(&sim->memory->plan, share);
 }
 
 static void look(Simulation *sim)
 {
-    double ms = sim->now_ms - sim->looked_ms;
+    double ms = sim->now_ms - sim->synced_ms;
 
     sim_memory_peek(sim->memory, sim->now_ms);
     note_faults(sim, ms);
     if (sim->options->trace)
-        trace_look(sim);
+        trace_sync(sim);
     /* A link without anything to carry tells nothing of its speed. */
-    if (!sim->idled && ms > SIM_LOOK_MS / 2)
-        note_path(sim, sim->look_bytes / ms);
+    if (!sim->idled && ms > SIM_SYNC_MS / 2)
+        note_link(sim, sim->sync_bytes / ms);
     sim->idled = FALSE;
-    sim->look_bytes = 0;
-    sim->looked_ms = sim->now_ms;
+    sim->sync_bytes = 0;
+    sim->synced_ms = sim->now_ms;
     if (sim->now_ms - sim->window_ms >= CONVERGENCE_WINDOW_MS) {
         group_account_end_window(sim->memory->account, sim->now_ms, sim->window_bytes);
         sim->window_bytes = 0;
@@ -228,7 +228,7 @@ static gboolean next_span(Simulation *sim)
         guint end = MIN((group + 1) * GROUP_PAGES, sim->memory->pages);
         guint from = MAX(sim->span_end, group * GROUP_PAGES);
 
-        if (!group_account_is_held(sim->memory->account, group))
+        if (!group_account_is_deferred(sim->memory->account, group))
             from = sim_memory_next_pending(sim->memory, MIN(from, end), end);
         else
             from = end;
@@ -317,7 +317,7 @@ static void run_work_set(Simulation *sim)
             sim->idled = TRUE;
             sim->credit_bytes = MIN(sim->credit_bytes, 0);
         }
-        if (sim->now_ms - sim->looked_ms >= SIM_LOOK_MS) {
+        if (sim->now_ms - sim->synced_ms >= SIM_SYNC_MS) {
             look(sim);
             if (!take_decision(sim, waiting))
                 return;
@@ -353,7 +353,7 @@ SimResult sim_run(const SimOptions *options)
         .order = order,
         .rand = rand,
         .bytes_per_ms = options->bytes_per_ms,
-        .decision = {.run_share = 1, .hold_rate = INFINITY},
+        .decision = {.run_share = 1, .defer_rate = INFINITY},
         .result = {.least_run_share = 1, .populated_bytes = memory->pending_bytes},
     };
 

@@ -5,7 +5,7 @@
  * workload writes pages, and the link carries what fits.  The sending loop is
  * the source's: rounds over the pending pages from cold groups to hot ones,
  * each span collected right before it is read, a look at all of memory every
- * SIM_LOOK_MS, and convergence_decide() after each look and round.  SIM_PAGES
+ * SIM_SYNC_MS, and convergence_decide() after each look and round.  SIM_PAGES
  * is the usual pre-copy instead: whole pages in the order of their addresses,
  * until what is dirty takes at most max_downtime_ms.
  *
@@ -22,7 +22,7 @@
 #include "policy/convergence.h"
 #include "sim/workload.h"
 
-#define SIM_LOOK_MS 100.0
+#define SIM_SYNC_MS 100.0
 #define SIM_FORECAST_MS 1000.0
 
 typedef enum { SIM_WORK_SET, SIM_PAGES } SimPolicy;
@@ -31,12 +31,12 @@ typedef struct {
     SimWorkloadOptions workload;
     SimPolicy policy;
     double bytes_per_ms; /* of the link */
-    double jitter;       /* which is by up to this share more or less, anew every SIM_LOOK_MS */
+    double jitter;       /* which is by up to this share more or less, anew every SIM_SYNC_MS */
     double device_ms;
     double fault_ms; /* that a write to a protected page takes from the guest's running */
     double queue_ms; /* from a word to stop within a round to the pause; only that is played */
     double limit_ms; /* given up after; 0: 300 s */
-    ConvergencePromise promise;
+    ConvergenceLimits promise;
     /* May be NULL: told of each decision, and of the lines of a trace. */
     void (*decided)(double ms, const ConvergenceDecision *decision, gpointer user);
     void (*trace)(const char *line, gpointer user);

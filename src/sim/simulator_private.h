@@ -15,9 +15,9 @@ typedef struct {
     GRand *rand;
     double bytes_per_ms; /* now */
     double owed_ms;      /* that faults take from the guest's next steps */
-    uint64_t looked_faults;
+    uint64_t synced_faults;
     double credit_bytes; /* what the link may carry by now */
-    double looked_ms, look_bytes;
+    double synced_ms, sync_bytes;
     double window_ms, window_bytes;
     double measured_bytes_per_ms;
     gboolean idled; /* since the last look the link had nothing to carry */

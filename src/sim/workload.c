@@ -174,7 +174,7 @@ static gboolean is_quiet(const SimWorkload *workload)
            fmod(workload->now_ms, options->burst_ms + options->quiet_ms) >= options->burst_ms;
 }
 
-static void write_look(SimWorkload *workload, const TraceLook *look, SimWrite write, gpointer user)
+static void write_sync(SimWorkload *workload, const TraceSync *look, SimWrite write, gpointer user)
 {
     for (guint i = 0; i < look->count; i++) {
         const TraceDirty *dirty =
@@ -192,16 +192,16 @@ static void write_look(SimWorkload *workload, const TraceLook *look, SimWrite wr
 static void run_trace(SimWorkload *workload, SimWrite write, gpointer user)
 {
     const GArray *looks = workload->options.trace->looks;
-    double length = looks->len > 0 ? g_array_index(looks, TraceLook, looks->len - 1).ms : 0;
+    double length = looks->len > 0 ? g_array_index(looks, TraceSync, looks->len - 1).ms : 0;
 
     if (length < 1)
         return;
     for (;;) {
-        const TraceLook *look = &g_array_index(looks, TraceLook, workload->next);
+        const TraceSync *look = &g_array_index(looks, TraceSync, workload->next);
 
         if (workload->repeats * length + look->ms > workload->now_ms)
             return;
-        write_look(workload, look, write, user);
+        write_sync(workload, look, write, user);
         if (++workload->next == looks->len) {
             workload->next = 0;
             workload->repeats++;

@@ -96,12 +96,12 @@ static gboolean write_down(DutyCycle *cycle, gboolean pausing, GError **error)
 /* Before a pause: no instant is without somebody who would resume it. */
 static gboolean arm(DutyCycle *cycle, GError **error)
 {
-    return write_down(cycle, TRUE, error) && guard_set_duty(cycle->guard, GUARD_RESUME, error);
+    return write_down(cycle, TRUE, error) && guard_set_action(cycle->guard, GUARD_RESUME, error);
 }
 
 static gboolean disarm(DutyCycle *cycle, GError **error)
 {
-    return guard_set_duty(cycle->guard, GUARD_LEAVE, error) && write_down(cycle, FALSE, error);
+    return guard_set_action(cycle->guard, GUARD_LEAVE, error) && write_down(cycle, FALSE, error);
 }
 
 /* The guest must run again, whatever it takes. */

@@ -122,8 +122,7 @@ gboolean digest_check_frame(DigestCheck *check, const uint8_t *payload, size_t l
         if (!guest_memory_read(check->memory, region, &span, 1, check->buffer, error))
             return FALSE;
         for (uint64_t i = 0; i < span.count; i++)
-            if (XXH3_64bits(check->buffer + i * PAGE_BYTES, PAGE_BYTES) !=
-                byte_read_le64(&reader))
+            if (XXH3_64bits(check->buffer + i * PAGE_BYTES, PAGE_BYTES) != byte_read_le64(&reader))
                 note_difference(check, region, span.first + i);
         done += span.count;
     }

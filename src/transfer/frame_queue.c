@@ -15,7 +15,7 @@ struct FrameQueue {
     GCond changed;
     GQueue free_slots, full_slots; /* of FrameSlot */
     guint warm;                    /* free slots with a buffer */
-    size_t held_bytes;             /* of frames that were received and not released */
+    size_t deferred_bytes;         /* of frames that were received and not released */
     gboolean stopping;
     GError *failure; /* the channel's end */
 };
@@ -25,7 +25,7 @@ static FrameSlot *take_free_slot(FrameQueue *queue)
     FrameSlot *slot = NULL;
 
     g_mutex_lock(&queue->lock);
-    while (!queue->stopping && (queue->held_bytes >= FRAME_QUEUE_MOST_BYTES ||
+    while (!queue->stopping && (queue->deferred_bytes >= FRAME_QUEUE_MOST_BYTES ||
                                 !(slot = g_queue_pop_head(&queue->free_slots))))
         g_cond_wait(&queue->changed, &queue->lock);
     if (slot && slot->buffer)
@@ -38,7 +38,7 @@ static void put_full(FrameQueue *queue, FrameSlot *slot)
 {
     lock_guard(&queue->lock);
 
-    queue->held_bytes += slot->frame.length;
+    queue->deferred_bytes += slot->frame.length;
     g_queue_push_tail(&queue->full_slots, slot);
     g_cond_broadcast(&queue->changed);
 }
@@ -129,7 +129,7 @@ FrameSlot *frame_queue_pop(FrameQueue *queue, int timeout_ms, GError **error)
 void frame_queue_release(FrameQueue *queue, FrameSlot *slot)
 {
     g_mutex_lock(&queue->lock);
-    queue->held_bytes -= slot->frame.length;
+    queue->deferred_bytes -= slot->frame.length;
     g_mutex_unlock(&queue->lock);
     put_free(queue, slot);
 }

@@ -29,14 +29,14 @@ typedef struct {
     CopyFrame copies;
     PageSpan spans[PAGE_FRAME_MAX_RUNS];
     uint8_t unpacked[FRAME_SEGMENTS_MAX_BODY_BYTES]; /* raw pages are less */
-} Workbench;
+} ApplyScratch;
 
 struct PageApplier {
     GuestMemory *memory;
     FrameQueue *queue;
     uint64_t *region_pages;
     GThreadPool *pool;
-    GAsyncQueue *benches; /* a Workbench for each thread */
+    GAsyncQueue *benches; /* a ApplyScratch for each thread */
     gboolean copying;     /* what was pushed last are COPIES */
     gint given_up;        /* atomic: what is queued is not applied any more */
     GMutex held_lock;
@@ -56,8 +56,8 @@ static void hold(PageApplier *applier, guint region, const PageSpan *spans, guin
 }
 
 /* The next pages in [at, end) that may hold something, which they do no more. */
-static gboolean take_held(PageApplier *applier, guint region, uint64_t at, uint64_t end,
-                          PageSpan *ret)
+static gboolean take_deferred(PageApplier *applier, guint region, uint64_t at, uint64_t end,
+                              PageSpan *ret)
 {
     lock_guard(&applier->held_lock);
     PageSet *held = applier->held->pdata[region];
@@ -85,7 +85,7 @@ static gboolean apply_zero_run(PageApplier *applier, guint region, const PageRun
     uint64_t end = run->first + run->count;
     PageSpan span;
 
-    for (uint64_t at = run->first; take_held(applier, region, at, end, &span);
+    for (uint64_t at = run->first; take_deferred(applier, region, at, end, &span);
          at = span.first + span.count)
         if (is_given_up(applier, error) ||
             !guest_memory_write(applier->memory, region, &span, 1, zeroes, error))
@@ -94,7 +94,7 @@ static gboolean apply_zero_run(PageApplier *applier, guint region, const PageRun
 }
 
 /* The pages of all RAW runs lie one after the other in the frame: one call. */
-static gboolean apply_raw_runs(PageApplier *applier, Workbench *bench, GError **error)
+static gboolean apply_raw_runs(PageApplier *applier, ApplyScratch *bench, GError **error)
 {
     const PageFrame *pages = &bench->pages;
     guint count = 0;
@@ -107,7 +107,7 @@ static gboolean apply_raw_runs(PageApplier *applier, Workbench *bench, GError **
                                             pages->raw, error);
 }
 
-static gboolean decode_pages(PageApplier *applier, const Frame *frame, Workbench *bench,
+static gboolean decode_pages(PageApplier *applier, const Frame *frame, ApplyScratch *bench,
                              GError **error)
 {
     PackMethod method = frame->type == FRAME_PAGES_ZSTD ? PACK_ZSTD : PACK_LZ4;
@@ -130,7 +130,7 @@ static gboolean decode_pages(PageApplier *applier, const Frame *frame, Workbench
     return TRUE;
 }
 
-static gboolean apply_pages(PageApplier *applier, const Frame *frame, Workbench *bench,
+static gboolean apply_pages(PageApplier *applier, const Frame *frame, ApplyScratch *bench,
                             GError **error)
 {
     const PageFrame *pages = &bench->pages;
@@ -157,7 +157,7 @@ static gboolean patch(PageApplier *applier, PagePatcher *patcher, const SegmentF
     return done;
 }
 
-static gboolean apply_segments(PageApplier *applier, const Frame *frame, Workbench *bench,
+static gboolean apply_segments(PageApplier *applier, const Frame *frame, ApplyScratch *bench,
                                GError **error)
 {
     SegmentFrameHead head;
@@ -177,7 +177,7 @@ static gboolean apply_segments(PageApplier *applier, const Frame *frame, Workben
     return patch(applier, bench->patcher, &head, bench->unpacked, error);
 }
 
-static gboolean apply_copies(PageApplier *applier, const Frame *frame, Workbench *bench,
+static gboolean apply_copies(PageApplier *applier, const Frame *frame, ApplyScratch *bench,
                              GError **error)
 {
     const CopyFrame *copies = &bench->copies;
@@ -200,7 +200,7 @@ static gboolean apply_copies(PageApplier *applier, const Frame *frame, Workbench
                               bench->unpacked, error);
 }
 
-static gboolean apply_frame(PageApplier *applier, const Frame *frame, Workbench *bench,
+static gboolean apply_frame(PageApplier *applier, const Frame *frame, ApplyScratch *bench,
                             GError **error)
 {
     switch (frame->type) {
@@ -213,9 +213,9 @@ static gboolean apply_frame(PageApplier *applier, const Frame *frame, Workbench 
     }
 }
 
-static Workbench *bench_new(GuestMemory *memory)
+static ApplyScratch *bench_new(GuestMemory *memory)
 {
-    Workbench *bench = g_malloc(sizeof *bench); /* not touched before it is used */
+    ApplyScratch *bench = g_malloc(sizeof *bench); /* not touched before it is used */
 
     bench->codecs = pack_context_new();
     bench->patcher = page_patcher_new(memory);
@@ -224,7 +224,7 @@ static Workbench *bench_new(GuestMemory *memory)
 
 static void bench_free(gpointer data)
 {
-    Workbench *bench = data;
+    ApplyScratch *bench = data;
 
     pack_context_free(bench->codecs);
     page_patcher_free(bench->patcher);
@@ -236,7 +236,7 @@ static void work(gpointer data, gpointer user)
     PageApplier *applier = user;
     FrameSlot *slot = data;
     GError *error = NULL;
-    Workbench *bench = g_async_queue_pop(applier->benches);
+    ApplyScratch *bench = g_async_queue_pop(applier->benches);
 
     if (!is_given_up(applier, &error))
         apply_frame(applier, &slot->frame, bench, &error);
@@ -254,7 +254,7 @@ static void work(gpointer data, gpointer user)
 }
 
 /* Where that can't be told, all pages may. */
-static GPtrArray *find_held(GuestMemory *memory)
+static GPtrArray *find_deferred(GuestMemory *memory)
 {
     GPtrArray *held = guest_memory_new_sets(memory);
 
@@ -277,7 +277,7 @@ PageApplier *page_applier_new(GuestMemory *memory, FrameQueue *queue)
     applier->region_pages = g_new0(uint64_t, memory->regions->len);
     for (guint i = 0; i < memory->regions->len; i++)
         applier->region_pages[i] = guest_memory_get_region(memory, i)->pages;
-    applier->held = find_held(memory);
+    applier->held = find_deferred(memory);
     g_mutex_init(&applier->held_lock);
     g_mutex_init(&applier->lock);
     g_cond_init(&applier->idle);

@@ -45,7 +45,7 @@ void encoder_job_free(EncoderJob *job)
     g_free(job->raw);
     g_free(job->packed);
     g_free(job->packed_segments);
-    g_free(job->packed_beside);
+    g_free(job->packed_baseline);
     g_byte_array_unref(job->head);
     g_byte_array_unref(job->segment_head);
     g_byte_array_unref(job->body);
@@ -195,12 +195,12 @@ static size_t pack_pages(EncoderJob *job)
     if (job->choice.beside.method == PACK_NONE)
         return packed;
     middle = clock_now_ns();
-    beside = pack_bytes(job, job->choice.beside, job->raw, raw, &job->packed_beside,
-                        &job->packed_beside_capacity);
+    beside = pack_bytes(job, job->choice.beside, job->raw, raw, &job->packed_baseline,
+                        &job->packed_baseline_capacity);
     job->compared = (PackComparison){.bytes = packed ? packed : raw,
-                                     .beside_bytes = beside ? beside : raw,
+                                     .baseline_bytes = beside ? beside : raw,
                                      .ms = clock_ns_to_ms(middle - start),
-                                     .beside_ms = clock_ns_to_ms(clock_now_ns() - middle)};
+                                     .baseline_ms = clock_ns_to_ms(clock_now_ns() - middle)};
     return packed;
 }
 
@@ -341,6 +341,6 @@ void page_encoder_run(PageEncoder *encoder, EncoderJob *job)
     start = clock_now_ns();
     finish_pages(classifier);
     finish_segments(classifier);
-    job->pack_ms = clock_ns_to_ms(clock_now_ns() - start) - job->compared.beside_ms;
+    job->pack_ms = clock_ns_to_ms(clock_now_ns() - start) - job->compared.baseline_ms;
     scale_costs(job);
 }

@@ -73,8 +73,8 @@ struct EncoderJob {
     gboolean skipped;        /* the pages were not packed: a sample of them did not shrink */
     GError *error;
     /* Buffers */
-    uint8_t *raw, *packed, *packed_segments, *packed_beside;
-    size_t packed_capacity, packed_segments_capacity, packed_beside_capacity;
+    uint8_t *raw, *packed, *packed_segments, *packed_baseline;
+    size_t packed_capacity, packed_segments_capacity, packed_baseline_capacity;
     GByteArray *head, *segment_head, *body;
     PackContext *pack;
 };

@@ -40,7 +40,7 @@ struct PageSender {
     PageSenderTally tally;
     gpointer tally_user;
     PageSenderCounts counts;
-    const PathRate *path; /* NULL: not known */
+    const LinkRate *path; /* NULL: not known */
 };
 
 static uint64_t get_body_bytes(const EncoderJob *job)
@@ -90,7 +90,7 @@ void page_sender_set_packing(PageSender *sender, PackingMode mode, gboolean with
     sender->packing = packing_make(mode, with_lz4, with_zstd, sender->workers);
 }
 
-void page_sender_set_path(PageSender *sender, const PathRate *path)
+void page_sender_set_path(PageSender *sender, const LinkRate *path)
 {
     sender->path = path;
 }
@@ -136,8 +136,8 @@ static void note_cost(PageSender *sender, const EncoderJob *job)
 static void count(PageSender *sender, const EncoderJob *job)
 {
     PageCounts *pages = &sender->counts.pages;
-    const PathRate *path = sender->path;
-    gboolean is_clear = path && path_rate_is_clear(path);
+    const LinkRate *path = sender->path;
+    gboolean is_clear = path && link_rate_is_clear(path);
 
     pages->unchanged += job->counts.unchanged;
     pages->zero += job->counts.zero;

@@ -47,7 +47,7 @@ PageSender *page_sender_new(GuestMemory *memory, Channel *channel,
 void page_sender_set_packing(PageSender *sender, PackingMode mode, gboolean with_lz4,
                              gboolean with_zstd);
 /* Where the path's rate is to be seen (borrowed), for packing. */
-void page_sender_set_path(PageSender *sender, const PathRate *path);
+void page_sender_set_path(PageSender *sender, const LinkRate *path);
 void page_sender_set_tally(PageSender *sender, PageSenderTally tally, gpointer user);
 
 /* Waits for the workers and drops what was not sent.  NULL-safe. */

@@ -82,7 +82,7 @@ void recheck_settle(Recheck *recheck, const GPtrArray *pending, const GPtrArray 
     recheck->word = 0;
 }
 
-static void give_word(PageSet *set, uint64_t word, WorkBatch *batch)
+static void send_start(PageSet *set, uint64_t word, WorkBatch *batch)
 {
     PageSpan span;
 
@@ -108,7 +108,7 @@ void recheck_take(Recheck *recheck, guint most, WorkBatch *ret)
         for (; recheck->word < count_words(set); recheck->word++) {
             if (ret->pages + (guint)__builtin_popcountll(set->words[recheck->word]) > most)
                 return;
-            give_word(set, recheck->word, ret);
+            send_start(set, recheck->word, ret);
         }
     }
 }

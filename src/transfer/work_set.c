@@ -197,7 +197,7 @@ static void absorb(WorkSet *set, guint region, guint group, guint from, guint to
     uint64_t *next = group_words(set, set->next, region, group, &count);
     uint64_t *seen = group_words(set, set->seen_dirty, region, group, &count);
     uint64_t *watched = group_words(set, set->watched, region, group, &count);
-    GroupLook look = {.now_ms = now_ms};
+    GroupSync look = {.now_ms = now_ms};
 
     for (guint i = from; i < MIN(to, count); i++) {
         uint64_t dirty = fresh[i] & watched[i];
@@ -271,7 +271,7 @@ static void absorb_all(WorkSet *set, gboolean collected, double now_ms)
     sort_by_heat(set);
 }
 
-gboolean work_set_look(WorkSet *set, double now_ms, GError **error)
+gboolean work_set_sync(WorkSet *set, double now_ms, GError **error)
 {
     if (!tracker_collect(set->tracker, set->fresh, error))
         return FALSE;
@@ -298,12 +298,12 @@ static PageSpan group_span(const WorkSet *set, guint region, guint group)
 }
 
 /* What waits for the pause anyway is written at no cost. */
-static gboolean release_held(WorkSet *set, guint region, guint group, GError **error)
+static gboolean release_deferred(WorkSet *set, guint region, guint group, GError **error)
 {
     guint count;
     uint64_t *watched = group_words(set, set->watched, region, group, &count);
 
-    if (!group_account_is_held(set->account, group) || unit_pages(set, region) > 1 ||
+    if (!group_account_is_deferred(set->account, group) || unit_pages(set, region) > 1 ||
         count_words(watched, count) <= set->plan.pages ||
         group_account_get_use(set->account, group) < RELEASED_SHARE)
         return TRUE;
@@ -336,7 +336,7 @@ static gboolean watch_sample(WorkSet *set, double now_ms, GError **error)
             !add_sample(set, region, group, now_ms, error))
             return FALSE;
     }
-    watch_plan_end_look(&set->plan);
+    watch_plan_end_sync(&set->plan);
     return TRUE;
 }
 
@@ -347,7 +347,7 @@ gboolean work_set_peek(WorkSet *set, double now_ms, GError **error)
     absorb_all(set, FALSE, now_ms);
     for (guint region = 0; region < set->fresh->len; region++)
         for (guint i = set->first_group[region]; i < set->first_group[region + 1]; i++)
-            if (!release_held(set, region, i, error))
+            if (!release_deferred(set, region, i, error))
                 return FALSE;
     return watch_sample(set, now_ms, error);
 }
@@ -456,7 +456,7 @@ gboolean work_set_take(WorkSet *set, gboolean paused, double now_ms, guint most,
         guint region = region_of(set, group);
 
         if (count_pending(set, region, group) == 0 ||
-            (!paused && group_account_is_held(set->account, group)))
+            (!paused && group_account_is_deferred(set->account, group)))
             continue;
         /* One region and ascending pages: what a frame can hold. */
         if (ret->pages > 0 && (region != ret->region || group < last_group))
@@ -477,11 +477,11 @@ void work_set_set_probes(WorkSet *set, const guint *groups, guint count)
     memcpy(set->probes, groups, set->probe_count * sizeof *groups);
 }
 
-gboolean work_set_is_all_held(const WorkSet *set)
+gboolean work_set_is_all_deferred(const WorkSet *set)
 {
     for (guint region = 0; region < set->pending->len; region++)
         for (guint i = set->first_group[region]; i < set->first_group[region + 1]; i++)
-            if (count_pending(set, region, i) > 0 && !group_account_is_held(set->account, i))
+            if (count_pending(set, region, i) > 0 && !group_account_is_deferred(set->account, i))
                 return FALSE;
     return TRUE;
 }

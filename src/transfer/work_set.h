@@ -22,7 +22,7 @@
  * guest that is paused: they collect all of RAM, so that what is written after that, by whomever,
  * is found by the next one.
  *
- * Groups that the policy holds back (group_account_is_held()) are not given
+ * Groups that the policy holds back (group_account_is_deferred()) are not given
  * out: they stay pending for the round that is sent with the guest paused.  Those of
  * which nearly all is in use are not protected meanwhile, but for the sample.
  *
@@ -79,7 +79,7 @@ uint64_t work_set_count_faults(const WorkSet *set);
 void work_set_adjust_sample(WorkSet *set, double fault_share);
 
 /* Collects all of RAM: with the guest paused. */
-gboolean work_set_look(WorkSet *set, double now_ms, GError **error);
+gboolean work_set_sync(WorkSet *set, double now_ms, GError **error);
 
 /* Gives out the next pages of the round, at most *most* (WORK_LEAST_BATCH_PAGES to
  * WORK_BATCH_PAGES; a probe is a batch of its own size); a batch without pages at its end.
@@ -92,7 +92,7 @@ gboolean work_set_take(WorkSet *set, gboolean paused, double now_ms, guint most,
 void work_set_set_probes(WorkSet *set, const guint *groups, guint count);
 
 /* TRUE where nothing but held groups is left. */
-gboolean work_set_is_all_held(const WorkSet *set);
+gboolean work_set_is_all_deferred(const WorkSet *set);
 
 /* Pages that are pending or for the next round. */
 uint64_t work_set_count(const WorkSet *set);

@@ -174,9 +174,9 @@ gboolean vmm_quit(Vmm *vmm, GError **error)
     return vmm->ops->quit(vmm, error);
 }
 
-char *vmm_get_last_words(Vmm *vmm)
+char *vmm_get_stderr_tail(Vmm *vmm)
 {
-    return vmm->ops->get_last_words(vmm);
+    return vmm->ops->get_stderr_tail(vmm);
 }
 
 gboolean vmm_get_balloon(Vmm *vmm, uint64_t *ret_bytes, GError **error)

@@ -110,7 +110,7 @@ typedef struct {
     gboolean (*announce)(Vmm *vmm, GError **error);
     gboolean (*quit_gently)(Vmm *vmm, GError **error);
     gboolean (*quit)(Vmm *vmm, GError **error);
-    char *(*get_last_words)(Vmm *vmm);
+    char *(*get_stderr_tail)(Vmm *vmm);
     gboolean (*get_balloon)(Vmm *vmm, uint64_t *ret_bytes, GError **error);
     gboolean (*set_balloon)(Vmm *vmm, uint64_t bytes, GError **error);
     gboolean (*watch_statistics)(Vmm *vmm, guint seconds, guint *ret_before, GError **error);
@@ -248,7 +248,7 @@ gboolean vmm_quit(Vmm *vmm, GError **error);
 
 /* The last lines the process wrote to its standard error, or NULL where they
  * are not known.  Free with g_free(). */
-char *vmm_get_last_words(Vmm *vmm);
+char *vmm_get_stderr_tail(Vmm *vmm);
 
 /*
  * The balloon: a device whose driver in the guest takes memory from the guest

@@ -86,12 +86,12 @@ static void linger(const Stream *stream)
         socket_wait(-1, 0, -1, clock_now_ns() + LINGER_STEP_NS);
 }
 
-static void say_goodbye(Channel *channel)
+static void drain_and_close(Channel *channel)
 {
     linger(channel->stream);
     g_mutex_lock(&channel->send_lock);
     if (!channel->send_failure)
-        stream_say_goodbye(channel->stream);
+        stream_drain_and_close(channel->stream);
     g_mutex_unlock(&channel->send_lock);
     shutdown(stream_get_fd(channel->stream), SHUT_WR);
 }
@@ -108,7 +108,7 @@ void channel_free(Channel *channel)
         g_thread_join(channel->heartbeat);
     }
     if (!broken)
-        say_goodbye(channel);
+        drain_and_close(channel);
     stream_free(channel->stream);
     fd_close(&channel->wake_fd);
     g_clear_error(&channel->failure);

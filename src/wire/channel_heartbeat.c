@@ -38,7 +38,7 @@ static void check_silence(Channel *channel, Watch *watch)
     uint64_t now = clock_now_ns();
     StreamSigns signs;
 
-    stream_look(channel->stream, &signs);
+    stream_peek(channel->stream, &signs);
     if (is_alive(&signs, &watch->last))
         watch->alive_ns = now;
     watch->last = signs;
@@ -57,7 +57,7 @@ gpointer channel_heartbeat_main(gpointer data)
     uint64_t tick_ns = interval_ns(channel) / 2;
     Watch watch = {.alive_ns = clock_now_ns()};
 
-    stream_look(channel->stream, &watch.last);
+    stream_peek(channel->stream, &watch.last);
     while (socket_wait(-1, 0, channel->wake_fd, clock_now_ns() + tick_ns) != SOCKET_WOKEN) {
         check_silence(channel, &watch);
         if (clock_now_ns() - atomic_load(&channel->last_sent_ns) >= tick_ns)

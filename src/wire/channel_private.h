@@ -64,4 +64,4 @@ void channel_try_heartbeat(Channel *channel);
 /* After a failed send: what the peer said last, where it said why (an ERROR or
  * ABORT frame that is already on its way).  For the receiving thread, or where
  * nobody receives; ends receiving. */
-gboolean channel_find_last_words(Channel *channel, GError **error);
+gboolean channel_find_final_error(Channel *channel, GError **error);

@@ -15,8 +15,8 @@
 #include "wire/socket_wait.h"
 
 #define READ_AHEAD_BYTES (64u << 10)
-#define LAST_WORDS_WAIT_NS 1000000000ULL
-#define LAST_WORDS_BYTES (8u << 20)
+#define STDERR_TAIL_WAIT_NS 1000000000ULL
+#define STDERR_TAIL_BYTES (8u << 20)
 
 /* Makes room so that *need* bytes from start on lie in one piece. */
 static void make_room(Channel *channel, size_t need)
@@ -224,9 +224,9 @@ static gboolean read_on(Channel *channel, GByteArray *bytes, uint64_t deadline_n
     return got > 0 || (got == 0 && wait_readable(channel, deadline_ns, NULL));
 }
 
-gboolean channel_find_last_words(Channel *channel, GError **error)
+gboolean channel_find_final_error(Channel *channel, GError **error)
 {
-    uint64_t deadline_ns = clock_now_ns() + LAST_WORDS_WAIT_NS;
+    uint64_t deadline_ns = clock_now_ns() + STDERR_TAIL_WAIT_NS;
     g_autoptr(GByteArray) bytes = g_byte_array_new();
     size_t unread = channel->start + channel->current;
     gboolean dead = channel->receive_failure != NULL;
@@ -236,7 +236,7 @@ gboolean channel_find_last_words(Channel *channel, GError **error)
     if (!channel->receive_failure)
         error_set(&channel->receive_failure, VMFERRY_ERROR_DISCONNECTED, "%s closed the connection",
                   channel->label);
-    while (!dead && bytes->len < LAST_WORDS_BYTES) {
+    while (!dead && bytes->len < STDERR_TAIL_BYTES) {
         if (scan_for_words(channel, bytes, &dead, error))
             return TRUE;
         dead = dead || !read_on(channel, bytes, deadline_ns);

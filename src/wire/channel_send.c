@@ -185,14 +185,14 @@ static gboolean make_frame(FrameType type, const struct iovec *payload, int coun
 /* A peer that gave up has usually said why before it closed: its words are
  * worth more than "broken pipe".  Not after START, whose answer must not be
  * read over, and not where another thread receives (it finds them itself). */
-static void prefer_last_words(Channel *channel, FrameType type, GError **error)
+static void prefer_final_error(Channel *channel, FrameType type, GError **error)
 {
     GThread *receiver = atomic_load(&channel->receiver);
     g_autoptr(GError) words = NULL;
 
     if (!error || !error_is(*error, VMFERRY_ERROR_DISCONNECTED) || type == FRAME_START ||
         type == FRAME_ERROR || (receiver && receiver != g_thread_self()) ||
-        !channel_check(channel, NULL) || !channel_find_last_words(channel, &words))
+        !channel_check(channel, NULL) || !channel_find_final_error(channel, &words))
         return;
     g_clear_error(error);
     *error = g_steal_pointer(&words);
@@ -210,7 +210,7 @@ gboolean channel_send(Channel *channel, FrameType type, const struct iovec *payl
         return FALSE;
     if (send_in_turn(channel, type, &cursor, &failure))
         return TRUE;
-    prefer_last_words(channel, type, &failure);
+    prefer_final_error(channel, type, &failure);
     g_propagate_error(error, g_steal_pointer(&failure));
     return FALSE;
 }

@@ -93,7 +93,7 @@ static gboolean publish_certificate(const char *directory, const char *name, X50
 
     if (bio && PEM_write_bio_X509(bio, certificate))
         return publish_bio(directory, name, bio, 0644, error);
-    error_set(error, VMFERRY_ERROR_FAILED, "%s: %s", name, tls_last_words());
+    error_set(error, VMFERRY_ERROR_FAILED, "%s: %s", name, tls_peer_error());
     return FALSE;
 }
 
@@ -103,7 +103,7 @@ static gboolean publish_key(const char *directory, const char *name, EVP_PKEY *k
 
     if (bio && PEM_write_bio_PrivateKey(bio, key, NULL, NULL, 0, NULL, NULL))
         return publish_bio(directory, name, bio, 0600, error);
-    error_set(error, VMFERRY_ERROR_FAILED, "%s: %s", name, tls_last_words());
+    error_set(error, VMFERRY_ERROR_FAILED, "%s: %s", name, tls_peer_error());
     return FALSE;
 }
 

@@ -1,5 +1,5 @@
 /*
- * A small certificate authority for people who have none
+ * A small certificate authority for users who have none
  */
 #pragma once
 

@@ -14,7 +14,7 @@
 
 static void set_openssl_error(GError **error, const char *what)
 {
-    error_set(error, VMFERRY_ERROR_FAILED, "%s: %s", what, tls_last_words());
+    error_set(error, VMFERRY_ERROR_FAILED, "%s: %s", what, tls_peer_error());
 }
 
 EVP_PKEY *pki_make_key(GError **error)

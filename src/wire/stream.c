@@ -125,7 +125,7 @@ uint64_t stream_get_unacknowledged(const Stream *stream)
     return ioctl(stream->fd, SIOCOUTQ, &bytes) < 0 ? 0 : (uint64_t)bytes;
 }
 
-void stream_look(Stream *stream, StreamSigns *ret)
+void stream_peek(Stream *stream, StreamSigns *ret)
 {
     lock_guard(&stream->read_lock);
     struct pollfd state = {.fd = stream->fd, .events = POLLRDHUP};
@@ -200,7 +200,7 @@ gboolean stream_has_unsent(const Stream *stream)
     return stream->tls && tls_session_peek_outgoing(stream->tls, NULL) > 0;
 }
 
-void stream_say_goodbye(Stream *stream)
+void stream_drain_and_close(Stream *stream)
 {
     const uint8_t *data;
     size_t length;

@@ -68,7 +68,7 @@ ssize_t stream_write(Stream *stream, StreamCursor *cursor, size_t limit, GError 
 gboolean stream_has_unsent(const Stream *stream);
 
 /* Tells a TLS peer that the end is meant (best effort, needs the writer's turn). */
-void stream_say_goodbye(Stream *stream);
+void stream_drain_and_close(Stream *stream);
 
 /* Signs of the peer's life; two looks tell whether anything happened between. */
 typedef struct {
@@ -78,7 +78,7 @@ typedef struct {
     gboolean ended;        /* the peer has closed, or the connection is broken */
 } StreamSigns;
 
-void stream_look(Stream *stream, StreamSigns *ret);
+void stream_peek(Stream *stream, StreamSigns *ret);
 
 /* Bytes in our kernel that the peer's kernel has not taken. */
 uint64_t stream_get_unacknowledged(const Stream *stream);

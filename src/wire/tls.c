@@ -41,7 +41,7 @@ struct TlsIdentity {
     Credentials credentials;
 };
 
-const char *tls_last_words(void)
+const char *tls_peer_error(void)
 {
     const char *words = ERR_reason_error_string(ERR_peek_last_error());
 
@@ -60,7 +60,7 @@ X509 *tls_read_certificate(const char *path, GError **error)
         return NULL;
     certificate = PEM_read_bio_X509(bio, NULL, NULL, NULL);
     if (!certificate)
-        error_set(error, VMFERRY_ERROR_INVALID, "%s: no certificate: %s", path, tls_last_words());
+        error_set(error, VMFERRY_ERROR_INVALID, "%s: no certificate: %s", path, tls_peer_error());
     return certificate;
 }
 
@@ -103,7 +103,7 @@ EVP_PKEY *tls_read_key(const char *path, GError **error)
     key = PEM_read_bio_PrivateKey(bio, NULL, no_password, NULL);
     OPENSSL_cleanse(text, length);
     if (!key)
-        error_set(error, VMFERRY_ERROR_INVALID, "%s: no private key: %s", path, tls_last_words());
+        error_set(error, VMFERRY_ERROR_INVALID, "%s: no private key: %s", path, tls_peer_error());
     return key;
 }
 
@@ -185,7 +185,7 @@ static SSL_CTX *make_context(const SSL_METHOD *method, X509 *ca, X509 *certifica
     if (!context || !set_protocol(context) ||
         !X509_STORE_add_cert(SSL_CTX_get_cert_store(context), ca) ||
         !SSL_CTX_use_certificate(context, certificate) || !SSL_CTX_use_PrivateKey(context, key)) {
-        error_set(error, VMFERRY_ERROR_INVALID, "TLS cannot be set up: %s", tls_last_words());
+        error_set(error, VMFERRY_ERROR_INVALID, "TLS cannot be set up: %s", tls_peer_error());
         return NULL;
     }
     return g_steal_pointer(&context);

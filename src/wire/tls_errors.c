@@ -132,7 +132,7 @@ static void set_reason_error(GError **error, SSL *ssl, const char *label, const 
         error_set(error, VMFERRY_ERROR_REFUSED, "%s does not speak TLS 1.3", label);
         return;
     default:
-        error_set(error, VMFERRY_ERROR_FAILED, "%s: TLS failed: %s", label, tls_last_words());
+        error_set(error, VMFERRY_ERROR_FAILED, "%s: TLS failed: %s", label, tls_peer_error());
     }
 }
 

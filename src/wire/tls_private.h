@@ -27,7 +27,7 @@ SSL *tls_identity_make_ssl(TlsIdentity *identity, gboolean server);
 char *tls_certificate_name(X509 *certificate);
 
 /* OpenSSL's own words for the last error of this thread (which is forgotten). */
-const char *tls_last_words(void);
+const char *tls_peer_error(void);
 
 /* The three files of a folder, read as PEM. */
 X509 *tls_read_certificate(const char *path, GError **error);

@@ -68,7 +68,7 @@ TlsSession *tls_session_new(TlsIdentity *identity, int fd, const StreamHandshake
     session->ssl = tls_identity_make_ssl(identity, handshake->server);
     tls_session_set_records_per_key(session, TLS_RECORDS_PER_KEY);
     if (!set_up(session, handshake)) {
-        error_set(error, VMFERRY_ERROR_FAILED, "TLS cannot be set up: %s", tls_last_words());
+        error_set(error, VMFERRY_ERROR_FAILED, "TLS cannot be set up: %s", tls_peer_error());
         return NULL;
     }
     return g_steal_pointer(&session);

@@ -246,7 +246,7 @@ class Injector:
         if not self.injection.has(KILL, DESTINATION_QEMU):
             return
         status = self.here.vmferry("status", self.guest.name, "--json")
-        if status.exit_code == 0 and "cannot tell" in (status.json.get("trouble") or ""):
+        if status.exit_code == 0 and "cannot tell" in (status.json.get("problem") or ""):
             self.here.vmferry("resolve", self.guest.name, "--keep", "there")
 
     def _copies(self) -> list[int]:

@@ -142,7 +142,7 @@ def plan(seed: int, points: list[str]) -> Injection:
 def is_late(point: str) -> bool:
     """Near the instant at which the destination runs the guest."""
     return point.startswith("destination.") or point in (
-        "source.decided", "source.paused", "source.device-state-saved", "source.before-word")
+        "source.decided", "source.paused", "source.device-state-saved", "source.before-start")
 
 
 def compatible(one: tuple[str, str], other: tuple[str, str]) -> bool:

@@ -161,7 +161,7 @@ def test_source_agent_killed_at_the_word(scene):
     """Nobody can tell where the guest is to run until the agents have spoken."""
     guest = run(scene)
     here = scene.here(guest)
-    scene.restart(here, {"VMFERRY_FAULT": "source.after-word=kill"})
+    scene.restart(here, {"VMFERRY_FAULT": "source.start-sent=kill"})
     move = here.begin_migrate(guest, scene.there(guest), "--reclaim-free")
     here.process.wait(60)
     scene.restart(here, finds_guests=False)

@@ -54,7 +54,7 @@ def settings_there(**settings):
 
 def rule_there(make):
     """A map rule at the destination, "FROM => TO" by make(scene)."""
-    return lambda scene: scene.changed(other(scene), rules={"trouble": make(scene)})
+    return lambda scene: scene.changed(other(scene), rules={"problem": make(scene)})
 
 
 @trouble

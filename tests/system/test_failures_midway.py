@@ -189,15 +189,15 @@ MOMENTS = [
     ("source.accepted", {"cancelled"}),
     ("source.paused", {"cancelled"}),
     ("source.device-state-saved", {"cancelled"}),
-    ("source.before-word", {"cancelled", "completed"}),
-    ("source.after-word", {"completed"}),
+    ("source.before-start", {"cancelled", "completed"}),
+    ("source.start-sent", {"completed"}),
     ("source.after-started", {"completed"}),
 ]
 
 
 # Much like others of the table.
 SLOW = ("memory.tracker-started", "source.accepted", "source.device-state-saved",
-        "source.before-word", "source.after-started")
+        "source.before-start", "source.after-started")
 
 
 @pytest.mark.parametrize("moment, outcomes", [
@@ -232,8 +232,8 @@ def _wait_moment(scene, moment, before) -> None:
     """Waits until the source has come so far that it is asleep at *moment*."""
     phases = {"memory.tracker-started": "connect", "source.first-round": "precopy",
               "source.accepted": "precopy", "source.paused": "precopy",
-              "source.device-state-saved": "stopped", "source.before-word": "stopped",
-              "source.after-word": "handover", "source.after-started": "handover"}
+              "source.device-state-saved": "stopped", "source.before-start": "stopped",
+              "source.start-sent": "switchover", "source.after-started": "switchover"}
     here = scene.here(scene.guest)
 
     def reached():
@@ -250,7 +250,7 @@ def _wait_moment(scene, moment, before) -> None:
 def test_disk_full_at_the_hand_over(shared):
     """The word is not given when it cannot be written down."""
     guest, here = shared.guest, shared.here(shared.guest)
-    with shared.changed(here, env={"VMFERRY_FAULT": "source.before-word=stop"}):
+    with shared.changed(here, env={"VMFERRY_FAULT": "source.before-start=stop"}):
         with full_disk(here, here.host.path("state")) as fill:
             move = here.begin_migrate(guest, shared.there(guest))
             wait_until(lambda: is_stopped(here.pid), "the switchover")

@@ -17,7 +17,7 @@ def wait_in_doubt(scene, move) -> None:
     result = move.finish()
     text = check_failed(result, "hand over", "resolve", exit_code=3)
     status = here.status(scene.guest)
-    assert status["state"] == "in-doubt" and status["trouble"], text
+    assert status["state"] == "in-doubt" and status["problem"], text
     assert traces_in(status["pid"]) == []
 
 
@@ -46,7 +46,7 @@ def settle(scene, *, moved: bool) -> None:
 
 def test_link_cut_before_the_word(doubtful):
     scene, here = doubtful, doubtful.here(doubtful.guest)
-    move = move_until(scene, here, "source.before-word")
+    move = move_until(scene, here, "source.before-start")
     scene.lab.link.cut()
     there = scene.there(scene.guest)
     wait_until(lambda: not qemu_pids(there.host, scene.guest), "the destination gives up", 15)
@@ -60,7 +60,7 @@ def test_link_cut_before_the_word(doubtful):
 def test_source_frozen_before_the_word(doubtful):
     """Its word comes when nobody listens any more."""
     scene, here = doubtful, doubtful.here(doubtful.guest)
-    move = move_until(scene, here, "source.before-word")
+    move = move_until(scene, here, "source.before-start")
     there = scene.there(scene.guest)
     wait_until(lambda: not qemu_pids(there.host, scene.guest), "the destination gives up", 15)
     here.thaw()
@@ -72,7 +72,7 @@ def test_source_frozen_before_the_word(doubtful):
 def test_word_lost_on_the_way(doubtful):
     """Given into a dead link: in doubt, until the destination can be asked."""
     scene, here = doubtful, doubtful.here(doubtful.guest)
-    move = move_until(scene, here, "source.before-word")
+    move = move_until(scene, here, "source.before-start")
     scene.lab.link.cut()
     here.thaw()
     wait_in_doubt(scene, move)
@@ -109,7 +109,7 @@ def test_answer_lost_on_the_way(doubtful):
 
 def test_source_frozen_after_the_word(doubtful):
     scene, here = doubtful, doubtful.here(doubtful.guest)
-    move = move_until(scene, here, "source.after-word")
+    move = move_until(scene, here, "source.start-sent")
     scene.beats[scene.guest.name].wait(5)  # it runs there
     wait_until(lambda: scene.there(scene.guest).status(scene.guest)["state"] == "running",
                "arrival")
@@ -203,7 +203,7 @@ def test_another_agent_cannot_answer(scene):
     state = scene.b.settings["state-dir"]
     state.rename(state.with_name("state-lost"))
     scene.restart(scene.b)
-    wait_until(lambda: "another agent" in (scene.a.status(guest)["trouble"] or ""),
+    wait_until(lambda: "another agent" in (scene.a.status(guest)["problem"] or ""),
                "the source sees that it is another agent", 40)
     assert scene.a.status(guest)["state"] == "in-doubt"
     scene.require_silence(guest)

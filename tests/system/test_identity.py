@@ -754,7 +754,7 @@ def run_by_loop(scene):
     return guest, shell, pid, codes
 
 
-@pytest.mark.parametrize("where", ["source.after-word", "source.after-started"])
+@pytest.mark.parametrize("where", ["source.start-sent", "source.after-started"])
 def test_agent_dies_and_the_loop_starts_no_second_copy(scene, where):
     """The restarted agent ends the old process, with the same code as ever."""
     guest, shell, _, codes = run_by_loop(scene)

@@ -66,7 +66,7 @@ def test_injection(scene, records, points, seed):
 
 # ---- the planning ----
 
-POINTS = ["inject.called", "source.paused", "source.before-word", "destination.before-commit"]
+POINTS = ["inject.called", "source.paused", "source.before-start", "destination.before-commit"]
 MANY = range(2000)
 
 

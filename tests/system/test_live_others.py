@@ -93,7 +93,7 @@ def test_paused_guest_stays_paused_when_its_move_fails(scene, any_qemu):
 
 @pytest.mark.parametrize("where", [
     "source.paused", pytest.param("source.device-state-saved", marks=pytest.mark.long),
-    pytest.param("source.before-word", marks=pytest.mark.long), "source.after-word"])
+    pytest.param("source.before-start", marks=pytest.mark.long), "source.start-sent"])
 def test_agent_dies_while_a_paused_guest_moves(scene, where):
     """Neither the guard nor the restarted agent runs it."""
     guest = run_live(scene)
@@ -106,7 +106,7 @@ def test_agent_dies_while_a_paused_guest_moves(scene, where):
     scene.require_silence(guest, 1)
     scene.a.start()
     wait_until(lambda: _settled(scene, guest), "the agents agree where the guest is", 30)
-    if where == "source.after-word":
+    if where == "source.start-sent":
         scene.place[guest.name] = scene.b
     require_paused(scene, guest)
     resume(scene, guest)
@@ -173,7 +173,7 @@ def test_agent_dies_while_a_guest_that_is_slowed_in_turns_is_paused_by_its_user(
 
 def test_guest_that_is_resumed_in_the_pause_is_not_handed_over(scene, any_qemu):
     guest = run_live(scene, qemu=any_qemu)
-    with scene.changed(scene.a, env={"VMFERRY_FAULT": "source.before-word=sleep:1500"}):
+    with scene.changed(scene.a, env={"VMFERRY_FAULT": "source.before-start=sleep:1500"}):
         command = scene.a.begin_migrate(guest, scene.b)
         wait_progress(scene.a, guest, "stopped")
         with monitor(scene, guest) as qmp:

@@ -72,7 +72,7 @@ def test_move_while_strangers_say_nothing(shared):
 def test_doubt_is_settled_while_strangers_say_nothing(doubtful):  # noqa: F811
     """The question finds its way to the destination."""
     scene, here = doubtful, doubtful.here(doubtful.guest)
-    move = move_until(scene, here, "source.before-word")
+    move = move_until(scene, here, "source.before-start")
     scene.lab.link.cut()
     here.thaw()
     wait_in_doubt(scene, move)

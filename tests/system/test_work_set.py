@@ -39,7 +39,7 @@ def test_every_load_converges(scene, load):
     assert report["verified"] is True
     assert report["reason"] in ("converged", "no-gain", "enough-rounds")
     assert report["memory_intensive"] is False and report["throttle"] is None
-    assert report["held_bytes"] == 0
+    assert report["deferred_bytes"] == 0
 
 
 @pytest.mark.parametrize("segments, tracker", [
@@ -118,7 +118,7 @@ def test_memory_intensive_guest_is_stopped_early(scene):
     assert report["throttle"] is None
     # What is hot goes out in the pause, and (nearly) never before.
     hot = 64 << 20
-    assert report["held_bytes"] > hot / 2
+    assert report["deferred_bytes"] > hot / 2
     assert report["wire_bytes"] < report["ram_bytes"]
     last = report["rounds"][-1]
     assert last["wire_bytes"] > hot / 2

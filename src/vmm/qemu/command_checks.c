@@ -216,7 +216,7 @@ gboolean qemu_command_line_check_memory_files(char *const *argv, const char *fol
     return TRUE;
 }
 
-gboolean qemu_is_foreign_writer(const char *type)
+gboolean qemu_is_dma_writer(const char *type)
 {
     static const char *const prefixes[] = {"vfio-",           "vhost-user",  "vhost-vdpa",
                                            "ivshmem",         "x-vfio-user", "virtio-blk-vhost-",
@@ -274,7 +274,7 @@ gboolean qemu_command_line_check_writers(char *const *argv, GError **error)
     while (qemu_option_next(argv, &option)) {
         g_autofree char *type = option_type(&option);
 
-        if (!type || !qemu_is_foreign_writer(type))
+        if (!type || !qemu_is_dma_writer(type))
             continue;
         error_set(error, VMFERRY_ERROR_UNSUPPORTED,
                   "the guest has a %s (-%s): it writes into guest memory from outside of QEMU, "
@@ -294,13 +294,13 @@ static char *find_behind(const char *text, const char *mark, const char *ends)
 
         at += strlen(mark);
         type = g_strndup(at, strcspn(at, ends));
-        if (qemu_is_foreign_writer(type))
+        if (qemu_is_dma_writer(type))
             return g_steal_pointer(&type);
     }
     return NULL;
 }
 
-char *qemu_find_live_writer(const char *device_tree, const char *networks)
+char *qemu_find_dma_writer(const char *device_tree, const char *networks)
 {
     /* "dev: vfio-pci, id …" and "n0: index=0,type=vhost-user,…" */
     char *found = find_behind(device_tree, "dev: ", ",\r\n");
@@ -308,7 +308,7 @@ char *qemu_find_live_writer(const char *device_tree, const char *networks)
     return found ? found : find_behind(networks, ",type=", ",\r\n");
 }
 
-char *qemu_find_live_block_writer(json_t *nodes)
+char *qemu_find_dma_block_writer(json_t *nodes)
 {
     json_t *node;
     size_t i;
@@ -317,7 +317,7 @@ char *qemu_find_live_block_writer(json_t *nodes)
     {
         const char *driver = json_text_or(node, "drv", "");
 
-        if (strcmp(driver, "nvme") == 0 || qemu_is_foreign_writer(driver))
+        if (strcmp(driver, "nvme") == 0 || qemu_is_dma_writer(driver))
             return g_strdup_printf("block node %s of driver %s",
                                    json_text_or(node, "node-name", "?"), driver);
     }

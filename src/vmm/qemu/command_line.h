@@ -61,12 +61,12 @@ gboolean qemu_command_line_check_writers(char *const *argv, GError **error);
 
 /* The same by the type of one device or network back end; used with what the
  * live machine tells. */
-gboolean qemu_is_foreign_writer(const char *type);
+gboolean qemu_is_dma_writer(const char *type);
 
 /* Searches the texts of `info qtree` and `info network`; returns the type of
  * the first such device or back end (free with g_free()), NULL for none. */
-char *qemu_find_live_writer(const char *device_tree, const char *networks);
+char *qemu_find_dma_writer(const char *device_tree, const char *networks);
 
 /* The same in an answer of query-named-block-nodes: QEMU's own NVMe driver lets
  * the hardware write into guest memory. */
-char *qemu_find_live_block_writer(json_t *nodes);
+char *qemu_find_dma_block_writer(json_t *nodes);

@@ -44,21 +44,21 @@ QemuIdentity *qemu_get_identity(Vmm *vmm)
     return identity;
 }
 
-static char *get_last_words(Vmm *vmm)
+static char *get_stderr_tail(Vmm *vmm)
 {
     QemuVmm *qemu = from_vmm(vmm);
 
-    return qemu->log_path ? last_words_read(qemu->log_path) : NULL;
+    return qemu->log_path ? stderr_tail_read(qemu->log_path) : NULL;
 }
 
-void qemu_vmm_explain(QemuVmm *qemu, GError **error)
+void qemu_vmm_add_exit_reason(QemuVmm *qemu, GError **error)
 {
     g_autofree char *words = NULL;
 
     if (!error || !error_is(*error, VMFERRY_ERROR_DISCONNECTED) ||
         !process_wait_gone(qemu->pid, qemu->start_time, DYING_MS))
         return;
-    words = get_last_words(&qemu->base);
+    words = get_stderr_tail(&qemu->base);
     g_clear_error(error);
     error_set(error, VMFERRY_ERROR_DISCONNECTED, "QEMU has ended%s%s", words ? ": " : "",
               words ? words : "");
@@ -86,7 +86,7 @@ static gboolean get_run_state(Vmm *vmm, VmmRunState *ret, GError **error)
         *ret = qemu_run_state_from_status(status);
         return TRUE;
     }
-    qemu_vmm_explain(qemu, &failure);
+    qemu_vmm_add_exit_reason(qemu, &failure);
     if (!process_is_same(qemu->pid, qemu->start_time)) {
         *ret = VMM_RUN_STATE_GONE;
         return TRUE;
@@ -104,7 +104,7 @@ static gboolean get_run_state(Vmm *vmm, VmmRunState *ret, GError **error)
         type result = operation(qemu, error);                                                      \
                                                                                                    \
         if (!result)                                                                               \
-            qemu_vmm_explain(qemu, error);                                                         \
+            qemu_vmm_add_exit_reason(qemu, error);                                                 \
         return result;                                                                             \
     }
 
@@ -126,7 +126,7 @@ LOCKED_OPERATION(gboolean, drain, qemu_drain)
 static gboolean end_operation(QemuVmm *qemu, gboolean done, GError **error)
 {
     if (!done)
-        qemu_vmm_explain(qemu, error);
+        qemu_vmm_add_exit_reason(qemu, error);
     return done;
 }
 
@@ -287,7 +287,7 @@ static char *describe_end(Vmm *vmm)
     for (guint i = 0; reason && i < G_N_ELEMENTS(ends); i++)
         if (strcmp(ends[i].reason, reason) == 0)
             return g_strdup(ends[i].text);
-    tail = get_last_words(vmm);
+    tail = get_stderr_tail(vmm);
     if (tail)
         return g_strdup_printf("its QEMU has ended: %s", tail);
     return g_strdup("its QEMU process was ended, and did not say why");
@@ -396,7 +396,7 @@ static const VmmOps qemu_ops = {
     .announce = announce,
     .quit_gently = quit_gently,
     .quit = quit,
-    .get_last_words = get_last_words,
+    .get_stderr_tail = get_stderr_tail,
     .get_balloon = get_balloon,
     .set_balloon = set_balloon,
     .watch_statistics = watch_statistics,

@@ -54,7 +54,7 @@ void qemu_vmm_set_rules(Vmm *vmm, const GPtrArray *rules);
 gboolean qemu_images_may_be_released(QemuVmm *qemu);
 
 /* Where an operation failed because QEMU ended, says so, with its last words. */
-void qemu_vmm_explain(QemuVmm *qemu, GError **error);
+void qemu_vmm_add_exit_reason(QemuVmm *qemu, GError **error);
 
 /* QEMU's own name of its run state ("postmigrate"); free with g_free(). */
 char *qemu_query_status(Qmp *qmp, int timeout_ms, GError **error);
@@ -153,5 +153,5 @@ gboolean qemu_read_memory(uint64_t address, void *buffer, size_t length, gpointe
 GPtrArray *qemu_query_ram_regions(QemuVmm *qemu, GError **error);
 
 /* Proves that what the last description took for granted still holds (see
- * qemu_check_twins()); the guest must be paused. */
+ * qemu_check_ambiguous()); the guest must be paused. */
 gboolean qemu_check_ram(QemuVmm *qemu, GError **error);

@@ -68,7 +68,7 @@ static int start_incoming(QemuVmm *qemu, GError **error)
 }
 
 /* Why QEMU does not take the stream: its record, or its end with last words
- * (see qemu_vmm_explain(), which turns DISCONNECTED into them). */
+ * (see qemu_vmm_add_exit_reason(), which turns DISCONNECTED into them). */
 static void set_stream_error(QemuVmm *qemu, GError **error)
 {
     g_autoptr(json_t) reply = NULL;

@@ -211,7 +211,7 @@ static gboolean run(const Start *start, pid_t *ret_pid, GError **error)
 
 static void set_start_error(const char *log_path, GError **error)
 {
-    g_autofree char *words = last_words_read(log_path);
+    g_autofree char *words = stderr_tail_read(log_path);
 
     error_set(error, VMFERRY_ERROR_FAILED, "QEMU did not start: %s",
               words ? words : "it ended without a word");

@@ -255,7 +255,7 @@ static gboolean set_object(Qmp *qmp, const QemuObject *source, const QemuObject 
     return TRUE;
 }
 
-QemuMachine *qemu_machine_look(Qmp *qmp, GError **error)
+QemuMachine *qemu_machine_read(Qmp *qmp, GError **error)
 {
     g_autoptr(json_t) object = qemu_machine_query(qmp, error);
 
@@ -265,7 +265,7 @@ QemuMachine *qemu_machine_look(Qmp *qmp, GError **error)
 static gboolean look_again(QemuVmm *qemu, QemuMachine **here, GError **error)
 {
     qemu_machine_free(*here);
-    *here = qemu_machine_look(qemu->qmp, error);
+    *here = qemu_machine_read(qemu->qmp, error);
     return *here != NULL;
 }
 
@@ -325,7 +325,7 @@ gboolean qemu_match_machine(QemuVmm *qemu, const char *type, json_t *object, GEr
 {
     g_autoptr(QemuMachine) source =
         qemu_check_machine_type(qemu, type, error) ? qemu_machine_parse(object, error) : NULL;
-    g_autoptr(QemuMachine) here = source ? qemu_machine_look(qemu->qmp, error) : NULL;
+    g_autoptr(QemuMachine) here = source ? qemu_machine_read(qemu->qmp, error) : NULL;
     g_autoptr(GPtrArray) found = NULL;
     g_autofree char *text = NULL;
 

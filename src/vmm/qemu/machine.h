@@ -74,7 +74,7 @@ typedef struct {
 json_t *qemu_machine_query(Qmp *qmp, GError **error);
 
 /* Asks and reads. */
-QemuMachine *qemu_machine_look(Qmp *qmp, GError **error);
+QemuMachine *qemu_machine_read(Qmp *qmp, GError **error);
 
 /* Reads such an object. */
 QemuMachine *qemu_machine_parse(json_t *object, GError **error);

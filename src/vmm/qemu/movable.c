@@ -106,13 +106,13 @@ static gboolean check_live_writers(Qmp *qmp, GError **error)
     networks = qmp_execute_human(qmp, "info network", QMP_COMMAND_MS, error);
     if (!networks)
         return FALSE;
-    found = qemu_find_live_writer(devices, networks);
+    found = qemu_find_dma_writer(devices, networks);
     if (!found) {
         nodes = qmp_execute(qmp, "query-named-block-nodes", json_pack("{s:b}", "flat", 1),
                             QMP_COMMAND_MS, error);
         if (!nodes)
             return FALSE;
-        found = qemu_find_live_block_writer(nodes);
+        found = qemu_find_dma_block_writer(nodes);
     }
     if (!found)
         return TRUE;

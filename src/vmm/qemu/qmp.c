@@ -157,7 +157,7 @@ static gboolean expect_greeting(Qmp *qmp, gint64 deadline, GError **error)
 
     if (json_is_object(json_object_get(greeting, "QMP")))
         return TRUE;
-    /* A monitor for people speaks too, but no JSON. */
+    /* A monitor for users speaks too, but no JSON. */
     if (problem && !error_is(problem, VMFERRY_ERROR_INVALID)) {
         g_propagate_error(error, g_steal_pointer(&problem));
         return FALSE;

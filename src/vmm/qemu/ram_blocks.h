@@ -22,7 +22,7 @@
  *     record of the block on its heap (ram_records.h);
  *   - where no such record is found, blocks of one length that hold the same
  *     bytes are twins: which is which makes no difference as long as they do.
- *     They get addresses in any order, and qemu_check_twins() proves at the
+ *     They get addresses in any order, and qemu_check_ambiguous() proves at the
  *     pause that they still hold the same;
  *   - everything else is not guessed but refused.
  *
@@ -108,8 +108,8 @@ gboolean qemu_locate_ram_blocks(GPtrArray *blocks, const QemuMappings *mappings,
 gboolean qemu_check_same_blocks(const GPtrArray *before, const GPtrArray *now, GError **error);
 
 /* FALSE where blocks that were taken for twins differ by now. */
-gboolean qemu_check_twins(const GPtrArray *blocks, QemuMemoryReader reader, gpointer user,
-                          GError **error);
+gboolean qemu_check_ambiguous(const GPtrArray *blocks, QemuMemoryReader reader, gpointer user,
+                              GError **error);
 
 /* At a destination: those of *blocks* (borrowed) that the source's *regions*
  * (of RamRegion, with name and bytes) are, in that order.  REFUSED where QEMU

@@ -7,12 +7,12 @@
 
 /* More is not compared: it takes time, and reading may give memory to pages
  * that have none. */
-#define MAX_TWIN_BYTES (64ull << 20)
+#define MAX_AMBIGUOUS_BYTES (64ull << 20)
 
 typedef struct {
     GPtrArray *blocks;
     const QemuMappings *mappings;
-    guint last_twins;
+    guint last_ambiguous;
     QemuMemoryReader reader;
     gpointer user;
 } Locator;
@@ -142,7 +142,7 @@ static gboolean all_equal(const Locator *locator, const Candidates *same, gboole
                           GError **error)
 {
     *ret = same->addresses->len == same->blocks->len &&
-           same->length <= MAX_TWIN_BYTES / same->addresses->len;
+           same->length <= MAX_AMBIGUOUS_BYTES / same->addresses->len;
     for (guint i = 1; *ret && i < same->addresses->len; i++)
         if (!qemu_same_content(g_array_index(same->addresses, uint64_t, 0),
                                g_array_index(same->addresses, uint64_t, i), same->length,
@@ -152,7 +152,7 @@ static gboolean all_equal(const Locator *locator, const Candidates *same, gboole
 }
 
 /* Candidates that nothing tells apart: any order is right if all are equal. */
-static gboolean settle_twins(Locator *locator, const Candidates *same, GError **error)
+static gboolean settle_ambiguous(Locator *locator, const Candidates *same, GError **error)
 {
     const QemuRamBlock *first = same->blocks->pdata[0];
     gboolean equal;
@@ -172,12 +172,12 @@ static gboolean settle_twins(Locator *locator, const Candidates *same, GError **
                   first->name, same->addresses->len);
         return FALSE;
     }
-    locator->last_twins++;
+    locator->last_ambiguous++;
     for (guint i = 0; i < same->blocks->len; i++) {
         QemuRamBlock *block = same->blocks->pdata[i];
 
         block->host_address = g_array_index(same->addresses, uint64_t, i);
-        block->twins = locator->last_twins;
+        block->twins = locator->last_ambiguous;
     }
     return TRUE;
 }
@@ -211,7 +211,7 @@ gboolean qemu_locate_ram_blocks(GPtrArray *blocks, const QemuMappings *mappings,
     while ((block = next_open(&locator))) {
         g_auto(Candidates) same = collect(&locator, qemu_ram_block_mapped(block));
 
-        if (!settle_twins(&locator, &same, error))
+        if (!settle_ambiguous(&locator, &same, error))
             return FALSE;
     }
     return TRUE;
@@ -237,7 +237,7 @@ gboolean qemu_same_content(uint64_t one, uint64_t other, uint64_t length, QemuMe
     return TRUE;
 }
 
-static const QemuRamBlock *first_twin(const GPtrArray *blocks, guint twins)
+static const QemuRamBlock *first_ambiguous(const GPtrArray *blocks, guint twins)
 {
     for (guint i = 0; i < blocks->len; i++)
         if (((const QemuRamBlock *)blocks->pdata[i])->twins == twins)
@@ -246,12 +246,12 @@ static const QemuRamBlock *first_twin(const GPtrArray *blocks, guint twins)
 }
 
 /* Compares bytes, not digests: the guest stands still meanwhile. */
-gboolean qemu_check_twins(const GPtrArray *blocks, QemuMemoryReader reader, gpointer user,
-                          GError **error)
+gboolean qemu_check_ambiguous(const GPtrArray *blocks, QemuMemoryReader reader, gpointer user,
+                              GError **error)
 {
     for (guint i = 0; i < blocks->len; i++) {
         const QemuRamBlock *block = blocks->pdata[i];
-        const QemuRamBlock *first = block->twins ? first_twin(blocks, block->twins) : block;
+        const QemuRamBlock *first = block->twins ? first_ambiguous(blocks, block->twins) : block;
         gboolean same;
 
         if (first == block)

@@ -192,5 +192,6 @@ gboolean qemu_check_ram(QemuVmm *qemu, GError **error)
         return TRUE;
     now = qemu_query_ram_blocks(qemu->qmp, error);
     return now && qemu_check_same_blocks(qemu->ram_blocks, now, error) &&
-           qemu_check_twins(qemu->ram_blocks, qemu_read_memory, GINT_TO_POINTER(qemu->pid), error);
+           qemu_check_ambiguous(qemu->ram_blocks, qemu_read_memory, GINT_TO_POINTER(qemu->pid),
+                                error);
 }

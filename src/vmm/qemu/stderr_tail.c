@@ -51,7 +51,7 @@ static char *join_last(char **lines, gboolean messages_only)
     return g_string_free(joined, joined->len == 0);
 }
 
-char *last_words_pick(const char *tail, size_t length)
+char *stderr_tail_pick(const char *tail, size_t length)
 {
     g_autoptr(GString) text = g_string_new(NULL);
     g_auto(GStrv) lines = NULL;
@@ -65,7 +65,7 @@ char *last_words_pick(const char *tail, size_t length)
     return words ? words : join_last(lines, FALSE);
 }
 
-char *last_words_read(const char *path)
+char *stderr_tail_read(const char *path)
 {
     autofd int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOFOLLOW);
     g_autofree char *tail = g_malloc(TAIL_BYTES);
@@ -77,5 +77,5 @@ char *last_words_read(const char *path)
         return NULL;
     from = info.st_size > TAIL_BYTES ? info.st_size - TAIL_BYTES : 0;
     got = pread(fd, tail, TAIL_BYTES, from);
-    return got > 0 ? last_words_pick(tail, (size_t)got) : NULL;
+    return got > 0 ? stderr_tail_pick(tail, (size_t)got) : NULL;
 }

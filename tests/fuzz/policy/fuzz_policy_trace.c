@@ -10,12 +10,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 static void check_looks(const Trace *trace)
 {
     for (guint i = 0; i < trace->looks->len; i++) {
-        const TraceLook *look = &g_array_index(trace->looks, TraceLook, i);
+        const TraceSync *look = &g_array_index(trace->looks, TraceSync, i);
         g_autofree char *line = NULL;
 
         if (look->first > trace->entries->len || look->count > trace->entries->len - look->first)
             abort();
-        line = trace_look_line(
+        line = trace_sync_line(
             look->ms,
             look->count > 0 ? &g_array_index(trace->entries, TraceDirty, look->first) : NULL,
             look->count);

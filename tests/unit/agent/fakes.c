@@ -224,7 +224,7 @@ static const VmmOps fake_ops = {
     .take_images = fake_take_images,
     .announce = fake_announce,
     .quit = fake_quit,
-    .get_last_words = fake_get_last_words,
+    .get_stderr_tail = fake_get_last_words,
     .set_balloon = fake_set_balloon,
 };
 
@@ -352,7 +352,7 @@ MigrateReport *migrate_source_run(const MigrateSourceJob *job, GCancellable *can
     }
     journal(job, SOURCE_JOURNAL_PAUSING);
     set_state(vmm_get_pid(job->vmm), VMM_RUN_STATE_PAUSED);
-    journal(job, SOURCE_JOURNAL_HANDING_OVER);
+    journal(job, SOURCE_JOURNAL_SWITCHING_OVER);
     if (report->status == MIGRATE_COMPLETED) {
         journal(job, SOURCE_JOURNAL_GONE);
         vmm_quit(job->vmm, NULL);

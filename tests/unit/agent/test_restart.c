@@ -115,7 +115,7 @@ static void test_restart_resumes_moving(void **state)
 /* Its user paused it before the move, or during it: not the move. */
 static void test_restart_leaves_paused(void **state)
 {
-    static const char *const states[] = {"moving", "handing-over", "in-doubt"};
+    static const char *const states[] = {"moving", "switching-over", "in-doubt"};
 
     g_atomic_int_set(&fakes.outcome, OUTCOME_ABORTED);
     for (guint i = 0; i < G_N_ELEMENTS(states); i++) {
@@ -151,7 +151,7 @@ static void test_restart_keeps_what_runs(void **state)
     pid_t pid = fake_qemu_start("/run/x.qmp", VMM_RUN_STATE_RUNNING);
 
     g_atomic_int_set(&fakes.outcome, -1);
-    write_record(host, "handing-over", pid, NULL);
+    write_record(host, "switching-over", pid, NULL);
     assert_true(host_start(host));
     host_await_state(host, "web1", "running");
     assert_int_equal(g_atomic_int_get(&fakes.questions), 0);
@@ -163,7 +163,7 @@ static void test_restart_asks_for_handed_over(void **state)
     pid_t pid = fake_qemu_start("/run/x.qmp", VMM_RUN_STATE_PAUSED);
 
     g_atomic_int_set(&fakes.outcome, OUTCOME_COMMITTED);
-    write_record(host, "handing-over", pid, NULL);
+    write_record(host, "switching-over", pid, NULL);
     assert_true(host_start(host));
     host_await_state(host, "web1", "");
     assert_false(fake_qemu_is_alive(pid));
@@ -228,7 +228,7 @@ static void write_record_with_balloon(Host *host, const char *state_name, pid_t 
 
 static void test_restart_lets_balloon_go(void **state)
 {
-    static const char *const states[] = {"here", "moving", "handing-over", "incoming"};
+    static const char *const states[] = {"here", "moving", "switching-over", "incoming"};
     Host *host = *state;
 
     write_transaction(host, "committed");

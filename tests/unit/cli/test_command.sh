@@ -94,7 +94,7 @@ expect 2 '"a/b" is not the name or address of a host' pki issue a/b
 expect 2 '--days must be above 0' pki init --days=-1
 expect 2 '"nowhere:x" is no address' agent --config /dev/null --listen nowhere:x
 expect 2 'open /nonexistent.conf' agent --config /nonexistent.conf
-expect 0 'source.after-word' agent --list-faults
+expect 0 'source.start-sent' agent --list-faults
 
 folder=$(mktemp -d) || exit 1
 expect 0 'A new certificate authority' pki init --dir "$folder/ca"

@@ -72,12 +72,13 @@ static void assert_exits(const char *text, CliExit migrate, CliExit cancel)
 
 static void test_exit_codes(void **state)
 {
-    assert_exits("{\"status\":\"completed\",\"error\":null}", EXIT_DONE, EXIT_LOOK);
-    assert_exits("{\"status\":\"completed\",\"error\":\"the old process remains\"}", EXIT_LOOK,
-                 EXIT_LOOK);
+    assert_exits("{\"status\":\"completed\",\"error\":null}", EXIT_DONE, EXIT_ATTENTION);
+    assert_exits("{\"status\":\"completed\",\"error\":\"the old process remains\"}", EXIT_ATTENTION,
+                 EXIT_ATTENTION);
     assert_exits("{\"status\":\"failed\",\"error\":\"x\"}", EXIT_FAILED, EXIT_FAILED);
     assert_exits("{\"status\":\"cancelled\",\"error\":\"x\"}", EXIT_FAILED, EXIT_DONE);
-    assert_exits("{\"status\":\"failed\",\"error\":\"x\",\"in_doubt\":true}", EXIT_LOOK, EXIT_LOOK);
+    assert_exits("{\"status\":\"failed\",\"error\":\"x\",\"in_doubt\":true}", EXIT_ATTENTION,
+                 EXIT_ATTENTION);
     assert_exits("{}", EXIT_FAILED, EXIT_FAILED);
 }
 
@@ -110,9 +111,9 @@ static void assert_progress(const char *fields, const char *words)
 static void test_progress(void **state)
 {
     assert_progress("", "copying, round 2, 117 MB, 1.0 MB/s");
-    assert_progress(",\"eta_ms\":1200.0,\"run_share\":1.0,\"held_bytes\":0",
+    assert_progress(",\"eta_ms\":1200.0,\"run_share\":1.0,\"deferred_bytes\":0",
                     "copying, round 2, 117 MB, 1.0 MB/s, left 1.2 s");
-    assert_progress(",\"run_share\":0.25,\"held_bytes\":512000000",
+    assert_progress(",\"run_share\":0.25,\"deferred_bytes\":512000000",
                     "copying, round 2, 117 MB, 1.0 MB/s, guest slowed to 25 %, 512 MB held back");
 }
 
@@ -120,7 +121,7 @@ static void test_hard_guests(void **state)
 {
     g_autoptr(json_t) easy = json_loads("{\"memory_intensive\":false,\"throttle\":null}", 0, NULL);
     g_autoptr(json_t) hard =
-        json_loads("{\"memory_intensive\":true,\"held_bytes\":512000000,"
+        json_loads("{\"memory_intensive\":true,\"deferred_bytes\":512000000,"
                    "\"throttle\":{\"means\":\"duty\",\"least_run_share\":0.2,\"ms\":3200.0}}",
                    0, NULL);
     g_auto(GStrv) nothing = report_describe_guest(easy);

@@ -95,7 +95,7 @@ static pid_t start_vmm(void)
 }
 
 /* An agent that starts a guard, sets duties and dies, or dismisses it. */
-static void run_agent(pid_t vmm, GuardDuty duty, gboolean dismiss)
+static void run_agent(pid_t vmm, GuardAction duty, gboolean dismiss)
 {
     pid_t agent = fork();
 
@@ -103,7 +103,7 @@ static void run_agent(pid_t vmm, GuardDuty duty, gboolean dismiss)
         g_autoptr(GError) error = NULL;
         Guard *guard = guard_start(vmm, socket_path, GUARD_LEAVE, &error);
 
-        if (!guard || !guard_set_duty(guard, duty, &error))
+        if (!guard || !guard_set_action(guard, duty, &error))
             _exit(1);
         if (dismiss) {
             guard_free(guard);
@@ -292,7 +292,7 @@ static void test_files_now(void **state)
 }
 
 /* An agent that has inflated a balloon, thinks again (or not), and dies. */
-static void run_agent_with_balloon(pid_t vmm, GuardDuty duty, gboolean forget)
+static void run_agent_with_balloon(pid_t vmm, GuardAction duty, gboolean forget)
 {
     pid_t agent = fork();
 
@@ -301,7 +301,7 @@ static void run_agent_with_balloon(pid_t vmm, GuardDuty duty, gboolean forget)
 
         if (!guard || !guard_keep_balloon(guard, 7, NULL) ||
             !guard_keep_balloon(guard, (uint64_t)3 << 40, NULL) ||
-            (forget && !guard_forget_balloon(guard, NULL)) || !guard_set_duty(guard, duty, NULL))
+            (forget && !guard_forget_balloon(guard, NULL)) || !guard_set_action(guard, duty, NULL))
             _exit(1);
         kill(getpid(), SIGKILL);
     }

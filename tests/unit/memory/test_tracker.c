@@ -148,8 +148,8 @@ static GuestMemory *open_memory(Child *child)
     g_autoptr(GError) error = NULL;
     GuestMemory *memory;
 
-    g_ptr_array_add(regions, ram_region_new("ram", (uint64_t)(uintptr_t)child->address,
-                                            PAGES * PAGE_BYTES));
+    g_ptr_array_add(regions,
+                    ram_region_new("ram", (uint64_t)(uintptr_t)child->address, PAGES * PAGE_BYTES));
     memory = guest_memory_open(child->pid, regions, &error);
     if (!memory)
         fail_msg("%s", error->message);
@@ -389,8 +389,8 @@ static void copy_of_busy_child(MemoryKind kind, TrackerKind tracker_kind)
             if (round % 2) /* as a sender does: what it reads next is not dirty any more */
                 assert_true(tracker_collect_span(tracker, 0, span, next, &error));
             page_set_remove(next, span.first, span.count);
-            assert_true(guest_memory_read(memory, 0, &span, 1, copy + span.first * PAGE_BYTES,
-                                          &error));
+            assert_true(
+                guest_memory_read(memory, 0, &span, 1, copy + span.first * PAGE_BYTES, &error));
         }
     }
     span = (PageSpan){0, PAGES};
@@ -486,8 +486,8 @@ static void test_old_kernel(void **state)
 {
     g_autoptr(Pagemap) pagemap = pagemap_open(getpid(), NULL);
     g_autoptr(PageSet) set = page_set_new(4);
-    uint8_t *memory = mmap(NULL, 4 * PAGE_BYTES, PROT_READ | PROT_WRITE,
-                           MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    uint8_t *memory =
+        mmap(NULL, 4 * PAGE_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 
     memory[PAGE_BYTES] = 1;
     assert_true(pagemap_add_unprotected(pagemap, (uint64_t)(uintptr_t)memory, (PageSpan){0, 4},

@@ -62,7 +62,7 @@ static void test_work_set(void **state)
     report->predicted_total_ms = 2000;
     report->predicted_downtime_ms = 0;
     report->memory_intensive = TRUE;
-    report->held_bytes = 4096;
+    report->deferred_bytes = 4096;
     report->throttle_means = g_strdup("duty");
     report->least_run_share = 0.25;
     report->throttled_ms = 700;
@@ -77,7 +77,7 @@ static void test_work_set(void **state)
     assert_true(json_number_value(json_object_get(object, "predicted_total_ms")) == 2000);
     assert_true(json_is_real(json_object_get(object, "predicted_downtime_ms")));
     assert_true(json_is_true(json_object_get(object, "memory_intensive")));
-    assert_int_equal(json_integer_value(json_object_get(object, "held_bytes")), 4096);
+    assert_int_equal(json_integer_value(json_object_get(object, "deferred_bytes")), 4096);
     assert_string_equal(json_text_or(json_object_get(object, "throttle"), "means", ""), "duty");
     assert_true(number_at(object, "throttle", "least_run_share") == 0.25);
     assert_true(number_at(object, "throttle", "ms") == 700);
@@ -138,11 +138,11 @@ static void test_progress(void **state)
     json_decref(object);
     progress.run_share = 0.5;
     progress.work_set_bytes = 7000;
-    progress.held_bytes = 8192;
+    progress.deferred_bytes = 8192;
     object = migrate_progress_to_json(&progress);
     assert_true(json_number_value(json_object_get(object, "run_share")) == 0.5);
     assert_int_equal(json_integer_value(json_object_get(object, "work_set_bytes")), 7000);
-    assert_int_equal(json_integer_value(json_object_get(object, "held_bytes")), 8192);
+    assert_int_equal(json_integer_value(json_object_get(object, "deferred_bytes")), 8192);
 }
 
 static void test_names(void **state)

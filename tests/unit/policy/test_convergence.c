@@ -30,7 +30,7 @@ static ConvergenceFacts facts_make(ConvergenceGroup *groups, guint count)
 
 /* Rounds that left so many MB; the groups hold the last. */
 static ConvergenceDecision decide_rounds(const double *left_mb, guint count,
-                                         ConvergencePromise promise)
+                                         ConvergenceLimits promise)
 {
     ConvergenceRound rounds[64] = {0};
     ConvergenceGroup groups[GROUPS] = {0};
@@ -39,8 +39,8 @@ static ConvergenceDecision decide_rounds(const double *left_mb, guint count,
     for (guint i = 0; i < count; i++)
         rounds[i] = (ConvergenceRound){.left_bytes = left_mb[i] * MB, .ms = 1000};
     for (guint i = 0; i < GROUPS; i++) {
-        groups[i] = (ConvergenceGroup){.pages = 512, .pending = 512, .touched = 512};
-        groups[i].again_per_page = (float)(left_mb[count - 1] * MB / GROUPS / 512);
+        groups[i] = (ConvergenceGroup){.pages = 512, .pending = 512, .active = 512};
+        groups[i].resend_per_page = (float)(left_mb[count - 1] * MB / GROUPS / 512);
         groups[i].dirty_per_ms = 0.01F;
     }
     facts.rounds = rounds;
@@ -49,8 +49,8 @@ static ConvergenceDecision decide_rounds(const double *left_mb, guint count,
     return convergence_decide(&facts);
 }
 
-static const ConvergencePromise usual = {.max_downtime_ms = 300, .downtime_cap_ms = 2000};
-static const ConvergencePromise strict = {.max_downtime_ms = 300, .downtime_cap_ms = 300};
+static const ConvergenceLimits usual = {.max_downtime_ms = 300, .downtime_cap_ms = 2000};
+static const ConvergenceLimits strict = {.max_downtime_ms = 300, .downtime_cap_ms = 300};
 
 static void test_converged(void **state)
 {
@@ -60,7 +60,7 @@ static void test_converged(void **state)
     assert_string_equal(decision.reason, "converged");
     assert_true(decision.pause_ms > 12 && decision.pause_ms < 13);
     assert_true(decision.expected_downtime_ms == decision.pause_ms);
-    assert_true(decision.hold_rate == INFINITY && decision.run_share == 1);
+    assert_true(decision.defer_rate == INFINITY && decision.run_share == 1);
     assert_false(decision.probe);
 }
 
@@ -117,11 +117,11 @@ static void intensive_make(Intensive *guest, double dirty_mb_per_s, guint window
     guest->facts = facts_make(guest->groups, GROUPS);
     for (guint i = 0; i < GROUPS; i++)
         guest->groups[i] =
-            (ConvergenceGroup){.pages = 512, .whole_per_page = 4096, .again_per_page = 4096};
+            (ConvergenceGroup){.pages = 512, .first_send_per_page = 4096, .resend_per_page = 4096};
     for (guint i = GROUPS / 2; i < GROUPS; i++) {
         ConvergenceGroup *group = &guest->groups[i];
 
-        group->pending = group->unsent = group->touched = 512;
+        group->pending = group->unsent = group->active = 512;
         group->dirty_per_ms = (float)(dirty_mb_per_s * 1000 / 4096 / (GROUPS / 2.0));
     }
     for (guint i = 0; i < windows; i++)
@@ -142,9 +142,9 @@ static guint held_count(const Intensive *guest, const ConvergenceDecision *decis
     guint held = 0;
 
     memcpy(groups, guest->groups, sizeof groups);
-    convergence_apply_hold(groups, GROUPS, decision->hold_rate);
+    convergence_apply_deferral(groups, GROUPS, decision->defer_rate);
     for (guint i = 0; i < GROUPS; i++)
-        held += groups[i].held ? 1 : 0;
+        held += groups[i].deferred ? 1 : 0;
     return held;
 }
 
@@ -238,14 +238,14 @@ static void test_part_is_held(void **state)
     assert_true(held > 40 && held * 18 < 1000);
     assert_int_equal(decision.verdict, CONVERGENCE_CONTINUE);
     assert_true(decision.run_share == 1 && !decision.wait);
-    convergence_apply_hold(guest.groups, GROUPS, decision.hold_rate);
+    convergence_apply_deferral(guest.groups, GROUPS, decision.defer_rate);
     for (guint i = GROUPS / 2; i < GROUPS; i++)
         guest.groups[i].dirty_per_ms *= i % 2 ? 0.95F : 1.05F;
     decision = convergence_decide(&guest.facts);
     memcpy(before, guest.groups, sizeof before);
-    convergence_apply_hold(guest.groups, GROUPS, decision.hold_rate);
+    convergence_apply_deferral(guest.groups, GROUPS, decision.defer_rate);
     for (guint i = 0; i < GROUPS; i++)
-        changed += guest.groups[i].held != before[i].held ? 1 : 0;
+        changed += guest.groups[i].deferred != before[i].deferred ? 1 : 0;
     assert_true(changed <= held / 8);
 }
 
@@ -321,10 +321,10 @@ static void test_suspects(void **state)
     assert_int_equal(held_count(&guest, &decision), GROUPS / 2);
     /* Cheap to send again: neither. */
     for (guint i = 0; i < GROUPS; i++)
-        guest.groups[i].again_per_page = 140;
+        guest.groups[i].resend_per_page = 140;
     guest.facts.cost_known = TRUE;
     decision = convergence_decide(&guest.facts);
-    assert_true(decision.hold_rate == INFINITY && !decision.probe);
+    assert_true(decision.defer_rate == INFINITY && !decision.probe);
 }
 
 static void test_deadline(void **state)
@@ -361,30 +361,29 @@ static void test_odd_facts(void **state)
     assert_true(isfinite(decision.expected_total_ms) && decision.run_share == 1);
 }
 
-static void assert_refused(ConvergencePromise promise, uint64_t ram, double path, const char *words)
+static void assert_refused(ConvergenceLimits promise, uint64_t ram, double path, const char *words)
 {
     g_autoptr(GError) error = NULL;
 
-    assert_false(convergence_check_promise(&promise, ram, path, 12, &error));
+    assert_false(convergence_check_limits(&promise, ram, path, 12, &error));
     assert_non_null(strstr(error->message, words));
 }
 
 static void test_promises(void **state)
 {
-    ConvergencePromise promise = usual;
+    ConvergenceLimits promise = usual;
 
-    assert_true(convergence_check_promise(&promise, 1 << 30, 0, 12, NULL));
+    assert_true(convergence_check_limits(&promise, 1 << 30, 0, 12, NULL));
     promise.deadline_ms = 10000;
-    assert_true(convergence_check_promise(&promise, 1 << 30, 0, 12, NULL));
-    assert_true(convergence_check_promise(&promise, 1 << 30, PATH, 12, NULL));
+    assert_true(convergence_check_limits(&promise, 1 << 30, 0, 12, NULL));
+    assert_true(convergence_check_limits(&promise, 1 << 30, PATH, 12, NULL));
     assert_refused(promise, 1 << 30, PATH / 10, "--deadline 91785 or more");
     promise.deadline_ms = 5;
     assert_refused(promise, 1 << 30, 0, "--deadline 12 or more");
-    assert_refused((ConvergencePromise){.downtime_cap_ms = 2000}, 1, 0,
+    assert_refused((ConvergenceLimits){.downtime_cap_ms = 2000}, 1, 0, "--max-downtime 12 or more");
+    assert_refused((ConvergenceLimits){.max_downtime_ms = 11, .downtime_cap_ms = 2000}, 1, 0,
                    "--max-downtime 12 or more");
-    assert_refused((ConvergencePromise){.max_downtime_ms = 11, .downtime_cap_ms = 2000}, 1, 0,
-                   "--max-downtime 12 or more");
-    assert_refused((ConvergencePromise){.max_downtime_ms = 300, .downtime_cap_ms = 200}, 1, 0,
+    assert_refused((ConvergenceLimits){.max_downtime_ms = 300, .downtime_cap_ms = 200}, 1, 0,
                    "--downtime-cap 300 or more");
 }
 

@@ -22,7 +22,7 @@ static void note_part(GroupAccount *account, guint group, double now_ms, guint a
                       guint new, guint marked)
 {
     group_account_note_dirty(account, group,
-                             &(GroupLook){now_ms, asked, MIN(marked, asked), dirty, new});
+                             &(GroupSync){now_ms, asked, MIN(marked, asked), dirty, new});
     group_account_note_watched(account, group, now_ms, dirty);
 }
 
@@ -102,7 +102,7 @@ static void test_rate_of_random_writes(void **state)
         note(account, 0, i * 100, count, new);
     }
     assert_near(group_of(account, 0)->dirty_per_ms, 3, 0.15);
-    assert_near(group_of(account, 0)->touched, 256, 0.05);
+    assert_near(group_of(account, 0)->active, 256, 0.05);
 }
 
 /* The pages in use are estimated long before all were seen. */
@@ -112,14 +112,14 @@ static void test_touched_from_few(void **state)
 
     watch(account, 0);
     note(account, 0, 100, 100, 100);
-    assert_int_equal(group_of(account, 0)->touched, GROUP);
+    assert_int_equal(group_of(account, 0)->active, GROUP);
     /* 40 of 100 had been seen: about 250 are in use. */
     note(account, 0, 200, 100, 60);
-    assert_near(group_of(account, 0)->touched, 245, 0.05);
+    assert_near(group_of(account, 0)->active, 245, 0.05);
     /* The same few, again and again: no more than those. */
     for (guint i = 3; i < 400; i++)
         note(account, 0, i * 100, 5, 0);
-    assert_int_equal(group_of(account, 0)->touched, 160);
+    assert_int_equal(group_of(account, 0)->active, 160);
 }
 
 /* A slowed guest's rates are those of a free one. */
@@ -168,30 +168,30 @@ static void test_costs(void **state)
         watch(account, i);
         note(account, i, 100, 10, 10);
     }
-    assert_near(group_of(account, 0)->again_per_page, 4096, 0.001);
+    assert_near(group_of(account, 0)->resend_per_page, 4096, 0.001);
     /* First sendings halve by compression: the others' probably, too. */
     group_account_note_sent(account, 0, GROUP, GROUP * 2048.0, FALSE);
-    assert_near(group_of(account, 1)->whole_per_page, 2048, 0.001);
-    assert_near(group_of(account, 1)->again_per_page, 2048, 0.001);
+    assert_near(group_of(account, 1)->first_send_per_page, 2048, 0.001);
+    assert_near(group_of(account, 1)->resend_per_page, 2048, 0.001);
     /* One of three groups tells nothing of the others, two do. */
     group_account_note_sent(account, 0, 400, 400 * 140.0, TRUE);
     assert_false(cost_known(account));
-    assert_near(group_of(account, 2)->again_per_page, 2048, 0.001);
+    assert_near(group_of(account, 2)->resend_per_page, 2048, 0.001);
     group_account_note_sent(account, 1, 400, 400 * 140.0, TRUE);
     assert_true(cost_known(account));
-    assert_near(group_of(account, 2)->again_per_page, 140, 0.01);
-    assert_near(group_of(account, 2)->whole_per_page, 2048, 0.001);
+    assert_near(group_of(account, 2)->resend_per_page, 140, 0.01);
+    assert_near(group_of(account, 2)->first_send_per_page, 2048, 0.001);
     /* A group's own counts more than the others'. */
     group_account_note_sent(account, 2, 400, 400 * 4096.0, TRUE);
-    assert_true(group_of(account, 2)->again_per_page > 3500);
-    assert_true(group_of(account, 0)->again_per_page < 400);
+    assert_true(group_of(account, 2)->resend_per_page > 3500);
+    assert_true(group_of(account, 0)->resend_per_page < 400);
 }
 
 /* Groups that dirty much are probed; what they cost counts for all. */
 static void test_probes(void **state)
 {
     g_autoptr(GroupAccount) account = group_account_new(100, 4096);
-    ConvergenceDecision decision = {.probe = TRUE, .hold_rate = INFINITY};
+    ConvergenceDecision decision = {.probe = TRUE, .defer_rate = INFINITY};
     guint probes[GROUP_ACCOUNT_PROBES];
 
     for (guint i = 0; i < 100; i++) {
@@ -211,9 +211,9 @@ static void test_probes(void **state)
     for (guint i = 0; i < GROUP_ACCOUNT_PROBES; i++)
         group_account_note_sent(account, probes[i], 10, 10 * 300.0, TRUE);
     assert_true(cost_known(account));
-    assert_near(group_of(account, 99)->again_per_page, 300, 0.01);
+    assert_near(group_of(account, 99)->resend_per_page, 300, 0.01);
     group_account_note_sent(account, 0, 5000, 5000 * 50.0, TRUE);
-    assert_near(group_of(account, 99)->again_per_page, 300, 0.01);
+    assert_near(group_of(account, 99)->resend_per_page, 300, 0.01);
     decision.probe = FALSE;
     group_account_apply(account, &decision);
     assert_int_equal(group_account_get_probes(account, probes), 0);
@@ -222,7 +222,7 @@ static void test_probes(void **state)
 /* Draws a probe of each of four groups. */
 static void make_probes(GroupAccount *account, guint probes[GROUP_ACCOUNT_PROBES])
 {
-    ConvergenceDecision decision = {.probe = TRUE, .hold_rate = INFINITY};
+    ConvergenceDecision decision = {.probe = TRUE, .defer_rate = INFINITY};
 
     group_account_apply(account, &decision);
     assert_int_equal(group_account_get_probes(account, probes), GROUP_ACCOUNT_PROBES);
@@ -245,11 +245,11 @@ static void test_cheap_pages_do_not_speak_for_all(void **state)
     for (guint i = 1; i < GROUP_ACCOUNT_PROBES; i++)
         group_account_note_sent(account, probes[i], 10, 10 * 4096.0, TRUE);
     assert_true(cost_known(account));
-    assert_near(group_of(account, 39)->again_per_page, (60 + 3 * 4096) / 4.0, 0.01);
+    assert_near(group_of(account, 39)->resend_per_page, (60 + 3 * 4096) / 4.0, 0.01);
     /* All but a few were sent again. */
     for (guint i = 1; i < 35; i++)
         group_account_note_sent(account, i, 10, 10 * 4096.0, TRUE);
-    assert_near(group_of(account, 39)->again_per_page, (120 * 60 + 340 * 4096) / 460.0, 0.05);
+    assert_near(group_of(account, 39)->resend_per_page, (120 * 60 + 340 * 4096) / 460.0, 0.05);
 }
 
 /* Every collect's pages are in one look, spans' too. */
@@ -347,7 +347,7 @@ static void test_odd_input(void **state)
     group_account_note_sent(account, 0, 0, 100, FALSE);
     group_account_set_pending(account, 0, 5, 9);
     assert_int_equal(group_of(account, 0)->unsent, 5);
-    assert_near(group_of(account, 0)->whole_per_page, 4096, 0.001);
+    assert_near(group_of(account, 0)->first_send_per_page, 4096, 0.001);
 }
 
 int main(void)

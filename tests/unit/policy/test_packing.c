@@ -52,9 +52,9 @@ static double window(Packing *packing, const World *world)
         if (choice.beside.method != PACK_NONE)
             sample.compared = (PackComparison){
                 .bytes = sample.packed_bytes,
-                .beside_bytes = packed_bytes(world, choice.beside),
+                .baseline_bytes = packed_bytes(world, choice.beside),
                 .ms = sample.pack_ms,
-                .beside_ms = pack_ms(world, choice.beside),
+                .baseline_ms = pack_ms(world, choice.beside),
             };
         /* Packing and sending overlap; the slower one decides. */
         raw += MIB;

@@ -26,14 +26,14 @@ static void test_round_trip(void **state)
     g_autoptr(GString) text = g_string_new(NULL);
     g_autoptr(GError) error = NULL;
     g_autoptr(Trace) trace = NULL;
-    TraceLook look;
+    TraceSync look;
     TraceRound round;
 
     add_line(text, trace_header_line(pages, 3, 117000, "web \"1\""));
-    add_line(text, trace_look_line(100, first, 2));
-    add_line(text, trace_look_line(200.5, NULL, 0));
+    add_line(text, trace_sync_line(100, first, 2));
+    add_line(text, trace_sync_line(200.5, NULL, 0));
     add_line(text, trace_round_line(&(TraceRound){250, 0, 4e6, 4104, 1e6}));
-    add_line(text, trace_look_line(300, second, 1));
+    add_line(text, trace_sync_line(300, second, 1));
     add_line(text, trace_end_line(412.25, 30, "converged"));
     trace = trace_parse(text->str, text->len, &error);
     assert_null(error);
@@ -41,9 +41,9 @@ static void test_round_trip(void **state)
     assert_memory_equal(trace->pages, pages, sizeof pages);
     assert_string_equal(trace->guest, "web \"1\"");
     assert_int_equal(trace->looks->len, 3);
-    look = g_array_index(trace->looks, TraceLook, 1);
+    look = g_array_index(trace->looks, TraceSync, 1);
     assert_true(look.ms == 200.5 && look.count == 0);
-    look = g_array_index(trace->looks, TraceLook, 2);
+    look = g_array_index(trace->looks, TraceSync, 2);
     assert_int_equal(look.first, 2);
     assert_memory_equal(&g_array_index(trace->entries, TraceDirty, 0), first, sizeof first);
     assert_memory_equal(&g_array_index(trace->entries, TraceDirty, 2), second, sizeof second);

@@ -14,7 +14,7 @@ static void test_sample_follows_cost(void **state)
 {
     WatchPlan plan = watch_plan_make();
 
-    watch_plan_end_look(&plan);
+    watch_plan_end_sync(&plan);
     assert_int_equal(plan.groups, WATCH_MOST_GROUPS);
     watch_plan_adjust(&plan, 4 * WATCH_MOST_SHARE);
     assert_int_equal(plan.pages, WATCH_FIRST_PAGES / 4);
@@ -75,9 +75,9 @@ static void test_own_threads(void **state)
     g_array_append_val(threads, self);
     guest_cost_start(&cost, self, g_array_ref(threads), 0);
     assert_true(cost.since.faults > 0);
-    assert_true(guest_cost_look(&cost, 1, 5) < 0);
-    assert_true(guest_cost_look(&cost, 1000, 5) >= 0);
-    assert_true(guest_cost_look(&cost, 2000, 0) == 0);
+    assert_true(guest_cost_note(&cost, 1, 5) < 0);
+    assert_true(guest_cost_note(&cost, 1000, 5) >= 0);
+    assert_true(guest_cost_note(&cost, 2000, 0) == 0);
     guest_cost_clear(&cost);
     guest_cost_clear(&cost);
 }

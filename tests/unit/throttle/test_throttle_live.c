@@ -226,7 +226,7 @@ static void test_hand_over(void **state)
 
     assert_true(throttle_set(throttle, 0.1, NULL));
     await_count(read_number() + 1000);
-    assert_true(guard_set_duty(guard, GUARD_RESUME, NULL));
+    assert_true(guard_set_action(guard, GUARD_RESUME, NULL));
     assert_true(throttle_end_for_pause(throttle, &since_ns, NULL));
     assert_true(vmm_pause(vmm, NULL, NULL));
     count = read_number();

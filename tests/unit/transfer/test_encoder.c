@@ -103,22 +103,22 @@ static void test_comparison(void **state)
     fill_text(fixture->memory);
     run(fixture, dear, fast);
     assert_int_equal(job->compared.bytes, packed_length(fixture->memory, dear));
-    assert_int_equal(job->compared.beside_bytes, packed_length(fixture->memory, fast));
-    assert_int_not_equal(job->compared.bytes, job->compared.beside_bytes);
+    assert_int_equal(job->compared.baseline_bytes, packed_length(fixture->memory, fast));
+    assert_int_not_equal(job->compared.bytes, job->compared.baseline_bytes);
     assert_int_equal(job->pages.packed_bytes, job->compared.bytes);
     assert_int_equal(job->pages.type, FRAME_PAGES_ZSTD);
-    assert_true(job->compared.ms > 0 && job->compared.beside_ms > 0);
+    assert_true(job->compared.ms > 0 && job->compared.baseline_ms > 0);
     assert_true(job->pack_ms >= job->compared.ms);
 
     run(fixture, lz4, fast);
     assert_int_equal(job->pages.packed_bytes, packed_length(fixture->memory, lz4));
     assert_int_equal(job->pages.type, FRAME_PAGES_LZ4);
-    assert_true(job->compared.beside_bytes > 0);
+    assert_true(job->compared.baseline_bytes > 0);
 
     run(fixture, fast, (PackWay){PACK_NONE, 0});
     assert_int_equal(job->pages.packed_bytes, packed_length(fixture->memory, fast));
     assert_int_equal(job->compared.bytes, 0);
-    assert_int_equal(job->compared.beside_bytes, 0);
+    assert_int_equal(job->compared.baseline_bytes, 0);
 }
 
 /* A batch that is not packed is not compared either. */

@@ -320,9 +320,8 @@ static void test_discarded(void **state)
     memset(fixture->source.memory, 7, BYTES);
     page_set_add(set, 0, PAGES);
     assert_int_equal(send_round(fixture, sets), PAGES);
-    assert_int_equal(
-        madvise(fixture->source.memory + 10 * PAGE_BYTES, 5 * PAGE_BYTES, MADV_REMOVE),
-        0);
+    assert_int_equal(madvise(fixture->source.memory + 10 * PAGE_BYTES, 5 * PAGE_BYTES, MADV_REMOVE),
+                     0);
     page_set_clear(set);
     assert_true(page_sender_add_discarded(fixture->sender, sets, NULL));
     assert_int_equal(page_set_count(set), 5);
@@ -560,13 +559,12 @@ static void test_hostile_copies(void **state)
     g_autoptr(GByteArray) frame = g_byte_array_new();
 
     for (unsigned i = 0; i < 3; i++)
-        memset(fixture->destination.memory + (size_t)i * PAGE_BYTES, 'a' + (int)i,
-               PAGE_BYTES);
+        memset(fixture->destination.memory + (size_t)i * PAGE_BYTES, 'a' + (int)i, PAGE_BYTES);
     copy_frame_encode(frame, 0, runs, 2);
     expect_applied(fixture, FRAME_COPIES, frame);
     assert_int_equal(fixture->destination.memory[4 * PAGE_BYTES], 'b');
     assert_int_equal(fixture->destination.memory[10 * PAGE_BYTES], 0); /* what was there */
-    frame->data[16 + 2] = 1;                                                 /* from page 65536 */
+    frame->data[16 + 2] = 1;                                           /* from page 65536 */
     expect_refused(fixture, FRAME_COPIES, frame, "outside of their region");
     frame->data[0] = 1;
     expect_refused(fixture, FRAME_COPIES, frame, "COPIES: region 1 of 1");
@@ -784,7 +782,7 @@ static void test_queue_limit(void **state)
 }
 
 /* Sends all pages; returns how many were under way at most. */
-static uint64_t send_with_path(Fixture *fixture, PathRate *path)
+static uint64_t send_with_path(Fixture *fixture, LinkRate *path)
 {
     g_autoptr(GPtrArray) sets = guest_memory_new_sets(fixture->source.guest);
 
@@ -799,7 +797,7 @@ static uint64_t send_with_path(Fixture *fixture, PathRate *path)
 static void test_path_limits_what_is_ahead(void **state)
 {
     Fixture *fixture = *state;
-    PathRate path = {0};
+    LinkRate link = {0};
     guint large;
 
     page_sender_free(fixture->sender);
@@ -808,19 +806,19 @@ static void test_path_limits_what_is_ahead(void **state)
     for (size_t i = 0; i < BYTES; i += 4)
         *(uint32_t *)(fixture->source.memory + i) = g_random_int();
     for (guint i = 0; i < 5; i++) /* until it is known what a page costs */
-        send_with_path(fixture, &path);
+        send_with_path(fixture, &link);
     assert_int_equal(page_sender_get_batch_pages(fixture->sender), WORK_BATCH_PAGES);
-    path.bytes_per_ms = 117000;
+    link.bytes_per_ms = 117000;
     assert_int_equal(page_sender_get_batch_pages(fixture->sender), WORK_BATCH_PAGES);
-    path.bytes_per_ms = 12000; /* 50 ms of it: 146 pages */
+    link.bytes_per_ms = 12000; /* 50 ms of it: 146 pages */
     large = page_sender_get_batch_pages(fixture->sender);
     assert_true(large > 120 && large < 180);
-    path.bytes_per_ms = 2000;
+    link.bytes_per_ms = 2000;
     assert_int_equal(page_sender_get_batch_pages(fixture->sender), WORK_LEAST_BATCH_PAGES);
-    assert_true(send_with_path(fixture, &path) <= 2 * WORK_BATCH_PAGES);
+    assert_true(send_with_path(fixture, &link) <= 2 * WORK_BATCH_PAGES);
     memset(fixture->source.memory, 0, BYTES);
     for (guint i = 0; i < 5; i++)
-        send_with_path(fixture, &path);
+        send_with_path(fixture, &link);
     assert_true(page_sender_get_batch_pages(fixture->sender) > WORK_LEAST_BATCH_PAGES);
 }
 

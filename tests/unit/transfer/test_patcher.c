@@ -91,8 +91,7 @@ static void assert_like_model(Fixture *fixture)
 
     assert_true(guest_memory_read(fixture->guest, 0, &all, 1, there, NULL));
     for (guint i = 0; i < PAGES; i++)
-        if (memcmp(there + i * PAGE_BYTES, fixture->model + i * PAGE_BYTES,
-                   PAGE_BYTES) != 0)
+        if (memcmp(there + i * PAGE_BYTES, fixture->model + i * PAGE_BYTES, PAGE_BYTES) != 0)
             fail_msg("page %u differs", i);
 }
 

@@ -108,7 +108,7 @@ static void write_page(Fixture *fixture, uint32_t page)
 static void look(Fixture *fixture)
 {
     fixture->now_ms += 100;
-    assert_true(work_set_look(fixture->set, fixture->now_ms, NULL));
+    assert_true(work_set_sync(fixture->set, fixture->now_ms, NULL));
 }
 
 static void take(Fixture *fixture, gboolean paused, WorkBatch *ret)
@@ -223,16 +223,16 @@ static void test_held(void **state)
         look(fixture);
     }
     work_set_update_account(fixture->set);
-    decision.hold_rate = 1e-4;
+    decision.defer_rate = 1e-4;
     group_account_apply(work_set_get_account(fixture->set), &decision);
-    assert_true(group_account_is_held(work_set_get_account(fixture->set), 1));
+    assert_true(group_account_is_deferred(work_set_get_account(fixture->set), 1));
     cold = take_round(fixture, FALSE);
     assert_int_equal(page_set_count(cold), POPULATED - GROUP_PAGES);
     assert_false(page_set_has(cold, 512));
-    assert_true(work_set_is_all_held(fixture->set));
+    assert_true(work_set_is_all_deferred(fixture->set));
     look(fixture);
     work_set_begin_round(fixture->set);
-    assert_true(work_set_is_all_held(fixture->set));
+    assert_true(work_set_is_all_deferred(fixture->set));
     rest = take_round(fixture, TRUE);
     assert_int_equal(page_set_count(rest), GROUP_PAGES);
     assert_int_equal(work_set_count(fixture->set), 0);
@@ -347,7 +347,7 @@ static void test_peeks_protect_little(void **state)
 static void test_held_is_released(void **state)
 {
     Fixture *fixture = *state;
-    ConvergenceDecision decision = {.run_share = 1, .hold_rate = 1e-5};
+    ConvergenceDecision decision = {.run_share = 1, .defer_rate = 1e-5};
     g_autoptr(PageSet) first = first_round(fixture);
     g_autoptr(PageSet) rest = NULL;
     uint64_t before;
@@ -357,7 +357,7 @@ static void test_held_is_released(void **state)
         write_page(fixture, page);
     peek(fixture);
     group_account_apply(work_set_get_account(fixture->set), &decision);
-    assert_true(group_account_is_held(work_set_get_account(fixture->set), 1));
+    assert_true(group_account_is_deferred(work_set_get_account(fixture->set), 1));
     peek(fixture);
     before = work_set_count_faults(fixture->set);
     for (uint32_t page = 700; page < 900; page++)

@@ -497,7 +497,7 @@ static void test_quit_while_open(void **unused)
     must(open_for(a, b, &error), error);
     assert_int_equal(run_state(b), VMM_RUN_STATE_INCOMING);
     assert_true(vmm_quit(b, NULL));
-    words = vmm_get_last_words(b);
+    words = vmm_get_stderr_tail(b);
     assert_true(!words || !strstr(words, "migration"));
     vmm_free(b);
     expect_gone(identity);

@@ -585,8 +585,8 @@ static void test_twins(void **unused)
     assert_true(locate(blocks, memory, NULL, NULL));
     assert_int_equal(block_at(blocks, 0)->host_address, 0x100000);
     assert_int_equal(block_at(blocks, 1)->host_address, 0x200000);
-    assert_true(qemu_check_twins(blocks, read_memory, (gpointer)memory, NULL));
-    assert_false(qemu_check_twins(blocks, read_memory, (gpointer)later, &error));
+    assert_true(qemu_check_ambiguous(blocks, read_memory, (gpointer)memory, NULL));
+    assert_false(qemu_check_ambiguous(blocks, read_memory, (gpointer)later, &error));
     expect_text(error, "cannot tell which memory of QEMU is block \"0000:00:03.0/virtio-net-pci.rom"
                        "\" and which \"0000:00:04.0/virtio-net-pci.rom\"");
 }

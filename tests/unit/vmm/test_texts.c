@@ -23,7 +23,7 @@
 
 static void expect_words(const char *log, const char *wanted)
 {
-    g_autofree char *words = last_words_pick(log, strlen(log));
+    g_autofree char *words = stderr_tail_pick(log, strlen(log));
 
     if (wanted)
         assert_string_equal(words, wanted);
@@ -47,7 +47,7 @@ static void test_last_words(void **unused)
 static void test_last_words_of_bytes(void **unused)
 {
     static const char log[] = "x\0y\xff\n";
-    g_autofree char *words = last_words_pick(log, sizeof log - 1);
+    g_autofree char *words = stderr_tail_pick(log, sizeof log - 1);
 
     assert_true(g_utf8_validate(words, -1, NULL));
     assert_non_null(strstr(words, "x y"));
@@ -184,13 +184,13 @@ static void test_live_writers(void **unused)
     static const char tree[] = "bus: main-system-bus\r\n  dev: %s, id \"x\"\r\n    gpio-out\r\n";
     g_autofree char *clean = g_strdup_printf(tree, "virtio-net-pci");
     g_autofree char *dirty = g_strdup_printf(tree, "vfio-pci");
-    g_autofree char *device = qemu_find_live_writer(dirty, "");
+    g_autofree char *device = qemu_find_dma_writer(dirty, "");
     g_autofree char *network =
-        qemu_find_live_writer(clean, " \\ n0: index=0,type=vhost-user,x=1\r\n");
+        qemu_find_dma_writer(clean, " \\ n0: index=0,type=vhost-user,x=1\r\n");
 
     assert_string_equal(device, "vfio-pci");
     assert_string_equal(network, "vhost-user");
-    assert_null(qemu_find_live_writer(clean, "n0: index=0,type=tap,ifname=t,vhost\r\n"));
+    assert_null(qemu_find_dma_writer(clean, "n0: index=0,type=tap,ifname=t,vhost\r\n"));
 }
 
 static void test_run_states(void **unused)
@@ -286,11 +286,11 @@ static void test_live_block_writers(void **unused)
     g_autoptr(json_t) nvme = json_pack("[{s:s,s:s},{s:s,s:s}]", "node-name", "a", "drv", "raw",
                                        "node-name", "disk9", "drv", "nvme");
     g_autoptr(json_t) vdpa = json_pack("[{s:s}]", "drv", "virtio-blk-vhost-vdpa");
-    g_autofree char *found = qemu_find_live_block_writer(nvme);
-    g_autofree char *other = qemu_find_live_block_writer(vdpa);
+    g_autofree char *found = qemu_find_dma_block_writer(nvme);
+    g_autofree char *other = qemu_find_dma_block_writer(vdpa);
 
-    assert_null(qemu_find_live_block_writer(clean));
-    assert_null(qemu_find_live_block_writer(NULL));
+    assert_null(qemu_find_dma_block_writer(clean));
+    assert_null(qemu_find_dma_block_writer(NULL));
     assert_string_equal(found, "block node disk9 of driver nvme");
     assert_non_null(other);
 }
