@@ -112,7 +112,7 @@ def qemu_there_frozen(scene, move):
     [pid] = qemu_pids(scene.there(scene.guest).host, scene.guest)
     os.kill(pid, signal.SIGSTOP)
     result = move.finish(180)
-    wait_other_copy_gone(scene, 60)
+    wait_other_copy_gone(scene, 100)  # QEMU has a minute to load
     return result
 
 
