@@ -1,6 +1,8 @@
 # Thin front of meson and the scripts; see `make help`.
 
 PYTEST := scripts/as-root /usr/bin/python3 -m pytest -p no:cacheprovider tests/system
+# Most tests wait most of the time; labs run side by side.
+SIDE_BY_SIDE := -n 2 --dist loadfile
 
 .NOTPARALLEL:
 .PHONY: all unit fuzz-short lint system check check-long check-kill demo bench bench-migrate fuzz install uninstall clean help
@@ -26,15 +28,15 @@ lint: all
 system: all
 	scripts/bootstrap lab check
 	lab/lab prepare
-	$(PYTEST)
+	$(PYTEST) $(SIDE_BY_SIDE)
 
 check: unit fuzz-short lint system
 
 check-long: unit fuzz-short lint
 	scripts/bootstrap lab check
 	lab/lab prepare
-	$(PYTEST) --long
-	VMFERRY=$(CURDIR)/build-asan/src/cli/vmferry $(PYTEST)
+	$(PYTEST) $(SIDE_BY_SIDE) --long
+	VMFERRY=$(CURDIR)/build-asan/src/cli/vmferry $(PYTEST) $(SIDE_BY_SIDE)
 
 # Prints its first seed; `make check-kill SEED=n COUNT=1` runs one injection again.
 COUNT ?= 300

@@ -504,10 +504,11 @@ void registry_remove(Guest *guest)
     }
     guest->removed = TRUE;
     watch = g_steal_pointer(&guest->watch);
-    state_store_remove(registry->store, STORE_GUEST, guest->name);
+    /* The record goes last: killed in between, the restarted agent still knows what to remove. */
     if (guest->record->directory)
         guest_directory_remove(guest->record->directory);
     guest_cgroups_remove(guest->record->cgroups);
+    state_store_remove(registry->store, STORE_GUEST, guest->name);
     g_hash_table_remove(registry->guests, guest->name);
     g_cond_broadcast(&registry->changed);
     g_mutex_unlock(&registry->lock);
