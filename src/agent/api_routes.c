@@ -2,7 +2,6 @@
 #include <unistd.h>
 
 #include "agent/api_call.h"
-#include "agent/api_options.h"
 #include "agent/recovery.h"
 #include "agent/guest_view.h"
 #include "agent/launch.h"
@@ -165,18 +164,19 @@ static json_t *delete_guest(ApiCall *call, GError **error)
 
 static json_t *post_migrate(ApiCall *call, GError **error)
 {
+    g_autofree const char **known = migrate_options_list_keys("destination");
+    MigrateOptions options = call->context->settings->moves;
     g_autoptr(Move) move = NULL;
     const char *destination;
-    MigrateOptions options;
 
-    if (!need_body(call, api_migrate_keys, error) ||
+    if (!need_body(call, known, error) ||
         !json_get_text(call->body, "destination", &destination, error) ||
-        !api_read_migrate_options(call->context->settings, call->body, &options, error))
+        !migrate_options_read(call->body, &options, error))
         return NULL;
     move = move_start(call->context, call->guest, destination, &options, error);
     if (!move)
         return NULL;
-    if (json_flag_or(call->body, "detach", FALSE)) {
+    if (options.detach) {
         call->status = 202;
         return json_pack("{s:s, s:s}", "guest", call->guest, "destination", destination);
     }

@@ -142,7 +142,7 @@ def test_socket_of_a_killed_agent_is_replaced(scene):
     ({"streams": "17"}, {}, "neither auto nor a number from 1 to 16"),
     ({"throttle": "hard"}, {}, "use auto, cgroup, duty or off"),
     ({"tracker": "magic"}, {}, "tracker"),
-    ({"listen": "10.66.0.1:x"}, {}, "no address"),
+    ({"listen": "10.66.0.1:x"}, {}, "not a valid address"),
     ({}, {"broken": "no arrow"}, "FROM => TO"),
 ], ids=lambda value: next(iter(value), None) if isinstance(value, dict) else None)
 def test_wrong_configuration(scene, settings, rules, words):

@@ -59,27 +59,28 @@ expect 1 '{"error":' run a --json -- qemu-system-x86_64
 expect 2 '--pid PID is missing' adopt a
 expect 2 'Cannot parse integer value' adopt a --pid x
 expect 2 'NAME and HOST[:PORT] is missing' migrate a
-expect 2 '--mode postcopy is not available in this version' migrate a b --mode postcopy
-expect 2 '--mode hybrid is not available in this version' migrate a b --mode=hybrid
-expect 2 '"x" is no mode' migrate a b --mode x
-expect 2 '--bandwidth: "fast" is no rate' migrate a b --bandwidth fast
-expect 2 '"x" is no tracker' migrate a b --tracker x
-expect 2 '--max-downtime: "-1" is no time' migrate a b --max-downtime=-1
-expect 2 '--max-downtime: "soon" is no time' migrate a b --max-downtime soon
-expect 2 '--max-downtime is from 1 ms to 1 h' migrate a b --max-downtime 0
-expect 2 '--downtime-cap is from 1 ms to 1 h' migrate a b --downtime-cap 2h
-expect 2 '--downtime-cap 200ms is below --max-downtime 1s: it is from 1000 ms' \
+expect 2 '--mode: "postcopy" is not available in this version; use auto or precopy' migrate a b --mode postcopy
+expect 2 '--mode: "hybrid" is not available in this version' migrate a b --mode=hybrid
+expect 2 '--mode: "x" is not a valid choice; use auto or precopy' migrate a b --mode x
+expect 2 '--bandwidth: "fast" is not a valid rate' migrate a b --bandwidth fast
+expect 2 '--tracker: "x" is not a valid choice; use auto, pagemap-scan or uffd-sync' migrate a b --tracker x
+expect 2 '--max-downtime: "-1" is not a valid time' migrate a b --max-downtime=-1
+expect 2 '--max-downtime: "soon" is not a valid time' migrate a b --max-downtime soon
+expect 2 '--max-downtime must be from 1 ms to 1 h' migrate a b --max-downtime 0
+expect 2 '--downtime-cap must be from 1 ms to 1 h' migrate a b --downtime-cap 2h
+expect 2 '--downtime-cap of 200 ms is below --max-downtime of 1000 ms: it must be at least 1000 ms' \
     migrate a b --max-downtime 1s --downtime-cap 200ms
-expect 2 '--deadline is from 1 ms to 24 h' migrate a b --deadline 0
-expect 2 '--memory-budget is from 1Mi to 1024Gi bytes' migrate a b --memory-budget 0
-expect 2 '--memory-budget: "big" is no size' migrate a b --memory-budget big
-for streams in 0 17 x; do
-    expect 2 "--streams $streams: from 1 to 16 streams are possible" migrate a b --streams $streams
+expect 2 '--deadline must be from 1 ms to 24 h' migrate a b --deadline 0
+expect 2 '--memory-budget must be from 1Mi to 1024Gi bytes' migrate a b --memory-budget 0
+expect 2 '--memory-budget: "big" is not a valid size' migrate a b --memory-budget big
+for streams in 0 17; do
+    expect 2 '--streams must be from 1 to 16' migrate a b --streams $streams
 done
-expect 2 '"hard" is no throttle; use auto, cgroup, duty or off' migrate a b --throttle hard
-expect 2 '"x" is no way to find segments' migrate a b --segments x
-expect 2 '"zip" is no compression; use auto, none, lz4 or zstd' migrate a b --compress zip
-expect 2 '--record writes while the move goes on: not with --detach' \
+expect 2 '--streams: "x" is not a valid number' migrate a b --streams x
+expect 2 '--throttle: "hard" is not a valid choice; use auto, cgroup, duty or off' migrate a b --throttle hard
+expect 2 '--segments: "x" is not a valid choice; use auto, fingerprint, shadow or off' migrate a b --segments x
+expect 2 '--compress: "zip" is not a valid choice; use auto, none, lz4 or zstd' migrate a b --compress zip
+expect 2 '--record needs a reader until the move has ended: not with --detach' \
     migrate a b --detach --record /nonexistent/trace
 expect 1 '--record /nonexistent/trace: No such file' migrate a b --record /nonexistent/trace
 expect 2 'is no name for a guest' migrate a/b c
@@ -92,7 +93,7 @@ expect 2 'wanted `init` or `issue HOST' pki issue
 expect 2 'Unknown option --name' pki issue a --name b
 expect 2 '"a/b" is not the name or address of a host' pki issue a/b
 expect 2 '--days must be above 0' pki init --days=-1
-expect 2 '"nowhere:x" is no address' agent --config /dev/null --listen nowhere:x
+expect 2 '"nowhere:x" is not a valid address' agent --config /dev/null --listen nowhere:x
 expect 2 'open /nonexistent.conf' agent --config /nonexistent.conf
 expect 0 'source.start-sent' agent --list-faults
 
@@ -108,9 +109,9 @@ printf '[agent]\nlissten = x\n' >"$folder/agent.conf"
 expect 2 'lissten: unknown key' agent --config "$folder/agent.conf"
 
 # The example's comments are the defaults: with and without "#" it must be taken.
-expect 2 '"x:y" is no address' agent --config "$sources/docs/agent.conf.example" --listen x:y
+expect 2 '"x:y" is not a valid address' agent --config "$sources/docs/agent.conf.example" --listen x:y
 sed 's/^#\([a-z-]* = .*\)/\1/' "$sources/docs/agent.conf.example" >"$folder/agent.conf"
-expect 2 '"x:y" is no address' agent --config "$folder/agent.conf" --listen x:y
+expect 2 '"x:y" is not a valid address' agent --config "$folder/agent.conf" --listen x:y
 rm -rf "$folder"
 
 for verb in agent pki run adopt list status stop events migrate cancel resolve check; do
