@@ -13,7 +13,7 @@
 #define MAX_ARGUMENTS 1024
 #define MAX_PID (1u << 22)
 
-/* A key that nobody reads is a wish that nobody fulfils: say so. */
+/* A key that is not known is an error, so that a misspelt one is not ignored. */
 static gboolean check_keys(json_t *body, const char *const *known, GError **error)
 {
     const char *key;
@@ -22,7 +22,7 @@ static gboolean check_keys(json_t *body, const char *const *known, GError **erro
     json_object_foreach(body, key, value)
     {
         if (!g_strv_contains(known, key)) {
-            error_set(error, VMFERRY_ERROR_INVALID, "\"%.64s\" is no key of this request", key);
+            error_set(error, VMFERRY_ERROR_INVALID, "\"%.64s\" is not a key of this request", key);
             return FALSE;
         }
     }
@@ -81,40 +81,40 @@ static json_t *get_guest(ApiCall *call, GError **error)
 
 static char **read_command_line(json_t *body, GError **error)
 {
-    g_auto(GStrv) words = NULL;
+    g_auto(GStrv) arguments = NULL;
     json_t *list;
     size_t count;
 
     if (!json_get_array(body, "command_line", MAX_ARGUMENTS, &list, error))
         return NULL;
     count = json_array_size(list);
-    words = g_new0(char *, count + 1);
+    arguments = g_new0(char *, count + 1);
     for (size_t i = 0; i < count; i++) {
-        const char *word = json_string_value(json_array_get(list, i));
+        const char *argument = json_string_value(json_array_get(list, i));
 
-        if (!word || (i == 0 && !*word)) {
+        if (!argument || (i == 0 && !*argument)) {
             error_set(error, VMFERRY_ERROR_INVALID, "\"command_line\" holds no text at %zu", i);
             return NULL;
         }
-        words[i] = g_strdup(word);
+        arguments[i] = g_strdup(argument);
     }
     if (count == 0) {
         error_set(error, VMFERRY_ERROR_INVALID, "\"command_line\" is empty");
         return NULL;
     }
-    return g_steal_pointer(&words);
+    return g_steal_pointer(&arguments);
 }
 
 static gboolean run_guest(ApiCall *call, const char *name, GError **error)
 {
     const char *directory = json_text_or(call->body, "directory", "/");
-    g_auto(GStrv) words = read_command_line(call->body, error);
+    g_auto(GStrv) arguments = read_command_line(call->body, error);
 
-    if (words && !g_path_is_absolute(directory)) {
-        error_set(error, VMFERRY_ERROR_INVALID, "\"directory\" is no absolute path");
+    if (arguments && !g_path_is_absolute(directory)) {
+        error_set(error, VMFERRY_ERROR_INVALID, "\"directory\" is not an absolute path");
         return FALSE;
     }
-    return words && launch_run(call->context, name, words, directory, error);
+    return arguments && launch_run(call->context, name, arguments, directory, error);
 }
 
 static gboolean adopt_guest(ApiCall *call, const char *name, GError **error)

@@ -106,15 +106,16 @@ static gboolean set_insecure(AgentSettings *settings, const char *value, GError 
 static gboolean set_allow(AgentSettings *settings, const char *value, GError **error)
 {
     g_autoptr(GPtrArray) names = g_ptr_array_new_with_free_func(g_free);
-    g_auto(GStrv) words = g_strsplit_set(value, ", \t", -1);
+    g_auto(GStrv) parts = g_strsplit_set(value, ", \t", -1);
 
-    for (char **word = words; *word; word++)
-        if (**word)
-            g_ptr_array_add(names, g_strdup(*word));
+    for (char **part = parts; *part; part++)
+        if (**part)
+            g_ptr_array_add(names, g_strdup(*part));
     if (names->len == 0) {
-        /* An empty list would mean "everybody", which nobody writes down. */
-        error_set(error, VMFERRY_ERROR_INVALID,
-                  "names nobody; leave the key out to allow every peer of our CA");
+        /* An empty list would allow every peer, which is hardly meant by it. */
+        error_set(
+            error, VMFERRY_ERROR_INVALID,
+            "names no peer; leave the key out to allow all with a certificate of the same CA");
         return FALSE;
     }
     g_ptr_array_add(names, NULL);

@@ -29,7 +29,7 @@ typedef struct {
     char *runtime_dir; /* sockets and logs of guests */
     char *pki_dir;
     gboolean insecure;      /* plain text between agents */
-    char **allow;           /* peer names; empty: every peer with a certificate of our CA */
+    char **allow;           /* peer names; empty: every peer with a certificate of the same CA */
     guint allow_unconfined; /* set of Confinement that arriving guests may do without */
     MigrateOptions moves;   /* defaults for moves from here */
     GPtrArray *rules;       /* of SettingsMapRule, in the file's order */

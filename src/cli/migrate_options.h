@@ -2,9 +2,9 @@
  * The command line of `vmferry migrate`
  *
  * Theory of operation: the options and their help are made from the table of migrate/options.h, one
- * GOptionEntry a row; --progress, which no request carries, is added here.  GLib leaves what the user
- * wrote in *texts* and *flags*, by the table's rows; migrate_arguments_to_request() checks it and
- * makes the request, which holds only what was given.
+ * GOptionEntry per row; --progress, which no request carries, is added here.  GLib leaves what the
+ * user wrote in *texts* and *flags*, by the table's rows; migrate_arguments_to_request() checks
+ * that and makes the request, which holds only what was given.
  *
  * A MigrateArguments must not be moved in memory once it is initialised: the entries point into it.
  */
@@ -27,8 +27,8 @@ void migrate_arguments_init(MigrateArguments *arguments);
 void migrate_arguments_clear(MigrateArguments *arguments);
 G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(MigrateArguments, migrate_arguments_clear)
 
-/* The request's body for the agent, and the same as values in *ret_options.  NULL after a usage error
- * was shown.  Free with json_decref(). */
+/* The request's body for the agent, and the same as values in *ret_options.  NULL after a usage
+ * error was shown.  Free with json_decref(). */
 json_t *migrate_arguments_to_request(const MigrateArguments *arguments, const char *destination,
                                      MigrateOptions *ret_options);
 

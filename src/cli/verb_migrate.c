@@ -106,29 +106,29 @@ static void report_lost_agent(Run *run)
     g_autoptr(json_t) guest = ask_returned_agent(run, &gone);
     const char *state = guest ? json_text_or(guest, "state", "?") : NULL;
     g_autofree char *text = NULL;
-    gboolean look = FALSE;
+    gboolean attention = FALSE;
 
     if (guest) {
-        look = strcmp(state, "in-doubt") == 0;
+        attention = strcmp(state, "in-doubt") == 0;
         text = g_strdup_printf("the agent was restarted during the move; %s is %s here", run->guest,
                                state);
     } else if (gone) {
-        look = TRUE;
+        attention = TRUE;
         text = g_strdup_printf("the agent was restarted during the move and %s is not here any "
-                               "more: look on %s and at `vmferry events`",
+                               "more: see `vmferry events`, and `vmferry list` on %s",
                                run->guest, run->destination);
     } else if (is_still_here(run)) {
         text = g_strdup_printf("the agent went away during the move; %s is still here as process "
                                "%d: start the agent again, it finds its guests",
                                run->guest, (int)run->pid);
     } else {
-        look = TRUE;
+        attention = TRUE;
         text = g_strdup_printf("the agent went away during the switchover: start it again, then "
-                               "look at `vmferry list` here and on %s",
+                               "see `vmferry list` here and on %s",
                                run->destination);
     }
     run->report = report_make(run->guest, run->destination, REPORT_REASON_AGENT_LOST, text);
-    if (look)
+    if (attention)
         json_object_set_new(run->report, "in_doubt", json_true());
 }
 

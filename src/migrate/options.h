@@ -1,19 +1,19 @@
 /*
  * What a user may ask of a move
  *
- * Theory of operation: MigrateOptions holds the values.  One table, in options.c, has a row for each
- * field: how the option is called on the command line, in the API and in agent.conf, what kind of
- * value it takes, its limits, its default, its help text.  Whatever reads or writes an option walks
- * that table: `vmferry migrate` makes its command-line options and its request of it, the agent
- * reads the request and its configuration file with it.  So a value is checked in one place, by the
- * same rules, and an error names the option as its user has written it.
+ * Theory of operation: MigrateOptions holds the values.  One table, in options.c, has a row for
+ * each field: how the option is called on the command line, in the API and in agent.conf, what kind
+ * of value it takes, its limits, its default, its help text.  Whatever reads or writes an option
+ * walks that table: `vmferry migrate` makes its command-line options and its request from it, the
+ * agent reads the request and its configuration file by it.  So a value is checked in one place, by
+ * the same rules, and an error names the option as its user has written it.
  *
- * Defaults: the table's (migrate_options_init()), over them the agent's configuration, over that the
- * request.  A request holds only what its user gave; MigrateOptionSet keeps apart what was given and
- * what is a default.
+ * Defaults: the table's (migrate_options_init()), over them the agent's configuration, over that
+ * the request.  A request holds only what its user gave; MigrateOptionSet keeps apart what was
+ * given and what is a default.
  *
- * A new option is a field here and a row in options.c.  A test (tests/unit/migrate) then asks for it
- * in the man pages, the completion, docs/api.md and docs/agent.conf.example.
+ * A new option is a field here and a row in options.c.  A test (tests/unit/migrate) then asks for
+ * the option in the man pages, the completion, docs/api.md and docs/agent.conf.example.
  */
 #pragma once
 
@@ -104,19 +104,19 @@ void migrate_options_init(MigrateOptions *ret);
 gboolean migrate_option_set_text(const MigrateOption *option, MigrateOptionOrigin origin,
                                  const char *text, MigrateOptions *options, GError **error);
 
-/* Sets what *request*, an object, has; other keys are not looked at.  Ends with
+/* Sets what *request*, an object, has; other keys are ignored.  Ends with
  * migrate_options_agree(). */
 gboolean migrate_options_read(json_t *request, MigrateOptions *options, GError **error);
 
 /* Puts the options of *given* into *request*, for migrate_options_read(). */
 void migrate_options_write(const MigrateOptions *options, MigrateOptionSet given, json_t *request);
 
-/* The rules between options.  Where only one of max_downtime_ms and downtime_cap_ms was *given*, the
- * other gives way; an error where both were and the cap is below, and where record and detach come
- * together. */
+/* The rules between options.  Where only one of max_downtime_ms and downtime_cap_ms was *given*,
+ * the other gives way.  An error where both were given and the cap is below, and where record and
+ * detach come together. */
 gboolean migrate_options_agree(MigrateOptions *options, MigrateOptionSet given,
                                MigrateOptionOrigin origin, GError **error);
 
-/* All keys of a request, *first* (which is no option) before them; NULL-terminated.  Free the array,
- * not the texts, with g_free(). */
+/* All keys of a request, NULL-terminated, with *first* (which is not an option) before them.  Free
+ * the array, not the texts, with g_free(). */
 const char **migrate_options_list_keys(const char *first);

@@ -133,7 +133,7 @@ def test_socket_of_a_killed_agent_is_replaced(scene):
 
 @pytest.mark.parametrize("settings, rules, words", [
     ({"alow": "hostB"}, {}, "unknown key"),
-    ({"allow": " "}, {}, "names nobody"),
+    ({"allow": " "}, {}, "names no peer"),
     ({"bandwidth": "fast"}, {}, "bandwidth"),
     ({"max-downtime": "0"}, {}, "max-downtime"),
     ({"downtime-cap": "2h"}, {}, "from 1 ms to 1 h"),

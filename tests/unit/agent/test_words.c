@@ -24,7 +24,7 @@ static void test_names(void **state)
         GError *error = NULL;
 
         assert_false(guest_name_check(bad[i], &error));
-        assert_error_says(error, VMFERRY_ERROR_INVALID, "is no name for a guest");
+        assert_error_says(error, VMFERRY_ERROR_INVALID, "is not a valid name for a guest");
     }
     assert_true(guest_name_check(longest, NULL));
     assert_false(guest_name_check(too_long, NULL));

@@ -27,7 +27,7 @@ expect 0 'vmferry 0.' --version
 expect 0 'vmferry 0.' version
 expect 0 '{"version":"0.' version --json
 expect 2 'there is no verb "frob"' frob
-expect 2 'options stand behind a verb: vmferry VERB --json' --json list
+expect 2 'options follow the verb: vmferry VERB --json' --json list
 expect 2 'there is no verb "frob"' help frob
 for verb in agent pki run adopt list status stop events migrate cancel resolve check version help; do
     expect 0 "vmferry $verb" $verb --help
@@ -36,8 +36,8 @@ for verb in agent pki run adopt list status stop events migrate cancel resolve c
 done
 for verb in stop cancel; do
     expect 2 'one NAME is missing' $verb
-    expect 2 'too many words' $verb a b
-    expect 2 'is no name for a guest' $verb a/b
+    expect 2 'too many arguments' $verb a b
+    expect 2 'is not a valid name for a guest' $verb a/b
     expect 1 'cannot reach the agent at /nonexistent/agent.sock: is `vmferry agent` running?' $verb a
     expect 1 '{"error":{"code":"disconnected"' $verb a --json
 done
@@ -51,7 +51,7 @@ expect 2 'the QEMU command line is missing' run a --
 expect 2 "begins with the program's name" run a -m 1G
 expect 2 "begins with the program's name" run a -- -m 1G
 expect 2 'wanted one NAME' run a b -- qemu-system-x86_64
-expect 2 'is no name for a guest' run a/b -- qemu-system-x86_64
+expect 2 'is not a valid name for a guest' run a/b -- qemu-system-x86_64
 expect 1 'cannot reach the agent' run a -- qemu-system-x86_64 -m 1G
 expect 1 'cannot reach the agent' run a qemu-system-x86_64 -m 1G --frob
 expect 1 '{"error":' run --json a -- qemu-system-x86_64
@@ -83,7 +83,7 @@ expect 2 '--compress: "zip" is not a valid choice; use auto, none, lz4 or zstd' 
 expect 2 '--record needs a reader until the move has ended: not with --detach' \
     migrate a b --detach --record /nonexistent/trace
 expect 1 '--record /nonexistent/trace: No such file' migrate a b --record /nonexistent/trace
-expect 2 'is no name for a guest' migrate a/b c
+expect 2 'is not a valid name for a guest' migrate a/b c
 expect 1 'cannot reach the agent' migrate a b
 expect 1 '"status":"failed"' migrate a b --json
 expect 2 '--keep here or --keep there is missing' resolve a
