@@ -2,7 +2,6 @@
 #include <unistd.h>
 
 #include "agent/api_call.h"
-#include "agent/api_options.h"
 #include "agent/recovery.h"
 #include "agent/guest_view.h"
 #include "agent/launch.h"
@@ -14,7 +13,7 @@
 #define MAX_ARGUMENTS 1024
 #define MAX_PID (1u << 22)
 
-/* A key that nobody reads is a wish that nobody fulfils: say so. */
+/* A key that is not known is an error, so that a misspelt one is not ignored. */
 static gboolean check_keys(json_t *body, const char *const *known, GError **error)
 {
     const char *key;
@@ -23,7 +22,7 @@ static gboolean check_keys(json_t *body, const char *const *known, GError **erro
     json_object_foreach(body, key, value)
     {
         if (!g_strv_contains(known, key)) {
-            error_set(error, VMFERRY_ERROR_INVALID, "\"%.64s\" is no key of this request", key);
+            error_set(error, VMFERRY_ERROR_INVALID, "\"%.64s\" is not a key of this request", key);
             return FALSE;
         }
     }
@@ -82,40 +81,40 @@ static json_t *get_guest(ApiCall *call, GError **error)
 
 static char **read_command_line(json_t *body, GError **error)
 {
-    g_auto(GStrv) words = NULL;
+    g_auto(GStrv) arguments = NULL;
     json_t *list;
     size_t count;
 
     if (!json_get_array(body, "command_line", MAX_ARGUMENTS, &list, error))
         return NULL;
     count = json_array_size(list);
-    words = g_new0(char *, count + 1);
+    arguments = g_new0(char *, count + 1);
     for (size_t i = 0; i < count; i++) {
-        const char *word = json_string_value(json_array_get(list, i));
+        const char *argument = json_string_value(json_array_get(list, i));
 
-        if (!word || (i == 0 && !*word)) {
+        if (!argument || (i == 0 && !*argument)) {
             error_set(error, VMFERRY_ERROR_INVALID, "\"command_line\" holds no text at %zu", i);
             return NULL;
         }
-        words[i] = g_strdup(word);
+        arguments[i] = g_strdup(argument);
     }
     if (count == 0) {
         error_set(error, VMFERRY_ERROR_INVALID, "\"command_line\" is empty");
         return NULL;
     }
-    return g_steal_pointer(&words);
+    return g_steal_pointer(&arguments);
 }
 
 static gboolean run_guest(ApiCall *call, const char *name, GError **error)
 {
     const char *directory = json_text_or(call->body, "directory", "/");
-    g_auto(GStrv) words = read_command_line(call->body, error);
+    g_auto(GStrv) arguments = read_command_line(call->body, error);
 
-    if (words && !g_path_is_absolute(directory)) {
-        error_set(error, VMFERRY_ERROR_INVALID, "\"directory\" is no absolute path");
+    if (arguments && !g_path_is_absolute(directory)) {
+        error_set(error, VMFERRY_ERROR_INVALID, "\"directory\" is not an absolute path");
         return FALSE;
     }
-    return words && launch_run(call->context, name, words, directory, error);
+    return arguments && launch_run(call->context, name, arguments, directory, error);
 }
 
 static gboolean adopt_guest(ApiCall *call, const char *name, GError **error)
@@ -165,18 +164,19 @@ static json_t *delete_guest(ApiCall *call, GError **error)
 
 static json_t *post_migrate(ApiCall *call, GError **error)
 {
+    g_autofree const char **known = migrate_options_list_keys("destination");
+    MigrateOptions options = call->context->settings->moves;
     g_autoptr(Move) move = NULL;
     const char *destination;
-    MigrateOptions options;
 
-    if (!need_body(call, api_migrate_keys, error) ||
+    if (!need_body(call, known, error) ||
         !json_get_text(call->body, "destination", &destination, error) ||
-        !api_read_migrate_options(call->context->settings, call->body, &options, error))
+        !migrate_options_read(call->body, &options, error))
         return NULL;
     move = move_start(call->context, call->guest, destination, &options, error);
     if (!move)
         return NULL;
-    if (json_flag_or(call->body, "detach", FALSE)) {
+    if (options.detach) {
         call->status = 202;
         return json_pack("{s:s, s:s}", "guest", call->guest, "destination", destination);
     }

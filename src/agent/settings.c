@@ -3,11 +3,9 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "agent/settings_moves.h"
 #include "base/error.h"
 #include "base/fd.h"
 #include "identity/confinement.h"
-#include "migrate/report.h"
 #include "wire/channel.h"
 
 #define MAP_RULE_LIMIT 256
@@ -33,9 +31,7 @@ AgentSettings *agent_settings_new(void)
     settings->runtime_dir = g_strdup("/run/vmferry");
     settings->pki_dir = g_strdup("/etc/vmferry/pki");
     settings->allow = g_new0(char *, 1);
-    settings->max_downtime_ms = MIGRATE_DOWNTIME_DEFAULT_MS;
-    settings->downtime_cap_ms = MIGRATE_DOWNTIME_CAP_DEFAULT_MS;
-    settings->tracker = TRACKER_AUTO;
+    migrate_options_init(&settings->moves);
     settings->rules = g_ptr_array_new_with_free_func(map_rule_free);
     return settings;
 }
@@ -57,7 +53,7 @@ void agent_settings_free(AgentSettings *settings)
 static gboolean set_path(char **field, const char *value, GError **error)
 {
     if (!g_path_is_absolute(value)) {
-        error_set(error, VMFERRY_ERROR_INVALID, "\"%s\" is no absolute path", value);
+        error_set(error, VMFERRY_ERROR_INVALID, "\"%s\" is not an absolute path", value);
         return FALSE;
     }
     g_free(*field);
@@ -110,15 +106,16 @@ static gboolean set_insecure(AgentSettings *settings, const char *value, GError 
 static gboolean set_allow(AgentSettings *settings, const char *value, GError **error)
 {
     g_autoptr(GPtrArray) names = g_ptr_array_new_with_free_func(g_free);
-    g_auto(GStrv) words = g_strsplit_set(value, ", \t", -1);
+    g_auto(GStrv) parts = g_strsplit_set(value, ", \t", -1);
 
-    for (char **word = words; *word; word++)
-        if (**word)
-            g_ptr_array_add(names, g_strdup(*word));
+    for (char **part = parts; *part; part++)
+        if (**part)
+            g_ptr_array_add(names, g_strdup(*part));
     if (names->len == 0) {
-        /* An empty list would mean "everybody", which nobody writes down. */
-        error_set(error, VMFERRY_ERROR_INVALID,
-                  "names nobody; leave the key out to allow every peer of our CA");
+        /* An empty list would allow every peer, which is hardly meant by it. */
+        error_set(
+            error, VMFERRY_ERROR_INVALID,
+            "names no peer; leave the key out to allow all with a certificate of the same CA");
         return FALSE;
     }
     g_ptr_array_add(names, NULL);
@@ -144,25 +141,49 @@ static const struct {
     {"insecure", set_insecure},
     {"allow", set_allow},
     {"allow-unconfined", set_allow_unconfined},
-    {"bandwidth", settings_set_bandwidth},
-    {"max-downtime", settings_set_max_downtime},
-    {"downtime-cap", settings_set_downtime_cap},
-    {"memory-budget", settings_set_memory_budget},
-    {"streams", settings_set_streams},
-    {"throttle", settings_set_throttle},
-    {"tracker", settings_set_tracker},
 };
+
+static gboolean refuse_key(GError **error)
+{
+    g_autoptr(GString) known = g_string_new(NULL);
+    const MigrateOption *option;
+
+    for (guint i = 0; i < G_N_ELEMENTS(keys); i++)
+        g_string_append_printf(known, "%s%s", i ? ", " : "", keys[i].key);
+    for (guint i = 0; (option = migrate_option_at(i)); i++)
+        if (option->file_key)
+            g_string_append_printf(known, ", %s", option->file_key);
+    error_set(error, VMFERRY_ERROR_INVALID, "unknown key; there are %s", known->str);
+    return FALSE;
+}
 
 static gboolean set_key(AgentSettings *settings, const char *key, const char *value, GError **error)
 {
-    g_autoptr(GString) known = g_string_new(NULL);
+    const MigrateOption *option;
 
-    for (guint i = 0; i < G_N_ELEMENTS(keys); i++) {
+    for (guint i = 0; i < G_N_ELEMENTS(keys); i++)
         if (strcmp(key, keys[i].key) == 0)
             return keys[i].set(settings, value, error);
-        g_string_append_printf(known, "%s%s", i ? ", " : "", keys[i].key);
-    }
-    error_set(error, VMFERRY_ERROR_INVALID, "unknown key; there are %s", known->str);
+    for (guint i = 0; (option = migrate_option_at(i)); i++)
+        if (g_strcmp0(option->file_key, key) == 0)
+            return migrate_option_set_text(option, MIGRATE_FROM_FILE, value, &settings->moves,
+                                           error);
+    return refuse_key(error);
+}
+
+/* After the whole file was read: the defaults of moves in it must agree. */
+static gboolean match_moves(AgentSettings *settings, GKeyFile *file, const char *origin,
+                            GError **error)
+{
+    MigrateOptionSet given = 0;
+    const MigrateOption *option;
+
+    for (guint i = 0; (option = migrate_option_at(i)); i++)
+        if (option->file_key && g_key_file_has_key(file, "agent", option->file_key, NULL))
+            given |= migrate_option_bit(option);
+    if (migrate_options_agree(&settings->moves, given, MIGRATE_FROM_FILE, error))
+        return TRUE;
+    g_prefix_error(error, "%s: [agent]: ", origin);
     return FALSE;
 }
 
@@ -242,7 +263,7 @@ gboolean agent_settings_parse(AgentSettings *settings, const char *text, size_t 
             return FALSE;
         }
     }
-    return settings_match_file(settings, file, origin, error);
+    return match_moves(settings, file, origin, error);
 }
 
 gboolean agent_settings_load(AgentSettings *settings, const char *path, gboolean required,
@@ -276,7 +297,7 @@ gboolean settings_split_address(const char *address, char **ret_host, guint16 *r
     if ((colon && !g_ascii_string_to_unsigned(colon + 1, 10, 0, 65535, &port, NULL)) ||
         (!colon && host[0] == '\0')) {
         error_set(error, VMFERRY_ERROR_INVALID,
-                  "\"%s\" is no address: write ADDR:PORT, [V6]:PORT or none", address);
+                  "\"%s\" is not a valid address: write ADDR:PORT, [V6]:PORT or none", address);
         return FALSE;
     }
     *ret_host = host[0] ? g_steal_pointer(&host) : g_strdup("0.0.0.0");

@@ -9,11 +9,9 @@
 #pragma once
 
 #include <glib.h>
-#include <stdint.h>
 
 #include "client/client.h"
-#include "memory/tracker.h"
-#include "throttle/throttle.h"
+#include "migrate/options.h"
 
 #define SETTINGS_DEFAULT_FILE "/etc/vmferry/agent.conf"
 #define SETTINGS_FILE_LIMIT (256u << 10)
@@ -31,16 +29,10 @@ typedef struct {
     char *runtime_dir; /* sockets and logs of guests */
     char *pki_dir;
     gboolean insecure;      /* plain text between agents */
-    char **allow;           /* peer names; empty: every peer with a certificate of our CA */
+    char **allow;           /* peer names; empty: every peer with a certificate of the same CA */
     guint allow_unconfined; /* set of Confinement that arriving guests may do without */
-    /* Defaults for moves from here; as in MigrateOptions. */
-    uint64_t bandwidth; /* bytes a second, 0: no limit */
-    guint max_downtime_ms, downtime_cap_ms;
-    uint64_t memory_budget_bytes;
-    guint streams;
-    TrackerKind tracker;
-    ThrottleMode throttle;
-    GPtrArray *rules; /* of SettingsMapRule, in the file's order */
+    MigrateOptions moves;   /* defaults for moves from here */
+    GPtrArray *rules;       /* of SettingsMapRule, in the file's order */
 } AgentSettings;
 
 AgentSettings *agent_settings_new(void);
@@ -55,12 +47,6 @@ gboolean agent_settings_load(AgentSettings *settings, const char *path, gboolean
 /* The same from text (*origin* names it in errors). */
 gboolean agent_settings_parse(AgentSettings *settings, const char *text, size_t length,
                               const char *origin, GError **error);
-
-/* Brings the pause to aim at and its cap together: where only one of them was
- * *given*, the other gives way to it; an error where both were and the cap is
- * below. */
-gboolean settings_match_downtimes(guint *max_ms, gboolean max_given, guint *cap_ms,
-                                  gboolean cap_given, GError **error);
 
 /* Splits ADDR:PORT, [V6]:PORT, ADDR or :PORT; free *ret_host with g_free(). */
 gboolean settings_split_address(const char *address, char **ret_host, guint16 *ret_port,

@@ -24,8 +24,8 @@ gboolean guest_name_check(const char *name, GError **error)
         return TRUE;
     shown = name ? g_utf8_make_valid(name, (gssize)strnlen(name, GUEST_NAME_MAX + 8)) : NULL;
     error_set(error, VMFERRY_ERROR_INVALID,
-              "\"%s\" is no name for a guest: use 1 to %d of A-Z a-z 0-9 . _ -", shown ? shown : "",
-              GUEST_NAME_MAX);
+              "\"%s\" is not a valid name for a guest: use 1 to %d of A-Z a-z 0-9 . _ -",
+              shown ? shown : "", GUEST_NAME_MAX);
     return FALSE;
 }
 

@@ -38,8 +38,26 @@ gboolean quantity_parse(const char *text, const QuantityUnit *units, double *ret
     return FALSE;
 }
 
-/* "1 h", "1500 ms": the largest unit that gives a whole number. */
-static char *format_duration(guint ms)
+static gboolean parse(const char *text, const QuantityUnit *units, double *ret, const char *what,
+                      const char *how, GError **error)
+{
+    if (quantity_parse(text, units, ret))
+        return TRUE;
+    error_set(error, VMFERRY_ERROR_INVALID, "\"%s\" is not a valid %s: write %s", text, what, how);
+    return FALSE;
+}
+
+gboolean time_parse(const char *text, double *ret_ms, GError **error)
+{
+    return parse(text, times, ret_ms, "time", "500ms, 2s, 1m, or a number of milliseconds", error);
+}
+
+gboolean size_parse(const char *text, double *ret_bytes, GError **error)
+{
+    return parse(text, sizes, ret_bytes, "size", "500M, 64Mi, 1Gi, or a number of bytes", error);
+}
+
+char *time_format(guint ms)
 {
     if (ms % 3600000 == 0)
         return g_strdup_printf("%u h", ms / 3600000);
@@ -48,38 +66,7 @@ static char *format_duration(guint ms)
     return g_strdup_printf("%u ms", ms);
 }
 
-gboolean duration_check(const char *what, uint64_t ms, guint limit_ms, GError **error)
-{
-    g_autofree char *limit = NULL;
-
-    if (ms >= 1 && ms <= limit_ms)
-        return TRUE;
-    limit = format_duration(limit_ms);
-    error_set(error, VMFERRY_ERROR_INVALID, "%s is from 1 ms to %s", what, limit);
-    return FALSE;
-}
-
-gboolean duration_parse(const char *what, const char *text, guint limit_ms, guint *ret_ms,
-                        GError **error)
-{
-    double ms;
-
-    if (!quantity_parse(text, times, &ms)) {
-        error_set(error, VMFERRY_ERROR_INVALID,
-                  "%s: \"%s\" is no time: write 500ms, 2s, 1m, or a number of milliseconds", what,
-                  text);
-        return FALSE;
-    }
-    /* Compared before it becomes an integer, which not every number fits. */
-    if (!duration_check(what, ms > limit_ms ? (uint64_t)limit_ms + 1 : (uint64_t)ms, limit_ms,
-                        error))
-        return FALSE;
-    *ret_ms = (guint)ms;
-    return TRUE;
-}
-
-/* "64Ki", "1Gi", "1000": as it may be typed. */
-static char *format_size(uint64_t bytes)
+char *size_format(uint64_t bytes)
 {
     static const char *const units[] = {"", "Ki", "Mi", "Gi"};
     guint i = 0;
@@ -89,33 +76,4 @@ static char *format_size(uint64_t bytes)
         i++;
     }
     return g_strdup_printf("%" G_GUINT64_FORMAT "%s", (guint64)bytes, units[i]);
-}
-
-gboolean size_check(const char *what, uint64_t bytes, uint64_t least, uint64_t limit,
-                    GError **error)
-{
-    g_autofree char *from = NULL, *to = NULL;
-
-    if (bytes >= least && bytes <= limit)
-        return TRUE;
-    from = format_size(least);
-    to = format_size(limit);
-    error_set(error, VMFERRY_ERROR_INVALID, "%s is from %s to %s bytes", what, from, to);
-    return FALSE;
-}
-
-gboolean size_parse(const char *what, const char *text, uint64_t least, uint64_t limit,
-                    uint64_t *ret, GError **error)
-{
-    double bytes;
-
-    if (!quantity_parse(text, sizes, &bytes)) {
-        error_set(error, VMFERRY_ERROR_INVALID,
-                  "%s: \"%s\" is no size: write 500M, 64Mi, 1Gi, or a number of bytes", what, text);
-        return FALSE;
-    }
-    if (!size_check(what, bytes > (double)limit ? limit + 1 : (uint64_t)bytes, least, limit, error))
-        return FALSE;
-    *ret = (uint64_t)bytes;
-    return TRUE;
 }

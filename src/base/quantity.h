@@ -19,20 +19,17 @@ typedef struct {
     double factor;
 } QuantityUnit;
 
-/* The number times its unit's factor; *units* end with a NULL unit.  FALSE
- * where it is no finite number of 0 or above, or the unit is none of these. */
+/* The number times its unit's factor; *units* end with a NULL unit.  FALSE where *text* is not a
+ * finite number of 0 or above, or its unit is none of these. */
 gboolean quantity_parse(const char *text, const QuantityUnit *units, double *ret);
 
-/* Whole milliseconds from 1 to *limit_ms*; *what* names the value in the error. */
-gboolean duration_parse(const char *what, const char *text, guint limit_ms, guint *ret_ms,
-                        GError **error);
+/* An amount that may be larger than any integer; the caller checks its limits.  The error shows how
+ * one is written. */
+gboolean time_parse(const char *text, double *ret_ms, GError **error);
+gboolean size_parse(const char *text, double *ret_bytes, GError **error);
 
-/* "--deadline is from 1 ms to 1 h" as an error, where *ms* is not; for numbers
- * that came without a unit. */
-gboolean duration_check(const char *what, uint64_t ms, guint limit_ms, GError **error);
+/* "1 h", "1500 ms": the largest unit that gives a whole number.  Free with g_free(). */
+char *time_format(guint ms);
 
-/* Bytes from *least* to *limit*. */
-gboolean size_parse(const char *what, const char *text, uint64_t least, uint64_t limit,
-                    uint64_t *ret, GError **error);
-gboolean size_check(const char *what, uint64_t bytes, uint64_t least, uint64_t limit,
-                    GError **error);
+/* "64Ki", "1Gi", "1000": as it may be typed.  Free with g_free(). */
+char *size_format(uint64_t bytes);

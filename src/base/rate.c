@@ -5,8 +5,6 @@
 #include "base/quantity.h"
 #include "base/error.h"
 
-#define RATE_MAX 1e13
-
 static const QuantityUnit units[] = {
     {"", 1},
     {"k", 1e3},
@@ -44,10 +42,10 @@ gboolean rate_parse(const char *text, uint64_t *ret, GError **error)
         *ret = 0;
         return TRUE;
     }
-    if (!quantity_parse(reduced, units, &rate) || rate > RATE_MAX || (rate > 0 && rate < 1)) {
+    if (!quantity_parse(reduced, units, &rate) || rate > RATE_LIMIT || (rate > 0 && rate < 1)) {
         error_set(error, VMFERRY_ERROR_INVALID,
-                  "\"%s\" is no rate: write bytes a second as 100M, 1.5G or 64Ki, "
-                  "bits a second as 100mbit or 1gbit",
+                  "\"%s\" is not a valid rate: write bytes per second as 100M, 1.5G or 64Ki, "
+                  "bits per second as 100mbit or 1gbit",
                   text);
         return FALSE;
     }

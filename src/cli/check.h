@@ -2,7 +2,7 @@
  * What `vmferry check` finds
  *
  * Every finding is one line for users and one object for programs: what was
- * looked at, whether it works, what was found, and what to change.
+ * examined, whether it works, what was found, and what to change.
  */
 #pragma once
 
@@ -27,7 +27,7 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(Findings, findings_free)
 void findings_add(Findings *findings, const char *topic, FindingGrade grade, const char *detail,
                   const char *advice);
 
-/* The list, and what is to be made of it. */
+/* The list, and the conclusion from it. */
 void findings_print(Findings *findings, const char *verdict);
 
 /* "findings": […], "moves_possible": … */

@@ -30,7 +30,7 @@ static void add_attach_time(Findings *findings, const MemoryProbe *probe)
 
     if (!probe->attach.ok || !probe->pidfd_getfd.ok)
         return;
-    text = g_strdup_printf("%.1f ms, and a guest stands still for less", probe->attach_ms);
+    text = g_strdup_printf("%.1f ms; a guest is stopped for less than that", probe->attach_ms);
     findings_add(findings, "time to attach", FINDING_GOOD, text, NULL);
 }
 

@@ -42,7 +42,7 @@ static void add_dates(Findings *findings, const char *directory, const char *nam
     text = g_strdup_printf("%s is \"%s\", valid for %d more days", directory, name, days);
     findings_add(findings, "PKI", days < SOON_DAYS ? FINDING_NOTE : FINDING_GOOD, text,
                  days < SOON_DAYS
-                     ? "make a new one with `vmferry pki issue`, then restart the agent"
+                     ? "make a new one with `vmferry pki issue`: the agent reads it by itself"
                      : NULL);
 }
 

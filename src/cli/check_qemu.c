@@ -13,11 +13,11 @@
 /* The first line of `PROGRAM --version`, or NULL. */
 static char *ask_version(const char *program)
 {
-    const char *words[] = {program, "--version", NULL};
+    const char *arguments[] = {program, "--version", NULL};
     g_autofree char *out = NULL;
     int status;
 
-    if (!g_spawn_sync(NULL, (char **)words, NULL, G_SPAWN_STDERR_TO_DEV_NULL, NULL, NULL, &out,
+    if (!g_spawn_sync(NULL, (char **)arguments, NULL, G_SPAWN_STDERR_TO_DEV_NULL, NULL, NULL, &out,
                       NULL, &status, NULL) ||
         status != 0 || !out)
         return NULL;
@@ -38,7 +38,7 @@ static void add_program(GHashTable *seen, Findings *findings, const char *path)
     findings_add(findings, "QEMU", version ? FINDING_GOOD : FINDING_NOTE, text, NULL);
 }
 
-static void look_in(GHashTable *seen, Findings *findings, const char *folder)
+static void search_folder(GHashTable *seen, Findings *findings, const char *folder)
 {
     GDir *list = g_dir_open(folder, 0, NULL);
     const char *name;
@@ -75,9 +75,9 @@ void check_qemu(Findings *findings)
 
     for (char **folder = folders; *folder; folder++)
         if (g_path_is_absolute(*folder))
-            look_in(seen, findings, *folder);
-    look_in(seen, findings, "/usr/bin");
-    look_in(seen, findings, "/usr/local/bin");
+            search_folder(seen, findings, *folder);
+    search_folder(seen, findings, "/usr/bin");
+    search_folder(seen, findings, "/usr/local/bin");
     if (g_hash_table_size(seen) == 0)
         findings_add(findings, "QEMU", FINDING_NOTE, "no " QEMU_PREFIX "x86_64 found",
                      "install qemu-system-x86, or name programs by their whole path");

@@ -68,7 +68,7 @@ gboolean cli_check_arguments(int argc, int min, int max, const char *wanted)
     if (argc - 1 < min)
         cli_usage_error("%s is missing", wanted);
     else if (argc - 1 > max)
-        cli_usage_error("too many words; wanted %s", wanted);
+        cli_usage_error("too many arguments; wanted %s", wanted);
     else
         return TRUE;
     return FALSE;

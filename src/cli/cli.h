@@ -2,8 +2,8 @@
  * The vmferry command
  *
  * Theory of operation: main.c finds the verb; each verb has a file of its own
- * with a function of the type VerbMain that gets the words behind `vmferry`
- * (its own name first).  A verb parses its options with cli_parse(), asks the
+ * with a function of the type VerbMain that gets the arguments from the verb's
+ * name on.  A verb parses its options with cli_parse(), asks the
  * local agent through client/client.h, and prints: for users by default, one JSON
  * object (or one a line) with --json.  Answers go to standard output, errors
  * and progress to standard error.
@@ -21,7 +21,7 @@ typedef enum {
     EXIT_DONE = 0,
     EXIT_FAILED = 1, /* and the guest still runs where it was */
     EXIT_USAGE = 2,
-    EXIT_ATTENTION = 3, /* the guest's place changed, or is in doubt: needs a look */
+    EXIT_ATTENTION = 3, /* the guest's place changed, or is in doubt: needs attention */
     EXIT_ENDED = 4,     /* the guest has ended by itself meanwhile */
 } CliExit;
 
@@ -48,7 +48,7 @@ typedef struct {
     const GOptionEntry *entries; /* of this verb, or NULL */
     CommonOptions *common;       /* where --json and (with talks) --socket go */
     gboolean talks;              /* to the agent: takes --socket */
-    gboolean stops_at_argument;  /* options end at the first word that is none */
+    gboolean stops_at_argument;  /* options end at the first other argument */
 } CliSpec;
 
 /* Parses and removes the options.  FALSE: EXIT_USAGE, after the error was
@@ -58,7 +58,7 @@ gboolean cli_parse(const CliSpec *spec, int *argc, char ***argv);
 /* Shows a usage error of the running verb; returns EXIT_USAGE. */
 int cli_usage_error(const char *format, ...) G_GNUC_PRINTF(1, 2);
 
-/* Checks that there are between *min* and *max* words behind the verb. */
+/* Checks that there are between *min* and *max* arguments behind the verb. */
 gboolean cli_check_arguments(int argc, int min, int max, const char *wanted);
 
 /* Adds what to do to an error of this kind: "(*hint*)" behind its text. */

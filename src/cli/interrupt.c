@@ -7,7 +7,7 @@
 #include "client/client.h"
 
 typedef struct {
-    CommonOptions common; /* of our own: the verb may be on its way out */
+    CommonOptions common; /* a copy: the verb may have returned */
     char *path;
 } Watch;
 

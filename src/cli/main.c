@@ -71,12 +71,13 @@ static int run_verb(const Verb *verb, int argc, char **argv)
 
 static gboolean has_page(const char *page)
 {
-    const char *words[] = {"man", "-w", page, NULL};
+    const char *arguments[] = {"man", "-w", page, NULL};
     const GSpawnFlags flags =
         G_SPAWN_SEARCH_PATH | G_SPAWN_STDOUT_TO_DEV_NULL | G_SPAWN_STDERR_TO_DEV_NULL;
     int status;
 
-    return g_spawn_sync(NULL, (char **)words, NULL, flags, NULL, NULL, NULL, NULL, &status, NULL) &&
+    return g_spawn_sync(NULL, (char **)arguments, NULL, flags, NULL, NULL, NULL, NULL, &status,
+                        NULL) &&
            status == 0;
 }
 
@@ -84,14 +85,14 @@ static int show_verb(const char *name)
 {
     const Verb *verb = find_verb(name);
     g_autofree char *page = g_strdup_printf("vmferry-%s", name);
-    char *words[] = {(char *)name, (char *)"--help", NULL};
+    char *arguments[] = {(char *)name, (char *)"--help", NULL};
 
     if (!verb)
         return cli_usage_error("there is no verb \"%s\"", name);
     /* For users the whole page, for programs the short text. */
     if (isatty(STDOUT_FILENO) && has_page(page))
         execlp("man", "man", page, (char *)NULL);
-    return run_verb(verb, 2, words);
+    return run_verb(verb, 2, arguments);
 }
 
 static int verb_help(int argc, char **argv)
@@ -129,7 +130,7 @@ int main(int argc, char **argv)
     }
     verb = find_verb(argv[1]);
     if (!verb && argv[1][0] == '-')
-        return cli_usage_error("options stand behind a verb: vmferry VERB %s", argv[1]);
+        return cli_usage_error("options follow the verb: vmferry VERB %s", argv[1]);
     if (!verb)
         return cli_usage_error("there is no verb \"%s\"", argv[1]);
     return run_verb(verb, argc - 1, argv + 1);

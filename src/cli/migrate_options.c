@@ -1,177 +1,140 @@
 #include "cli/migrate_options.h"
 
-#include <string.h>
+/* ---- the options and their help ---- */
 
-#include "base/quantity.h"
-#include "base/rate.h"
-#include "memory/tracker.h"
-#include "migrate/report.h"
-
-void migrate_arguments_clear(MigrateArguments *words)
+static void add_range(const MigrateOption *option, GString *help)
 {
-    char **const texts[] = {
-        &words->mode,     &words->bandwidth,     &words->compress,     &words->tracker,
-        &words->throttle, &words->segments,      &words->max_downtime, &words->downtime_cap,
-        &words->deadline, &words->memory_budget, &words->streams,      &words->record,
+    g_autofree char *choices = NULL;
+
+    if (option->kind == MIGRATE_OPTION_COUNT)
+        g_string_append_printf(help, ", %" G_GUINT64_FORMAT " to %" G_GUINT64_FORMAT,
+                               (guint64)option->least, (guint64)option->limit);
+    if (option->kind != MIGRATE_OPTION_CHOICE)
+        return;
+    choices = migrate_option_list_choices(option, ", ");
+    g_string_append_printf(help, ": %s", choices);
+}
+
+static void add_default(const MigrateOption *option, GString *help)
+{
+    const char *fallback = option->automatic ? option->automatic : option->fallback;
+
+    if (option->kind == MIGRATE_OPTION_FLAG || option->kind == MIGRATE_OPTION_FILE)
+        return;
+    g_string_append_printf(help, " (default: %s%s)", option->file_key ? "the agent's, " : "",
+                           fallback ? fallback : "none");
+}
+
+static char *make_help(const MigrateOption *option)
+{
+    GString *help = g_string_new(option->help);
+
+    add_range(option, help);
+    add_default(option, help);
+    return g_string_free(help, FALSE);
+}
+
+static GOptionEntry make_entry(const MigrateOption *option, guint row, MigrateArguments *arguments)
+{
+    GOptionEntry entry = {
+        .long_name = option->name,
+        .arg = G_OPTION_ARG_STRING,
+        .arg_data = &arguments->texts[row],
+        .description = arguments->help[row],
+        .arg_description = option->argument,
     };
 
-    for (guint i = 0; i < G_N_ELEMENTS(texts); i++)
-        g_clear_pointer(texts[i], g_free);
-    common_options_clear(&words->common);
+    if (option->kind == MIGRATE_OPTION_FILE) {
+        entry.arg = G_OPTION_ARG_FILENAME;
+    } else if (option->kind == MIGRATE_OPTION_FLAG) {
+        entry.arg = G_OPTION_ARG_NONE;
+        entry.arg_data = &arguments->flags[row];
+    }
+    return entry;
 }
 
-static gboolean check_mode(const char *mode)
+void migrate_arguments_init(MigrateArguments *arguments)
 {
-    if (!mode || strcmp(mode, "auto") == 0 || strcmp(mode, "precopy") == 0)
-        return TRUE;
-    if (strcmp(mode, "postcopy") == 0 || strcmp(mode, "hybrid") == 0)
-        cli_usage_error("--mode %s is not available in this version; use auto or precopy", mode);
-    else
-        cli_usage_error("\"%s\" is no mode; use auto or precopy", mode);
-    return FALSE;
-}
+    const MigrateOption *option;
+    guint row = 0;
 
-/* ---- words that are one of a few ---- */
-
-static gboolean is_compression(const char *text)
-{
-    PackingMode mode;
-
-    return packing_mode_from_name(text, &mode);
-}
-
-static gboolean is_tracker(const char *text)
-{
-    TrackerKind kind;
-
-    return tracker_kind_from_name(text, &kind);
-}
-
-static gboolean is_throttle(const char *text)
-{
-    ThrottleMode mode;
-
-    return throttle_mode_from_name(text, &mode);
-}
-
-static gboolean is_segments(const char *text)
-{
-    SentStoreMode mode;
-
-    return sent_store_mode_from_name(text, &mode);
-}
-
-static gboolean add_names(json_t *request, const MigrateArguments *words)
-{
-    const struct {
-        const char *key, *text;
-        gboolean (*is_one)(const char *text);
-        const char *what;
-    } names[] = {
-        {"compress", words->compress, is_compression, "compression; use auto, none, lz4 or zstd"},
-        {"tracker", words->tracker, is_tracker, "tracker; use auto, pagemap-scan or uffd-sync"},
-        {"throttle", words->throttle, is_throttle, "throttle; use auto, cgroup, duty or off"},
-        {"segments", words->segments, is_segments,
-         "way to find segments; use auto, fingerprint, shadow or off"},
+    *arguments = (MigrateArguments){0};
+    for (; (option = migrate_option_at(row)); row++) {
+        arguments->help[row] = make_help(option);
+        arguments->entries[row] = make_entry(option, row, arguments);
+    }
+    arguments->entries[row] = (GOptionEntry){
+        .long_name = "progress",
+        .arg = G_OPTION_ARG_NONE,
+        .arg_data = &arguments->progress,
+        .description = "With --json: progress as JSON lines on standard error",
     };
+}
 
-    for (guint i = 0; i < G_N_ELEMENTS(names); i++) {
-        if (!names[i].text)
+void migrate_arguments_clear(MigrateArguments *arguments)
+{
+    for (guint i = 0; i < MIGRATE_OPTIONS_LIMIT; i++) {
+        g_clear_pointer(&arguments->texts[i], g_free);
+        g_clear_pointer(&arguments->help[i], g_free);
+    }
+    common_options_clear(&arguments->common);
+}
+
+/* ---- the request ---- */
+
+/* What migrate_option_set_text() takes, or NULL where the option was not given. */
+static const char *get_text(const MigrateArguments *arguments, const MigrateOption *option,
+                            guint row)
+{
+    gboolean given = arguments->flags[row];
+
+    if (option->kind == MIGRATE_OPTION_FILE)
+        given = arguments->texts[row] != NULL;
+    else if (option->kind != MIGRATE_OPTION_FLAG)
+        return arguments->texts[row];
+    return given ? "true" : NULL;
+}
+
+static gboolean parse(const MigrateArguments *arguments, MigrateOptions *options,
+                      MigrateOptionSet *ret_given, GError **error)
+{
+    const MigrateOption *option;
+
+    for (guint row = 0; (option = migrate_option_at(row)); row++) {
+        const char *text = get_text(arguments, option, row);
+
+        if (!text)
             continue;
-        if (!names[i].is_one(names[i].text)) {
-            cli_usage_error("\"%s\" is no %s", names[i].text, names[i].what);
+        if (!migrate_option_set_text(option, MIGRATE_FROM_COMMAND, text, options, error))
             return FALSE;
-        }
-        json_object_set_new(request, names[i].key, json_string(names[i].text));
+        *ret_given |= migrate_option_bit(option);
     }
-    return TRUE;
+    return migrate_options_agree(options, *ret_given, MIGRATE_FROM_COMMAND, error);
 }
 
-/* ---- times and amounts ---- */
-
-static gboolean add_times(json_t *request, const MigrateArguments *words)
-{
-    const struct {
-        const char *key, *option, *text;
-        guint limit;
-    } times[] = {
-        {"max_downtime_ms", "--max-downtime", words->max_downtime, MIGRATE_DOWNTIME_LIMIT_MS},
-        {"downtime_cap_ms", "--downtime-cap", words->downtime_cap, MIGRATE_DOWNTIME_LIMIT_MS},
-        {"deadline_ms", "--deadline", words->deadline, MIGRATE_DEADLINE_LIMIT_MS},
-    };
-    guint ms[G_N_ELEMENTS(times)];
-
-    for (guint i = 0; i < G_N_ELEMENTS(times); i++) {
-        g_autoptr(GError) error = NULL;
-
-        if (!times[i].text)
-            continue;
-        if (!duration_parse(times[i].option, times[i].text, times[i].limit, &ms[i], &error)) {
-            cli_usage_error("%s", error->message);
-            return FALSE;
-        }
-        json_object_set_new(request, times[i].key, json_integer(ms[i]));
-    }
-    if (words->max_downtime && words->downtime_cap && ms[1] < ms[0]) {
-        cli_usage_error("--downtime-cap %s is below --max-downtime %s: it is from %u ms here",
-                        words->downtime_cap, words->max_downtime, ms[0]);
-        return FALSE;
-    }
-    return TRUE;
-}
-
-static gboolean add_amounts(json_t *request, const MigrateArguments *words)
+json_t *migrate_arguments_to_request(const MigrateArguments *arguments, const char *destination,
+                                     MigrateOptions *ret_options)
 {
     g_autoptr(GError) error = NULL;
-    uint64_t rate, budget;
-    guint64 streams;
+    MigrateOptionSet given = 0;
+    json_t *request;
 
-    if (words->bandwidth) {
-        if (!rate_parse(words->bandwidth, &rate, &error)) {
-            cli_usage_error("--bandwidth: %s", error->message);
-            return FALSE;
-        }
-        json_object_set_new(request, "bandwidth", json_integer((json_int_t)rate));
+    migrate_options_init(ret_options);
+    if (!parse(arguments, ret_options, &given, &error)) {
+        cli_usage_error("%s", error->message);
+        return NULL;
     }
-    if (words->memory_budget) {
-        if (!size_parse("--memory-budget", words->memory_budget, MIGRATE_MEMORY_BUDGET_LEAST,
-                        MIGRATE_MEMORY_BUDGET_LIMIT, &budget, &error)) {
-            cli_usage_error("%s", error->message);
-            return FALSE;
-        }
-        json_object_set_new(request, "memory_budget_bytes", json_integer((json_int_t)budget));
-    }
-    if (words->streams) {
-        if (!g_ascii_string_to_unsigned(words->streams, 10, 1, MIGRATE_STREAMS_LIMIT, &streams,
-                                        NULL)) {
-            cli_usage_error("--streams %s: from 1 to %u streams are possible", words->streams,
-                            MIGRATE_STREAMS_LIMIT);
-            return FALSE;
-        }
-        json_object_set_new(request, "streams", json_integer((json_int_t)streams));
-    }
-    return TRUE;
+    request = json_pack("{s:s}", "destination", destination);
+    migrate_options_write(ret_options, given, request);
+    return request;
 }
 
-json_t *migrate_arguments_to_request(const MigrateArguments *words, const char *destination)
+const char *migrate_arguments_get_record(const MigrateArguments *arguments)
 {
-    g_autoptr(json_t) request = json_pack("{s:s, s:b, s:b}", "destination", destination, "verify",
-                                          words->verify, "detach", words->detach);
+    const MigrateOption *option;
 
-    if (!check_mode(words->mode) || !add_names(request, words) || !add_times(request, words) ||
-        !add_amounts(request, words))
-        return NULL;
-    if (words->record && words->detach) {
-        cli_usage_error("--record writes while the move goes on: not with --detach");
-        return NULL;
-    }
-    if (words->trust_images)
-        json_object_set_new(request, "trust_images", json_true());
-    if (words->allow_cpu_mismatch)
-        json_object_set_new(request, "allow_cpu_mismatch", json_true());
-    if (words->reclaim_free)
-        json_object_set_new(request, "reclaim_free", json_true());
-    if (words->record)
-        json_object_set_new(request, "record", json_true());
-    return g_steal_pointer(&request);
+    for (guint row = 0; (option = migrate_option_at(row)); row++)
+        if (option->kind == MIGRATE_OPTION_FILE)
+            return arguments->texts[row];
+    return NULL;
 }

@@ -39,15 +39,18 @@ static double get_share(json_t *object)
 static const char *describe_phase(const char *phase)
 {
     static const struct {
-        const char *name, *words;
+        const char *name, *text;
     } phases[] = {
-        {"connect", "connecting"},      {"precopy", "copying"}, {"stopped", "stopped, last round"},
-        {"switchover", "handing over"}, {"done", "done"},
+        {"connect", "connecting"},
+        {"precopy", "copying"},
+        {"stopped", "stopped, last round"},
+        {"switchover", "switching over"},
+        {"done", "done"},
     };
 
     for (guint i = 0; i < G_N_ELEMENTS(phases); i++)
         if (strcmp(phase, phases[i].name) == 0)
-            return phases[i].words;
+            return phases[i].text;
     return phase;
 }
 
@@ -62,14 +65,14 @@ static double get_run_share(json_t *object)
 static char *describe_means(json_t *object)
 {
     double run_share = get_run_share(object);
-    uint64_t held = json_count_or(object, "deferred_bytes", 0);
-    g_autofree char *bytes = held > 0 ? bytes_format((double)held) : NULL;
+    uint64_t deferred = json_count_or(object, "deferred_bytes", 0);
+    g_autofree char *bytes = deferred > 0 ? bytes_format((double)deferred) : NULL;
     GString *text = g_string_new(NULL);
 
     if (run_share < 1)
         g_string_append_printf(text, ", guest slowed to %.0f %%", 100 * run_share);
     if (bytes)
-        g_string_append_printf(text, ", %s held back", bytes);
+        g_string_append_printf(text, ", %s deferred", bytes);
     return g_string_free(text, FALSE);
 }
 

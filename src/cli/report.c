@@ -82,11 +82,12 @@ char **report_describe_guest(json_t *report)
     char **all;
 
     if (json_flag_or(report, "memory_intensive", FALSE)) {
-        g_autofree char *held = bytes_format((double)json_count_or(report, "deferred_bytes", 0));
+        g_autofree char *deferred =
+            bytes_format((double)json_count_or(report, "deferred_bytes", 0));
         g_autofree char *text = g_strdup_printf(
             "writes its memory faster than it can be sent (memory-intensive); %s of it waited for "
             "the pause",
-            held);
+            deferred);
 
         g_strv_builder_add(sentences, text);
     }

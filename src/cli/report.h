@@ -1,4 +1,4 @@
-/* A move's report: its exit code, and its words for users. */
+/* A move's report: its exit code, and its text for users. */
 #pragma once
 
 #include <jansson.h>

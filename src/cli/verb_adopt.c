@@ -17,7 +17,7 @@ typedef struct {
     gboolean allow_supervisor;
 } AdoptOptions;
 
-/* "@NAME" is an abstract socket; a path starts here, and the agent is elsewhere. */
+/* "@NAME" is an abstract socket; a relative path is this process's, not the agent's. */
 static char *whole_qmp(const char *qmp)
 {
     return qmp[0] == '@' ? g_strdup(qmp) : g_canonicalize_filename(qmp, NULL);
@@ -60,7 +60,7 @@ int verb_adopt(int argc, char **argv)
         {"pid", 0, 0, G_OPTION_ARG_INT, &options.pid, "The QEMU process", "PID"},
         {"qmp", 0, 0, G_OPTION_ARG_FILENAME, &qmp, "Its QMP socket (default: found)", "PATH"},
         {"allow-supervisor", 0, 0, G_OPTION_ARG_NONE, &options.allow_supervisor,
-         "What may start it again will not, once it has moved: I see to that", NULL},
+         "Accept what may start it again: you keep it from that, once the guest has moved", NULL},
         {NULL},
     };
     CliSpec spec = {.parameters = "NAME --pid PID",

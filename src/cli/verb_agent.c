@@ -9,7 +9,7 @@
 #include "cli/cli.h"
 
 static const char description[] =
-    "Keeps the guests of this host, receives guests from other hosts, and serves the\n"
+    "Manages the guests of this host, receives guests from other hosts, and serves the\n"
     "other verbs.  Guests outlive it; a restarted agent finds them again.\n\n"
     "Options win over the configuration file (man 5 vmferry-agent.conf).";
 

@@ -84,8 +84,8 @@ int verb_check(int argc, char **argv)
     g_auto(CommonOptions) common = {0};
     g_autofree char *pki = NULL;
     const GOptionEntry entries[] = {
-        {"pki", 0, 0, G_OPTION_ARG_FILENAME, &pki,
-         "This host's certificate (default: where its agent looks)", "DIR"},
+        {"pki", 0, 0, G_OPTION_ARG_FILENAME, &pki, "This host's certificate (default: the agent's)",
+         "DIR"},
         {NULL},
     };
     CliSpec spec = {

@@ -21,11 +21,11 @@ static const char description[] =
     "Moves a running guest to another host.  It runs on here unless the exit code says\n"
     "otherwise: 0 it runs there, 1 it was not moved, 3 its place changed or is in doubt.\n\n"
     "TIME: milliseconds as 300, or 500ms, 2s, 1m.  BYTES: 500M, 64Mi, 1Gi.\n"
-    "RATE: bytes a second as 100M, 1.5G, 64Ki; bits a second as 100mbit, 1gbit.\n"
+    "RATE: bytes per second as 100M, 1.5G, 64Ki; bits per second as 100mbit, 1gbit.\n"
     "Ctrl-C cancels the move.";
 
 typedef struct {
-    const MigrateArguments *words;
+    const MigrateArguments *arguments;
     const char *guest, *destination;
     Progress progress;
     Recording recording;
@@ -47,9 +47,9 @@ static gboolean on_line(json_t *object, gpointer user)
     if (recording_take(&run->recording, object))
         return TRUE;
     g_strlcpy(run->phase, json_text_or(object, "phase", ""), sizeof run->phase);
-    if (!run->words->common.json) {
+    if (!run->arguments->common.json) {
         progress_show(&run->progress, object);
-    } else if (run->words->progress) {
+    } else if (run->arguments->progress) {
         char *text = json_dumps(object, JSON_LINE);
 
         fprintf(stderr, "%s\n", text);
@@ -70,7 +70,7 @@ static void note_pid(Run *run, Client *client)
  * *ret_gone: it is back and has no such guest. */
 static json_t *ask_returned_agent(Run *run, gboolean *ret_gone)
 {
-    g_autoptr(Client) client = client_new(run->words->common.socket);
+    g_autoptr(Client) client = client_new(run->arguments->common.socket);
     g_autofree char *path = cli_guest_path(run->guest, NULL);
 
     *ret_gone = FALSE;
@@ -106,29 +106,29 @@ static void report_lost_agent(Run *run)
     g_autoptr(json_t) guest = ask_returned_agent(run, &gone);
     const char *state = guest ? json_text_or(guest, "state", "?") : NULL;
     g_autofree char *text = NULL;
-    gboolean look = FALSE;
+    gboolean attention = FALSE;
 
     if (guest) {
-        look = strcmp(state, "in-doubt") == 0;
+        attention = strcmp(state, "in-doubt") == 0;
         text = g_strdup_printf("the agent was restarted during the move; %s is %s here", run->guest,
                                state);
     } else if (gone) {
-        look = TRUE;
+        attention = TRUE;
         text = g_strdup_printf("the agent was restarted during the move and %s is not here any "
-                               "more: look on %s and at `vmferry events`",
+                               "more: see `vmferry events`, and `vmferry list` on %s",
                                run->guest, run->destination);
     } else if (is_still_here(run)) {
         text = g_strdup_printf("the agent went away during the move; %s is still here as process "
                                "%d: start the agent again, it finds its guests",
                                run->guest, (int)run->pid);
     } else {
-        look = TRUE;
+        attention = TRUE;
         text = g_strdup_printf("the agent went away during the switchover: start it again, then "
-                               "look at `vmferry list` here and on %s",
+                               "see `vmferry list` here and on %s",
                                run->destination);
     }
     run->report = report_make(run->guest, run->destination, REPORT_REASON_AGENT_LOST, text);
-    if (look)
+    if (attention)
         json_object_set_new(run->report, "in_doubt", json_true());
 }
 
@@ -137,7 +137,7 @@ static int finish(Run *run)
     int code = report_get_exit(run->report);
     g_autoptr(GError) error = NULL;
 
-    if (run->words->common.json)
+    if (run->arguments->common.json)
         cli_print_json(run->report);
     else
         report_print(run->report, run->guest);
@@ -149,11 +149,11 @@ static int finish(Run *run)
 
 static int follow(Run *run, json_t *request, const char *path)
 {
-    g_autoptr(Client) client = client_new(run->words->common.socket);
+    g_autoptr(Client) client = client_new(run->arguments->common.socket);
     g_autoptr(GError) error = NULL;
 
     note_pid(run, client);
-    interrupt_watch(&run->words->common, run->guest);
+    interrupt_watch(&run->arguments->common, run->guest);
     progress_init(&run->progress);
     client_stream(client, "POST", path, request, on_line, run, &error);
     progress_end(&run->progress);
@@ -165,16 +165,16 @@ static int follow(Run *run, json_t *request, const char *path)
     return finish(run);
 }
 
-static int detach(const MigrateArguments *words, const char *guest, json_t *request,
+static int detach(const MigrateArguments *arguments, const char *guest, json_t *request,
                   const char *path)
 {
-    g_autoptr(Client) client = client_new(words->common.socket);
+    g_autoptr(Client) client = client_new(arguments->common.socket);
     g_autoptr(GError) error = NULL;
     g_autoptr(json_t) answer = client_call(client, "POST", path, request, &error);
 
     if (!answer)
-        return cli_fail(&words->common, error);
-    if (words->common.json)
+        return cli_fail(&arguments->common, error);
+    if (arguments->common.json)
         cli_print_json(answer);
     else
         printf("%s begins to move; see `vmferry events --follow` and `vmferry status %s`.\n", guest,
@@ -182,10 +182,11 @@ static int detach(const MigrateArguments *words, const char *guest, json_t *requ
     return EXIT_DONE;
 }
 
-static int migrate(const MigrateArguments *words, const char *guest, const char *destination)
+static int migrate(const MigrateArguments *arguments, const char *guest, const char *destination)
 {
-    Run run = {.words = words, .guest = guest, .destination = destination};
-    json_t *request = migrate_arguments_to_request(words, destination);
+    Run run = {.arguments = arguments, .guest = guest, .destination = destination};
+    MigrateOptions options;
+    json_t *request = migrate_arguments_to_request(arguments, destination, &options);
     g_autofree char *path = request ? cli_guest_path(guest, "/migrate") : NULL;
     g_autoptr(GError) error = NULL;
 
@@ -193,68 +194,28 @@ static int migrate(const MigrateArguments *words, const char *guest, const char 
         json_decref(request);
         return EXIT_USAGE;
     }
-    if (words->detach)
-        return detach(words, guest, request, path);
+    if (options.detach)
+        return detach(arguments, guest, request, path);
     /* Before the move: one that cannot be recorded as asked does not begin. */
-    if (!recording_open(&run.recording, words->record, &error)) {
+    if (!recording_open(&run.recording, migrate_arguments_get_record(arguments), &error)) {
         json_decref(request);
-        return cli_fail(&words->common, error);
+        return cli_fail(&arguments->common, error);
     }
     return follow(&run, request, path);
 }
 
 int verb_migrate(int argc, char **argv)
 {
-    g_auto(MigrateArguments) w = {0};
-    const GOptionEntry entries[] = {
-        {"mode", 0, 0, G_OPTION_ARG_STRING, &w.mode, "How: auto or precopy (default: auto)",
-         "MODE"},
-        {"max-downtime", 0, 0, G_OPTION_ARG_STRING, &w.max_downtime,
-         "Longest pause to aim at (default: the agent's, 300)", "TIME"},
-        {"downtime-cap", 0, 0, G_OPTION_ARG_STRING, &w.downtime_cap,
-         "Longest pause to accept for a guest that needs it (default: the agent's, 2s)", "TIME"},
-        {"deadline", 0, 0, G_OPTION_ARG_STRING, &w.deadline,
-         "The whole move is to be over by then (default: none)", "TIME"},
-        {"throttle", 0, 0, G_OPTION_ARG_STRING, &w.throttle,
-         "How the guest may be slowed where nothing else helps: auto, cgroup, duty, off "
-         "(default: the agent's, auto)",
-         "HOW"},
-        {"bandwidth", 0, 0, G_OPTION_ARG_STRING, &w.bandwidth,
-         "Send no faster than this (default: the agent's, unlimited)", "RATE"},
-        {"streams", 0, 0, G_OPTION_ARG_STRING, &w.streams,
-         "Threads that read and pack pages, 1 to 16 (default: the agent's, by its cores)", "N"},
-        {"compress", 0, 0, G_OPTION_ARG_STRING, &w.compress,
-         "auto, none, lz4, zstd (default: auto, as path and data make it worthwhile)", "HOW"},
-        {"segments", 0, 0, G_OPTION_ARG_STRING, &w.segments,
-         "How changes inside a page are found: auto, fingerprint, shadow, off (default: auto)",
-         "HOW"},
-        {"memory-budget", 0, 0, G_OPTION_ARG_STRING, &w.memory_budget,
-         "Memory for that on this host (default: the agent's, 1/16 of the guest's)", "BYTES"},
-        {"verify", 0, 0, G_OPTION_ARG_NONE, &w.verify,
-         "Compare all memory before the guest starts there (longer downtime)", NULL},
-        {"reclaim-free", 0, 0, G_OPTION_ARG_NONE, &w.reclaim_free,
-         "Take the guest's free memory by its balloon first: it is not sent then", NULL},
-        {"trust-images", 0, 0, G_OPTION_ARG_NONE, &w.trust_images,
-         "Do not prove that the disks' images there are the same as here", NULL},
-        {"allow-cpu-mismatch", 0, 0, G_OPTION_ARG_NONE, &w.allow_cpu_mismatch,
-         "Move it although the CPU there lacks features of the guest's", NULL},
-        {"tracker", 0, 0, G_OPTION_ARG_STRING, &w.tracker,
-         "How writes are followed: auto, pagemap-scan, uffd-sync (default: the agent's)", "KIND"},
-        {"record", 0, 0, G_OPTION_ARG_FILENAME, &w.record,
-         "Write a trace of the move to FILE, for vmferry-sim", "FILE"},
-        {"progress", 0, 0, G_OPTION_ARG_NONE, &w.progress,
-         "With --json: progress as JSON lines on standard error", NULL},
-        {"detach", 0, 0, G_OPTION_ARG_NONE, &w.detach, "Begin the move and return", NULL},
-        {NULL},
-    };
+    g_auto(MigrateArguments) arguments;
     CliSpec spec = {.parameters = "NAME HOST[:PORT]",
                     .description = description,
-                    .entries = entries,
-                    .common = &w.common,
+                    .entries = arguments.entries,
+                    .common = &arguments.common,
                     .talks = TRUE};
 
+    migrate_arguments_init(&arguments);
     if (!cli_parse(&spec, &argc, &argv) || !cli_check_arguments(argc, 2, 2, "NAME and HOST[:PORT]"))
         return EXIT_USAGE;
     interrupt_block();
-    return migrate(&w, argv[1], argv[2]);
+    return migrate(&arguments, argv[1], argv[2]);
 }

@@ -12,22 +12,22 @@ static const char description[] =
     "the guest will move to (or have map rules there, man 5 vmferry-agent.conf).\n\n"
     "Example: vmferry run web1 -- qemu-system-x86_64 -accel kvm -m 1G -hda /srv/web1.qcow2";
 
-static json_t *make_request(const char *name, int count, char **words)
+static json_t *make_request(const char *name, int count, char **arguments)
 {
     g_autofree char *directory = g_get_current_dir();
     json_t *list = json_array();
 
     for (int i = 0; i < count; i++)
-        json_array_append_new(list, json_string(words[i]));
+        json_array_append_new(list, json_string(arguments[i]));
     return json_pack("{s:s, s:o, s:s}", "name", name, "command_line", list, "directory", directory);
 }
 
-static int run(const CommonOptions *common, const char *name, int count, char **words)
+static int run(const CommonOptions *common, const char *name, int count, char **arguments)
 {
     g_autoptr(Client) client = client_new(common->socket);
     g_autoptr(GError) error = NULL;
     g_autoptr(json_t) guest =
-        client_call(client, "POST", "/v1/guests", make_request(name, count, words), &error);
+        client_call(client, "POST", "/v1/guests", make_request(name, count, arguments), &error);
 
     if (!guest)
         return cli_fail(common, error);
@@ -59,23 +59,23 @@ int verb_run(int argc, char **argv)
                     .talks = TRUE,
                     .stops_at_argument = separator == 0};
     int own = separator ? separator : argc;
-    char **words = argv, **line;
+    char **arguments = argv, **line;
     int count;
     g_autoptr(GError) error = NULL;
 
-    if (!cli_parse(&spec, &own, &words))
+    if (!cli_parse(&spec, &own, &arguments))
         return EXIT_USAGE;
     if (own < 2 || (separator && own > 2))
         return cli_usage_error("wanted one NAME and a QEMU command line");
-    if (!guest_name_check(words[1], &error))
+    if (!guest_name_check(arguments[1], &error))
         return cli_usage_error("%s", error->message);
     count = separator ? argc - separator - 1 : own - 2;
-    line = separator ? argv + separator + 1 : words + 2;
+    line = separator ? argv + separator + 1 : arguments + 2;
     if (count < 1)
         return cli_usage_error("the QEMU command line is missing");
     if (line[0][0] == '-')
         return cli_usage_error("the QEMU command line begins with the program's name, as "
                                "qemu-system-x86_64, not with \"%s\"",
                                line[0]);
-    return run(&common, words[1], count, line);
+    return run(&common, arguments[1], count, line);
 }

@@ -31,12 +31,12 @@ static void add_number(Table *table, const char *title, json_t *object, const ch
 static void add_command_line(Table *table, json_t *guest)
 {
     g_autoptr(GString) line = g_string_new(NULL);
-    json_t *word;
+    json_t *argument;
     size_t i;
 
-    json_array_foreach(json_object_get(guest, "command_line"), i, word)
+    json_array_foreach(json_object_get(guest, "command_line"), i, argument)
     {
-        const char *text = json_string_value(word);
+        const char *text = json_string_value(argument);
         g_autofree char *quoted = NULL;
 
         if (text && (strpbrk(text, " '\"\\$&|;<>()*?[]#~`\t\n") || !*text))

@@ -162,7 +162,7 @@ static gboolean read_lines(GInputStream *stream, ClientLine on_line, gpointer us
             error_set(error, VMFERRY_ERROR_DISCONNECTED, "the agent went away");
             return FALSE;
         }
-        if (length == 0) /* a sign of life */
+        if (length == 0) /* a keep-alive */
             continue;
         object = json_parse_object(line, length, ANSWER_LIMIT, error);
         if (!object)

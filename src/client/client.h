@@ -2,7 +2,7 @@
  * Talking to the local agent
  *
  * HTTP over its Unix socket; blocking.  Errors of the agent come back with its
- * code and words.  VMFERRY_ERROR_DISCONNECTED: no agent, or it went away.
+ * code and message.  VMFERRY_ERROR_DISCONNECTED: no agent, or it went away.
  */
 #pragma once
 

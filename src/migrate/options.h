@@ -1,23 +1,35 @@
-/* What a user may ask of a move. */
+/*
+ * What a user may ask of a move
+ *
+ * Theory of operation: MigrateOptions holds the values.  One table, in options.c, has a row for
+ * each field: how the option is called on the command line, in the API and in agent.conf, what kind
+ * of value it takes, its limits, its default, its help text.  Whatever reads or writes an option
+ * walks that table: `vmferry migrate` makes its command-line options and its request from it, the
+ * agent reads the request and its configuration file by it.  So a value is checked in one place, by
+ * the same rules, and an error names the option as its user has written it.
+ *
+ * Defaults: the table's (migrate_options_init()), over them the agent's configuration, over that
+ * the request.  A request holds only what its user gave; MigrateOptionSet keeps apart what was
+ * given and what is a default.
+ *
+ * A new option is a field here and a row in options.c.  A test (tests/unit/migrate) then asks for
+ * the option in the man pages, the completion, docs/api.md and docs/agent.conf.example.
+ */
 #pragma once
 
 #include <glib.h>
 #include <stdint.h>
 
+#include "base/json.h"
 #include "memory/tracker.h"
 #include "page/sent_store.h"
 #include "policy/packing.h"
 #include "throttle/throttle.h"
 
-#define MIGRATE_DOWNTIME_DEFAULT_MS 300u
-#define MIGRATE_DOWNTIME_CAP_DEFAULT_MS 2000u
-#define MIGRATE_DOWNTIME_LIMIT_MS 3600000u  /* for both of them */
-#define MIGRATE_DEADLINE_LIMIT_MS 86400000u /* a day */
-#define MIGRATE_STREAMS_LIMIT 16u
-#define MIGRATE_MEMORY_BUDGET_LEAST ((uint64_t)1 << 20)
-#define MIGRATE_MEMORY_BUDGET_LIMIT ((uint64_t)1 << 40)
+typedef enum { MIGRATE_MODE_AUTO, MIGRATE_MODE_PRECOPY } MigrateMode;
 
 typedef struct {
+    MigrateMode mode;
     guint max_downtime_ms;               /* the pause to aim at */
     guint downtime_cap_ms;               /* the pause that is never exceeded knowingly; not below
                                             max_downtime_ms */
@@ -30,8 +42,81 @@ typedef struct {
     gboolean trust_images;       /* do not prove that the disks' images are the same there */
     gboolean reclaim_free;       /* take the guest's free memory by its balloon first */
     gboolean record;             /* a trace for the user: MigrateSourceHost.trace */
+    gboolean detach;             /* the request is answered at once, not with the report */
     TrackerKind tracker;
     PackingMode compress;
     ThrottleMode throttle;
     SentStoreMode segments;
 } MigrateOptions;
+
+typedef enum {
+    MIGRATE_OPTION_FLAG,     /* gboolean */
+    MIGRATE_OPTION_FILE,     /* gboolean; on the command line a file, which stays the client's */
+    MIGRATE_OPTION_DURATION, /* guint, milliseconds */
+    MIGRATE_OPTION_COUNT,    /* guint */
+    MIGRATE_OPTION_CHOICE,   /* an enum: one of a few names */
+    MIGRATE_OPTION_SIZE,     /* uint64_t, bytes */
+    MIGRATE_OPTION_RATE,     /* uint64_t, bytes per second */
+} MigrateOptionKind;
+
+/* A row of the table.  All texts are constants. */
+typedef struct {
+    const char *name;     /* on the command line, behind "--" */
+    const char *api_key;  /* in a migrate request */
+    const char *file_key; /* in [agent] of agent.conf; NULL: no default can be set there */
+    MigrateOptionKind kind;
+    size_t offset;                      /* of the field in MigrateOptions */
+    const char *argument;               /* "TIME"; NULL: takes none */
+    uint64_t least, limit;              /* of DURATION, COUNT, SIZE and RATE */
+    const char *(*choice)(guint value); /* CHOICE: the name of a value below *choices* */
+    guint choices;                      /* how many */
+    const char *const *future_choices;  /* names of later versions, NULL-terminated; or NULL */
+    const char *fallback;               /* the default, as written in agent.conf; NULL: none */
+    const char *automatic;              /* non-NULL: agent.conf takes "auto", which is 0 in the
+                                            field and means this */
+    const char *help;
+} MigrateOption;
+
+/* Where a value was written: errors name an option as it is called there.  Of MIGRATE_FROM_FILE the
+ * caller puts the key in front. */
+typedef enum { MIGRATE_FROM_COMMAND, MIGRATE_FROM_API, MIGRATE_FROM_FILE } MigrateOptionOrigin;
+
+/* A bit for each row of the table. */
+typedef uint32_t MigrateOptionSet;
+#define MIGRATE_OPTIONS_LIMIT 32u
+
+/* The rows in the order of help and man page; NULL behind the last. */
+const MigrateOption *migrate_option_at(guint index);
+
+/* NULL where no option has that name on the command line. */
+const MigrateOption *migrate_option_find(const char *name);
+
+MigrateOptionSet migrate_option_bit(const MigrateOption *option);
+
+/* "auto, none, lz4 or zstd", with *last* (" or ") before the last name; g_free(). */
+char *migrate_option_list_choices(const MigrateOption *option, const char *last);
+
+/* The built-in defaults. */
+void migrate_options_init(MigrateOptions *ret);
+
+/* Sets the field of *option* to what *text* says ("true" or "false" for FLAG and FILE).  FALSE with
+ * *error*, and the field is as it was, where that is not valid. */
+gboolean migrate_option_set_text(const MigrateOption *option, MigrateOptionOrigin origin,
+                                 const char *text, MigrateOptions *options, GError **error);
+
+/* Sets what *request*, an object, has; other keys are ignored.  Ends with
+ * migrate_options_agree(). */
+gboolean migrate_options_read(json_t *request, MigrateOptions *options, GError **error);
+
+/* Puts the options of *given* into *request*, for migrate_options_read(). */
+void migrate_options_write(const MigrateOptions *options, MigrateOptionSet given, json_t *request);
+
+/* The rules between options.  Where only one of max_downtime_ms and downtime_cap_ms was *given*,
+ * the other gives way.  An error where both were given and the cap is below, and where record and
+ * detach come together. */
+gboolean migrate_options_agree(MigrateOptions *options, MigrateOptionSet given,
+                               MigrateOptionOrigin origin, GError **error);
+
+/* All keys of a request, NULL-terminated, with *first* (which is not an option) before them.  Free
+ * the array, not the texts, with g_free(). */
+const char **migrate_options_list_keys(const char *first);

@@ -133,16 +133,16 @@ def test_socket_of_a_killed_agent_is_replaced(scene):
 
 @pytest.mark.parametrize("settings, rules, words", [
     ({"alow": "hostB"}, {}, "unknown key"),
-    ({"allow": " "}, {}, "names nobody"),
+    ({"allow": " "}, {}, "names no peer"),
     ({"bandwidth": "fast"}, {}, "bandwidth"),
     ({"max-downtime": "0"}, {}, "max-downtime"),
     ({"downtime-cap": "2h"}, {}, "from 1 ms to 1 h"),
-    ({"max-downtime": "2s", "downtime-cap": "1s"}, {}, "downtime cap of 1000 ms is below"),
+    ({"max-downtime": "2s", "downtime-cap": "1s"}, {}, "downtime-cap of 1000 ms is below"),
     ({"memory-budget": "0"}, {}, "from 1Mi to 1024Gi"),
-    ({"streams": "17"}, {}, "neither auto nor a number from 1 to 16"),
+    ({"streams": "17"}, {}, "must be auto, or from 1 to 16"),
     ({"throttle": "hard"}, {}, "use auto, cgroup, duty or off"),
     ({"tracker": "magic"}, {}, "tracker"),
-    ({"listen": "10.66.0.1:x"}, {}, "no address"),
+    ({"listen": "10.66.0.1:x"}, {}, "not a valid address"),
     ({}, {"broken": "no arrow"}, "FROM => TO"),
 ], ids=lambda value: next(iter(value), None) if isinstance(value, dict) else None)
 def test_wrong_configuration(scene, settings, rules, words):

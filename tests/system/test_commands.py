@@ -158,7 +158,7 @@ def test_wrong_usage(words):
 def test_refusals_say_what_is_possible():
     for words, possible in [
             (["--max-downtime", "0"], "from 1 ms to 1 h"), (["--deadline", "3d"], "500ms, 2s, 1m"),
-            (["--max-downtime", "2s", "--downtime-cap", "1s"], "from 2000 ms"),
+            (["--max-downtime", "2s", "--downtime-cap", "1s"], "at least 2000 ms"),
             (["--streams", "17"], "from 1 to 16"), (["--memory-budget", "1"], "from 1Mi to 1024Gi"),
             (["--throttle", "x"], "auto, cgroup, duty or off"),
             (["--segments", "x"], "auto, fingerprint, shadow or off"),

@@ -75,7 +75,7 @@ NOBODY = "su nobody -s /bin/sh -c "
     ("mkdir -p /etc/vmferry/pki; touch /etc/vmferry/pki/host.crt; vmferry agent", 1,
      ["ca.crt: No such file", "`vmferry pki issue`"]),
     ("echo '[agent]\nalow = x' >/etc/vmferry/agent.conf; vmferry agent", 2, ["alow: unknown key"]),
-    ("vmferry --json list", 2, ["options stand behind a verb: vmferry VERB --json"]),
+    ("vmferry --json list", 2, ["options follow the verb: vmferry VERB --json"]),
     ("vmferry lsit", 2, ["there is no verb \"lsit\"", "vmferry --help"]),
     ("vmferry list --nmaes", 2, ["Unknown option --nmaes", "vmferry list --help"]),
 ], ids=lambda value: value if isinstance(value, str) else "")

@@ -88,7 +88,8 @@ static void test_wrong_paths(void **state)
     assert_answer(*state, "GET /v1/guests/web1/frob", "", "404", "\"not-found\"");
     assert_answer(*state, "PUT /v1/guests", "", "405", "this path has no such method");
     assert_answer(*state, "GET /v1/guests/web1/migrate", "", "405", "\"unsupported\"");
-    assert_answer(*state, "GET /v1/events?since=x", "", "400", "\\\"since\\\" is no number");
+    assert_answer(*state, "GET /v1/events?since=x", "", "400",
+                  "\\\"since\\\" is not a valid number");
 }
 
 static void test_unknown_guest(void **state)
@@ -111,54 +112,61 @@ static void test_bad_bodies(void **state)
         {"POST /v1/guests", "[]", "the request's body: JSON is not an object"},
         {"POST /v1/guests", "{\"name\":", "the request's body: not JSON"},
         {"POST /v1/guests", "{}", "\\\"name\\\" is missing"},
-        {"POST /v1/guests", "{\"name\":\"a/b\"}", "is no name for a guest"},
+        {"POST /v1/guests", "{\"name\":\"a/b\"}", "is not a valid name for a guest"},
         {"POST /v1/guests", "{\"name\":\"a\"}", "give either"},
         {"POST /v1/guests", "{\"name\":\"a\",\"pid\":1,\"command_line\":[\"q\"]}", "give either"},
         {"POST /v1/guests", "{\"name\":\"a\",\"command_line\":[]}", "is empty"},
         {"POST /v1/guests", "{\"name\":\"a\",\"command_line\":[7]}", "holds no text at 0"},
         {"POST /v1/guests", "{\"name\":\"a\",\"command_line\":\"q\"}", "no array"},
         {"POST /v1/guests", "{\"name\":\"a\",\"command_line\":[\"q\"],\"directory\":\"x\"}",
-         "no absolute path"},
+         "not an absolute path"},
         {"POST /v1/guests", "{\"name\":\"a\",\"pid\":-5}", "is missing or no count"},
-        {"POST /v1/guests", "{\"name\":\"a\",\"pdi\":5}", "\\\"pdi\\\" is no key of this request"},
-        {"POST /v1/guests/a/migrate", "{\"deadline\":5}", "\\\"deadline\\\" is no key"},
+        {"POST /v1/guests", "{\"name\":\"a\",\"pdi\":5}",
+         "\\\"pdi\\\" is not a key of this request"},
+        {"POST /v1/guests/a/migrate", "{\"deadline\":5}", "\\\"deadline\\\" is not a key"},
         {"POST /v1/guests/a/migrate", "{}", "\\\"destination\\\" is missing"},
-        {"POST /v1/guests/a/migrate", "{\"destination\":\"b\",\"tracker\":\"x\"}", "no tracker"},
+        {"POST /v1/guests/a/migrate", "{\"destination\":\"b\",\"tracker\":\"x\"}",
+         "tracker: \\\"x\\\" is not a valid choice; use auto, pagemap-scan or uffd-sync"},
         {"POST /v1/guests/a/migrate", "{\"destination\":\"b\",\"bandwidth\":-1}", "no count"},
         {"POST /v1/guests/a/migrate", "{\"destination\":\"b\",\"tracker\":7}", "no text"},
         {"POST /v1/guests/a/migrate", "{\"destination\":\"b\",\"compress\":\"zip\"}",
-         "there are auto, none, lz4 and zstd"},
+         "use auto, none, lz4 or zstd"},
         {"POST /v1/guests/a/migrate", "{\"destination\":\"b\",\"throttle\":\"x\"}",
-         "there are auto, cgroup, duty and off"},
+         "use auto, cgroup, duty or off"},
         {"POST /v1/guests/a/migrate", "{\"destination\":\"b\",\"segments\":\"x\"}",
-         "there are auto, fingerprint, shadow and off"},
+         "use auto, fingerprint, shadow or off"},
         {"POST /v1/guests/a/migrate", "{\"destination\":\"b\",\"max_downtime_ms\":0}",
-         "max_downtime_ms is from 1 ms to 1 h"},
+         "max_downtime_ms must be from 1 ms to 1 h"},
         {"POST /v1/guests/a/migrate", "{\"destination\":\"b\",\"downtime_cap_ms\":3600001}",
-         "downtime_cap_ms is from 1 ms to 1 h"},
+         "downtime_cap_ms must be from 1 ms to 1 h"},
         {"POST /v1/guests/a/migrate",
          "{\"destination\":\"b\",\"max_downtime_ms\":50,\"downtime_cap_ms\":49}",
-         "the downtime cap of 49 ms is below the downtime to aim at, 50 ms"},
+         "downtime_cap_ms of 49 ms is below max_downtime_ms of 50 ms"},
         {"POST /v1/guests/a/migrate", "{\"destination\":\"b\",\"deadline_ms\":0}",
-         "deadline_ms is from 1 ms to 24 h"},
+         "deadline_ms must be from 1 ms to 24 h"},
         {"POST /v1/guests/a/migrate", "{\"destination\":\"b\",\"deadline_ms\":\"2s\"}", "no count"},
         {"POST /v1/guests/a/migrate", "{\"destination\":\"b\",\"memory_budget_bytes\":0}",
-         "memory_budget_bytes is from 1Mi to 1024Gi bytes"},
+         "memory_budget_bytes must be from 1Mi to 1024Gi bytes"},
+        {"POST /v1/guests/a/migrate", "{\"destination\":\"b\",\"bandwidth\":10000000000001}",
+         "bandwidth must be from 0 to 10000000000000 bytes"},
+        {"POST /v1/guests/a/migrate", "{\"destination\":\"b\",\"mode\":\"x\"}",
+         "mode: \\\"x\\\" is not a valid choice; use auto or precopy"},
         {"POST /v1/guests/a/migrate", "{\"destination\":\"b\",\"streams\":0}",
-         "streams is from 1 to 16"},
+         "streams must be from 1 to 16"},
         {"POST /v1/guests/a/migrate", "{\"destination\":\"b\",\"streams\":17}",
-         "streams is from 1 to 16"},
+         "streams must be from 1 to 16"},
         {"POST /v1/guests/a/migrate", "{\"destination\":\"b\",\"record\":1}",
          "is neither true nor false"},
         {"POST /v1/guests/a/migrate", "{\"destination\":\"b\",\"record\":true,\"detach\":true}",
-         "needs a reader"},
+         "record needs a reader until the move has ended: not with detach"},
         {"POST /v1/guests/a/resolve", "{\"keep\":\"both\"}", "is \\\"here\\\" or \\\"there\\\""},
     };
 
     for (guint i = 0; i < G_N_ELEMENTS(bad); i++)
         assert_answer(*state, bad[i].head, bad[i].body, "400", bad[i].words);
     assert_answer(*state, "POST /v1/guests/a/migrate",
-                  "{\"destination\":\"b\",\"mode\":\"postcopy\"}", "422", "is not available");
+                  "{\"destination\":\"b\",\"mode\":\"postcopy\"}", "422",
+                  "mode: \\\"postcopy\\\" is not available in this version; use auto or precopy");
     assert_answer(*state, "POST /v1/guests", "{\"name\":\"a\",\"pid\":4000000}", "404",
                   "there is no process with pid 4000000");
 }

@@ -407,8 +407,8 @@ static void test_options_of_a_move(void **state)
     Host *host = *state;
     json_t *answer;
 
-    host->settings->downtime_cap_ms = 1000;
-    host->settings->throttle = THROTTLE_DUTY;
+    host->settings->moves.downtime_cap_ms = 1000;
+    host->settings->moves.throttle = THROTTLE_DUTY;
     assert_true(host_start(host));
     run_guest(host, "web1");
     fakes.status = MIGRATE_FAILED;

@@ -80,7 +80,7 @@ static void assert_bad(const char *from, const char *to, const char *words)
 
 static void test_hostile_records(void **state)
 {
-    assert_bad("\"web1\"", "\"../x\"", "is no name for a guest");
+    assert_bad("\"web1\"", "\"../x\"", "is not a valid name for a guest");
     assert_bad("\"web1\"", "7", "\"name\" is missing or no text");
     assert_bad("\"here\"", "\"there\"", "\"there\" is no state of a guest");
     assert_bad("\"run\"", "\"jump\"", "\"jump\" is no origin of a guest");

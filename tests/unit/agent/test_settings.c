@@ -28,13 +28,13 @@ static void test_defaults(void **state)
     assert_false(settings->insecure);
     assert_null(settings->allow[0]);
     assert_int_equal(settings->allow_unconfined, 0);
-    assert_int_equal(settings->bandwidth, 0);
-    assert_int_equal(settings->max_downtime_ms, 300);
-    assert_int_equal(settings->downtime_cap_ms, 2000);
-    assert_int_equal(settings->memory_budget_bytes, 0);
-    assert_int_equal(settings->streams, 0);
-    assert_int_equal(settings->throttle, THROTTLE_AUTO);
-    assert_int_equal(settings->tracker, TRACKER_AUTO);
+    assert_int_equal(settings->moves.bandwidth_bytes_per_second, 0);
+    assert_int_equal(settings->moves.max_downtime_ms, 300);
+    assert_int_equal(settings->moves.downtime_cap_ms, 2000);
+    assert_int_equal(settings->moves.memory_budget_bytes, 0);
+    assert_int_equal(settings->moves.streams, 0);
+    assert_int_equal(settings->moves.throttle, THROTTLE_AUTO);
+    assert_int_equal(settings->moves.tracker, TRACKER_AUTO);
     assert_int_equal(settings->rules->len, 0);
 }
 
@@ -73,13 +73,13 @@ static void test_every_key(void **state)
     assert_int_equal(g_strv_length(settings->allow), 3);
     assert_string_equal(settings->allow[2], "hostc");
     assert_int_equal(settings->allow_unconfined, CONFINEMENT_CGROUP | CONFINEMENT_NETNS);
-    assert_int_equal(settings->bandwidth, 12500000);
-    assert_int_equal(settings->max_downtime_ms, 50);
-    assert_int_equal(settings->downtime_cap_ms, 1500);
-    assert_int_equal(settings->memory_budget_bytes, 64 << 20);
-    assert_int_equal(settings->streams, 4);
-    assert_int_equal(settings->throttle, THROTTLE_DUTY);
-    assert_int_equal(settings->tracker, TRACKER_UFFD_SYNC);
+    assert_int_equal(settings->moves.bandwidth_bytes_per_second, 12500000);
+    assert_int_equal(settings->moves.max_downtime_ms, 50);
+    assert_int_equal(settings->moves.downtime_cap_ms, 1500);
+    assert_int_equal(settings->moves.memory_budget_bytes, 64 << 20);
+    assert_int_equal(settings->moves.streams, 4);
+    assert_int_equal(settings->moves.throttle, THROTTLE_DUTY);
+    assert_int_equal(settings->moves.tracker, TRACKER_UFFD_SYNC);
     assert_int_equal(settings->rules->len, 2);
     rule = settings->rules->pdata[0];
     assert_string_equal(rule->from, "/srv/a");
@@ -95,26 +95,31 @@ static void test_error_texts(void **state)
     } bad[] = {
         {"[agent]\nlissten = x\n", "agent.conf: [agent] lissten: unknown key; there are listen, "},
         {"[gent]\n", "agent.conf: [gent]: unknown group; there are [agent] and [map]"},
-        {"[agent]\nsocket = here\n", "agent.conf: [agent] socket: \"here\" is no absolute path"},
+        {"[agent]\nsocket = here\n",
+         "agent.conf: [agent] socket: \"here\" is not an absolute path"},
         {"[agent]\ninsecure = maybe\n", "[agent] insecure: \"maybe\" is neither true nor false"},
-        {"[agent]\nallow =\n", "[agent] allow: names nobody"},
-        {"[agent]\nallow = ,\n", "[agent] allow: names nobody"},
+        {"[agent]\nallow =\n", "[agent] allow: names no peer"},
+        {"[agent]\nallow = ,\n", "[agent] allow: names no peer"},
         {"[agent]\nallow-unconfined = cgroups\n",
          "[agent] allow-unconfined: \"cgroups\" does not name anything that confines; there are "},
         {"[agent]\nallow-unconfined = ,\n", "[agent] allow-unconfined: names nothing"},
-        {"[agent]\nbandwidth = fast\n", "[agent] bandwidth: \"fast\" is no rate"},
-        {"[agent]\nmax-downtime = 0\n", "[agent] max-downtime: the downtime is from 1 ms to 1 h"},
-        {"[agent]\nmax-downtime = 1x\n", "[agent] max-downtime: the downtime: \"1x\" is no time"},
-        {"[agent]\ndowntime-cap = 2h\n", "[agent] downtime-cap: the downtime is from 1 ms to 1 h"},
+        {"[agent]\nbandwidth = fast\n", "[agent] bandwidth: \"fast\" is not a valid rate: write "},
+        {"[agent]\nmax-downtime = 0\n", "[agent] max-downtime: the value must be from 1 ms to 1 h"},
+        {"[agent]\nmax-downtime = 1x\n", "[agent] max-downtime: \"1x\" is not a valid time"},
+        {"[agent]\ndowntime-cap = 2h\n",
+         "[agent] downtime-cap: the value must be from 1 ms to 1 h"},
         {"[agent]\nmax-downtime = 60\ndowntime-cap = 50\n",
-         "agent.conf: [agent]: the downtime cap of 50 ms is below the downtime to aim at, 60 ms"},
-        {"[agent]\nmemory-budget = 0\n", "[agent] memory-budget: the budget is from 1Mi to 1024Gi"},
-        {"[agent]\nmemory-budget = much\n",
-         "[agent] memory-budget: the budget: \"much\" is no size"},
-        {"[agent]\nstreams = 17\n", "\"17\" is neither auto nor a number from 1 to 16"},
-        {"[agent]\nthrottle = hard\n", "[agent] throttle: \"hard\" is no throttle"},
-        {"[agent]\ntracker = best\n", "[agent] tracker: \"best\" is no tracker"},
-        {"[agent]\nlisten = a:b\n", "[agent] listen: \"a:b\" is no address"},
+         "agent.conf: [agent]: downtime-cap of 50 ms is below max-downtime of 60 ms"},
+        {"[agent]\nmemory-budget = 0\n",
+         "[agent] memory-budget: the value must be auto, or from 1Mi to 1024Gi bytes"},
+        {"[agent]\nmemory-budget = much\n", "[agent] memory-budget: \"much\" is not a valid size"},
+        {"[agent]\nstreams = all\n", "[agent] streams: \"all\" is not a valid number"},
+        {"[agent]\nstreams = 17\n", "[agent] streams: the value must be auto, or from 1 to 16"},
+        {"[agent]\nthrottle = hard\n",
+         "[agent] throttle: \"hard\" is not a valid choice; use auto, cgroup, duty or off"},
+        {"[agent]\ntracker = best\n",
+         "[agent] tracker: \"best\" is not a valid choice; use auto, pagemap-scan or uffd-sync"},
+        {"[agent]\nlisten = a:b\n", "[agent] listen: \"a:b\" is not a valid address"},
         {"[map]\nx = a\n", "agent.conf: [map] x: write a rule as FROM => TO"},
         {"[map]\nx = a =>\n", "[map] x: write a rule as FROM => TO"},
         {"[map]\nx = a => b => c\n", "[map] x: write a rule as FROM => TO"},
@@ -140,12 +145,12 @@ static void test_downtimes_give_way(void **state)
     g_autoptr(AgentSettings) defaults =
         parse("[agent]\nstreams = auto\nmemory-budget = auto\n", NULL);
 
-    assert_int_equal(low->max_downtime_ms, 50);
-    assert_int_equal(low->downtime_cap_ms, 50);
-    assert_int_equal(high->max_downtime_ms, 60000);
-    assert_int_equal(high->downtime_cap_ms, 60000);
-    assert_int_equal(defaults->streams, 0);
-    assert_int_equal(defaults->memory_budget_bytes, 0);
+    assert_int_equal(low->moves.max_downtime_ms, 50);
+    assert_int_equal(low->moves.downtime_cap_ms, 50);
+    assert_int_equal(high->moves.max_downtime_ms, 60000);
+    assert_int_equal(high->moves.downtime_cap_ms, 60000);
+    assert_int_equal(defaults->moves.streams, 0);
+    assert_int_equal(defaults->moves.memory_budget_bytes, 0);
 }
 
 static void test_files(void **state)
@@ -164,7 +169,7 @@ static void test_files(void **state)
     assert_true(agent_settings_load(settings, path, TRUE, NULL));
     scratch_write(folder, "agent.conf", "[agent]\nmax-downtime = 20\n");
     assert_true(agent_settings_load(settings, path, TRUE, NULL));
-    assert_int_equal(settings->max_downtime_ms, 20);
+    assert_int_equal(settings->moves.max_downtime_ms, 20);
     scratch_remove(folder);
 }
 

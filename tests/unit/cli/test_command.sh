@@ -27,7 +27,7 @@ expect 0 'vmferry 0.' --version
 expect 0 'vmferry 0.' version
 expect 0 '{"version":"0.' version --json
 expect 2 'there is no verb "frob"' frob
-expect 2 'options stand behind a verb: vmferry VERB --json' --json list
+expect 2 'options follow the verb: vmferry VERB --json' --json list
 expect 2 'there is no verb "frob"' help frob
 for verb in agent pki run adopt list status stop events migrate cancel resolve check version help; do
     expect 0 "vmferry $verb" $verb --help
@@ -36,8 +36,8 @@ for verb in agent pki run adopt list status stop events migrate cancel resolve c
 done
 for verb in stop cancel; do
     expect 2 'one NAME is missing' $verb
-    expect 2 'too many words' $verb a b
-    expect 2 'is no name for a guest' $verb a/b
+    expect 2 'too many arguments' $verb a b
+    expect 2 'is not a valid name for a guest' $verb a/b
     expect 1 'cannot reach the agent at /nonexistent/agent.sock: is `vmferry agent` running?' $verb a
     expect 1 '{"error":{"code":"disconnected"' $verb a --json
 done
@@ -51,7 +51,7 @@ expect 2 'the QEMU command line is missing' run a --
 expect 2 "begins with the program's name" run a -m 1G
 expect 2 "begins with the program's name" run a -- -m 1G
 expect 2 'wanted one NAME' run a b -- qemu-system-x86_64
-expect 2 'is no name for a guest' run a/b -- qemu-system-x86_64
+expect 2 'is not a valid name for a guest' run a/b -- qemu-system-x86_64
 expect 1 'cannot reach the agent' run a -- qemu-system-x86_64 -m 1G
 expect 1 'cannot reach the agent' run a qemu-system-x86_64 -m 1G --frob
 expect 1 '{"error":' run --json a -- qemu-system-x86_64
@@ -59,30 +59,31 @@ expect 1 '{"error":' run a --json -- qemu-system-x86_64
 expect 2 '--pid PID is missing' adopt a
 expect 2 'Cannot parse integer value' adopt a --pid x
 expect 2 'NAME and HOST[:PORT] is missing' migrate a
-expect 2 '--mode postcopy is not available in this version' migrate a b --mode postcopy
-expect 2 '--mode hybrid is not available in this version' migrate a b --mode=hybrid
-expect 2 '"x" is no mode' migrate a b --mode x
-expect 2 '--bandwidth: "fast" is no rate' migrate a b --bandwidth fast
-expect 2 '"x" is no tracker' migrate a b --tracker x
-expect 2 '--max-downtime: "-1" is no time' migrate a b --max-downtime=-1
-expect 2 '--max-downtime: "soon" is no time' migrate a b --max-downtime soon
-expect 2 '--max-downtime is from 1 ms to 1 h' migrate a b --max-downtime 0
-expect 2 '--downtime-cap is from 1 ms to 1 h' migrate a b --downtime-cap 2h
-expect 2 '--downtime-cap 200ms is below --max-downtime 1s: it is from 1000 ms' \
+expect 2 '--mode: "postcopy" is not available in this version; use auto or precopy' migrate a b --mode postcopy
+expect 2 '--mode: "hybrid" is not available in this version' migrate a b --mode=hybrid
+expect 2 '--mode: "x" is not a valid choice; use auto or precopy' migrate a b --mode x
+expect 2 '--bandwidth: "fast" is not a valid rate' migrate a b --bandwidth fast
+expect 2 '--tracker: "x" is not a valid choice; use auto, pagemap-scan or uffd-sync' migrate a b --tracker x
+expect 2 '--max-downtime: "-1" is not a valid time' migrate a b --max-downtime=-1
+expect 2 '--max-downtime: "soon" is not a valid time' migrate a b --max-downtime soon
+expect 2 '--max-downtime must be from 1 ms to 1 h' migrate a b --max-downtime 0
+expect 2 '--downtime-cap must be from 1 ms to 1 h' migrate a b --downtime-cap 2h
+expect 2 '--downtime-cap of 200 ms is below --max-downtime of 1000 ms: it must be at least 1000 ms' \
     migrate a b --max-downtime 1s --downtime-cap 200ms
-expect 2 '--deadline is from 1 ms to 24 h' migrate a b --deadline 0
-expect 2 '--memory-budget is from 1Mi to 1024Gi bytes' migrate a b --memory-budget 0
-expect 2 '--memory-budget: "big" is no size' migrate a b --memory-budget big
-for streams in 0 17 x; do
-    expect 2 "--streams $streams: from 1 to 16 streams are possible" migrate a b --streams $streams
+expect 2 '--deadline must be from 1 ms to 24 h' migrate a b --deadline 0
+expect 2 '--memory-budget must be from 1Mi to 1024Gi bytes' migrate a b --memory-budget 0
+expect 2 '--memory-budget: "big" is not a valid size' migrate a b --memory-budget big
+for streams in 0 17; do
+    expect 2 '--streams must be from 1 to 16' migrate a b --streams $streams
 done
-expect 2 '"hard" is no throttle; use auto, cgroup, duty or off' migrate a b --throttle hard
-expect 2 '"x" is no way to find segments' migrate a b --segments x
-expect 2 '"zip" is no compression; use auto, none, lz4 or zstd' migrate a b --compress zip
-expect 2 '--record writes while the move goes on: not with --detach' \
+expect 2 '--streams: "x" is not a valid number' migrate a b --streams x
+expect 2 '--throttle: "hard" is not a valid choice; use auto, cgroup, duty or off' migrate a b --throttle hard
+expect 2 '--segments: "x" is not a valid choice; use auto, fingerprint, shadow or off' migrate a b --segments x
+expect 2 '--compress: "zip" is not a valid choice; use auto, none, lz4 or zstd' migrate a b --compress zip
+expect 2 '--record needs a reader until the move has ended: not with --detach' \
     migrate a b --detach --record /nonexistent/trace
 expect 1 '--record /nonexistent/trace: No such file' migrate a b --record /nonexistent/trace
-expect 2 'is no name for a guest' migrate a/b c
+expect 2 'is not a valid name for a guest' migrate a/b c
 expect 1 'cannot reach the agent' migrate a b
 expect 1 '"status":"failed"' migrate a b --json
 expect 2 '--keep here or --keep there is missing' resolve a
@@ -92,7 +93,7 @@ expect 2 'wanted `init` or `issue HOST' pki issue
 expect 2 'Unknown option --name' pki issue a --name b
 expect 2 '"a/b" is not the name or address of a host' pki issue a/b
 expect 2 '--days must be above 0' pki init --days=-1
-expect 2 '"nowhere:x" is no address' agent --config /dev/null --listen nowhere:x
+expect 2 '"nowhere:x" is not a valid address' agent --config /dev/null --listen nowhere:x
 expect 2 'open /nonexistent.conf' agent --config /nonexistent.conf
 expect 0 'source.start-sent' agent --list-faults
 
@@ -108,9 +109,9 @@ printf '[agent]\nlissten = x\n' >"$folder/agent.conf"
 expect 2 'lissten: unknown key' agent --config "$folder/agent.conf"
 
 # The example's comments are the defaults: with and without "#" it must be taken.
-expect 2 '"x:y" is no address' agent --config "$sources/docs/agent.conf.example" --listen x:y
+expect 2 '"x:y" is not a valid address' agent --config "$sources/docs/agent.conf.example" --listen x:y
 sed 's/^#\([a-z-]* = .*\)/\1/' "$sources/docs/agent.conf.example" >"$folder/agent.conf"
-expect 2 '"x:y" is no address' agent --config "$folder/agent.conf" --listen x:y
+expect 2 '"x:y" is not a valid address' agent --config "$folder/agent.conf" --listen x:y
 rm -rf "$folder"
 
 for verb in agent pki run adopt list status stop events migrate cancel resolve check; do

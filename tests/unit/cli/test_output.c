@@ -1,4 +1,4 @@
-/* What people read, and the exit codes scripts read. */
+/* What users read, and the exit codes scripts read. */
 #include <stdarg.h>
 #include <setjmp.h>
 #include <stddef.h>
@@ -114,7 +114,7 @@ static void test_progress(void **state)
     assert_progress(",\"eta_ms\":1200.0,\"run_share\":1.0,\"deferred_bytes\":0",
                     "copying, round 2, 117 MB, 1.0 MB/s, left 1.2 s");
     assert_progress(",\"run_share\":0.25,\"deferred_bytes\":512000000",
-                    "copying, round 2, 117 MB, 1.0 MB/s, guest slowed to 25 %, 512 MB held back");
+                    "copying, round 2, 117 MB, 1.0 MB/s, guest slowed to 25 %, 512 MB deferred");
 }
 
 static void test_hard_guests(void **state)
