@@ -25,7 +25,7 @@ static gboolean read_stat(pid_t pid, char *ret_state, uint64_t *ret_ticks, GErro
         error_set(error, VMFERRY_ERROR_NOT_FOUND, "no process with pid %d", (int)pid);
         return FALSE;
     }
-    /* The name stands in parentheses and may hold anything, also ") ". */
+    /* The name is in parentheses and may hold anything, also ") ". */
     after_name = strrchr(text, ')');
     if (after_name && after_name[1] == ' ')
         fields = g_strsplit(after_name + 2, " ", 24);

@@ -204,7 +204,7 @@ guint image_view_pick_samples(ImageView *view, uint64_t offsets[IMAGE_SAMPLES_LI
     return count;
 }
 
-/* Another descriptor, since O_DIRECT is not everywhere to be had. */
+/* Another descriptor, since not every file system has O_DIRECT. */
 static int open_direct(const ImageView *view)
 {
     g_autofree char *path = g_strdup_printf("/proc/self/fd/%d", view->fd);

@@ -265,7 +265,7 @@ char *identity_cgroup_limit_parse(const char *file, const char *text)
 
 gboolean process_nice_parse(const char *text, int *ret, GError **error)
 {
-    /* The name stands in parentheses and may hold anything, also ") ". */
+    /* The name is in parentheses and may hold anything, also ") ". */
     const char *after_name = strrchr(text, ')');
     g_auto(GStrv) fields = NULL;
     gint64 number;

@@ -27,7 +27,7 @@ static gboolean is_shadow(Kept kept)
     return kept == KEPT_SHADOW || kept == KEPT_SHADOW_DOUBTED;
 }
 
-/* Leaves all as it is where no shadow is to be had. */
+/* Changes nothing where there is no memory for a shadow. */
 static void take_shadow(SentStore *store, Page *page, const uint8_t *content)
 {
     uint8_t *shadow = sent_memory_take_page(store->memory);

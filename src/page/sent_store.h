@@ -25,7 +25,7 @@
  * one thread at a time; the caller orders the threads that note it one after
  * the other.
  *
- * Limits: beside the budget's pieces a store takes 1.1 bytes a page of the
+ * Limits: besides the budget's pieces a store takes 1.1 bytes per page of the
  * regions, which count, too; with a budget below that it is as if OFF.
  */
 #pragma once
