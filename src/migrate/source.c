@@ -8,6 +8,7 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/fault.h"
+#include "base/stages.h"
 
 #define CONNECT_TIMEOUT_MS 5000
 #define RESOLVE_TIMEOUT_MS 3000
@@ -276,34 +277,21 @@ static void unwatch(SourceMove *move)
 
 /* --- the sequence ------------------------------------------------------ */
 
-/* A failed stage is undone too: every undo copes with a half-done stage. */
-static const struct {
-    const char *name;
-    gboolean (*run)(SourceMove *move, GError **error);
-    void (*undo)(SourceMove *move);
-} stages[] = {
-    {"check", describe, NULL},
-    {"connect", connect_peer, NULL},
-    {"guard", post_guard, dismiss_guard},
-    {"reclaim", source_reclaim, source_release_balloon},
-    {"track", watch, unwatch},
-    {"offer", offer, withdraw},
-    {"pre-copy", source_precopy, NULL},
-    {"images", source_settle_images, NULL},
-    {"pause", source_pause, source_resume},
-    {"last round", source_last_round, NULL},
-    {"prepare", source_await_ready, NULL},
-    /* The point of no return: after START only the destination's answer
-     * decides (source_settle). */
-    {"hand over", source_send_start, NULL},
+static const Stage stages[] = {
+    STAGE("check", describe, NULL),
+    STAGE("connect", connect_peer, NULL),
+    STAGE("guard", post_guard, dismiss_guard),
+    STAGE("reclaim", source_reclaim, source_release_balloon),
+    STAGE("track", watch, unwatch),
+    STAGE("offer", offer, withdraw),
+    STAGE("pre-copy", source_precopy, NULL),
+    STAGE("images", source_settle_images, NULL),
+    STAGE("pause", source_pause, source_resume),
+    STAGE("last round", source_last_round, NULL),
+    STAGE("prepare", source_await_ready, NULL),
+    /* After START only the destination's answer decides (source_settle). */
+    STAGE_FINAL("switchover", source_send_start),
 };
-
-static void undo_from(SourceMove *move, guint stage)
-{
-    for (guint i = stage + 1; i > 0; i--)
-        if (stages[i - 1].undo)
-            stages[i - 1].undo(move);
-}
 
 static void set_error(SourceMove *move, const char *stage, const GError *error)
 {
@@ -334,23 +322,16 @@ static void note_end(SourceMove *move, guint stage)
     move->report->reason = g_strdup("guest-ended");
 }
 
-/* Runs the stages up to START.  FALSE: all is as before. */
-static gboolean run_stages(SourceMove *move)
+/* Before the stages are undone: the destination is told why. */
+static void note_failure(gpointer user, guint stage, GError **error)
 {
-    for (guint i = 0; i < G_N_ELEMENTS(stages); i++) {
-        g_autoptr(GError) error = NULL;
+    SourceMove *move = user;
 
-        if (stages[i].run(move, &error))
-            continue;
-        source_deadline_replace_error(move, &error);
-        move->report->status =
-            error_is(error, VMFERRY_ERROR_CANCELLED) ? MIGRATE_CANCELLED : MIGRATE_FAILED;
-        set_error(move, stages[i].name, error);
-        note_end(move, i);
-        undo_from(move, i);
-        return FALSE;
-    }
-    return TRUE;
+    source_deadline_replace_error(move, error);
+    move->report->status =
+        error_is(*error, VMFERRY_ERROR_CANCELLED) ? MIGRATE_CANCELLED : MIGRATE_FAILED;
+    set_error(move, stages[stage].name, *error);
+    note_end(move, stage);
 }
 
 static void complete(SourceMove *move)
@@ -385,7 +366,7 @@ static void stay_in_doubt(SourceMove *move, TransactionOutcome outcome, GError *
               outcome == OUTCOME_LOST ? "the destination host was restarted meanwhile"
               : why                   ? why->message
                                       : "it is still deciding");
-    set_error(move, "hand over", error);
+    set_error(move, "switchover", error);
     unwatch(move);
     /* A paused guest gets its memory back when it runs again here. */
     source_release_balloon(move);
@@ -405,8 +386,8 @@ static void settle(SourceMove *move)
     case OUTCOME_ABORTED:
         error_set(&error, VMFERRY_ERROR_FAILED, "the destination gave up at the switchover%s%s",
                   why ? ": " : "", why ? why->message : "");
-        set_error(move, "hand over", error);
-        undo_from(move, G_N_ELEMENTS(stages) - 1);
+        set_error(move, "switchover", error);
+        stages_undo(stages, G_N_ELEMENTS(stages), move);
         break;
     default:
         stay_in_doubt(move, outcome, why);
@@ -427,7 +408,7 @@ MigrateReport *migrate_source_run(const MigrateSourceJob *job, GCancellable *can
     move.finished_rounds = g_array_new(FALSE, FALSE, sizeof(ConvergenceRound));
     make_transaction_id(move.transaction);
     source_set_phase(&move, MIGRATE_PHASE_CONNECT);
-    if (run_stages(&move))
+    if (stages_run(stages, G_N_ELEMENTS(stages), note_failure, &move, NULL))
         settle(&move);
     if (report->total_ms <= 0)
         report->total_ms = clock_ns_to_ms(clock_now_ns() - move.started_ns);
