@@ -9,6 +9,7 @@
 #include "base/error.h"
 #include "base/fault.h"
 #include "base/stages.h"
+#include "transfer/guest_pages.h"
 
 #define CONNECT_TIMEOUT_MS 5000
 #define RESOLVE_TIMEOUT_MS 3000
@@ -46,6 +47,7 @@ static gboolean describe(SourceMove *move, GError **error)
     }
     move->memory =
         guest_memory_open(vmm_get_pid(move->job->vmm), move->description->ram_regions, error);
+    move->pages = move->memory ? guest_source_new(move->memory) : NULL;
     source_choose_throttle(move);
     /* What is to be reclaimed is not to be sent: the promise is judged then. */
     return move->memory && vmm_check_process(move->job->vmm, error) &&
@@ -169,7 +171,7 @@ static PageCopies *make_copies(SourceMove *move, uint64_t budget)
     if (!peer_has_feature(&move->peer, FEATURE_COPIES) ||
         move->job->options.segments == SENT_STORE_OFF)
         return NULL;
-    return page_copies_new(move->memory, move->populated_pages, budget / COPIES_SHARE);
+    return page_copies_new(move->pages->regions, move->populated_pages, budget / COPIES_SHARE);
 }
 
 static gboolean sends_segments(SourceMove *move)
@@ -181,7 +183,7 @@ static gboolean sends_segments(SourceMove *move)
 static SentStore *make_store(SourceMove *move, uint64_t budget)
 {
     const MigrateOptions *options = &move->job->options;
-    g_autofree uint64_t *pages = g_new0(uint64_t, move->memory->regions->len);
+    const PageRegions *regions = move->pages->regions;
     SentStoreMode mode = options->segments;
 
     if (!sends_segments(move)) {
@@ -190,11 +192,9 @@ static SentStore *make_store(SourceMove *move, uint64_t budget)
             return NULL;
         mode = SENT_STORE_FINGERPRINT;
     }
-    for (guint i = 0; i < move->memory->regions->len; i++)
-        pages[i] = guest_memory_get_region(move->memory, i)->pages;
     if (sends_segments(move))
         move->report->segments = mode;
-    return sent_store_new(pages, move->memory->regions->len, move->populated_pages, budget, mode);
+    return sent_store_new(regions->pages, regions->count, move->populated_pages, budget, mode);
 }
 
 /* As many as there are cores for: they wait where the path is what limits. */
@@ -213,7 +213,7 @@ static PageSender *make_sender(SourceMove *move)
     options.store =
         make_store(move, budget - (options.copies ? page_copies_get_bytes(options.copies) : 0));
     options.whole_pages = !sends_segments(move);
-    sender = page_sender_new(move->memory, move->channel, &options);
+    sender = page_sender_new(move->pages, move->channel, &options);
     page_sender_set_tally(sender, source_tally, move);
     page_sender_set_path(sender, &move->link);
     page_sender_set_packing(sender, move->job->options.compress,
@@ -261,6 +261,7 @@ static gboolean watch(SourceMove *move, GError **error)
     if (!watch_cost(move, error))
         return FALSE;
     move->sender = make_sender(move);
+    move->epochs = epoch_sender_make(move->channel, move->sender);
     return TRUE;
 }
 
@@ -422,6 +423,7 @@ MigrateReport *migrate_source_run(const MigrateSourceJob *job, GCancellable *can
     channel_free(move.channel);
     g_array_unref(move.finished_rounds);
     hello_message_clear(&move.peer);
+    page_source_free(move.pages);
     guest_memory_free(move.memory);
     vmm_description_free(move.description);
     process_identity_free(move.process);

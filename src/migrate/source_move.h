@@ -6,7 +6,9 @@
 #include "policy/convergence.h"
 #include "guard/guard.h"
 #include "memory/guest_cost.h"
+#include "transfer/epoch.h"
 #include "transfer/page_sender.h"
+#include "transfer/page_source.h"
 #include "policy/link_rate.h"
 #include "transfer/recheck.h"
 #include "migrate/source.h"
@@ -33,6 +35,7 @@ typedef struct {
     VmmDescription *description;
     ProcessIdentity *process; /* who runs it here */
     GuestMemory *memory;
+    PageSource *pages;        /* of the same */
     uint64_t populated_pages; /* at the start */
     Channel *channel;
     char transaction[33];
@@ -41,6 +44,7 @@ typedef struct {
     uint64_t balloon_bytes;  /* before it was inflated; 0: it was not */
     Tracker *tracker;
     PageSender *sender;
+    EpochSender epochs;
     WorkSet *work;
     struct SourceRecheck *recheck; /* NULL: no direct I/O */
     GuestCost cost;                /* of the tracking, to the guest */
@@ -49,7 +53,6 @@ typedef struct {
     guint round;
     HelloMessage peer; /* what the destination can: peer_has_feature() */
     gboolean offered, accepted;
-    gboolean last_round_applied; /* the one of the pause */
     gboolean paused;
     SourceDeadline *deadline; /* of the pause; NULL: there is none */
     gboolean stays_paused;    /* its user paused it: not ours to resume, here or there */
@@ -74,7 +77,8 @@ gboolean source_send_pass(SourceMove *move, GError **error);
  * the report. */
 gboolean source_send_round(SourceMove *move, GError **error);
 
-/* Ends a round on the wire, and waits until it is applied where the guest runs. */
+/* Seals the round's epoch, and waits until it is applied where the guest runs
+ * (source_peer.c). */
 gboolean source_confirm_round(SourceMove *move, GError **error);
 
 /* The rounds while the guest runs, up to the decision to stop. */

@@ -1,12 +1,10 @@
 #include "migrate/source_move.h"
 
-#include "base/bytes.h"
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/fault.h"
 #include "transfer/digest.h"
 
-#define DEVICE_STATE_PIECE (1u << 20)
 #define READY_TIMEOUT_MS 60000
 #define STARTED_TIMEOUT_MS 15000
 #define SETTLE_ATTEMPTS 5
@@ -149,28 +147,6 @@ void source_resume(SourceMove *move)
         guard_set_action(move->guard, GUARD_LEAVE, NULL);
 }
 
-static gboolean send_device_state(SourceMove *move, GBytes *state, GError **error)
-{
-    size_t total;
-    const uint8_t *bytes = g_bytes_get_data(state, &total);
-    g_autoptr(GByteArray) head = g_byte_array_new();
-
-    for (size_t at = 0; at < total;) {
-        size_t piece = MIN(DEVICE_STATE_PIECE, total - at);
-        struct iovec parts[2];
-
-        g_byte_array_set_size(head, 0);
-        byte_write_le64(head, total);
-        byte_write_le64(head, at);
-        parts[0] = (struct iovec){head->data, head->len};
-        parts[1] = (struct iovec){(void *)(bytes + at), piece};
-        if (!channel_send(move->channel, FRAME_DEVICE_STATE, parts, 2, error))
-            return FALSE;
-        at += piece;
-    }
-    return TRUE;
-}
-
 /* What was given back since it was sent reads as zero over there too.  Finding
  * it takes some ms a GiB, so only where somebody relies on it. */
 static gboolean add_discarded(SourceMove *move, GError **error)
@@ -221,11 +197,13 @@ gboolean source_last_round(SourceMove *move, GError **error)
         return FALSE;
     move->report->save_ms = source_lap_ms(move);
     if (move->job->options.verify) {
-        if (!digest_send_all(move->memory, move->channel, error))
+        if (!digest_send_all(move->pages, move->channel, error))
             return FALSE;
         move->report->verify_ms = source_lap_ms(move);
     }
-    return source_images_finish(move, error) && send_device_state(move, state, error) &&
+    return source_images_finish(move, error) &&
+           epoch_sender_add_state(&move->epochs, state, error) &&
+           epoch_sender_seal(&move->epochs, error) &&
            channel_send_bytes(move->channel, FRAME_PREPARE, NULL, 0, error);
 }
 
@@ -234,13 +212,13 @@ gboolean source_await_ready(SourceMove *move, GError **error)
     ReadyMessage ready;
     Frame frame;
 
-    /* While the destination loads.  The last ROUND_APPLIED comes before READY. */
+    /* While the destination loads.  The last EPOCH_APPLIED comes before READY. */
     if (!vmm_check_unchanged(move->job->vmm, move->machine, error) ||
         !source_await(move, FRAME_READY, READY_TIMEOUT_MS, &frame, error) ||
         !ready_message_decode((const char *)frame.payload, frame.length, &ready, error))
         return FALSE;
-    if (!move->last_round_applied) {
-        error_set(error, VMFERRY_ERROR_INVALID, "READY before the last ROUND_APPLIED");
+    if (!epoch_sender_is_applied(&move->epochs)) {
+        error_set(error, VMFERRY_ERROR_INVALID, "READY before the last EPOCH_APPLIED");
         return FALSE;
     }
     if (move->job->options.verify) {

@@ -61,14 +61,14 @@ static void work(gpointer data, gpointer user)
     g_mutex_unlock(&sender->lock);
 }
 
-PageSender *page_sender_new(GuestMemory *memory, Channel *channel, const PageSenderOptions *options)
+PageSender *page_sender_new(PageSource *source, Channel *channel, const PageSenderOptions *options)
 {
     PageSender *sender = g_new0(PageSender, 1);
     guint workers = CLAMP(options->workers, 1, PAGE_SENDER_MAX_WORKERS);
 
     sender->channel = channel;
-    sender->encoder.memory = memory;
-    sender->encoder.sent = guest_memory_new_sets(memory);
+    sender->encoder.source = source;
+    sender->encoder.sent = page_regions_new_sets(source->regions);
     sender->encoder.store = options->store;
     sender->encoder.copies = options->copies;
     sender->encoder.whole_pages = options->whole_pages;
@@ -265,7 +265,7 @@ gboolean page_sender_add_discarded(PageSender *sender, GPtrArray *sets, GError *
         g_autoptr(PageSet) gone = page_set_new(sent->pages);
         g_autoptr(PageSet) populated = page_set_new(sent->pages);
 
-        if (!guest_memory_add_populated(sender->encoder.memory, i, populated, error))
+        if (!page_source_add_populated(sender->encoder.source, i, populated, error))
             return FALSE;
         page_set_add_all(gone, sent);
         page_set_remove_all(gone, populated);

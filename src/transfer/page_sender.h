@@ -19,7 +19,6 @@
 
 #include <glib.h>
 
-#include "memory/guest_memory.h"
 #include "policy/packing.h"
 #include "transfer/page_encoder.h"
 #include "policy/link_rate.h"
@@ -40,8 +39,7 @@ typedef struct {
 typedef void (*PageSenderTally)(guint region, const GroupCost *cost, gpointer user);
 
 /* Borrows both. */
-PageSender *page_sender_new(GuestMemory *memory, Channel *channel,
-                            const PageSenderOptions *options);
+PageSender *page_sender_new(PageSource *source, Channel *channel, const PageSenderOptions *options);
 /* Compresses as *mode* says, from now on (default: PACKING_NONE), with the
  * methods that the peer can unpack. */
 void page_sender_set_packing(PageSender *sender, PackingMode mode, gboolean with_lz4,
