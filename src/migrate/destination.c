@@ -36,7 +36,7 @@
 /* Frames received ahead; packed ones are small (and FRAME_QUEUE_MOST_BYTES a
  * limit besides). */
 #define RECEIVE_AHEAD_FRAMES 128
-/* Somebody who looks at an image holds its lock for a moment; the guest is paused. */
+/* Somebody who reads an image has it locked for a moment; the guest is paused. */
 #define START_ATTEMPTS 6
 #define START_PAUSE_NS 200000000ULL
 
@@ -93,7 +93,7 @@ static gboolean open_incoming(DestinationMove *move, GError **error)
     return vmm_open_incoming(move->vmm, guest->machine, regions, error);
 }
 
-/* Gets hold of it, all zero: opening has left something in each region. */
+/* Opens it, all zero: opening has left something in each region. */
 static gboolean open_memory(DestinationMove *move, GError **error)
 {
     g_autoptr(GPtrArray) regions = NULL;
@@ -293,7 +293,7 @@ static gboolean commit(DestinationMove *move, GError **error)
     return TRUE;
 }
 
-/* A guest that arrives paused holds its images as a paused guest does; where
+/* A guest that arrives paused has its images as a paused guest does; where
  * that fails it takes them when it runs. */
 static void settle_paused(DestinationMove *move)
 {
@@ -389,25 +389,25 @@ static gboolean has_ended(Vmm *vmm)
     return error_is(error, VMFERRY_ERROR_DISCONNECTED);
 }
 
-/* Where the VMM has ended that is the cause of all; adds what it said. */
+/* Where the VMM has ended that is the cause of all; adds its stderr tail. */
 static void add_stderr_tail(DestinationMove *move, GError **error)
 {
-    g_autofree char *words = NULL;
+    g_autofree char *tail = NULL;
     char *text;
 
     if (!error || !*error || !move->vmm || !has_ended(move->vmm))
         return;
-    words = vmm_get_stderr_tail(move->vmm);
-    if (words && *words && strstr((*error)->message, words))
+    tail = vmm_get_stderr_tail(move->vmm);
+    if (tail && *tail && strstr((*error)->message, tail))
         return;
     text = g_strdup_printf("%s; the VMM has ended%s%s", (*error)->message,
-                           words && *words ? ": " : " without a word", words ? words : "");
+                           tail && *tail ? ": " : "", tail ? tail : "");
     g_free((*error)->message);
     (*error)->message = text;
 }
 
 /* Tells the peer and lets it read that: a close with unread bytes in our
- * buffer would be a reset that takes our words with it. */
+ * buffer would be a reset that takes the reason with it. */
 static void drain_and_close(DestinationMove *move, const GError *error)
 {
     uint64_t end = clock_now_ns() + (uint64_t)DRAIN_MS * 1000000;

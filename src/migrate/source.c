@@ -49,7 +49,7 @@ static gboolean describe(SourceMove *move, GError **error)
         guest_memory_open(vmm_get_pid(move->job->vmm), move->description->ram_regions, error);
     move->pages = move->memory ? guest_source_new(move->memory) : NULL;
     source_choose_throttle(move);
-    /* What is to be reclaimed is not to be sent: the promise is judged then. */
+    /* What is to be reclaimed is not to be sent: the limits are checked then. */
     return move->memory && vmm_check_process(move->job->vmm, error) &&
            (move->job->options.reclaim_free || source_check_limits(move, error));
 }
@@ -129,7 +129,7 @@ static gboolean offer(SourceMove *move, GError **error)
 }
 
 /* Where that fails the guard puts limits back, and the agent's recovery resumes
- * a guest that stands. */
+ * a guest that is paused. */
 static void end_throttle(SourceMove *move)
 {
     if (source_end_throttle(move))
@@ -150,7 +150,7 @@ static void withdraw(SourceMove *move)
     if (!move->start_sent)
         channel_send_abort(move->channel, reason);
     end_throttle(move);
-    /* A guest that may still stand is not on record as it was before. */
+    /* A guest that may still be paused is not on record as it was before. */
     source_journal(move, move->report->unresumed ? SOURCE_JOURNAL_PAUSING : SOURCE_JOURNAL_RETURNED,
                    NULL);
 }
@@ -197,7 +197,7 @@ static SentStore *make_store(SourceMove *move, uint64_t budget)
     return sent_store_new(regions->pages, regions->count, move->populated_pages, budget, mode);
 }
 
-/* As many as there are cores for: they wait where the path is what limits. */
+/* As many as there are cores for: they wait where the link is what limits. */
 static guint choose_workers(const MigrateOptions *options)
 {
     return options->streams ? options->streams : CLAMP(g_get_num_processors(), 1, MOST_WORKERS);
@@ -215,7 +215,7 @@ static PageSender *make_sender(SourceMove *move)
     options.whole_pages = !sends_segments(move);
     sender = page_sender_new(move->pages, move->channel, &options);
     page_sender_set_tally(sender, source_tally, move);
-    page_sender_set_path(sender, &move->link);
+    page_sender_set_link(sender, &move->link);
     page_sender_set_packing(sender, move->job->options.compress,
                             peer_has_feature(&move->peer, FEATURE_PAGES_LZ4),
                             peer_has_feature(&move->peer, FEATURE_PAGES_ZSTD));

@@ -48,7 +48,7 @@ typedef struct {
     WorkSet *work;
     struct SourceRecheck *recheck; /* NULL: no direct I/O */
     GuestCost cost;                /* of the tracking, to the guest */
-    uint64_t faults;               /* when that was looked at */
+    uint64_t faults;               /* when that was read */
     Throttle *throttle;            /* NULL until it is needed */
     guint round;
     HelloMessage peer; /* what the destination can: peer_has_feature() */
@@ -70,7 +70,7 @@ gboolean source_journal(SourceMove *move, SourceJournalState state, GError **err
 /* Milliseconds since the move's start. */
 double source_now_ms(const SourceMove *move);
 
-/* One pass over the pending pages, but those that are held back. */
+/* One pass over the pending pages, but those that are deferred. */
 gboolean source_send_pass(SourceMove *move, GError **error);
 
 /* Sends the pending pages and waits until they are applied.  Adds the round to
@@ -103,7 +103,7 @@ void source_trace_sync(SourceMove *move, double now_ms);
 void source_trace_round(SourceMove *move, const ConvergenceRound *round);
 void source_trace_end(SourceMove *move);
 /* Lifts the throttle and puts what it did on the report.  FALSE: the guest may
- * still be slowed or stand; the guard knows how to undo that. */
+ * still be slowed or paused; the guard knows how to undo that. */
 gboolean source_end_throttle(SourceMove *move);
 /* Puts on the report what the sender did. */
 void source_describe_sender(SourceMove *move);

@@ -67,7 +67,7 @@ gboolean source_pause(SourceMove *move, GError **error)
         return FALSE;
     move->paused_ns = move->lap_ns = clock_now_ns();
     move->paused = TRUE;
-    /* A guest that is slowed in turns may stand already: that counts as pause. */
+    /* A guest that is slowed in turns may be paused already: that counts as pause. */
     if (move->throttle && !throttle_end_for_pause(move->throttle, &since_ns, error))
         return FALSE;
     /* Only then: the turns arm and disarm, too. */
@@ -79,13 +79,13 @@ gboolean source_pause(SourceMove *move, GError **error)
         return FALSE;
     if (!was_running && since_ns == 0 && !move->stays_paused && !disarm(move, error))
         return FALSE;
-    /* Its user has resumed it since we looked. */
+    /* Its user has resumed it since its state was asked for. */
     if (was_running && move->stays_paused) {
         move->stays_paused = FALSE;
         if (!arm(move, error))
             return FALSE;
     }
-    /* QEMU's own migration pauses its guest, too; that is not its user's wish. */
+    /* QEMU's own migration pauses its guest, too; its user did not. */
     if (move->stays_paused && !vmm_check_paused(move->job->vmm, error))
         return FALSE;
     move->report->arrives_paused = move->stays_paused;
@@ -156,7 +156,7 @@ static gboolean add_discarded(SourceMove *move, GError **error)
     return page_sender_add_discarded(move->sender, work_set_get_next(move->work), error);
 }
 
-/* Saving device state must not touch guest RAM; the second look makes sure
+/* Saving device state must not touch guest RAM; the second dirty sync makes sure
  * that whatever did is on the way too. */
 static gboolean send_late_pages(SourceMove *move, GError **error)
 {
@@ -183,7 +183,7 @@ gboolean source_last_round(SourceMove *move, GError **error)
     g_autoptr(GBytes) state = NULL;
 
     source_set_phase(move, MIGRATE_PHASE_STOPPED);
-    /* On top of what was dirty or held back when the decision fell. */
+    /* On top of what was dirty or deferred when the decision fell. */
     if (!work_set_sync(move->work, source_now_ms(move), error) || !add_discarded(move, error))
         return FALSE;
     work_set_begin_round(move->work);
@@ -234,7 +234,7 @@ gboolean source_await_ready(SourceMove *move, GError **error)
 
 /* The point of no return.  First the journal, by which a restarted agent asks the
  * destination before it touches the guest, then the guard: if we die in between,
- * it still resumes a guest whose word was never given. */
+ * it still resumes a guest for which START was never sent. */
 gboolean source_send_start(SourceMove *move, GError **error)
 {
     uint8_t run = move->stays_paused ? 0 : 1;

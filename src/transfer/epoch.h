@@ -19,6 +19,27 @@
  * Receiver: takes page frames, for the PageApplier, pieces of device state and the
  * seal; checks that nothing is missing and seals the sink.
  *
+ * The way of guest memory, from one end of a transfer to the other:
+ *
+ *     source                                        destination
+ *
+ *     WorkSet      which pages next: pending        PageSink     the guest's memory
+ *         │        ones, coldest groups first           ▲
+ *         │ batch of spans                              │ write, zero, patch, copy
+ *         ▼                                             │
+ *     PageSender   a bounded pipeline               PageApplier  several threads: unpack,
+ *         │  ▲                                          ▲        check
+ *         │  └── PageEncoder, several threads:          │ page frames
+ *         │      reads the PageSource (the          EpochReceiver  device state; seal
+ *         │      guest's memory); zero?                 ▲
+ *         │      unchanged? segments? equal to          │ frames
+ *         │      another (PageCopies)? packs        FrameQueue   received ahead, bounded
+ *         │ page frames, in order                       ▲
+ *         ▼                                             │
+ *     Channel  ═════════════════ TLS ═══════════════ Channel
+ *         ▲
+ *     EpochSender  device state; seal
+ *
  * Threads: each from one.
  */
 #pragma once

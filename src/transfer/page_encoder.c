@@ -12,7 +12,7 @@
 G_STATIC_ASSERT(WORK_BATCH_PAGES <= PAGE_FRAME_MAX_RAW_PAGES);
 
 #define BATCH_BYTES ((size_t)WORK_BATCH_PAGES * PAGE_BYTES)
-/* Read at a time: what is looked at several times stays in a core's cache. */
+/* Read at a time: what is read several times stays in a core's cache. */
 #define PIECE_PAGES 64u
 
 /* A batch while it is classified. */

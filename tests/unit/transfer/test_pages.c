@@ -942,7 +942,7 @@ static gpointer send_many(gpointer data)
     return data;
 }
 
-/* However many slots there are, frames held are limited in bytes. */
+/* However many slots there are, frames that wait are limited in bytes. */
 static void test_queue_limit(void **state)
 {
     Fixture *fixture = *state;
@@ -971,19 +971,19 @@ static void test_queue_limit(void **state)
 }
 
 /* Sends all pages; returns how many were under way at most. */
-static uint64_t send_with_path(Fixture *fixture, LinkRate *path)
+static uint64_t send_with_link(Fixture *fixture, LinkRate *link)
 {
     g_autoptr(GPtrArray) sets = guest_memory_new_sets(fixture->source.guest);
 
     page_set_add(g_ptr_array_index(sets, 0), 0, PAGES);
-    page_sender_set_path(fixture->sender, path);
+    page_sender_set_link(fixture->sender, link);
     send_round(fixture, sets);
     return fixture->most_under_way;
 }
 
-/* On a slow path little is read ahead, and in small batches; on a fast one, or where pages cost
+/* On a slow link little is read ahead, and in small batches; on a fast one, or where pages cost
  * little, neither is limited. */
-static void test_path_limits_what_is_ahead(void **state)
+static void test_link_limits_what_is_ahead(void **state)
 {
     Fixture *fixture = *state;
     LinkRate link = {0};
@@ -995,7 +995,7 @@ static void test_path_limits_what_is_ahead(void **state)
     for (size_t i = 0; i < BYTES; i += 4)
         *(uint32_t *)(fixture->source.memory + i) = g_random_int();
     for (guint i = 0; i < 5; i++) /* until it is known what a page costs */
-        send_with_path(fixture, &link);
+        send_with_link(fixture, &link);
     assert_int_equal(page_sender_get_batch_pages(fixture->sender), WORK_BATCH_PAGES);
     link.bytes_per_ms = 117000;
     assert_int_equal(page_sender_get_batch_pages(fixture->sender), WORK_BATCH_PAGES);
@@ -1004,10 +1004,10 @@ static void test_path_limits_what_is_ahead(void **state)
     assert_true(large > 120 && large < 180);
     link.bytes_per_ms = 2000;
     assert_int_equal(page_sender_get_batch_pages(fixture->sender), WORK_LEAST_BATCH_PAGES);
-    assert_true(send_with_path(fixture, &link) <= 2 * WORK_BATCH_PAGES);
+    assert_true(send_with_link(fixture, &link) <= 2 * WORK_BATCH_PAGES);
     memset(fixture->source.memory, 0, BYTES);
     for (guint i = 0; i < 5; i++)
-        send_with_path(fixture, &link);
+        send_with_link(fixture, &link);
     assert_true(page_sender_get_batch_pages(fixture->sender) > WORK_LEAST_BATCH_PAGES);
 }
 
@@ -1033,7 +1033,7 @@ int main(void)
         PAGES_TEST(test_zero_runs_touch_what_there_is),
         PAGES_TEST(test_giving_up_waits_for_little),
         PAGES_TEST(test_queue_end),
-        PAGES_TEST(test_path_limits_what_is_ahead),
+        PAGES_TEST(test_link_limits_what_is_ahead),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
