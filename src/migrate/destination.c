@@ -1,17 +1,33 @@
+/*
+ * The destination's half of a move
+ *
+ * A table of stages (at the end) from GUEST to the running guest.  Until START came and
+ * was committed all of it is undone where a stage fails: the VMM ends, the record says
+ * "aborted", then the source is told.
+ *
+ * The images are opened for writing, and locked, only when the guest is started.
+ * Where that fails the machine has certainly not run: then the commit is taken back,
+ * the VMM ends and the guest goes on at its source.  In this order, so that no death of
+ * ours leaves two owners or none:
+ *
+ *     guard: leave it     from here on nobody but a restarted agent runs it, and
+ *                         that goes by the journal
+ *     journal: aborted    (not told yet) a restarted agent ends it
+ *     guard: kill it
+ *     end it, then tell
+ */
 #include "migrate/destination.h"
 
 #include <inttypes.h>
 #include <string.h>
 
-#include "base/bytes.h"
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/fault.h"
 #include "base/log.h"
-#include "memory/guest_memory.h"
+#include "base/stages.h"
 #include "migrate/destination_move.h"
-#include "transfer/digest.h"
-#include "guard/guard.h"
+#include "transfer/guest_pages.h"
 #include "wire/messages.h"
 
 #define GUEST_TIMEOUT_MS 15000
@@ -20,6 +36,11 @@
 /* Frames received ahead; packed ones are small (and FRAME_QUEUE_MOST_BYTES a
  * limit besides). */
 #define RECEIVE_AHEAD_FRAMES 128
+/* Somebody who reads an image has it locked for a moment; the guest is paused. */
+#define START_ATTEMPTS 6
+#define START_PAUSE_NS 200000000ULL
+
+/* --- until the VMM waits for pages ------------------------------------- */
 
 static const RamRegion *find_region(const VmmDescription *description, const WireRegion *wanted)
 {
@@ -72,7 +93,7 @@ static gboolean open_incoming(DestinationMove *move, GError **error)
     return vmm_open_incoming(move->vmm, guest->machine, regions, error);
 }
 
-/* Gets hold of it, all zero: opening has left something in each region. */
+/* Opens it, all zero: opening has left something in each region. */
 static gboolean open_memory(DestinationMove *move, GError **error)
 {
     g_autoptr(GPtrArray) regions = NULL;
@@ -88,31 +109,67 @@ static gboolean open_memory(DestinationMove *move, GError **error)
            guest_memory_make_zero(move->memory, error);
 }
 
-/* Launches the VMM and prepares it for pages. */
-static gboolean accept_guest(DestinationMove *move, GError **error)
+static gboolean receive_ahead(DestinationMove *move, GError **error)
 {
-    const MigrateDestinationHost *host = move->host;
-    g_autofree char *qmp_path = NULL;
+    move->queue = frame_queue_start(move->channel, RECEIVE_AHEAD_FRAMES, error);
+    return move->queue != NULL;
+}
 
-    move->vmm = host->launch(move->guest, host->user, error);
-    if (!move->vmm)
-        return FALSE;
-    qmp_path = host->get_qmp_path(host->user);
+static gboolean launch(DestinationMove *move, GError **error)
+{
+    move->vmm = move->host->launch(move->guest, move->host->user, error);
+    return move->vmm != NULL;
+}
+
+static gboolean post_guard(DestinationMove *move, GError **error)
+{
+    g_autofree char *qmp_path = move->host->get_qmp_path(move->host->user);
+
     move->guard = guard_start(vmm_get_pid(move->vmm), qmp_path, GUARD_KILL, error);
     if (!move->guard || !vmm_check_process(move->vmm, error))
         return FALSE;
     /* Before there is a way back no more: it comes with the duty to resume. */
-    if (move->guest->balloon_bytes > 0 &&
-        !guard_keep_balloon(move->guard, move->guest->balloon_bytes, error))
-        return FALSE;
-    if (fault_point("destination.launched", error) ||
-        !vmm_match_machine(move->vmm, move->guest->machine, move->guest->live, error) ||
-        !open_incoming(move, error) || fault_point("destination.opened", error) ||
-        !open_memory(move, error))
-        return FALSE;
-    move->applier = page_applier_new(move->memory, move->queue);
-    move->check = digest_check_new(move->memory);
+    return (move->guest->balloon_bytes == 0 ||
+            guard_keep_balloon(move->guard, move->guest->balloon_bytes, error)) &&
+           !fault_point("destination.launched", error);
+}
+
+static gboolean make_machine(DestinationMove *move, GError **error)
+{
+    return vmm_match_machine(move->vmm, move->guest->machine, move->guest->live, error) &&
+           open_incoming(move, error) && !fault_point("destination.opened", error) &&
+           open_memory(move, error);
+}
+
+static void release_slot(gpointer owner, gpointer user)
+{
+    frame_queue_release(user, owner);
+}
+
+static gboolean accept_pages(DestinationMove *move, GError **error)
+{
+    move->sink = guest_sink_new(move->memory);
+    move->applier = page_applier_new(move->sink, release_slot, move->queue);
+    move->epochs = epoch_receiver_new(move->sink, move->applier);
+    move->received = guest_source_new(move->memory);
+    move->check = digest_check_new(move->received);
     return channel_send_bytes(move->channel, FRAME_ACCEPTED, NULL, 0, error);
+}
+
+/* No thread of ours writes to a VMM that is being ended. */
+static void stop_threads(DestinationMove *move)
+{
+    g_clear_pointer(&move->applier, page_applier_free);
+    g_clear_pointer(&move->answer, destination_images_free);
+}
+
+/* --- until the machine is loaded --------------------------------------- */
+
+static gboolean end_epoch(DestinationMove *move, const Frame *frame, GError **error)
+{
+    return epoch_receiver_seal(move->epochs, frame, error) &&
+           !fault_point("destination.round-applied", error) &&
+           epoch_receiver_confirm(move->epochs, move->channel, error);
 }
 
 /* Loads the device state, with all memory in place. */
@@ -123,14 +180,14 @@ static gboolean prepare(DestinationMove *move, GError **error)
     g_autofree char *text = NULL;
     uint64_t start;
 
-    if (!move->state || move->state_bytes != move->state->len) {
-        error_set(error, VMFERRY_ERROR_INVALID, "PREPARE before the whole device state");
+    state = epoch_receiver_get_state(move->epochs, error);
+    if (!state) {
+        g_prefix_error(error, "PREPARE: ");
         return FALSE;
     }
     if (move->guest->verify && !digest_check_finish(move->check, error))
         return FALSE;
     ready.verified = move->guest->verify;
-    state = g_byte_array_free_to_bytes(g_steal_pointer(&move->state));
     if (fault_point("destination.before-load", error) || !destination_try_images(move, error))
         return FALSE;
     start = clock_now_ns();
@@ -143,16 +200,16 @@ static gboolean prepare(DestinationMove *move, GError **error)
     return channel_send_bytes(move->channel, FRAME_READY, text, strlen(text), error);
 }
 
-/* Everything but PAGES is done here, with all pages before it in place. */
+/* Everything but page frames is done here, with all pages before it in place. */
 static gboolean handle_frame(DestinationMove *move, const Frame *frame, GError **error)
 {
     if (!page_applier_drain(move->applier, error))
         return FALSE;
     switch (frame->type) {
-    case FRAME_ROUND_END:
-        return destination_end_round(move, frame, error);
+    case FRAME_EPOCH_SEAL:
+        return end_epoch(move, frame, error);
     case FRAME_DEVICE_STATE:
-        return destination_take_state(move, frame, error);
+        return epoch_receiver_take_state(move->epochs, frame, error);
     case FRAME_DIGESTS:
         return digest_check_frame(move->check, frame->payload, frame->length, error);
     case FRAME_IMAGES:
@@ -182,7 +239,7 @@ static gboolean receive_machine(DestinationMove *move, GError **error)
         if (!slot)
             return FALSE;
         if (page_applier_takes(slot->frame.type)) {
-            if (!page_applier_push(move->applier, slot, error))
+            if (!epoch_receiver_take_pages(move->epochs, &slot->frame, slot, error))
                 return FALSE;
             continue;
         }
@@ -194,6 +251,8 @@ static gboolean receive_machine(DestinationMove *move, GError **error)
     }
     return TRUE;
 }
+
+/* --- until the guest runs ---------------------------------------------- */
 
 static gboolean await_start(DestinationMove *move, GError **error)
 {
@@ -215,14 +274,14 @@ static gboolean await_start(DestinationMove *move, GError **error)
     return given;
 }
 
-/* Waits for START, then commits: journal first, then the guest runs, if it did
- * before.  While the journal is written the guard leaves the guest alone: what
- * becomes of it if we die then is known from the journal only. */
-static gboolean take_over(DestinationMove *move, GError **error)
+/* The journal first, then the guest runs, if it did before.  While the journal is written
+ * the guard leaves the guest alone: what becomes of it if we die then is known from
+ * the journal only. */
+static gboolean commit(DestinationMove *move, GError **error)
 {
     const MigrateDestinationHost *host = move->host;
 
-    if (!await_start(move, error) || fault_point("destination.before-commit", error) ||
+    if (fault_point("destination.before-commit", error) ||
         !guard_set_action(move->guard, GUARD_LEAVE, error) ||
         fault_point("destination.before-journal", error) ||
         !host->commit(move->guest->transaction, move->run, host->user, error))
@@ -231,13 +290,93 @@ static gboolean take_over(DestinationMove *move, GError **error)
     if (move->run)
         guard_set_action(move->guard, GUARD_RESUME, NULL);
     fault_point("destination.after-commit", NULL);
-    if (!destination_start_guest(move, error))
-        return FALSE;
-    fault_point("destination.before-started", NULL);
-    if (!move->resume_error)
-        channel_send_bytes(move->channel, FRAME_STARTED, NULL, 0, NULL);
     return TRUE;
 }
+
+/* A guest that arrives paused has its images as a paused guest does; where
+ * that fails it takes them when it runs. */
+static void settle_paused(DestinationMove *move)
+{
+    g_autoptr(GError) problem = NULL;
+
+    if (!vmm_take_images(move->vmm, &problem))
+        log_debug("guest %s: images are not locked: %s", move->guest->guest, problem->message);
+}
+
+static VmmStart try_start(DestinationMove *move, GError **error)
+{
+    /* Fails as where QEMU refuses. */
+    if (!fault_point("destination.cont", error) && vmm_resume(move->vmm, error))
+        return VMM_START_DONE;
+    return vmm_get_start(move->vmm);
+}
+
+static VmmStart try_until_it_starts(DestinationMove *move, GError **error)
+{
+    VmmStart came = try_start(move, error);
+
+    for (int i = 1; i < START_ATTEMPTS && came == VMM_START_NEVER; i++) {
+        clock_sleep_ns(START_PAUSE_NS);
+        g_clear_error(error);
+        came = try_start(move, error);
+    }
+    return came;
+}
+
+/* FALSE: it stays ours, since that cannot be written down. */
+static gboolean take_back(DestinationMove *move, GError **error)
+{
+    const MigrateDestinationHost *host = move->host;
+
+    guard_set_action(move->guard, GUARD_LEAVE, NULL);
+    fault_point("destination.taking-back", NULL);
+    if (!host->take_back(move->guest->transaction, host->user, error)) {
+        guard_set_action(move->guard, GUARD_RESUME, NULL);
+        return FALSE;
+    }
+    fault_point("destination.taken-back", NULL);
+    guard_set_action(move->guard, GUARD_KILL, NULL);
+    return TRUE;
+}
+
+/* Runs the machine, or leaves it paused, as START says.  FALSE where it certainly did not
+ * run and the commit was taken back; move->resume_error where nobody knows. */
+static gboolean start_guest(DestinationMove *move, GError **error)
+{
+    g_autoptr(GError) failure = NULL;
+    g_autoptr(GError) problem = NULL;
+    VmmStart came = VMM_START_DONE;
+
+    if (move->run)
+        came = try_until_it_starts(move, &failure);
+    else
+        settle_paused(move);
+    if (came == VMM_START_DONE)
+        return TRUE;
+    if (came == VMM_START_NEVER && take_back(move, &problem)) {
+        g_propagate_prefixed_error(error, g_steal_pointer(&failure),
+                                   "the guest could not be started: ");
+        return FALSE;
+    }
+    if (problem)
+        log_warning("guest %s: the commit cannot be taken back: %s", move->guest->guest,
+                    problem->message);
+    move->resume_error = g_steal_pointer(&failure);
+    g_prefix_error(&move->resume_error, "the guest is here, but could not be started: ");
+    return TRUE;
+}
+
+static void complete(DestinationMove *move)
+{
+    fault_point("destination.before-started", NULL);
+    if (!move->resume_error) {
+        channel_send_bytes(move->channel, FRAME_STARTED, NULL, 0, NULL);
+        vmm_announce(move->vmm, NULL);
+    }
+    move->host->started(g_steal_pointer(&move->vmm), move->resume_error == NULL, move->host->user);
+}
+
+/* --- giving up --------------------------------------------------------- */
 
 /* Its process may take a moment to go, its QMP connection is closed at once. */
 static gboolean has_ended(Vmm *vmm)
@@ -250,25 +389,25 @@ static gboolean has_ended(Vmm *vmm)
     return error_is(error, VMFERRY_ERROR_DISCONNECTED);
 }
 
-/* Where the VMM has ended that is the cause of all; adds what it said. */
+/* Where the VMM has ended that is the cause of all; adds its stderr tail. */
 static void add_stderr_tail(DestinationMove *move, GError **error)
 {
-    g_autofree char *words = NULL;
+    g_autofree char *tail = NULL;
     char *text;
 
     if (!error || !*error || !move->vmm || !has_ended(move->vmm))
         return;
-    words = vmm_get_stderr_tail(move->vmm);
-    if (words && *words && strstr((*error)->message, words))
+    tail = vmm_get_stderr_tail(move->vmm);
+    if (tail && *tail && strstr((*error)->message, tail))
         return;
     text = g_strdup_printf("%s; the VMM has ended%s%s", (*error)->message,
-                           words && *words ? ": " : " without a word", words ? words : "");
+                           tail && *tail ? ": " : "", tail ? tail : "");
     g_free((*error)->message);
     (*error)->message = text;
 }
 
 /* Tells the peer and lets it read that: a close with unread bytes in our
- * buffer would be a reset that takes our words with it. */
+ * buffer would be a reset that takes the reason with it. */
 static void drain_and_close(DestinationMove *move, const GError *error)
 {
     uint64_t end = clock_now_ns() + (uint64_t)DRAIN_MS * 1000000;
@@ -279,87 +418,71 @@ static void drain_and_close(DestinationMove *move, const GError *error)
         frame_queue_release(move->queue, slot);
 }
 
-static void abandon(DestinationMove *move, const GError *error)
+static void end_vmm(DestinationMove *move)
 {
-    const MigrateDestinationHost *host = move->host;
-
-    /* No thread of ours writes to the VMM that is being ended. */
-    g_clear_pointer(&move->applier, page_applier_free);
-    g_clear_pointer(&move->answer, destination_images_free);
-    /* First the VMM and the record: "aborted" may be asked for at once. */
     if (move->vmm)
         vmm_quit(move->vmm, NULL);
-    host->aborted(g_steal_pointer(&move->vmm), error, host->user);
-    drain_and_close(move, error);
+}
+
+/* The record first: the source may ask for it as soon as it is told. */
+static void give_up(DestinationMove *move)
+{
+    move->host->aborted(g_steal_pointer(&move->vmm), move->failure, move->host->user);
+    drain_and_close(move, move->failure);
+}
+
+/* --- the sequence ------------------------------------------------------ */
+
+static const Stage stages[] = {
+    STAGE("guest", receive_guest, give_up),
+    STAGE("receive ahead", receive_ahead, NULL),
+    STAGE("launch", launch, end_vmm),
+    STAGE("guard", post_guard, NULL), /* it ends the VMM as long as we do not */
+    STAGE("machine", make_machine, NULL),
+    STAGE("accept", accept_pages, stop_threads),
+    STAGE("receive", receive_machine, NULL),
+    STAGE("await START", await_start, NULL),
+    STAGE("commit", commit, NULL),
+    /* Takes the commit back where it fails. */
+    STAGE_FINAL("start", start_guest),
+};
+
+static void note_failure(gpointer user, guint stage, GError **error)
+{
+    DestinationMove *move = user;
+
+    add_stderr_tail(move, error);
+    move->failure = g_error_copy(*error);
 }
 
 static void move_clear(DestinationMove *move)
 {
-    page_applier_free(move->applier);
-    destination_images_free(move->answer);
+    stop_threads(move);
     frame_queue_free(move->queue);
     guard_free(move->guard);
     digest_check_free(move->check);
+    epoch_receiver_free(move->epochs);
+    page_sink_free(move->sink);
+    page_source_free(move->received);
     guest_memory_free(move->memory);
     vmm_description_free(move->description);
     guest_message_free(move->guest);
-    g_clear_pointer(&move->state, g_byte_array_unref);
     g_clear_pointer(&move->images, g_ptr_array_unref);
+    g_clear_error(&move->failure);
 }
 
 gboolean migrate_destination_serve(Channel *channel, const MigrateDestinationHost *host,
                                    GError **error)
 {
     DestinationMove move = {.channel = channel, .host = host};
-    g_autoptr(GError) failure = NULL;
-    gboolean done = receive_guest(&move, &failure);
+    gboolean done = stages_run(stages, G_N_ELEMENTS(stages), note_failure, &move, error);
 
     if (done) {
-        move.queue = frame_queue_start(channel, RECEIVE_AHEAD_FRAMES, &failure);
-        done = move.queue && accept_guest(&move, &failure) && receive_machine(&move, &failure) &&
-               take_over(&move, &failure);
-    }
-
-    if (done) {
-        if (!move.resume_error)
-            vmm_announce(move.vmm, NULL);
-        host->started(g_steal_pointer(&move.vmm), move.resume_error == NULL, host->user);
-        if (move.resume_error)
-            g_propagate_error(error, move.resume_error);
+        complete(&move);
         done = move.resume_error == NULL;
-    } else {
-        add_stderr_tail(&move, &failure);
-        abandon(&move, failure);
-        g_propagate_error(error, g_steal_pointer(&failure));
     }
+    if (move.resume_error)
+        g_propagate_error(error, move.resume_error);
     move_clear(&move);
     return done;
-}
-
-gboolean destination_end_round(DestinationMove *move, const Frame *frame, GError **error)
-{
-    if (fault_point("destination.round-applied", error))
-        return FALSE;
-    return channel_send_bytes(move->channel, FRAME_ROUND_APPLIED, frame->payload, frame->length,
-                              error);
-}
-
-gboolean destination_take_state(DestinationMove *move, const Frame *frame, GError **error)
-{
-    ByteReader reader = byte_reader_make(frame->payload, frame->length);
-    uint64_t total = byte_read_le64(&reader);
-    uint64_t offset = byte_read_le64(&reader);
-    size_t piece = reader.left;
-
-    if (!move->state) {
-        move->state = g_byte_array_new();
-        move->state_bytes = total;
-    }
-    if (!byte_reader_ok(&reader) || total > MESSAGE_MAX_DEVICE_STATE_BYTES ||
-        total != move->state_bytes || offset != move->state->len || piece > total - offset) {
-        error_set(error, VMFERRY_ERROR_INVALID, "malformed DEVICE_STATE frame");
-        return FALSE;
-    }
-    byte_write_span(move->state, reader.at, piece);
-    return TRUE;
 }

@@ -8,7 +8,7 @@
 #include "disk/image_reader.h"
 #include "disk/image_view.h"
 
-/* Somebody who looks at an image holds its lock for a moment. */
+/* Somebody who reads an image has it locked for a moment. */
 #define LOCK_ATTEMPTS 5
 #define LOCK_PAUSE_NS 200000000ULL
 

@@ -4,9 +4,12 @@
 #include "memory/guest_memory.h"
 #include "migrate/destination.h"
 #include "transfer/digest.h"
+#include "transfer/epoch.h"
 #include "transfer/frame_queue.h"
-#include "guard/guard.h"
 #include "transfer/page_applier.h"
+#include "transfer/page_sink.h"
+#include "transfer/page_source.h"
+#include "guard/guard.h"
 
 typedef struct {
     Channel *channel;
@@ -17,13 +20,15 @@ typedef struct {
     VmmDescription *description;
     GuestMemory *memory;
     FrameQueue *queue;
+    PageSink *sink; /* the guest's memory */
     PageApplier *applier;
+    EpochReceiver *epochs;
+    PageSource *received; /* the same memory, to be verified */
     DigestCheck *check;
-    GByteArray *state;          /* device state as far as it came */
-    uint64_t state_bytes;       /* all of it */
     gboolean run;               /* START says so; FALSE: it stays paused */
     GPtrArray *images;          /* of VmmImage, once asked for */
     struct ImageAnswer *answer; /* the last one, perhaps still being made */
+    GError *failure;            /* why the move is given up */
     GError *resume_error;       /* committed, but it is not known to run */
 } DestinationMove;
 
@@ -31,8 +36,6 @@ typedef struct {
 GPtrArray *destination_order_regions(const GuestMessage *guest, const VmmDescription *description,
                                      GError **error);
 
-/* Frames while the machine is being received. */
-gboolean destination_end_round(DestinationMove *move, const Frame *frame, GError **error);
 /* destination_images.c: answers IMAGES, at once or, where images are to be read as
  * a whole, from a thread; ends that. */
 typedef struct ImageAnswer ImageAnswer;
@@ -41,8 +44,3 @@ void destination_images_free(ImageAnswer *answer);
 /* Before the state is loaded, with the guest paused at the source: could it write
  * to its images here?  Waits a moment for who holds a lock. */
 gboolean destination_try_images(DestinationMove *move, GError **error);
-/* destination_start.c: runs the machine, or leaves it paused, as START says.
- * FALSE with *error* where it certainly did not run and the commit was taken
- * back; move->resume_error where nobody knows. */
-gboolean destination_start_guest(DestinationMove *move, GError **error);
-gboolean destination_take_state(DestinationMove *move, const Frame *frame, GError **error);

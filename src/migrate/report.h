@@ -33,7 +33,7 @@ typedef struct {
     double elapsed_ms;
     double run_share;        /* of time that the vCPUs may run; 1 (or unset, 0): all */
     uint64_t work_set_bytes; /* wire bytes that a pause now would have to carry */
-    uint64_t deferred_bytes; /* guest bytes held back until the pause */
+    uint64_t deferred_bytes; /* guest bytes deferred to the pause */
 } MigrateProgress;
 
 typedef struct {
@@ -66,7 +66,7 @@ typedef struct {
 typedef enum {
     MIGRATE_COMPLETED,
     MIGRATE_FAILED,    /* the guest runs where it was */
-    MIGRATE_CANCELLED, /* the same, by the user's wish */
+    MIGRATE_CANCELLED, /* the same, since the user cancelled */
     MIGRATE_ENDED,     /* the guest has ended by itself meanwhile; it is nowhere */
     MIGRATE_IN_DOUBT,  /* START was sent, no answer: guest paused here until resolved */
 } MigrateStatus;
@@ -99,14 +99,14 @@ typedef struct {
     char *tracker;               /* which one was used */
     double expected_downtime_ms; /* the policy's last prediction */
     /* What the downtime was made of, in order: QMP stop; last pages; device
-     * state out; digests (--verify); the state's way over and in (READY); the
-     * word and the start. */
+     * state out; digests (--verify); the state's way over and in (READY); START
+     * and the guest's start. */
     double pause_ms, pages_ms, save_ms, verify_ms, prepare_ms, start_ms;
-    /* What was expected once the first round had shown the guest and the path;
+    /* What was expected once the first round had shown the guest and the link;
      * negative: the move did not get that far. */
     double predicted_total_ms, predicted_downtime_ms;
     gboolean memory_intensive; /* pre-copy was ended early because of it */
-    uint64_t deferred_bytes;   /* guest bytes held back until the pause */
+    uint64_t deferred_bytes;   /* guest bytes deferred to the pause */
     /* The throttle (throttle.h); *throttle_means* NULL: the guest was never slowed. */
     char *throttle_means; /* "cgroup", "duty" */
     double least_run_share, throttled_ms;

@@ -8,6 +8,8 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/fault.h"
+#include "base/stages.h"
+#include "transfer/guest_pages.h"
 
 #define CONNECT_TIMEOUT_MS 5000
 #define RESOLVE_TIMEOUT_MS 3000
@@ -45,8 +47,9 @@ static gboolean describe(SourceMove *move, GError **error)
     }
     move->memory =
         guest_memory_open(vmm_get_pid(move->job->vmm), move->description->ram_regions, error);
+    move->pages = move->memory ? guest_source_new(move->memory) : NULL;
     source_choose_throttle(move);
-    /* What is to be reclaimed is not to be sent: the promise is judged then. */
+    /* What is to be reclaimed is not to be sent: the limits are checked then. */
     return move->memory && vmm_check_process(move->job->vmm, error) &&
            (move->job->options.reclaim_free || source_check_limits(move, error));
 }
@@ -126,7 +129,7 @@ static gboolean offer(SourceMove *move, GError **error)
 }
 
 /* Where that fails the guard puts limits back, and the agent's recovery resumes
- * a guest that stands. */
+ * a guest that is paused. */
 static void end_throttle(SourceMove *move)
 {
     if (source_end_throttle(move))
@@ -147,7 +150,7 @@ static void withdraw(SourceMove *move)
     if (!move->start_sent)
         channel_send_abort(move->channel, reason);
     end_throttle(move);
-    /* A guest that may still stand is not on record as it was before. */
+    /* A guest that may still be paused is not on record as it was before. */
     source_journal(move, move->report->unresumed ? SOURCE_JOURNAL_PAUSING : SOURCE_JOURNAL_RETURNED,
                    NULL);
 }
@@ -168,7 +171,7 @@ static PageCopies *make_copies(SourceMove *move, uint64_t budget)
     if (!peer_has_feature(&move->peer, FEATURE_COPIES) ||
         move->job->options.segments == SENT_STORE_OFF)
         return NULL;
-    return page_copies_new(move->memory, move->populated_pages, budget / COPIES_SHARE);
+    return page_copies_new(move->pages->regions, move->populated_pages, budget / COPIES_SHARE);
 }
 
 static gboolean sends_segments(SourceMove *move)
@@ -180,7 +183,7 @@ static gboolean sends_segments(SourceMove *move)
 static SentStore *make_store(SourceMove *move, uint64_t budget)
 {
     const MigrateOptions *options = &move->job->options;
-    g_autofree uint64_t *pages = g_new0(uint64_t, move->memory->regions->len);
+    const PageRegions *regions = move->pages->regions;
     SentStoreMode mode = options->segments;
 
     if (!sends_segments(move)) {
@@ -189,14 +192,12 @@ static SentStore *make_store(SourceMove *move, uint64_t budget)
             return NULL;
         mode = SENT_STORE_FINGERPRINT;
     }
-    for (guint i = 0; i < move->memory->regions->len; i++)
-        pages[i] = guest_memory_get_region(move->memory, i)->pages;
     if (sends_segments(move))
         move->report->segments = mode;
-    return sent_store_new(pages, move->memory->regions->len, move->populated_pages, budget, mode);
+    return sent_store_new(regions->pages, regions->count, move->populated_pages, budget, mode);
 }
 
-/* As many as there are cores for: they wait where the path is what limits. */
+/* As many as there are cores for: they wait where the link is what limits. */
 static guint choose_workers(const MigrateOptions *options)
 {
     return options->streams ? options->streams : CLAMP(g_get_num_processors(), 1, MOST_WORKERS);
@@ -212,9 +213,9 @@ static PageSender *make_sender(SourceMove *move)
     options.store =
         make_store(move, budget - (options.copies ? page_copies_get_bytes(options.copies) : 0));
     options.whole_pages = !sends_segments(move);
-    sender = page_sender_new(move->memory, move->channel, &options);
+    sender = page_sender_new(move->pages, move->channel, &options);
     page_sender_set_tally(sender, source_tally, move);
-    page_sender_set_path(sender, &move->link);
+    page_sender_set_link(sender, &move->link);
     page_sender_set_packing(sender, move->job->options.compress,
                             peer_has_feature(&move->peer, FEATURE_PAGES_LZ4),
                             peer_has_feature(&move->peer, FEATURE_PAGES_ZSTD));
@@ -260,6 +261,7 @@ static gboolean watch(SourceMove *move, GError **error)
     if (!watch_cost(move, error))
         return FALSE;
     move->sender = make_sender(move);
+    move->epochs = epoch_sender_make(move->channel, move->sender);
     return TRUE;
 }
 
@@ -276,34 +278,21 @@ static void unwatch(SourceMove *move)
 
 /* --- the sequence ------------------------------------------------------ */
 
-/* A failed stage is undone too: every undo copes with a half-done stage. */
-static const struct {
-    const char *name;
-    gboolean (*run)(SourceMove *move, GError **error);
-    void (*undo)(SourceMove *move);
-} stages[] = {
-    {"check", describe, NULL},
-    {"connect", connect_peer, NULL},
-    {"guard", post_guard, dismiss_guard},
-    {"reclaim", source_reclaim, source_release_balloon},
-    {"track", watch, unwatch},
-    {"offer", offer, withdraw},
-    {"pre-copy", source_precopy, NULL},
-    {"images", source_settle_images, NULL},
-    {"pause", source_pause, source_resume},
-    {"last round", source_last_round, NULL},
-    {"prepare", source_await_ready, NULL},
-    /* The point of no return: after START only the destination's answer
-     * decides (source_settle). */
-    {"hand over", source_send_start, NULL},
+static const Stage stages[] = {
+    STAGE("check", describe, NULL),
+    STAGE("connect", connect_peer, NULL),
+    STAGE("guard", post_guard, dismiss_guard),
+    STAGE("reclaim", source_reclaim, source_release_balloon),
+    STAGE("track", watch, unwatch),
+    STAGE("offer", offer, withdraw),
+    STAGE("pre-copy", source_precopy, NULL),
+    STAGE("images", source_settle_images, NULL),
+    STAGE("pause", source_pause, source_resume),
+    STAGE("last round", source_last_round, NULL),
+    STAGE("prepare", source_await_ready, NULL),
+    /* After START only the destination's answer decides (source_settle). */
+    STAGE_FINAL("switchover", source_send_start),
 };
-
-static void undo_from(SourceMove *move, guint stage)
-{
-    for (guint i = stage + 1; i > 0; i--)
-        if (stages[i - 1].undo)
-            stages[i - 1].undo(move);
-}
 
 static void set_error(SourceMove *move, const char *stage, const GError *error)
 {
@@ -334,23 +323,16 @@ static void note_end(SourceMove *move, guint stage)
     move->report->reason = g_strdup("guest-ended");
 }
 
-/* Runs the stages up to START.  FALSE: all is as before. */
-static gboolean run_stages(SourceMove *move)
+/* Before the stages are undone: the destination is told why. */
+static void note_failure(gpointer user, guint stage, GError **error)
 {
-    for (guint i = 0; i < G_N_ELEMENTS(stages); i++) {
-        g_autoptr(GError) error = NULL;
+    SourceMove *move = user;
 
-        if (stages[i].run(move, &error))
-            continue;
-        source_deadline_replace_error(move, &error);
-        move->report->status =
-            error_is(error, VMFERRY_ERROR_CANCELLED) ? MIGRATE_CANCELLED : MIGRATE_FAILED;
-        set_error(move, stages[i].name, error);
-        note_end(move, i);
-        undo_from(move, i);
-        return FALSE;
-    }
-    return TRUE;
+    source_deadline_replace_error(move, error);
+    move->report->status =
+        error_is(*error, VMFERRY_ERROR_CANCELLED) ? MIGRATE_CANCELLED : MIGRATE_FAILED;
+    set_error(move, stages[stage].name, *error);
+    note_end(move, stage);
 }
 
 static void complete(SourceMove *move)
@@ -385,7 +367,7 @@ static void stay_in_doubt(SourceMove *move, TransactionOutcome outcome, GError *
               outcome == OUTCOME_LOST ? "the destination host was restarted meanwhile"
               : why                   ? why->message
                                       : "it is still deciding");
-    set_error(move, "hand over", error);
+    set_error(move, "switchover", error);
     unwatch(move);
     /* A paused guest gets its memory back when it runs again here. */
     source_release_balloon(move);
@@ -405,8 +387,8 @@ static void settle(SourceMove *move)
     case OUTCOME_ABORTED:
         error_set(&error, VMFERRY_ERROR_FAILED, "the destination gave up at the switchover%s%s",
                   why ? ": " : "", why ? why->message : "");
-        set_error(move, "hand over", error);
-        undo_from(move, G_N_ELEMENTS(stages) - 1);
+        set_error(move, "switchover", error);
+        stages_undo(stages, G_N_ELEMENTS(stages), move);
         break;
     default:
         stay_in_doubt(move, outcome, why);
@@ -427,7 +409,7 @@ MigrateReport *migrate_source_run(const MigrateSourceJob *job, GCancellable *can
     move.finished_rounds = g_array_new(FALSE, FALSE, sizeof(ConvergenceRound));
     make_transaction_id(move.transaction);
     source_set_phase(&move, MIGRATE_PHASE_CONNECT);
-    if (run_stages(&move))
+    if (stages_run(stages, G_N_ELEMENTS(stages), note_failure, &move, NULL))
         settle(&move);
     if (report->total_ms <= 0)
         report->total_ms = clock_ns_to_ms(clock_now_ns() - move.started_ns);
@@ -441,6 +423,7 @@ MigrateReport *migrate_source_run(const MigrateSourceJob *job, GCancellable *can
     channel_free(move.channel);
     g_array_unref(move.finished_rounds);
     hello_message_clear(&move.peer);
+    page_source_free(move.pages);
     guest_memory_free(move.memory);
     vmm_description_free(move.description);
     process_identity_free(move.process);

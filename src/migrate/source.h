@@ -64,7 +64,7 @@ MigrateReport *migrate_source_run(const MigrateSourceJob *job, GCancellable *can
 gboolean migrate_source_end_old(pid_t pid, uint64_t start_time, const char *guest,
                                 const char *destination, GError **error);
 
-/* Asks the destination what became of a transaction whose word was sent.
+/* Asks the destination what became of a transaction for which START was sent.
  * Returns FALSE where it cannot be reached, or who answers is not *agent*. */
 gboolean migrate_source_resolve(const char *destination, const ChannelOptions *channel,
                                 const char *transaction, const char *agent, int *ret_outcome,

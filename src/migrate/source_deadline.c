@@ -8,7 +8,7 @@
  * quarter of it, half a second at least: an estimate that was off by a little is
  * no reason to throw a move away.
  *
- * Each step looks at the clock; a send that hangs is ended by a thread that cuts
+ * Each step checks the clock; a send that hangs is ended by a thread that cuts
  * the connection.  It is gone before START is sent.
  *
  * Limits: a command that QEMU is executing (draining disks at `stop`) is waited
@@ -28,7 +28,7 @@
 #define SLACK_SHARE 4
 /* With --verify all of RAM is read on both sides in the pause. */
 #define VERIFY_BYTES_PER_MS 200000u
-/* Who looks at the clock may still say goodbye. */
+/* Who checks the clock may still say goodbye. */
 #define CUT_AFTER_NS 200000000ULL
 
 struct SourceDeadline {

@@ -6,7 +6,9 @@
 #include "policy/convergence.h"
 #include "guard/guard.h"
 #include "memory/guest_cost.h"
+#include "transfer/epoch.h"
 #include "transfer/page_sender.h"
+#include "transfer/page_source.h"
 #include "policy/link_rate.h"
 #include "transfer/recheck.h"
 #include "migrate/source.h"
@@ -33,6 +35,7 @@ typedef struct {
     VmmDescription *description;
     ProcessIdentity *process; /* who runs it here */
     GuestMemory *memory;
+    PageSource *pages;        /* of the same */
     uint64_t populated_pages; /* at the start */
     Channel *channel;
     char transaction[33];
@@ -41,15 +44,15 @@ typedef struct {
     uint64_t balloon_bytes;  /* before it was inflated; 0: it was not */
     Tracker *tracker;
     PageSender *sender;
+    EpochSender epochs;
     WorkSet *work;
     struct SourceRecheck *recheck; /* NULL: no direct I/O */
     GuestCost cost;                /* of the tracking, to the guest */
-    uint64_t faults;               /* when that was looked at */
+    uint64_t faults;               /* when that was read */
     Throttle *throttle;            /* NULL until it is needed */
     guint round;
     HelloMessage peer; /* what the destination can: peer_has_feature() */
     gboolean offered, accepted;
-    gboolean last_round_applied; /* the one of the pause */
     gboolean paused;
     SourceDeadline *deadline; /* of the pause; NULL: there is none */
     gboolean stays_paused;    /* its user paused it: not ours to resume, here or there */
@@ -67,14 +70,15 @@ gboolean source_journal(SourceMove *move, SourceJournalState state, GError **err
 /* Milliseconds since the move's start. */
 double source_now_ms(const SourceMove *move);
 
-/* One pass over the pending pages, but those that are held back. */
+/* One pass over the pending pages, but those that are deferred. */
 gboolean source_send_pass(SourceMove *move, GError **error);
 
 /* Sends the pending pages and waits until they are applied.  Adds the round to
  * the report. */
 gboolean source_send_round(SourceMove *move, GError **error);
 
-/* Ends a round on the wire, and waits until it is applied where the guest runs. */
+/* Seals the round's epoch, and waits until it is applied where the guest runs
+ * (source_peer.c). */
 gboolean source_confirm_round(SourceMove *move, GError **error);
 
 /* The rounds while the guest runs, up to the decision to stop. */
@@ -99,7 +103,7 @@ void source_trace_sync(SourceMove *move, double now_ms);
 void source_trace_round(SourceMove *move, const ConvergenceRound *round);
 void source_trace_end(SourceMove *move);
 /* Lifts the throttle and puts what it did on the report.  FALSE: the guest may
- * still be slowed or stand; the guard knows how to undo that. */
+ * still be slowed or paused; the guard knows how to undo that. */
 gboolean source_end_throttle(SourceMove *move);
 /* Puts on the report what the sender did. */
 void source_describe_sender(SourceMove *move);

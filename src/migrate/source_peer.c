@@ -4,6 +4,7 @@
 #include "base/error.h"
 
 #define AWAIT_SLICE_MS 100
+#define APPLIED_TIMEOUT_MS 60000
 
 gboolean source_not_cancelled(SourceMove *move, GError **error)
 {
@@ -32,11 +33,9 @@ static gboolean take_other(SourceMove *move, const Frame *frame, GError **error)
     }
     if (frame->type == FRAME_IMAGES_SEEN)
         return source_images_take(move, frame, error);
-    /* In the pause it is waited for behind everything else. */
-    if (frame->type == FRAME_ROUND_APPLIED && move->paused && !move->last_round_applied) {
-        move->last_round_applied = TRUE;
-        return TRUE;
-    }
+    /* In the pause epochs are confirmed behind everything else. */
+    if (frame->type == FRAME_EPOCH_APPLIED)
+        return epoch_sender_take_applied(&move->epochs, frame, error);
     return unexpected(move, frame, error);
 }
 
@@ -78,4 +77,16 @@ gboolean source_await(SourceMove *move, FrameType type, int timeout_ms, Frame *r
             return FALSE;
         }
     }
+}
+
+gboolean source_confirm_round(SourceMove *move, GError **error)
+{
+    Frame frame;
+
+    if (!epoch_sender_seal(&move->epochs, error))
+        return FALSE;
+    if (move->paused) /* READY will tell that all of it has arrived */
+        return TRUE;
+    return source_await(move, FRAME_EPOCH_APPLIED, APPLIED_TIMEOUT_MS, &frame, error) &&
+           epoch_sender_take_applied(&move->epochs, &frame, error);
 }

@@ -39,7 +39,7 @@ static gboolean check_possible(SourceMove *move, GError **error)
     return FALSE;
 }
 
-/* Waits until the balloon is where it is to be, or stands still. */
+/* Waits until the balloon is where it is to be, or moves no more. */
 static gboolean await_balloon(SourceMove *move, uint64_t target, double first_ms, uint64_t *ret,
                               GError **error)
 {

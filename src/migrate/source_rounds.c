@@ -1,13 +1,11 @@
 #include "migrate/source_move.h"
 
-#include "base/bytes.h"
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/fault.h"
 #include "base/page.h"
 
 #define PROGRESS_INTERVAL_NS 100000000ULL
-#define ROUND_TIMEOUT_MS 60000
 /* Looks are dense at first: what is hot should be known before it is sent. */
 #define FIRST_SYNC_MS 10.0
 #define LOOK_MS 100.0
@@ -99,27 +97,6 @@ gboolean source_send_pass(SourceMove *move, GError **error)
             return FALSE;
     }
     return page_sender_flush(move->sender, error);
-}
-
-gboolean source_confirm_round(SourceMove *move, GError **error)
-{
-    uint8_t number[4] = {(uint8_t)move->round, (uint8_t)(move->round >> 8),
-                         (uint8_t)(move->round >> 16), (uint8_t)(move->round >> 24)};
-    Frame frame;
-    ByteReader reader;
-
-    if (!channel_send_bytes(move->channel, FRAME_ROUND_END, number, sizeof number, error))
-        return FALSE;
-    if (move->paused) /* READY will tell that all of it has arrived */
-        return TRUE;
-    if (!source_await(move, FRAME_ROUND_APPLIED, ROUND_TIMEOUT_MS, &frame, error))
-        return FALSE;
-    reader = byte_reader_make(frame.payload, frame.length);
-    if (byte_read_le32(&reader) != move->round || !byte_reader_ok(&reader)) {
-        error_set(error, VMFERRY_ERROR_INVALID, "ROUND_APPLIED for another round");
-        return FALSE;
-    }
-    return TRUE;
 }
 
 static void describe_round(MigrateRound *round, const PageSenderCounts *before,

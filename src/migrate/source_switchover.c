@@ -1,12 +1,10 @@
 #include "migrate/source_move.h"
 
-#include "base/bytes.h"
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/fault.h"
 #include "transfer/digest.h"
 
-#define DEVICE_STATE_PIECE (1u << 20)
 #define READY_TIMEOUT_MS 60000
 #define STARTED_TIMEOUT_MS 15000
 #define SETTLE_ATTEMPTS 5
@@ -69,7 +67,7 @@ gboolean source_pause(SourceMove *move, GError **error)
         return FALSE;
     move->paused_ns = move->lap_ns = clock_now_ns();
     move->paused = TRUE;
-    /* A guest that is slowed in turns may stand already: that counts as pause. */
+    /* A guest that is slowed in turns may be paused already: that counts as pause. */
     if (move->throttle && !throttle_end_for_pause(move->throttle, &since_ns, error))
         return FALSE;
     /* Only then: the turns arm and disarm, too. */
@@ -81,13 +79,13 @@ gboolean source_pause(SourceMove *move, GError **error)
         return FALSE;
     if (!was_running && since_ns == 0 && !move->stays_paused && !disarm(move, error))
         return FALSE;
-    /* Its user has resumed it since we looked. */
+    /* Its user has resumed it since its state was asked for. */
     if (was_running && move->stays_paused) {
         move->stays_paused = FALSE;
         if (!arm(move, error))
             return FALSE;
     }
-    /* QEMU's own migration pauses its guest, too; that is not its user's wish. */
+    /* QEMU's own migration pauses its guest, too; its user did not. */
     if (move->stays_paused && !vmm_check_paused(move->job->vmm, error))
         return FALSE;
     move->report->arrives_paused = move->stays_paused;
@@ -149,28 +147,6 @@ void source_resume(SourceMove *move)
         guard_set_action(move->guard, GUARD_LEAVE, NULL);
 }
 
-static gboolean send_device_state(SourceMove *move, GBytes *state, GError **error)
-{
-    size_t total;
-    const uint8_t *bytes = g_bytes_get_data(state, &total);
-    g_autoptr(GByteArray) head = g_byte_array_new();
-
-    for (size_t at = 0; at < total;) {
-        size_t piece = MIN(DEVICE_STATE_PIECE, total - at);
-        struct iovec parts[2];
-
-        g_byte_array_set_size(head, 0);
-        byte_write_le64(head, total);
-        byte_write_le64(head, at);
-        parts[0] = (struct iovec){head->data, head->len};
-        parts[1] = (struct iovec){(void *)(bytes + at), piece};
-        if (!channel_send(move->channel, FRAME_DEVICE_STATE, parts, 2, error))
-            return FALSE;
-        at += piece;
-    }
-    return TRUE;
-}
-
 /* What was given back since it was sent reads as zero over there too.  Finding
  * it takes some ms a GiB, so only where somebody relies on it. */
 static gboolean add_discarded(SourceMove *move, GError **error)
@@ -180,7 +156,7 @@ static gboolean add_discarded(SourceMove *move, GError **error)
     return page_sender_add_discarded(move->sender, work_set_get_next(move->work), error);
 }
 
-/* Saving device state must not touch guest RAM; the second look makes sure
+/* Saving device state must not touch guest RAM; the second dirty sync makes sure
  * that whatever did is on the way too. */
 static gboolean send_late_pages(SourceMove *move, GError **error)
 {
@@ -207,7 +183,7 @@ gboolean source_last_round(SourceMove *move, GError **error)
     g_autoptr(GBytes) state = NULL;
 
     source_set_phase(move, MIGRATE_PHASE_STOPPED);
-    /* On top of what was dirty or held back when the decision fell. */
+    /* On top of what was dirty or deferred when the decision fell. */
     if (!work_set_sync(move->work, source_now_ms(move), error) || !add_discarded(move, error))
         return FALSE;
     work_set_begin_round(move->work);
@@ -221,11 +197,13 @@ gboolean source_last_round(SourceMove *move, GError **error)
         return FALSE;
     move->report->save_ms = source_lap_ms(move);
     if (move->job->options.verify) {
-        if (!digest_send_all(move->memory, move->channel, error))
+        if (!digest_send_all(move->pages, move->channel, error))
             return FALSE;
         move->report->verify_ms = source_lap_ms(move);
     }
-    return source_images_finish(move, error) && send_device_state(move, state, error) &&
+    return source_images_finish(move, error) &&
+           epoch_sender_add_state(&move->epochs, state, error) &&
+           epoch_sender_seal(&move->epochs, error) &&
            channel_send_bytes(move->channel, FRAME_PREPARE, NULL, 0, error);
 }
 
@@ -234,13 +212,13 @@ gboolean source_await_ready(SourceMove *move, GError **error)
     ReadyMessage ready;
     Frame frame;
 
-    /* While the destination loads.  The last ROUND_APPLIED comes before READY. */
+    /* While the destination loads.  The last EPOCH_APPLIED comes before READY. */
     if (!vmm_check_unchanged(move->job->vmm, move->machine, error) ||
         !source_await(move, FRAME_READY, READY_TIMEOUT_MS, &frame, error) ||
         !ready_message_decode((const char *)frame.payload, frame.length, &ready, error))
         return FALSE;
-    if (!move->last_round_applied) {
-        error_set(error, VMFERRY_ERROR_INVALID, "READY before the last ROUND_APPLIED");
+    if (!epoch_sender_is_applied(&move->epochs)) {
+        error_set(error, VMFERRY_ERROR_INVALID, "READY before the last EPOCH_APPLIED");
         return FALSE;
     }
     if (move->job->options.verify) {
@@ -256,7 +234,7 @@ gboolean source_await_ready(SourceMove *move, GError **error)
 
 /* The point of no return.  First the journal, by which a restarted agent asks the
  * destination before it touches the guest, then the guard: if we die in between,
- * it still resumes a guest whose word was never given. */
+ * it still resumes a guest for which START was never sent. */
 gboolean source_send_start(SourceMove *move, GError **error)
 {
     uint8_t run = move->stays_paused ? 0 : 1;

@@ -3,15 +3,17 @@
 #include <inttypes.h>
 #include <xxhash.h>
 
-#include "base/bytes.h"
 #include "base/error.h"
 #include "base/page.h"
 #include "page/zero.h"
+#include "wire/epoch_frame.h"
 
 #define CHUNK_PAGES 256u
+/* There may be no room for another chunk. */
+#define FULL_FRAME_BYTES (FRAME_DIGESTS_HEADER_BYTES + 8 * (FRAME_DIGESTS_MAX_PAGES - CHUNK_PAGES))
 
 struct DigestCheck {
-    GuestMemory *memory;
+    PageSource *source;
     GPtrArray *checked;
     uint8_t *buffer;
     uint64_t differing;
@@ -27,8 +29,8 @@ static gboolean send_frame(Channel *channel, GByteArray *frame, GError **error)
     return done;
 }
 
-/* One run of pages, in frames of at most DIGEST_FRAME_PAGES. */
-static gboolean send_run(GuestMemory *memory, Channel *channel, guint region, PageSpan run,
+/* One run of pages, in frames of at most FRAME_DIGESTS_MAX_PAGES. */
+static gboolean send_run(PageSource *source, Channel *channel, guint region, PageSpan run,
                          uint8_t *buffer, GError **error)
 {
     g_autoptr(GByteArray) frame = g_byte_array_new();
@@ -36,47 +38,45 @@ static gboolean send_run(GuestMemory *memory, Channel *channel, guint region, Pa
     for (uint64_t done = 0; done < run.count;) {
         PageSpan span = {run.first + done, MIN(CHUNK_PAGES, run.count - done)};
 
-        if (!guest_memory_read(memory, region, &span, 1, buffer, error))
+        if (!page_source_read(source, region, &span, 1, buffer, error))
             return FALSE;
-        if (frame->len == 0) {
-            byte_write_le32(frame, region);
-            byte_write_le64(frame, span.first);
-        }
+        if (frame->len == 0)
+            digest_frame_encode_head(frame, region, span.first);
         for (uint64_t i = 0; i < span.count; i++)
-            byte_write_le64(frame, XXH3_64bits(buffer + i * PAGE_BYTES, PAGE_BYTES));
+            digest_frame_append(frame, XXH3_64bits(buffer + i * PAGE_BYTES, PAGE_BYTES));
         done += span.count;
-        if ((done == run.count || frame->len >= 12 + 8 * (DIGEST_FRAME_PAGES - CHUNK_PAGES)) &&
+        if ((done == run.count || frame->len >= FULL_FRAME_BYTES) &&
             !send_frame(channel, frame, error))
             return FALSE;
     }
     return TRUE;
 }
 
-gboolean digest_send_all(GuestMemory *memory, Channel *channel, GError **error)
+gboolean digest_send_all(PageSource *source, Channel *channel, GError **error)
 {
-    g_autoptr(GPtrArray) sets = guest_memory_new_sets(memory);
+    g_autoptr(GPtrArray) sets = page_regions_new_sets(source->regions);
     g_autofree uint8_t *buffer = g_malloc(CHUNK_PAGES * PAGE_BYTES);
 
     for (guint i = 0; i < sets->len; i++) {
         PageSet *set = g_ptr_array_index(sets, i);
         PageSpan run;
 
-        if (!guest_memory_add_populated(memory, i, set, error))
+        if (!page_source_add_populated(source, i, set, error))
             return FALSE;
         for (uint64_t at = 0; page_set_next_run(set, at, UINT64_MAX, &run.first, &run.count);
              at = run.first + run.count)
-            if (!send_run(memory, channel, i, run, buffer, error))
+            if (!send_run(source, channel, i, run, buffer, error))
                 return FALSE;
     }
     return TRUE;
 }
 
-DigestCheck *digest_check_new(GuestMemory *memory)
+DigestCheck *digest_check_new(PageSource *source)
 {
     DigestCheck *check = g_new0(DigestCheck, 1);
 
-    check->memory = memory;
-    check->checked = guest_memory_new_sets(memory);
+    check->source = source;
+    check->checked = page_regions_new_sets(source->regions);
     check->buffer = g_malloc(CHUNK_PAGES * PAGE_BYTES);
     return check;
 }
@@ -101,38 +101,29 @@ static void note_difference(DigestCheck *check, guint region, uint64_t page)
 gboolean digest_check_frame(DigestCheck *check, const uint8_t *payload, size_t length,
                             GError **error)
 {
-    ByteReader reader = byte_reader_make(payload, length);
-    uint32_t region = byte_read_le32(&reader);
-    uint64_t first = byte_read_le64(&reader);
-    uint64_t count = reader.left / 8;
-    PageSet *set;
+    const PageRegions *regions = check->source->regions;
+    DigestFrame frame;
 
-    if (!byte_reader_ok(&reader) || region >= check->checked->len || reader.left % 8) {
-        error_set(error, VMFERRY_ERROR_INVALID, "malformed DIGESTS frame");
+    if (!digest_frame_decode(payload, length, regions->pages, regions->count, &frame, error))
         return FALSE;
-    }
-    set = g_ptr_array_index(check->checked, region);
-    if (first > set->pages || count > set->pages - first) {
-        error_set(error, VMFERRY_ERROR_INVALID, "DIGESTS frame goes beyond region %u", region);
-        return FALSE;
-    }
-    for (uint64_t done = 0; done < count;) {
-        PageSpan span = {first + done, MIN(CHUNK_PAGES, count - done)};
+    for (uint64_t done = 0; done < frame.count;) {
+        PageSpan span = {frame.first + done, MIN(CHUNK_PAGES, frame.count - done)};
 
-        if (!guest_memory_read(check->memory, region, &span, 1, check->buffer, error))
+        if (!page_source_read(check->source, frame.region, &span, 1, check->buffer, error))
             return FALSE;
         for (uint64_t i = 0; i < span.count; i++)
-            if (XXH3_64bits(check->buffer + i * PAGE_BYTES, PAGE_BYTES) != byte_read_le64(&reader))
-                note_difference(check, region, span.first + i);
+            if (XXH3_64bits(check->buffer + i * PAGE_BYTES, PAGE_BYTES) !=
+                digest_frame_next(&frame))
+                note_difference(check, frame.region, span.first + i);
         done += span.count;
     }
-    page_set_add(set, first, count);
+    page_set_add(check->checked->pdata[frame.region], frame.first, frame.count);
     return TRUE;
 }
 
 static gboolean check_zero_run(DigestCheck *check, guint region, PageSpan span, GError **error)
 {
-    if (!guest_memory_read(check->memory, region, &span, 1, check->buffer, error))
+    if (!page_source_read(check->source, region, &span, 1, check->buffer, error))
         return FALSE;
     for (uint64_t i = 0; i < span.count; i++)
         if (!zero_is_page(check->buffer + i * PAGE_BYTES))
@@ -146,7 +137,7 @@ static gboolean check_others(DigestCheck *check, guint region, GError **error)
     g_autoptr(PageSet) others = page_set_new(checked->pages);
     PageSpan span;
 
-    if (!guest_memory_add_populated(check->memory, region, others, error))
+    if (!page_source_add_populated(check->source, region, others, error))
         return FALSE;
     page_set_remove_all(others, checked);
     for (uint64_t at = 0; page_set_next_run(others, at, CHUNK_PAGES, &span.first, &span.count);
@@ -166,7 +157,7 @@ gboolean digest_check_finish(DigestCheck *check, GError **error)
                   "verification failed: %" PRIu64 " pages differ, the first is page %" PRIu64
                   " of %s",
                   check->differing, check->first_page,
-                  guest_memory_get_region(check->memory, check->first_region)->name);
+                  check->source->regions->names[check->first_region]);
         return FALSE;
     }
     return TRUE;

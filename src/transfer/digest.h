@@ -10,21 +10,21 @@
 
 #include <glib.h>
 
-#include "memory/guest_memory.h"
+#include "transfer/page_source.h"
 #include "wire/channel.h"
 
-#define DIGEST_FRAME_PAGES 16384u
-
 /* Sends digests of all populated pages. */
-gboolean digest_send_all(GuestMemory *memory, Channel *channel, GError **error);
+gboolean digest_send_all(PageSource *source, Channel *channel, GError **error);
 
 typedef struct DigestCheck DigestCheck;
 
-DigestCheck *digest_check_new(GuestMemory *memory);
+/* Borrows *source*: what was received. */
+DigestCheck *digest_check_new(PageSource *source);
 void digest_check_free(DigestCheck *check);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(DigestCheck, digest_check_free)
 
-/* Compares one DIGESTS frame. */
+/* Compares one DIGESTS frame; INVALID where it is malformed.  Differences are told at the
+ * end. */
 gboolean digest_check_frame(DigestCheck *check, const uint8_t *payload, size_t length,
                             GError **error);
 

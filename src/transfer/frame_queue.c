@@ -3,8 +3,8 @@
 #include "base/error.h"
 #include "base/lock_guard.h"
 
-/* How often the receiving thread looks whether it shall stop. */
-#define LOOK_MS 100
+/* How often the receiving thread checks whether it shall stop. */
+#define STOP_CHECK_MS 100
 /* Buffers of free slots that are kept: they are warm in the cache. */
 #define WARM_SLOTS 16
 
@@ -15,7 +15,7 @@ struct FrameQueue {
     GCond changed;
     GQueue free_slots, full_slots; /* of FrameSlot */
     guint warm;                    /* free slots with a buffer */
-    size_t deferred_bytes;         /* of frames that were received and not released */
+    size_t queued_bytes;           /* of frames that were received and not released */
     gboolean stopping;
     GError *failure; /* the channel's end */
 };
@@ -25,7 +25,7 @@ static FrameSlot *take_free_slot(FrameQueue *queue)
     FrameSlot *slot = NULL;
 
     g_mutex_lock(&queue->lock);
-    while (!queue->stopping && (queue->deferred_bytes >= FRAME_QUEUE_MOST_BYTES ||
+    while (!queue->stopping && (queue->queued_bytes >= FRAME_QUEUE_MOST_BYTES ||
                                 !(slot = g_queue_pop_head(&queue->free_slots))))
         g_cond_wait(&queue->changed, &queue->lock);
     if (slot && slot->buffer)
@@ -38,7 +38,7 @@ static void put_full(FrameQueue *queue, FrameSlot *slot)
 {
     lock_guard(&queue->lock);
 
-    queue->deferred_bytes += slot->frame.length;
+    queue->queued_bytes += slot->frame.length;
     g_queue_push_tail(&queue->full_slots, slot);
     g_cond_broadcast(&queue->changed);
 }
@@ -65,8 +65,8 @@ static gboolean receive_one(FrameQueue *queue, FrameSlot *slot)
 {
     g_autoptr(GError) error = NULL;
 
-    if (channel_receive_swap(queue->channel, LOOK_MS, &slot->frame, &slot->buffer, &slot->capacity,
-                             &error)) {
+    if (channel_receive_swap(queue->channel, STOP_CHECK_MS, &slot->frame, &slot->buffer,
+                             &slot->capacity, &error)) {
         put_full(queue, slot);
         return TRUE;
     }
@@ -129,7 +129,7 @@ FrameSlot *frame_queue_pop(FrameQueue *queue, int timeout_ms, GError **error)
 void frame_queue_release(FrameQueue *queue, FrameSlot *slot)
 {
     g_mutex_lock(&queue->lock);
-    queue->deferred_bytes -= slot->frame.length;
+    queue->queued_bytes -= slot->frame.length;
     g_mutex_unlock(&queue->lock);
     put_free(queue, slot);
 }

@@ -5,7 +5,7 @@
  * a bounded ring of slots, so that the network and decryption go on while the
  * VMM is still being launched and while pages are being written.  Frames come
  * out in the order in which they were sent.  When all slots are taken, or
- * frames of FRAME_QUEUE_MOST_BYTES are held, the thread waits, and TCP slows
+ * frames of FRAME_QUEUE_MOST_BYTES wait in them, the thread waits, and TCP slows
  * the sender.
  *
  * The end of the connection is an entry of its own behind the last frame: what

@@ -10,7 +10,7 @@ struct PageCopies {
     GArray *found; /* of PageCopy */
 };
 
-PageCopies *page_copies_new(GuestMemory *memory, uint64_t pages, uint64_t most_bytes)
+PageCopies *page_copies_new(const PageRegions *regions, uint64_t pages, uint64_t most_bytes)
 {
     ContentIndex *index = content_index_new(pages, most_bytes);
     PageCopies *copies;
@@ -20,11 +20,11 @@ PageCopies *page_copies_new(GuestMemory *memory, uint64_t pages, uint64_t most_b
         return NULL;
     copies = g_new0(PageCopies, 1);
     copies->index = index;
-    copies->region_count = memory->regions->len;
+    copies->region_count = regions->count;
     copies->first_places = g_new0(uint64_t, copies->region_count);
     for (guint i = 0; i < copies->region_count; i++) {
         copies->first_places[i] = place;
-        place += guest_memory_get_region(memory, i)->pages;
+        place += regions->pages[i];
     }
     copies->found = g_array_new(FALSE, FALSE, sizeof(PageCopy));
     return copies;

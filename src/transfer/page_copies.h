@@ -13,7 +13,7 @@
  */
 #pragma once
 
-#include "memory/guest_memory.h"
+#include "transfer/page_source.h"
 #include "wire/channel.h"
 
 typedef struct PageCopies PageCopies;
@@ -23,9 +23,9 @@ typedef struct {
     uint64_t page, source_page;
 } PageCopy;
 
-/* For *pages* pages to be sent; NULL where *most_bytes* of memory are not enough
- * to be of use.  Borrows *memory*. */
-PageCopies *page_copies_new(GuestMemory *memory, uint64_t pages, uint64_t most_bytes);
+/* For *pages* pages of *regions* to be sent; NULL where *most_bytes* of memory are not
+ * enough to be of use. */
+PageCopies *page_copies_new(const PageRegions *regions, uint64_t pages, uint64_t most_bytes);
 void page_copies_free(PageCopies *copies);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(PageCopies, page_copies_free)
 

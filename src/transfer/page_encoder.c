@@ -12,7 +12,7 @@
 G_STATIC_ASSERT(WORK_BATCH_PAGES <= PAGE_FRAME_MAX_RAW_PAGES);
 
 #define BATCH_BYTES ((size_t)WORK_BATCH_PAGES * PAGE_BYTES)
-/* Read at a time: what is looked at several times stays in a core's cache. */
+/* Read at a time: what is read several times stays in a core's cache. */
 #define PIECE_PAGES 64u
 
 /* A batch while it is classified. */
@@ -316,8 +316,8 @@ static gboolean read_and_classify(Classifier *classifier)
     while ((count = cut_piece(&job->batch, &at, spans)) > 0) {
         uint8_t *content = job->raw + job->pages.raw_bytes;
 
-        if (!guest_memory_read(classifier->encoder->memory, job->batch.region, spans, count,
-                               content, &job->error))
+        if (!page_source_read(classifier->encoder->source, job->batch.region, spans, count, content,
+                              &job->error))
             return FALSE;
         for (guint i = 0; i < count; i++)
             for (uint64_t k = 0; k < spans[i].count; k++, content += PAGE_BYTES)

@@ -7,8 +7,7 @@
  * page (page_copies.h), or the whole page.
  * The batch becomes up to two frames, one of pages (PAGES, or packed) and one
  * of SEGMENTS.  What was noted as sent is what lies in the buffer, so the
- * buffer is what is sent: the guest may write on meanwhile.  That is why also
- * memory that is mapped here is copied once.
+ * buffer is what is sent: the guest may write on meanwhile.
  *
  * Threads: a job belongs to one thread at a time; several jobs may be encoded
  * side by side when no page is in two of them and no 64 neighbouring pages are
@@ -19,9 +18,9 @@
 #include <glib.h>
 #include <sys/uio.h>
 
-#include "memory/guest_memory.h"
 #include "policy/packing.h"
 #include "transfer/page_copies.h"
+#include "transfer/page_source.h"
 #include "transfer/work_set.h"
 #include "page/pack.h"
 #include "page/sent_store.h"
@@ -33,7 +32,7 @@ typedef struct {
 
 /* What all jobs of a move share. */
 typedef struct {
-    GuestMemory *memory;
+    PageSource *source;
     GPtrArray *sent;      /* pages that have content at the destination */
     SentStore *store;     /* NULL: not known what was sent */
     PageCopies *copies;   /* NULL: the peer takes no COPIES, or not the first pass */

@@ -4,10 +4,10 @@
 
 #include "base/lock_guard.h"
 
-/* Jobs beyond one a worker: workers run ahead where data does not shrink and
- * the path is what limits, so that it need not wait for them where data does. */
+/* Jobs beyond one for each worker: workers run ahead where data does not shrink and
+ * the link is what limits, so that it need not wait for them where data does. */
 #define SPARE_JOBS 8u
-/* They run ahead by so much of the path's time: what is read long before it is
+/* They run ahead by so much of the link's time: what is read long before it is
  * sent is old when it comes, and has to be sent before the guest can be stopped.
  * A batch is to take no longer, either. */
 #define AHEAD_MS 50.0
@@ -40,7 +40,7 @@ struct PageSender {
     PageSenderTally tally;
     gpointer tally_user;
     PageSenderCounts counts;
-    const LinkRate *path; /* NULL: not known */
+    const LinkRate *link; /* NULL: not known */
 };
 
 static uint64_t get_body_bytes(const EncoderJob *job)
@@ -61,14 +61,14 @@ static void work(gpointer data, gpointer user)
     g_mutex_unlock(&sender->lock);
 }
 
-PageSender *page_sender_new(GuestMemory *memory, Channel *channel, const PageSenderOptions *options)
+PageSender *page_sender_new(PageSource *source, Channel *channel, const PageSenderOptions *options)
 {
     PageSender *sender = g_new0(PageSender, 1);
     guint workers = CLAMP(options->workers, 1, PAGE_SENDER_MAX_WORKERS);
 
     sender->channel = channel;
-    sender->encoder.memory = memory;
-    sender->encoder.sent = guest_memory_new_sets(memory);
+    sender->encoder.source = source;
+    sender->encoder.sent = page_regions_new_sets(source->regions);
     sender->encoder.store = options->store;
     sender->encoder.copies = options->copies;
     sender->encoder.whole_pages = options->whole_pages;
@@ -90,9 +90,9 @@ void page_sender_set_packing(PageSender *sender, PackingMode mode, gboolean with
     sender->packing = packing_make(mode, with_lz4, with_zstd, sender->workers);
 }
 
-void page_sender_set_path(PageSender *sender, const LinkRate *path)
+void page_sender_set_link(PageSender *sender, const LinkRate *link)
 {
-    sender->path = path;
+    sender->link = link;
 }
 
 void page_sender_set_tally(PageSender *sender, PageSenderTally tally, gpointer user)
@@ -136,8 +136,8 @@ static void note_cost(PageSender *sender, const EncoderJob *job)
 static void count(PageSender *sender, const EncoderJob *job)
 {
     PageCounts *pages = &sender->counts.pages;
-    const LinkRate *path = sender->path;
-    gboolean is_clear = path && link_rate_is_clear(path);
+    const LinkRate *link = sender->link;
+    gboolean is_clear = link && link_rate_is_clear(link);
 
     pages->unchanged += job->counts.unchanged;
     pages->zero += job->counts.zero;
@@ -158,8 +158,8 @@ static void count(PageSender *sender, const EncoderJob *job)
                          .packed_bytes = job->pages.packed_bytes + job->segments.packed_bytes,
                          .pack_ms = job->pack_ms,
                          .compared = job->compared,
-                         .path_bytes_per_ms = path && is_clear ? path->bytes_per_ms : 0,
-                         .path_busy = path && path->busy});
+                         .path_bytes_per_ms = link && is_clear ? link->bytes_per_ms : 0,
+                         .path_busy = link && link->busy});
 }
 
 static gboolean send_job(PageSender *sender, EncoderJob *job, GError **error)
@@ -182,12 +182,12 @@ static void await_done(PageSender *sender, Slot *slot)
         g_cond_wait(&sender->encoded, &sender->lock);
 }
 
-/* What the path takes AHEAD_MS for; INFINITY: as far as is known, anything. */
+/* What the link takes AHEAD_MS for; INFINITY: as far as is known, anything. */
 static double get_most_pages_ahead(const PageSender *sender)
 {
-    if (!sender->path || sender->path->bytes_per_ms <= 0)
+    if (!sender->link || sender->link->bytes_per_ms <= 0)
         return INFINITY;
-    return AHEAD_MS * sender->path->bytes_per_ms / MAX(sender->bytes_per_page, LEAST_PAGE_BYTES);
+    return AHEAD_MS * sender->link->bytes_per_ms / MAX(sender->bytes_per_page, LEAST_PAGE_BYTES);
 }
 
 /* Enough is read for now: what was read has to be sent first.  Jobs that wait for a worker
@@ -265,7 +265,7 @@ gboolean page_sender_add_discarded(PageSender *sender, GPtrArray *sets, GError *
         g_autoptr(PageSet) gone = page_set_new(sent->pages);
         g_autoptr(PageSet) populated = page_set_new(sent->pages);
 
-        if (!guest_memory_add_populated(sender->encoder.memory, i, populated, error))
+        if (!page_source_add_populated(sender->encoder.source, i, populated, error))
             return FALSE;
         page_set_add_all(gone, sent);
         page_set_remove_all(gone, populated);

@@ -5,7 +5,7 @@
  * encode them side by side (page_encoder.h), and the pushing thread encrypts
  * and sends what is ready, in the order of the pushes.  So reading, packing
  * and sending overlap, and the memory in use is that of a fixed number of
- * jobs.  Within a round no page is pushed twice, and page_sender_flush() at
+ * jobs.  Within an epoch no page is pushed twice, and page_sender_flush() at
  * its end waits for everything: a newer version of a page cannot be overtaken
  * by an older one.
  *
@@ -19,7 +19,6 @@
 
 #include <glib.h>
 
-#include "memory/guest_memory.h"
 #include "policy/packing.h"
 #include "transfer/page_encoder.h"
 #include "policy/link_rate.h"
@@ -40,14 +39,13 @@ typedef struct {
 typedef void (*PageSenderTally)(guint region, const GroupCost *cost, gpointer user);
 
 /* Borrows both. */
-PageSender *page_sender_new(GuestMemory *memory, Channel *channel,
-                            const PageSenderOptions *options);
+PageSender *page_sender_new(PageSource *source, Channel *channel, const PageSenderOptions *options);
 /* Compresses as *mode* says, from now on (default: PACKING_NONE), with the
  * methods that the peer can unpack. */
 void page_sender_set_packing(PageSender *sender, PackingMode mode, gboolean with_lz4,
                              gboolean with_zstd);
-/* Where the path's rate is to be seen (borrowed), for packing. */
-void page_sender_set_path(PageSender *sender, const LinkRate *path);
+/* Where the link's rate is to be seen (borrowed), for packing and how far to run ahead. */
+void page_sender_set_link(PageSender *sender, const LinkRate *link);
 void page_sender_set_tally(PageSender *sender, PageSenderTally tally, gpointer user);
 
 /* Waits for the workers and drops what was not sent.  NULL-safe. */
@@ -55,7 +53,7 @@ void page_sender_free(PageSender *sender);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(PageSender, page_sender_free)
 
 /* So many pages should the next batch have at most (WORK_LEAST_BATCH_PAGES to
- * WORK_BATCH_PAGES): on a slow path few, so that what was read does not wait for long. */
+ * WORK_BATCH_PAGES): on a slow link few, so that what was read does not wait for long. */
 guint page_sender_get_batch_pages(const PageSender *sender);
 
 /* Takes a copy of *batch*.  Waits, sending, while all jobs are taken. */

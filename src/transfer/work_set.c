@@ -11,7 +11,7 @@
 /* Heat classes: powers of two of the writes to a page a ms, from 2^-CLASS_BASE up. */
 #define CLASS_BASE 24
 #define CLASSES 26
-/* A held group of which this share is in use goes unprotected. */
+/* A deferred group of which this share is in use goes unprotected. */
 #define RELEASED_SHARE 0.75
 
 struct WorkSet {
@@ -197,23 +197,23 @@ static void absorb(WorkSet *set, guint region, guint group, guint from, guint to
     uint64_t *next = group_words(set, set->next, region, group, &count);
     uint64_t *seen = group_words(set, set->seen_dirty, region, group, &count);
     uint64_t *watched = group_words(set, set->watched, region, group, &count);
-    GroupSync look = {.now_ms = now_ms};
+    GroupSync sync = {.now_ms = now_ms};
 
     for (guint i = from; i < MIN(to, count); i++) {
         uint64_t dirty = fresh[i] & watched[i];
 
-        look.pages_asked += (guint)__builtin_popcountll(watched[i]);
-        look.pages_marked += (guint)__builtin_popcountll(watched[i] & seen[i]);
-        look.pages_dirty += (guint)__builtin_popcountll(dirty);
-        look.pages_new += (guint)__builtin_popcountll(dirty & ~seen[i]);
+        sync.pages_asked += (guint)__builtin_popcountll(watched[i]);
+        sync.pages_marked += (guint)__builtin_popcountll(watched[i] & seen[i]);
+        sync.pages_dirty += (guint)__builtin_popcountll(dirty);
+        sync.pages_new += (guint)__builtin_popcountll(dirty & ~seen[i]);
         added += (guint)__builtin_popcountll(fresh[i]);
         seen[i] |= dirty;
         next[i] |= fresh[i] & ~pending[i];
         watched[i] = collected ? watched[i] | fresh[i] : watched[i] & ~fresh[i];
         fresh[i] = 0;
     }
-    set->faults += (double)look.pages_dirty / (double)unit_pages(set, region);
-    group_account_note_dirty(set->account, group, &look);
+    set->faults += (double)sync.pages_dirty / (double)unit_pages(set, region);
+    group_account_note_dirty(set->account, group, &sync);
     if (collected)
         group_account_note_watched(set->account, group, now_ms, added);
 }
@@ -249,7 +249,7 @@ static guint heat_class(const WorkSet *set, guint group)
     return rate > 0 ? (guint)CLAMP(ilogb(rate) + CLASS_BASE, 1, CLASSES - 1) : 0;
 }
 
-/* By counting: looks are frequent, and a class is all that matters. */
+/* By counting: dirty syncs are frequent, and a class is all that matters. */
 static void sort_by_heat(WorkSet *set)
 {
     guint start[CLASSES + 1] = {0};

@@ -22,7 +22,7 @@
  * guest that is paused: they collect all of RAM, so that what is written after that, by whomever,
  * is found by the next one.
  *
- * Groups that the policy holds back (group_account_is_deferred()) are not given
+ * Groups that the policy defers (group_account_is_deferred()) are not given
  * out: they stay pending for the round that is sent with the guest paused.  Those of
  * which nearly all is in use are not protected meanwhile, but for the sample.
  *
@@ -60,7 +60,7 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(WorkSet, work_set_free)
 /* Makes all populated pages pending: the first round. */
 gboolean work_set_add_populated(WorkSet *set, GError **error);
 
-/* Ends a round: what is left of it (held groups) and what was written since
+/* Ends a round: what is left of it (deferred groups) and what was written since
  * become pending. */
 void work_set_begin_round(WorkSet *set);
 
@@ -83,15 +83,15 @@ gboolean work_set_sync(WorkSet *set, double now_ms, GError **error);
 
 /* Gives out the next pages of the round, at most *most* (WORK_LEAST_BATCH_PAGES to
  * WORK_BATCH_PAGES; a probe is a batch of its own size); a batch without pages at its end.
- * *paused*: the guest writes nothing, so nothing is collected and nothing held back. */
+ * *paused*: the guest writes nothing, so nothing is collected and nothing deferred. */
 gboolean work_set_take(WorkSet *set, gboolean paused, double now_ms, guint most, WorkBatch *ret,
                        GError **error);
 
-/* Some pages of these groups (at most GROUP_ACCOUNT_PROBES) come next, held or
- * not: what sending them again costs is to be found out. */
+/* Some pages of these groups (at most GROUP_ACCOUNT_PROBES) come next, deferred
+ * or not: what sending them again costs is to be found out. */
 void work_set_set_probes(WorkSet *set, const guint *groups, guint count);
 
-/* TRUE where nothing but held groups is left. */
+/* TRUE where nothing but deferred groups is left. */
 gboolean work_set_is_all_deferred(const WorkSet *set);
 
 /* Pages that are pending or for the next round. */

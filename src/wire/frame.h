@@ -23,10 +23,10 @@ typedef enum {
     FRAME_GUEST = 2,         /* JSON, source: what comes */
     FRAME_ACCEPTED = 3,      /* empty, destination: the VMM waits for pages */
     FRAME_PAGES = 4,         /* binary, source: see page_frame.h */
-    FRAME_ROUND_END = 5,     /* u32 round, source */
-    FRAME_ROUND_APPLIED = 6, /* u32 round, destination: all pages of it are in guest RAM */
-    FRAME_DEVICE_STATE = 7,  /* u64 total, u64 offset, bytes: source, in pieces */
-    FRAME_DIGESTS = 8,       /* u32 region, u64 first page, u64 digest each: source, --verify */
+    FRAME_EPOCH_SEAL = 5,    /* binary, source: the epoch is complete; see epoch_frame.h */
+    FRAME_EPOCH_APPLIED = 6, /* binary, destination: all of it is in place */
+    FRAME_DEVICE_STATE = 7,  /* binary, source, in pieces: see epoch_frame.h */
+    FRAME_DIGESTS = 8,       /* binary, source, --verify: see epoch_frame.h */
     FRAME_PREPARE = 9,       /* empty, source: all sent; load it and say READY */
     FRAME_READY = 10,        /* JSON, destination: loaded and (if asked) verified; paused */
     FRAME_START = 11,        /* u8 run (0: stays paused), source: the destination owns it now */
@@ -49,11 +49,17 @@ typedef struct {
     uint32_t length;
 } FrameHeader;
 
-/* A DEVICE_STATE frame: u64 total, u64 offset, 1 to FRAME_DEVICE_STATE_PIECE_BYTES. */
+/* An EPOCH_SEAL and an EPOCH_APPLIED frame; see epoch_frame.h. */
+#define FRAME_EPOCH_SEAL_BYTES 12u
+#define FRAME_EPOCH_APPLIED_BYTES 4u
+
+/* A DEVICE_STATE frame: its head, 1 to FRAME_DEVICE_STATE_PIECE_BYTES; all pieces
+ * together; see epoch_frame.h. */
 #define FRAME_DEVICE_STATE_HEADER_BYTES 16u
 #define FRAME_DEVICE_STATE_PIECE_BYTES (1u << 20)
+#define FRAME_DEVICE_STATE_MAX_BYTES (64u << 20)
 
-/* A DIGESTS frame: u32 region, u64 first page, 1 to FRAME_DIGESTS_MAX_PAGES digests. */
+/* A DIGESTS frame: its head, 1 to FRAME_DIGESTS_MAX_PAGES digests; see epoch_frame.h. */
 #define FRAME_DIGESTS_HEADER_BYTES 12u
 #define FRAME_DIGESTS_MAX_PAGES 16384u
 
@@ -72,7 +78,7 @@ typedef struct {
 uint32_t frame_payload_limit(FrameType type);
 
 /* TRUE for the frames that carry content of guest RAM: those that wait for their
- * turn under the rate limit, and that may be applied in any order within a round,
+ * turn under the rate limit, and that may be applied in any order within an epoch,
  * COPIES behind all others. */
 gboolean frame_type_carries_pages(FrameType type);
 

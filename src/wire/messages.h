@@ -26,7 +26,6 @@
 #define MESSAGE_MAX_REGIONS 256
 #define MESSAGE_MAX_ARGUMENTS 1024
 #define MESSAGE_MAX_ARGUMENT_BYTES 65536
-#define MESSAGE_MAX_DEVICE_STATE_BYTES (64u << 20)
 
 typedef struct {
     guint version_min, version_max;

@@ -9,7 +9,7 @@ void segment_frame_encode_head(GByteArray *out, const SegmentFrameHead *head)
 {
     byte_write_le32(out, head->region);
     byte_write_le32(out, head->page_count);
-    byte_write_le32(out, head->method);
+    byte_write_le32(out, (uint32_t)head->method);
     byte_write_le32(out, head->body_bytes);
 }
 
@@ -26,9 +26,9 @@ static gboolean check_head(const SegmentFrameHead *head, size_t region_count, GE
                   head->page_count, SEGMENT_FRAME_MAX_PAGES);
         return FALSE;
     }
-    if (head->method > SEGMENT_FRAME_ZSTD) {
+    if ((uint32_t)head->method > PACK_ZSTD) {
         error_set(error, VMFERRY_ERROR_INVALID, "SEGMENTS: packed by unknown method %u",
-                  head->method);
+                  (guint)head->method);
         return FALSE;
     }
     if (head->body_bytes < head->page_count * SEGMENT_FRAME_PAGE_MIN_BYTES ||
@@ -51,7 +51,7 @@ gboolean segment_frame_decode_head(const uint8_t *payload, size_t length, size_t
 
     head.region = byte_read_le32(&reader);
     head.page_count = byte_read_le32(&reader);
-    head.method = byte_read_le32(&reader);
+    head.method = (PackMethod)byte_read_le32(&reader);
     head.body_bytes = byte_read_le32(&reader);
     if (!byte_reader_ok(&reader) || reader.left == 0) {
         error_set(error, VMFERRY_ERROR_INVALID, "SEGMENTS: frame of %zu bytes is cut short",
@@ -60,7 +60,7 @@ gboolean segment_frame_decode_head(const uint8_t *payload, size_t length, size_t
     }
     if (!check_head(&head, region_count, error))
         return FALSE;
-    if (head.method == SEGMENT_FRAME_PLAIN && reader.left != head.body_bytes) {
+    if (head.method == PACK_NONE && reader.left != head.body_bytes) {
         error_set(error, VMFERRY_ERROR_INVALID,
                   "SEGMENTS: body of %zu bytes where the head says %u", reader.left,
                   head.body_bytes);

@@ -26,6 +26,7 @@
 #include <stdint.h>
 
 #include "base/bytes.h"
+#include "page/pack.h"
 #include "page/segments.h"
 #include "wire/frame.h"
 
@@ -39,22 +40,17 @@
 G_STATIC_ASSERT(SEGMENT_FRAME_FULL_BYTES + SEGMENT_FRAME_PAGE_MAX_BYTES <=
                 FRAME_SEGMENTS_MAX_BODY_BYTES);
 
-/* The numbers are those on the wire. */
-typedef enum {
-    SEGMENT_FRAME_PLAIN = 0,
-    SEGMENT_FRAME_LZ4 = 1,  /* only with the feature "pages-lz4", too */
-    SEGMENT_FRAME_ZSTD = 2, /* only with the feature "pages-zstd", too */
-} SegmentFrameMethod;
-
 typedef struct {
-    uint32_t region, page_count, method, body_bytes;
+    uint32_t region, page_count;
+    PackMethod method; /* LZ4 and zstd only with "pages-lz4" and "pages-zstd", too */
+    uint32_t body_bytes;
 } SegmentFrameHead;
 
 /* Appends the head; the body, packed as *head->method* says, is sent behind it. */
 void segment_frame_encode_head(GByteArray *out, const SegmentFrameHead *head);
 
 /* Parses and checks the head.  *ret_body* is borrowed from the payload: the
- * body, still packed unless the method is SEGMENT_FRAME_PLAIN (its length is
+ * body, still packed unless the method is PACK_NONE (its length is
  * checked then).  INVALID where it breaks a limit. */
 gboolean segment_frame_decode_head(const uint8_t *payload, size_t length, size_t region_count,
                                    SegmentFrameHead *ret, const uint8_t **ret_body,

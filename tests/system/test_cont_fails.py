@@ -33,7 +33,7 @@ def test_image_locked_by_another_process(scene, any_qemu):
     with write_forbidden(guest.disk):
         scene.b.thaw()
         ends_there(scene, guest)
-    check_failed(move.finish(), "hand over", "could not be started", "lock")
+    check_failed(move.finish(), "switchover", "could not be started", "lock")
     goes_on_here(scene, guest)
 
 
@@ -43,7 +43,7 @@ def test_image_became_read_only(scene, any_qemu):
     with read_only(scene.b, guest.disk):
         scene.b.thaw()
         ends_there(scene, guest)
-    check_failed(move.finish(), "hand over", "could not be started", "Read-only")
+    check_failed(move.finish(), "switchover", "could not be started", "Read-only")
     goes_on_here(scene, guest)
 
 
@@ -64,7 +64,7 @@ def test_read_only_image_is_refused_before_the_pause(scene, any_qemu):
     guest = run_live(scene, qemu=any_qemu)
     with read_only(scene.b, guest.disk):
         text = check_failed(scene.migrate(guest), "Read-only", str(guest.disk))
-        assert "hand over" not in text
+        assert "switchover" not in text
     goes_on_here(scene, guest)
 
 
@@ -76,7 +76,7 @@ def test_locked_image_is_refused_before_the_commit(scene):
         scene.b.thaw()
         ends_there(scene, guest)
     text = check_failed(move.finish(), "lock", str(guest.disk))
-    assert "hand over" not in text
+    assert "switchover" not in text
     goes_on_here(scene, guest)
 
 

@@ -270,6 +270,6 @@ def test_disk_full_there_at_the_hand_over(shared):
             wait_until(lambda: is_stopped(there.pid), "the word")
             fill()
             there.thaw()
-            check_failed(move.finish(), "hand over", "gave up")
+            check_failed(move.finish(), "switchover", "gave up")
             shared.check(guest)
     shared.move(guest)

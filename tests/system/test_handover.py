@@ -15,7 +15,7 @@ def wait_in_doubt(scene, move) -> None:
     """The source says that it does not know; the guest stands still everywhere."""
     here = scene.here(scene.guest)
     result = move.finish()
-    text = check_failed(result, "hand over", "resolve", exit_code=3)
+    text = check_failed(result, "switchover", "resolve", exit_code=3)
     status = here.status(scene.guest)
     assert status["state"] == "in-doubt" and status["problem"], text
     assert traces_in(status["pid"]) == []
@@ -52,7 +52,7 @@ def test_link_cut_before_the_word(doubtful):
     wait_until(lambda: not qemu_pids(there.host, scene.guest), "the destination gives up", 15)
     scene.lab.link.restore()
     here.thaw()
-    check_failed(move.finish(), "hand over", "--downtime-cap")
+    check_failed(move.finish(), "switchover", "--downtime-cap")
     settle(scene, moved=False)
 
 
@@ -64,7 +64,7 @@ def test_source_frozen_before_the_word(doubtful):
     there = scene.there(scene.guest)
     wait_until(lambda: not qemu_pids(there.host, scene.guest), "the destination gives up", 15)
     here.thaw()
-    check_failed(move.finish(), "hand over", "--downtime-cap")
+    check_failed(move.finish(), "switchover", "--downtime-cap")
     settle(scene, moved=False)
 
 

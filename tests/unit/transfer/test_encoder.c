@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "base/page.h"
+#include "transfer/guest_pages.h"
 #include "transfer/page_encoder.h"
 
 #define PAGES WORK_BATCH_PAGES
@@ -16,6 +17,7 @@
 
 typedef struct {
     uint8_t *memory;
+    GuestMemory *guest;
     PageEncoder encoder;
     EncoderJob *job;
 } Fixture;
@@ -27,8 +29,9 @@ static int setup(void **state)
 
     fixture->memory = mmap(NULL, BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     g_ptr_array_add(regions, ram_region_new("ram", (uint64_t)(uintptr_t)fixture->memory, BYTES));
-    fixture->encoder.memory = guest_memory_open(getpid(), regions, NULL);
-    assert_non_null(fixture->encoder.memory);
+    fixture->guest = guest_memory_open(getpid(), regions, NULL);
+    assert_non_null(fixture->guest);
+    fixture->encoder.source = guest_source_new(fixture->guest);
     fixture->encoder.sent = g_ptr_array_new_with_free_func((GDestroyNotify)page_set_free);
     g_ptr_array_add(fixture->encoder.sent, page_set_new(PAGES));
     fixture->job = encoder_job_new();
@@ -43,7 +46,8 @@ static int teardown(void **state)
 
     encoder_job_free(fixture->job);
     g_ptr_array_unref(fixture->encoder.sent);
-    guest_memory_free(fixture->encoder.memory);
+    page_source_free(fixture->encoder.source);
+    guest_memory_free(fixture->guest);
     munmap(fixture->memory, BYTES);
     g_free(fixture);
     return 0;

@@ -23,11 +23,14 @@
 #include "base/error.h"
 #include "base/page.h"
 #include "transfer/digest.h"
+#include "transfer/epoch.h"
 #include "transfer/frame_queue.h"
+#include "transfer/guest_pages.h"
 #include "transfer/page_applier.h"
 #include "transfer/page_sender.h"
 #include "page/pack.h"
 #include "wire/copy_frame.h"
+#include "wire/epoch_frame.h"
 #include "wire/page_frame.h"
 #include "wire/segment_frame.h"
 
@@ -62,7 +65,9 @@ typedef struct {
     Machine source, destination;
     Channel *out, *in;
     PageSender *sender;
+    PageSource *pages, *received; /* the source's and the destination's */
     FrameQueue *queue;
+    PageSink *sink;
     PageApplier *applier;
     uint64_t most_under_way; /* pages, in the last round */
 } Fixture;
@@ -131,16 +136,53 @@ static PageSender *make_sender(Fixture *fixture, guint workers, SentStoreMode mo
 
     if (mode != SENT_STORE_OFF)
         options.store = sent_store_new(&pages, 1, PAGES, BYTES / 16, mode);
-    return page_sender_new(fixture->source.guest, fixture->out, &options);
+    return page_sender_new(fixture->pages, fixture->out, &options);
 }
 
 /* The same with an index of equal pages. */
 static PageSender *make_copying_sender(Fixture *fixture, guint workers)
 {
     PageSenderOptions options = {.workers = workers,
-                                 .copies = page_copies_new(fixture->source.guest, PAGES, BYTES)};
+                                 .copies = page_copies_new(fixture->pages->regions, PAGES, BYTES)};
 
-    return page_sender_new(fixture->source.guest, fixture->out, &options);
+    return page_sender_new(fixture->pages, fixture->out, &options);
+}
+
+static void release_slot(gpointer owner, gpointer user)
+{
+    frame_queue_release(((Fixture *)user)->queue, owner);
+}
+
+static void end_applier(Fixture *fixture)
+{
+    g_clear_pointer(&fixture->applier, page_applier_free);
+    g_clear_pointer(&fixture->sink, page_sink_free);
+}
+
+/* It sees what there is in the destination's memory. */
+static void start_applier(Fixture *fixture)
+{
+    fixture->sink = guest_sink_new(fixture->destination.guest);
+    fixture->applier = page_applier_new(fixture->sink, release_slot, fixture);
+}
+
+static void renew_applier(Fixture *fixture)
+{
+    end_applier(fixture);
+    start_applier(fixture);
+}
+
+static gboolean push(Fixture *fixture, FrameSlot *slot, GError **error)
+{
+    return page_applier_push(fixture->applier, &slot->frame, slot, error);
+}
+
+/* What ends a round here, of whatever number. */
+static void send_end(Fixture *fixture)
+{
+    static const uint8_t seal[FRAME_EPOCH_SEAL_BYTES];
+
+    assert_true(channel_send_bytes(fixture->out, FRAME_EPOCH_SEAL, seal, sizeof seal, NULL));
 }
 
 static int setup(void **state)
@@ -149,10 +191,12 @@ static int setup(void **state)
 
     start_machine(&fixture->source);
     start_machine(&fixture->destination);
+    fixture->pages = guest_source_new(fixture->source.guest);
+    fixture->received = guest_source_new(fixture->destination.guest);
     connect_channels(fixture);
     fixture->sender = make_sender(fixture, 3, SENT_STORE_AUTO);
     fixture->queue = frame_queue_start(fixture->in, 4, NULL);
-    fixture->applier = page_applier_new(fixture->destination.guest, fixture->queue);
+    start_applier(fixture);
     *state = fixture;
     return 0;
 }
@@ -163,17 +207,19 @@ static int teardown(void **state)
 
     page_sender_free(fixture->sender);
     channel_shutdown(fixture->in);
-    page_applier_free(fixture->applier);
+    end_applier(fixture);
     frame_queue_free(fixture->queue);
     channel_free(fixture->out);
     channel_free(fixture->in);
+    page_source_free(fixture->pages);
+    page_source_free(fixture->received);
     end_machine(&fixture->source);
     end_machine(&fixture->destination);
     g_free(fixture);
     return 0;
 }
 
-/* Takes frames up to ROUND_END. */
+/* Takes frames up to the round's end. */
 static gpointer receive_round(gpointer data)
 {
     Fixture *fixture = data;
@@ -184,7 +230,7 @@ static gpointer receive_round(gpointer data)
         if (!slot)
             return NULL;
         if (page_applier_takes(slot->frame.type)) {
-            assert_true(page_applier_push(fixture->applier, slot, NULL));
+            assert_true(push(fixture, slot, NULL));
             continue;
         }
         frame_queue_release(fixture->queue, slot);
@@ -232,7 +278,7 @@ static uint64_t send_round(Fixture *fixture, GPtrArray *sets)
             MAX(fixture->most_under_way, pushed - (after.done_pages - before.done_pages));
     }
     assert_true(page_sender_flush(fixture->sender, NULL));
-    assert_true(channel_send_bytes(fixture->out, FRAME_ROUND_END, "\0\0\0", 4, NULL));
+    send_end(fixture);
     assert_true(GPOINTER_TO_INT(g_thread_join(thread)));
     page_sender_get_counts(fixture->sender, &after);
     return after.pages.whole + after.pages.segments - before.pages.whole - before.pages.segments;
@@ -331,18 +377,18 @@ static void test_discarded(void **state)
 
 /* ---- frames made by hand ---- */
 
-/* Sends one frame and ROUND_END; FALSE with what the applier says. */
+/* Sends one frame and a round's end; FALSE with what the applier says. */
 static gboolean apply(Fixture *fixture, FrameType type, const GByteArray *payload, GError **error)
 {
     assert_true(channel_send_bytes(fixture->out, type, payload->data, payload->len, NULL));
-    assert_true(channel_send_bytes(fixture->out, FRAME_ROUND_END, "\0\0\0", 4, NULL));
+    send_end(fixture);
     for (gboolean more = TRUE; more;) {
         FrameSlot *slot = frame_queue_pop(fixture->queue, 10000, NULL);
 
         assert_non_null(slot);
         more = page_applier_takes(slot->frame.type);
         if (more)
-            assert_true(page_applier_push(fixture->applier, slot, NULL));
+            assert_true(push(fixture, slot, NULL));
         else
             frame_queue_release(fixture->queue, slot);
     }
@@ -366,8 +412,7 @@ static void expect_refused(Fixture *fixture, FrameType type, const GByteArray *p
     assert_false(apply(fixture, type, payload, &error));
     if (!error_is(error, VMFERRY_ERROR_INVALID) || !strstr(error->message, words))
         fail_msg("expected \"%s\", got \"%s\"", words, error->message);
-    page_applier_free(fixture->applier);
-    fixture->applier = page_applier_new(fixture->destination.guest, fixture->queue);
+    renew_applier(fixture);
 }
 
 /* Packs *bytes* behind what *frame* holds already. */
@@ -406,8 +451,7 @@ static void test_packed_pages(void **state)
         g_autoptr(GByteArray) frame = make_pages((PackMethod)method, 10 * method, content);
 
         memset((uint8_t *)there + sizeof content, 9, 2 * PAGE_BYTES);
-        page_applier_free(fixture->applier); /* a new one sees what is there */
-        fixture->applier = page_applier_new(fixture->destination.guest, fixture->queue);
+        renew_applier(fixture);
         expect_applied(fixture, types[method], frame);
         assert_memory_equal(there, content, sizeof content);
         assert_int_equal(there[2 * PAGE_BYTES], 0);
@@ -584,17 +628,17 @@ static void test_failure_ends_it(void **state)
     assert_true(channel_send_bytes(fixture->out, FRAME_SEGMENTS, frame->data, frame->len, NULL));
     slot = frame_queue_pop(fixture->queue, 10000, NULL);
     assert_non_null(slot);
-    assert_false(page_applier_push(fixture->applier, slot, &error));
+    assert_false(push(fixture, slot, &error));
     assert_non_null(strstr(error->message, "SEGMENTS: 0 pages"));
 }
 
 static gboolean verify(Fixture *fixture, GError **error)
 {
-    g_autoptr(DigestCheck) check = digest_check_new(fixture->destination.guest);
+    g_autoptr(DigestCheck) check = digest_check_new(fixture->received);
     gboolean same = TRUE;
 
-    assert_true(digest_send_all(fixture->source.guest, fixture->out, NULL));
-    assert_true(channel_send_bytes(fixture->out, FRAME_ROUND_END, "\0\0\0", 4, NULL));
+    assert_true(digest_send_all(fixture->pages, fixture->out, NULL));
+    send_end(fixture);
     for (gboolean more = TRUE; more;) {
         FrameSlot *slot = frame_queue_pop(fixture->queue, 10000, NULL);
 
@@ -632,7 +676,7 @@ static void test_verification(void **state)
 static void test_hostile_digests(void **state)
 {
     Fixture *fixture = *state;
-    g_autoptr(DigestCheck) check = digest_check_new(fixture->destination.guest);
+    g_autoptr(DigestCheck) check = digest_check_new(fixture->received);
     static const uint8_t frames[][20] = {
         {1, 0, 0, 0}, /* no such region */
         {0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff},
@@ -647,6 +691,152 @@ static void test_hostile_digests(void **state)
     }
     assert_false(digest_check_frame(check, frames[0], 3, NULL));
     assert_false(digest_check_frame(check, frames[2], 19, NULL));
+}
+
+/* ---- epochs ---- */
+
+typedef struct {
+    Fixture *fixture;
+    EpochReceiver *receiver;
+    guint seals; /* until it stops */
+    GError *error;
+} Receiving;
+
+/* As a destination does. */
+static gboolean receive_frame(Receiving *receiving, FrameSlot *slot, GError **error)
+{
+    Fixture *fixture = receiving->fixture;
+    gboolean done;
+
+    if (page_applier_takes(slot->frame.type))
+        return epoch_receiver_take_pages(receiving->receiver, &slot->frame, slot, error);
+    if (slot->frame.type == FRAME_DEVICE_STATE) {
+        done = epoch_receiver_take_state(receiving->receiver, &slot->frame, error);
+    } else {
+        done = epoch_receiver_seal(receiving->receiver, &slot->frame, error) &&
+               epoch_receiver_confirm(receiving->receiver, fixture->in, error);
+        receiving->seals--;
+    }
+    frame_queue_release(fixture->queue, slot);
+    return done;
+}
+
+static gpointer receive_epochs(gpointer data)
+{
+    Receiving *receiving = data;
+
+    while (receiving->seals > 0) {
+        FrameSlot *slot = frame_queue_pop(receiving->fixture->queue, 10000, &receiving->error);
+
+        if (!slot || !receive_frame(receiving, slot, &receiving->error))
+            break;
+    }
+    return NULL;
+}
+
+static void change_some(Fixture *fixture, uint8_t value, WorkBatch *ret)
+{
+    for (unsigned i = 0; i < 64; i++)
+        memset(fixture->source.memory + i * PAGE_BYTES, value + (int)i, 100);
+    *ret = (WorkBatch){.span_count = 1, .pages = 64, .spans = {{0, 64}}};
+}
+
+/* Two without device state, one with; the second goes out before the first is confirmed. */
+static void test_epochs(void **state)
+{
+    Fixture *fixture = *state;
+    g_autoptr(EpochReceiver) receiver = epoch_receiver_new(fixture->sink, fixture->applier);
+    EpochSender sender = epoch_sender_make(fixture->out, fixture->sender);
+    Receiving receiving = {fixture, receiver, 3, NULL};
+    GThread *thread = g_thread_new("receive", receive_epochs, &receiving);
+    g_autofree uint8_t *bytes = g_malloc(3u << 20);
+    g_autoptr(GBytes) device = NULL, came = NULL;
+    WorkBatch batch;
+    Frame frame;
+
+    memset(bytes, 0x5a, 3u << 20);
+    device = g_bytes_new(bytes, (3u << 20) - 1);
+    for (uint8_t i = 0; i < 3; i++) {
+        change_some(fixture, (uint8_t)(50 * i), &batch);
+        assert_true(page_sender_push(fixture->sender, &batch, NULL));
+        if (i == 2)
+            assert_true(epoch_sender_add_state(&sender, device, NULL));
+        assert_true(epoch_sender_seal(&sender, NULL)); /* sends what was pushed */
+    }
+    for (int i = 0; i < 3; i++) {
+        assert_false(epoch_sender_is_applied(&sender));
+        assert_true(channel_expect(fixture->out, FRAME_EPOCH_APPLIED, 10000, &frame, NULL));
+        assert_true(epoch_sender_take_applied(&sender, &frame, NULL));
+    }
+    assert_true(epoch_sender_is_applied(&sender));
+    assert_false(epoch_sender_take_applied(&sender, &frame, NULL)); /* once only */
+    g_thread_join(thread);
+    assert_null(receiving.error);
+    assert_same(fixture);
+    came = epoch_receiver_get_state(receiver, NULL);
+    assert_non_null(came);
+    assert_true(g_bytes_equal(came, device));
+}
+
+static void take(EpochReceiver *receiver, FrameType type, const GByteArray *frame,
+                 const char *words)
+{
+    const Frame received = {type, frame->len, frame->data};
+    g_autoptr(GError) error = NULL;
+    gboolean done = type == FRAME_EPOCH_SEAL
+                        ? epoch_receiver_seal(receiver, &received, &error)
+                        : epoch_receiver_take_state(receiver, &received, &error);
+
+    if (done != (words == NULL) || (words && !strstr(error->message, words)))
+        fail_msg("expected \"%s\", got \"%s\"", words ? words : "success",
+                 error ? error->message : "success");
+    assert_true(done || error_is(error, VMFERRY_ERROR_INVALID));
+}
+
+static void take_seal(EpochReceiver *receiver, EpochSeal seal, const char *words)
+{
+    g_autoptr(GByteArray) frame = g_byte_array_new();
+
+    seal_frame_encode(frame, &seal);
+    take(receiver, FRAME_EPOCH_SEAL, frame, words);
+}
+
+/* 4 bytes. */
+static void take_piece(EpochReceiver *receiver, uint64_t total, uint64_t offset, const char *words)
+{
+    g_autoptr(GByteArray) frame = g_byte_array_new();
+
+    state_frame_encode_head(frame, total, offset);
+    g_byte_array_append(frame, (const guint8 *)"abcd", 4);
+    take(receiver, FRAME_DEVICE_STATE, frame, words);
+}
+
+/* What is missing, comes twice or was not sealed does not count. */
+static void test_hostile_epochs(void **state)
+{
+    Fixture *fixture = *state;
+    g_autoptr(EpochReceiver) receiver = epoch_receiver_new(fixture->sink, fixture->applier);
+    g_autoptr(GBytes) device = NULL;
+
+    take_seal(receiver, (EpochSeal){1, 0}, "EPOCH_SEAL 1 where 0 was expected");
+    take_seal(receiver, (EpochSeal){0, 4}, "4 bytes, of which 0 have come");
+    take_seal(receiver, (EpochSeal){0, 0}, NULL);
+    assert_null(epoch_receiver_get_state(receiver, NULL));
+    take_piece(receiver, 8, 4, "4 of 8 bytes where 0 of 8 have come");
+    take_piece(receiver, 8, 0, NULL);
+    take_piece(receiver, 8, 0, "0 of 8 bytes where 4 of 8 have come");
+    take_piece(receiver, 12, 4, "4 of 12 bytes where 4 of 8 have come");
+    take_seal(receiver, (EpochSeal){1, 8}, "8 bytes, of which 4 have come");
+    take_seal(receiver, (EpochSeal){1, 4}, "8 bytes, of which 4 have come");
+    take_seal(receiver, (EpochSeal){1, 0}, "8 bytes, of which 4 have come");
+    take_piece(receiver, 8, 4, NULL);
+    assert_null(epoch_receiver_get_state(receiver, NULL));
+    take_seal(receiver, (EpochSeal){1, 8}, NULL);
+    device = epoch_receiver_get_state(receiver, NULL);
+    assert_memory_equal(g_bytes_get_data(device, NULL), "abcdabcd", 8);
+    take_piece(receiver, 4, 0, NULL);
+    assert_null(epoch_receiver_get_state(receiver, NULL));
+    take_seal(receiver, (EpochSeal){1, 4}, "EPOCH_SEAL 1 where 2 was expected");
 }
 
 /* The end of the connection comes out behind the frames before it. */
@@ -686,8 +876,7 @@ static void test_zero_runs_touch_what_there_is(void **state)
     uint64_t populated;
 
     memory[11 * PAGE_BYTES] = 1; /* was there before */
-    page_applier_free(fixture->applier);
-    fixture->applier = page_applier_new(fixture->destination.guest, fixture->queue);
+    renew_applier(fixture);
     page_frame_encode(zero, 0, &all, 1);
     page_frame_encode(raw, 0, &two, 1);
     g_byte_array_set_size(raw, raw->len + 2 * PAGE_BYTES);
@@ -712,10 +901,10 @@ static void test_giving_up_waits_for_little(void **state)
     g_autoptr(GByteArray) payload = g_byte_array_new();
     guint applied = 0;
 
-    page_applier_free(fixture->applier);
+    end_applier(fixture);
     frame_queue_free(fixture->queue);
     fixture->queue = frame_queue_start(fixture->in, frames + 1, NULL);
-    fixture->applier = page_applier_new(fixture->destination.guest, fixture->queue);
+    start_applier(fixture);
     for (guint i = 0; i < frames; i++) {
         const PageRun run = {i * 256, 256, PAGE_RUN_RAW};
 
@@ -731,7 +920,7 @@ static void test_giving_up_waits_for_little(void **state)
         FrameSlot *slot = frame_queue_pop(fixture->queue, 5000, NULL);
 
         assert_non_null(slot);
-        assert_true(page_applier_push(fixture->applier, slot, NULL));
+        assert_true(push(fixture, slot, NULL));
     }
     g_clear_pointer(&fixture->applier, page_applier_free);
     write_ns = 0;
@@ -753,7 +942,7 @@ static gpointer send_many(gpointer data)
     return data;
 }
 
-/* However many slots there are, frames held are limited in bytes. */
+/* However many slots there are, frames that wait are limited in bytes. */
 static void test_queue_limit(void **state)
 {
     Fixture *fixture = *state;
@@ -761,10 +950,10 @@ static void test_queue_limit(void **state)
     uint64_t received;
 
     /* Both read from the queue. */
-    page_applier_free(fixture->applier);
+    end_applier(fixture);
     frame_queue_free(fixture->queue);
     fixture->queue = frame_queue_start(fixture->in, MANY_FRAMES + 1, NULL);
-    fixture->applier = page_applier_new(fixture->destination.guest, fixture->queue);
+    start_applier(fixture);
     thread = g_thread_new("many", send_many, fixture->out);
     do {
         received = channel_get_received_bytes(fixture->in);
@@ -782,19 +971,19 @@ static void test_queue_limit(void **state)
 }
 
 /* Sends all pages; returns how many were under way at most. */
-static uint64_t send_with_path(Fixture *fixture, LinkRate *path)
+static uint64_t send_with_link(Fixture *fixture, LinkRate *link)
 {
     g_autoptr(GPtrArray) sets = guest_memory_new_sets(fixture->source.guest);
 
     page_set_add(g_ptr_array_index(sets, 0), 0, PAGES);
-    page_sender_set_path(fixture->sender, path);
+    page_sender_set_link(fixture->sender, link);
     send_round(fixture, sets);
     return fixture->most_under_way;
 }
 
-/* On a slow path little is read ahead, and in small batches; on a fast one, or where pages cost
+/* On a slow link little is read ahead, and in small batches; on a fast one, or where pages cost
  * little, neither is limited. */
-static void test_path_limits_what_is_ahead(void **state)
+static void test_link_limits_what_is_ahead(void **state)
 {
     Fixture *fixture = *state;
     LinkRate link = {0};
@@ -806,7 +995,7 @@ static void test_path_limits_what_is_ahead(void **state)
     for (size_t i = 0; i < BYTES; i += 4)
         *(uint32_t *)(fixture->source.memory + i) = g_random_int();
     for (guint i = 0; i < 5; i++) /* until it is known what a page costs */
-        send_with_path(fixture, &link);
+        send_with_link(fixture, &link);
     assert_int_equal(page_sender_get_batch_pages(fixture->sender), WORK_BATCH_PAGES);
     link.bytes_per_ms = 117000;
     assert_int_equal(page_sender_get_batch_pages(fixture->sender), WORK_BATCH_PAGES);
@@ -815,10 +1004,10 @@ static void test_path_limits_what_is_ahead(void **state)
     assert_true(large > 120 && large < 180);
     link.bytes_per_ms = 2000;
     assert_int_equal(page_sender_get_batch_pages(fixture->sender), WORK_LEAST_BATCH_PAGES);
-    assert_true(send_with_path(fixture, &link) <= 2 * WORK_BATCH_PAGES);
+    assert_true(send_with_link(fixture, &link) <= 2 * WORK_BATCH_PAGES);
     memset(fixture->source.memory, 0, BYTES);
     for (guint i = 0; i < 5; i++)
-        send_with_path(fixture, &link);
+        send_with_link(fixture, &link);
     assert_true(page_sender_get_batch_pages(fixture->sender) > WORK_LEAST_BATCH_PAGES);
 }
 
@@ -838,11 +1027,13 @@ int main(void)
         PAGES_TEST(test_failure_ends_it),
         PAGES_TEST(test_verification),
         PAGES_TEST(test_hostile_digests),
+        PAGES_TEST(test_epochs),
+        PAGES_TEST(test_hostile_epochs),
         PAGES_TEST(test_queue_limit),
         PAGES_TEST(test_zero_runs_touch_what_there_is),
         PAGES_TEST(test_giving_up_waits_for_little),
         PAGES_TEST(test_queue_end),
-        PAGES_TEST(test_path_limits_what_is_ahead),
+        PAGES_TEST(test_link_limits_what_is_ahead),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

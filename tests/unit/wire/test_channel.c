@@ -93,9 +93,9 @@ static void test_frames_arrive_whole(void **state)
     assert_int_equal(channel_is_secure(pair.client), fixture->tls != NULL);
     assert_string_equal(channel_get_peer_name(pair.client),
                         fixture->tls ? "localhost" : "127.0.0.1");
-    assert_true(channel_send(pair.client, FRAME_ROUND_END, pieces, 3, &error));
+    assert_true(channel_send(pair.client, FRAME_EPOCH_APPLIED, pieces, 3, &error));
     send_ok(pair.client, FRAME_PREPARE, NULL, 0);
-    frame = expect_ok(pair.server, FRAME_ROUND_END);
+    frame = expect_ok(pair.server, FRAME_EPOCH_APPLIED);
     assert_int_equal(frame.length, 4);
     assert_memory_equal(frame.payload, "abcd", 4);
     expect_ok(pair.server, FRAME_PREPARE);
@@ -181,7 +181,7 @@ static void test_last_frame_survives_close(void **state)
 
     pair_open(&pair, fixture->tls, 0);
     for (int i = 0; i < 100; i++)
-        send_ok(pair.client, FRAME_ROUND_END, "1234", 4);
+        send_ok(pair.client, FRAME_EPOCH_APPLIED, "1234", 4);
     send_ok(pair.server, FRAME_STARTED, NULL, 0);
     g_clear_pointer(&pair.server, channel_free);
     expect_ok(pair.client, FRAME_STARTED);
@@ -201,7 +201,7 @@ static void test_failed_send_tells_the_peers_reason(void **state)
     Pair pair;
 
     pair_open(&pair, fixture->tls, 0);
-    send_ok(pair.server, FRAME_ROUND_APPLIED, "1234", 4);
+    send_ok(pair.server, FRAME_EPOCH_APPLIED, "1234", 4);
     channel_send_error(pair.server, cause);
     g_clear_pointer(&pair.server, channel_free);
     while (channel_send_bytes(pair.client, FRAME_PAGES, pages, frame_payload_limit(FRAME_PAGES),

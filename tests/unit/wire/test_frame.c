@@ -96,7 +96,7 @@ static void test_bad_headers(void **state)
         {{'V', 'M', 'F', '1', 24, 0, 0, 0, 2, 0, 0, 0}, "unknown type 24"},
         {{'V', 'M', 'F', '1', 1, 1, 0, 0, 2, 0, 0, 0}, "unknown type 257"},
         {{'V', 'M', 'F', '1', 1, 0, 1, 0, 2, 0, 0, 0}, "flags 0x0001"},
-        {{'V', 'M', 'F', '1', 5, 0, 0, 0, 3, 0, 0, 0}, "ROUND_END frame of 3 bytes"},
+        {{'V', 'M', 'F', '1', 5, 0, 0, 0, 3, 0, 0, 0}, "EPOCH_SEAL frame of 3 bytes"},
         {{'V', 'M', 'F', '1', 4, 0, 0, 0, 23, 0, 0, 0}, "PAGES frame of 23 bytes"},
         {{'V', 'M', 'F', '1', 20, 0, 0, 0, 16, 0, 0, 0}, "SEGMENTS frame of 16 bytes"},
         {{'V', 'M', 'F', '1', 7, 0, 0, 0, 16, 0, 0, 0}, "DEVICE_STATE frame of 16 bytes"},

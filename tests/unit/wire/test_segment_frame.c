@@ -49,11 +49,11 @@ static void test_good_heads(void **state)
         SegmentFrameHead head;
         guint body; /* bytes in the frame */
     } good[] = {
-        {{0, 1, SEGMENT_FRAME_PLAIN, 5}, 5},
-        {{2, 4096, SEGMENT_FRAME_PLAIN, 4096 * 5}, 4096 * 5},
-        {{1, 7, SEGMENT_FRAME_LZ4, FRAME_SEGMENTS_MAX_BODY_BYTES}, 1},
-        {{1, 7, SEGMENT_FRAME_ZSTD, 100}, 30},
-        {{0, 1, SEGMENT_FRAME_PLAIN, FRAME_SEGMENTS_MAX_BODY_BYTES}, FRAME_SEGMENTS_MAX_BODY_BYTES},
+        {{0, 1, PACK_NONE, 5}, 5},
+        {{2, 4096, PACK_NONE, 4096 * 5}, 4096 * 5},
+        {{1, 7, PACK_LZ4, FRAME_SEGMENTS_MAX_BODY_BYTES}, 1},
+        {{1, 7, PACK_ZSTD, 100}, 30},
+        {{0, 1, PACK_NONE, FRAME_SEGMENTS_MAX_BODY_BYTES}, FRAME_SEGMENTS_MAX_BODY_BYTES},
     };
 
     for (guint i = 0; i < G_N_ELEMENTS(good); i++) {

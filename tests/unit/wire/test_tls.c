@@ -472,11 +472,11 @@ static void test_keys_are_renewed(void **state)
     tls_session_set_records_per_key(stream_get_tls(pair.server->stream), 5);
     for (uint8_t i = 0; i < 100; i++) {
         data[0] = i;
-        assert_true(channel_send_bytes(pair.client, FRAME_ROUND_END, data, 4, &error));
-        assert_true(channel_expect(pair.server, FRAME_ROUND_END, TIMEOUT_MS, &frame, &error));
+        assert_true(channel_send_bytes(pair.client, FRAME_EPOCH_APPLIED, data, 4, &error));
+        assert_true(channel_expect(pair.server, FRAME_EPOCH_APPLIED, TIMEOUT_MS, &frame, &error));
         assert_memory_equal(frame.payload, data, 4);
-        assert_true(channel_send_bytes(pair.server, FRAME_ROUND_APPLIED, data, 4, &error));
-        assert_true(channel_expect(pair.client, FRAME_ROUND_APPLIED, TIMEOUT_MS, &frame, &error));
+        assert_true(channel_send_bytes(pair.server, FRAME_EPOCH_APPLIED, data, 4, &error));
+        assert_true(channel_expect(pair.client, FRAME_EPOCH_APPLIED, TIMEOUT_MS, &frame, &error));
     }
     /* 16 bytes of frame and 22 of TLS each, and the records that renew keys. */
     assert_true(channel_get_sent_bytes(pair.client) - before >= 100 * (16 + 22) + 30 * 22);

@@ -1,4 +1,4 @@
-/* Segments patched into another process's pages: private and shared memory. */
+/* Another process's memory as a sink and a source: private and shared memory. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -12,9 +12,9 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "base/error.h"
 #include "base/page.h"
-#include "transfer/page_patcher.h"
+#include "transfer/guest_pages.h"
+#include "wire/segment_frame.h"
 
 #define PAGES 500u
 #define BYTES (PAGES * (size_t)PAGE_BYTES)
@@ -24,7 +24,9 @@ typedef struct {
     uint8_t *model;  /* what it should hold */
     pid_t pid;
     GuestMemory *guest;
-    PagePatcher *patcher;
+    PageSink *sink;
+    PageSource *source;
+    PagePatch patches[PAGES];
 } Fixture;
 
 static int setup(void **state, int sharing)
@@ -49,7 +51,8 @@ static int setup(void **state, int sharing)
     fixture->guest = guest_memory_open(fixture->pid, regions, &error);
     if (!fixture->guest)
         fail_msg("%s", error->message);
-    fixture->patcher = page_patcher_new(fixture->guest);
+    fixture->sink = guest_sink_new(fixture->guest);
+    fixture->source = guest_source_new(fixture->guest);
     *state = fixture;
     return 0;
 }
@@ -74,7 +77,8 @@ static int teardown(void **state)
 {
     Fixture *fixture = *state;
 
-    page_patcher_free(fixture->patcher);
+    page_sink_free(fixture->sink);
+    page_source_free(fixture->source);
     guest_memory_free(fixture->guest);
     if (fixture->pid > 0)
         end_child(fixture);
@@ -89,7 +93,7 @@ static void assert_like_model(Fixture *fixture)
     g_autofree uint8_t *there = g_malloc(BYTES);
     PageSpan all = {0, PAGES};
 
-    assert_true(guest_memory_read(fixture->guest, 0, &all, 1, there, NULL));
+    assert_true(page_source_read(fixture->source, 0, &all, 1, there, NULL));
     for (guint i = 0; i < PAGES; i++)
         if (memcmp(there + i * PAGE_BYTES, fixture->model + i * PAGE_BYTES, PAGE_BYTES) != 0)
             fail_msg("page %u differs", i);
@@ -118,10 +122,12 @@ static void make_list(GRand *random, guint segments, SegmentList *list)
     }
 }
 
-/* Changes most pages of the model, with 1 to *segments* segments each. */
-static SegmentFrameHead change(Fixture *fixture, GRand *random, guint segments, GByteArray *body)
+/* Changes most pages of the model, with 1 to *segments* segments each.  Returns their
+ * number; *body* holds the bytes. */
+static guint change(Fixture *fixture, GRand *random, guint segments, GByteArray *body)
 {
     SegmentFrameHead head = {0};
+    SegmentFrameBody walk;
     uint64_t last = UINT64_MAX;
 
     for (uint64_t page = 0; page < PAGES; page += (uint64_t)g_rand_int_range(random, 1, 3)) {
@@ -135,8 +141,12 @@ static SegmentFrameHead change(Fixture *fixture, GRand *random, guint segments, 
         segment_frame_append(body, &last, page, &list, content);
         head.page_count++;
     }
-    head.body_bytes = body->len;
-    return head;
+    walk = segment_frame_body(&head, body->data, body->len, PAGES);
+    for (guint i = 0; i < head.page_count; i++)
+        assert_true(segment_frame_next(&walk, &fixture->patches[i].page,
+                                       &fixture->patches[i].segments, &fixture->patches[i].bytes,
+                                       NULL));
+    return head.page_count;
 }
 
 /* Few segments, many, and both mixed; more pages than one call takes. */
@@ -148,35 +158,63 @@ static void test_patches(void **state)
 
     for (guint i = 0; i < G_N_ELEMENTS(segments); i++) {
         g_autoptr(GByteArray) body = g_byte_array_new();
-        SegmentFrameHead head = change(fixture, random, segments[i], body);
+        guint count = change(fixture, random, segments[i], body);
         g_autoptr(GError) error = NULL;
 
-        if (!page_patcher_apply(fixture->patcher, &head, body->data, &error))
+        if (!page_sink_patch(fixture->sink, 0, fixture->patches, count, &error))
             fail_msg("%s", error->message);
         assert_like_model(fixture);
     }
 }
 
-/* What a refused body left behind is not applied with the next one. */
-static void test_malformed(void **state)
+/* Also what was patched or written after it had become zero. */
+static void test_zeroes(void **state)
 {
     Fixture *fixture = *state;
-    g_autoptr(GRand) random = g_rand_new_with_seed(9);
-    g_autoptr(GByteArray) body = g_byte_array_new();
-    g_autofree uint8_t *before = g_memdup2(fixture->model, BYTES);
-    SegmentFrameHead head = change(fixture, random, 8, body), cut;
-    g_autoptr(GError) error = NULL;
+    g_autofree uint8_t *content = g_malloc(BYTES);
+    PageSpan three = {77, 3};
+    PagePatch patch = {90, {1, 2, {{100, 2}}}, (const uint8_t *)"ab"};
 
-    cut = head;
-    cut.body_bytes = 40;
-    assert_false(page_patcher_apply(fixture->patcher, &cut, body->data, &error));
-    assert_true(error_is(error, VMFERRY_ERROR_INVALID));
-    memcpy(fixture->model, before, BYTES);
+    memset(content, 0x11, BYTES);
+    for (int round = 0; round < 2; round++) {
+        assert_true(page_sink_zero(fixture->sink, 0, (PageSpan){1, PAGES - 2}, NULL));
+        memset(fixture->model + PAGE_BYTES, 0, BYTES - 2 * PAGE_BYTES);
+        assert_like_model(fixture);
+        assert_true(page_sink_write(fixture->sink, 0, &three, 1, content, NULL));
+        assert_true(page_sink_patch(fixture->sink, 0, &patch, 1, NULL));
+        memset(fixture->model + 77 * PAGE_BYTES, 0x11, 3 * PAGE_BYTES);
+        memcpy(fixture->model + 90 * PAGE_BYTES + 100, "ab", 2);
+        assert_like_model(fixture);
+    }
+}
+
+/* The third copies what the first and the second overwrite. */
+static void test_copies(void **state)
+{
+    Fixture *fixture = *state;
+    const CopyRun runs[] = {{10, 300, 4, 0}, {20, 10, 1, 0}, {30, 12, 250, 0}};
+    g_autofree uint8_t *before = g_memdup2(fixture->model, BYTES);
+
+    for (guint i = 0; i < G_N_ELEMENTS(runs); i++)
+        memcpy(fixture->model + runs[i].first * PAGE_BYTES,
+               before + runs[i].source_first * PAGE_BYTES, runs[i].count * (size_t)PAGE_BYTES);
+    assert_true(page_sink_copy(fixture->sink, 0, runs, G_N_ELEMENTS(runs), NULL));
     assert_like_model(fixture);
-    g_byte_array_set_size(body, 0);
-    head = change(fixture, random, 8, body);
-    assert_true(page_patcher_apply(fixture->patcher, &head, body->data, NULL));
-    assert_like_model(fixture);
+    assert_true(page_sink_seal(fixture->sink, 0, NULL));
+}
+
+static void test_regions(void **state)
+{
+    Fixture *fixture = *state;
+    const PageRegions *regions = fixture->source->regions;
+    g_autoptr(GPtrArray) sets = page_regions_new_sets(regions);
+
+    assert_int_equal(regions->count, 1);
+    assert_int_equal(regions->pages[0], PAGES);
+    assert_string_equal(regions->names[0], "ram");
+    assert_int_equal(sets->len, 1);
+    assert_true(page_source_add_populated(fixture->source, 0, sets->pdata[0], NULL));
+    assert_int_equal(page_set_count(sets->pdata[0]), PAGES);
 }
 
 static void test_process_gone(void **state)
@@ -184,17 +222,20 @@ static void test_process_gone(void **state)
     static const guint segments[] = {1, 100};
     Fixture *fixture = *state;
     g_autoptr(GRand) random = g_rand_new_with_seed(10);
+    g_autoptr(GError) gone = NULL;
 
     end_child(fixture);
     fixture->pid = 0;
     for (guint i = 0; i < G_N_ELEMENTS(segments); i++) {
         g_autoptr(GByteArray) body = g_byte_array_new();
-        SegmentFrameHead head = change(fixture, random, segments[i], body);
+        guint count = change(fixture, random, segments[i], body);
         g_autoptr(GError) error = NULL;
 
-        assert_false(page_patcher_apply(fixture->patcher, &head, body->data, &error));
+        assert_false(page_sink_patch(fixture->sink, 0, fixture->patches, count, &error));
         assert_non_null(strstr(error->message, "its process has ended"));
     }
+    assert_false(page_sink_seal(fixture->sink, 0, &gone)); /* whatever was written before */
+    assert_non_null(strstr(gone->message, "has ended"));
 }
 
 #define BOTH(function)                                                                             \
@@ -205,7 +246,9 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         BOTH(test_patches),
-        BOTH(test_malformed),
+        BOTH(test_zeroes),
+        BOTH(test_copies),
+        BOTH(test_regions),
         cmocka_unit_test_setup_teardown(test_process_gone, setup_private, teardown),
     };
 

@@ -1,0 +1,79 @@
+/* DEVICE_STATE, DIGESTS, EPOCH_SEAL and EPOCH_APPLIED payloads: what is accepted lies in its
+ * limits and encodes to the same bytes.  The first byte says which it is. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "wire/epoch_frame.h"
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+static void check_same(const GByteArray *again, const uint8_t *data, size_t size)
+{
+    if (again->len != size || memcmp(again->data, data, size) != 0)
+        abort();
+}
+
+static void try_state(GByteArray *again, const uint8_t *data, size_t size)
+{
+    StatePiece piece;
+
+    if (!state_frame_decode(data, size, &piece, NULL))
+        return;
+    if (piece.length == 0 || piece.length > FRAME_DEVICE_STATE_PIECE_BYTES ||
+        piece.total > FRAME_DEVICE_STATE_MAX_BYTES || piece.offset + piece.length > piece.total)
+        abort();
+    state_frame_encode_head(again, piece.total, piece.offset);
+    g_byte_array_append(again, piece.bytes, (guint)piece.length);
+    check_same(again, data, size);
+}
+
+static void try_digests(GByteArray *again, const uint8_t *data, size_t size)
+{
+    static const uint64_t regions[] = {16, 1ULL << 34, 0, 300};
+    DigestFrame frame;
+
+    if (!digest_frame_decode(data, size, regions, G_N_ELEMENTS(regions), &frame, NULL))
+        return;
+    if (frame.count == 0 || frame.count > FRAME_DIGESTS_MAX_PAGES ||
+        frame.first + frame.count > regions[frame.region])
+        abort();
+    digest_frame_encode_head(again, frame.region, frame.first);
+    for (uint64_t i = 0; i < frame.count; i++)
+        digest_frame_append(again, digest_frame_next(&frame));
+    if (!byte_reader_ok(&frame.reader))
+        abort();
+    check_same(again, data, size);
+}
+
+static void try_seal(GByteArray *again, const uint8_t *data, size_t size)
+{
+    EpochSeal seal;
+
+    if (!seal_frame_decode(data, size, &seal, NULL))
+        return;
+    if (seal.state_bytes > FRAME_DEVICE_STATE_MAX_BYTES)
+        abort();
+    seal_frame_encode(again, &seal);
+    check_same(again, data, size);
+}
+
+static void try_applied(GByteArray *again, const uint8_t *data, size_t size)
+{
+    uint32_t number;
+
+    if (!applied_frame_decode(data, size, &number, NULL))
+        return;
+    applied_frame_encode(again, number);
+    check_same(again, data, size);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    static void (*const tries[])(GByteArray *, const uint8_t *, size_t) = {try_state, try_digests,
+                                                                           try_seal, try_applied};
+    g_autoptr(GByteArray) again = g_byte_array_new();
+
+    if (size > 0)
+        tries[data[0] % G_N_ELEMENTS(tries)](again, data + 1, size - 1);
+    return 0;
+}
