@@ -54,10 +54,13 @@ static gboolean receive_guest(DestinationMove *move, GError **error)
 {
     Frame frame;
 
-    if (!channel_expect(move->channel, FRAME_GUEST, GUEST_TIMEOUT_MS, &frame, error))
+    if (!session_expect(move->session, FRAME_GUEST, GUEST_TIMEOUT_MS, &frame, error))
         return FALSE;
     move->guest = guest_message_decode((const char *)frame.payload, frame.length, error);
-    return move->guest != NULL;
+    if (!move->guest)
+        return FALSE;
+    session_set_transaction(move->session, move->guest->transaction);
+    return TRUE;
 }
 
 /* Makes the VMM's RAM that of the source, by name and length. */
@@ -112,7 +115,7 @@ static gboolean accept_guest(DestinationMove *move, GError **error)
         return FALSE;
     move->applier = page_applier_new(move->memory, move->queue);
     move->check = digest_check_new(move->memory);
-    return channel_send_bytes(move->channel, FRAME_ACCEPTED, NULL, 0, error);
+    return session_send_bytes(move->session, FRAME_ACCEPTED, NULL, 0, error);
 }
 
 /* Loads the device state, with all memory in place. */
@@ -140,7 +143,7 @@ static gboolean prepare(DestinationMove *move, GError **error)
     if (fault_point("destination.before-ready", error))
         return FALSE;
     text = ready_message_encode(&ready);
-    return channel_send_bytes(move->channel, FRAME_READY, text, strlen(text), error);
+    return session_send_bytes(move->session, FRAME_READY, text, strlen(text), error);
 }
 
 /* Everything but PAGES is done here, with all pages before it in place. */
@@ -161,7 +164,7 @@ static gboolean handle_frame(DestinationMove *move, const Frame *frame, GError *
         return prepare(move, error);
     case FRAME_ERROR:
     case FRAME_ABORT:
-        channel_error_from_frame(move->channel, frame, error);
+        session_error_from_frame(move->session, frame, error);
         return FALSE;
     default:
         error_set(error, VMFERRY_ERROR_INVALID, "unexpected %s frame",
@@ -207,7 +210,7 @@ static gboolean await_start(DestinationMove *move, GError **error)
     given = slot->frame.type == FRAME_START && slot->frame.payload[0] <= 1;
     move->run = given && slot->frame.payload[0] == 1;
     if (slot->frame.type == FRAME_ERROR || slot->frame.type == FRAME_ABORT)
-        channel_error_from_frame(move->channel, &slot->frame, error);
+        session_error_from_frame(move->session, &slot->frame, error);
     else if (!given)
         error_set(error, VMFERRY_ERROR_INVALID, "%s frame where START was expected",
                   frame_type_name(slot->frame.type));
@@ -235,7 +238,7 @@ static gboolean take_over(DestinationMove *move, GError **error)
         return FALSE;
     fault_point("destination.before-started", NULL);
     if (!move->resume_error)
-        channel_send_bytes(move->channel, FRAME_STARTED, NULL, 0, NULL);
+        session_send_bytes(move->session, FRAME_STARTED, NULL, 0, NULL);
     return TRUE;
 }
 
@@ -274,7 +277,7 @@ static void drain_and_close(DestinationMove *move, const GError *error)
     uint64_t end = clock_now_ns() + (uint64_t)DRAIN_MS * 1000000;
     FrameSlot *slot;
 
-    channel_send_error(move->channel, error);
+    session_send_error(move->session, error);
     while (move->queue && clock_now_ns() < end && (slot = frame_queue_pop(move->queue, 200, NULL)))
         frame_queue_release(move->queue, slot);
 }
@@ -307,15 +310,16 @@ static void move_clear(DestinationMove *move)
     g_clear_pointer(&move->images, g_ptr_array_unref);
 }
 
-gboolean migrate_destination_serve(Channel *channel, const MigrateDestinationHost *host,
+gboolean migrate_destination_serve(Session *session, const MigrateDestinationHost *host,
                                    GError **error)
 {
-    DestinationMove move = {.channel = channel, .host = host};
+    DestinationMove move = {.session = session, .host = host};
     g_autoptr(GError) failure = NULL;
     gboolean done = receive_guest(&move, &failure);
 
     if (done) {
-        move.queue = frame_queue_start(channel, RECEIVE_AHEAD_FRAMES, &failure);
+        move.queue = frame_queue_start(session_get_channel(session, TRAFFIC_CONTROL),
+                                       RECEIVE_AHEAD_FRAMES, &failure);
         done = move.queue && accept_guest(&move, &failure) && receive_machine(&move, &failure) &&
                take_over(&move, &failure);
     }
@@ -340,7 +344,7 @@ gboolean destination_end_round(DestinationMove *move, const Frame *frame, GError
 {
     if (fault_point("destination.round-applied", error))
         return FALSE;
-    return channel_send_bytes(move->channel, FRAME_ROUND_APPLIED, frame->payload, frame->length,
+    return session_send_bytes(move->session, FRAME_ROUND_APPLIED, frame->payload, frame->length,
                               error);
 }
 

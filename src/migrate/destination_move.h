@@ -9,7 +9,7 @@
 #include "transfer/page_applier.h"
 
 typedef struct {
-    Channel *channel;
+    Session *session;
     const MigrateDestinationHost *host;
     GuestMessage *guest;
     Vmm *vmm;

@@ -33,10 +33,19 @@ typedef struct {
     char **features; /* NULL-terminated; unknown ones are ignored */
     char *software;  /* "vmferry 0.1.0" */
     char *host;      /* the sender's host name */
-    char *purpose;   /* of the connecting side: "migrate", "resolve", "ping" */
+    char *purpose;   /* of the connecting side: "migrate", "resolve", "ping", "join" */
     char *instance;  /* the sender's random id (ChannelOptions); "" or NULL for none */
     char *agent;     /* its lasting id, 32 hex digits; "" or NULL for none */
+    /* 64 random hex digits: given by the accepting side to one that may join further channels to
+     * this one, shown by those that do; "" or NULL for none. */
+    char *token;
+    /* Of "join" only, otherwise "" or NULL: what is joined, and the class of its traffic. */
+    char *transaction;
+    char *traffic;
 } HelloMessage;
+
+#define HELLO_TRANSACTION_DIGITS 32
+#define HELLO_TOKEN_DIGITS 64
 
 void hello_message_clear(HelloMessage *message);
 char *hello_message_encode(const HelloMessage *message);
@@ -47,11 +56,14 @@ gboolean peer_has_feature(const HelloMessage *peer, const char *feature);
 
 /* Exchanges HELLO on a new channel and agrees on the highest version both
  * speak.  The connecting side speaks first; VMFERRY_ERROR_REFUSED where it has
- * reached its own agent. */
+ * reached its own agent.  *token* is what the accepting side gives (NULL: none);
+ * handshake_join() is handshake_connect() for the purpose "join". */
 gboolean handshake_connect(Channel *channel, const char *purpose, HelloMessage *ret_peer,
                            guint *ret_version, GError **error);
-gboolean handshake_accept(Channel *channel, HelloMessage *ret_peer, guint *ret_version,
-                          GError **error);
+gboolean handshake_join(Channel *channel, const char *transaction, TrafficClass traffic,
+                        const char *token, HelloMessage *ret_peer, GError **error);
+gboolean handshake_accept(Channel *channel, const char *token, HelloMessage *ret_peer,
+                          guint *ret_version, GError **error);
 
 typedef struct {
     char *name;

@@ -48,8 +48,9 @@ gboolean stream_start_tls(Stream *stream, TlsIdentity *identity, const StreamHan
 /* The TLS layer, for tests; NULL where plain. */
 struct TlsSession *stream_get_tls(Stream *stream);
 
-/* The peer's name in its certificate (TLS only). */
+/* The peer's name in its certificate, and the SHA-256 of that in hexadecimal digits (TLS only). */
 char *stream_get_certificate_name(Stream *stream);
+char *stream_get_certificate_digest(Stream *stream);
 
 int stream_get_fd(const Stream *stream);
 
