@@ -29,10 +29,10 @@ void channel_fail(Channel *channel, GError *cause)
     g_mutex_unlock(&channel->state_lock);
     /* An eventfd takes a number whenever it is far from full. */
     (void)!write(channel->wake_fd, &one, sizeof one);
-    channel_note_failure(channel, cause);
+    channel_note_failure(channel, cause, FALSE);
 }
 
-void channel_note_failure(Channel *channel, const GError *cause)
+void channel_note_failure(Channel *channel, const GError *cause, gboolean sending)
 {
     ChannelFailed failed;
 
@@ -41,7 +41,7 @@ void channel_note_failure(Channel *channel, const GError *cause)
     channel->failed = NULL;
     g_mutex_unlock(&channel->state_lock);
     if (failed)
-        failed(channel, cause, channel->failed_user);
+        failed(channel, cause, sending, channel->failed_user);
 }
 
 void channel_watch_failure(Channel *channel, ChannelFailed failed, gpointer user)
@@ -53,7 +53,7 @@ void channel_watch_failure(Channel *channel, ChannelFailed failed, gpointer user
     channel->failed_user = user;
     g_mutex_unlock(&channel->state_lock);
     if (!channel_check(channel, &failure))
-        channel_note_failure(channel, failure);
+        channel_note_failure(channel, failure, FALSE);
 }
 
 gboolean channel_check(Channel *channel, GError **error)

@@ -21,8 +21,10 @@ typedef struct {
 } Pacer;
 
 /* Called once, from any thread, perhaps with send_lock held, when a channel has failed for good: it
- * was shut down, its peer is silent or gone, or sent what it must not. */
-typedef void (*ChannelFailed)(Channel *channel, const GError *cause, gpointer user);
+ * was shut down, its peer is silent or gone, or sent what it must not.  *sending*: a send failed,
+ * and its caller may still receive the peer's final error. */
+typedef void (*ChannelFailed)(Channel *channel, const GError *cause, gboolean sending,
+                              gpointer user);
 
 struct Channel {
     Stream *stream;
@@ -80,7 +82,7 @@ void channel_try_heartbeat(Channel *channel);
 /* From now on *failed* is told of the first failure; at once of one that has been. */
 void channel_watch_failure(Channel *channel, ChannelFailed failed, gpointer user);
 /* Tells it. */
-void channel_note_failure(Channel *channel, const GError *cause);
+void channel_note_failure(Channel *channel, const GError *cause, gboolean sending);
 
 /* Makes both count against the limit of *with*. */
 void channel_share_rate(Channel *channel, Channel *with);

@@ -64,7 +64,7 @@ static gboolean fill(Channel *channel, size_t need, uint64_t deadline_ns, GError
                                   &channel->receive_failure);
 
         if (got < 0) {
-            channel_note_failure(channel, channel->receive_failure);
+            channel_note_failure(channel, channel->receive_failure, FALSE);
             /* Where it was shut down here, the end of the connection is only a consequence. */
             if (channel_check_open(channel, error))
                 g_propagate_error(error, g_error_copy(channel->receive_failure));
@@ -97,7 +97,7 @@ static gboolean read_header(Channel *channel, uint64_t deadline_ns, FrameHeader 
     if (frame_header_decode(channel->buffer + channel->start, ret, &channel->receive_failure))
         return TRUE;
     explain_bad_header(channel, channel->buffer + channel->start, &channel->receive_failure);
-    channel_note_failure(channel, channel->receive_failure);
+    channel_note_failure(channel, channel->receive_failure, FALSE);
     g_propagate_error(error, g_error_copy(channel->receive_failure));
     return FALSE;
 }

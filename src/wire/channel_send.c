@@ -169,7 +169,7 @@ static gboolean send_locked(Channel *channel, StreamCursor *cursor, gboolean pac
         return TRUE;
     /* Half a frame may be out: nothing can follow it. */
     channel->send_failure = g_error_copy(failure);
-    channel_note_failure(channel, failure);
+    channel_note_failure(channel, failure, TRUE);
     g_propagate_error(error, failure);
     return FALSE;
 }

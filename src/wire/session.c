@@ -134,9 +134,9 @@ static gboolean begin_failing(Session *session, const Channel *channel, const GE
     return TRUE;
 }
 
-/* A ChannelFailed.  The channel itself is not failed again: its sender may still look for the
- * peer's final error. */
-static void on_channel_failed(Channel *channel, const GError *cause, gpointer user)
+/* A ChannelFailed. */
+static void on_channel_failed(Channel *channel, const GError *cause, gboolean sending,
+                              gpointer user)
 {
     Session *session = user;
     Channel *channels[TRAFFIC_CLASSES + 1];
@@ -146,7 +146,7 @@ static void on_channel_failed(Channel *channel, const GError *cause, gpointer us
         return;
     count = list_channels(session, channels);
     for (guint i = 0; i < count; i++)
-        if (channels[i] != channel)
+        if (channels[i] != channel || !sending)
             channel_fail(channels[i], g_error_copy(session->failure));
     g_mutex_lock(&session->lock);
     session->failing = FALSE;
