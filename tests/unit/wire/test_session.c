@@ -95,9 +95,11 @@ static int tear_down(void **state)
 
 static void serve_join(Server *server, Channel *channel, const HelloMessage *hello)
 {
+    /* The test may end its own before this thread is through. */
+    g_autoptr(Session) session = session_ref(server->session);
     g_autoptr(GError) error = NULL;
 
-    if (session_admit(server->session, channel, hello, &error))
+    if (session_admit(session, channel, hello, &error))
         return;
     channel_send_error(channel, error);
     channel_free(channel);
