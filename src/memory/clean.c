@@ -35,7 +35,7 @@ static gboolean find_registered_ranges(pid_t pid, Registered *ret, GError **erro
     }
     if (maps->len > 0)
         return TRUE;
-    error_set(error, VMFERRY_ERROR_FAILED, "process %d tells no mappings", (int)pid);
+    error_set(error, VMFERRY_ERROR_FAILED, "process %d has no mappings", (int)pid);
     return FALSE;
 }
 
@@ -80,7 +80,7 @@ gboolean memory_clean_guest(pid_t pid, GError **error)
         return FALSE;
     if (list->len == 0)
         return TRUE;
-    /* Not knowing is no leave to close what may be QEMU's. */
+    /* Where that is not known, nothing that may be QEMU's is closed. */
     if (!find_registered_ranges(pid, &registered, error)) {
         g_prefix_error(error, "clean up in pid %d: ", (int)pid);
         return FALSE;

@@ -134,7 +134,7 @@ Tracker *tracker_start(GuestMemory *memory, TrackerKind kind, GError **error)
     }
 }
 
-/* A synchronous tracker's handler would take the events of whoever shares the userfault. */
+/* A synchronous tracker's handler would take the events of the others that share the userfault. */
 Tracker *tracker_start_on(GuestMemory *memory, Userfault *userfault, GError **error)
 {
     if (userfault_get_uses(userfault) & USERFAULT_WP_ASYNC)

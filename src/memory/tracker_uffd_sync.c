@@ -51,7 +51,7 @@ static gpointer handler_thread(gpointer data)
             return NULL;
         if (fds[0].revents & POLLIN)
             serve_faults(tracker);
-        else if (fds[0].revents) /* the guest's process is gone */
+        else if (fds[0].revents) /* the guest's process has ended */
             return NULL;
     }
 }
@@ -111,7 +111,7 @@ static gboolean start(Tracker *tracker, GError **error)
     return tracker->handler != NULL;
 }
 
-/* Unregistering wakes whoever still waits, so the handler can go first. */
+/* Unregistering wakes the threads that still wait, so the handler can end first. */
 static void stop(Tracker *tracker)
 {
     if (!tracker->handler)

@@ -207,7 +207,7 @@ Userfault *userfault_open(pid_t pid, UserfaultUses uses, UserfaultOnDeath on_dea
 
 /* ---- finding one that was left ---- */
 
-/* The value of *key* in what /proc tells of a descriptor. */
+/* The value of *key* in a descriptor's fdinfo. */
 static char *read_fdinfo(pid_t pid, int fd, const char *key)
 {
     g_autofree char *path = g_strdup_printf("/proc/%d/fdinfo/%d", (int)pid, fd);
@@ -253,7 +253,7 @@ GArray *userfault_list(pid_t pid, GError **error)
     return list;
 }
 
-/* What it was opened for, from the features that the kernel tells: "API: aa:FEATURES:IOCTLS". */
+/* What it was opened for, from the features in its fdinfo: "API: aa:FEATURES:IOCTLS". */
 static UserfaultUses read_uses(int fd)
 {
     g_autofree char *api = read_fdinfo(getpid(), fd, "API:");
@@ -434,7 +434,7 @@ gboolean userfault_wake(Userfault *userfault, uint64_t address, uint64_t bytes, 
 
     if (ioctl(userfault->fd, UFFDIO_WAKE, &range) == 0)
         return TRUE;
-    error_set_errno(error, errno, "wake who waits at 0x%llx", (unsigned long long)address);
+    error_set_errno(error, errno, "wake threads that wait at 0x%llx", (unsigned long long)address);
     return FALSE;
 }
 

@@ -1,12 +1,12 @@
 /*
  * A userfaultfd of another process's address space
  *
- * Theory of operation: two userfaultfds on one range of memory exclude each other, so whatever
- * wants to know of a guest's page faults shares one Userfault: the dirty tracker (write
+ * Theory of operation: two userfaultfds on one range of memory exclude each other, so all that
+ * use a guest's page faults share one Userfault: the dirty tracker (write
  * protection) and a fault service (missing pages).  Its descriptor is made inside the process by
  * injection and fetched with pidfd_getfd(2).  Ranges are registered with all the modes that they
  * will ever need: the kernel cannot take one mode from a range and leave the other without a
- * moment in which neither holds.
+ * moment in which neither is in force.
  *
  * What happens when this process dies is chosen at the start:
  *
@@ -18,9 +18,9 @@
  *                             one open, a thread that needs it waits until a restarted agent
  *                             fetches the descriptor again (userfault_fetch()) and serves it.
  *
- * The kept descriptor is told from the VMM's own userfaultfds by O_APPEND, which means nothing on
- * a userfaultfd, belongs to the open file (so it can be set on the fetched copy) and is shown in
- * /proc/PID/fdinfo.
+ * The kept descriptor is distinguished from the VMM's own userfaultfds by O_APPEND, which means
+ * nothing on a userfaultfd, belongs to the open file (so it can be set on the fetched copy) and is
+ * shown in /proc/PID/fdinfo.
  *
  * Threads: registering and freeing from one at a time; the calls on pages and userfault_read() from
  * any number.
@@ -53,7 +53,7 @@ typedef enum { USERFAULT_CLOSES_WITH_US, USERFAULT_STAYS_IN_VMM } UserfaultOnDea
 typedef struct Userfault Userfault;
 
 /* Opens one in the process.  UNSUPPORTED where the kernel lacks a feature.  The process's main
- * thread stands still for about half a millisecond. */
+ * thread is stopped for about half a millisecond. */
 Userfault *userfault_open(pid_t pid, UserfaultUses uses, UserfaultOnDeath on_death, GError **error);
 
 /* Fetches the one that an agent that died has left open in the process.  NOT_FOUND where there is
@@ -63,8 +63,8 @@ Userfault *userfault_fetch(pid_t pid, GError **error);
 /* Takes the descriptor *fd* of one that was opened elsewhere for *uses*. */
 Userfault *userfault_take(int fd, UserfaultUses uses);
 
-/* Unregisters its ranges, which wakes all who wait in them, and closes it, a descriptor kept in
- * the process included: every page must be in place.  NULL-safe. */
+/* Unregisters its ranges, which wakes all threads that wait in them, and closes it, a descriptor
+ * kept in the process included: every page must be in place.  NULL-safe. */
 void userfault_free(Userfault *userfault);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(Userfault, userfault_free)
 
@@ -82,15 +82,16 @@ gboolean userfault_register(Userfault *userfault, uint64_t address, uint64_t byt
 gboolean userfault_is_registered(const Userfault *userfault, uint64_t address, uint64_t bytes,
                                  UserfaultModes modes);
 
-/* Write-protects a range, or lets it be written and wakes who waits there.  With USERFAULT_REMOVE
- * both wait until a REMOVE event under way has been read: by another thread. */
+/* Write-protects a range, or lets it be written and wakes the threads that wait there.  With
+ * USERFAULT_REMOVE both wait until a REMOVE event under way has been read: by another thread. */
 gboolean userfault_protect(Userfault *userfault, uint64_t address, uint64_t bytes, GError **error);
 gboolean userfault_unprotect(Userfault *userfault, uint64_t address, uint64_t bytes,
                              GError **error);
 
-/* Puts one page (of the mapping's size) in at *address* and wakes who waits for it; with *protect*
- * it is write-protected from the start.  EXISTS where a page is there already (whoever still waits
- * for it needs userfault_wake()), BUSY where events are to be read first. */
+/* Puts one page (of the mapping's size) in at *address* and wakes the threads that wait for it;
+ * with *protect* it is write-protected from the start.  EXISTS where a page is there already (a
+ * thread that still waits for it needs userfault_wake()), BUSY where events are to be read first.
+ * */
 gboolean userfault_copy(Userfault *userfault, uint64_t address, const void *page, uint64_t bytes,
                         gboolean protect, GError **error);
 /* The same with a page of zeroes, not on hugetlbfs. */
@@ -119,7 +120,7 @@ uint64_t userfault_features(UserfaultUses uses);
 /* All features that this kernel's userfaultfd has; 0 where there is none. */
 uint64_t userfault_get_kernel_features(void);
 
-/* The userfaultfds that a process has open, for who cleans up in it: of UserfaultFd. */
+/* The userfaultfds that a process has open, of UserfaultFd, to clean up in it. */
 typedef struct {
     int fd;
     gboolean kept; /* by USERFAULT_STAYS_IN_VMM */

@@ -3,8 +3,8 @@
  *
  * A living peer sends a heartbeat at least, so something arrives all the time.
  * The exception is a receive buffer that we left to fill up: then the peer has
- * no way to say anything, and that its kernel still acknowledges our own
- * heartbeats must do.  Where nobody receives at all yet, the thread reads the
+ * no way to send anything, and the sign of life is that its kernel still
+ * acknowledges our own heartbeats.  Where nobody receives at all yet, the thread reads the
  * peer's heartbeats itself.
  */
 #include "base/clock.h"
@@ -29,7 +29,7 @@ static gboolean is_alive(const StreamSigns *now, const StreamSigns *before)
 {
     if (now->arrived != before->arrived)
         return TRUE;
-    /* Where it has ended, whoever receives is told so, behind what came before. */
+    /* The end of the connection is reported by receiving, after the frames before it. */
     return now->ended ||
            (now->unread >= BACKLOG_BYTES && now->acknowledged != before->acknowledged);
 }

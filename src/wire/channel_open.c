@@ -136,8 +136,8 @@ static char *describe_peer(int fd)
     return g_strdup(host);
 }
 
-/* A peer that begins in plain text is told so in plain text: no more is read
- * from it and nothing else is said. */
+/* A peer that begins in plain text gets an ERROR frame in plain text; nothing more
+ * is read from it or sent to it. */
 static gboolean refuse_plain_text(Channel *channel, uint64_t deadline_ns, GError **error)
 {
     static const uint8_t tls_handshake_record = 0x16;

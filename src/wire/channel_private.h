@@ -49,7 +49,7 @@ struct Channel {
 
     Pacer *pacer; /* shared; exchanged under send_lock */
 
-    /* Nobody receives yet: the heartbeat thread reads what keeps the peer alive, under this lock. */
+    /* Nobody receives yet: the heartbeat thread reads heartbeats, under this lock. */
     atomic_bool unattended;
     GMutex unattended_lock;
 
@@ -79,9 +79,9 @@ gpointer channel_heartbeat_main(gpointer data);
 /* Sends HEARTBEAT unless another frame is being sent. */
 void channel_try_heartbeat(Channel *channel);
 
-/* From now on *failed* is told of the first failure; at once of one that has been. */
+/* From now on *failed* is called for the first failure; at once for one that has happened. */
 void channel_watch_failure(Channel *channel, ChannelFailed failed, gpointer user);
-/* Tells it. */
+/* Calls it. */
 void channel_note_failure(Channel *channel, const GError *cause, gboolean sending);
 
 /* Makes both count against the limit of *with*. */
@@ -94,7 +94,7 @@ void channel_pacer_release(Pacer *pacer);
 void channel_set_unattended(Channel *channel);
 void channel_drain_heartbeats(Channel *channel);
 
-/* After a failed send: the peer's final error, where it said why (an ERROR or
+/* After a failed send: the peer's final error, where there is one (an ERROR or
  * ABORT frame that is already on its way).  For the receiving thread, or where
  * nobody receives; ends receiving. */
 gboolean channel_find_final_error(Channel *channel, GError **error);

@@ -9,7 +9,7 @@
 #include "base/lock_guard.h"
 #include "wire/socket_wait.h"
 
-/* A change of the rate is noticed by those who wait after that long. */
+/* After that long a sender that waits notices a change of the rate. */
 #define LONGEST_NAP_NS 100000000ULL
 
 /* ---- the rate ---- */

@@ -71,9 +71,9 @@ typedef struct {
  * (session.h), so that nothing has to wait behind what is less urgent. */
 typedef enum {
     TRAFFIC_CONTROL,    /* the sequence of a transaction, and its answers */
-    TRAFFIC_FAULT,      /* pages that somebody waits for, and asking for them */
+    TRAFFIC_FAULT,      /* pages that a thread waits for, and requests for them */
     TRAFFIC_CHECKPOINT, /* an epoch of a protected guest */
-    TRAFFIC_BULK,       /* pages that nobody waits for, and the end of a round of them */
+    TRAFFIC_BULK,       /* pages that no thread waits for, and the end of a round of them */
     TRAFFIC_CLASSES,
 } TrafficClass;
 
@@ -81,7 +81,7 @@ typedef enum {
 const char *traffic_class_name(TrafficClass traffic);
 gboolean traffic_class_from_name(const char *name, TrafficClass *ret);
 
-/* The class that frames of *type* are sent as unless their sender says otherwise. */
+/* The class that frames of *type* are sent as unless their sender chooses another one. */
 TrafficClass frame_type_traffic(FrameType type);
 
 /* Largest payload that is accepted for *type*; 0 for a type that is always

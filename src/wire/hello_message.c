@@ -1,5 +1,5 @@
 /*
- * HELLO: who speaks, which versions, what for
+ * HELLO: the sender, its versions and features, and the purpose
  */
 #include <string.h>
 

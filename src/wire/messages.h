@@ -78,8 +78,8 @@ typedef struct {
     char *machine;
     char *accelerator;
     char **command_line;      /* program first */
-    char *working_directory;  /* that relative paths in it are relative to; NULL: none told */
-    ProcessIdentity *process; /* who is to run it */
+    char *working_directory;  /* that relative paths in it are relative to; NULL: not sent */
+    ProcessIdentity *process; /* that is to run it */
     json_t *live;             /* the live machine, in the VMM driver's own form */
     guint vcpus;
     uint64_t memory_bytes;
@@ -147,7 +147,7 @@ typedef struct {
 char *ready_message_encode(const ReadyMessage *message);
 gboolean ready_message_decode(const char *text, size_t length, ReadyMessage *ret, GError **error);
 
-/* What became of a transaction, said by its destination. */
+/* What became of a transaction, according to its destination. */
 typedef enum {
     OUTCOME_COMMITTED, /* the guest was started here */
     OUTCOME_ABORTED,   /* it was not and never will be, or was never heard of */

@@ -119,7 +119,7 @@ static const char *name_channel(Session *session, const Channel *channel)
     return "joined";
 }
 
-/* The first failure is noted, and everybody who could end the session waits meanwhile. */
+/* Notes the first failure; session_clear() waits until the others have been failed with it. */
 static gboolean begin_failing(Session *session, const Channel *channel, const GError *cause)
 {
     lock_guard(&session->lock);
@@ -275,7 +275,7 @@ static gboolean attach(Session *session, Channel *channel, TrafficClass traffic,
     return TRUE;
 }
 
-/* A name may lead elsewhere by now. */
+/* A name may lead to another host by now. */
 static gboolean check_same_peer(Session *session, Channel *channel, const HelloMessage *peer,
                                 GError **error)
 {

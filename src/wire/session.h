@@ -1,10 +1,10 @@
 /*
  * A session: the channels of one transaction between two agents
  *
- * Theory of operation: what two agents say to each other in a transaction has classes of traffic
- * (frame.h, one table): the sequence itself, pages that somebody waits for, checkpoints, bulk.  Each
- * class is sent and received on one channel; at first all on the one that the session begins with,
- * so that a session of one channel is a FIFO.  Where a class is not to wait behind another, a
+ * Theory of operation: what two agents send each other in a transaction has classes of traffic
+ * (frame.h, one table): the sequence itself, pages that a thread waits for, checkpoints, bulk.
+ * Each class is sent and received on one channel; at first all on the one that the session begins
+ * with, so that a session of one channel is a FIFO.  Where a class is not to wait behind another, a
  * further channel *joins* for it:
  *
  *     connecting side                          accepting side
@@ -17,8 +17,8 @@
  *
  * Nobody else can join: the token went through the first channel only, and the peer must show the
  * same certificate, agent id and instance as on that.  Order holds within a channel, never between
- * two: who moves a class to a channel of its own sees to it that nothing of that class is under way,
- * and that what depends on the order across classes waits for an answer.
+ * two: a class is moved to a channel of its own while nothing of that class is under way, and what
+ * depends on an order across classes waits for an answer.
  *
  * The channels live and die together.  Each has its heartbeats; one that fails makes all others
  * fail with its error (frames that have arrived are still given out).  The rate limit is of all
@@ -46,8 +46,8 @@ gboolean session_greet(Session *session, const char *purpose, HelloMessage *ret_
 gboolean session_make_token(char token[HELLO_TOKEN_DIGITS + 1], GError **error);
 Session *session_new(Channel *channel, const HelloMessage *peer, const char *token);
 
-/* The last one drains and closes all channels, the first one first: with its end everything is
- * said.  NULL-safe. */
+/* The last reference drains and closes all channels, the first channel first: a peer that sees a
+ * joined one end has all that was sent on the first.  NULL-safe. */
 Session *session_ref(Session *session);
 void session_unref(Session *session);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(Session, session_unref)
@@ -61,17 +61,17 @@ void session_shutdown(Session *session);
 void session_set_transaction(Session *session, const char *transaction);
 gboolean session_has_transaction(Session *session, const char *transaction);
 
-/* Connects a channel for *traffic*; what is sent as that goes by it from then on.  UNSUPPORTED where
- * the peer gave no token. */
+/* Connects a channel for *traffic*; what is sent as that goes by it from then on.  UNSUPPORTED
+ * where the peer gave no token. */
 gboolean session_join(Session *session, TrafficClass traffic, const ChannelOptions *options,
                       int timeout_ms, GCancellable *cancellable, GError **error);
 
-/* Lets a channel join whose HELLO (*hello*) asks to, and says ACCEPTED.  Takes the channel where it
- * returns TRUE.  VMFERRY_ERROR_REFUSED for a stranger, who is not told why. */
+/* Lets a channel join whose HELLO (*hello*) asks to, and sends ACCEPTED.  Takes the channel where
+ * it returns TRUE.  VMFERRY_ERROR_REFUSED for a stranger, without the reason. */
 gboolean session_admit(Session *session, Channel *channel, const HelloMessage *hello,
                        GError **error);
 
-/* What a stranger is told, also where there is no such session. */
+/* The error for a stranger, also where there is no such session. */
 void session_refuse(GError **error);
 
 /* Waits until *traffic* has a channel of its own. */

@@ -119,8 +119,8 @@ const char *tls_session_get_cipher(TlsSession *session)
 
 /* ---- handshake ---- */
 
-/* Sends what the handshake has to say, also where it has failed: the alert in
- * it tells the peer why.  It is small, an empty socket takes it. */
+/* Sends what the handshake has put out, also where it has failed: the alert in
+ * it gives the peer the reason.  It is small, an empty socket takes it. */
 static void send_written(TlsSession *session)
 {
     const guint8 *at = session->socket.written->data;

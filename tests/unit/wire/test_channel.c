@@ -676,7 +676,7 @@ static void test_bad_addresses(void **state)
         GError *error = NULL;
 
         assert_null(channel_connect(bad[i], &options, 1000, NULL, &error));
-        expect_error(error, VMFERRY_ERROR_INVALID, "is no address");
+        expect_error(error, VMFERRY_ERROR_INVALID, "is not a valid address");
     }
 }
 
