@@ -207,7 +207,7 @@ static gboolean decode_region(json_t *object, WireRegion *region, GError **error
         return FALSE;
     if (region->bytes > 0 && region->bytes % PAGE_BYTES == 0)
         return TRUE;
-    error_set(error, VMFERRY_ERROR_INVALID, "\"bytes\" is not a whole number of pages");
+    error_set(error, VMFERRY_ERROR_INVALID, "\"bytes\" is not a number of whole pages");
     return FALSE;
 }
 

@@ -297,7 +297,7 @@ static void test_guest_damages(void **state)
         {"{\"name\":\"a\",\"bytes\":4096}", "1", "region 0: not an object"},
         {"\"a\"", "\"\"", "region 0: \"name\" is empty"},
         {"\"a\"", "\"b\"", "two regions with the name \"b\""},
-        {"\"bytes\":4096", "\"bytes\":0", "region 0: \"bytes\" is not a whole number of pages"},
+        {"\"bytes\":4096", "\"bytes\":0", "region 0: \"bytes\" is not a number of whole pages"},
         {"\"bytes\":4096", "\"bytes\":4097", "whole pages"},
         {"\"bytes\":8192", "\"bytes\":99999999999999999", "region 1: \"bytes\" is"},
     };
