@@ -13,7 +13,7 @@
 
 typedef struct {
     AgentContext *context;
-    Channel *channel;
+    Session *session;
     Guest *guest; /* NULL until its name is taken */
     char *transaction;
 } Incoming;
@@ -118,7 +118,7 @@ static Vmm *on_launch(const GuestMessage *message, gpointer user, GError **error
         return NULL;
     }
     event_log_add(incoming->context->events, message->guest, "receiving", NULL,
-                  "begins to arrive from %s", channel_get_peer_name(incoming->channel));
+                  "begins to arrive from %s", session_get_peer_name(incoming->session));
     return vmm;
 }
 
@@ -192,7 +192,7 @@ static void keep_trying(Incoming *incoming, Guest *guest, Vmm *vmm)
     registry_set_arriving(guest, FALSE);
     event_log_add(context->events, guest->name, "arrived", NULL,
                   "arrived from %s, and is not seen to run; I keep trying",
-                  channel_get_peer_name(incoming->channel));
+                  session_get_peer_name(incoming->session));
     recovery_start(context, guest);
 }
 
@@ -201,7 +201,7 @@ static void on_started(Vmm *vmm, gboolean settled, gpointer user)
     Incoming *incoming = user;
     AgentContext *context = incoming->context;
     g_autoptr(Guest) guest = g_steal_pointer(&incoming->guest);
-    const char *peer = channel_get_peer_name(incoming->channel);
+    const char *peer = session_get_peer_name(incoming->session);
 
     if (settled)
         take_over(incoming, guest, vmm);
@@ -226,14 +226,14 @@ static void on_aborted(Vmm *vmm, const GError *cause, gpointer user)
     if (!incoming->guest)
         return;
     event_log_add(incoming->context->events, incoming->guest->name, "not-received", NULL,
-                  "did not arrive from %s%s%s", channel_get_peer_name(incoming->channel),
+                  "did not arrive from %s%s%s", session_get_peer_name(incoming->session),
                   cause ? ": " : "", cause ? cause->message : "");
     give_up(incoming);
 }
 
-gboolean incoming_serve(AgentContext *context, Channel *channel, GError **error)
+gboolean incoming_serve(AgentContext *context, Session *session, GError **error)
 {
-    Incoming incoming = {.context = context, .channel = channel};
+    Incoming incoming = {.context = context, .session = session};
     MigrateDestinationHost host = {
         .launch = on_launch,
         .get_qmp_path = on_get_qmp_path,
@@ -243,7 +243,7 @@ gboolean incoming_serve(AgentContext *context, Channel *channel, GError **error)
         .aborted = on_aborted,
         .user = &incoming,
     };
-    gboolean done = migrate_destination_serve(channel, &host, error);
+    gboolean done = migrate_destination_serve(session, &host, error);
 
     /* Neither started nor aborted: nothing may stay behind. */
     give_up(&incoming);

@@ -10,6 +10,7 @@
 #pragma once
 
 #include "agent/context.h"
+#include "wire/session.h"
 
 /* Serves one move to its end. */
-gboolean incoming_serve(AgentContext *context, Channel *channel, GError **error);
+gboolean incoming_serve(AgentContext *context, Session *session, GError **error);

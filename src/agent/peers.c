@@ -15,7 +15,7 @@
 #include "base/fd.h"
 #include "base/log.h"
 #include "base/lock_guard.h"
-#include "wire/messages.h"
+#include "wire/session.h"
 
 #define RESOLVE_TIMEOUT_MS 5000
 #define LISTEN_BACKLOG 128
@@ -33,7 +33,8 @@ struct Peers {
     int fd;
     GSource *source;      /* of the main loop: connections, or the end of a pause */
     GMutex lock;          /* protects all below */
-    GHashTable *channels; /* those being served, to cut them */
+    GHashTable *channels; /* those being served outside of a session, to cut them */
+    GHashTable *sessions; /* those being served, the same, and to join them */
     gint64 lines_since;
     guint lines, lines_left_out;
 };
@@ -43,6 +44,14 @@ typedef struct {
     AdmissionPlace *place;
     int fd;
 } Connection;
+
+/* One that has been accepted. */
+typedef struct {
+    Peers *peers;
+    AdmissionPlace *place;
+    Channel *channel; /* NULL once a session has it */
+    char token[HELLO_TOKEN_DIGITS + 1];
+} Peer;
 
 gboolean peers_is_allowed(char **allow, const char *name)
 {
@@ -71,53 +80,6 @@ static gboolean answer_question(AgentContext *context, Channel *channel, GError 
     return channel_send_bytes(channel, FRAME_OUTCOME, answer, strlen(answer), error);
 }
 
-static gboolean serve_move(AgentContext *context, Channel *channel, AdmissionPlace *place,
-                           GError **error)
-{
-    if (admission_pass(place, ADMITTED_MOVE, error))
-        return incoming_serve(context, channel, error);
-    channel_send_error(channel, *error);
-    return FALSE;
-}
-
-static gboolean serve_purpose(AgentContext *context, Channel *channel, AdmissionPlace *place,
-                              const char *purpose, GError **error)
-{
-    if (g_strcmp0(purpose, "migrate") == 0)
-        return serve_move(context, channel, place, error);
-    if (g_strcmp0(purpose, "resolve") == 0)
-        return admission_pass(place, ADMITTED_QUESTION, error) &&
-               answer_question(context, channel, error);
-    if (g_strcmp0(purpose, "ping") == 0)
-        return TRUE;
-    error_set(error, VMFERRY_ERROR_UNSUPPORTED, "purpose \"%.32s\" is not known here",
-              purpose ? purpose : "");
-    return FALSE;
-}
-
-static gboolean serve_channel(AgentContext *context, Channel *channel, AdmissionPlace *place,
-                              GError **error)
-{
-    HelloMessage hello = {0};
-    guint version;
-    gboolean done;
-
-    if (!peers_is_allowed(context->settings->allow, channel_get_peer_name(channel))) {
-        error_set(error, VMFERRY_ERROR_REFUSED,
-                  "%s is not on the allow list of %s (`allow` in its agent.conf)",
-                  channel_get_peer_name(channel), context->host_name);
-        channel_send_error(channel, *error);
-        return FALSE;
-    }
-    if (!handshake_accept(channel, &hello, &version, error))
-        return FALSE;
-    done = serve_purpose(context, channel, place, hello.purpose, error);
-    if (!done && g_strcmp0(hello.purpose, "migrate") != 0)
-        channel_send_error(channel, *error);
-    hello_message_clear(&hello);
-    return done;
-}
-
 /* FALSE where the agent is being stopped. */
 static gboolean register_peer(Peers *peers, Channel *channel)
 {
@@ -134,6 +96,122 @@ static void unregister_peer(Peers *peers, Channel *channel)
     lock_guard(&peers->lock);
 
     g_hash_table_remove(peers->channels, channel);
+}
+
+/* The session takes the peer's channel.  NULL where the agent is being stopped. */
+static Session *begin_session(Peer *peer, const HelloMessage *hello)
+{
+    Peers *peers = peer->peers;
+    Session *session;
+    lock_guard(&peers->lock);
+
+    g_hash_table_remove(peers->channels, peer->channel);
+    if (agent_context_is_stopping(peers->context))
+        return NULL;
+    session = session_new(g_steal_pointer(&peer->channel), hello, peer->token);
+    g_hash_table_add(peers->sessions, session);
+    return session;
+}
+
+static void end_session(Peers *peers, Session *session)
+{
+    g_mutex_lock(&peers->lock);
+    g_hash_table_remove(peers->sessions, session);
+    g_mutex_unlock(&peers->lock);
+    session_unref(session);
+}
+
+static gboolean serve_move(Peer *peer, const HelloMessage *hello, GError **error)
+{
+    Session *session;
+    gboolean done;
+
+    if (!admission_pass(peer->place, ADMITTED_MOVE, error)) {
+        channel_send_error(peer->channel, *error);
+        return FALSE;
+    }
+    session = begin_session(peer, hello);
+    if (!session) {
+        error_set(error, VMFERRY_ERROR_CANCELLED, "the agent here is being stopped");
+        return FALSE;
+    }
+    done = incoming_serve(peer->peers->context, session, error);
+    end_session(peer->peers, session);
+    return done;
+}
+
+static Session *find_session(Peers *peers, const char *transaction)
+{
+    lock_guard(&peers->lock);
+    GHashTableIter iter;
+    gpointer session;
+
+    g_hash_table_iter_init(&iter, peers->sessions);
+    while (g_hash_table_iter_next(&iter, &session, NULL))
+        if (session_has_transaction(session, transaction))
+            return session_ref(session);
+    return NULL;
+}
+
+/* The session keeps the channel; its own admission was that of the move. */
+static gboolean serve_join(Peer *peer, const HelloMessage *hello, GError **error)
+{
+    g_autoptr(Session) session = NULL;
+
+    if (!admission_pass(peer->place, ADMITTED_QUESTION, error))
+        return FALSE;
+    session = find_session(peer->peers, hello->transaction);
+    if (!session) {
+        session_refuse(error);
+        return FALSE;
+    }
+    unregister_peer(peer->peers, peer->channel);
+    if (!session_admit(session, peer->channel, hello, error))
+        return FALSE;
+    peer->channel = NULL;
+    return TRUE;
+}
+
+static gboolean serve_purpose(Peer *peer, const HelloMessage *hello, GError **error)
+{
+    const char *purpose = hello->purpose;
+
+    if (g_strcmp0(purpose, "migrate") == 0)
+        return serve_move(peer, hello, error);
+    if (g_strcmp0(purpose, "join") == 0)
+        return serve_join(peer, hello, error);
+    if (g_strcmp0(purpose, "resolve") == 0)
+        return admission_pass(peer->place, ADMITTED_QUESTION, error) &&
+               answer_question(peer->peers->context, peer->channel, error);
+    if (g_strcmp0(purpose, "ping") == 0)
+        return TRUE;
+    error_set(error, VMFERRY_ERROR_UNSUPPORTED, "purpose \"%.32s\" is not known here",
+              purpose ? purpose : "");
+    return FALSE;
+}
+
+static gboolean serve_peer(Peer *peer, GError **error)
+{
+    AgentContext *context = peer->peers->context;
+    HelloMessage hello = {0};
+    guint version;
+    gboolean done;
+
+    if (!peers_is_allowed(context->settings->allow, channel_get_peer_name(peer->channel))) {
+        error_set(error, VMFERRY_ERROR_REFUSED,
+                  "%s is not on the allow list of %s (`allow` in its agent.conf)",
+                  channel_get_peer_name(peer->channel), context->host_name);
+        channel_send_error(peer->channel, *error);
+        return FALSE;
+    }
+    if (!session_make_token(peer->token, error) ||
+        !handshake_accept(peer->channel, peer->token, &hello, &version, error))
+        return FALSE;
+    done = serve_purpose(peer, &hello, error);
+    if (!done && g_strcmp0(hello.purpose, "migrate") != 0)
+        channel_send_error(peer->channel, *error);
+    hello_message_clear(&hello);
+    return done;
 }
 
 /* Who turns up uninvited must not fill the log: FALSE where enough was said. */
@@ -157,45 +235,47 @@ static gboolean may_say(Peers *peers, guint *ret_left_out)
 }
 
 /* Of moves that fail there is an event; who was turned away is told here. */
-static void tell(Peers *peers, Channel *channel, const GError *error)
+static void tell(Peers *peers, const char *name, const GError *error)
 {
     guint left_out;
 
-    if (channel && !error_is(error, VMFERRY_ERROR_REFUSED)) {
-        log_debug("peer %s: %s", channel_get_peer_name(channel), error->message);
+    if (name && !error_is(error, VMFERRY_ERROR_REFUSED)) {
+        log_debug("peer %s: %s", name, error->message);
         return;
     }
     if (!may_say(peers, &left_out))
         return;
     if (left_out > 0)
         log_info("peers: %u more were turned away or cut", left_out);
-    log_info("peer %s: %s", channel ? channel_get_peer_name(channel) : "(unknown)", error->message);
+    log_info("peer %s: %s", name ? name : "(unknown)", error->message);
 }
 
 static gpointer connection_thread(gpointer data)
 {
     g_autofree Connection *connection = data;
-    Peers *peers = connection->peers;
+    Peer peer = {.peers = connection->peers, .place = connection->place};
     g_autoptr(GError) error = NULL;
+    g_autofree char *name = NULL;
     ChannelOptions options;
-    Channel *channel = NULL;
 
-    if (agent_context_get_channel_options(peers->context, &options, &error))
-        channel = channel_accept(fd_steal(&connection->fd), &options, &error);
-    if (channel && register_peer(peers, channel)) {
-        serve_channel(peers->context, channel, connection->place, &error);
-        unregister_peer(peers, channel);
+    if (agent_context_get_channel_options(peer.peers->context, &options, &error))
+        peer.channel = channel_accept(fd_steal(&connection->fd), &options, &error);
+    if (peer.channel)
+        name = g_strdup(channel_get_peer_name(peer.channel));
+    if (peer.channel && register_peer(peer.peers, peer.channel)) {
+        serve_peer(&peer, &error);
+        unregister_peer(peer.peers, peer.channel);
     }
-    if (error && admission_was_cut(connection->place)) {
+    if (error && admission_was_cut(peer.place)) {
         g_clear_error(&error);
         error_set(&error, VMFERRY_ERROR_REFUSED,
                   "said nothing for too long while others came; it was cut");
     }
     if (error)
-        tell(peers, channel, error);
-    channel_free(channel);
+        tell(peer.peers, name, error);
+    channel_free(peer.channel);
     fd_close(&connection->fd);
-    admission_leave(connection->place);
+    admission_leave(peer.place);
     return NULL;
 }
 
@@ -353,6 +433,7 @@ Peers *peers_new(AgentContext *context, GError **error)
     g_mutex_init(&peers->lock);
     peers->admission = admission_new();
     peers->channels = g_hash_table_new(NULL, NULL);
+    peers->sessions = g_hash_table_new(NULL, NULL);
     if (!g_str_equal(context->settings->listen, "none") && !start_listening(peers, error)) {
         peers_free(peers);
         return NULL;
@@ -363,7 +444,7 @@ Peers *peers_new(AgentContext *context, GError **error)
 void peers_stop(Peers *peers)
 {
     GHashTableIter iter;
-    gpointer channel;
+    gpointer channel, session;
 
     if (peers->source) {
         g_source_destroy(peers->source);
@@ -374,6 +455,9 @@ void peers_stop(Peers *peers)
     g_hash_table_iter_init(&iter, peers->channels);
     while (g_hash_table_iter_next(&iter, &channel, NULL))
         channel_shutdown(channel);
+    g_hash_table_iter_init(&iter, peers->sessions);
+    while (g_hash_table_iter_next(&iter, &session, NULL))
+        session_shutdown(session);
     g_mutex_unlock(&peers->lock);
 }
 
@@ -383,6 +467,7 @@ void peers_free(Peers *peers)
         return;
     peers_stop(peers);
     g_hash_table_unref(peers->channels);
+    g_hash_table_unref(peers->sessions);
     admission_free(peers->admission);
     g_mutex_clear(&peers->lock);
     g_free(peers);

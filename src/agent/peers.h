@@ -3,8 +3,9 @@
  *
  * Theory of operation: a socket in the main loop accepts connections; each is
  * served by a thread of its own: TLS handshake, allow list, HELLO, and then
- * what HELLO says is its purpose (a move, a question about one, a ping).  All
- * of it, up to the purpose, has a time-out.  Who is served while many come is
+ * what HELLO says is its purpose (a move, a further channel of one, a question
+ * about one, a ping).  All of it, up to the purpose, has a time-out.  A channel
+ * that joins becomes the session's (wire/session.h) and its thread ends.  Who is served while many come is
  * said in admission.h; besides that, peers never take the last descriptors of
  * the process, which moves and the control socket need.
  */

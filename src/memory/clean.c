@@ -1,16 +1,12 @@
 #include "memory/clean.h"
 
-#include <stdlib.h>
-#include <string.h>
 #include <sys/syscall.h>
-#include <unistd.h>
 
 #include "base/error.h"
 #include "base/thread.h"
 #include "inject/inject.h"
 #include "memory/maps.h"
-
-#define USERFAULT_LINK "anon_inode:[userfaultfd]"
+#include "memory/userfault.h"
 
 typedef struct {
     pid_t pid;
@@ -19,43 +15,27 @@ typedef struct {
     GError *error;
 } CleanRequest;
 
-static GArray *find_userfaults(pid_t pid, GError **error)
-{
-    g_autofree char *folder = g_strdup_printf("/proc/%d/fd", (int)pid);
-    g_autoptr(GDir) dir = g_dir_open(folder, 0, error);
-    GArray *fds;
-    const char *name;
-
-    if (!dir)
-        return NULL;
-    fds = g_array_new(FALSE, FALSE, sizeof(int));
-    while ((name = g_dir_read_name(dir))) {
-        g_autofree char *path = g_build_filename(folder, name, NULL);
-        g_autofree char *target = g_file_read_link(path, NULL);
-        int fd = atoi(name);
-
-        if (target && strcmp(target, USERFAULT_LINK) == 0)
-            g_array_append_val(fds, fd);
-    }
-    return fds;
-}
+typedef struct {
+    gboolean any, missing;
+} Registered;
 
 /* QEMU's own (post-copy, background snapshot) has ranges registered. */
-static gboolean find_registered_ranges(pid_t pid, gboolean *ret, GError **error)
+static gboolean find_registered_ranges(pid_t pid, Registered *ret, GError **error)
 {
     g_autoptr(GPtrArray) maps = maps_read(pid, error);
 
-    *ret = FALSE;
+    *ret = (Registered){0};
     if (!maps)
         return FALSE;
     for (guint i = 0; i < maps->len; i++) {
         const Mapping *mapping = g_ptr_array_index(maps, i);
 
-        *ret = *ret || mapping->userfault_wp || mapping->userfault_missing;
+        ret->any = ret->any || mapping->userfault_wp || mapping->userfault_missing;
+        ret->missing = ret->missing || mapping->userfault_missing;
     }
     if (maps->len > 0)
         return TRUE;
-    error_set(error, VMFERRY_ERROR_FAILED, "process %d tells no mappings", (int)pid);
+    error_set(error, VMFERRY_ERROR_FAILED, "process %d has no mappings", (int)pid);
     return FALSE;
 }
 
@@ -74,22 +54,39 @@ static gpointer clean_thread(gpointer data)
     return NULL;
 }
 
+/* Those that nobody uses.  One that we kept holds, as long as anything may be missing, threads
+ * that would read zeroes without it; otherwise it goes, and what it tracked with it. */
+static GArray *choose_fds(const GArray *list, const Registered *registered)
+{
+    GArray *fds = g_array_new(FALSE, FALSE, sizeof(int));
+
+    for (guint i = 0; i < list->len; i++) {
+        const UserfaultFd *one = &g_array_index(list, UserfaultFd, i);
+
+        if (one->kept ? !registered->missing : !registered->any)
+            g_array_append_val(fds, one->fd);
+    }
+    return fds;
+}
+
 gboolean memory_clean_guest(pid_t pid, GError **error)
 {
-    g_autoptr(GArray) fds = find_userfaults(pid, error);
-    CleanRequest request = {.pid = pid, .fds = fds};
-    gboolean in_use;
+    g_autoptr(GArray) list = userfault_list(pid, error);
+    g_autoptr(GArray) fds = NULL;
+    CleanRequest request = {.pid = pid};
+    Registered registered;
 
-    if (!fds)
+    if (!list)
         return FALSE;
-    if (fds->len == 0)
+    if (list->len == 0)
         return TRUE;
-    /* Not knowing is no leave to close what may be QEMU's. */
-    if (!find_registered_ranges(pid, &in_use, error)) {
+    /* Where that is not known, nothing that may be QEMU's is closed. */
+    if (!find_registered_ranges(pid, &registered, error)) {
         g_prefix_error(error, "clean up in pid %d: ", (int)pid);
         return FALSE;
     }
-    if (in_use)
+    request.fds = fds = choose_fds(list, &registered);
+    if (fds->len == 0)
         return TRUE;
     if (!thread_run("clean", clean_thread, &request, error))
         return FALSE;

@@ -4,7 +4,7 @@
 #include <string.h>
 #include <unistd.h>
 
-/* The kernel tells of times in steps of some ms. */
+/* The kernel reports times in steps of some ms. */
 #define LEAST_MS 80.0
 #define LEAST_FAULTS 200u
 /* No fault costs less or more; the second is what one waits for on a busy machine. */

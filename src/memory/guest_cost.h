@@ -1,7 +1,7 @@
 /*
  * What our write protection costs the guest
  *
- * Theory of operation: /proc tells of each vCPU thread its user and system
+ * Theory of operation: /proc gives of each vCPU thread its user and system
  * time, its page faults, and how long it was able to run but had no core.  The
  * system time beyond what was usual before, by the faults of that time, is what a
  * fault costs; times the faults of the protection, which the tracker's user
@@ -36,7 +36,7 @@ typedef struct {
 void guest_cost_start(GuestCost *cost, pid_t pid, GArray *threads, double now_ms);
 void guest_cost_clear(GuestCost *cost);
 
-/* The share of the time since the look before that *faults* of the protection have taken from what
+/* The share of the time since the last call that *faults* of the protection have taken from what
  * the guest would have done: 0 to 1; negative: too early to say. */
 double guest_cost_note(GuestCost *cost, double now_ms, uint64_t faults);
 

@@ -77,7 +77,7 @@ static gboolean open_region(GuestRegion *region, const GPtrArray *maps, GError *
 
         if (!mapping || !mapping->readable || !mapping->writable) {
             error_set(error, VMFERRY_ERROR_FAILED,
-                      "address 0x%" PRIx64 " is no readable and writable memory", at);
+                      "address 0x%" PRIx64 " is not readable and writable memory", at);
             return FALSE;
         }
         if (mapping->shared != first->shared || mapping->page_bytes != first->page_bytes) {
@@ -235,7 +235,7 @@ static gboolean add_file_data(GuestMemory *memory, const GuestRegion *region, Pa
         if (data < 0 && errno == ENXIO)
             break;
         if (data < 0 || hole < 0) {
-            page_set_add(set, 0, set->pages); /* no holes to be told: all of it counts */
+            page_set_add(set, 0, set->pages); /* holes are not known: all of it counts */
             break;
         }
         if (data >= end)
@@ -261,12 +261,12 @@ static gboolean check_room(GuestMemory *memory, const GuestRegion *region, GErro
     if (fd < 0)
         return FALSE;
     if (fstat(fd, &file) < 0 || fstatvfs(fd, &disk) < 0) {
-        error_set_errno(error, errno, "look at the file behind it (%s)", mapping->path);
+        error_set_errno(error, errno, "stat the file behind it (%s)", mapping->path);
         return FALSE;
     }
     have = (uint64_t)file.st_blocks * 512;
     room = (uint64_t)disk.f_bavail * disk.f_frsize;
-    /* No limit (memfd) is told as no blocks at all. */
+    /* No limit (memfd) is reported as no blocks at all. */
     if (disk.f_blocks == 0 || have >= wanted || wanted - have <= room)
         return TRUE;
     error_set(error, VMFERRY_ERROR_NO_SPACE,

@@ -9,7 +9,7 @@
  * but a signal (SIGBUS) for whoever touches a mapping; and a mapping would keep
  * the memory of a guest that has left.
  *
- * The process is held by a pidfd: each access looks before and after whether it
+ * The process is held by a pidfd: each access checks before and after that it
  * still lives, so a pid that became another process's is neither read nor
  * written.  That it is the guest's process is the caller's to check once, after
  * guest_memory_open().

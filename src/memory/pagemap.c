@@ -45,7 +45,7 @@ static gboolean try_scan(int fd)
 {
     struct scan_argument argument = {.size = sizeof argument};
 
-    /* An empty range: a kernel that knows the call says yes. */
+    /* An empty range: succeeds on a kernel that has the call. */
     argument.category_mask = argument.return_mask = SCAN_PRESENT;
     return ioctl(fd, SCAN_IOCTL, &argument) >= 0;
 }

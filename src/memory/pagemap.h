@@ -2,7 +2,7 @@
  * /proc/PID/pagemap: which pages are there, which were written
  *
  * Linux 6.7 answers in runs by the PAGEMAP_SCAN ioctl; before that the file is
- * read, 8 bytes a page (Documentation/admin-guide/mm/pagemap.rst).  The
+ * read, 8 bytes per page (Documentation/admin-guide/mm/pagemap.rst).  The
  * constants of newer kernels are carried in pagemap.c: Debian 12's headers are
  * of 6.1.
  */

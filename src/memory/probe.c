@@ -129,13 +129,13 @@ static void probe_attach(Victim *victim, MemoryProbe *ret)
 {
     GError *error = NULL;
     uint64_t start = clock_now_ns();
-    int fd = userfault_open(victim->pid, 0, &error);
+    Userfault *userfault = userfault_open(victim->pid, 0, USERFAULT_CLOSES_WITH_US, &error);
     gboolean fetch_failed = error && strstr(error->message, "pidfd_getfd");
 
     ret->attach_ms = clock_ns_to_ms(clock_now_ns() - start);
-    set_result(&ret->attach, fd >= 0 || fetch_failed, error ? g_error_copy(error) : NULL, "");
-    set_result(&ret->pidfd_getfd, fd >= 0, error, "not reached");
-    fd_close(&fd);
+    set_result(&ret->attach, userfault || fetch_failed, error ? g_error_copy(error) : NULL, "");
+    set_result(&ret->pidfd_getfd, userfault != NULL, error, "not reached");
+    userfault_free(userfault);
 }
 
 static void probe_features(MemoryProbe *ret)

@@ -20,7 +20,7 @@ typedef struct {
     ProbeResult pidfd_getfd;    /* fetch the userfaultfd it made */
     ProbeResult track_scan;     /* the whole pagemap-scan tracker on a child: a write is seen */
     ProbeResult track_sync;     /* the same for uffd-sync */
-    double attach_ms;           /* time a guest stands still for it */
+    double attach_ms;           /* time that a guest is stopped for it */
 } MemoryProbe;
 
 /* Starts a child process, tries everything on it and ends it. */

@@ -1,6 +1,5 @@
 #include "memory/tracker.h"
 
-#include <linux/userfaultfd.h>
 #include <sys/utsname.h>
 
 #include "base/error.h"
@@ -9,7 +8,6 @@
 #include "base/names.h"
 #include "base/page.h"
 #include "memory/pagemap.h"
-#include "memory/userfault.h"
 
 static uint64_t region_bytes(const GuestRegion *region)
 {
@@ -20,13 +18,26 @@ static uint64_t region_bytes(const GuestRegion *region)
            region->backing_page_bytes;
 }
 
+/* Where the userfault is borrowed its owner has done that, with all the modes it needs. */
+static gboolean register_region(Tracker *tracker, const GuestRegion *region, GError **error)
+{
+    uint64_t bytes = region_bytes(region);
+
+    if (tracker->owns_userfault)
+        return userfault_register(tracker->userfault, region->host_address, bytes,
+                                  USERFAULT_MODE_WP, error);
+    if (userfault_is_registered(tracker->userfault, region->host_address, bytes, USERFAULT_MODE_WP))
+        return TRUE;
+    error_set(error, VMFERRY_ERROR_INVALID, "not registered for write protection");
+    return FALSE;
+}
+
 static gboolean register_regions(Tracker *tracker, GError **error)
 {
     for (guint i = 0; i < tracker->memory->regions->len; i++) {
         const GuestRegion *region = guest_memory_get_region(tracker->memory, i);
 
-        if (region->pages > 0 && !userfault_register(tracker->userfault, region->host_address,
-                                                     region_bytes(region), error)) {
+        if (region->pages > 0 && !register_region(tracker, region, error)) {
             g_prefix_error(error, "RAM block %s: ", region->name);
             return FALSE;
         }
@@ -65,19 +76,22 @@ static gboolean mark_all_holes(Tracker *tracker, GError **error)
     return TRUE;
 }
 
-static Tracker *start_kind(GuestMemory *memory, const TrackerOps *ops, GError **error)
+/* On *borrowed*, or on a userfault of its own (NULL). */
+static Tracker *start_kind(GuestMemory *memory, const TrackerOps *ops, Userfault *borrowed,
+                           GError **error)
 {
     g_autoptr(Tracker) tracker = g_new0(Tracker, 1);
 
     tracker->ops = ops;
     tracker->memory = memory;
     tracker->stop_event = -1;
-    tracker->userfault = userfault_open(memory->pid, ops->features, error);
-    if (tracker->userfault >= 0 && !guest_memory_check_process(memory, error))
-        fd_close(&tracker->userfault);
-    if (tracker->userfault < 0 || !register_regions(tracker, error) ||
-        !ops->start(tracker, error) || !mark_all_holes(tracker, error) ||
-        fault_point("memory.tracker-started", error)) {
+    tracker->owns_userfault = borrowed == NULL;
+    tracker->userfault =
+        borrowed ? borrowed
+                 : userfault_open(memory->pid, ops->uses, USERFAULT_CLOSES_WITH_US, error);
+    if (!tracker->userfault || !guest_memory_check_process(memory, error) ||
+        !register_regions(tracker, error) || !ops->start(tracker, error) ||
+        !mark_all_holes(tracker, error) || fault_point("memory.tracker-started", error)) {
         g_prefix_error(error, "tracker %s: ", tracker_kind_name(ops->kind));
         return NULL;
     }
@@ -90,14 +104,14 @@ static Tracker *start_best(GuestMemory *memory, GError **error)
     g_autoptr(GError) first = NULL;
     g_autoptr(GError) second = NULL;
     struct utsname name;
-    Tracker *tracker = start_kind(memory, &tracker_pagemap_scan_ops, &first);
+    Tracker *tracker = start_kind(memory, &tracker_pagemap_scan_ops, NULL, &first);
 
     if (tracker || !error_is(first, VMFERRY_ERROR_UNSUPPORTED)) {
         if (first)
             g_propagate_error(error, g_steal_pointer(&first));
         return tracker;
     }
-    tracker = start_kind(memory, &tracker_uffd_sync_ops, &second);
+    tracker = start_kind(memory, &tracker_uffd_sync_ops, NULL, &second);
     if (tracker)
         return tracker;
     uname(&name);
@@ -112,12 +126,22 @@ Tracker *tracker_start(GuestMemory *memory, TrackerKind kind, GError **error)
 {
     switch (kind) {
     case TRACKER_PAGEMAP_SCAN:
-        return start_kind(memory, &tracker_pagemap_scan_ops, error);
+        return start_kind(memory, &tracker_pagemap_scan_ops, NULL, error);
     case TRACKER_UFFD_SYNC:
-        return start_kind(memory, &tracker_uffd_sync_ops, error);
+        return start_kind(memory, &tracker_uffd_sync_ops, NULL, error);
     default:
         return start_best(memory, error);
     }
+}
+
+/* A synchronous tracker's handler would take the events of the others that share the userfault. */
+Tracker *tracker_start_on(GuestMemory *memory, Userfault *userfault, GError **error)
+{
+    if (userfault_get_uses(userfault) & USERFAULT_WP_ASYNC)
+        return start_kind(memory, &tracker_pagemap_scan_ops, userfault, error);
+    error_set(error, VMFERRY_ERROR_UNSUPPORTED,
+              "a shared userfaultfd can be tracked with asynchronous write protection only");
+    return NULL;
 }
 
 /* A huge page is protected, and so reported, as a whole. */
@@ -184,8 +208,8 @@ gboolean tracker_release_span(Tracker *tracker, guint index, PageSpan span, GErr
     PageSpan pages = whole_pages(region, span);
     uint64_t bytes = pages.count * PAGE_BYTES, unit = region->backing_page_bytes;
 
-    if (userfault_protect(tracker->userfault, region->host_address + pages.first * PAGE_BYTES,
-                          (bytes + unit - 1) / unit * unit, FALSE, error))
+    if (userfault_unprotect(tracker->userfault, region->host_address + pages.first * PAGE_BYTES,
+                            (bytes + unit - 1) / unit * unit, error))
         return TRUE;
     g_prefix_error(error, "RAM block %s: ", region->name);
     return FALSE;
@@ -196,20 +220,27 @@ TrackerKind tracker_get_kind(Tracker *tracker)
     return tracker->ops->kind;
 }
 
+/* The owner of the userfault goes on with it: all that is left is protection that costs faults. */
+static void release_regions(Tracker *tracker)
+{
+    for (guint i = 0; i < tracker->memory->regions->len; i++) {
+        PageSpan all = {0, guest_memory_get_region(tracker->memory, i)->pages};
+
+        if (all.count > 0)
+            tracker_release_span(tracker, i, all, NULL);
+    }
+}
+
 void tracker_free(Tracker *tracker)
 {
     if (!tracker)
         return;
     if (tracker->ops->stop)
         tracker->ops->stop(tracker);
-    /* Closing would unregister too, but the kernel may do that late. */
-    for (guint i = 0; tracker->userfault >= 0 && i < tracker->memory->regions->len; i++) {
-        const GuestRegion *region = guest_memory_get_region(tracker->memory, i);
-
-        if (region->pages > 0)
-            userfault_unregister(tracker->userfault, region->host_address, region_bytes(region));
-    }
-    fd_close(&tracker->userfault);
+    if (tracker->owns_userfault)
+        userfault_free(tracker->userfault);
+    else
+        release_regions(tracker);
     fd_close(&tracker->stop_event);
     g_free(tracker);
 }
@@ -240,8 +271,7 @@ static gboolean start(Tracker *tracker, GError **error)
 
 const TrackerOps tracker_pagemap_scan_ops = {
     .kind = TRACKER_PAGEMAP_SCAN,
-    .features = UFFD_FEATURE_PAGEFAULT_FLAG_WP | UFFD_FEATURE_WP_HUGETLBFS_SHMEM |
-                USERFAULT_FEATURE_WP_UNPOPULATED | USERFAULT_FEATURE_WP_ASYNC,
+    .uses = USERFAULT_WP_ASYNC,
     .start = start,
     .collect = take,
     .peek = peek,

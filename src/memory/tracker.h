@@ -30,7 +30,7 @@
  *                 our death only ends the tracking.
  *   uffd-sync     Linux 5.13 (private memory) or 5.19 (shared).  The first
  *                 write to a page waits until our handler thread has lifted
- *                 the protection; pagemap's write-protect bit tells which are
+ *                 the protection; pagemap's write-protect bit shows which are
  *                 lifted.  Costs the guest a switch to our thread and back
  *                 for each.  When our process dies, the kernel closes the
  *                 userfaultfd and all waiting threads run on.
@@ -72,6 +72,7 @@
 #include <glib.h>
 
 #include "memory/guest_memory.h"
+#include "memory/userfault.h"
 
 typedef enum {
     TRACKER_AUTO,         /* the best that the kernel offers */
@@ -85,17 +86,22 @@ gboolean tracker_kind_from_name(const char *name, TrackerKind *ret);
 
 typedef struct Tracker Tracker;
 
-/* Watches all regions of *memory* (borrowed; must outlive the tracker) from
- * now on.  What is populated counts as written, holes do not; whoever wants to know
- * all that has content asks for what is populated after this.  TRACKER_AUTO takes the
- * first that works. */
+/* Watches all regions of *memory* (borrowed; must outlive the tracker) from now on, with a
+ * userfault of its own.  What is populated counts as written, holes do not: all that has content is
+ * what is populated after this.  TRACKER_AUTO takes the first that works. */
 Tracker *tracker_start(GuestMemory *memory, TrackerKind kind, GError **error);
+
+/* The same on *userfault* (borrowed; must outlive the tracker), which others use, too:
+ * opened with USERFAULT_WP_ASYNC, and every region's range registered with USERFAULT_MODE_WP.  A
+ * page that userfault_copy() put in protected does not count as written.  tracker_free() lifts the
+ * protection and leaves the ranges registered. */
+Tracker *tracker_start_on(GuestMemory *memory, Userfault *userfault, GError **error);
 
 /* Adds what counts as written to *sets* (guest_memory_new_sets()) and protects it. */
 gboolean tracker_collect(Tracker *tracker, GPtrArray *sets, GError **error);
 
-/* The same for the pages of *span* in one region: whoever collects a span right
- * before reading it finds a page dirty later only if it was written after that. */
+/* The same for the pages of *span* in one region: a page of a span that is
+ * collected right before it is read is dirty later only if it was written after that. */
 gboolean tracker_collect_span(Tracker *tracker, guint region, PageSpan span, PageSet *set,
                               GError **error);
 
@@ -120,7 +126,7 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(Tracker, tracker_free)
 /* For the back ends. */
 typedef struct {
     TrackerKind kind;
-    uint64_t features;
+    UserfaultUses uses; /* of a userfault of its own */
     gboolean (*start)(Tracker *tracker, GError **error);
     gboolean (*collect)(Tracker *tracker, guint region, PageSpan span, PageSet *set,
                         GError **error);
@@ -132,7 +138,8 @@ struct Tracker {
     const TrackerOps *ops;
     GuestMemory *memory;
     GPtrArray *protected_again; /* NULL: not wanted */
-    int userfault;
+    Userfault *userfault;
+    gboolean owns_userfault;
     /* uffd-sync */
     GThread *handler;
     int stop_event;

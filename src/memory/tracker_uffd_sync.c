@@ -1,5 +1,4 @@
 #include <errno.h>
-#include <linux/userfaultfd.h>
 #include <poll.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
@@ -9,8 +8,6 @@
 #include "memory/pagemap.h"
 #include "memory/tracker.h"
 #include "memory/userfault.h"
-
-#define EVENTS_AT_A_TIME 64
 
 static uint64_t fault_page_bytes(Tracker *tracker, uint64_t address)
 {
@@ -28,17 +25,14 @@ static uint64_t fault_page_bytes(Tracker *tracker, uint64_t address)
  * protection itself is the mark that collect() finds. */
 static void serve_faults(Tracker *tracker)
 {
-    struct uffd_msg events[EVENTS_AT_A_TIME];
-    ssize_t got = read(tracker->userfault, events, sizeof events);
+    UserfaultEvent events[USERFAULT_MOST_EVENTS];
+    guint count = userfault_read(tracker->userfault, events, G_N_ELEMENTS(events));
 
-    for (ssize_t i = 0; i < got / (ssize_t)sizeof *events; i++) {
-        uint64_t page_bytes, address;
+    for (guint i = 0; i < count; i++) {
+        uint64_t page_bytes = fault_page_bytes(tracker, events[i].address);
 
-        if (events[i].event != UFFD_EVENT_PAGEFAULT)
-            continue;
-        address = events[i].arg.pagefault.address;
-        page_bytes = fault_page_bytes(tracker, address);
-        userfault_protect(tracker->userfault, address & ~(page_bytes - 1), page_bytes, FALSE, NULL);
+        userfault_unprotect(tracker->userfault, events[i].address & ~(page_bytes - 1), page_bytes,
+                            NULL);
     }
 }
 
@@ -46,7 +40,7 @@ static gpointer handler_thread(gpointer data)
 {
     Tracker *tracker = data;
     struct pollfd fds[2] = {
-        {.fd = tracker->userfault, .events = POLLIN},
+        {.fd = userfault_get_fd(tracker->userfault), .events = POLLIN},
         {.fd = tracker->stop_event, .events = POLLIN},
     };
 
@@ -57,7 +51,7 @@ static gpointer handler_thread(gpointer data)
             return NULL;
         if (fds[0].revents & POLLIN)
             serve_faults(tracker);
-        else if (fds[0].revents) /* the guest's process is gone */
+        else if (fds[0].revents) /* the guest's process has ended */
             return NULL;
     }
 }
@@ -81,7 +75,7 @@ static gboolean protect(Tracker *tracker, const GuestRegion *region, PageSpan sp
     uint64_t end = region->host_address + (span.first + span.count) * PAGE_BYTES;
 
     return userfault_protect(tracker->userfault, start, (end - start + unit - 1) & ~(unit - 1),
-                             TRUE, error);
+                             error);
 }
 
 /* A page is protected before the caller reads it, so a later write is seen next time. */
@@ -117,7 +111,7 @@ static gboolean start(Tracker *tracker, GError **error)
     return tracker->handler != NULL;
 }
 
-/* Unregistering wakes whoever still waits, so the handler can go first. */
+/* Unregistering wakes the threads that still wait, so the handler can end first. */
 static void stop(Tracker *tracker)
 {
     if (!tracker->handler)
@@ -128,7 +122,7 @@ static void stop(Tracker *tracker)
 
 const TrackerOps tracker_uffd_sync_ops = {
     .kind = TRACKER_UFFD_SYNC,
-    .features = UFFD_FEATURE_PAGEFAULT_FLAG_WP,
+    .uses = USERFAULT_WP_SYNC,
     .start = start,
     .collect = collect,
     .peek = peek,

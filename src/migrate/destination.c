@@ -75,10 +75,13 @@ static gboolean receive_guest(DestinationMove *move, GError **error)
 {
     Frame frame;
 
-    if (!channel_expect(move->channel, FRAME_GUEST, GUEST_TIMEOUT_MS, &frame, error))
+    if (!session_expect(move->session, FRAME_GUEST, GUEST_TIMEOUT_MS, &frame, error))
         return FALSE;
     move->guest = guest_message_decode((const char *)frame.payload, frame.length, error);
-    return move->guest != NULL;
+    if (!move->guest)
+        return FALSE;
+    session_set_transaction(move->session, move->guest->transaction);
+    return TRUE;
 }
 
 /* Makes the VMM's RAM that of the source, by name and length. */
@@ -111,7 +114,8 @@ static gboolean open_memory(DestinationMove *move, GError **error)
 
 static gboolean receive_ahead(DestinationMove *move, GError **error)
 {
-    move->queue = frame_queue_start(move->channel, RECEIVE_AHEAD_FRAMES, error);
+    move->queue = frame_queue_start(session_get_channel(move->session, TRAFFIC_CONTROL),
+                                    RECEIVE_AHEAD_FRAMES, error);
     return move->queue != NULL;
 }
 
@@ -153,7 +157,7 @@ static gboolean accept_pages(DestinationMove *move, GError **error)
     move->epochs = epoch_receiver_new(move->sink, move->applier);
     move->received = guest_source_new(move->memory);
     move->check = digest_check_new(move->received);
-    return channel_send_bytes(move->channel, FRAME_ACCEPTED, NULL, 0, error);
+    return session_send_bytes(move->session, FRAME_ACCEPTED, NULL, 0, error);
 }
 
 /* No thread of ours writes to a VMM that is being ended. */
@@ -169,7 +173,8 @@ static gboolean end_epoch(DestinationMove *move, const Frame *frame, GError **er
 {
     return epoch_receiver_seal(move->epochs, frame, error) &&
            !fault_point("destination.round-applied", error) &&
-           epoch_receiver_confirm(move->epochs, move->channel, error);
+           epoch_receiver_confirm(move->epochs, session_get_channel(move->session, TRAFFIC_CONTROL),
+                                  error);
 }
 
 /* Loads the device state, with all memory in place. */
@@ -197,7 +202,7 @@ static gboolean prepare(DestinationMove *move, GError **error)
     if (fault_point("destination.before-ready", error))
         return FALSE;
     text = ready_message_encode(&ready);
-    return channel_send_bytes(move->channel, FRAME_READY, text, strlen(text), error);
+    return session_send_bytes(move->session, FRAME_READY, text, strlen(text), error);
 }
 
 /* Everything but page frames is done here, with all pages before it in place. */
@@ -218,7 +223,7 @@ static gboolean handle_frame(DestinationMove *move, const Frame *frame, GError *
         return prepare(move, error);
     case FRAME_ERROR:
     case FRAME_ABORT:
-        channel_error_from_frame(move->channel, frame, error);
+        session_error_from_frame(move->session, frame, error);
         return FALSE;
     default:
         error_set(error, VMFERRY_ERROR_INVALID, "unexpected %s frame",
@@ -266,7 +271,7 @@ static gboolean await_start(DestinationMove *move, GError **error)
     given = slot->frame.type == FRAME_START && slot->frame.payload[0] <= 1;
     move->run = given && slot->frame.payload[0] == 1;
     if (slot->frame.type == FRAME_ERROR || slot->frame.type == FRAME_ABORT)
-        channel_error_from_frame(move->channel, &slot->frame, error);
+        session_error_from_frame(move->session, &slot->frame, error);
     else if (!given)
         error_set(error, VMFERRY_ERROR_INVALID, "%s frame where START was expected",
                   frame_type_name(slot->frame.type));
@@ -370,7 +375,7 @@ static void complete(DestinationMove *move)
 {
     fault_point("destination.before-started", NULL);
     if (!move->resume_error) {
-        channel_send_bytes(move->channel, FRAME_STARTED, NULL, 0, NULL);
+        session_send_bytes(move->session, FRAME_STARTED, NULL, 0, NULL);
         vmm_announce(move->vmm, NULL);
     }
     move->host->started(g_steal_pointer(&move->vmm), move->resume_error == NULL, move->host->user);
@@ -413,7 +418,7 @@ static void drain_and_close(DestinationMove *move, const GError *error)
     uint64_t end = clock_now_ns() + (uint64_t)DRAIN_MS * 1000000;
     FrameSlot *slot;
 
-    channel_send_error(move->channel, error);
+    session_send_error(move->session, error);
     while (move->queue && clock_now_ns() < end && (slot = frame_queue_pop(move->queue, 200, NULL)))
         frame_queue_release(move->queue, slot);
 }
@@ -471,10 +476,10 @@ static void move_clear(DestinationMove *move)
     g_clear_error(&move->failure);
 }
 
-gboolean migrate_destination_serve(Channel *channel, const MigrateDestinationHost *host,
+gboolean migrate_destination_serve(Session *session, const MigrateDestinationHost *host,
                                    GError **error)
 {
-    DestinationMove move = {.channel = channel, .host = host};
+    DestinationMove move = {.session = session, .host = host};
     gboolean done = stages_run(stages, G_N_ELEMENTS(stages), note_failure, &move, error);
 
     if (done) {

@@ -4,8 +4,7 @@
 #pragma once
 
 #include "vmm/vmm.h"
-#include "wire/channel.h"
-#include "wire/messages.h"
+#include "wire/session.h"
 
 typedef struct {
     /* Checks that the guest may come here and launches its VMM as incoming;
@@ -32,7 +31,7 @@ typedef struct {
     gpointer user;
 } MigrateDestinationHost;
 
-/* Serves one incoming move on a channel whose HELLO said "migrate"; blocks to
+/* Serves one incoming move in a session whose HELLO said "migrate"; blocks to
  * the end.  On failure the VMM it launched is gone and the peer was told. */
-gboolean migrate_destination_serve(Channel *channel, const MigrateDestinationHost *host,
+gboolean migrate_destination_serve(Session *session, const MigrateDestinationHost *host,
                                    GError **error);

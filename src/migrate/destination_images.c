@@ -13,7 +13,7 @@
 #define LOCK_PAUSE_NS 200000000ULL
 
 struct ImageAnswer {
-    Channel *channel;
+    Session *session;
     ImagesSeenMessage seen;
     ImageReader *reader; /* NULL: no image is to be read as a whole */
     GArray *numbers;     /* of gint: each image's with the reader, -1 for none */
@@ -63,7 +63,7 @@ static gboolean send_answer(ImageAnswer *answer, GError **error)
 {
     g_autofree char *text = images_seen_message_encode(&answer->seen);
 
-    return channel_send_bytes(answer->channel, FRAME_IMAGES_SEEN, text, strlen(text), error);
+    return session_send_bytes(answer->session, FRAME_IMAGES_SEEN, text, strlen(text), error);
 }
 
 /* In the reader's thread.  Where nobody takes the answer the move has failed. */
@@ -149,7 +149,7 @@ gboolean destination_show_images(DestinationMove *move, const Frame *frame, GErr
     /* The last one was sent: a source asks again when it has it. */
     g_clear_pointer(&move->answer, destination_images_free);
     answer = move->answer = g_new0(ImageAnswer, 1);
-    answer->channel = move->channel;
+    answer->session = move->session;
     answer->numbers = g_array_new(FALSE, FALSE, sizeof(gint));
     answer->seen.images = g_new0(ImageSeen, message.count + 1);
     answer->seen.count = message.count;

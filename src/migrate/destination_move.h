@@ -12,7 +12,7 @@
 #include "guard/guard.h"
 
 typedef struct {
-    Channel *channel;
+    Session *session;
     const MigrateDestinationHost *host;
     GuestMessage *guest;
     Vmm *vmm;

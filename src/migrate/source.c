@@ -58,18 +58,19 @@ static gboolean connect_peer(SourceMove *move, GError **error)
 {
     guint version;
 
-    move->channel = channel_connect(move->job->destination, &move->job->channel, CONNECT_TIMEOUT_MS,
+    move->session = session_connect(move->job->destination, &move->job->channel, CONNECT_TIMEOUT_MS,
                                     move->cancellable, error);
-    if (!move->channel)
+    if (!move->session)
         return FALSE;
-    channel_set_rate(move->channel, move->job->options.bandwidth_bytes_per_second);
-    if (!handshake_connect(move->channel, "migrate", &move->peer, &version, error))
+    session_set_rate(move->session, move->job->options.bandwidth_bytes_per_second);
+    if (!session_greet(move->session, "migrate", &move->peer, &version, error))
         return FALSE;
+    session_set_transaction(move->session, move->transaction);
     if (*move->peer.agent)
         return TRUE;
     error_set(error, VMFERRY_ERROR_UNSUPPORTED,
               "%s does not say which agent it is, and could not be believed later",
-              channel_get_peer_name(move->channel));
+              session_get_peer_name(move->session));
     return FALSE;
 }
 
@@ -125,7 +126,7 @@ static gboolean offer(SourceMove *move, GError **error)
         return FALSE;
     }
     move->offered = TRUE;
-    return channel_send_bytes(move->channel, FRAME_GUEST, text, strlen(text), error);
+    return session_send_bytes(move->session, FRAME_GUEST, text, strlen(text), error);
 }
 
 /* Where that fails the guard puts limits back, and the agent's recovery resumes
@@ -148,7 +149,7 @@ static void withdraw(SourceMove *move)
     error_set(&reason, VMFERRY_ERROR_CANCELLED, "the source gave up: %s",
               move->report->error ? move->report->error : "cancelled");
     if (!move->start_sent)
-        channel_send_abort(move->channel, reason);
+        session_send_abort(move->session, reason);
     end_throttle(move);
     /* A guest that may still be paused is not on record as it was before. */
     source_journal(move, move->report->unresumed ? SOURCE_JOURNAL_PAUSING : SOURCE_JOURNAL_RETURNED,
@@ -213,7 +214,8 @@ static PageSender *make_sender(SourceMove *move)
     options.store =
         make_store(move, budget - (options.copies ? page_copies_get_bytes(options.copies) : 0));
     options.whole_pages = !sends_segments(move);
-    sender = page_sender_new(move->pages, move->channel, &options);
+    sender =
+        page_sender_new(move->pages, session_get_channel(move->session, TRAFFIC_BULK), &options);
     page_sender_set_tally(sender, source_tally, move);
     page_sender_set_link(sender, &move->link);
     page_sender_set_packing(sender, move->job->options.compress,
@@ -261,7 +263,8 @@ static gboolean watch(SourceMove *move, GError **error)
     if (!watch_cost(move, error))
         return FALSE;
     move->sender = make_sender(move);
-    move->epochs = epoch_sender_make(move->channel, move->sender);
+    move->epochs =
+        epoch_sender_make(session_get_channel(move->session, TRAFFIC_BULK), move->sender);
     return TRUE;
 }
 
@@ -418,9 +421,9 @@ MigrateReport *migrate_source_run(const MigrateSourceJob *job, GCancellable *can
     source_images_free(move.images);
     json_decref(move.machine);
     g_strfreev(move.command_line);
-    if (move.channel)
-        report->wire_bytes = channel_get_sent_bytes(move.channel);
-    channel_free(move.channel);
+    if (move.session)
+        report->wire_bytes = session_get_sent_bytes(move.session);
+    session_unref(move.session);
     g_array_unref(move.finished_rounds);
     hello_message_clear(&move.peer);
     page_source_free(move.pages);

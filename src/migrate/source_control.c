@@ -29,8 +29,8 @@ void source_tally(guint region, const GroupCost *cost, gpointer user)
 void source_measure_link(SourceMove *move)
 {
     double now_ms = source_now_ms(move);
-    uint64_t bytes = channel_get_sent_bytes(move->channel);
-    uint64_t backlog = channel_get_backlog_bytes(move->channel);
+    uint64_t bytes = session_get_sent_bytes(move->session);
+    uint64_t backlog = session_get_backlog_bytes(move->session);
 
     /* Until it has accepted, the destination takes what fits into its queue. */
     if (!move->accepted && bytes > FRAME_QUEUE_MOST_BYTES / 2) {

@@ -32,7 +32,7 @@
 #define CUT_AFTER_NS 200000000ULL
 
 struct SourceDeadline {
-    Channel *channel;
+    Session *session;
     uint64_t at_ns;
     int done; /* readable: there is nothing to watch any more */
     GThread *thread;
@@ -49,7 +49,7 @@ static gpointer watch_thread(gpointer data)
         if (poll(&done, 1, (int)((cut_at - now) / 1000000 + 1)) > 0)
             return NULL;
     g_atomic_int_set(&deadline->cut, 1);
-    channel_shutdown(deadline->channel);
+    session_shutdown(deadline->session);
     return NULL;
 }
 
@@ -83,7 +83,7 @@ gboolean source_deadline_start(SourceMove *move, GError **error)
     if (move->stays_paused)
         return TRUE;
     deadline = g_new0(SourceDeadline, 1);
-    deadline->channel = move->channel;
+    deadline->session = move->session;
     deadline->at_ns = move->paused_ns + get_limit_ms(move) * 1000000;
     deadline->done = eventfd(0, EFD_CLOEXEC);
     if (deadline->done < 0)

@@ -163,7 +163,7 @@ static gboolean ask(SourceMove *move, ImageStage stage, GError **error)
     }
     text = images_message_encode(&message);
     images->awaits = TRUE;
-    return channel_send_bytes(move->channel, FRAME_IMAGES, text, strlen(text), error);
+    return session_send_bytes(move->session, FRAME_IMAGES, text, strlen(text), error);
 }
 
 gboolean source_images_ask(SourceMove *move, GError **error)
@@ -202,7 +202,7 @@ static const char *get_advice(const SourceImage *image)
 
 static gboolean refuse(SourceMove *move, const SourceImage *image, GError **error)
 {
-    const char *peer = channel_get_peer_name(move->channel);
+    const char *peer = session_get_peer_name(move->session);
     const ImageSeen *seen = &image->seen;
 
     if (!image->view || !seen->local)
@@ -234,7 +234,7 @@ static gboolean refuse_large(SourceMove *move, const SourceImage *image, GError 
               "compared while the guest is paused (%" G_GUINT64_FORMAT " MiB in all); use "
               "--trust-images if you know that it is the same",
               image->image->device, image->image->file, image->there,
-              channel_get_peer_name(move->channel), image->bytes, PAUSE_BYTES >> 20);
+              session_get_peer_name(move->session), image->bytes, PAUSE_BYTES >> 20);
     return FALSE;
 }
 
@@ -408,7 +408,7 @@ static gboolean judge_content(SourceMove *move, SourceImage *image, const char *
                   "%s: the content of %s could not be read %s%s, or changed meanwhile; "
                   "--trust-images moves the guest without",
                   image->image->device, digest ? image->there : image->image->file,
-                  digest ? "on " : "here", digest ? channel_get_peer_name(move->channel) : "");
+                  digest ? "on " : "here", digest ? session_get_peer_name(move->session) : "");
         return FALSE;
     }
     if (strcmp(digest, image->seen.digest) != 0)
@@ -474,7 +474,7 @@ gboolean source_images_finish(SourceMove *move, GError **error)
                       "%s: nothing proves that %s is the same image on %s; --trust-images moves "
                       "the guest all the same",
                       image->image->device, image->image->file,
-                      channel_get_peer_name(move->channel));
+                      session_get_peer_name(move->session));
             return FALSE;
         }
     }

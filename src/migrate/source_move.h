@@ -14,7 +14,7 @@
 #include "migrate/source.h"
 #include "throttle/throttle.h"
 #include "transfer/work_set.h"
-#include "wire/messages.h"
+#include "wire/session.h"
 
 /* Device state out, over and in, and the switchover: what is expected before it
  * has been measured (design.md, section 1). */
@@ -37,7 +37,7 @@ typedef struct {
     GuestMemory *memory;
     PageSource *pages;        /* of the same */
     uint64_t populated_pages; /* at the start */
-    Channel *channel;
+    Session *session;
     char transaction[33];
     Guard *guard;
     gboolean guard_has_work; /* it is to do what we could not undo */

@@ -17,10 +17,10 @@ gboolean source_not_cancelled(SourceMove *move, GError **error)
 static gboolean unexpected(SourceMove *move, const Frame *frame, GError **error)
 {
     if (frame->type == FRAME_ERROR || frame->type == FRAME_ABORT)
-        channel_error_from_frame(move->channel, frame, error);
+        session_error_from_frame(move->session, frame, error);
     else
         error_set(error, VMFERRY_ERROR_INVALID, "%s sent an unexpected %s frame",
-                  channel_get_peer_name(move->channel), frame_type_name(frame->type));
+                  session_get_peer_name(move->session), frame_type_name(frame->type));
     return FALSE;
 }
 
@@ -44,7 +44,7 @@ gboolean source_hear_peer(SourceMove *move, GError **error)
     g_autoptr(GError) quiet = NULL;
     Frame frame;
 
-    if (channel_receive(move->channel, 0, &frame, &quiet))
+    if (session_receive(move->session, TRAFFIC_CONTROL, 0, &frame, &quiet))
         return take_other(move, &frame, error);
     if (error_is(quiet, VMFERRY_ERROR_TIMEOUT))
         return TRUE;
@@ -62,7 +62,7 @@ gboolean source_await(SourceMove *move, FrameType type, int timeout_ms, Frame *r
         if (!move->start_sent &&
             (!source_not_cancelled(move, error) || !source_deadline_check(move, error)))
             return FALSE;
-        if (channel_receive(move->channel, AWAIT_SLICE_MS, ret, &quiet)) {
+        if (session_receive(move->session, TRAFFIC_CONTROL, AWAIT_SLICE_MS, ret, &quiet)) {
             if (ret->type == type)
                 return TRUE;
             if (!take_other(move, ret, error))
@@ -72,7 +72,7 @@ gboolean source_await(SourceMove *move, FrameType type, int timeout_ms, Frame *r
             return FALSE;
         } else if (clock_now_ns() > end) {
             error_set(error, VMFERRY_ERROR_TIMEOUT, "%s did not send %s within %d s",
-                      channel_get_peer_name(move->channel), frame_type_name(type),
+                      session_get_peer_name(move->session), frame_type_name(type),
                       timeout_ms / 1000);
             return FALSE;
         }

@@ -26,7 +26,7 @@ static gboolean check_possible(SourceMove *move, GError **error)
         error_set(error, VMFERRY_ERROR_UNSUPPORTED,
                   "vmferry on %s cannot give a guest its free memory back: update it, or leave "
                   "--reclaim-free away",
-                  channel_get_peer_name(move->channel));
+                  session_get_peer_name(move->session));
         return FALSE;
     }
     if (vmm_get_balloon(move->job->vmm, &bytes, &problem))

@@ -38,7 +38,7 @@ void source_report_progress(SourceMove *move)
 
     move->last_progress_ns = clock_now_ns();
     progress->elapsed_ms = source_now_ms(move);
-    progress->wire_bytes = move->channel ? channel_get_sent_bytes(move->channel) : 0;
+    progress->wire_bytes = move->session ? session_get_sent_bytes(move->session) : 0;
     progress->bytes_per_second = move->link.bytes_per_ms * 1000;
     estimate_eta(move);
     if (move->job->host.progress)
@@ -114,7 +114,7 @@ gboolean source_send_round(SourceMove *move, GError **error)
 {
     MigrateRound round = {.dirty_bytes = work_set_count_pending(move->work) * PAGE_BYTES,
                           .work_set_bytes = (uint64_t)source_count_work_bytes(move)};
-    uint64_t wire_before = channel_get_sent_bytes(move->channel);
+    uint64_t wire_before = session_get_sent_bytes(move->session);
     double start = source_now_ms(move);
     PageSenderCounts before, after;
 
@@ -128,7 +128,7 @@ gboolean source_send_round(SourceMove *move, GError **error)
     page_sender_get_counts(move->sender, &after);
     describe_round(&round, &before, &after);
     round.ms = source_now_ms(move) - start;
-    round.wire_bytes = channel_get_sent_bytes(move->channel) - wire_before;
+    round.wire_bytes = session_get_sent_bytes(move->session) - wire_before;
     g_array_append_val(move->report->rounds, round);
     /* Better than nothing, where the round was too short to measure within. */
     if (move->link.bytes_per_ms <= 0)

@@ -139,8 +139,8 @@ void source_resume(SourceMove *move)
     else
         (void)vmm_take_images(move->job->vmm, NULL);
     /* What is still on its way through a slow link is not waited for. */
-    if (!in_time && channel_get_backlog_bytes(move->channel) > 0)
-        channel_shutdown(move->channel);
+    if (!in_time && session_get_backlog_bytes(move->session) > 0)
+        session_shutdown(move->session);
     move->paused = FALSE;
     move->report->downtime_ms = clock_ns_to_ms(clock_now_ns() - move->paused_ns);
     if (!move->report->unresumed)
@@ -197,14 +197,15 @@ gboolean source_last_round(SourceMove *move, GError **error)
         return FALSE;
     move->report->save_ms = source_lap_ms(move);
     if (move->job->options.verify) {
-        if (!digest_send_all(move->pages, move->channel, error))
+        if (!digest_send_all(move->pages, session_get_channel(move->session, TRAFFIC_CONTROL),
+                             error))
             return FALSE;
         move->report->verify_ms = source_lap_ms(move);
     }
     return source_images_finish(move, error) &&
            epoch_sender_add_state(&move->epochs, state, error) &&
            epoch_sender_seal(&move->epochs, error) &&
-           channel_send_bytes(move->channel, FRAME_PREPARE, NULL, 0, error);
+           session_send_bytes(move->session, FRAME_PREPARE, NULL, 0, error);
 }
 
 gboolean source_await_ready(SourceMove *move, GError **error)
@@ -252,7 +253,7 @@ gboolean source_send_start(SourceMove *move, GError **error)
     source_set_phase(move, MIGRATE_PHASE_SWITCHOVER);
     move->start_sent = TRUE;
     /* A send that fails may have been received all the same. */
-    channel_send_bytes(move->channel, FRAME_START, &run, sizeof run, NULL);
+    session_send_bytes(move->session, FRAME_START, &run, sizeof run, NULL);
     fault_point("source.start-sent", NULL);
     return TRUE;
 }
@@ -262,7 +263,7 @@ static TransactionOutcome ask_outcome(SourceMove *move, GError **error)
 {
     int outcome = OUTCOME_PENDING;
 
-    channel_shutdown(move->channel); /* so that the destination stops waiting for START */
+    session_shutdown(move->session); /* so that the destination stops waiting for START */
     for (int i = 0; i < SETTLE_ATTEMPTS; i++) {
         g_clear_error(error);
         if (migrate_source_resolve(move->job->destination, &move->job->channel, move->transaction,

@@ -53,7 +53,8 @@ gboolean address_parse(const char *text, uint16_t default_port, Address *ret, GE
     if (!split(text, &host, &port_text) || host[0] == '\0' || strlen(host) > MAX_HOST_BYTES ||
         strpbrk(host, "/ \t\r\n") || (port_text && !parse_port(port_text, &port))) {
         error_set(error, VMFERRY_ERROR_INVALID,
-                  "\"%s\" is no address: HOST, HOST:PORT or [IPV6]:PORT is expected", text);
+                  "\"%s\" is not a valid address: HOST, HOST:PORT or [IPV6]:PORT is expected",
+                  text);
         return FALSE;
     }
     ret->label = g_strdup_printf(strchr(host, ':') ? "[%s]:%u" : "%s:%u", host, port);

@@ -20,17 +20,40 @@
 
 void channel_fail(Channel *channel, GError *cause)
 {
+    g_autoptr(GError) taken = cause;
     uint64_t one = 1;
 
     g_mutex_lock(&channel->state_lock);
-    if (channel->failure)
-        g_error_free(cause);
-    else
-        channel->failure = cause;
+    if (!channel->failure)
+        channel->failure = g_error_copy(cause);
     g_mutex_unlock(&channel->state_lock);
     /* An eventfd takes a number whenever it is far from full. */
-    if (write(channel->wake_fd, &one, sizeof one) < 0)
-        return;
+    (void)!write(channel->wake_fd, &one, sizeof one);
+    channel_note_failure(channel, cause, FALSE);
+}
+
+void channel_note_failure(Channel *channel, const GError *cause, gboolean sending)
+{
+    ChannelFailed failed;
+
+    g_mutex_lock(&channel->state_lock);
+    failed = channel->failed;
+    channel->failed = NULL;
+    g_mutex_unlock(&channel->state_lock);
+    if (failed)
+        failed(channel, cause, sending, channel->failed_user);
+}
+
+void channel_watch_failure(Channel *channel, ChannelFailed failed, gpointer user)
+{
+    g_autoptr(GError) failure = NULL;
+
+    g_mutex_lock(&channel->state_lock);
+    channel->failed = failed;
+    channel->failed_user = user;
+    g_mutex_unlock(&channel->state_lock);
+    if (!channel_check(channel, &failure))
+        channel_note_failure(channel, failure, FALSE);
 }
 
 gboolean channel_check(Channel *channel, GError **error)
@@ -115,14 +138,16 @@ void channel_free(Channel *channel)
     g_clear_error(&channel->send_failure);
     g_clear_error(&channel->receive_failure);
     g_mutex_clear(&channel->state_lock);
-    g_mutex_clear(&channel->pages_lock);
+    g_mutex_clear(&channel->bulk_lock);
     g_mutex_clear(&channel->send_lock);
-    g_mutex_clear(&channel->rate_lock);
+    g_mutex_clear(&channel->unattended_lock);
+    channel_pacer_release(channel->pacer);
     g_free(channel->buffer);
     g_free(channel->peer_name);
     g_free(channel->label);
     g_free(channel->instance);
     g_free(channel->agent);
+    g_free(channel->peer_certificate);
     g_free(channel);
 }
 
@@ -146,6 +171,11 @@ const char *channel_get_agent(Channel *channel)
 gboolean channel_is_secure(Channel *channel)
 {
     return channel->secure;
+}
+
+const char *channel_get_peer_certificate(Channel *channel)
+{
+    return channel->peer_certificate;
 }
 
 uint64_t channel_get_sent_bytes(Channel *channel)

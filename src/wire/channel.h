@@ -15,8 +15,8 @@
  * held while waiting.
  *
  * A send that fails because the peer closed looks for the ERROR or ABORT frame
- * that says why and fails with its words, unless another thread receives: then
- * that one gets the frame.  A failed send ends sending, not receiving: frames
+ * that says why (the final error) and fails with its message, unless another thread
+ * receives: then that one gets the frame.  A failed send ends sending, not receiving: frames
  * that arrived before are still given out.
  *
  * Limits: a peer that stops while much of what it sent waits to be received
@@ -58,8 +58,8 @@ Channel *channel_connect(const char *address, const ChannelOptions *options, int
  * Without TLS any stream socket will do, also one of a pair. */
 Channel *channel_accept(int fd, const ChannelOptions *options, GError **error);
 
-/* Says goodbye and closes; waits up to 1 s until the peer's kernel has what was
- * sent last.  NULL-safe. */
+/* Drains and closes: waits up to 1 s until the peer's kernel has what was sent last.
+ * NULL-safe. */
 void channel_free(Channel *channel);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(Channel, channel_free)
 
@@ -71,17 +71,25 @@ void channel_shutdown(Channel *channel);
 const char *channel_get_peer_name(Channel *channel);
 gboolean channel_is_secure(Channel *channel);
 
+/* SHA-256 of the peer's certificate in hexadecimal digits; NULL where insecure. */
+const char *channel_get_peer_certificate(Channel *channel);
+
 /* As in ChannelOptions. */
 const char *channel_get_instance(Channel *channel);
 const char *channel_get_agent(Channel *channel);
 
-/* Sends one frame; returns when all of it is with the kernel.  A PAGES frame
+/* Sends one frame; returns when all of it is with the kernel.  A frame with pages
  * waits for its turn under the rate limit; others go through and are counted
  * against it. */
 gboolean channel_send(Channel *channel, FrameType type, const struct iovec *payload, int count,
                       GError **error);
 gboolean channel_send_bytes(Channel *channel, FrameType type, const void *payload, size_t length,
                             GError **error);
+
+/* The same as *traffic*, whatever class the type has by itself: pages wait for their turn as bulk
+ * only. */
+gboolean channel_send_as(Channel *channel, TrafficClass traffic, FrameType type,
+                         const struct iovec *payload, int count, GError **error);
 
 typedef struct {
     FrameType type;
@@ -100,7 +108,7 @@ gboolean channel_receive_swap(Channel *channel, int timeout_ms, Frame *ret, uint
                               size_t *capacity, GError **error);
 
 /* As channel_receive(), and the frame must be of this type.  An ERROR or ABORT frame
- * becomes an error with the peer's code and words. */
+ * becomes an error with the peer's code and message. */
 gboolean channel_expect(Channel *channel, FrameType type, int timeout_ms, Frame *ret,
                         GError **error);
 
@@ -119,5 +127,5 @@ uint64_t channel_get_sent_bytes(Channel *channel);
 uint64_t channel_get_received_bytes(Channel *channel);
 
 /* Of the sent bytes those that the peer's kernel has not confirmed yet: 0
- * means that the path has nothing to do. */
+ * means that the link is idle. */
 uint64_t channel_get_backlog_bytes(Channel *channel);

@@ -3,8 +3,9 @@
  *
  * A living peer sends a heartbeat at least, so something arrives all the time.
  * The exception is a receive buffer that we left to fill up: then the peer has
- * no way to say anything, and that its kernel still acknowledges our own
- * heartbeats must do.
+ * no way to send anything, and the sign of life is that its kernel still
+ * acknowledges our own heartbeats.  Where nobody receives at all yet, the thread reads the
+ * peer's heartbeats itself.
  */
 #include "base/clock.h"
 #include "base/error.h"
@@ -28,7 +29,7 @@ static gboolean is_alive(const StreamSigns *now, const StreamSigns *before)
 {
     if (now->arrived != before->arrived)
         return TRUE;
-    /* Where it has ended, whoever receives is told so, behind what came before. */
+    /* The end of the connection is reported by receiving, after the frames before it. */
     return now->ended ||
            (now->unread >= BACKLOG_BYTES && now->acknowledged != before->acknowledged);
 }
@@ -53,13 +54,14 @@ static void check_silence(Channel *channel, Watch *watch)
 gpointer channel_heartbeat_main(gpointer data)
 {
     Channel *channel = data;
-    /* Looking twice an interval keeps every pause below one. */
+    /* Twice an interval keeps every pause below one. */
     uint64_t tick_ns = interval_ns(channel) / 2;
     Watch watch = {.alive_ns = clock_now_ns()};
 
     stream_peek(channel->stream, &watch.last);
     while (socket_wait(-1, 0, channel->wake_fd, clock_now_ns() + tick_ns) != SOCKET_WOKEN) {
         check_silence(channel, &watch);
+        channel_drain_heartbeats(channel);
         if (clock_now_ns() - atomic_load(&channel->last_sent_ns) >= tick_ns)
             channel_try_heartbeat(channel);
     }

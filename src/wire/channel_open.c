@@ -48,9 +48,10 @@ static Channel *make_channel(int fd, const ChannelOptions *options, char *label,
     channel->peer_timeout_ns = (uint64_t)timeout_ms * 1000000;
     channel->secure = options->tls != NULL;
     g_mutex_init(&channel->state_lock);
-    g_mutex_init(&channel->pages_lock);
+    g_mutex_init(&channel->bulk_lock);
     g_mutex_init(&channel->send_lock);
-    g_mutex_init(&channel->rate_lock);
+    g_mutex_init(&channel->unattended_lock);
+    channel->pacer = channel_pacer_new();
     atomic_store(&channel->last_sent_ns, clock_now_ns());
     channel->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     if (channel->wake_fd < 0) {
@@ -73,7 +74,8 @@ static gboolean take_certificate_name(Channel *channel, GError **error)
 {
     g_free(channel->peer_name);
     channel->peer_name = stream_get_certificate_name(channel->stream);
-    if (channel->peer_name)
+    channel->peer_certificate = stream_get_certificate_digest(channel->stream);
+    if (channel->peer_name && channel->peer_certificate)
         return TRUE;
     error_set(error, VMFERRY_ERROR_REFUSED, "%s: its certificate names no host", channel->label);
     return FALSE;
@@ -134,8 +136,8 @@ static char *describe_peer(int fd)
     return g_strdup(host);
 }
 
-/* A peer that begins in plain text is told so in plain text: no more is read
- * from it and nothing else is said. */
+/* A peer that begins in plain text gets an ERROR frame in plain text; nothing more
+ * is read from it or sent to it. */
 static gboolean refuse_plain_text(Channel *channel, uint64_t deadline_ns, GError **error)
 {
     static const uint8_t tls_handshake_record = 0x16;

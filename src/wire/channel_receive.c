@@ -11,12 +11,13 @@
 #include "base/bytes.h"
 #include "base/clock.h"
 #include "base/error.h"
+#include "base/lock_guard.h"
 #include "wire/channel_private.h"
 #include "wire/socket_wait.h"
 
 #define READ_AHEAD_BYTES (64u << 10)
-#define STDERR_TAIL_WAIT_NS 1000000000ULL
-#define STDERR_TAIL_BYTES (8u << 20)
+#define FINAL_ERROR_WAIT_NS 1000000000ULL
+#define FINAL_ERROR_MOST_BYTES (8u << 20)
 
 /* Makes room so that *need* bytes from start on lie in one piece. */
 static void make_room(Channel *channel, size_t need)
@@ -63,6 +64,7 @@ static gboolean fill(Channel *channel, size_t need, uint64_t deadline_ns, GError
                                   &channel->receive_failure);
 
         if (got < 0) {
+            channel_note_failure(channel, channel->receive_failure, FALSE);
             /* Where it was shut down here, the end of the connection is only a consequence. */
             if (channel_check_open(channel, error))
                 g_propagate_error(error, g_error_copy(channel->receive_failure));
@@ -75,7 +77,7 @@ static gboolean fill(Channel *channel, size_t need, uint64_t deadline_ns, GError
     return TRUE;
 }
 
-/* What stands where a header was expected, in words where it is known. */
+/* What came where a header was expected, explained where that is known. */
 static void explain_bad_header(Channel *channel, const uint8_t *bytes, GError **error)
 {
     if (!channel->secure && bytes[0] == 0x16 && bytes[1] == 0x03) {
@@ -95,6 +97,7 @@ static gboolean read_header(Channel *channel, uint64_t deadline_ns, FrameHeader 
     if (frame_header_decode(channel->buffer + channel->start, ret, &channel->receive_failure))
         return TRUE;
     explain_bad_header(channel, channel->buffer + channel->start, &channel->receive_failure);
+    channel_note_failure(channel, channel->receive_failure, FALSE);
     g_propagate_error(error, g_error_copy(channel->receive_failure));
     return FALSE;
 }
@@ -116,12 +119,47 @@ static gboolean receive_any(Channel *channel, uint64_t deadline_ns, Frame *ret, 
     return TRUE;
 }
 
+/* ---- before anybody receives ---- */
+
+void channel_set_unattended(Channel *channel)
+{
+    atomic_store(&channel->receiver, NULL);
+    atomic_store(&channel->unattended, TRUE);
+}
+
+/* The heartbeat thread lets go of what only the receiver may use. */
+static void attend(Channel *channel)
+{
+    if (!atomic_load(&channel->unattended))
+        return;
+    g_mutex_lock(&channel->unattended_lock);
+    atomic_store(&channel->unattended, FALSE);
+    g_mutex_unlock(&channel->unattended_lock);
+}
+
+/* Whatever else has come stays where it is, for the receiver. */
+void channel_drain_heartbeats(Channel *channel)
+{
+    lock_guard(&channel->unattended_lock);
+    FrameHeader header;
+
+    if (!atomic_load(&channel->unattended) || channel->receive_failure)
+        return;
+    channel->start += channel->current;
+    channel->current = 0;
+    while (read_header(channel, clock_now_ns(), &header, NULL) && header.type == FRAME_HEARTBEAT)
+        channel->start += FRAME_HEADER_BYTES;
+}
+
+/* ---- receiving ---- */
+
 gboolean channel_receive(Channel *channel, int timeout_ms, Frame *ret, GError **error)
 {
     uint64_t deadline_ns = socket_deadline(timeout_ms);
     Frame frame;
 
     atomic_store(&channel->receiver, g_thread_self());
+    attend(channel);
     do {
         if (!channel_check_open(channel, error))
             return FALSE;
@@ -186,11 +224,11 @@ gboolean channel_expect(Channel *channel, FrameType type, int timeout_ms, Frame 
     return FALSE;
 }
 
-/* ---- last words ---- */
+/* ---- the final error ---- */
 
 /* Looks for an ERROR or ABORT frame among whole frames; drops the others.
  * FALSE: there is none yet; *ret_dead*: there will be none. */
-static gboolean scan_for_words(Channel *channel, GByteArray *bytes, gboolean *ret_dead,
+static gboolean scan_for_error(Channel *channel, GByteArray *bytes, gboolean *ret_dead,
                                GError **error)
 {
     while (bytes->len >= FRAME_HEADER_BYTES) {
@@ -226,18 +264,22 @@ static gboolean read_on(Channel *channel, GByteArray *bytes, uint64_t deadline_n
 
 gboolean channel_find_final_error(Channel *channel, GError **error)
 {
-    uint64_t deadline_ns = clock_now_ns() + STDERR_TAIL_WAIT_NS;
+    uint64_t deadline_ns = clock_now_ns() + FINAL_ERROR_WAIT_NS;
     g_autoptr(GByteArray) bytes = g_byte_array_new();
-    size_t unread = channel->start + channel->current;
-    gboolean dead = channel->receive_failure != NULL;
+    size_t unread;
+    gboolean dead;
+
+    attend(channel);
+    unread = channel->start + channel->current;
+    dead = channel->receive_failure != NULL;
 
     byte_write_span(bytes, channel->buffer ? channel->buffer + unread : NULL,
                     channel->end - unread);
     if (!channel->receive_failure)
         error_set(&channel->receive_failure, VMFERRY_ERROR_DISCONNECTED, "%s closed the connection",
                   channel->label);
-    while (!dead && bytes->len < STDERR_TAIL_BYTES) {
-        if (scan_for_words(channel, bytes, &dead, error))
+    while (!dead && bytes->len < FINAL_ERROR_MOST_BYTES) {
+        if (scan_for_error(channel, bytes, &dead, error))
             return TRUE;
         dead = dead || !read_on(channel, bytes, deadline_ns);
     }

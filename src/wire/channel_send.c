@@ -9,23 +9,54 @@
 #include "base/lock_guard.h"
 #include "wire/socket_wait.h"
 
-/* A change of the rate is noticed by those who wait after that long. */
+/* After that long a sender that waits notices a change of the rate. */
 #define LONGEST_NAP_NS 100000000ULL
+
+/* ---- the rate ---- */
+
+Pacer *channel_pacer_new(void)
+{
+    Pacer *pacer = g_atomic_rc_box_new0(Pacer);
+
+    g_mutex_init(&pacer->lock);
+    return pacer;
+}
+
+static void pacer_clear(gpointer data)
+{
+    Pacer *pacer = data;
+
+    g_mutex_clear(&pacer->lock);
+}
+
+void channel_pacer_release(Pacer *pacer)
+{
+    g_atomic_rc_box_release_full(pacer, pacer_clear);
+}
+
+void channel_share_rate(Channel *channel, Channel *with)
+{
+    lock_guard(&channel->send_lock);
+
+    channel_pacer_release(channel->pacer);
+    channel->pacer = g_atomic_rc_box_acquire(with->pacer);
+}
 
 void channel_set_rate(Channel *channel, uint64_t bytes_per_second)
 {
-    g_mutex_lock(&channel->rate_lock);
-    rate_limit_init(&channel->rate, bytes_per_second, clock_now_ns());
-    g_mutex_unlock(&channel->rate_lock);
+    lock_guard(&channel->pacer->lock);
+
+    rate_limit_init(&channel->pacer->limit, bytes_per_second, clock_now_ns());
 }
 
 /* How long to wait for the turn of *bytes* (at most a piece). */
 static uint64_t next_turn_ns(Channel *channel, size_t bytes, size_t *ret_piece)
 {
-    lock_guard(&channel->rate_lock);
+    RateLimit *limit = &channel->pacer->limit;
+    lock_guard(&channel->pacer->lock);
 
-    *ret_piece = channel->rate.bytes_per_second ? rate_limit_piece(&channel->rate) : SIZE_MAX;
-    return rate_limit_delay_ns(&channel->rate, MIN(bytes, *ret_piece), clock_now_ns());
+    *ret_piece = limit->bytes_per_second ? rate_limit_piece(limit) : SIZE_MAX;
+    return rate_limit_delay_ns(limit, MIN(bytes, *ret_piece), clock_now_ns());
 }
 
 /* Waits until some of *bytes* may go; *ret_piece* is how many. */
@@ -44,10 +75,12 @@ static gboolean wait_turn(Channel *channel, size_t bytes, size_t *ret_piece, GEr
 
 static void charge(Channel *channel, size_t bytes)
 {
-    g_mutex_lock(&channel->rate_lock);
-    rate_limit_charge(&channel->rate, bytes, clock_now_ns());
-    g_mutex_unlock(&channel->rate_lock);
+    lock_guard(&channel->pacer->lock);
+
+    rate_limit_charge(&channel->pacer->limit, bytes, clock_now_ns());
 }
+
+/* ---- frames ---- */
 
 static gboolean give_up(Channel *channel, GError **error)
 {
@@ -136,21 +169,21 @@ static gboolean send_locked(Channel *channel, StreamCursor *cursor, gboolean pac
         return TRUE;
     /* Half a frame may be out: nothing can follow it. */
     channel->send_failure = g_error_copy(failure);
+    channel_note_failure(channel, failure, TRUE);
     g_propagate_error(error, failure);
     return FALSE;
 }
 
-static gboolean send_in_turn(Channel *channel, FrameType type, StreamCursor *cursor, GError **error)
+static gboolean send_in_turn(Channel *channel, gboolean paced, StreamCursor *cursor, GError **error)
 {
-    gboolean paced = frame_type_carries_pages(type);
     size_t piece;
     gboolean ok;
 
     if (paced) {
-        g_mutex_lock(&channel->pages_lock);
+        g_mutex_lock(&channel->bulk_lock);
         /* Not under send_lock: other frames may pass meanwhile. */
         if (!wait_turn(channel, cursor_bytes(cursor), &piece, error)) {
-            g_mutex_unlock(&channel->pages_lock);
+            g_mutex_unlock(&channel->bulk_lock);
             return FALSE;
         }
     }
@@ -158,7 +191,7 @@ static gboolean send_in_turn(Channel *channel, FrameType type, StreamCursor *cur
     ok = send_locked(channel, cursor, paced, error);
     g_mutex_unlock(&channel->send_lock);
     if (paced)
-        g_mutex_unlock(&channel->pages_lock);
+        g_mutex_unlock(&channel->bulk_lock);
     return ok;
 }
 
@@ -182,25 +215,26 @@ static gboolean make_frame(FrameType type, const struct iovec *payload, int coun
     return TRUE;
 }
 
-/* A peer that gave up has usually said why before it closed: its words are
+/* A peer that gave up has usually said why before it closed: its final error is
  * worth more than "broken pipe".  Not after START, whose answer must not be
- * read over, and not where another thread receives (it finds them itself). */
+ * read over, and not where another thread receives (it finds that error itself). */
 static void prefer_final_error(Channel *channel, FrameType type, GError **error)
 {
     GThread *receiver = atomic_load(&channel->receiver);
-    g_autoptr(GError) words = NULL;
+    g_autoptr(GError) final_error = NULL;
 
     if (!error || !error_is(*error, VMFERRY_ERROR_DISCONNECTED) || type == FRAME_START ||
         type == FRAME_ERROR || (receiver && receiver != g_thread_self()) ||
-        !channel_check(channel, NULL) || !channel_find_final_error(channel, &words))
+        !channel_check(channel, NULL) || !channel_find_final_error(channel, &final_error))
         return;
     g_clear_error(error);
-    *error = g_steal_pointer(&words);
+    *error = g_steal_pointer(&final_error);
 }
 
-gboolean channel_send(Channel *channel, FrameType type, const struct iovec *payload, int count,
-                      GError **error)
+gboolean channel_send_as(Channel *channel, TrafficClass traffic, FrameType type,
+                         const struct iovec *payload, int count, GError **error)
 {
+    gboolean paced = traffic == TRAFFIC_BULK && frame_type_carries_pages(type);
     g_autofree struct iovec *pieces = g_new(struct iovec, (gsize)count + 1);
     uint8_t header[FRAME_HEADER_BYTES];
     StreamCursor cursor = {.at = pieces, .left = (size_t)count + 1};
@@ -208,11 +242,17 @@ gboolean channel_send(Channel *channel, FrameType type, const struct iovec *payl
 
     if (!make_frame(type, payload, count, header, pieces, error))
         return FALSE;
-    if (send_in_turn(channel, type, &cursor, &failure))
+    if (send_in_turn(channel, paced, &cursor, &failure))
         return TRUE;
     prefer_final_error(channel, type, &failure);
     g_propagate_error(error, g_steal_pointer(&failure));
     return FALSE;
+}
+
+gboolean channel_send(Channel *channel, FrameType type, const struct iovec *payload, int count,
+                      GError **error)
+{
+    return channel_send_as(channel, frame_type_traffic(type), type, payload, count, error);
 }
 
 gboolean channel_send_bytes(Channel *channel, FrameType type, const void *payload, size_t length,
@@ -230,7 +270,7 @@ void channel_try_heartbeat(Channel *channel)
     struct iovec piece = {bytes, sizeof bytes};
     StreamCursor cursor = {.at = &piece, .left = 1};
 
-    /* Who sends a frame right now is sign of life enough. */
+    /* A frame that is being sent right now is sign of life enough. */
     if (!g_mutex_trylock(&channel->send_lock))
         return;
     frame_header_encode(&header, bytes);

@@ -8,6 +8,7 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/fd.h"
+#include "wire/dns.h"
 #include "wire/socket_wait.h"
 
 /* What an errno of connect() means to a user. */
@@ -76,7 +77,7 @@ static uint64_t share_of(uint64_t deadline_ns, guint addresses_left)
 
 int connect_socket(const Address *address, uint64_t deadline_ns, int cancel_fd, GError **error)
 {
-    g_autoptr(GPtrArray) all = resolve_host(address, deadline_ns, cancel_fd, error);
+    g_autoptr(GPtrArray) all = dns_look_up(address, deadline_ns, cancel_fd, error);
     int fd = -1;
 
     for (guint i = 0; all && fd < 0 && i < all->len; i++) {

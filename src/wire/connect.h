@@ -7,10 +7,5 @@
 #include "wire/address.h"
 
 /* Returns a connected, non-blocking socket or -1.  *cancel_fd* becomes
- * readable where the user has enough of it (-1: never). */
+ * readable where the user cancels (-1: never). */
 int connect_socket(const Address *address, uint64_t deadline_ns, int cancel_fd, GError **error);
-
-/* Looks up the addresses of *host* within the deadline.  Returns a GPtrArray of
- * struct sockaddr_storage with the port set. */
-GPtrArray *resolve_host(const Address *address, uint64_t deadline_ns, int cancel_fd,
-                        GError **error);

@@ -2,9 +2,11 @@
  * Names to addresses
  *
  * getaddrinfo() can neither be cancelled nor told a deadline, so it runs in a
- * thread of its own.  Who asked and that thread share a Lookup with two
- * references; the one who leaves last frees it.
+ * thread of its own.  The caller and that thread share a DnsQuery with two
+ * references; the last one frees it.
  */
+#include "wire/dns.h"
+
 #include <errno.h>
 #include <netdb.h>
 #include <poll.h>
@@ -15,7 +17,6 @@
 
 #include "base/error.h"
 #include "base/fd.h"
-#include "wire/connect.h"
 #include "wire/socket_wait.h"
 
 typedef struct {
@@ -25,66 +26,66 @@ typedef struct {
     int result; /* of getaddrinfo() */
     int errnum;
     struct addrinfo *found;
-} Lookup;
+} DnsQuery;
 
-static void lookup_clear(gpointer data)
+static void dns_query_clear(gpointer data)
 {
-    Lookup *lookup = data;
+    DnsQuery *query = data;
 
-    if (lookup->found)
-        freeaddrinfo(lookup->found);
-    fd_close(&lookup->done_fd);
-    g_free(lookup->host);
-    g_free(lookup->service);
+    if (query->found)
+        freeaddrinfo(query->found);
+    fd_close(&query->done_fd);
+    g_free(query->host);
+    g_free(query->service);
 }
 
-static void lookup_release(Lookup *lookup)
+static void dns_query_release(DnsQuery *query)
 {
-    g_atomic_rc_box_release_full(lookup, lookup_clear);
+    g_atomic_rc_box_release_full(query, dns_query_clear);
 }
-G_DEFINE_AUTOPTR_CLEANUP_FUNC(Lookup, lookup_release)
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(DnsQuery, dns_query_release)
 
-static gpointer lookup_main(gpointer data)
+static gpointer dns_query_main(gpointer data)
 {
-    g_autoptr(Lookup) lookup = data;
+    g_autoptr(DnsQuery) query = data;
     struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_NUMERICSERV};
     uint64_t one = 1;
 
-    if (address_is_ip(lookup->host))
+    if (address_is_ip(query->host))
         hints.ai_flags |= AI_NUMERICHOST;
-    lookup->result = getaddrinfo(lookup->host, lookup->service, &hints, &lookup->found);
-    lookup->errnum = errno;
-    if (write(lookup->done_fd, &one, sizeof one) < 0)
+    query->result = getaddrinfo(query->host, query->service, &hints, &query->found);
+    query->errnum = errno;
+    if (write(query->done_fd, &one, sizeof one) < 0)
         return NULL;
     return NULL;
 }
 
-static Lookup *lookup_start(const Address *address, GError **error)
+static DnsQuery *dns_query_start(const Address *address, GError **error)
 {
-    g_autoptr(Lookup) lookup = g_atomic_rc_box_new0(Lookup);
+    g_autoptr(DnsQuery) query = g_atomic_rc_box_new0(DnsQuery);
     GThread *thread;
 
-    lookup->host = g_strdup(address->host);
-    lookup->service = g_strdup_printf("%u", address->port);
-    lookup->done_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    if (lookup->done_fd < 0) {
+    query->host = g_strdup(address->host);
+    query->service = g_strdup_printf("%u", address->port);
+    query->done_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (query->done_fd < 0) {
         error_set_errno(error, errno, "eventfd");
         return NULL;
     }
-    thread = g_thread_try_new("resolve", lookup_main, g_atomic_rc_box_acquire(lookup), error);
+    thread = g_thread_try_new("dns", dns_query_main, g_atomic_rc_box_acquire(query), error);
     if (!thread) {
-        lookup_release(lookup);
+        dns_query_release(query);
         return NULL;
     }
     g_thread_unref(thread);
-    return g_steal_pointer(&lookup);
+    return g_steal_pointer(&query);
 }
 
-static GPtrArray *collect(const Lookup *lookup)
+static GPtrArray *list_addresses(const DnsQuery *query)
 {
     GPtrArray *all = g_ptr_array_new_with_free_func(g_free);
 
-    for (const struct addrinfo *info = lookup->found; info; info = info->ai_next) {
+    for (const struct addrinfo *info = query->found; info; info = info->ai_next) {
         struct sockaddr_storage *address = g_new0(struct sockaddr_storage, 1);
 
         memcpy(address, info->ai_addr, MIN(info->ai_addrlen, sizeof *address));
@@ -93,14 +94,14 @@ static GPtrArray *collect(const Lookup *lookup)
     return all;
 }
 
-GPtrArray *resolve_host(const Address *address, uint64_t deadline_ns, int cancel_fd, GError **error)
+GPtrArray *dns_look_up(const Address *address, uint64_t deadline_ns, int cancel_fd, GError **error)
 {
-    g_autoptr(Lookup) lookup = lookup_start(address, error);
+    g_autoptr(DnsQuery) query = dns_query_start(address, error);
     uint64_t done;
 
-    if (!lookup)
+    if (!query)
         return NULL;
-    switch (socket_wait(lookup->done_fd, POLLIN, cancel_fd, deadline_ns)) {
+    switch (socket_wait(query->done_fd, POLLIN, cancel_fd, deadline_ns)) {
     case SOCKET_WOKEN:
         error_set(error, VMFERRY_ERROR_CANCELLED, "cancelled");
         return NULL;
@@ -111,15 +112,15 @@ GPtrArray *resolve_host(const Address *address, uint64_t deadline_ns, int cancel
         break;
     }
     /* Reading orders what the thread wrote before what is read here. */
-    if (read(lookup->done_fd, &done, sizeof done) < 0) {
+    if (read(query->done_fd, &done, sizeof done) < 0) {
         error_set_errno(error, errno, "eventfd");
         return NULL;
     }
-    if (lookup->result != 0) {
+    if (query->result != 0) {
         error_set(error, VMFERRY_ERROR_NOT_FOUND, "no address known for %s: %s", address->host,
-                  lookup->result == EAI_SYSTEM ? g_strerror(lookup->errnum)
-                                               : gai_strerror(lookup->result));
+                  query->result == EAI_SYSTEM ? g_strerror(query->errnum)
+                                              : gai_strerror(query->result));
         return NULL;
     }
-    return collect(lookup);
+    return list_addresses(query);
 }

@@ -9,6 +9,6 @@
 /* Texts longer than the limit are cut. */
 char *error_message_encode(const GError *cause);
 
-/* Always makes an error: *peer* said it, or what it said made no sense.  What
+/* Always makes an error: *peer* sent it, or what it sent made no sense.  What
  * could play tricks on a terminal is replaced. */
 void error_message_decode(const char *text, size_t length, const char *peer, GError **error);

@@ -2,6 +2,7 @@
 
 #include "base/bytes.h"
 #include "base/error.h"
+#include "base/names.h"
 #include "base/page.h"
 #include "wire/page_frame.h"
 
@@ -15,18 +16,24 @@
 typedef struct {
     const char *name;
     uint32_t min, max; /* bytes of payload */
+    TrafficClass traffic;
+    gboolean carries_pages;
 } FrameKind;
 
+/* Without a class: control. */
 static const FrameKind kinds[] = {
     [0] = {"none", 0, 0},
     [FRAME_HELLO] = {"HELLO", 2, JSON_BYTES},
     [FRAME_GUEST] = {"GUEST", 2, GUEST_BYTES},
     [FRAME_ACCEPTED] = {"ACCEPTED", 0, 0},
-    [FRAME_PAGES] = {"PAGES", PAGE_FRAME_HEADER_BYTES + PAGE_FRAME_RUN_BYTES, PAGES_BYTES},
-    [FRAME_EPOCH_SEAL] = {"EPOCH_SEAL", FRAME_EPOCH_SEAL_BYTES, FRAME_EPOCH_SEAL_BYTES},
+    [FRAME_PAGES] = {"PAGES", PAGE_FRAME_HEADER_BYTES + PAGE_FRAME_RUN_BYTES, PAGES_BYTES,
+                     TRAFFIC_BULK, TRUE},
+    [FRAME_EPOCH_SEAL] = {"EPOCH_SEAL", FRAME_EPOCH_SEAL_BYTES, FRAME_EPOCH_SEAL_BYTES,
+                          TRAFFIC_BULK},
     [FRAME_EPOCH_APPLIED] = {"EPOCH_APPLIED", FRAME_EPOCH_APPLIED_BYTES, FRAME_EPOCH_APPLIED_BYTES},
     [FRAME_DEVICE_STATE] = {"DEVICE_STATE", FRAME_DEVICE_STATE_HEADER_BYTES + 1,
-                            FRAME_DEVICE_STATE_HEADER_BYTES + FRAME_DEVICE_STATE_PIECE_BYTES},
+                            FRAME_DEVICE_STATE_HEADER_BYTES + FRAME_DEVICE_STATE_PIECE_BYTES,
+                            TRAFFIC_BULK},
     [FRAME_DIGESTS] = {"DIGESTS", FRAME_DIGESTS_HEADER_BYTES + 8,
                        FRAME_DIGESTS_HEADER_BYTES + 8 * FRAME_DIGESTS_MAX_PAGES},
     [FRAME_PREPARE] = {"PREPARE", 0, 0},
@@ -38,13 +45,16 @@ static const FrameKind kinds[] = {
     [FRAME_HEARTBEAT] = {"HEARTBEAT", 0, 0},
     [FRAME_RESOLVE] = {"RESOLVE", 2, JSON_BYTES},
     [FRAME_OUTCOME] = {"OUTCOME", 2, JSON_BYTES},
-    [FRAME_PAGES_LZ4] = {"PAGES_LZ4", PAGE_FRAME_HEADER_BYTES + PAGE_FRAME_RUN_BYTES, PAGES_BYTES},
-    [FRAME_PAGES_ZSTD] = {"PAGES_ZSTD", PAGE_FRAME_HEADER_BYTES + PAGE_FRAME_RUN_BYTES,
-                          PAGES_BYTES},
+    [FRAME_PAGES_LZ4] = {"PAGES_LZ4", PAGE_FRAME_HEADER_BYTES + PAGE_FRAME_RUN_BYTES, PAGES_BYTES,
+                         TRAFFIC_BULK, TRUE},
+    [FRAME_PAGES_ZSTD] = {"PAGES_ZSTD", PAGE_FRAME_HEADER_BYTES + PAGE_FRAME_RUN_BYTES, PAGES_BYTES,
+                          TRAFFIC_BULK, TRUE},
     [FRAME_SEGMENTS] = {"SEGMENTS", FRAME_SEGMENTS_HEAD_BYTES + 1,
-                        FRAME_SEGMENTS_HEAD_BYTES + FRAME_SEGMENTS_MAX_BODY_BYTES},
+                        FRAME_SEGMENTS_HEAD_BYTES + FRAME_SEGMENTS_MAX_BODY_BYTES, TRAFFIC_BULK,
+                        TRUE},
     [FRAME_COPIES] = {"COPIES", FRAME_COPIES_HEAD_BYTES + FRAME_COPIES_RUN_BYTES,
-                      FRAME_COPIES_HEAD_BYTES + FRAME_COPIES_RUN_BYTES *FRAME_COPIES_MAX_RUNS},
+                      FRAME_COPIES_HEAD_BYTES + FRAME_COPIES_RUN_BYTES *FRAME_COPIES_MAX_RUNS,
+                      TRAFFIC_BULK, TRUE},
     [FRAME_IMAGES] = {"IMAGES", 2, IMAGES_BYTES},
     [FRAME_IMAGES_SEEN] = {"IMAGES_SEEN", 2, IMAGES_BYTES},
 };
@@ -62,18 +72,26 @@ uint32_t frame_payload_limit(FrameType type)
     return kind ? kind->max : 0;
 }
 
+static const char *const traffic_class_names[] = {
+    [TRAFFIC_CONTROL] = "control",
+    [TRAFFIC_FAULT] = "fault",
+    [TRAFFIC_CHECKPOINT] = "checkpoint",
+    [TRAFFIC_BULK] = "bulk",
+};
+NAMES_DEFINE(traffic_class, TrafficClass, traffic_class_names)
+
+TrafficClass frame_type_traffic(FrameType type)
+{
+    const FrameKind *kind = find_kind((guint)type);
+
+    return kind ? kind->traffic : TRAFFIC_CONTROL;
+}
+
 gboolean frame_type_carries_pages(FrameType type)
 {
-    switch (type) {
-    case FRAME_PAGES:
-    case FRAME_PAGES_LZ4:
-    case FRAME_PAGES_ZSTD:
-    case FRAME_SEGMENTS:
-    case FRAME_COPIES:
-        return TRUE;
-    default:
-        return FALSE;
-    }
+    const FrameKind *kind = find_kind((guint)type);
+
+    return kind && kind->carries_pages;
 }
 
 const char *frame_type_name(FrameType type)

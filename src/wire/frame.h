@@ -73,12 +73,29 @@ typedef struct {
 #define FRAME_COPIES_RUN_BYTES 24u
 #define FRAME_COPIES_MAX_RUNS 256u
 
+/* What a frame is sent as: each class of a session may have a channel of its own
+ * (session.h), so that nothing has to wait behind what is less urgent. */
+typedef enum {
+    TRAFFIC_CONTROL,    /* the sequence of a transaction, and its answers */
+    TRAFFIC_FAULT,      /* pages that a thread waits for, and requests for them */
+    TRAFFIC_CHECKPOINT, /* an epoch of a protected guest */
+    TRAFFIC_BULK,       /* an epoch that no thread waits for: pages, device state, its seal */
+    TRAFFIC_CLASSES,
+} TrafficClass;
+
+/* "control", "fault", "checkpoint", "bulk" */
+const char *traffic_class_name(TrafficClass traffic);
+gboolean traffic_class_from_name(const char *name, TrafficClass *ret);
+
+/* The class that frames of *type* are sent as unless their sender chooses another one. */
+TrafficClass frame_type_traffic(FrameType type);
+
 /* Largest payload that is accepted for *type*; 0 for a type that is always
  * empty and for an unknown one. */
 uint32_t frame_payload_limit(FrameType type);
 
-/* TRUE for the frames that carry content of guest RAM: those that wait for their
- * turn under the rate limit, and that may be applied in any order within an epoch,
+/* TRUE for the frames that carry content of guest RAM, which may be sent as any class: as bulk
+ * they wait for their turn under the rate limit.  They may be applied in any order within an epoch,
  * COPIES behind all others. */
 gboolean frame_type_carries_pages(FrameType type);
 

@@ -2,7 +2,7 @@
  * GUEST: what is to be moved
  *
  * A destination starts a program by this message, so every field is checked
- * here; whether this guest may come is decided by who launches it.
+ * here; whether this guest may come is decided where it is launched.
  */
 #include <string.h>
 
@@ -96,11 +96,12 @@ static gboolean check_guest_name(const char *name, GError **error)
     /* It becomes part of file names. */
     if (name[0] != '.' && name[0] != '-' && !strchr(name, '/'))
         return TRUE;
-    error_set(error, VMFERRY_ERROR_INVALID, "\"guest\" is \"%s\", which is no guest's name", name);
+    error_set(error, VMFERRY_ERROR_INVALID, "\"guest\" is \"%s\", which is not a valid guest name",
+              name);
     return FALSE;
 }
 
-static gboolean decode_words(json_t *object, GuestMessage *message, GError **error)
+static gboolean decode_texts(json_t *object, GuestMessage *message, GError **error)
 {
     if (!json_field_text(object, "transaction", TRANSACTION_DIGITS, TRUE, &message->transaction,
                          error))
@@ -140,7 +141,7 @@ static gboolean decode_working_directory(json_t *object, GuestMessage *message, 
         return FALSE;
     if (g_path_is_absolute(message->working_directory))
         return TRUE;
-    error_set(error, VMFERRY_ERROR_INVALID, "\"working_directory\" is no absolute path");
+    error_set(error, VMFERRY_ERROR_INVALID, "\"working_directory\" is not an absolute path");
     return FALSE;
 }
 
@@ -206,7 +207,7 @@ static gboolean decode_region(json_t *object, WireRegion *region, GError **error
         return FALSE;
     if (region->bytes > 0 && region->bytes % PAGE_BYTES == 0)
         return TRUE;
-    error_set(error, VMFERRY_ERROR_INVALID, "\"bytes\" is no number of whole pages");
+    error_set(error, VMFERRY_ERROR_INVALID, "\"bytes\" is not a number of whole pages");
     return FALSE;
 }
 
@@ -252,7 +253,7 @@ GuestMessage *guest_message_decode(const char *text, size_t length, GError **err
     g_autoptr(json_t) object = json_parse_object(text, length, MAX_BYTES, error);
     g_autoptr(GuestMessage) message = g_new0(GuestMessage, 1);
 
-    if (object && decode_words(object, message, error) &&
+    if (object && decode_texts(object, message, error) &&
         decode_command_line(object, message, error) &&
         decode_working_directory(object, message, error) &&
         decode_process(object, message, error) && decode_live(object, message, error) &&

@@ -1,5 +1,5 @@
 /*
- * HELLO: who speaks, which versions, what for
+ * HELLO: the sender, its versions and features, and the purpose
  */
 #include <string.h>
 
@@ -16,9 +16,10 @@
 #define MAX_HOST_BYTES 255
 #define MAX_PURPOSE_BYTES 32
 #define MAX_INSTANCE_BYTES 64
+#define MAX_TRAFFIC_BYTES 32
 #define AGENT_DIGITS 32
 
-/* HELLO is answered at once; who does not is stuck. */
+/* HELLO is answered at once; a peer that does not is stuck. */
 #define HELLO_TIMEOUT_MS 10000
 
 void hello_message_clear(HelloMessage *message)
@@ -29,6 +30,15 @@ void hello_message_clear(HelloMessage *message)
     g_clear_pointer(&message->purpose, g_free);
     g_clear_pointer(&message->instance, g_free);
     g_clear_pointer(&message->agent, g_free);
+    g_clear_pointer(&message->token, g_free);
+    g_clear_pointer(&message->transaction, g_free);
+    g_clear_pointer(&message->traffic, g_free);
+}
+
+static void set_optional(json_t *object, const char *key, const char *text)
+{
+    if (text && *text)
+        json_object_set_new(object, key, json_field_make_text(text));
 }
 
 char *hello_message_encode(const HelloMessage *message)
@@ -41,20 +51,23 @@ char *hello_message_encode(const HelloMessage *message)
     json_object_set_new(object, "software", json_field_make_text(message->software));
     json_object_set_new(object, "host", json_field_make_text(message->host));
     json_object_set_new(object, "purpose", json_field_make_text(message->purpose));
-    if (message->instance && *message->instance)
-        json_object_set_new(object, "instance", json_field_make_text(message->instance));
-    if (message->agent && *message->agent)
-        json_object_set_new(object, "agent", json_field_make_text(message->agent));
+    set_optional(object, "instance", message->instance);
+    set_optional(object, "agent", message->agent);
+    set_optional(object, "token", message->token);
+    set_optional(object, "transaction", message->transaction);
+    set_optional(object, "class", message->traffic);
     return json_field_finish(object);
 }
 
-static gboolean decode_agent(json_t *object, HelloMessage *message, GError **error)
+/* May be missing. */
+static gboolean decode_hex(json_t *object, const char *key, guint digits, char **ret,
+                           GError **error)
 {
-    if (!json_field_text(object, "agent", AGENT_DIGITS, FALSE, &message->agent, error))
+    if (!json_field_text(object, key, digits, FALSE, ret, error))
         return FALSE;
-    if (!*message->agent || json_field_is_hex(message->agent, AGENT_DIGITS))
+    if (!**ret || json_field_is_hex(*ret, digits))
         return TRUE;
-    error_set(error, VMFERRY_ERROR_INVALID, "\"agent\" is not of %d hex digits", AGENT_DIGITS);
+    error_set(error, VMFERRY_ERROR_INVALID, "\"%s\" is not of %u hex digits", key, digits);
     return FALSE;
 }
 
@@ -66,7 +79,7 @@ static gboolean decode_fields(json_t *object, HelloMessage *message, GError **er
         !json_get_count(object, "version_max", MAX_VERSION, &version_max, error))
         return FALSE;
     if (version_min == 0 || version_min > version_max) {
-        error_set(error, VMFERRY_ERROR_INVALID, "versions %u to %u are no range",
+        error_set(error, VMFERRY_ERROR_INVALID, "versions %u to %u are not a valid range",
                   (guint)version_min, (guint)version_max);
         return FALSE;
     }
@@ -80,7 +93,11 @@ static gboolean decode_fields(json_t *object, HelloMessage *message, GError **er
            json_field_text(object, "purpose", MAX_PURPOSE_BYTES, FALSE, &message->purpose, error) &&
            json_field_text(object, "instance", MAX_INSTANCE_BYTES, FALSE, &message->instance,
                            error) &&
-           decode_agent(object, message, error);
+           decode_hex(object, "agent", AGENT_DIGITS, &message->agent, error) &&
+           decode_hex(object, "token", HELLO_TOKEN_DIGITS, &message->token, error) &&
+           decode_hex(object, "transaction", HELLO_TRANSACTION_DIGITS, &message->transaction,
+                      error) &&
+           json_field_text(object, "class", MAX_TRAFFIC_BYTES, FALSE, &message->traffic, error);
 }
 
 gboolean hello_message_decode(const char *text, size_t length, HelloMessage *ret, GError **error)
@@ -102,21 +119,23 @@ gboolean peer_has_feature(const HelloMessage *peer, const char *feature)
     return peer->features && g_strv_contains((const char *const *)peer->features, feature);
 }
 
-static gboolean send_hello(Channel *channel, const char *purpose, GError **error)
+/* *said* has what is not the same in each of our HELLOs. */
+static gboolean send_hello(Channel *channel, const HelloMessage *said, GError **error)
 {
     static char software[] = "vmferry " VMFERRY_VERSION;
     static char *features[] = {(char *)FEATURE_PAGES_LZ4, (char *)FEATURE_PAGES_ZSTD,
                                (char *)FEATURE_SEGMENTS,  (char *)FEATURE_COPIES,
                                (char *)FEATURE_BALLOON,   NULL};
-    HelloMessage ours = {.version_min = PROTOCOL_VERSION,
-                         .version_max = PROTOCOL_VERSION,
-                         .features = features,
-                         .software = software,
-                         .host = (char *)g_get_host_name(),
-                         .purpose = (char *)purpose,
-                         .instance = (char *)channel_get_instance(channel),
-                         .agent = (char *)channel_get_agent(channel)};
-    g_autofree char *text = hello_message_encode(&ours);
+    HelloMessage ours = *said;
+    g_autofree char *text = NULL;
+
+    ours.version_min = ours.version_max = PROTOCOL_VERSION;
+    ours.features = features;
+    ours.software = software;
+    ours.host = (char *)g_get_host_name();
+    ours.instance = (char *)channel_get_instance(channel);
+    ours.agent = (char *)channel_get_agent(channel);
+    text = hello_message_encode(&ours);
 
     return channel_send_bytes(channel, FRAME_HELLO, text, strlen(text), error);
 }
@@ -154,7 +173,7 @@ static gboolean receive_hello(Channel *channel, HelloMessage *ret, guint *ret_ve
     return TRUE;
 }
 
-/* FALSE with *error* where the peer is who we are. */
+/* FALSE with *error* where the peer is this agent itself. */
 static gboolean check_other(Channel *channel, const HelloMessage *peer, GError **error)
 {
     const char *ours = channel_get_instance(channel);
@@ -166,12 +185,12 @@ static gboolean check_other(Channel *channel, const HelloMessage *peer, GError *
     return FALSE;
 }
 
-gboolean handshake_connect(Channel *channel, const char *purpose, HelloMessage *ret_peer,
-                           guint *ret_version, GError **error)
+static gboolean connect_saying(Channel *channel, const HelloMessage *said, HelloMessage *ret_peer,
+                               guint *ret_version, GError **error)
 {
     HelloMessage peer = {0};
 
-    if (!send_hello(channel, purpose, error) || !receive_hello(channel, &peer, ret_version, error))
+    if (!send_hello(channel, said, error) || !receive_hello(channel, &peer, ret_version, error))
         return FALSE;
     if (!check_other(channel, &peer, error)) {
         hello_message_clear(&peer);
@@ -184,9 +203,29 @@ gboolean handshake_connect(Channel *channel, const char *purpose, HelloMessage *
     return TRUE;
 }
 
-gboolean handshake_accept(Channel *channel, HelloMessage *ret_peer, guint *ret_version,
-                          GError **error)
+gboolean handshake_connect(Channel *channel, const char *purpose, HelloMessage *ret_peer,
+                           guint *ret_version, GError **error)
 {
+    HelloMessage said = {.purpose = (char *)purpose};
+
+    return connect_saying(channel, &said, ret_peer, ret_version, error);
+}
+
+gboolean handshake_join(Channel *channel, const char *transaction, TrafficClass traffic,
+                        const char *token, HelloMessage *ret_peer, GError **error)
+{
+    HelloMessage said = {.purpose = (char *)"join",
+                         .transaction = (char *)transaction,
+                         .traffic = (char *)traffic_class_name(traffic),
+                         .token = (char *)token};
+
+    return connect_saying(channel, &said, ret_peer, NULL, error);
+}
+
+gboolean handshake_accept(Channel *channel, const char *token, HelloMessage *ret_peer,
+                          guint *ret_version, GError **error)
+{
+    HelloMessage said = {.purpose = (char *)"", .token = (char *)token};
     g_autoptr(GError) failure = NULL;
     HelloMessage peer = {0};
 
@@ -195,7 +234,7 @@ gboolean handshake_accept(Channel *channel, HelloMessage *ret_peer, guint *ret_v
         g_propagate_error(error, g_steal_pointer(&failure));
         return FALSE;
     }
-    if (!send_hello(channel, "", error)) {
+    if (!send_hello(channel, &said, error)) {
         hello_message_clear(&peer);
         return FALSE;
     }

@@ -42,7 +42,8 @@ gboolean json_field_texts(json_t *object, const char *key, size_t max_entries, s
     {
         if (!json_is_string(entry) || json_string_length(entry) > max_bytes) {
             error_set(error, VMFERRY_ERROR_INVALID,
-                      "\"%s\": entry %zu is no text or longer than %zu bytes", key, i, max_bytes);
+                      "\"%s\": entry %zu is not a text or longer than %zu bytes", key, i,
+                      max_bytes);
             return FALSE;
         }
         g_ptr_array_add(texts, g_strdup(json_string_value(entry)));

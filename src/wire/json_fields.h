@@ -6,7 +6,7 @@
 #include "base/json.h"
 
 /* Text of at most *max* bytes without control characters; "" is refused where
- * *required*, and stands for a missing key where not.  Free with g_free(). */
+ * *required*, and the value of a missing key where not.  Free with g_free(). */
 gboolean json_field_text(json_t *object, const char *key, size_t max, gboolean required, char **ret,
                          GError **error);
 
@@ -14,7 +14,7 @@ gboolean json_field_text(json_t *object, const char *key, size_t max, gboolean r
 gboolean json_field_texts(json_t *object, const char *key, size_t max_entries, size_t max_bytes,
                           char ***ret, GError **error);
 
-/* A list of texts, and a text, also where bytes in them are no UTF-8. */
+/* A list of texts, and a text, also where their bytes are not valid UTF-8. */
 json_t *json_field_make_text(const char *text);
 json_t *json_field_make_texts(char *const *texts);
 

@@ -32,10 +32,19 @@ typedef struct {
     char **features; /* NULL-terminated; unknown ones are ignored */
     char *software;  /* "vmferry 0.1.0" */
     char *host;      /* the sender's host name */
-    char *purpose;   /* of the connecting side: "migrate", "resolve", "ping" */
+    char *purpose;   /* of the connecting side: "migrate", "resolve", "ping", "join" */
     char *instance;  /* the sender's random id (ChannelOptions); "" or NULL for none */
     char *agent;     /* its lasting id, 32 hex digits; "" or NULL for none */
+    /* 64 random hex digits: given by the accepting side to one that may join further channels to
+     * this one, shown by those that do; "" or NULL for none. */
+    char *token;
+    /* Of "join" only, otherwise "" or NULL: what is joined, and the class of its traffic. */
+    char *transaction;
+    char *traffic;
 } HelloMessage;
+
+#define HELLO_TRANSACTION_DIGITS 32
+#define HELLO_TOKEN_DIGITS 64
 
 void hello_message_clear(HelloMessage *message);
 char *hello_message_encode(const HelloMessage *message);
@@ -46,11 +55,14 @@ gboolean peer_has_feature(const HelloMessage *peer, const char *feature);
 
 /* Exchanges HELLO on a new channel and agrees on the highest version both
  * speak.  The connecting side speaks first; VMFERRY_ERROR_REFUSED where it has
- * reached its own agent. */
+ * reached its own agent.  *token* is what the accepting side gives (NULL: none);
+ * handshake_join() is handshake_connect() for the purpose "join". */
 gboolean handshake_connect(Channel *channel, const char *purpose, HelloMessage *ret_peer,
                            guint *ret_version, GError **error);
-gboolean handshake_accept(Channel *channel, HelloMessage *ret_peer, guint *ret_version,
-                          GError **error);
+gboolean handshake_join(Channel *channel, const char *transaction, TrafficClass traffic,
+                        const char *token, HelloMessage *ret_peer, GError **error);
+gboolean handshake_accept(Channel *channel, const char *token, HelloMessage *ret_peer,
+                          guint *ret_version, GError **error);
 
 typedef struct {
     char *name;
@@ -65,8 +77,8 @@ typedef struct {
     char *machine;
     char *accelerator;
     char **command_line;      /* program first */
-    char *working_directory;  /* that relative paths in it are relative to; NULL: none told */
-    ProcessIdentity *process; /* who is to run it */
+    char *working_directory;  /* that relative paths in it are relative to; NULL: not sent */
+    ProcessIdentity *process; /* that is to run it */
     json_t *live;             /* the live machine, in the VMM driver's own form */
     guint vcpus;
     uint64_t memory_bytes;
@@ -134,7 +146,7 @@ typedef struct {
 char *ready_message_encode(const ReadyMessage *message);
 gboolean ready_message_decode(const char *text, size_t length, ReadyMessage *ret, GError **error);
 
-/* What became of a transaction, said by its destination. */
+/* What became of a transaction, according to its destination. */
 typedef enum {
     OUTCOME_COMMITTED, /* the guest was started here */
     OUTCOME_ABORTED,   /* it was not and never will be, or was never heard of */

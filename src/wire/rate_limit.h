@@ -1,5 +1,5 @@
 /*
- * A token bucket, told the time
+ * A token bucket that is given the time
  *
  * Theory of operation: the bucket is kept as the moment at which everything
  * sent so far is paid for.  That moment may lie at most RATE_LIMIT_BURST_MS in
@@ -9,7 +9,7 @@
  * most rate_limit_piece() bytes, a quarter of the burst, so that waking up
  * late costs no throughput.
  *
- * It never looks at a clock itself; now_ns must not run backwards.
+ * It never reads a clock itself; now_ns must not run backwards.
  */
 #pragma once
 

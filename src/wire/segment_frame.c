@@ -80,7 +80,7 @@ SegmentFrameBody segment_frame_body(const SegmentFrameHead *head, const uint8_t 
                               .left = head->page_count};
 }
 
-/* Nothing may stand behind the last page. */
+/* No bytes may follow the last page. */
 static void check_end(const SegmentFrameBody *body, GError **error)
 {
     if (body->reader.left > 0)

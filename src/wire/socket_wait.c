@@ -35,6 +35,6 @@ SocketWaitResult socket_wait(int fd, short events, int wake_fd, uint64_t deadlin
 
     if (n > 0 && polls[1].revents)
         return SOCKET_WOKEN;
-    /* Where poll itself fails, what is tried next says why. */
+    /* Where poll() itself fails, the call that is tried next reports why. */
     return n == 0 ? SOCKET_TIMED_OUT : SOCKET_READY;
 }

@@ -71,6 +71,11 @@ char *stream_get_certificate_name(Stream *stream)
     return stream->tls ? tls_session_get_peer_name(stream->tls) : NULL;
 }
 
+char *stream_get_certificate_digest(Stream *stream)
+{
+    return stream->tls ? tls_session_get_peer_digest(stream->tls) : NULL;
+}
+
 /* ---- reading ---- */
 
 static void set_socket_error(const Stream *stream, int errnum, GError **error)

@@ -48,8 +48,9 @@ gboolean stream_start_tls(Stream *stream, TlsIdentity *identity, const StreamHan
 /* The TLS layer, for tests; NULL where plain. */
 struct TlsSession *stream_get_tls(Stream *stream);
 
-/* The peer's name in its certificate (TLS only). */
+/* The peer's name in its certificate, and the SHA-256 of that in hexadecimal digits (TLS only). */
 char *stream_get_certificate_name(Stream *stream);
+char *stream_get_certificate_digest(Stream *stream);
 
 int stream_get_fd(const Stream *stream);
 
@@ -67,10 +68,10 @@ ssize_t stream_read(Stream *stream, void *buffer, size_t length, GError **error)
 ssize_t stream_write(Stream *stream, StreamCursor *cursor, size_t limit, GError **error);
 gboolean stream_has_unsent(const Stream *stream);
 
-/* Tells a TLS peer that the end is meant (best effort, needs the writer's turn). */
+/* Sends a TLS peer close_notify: the end is intended (best effort, needs the writer's turn). */
 void stream_drain_and_close(Stream *stream);
 
-/* Signs of the peer's life; two looks tell whether anything happened between. */
+/* Signs of the peer's life; two samples show whether anything happened between them. */
 typedef struct {
     uint64_t arrived;      /* bytes that came, read or not */
     uint64_t acknowledged; /* bytes that the peer's kernel has taken */

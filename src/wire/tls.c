@@ -43,10 +43,10 @@ struct TlsIdentity {
 
 const char *tls_peer_error(void)
 {
-    const char *words = ERR_reason_error_string(ERR_peek_last_error());
+    const char *reason = ERR_reason_error_string(ERR_peek_last_error());
 
     ERR_clear_error();
-    return words ? words : "unknown reason";
+    return reason ? reason : "unknown reason";
 }
 
 X509 *tls_read_certificate(const char *path, GError **error)
@@ -107,7 +107,7 @@ EVP_PKEY *tls_read_key(const char *path, GError **error)
     return key;
 }
 
-/* A text that hides something behind a NUL byte is no name. */
+/* A text that hides something behind a NUL byte is not a valid name. */
 static char *take_name(const ASN1_STRING *string)
 {
     unsigned char *utf8 = NULL;
@@ -165,7 +165,7 @@ static gboolean set_protocol(SSL_CTX *context)
     SSL_CTX_set_options(context, SSL_OP_CIPHER_SERVER_PREFERENCE);
     SSL_CTX_set_mode(context, SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER | SSL_MODE_NO_AUTO_CHAIN);
     SSL_CTX_set_verify(context, SSL_VERIFY_PEER | SSL_VERIFY_FAIL_IF_NO_PEER_CERT, NULL);
-    /* Hosts are signed by the CA itself, nothing stands between. */
+    /* Hosts are signed by the CA itself, with no certificate between them. */
     SSL_CTX_set_verify_depth(context, 0);
     /* One system call brings many records. */
     SSL_CTX_set_read_ahead(context, 1);
@@ -288,7 +288,7 @@ static gboolean look_at_files(const char *directory, FileStamp stamps[FILES])
     return changed;
 }
 
-/* With the lock held.  The files are looked at before they are read: what
+/* With the lock held.  The files are stat'ed before they are read: what
  * changes in between is read again next time. */
 static gboolean refresh(TlsIdentity *identity, GError **error)
 {

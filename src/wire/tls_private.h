@@ -1,4 +1,4 @@
-/* What the rest of this room needs of OpenSSL; no other room includes it. */
+/* What the rest of this component needs of OpenSSL; no other component includes this. */
 #pragma once
 
 #include <glib.h>
@@ -26,7 +26,7 @@ SSL *tls_identity_make_ssl(TlsIdentity *identity, gboolean server);
  * neither or one that hides bytes behind a NUL.  Free with g_free(). */
 char *tls_certificate_name(X509 *certificate);
 
-/* OpenSSL's own words for the last error of this thread (which is forgotten). */
+/* OpenSSL's own message for the last error of this thread (which is cleared). */
 const char *tls_peer_error(void);
 
 /* The three files of a folder, read as PEM. */

@@ -97,6 +97,21 @@ char *tls_session_get_peer_name(TlsSession *session)
     return certificate ? tls_certificate_name(certificate) : NULL;
 }
 
+char *tls_session_get_peer_digest(TlsSession *session)
+{
+    X509 *certificate = SSL_get0_peer_certificate(session->ssl);
+    uint8_t digest[EVP_MAX_MD_SIZE];
+    guint bytes = 0;
+    GString *text;
+
+    if (!certificate || !X509_digest(certificate, EVP_sha256(), digest, &bytes))
+        return NULL;
+    text = g_string_new(NULL);
+    for (guint i = 0; i < bytes; i++)
+        g_string_append_printf(text, "%02x", digest[i]);
+    return g_string_free(text, FALSE);
+}
+
 const char *tls_session_get_cipher(TlsSession *session)
 {
     return SSL_get_cipher_name(session->ssl);
@@ -104,8 +119,8 @@ const char *tls_session_get_cipher(TlsSession *session)
 
 /* ---- handshake ---- */
 
-/* Sends what the handshake has to say, also where it has failed: the alert in
- * it tells the peer why.  It is small, an empty socket takes it. */
+/* Sends what the handshake has put out, also where it has failed: the alert in
+ * it gives the peer the reason.  It is small, an empty socket takes it. */
 static void send_written(TlsSession *session)
 {
     const guint8 *at = session->socket.written->data;

@@ -24,6 +24,8 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(TlsSession, tls_session_free)
 gboolean tls_session_handshake(TlsSession *session, const StreamHandshake *handshake,
                                GError **error);
 char *tls_session_get_peer_name(TlsSession *session);
+/* SHA-256 of its certificate in hexadecimal digits. */
+char *tls_session_get_peer_digest(TlsSession *session);
 
 /* As stream_read(); *ret_raw* is the number of bytes taken from the socket. */
 ssize_t tls_session_read(TlsSession *session, void *buffer, size_t length, const char *label,

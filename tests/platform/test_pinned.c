@@ -231,16 +231,16 @@ static gpointer read_thread(gpointer data)
 
 /* --- the trackers ----------------------------------------------------------- */
 
-static int open_own(uint64_t features)
+static Userfault *open_own(UserfaultUses uses)
 {
-    struct uffdio_api api = {.api = UFFD_API, .features = features};
+    struct uffdio_api api = {.api = UFFD_API, .features = userfault_features(uses)};
     int fd = (int)syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK);
 
     if (fd >= 0 && ioctl(fd, UFFDIO_API, &api) < 0) {
         close(fd);
-        return -1;
+        return NULL;
     }
-    return fd;
+    return fd >= 0 ? userfault_take(fd, uses) : NULL;
 }
 
 /* As tracker_start(), for the process itself. */
@@ -252,9 +252,11 @@ static Tracker *start_own(GuestMemory *memory, const TrackerOps *ops)
     tracker->ops = ops;
     tracker->memory = memory;
     tracker->stop_event = -1;
-    tracker->userfault = open_own(ops->features);
-    if (tracker->userfault >= 0 &&
-        userfault_register(tracker->userfault, region->host_address, BYTES, NULL) &&
+    tracker->userfault = open_own(ops->uses);
+    tracker->owns_userfault = TRUE;
+    if (tracker->userfault &&
+        userfault_register(tracker->userfault, region->host_address, BYTES, USERFAULT_MODE_WP,
+                           NULL) &&
         ops->start(tracker, NULL))
         return tracker;
     tracker_free(tracker);

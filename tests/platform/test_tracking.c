@@ -32,20 +32,20 @@
 
 typedef struct {
     uint8_t *memory;
-    int userfault;
+    Userfault *userfault;
     Pagemap *pagemap;
 } Area;
 
-static int open_own(uint64_t features)
+static Userfault *open_own(UserfaultUses uses)
 {
-    struct uffdio_api api = {.api = UFFD_API, .features = features};
+    struct uffdio_api api = {.api = UFFD_API, .features = userfault_features(uses)};
     int fd = (int)syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK | UFFD_USER_MODE_ONLY);
 
     if (fd >= 0 && ioctl(fd, UFFDIO_API, &api) < 0) {
         close(fd);
-        return -1;
+        return NULL;
     }
-    return fd;
+    return fd >= 0 ? userfault_take(fd, uses) : NULL;
 }
 
 static int setup(void **state)
@@ -53,8 +53,7 @@ static int setup(void **state)
     static Area area;
 
     area.pagemap = pagemap_open(getpid(), NULL);
-    area.userfault = open_own(UFFD_FEATURE_PAGEFAULT_FLAG_WP | USERFAULT_FEATURE_WP_ASYNC |
-                              USERFAULT_FEATURE_WP_UNPOPULATED);
+    area.userfault = open_own(USERFAULT_WP_ASYNC);
     area.memory =
         mmap(NULL, PAGES * PAGE + HUGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     area.memory = (uint8_t *)(((uintptr_t)area.memory + HUGE - 1) & ~(uintptr_t)(HUGE - 1));
@@ -66,8 +65,7 @@ static int teardown(void **state)
 {
     Area *area = *state;
 
-    if (area->userfault >= 0)
-        close(area->userfault);
+    userfault_free(area->userfault);
     pagemap_free(area->pagemap);
     munmap(area->memory, PAGES * PAGE);
     return 0;
@@ -84,9 +82,9 @@ static PageSet *take(Area *area)
 
 static void begin(Area *area)
 {
-    assert_true(area->userfault >= 0 && pagemap_can_scan(area->pagemap));
-    assert_true(
-        userfault_register(area->userfault, (uint64_t)(uintptr_t)area->memory, PAGES * PAGE, NULL));
+    assert_true(area->userfault && pagemap_can_scan(area->pagemap));
+    assert_true(userfault_register(area->userfault, (uint64_t)(uintptr_t)area->memory, PAGES * PAGE,
+                                   USERFAULT_MODE_WP, NULL));
     page_set_free(take(area));
 }
 
@@ -220,11 +218,15 @@ static void test_close_cleans(void **state)
 {
     Area *area = *state;
     g_autoptr(PageSet) unprotected = page_set_new(PAGES);
+    int null;
 
     memset(area->memory, 1, PAGES * PAGE);
     begin(area);
-    close(area->userfault);
-    area->userfault = -1;
+    /* userfault_free() would unregister first. */
+    null = open("/dev/null", O_RDONLY | O_CLOEXEC);
+    assert_int_equal(dup2(null, userfault_get_fd(area->userfault)),
+                     userfault_get_fd(area->userfault));
+    close(null);
     assert_true(pagemap_add_unprotected(area->pagemap, (uint64_t)(uintptr_t)area->memory,
                                         (PageSpan){0, PAGES}, TRUE, unprotected, NULL));
     assert_int_equal(page_set_count(unprotected), PAGES);

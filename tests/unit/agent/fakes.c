@@ -377,9 +377,11 @@ gboolean migrate_source_resolve(const char *destination, const ChannelOptions *c
     return TRUE;
 }
 
-gboolean migrate_destination_serve(Channel *channel, const MigrateDestinationHost *host,
+gboolean migrate_destination_serve(Session *session, const MigrateDestinationHost *host,
                                    GError **error)
 {
+    if (fakes.serve)
+        return fakes.serve(session, error);
     error_set(error, VMFERRY_ERROR_UNSUPPORTED, "not in this test");
     return FALSE;
 }

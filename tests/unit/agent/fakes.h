@@ -41,6 +41,8 @@ typedef struct {
     /* What migrate_source_resolve() answers; negative: cannot be reached. */
     gint outcome;   /* atomic */
     gint questions; /* atomic: how often it was asked */
+    /* What migrate_destination_serve() does; NULL: it fails. */
+    gboolean (*serve)(Session *session, GError **error);
 } Fakes;
 
 extern Fakes fakes;

@@ -14,16 +14,18 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "fakes.h"
 #include "scratch.h"
 
 #include "base/clock.h"
 #include "base/fd.h"
-#include "wire/channel.h"
-#include "wire/messages.h"
+#include "wire/session.h"
 
 #define DESCRIPTORS 64
 #define SILENT 100
 #define IDLE_NS 500000000ULL
+#define TRANSACTION "0123456789abcdef0123456789abcdef"
+#define TIMEOUT_MS 10000
 
 static int connect_from(const char *source, guint16 port)
 {
@@ -176,12 +178,101 @@ static void test_no_descriptor_is_no_spin(void **state)
     host_free(host);
 }
 
+/* ---- sessions ---- */
+
+/* A destination that answers, by the first channel, what comes by the bulk one. */
+static gboolean serve_two_channels(Session *session, GError **error)
+{
+    Frame frame;
+
+    session_set_transaction(session, TRANSACTION);
+    return session_send_bytes(session, FRAME_ACCEPTED, NULL, 0, error) &&
+           session_await_channel(session, TRAFFIC_BULK, TIMEOUT_MS, error) &&
+           session_receive(session, TRAFFIC_BULK, TIMEOUT_MS, &frame, error) &&
+           session_send_bytes(session, FRAME_EPOCH_APPLIED, frame.payload, 4, error) &&
+           session_expect(session, FRAME_PREPARE, TIMEOUT_MS, &frame, error);
+}
+
+static Session *begin_move(guint16 port, const ChannelOptions *options)
+{
+    g_autofree char *address = g_strdup_printf("127.0.0.1:%u", port);
+    Session *session = session_connect(address, options, TIMEOUT_MS, NULL, NULL);
+    HelloMessage peer = {0};
+    Frame frame;
+
+    assert_non_null(session);
+    assert_true(session_greet(session, "migrate", &peer, NULL, NULL));
+    hello_message_clear(&peer);
+    session_set_transaction(session, TRANSACTION);
+    assert_true(session_expect(session, FRAME_ACCEPTED, TIMEOUT_MS, &frame, NULL));
+    return session;
+}
+
+static void assert_refused(GError *error, const char *words)
+{
+    assert_non_null(error);
+    if (!strstr(error->message, words))
+        fail_msg("%s", error->message);
+    g_error_free(error);
+}
+
+/* A session that the agent serves takes a further channel, from nobody else. */
+static void test_a_channel_joins(void **state)
+{
+    ChannelOptions options = {.agent = "0123456789abcdef0123456789abcdef", .instance = "a"};
+    ChannelOptions other = {.agent = "0123456789abcdef0123456789abcdef", .instance = "b"};
+    guint16 port;
+    Host *host = start(&port);
+    g_autoptr(Session) session = NULL;
+    GError *error = NULL;
+    Frame frame;
+
+    fakes.serve = serve_two_channels;
+    session = begin_move(port, &options);
+    assert_false(session_join(session, TRAFFIC_BULK, &other, TIMEOUT_MS, NULL, &error));
+    assert_refused(g_steal_pointer(&error), "nothing here that this peer could join");
+    if (!session_join(session, TRAFFIC_BULK, &options, TIMEOUT_MS, NULL, &error))
+        fail_msg("%s", error->message);
+    assert_true(session_send_bytes(session, FRAME_EPOCH_SEAL, "\7\0\0\0\0\0\0\0\0\0\0", 12, NULL));
+    assert_true(session_expect(session, FRAME_EPOCH_APPLIED, TIMEOUT_MS, &frame, NULL));
+    assert_int_equal(frame.payload[0], 7);
+    assert_answers_peers(port);
+    assert_true(session_send_bytes(session, FRAME_PREPARE, NULL, 0, NULL));
+    /* It has ended: both channels. */
+    assert_false(session_receive(session, TRAFFIC_CONTROL, TIMEOUT_MS, &frame, NULL));
+    assert_false(session_receive(session, TRAFFIC_BULK, TIMEOUT_MS, &frame, NULL));
+    assert_false(session_join(session, TRAFFIC_FAULT, &options, TIMEOUT_MS, NULL, &error));
+    assert_refused(error, "nothing here that this peer could join");
+    fakes_reset();
+    host_free(host);
+}
+
+/* An agent that is stopped cuts all channels of a session. */
+static void test_stopping_cuts_a_session(void **state)
+{
+    ChannelOptions options = {.agent = "0123456789abcdef0123456789abcdef", .instance = "a"};
+    guint16 port;
+    Host *host = start(&port);
+    g_autoptr(Session) session = NULL;
+    Frame frame;
+
+    fakes.serve = serve_two_channels;
+    session = begin_move(port, &options);
+    assert_true(session_join(session, TRAFFIC_BULK, &options, TIMEOUT_MS, NULL, NULL));
+    host_stop(host);
+    assert_false(session_receive(session, TRAFFIC_BULK, TIMEOUT_MS, &frame, NULL));
+    fakes_reset();
+    host_free(host);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_the_silent_block_nobody),
         cmocka_unit_test(test_descriptors_are_left_to_others),
         cmocka_unit_test(test_no_descriptor_is_no_spin),
+        cmocka_unit_test(test_a_channel_joins),
+        cmocka_unit_test(test_stopping_cuts_a_session),
     };
 
     alarm(60);

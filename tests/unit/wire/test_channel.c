@@ -260,7 +260,7 @@ static gpointer accept_hello_main(gpointer data)
 {
     GError *error = NULL;
 
-    handshake_accept(data, NULL, NULL, &error);
+    handshake_accept(data, NULL, NULL, NULL, &error);
     return error;
 }
 
@@ -336,7 +336,7 @@ static void test_hello_of_another_version(void **state)
 
     pair_open(&pair, fixture->tls, 0);
     send_ok(pair.client, FRAME_HELLO, text, strlen(text));
-    assert_false(handshake_accept(pair.server, NULL, NULL, &error));
+    assert_false(handshake_accept(pair.server, NULL, NULL, NULL, &error));
     expect_error(error, VMFERRY_ERROR_UNSUPPORTED, "vmferry 9 there speaks versions 7 to 9");
     error = NULL;
     assert_false(channel_expect(pair.client, FRAME_HELLO, 10000, &frame, &error));
@@ -676,7 +676,7 @@ static void test_bad_addresses(void **state)
         GError *error = NULL;
 
         assert_null(channel_connect(bad[i], &options, 1000, NULL, &error));
-        expect_error(error, VMFERRY_ERROR_INVALID, "is no address");
+        expect_error(error, VMFERRY_ERROR_INVALID, "is not a valid address");
     }
 }
 

@@ -85,6 +85,25 @@ static void test_which_carry_pages(void **state)
     assert_true(frame_type_carries_pages(FRAME_COPIES));
 }
 
+/* All of an epoch goes by one channel, in order; nothing else waits behind it. */
+static void test_classes(void **state)
+{
+    TrafficClass traffic;
+
+    for (guint type = 0; type <= FRAME_IMAGES_SEEN + 1; type++)
+        assert_int_equal(frame_type_traffic((FrameType)type),
+                         frame_type_carries_pages((FrameType)type) || type == FRAME_DEVICE_STATE ||
+                                 type == FRAME_EPOCH_SEAL
+                             ? TRAFFIC_BULK
+                             : TRAFFIC_CONTROL);
+    for (guint i = 0; i < TRAFFIC_CLASSES; i++) {
+        assert_true(traffic_class_from_name(traffic_class_name((TrafficClass)i), &traffic));
+        assert_int_equal(traffic, i);
+    }
+    assert_false(traffic_class_from_name("urgent", &traffic));
+    assert_false(traffic_class_from_name(NULL, &traffic));
+}
+
 static void test_bad_headers(void **state)
 {
     static const struct {
@@ -296,6 +315,7 @@ int main(void)
         cmocka_unit_test(test_headers_round_trip_to_their_limits),
         cmocka_unit_test(test_limits),
         cmocka_unit_test(test_which_carry_pages),
+        cmocka_unit_test(test_classes),
         cmocka_unit_test(test_packed_pages),
         cmocka_unit_test(test_bad_headers),
         cmocka_unit_test(test_random_pages_round_trip),

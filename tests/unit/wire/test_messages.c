@@ -72,6 +72,8 @@ static gboolean decode_hello(const char *text, size_t length, GError **error)
     return TRUE;
 }
 
+#define TOKEN "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
+
 static void test_hello_round_trip(void **state)
 {
     char *features[] = {(char *)"zstd", (char *)"new-thing", NULL};
@@ -82,7 +84,10 @@ static void test_hello_round_trip(void **state)
                             (char *)"hôst",
                             (char *)"ping",
                             (char *)"0a1b",
-                            (char *)"00112233445566778899aabbccddeeff"};
+                            (char *)"00112233445566778899aabbccddeeff",
+                            (char *)TOKEN,
+                            (char *)"ffeeddccbbaa99887766554433221100",
+                            (char *)"bulk"};
     g_autofree char *text = hello_message_encode(&message);
     HelloMessage back = {0};
 
@@ -100,6 +105,9 @@ static void test_hello_round_trip(void **state)
     assert_string_equal(back.purpose, "ping");
     assert_string_equal(back.instance, "0a1b");
     assert_string_equal(back.agent, "00112233445566778899aabbccddeeff");
+    assert_string_equal(back.token, TOKEN);
+    assert_string_equal(back.transaction, "ffeeddccbbaa99887766554433221100");
+    assert_string_equal(back.traffic, "bulk");
     hello_message_clear(&back);
     hello_message_clear(&back);
 }
@@ -108,17 +116,19 @@ static void test_hello_damages(void **state)
 {
     static const char good[] = "{\"version_min\":1,\"version_max\":2,\"features\":[\"a\"],"
                                "\"software\":\"s\",\"host\":\"h\",\"purpose\":\"p\",\"instance\":"
-                               "\"i\",\"agent\":\"00112233445566778899aabbccddeeff\"}";
+                               "\"i\",\"agent\":\"00112233445566778899aabbccddeeff\","
+                               "\"token\":\"" TOKEN "\",\"transaction\":"
+                               "\"ffeeddccbbaa99887766554433221100\",\"class\":\"bulk\"}";
     static const Damage damages[] = {
         {NULL, "", "HELLO: not JSON"},
         {NULL, "[]", "HELLO: JSON is not an object"},
         {"\"version_min\":1,", "", "\"version_min\" is missing"},
-        {"\"version_min\":1", "\"version_min\":0", "no range"},
+        {"\"version_min\":1", "\"version_min\":0", "not a valid range"},
         {"\"version_min\":1", "\"version_min\":-1", "no count"},
-        {"\"version_min\":1", "\"version_min\":3", "no range"},
+        {"\"version_min\":1", "\"version_min\":3", "not a valid range"},
         {"\"version_min\":1", "\"version_min\":1.5", "no count"},
         {"\"version_max\":2", "\"version_max\":65536", "the limit is 65535"},
-        {"[\"a\"]", "[1]", "entry 0 is no text"},
+        {"[\"a\"]", "[1]", "entry 0 is not a text"},
         {"[\"a\"]", "\"a\"", "no array"},
         {"[\"a\"]", "[\"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\"]",
          "longer than 64"},
@@ -132,6 +142,12 @@ static void test_hello_damages(void **state)
         {"\"00112233445566778899aabbccddeeff\"", "1", "\"agent\" is missing or no text"},
         {"00112233445566778899aabbccddeeff", "0011", "\"agent\" is not of 32 hex digits"},
         {"00112233", "0011223X", "\"agent\" is not of 32 hex digits"},
+        {"\"" TOKEN "\"", "1", "\"token\" is missing or no text"},
+        {TOKEN, "0a1b", "\"token\" is not of 64 hex digits"},
+        {TOKEN, TOKEN "0", "\"token\" is empty, longer than 64 bytes"},
+        {"ffeeddcc", "FFeeddcc", "\"transaction\" is not of 32 hex digits"},
+        {"\"bulk\"", "[]", "\"class\" is missing or no text"},
+        {"\"bulk\"", "\"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\"", "\"class\" is empty, longer than 32"},
     };
     static const char short_one[] = "{\"version_min\":1,\"version_max\":1,\"features\":[]}";
 
@@ -243,10 +259,10 @@ static void test_guest_damages(void **state)
         {TRANSACTION, "0123456789ABCDEF0123456789ABCDEF", "\"transaction\" is not of 32"},
         {TRANSACTION, TRANSACTION "0", "\"transaction\" is empty, longer than 32"},
         {"\"web1\"", "\"\"", "\"guest\" is empty"},
-        {"\"web1\"", "\"..\"", "no guest's name"},
-        {"\"web1\"", "\"../x\"", "no guest's name"},
-        {"\"web1\"", "\"a/b\"", "no guest's name"},
-        {"\"web1\"", "\"-x\"", "no guest's name"},
+        {"\"web1\"", "\"..\"", "not a valid guest name"},
+        {"\"web1\"", "\"../x\"", "not a valid guest name"},
+        {"\"web1\"", "\"a/b\"", "not a valid guest name"},
+        {"\"web1\"", "\"-x\"", "not a valid guest name"},
         {"\"web1\"", "\"a\\u001bb\"", "\"guest\" is"},
         {"\"web1\"", "7", "\"guest\" is missing or no text"},
         {"\"qemu\",\"vmm_version\"", "\"\",\"vmm_version\"", "\"vmm_kind\" is empty"},
@@ -255,12 +271,12 @@ static void test_guest_damages(void **state)
         {"\"tcg\"", "[]", "\"accelerator\" is missing or no text"},
         {"[\"qemu\"]", "[]", "names no program"},
         {"[\"qemu\"]", "[\"\"]", "names no program"},
-        {"[\"qemu\"]", "[\"qemu\",{}]", "entry 1 is no text"},
+        {"[\"qemu\"]", "[\"qemu\",{}]", "entry 1 is not a text"},
         {"[\"qemu\"]", "[\"qe\\u0000mu\"]", "not JSON"},
         {"[\"qemu\"]", "\"qemu\"", "\"command_line\" is missing, no array"},
         {"\"vcpus\":1", "\"vcpus\":0", "without CPU"},
         {"\"vcpus\":1", "\"vcpus\":5000", "the limit is 4096"},
-        {"\"vcpus\":1", "\"vcpus\":1,\"working_directory\":\"a/b\"", "no absolute path"},
+        {"\"vcpus\":1", "\"vcpus\":1,\"working_directory\":\"a/b\"", "not an absolute path"},
         {"\"vcpus\":1", "\"vcpus\":1,\"working_directory\":7", "working_directory"},
         {",\"process\":" PROCESS, "", "GUEST: process: missing or not an object"},
         {"\"process\":" PROCESS, "\"process\":[]", "process: missing or not an object"},
@@ -281,7 +297,7 @@ static void test_guest_damages(void **state)
         {"{\"name\":\"a\",\"bytes\":4096}", "1", "region 0: not an object"},
         {"\"a\"", "\"\"", "region 0: \"name\" is empty"},
         {"\"a\"", "\"b\"", "two regions with the name \"b\""},
-        {"\"bytes\":4096", "\"bytes\":0", "region 0: \"bytes\" is no number of whole pages"},
+        {"\"bytes\":4096", "\"bytes\":0", "region 0: \"bytes\" is not a number of whole pages"},
         {"\"bytes\":4096", "\"bytes\":4097", "whole pages"},
         {"\"bytes\":8192", "\"bytes\":99999999999999999", "region 1: \"bytes\" is"},
     };

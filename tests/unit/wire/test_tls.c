@@ -388,7 +388,7 @@ static gpointer plain_server_main(gpointer data)
     acceptor_join(acceptor);
     if (!acceptor->channel)
         return NULL;
-    handshake_accept(acceptor->channel, NULL, NULL, &error);
+    handshake_accept(acceptor->channel, NULL, NULL, NULL, &error);
     g_clear_pointer(&acceptor->channel, channel_free);
     return error;
 }

@@ -1,0 +1,110 @@
+/*
+ * A session: the channels of one transaction between two agents
+ *
+ * Theory of operation: what two agents send each other in a transaction has classes of traffic
+ * (frame.h, one table): the sequence itself, pages that a thread waits for, checkpoints, bulk.
+ * Each class is sent and received on one channel; at first all on the one that the session begins
+ * with, so that a session of one channel is a FIFO.  Where a class is not to wait behind another, a
+ * further channel *joins* for it:
+ *
+ *     connecting side                          accepting side
+ *       TLS, HELLO "migrate"        -->
+ *                                   <--          HELLO with a random token
+ *       ... the transaction is named to the peer ...
+ *       TLS, HELLO "join" with transaction,
+ *       class and token             -->          session_admit(): all as in the first HELLO?
+ *                                   <--          HELLO, ACCEPTED (or ERROR)
+ *
+ * Nobody else can join: the token went through the first channel only, and the peer must show the
+ * same certificate, agent id and instance as on that.  Order holds within a channel, never between
+ * two: a class is moved to a channel of its own while nothing of that class is under way, and what
+ * depends on an order across classes waits for an answer.
+ *
+ * The channels live and die together.  Each has its heartbeats; one that fails makes all others
+ * fail with its error (frames that have arrived are still given out).  The rate limit is of all
+ * channels together.
+ *
+ * Threads: any sends; of each channel one receives.  Joining and ending by one thread.
+ */
+#pragma once
+
+#include "wire/channel.h"
+#include "wire/messages.h"
+
+typedef struct Session Session;
+
+/* Connects the first channel, as channel_connect() does. */
+Session *session_connect(const char *address, const ChannelOptions *options, int timeout_ms,
+                         GCancellable *cancellable, GError **error);
+
+/* HELLO of the connecting side, as handshake_connect(); keeps what joining needs. */
+gboolean session_greet(Session *session, const char *purpose, HelloMessage *ret_peer,
+                       guint *ret_version, GError **error);
+
+/* The accepting side: makes a token, gives it with handshake_accept(), and the session takes the
+ * channel then. */
+gboolean session_make_token(char token[HELLO_TOKEN_DIGITS + 1], GError **error);
+Session *session_new(Channel *channel, const HelloMessage *peer, const char *token);
+
+/* The last reference drains and closes all channels, the first channel first: a peer that sees a
+ * joined one end has all that was sent on the first.  NULL-safe. */
+Session *session_ref(Session *session);
+void session_unref(Session *session);
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(Session, session_unref)
+
+/* As channel_shutdown(), for all channels, and no more join. */
+void session_shutdown(Session *session);
+
+/* ---- joining ---- */
+
+/* From now on channels of this transaction may join. */
+void session_set_transaction(Session *session, const char *transaction);
+gboolean session_has_transaction(Session *session, const char *transaction);
+
+/* Connects a channel for *traffic*; what is sent as that goes by it from then on.  UNSUPPORTED
+ * where the peer gave no token. */
+gboolean session_join(Session *session, TrafficClass traffic, const ChannelOptions *options,
+                      int timeout_ms, GCancellable *cancellable, GError **error);
+
+/* Lets a channel join whose HELLO (*hello*) asks to, and sends ACCEPTED.  Takes the channel where
+ * it returns TRUE.  VMFERRY_ERROR_REFUSED for a stranger, without the reason. */
+gboolean session_admit(Session *session, Channel *channel, const HelloMessage *hello,
+                       GError **error);
+
+/* The error for a stranger, also where there is no such session. */
+void session_refuse(GError **error);
+
+/* Waits until *traffic* has a channel of its own. */
+gboolean session_await_channel(Session *session, TrafficClass traffic, int timeout_ms,
+                               GError **error);
+
+/* ---- frames ---- */
+
+/* As the channel_ functions, each on the channel of the type's class, or of *traffic*. */
+gboolean session_send(Session *session, FrameType type, const struct iovec *payload, int count,
+                      GError **error);
+gboolean session_send_bytes(Session *session, FrameType type, const void *payload, size_t length,
+                            GError **error);
+gboolean session_send_as(Session *session, TrafficClass traffic, FrameType type,
+                         const struct iovec *payload, int count, GError **error);
+
+/* Receives from the channel of *traffic*: of classes that share it, too.  On a channel that control
+ * does not use, frames of control other than ERROR and ABORT are INVALID. */
+gboolean session_receive(Session *session, TrafficClass traffic, int timeout_ms, Frame *ret,
+                         GError **error);
+gboolean session_expect(Session *session, FrameType type, int timeout_ms, Frame *ret,
+                        GError **error);
+
+void session_send_error(Session *session, const GError *cause);
+void session_send_abort(Session *session, const GError *cause);
+void session_error_from_frame(Session *session, const Frame *frame, GError **error);
+
+/* The channel that *traffic* goes by now; borrowed. */
+Channel *session_get_channel(Session *session, TrafficClass traffic);
+
+/* ---- facts ---- */
+
+const char *session_get_peer_name(Session *session);
+void session_set_rate(Session *session, uint64_t bytes_per_second);
+uint64_t session_get_sent_bytes(Session *session);
+uint64_t session_get_backlog_bytes(Session *session);
