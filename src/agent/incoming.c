@@ -174,7 +174,7 @@ static void take_over(Incoming *incoming, Guest *guest, Vmm *vmm)
     registry_set_vmm(guest, vmm);
     /* The record first: a restarted agent must not take a guest that has run
      * for one that may not have. */
-    registry_journal_anyway(guest, GUEST_HERE, RESUME_NEVER, &problem);
+    registry_journal_settled(guest, &problem);
     transaction_log_settle(incoming->context->transactions, incoming->transaction);
     departure_log_forget(incoming->context->departures, guest->name);
     balloon_release(incoming->context, guest);

@@ -14,13 +14,13 @@
 
 #define QUIT_TIMEOUT_MS 10000
 
-GuestRecord *launch_make_record(const char *name, GuestState state, GuestOrigin origin,
+GuestRecord *launch_make_record(const char *name, GuestRole state, GuestOrigin origin,
                                 char **command_line, const char *working_directory)
 {
     GuestRecord *record = g_new0(GuestRecord, 1);
 
     record->name = g_strdup(name);
-    record->state = state;
+    record->role = state;
     record->origin = origin;
     record->command_line = g_strdupv(command_line);
     record->working_directory = g_strdup(working_directory);
@@ -79,7 +79,7 @@ static gboolean take_into_care(AgentContext *context, Guest *guest, Vmm *vmm, gb
     VmmRunState state = VMM_RUN_STATE_RUNNING;
 
     launch_fill_record(record, vmm);
-    record->state = GUEST_HERE;
+    record->role = GUEST_OURS;
     if (!note_process(record, vmm, error)) {
         guest_record_free(record);
         record = NULL;
@@ -250,22 +250,37 @@ gboolean launch_adopt(AgentContext *context, const char *name, const LaunchAdopt
     return TRUE;
 }
 
+/* The end of its process is what was asked for, and is told as that. */
+static const ActivityKind stop_kind = {
+    .kind = "stop",
+    .state = "stopping",
+    .drives_run_state = TRUE,
+};
+
 gboolean launch_stop(AgentContext *context, const char *name, GError **error)
 {
     g_autoptr(Guest) guest = registry_find(context->registry, name, error);
+    g_autoptr(Activity) activity = NULL;
+    gboolean done;
     Vmm *vmm;
 
-    if (!guest || !registry_claim(guest, "stop", error))
+    if (!guest || !registry_claim(guest, GUEST_OURS, "stop", error))
         return FALSE;
+    activity = activity_new(&stop_kind, name, NULL);
+    registry_set_activity(guest, activity);
     vmm = registry_get_vmm(guest, error);
-    if (!vmm || !vmm_quit(vmm, error)) {
+    done = vmm && vmm_quit(vmm, error);
+    if (done) {
+        registry_remove(guest);
+        event_log_add(context->events, name, "stopped", NULL, "stopped by request");
+    } else {
         g_prefix_error(error, "stop %s: ", name);
-        watch_release(context, guest);
-        return FALSE;
     }
-    registry_remove(guest);
-    event_log_add(context->events, name, "stopped", NULL, "stopped by request");
-    return TRUE;
+    registry_set_activity(guest, NULL);
+    activity_finish(activity, json_pack("{s:s}", "status", done ? "completed" : "failed"));
+    if (!done)
+        watch_release(context, guest);
+    return done;
 }
 
 /* The command line must be one that makes this machine elsewhere, and the disks'

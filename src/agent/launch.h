@@ -35,7 +35,7 @@ gboolean launch_stop(AgentContext *context, const char *name, GError **error);
 
 /* A new record for *name*; free with guest_record_free().  Of an adopted guest
  * command line and folder come with its process. */
-GuestRecord *launch_make_record(const char *name, GuestState state, GuestOrigin origin,
+GuestRecord *launch_make_record(const char *name, GuestRole state, GuestOrigin origin,
                                 char **command_line, const char *working_directory);
 
 /* Makes the guest's directory and puts the guest on record for the first time;

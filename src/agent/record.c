@@ -11,13 +11,15 @@
 #define RECORD_MAX_TEXT 65536
 #define RECORD_MAX_BALLOON_BYTES ((uint64_t)1 << 46)
 
-static const char *const state_names[] = {
-    [GUEST_STARTING] = "starting", [GUEST_HERE] = "here",
-    [GUEST_MOVING] = "moving",     [GUEST_SWITCHING_OVER] = "switching-over",
-    [GUEST_IN_DOUBT] = "in-doubt", [GUEST_LEAVING] = "leaving",
+static const char *const role_names[] = {
+    [GUEST_STARTING] = "starting",
+    [GUEST_OURS] = "ours",
+    [GUEST_SWITCHING_OVER] = "switching-over",
+    [GUEST_IN_DOUBT] = "in-doubt",
+    [GUEST_LEAVING] = "leaving",
     [GUEST_INCOMING] = "incoming",
 };
-G_STATIC_ASSERT(G_N_ELEMENTS(state_names) == GUEST_INCOMING + 1);
+G_STATIC_ASSERT(G_N_ELEMENTS(role_names) == GUEST_INCOMING + 1);
 
 static const char *const origin_names[] = {
     [GUEST_ORIGIN_RUN] = "run",
@@ -26,9 +28,9 @@ static const char *const origin_names[] = {
 };
 G_STATIC_ASSERT(G_N_ELEMENTS(origin_names) == GUEST_ORIGIN_MOVE + 1);
 
-const char *guest_state_name(GuestState state)
+const char *guest_role_name(GuestRole role)
 {
-    return state_names[state];
+    return role_names[role];
 }
 
 const char *guest_origin_name(GuestOrigin origin)
@@ -98,7 +100,7 @@ json_t *guest_record_to_json(const GuestRecord *record)
 
     json_object_set_new(object, "format", json_integer(RECORD_FORMAT));
     set_text(object, "name", record->name);
-    set_text(object, "state", guest_state_name(record->state));
+    set_text(object, "role", guest_role_name(record->role));
     set_text(object, "origin", guest_origin_name(record->origin));
     set_text(object, "boot_id", record->boot_id);
     set_text(object, "directory", record->directory);
@@ -137,19 +139,20 @@ static gboolean find_name(const char *name, const char *const *names, guint coun
 
 static gboolean read_kinds(json_t *object, GuestRecord *record, GError **error)
 {
-    const char *state, *origin;
+    const char *role, *origin;
     guint number;
 
-    if (!json_get_text(object, "state", &state, error) ||
+    if (!json_get_text(object, "role", &role, error) ||
         !json_get_text(object, "origin", &origin, error))
         return FALSE;
-    if (!find_name(state, state_names, G_N_ELEMENTS(state_names), &number)) {
-        error_set(error, VMFERRY_ERROR_INVALID, "\"%.32s\" is no state of a guest", state);
+    if (!find_name(role, role_names, G_N_ELEMENTS(role_names), &number)) {
+        error_set(error, VMFERRY_ERROR_INVALID, "\"%.32s\" is not a valid role of a guest", role);
         return FALSE;
     }
-    record->state = (GuestState)number;
+    record->role = (GuestRole)number;
     if (!find_name(origin, origin_names, G_N_ELEMENTS(origin_names), &number)) {
-        error_set(error, VMFERRY_ERROR_INVALID, "\"%.32s\" is no origin of a guest", origin);
+        error_set(error, VMFERRY_ERROR_INVALID, "\"%.32s\" is not a valid origin of a guest",
+                  origin);
         return FALSE;
     }
     record->origin = (GuestOrigin)number;
@@ -225,7 +228,7 @@ static gboolean read_path(json_t *object, const char *key, char **ret, GError **
     const char *path = json_text_or(object, key, NULL);
 
     if (path && (!g_path_is_absolute(path) || strlen(path) > RECORD_MAX_TEXT)) {
-        error_set(error, VMFERRY_ERROR_INVALID, "\"%s\" is no absolute path", key);
+        error_set(error, VMFERRY_ERROR_INVALID, "\"%s\" is not an absolute path", key);
         return FALSE;
     }
     *ret = g_strdup(path);
@@ -234,17 +237,17 @@ static gboolean read_path(json_t *object, const char *key, char **ret, GError **
 
 static gboolean read_move(json_t *object, GuestRecord *record, GError **error)
 {
-    gboolean needs = record->state == GUEST_SWITCHING_OVER || record->state == GUEST_IN_DOUBT;
+    gboolean left = record->role == GUEST_SWITCHING_OVER || record->role == GUEST_IN_DOUBT;
 
     record->transaction = g_strdup(json_text_or(object, "transaction", NULL));
     record->destination = g_strdup(json_text_or(object, "destination", NULL));
     record->destination_agent = g_strdup(json_text_or(object, "destination_agent", NULL));
     if (record->transaction && !transaction_id_check(record->transaction, error))
         return FALSE;
-    if ((needs && (!record->transaction || !record->destination)) ||
-        (record->state == GUEST_INCOMING && !record->transaction)) {
-        error_set(error, VMFERRY_ERROR_INVALID, "state \"%s\" without a transaction",
-                  guest_state_name(record->state));
+    if ((left && (!record->transaction || !record->destination)) ||
+        (record->role == GUEST_INCOMING && !record->transaction)) {
+        error_set(error, VMFERRY_ERROR_INVALID, "role \"%s\" without a transaction",
+                  guest_role_name(record->role));
         return FALSE;
     }
     return TRUE;
@@ -272,9 +275,9 @@ GuestRecord *guest_record_from_json(json_t *object, GError **error)
         error_set(error, VMFERRY_ERROR_INVALID, "a pid without \"qmp_path\"");
         return NULL;
     }
-    if (record->pid == 0 && record->state != GUEST_STARTING && record->state != GUEST_INCOMING) {
-        error_set(error, VMFERRY_ERROR_INVALID, "state \"%s\" without a pid",
-                  guest_state_name(record->state));
+    if (record->pid == 0 && record->role != GUEST_STARTING && record->role != GUEST_INCOMING) {
+        error_set(error, VMFERRY_ERROR_INVALID, "role \"%s\" without a pid",
+                  guest_role_name(record->role));
         return NULL;
     }
     return g_steal_pointer(&record);

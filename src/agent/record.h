@@ -15,35 +15,41 @@
 #include "identity/identity.h"
 
 /*
- * Where a guest is in its life with this agent.
+ * What a guest is to this host.  That is a durable fact, apart from who works on
+ * the guest just now (guest.h: its claim) and from what goes on with it
+ * (activity.h).
  *
- * STARTING      its VMM is being launched; its process runs only once the pid is
- *               written here.  Restart: reattach; keep it.
- * HERE          ours; runs or is paused as its user wants it.
- *               All operations.  Restart: reattach.
- * MOVING        a move reads it; it may be paused by the move (*resume*).
- *               Only cancel.  Restart: clean up in it, resume it if it was.
- * SWITCHING_OVER  START may have been sent.  Nothing is allowed.
- *               Restart: if it runs it is ours; otherwise ask the destination.
+ * STARTING      ours once it runs: its VMM is being launched; its process runs
+ *               only once the pid is written here.  Restart: reattach; keep it.
+ * OURS          it belongs to this host, and runs or is paused as its user wants
+ *               it.  All operations, one at a time.  Restart: reattach.  With a
+ *               *transaction*, a move reads it, which may have paused it
+ *               (*resume*): then restart cleans up in it and resumes it first.
+ * SWITCHING_OVER  START may have been sent: it may belong to the destination.
+ *               Nothing is allowed.  Restart: if it runs it is ours; otherwise
+ *               ask the destination.
  * IN_DOUBT      START was sent and no answer came; paused.
  *               Only resolve.  Restart: as SWITCHING_OVER.
- * LEAVING       it runs at the destination; our copy is to be ended.
+ * LEAVING       it belongs to the destination; our copy is to be ended.
  *               Restart: end it.
- * INCOMING      a move fills it.  Nothing is allowed.
+ * INCOMING      it belongs to its source; a move fills it.  Nothing is allowed.
  *               Restart: end it, unless its transaction is committed; then it
- *               is HERE, and is resumed (*resume*) where it is paused.
+ *               is OURS, and is resumed (*resume*) where it is paused.
+ *
+ * To come: the source of a post-copy (it belongs to the destination, which still
+ * needs our memory) and a standby (it belongs to another host, whose checkpoints
+ * are kept here).
  */
 typedef enum {
     GUEST_STARTING,
-    GUEST_HERE,
-    GUEST_MOVING,
+    GUEST_OURS,
     GUEST_SWITCHING_OVER,
     GUEST_IN_DOUBT,
     GUEST_LEAVING,
     GUEST_INCOMING,
-} GuestState;
+} GuestRole;
 
-const char *guest_state_name(GuestState state);
+const char *guest_role_name(GuestRole role);
 
 typedef enum {
     GUEST_ORIGIN_RUN,   /* launched here */
@@ -55,7 +61,7 @@ const char *guest_origin_name(GuestOrigin origin);
 
 typedef struct {
     char *name;
-    GuestState state;
+    GuestRole role;
     GuestOrigin origin;
     char *boot_id;            /* of the host when this was written */
     char *directory;          /* its sockets and log, ours to remove; NULL for adopted guests */

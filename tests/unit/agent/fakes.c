@@ -319,6 +319,7 @@ static void hold(const MigrateSourceJob *job, GCancellable *cancellable)
     while (g_atomic_int_get(&fakes.hold) && !g_cancellable_is_cancelled(cancellable)) {
         progress.wire_bytes += 1000;
         job->host.progress(&progress, job->host.user);
+        g_atomic_int_inc(&fakes.progressed);
         clock_sleep_ns(5000000);
     }
 }

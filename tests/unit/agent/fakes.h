@@ -36,6 +36,7 @@ typedef struct {
     SourceJournalState journal_to;
     guint moves;            /* begun; each has a transaction of its own */
     gint hold;              /* atomic */
+    gint progressed;        /* atomic: how often progress was told */
     guint trace_lines;      /* traced right before the end, where a trace is wanted */
     MigrateOptions options; /* of the last move */
     /* What migrate_source_resolve() answers; negative: cannot be reached. */

@@ -20,7 +20,7 @@ static int set_up(void **state)
     f->store = state_store_open(f->folder, NULL);
     f->registry = registry_new(f->store, "boot-1");
     record->name = g_strdup("web1");
-    record->state = GUEST_INCOMING;
+    record->role = GUEST_INCOMING;
     f->guest = registry_add(f->registry, record, "receive", NULL);
     assert_non_null(f->guest);
     *state = f;
@@ -43,7 +43,7 @@ static GError *claim(Guest *guest)
 {
     GError *error = NULL;
 
-    assert_false(registry_claim(guest, "move", &error));
+    assert_false(registry_claim(guest, GUEST_OURS, "move", &error));
     return error;
 }
 
@@ -51,7 +51,7 @@ static GError *claim(Guest *guest)
 static gpointer settle(gpointer data)
 {
     clock_sleep_ns(50000000);
-    registry_journal_anyway(data, GUEST_HERE, RESUME_NEVER, NULL);
+    registry_journal_settled(data, NULL);
     registry_release(data);
     registry_set_arriving(data, FALSE);
     return NULL;
