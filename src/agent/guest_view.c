@@ -11,6 +11,8 @@ static json_t *view_locked(const Guest *guest)
                              guest_get_shown_state(guest), "origin",
                              guest_origin_name(record->origin), "since", (json_int_t)record->since);
 
+    json_object_set_new(view, "id", json_string(record->id));
+    json_object_set_new(view, "term", json_integer((json_int_t)record->term));
     json_object_set_new(view, "role", json_string(guest_role_name(record->role)));
     json_object_set_new(view, "pid", record->pid > 0 ? json_integer(record->pid) : json_null());
     json_object_set_new(view, "problem",

@@ -20,6 +20,8 @@ GuestRecord *launch_make_record(const char *name, GuestRole state, GuestOrigin o
     GuestRecord *record = g_new0(GuestRecord, 1);
 
     record->name = g_strdup(name);
+    record->id = random_id_new();
+    record->term = 1;
     record->role = state;
     record->origin = origin;
     record->command_line = g_strdupv(command_line);

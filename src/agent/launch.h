@@ -33,7 +33,8 @@ gboolean launch_note_process(const QemuIdentity *identity, gpointer user, GError
 /* Ends the guest's QEMU. */
 gboolean launch_stop(AgentContext *context, const char *name, GError **error);
 
-/* A new record for *name*; free with guest_record_free().  Of an adopted guest
+/* A new record for *name*, of a guest that nobody has managed before (its id is
+ * new, its term 1); free with guest_record_free().  Of an adopted guest
  * command line and folder come with its process. */
 GuestRecord *launch_make_record(const char *name, GuestRole state, GuestOrigin origin,
                                 char **command_line, const char *working_directory);

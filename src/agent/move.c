@@ -102,7 +102,7 @@ static gboolean on_journal(SourceJournalState state, const char *transaction, co
         return registry_journal(move->guest, GUEST_SWITCHING_OVER, transaction, move->destination,
                                 agent, RESUME_AS_BEFORE, error);
     case SOURCE_JOURNAL_RETURNED:
-        registry_journal_settled(move->guest, &problem);
+        registry_journal_settled(move->guest, 0, &problem);
         break;
     case SOURCE_JOURNAL_GONE:
         registry_journal_anyway(move->guest, GUEST_LEAVING, RESUME_AS_BEFORE, &problem);
@@ -185,6 +185,8 @@ static MigrateReport *run(Move *move)
     MigrateSourceJob job = {
         .vmm = registry_get_vmm(move->guest, NULL),
         .guest = move->guest->name,
+        .guest_id = record->id,
+        .term = record->term,
         .command_line = record->command_line,
         .working_directory = record->working_directory,
         .qmp_path = record->qmp_path,

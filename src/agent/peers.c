@@ -56,18 +56,18 @@ gboolean peers_is_allowed(char **allow, const char *name)
 
 static gboolean answer_question(AgentContext *context, Channel *channel, GError **error)
 {
-    g_autofree char *transaction = NULL;
+    g_auto(ResolveMessage) question = {0};
     g_autofree char *answer = NULL;
-    TransactionOutcome outcome;
+    OutcomeMessage outcome;
     Frame frame;
 
     if (!channel_expect(channel, FRAME_RESOLVE, RESOLVE_TIMEOUT_MS, &frame, error) ||
-        !resolve_message_decode((const char *)frame.payload, frame.length, &transaction, error))
+        !resolve_message_decode((const char *)frame.payload, frame.length, &question, error))
         return FALSE;
-    outcome = transaction_log_resolve(context->transactions, transaction);
-    answer = outcome_message_encode(transaction, outcome);
-    log_info("%s asked for transaction %s: %s", channel_get_peer_name(channel), transaction,
-             transaction_outcome_name(outcome));
+    outcome = transaction_log_resolve(context->transactions, &question);
+    answer = outcome_message_encode(question.transaction, &outcome);
+    log_info("%s asked for transaction %s: %s", channel_get_peer_name(channel),
+             question.transaction, transaction_outcome_name(outcome.outcome));
     return channel_send_bytes(channel, FRAME_OUTCOME, answer, strlen(answer), error);
 }
 

@@ -4,6 +4,7 @@
 
 #include "base/name.h"
 #include "base/error.h"
+#include "wire/messages.h"
 
 #define RECORD_FORMAT 1
 #define RECORD_MAX_PID (1u << 22)
@@ -43,6 +44,7 @@ GuestRecord *guest_record_copy(const GuestRecord *record)
     GuestRecord *copy = g_memdup2(record, sizeof *record);
 
     copy->name = g_strdup(record->name);
+    copy->id = g_strdup(record->id);
     copy->boot_id = g_strdup(record->boot_id);
     copy->directory = g_strdup(record->directory);
     copy->qmp_path = g_strdup(record->qmp_path);
@@ -63,6 +65,7 @@ void guest_record_free(GuestRecord *record)
     if (!record)
         return;
     g_free(record->name);
+    g_free(record->id);
     g_free(record->boot_id);
     g_free(record->directory);
     g_free(record->qmp_path);
@@ -100,6 +103,8 @@ json_t *guest_record_to_json(const GuestRecord *record)
 
     json_object_set_new(object, "format", json_integer(RECORD_FORMAT));
     set_text(object, "name", record->name);
+    set_text(object, "id", record->id);
+    json_object_set_new(object, "term", json_integer((json_int_t)record->term));
     set_text(object, "role", guest_role_name(record->role));
     set_text(object, "origin", guest_origin_name(record->origin));
     set_text(object, "boot_id", record->boot_id);
@@ -156,6 +161,22 @@ static gboolean read_kinds(json_t *object, GuestRecord *record, GError **error)
         return FALSE;
     }
     record->origin = (GuestOrigin)number;
+    return TRUE;
+}
+
+static gboolean read_owner(json_t *object, GuestRecord *record, GError **error)
+{
+    const char *id;
+
+    if (!json_get_text(object, "id", &id, error) ||
+        !json_get_count(object, "term", MESSAGE_MAX_TERM, &record->term, error))
+        return FALSE;
+    if (!random_id_is_valid(id) || record->term == 0) {
+        error_set(error, VMFERRY_ERROR_INVALID,
+                  "\"id\" is not of 32 hexadecimal digits, or \"term\" is 0");
+        return FALSE;
+    }
+    record->id = g_strdup(id);
     return TRUE;
 }
 
@@ -263,7 +284,8 @@ GuestRecord *guest_record_from_json(json_t *object, GError **error)
         return NULL;
     record->name = g_strdup(name);
     record->boot_id = g_strdup(boot_id);
-    if (!read_numbers(object, record, error) || !read_kinds(object, record, error) ||
+    if (!read_numbers(object, record, error) || !read_owner(object, record, error) ||
+        !read_kinds(object, record, error) ||
         !read_path(object, "directory", &record->directory, error) ||
         !read_path(object, "qmp_path", &record->qmp_path, error) ||
         !read_path(object, "log_path", &record->log_path, error) ||

@@ -52,7 +52,7 @@ static RecoveryVerdict settle_here(Recovery *recovery, const char *why)
 {
     g_autoptr(GError) problem = NULL;
 
-    registry_journal_settled(recovery->guest, &problem);
+    registry_journal_settled(recovery->guest, recovery->term, &problem);
     if (problem)
         log_warning("guest %s: %s", recovery->guest->name, problem->message);
     registry_set_problem(recovery->guest, NULL);

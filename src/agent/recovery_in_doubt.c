@@ -1,3 +1,4 @@
+#include <inttypes.h>
 #include <string.h>
 
 #include "agent/recovery_private.h"
@@ -22,13 +23,23 @@ static void note_in_doubt(Recovery *recovery, const GuestRecord *record, const c
     recovery->told = TRUE;
 }
 
-/* The destination cannot say: an operator's word counts. */
+/* Keeps the guest here although its destination has not said that it does not have
+ * it.  It may have taken the next term, so ours is the one above that: whoever
+ * compares the two copies later knows that this one is right. */
+static RecoveryVerdict keep_above(Recovery *recovery, const GuestRecord *record, const char *why,
+                                  GError **error)
+{
+    recovery->term = record->term + 2;
+    return recovery_keep(recovery, why, error);
+}
+
+/* The destination does not say what became of the guest: an operator decides. */
 static RecoveryVerdict decide(Recovery *recovery, const GuestRecord *record, const char *why,
                               GError **error)
 {
     switch (recovery->seen_decision) {
     case DECISION_KEEP_HERE:
-        return recovery_keep(recovery, "kept here by an operator's decision", error);
+        return keep_above(recovery, record, "kept here by an operator's decision", error);
     case DECISION_KEEP_THERE:
         return recovery_release(recovery, "given-up",
                                 "given to its destination by an operator's decision", error);
@@ -39,13 +50,20 @@ static RecoveryVerdict decide(Recovery *recovery, const GuestRecord *record, con
     return RECOVERY_AGAIN;
 }
 
-static RecoveryVerdict act_on_outcome(Recovery *recovery, const GuestRecord *record, int outcome,
-                                      GError **error)
+static RecoveryVerdict act_on_outcome(Recovery *recovery, const GuestRecord *record,
+                                      const OutcomeMessage *answer, GError **error)
 {
     g_autofree char *text = NULL;
 
-    switch (outcome) {
+    switch (answer->outcome) {
     case OUTCOME_COMMITTED:
+        if (!outcome_takes_guest(answer, record->term)) {
+            text = g_strdup_printf("%s says that it has the guest, with term %" PRIu64
+                                   ", which is not above the term here, %" PRIu64
+                                   "; look there, then `vmferry resolve`",
+                                   record->destination, answer->term, record->term);
+            return decide(recovery, record, text, error);
+        }
         text = g_strdup_printf("moved: %s has it", record->destination);
         return recovery_release(recovery, "moved", text, error);
     case OUTCOME_ABORTED:
@@ -80,13 +98,14 @@ static RecoveryVerdict ask(Recovery *recovery, const GuestRecord *record, GError
 {
     g_autoptr(GError) problem = NULL;
     g_autofree char *text = NULL;
+    ResolveMessage question = {record->transaction, record->id, record->term + 1};
     ChannelOptions channel;
-    int outcome;
+    OutcomeMessage answer;
 
     if (agent_context_get_channel_options(recovery->context, &channel, &problem) &&
-        migrate_source_resolve(record->destination, &channel, record->transaction,
-                               record->destination_agent, &outcome, &problem))
-        return act_on_outcome(recovery, record, outcome, error);
+        migrate_source_resolve(record->destination, &channel, &question, record->destination_agent,
+                               &answer, &problem))
+        return act_on_outcome(recovery, record, &answer, error);
     text = g_strdup_printf("%s may have it and cannot be asked: %s", record->destination,
                            problem->message);
     return decide(recovery, record, text, error);
@@ -100,7 +119,7 @@ RecoveryVerdict recovery_settle_in_doubt(Recovery *recovery, GError **error)
     /* Asking needs no VMM; so a QEMU that does not answer keeps nobody from
      * learning that the guest is elsewhere. */
     if (runs(recovery, &running, NULL) && running)
-        return recovery_keep(recovery, "runs here", error);
+        return keep_above(recovery, record, "runs here", error);
     return ask(recovery, record, error);
 }
 

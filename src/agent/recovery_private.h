@@ -14,6 +14,7 @@ typedef struct {
     guint attempts;
     Decision seen_decision; /* when the present step began */
     gboolean told;          /* that it is in doubt */
+    uint64_t term;          /* with which it is kept; 0: the one it has */
     gboolean cleaned;       /* of what a dead agent left in it */
 } Recovery;
 

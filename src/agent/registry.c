@@ -400,12 +400,14 @@ void registry_journal_anyway(Guest *guest, GuestRole role, ResumeWish resume, GE
     replace_record(guest, record);
 }
 
-void registry_journal_settled(Guest *guest, GError **error)
+void registry_journal_settled(Guest *guest, uint64_t term, GError **error)
 {
     lock_guard(&guest->registry->lock);
     GuestRecord *record = guest_record_copy(guest->record);
 
     record->role = GUEST_OURS;
+    if (term > 0)
+        record->term = term;
     set_transaction(record, NULL, NULL, NULL);
     wish(record, RESUME_NEVER);
     write_record(guest, record, error);

@@ -106,8 +106,9 @@ gboolean registry_journal_record(Guest *guest, GuestRecord *record, GError **err
  * *error* tells of it. */
 void registry_journal_anyway(Guest *guest, GuestRole role, ResumeWish resume, GError **error);
 
-/* The same for a guest that is OURS with no transaction any more. */
-void registry_journal_settled(Guest *guest, GError **error);
+/* The same for a guest that is OURS with this term (0: the one it has), and with
+ * no transaction any more. */
+void registry_journal_settled(Guest *guest, uint64_t term, GError **error);
 
 /* A copy of the record; free with guest_record_free(). */
 GuestRecord *registry_get_record(Guest *guest);

@@ -30,6 +30,10 @@
  *  - Pending records of this boot are aborted when the agent starts: the
  *    connection that could have committed them is gone.
  *
+ * An ownership record is what a committed transaction is, too: this host has come
+ * to own the guest (by its id) with that term (record.h).  A lost one counts as
+ * well, for it may have: no guest comes here with a term that is not higher.
+ *
  * Limits: aborted records are kept up to TRANSACTION_KEEP_ABORTED: an unknown
  * transaction is answered the same.  Committed and lost ones are kept for
  * TRANSACTION_KEEP_DAYS, far longer than a guest can be left in doubt: a source
@@ -52,12 +56,19 @@ TransactionLog *transaction_log_open(StateStore *store, const char *boot_id, GEr
 void transaction_log_close(TransactionLog *log);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(TransactionLog, transaction_log_close)
 
-/* VMFERRY_ERROR_REFUSED where it was ended (also by a question) before. */
-gboolean transaction_log_begin(TransactionLog *log, const char *id, const char *guest,
-                               GError **error);
+typedef struct {
+    const char *id; /* of the transaction */
+    const char *guest, *guest_id;
+    uint64_t term; /* with which this host would own the guest */
+} TransactionOffer;
 
-/* VMFERRY_ERROR_REFUSED unless it is pending. */
-gboolean transaction_log_commit(TransactionLog *log, const char *id, GError **error);
+/* VMFERRY_ERROR_REFUSED where it was ended (also by a question) before, and where
+ * this host knows of an owner of the guest with that term or a higher one: then
+ * the source's copy is out of date. */
+gboolean transaction_log_begin(TransactionLog *log, const TransactionOffer *offer, GError **error);
+
+/* VMFERRY_ERROR_REFUSED unless it is pending, and was begun with this term. */
+gboolean transaction_log_commit(TransactionLog *log, const char *id, uint64_t term, GError **error);
 
 /* The guest of a committed transaction runs: from now on it may be told. */
 void transaction_log_settle(TransactionLog *log, const char *id);
@@ -79,8 +90,10 @@ gboolean transaction_log_reopen(TransactionLog *log, const char *id);
  * run. */
 void transaction_log_lose(TransactionLog *log, const char *id);
 
-/* The answer to a source that asks. */
-TransactionOutcome transaction_log_resolve(TransactionLog *log, const char *id);
+/* The answer to a source that asks.  Where the transaction is aborted, but this host has come to
+ * own the guest with the term asked about, or a higher one, by another transaction, the answer is
+ * about that one: the asking source's copy is out of date. */
+OutcomeMessage transaction_log_resolve(TransactionLog *log, const ResolveMessage *question);
 
 /* How many are remembered. */
 guint transaction_log_count(TransactionLog *log);

@@ -21,7 +21,7 @@ typedef struct {
     DigestCheck *check;
     GByteArray *state;          /* device state as far as it came */
     uint64_t state_bytes;       /* all of it */
-    gboolean run;               /* START says so; FALSE: it stays paused */
+    StartMessage start;         /* what the source said */
     GPtrArray *images;          /* of VmmImage, once asked for */
     struct ImageAnswer *answer; /* the last one, perhaps still being made */
     GError *resume_error;       /* committed, but it is not known to run */

@@ -75,7 +75,7 @@ gboolean destination_start_guest(DestinationMove *move, GError **error)
     g_autoptr(GError) problem = NULL;
     VmmStart came = VMM_START_DONE;
 
-    if (move->run)
+    if (move->start.run)
         came = start(move, &failure);
     else
         settle_paused(move);

@@ -41,6 +41,7 @@ typedef struct {
     MigrateOptions options; /* of the last move */
     /* What migrate_source_resolve() answers; negative: cannot be reached. */
     gint outcome;   /* atomic */
+    gint old_term;  /* atomic: it answers with the term that the asking source has */
     gint questions; /* atomic: how often it was asked */
 } Fakes;
 

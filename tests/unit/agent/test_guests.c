@@ -320,6 +320,8 @@ static void test_role_and_activity(void **state)
     run_guest(host, "web1");
     idle = host_call(host, "GET", "/v1/guests/web1", NULL, NULL);
     assert_string_equal(json_text_or(idle, "role", ""), "ours");
+    assert_int_equal(json_count_or(idle, "term", 0), 1);
+    assert_int_equal(strlen(json_text_or(idle, "id", "")), 32);
     assert_true(json_is_null(json_object_get(idle, "activity")));
     g_atomic_int_set(&fakes.hold, 1);
     answer = migrate(host, "");

@@ -12,7 +12,8 @@
 
 /* A good record as a starting point for bad ones. */
 static const char good[] =
-    "{\"format\":1,\"name\":\"web1\",\"role\":\"ours\",\"origin\":\"run\",\"boot_id\":\"b\","
+    "{\"format\":1,\"name\":\"web1\",\"id\":\"" ID
+    "\",\"term\":3,\"role\":\"ours\",\"origin\":\"run\",\"boot_id\":\"b\","
     "\"directory\":\"/run/x/guest-a\",\"pid\":77,\"start_time\":12345,\"qmp_path\":\"/q\","
     "\"log_path\":\"/"
     "l\",\"command_line\":[\"qemu-system-x86_64\",\"-m\",\"1G\"],\"resume\":false,\"since\":99}";
@@ -37,6 +38,7 @@ static void test_round_trip(void **state)
     copy->transaction = g_strdup(ID);
     copy->destination = g_strdup("hostb:4747");
     assert_int_equal(copy->balloon_bytes, 0);
+    copy->term = (uint64_t)1 << 53;
     copy->balloon_bytes = 1ULL << 46;
     copy->resume = TRUE;
     copy->working_directory = g_strdup("/srv");
@@ -47,6 +49,9 @@ static void test_round_trip(void **state)
     again = guest_record_from_json(object, NULL);
     assert_non_null(again);
     assert_string_equal(again->name, "web1");
+    assert_string_equal(again->id, ID);
+    assert_int_equal(record->term, 3);
+    assert_int_equal(again->term, (uint64_t)1 << 53);
     assert_int_equal(again->role, GUEST_IN_DOUBT);
     assert_int_equal(again->origin, GUEST_ORIGIN_RUN);
     assert_int_equal(again->pid, 77);
@@ -83,6 +88,11 @@ static void test_hostile_records(void **state)
     assert_bad("\"web1\"", "\"../x\"", "is no name for a guest");
     assert_bad("\"web1\"", "7", "\"name\" is missing or no text");
     assert_bad("\"ours\"", "\"theirs\"", "\"theirs\" is not a valid role of a guest");
+    assert_bad("\"id\":\"0123", "\"id\":\"012x", "\"id\" is not of 32 hexadecimal digits");
+    assert_bad("\"id\":", "\"di\":", "\"id\" is missing or no text");
+    assert_bad("\"term\":3", "\"term\":0", "or \"term\" is 0");
+    assert_bad("\"term\":3,", "", "\"term\" is missing or no count");
+    assert_bad("\"term\":3", "\"term\":9007199254740993", "the limit is 9007199254740992");
     assert_bad("\"run\"", "\"jump\"", "\"jump\" is not a valid origin of a guest");
     assert_bad("\"format\":1", "\"format\":2", "\"format\" is 2, the limit is 1");
     assert_bad("\"format\":1", "\"format\":0", "record format 0");

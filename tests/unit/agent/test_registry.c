@@ -51,7 +51,7 @@ static GError *claim(Guest *guest)
 static gpointer settle(gpointer data)
 {
     clock_sleep_ns(50000000);
-    registry_journal_settled(data, NULL);
+    registry_journal_settled(data, 0, NULL);
     registry_release(data);
     registry_set_arriving(data, FALSE);
     return NULL;

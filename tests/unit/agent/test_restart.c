@@ -12,6 +12,8 @@
 #include "host.h"
 
 #define ID "0123456789abcdef0123456789abcdef"
+#define GUEST_ID "fedcba9876543210fedcba9876543210"
+#define TERM 4
 
 static int set_up(void **state)
 {
@@ -35,11 +37,12 @@ static void write_record_with(Host *host, const char *role, pid_t pid, const cha
     gboolean moving = strcmp(role, "moving") == 0; /* ours, and a move reads it */
     g_autofree char *boot = boot_id ? g_strdup(boot_id) : process_get_boot_id();
     g_autofree char *directory = g_build_filename(host->settings->runtime_dir, "guest-abc", NULL);
-    g_autoptr(json_t) record = json_pack(
-        "{s:i, s:s, s:s, s:s, s:s, s:s, s:i, s:I, s:[s], s:b, s:i}", "format", 1, "name", "web1",
-        "role", moving ? "ours" : role, "origin", "run", "boot_id", boot, "directory", directory,
-        "pid", (int)pid, "start_time", (json_int_t)fake_qemu_get_start_time(pid), "command_line",
-        "qemu-system-x86_64", "resume", resume, "since", 1);
+    g_autoptr(json_t) record =
+        json_pack("{s:i, s:s, s:s, s:i, s:s, s:s, s:s, s:s, s:i, s:I, s:[s], s:b, s:i}", "format",
+                  1, "name", "web1", "id", GUEST_ID, "term", TERM, "role", moving ? "ours" : role,
+                  "origin", "run", "boot_id", boot, "directory", directory, "pid", (int)pid,
+                  "start_time", (json_int_t)fake_qemu_get_start_time(pid), "command_line",
+                  "qemu-system-x86_64", "resume", resume, "since", 1);
     g_autofree char *text = NULL;
 
     if (pid > 0)
@@ -62,7 +65,8 @@ static void write_transaction(Host *host, const char *outcome)
 {
     g_autofree char *boot = process_get_boot_id();
     g_autofree char *text = g_strdup_printf("{\"format\":1,\"transaction\":\"" ID
-                                            "\",\"guest\":\"web1\",\"outcome\":\"%s\","
+                                            "\",\"guest\":\"web1\",\"guest_id\":\"" GUEST_ID
+                                            "\",\"term\":4,\"outcome\":\"%s\","
                                             "\"boot_id\":\"%s\",\"updated\":%" G_GINT64_FORMAT "}",
                                             outcome, boot, g_get_real_time() / G_USEC_PER_SEC);
 
@@ -173,6 +177,63 @@ static void test_restart_asks_for_handed_over(void **state)
     assert_false(fake_qemu_is_alive(pid));
     assert_false(scratch_exists(host->settings->runtime_dir, "guest-abc"));
     host_assert_departed(host, TRUE);
+}
+
+/* The next term is the destination's only if it says so. */
+static void test_restart_compares_terms(void **state)
+{
+    Host *host = *state;
+    pid_t pid = fake_qemu_start("/run/x.qmp", VMM_RUN_STATE_PAUSED);
+
+    g_atomic_int_set(&fakes.outcome, OUTCOME_COMMITTED);
+    g_atomic_int_set(&fakes.old_term, 1);
+    write_record(host, "switching-over", pid, NULL);
+    assert_true(host_start(host));
+    host_await_state(host, "web1", "in-doubt");
+    await_count(&fakes.questions, 2);
+    assert_int_equal(fake_qemu_get_state(pid), VMM_RUN_STATE_PAUSED);
+    g_atomic_int_set(&fakes.old_term, 0);
+    host_await_state(host, "web1", "");
+    assert_false(fake_qemu_is_alive(pid));
+    host_assert_departed(host, TRUE);
+}
+
+static void assert_term(Host *host, uint64_t term)
+{
+    g_autofree char *text = host_read_record(host);
+    g_autoptr(json_t) record = json_loads(text, 0, NULL);
+
+    assert_string_equal(json_text_or(record, "role", ""), "ours");
+    assert_int_equal(json_count_or(record, "term", 0), term);
+}
+
+/* A guest that is kept where its destination may have taken the next term gets the
+ * one above; where the destination says that it has not, the term stays. */
+static void test_restart_keeps_above(void **state)
+{
+    Host *host = *state;
+
+    g_atomic_int_set(&fakes.outcome, OUTCOME_ABORTED);
+    write_record(host, "in-doubt", fake_qemu_start("/run/x.qmp", VMM_RUN_STATE_PAUSED), NULL);
+    assert_true(host_start(host));
+    host_await_state(host, "web1", "running");
+    host_stop(host);
+    assert_term(host, TERM);
+    write_record(host, "in-doubt", fake_qemu_start("/run/x.qmp", VMM_RUN_STATE_RUNNING), NULL);
+    assert_true(host_start(host));
+    host_await_state(host, "web1", "running");
+    host_stop(host);
+    assert_term(host, TERM + 2);
+    g_atomic_int_set(&fakes.outcome, OUTCOME_LOST);
+    write_record(host, "in-doubt", fake_qemu_start("/run/x.qmp", VMM_RUN_STATE_PAUSED), NULL);
+    assert_true(host_start(host));
+    host_await_state(host, "web1", "in-doubt");
+    await_count(&fakes.questions, 2);
+    json_decref(host_call(host, "POST", "/v1/guests/web1/resolve",
+                          json_pack("{s:s}", "keep", "here"), NULL));
+    host_await_state(host, "web1", "running");
+    host_stop(host);
+    assert_term(host, TERM + 2);
 }
 
 static void test_restart_ends_what_left(void **state)
@@ -409,6 +470,8 @@ int main(void)
         RESTART(test_restart_resumes_moving),
         RESTART(test_restart_keeps_what_runs),
         RESTART(test_restart_asks_for_handed_over),
+        RESTART(test_restart_compares_terms),
+        RESTART(test_restart_keeps_above),
         RESTART(test_restart_ends_what_left),
         RESTART(test_restart_ends_uncommitted),
         RESTART(test_restart_keeps_committed),
