@@ -11,7 +11,7 @@ struct Activity {
     char *guest;
     char *id;
     int64_t started;   /* wall clock, seconds */
-    TraceQueue *trace; /* NULL: nobody wants one */
+    TraceQueue *trace; /* NULL: none is kept */
     GMutex lock;       /* protects all below */
     GCond ended;
     gboolean trace_taken; /* by a subscriber */

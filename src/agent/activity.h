@@ -18,7 +18,7 @@
  *
  * Any thread may call any of these functions.  Those of the kind are called
  * without the activity's lock, so they need one of their own; a subscriber's
- * *on_news* is called with it, so it must only wake somebody.
+ * *on_news* is called with it, so it must only wake its thread.
  */
 #pragma once
 
@@ -71,7 +71,7 @@ json_t *activity_to_json(Activity *activity);
 /* ---- for whoever carries it out ---- */
 
 /* Keeps a trace of it, of about *limit_bytes* at most, for its first subscriber.
- * Before anybody else knows the activity. */
+ * Before any other thread knows the activity. */
 void activity_keep_trace(Activity *activity, gsize limit_bytes);
 
 /* Adds a line to the trace (trace_queue.h); without one it does nothing. */

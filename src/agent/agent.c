@@ -31,7 +31,7 @@ Agent *agent_new(const AgentSettings *settings, GError **error)
     if (!agent->context)
         return NULL;
     /* The guests' names are taken and their transactions marked before any
-     * peer or person can ask. */
+     * peer or user can ask. */
     if (!recovery_load_guests(agent->context, error))
         return NULL;
     agent->peers = peers_new(agent->context, error);

@@ -177,7 +177,8 @@ static void serve_events(Api *api, SoupServerMessage *message, GHashTable *query
     guint64 number = 0;
 
     if (since && !g_ascii_string_to_unsigned(since, 10, 0, G_MAXINT64, &number, NULL)) {
-        refuse(message, SOUP_STATUS_BAD_REQUEST, VMFERRY_ERROR_INVALID, "\"since\" is no number");
+        refuse(message, SOUP_STATUS_BAD_REQUEST, VMFERRY_ERROR_INVALID,
+               "\"since\" is not a number");
         return;
     }
     soup_server_message_pause(message);

@@ -15,7 +15,7 @@
 #define MAX_ARGUMENTS 1024
 #define MAX_PID (1u << 22)
 
-/* A key that nobody reads is a wish that nobody fulfils: say so. */
+/* A key that is not read would be ignored without a sign: refuse it. */
 static gboolean check_keys(json_t *body, const char *const *known, GError **error)
 {
     const char *key;
@@ -24,7 +24,7 @@ static gboolean check_keys(json_t *body, const char *const *known, GError **erro
     json_object_foreach(body, key, value)
     {
         if (!g_strv_contains(known, key)) {
-            error_set(error, VMFERRY_ERROR_INVALID, "\"%.64s\" is no key of this request", key);
+            error_set(error, VMFERRY_ERROR_INVALID, "\"%.64s\" is not a key of this request", key);
             return FALSE;
         }
     }
@@ -83,40 +83,41 @@ static json_t *get_guest(ApiCall *call, GError **error)
 
 static char **read_command_line(json_t *body, GError **error)
 {
-    g_auto(GStrv) words = NULL;
+    g_auto(GStrv) arguments = NULL;
     json_t *list;
     size_t count;
 
     if (!json_get_array(body, "command_line", MAX_ARGUMENTS, &list, error))
         return NULL;
     count = json_array_size(list);
-    words = g_new0(char *, count + 1);
+    arguments = g_new0(char *, count + 1);
     for (size_t i = 0; i < count; i++) {
-        const char *word = json_string_value(json_array_get(list, i));
+        const char *argument = json_string_value(json_array_get(list, i));
 
-        if (!word || (i == 0 && !*word)) {
-            error_set(error, VMFERRY_ERROR_INVALID, "\"command_line\" holds no text at %zu", i);
+        if (!argument || (i == 0 && !*argument)) {
+            error_set(error, VMFERRY_ERROR_INVALID, "\"command_line\" does not hold text at %zu",
+                      i);
             return NULL;
         }
-        words[i] = g_strdup(word);
+        arguments[i] = g_strdup(argument);
     }
     if (count == 0) {
         error_set(error, VMFERRY_ERROR_INVALID, "\"command_line\" is empty");
         return NULL;
     }
-    return g_steal_pointer(&words);
+    return g_steal_pointer(&arguments);
 }
 
 static gboolean run_guest(ApiCall *call, const char *name, GError **error)
 {
     const char *directory = json_text_or(call->body, "directory", "/");
-    g_auto(GStrv) words = read_command_line(call->body, error);
+    g_auto(GStrv) arguments = read_command_line(call->body, error);
 
-    if (words && !g_path_is_absolute(directory)) {
-        error_set(error, VMFERRY_ERROR_INVALID, "\"directory\" is no absolute path");
+    if (arguments && !g_path_is_absolute(directory)) {
+        error_set(error, VMFERRY_ERROR_INVALID, "\"directory\" is not an absolute path");
         return FALSE;
     }
-    return words && launch_run(call->context, name, words, directory, error);
+    return arguments && launch_run(call->context, name, arguments, directory, error);
 }
 
 static gboolean adopt_guest(ApiCall *call, const char *name, GError **error)
@@ -327,7 +328,7 @@ json_t *api_error_to_json(const GError *error)
 json_t *api_refusal_to_json(const ApiCall *call, const GError *error)
 {
     g_autoptr(Departure) departure = NULL;
-    g_autoptr(GError) told = NULL;
+    g_autoptr(GError) moved = NULL;
     g_autofree char *text = NULL;
     json_t *refusal;
 
@@ -336,8 +337,8 @@ json_t *api_refusal_to_json(const ApiCall *call, const GError *error)
     if (!departure)
         return api_error_to_json(error);
     text = departure_describe(departure, g_get_real_time() / G_USEC_PER_SEC);
-    error_set(&told, VMFERRY_ERROR_NOT_FOUND, "%s", text);
-    refusal = api_error_to_json(told);
+    error_set(&moved, VMFERRY_ERROR_NOT_FOUND, "%s", text);
+    refusal = api_error_to_json(moved);
     json_object_set_new(refusal, "moved", departure_to_json(departure));
     return refusal;
 }

@@ -9,7 +9,7 @@
  *
  * The *claim* is the right to change the guest and its record.  One thread at a
  * time has it; its text says for what ("move", "stop").  Who has it matters to
- * those who want it too, and to nobody else: what is shown of a guest, and
+ * those who want it too, and to no others: what is shown of a guest, and
  * whether it is watched, follows from its role and its activity.
  *
  * The registry's lock makes reading the record safe for those without the claim.
@@ -35,14 +35,14 @@ typedef struct {
     /* Protected by the registry's lock: */
     GuestRecord *record;
     Vmm *vmm;              /* NULL until it is reached */
-    const char *claim;     /* what it was claimed for; NULL: nobody has the claim */
+    const char *claim;     /* what it was claimed for; NULL: it is free */
     Activity *activity;    /* what goes on with it, or NULL */
     VmmRunState run_state; /* as last seen */
     char *problem;         /* why it cannot be reached or is in doubt, or NULL */
     Decision decision;     /* an operator's, for a guest in doubt … */
     char *decided;         /* … in this transaction; NULL: none */
     gboolean arriving;     /* by a move that is committed: OURS in a moment */
-    gboolean process_gone; /* seen to have ended while somebody held the claim */
+    gboolean process_gone; /* seen to have ended while the claim was held */
     gboolean removed;      /* no longer in the registry */
     GSource *watch;        /* on the process */
     json_t *summary;       /* machine, vCPUs, memory; NULL: not asked for yet */

@@ -87,7 +87,7 @@ static Vmm *launch_incoming(Incoming *incoming, const GuestMessage *message, GEr
     if (!vmm)
         return NULL;
     /* Command line and folder stay as they came, without our rules: the next
-     * host, or the first one again, applies its own to the same words. */
+     * host, or the first one again, applies its own to the same arguments. */
     filled = registry_get_record(incoming->guest);
     launch_fill_record(filled, vmm);
     filled->process = message->process ? process_identity_copy(message->process) : NULL;
@@ -168,7 +168,7 @@ static gboolean on_take_back(const char *transaction, gpointer user, GError **er
     return TRUE;
 }
 
-/* The source was told that the guest is here: it can't go back any more. */
+/* The source has read that the guest is here: it cannot go back any more. */
 static void take_over(Incoming *incoming, Guest *guest, Vmm *vmm)
 {
     VmmRunState state = VMM_RUN_STATE_RUNNING;
@@ -187,8 +187,8 @@ static void take_over(Incoming *incoming, Guest *guest, Vmm *vmm)
         log_warning("guest %s: %s", guest->name, problem->message);
 }
 
-/* Committed, and nobody knows whether it runs: on record it stays incoming until
- * it was seen to. */
+/* Committed, and it is not known whether it runs: on record it stays incoming until
+ * recovery has settled it. */
 static void keep_trying(Incoming *incoming, Guest *guest, Vmm *vmm)
 {
     AgentContext *context = incoming->context;
@@ -196,7 +196,7 @@ static void keep_trying(Incoming *incoming, Guest *guest, Vmm *vmm)
     registry_set_vmm(guest, vmm);
     registry_set_arriving(guest, FALSE);
     event_log_add(context->events, guest->name, "arrived", NULL,
-                  "arrived from %s, and is not seen to run; I keep trying",
+                  "arrived from %s, and is not seen to run; that is tried again",
                   channel_get_peer_name(incoming->channel));
     recovery_start(context, guest);
 }

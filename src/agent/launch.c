@@ -48,8 +48,7 @@ void launch_fill_record(GuestRecord *record, Vmm *vmm)
     record->cgroups = g_strdupv(identity->cgroups);
 }
 
-/* Who runs it, as an operator can see it in the guest's status; each move reads
- * that anew. */
+/* Who runs the guest, for its status; each move reads that anew. */
 static gboolean note_process(GuestRecord *record, Vmm *vmm, GError **error)
 {
     process_identity_free(record->process);
@@ -74,8 +73,8 @@ void launch_undo(Vmm *vmm)
 
 /* The guest is complete: put it on record as ours and watch it.  Takes *vmm*,
  * whether it works or not; then *keep* says if its process lives on. */
-static gboolean take_into_care(AgentContext *context, Guest *guest, Vmm *vmm, gboolean keep,
-                               GError **error)
+static gboolean take_managed(AgentContext *context, Guest *guest, Vmm *vmm, gboolean keep,
+                             GError **error)
 {
     GuestRecord *record = registry_get_record(guest);
     VmmRunState state = VMM_RUN_STATE_RUNNING;
@@ -153,7 +152,7 @@ static gboolean start_claimed(AgentContext *context, Guest *guest, GError **erro
     if (!launch_give_directory(context, guest, error))
         return FALSE;
     vmm = launch_qemu(guest, error);
-    return vmm && take_into_care(context, guest, vmm, FALSE, error);
+    return vmm && take_managed(context, guest, vmm, FALSE, error);
 }
 
 gboolean launch_run(AgentContext *context, const char *name, char **command_line,
@@ -177,8 +176,7 @@ gboolean launch_run(AgentContext *context, const char *name, char **command_line
     return TRUE;
 }
 
-/* Puts the claim on a process before it is touched: two guests must not be one
- * QEMU. */
+/* Before a process is touched: two guests must not be one QEMU. */
 static gboolean check_not_known(AgentContext *context, pid_t pid, GError **error)
 {
     g_autoptr(Guest) known = NULL;
@@ -196,7 +194,7 @@ static gboolean check_not_known(AgentContext *context, pid_t pid, GError **error
     return FALSE;
 }
 
-static void tell_adopted(AgentContext *context, Guest *guest)
+static void log_adopted(AgentContext *context, Guest *guest)
 {
     g_autoptr(GuestRecord) record = registry_get_record(guest);
     const char *supervisor = record->supervisor;
@@ -232,7 +230,7 @@ static gboolean adopt_claimed(AgentContext *context, Guest *guest, const LaunchA
 
     if (vmm && !note_supervisor(guest, adoption, error))
         g_clear_pointer(&vmm, vmm_free);
-    return vmm && take_into_care(context, guest, vmm, TRUE, error);
+    return vmm && take_managed(context, guest, vmm, TRUE, error);
 }
 
 gboolean launch_adopt(AgentContext *context, const char *name, const LaunchAdoption *adoption,
@@ -247,12 +245,12 @@ gboolean launch_adopt(AgentContext *context, const char *name, const LaunchAdopt
         registry_remove(guest);
         return FALSE;
     }
-    tell_adopted(context, guest);
+    log_adopted(context, guest);
     watch_release(context, guest);
     return TRUE;
 }
 
-/* The end of its process is what was asked for, and is told as that. */
+/* The end of the guest's process is what was asked for, and is not news. */
 static const ActivityKind stop_kind = {
     .kind = "stop",
     .state = "stopping",
@@ -296,7 +294,7 @@ static gboolean try_machine(Vmm *vmm, char *const *command_line, GError **error)
     return images != NULL;
 }
 
-/* Who runs it must be something that can be told. */
+/* Who runs it must be something that another host can be asked to set. */
 static gboolean try_process(Vmm *vmm, GError **error)
 {
     g_autoptr(ProcessIdentity) process = vmm_get_process(vmm, error);
@@ -313,7 +311,7 @@ static gboolean try_memory(Vmm *vmm, const VmmDescription *description, GError *
     return memory != NULL;
 }
 
-/* In the order in which a move looks. */
+/* In the order of a move's checks. */
 char *movable_find_obstacle(Vmm *vmm, char *const *command_line, VmmDescription **ret_description)
 {
     g_autoptr(GError) error = NULL;

@@ -136,8 +136,8 @@ static void unregister_peer(Peers *peers, Channel *channel)
     g_hash_table_remove(peers->channels, channel);
 }
 
-/* Who turns up uninvited must not fill the log: FALSE where enough was said. */
-static gboolean may_say(Peers *peers, guint *ret_left_out)
+/* Uninvited peers must not fill the log: FALSE where enough was logged. */
+static gboolean may_log(Peers *peers, guint *ret_left_out)
 {
     lock_guard(&peers->lock);
     gint64 now = g_get_monotonic_time();
@@ -156,8 +156,8 @@ static gboolean may_say(Peers *peers, guint *ret_left_out)
     return FALSE;
 }
 
-/* Of moves that fail there is an event; who was turned away is told here. */
-static void tell(Peers *peers, Channel *channel, const GError *error)
+/* Of moves that fail there is an event; who was turned away is logged here. */
+static void log_failure(Peers *peers, Channel *channel, const GError *error)
 {
     guint left_out;
 
@@ -165,7 +165,7 @@ static void tell(Peers *peers, Channel *channel, const GError *error)
         log_debug("peer %s: %s", channel_get_peer_name(channel), error->message);
         return;
     }
-    if (!may_say(peers, &left_out))
+    if (!may_log(peers, &left_out))
         return;
     if (left_out > 0)
         log_info("peers: %u more were turned away or cut", left_out);
@@ -192,7 +192,7 @@ static gpointer connection_thread(gpointer data)
                   "said nothing for too long while others came; it was cut");
     }
     if (error)
-        tell(peers, channel, error);
+        log_failure(peers, channel, error);
     channel_free(channel);
     fd_close(&connection->fd);
     admission_leave(connection->place);

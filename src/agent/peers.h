@@ -4,8 +4,8 @@
  * Theory of operation: a socket in the main loop accepts connections; each is
  * served by a thread of its own: TLS handshake, allow list, HELLO, and then
  * what HELLO says is its purpose (a move, a question about one, a ping).  All
- * of it, up to the purpose, has a time-out.  Who is served while many come is
- * said in admission.h; besides that, peers never take the last descriptors of
+ * of it, up to the purpose, has a time-out.  admission.h says who is served while
+ * many come; besides that, peers never take the last descriptors of
  * the process, which moves and the control socket need.
  */
 #pragma once

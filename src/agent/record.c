@@ -83,17 +83,17 @@ void guest_record_free(GuestRecord *record)
 
 static void set_text(json_t *object, const char *key, const char *text)
 {
-    /* What is no UTF-8 (a path may be anything) cannot be in a JSON text. */
+    /* What is not UTF-8 (a path may be anything) cannot be in a JSON text. */
     if (text)
         json_object_set_new(object, key, json_string(text));
 }
 
-static json_t *make_list(char **words)
+static json_t *make_list(char **texts)
 {
     json_t *list = json_array();
 
-    for (char **word = words; word && *word; word++)
-        json_array_append_new(list, json_string(*word));
+    for (char **text = texts; text && *text; text++)
+        json_array_append_new(list, json_string(*text));
     return list;
 }
 
@@ -208,21 +208,21 @@ static gboolean read_numbers(json_t *object, GuestRecord *record, GError **error
 
 static gboolean read_list(json_t *object, const char *key, char ***ret, GError **error)
 {
-    json_t *words;
+    json_t *texts;
     size_t count;
 
-    if (!json_get_array(object, key, RECORD_MAX_ARGUMENTS, &words, error))
+    if (!json_get_array(object, key, RECORD_MAX_ARGUMENTS, &texts, error))
         return FALSE;
-    count = json_array_size(words);
+    count = json_array_size(texts);
     *ret = g_new0(char *, count + 1);
     for (size_t i = 0; i < count; i++) {
-        const char *word = json_string_value(json_array_get(words, i));
+        const char *text = json_string_value(json_array_get(texts, i));
 
-        if (!word || strlen(word) > RECORD_MAX_TEXT) {
-            error_set(error, VMFERRY_ERROR_INVALID, "\"%s\" holds no text at %zu", key, i);
+        if (!text || strlen(text) > RECORD_MAX_TEXT) {
+            error_set(error, VMFERRY_ERROR_INVALID, "\"%s\" does not hold text at %zu", key, i);
             return FALSE;
         }
-        (*ret)[i] = g_strdup(word);
+        (*ret)[i] = g_strdup(text);
     }
     if (count == 0)
         error_set(error, VMFERRY_ERROR_INVALID, "\"%s\" is empty", key);

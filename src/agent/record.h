@@ -62,7 +62,7 @@ const char *guest_role_name(GuestRole role);
 
 typedef enum {
     GUEST_ORIGIN_RUN,   /* launched here */
-    GUEST_ORIGIN_ADOPT, /* launched by somebody else */
+    GUEST_ORIGIN_ADOPT, /* launched by others */
     GUEST_ORIGIN_MOVE,  /* came from another host */
 } GuestOrigin;
 
@@ -87,10 +87,10 @@ typedef struct {
     char *supervisor;         /* what may start it again here, with its user's consent; or NULL */
     char *transaction;        /* of the move under way, or NULL */
     char *destination;        /* of the move away that is under way, or NULL */
-    char *destination_agent;  /* whose word counts (agent_id.h); NULL: nobody's */
+    char *destination_agent;  /* the one whose answers count (agent_id.h); NULL: no one's */
     gboolean resume;          /* where it is found paused: a move did that, its user did not */
     uint64_t balloon_bytes;   /* what its balloon is to be given back; 0: nothing is owed */
-    int64_t since;            /* wall clock, seconds: when it came into care here */
+    int64_t since;            /* wall clock, seconds: when it became managed here */
 } GuestRecord;
 
 GuestRecord *guest_record_copy(const GuestRecord *record);

@@ -140,7 +140,7 @@ RecoveryVerdict recovery_release(Recovery *recovery, const char *type, const cha
 
 static RecoveryVerdict remove_dead(Recovery *recovery, const GuestRecord *record)
 {
-    static const char text[] = "its process ended while no agent looked";
+    static const char text[] = "its process ended while no agent ran";
 
     switch (record->role) {
     case GUEST_INCOMING:
@@ -177,7 +177,7 @@ static RecoveryVerdict step(Recovery *recovery, GError **error)
     g_autoptr(GuestRecord) record = registry_get_record(recovery->guest);
     VmmRunState state;
 
-    /* Without a pid on record no process of it was ever let go (spawn.h). */
+    /* Without a pid on record none of its processes was ever released (spawn.h). */
     if (record->pid == 0 || strcmp(record->boot_id, recovery->context->boot_id) != 0 ||
         !process_is_same(record->pid, record->start_time))
         return remove_dead(recovery, record);
@@ -252,7 +252,7 @@ void recovery_start(AgentContext *context, Guest *guest)
     recovery->context = context;
     recovery->guest = guest_ref(guest);
     recovery->told = registry_claim_recovery(guest);
-    agent_context_spawn_surely(context, "care", recovery_thread, recovery);
+    agent_context_spawn_surely(context, "recovery", recovery_thread, recovery);
 }
 
 static GuestRecord *load_record(AgentContext *context, const char *name, GError **error)
@@ -284,7 +284,7 @@ gboolean recovery_load_guests(AgentContext *context, GError **error)
                           "its record cannot be used: %s", problem->message);
             continue;
         }
-        /* Before anybody can ask: is it decided, or still to be seen? */
+        /* Before its source can ask: is it decided, or still to be settled? */
         if (record->role == GUEST_INCOMING)
             transaction_log_reopen(context->transactions, record->transaction);
         guest = registry_add(context->registry, record, "recover", NULL);

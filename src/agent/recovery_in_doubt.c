@@ -8,7 +8,7 @@
 
 #define DECISION_TIMEOUT_MS 30000
 
-/* Says once that a guest is in doubt, and puts it on record. */
+/* Puts on record that a guest is in doubt; an event says so once. */
 static void note_in_doubt(Recovery *recovery, const GuestRecord *record, const char *why)
 {
     g_autoptr(GError) problem = NULL;
@@ -74,15 +74,15 @@ static RecoveryVerdict act_on_outcome(Recovery *recovery, const GuestRecord *rec
         note_in_doubt(recovery, record, text);
         return RECOVERY_AGAIN;
     default:
-        text = g_strdup_printf("%s was restarted and cannot tell whether it had the guest; look "
-                               "there, then `vmferry resolve`",
+        text = g_strdup_printf("%s was restarted and does not know whether it had the guest; "
+                               "look there, then `vmferry resolve`",
                                record->destination);
         return decide(recovery, record, text, error);
     }
 }
 
-/* A guest that runs was resumed by somebody who knew: we pause it before the
- * word, and nothing but a decision for this host lets it run again. */
+/* A guest that runs was resumed on purpose: it is paused before START is sent, and
+ * only a decision for this host resumes it. */
 static gboolean runs(Recovery *recovery, gboolean *ret_runs, GError **error)
 {
     VmmRunState state;
@@ -116,8 +116,8 @@ RecoveryVerdict recovery_settle_in_doubt(Recovery *recovery, GError **error)
     g_autoptr(GuestRecord) record = registry_get_record(recovery->guest);
     gboolean running = FALSE;
 
-    /* Asking needs no VMM; so a QEMU that does not answer keeps nobody from
-     * learning that the guest is elsewhere. */
+    /* Asking the destination needs no VMM: the guest may be elsewhere though QEMU
+     * does not answer. */
     if (runs(recovery, &running, NULL) && running)
         return keep_above(recovery, record, "runs here", error);
     return ask(recovery, record, error);

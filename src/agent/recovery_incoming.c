@@ -11,7 +11,7 @@ RecoveryVerdict recovery_incoming_gone(Recovery *recovery)
     if (transaction_log_reopen(log, record->transaction)) {
         transaction_log_lose(log, record->transaction);
         return recovery_forget(recovery, "lost",
-                               "had arrived, and its process ended while no agent looked");
+                               "had arrived, and its process ended while no agent ran");
     }
     transaction_log_abort(log, record->transaction);
     return recovery_forget(recovery, "not-received",
@@ -35,7 +35,7 @@ static RecoveryVerdict end_uncommitted(Recovery *recovery, const GuestRecord *re
 {
     gboolean running = FALSE;
 
-    /* On record first, so that nobody can start it any more.  That fails only
+    /* On record first, so that it cannot be started any more.  That fails only
      * where the record of its transaction was lost; then a guest that runs was
      * committed, and one that is paused has never run. */
     if (!transaction_log_withdraw(recovery->context->transactions, record->transaction, NULL)) {
@@ -51,7 +51,7 @@ static RecoveryVerdict end_uncommitted(Recovery *recovery, const GuestRecord *re
     return RECOVERY_DONE;
 }
 
-/* No way back: its source may have been told that the guest runs here. */
+/* No way back: its source may have read that the guest runs here. */
 static RecoveryVerdict keep_committed(Recovery *recovery, const GuestRecord *record, GError **error)
 {
     if (recovery_keep(recovery, "had arrived and runs here", error) != RECOVERY_DONE)

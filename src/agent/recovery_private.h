@@ -13,18 +13,18 @@ typedef struct {
     Guest *guest;
     guint attempts;
     Decision seen_decision; /* when the present step began */
-    gboolean told;          /* that it is in doubt */
+    gboolean told;          /* an event has said that it is in doubt */
     uint64_t term;          /* with which it is kept; 0: the one it has */
     gboolean cleaned;       /* of what a dead agent left in it */
 } Recovery;
 
-/* It is ours and runs (is resumed first where that is needed). */
+/* The guest is ours and runs (it is resumed first where that is needed). */
 RecoveryVerdict recovery_keep(Recovery *recovery, const char *why, GError **error);
 
-/* The process is gone (its pid may be somebody else's by now). */
+/* The process is gone (its pid may be another's by now): removes the guest. */
 RecoveryVerdict recovery_forget(Recovery *recovery, const char *type, const char *why);
 
-/* Ends our copy and forgets the guest. */
+/* Gives up our copy: ends its process and removes the guest. */
 RecoveryVerdict recovery_release(Recovery *recovery, const char *type, const char *why,
                                  GError **error);
 

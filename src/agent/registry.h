@@ -3,7 +3,7 @@
  *
  * Theory of operation: a table from names to guests under one lock, with a
  * condition that is signalled at each change.  A name is taken from the moment
- * somebody begins to launch, adopt or receive a guest until its record is
+ * a guest begins to be launched, adopted or received until its record is
  * removed.
  *
  * Lock order: the registry's lock is taken before those of the transaction and
@@ -40,8 +40,8 @@ Guest *registry_find(Registry *registry, const char *name, GError **error);
 GPtrArray *registry_list(Registry *registry);
 
 /* A guest that a move brings is committed (TRUE), and later all is settled for
- * it (FALSE).  Its source may say in between that it runs here, so who asks for
- * it by then waits for those milliseconds. */
+ * it (FALSE).  Its source may say in between that it runs here, so a user who asks
+ * for the guest by then waits for those milliseconds. */
 void registry_set_arriving(Guest *guest, gboolean arriving);
 void registry_await_arrival(Guest *guest);
 
@@ -81,7 +81,7 @@ Decision registry_get_decision(Guest *guest);
 gboolean registry_await(Registry *registry, gint64 until, gboolean (*done)(gpointer user),
                         gpointer user);
 
-/* Something that waiters look at has changed outside of the registry. */
+/* Something that waiters ask for has changed outside of the registry. */
 void registry_wake(Registry *registry);
 
 /* What a restarted agent does with a guest that it finds paused. */

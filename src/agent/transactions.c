@@ -28,7 +28,7 @@ typedef struct {
     char *boot_id;
     int64_t updated;
     Step step;
-    gboolean settled; /* committed or aborted: may be told */
+    gboolean settled; /* committed or aborted: may be answered */
 } Transaction;
 
 struct TransactionLog {
@@ -389,7 +389,7 @@ void transaction_log_lose(TransactionLog *log, const char *id)
         write_step_anyway(log, transaction, STEP_LOST);
 }
 
-static TransactionOutcome tell(TransactionLog *log, const Transaction *transaction)
+static TransactionOutcome get_outcome(TransactionLog *log, const Transaction *transaction)
 {
     switch (transaction->step) {
     case STEP_PENDING:
@@ -409,10 +409,10 @@ OutcomeMessage transaction_log_resolve(TransactionLog *log, const ResolveMessage
     lock_guard(&log->lock);
     const Transaction *transaction = g_hash_table_lookup(log->by_id, question->transaction);
     const Transaction *owner = find_owner(log, question->guest_id);
-    TransactionOutcome outcome = transaction ? tell(log, transaction) : OUTCOME_ABORTED;
+    TransactionOutcome outcome = transaction ? get_outcome(log, transaction) : OUTCOME_ABORTED;
 
     if (outcome == OUTCOME_ABORTED && owner && owner->term >= question->term)
-        return (OutcomeMessage){tell(log, owner), owner->term};
+        return (OutcomeMessage){get_outcome(log, owner), owner->term};
     if (transaction)
         return (OutcomeMessage){outcome, transaction->term};
     /* Only in memory: a start that comes late needs a connection to this very

@@ -1,31 +1,31 @@
 /*
- * The destination's memory of moves
+ * The destination's ownership records
  *
  * Theory of operation: a move has a transaction.  Its destination writes down
- * what became of it, because after a lost word only that record decides which
- * of two hosts owns the guest.
+ * what became of it, because where the answer to START is lost only that record
+ * decides which of two hosts owns the guest.
  *
- *     begin ──► PENDING ──commit──► COMMITTED ──settle──► told to the source
+ *     begin ──► PENDING ──commit──► COMMITTED ──settle──► answered to the source
  *                  │                    │  │
  *              withdraw             withdraw  lose (after a restart)
  *                  ▼                    ▼  └──► LOST
  *               ABORTED ◄───────────────┘
- *                  └──abort──► told to the source
+ *                  └──abort──► answered to the source
  *
  * Rules:
  *  - One lock covers every step, so a question answered "aborted" and a commit
  *    of the same transaction cannot both happen.
  *  - begin is durable: after a crash of the whole host the record is there.
  *    Commit needs only the page cache, for a record that still reads "pending"
- *    after a reboot is answered "lost": nobody can know.
- *  - A transaction that nobody heard of is "aborted", and is remembered as
- *    that, so that it cannot begin later.
- *  - "Committed" is told only when the guest was seen to be here (settled).
+ *    after a reboot is answered "lost": it cannot be known.
+ *  - A transaction that this host never heard of is "aborted", and is remembered
+ *    as that, so that it cannot begin later.
+ *  - "Committed" is answered only when the guest was seen to be here (settled).
  *    Before, the answer is "pending": an agent that was killed in between may
  *    have to say "lost" instead.
  *  - A commit is withdrawn only before it is settled, for a guest that certainly
  *    has not run.
- *  - "Aborted" of a transaction that has a VMM here is told only when that is
+ *  - "Aborted" of a transaction that has a VMM here is answered only when that is
  *    gone (abort); before, the answer is "pending".
  *  - Pending records of this boot are aborted when the agent starts: the
  *    connection that could have committed them is gone.
@@ -37,7 +37,7 @@
  * Limits: aborted records are kept up to TRANSACTION_KEEP_ABORTED: an unknown
  * transaction is answered the same.  Committed and lost ones are kept for
  * TRANSACTION_KEEP_DAYS, far longer than a guest can be left in doubt: a source
- * that asked later would be told "aborted" and run a second copy.
+ * that asked later would get "aborted" and run a second copy.
  */
 #pragma once
 
@@ -70,7 +70,7 @@ gboolean transaction_log_begin(TransactionLog *log, const TransactionOffer *offe
 /* VMFERRY_ERROR_REFUSED unless it is pending, and was begun with this term. */
 gboolean transaction_log_commit(TransactionLog *log, const char *id, uint64_t term, GError **error);
 
-/* The guest of a committed transaction runs: from now on it may be told. */
+/* The guest of a committed transaction runs: from now on that may be answered. */
 void transaction_log_settle(TransactionLog *log, const char *id);
 
 /* Will never be run here; says nothing yet (see abort).  VMFERRY_ERROR_REFUSED
@@ -82,8 +82,8 @@ gboolean transaction_log_withdraw(TransactionLog *log, const char *id, GError **
  * way back) or is lost. */
 gboolean transaction_log_abort(TransactionLog *log, const char *id);
 
-/* After a restart: the guest of this transaction must be looked at before its
- * outcome is told.  FALSE where it is not committed. */
+/* After a restart: the guest of this transaction must be settled before its
+ * outcome is answered.  FALSE where it is not committed. */
 gboolean transaction_log_reopen(TransactionLog *log, const char *id);
 
 /* After a restart: committed, but the guest is gone and may or may not have

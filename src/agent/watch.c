@@ -68,7 +68,7 @@ void watch_guest(AgentContext *context, Guest *guest)
     Watch *watch;
     GSource *source;
 
-    /* Looked at once it is held: a pid may be another process's by now. */
+    /* Checked once there is a pidfd: the pid may be another process's by now. */
     if (pidfd < 0 || !process_is_same(record->pid, record->start_time)) {
         fd_close(&pidfd);
         if (claim_dead(guest))

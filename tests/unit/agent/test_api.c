@@ -88,7 +88,7 @@ static void test_wrong_paths(void **state)
     assert_answer(*state, "GET /v1/guests/web1/frob", "", "404", "\"not-found\"");
     assert_answer(*state, "PUT /v1/guests", "", "405", "this path has no such method");
     assert_answer(*state, "GET /v1/guests/web1/migrate", "", "405", "\"unsupported\"");
-    assert_answer(*state, "GET /v1/events?since=x", "", "400", "\\\"since\\\" is no number");
+    assert_answer(*state, "GET /v1/events?since=x", "", "400", "\\\"since\\\" is not a number");
 }
 
 static void test_unknown_guest(void **state)
@@ -115,13 +115,13 @@ static void test_bad_bodies(void **state)
         {"POST /v1/guests", "{\"name\":\"a\"}", "give either"},
         {"POST /v1/guests", "{\"name\":\"a\",\"pid\":1,\"command_line\":[\"q\"]}", "give either"},
         {"POST /v1/guests", "{\"name\":\"a\",\"command_line\":[]}", "is empty"},
-        {"POST /v1/guests", "{\"name\":\"a\",\"command_line\":[7]}", "holds no text at 0"},
+        {"POST /v1/guests", "{\"name\":\"a\",\"command_line\":[7]}", "does not hold text at 0"},
         {"POST /v1/guests", "{\"name\":\"a\",\"command_line\":\"q\"}", "no array"},
         {"POST /v1/guests", "{\"name\":\"a\",\"command_line\":[\"q\"],\"directory\":\"x\"}",
-         "no absolute path"},
+         "not an absolute path"},
         {"POST /v1/guests", "{\"name\":\"a\",\"pid\":-5}", "is missing or no count"},
-        {"POST /v1/guests", "{\"name\":\"a\",\"pdi\":5}", "\\\"pdi\\\" is no key of this request"},
-        {"POST /v1/guests/a/migrate", "{\"deadline\":5}", "\\\"deadline\\\" is no key"},
+        {"POST /v1/guests", "{\"name\":\"a\",\"pdi\":5}", "\\\"pdi\\\" is not a key of this request"},
+        {"POST /v1/guests/a/migrate", "{\"deadline\":5}", "\\\"deadline\\\" is not a key"},
         {"POST /v1/guests/a/migrate", "{}", "\\\"destination\\\" is missing"},
         {"POST /v1/guests/a/migrate", "{\"destination\":\"b\",\"tracker\":\"x\"}", "no tracker"},
         {"POST /v1/guests/a/migrate", "{\"destination\":\"b\",\"bandwidth\":-1}", "no count"},

@@ -102,7 +102,7 @@ static void test_hostile_records(void **state)
     assert_bad("\"/q\"", "\"q\"", "\"qmp_path\" is not an absolute path");
     assert_bad("\"qmp_path\":\"/q\",", "", "a pid without \"qmp_path\"");
     assert_bad("\"/run/x/guest-a\"", "\"guest-a\"", "\"directory\" is not an absolute path");
-    assert_bad("\"-m\"", "5", "\"command_line\" holds no text at 1");
+    assert_bad("\"-m\"", "5", "\"command_line\" does not hold text at 1");
     assert_bad("[\"qemu-system-x86_64\",\"-m\",\"1G\"]", "[]", "\"command_line\" is empty");
     assert_bad("[\"qemu-system-x86_64\",\"-m\",\"1G\"]", "{}", "\"command_line\" is missing");
     assert_bad("\"ours\"", "\"in-doubt\"", "role \"in-doubt\" without a transaction");
@@ -115,7 +115,7 @@ static void test_hostile_records(void **state)
     assert_bad("\"resume\":false", "\"resume\":0", "\"resume\" is missing or neither");
     assert_bad("\"since\":99", "\"since\":99,\"working_directory\":\"x\"", "not an absolute path");
     assert_bad("\"since\":99", "\"since\":99,\"process\":{}", "process: \"user\" is missing");
-    assert_bad("\"since\":99", "\"since\":99,\"cgroups\":[7]", "\"cgroups\" holds no text at 0");
+    assert_bad("\"since\":99", "\"since\":99,\"cgroups\":[7]", "\"cgroups\" does not hold text at 0");
     assert_bad("{\"format\"", "[{\"format\"", "not JSON");
 }
 
