@@ -57,6 +57,8 @@ static char *refresh(Guest *guest)
     g_autoptr(VmmDescription) description = NULL;
     char *obstacle;
 
+    if (!vmm)
+        return NULL;
     if (registry_is_watched(guest))
         note_run_state(guest, vmm);
     if (!registry_is_idle(guest))
