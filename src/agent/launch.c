@@ -276,10 +276,8 @@ gboolean launch_stop(AgentContext *context, const char *name, GError **error)
     } else {
         g_prefix_error(error, "stop %s: ", name);
     }
-    registry_set_activity(guest, NULL);
+    watch_release_from_activity(context, guest);
     activity_finish(activity, json_pack("{s:s}", "status", done ? "completed" : "failed"));
-    if (!done)
-        watch_release(context, guest);
     return done;
 }
 

@@ -157,11 +157,12 @@ static void finish_returned(Move *move, const MigrateReport *report)
                   migrate_report_to_json(report), "the move to %s %s%s%s", move->destination,
                   cancelled ? "was cancelled" : "failed", report->error ? ": " : "",
                   report->error ? report->error : "");
-    detach_from_guest(move);
-    if (report->unresumed)
+    if (report->unresumed) {
+        detach_from_guest(move);
         recovery_start(move->context, move->guest);
-    else
-        watch_release(move->context, move->guest);
+    } else {
+        watch_release_from_activity(move->context, move->guest);
+    }
 }
 
 static void finish_in_doubt(Move *move, const MigrateReport *report)
@@ -270,8 +271,7 @@ Activity *move_start(AgentContext *context, const char *name, const char *destin
     activity_unref(activity);
     event_log_add(context->events, name, "move-failed", NULL,
                   "the move to %s failed: the system gives no thread", destination);
-    detach_from_guest(move);
-    watch_release(context, guest);
+    watch_release_from_activity(context, guest);
     return NULL;
 }
 

@@ -216,14 +216,34 @@ void registry_release(Guest *guest)
     g_cond_broadcast(&guest->registry->changed);
 }
 
-gboolean registry_release_if_alive(Guest *guest)
+/* With the lock held. */
+static gboolean release_if_alive(Guest *guest)
 {
-    lock_guard(&guest->registry->lock);
     gboolean gone = guest->process_gone && !guest->removed;
 
     if (!gone)
         guest->claim = NULL;
     g_cond_broadcast(&guest->registry->changed);
+    return gone;
+}
+
+gboolean registry_release_if_alive(Guest *guest)
+{
+    lock_guard(&guest->registry->lock);
+
+    return release_if_alive(guest);
+}
+
+gboolean registry_release_from_activity(Guest *guest)
+{
+    Activity *ended;
+    gboolean gone;
+
+    g_mutex_lock(&guest->registry->lock);
+    ended = g_steal_pointer(&guest->activity);
+    gone = release_if_alive(guest);
+    g_mutex_unlock(&guest->registry->lock);
+    activity_unref(ended);
     return gone;
 }
 

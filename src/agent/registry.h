@@ -53,6 +53,10 @@ void registry_release(Guest *guest);
  * come, and the claim is kept for seeing to it. */
 gboolean registry_release_if_alive(Guest *guest);
 
+/* The same, and what went on with the guest has ended: in one step, so that whoever sees it ended
+ * can claim the guest. */
+gboolean registry_release_from_activity(Guest *guest);
+
 /* Its process has ended.  TRUE where nobody else has the claim: it is the caller's now. */
 gboolean registry_claim_gone(Guest *guest, const char *claim);
 

@@ -90,6 +90,12 @@ void watch_release(AgentContext *context, Guest *guest)
         watch_remove_dead(context, guest);
 }
 
+void watch_release_from_activity(AgentContext *context, Guest *guest)
+{
+    if (registry_release_from_activity(guest))
+        watch_remove_dead(context, guest);
+}
+
 static void poll_guest(AgentContext *context, Guest *guest)
 {
     VmmRunState state;

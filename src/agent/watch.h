@@ -19,6 +19,9 @@ void watch_guest(AgentContext *context, Guest *guest);
 /* Gives a claim back; removes the guest if its process ended meanwhile. */
 void watch_release(AgentContext *context, Guest *guest);
 
+/* The same at the end of what went on with the guest (registry_release_from_activity()). */
+void watch_release_from_activity(AgentContext *context, Guest *guest);
+
 /* For the claim's holder: the guest's process has ended, so the guest is removed.  An event says
  * why. */
 void watch_remove_dead(AgentContext *context, Guest *guest);
