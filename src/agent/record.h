@@ -51,15 +51,6 @@ typedef enum {
 
 const char *guest_role_name(GuestRole role);
 
-/*
- * The term counts a guest's owners: 1 where it became managed, one more with each
- * change of owner.  The owner's record has the term with which it owns the
- * guest; that of a destination (INCOMING) the one with which it will; that of a
- * source keeps its own until the copy is gone, so a destination that has
- * committed always has a higher one.  Names may be used again, so terms are
- * compared between records of the same *id* only.
- */
-
 typedef enum {
     GUEST_ORIGIN_RUN,   /* launched here */
     GUEST_ORIGIN_ADOPT, /* launched by others */
@@ -68,10 +59,18 @@ typedef enum {
 
 const char *guest_origin_name(GuestOrigin origin);
 
+/*
+ * The term counts a guest's owners: 1 where it became managed, one more with each
+ * change of owner.  The owner's record has the term with which it owns the
+ * guest; that of a destination (INCOMING) the one with which it will; that of a
+ * source keeps its own until the copy is gone, so a destination that has
+ * committed always has a higher one.  Names may be used again, so terms are
+ * compared between records of the same *id* only.
+ */
 typedef struct {
     char *name;
     char *id;      /* of this guest since it became managed, wherever it goes (name.h) */
-    uint64_t term; /* of the ownership that *role* is about, see below */
+    uint64_t term; /* of its ownership, see above */
     GuestRole role;
     GuestOrigin origin;
     char *boot_id;            /* of the host when this was written */
