@@ -49,5 +49,5 @@ gboolean admission_pass(AdmissionPlace *place, AdmittedKind kind, GError **error
 /* The connection has ended or is about to. */
 void admission_leave(AdmissionPlace *place);
 
-/* TRUE where it had to make room: what went wrong with it needs no words. */
+/* TRUE where it was cut to make room for another: its own error is of no interest then. */
 gboolean admission_was_cut(AdmissionPlace *place);

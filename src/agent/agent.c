@@ -8,7 +8,6 @@
 #include "agent/recovery.h"
 #include "agent/certificate.h"
 #include "agent/context.h"
-#include "agent/move.h"
 #include "agent/peers.h"
 #include "agent/watch.h"
 #include "base/log.h"
@@ -32,7 +31,7 @@ Agent *agent_new(const AgentSettings *settings, GError **error)
     if (!agent->context)
         return NULL;
     /* The guests' names are taken and their transactions marked before any
-     * peer or person can ask. */
+     * peer or user can ask. */
     if (!recovery_load_guests(agent->context, error))
         return NULL;
     agent->peers = peers_new(agent->context, error);
@@ -72,16 +71,15 @@ static GSource *watch_signal(Agent *agent, int number)
     return source;
 }
 
-static void cancel_moves(AgentContext *context)
+static void cancel_activities(AgentContext *context)
 {
     g_autoptr(GPtrArray) guests = registry_list(context->registry);
 
     for (guint i = 0; i < guests->len; i++) {
-        Guest *guest = guests->pdata[i];
-        g_autoptr(Move) move = move_find(context, guest->name, NULL);
+        g_autoptr(Activity) activity = registry_get_activity(guests->pdata[i]);
 
-        if (move)
-            move_cancel(move);
+        if (activity)
+            activity_cancel(activity);
     }
 }
 
@@ -93,7 +91,7 @@ static void begin_stop(Agent *agent)
         return;
     g_atomic_int_set(&context->stopping, 1);
     registry_wake(context->registry);
-    cancel_moves(context);
+    cancel_activities(context);
     if (agent->peers)
         peers_stop(agent->peers);
     if (agent->api)

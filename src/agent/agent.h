@@ -7,8 +7,9 @@
  *     api.h, api_routes.c   users and programs on this host (Unix socket)
  *     peers.h               other agents (TCP, TLS)
  *     launch.h              guests that start or stop here
+ *     activity.h            what goes on with a guest, whatever it is
  *     move.h, incoming.h    guests that leave or arrive
- *     recovery.h                guests whose story a crash interrupted
+ *     recovery.h            guests whose change of owner a crash interrupted
  *     watch.h               their processes
  *     registry.h, record.h  which guests there are, and what is on record
  *     transactions.h        what became of moves to here
@@ -17,7 +18,7 @@
  *     store.h               the state directory
  *
  * Threads: the main loop accepts and answers and never waits for a VMM, a peer
- * or a person.  Each move, each peer's connection, each guest in care and each
+ * or a user.  Each move, each peer's connection, each guest in recovery and each
  * control request has a thread while it lasts.
  *
  * Invariants: a guest's QEMU outlives the agent, whatever ends the agent.  No
@@ -35,7 +36,7 @@
 
 typedef struct Agent Agent;
 
-/* Opens the state, listens, and begins to look after the guests of the last
+/* Opens the state, listens, and begins the recovery of the guests of the last
  * run.  The thread-default main context becomes the agent's loop. */
 Agent *agent_new(const AgentSettings *settings, GError **error);
 

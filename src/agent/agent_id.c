@@ -1,30 +1,14 @@
 #include "agent/agent_id.h"
 
-#include <errno.h>
-#include <string.h>
-
 #include "base/error.h"
 #include "base/fd.h"
+#include "base/name.h"
 
 #define MAX_FILE_BYTES 256
 
-static gboolean is_id(const char *text)
-{
-    return strlen(text) == AGENT_ID_DIGITS && strspn(text, "0123456789abcdef") == AGENT_ID_DIGITS;
-}
-
-/* A random UUID, as hexadecimal digits only. */
-static char *make_id(void)
-{
-    g_autofree char *uuid = g_uuid_string_random();
-    g_auto(GStrv) parts = g_strsplit(uuid, "-", -1);
-
-    return g_strjoinv("", parts);
-}
-
 static char *write_new(const char *path, GError **error)
 {
-    g_autofree char *id = make_id();
+    g_autofree char *id = random_id_new();
     g_autofree char *text = g_strdup_printf("%s\n", id);
     g_autoptr(GError) problem = NULL;
 
@@ -42,7 +26,7 @@ char *agent_id_open(const char *state_directory, GError **error)
     g_autoptr(GError) problem = NULL;
     g_autofree char *text = file_read(path, MAX_FILE_BYTES, NULL, &problem);
 
-    if (text && is_id(g_strchomp(text)))
+    if (text && random_id_is_valid(g_strchomp(text)))
         return g_steal_pointer(&text);
     if (error_is(problem, VMFERRY_ERROR_NOT_FOUND))
         return write_new(path, error);

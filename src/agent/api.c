@@ -70,7 +70,7 @@ static void job_free(Job *job)
     g_object_unref(job->message);
     json_decref(job->call.body);
     json_decref(job->answer);
-    move_unref(job->call.stream);
+    activity_unsubscribe(job->call.stream);
     g_clear_error(&job->error);
     g_free(job->guest);
     g_free(job);
@@ -81,11 +81,12 @@ static void send_answer(Job *job)
     SoupServerMessage *message = job->message;
 
     if (job->call.stream) {
-        if (api_streams_add_move(job->api->streams, message, job->call.stream))
+        if (api_streams_add_activity(job->api->streams, message, job->call.stream)) {
+            job->call.stream = NULL;
             return;
-        move_end_trace(job->call.stream);
+        }
         refuse(message, SOUP_STATUS_SERVICE_UNAVAILABLE, VMFERRY_ERROR_BUSY,
-               "the move has begun, but too many streams are open to show it");
+               "it has begun, but too many streams are open to show it");
     } else if (job->answer) {
         set_answer(message, job->call.status, job->answer);
     } else {
@@ -104,8 +105,6 @@ static gboolean finish_job(gpointer user)
     job->api->calls--;
     if (!job->finished)
         send_answer(job);
-    else if (job->call.stream)
-        move_end_trace(job->call.stream);
     job_free(job);
     return G_SOURCE_REMOVE;
 }

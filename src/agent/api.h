@@ -6,7 +6,7 @@
  * Theory of operation: the HTTP server lives in the main loop.  A request is
  * parsed there and handed to a worker thread, since everything that asks a
  * VMM may block; its answer goes out from the main loop again.  Streams
- * (events, the progress of a move) are fed from the main loop: whoever has
+ * (events, the progress of an activity) are fed from the main loop: whoever has
  * news calls agent_context_wake(), and each stream then fetches what came
  * after the last thing it has seen.  A stream has one piece of text on its way
  * at a time, so a reader that does not read costs nothing but its place.
@@ -26,8 +26,8 @@ typedef struct Api Api;
 
 Api *api_new(AgentContext *context, GError **error);
 
-/* Accepts no more requests and ends the streams of events.  Those of moves
- * end with their moves. */
+/* Accepts no more requests and ends the streams of events.  Those of activities
+ * end with them. */
 void api_stop(Api *api);
 
 /* TRUE once no request and no stream is left. */

@@ -1,8 +1,8 @@
 /* One request on its way through a worker, and the handlers' table. */
 #pragma once
 
+#include "agent/activity.h"
 #include "agent/context.h"
-#include "agent/move.h"
 
 typedef struct {
     AgentContext *context;
@@ -10,7 +10,7 @@ typedef struct {
     json_t *body;      /* an object, or NULL where there was none */
     /* The answer: */
     guint status;
-    Move *stream; /* stream this move behind the answer's headers */
+    ActivitySubscription *stream; /* what is to follow the answer's headers, or NULL */
 } ApiCall;
 
 /* Runs in a worker.  Returns the answer (or NULL with call->stream), or NULL

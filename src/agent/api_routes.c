@@ -5,6 +5,7 @@
 #include "agent/recovery.h"
 #include "agent/guest_view.h"
 #include "agent/launch.h"
+#include "agent/move.h"
 #include "base/name.h"
 #include "base/error.h"
 #include "vmferry-config.h"
@@ -162,11 +163,16 @@ static json_t *delete_guest(ApiCall *call, GError **error)
     return json_pack("{s:s}", "stopped", call->guest);
 }
 
+static void on_news(gpointer user)
+{
+    agent_context_wake(user);
+}
+
 static json_t *post_migrate(ApiCall *call, GError **error)
 {
     g_autofree const char **known = migrate_options_list_keys("destination");
     MigrateOptions options = call->context->settings->moves;
-    g_autoptr(Move) move = NULL;
+    g_autoptr(Activity) move = NULL;
     const char *destination;
 
     if (!need_body(call, known, error) ||
@@ -178,26 +184,32 @@ static json_t *post_migrate(ApiCall *call, GError **error)
         return NULL;
     if (options.detach) {
         call->status = 202;
-        return json_pack("{s:s, s:s}", "guest", call->guest, "destination", destination);
+        return json_pack("{s:s, s:s, s:s}", "guest", call->guest, "destination", destination,
+                         "activity", activity_get_id(move));
     }
-    call->stream = g_steal_pointer(&move);
+    call->stream = activity_subscribe(move, on_news, call->context);
     return NULL;
 }
 
 static json_t *post_cancel(ApiCall *call, GError **error)
 {
-    g_autoptr(Move) move = move_find(call->context, call->guest, error);
+    g_autoptr(Guest) guest = registry_find(call->context->registry, call->guest, error);
+    g_autoptr(Activity) activity = guest ? registry_get_activity(guest) : NULL;
 
-    if (!move)
+    if (!guest)
         return NULL;
-    move_cancel(move);
-    if (!move_wait(move, CANCEL_TIMEOUT_MS)) {
-        error_set(error, VMFERRY_ERROR_TIMEOUT,
-                  "the move of %s was told to stop and has not yet; see `vmferry status %s`",
-                  call->guest, call->guest);
+    if (!activity || !activity_cancel(activity)) {
+        error_set(error, VMFERRY_ERROR_REFUSED,
+                  "nothing goes on with guest %s that could be cancelled", call->guest);
         return NULL;
     }
-    return move_get_report(move);
+    if (!activity_wait(activity, CANCEL_TIMEOUT_MS)) {
+        error_set(error, VMFERRY_ERROR_TIMEOUT,
+                  "guest %s: \"%s\" was cancelled and has not ended yet; see `vmferry status %s`",
+                  call->guest, activity_get_kind(activity)->kind, call->guest);
+        return NULL;
+    }
+    return activity_get_report(activity);
 }
 
 static json_t *post_resolve(ApiCall *call, GError **error)
@@ -315,7 +327,7 @@ json_t *api_error_to_json(const GError *error)
 json_t *api_refusal_to_json(const ApiCall *call, const GError *error)
 {
     g_autoptr(Departure) departure = NULL;
-    g_autoptr(GError) told = NULL;
+    g_autoptr(GError) moved = NULL;
     g_autofree char *text = NULL;
     json_t *refusal;
 
@@ -324,8 +336,8 @@ json_t *api_refusal_to_json(const ApiCall *call, const GError *error)
     if (!departure)
         return api_error_to_json(error);
     text = departure_describe(departure, g_get_real_time() / G_USEC_PER_SEC);
-    error_set(&told, VMFERRY_ERROR_NOT_FOUND, "%s", text);
-    refusal = api_error_to_json(told);
+    error_set(&moved, VMFERRY_ERROR_NOT_FOUND, "%s", text);
+    refusal = api_error_to_json(moved);
     json_object_set_new(refusal, "moved", departure_to_json(departure));
     return refusal;
 }

@@ -4,7 +4,7 @@
 
 #include "agent/api.h"
 
-/* An empty line now and then finds out readers that have gone away. */
+/* An empty line now and then finds readers that have gone away. */
 #define KEEP_ALIVE_SECONDS 10
 #define EVENTS_A_PIECE 256
 
@@ -18,11 +18,11 @@ struct ApiStreams {
 typedef struct {
     ApiStreams *owner;
     SoupServerMessage *message;
-    Move *move;    /* NULL: events */
-    uint64_t seen; /* event number, or version of the progress */
+    ActivitySubscription *activity; /* NULL: events */
+    uint64_t seen;                  /* number of an event */
     gboolean follow;
     gboolean busy;   /* a piece is on its way */
-    gboolean closed; /* all said */
+    gboolean closed; /* all is sent */
 } Stream;
 
 static void stream_free(gpointer data)
@@ -31,9 +31,7 @@ static void stream_free(gpointer data)
 
     g_signal_handlers_disconnect_by_data(stream->message, stream);
     g_object_unref(stream->message);
-    if (stream->move)
-        move_end_trace(stream->move);
-    move_unref(stream->move);
+    activity_unsubscribe(stream->activity);
     g_free(stream);
 }
 
@@ -53,15 +51,6 @@ static void close_stream(Stream *stream)
     soup_server_message_unpause(stream->message);
 }
 
-static void send_json(Stream *stream, json_t *object)
-{
-    char *text = json_dumps(object, JSON_LINE);
-    g_autofree char *line = g_strconcat(text ? text : "{}", "\n", NULL);
-
-    free(text);
-    send_text(stream, line);
-}
-
 static void pump_events(Stream *stream)
 {
     g_autoptr(GPtrArray) lines =
@@ -78,34 +67,23 @@ static void pump_events(Stream *stream)
     }
 }
 
-static void pump_move(Stream *stream)
+static void pump_activity(Stream *stream)
 {
-    /* The report first: once it is there, older progress is no news, and
-     * nothing is added to the trace any more. */
-    g_autoptr(json_t) report = move_get_report(stream->move);
-    g_autoptr(json_t) progress = NULL;
-    g_autofree char *trace = move_take_trace(stream->move);
+    gboolean ended;
+    g_autofree char *text = activity_subscription_take(stream->activity, &ended);
 
-    if (trace) {
-        send_text(stream, trace);
-        return;
-    }
-    if (report) {
-        send_json(stream, report);
+    if (text)
+        send_text(stream, text);
+    if (ended)
         close_stream(stream);
-        return;
-    }
-    progress = move_get_progress(stream->move, stream->seen, &stream->seen);
-    if (progress)
-        send_json(stream, progress);
 }
 
 static void pump(Stream *stream)
 {
     if (stream->busy || stream->closed)
         return;
-    if (stream->move)
-        pump_move(stream);
+    if (stream->activity)
+        pump_activity(stream);
     else
         pump_events(stream);
 }
@@ -192,14 +170,10 @@ gboolean api_streams_add_events(ApiStreams *streams, SoupServerMessage *message,
     return add(streams, message, &(Stream){.seen = since, .follow = follow});
 }
 
-gboolean api_streams_add_move(ApiStreams *streams, SoupServerMessage *message, Move *move)
+gboolean api_streams_add_activity(ApiStreams *streams, SoupServerMessage *message,
+                                  ActivitySubscription *subscription)
 {
-    Move *own = move_ref(move);
-
-    if (add(streams, message, &(Stream){.move = own}))
-        return TRUE;
-    move_unref(own);
-    return FALSE;
+    return add(streams, message, &(Stream){.activity = subscription});
 }
 
 void api_streams_pump(ApiStreams *streams)

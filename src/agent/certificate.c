@@ -10,8 +10,8 @@
 
 typedef struct {
     AgentContext *context;
-    char *told; /* the last thing said, NULL for none */
-    gint64 told_at;
+    char *said; /* the last thing said, NULL for none */
+    gint64 said_at;
 } CertificateWatch;
 
 CertificateState certificate_judge(gint64 seconds)
@@ -32,10 +32,11 @@ static char *describe(const CertificateWatch *watch, gint64 seconds, const GErro
                                folder, problem->message);
     switch (certificate_judge(seconds)) {
     case CERTIFICATE_EXPIRED:
-        return g_strdup_printf("the certificate in %s (or its CA's) has expired: no guest can move "
-                               "and no doubt be settled until there is a new one (`vmferry pki "
-                               "issue`; no restart is needed)",
-                               folder);
+        return g_strdup_printf(
+            "the certificate in %s (or its CA's) has expired: no guest can move "
+            "and no guest in doubt be settled until there is a new one (`vmferry pki "
+            "issue`; no restart is needed)",
+            folder);
     case CERTIFICATE_ENDS_SOON:
         return g_strdup_printf("the certificate in %s (or its CA's) ends in less than %d days: "
                                "issue a new one with `vmferry pki issue` (no restart is needed)",
@@ -46,27 +47,27 @@ static char *describe(const CertificateWatch *watch, gint64 seconds, const GErro
     return NULL;
 }
 
-static void look(CertificateWatch *watch)
+static void check(CertificateWatch *watch)
 {
     g_autoptr(GError) problem = NULL;
-    g_autofree char *words = NULL;
+    g_autofree char *text = NULL;
     gint64 now = g_get_monotonic_time();
     gint64 seconds;
 
     tls_identity_check(watch->context->identity, &seconds, &problem);
-    words = describe(watch, seconds, problem);
-    if (words && (g_strcmp0(words, watch->told) != 0 || now - watch->told_at > TELL_AGAIN_US)) {
-        log_warning("%s", words);
-        event_log_add(watch->context->events, NULL, "certificate", NULL, "%s", words);
-        watch->told_at = now;
+    text = describe(watch, seconds, problem);
+    if (text && (g_strcmp0(text, watch->said) != 0 || now - watch->said_at > TELL_AGAIN_US)) {
+        log_warning("%s", text);
+        event_log_add(watch->context->events, NULL, "certificate", NULL, "%s", text);
+        watch->said_at = now;
     }
-    g_free(watch->told);
-    watch->told = g_steal_pointer(&words);
+    g_free(watch->said);
+    watch->said = g_steal_pointer(&text);
 }
 
 static gboolean on_time(gpointer user)
 {
-    look(user);
+    check(user);
     return G_SOURCE_CONTINUE;
 }
 
@@ -74,7 +75,7 @@ static void watch_free(gpointer user)
 {
     CertificateWatch *watch = user;
 
-    g_free(watch->told);
+    g_free(watch->said);
     g_free(watch);
 }
 
@@ -87,7 +88,7 @@ GSource *certificate_watch(AgentContext *context)
         return NULL;
     watch = g_new0(CertificateWatch, 1);
     watch->context = context;
-    look(watch);
+    check(watch);
     source = g_timeout_source_new_seconds(INTERVAL_S);
     g_source_set_callback(source, on_time, watch, watch_free);
     g_source_attach(source, context->main);

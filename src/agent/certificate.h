@@ -1,8 +1,8 @@
 /*
- * This host's certificate, looked at while the agent runs
+ * This host's certificate, checked while the agent runs
  *
  * It is read again whenever its files change (wire/tls.h).  Here, in the main
- * loop, an operator is told in time that it ends, that it has ended, or that
+ * loop, an event says in time that it ends, that it has ended, or that
  * what was put in its place cannot be used.
  */
 #pragma once
@@ -14,8 +14,8 @@ typedef enum { CERTIFICATE_GOOD, CERTIFICATE_ENDS_SOON, CERTIFICATE_EXPIRED } Ce
 /* Of one that is valid for *seconds* more. */
 CertificateState certificate_judge(gint64 seconds);
 
-/* Looks at once and then every hour, for as long as the source lives; an event
- * (`certificate`) tells what is new, and once a day what has not changed.  NULL
+/* Checks at once and then every hour, for as long as the source lives; an event
+ * (`certificate`) says what is new, and once a day what has not changed.  NULL
  * where there is no certificate.  Destroy and unreference it before the context
  * goes. */
 GSource *certificate_watch(AgentContext *context);

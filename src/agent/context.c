@@ -6,6 +6,7 @@
 #include "agent/agent_id.h"
 #include "base/error.h"
 #include "base/log.h"
+#include "base/name.h"
 #include "base/process.h"
 #include "base/lock_guard.h"
 #include "wire/tls.h"
@@ -91,15 +92,6 @@ static AgentSettings *copy_settings(const AgentSettings *settings)
     return copy;
 }
 
-/* A random UUID, as hexadecimal digits only. */
-static char *make_instance(void)
-{
-    g_autofree char *uuid = g_uuid_string_random();
-    g_auto(GStrv) parts = g_strsplit(uuid, "-", -1);
-
-    return g_strjoinv("", parts);
-}
-
 AgentContext *agent_context_new(const AgentSettings *settings, GError **error)
 {
     g_autoptr(AgentContext) context = g_new0(AgentContext, 1);
@@ -109,7 +101,7 @@ AgentContext *agent_context_new(const AgentSettings *settings, GError **error)
     context->settings = copy_settings(settings);
     context->host_name = g_strdup(g_get_host_name());
     context->boot_id = process_get_boot_id();
-    context->instance = make_instance();
+    context->instance = random_id_new();
     context->main = g_main_context_ref_thread_default();
     return open_parts(context, error) ? g_steal_pointer(&context) : NULL;
 }

@@ -55,7 +55,7 @@ static inline gboolean agent_context_is_stopping(AgentContext *context)
 gboolean agent_context_get_channel_options(AgentContext *context, ChannelOptions *ret,
                                            GError **error);
 
-/* Tells the control API that there is something new for its streams. */
+/* There is something new for the control API's streams. */
 void agent_context_wake(AgentContext *context);
 
 /* Runs *function* in a thread that agent_context_join() waits for.  FALSE where

@@ -29,7 +29,7 @@ static gboolean fill_address(struct sockaddr_un *address, const char *path, GErr
     return TRUE;
 }
 
-static gboolean somebody_answers(const struct sockaddr_un *address)
+static gboolean is_served(const struct sockaddr_un *address)
 {
     autofd int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 
@@ -37,7 +37,7 @@ static gboolean somebody_answers(const struct sockaddr_un *address)
                        errno == EAGAIN || errno == EINPROGRESS);
 }
 
-/* Makes room at *path*: removes a socket that nobody serves any more. */
+/* Makes room at *path*: removes a socket that no process serves any more. */
 static gboolean remove_stale(const char *path, const struct sockaddr_un *address, GError **error)
 {
     struct stat status;
@@ -48,7 +48,7 @@ static gboolean remove_stale(const char *path, const struct sockaddr_un *address
         error_set(error, VMFERRY_ERROR_EXISTS, "%s is in the way and no socket", path);
         return FALSE;
     }
-    if (somebody_answers(address)) {
+    if (is_served(address)) {
         error_set(error, VMFERRY_ERROR_BUSY,
                   "an agent answers on %s already; stop it, or take another socket with --socket",
                   path);

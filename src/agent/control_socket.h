@@ -11,5 +11,5 @@
 #define CONTROL_SOCKET_GROUP "vmferry"
 
 /* Binds and listens.  A socket left behind is replaced; VMFERRY_ERROR_BUSY
- * where somebody answers on it. */
+ * where a process answers on it. */
 GSocket *control_socket_open(const char *path, GError **error);

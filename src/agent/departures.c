@@ -36,7 +36,7 @@ static Departure *departure_copy(const Departure *departure)
     return copy;
 }
 
-/* ---- in words and as JSON ---- */
+/* ---- as text and as JSON ---- */
 
 static char *describe_age(int64_t seconds)
 {

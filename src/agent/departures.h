@@ -3,7 +3,7 @@
  *
  * Theory of operation: when a guest has moved away, its name, where it went and
  * when are written down (departed/NAME.json in the state directory), so that
- * whoever asks for it at its old host is told where to ask.  An entry goes when
+ * its old host can say where to ask for it.  An entry goes when
  * a guest of that name is managed here again, or when DEPARTURES_MAX younger
  * ones have come.
  *
@@ -47,7 +47,7 @@ DepartureLog *departure_log_open(StateStore *store, GError **error);
 void departure_log_close(DepartureLog *log);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(DepartureLog, departure_log_close)
 
-/* The guest has left, just now, as its record tells: does nothing where that
+/* The guest has just left to where its record says: does nothing where that
  * names no destination. */
 void departure_log_add(DepartureLog *log, const GuestRecord *record);
 

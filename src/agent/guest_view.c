@@ -1,7 +1,6 @@
 #include "agent/guest_view.h"
 
 #include "agent/launch.h"
-#include "agent/move.h"
 #include "agent/registry.h"
 
 /* With the registry's lock held. */
@@ -12,6 +11,9 @@ static json_t *view_locked(const Guest *guest)
                              guest_get_shown_state(guest), "origin",
                              guest_origin_name(record->origin), "since", (json_int_t)record->since);
 
+    json_object_set_new(view, "id", json_string(record->id));
+    json_object_set_new(view, "term", json_integer((json_int_t)record->term));
+    json_object_set_new(view, "role", json_string(guest_role_name(record->role)));
     json_object_set_new(view, "pid", record->pid > 0 ? json_integer(record->pid) : json_null());
     json_object_set_new(view, "problem",
                         guest->problem ? json_string(guest->problem) : json_null());
@@ -22,25 +24,12 @@ static json_t *view_locked(const Guest *guest)
     return view;
 }
 
-static void add_progress(Guest *guest, json_t *view)
-{
-    g_autoptr(Move) move = registry_get_move(guest);
-    json_t *progress;
-    uint64_t version;
-
-    if (!move)
-        return;
-    json_object_set_new(view, "destination", json_string(move_get_destination(move)));
-    progress = move_get_progress(move, 0, &version);
-    if (progress)
-        json_object_set_new(view, "progress", progress);
-}
-
 json_t *guest_view_short(Guest *guest)
 {
     json_t *view = registry_view(guest, view_locked);
+    g_autoptr(Activity) activity = registry_get_activity(guest);
 
-    add_progress(guest, view);
+    json_object_set_new(view, "activity", activity ? activity_to_json(activity) : json_null());
     return view;
 }
 
@@ -68,9 +57,12 @@ static char *refresh(Guest *guest)
     g_autoptr(VmmDescription) description = NULL;
     char *obstacle;
 
+    if (!vmm)
+        return NULL;
+    if (registry_is_watched(guest))
+        note_run_state(guest, vmm);
     if (!registry_is_idle(guest))
         return NULL;
-    note_run_state(guest, vmm);
     obstacle = movable_find_obstacle(vmm, record->command_line, &description);
     if (description)
         registry_set_summary(guest, make_summary(description));
@@ -81,18 +73,18 @@ json_t *guest_view_long(Guest *guest)
 {
     g_autoptr(GuestRecord) record = NULL;
     g_autofree char *obstacle = NULL;
-    json_t *view, *words = json_array();
+    json_t *view, *arguments = json_array();
 
     registry_await_arrival(guest);
     obstacle = refresh(guest);
     view = guest_view_short(guest);
     record = registry_get_record(guest);
-    for (char **word = record->command_line; word && *word; word++) {
-        g_autofree char *shown = g_utf8_make_valid(*word, -1);
+    for (char **argument = record->command_line; argument && *argument; argument++) {
+        g_autofree char *shown = g_utf8_make_valid(*argument, -1);
 
-        json_array_append_new(words, json_string(shown));
+        json_array_append_new(arguments, json_string(shown));
     }
-    json_object_set_new(view, "command_line", words);
+    json_object_set_new(view, "command_line", arguments);
     json_object_set_new(view, "not_movable", obstacle ? json_string(obstacle) : json_null());
     json_object_set_new(view, "working_directory",
                         record->working_directory ? json_string(record->working_directory)

@@ -3,7 +3,7 @@
 
 #include "agent/guest.h"
 
-/* From what is known; asks nobody.  Free with json_decref(). */
+/* From what is known; asks no VMM.  Free with json_decref(). */
 json_t *guest_view_short(Guest *guest);
 
 /* Asks the VMM too, where nothing is being done with the guest. */

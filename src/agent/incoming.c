@@ -46,16 +46,20 @@ static GPtrArray *make_rules(const AgentSettings *settings)
 static gboolean put_on_record(Incoming *incoming, const GuestMessage *message, GError **error)
 {
     AgentContext *context = incoming->context;
+    TransactionOffer offer = {message->transaction, message->guest, message->guest_id,
+                              message->term};
     const char *folder = message->working_directory ? message->working_directory : "/";
     GuestRecord *record = launch_make_record(message->guest, GUEST_INCOMING, GUEST_ORIGIN_MOVE,
                                              message->command_line, folder);
 
     record->transaction = g_strdup(message->transaction);
+    g_free(record->id);
+    record->id = g_strdup(message->guest_id);
+    record->term = message->term;
     record->balloon_bytes = message->balloon_bytes;
     record->resume = TRUE;
     incoming->guest = registry_add(context->registry, record, "receive", error);
-    if (!incoming->guest ||
-        !transaction_log_begin(context->transactions, message->transaction, message->guest, error))
+    if (!incoming->guest || !transaction_log_begin(context->transactions, &offer, error))
         return FALSE;
     incoming->transaction = g_strdup(message->transaction);
     return launch_give_directory(context, incoming->guest, error);
@@ -83,7 +87,7 @@ static Vmm *launch_incoming(Incoming *incoming, const GuestMessage *message, GEr
     if (!vmm)
         return NULL;
     /* Command line and folder stay as they came, without our rules: the next
-     * host, or the first one again, applies its own to the same words. */
+     * host, or the first one again, applies its own to the same arguments. */
     filled = registry_get_record(incoming->guest);
     launch_fill_record(filled, vmm);
     filled->process = message->process ? process_identity_copy(message->process) : NULL;
@@ -137,7 +141,8 @@ static gboolean note_paused(Incoming *incoming, GError **error)
                             RESUME_NEVER, error);
 }
 
-static gboolean on_commit(const char *transaction, gboolean run, gpointer user, GError **error)
+static gboolean on_commit(const char *transaction, const StartMessage *start, gpointer user,
+                          GError **error)
 {
     Incoming *incoming = user;
 
@@ -146,8 +151,8 @@ static gboolean on_commit(const char *transaction, gboolean run, gpointer user, 
                   transaction);
         return FALSE;
     }
-    if ((!run && !note_paused(incoming, error)) ||
-        !transaction_log_commit(incoming->context->transactions, transaction, error))
+    if ((!start->run && !note_paused(incoming, error)) ||
+        !transaction_log_commit(incoming->context->transactions, transaction, start->term, error))
         return FALSE;
     registry_set_arriving(incoming->guest, TRUE);
     return TRUE;
@@ -163,7 +168,7 @@ static gboolean on_take_back(const char *transaction, gpointer user, GError **er
     return TRUE;
 }
 
-/* The source was told that the guest is here: it can't go back any more. */
+/* The source has read that the guest is here: it cannot go back any more. */
 static void take_over(Incoming *incoming, Guest *guest, Vmm *vmm)
 {
     VmmRunState state = VMM_RUN_STATE_RUNNING;
@@ -174,7 +179,7 @@ static void take_over(Incoming *incoming, Guest *guest, Vmm *vmm)
     registry_set_vmm(guest, vmm);
     /* The record first: a restarted agent must not take a guest that has run
      * for one that may not have. */
-    registry_journal_anyway(guest, GUEST_HERE, RESUME_NEVER, &problem);
+    registry_journal_settled(guest, 0, &problem);
     transaction_log_settle(incoming->context->transactions, incoming->transaction);
     departure_log_forget(incoming->context->departures, guest->name);
     balloon_release(incoming->context, guest);
@@ -182,8 +187,8 @@ static void take_over(Incoming *incoming, Guest *guest, Vmm *vmm)
         log_warning("guest %s: %s", guest->name, problem->message);
 }
 
-/* Committed, and nobody knows whether it runs: on record it stays incoming until
- * it was seen to. */
+/* Committed, and it is not known whether it runs: on record it stays incoming until
+ * recovery has settled it. */
 static void keep_trying(Incoming *incoming, Guest *guest, Vmm *vmm)
 {
     AgentContext *context = incoming->context;
@@ -191,7 +196,7 @@ static void keep_trying(Incoming *incoming, Guest *guest, Vmm *vmm)
     registry_set_vmm(guest, vmm);
     registry_set_arriving(guest, FALSE);
     event_log_add(context->events, guest->name, "arrived", NULL,
-                  "arrived from %s, and is not seen to run; I keep trying",
+                   "arrived from %s, and is not seen to run; that is tried again",
                   session_get_peer_name(incoming->session));
     recovery_start(context, guest);
 }

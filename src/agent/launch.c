@@ -14,13 +14,15 @@
 
 #define QUIT_TIMEOUT_MS 10000
 
-GuestRecord *launch_make_record(const char *name, GuestState state, GuestOrigin origin,
+GuestRecord *launch_make_record(const char *name, GuestRole state, GuestOrigin origin,
                                 char **command_line, const char *working_directory)
 {
     GuestRecord *record = g_new0(GuestRecord, 1);
 
     record->name = g_strdup(name);
-    record->state = state;
+    record->id = random_id_new();
+    record->term = 1;
+    record->role = state;
     record->origin = origin;
     record->command_line = g_strdupv(command_line);
     record->working_directory = g_strdup(working_directory);
@@ -46,8 +48,7 @@ void launch_fill_record(GuestRecord *record, Vmm *vmm)
     record->cgroups = g_strdupv(identity->cgroups);
 }
 
-/* Who runs it, as an operator can see it in the guest's status; each move reads
- * that anew. */
+/* Who runs the guest, for its status; each move reads that anew. */
 static gboolean note_process(GuestRecord *record, Vmm *vmm, GError **error)
 {
     process_identity_free(record->process);
@@ -72,14 +73,14 @@ void launch_undo(Vmm *vmm)
 
 /* The guest is complete: put it on record as ours and watch it.  Takes *vmm*,
  * whether it works or not; then *keep* says if its process lives on. */
-static gboolean take_into_care(AgentContext *context, Guest *guest, Vmm *vmm, gboolean keep,
-                               GError **error)
+static gboolean take_managed(AgentContext *context, Guest *guest, Vmm *vmm, gboolean keep,
+                             GError **error)
 {
     GuestRecord *record = registry_get_record(guest);
     VmmRunState state = VMM_RUN_STATE_RUNNING;
 
     launch_fill_record(record, vmm);
-    record->state = GUEST_HERE;
+    record->role = GUEST_OURS;
     if (!note_process(record, vmm, error)) {
         guest_record_free(record);
         record = NULL;
@@ -151,7 +152,7 @@ static gboolean start_claimed(AgentContext *context, Guest *guest, GError **erro
     if (!launch_give_directory(context, guest, error))
         return FALSE;
     vmm = launch_qemu(guest, error);
-    return vmm && take_into_care(context, guest, vmm, FALSE, error);
+    return vmm && take_managed(context, guest, vmm, FALSE, error);
 }
 
 gboolean launch_run(AgentContext *context, const char *name, char **command_line,
@@ -175,8 +176,7 @@ gboolean launch_run(AgentContext *context, const char *name, char **command_line
     return TRUE;
 }
 
-/* Puts the claim on a process before it is touched: two guests must not be one
- * QEMU. */
+/* Before a process is touched: two guests must not be one QEMU. */
 static gboolean check_not_known(AgentContext *context, pid_t pid, GError **error)
 {
     g_autoptr(Guest) known = NULL;
@@ -194,7 +194,7 @@ static gboolean check_not_known(AgentContext *context, pid_t pid, GError **error
     return FALSE;
 }
 
-static void tell_adopted(AgentContext *context, Guest *guest)
+static void log_adopted(AgentContext *context, Guest *guest)
 {
     g_autoptr(GuestRecord) record = registry_get_record(guest);
     const char *supervisor = record->supervisor;
@@ -230,7 +230,7 @@ static gboolean adopt_claimed(AgentContext *context, Guest *guest, const LaunchA
 
     if (vmm && !note_supervisor(guest, adoption, error))
         g_clear_pointer(&vmm, vmm_free);
-    return vmm && take_into_care(context, guest, vmm, TRUE, error);
+    return vmm && take_managed(context, guest, vmm, TRUE, error);
 }
 
 gboolean launch_adopt(AgentContext *context, const char *name, const LaunchAdoption *adoption,
@@ -245,27 +245,40 @@ gboolean launch_adopt(AgentContext *context, const char *name, const LaunchAdopt
         registry_remove(guest);
         return FALSE;
     }
-    tell_adopted(context, guest);
+    log_adopted(context, guest);
     watch_release(context, guest);
     return TRUE;
 }
 
+/* The end of the guest's process is what was asked for, and is not news. */
+static const ActivityKind stop_kind = {
+    .kind = "stop",
+    .state = "stopping",
+    .drives_run_state = TRUE,
+};
+
 gboolean launch_stop(AgentContext *context, const char *name, GError **error)
 {
     g_autoptr(Guest) guest = registry_find(context->registry, name, error);
+    g_autoptr(Activity) activity = NULL;
+    gboolean done;
     Vmm *vmm;
 
-    if (!guest || !registry_claim(guest, "stop", error))
+    if (!guest || !registry_claim(guest, GUEST_OURS, "stop", error))
         return FALSE;
+    activity = activity_new(&stop_kind, name, NULL);
+    registry_set_activity(guest, activity);
     vmm = registry_get_vmm(guest, error);
-    if (!vmm || !vmm_quit(vmm, error)) {
+    done = vmm && vmm_quit(vmm, error);
+    if (done) {
+        registry_remove(guest);
+        event_log_add(context->events, name, "stopped", NULL, "stopped by request");
+    } else {
         g_prefix_error(error, "stop %s: ", name);
-        watch_release(context, guest);
-        return FALSE;
     }
-    registry_remove(guest);
-    event_log_add(context->events, name, "stopped", NULL, "stopped by request");
-    return TRUE;
+    watch_release_from_activity(context, guest);
+    activity_finish(activity, json_pack("{s:s}", "status", done ? "completed" : "failed"));
+    return done;
 }
 
 /* The command line must be one that makes this machine elsewhere, and the disks'
@@ -279,7 +292,7 @@ static gboolean try_machine(Vmm *vmm, char *const *command_line, GError **error)
     return images != NULL;
 }
 
-/* Who runs it must be something that can be told. */
+/* Who runs it must be something that another host can be asked to set. */
 static gboolean try_process(Vmm *vmm, GError **error)
 {
     g_autoptr(ProcessIdentity) process = vmm_get_process(vmm, error);
@@ -296,7 +309,7 @@ static gboolean try_memory(Vmm *vmm, const VmmDescription *description, GError *
     return memory != NULL;
 }
 
-/* In the order in which a move looks. */
+/* In the order of a move's checks. */
 char *movable_find_obstacle(Vmm *vmm, char *const *command_line, VmmDescription **ret_description)
 {
     g_autoptr(GError) error = NULL;

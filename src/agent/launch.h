@@ -11,8 +11,8 @@
 
 #include <glib.h>
 
-/* Launches a QEMU from a plain command line, in *working_directory*, and takes
- * it into care. */
+/* Launches a QEMU from a plain command line, in *working_directory*, and manages
+ * it. */
 gboolean launch_run(AgentContext *context, const char *name, char **command_line,
                     const char *working_directory, GError **error);
 
@@ -27,15 +27,16 @@ gboolean launch_adopt(AgentContext *context, const char *name, const LaunchAdopt
                       GError **error);
 
 /* QemuLaunch.begun of a Guest (*user*): puts its process on record before that
- * does anything, so that a restarted agent need not look for it. */
+ * does anything, so that a restarted agent finds it. */
 gboolean launch_note_process(const QemuIdentity *identity, gpointer user, GError **error);
 
 /* Ends the guest's QEMU. */
 gboolean launch_stop(AgentContext *context, const char *name, GError **error);
 
-/* A new record for *name*; free with guest_record_free().  Of an adopted guest
+/* A new record for *name*, of a guest that nobody has managed before (its id is
+ * new, its term 1); free with guest_record_free().  Of an adopted guest
  * command line and folder come with its process. */
-GuestRecord *launch_make_record(const char *name, GuestState state, GuestOrigin origin,
+GuestRecord *launch_make_record(const char *name, GuestRole state, GuestOrigin origin,
                                 char **command_line, const char *working_directory);
 
 /* Makes the guest's directory and puts the guest on record for the first time;
@@ -45,15 +46,11 @@ gboolean launch_give_directory(AgentContext *context, Guest *guest, GError **err
 /* Fills in what is known of a guest once its VMM is there. */
 void launch_fill_record(GuestRecord *record, Vmm *vmm);
 
-/* QemuLaunch.begun of a Guest (*user*): puts its process on record before that
- * does anything, so that a restarted agent need not look for it. */
-gboolean launch_note_process(const QemuIdentity *identity, gpointer user, GError **error);
-
 /* Ends a VMM that must not stay, and frees it. */
 void launch_undo(Vmm *vmm);
 
 /* Why this machine could not be moved as it is now, or NULL; free with
  * g_free().  *command_line: as its record has it.  *ret_description: what it is
- * made of, or NULL where that cannot be told; free it with
+ * made of, or NULL where that is not known; free it with
  * vmm_description_free(). */
 char *movable_find_obstacle(Vmm *vmm, char *const *command_line, VmmDescription **ret_description);

@@ -4,7 +4,6 @@
 
 #include "agent/recovery.h"
 #include "agent/registry.h"
-#include "agent/trace_queue.h"
 #include "agent/watch.h"
 #include "base/error.h"
 #include "base/log.h"
@@ -14,41 +13,61 @@
 
 #define TRACE_LIMIT_BYTES ((gsize)64 << 20)
 
-struct Move {
-    gatomicrefcount references;
+typedef struct {
     AgentContext *context;
+    Activity *activity; /* owns this */
     Guest *guest;
     char *destination;
     MigrateOptions options;
     ChannelOptions channel;
     GCancellable *cancellable;
-    TraceQueue *trace; /* NULL: nobody asked for one */
-    GMutex lock;       /* protects all below */
-    GCond ended_condition;
+    GMutex lock;        /* protects all below */
+    gboolean has_begun; /* there is progress */
     MigrateProgress progress;
-    uint64_t version; /* of progress; 0: none yet */
-    json_t *report;   /* NULL: under way */
-};
+} Move;
 
-Move *move_ref(Move *move)
+/* ---- the kind of activity ---- */
+
+static void describe_move(gpointer user, json_t *view)
 {
-    g_atomic_ref_count_inc(&move->references);
-    return move;
+    json_object_set_new(view, "destination", json_string(((Move *)user)->destination));
 }
 
-void move_unref(Move *move)
+static json_t *get_move_progress(gpointer user)
 {
-    if (!move || !g_atomic_ref_count_dec(&move->references))
-        return;
+    Move *move = user;
+    lock_guard(&move->lock);
+
+    return move->has_begun ? migrate_progress_to_json(&move->progress) : NULL;
+}
+
+static void cancel_move(gpointer user)
+{
+    g_cancellable_cancel(((Move *)user)->cancellable);
+}
+
+static void move_free(gpointer user)
+{
+    Move *move = user;
+
     guest_unref(move->guest);
     g_free(move->destination);
     g_object_unref(move->cancellable);
-    json_decref(move->report);
-    trace_queue_free(move->trace);
-    g_cond_clear(&move->ended_condition);
     g_mutex_clear(&move->lock);
     g_free(move);
 }
+
+static const ActivityKind migrate_kind = {
+    .kind = "migrate",
+    .state = "migrating",
+    .drives_run_state = TRUE,
+    .describe = describe_move,
+    .get_progress = get_move_progress,
+    .cancel = cancel_move,
+    .free = move_free,
+};
+
+/* ---- what the move says and asks ---- */
 
 static void on_progress(const MigrateProgress *progress, gpointer user)
 {
@@ -56,17 +75,14 @@ static void on_progress(const MigrateProgress *progress, gpointer user)
 
     g_mutex_lock(&move->lock);
     move->progress = *progress;
-    move->version++;
+    move->has_begun = TRUE;
     g_mutex_unlock(&move->lock);
-    agent_context_wake(move->context);
+    activity_note_progress(move->activity);
 }
 
 static void on_trace(const char *line, gpointer user)
 {
-    Move *move = user;
-
-    trace_queue_add(move->trace, line);
-    agent_context_wake(move->context);
+    activity_add_trace(((Move *)user)->activity, line);
 }
 
 static gboolean on_journal(SourceJournalState state, const char *transaction, const char *agent,
@@ -77,16 +93,16 @@ static gboolean on_journal(SourceJournalState state, const char *transaction, co
 
     switch (state) {
     case SOURCE_JOURNAL_MOVING:
-        return registry_journal(move->guest, GUEST_MOVING, transaction, move->destination, agent,
+        return registry_journal(move->guest, GUEST_OURS, transaction, move->destination, agent,
                                 RESUME_NEVER, error);
     case SOURCE_JOURNAL_PAUSING:
-        return registry_journal(move->guest, GUEST_MOVING, transaction, move->destination, agent,
+        return registry_journal(move->guest, GUEST_OURS, transaction, move->destination, agent,
                                 RESUME_AFTER, error);
     case SOURCE_JOURNAL_SWITCHING_OVER:
         return registry_journal(move->guest, GUEST_SWITCHING_OVER, transaction, move->destination,
                                 agent, RESUME_AS_BEFORE, error);
     case SOURCE_JOURNAL_RETURNED:
-        registry_journal_anyway(move->guest, GUEST_HERE, RESUME_NEVER, &problem);
+        registry_journal_settled(move->guest, 0, &problem);
         break;
     case SOURCE_JOURNAL_GONE:
         registry_journal_anyway(move->guest, GUEST_LEAVING, RESUME_AS_BEFORE, &problem);
@@ -102,9 +118,11 @@ static gboolean on_note_balloon(uint64_t bytes, gpointer user, GError **error)
     return balloon_note(((Move *)user)->guest, bytes, error);
 }
 
+/* ---- its end ---- */
+
 static void detach_from_guest(Move *move)
 {
-    registry_set_move(move->guest, NULL);
+    registry_set_activity(move->guest, NULL);
 }
 
 static void finish_completed(Move *move, const MigrateReport *report)
@@ -132,18 +150,19 @@ static void finish_returned(Move *move, const MigrateReport *report)
     gboolean cancelled = report->status == MIGRATE_CANCELLED;
 
     if (report->unresumed)
-        registry_journal_anyway(move->guest, GUEST_MOVING, RESUME_AFTER, NULL);
-    else if (record->state != GUEST_HERE)
+        registry_journal_anyway(move->guest, GUEST_OURS, RESUME_AFTER, NULL);
+    else if (record->role != GUEST_OURS || record->transaction)
         on_journal(SOURCE_JOURNAL_RETURNED, NULL, NULL, move, NULL);
     event_log_add(move->context->events, move->guest->name, cancelled ? "cancelled" : "move-failed",
                   migrate_report_to_json(report), "the move to %s %s%s%s", move->destination,
                   cancelled ? "was cancelled" : "failed", report->error ? ": " : "",
                   report->error ? report->error : "");
-    detach_from_guest(move);
-    if (report->unresumed)
+    if (report->unresumed) {
+        detach_from_guest(move);
         recovery_start(move->context, move->guest);
-    else
-        watch_release(move->context, move->guest);
+    } else {
+        watch_release_from_activity(move->context, move->guest);
+    }
 }
 
 static void finish_in_doubt(Move *move, const MigrateReport *report)
@@ -154,24 +173,11 @@ static void finish_in_doubt(Move *move, const MigrateReport *report)
     if (problem)
         log_warning("guest %s: %s", move->guest->name, problem->message);
     registry_set_problem(move->guest, report->error);
-    event_log_add(move->context->events, move->guest->name, "in-doubt",
-                  migrate_report_to_json(report),
-                  "paused: %s may have it and does not answer; I keep asking", move->destination);
+    event_log_add(
+        move->context->events, move->guest->name, "in-doubt", migrate_report_to_json(report),
+        "paused: %s may have it and does not answer; it is asked again", move->destination);
     detach_from_guest(move);
     recovery_start(move->context, move->guest);
-}
-
-/* The contract's object, and whose report it is. */
-static void publish(Move *move, const MigrateReport *report)
-{
-    json_t *object = migrate_report_to_json(report);
-
-    json_object_set_new(object, "guest", json_string(move->guest->name));
-    g_mutex_lock(&move->lock);
-    move->report = object;
-    g_cond_broadcast(&move->ended_condition);
-    g_mutex_unlock(&move->lock);
-    agent_context_wake(move->context);
 }
 
 static MigrateReport *run(Move *move)
@@ -180,6 +186,8 @@ static MigrateReport *run(Move *move)
     MigrateSourceJob job = {
         .vmm = registry_get_vmm(move->guest, NULL),
         .guest = move->guest->name,
+        .guest_id = record->id,
+        .term = record->term,
         .command_line = record->command_line,
         .working_directory = record->working_directory,
         .qmp_path = record->qmp_path,
@@ -190,7 +198,7 @@ static MigrateReport *run(Move *move)
         .host = {.progress = on_progress,
                  .journal = on_journal,
                  .note_balloon = on_note_balloon,
-                 .trace = move->trace ? on_trace : NULL,
+                 .trace = move->options.record ? on_trace : NULL,
                  .user = move},
     };
 
@@ -199,7 +207,8 @@ static MigrateReport *run(Move *move)
 
 static gpointer move_thread(gpointer data)
 {
-    g_autoptr(Move) move = data;
+    Move *move = data;
+    g_autoptr(Activity) activity = move->activity; /* the thread's reference */
     g_autoptr(MigrateReport) report = run(move);
 
     switch (report->status) {
@@ -215,7 +224,7 @@ static gpointer move_thread(gpointer data)
         finish_in_doubt(move, report);
         break;
     }
-    publish(move, report);
+    activity_finish(activity, migrate_report_to_json(report));
     return NULL;
 }
 
@@ -224,111 +233,49 @@ static Move *move_new(AgentContext *context, Guest *guest, const char *destinati
 {
     Move *move = g_new0(Move, 1);
 
-    g_atomic_ref_count_init(&move->references);
     g_mutex_init(&move->lock);
-    g_cond_init(&move->ended_condition);
     move->context = context;
     move->guest = guest_ref(guest);
     move->destination = g_strdup(destination);
     move->options = *options;
     move->channel = *channel;
     move->cancellable = g_cancellable_new();
+    move->activity = activity_new(&migrate_kind, guest->name, move);
     if (options->record)
-        move->trace = trace_queue_new(TRACE_LIMIT_BYTES);
+        activity_keep_trace(move->activity, TRACE_LIMIT_BYTES);
     return move;
 }
 
-Move *move_start(AgentContext *context, const char *name, const char *destination,
-                 const MigrateOptions *options, GError **error)
+Activity *move_start(AgentContext *context, const char *name, const char *destination,
+                     const MigrateOptions *options, GError **error)
 {
     g_autoptr(Guest) guest = registry_find(context->registry, name, error);
+    g_autoptr(Activity) activity = NULL;
     ChannelOptions channel;
     Move *move;
 
     if (!guest || !agent_context_get_channel_options(context, &channel, error) ||
-        !registry_claim(guest, "move", error))
+        !registry_claim(guest, GUEST_OURS, "move", error))
         return NULL;
     move = move_new(context, guest, destination, options, &channel);
-    registry_set_move(guest, move);
-    /* The agent cancels the moves it finds when it stops; this one may have
+    activity = move->activity;
+    registry_set_activity(guest, activity);
+    /* The agent cancels the activities it finds when it stops; this one may have
      * come just too late to be found. */
     if (agent_context_is_stopping(context))
-        move_cancel(move);
+        activity_cancel(activity);
     event_log_add(context->events, name, "moving", NULL, "begins to move to %s", destination);
-    if (agent_context_spawn(context, "move", move_thread, move_ref(move), error))
-        return move;
+    activity_ref(activity); /* the thread's */
+    if (agent_context_spawn(context, "move", move_thread, move, error))
+        return g_steal_pointer(&activity);
+    activity_unref(activity);
     event_log_add(context->events, name, "move-failed", NULL,
                   "the move to %s failed: the system gives no thread", destination);
-    detach_from_guest(move);
-    watch_release(context, guest);
-    move_unref(move);
-    move_unref(move);
+    watch_release_from_activity(context, guest);
     return NULL;
 }
 
-Move *move_find(AgentContext *context, const char *name, GError **error)
-{
-    g_autoptr(Guest) guest = registry_find(context->registry, name, error);
-    Move *move;
-
-    if (!guest)
-        return NULL;
-    move = registry_get_move(guest);
-    if (!move)
-        error_set(error, VMFERRY_ERROR_REFUSED, "guest %s is not moving", name);
-    return move;
-}
-
-void move_cancel(Move *move)
-{
-    g_cancellable_cancel(move->cancellable);
-}
-
-gboolean move_wait(Move *move, guint timeout_ms)
-{
-    gint64 until = g_get_monotonic_time() + (gint64)timeout_ms * 1000;
-    lock_guard(&move->lock);
-
-    while (!move->report)
-        if (!g_cond_wait_until(&move->ended_condition, &move->lock, until))
-            return move->report != NULL;
-    return TRUE;
-}
-
-json_t *move_get_progress(Move *move, uint64_t seen, uint64_t *ret_version)
-{
-    MigrateProgress progress;
-
-    g_mutex_lock(&move->lock);
-    progress = move->progress;
-    *ret_version = move->version;
-    g_mutex_unlock(&move->lock);
-    return *ret_version > seen ? migrate_progress_to_json(&progress) : NULL;
-}
-
-char *move_take_trace(Move *move)
-{
-    return move->trace ? trace_queue_take(move->trace) : NULL;
-}
-
-void move_end_trace(Move *move)
-{
-    if (move->trace)
-        trace_queue_close(move->trace);
-}
-
-json_t *move_get_report(Move *move)
-{
-    lock_guard(&move->lock);
-
-    /* A copy: reference counts of one object are not shared between threads. */
-    return move->report ? json_deep_copy(move->report) : NULL;
-}
-
-const char *move_get_destination(Move *move)
-{
-    return move->destination;
-}
+/* ---- the balloon ---- */
 
 gboolean balloon_note(Guest *guest, uint64_t bytes, GError **error)
 {

@@ -65,18 +65,18 @@ gboolean peers_is_allowed(char **allow, const char *name)
 
 static gboolean answer_question(AgentContext *context, Channel *channel, GError **error)
 {
-    g_autofree char *transaction = NULL;
+    g_auto(ResolveMessage) question = {0};
     g_autofree char *answer = NULL;
-    TransactionOutcome outcome;
+    OutcomeMessage outcome;
     Frame frame;
 
     if (!channel_expect(channel, FRAME_RESOLVE, RESOLVE_TIMEOUT_MS, &frame, error) ||
-        !resolve_message_decode((const char *)frame.payload, frame.length, &transaction, error))
+        !resolve_message_decode((const char *)frame.payload, frame.length, &question, error))
         return FALSE;
-    outcome = transaction_log_resolve(context->transactions, transaction);
-    answer = outcome_message_encode(transaction, outcome);
-    log_info("%s asked for transaction %s: %s", channel_get_peer_name(channel), transaction,
-             transaction_outcome_name(outcome));
+    outcome = transaction_log_resolve(context->transactions, &question);
+    answer = outcome_message_encode(question.transaction, &outcome);
+    log_info("%s asked for transaction %s: %s", channel_get_peer_name(channel),
+             question.transaction, transaction_outcome_name(outcome.outcome));
     return channel_send_bytes(channel, FRAME_OUTCOME, answer, strlen(answer), error);
 }
 
@@ -214,8 +214,8 @@ static gboolean serve_peer(Peer *peer, GError **error)
     return done;
 }
 
-/* Who turns up uninvited must not fill the log: FALSE where enough was said. */
-static gboolean may_say(Peers *peers, guint *ret_left_out)
+/* Uninvited peers must not fill the log: FALSE where enough was logged. */
+static gboolean may_log(Peers *peers, guint *ret_left_out)
 {
     lock_guard(&peers->lock);
     gint64 now = g_get_monotonic_time();
@@ -234,8 +234,8 @@ static gboolean may_say(Peers *peers, guint *ret_left_out)
     return FALSE;
 }
 
-/* Of moves that fail there is an event; who was turned away is told here. */
-static void tell(Peers *peers, const char *name, const GError *error)
+/* Of moves that fail there is an event; who was turned away is logged here. */
+static void log_failure(Peers *peers, const char *name, const GError *error)
 {
     guint left_out;
 
@@ -243,7 +243,7 @@ static void tell(Peers *peers, const char *name, const GError *error)
         log_debug("peer %s: %s", name, error->message);
         return;
     }
-    if (!may_say(peers, &left_out))
+    if (!may_log(peers, &left_out))
         return;
     if (left_out > 0)
         log_info("peers: %u more were turned away or cut", left_out);
@@ -272,7 +272,7 @@ static gpointer connection_thread(gpointer data)
                   "said nothing for too long while others came; it was cut");
     }
     if (error)
-        tell(peer.peers, name, error);
+        log_failure(peer.peers, name, error);
     channel_free(peer.channel);
     fd_close(&connection->fd);
     admission_leave(peer.place);

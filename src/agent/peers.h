@@ -5,8 +5,9 @@
  * served by a thread of its own: TLS handshake, allow list, HELLO, and then
  * what HELLO says is its purpose (a move, a further channel of one, a question
  * about one, a ping).  All of it, up to the purpose, has a time-out.  A channel
- * that joins becomes the session's (wire/session.h) and its thread ends.  Who is served while many come is
- * said in admission.h; besides that, peers never take the last descriptors of
+ * that joins becomes the session's (wire/session.h) and its thread ends.
+ * admission.h says who is served while many come; besides that, peers never take
+ * the last descriptors of
  * the process, which moves and the control socket need.
  */
 #pragma once

@@ -4,6 +4,7 @@
 
 #include "base/name.h"
 #include "base/error.h"
+#include "wire/messages.h"
 
 #define RECORD_FORMAT 1
 #define RECORD_MAX_PID (1u << 22)
@@ -11,13 +12,15 @@
 #define RECORD_MAX_TEXT 65536
 #define RECORD_MAX_BALLOON_BYTES ((uint64_t)1 << 46)
 
-static const char *const state_names[] = {
-    [GUEST_STARTING] = "starting", [GUEST_HERE] = "here",
-    [GUEST_MOVING] = "moving",     [GUEST_SWITCHING_OVER] = "switching-over",
-    [GUEST_IN_DOUBT] = "in-doubt", [GUEST_LEAVING] = "leaving",
+static const char *const role_names[] = {
+    [GUEST_STARTING] = "starting",
+    [GUEST_OURS] = "ours",
+    [GUEST_SWITCHING_OVER] = "switching-over",
+    [GUEST_IN_DOUBT] = "in-doubt",
+    [GUEST_LEAVING] = "leaving",
     [GUEST_INCOMING] = "incoming",
 };
-G_STATIC_ASSERT(G_N_ELEMENTS(state_names) == GUEST_INCOMING + 1);
+G_STATIC_ASSERT(G_N_ELEMENTS(role_names) == GUEST_INCOMING + 1);
 
 static const char *const origin_names[] = {
     [GUEST_ORIGIN_RUN] = "run",
@@ -26,9 +29,9 @@ static const char *const origin_names[] = {
 };
 G_STATIC_ASSERT(G_N_ELEMENTS(origin_names) == GUEST_ORIGIN_MOVE + 1);
 
-const char *guest_state_name(GuestState state)
+const char *guest_role_name(GuestRole role)
 {
-    return state_names[state];
+    return role_names[role];
 }
 
 const char *guest_origin_name(GuestOrigin origin)
@@ -41,6 +44,7 @@ GuestRecord *guest_record_copy(const GuestRecord *record)
     GuestRecord *copy = g_memdup2(record, sizeof *record);
 
     copy->name = g_strdup(record->name);
+    copy->id = g_strdup(record->id);
     copy->boot_id = g_strdup(record->boot_id);
     copy->directory = g_strdup(record->directory);
     copy->qmp_path = g_strdup(record->qmp_path);
@@ -61,6 +65,7 @@ void guest_record_free(GuestRecord *record)
     if (!record)
         return;
     g_free(record->name);
+    g_free(record->id);
     g_free(record->boot_id);
     g_free(record->directory);
     g_free(record->qmp_path);
@@ -78,17 +83,17 @@ void guest_record_free(GuestRecord *record)
 
 static void set_text(json_t *object, const char *key, const char *text)
 {
-    /* What is no UTF-8 (a path may be anything) cannot be in a JSON text. */
+    /* What is not UTF-8 (a path may be anything) cannot be in a JSON text. */
     if (text)
         json_object_set_new(object, key, json_string(text));
 }
 
-static json_t *make_list(char **words)
+static json_t *make_list(char **texts)
 {
     json_t *list = json_array();
 
-    for (char **word = words; word && *word; word++)
-        json_array_append_new(list, json_string(*word));
+    for (char **text = texts; text && *text; text++)
+        json_array_append_new(list, json_string(*text));
     return list;
 }
 
@@ -98,7 +103,9 @@ json_t *guest_record_to_json(const GuestRecord *record)
 
     json_object_set_new(object, "format", json_integer(RECORD_FORMAT));
     set_text(object, "name", record->name);
-    set_text(object, "state", guest_state_name(record->state));
+    set_text(object, "id", record->id);
+    json_object_set_new(object, "term", json_integer((json_int_t)record->term));
+    set_text(object, "role", guest_role_name(record->role));
     set_text(object, "origin", guest_origin_name(record->origin));
     set_text(object, "boot_id", record->boot_id);
     set_text(object, "directory", record->directory);
@@ -137,22 +144,39 @@ static gboolean find_name(const char *name, const char *const *names, guint coun
 
 static gboolean read_kinds(json_t *object, GuestRecord *record, GError **error)
 {
-    const char *state, *origin;
+    const char *role, *origin;
     guint number;
 
-    if (!json_get_text(object, "state", &state, error) ||
+    if (!json_get_text(object, "role", &role, error) ||
         !json_get_text(object, "origin", &origin, error))
         return FALSE;
-    if (!find_name(state, state_names, G_N_ELEMENTS(state_names), &number)) {
-        error_set(error, VMFERRY_ERROR_INVALID, "\"%.32s\" is no state of a guest", state);
+    if (!find_name(role, role_names, G_N_ELEMENTS(role_names), &number)) {
+        error_set(error, VMFERRY_ERROR_INVALID, "\"%.32s\" is not a valid role of a guest", role);
         return FALSE;
     }
-    record->state = (GuestState)number;
+    record->role = (GuestRole)number;
     if (!find_name(origin, origin_names, G_N_ELEMENTS(origin_names), &number)) {
-        error_set(error, VMFERRY_ERROR_INVALID, "\"%.32s\" is no origin of a guest", origin);
+        error_set(error, VMFERRY_ERROR_INVALID, "\"%.32s\" is not a valid origin of a guest",
+                  origin);
         return FALSE;
     }
     record->origin = (GuestOrigin)number;
+    return TRUE;
+}
+
+static gboolean read_owner(json_t *object, GuestRecord *record, GError **error)
+{
+    const char *id;
+
+    if (!json_get_text(object, "id", &id, error) ||
+        !json_get_count(object, "term", MESSAGE_MAX_TERM, &record->term, error))
+        return FALSE;
+    if (!random_id_is_valid(id) || record->term == 0) {
+        error_set(error, VMFERRY_ERROR_INVALID,
+                  "\"id\" is not of 32 hexadecimal digits, or \"term\" is 0");
+        return FALSE;
+    }
+    record->id = g_strdup(id);
     return TRUE;
 }
 
@@ -184,21 +208,21 @@ static gboolean read_numbers(json_t *object, GuestRecord *record, GError **error
 
 static gboolean read_list(json_t *object, const char *key, char ***ret, GError **error)
 {
-    json_t *words;
+    json_t *texts;
     size_t count;
 
-    if (!json_get_array(object, key, RECORD_MAX_ARGUMENTS, &words, error))
+    if (!json_get_array(object, key, RECORD_MAX_ARGUMENTS, &texts, error))
         return FALSE;
-    count = json_array_size(words);
+    count = json_array_size(texts);
     *ret = g_new0(char *, count + 1);
     for (size_t i = 0; i < count; i++) {
-        const char *word = json_string_value(json_array_get(words, i));
+        const char *text = json_string_value(json_array_get(texts, i));
 
-        if (!word || strlen(word) > RECORD_MAX_TEXT) {
-            error_set(error, VMFERRY_ERROR_INVALID, "\"%s\" holds no text at %zu", key, i);
+        if (!text || strlen(text) > RECORD_MAX_TEXT) {
+            error_set(error, VMFERRY_ERROR_INVALID, "\"%s\" does not hold text at %zu", key, i);
             return FALSE;
         }
-        (*ret)[i] = g_strdup(word);
+        (*ret)[i] = g_strdup(text);
     }
     if (count == 0)
         error_set(error, VMFERRY_ERROR_INVALID, "\"%s\" is empty", key);
@@ -225,7 +249,7 @@ static gboolean read_path(json_t *object, const char *key, char **ret, GError **
     const char *path = json_text_or(object, key, NULL);
 
     if (path && (!g_path_is_absolute(path) || strlen(path) > RECORD_MAX_TEXT)) {
-        error_set(error, VMFERRY_ERROR_INVALID, "\"%s\" is no absolute path", key);
+        error_set(error, VMFERRY_ERROR_INVALID, "\"%s\" is not an absolute path", key);
         return FALSE;
     }
     *ret = g_strdup(path);
@@ -234,17 +258,17 @@ static gboolean read_path(json_t *object, const char *key, char **ret, GError **
 
 static gboolean read_move(json_t *object, GuestRecord *record, GError **error)
 {
-    gboolean needs = record->state == GUEST_SWITCHING_OVER || record->state == GUEST_IN_DOUBT;
+    gboolean left = record->role == GUEST_SWITCHING_OVER || record->role == GUEST_IN_DOUBT;
 
     record->transaction = g_strdup(json_text_or(object, "transaction", NULL));
     record->destination = g_strdup(json_text_or(object, "destination", NULL));
     record->destination_agent = g_strdup(json_text_or(object, "destination_agent", NULL));
     if (record->transaction && !transaction_id_check(record->transaction, error))
         return FALSE;
-    if ((needs && (!record->transaction || !record->destination)) ||
-        (record->state == GUEST_INCOMING && !record->transaction)) {
-        error_set(error, VMFERRY_ERROR_INVALID, "state \"%s\" without a transaction",
-                  guest_state_name(record->state));
+    if ((left && (!record->transaction || !record->destination)) ||
+        (record->role == GUEST_INCOMING && !record->transaction)) {
+        error_set(error, VMFERRY_ERROR_INVALID, "role \"%s\" without a transaction",
+                  guest_role_name(record->role));
         return FALSE;
     }
     return TRUE;
@@ -260,7 +284,8 @@ GuestRecord *guest_record_from_json(json_t *object, GError **error)
         return NULL;
     record->name = g_strdup(name);
     record->boot_id = g_strdup(boot_id);
-    if (!read_numbers(object, record, error) || !read_kinds(object, record, error) ||
+    if (!read_numbers(object, record, error) || !read_owner(object, record, error) ||
+        !read_kinds(object, record, error) ||
         !read_path(object, "directory", &record->directory, error) ||
         !read_path(object, "qmp_path", &record->qmp_path, error) ||
         !read_path(object, "log_path", &record->log_path, error) ||
@@ -272,9 +297,9 @@ GuestRecord *guest_record_from_json(json_t *object, GError **error)
         error_set(error, VMFERRY_ERROR_INVALID, "a pid without \"qmp_path\"");
         return NULL;
     }
-    if (record->pid == 0 && record->state != GUEST_STARTING && record->state != GUEST_INCOMING) {
-        error_set(error, VMFERRY_ERROR_INVALID, "state \"%s\" without a pid",
-                  guest_state_name(record->state));
+    if (record->pid == 0 && record->role != GUEST_STARTING && record->role != GUEST_INCOMING) {
+        error_set(error, VMFERRY_ERROR_INVALID, "role \"%s\" without a pid",
+                  guest_role_name(record->role));
         return NULL;
     }
     return g_steal_pointer(&record);

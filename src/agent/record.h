@@ -15,47 +15,63 @@
 #include "identity/identity.h"
 
 /*
- * Where a guest is in its life with this agent.
+ * What a guest is to this host.  That is a durable fact, apart from who works on
+ * the guest just now (guest.h: its claim) and from what goes on with it
+ * (activity.h).
  *
- * STARTING      its VMM is being launched; its process runs only once the pid is
- *               written here.  Restart: reattach; keep it.
- * HERE          ours; runs or is paused as its user wants it.
- *               All operations.  Restart: reattach.
- * MOVING        a move reads it; it may be paused by the move (*resume*).
- *               Only cancel.  Restart: clean up in it, resume it if it was.
- * SWITCHING_OVER  START may have been sent.  Nothing is allowed.
- *               Restart: if it runs it is ours; otherwise ask the destination.
+ * STARTING      ours once it runs: its VMM is being launched; its process runs
+ *               only once the pid is written here.  Restart: reattach; keep it.
+ * OURS          it belongs to this host, and runs or is paused as its user wants
+ *               it.  All operations, one at a time.  Restart: reattach.  With a
+ *               *transaction*, a move reads it, which may have paused it
+ *               (*resume*): then restart cleans up in it and resumes it first.
+ * SWITCHING_OVER  START may have been sent: it may belong to the destination.
+ *               Nothing is allowed.  Restart: if it runs it is ours; otherwise
+ *               ask the destination.
  * IN_DOUBT      START was sent and no answer came; paused.
  *               Only resolve.  Restart: as SWITCHING_OVER.
- * LEAVING       it runs at the destination; our copy is to be ended.
+ * LEAVING       it belongs to the destination; our copy is to be ended.
  *               Restart: end it.
- * INCOMING      a move fills it.  Nothing is allowed.
+ * INCOMING      it belongs to its source; a move fills it.  Nothing is allowed.
  *               Restart: end it, unless its transaction is committed; then it
- *               is HERE, and is resumed (*resume*) where it is paused.
+ *               is OURS, and is resumed (*resume*) where it is paused.
+ *
+ * To come: the source of a post-copy (it belongs to the destination, which still
+ * needs our memory) and a standby (it belongs to another host, whose checkpoints
+ * are kept here).
  */
 typedef enum {
     GUEST_STARTING,
-    GUEST_HERE,
-    GUEST_MOVING,
+    GUEST_OURS,
     GUEST_SWITCHING_OVER,
     GUEST_IN_DOUBT,
     GUEST_LEAVING,
     GUEST_INCOMING,
-} GuestState;
+} GuestRole;
 
-const char *guest_state_name(GuestState state);
+const char *guest_role_name(GuestRole role);
 
 typedef enum {
     GUEST_ORIGIN_RUN,   /* launched here */
-    GUEST_ORIGIN_ADOPT, /* launched by somebody else */
+    GUEST_ORIGIN_ADOPT, /* launched by others */
     GUEST_ORIGIN_MOVE,  /* came from another host */
 } GuestOrigin;
 
 const char *guest_origin_name(GuestOrigin origin);
 
+/*
+ * The term counts a guest's owners: 1 where it became managed, one more with each
+ * change of owner.  The owner's record has the term with which it owns the
+ * guest; that of a destination (INCOMING) the one with which it will; that of a
+ * source keeps its own until the copy is gone, so a destination that has
+ * committed always has a higher one.  Names may be used again, so terms are
+ * compared between records of the same *id* only.
+ */
 typedef struct {
     char *name;
-    GuestState state;
+    char *id;      /* of this guest since it became managed, wherever it goes (name.h) */
+    uint64_t term; /* of its ownership, see above */
+    GuestRole role;
     GuestOrigin origin;
     char *boot_id;            /* of the host when this was written */
     char *directory;          /* its sockets and log, ours to remove; NULL for adopted guests */
@@ -70,10 +86,10 @@ typedef struct {
     char *supervisor;         /* what may start it again here, with its user's consent; or NULL */
     char *transaction;        /* of the move under way, or NULL */
     char *destination;        /* of the move away that is under way, or NULL */
-    char *destination_agent;  /* whose word counts (agent_id.h); NULL: nobody's */
+    char *destination_agent;  /* the one whose answers count (agent_id.h); NULL: no one's */
     gboolean resume;          /* where it is found paused: a move did that, its user did not */
     uint64_t balloon_bytes;   /* what its balloon is to be given back; 0: nothing is owed */
-    int64_t since;            /* wall clock, seconds: when it came into care here */
+    int64_t since;            /* wall clock, seconds: when it became managed here */
 } GuestRecord;
 
 GuestRecord *guest_record_copy(const GuestRecord *record);

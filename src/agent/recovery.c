@@ -17,21 +17,21 @@
 #define LONGEST_PAUSE_MS 30000
 #define KILL_TIMEOUT_MS 10000
 
-static void adopt_vmm(Recovery *care, Vmm *vmm)
+static void adopt_vmm(Recovery *recovery, Vmm *vmm)
 {
-    registry_set_vmm(care->guest, vmm);
-    registry_set_problem(care->guest, NULL);
+    registry_set_vmm(recovery->guest, vmm);
+    registry_set_problem(recovery->guest, NULL);
 }
 
-gboolean recovery_reach(Recovery *care, GError **error)
+gboolean recovery_reach(Recovery *recovery, GError **error)
 {
     g_autoptr(GuestRecord) record = NULL;
     QemuIdentity identity;
     Vmm *vmm;
 
-    if (registry_get_vmm(care->guest, NULL))
+    if (registry_get_vmm(recovery->guest, NULL))
         return TRUE;
-    record = registry_get_record(care->guest);
+    record = registry_get_record(recovery->guest);
     identity = (QemuIdentity){
         .pid = record->pid,
         .start_time = record->start_time,
@@ -43,32 +43,32 @@ gboolean recovery_reach(Recovery *care, GError **error)
     vmm = qemu_reattach(&identity, error);
     if (!vmm)
         return FALSE;
-    adopt_vmm(care, vmm);
+    adopt_vmm(recovery, vmm);
     return TRUE;
 }
 
 /* Puts the guest on record as ours, and gives the claim back. */
-static RecoveryVerdict settle_here(Recovery *care, const char *why)
+static RecoveryVerdict settle_here(Recovery *recovery, const char *why)
 {
     g_autoptr(GError) problem = NULL;
 
-    registry_journal_anyway(care->guest, GUEST_HERE, RESUME_NEVER, &problem);
+    registry_journal_settled(recovery->guest, recovery->term, &problem);
     if (problem)
-        log_warning("guest %s: %s", care->guest->name, problem->message);
-    registry_set_problem(care->guest, NULL);
-    departure_log_forget(care->context->departures, care->guest->name);
-    balloon_release(care->context, care->guest);
-    event_log_add(care->context->events, care->guest->name, "recovered", NULL, "%s", why);
-    watch_guest(care->context, care->guest);
-    watch_release(care->context, care->guest);
+        log_warning("guest %s: %s", recovery->guest->name, problem->message);
+    registry_set_problem(recovery->guest, NULL);
+    departure_log_forget(recovery->context->departures, recovery->guest->name);
+    balloon_release(recovery->context, recovery->guest);
+    event_log_add(recovery->context->events, recovery->guest->name, "recovered", NULL, "%s", why);
+    watch_guest(recovery->context, recovery->guest);
+    watch_release(recovery->context, recovery->guest);
     return RECOVERY_DONE;
 }
 
 /* A guest that was paused by a move runs again; one whose user paused it stays
  * so, and holds its images. */
-static gboolean end_pause(Recovery *care, Vmm *vmm, VmmRunState *state, GError **error)
+static gboolean end_pause(Recovery *recovery, Vmm *vmm, VmmRunState *state, GError **error)
 {
-    g_autoptr(GuestRecord) record = registry_get_record(care->guest);
+    g_autoptr(GuestRecord) record = registry_get_record(recovery->guest);
     g_autoptr(GError) problem = NULL;
 
     if (*state != VMM_RUN_STATE_PAUSED)
@@ -86,39 +86,39 @@ static gboolean end_pause(Recovery *care, Vmm *vmm, VmmRunState *state, GError *
     return TRUE;
 }
 
-RecoveryVerdict recovery_keep(Recovery *care, const char *why, GError **error)
+RecoveryVerdict recovery_keep(Recovery *recovery, const char *why, GError **error)
 {
     VmmRunState state;
     Vmm *vmm;
 
-    if (!recovery_reach(care, error))
+    if (!recovery_reach(recovery, error))
         return RECOVERY_AGAIN;
-    vmm = registry_get_vmm(care->guest, NULL);
-    if (!vmm_get_run_state(vmm, &state, error) || !end_pause(care, vmm, &state, error))
+    vmm = registry_get_vmm(recovery->guest, NULL);
+    if (!vmm_get_run_state(vmm, &state, error) || !end_pause(recovery, vmm, &state, error))
         return RECOVERY_AGAIN;
-    registry_set_run_state(care->guest, state);
-    return settle_here(care, why);
+    registry_set_run_state(recovery->guest, state);
+    return settle_here(recovery, why);
 }
 
-RecoveryVerdict recovery_forget(Recovery *care, const char *type, const char *why)
+RecoveryVerdict recovery_forget(Recovery *recovery, const char *type, const char *why)
 {
-    g_autoptr(GuestRecord) record = registry_get_record(care->guest);
+    g_autoptr(GuestRecord) record = registry_get_record(recovery->guest);
 
     /* First: at no time must it be neither here nor gone. */
     if (strcmp(type, "moved") == 0 || strcmp(type, "given-up") == 0)
-        departure_log_add(care->context->departures, record);
-    registry_remove(care->guest);
-    event_log_add(care->context->events, care->guest->name, type, NULL, "%s", why);
+        departure_log_add(recovery->context->departures, record);
+    registry_remove(recovery->guest);
+    event_log_add(recovery->context->events, recovery->guest->name, type, NULL, "%s", why);
     return RECOVERY_DONE;
 }
 
 /* Not through QMP: this copy must not write to its disks any more. */
-static gboolean end_process(Recovery *care, GError **error)
+static gboolean end_process(Recovery *recovery, GError **error)
 {
-    g_autoptr(GuestRecord) record = registry_get_record(care->guest);
+    g_autoptr(GuestRecord) record = registry_get_record(recovery->guest);
 
     /* Whoever started it hears that it has moved. */
-    if (record->state != GUEST_INCOMING)
+    if (record->role != GUEST_INCOMING)
         return migrate_source_end_old(record->pid, record->start_time, record->name,
                                       record->destination ? record->destination : "elsewhere",
                                       error);
@@ -132,125 +132,127 @@ static gboolean end_process(Recovery *care, GError **error)
     return FALSE;
 }
 
-RecoveryVerdict recovery_let_go(Recovery *care, const char *type, const char *why, GError **error)
+RecoveryVerdict recovery_release(Recovery *recovery, const char *type, const char *why,
+                                 GError **error)
 {
-    return end_process(care, error) ? recovery_forget(care, type, why) : RECOVERY_AGAIN;
+    return end_process(recovery, error) ? recovery_forget(recovery, type, why) : RECOVERY_AGAIN;
 }
 
-static RecoveryVerdict remove_dead(Recovery *care, const GuestRecord *record)
+static RecoveryVerdict remove_dead(Recovery *recovery, const GuestRecord *record)
 {
-    static const char text[] = "its process ended while no agent looked";
+    static const char text[] = "its process ended while no agent ran";
 
-    switch (record->state) {
+    switch (record->role) {
     case GUEST_INCOMING:
-        return recovery_incoming_gone(care);
+        return recovery_incoming_gone(recovery);
     case GUEST_LEAVING:
-        return recovery_forget(care, "moved", "runs at its destination");
+        return recovery_forget(recovery, "moved", "runs at its destination");
     case GUEST_SWITCHING_OVER:
     case GUEST_IN_DOUBT:
         log_warning("guest %s: its copy here is gone; %s may have it", record->name,
                     record->destination);
-        return recovery_forget(care, "ended", text);
+        return recovery_forget(recovery, "ended", text);
     default:
-        return recovery_forget(care, "ended", text);
+        return recovery_forget(recovery, "ended", text);
     }
 }
 
 /* What a move left in the guest when its agent was killed. */
-static void clean(Recovery *care, const GuestRecord *record)
+static void clean(Recovery *recovery, const GuestRecord *record)
 {
     g_autoptr(GError) problem = NULL;
 
-    if (care->cleaned || record->state == GUEST_INCOMING || record->state == GUEST_LEAVING)
+    if (recovery->cleaned || record->role == GUEST_INCOMING || record->role == GUEST_LEAVING)
         return;
-    care->cleaned = TRUE;
+    recovery->cleaned = TRUE;
     if (!process_is_same(record->pid, record->start_time))
         return;
     if (!memory_clean_guest(record->pid, &problem))
-        event_log_add(care->context->events, record->name, "not-cleaned", NULL, "%s",
+        event_log_add(recovery->context->events, record->name, "not-cleaned", NULL, "%s",
                       problem->message);
 }
 
-static RecoveryVerdict step(Recovery *care, GError **error)
+static RecoveryVerdict step(Recovery *recovery, GError **error)
 {
-    g_autoptr(GuestRecord) record = registry_get_record(care->guest);
+    g_autoptr(GuestRecord) record = registry_get_record(recovery->guest);
     VmmRunState state;
 
-    /* Without a pid on record no process of it was ever let go (spawn.h). */
-    if (record->pid == 0 || strcmp(record->boot_id, care->context->boot_id) != 0 ||
+    /* Without a pid on record none of its processes was ever released (spawn.h). */
+    if (record->pid == 0 || strcmp(record->boot_id, recovery->context->boot_id) != 0 ||
         !process_is_same(record->pid, record->start_time))
-        return remove_dead(care, record);
+        return remove_dead(recovery, record);
     /* First of all: what is left in it may keep QEMU from answering. */
-    clean(care, record);
-    switch (record->state) {
-    case GUEST_MOVING:
-        return recovery_keep(care, "runs here; its move was broken off", error);
+    clean(recovery, record);
+    switch (record->role) {
     case GUEST_SWITCHING_OVER:
     case GUEST_IN_DOUBT:
-        return recovery_settle_doubt(care, error);
+        return recovery_settle_in_doubt(recovery, error);
     case GUEST_LEAVING:
-        return recovery_let_go(care, "moved", "runs at its destination", error);
+        return recovery_release(recovery, "moved", "runs at its destination", error);
     case GUEST_INCOMING:
-        return recovery_settle_incoming(care, error);
+        return recovery_settle_incoming(recovery, error);
     case GUEST_STARTING:
-        return recovery_keep(care, "found again; the agent had ended while it was started", error);
-    case GUEST_HERE:
+        return recovery_keep(recovery, "found again; the agent had ended while it was started",
+                             error);
+    case GUEST_OURS:
         break;
     }
-    if (!recovery_reach(care, error))
+    if (record->transaction)
+        return recovery_keep(recovery, "runs here; its move was broken off", error);
+    if (!recovery_reach(recovery, error))
         return RECOVERY_AGAIN;
-    if (vmm_get_run_state(registry_get_vmm(care->guest, NULL), &state, NULL))
-        registry_set_run_state(care->guest, state);
-    return settle_here(care, "found again");
+    if (vmm_get_run_state(registry_get_vmm(recovery->guest, NULL), &state, NULL))
+        registry_set_run_state(recovery->guest, state);
+    return settle_here(recovery, "found again");
 }
 
 static gboolean is_called(gpointer user)
 {
-    const Recovery *care = user;
+    const Recovery *recovery = user;
 
-    return agent_context_is_stopping(care->context) ||
-           guest_get_decision(care->guest) != care->seen_decision;
+    return agent_context_is_stopping(recovery->context) ||
+           guest_get_decision(recovery->guest) != recovery->seen_decision;
 }
 
 /* Waits for the next attempt, an operator's decision or the agent's end. */
-static void pause_between(Recovery *care)
+static void pause_between(Recovery *recovery)
 {
-    guint ms = FIRST_PAUSE_MS << MIN(care->attempts, 7);
+    guint ms = FIRST_PAUSE_MS << MIN(recovery->attempts, 7);
     gint64 until = g_get_monotonic_time() + MIN(ms, LONGEST_PAUSE_MS) * G_TIME_SPAN_MILLISECOND;
 
-    care->attempts++;
-    registry_await(care->context->registry, until, is_called, care);
+    recovery->attempts++;
+    registry_await(recovery->context->registry, until, is_called, recovery);
 }
 
 static gpointer recovery_thread(gpointer data)
 {
-    g_autofree Recovery *care = data;
-    g_autoptr(Guest) guest = care->guest;
+    g_autofree Recovery *recovery = data;
+    g_autoptr(Guest) guest = recovery->guest;
 
-    while (!agent_context_is_stopping(care->context)) {
+    while (!agent_context_is_stopping(recovery->context)) {
         g_autoptr(GError) error = NULL;
 
-        care->seen_decision = registry_get_decision(guest);
-        if (step(care, &error) == RECOVERY_DONE)
+        recovery->seen_decision = registry_get_decision(guest);
+        if (step(recovery, &error) == RECOVERY_DONE)
             break;
         if (error) {
-            log_line(care->attempts == 0 ? LOG_LEVEL_WARNING : LOG_LEVEL_DEBUG, "guest %s: %s",
+            log_line(recovery->attempts == 0 ? LOG_LEVEL_WARNING : LOG_LEVEL_DEBUG, "guest %s: %s",
                      guest->name, error->message);
             registry_set_problem(guest, error->message);
         }
-        pause_between(care);
+        pause_between(recovery);
     }
     return NULL;
 }
 
 void recovery_start(AgentContext *context, Guest *guest)
 {
-    Recovery *care = g_new0(Recovery, 1);
+    Recovery *recovery = g_new0(Recovery, 1);
 
-    care->context = context;
-    care->guest = guest_ref(guest);
-    care->told = registry_claim_recovery(guest);
-    agent_context_spawn_surely(context, "care", recovery_thread, care);
+    recovery->context = context;
+    recovery->guest = guest_ref(guest);
+    recovery->told = registry_claim_recovery(guest);
+    agent_context_spawn_surely(context, "recovery", recovery_thread, recovery);
 }
 
 static GuestRecord *load_record(AgentContext *context, const char *name, GError **error)
@@ -282,8 +284,8 @@ gboolean recovery_load_guests(AgentContext *context, GError **error)
                           "its record cannot be used: %s", problem->message);
             continue;
         }
-        /* Before anybody can ask: is it decided, or still to be seen? */
-        if (record->state == GUEST_INCOMING)
+        /* Before its source can ask: is it decided, or still to be settled? */
+        if (record->role == GUEST_INCOMING)
             transaction_log_reopen(context->transactions, record->transaction);
         guest = registry_add(context->registry, record, "recover", NULL);
         if (guest)

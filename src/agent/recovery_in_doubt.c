@@ -1,3 +1,4 @@
+#include <inttypes.h>
 #include <string.h>
 
 #include "agent/recovery_private.h"
@@ -7,101 +8,119 @@
 
 #define DECISION_TIMEOUT_MS 30000
 
-/* Says once that a guest is in doubt, and puts it on record. */
-static void note_doubt(Recovery *care, const GuestRecord *record, const char *why)
+/* Puts on record that a guest is in doubt; an event says so once. */
+static void note_in_doubt(Recovery *recovery, const GuestRecord *record, const char *why)
 {
     g_autoptr(GError) problem = NULL;
 
-    registry_set_problem(care->guest, why);
-    if (record->state != GUEST_IN_DOUBT)
-        registry_journal_anyway(care->guest, GUEST_IN_DOUBT, RESUME_AS_BEFORE, &problem);
+    registry_set_problem(recovery->guest, why);
+    if (record->role != GUEST_IN_DOUBT)
+        registry_journal_anyway(recovery->guest, GUEST_IN_DOUBT, RESUME_AS_BEFORE, &problem);
     if (problem)
         log_warning("guest %s: %s", record->name, problem->message);
-    if (!care->told)
-        event_log_add(care->context->events, record->name, "in-doubt", NULL, "paused: %s", why);
-    care->told = TRUE;
+    if (!recovery->told)
+        event_log_add(recovery->context->events, record->name, "in-doubt", NULL, "paused: %s", why);
+    recovery->told = TRUE;
 }
 
-/* The destination cannot say: an operator's word counts. */
-static RecoveryVerdict decide(Recovery *care, const GuestRecord *record, const char *why,
+/* Keeps the guest here although its destination has not said that it does not have
+ * it.  It may have taken the next term, so ours is the one above that: whoever
+ * compares the two copies later knows that this one is right. */
+static RecoveryVerdict keep_above(Recovery *recovery, const GuestRecord *record, const char *why,
+                                  GError **error)
+{
+    recovery->term = record->term + 2;
+    return recovery_keep(recovery, why, error);
+}
+
+/* The destination does not say what became of the guest: an operator decides. */
+static RecoveryVerdict decide(Recovery *recovery, const GuestRecord *record, const char *why,
                               GError **error)
 {
-    switch (care->seen_decision) {
+    switch (recovery->seen_decision) {
     case DECISION_KEEP_HERE:
-        return recovery_keep(care, "kept here by an operator's decision", error);
+        return keep_above(recovery, record, "kept here by an operator's decision", error);
     case DECISION_KEEP_THERE:
-        return recovery_let_go(care, "given-up",
-                               "given to its destination by an operator's decision", error);
+        return recovery_release(recovery, "given-up",
+                                "given to its destination by an operator's decision", error);
     case DECISION_NONE:
         break;
     }
-    note_doubt(care, record, why);
+    note_in_doubt(recovery, record, why);
     return RECOVERY_AGAIN;
 }
 
-static RecoveryVerdict act_on_outcome(Recovery *care, const GuestRecord *record, int outcome,
-                                      GError **error)
+static RecoveryVerdict act_on_outcome(Recovery *recovery, const GuestRecord *record,
+                                      const OutcomeMessage *answer, GError **error)
 {
     g_autofree char *text = NULL;
 
-    switch (outcome) {
+    switch (answer->outcome) {
     case OUTCOME_COMMITTED:
+        if (!outcome_takes_guest(answer, record->term)) {
+            text = g_strdup_printf("%s says that it has the guest, with term %" PRIu64
+                                   ", which is not above the term here, %" PRIu64
+                                   "; look there, then `vmferry resolve`",
+                                   record->destination, answer->term, record->term);
+            return decide(recovery, record, text, error);
+        }
         text = g_strdup_printf("moved: %s has it", record->destination);
-        return recovery_let_go(care, "moved", text, error);
+        return recovery_release(recovery, "moved", text, error);
     case OUTCOME_ABORTED:
         text = g_strdup_printf("runs here: %s does not have it", record->destination);
-        return recovery_keep(care, text, error);
+        return recovery_keep(recovery, text, error);
     case OUTCOME_PENDING:
         text = g_strdup_printf("%s has not decided yet", record->destination);
-        note_doubt(care, record, text);
+        note_in_doubt(recovery, record, text);
         return RECOVERY_AGAIN;
     default:
-        text = g_strdup_printf("%s was restarted and cannot tell whether it had the guest; look "
-                               "there, then `vmferry resolve`",
+        text = g_strdup_printf("%s was restarted and does not know whether it had the guest; "
+                               "look there, then `vmferry resolve`",
                                record->destination);
-        return decide(care, record, text, error);
+        return decide(recovery, record, text, error);
     }
 }
 
-/* A guest that runs was resumed by somebody who knew: we pause it before the
- * word, and nothing but a decision for this host lets it run again. */
-static gboolean runs(Recovery *care, gboolean *ret_runs, GError **error)
+/* A guest that runs was resumed on purpose: it is paused before START is sent, and
+ * only a decision for this host resumes it. */
+static gboolean runs(Recovery *recovery, gboolean *ret_runs, GError **error)
 {
     VmmRunState state;
 
-    if (!recovery_reach(care, error) ||
-        !vmm_get_run_state(registry_get_vmm(care->guest, NULL), &state, error))
+    if (!recovery_reach(recovery, error) ||
+        !vmm_get_run_state(registry_get_vmm(recovery->guest, NULL), &state, error))
         return FALSE;
     *ret_runs = state == VMM_RUN_STATE_RUNNING;
     return TRUE;
 }
 
-static RecoveryVerdict ask(Recovery *care, const GuestRecord *record, GError **error)
+static RecoveryVerdict ask(Recovery *recovery, const GuestRecord *record, GError **error)
 {
     g_autoptr(GError) problem = NULL;
     g_autofree char *text = NULL;
+    ResolveMessage question = {record->transaction, record->id, record->term + 1};
     ChannelOptions channel;
-    int outcome;
+    OutcomeMessage answer;
 
-    if (agent_context_get_channel_options(care->context, &channel, &problem) &&
-        migrate_source_resolve(record->destination, &channel, record->transaction,
-                               record->destination_agent, &outcome, &problem))
-        return act_on_outcome(care, record, outcome, error);
+    if (agent_context_get_channel_options(recovery->context, &channel, &problem) &&
+        migrate_source_resolve(record->destination, &channel, &question, record->destination_agent,
+                               &answer, &problem))
+        return act_on_outcome(recovery, record, &answer, error);
     text = g_strdup_printf("%s may have it and cannot be asked: %s", record->destination,
                            problem->message);
-    return decide(care, record, text, error);
+    return decide(recovery, record, text, error);
 }
 
-RecoveryVerdict recovery_settle_doubt(Recovery *care, GError **error)
+RecoveryVerdict recovery_settle_in_doubt(Recovery *recovery, GError **error)
 {
-    g_autoptr(GuestRecord) record = registry_get_record(care->guest);
+    g_autoptr(GuestRecord) record = registry_get_record(recovery->guest);
     gboolean running = FALSE;
 
-    /* Asking needs no VMM; so a QEMU that does not answer keeps nobody from
-     * learning that the guest is elsewhere. */
-    if (runs(care, &running, NULL) && running)
-        return recovery_keep(care, "runs here", error);
-    return ask(care, record, error);
+    /* Asking the destination needs no VMM: the guest may be elsewhere though QEMU
+     * does not answer. */
+    if (runs(recovery, &running, NULL) && running)
+        return keep_above(recovery, record, "runs here", error);
+    return ask(recovery, record, error);
 }
 
 typedef struct {
@@ -114,7 +133,7 @@ static gboolean is_settled(gpointer user)
     const Settling *settling = user;
     const Guest *guest = settling->guest;
 
-    return guest->removed || guest->record->state != GUEST_IN_DOUBT ||
+    return guest->removed || guest->record->role != GUEST_IN_DOUBT ||
            agent_context_is_stopping(settling->context);
 }
 

@@ -1,4 +1,4 @@
-/* The steps of care, shared by its files. */
+/* The steps of recovery, shared by its files. */
 #pragma once
 
 #include "agent/recovery.h"
@@ -13,25 +13,27 @@ typedef struct {
     Guest *guest;
     guint attempts;
     Decision seen_decision; /* when the present step began */
-    gboolean told;          /* that it is in doubt */
+    gboolean told;          /* an event has said that it is in doubt */
+    uint64_t term;          /* with which it is kept; 0: the one it has */
     gboolean cleaned;       /* of what a dead agent left in it */
 } Recovery;
 
-/* It is ours and runs (is resumed first where that is needed). */
-RecoveryVerdict recovery_keep(Recovery *care, const char *why, GError **error);
+/* The guest is ours and runs (it is resumed first where that is needed). */
+RecoveryVerdict recovery_keep(Recovery *recovery, const char *why, GError **error);
 
-/* The process is gone (its pid may be somebody else's by now). */
-RecoveryVerdict recovery_forget(Recovery *care, const char *type, const char *why);
+/* The process is gone (its pid may be another's by now): removes the guest. */
+RecoveryVerdict recovery_forget(Recovery *recovery, const char *type, const char *why);
 
-/* Ends our copy and forgets the guest. */
-RecoveryVerdict recovery_let_go(Recovery *care, const char *type, const char *why, GError **error);
+/* Gives up our copy: ends its process and removes the guest. */
+RecoveryVerdict recovery_release(Recovery *recovery, const char *type, const char *why,
+                                 GError **error);
 
 /* Makes sure that the VMM answers. */
-gboolean recovery_reach(Recovery *care, GError **error);
+gboolean recovery_reach(Recovery *recovery, GError **error);
 
 /* SWITCHING_OVER and IN_DOUBT (recovery_in_doubt.c). */
-RecoveryVerdict recovery_settle_doubt(Recovery *care, GError **error);
+RecoveryVerdict recovery_settle_in_doubt(Recovery *recovery, GError **error);
 
 /* INCOMING (recovery_incoming.c). */
-RecoveryVerdict recovery_settle_incoming(Recovery *care, GError **error);
-RecoveryVerdict recovery_incoming_gone(Recovery *care);
+RecoveryVerdict recovery_settle_incoming(Recovery *recovery, GError **error);
+RecoveryVerdict recovery_incoming_gone(Recovery *recovery);

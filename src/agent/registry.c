@@ -3,7 +3,6 @@
 #include <string.h>
 
 #include "agent/directory.h"
-#include "agent/move.h"
 #include "base/name.h"
 #include "base/error.h"
 #include "base/lock_guard.h"
@@ -32,20 +31,24 @@ void guest_unref(Guest *guest)
     g_free(guest);
 }
 
+static const char *get_own_state(const Guest *guest)
+{
+    if (guest->activity)
+        return activity_get_kind(guest->activity)->state;
+    if (guest->record->transaction)
+        return "recovering";
+    return guest->vmm ? vmm_run_state_name(guest->run_state) : "unreachable";
+}
+
 const char *guest_get_shown_state(const Guest *guest)
 {
-    switch (guest->record->state) {
+    switch (guest->record->role) {
     case GUEST_STARTING:
         return "starting";
-    case GUEST_HERE:
-        if (guest->claim && strcmp(guest->claim, "stop") == 0)
-            return "stopping";
-        if (guest->move)
-            return "migrating";
-        return guest->vmm ? vmm_run_state_name(guest->run_state) : "unreachable";
-    case GUEST_MOVING:
+    case GUEST_OURS:
+        return get_own_state(guest);
     case GUEST_SWITCHING_OVER:
-        return guest->move ? "migrating" : "recovering";
+        return guest->activity ? activity_get_kind(guest->activity)->state : "recovering";
     case GUEST_IN_DOUBT:
         return "in-doubt";
     case GUEST_LEAVING:
@@ -54,6 +57,12 @@ const char *guest_get_shown_state(const Guest *guest)
         return "incoming";
     }
     return "unknown";
+}
+
+gboolean guest_is_watched(const Guest *guest)
+{
+    return guest->record->role == GUEST_OURS && guest->vmm && !guest->removed &&
+           !(guest->activity && activity_get_kind(guest->activity)->drives_run_state);
 }
 
 Registry *registry_new(StateStore *store, const char *boot_id)
@@ -167,7 +176,13 @@ void registry_await_arrival(Guest *guest)
     await_arrival(guest);
 }
 
-gboolean registry_claim(Guest *guest, const char *claim, GError **error)
+/* With the lock held. */
+static gboolean can_be_cancelled(const Guest *guest)
+{
+    return guest->activity && activity_get_kind(guest->activity)->cancel;
+}
+
+gboolean registry_claim(Guest *guest, GuestRole role, const char *claim, GError **error)
 {
     lock_guard(&guest->registry->lock);
     const char *name = guest->name;
@@ -175,13 +190,14 @@ gboolean registry_claim(Guest *guest, const char *claim, GError **error)
     await_arrival(guest);
     if (guest->removed)
         error_set(error, VMFERRY_ERROR_NOT_FOUND, "guest %s has just ended", name);
-    else if (guest->record->state == GUEST_IN_DOUBT)
+    else if (guest->record->role == GUEST_IN_DOUBT && role != GUEST_IN_DOUBT)
         error_set(error, VMFERRY_ERROR_IN_DOUBT,
                   "guest %s is in doubt: %s may have it; see `vmferry resolve --help`", name,
                   guest->record->destination);
-    else if (guest->claim || guest->record->state != GUEST_HERE)
+    else if (guest->claim || guest->record->role != role)
         error_set(error, VMFERRY_ERROR_BUSY, "guest %s is %s; wait for that to end%s", name,
-                  guest_get_shown_state(guest), guest->move ? ", or `vmferry cancel` it" : "");
+                  guest_get_shown_state(guest),
+                  can_be_cancelled(guest) ? ", or `vmferry cancel` it" : "");
     else if (!guest->vmm)
         error_set(error, VMFERRY_ERROR_BUSY, "guest %s cannot be reached: %s", name,
                   guest->problem ? guest->problem : "its QMP socket does not answer");
@@ -200,14 +216,34 @@ void registry_release(Guest *guest)
     g_cond_broadcast(&guest->registry->changed);
 }
 
-gboolean registry_release_if_alive(Guest *guest)
+/* With the lock held. */
+static gboolean release_if_alive(Guest *guest)
 {
-    lock_guard(&guest->registry->lock);
     gboolean gone = guest->process_gone && !guest->removed;
 
     if (!gone)
         guest->claim = NULL;
     g_cond_broadcast(&guest->registry->changed);
+    return gone;
+}
+
+gboolean registry_release_if_alive(Guest *guest)
+{
+    lock_guard(&guest->registry->lock);
+
+    return release_if_alive(guest);
+}
+
+gboolean registry_release_from_activity(Guest *guest)
+{
+    Activity *ended;
+    gboolean gone;
+
+    g_mutex_lock(&guest->registry->lock);
+    ended = g_steal_pointer(&guest->activity);
+    gone = release_if_alive(guest);
+    g_mutex_unlock(&guest->registry->lock);
+    activity_unref(ended);
     return gone;
 }
 
@@ -228,7 +264,7 @@ gboolean registry_claim_recovery(Guest *guest)
     lock_guard(&guest->registry->lock);
 
     guest->claim = "recover";
-    return guest->record->state == GUEST_IN_DOUBT;
+    return guest->record->role == GUEST_IN_DOUBT;
 }
 
 gboolean registry_set_watch(Guest *guest, GSource *watch)
@@ -241,23 +277,23 @@ gboolean registry_set_watch(Guest *guest, GSource *watch)
     return TRUE;
 }
 
-void registry_set_move(Guest *guest, Move *move)
+void registry_set_activity(Guest *guest, Activity *activity)
 {
-    Move *before;
+    Activity *before;
 
     g_mutex_lock(&guest->registry->lock);
-    before = guest->move;
-    guest->move = move ? move_ref(move) : NULL;
+    before = guest->activity;
+    guest->activity = activity ? activity_ref(activity) : NULL;
     g_mutex_unlock(&guest->registry->lock);
-    if (before)
-        move_unref(before);
+    /* Not with the lock held: the last reference may take the guest's own with it. */
+    activity_unref(before);
 }
 
-Move *registry_get_move(Guest *guest)
+Activity *registry_get_activity(Guest *guest)
 {
     lock_guard(&guest->registry->lock);
 
-    return guest->move ? move_ref(guest->move) : NULL;
+    return guest->activity ? activity_ref(guest->activity) : NULL;
 }
 
 /* With the lock held. */
@@ -304,7 +340,7 @@ gboolean registry_decide(Guest *guest, Decision decision)
 {
     lock_guard(&guest->registry->lock);
 
-    if (guest->removed || guest->record->state != GUEST_IN_DOUBT)
+    if (guest->removed || guest->record->role != GUEST_IN_DOUBT)
         return FALSE;
     set_decision(guest, decision, guest->record->transaction);
     g_cond_broadcast(&guest->registry->changed);
@@ -314,7 +350,7 @@ gboolean registry_decide(Guest *guest, Decision decision)
 /* With the lock held. */
 static void replace_record(Guest *guest, GuestRecord *record)
 {
-    if (record->state == GUEST_HERE)
+    if (record->role == GUEST_OURS)
         set_decision(guest, DECISION_NONE, NULL);
     guest_record_free(guest->record);
     guest->record = record;
@@ -344,19 +380,15 @@ gboolean registry_journal_record(Guest *guest, GuestRecord *record, GError **err
     return TRUE;
 }
 
-static GuestRecord *copy_with(Guest *guest, GuestState state, const char *transaction,
-                              const char *destination, const char *agent)
+static void set_transaction(GuestRecord *record, const char *transaction, const char *destination,
+                            const char *agent)
 {
-    GuestRecord *record = registry_get_record(guest);
-
-    record->state = state;
     g_free(record->transaction);
     record->transaction = g_strdup(transaction);
     g_free(record->destination);
     record->destination = g_strdup(destination);
     g_free(record->destination_agent);
     record->destination_agent = g_strdup(agent);
-    return record;
 }
 
 static void wish(GuestRecord *record, ResumeWish resume)
@@ -365,27 +397,39 @@ static void wish(GuestRecord *record, ResumeWish resume)
         record->resume = resume == RESUME_AFTER;
 }
 
-gboolean registry_journal(Guest *guest, GuestState state, const char *transaction,
+gboolean registry_journal(Guest *guest, GuestRole role, const char *transaction,
                           const char *destination, const char *agent, ResumeWish resume,
                           GError **error)
 {
-    GuestRecord *record = copy_with(guest, state, transaction, destination, agent);
+    GuestRecord *record = registry_get_record(guest);
 
+    record->role = role;
+    set_transaction(record, transaction, destination, agent);
     wish(record, resume);
     return registry_journal_record(guest, record, error);
 }
 
-void registry_journal_anyway(Guest *guest, GuestState state, ResumeWish resume, GError **error)
+void registry_journal_anyway(Guest *guest, GuestRole role, ResumeWish resume, GError **error)
 {
-    GuestRecord *record = copy_with(guest, state, NULL, NULL, NULL);
     lock_guard(&guest->registry->lock);
+    GuestRecord *record = guest_record_copy(guest->record);
 
+    record->role = role;
     wish(record, resume);
-    if (state != GUEST_HERE) {
-        record->transaction = g_strdup(guest->record->transaction);
-        record->destination = g_strdup(guest->record->destination);
-        record->destination_agent = g_strdup(guest->record->destination_agent);
-    }
+    write_record(guest, record, error);
+    replace_record(guest, record);
+}
+
+void registry_journal_settled(Guest *guest, uint64_t term, GError **error)
+{
+    lock_guard(&guest->registry->lock);
+    GuestRecord *record = guest_record_copy(guest->record);
+
+    record->role = GUEST_OURS;
+    if (term > 0)
+        record->term = term;
+    set_transaction(record, NULL, NULL, NULL);
+    wish(record, RESUME_NEVER);
     write_record(guest, record, error);
     replace_record(guest, record);
 }
@@ -426,7 +470,7 @@ void registry_set_run_state(Guest *guest, VmmRunState state)
 gboolean registry_note_run_state(Guest *guest, VmmRunState state)
 {
     lock_guard(&guest->registry->lock);
-    gboolean news = !guest->claim && !guest->removed && guest->run_state != state;
+    gboolean news = guest_is_watched(guest) && !guest->claim && guest->run_state != state;
 
     if (news)
         guest->run_state = state;
@@ -463,18 +507,18 @@ json_t *registry_view(Guest *guest, json_t *(*view)(const Guest *guest))
     return view(guest);
 }
 
-GuestState registry_get_state(Guest *guest)
+gboolean registry_is_watched(Guest *guest)
 {
     lock_guard(&guest->registry->lock);
 
-    return guest->record->state;
+    return guest_is_watched(guest);
 }
 
 gboolean registry_is_idle(Guest *guest)
 {
     lock_guard(&guest->registry->lock);
 
-    return guest->vmm && !guest->claim && !guest->removed && guest->record->state == GUEST_HERE;
+    return guest_is_watched(guest) && !guest->claim && !guest->activity;
 }
 
 void registry_set_problem(Guest *guest, const char *text)

@@ -3,7 +3,7 @@
  *
  * Theory of operation: a table from names to guests under one lock, with a
  * condition that is signalled at each change.  A name is taken from the moment
- * somebody begins to launch, adopt or receive a guest until its record is
+ * a guest begins to be launched, adopted or received until its record is
  * removed.
  *
  * Lock order: the registry's lock is taken before those of the transaction and
@@ -31,7 +31,7 @@ void registry_free(Registry *registry);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(Registry, registry_free)
 
 /* Takes a name for a new guest whose record is *record* (taken in any case),
- * claimed as *claim*.  The record is not written yet. */
+ * claimed for *claim*.  The record is not written yet. */
 Guest *registry_add(Registry *registry, GuestRecord *record, const char *claim, GError **error);
 
 Guest *registry_find(Registry *registry, const char *name, GError **error);
@@ -40,33 +40,38 @@ Guest *registry_find(Registry *registry, const char *name, GError **error);
 GPtrArray *registry_list(Registry *registry);
 
 /* A guest that a move brings is committed (TRUE), and later all is settled for
- * it (FALSE).  Its source may say in between that it runs here, so who asks for
- * it by then waits for those milliseconds. */
+ * it (FALSE).  Its source may say in between that it runs here, so a user who asks
+ * for the guest by then waits for those milliseconds. */
 void registry_set_arriving(Guest *guest, gboolean arriving);
 void registry_await_arrival(Guest *guest);
 
-/* Claims a guest that is HERE, reachable and unclaimed. */
-gboolean registry_claim(Guest *guest, const char *claim, GError **error);
+/* Claims a guest that has this role, is reachable and unclaimed. */
+gboolean registry_claim(Guest *guest, GuestRole role, const char *claim, GError **error);
 void registry_release(Guest *guest);
 
-/* The same for who may have missed the end of its process: TRUE where that has come, and the
- * claim is kept for seeing to it. */
+/* The same for a holder who may have missed the end of the guest's process: TRUE where that has
+ * come, and the claim is kept for seeing to it. */
 gboolean registry_release_if_alive(Guest *guest);
 
-/* Its process has ended.  TRUE where nobody else has the guest: it is claimed as *claim*. */
+/* The same, and what went on with the guest has ended: in one step, so that whoever sees it ended
+ * can claim the guest. */
+gboolean registry_release_from_activity(Guest *guest);
+
+/* Its process has ended.  TRUE where nobody else has the claim: it is the caller's now. */
 gboolean registry_claim_gone(Guest *guest, const char *claim);
 
-/* Claims it for recovery, whoever had it; whether it is in doubt. */
+/* Takes over the claim for recovery, whoever had it.  TRUE where the guest is in doubt. */
 gboolean registry_claim_recovery(Guest *guest);
 
 /* Takes a reference on the source that watches the process, unless there is one or the guest is
  * removed: FALSE. */
 gboolean registry_set_watch(Guest *guest, GSource *watch);
 
-/* The move that takes it away, or NULL: the registry holds a reference of its own.  A new
- * reference; free with move_unref(). */
-void registry_set_move(Guest *guest, Move *move);
-Move *registry_get_move(Guest *guest);
+/* What goes on with the guest, or NULL: the registry holds a reference of its own. */
+void registry_set_activity(Guest *guest, Activity *activity);
+
+/* A new reference, or NULL; free with activity_unref(). */
+Activity *registry_get_activity(Guest *guest);
 
 /* An operator decides for a guest in doubt; FALSE where it is not.  The decision
  * is about the transaction that is in doubt now, and about no later one. */
@@ -80,7 +85,7 @@ Decision registry_get_decision(Guest *guest);
 gboolean registry_await(Registry *registry, gint64 until, gboolean (*done)(gpointer user),
                         gpointer user);
 
-/* Something that waiters look at has changed outside of the registry. */
+/* Something that waiters ask for has changed outside of the registry. */
 void registry_wake(Registry *registry);
 
 /* What a restarted agent does with a guest that it finds paused. */
@@ -90,19 +95,24 @@ typedef enum {
     RESUME_AFTER,     /* a move pauses it */
 } ResumeWish;
 
-/* For the claim's holder: writes the record in a new state and, if that
+/* For the claim's holder: writes the record with a new role and, if that
  * worked, makes it the guest's.  *transaction*, *destination* and its *agent* may
  * be NULL. */
-gboolean registry_journal(Guest *guest, GuestState state, const char *transaction,
+gboolean registry_journal(Guest *guest, GuestRole role, const char *transaction,
                           const char *destination, const char *agent, ResumeWish resume,
                           GError **error);
 
 /* The same with a whole new record (taken in any case). */
 gboolean registry_journal_record(Guest *guest, GuestRecord *record, GError **error);
 
-/* The same where the state holds even if it cannot be written (the record on
- * disk then leads to the same place, see record.h); *error* tells of it. */
-void registry_journal_anyway(Guest *guest, GuestState state, ResumeWish resume, GError **error);
+/* The same, with the transaction as it is, where the role holds even if it cannot
+ * be written (the record on disk then leads to the same place, see record.h);
+ * *error* tells of it. */
+void registry_journal_anyway(Guest *guest, GuestRole role, ResumeWish resume, GError **error);
+
+/* The same for a guest that is OURS with this term (0: the one it has), and with
+ * no transaction any more. */
+void registry_journal_settled(Guest *guest, uint64_t term, GError **error);
 
 /* A copy of the record; free with guest_record_free(). */
 GuestRecord *registry_get_record(Guest *guest);
@@ -113,35 +123,36 @@ Vmm *registry_get_vmm(Guest *guest, GError **error);
 /* Gives the guest its VMM (taken), once. */
 void registry_set_vmm(Guest *guest, Vmm *vmm);
 
-/* The run state as last seen.  registry_note_run_state() is for who holds no claim: it takes a
- * new one where nobody else has the guest, and returns whether it did. */
+/* The run state as last seen.  registry_note_run_state() is for those without the claim: TRUE
+ * where it is news (guest_is_watched()); a holder of the claim who resumes or pauses the guest
+ * sets it. */
 void registry_set_run_state(Guest *guest, VmmRunState state);
 gboolean registry_note_run_state(Guest *guest, VmmRunState state);
 VmmRunState registry_get_run_state(Guest *guest);
-
-/* The state of its record. */
-GuestState registry_get_state(Guest *guest);
 
 /* What may start its process again, with its user's consent (taken; NULL: nothing).  On disk with
  * the next journal entry. */
 void registry_set_supervisor(Guest *guest, char *supervisor);
 
-/* What its machine is (taken), for those who look at it. */
+/* What its machine is (taken), for users. */
 void registry_set_summary(Guest *guest, json_t *summary);
 
 /* What *view* makes of the guest, with the lock held. */
 json_t *registry_view(Guest *guest, json_t *(*view)(const Guest *guest));
 
-/* TRUE where it is HERE, reachable, and nothing is being done with it. */
+/* guest_is_watched(). */
+gboolean registry_is_watched(Guest *guest);
+
+/* TRUE where it is OURS, reachable, and nothing is being done with it. */
 gboolean registry_is_idle(Guest *guest);
 
-/* Says why a guest is not as it should be (NULL: all is well). */
+/* Why the guest is not as it should be (NULL: all is well). */
 void registry_set_problem(Guest *guest, const char *text);
 
-/* A copy of that; free with g_free(). */
+/* A copy of the text; free with g_free(). */
 char *registry_get_problem(Guest *guest);
 
-/* Ends the agent's care: record, directory and name are free again. */
+/* The guest is not managed any more: record, directory and name are free again. */
 void registry_remove(Guest *guest);
 
 /* A guest with this process, or NULL. */

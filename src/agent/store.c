@@ -177,7 +177,7 @@ GPtrArray *state_store_list(StateStore *store, StoreKind kind, GError **error)
         if (check_key(kind, key, NULL))
             g_ptr_array_add(found, g_steal_pointer(&key));
         else
-            log_warning("%s/%s is no record of mine", folder, file);
+            log_warning("%s/%s is not a record of this agent", folder, file);
     }
     g_dir_close(list);
     g_ptr_array_sort(found, compare_keys);

@@ -26,7 +26,7 @@ static const char *const passing[] = {
     "ip",      "unshare", "nsenter", "chroot",  "stdbuf",  "time",    "catchsegv", NULL,
 };
 
-/* People sit behind these. */
+/* Users sit behind these. */
 static const char *const attended[] = {
     "sshd", "login", "tmux", "screen", "script", "gdb", "mosh-server", "xterm", "konsole", NULL,
 };
@@ -132,7 +132,7 @@ static char *read_script(pid_t pid, const char *script)
 static char *judge_shell(pid_t pid, char *const *argv, gboolean *ret_over)
 {
     g_autofree char *name = program_name(argv[0]);
-    g_autofree char *script = NULL, *own_name = NULL, *told = NULL;
+    g_autofree char *script = NULL, *own_name = NULL, *finding = NULL;
     const char *what, *how;
     ShellKind kind = shell_kind(strcmp(name, "busybox") == 0 ? argv + 1 : argv, &what);
 
@@ -152,8 +152,8 @@ static char *judge_shell(pid_t pid, char *const *argv, gboolean *ret_over)
     how = shell_text_find_repeat(script ? script : what, own_name);
     if (!how)
         return NULL;
-    told = g_strdup_printf("a shell that %s, may start it again", how);
-    return describe(pid, argv, told);
+    finding = g_strdup_printf("a shell that %s, may start it again", how);
+    return describe(pid, argv, finding);
 }
 
 /* One parent: a finding, or NULL; *ret_over: no need to look further up. */

@@ -3,13 +3,13 @@
  *
  * Theory of operation: once a guest has moved, its old process ends; whoever
  * takes that for a failure starts a second copy of the guest.  So before a
- * process is adopted, its parents are looked at, upwards from it, until one is
- * found that restarts things, one that does not care, or init (which may have
+ * process is adopted, its parents are examined, upwards from it, until one is
+ * found that restarts things, one that does not, or init (which may have
  * started it itself: its child leads a session then); and the unit of its control
- * group is asked for (systemd_unit.h).  What is found is told, and
+ * group is asked for (systemd_unit.h).  What is found is reported, and
  * needs the user's consent.
  *
- * It is a look at names and texts and proves nothing: a parent that is not
+ * It reads names and texts and proves nothing: a parent that is not
  * known may do anything.  That it is said to be fine where it is not costs no
  * more than not looking.
  */

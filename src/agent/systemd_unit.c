@@ -182,7 +182,7 @@ char *systemd_unit_ask(sd_bus *bus, const char *unit, pid_t pid)
 
     if (!restart)
         return g_strdup_printf(
-            "unit %s, of which systemd does not tell Restart=, may start it again", unit);
+            "unit %s, whose Restart= systemd does not report, may start it again", unit);
     triggers = get_triggers(restart);
     if (is_main(bus, object, pid))
         triggers &= ~get_prevented(bus, object);

@@ -1,9 +1,9 @@
 /*
- * The lines of a move's trace on their way to the one who asked for it
+ * The lines of an activity's trace on their way to its reader
  *
- * The moving thread adds, the API's stream takes; neither waits for the other.
+ * The thread that carries it out adds, the API's stream takes; neither waits for the other.
  * What a slow reader leaves here is bounded: lines that do not fit are dropped
- * and counted, and the reader is told at that place.
+ * and counted, and a line at that place says so.
  */
 #pragma once
 
@@ -23,5 +23,5 @@ void trace_queue_add(TraceQueue *queue, const char *line);
  * end), up to about 256 KiB; NULL where nothing is.  Free with g_free(). */
 char *trace_queue_take(TraceQueue *queue);
 
-/* Nobody takes any more: forgets all, now and later. */
+/* No reader is left: drops all, now and later. */
 void trace_queue_close(TraceQueue *queue);

@@ -1,5 +1,6 @@
 #include "agent/transactions.h"
 
+#include <inttypes.h>
 #include <string.h>
 
 #include "base/name.h"
@@ -22,10 +23,12 @@ G_STATIC_ASSERT(G_N_ELEMENTS(step_names) == STEP_LOST + 1);
 typedef struct {
     char *id;
     char *guest; /* NULL: only asked for, never begun; not on disk */
+    char *guest_id;
+    uint64_t term;
     char *boot_id;
     int64_t updated;
     Step step;
-    gboolean settled; /* committed or aborted: may be told */
+    gboolean settled; /* committed or aborted: may be answered */
 } Transaction;
 
 struct TransactionLog {
@@ -43,6 +46,7 @@ static void transaction_free(gpointer data)
         return;
     g_free(transaction->id);
     g_free(transaction->guest);
+    g_free(transaction->guest_id);
     g_free(transaction->boot_id);
     g_free(transaction);
 }
@@ -55,9 +59,26 @@ static int64_t now_seconds(void)
 
 static json_t *to_json(const Transaction *transaction, Step step)
 {
-    return json_pack("{s:i, s:s, s:s, s:s, s:s, s:I}", "format", 1, "transaction", transaction->id,
-                     "guest", transaction->guest, "outcome", step_names[step], "boot_id",
-                     transaction->boot_id, "updated", (json_int_t)transaction->updated);
+    return json_pack("{s:i, s:s, s:s, s:s, s:I, s:s, s:s, s:I}", "format", 1, "transaction",
+                     transaction->id, "guest", transaction->guest, "guest_id",
+                     transaction->guest_id, "term", (json_int_t)transaction->term, "outcome",
+                     step_names[step], "boot_id", transaction->boot_id, "updated",
+                     (json_int_t)transaction->updated);
+}
+
+static gboolean read_owner(json_t *object, Transaction *transaction, GError **error)
+{
+    const char *guest_id;
+
+    if (!json_get_text(object, "guest_id", &guest_id, error) ||
+        !json_get_count(object, "term", MESSAGE_MAX_TERM, &transaction->term, error))
+        return FALSE;
+    transaction->guest_id = g_strdup(guest_id);
+    if (random_id_is_valid(guest_id) && transaction->term > 0)
+        return TRUE;
+    error_set(error, VMFERRY_ERROR_INVALID,
+              "\"guest_id\" is not of 32 hexadecimal digits, or \"term\" is 0");
+    return FALSE;
 }
 
 static Transaction *from_json(json_t *object, GError **error)
@@ -69,6 +90,7 @@ static Transaction *from_json(json_t *object, GError **error)
     if (!json_get_count(object, "format", 1, &format, error) ||
         !json_get_text(object, "transaction", &id, error) || !transaction_id_check(id, error) ||
         !json_get_text(object, "guest", &guest, error) || !guest_name_check(guest, error) ||
+        !read_owner(object, transaction, error) ||
         !json_get_text(object, "outcome", &outcome, error) ||
         !json_get_text(object, "boot_id", &boot_id, error) ||
         !json_get_count(object, "updated", G_MAXINT64, &updated, error))
@@ -84,7 +106,7 @@ static Transaction *from_json(json_t *object, GError **error)
             return g_steal_pointer(&transaction);
         }
     }
-    error_set(error, VMFERRY_ERROR_INVALID, "\"%.32s\" is no outcome", outcome);
+    error_set(error, VMFERRY_ERROR_INVALID, "\"%.32s\" is not a valid outcome", outcome);
     return NULL;
 }
 
@@ -176,18 +198,34 @@ static gboolean load_one(TransactionLog *log, const char *id, GError **error)
     return TRUE;
 }
 
-static Transaction *add_new(TransactionLog *log, const char *id, const char *guest, Step step)
+static Transaction *add_new(TransactionLog *log, const char *id, Step step)
 {
     Transaction *transaction = g_new0(Transaction, 1);
 
     transaction->id = g_strdup(id);
-    transaction->guest = g_strdup(guest);
     transaction->boot_id = g_strdup(log->boot_id);
     transaction->updated = now_seconds();
     transaction->step = step;
     transaction->settled = step == STEP_ABORTED;
     g_hash_table_replace(log->by_id, transaction->id, transaction);
     return transaction;
+}
+
+/* The transaction by which this host has come to own the guest with the highest
+ * term, or may have; NULL: none that is known. */
+static const Transaction *find_owner(TransactionLog *log, const char *guest_id)
+{
+    const Transaction *transaction, *highest = NULL;
+    GHashTableIter iter;
+
+    g_hash_table_iter_init(&iter, log->by_id);
+    while (g_hash_table_iter_next(&iter, NULL, (gpointer *)&transaction)) {
+        if (g_strcmp0(transaction->guest_id, guest_id) == 0 &&
+            (transaction->step == STEP_COMMITTED || transaction->step == STEP_LOST) &&
+            (!highest || transaction->term > highest->term))
+            highest = transaction;
+    }
+    return highest;
 }
 
 TransactionLog *transaction_log_open(StateStore *store, const char *boot_id, GError **error)
@@ -210,7 +248,7 @@ TransactionLog *transaction_log_open(StateStore *store, const char *boot_id, GEr
         if (!load_one(log, ids->pdata[i], &problem)) {
             log_error("the record of transaction %s cannot be used, its outcome is lost: %s",
                       (char *)ids->pdata[i], problem->message);
-            add_new(log, ids->pdata[i], NULL, STEP_LOST);
+            add_new(log, ids->pdata[i], STEP_LOST);
         }
     }
     prune(log);
@@ -227,29 +265,47 @@ void transaction_log_close(TransactionLog *log)
     g_free(log);
 }
 
-gboolean transaction_log_begin(TransactionLog *log, const char *id, const char *guest,
-                               GError **error)
+/* With the lock held. */
+static gboolean check_term(TransactionLog *log, const TransactionOffer *offer, GError **error)
+{
+    const Transaction *owner = find_owner(log, offer->guest_id);
+
+    if (!owner || owner->term < offer->term)
+        return TRUE;
+    error_set(error, VMFERRY_ERROR_REFUSED,
+              "guest %s has come to host %s with term %" PRIu64 " before and is offered with term "
+              "%" PRIu64 ": the copy that is offered is out of date",
+              offer->guest, g_get_host_name(), owner->term, offer->term);
+    return FALSE;
+}
+
+gboolean transaction_log_begin(TransactionLog *log, const TransactionOffer *offer, GError **error)
 {
     lock_guard(&log->lock);
     Transaction *transaction;
 
-    if (!transaction_id_check(id, error) || !guest_name_check(guest, error))
+    if (!transaction_id_check(offer->id, error) || !guest_name_check(offer->guest, error))
         return FALSE;
-    transaction = g_hash_table_lookup(log->by_id, id);
+    transaction = g_hash_table_lookup(log->by_id, offer->id);
     if (transaction) {
-        error_set(error, VMFERRY_ERROR_REFUSED, "transaction %s is %s already", id,
+        error_set(error, VMFERRY_ERROR_REFUSED, "transaction %s is %s already", offer->id,
                   step_names[transaction->step]);
         return FALSE;
     }
-    transaction = add_new(log, id, guest, STEP_PENDING);
+    if (!check_term(log, offer, error))
+        return FALSE;
+    transaction = add_new(log, offer->id, STEP_PENDING);
+    transaction->guest = g_strdup(offer->guest);
+    transaction->guest_id = g_strdup(offer->guest_id);
+    transaction->term = offer->term;
     if (!write_step(log, transaction, STEP_PENDING, TRUE, error)) {
-        g_hash_table_remove(log->by_id, id);
+        g_hash_table_remove(log->by_id, offer->id);
         return FALSE;
     }
     return TRUE;
 }
 
-gboolean transaction_log_commit(TransactionLog *log, const char *id, GError **error)
+gboolean transaction_log_commit(TransactionLog *log, const char *id, uint64_t term, GError **error)
 {
     lock_guard(&log->lock);
     Transaction *transaction = g_hash_table_lookup(log->by_id, id);
@@ -258,6 +314,12 @@ gboolean transaction_log_commit(TransactionLog *log, const char *id, GError **er
         strcmp(transaction->boot_id, log->boot_id) != 0) {
         error_set(error, VMFERRY_ERROR_REFUSED, "transaction %s is %s, not pending", id,
                   transaction ? step_names[transaction->step] : "unknown");
+        return FALSE;
+    }
+    if (transaction->term != term) {
+        error_set(error, VMFERRY_ERROR_REFUSED,
+                  "transaction %s is of term %" PRIu64 ", not of %" PRIu64, id, transaction->term,
+                  term);
         return FALSE;
     }
     return write_step(log, transaction, STEP_COMMITTED, FALSE, error);
@@ -327,7 +389,7 @@ void transaction_log_lose(TransactionLog *log, const char *id)
         write_step_anyway(log, transaction, STEP_LOST);
 }
 
-static TransactionOutcome tell(TransactionLog *log, const Transaction *transaction)
+static TransactionOutcome get_outcome(TransactionLog *log, const Transaction *transaction)
 {
     switch (transaction->step) {
     case STEP_PENDING:
@@ -342,18 +404,22 @@ static TransactionOutcome tell(TransactionLog *log, const Transaction *transacti
     return OUTCOME_LOST;
 }
 
-TransactionOutcome transaction_log_resolve(TransactionLog *log, const char *id)
+OutcomeMessage transaction_log_resolve(TransactionLog *log, const ResolveMessage *question)
 {
     lock_guard(&log->lock);
-    Transaction *transaction = g_hash_table_lookup(log->by_id, id);
+    const Transaction *transaction = g_hash_table_lookup(log->by_id, question->transaction);
+    const Transaction *owner = find_owner(log, question->guest_id);
+    TransactionOutcome outcome = transaction ? get_outcome(log, transaction) : OUTCOME_ABORTED;
 
+    if (outcome == OUTCOME_ABORTED && owner && owner->term >= question->term)
+        return (OutcomeMessage){get_outcome(log, owner), owner->term};
     if (transaction)
-        return tell(log, transaction);
+        return (OutcomeMessage){outcome, transaction->term};
     /* Only in memory: a start that comes late needs a connection to this very
      * process, and strangers' questions must not fill the disk. */
-    add_new(log, id, NULL, STEP_ABORTED);
+    add_new(log, question->transaction, STEP_ABORTED);
     prune(log);
-    return OUTCOME_ABORTED;
+    return (OutcomeMessage){OUTCOME_ABORTED, 0};
 }
 
 guint transaction_log_count(TransactionLog *log)

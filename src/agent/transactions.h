@@ -1,39 +1,43 @@
 /*
- * The destination's memory of moves
+ * The destination's ownership records
  *
  * Theory of operation: a move has a transaction.  Its destination writes down
- * what became of it, because after a lost word only that record decides which
- * of two hosts owns the guest.
+ * what became of it, because where the answer to START is lost only that record
+ * decides which of two hosts owns the guest.
  *
- *     begin ──► PENDING ──commit──► COMMITTED ──settle──► told to the source
+ *     begin ──► PENDING ──commit──► COMMITTED ──settle──► answered to the source
  *                  │                    │  │
  *              withdraw             withdraw  lose (after a restart)
  *                  ▼                    ▼  └──► LOST
  *               ABORTED ◄───────────────┘
- *                  └──abort──► told to the source
+ *                  └──abort──► answered to the source
  *
  * Rules:
  *  - One lock covers every step, so a question answered "aborted" and a commit
  *    of the same transaction cannot both happen.
  *  - begin is durable: after a crash of the whole host the record is there.
  *    Commit needs only the page cache, for a record that still reads "pending"
- *    after a reboot is answered "lost": nobody can know.
- *  - A transaction that nobody heard of is "aborted", and is remembered as
- *    that, so that it cannot begin later.
- *  - "Committed" is told only when the guest was seen to be here (settled).
+ *    after a reboot is answered "lost": it cannot be known.
+ *  - A transaction that this host never heard of is "aborted", and is remembered
+ *    as that, so that it cannot begin later.
+ *  - "Committed" is answered only when the guest was seen to be here (settled).
  *    Before, the answer is "pending": an agent that was killed in between may
  *    have to say "lost" instead.
  *  - A commit is withdrawn only before it is settled, for a guest that certainly
  *    has not run.
- *  - "Aborted" of a transaction that has a VMM here is told only when that is
+ *  - "Aborted" of a transaction that has a VMM here is answered only when that is
  *    gone (abort); before, the answer is "pending".
  *  - Pending records of this boot are aborted when the agent starts: the
  *    connection that could have committed them is gone.
  *
+ * An ownership record is what a committed transaction is, too: this host has come
+ * to own the guest (by its id) with that term (record.h).  A lost one counts as
+ * well, for it may have: no guest comes here with a term that is not higher.
+ *
  * Limits: aborted records are kept up to TRANSACTION_KEEP_ABORTED: an unknown
  * transaction is answered the same.  Committed and lost ones are kept for
  * TRANSACTION_KEEP_DAYS, far longer than a guest can be left in doubt: a source
- * that asked later would be told "aborted" and run a second copy.
+ * that asked later would get "aborted" and run a second copy.
  */
 #pragma once
 
@@ -52,14 +56,21 @@ TransactionLog *transaction_log_open(StateStore *store, const char *boot_id, GEr
 void transaction_log_close(TransactionLog *log);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(TransactionLog, transaction_log_close)
 
-/* VMFERRY_ERROR_REFUSED where it was ended (also by a question) before. */
-gboolean transaction_log_begin(TransactionLog *log, const char *id, const char *guest,
-                               GError **error);
+typedef struct {
+    const char *id; /* of the transaction */
+    const char *guest, *guest_id;
+    uint64_t term; /* with which this host would own the guest */
+} TransactionOffer;
 
-/* VMFERRY_ERROR_REFUSED unless it is pending. */
-gboolean transaction_log_commit(TransactionLog *log, const char *id, GError **error);
+/* VMFERRY_ERROR_REFUSED where it was ended (also by a question) before, and where
+ * this host knows of an owner of the guest with that term or a higher one: then
+ * the source's copy is out of date. */
+gboolean transaction_log_begin(TransactionLog *log, const TransactionOffer *offer, GError **error);
 
-/* The guest of a committed transaction runs: from now on it may be told. */
+/* VMFERRY_ERROR_REFUSED unless it is pending, and was begun with this term. */
+gboolean transaction_log_commit(TransactionLog *log, const char *id, uint64_t term, GError **error);
+
+/* The guest of a committed transaction runs: from now on that may be answered. */
 void transaction_log_settle(TransactionLog *log, const char *id);
 
 /* Will never be run here; says nothing yet (see abort).  VMFERRY_ERROR_REFUSED
@@ -71,16 +82,18 @@ gboolean transaction_log_withdraw(TransactionLog *log, const char *id, GError **
  * way back) or is lost. */
 gboolean transaction_log_abort(TransactionLog *log, const char *id);
 
-/* After a restart: the guest of this transaction must be looked at before its
- * outcome is told.  FALSE where it is not committed. */
+/* After a restart: the guest of this transaction must be settled before its
+ * outcome is answered.  FALSE where it is not committed. */
 gboolean transaction_log_reopen(TransactionLog *log, const char *id);
 
 /* After a restart: committed, but the guest is gone and may or may not have
  * run. */
 void transaction_log_lose(TransactionLog *log, const char *id);
 
-/* The answer to a source that asks. */
-TransactionOutcome transaction_log_resolve(TransactionLog *log, const char *id);
+/* The answer to a source that asks.  Where the transaction is aborted, but this host has come to
+ * own the guest with the term asked about, or a higher one, by another transaction, the answer is
+ * about that one: the asking source's copy is out of date. */
+OutcomeMessage transaction_log_resolve(TransactionLog *log, const ResolveMessage *question);
 
 /* How many are remembered. */
 guint transaction_log_count(TransactionLog *log);

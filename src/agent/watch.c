@@ -25,21 +25,21 @@ static void watch_free(gpointer data)
     g_free(watch);
 }
 
-void watch_bury(AgentContext *context, Guest *guest)
+void watch_remove_dead(AgentContext *context, Guest *guest)
 {
     g_autoptr(GuestRecord) record = registry_get_record(guest);
     Vmm *vmm = registry_get_vmm(guest, NULL);
-    g_autofree char *words = vmm ? vmm_get_stderr_tail(vmm) : NULL;
-    g_autofree char *shown = words ? g_utf8_make_valid(words, -1) : NULL;
+    g_autofree char *tail = vmm ? vmm_get_stderr_tail(vmm) : NULL;
+    g_autofree char *shown = tail ? g_utf8_make_valid(tail, -1) : NULL;
     g_autoptr(json_t) data = json_object();
 
-    /* It may be a child of ours; then somebody has to take its exit status. */
+    /* It may be a child of ours; then its exit status has to be taken. */
     if (record->pid > 0)
         waitpid(record->pid, NULL, WNOHANG);
     if (shown)
         g_strstrip(shown);
     if (shown && *shown)
-        json_object_set_new(data, "last_words", json_string(shown));
+        json_object_set_new(data, "stderr_tail", json_string(shown));
     registry_remove(guest);
     event_log_add(context->events, guest->name, "ended", json_incref(data),
                   "its process %d has ended%s%s", (int)record->pid, shown && *shown ? ": " : "",
@@ -48,7 +48,7 @@ void watch_bury(AgentContext *context, Guest *guest)
 
 static gboolean claim_dead(Guest *guest)
 {
-    return registry_claim_gone(guest, "remove_dead");
+    return registry_claim_gone(guest, "remove");
 }
 
 static gboolean on_process_ended(gint fd, GIOCondition condition, gpointer data)
@@ -57,7 +57,7 @@ static gboolean on_process_ended(gint fd, GIOCondition condition, gpointer data)
     g_autoptr(Guest) guest = guest_ref(watch->guest);
 
     if (claim_dead(guest))
-        watch_bury(watch->context, guest);
+        watch_remove_dead(watch->context, guest);
     return G_SOURCE_REMOVE;
 }
 
@@ -68,11 +68,11 @@ void watch_guest(AgentContext *context, Guest *guest)
     Watch *watch;
     GSource *source;
 
-    /* Looked at once it is held: a pid may be another process's by now. */
+    /* Checked once there is a pidfd: the pid may be another process's by now. */
     if (pidfd < 0 || !process_is_same(record->pid, record->start_time)) {
         fd_close(&pidfd);
         if (claim_dead(guest))
-            watch_bury(context, guest);
+            watch_remove_dead(context, guest);
         return;
     }
     watch = g_new0(Watch, 1);
@@ -87,14 +87,20 @@ void watch_guest(AgentContext *context, Guest *guest)
 void watch_release(AgentContext *context, Guest *guest)
 {
     if (registry_release_if_alive(guest))
-        watch_bury(context, guest);
+        watch_remove_dead(context, guest);
+}
+
+void watch_release_from_activity(AgentContext *context, Guest *guest)
+{
+    if (registry_release_from_activity(guest))
+        watch_remove_dead(context, guest);
 }
 
 static void poll_guest(AgentContext *context, Guest *guest)
 {
     VmmRunState state;
 
-    if (!registry_is_idle(guest) ||
+    if (!registry_is_watched(guest) ||
         !vmm_get_run_state(registry_get_vmm(guest, NULL), &state, NULL) ||
         state == VMM_RUN_STATE_GONE || !registry_note_run_state(guest, state))
         return;

@@ -4,7 +4,7 @@
 
 #include "base/error.h"
 
-#define TRANSACTION_ID_LENGTH 32
+#define RANDOM_ID_LENGTH 32
 
 static gboolean is_plain_name(const char *name)
 {
@@ -29,10 +29,23 @@ gboolean guest_name_check(const char *name, GError **error)
     return FALSE;
 }
 
+char *random_id_new(void)
+{
+    g_autofree char *uuid = g_uuid_string_random();
+    g_auto(GStrv) parts = g_strsplit(uuid, "-", -1);
+
+    return g_strjoinv("", parts);
+}
+
+gboolean random_id_is_valid(const char *id)
+{
+    return id && strnlen(id, RANDOM_ID_LENGTH + 1) == RANDOM_ID_LENGTH &&
+           strspn(id, "0123456789abcdef") == RANDOM_ID_LENGTH;
+}
+
 gboolean transaction_id_check(const char *id, GError **error)
 {
-    if (id && strnlen(id, TRANSACTION_ID_LENGTH + 1) == TRANSACTION_ID_LENGTH &&
-        strspn(id, "0123456789abcdef") == TRANSACTION_ID_LENGTH)
+    if (random_id_is_valid(id))
         return TRUE;
     error_set(error, VMFERRY_ERROR_INVALID, "not a transaction id (32 hexadecimal digits)");
     return FALSE;

@@ -1,8 +1,9 @@
 /*
- * Names of guests and transactions
+ * Names of guests, and random ids
  *
- * Both become file names and parts of URLs, so they are checked wherever they
- * come in: from the command line, from a peer and from our own records.
+ * A guest's name and a transaction's id become file names and parts of URLs, so
+ * they are checked wherever they come in: from the command line, from a peer
+ * and from our own records.
  */
 #pragma once
 
@@ -13,5 +14,11 @@
 /* A guest's name: 1 to 64 of A-Z a-z 0-9 . _ - and not "." or "..". */
 gboolean guest_name_check(const char *name, GError **error);
 
-/* A transaction's id: 32 lower-case hexadecimal digits. */
+/* 32 lower-case hexadecimal digits, random; free with g_free(). */
+char *random_id_new(void);
+
+/* TRUE for what random_id_new() makes. */
+gboolean random_id_is_valid(const char *id);
+
+/* A transaction's id is a random one. */
 gboolean transaction_id_check(const char *id, GError **error);

@@ -13,7 +13,8 @@ static void add_guest(Table *table, json_t *guest)
     g_autofree char *age = format_age(now - (int64_t)json_count_or(guest, "since", (uint64_t)now));
     g_autofree char *pid =
         g_strdup_printf("%" G_GUINT64_FORMAT, (guint64)json_count_or(guest, "pid", 0));
-    const char *destination = json_text_or(guest, "destination", NULL);
+    const char *destination = json_text_or(json_object_get(guest, "activity"), "destination",
+                                           json_text_or(guest, "destination", NULL));
     const char *note = json_text_or(guest, "problem", NULL);
     g_autofree char *place = destination ? g_strconcat("to ", destination, NULL) : NULL;
 

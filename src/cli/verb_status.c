@@ -46,12 +46,13 @@ static void add_command_line(Table *table, json_t *guest)
     table_add(table, "command line", line->str, NULL);
 }
 
-static void add_progress(Table *table, json_t *progress)
+static void add_progress(Table *table, json_t *activity)
 {
+    json_t *progress = json_object_get(activity, "progress");
     g_autofree char *sent = NULL;
     g_autofree char *text = NULL;
 
-    if (!progress)
+    if (!json_is_object(progress))
         return;
     sent = bytes_format((double)json_count_or(progress, "wire_bytes", 0));
     text = g_strdup_printf("%s, round %d, %s sent", json_text_or(progress, "phase", "?"),
@@ -75,13 +76,15 @@ static void print_guest(json_t *guest)
 {
     static const char *const columns[] = {"", "", NULL};
     g_autoptr(Table) table = table_new(columns);
+    json_t *activity = json_object_get(guest, "activity");
+    json_t *bound = json_text_or(activity, "destination", NULL) ? activity : guest;
 
     add_text(table, "name", guest, "name");
     add_text(table, "state", guest, "state");
     add_text(table, "problem", guest, "problem");
     add_text(table, "cannot be moved", guest, "not_movable");
-    add_text(table, "destination", guest, "destination");
-    add_progress(table, json_object_get(guest, "progress"));
+    add_text(table, "destination", bound, "destination");
+    add_progress(table, activity);
     add_number(table, "process", guest, "pid");
     add_times(table, guest);
     add_text(table, "came by", guest, "origin");

@@ -259,20 +259,32 @@ static gboolean receive_machine(DestinationMove *move, GError **error)
 
 /* --- until the guest runs ---------------------------------------------- */
 
+/* START names the same owner as GUEST did. */
+static gboolean take_start(DestinationMove *move, const Frame *frame, GError **error)
+{
+    if (!start_message_decode(frame->payload, frame->length, &move->start, error))
+        return FALSE;
+    if (move->start.term == move->guest->term)
+        return TRUE;
+    error_set(error, VMFERRY_ERROR_INVALID, "START is of term %" PRIu64 ", GUEST of %" PRIu64,
+              move->start.term, move->guest->term);
+    return FALSE;
+}
+
 static gboolean await_start(DestinationMove *move, GError **error)
 {
     FrameSlot *slot = frame_queue_pop(move->queue, START_TIMEOUT_MS, error);
-    gboolean given;
+    gboolean given = FALSE;
 
     if (!slot) {
         g_prefix_error(error, "waiting for START: ");
         return FALSE;
     }
-    given = slot->frame.type == FRAME_START && slot->frame.payload[0] <= 1;
-    move->run = given && slot->frame.payload[0] == 1;
-    if (slot->frame.type == FRAME_ERROR || slot->frame.type == FRAME_ABORT)
+    if (slot->frame.type == FRAME_START)
+        given = take_start(move, &slot->frame, error);
+    else if (slot->frame.type == FRAME_ERROR || slot->frame.type == FRAME_ABORT)
         session_error_from_frame(move->session, &slot->frame, error);
-    else if (!given)
+    else
         error_set(error, VMFERRY_ERROR_INVALID, "%s frame where START was expected",
                   frame_type_name(slot->frame.type));
     frame_queue_release(move->queue, slot);
@@ -289,10 +301,10 @@ static gboolean commit(DestinationMove *move, GError **error)
     if (fault_point("destination.before-commit", error) ||
         !guard_set_action(move->guard, GUARD_LEAVE, error) ||
         fault_point("destination.before-journal", error) ||
-        !host->commit(move->guest->transaction, move->run, host->user, error))
+        !host->commit(move->guest->transaction, &move->start, host->user, error))
         return FALSE;
     fault_point("destination.committed", NULL);
-    if (move->run)
+    if (move->start.run)
         guard_set_action(move->guard, GUARD_RESUME, NULL);
     fault_point("destination.after-commit", NULL);
     return TRUE;
@@ -352,7 +364,7 @@ static gboolean start_guest(DestinationMove *move, GError **error)
     g_autoptr(GError) problem = NULL;
     VmmStart came = VMM_START_DONE;
 
-    if (move->run)
+    if (move->start.run)
         came = try_until_it_starts(move, &failure);
     else
         settle_paused(move);

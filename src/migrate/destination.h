@@ -14,8 +14,9 @@ typedef struct {
     /* QMP socket of the launched VMM, for the guard; free with g_free(). */
     char *(*get_qmp_path)(gpointer user);
     /* The commit point: must have "committed" on record when it returns TRUE, and
-     * with it whether the guest is to run here. */
-    gboolean (*commit)(const char *transaction, gboolean run, gpointer user, GError **error);
+     * with it whether the guest is to run here.  *start* is what START said. */
+    gboolean (*commit)(const char *transaction, const StartMessage *start, gpointer user,
+                       GError **error);
     /* The machine has certainly not run and never will here: must have "aborted"
      * on record, in place of "committed", when it returns TRUE.  Nobody is to be
      * told before aborted() is called. */

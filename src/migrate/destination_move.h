@@ -25,7 +25,7 @@ typedef struct {
     EpochReceiver *epochs;
     PageSource *received; /* the same memory, to be verified */
     DigestCheck *check;
-    gboolean run;               /* START says so; FALSE: it stays paused */
+    StartMessage start;         /* what the source said */
     GPtrArray *images;          /* of VmmImage, once asked for */
     struct ImageAnswer *answer; /* the last one, perhaps still being made */
     GError *failure;            /* why the move is given up */

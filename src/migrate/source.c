@@ -92,6 +92,8 @@ static char *encode_guest(SourceMove *move)
     GuestMessage message = {
         .transaction = move->transaction,
         .guest = (char *)move->job->guest,
+        .guest_id = (char *)move->job->guest_id,
+        .term = move->job->term + 1,
         .vmm_kind = description->kind,
         .vmm_version = description->version,
         .machine = description->machine,
@@ -447,14 +449,13 @@ static gboolean check_agent(Channel *channel, const HelloMessage *peer, const ch
 }
 
 gboolean migrate_source_resolve(const char *destination, const ChannelOptions *options,
-                                const char *transaction, const char *agent, int *ret_outcome,
-                                GError **error)
+                                const ResolveMessage *question, const char *agent,
+                                OutcomeMessage *ret, GError **error)
 {
     g_autoptr(Channel) channel =
         channel_connect(destination, options, RESOLVE_TIMEOUT_MS, NULL, error);
-    g_autofree char *question = resolve_message_encode(transaction);
+    g_autofree char *text = resolve_message_encode(question);
     HelloMessage peer = {0};
-    TransactionOutcome outcome;
     gboolean right;
     guint version;
     Frame frame;
@@ -463,11 +464,8 @@ gboolean migrate_source_resolve(const char *destination, const ChannelOptions *o
         return FALSE;
     right = check_agent(channel, &peer, agent, error);
     hello_message_clear(&peer);
-    if (!right || !channel_send_bytes(channel, FRAME_RESOLVE, question, strlen(question), error) ||
-        !channel_expect(channel, FRAME_OUTCOME, RESOLVE_TIMEOUT_MS, &frame, error) ||
-        !outcome_message_decode((const char *)frame.payload, frame.length, transaction, &outcome,
-                                error))
-        return FALSE;
-    *ret_outcome = (int)outcome;
-    return TRUE;
+    return right && channel_send_bytes(channel, FRAME_RESOLVE, text, strlen(text), error) &&
+           channel_expect(channel, FRAME_OUTCOME, RESOLVE_TIMEOUT_MS, &frame, error) &&
+           outcome_message_decode((const char *)frame.payload, frame.length, question->transaction,
+                                  ret, error);
 }

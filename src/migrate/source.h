@@ -8,6 +8,7 @@
 #include "migrate/report.h"
 #include "vmm/vmm.h"
 #include "wire/channel.h"
+#include "wire/messages.h"
 
 /* With this exit code a guest's old process ends once the guest has moved; no
  * shell, no sysexits.h and no systemd gives it a meaning.  Users' scripts and
@@ -42,6 +43,8 @@ typedef struct {
 typedef struct {
     Vmm *vmm;
     const char *guest;
+    const char *guest_id;
+    uint64_t term;                 /* of its present ownership; the destination's is the next */
     char **command_line;           /* to start it with over there */
     const char *working_directory; /* that it is relative to */
     const char *qmp_path;          /* for the guard (guard.h) */
@@ -64,8 +67,9 @@ MigrateReport *migrate_source_run(const MigrateSourceJob *job, GCancellable *can
 gboolean migrate_source_end_old(pid_t pid, uint64_t start_time, const char *guest,
                                 const char *destination, GError **error);
 
-/* Asks the destination what became of a transaction for which START was sent.
- * Returns FALSE where it cannot be reached, or who answers is not *agent*. */
+/* Asks the destination what became of a transaction whose START was sent.  FALSE
+ * where it cannot be reached, or is not *agent*.  Whether the answer takes the
+ * guest from its source is for the caller to see (outcome_takes_guest()). */
 gboolean migrate_source_resolve(const char *destination, const ChannelOptions *channel,
-                                const char *transaction, const char *agent, int *ret_outcome,
-                                GError **error);
+                                const ResolveMessage *question, const char *agent,
+                                OutcomeMessage *ret, GError **error);

@@ -238,7 +238,8 @@ gboolean source_await_ready(SourceMove *move, GError **error)
  * it still resumes a guest for which START was never sent. */
 gboolean source_send_start(SourceMove *move, GError **error)
 {
-    uint8_t run = move->stays_paused ? 0 : 1;
+    StartMessage start = {.run = !move->stays_paused, .term = move->job->term + 1};
+    uint8_t payload[START_MESSAGE_BYTES];
 
     if (!source_not_cancelled(move, error) || fault_point("source.before-start", error) ||
         !vmm_check_paused(move->job->vmm, error) || !source_deadline_end(move, error))
@@ -253,7 +254,8 @@ gboolean source_send_start(SourceMove *move, GError **error)
     source_set_phase(move, MIGRATE_PHASE_SWITCHOVER);
     move->start_sent = TRUE;
     /* A send that fails may have been received all the same. */
-    session_send_bytes(move->session, FRAME_START, &run, sizeof run, NULL);
+    start_message_encode(&start, payload);
+    session_send_bytes(move->session, FRAME_START, payload, sizeof payload, NULL);
     fault_point("source.start-sent", NULL);
     return TRUE;
 }
@@ -261,15 +263,18 @@ gboolean source_send_start(SourceMove *move, GError **error)
 /* The connection failed after START: asks on new ones for a few seconds. */
 static TransactionOutcome ask_outcome(SourceMove *move, GError **error)
 {
-    int outcome = OUTCOME_PENDING;
+    const MigrateSourceJob *job = move->job;
+    ResolveMessage question = {move->transaction, (char *)job->guest_id, job->term + 1};
+    OutcomeMessage answer;
 
     session_shutdown(move->session); /* so that the destination stops waiting for START */
     for (int i = 0; i < SETTLE_ATTEMPTS; i++) {
         g_clear_error(error);
-        if (migrate_source_resolve(move->job->destination, &move->job->channel, move->transaction,
-                                   move->peer.agent, &outcome, error) &&
-            outcome != OUTCOME_PENDING)
-            return (TransactionOutcome)outcome;
+        if (migrate_source_resolve(job->destination, &job->channel, &question, move->peer.agent,
+                                   &answer, error) &&
+            answer.outcome != OUTCOME_PENDING &&
+            (answer.outcome != OUTCOME_COMMITTED || outcome_takes_guest(&answer, job->term)))
+            return answer.outcome;
         clock_sleep_ns(SETTLE_PAUSE_NS);
     }
     return OUTCOME_PENDING;

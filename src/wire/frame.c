@@ -38,7 +38,7 @@ static const FrameKind kinds[] = {
                        FRAME_DIGESTS_HEADER_BYTES + 8 * FRAME_DIGESTS_MAX_PAGES},
     [FRAME_PREPARE] = {"PREPARE", 0, 0},
     [FRAME_READY] = {"READY", 2, JSON_BYTES},
-    [FRAME_START] = {"START", 1, 1},
+    [FRAME_START] = {"START", 9, 9},
     [FRAME_STARTED] = {"STARTED", 0, 0},
     [FRAME_ABORT] = {"ABORT", 2, JSON_BYTES},
     [FRAME_ERROR] = {"ERROR", 2, JSON_BYTES},

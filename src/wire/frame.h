@@ -29,7 +29,7 @@ typedef enum {
     FRAME_DIGESTS = 8,       /* binary, source, --verify: see epoch_frame.h */
     FRAME_PREPARE = 9,       /* empty, source: all sent; load it and say READY */
     FRAME_READY = 10,        /* JSON, destination: loaded and (if asked) verified; paused */
-    FRAME_START = 11,        /* u8 run (0: stays paused), source: the destination owns it now */
+    FRAME_START = 11,        /* u8 run, u64 term, source: the destination owns it now */
     FRAME_STARTED = 12,      /* empty, destination: the guest runs here */
     FRAME_ABORT = 13,        /* JSON reason, either: forget this transaction */
     FRAME_ERROR = 14,        /* JSON code and message, either; the connection ends */

@@ -13,7 +13,6 @@
 #include "wire/page_frame.h"
 
 #define MAX_BYTES (4u << 20)
-#define TRANSACTION_DIGITS 32
 #define MAX_GUEST_BYTES 128
 #define MAX_WORD_BYTES 128
 #define MAX_REGION_NAME_BYTES 255
@@ -30,6 +29,7 @@ void guest_message_free(GuestMessage *message)
     g_free(message->regions);
     g_free(message->transaction);
     g_free(message->guest);
+    g_free(message->guest_id);
     g_free(message->vmm_kind);
     g_free(message->vmm_version);
     g_free(message->machine);
@@ -67,6 +67,8 @@ char *guest_message_encode(const GuestMessage *message)
 
     json_object_set_new(object, "transaction", json_field_make_text(message->transaction));
     json_object_set_new(object, "guest", json_field_make_text(message->guest));
+    json_object_set_new(object, "guest_id", json_field_make_text(message->guest_id));
+    json_object_set_new(object, "term", json_integer((json_int_t)message->term));
     json_object_set_new(object, "vmm_kind", json_field_make_text(message->vmm_kind));
     json_object_set_new(object, "vmm_version", json_field_make_text(message->vmm_version));
     json_object_set_new(object, "machine", json_field_make_text(message->machine));
@@ -101,17 +103,16 @@ static gboolean check_guest_name(const char *name, GError **error)
     return FALSE;
 }
 
+static gboolean decode_owner(json_t *object, GuestMessage *message, GError **error)
+{
+    return json_field_id(object, "guest_id", &message->guest_id, error) &&
+           json_field_term(object, &message->term, error);
+}
+
 static gboolean decode_texts(json_t *object, GuestMessage *message, GError **error)
 {
-    if (!json_field_text(object, "transaction", TRANSACTION_DIGITS, TRUE, &message->transaction,
-                         error))
-        return FALSE;
-    if (!json_field_is_hex(message->transaction, TRANSACTION_DIGITS)) {
-        error_set(error, VMFERRY_ERROR_INVALID, "\"transaction\" is not of %d hex digits",
-                  TRANSACTION_DIGITS);
-        return FALSE;
-    }
-    return json_field_text(object, "guest", MAX_GUEST_BYTES, TRUE, &message->guest, error) &&
+    return json_field_id(object, "transaction", &message->transaction, error) &&
+           json_field_text(object, "guest", MAX_GUEST_BYTES, TRUE, &message->guest, error) &&
            check_guest_name(message->guest, error) &&
            json_field_text(object, "vmm_kind", MAX_WORD_BYTES, TRUE, &message->vmm_kind, error) &&
            json_field_text(object, "vmm_version", MAX_WORD_BYTES, FALSE, &message->vmm_version,
@@ -253,7 +254,7 @@ GuestMessage *guest_message_decode(const char *text, size_t length, GError **err
     g_autoptr(json_t) object = json_parse_object(text, length, MAX_BYTES, error);
     g_autoptr(GuestMessage) message = g_new0(GuestMessage, 1);
 
-    if (object && decode_texts(object, message, error) &&
+    if (object && decode_texts(object, message, error) && decode_owner(object, message, error) &&
         decode_command_line(object, message, error) &&
         decode_working_directory(object, message, error) &&
         decode_process(object, message, error) && decode_live(object, message, error) &&

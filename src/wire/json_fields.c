@@ -3,6 +3,9 @@
 #include <string.h>
 
 #include "base/error.h"
+#include "wire/messages.h"
+
+#define ID_DIGITS 32
 
 static gboolean has_control_characters(const char *text)
 {
@@ -85,4 +88,28 @@ gboolean json_field_is_hex(const char *text, size_t digits)
     size_t length = strspn(text, "0123456789abcdef");
 
     return text[length] == '\0' && (digits == 0 || length == digits);
+}
+
+gboolean json_field_id(json_t *object, const char *key, char **ret, GError **error)
+{
+    g_autofree char *id = NULL;
+
+    if (!json_field_text(object, key, ID_DIGITS, TRUE, &id, error))
+        return FALSE;
+    if (!json_field_is_hex(id, ID_DIGITS)) {
+        error_set(error, VMFERRY_ERROR_INVALID, "\"%s\" is not of %d hex digits", key, ID_DIGITS);
+        return FALSE;
+    }
+    *ret = g_steal_pointer(&id);
+    return TRUE;
+}
+
+gboolean json_field_term(json_t *object, uint64_t *ret, GError **error)
+{
+    if (!json_get_count(object, "term", MESSAGE_MAX_TERM, ret, error))
+        return FALSE;
+    if (*ret > 0)
+        return TRUE;
+    error_set(error, VMFERRY_ERROR_INVALID, "\"term\" is 0; terms begin with 1");
+    return FALSE;
 }

@@ -23,3 +23,10 @@ char *json_field_finish(json_t *object);
 
 /* TRUE for *digits* lower-case hex digits (0: any number of them). */
 gboolean json_field_is_hex(const char *text, size_t digits);
+
+/* A random id (of a transaction, of a guest): 32 lower-case hex digits.  Free *ret
+ * with g_free(). */
+gboolean json_field_id(json_t *object, const char *key, char **ret, GError **error);
+
+/* "term": 1 to MESSAGE_MAX_TERM. */
+gboolean json_field_term(json_t *object, uint64_t *ret, GError **error);

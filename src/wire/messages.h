@@ -64,6 +64,11 @@ gboolean handshake_join(Channel *channel, const char *transaction, TrafficClass 
 gboolean handshake_accept(Channel *channel, const char *token, HelloMessage *ret_peer,
                           guint *ret_version, GError **error);
 
+/* The term of an owner of a guest: 1 for the host where it became managed, one
+ * more with each change of owner.  Of two hosts that take themselves for the
+ * owner of one guest (by its id), the one with the higher term is right. */
+#define MESSAGE_MAX_TERM ((uint64_t)1 << 53)
+
 typedef struct {
     char *name;
     uint64_t bytes;
@@ -72,6 +77,8 @@ typedef struct {
 typedef struct {
     char *transaction; /* 32 lower-case hex digits, random */
     char *guest;       /* name in the agents' registries */
+    char *guest_id;    /* of this guest since it became managed: as a transaction's */
+    uint64_t term;     /* with which the destination is to own it */
     char *vmm_kind;    /* "qemu" */
     char *vmm_version;
     char *machine;
@@ -146,7 +153,19 @@ typedef struct {
 char *ready_message_encode(const ReadyMessage *message);
 gboolean ready_message_decode(const char *text, size_t length, ReadyMessage *ret, GError **error);
 
-/* What became of a transaction, according to its destination. */
+/* The change of owner.  Binary: u8 run, u64 term. */
+#define START_MESSAGE_BYTES 9
+
+typedef struct {
+    gboolean run;  /* FALSE: the guest stays paused */
+    uint64_t term; /* as in GUEST */
+} StartMessage;
+
+void start_message_encode(const StartMessage *message, uint8_t ret[START_MESSAGE_BYTES]);
+gboolean start_message_decode(const uint8_t *payload, size_t length, StartMessage *ret,
+                              GError **error);
+
+/* What became of a transaction, said by its destination. */
 typedef enum {
     OUTCOME_COMMITTED, /* the guest was started here */
     OUTCOME_ABORTED,   /* it was not and never will be, or was never heard of */
@@ -155,9 +174,32 @@ typedef enum {
 } TransactionOutcome;
 
 const char *transaction_outcome_name(TransactionOutcome outcome);
-char *resolve_message_encode(const char *transaction);
-/* Free *ret with g_free(). */
-gboolean resolve_message_decode(const char *text, size_t length, char **ret, GError **error);
-char *outcome_message_encode(const char *transaction, TransactionOutcome outcome);
+
+/* A source's question: what became of this transaction, by which the guest was to
+ * be owned with *term*? */
+typedef struct {
+    char *transaction;
+    char *guest_id;
+    uint64_t term;
+} ResolveMessage;
+
+void resolve_message_clear(ResolveMessage *message);
+G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(ResolveMessage, resolve_message_clear)
+char *resolve_message_encode(const ResolveMessage *message);
+gboolean resolve_message_decode(const char *text, size_t length, ResolveMessage *ret,
+                                GError **error);
+
+typedef struct {
+    TransactionOutcome outcome;
+    uint64_t term; /* of the ownership that *outcome* is about; 0: there is none */
+} OutcomeMessage;
+
+/* TRUE where a source that owns its guest with *term* has to give it up. */
+static inline gboolean outcome_takes_guest(const OutcomeMessage *message, uint64_t term)
+{
+    return message->outcome == OUTCOME_COMMITTED && message->term > term;
+}
+
+char *outcome_message_encode(const char *transaction, const OutcomeMessage *message);
 gboolean outcome_message_decode(const char *text, size_t length, const char *transaction,
-                                TransactionOutcome *ret, GError **error);
+                                OutcomeMessage *ret, GError **error);

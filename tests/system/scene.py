@@ -176,10 +176,15 @@ def _runs(agent: Agent, name: str) -> bool:
     return status.exit_code == 0 and status.json["state"] in ("running", "in-doubt")
 
 
+def move_progress(status: dict) -> dict | None:
+    """Of the move that goes on with a guest of this status; None: there is none."""
+    return (status.get("activity") or {}).get("progress")
+
+
 def wait_progress(agent: Agent, guest: Guest, phase: str, wire_bytes: int = 0) -> dict:
     """Waits until a move is in *phase* and has sent that much; its progress."""
     def look():
-        progress = agent.status(guest).get("progress")
+        progress = move_progress(agent.status(guest))
         if progress and progress["phase"] == phase and progress["wire_bytes"] >= wire_bytes:
             return progress
         return None

@@ -1,4 +1,4 @@
-"""The agent: restarts, crashes, its sockets, its events; a guest in care is left alone."""
+"""The agent: restarts, crashes, its sockets, its events; a managed guest is left alone."""
 
 import json
 import os
@@ -182,7 +182,7 @@ def test_events_since(shared):
     assert read_events(here, "--since", str(last)) == []
 
 
-# ---- guests in care ----
+# ---- managed guests ----
 
 def test_idle_guest_in_care_is_untouched(scene):
     """No tracer, no userfaultfd, nothing mapped; its agent looks into none of its files."""

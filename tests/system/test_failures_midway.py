@@ -11,7 +11,7 @@ import pytest
 
 from findings import check_failed
 from live import power_off
-from scene import is_stopped, wait_progress
+from scene import is_stopped, move_progress, wait_progress
 from trouble import full_disk
 from vmferry_lab import qemu_pids, wait_gone, wait_until
 
@@ -208,7 +208,7 @@ def test_cancelled(shared, moment, outcomes):
     with shared.changed(here, env={"VMFERRY_FAULT": f"{moment}=sleep:1000"}):
         before = _last_event(here)
         move = here.begin_migrate(guest, shared.there(guest))
-        wait_until(lambda: here.status(guest).get("progress"), "the move")
+        wait_until(lambda: move_progress(here.status(guest)), "the move")
         _wait_moment(shared, moment, before)
         cancel = here.vmferry("cancel", guest.name, "--json")
         result = move.finish()
@@ -238,7 +238,7 @@ def _wait_moment(scene, moment, before) -> None:
 
     def reached():
         status = here.vmferry("status", scene.guest.name, "--json")
-        progress = status.exit_code == 0 and status.json.get("progress")
+        progress = status.exit_code == 0 and move_progress(status.json)
         return not progress or (progress["phase"] == phases[moment]
                                 and scene.beats[scene.guest.name] and progress)
 

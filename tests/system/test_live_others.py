@@ -9,7 +9,7 @@ import pytest
 
 from findings import check_failed
 from live import make_image, monitor, power_off, root_of, run_live, unplug, user_monitor
-from scene import SMALL, wait_progress
+from scene import SMALL, move_progress, wait_progress
 from test_live_machine import plug_disk
 from vmferry_lab import qemu_pids, wait_until
 
@@ -155,11 +155,11 @@ def test_agent_dies_while_a_guest_that_is_slowed_in_turns_is_paused_by_its_user(
     scene.restart(scene.a, {"VMFERRY_FAULT": "source.decided=sleep:60000"})
     with moving(scene, guest, "--throttle", "duty", "--bandwidth", "3M", "--downtime-cap",
                 "1s") as command:
-        wait_until(lambda: (scene.a.status(guest).get("progress") or {}).get("run_share", 1) < 1,
+        wait_until(lambda: (move_progress(scene.a.status(guest)) or {}).get("run_share", 1) < 1,
                    "it is slowed", 60)
         with monitor(scene, guest) as qmp:
             wait_until(lambda: stay_paused(qmp), "its user's pause", 40)
-        assert scene.a.status(guest)["progress"]["phase"] == "precopy"
+        assert move_progress(scene.a.status(guest))["phase"] == "precopy"
         scene.a.kill()
         command.finish()
     scene.require_silence(guest, 0.5)

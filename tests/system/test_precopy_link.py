@@ -6,7 +6,7 @@ import time
 import pytest
 
 from findings import check_completed, check_failed
-from scene import wait_progress
+from scene import move_progress, wait_progress
 from vmferry_lab import wait_until
 
 CAP = 12_000_000  # bytes a second
@@ -42,8 +42,8 @@ def test_shaped_link_with_progress(scene):
     seen = []
     while command.popen.poll() is None:
         status = scene.a.vmferry("status", guest.name, "--json")
-        if status.exit_code == 0 and status.json.get("progress"):
-            seen.append(status.json["progress"])
+        if status.exit_code == 0 and move_progress(status.json):
+            seen.append(move_progress(status.json))
     report = check_completed(command.finish(), verified=True)
     scene.has_moved(guest)
     assert seen, "no progress was shown"

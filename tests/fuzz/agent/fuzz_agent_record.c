@@ -25,8 +25,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         return 0;
     object = guest_record_to_json(copy);
     again = guest_record_from_json(object, NULL);
-    if (!again || strcmp(again->name, record->name) != 0 || again->state != record->state ||
-        again->pid != record->pid ||
+    if (!again || strcmp(again->name, record->name) != 0 || again->role != record->role ||
+        again->pid != record->pid || again->term != record->term ||
+        strcmp(again->id, record->id) != 0 ||
         g_strv_length(again->command_line) != g_strv_length(record->command_line))
         abort();
     return 0;

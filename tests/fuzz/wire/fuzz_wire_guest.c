@@ -19,6 +19,7 @@ static gboolean same_process(const ProcessIdentity *a, const ProcessIdentity *b)
 static gboolean is_same(const GuestMessage *a, const GuestMessage *b)
 {
     return strcmp(a->transaction, b->transaction) == 0 && strcmp(a->guest, b->guest) == 0 &&
+           strcmp(a->guest_id, b->guest_id) == 0 && a->term == b->term &&
            g_strv_equal((const gchar *const *)a->command_line,
                         (const gchar *const *)b->command_line) &&
            same_process(a->process, b->process) && a->memory_bytes == b->memory_bytes &&

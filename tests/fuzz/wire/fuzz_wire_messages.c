@@ -1,7 +1,7 @@
 /*
- * The small messages: HELLO, READY, RESOLVE, OUTCOME, ERROR
+ * The small messages: HELLO, READY, RESOLVE, OUTCOME, ERROR, START
  *
- * The first byte chooses which; the rest is the text.
+ * The first byte ("0" to "5", in this order) chooses which; the rest is the payload.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -41,18 +41,40 @@ static void try_ready(const char *text, size_t length)
 
 static void try_resolve(const char *text, size_t length)
 {
-    g_autofree char *transaction = NULL;
+    g_auto(ResolveMessage) message = {0}, back = {0};
+    g_autofree char *again = NULL;
 
-    if (resolve_message_decode(text, length, &transaction, NULL) && strlen(transaction) != 32)
+    if (!resolve_message_decode(text, length, &message, NULL))
+        return;
+    again = resolve_message_encode(&message);
+    if (!resolve_message_decode(again, strlen(again), &back, NULL) ||
+        strcmp(back.transaction, message.transaction) != 0 ||
+        strcmp(back.guest_id, message.guest_id) != 0 || back.term != message.term)
         abort();
 }
 
 static void try_outcome(const char *text, size_t length)
 {
-    TransactionOutcome outcome;
+    g_autofree char *again = NULL;
+    OutcomeMessage message, back;
 
-    if (outcome_message_decode(text, length, TRANSACTION, &outcome, NULL) &&
-        (guint)outcome > OUTCOME_LOST)
+    if (!outcome_message_decode(text, length, TRANSACTION, &message, NULL))
+        return;
+    again = outcome_message_encode(TRANSACTION, &message);
+    if (!outcome_message_decode(again, strlen(again), TRANSACTION, &back, NULL) ||
+        back.outcome != message.outcome || back.term != message.term)
+        abort();
+}
+
+static void try_start(const char *payload, size_t length)
+{
+    uint8_t again[START_MESSAGE_BYTES];
+    StartMessage message;
+
+    if (!start_message_decode((const uint8_t *)payload, length, &message, NULL))
+        return;
+    start_message_encode(&message, again);
+    if (length != sizeof again || memcmp(payload, again, length) != 0)
         abort();
 }
 
@@ -68,7 +90,7 @@ static void try_error(const char *text, size_t length)
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     static void (*const tries[])(const char *text, size_t length) = {
-        try_hello, try_ready, try_resolve, try_outcome, try_error};
+        try_hello, try_ready, try_resolve, try_outcome, try_error, try_start};
 
     if (size > 0)
         tries[(guint)data[0] % G_N_ELEMENTS(tries)]((const char *)data + 1, size - 1);

@@ -319,6 +319,7 @@ static void hold(const MigrateSourceJob *job, GCancellable *cancellable)
     while (g_atomic_int_get(&fakes.hold) && !g_cancellable_is_cancelled(cancellable)) {
         progress.wire_bytes += 1000;
         job->host.progress(&progress, job->host.user);
+        g_atomic_int_inc(&fakes.progressed);
         clock_sleep_ns(5000000);
     }
 }
@@ -363,8 +364,8 @@ MigrateReport *migrate_source_run(const MigrateSourceJob *job, GCancellable *can
 }
 
 gboolean migrate_source_resolve(const char *destination, const ChannelOptions *channel,
-                                const char *transaction, const char *agent, int *ret_outcome,
-                                GError **error)
+                                const ResolveMessage *question, const char *agent,
+                                OutcomeMessage *ret, GError **error)
 {
     gint outcome = g_atomic_int_get(&fakes.outcome);
 
@@ -373,7 +374,8 @@ gboolean migrate_source_resolve(const char *destination, const ChannelOptions *c
         error_set(error, VMFERRY_ERROR_DISCONNECTED, "cannot reach %s", destination);
         return FALSE;
     }
-    *ret_outcome = outcome;
+    *ret = (OutcomeMessage){(TransactionOutcome)outcome,
+                            question->term - (g_atomic_int_get(&fakes.old_term) ? 1 : 0)};
     return TRUE;
 }
 

@@ -36,10 +36,12 @@ typedef struct {
     SourceJournalState journal_to;
     guint moves;            /* begun; each has a transaction of its own */
     gint hold;              /* atomic */
+    gint progressed;        /* atomic: how often progress was told */
     guint trace_lines;      /* traced right before the end, where a trace is wanted */
     MigrateOptions options; /* of the last move */
     /* What migrate_source_resolve() answers; negative: cannot be reached. */
     gint outcome;   /* atomic */
+    gint old_term;  /* atomic: it answers with the term that the asking source has */
     gint questions; /* atomic: how often it was asked */
     /* What migrate_destination_serve() does; NULL: it fails. */
     gboolean (*serve)(Session *session, GError **error);

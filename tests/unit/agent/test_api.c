@@ -116,7 +116,7 @@ static void test_bad_bodies(void **state)
         {"POST /v1/guests", "{\"name\":\"a\"}", "give either"},
         {"POST /v1/guests", "{\"name\":\"a\",\"pid\":1,\"command_line\":[\"q\"]}", "give either"},
         {"POST /v1/guests", "{\"name\":\"a\",\"command_line\":[]}", "is empty"},
-        {"POST /v1/guests", "{\"name\":\"a\",\"command_line\":[7]}", "holds no text at 0"},
+        {"POST /v1/guests", "{\"name\":\"a\",\"command_line\":[7]}", "does not hold text at 0"},
         {"POST /v1/guests", "{\"name\":\"a\",\"command_line\":\"q\"}", "no array"},
         {"POST /v1/guests", "{\"name\":\"a\",\"command_line\":[\"q\"],\"directory\":\"x\"}",
          "not an absolute path"},

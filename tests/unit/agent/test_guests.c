@@ -78,7 +78,7 @@ static void test_run_and_stop(void **state)
     g_autoptr(json_t) answer = NULL;
 
     assert_true(fake_qemu_is_alive(pid));
-    assert_non_null(strstr(record, "\"here\""));
+    assert_non_null(strstr(record, "\"ours\""));
     assert_string_equal(json_text_or(view, "state", ""), "running");
     assert_string_equal(json_text_or(view, "machine", ""), "pc-i440fx-7.2");
     assert_int_equal(json_count_or(view, "memory_bytes", 0), 1 << 30);
@@ -261,7 +261,7 @@ static void test_failed_move(void **state)
     host_assert_departed(host, FALSE);
     assert_int_equal(fake_qemu_get_state(pid), VMM_RUN_STATE_RUNNING);
     record = host_read_record(host);
-    assert_non_null(strstr(record, "\"here\""));
+    assert_non_null(strstr(record, "\"ours\""));
     assert_null(strstr(record, ID));
 }
 
@@ -306,7 +306,38 @@ static void test_one_thing_at_a_time(void **state)
     host_await_state(host, "web1", "running");
     error = NULL;
     assert_null(host_call(host, "POST", "/v1/guests/web1/cancel", NULL, &error));
-    assert_error_says(error, VMFERRY_ERROR_REFUSED, "guest web1 is not moving");
+    assert_error_says(error, VMFERRY_ERROR_REFUSED,
+                      "nothing goes on with guest web1 that could be cancelled");
+}
+
+/* What is shown of a guest: what it is here, and what goes on with it. */
+static void test_role_and_activity(void **state)
+{
+    Host *host = *state;
+    g_autoptr(json_t) idle = NULL, answer = NULL, moving = NULL, report = NULL;
+    json_t *activity;
+
+    run_guest(host, "web1");
+    idle = host_call(host, "GET", "/v1/guests/web1", NULL, NULL);
+    assert_string_equal(json_text_or(idle, "role", ""), "ours");
+    assert_int_equal(json_count_or(idle, "term", 0), 1);
+    assert_int_equal(strlen(json_text_or(idle, "id", "")), 32);
+    assert_true(json_is_null(json_object_get(idle, "activity")));
+    g_atomic_int_set(&fakes.hold, 1);
+    answer = migrate(host, "");
+    host_await_state(host, "web1", "migrating");
+    await_count(&fakes.progressed, 1);
+    moving = host_call(host, "GET", "/v1/guests/web1", NULL, NULL);
+    activity = json_object_get(moving, "activity");
+    assert_string_equal(json_text_or(moving, "role", ""), "ours");
+    assert_string_equal(json_text_or(activity, "kind", ""), "migrate");
+    assert_string_equal(json_text_or(activity, "id", ""), json_text_or(answer, "activity", "?"));
+    assert_string_equal(json_text_or(activity, "destination", ""), "hostb");
+    assert_string_equal(json_text_or(json_object_get(activity, "progress"), "phase", ""),
+                        "precopy");
+    report = host_call(host, "POST", "/v1/guests/web1/cancel", NULL, NULL);
+    assert_string_equal(json_text_or(report, "activity", ""),
+                        json_text_or(answer, "activity", "?"));
 }
 
 static void test_stopping_agent_cancels_and_leaves(void **state)
@@ -322,7 +353,7 @@ static void test_stopping_agent_cancels_and_leaves(void **state)
     host_stop(host);
     assert_int_equal(fake_qemu_get_state(pid), VMM_RUN_STATE_RUNNING);
     record = host_read_record(host);
-    assert_non_null(strstr(record, "\"here\""));
+    assert_non_null(strstr(record, "\"ours\""));
     assert_false(scratch_exists(host->folder, "agent.sock"));
 }
 
@@ -658,6 +689,7 @@ int main(void)
         RUNNING(test_failed_move),
         RUNNING(test_move_on_full_disk),
         RUNNING(test_one_thing_at_a_time),
+        RUNNING(test_role_and_activity),
         RUNNING(test_stopping_agent_cancels_and_leaves),
         RUNNING(test_streamed_move),
         RUNNING(test_traced_move),

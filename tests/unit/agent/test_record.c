@@ -12,7 +12,8 @@
 
 /* A good record as a starting point for bad ones. */
 static const char good[] =
-    "{\"format\":1,\"name\":\"web1\",\"state\":\"here\",\"origin\":\"run\",\"boot_id\":\"b\","
+    "{\"format\":1,\"name\":\"web1\",\"id\":\"" ID
+    "\",\"term\":3,\"role\":\"ours\",\"origin\":\"run\",\"boot_id\":\"b\","
     "\"directory\":\"/run/x/guest-a\",\"pid\":77,\"start_time\":12345,\"qmp_path\":\"/q\","
     "\"log_path\":\"/"
     "l\",\"command_line\":[\"qemu-system-x86_64\",\"-m\",\"1G\"],\"resume\":false,\"since\":99}";
@@ -33,10 +34,11 @@ static void test_round_trip(void **state)
 
     assert_non_null(record);
     copy = guest_record_copy(record);
-    copy->state = GUEST_IN_DOUBT;
+    copy->role = GUEST_IN_DOUBT;
     copy->transaction = g_strdup(ID);
     copy->destination = g_strdup("hostb:4747");
     assert_int_equal(copy->balloon_bytes, 0);
+    copy->term = (uint64_t)1 << 53;
     copy->balloon_bytes = 1ULL << 46;
     copy->resume = TRUE;
     copy->working_directory = g_strdup("/srv");
@@ -47,7 +49,10 @@ static void test_round_trip(void **state)
     again = guest_record_from_json(object, NULL);
     assert_non_null(again);
     assert_string_equal(again->name, "web1");
-    assert_int_equal(again->state, GUEST_IN_DOUBT);
+    assert_string_equal(again->id, ID);
+    assert_int_equal(record->term, 3);
+    assert_int_equal(again->term, (uint64_t)1 << 53);
+    assert_int_equal(again->role, GUEST_IN_DOUBT);
     assert_int_equal(again->origin, GUEST_ORIGIN_RUN);
     assert_int_equal(again->pid, 77);
     assert_int_equal(again->start_time, 12345);
@@ -82,37 +87,42 @@ static void test_hostile_records(void **state)
 {
     assert_bad("\"web1\"", "\"../x\"", "is not a valid name for a guest");
     assert_bad("\"web1\"", "7", "\"name\" is missing or no text");
-    assert_bad("\"here\"", "\"there\"", "\"there\" is no state of a guest");
-    assert_bad("\"run\"", "\"jump\"", "\"jump\" is no origin of a guest");
+    assert_bad("\"ours\"", "\"theirs\"", "\"theirs\" is not a valid role of a guest");
+    assert_bad("\"id\":\"0123", "\"id\":\"012x", "\"id\" is not of 32 hexadecimal digits");
+    assert_bad("\"id\":", "\"di\":", "\"id\" is missing or no text");
+    assert_bad("\"term\":3", "\"term\":0", "or \"term\" is 0");
+    assert_bad("\"term\":3,", "", "\"term\" is missing or no count");
+    assert_bad("\"term\":3", "\"term\":9007199254740993", "the limit is 9007199254740992");
+    assert_bad("\"run\"", "\"jump\"", "\"jump\" is not a valid origin of a guest");
     assert_bad("\"format\":1", "\"format\":2", "\"format\" is 2, the limit is 1");
     assert_bad("\"format\":1", "\"format\":0", "record format 0");
     assert_bad("\"pid\":77", "\"pid\":-1", "\"pid\" is missing or no count");
     assert_bad("\"pid\":77", "\"pid\":99999999", "\"pid\" is 99999999, the limit is");
-    assert_bad("\"pid\":77", "\"pid\":0", "state \"here\" without a pid");
-    assert_bad("\"/q\"", "\"q\"", "\"qmp_path\" is no absolute path");
+    assert_bad("\"pid\":77", "\"pid\":0", "role \"ours\" without a pid");
+    assert_bad("\"/q\"", "\"q\"", "\"qmp_path\" is not an absolute path");
     assert_bad("\"qmp_path\":\"/q\",", "", "a pid without \"qmp_path\"");
-    assert_bad("\"/run/x/guest-a\"", "\"guest-a\"", "\"directory\" is no absolute path");
-    assert_bad("\"-m\"", "5", "\"command_line\" holds no text at 1");
+    assert_bad("\"/run/x/guest-a\"", "\"guest-a\"", "\"directory\" is not an absolute path");
+    assert_bad("\"-m\"", "5", "\"command_line\" does not hold text at 1");
     assert_bad("[\"qemu-system-x86_64\",\"-m\",\"1G\"]", "[]", "\"command_line\" is empty");
     assert_bad("[\"qemu-system-x86_64\",\"-m\",\"1G\"]", "{}", "\"command_line\" is missing");
-    assert_bad("\"here\"", "\"in-doubt\"", "state \"in-doubt\" without a transaction");
-    assert_bad("\"here\"", "\"incoming\"", "state \"incoming\" without a transaction");
+    assert_bad("\"ours\"", "\"in-doubt\"", "role \"in-doubt\" without a transaction");
+    assert_bad("\"ours\"", "\"incoming\"", "role \"incoming\" without a transaction");
     assert_bad("\"since\":99", "\"since\":99,\"transaction\":\"x\"", "not a transaction id");
     assert_bad("\"since\":99", "\"since\":99,\"balloon_bytes\":-1", "\"balloon_bytes\" is");
     assert_bad("\"since\":99", "\"since\":99,\"balloon_bytes\":\"1\"", "\"balloon_bytes\" is");
     assert_bad("\"since\":99", "\"since\":99,\"balloon_bytes\":70368744177665", "the limit is");
     assert_bad("\"resume\":false,", "", "\"resume\" is missing or neither true nor false");
     assert_bad("\"resume\":false", "\"resume\":0", "\"resume\" is missing or neither");
-    assert_bad("\"since\":99", "\"since\":99,\"working_directory\":\"x\"", "no absolute path");
+    assert_bad("\"since\":99", "\"since\":99,\"working_directory\":\"x\"", "not an absolute path");
     assert_bad("\"since\":99", "\"since\":99,\"process\":{}", "process: \"user\" is missing");
-    assert_bad("\"since\":99", "\"since\":99,\"cgroups\":[7]", "\"cgroups\" holds no text at 0");
+    assert_bad("\"since\":99", "\"since\":99,\"cgroups\":[7]", "\"cgroups\" does not hold text at 0");
     assert_bad("{\"format\"", "[{\"format\"", "not JSON");
 }
 
-static void test_state_names(void **state)
+static void test_role_names(void **state)
 {
     for (guint i = GUEST_STARTING; i <= GUEST_INCOMING; i++)
-        assert_non_null(guest_state_name((GuestState)i));
+        assert_non_null(guest_role_name((GuestRole)i));
 }
 
 static void test_store(void **state)
@@ -172,7 +182,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_round_trip),         cmocka_unit_test(test_hostile_records),
-        cmocka_unit_test(test_state_names),        cmocka_unit_test(test_store),
+        cmocka_unit_test(test_role_names),         cmocka_unit_test(test_store),
         cmocka_unit_test(test_lock_is_given_back), cmocka_unit_test(test_disk_full),
     };
 

@@ -20,7 +20,7 @@ static int set_up(void **state)
     f->store = state_store_open(f->folder, NULL);
     f->registry = registry_new(f->store, "boot-1");
     record->name = g_strdup("web1");
-    record->state = GUEST_INCOMING;
+    record->role = GUEST_INCOMING;
     f->guest = registry_add(f->registry, record, "receive", NULL);
     assert_non_null(f->guest);
     *state = f;
@@ -43,7 +43,7 @@ static GError *claim(Guest *guest)
 {
     GError *error = NULL;
 
-    assert_false(registry_claim(guest, "move", &error));
+    assert_false(registry_claim(guest, GUEST_OURS, "move", &error));
     return error;
 }
 
@@ -51,7 +51,7 @@ static GError *claim(Guest *guest)
 static gpointer settle(gpointer data)
 {
     clock_sleep_ns(50000000);
-    registry_journal_anyway(data, GUEST_HERE, RESUME_NEVER, NULL);
+    registry_journal_settled(data, 0, NULL);
     registry_release(data);
     registry_set_arriving(data, FALSE);
     return NULL;
@@ -97,6 +97,98 @@ static void test_claim_of_what_never_arrives(void **state)
     g_thread_join(thread);
 }
 
+/* ---- role, activity, claim ---- */
+
+static void vmm_is_freed(Vmm *vmm)
+{
+    g_free(vmm);
+}
+
+static const VmmOps vmm_ops = {.free = vmm_is_freed};
+
+/* "web1" is ours, and reached. */
+static void take(Fixture *f)
+{
+    Vmm *vmm = g_new0(Vmm, 1);
+
+    vmm->ops = &vmm_ops;
+    registry_set_vmm(f->guest, vmm);
+    registry_journal_settled(f->guest, 0, NULL);
+    registry_release(f->guest);
+}
+
+static const ActivityKind moving = {.kind = "m", .state = "moving", .drives_run_state = TRUE};
+static const ActivityKind protecting = {.kind = "p", .state = "protected"};
+
+static void begin(Guest *guest, const ActivityKind *kind)
+{
+    g_autoptr(Activity) activity = activity_new(kind, guest->name, NULL);
+
+    registry_set_activity(guest, activity);
+}
+
+/* What is watched follows from role and activity, not from who has the claim. */
+static void test_watched_by_role(void **state)
+{
+    Fixture *f = *state;
+
+    assert_false(registry_is_watched(f->guest));
+    take(f);
+    assert_true(registry_is_watched(f->guest));
+    assert_true(registry_is_idle(f->guest));
+    assert_true(registry_claim(f->guest, GUEST_OURS, "move", NULL));
+    assert_true(registry_is_watched(f->guest));
+    assert_false(registry_is_idle(f->guest));
+    begin(f->guest, &moving);
+    assert_false(registry_is_watched(f->guest));
+    registry_set_activity(f->guest, NULL);
+    registry_release(f->guest);
+    registry_journal_anyway(f->guest, GUEST_LEAVING, RESUME_AS_BEFORE, NULL);
+    assert_false(registry_is_watched(f->guest));
+}
+
+/* What goes on for months keeps nothing else from being done, and the guest's run state is news. */
+static void test_long_activity(void **state)
+{
+    Fixture *f = *state;
+
+    take(f);
+    begin(f->guest, &protecting);
+    assert_true(registry_is_watched(f->guest));
+    assert_true(registry_note_run_state(f->guest, VMM_RUN_STATE_RUNNING));
+    assert_false(registry_note_run_state(f->guest, VMM_RUN_STATE_RUNNING));
+    assert_string_equal(guest_get_shown_state(f->guest), "protected");
+    assert_true(registry_claim(f->guest, GUEST_OURS, "epoch", NULL));
+    /* The holder may be pausing it just now. */
+    assert_false(registry_note_run_state(f->guest, VMM_RUN_STATE_PAUSED));
+    registry_release(f->guest);
+    registry_set_activity(f->guest, NULL);
+    assert_string_equal(guest_get_shown_state(f->guest), "running");
+}
+
+static void test_claim_by_role(void **state)
+{
+    Fixture *f = *state;
+    GError *error = NULL;
+
+    take(f);
+    assert_false(registry_claim(f->guest, GUEST_LEAVING, "end", &error));
+    assert_error_says(error, VMFERRY_ERROR_BUSY, "guest web1 is paused; wait for that to end");
+    registry_journal_anyway(f->guest, GUEST_LEAVING, RESUME_AS_BEFORE, NULL);
+    assert_true(registry_claim(f->guest, GUEST_LEAVING, "end", NULL));
+}
+
+static void test_settled_term(void **state)
+{
+    Fixture *f = *state;
+
+    f->guest->record->term = 5;
+    registry_journal_settled(f->guest, 0, NULL);
+    assert_int_equal(f->guest->record->term, 5);
+    registry_journal_settled(f->guest, 7, NULL);
+    assert_int_equal(f->guest->record->term, 7);
+}
+
 #define WITH_GUEST(test) cmocka_unit_test_setup_teardown(test, set_up, tear_down)
 
 int main(void)
@@ -105,6 +197,10 @@ int main(void)
         WITH_GUEST(test_claim_waits_for_what_is_committed),
         WITH_GUEST(test_claim_does_not_wait_for_a_move),
         WITH_GUEST(test_claim_of_what_never_arrives),
+        WITH_GUEST(test_watched_by_role),
+        WITH_GUEST(test_long_activity),
+        WITH_GUEST(test_claim_by_role),
+        WITH_GUEST(test_settled_term),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -12,6 +12,8 @@
 #include "host.h"
 
 #define ID "0123456789abcdef0123456789abcdef"
+#define GUEST_ID "fedcba9876543210fedcba9876543210"
+#define TERM 4
 
 static int set_up(void **state)
 {
@@ -28,37 +30,43 @@ static int tear_down(void **state)
 }
 
 /* Writes a record as an agent would have before it was killed; *resume*: the
- * guest was paused by a move. */
-static void write_record_with(Host *host, const char *state_name, pid_t pid, const char *boot_id,
+ * guest was paused by a move.  *role*: as the record has it, or "moving". */
+static void write_record_with(Host *host, const char *role, pid_t pid, const char *boot_id,
                               gboolean resume)
 {
+    gboolean moving = strcmp(role, "moving") == 0; /* ours, and a move reads it */
     g_autofree char *boot = boot_id ? g_strdup(boot_id) : process_get_boot_id();
     g_autofree char *directory = g_build_filename(host->settings->runtime_dir, "guest-abc", NULL);
     g_autoptr(json_t) record =
-        json_pack("{s:i, s:s, s:s, s:s, s:s, s:s, s:i, s:I, s:[s], s:s, s:s, s:b, s:i}", "format",
-                  1, "name", "web1", "state", state_name, "origin", "run", "boot_id", boot,
-                  "directory", directory, "pid", (int)pid, "start_time",
-                  (json_int_t)fake_qemu_get_start_time(pid), "command_line", "qemu-system-x86_64",
-                  "transaction", ID, "destination", "hostb", "resume", resume, "since", 1);
+        json_pack("{s:i, s:s, s:s, s:i, s:s, s:s, s:s, s:s, s:i, s:I, s:[s], s:b, s:i}", "format",
+                  1, "name", "web1", "id", GUEST_ID, "term", TERM, "role", moving ? "ours" : role,
+                  "origin", "run", "boot_id", boot, "directory", directory, "pid", (int)pid,
+                  "start_time", (json_int_t)fake_qemu_get_start_time(pid), "command_line",
+                  "qemu-system-x86_64", "resume", resume, "since", 1);
     g_autofree char *text = NULL;
 
     if (pid > 0)
         json_object_set_new(record, "qmp_path", json_string("/run/x.qmp"));
+    if (strcmp(role, "ours") != 0 && strcmp(role, "starting") != 0) {
+        json_object_set_new(record, "transaction", json_string(ID));
+        json_object_set_new(record, "destination", json_string("hostb"));
+    }
     text = json_dumps(record, 0);
     scratch_write(host->settings->state_dir, "guests/web1.json", text);
     scratch_write(host->settings->runtime_dir, "guest-abc/web1.log", "");
 }
 
-static void write_record(Host *host, const char *state_name, pid_t pid, const char *boot_id)
+static void write_record(Host *host, const char *role, pid_t pid, const char *boot_id)
 {
-    write_record_with(host, state_name, pid, boot_id, TRUE);
+    write_record_with(host, role, pid, boot_id, TRUE);
 }
 
 static void write_transaction(Host *host, const char *outcome)
 {
     g_autofree char *boot = process_get_boot_id();
     g_autofree char *text = g_strdup_printf("{\"format\":1,\"transaction\":\"" ID
-                                            "\",\"guest\":\"web1\",\"outcome\":\"%s\","
+                                            "\",\"guest\":\"web1\",\"guest_id\":\"" GUEST_ID
+                                            "\",\"term\":4,\"outcome\":\"%s\","
                                             "\"boot_id\":\"%s\",\"updated\":%" G_GINT64_FORMAT "}",
                                             outcome, boot, g_get_real_time() / G_USEC_PER_SEC);
 
@@ -82,7 +90,7 @@ static void test_restart_finds_guests(void **state)
     pid_t pid = fake_qemu_start("/run/x.qmp", VMM_RUN_STATE_PAUSED);
 
     /* Paused by its user: it stays paused. */
-    write_record(host, "here", pid, NULL);
+    write_record(host, "ours", pid, NULL);
     assert_true(host_start(host));
     host_await_state(host, "web1", "paused");
     assert_int_equal(fake_qemu_get_state(pid), VMM_RUN_STATE_PAUSED);
@@ -94,7 +102,7 @@ static void test_restart_waits_for_qmp(void **state)
     pid_t pid = fake_qemu_start("/run/x.qmp", VMM_RUN_STATE_RUNNING);
 
     fakes.reattach_fails = TRUE;
-    write_record(host, "here", pid, NULL);
+    write_record(host, "ours", pid, NULL);
     assert_true(host_start(host));
     host_await_state(host, "web1", "unreachable");
     fakes.reattach_fails = FALSE;
@@ -115,15 +123,15 @@ static void test_restart_resumes_moving(void **state)
 /* Its user paused it before the move, or during it: not the move. */
 static void test_restart_leaves_paused(void **state)
 {
-    static const char *const states[] = {"moving", "switching-over", "in-doubt"};
+    static const char *const roles[] = {"moving", "switching-over", "in-doubt"};
 
     g_atomic_int_set(&fakes.outcome, OUTCOME_ABORTED);
-    for (guint i = 0; i < G_N_ELEMENTS(states); i++) {
+    for (guint i = 0; i < G_N_ELEMENTS(roles); i++) {
         Host *host = *state;
         pid_t pid = fake_qemu_start("/run/x.qmp", VMM_RUN_STATE_PAUSED);
         guint taken = fakes.images_taken;
 
-        write_record_with(host, states[i], pid, NULL, FALSE);
+        write_record_with(host, roles[i], pid, NULL, FALSE);
         assert_true(host_start(host));
         host_await_state(host, "web1", "paused");
         assert_int_equal(fake_qemu_get_state(pid), VMM_RUN_STATE_PAUSED);
@@ -171,6 +179,63 @@ static void test_restart_asks_for_handed_over(void **state)
     host_assert_departed(host, TRUE);
 }
 
+/* The next term is the destination's only if it says so. */
+static void test_restart_compares_terms(void **state)
+{
+    Host *host = *state;
+    pid_t pid = fake_qemu_start("/run/x.qmp", VMM_RUN_STATE_PAUSED);
+
+    g_atomic_int_set(&fakes.outcome, OUTCOME_COMMITTED);
+    g_atomic_int_set(&fakes.old_term, 1);
+    write_record(host, "switching-over", pid, NULL);
+    assert_true(host_start(host));
+    host_await_state(host, "web1", "in-doubt");
+    await_count(&fakes.questions, 2);
+    assert_int_equal(fake_qemu_get_state(pid), VMM_RUN_STATE_PAUSED);
+    g_atomic_int_set(&fakes.old_term, 0);
+    host_await_state(host, "web1", "");
+    assert_false(fake_qemu_is_alive(pid));
+    host_assert_departed(host, TRUE);
+}
+
+static void assert_term(Host *host, uint64_t term)
+{
+    g_autofree char *text = host_read_record(host);
+    g_autoptr(json_t) record = json_loads(text, 0, NULL);
+
+    assert_string_equal(json_text_or(record, "role", ""), "ours");
+    assert_int_equal(json_count_or(record, "term", 0), term);
+}
+
+/* A guest that is kept where its destination may have taken the next term gets the
+ * one above; where the destination says that it has not, the term stays. */
+static void test_restart_keeps_above(void **state)
+{
+    Host *host = *state;
+
+    g_atomic_int_set(&fakes.outcome, OUTCOME_ABORTED);
+    write_record(host, "in-doubt", fake_qemu_start("/run/x.qmp", VMM_RUN_STATE_PAUSED), NULL);
+    assert_true(host_start(host));
+    host_await_state(host, "web1", "running");
+    host_stop(host);
+    assert_term(host, TERM);
+    write_record(host, "in-doubt", fake_qemu_start("/run/x.qmp", VMM_RUN_STATE_RUNNING), NULL);
+    assert_true(host_start(host));
+    host_await_state(host, "web1", "running");
+    host_stop(host);
+    assert_term(host, TERM + 2);
+    g_atomic_int_set(&fakes.outcome, OUTCOME_LOST);
+    write_record(host, "in-doubt", fake_qemu_start("/run/x.qmp", VMM_RUN_STATE_PAUSED), NULL);
+    assert_true(host_start(host));
+    host_await_state(host, "web1", "in-doubt");
+    await_count(&fakes.questions, 2);
+    json_decref(host_call(host, "POST", "/v1/guests/web1/resolve",
+                          json_pack("{s:s}", "keep", "here"), NULL));
+    host_await_state(host, "web1", "running");
+    host_stop(host);
+    assert_term(host, TERM + 2);
+}
+
 static void test_restart_ends_what_left(void **state)
 {
     Host *host = *state;
@@ -213,31 +278,31 @@ static void test_restart_keeps_committed(void **state)
 }
 
 /* A record of an agent that died with the guest's balloon inflated. */
-static void write_record_with_balloon(Host *host, const char *state_name, pid_t pid)
+static void write_record_with_balloon(Host *host, const char *role, pid_t pid)
 {
     g_autofree char *text = NULL;
     g_auto(GStrv) halves = NULL;
     g_autofree char *more = NULL;
 
-    write_record(host, state_name, pid, NULL);
+    write_record(host, role, pid, NULL);
     text = host_read_record(host);
     halves = g_strsplit(text, "{", 2);
     more = g_strdup_printf("{\"balloon_bytes\":123456789,%s", halves[1]);
     scratch_write(host->settings->state_dir, "guests/web1.json", more);
 }
 
-static void test_restart_lets_balloon_go(void **state)
+static void test_restart_releases_balloon(void **state)
 {
-    static const char *const states[] = {"here", "moving", "switching-over", "incoming"};
+    static const char *const roles[] = {"ours", "moving", "switching-over", "incoming"};
     Host *host = *state;
 
     write_transaction(host, "committed");
-    for (guint i = 0; i < G_N_ELEMENTS(states); i++) {
+    for (guint i = 0; i < G_N_ELEMENTS(roles); i++) {
         pid_t pid = fake_qemu_start("/run/x.qmp", VMM_RUN_STATE_RUNNING);
         g_autofree char *record = NULL;
 
         fakes.balloon_bytes = 0;
-        write_record_with_balloon(host, states[i], pid);
+        write_record_with_balloon(host, roles[i], pid);
         assert_true(host_start(host));
         host_await_state(host, "web1", "running");
         host_stop(host);
@@ -247,7 +312,7 @@ static void test_restart_lets_balloon_go(void **state)
     }
 }
 
-static void test_restart_cannot_let_balloon_go(void **state)
+static void test_restart_cannot_release_balloon(void **state)
 {
     Host *host = *state;
     g_autofree char *record = NULL;
@@ -328,7 +393,7 @@ static void test_restart_forgets_the_dead(void **state)
 {
     Host *host = *state;
 
-    write_record(host, "here", dead_pid(), NULL);
+    write_record(host, "ours", dead_pid(), NULL);
     assert_true(host_start(host));
     host_await_state(host, "web1", "");
     host_assert_event(host, "ended");
@@ -361,14 +426,14 @@ static void test_restart_during_launch(void **state)
  * is neither taken for its QEMU nor ended. */
 static void test_restart_leaves_bystanders(void **state)
 {
-    static const char *const states[] = {"starting", "incoming"};
+    static const char *const roles[] = {"starting", "incoming"};
     Host *host = *state;
     g_autofree char *log =
         g_build_filename(host->settings->runtime_dir, "guest-abc", "web1.log", NULL);
     pid_t pid = fake_qemu_start(log, VMM_RUN_STATE_RUNNING);
 
-    for (guint i = 0; i < G_N_ELEMENTS(states); i++) {
-        write_record(host, states[i], 0, NULL);
+    for (guint i = 0; i < G_N_ELEMENTS(roles); i++) {
+        write_record(host, roles[i], 0, NULL);
         assert_true(host_start(host));
         host_await_state(host, "web1", "");
         assert_true(fake_qemu_is_alive(pid));
@@ -405,11 +470,13 @@ int main(void)
         RESTART(test_restart_resumes_moving),
         RESTART(test_restart_keeps_what_runs),
         RESTART(test_restart_asks_for_handed_over),
+        RESTART(test_restart_compares_terms),
+        RESTART(test_restart_keeps_above),
         RESTART(test_restart_ends_what_left),
         RESTART(test_restart_ends_uncommitted),
         RESTART(test_restart_keeps_committed),
-        RESTART(test_restart_lets_balloon_go),
-        RESTART(test_restart_cannot_let_balloon_go),
+        RESTART(test_restart_releases_balloon),
+        RESTART(test_restart_cannot_release_balloon),
         RESTART(test_restart_cannot_know),
         RESTART(test_restart_forgets_the_dead),
         RESTART(test_restart_after_reboot),

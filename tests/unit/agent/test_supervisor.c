@@ -414,7 +414,7 @@ static void test_asked_units(void **state)
     }
     /* A unit that cannot be read may have anything. */
     expect_asked((FakeSystemd){.restart = "no", .main = 7}, "other.service", 7,
-                 "unit other.service, of which systemd does not tell Restart=, may");
+                 "unit other.service, whose Restart= systemd does not report, may");
 }
 
 int main(void)

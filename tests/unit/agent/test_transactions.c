@@ -7,6 +7,9 @@
 #include "base/error.h"
 
 #define ID "0123456789abcdef0123456789abcdef"
+#define LATER_ID "11111111111111111111111111111111"
+#define GUEST_ID "fedcba9876543210fedcba9876543210"
+#define TERM 4
 
 typedef struct {
     char *folder;
@@ -51,18 +54,33 @@ static int tear_down(void **state)
     return 0;
 }
 
+static gboolean begin(TransactionLog *log, const char *id, const char *guest, uint64_t term,
+                      GError **error)
+{
+    TransactionOffer offer = {id, guest, GUEST_ID, term};
+
+    return transaction_log_begin(log, &offer, error);
+}
+
+static OutcomeMessage ask(TransactionLog *log, const char *id, uint64_t term)
+{
+    ResolveMessage question = {(char *)id, (char *)GUEST_ID, term};
+
+    return transaction_log_resolve(log, &question);
+}
+
 static void assert_outcome(Fixture *f, TransactionOutcome outcome)
 {
-    assert_int_equal(transaction_log_resolve(f->log, ID), outcome);
+    assert_int_equal(ask(f->log, ID, TERM).outcome, outcome);
 }
 
 static void test_straight_way(void **state)
 {
     Fixture *f = *state;
 
-    assert_true(transaction_log_begin(f->log, ID, "web1", NULL));
+    assert_true(begin(f->log, ID, "web1", TERM, NULL));
     assert_outcome(f, OUTCOME_PENDING);
-    assert_true(transaction_log_commit(f->log, ID, NULL));
+    assert_true(transaction_log_commit(f->log, ID, TERM, NULL));
     assert_outcome(f, OUTCOME_PENDING);
     transaction_log_settle(f->log, ID);
     assert_outcome(f, OUTCOME_COMMITTED);
@@ -78,8 +96,8 @@ static void test_commit_is_taken_back(void **state)
 {
     Fixture *f = *state;
 
-    assert_true(transaction_log_begin(f->log, ID, "web1", NULL));
-    assert_true(transaction_log_commit(f->log, ID, NULL));
+    assert_true(begin(f->log, ID, "web1", TERM, NULL));
+    assert_true(transaction_log_commit(f->log, ID, TERM, NULL));
     assert_true(transaction_log_withdraw(f->log, ID, NULL));
     /* Its VMM is still there. */
     assert_outcome(f, OUTCOME_PENDING);
@@ -99,8 +117,8 @@ static void test_settled_commit_stays(void **state)
     Fixture *f = *state;
     GError *error = NULL;
 
-    assert_true(transaction_log_begin(f->log, ID, "web1", NULL));
-    assert_true(transaction_log_commit(f->log, ID, NULL));
+    assert_true(begin(f->log, ID, "web1", TERM, NULL));
+    assert_true(transaction_log_commit(f->log, ID, TERM, NULL));
     transaction_log_settle(f->log, ID);
     assert_false(transaction_log_withdraw(f->log, ID, &error));
     assert_error_says(error, VMFERRY_ERROR_REFUSED, "is committed");
@@ -112,10 +130,10 @@ static void test_aborted_cannot_commit(void **state)
     Fixture *f = *state;
     GError *error = NULL;
 
-    assert_true(transaction_log_begin(f->log, ID, "web1", NULL));
+    assert_true(begin(f->log, ID, "web1", TERM, NULL));
     assert_true(transaction_log_abort(f->log, ID));
     assert_outcome(f, OUTCOME_ABORTED);
-    assert_false(transaction_log_commit(f->log, ID, &error));
+    assert_false(transaction_log_commit(f->log, ID, TERM, &error));
     assert_error_says(error, VMFERRY_ERROR_REFUSED, "is aborted, not pending");
     transaction_log_settle(f->log, ID);
     assert_outcome(f, OUTCOME_ABORTED);
@@ -129,8 +147,8 @@ static void test_unknown_is_aborted_for_ever(void **state)
     GError *error = NULL;
 
     assert_outcome(f, OUTCOME_ABORTED);
-    assert_false(transaction_log_commit(f->log, ID, NULL));
-    assert_false(transaction_log_begin(f->log, ID, "web1", &error));
+    assert_false(transaction_log_commit(f->log, ID, TERM, NULL));
+    assert_false(begin(f->log, ID, "web1", TERM, &error));
     assert_error_says(error, VMFERRY_ERROR_REFUSED, "is aborted already");
     assert_outcome(f, OUTCOME_ABORTED);
 }
@@ -140,21 +158,21 @@ static void test_begins_once(void **state)
     Fixture *f = *state;
     GError *error = NULL;
 
-    assert_true(transaction_log_begin(f->log, ID, "web1", NULL));
-    assert_false(transaction_log_begin(f->log, ID, "web1", &error));
+    assert_true(begin(f->log, ID, "web1", TERM, NULL));
+    assert_false(begin(f->log, ID, "web1", TERM, &error));
     assert_error_says(error, VMFERRY_ERROR_REFUSED, "is pending already");
-    assert_false(transaction_log_begin(f->log, "short", "web1", NULL));
-    assert_false(transaction_log_begin(f->log, "ffffffffffffffffffffffffffffffff", "a/b", NULL));
+    assert_false(begin(f->log, "short", "web1", TERM, NULL));
+    assert_false(begin(f->log, "ffffffffffffffffffffffffffffffff", "a/b", TERM, NULL));
 }
 
 static void test_pending_after_agent_restart(void **state)
 {
     Fixture *f = *state;
 
-    assert_true(transaction_log_begin(f->log, ID, "web1", NULL));
+    assert_true(begin(f->log, ID, "web1", TERM, NULL));
     reopen(f, "boot-1");
     assert_outcome(f, OUTCOME_ABORTED);
-    assert_false(transaction_log_commit(f->log, ID, NULL));
+    assert_false(transaction_log_commit(f->log, ID, TERM, NULL));
     /* The decision is on record, not only in memory. */
     reopen(f, "boot-2");
     assert_outcome(f, OUTCOME_ABORTED);
@@ -164,10 +182,10 @@ static void test_pending_after_reboot_is_lost(void **state)
 {
     Fixture *f = *state;
 
-    assert_true(transaction_log_begin(f->log, ID, "web1", NULL));
+    assert_true(begin(f->log, ID, "web1", TERM, NULL));
     reopen(f, "boot-2");
     assert_outcome(f, OUTCOME_LOST);
-    assert_false(transaction_log_commit(f->log, ID, NULL));
+    assert_false(transaction_log_commit(f->log, ID, TERM, NULL));
     reopen(f, "boot-2");
     assert_outcome(f, OUTCOME_LOST);
 }
@@ -176,9 +194,9 @@ static void test_committed_is_looked_at_again(void **state)
 {
     Fixture *f = *state;
 
-    assert_true(transaction_log_begin(f->log, ID, "web1", NULL));
+    assert_true(begin(f->log, ID, "web1", TERM, NULL));
     assert_false(transaction_log_reopen(f->log, ID));
-    assert_true(transaction_log_commit(f->log, ID, NULL));
+    assert_true(transaction_log_commit(f->log, ID, TERM, NULL));
     reopen(f, "boot-1");
     assert_true(transaction_log_reopen(f->log, ID));
     assert_outcome(f, OUTCOME_PENDING);
@@ -196,9 +214,9 @@ static void test_commit_on_full_disk(void **state)
     g_autofree char *temporary = g_build_filename(f->folder, "transactions", ID ".json.new", NULL);
     GError *error = NULL;
 
-    assert_true(transaction_log_begin(f->log, ID, "web1", NULL));
+    assert_true(begin(f->log, ID, "web1", TERM, NULL));
     assert_int_equal(symlink("/dev/full", temporary), 0);
-    assert_false(transaction_log_commit(f->log, ID, &error));
+    assert_false(transaction_log_commit(f->log, ID, TERM, &error));
     assert_error_says(error, VMFERRY_ERROR_NO_SPACE, "is full");
     assert_outcome(f, OUTCOME_PENDING);
     assert_true(transaction_log_abort(f->log, ID));
@@ -212,7 +230,7 @@ static void test_begin_on_full_disk(void **state)
     GError *error = NULL;
 
     assert_int_equal(symlink("/dev/full", temporary), 0);
-    assert_false(transaction_log_begin(f->log, ID, "web1", &error));
+    assert_false(begin(f->log, ID, "web1", TERM, &error));
     assert_error_says(error, VMFERRY_ERROR_NO_SPACE, "is full");
     assert_int_equal(transaction_log_count(f->log), 0);
 }
@@ -225,11 +243,18 @@ static void test_hostile_files_are_lost(void **state)
         "[]",
         "{}",
         "{\"format\":1,\"transaction\":\"ffffffffffffffffffffffffffffffff\",\"guest\":\"a\","
+        "\"guest_id\":\"" GUEST_ID "\",\"term\":4,"
         "\"outcome\":\"committed\",\"boot_id\":\"b\",\"updated\":1}",
-        "{\"format\":1,\"transaction\":\"" ID "\",\"guest\":\"../a\","
+        "{\"format\":1,\"transaction\":\"" ID "\",\"guest\":\"../a\",\"guest_id\":\"" GUEST_ID
+        "\",\"term\":4,"
         "\"outcome\":\"committed\",\"boot_id\":\"b\",\"updated\":1}",
-        "{\"format\":1,\"transaction\":\"" ID "\",\"guest\":\"a\","
+        "{\"format\":1,\"transaction\":\"" ID "\",\"guest\":\"a\",\"guest_id\":\"" GUEST_ID
+        "\",\"term\":4,"
         "\"outcome\":\"perhaps\",\"boot_id\":\"b\",\"updated\":1}",
+        "{\"format\":1,\"transaction\":\"" ID "\",\"guest\":\"a\",\"guest_id\":\"" GUEST_ID "\","
+        "\"term\":0,\"outcome\":\"committed\",\"boot_id\":\"b\",\"updated\":1}",
+        "{\"format\":1,\"transaction\":\"" ID "\",\"guest\":\"a\",\"guest_id\":\"x\","
+        "\"term\":4,\"outcome\":\"committed\",\"boot_id\":\"b\",\"updated\":1}",
     };
     Fixture *f = *state;
 
@@ -237,21 +262,23 @@ static void test_hostile_files_are_lost(void **state)
         scratch_write(f->folder, "transactions/" ID ".json", texts[i]);
         reopen(f, "boot-1");
         assert_outcome(f, OUTCOME_LOST);
-        assert_false(transaction_log_begin(f->log, ID, "web1", NULL));
-        assert_false(transaction_log_commit(f->log, ID, NULL));
+        assert_false(begin(f->log, ID, "web1", TERM, NULL));
+        assert_false(transaction_log_commit(f->log, ID, TERM, NULL));
     }
 }
 
 static void test_questions_are_bounded(void **state)
 {
+    ResolveMessage question = {NULL, (char *)LATER_ID, TERM};
     Fixture *f = *state;
     char id[33];
 
-    assert_true(transaction_log_begin(f->log, ID, "web1", NULL));
-    assert_true(transaction_log_commit(f->log, ID, NULL));
+    assert_true(begin(f->log, ID, "web1", TERM, NULL));
+    assert_true(transaction_log_commit(f->log, ID, TERM, NULL));
     for (guint i = 0; i < TRANSACTION_KEEP_ABORTED + 100; i++) {
         g_snprintf(id, sizeof id, "%032x", i);
-        assert_int_equal(transaction_log_resolve(f->log, id), OUTCOME_ABORTED);
+        question.transaction = id;
+        assert_int_equal(transaction_log_resolve(f->log, &question).outcome, OUTCOME_ABORTED);
     }
     assert_true(transaction_log_count(f->log) <= TRANSACTION_KEEP_ABORTED + 1);
     transaction_log_settle(f->log, ID);
@@ -263,11 +290,92 @@ static void test_old_ones_are_forgotten(void **state)
     Fixture *f = *state;
 
     scratch_write(f->folder, "transactions/" ID ".json",
-                  "{\"format\":1,\"transaction\":\"" ID "\",\"guest\":\"a\","
+                  "{\"format\":1,\"transaction\":\"" ID
+                  "\",\"guest\":\"a\",\"guest_id\":\"" GUEST_ID "\",\"term\":4,"
                   "\"outcome\":\"committed\",\"boot_id\":\"b\",\"updated\":1000}");
     reopen(f, "boot-1");
     assert_int_equal(transaction_log_count(f->log), 0);
     assert_false(scratch_exists(f->folder, "transactions/" ID ".json"));
+}
+
+/* ---- terms ---- */
+
+static void own(Fixture *f)
+{
+    assert_true(begin(f->log, ID, "web1", TERM, NULL));
+    assert_true(transaction_log_commit(f->log, ID, TERM, NULL));
+    transaction_log_settle(f->log, ID);
+}
+
+static void test_commit_is_of_its_term(void **state)
+{
+    Fixture *f = *state;
+    GError *error = NULL;
+
+    assert_true(begin(f->log, ID, "web1", TERM, NULL));
+    assert_false(transaction_log_commit(f->log, ID, TERM + 1, &error));
+    assert_error_says(error, VMFERRY_ERROR_REFUSED, "is of term 4, not of 5");
+    assert_outcome(f, OUTCOME_PENDING);
+    assert_true(transaction_log_commit(f->log, ID, TERM, NULL));
+    transaction_log_settle(f->log, ID);
+    reopen(f, "boot-2");
+    assert_int_equal(ask(f->log, ID, TERM).term, TERM);
+}
+
+/* An old copy of a guest that was here with a higher term does not come in. */
+static void test_old_terms_are_refused(void **state)
+{
+    Fixture *f = *state;
+    TransactionOffer other = {LATER_ID, "web1", ID, 1};
+    GError *error = NULL;
+
+    own(f);
+    reopen(f, "boot-1");
+    assert_false(begin(f->log, LATER_ID, "web1", TERM - 1, &error));
+    assert_error_says(g_steal_pointer(&error), VMFERRY_ERROR_REFUSED,
+                      "with term 4 before and is offered with term 3");
+    /* Nor by another name. */
+    assert_false(begin(f->log, LATER_ID, "web2", TERM, &error));
+    assert_error_says(error, VMFERRY_ERROR_REFUSED, "is out of date");
+    assert_true(begin(f->log, LATER_ID, "web1", TERM + 1, NULL));
+    assert_true(transaction_log_abort(f->log, LATER_ID));
+    /* Another guest of that name has terms of its own. */
+    other.id = "22222222222222222222222222222222";
+    assert_true(transaction_log_begin(f->log, &other, NULL));
+}
+
+/* What has not come to own it is no owner; what may have, is. */
+static void test_which_terms_count(void **state)
+{
+    Fixture *f = *state;
+
+    assert_true(begin(f->log, ID, "web1", TERM, NULL));
+    assert_true(transaction_log_commit(f->log, ID, TERM, NULL));
+    assert_true(transaction_log_withdraw(f->log, ID, NULL));
+    assert_true(transaction_log_abort(f->log, ID));
+    assert_true(begin(f->log, LATER_ID, "web1", TERM, NULL));
+    assert_true(transaction_log_commit(f->log, LATER_ID, TERM, NULL));
+    transaction_log_lose(f->log, LATER_ID);
+    assert_false(begin(f->log, "22222222222222222222222222222222", "web1", TERM, NULL));
+}
+
+/* A source that asks about a move that failed, while the guest has come by a later one: its copy
+ * is out of date. */
+static void test_answer_is_about_the_owner(void **state)
+{
+    Fixture *f = *state;
+    OutcomeMessage answer;
+
+    assert_int_equal(ask(f->log, LATER_ID, TERM).outcome, OUTCOME_ABORTED);
+    assert_true(begin(f->log, ID, "web1", TERM, NULL));
+    assert_true(transaction_log_commit(f->log, ID, TERM, NULL));
+    assert_int_equal(ask(f->log, LATER_ID, TERM).outcome, OUTCOME_PENDING);
+    transaction_log_settle(f->log, ID);
+    answer = ask(f->log, LATER_ID, TERM);
+    assert_int_equal(answer.outcome, OUTCOME_COMMITTED);
+    assert_int_equal(answer.term, TERM);
+    /* One that was kept at its source with a higher term since is asked about on its own. */
+    assert_int_equal(ask(f->log, LATER_ID, TERM + 1).outcome, OUTCOME_ABORTED);
 }
 
 /* Every order of three steps behind begin: whatever was answered to the source
@@ -275,7 +383,7 @@ static void test_old_ones_are_forgotten(void **state)
 static void apply(TransactionLog *log, guint step)
 {
     if (step == 0)
-        transaction_log_commit(log, ID, NULL);
+        transaction_log_commit(log, ID, TERM, NULL);
     else if (step == 1)
         transaction_log_abort(log, ID);
     else if (step == 2)
@@ -295,9 +403,9 @@ static void test_all_orders(void **state)
             TransactionOutcome outcome;
 
             if (step == 4)
-                transaction_log_begin(f.log, ID, "web1", NULL);
+                begin(f.log, ID, "web1", TERM, NULL);
             apply(f.log, step);
-            outcome = transaction_log_resolve(f.log, ID);
+            outcome = ask(f.log, ID, TERM).outcome;
             aborted |= outcome == OUTCOME_ABORTED;
             committed |= outcome == OUTCOME_COMMITTED;
             assert_false(aborted && committed);
@@ -323,7 +431,7 @@ static gpointer race_commit(gpointer data)
 {
     Race *race = data;
 
-    if (transaction_log_commit(race->log, ID, NULL))
+    if (transaction_log_commit(race->log, ID, TERM, NULL))
         g_atomic_int_set(&race->committed, 1);
     return NULL;
 }
@@ -339,7 +447,7 @@ static void test_race(void **state)
 
         open_log(&f, "boot-1");
         race = (Race){.log = f.log};
-        assert_true(transaction_log_begin(f.log, ID, "web1", NULL));
+        assert_true(begin(f.log, ID, "web1", TERM, NULL));
         thread = g_thread_new("commit", race_commit, &race);
         aborted = transaction_log_abort(f.log, ID);
         g_thread_join(thread);
@@ -368,6 +476,10 @@ int main(void)
         WITH_LOG(test_hostile_files_are_lost),
         WITH_LOG(test_questions_are_bounded),
         WITH_LOG(test_old_ones_are_forgotten),
+        WITH_LOG(test_commit_is_of_its_term),
+        WITH_LOG(test_old_terms_are_refused),
+        WITH_LOG(test_which_terms_count),
+        WITH_LOG(test_answer_is_about_the_owner),
         cmocka_unit_test(test_all_orders),
         cmocka_unit_test(test_race),
     };

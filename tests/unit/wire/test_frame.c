@@ -10,6 +10,7 @@
 #include "base/error.h"
 #include "base/page.h"
 #include "wire/frame.h"
+#include "wire/messages.h"
 #include "wire/page_frame.h"
 
 #define PROPERTY_ROUNDS 500
@@ -61,7 +62,7 @@ static void test_limits(void **state)
     assert_int_equal(frame_payload_limit(FRAME_DEVICE_STATE), (1 << 20) + 16);
     assert_int_equal(frame_payload_limit(FRAME_DIGESTS), 12 + 8 * 16384);
     assert_int_equal(frame_payload_limit(FRAME_HELLO), 65536);
-    assert_int_equal(frame_payload_limit(FRAME_START), 1);
+    assert_int_equal(frame_payload_limit(FRAME_START), START_MESSAGE_BYTES);
     assert_int_equal(frame_payload_limit((FrameType)0), 0);
     assert_int_equal(frame_payload_limit(FRAME_PAGES_LZ4), frame_payload_limit(FRAME_PAGES));
     assert_int_equal(frame_payload_limit(FRAME_PAGES_ZSTD), frame_payload_limit(FRAME_PAGES));

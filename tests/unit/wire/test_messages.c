@@ -17,6 +17,7 @@
 #include "wire/messages.h"
 
 #define TRANSACTION "0123456789abcdef0123456789abcdef"
+#define GUEST_ID "fedcba9876543210fedcba9876543210"
 
 typedef struct {
     const char *from, *to; /* replaced; *from* NULL: *to* is all */
@@ -173,6 +174,8 @@ static void test_guest_round_trip(void **state)
     g_autoptr(ProcessIdentity) process = process_identity_read(getpid(), NULL, NULL);
     GuestMessage message = {.transaction = (char *)TRANSACTION,
                             .guest = (char *)"web1",
+                            .guest_id = (char *)GUEST_ID,
+                            .term = MESSAGE_MAX_TERM,
                             .live = live,
                             .process = process,
                             .vmm_kind = (char *)"qemu",
@@ -193,6 +196,8 @@ static void test_guest_round_trip(void **state)
     assert_non_null(back);
     assert_string_equal(back->transaction, TRANSACTION);
     assert_string_equal(back->guest, "web1");
+    assert_string_equal(back->guest_id, GUEST_ID);
+    assert_int_equal(back->term, MESSAGE_MAX_TERM);
     assert_string_equal(back->vmm_kind, "qemu");
     assert_string_equal(back->vmm_version, "7.2.9");
     assert_string_equal(back->machine, "pc-i440fx-7.2");
@@ -223,6 +228,8 @@ static void test_guest_without_balloon(void **state)
     g_autoptr(ProcessIdentity) process = process_identity_read(getpid(), NULL, NULL);
     GuestMessage message = {.transaction = (char *)TRANSACTION,
                             .guest = (char *)"web1",
+                            .guest_id = (char *)GUEST_ID,
+                            .term = MESSAGE_MAX_TERM,
                             .process = process,
                             .vmm_kind = (char *)"qemu",
                             .command_line = command_line,
@@ -245,8 +252,9 @@ static void test_guest_without_balloon(void **state)
     "\"cgroups\":[],\"limits\":{},\"oom_score_adj\":0,\"nice\":0}"
 
 static const char good_guest[] =
-    "{\"transaction\":\"" TRANSACTION "\",\"guest\":\"web1\",\"vmm_kind\":\"qemu\","
-    "\"vmm_version\":\"7.2\",\"machine\":\"pc\",\"accelerator\":\"tcg\","
+    "{\"transaction\":\"" TRANSACTION "\",\"guest\":\"web1\",\"guest_id\":\"" GUEST_ID
+    "\",\"term\":7,"
+    "\"vmm_kind\":\"qemu\",\"vmm_version\":\"7.2\",\"machine\":\"pc\",\"accelerator\":\"tcg\","
     "\"command_line\":[\"qemu\"],\"live\":{},\"vcpus\":1,\"memory_bytes\":4096,\"verify\":false,"
     "\"regions\":[{\"name\":\"a\",\"bytes\":4096},"
     "{\"name\":\"b\",\"bytes\":8192}],\"process\":" PROCESS "}";
@@ -258,6 +266,12 @@ static void test_guest_damages(void **state)
         {"f\",\"guest\"", "\",\"guest\"", "\"transaction\" is not of 32 hex digits"},
         {TRANSACTION, "0123456789ABCDEF0123456789ABCDEF", "\"transaction\" is not of 32"},
         {TRANSACTION, TRANSACTION "0", "\"transaction\" is empty, longer than 32"},
+        {"\"guest_id\":", "\"other\":", "\"guest_id\" is missing or no text"},
+        {GUEST_ID, "ffff", "\"guest_id\" is not of 32 hex digits"},
+        {"\"term\":7,", "", "\"term\" is missing or no count"},
+        {"\"term\":7", "\"term\":0", "\"term\" is 0"},
+        {"\"term\":7", "\"term\":-1", "\"term\" is missing or no count"},
+        {"\"term\":7", "\"term\":9007199254740993", "the limit is 9007199254740992"},
         {"\"web1\"", "\"\"", "\"guest\" is empty"},
         {"\"web1\"", "\"..\"", "not a valid guest name"},
         {"\"web1\"", "\"../x\"", "not a valid guest name"},
@@ -458,16 +472,16 @@ static gboolean decode_ready(const char *text, size_t length, GError **error)
 
 static gboolean decode_resolve(const char *text, size_t length, GError **error)
 {
-    g_autofree char *transaction = NULL;
+    g_auto(ResolveMessage) message = {0};
 
-    return resolve_message_decode(text, length, &transaction, error);
+    return resolve_message_decode(text, length, &message, error);
 }
 
 static gboolean decode_outcome(const char *text, size_t length, GError **error)
 {
-    TransactionOutcome outcome;
+    OutcomeMessage message;
 
-    return outcome_message_decode(text, length, TRANSACTION, &outcome, error);
+    return outcome_message_decode(text, length, TRANSACTION, &message, error);
 }
 
 static void test_ready(void **state)
@@ -488,18 +502,54 @@ static void test_ready(void **state)
     CHECK(decode_ready, text, damages);
 }
 
+static void test_start(void **state)
+{
+    StartMessage message = {.run = TRUE, .term = MESSAGE_MAX_TERM}, back;
+    uint8_t payload[START_MESSAGE_BYTES + 1];
+    GError *error = NULL;
+
+    start_message_encode(&message, payload);
+    assert_true(start_message_decode(payload, START_MESSAGE_BYTES, &back, NULL));
+    assert_true(back.run);
+    assert_int_equal(back.term, MESSAGE_MAX_TERM);
+    message = (StartMessage){.run = FALSE, .term = 0x0102};
+    start_message_encode(&message, payload);
+    assert_memory_equal(payload, "\0\2\1\0\0\0\0\0\0", START_MESSAGE_BYTES);
+    assert_true(start_message_decode(payload, START_MESSAGE_BYTES, &back, NULL));
+    assert_false(back.run);
+    assert_int_equal(back.term, 0x0102);
+    assert_false(start_message_decode(payload, START_MESSAGE_BYTES - 1, &back, NULL));
+    assert_false(start_message_decode(payload, START_MESSAGE_BYTES + 1, &back, NULL));
+    payload[0] = 2;
+    assert_false(start_message_decode(payload, START_MESSAGE_BYTES, &back, &error));
+    assert_string_equal(error->message, "malformed START frame");
+    g_clear_error(&error);
+    message = (StartMessage){.run = TRUE, .term = 0};
+    start_message_encode(&message, payload);
+    assert_false(start_message_decode(payload, START_MESSAGE_BYTES, &back, NULL));
+    message.term = MESSAGE_MAX_TERM + 1;
+    start_message_encode(&message, payload);
+    assert_false(start_message_decode(payload, START_MESSAGE_BYTES, &back, NULL));
+}
+
 static void test_resolve(void **state)
 {
     static const Damage damages[] = {
         {NULL, "{}", "RESOLVE: \"transaction\" is missing"},
         {TRANSACTION, "0123", "is not of 32 hex digits"},
         {TRANSACTION, "../../../../etc/passwd/aaaaaaaaa", "is not of 32 hex digits"},
+        {GUEST_ID, "0123", "\"guest_id\" is not of 32 hex digits"},
+        {"\"term\":4", "\"term\":0", "RESOLVE: \"term\" is 0"},
+        {"\"term\":4", "\"term\":\"4\"", "\"term\" is missing or no count"},
     };
-    g_autofree char *text = resolve_message_encode(TRANSACTION);
-    g_autofree char *back = NULL;
+    ResolveMessage message = {(char *)TRANSACTION, (char *)GUEST_ID, 4};
+    g_autofree char *text = resolve_message_encode(&message);
+    g_auto(ResolveMessage) back = {0};
 
     assert_true(resolve_message_decode(text, strlen(text), &back, NULL));
-    assert_string_equal(back, TRANSACTION);
+    assert_string_equal(back.transaction, TRANSACTION);
+    assert_string_equal(back.guest_id, GUEST_ID);
+    assert_int_equal(back.term, 4);
     CHECK(decode_resolve, text, damages);
 }
 
@@ -508,20 +558,36 @@ static void test_outcome(void **state)
     static const Damage damages[] = {
         {NULL, "{}", "OUTCOME: \"transaction\" is missing"},
         {"0123456789", "aaaaaaaaaa", "OUTCOME: it is about transaction aaaaaaaaaa"},
-        {"\"lost\"", "\"found\"", "\"outcome\" is \"found\", which is none"},
-        {"\"lost\"", "3", "\"outcome\" is missing or no text"},
+        {"\"committed\"", "\"found\"", "\"outcome\" is \"found\", which is none"},
+        {"\"committed\"", "3", "\"outcome\" is missing or no text"},
+        {",\"term\":9", "", "\"term\" is missing or no count"},
+        {"\"term\":9", "\"term\":0", "\"term\" is 0"},
     };
-    g_autofree char *lost = outcome_message_encode(TRANSACTION, OUTCOME_LOST);
+    OutcomeMessage committed = {OUTCOME_COMMITTED, 9};
+    g_autofree char *good = outcome_message_encode(TRANSACTION, &committed);
 
     for (guint i = OUTCOME_COMMITTED; i <= OUTCOME_LOST; i++) {
-        g_autofree char *text = outcome_message_encode(TRANSACTION, (TransactionOutcome)i);
-        TransactionOutcome back;
+        /* Only of what is committed a term must be told. */
+        OutcomeMessage message = {(TransactionOutcome)i, i == OUTCOME_COMMITTED ? 9 : 0}, back;
+        g_autofree char *text = outcome_message_encode(TRANSACTION, &message);
 
         assert_true(outcome_message_decode(text, strlen(text), TRANSACTION, &back, NULL));
-        assert_int_equal(back, i);
+        assert_int_equal(back.outcome, i);
+        assert_int_equal(back.term, message.term);
     }
     assert_string_equal(transaction_outcome_name(OUTCOME_COMMITTED), "committed");
-    CHECK(decode_outcome, lost, damages);
+    CHECK(decode_outcome, good, damages);
+}
+
+static void test_who_gives_up(void **state)
+{
+    for (guint i = OUTCOME_COMMITTED; i <= OUTCOME_LOST; i++) {
+        OutcomeMessage message = {(TransactionOutcome)i, 5};
+
+        assert_int_equal(outcome_takes_guest(&message, 4), i == OUTCOME_COMMITTED);
+        assert_false(outcome_takes_guest(&message, 5));
+        assert_false(outcome_takes_guest(&message, 6));
+    }
 }
 
 /* ---- ERROR ---- */
@@ -585,8 +651,10 @@ int main(void)
         cmocka_unit_test(test_guest_counts),
         cmocka_unit_test(test_encoding_cannot_fail),
         cmocka_unit_test(test_ready),
+        cmocka_unit_test(test_start),
         cmocka_unit_test(test_resolve),
         cmocka_unit_test(test_outcome),
+        cmocka_unit_test(test_who_gives_up),
         cmocka_unit_test(test_error_round_trip),
         cmocka_unit_test(test_error_is_cut_and_tamed),
         cmocka_unit_test(test_error_that_makes_no_sense),
