@@ -182,7 +182,6 @@ static MigrateReport *run(Move *move)
         .guest = move->guest->name,
         .command_line = record->command_line,
         .working_directory = record->working_directory,
-        .qmp_path = record->qmp_path,
         .destination = move->destination,
         .source_name = move->context->host_name,
         .channel = move->channel,

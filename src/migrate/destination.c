@@ -88,22 +88,30 @@ static gboolean open_memory(DestinationMove *move, GError **error)
            guest_memory_make_zero(move->memory, error);
 }
 
+/* If we die, the guard ends the VMM; later it resumes the guest instead, and lets
+ * its balloon go, which is armed before there is no way back any more. */
+static gboolean post_guard(DestinationMove *move, GError **error)
+{
+    uint64_t balloon_bytes = move->guest->balloon_bytes;
+    GuardAction balloon_action;
+
+    guard_action_begin(&move->kill_action, 1);
+    guard_action_add_kill(&move->kill_action);
+    move->guard = guard_start(vmm_get_pid(move->vmm), &move->kill_action, error);
+    return move->guard && vmm_check_process(move->vmm, error) &&
+           vmm_get_resume_action(move->vmm, &move->resume_action, error) &&
+           (balloon_bytes == 0 ||
+            (vmm_get_set_balloon_action(move->vmm, balloon_bytes, &balloon_action, error) &&
+             guard_arm(move->guard, GUARD_SLOT_BALLOON, &balloon_action, error)));
+}
+
 /* Launches the VMM and prepares it for pages. */
 static gboolean accept_guest(DestinationMove *move, GError **error)
 {
     const MigrateDestinationHost *host = move->host;
-    g_autofree char *qmp_path = NULL;
 
     move->vmm = host->launch(move->guest, host->user, error);
-    if (!move->vmm)
-        return FALSE;
-    qmp_path = host->get_qmp_path(host->user);
-    move->guard = guard_start(vmm_get_pid(move->vmm), qmp_path, GUARD_KILL, error);
-    if (!move->guard || !vmm_check_process(move->vmm, error))
-        return FALSE;
-    /* Before there is a way back no more: it comes with the duty to resume. */
-    if (move->guest->balloon_bytes > 0 &&
-        !guard_keep_balloon(move->guard, move->guest->balloon_bytes, error))
+    if (!move->vmm || !post_guard(move, error))
         return FALSE;
     if (fault_point("destination.launched", error) ||
         !vmm_match_machine(move->vmm, move->guest->machine, move->guest->live, error) ||
@@ -223,13 +231,13 @@ static gboolean take_over(DestinationMove *move, GError **error)
     const MigrateDestinationHost *host = move->host;
 
     if (!await_start(move, error) || fault_point("destination.before-commit", error) ||
-        !guard_set_action(move->guard, GUARD_LEAVE, error) ||
+        !guard_disarm(move->guard, GUARD_SLOT_GUEST, error) ||
         fault_point("destination.before-journal", error) ||
         !host->commit(move->guest->transaction, move->run, host->user, error))
         return FALSE;
     fault_point("destination.committed", NULL);
     if (move->run)
-        guard_set_action(move->guard, GUARD_RESUME, NULL);
+        guard_arm(move->guard, GUARD_SLOT_GUEST, &move->resume_action, NULL);
     fault_point("destination.after-commit", NULL);
     if (!destination_start_guest(move, error))
         return FALSE;

@@ -58,14 +58,14 @@ static gboolean take_back(DestinationMove *move, GError **error)
 {
     const MigrateDestinationHost *host = move->host;
 
-    guard_set_action(move->guard, GUARD_LEAVE, NULL);
+    guard_disarm(move->guard, GUARD_SLOT_GUEST, NULL);
     fault_point("destination.taking-back", NULL);
     if (!host->take_back(move->guest->transaction, host->user, error)) {
-        guard_set_action(move->guard, GUARD_RESUME, NULL);
+        guard_arm(move->guard, GUARD_SLOT_GUEST, &move->resume_action, NULL);
         return FALSE;
     }
     fault_point("destination.taken-back", NULL);
-    guard_set_action(move->guard, GUARD_KILL, NULL);
+    guard_arm(move->guard, GUARD_SLOT_GUEST, &move->kill_action, NULL);
     return TRUE;
 }
 

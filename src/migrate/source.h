@@ -44,7 +44,6 @@ typedef struct {
     const char *guest;
     char **command_line;           /* to start it with over there */
     const char *working_directory; /* that it is relative to */
-    const char *qmp_path;          /* for the guard (guard.h) */
     const char *destination;       /* HOST[:PORT] as the user gave it */
     const char *source_name;       /* for the report */
     ChannelOptions channel;

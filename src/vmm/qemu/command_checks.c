@@ -10,7 +10,7 @@
 #include "vmm/qemu/command_line.h"
 #include "vmm/qemu/options.h"
 #include "vmm/qemu/start_options.h"
-#include "vmm/qemu/unix_socket.h"
+#include "base/unix_socket.h"
 
 /* Options whose value is a parameter list; the text of others ("-append") may
  * look like one by chance. */

@@ -23,7 +23,7 @@ typedef enum {
 } MachineComparison;
 
 /* The first differences, as texts that name the thing; of char *, empty where
- * both are the same.  *rules* (of QemuMapRule) may be NULL. */
+ * both are the same.  *rules* (of VmmMapRule) may be NULL. */
 GPtrArray *qemu_machine_compare(const QemuMachine *first, const QemuMachine *second,
                                 MachineComparison kind, const GPtrArray *rules);
 

@@ -8,7 +8,7 @@
 #include "base/fd.h"
 #include "base/json.h"
 #include "vmm/qemu/qmp_line.h"
-#include "vmm/qemu/unix_socket.h"
+#include "base/unix_socket.h"
 
 /* A command whose reply is awaited; lives on its caller's stack. */
 typedef struct {
@@ -253,6 +253,7 @@ static gboolean send_command(Qmp *qmp, const char *text, size_t length, int fd, 
 
     if (unix_socket_send(qmp->fd, text, length, fd, deadline, &sent, error))
         return TRUE;
+    g_prefix_error(error, "QEMU's socket: ");
     /* Half a command would spoil all that follow. */
     if (sent > 0)
         shutdown(qmp->fd, SHUT_RDWR);

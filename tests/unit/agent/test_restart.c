@@ -42,8 +42,10 @@ static void write_record_with(Host *host, const char *state_name, pid_t pid, con
                   "transaction", ID, "destination", "hostb", "resume", resume, "since", 1);
     g_autofree char *text = NULL;
 
-    if (pid > 0)
+    if (pid > 0) {
+        json_object_set_new(record, "vmm_kind", json_string("qemu"));
         json_object_set_new(record, "qmp_path", json_string("/run/x.qmp"));
+    }
     text = json_dumps(record, 0);
     scratch_write(host->settings->state_dir, "guests/web1.json", text);
     scratch_write(host->settings->runtime_dir, "guest-abc/web1.log", "");

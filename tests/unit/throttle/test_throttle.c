@@ -152,7 +152,7 @@ static int remove_root(void **state)
 
 static Guard *start_guard(void)
 {
-    Guard *guard = guard_start(getpid(), "/nonexistent/qmp", GUARD_LEAVE, NULL);
+    Guard *guard = guard_start(getpid(), NULL, NULL);
 
     assert_non_null(guard);
     return guard;
@@ -304,7 +304,7 @@ static void test_killed_with_lowered_limits(void **state)
     put_libvirt();
     agent = fork();
     if (agent == 0) {
-        Guard *guard = guard_start(getppid(), "/nonexistent/qmp", GUARD_LEAVE, NULL);
+        Guard *guard = guard_start(getppid(), NULL, NULL);
         CgroupLimit *limit = guard ? find_limit(guard, NULL) : NULL;
 
         if (!limit || !cgroup_limit_set(limit, 0.5, NULL))

@@ -15,7 +15,7 @@
 #include "base/json.h"
 #include "base/fd.h"
 #include "vmm/qemu/qmp.h"
-#include "vmm/qemu/unix_socket.h"
+#include "base/unix_socket.h"
 #include "vmm/qemu/qmp_line.h"
 
 #define GREETING "{\"QMP\": {\"version\": {}, \"capabilities\": []}}\r\n"
