@@ -46,5 +46,5 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(CgroupLimit, cgroup_limit_free)
 char *cgroup_limit_format(double cpus, double run_share);
 
 /* The processors that *text* ("max 100000", "50000 100000") allows, at most
- * *cpus*; negative where it is no such text. */
+ * *cpus*; negative where it is not such a text. */
 double cgroup_limit_parse(const char *text, double cpus);

@@ -133,7 +133,7 @@ static gboolean wants_paused(DutyCycle *cycle)
     return cycle->end && cycle->leave_paused;
 }
 
-/* Paused by somebody else: not ours to resume, nor the guard's or a restarted
+/* Paused by its user: not ours to resume, nor the guard's or a restarted
  * agent's if we die now. */
 static gboolean yield_to_user(DutyCycle *cycle, GError **error)
 {

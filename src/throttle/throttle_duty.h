@@ -7,14 +7,14 @@
  * does (a share of 0.08: 4 of 50 ms), but not so far that the guest would
  * be paused for more than 95 ms at a time: below a share of about 0.04 the time to
  * run shrinks instead, down to 1 ms of 96 at 0.01.  Only below that, where
- * nothing else helps any more, is it paused longer: 500 ms at 0.002.  What a
+ * nothing else helps any more, is it paused for longer: 500 ms at 0.002.  What a
  * stop or a resume took longer than planned is made up for in the next turns, so that the share
  * holds on the whole.
  *
  * While the cycle goes on the guard is armed to resume the guest, and the journal
  * says that a restarted agent resumes it: our death lets the guest run.  A guest that
- * somebody else has paused is left alone, by both of them, too; one that ended or
- * failed ends the cycle.  (Somebody else's pause within ours, or between our query
+ * its user has paused is left alone, by both of them, too; one that ended or
+ * failed ends the cycle.  (A user's pause within ours, or between our query
  * of the guest's state and our stop, gives no event; we undo it then.)
  *
  * QEMU drains and flushes its disks at each stop: this costs more for a guest

@@ -53,7 +53,7 @@ typedef struct {
     uint64_t memory_bytes;  /* main RAM as configured */
     GPtrArray *ram_regions; /* of RamRegion: all that must reach the other side */
     /* The guest may give memory back and rely on its being zero after that (free
-     * page reporting, virtio-mem): that is no write, and no tracker sees it. */
+     * page reporting, virtio-mem): that is not a write, and no tracker sees it. */
     gboolean discards_memory;
 } VmmDescription;
 
@@ -218,7 +218,7 @@ gboolean vmm_match_machine(Vmm *vmm, const char *type, json_t *machine, GError *
  * it is not ours to resume. */
 gboolean vmm_pause(Vmm *vmm, gboolean *ret_was_running, GError **error);
 
-/* FALSE where the machine is not as vmm_pause() left it: somebody resumed it
+/* FALSE where the machine is not as vmm_pause() left it: another program resumed it
  * (it may be paused again), ended it, or began to migrate it. */
 gboolean vmm_check_paused(Vmm *vmm, GError **error);
 

@@ -3,7 +3,7 @@
  *
  * Theory of operation: a driver makes Vmm objects (vmm.h) of one kind of virtual
  * machine monitor.  Three ways lead to one: launch() starts a process, adopt()
- * takes one that somebody else started, reattach() finds one again after a
+ * takes one that another program started, reattach() finds one again after a
  * restart of the agent.  A process is always named by pid and start time, and is
  * never our child (it is started through a process in between that ends at once),
  * so that all three ways behave alike and no zombie is left.
@@ -72,7 +72,7 @@ typedef struct {
      * and is confined as told.  NULL with *error*: nothing of it runs. */
     Vmm *(*launch)(const VmmLaunch *launch, GError **error);
 
-    /* Takes the process with this pid.  *control* NULL: its control socket is found
+    /* Manages the process with this pid from now on.  *control* NULL: its control socket is found
      * from its command line; else a path, or "@NAME" for an abstract socket. */
     Vmm *(*adopt)(pid_t pid, const char *control, GError **error);
 

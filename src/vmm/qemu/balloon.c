@@ -145,7 +145,8 @@ gboolean qemu_watch_statistics(QemuVmm *qemu, guint seconds, guint *ret_before, 
         return FALSE;
     if (!json_is_integer(before) || json_integer_value(before) < 0 ||
         json_integer_value(before) > MAX_INTERVAL_SECONDS) {
-        error_set(error, VMFERRY_ERROR_INVALID, "QEMU names no interval of the balloon");
+        error_set(error, VMFERRY_ERROR_INVALID,
+                  "QEMU's polling interval of the balloon is not a valid number");
         return FALSE;
     }
     *ret_before = (guint)json_integer_value(before);
@@ -177,7 +178,7 @@ gboolean qemu_parse_statistics(const char *text, uint64_t *ret_free_bytes, uint6
 
     *ret_free_bytes = *ret_updated = 0;
     if (!json_is_object(json_object_get(object, "stats"))) {
-        error_set(error, VMFERRY_ERROR_INVALID, "QEMU's statistics of the balloon are none");
+        error_set(error, VMFERRY_ERROR_INVALID, "QEMU's statistics of the balloon are not valid");
         return FALSE;
     }
     /* Unknown numbers stay 0: never told, nothing free. */

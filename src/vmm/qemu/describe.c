@@ -27,7 +27,7 @@ static char *query_machine(Qmp *qmp, GError **error)
     return g_strndup(type, strlen(type) - strlen(MACHINE_SUFFIX));
 }
 
-/* It never changes, and is asked for while the guest stands. */
+/* It never changes, and is asked for while the guest is paused. */
 char *qemu_get_machine(QemuVmm *qemu, GError **error)
 {
     if (!qemu->machine)

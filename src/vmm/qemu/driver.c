@@ -43,15 +43,15 @@ static char *get_stderr_tail(Vmm *vmm)
 
 void qemu_vmm_add_exit_reason(QemuVmm *qemu, GError **error)
 {
-    g_autofree char *words = NULL;
+    g_autofree char *tail = NULL;
 
     if (!error || !error_is(*error, VMFERRY_ERROR_DISCONNECTED) ||
         !process_wait_gone(qemu->pid, qemu->start_time, DYING_MS))
         return;
-    words = get_stderr_tail(&qemu->base);
+    tail = get_stderr_tail(&qemu->base);
     g_clear_error(error);
-    error_set(error, VMFERRY_ERROR_DISCONNECTED, "QEMU has ended%s%s", words ? ": " : "",
-              words ? words : "");
+    error_set(error, VMFERRY_ERROR_DISCONNECTED, "QEMU has ended%s%s", tail ? ": " : "",
+              tail ? tail : "");
 }
 
 static gboolean is_same_process(Vmm *vmm)
@@ -313,7 +313,7 @@ static void note_migration(QemuVmm *qemu, const char *status)
     g_mutex_unlock(&qemu->event_lock);
 }
 
-/* Whoever resumes the guest, QEMU takes its images back. */
+/* QEMU takes the images back at each resume, also at another program's. */
 static void on_event(const char *event, json_t *data, gpointer user)
 {
     QemuVmm *qemu = user;

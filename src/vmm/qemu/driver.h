@@ -53,10 +53,10 @@ void qemu_vmm_free(Vmm *vmm);
 /* Copies the rules that rewrote its command line; NULL: none. */
 void qemu_vmm_set_rules(Vmm *vmm, const GPtrArray *rules);
 
-/* For a guest that was stopped before we came: may its images be released? */
+/* For a guest that was paused before we connected: may its images be released? */
 gboolean qemu_images_may_be_released(QemuVmm *qemu);
 
-/* Where an operation failed because QEMU ended, says so, with its last words. */
+/* Where an operation failed because QEMU ended, says so, with its stderr tail. */
 void qemu_vmm_add_exit_reason(QemuVmm *qemu, GError **error);
 
 /* QEMU's own name of its run state ("postmigrate"); free with g_free(). */
@@ -135,8 +135,8 @@ gboolean qemu_check_root(QemuVmm *qemu, char *const *argv, GError **error);
 /* See VmmDescription.discards_memory. */
 gboolean qemu_query_discards(Qmp *qmp, gboolean *ret, GError **error);
 
-/* Takes the text of a balloon's "guest-stats"; 0 stands for what it does not
- * tell. */
+/* Takes the text of a balloon's "guest-stats"; 0 where the guest reports no
+ * value. */
 gboolean qemu_parse_statistics(const char *text, uint64_t *ret_free_bytes, uint64_t *ret_updated,
                                GError **error);
 
@@ -169,6 +169,6 @@ gboolean qemu_read_memory(uint64_t address, void *buffer, size_t length, gpointe
 /* A list of RamRegion: all that QEMU itself would migrate. */
 GPtrArray *qemu_query_ram_regions(QemuVmm *qemu, GError **error);
 
-/* Proves that what the last description took for granted still holds (see
- * qemu_check_ambiguous()); the guest must be paused. */
+/* Proves that the ambiguous blocks of the last description still hold the same
+ * (see qemu_check_ambiguous()); the guest must be paused. */
 gboolean qemu_check_ram(QemuVmm *qemu, GError **error);

@@ -67,13 +67,13 @@ static int start_incoming(QemuVmm *qemu, GError **error)
     return fd_steal(&ours);
 }
 
-/* Why QEMU does not take the stream: its record, or its end with last words
- * (see qemu_vmm_add_exit_reason(), which turns DISCONNECTED into them). */
+/* Why QEMU does not take the stream: its record, or its end with the stderr
+ * tail (see qemu_vmm_add_exit_reason(), which adds that to DISCONNECTED). */
 static void set_stream_error(QemuVmm *qemu, GError **error)
 {
     g_autoptr(json_t) reply = NULL;
 
-    /* QEMU exits right after it has said "failed"; give it the time. */
+    /* QEMU exits right after it has reported "failed"; give it the time. */
     if (!process_wait_gone(qemu->pid, qemu->start_time, ENDING_MS))
         reply = qmp_execute(qemu->qmp, "query-migrate", NULL, QMP_COMMAND_MS, NULL);
     if (!reply)

@@ -215,10 +215,10 @@ static gboolean run(const Start *start, pid_t *ret_pid, GError **error)
 
 static void set_start_error(const char *log_path, GError **error)
 {
-    g_autofree char *words = stderr_tail_read(log_path);
+    g_autofree char *tail = stderr_tail_read(log_path);
 
     error_set(error, VMFERRY_ERROR_FAILED, "QEMU did not start: %s",
-              words ? words : "it ended without a word");
+              tail ? tail : "it ended without a message");
 }
 
 /* Connects as soon as QEMU listens; NULL when it has ended or is too slow. */
@@ -289,7 +289,7 @@ static Vmm *begin(const Start *start, GError **error)
     }
     qmp = await_qmp(pid, start_time, start->qmp_path, start->log_path, error);
     if (!qmp || !settle(start, qmp, pid, error)) {
-        /* It is ours and nobody else knows of it. */
+        /* We have started it, and no other process knows of it. */
         (void)process_kill(pid, start_time, SIGKILL, NULL);
         (void)process_wait_gone(pid, start_time, START_MS);
         unlink(start->qmp_path);

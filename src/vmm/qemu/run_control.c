@@ -101,7 +101,7 @@ gboolean qemu_pause(QemuVmm *qemu, gboolean *ret_was_running, GError **error)
     gint stops = g_atomic_int_get(&qemu->stops);
 
     /* `stop` returns when all vCPUs have stopped and I/O is drained; on a guest
-     * that is paused it changes nothing, and there is no STOP event before its
+     * that is paused it changes nothing, and no STOP event comes before its
      * reply. */
     if (!qmp_run(qemu->qmp, "stop", NULL, QEMU_STOP_MS, error))
         return FALSE;
@@ -179,7 +179,7 @@ void qemu_end_action(GuardAction *action, const char *command)
 
 /* A guest that QEMU's own migration has taken elsewhere is in the state
  * "postmigrate" or "finish-migrate": two would run.  One that does not answer
- * may be on its way there, and would take a `cont` for afterwards. */
+ * may be about to migrate, and would keep a `cont` for afterwards. */
 gboolean qemu_get_resume_action(QemuVmm *qemu, GuardAction *ret, GError **error)
 {
     if (!qemu_begin_action(qemu, RESUME_ATTEMPTS, ret, error))

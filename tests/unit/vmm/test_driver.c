@@ -77,7 +77,7 @@ static void test_no_program(void **unused)
     expect_launch_fails("/bin/sh -c true", TRUE, VMFERRY_ERROR_REFUSED, "/bin/sh is not QEMU");
 }
 
-static void test_last_words_of_a_failed_start(void **unused)
+static void test_stderr_of_a_failed_start(void **unused)
 {
     g_autofree char *program =
         make_program("qemu-fails", "echo 'noise'\n"
@@ -92,7 +92,7 @@ static void test_silent_failure(void **unused)
 {
     g_autofree char *program = make_program("qemu-silent", "exit 1");
 
-    expect_launch_fails(program, FALSE, VMFERRY_ERROR_FAILED, "it ended without a word");
+    expect_launch_fails(program, FALSE, VMFERRY_ERROR_FAILED, "it ended without a message");
 }
 
 static void test_what_cannot_start_elsewhere(void **unused)
@@ -215,7 +215,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_no_program),
-        cmocka_unit_test(test_last_words_of_a_failed_start),
+        cmocka_unit_test(test_stderr_of_a_failed_start),
         cmocka_unit_test(test_silent_failure),
         cmocka_unit_test(test_what_cannot_start_elsewhere),
         cmocka_unit_test(test_adopt_of_no_process),
