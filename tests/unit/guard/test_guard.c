@@ -29,9 +29,10 @@
 static _Atomic int *resumed;  /* by QMP `cont` */
 static _Atomic int *released; /* by QMP `balloon`; 1 + how often it was resumed before */
 static _Atomic int *released_mib;
-static _Atomic int *hang_ups; /* how often it closes the connection at `balloon` */
-static _Atomic int *mute;     /* how often it gives no answer to query-status */
-static _Atomic int *migrated; /* how often it said that it was migrated; -1: it was not */
+static _Atomic int *hang_ups;  /* how often it closes the connection at `balloon` */
+static _Atomic int *mute;      /* how often it gives no answer to query-status */
+static _Atomic int *migrated;  /* how often it said that it was migrated; -1: it was not */
+static _Atomic int *greetings; /* how many clients it has greeted */
 static char folder[] = "/tmp/vmferry-guard-XXXXXX";
 static char socket_path[64];
 
@@ -99,6 +100,7 @@ static void serve_client(int client)
     char text[4096] = "";
     ssize_t got;
 
+    atomic_fetch_add(greetings, 1);
     (void)!write(client, "{\"QMP\": {}}\r\n", 13);
     while ((got = read(client, text, sizeof text - 1)) > 0) {
         text[got] = '\0';
@@ -374,11 +376,13 @@ static void test_balloon(void **state)
     assert_true(wait_for(was_released, vmm));
     assert_int_equal(atomic_load(released_mib), 3 << 20);
     assert_int_equal(atomic_load(resumed), 0);
-    /* The guest runs before it is given anything. */
+    /* The guest runs before it is given anything; both are told on one connection. */
     atomic_store(released, 0);
+    atomic_store(greetings, 0);
     run_agent_with_balloon(vmm, RESUME, FALSE);
     assert_true(wait_for(was_released, vmm));
     assert_int_equal(atomic_load(released), 2);
+    assert_int_equal(atomic_load(greetings), 1);
     /* One that was let go is left alone. */
     atomic_store(released, 0);
     run_agent_with_balloon(vmm, NOTHING, TRUE);
@@ -529,6 +533,7 @@ int main(void)
     hang_ups = resumed + 3;
     mute = resumed + 4;
     migrated = resumed + 5;
+    greetings = resumed + 6;
     atomic_store(migrated, -1);
     if (!mkdtemp(folder))
         return 1;
