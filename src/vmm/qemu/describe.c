@@ -143,7 +143,7 @@ VmmDescription *qemu_describe(QemuVmm *qemu, GError **error)
 {
     g_autoptr(VmmDescription) description = g_new0(VmmDescription, 1);
 
-    description->kind = g_strdup("qemu");
+    description->kind = g_strdup(QEMU_KIND);
     description->version = qemu_query_version(qemu->qmp, error);
     if (!description->version)
         return NULL;
