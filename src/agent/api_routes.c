@@ -94,7 +94,8 @@ static char **read_command_line(json_t *body, GError **error)
         const char *argument = json_string_value(json_array_get(list, i));
 
         if (!argument || (i == 0 && !*argument)) {
-            error_set(error, VMFERRY_ERROR_INVALID, "\"command_line\" holds no text at %zu", i);
+            error_set(error, VMFERRY_ERROR_INVALID, "\"command_line\" does not hold text at %zu",
+                      i);
             return NULL;
         }
         arguments[i] = g_strdup(argument);

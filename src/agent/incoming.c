@@ -9,7 +9,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "migrate/destination.h"
-#include "vmm/qemu/qemu.h"
+#include "vmm/vmm_driver.h"
 
 typedef struct {
     AgentContext *context;
@@ -18,15 +18,6 @@ typedef struct {
     char *transaction;
 } Incoming;
 
-static gboolean check_guest(const GuestMessage *message, GError **error)
-{
-    if (strcmp(message->vmm_kind, "qemu") == 0)
-        return TRUE;
-    error_set(error, VMFERRY_ERROR_UNSUPPORTED, "guests of kind \"%s\" cannot run here",
-              message->vmm_kind);
-    return FALSE;
-}
-
 /* Our rules in the driver's form. */
 static GPtrArray *make_rules(const AgentSettings *settings)
 {
@@ -34,9 +25,9 @@ static GPtrArray *make_rules(const AgentSettings *settings)
 
     for (guint i = 0; i < settings->rules->len; i++) {
         const SettingsMapRule *rule = settings->rules->pdata[i];
-        QemuMapRule *copy = g_new(QemuMapRule, 1);
+        VmmMapRule *copy = g_new(VmmMapRule, 1);
 
-        *copy = (QemuMapRule){rule->from, rule->to};
+        *copy = (VmmMapRule){rule->from, rule->to};
         g_ptr_array_add(rules, copy);
     }
     return rules;
@@ -65,11 +56,12 @@ static gboolean put_on_record(Incoming *incoming, const GuestMessage *message, G
     return launch_give_directory(context, incoming->guest, error);
 }
 
-static Vmm *launch_incoming(Incoming *incoming, const GuestMessage *message, GError **error)
+static Vmm *launch_incoming(Incoming *incoming, const VmmDriver *driver,
+                            const GuestMessage *message, GError **error)
 {
     g_autoptr(GPtrArray) rules = make_rules(incoming->context->settings);
     g_autoptr(GuestRecord) record = registry_get_record(incoming->guest);
-    QemuLaunch launch = {
+    VmmLaunch launch = {
         .name = incoming->guest->name,
         .command_line = record->command_line,
         .directory = record->directory,
@@ -81,7 +73,7 @@ static Vmm *launch_incoming(Incoming *incoming, const GuestMessage *message, GEr
         .begun = launch_note_process,
         .user = incoming->guest,
     };
-    Vmm *vmm = qemu_launch(&launch, error);
+    Vmm *vmm = driver->launch(&launch, error);
     GuestRecord *filled;
 
     if (!vmm)
@@ -111,12 +103,14 @@ static void give_up(Incoming *incoming)
 static Vmm *on_launch(const GuestMessage *message, gpointer user, GError **error)
 {
     Incoming *incoming = user;
+    const VmmDriver *driver;
     Vmm *vmm = NULL;
 
     if (agent_context_is_stopping(incoming->context))
         error_set(error, VMFERRY_ERROR_REFUSED, "the agent here is being stopped");
-    else if (check_guest(message, error) && put_on_record(incoming, message, error))
-        vmm = launch_incoming(incoming, message, error);
+    else if ((driver = vmm_driver_find(message->vmm_kind, error)) &&
+             put_on_record(incoming, message, error))
+        vmm = launch_incoming(incoming, driver, message, error);
     if (!vmm) {
         give_up(incoming);
         return NULL;
@@ -124,14 +118,6 @@ static Vmm *on_launch(const GuestMessage *message, gpointer user, GError **error
     event_log_add(incoming->context->events, message->guest, "receiving", NULL,
                   "begins to arrive from %s", session_get_peer_name(incoming->session));
     return vmm;
-}
-
-static char *on_get_qmp_path(gpointer user)
-{
-    Incoming *incoming = user;
-    g_autoptr(GuestRecord) record = incoming->guest ? registry_get_record(incoming->guest) : NULL;
-
-    return record ? g_strdup(record->qmp_path) : NULL;
 }
 
 /* Before the commit, which a restarted agent follows. */
@@ -241,7 +227,6 @@ gboolean incoming_serve(AgentContext *context, Session *session, GError **error)
     Incoming incoming = {.context = context, .session = session};
     MigrateDestinationHost host = {
         .launch = on_launch,
-        .get_qmp_path = on_get_qmp_path,
         .commit = on_commit,
         .take_back = on_take_back,
         .started = on_started,

@@ -10,7 +10,6 @@
 #include "base/log.h"
 #include "base/process.h"
 #include "memory/guest_memory.h"
-#include "vmm/qemu/qemu.h"
 
 #define QUIT_TIMEOUT_MS 10000
 
@@ -30,16 +29,24 @@ GuestRecord *launch_make_record(const char *name, GuestRole state, GuestOrigin o
     return record;
 }
 
-void launch_fill_record(GuestRecord *record, Vmm *vmm)
+/* What is known from the moment that there is a process. */
+static void note_identity(GuestRecord *record, const VmmIdentity *identity)
 {
-    g_autoptr(QemuIdentity) identity = qemu_get_identity(vmm);
-
     record->pid = identity->pid;
     record->start_time = identity->start_time;
+    g_free(record->vmm_kind);
+    record->vmm_kind = g_strdup(identity->kind);
     g_free(record->qmp_path);
-    record->qmp_path = g_strdup(identity->qmp_path);
+    record->qmp_path = g_strdup(identity->control_path);
     g_free(record->log_path);
     record->log_path = g_strdup(identity->log_path);
+}
+
+void launch_fill_record(GuestRecord *record, Vmm *vmm)
+{
+    g_autoptr(VmmIdentity) identity = vmm_get_identity(vmm);
+
+    note_identity(record, identity);
     if (!record->command_line)
         record->command_line = g_strdupv(identity->command_line);
     if (!record->working_directory)
@@ -58,7 +65,7 @@ static gboolean note_process(GuestRecord *record, Vmm *vmm, GError **error)
 
 void launch_undo(Vmm *vmm)
 {
-    g_autoptr(QemuIdentity) identity = vmm ? qemu_get_identity(vmm) : NULL;
+    g_autoptr(VmmIdentity) identity = vmm ? vmm_get_identity(vmm) : NULL;
     g_autoptr(GError) error = NULL;
 
     if (!vmm)
@@ -100,24 +107,20 @@ static gboolean take_managed(AgentContext *context, Guest *guest, Vmm *vmm, gboo
     return TRUE;
 }
 
-gboolean launch_note_process(const QemuIdentity *identity, gpointer user, GError **error)
+gboolean launch_note_process(const VmmIdentity *identity, gpointer user, GError **error)
 {
     Guest *guest = user;
     GuestRecord *record = registry_get_record(guest);
 
-    record->pid = identity->pid;
-    record->start_time = identity->start_time;
-    g_free(record->qmp_path);
-    record->qmp_path = g_strdup(identity->qmp_path);
-    g_free(record->log_path);
-    record->log_path = g_strdup(identity->log_path);
+    note_identity(record, identity);
     return registry_journal_record(guest, record, error);
 }
 
-static Vmm *launch_qemu(Guest *guest, GError **error)
+static Vmm *launch_vmm(Guest *guest, GError **error)
 {
     g_autoptr(GuestRecord) record = registry_get_record(guest);
-    QemuLaunch launch = {
+    const VmmDriver *driver = vmm_driver_find_for_command_line(record->command_line, error);
+    VmmLaunch launch = {
         .name = guest->name,
         .command_line = record->command_line,
         .directory = record->directory,
@@ -126,7 +129,7 @@ static Vmm *launch_qemu(Guest *guest, GError **error)
         .user = guest,
     };
 
-    return qemu_launch(&launch, error);
+    return driver ? driver->launch(&launch, error) : NULL;
 }
 
 gboolean launch_give_directory(AgentContext *context, Guest *guest, GError **error)
@@ -151,7 +154,7 @@ static gboolean start_claimed(AgentContext *context, Guest *guest, GError **erro
     /* On record before there is a process: a restarted agent finds it then. */
     if (!launch_give_directory(context, guest, error))
         return FALSE;
-    vmm = launch_qemu(guest, error);
+    vmm = launch_vmm(guest, error);
     return vmm && take_managed(context, guest, vmm, FALSE, error);
 }
 
@@ -176,7 +179,8 @@ gboolean launch_run(AgentContext *context, const char *name, char **command_line
     return TRUE;
 }
 
-/* Before a process is touched: two guests must not be one QEMU. */
+/* Puts the claim on a process before it is touched: two guests must not be one
+ * VMM. */
 static gboolean check_not_known(AgentContext *context, pid_t pid, GError **error)
 {
     g_autoptr(Guest) known = NULL;
@@ -224,9 +228,10 @@ static gboolean note_supervisor(Guest *guest, const LaunchAdoption *adoption, GE
 static gboolean adopt_claimed(AgentContext *context, Guest *guest, const LaunchAdoption *adoption,
                               GError **error)
 {
-    Vmm *vmm = check_not_known(context, adoption->pid, error)
-                   ? qemu_adopt(adoption->pid, adoption->qmp_path, error)
-                   : NULL;
+    const VmmDriver *driver = check_not_known(context, adoption->pid, error)
+                                  ? vmm_driver_find_for_process(adoption->pid, error)
+                                  : NULL;
+    Vmm *vmm = driver ? driver->adopt(adoption->pid, adoption->qmp_path, error) : NULL;
 
     if (vmm && !note_supervisor(guest, adoption, error))
         g_clear_pointer(&vmm, vmm_free);

@@ -6,13 +6,12 @@
 #pragma once
 
 #include "agent/context.h"
-#include "vmm/qemu/qemu.h"
-#include "vmm/vmm.h"
+#include "vmm/vmm_driver.h"
 
 #include <glib.h>
 
-/* Launches a QEMU from a plain command line, in *working_directory*, and manages
- * it. */
+/* Launches a VMM from a plain command line, in *working_directory*, and manages
+ * its guest. */
 gboolean launch_run(AgentContext *context, const char *name, char **command_line,
                     const char *working_directory, GError **error);
 
@@ -22,15 +21,15 @@ typedef struct {
     gboolean allow_supervisor; /* its user sees to it that it is not started again */
 } LaunchAdoption;
 
-/* Takes a QEMU that runs already. */
+/* Adopts a VMM that runs already. */
 gboolean launch_adopt(AgentContext *context, const char *name, const LaunchAdoption *adoption,
                       GError **error);
 
-/* QemuLaunch.begun of a Guest (*user*): puts its process on record before that
+/* VmmLaunch.begun of a Guest (*user*): puts its process on record before that
  * does anything, so that a restarted agent finds it. */
-gboolean launch_note_process(const QemuIdentity *identity, gpointer user, GError **error);
+gboolean launch_note_process(const VmmIdentity *identity, gpointer user, GError **error);
 
-/* Ends the guest's QEMU. */
+/* Ends the guest's VMM. */
 gboolean launch_stop(AgentContext *context, const char *name, GError **error);
 
 /* A new record for *name*, of a guest that nobody has managed before (its id is

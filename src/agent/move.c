@@ -190,7 +190,6 @@ static MigrateReport *run(Move *move)
         .term = record->term,
         .command_line = record->command_line,
         .working_directory = record->working_directory,
-        .qmp_path = record->qmp_path,
         .destination = move->destination,
         .source_name = move->context->host_name,
         .channel = move->channel,

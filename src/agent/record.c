@@ -47,6 +47,7 @@ GuestRecord *guest_record_copy(const GuestRecord *record)
     copy->id = g_strdup(record->id);
     copy->boot_id = g_strdup(record->boot_id);
     copy->directory = g_strdup(record->directory);
+    copy->vmm_kind = g_strdup(record->vmm_kind);
     copy->qmp_path = g_strdup(record->qmp_path);
     copy->log_path = g_strdup(record->log_path);
     copy->command_line = g_strdupv(record->command_line);
@@ -68,6 +69,7 @@ void guest_record_free(GuestRecord *record)
     g_free(record->id);
     g_free(record->boot_id);
     g_free(record->directory);
+    g_free(record->vmm_kind);
     g_free(record->qmp_path);
     g_free(record->log_path);
     g_strfreev(record->command_line);
@@ -111,6 +113,7 @@ json_t *guest_record_to_json(const GuestRecord *record)
     set_text(object, "directory", record->directory);
     json_object_set_new(object, "pid", json_integer(record->pid));
     json_object_set_new(object, "start_time", json_integer((json_int_t)record->start_time));
+    set_text(object, "vmm_kind", record->vmm_kind);
     set_text(object, "qmp_path", record->qmp_path);
     set_text(object, "log_path", record->log_path);
     json_object_set_new(object, "command_line", make_list(record->command_line));
@@ -284,6 +287,7 @@ GuestRecord *guest_record_from_json(json_t *object, GError **error)
         return NULL;
     record->name = g_strdup(name);
     record->boot_id = g_strdup(boot_id);
+    record->vmm_kind = g_strdup(json_text_or(object, "vmm_kind", NULL));
     if (!read_numbers(object, record, error) || !read_owner(object, record, error) ||
         !read_kinds(object, record, error) ||
         !read_path(object, "directory", &record->directory, error) ||

@@ -77,6 +77,7 @@ typedef struct {
     char *directory;          /* its sockets and log, ours to remove; NULL for adopted guests */
     pid_t pid;                /* 0: not known yet */
     uint64_t start_time;      /* of that pid */
+    char *vmm_kind;           /* of the driver (vmm_driver.h); NULL while the pid is not known */
     char *qmp_path;           /* NULL while the pid is not known */
     char *log_path;           /* may be NULL */
     char **command_line;      /* as a destination should start it */

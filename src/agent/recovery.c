@@ -11,7 +11,7 @@
 #include "base/process.h"
 #include "memory/clean.h"
 #include "migrate/source.h"
-#include "vmm/qemu/qemu.h"
+#include "vmm/vmm_driver.h"
 
 #define FIRST_PAUSE_MS 250
 #define LONGEST_PAUSE_MS 30000
@@ -26,21 +26,26 @@ static void adopt_vmm(Recovery *recovery, Vmm *vmm)
 gboolean recovery_reach(Recovery *recovery, GError **error)
 {
     g_autoptr(GuestRecord) record = NULL;
-    QemuIdentity identity;
+    const VmmDriver *driver;
+    VmmIdentity identity;
     Vmm *vmm;
 
     if (registry_get_vmm(recovery->guest, NULL))
         return TRUE;
     record = registry_get_record(recovery->guest);
-    identity = (QemuIdentity){
+    driver = vmm_driver_find(record->vmm_kind, error);
+    if (!driver)
+        return FALSE;
+    identity = (VmmIdentity){
+        .kind = record->vmm_kind,
         .pid = record->pid,
         .start_time = record->start_time,
-        .qmp_path = record->qmp_path,
+        .control_path = record->qmp_path,
         .log_path = record->log_path,
         .command_line = record->command_line,
         .working_directory = record->working_directory,
     };
-    vmm = qemu_reattach(&identity, error);
+    vmm = driver->reattach(&identity, error);
     if (!vmm)
         return FALSE;
     adopt_vmm(recovery, vmm);

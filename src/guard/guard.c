@@ -2,13 +2,11 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <inttypes.h>
 #include <limits.h>
 #include <poll.h>
 #include <sched.h>
 #include <signal.h>
 #include <spawn.h>
-#include <stdio.h>
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
@@ -19,55 +17,67 @@
 
 #include "base/error.h"
 #include "base/fd.h"
-#include "vmm/qemu/unix_socket.h"
 
-#define DISMISS 'D'
-#define KEEP_FILE 'F' /* a KeptFile follows */
-#define FORGET_FILES 'f'
-#define KEEP_BALLOON 'B' /* a KeptBalloon follows */
-#define FORGET_BALLOON 'b'
+/* What the guard finds open. */
 #define PIPE_FD 3
 #define PIDFD_FD 4
 #define NETNS_FD 5
 #define FREE_FD 16 /* from here on the agent's own copies are */
 #define GUARD_NAME "vmferry-guard"
-#define RESUME_ATTEMPTS 200
-#define BALLOON_ATTEMPTS 5 /* a restarted agent that keeps QMP busy does it itself */
-enum { COMMAND_RESUME, COMMAND_BALLOON, COMMANDS };
-#define ATTEMPT_PAUSE_NS 100000000L
+#define PAUSE_NS 100000000L /* between two attempts */
 #define ANSWER_TIMEOUT_MS 3000
-#define FILES_MAX 256
-#define PATH_BYTES 512
-#define TEXT_BYTES 64
-#define BALLOON_BYTES 96
+#define SLOTS (GUARD_SLOT_BALLOON + 1)
+#define SLOT_BYTES (160u << 10) /* 256 files with long paths, in the guard's bss */
+
+typedef enum {
+    ORDER_DISMISS,
+    ORDER_ARM,      /* its steps follow */
+    ORDER_ARM_ALSO, /* its steps follow */
+    ORDER_DISARM,
+} OrderKind;
 
 typedef struct {
-    char path[PATH_BYTES]; /* both end with a NUL */
-    char text[TEXT_BYTES];
-} KeptFile;
+    uint8_t kind, slot;
+    uint16_t attempts;
+    uint16_t length; /* of the steps */
+} OrderHeader;
 
+/* What goes through the pipe, in one piece. */
 typedef struct {
-    char command[BALLOON_BYTES]; /* QMP, ends with a NUL; empty: none */
-} KeptBalloon;
+    OrderHeader header;
+    char steps[GUARD_ACTION_BYTES];
+} Order;
 
-/* An order with a file goes through the pipe in one piece. */
-G_STATIC_ASSERT(1 + sizeof(KeptFile) <= PIPE_BUF);
-
-/* What a guard is told first. */
-typedef struct {
-    UnixAddress address; /* its netns is NETNS_FD there */
-    char duty;
-} Post;
-
-G_STATIC_ASSERT(sizeof(Post) <= PIPE_BUF);
+G_STATIC_ASSERT(sizeof(Order) <= PIPE_BUF);
 
 struct Guard {
     pid_t process;
     int pipe;
-    guint file_count; /* that the guard has in mind */
+    size_t armed_bytes[SLOTS]; /* that the guard has in mind */
 };
 
 /* --- in the guard's process: system calls only ------------------------- */
+
+typedef struct {
+    uint16_t attempts;
+    int done;
+    size_t length;
+    char steps[SLOT_BYTES];
+} Slot;
+
+typedef struct {
+    int fd;              /* or -1 */
+    const char *opening; /* the steps that have opened it, or NULL */
+    size_t opening_length;
+} Conversation;
+
+/* OVER: nothing of the action is left to be done. */
+typedef enum { STEP_FAILED, STEP_DONE, STEP_OVER } StepResult;
+
+static int say(int fd, const char *text)
+{
+    return write(fd, text, strlen(text)) == (ssize_t)strlen(text);
+}
 
 /* More of what the VMM says; false where no more comes. */
 static int read_more(int fd, char *window, size_t size, size_t *kept)
@@ -84,90 +94,149 @@ static int read_more(int fd, char *window, size_t size, size_t *kept)
     return 1;
 }
 
-/* Reads until *word* has come by, the peer closes or nothing comes. */
-static int await_start(int fd, const char *word)
+static int holds(const char *window, size_t length, const char *text)
 {
-    size_t length = strlen(word), kept = 0;
+    return *text && memmem(window, length, text, strlen(text));
+}
+
+/* Reads until both texts have come by, the peer closes or nothing comes. */
+static StepResult expect(int fd, const char *text, const char *other, const char *unless)
+{
+    int has_text = 0, has_other = !*other, has_unless = 0;
     char window[4096];
+    size_t kept = 0;
 
     while (read_more(fd, window, sizeof window, &kept)) {
-        if (memmem(window, kept, word, length))
-            return 1;
-        if (kept == sizeof window) { /* keep a tail that may hold half the word */
-            memmove(window, window + kept - length, length);
-            kept = length;
+        has_text = has_text || holds(window, kept, text);
+        has_other = has_other || holds(window, kept, other);
+        has_unless = has_unless || holds(window, kept, unless);
+        if (has_text && has_other)
+            return has_unless ? STEP_OVER : STEP_DONE;
+        if (kept == sizeof window) { /* keep a tail that may hold the half of a text */
+            memmove(window, window + kept - GUARD_EXPECT_BYTES, GUARD_EXPECT_BYTES);
+            kept = GUARD_EXPECT_BYTES;
         }
     }
-    return 0;
+    return STEP_FAILED;
 }
 
-static int say(int fd, const char *text)
+static void hang_up(Conversation *conversation)
 {
-    return write(fd, text, strlen(text)) == (ssize_t)strlen(text);
+    if (conversation->fd >= 0)
+        close(conversation->fd);
+    conversation->fd = -1;
+    conversation->opening = NULL;
 }
 
-enum { ANSWER_NONE = -1, ANSWER_LACKS, ANSWER_HOLDS };
-
-/* Reads until both words have come: whether *wanted* came as well. */
-static int answer_holds(int fd, const char *one, const char *other, const char *wanted)
+static int connect_to(const char *step, Conversation *conversation)
 {
-    size_t kept = 0;
-    char window[4096];
+    GuardAddress address;
 
-    while (kept < sizeof window) {
-        if (!read_more(fd, window, sizeof window, &kept))
-            return ANSWER_NONE;
-        if (memmem(window, kept, one, strlen(one)) && memmem(window, kept, other, strlen(other)))
-            return memmem(window, kept, wanted, strlen(wanted)) ? ANSWER_HOLDS : ANSWER_LACKS;
+    memcpy(&address, step + 1, sizeof address);
+    hang_up(conversation);
+    /* An abstract name is known in its own namespace only. */
+    if (address.foreign)
+        (void)setns(NETNS_FD, CLONE_NEWNET);
+    conversation->fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    return conversation->fd >= 0 &&
+           connect(conversation->fd, (const struct sockaddr *)address.address, address.length) == 0;
+}
+
+static void write_file(const char *path, const char *text)
+{
+    int fd = open(path, O_WRONLY | O_TRUNC | O_CLOEXEC);
+
+    if (fd < 0)
+        return;
+    (void)say(fd, text);
+    close(fd);
+}
+
+static StepResult perform_step(const char *step, Conversation *conversation)
+{
+    const char *text = step + 1, *second;
+
+    switch (*step) {
+    case GUARD_STEP_WRITE:
+        write_file(text, text + strlen(text) + 1);
+        return STEP_DONE;
+    case GUARD_STEP_CONNECT:
+        return connect_to(step, conversation) ? STEP_DONE : STEP_FAILED;
+    case GUARD_STEP_SEND:
+        return say(conversation->fd, text) ? STEP_DONE : STEP_FAILED;
+    case GUARD_STEP_EXPECT:
+        second = text + strlen(text) + 1;
+        return expect(conversation->fd, text, second, second + strlen(second) + 1);
+    case GUARD_STEP_KILL:
+        syscall(SYS_pidfd_send_signal, PIDFD_FD, SIGKILL, NULL, 0);
+        _exit(0);
+    default:
+        return STEP_DONE;
     }
-    return ANSWER_NONE;
 }
 
-/* A guest that QEMU's own migration has taken elsewhere is in the state
- * "postmigrate" or "finish-migrate": two would run.  One that does not answer
- * may be on its way there, and would take a `cont` for afterwards. */
-static int has_migrated(int fd)
+/* The `ready` that ends the opening which begins here. */
+static const char *find_ready(const char *step, const char *end)
 {
-    if (!say(fd, "{\"execute\":\"query-status\",\"id\":\"state\"}\n"))
-        return ANSWER_NONE;
-    return answer_holds(fd, "\"state\"", "\"status\"", "migrate\"");
+    while (step < end && *step != GUARD_STEP_READY)
+        step = guard_step_next(step);
+    return step;
 }
 
-/* One attempt to say these commands to QEMU, each with the id "guard"; true when
- * it has answered all.  One that was answered becomes NULL and is not said
+/* Whether the action is done. */
+static int perform(const Slot *slot, Conversation *conversation)
+{
+    const char *end = slot->steps + slot->length, *opening = NULL;
+
+    for (const char *step = slot->steps; step < end; step = guard_step_next(step)) {
+        StepResult result;
+
+        if (*step == GUARD_STEP_CONNECT) {
+            const char *ready = find_ready(step, end);
+
+            opening = step;
+            if (conversation->opening && conversation->opening_length == (size_t)(ready - step) &&
+                memcmp(conversation->opening, step, (size_t)(ready - step)) == 0)
+                step = ready;
+        }
+        result = perform_step(step, conversation);
+        if (result == STEP_OVER)
+            return 1;
+        if (result == STEP_FAILED)
+            return 0;
+        if (*step == GUARD_STEP_READY) {
+            conversation->opening = opening;
+            conversation->opening_length = (size_t)(step - opening);
+        }
+    }
+    return 1;
+}
+
+/* One attempt; whether all actions are done.  One that is done is not performed
  * again: a guest that was resumed may be paused for another move by then. */
-static int try_commands(const UnixAddress *address, const char *commands[COMMANDS])
+static int perform_all(Slot *slots)
 {
-    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    int done = fd >= 0 &&
-               connect(fd, (const struct sockaddr *)&address->address, address->length) == 0 &&
-               await_start(fd, "\"QMP\"") && say(fd, "{\"execute\":\"qmp_capabilities\"}\n") &&
-               await_start(fd, "\"return\"");
-    int migrated = done && commands[COMMAND_RESUME] ? has_migrated(fd) : ANSWER_LACKS;
+    Conversation conversation = {.fd = -1};
+    int done = 1;
 
-    if (migrated == ANSWER_HOLDS)
-        commands[COMMAND_RESUME] = NULL;
-    done = done && migrated != ANSWER_NONE;
-    for (int i = 0; i < COMMANDS && done; i++) {
-        done = !commands[i] || (say(fd, commands[i]) && await_start(fd, "\"guard\""));
-        if (done)
-            commands[i] = NULL;
+    for (int i = 0; i < SLOTS && done; i++) {
+        if (!slots[i].done)
+            slots[i].done = perform(&slots[i], &conversation);
+        done = slots[i].done;
     }
-    if (fd >= 0)
-        close(fd);
+    hang_up(&conversation);
     return done;
 }
 
-static void resume_and_let_go(const UnixAddress *address, int resumes, const KeptBalloon *balloon)
+static void act(Slot *slots)
 {
-    const struct timespec nap = {0, ATTEMPT_PAUSE_NS};
-    const char *commands[COMMANDS] = {
-        resumes ? "{\"execute\":\"cont\",\"id\":\"guard\"}\n" : NULL,
-        balloon->command[0] ? balloon->command : NULL,
-    };
-    int attempts = resumes ? RESUME_ATTEMPTS : BALLOON_ATTEMPTS;
+    const struct timespec nap = {0, PAUSE_NS};
+    uint16_t attempts = 1;
 
-    for (int i = 0; i < attempts && !try_commands(address, commands); i++) {
+    for (int i = 0; i < SLOTS; i++)
+        if (slots[i].length > 0 && slots[i].attempts > attempts)
+            attempts = slots[i].attempts;
+    for (uint16_t i = 0; i < attempts && !perform_all(slots); i++) {
         struct pollfd p = {.fd = PIDFD_FD, .events = POLLIN};
 
         if (poll(&p, 1, 0) > 0) /* the VMM has ended */
@@ -175,24 +244,6 @@ static void resume_and_let_go(const UnixAddress *address, int resumes, const Kep
         clock_nanosleep(CLOCK_MONOTONIC, 0, &nap, NULL);
     }
 }
-
-static void write_file(const KeptFile *file)
-{
-    int fd = open(file->path, O_WRONLY | O_TRUNC | O_CLOEXEC);
-
-    if (fd < 0)
-        return;
-    (void)say(fd, file->text);
-    close(fd);
-}
-
-/* What is to be done when the agent is gone. */
-typedef struct {
-    char duty;
-    KeptBalloon balloon;
-    size_t file_count;
-    KeptFile files[FILES_MAX];
-} Orders;
 
 /* False at the end of the pipe: the agent is gone. */
 static int receive(void *buffer, size_t length)
@@ -210,53 +261,38 @@ static int receive(void *buffer, size_t length)
     return 1;
 }
 
-static void take_orders(Orders *orders)
+/* Until the agent is gone.  That the steps fit the agent has seen to. */
+static void take_orders(Slot *slots)
 {
-    char order;
+    OrderHeader order;
 
-    while (receive(&order, 1)) {
-        switch (order) {
-        case DISMISS:
+    while (receive(&order, sizeof order)) {
+        Slot *slot = &slots[order.slot];
+
+        switch (order.kind) {
+        case ORDER_DISMISS:
             _exit(0);
-        case KEEP_FILE: /* the agent has counted them */
-            if (!receive(&orders->files[orders->file_count], sizeof(KeptFile)))
+        case ORDER_ARM:
+            slot->length = 0;
+            __attribute__((fallthrough));
+        case ORDER_ARM_ALSO:
+            if (!receive(slot->steps + slot->length, order.length))
                 return;
-            orders->file_count++;
-            break;
-        case FORGET_FILES:
-            orders->file_count = 0;
-            break;
-        case KEEP_BALLOON:
-            if (!receive(&orders->balloon, sizeof orders->balloon))
-                return;
-            break;
-        case FORGET_BALLOON:
-            orders->balloon.command[0] = '\0';
+            slot->length += order.length;
+            slot->attempts = order.attempts;
             break;
         default:
-            orders->duty = order;
+            slot->length = 0;
         }
     }
 }
 
 static void guard_main(void)
 {
-    static Orders orders;
-    Post post;
+    static Slot slots[SLOTS];
 
-    if (!receive(&post, sizeof post))
-        _exit(0);
-    /* An abstract socket is known in its own namespace only. */
-    if (post.address.netns >= 0)
-        (void)setns(NETNS_FD, CLONE_NEWNET);
-    orders.duty = post.duty;
-    take_orders(&orders);
-    for (size_t i = 0; i < orders.file_count; i++)
-        write_file(&orders.files[i]);
-    if (orders.duty == GUARD_KILL)
-        syscall(SYS_pidfd_send_signal, PIDFD_FD, SIGKILL, NULL, 0);
-    else if (orders.duty == GUARD_RESUME || orders.balloon.command[0])
-        resume_and_let_go(&post.address, orders.duty == GUARD_RESUME, &orders.balloon);
+    take_orders(slots);
+    act(slots);
     _exit(0);
 }
 
@@ -271,18 +307,6 @@ __attribute__((constructor)) static void begin_as_guard(int argc, char **argv)
 }
 
 /* --- in the agent ------------------------------------------------------ */
-
-/* The guard keeps no descriptors, so a long path cannot go through one. */
-static gboolean find_address(const char *path, UnixAddress *ret, GError **error)
-{
-    if (path && !unix_address_resolve(path, ret, error))
-        return FALSE;
-    if (path && ret->folder < 0)
-        return TRUE;
-    error_set(error, VMFERRY_ERROR_INVALID, "QMP socket path is missing or too long: %s",
-              path ? path : "(none)");
-    return FALSE;
-}
 
 /* What the guard finds open: standard error, the pipe, the pidfd and perhaps a
  * namespace; it must not keep alive what our death is to close (userfaultfds,
@@ -330,112 +354,107 @@ static pid_t run_guard(int pipe_end, int pidfd, int netns)
     return problem == 0 ? process : -1;
 }
 
-/* Its first order is in the pipe before it runs. */
-static pid_t post_guard(int pipe_end, int our_end, int pidfd, const UnixAddress *address,
-                        GuardAction duty)
+/* A descriptor for the guard, above those that it finds open; -1 for none. */
+static int copy_descriptor(int fd)
 {
-    autofd int pipe_copy = fcntl(pipe_end, F_DUPFD_CLOEXEC, FREE_FD);
-    autofd int pidfd_copy = fcntl(pidfd, F_DUPFD_CLOEXEC, FREE_FD);
-    autofd int netns = address->netns < 0 ? -1 : fcntl(address->netns, F_DUPFD_CLOEXEC, FREE_FD);
-    Post post;
-
-    memset(&post, 0, sizeof post);
-    post.address = *address;
-    post.duty = (char)duty;
-    if (pipe_copy < 0 || pidfd_copy < 0 || (address->netns >= 0 && netns < 0) ||
-        !fd_write_all(our_end, &post, sizeof post, NULL))
-        return -1;
-    return run_guard(pipe_copy, pidfd_copy, netns);
+    return fd < 0 ? -1 : fcntl(fd, F_DUPFD_CLOEXEC, FREE_FD);
 }
 
-Guard *guard_start(pid_t pid, const char *qmp_path, GuardAction duty, GError **error)
+static int open_netns(pid_t pid)
 {
-    autofd int pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
-    g_auto(UnixAddress) address = {.folder = -1, .netns = -1};
-    autofd int theirs = -1, ours = -1;
-    int ends[2];
-    Guard *guard;
-    pid_t process;
+    g_autofree char *path = g_strdup_printf("/proc/%d/ns/net", (int)pid);
 
-    if (!find_address(qmp_path, &address, error))
-        return NULL;
-    if (pidfd < 0 || pipe2(ends, O_CLOEXEC) < 0) {
-        error_set_errno(error, errno, "guard of process %d", (int)pid);
-        return NULL;
-    }
-    theirs = ends[0];
-    ours = ends[1];
-    process = post_guard(theirs, ours, pidfd, &address, duty);
-    if (process < 0) {
-        error_set_errno(error, errno, "start the guard of process %d", (int)pid);
-        return NULL;
-    }
-    guard = g_new0(Guard, 1);
-    guard->process = process;
-    guard->pipe = fd_steal(&ours);
-    return guard;
+    return open(path, O_RDONLY | O_CLOEXEC);
 }
 
-static gboolean give_order(Guard *guard, const void *order, size_t length, GError **error)
+static gboolean give_order(Guard *guard, OrderKind kind, GuardSlot slot, const GuardAction *action,
+                           GError **error)
 {
-    if (fd_write_all(guard->pipe, order, length, error))
+    Order order = {.header = {.kind = (uint8_t)kind, .slot = (uint8_t)slot}};
+
+    if (action) {
+        order.header.attempts = action->attempts;
+        order.header.length = action->length;
+        memcpy(order.steps, action->steps, action->length);
+    }
+    if (fd_write_all(guard->pipe, &order, sizeof order.header + order.header.length, error))
         return TRUE;
     g_prefix_error(error, "the guard process has ended: ");
     return FALSE;
 }
 
-gboolean guard_set_action(Guard *guard, GuardAction duty, GError **error)
+static gboolean arm(Guard *guard, OrderKind kind, GuardSlot slot, const GuardAction *action,
+                    GError **error)
 {
-    char order = (char)duty;
+    size_t before = kind == ORDER_ARM ? 0 : guard->armed_bytes[slot];
 
-    return give_order(guard, &order, 1, error);
-}
-
-gboolean guard_keep_file(Guard *guard, const char *path, const char *text, GError **error)
-{
-    char order[1 + sizeof(KeptFile)] = {KEEP_FILE};
-    KeptFile file = {0};
-
-    if (guard->file_count == FILES_MAX || strlen(path) >= sizeof file.path ||
-        strlen(text) >= sizeof file.text) {
-        error_set(error, VMFERRY_ERROR_INVALID, "too much for the guard process: %u files, %s",
-                  guard->file_count, path);
+    if (action->incomplete || action->length > SLOT_BYTES - before) {
+        error_set(error, VMFERRY_ERROR_INVALID,
+                  "too much for the guard process: %u bytes of an action, after %zu",
+                  action->length, before);
         return FALSE;
     }
-    strcpy(file.path, path);
-    strcpy(file.text, text);
-    memcpy(order + 1, &file, sizeof file);
-    if (!give_order(guard, order, sizeof order, error))
+    if (!give_order(guard, kind, slot, action, error))
         return FALSE;
-    guard->file_count++;
+    guard->armed_bytes[slot] = before + action->length;
     return TRUE;
 }
 
-gboolean guard_forget_files(Guard *guard, GError **error)
+gboolean guard_arm(Guard *guard, GuardSlot slot, const GuardAction *action, GError **error)
 {
-    char order = FORGET_FILES;
+    return arm(guard, ORDER_ARM, slot, action, error);
+}
 
-    if (!give_order(guard, &order, 1, error))
+gboolean guard_arm_also(Guard *guard, GuardSlot slot, const GuardAction *action, GError **error)
+{
+    return arm(guard, ORDER_ARM_ALSO, slot, action, error);
+}
+
+gboolean guard_disarm(Guard *guard, GuardSlot slot, GError **error)
+{
+    if (!give_order(guard, ORDER_DISARM, slot, NULL, error))
         return FALSE;
-    guard->file_count = 0;
+    guard->armed_bytes[slot] = 0;
     return TRUE;
 }
 
-gboolean guard_keep_balloon(Guard *guard, uint64_t bytes, GError **error)
+/* Starts the process; what is armed is in the pipe by then. */
+static pid_t start_process(int pipe_end, int pidfd, pid_t vmm)
 {
-    char order[1 + sizeof(KeptBalloon)] = {KEEP_BALLOON};
+    autofd int netns = open_netns(vmm);
+    autofd int pipe_copy = copy_descriptor(pipe_end);
+    autofd int pidfd_copy = copy_descriptor(pidfd);
+    autofd int netns_copy = copy_descriptor(netns);
 
-    snprintf(order + 1, sizeof(KeptBalloon),
-             "{\"execute\":\"balloon\",\"arguments\":{\"value\":%" PRIu64 "},\"id\":\"guard\"}\n",
-             bytes);
-    return give_order(guard, order, sizeof order, error);
+    if (pipe_copy < 0 || pidfd_copy < 0)
+        return -1;
+    return run_guard(pipe_copy, pidfd_copy, netns_copy);
 }
 
-gboolean guard_forget_balloon(Guard *guard, GError **error)
+Guard *guard_start(pid_t pid, const GuardAction *action, GError **error)
 {
-    char order = FORGET_BALLOON;
+    autofd int pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
+    autofd int theirs = -1;
+    Guard *guard;
+    int ends[2];
 
-    return give_order(guard, &order, 1, error);
+    if (pidfd < 0 || pipe2(ends, O_CLOEXEC) < 0) {
+        error_set_errno(error, errno, "guard of process %d", (int)pid);
+        return NULL;
+    }
+    theirs = ends[0];
+    guard = g_new0(Guard, 1);
+    guard->pipe = ends[1];
+    /* Armed before it runs: no instant of its life is without the action. */
+    if (!action || guard_arm(guard, GUARD_SLOT_GUEST, action, error)) {
+        guard->process = start_process(theirs, pidfd, pid);
+        if (guard->process > 0)
+            return guard;
+        error_set_errno(error, errno, "start the guard of process %d", (int)pid);
+    }
+    close(guard->pipe);
+    g_free(guard);
+    return NULL;
 }
 
 /* Closes the pipe, as our death would, and waits for the guard's end. */
@@ -449,19 +468,17 @@ static void end_guard(Guard *guard)
 
 void guard_free(Guard *guard)
 {
-    char order = DISMISS;
-
     if (!guard)
         return;
-    (void)!write(guard->pipe, &order, 1);
+    (void)give_order(guard, ORDER_DISMISS, GUARD_SLOT_GUEST, NULL, NULL);
     end_guard(guard); /* which has nothing to do now */
 }
 
-void guard_write_files(Guard *guard)
+void guard_restore_limits(Guard *guard)
 {
     if (!guard)
         return;
-    guard_set_action(guard, GUARD_LEAVE, NULL);
-    guard_forget_balloon(guard, NULL);
+    guard_disarm(guard, GUARD_SLOT_GUEST, NULL);
+    guard_disarm(guard, GUARD_SLOT_BALLOON, NULL);
     end_guard(guard);
 }

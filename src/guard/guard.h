@@ -1,29 +1,30 @@
 /*
- * The guard: who resumes a guest when the agent is killed
+ * The guard: what is done for a guest when the agent is killed
  *
  * Theory of operation: during the few milliseconds in which a guest is paused
  * by us, our death (SIGKILL, out of memory) would leave it paused.  A guard is
- * a tiny process started before that, with nothing open but one end of a pipe
- * and a pidfd of the VMM.  It is our own program executed anew, so it shares no
- * memory with us: what other moves hold, and guests that have left, is not kept.  It waits for the
- * pipe.  A byte sets its *duty*; end of file means that the agent is gone, and the guard does its
- * duty and ends:
+ * a tiny process started before that, with nothing open but one end of a pipe, a
+ * pidfd of the VMM and the VMM's network namespace.  It is our own program
+ * executed anew, so it shares no memory with us: what other moves keep in memory,
+ * and guests that have left, is not kept by it.  It waits for the pipe.  Actions
+ * (action.h) are armed and disarmed through the pipe; end of file means that the
+ * agent is gone, and the guard performs what is armed and ends.
  *
- *     LEAVE   nothing
- *     RESUME  QMP `cont`: the guest is paused and belongs to this host (not one
- *             that QEMU's own migration has taken elsewhere meanwhile)
- *     KILL    SIGKILL: an incoming VMM that was never told to start
+ * There is one slot for each thing that may have to be undone, performed in this
+ * order:
  *
- * Besides its duty the guard can be asked to write texts to files then: limits
- * of control groups that were lowered for the time of a move (throttle.h) are
- * what they were before.  That comes first.  And it can be asked to let a
- * balloon go that was inflated for a move (source_reclaim.c); that comes last,
- * with each duty but KILL.
+ *     LIMITS   limits of control groups that were lowered for the time of a move
+ *              (throttle_cgroup.h) are written back
+ *     GUEST    the guest is resumed: it is paused and belongs to this host
+ *              (vmm_get_resume_action()); or the VMM is killed: an incoming one
+ *              that was never told to start; or nothing is armed: the guest
+ *              is left as it is
+ *     BALLOON  a balloon that was inflated for a move (source_reclaim.c) is let go
  *
- * With both sides' duties changing at the right moments (source.c,
- * destination.c), no single killed process leaves a guest paused that should
- * run, or a VMM that nobody owns.  What can't be decided without the other
- * host is left to the restarted agent.
+ * With both sides' slots changing at the right moments (source.c, destination.c),
+ * no single killed process leaves a guest paused that should run, or a VMM that
+ * nobody owns.  What can't be decided without the other host is left to the
+ * restarted agent.
  *
  * The guard runs before main() and only makes system calls, in each program that
  * this is linked into.
@@ -31,38 +32,35 @@
 #pragma once
 
 #include <glib.h>
-#include <stdint.h>
 #include <sys/types.h>
 
-typedef enum { GUARD_LEAVE = 'L', GUARD_RESUME = 'R', GUARD_KILL = 'K' } GuardAction;
+#include "guard/action.h"
+
+typedef enum { GUARD_SLOT_LIMITS, GUARD_SLOT_GUEST, GUARD_SLOT_BALLOON } GuardSlot;
 
 typedef struct Guard Guard;
 
-/* Starts a guard for the VMM *pid*, which serves QMP at *qmp_path*. */
-Guard *guard_start(pid_t pid, const char *qmp_path, GuardAction duty, GError **error);
+/* Starts a guard for the VMM *pid*, with *action* armed for the GUEST (NULL: with
+ * nothing armed).  Free it with guard_free(). */
+Guard *guard_start(pid_t pid, const GuardAction *action, GError **error);
 
-/* Returns when the duty is in the pipe: from then on our death finds it. */
-gboolean guard_set_action(Guard *guard, GuardAction duty, GError **error);
+/* From now on our death makes the guard perform *action*, in place of what was
+ * armed in this slot.  When this returns the action is in the pipe, and found by
+ * our death: what is to be undone is done afterwards.  FALSE with *error*: the
+ * guard has ended, or the action is too long. */
+gboolean guard_arm(Guard *guard, GuardSlot slot, const GuardAction *action, GError **error);
 
-/* From now on our death also makes the guard write *text* to *path*.  On record
- * when this returns: what is to be undone is done afterwards.  Limits: 256
- * files, paths of 511 bytes, texts of 63. */
-gboolean guard_keep_file(Guard *guard, const char *path, const char *text, GError **error);
+/* The same, behind what is armed in this slot already. */
+gboolean guard_arm_also(Guard *guard, GuardSlot slot, const GuardAction *action, GError **error);
 
-/* Forgets all these files: they are as they should be. */
-gboolean guard_forget_files(Guard *guard, GError **error);
+/* Nothing is to be done for this slot any more.  In effect when this returns. */
+gboolean guard_disarm(Guard *guard, GuardSlot slot, GError **error);
 
-/* From now on our death also makes the guard set the guest's balloon to *bytes*
- * (QMP `balloon`).  On record when this returns.  A later call takes its place. */
-gboolean guard_keep_balloon(Guard *guard, uint64_t bytes, GError **error);
+/* The guard writes the limits back now, which we could not do ourselves, and is
+ * gone when this returns.  Nothing else: monitors serve one client, and that is
+ * we.  Frees *guard*.  NULL-safe. */
+void guard_restore_limits(Guard *guard);
 
-/* The balloon is as it should be. */
-gboolean guard_forget_balloon(Guard *guard, GError **error);
-
-/* What we could not do ourselves: the guard puts its files back now and is gone.
- * Nothing that needs QMP, which has one client only.  NULL-safe. */
-void guard_write_files(Guard *guard);
-
-/* Dismisses the guard without doing its duty or writing files.  NULL-safe. */
+/* Ends the guard; nothing that is armed is performed.  NULL-safe. */
 void guard_free(Guard *guard);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(Guard, guard_free)

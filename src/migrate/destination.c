@@ -125,16 +125,21 @@ static gboolean launch(DestinationMove *move, GError **error)
     return move->vmm != NULL;
 }
 
-static gboolean post_guard(DestinationMove *move, GError **error)
+/* If we die, the guard ends the VMM; later it resumes the guest instead, and lets
+ * its balloon go, which is armed before there is no way back any more. */
+static gboolean arm_guard(DestinationMove *move, GError **error)
 {
-    g_autofree char *qmp_path = move->host->get_qmp_path(move->host->user);
+    uint64_t balloon_bytes = move->guest->balloon_bytes;
+    GuardAction balloon_action;
 
-    move->guard = guard_start(vmm_get_pid(move->vmm), qmp_path, GUARD_KILL, error);
-    if (!move->guard || !vmm_check_process(move->vmm, error))
-        return FALSE;
-    /* Before there is a way back no more: it comes with the duty to resume. */
-    return (move->guest->balloon_bytes == 0 ||
-            guard_keep_balloon(move->guard, move->guest->balloon_bytes, error)) &&
+    guard_action_begin(&move->kill_action, 1);
+    guard_action_add_kill(&move->kill_action);
+    move->guard = guard_start(vmm_get_pid(move->vmm), &move->kill_action, error);
+    return move->guard && vmm_check_process(move->vmm, error) &&
+           vmm_get_resume_action(move->vmm, &move->resume_action, error) &&
+           (balloon_bytes == 0 ||
+            (vmm_get_set_balloon_action(move->vmm, balloon_bytes, &balloon_action, error) &&
+             guard_arm(move->guard, GUARD_SLOT_BALLOON, &balloon_action, error))) &&
            !fault_point("destination.launched", error);
 }
 
@@ -299,13 +304,13 @@ static gboolean commit(DestinationMove *move, GError **error)
     const MigrateDestinationHost *host = move->host;
 
     if (fault_point("destination.before-commit", error) ||
-        !guard_set_action(move->guard, GUARD_LEAVE, error) ||
+        !guard_disarm(move->guard, GUARD_SLOT_GUEST, error) ||
         fault_point("destination.before-journal", error) ||
         !host->commit(move->guest->transaction, &move->start, host->user, error))
         return FALSE;
     fault_point("destination.committed", NULL);
     if (move->start.run)
-        guard_set_action(move->guard, GUARD_RESUME, NULL);
+        guard_arm(move->guard, GUARD_SLOT_GUEST, &move->resume_action, NULL);
     fault_point("destination.after-commit", NULL);
     return TRUE;
 }
@@ -345,14 +350,14 @@ static gboolean take_back(DestinationMove *move, GError **error)
 {
     const MigrateDestinationHost *host = move->host;
 
-    guard_set_action(move->guard, GUARD_LEAVE, NULL);
+    guard_disarm(move->guard, GUARD_SLOT_GUEST, NULL);
     fault_point("destination.taking-back", NULL);
     if (!host->take_back(move->guest->transaction, host->user, error)) {
-        guard_set_action(move->guard, GUARD_RESUME, NULL);
+        guard_arm(move->guard, GUARD_SLOT_GUEST, &move->resume_action, NULL);
         return FALSE;
     }
     fault_point("destination.taken-back", NULL);
-    guard_set_action(move->guard, GUARD_KILL, NULL);
+    guard_arm(move->guard, GUARD_SLOT_GUEST, &move->kill_action, NULL);
     return TRUE;
 }
 
@@ -454,7 +459,7 @@ static const Stage stages[] = {
     STAGE("guest", receive_guest, give_up),
     STAGE("receive ahead", receive_ahead, NULL),
     STAGE("launch", launch, end_vmm),
-    STAGE("guard", post_guard, NULL), /* it ends the VMM as long as we do not */
+    STAGE("guard", arm_guard, NULL), /* it ends the VMM as long as we do not */
     STAGE("machine", make_machine, NULL),
     STAGE("accept", accept_pages, stop_threads),
     STAGE("receive", receive_machine, NULL),

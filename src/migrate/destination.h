@@ -11,8 +11,6 @@ typedef struct {
      * journals the transaction as pending before it returns.  Takes no
      * ownership of *guest*. */
     Vmm *(*launch)(const GuestMessage *guest, gpointer user, GError **error);
-    /* QMP socket of the launched VMM, for the guard; free with g_free(). */
-    char *(*get_qmp_path)(gpointer user);
     /* The commit point: must have "committed" on record when it returns TRUE, and
      * with it whether the guest is to run here.  *start* is what START said. */
     gboolean (*commit)(const char *transaction, const StartMessage *start, gpointer user,

@@ -17,6 +17,7 @@ typedef struct {
     GuestMessage *guest;
     Vmm *vmm;
     Guard *guard;
+    GuardAction kill_action, resume_action; /* of the guard, for the VMM here */
     VmmDescription *description;
     GuestMemory *memory;
     FrameQueue *queue;

@@ -230,17 +230,19 @@ static PageSender *make_sender(SourceMove *move)
 
 static gboolean post_guard(SourceMove *move, GError **error)
 {
-    move->guard = guard_start(vmm_get_pid(move->job->vmm), move->job->qmp_path, GUARD_LEAVE, error);
+    if (!vmm_get_resume_action(move->job->vmm, &move->resume_action, error))
+        return FALSE;
+    move->guard = guard_start(vmm_get_pid(move->job->vmm), NULL, error);
     if (move->guard && !vmm_check_process(move->job->vmm, error))
         g_clear_pointer(&move->guard, guard_free);
     return move->guard != NULL;
 }
 
-/* All it can do while we live is to write files: QEMU's QMP serves one client,
- * and that is we. */
+/* All that the guard can do while we live is to restore limits: QEMU's QMP serves
+ * one client, and that is we. */
 static void dismiss_guard(SourceMove *move)
 {
-    (move->guard_has_work ? guard_write_files : guard_free)(g_steal_pointer(&move->guard));
+    (move->guard_has_work ? guard_restore_limits : guard_free)(g_steal_pointer(&move->guard));
 }
 
 static gboolean watch_cost(SourceMove *move, GError **error)

@@ -47,7 +47,6 @@ typedef struct {
     uint64_t term;                 /* of its present ownership; the destination's is the next */
     char **command_line;           /* to start it with over there */
     const char *working_directory; /* that it is relative to */
-    const char *qmp_path;          /* for the guard (guard.h) */
     const char *destination;       /* HOST[:PORT] as the user gave it */
     const char *source_name;       /* for the report */
     ChannelOptions channel;

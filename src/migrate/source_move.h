@@ -40,8 +40,9 @@ typedef struct {
     Session *session;
     char transaction[33];
     Guard *guard;
-    gboolean guard_has_work; /* it is to do what we could not undo */
-    uint64_t balloon_bytes;  /* before it was inflated; 0: it was not */
+    GuardAction resume_action; /* what the guard does about a guest that we have paused */
+    gboolean guard_has_work;   /* it is to do what we could not undo */
+    uint64_t balloon_bytes;    /* before it was inflated; 0: it was not */
     Tracker *tracker;
     PageSender *sender;
     EpochSender epochs;

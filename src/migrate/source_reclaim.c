@@ -104,11 +104,13 @@ static gboolean ask_guest(SourceMove *move, uint64_t *ret_free, uint64_t *ret_no
 static gboolean inflate(SourceMove *move, uint64_t now, uint64_t target, GError **error)
 {
     const MigrateSourceHost *host = &move->job->host;
+    GuardAction action;
     uint64_t reached;
 
     move->balloon_bytes = now;
     if (!host->note_balloon(now, host->user, error) ||
-        !guard_keep_balloon(move->guard, now, error) ||
+        !vmm_get_set_balloon_action(move->job->vmm, now, &action, error) ||
+        !guard_arm(move->guard, GUARD_SLOT_BALLOON, &action, error) ||
         !vmm_set_balloon(move->job->vmm, target, error) ||
         !await_balloon(move, target, RECLAIM_FIRST_MS, &reached, error))
         return FALSE;
@@ -164,7 +166,7 @@ void source_release_balloon(SourceMove *move)
         log_warning("guest %s: its balloon could not be let go: %s", move->job->guest,
                     error->message);
     } else {
-        guard_forget_balloon(move->guard, NULL);
+        guard_disarm(move->guard, GUARD_SLOT_BALLOON, NULL);
         host->note_balloon(0, host->user, NULL);
     }
     move->balloon_bytes = 0;

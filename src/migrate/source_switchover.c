@@ -45,14 +45,14 @@ static gboolean arm(SourceMove *move, GError **error)
     if (move->stays_paused)
         return TRUE;
     return source_journal(move, SOURCE_JOURNAL_PAUSING, error) &&
-           guard_set_action(move->guard, GUARD_RESUME, error);
+           guard_arm(move->guard, GUARD_SLOT_GUEST, &move->resume_action, error);
 }
 
 /* Its user was quicker than we. */
 static gboolean disarm(SourceMove *move, GError **error)
 {
     move->stays_paused = TRUE;
-    return guard_set_action(move->guard, GUARD_LEAVE, error) &&
+    return guard_disarm(move->guard, GUARD_SLOT_GUEST, error) &&
            source_journal(move, SOURCE_JOURNAL_MOVING, error);
 }
 
@@ -144,7 +144,7 @@ void source_resume(SourceMove *move)
     move->paused = FALSE;
     move->report->downtime_ms = clock_ns_to_ms(clock_now_ns() - move->paused_ns);
     if (!move->report->unresumed)
-        guard_set_action(move->guard, GUARD_LEAVE, NULL);
+        guard_disarm(move->guard, GUARD_SLOT_GUEST, NULL);
 }
 
 /* What was given back since it was sent reads as zero over there too.  Finding
@@ -171,7 +171,7 @@ static gboolean send_late_pages(SourceMove *move, GError **error)
 static GBytes *save_state(SourceMove *move, GError **error)
 {
     g_autoptr(GError) failure = NULL;
-    GBytes *state = vmm_save_device_state(move->job->vmm, &failure);
+    GBytes *state = vmm_save_device_state(move->job->vmm, VMM_SAVE_SWITCHOVER, &failure);
 
     if (!state && vmm_check_unchanged(move->job->vmm, move->machine, error))
         g_propagate_error(error, g_steal_pointer(&failure));
@@ -249,7 +249,7 @@ gboolean source_send_start(SourceMove *move, GError **error)
         return FALSE;
     }
     if (fault_point("source.switching-over", error) ||
-        !guard_set_action(move->guard, GUARD_LEAVE, error))
+        !guard_disarm(move->guard, GUARD_SLOT_GUEST, error))
         return FALSE;
     source_set_phase(move, MIGRATE_PHASE_SWITCHOVER);
     move->start_sent = TRUE;

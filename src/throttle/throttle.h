@@ -1,11 +1,11 @@
 /*
  * The throttle: a guest that is slowed for the time of a move
  *
- * Theory of operation: a guest that writes its memory faster than the path
+ * Theory of operation: a guest that writes its memory faster than the link
  * carries it can be given less time to run.  There are two means: the CPU limit
  * of its vCPUs' control groups (throttle_cgroup.h), smooth and cheap, where it
  * has such groups; else pausing and resuming in turns (throttle_duty.h), unless
- * its VMM cannot stand that (vmm_check_turns()).
+ * its VMM does not bear that (vmm_check_turns()).
  *
  * Whatever slows the guest is undone on every path: by throttle_set(1), by
  * throttle_free(), and, where we are killed, by the guard (guard.h), which is
@@ -13,13 +13,13 @@
  *
  * The switchover: the source's real pause comes after throttle_end_for_pause(),
  * which lifts a CPU limit (a vCPU that waits for its quota would be late to
- * stop) and ends the turns, leaving the guest standing if it stands just then.
- * The guest is not let run freely in between, and from that call on its
- * pausing and resuming and the guard's duty are the source's again:
+ * stop) and ends the turns, leaving the guest paused if it is paused just then.
+ * The guest is not let run freely in between, and from that call on its pausing
+ * and resuming, and what the guard is armed with, are the source's again:
  *
- *     throttle_end_for_pause (leaves the guard at RESUME where the guest stands)
- *     → guard RESUME → vmm_pause (changes nothing on a guest that stands) → … → vmm_resume where
- * the move fails
+ *     throttle_end_for_pause (the guard stays armed where the guest is paused)
+ *     → guard armed to resume → vmm_pause (changes nothing on a paused guest) → …
+ *     → vmm_resume where the move fails
  *
  * Threads: one thread at a time calls these functions.
  */
@@ -48,8 +48,8 @@ gboolean throttle_mode_from_name(const char *name, ThrottleMode *ret);
 typedef struct Throttle Throttle;
 
 /* Chooses the means; the guest is left alone until throttle_set().  Borrows
- * *vmm* and *guard* (which has the duty GUARD_LEAVE while the guest runs; may be
- * NULL where nothing is to be set: to learn whether it would be possible).
+ * *vmm* and *guard* (with nothing armed for the guest while it runs; may be NULL
+ * where nothing is to be set: to learn whether it would be possible).
  * *journal* (throttle_duty.h; or NULL) is called by turns only: a CPU limit
  * leaves nothing to resume.
  * An error where that is not possible (THROTTLE_CGROUP: no control group of its
@@ -72,7 +72,7 @@ gboolean throttle_set(Throttle *throttle, double run_share, GError **error);
 double throttle_get(const Throttle *throttle);
 
 /* Ends the slowing right before the source's pause, as told above; no share
- * below 1 can be set afterwards.  *ret_since_ns: since when the guest stands
+ * below 1 can be set afterwards.  *ret_since_ns: since when the guest is paused
  * (clock_now_ns()), 0 where it runs.  FALSE: a limit could not be lifted. */
 gboolean throttle_end_for_pause(Throttle *throttle, uint64_t *ret_since_ns, GError **error);
 

@@ -238,12 +238,15 @@ CgroupLimit *cgroup_limit_new(const char *root, pid_t pid, const GArray *threads
 
 /* ---- slowing ---- */
 
-static gboolean tell_guard(CgroupLimit *limit, GError **error)
+static gboolean arm_guard(CgroupLimit *limit, GError **error)
 {
     for (guint i = 0; i < limit->groups->len; i++) {
         const Group *group = limit->groups->pdata[i];
+        GuardAction action;
 
-        if (!guard_keep_file(limit->guard, group->file, group->before, error))
+        guard_action_begin(&action, 1);
+        guard_action_add_write(&action, group->file, group->before);
+        if (!guard_arm_also(limit->guard, GUARD_SLOT_LIMITS, &action, error))
             return FALSE;
     }
     return TRUE;
@@ -267,15 +270,15 @@ static gboolean lower(CgroupLimit *limit, double run_share, GError **error)
 
 gboolean cgroup_limit_set(CgroupLimit *limit, double run_share, GError **error)
 {
-    gboolean told = limit->lowered || tell_guard(limit, error);
+    gboolean armed = limit->lowered || arm_guard(limit, error);
 
-    if (told) {
+    if (armed) {
         limit->lowered = TRUE;
         if (lower(limit, run_share, error))
             return TRUE;
         cgroup_limit_lift(limit, NULL);
     } else {
-        guard_forget_files(limit->guard, NULL);
+        guard_disarm(limit->guard, GUARD_SLOT_LIMITS, NULL);
     }
     return FALSE;
 }
@@ -302,7 +305,7 @@ gboolean cgroup_limit_lift(CgroupLimit *limit, GError **error)
         return FALSE;
     }
     limit->lowered = FALSE;
-    return guard_forget_files(limit->guard, error);
+    return guard_disarm(limit->guard, GUARD_SLOT_LIMITS, error);
 }
 
 void cgroup_limit_free(CgroupLimit *limit)

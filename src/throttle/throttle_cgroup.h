@@ -12,9 +12,8 @@
  * forgives what was used beyond the last one (tg_set_cfs_bandwidth() in Linux), so
  * that writing "1000 500000" every 100 ms lets a guest run for 3 % of the time, not 0.2 %.
  *
- * What a file held before is given to the guard (guard.h) before the file is
- * changed, so that our death undoes it; lifting writes it back and tells the
- * guard to forget.
+ * The guard (guard.h) is armed with what a file held before the file is changed, so
+ * that our death undoes the change; lifting writes it back and disarms the guard.
  */
 #pragma once
 
@@ -26,7 +25,7 @@
 typedef struct CgroupLimit CgroupLimit;
 
 /* For the process *pid* with these vCPU *threads* (of pid_t); borrows *guard*.
- * *root* stands before /proc and /sys ("" but in tests).  Says why where it is
+ * *root* is put before /proc and /sys ("" but in tests).  Says why where it is
  * not possible: VMFERRY_ERROR_UNSUPPORTED, _PERMISSION or _NOT_FOUND. */
 CgroupLimit *cgroup_limit_new(const char *root, pid_t pid, const GArray *threads, Guard *guard,
                               GError **error);
@@ -47,5 +46,5 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(CgroupLimit, cgroup_limit_free)
 char *cgroup_limit_format(double cpus, double run_share);
 
 /* The processors that *text* ("max 100000", "50000 100000") allows, at most
- * *cpus*; negative where it is no such text. */
+ * *cpus*; negative where it is not such a text. */
 double cgroup_limit_parse(const char *text, double cpus);

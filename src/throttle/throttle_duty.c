@@ -14,6 +14,7 @@
 struct DutyCycle {
     Vmm *vmm;
     Guard *guard;
+    GuardAction resume_action; /* of the guard, while the guest may be paused */
     DutyJournal journal;
     gpointer user;        /* of journal */
     GThread *thread;      /* of the owner; NULL: none */
@@ -24,9 +25,9 @@ struct DutyCycle {
     GCond wake;
     double run_share;
     gboolean end;             /* wanted */
-    gboolean leave_standing;  /* wanted, with it */
+    gboolean leave_paused;    /* wanted, with it */
     gboolean ended;           /* by itself or because it was wanted */
-    uint64_t stands_since_ns; /* 0: runs */
+    uint64_t paused_since_ns; /* 0: runs */
     GError *problem;          /* why it ended by itself, or NULL */
 };
 
@@ -55,9 +56,9 @@ double duty_account_note_run(DutyAccount *account, double run_share, double ran_
     return CLAMP(account->owed_ms, 0, DUTY_LONGEST_STOP_MS);
 }
 
-void duty_account_note_stop(DutyAccount *account, double stood_ms)
+void duty_account_note_stop(DutyAccount *account, double stopped_ms)
 {
-    account->owed_ms = MAX(account->owed_ms - stood_ms, -MOST_OWED_MS);
+    account->owed_ms = MAX(account->owed_ms - stopped_ms, -MOST_OWED_MS);
 }
 
 /* ---- in the thread ---- */
@@ -81,11 +82,11 @@ static double get_run_share(DutyCycle *cycle)
     return cycle->run_share;
 }
 
-static void note_standing(DutyCycle *cycle, uint64_t since_ns)
+static void note_paused(DutyCycle *cycle, uint64_t since_ns)
 {
     lock_guard(&cycle->lock);
 
-    cycle->stands_since_ns = since_ns;
+    cycle->paused_since_ns = since_ns;
 }
 
 static gboolean write_down(DutyCycle *cycle, gboolean pausing, GError **error)
@@ -93,15 +94,16 @@ static gboolean write_down(DutyCycle *cycle, gboolean pausing, GError **error)
     return !cycle->journal || cycle->journal(pausing, cycle->user, error);
 }
 
-/* Before a pause: no instant is without somebody who would resume it. */
+/* Before a pause: at no instant is the guest paused with nobody to resume it. */
 static gboolean arm(DutyCycle *cycle, GError **error)
 {
-    return write_down(cycle, TRUE, error) && guard_set_action(cycle->guard, GUARD_RESUME, error);
+    return write_down(cycle, TRUE, error) &&
+           guard_arm(cycle->guard, GUARD_SLOT_GUEST, &cycle->resume_action, error);
 }
 
 static gboolean disarm(DutyCycle *cycle, GError **error)
 {
-    return guard_set_action(cycle->guard, GUARD_LEAVE, error) && write_down(cycle, FALSE, error);
+    return guard_disarm(cycle->guard, GUARD_SLOT_GUEST, error) && write_down(cycle, FALSE, error);
 }
 
 /* The guest must run again, whatever it takes. */
@@ -124,14 +126,14 @@ static gboolean resume(DutyCycle *cycle, GError **error)
     return FALSE;
 }
 
-static gboolean wants_standing(DutyCycle *cycle)
+static gboolean wants_paused(DutyCycle *cycle)
 {
     lock_guard(&cycle->lock);
 
-    return cycle->end && cycle->leave_standing;
+    return cycle->end && cycle->leave_paused;
 }
 
-/* Paused by somebody else: not ours to resume, nor the guard's or a restarted
+/* Paused by its user: not ours to resume, nor the guard's or a restarted
  * agent's if we die now. */
 static gboolean yield_to_user(DutyCycle *cycle, GError **error)
 {
@@ -142,7 +144,8 @@ static gboolean yield_to_user(DutyCycle *cycle, GError **error)
 }
 
 /* Stops, waits, resumes.  FALSE with *error*: no further turn. */
-static gboolean stand(DutyCycle *cycle, double run_share, uint64_t ran_since_ns, GError **error)
+static gboolean take_pause(DutyCycle *cycle, double run_share, uint64_t ran_since_ns,
+                           GError **error)
 {
     gboolean was_running;
     uint64_t now;
@@ -153,26 +156,26 @@ static gboolean stand(DutyCycle *cycle, double run_share, uint64_t ran_since_ns,
     cycle->user_paused = FALSE;
     if (!vmm_pause(cycle->vmm, &was_running, error)) {
         if (!resume(cycle, NULL)) /* it may have been paused all the same */
-            note_standing(cycle, clock_now_ns());
+            note_paused(cycle, clock_now_ns());
         return FALSE;
     }
     if (!was_running)
         return yield_to_user(cycle, error);
     now = clock_now_ns();
-    note_standing(cycle, now);
+    note_paused(cycle, now);
     stop_ms = duty_account_note_run(&cycle->account, run_share, clock_ns_to_ms(now - ran_since_ns));
     stay(cycle, stop_ms);
-    if (wants_standing(cycle))
+    if (wants_paused(cycle))
         return TRUE;
     if (!resume(cycle, error))
         return FALSE;
-    note_standing(cycle, 0);
+    note_paused(cycle, 0);
     duty_account_note_stop(&cycle->account, clock_ns_to_ms(clock_now_ns() - now));
     return TRUE;
 }
 
 /* FALSE with *error*: no further turn. */
-static gboolean look(DutyCycle *cycle, VmmRunState *ret, GError **error)
+static gboolean check_state(DutyCycle *cycle, VmmRunState *ret, GError **error)
 {
     if (!vmm_get_run_state(cycle->vmm, ret, error))
         return FALSE;
@@ -191,9 +194,9 @@ static void take_turns(DutyCycle *cycle, GError **error)
         VmmRunState state;
 
         if (!stay(cycle, duty_account_get_run_ms(&cycle->account, run_share)) ||
-            !look(cycle, &state, error))
+            !check_state(cycle, &state, error))
             return;
-        if (state == VMM_RUN_STATE_RUNNING ? !stand(cycle, run_share, runs_since_ns, error)
+        if (state == VMM_RUN_STATE_RUNNING ? !take_pause(cycle, run_share, runs_since_ns, error)
                                            : !yield_to_user(cycle, error))
             return;
     }
@@ -229,13 +232,13 @@ DutyCycle *duty_cycle_new(Vmm *vmm, Guard *guard, DutyJournal journal, gpointer 
 
 static gboolean begin(DutyCycle *cycle, double run_share, GError **error)
 {
-    if (!arm(cycle, error))
+    if (!vmm_get_resume_action(cycle->vmm, &cycle->resume_action, error) || !arm(cycle, error))
         return FALSE;
     cycle->account = (DutyAccount){0};
     cycle->user_paused = FALSE;
     cycle->run_share = run_share;
-    cycle->end = cycle->leave_standing = cycle->ended = FALSE;
-    cycle->stands_since_ns = 0;
+    cycle->end = cycle->leave_paused = cycle->ended = FALSE;
+    cycle->paused_since_ns = 0;
     cycle->thread = g_thread_try_new("duty", cycle_main, cycle, error);
     return cycle->thread != NULL;
 }
@@ -259,11 +262,11 @@ gboolean duty_cycle_set(DutyCycle *cycle, double run_share, GError **error)
     return TRUE;
 }
 
-static void join(DutyCycle *cycle, gboolean leave_standing)
+static void join(DutyCycle *cycle, gboolean leave_paused)
 {
     g_mutex_lock(&cycle->lock);
     cycle->end = TRUE;
-    cycle->leave_standing = leave_standing;
+    cycle->leave_paused = leave_paused;
     g_cond_signal(&cycle->wake);
     g_mutex_unlock(&cycle->lock);
     g_thread_join(g_steal_pointer(&cycle->thread));
@@ -277,8 +280,8 @@ gboolean duty_cycle_end(DutyCycle *cycle, GError **error)
         return TRUE;
     join(cycle, FALSE);
     problem = g_steal_pointer(&cycle->problem);
-    /* One that still stands is to be resumed if we die. */
-    if (cycle->stands_since_ns == 0 && !disarm(cycle, error))
+    /* A guest that is still paused is to be resumed if we die. */
+    if (cycle->paused_since_ns == 0 && !disarm(cycle, error))
         return FALSE;
     if (!problem)
         return TRUE;
@@ -292,9 +295,9 @@ void duty_cycle_end_for_pause(DutyCycle *cycle, uint64_t *ret_since_ns)
     if (!cycle->thread)
         return;
     join(cycle, TRUE);
-    /* What went wrong, the pause itself will meet. */
+    /* Whatever went wrong, the pause itself will fail by it. */
     g_clear_error(&cycle->problem);
-    *ret_since_ns = cycle->stands_since_ns;
+    *ret_since_ns = cycle->paused_since_ns;
 }
 
 void duty_cycle_free(DutyCycle *cycle)

@@ -5,19 +5,19 @@
  * vmm.h, whose calls may come from any thread.  A period is 40 ms; where the
  * share leaves less than 4 ms of it to run, the period is stretched so that it
  * does (a share of 0.08: 4 of 50 ms), but not so far that the guest would
- * stand for more than 95 ms at a time: below a share of about 0.04 the time to
+ * be paused for more than 95 ms at a time: below a share of about 0.04 the time to
  * run shrinks instead, down to 1 ms of 96 at 0.01.  Only below that, where
- * nothing else helps any more, does it stand longer: 500 ms at 0.002.  What a
+ * nothing else helps any more, is it paused for longer: 500 ms at 0.002.  What a
  * stop or a resume took longer than planned is made up for in the next turns, so that the share
  * holds on the whole.
  *
- * While the cycle goes on the guard's duty is GUARD_RESUME, and the journal says
- * that a restarted agent resumes it: our death lets the guest run.  A guest that
- * somebody else has paused is left alone, by both of them, too; one that ended or
- * failed ends the cycle.  (Somebody else's pause within ours, or between the look
- * at the guest's state and our stop, gives no event; we undo it then.)
+ * While the cycle goes on the guard is armed to resume the guest, and the journal
+ * says that a restarted agent resumes it: our death lets the guest run.  A guest that
+ * its user has paused is left alone, by both of them, too; one that ended or
+ * failed ends the cycle.  (A user's pause within ours, or between our query
+ * of the guest's state and our stop, gives no event; we undo it then.)
  *
- * QEMU drains and flushes its disks at each stop: this is dearer for a guest
+ * QEMU drains and flushes its disks at each stop: this costs more for a guest
  * that writes to disks than a CPU limit, which is why throttle_cgroup.h is
  * asked first.
  *
@@ -44,17 +44,17 @@ typedef struct {
 /* One turn at this share, above 0 and below 1. */
 DutyPlan duty_plan(double run_share);
 
-/* What the guest is owed or owes: time to stand, made up for in later turns. */
+/* Paused time that is still due, made up for in later turns. */
 typedef struct {
-    double owed_ms; /* to stand; negative: it stood too long */
+    double owed_ms; /* negative: it was paused for too long */
 } DutyAccount;
 
 /* How long the next run is to be, with what is owed taken into account. */
 double duty_account_get_run_ms(const DutyAccount *account, double run_share);
 
-/* After a run of *ran_ms*: how long to stand now. */
+/* After a run of *ran_ms*: for how long to pause now. */
 double duty_account_note_run(DutyAccount *account, double run_share, double ran_ms);
-void duty_account_note_stop(DutyAccount *account, double stood_ms);
+void duty_account_note_stop(DutyAccount *account, double stopped_ms);
 
 typedef struct DutyCycle DutyCycle;
 
@@ -77,8 +77,8 @@ gboolean duty_cycle_is_running(DutyCycle *cycle);
  * resumed, and the guard still would. */
 gboolean duty_cycle_end(DutyCycle *cycle, GError **error);
 
-/* Ends it for the pause of the switchover: a guest that stands now is left so
- * (*ret_since_ns: since when; 0: it runs).  The guard's duty is left as it is. */
+/* Ends it for the pause of the switchover: a guest that is paused now is left so
+ * (*ret_since_ns: since when; 0: it runs).  What the guard is armed with stays. */
 void duty_cycle_end_for_pause(DutyCycle *cycle, uint64_t *ret_since_ns);
 
 /* Ends it.  NULL-safe. */

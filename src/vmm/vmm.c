@@ -52,6 +52,11 @@ gboolean vmm_check_process(Vmm *vmm, GError **error)
     return FALSE;
 }
 
+VmmIdentity *vmm_get_identity(Vmm *vmm)
+{
+    return vmm->ops->get_identity(vmm);
+}
+
 VmmDescription *vmm_describe(Vmm *vmm, GError **error)
 {
     return vmm->ops->describe(vmm, error);
@@ -92,29 +97,9 @@ gboolean vmm_match_machine(Vmm *vmm, const char *type, json_t *machine, GError *
     return vmm->ops->match_machine(vmm, type, machine, error);
 }
 
-GPtrArray *vmm_list_images(Vmm *vmm, json_t *source, GError **error)
-{
-    return vmm->ops->list_images(vmm, source, error);
-}
-
-gboolean vmm_check_writable(Vmm *vmm, const VmmImage *image, GError **error)
-{
-    return vmm->ops->check_writable(vmm, image, error);
-}
-
 VmmStart vmm_get_start(Vmm *vmm)
 {
     return vmm->ops->get_start(vmm);
-}
-
-void vmm_image_free(VmmImage *image)
-{
-    if (!image)
-        return;
-    g_free(image->device);
-    g_free(image->file);
-    g_free(image->path);
-    g_free(image);
 }
 
 gboolean vmm_pause(Vmm *vmm, gboolean *ret_was_running, GError **error)
@@ -129,19 +114,19 @@ gboolean vmm_check_paused(Vmm *vmm, GError **error)
     return vmm->ops->check_paused(vmm, error);
 }
 
-gboolean vmm_take_images(Vmm *vmm, GError **error)
-{
-    return vmm->ops->take_images(vmm, error);
-}
-
 gboolean vmm_resume(Vmm *vmm, GError **error)
 {
     return vmm->ops->resume(vmm, error);
 }
 
-GBytes *vmm_save_device_state(Vmm *vmm, GError **error)
+gboolean vmm_get_resume_action(Vmm *vmm, GuardAction *ret, GError **error)
 {
-    return vmm->ops->save_device_state(vmm, error);
+    return vmm->ops->get_resume_action(vmm, ret, error);
+}
+
+GBytes *vmm_save_device_state(Vmm *vmm, VmmSavePurpose purpose, GError **error)
+{
+    return vmm->ops->save_device_state(vmm, purpose, error);
 }
 
 gboolean vmm_open_incoming(Vmm *vmm, const char *machine, const GPtrArray *regions, GError **error)
@@ -179,33 +164,89 @@ char *vmm_get_stderr_tail(Vmm *vmm)
     return vmm->ops->get_stderr_tail(vmm);
 }
 
+/* FALSE where the driver has no such table. */
+static gboolean has_table(Vmm *vmm, const void *table, const char *what, GError **error)
+{
+    if (table)
+        return TRUE;
+    error_set(error, VMFERRY_ERROR_UNSUPPORTED, "a VMM of kind \"%s\" offers no control of its %s",
+              vmm->ops->kind, what);
+    return FALSE;
+}
+
+/* ---- disks ---- */
+
+static gboolean has_block(Vmm *vmm, GError **error)
+{
+    return has_table(vmm, vmm->block, "disks", error);
+}
+
+void vmm_image_free(VmmImage *image)
+{
+    if (!image)
+        return;
+    g_free(image->device);
+    g_free(image->file);
+    g_free(image->path);
+    g_free(image);
+}
+
+GPtrArray *vmm_list_images(Vmm *vmm, json_t *source, GError **error)
+{
+    return has_block(vmm, error) ? vmm->block->list_images(vmm, source, error) : NULL;
+}
+
+gboolean vmm_check_writable(Vmm *vmm, const VmmImage *image, GError **error)
+{
+    return has_block(vmm, error) && vmm->block->check_writable(vmm, image, error);
+}
+
+gboolean vmm_take_images(Vmm *vmm, GError **error)
+{
+    return has_block(vmm, error) && vmm->block->take_images(vmm, error);
+}
+
+gboolean vmm_get_direct_io(Vmm *vmm, VmmDirectIo *ret, GError **error)
+{
+    return has_block(vmm, error) && vmm->block->get_direct_io(vmm, ret, error);
+}
+
+gboolean vmm_drain(Vmm *vmm, GError **error)
+{
+    return has_block(vmm, error) && vmm->block->drain(vmm, error);
+}
+
+/* ---- the balloon ---- */
+
+static gboolean has_balloon(Vmm *vmm, GError **error)
+{
+    return has_table(vmm, vmm->balloon, "balloon", error);
+}
+
 gboolean vmm_get_balloon(Vmm *vmm, uint64_t *ret_bytes, GError **error)
 {
-    return vmm->ops->get_balloon(vmm, ret_bytes, error);
+    return has_balloon(vmm, error) && vmm->balloon->get(vmm, ret_bytes, error);
 }
 
 gboolean vmm_set_balloon(Vmm *vmm, uint64_t bytes, GError **error)
 {
-    return vmm->ops->set_balloon(vmm, bytes, error);
+    return has_balloon(vmm, error) && vmm->balloon->set(vmm, bytes, error);
+}
+
+gboolean vmm_get_set_balloon_action(Vmm *vmm, uint64_t bytes, GuardAction *ret, GError **error)
+{
+    return has_balloon(vmm, error) && vmm->balloon->get_set_action(vmm, bytes, ret, error);
 }
 
 gboolean vmm_watch_statistics(Vmm *vmm, guint seconds, guint *ret_before, GError **error)
 {
-    return vmm->ops->watch_statistics(vmm, seconds, ret_before, error);
+    return has_balloon(vmm, error) &&
+           vmm->balloon->watch_statistics(vmm, seconds, ret_before, error);
 }
 
 gboolean vmm_get_free_memory(Vmm *vmm, uint64_t *ret_free_bytes, uint64_t *ret_updated,
                              GError **error)
 {
-    return vmm->ops->get_free_memory(vmm, ret_free_bytes, ret_updated, error);
-}
-
-gboolean vmm_get_direct_io(Vmm *vmm, VmmDirectIo *ret, GError **error)
-{
-    return vmm->ops->get_direct_io(vmm, ret, error);
-}
-
-gboolean vmm_drain(Vmm *vmm, GError **error)
-{
-    return vmm->ops->drain(vmm, error);
+    return has_balloon(vmm, error) &&
+           vmm->balloon->get_free_memory(vmm, ret_free_bytes, ret_updated, error);
 }

@@ -2,10 +2,13 @@
  * A virtual machine monitor process under our control
  *
  * Theory of operation: a Vmm is one running VMM process and the control
- * connection to it.  The rooms above know only this interface; a driver
- * (vmm/qemu) fills the table of operations.  Every call blocks with a time-out
- * of its own and may be made from any thread; calls on one Vmm are serialised
- * by the driver.
+ * connection to it.  The components above know only this interface; a driver
+ * (vmm_driver.h tells how to find one) fills the tables of operations: the core
+ * table, which each driver has, and one optional table for each thing that not
+ * every VMM can do (balloon, block).  Where a driver lacks a table, the functions
+ * of that table fail with VMFERRY_ERROR_UNSUPPORTED and say what is missing.
+ * Every call blocks with a time-out of its own and may be made from any thread;
+ * calls on one Vmm are serialised by the driver.
  *
  * Freeing a Vmm closes the control connection and nothing else: the process
  * lives on, unless it still waits for its state (vmm_open_incoming()).  Only
@@ -18,6 +21,7 @@
 #include <sys/types.h>
 
 #include "base/json.h"
+#include "guard/action.h"
 #include "identity/identity.h"
 #include "memory/guest_memory.h"
 
@@ -32,9 +36,9 @@ typedef enum {
 
 /* Has a machine run since its state was loaded? */
 typedef enum {
-    VMM_START_NEVER,   /* certainly not: it stands, or has ended, and never said that it runs */
-    VMM_START_DONE,    /* it has, if only for a moment */
-    VMM_START_UNKNOWN, /* it does not answer, or was not loaded by us */
+    VMM_START_NEVER,   /* certainly not: paused or ended, and never reported as running */
+    VMM_START_DONE,    /* yes, if only for a moment */
+    VMM_START_UNKNOWN, /* the VMM does not answer, or was not loaded by us */
 } VmmStart;
 
 /* Stable name for JSON ("running"). */
@@ -49,7 +53,7 @@ typedef struct {
     uint64_t memory_bytes;  /* main RAM as configured */
     GPtrArray *ram_regions; /* of RamRegion: all that must reach the other side */
     /* The guest may give memory back and rely on its being zero after that (free
-     * page reporting, virtio-mem): that is no write, and no tracker sees it. */
+     * page reporting, virtio-mem): that is not a write, and no tracker sees it. */
     gboolean discards_memory;
 } VmmDescription;
 
@@ -80,12 +84,24 @@ typedef struct {
     double slowest_ms; /* the mean of the slowest disk so far */
 } VmmDirectIo;
 
-typedef struct Vmm Vmm;
+/* What the device state is saved for. */
+typedef enum {
+    /* The guest goes on elsewhere: the locks on its disk images are released, too. */
+    VMM_SAVE_SWITCHOVER,
+    /* The guest goes on here: it keeps its disk images and simply continues. */
+    VMM_SAVE_CHECKPOINT,
+} VmmSavePurpose;
 
+typedef struct Vmm Vmm;
+typedef struct VmmIdentity VmmIdentity; /* vmm_driver.h */
+
+/* The core table: what each driver has; the functions below say what each entry does. */
 typedef struct {
+    const char *kind; /* the driver's: "qemu" */
     void (*free)(Vmm *vmm);
     pid_t (*get_pid)(Vmm *vmm);
     gboolean (*is_same_process)(Vmm *vmm); /* that pid's, still */
+    VmmIdentity *(*get_identity)(Vmm *vmm);
     gboolean (*get_run_state)(Vmm *vmm, VmmRunState *ret, GError **error);
     VmmDescription *(*describe)(Vmm *vmm, GError **error);
     gboolean (*check_movable)(Vmm *vmm, GError **error);
@@ -94,15 +110,13 @@ typedef struct {
     json_t *(*read_machine)(Vmm *vmm, char *const *original, char ***ret_line, GError **error);
     gboolean (*check_unchanged)(Vmm *vmm, json_t *before, GError **error);
     gboolean (*match_machine)(Vmm *vmm, const char *type, json_t *machine, GError **error);
-    GPtrArray *(*list_images)(Vmm *vmm, json_t *source, GError **error);
-    gboolean (*check_writable)(Vmm *vmm, const VmmImage *image, GError **error);
     gboolean (*pause)(Vmm *vmm, gboolean *ret_was_running, GError **error);
     gboolean (*check_paused)(Vmm *vmm, GError **error);
-    gboolean (*take_images)(Vmm *vmm, GError **error);
     ProcessIdentity *(*get_process)(Vmm *vmm, GError **error);
     gboolean (*resume)(Vmm *vmm, GError **error);
     VmmStart (*get_start)(Vmm *vmm);
-    GBytes *(*save_device_state)(Vmm *vmm, GError **error);
+    gboolean (*get_resume_action)(Vmm *vmm, GuardAction *ret, GError **error);
+    GBytes *(*save_device_state)(Vmm *vmm, VmmSavePurpose purpose, GError **error);
     gboolean (*open_incoming)(Vmm *vmm, const char *machine, const GPtrArray *regions,
                               GError **error);
     gboolean (*load_device_state)(Vmm *vmm, GBytes *state, GError **error);
@@ -111,18 +125,32 @@ typedef struct {
     gboolean (*quit_gently)(Vmm *vmm, GError **error);
     gboolean (*quit)(Vmm *vmm, GError **error);
     char *(*get_stderr_tail)(Vmm *vmm);
-    gboolean (*get_balloon)(Vmm *vmm, uint64_t *ret_bytes, GError **error);
-    gboolean (*set_balloon)(Vmm *vmm, uint64_t bytes, GError **error);
+} VmmOps;
+
+/* The disks: their images, and the I/O to them. */
+typedef struct {
+    GPtrArray *(*list_images)(Vmm *vmm, json_t *source, GError **error);
+    gboolean (*check_writable)(Vmm *vmm, const VmmImage *image, GError **error);
+    gboolean (*take_images)(Vmm *vmm, GError **error);
+    gboolean (*get_direct_io)(Vmm *vmm, VmmDirectIo *ret, GError **error);
+    gboolean (*drain)(Vmm *vmm, GError **error);
+} VmmBlockOps;
+
+/* The balloon. */
+typedef struct {
+    gboolean (*get)(Vmm *vmm, uint64_t *ret_bytes, GError **error);
+    gboolean (*set)(Vmm *vmm, uint64_t bytes, GError **error);
+    gboolean (*get_set_action)(Vmm *vmm, uint64_t bytes, GuardAction *ret, GError **error);
     gboolean (*watch_statistics)(Vmm *vmm, guint seconds, guint *ret_before, GError **error);
     gboolean (*get_free_memory)(Vmm *vmm, uint64_t *ret_free_bytes, uint64_t *ret_updated,
                                 GError **error);
-    gboolean (*get_direct_io)(Vmm *vmm, VmmDirectIo *ret, GError **error);
-    gboolean (*drain)(Vmm *vmm, GError **error);
-} VmmOps;
+} VmmBalloonOps;
 
 /* Drivers embed this as their first member. */
 struct Vmm {
     const VmmOps *ops;
+    const VmmBlockOps *block;     /* NULL: the driver knows nothing of disks */
+    const VmmBalloonOps *balloon; /* NULL: the driver knows no balloon */
 };
 
 /* Closes the control connection; the process lives on.  NULL-safe. */
@@ -132,25 +160,29 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(Vmm, vmm_free)
 pid_t vmm_get_pid(Vmm *vmm);
 gboolean vmm_get_run_state(Vmm *vmm, VmmRunState *ret, GError **error);
 
-/* FALSE with *error* where its process is not the one it was.  Whoever has taken
- * hold of it by its pid (a descriptor, a mapping, a tracer) asks afterwards:
- * then that was the right one. */
+/* FALSE with *error* where the VMM's process has ended, whoever has its pid now.
+ * A caller that has opened something by the pid (a descriptor, a mapping, a
+ * tracer) asks afterwards: TRUE means that the right process was opened. */
 gboolean vmm_check_process(Vmm *vmm, GError **error);
+
+/* How to find this VMM again after a restart of the agent (vmm_driver.h); free
+ * with vmm_identity_free(). */
+VmmIdentity *vmm_get_identity(Vmm *vmm);
 
 /* What this machine is made of.  One that was launched as incoming can be
  * described once it is opened.  Free the result with vmm_description_free(). */
 VmmDescription *vmm_describe(Vmm *vmm, GError **error);
 
-/* FALSE with the VMM's own reasons where something (a device, a blocker, a
- * writer with an address space of its own) forbids a move. */
+/* FALSE with the VMM's own reasons where something (a device, a blocker, an
+ * external DMA writer) forbids a move. */
 gboolean vmm_check_movable(Vmm *vmm, GError **error);
 
 /* The threads that run its vCPUs: a GArray of pid_t, each once, at least one;
  * free with g_array_unref(). */
 GArray *vmm_get_vcpu_threads(Vmm *vmm, GError **error);
 
-/* FALSE with the reason where it must not be paused and resumed again and again
- * (for a single pause vmm_resume() makes up for it). */
+/* FALSE with the reason where the guest must not be paused and resumed again and
+ * again (after a single pause vmm_resume() repairs what a pause may break). */
 gboolean vmm_check_turns(Vmm *vmm, GError **error);
 
 /* Who runs its process and what confines it, read just now.  Free with
@@ -181,35 +213,23 @@ gboolean vmm_check_unchanged(Vmm *vmm, json_t *before, GError **error);
  * that machine type; FALSE with what differs. */
 gboolean vmm_match_machine(Vmm *vmm, const char *type, json_t *machine, GError **error);
 
-/* The images below the machine's disks, then the files that the VMM loaded into the
- * guest and that do not move with its memory; of VmmImage, in one order on both
- * sides of a move.  *source* is the machine that vmm_read_machine() told.  Left
- * out is what the machine carries in its memory (flash, firmware).  Fails where a
- * path does not lead to the file that the VMM has open, or to one that has
- * changed since the VMM loaded it. */
-GPtrArray *vmm_list_images(Vmm *vmm, json_t *source, GError **error);
-
-/* FALSE where the VMM's process may not write to this image (a read-only mount,
- * permissions). */
-gboolean vmm_check_writable(Vmm *vmm, const VmmImage *image, GError **error);
-
 /* Stops all vCPUs; returns once they have stopped and I/O is drained.
  * *ret_was_running (may be NULL): FALSE where it was paused already, so that
  * it is not ours to resume. */
 gboolean vmm_pause(Vmm *vmm, gboolean *ret_was_running, GError **error);
 
-/* FALSE where the machine is not as vmm_pause() left it: somebody resumed it
+/* FALSE where the machine is not as vmm_pause() left it: another program resumed it
  * (it may be paused again), ended it, or began to migrate it. */
 gboolean vmm_check_paused(Vmm *vmm, GError **error);
 
-/* Takes the locks on the disk images of a paused machine that does not hold
- * them (after a state was saved or loaded), as vmm_resume() would, without
- * running it. */
-gboolean vmm_take_images(Vmm *vmm, GError **error);
-
-/* Runs a paused machine; takes image locks (back) if it has to.  REFUSED where
- * the VMM's own migration has moved it. */
+/* Runs a paused machine, and takes the locks on its images (back) where they are
+ * released.  REFUSED where the VMM's own migration has moved the guest. */
 gboolean vmm_resume(Vmm *vmm, GError **error);
+
+/* The on-death action (guard/guard.h) that does what vmm_resume() does, as far as
+ * that can be done without us.  INVALID where the VMM's control socket is not
+ * known or its path is too long. */
+gboolean vmm_get_resume_action(Vmm *vmm, GuardAction *ret, GError **error);
 
 /* Of a machine that vmm_load_device_state() has loaded, after a vmm_resume() that
  * failed: what became of it. */
@@ -217,8 +237,11 @@ VmmStart vmm_get_start(Vmm *vmm);
 
 /* Takes the state of all devices and vCPUs, without RAM, from a paused
  * machine, in a form that vmm_load_device_state() of the same driver takes.
- * Releases the locks on disk images; vmm_resume() takes them back. */
-GBytes *vmm_save_device_state(Vmm *vmm, GError **error);
+ * SWITCHOVER releases the locks on disk images, so that the destination can take
+ * them (vmm_resume() takes them back), and is possible once in a pause;
+ * CHECKPOINT leaves the machine as it is, and can be repeated.  Both fail where
+ * the images are released already.  Free the result with g_bytes_unref(). */
+GBytes *vmm_save_device_state(Vmm *vmm, VmmSavePurpose purpose, GError **error);
 
 /* Makes a machine that was launched as incoming ready to be written to: its RAM
  * becomes that of the source, whose machine type and regions (of RamRegion, with
@@ -251,26 +274,25 @@ gboolean vmm_quit(Vmm *vmm, GError **error);
 char *vmm_get_stderr_tail(Vmm *vmm);
 
 /*
- * The balloon: a device whose driver in the guest takes memory from the guest
- * and gives it to the VMM, or lets it go again.  VMFERRY_ERROR_NOT_FOUND where
- * the machine has none.
+ * Disks (VmmBlockOps).
  */
 
-/* What it leaves to the guest now, in bytes. */
-gboolean vmm_get_balloon(Vmm *vmm, uint64_t *ret_bytes, GError **error);
+/* The images below the machine's disks, then the files that the VMM loaded into the
+ * guest and that do not move with its memory; of VmmImage, in one order on both
+ * sides of a move.  *source* is the machine that vmm_read_machine() told.  Left
+ * out is what the machine carries in its memory (flash, firmware).  Fails where a
+ * path does not lead to the file that the VMM has open, or to one that has
+ * changed since the VMM loaded it. */
+GPtrArray *vmm_list_images(Vmm *vmm, json_t *source, GError **error);
 
-/* Asks the guest to come to this size; returns at once, and the guest does so
- * when it likes (a paused one when it runs again). */
-gboolean vmm_set_balloon(Vmm *vmm, uint64_t bytes, GError **error);
+/* FALSE where the VMM's process may not write to this image (a read-only mount,
+ * permissions). */
+gboolean vmm_check_writable(Vmm *vmm, const VmmImage *image, GError **error);
 
-/* Makes the guest tell about its memory every so many seconds, from now on (0:
- * not at all); *ret_before is how it was. */
-gboolean vmm_watch_statistics(Vmm *vmm, guint seconds, guint *ret_before, GError **error);
-
-/* What it said last is free, and when it did (seconds of this host's clock); 0
- * for what it never told. */
-gboolean vmm_get_free_memory(Vmm *vmm, uint64_t *ret_free_bytes, uint64_t *ret_updated,
-                             GError **error);
+/* Takes the locks on the disk images of a paused machine that does not hold
+ * them (after a state was saved or loaded), as vmm_resume() would, without
+ * running it. */
+gboolean vmm_take_images(Vmm *vmm, GError **error);
 
 /* Direct I/O of the machine's disks, as it is now. */
 gboolean vmm_get_direct_io(Vmm *vmm, VmmDirectIo *ret, GError **error);
@@ -279,3 +301,28 @@ gboolean vmm_get_direct_io(Vmm *vmm, VmmDirectIo *ret, GError **error);
  * only where that is certain.  The vCPUs are not stopped, but one that needs the
  * VMM's main loop waits, for as long as the slowest request takes. */
 gboolean vmm_drain(Vmm *vmm, GError **error);
+
+/*
+ * The balloon (VmmBalloonOps): a device whose driver in the guest takes memory
+ * from the guest and gives it to the VMM, or lets it go again.
+ * VMFERRY_ERROR_NOT_FOUND where the machine has none.
+ */
+
+/* What the balloon leaves to the guest now, in bytes. */
+gboolean vmm_get_balloon(Vmm *vmm, uint64_t *ret_bytes, GError **error);
+
+/* Asks the guest to come to this size; returns at once, and the guest does so
+ * when it likes (a paused one when it runs again). */
+gboolean vmm_set_balloon(Vmm *vmm, uint64_t bytes, GError **error);
+
+/* The on-death action (guard/guard.h) that does the same. */
+gboolean vmm_get_set_balloon_action(Vmm *vmm, uint64_t bytes, GuardAction *ret, GError **error);
+
+/* Makes the guest report statistics of its memory every so many seconds, from now
+ * on (0: never); *ret_before is the interval before. */
+gboolean vmm_watch_statistics(Vmm *vmm, guint seconds, guint *ret_before, GError **error);
+
+/* What the guest last reported as free, and when (seconds of this host's clock);
+ * 0 for what it never reported. */
+gboolean vmm_get_free_memory(Vmm *vmm, uint64_t *ret_free_bytes, uint64_t *ret_updated,
+                             GError **error);

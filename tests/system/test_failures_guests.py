@@ -32,12 +32,12 @@ def test_adopt_no_such_pid(scene):
 
 def test_adopt_pid_that_is_no_qemu(scene):
     sleeper = scene.lab.host_a.start(["sleep", "1000"], "sleeper")
-    check_failed(adopt(scene, "--pid", sleeper.pid), "no QEMU", "sleep")
+    check_failed(adopt(scene, "--pid", sleeper.pid), "not QEMU", "sleep")
     assert sleeper.running and scene.a.guest_names() == []
 
 
 def test_adopt_the_agent_itself(scene):
-    check_failed(adopt(scene, "--pid", scene.a.pid), "no QEMU")
+    check_failed(adopt(scene, "--pid", scene.a.pid), "not QEMU")
 
 
 def tiny_qemu(scene, *words):
@@ -65,7 +65,7 @@ def test_adopt_with_a_socket_that_is_no_qmp(scene):
     path = scene.lab.host_a.path("tiny.monitor")
     process = tiny_qemu(scene, "-monitor", f"unix:{path},server=on,wait=off")
     wait_until(path.exists, "monitor")
-    check_failed(adopt(scene, "--pid", process.pid, "--qmp", path), "no QMP socket")
+    check_failed(adopt(scene, "--pid", process.pid, "--qmp", path), "not a QMP socket")
 
 
 def test_adopt_with_the_socket_of_another(scene):
@@ -89,7 +89,7 @@ def test_adopt_twice(shared):
 
 @pytest.mark.parametrize("command, words", [
     (["qemu-system-none"], ["no program", "qemu-system-none"]),
-    (["/bin/sleep", "100"], ["no QEMU"]),
+    (["/bin/sleep", "100"], ["not QEMU"]),
     (["qemu-system-x86_64", "-machine", "quantum"], ["did not start", "unsupported machine"]),
     (["qemu-system-x86_64", "-nodefaults", "-display", "none", "-drive", "file=/none/disk"],
      ["did not start", "/none/disk"]),

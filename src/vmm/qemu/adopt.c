@@ -1,4 +1,4 @@
-/* Taking a QEMU into care that runs already. */
+/* Adopting a QEMU that runs already. */
 #include <errno.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -13,9 +13,9 @@
 #include "vmm/qemu/driver.h"
 #include "vmm/qemu/qmp_places.h"
 #include "vmm/qemu/relay.h"
-#include "vmm/qemu/unix_socket.h"
+#include "base/unix_socket.h"
 
-/* To a person who waits a busy socket is told soon. */
+/* A user waits: that a socket is busy is reported soon. */
 #define ADOPT_GREETING_MS 1500
 
 static char *read_link(pid_t pid, const char *entry)
@@ -23,20 +23,6 @@ static char *read_link(pid_t pid, const char *entry)
     g_autofree char *path = g_strdup_printf("/proc/%d/%s", (int)pid, entry);
 
     return g_file_read_link(path, NULL);
-}
-
-/* By the program's file or, for a QEMU started through a loader, argv[0]. */
-static gboolean check_program(pid_t pid, char **argv, GError **error)
-{
-    g_autofree char *program = read_link(pid, "exe");
-
-    if ((program && qemu_is_program(program)) || (argv[0] && qemu_is_program(argv[0])))
-        return TRUE;
-    error_set(error, VMFERRY_ERROR_INVALID, "pid %d is no QEMU but %s", (int)pid,
-              program   ? program
-              : argv[0] ? argv[0]
-                        : "a kernel thread");
-    return FALSE;
 }
 
 /* The pid that listens on the socket; 0 where it cannot be told. */
@@ -141,9 +127,9 @@ static void resolve_program(pid_t pid, char **command_line)
 }
 
 /* QEMU before 10 does not tell whether a stopped guest's images are released. */
-static Vmm *take(const QemuIdentity *identity, Qmp *qmp)
+static Vmm *take(const VmmIdentity *identity, Qmp *qmp)
 {
-    Vmm *vmm = qemu_vmm_new(identity->pid, identity->start_time, identity->qmp_path,
+    Vmm *vmm = qemu_vmm_new(identity->pid, identity->start_time, identity->control_path,
                             identity->log_path, identity->command_line, qmp);
     QemuVmm *qemu = (QemuVmm *)vmm;
 
@@ -166,7 +152,7 @@ Vmm *qemu_adopt(pid_t pid, const char *qmp_path, GError **error)
     if (!process_get_start_time(pid, &start_time, error))
         return NULL;
     argv = process_get_command_line(pid, error);
-    if (!argv || !check_program(pid, argv, error))
+    if (!argv)
         return NULL;
     qmp = qmp_path ? connect_named(pid, qmp_path, &where, error)
                    : connect_any(pid, argv, &where, error);
@@ -175,15 +161,15 @@ Vmm *qemu_adopt(pid_t pid, const char *qmp_path, GError **error)
     clean = qemu_command_line_clean(argv);
     resolve_program(pid, clean);
     folder = qemu_read_working_directory(pid);
-    return take(&(QemuIdentity){.pid = pid,
-                                .start_time = start_time,
-                                .qmp_path = where,
-                                .command_line = clean,
-                                .working_directory = folder},
+    return take(&(VmmIdentity){.pid = pid,
+                               .start_time = start_time,
+                               .control_path = where,
+                               .command_line = clean,
+                               .working_directory = folder},
                 qmp);
 }
 
-Vmm *qemu_reattach(const QemuIdentity *identity, GError **error)
+Vmm *qemu_reattach(const VmmIdentity *identity, GError **error)
 {
     Vmm *vmm;
     Qmp *qmp;
@@ -192,7 +178,7 @@ Vmm *qemu_reattach(const QemuIdentity *identity, GError **error)
         error_set(error, VMFERRY_ERROR_NOT_FOUND, "QEMU (pid %d) has ended", (int)identity->pid);
         return NULL;
     }
-    qmp = connect_one(identity->pid, identity->qmp_path, QMP_GREETING_MS, error);
+    qmp = connect_one(identity->pid, identity->control_path, QMP_GREETING_MS, error);
     if (!qmp)
         return NULL;
     vmm = take(identity, qmp);

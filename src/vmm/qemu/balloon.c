@@ -7,6 +7,7 @@
 
 #define MAX_BALLOON_BYTES ((uint64_t)1 << 46)
 #define MAX_STATISTICS_BYTES 65536
+#define ACTION_ATTEMPTS 5 /* of a guard: a restarted agent that keeps QMP busy does it itself */
 #define MAX_INTERVAL_SECONDS G_MAXINT32
 /* The device has several names (-pci, -pci-transitional, -ccw, -device). */
 #define BALLOON_TYPE "child<virtio-balloon"
@@ -41,6 +42,20 @@ gboolean qemu_set_balloon(QemuVmm *qemu, uint64_t bytes, GError **error)
         return TRUE;
     explain_missing(error);
     return FALSE;
+}
+
+gboolean qemu_get_set_balloon_action(QemuVmm *qemu, uint64_t bytes, GuardAction *ret,
+                                     GError **error)
+{
+    g_autofree char *command =
+        g_strdup_printf("{\"execute\":\"balloon\",\"arguments\":{\"value\":%" G_GUINT64_FORMAT
+                        "}," QEMU_ACTION_ID "}\n",
+                        bytes);
+
+    if (!qemu_begin_action(qemu, ACTION_ATTEMPTS, ret, error))
+        return FALSE;
+    qemu_end_action(ret, command);
+    return TRUE;
 }
 
 /* ---- statistics ---- */
@@ -130,7 +145,8 @@ gboolean qemu_watch_statistics(QemuVmm *qemu, guint seconds, guint *ret_before, 
         return FALSE;
     if (!json_is_integer(before) || json_integer_value(before) < 0 ||
         json_integer_value(before) > MAX_INTERVAL_SECONDS) {
-        error_set(error, VMFERRY_ERROR_INVALID, "QEMU names no interval of the balloon");
+        error_set(error, VMFERRY_ERROR_INVALID,
+                  "QEMU's polling interval of the balloon is not a valid number");
         return FALSE;
     }
     *ret_before = (guint)json_integer_value(before);
@@ -162,7 +178,7 @@ gboolean qemu_parse_statistics(const char *text, uint64_t *ret_free_bytes, uint6
 
     *ret_free_bytes = *ret_updated = 0;
     if (!json_is_object(json_object_get(object, "stats"))) {
-        error_set(error, VMFERRY_ERROR_INVALID, "QEMU's statistics of the balloon are none");
+        error_set(error, VMFERRY_ERROR_INVALID, "QEMU's statistics of the balloon are not valid");
         return FALSE;
     }
     /* Unknown numbers stay 0: never told, nothing free. */

@@ -392,7 +392,7 @@ static gboolean walk_leaves(LeafWalk *walk, const BlockNode *first, const BlockN
     }
     if (first->children->len != second->children->len) {
         error_set(error, VMFERRY_ERROR_REFUSED,
-                  "node %.64s (%.64s) does not stand on the same there", first->name,
+                  "node %.64s (%.64s) is not built on the same nodes there", first->name,
                   first->driver);
         return FALSE;
     }

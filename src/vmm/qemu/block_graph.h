@@ -4,7 +4,7 @@
  * Theory of operation: three answers of QMP are read into one picture:
  * `query-block` (what the guest's drives hold now, their limits and trays),
  * `query-named-block-nodes` (every node with its driver, file and flags) and
- * `x-debug-query-block-graph` (which node stands on which, and who else uses
+ * `x-debug-query-block-graph` (which node is built on which, and what else uses
  * them; marked unstable by QEMU, the same from 4.0 to 10.0).  After snapshots,
  * mirrors, commits or changed media this picture, and not the command line, is
  * what the guest runs on.
@@ -81,13 +81,13 @@ BlockNode *block_node_get_child(const BlockGraph *graph, const BlockNode *node, 
 /* TRUE for a node whose name QEMU made up. */
 gboolean block_node_is_unnamed(const BlockNode *node);
 
-/* What stands below a node, as a text to compare: "qcow2(file: file, backing:
+/* The nodes below a node, as a text to compare: "qcow2(file: file, backing:
  * raw(file: file))".  Free with g_free(). */
 char *block_node_describe(const BlockGraph *graph, const BlockNode *node);
 
 /* Calls *visit* for each node without children below *first* and the one in the
- * same place below *second*, from the top down; FALSE with *error* where they do
- * not stand on the same roles, or where there are more than a picture can have. */
+ * same place below *second*, from the top down; FALSE with *error* where they are
+ * not built on children of the same roles, or where there are more than a picture can have. */
 typedef gboolean (*BlockLeafVisitor)(const BlockNode *first, const BlockNode *second, gpointer user,
                                      GError **error);
 gboolean block_graph_visit_leaves(const BlockGraph *graph, const BlockNode *first,

@@ -10,7 +10,7 @@
 #include "vmm/qemu/command_line.h"
 #include "vmm/qemu/options.h"
 #include "vmm/qemu/start_options.h"
-#include "vmm/qemu/unix_socket.h"
+#include "base/unix_socket.h"
 
 /* Options whose value is a parameter list; the text of others ("-append") may
  * look like one by chance. */
@@ -51,7 +51,7 @@ gboolean qemu_command_line_check_descriptors(char *const *argv, GError **error)
             continue;
         error_set(error, VMFERRY_ERROR_UNSUPPORTED,
                   "the guest's command line hands QEMU an open descriptor (-%s %.200s), which "
-                  "cannot be had on another host; add a map rule to agent.conf there that "
+                  "does not exist on another host; add a map rule to agent.conf there that "
                   "replaces it (for a tap device: by ifname=…,script=no)",
                   option.name, option.value);
         return FALSE;
@@ -285,8 +285,8 @@ gboolean qemu_command_line_check_writers(char *const *argv, GError **error)
     return TRUE;
 }
 
-/* The word behind each *mark*, up to one of *ends*; the first that is a
- * foreign writer. */
+/* The word behind each *mark*, up to one of *ends*; the first that is an
+ * external DMA writer. */
 static char *find_behind(const char *text, const char *mark, const char *ends)
 {
     for (const char *at = strstr(text, mark); at; at = strstr(at, mark)) {

@@ -39,36 +39,36 @@ typedef gboolean (*OptionFilter)(const QemuOption *option);
 /* A growing copy of argv without the options that *drop* picks. */
 static GPtrArray *copy_without(char *const *argv, OptionFilter drop)
 {
-    GPtrArray *words = g_ptr_array_new_with_free_func(g_free);
+    GPtrArray *arguments = g_ptr_array_new_with_free_func(g_free);
     QemuOption option = {0};
 
     if (argv[0])
-        g_ptr_array_add(words, g_strdup(argv[0]));
+        g_ptr_array_add(arguments, g_strdup(argv[0]));
     while (qemu_option_next(argv, &option)) {
         if (drop(&option))
             continue;
         for (guint i = 0; i < option.words; i++)
-            g_ptr_array_add(words, g_strdup(argv[option.first + i]));
+            g_ptr_array_add(arguments, g_strdup(argv[option.first + i]));
     }
-    return words;
+    return arguments;
 }
 
-static char **to_vector(GPtrArray *words)
+static char **to_vector(GPtrArray *arguments)
 {
-    g_ptr_array_add(words, NULL);
-    return (char **)g_ptr_array_free(words, FALSE);
+    g_ptr_array_add(arguments, NULL);
+    return (char **)g_ptr_array_free(arguments, FALSE);
 }
 
-static void add_qmp(GPtrArray *words, const char *qmp_path)
+static void add_qmp(GPtrArray *arguments, const char *qmp_path)
 {
     g_autofree char *escaped = qemu_escape_commas(qmp_path);
 
-    g_ptr_array_add(words, g_strdup("-chardev"));
-    g_ptr_array_add(words, g_strdup_printf("socket,id=" QEMU_OWN_CHARDEV ",path=%s,server=on,"
-                                           "wait=off",
-                                           escaped));
-    g_ptr_array_add(words, g_strdup("-mon"));
-    g_ptr_array_add(words, g_strdup("chardev=" QEMU_OWN_CHARDEV ",mode=control"));
+    g_ptr_array_add(arguments, g_strdup("-chardev"));
+    g_ptr_array_add(arguments, g_strdup_printf("socket,id=" QEMU_OWN_CHARDEV ",path=%s,server=on,"
+                                               "wait=off",
+                                               escaped));
+    g_ptr_array_add(arguments, g_strdup("-mon"));
+    g_ptr_array_add(arguments, g_strdup("chardev=" QEMU_OWN_CHARDEV ",mode=control"));
 }
 
 static gboolean drop_for_clean(const QemuOption *option)
@@ -89,10 +89,10 @@ static gboolean drop_for_start(const QemuOption *option)
 
 char **qemu_command_line_for_start(char *const *argv, const char *qmp_path)
 {
-    GPtrArray *words = copy_without(argv, drop_for_start);
+    GPtrArray *arguments = copy_without(argv, drop_for_start);
 
-    add_qmp(words, qmp_path);
-    return to_vector(words);
+    add_qmp(arguments, qmp_path);
+    return to_vector(arguments);
 }
 
 char *qemu_map_text(const char *text, const GPtrArray *rules)
@@ -100,7 +100,7 @@ char *qemu_map_text(const char *text, const GPtrArray *rules)
     GString *mapped = g_string_new(text);
 
     for (guint i = 0; rules && i < rules->len; i++) {
-        const QemuMapRule *rule = rules->pdata[i];
+        const VmmMapRule *rule = rules->pdata[i];
 
         if (rule->from[0])
             g_string_replace(mapped, rule->from, rule->to, 0);
@@ -108,27 +108,27 @@ char *qemu_map_text(const char *text, const GPtrArray *rules)
     return g_string_free(mapped, FALSE);
 }
 
-static void apply_rules(GPtrArray *words, const GPtrArray *rules)
+static void apply_rules(GPtrArray *arguments, const GPtrArray *rules)
 {
-    for (guint i = 0; i < words->len; i++) {
-        char *mapped = qemu_map_text(words->pdata[i], rules);
+    for (guint i = 0; i < arguments->len; i++) {
+        char *mapped = qemu_map_text(arguments->pdata[i], rules);
 
-        g_free(words->pdata[i]);
-        words->pdata[i] = mapped;
+        g_free(arguments->pdata[i]);
+        arguments->pdata[i] = mapped;
     }
 }
 
 char **qemu_command_line_for_incoming(char *const *argv, const GPtrArray *rules,
                                       const char *qmp_path)
 {
-    GPtrArray *words = copy_without(argv, drop_for_clean);
+    GPtrArray *arguments = copy_without(argv, drop_for_clean);
 
-    apply_rules(words, rules);
-    add_qmp(words, qmp_path);
-    g_ptr_array_add(words, g_strdup("-incoming"));
-    g_ptr_array_add(words, g_strdup("defer"));
-    g_ptr_array_add(words, g_strdup("-S"));
-    return to_vector(words);
+    apply_rules(arguments, rules);
+    add_qmp(arguments, qmp_path);
+    g_ptr_array_add(arguments, g_strdup("-incoming"));
+    g_ptr_array_add(arguments, g_strdup("defer"));
+    g_ptr_array_add(arguments, g_strdup("-S"));
+    return to_vector(arguments);
 }
 
 /* "512", "512M", "4G": MiB where no unit is given; 0 where it is nonsense. */

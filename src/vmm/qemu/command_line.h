@@ -24,11 +24,11 @@ char **qemu_command_line_clean(char *const *argv);
 /* What `run` starts: the user's command line with our QMP socket. */
 char **qemu_command_line_for_start(char *const *argv, const char *qmp_path);
 
-/* *text* with all rules (of QemuMapRule, may be NULL) applied in turn; free with
+/* *text* with all rules (of VmmMapRule, may be NULL) applied in turn; free with
  * g_free(). */
 char *qemu_map_text(const char *text, const GPtrArray *rules);
 
-/* What a destination starts: cleaned, rewritten by *rules* (of QemuMapRule,
+/* What a destination starts: cleaned, rewritten by *rules* (of VmmMapRule,
  * may be NULL), with our QMP socket, waiting for its state. */
 char **qemu_command_line_for_incoming(char *const *argv, const GPtrArray *rules,
                                       const char *qmp_path);
@@ -47,7 +47,7 @@ gboolean qemu_command_line_check_sockets(char *const *argv, const char *folder, 
 /* Refuses a pidfile that another process has locked, as QEMU does. */
 gboolean qemu_command_line_check_pidfile(char *const *argv, const char *folder, GError **error);
 
-/* Refuses where shared guest memory is a file that somebody on this host uses,
+/* Refuses where shared guest memory is a file that another process on this host uses,
  * as the source of a move on one file system does. */
 gboolean qemu_command_line_check_memory_files(char *const *argv, const char *folder,
                                               GError **error);
@@ -56,7 +56,7 @@ gboolean qemu_command_line_check_memory_files(char *const *argv, const char *fol
 gboolean qemu_command_line_check_snapshots(char *const *argv, GError **error);
 
 /* Refuses devices that write into guest memory from an address space of their
- * own (vhost-user, VFIO, …), whose writes nobody sees. */
+ * own (external DMA writers: vhost-user, VFIO, …), whose writes no tracker sees. */
 gboolean qemu_command_line_check_writers(char *const *argv, GError **error);
 
 /* The same by the type of one device or network back end; used with what the

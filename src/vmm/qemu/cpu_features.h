@@ -2,13 +2,13 @@
  * What a guest's CPU can do, and what the one at its destination lacks
  *
  * Theory of operation: `-cpu host` and `-cpu max` give a guest what its host
- * has, and other models lose what the host has not, with a warning in a log.
- * A guest that moves goes on using what it found when it booted, and dies of
+ * has, and other models lose what the host lacks, with a warning in a log.
+ * A guest that moves goes on using what it found when it booted, and crashes at
  * the first instruction that is missing.  So the source tells the features of
  * its first vCPU as QEMU counts them (the property "feature-words": CPUID
  * leaf, register, 32 bits), the destination compares them with those of the
  * QEMU that it started, before it accepts the guest.  More features than the
- * source has harm nobody.
+ * source has do no harm.
  *
  * Names are for messages only (cpu_feature_names.c): a bit without one is told
  * by its place.

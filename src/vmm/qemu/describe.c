@@ -27,7 +27,7 @@ static char *query_machine(Qmp *qmp, GError **error)
     return g_strndup(type, strlen(type) - strlen(MACHINE_SUFFIX));
 }
 
-/* It never changes, and is asked for while the guest stands. */
+/* It never changes, and is asked for while the guest is paused. */
 char *qemu_get_machine(QemuVmm *qemu, GError **error)
 {
     if (!qemu->machine)
@@ -143,7 +143,7 @@ VmmDescription *qemu_describe(QemuVmm *qemu, GError **error)
 {
     g_autoptr(VmmDescription) description = g_new0(VmmDescription, 1);
 
-    description->kind = g_strdup("qemu");
+    description->kind = g_strdup(QEMU_KIND);
     description->version = qemu_query_version(qemu->qmp, error);
     if (!description->version)
         return NULL;

@@ -36,13 +36,13 @@ static gboolean add_to_fdset(Qmp *qmp, int fd, uint64_t *ret_set, GError **error
     return reply && json_get_count(reply, "fdset-id", G_MAXINT32, ret_set, error);
 }
 
-/* live: also inactivate the block devices, i.e. release the image locks. */
-static gboolean save_to_fdset(Qmp *qmp, uint64_t set, GError **error)
+/* `live` on a stopped guest also inactivates the block devices, i.e. releases the
+ * image locks; without it, `cont` finds everything as `stop` left it. */
+gboolean qemu_save_to_file(Qmp *qmp, const char *name, VmmSavePurpose purpose, GError **error)
 {
-    g_autofree char *name = g_strdup_printf("/dev/fdset/%" G_GUINT64_FORMAT, set);
-
     return qmp_run(qmp, "xen-save-devices-state",
-                   json_pack("{s:s,s:b}", "filename", name, "live", 1), QEMU_STATE_MS, error);
+                   json_pack("{s:s,s:b}", "filename", name, "live", purpose == VMM_SAVE_SWITCHOVER),
+                   QEMU_STATE_MS, error);
 }
 
 static GBytes *read_whole(int fd, GError **error)
@@ -65,20 +65,22 @@ static GBytes *read_whole(int fd, GError **error)
     return g_bytes_new_take(g_steal_pointer(&data), (gsize)info.st_size);
 }
 
-static gboolean save_by_fdset(Qmp *qmp, int memory, GError **error)
+static gboolean save_by_fdset(Qmp *qmp, int memory, VmmSavePurpose purpose, GError **error)
 {
+    g_autofree char *name = NULL;
     uint64_t set;
     gboolean saved;
 
     if (!add_to_fdset(qmp, memory, &set, error))
         return FALSE;
-    saved = save_to_fdset(qmp, set, error);
+    name = g_strdup_printf("/dev/fdset/%" G_GUINT64_FORMAT, set);
+    saved = qemu_save_to_file(qmp, name, purpose, error);
     (void)qmp_run(qmp, "remove-fd", json_pack("{s:I}", "fdset-id", (json_int_t)set), QMP_COMMAND_MS,
                   NULL);
     return saved;
 }
 
-static GBytes *take_stream(QemuVmm *qemu, GError **error)
+static GBytes *take_stream(QemuVmm *qemu, VmmSavePurpose purpose, GError **error)
 {
     autofd int memory = memfd_create("vmferry-device-state", MFD_CLOEXEC);
     gboolean saved;
@@ -87,14 +89,15 @@ static GBytes *take_stream(QemuVmm *qemu, GError **error)
         error_set_errno(error, errno, "memfd_create");
         return NULL;
     }
-    saved = qemu->relayed ? qemu_save_relayed(qemu, memory, error)
-                          : save_by_fdset(qemu->qmp, memory, error);
+    saved = qemu->relayed ? qemu_save_relayed(qemu, memory, purpose, error)
+                          : save_by_fdset(qemu->qmp, memory, purpose, error);
     return saved ? read_whole(memory, error) : NULL;
 }
 
-/* Only a guest that stands can be saved.  QEMU 7 aborts where block devices
- * are released twice, so that is refused: after a save, a load, or QEMU's own
- * migration. */
+/* Only a paused guest can be saved.  QEMU 7 aborts where block devices are released
+ * twice, so a guest that has released them is refused: after a save for a
+ * switchover, a load, or QEMU's own migration.  For a checkpoint, too: its disks
+ * may be another host's by now. */
 static gboolean check_savable(QemuVmm *qemu, GError **error)
 {
     g_autofree char *status = qemu_query_status(qemu->qmp, QMP_COMMAND_MS, error);
@@ -108,14 +111,14 @@ static gboolean check_savable(QemuVmm *qemu, GError **error)
     }
     if (g_atomic_int_get(&qemu->images_released) || strcmp(status, "postmigrate") == 0) {
         error_set(error, VMFERRY_ERROR_FAILED,
-                  "the guest has released its disk images (device state was taken or loaded while "
+                  "the guest has released its disk images (device state was saved or loaded while "
                   "it was paused); resume it before its state is taken");
         return FALSE;
     }
     return TRUE;
 }
 
-GBytes *qemu_save_device_state(QemuVmm *qemu, GError **error)
+GBytes *qemu_save_device_state(QemuVmm *qemu, VmmSavePurpose purpose, GError **error)
 {
     g_autoptr(GBytes) stream = NULL;
     gconstpointer data;
@@ -123,8 +126,9 @@ GBytes *qemu_save_device_state(QemuVmm *qemu, GError **error)
 
     if (!check_savable(qemu, error) || !qemu_check_ram(qemu, error))
         return NULL;
-    g_atomic_int_set(&qemu->images_released, TRUE);
-    stream = take_stream(qemu, error);
+    if (purpose == VMM_SAVE_SWITCHOVER)
+        g_atomic_int_set(&qemu->images_released, TRUE);
+    stream = take_stream(qemu, purpose, error);
     if (!stream)
         return NULL;
     data = g_bytes_get_data(stream, &length);

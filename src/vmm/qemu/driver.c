@@ -7,6 +7,7 @@
 #include "base/fd.h"
 #include "base/json.h"
 #include "base/process.h"
+#include "vmm/qemu/command_line.h"
 #include "vmm/qemu/stderr_tail.h"
 
 /* A dying QEMU closes its socket a little before it is gone. */
@@ -17,26 +18,15 @@ static QemuVmm *from_vmm(Vmm *vmm)
     return (QemuVmm *)vmm;
 }
 
-void qemu_identity_free(QemuIdentity *identity)
-{
-    if (!identity)
-        return;
-    g_free(identity->qmp_path);
-    g_free(identity->log_path);
-    g_strfreev(identity->command_line);
-    g_free(identity->working_directory);
-    g_strfreev(identity->cgroups);
-    g_free(identity);
-}
-
-QemuIdentity *qemu_get_identity(Vmm *vmm)
+static VmmIdentity *get_identity(Vmm *vmm)
 {
     QemuVmm *qemu = from_vmm(vmm);
-    QemuIdentity *identity = g_new0(QemuIdentity, 1);
+    VmmIdentity *identity = g_new0(VmmIdentity, 1);
 
+    identity->kind = g_strdup(QEMU_KIND);
     identity->pid = qemu->pid;
     identity->start_time = qemu->start_time;
-    identity->qmp_path = g_strdup(qemu->qmp_path);
+    identity->control_path = g_strdup(qemu->qmp_path);
     identity->log_path = g_strdup(qemu->log_path);
     identity->command_line = g_strdupv(qemu->command_line);
     identity->working_directory = g_strdup(qemu->working_directory);
@@ -53,15 +43,15 @@ static char *get_stderr_tail(Vmm *vmm)
 
 void qemu_vmm_add_exit_reason(QemuVmm *qemu, GError **error)
 {
-    g_autofree char *words = NULL;
+    g_autofree char *tail = NULL;
 
     if (!error || !error_is(*error, VMFERRY_ERROR_DISCONNECTED) ||
         !process_wait_gone(qemu->pid, qemu->start_time, DYING_MS))
         return;
-    words = get_stderr_tail(&qemu->base);
+    tail = get_stderr_tail(&qemu->base);
     g_clear_error(error);
-    error_set(error, VMFERRY_ERROR_DISCONNECTED, "QEMU has ended%s%s", words ? ": " : "",
-              words ? words : "");
+    error_set(error, VMFERRY_ERROR_DISCONNECTED, "QEMU has ended%s%s", tail ? ": " : "",
+              tail ? tail : "");
 }
 
 static gboolean is_same_process(Vmm *vmm)
@@ -116,7 +106,6 @@ LOCKED_OPERATION(gboolean, check_paused, qemu_check_paused)
 LOCKED_OPERATION(gboolean, take_images, qemu_take_images)
 LOCKED_OPERATION(ProcessIdentity *, get_process, qemu_get_process)
 LOCKED_OPERATION(gboolean, resume_vcpus, qemu_resume)
-LOCKED_OPERATION(GBytes *, save_device_state, qemu_save_device_state)
 LOCKED_OPERATION(gboolean, announce, qemu_announce)
 LOCKED_OPERATION(gboolean, quit_gently, qemu_quit_gently)
 LOCKED_OPERATION(gboolean, quit, qemu_quit)
@@ -188,6 +177,26 @@ static gboolean pause_vcpus(Vmm *vmm, gboolean *ret_was_running, GError **error)
     g_autoptr(GMutexLocker) locker G_GNUC_UNUSED = g_mutex_locker_new(&qemu->lock);
 
     return end_operation(qemu, qemu_pause(qemu, ret_was_running, error), error);
+}
+
+static GBytes *save_device_state(Vmm *vmm, VmmSavePurpose purpose, GError **error)
+{
+    QemuVmm *qemu = from_vmm(vmm);
+    g_autoptr(GMutexLocker) locker G_GNUC_UNUSED = g_mutex_locker_new(&qemu->lock);
+    GBytes *state = qemu_save_device_state(qemu, purpose, error);
+
+    (void)end_operation(qemu, state != NULL, error);
+    return state;
+}
+
+static gboolean get_resume_action(Vmm *vmm, GuardAction *ret, GError **error)
+{
+    return qemu_get_resume_action(from_vmm(vmm), ret, error);
+}
+
+static gboolean get_set_balloon_action(Vmm *vmm, uint64_t bytes, GuardAction *ret, GError **error)
+{
+    return qemu_get_set_balloon_action(from_vmm(vmm), bytes, ret, error);
 }
 
 static gboolean open_incoming(Vmm *vmm, const char *machine, const GPtrArray *regions,
@@ -304,7 +313,7 @@ static void note_migration(QemuVmm *qemu, const char *status)
     g_mutex_unlock(&qemu->event_lock);
 }
 
-/* Whoever resumes the guest, QEMU takes its images back. */
+/* QEMU takes the images back at each resume, also at another program's. */
 static void on_event(const char *event, json_t *data, gpointer user)
 {
     QemuVmm *qemu = user;
@@ -326,7 +335,7 @@ static void on_event(const char *event, json_t *data, gpointer user)
 
 static void rule_free(gpointer data)
 {
-    QemuMapRule *rule = data;
+    VmmMapRule *rule = data;
 
     g_free(rule->from);
     g_free(rule->to);
@@ -340,10 +349,10 @@ void qemu_vmm_set_rules(Vmm *vmm, const GPtrArray *rules)
     g_clear_pointer(&qemu->rules, g_ptr_array_unref);
     qemu->rules = g_ptr_array_new_with_free_func(rule_free);
     for (guint i = 0; rules && i < rules->len; i++) {
-        const QemuMapRule *rule = rules->pdata[i];
-        QemuMapRule *copy = g_new(QemuMapRule, 1);
+        const VmmMapRule *rule = rules->pdata[i];
+        VmmMapRule *copy = g_new(VmmMapRule, 1);
 
-        *copy = (QemuMapRule){g_strdup(rule->from), g_strdup(rule->to)};
+        *copy = (VmmMapRule){g_strdup(rule->from), g_strdup(rule->to)};
         g_ptr_array_add(qemu->rules, copy);
     }
 }
@@ -370,9 +379,11 @@ void qemu_vmm_free(Vmm *vmm)
 }
 
 static const VmmOps qemu_ops = {
+    .kind = QEMU_KIND,
     .free = qemu_vmm_free,
     .get_pid = get_pid,
     .is_same_process = is_same_process,
+    .get_identity = get_identity,
     .get_run_state = get_run_state,
     .describe = describe,
     .check_movable = check_movable,
@@ -381,13 +392,11 @@ static const VmmOps qemu_ops = {
     .read_machine = read_machine,
     .check_unchanged = check_unchanged,
     .match_machine = match_machine,
-    .list_images = list_images,
-    .check_writable = check_writable,
     .get_process = get_process,
     .pause = pause_vcpus,
     .check_paused = check_paused,
-    .take_images = take_images,
     .resume = resume_vcpus,
+    .get_resume_action = get_resume_action,
     .get_start = get_start,
     .save_device_state = save_device_state,
     .open_incoming = open_incoming,
@@ -397,12 +406,22 @@ static const VmmOps qemu_ops = {
     .quit_gently = quit_gently,
     .quit = quit,
     .get_stderr_tail = get_stderr_tail,
-    .get_balloon = get_balloon,
-    .set_balloon = set_balloon,
-    .watch_statistics = watch_statistics,
-    .get_free_memory = get_free_memory,
+};
+
+static const VmmBlockOps qemu_block_ops = {
+    .list_images = list_images,
+    .check_writable = check_writable,
+    .take_images = take_images,
     .get_direct_io = get_direct_io,
     .drain = drain,
+};
+
+static const VmmBalloonOps qemu_balloon_ops = {
+    .get = get_balloon,
+    .set = set_balloon,
+    .get_set_action = get_set_balloon_action,
+    .watch_statistics = watch_statistics,
+    .get_free_memory = get_free_memory,
 };
 
 Vmm *qemu_vmm_new(pid_t pid, uint64_t start_time, const char *qmp_path, const char *log_path,
@@ -411,6 +430,8 @@ Vmm *qemu_vmm_new(pid_t pid, uint64_t start_time, const char *qmp_path, const ch
     QemuVmm *qemu = g_new0(QemuVmm, 1);
 
     qemu->base.ops = &qemu_ops;
+    qemu->base.block = &qemu_block_ops;
+    qemu->base.balloon = &qemu_balloon_ops;
     g_mutex_init(&qemu->lock);
     g_mutex_init(&qemu->event_lock);
     g_cond_init(&qemu->event_came);
@@ -424,3 +445,12 @@ Vmm *qemu_vmm_new(pid_t pid, uint64_t start_time, const char *qmp_path, const ch
     qmp_set_event_func(qmp, on_event, qemu);
     return &qemu->base;
 }
+
+const VmmDriver qemu_driver = {
+    .kind = QEMU_KIND,
+    .programs = QEMU_PROGRAMS,
+    .is_program = qemu_is_program,
+    .launch = qemu_launch,
+    .adopt = qemu_adopt,
+    .reattach = qemu_reattach,
+};

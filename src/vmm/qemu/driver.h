@@ -5,6 +5,9 @@
 #include "vmm/qemu/qmp.h"
 #include "vmm/qemu/ram_blocks.h"
 
+#define QEMU_KIND "qemu"
+#define QEMU_PROGRAMS "QEMU (a program whose name holds \"qemu\", or is \"kvm\")"
+
 /* Time-outs of commands that wait for I/O: draining at `stop`, opening and
  * locking images at `cont`, reading a state. */
 #define QEMU_STOP_MS 30000
@@ -38,7 +41,7 @@ typedef struct {
     int incoming_fd;       /* of an open incoming stream, or -1; see incoming.c */
     QemuArrival arrival;   /* of what comes through it */
     char *machine;         /* once asked for */
-    GPtrArray *rules;      /* of QemuMapRule: what our command line was rewritten by */
+    GPtrArray *rules;      /* of VmmMapRule: what our command line was rewritten by */
     GPtrArray *ram_blocks; /* of QemuRamBlock, as last described; NULL before */
 } QemuVmm;
 
@@ -50,10 +53,10 @@ void qemu_vmm_free(Vmm *vmm);
 /* Copies the rules that rewrote its command line; NULL: none. */
 void qemu_vmm_set_rules(Vmm *vmm, const GPtrArray *rules);
 
-/* For a guest that was stopped before we came: may its images be released? */
+/* For a guest that was paused before we connected: may its images be released? */
 gboolean qemu_images_may_be_released(QemuVmm *qemu);
 
-/* Where an operation failed because QEMU ended, says so, with its last words. */
+/* Where an operation failed because QEMU ended, says so, with its stderr tail. */
 void qemu_vmm_add_exit_reason(QemuVmm *qemu, GError **error);
 
 /* QEMU's own name of its run state ("postmigrate"); free with g_free(). */
@@ -72,12 +75,13 @@ gboolean qemu_pause(QemuVmm *qemu, gboolean *ret_was_running, GError **error);
 gboolean qemu_check_paused(QemuVmm *qemu, GError **error);
 gboolean qemu_take_images(QemuVmm *qemu, GError **error);
 gboolean qemu_resume(QemuVmm *qemu, GError **error);
+gboolean qemu_get_resume_action(QemuVmm *qemu, GuardAction *ret, GError **error);
 VmmStart qemu_get_start(QemuVmm *qemu);
 gboolean qemu_check_writable(QemuVmm *qemu, const VmmImage *image, GError **error);
 gboolean qemu_announce(QemuVmm *qemu, GError **error);
 gboolean qemu_quit_gently(QemuVmm *qemu, GError **error);
 gboolean qemu_quit(QemuVmm *qemu, GError **error);
-GBytes *qemu_save_device_state(QemuVmm *qemu, GError **error);
+GBytes *qemu_save_device_state(QemuVmm *qemu, VmmSavePurpose purpose, GError **error);
 gboolean qemu_open_incoming(QemuVmm *qemu, const char *machine, const GPtrArray *regions,
                             GError **error);
 gboolean qemu_load_device_state(QemuVmm *qemu, GBytes *state, GError **error);
@@ -87,11 +91,24 @@ GArray *qemu_get_vcpu_threads(QemuVmm *qemu, GError **error);
 ProcessIdentity *qemu_get_process(QemuVmm *qemu, GError **error);
 gboolean qemu_get_balloon(QemuVmm *qemu, uint64_t *ret_bytes, GError **error);
 gboolean qemu_set_balloon(QemuVmm *qemu, uint64_t bytes, GError **error);
+gboolean qemu_get_set_balloon_action(QemuVmm *qemu, uint64_t bytes, GuardAction *ret,
+                                     GError **error);
 gboolean qemu_watch_statistics(QemuVmm *qemu, guint seconds, guint *ret_before, GError **error);
 gboolean qemu_get_direct_io(QemuVmm *qemu, VmmDirectIo *ret, GError **error);
 gboolean qemu_drain(QemuVmm *qemu, GError **error);
 gboolean qemu_get_free_memory(QemuVmm *qemu, uint64_t *ret_free_bytes, uint64_t *ret_updated,
                               GError **error);
+
+/* Saves the device state of a paused guest to *name*, as QEMU opens it. */
+gboolean qemu_save_to_file(Qmp *qmp, const char *name, VmmSavePurpose purpose, GError **error);
+
+/* Begins an on-death action: the steps that connect to QMP and make it ready for
+ * commands, the same ones for each action. */
+gboolean qemu_begin_action(QemuVmm *qemu, guint attempts, GuardAction *ret, GError **error);
+
+/* Ends it: sends *command*, which has the id of the action, and waits for the answer. */
+void qemu_end_action(GuardAction *action, const char *command);
+#define QEMU_ACTION_ID "\"id\":\"guard\""
 
 /* A QemuSettingsReader (live_line.h); *user* is the Qmp. */
 json_t *qemu_read_settings(const char *path, const char *type, gpointer user, GError **error);
@@ -118,8 +135,8 @@ gboolean qemu_check_root(QemuVmm *qemu, char *const *argv, GError **error);
 /* See VmmDescription.discards_memory. */
 gboolean qemu_query_discards(Qmp *qmp, gboolean *ret, GError **error);
 
-/* Takes the text of a balloon's "guest-stats"; 0 stands for what it does not
- * tell. */
+/* Takes the text of a balloon's "guest-stats"; 0 where the guest reports no
+ * value. */
 gboolean qemu_parse_statistics(const char *text, uint64_t *ret_free_bytes, uint64_t *ret_updated,
                                GError **error);
 
@@ -152,6 +169,6 @@ gboolean qemu_read_memory(uint64_t address, void *buffer, size_t length, gpointe
 /* A list of RamRegion: all that QEMU itself would migrate. */
 GPtrArray *qemu_query_ram_regions(QemuVmm *qemu, GError **error);
 
-/* Proves that what the last description took for granted still holds (see
- * qemu_check_ambiguous()); the guest must be paused. */
+/* Proves that the ambiguous blocks of the last description still hold the same
+ * (see qemu_check_ambiguous()); the guest must be paused. */
 gboolean qemu_check_ram(QemuVmm *qemu, GError **error);

@@ -19,7 +19,7 @@
 #include "memory/guest_memory.h"
 #include "state/qemu_stream.h"
 #include "vmm/qemu/driver.h"
-#include "vmm/qemu/unix_socket.h"
+#include "base/unix_socket.h"
 
 #define INCOMING_NAME "vmferry-state"
 
@@ -67,13 +67,13 @@ static int start_incoming(QemuVmm *qemu, GError **error)
     return fd_steal(&ours);
 }
 
-/* Why QEMU does not take the stream: its record, or its end with last words
- * (see qemu_vmm_add_exit_reason(), which turns DISCONNECTED into them). */
+/* Why QEMU does not take the stream: its record, or its end with the stderr
+ * tail (see qemu_vmm_add_exit_reason(), which adds that to DISCONNECTED). */
 static void set_stream_error(QemuVmm *qemu, GError **error)
 {
     g_autoptr(json_t) reply = NULL;
 
-    /* QEMU exits right after it has said "failed"; give it the time. */
+    /* QEMU exits right after it has reported "failed"; give it the time. */
     if (!process_wait_gone(qemu->pid, qemu->start_time, ENDING_MS))
         reply = qmp_execute(qemu->qmp, "query-migrate", NULL, QMP_COMMAND_MS, NULL);
     if (!reply)
@@ -147,12 +147,22 @@ static gboolean await_markers(QemuVmm *qemu, const GPtrArray *blocks, const uint
     return TRUE;
 }
 
+static gboolean send_stream(QemuVmm *qemu, GBytes *stream, gint64 deadline, GError **error)
+{
+    gsize length, sent;
+    const char *data = g_bytes_get_data(stream, &length);
+
+    if (unix_socket_send(qemu->incoming_fd, data, length, -1, deadline, &sent, error))
+        return TRUE;
+    g_prefix_error(error, "QEMU's incoming socket: ");
+    return FALSE;
+}
+
 static gboolean send_beginning(QemuVmm *qemu, const GPtrArray *regions, const uint8_t *markers,
                                gint64 deadline, GError **error)
 {
     g_autofree QemuStreamBlock *blocks = g_new0(QemuStreamBlock, regions->len + 1);
     g_autoptr(GBytes) stream = NULL;
-    size_t sent;
 
     for (guint i = 0; i < regions->len; i++) {
         const RamRegion *region = regions->pdata[i];
@@ -161,8 +171,7 @@ static gboolean send_beginning(QemuVmm *qemu, const GPtrArray *regions, const ui
             (QemuStreamBlock){region->name, region->bytes, markers + i * (gsize)QEMU_MARKER_BYTES};
     }
     stream = qemu_stream_build_begin(qemu->machine, blocks, regions->len, error);
-    return stream && unix_socket_send(qemu->incoming_fd, g_bytes_get_data(stream, NULL),
-                                      g_bytes_get_size(stream), -1, deadline, &sent, error);
+    return stream && send_stream(qemu, stream, deadline, error);
 }
 
 /* What QEMU says of the blocks by now: as long as the source's, and where they
@@ -245,10 +254,8 @@ static gboolean load(QemuVmm *qemu, GBytes *stream, GError **error)
 {
     gint64 deadline = g_get_monotonic_time() + (gint64)QEMU_STATE_MS * 1000;
     g_autofree char *status = NULL;
-    gsize length, sent;
-    const char *data = g_bytes_get_data(stream, &length);
 
-    if (!unix_socket_send(qemu->incoming_fd, data, length, -1, deadline, &sent, error))
+    if (!send_stream(qemu, stream, deadline, error))
         return FALSE;
     shutdown(qemu->incoming_fd, SHUT_WR);
     if (!await_loaded(qemu, deadline, error))

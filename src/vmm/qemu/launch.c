@@ -15,7 +15,7 @@
 #include "vmm/qemu/qemu.h"
 #include "vmm/qemu/stderr_tail.h"
 #include "vmm/qemu/start_options.h"
-#include "vmm/qemu/unix_socket.h"
+#include "base/unix_socket.h"
 
 /* Allocating much memory up front can take a while. */
 #define START_MS 60000
@@ -27,7 +27,7 @@
 
 /* Everything about one start, worked out before it. */
 typedef struct {
-    const QemuLaunch *launch;
+    const VmmLaunch *launch;
     char **argv;             /* as it is started here */
     char **clean;            /* as another host would start it */
     char *program;           /* the file */
@@ -59,7 +59,7 @@ static char **child_environment(void)
     return environment;
 }
 
-static void set_no_program_error(const QemuLaunch *launch, const char *program, GError **error)
+static void set_no_program_error(const VmmLaunch *launch, const char *program, GError **error)
 {
     if (launch->incoming)
         error_set(error, VMFERRY_ERROR_NOT_FOUND,
@@ -80,8 +80,7 @@ static gboolean find_program(Start *start, GError **error)
         return FALSE;
     }
     if (!qemu_is_program(name)) {
-        error_set(error, VMFERRY_ERROR_REFUSED,
-                  "%s is no QEMU: its name should hold \"qemu\" or be \"kvm\"", name);
+        error_set(error, VMFERRY_ERROR_REFUSED, "%s is not " QEMU_PROGRAMS, name);
         return FALSE;
     }
     if (strchr(name, '/') && !g_path_is_absolute(name))
@@ -128,7 +127,7 @@ static gboolean check_start(Start *start, GError **error)
         return TRUE;
     return qemu_command_line_check_descriptors(argv, error) &&
            qemu_command_line_check_memory_files(argv, folder, error) &&
-           qemu_check_memory(qemu_command_line_memory(argv), error);
+           vmm_check_host_memory(qemu_command_line_memory(argv), error);
 }
 
 /* A QEMU that drops its rights by itself begins with ours. */
@@ -177,8 +176,13 @@ static int open_log(const char *path, GError **error)
 static gboolean on_begun(pid_t pid, gpointer user, GError **error)
 {
     const Start *start = user;
-    const QemuLaunch *launch = start->launch;
-    QemuIdentity identity = {.pid = pid, .qmp_path = start->qmp_path, .log_path = start->log_path};
+    const VmmLaunch *launch = start->launch;
+    VmmIdentity identity = {
+        .kind = (char *)QEMU_KIND,
+        .pid = pid,
+        .control_path = start->qmp_path,
+        .log_path = start->log_path,
+    };
 
     if (!launch->begun)
         return TRUE;
@@ -211,10 +215,10 @@ static gboolean run(const Start *start, pid_t *ret_pid, GError **error)
 
 static void set_start_error(const char *log_path, GError **error)
 {
-    g_autofree char *words = stderr_tail_read(log_path);
+    g_autofree char *tail = stderr_tail_read(log_path);
 
     error_set(error, VMFERRY_ERROR_FAILED, "QEMU did not start: %s",
-              words ? words : "it ended without a word");
+              tail ? tail : "it ended without a message");
 }
 
 /* Connects as soon as QEMU listens; NULL when it has ended or is too slow. */
@@ -262,7 +266,7 @@ static gboolean settle(const Start *start, Qmp *qmp, pid_t pid, GError **error)
 
 static Vmm *make_vmm(const Start *start, pid_t pid, uint64_t start_time, Qmp *qmp)
 {
-    const QemuLaunch *launch = start->launch;
+    const VmmLaunch *launch = start->launch;
     Vmm *vmm = qemu_vmm_new(pid, start_time, start->qmp_path, start->log_path, start->clean, qmp);
 
     qemu_vmm_set_rules(vmm, launch->incoming ? launch->rules : NULL);
@@ -285,7 +289,7 @@ static Vmm *begin(const Start *start, GError **error)
     }
     qmp = await_qmp(pid, start_time, start->qmp_path, start->log_path, error);
     if (!qmp || !settle(start, qmp, pid, error)) {
-        /* It is ours and nobody else knows of it. */
+        /* We have started it, and no other process knows of it. */
         (void)process_kill(pid, start_time, SIGKILL, NULL);
         (void)process_wait_gone(pid, start_time, START_MS);
         unlink(start->qmp_path);
@@ -294,7 +298,7 @@ static Vmm *begin(const Start *start, GError **error)
     return make_vmm(start, pid, start_time, g_steal_pointer(&qmp));
 }
 
-static void prepare(const QemuLaunch *launch, Start *start)
+static void prepare(const VmmLaunch *launch, Start *start)
 {
     const char *folder = launch->working_directory ? launch->working_directory : "/";
 
@@ -311,7 +315,7 @@ static void prepare(const QemuLaunch *launch, Start *start)
         launch->incoming ? qemu_map_text(folder, launch->rules) : g_strdup(folder);
 }
 
-Vmm *qemu_launch(const QemuLaunch *launch, GError **error)
+Vmm *qemu_launch(const VmmLaunch *launch, GError **error)
 {
     g_auto(Start) start = {0};
     Vmm *vmm;
@@ -324,33 +328,4 @@ Vmm *qemu_launch(const QemuLaunch *launch, GError **error)
     if (vmm)
         ((QemuVmm *)vmm)->cgroups = spawn_plan_keep(start.plan);
     return vmm;
-}
-
-#define MEBIBYTE ((uint64_t)1 << 20)
-
-gboolean qemu_memory_fits(uint64_t guest_bytes, const char *meminfo, GError **error)
-{
-    static const char key[] = "MemAvailable:";
-    const char *line = strstr(meminfo, key);
-    uint64_t available;
-
-    /* A kernel that does not tell is no reason to refuse. */
-    if (!line)
-        return TRUE;
-    available = g_ascii_strtoull(line + strlen(key), NULL, 10);
-    available = available > G_MAXUINT64 / 1024 ? G_MAXUINT64 : available * 1024;
-    if (guest_bytes <= available)
-        return TRUE;
-    error_set(error, VMFERRY_ERROR_NO_SPACE,
-              "not enough memory here: guest needs %" G_GUINT64_FORMAT " MiB, %" G_GUINT64_FORMAT
-              " MiB available",
-              guest_bytes / MEBIBYTE, available / MEBIBYTE);
-    return FALSE;
-}
-
-gboolean qemu_check_memory(uint64_t guest_bytes, GError **error)
-{
-    g_autofree char *meminfo = file_read("/proc/meminfo", 1u << 20, NULL, error);
-
-    return meminfo && qemu_memory_fits(guest_bytes, meminfo, error);
 }

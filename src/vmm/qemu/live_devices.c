@@ -89,7 +89,7 @@ static gboolean contradicts(const LineOption *line, const QemuDevice *device)
            !strchr(line_option_get(line, "bus"), '/');
 }
 
-/* "virtio-net" stands for "virtio-net-pci". */
+/* "virtio-net" is short for "virtio-net-pci". */
 static gboolean is_of_type(const char *driver, const char *type)
 {
     static const struct {

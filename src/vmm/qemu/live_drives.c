@@ -3,7 +3,7 @@
  *
  * Each makes a block backend, whose name is its id or one that QEMU composes of
  * interface, bus and unit (drive_new() in QEMU's blockdev.c).  A backend lives
- * as long as its device does, and what stands below it is what the guest has:
+ * as long as its device does, and the nodes below it are what the guest has:
  * the overlay of a snapshot, the target of a mirror, another medium, none.
  */
 #include <stdio.h>

@@ -31,7 +31,7 @@ static void read_options(LivePlan *plan)
 {
     QemuOption option = {0};
 
-    while (qemu_option_next(plan->job->words, &option)) {
+    while (qemu_option_next(plan->job->arguments, &option)) {
         g_autoptr(QemuParameters) expanded = live_expand_short_form(&option);
         LineOption line = {.option = option,
                            .parameters = expanded ? NULL : read_parameters(&option),
@@ -71,17 +71,17 @@ void live_plan_add_json(LivePlan *plan, const char *name, json_t *object)
     json_decref(object);
 }
 
-/* Words that the map rules of this host have rewritten stand for what came; an
+/* Arguments that the map rules of this host have rewritten count as what came; an
  * option that is edited now is in this host's terms. */
-static char *const *choose_words(const QemuLiveLine *job)
+static char *const *choose_arguments(const QemuLiveLine *job)
 {
-    gboolean paired = job->original &&
-                      g_strv_length((char **)job->original) == g_strv_length((char **)job->words);
+    gboolean paired = job->original && g_strv_length((char **)job->original) ==
+                                           g_strv_length((char **)job->arguments);
 
-    return paired ? job->original : job->words;
+    return paired ? job->original : job->arguments;
 }
 
-static void write_option(const LivePlan *plan, const LineOption *line, char *const *words,
+static void write_option(const LivePlan *plan, const LineOption *line, char *const *arguments,
                          GPtrArray *out)
 {
     const QemuOption *option = &line->option;
@@ -96,18 +96,18 @@ static void write_option(const LivePlan *plan, const LineOption *line, char *con
         return;
     }
     for (guint i = 0; i < option->words; i++)
-        g_ptr_array_add(out, g_strdup(words[option->first + i]));
+        g_ptr_array_add(out, g_strdup(arguments[option->first + i]));
 }
 
 static char **write_line(const LivePlan *plan)
 {
     g_autoptr(GPtrArray) out = g_ptr_array_new_with_free_func(g_free);
-    char *const *words = choose_words(plan->job);
+    char *const *arguments = choose_arguments(plan->job);
 
-    if (words[0])
-        g_ptr_array_add(out, g_strdup(words[0]));
+    if (arguments[0])
+        g_ptr_array_add(out, g_strdup(arguments[0]));
     for (guint i = 0; i < plan->options->len; i++)
-        write_option(plan, live_plan_option(plan, i), words, out);
+        write_option(plan, live_plan_option(plan, i), arguments, out);
     for (guint i = 0; i < plan->added->len; i++)
         g_ptr_array_add(out, g_strdup(plan->added->pdata[i]));
     g_ptr_array_add(out, NULL);

@@ -6,7 +6,7 @@
 
 /* One option of the command line. */
 typedef struct {
-    QemuOption option;          /* in the words that QEMU was started with */
+    QemuOption option;          /* in the arguments that QEMU was started with */
     QemuParameters *parameters; /* of options that are edited here; NULL for others */
     const char *new_name;       /* the option's long form, where it is a short one; or NULL */
     gboolean dropped, edited;
@@ -19,7 +19,7 @@ typedef struct {
     const QemuLiveLine *job;
     const QemuMachine *machine;
     GArray *options;          /* of LineOption */
-    GPtrArray *added;         /* of char *: words for the end of the line */
+    GPtrArray *added;         /* of char *: arguments for the end of the line */
     GHashTable *node_names;   /* nodes that were added: live name → ours */
     GPtrArray *added_devices; /* of AddedDevice, see live_devices.c */
     gboolean rearranged;      /* devices came or went */
@@ -50,7 +50,7 @@ void live_plan_add_json(LivePlan *plan, const char *name, json_t *object);
 
 /* live_drives.c, before all else: names every drive option. */
 void live_name_drives(LivePlan *plan);
-/* "-cdrom x" as the -drive that it stands for; NULL for other options. */
+/* "-cdrom x" as the -drive that it is short for; NULL for other options. */
 QemuParameters *live_expand_short_form(const QemuOption *option);
 
 /* live_devices.c: finds what became of each -device, and what was added. */

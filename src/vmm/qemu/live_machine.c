@@ -111,12 +111,12 @@ static void read_config_ids(const char *text, GHashTable *ids)
     }
 }
 
-static GHashTable *find_configured(pid_t pid, char *const *words)
+static GHashTable *find_configured(pid_t pid, char *const *arguments)
 {
     GHashTable *ids = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
     QemuOption option = {0};
 
-    while (qemu_option_next(words, &option)) {
+    while (qemu_option_next(arguments, &option)) {
         g_autofree char *path = NULL, *text = NULL;
 
         if (g_strcmp0(option.name, "readconfig") != 0 || !option.value)
@@ -135,11 +135,11 @@ static char **make_line(QemuVmm *qemu, const QemuMachine *machine, char *const *
                         GError **error)
 {
     g_auto(GStrv) started = process_get_command_line(qemu->pid, error);
-    g_auto(GStrv) words = started ? qemu_command_line_clean(started) : NULL;
-    g_autoptr(GHashTable) configured = words ? find_configured(qemu->pid, words) : NULL;
-    g_autofree char *type = words ? qemu_get_machine(qemu, error) : NULL;
+    g_auto(GStrv) arguments = started ? qemu_command_line_clean(started) : NULL;
+    g_autoptr(GHashTable) configured = arguments ? find_configured(qemu->pid, arguments) : NULL;
+    g_autofree char *type = arguments ? qemu_get_machine(qemu, error) : NULL;
     QemuLiveLine job = {
-        .words = words,
+        .arguments = arguments,
         .original = original,
         .machine = machine,
         .machine_type = type,
@@ -236,7 +236,7 @@ static gboolean set_property(Qmp *qmp, const char *name, const char *property, j
     return FALSE;
 }
 
-/* Only what stands in our own table is set, whatever the source names. */
+/* Only what our own table holds is set, whatever the source names. */
 static gboolean set_object(Qmp *qmp, const QemuObject *source, const QemuObject *here,
                            guint *changed, GError **error)
 {

@@ -4,7 +4,7 @@
  * A device is attached to the node at the top of what it has.  Snapshots,
  * mirrors and changed media put other nodes there; commits and streams take
  * nodes out from below.  Nodes whose names QEMU made up are written inside of
- * those that stand on them, or get a name where a device needs one.
+ * the nodes above them, or get a name where a device needs one.
  */
 #include <stdlib.h>
 #include <string.h>

@@ -39,7 +39,7 @@ static const struct {
     {"exports", "query-block-exports", NULL, NULL, FALSE},
 };
 
-/* Details of an image that nobody reads here; a snapshot list can be long. */
+/* Details of an image that are not used here; a snapshot list can be long. */
 static void drop_image_details(json_t *entries, gboolean inserted)
 {
     json_t *entry;

@@ -14,7 +14,7 @@
  *   - the QEMU that was started there is asked the same, and both machines are
  *     compared (machine_compare.h), so that no table of ours has to be right
  *     about what a command line makes;
- *   - the source is asked again before and after the pause, since somebody may
+ *   - the source is asked again before and after the pause, since another program may
  *     have changed the machine meanwhile.
  *
  * The JSON comes from a process that a guest may have taken over, or from a

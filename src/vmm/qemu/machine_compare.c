@@ -12,7 +12,7 @@ typedef struct {
     MachineComparison kind;
     const GPtrArray *rules;
     GPtrArray *found;       /* of char * */
-    DrivePairVisitor visit; /* NULL: nobody asks for drives */
+    DrivePairVisitor visit; /* NULL: drives are not visited */
     gpointer user;
 } Comparison;
 

@@ -5,7 +5,7 @@
  * one is the incoming QEMU at a destination, which was started from a command
  * line made from the first, or it is the first one asked again.  Devices are
  * compared by where they sit, user-made ones with all their properties; each
- * device's drive by what stands below it, its flags, size and limits; vCPUs,
+ * device's drive by the nodes below it, its flags, size and limits; vCPUs,
  * memory devices and objects one by one.
  *
  * What a destination names in its own way does not count: node names that QEMU
@@ -23,7 +23,7 @@ typedef enum {
 } MachineComparison;
 
 /* The first differences, as texts that name the thing; of char *, empty where
- * both are the same.  *rules* (of QemuMapRule) may be NULL. */
+ * both are the same.  *rules* (of VmmMapRule) may be NULL. */
 GPtrArray *qemu_machine_compare(const QemuMachine *first, const QemuMachine *second,
                                 MachineComparison kind, const GPtrArray *rules);
 

@@ -3,7 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* More is no parameter list but an attack on our time. */
+/* More is not a parameter list but an attack on our time. */
 #define MAX_PARAMETERS 256
 #define MAX_JSON_DEPTH 8
 

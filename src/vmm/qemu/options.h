@@ -11,7 +11,7 @@
 #include <jansson.h>
 
 typedef struct {
-    const char *name;  /* without dashes; NULL for a word that is no option */
+    const char *name;  /* without dashes; NULL for a word that is not an option */
     const char *value; /* NULL for options without one (or cut command lines) */
     guint first;       /* index in argv */
     guint words;       /* 1 or 2 */

@@ -8,7 +8,7 @@
 #include "base/fd.h"
 #include "base/json.h"
 #include "vmm/qemu/qmp_line.h"
-#include "vmm/qemu/unix_socket.h"
+#include "base/unix_socket.h"
 
 /* A command whose reply is awaited; lives on its caller's stack. */
 typedef struct {
@@ -157,12 +157,12 @@ static gboolean expect_greeting(Qmp *qmp, gint64 deadline, GError **error)
 
     if (json_is_object(json_object_get(greeting, "QMP")))
         return TRUE;
-    /* A monitor for users speaks too, but no JSON. */
+    /* A monitor for users sends text, too, but not JSON. */
     if (problem && !error_is(problem, VMFERRY_ERROR_INVALID)) {
         g_propagate_error(error, g_steal_pointer(&problem));
         return FALSE;
     }
-    error_set(error, VMFERRY_ERROR_INVALID, "%s is no QMP socket: it does not greet as QMP does",
+    error_set(error, VMFERRY_ERROR_INVALID, "%s is not a QMP socket: it does not greet as QMP does",
               qmp->path);
     return FALSE;
 }
@@ -253,6 +253,7 @@ static gboolean send_command(Qmp *qmp, const char *text, size_t length, int fd, 
 
     if (unix_socket_send(qmp->fd, text, length, fd, deadline, &sent, error))
         return TRUE;
+    g_prefix_error(error, "QEMU's socket: ");
     /* Half a command would spoil all that follow. */
     if (sent > 0)
         shutdown(qmp->fd, SHUT_RDWR);
@@ -313,7 +314,7 @@ static json_t *exchange(Qmp *qmp, const char *command, json_t *arguments, int fd
 
     text = command_text(command, arguments, id, &length);
     if (!text)
-        error_set(error, VMFERRY_ERROR_INVALID, "arguments are no valid UTF-8");
+        error_set(error, VMFERRY_ERROR_INVALID, "arguments are not valid UTF-8");
     gboolean sent = text && send_command(qmp, text, length, fd, deadline, error);
 
     g_mutex_lock(&qmp->lock);
@@ -371,7 +372,7 @@ char *qmp_execute_human(Qmp *qmp, const char *line, int timeout_ms, GError **err
     if (!value)
         return NULL;
     if (!json_is_string(value)) {
-        error_set(error, VMFERRY_ERROR_INVALID, "%s: QEMU's answer is no text", line);
+        error_set(error, VMFERRY_ERROR_INVALID, "%s: QEMU's answer is not text", line);
         return NULL;
     }
     return g_strdup(json_string_value(value));

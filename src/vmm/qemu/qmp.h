@@ -10,7 +10,7 @@
  * commands nor free the Qmp.
  *
  * QEMU serves one client a socket and lets others wait without a word.  So a
- * connection without greeting means that somebody else is served.
+ * connection without greeting means that another client is served.
  *
  * Locks: `write_lock` keeps the bytes of a command together; `fd_lock` is held
  * for a whole command that carries a descriptor, because QEMU forgets
@@ -40,7 +40,7 @@ typedef void (*QmpEventFunc)(const char *event, json_t *data, gpointer user);
 
 /* Connects, waits for the greeting and enters command mode.
  * VMFERRY_ERROR_BUSY where nothing is said within *greeting_ms*,
- * VMFERRY_ERROR_NOT_FOUND or _REFUSED where nobody listens. */
+ * VMFERRY_ERROR_NOT_FOUND or _REFUSED where no process listens. */
 Qmp *qmp_connect(const char *path, int greeting_ms, GError **error);
 
 /* The same on a connected socket; takes *fd*.  *path* is for error texts. */

@@ -16,8 +16,8 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(QmpLines, qmp_lines_free)
 gboolean qmp_lines_add(QmpLines *lines, const char *data, size_t length, GError **error);
 
 /* Takes the next whole message; *ret_message is NULL where there is none yet.
- * FALSE with *error* where a line is no JSON object. */
+ * FALSE with *error* where a line is not a JSON object. */
 gboolean qmp_lines_next(QmpLines *lines, json_t **ret_message, GError **error);
 
-/* Turns an error reply into *error* with QEMU's words. */
+/* Turns an error reply into *error* with QEMU's description. */
 void qmp_set_reply_error(json_t *reply, GError **error);

@@ -6,7 +6,7 @@
 #include "base/error.h"
 #include "base/fd.h"
 #include "vmm/qemu/qmp_endpoints.h"
-#include "vmm/qemu/unix_socket.h"
+#include "base/unix_socket.h"
 
 #define ENVIRONMENT_LIMIT (2u << 20)
 

@@ -21,7 +21,7 @@
  *   - what is left (cards whose BARs are not mapped, option ROMs) by QEMU's own
  *     record of the block on its heap (ram_records.h);
  *   - where no such record is found, blocks of one length that hold the same
- *     bytes are twins: which is which makes no difference as long as they do.
+ *     bytes are ambiguous: which is which makes no difference as long as they do.
  *     They get addresses in any order, and qemu_check_ambiguous() proves at the
  *     pause that they still hold the same;
  *   - everything else is not guessed but refused.
@@ -48,7 +48,7 @@ typedef struct {
     uint64_t used;         /* bytes that hold something */
     uint64_t total;        /* bytes of the mapping */
     uint64_t host_address; /* 0: not known (yet) */
-    guint twins;           /* number of its group of twins (see above), or 0 */
+    guint ambiguous;       /* number of its group of ambiguous blocks (see above), or 0 */
 } QemuRamBlock;
 
 void qemu_ram_block_free(QemuRamBlock *block);
@@ -107,7 +107,7 @@ gboolean qemu_locate_ram_blocks(GPtrArray *blocks, const QemuMappings *mappings,
  * has grown was neither tracked nor sent.  (QEMU's own migration ends, too.) */
 gboolean qemu_check_same_blocks(const GPtrArray *before, const GPtrArray *now, GError **error);
 
-/* FALSE where blocks that were taken for twins differ by now. */
+/* FALSE where blocks that were ambiguous, and equal, differ by now. */
 gboolean qemu_check_ambiguous(const GPtrArray *blocks, QemuMemoryReader reader, gpointer user,
                               GError **error);
 

@@ -177,7 +177,7 @@ static gboolean settle_ambiguous(Locator *locator, const Candidates *same, GErro
         QemuRamBlock *block = same->blocks->pdata[i];
 
         block->host_address = g_array_index(same->addresses, uint64_t, i);
-        block->twins = locator->last_ambiguous;
+        block->ambiguous = locator->last_ambiguous;
     }
     return TRUE;
 }
@@ -237,21 +237,22 @@ gboolean qemu_same_content(uint64_t one, uint64_t other, uint64_t length, QemuMe
     return TRUE;
 }
 
-static const QemuRamBlock *first_ambiguous(const GPtrArray *blocks, guint twins)
+static const QemuRamBlock *first_ambiguous(const GPtrArray *blocks, guint group)
 {
     for (guint i = 0; i < blocks->len; i++)
-        if (((const QemuRamBlock *)blocks->pdata[i])->twins == twins)
+        if (((const QemuRamBlock *)blocks->pdata[i])->ambiguous == group)
             return blocks->pdata[i];
     return NULL;
 }
 
-/* Compares bytes, not digests: the guest stands still meanwhile. */
+/* Compares bytes, not digests: this time is part of the pause. */
 gboolean qemu_check_ambiguous(const GPtrArray *blocks, QemuMemoryReader reader, gpointer user,
                               GError **error)
 {
     for (guint i = 0; i < blocks->len; i++) {
         const QemuRamBlock *block = blocks->pdata[i];
-        const QemuRamBlock *first = block->twins ? first_ambiguous(blocks, block->twins) : block;
+        const QemuRamBlock *first =
+            block->ambiguous ? first_ambiguous(blocks, block->ambiguous) : block;
         gboolean same;
 
         if (first == block)

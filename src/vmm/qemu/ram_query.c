@@ -49,8 +49,8 @@ QemuMappings *qemu_read_mappings(pid_t pid, GError **error)
 /* `info mtree -f` would tell only what the guest sees, but QEMU before 8.0 keeps
  * references to all devices when asked for it: none can be unplugged any more. */
 /* Asks for the host address of each piece of RAM that the guest sees.  A
- * guest that runs may move a piece meanwhile: then there is no answer that
- * fits, and the piece is left out. */
+ * running guest may move a piece meanwhile: then no answer fits, and the piece
+ * is left out. */
 static gboolean resolve_ranges(Qmp *qmp, GPtrArray *ranges, GError **error)
 {
     for (guint i = 0; i < ranges->len; i++) {

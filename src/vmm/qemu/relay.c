@@ -56,7 +56,7 @@ static gpointer close_thread(gpointer data)
     return NULL;
 }
 
-gboolean qemu_save_relayed(QemuVmm *qemu, int memory, GError **error)
+gboolean qemu_save_relayed(QemuVmm *qemu, int memory, VmmSavePurpose purpose, GError **error)
 {
     Gift gift = {.pid = qemu->pid, .fd = memory};
     g_autofree char *name = NULL;
@@ -69,8 +69,7 @@ gboolean qemu_save_relayed(QemuVmm *qemu, int memory, GError **error)
         return FALSE;
     }
     name = g_strdup_printf("/proc/self/fd/%d", gift.there);
-    saved = qmp_run(qemu->qmp, "xen-save-devices-state",
-                    json_pack("{s:s,s:b}", "filename", name, "live", 1), QEMU_STATE_MS, error);
+    saved = qemu_save_to_file(qemu->qmp, name, purpose, error);
     if (!thread_run("take", close_thread, &gift, NULL))
         log_debug("pid %d keeps descriptor %d", (int)qemu->pid, gift.there);
     return saved;

@@ -14,4 +14,4 @@
 gboolean qemu_is_relayed(Qmp *qmp);
 
 /* Saves the device state into *memory* that way. */
-gboolean qemu_save_relayed(QemuVmm *qemu, int memory, GError **error);
+gboolean qemu_save_relayed(QemuVmm *qemu, int memory, VmmSavePurpose purpose, GError **error);

@@ -11,6 +11,7 @@
 #define QUIT_MS 3000
 #define TERM_MS 3000
 #define KILL_MS 10000
+#define RESUME_ATTEMPTS 200 /* of a guard */
 
 static const struct {
     const char *status;
@@ -100,7 +101,7 @@ gboolean qemu_pause(QemuVmm *qemu, gboolean *ret_was_running, GError **error)
     gint stops = g_atomic_int_get(&qemu->stops);
 
     /* `stop` returns when all vCPUs have stopped and I/O is drained; on a guest
-     * that is paused it changes nothing, and there is no STOP event before its
+     * that is paused it changes nothing, and no STOP event comes before its
      * reply. */
     if (!qmp_run(qemu->qmp, "stop", NULL, QEMU_STOP_MS, error))
         return FALSE;
@@ -158,22 +159,53 @@ gboolean qemu_resume(QemuVmm *qemu, GError **error)
     return TRUE;
 }
 
+gboolean qemu_begin_action(QemuVmm *qemu, guint attempts, GuardAction *ret, GError **error)
+{
+    guard_action_begin(ret, attempts);
+    if (!guard_action_add_connect(ret, qemu->qmp_path, error))
+        return FALSE;
+    guard_action_add_expect(ret, "\"QMP\"", NULL, NULL);
+    guard_action_add_send(ret, "{\"execute\":\"qmp_capabilities\"}\n");
+    guard_action_add_expect(ret, "\"return\"", NULL, NULL);
+    guard_action_add_ready(ret);
+    return TRUE;
+}
+
+void qemu_end_action(GuardAction *action, const char *command)
+{
+    guard_action_add_send(action, command);
+    guard_action_add_expect(action, "\"guard\"", NULL, NULL);
+}
+
+/* A guest that QEMU's own migration has taken elsewhere is in the state
+ * "postmigrate" or "finish-migrate": two would run.  One that does not answer
+ * may be about to migrate, and would keep a `cont` for afterwards. */
+gboolean qemu_get_resume_action(QemuVmm *qemu, GuardAction *ret, GError **error)
+{
+    if (!qemu_begin_action(qemu, RESUME_ATTEMPTS, ret, error))
+        return FALSE;
+    guard_action_add_send(ret, "{\"execute\":\"query-status\",\"id\":\"state\"}\n");
+    guard_action_add_expect(ret, "\"state\"", "\"status\"", "migrate\"");
+    qemu_end_action(ret, "{\"execute\":\"cont\"," QEMU_ACTION_ID "}\n");
+    return TRUE;
+}
+
 /* QEMU says RESUME before its vCPUs run, and what it has said is read to the end
  * before a later reply, or the end of the connection, is seen. */
 VmmStart qemu_get_start(QemuVmm *qemu)
 {
     g_autofree char *status = NULL;
-    gboolean stands;
+    gboolean paused;
 
     if (!qemu->loaded)
         return VMM_START_UNKNOWN;
     status = qemu_query_status(qemu->qmp, QMP_COMMAND_MS, NULL);
-    stands = status ? qemu_run_state_from_status(status) == VMM_RUN_STATE_PAUSED
+    paused = status ? qemu_run_state_from_status(status) == VMM_RUN_STATE_PAUSED
                     : !qmp_is_connected(qemu->qmp) &&
                           process_wait_gone(qemu->pid, qemu->start_time, KILL_MS);
     if (g_atomic_int_get(&qemu->resumes) > 0)
         return VMM_START_DONE;
-    return stands ? VMM_START_NEVER : VMM_START_UNKNOWN;
+    return paused ? VMM_START_NEVER : VMM_START_UNKNOWN;
 }
 
 gboolean qemu_announce(QemuVmm *qemu, GError **error)

@@ -55,14 +55,14 @@ char *stderr_tail_pick(const char *tail, size_t length)
 {
     g_autoptr(GString) text = g_string_new(NULL);
     g_auto(GStrv) lines = NULL;
-    char *words;
+    char *picked;
 
     /* NUL bytes would hide what follows. */
     for (size_t i = 0; i < length; i++)
         g_string_append_c(text, tail[i] ? tail[i] : ' ');
     lines = g_strsplit(text->str, "\n", -1);
-    words = join_last(lines, TRUE);
-    return words ? words : join_last(lines, FALSE);
+    picked = join_last(lines, TRUE);
+    return picked ? picked : join_last(lines, FALSE);
 }
 
 char *stderr_tail_read(const char *path)

@@ -1,4 +1,4 @@
-/* What a process said at the end of its log. */
+/* The end of a process's standard error, as its log has it. */
 #pragma once
 
 #include <glib.h>

@@ -40,13 +40,13 @@ static void check_cleaning(char **argv)
 
 static void read_texts(const char *text, size_t size)
 {
-    g_autofree char *words = last_words_pick(text, size);
+    g_autofree char *words = stderr_tail_pick(text, size);
     g_autofree char *copy = g_strndup(text, size);
-    g_autofree char *writer = qemu_find_live_writer(copy, copy);
+    g_autofree char *writer = qemu_find_dma_writer(copy, copy);
 
     if (words && !g_utf8_validate(words, -1, NULL))
         abort();
-    if (writer && !qemu_is_foreign_writer(writer))
+    if (writer && !qemu_is_dma_writer(writer))
         abort();
 }
 

@@ -29,7 +29,7 @@ static void make_line(const QemuMachine *machine, json_t *object, char **words)
 {
     g_auto(GStrv) clean = qemu_command_line_clean(words);
     g_autoptr(GError) error = NULL;
-    QemuLiveLine job = {.words = clean,
+    QemuLiveLine job = {.arguments = clean,
                         .machine = machine,
                         .machine_type = json_text_or(object, "type", ""),
                         .read_settings = read_settings,

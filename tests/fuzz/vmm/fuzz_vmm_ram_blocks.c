@@ -86,7 +86,7 @@ static void locate(GPtrArray *blocks, GPtrArray *ranges, QemuMappings *mappings,
     if (!qemu_locate_ram_blocks(blocks, mappings, ranges, read_content, content, NULL))
         return;
     check_blocks(blocks, mappings->ram, TRUE);
-    if (!qemu_check_twins(blocks, read_content, content, NULL) && blocks->len < 2)
+    if (!qemu_check_ambiguous(blocks, read_content, content, NULL) && blocks->len < 2)
         abort();
 }
 

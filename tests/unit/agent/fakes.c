@@ -195,7 +195,7 @@ static gboolean fake_quit(Vmm *vmm, GError **error)
     return TRUE;
 }
 
-static char *fake_get_last_words(Vmm *vmm)
+static char *fake_get_stderr_tail(Vmm *vmm)
 {
     return g_strdup("farewell\n");
 }
@@ -210,22 +210,44 @@ static gboolean fake_set_balloon(Vmm *vmm, uint64_t bytes, GError **error)
     return TRUE;
 }
 
+static VmmIdentity *fake_get_identity(Vmm *vmm)
+{
+    FakeVmm *fake = (FakeVmm *)vmm;
+    VmmIdentity *identity = g_new0(VmmIdentity, 1);
+
+    identity->kind = g_strdup("qemu");
+    identity->pid = fake->pid;
+    identity->start_time = fake->start_time;
+    identity->control_path = g_strdup(fake->qmp_path);
+    identity->log_path = g_strdup(fake->log_path);
+    identity->command_line = g_strdupv(fake->command_line);
+    return identity;
+}
+
 static const VmmOps fake_ops = {
+    .kind = "qemu",
     .free = fake_free,
     .get_pid = fake_get_pid,
     .is_same_process = fake_is_same_process,
+    .get_identity = fake_get_identity,
     .get_run_state = fake_get_run_state,
     .describe = fake_describe,
     .check_movable = fake_check_movable,
     .read_machine = fake_read_machine,
-    .list_images = fake_list_images,
     .get_process = fake_get_process,
     .resume = fake_resume,
-    .take_images = fake_take_images,
     .announce = fake_announce,
     .quit = fake_quit,
-    .get_stderr_tail = fake_get_last_words,
-    .set_balloon = fake_set_balloon,
+    .get_stderr_tail = fake_get_stderr_tail,
+};
+
+static const VmmBlockOps fake_block_ops = {
+    .list_images = fake_list_images,
+    .take_images = fake_take_images,
+};
+
+static const VmmBalloonOps fake_balloon_ops = {
+    .set = fake_set_balloon,
 };
 
 static Vmm *make(pid_t pid, const char *qmp_path, const char *log_path, char **command_line)
@@ -233,6 +255,8 @@ static Vmm *make(pid_t pid, const char *qmp_path, const char *log_path, char **c
     FakeVmm *fake = g_new0(FakeVmm, 1);
 
     fake->vmm.ops = &fake_ops;
+    fake->vmm.block = &fake_block_ops;
+    fake->vmm.balloon = &fake_balloon_ops;
     fake->pid = pid;
     process_get_start_time(pid, &fake->start_time, NULL);
     fake->qmp_path = g_strdup(qmp_path);
@@ -241,7 +265,7 @@ static Vmm *make(pid_t pid, const char *qmp_path, const char *log_path, char **c
     return &fake->vmm;
 }
 
-Vmm *qemu_launch(const QemuLaunch *launch, GError **error)
+static Vmm *fake_launch(const VmmLaunch *launch, GError **error)
 {
     g_autofree char *socket = g_strdup_printf("%s/%s.qmp", launch->directory, launch->name);
     g_autofree char *log = g_strdup_printf("%s/%s.log", launch->directory, launch->name);
@@ -257,7 +281,7 @@ Vmm *qemu_launch(const QemuLaunch *launch, GError **error)
         socket, log, launch->command_line);
 }
 
-Vmm *qemu_adopt(pid_t pid, const char *qmp_path, GError **error)
+static Vmm *fake_adopt(pid_t pid, const char *qmp_path, GError **error)
 {
     char *words[] = {(char *)"qemu-system-x86_64", (char *)"-m", (char *)"1G", NULL};
 
@@ -268,37 +292,29 @@ Vmm *qemu_adopt(pid_t pid, const char *qmp_path, GError **error)
     return make(pid, qmp_path ? qmp_path : "/run/found.qmp", NULL, words);
 }
 
-Vmm *qemu_reattach(const QemuIdentity *identity, GError **error)
+static Vmm *fake_reattach(const VmmIdentity *identity, GError **error)
 {
     if (fakes.reattach_fails) {
         error_set(error, VMFERRY_ERROR_BUSY, "the QMP socket is busy");
         return NULL;
     }
-    return make(identity->pid, identity->qmp_path, identity->log_path, identity->command_line);
+    return make(identity->pid, identity->control_path, identity->log_path, identity->command_line);
 }
 
-QemuIdentity *qemu_get_identity(Vmm *vmm)
+static gboolean fake_is_program(const char *program)
 {
-    FakeVmm *fake = (FakeVmm *)vmm;
-    QemuIdentity *identity = g_new0(QemuIdentity, 1);
-
-    identity->pid = fake->pid;
-    identity->start_time = fake->start_time;
-    identity->qmp_path = g_strdup(fake->qmp_path);
-    identity->log_path = g_strdup(fake->log_path);
-    identity->command_line = g_strdupv(fake->command_line);
-    return identity;
+    return TRUE;
 }
 
-void qemu_identity_free(QemuIdentity *identity)
-{
-    if (!identity)
-        return;
-    g_free(identity->qmp_path);
-    g_free(identity->log_path);
-    g_strfreev(identity->command_line);
-    g_free(identity);
-}
+/* In place of the QEMU driver's. */
+const VmmDriver qemu_driver = {
+    .kind = "qemu",
+    .programs = "QEMU",
+    .is_program = fake_is_program,
+    .launch = fake_launch,
+    .adopt = fake_adopt,
+    .reattach = fake_reattach,
+};
 
 /* ---- the moving ---- */
 

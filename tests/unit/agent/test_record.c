@@ -14,7 +14,8 @@
 static const char good[] =
     "{\"format\":1,\"name\":\"web1\",\"id\":\"" ID
     "\",\"term\":3,\"role\":\"ours\",\"origin\":\"run\",\"boot_id\":\"b\","
-    "\"directory\":\"/run/x/guest-a\",\"pid\":77,\"start_time\":12345,\"qmp_path\":\"/q\","
+    "\"directory\":\"/run/x/guest-a\",\"pid\":77,\"start_time\":12345,"
+    "\"vmm_kind\":\"qemu\",\"qmp_path\":\"/q\","
     "\"log_path\":\"/"
     "l\",\"command_line\":[\"qemu-system-x86_64\",\"-m\",\"1G\"],\"resume\":false,\"since\":99}";
 
@@ -64,6 +65,7 @@ static void test_round_trip(void **state)
     assert_null(again->command_line[3]);
     assert_string_equal(again->transaction, ID);
     assert_string_equal(again->destination, "hostb:4747");
+    assert_string_equal(again->vmm_kind, "qemu");
     assert_string_equal(again->working_directory, "/srv");
     assert_int_equal(again->process->user.id, getuid());
     assert_string_equal(again->cgroups[0], "/sys/fs/cgroup/a");

@@ -45,8 +45,10 @@ static void write_record_with(Host *host, const char *role, pid_t pid, const cha
                   "qemu-system-x86_64", "resume", resume, "since", 1);
     g_autofree char *text = NULL;
 
-    if (pid > 0)
+    if (pid > 0) {
+        json_object_set_new(record, "vmm_kind", json_string("qemu"));
         json_object_set_new(record, "qmp_path", json_string("/run/x.qmp"));
+    }
     if (strcmp(role, "ours") != 0 && strcmp(role, "starting") != 0) {
         json_object_set_new(record, "transaction", json_string(ID));
         json_object_set_new(record, "destination", json_string("hostb"));

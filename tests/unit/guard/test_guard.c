@@ -1,6 +1,7 @@
 /*
- * The guard does its duty when the process that started it is killed, and
- * only then.  The "VMM" is a child that serves just enough QMP.
+ * The guard performs what it is armed with when the process that started it is
+ * killed, and only then.  The actions are the QEMU driver's; the "VMM" is a child
+ * that serves just enough QMP.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -22,16 +23,66 @@
 
 #include "base/clock.h"
 #include "guard/guard.h"
-#include "vmm/qemu/unix_socket.h"
+#include "base/unix_socket.h"
+#include "vmm/qemu/driver.h"
 
 static _Atomic int *resumed;  /* by QMP `cont` */
 static _Atomic int *released; /* by QMP `balloon`; 1 + how often it was resumed before */
 static _Atomic int *released_mib;
-static _Atomic int *hang_ups; /* how often it closes the connection at `balloon` */
-static _Atomic int *mute;     /* how often it gives no answer to query-status */
-static _Atomic int *migrated; /* how often it said that it was migrated; -1: it was not */
+static _Atomic int *hang_ups;  /* how often it closes the connection at `balloon` */
+static _Atomic int *mute;      /* how often it gives no answer to query-status */
+static _Atomic int *migrated;  /* how often it said that it was migrated; -1: it was not */
+static _Atomic int *greetings; /* how many clients it has greeted */
 static char folder[] = "/tmp/vmferry-guard-XXXXXX";
 static char socket_path[64];
+
+typedef enum { NOTHING, RESUME, KILL } Wanted;
+
+static void make_action(Wanted wanted, const char *where, GuardAction *ret)
+{
+    QemuVmm qemu = {.qmp_path = (char *)where};
+
+    guard_action_begin(ret, 1);
+    if (wanted == KILL)
+        guard_action_add_kill(ret);
+    else if (wanted == RESUME)
+        assert_true(qemu_get_resume_action(&qemu, ret, NULL));
+}
+
+static gboolean arm(Guard *guard, Wanted wanted)
+{
+    GuardAction action;
+
+    make_action(wanted, socket_path, &action);
+    return wanted == NOTHING ? guard_disarm(guard, GUARD_SLOT_GUEST, NULL)
+                             : guard_arm(guard, GUARD_SLOT_GUEST, &action, NULL);
+}
+
+static Guard *start_guard(pid_t vmm, Wanted wanted)
+{
+    GuardAction action;
+
+    make_action(wanted, socket_path, &action);
+    return guard_start(vmm, wanted == NOTHING ? NULL : &action, NULL);
+}
+
+static gboolean arm_balloon(Guard *guard, uint64_t bytes)
+{
+    QemuVmm qemu = {.qmp_path = socket_path};
+    GuardAction action;
+
+    return qemu_get_set_balloon_action(&qemu, bytes, &action, NULL) &&
+           guard_arm(guard, GUARD_SLOT_BALLOON, &action, NULL);
+}
+
+static gboolean arm_file(Guard *guard, const char *path, const char *text, GError **error)
+{
+    GuardAction action;
+
+    guard_action_begin(&action, 1);
+    guard_action_add_write(&action, path, text);
+    return guard_arm_also(guard, GUARD_SLOT_LIMITS, &action, error);
+}
 
 static void say_state(int client)
 {
@@ -49,6 +100,7 @@ static void serve_client(int client)
     char text[4096] = "";
     ssize_t got;
 
+    atomic_fetch_add(greetings, 1);
     (void)!write(client, "{\"QMP\": {}}\r\n", 13);
     while ((got = read(client, text, sizeof text - 1)) > 0) {
         text[got] = '\0';
@@ -94,16 +146,15 @@ static pid_t start_vmm(void)
     return pid;
 }
 
-/* An agent that starts a guard, sets duties and dies, or dismisses it. */
-static void run_agent(pid_t vmm, GuardAction duty, gboolean dismiss)
+/* An agent that starts a guard, arms it and dies, or dismisses it. */
+static void run_agent(pid_t vmm, Wanted wanted, gboolean dismiss)
 {
     pid_t agent = fork();
 
     if (agent == 0) {
-        g_autoptr(GError) error = NULL;
-        Guard *guard = guard_start(vmm, socket_path, GUARD_LEAVE, &error);
+        Guard *guard = start_guard(vmm, NOTHING);
 
-        if (!guard || !guard_set_action(guard, duty, &error))
+        if (!guard || !arm(guard, wanted))
             _exit(1);
         if (dismiss) {
             guard_free(guard);
@@ -141,7 +192,7 @@ static void test_resumes(void **state)
     pid_t vmm = start_vmm();
 
     atomic_store(resumed, 0);
-    run_agent(vmm, GUARD_RESUME, FALSE);
+    run_agent(vmm, RESUME, FALSE);
     assert_true(wait_for(was_resumed, vmm));
     kill(vmm, SIGKILL);
     waitpid(vmm, NULL, 0);
@@ -193,7 +244,10 @@ static void test_resumes_by_an_abstract_name(void **state)
     atomic_store(resumed, 0);
     agent = fork();
     if (agent == 0) {
-        if (guard_start(vmm, where, GUARD_RESUME, NULL))
+        GuardAction action;
+
+        make_action(RESUME, where, &action);
+        if (guard_start(vmm, &action, NULL))
             kill(getpid(), SIGKILL);
         _exit(1);
     }
@@ -207,7 +261,7 @@ static void test_kills(void **state)
 {
     pid_t vmm = start_vmm();
 
-    run_agent(vmm, GUARD_KILL, FALSE);
+    run_agent(vmm, KILL, FALSE);
     assert_true(wait_for(has_ended, vmm));
 }
 
@@ -217,11 +271,11 @@ static void test_leaves(void **state)
     pid_t vmm = start_vmm();
 
     atomic_store(resumed, 0);
-    run_agent(vmm, GUARD_KILL, TRUE);
-    run_agent(vmm, GUARD_RESUME, TRUE);
-    run_agent(vmm, GUARD_LEAVE, FALSE);
+    run_agent(vmm, KILL, TRUE);
+    run_agent(vmm, RESUME, TRUE);
+    run_agent(vmm, NOTHING, FALSE);
     /* A later guard's work shows that the earlier ones had their time. */
-    run_agent(vmm, GUARD_RESUME, FALSE);
+    run_agent(vmm, RESUME, FALSE);
     assert_true(wait_for(was_resumed, vmm));
     assert_int_equal(atomic_load(resumed), 1);
     assert_int_equal(waitpid(vmm, NULL, WNOHANG), 0);
@@ -229,18 +283,18 @@ static void test_leaves(void **state)
     waitpid(vmm, NULL, 0);
 }
 
-/* An agent that has files kept (and forgotten), and dies. */
+/* An agent that arms files (and disarms some), and dies. */
 static void run_agent_with_files(pid_t vmm, const char *kept, const char *forgotten)
 {
     pid_t agent = fork();
 
     if (agent == 0) {
-        Guard *guard = guard_start(vmm, socket_path, GUARD_RESUME, NULL);
+        Guard *guard = start_guard(vmm, RESUME);
 
-        if (!guard || !guard_keep_file(guard, forgotten, "restored", NULL) ||
-            !guard_forget_files(guard, NULL) ||
-            !guard_keep_file(guard, "/nonexistent/x", "", NULL) ||
-            !guard_keep_file(guard, kept, "max 100000", NULL))
+        if (!guard || !arm_file(guard, forgotten, "restored", NULL) ||
+            !guard_disarm(guard, GUARD_SLOT_LIMITS, NULL) ||
+            !arm_file(guard, "/nonexistent/x", "", NULL) ||
+            !arm_file(guard, kept, "max 100000", NULL))
             _exit(1);
         kill(getpid(), SIGKILL);
     }
@@ -258,7 +312,7 @@ static void test_files(void **state)
     assert_true(g_file_set_contents(forgotten, "as it is", -1, NULL));
     atomic_store(resumed, 0);
     run_agent_with_files(vmm, kept, forgotten);
-    /* The files come before the duty. */
+    /* The files come before the guest. */
     assert_true(wait_for(was_resumed, vmm));
     assert_true(g_file_get_contents(kept, &kept_text, NULL, NULL));
     assert_true(g_file_get_contents(forgotten, &forgotten_text, NULL, NULL));
@@ -271,18 +325,18 @@ static void test_files(void **state)
 }
 
 /* By us instead of our death: done when the call returns.  We live, and so QEMU
- * has no ear for the guard. */
+ * does not serve the guard. */
 static void test_files_now(void **state)
 {
     pid_t vmm = start_vmm();
     g_autofree char *kept = g_strconcat(folder, "/kept", NULL);
     g_autofree char *kept_text = NULL;
-    Guard *guard = guard_start(vmm, socket_path, GUARD_RESUME, NULL);
+    Guard *guard = start_guard(vmm, RESUME);
 
     assert_true(g_file_set_contents(kept, "1000 20000", -1, NULL));
     atomic_store(resumed, 0);
-    assert_true(guard_keep_file(guard, kept, "max 100000", NULL));
-    guard_write_files(guard);
+    assert_true(arm_file(guard, kept, "max 100000", NULL));
+    guard_restore_limits(guard);
     assert_int_equal(atomic_load(resumed), 0);
     assert_true(g_file_get_contents(kept, &kept_text, NULL, NULL));
     assert_string_equal(kept_text, "max 100000");
@@ -291,17 +345,16 @@ static void test_files_now(void **state)
     waitpid(vmm, NULL, 0);
 }
 
-/* An agent that has inflated a balloon, thinks again (or not), and dies. */
-static void run_agent_with_balloon(pid_t vmm, GuardAction duty, gboolean forget)
+/* An agent that has inflated a balloon, has let it go (or not), and dies. */
+static void run_agent_with_balloon(pid_t vmm, Wanted wanted, gboolean disarm)
 {
     pid_t agent = fork();
 
     if (agent == 0) {
-        Guard *guard = guard_start(vmm, socket_path, GUARD_LEAVE, NULL);
+        Guard *guard = start_guard(vmm, NOTHING);
 
-        if (!guard || !guard_keep_balloon(guard, 7, NULL) ||
-            !guard_keep_balloon(guard, (uint64_t)3 << 40, NULL) ||
-            (forget && !guard_forget_balloon(guard, NULL)) || !guard_set_action(guard, duty, NULL))
+        if (!guard || !arm_balloon(guard, 7) || !arm_balloon(guard, (uint64_t)3 << 40) ||
+            (disarm && !guard_disarm(guard, GUARD_SLOT_BALLOON, NULL)) || !arm(guard, wanted))
             _exit(1);
         kill(getpid(), SIGKILL);
     }
@@ -319,23 +372,25 @@ static void test_balloon(void **state)
 
     atomic_store(resumed, 0);
     atomic_store(released, 0);
-    run_agent_with_balloon(vmm, GUARD_LEAVE, FALSE);
+    run_agent_with_balloon(vmm, NOTHING, FALSE);
     assert_true(wait_for(was_released, vmm));
     assert_int_equal(atomic_load(released_mib), 3 << 20);
     assert_int_equal(atomic_load(resumed), 0);
-    /* The guest runs before it is given anything. */
+    /* The guest runs before it is given anything; both are told on one connection. */
     atomic_store(released, 0);
-    run_agent_with_balloon(vmm, GUARD_RESUME, FALSE);
+    atomic_store(greetings, 0);
+    run_agent_with_balloon(vmm, RESUME, FALSE);
     assert_true(wait_for(was_released, vmm));
     assert_int_equal(atomic_load(released), 2);
+    assert_int_equal(atomic_load(greetings), 1);
     /* One that was let go is left alone. */
     atomic_store(released, 0);
-    run_agent_with_balloon(vmm, GUARD_LEAVE, TRUE);
+    run_agent_with_balloon(vmm, NOTHING, TRUE);
     atomic_store(resumed, 0);
-    run_agent_with_balloon(vmm, GUARD_RESUME, TRUE);
+    run_agent_with_balloon(vmm, RESUME, TRUE);
     assert_true(wait_for(was_resumed, vmm)); /* or the next test's VMM would be told */
     assert_int_equal(atomic_load(released), 0);
-    run_agent_with_balloon(vmm, GUARD_KILL, FALSE);
+    run_agent_with_balloon(vmm, KILL, FALSE);
     assert_true(wait_for(has_ended, vmm));
     assert_int_equal(atomic_load(released), 0);
 }
@@ -348,7 +403,7 @@ static void test_resumes_once(void **state)
     atomic_store(resumed, 0);
     atomic_store(released, 0);
     atomic_store(hang_ups, 3);
-    run_agent_with_balloon(vmm, GUARD_RESUME, FALSE);
+    run_agent_with_balloon(vmm, RESUME, FALSE);
     assert_true(wait_for(was_released, vmm));
     assert_int_equal(atomic_load(hang_ups), 0);
     assert_int_equal(atomic_load(resumed), 1);
@@ -370,7 +425,7 @@ static void test_state_that_is_not_told(void **state)
     atomic_store(resumed, 0);
     atomic_store(mute, 1);
     atomic_store(migrated, 0);
-    run_agent(vmm, GUARD_RESUME, FALSE);
+    run_agent(vmm, RESUME, FALSE);
     assert_true(wait_for(was_seen_migrated, vmm));
     assert_int_equal(atomic_load(mute), 0);
     assert_int_equal(atomic_load(resumed), 0);
@@ -379,19 +434,27 @@ static void test_state_that_is_not_told(void **state)
     waitpid(vmm, NULL, 0);
 }
 
-static void test_too_many_files(void **state)
+static void test_too_much(void **state)
 {
-    g_autofree char *longest = g_strnfill(511, 'x'), *too_long = g_strnfill(512, 'x');
-    g_autoptr(Guard) guard = guard_start(getpid(), socket_path, GUARD_LEAVE, NULL);
+    g_autofree char *longest = g_strnfill(511, 'x'),
+                    *too_long = g_strnfill(GUARD_ACTION_BYTES, 'x');
+    g_autoptr(Guard) guard = start_guard(getpid(), NOTHING);
     g_autoptr(GError) error = NULL;
+    GuardAction action;
+    guint count = 0;
 
-    assert_false(guard_keep_file(guard, too_long, "x", &error));
+    assert_false(arm_file(guard, too_long, "x", &error));
     assert_non_null(strstr(error->message, "too much for the guard process"));
-    for (guint i = 0; i < 256; i++)
-        assert_true(guard_keep_file(guard, longest, "x", NULL));
-    assert_false(guard_keep_file(guard, longest, "x", NULL));
-    assert_true(guard_forget_files(guard, NULL));
-    assert_true(guard_keep_file(guard, longest, "x", NULL));
+    while (arm_file(guard, longest, "x", NULL))
+        count++;
+    assert_in_range(count, 256, 400);
+    assert_true(guard_disarm(guard, GUARD_SLOT_LIMITS, NULL));
+    assert_true(arm_file(guard, longest, "x", NULL));
+    /* What is awaited must fit into the guard's window. */
+    guard_action_begin(&action, 1);
+    guard_action_add_expect(
+        &action, "0123456789012345678901234567890123456789012345678901234567890123", NULL, NULL);
+    assert_false(guard_arm(guard, GUARD_SLOT_GUEST, &action, NULL));
 }
 
 /* The only child: the guard. */
@@ -423,7 +486,7 @@ static void test_keeps_no_memory(void **state)
     assert_int_equal(ftruncate(fd, 4096), 0);
     guest = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
     memset(store, 1, STORE_BYTES);
-    guard = guard_start(getpid(), socket_path, GUARD_LEAVE, NULL);
+    guard = start_guard(getpid(), NOTHING);
     assert_non_null(guard);
     maps = read_of_guard("maps");
     status = read_of_guard("status");
@@ -436,12 +499,18 @@ static void test_keeps_no_memory(void **state)
 
 static void test_errors(void **state)
 {
+    g_autofree char *long_path = g_strdup_printf("/tmp/%0120d", 0);
     g_autoptr(GError) error = NULL;
+    GuardAction action;
 
-    assert_null(guard_start(getpid(), NULL, GUARD_LEAVE, &error));
-    assert_non_null(strstr(error->message, "QMP socket path"));
+    guard_action_begin(&action, 1);
+    assert_false(guard_action_add_connect(&action, NULL, &error));
+    assert_non_null(strstr(error->message, "missing or too long"));
     g_clear_error(&error);
-    assert_null(guard_start(0x3fffff, socket_path, GUARD_LEAVE, &error));
+    assert_false(guard_action_add_connect(&action, long_path, &error));
+    assert_non_null(strstr(error->message, long_path));
+    g_clear_error(&error);
+    assert_null(guard_start(0x3fffff, NULL, &error));
     assert_non_null(strstr(error->message, "guard of process"));
 }
 
@@ -451,7 +520,7 @@ int main(void)
         cmocka_unit_test(test_resumes),         cmocka_unit_test(test_resumes_by_an_abstract_name),
         cmocka_unit_test(test_kills),           cmocka_unit_test(test_leaves),
         cmocka_unit_test(test_files),           cmocka_unit_test(test_files_now),
-        cmocka_unit_test(test_too_many_files),  cmocka_unit_test(test_errors),
+        cmocka_unit_test(test_too_much),        cmocka_unit_test(test_errors),
         cmocka_unit_test(test_keeps_no_memory), cmocka_unit_test(test_balloon),
         cmocka_unit_test(test_resumes_once),    cmocka_unit_test(test_state_that_is_not_told),
     };
@@ -464,6 +533,7 @@ int main(void)
     hang_ups = resumed + 3;
     mute = resumed + 4;
     migrated = resumed + 5;
+    greetings = resumed + 6;
     atomic_store(migrated, -1);
     if (!mkdtemp(folder))
         return 1;

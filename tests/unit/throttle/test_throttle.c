@@ -152,7 +152,7 @@ static int remove_root(void **state)
 
 static Guard *start_guard(void)
 {
-    Guard *guard = guard_start(getpid(), "/nonexistent/qmp", GUARD_LEAVE, NULL);
+    Guard *guard = guard_start(getpid(), NULL, NULL);
 
     assert_non_null(guard);
     return guard;
@@ -304,7 +304,7 @@ static void test_killed_with_lowered_limits(void **state)
     put_libvirt();
     agent = fork();
     if (agent == 0) {
-        Guard *guard = guard_start(getppid(), "/nonexistent/qmp", GUARD_LEAVE, NULL);
+        Guard *guard = guard_start(getppid(), NULL, NULL);
         CgroupLimit *limit = guard ? find_limit(guard, NULL) : NULL;
 
         if (!limit || !cgroup_limit_set(limit, 0.5, NULL))
@@ -399,17 +399,26 @@ static gboolean fake_check_turns(Vmm *vmm, GError **error)
 {
     if (!((FakeVmm *)vmm)->forbids_turns)
         return TRUE;
-    error_set(error, VMFERRY_ERROR_UNSUPPORTED, "its disks would not stand that");
+    error_set(error, VMFERRY_ERROR_UNSUPPORTED, "its disks would not bear that");
     return FALSE;
 }
 
+/* Nothing to do: the guard's process is this test's. */
+static gboolean fake_get_resume_action(Vmm *vmm, GuardAction *ret, GError **error)
+{
+    guard_action_begin(ret, 1);
+    return TRUE;
+}
+
 static const VmmOps fake_ops = {
+    .kind = "fake",
     .get_pid = fake_get_pid,
     .get_run_state = fake_get_run_state,
     .get_vcpu_threads = fake_get_vcpu_threads,
     .check_turns = fake_check_turns,
     .pause = fake_pause,
     .resume = fake_resume,
+    .get_resume_action = fake_get_resume_action,
 };
 
 static void fake_init(FakeVmm *fake)
@@ -473,7 +482,7 @@ static void test_turns_are_not_offered(void **state)
         }
         assert_null(throttle);
         if (mode != THROTTLE_CGROUP)
-            assert_non_null(strstr(error->message, "its disks would not stand that"));
+            assert_non_null(strstr(error->message, "its disks would not bear that"));
         if (mode != THROTTLE_DUTY)
             assert_non_null(strstr(error->message, "this VMM names no threads"));
     }

@@ -43,7 +43,7 @@ static const uint8_t boot_code[] = {
 
 static char *folder;
 static Vmm *vmm;
-static QemuIdentity *identity;
+static VmmIdentity *identity;
 static const volatile uint64_t *number;
 
 static char *in_folder(const char *name)
@@ -81,7 +81,7 @@ static Vmm *launch(const char *boot, const char *ram)
                      (char *)"-display",
                      (char *)"none",
                      NULL};
-    QemuLaunch job = {.name = "counter", .command_line = words, .directory = folder};
+    VmmLaunch job = {.name = "counter", .command_line = words, .directory = folder};
     g_autoptr(GError) error = NULL;
     Vmm *launched = qemu_launch(&job, &error);
 
@@ -131,7 +131,7 @@ static int set_up(void **state)
     ram = in_folder("ram");
     write_boot_sector(boot);
     vmm = launch(boot, ram);
-    identity = qemu_get_identity(vmm);
+    identity = vmm_get_identity(vmm);
     map_number(ram);
     await_count(0);
     return 0;
@@ -148,7 +148,7 @@ static int tear_down(void **state)
     else
         kill(identity->pid, SIGKILL);
     vmm_free(vmm);
-    qemu_identity_free(identity);
+    vmm_identity_free(identity);
     for (guint i = 0; i < G_N_ELEMENTS(names); i++) {
         g_autofree char *path = in_folder(names[i]);
 
@@ -199,7 +199,7 @@ static void test_vcpu_threads(void **state)
 
 static void test_shares(void **state)
 {
-    g_autoptr(Guard) guard = guard_start(identity->pid, identity->qmp_path, GUARD_LEAVE, NULL);
+    g_autoptr(Guard) guard = guard_start(identity->pid, NULL, NULL);
     g_autoptr(Throttle) throttle = throttle_new(vmm, guard, THROTTLE_DUTY, NULL, NULL, NULL);
     double free_rate = 0, half = 0, fifth = 0;
 
@@ -220,13 +220,15 @@ static void test_shares(void **state)
 
 static void test_hand_over(void **state)
 {
-    g_autoptr(Guard) guard = guard_start(identity->pid, identity->qmp_path, GUARD_LEAVE, NULL);
+    g_autoptr(Guard) guard = guard_start(identity->pid, NULL, NULL);
     g_autoptr(Throttle) throttle = throttle_new(vmm, guard, THROTTLE_DUTY, NULL, NULL, NULL);
     uint64_t since_ns, count;
+    GuardAction resume;
 
     assert_true(throttle_set(throttle, 0.1, NULL));
     await_count(read_number() + 1000);
-    assert_true(guard_set_action(guard, GUARD_RESUME, NULL));
+    assert_true(vmm_get_resume_action(vmm, &resume, NULL));
+    assert_true(guard_arm(guard, GUARD_SLOT_GUEST, &resume, NULL));
     assert_true(throttle_end_for_pause(throttle, &since_ns, NULL));
     assert_true(vmm_pause(vmm, NULL, NULL));
     count = read_number();
@@ -241,7 +243,7 @@ static void test_hand_over(void **state)
 static void slow_for_ever(int ready)
 {
     Vmm *own = qemu_reattach(identity, NULL);
-    Guard *guard = own ? guard_start(identity->pid, identity->qmp_path, GUARD_LEAVE, NULL) : NULL;
+    Guard *guard = own ? guard_start(identity->pid, NULL, NULL) : NULL;
     Throttle *throttle = guard ? throttle_new(own, guard, THROTTLE_DUTY, NULL, NULL, NULL) : NULL;
 
     if (!throttle || !throttle_set(throttle, 0.05, NULL))
@@ -269,7 +271,7 @@ static gboolean pause_holds(Vmm *own)
 static void slow_a_paused_one(int ready)
 {
     Vmm *own = qemu_reattach(identity, NULL);
-    Guard *guard = own ? guard_start(identity->pid, identity->qmp_path, GUARD_LEAVE, NULL) : NULL;
+    Guard *guard = own ? guard_start(identity->pid, NULL, NULL) : NULL;
     Throttle *throttle = guard ? throttle_new(own, guard, THROTTLE_DUTY, NULL, NULL, NULL) : NULL;
 
     if (!throttle || !throttle_set(throttle, 0.5, NULL))

@@ -99,7 +99,7 @@ static Vmm *start(const char *folder, char **argv, const char *side, gboolean in
 {
     g_autofree char *name = g_strdup_printf("live-%s", side);
     g_auto(GStrv) command_line = g_strdupv(argv);
-    QemuLaunch launch = {.name = name, .directory = folder, .incoming = incoming};
+    VmmLaunch launch = {.name = name, .directory = folder, .incoming = incoming};
     GError *error = NULL;
     uint64_t begin = clock_now_ns();
     Vmm *vmm;
@@ -160,7 +160,7 @@ static void move(Vmm *a, Vmm *b)
     check(vmm_pause(a, NULL, &error), error, "pause");
     printf("pause: %.2f ms\n", since(begin));
     begin = clock_now_ns();
-    state = vmm_save_device_state(a, &error);
+    state = vmm_save_device_state(a, VMM_SAVE_SWITCHOVER, &error);
     check(state != NULL, error, "save");
     printf("save: %.2f ms, %zu bytes\n", since(begin), g_bytes_get_size(state));
     copy_ram(a, source, b, destination);

@@ -151,8 +151,8 @@ static void test_starts_with_own_socket(void **unused)
 
 static void test_incoming_is_rewritten(void **unused)
 {
-    QemuMapRule disks = {"/srv/disks/", "/mnt/"}, tap = {"ifname=tap0", "ifname=tap7"};
-    QemuMapRule nothing = {"", "x"};
+    VmmMapRule disks = {"/srv/disks/", "/mnt/"}, tap = {"ifname=tap0", "ifname=tap7"};
+    VmmMapRule nothing = {"", "x"};
     g_autoptr(GPtrArray) rules = g_ptr_array_new();
     g_auto(GStrv) argv = split("qemu -netdev tap,ifname=tap0 -drive file=/srv/disks/a -S");
 

@@ -58,7 +58,7 @@ static void expect_launch_fails(const char *line, gboolean incoming, VmferryErro
                                 const char *text)
 {
     g_auto(GStrv) argv = g_strsplit(line, " ", -1);
-    QemuLaunch launch = {
+    VmmLaunch launch = {
         .name = "g", .command_line = argv, .directory = folder, .incoming = incoming};
     g_autoptr(GError) error = NULL;
 
@@ -74,10 +74,10 @@ static void test_no_program(void **unused)
                         "there is no program /opt/nowhere/qemu-system-x86_64");
     expect_launch_fails("/opt/nowhere/qemu-system-x86_64 -m 64", TRUE, VMFERRY_ERROR_NOT_FOUND,
                         "destination has no /opt/nowhere/qemu-system-x86_64");
-    expect_launch_fails("/bin/sh -c true", TRUE, VMFERRY_ERROR_REFUSED, "/bin/sh is no QEMU");
+    expect_launch_fails("/bin/sh -c true", TRUE, VMFERRY_ERROR_REFUSED, "/bin/sh is not QEMU");
 }
 
-static void test_last_words_of_a_failed_start(void **unused)
+static void test_stderr_of_a_failed_start(void **unused)
 {
     g_autofree char *program =
         make_program("qemu-fails", "echo 'noise'\n"
@@ -92,7 +92,7 @@ static void test_silent_failure(void **unused)
 {
     g_autofree char *program = make_program("qemu-silent", "exit 1");
 
-    expect_launch_fails(program, FALSE, VMFERRY_ERROR_FAILED, "it ended without a word");
+    expect_launch_fails(program, FALSE, VMFERRY_ERROR_FAILED, "it ended without a message");
 }
 
 static void test_what_cannot_start_elsewhere(void **unused)
@@ -114,10 +114,53 @@ static void expect_adopt_fails(pid_t pid, const char *qmp_path, const char *text
         fail_msg("\"%s\" does not hold \"%s\"", error->message, text);
 }
 
-static void test_adopt_of_what_is_no_qemu(void **unused)
+static void test_adopt_of_no_process(void **unused)
 {
     expect_adopt_fails(0x3fffff, NULL, "no process with pid 4194303");
-    expect_adopt_fails(getpid(), NULL, "is no QEMU but");
+}
+
+/* ---- the registry ---- */
+
+static void test_finding_a_driver(void **unused)
+{
+    char *kvm[] = {(char *)"/usr/bin/kvm", NULL}, *shell[] = {(char *)"/bin/sh", NULL};
+    char *nothing[] = {NULL};
+    g_autoptr(GError) error = NULL;
+
+    assert_ptr_equal(vmm_driver_find("qemu", NULL), &qemu_driver);
+    assert_null(vmm_driver_find("bochs", &error));
+    assert_true(error_is(error, VMFERRY_ERROR_UNSUPPORTED));
+    assert_non_null(strstr(error->message, "no driver for guests of kind \"bochs\""));
+    g_clear_error(&error);
+    assert_null(vmm_driver_find(NULL, NULL));
+    assert_ptr_equal(vmm_driver_find_for_command_line(kvm, NULL), &qemu_driver);
+    assert_null(vmm_driver_find_for_command_line(shell, &error));
+    assert_true(error_is(error, VMFERRY_ERROR_REFUSED));
+    assert_non_null(strstr(error->message, "/bin/sh is not QEMU"));
+    g_clear_error(&error);
+    assert_null(vmm_driver_find_for_command_line(nothing, &error));
+    assert_non_null(strstr(error->message, "command line is empty"));
+    g_clear_error(&error);
+    assert_null(vmm_driver_find_for_process(getpid(), &error));
+    assert_true(error_is(error, VMFERRY_ERROR_INVALID));
+    assert_non_null(strstr(error->message, ", not QEMU"));
+}
+
+/* ---- a driver without the optional tables ---- */
+
+static void test_missing_tables(void **unused)
+{
+    static const VmmOps core = {.kind = "bare"};
+    Vmm vmm = {.ops = &core};
+    g_autoptr(GError) error = NULL;
+    uint64_t bytes;
+
+    assert_false(vmm_get_balloon(&vmm, &bytes, &error));
+    assert_true(error_is(error, VMFERRY_ERROR_UNSUPPORTED));
+    assert_string_equal(error->message, "a VMM of kind \"bare\" offers no control of its balloon");
+    g_clear_error(&error);
+    assert_null(vmm_list_images(&vmm, NULL, &error));
+    assert_string_equal(error->message, "a VMM of kind \"bare\" offers no control of its disks");
 }
 
 /* A process that passes for a QEMU by its name, but opens no socket. */
@@ -160,7 +203,7 @@ static void test_adopt_without_socket(void **unused)
 
 static void test_reattach_to_what_is_gone(void **unused)
 {
-    QemuIdentity identity = {.pid = getpid(), .start_time = 1};
+    VmmIdentity identity = {.pid = getpid(), .start_time = 1};
     g_autoptr(GError) error = NULL;
 
     assert_null(qemu_reattach(&identity, &error));
@@ -172,10 +215,12 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_no_program),
-        cmocka_unit_test(test_last_words_of_a_failed_start),
+        cmocka_unit_test(test_stderr_of_a_failed_start),
         cmocka_unit_test(test_silent_failure),
         cmocka_unit_test(test_what_cannot_start_elsewhere),
-        cmocka_unit_test(test_adopt_of_what_is_no_qemu),
+        cmocka_unit_test(test_adopt_of_no_process),
+        cmocka_unit_test(test_finding_a_driver),
+        cmocka_unit_test(test_missing_tables),
         cmocka_unit_test(test_adopt_without_socket),
         cmocka_unit_test(test_reattach_to_what_is_gone),
     };

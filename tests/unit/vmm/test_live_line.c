@@ -69,7 +69,7 @@ static char **make_line(char **words, char **original, json_t *object, GError **
     g_autoptr(QemuMachine) machine = qemu_machine_parse(object, error);
     g_autoptr(GHashTable) configured = configured_devices();
     g_auto(GStrv) clean = qemu_command_line_clean(words);
-    QemuLiveLine job = {.words = clean,
+    QemuLiveLine job = {.arguments = clean,
                         .original = original,
                         .machine = machine,
                         .machine_type = json_text_or(object, "type", ""),

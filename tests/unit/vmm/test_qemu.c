@@ -29,7 +29,7 @@
 static char *qemu; /* program and options */
 static char *folder;
 static char *disk;         /* an image there */
-static GPtrArray *started; /* of QemuIdentity, by this test */
+static GPtrArray *started; /* of VmmIdentity, by this test */
 
 static void expect_text(GError *error, VmferryErrorCode code, const char *text)
 {
@@ -44,7 +44,7 @@ static Vmm *try_launch(const char *name, gboolean incoming, const char *options,
 {
     g_autofree char *line = g_strdup_printf("%s%s", qemu, options);
     g_auto(GStrv) argv = g_strsplit(line, " ", -1);
-    QemuLaunch launch = {
+    VmmLaunch launch = {
         .name = name, .command_line = argv, .directory = folder, .incoming = incoming};
 
     return qemu_launch(&launch, error);
@@ -57,7 +57,7 @@ static Vmm *launch(const char *name, gboolean incoming, const char *options)
 
     if (error)
         fail_msg("launch: %s", error->message);
-    g_ptr_array_add(started, qemu_get_identity(vmm));
+    g_ptr_array_add(started, vmm_get_identity(vmm));
     return vmm;
 }
 
@@ -144,7 +144,7 @@ static void copy_machine(Vmm *from, Vmm *to)
 
     must(vmm_pause(from, NULL, &error), error);
     copy_ram(from, to);
-    state = vmm_save_device_state(from, &error);
+    state = vmm_save_device_state(from, VMM_SAVE_SWITCHOVER, &error);
     must(state != NULL, error);
     must(vmm_load_device_state(to, state, &error), error);
     assert_int_equal(run_state(to), VMM_RUN_STATE_PAUSED);
@@ -190,7 +190,7 @@ static void test_addresses_are_right(void **unused)
 {
     Vmm *vmm = launch("a", FALSE, MACHINE);
     g_autoptr(VmmDescription) description = vmm_describe(vmm, NULL);
-    g_autoptr(QemuIdentity) identity = qemu_get_identity(vmm);
+    g_autoptr(VmmIdentity) identity = vmm_get_identity(vmm);
     g_autofree char *dump = g_strdup_printf("%s/dump", folder);
     g_autofree char *shown = NULL;
     RamRegion *ram = description->ram_regions->pdata[0];
@@ -206,7 +206,7 @@ static void test_addresses_are_right(void **unused)
     assert_true(vmm_pause(vmm, NULL, NULL));
     pid = vmm_get_pid(vmm);
     vmm_free(vmm);
-    qmp = qmp_connect(identity->qmp_path, 5000, NULL);
+    qmp = qmp_connect(identity->control_path, 5000, NULL);
     g_free(qmp_execute_human(qmp, line, 10000, NULL));
     assert_int_equal(process_vm_readv(pid, &local, 1, &remote, 1, 0), 32 << 20);
     shown = file_read(dump, 64 << 20, &length, NULL);
@@ -250,13 +250,13 @@ static void test_source_resumes_after_a_save(void **unused)
     for (int i = 0; i < 2; i++) {
         g_autoptr(GBytes) state = NULL;
 
-        assert_null(vmm_save_device_state(a, &error));
+        assert_null(vmm_save_device_state(a, VMM_SAVE_SWITCHOVER, &error));
         expect_text(error, VMFERRY_ERROR_FAILED, "from a paused guest");
         error = NULL;
         must(vmm_pause(a, NULL, &error), error);
-        state = vmm_save_device_state(a, &error);
+        state = vmm_save_device_state(a, VMM_SAVE_SWITCHOVER, &error);
         must(state != NULL, error);
-        assert_null(vmm_save_device_state(a, &error));
+        assert_null(vmm_save_device_state(a, VMM_SAVE_SWITCHOVER, &error));
         expect_text(error, VMFERRY_ERROR_FAILED, "released its disk images");
         error = NULL;
         must(vmm_resume(a, &error), error);
@@ -265,12 +265,93 @@ static void test_source_resumes_after_a_save(void **unused)
     end(a);
 }
 
+/* Bytes of the image that are locked by whoever has it open. */
+static guint count_locks(pid_t pid)
+{
+    g_autofree char *path = g_strdup_printf("/proc/%d/fdinfo", (int)pid);
+    g_autoptr(GDir) entries = g_dir_open(path, 0, NULL);
+    const char *name;
+    guint count = 0;
+
+    while ((name = g_dir_read_name(entries))) {
+        g_autofree char *file = g_build_filename(path, name, NULL);
+        g_autofree char *text = file_read(file, 65536, NULL, NULL);
+
+        for (const char *at = text; at && (at = strstr(at, "OFDLCK")); at++)
+            count++;
+    }
+    return count;
+}
+
+/* For a checkpoint the guest keeps its images, however often it is saved in a pause,
+ * and simply continues; the state is a whole one all the same. */
+static void test_checkpoint_keeps_the_images(void **unused)
+{
+    g_autofree char *options = with_disk("");
+    Vmm *a = launch("a", FALSE, options), *b;
+    g_autoptr(VmmIdentity) identity = vmm_get_identity(a);
+    guint locks = count_locks(identity->pid);
+    GError *error = NULL;
+
+    assert_true(locks > 0);
+    for (int i = 0; i < 3; i++) {
+        must(vmm_pause(a, NULL, &error), error);
+        for (int j = 0; j < 2; j++) {
+            g_autoptr(GBytes) state = vmm_save_device_state(a, VMM_SAVE_CHECKPOINT, &error);
+
+            must(state != NULL, error);
+            assert_int_equal(count_locks(identity->pid), locks);
+            assert_int_equal(run_state(a), VMM_RUN_STATE_PAUSED);
+        }
+        if (i == 1) { /* nor does a restarted agent find them released */
+            vmm_free(a);
+            a = qemu_reattach(identity, &error);
+            must(a != NULL, error);
+            must(vmm_check_movable(a, &error), error);
+        }
+        must(vmm_resume(a, &error), error);
+        assert_int_equal(run_state(a), VMM_RUN_STATE_RUNNING);
+        assert_int_equal(count_locks(identity->pid), locks);
+    }
+    /* A checkpoint stands in no later switchover's way, not even in the same pause. */
+    b = launch("b", TRUE, options);
+    must(vmm_pause(a, NULL, &error), error);
+    g_bytes_unref(vmm_save_device_state(a, VMM_SAVE_CHECKPOINT, &error));
+    must(error == NULL, error);
+    move(a, b);
+    assert_int_equal(count_locks(identity->pid), 0);
+    assert_null(vmm_save_device_state(a, VMM_SAVE_CHECKPOINT, &error));
+    expect_text(error, VMFERRY_ERROR_FAILED, "released its disk images");
+    end(a);
+    end(b);
+}
+
+/* Another QEMU goes on from a checkpoint, once the first one is gone. */
+static void test_state_of_a_checkpoint_is_whole(void **unused)
+{
+    g_autofree char *options = with_disk("");
+    Vmm *a = launch("a", FALSE, options), *b = launch("b", TRUE, options);
+    g_autoptr(GBytes) state = NULL;
+    GError *error = NULL;
+
+    must(vmm_pause(a, NULL, &error), error);
+    copy_ram(a, b);
+    state = vmm_save_device_state(a, VMM_SAVE_CHECKPOINT, &error);
+    must(state != NULL, error);
+    must(vmm_resume(a, &error), error);
+    end(a);
+    must(vmm_load_device_state(b, state, &error), error);
+    must(vmm_resume(b, &error), error);
+    assert_int_equal(run_state(b), VMM_RUN_STATE_RUNNING);
+    end(b);
+}
+
 /* A restarted agent does not know of the save; the image's locks tell. */
 static void test_released_images_are_noticed(void **unused)
 {
     g_autofree char *options = with_disk("");
     Vmm *a = launch("a", FALSE, options);
-    g_autoptr(QemuIdentity) identity = qemu_get_identity(a);
+    g_autoptr(VmmIdentity) identity = vmm_get_identity(a);
     g_autoptr(GBytes) state = NULL;
     GError *error = NULL;
 
@@ -279,7 +360,7 @@ static void test_released_images_are_noticed(void **unused)
     a = qemu_reattach(identity, &error);
     must(a != NULL, error);
     must(vmm_check_movable(a, &error), error);
-    state = vmm_save_device_state(a, &error);
+    state = vmm_save_device_state(a, VMM_SAVE_SWITCHOVER, &error);
     must(state != NULL, error);
     vmm_free(a);
     a = qemu_reattach(identity, &error);
@@ -287,7 +368,7 @@ static void test_released_images_are_noticed(void **unused)
     assert_false(vmm_check_movable(a, &error));
     expect_text(error, VMFERRY_ERROR_REFUSED, "does not hold its disk images");
     error = NULL;
-    assert_null(vmm_save_device_state(a, &error));
+    assert_null(vmm_save_device_state(a, VMM_SAVE_SWITCHOVER, &error));
     expect_text(error, VMFERRY_ERROR_FAILED, "released its disk images");
     error = NULL;
     must(vmm_resume(a, &error), error);
@@ -302,14 +383,14 @@ static void test_adoption(void **unused)
     g_autofree char *line = g_strdup_printf("%s%s", qemu, options);
     Vmm *a = launch("a", FALSE, options), *adopted;
     pid_t pid = vmm_get_pid(a);
-    g_autoptr(QemuIdentity) identity = NULL;
+    g_autoptr(VmmIdentity) identity = NULL;
     g_autofree char *got = NULL;
     GError *error = NULL;
 
     /* Ours is busy, but there is another one. */
     adopted = qemu_adopt(pid, NULL, &error);
     must(adopted != NULL, error);
-    identity = qemu_get_identity(adopted);
+    identity = vmm_get_identity(adopted);
     got = g_strjoinv(" ", identity->command_line);
     assert_non_null(strstr(got, options));
     assert_null(strstr(got, "vmferry-qmp"));
@@ -322,12 +403,12 @@ static void test_adoption(void **unused)
 static void test_socket_of_another_machine(void **unused)
 {
     Vmm *a = launch("a", FALSE, MACHINE), *b = launch("b", FALSE, MACHINE);
-    g_autoptr(QemuIdentity) identity = qemu_get_identity(b);
+    g_autoptr(VmmIdentity) identity = vmm_get_identity(b);
     pid_t pid = vmm_get_pid(a);
     GError *error = NULL;
 
     vmm_free(b);
-    assert_null(qemu_adopt(pid, identity->qmp_path, &error));
+    assert_null(qemu_adopt(pid, identity->control_path, &error));
     expect_text(error, VMFERRY_ERROR_INVALID, "belongs to another process");
     error = NULL;
     b = qemu_reattach(identity, &error);
@@ -353,7 +434,7 @@ static GBytes *state_of_a_paused(Vmm *a)
     GBytes *state;
 
     must(vmm_pause(a, NULL, &error), error);
-    state = vmm_save_device_state(a, &error);
+    state = vmm_save_device_state(a, VMM_SAVE_SWITCHOVER, &error);
     must(state != NULL, error);
     return state;
 }
@@ -474,14 +555,14 @@ static void test_old_machine_type(void **unused)
     if (!a && strstr(error->message, "unsupported machine type"))
         skip();
     assert_non_null(a);
-    g_ptr_array_add(started, qemu_get_identity(a));
+    g_ptr_array_add(started, vmm_get_identity(a));
     b = launch("b", TRUE, options);
     move(a, b);
     end(a);
     end(b);
 }
 
-static void expect_gone(const QemuIdentity *identity)
+static void expect_gone(const VmmIdentity *identity)
 {
     assert_true(process_wait_gone(identity->pid, identity->start_time, 10000));
 }
@@ -490,7 +571,7 @@ static void expect_gone(const QemuIdentity *identity)
 static void test_quit_while_open(void **unused)
 {
     Vmm *a = launch("a", FALSE, MACHINE), *b = launch("b", TRUE, MACHINE);
-    g_autoptr(QemuIdentity) identity = qemu_get_identity(b);
+    g_autoptr(VmmIdentity) identity = vmm_get_identity(b);
     g_autofree char *words = NULL;
     GError *error = NULL;
 
@@ -508,7 +589,7 @@ static void test_quit_while_open(void **unused)
 static void test_freed_while_open(void **unused)
 {
     Vmm *a = launch("a", FALSE, MACHINE), *b = launch("b", TRUE, MACHINE);
-    g_autoptr(QemuIdentity) identity = qemu_get_identity(b);
+    g_autoptr(VmmIdentity) identity = vmm_get_identity(b);
     GError *error = NULL;
 
     must(open_for(a, b, &error), error);
@@ -556,7 +637,7 @@ static void put_pages(Vmm *vmm, const VmmDescription *description, char *pages)
 /* What QEMU itself would migrate; ends the machine. */
 static char *migrate_to_file(Vmm *vmm, size_t *ret_length)
 {
-    g_autoptr(QemuIdentity) identity = qemu_get_identity(vmm);
+    g_autoptr(VmmIdentity) identity = vmm_get_identity(vmm);
     g_autofree char *path = g_strdup_printf("%s/stream", folder);
     g_autofree char *uri = g_strdup_printf("exec:cat > %s", path);
     gint64 deadline = g_get_monotonic_time() + 30 * G_USEC_PER_SEC;
@@ -564,7 +645,7 @@ static char *migrate_to_file(Vmm *vmm, size_t *ret_length)
     g_autoptr(Qmp) qmp = NULL;
 
     vmm_free(vmm);
-    qmp = qmp_connect(identity->qmp_path, 5000, NULL);
+    qmp = qmp_connect(identity->control_path, 5000, NULL);
     assert_non_null(qmp);
     assert_true(qmp_run(qmp, "migrate", json_pack("{s:s}", "uri", uri), 5000, NULL));
     while (!completed && g_get_monotonic_time() < deadline) {
@@ -664,12 +745,12 @@ static void test_killed(void **unused)
 static void test_quit_of_a_hanging_qemu(void **unused)
 {
     Vmm *a = launch("a", FALSE, MACHINE);
-    g_autoptr(QemuIdentity) identity = qemu_get_identity(a);
+    g_autoptr(VmmIdentity) identity = vmm_get_identity(a);
 
     kill(identity->pid, SIGSTOP);
     end(a);
     assert_false(process_is_same(identity->pid, identity->start_time));
-    assert_int_not_equal(access(identity->qmp_path, F_OK), 0);
+    assert_int_not_equal(access(identity->control_path, F_OK), 0);
 }
 
 static void test_blockers(void **unused)
@@ -686,7 +767,7 @@ static void test_blockers(void **unused)
 
 static int forget_started(void **unused)
 {
-    started = g_ptr_array_new_with_free_func((GDestroyNotify)qemu_identity_free);
+    started = g_ptr_array_new_with_free_func((GDestroyNotify)vmm_identity_free);
     return 0;
 }
 
@@ -694,7 +775,7 @@ static int forget_started(void **unused)
 static int end_started(void **unused)
 {
     for (guint i = 0; i < started->len; i++) {
-        const QemuIdentity *identity = started->pdata[i];
+        const VmmIdentity *identity = started->pdata[i];
 
         (void)process_kill(identity->pid, identity->start_time, SIGKILL, NULL);
         (void)process_wait_gone(identity->pid, identity->start_time, 10000);
@@ -751,6 +832,8 @@ int main(void)
         QEMU_TEST(test_addresses_are_right),
         QEMU_TEST(test_move_with_a_shared_image),
         QEMU_TEST(test_source_resumes_after_a_save),
+        QEMU_TEST(test_checkpoint_keeps_the_images),
+        QEMU_TEST(test_state_of_a_checkpoint_is_whole),
         QEMU_TEST(test_released_images_are_noticed),
         QEMU_TEST(test_adoption),
         QEMU_TEST(test_socket_of_another_machine),

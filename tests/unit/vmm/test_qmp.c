@@ -15,7 +15,7 @@
 #include "base/json.h"
 #include "base/fd.h"
 #include "vmm/qemu/qmp.h"
-#include "vmm/qemu/unix_socket.h"
+#include "base/unix_socket.h"
 #include "vmm/qemu/qmp_line.h"
 
 #define GREETING "{\"QMP\": {\"version\": {}, \"capabilities\": []}}\r\n"
@@ -353,9 +353,9 @@ static void test_greetings(void **unused)
     expect_text(greeting_error(NULL, FALSE), VMFERRY_ERROR_BUSY,
                 "QMP socket /run/x.qmp is busy: another program is connected to it (libvirt?)");
     expect_text(greeting_error("{\"hello\": 1}\n", FALSE), VMFERRY_ERROR_INVALID,
-                "/run/x.qmp is no QMP socket");
+                "/run/x.qmp is not a QMP socket");
     expect_text(greeting_error("SSH-2.0-OpenSSH\r\n", FALSE), VMFERRY_ERROR_INVALID,
-                "/run/x.qmp is no QMP socket");
+                "/run/x.qmp is not a QMP socket");
     expect_text(greeting_error("{\"QMP\"", TRUE), VMFERRY_ERROR_DISCONNECTED,
                 "QEMU closed the QMP socket");
 }

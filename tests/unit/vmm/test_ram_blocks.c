@@ -453,7 +453,7 @@ static void test_located_by_records(void **unused)
         add_record(records, block_at(blocks, 0), 0x300000);
         assert_true(locate_cards(blocks, records, begin[i], NULL, NULL));
         expect_cards(blocks, 0x300000, 0x100000, 0x200000);
-        assert_int_equal(block_at(blocks, 0)->twins, 0);
+        assert_int_equal(block_at(blocks, 0)->ambiguous, 0);
     }
 }
 
@@ -569,9 +569,9 @@ static void test_records_of_other_mappings(void **unused)
     expect_cards(blocks, 0x200000, 0x100000, 0x300000);
 }
 
-/* ---- twins ---- */
+/* ---- ambiguous blocks ---- */
 
-static void test_twins(void **unused)
+static void test_ambiguous_blocks(void **unused)
 {
     static const Memory memory[] = {
         {0x100000, 0x10000, "same", 4}, {0x200000, 0x10000, "same", 4}, {0}};
@@ -592,7 +592,7 @@ static void test_twins(void **unused)
 }
 
 /* More mappings than blocks: one that holds the same may be somebody else's. */
-static void test_twins_must_be_all_there_are(void **unused)
+static void test_ambiguous_must_be_all_there_are(void **unused)
 {
     static const Memory memory[] = {
         {0x100000, 0x10000}, {0x200000, 0x10000}, {0x300000, 0x10000}, {0}};
@@ -605,7 +605,7 @@ static void test_twins_must_be_all_there_are(void **unused)
     expect_text(error, "block \"a\": 3 are of its length; QEMU 8.1 or newer tells");
 }
 
-static void test_twins_too_large_to_compare(void **unused)
+static void test_ambiguous_too_large_to_compare(void **unused)
 {
     static const Memory memory[] = {{0x100000000, 1ull << 30}, {0x200000000, 1ull << 30}, {0}};
     g_autoptr(GPtrArray) blocks = new_blocks();
@@ -820,9 +820,9 @@ int main(void)
         cmocka_unit_test(test_records_that_are_wrong),
         cmocka_unit_test(test_what_is_not_a_record),
         cmocka_unit_test(test_records_of_other_mappings),
-        cmocka_unit_test(test_twins),
-        cmocka_unit_test(test_twins_must_be_all_there_are),
-        cmocka_unit_test(test_twins_too_large_to_compare),
+        cmocka_unit_test(test_ambiguous_blocks),
+        cmocka_unit_test(test_ambiguous_must_be_all_there_are),
+        cmocka_unit_test(test_ambiguous_too_large_to_compare),
         cmocka_unit_test(test_missing_block),
         cmocka_unit_test(test_block_without_a_name),
         cmocka_unit_test(test_regions_that_fit),

@@ -165,9 +165,9 @@ static void test_memory_fits(void **unused)
                                   "MemAvailable:   307200 kB\nBuffers: 1 kB\n";
     g_autoptr(GError) error = NULL;
 
-    assert_true(qemu_memory_fits(300ull << 20, meminfo, NULL));
-    assert_true(qemu_memory_fits(1ull << 40, "MemTotal: 1 kB\n", NULL));
-    assert_false(qemu_memory_fits(1024ull << 20, meminfo, &error));
+    assert_true(vmm_memory_fits(300ull << 20, meminfo, NULL));
+    assert_true(vmm_memory_fits(1ull << 40, "MemTotal: 1 kB\n", NULL));
+    assert_false(vmm_memory_fits(1024ull << 20, meminfo, &error));
     assert_true(error_is(error, VMFERRY_ERROR_NO_SPACE));
     assert_string_equal(error->message,
                         "not enough memory here: guest needs 1024 MiB, 300 MiB available");
@@ -175,8 +175,8 @@ static void test_memory_fits(void **unused)
 
 static void test_memory_of_this_host(void **unused)
 {
-    assert_true(qemu_check_memory(4096, NULL));
-    assert_false(qemu_check_memory(1ull << 60, NULL));
+    assert_true(vmm_check_host_memory(4096, NULL));
+    assert_false(vmm_check_host_memory(1ull << 60, NULL));
 }
 
 static void test_live_writers(void **unused)

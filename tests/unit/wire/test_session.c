@@ -15,6 +15,7 @@
 #include "loopback.h"
 #include "wire/channel_private.h"
 #include "wire/pki.h"
+#include "wire/messages.h"
 #include "wire/session.h"
 
 #define TIMEOUT_MS 10000
@@ -717,8 +718,8 @@ static void test_control_frames_come_by_control(void **state)
     ends_open(&ends, *state, 0);
     join(&ends, TRAFFIC_BULK);
     for (guint i = 0; i < G_N_ELEMENTS(refused); i++) {
-        guint length = frame_payload_limit(refused[i]) > 1 ? 2 : frame_payload_limit(refused[i]);
-        struct iovec piece = {(void *)"{}", length};
+        guint length = MIN(frame_payload_limit(refused[i]), START_MESSAGE_BYTES);
+        struct iovec piece = {(void *)"123456789", length};
         GError *error = NULL;
         Frame frame;
 
@@ -730,7 +731,7 @@ static void test_control_frames_come_by_control(void **state)
     ends_close(&ends);
 }
 
-/* What is no frame ends the session, also where nobody receives on that channel. */
+/* Bytes that are not a frame end the session, also where nobody receives on that channel. */
 static void test_garbage_ends_it(void **state)
 {
     static const uint8_t garbage[FRAME_HEADER_BYTES] = "no frame yet";

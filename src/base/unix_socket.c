@@ -1,4 +1,4 @@
-#include "vmm/qemu/unix_socket.h"
+#include "base/unix_socket.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -209,7 +209,7 @@ static gboolean wait_writable(int fd, gint64 deadline, GError **error)
 
     if (ready > 0 || (ready < 0 && errno == EINTR))
         return TRUE;
-    error_set(error, VMFERRY_ERROR_TIMEOUT, "QEMU does not read what is sent to it");
+    error_set(error, VMFERRY_ERROR_TIMEOUT, "the other end does not read what is sent to it");
     return FALSE;
 }
 
@@ -227,7 +227,7 @@ gboolean unix_socket_send(int fd, const char *data, size_t length, int passed_fd
             if (!wait_writable(fd, deadline, error))
                 return FALSE;
         } else if (errno != EINTR) {
-            error_set(error, VMFERRY_ERROR_DISCONNECTED, "QEMU has closed its socket: %s",
+            error_set(error, VMFERRY_ERROR_DISCONNECTED, "the other end has closed its socket: %s",
                       g_strerror(errno));
             return FALSE;
         }
