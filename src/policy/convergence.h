@@ -11,7 +11,7 @@
  * Three kinds of guests are told apart:
  *
  * - Converging: rounds go on while each makes the pause notably shorter.  The
- *   target (max_downtime_ms) is a promise, not a budget to use up.
+ *   target (max_downtime_ms) is a goal, not a budget to use up.
  * - Memory-intensive (MP, Chao Wei 2018): windows of 200 ms or more in which as
  *   much is dirtied as the path carries, in the groups of pages known to be
  *   hot, and no hope of the target by rounds alone.  Sending those groups again and again gains
@@ -91,7 +91,7 @@ typedef struct {
     double device_ms;      /* device state out, over, in, and the switchover: expected */
     double elapsed_ms;
     double run_share; /* current throttle, 1: none */
-    ConvergenceLimits promise;
+    ConvergenceLimits limits;
 } ConvergenceFacts;
 
 typedef enum {
@@ -132,7 +132,7 @@ double convergence_apply_deferral(ConvergenceGroup *groups, guint group_count, d
 /* Refuses what cannot be kept, with the least that can: FALSE with *error*
  * (VMFERRY_ERROR_REFUSED).  *ram_bytes*: populated; *bytes_per_ms*: as the user
  * limits it, 0: not limited; *device_ms*: the least. */
-gboolean convergence_check_limits(const ConvergenceLimits *promise, uint64_t ram_bytes,
+gboolean convergence_check_limits(const ConvergenceLimits *limits, uint64_t ram_bytes,
                                   double bytes_per_ms, double device_ms, GError **error);
 
 /* The rest takes less than this on the wire: nothing to be gained any more. */

@@ -5,7 +5,7 @@
 #include "policy/work_set_model.h"
 
 /* Hysteresis, and how far apart equals are told. */
-#define HELD_IS_HOTTER 1.5
+#define DEFERRED_IS_HOTTER 1.5
 #define APART 0.25
 /* A group is hot from this share of the typical rate on.  More often than once
  * in HORIZON_MS makes no difference to that. */
@@ -27,7 +27,7 @@ double convergence_score(const ConvergenceGroup *group, guint index)
     double score = (double)group->dirty_per_ms / MAX(group->pages, 1);
 
     score *= 1 + APART * ((index * 2654435761u) >> 16) / 65536.0;
-    return group->deferred ? score * HELD_IS_HOTTER : score;
+    return group->deferred ? score * DEFERRED_IS_HOTTER : score;
 }
 
 double convergence_apply_deferral(ConvergenceGroup *groups, guint group_count, double defer_rate)

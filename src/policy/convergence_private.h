@@ -9,7 +9,8 @@
 
 typedef struct {
     const ConvergenceFacts *facts;
-    double path, run_share;
+    double link_rate; /* wire bytes per ms */
+    double run_share;
     double work_set; /* W */
     double deferred; /* of it, in groups deferred from now on */
     ConvergencePattern pattern;
@@ -20,18 +21,17 @@ typedef struct {
 
 static inline double ms_for(const PolicyState *state, double bytes)
 {
-    return bytes / state->path;
+    return bytes / state->link_rate;
 }
 
 static inline gboolean may_throttle(const PolicyState *state)
 {
-    return state->facts->promise.means & CONVERGENCE_MEANS_THROTTLE;
+    return state->facts->limits.means & CONVERGENCE_MEANS_THROTTLE;
 }
 
 static inline gboolean fits_cap(const PolicyState *state)
 {
-    return state->decision.pause_ms <=
-           CONVERGENCE_CAP_SHARE * state->facts->promise.downtime_cap_ms;
+    return state->decision.pause_ms <= CONVERGENCE_CAP_SHARE * state->facts->limits.downtime_cap_ms;
 }
 
 /* The last rounds, so many and for so long, brought no new best. */

@@ -2,6 +2,8 @@
 
 #include <math.h>
 
+#include "policy/work_set_model.h"
+
 /* A page that is seen dirty in nearly every interval is written often; how
  * often can't be seen. */
 #define MOST_SEEN_SHARE 0.98
@@ -43,7 +45,7 @@ typedef struct {
     float in_window;                   /* estimate of the pages dirtied in this window */
     float to_take, new_to_take;        /* since group_account_take_dirty() */
     float history;
-    Cost whole, again;
+    Cost first_send, resend;
 } GroupNotes;
 
 struct GroupAccount {
@@ -51,7 +53,7 @@ struct GroupAccount {
     ConvergenceGroup *groups;
     GroupNotes *notes;
     GArray *windows; /* of ConvergenceWindow */
-    Cost whole;
+    Cost first_send;
     guint probed_pages; /* of the probes, sent again */
     gboolean cost_known;
     gboolean probing; /* as was decided */
@@ -149,18 +151,18 @@ void group_account_note_released(GroupAccount *account, guint group)
 
 /* Schnabel's estimate from the sums so far, of pages that can be caught, and those that were
  * since they were protected. */
-static void estimate_active(GroupNotes *notes, ConvergenceGroup *group, const GroupSync *look,
+static void estimate_active(GroupNotes *notes, ConvergenceGroup *group, const GroupSync *sync,
                             double weight)
 {
-    double seen_before = look->pages_dirty - MIN(look->pages_new, look->pages_dirty);
-    double scale = (double)(group->pages - MIN(notes->written, group->pages)) / look->pages_asked;
+    double seen_before = sync->pages_dirty - MIN(sync->pages_new, sync->pages_dirty);
+    double scale = (double)(group->pages - MIN(notes->written, group->pages)) / sync->pages_asked;
     double estimate;
 
     notes->marked_sum = (float)((1 - weight) * notes->marked_sum +
-                                (double)look->pages_dirty * look->pages_marked * MAX(scale, 1) +
+                                (double)sync->pages_dirty * sync->pages_marked * MAX(scale, 1) +
                                 seen_before * notes->written);
     notes->again_seen = (float)((1 - weight) * notes->again_seen + seen_before);
-    notes->seen = MIN(notes->seen + look->pages_new, group->pages);
+    notes->seen = MIN(notes->seen + sync->pages_new, group->pages);
     /* Nothing marked yet: as far as is known, all of it is in use. */
     estimate = notes->marked_sum > 0 ? notes->marked_sum / (notes->again_seen + 1) : group->pages;
     if (notes->seen == 0)
@@ -171,20 +173,20 @@ static void estimate_active(GroupNotes *notes, ConvergenceGroup *group, const Gr
 /* Of the pages asked about, how many are in use?  Not those that were seen dirty and are not
  * protected since; the others are as likely to be protected as any. */
 static double count_in_use(const GroupNotes *notes, const ConvergenceGroup *group,
-                           const GroupSync *look)
+                           const GroupSync *sync)
 {
-    double others = MAX((double)group->pages - notes->written, look->pages_asked);
+    double others = MAX((double)group->pages - notes->written, sync->pages_asked);
     double in_use = MAX((double)group->active - notes->written, 0);
 
-    return MAX(MAX(in_use * look->pages_asked / others, look->pages_dirty), 1e-3);
+    return MAX(MAX(in_use * sync->pages_asked / others, sync->pages_dirty), 1e-3);
 }
 
-static void note_rate(GroupNotes *notes, ConvergenceGroup *group, const GroupSync *look,
+static void note_rate(GroupNotes *notes, ConvergenceGroup *group, const GroupSync *sync,
                       double elapsed)
 {
-    double in_use = count_in_use(notes, group, look);
+    double in_use = count_in_use(notes, group, sync);
     double left = (double)group->active - notes->written;
-    double writes = -in_use * log1p(-MIN(look->pages_dirty / in_use, MOST_SEEN_SHARE));
+    double writes = -in_use * log1p(-MIN(sync->pages_dirty / in_use, MOST_SEEN_SHARE));
     double times = MAX(group->active / in_use, 1);
     double weight = -expm1(-elapsed / times / GROUP_ACCOUNT_MEMORY_MS);
 
@@ -193,42 +195,42 @@ static void note_rate(GroupNotes *notes, ConvergenceGroup *group, const GroupSyn
         return;
     notes->window_writes += (float)writes;
     notes->window_asked += (float)(in_use * elapsed);
-    notes->to_take += (float)(look->pages_dirty * times);
-    notes->new_to_take += (float)(MIN(look->pages_new, look->pages_dirty) * times);
+    notes->to_take += (float)(sync->pages_dirty * times);
+    notes->new_to_take += (float)(MIN(sync->pages_new, sync->pages_dirty) * times);
     notes->rate_sum = (float)((1 - weight) * notes->rate_sum + weight * writes * times / elapsed);
     notes->rate_weight = (float)((1 - weight) * notes->rate_weight + weight);
     if (notes->rate_weight > 0)
         group->dirty_per_ms = notes->rate_sum / notes->rate_weight;
 }
 
-/* What a look tells of rates. */
-static void learn(GroupAccount *account, guint number, const GroupSync *look)
+/* What a dirty sync tells of rates. */
+static void learn(GroupAccount *account, guint number, const GroupSync *sync)
 {
     GroupNotes *notes = &account->notes[number];
     ConvergenceGroup *group = &account->groups[number];
-    double elapsed = guest_ms(account, look->now_ms) - notes->asked_at;
+    double elapsed = guest_ms(account, sync->now_ms) - notes->asked_at;
     double weight;
 
     if (group->pages == 0 || elapsed <= 0)
         return;
-    weight = -expm1(-elapsed * MIN((double)look->pages_asked / group->pages, 1) /
+    weight = -expm1(-elapsed * MIN((double)sync->pages_asked / group->pages, 1) /
                     GROUP_ACCOUNT_MEMORY_MS);
-    estimate_active(notes, group, look, weight);
-    note_rate(notes, group, look, elapsed);
-    notes->asked_at += elapsed * MIN((double)look->pages_asked / MAX(notes->watched, 1), 1);
+    estimate_active(notes, group, sync, weight);
+    note_rate(notes, group, sync, elapsed);
+    notes->asked_at += elapsed * MIN((double)sync->pages_asked / MAX(notes->watched, 1), 1);
 }
 
-void group_account_note_dirty(GroupAccount *account, guint number, const GroupSync *look)
+void group_account_note_dirty(GroupAccount *account, guint number, const GroupSync *sync)
 {
     GroupNotes *notes;
 
     g_return_if_fail(number < account->count);
-    if (look->pages_asked == 0)
+    if (sync->pages_asked == 0)
         return;
-    learn(account, number, look);
+    learn(account, number, sync);
     notes = &account->notes[number];
-    notes->watched -= MIN(look->pages_dirty, notes->watched);
-    notes->written = MIN(notes->written + look->pages_dirty, account->groups[number].pages);
+    notes->watched -= MIN(sync->pages_dirty, notes->watched);
+    notes->written = MIN(notes->written + sync->pages_dirty, account->groups[number].pages);
 }
 
 void group_account_take_dirty(GroupAccount *account, GArray *ret)
@@ -273,16 +275,16 @@ static gboolean is_probe(const GroupAccount *account, guint group)
 }
 
 void group_account_note_sent(GroupAccount *account, guint group, guint pages, double wire_bytes,
-                             gboolean again)
+                             gboolean resent)
 {
     g_return_if_fail(group < account->count);
     if (pages == 0)
         return;
-    if (!again)
-        cost_add(&account->whole, pages, wire_bytes);
-    cost_add(again ? &account->notes[group].again : &account->notes[group].whole, pages,
+    if (!resent)
+        cost_add(&account->first_send, pages, wire_bytes);
+    cost_add(resent ? &account->notes[group].resend : &account->notes[group].first_send, pages,
              wire_bytes);
-    if (again && account->probed_pages < PROBED_PAGES && is_probe(account, group))
+    if (resent && account->probed_pages < PROBED_PAGES && is_probe(account, group))
         account->probed_pages += pages;
 }
 
@@ -294,30 +296,30 @@ static double mean_of_probes(const GroupAccount *account)
     guint count = 0;
 
     for (guint i = 0; i < account->probe_count; i++) {
-        const Cost *again = &account->notes[account->probes[i]].again;
+        const Cost *resend = &account->notes[account->probes[i]].resend;
 
-        if (again->pages > 0) {
-            sum += again->bytes / again->pages;
+        if (resend->pages > 0) {
+            sum += resend->bytes / resend->pages;
             count++;
         }
     }
     return sum / MAX(count, 1);
 }
 
-/* What sending again costs where a group's own cost is not known: that of the dirtying
+/* What sending a page again costs where a group's own cost is not known: that of the dirtying
  * whose cost is.  Negative: too little is. */
-static double find_cost_again(const GroupAccount *account)
+static double find_resend_cost(const GroupAccount *account)
 {
     double rate = 0, known_rate = 0, known = 0;
 
     for (guint i = 0; i < account->count; i++) {
-        const Cost *again = &account->notes[i].again;
+        const Cost *resend = &account->notes[i].resend;
         double group_rate = account->groups[i].dirty_per_ms;
 
         rate += group_rate;
-        if (again->pages > 0) {
+        if (resend->pages > 0) {
             known_rate += group_rate;
-            known += group_rate * again->bytes / again->pages;
+            known += group_rate * resend->bytes / resend->pages;
         }
     }
     if (known_rate > KNOWN_SHARE * rate)
@@ -327,17 +329,17 @@ static double find_cost_again(const GroupAccount *account)
 
 static void refresh_costs(GroupAccount *account)
 {
-    double whole = mean_cost(&account->whole, account->guess);
-    double again = find_cost_again(account);
+    double first_send = mean_cost(&account->first_send, account->guess);
+    double resend = find_resend_cost(account);
 
-    account->cost_known = again >= 0;
+    account->cost_known = resend >= 0;
     for (guint i = 0; i < account->count; i++) {
         const GroupNotes *notes = &account->notes[i];
         ConvergenceGroup *group = &account->groups[i];
 
-        group->first_send_per_page = (float)cost_per_page(&notes->whole, whole);
+        group->first_send_per_page = (float)cost_per_page(&notes->first_send, first_send);
         group->resend_per_page =
-            (float)cost_per_page(&notes->again, account->cost_known ? again : whole);
+            (float)cost_per_page(&notes->resend, account->cost_known ? resend : first_send);
     }
 }
 
@@ -420,7 +422,7 @@ void group_account_end_window(GroupAccount *account, double now_ms, double carri
         GroupNotes *notes = &account->notes[i];
         const ConvergenceGroup *group = &account->groups[i];
 
-        /* The same pages, seen in several looks, would have to be sent once. */
+        /* The same pages, seen in several syncs, would have to be sent once. */
         window.dirtied_bytes += notes->in_window * group->resend_per_page;
         notes->history = (float)(HISTORY_DECAY * notes->history + notes->in_window);
         notes->in_window = 0;
@@ -481,6 +483,24 @@ gboolean group_account_is_deferred(const GroupAccount *account, guint group)
 {
     g_return_val_if_fail(group < account->count, FALSE);
     return account->groups[group].deferred;
+}
+
+gboolean group_account_is_all_deferred(const GroupAccount *account)
+{
+    for (guint i = 0; i < account->count; i++)
+        if (account->groups[i].pending > 0 && !account->groups[i].deferred)
+            return FALSE;
+    return TRUE;
+}
+
+double group_account_count_bytes(GroupAccount *account)
+{
+    double bytes = 0;
+
+    refresh_costs(account);
+    for (guint i = 0; i < account->count; i++)
+        bytes += work_set_group_bytes(&account->groups[i]);
+    return bytes;
 }
 
 double group_account_get_heat(const GroupAccount *account, guint group)

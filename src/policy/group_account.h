@@ -71,7 +71,7 @@ typedef struct {
     guint pages_new;    /* of these: never seen dirty before */
 } GroupSync;
 /* To be called for groups without dirty pages, too. */
-void group_account_note_dirty(GroupAccount *account, guint group, const GroupSync *look);
+void group_account_note_dirty(GroupAccount *account, guint group, const GroupSync *sync);
 
 /* From *now_ms* on, as far as is known, the faults take this share of the guest's time (0 to 1):
  * so much less does it write than it would. */
@@ -102,5 +102,9 @@ guint group_account_get_probes(const GroupAccount *account, guint ret[GROUP_ACCO
 /* The share of its pages that is in use, as estimated. */
 double group_account_get_use(const GroupAccount *account, guint group);
 gboolean group_account_is_deferred(const GroupAccount *account, guint group);
+/* TRUE where nothing is pending but in deferred groups. */
+gboolean group_account_is_all_deferred(const GroupAccount *account);
+/* W, the work set, in wire bytes: what sending all that is pending would cost. */
+double group_account_count_bytes(GroupAccount *account);
 /* Groups from cold to hot, for the order of a round: less is colder. */
 double group_account_get_heat(const GroupAccount *account, guint group);

@@ -191,7 +191,7 @@ static void write_sync(SimWorkload *workload, const TraceSync *look, SimWrite wr
 /* A guest that runs for longer than it was recorded does the same again. */
 static void run_trace(SimWorkload *workload, SimWrite write, gpointer user)
 {
-    const GArray *looks = workload->options.trace->looks;
+    const GArray *looks = workload->options.trace->syncs;
     double length = looks->len > 0 ? g_array_index(looks, TraceSync, looks->len - 1).ms : 0;
 
     if (length < 1)
