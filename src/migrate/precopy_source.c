@@ -1,8 +1,8 @@
 /*
  * Pre-copy: the rounds while the guest runs, up to the pause
  *
- * Theory of operation: policy/precopy_control.h says what is to be done next and why; this file does
- * it, with a clock, the guest's memory and the connection: run_steps() is the whole loop.  The
+ * Theory of operation: policy/precopy_control.h says what is to be done next and why; this file
+ * does it, with a clock, the guest's memory and the connection: run_steps() is the whole loop.  The
  * simulator runs the same clockwork.  What of it the switchover needs is below: rounds and passes
  * with the guest paused.
  */
@@ -274,8 +274,8 @@ gboolean source_send_paused_round(SourceMove *move, GError **error)
 
 /* --- dirty syncs and decisions --------------------------------------------------- */
 
-/* What the tracking has cost the guest since the sync before: a share of its time, negative where it
- * is too early to say. */
+/* What the tracking has cost the guest since the sync before: a share of its time, negative where
+ * it is too early to say. */
 static double note_cost(SourceMove *move, double now_ms)
 {
     uint64_t faults = work_set_count_faults(move->work);
@@ -338,8 +338,8 @@ static void report_decision(SourceMove *move)
     }
 }
 
-/* Asks for a decision and does what it says.  Without a destination there is no pause; and the pause
- * must not be spent on what can be done before it: reading images. */
+/* Asks for a decision and does what it says.  Without a destination there is no pause; and the
+ * pause must not be spent on what can be done before it: reading images. */
 static gboolean decide(SourceMove *move, GError **error)
 {
     guint probes[GROUP_ACCOUNT_PROBES];
@@ -362,7 +362,8 @@ static gboolean decide(SourceMove *move, GError **error)
 
 /* --- the loop -------------------------------------------------------------------- */
 
-/* Sends what was read and has it confirmed; then, what has become dirty, and what to do about it. */
+/* Sends what was read and has it confirmed; then, what has become dirty, and what to do about
+ * it. */
 static gboolean end_round(SourceMove *move, GError **error)
 {
     if (!page_sender_flush(move->sender, error) || !source_confirm_round(move, error))

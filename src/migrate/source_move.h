@@ -65,8 +65,8 @@ gboolean source_journal(SourceMove *move, SourceJournalState state, GError **err
 /* Milliseconds since the move's start. */
 double source_now_ms(const SourceMove *move);
 
-/* precopy_source.c: with the guest paused, one pass over all pending pages; a round of them, added to
- * the report. */
+/* precopy_source.c: with the guest paused, one pass over all pending pages; a round of them, added
+ * to the report. */
 gboolean source_send_paused_pass(SourceMove *move, GError **error);
 gboolean source_send_paused_round(SourceMove *move, GError **error);
 

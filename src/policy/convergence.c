@@ -7,13 +7,13 @@
 
 /* Windows until the pattern can be known. */
 #define EARLY_WINDOWS 3
-/* Less is not worth a round while others are held. */
+/* Less is not worth a round while others are deferred. */
 #define WAIT_BELOW_MS 10.0
-/* A memory-intensive guest's target is tried for up to so many times the time
- * in which it could be moved with a longer pause. */
+/* A memory-intensive guest's target is tried for up to REACH times the time in which it could be
+ * moved with a longer pause, and for REACH_ROUNDS rounds. */
 #define REACH 1.5
 #define REACH_ROUNDS 16
-/* Probing is worth it from this share of the path on. */
+/* Probing is worth it where this share of what the link carries is dirtied. */
 #define PROBE_SHARE 0.5
 
 static guint rounds_within_target(const PolicyState *state)
@@ -90,7 +90,7 @@ static void judge_patience(PolicyState *state)
         give_up(state, "not-converging");
 }
 
-/* Would a round of the groups not held make the pause notably shorter? */
+/* Would a round of the groups not deferred make the pause notably shorter? */
 static gboolean rest_is_worth_a_round(const PolicyState *state)
 {
     WorkSetModel model = state->rest;

@@ -4,7 +4,7 @@
 #include "policy/convergence_deferral.h"
 #include "policy/work_set_model.h"
 
-/* Two looks before the deadline. */
+/* Two dirty syncs before the deadline. */
 #define CONVERGENCE_DEADLINE_MARGIN_MS 200.0
 
 typedef struct {
@@ -14,7 +14,7 @@ typedef struct {
     double work_set; /* W */
     double deferred; /* of it, in groups deferred from now on */
     ConvergencePattern pattern;
-    gboolean suspect;  /* too early to know, but it looks intensive */
+    gboolean suspect;  /* too early to know, but by its rates it is intensive */
     WorkSetModel rest; /* the groups not deferred */
     ConvergenceDecision decision;
 } PolicyState;
@@ -34,7 +34,7 @@ static inline gboolean fits_cap(const PolicyState *state)
     return state->decision.pause_ms <= CONVERGENCE_CAP_SHARE * state->facts->limits.downtime_cap_ms;
 }
 
-/* The last rounds, so many and for so long, brought no new best. */
+/* The last *rounds*, and *ms* of them, brought no new best. */
 gboolean convergence_stuck_for(const ConvergenceFacts *facts, guint rounds, double ms);
 
 static inline gboolean convergence_is_stuck(const ConvergenceFacts *facts)

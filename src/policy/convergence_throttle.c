@@ -2,14 +2,14 @@
 
 #include <math.h>
 
-/* A round may leave so much of what it carried before the guest is slowed;
- * while it is slowed, so much.  Differences below STEP are not followed. */
+/* The share of what it carried that a round may leave before the guest is slowed, and while it is
+ * slowed.  Differences below STEP are not followed. */
 #define THROTTLE_ABOVE 0.5
 #define THROTTLE_TO 0.4
 #define THROTTLE_STEP 0.15
 #define THROTTLE_CORRECTION 0.6
-/* While the path has other, colder pages to carry for so long, slowing the
- * guest helps nobody. */
+/* While the link has other, colder pages to carry for this long, slowing the guest gains
+ * nothing. */
 #define COLD_FIRST_MS 250.0
 #define DEADLINE_BUDGET 0.9
 #define SOLVER_STEPS 10
@@ -62,7 +62,7 @@ static double share_for_deadline(const PolicyState *state)
     return least;
 }
 
-/* A guest that writes all of a group between two looks is faster than it looks:
+/* A guest that writes all of a group between two dirty syncs is faster than can be seen:
  * while slowing it brings no new best, it is slowed more.  So is one that is stuck though
  * its rounds should converge (one that comes back to what it wrote after a long time). */
 static double correction(const PolicyState *state, gboolean stuck)
@@ -116,7 +116,7 @@ static double pause_with(const PolicyState *state, double left)
     return ms_for(state, state->deferred + left) + state->facts->device_ms;
 }
 
-/* Is a pause with *left* of the groups not held what these rules would stop
+/* Is a pause with *left* of the groups not deferred what these rules would stop
  * at?  *before*: what the round began with. */
 static gboolean would_stop(const PolicyState *state, double left, double before, double run_share)
 {

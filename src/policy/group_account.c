@@ -10,16 +10,15 @@
 /* Faults can slow a guest to a tenth, but a guess is not to make it ten times faster
  * than that. */
 #define MOST_FAULT_SHARE 0.9
-/* Pages in use tell of a group's rate until so few are still protected. */
+/* Active pages tell of a group's rate as long as this share of them is still protected. */
 #define LEFT_SHARE 0.8
-/* In a window groups differ from their mean by as much as those that were asked about, up to so
- * many times. */
+/* In a window groups differ from their mean by as much as those that were asked about, by this
+ * factor at most. */
 #define MOST_ACTIVITY 4.0
-/* A group's own cost counts half once so many of its pages were sent, and is
- * forgotten as fast. */
+/* A group's own cost counts half once this many of its pages were sent. */
 #define COST_PAGES 32.0
-/* So many pages of the probes tell what sending again costs; or else such a
- * share of all dirtying in groups with a cost of their own. */
+/* This many pages of the probes tell the resend cost; or else this share of all dirtying, where it
+ * is in groups with a cost of their own. */
 #define PROBED_PAGES 24u
 #define KNOWN_SHARE 0.5
 #define COST_MEMORY_PAGES 1024.0
@@ -38,9 +37,9 @@ typedef struct {
     guint watched;   /* protected pages */
     guint written;   /* pages seen dirty and not protected again since */
     float rate_sum, rate_weight;
-    float marked_sum, again_seen;      /* Schnabel's sums */
+    float marked_sum, recaught_sum;    /* Schnabel's sums */
     guint seen;                        /* pages ever seen dirty */
-    float window_writes, window_asked; /* pages in use that were asked about, times ms */
+    float window_writes, window_asked; /* active pages that were asked about, times ms */
     float rate_before;                 /* a page's, 1/ms, at the window's beginning */
     float in_window;                   /* estimate of the pages dirtied in this window */
     float to_take, new_to_take;        /* since group_account_take_dirty() */
@@ -149,8 +148,26 @@ void group_account_note_released(GroupAccount *account, guint group)
     account->notes[group].watched = account->notes[group].written = 0;
 }
 
-/* Schnabel's estimate from the sums so far, of pages that can be caught, and those that were
- * since they were protected. */
+/*
+ * How many pages of the group are active?  Schnabel's estimate (capture and recapture, Chapman's
+ * +1): with n_i pages caught in sample i (found dirty), of which r_i bear a mark (had been found
+ * dirty at an earlier time), and m_i marked pages that could be caught,
+ *
+ *     active = sum(n_i m_i) / (sum(r_i) + 1)
+ *
+ * since among active pages that are written alike a catch holds marked ones in their proportion,
+ * r / n = m / active.  Counting distinct dirty pages instead takes as long as the guest takes to
+ * write all of them: seconds, where the decision is due after some hundred ms.
+ *
+ * What differs from fish:
+ * - Only protected pages can be caught, often a sample of the group.  m of the sample (pages_marked
+ *   of pages_asked) is scaled up to all pages that may still be protected.
+ * - A page that was caught is not protected any more (*written*), and cannot be caught again until
+ *   it is sent.  So the quotient above tells of the others only, and *written* is added to it: as
+ *   r_i * written under the sum, so that it weighs as its sample does.
+ * - Active pages change: the sums fall off exponentially, by the guest's time (*weight*).
+ * The estimate is at least what was seen dirty, and at most what is populated.
+ */
 static void estimate_active(GroupNotes *notes, ConvergenceGroup *group, const GroupSync *sync,
                             double weight)
 {
@@ -161,40 +178,53 @@ static void estimate_active(GroupNotes *notes, ConvergenceGroup *group, const Gr
     notes->marked_sum = (float)((1 - weight) * notes->marked_sum +
                                 (double)sync->pages_dirty * sync->pages_marked * MAX(scale, 1) +
                                 seen_before * notes->written);
-    notes->again_seen = (float)((1 - weight) * notes->again_seen + seen_before);
+    notes->recaught_sum = (float)((1 - weight) * notes->recaught_sum + seen_before);
     notes->seen = MIN(notes->seen + sync->pages_new, group->pages);
-    /* Nothing marked yet: as far as is known, all of it is in use. */
-    estimate = notes->marked_sum > 0 ? notes->marked_sum / (notes->again_seen + 1) : group->pages;
+    /* Nothing marked yet: as far as is known, all of it is active. */
+    estimate = notes->marked_sum > 0 ? notes->marked_sum / (notes->recaught_sum + 1) : group->pages;
     if (notes->seen == 0)
         estimate = 0;
     group->active = (uint32_t)CLAMP(estimate, notes->seen, group->pages);
 }
 
-/* Of the pages asked about, how many are in use?  Not those that were seen dirty and are not
+/* Of the pages asked about, how many are active?  Not those that were seen dirty and are not
  * protected since; the others are as likely to be protected as any. */
-static double count_in_use(const GroupNotes *notes, const ConvergenceGroup *group,
-                           const GroupSync *sync)
+static double count_active_asked(const GroupNotes *notes, const ConvergenceGroup *group,
+                                 const GroupSync *sync)
 {
     double others = MAX((double)group->pages - notes->written, sync->pages_asked);
-    double in_use = MAX((double)group->active - notes->written, 0);
+    double left = MAX((double)group->active - notes->written, 0);
 
-    return MAX(MAX(in_use * sync->pages_asked / others, sync->pages_dirty), 1e-3);
+    return MAX(MAX(left * sync->pages_asked / others, sync->pages_dirty), 1e-3);
 }
 
+/*
+ * A page that is written twice between two syncs is found dirty once.  Of t active pages, written
+ * at random, w writes leave each clean with the probability exp(-w / t); so n dirty ones are the
+ * mark of
+ *
+ *     w = -t ln(1 - n / t)
+ *
+ * writes (the classical occupancy problem, inverted).  t are the active pages that were asked
+ * about; *times* scales from these to the group.  The rate is the mean of w per ms of the guest's
+ * time, falling exponentially with a time constant of GROUP_ACCOUNT_MEMORY_MS; an interval weighs
+ * by its length and by the share of the active pages that it asked about.
+ */
 static void note_rate(GroupNotes *notes, ConvergenceGroup *group, const GroupSync *sync,
                       double elapsed)
 {
-    double in_use = count_in_use(notes, group, sync);
+    double asked = count_active_asked(notes, group, sync);
     double left = (double)group->active - notes->written;
-    double writes = -in_use * log1p(-MIN(sync->pages_dirty / in_use, MOST_SEEN_SHARE));
-    double times = MAX(group->active / in_use, 1);
+    double writes = -asked * log1p(-MIN(sync->pages_dirty / asked, MOST_SEEN_SHARE));
+    double times = MAX(group->active / asked, 1);
     double weight = -expm1(-elapsed / times / GROUP_ACCOUNT_MEMORY_MS);
 
-    /* What is left of a nearly exhausted group is a small difference of two estimates. */
+    /* What is left of a nearly exhausted group is a small difference of two estimates, and its
+     * error would be taken for a rate. */
     if (left < LEFT_SHARE * group->active)
         return;
     notes->window_writes += (float)writes;
-    notes->window_asked += (float)(in_use * elapsed);
+    notes->window_asked += (float)(asked * elapsed);
     notes->to_take += (float)(sync->pages_dirty * times);
     notes->new_to_take += (float)(MIN(sync->pages_new, sync->pages_dirty) * times);
     notes->rate_sum = (float)((1 - weight) * notes->rate_sum + weight * writes * times / elapsed);
@@ -343,7 +373,9 @@ static void refresh_costs(GroupAccount *account)
     }
 }
 
-/* The share of this window's pages that lie in groups hot in the history. */
+/* Similarity: the share of this window's pages that lie in groups hot in the history.  Hot is what
+ * has HISTORY_HOT_SHARE of the typical weight, the mean weighed by itself (contraharmonic mean), so
+ * that many cold groups do not lower the threshold. */
 static double similarity(const GroupAccount *account)
 {
     double pages = 0, history = 0, history_squared = 0, in_hot = 0, hot;

@@ -16,7 +16,8 @@
 #define LINK_RATE_WINDOW_MS 20.0
 /* What is waiting counts as a backlog from this share of what a window carries on. */
 #define LINK_RATE_BACKLOG_SHARE 0.25
-/* What is read ahead is old when it is sent, and stands between a decision to stop and the pause. */
+/* What is read ahead is old when it is sent, and has to be sent between a decision to stop and the
+ * pause. */
 #define LINK_RATE_AHEAD_MS 50.0
 /* The least that a page is expected to cost, since the next ones may shrink less. */
 #define LINK_RATE_LEAST_PAGE_BYTES 512.0

@@ -51,8 +51,9 @@ typedef enum {
     PRECOPY_SEND,
     /* A dirty sync within the round: precopy_control_note_sync(), precopy_control_decide(). */
     PRECOPY_SYNC,
-    /* All that was read goes out and is confirmed: precopy_control_note_round().  Then a dirty sync,
-     * precopy_control_end_round(), what is dirty becomes pending, precopy_control_decide(). */
+    /* All that was read goes out and is confirmed: precopy_control_note_round().  Then a dirty
+     * sync, precopy_control_end_round(), what is dirty becomes pending,
+     * precopy_control_decide(). */
     PRECOPY_END_ROUND,
     /* Nothing until *next_sync_ms*; then a dirty sync, what is dirty becomes pending,
      * precopy_control_decide(). */
@@ -121,10 +122,10 @@ typedef struct {
     gboolean must_run;  /* something else is to be done before the pause: no stop yet */
 } PrecopyFacts;
 
-/* Asks the policy (convergence.h), defers and releases groups as it says; the account must know what
- * is pending.  FALSE: it was not asked, since the link's rate is not known or there can be no pause,
- * and the last decision holds.  TRUE: *decision* is a new one, and the driver sets the throttle and
- * the probes (group_account_get_probes()). */
+/* Asks the policy (convergence.h), defers and releases groups as it says; the account must know
+ * what is pending.  FALSE: it was not asked, since the link's rate is not known or there can be no
+ * pause, and the last decision holds.  TRUE: *decision* is a new one, and the driver sets the
+ * throttle and the probes (group_account_get_probes()). */
 gboolean precopy_control_decide(PrecopyControl *control, const PrecopyFacts *facts);
 
 /* After PRECOPY_STOP: no pause yet after all.  The next step is PRECOPY_WAIT. */

@@ -4,8 +4,8 @@
  * Theory of operation: a page that is written again after it was read was sent in vain, so what is
  * written often waits as long as possible.  Groups are put into heat classes, powers of two of
  * the writes to a page per ms (group_account_get_heat()), by a counting sort: that is linear, a
- * dirty sync is frequent, and a factor of two in heat is all that matters.  Within a class the order
- * is that of the addresses, so that what goes out is as good as sequential.
+ * dirty sync is frequent, and a factor of two in heat is all that matters.  Within a class the
+ * order is that of the addresses, so that what goes out is as good as sequential.
  *
  * Each dirty sync sorts anew and begins at the coldest group again: the caller passes over groups
  * that have nothing pending any more, which costs next to nothing, and a group that has become

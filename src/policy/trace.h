@@ -8,10 +8,9 @@
  *     {"ms":t,"round":n,"sent":bytes,"wire_per_page":…,"left":bytes}    a round's end
  *     {"total_ms":…,"downtime_ms":…,"reason":"…"}                        the last line
  *
- * "pages" has the populated pages of each group; "groups" beside it, their
- * number.  Times are ms since the start of the move and never fall.  Unknown
- * keys are passed over, so that later versions may add some; everything else
- * that is out of order is refused, with the line's number.  The writers make
+ * "pages" has the populated pages of each group, "groups" their number.  Times are ms since the
+ * start of the move and never fall.  Unknown keys are passed over, so that later versions may add
+ * some; everything else that is out of order is refused, with the line's number.  The writers make
  * one line each, without the line's end, to be freed by the caller.
  */
 #pragma once

@@ -7,7 +7,7 @@
  * A sample's page stays protected until it is written.  A group's pages are taken for
  * alike; what was sent is protected as a whole and tells more.
  *
- * Per dirty sync only so many groups are visited, one after the other, so that the
+ * Per dirty sync a limited number of groups is visited, one after the other, so that the
  * work does not grow with the guest.  While the faults take more than
  * WATCH_MOST_SHARE of the guest's time, samples are made smaller and then
  * fewer, and larger again below WATCH_LITTLE_SHARE: where faults cost next to nothing, all of a
@@ -48,7 +48,7 @@ guint watch_plan_next(WatchPlan *plan, guint group_count);
 /* A dirty sync is over: how many are visited in the next one. */
 void watch_plan_end_sync(WatchPlan *plan);
 
-/* Is a group that has so many protected pages in need of a sample? */
+/* Is a group that has *watched* protected pages in need of a sample? */
 gboolean watch_plan_wants(const WatchPlan *plan, guint watched);
 
 /* Should the protection of a group's *watched* pages be lifted?  A deferred group is sent in the

@@ -147,7 +147,7 @@ static void print_decision(double ms, const ConvergenceDecision *decision, gpoin
             decision->reason ? decision->reason : "", decision->pause_ms,
             decision->expected_downtime_ms, decision->expected_total_ms,
             decision->memory_intensive ? "; memory-intensive" : "",
-            isfinite(decision->defer_rate) ? "; holding" : "");
+            isfinite(decision->defer_rate) ? "; deferring" : "");
     if (decision->probe)
         fprintf(stderr, "; probing");
     if (decision->run_share < 1)

@@ -12,7 +12,7 @@ enum {
     NEXT = 1 << 7,    /* pending for the next round */
 };
 
-/* Pages are given out so many at a time, as whole words of the work set's bitmaps. */
+/* Pages are given out in whole words of the work set's bitmaps. */
 #define WORD_PAGES 64u
 
 static double cost(const SimMemory *memory, guint page)

@@ -2,8 +2,8 @@
  * Simulated RAM: what is dirty, pending, sent; accounted in groups
  *
  * Theory of operation: the work set (transfer/work_set.h) without a guest.  A page is given out in
- * the same order (send_order.h), collected right before that, and what is written to a page that had
- * its turn is for the next round.  Its wire bytes are the workload's.
+ * the same order (send_order.h), collected right before that, and what is written to a page that
+ * had its turn is for the next round.  Its wire bytes are the workload's.
  */
 #pragma once
 

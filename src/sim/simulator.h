@@ -2,11 +2,11 @@
  * A move in simulated time: a guest that writes, a link, a policy
  *
  * Theory of operation: time goes in steps of a millisecond.  In each the workload writes pages, and
- * the link carries what is queued.  SIM_WORK_SET runs pre-copy's clockwork (policy/precopy_control.h),
- * the very code that a move runs: dirty syncs, windows, the link's rate, decisions, rounds and the
- * order of sending are its own, and the simulator does what it says, with memory that is simulated.
- * SIM_PAGES is the usual pre-copy instead: whole pages in the order of their addresses, until what
- * is dirty takes at most max_downtime_ms.
+ * the link carries what is queued.  SIM_WORK_SET runs pre-copy's clockwork
+ * (policy/precopy_control.h), the very code that a move runs: dirty syncs, windows, the link's
+ * rate, decisions, rounds and the order of sending are its own, and the simulator does what it
+ * says, with memory that is simulated. SIM_PAGES is the usual pre-copy instead: whole pages in the
+ * order of their addresses, until what is dirty takes at most max_downtime_ms.
  *
  * Batches of pages go into a queue that holds queue_ms of the link's time, SIM_LEAST_QUEUE_MS at
  * least (socket buffers); a round ends once it is empty, with the guest running on, and so does a

@@ -27,7 +27,7 @@ typedef struct {
 
 /* A millisecond passes. */
 void sim_step(Simulation *sim);
-/* Hands so many bytes to the link. */
+/* Hands *bytes* to the link. */
 void sim_queue(Simulation *sim, double bytes);
 gboolean sim_is_time_up(Simulation *sim);
 /* Pauses the guest, sends the rest, *pending_bytes* and what is queued, and ends the move. */

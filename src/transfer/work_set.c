@@ -180,9 +180,9 @@ static uint64_t unit_pages(const WorkSet *set, guint region)
  * protected) in some words of a group.  The bookkeeping, bit by bit:
  *
  *   next     |= fresh & ~pending   a page that is still to be given out in this round is read later
- *                                  than now, so what was written goes along; any other page that was
- *                                  written is for the next round.  So no write is lost, and no page
- *                                  is in both sets.
+ *                                  than now, so what was written goes along; any other page that
+ *                                  was written is for the next round.  So no write is lost, and no
+ *                                  page is in both sets.
  *   watched   = watched | fresh    after a collect, which protects all that it reports;
  *   watched  &= ~fresh             after a peek, which protects nothing: these pages are not
  *                                  protected any more.

@@ -78,7 +78,8 @@ static void assert_step(const Fixture *fixture, PrecopyStep step)
     assert_int_equal(precopy_control_get_step(&fixture->control), step);
 }
 
-/* A round of *ms* that sends LINK bytes per ms, with no sync within; the next step is the decision. */
+/* A round of *ms* that sends LINK bytes per ms, with no sync within; the next step is the
+ * decision. */
 static double play_round(Fixture *fixture, double now_ms, double ms)
 {
     uint64_t sent = (uint64_t)(now_ms * LINK);
@@ -201,7 +202,8 @@ static void test_left_is_corrected(void **state)
     assert_true(fabs(get_round(fixture, 1)->left_bytes - 50 * LINK) < 4 * PAGE);
 }
 
-/* Within a round it only ends the round: what was read is to be sent, and then it is asked again. */
+/* Within a round it only ends the round: what was read is to be sent, and then it is asked
+ * again. */
 static void test_stop_within_a_round(void **state)
 {
     Fixture *fixture = *state;

@@ -315,8 +315,8 @@ static void test_skewed(void **state)
     assert_true(result.sent_bytes < 1.25 * result.populated_bytes);
 }
 
-/* A burst, then quiet: waiting is better than a long pause.  Not always: the fourth is taken for one
- * that goes on. */
+/* A burst, then quiet: waiting is better than a long pause.  Not always: the fourth is taken for
+ * one that goes on. */
 static void test_phases(void **state)
 {
     for (guint seed = 1; seed <= 5; seed++) {
