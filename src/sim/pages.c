@@ -29,6 +29,8 @@ void sim_run_pages(Simulation *sim)
 {
     guint pages = sim->memory->pages, page = 0;
 
+    /* All is protected from the start: what is not written after that is sent once. */
+    sim_memory_sync(sim->memory, sim->now_ms);
     sim->result.rounds = 1;
     while (!sim_is_time_up(sim)) {
         sim_step(sim);

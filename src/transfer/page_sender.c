@@ -153,8 +153,8 @@ static void count(PageSender *sender, const EncoderJob *job)
                          .packed_bytes = job->pages.packed_bytes + job->segments.packed_bytes,
                          .pack_ms = job->pack_ms,
                          .compared = job->compared,
-                         .path_bytes_per_ms = path && is_clear ? path->bytes_per_ms : 0,
-                         .path_busy = path && path->busy});
+                         .link_bytes_per_ms = path && is_clear ? path->bytes_per_ms : 0,
+                         .link_busy = path && path->busy});
 }
 
 static gboolean send_job(PageSender *sender, EncoderJob *job, GError **error)
