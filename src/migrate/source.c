@@ -1,6 +1,5 @@
 #include "migrate/source_move.h"
 
-#include <math.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/random.h>
@@ -19,6 +18,13 @@
 #define COPIES_SHARE 8
 /* Without --streams: beyond that, other guests need the cores more. */
 #define MOST_WORKERS 4u
+
+gboolean source_journal(SourceMove *move, SourceJournalState state, GError **error)
+{
+    const MigrateSourceHost *host = &move->job->host;
+
+    return host->journal(state, move->transaction, move->peer.agent, host->user, error);
+}
 
 /* --- stages before the pause ------------------------------------------- */
 
@@ -219,11 +225,10 @@ static PageSender *make_sender(SourceMove *move)
     sender =
         page_sender_new(move->pages, session_get_channel(move->session, TRAFFIC_BULK), &options);
     page_sender_set_tally(sender, source_tally, move);
-    page_sender_set_link(sender, &move->link);
+    page_sender_set_link(sender, &move->control.link);
     page_sender_set_packing(sender, move->job->options.compress,
                             peer_has_feature(&move->peer, FEATURE_PAGES_LZ4),
                             peer_has_feature(&move->peer, FEATURE_PAGES_ZSTD));
-    move->link.limit = (double)move->job->options.bandwidth_bytes_per_second / 1000;
     move->report->streams = options.workers;
     return sender;
 }
@@ -264,6 +269,7 @@ static gboolean watch(SourceMove *move, GError **error)
     if (!source_recheck_begin(move, error))
         return FALSE;
     move->work = work_set_new(move->memory, move->tracker);
+    source_begin_control(move);
     if (!watch_cost(move, error))
         return FALSE;
     move->sender = make_sender(move);
@@ -405,22 +411,18 @@ static void settle(SourceMove *move)
 
 MigrateReport *migrate_source_run(const MigrateSourceJob *job, GCancellable *cancellable)
 {
-    SourceMove move = {.job = job,
-                       .cancellable = cancellable,
-                       .started_ns = clock_now_ns(),
-                       .decision = {.defer_rate = INFINITY, .run_share = 1}};
+    SourceMove move = {.job = job, .cancellable = cancellable, .started_ns = clock_now_ns()};
     MigrateReport *report = move.report = migrate_report_new();
 
     report->source = g_strdup(job->source_name);
     report->destination = g_strdup(job->destination);
-    move.finished_rounds = g_array_new(FALSE, FALSE, sizeof(ConvergenceRound));
     make_transaction_id(move.transaction);
     source_set_phase(&move, MIGRATE_PHASE_CONNECT);
     if (stages_run(stages, G_N_ELEMENTS(stages), note_failure, &move, NULL))
         settle(&move);
     if (report->total_ms <= 0)
         report->total_ms = clock_ns_to_ms(clock_now_ns() - move.started_ns);
-    source_trace_end(&move);
+    precopy_control_trace_end(&move.control, report->total_ms, report->downtime_ms, report->reason);
     source_images_describe(&move);
     source_images_free(move.images);
     json_decref(move.machine);
@@ -428,7 +430,7 @@ MigrateReport *migrate_source_run(const MigrateSourceJob *job, GCancellable *can
     if (move.session)
         report->wire_bytes = session_get_sent_bytes(move.session);
     session_unref(move.session);
-    g_array_unref(move.finished_rounds);
+    precopy_control_clear(&move.control);
     hello_message_clear(&move.peer);
     page_source_free(move.pages);
     guest_memory_free(move.memory);

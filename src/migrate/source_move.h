@@ -3,13 +3,12 @@
 
 #include "memory/guest_memory.h"
 #include "memory/tracker.h"
-#include "policy/convergence.h"
+#include "policy/precopy_control.h"
 #include "guard/guard.h"
 #include "memory/guest_cost.h"
 #include "transfer/epoch.h"
 #include "transfer/page_sender.h"
 #include "transfer/page_source.h"
-#include "policy/link_rate.h"
 #include "transfer/recheck.h"
 #include "migrate/source.h"
 #include "throttle/throttle.h"
@@ -51,36 +50,36 @@ typedef struct {
     GuestCost cost;                /* of the tracking, to the guest */
     uint64_t faults;               /* when that was read */
     Throttle *throttle;            /* NULL until it is needed */
-    guint round;
-    HelloMessage peer; /* what the destination can: peer_has_feature() */
+    guint round;                   /* its number in the report */
+    MigrateRound round_in_hand;
+    PageSenderCounts round_counts; /* at its begin */
+    uint64_t pass_pages;           /* that the sender had done when the pass began */
+    HelloMessage peer;             /* what the destination can: peer_has_feature() */
     gboolean offered, accepted;
     gboolean paused;
     SourceDeadline *deadline; /* of the pause; NULL: there is none */
     gboolean stays_paused;    /* its user paused it: not ours to resume, here or there */
     gboolean start_sent;
-    LinkRate link;
-    ConvergenceDecision decision; /* the last one */
-    GArray *finished_rounds;      /* of ConvergenceRound */
-    gboolean traced;              /* a trace was begun */
-    double next_sync_ms, sync_interval_ms, window_start_ms;
+    PrecopyControl control; /* from the stage "track" on */
 } SourceMove;
 
-/* What a restarted agent is to know (source_control.c). */
+/* What a restarted agent is to know (source.c). */
 gboolean source_journal(SourceMove *move, SourceJournalState state, GError **error);
 
 /* Milliseconds since the move's start. */
 double source_now_ms(const SourceMove *move);
 
-/* One pass over the pending pages, but those that are deferred. */
-gboolean source_send_pass(SourceMove *move, GError **error);
-
-/* Sends the pending pages and waits until they are applied.  Adds the round to
- * the report. */
-gboolean source_send_round(SourceMove *move, GError **error);
+/* precopy_source.c: with the guest paused, one pass over all pending pages; a round of them, added
+ * to the report. */
+gboolean source_send_paused_pass(SourceMove *move, GError **error);
+gboolean source_send_paused_round(SourceMove *move, GError **error);
 
 /* Seals the round's epoch, and waits until it is applied where the guest runs
  * (source_peer.c). */
 gboolean source_confirm_round(SourceMove *move, GError **error);
+
+/* Pre-copy's clockwork begins: once there is a work set. */
+void source_begin_control(SourceMove *move);
 
 /* The rounds while the guest runs, up to the decision to stop. */
 gboolean source_precopy(SourceMove *move, GError **error);
@@ -89,20 +88,10 @@ gboolean source_precopy(SourceMove *move, GError **error);
  * its time. */
 gboolean source_settle_images(SourceMove *move, GError **error);
 
-/* source_control.c: refuses promises that cannot be kept; looks at all of RAM and measures; asks
- * the policy and does what it says (move->decision); what the last decision means for the move. */
+/* Refuses limits that cannot be kept. */
 gboolean source_check_limits(SourceMove *move, GError **error);
 /* Notes on the report where the guest cannot be slowed: the policy does not count on it then. */
 void source_choose_throttle(SourceMove *move);
-void source_measure_link(SourceMove *move);
-gboolean source_sync(SourceMove *move, GError **error);
-gboolean source_decide(SourceMove *move, gboolean at_round_end, GError **error);
-gboolean source_stop_or_give_up(SourceMove *move, GError **error);
-/* source_trace.c */
-void source_trace_begin(SourceMove *move);
-void source_trace_sync(SourceMove *move, double now_ms);
-void source_trace_round(SourceMove *move, const ConvergenceRound *round);
-void source_trace_end(SourceMove *move);
 /* Lifts the throttle and puts what it did on the report.  FALSE: the guest may
  * still be slowed or paused; the guard knows how to undo that. */
 gboolean source_end_throttle(SourceMove *move);
@@ -112,8 +101,6 @@ void source_describe_sender(SourceMove *move);
  * wanted; lets the balloon go. */
 gboolean source_reclaim(SourceMove *move, GError **error);
 void source_release_balloon(SourceMove *move);
-/* What is pending or dirty, in bytes on the wire. */
-double source_count_work_bytes(SourceMove *move);
 /* A PageSenderTally. */
 void source_tally(guint region, const GroupCost *cost, gpointer user);
 

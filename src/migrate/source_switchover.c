@@ -164,7 +164,7 @@ static gboolean send_late_pages(SourceMove *move, GError **error)
         (move->job->options.verify && !add_discarded(move, error)))
         return FALSE;
     work_set_begin_round(move->work);
-    return source_send_pass(move, error);
+    return source_send_paused_pass(move, error);
 }
 
 /* Where somebody changed the machine in the last moment, that is the reason. */
@@ -188,7 +188,7 @@ gboolean source_last_round(SourceMove *move, GError **error)
         return FALSE;
     work_set_begin_round(move->work);
     source_recheck_paused(move);
-    if (!source_send_round(move, error))
+    if (!source_send_paused_round(move, error))
         return FALSE;
     move->report->pages_ms = source_lap_ms(move);
     state = save_state(move, error);

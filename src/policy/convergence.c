@@ -7,13 +7,13 @@
 
 /* Windows until the pattern can be known. */
 #define EARLY_WINDOWS 3
-/* Less is not worth a round while others are held. */
+/* Less is not worth a round while others are deferred. */
 #define WAIT_BELOW_MS 10.0
-/* A memory-intensive guest's target is tried for up to so many times the time
- * in which it could be moved with a longer pause. */
+/* A memory-intensive guest's target is tried for up to REACH times the time in which it could be
+ * moved with a longer pause, and for REACH_ROUNDS rounds. */
 #define REACH 1.5
 #define REACH_ROUNDS 16
-/* Probing is worth it from this share of the path on. */
+/* Probing is worth it where this share of what the link carries is dirtied. */
 #define PROBE_SHARE 0.5
 
 static guint rounds_within_target(const PolicyState *state)
@@ -24,7 +24,7 @@ static guint rounds_within_target(const PolicyState *state)
     while (count < facts->round_count) {
         double left = facts->rounds[facts->round_count - 1 - count].left_bytes;
 
-        if (ms_for(state, left) + facts->device_ms > facts->promise.max_downtime_ms)
+        if (ms_for(state, left) + facts->device_ms > facts->limits.max_downtime_ms)
             break;
         count++;
     }
@@ -90,13 +90,13 @@ static void judge_patience(PolicyState *state)
         give_up(state, "not-converging");
 }
 
-/* Would a round of the groups not held make the pause notably shorter? */
+/* Would a round of the groups not deferred make the pause notably shorter? */
 static gboolean rest_is_worth_a_round(const PolicyState *state)
 {
     WorkSetModel model = state->rest;
     double after;
 
-    work_set_model_round(&model, state->run_share, state->path);
+    work_set_model_round(&model, state->run_share, state->link_rate);
     after =
         ms_for(state, state->deferred + work_set_model_pending(&model)) + state->facts->device_ms;
     return after < CONVERGENCE_GAIN_SHARE * state->decision.pause_ms;
@@ -104,7 +104,7 @@ static gboolean rest_is_worth_a_round(const PolicyState *state)
 
 static void judge_intensive(PolicyState *state)
 {
-    gboolean in_target = state->decision.pause_ms <= state->facts->promise.max_downtime_ms;
+    gboolean in_target = state->decision.pause_ms <= state->facts->limits.max_downtime_ms;
 
     if (!fits_cap(state))
         judge_patience(state);
@@ -118,7 +118,7 @@ static void judge_round_end(PolicyState *state)
         return; /* wait for the windows */
     if (state->pattern.intensive)
         judge_intensive(state);
-    else if (state->decision.pause_ms <= state->facts->promise.max_downtime_ms)
+    else if (state->decision.pause_ms <= state->facts->limits.max_downtime_ms)
         judge_within_target(state);
     else
         judge_patience(state);
@@ -135,9 +135,9 @@ static void judge_slowed(PolicyState *state)
 static void judge_deadline(PolicyState *state)
 {
     const ConvergenceFacts *facts = state->facts;
-    double left = facts->promise.deadline_ms - facts->elapsed_ms;
+    double left = facts->limits.deadline_ms - facts->elapsed_ms;
 
-    if (facts->promise.deadline_ms == 0 || state->decision.verdict != CONVERGENCE_CONTINUE)
+    if (facts->limits.deadline_ms == 0 || state->decision.verdict != CONVERGENCE_CONTINUE)
         return;
     if (fits_cap(state) && left <= state->decision.pause_ms + CONVERGENCE_DEADLINE_MARGIN_MS)
         stop(state, "deadline");
@@ -157,9 +157,9 @@ static gboolean target_within_reach(const PolicyState *state)
     for (guint i = 0; i < REACH_ROUNDS && ms <= limit; i++) {
         double left = work_set_model_pending(&model);
 
-        if (ms_for(state, left) + facts->device_ms <= facts->promise.max_downtime_ms)
+        if (ms_for(state, left) + facts->device_ms <= facts->limits.max_downtime_ms)
             return TRUE;
-        ms += work_set_model_round(&model, 1, state->path);
+        ms += work_set_model_round(&model, 1, state->link_rate);
     }
     return FALSE;
 }
@@ -170,7 +170,7 @@ static void choose_deferred(PolicyState *state)
     ConvergenceDecision *decision = &state->decision;
     WorkSetModel all = work_set_model_make(facts->groups, facts->group_count, INFINITY);
     double dirtied = work_set_model_dirtied(&all, 1, CONVERGENCE_WINDOW_MS) / CONVERGENCE_WINDOW_MS;
-    double cap = MAX(CONVERGENCE_CAP_SHARE * facts->promise.downtime_cap_ms - facts->device_ms, 0);
+    double cap = MAX(CONVERGENCE_CAP_SHARE * facts->limits.downtime_cap_ms - facts->device_ms, 0);
 
     state->work_set = work_set_model_pending(&all);
     state->rest = all;
@@ -178,16 +178,17 @@ static void choose_deferred(PolicyState *state)
     decision->defer_rate = INFINITY;
     if (facts->bytes_per_ms <= 0)
         return;
-    state->pattern = convergence_find_pattern(facts->windows, facts->window_count, state->path);
+    state->pattern =
+        convergence_find_pattern(facts->windows, facts->window_count, state->link_rate);
     if (state->pattern.intensive && target_within_reach(state))
         state->pattern.intensive = FALSE;
-    state->suspect =
-        facts->window_count < EARLY_WINDOWS && dirtied >= CONVERGENCE_INTENSIVE_RATIO * state->path;
-    decision->probe = !facts->cost_known && dirtied >= PROBE_SHARE * state->path;
+    state->suspect = facts->window_count < EARLY_WINDOWS &&
+                     dirtied >= CONVERGENCE_INTENSIVE_RATIO * state->link_rate;
+    decision->probe = !facts->cost_known && dirtied >= PROBE_SHARE * state->link_rate;
     decision->memory_intensive = state->pattern.intensive;
     if (!state->pattern.intensive && !state->suspect)
         return;
-    decision->defer_rate = convergence_choose_deferral(facts, cap * state->path);
+    decision->defer_rate = convergence_choose_deferral(facts, cap * state->link_rate);
     state->rest = work_set_model_make(facts->groups, facts->group_count, decision->defer_rate);
     state->deferred = state->work_set - work_set_model_pending(&state->rest);
 }
@@ -195,7 +196,7 @@ static void choose_deferred(PolicyState *state)
 ConvergenceDecision convergence_decide(const ConvergenceFacts *facts)
 {
     PolicyState state = {.facts = facts,
-                         .path = facts->bytes_per_ms > 0 ? facts->bytes_per_ms : 1,
+                         .link_rate = facts->bytes_per_ms > 0 ? facts->bytes_per_ms : 1,
                          .run_share = facts->run_share > 0 ? facts->run_share : 1,
                          .decision = {.verdict = CONVERGENCE_CONTINUE, .run_share = 1}};
 
@@ -212,33 +213,33 @@ ConvergenceDecision convergence_decide(const ConvergenceFacts *facts)
     return state.decision;
 }
 
-gboolean convergence_check_limits(const ConvergenceLimits *promise, uint64_t ram_bytes,
+gboolean convergence_check_limits(const ConvergenceLimits *limits, uint64_t ram_bytes,
                                   double bytes_per_ms, double device_ms, GError **error)
 {
     double least_downtime = ceil(MAX(device_ms, 1)), least_total;
 
-    if (promise->max_downtime_ms < least_downtime) {
+    if (limits->max_downtime_ms < least_downtime) {
         error_set(error, VMFERRY_ERROR_REFUSED,
                   "a pause of at most %u ms can't be promised: the device state and the switchover "
                   "alone take about %.0f ms (--max-downtime %.0f or more)",
-                  promise->max_downtime_ms, least_downtime, least_downtime);
+                  limits->max_downtime_ms, least_downtime, least_downtime);
         return FALSE;
     }
-    if (promise->downtime_cap_ms < promise->max_downtime_ms) {
+    if (limits->downtime_cap_ms < limits->max_downtime_ms) {
         error_set(error, VMFERRY_ERROR_REFUSED,
                   "the longest pause, %u ms, is shorter than the aim, %u ms (--downtime-cap %u or "
                   "more, or a smaller --max-downtime)",
-                  promise->downtime_cap_ms, promise->max_downtime_ms, promise->max_downtime_ms);
+                  limits->downtime_cap_ms, limits->max_downtime_ms, limits->max_downtime_ms);
         return FALSE;
     }
-    if (promise->deadline_ms == 0)
+    if (limits->deadline_ms == 0)
         return TRUE;
     least_total = least_downtime + (bytes_per_ms > 0 ? ceil((double)ram_bytes / bytes_per_ms) : 0);
-    if (promise->deadline_ms < least_total) {
+    if (limits->deadline_ms < least_total) {
         error_set(error, VMFERRY_ERROR_REFUSED,
                   "%u ms are too short: %.0f MB of memory at %.1f MB/s, the device state and the "
                   "switchover take at least %.0f ms (--deadline %.0f or more, or more --bandwidth)",
-                  promise->deadline_ms, (double)ram_bytes / 1e6, bytes_per_ms / 1e3, least_total,
+                  limits->deadline_ms, (double)ram_bytes / 1e6, bytes_per_ms / 1e3, least_total,
                   least_total);
         return FALSE;
     }

@@ -1,23 +1,23 @@
 /*
- * Pre-copy: go on, stop now, hold back, slow down?
+ * Pre-copy: go on, stop now, defer, slow down?
  *
  * Theory of operation: a pure function of what was seen so far, asked after
- * each look at all of RAM and at the end of each round.  It counts in wire
+ * each dirty sync and at the end of each round.  It counts in wire
  * bytes: the work set W is what sending all pending pages would cost.  The
  * pause that would follow from stopping now is
  *
- *     W / path + device time
+ *     W / link rate + device time
  *
- * Three kinds of guests are told apart:
+ * Three kinds of guests are distinguished:
  *
  * - Converging: rounds go on while each makes the pause notably shorter.  The
- *   target (max_downtime_ms) is a promise, not a budget to use up.
+ *   target (max_downtime_ms) is a goal, not a budget to use up.
  * - Memory-intensive (MP, Chao Wei 2018): windows of 200 ms or more in which as
- *   much is dirtied as the path carries, in the groups of pages known to be
- *   hot, and no hope of the target by rounds alone.  Sending those groups again and again gains
- * nothing: they are held back, the cold ones go out, then the guest is stopped, if the pause is
- *   within downtime_cap_ms.  What does not fit the cap is sent in rounds,
- *   with the guest slowed if it must be.
+ *   much is dirtied as the link carries, in the groups of pages known to be
+ *   hot, and no hope of the target by rounds alone.  Sending those groups again
+ *   and again gains nothing: they are deferred, the cold ones go out, then the
+ *   guest is stopped, if the pause is within downtime_cap_ms.  What does not fit
+ *   the cap is sent in rounds, with the guest slowed if it must be.
  * - Neither: no round brings a new best.  The pause may then be up to the cap;
  *   if that is not enough, the guest is slowed; without that means, give up.
  *
@@ -47,7 +47,7 @@ typedef struct {
     gboolean deferred;         /* convergence_apply_deferral() */
 } ConvergenceGroup;
 
-/* The time of the looks that make CONVERGENCE_WINDOW_MS or a little more; wire
+/* The time of the dirty syncs that make CONVERGENCE_WINDOW_MS or a little more; wire
  * bytes. */
 typedef struct {
     double ms;
@@ -65,7 +65,7 @@ typedef struct {
     double ms;
 } ConvergenceRound;
 
-/* What the caller is able and allowed to do beside stopping.  Post-copy will
+/* What the caller is able and allowed to do besides stopping.  Post-copy will
  * be one more. */
 typedef enum {
     CONVERGENCE_MEANS_THROTTLE = 1 << 0,
@@ -85,13 +85,13 @@ typedef struct {
     guint window_count;
     const ConvergenceRound *rounds; /* oldest first */
     guint round_count;
-    gboolean at_round_end; /* only held groups, or nothing, is left of this round */
+    gboolean at_round_end; /* only deferred groups, or nothing, is left of this round */
     gboolean cost_known;   /* what sending again costs was measured */
-    double bytes_per_ms;   /* what the path carries; 0: not known yet */
+    double bytes_per_ms;   /* what the link carries; 0: not known yet */
     double device_ms;      /* device state out, over, in, and the switchover: expected */
     double elapsed_ms;
     double run_share; /* current throttle, 1: none */
-    ConvergenceLimits promise;
+    ConvergenceLimits limits;
 } ConvergenceFacts;
 
 typedef enum {
@@ -106,13 +106,13 @@ typedef struct {
      * target), "memory-intensive", "within-cap", "throttled", "deadline";
      * GIVE_UP: "not-converging", "deadline"; CONTINUE: NULL. */
     const char *reason;
-    /* For convergence_apply_deferral(); INFINITY: hold none. */
+    /* For convergence_apply_deferral(); INFINITY: defer none. */
     double defer_rate;
     /* Much is dirtied, but what sending it again costs is not known yet: a few
      * groups should be sent and sent again (group_account_get_probes()). */
     gboolean probe;
-    /* With CONTINUE at a round's end: only held groups are worth sending; begin
-     * the next round after the next look, not at once. */
+    /* With CONTINUE at a round's end: only deferred groups are worth sending; begin
+     * the next round after the next dirty sync, not at once. */
     gboolean wait;
     double run_share; /* what the throttle should be from now on, 1: none */
     gboolean memory_intensive;
@@ -124,15 +124,15 @@ typedef struct {
 
 ConvergenceDecision convergence_decide(const ConvergenceFacts *facts);
 
-/* Sets each group's *held*.  A group is held where its score, in the main
- * dirty_per_ms / pages, is defer_rate or more; one that is held already stays
- * so until it is a good deal colder.  Returns W of the held groups. */
+/* Sets each group's *deferred*.  A group is deferred where its score, in the main
+ * dirty_per_ms / pages, is defer_rate or more; one that is deferred already stays
+ * so until it is a good deal colder.  Returns W of the deferred groups. */
 double convergence_apply_deferral(ConvergenceGroup *groups, guint group_count, double defer_rate);
 
 /* Refuses what cannot be kept, with the least that can: FALSE with *error*
  * (VMFERRY_ERROR_REFUSED).  *ram_bytes*: populated; *bytes_per_ms*: as the user
  * limits it, 0: not limited; *device_ms*: the least. */
-gboolean convergence_check_limits(const ConvergenceLimits *promise, uint64_t ram_bytes,
+gboolean convergence_check_limits(const ConvergenceLimits *limits, uint64_t ram_bytes,
                                   double bytes_per_ms, double device_ms, GError **error);
 
 /* The rest takes less than this on the wire: nothing to be gained any more. */
@@ -150,7 +150,7 @@ gboolean convergence_check_limits(const ConvergenceLimits *promise, uint64_t ram
 #define CONVERGENCE_ROUNDS_BEFORE_GIVING_UP 24
 #define CONVERGENCE_MS_BEFORE_GIVING_UP 10000.0
 /* A pause fits where it is expected to take at most this share of the cap: the
- * path may be a little slower then. */
+ * link may be a little slower then. */
 #define CONVERGENCE_CAP_SHARE 0.97
 /* A window is intensive from here on, quiet below the third. */
 #define CONVERGENCE_INTENSIVE_RATIO 0.9

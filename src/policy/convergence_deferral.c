@@ -4,19 +4,20 @@
 
 #include "policy/work_set_model.h"
 
-/* Hysteresis, and how far apart equals are told. */
-#define HELD_IS_HOTTER 1.5
-#define APART 0.25
-/* A group is hot from this share of the typical rate on.  More often than once
+/* Hysteresis, and how far apart groups that are equally hot are spread. */
+#define DEFERRED_IS_HOTTER 1.5
+#define SPREAD 0.25
+/* A group is hot from this share of the typical score on.  More often than once
  * in HORIZON_MS makes no difference to that. */
 #define HOT_SHARE 0.25
 #define HORIZON_MS 1000.0
-/* What is not held may dirty this share of the path. */
+/* What is not deferred may dirty this share of what the link carries. */
 #define REST_SHARE 0.5
-/* All hot groups are held if they fill the budget up to here; else the hottest
+/* All hot groups are deferred if they fill the budget up to here; else the hottest
  * that leave some for the rest. */
 #define BUDGET_ALL 0.99
 #define BUDGET_PART 0.9
+/* Bisections: scores up to this factor apart, to 65536^(1/2^14), 0.07 %. */
 #define SEARCH_STEPS 14
 #define SEARCH_SPAN 65536.0
 #define PATTERN_WINDOWS 3
@@ -26,8 +27,9 @@ double convergence_score(const ConvergenceGroup *group, guint index)
 {
     double score = (double)group->dirty_per_ms / MAX(group->pages, 1);
 
-    score *= 1 + APART * ((index * 2654435761u) >> 16) / 65536.0;
-    return group->deferred ? score * HELD_IS_HOTTER : score;
+    /* Fibonacci hashing: neighbours come far apart, always the same. */
+    score *= 1 + SPREAD * ((index * 2654435761u) >> 16) / 65536.0;
+    return group->deferred ? score * DEFERRED_IS_HOTTER : score;
 }
 
 double convergence_apply_deferral(ConvergenceGroup *groups, guint group_count, double defer_rate)
@@ -91,11 +93,23 @@ ConvergencePattern convergence_find_pattern(const ConvergenceWindow *windows, gu
     return pattern;
 }
 
+/*
+ * The search for the groups to defer.  Whatever the threshold x of the score is,
+ *
+ *     deferred_bytes(x)   what groups of score x and above cost in the pause    falls with x
+ *     rest_rate(x)        what groups below x dirty in the rounds               rises with x
+ *
+ * so each condition on one of them holds on one side of a single threshold, which bisection finds.
+ * Scores span orders of magnitude, so it halves their logarithms (the middle is the geometric
+ * mean).
+ */
 typedef struct {
     double deferred_bytes; /* what the pause would have to carry */
-    double rest_rate;      /* wire bytes a ms that the others dirty, free */
+    double rest_rate;      /* wire bytes per ms that the others dirty, free */
 } Split;
 
+/* Wire bytes per ms: active pages at least once dirty in HORIZON_MS (occupancy), resent once in
+ * it. */
 static double group_rate(const ConvergenceGroup *group)
 {
     double active = MAX(group->active, 1);
@@ -104,25 +118,25 @@ static double group_rate(const ConvergenceGroup *group)
            group->resend_per_page;
 }
 
-static Split split_at(const ConvergenceFacts *facts, double defer_rate)
+static Split split_at(const ConvergenceFacts *facts, double threshold)
 {
     Split split = {0};
 
     for (guint i = 0; i < facts->group_count; i++) {
         const ConvergenceGroup *group = &facts->groups[i];
-        double again;
+        double resent;
 
         if (group->dirty_per_ms <= 0)
             continue;
-        if (convergence_score(group, i) < defer_rate) {
+        if (convergence_score(group, i) < threshold) {
             split.rest_rate += group_rate(group);
             continue;
         }
-        /* By the time of the pause all that is in use is dirty. */
-        again = MAX(group->pending - group->unsent,
-                    MIN(group->active, group->pages - MIN(group->unsent, group->pages)));
+        /* By the time of the pause all that is active is dirty, whatever is pending now. */
+        resent = MAX(group->pending - group->unsent,
+                     MIN(group->active, group->pages - MIN(group->unsent, group->pages)));
         split.deferred_bytes +=
-            (double)group->unsent * group->first_send_per_page + again * group->resend_per_page;
+            (double)group->unsent * group->first_send_per_page + resent * group->resend_per_page;
     }
     return split;
 }
@@ -143,41 +157,50 @@ static double typical_score(const ConvergenceFacts *facts)
     return weight > 0 ? sum / weight : 0;
 }
 
-double convergence_choose_deferral(const ConvergenceFacts *facts, double budget_bytes)
+/* The highest threshold up to *most* at which the rest dirties little enough for rounds to gain
+ * something; far below *most* if there is none. */
+static double find_slow_rest(const ConvergenceFacts *facts, double most)
 {
-    double rate = HOT_SHARE * typical_score(facts), low, high;
-    Split split;
+    double slow = most / SEARCH_SPAN, fast = most;
 
-    if (rate <= 0)
-        return INFINITY;
-    split = split_at(facts, rate);
-    if (split.rest_rate > REST_SHARE * facts->bytes_per_ms) {
-        /* The highest that leaves the rest slow enough, if there is one. */
-        high = rate;
-        low = rate / SEARCH_SPAN;
-        for (guint i = 0; i < SEARCH_STEPS; i++) {
-            double middle = sqrt(low * high);
-
-            if (split_at(facts, middle).rest_rate > REST_SHARE * facts->bytes_per_ms)
-                high = middle;
-            else
-                low = middle;
-        }
-        rate = low;
-        split = split_at(facts, rate);
-    }
-    if (split.deferred_bytes <= BUDGET_ALL * budget_bytes)
-        return rate;
-    /* The lowest whose groups fit. */
-    low = rate;
-    high = rate * SEARCH_SPAN;
+    if (split_at(facts, most).rest_rate <= REST_SHARE * facts->bytes_per_ms)
+        return most;
     for (guint i = 0; i < SEARCH_STEPS; i++) {
-        double middle = sqrt(low * high);
+        double middle = sqrt(slow * fast);
+
+        if (split_at(facts, middle).rest_rate > REST_SHARE * facts->bytes_per_ms)
+            fast = middle;
+        else
+            slow = middle;
+    }
+    return slow;
+}
+
+/* The lowest threshold from *least* on whose groups fit the pause: the most that can be
+ * deferred. */
+static double find_fit(const ConvergenceFacts *facts, double least, double budget_bytes)
+{
+    double too_much = least, fits = least * SEARCH_SPAN;
+
+    for (guint i = 0; i < SEARCH_STEPS; i++) {
+        double middle = sqrt(too_much * fits);
 
         if (split_at(facts, middle).deferred_bytes > BUDGET_PART * budget_bytes)
-            low = middle;
+            too_much = middle;
         else
-            high = middle;
+            fits = middle;
     }
-    return high;
+    return fits;
+}
+
+double convergence_choose_deferral(const ConvergenceFacts *facts, double budget_bytes)
+{
+    double threshold = HOT_SHARE * typical_score(facts);
+
+    if (threshold <= 0)
+        return INFINITY;
+    threshold = find_slow_rest(facts, threshold);
+    if (split_at(facts, threshold).deferred_bytes <= BUDGET_ALL * budget_bytes)
+        return threshold;
+    return find_fit(facts, threshold, budget_bytes);
 }

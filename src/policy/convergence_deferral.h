@@ -1,5 +1,5 @@
 /*
- * Which groups are memory-intensive, and which of them are held back
+ * Is a guest memory-intensive, and which of its groups are deferred to the pause
  *
  * Private to convergence.c.  See docs/convergence.md.
  */
@@ -8,9 +8,9 @@
 #include "policy/convergence.h"
 
 /* What a group's defer_rate is compared with: its dirtying for each of its
- * pages, with two additions.  A held group counts hotter than it is, so that it
- * is not released for chance; and groups as hot as each other are told apart by
- * their number, so that any part of them can be held. */
+ * pages, with two additions.  A deferred group counts hotter than it is, so that it
+ * is not released for chance; and groups as hot as each other are spread by
+ * their number, so that any part of them can be deferred. */
 double convergence_score(const ConvergenceGroup *group, guint index);
 
 /* The windows' verdict on the guest, with hysteresis. */

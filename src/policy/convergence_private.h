@@ -4,37 +4,37 @@
 #include "policy/convergence_deferral.h"
 #include "policy/work_set_model.h"
 
-/* Two looks before the deadline. */
+/* Two dirty syncs before the deadline. */
 #define CONVERGENCE_DEADLINE_MARGIN_MS 200.0
 
 typedef struct {
     const ConvergenceFacts *facts;
-    double path, run_share;
+    double link_rate; /* wire bytes per ms */
+    double run_share;
     double work_set; /* W */
     double deferred; /* of it, in groups deferred from now on */
     ConvergencePattern pattern;
-    gboolean suspect;  /* too early to know, but it looks intensive */
+    gboolean suspect;  /* too early to know, but by its rates it is intensive */
     WorkSetModel rest; /* the groups not deferred */
     ConvergenceDecision decision;
 } PolicyState;
 
 static inline double ms_for(const PolicyState *state, double bytes)
 {
-    return bytes / state->path;
+    return bytes / state->link_rate;
 }
 
 static inline gboolean may_throttle(const PolicyState *state)
 {
-    return state->facts->promise.means & CONVERGENCE_MEANS_THROTTLE;
+    return state->facts->limits.means & CONVERGENCE_MEANS_THROTTLE;
 }
 
 static inline gboolean fits_cap(const PolicyState *state)
 {
-    return state->decision.pause_ms <=
-           CONVERGENCE_CAP_SHARE * state->facts->promise.downtime_cap_ms;
+    return state->decision.pause_ms <= CONVERGENCE_CAP_SHARE * state->facts->limits.downtime_cap_ms;
 }
 
-/* The last rounds, so many and for so long, brought no new best. */
+/* The last *rounds*, and *ms* of them, brought no new best. */
 gboolean convergence_stuck_for(const ConvergenceFacts *facts, guint rounds, double ms);
 
 static inline gboolean convergence_is_stuck(const ConvergenceFacts *facts)

@@ -2,14 +2,14 @@
 
 #include <math.h>
 
-/* A round may leave so much of what it carried before the guest is slowed;
- * while it is slowed, so much.  Differences below STEP are not followed. */
+/* The share of what it carried that a round may leave before the guest is slowed, and while it is
+ * slowed.  Differences below STEP are not followed. */
 #define THROTTLE_ABOVE 0.5
 #define THROTTLE_TO 0.4
 #define THROTTLE_STEP 0.15
 #define THROTTLE_CORRECTION 0.6
-/* While the path has other, colder pages to carry for so long, slowing the
- * guest helps nobody. */
+/* While the link has other, colder pages to carry for this long, slowing the guest gains
+ * nothing. */
 #define COLD_FIRST_MS 250.0
 #define DEADLINE_BUDGET 0.9
 #define SOLVER_STEPS 10
@@ -41,20 +41,20 @@ gboolean convergence_stuck_for(const ConvergenceFacts *facts, guint rounds, doub
 static double share_for_deadline(const PolicyState *state)
 {
     const ConvergenceFacts *facts = state->facts;
-    double cap = CONVERGENCE_CAP_SHARE * facts->promise.downtime_cap_ms - facts->device_ms;
-    double ms = facts->promise.deadline_ms - facts->elapsed_ms - CONVERGENCE_DEADLINE_MARGIN_MS -
-                facts->promise.downtime_cap_ms;
-    double room = DEADLINE_BUDGET * cap * state->path - state->deferred;
+    double cap = CONVERGENCE_CAP_SHARE * facts->limits.downtime_cap_ms - facts->device_ms;
+    double ms = facts->limits.deadline_ms - facts->elapsed_ms - CONVERGENCE_DEADLINE_MARGIN_MS -
+                facts->limits.downtime_cap_ms;
+    double room = DEADLINE_BUDGET * cap * state->link_rate - state->deferred;
     double least = CONVERGENCE_LEAST_RUN_SHARE, most = 1;
 
     /* While there is something cold to carry, slowing the guest gains nothing. */
-    if (facts->promise.deadline_ms == 0 || ms_for(state, state->rest.cold) > COLD_FIRST_MS ||
-        work_set_model_after(state->rest, most, state->path, ms) <= room)
+    if (facts->limits.deadline_ms == 0 || ms_for(state, state->rest.cold) > COLD_FIRST_MS ||
+        work_set_model_after(state->rest, most, state->link_rate, ms) <= room)
         return most;
     for (guint i = 0; i < SOLVER_STEPS; i++) {
         double middle = sqrt(least * most);
 
-        if (work_set_model_after(state->rest, middle, state->path, ms) <= room)
+        if (work_set_model_after(state->rest, middle, state->link_rate, ms) <= room)
             least = middle;
         else
             most = middle;
@@ -62,7 +62,7 @@ static double share_for_deadline(const PolicyState *state)
     return least;
 }
 
-/* A guest that writes all of a group between two looks is faster than it looks:
+/* A guest that writes all of a group between two dirty syncs is faster than can be seen:
  * while slowing it brings no new best, it is slowed more.  So is one that is stuck though
  * its rounds should converge (one that comes back to what it wrote after a long time). */
 static double correction(const PolicyState *state, gboolean stuck)
@@ -87,7 +87,7 @@ static double share_for_rounds(const PolicyState *state)
         return 1;
     if (ms_for(state, state->rest.cold) > COLD_FIRST_MS)
         return 1;
-    return MAX(work_set_model_run_share(&state->rest, share, state->path) *
+    return MAX(work_set_model_run_share(&state->rest, share, state->link_rate) *
                    correction(state, stuck),
                CONVERGENCE_LEAST_RUN_SHARE);
 }
@@ -97,7 +97,7 @@ void convergence_choose_throttle(PolicyState *state)
     double current = state->run_share, needed;
 
     state->decision.run_share = 1;
-    if (!may_throttle(state) || state->path <= 0)
+    if (!may_throttle(state) || state->link_rate <= 0)
         return;
     /* What was read has to be sent before the pause.  A guest set free until then would
      * write all of it anew. */
@@ -116,18 +116,18 @@ static double pause_with(const PolicyState *state, double left)
     return ms_for(state, state->deferred + left) + state->facts->device_ms;
 }
 
-/* Is a pause with *left* of the groups not held what these rules would stop
+/* Is a pause with *left* of the groups not deferred what these rules would stop
  * at?  *before*: what the round began with. */
 static gboolean would_stop(const PolicyState *state, double left, double before, double run_share)
 {
-    const ConvergenceLimits *promise = &state->facts->promise;
+    const ConvergenceLimits *limits = &state->facts->limits;
     double pause = pause_with(state, left);
 
     if (ms_for(state, left) <= CONVERGENCE_SMALL_REST_MS)
         return TRUE;
     if (state->deferred > 0 || run_share < 1)
-        return pause <= CONVERGENCE_CAP_SHARE * promise->downtime_cap_ms;
-    return pause <= promise->max_downtime_ms && left >= CONVERGENCE_GAIN_SHARE * before;
+        return pause <= CONVERGENCE_CAP_SHARE * limits->downtime_cap_ms;
+    return pause <= limits->max_downtime_ms && left >= CONVERGENCE_GAIN_SHARE * before;
 }
 
 /* Plays the rounds that these rules would make. */
@@ -140,13 +140,13 @@ void convergence_forecast(PolicyState *state)
     for (guint i = 0; i < FORECAST_ROUNDS && decision->verdict == CONVERGENCE_CONTINUE; i++) {
         double before = left;
 
-        ms += work_set_model_round(&model, run_share, state->path);
+        ms += work_set_model_round(&model, run_share, state->link_rate);
         left = work_set_model_pending(&model);
         if (would_stop(state, left, before, run_share))
             break;
         if (may_throttle(state) &&
-            pause_with(state, left) > CONVERGENCE_CAP_SHARE * state->facts->promise.downtime_cap_ms)
-            run_share = work_set_model_run_share(&model, THROTTLE_TO, state->path);
+            pause_with(state, left) > CONVERGENCE_CAP_SHARE * state->facts->limits.downtime_cap_ms)
+            run_share = work_set_model_run_share(&model, THROTTLE_TO, state->link_rate);
     }
     decision->expected_downtime_ms = pause_with(state, left);
     decision->expected_total_ms = state->facts->elapsed_ms + ms + decision->expected_downtime_ms;

@@ -2,22 +2,23 @@
 
 #include <math.h>
 
+#include "policy/work_set_model.h"
+
 /* A page that is seen dirty in nearly every interval is written often; how
  * often can't be seen. */
 #define MOST_SEEN_SHARE 0.98
 /* Faults can slow a guest to a tenth, but a guess is not to make it ten times faster
  * than that. */
 #define MOST_FAULT_SHARE 0.9
-/* Pages in use tell of a group's rate until so few are still protected. */
+/* Active pages tell of a group's rate as long as this share of them is still protected. */
 #define LEFT_SHARE 0.8
-/* In a window groups differ from their mean by as much as those that were asked about, up to so
- * many times. */
+/* In a window groups differ from their mean by as much as those that were asked about, by this
+ * factor at most. */
 #define MOST_ACTIVITY 4.0
-/* A group's own cost counts half once so many of its pages were sent, and is
- * forgotten as fast. */
+/* A group's own cost counts half once this many of its pages were sent. */
 #define COST_PAGES 32.0
-/* So many pages of the probes tell what sending again costs; or else such a
- * share of all dirtying in groups with a cost of their own. */
+/* This many pages of the probes tell the resend cost; or else this share of all dirtying, where it
+ * is in groups with a cost of their own. */
 #define PROBED_PAGES 24u
 #define KNOWN_SHARE 0.5
 #define COST_MEMORY_PAGES 1024.0
@@ -36,14 +37,14 @@ typedef struct {
     guint watched;   /* protected pages */
     guint written;   /* pages seen dirty and not protected again since */
     float rate_sum, rate_weight;
-    float marked_sum, again_seen;      /* Schnabel's sums */
+    float marked_sum, recaught_sum;    /* Schnabel's sums */
     guint seen;                        /* pages ever seen dirty */
-    float window_writes, window_asked; /* pages in use that were asked about, times ms */
+    float window_writes, window_asked; /* active pages that were asked about, times ms */
     float rate_before;                 /* a page's, 1/ms, at the window's beginning */
     float in_window;                   /* estimate of the pages dirtied in this window */
     float to_take, new_to_take;        /* since group_account_take_dirty() */
     float history;
-    Cost whole, again;
+    Cost first_send, resend;
 } GroupNotes;
 
 struct GroupAccount {
@@ -51,7 +52,7 @@ struct GroupAccount {
     ConvergenceGroup *groups;
     GroupNotes *notes;
     GArray *windows; /* of ConvergenceWindow */
-    Cost whole;
+    Cost first_send;
     guint probed_pages; /* of the probes, sent again */
     gboolean cost_known;
     gboolean probing; /* as was decided */
@@ -147,88 +148,119 @@ void group_account_note_released(GroupAccount *account, guint group)
     account->notes[group].watched = account->notes[group].written = 0;
 }
 
-/* Schnabel's estimate from the sums so far, of pages that can be caught, and those that were
- * since they were protected. */
-static void estimate_active(GroupNotes *notes, ConvergenceGroup *group, const GroupSync *look,
+/*
+ * How many pages of the group are active?  Schnabel's estimate (capture and recapture, Chapman's
+ * +1): with n_i pages caught in sample i (found dirty), of which r_i bear a mark (had been found
+ * dirty at an earlier time), and m_i marked pages that could be caught,
+ *
+ *     active = sum(n_i m_i) / (sum(r_i) + 1)
+ *
+ * since among active pages that are written alike a catch holds marked ones in their proportion,
+ * r / n = m / active.  Counting distinct dirty pages instead takes as long as the guest takes to
+ * write all of them: seconds, where the decision is due after some hundred ms.
+ *
+ * What differs from fish:
+ * - Only protected pages can be caught, often a sample of the group.  m of the sample (pages_marked
+ *   of pages_asked) is scaled up to all pages that may still be protected.
+ * - A page that was caught is not protected any more (*written*), and cannot be caught again until
+ *   it is sent.  So the quotient above tells of the others only, and *written* is added to it: as
+ *   r_i * written under the sum, so that it weighs as its sample does.
+ * - Active pages change: the sums fall off exponentially, by the guest's time (*weight*).
+ * The estimate is at least what was seen dirty, and at most what is populated.
+ */
+static void estimate_active(GroupNotes *notes, ConvergenceGroup *group, const GroupSync *sync,
                             double weight)
 {
-    double seen_before = look->pages_dirty - MIN(look->pages_new, look->pages_dirty);
-    double scale = (double)(group->pages - MIN(notes->written, group->pages)) / look->pages_asked;
+    double seen_before = sync->pages_dirty - MIN(sync->pages_new, sync->pages_dirty);
+    double scale = (double)(group->pages - MIN(notes->written, group->pages)) / sync->pages_asked;
     double estimate;
 
     notes->marked_sum = (float)((1 - weight) * notes->marked_sum +
-                                (double)look->pages_dirty * look->pages_marked * MAX(scale, 1) +
+                                (double)sync->pages_dirty * sync->pages_marked * MAX(scale, 1) +
                                 seen_before * notes->written);
-    notes->again_seen = (float)((1 - weight) * notes->again_seen + seen_before);
-    notes->seen = MIN(notes->seen + look->pages_new, group->pages);
-    /* Nothing marked yet: as far as is known, all of it is in use. */
-    estimate = notes->marked_sum > 0 ? notes->marked_sum / (notes->again_seen + 1) : group->pages;
+    notes->recaught_sum = (float)((1 - weight) * notes->recaught_sum + seen_before);
+    notes->seen = MIN(notes->seen + sync->pages_new, group->pages);
+    /* Nothing marked yet: as far as is known, all of it is active. */
+    estimate = notes->marked_sum > 0 ? notes->marked_sum / (notes->recaught_sum + 1) : group->pages;
     if (notes->seen == 0)
         estimate = 0;
     group->active = (uint32_t)CLAMP(estimate, notes->seen, group->pages);
 }
 
-/* Of the pages asked about, how many are in use?  Not those that were seen dirty and are not
+/* Of the pages asked about, how many are active?  Not those that were seen dirty and are not
  * protected since; the others are as likely to be protected as any. */
-static double count_in_use(const GroupNotes *notes, const ConvergenceGroup *group,
-                           const GroupSync *look)
+static double count_active_asked(const GroupNotes *notes, const ConvergenceGroup *group,
+                                 const GroupSync *sync)
 {
-    double others = MAX((double)group->pages - notes->written, look->pages_asked);
-    double in_use = MAX((double)group->active - notes->written, 0);
+    double others = MAX((double)group->pages - notes->written, sync->pages_asked);
+    double left = MAX((double)group->active - notes->written, 0);
 
-    return MAX(MAX(in_use * look->pages_asked / others, look->pages_dirty), 1e-3);
+    return MAX(MAX(left * sync->pages_asked / others, sync->pages_dirty), 1e-3);
 }
 
-static void note_rate(GroupNotes *notes, ConvergenceGroup *group, const GroupSync *look,
+/*
+ * A page that is written twice between two syncs is found dirty once.  Of t active pages, written
+ * at random, w writes leave each clean with the probability exp(-w / t); so n dirty ones are the
+ * mark of
+ *
+ *     w = -t ln(1 - n / t)
+ *
+ * writes (the classical occupancy problem, inverted).  t are the active pages that were asked
+ * about; *times* scales from these to the group.  The rate is the mean of w per ms of the guest's
+ * time, falling exponentially with a time constant of GROUP_ACCOUNT_MEMORY_MS; an interval weighs
+ * by its length and by the share of the active pages that it asked about.
+ */
+static void note_rate(GroupNotes *notes, ConvergenceGroup *group, const GroupSync *sync,
                       double elapsed)
 {
-    double in_use = count_in_use(notes, group, look);
+    double asked = count_active_asked(notes, group, sync);
     double left = (double)group->active - notes->written;
-    double writes = -in_use * log1p(-MIN(look->pages_dirty / in_use, MOST_SEEN_SHARE));
-    double times = MAX(group->active / in_use, 1);
+    double writes = -asked * log1p(-MIN(sync->pages_dirty / asked, MOST_SEEN_SHARE));
+    double times = MAX(group->active / asked, 1);
     double weight = -expm1(-elapsed / times / GROUP_ACCOUNT_MEMORY_MS);
 
-    /* What is left of a nearly exhausted group is a small difference of two estimates. */
+    /* What is left of a nearly exhausted group is a small difference of two estimates, and its
+     * error would be taken for a rate. */
     if (left < LEFT_SHARE * group->active)
         return;
     notes->window_writes += (float)writes;
-    notes->window_asked += (float)(in_use * elapsed);
-    notes->to_take += (float)(look->pages_dirty * times);
-    notes->new_to_take += (float)(MIN(look->pages_new, look->pages_dirty) * times);
+    notes->window_asked += (float)(asked * elapsed);
+    notes->to_take += (float)(sync->pages_dirty * times);
+    notes->new_to_take += (float)(MIN(sync->pages_new, sync->pages_dirty) * times);
     notes->rate_sum = (float)((1 - weight) * notes->rate_sum + weight * writes * times / elapsed);
     notes->rate_weight = (float)((1 - weight) * notes->rate_weight + weight);
     if (notes->rate_weight > 0)
         group->dirty_per_ms = notes->rate_sum / notes->rate_weight;
 }
 
-/* What a look tells of rates. */
-static void learn(GroupAccount *account, guint number, const GroupSync *look)
+/* What a dirty sync tells of rates. */
+static void learn(GroupAccount *account, guint number, const GroupSync *sync)
 {
     GroupNotes *notes = &account->notes[number];
     ConvergenceGroup *group = &account->groups[number];
-    double elapsed = guest_ms(account, look->now_ms) - notes->asked_at;
+    double elapsed = guest_ms(account, sync->now_ms) - notes->asked_at;
     double weight;
 
     if (group->pages == 0 || elapsed <= 0)
         return;
-    weight = -expm1(-elapsed * MIN((double)look->pages_asked / group->pages, 1) /
+    weight = -expm1(-elapsed * MIN((double)sync->pages_asked / group->pages, 1) /
                     GROUP_ACCOUNT_MEMORY_MS);
-    estimate_active(notes, group, look, weight);
-    note_rate(notes, group, look, elapsed);
-    notes->asked_at += elapsed * MIN((double)look->pages_asked / MAX(notes->watched, 1), 1);
+    estimate_active(notes, group, sync, weight);
+    note_rate(notes, group, sync, elapsed);
+    notes->asked_at += elapsed * MIN((double)sync->pages_asked / MAX(notes->watched, 1), 1);
 }
 
-void group_account_note_dirty(GroupAccount *account, guint number, const GroupSync *look)
+void group_account_note_dirty(GroupAccount *account, guint number, const GroupSync *sync)
 {
     GroupNotes *notes;
 
     g_return_if_fail(number < account->count);
-    if (look->pages_asked == 0)
+    if (sync->pages_asked == 0)
         return;
-    learn(account, number, look);
+    learn(account, number, sync);
     notes = &account->notes[number];
-    notes->watched -= MIN(look->pages_dirty, notes->watched);
-    notes->written = MIN(notes->written + look->pages_dirty, account->groups[number].pages);
+    notes->watched -= MIN(sync->pages_dirty, notes->watched);
+    notes->written = MIN(notes->written + sync->pages_dirty, account->groups[number].pages);
 }
 
 void group_account_take_dirty(GroupAccount *account, GArray *ret)
@@ -273,16 +305,16 @@ static gboolean is_probe(const GroupAccount *account, guint group)
 }
 
 void group_account_note_sent(GroupAccount *account, guint group, guint pages, double wire_bytes,
-                             gboolean again)
+                             gboolean resent)
 {
     g_return_if_fail(group < account->count);
     if (pages == 0)
         return;
-    if (!again)
-        cost_add(&account->whole, pages, wire_bytes);
-    cost_add(again ? &account->notes[group].again : &account->notes[group].whole, pages,
+    if (!resent)
+        cost_add(&account->first_send, pages, wire_bytes);
+    cost_add(resent ? &account->notes[group].resend : &account->notes[group].first_send, pages,
              wire_bytes);
-    if (again && account->probed_pages < PROBED_PAGES && is_probe(account, group))
+    if (resent && account->probed_pages < PROBED_PAGES && is_probe(account, group))
         account->probed_pages += pages;
 }
 
@@ -294,30 +326,30 @@ static double mean_of_probes(const GroupAccount *account)
     guint count = 0;
 
     for (guint i = 0; i < account->probe_count; i++) {
-        const Cost *again = &account->notes[account->probes[i]].again;
+        const Cost *resend = &account->notes[account->probes[i]].resend;
 
-        if (again->pages > 0) {
-            sum += again->bytes / again->pages;
+        if (resend->pages > 0) {
+            sum += resend->bytes / resend->pages;
             count++;
         }
     }
     return sum / MAX(count, 1);
 }
 
-/* What sending again costs where a group's own cost is not known: that of the dirtying
+/* What sending a page again costs where a group's own cost is not known: that of the dirtying
  * whose cost is.  Negative: too little is. */
-static double find_cost_again(const GroupAccount *account)
+static double find_resend_cost(const GroupAccount *account)
 {
     double rate = 0, known_rate = 0, known = 0;
 
     for (guint i = 0; i < account->count; i++) {
-        const Cost *again = &account->notes[i].again;
+        const Cost *resend = &account->notes[i].resend;
         double group_rate = account->groups[i].dirty_per_ms;
 
         rate += group_rate;
-        if (again->pages > 0) {
+        if (resend->pages > 0) {
             known_rate += group_rate;
-            known += group_rate * again->bytes / again->pages;
+            known += group_rate * resend->bytes / resend->pages;
         }
     }
     if (known_rate > KNOWN_SHARE * rate)
@@ -327,21 +359,23 @@ static double find_cost_again(const GroupAccount *account)
 
 static void refresh_costs(GroupAccount *account)
 {
-    double whole = mean_cost(&account->whole, account->guess);
-    double again = find_cost_again(account);
+    double first_send = mean_cost(&account->first_send, account->guess);
+    double resend = find_resend_cost(account);
 
-    account->cost_known = again >= 0;
+    account->cost_known = resend >= 0;
     for (guint i = 0; i < account->count; i++) {
         const GroupNotes *notes = &account->notes[i];
         ConvergenceGroup *group = &account->groups[i];
 
-        group->first_send_per_page = (float)cost_per_page(&notes->whole, whole);
+        group->first_send_per_page = (float)cost_per_page(&notes->first_send, first_send);
         group->resend_per_page =
-            (float)cost_per_page(&notes->again, account->cost_known ? again : whole);
+            (float)cost_per_page(&notes->resend, account->cost_known ? resend : first_send);
     }
 }
 
-/* The share of this window's pages that lie in groups hot in the history. */
+/* Similarity: the share of this window's pages that lie in groups hot in the history.  Hot is what
+ * has HISTORY_HOT_SHARE of the typical weight, the mean weighed by itself (contraharmonic mean), so
+ * that many cold groups do not lower the threshold. */
 static double similarity(const GroupAccount *account)
 {
     double pages = 0, history = 0, history_squared = 0, in_hot = 0, hot;
@@ -420,7 +454,7 @@ void group_account_end_window(GroupAccount *account, double now_ms, double carri
         GroupNotes *notes = &account->notes[i];
         const ConvergenceGroup *group = &account->groups[i];
 
-        /* The same pages, seen in several looks, would have to be sent once. */
+        /* The same pages, seen in several syncs, would have to be sent once. */
         window.dirtied_bytes += notes->in_window * group->resend_per_page;
         notes->history = (float)(HISTORY_DECAY * notes->history + notes->in_window);
         notes->in_window = 0;
@@ -481,6 +515,24 @@ gboolean group_account_is_deferred(const GroupAccount *account, guint group)
 {
     g_return_val_if_fail(group < account->count, FALSE);
     return account->groups[group].deferred;
+}
+
+gboolean group_account_is_all_deferred(const GroupAccount *account)
+{
+    for (guint i = 0; i < account->count; i++)
+        if (account->groups[i].pending > 0 && !account->groups[i].deferred)
+            return FALSE;
+    return TRUE;
+}
+
+double group_account_count_bytes(GroupAccount *account)
+{
+    double bytes = 0;
+
+    refresh_costs(account);
+    for (guint i = 0; i < account->count; i++)
+        bytes += work_set_group_bytes(&account->groups[i]);
+    return bytes;
 }
 
 double group_account_get_heat(const GroupAccount *account, guint group)

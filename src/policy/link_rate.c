@@ -1,5 +1,7 @@
 #include "policy/link_rate.h"
 
+#include <math.h>
+
 #define NEW_WEIGHT 0.3
 
 void link_rate_start(LinkRate *rate, double now_ms, uint64_t sent_bytes, uint64_t backlog_bytes)
@@ -20,6 +22,14 @@ static gboolean is_busy(const LinkRate *rate, double now_rate, uint64_t carried,
         return TRUE;
     return rate->last_backlog > 0 && backlog > 0 && (double)rate->last_backlog >= least &&
            (double)backlog >= least;
+}
+
+double link_rate_count_pages_ahead(const LinkRate *rate, double bytes_per_page)
+{
+    if (rate->bytes_per_ms <= 0)
+        return INFINITY;
+    return LINK_RATE_AHEAD_MS * rate->bytes_per_ms /
+           MAX(bytes_per_page, LINK_RATE_LEAST_PAGE_BYTES);
 }
 
 gboolean link_rate_is_clear(const LinkRate *rate)

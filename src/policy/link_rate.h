@@ -1,10 +1,10 @@
 /*
- * What the path carries, measured while sending
+ * What the link carries, measured while sending
  *
  * Theory of operation: what was sent less what the peer's kernel has not
- * confirmed is what the path has carried, and socket buffers do not hide how
+ * confirmed is what the link has carried, and socket buffers do not hide how
  * slow it is.  Where there is a backlog at both ends of a window, and more than
- * a frame that was just handed over, the path was busy all the time: what it
+ * a frame that was just handed over, the link was busy all the time: what it
  * carried then is its rate.  Without one the sender was the limit, and what
  * was carried is a lower bound.  Pure: fed with counters.
  */
@@ -16,7 +16,12 @@
 #define LINK_RATE_WINDOW_MS 20.0
 /* What is waiting counts as a backlog from this share of what a window carries on. */
 #define LINK_RATE_BACKLOG_SHARE 0.25
-/* A path that carries this share of the limit is limited by that. */
+/* What is read ahead is old when it is sent, and has to be sent between a decision to stop and the
+ * pause. */
+#define LINK_RATE_AHEAD_MS 50.0
+/* The least that a page is expected to cost, since the next ones may shrink less. */
+#define LINK_RATE_LEAST_PAGE_BYTES 512.0
+/* A link that carries this share of the limit is limited by that. */
 #define LINK_RATE_LIMIT_SHARE 0.9
 
 typedef struct {
@@ -32,9 +37,13 @@ typedef struct {
 /* Begins at these readings: what came before says nothing. */
 void link_rate_start(LinkRate *rate, double now_ms, uint64_t sent_bytes, uint64_t backlog_bytes);
 
-/* FALSE: so far no window is over that began while something was sent, so the path may be what
+/* FALSE: so far no window is over that began while something was sent, so the link may be what
  * limits though there was no backlog at its begin. */
 gboolean link_rate_is_clear(const LinkRate *rate);
 
-/* Both so far, and now. */
+/* How many pages the link takes LINK_RATE_AHEAD_MS for, at *bytes_per_page* on the wire: no more
+ * should be read ahead of it.  INFINITY: as far as is known, any number. */
+double link_rate_count_pages_ahead(const LinkRate *rate, double bytes_per_page);
+
+/* Both counters since the start, and the time of the reading. */
 void link_rate_note(LinkRate *rate, double now_ms, uint64_t sent_bytes, uint64_t backlog_bytes);

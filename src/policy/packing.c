@@ -5,7 +5,7 @@
 #include <string.h>
 
 #define NEW_WEIGHT 0.5
-/* A dearer level is tried where packing is so much faster than the path. */
+/* A dearer level is tried where packing is so much faster than the link. */
 #define SLACK_TO_CLIMB 2.0
 #define STAY 1.1
 #define STARVED 2.0
@@ -75,7 +75,7 @@ PackingChoice packing_choose(Packing *packing)
         packing->to_try--;
         choice.way = ladder[packing->now].way;
         if (packing->now != STEP_NONE)
-            choice.beside = ladder[packing->settled].way;
+            choice.baseline = ladder[packing->settled].way;
     }
     return choice;
 }
@@ -137,16 +137,16 @@ static gboolean learn(Packing *packing)
     return TRUE;
 }
 
-/* Guest bytes a ms that it would carry. */
+/* Guest bytes per ms that it would carry. */
 static double carries(const Packing *packing, guint i)
 {
     const PackingStep *step = &packing->steps[i];
 
     if (i == STEP_NONE)
-        return packing->path_bytes_per_ms;
+        return packing->link_bytes_per_ms;
     if (step->ratio <= 0 || step->ratio > PACKING_WORTH_RATIO)
         return 0;
-    return fmin(packing->path_bytes_per_ms / step->ratio,
+    return fmin(packing->link_bytes_per_ms / step->ratio,
                 step->bytes_per_ms * (double)packing->workers);
 }
 
@@ -175,16 +175,16 @@ static gboolean has_slack(const Packing *packing, guint i)
 {
     const PackingStep *step = &packing->steps[i];
 
-    return packing->path_busy && step->ratio > 0 &&
+    return packing->link_busy && step->ratio > 0 &&
            step->bytes_per_ms * (double)packing->workers >
-               SLACK_TO_CLIMB * packing->path_bytes_per_ms / step->ratio;
+               SLACK_TO_CLIMB * packing->link_bytes_per_ms / step->ratio;
 }
 
-/* Packing limits, and carries little more than the path would by itself. */
+/* Packing limits, and carries little more than the link would by itself. */
 static gboolean is_starved(const Packing *packing)
 {
-    return !packing->path_busy &&
-           carries(packing, packing->settled) < STARVED * packing->path_bytes_per_ms;
+    return !packing->link_busy &&
+           carries(packing, packing->settled) < STARVED * packing->link_bytes_per_ms;
 }
 
 static gboolean may_try(const Packing *packing, guint i)
@@ -193,7 +193,7 @@ static gboolean may_try(const Packing *packing, guint i)
         return FALSE;
     switch (i) {
     case STEP_NONE:
-        return !packing->path_busy;
+        return !packing->link_busy;
     case STEP_LZ4: /* It makes more of the data: no use where that is what limits. */
         return packing->settled < STEP_LZ4 || is_starved(packing);
     case STEP_ZSTD: /* Where lz4 finds nothing, zstd rarely does. */
@@ -225,7 +225,7 @@ static void settle(Packing *packing)
     packing->now = packing->settled = chosen;
 }
 
-/* Nothing is known of the path, so whatever shrinks is welcome. */
+/* Nothing is known of the link, so whatever shrinks is welcome. */
 static void explore(Packing *packing)
 {
     if (packing->steps[packing->now].ratio > PACKING_WORTH_RATIO)
@@ -240,12 +240,12 @@ static void decide(Packing *packing)
         if (packing->steps[i].paused_windows > 0)
             packing->steps[i].paused_windows--;
     learned = learn(packing);
-    if (packing->path_bytes_per_ms <= 0) {
+    if (packing->link_bytes_per_ms <= 0) {
         explore(packing);
         return;
     }
     if (packing->mode == PACKING_AUTO &&
-        packing->path_bytes_per_ms >= PACKING_SLOW_PATH_BYTES_PER_MS) {
+        packing->link_bytes_per_ms >= PACKING_SLOW_LINK_BYTES_PER_MS) {
         packing->now = packing->settled = STEP_NONE;
         return;
     }
@@ -263,14 +263,14 @@ static void decide(Packing *packing)
     }
 }
 
-static void see_path(Packing *packing, const PackingSample *sample)
+static void see_link(Packing *packing, const PackingSample *sample)
 {
-    packing->path_bytes_per_ms = sample->path_bytes_per_ms;
-    packing->path_busy = sample->path_busy;
+    packing->link_bytes_per_ms = sample->link_bytes_per_ms;
+    packing->link_busy = sample->link_busy;
     /* What it carries is known now: no hurry to send without packing. */
-    if (sample->path_busy && !packing->path_seen) {
-        packing->path_seen = TRUE;
-        packing->steps[STEP_NONE].next_pause = PACKING_PATH_PAUSE;
+    if (sample->link_busy && !packing->link_seen) {
+        packing->link_seen = TRUE;
+        packing->steps[STEP_NONE].next_pause = PACKING_LINK_PAUSE;
         pause_step(&packing->steps[STEP_NONE]);
     }
 }
@@ -294,7 +294,7 @@ void packing_note(Packing *packing, const PackingSample *sample)
 
     packing->totals.raw_bytes[method] += sample->raw_bytes;
     packing->totals.packed_bytes[method] += sample->packed_bytes;
-    see_path(packing, sample);
+    see_link(packing, sample);
     if (!is_same_way(sample->way, ladder[packing->now].way))
         return;
     if (!sample->skipped) {

@@ -1,15 +1,15 @@
 /*
- * Is compression worth its time on this path, with this data?
+ * Is compression worth its time on this link, with this data?
  *
  * A pure policy, asked for every batch and told what became of it.  The ways
  * to pack are a ladder of steps: none, lz4, and some levels of zstd, each
  * dearer than the one below, and as a rule making less of the data.  With a
- * path of b bytes a ms, a step that makes r bytes of one and packs s bytes a
- * ms in each of w workers carries
+ * link of b bytes per ms, a step that makes r bytes of one and packs s bytes
+ * per ms in each of w workers carries
  *
  *     min(b / r, s · w)
  *
- * guest bytes a ms; none carries b.  The path's rate is the caller's
+ * guest bytes per ms; none carries b.  The link's rate is the caller's
  * (link_rate.h); ratio and speed of each step are measured, smoothed, and the
  * choice is made anew after each window of batches, since links get busy and
  * guests change what they hold.  Where data packs better or worse than before
@@ -20,8 +20,8 @@
  * network something too.
  *
  * A step that is not in use is tried for one window now and then: the next one
- * up while the path is what limits, the next one down while packing does and
- * carries little more than the path would by itself.
+ * up while the link is what limits, the next one down while packing does and
+ * carries little more than the link would by itself.
  * The batches of a trial are packed in both ways, so that it is steps that are
  * compared and not data.
  * Each trial that does not pay doubles the pause before the next, so data
@@ -29,13 +29,13 @@
  * does not shrink are not packed at all and say nothing about a step:
  * page_encoder.c.)
  *
- * Before the path's rate is known (the destination still starts its VMM, and
+ * Before the link's rate is known (the destination still starts its VMM, and
  * there is nothing else to do) everything is packed with zstd, which also
  * shows what that makes of this data.
  *
- * Where packing is what takes the time, the path's rate does not show; sending
- * without is tried then: soon where the path was never seen to limit, and
- * rarely after that, since it may have become fast.  On a path as fast as
+ * Where packing is what takes the time, the link's rate does not show; sending
+ * without is tried then: soon where the link was never seen to limit, and
+ * rarely after that, since it may have become fast.  On a link as fast as
  * memory nothing else is tried.
  */
 #pragma once
@@ -59,12 +59,12 @@ gboolean packing_mode_from_name(const char *name, PackingMode *ret);
 /* Windows until a step that did not pay is tried again; doubled each time. */
 #define PACKING_FIRST_PAUSE 16u
 #define PACKING_LONGEST_PAUSE 256u
-/* Until sending without is tried, where it is known what the path carries. */
-#define PACKING_PATH_PAUSE 128u
-/* On a faster path (1.3 Gbit/s) the CPU is better spent on sending: measured
+/* Until sending without is tried, where it is known what the link carries. */
+#define PACKING_LINK_PAUSE 128u
+/* On a faster link (1.3 Gbit/s) the CPU is better spent on sending: measured
  * with bench/migrate.py, where packing made moves over an unlimited link
  * slower. */
-#define PACKING_SLOW_PATH_BYTES_PER_MS 160000.0
+#define PACKING_SLOW_LINK_BYTES_PER_MS 160000.0
 #define PACKING_WORTH_RATIO 0.95
 
 typedef struct {
@@ -72,10 +72,10 @@ typedef struct {
     int level; /* of PACK_ZSTD */
 } PackWay;
 
-/* How a batch is to be packed, and, to compare, beside that; what is packed beside is thrown away.
- * PACK_NONE: not. */
+/* How a batch is to be packed, and, to compare, what else: the baseline, whose output is thrown
+ * away. PACK_NONE: not. */
 typedef struct {
-    PackWay way, beside;
+    PackWay way, baseline;
 } PackingChoice;
 
 /* What the same bytes took and became; all 0: not compared. */
@@ -88,10 +88,10 @@ typedef struct {
     PackWay way;      /* as chosen */
     gboolean skipped; /* it would not have shrunk, and was sent as it is */
     uint64_t raw_bytes, packed_bytes;
-    double pack_ms; /* without what was packed beside */
+    double pack_ms; /* without the baseline */
     PackComparison compared;
-    double path_bytes_per_ms; /* what the path carries; 0: not known yet */
-    gboolean path_busy;       /* and it is what limits */
+    double link_bytes_per_ms; /* what the link carries; 0: not known yet */
+    gboolean link_busy;       /* and it is what limits */
 } PackingSample;
 
 typedef struct {
@@ -110,8 +110,8 @@ typedef struct {
     guint now;     /* a step */
     guint settled; /* what to go back to after a trial */
     PackingStep steps[PACKING_STEPS];
-    double path_bytes_per_ms; /* 0: not known */
-    gboolean path_busy, path_seen;
+    double link_bytes_per_ms; /* 0: not known */
+    gboolean link_busy, link_seen;
     guint batches; /* in this window */
     guint to_try;  /* batches that are still to be chosen for, of a trial */
     uint64_t raw_bytes, packed_bytes;

@@ -144,18 +144,18 @@ static gboolean parse_entry(const Trace *trace, json_t *entry, json_int_t least,
 static gboolean parse_sync(Trace *trace, json_t *object, double ms, GError **error)
 {
     json_int_t least = 0;
-    TraceSync look = {.ms = ms, .first = trace->entries->len};
+    TraceSync sync = {.ms = ms, .first = trace->entries->len};
     json_t *dirty;
 
     if (!json_get_array(object, "dirty", trace->group_count, &dirty, error))
         return FALSE;
-    look.count = (guint)json_array_size(dirty);
-    if (trace->looks->len >= TRACE_MAX_SYNCS || look.count > TRACE_MAX_ENTRIES - look.first) {
-        error_set(error, VMFERRY_ERROR_INVALID, "more than %u looks or %u entries", TRACE_MAX_SYNCS,
+    sync.count = (guint)json_array_size(dirty);
+    if (trace->syncs->len >= TRACE_MAX_SYNCS || sync.count > TRACE_MAX_ENTRIES - sync.first) {
+        error_set(error, VMFERRY_ERROR_INVALID, "more than %u syncs or %u entries", TRACE_MAX_SYNCS,
                   TRACE_MAX_ENTRIES);
         return FALSE;
     }
-    for (guint i = 0; i < look.count; i++) {
+    for (guint i = 0; i < sync.count; i++) {
         TraceDirty entry;
 
         if (!parse_entry(trace, json_array_get(dirty, i), least, &entry, error))
@@ -163,7 +163,7 @@ static gboolean parse_sync(Trace *trace, json_t *object, double ms, GError **err
         least = entry.group + 1;
         g_array_append_val(trace->entries, entry);
     }
-    g_array_append_val(trace->looks, look);
+    g_array_append_val(trace->syncs, sync);
     return TRUE;
 }
 
@@ -229,7 +229,7 @@ static Trace *trace_new(void)
     Trace *trace = g_new0(Trace, 1);
 
     trace->entries = g_array_new(FALSE, FALSE, sizeof(TraceDirty));
-    trace->looks = g_array_new(FALSE, FALSE, sizeof(TraceSync));
+    trace->syncs = g_array_new(FALSE, FALSE, sizeof(TraceSync));
     trace->rounds = g_array_new(FALSE, FALSE, sizeof(TraceRound));
     return trace;
 }
@@ -266,7 +266,7 @@ void trace_free(Trace *trace)
     g_free(trace->guest);
     g_free(trace->reason);
     g_array_unref(trace->entries);
-    g_array_unref(trace->looks);
+    g_array_unref(trace->syncs);
     g_array_unref(trace->rounds);
     g_free(trace);
 }

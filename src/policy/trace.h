@@ -4,14 +4,13 @@
  * JSON lines, version 1 (docs/convergence.md has an example):
  *
  *     {"trace":1,"group_pages":512,"pages":[512,…],"bytes_per_ms":…,"guest":"…"}
- *     {"ms":t,"dirty":[[group,pages,new],…]}                      after each look
+ *     {"ms":t,"dirty":[[group,pages,new],…]}                      after each sync
  *     {"ms":t,"round":n,"sent":bytes,"wire_per_page":…,"left":bytes}    a round's end
  *     {"total_ms":…,"downtime_ms":…,"reason":"…"}                        the last line
  *
- * "pages" has the populated pages of each group; "groups" beside it, their
- * number.  Times are ms since the start of the move and never fall.  Unknown
- * keys are passed over, so that later versions may add some; everything else
- * that is out of order is refused, with the line's number.  The writers make
+ * "pages" has the populated pages of each group, "groups" their number.  Times are ms since the
+ * start of the move and never fall.  Unknown keys are passed over, so that later versions may add
+ * some; everything else that is out of order is refused, with the line's number.  The writers make
  * one line each, without the line's end, to be freed by the caller.
  */
 #pragma once
@@ -20,11 +19,11 @@
 #include <stdint.h>
 
 #define TRACE_VERSION 1
-/* 1 TiB; a day of looks. */
+/* 1 TiB; a day of syncs. */
 #define TRACE_MAX_GROUPS (1u << 19)
 #define TRACE_MAX_SYNCS (1u << 20)
 #define TRACE_MAX_ROUNDS (1u << 16)
-/* All looks' entries together. */
+/* All syncs' entries together. */
 #define TRACE_MAX_ENTRIES (1u << 26)
 #define TRACE_LINE_LIMIT (8u << 20)
 #define TRACE_MAX_MS 1e9
@@ -32,7 +31,7 @@
 
 typedef struct {
     guint32 group;
-    guint16 pages; /* written since the look before */
+    guint16 pages; /* written since the sync before */
     guint16 fresh; /* of these: never seen dirty before ("new") */
 } TraceDirty;
 
@@ -53,7 +52,7 @@ typedef struct {
     double bytes_per_ms;
     char *guest;
     GArray *entries; /* TraceDirty */
-    GArray *looks;   /* TraceSync */
+    GArray *syncs;   /* TraceSync */
     GArray *rounds;  /* TraceRound */
     gboolean ended;  /* the last line was there */
     double total_ms, downtime_ms;

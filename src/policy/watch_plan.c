@@ -1,5 +1,8 @@
 #include "policy/watch_plan.h"
 
+/* A deferred group of which this share is active goes unprotected. */
+#define RELEASED_SHARE 0.75
+
 WatchPlan watch_plan_make(void)
 {
     return (WatchPlan){.pages = WATCH_FIRST_PAGES, .groups = WATCH_FIRST_GROUPS};
@@ -37,6 +40,13 @@ void watch_plan_adjust(WatchPlan *plan, double fault_share)
 gboolean watch_plan_wants(const WatchPlan *plan, guint watched)
 {
     return watched <= plan->pages / 2;
+}
+
+gboolean watch_plan_releases(const WatchPlan *plan, const GroupAccount *account, guint group,
+                             guint watched)
+{
+    return group_account_is_deferred(account, group) && watched > plan->pages &&
+           group_account_get_use(account, group) >= RELEASED_SHARE;
 }
 
 guint watch_plan_next(WatchPlan *plan, guint group_count)

@@ -7,7 +7,7 @@
  * A sample's page stays protected until it is written.  A group's pages are taken for
  * alike; what was sent is protected as a whole and tells more.
  *
- * Per look only so many groups are visited, one after the other, so that the
+ * Per dirty sync a limited number of groups is visited, one after the other, so that the
  * work does not grow with the guest.  While the faults take more than
  * WATCH_MOST_SHARE of the guest's time, samples are made smaller and then
  * fewer, and larger again below WATCH_LITTLE_SHARE: where faults cost next to nothing, all of a
@@ -20,6 +20,7 @@
 #include <glib.h>
 
 #include "memory/page_set.h"
+#include "policy/group_account.h"
 
 #define WATCH_MOST_PAGES 512u
 #define WATCH_FIRST_PAGES 32u
@@ -31,7 +32,7 @@
 
 typedef struct {
     guint pages;  /* of a group */
-    guint groups; /* visited in a look */
+    guint groups; /* visited in a dirty sync */
     guint turn;   /* the group that comes next */
     guint pass;   /* over all groups */
 } WatchPlan;
@@ -44,11 +45,17 @@ void watch_plan_adjust(WatchPlan *plan, double fault_share);
 /* The next group to be visited, of *group_count* (at least 1). */
 guint watch_plan_next(WatchPlan *plan, guint group_count);
 
-/* A look is over: how many are visited in the next one. */
+/* A dirty sync is over: how many are visited in the next one. */
 void watch_plan_end_sync(WatchPlan *plan);
 
-/* Is a group that has so many protected pages in need of a sample? */
+/* Is a group that has *watched* protected pages in need of a sample? */
 gboolean watch_plan_wants(const WatchPlan *plan, guint watched);
+
+/* Should the protection of a group's *watched* pages be lifted?  A deferred group is sent in the
+ * pause whatever is written to it, so a fault on it is a cost without use, where most of its pages
+ * are active and so will be written anyway; a sample is enough to learn from. */
+gboolean watch_plan_releases(const WatchPlan *plan, const GroupAccount *account, guint group,
+                             guint watched);
 
 /* The sample of *group*, of its *group_pages*; within the group. */
 PageSpan watch_plan_get_sample(const WatchPlan *plan, guint group, guint group_pages);

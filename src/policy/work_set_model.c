@@ -79,16 +79,22 @@ double work_set_model_dirtied(const WorkSetModel *model, double run_share, doubl
     return bytes;
 }
 
-/* What a bucket sends whose turn comes *start* ms into the round; *ret_clean*:
- * what stays out of it. */
+/* What a bucket sends whose turn comes *start* ms into the round: what is pending, and what of its
+ * clean active pages is written before its turn (each stays clean with exp(-r start)), since a page
+ * is collected right before it is read.  *ret_clean*: what stays clean, and out of the round. */
 static double bucket_turn(const WorkSetBucket *bucket, double rate, double start, double *ret_clean)
 {
     *ret_clean = MAX(bucket->active - bucket->pending, 0) * exp(-rate * start);
     return bucket->pending + MAX(bucket->active - bucket->pending, 0) - *ret_clean;
 }
 
-/* Mean probability that a page read between *start* and *end* is dirty at
- * *last*. */
+/* Mean probability that a page is dirty at *last* (the round's end) that is read at a time u, which
+ * is anywhere between *start* and *end*:
+ *
+ *     1 - mean of exp(-r (last - u)) = 1 - exp(-r (last - end)) (1 - exp(-L)) / L,  L = r (end -
+ *     start)
+ *
+ * where L is next to nothing, the limit of (1 - exp(-L)) / L, 1. */
 static double dirty_after(double rate, double start, double end, double last)
 {
     double length = rate * (end - start);
@@ -98,6 +104,9 @@ static double dirty_after(double rate, double start, double end, double last)
     return 1 - exp(-rate * (last - end)) * -expm1(-length) / length;
 }
 
+/* First the turns, since what one bucket sends delays all hotter ones; then, with the round's
+ * length known, what each leaves: of what it sent, what was written after its turn; of what stayed
+ * clean, what was written by the end. */
 double work_set_model_round(WorkSetModel *model, double run_share, double bytes_per_ms)
 {
     double starts[WORK_SET_BUCKETS], ends[WORK_SET_BUCKETS], clean[WORK_SET_BUCKETS];
@@ -117,7 +126,8 @@ double work_set_model_round(WorkSetModel *model, double run_share, double bytes_
 
         if (bucket->active <= 0)
             continue;
-        /* A page's first sending may cost more than its next ones. */
+        /* Of *active*, not of what was sent: what comes back costs a resend, and what was pending
+         * may have cost a first sending. */
         bucket->pending =
             MAX(bucket->active - clean[i], 0) * dirty_after(rate, starts[i], ends[i], now) +
             clean[i] * -expm1(-rate * (now - starts[i]));

@@ -19,15 +19,15 @@
 #define WORK_SET_BUCKETS 48
 
 typedef struct {
-    double active;     /* cost of all of its pages in use, sent again */
+    double active;     /* cost of all of its active pages, sent again */
     double pending;    /* cost of those pending now */
-    double rate;       /* r, mean over the pages in use, 1/ms, free */
+    double rate;       /* r, mean over the active pages, 1/ms, free */
     double rate_bytes; /* sum of r * active */
 } WorkSetBucket;
 
 typedef struct {
     WorkSetBucket buckets[WORK_SET_BUCKETS]; /* cold to hot */
-    double cold;                             /* pending, and not in use */
+    double cold;                             /* pending, and not active */
 } WorkSetModel;
 
 /* W of one group. */

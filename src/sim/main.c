@@ -40,13 +40,13 @@ static gboolean parse_arguments(Arguments *arguments, int *argc, char ***argv, G
          "MB/S"},
         {"burst", 0, 0, G_OPTION_ARG_DOUBLE, &a->burst_ms, "Phases: busy for (1000)", "MS"},
         {"quiet", 0, 0, G_OPTION_ARG_DOUBLE, &a->quiet_ms, "Phases: quiet for (4000)", "MS"},
-        {"bandwidth", 'b', 0, G_OPTION_ARG_DOUBLE, &a->bandwidth, "What the path carries (117)",
+        {"bandwidth", 'b', 0, G_OPTION_ARG_DOUBLE, &a->bandwidth, "What the link carries (117)",
          "MB/S"},
         {"jitter", 0, 0, G_OPTION_ARG_DOUBLE, &a->jitter, "More or less by up to this share (0)",
          "SHARE"},
         {"device", 0, 0, G_OPTION_ARG_DOUBLE, &a->device_ms, "Device state, switchover (12)", "MS"},
         {"queue", 0, 0, G_OPTION_ARG_DOUBLE, &a->queue_ms,
-         "From a word to stop within a round to the pause: to send what was read (0)", "MS"},
+         "What was read waits for the link for up to (10)", "MS"},
         {"fault", 0, 0, G_OPTION_ARG_DOUBLE, &a->fault_us,
          "What a write to a protected page takes from the guest (0)", "US"},
         {"max-downtime", 0, 0, G_OPTION_ARG_INT, &a->max_downtime_ms, "Aim (300)", "MS"},
@@ -105,9 +105,9 @@ static gboolean make_options(const Arguments *a, Trace **ret_trace, SimOptions *
                         .queue_ms = a->queue_ms,
                         .fault_ms = a->fault_us / 1000,
                         .limit_ms = a->limit_s * 1000,
-                        .promise = {(guint)a->max_downtime_ms, (guint)a->downtime_cap_ms,
-                                    (guint)a->deadline_ms,
-                                    a->throttle ? CONVERGENCE_MEANS_THROTTLE : 0}};
+                        .limits = {(guint)a->max_downtime_ms, (guint)a->downtime_cap_ms,
+                                   (guint)a->deadline_ms,
+                                   a->throttle ? CONVERGENCE_MEANS_THROTTLE : 0}};
     *workload = (SimWorkloadOptions){.ram_bytes = (uint64_t)(a->ram_mib * (1 << 20)),
                                      .set_bytes = (uint64_t)(a->set_mib * (1 << 20)),
                                      .bytes_per_second = a->rate * MB,
@@ -135,7 +135,7 @@ static gboolean make_options(const Arguments *a, Trace **ret_trace, SimOptions *
     }
     return check(sim_workload_from_name(a->workload, &workload->kind) &&
                      workload->kind != SIM_TRACE,
-                 "--workload: no such one (see --help)", error);
+                 "--workload: not a valid kind (see --help)", error);
 }
 
 static void print_decision(double ms, const ConvergenceDecision *decision, gpointer user)
@@ -147,7 +147,7 @@ static void print_decision(double ms, const ConvergenceDecision *decision, gpoin
             decision->reason ? decision->reason : "", decision->pause_ms,
             decision->expected_downtime_ms, decision->expected_total_ms,
             decision->memory_intensive ? "; memory-intensive" : "",
-            isfinite(decision->defer_rate) ? "; holding" : "");
+            isfinite(decision->defer_rate) ? "; deferring" : "");
     if (decision->probe)
         fprintf(stderr, "; probing");
     if (decision->run_share < 1)

@@ -8,11 +8,12 @@ enum {
     PENDING = 1 << 3,
     SENT = 1 << 4,
     WATCHED = 1 << 5, /* protected, or... */
-    CAUGHT = 1 << 6,  /* ...was until it was written since the last look */
+    CAUGHT = 1 << 6,  /* ...was until it was written since the last sync */
+    NEXT = 1 << 7,    /* pending for the next round */
 };
 
-/* As in the work set. */
-#define RELEASED_SHARE 0.75
+/* Pages are given out in whole words of the work set's bitmaps. */
+#define WORD_PAGES 64u
 
 static double cost(const SimMemory *memory, guint page)
 {
@@ -21,11 +22,31 @@ static double cost(const SimMemory *memory, guint page)
 
 static void add_pending(SimMemory *memory, guint page)
 {
-    if (memory->flags[page] & PENDING)
+    if (memory->flags[page] & (PENDING | NEXT))
         return;
-    memory->flags[page] |= PENDING;
+    memory->flags[page] |= NEXT;
     memory->pending_pages++;
     memory->pending_bytes += cost(memory, page);
+}
+
+/* Tells the account what is pending. */
+static void publish(SimMemory *memory)
+{
+    for (guint group = 0; group < memory->groups; group++) {
+        guint first = group * GROUP_PAGES;
+        guint end = MIN(first + GROUP_PAGES, memory->pages);
+        guint pages = 0, pending = 0, unsent = 0;
+
+        for (guint i = first; i < end; i++) {
+            gboolean is_pending = memory->flags[i] & (PENDING | NEXT);
+
+            pages += memory->flags[i] & POPULATED ? 1 : 0;
+            pending += is_pending ? 1 : 0;
+            unsent += is_pending && !(memory->flags[i] & SENT) ? 1 : 0;
+        }
+        group_account_set_pages(memory->account, group, pages);
+        group_account_set_pending(memory->account, group, pending, unsent);
+    }
 }
 
 SimMemory *sim_memory_new(const SimWorkload *workload)
@@ -44,7 +65,9 @@ SimMemory *sim_memory_new(const SimWorkload *workload)
             memory->flags[i] = POPULATED | DIRTY;
             add_pending(memory, i);
         }
-    sim_memory_publish(memory);
+    memory->order = send_order_new(memory->account, memory->groups);
+    sim_memory_begin_round(memory);
+    publish(memory);
     return memory;
 }
 
@@ -52,6 +75,7 @@ void sim_memory_free(SimMemory *memory)
 {
     if (!memory)
         return;
+    send_order_free(memory->order);
     group_account_free(memory->account);
     g_free(memory->flags);
     g_free(memory->watched);
@@ -69,25 +93,25 @@ void sim_memory_write(gpointer user, guint page)
     }
 }
 
-static void note_page(GroupSync *look, guint8 flags)
+static void note_page(GroupSync *sync, guint8 flags)
 {
     gboolean caught = flags & CAUGHT, seen = flags & SEEN;
 
-    look->pages_asked += flags & (WATCHED | CAUGHT) ? 1 : 0;
-    look->pages_marked += flags & (WATCHED | CAUGHT) && seen ? 1 : 0;
-    look->pages_dirty += caught ? 1 : 0;
-    look->pages_new += caught && !seen ? 1 : 0;
+    sync->pages_asked += flags & (WATCHED | CAUGHT) ? 1 : 0;
+    sync->pages_marked += flags & (WATCHED | CAUGHT) && seen ? 1 : 0;
+    sync->pages_dirty += caught ? 1 : 0;
+    sync->pages_new += caught && !seen ? 1 : 0;
 }
 
 static void visit(SimMemory *memory, double now_ms, guint first, guint count, gboolean collect)
 {
     guint group = first / GROUP_PAGES, added = 0;
-    GroupSync look = {.now_ms = now_ms};
+    GroupSync sync = {.now_ms = now_ms};
 
     for (guint i = first; i < first + count; i++) {
         guint8 *flags = &memory->flags[i];
 
-        note_page(&look, *flags);
+        note_page(&sync, *flags);
         if (*flags & DIRTY)
             add_pending(memory, i);
         if (*flags & CAUGHT)
@@ -97,14 +121,9 @@ static void visit(SimMemory *memory, double now_ms, guint first, guint count, gb
         *flags = (*flags & ~DIRTY) | WATCHED;
         added++;
     }
-    memory->watched[group] += added - look.pages_dirty;
-    group_account_note_dirty(memory->account, group, &look);
+    memory->watched[group] += added - sync.pages_dirty;
+    group_account_note_dirty(memory->account, group, &sync);
     group_account_note_watched(memory->account, group, now_ms, added);
-}
-
-void sim_memory_collect(SimMemory *memory, double now_ms, guint first, guint count)
-{
-    visit(memory, now_ms, first, count, TRUE);
 }
 
 static guint group_pages(const SimMemory *memory, guint group)
@@ -116,16 +135,23 @@ void sim_memory_sync(SimMemory *memory, double now_ms)
 {
     for (guint i = 0; i < memory->groups; i++)
         visit(memory, now_ms, i * GROUP_PAGES, group_pages(memory, i), TRUE);
-    sim_memory_publish(memory);
+    send_order_sort(memory->order);
+    publish(memory);
+}
+
+void sim_memory_begin_round(SimMemory *memory)
+{
+    for (guint i = 0; i < memory->pages; i++)
+        if (memory->flags[i] & NEXT)
+            memory->flags[i] = (memory->flags[i] & ~NEXT) | PENDING;
+    send_order_rewind(memory->order);
 }
 
 static void release_deferred(SimMemory *memory, guint group)
 {
     guint first = group * GROUP_PAGES;
 
-    if (!group_account_is_deferred(memory->account, group) ||
-        memory->watched[group] <= memory->plan.pages ||
-        group_account_get_use(memory->account, group) < RELEASED_SHARE)
+    if (!watch_plan_releases(&memory->plan, memory->account, group, memory->watched[group]))
         return;
     for (guint i = first; i < first + group_pages(memory, group); i++)
         if (memory->flags[i] & WATCHED)
@@ -153,10 +179,11 @@ void sim_memory_peek(SimMemory *memory, double now_ms)
 {
     for (guint i = 0; i < memory->groups; i++)
         visit(memory, now_ms, i * GROUP_PAGES, group_pages(memory, i), FALSE);
+    send_order_sort(memory->order);
     for (guint i = 0; i < memory->groups; i++)
         release_deferred(memory, i);
     watch_sample(memory, now_ms);
-    sim_memory_publish(memory);
+    publish(memory);
 }
 
 guint sim_memory_next_pending(const SimMemory *memory, guint from, guint end)
@@ -178,21 +205,59 @@ double sim_memory_send(SimMemory *memory, guint page)
     return bytes;
 }
 
-void sim_memory_publish(SimMemory *memory)
+static guint count_pending(const SimMemory *memory, guint from, guint end)
 {
-    for (guint group = 0; group < memory->groups; group++) {
-        guint first = group * GROUP_PAGES;
-        guint end = MIN(first + GROUP_PAGES, memory->pages);
-        guint pages = 0, pending = 0, unsent = 0;
+    guint pages = 0;
 
-        for (guint i = first; i < end; i++) {
-            gboolean is_pending = memory->flags[i] & PENDING;
+    for (guint i = from; i < end; i++)
+        pages += memory->flags[i] & PENDING ? 1 : 0;
+    return pages;
+}
 
-            pages += memory->flags[i] & POPULATED ? 1 : 0;
-            pending += is_pending ? 1 : 0;
-            unsent += is_pending && !(memory->flags[i] & SENT) ? 1 : 0;
+/* Collects and sends what fits of one group; FALSE: the batch is full, and the group goes on. */
+static gboolean take_group(SimMemory *memory, double now_ms, guint group, guint most,
+                           gboolean is_probe, SimBatch *batch)
+{
+    guint first = group * GROUP_PAGES, end = first + group_pages(memory, group);
+    guint from = end, to = first, pages = batch->pages, word = first;
+
+    for (; word < end; word += WORD_PAGES) {
+        guint stop = MIN(word + WORD_PAGES, end), pending = count_pending(memory, word, stop);
+
+        if (pages + pending > most)
+            break;
+        if (pending > 0) {
+            from = MIN(from, word);
+            to = stop;
+            pages += pending;
         }
-        group_account_set_pages(memory->account, group, pages);
-        group_account_set_pending(memory->account, group, pending, unsent);
+    }
+    if (from < to)
+        visit(memory, now_ms, from, to - from, TRUE);
+    for (guint i = sim_memory_next_pending(memory, from, to); i < to;
+         i = sim_memory_next_pending(memory, i, to)) {
+        batch->bytes += sim_memory_send(memory, i);
+        batch->hot_pages += !is_probe && sim_workload_is_hot(memory->workload, i) ? 1 : 0;
+    }
+    batch->pages = pages;
+    return word >= end;
+}
+
+void sim_memory_take(SimMemory *memory, double now_ms, guint most, SimBatch *ret)
+{
+    guint group, last_group = 0;
+
+    *ret = (SimBatch){0};
+    while (ret->pages == 0 && send_order_take_probe(memory->order, &group))
+        take_group(memory, now_ms, group, GROUP_ACCOUNT_PROBE_PAGES, TRUE, ret);
+    if (ret->pages > 0)
+        return;
+    while (ret->pages < most && send_order_get_next(memory->order, FALSE, &group)) {
+        if (ret->pages > 0 && group < last_group)
+            return;
+        last_group = group;
+        if (!take_group(memory, now_ms, group, most, FALSE, ret))
+            return;
+        send_order_pass(memory->order);
     }
 }

@@ -4,54 +4,51 @@
 #include "base/page.h"
 #include "sim/simulator_private.h"
 
-/* What would have to be sent in the pause: a look, as soon as the pages known
+/* What would have to be sent in the pause: a dirty sync, as soon as the pages known
  * to be pending would fit. */
 static gboolean fits(Simulation *sim)
 {
-    double limit = sim->options->promise.max_downtime_ms * sim->options->bytes_per_ms / PAGE_BYTES;
+    double limit = sim->options->limits.max_downtime_ms * sim->options->bytes_per_ms / PAGE_BYTES;
 
     if (sim->memory->pending_pages > limit)
         return FALSE;
     sim_memory_sync(sim->memory, sim->now_ms);
+    sim_memory_begin_round(sim->memory);
     return sim->memory->pending_pages <= limit;
 }
 
-static double send_whole(SimMemory *memory, guint page)
+static void send_whole(Simulation *sim, guint page)
 {
-    sim_memory_send(memory, page);
-    return PAGE_BYTES;
+    sim_memory_send(sim->memory, page);
+    sim_queue(sim, PAGE_BYTES);
+    if (sim_workload_is_hot(sim->workload, page))
+        sim->result.hot_pages_sent++;
 }
 
 void sim_run_pages(Simulation *sim)
 {
-    double limit = sim->options->limit_ms > 0 ? sim->options->limit_ms : 300000;
-    guint pages = sim->memory->pages;
+    guint pages = sim->memory->pages, page = 0;
 
+    /* All is protected from the start: what is not written after that is sent once. */
+    sim_memory_sync(sim->memory, sim->now_ms);
     sim->result.rounds = 1;
-    while (sim->now_ms < limit) {
+    while (!sim_is_time_up(sim)) {
         sim_step(sim);
-        while (sim->credit_bytes > 0) {
-            sim->page = sim_memory_next_pending(sim->memory, sim->page, pages);
-            if (sim->page < pages) {
-                sim_note_page(sim, sim->page, send_whole(sim->memory, sim->page));
+        /* What the link carries until the next step. */
+        while (sim->queued_bytes < sim->bytes_per_ms * SIM_STEP_MS) {
+            page = sim_memory_next_pending(sim->memory, page, pages);
+            if (page < pages) {
+                send_whole(sim, page);
                 continue;
             }
             if (fits(sim)) {
-                sim_finish(sim, "converged");
-                sim->result.sent_bytes +=
-                    sim->memory->pending_pages * PAGE_BYTES - sim->memory->pending_bytes;
-                sim->result.total_ms -= sim->result.downtime_ms;
-                sim->result.downtime_ms =
-                    sim->memory->pending_pages * PAGE_BYTES / sim->options->bytes_per_ms +
-                    sim->options->device_ms;
-                sim->result.total_ms += sim->result.downtime_ms;
+                sim_finish(sim, sim->memory->pending_pages * PAGE_BYTES, "converged");
                 return;
             }
-            sim->page = 0;
+            page = 0;
             sim->result.rounds++;
         }
         if (fits(sim))
-            sim->page = pages;
+            page = pages;
     }
-    sim->result.reason = "time-limit";
 }

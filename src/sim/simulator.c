@@ -3,15 +3,18 @@
 #include <math.h>
 
 #include "base/page.h"
-#include "sim/memory.h"
 #include "sim/simulator_private.h"
 
-#define SPAN_PAGES 256u
 #define DEFAULT_LIMIT_MS 300000.0
-/* Of a look's path in the mean. */
-#define PATH_WEIGHT 0.2
-/* Beyond what a page takes, a round takes so long to be confirmed. */
-#define ROUND_MS 1.0
+/* Batches, as transfer/page_sender.c makes them: a page's share in the mean of their cost. */
+#define LEAST_BATCH_PAGES 64.0
+#define BATCH_PAGES 256.0
+#define COST_WEIGHT 0.25
+/* Beyond what its pages take, a round takes so long to be confirmed. */
+#define CONFIRM_MS 1.0
+/* The cost of faults is a mean over this time, as in memory/guest_cost.c. */
+#define LEAST_COST_MS 80.0
+#define JITTER_MS 100.0
 
 /* The guest runs, for so long; its faults make up for a part of that. */
 static void run_guest(Simulation *sim, double ms)
@@ -28,13 +31,13 @@ static void run_guest(Simulation *sim, double ms)
 
 void sim_step(Simulation *sim)
 {
-    double run_share = sim->decision.run_share;
+    double run_share = sim->control.decision.run_share;
 
     sim->now_ms += SIM_STEP_MS;
-    if (fmod(sim->now_ms, SIM_SYNC_MS) < SIM_STEP_MS)
+    if (fmod(sim->now_ms, JITTER_MS) < SIM_STEP_MS)
         sim->bytes_per_ms = sim->options->bytes_per_ms *
                             (1 + sim->options->jitter * g_rand_double_range(sim->rand, -1, 1));
-    sim->credit_bytes += sim->bytes_per_ms * SIM_STEP_MS;
+    sim->queued_bytes = MAX(sim->queued_bytes - sim->bytes_per_ms * SIM_STEP_MS, 0);
     if (run_share < 1) {
         sim->result.throttled_ms += SIM_STEP_MS;
         sim->result.least_run_share = MIN(sim->result.least_run_share, run_share);
@@ -42,244 +45,7 @@ void sim_step(Simulation *sim)
     run_guest(sim, SIM_STEP_MS * run_share);
 }
 
-void sim_finish(Simulation *sim, const char *reason)
-{
-    SimResult *result = &sim->result;
-
-    sim_memory_sync(sim->memory, sim->now_ms);
-    result->done = TRUE;
-    result->reason = reason;
-    result->sent_bytes += sim->memory->pending_bytes;
-    result->downtime_ms =
-        sim->memory->pending_bytes / sim->options->bytes_per_ms + sim->options->device_ms;
-    result->total_ms = sim->now_ms + result->downtime_ms;
-}
-
-void sim_note_page(Simulation *sim, guint page, double bytes)
-{
-    sim->result.sent_bytes += bytes;
-    sim->window_bytes += bytes;
-    sim->sync_bytes += bytes;
-    sim->round_bytes += bytes;
-    sim->round_pages++;
-    sim->credit_bytes -= bytes;
-    if (sim_workload_is_hot(sim->workload, page) && !sim->probing)
-        sim->result.hot_pages_sent++;
-}
-
-static ConvergenceFacts make_facts(Simulation *sim, gboolean at_round_end)
-{
-    ConvergenceFacts facts = {
-        .rounds = (const ConvergenceRound *)sim->rounds->data,
-        .round_count = sim->rounds->len,
-        .at_round_end = at_round_end,
-        .bytes_per_ms = sim->measured_bytes_per_ms,
-        .device_ms = sim->options->device_ms,
-        .elapsed_ms = sim->now_ms,
-        .promise = sim->options->promise,
-    };
-
-    group_account_fill_facts(sim->memory->account, &facts);
-    return facts;
-}
-
-static void emit(Simulation *sim, char *line)
-{
-    sim->options->trace(line, sim->options->user);
-    g_free(line);
-}
-
-static void trace_sync(Simulation *sim)
-{
-    g_autoptr(GArray) dirty = g_array_new(FALSE, FALSE, sizeof(TraceDirty));
-
-    group_account_take_dirty(sim->memory->account, dirty);
-    emit(sim, trace_sync_line(sim->now_ms, (const TraceDirty *)dirty->data, dirty->len));
-}
-
-static void note_link(Simulation *sim, double bytes_per_ms)
-{
-    if (sim->measured_bytes_per_ms <= 0)
-        sim->measured_bytes_per_ms = bytes_per_ms;
-    sim->measured_bytes_per_ms += PATH_WEIGHT * (bytes_per_ms - sim->measured_bytes_per_ms);
-}
-
-static void note_faults(Simulation *sim, double ms)
-{
-    double share =
-        ms > 0 ? (double)(sim->memory->faults - sim->synced_faults) * sim->options->fault_ms / ms
-               : 0;
-
-    sim->synced_faults = sim->memory->faults;
-    group_account_set_fault_share(sim->memory->account, sim->now_ms, share);
-    watch_plan_adjust(&sim->memory->plan, share);
-}
-
-static void look(Simulation *sim)
-{
-    double ms = sim->now_ms - sim->synced_ms;
-
-    sim_memory_peek(sim->memory, sim->now_ms);
-    note_faults(sim, ms);
-    if (sim->options->trace)
-        trace_sync(sim);
-    /* A link without anything to carry tells nothing of its speed. */
-    if (!sim->idled && ms > SIM_SYNC_MS / 2)
-        note_link(sim, sim->sync_bytes / ms);
-    sim->idled = FALSE;
-    sim->sync_bytes = 0;
-    sim->synced_ms = sim->now_ms;
-    if (sim->now_ms - sim->window_ms >= CONVERGENCE_WINDOW_MS) {
-        group_account_end_window(sim->memory->account, sim->now_ms, sim->window_bytes);
-        sim->window_bytes = 0;
-        sim->window_ms = sim->now_ms;
-    }
-}
-
-/* What was read is sent, while the guest goes on. */
-static void drain_queue(Simulation *sim)
-{
-    double end = sim->now_ms + sim->options->queue_ms;
-
-    while (sim->now_ms < end)
-        sim_step(sim);
-    sim->credit_bytes = 0;
-    look(sim);
-}
-
-static void decide(Simulation *sim, gboolean at_round_end)
-{
-    ConvergenceFacts facts = make_facts(sim, at_round_end);
-    ConvergenceDecision *decision = &sim->decision;
-
-    *decision = convergence_decide(&facts);
-    group_account_apply(sim->memory->account, decision);
-    group_account_set_run_share(sim->memory->account, sim->now_ms, decision->run_share);
-    sim->result.memory_intensive |= decision->memory_intensive;
-    sim->result.probed |= decision->probe;
-    if (sim->now_ms <= SIM_FORECAST_MS) {
-        sim->result.predicted_downtime_ms = decision->expected_downtime_ms;
-        sim->result.predicted_total_ms = decision->expected_total_ms;
-    }
-    if (sim->options->decided)
-        sim->options->decided(sim->now_ms, decision, sim->options->user);
-}
-
-static gboolean take_decision(Simulation *sim, gboolean at_round_end)
-{
-    const ConvergenceDecision *decision = &sim->decision;
-
-    decide(sim, at_round_end);
-    if (decision->verdict == CONVERGENCE_STOP && !at_round_end && sim->options->queue_ms > 0) {
-        drain_queue(sim);
-        decide(sim, TRUE);
-    }
-    if (decision->verdict == CONVERGENCE_STOP)
-        sim_finish(sim, decision->reason);
-    if (decision->verdict == CONVERGENCE_GIVE_UP)
-        sim->result.reason = decision->reason;
-    return decision->verdict == CONVERGENCE_CONTINUE;
-}
-
-static int compare_heat(gconstpointer first, gconstpointer second, gpointer user)
-{
-    double a = group_account_get_heat(user, *(const guint *)first);
-    double b = group_account_get_heat(user, *(const guint *)second);
-
-    return (a > b) - (a < b);
-}
-
-static void begin_round(Simulation *sim)
-{
-    g_array_set_size(sim->order, 0);
-    for (guint i = 0; i < sim->memory->groups; i++)
-        g_array_append_val(sim->order, i);
-    g_array_sort_with_data(sim->order, compare_heat, sim->memory->account);
-    sim->turn = 0;
-    sim->page = sim->span_end = 0;
-    sim->round_bytes = 0;
-    sim->round_pages = 0;
-    sim->round_ms = sim->now_ms;
-}
-
-static void end_round(Simulation *sim)
-{
-    ConvergenceFacts facts;
-    ConvergenceRound round = {sim->round_bytes, 0, sim->now_ms - sim->round_ms + ROUND_MS};
-
-    if (sim->round_pages == 0)
-        return;
-    facts = make_facts(sim, TRUE);
-    for (guint i = 0; i < facts.group_count; i++)
-        round.left_bytes += work_set_group_bytes(&facts.groups[i]);
-    g_array_append_val(sim->rounds, round);
-    sim->result.rounds++;
-    if (sim->options->trace)
-        emit(sim, trace_round_line(
-                      &(TraceRound){sim->now_ms, sim->rounds->len - 1, round.sent_bytes,
-                                    round.sent_bytes / sim->round_pages, round.left_bytes}));
-}
-
-/* The next span of a group with pending pages, collected; FALSE: round's end. */
-static gboolean next_span(Simulation *sim)
-{
-    while (sim->turn < sim->order->len) {
-        guint group = g_array_index(sim->order, guint, sim->turn);
-        guint end = MIN((group + 1) * GROUP_PAGES, sim->memory->pages);
-        guint from = MAX(sim->span_end, group * GROUP_PAGES);
-
-        if (!group_account_is_deferred(sim->memory->account, group))
-            from = sim_memory_next_pending(sim->memory, MIN(from, end), end);
-        else
-            from = end;
-        if (from < end) {
-            sim->page = from;
-            sim->span_end = MIN(from + SPAN_PAGES, end);
-            sim_memory_collect(sim->memory, sim->now_ms, from, sim->span_end - from);
-            return TRUE;
-        }
-        sim->turn++;
-        sim->span_end = 0;
-    }
-    return FALSE;
-}
-
-/* Before all others. */
-static void send_probes(Simulation *sim)
-{
-    guint probes[GROUP_ACCOUNT_PROBES];
-    guint count = group_account_get_probes(sim->memory->account, probes);
-
-    sim->probing = TRUE;
-    for (guint i = 0; i < count; i++) {
-        guint page = probes[i] * GROUP_PAGES;
-        guint end = MIN(page + GROUP_PAGES, sim->memory->pages);
-
-        sim_memory_collect(sim->memory, sim->now_ms, page, end - page);
-        for (guint sent = 0; sent < GROUP_ACCOUNT_PROBE_PAGES; sent++) {
-            page = sim_memory_next_pending(sim->memory, page, end);
-            if (page == end)
-                break;
-            sim_note_page(sim, page, sim_memory_send(sim->memory, page));
-        }
-    }
-    sim->probing = FALSE;
-}
-
-/* Sends what this step's credit allows.  FALSE: the round is over. */
-static gboolean send_pages(Simulation *sim)
-{
-    while (sim->credit_bytes > 0) {
-        sim->page = sim_memory_next_pending(sim->memory, sim->page, sim->span_end);
-        if (sim->page < sim->span_end)
-            sim_note_page(sim, sim->page, sim_memory_send(sim->memory, sim->page));
-        else if (!next_span(sim))
-            return FALSE;
-    }
-    return TRUE;
-}
-
-static gboolean time_is_up(Simulation *sim)
+gboolean sim_is_time_up(Simulation *sim)
 {
     double limit = sim->options->limit_ms > 0 ? sim->options->limit_ms : DEFAULT_LIMIT_MS;
 
@@ -289,83 +55,199 @@ static gboolean time_is_up(Simulation *sim)
     return TRUE;
 }
 
-/* FALSE: decided. */
-static gboolean finish_round(Simulation *sim)
+void sim_queue(Simulation *sim, double bytes)
 {
-    if (sim->round_pages > 0)
-        look(sim);
-    end_round(sim);
-    return take_decision(sim, TRUE);
+    sim->sent_bytes += bytes;
+    sim->queued_bytes += bytes;
+}
+
+void sim_finish(Simulation *sim, double pending_bytes, const char *reason)
+{
+    SimResult *result = &sim->result;
+
+    result->done = TRUE;
+    result->reason = reason;
+    result->downtime_ms =
+        (sim->queued_bytes + pending_bytes) / sim->options->bytes_per_ms + sim->options->device_ms;
+    result->total_ms = sim->now_ms + result->downtime_ms;
+    sim_queue(sim, pending_bytes);
+}
+
+/* --- the driver of pre-copy's clockwork (policy/precopy_control.h) ------------- */
+
+static void measure_link(Simulation *sim)
+{
+    precopy_control_note_link(&sim->control, sim->now_ms, (uint64_t)sim->sent_bytes,
+                              (uint64_t)sim->queued_bytes, FALSE);
+}
+
+/* The share of the guest's time that faults took; negative: it is too early to say. */
+static double note_faults(Simulation *sim)
+{
+    double ms = sim->now_ms - sim->cost_ms, share;
+
+    if (ms < LEAST_COST_MS)
+        return -1;
+    share = (double)(sim->memory->faults - sim->cost_faults) * sim->options->fault_ms / ms;
+    sim->cost_ms = sim->now_ms;
+    sim->cost_faults = sim->memory->faults;
+    watch_plan_adjust(&sim->memory->plan, share);
+    return share;
+}
+
+static void sync_dirty(Simulation *sim)
+{
+    measure_link(sim);
+    sim_memory_peek(sim->memory, sim->now_ms);
+    precopy_control_note_sync(&sim->control, sim->now_ms, note_faults(sim));
+}
+
+static void note_decision(Simulation *sim, const ConvergenceDecision *decision)
+{
+    SimResult *result = &sim->result;
+
+    result->memory_intensive |= decision->memory_intensive;
+    result->probed |= decision->probe;
+    if (sim->now_ms <= SIM_FORECAST_MS) {
+        result->predicted_downtime_ms = decision->expected_downtime_ms;
+        result->predicted_total_ms = decision->expected_total_ms;
+    }
+    if (sim->options->decided)
+        sim->options->decided(sim->now_ms, decision, sim->options->user);
+}
+
+static void decide(Simulation *sim)
+{
+    PrecopyFacts facts = {
+        .now_ms = sim->now_ms, .device_ms = sim->options->device_ms, .can_pause = TRUE};
+    guint groups[GROUP_ACCOUNT_PROBES];
+
+    if (!precopy_control_decide(&sim->control, &facts))
+        return;
+    send_order_set_probes(sim->memory->order, groups,
+                          group_account_get_probes(sim->memory->account, groups));
+    note_decision(sim, &sim->control.decision);
+}
+
+static guint get_batch_pages(const Simulation *sim)
+{
+    return (guint)CLAMP(link_rate_count_pages_ahead(&sim->control.link, sim->page_bytes),
+                        LEAST_BATCH_PAGES, BATCH_PAGES);
+}
+
+/* What is queued waits for the link as long as there is more than *queue_ms* of it. */
+static void send_batch(Simulation *sim)
+{
+    double queue_ms = MAX(sim->options->queue_ms, SIM_LEAST_QUEUE_MS);
+    SimBatch batch;
+
+    measure_link(sim);
+    sim_memory_take(sim->memory, sim->now_ms, get_batch_pages(sim), &batch);
+    if (batch.pages > 0) {
+        sim_queue(sim, batch.bytes);
+        sim->page_bytes += COST_WEIGHT * (batch.bytes / batch.pages - sim->page_bytes);
+        sim->round_pages += batch.pages;
+        sim->result.hot_pages_sent += batch.hot_pages;
+    }
+    while (sim->queued_bytes > queue_ms * sim->bytes_per_ms)
+        sim_step(sim);
+    precopy_control_note_batch(&sim->control, sim->now_ms, batch.pages);
+}
+
+/* What was found dirty is pending now. */
+static void renew(Simulation *sim)
+{
+    sim_memory_begin_round(sim->memory);
+    decide(sim);
+}
+
+static void end_round(Simulation *sim)
+{
+    while (sim->queued_bytes > 0)
+        sim_step(sim);
+    for (double ms = 0; ms < CONFIRM_MS; ms += SIM_STEP_MS)
+        sim_step(sim);
+    precopy_control_note_round(&sim->control, sim->now_ms, (uint64_t)sim->sent_bytes,
+                               sim->round_pages);
+    sim->result.rounds++;
+    sync_dirty(sim);
+    precopy_control_end_round(&sim->control, sim->now_ms);
+    renew(sim);
+}
+
+static void await_sync(Simulation *sim)
+{
+    while (sim->now_ms < sim->control.next_sync_ms)
+        sim_step(sim);
+    sync_dirty(sim);
+    renew(sim);
 }
 
 static void run_work_set(Simulation *sim)
 {
-    sim_memory_peek(sim->memory, sim->now_ms);
-    begin_round(sim);
-    while (!time_is_up(sim)) {
-        gboolean waiting = sim->decision.wait && sim->round_pages == 0;
-        gboolean sending;
+    PrecopyControl *control = &sim->control;
 
-        sim_step(sim);
-        sending = !waiting && send_pages(sim);
-        if (!sending && !waiting) {
-            if (!finish_round(sim))
-                return;
-            begin_round(sim);
-        }
-        if (!sending) {
-            sim->idled = TRUE;
-            sim->credit_bytes = MIN(sim->credit_bytes, 0);
-        }
-        if (sim->now_ms - sim->synced_ms >= SIM_SYNC_MS) {
-            look(sim);
-            if (!take_decision(sim, waiting))
-                return;
-            sim->decision.wait = FALSE;
-            send_probes(sim);
+    sim_memory_peek(sim->memory, sim->now_ms);
+    while (!sim_is_time_up(sim)) {
+        switch (precopy_control_get_step(control)) {
+        case PRECOPY_BEGIN_ROUND:
+            sim->round_pages = 0;
+            precopy_control_begin_round(control, sim->now_ms, (uint64_t)sim->sent_bytes);
+            break;
+        case PRECOPY_SEND:
+            send_batch(sim);
+            break;
+        case PRECOPY_SYNC:
+            sync_dirty(sim);
+            decide(sim);
+            break;
+        case PRECOPY_END_ROUND:
+            end_round(sim);
+            break;
+        case PRECOPY_WAIT:
+            await_sync(sim);
+            break;
+        case PRECOPY_STOP:
+            sim_memory_sync(sim->memory, sim->now_ms);
+            sim_finish(sim, sim->memory->pending_bytes, control->decision.reason);
+            return;
+        case PRECOPY_GIVE_UP:
+            sim->result.reason = control->decision.reason;
+            return;
         }
     }
-}
-
-static void begin_trace(Simulation *sim)
-{
-    g_autofree guint16 *pages = g_new0(guint16, MAX(sim->memory->groups, 1));
-    ConvergenceFacts facts = make_facts(sim, FALSE);
-
-    for (guint i = 0; i < facts.group_count; i++)
-        pages[i] = (guint16)facts.groups[i].pages;
-    emit(sim, trace_header_line(pages, facts.group_count, sim->options->bytes_per_ms,
-                                sim_workload_name(sim->options->workload.kind)));
 }
 
 SimResult sim_run(const SimOptions *options)
 {
     g_autoptr(SimWorkload) workload = sim_workload_new(&options->workload);
     g_autoptr(SimMemory) memory = sim_memory_new(workload);
-    g_autoptr(GArray) rounds = g_array_new(FALSE, FALSE, sizeof(ConvergenceRound));
     g_autoptr(GRand) rand = g_rand_new_with_seed((guint32)options->workload.seed);
-    g_autoptr(GArray) order = g_array_new(FALSE, FALSE, sizeof(guint));
     Simulation sim = {
         .options = options,
         .workload = workload,
         .memory = memory,
-        .rounds = rounds,
-        .order = order,
         .rand = rand,
         .bytes_per_ms = options->bytes_per_ms,
-        .decision = {.run_share = 1, .defer_rate = INFINITY},
+        .page_bytes = PAGE_BYTES,
         .result = {.least_run_share = 1, .populated_bytes = memory->pending_bytes},
     };
 
-    if (options->trace)
-        begin_trace(&sim);
+    precopy_control_init(&sim.control, memory->account,
+                         &(PrecopyOptions){.limits = options->limits,
+                                           .trace = options->trace,
+                                           .user = options->user});
+    precopy_control_trace_begin(&sim.control, options->bytes_per_ms,
+                                sim_workload_name(options->workload.kind));
     if (options->policy == SIM_PAGES)
         sim_run_pages(&sim);
     else
         run_work_set(&sim);
     if (!sim.result.done)
         sim.result.total_ms = sim.now_ms;
-    if (options->trace)
-        emit(&sim, trace_end_line(sim.result.total_ms, sim.result.downtime_ms, sim.result.reason));
+    sim.result.sent_bytes = sim.sent_bytes;
+    precopy_control_trace_end(&sim.control, sim.result.total_ms, sim.result.downtime_ms,
+                              sim.result.reason);
+    precopy_control_clear(&sim.control);
     return sim.result;
 }

@@ -1,16 +1,16 @@
 /*
  * A move in simulated time: a guest that writes, a link, a policy
  *
- * Theory of operation: time goes in steps of a millisecond.  In each the
- * workload writes pages, and the link carries what fits.  The sending loop is
- * the source's: rounds over the pending pages from cold groups to hot ones,
- * each span collected right before it is read, a look at all of memory every
- * SIM_SYNC_MS, and convergence_decide() after each look and round.  SIM_PAGES
- * is the usual pre-copy instead: whole pages in the order of their addresses,
- * until what is dirty takes at most max_downtime_ms.
+ * Theory of operation: time goes in steps of a millisecond.  In each the workload writes pages, and
+ * the link carries what is queued.  SIM_WORK_SET runs pre-copy's clockwork
+ * (policy/precopy_control.h), the very code that a move runs: dirty syncs, windows, the link's
+ * rate, decisions, rounds and the order of sending are its own, and the simulator does what it
+ * says, with memory that is simulated. SIM_PAGES is the usual pre-copy instead: whole pages in the
+ * order of their addresses, until what is dirty takes at most max_downtime_ms.
  *
- * A word to stop within a round ends it once the queue has been sent, with the guest
- * running on; what it wrote by then may change that word.
+ * Batches of pages go into a queue that holds queue_ms of the link's time, SIM_LEAST_QUEUE_MS at
+ * least (socket buffers); a round ends once it is empty, with the guest running on, and so does a
+ * decision to stop within a round.
  *
  * A write to a protected page takes fault_ms from what the guest runs, which is taken for always
  * busy.  With SIM_PAGES all memory is protected anew after each pass.
@@ -22,8 +22,8 @@
 #include "policy/convergence.h"
 #include "sim/workload.h"
 
-#define SIM_SYNC_MS 100.0
 #define SIM_FORECAST_MS 1000.0
+#define SIM_LEAST_QUEUE_MS 10.0
 
 typedef enum { SIM_WORK_SET, SIM_PAGES } SimPolicy;
 
@@ -31,13 +31,13 @@ typedef struct {
     SimWorkloadOptions workload;
     SimPolicy policy;
     double bytes_per_ms; /* of the link */
-    double jitter;       /* which is by up to this share more or less, anew every SIM_SYNC_MS */
+    double jitter;       /* which is by up to this share more or less, anew every 100 ms */
     double device_ms;
     double fault_ms; /* that a write to a protected page takes from the guest's running */
-    double queue_ms; /* from a word to stop within a round to the pause; only that is played */
+    double queue_ms; /* what was read waits for the link for so long; 0: SIM_LEAST_QUEUE_MS */
     double limit_ms; /* given up after; 0: 300 s */
-    ConvergenceLimits promise;
-    /* May be NULL: told of each decision, and of the lines of a trace. */
+    ConvergenceLimits limits;
+    /* May be NULL: gets each decision, and the lines of a trace. */
     void (*decided)(double ms, const ConvergenceDecision *decision, gpointer user);
     void (*trace)(const char *line, gpointer user);
     gpointer user;

@@ -1,7 +1,7 @@
 /* What the simulator's policies share (private to it). */
 #pragma once
 
-#include "policy/work_set_model.h"
+#include "policy/precopy_control.h"
 #include "sim/memory.h"
 #include "sim/simulator.h"
 
@@ -11,31 +11,26 @@ typedef struct {
     const SimOptions *options;
     SimWorkload *workload;
     SimMemory *memory;
+    PrecopyControl control;
     double now_ms;
     GRand *rand;
-    double bytes_per_ms; /* now */
+    double bytes_per_ms; /* of the link, now */
+    double sent_bytes;   /* handed to the link */
+    double queued_bytes; /* of them: not carried yet */
+    double page_bytes;   /* on the wire, of late */
     double owed_ms;      /* that faults take from the guest's next steps */
-    uint64_t synced_faults;
-    double credit_bytes; /* what the link may carry by now */
-    double synced_ms, sync_bytes;
-    double window_ms, window_bytes;
-    double measured_bytes_per_ms;
-    gboolean idled; /* since the last look the link had nothing to carry */
-    ConvergenceDecision decision;
-    gboolean probing;
-
-    GArray *rounds; /* ConvergenceRound */
-    GArray *order;  /* groups, cold to hot */
-    guint turn;     /* in *order* */
-    guint page, span_end;
-    double round_ms, round_bytes;
-    guint round_pages;
+    double cost_ms;      /* when the cost of faults was noted, and how many there were */
+    uint64_t cost_faults;
+    uint64_t round_pages;
     SimResult result;
 } Simulation;
 
+/* A millisecond passes. */
 void sim_step(Simulation *sim);
-void sim_note_page(Simulation *sim, guint page, double bytes);
-/* Pauses the guest, sends the rest, ends the move. */
-void sim_finish(Simulation *sim, const char *reason);
+/* Hands *bytes* to the link. */
+void sim_queue(Simulation *sim, double bytes);
+gboolean sim_is_time_up(Simulation *sim);
+/* Pauses the guest, sends the rest, *pending_bytes* and what is queued, and ends the move. */
+void sim_finish(Simulation *sim, double pending_bytes, const char *reason);
 /* Usual pre-copy (pages.c). */
 void sim_run_pages(Simulation *sim);

@@ -41,12 +41,12 @@ struct SimWorkload {
     double pages_per_ms;
     double now_ms;
     double owed, owed_idle; /* parts of pages */
-    guint next;             /* of a sequence, or a trace's look */
+    guint next;             /* of a sequence, or a trace's sync */
     guint64 random;
     /* A trace's: pages of each group, costs. */
     guint repeats;
-    guint16 *in_use;
-    double whole_bytes, again_bytes;
+    guint16 *active;
+    double first_send_bytes, resend_bytes;
 };
 
 const char *sim_workload_name(SimWorkloadKind kind)
@@ -70,33 +70,33 @@ static void use_trace_costs(SimWorkload *workload)
     const GArray *rounds = workload->options.trace->rounds;
     double bytes = 0, pages = 0;
 
-    workload->whole_bytes = PAGE_BYTES + FRAME_BYTES;
+    workload->first_send_bytes = PAGE_BYTES + FRAME_BYTES;
     for (guint i = 0; i < rounds->len; i++) {
         const TraceRound *round = &g_array_index(rounds, TraceRound, i);
 
         if (i == 0 && round->wire_per_page > 0)
-            workload->whole_bytes = round->wire_per_page;
+            workload->first_send_bytes = round->wire_per_page;
         else if (round->wire_per_page > 0) {
             bytes += round->sent_bytes;
             pages += round->sent_bytes / round->wire_per_page;
         }
     }
-    workload->again_bytes = pages > 0 ? bytes / pages : workload->whole_bytes;
+    workload->resend_bytes = pages > 0 ? bytes / pages : workload->first_send_bytes;
 }
 
-/* A look tells how many pages of a group were written, not which.  Taken: any
+/* A dirty sync tells how many pages of a group were written, not which.  Taken: any
  * of those of the group that were ever seen dirty. */
 static void use_trace(SimWorkload *workload)
 {
     const Trace *trace = workload->options.trace;
 
     workload->pages = trace->group_count * GROUP_PAGES;
-    workload->in_use = g_new0(guint16, MAX(trace->group_count, 1));
+    workload->active = g_new0(guint16, MAX(trace->group_count, 1));
     for (guint i = 0; i < trace->entries->len; i++) {
         const TraceDirty *dirty = &g_array_index(trace->entries, TraceDirty, i);
-        guint16 *in_use = &workload->in_use[dirty->group];
+        guint16 *active = &workload->active[dirty->group];
 
-        *in_use = (guint16)CLAMP(*in_use + dirty->fresh, dirty->pages, GROUP_PAGES);
+        *active = (guint16)CLAMP(*active + dirty->fresh, dirty->pages, GROUP_PAGES);
     }
     use_trace_costs(workload);
 }
@@ -131,7 +131,7 @@ void sim_workload_free(SimWorkload *workload)
 {
     if (!workload)
         return;
-    g_free(workload->in_use);
+    g_free(workload->active);
     g_free(workload);
 }
 
@@ -174,35 +174,35 @@ static gboolean is_quiet(const SimWorkload *workload)
            fmod(workload->now_ms, options->burst_ms + options->quiet_ms) >= options->burst_ms;
 }
 
-static void write_sync(SimWorkload *workload, const TraceSync *look, SimWrite write, gpointer user)
+static void write_sync(SimWorkload *workload, const TraceSync *sync, SimWrite write, gpointer user)
 {
-    for (guint i = 0; i < look->count; i++) {
+    for (guint i = 0; i < sync->count; i++) {
         const TraceDirty *dirty =
-            &g_array_index(workload->options.trace->entries, TraceDirty, look->first + i);
-        double in_use = workload->in_use[dirty->group];
-        /* Some are hit twice: so many picks give so many pages. */
-        guint picks = (guint)ceil(-in_use * log1p(-MIN(dirty->pages / in_use, MOST_HIT_SHARE)));
+            &g_array_index(workload->options.trace->entries, TraceDirty, sync->first + i);
+        double active = workload->active[dirty->group];
+        /* Some are hit twice: that is how many picks make as many pages. */
+        guint picks = (guint)ceil(-active * log1p(-MIN(dirty->pages / active, MOST_HIT_SHARE)));
 
         for (guint k = 0; k < picks; k++)
-            write(user, dirty->group * GROUP_PAGES + pick(workload, (guint)in_use));
+            write(user, dirty->group * GROUP_PAGES + pick(workload, (guint)active));
     }
 }
 
 /* A guest that runs for longer than it was recorded does the same again. */
 static void run_trace(SimWorkload *workload, SimWrite write, gpointer user)
 {
-    const GArray *looks = workload->options.trace->looks;
-    double length = looks->len > 0 ? g_array_index(looks, TraceSync, looks->len - 1).ms : 0;
+    const GArray *syncs = workload->options.trace->syncs;
+    double length = syncs->len > 0 ? g_array_index(syncs, TraceSync, syncs->len - 1).ms : 0;
 
     if (length < 1)
         return;
     for (;;) {
-        const TraceSync *look = &g_array_index(looks, TraceSync, workload->next);
+        const TraceSync *sync = &g_array_index(syncs, TraceSync, workload->next);
 
-        if (workload->repeats * length + look->ms > workload->now_ms)
+        if (workload->repeats * length + sync->ms > workload->now_ms)
             return;
-        write_sync(workload, look, write, user);
-        if (++workload->next == looks->len) {
+        write_sync(workload, sync, write, user);
+        if (++workload->next == syncs->len) {
             workload->next = 0;
             workload->repeats++;
         }
@@ -240,7 +240,7 @@ gboolean sim_workload_is_hot(const SimWorkload *workload, guint page)
 double sim_workload_cost(const SimWorkload *workload, guint page, gboolean again)
 {
     if (workload->options.kind == SIM_TRACE)
-        return again ? workload->again_bytes : workload->whole_bytes;
+        return again ? workload->resend_bytes : workload->first_send_bytes;
     if (workload->options.kind == SIM_TEXT && sim_workload_is_hot(workload, page))
         return TEXT_BYTES;
     if (again && (workload->options.kind == SIM_SPARSE || !sim_workload_is_hot(workload, page)))

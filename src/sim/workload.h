@@ -15,8 +15,8 @@
 typedef enum {
     SIM_IDLE,
     SIM_SPARSE,     /* a few bytes in each of many pages, random order */
-    SIM_DENSE,      /* whole pages, random order, slower than the path */
-    SIM_INTENSIVE,  /* whole pages, random order, faster than the path */
+    SIM_DENSE,      /* whole pages, random order, slower than the link */
+    SIM_INTENSIVE,  /* whole pages, random order, faster than the link */
     SIM_SEQUENTIAL, /* whole pages, one after the other, round and round */
     SIM_SKEWED,     /* whole pages; nine tenths of the writes to a tenth of the set */
     SIM_PHASES,     /* a burst of random writes, then quiet, and again */
@@ -33,7 +33,7 @@ typedef struct {
     SimWorkloadKind kind;
     uint64_t ram_bytes;      /* populated; default 640 MiB */
     uint64_t set_bytes;      /* default 256 or 512 MiB, at most ram_bytes */
-    double bytes_per_second; /* page bytes touched */
+    double bytes_per_second; /* bytes of the pages written */
     double burst_ms, quiet_ms;
     guint64 seed;
     const Trace *trace; /* for SIM_TRACE, borrowed */

@@ -192,10 +192,10 @@ static size_t pack_pages(EncoderJob *job)
     }
     start = clock_now_ns();
     packed = pack_bytes(job, job->choice.way, job->raw, raw, &job->packed, &job->packed_capacity);
-    if (job->choice.beside.method == PACK_NONE)
+    if (job->choice.baseline.method == PACK_NONE)
         return packed;
     middle = clock_now_ns();
-    beside = pack_bytes(job, job->choice.beside, job->raw, raw, &job->packed_baseline,
+    beside = pack_bytes(job, job->choice.baseline, job->raw, raw, &job->packed_baseline,
                         &job->packed_baseline_capacity);
     job->compared = (PackComparison){.bytes = packed ? packed : raw,
                                      .baseline_bytes = beside ? beside : raw,

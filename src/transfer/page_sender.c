@@ -7,16 +7,11 @@
 /* Jobs beyond one for each worker: workers run ahead where data does not shrink and
  * the link is what limits, so that it need not wait for them where data does. */
 #define SPARE_JOBS 8u
-/* They run ahead by so much of the link's time: what is read long before it is
- * sent is old when it comes, and has to be sent before the guest can be stopped.
- * A batch is to take no longer, either. */
-#define AHEAD_MS 50.0
+/* Workers run ahead by LINK_RATE_AHEAD_MS; a batch is to take no longer, either. */
 /* One being sent, one ready behind it. */
 #define LEAST_AHEAD_JOBS 2u
-/* What a page costs: a job's share in the mean, and the least that is expected, since the
- * next ones may shrink less. */
+/* What a page costs: a job's share in the mean. */
 #define COST_WEIGHT 0.25
-#define LEAST_PAGE_BYTES 512.0
 /* Fewer pages than this, with nothing before them, are not worth a switch to
  * another thread. */
 #define INLINE_PAGES 16u
@@ -158,8 +153,8 @@ static void count(PageSender *sender, const EncoderJob *job)
                          .packed_bytes = job->pages.packed_bytes + job->segments.packed_bytes,
                          .pack_ms = job->pack_ms,
                          .compared = job->compared,
-                         .path_bytes_per_ms = link && is_clear ? link->bytes_per_ms : 0,
-                         .path_busy = link && link->busy});
+                         .link_bytes_per_ms = link && is_clear ? link->bytes_per_ms : 0,
+                         .link_busy = link && link->busy});
 }
 
 static gboolean send_job(PageSender *sender, EncoderJob *job, GError **error)
@@ -182,12 +177,10 @@ static void await_done(PageSender *sender, Slot *slot)
         g_cond_wait(&sender->encoded, &sender->lock);
 }
 
-/* What the link takes AHEAD_MS for; INFINITY: as far as is known, anything. */
 static double get_most_pages_ahead(const PageSender *sender)
 {
-    if (!sender->link || sender->link->bytes_per_ms <= 0)
-        return INFINITY;
-    return AHEAD_MS * sender->link->bytes_per_ms / MAX(sender->bytes_per_page, LEAST_PAGE_BYTES);
+    return sender->link ? link_rate_count_pages_ahead(sender->link, sender->bytes_per_page)
+                        : INFINITY;
 }
 
 /* Enough is read for now: what was read has to be sent first.  Jobs that wait for a worker

@@ -1,18 +1,13 @@
 #include "transfer/work_set.h"
 
-#include <math.h>
 #include <string.h>
 
 #include "base/page.h"
+#include "policy/send_order.h"
 #include "policy/watch_plan.h"
 
 #define WORD_BITS 64u
 #define GROUP_WORDS (GROUP_PAGES / WORD_BITS)
-/* Heat classes: powers of two of the writes to a page a ms, from 2^-CLASS_BASE up. */
-#define CLASS_BASE 24
-#define CLASSES 26
-/* A deferred group of which this share is in use goes unprotected. */
-#define RELEASED_SHARE 0.75
 
 struct WorkSet {
     GuestMemory *memory;
@@ -25,10 +20,7 @@ struct WorkSet {
     GPtrArray *seen_dirty; /* found dirty at least once */
     guint *first_group;    /* of each region, and the end of all */
     guint group_count;
-    guint *order;                       /* groups, coldest first */
-    guint cursor;                       /* into order */
-    guint probes[GROUP_ACCOUNT_PROBES]; /* groups, the last one first */
-    guint probe_count;
+    SendOrder *order;
     WatchPlan plan;
     double faults;
 };
@@ -56,9 +48,7 @@ WorkSet *work_set_new(GuestMemory *memory, Tracker *tracker)
     }
     set->group_count = set->first_group[regions];
     set->account = group_account_new(set->group_count, PAGE_BYTES);
-    set->order = g_new(guint, set->group_count);
-    for (guint i = 0; i < set->group_count; i++)
-        set->order[i] = i;
+    set->order = send_order_new(set->account, set->group_count);
     return set;
 }
 
@@ -72,9 +62,9 @@ void work_set_free(WorkSet *set)
     g_ptr_array_unref(set->watched);
     g_ptr_array_unref(set->given);
     g_ptr_array_unref(set->seen_dirty);
+    send_order_free(set->order);
     group_account_free(set->account);
     g_free(set->first_group);
-    g_free(set->order);
     g_free(set);
 }
 
@@ -158,7 +148,7 @@ void work_set_begin_round(WorkSet *set)
         page_set_add_all(g_ptr_array_index(set->pending, i), next);
         page_set_clear(next);
     }
-    set->cursor = 0;
+    send_order_rewind(set->order);
 }
 
 static uint64_t count_sets(const GPtrArray *sets)
@@ -186,8 +176,20 @@ static uint64_t unit_pages(const WorkSet *set, guint region)
     return guest_memory_get_region(set->memory, region)->backing_page_bytes / PAGE_BYTES;
 }
 
-/* Takes what a collect or a peek has found in some words of a group: pages that are still to be
- * sent in this round will be sent as they are then.  *collected*: they are protected now. */
+/* Takes over what a collect or a peek has found (*fresh*: written since it was protected, or never
+ * protected) in some words of a group.  The bookkeeping, bit by bit:
+ *
+ *   next     |= fresh & ~pending   a page that is still to be given out in this round is read later
+ *                                  than now, so what was written goes along; any other page that
+ *                                  was written is for the next round.  So no write is lost, and no
+ *                                  page is in both sets.
+ *   watched   = watched | fresh    after a collect, which protects all that it reports;
+ *   watched  &= ~fresh             after a peek, which protects nothing: these pages are not
+ *                                  protected any more.
+ *   seen     |= fresh & watched    the marks of the capture-recapture estimate of active pages.
+ *
+ * Only pages that were protected tell of rates: for any other it is not known since when it is
+ * dirty.  So the account hears of *watched* pages alone (group_account.c). */
 static void absorb(WorkSet *set, guint region, guint group, guint from, guint to,
                    gboolean collected, double now_ms)
 {
@@ -240,35 +242,12 @@ static gboolean collect_span(WorkSet *set, guint region, PageSpan span, double n
     return TRUE;
 }
 
-/* --- order ---------------------------------------------------------------- */
-
-static guint heat_class(const WorkSet *set, guint group)
-{
-    double rate = group_account_get_heat(set->account, group);
-
-    return rate > 0 ? (guint)CLAMP(ilogb(rate) + CLASS_BASE, 1, CLASSES - 1) : 0;
-}
-
-/* By counting: dirty syncs are frequent, and a class is all that matters. */
-static void sort_by_heat(WorkSet *set)
-{
-    guint start[CLASSES + 1] = {0};
-
-    for (guint i = 0; i < set->group_count; i++)
-        start[heat_class(set, i) + 1]++;
-    for (guint i = 0; i < CLASSES; i++)
-        start[i + 1] += start[i];
-    for (guint i = 0; i < set->group_count; i++)
-        set->order[start[heat_class(set, i)]++] = i;
-    set->cursor = 0;
-}
-
 static void absorb_all(WorkSet *set, gboolean collected, double now_ms)
 {
     for (guint region = 0; region < set->fresh->len; region++)
         for (guint i = set->first_group[region]; i < set->first_group[region + 1]; i++)
             absorb(set, region, i, 0, GROUP_WORDS, collected, now_ms);
-    sort_by_heat(set);
+    send_order_sort(set->order);
 }
 
 gboolean work_set_sync(WorkSet *set, double now_ms, GError **error)
@@ -297,15 +276,14 @@ static PageSpan group_span(const WorkSet *set, guint region, guint group)
     return (PageSpan){first, MIN(GROUP_PAGES, pages - first)};
 }
 
-/* What waits for the pause anyway is written at no cost. */
+/* What waits for the pause anyway is written at no cost: see watch_plan_releases(). */
 static gboolean release_deferred(WorkSet *set, guint region, guint group, GError **error)
 {
     guint count;
     uint64_t *watched = group_words(set, set->watched, region, group, &count);
 
-    if (!group_account_is_deferred(set->account, group) || unit_pages(set, region) > 1 ||
-        count_words(watched, count) <= set->plan.pages ||
-        group_account_get_use(set->account, group) < RELEASED_SHARE)
+    if (unit_pages(set, region) > 1 ||
+        !watch_plan_releases(&set->plan, set->account, group, count_words(watched, count)))
         return TRUE;
     if (!tracker_release_span(set->tracker, region, group_span(set, region, group), error))
         return FALSE;
@@ -427,63 +405,44 @@ static guint count_pending(const WorkSet *set, guint region, guint group)
     return count_words(words, count);
 }
 
-/* Each probe alone makes a batch. */
-static gboolean take_probe(WorkSet *set, double now_ms, WorkBatch *ret, GError **error)
-{
-    guint group = set->probes[--set->probe_count];
-
-    ret->region = region_of(set, group);
-    if (!collect_turn(set, ret->region, group, GROUP_ACCOUNT_PROBE_PAGES, ret, now_ms, error))
-        return FALSE;
-    give(set, ret->region, group, GROUP_ACCOUNT_PROBE_PAGES, ret);
-    return TRUE;
-}
-
 gboolean work_set_take(WorkSet *set, gboolean paused, double now_ms, guint most, WorkBatch *ret,
                        GError **error)
 {
-    guint last_group = 0;
+    guint group, last_group = 0;
 
     ret->span_count = 0;
     ret->pages = 0;
-    while (!paused && set->probe_count > 0 && ret->pages == 0)
-        if (!take_probe(set, now_ms, ret, error))
+    /* Each probe alone makes a batch. */
+    while (!paused && send_order_take_probe(set->order, &group)) {
+        ret->region = region_of(set, group);
+        if (!collect_turn(set, ret->region, group, GROUP_ACCOUNT_PROBE_PAGES, ret, now_ms, error))
             return FALSE;
-    if (ret->pages > 0)
-        return TRUE;
-    for (; set->cursor < set->group_count && ret->pages < most; set->cursor++) {
-        guint group = set->order[set->cursor];
+        give(set, ret->region, group, GROUP_ACCOUNT_PROBE_PAGES, ret);
+        if (ret->pages > 0)
+            return TRUE;
+    }
+    while (ret->pages < most && send_order_get_next(set->order, paused, &group)) {
         guint region = region_of(set, group);
 
-        if (count_pending(set, region, group) == 0 ||
-            (!paused && group_account_is_deferred(set->account, group)))
-            continue;
-        /* One region and ascending pages: what a frame can hold. */
-        if (ret->pages > 0 && (region != ret->region || group < last_group))
-            break;
-        if (!paused && !collect_turn(set, region, group, most, ret, now_ms, error))
-            return FALSE;
-        ret->region = region;
-        last_group = group;
-        if (!give(set, region, group, most, ret))
-            break; /* full; the group goes on with the next one */
+        if (count_pending(set, region, group) > 0) {
+            /* One region and ascending pages: what a frame can hold. */
+            if (ret->pages > 0 && (region != ret->region || group < last_group))
+                break;
+            if (!paused && !collect_turn(set, region, group, most, ret, now_ms, error))
+                return FALSE;
+            ret->region = region;
+            last_group = group;
+            if (!give(set, region, group, most, ret))
+                break; /* full; the group goes on with the next one */
+        }
+        send_order_pass(set->order);
     }
     return TRUE;
 }
 
 void work_set_set_probes(WorkSet *set, const guint *groups, guint count)
 {
-    set->probe_count = MIN(count, GROUP_ACCOUNT_PROBES);
-    memcpy(set->probes, groups, set->probe_count * sizeof *groups);
-}
-
-gboolean work_set_is_all_deferred(const WorkSet *set)
-{
-    for (guint region = 0; region < set->pending->len; region++)
-        for (guint i = set->first_group[region]; i < set->first_group[region + 1]; i++)
-            if (count_pending(set, region, i) > 0 && !group_account_is_deferred(set->account, i))
-                return FALSE;
-    return TRUE;
+    send_order_set_probes(set->order, groups, count);
 }
 
 void work_set_update_account(WorkSet *set)

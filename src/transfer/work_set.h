@@ -1,6 +1,8 @@
 /*
  * The work set: what the destination does not hold as it is
  *
+ * (Not the writable working set, which is what a guest writes again and again: active pages.)
+ *
  * Theory of operation: a round is one pass over the pages that were pending at
  * its begin, coldest groups first.  Two sets of pages are kept:
  *
@@ -13,18 +15,17 @@
  * written to a page before its turn goes out with it, and it is dirty again only by a
  * write after that.  A peek at all of RAM finds what was written, protects
  * nothing but a sample to learn rates from (watch_plan.h), and orders the groups
- * anew by how fast they are written (the group account), so that a page that
- * will be written again anyway waits as long as possible.
+ * anew by how fast they are written (send_order.h).
  *
  * No write is lost, since a page that is neither pending nor in next was
  * collected before it was read, and is found by the next peek if it was written
- * since; one that was never collected, or was let go, is found by every peek.  Looks are for a
- * guest that is paused: they collect all of RAM, so that what is written after that, by whomever,
- * is found by the next one.
+ * since; one that was never collected, or was let go, is found by every peek.
+ * work_set_sync() is for a guest that is paused: it collects all of RAM, so that what is written
+ * after that, by whomever, is found by the next one.
  *
- * Groups that the policy defers (group_account_is_deferred()) are not given
- * out: they stay pending for the round that is sent with the guest paused.  Those of
- * which nearly all is in use are not protected meanwhile, but for the sample.
+ * Which group comes next is the policy's (send_order.h), as is what is deferred: deferred groups
+ * are not given out, they stay pending for the round that is sent with the guest paused.  Those of
+ * which nearly all pages are active are not protected meanwhile, but for the sample.
  *
  * Threads: one at a time.
  */
@@ -37,7 +38,6 @@
 #include "policy/convergence.h"
 #include "policy/group_account.h"
 
-/* 2 MiB: a huge page, so that protecting a group does not split one. */
 /* Pages given out at a time: at most, and the most may not be less than a word of a
  * bitmap. */
 #define WORK_BATCH_PAGES 256u
@@ -88,11 +88,8 @@ gboolean work_set_take(WorkSet *set, gboolean paused, double now_ms, guint most,
                        GError **error);
 
 /* Some pages of these groups (at most GROUP_ACCOUNT_PROBES) come next, deferred
- * or not: what sending them again costs is to be found out. */
+ * or not: their resend cost is to be learnt. */
 void work_set_set_probes(WorkSet *set, const guint *groups, guint count);
-
-/* TRUE where nothing but deferred groups is left. */
-gboolean work_set_is_all_deferred(const WorkSet *set);
 
 /* Pages that are pending or for the next round. */
 uint64_t work_set_count(const WorkSet *set);

@@ -7,18 +7,18 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-static void check_looks(const Trace *trace)
+static void check_syncs(const Trace *trace)
 {
-    for (guint i = 0; i < trace->looks->len; i++) {
-        const TraceSync *look = &g_array_index(trace->looks, TraceSync, i);
+    for (guint i = 0; i < trace->syncs->len; i++) {
+        const TraceSync *sync = &g_array_index(trace->syncs, TraceSync, i);
         g_autofree char *line = NULL;
 
-        if (look->first > trace->entries->len || look->count > trace->entries->len - look->first)
+        if (sync->first > trace->entries->len || sync->count > trace->entries->len - sync->first)
             abort();
         line = trace_sync_line(
-            look->ms,
-            look->count > 0 ? &g_array_index(trace->entries, TraceDirty, look->first) : NULL,
-            look->count);
+            sync->ms,
+            sync->count > 0 ? &g_array_index(trace->entries, TraceDirty, sync->first) : NULL,
+            sync->count);
         if (!line)
             abort();
     }
@@ -39,7 +39,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 
     if (!trace)
         return 0;
-    check_looks(trace);
+    check_syncs(trace);
     line = trace_header_line(trace->pages, trace->group_count, trace->bytes_per_ms, trace->guest);
     again = line ? trace_parse(line, strlen(line), NULL) : NULL;
     if (!again || again->group_count != trace->group_count ||

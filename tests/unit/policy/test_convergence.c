@@ -24,13 +24,13 @@ static ConvergenceFacts facts_make(ConvergenceGroup *groups, guint count)
         .device_ms = 12,
         .elapsed_ms = 5000,
         .run_share = 1,
-        .promise = {.max_downtime_ms = 300, .downtime_cap_ms = 2000},
+        .limits = {.max_downtime_ms = 300, .downtime_cap_ms = 2000},
     };
 }
 
 /* Rounds that left so many MB; the groups hold the last. */
 static ConvergenceDecision decide_rounds(const double *left_mb, guint count,
-                                         ConvergenceLimits promise)
+                                         ConvergenceLimits limits)
 {
     ConvergenceRound rounds[64] = {0};
     ConvergenceGroup groups[GROUPS] = {0};
@@ -45,7 +45,7 @@ static ConvergenceDecision decide_rounds(const double *left_mb, guint count,
     }
     facts.rounds = rounds;
     facts.round_count = count;
-    facts.promise = promise;
+    facts.limits = limits;
     return convergence_decide(&facts);
 }
 
@@ -64,7 +64,7 @@ static void test_converged(void **state)
     assert_false(decision.probe);
 }
 
-/* The target is a promise, not a budget: 30 ms would do, 1 ms is better. */
+/* The target is a goal, not a budget: 30 ms would do, 1 ms is better. */
 static void test_goes_on_while_it_helps(void **state)
 {
     assert_int_equal(decide_rounds((double[]){4}, 1, usual).verdict, CONVERGENCE_CONTINUE);
@@ -133,7 +133,7 @@ static void intensive_make(Intensive *guest, double dirty_mb_per_s, guint window
                                                 .cost_known = TRUE};
     guest->facts.windows = guest->windows;
     guest->facts.window_count = windows;
-    guest->facts.promise.downtime_cap_ms = 5000;
+    guest->facts.limits.downtime_cap_ms = 5000;
 }
 
 static guint held_count(const Intensive *guest, const ConvergenceDecision *decision)
@@ -217,7 +217,7 @@ static void test_within_reach(void **state)
     assert_false(decision.memory_intensive);
     assert_int_equal(decision.verdict, CONVERGENCE_CONTINUE);
     assert_true(decision.expected_downtime_ms <= 300);
-    guest.facts.promise.max_downtime_ms = 100;
+    guest.facts.limits.max_downtime_ms = 100;
     assert_true(convergence_decide(&guest.facts).memory_intensive);
 }
 
@@ -231,7 +231,7 @@ static void test_part_is_held(void **state)
     guint held, changed = 0;
 
     intensive_make(&guest, 400, 4);
-    guest.facts.promise.downtime_cap_ms = 1000;
+    guest.facts.limits.downtime_cap_ms = 1000;
     decision = convergence_decide(&guest.facts);
     held = held_count(&guest, &decision);
     /* 2.1 MB each at 117 MB/s: 18 ms. */
@@ -257,14 +257,14 @@ static void test_slows(void **state)
     double faster;
 
     intensive_make(&guest, 400, 4);
-    guest.facts.promise.downtime_cap_ms = 1000;
-    guest.facts.promise.means = CONVERGENCE_MEANS_THROTTLE;
+    guest.facts.limits.downtime_cap_ms = 1000;
+    guest.facts.limits.means = CONVERGENCE_MEANS_THROTTLE;
     guest.facts.at_round_end = FALSE;
     faster = convergence_decide(&guest.facts).run_share;
     assert_true(faster < 0.9 && faster > 0.05);
     intensive_make(&guest, 1600, 4);
-    guest.facts.promise.downtime_cap_ms = 1000;
-    guest.facts.promise.means = CONVERGENCE_MEANS_THROTTLE;
+    guest.facts.limits.downtime_cap_ms = 1000;
+    guest.facts.limits.means = CONVERGENCE_MEANS_THROTTLE;
     assert_true(convergence_decide(&guest.facts).run_share < 0.4 * faster);
     /* Small differences are not followed. */
     guest.facts.run_share = 0.02;
@@ -280,7 +280,7 @@ static void test_slows(void **state)
     /* Slowed, and the pause fits: at once, even within a round; slow until it is paused. */
     guest.facts.at_round_end = FALSE;
     guest.facts.run_share = 0.2;
-    guest.facts.promise.downtime_cap_ms = 5000;
+    guest.facts.limits.downtime_cap_ms = 5000;
     decision = convergence_decide(&guest.facts);
     assert_string_equal(decision.reason, "memory-intensive");
     assert_true(decision.run_share == 0.2);
@@ -333,18 +333,18 @@ static void test_deadline(void **state)
 
     intensive_make(&guest, 20, 4);
     guest.facts.at_round_end = FALSE;
-    guest.facts.promise.deadline_ms = 20000;
+    guest.facts.limits.deadline_ms = 20000;
     assert_int_equal(convergence_decide(&guest.facts).verdict, CONVERGENCE_CONTINUE);
     /* 2.3 s of sending are left. */
-    guest.facts.promise.deadline_ms = 7400;
+    guest.facts.limits.deadline_ms = 7400;
     assert_string_equal(convergence_decide(&guest.facts).reason, "deadline");
-    guest.facts.promise.downtime_cap_ms = 1000;
+    guest.facts.limits.downtime_cap_ms = 1000;
     assert_int_equal(convergence_decide(&guest.facts).verdict, CONVERGENCE_CONTINUE);
     guest.facts.elapsed_ms = 7401;
     assert_int_equal(convergence_decide(&guest.facts).verdict, CONVERGENCE_GIVE_UP);
     assert_string_equal(convergence_decide(&guest.facts).reason, "deadline");
     /* Late, but it will end. */
-    guest.facts.promise.means = CONVERGENCE_MEANS_THROTTLE;
+    guest.facts.limits.means = CONVERGENCE_MEANS_THROTTLE;
     assert_int_equal(convergence_decide(&guest.facts).verdict, CONVERGENCE_CONTINUE);
     assert_true(convergence_decide(&guest.facts).run_share < 0.05);
 }
@@ -361,25 +361,25 @@ static void test_odd_facts(void **state)
     assert_true(isfinite(decision.expected_total_ms) && decision.run_share == 1);
 }
 
-static void assert_refused(ConvergenceLimits promise, uint64_t ram, double path, const char *words)
+static void assert_refused(ConvergenceLimits limits, uint64_t ram, double path, const char *words)
 {
     g_autoptr(GError) error = NULL;
 
-    assert_false(convergence_check_limits(&promise, ram, path, 12, &error));
+    assert_false(convergence_check_limits(&limits, ram, path, 12, &error));
     assert_non_null(strstr(error->message, words));
 }
 
 static void test_promises(void **state)
 {
-    ConvergenceLimits promise = usual;
+    ConvergenceLimits limits = usual;
 
-    assert_true(convergence_check_limits(&promise, 1 << 30, 0, 12, NULL));
-    promise.deadline_ms = 10000;
-    assert_true(convergence_check_limits(&promise, 1 << 30, 0, 12, NULL));
-    assert_true(convergence_check_limits(&promise, 1 << 30, PATH, 12, NULL));
-    assert_refused(promise, 1 << 30, PATH / 10, "--deadline 91785 or more");
-    promise.deadline_ms = 5;
-    assert_refused(promise, 1 << 30, 0, "--deadline 12 or more");
+    assert_true(convergence_check_limits(&limits, 1 << 30, 0, 12, NULL));
+    limits.deadline_ms = 10000;
+    assert_true(convergence_check_limits(&limits, 1 << 30, 0, 12, NULL));
+    assert_true(convergence_check_limits(&limits, 1 << 30, PATH, 12, NULL));
+    assert_refused(limits, 1 << 30, PATH / 10, "--deadline 91785 or more");
+    limits.deadline_ms = 5;
+    assert_refused(limits, 1 << 30, 0, "--deadline 12 or more");
     assert_refused((ConvergenceLimits){.downtime_cap_ms = 2000}, 1, 0, "--max-downtime 12 or more");
     assert_refused((ConvergenceLimits){.max_downtime_ms = 11, .downtime_cap_ms = 2000}, 1, 0,
                    "--max-downtime 12 or more");

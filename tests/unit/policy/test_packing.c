@@ -49,23 +49,23 @@ static double window(Packing *packing, const World *world)
                                 .packed_bytes = packed_bytes(world, choice.way),
                                 .pack_ms = pack_ms(world, choice.way)};
 
-        if (choice.beside.method != PACK_NONE)
+        if (choice.baseline.method != PACK_NONE)
             sample.compared = (PackComparison){
                 .bytes = sample.packed_bytes,
-                .baseline_bytes = packed_bytes(world, choice.beside),
+                .baseline_bytes = packed_bytes(world, choice.baseline),
                 .ms = sample.pack_ms,
-                .baseline_ms = pack_ms(world, choice.beside),
+                .baseline_ms = pack_ms(world, choice.baseline),
             };
         /* Packing and sending overlap; the slower one decides. */
         raw += MIB;
         elapsed += MAX(sample.pack_ms, (double)sample.packed_bytes / world->path);
-        sample.path_busy = sample.pack_ms < (double)sample.packed_bytes / world->path;
-        if (sample.path_busy)
-            packing->path_bytes_per_ms = world->path;
+        sample.link_busy = sample.pack_ms < (double)sample.packed_bytes / world->path;
+        if (sample.link_busy)
+            packing->link_bytes_per_ms = world->path;
         else
-            packing->path_bytes_per_ms =
-                MAX(packing->path_bytes_per_ms, (double)sample.packed_bytes / sample.pack_ms);
-        sample.path_bytes_per_ms = packing->path_bytes_per_ms;
+            packing->link_bytes_per_ms =
+                MAX(packing->link_bytes_per_ms, (double)sample.packed_bytes / sample.pack_ms);
+        sample.link_bytes_per_ms = packing->link_bytes_per_ms;
         packing_note(packing, &sample);
     }
     return raw / elapsed;
@@ -273,7 +273,7 @@ static void test_little_data(void **state)
         PackingSample sample = {.raw_bytes = 4096,
                                 .packed_bytes = 4000,
                                 .pack_ms = 0.1,
-                                .path_bytes_per_ms = levels_pay.path};
+                                .link_bytes_per_ms = levels_pay.path};
 
         sample.way = packing_choose(&packing).way;
         packing_note(&packing, &sample);
@@ -302,7 +302,7 @@ static void test_trials_are_short(void **state)
                                 .skipped = TRUE,
                                 .raw_bytes = MIB,
                                 .packed_bytes = MIB,
-                                .path_bytes_per_ms = 117e3};
+                                .link_bytes_per_ms = 117e3};
 
         assert_int_equal(packing.now, step);
         packing_note(&packing, &sample);

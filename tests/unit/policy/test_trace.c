@@ -40,10 +40,10 @@ static void test_round_trip(void **state)
     assert_int_equal(trace->group_count, 3);
     assert_memory_equal(trace->pages, pages, sizeof pages);
     assert_string_equal(trace->guest, "web \"1\"");
-    assert_int_equal(trace->looks->len, 3);
-    look = g_array_index(trace->looks, TraceSync, 1);
+    assert_int_equal(trace->syncs->len, 3);
+    look = g_array_index(trace->syncs, TraceSync, 1);
     assert_true(look.ms == 200.5 && look.count == 0);
-    look = g_array_index(trace->looks, TraceSync, 2);
+    look = g_array_index(trace->syncs, TraceSync, 2);
     assert_int_equal(look.first, 2);
     assert_memory_equal(&g_array_index(trace->entries, TraceDirty, 0), first, sizeof first);
     assert_memory_equal(&g_array_index(trace->entries, TraceDirty, 2), second, sizeof second);
@@ -60,7 +60,7 @@ static void test_cut_short(void **state)
     g_autoptr(Trace) trace = trace_parse(text, strlen(text), NULL);
 
     assert_non_null(trace);
-    assert_int_equal(trace->looks->len, 1);
+    assert_int_equal(trace->syncs->len, 1);
     assert_false(trace->ended);
 }
 
