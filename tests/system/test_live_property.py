@@ -79,10 +79,22 @@ class Model:
         overlay = self.new_path("qcow2")
         with monitor(self.scene, self.guest) as qmp:
             node = root_of(qmp, disk.drive)["node-name"]
+            self.clear_above(qmp, node)
             qmp.execute("blockdev-snapshot-sync", format="qcow2",
                         **{"node-name": node, "snapshot-file": str(overlay),
                            "snapshot-node-name": f"snap{self.count}"})
         disk.image, disk.image_format = overlay, "qcow2"
+
+    @staticmethod
+    def clear_above(qmp, node: str) -> None:
+        """A commit leaves its overlay above where that was made by -blockdev, as after a move;
+        whoever works with such nodes deletes them."""
+        graph = qmp.execute("x-debug-query-block-graph")
+        names = {entry["id"]: entry["name"] for entry in graph["nodes"]}
+        for edge in graph["edges"]:
+            if names[edge["child"]] == node and edge["name"] == "backing":
+                Model.clear_above(qmp, names[edge["parent"]])
+                qmp.execute("blockdev-del", **{"node-name": names[edge["parent"]]})
 
     def change_commit(self, choice):
         disk = choice.choice(self.disks)
@@ -90,6 +102,7 @@ class Model:
             root = root_of(qmp, disk.drive)
             if "backing_file" not in root:
                 return
+            self.clear_above(qmp, root["node-name"])
             below = root["image"].get("backing-filename") or root["backing_file"]
             backing_format = root["image"].get("backing-filename-format", "raw")
             qmp.execute("block-commit", device=root["node-name"],
@@ -112,6 +125,7 @@ class Model:
         target = self.new_path(image_format)
         with monitor(self.scene, self.guest) as qmp:
             root = root_of(qmp, disk.drive)
+            self.clear_above(qmp, root["node-name"])
             qmp.execute("drive-mirror", device=root["node-name"], target=str(target),
                         sync="full", format=image_format,
                         **{"job-id": "mirror", "node-name": f"mirror{self.count}"})

@@ -328,9 +328,74 @@ static gboolean update_node(LivePlan *plan, LineOption *line, GError **error)
            update_child(plan, line, node, "backing", error);
 }
 
+static gboolean is_root_of_drive(const BlockGraph *graph, const BlockNode *node)
+{
+    for (guint i = 0; i < graph->drives->len; i++)
+        if (g_strcmp0(((const BlockDrive *)graph->drives->pdata[i])->root, node->name) == 0)
+            return TRUE;
+    return FALSE;
+}
+
+static gboolean is_child_of(const BlockNode *node, const BlockNode *parent)
+{
+    for (guint i = 0; i < parent->children->len; i++)
+        if (strcmp(((const BlockChild *)parent->children->pdata[i])->node, node->name) == 0)
+            return TRUE;
+    return FALSE;
+}
+
+/* By a drive, or by a node that is not left over itself. */
+static gboolean is_used(const BlockGraph *graph, const BlockNode *node, GHashTable *left_over)
+{
+    for (guint i = 0; i < graph->nodes->len; i++) {
+        const BlockNode *parent = graph->nodes->pdata[i];
+
+        if (is_child_of(node, parent) && !g_hash_table_contains(left_over, parent->name))
+            return TRUE;
+    }
+    return is_root_of_drive(graph, node);
+}
+
+static gboolean is_above_drive(const BlockGraph *graph, const BlockNode *node)
+{
+    const BlockNode *below = block_node_get_child(graph, node, "backing");
+
+    for (guint i = 0; below && i < MAX_DEPTH; i++) {
+        if (is_root_of_drive(graph, below))
+            return TRUE;
+        below = block_node_get_child(graph, below, "backing");
+    }
+    return FALSE;
+}
+
+/* An overlay that was committed stays in QEMU where it was made by a -blockdev: above a node that a
+ * drive uses now, and used by nothing itself.  No command line makes that (the node below counts as
+ * busy), so it is left out.  One pass; TRUE where it found some. */
+static gboolean drop_left_over(LivePlan *plan, GHashTable *left_over)
+{
+    const BlockGraph *graph = plan->machine->block;
+    guint known = g_hash_table_size(left_over);
+
+    for (guint i = 0; i < plan->options->len; i++) {
+        LineOption *line = live_plan_option(plan, i);
+        const char *name = line->parameters && !line->dropped && line_option_is(line, "blockdev")
+                               ? line_option_get(line, "node-name")
+                               : NULL;
+        const BlockNode *node = name ? block_graph_find(graph, name) : NULL;
+
+        if (!node || !is_above_drive(graph, node) || is_used(graph, node, left_over))
+            continue;
+        line->dropped = TRUE;
+        g_hash_table_add(left_over, node->name);
+    }
+    return g_hash_table_size(left_over) > known;
+}
+
 /* What is not there any more goes first, so that it does not pass for made. */
 gboolean live_nodes(LivePlan *plan, GError **error)
 {
+    g_autoptr(GHashTable) left_over = g_hash_table_new(g_str_hash, g_str_equal);
+
     for (guint i = 0; i < plan->options->len; i++) {
         LineOption *line = live_plan_option(plan, i);
         const char *name = line->parameters && line_option_is(line, "blockdev")
@@ -340,6 +405,8 @@ gboolean live_nodes(LivePlan *plan, GError **error)
         if (name && !block_graph_find(plan->machine->block, name))
             line->dropped = TRUE;
     }
+    for (guint i = 0; i < MAX_DEPTH && drop_left_over(plan, left_over); i++)
+        ;
     for (guint i = 0; i < plan->options->len; i++) {
         LineOption *line = live_plan_option(plan, i);
 
