@@ -182,7 +182,7 @@ static void keep_trying(Incoming *incoming, Guest *guest, Vmm *vmm)
     registry_set_vmm(guest, vmm);
     registry_set_arriving(guest, FALSE);
     event_log_add(context->events, guest->name, "arrived", NULL,
-                   "arrived from %s, and is not seen to run; that is tried again",
+                  "arrived from %s, and is not seen to run; that is tried again",
                   session_get_peer_name(incoming->session));
     recovery_start(context, guest);
 }

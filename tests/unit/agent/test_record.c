@@ -117,7 +117,8 @@ static void test_hostile_records(void **state)
     assert_bad("\"resume\":false", "\"resume\":0", "\"resume\" is missing or neither");
     assert_bad("\"since\":99", "\"since\":99,\"working_directory\":\"x\"", "not an absolute path");
     assert_bad("\"since\":99", "\"since\":99,\"process\":{}", "process: \"user\" is missing");
-    assert_bad("\"since\":99", "\"since\":99,\"cgroups\":[7]", "\"cgroups\" does not hold text at 0");
+    assert_bad("\"since\":99", "\"since\":99,\"cgroups\":[7]",
+               "\"cgroups\" does not hold text at 0");
     assert_bad("{\"format\"", "[{\"format\"", "not JSON");
 }
 
