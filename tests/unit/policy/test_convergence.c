@@ -11,7 +11,7 @@
 #define MB 1e6
 #define GROUPS 256u
 /* 1 Gbit/s. */
-#define PATH 117000.0
+#define LINK 117000.0
 
 static ConvergenceFacts facts_make(ConvergenceGroup *groups, guint count)
 {
@@ -20,7 +20,7 @@ static ConvergenceFacts facts_make(ConvergenceGroup *groups, guint count)
         .group_count = count,
         .at_round_end = TRUE,
         .cost_known = TRUE,
-        .bytes_per_ms = PATH,
+        .bytes_per_ms = LINK,
         .device_ms = 12,
         .elapsed_ms = 5000,
         .run_share = 1,
@@ -126,7 +126,7 @@ static void intensive_make(Intensive *guest, double dirty_mb_per_s, guint window
     }
     for (guint i = 0; i < windows; i++)
         guest->windows[i] = (ConvergenceWindow){.ms = 250,
-                                                .carried_bytes = PATH * 250,
+                                                .carried_bytes = LINK * 250,
                                                 .dirtied_bytes = dirty_mb_per_s * 1000 * 250,
                                                 .similarity = 0.95,
                                                 .run_share = 1,
@@ -136,16 +136,16 @@ static void intensive_make(Intensive *guest, double dirty_mb_per_s, guint window
     guest->facts.limits.downtime_cap_ms = 5000;
 }
 
-static guint held_count(const Intensive *guest, const ConvergenceDecision *decision)
+static guint count_deferred(const Intensive *guest, const ConvergenceDecision *decision)
 {
     ConvergenceGroup groups[GROUPS];
-    guint held = 0;
+    guint deferred = 0;
 
     memcpy(groups, guest->groups, sizeof groups);
     convergence_apply_deferral(groups, GROUPS, decision->defer_rate);
     for (guint i = 0; i < GROUPS; i++)
-        held += groups[i].deferred ? 1 : 0;
-    return held;
+        deferred += groups[i].deferred ? 1 : 0;
+    return deferred;
 }
 
 static void test_intensive(void **state)
@@ -158,15 +158,15 @@ static void test_intensive(void **state)
     assert_true(decision.memory_intensive);
     assert_int_equal(decision.verdict, CONVERGENCE_STOP);
     assert_string_equal(decision.reason, "memory-intensive");
-    assert_int_equal(held_count(&guest, &decision), GROUPS / 2);
+    assert_int_equal(count_deferred(&guest, &decision), GROUPS / 2);
     assert_true(decision.run_share == 1);
-    /* While there is something cold to send: hold, and go on. */
+    /* While there is something cold to send: defer, and go on. */
     for (guint i = 0; i < GROUPS / 2; i++)
         guest.groups[i].pending = guest.groups[i].unsent = 512;
     guest.facts.at_round_end = FALSE;
     decision = convergence_decide(&guest.facts);
     assert_int_equal(decision.verdict, CONVERGENCE_CONTINUE);
-    assert_int_equal(held_count(&guest, &decision), GROUPS / 2);
+    assert_int_equal(count_deferred(&guest, &decision), GROUPS / 2);
     assert_true(fabs(decision.expected_downtime_ms - (134.2 * 2 / 117 * 1000 / 2 + 12)) < 1200);
 }
 
@@ -179,7 +179,7 @@ static void test_pattern(void **state)
     assert_false(convergence_decide(&guest.facts).memory_intensive);
     intensive_make(&guest, 200, 3);
     assert_true(convergence_decide(&guest.facts).memory_intensive);
-    guest.windows[2].dirtied_bytes = 0.7 * PATH * 250;
+    guest.windows[2].dirtied_bytes = 0.7 * LINK * 250;
     assert_false(convergence_decide(&guest.facts).memory_intensive);
     intensive_make(&guest, 200, 4);
     guest.windows[1].similarity = guest.windows[2].similarity = 0.5;
@@ -228,14 +228,14 @@ static void test_part_is_held(void **state)
     Intensive guest;
     ConvergenceDecision decision;
     ConvergenceGroup before[GROUPS];
-    guint held, changed = 0;
+    guint deferred, changed = 0;
 
     intensive_make(&guest, 400, 4);
     guest.facts.limits.downtime_cap_ms = 1000;
     decision = convergence_decide(&guest.facts);
-    held = held_count(&guest, &decision);
+    deferred = count_deferred(&guest, &decision);
     /* 2.1 MB each at 117 MB/s: 18 ms. */
-    assert_true(held > 40 && held * 18 < 1000);
+    assert_true(deferred > 40 && deferred * 18 < 1000);
     assert_int_equal(decision.verdict, CONVERGENCE_CONTINUE);
     assert_true(decision.run_share == 1 && !decision.wait);
     convergence_apply_deferral(guest.groups, GROUPS, decision.defer_rate);
@@ -246,10 +246,10 @@ static void test_part_is_held(void **state)
     convergence_apply_deferral(guest.groups, GROUPS, decision.defer_rate);
     for (guint i = 0; i < GROUPS; i++)
         changed += guest.groups[i].deferred != before[i].deferred ? 1 : 0;
-    assert_true(changed <= held / 8);
+    assert_true(changed <= deferred / 8);
 }
 
-/* What is not held is dirtied too fast: slowed, in proportion, and undone. */
+/* What is not deferred is dirtied too fast: slowed, in proportion, and undone. */
 static void test_slows(void **state)
 {
     Intensive guest;
@@ -306,7 +306,7 @@ static void test_waits_for_quiet(void **state)
     assert_string_equal(decision.reason, "memory-intensive");
 }
 
-/* Before the windows can tell, what looks intensive is not sent, but probed. */
+/* Before the windows can tell, what seems intensive is not sent, but probed. */
 static void test_suspects(void **state)
 {
     Intensive guest;
@@ -318,7 +318,7 @@ static void test_suspects(void **state)
     assert_int_equal(decision.verdict, CONVERGENCE_CONTINUE);
     assert_false(decision.memory_intensive);
     assert_true(decision.probe && decision.wait);
-    assert_int_equal(held_count(&guest, &decision), GROUPS / 2);
+    assert_int_equal(count_deferred(&guest, &decision), GROUPS / 2);
     /* Cheap to send again: neither. */
     for (guint i = 0; i < GROUPS; i++)
         guest.groups[i].resend_per_page = 140;
@@ -361,11 +361,12 @@ static void test_odd_facts(void **state)
     assert_true(isfinite(decision.expected_total_ms) && decision.run_share == 1);
 }
 
-static void assert_refused(ConvergenceLimits limits, uint64_t ram, double path, const char *words)
+static void assert_refused(ConvergenceLimits limits, uint64_t ram, double bytes_per_ms,
+                           const char *words)
 {
     g_autoptr(GError) error = NULL;
 
-    assert_false(convergence_check_limits(&limits, ram, path, 12, &error));
+    assert_false(convergence_check_limits(&limits, ram, bytes_per_ms, 12, &error));
     assert_non_null(strstr(error->message, words));
 }
 
@@ -376,8 +377,8 @@ static void test_promises(void **state)
     assert_true(convergence_check_limits(&limits, 1 << 30, 0, 12, NULL));
     limits.deadline_ms = 10000;
     assert_true(convergence_check_limits(&limits, 1 << 30, 0, 12, NULL));
-    assert_true(convergence_check_limits(&limits, 1 << 30, PATH, 12, NULL));
-    assert_refused(limits, 1 << 30, PATH / 10, "--deadline 91785 or more");
+    assert_true(convergence_check_limits(&limits, 1 << 30, LINK, 12, NULL));
+    assert_refused(limits, 1 << 30, LINK / 10, "--deadline 91785 or more");
     limits.deadline_ms = 5;
     assert_refused(limits, 1 << 30, 0, "--deadline 12 or more");
     assert_refused((ConvergenceLimits){.downtime_cap_ms = 2000}, 1, 0, "--max-downtime 12 or more");

@@ -252,7 +252,7 @@ static void test_cheap_pages_do_not_speak_for_all(void **state)
     assert_near(group_of(account, 39)->resend_per_page, (120 * 60 + 340 * 4096) / 460.0, 0.05);
 }
 
-/* Every collect's pages are in one look, spans' too. */
+/* Every collect's pages are in one sync, spans' too. */
 static void test_take_dirty(void **state)
 {
     g_autoptr(GroupAccount) account = group_account_new(3, 4096);
@@ -321,7 +321,7 @@ static void test_similarity_of_a_cycle(void **state)
     }
 }
 
-/* Several looks in a window see the same pages: to be sent once. */
+/* Several syncs in a window see the same pages: to be sent once. */
 static void test_dirtied_once(void **state)
 {
     g_autoptr(GroupAccount) account = group_account_new(1, 4096);

@@ -12,7 +12,7 @@ static gboolean near(double value, double wanted)
     return value > 0.98 * wanted && value < 1.02 * wanted;
 }
 
-/* A burst into socket buffers does not look like a fast path. */
+/* A burst into socket buffers does not make a fast link. */
 static void test_burst(void **state)
 {
     LinkRate rate = {0};
@@ -43,7 +43,7 @@ static void test_busy(void **state)
     assert_true(near(rate.bytes_per_ms, RATE / 2.0));
 }
 
-/* A sender with little to send says nothing against the path. */
+/* A sender with little to send says nothing against the link. */
 static void test_idle(void **state)
 {
     LinkRate rate = {0};
@@ -72,7 +72,7 @@ static void test_new_begin(void **state)
     assert_false(link_rate_is_clear(&rate));
 }
 
-/* A frame that was just handed over is no backlog: the path is free between two. */
+/* A frame that was just handed over is no backlog: the link is free between two. */
 static void test_frames(void **state)
 {
     LinkRate rate = {0};

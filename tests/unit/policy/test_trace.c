@@ -26,7 +26,7 @@ static void test_round_trip(void **state)
     g_autoptr(GString) text = g_string_new(NULL);
     g_autoptr(GError) error = NULL;
     g_autoptr(Trace) trace = NULL;
-    TraceSync look;
+    TraceSync sync;
     TraceRound round;
 
     add_line(text, trace_header_line(pages, 3, 117000, "web \"1\""));
@@ -41,10 +41,10 @@ static void test_round_trip(void **state)
     assert_memory_equal(trace->pages, pages, sizeof pages);
     assert_string_equal(trace->guest, "web \"1\"");
     assert_int_equal(trace->syncs->len, 3);
-    look = g_array_index(trace->syncs, TraceSync, 1);
-    assert_true(look.ms == 200.5 && look.count == 0);
-    look = g_array_index(trace->syncs, TraceSync, 2);
-    assert_int_equal(look.first, 2);
+    sync = g_array_index(trace->syncs, TraceSync, 1);
+    assert_true(sync.ms == 200.5 && sync.count == 0);
+    sync = g_array_index(trace->syncs, TraceSync, 2);
+    assert_int_equal(sync.first, 2);
     assert_memory_equal(&g_array_index(trace->entries, TraceDirty, 0), first, sizeof first);
     assert_memory_equal(&g_array_index(trace->entries, TraceDirty, 2), second, sizeof second);
     round = g_array_index(trace->rounds, TraceRound, 0);
