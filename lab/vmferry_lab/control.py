@@ -7,6 +7,8 @@ from .process import LabError
 
 PORT = 7000
 PAGE = 4096
+# Under TCG each page that a guest of several vCPUs gives back interrupts all of them.
+FREE_TIMEOUT_S = 150
 
 
 class Control:
@@ -64,7 +66,10 @@ class Control:
     def free(self, megabytes: int) -> None:
         """The guest gives the last *megabytes* of its arena back to its kernel; they are zero
         from then on, and have no memory until they are written."""
+        timeout = self._socket.gettimeout()
+        self._socket.settimeout(FREE_TIMEOUT_S)
         self.ask(f"free {megabytes}")
+        self._socket.settimeout(timeout)
 
     def check_disk(self) -> int:
         """Reads all acknowledged blocks back; LabError for any finding, else their number."""
