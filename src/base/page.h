@@ -2,5 +2,8 @@
  * it, and its dirtying is accounted in groups of 2 MiB. */
 #pragma once
 
-#define PAGE_BYTES 4096u
+#include <stdint.h>
+
+/* 64 bits wide, so that masks and products of it are. */
+#define PAGE_BYTES UINT64_C(4096)
 #define GROUP_PAGES 512u
