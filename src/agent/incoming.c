@@ -84,7 +84,7 @@ static Vmm *launch_incoming(Incoming *incoming, const VmmDriver *driver,
     launch_fill_record(filled, vmm);
     filled->process = message->process ? process_identity_copy(message->process) : NULL;
     if (registry_journal_record(incoming->guest, filled, error))
-        return vmm;
+        return vmm; // cppcheck-suppress returnDanglingLifetime ; it keeps nothing of launch
     launch_undo(vmm);
     return NULL;
 }
