@@ -137,6 +137,14 @@ gpointer g_async_queue_pop(GAsyncQueue *queue)
     return data;
 }
 
+gpointer g_async_queue_try_pop(GAsyncQueue *queue)
+{
+    gpointer data = REAL(g_async_queue_try_pop)(queue);
+
+    __tsan_acquire(queue);
+    return data;
+}
+
 /* Of all pools: pushed, and done. */
 static char pool_input, pool_output;
 
