@@ -165,7 +165,7 @@ static void end_round(Simulation *sim)
 {
     while (sim->queued_bytes > 0)
         sim_step(sim);
-    for (double ms = 0; ms < CONFIRM_MS; ms += SIM_STEP_MS)
+    for (guint i = 0; i < (guint)(CONFIRM_MS / SIM_STEP_MS); i++)
         sim_step(sim);
     precopy_control_note_round(&sim->control, sim->now_ms, (uint64_t)sim->sent_bytes,
                                sim->round_pages);
