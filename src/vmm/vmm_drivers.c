@@ -9,15 +9,15 @@
 
 #define MEBIBYTE ((uint64_t)1 << 20)
 
-static const VmmDriver *const drivers[] = {&qemu_driver};
+static const VmmDriver *const drivers[] = {&qemu_driver, NULL};
 
 /* ---- finding one ---- */
 
 const VmmDriver *vmm_driver_find(const char *kind, GError **error)
 {
-    for (guint i = 0; i < G_N_ELEMENTS(drivers); i++)
-        if (g_strcmp0(drivers[i]->kind, kind) == 0)
-            return drivers[i];
+    for (const VmmDriver *const *at = drivers; *at; at++)
+        if (g_strcmp0((*at)->kind, kind) == 0)
+            return *at;
     error_set(error, VMFERRY_ERROR_UNSUPPORTED, "there is no driver for guests of kind \"%s\" here",
               kind ? kind : "");
     return NULL;
@@ -25,9 +25,9 @@ const VmmDriver *vmm_driver_find(const char *kind, GError **error)
 
 static const VmmDriver *find_for_program(const char *program)
 {
-    for (guint i = 0; program && i < G_N_ELEMENTS(drivers); i++)
-        if (drivers[i]->is_program(program))
-            return drivers[i];
+    for (const VmmDriver *const *at = drivers; program && *at; at++)
+        if ((*at)->is_program(program))
+            return *at;
     return NULL;
 }
 
@@ -36,8 +36,8 @@ static char *describe_programs(void)
 {
     g_autoptr(GString) text = g_string_new(NULL);
 
-    for (guint i = 0; i < G_N_ELEMENTS(drivers); i++)
-        g_string_append_printf(text, "%s%s", i > 0 ? " or " : "", drivers[i]->programs);
+    for (const VmmDriver *const *at = drivers; *at; at++)
+        g_string_append_printf(text, "%s%s", at > drivers ? " or " : "", (*at)->programs);
     return g_string_free(g_steal_pointer(&text), FALSE);
 }
 
