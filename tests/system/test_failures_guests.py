@@ -1,5 +1,6 @@
 """Guests that cannot be had or cannot move, and kernels that cannot track them."""
 
+from pathlib import Path
 import pytest
 
 from findings import check_failed, traces_in
@@ -32,6 +33,8 @@ def test_adopt_no_such_pid(scene):
 
 def test_adopt_pid_that_is_no_qemu(scene):
     sleeper = scene.lab.host_a.start(["sleep", "1000"], "sleeper")
+    comm = Path(f"/proc/{sleeper.pid}/comm")
+    wait_until(lambda: comm.read_text().strip() == "sleep", "the sleeper", 10)
     check_failed(adopt(scene, "--pid", sleeper.pid), "not QEMU", "sleep")
     assert sleeper.running and scene.a.guest_names() == []
 

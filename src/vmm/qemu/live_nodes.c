@@ -115,6 +115,9 @@ static json_t *base_options(LivePlan *plan, const BlockNode *node, guint depth, 
             refuse(node, error);
         return NULL;
     }
+    /* As it is by itself below a read-only node: a commit makes both writable. */
+    if (json_is_object(child) && file->read_only && node->read_only)
+        json_object_del(child, "read-only");
     json_object_set_new(options, "file", child);
     if (!node_drivers[at].has_backing)
         return options;
