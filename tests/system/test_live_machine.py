@@ -5,7 +5,7 @@ import pytest
 from findings import check_failed
 from live import (check_disk, check_same_content, fill, finish_job, make_image, monitor, root_of,
                   run_live, unplug, wait_blocks)
-from vmferry_lab import wait_until
+from vmferry_lab import qemu, wait_until
 
 
 def there_and_back(scene, guest, image, image_format="raw"):
@@ -137,6 +137,52 @@ def plug_disk(qmp, image, device="vd1", driver="virtio-blk-pci", **options):
                 **{"node-name": f"node-{device}",
                    "file": {"driver": "file", "filename": str(image)}})
     qmp.execute("device_add", driver=driver, id=device, drive=f"node-{device}", **options)
+
+
+def test_overlay_that_a_commit_left_over_stays_behind(scene, any_qemu):
+    """Where the overlay came by a move it is a node by itself after its commit, above the one that
+    the disk uses again; no command line makes that."""
+    guest = run_live(scene, qemu=any_qemu)
+    image = make_image(scene.lab.shared / "plugged.raw", size="8M")
+    with monitor(scene, guest) as qmp:
+        plug_disk(qmp, image)
+        qmp.execute("blockdev-snapshot-sync", format="qcow2",
+                    **{"node-name": "node-vd1", "snapshot-node-name": "over",
+                       "snapshot-file": str(scene.lab.shared / "over.qcow2")})
+    wait_blocks(guest, "vdb")
+    fill(guest, "vdb")
+    scene.move(guest)
+    with monitor(scene, guest) as qmp:
+        qmp.execute("block-commit", device="over", **{"job-id": "commit", "base-node": "node-vd1"})
+        finish_job(qmp, "commit")
+    for _ in range(2):
+        scene.move(guest)
+        check_same_content(guest, image, device="vdb")
+
+
+def test_disk_that_was_plugged_before_such_a_commit(scene):
+    """QEMU 10.0 then keeps the committed disk locked by itself; it is told to let it go."""
+    guest = run_live(scene, qemu=qemu("10.0"))
+    image = make_image(scene.lab.shared / "plugged.raw", size="8M")
+    with monitor(scene, guest) as qmp:
+        plug_disk(qmp, image)
+        qmp.execute("blockdev-snapshot-sync", format="qcow2",
+                    **{"node-name": "node-vd1", "snapshot-node-name": "over",
+                       "snapshot-file": str(scene.lab.shared / "over.qcow2")})
+    wait_blocks(guest, "vdb")
+    fill(guest, "vdb")
+    scene.move(guest)
+    with monitor(scene, guest) as qmp:
+        plug_disk(qmp, make_image(scene.lab.shared / "later.raw", size="4M"), "vd2")
+        qmp.execute("block-commit", device="over", **{"job-id": "commit", "base-node": "node-vd1"})
+        finish_job(qmp, "commit")
+    with scene.changed(scene.b if scene.here(guest) is scene.a else scene.a,
+                       env={"VMFERRY_FAULT": "destination.before-ready=fail@1"}):
+        check_failed(scene.migrate(guest), "destination.before-ready")
+        scene.check(guest)  # it has its images again
+    for _ in range(2):
+        scene.move(guest)
+        check_same_content(guest, image, device="vdb")
 
 
 def test_plugged_disks_move(scene, any_qemu):

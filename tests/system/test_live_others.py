@@ -67,6 +67,20 @@ def test_paused_guest_moves_and_stays_paused(scene, any_qemu):
     scene.move(guest)
 
 
+def test_paused_guest_with_a_node_that_no_disk_uses_moves_on(scene):
+    """QEMU 7.2 aborts when it is to release a node that was not made ready after its arrival."""
+    spare = make_image(scene.lab.shared / "spare.raw")
+    guest = run_live(scene, ["-blockdev", f"driver=raw,node-name=spare,file.driver=file,"
+                                          f"file.filename={spare}"])
+    pause(scene, guest)
+    for _ in range(2):
+        result = scene.migrate(guest)
+        assert result.exit_code == 0 and result.json["paused"] is True, result
+        scene.place[guest.name] = scene.there(guest)
+    require_paused(scene, guest)
+    resume(scene, guest)
+
+
 def test_guest_that_is_paused_during_its_move_arrives_paused(scene, any_qemu):
     guest = run_live(scene, qemu=any_qemu)
     with moving(scene, guest) as command:

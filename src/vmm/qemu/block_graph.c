@@ -329,6 +329,26 @@ BlockNode *block_node_get_child(const BlockGraph *graph, const BlockNode *node, 
     return NULL;
 }
 
+gboolean block_graph_is_root_of_drive(const BlockGraph *graph, const BlockNode *node)
+{
+    for (guint i = 0; i < graph->drives->len; i++)
+        if (g_strcmp0(((const BlockDrive *)graph->drives->pdata[i])->root, node->name) == 0)
+            return TRUE;
+    return FALSE;
+}
+
+gboolean block_graph_is_above_drive(const BlockGraph *graph, const BlockNode *node)
+{
+    const BlockNode *below = block_node_get_child(graph, node, "backing");
+
+    for (guint i = 0; below && i < MAX_CHAIN; i++) {
+        if (block_graph_is_root_of_drive(graph, below))
+            return TRUE;
+        below = block_node_get_child(graph, below, "backing");
+    }
+    return FALSE;
+}
+
 gboolean block_node_is_unnamed(const BlockNode *node)
 {
     return node->name[0] == '#';

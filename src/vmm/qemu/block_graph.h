@@ -78,6 +78,10 @@ BlockDrive *block_graph_find_drive(const BlockGraph *graph, const char *name);
 /* The child in this role, NULL for none. */
 BlockNode *block_node_get_child(const BlockGraph *graph, const BlockNode *node, const char *role);
 
+/* TRUE where a drive holds this node; where it holds one of the backing files below it. */
+gboolean block_graph_is_root_of_drive(const BlockGraph *graph, const BlockNode *node);
+gboolean block_graph_is_above_drive(const BlockGraph *graph, const BlockNode *node);
+
 /* TRUE for a node whose name QEMU made up. */
 gboolean block_node_is_unnamed(const BlockNode *node);
 

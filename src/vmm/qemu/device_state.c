@@ -13,6 +13,8 @@
 #include "vmm/qemu/driver.h"
 #include "vmm/qemu/relay.h"
 
+#define RELEASE_PASSES 4
+
 static int open_write_only(int fd, GError **error)
 {
     g_autofree char *path = g_strdup_printf("/proc/self/fd/%d", fd);
@@ -118,6 +120,42 @@ static gboolean check_savable(QemuVmm *qemu, GError **error)
     return TRUE;
 }
 
+/* Tries each node that is still active; those below another active one are refused and come in a
+ * later pass.  TRUE where something was released. */
+static gboolean release_active_nodes(Qmp *qmp, json_t *nodes)
+{
+    gboolean released = FALSE;
+    json_t *node;
+    size_t i;
+
+    json_array_foreach(nodes, i, node)
+    {
+        const char *name = json_text_or(node, "node-name", NULL);
+
+        if (name && json_is_true(json_object_get(node, "active")))
+            released |= qmp_run(qmp, "blockdev-set-active",
+                                json_pack("{s:s, s:b}", "node-name", name, "active", 0),
+                                QMP_COMMAND_MS, NULL);
+    }
+    return released;
+}
+
+/* QEMU 10.0 goes over its nodes once, and may pass over one that nothing uses: then what is below
+ * that stays locked, though a drive has it (an overlay above it that was committed, and a disk
+ * plugged later).  Older versions do not tell which nodes are active.  What stays locked all the
+ * same is found by the destination, which then refuses. */
+static void release_the_rest(QemuVmm *qemu)
+{
+    gboolean again = qemu->keeps_nodes;
+
+    for (guint pass = 0; again && pass < RELEASE_PASSES; pass++) {
+        g_autoptr(json_t) nodes = qmp_execute(qemu->qmp, "query-named-block-nodes",
+                                              json_pack("{s:b}", "flat", 1), QMP_COMMAND_MS, NULL);
+
+        again = release_active_nodes(qemu->qmp, nodes);
+    }
+}
+
 GBytes *qemu_save_device_state(QemuVmm *qemu, VmmSavePurpose purpose, GError **error)
 {
     g_autoptr(GBytes) stream = NULL;
@@ -131,6 +169,8 @@ GBytes *qemu_save_device_state(QemuVmm *qemu, VmmSavePurpose purpose, GError **e
     stream = take_stream(qemu, purpose, error);
     if (!stream)
         return NULL;
+    if (purpose == VMM_SAVE_SWITCHOVER)
+        release_the_rest(qemu);
     data = g_bytes_get_data(stream, &length);
     return qemu_stream_check_saved(data, length, error) ? g_steal_pointer(&stream) : NULL;
 }

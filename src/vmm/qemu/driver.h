@@ -32,6 +32,7 @@ typedef struct {
     Qmp *qmp;
     gboolean relayed;      /* no descriptors come through (relay.h) */
     gint images_released;  /* atomic; by a save or a load, until resumed */
+    gboolean keeps_nodes;  /* it may not release all nodes by itself, see device_state.c */
     char *shutdown_reason; /* as its SHUTDOWN event says, or "guest-panic"; NULL: none came.
                               Guarded by event_lock. */
     gint stops, resumes;   /* atomic: STOP and RESUME events so far */

@@ -151,6 +151,15 @@ static char **make_line(QemuVmm *qemu, const QemuMachine *machine, char *const *
     return type ? qemu_live_line(&job, error) : NULL;
 }
 
+/* What a commit leaves behind (live_nodes.c). */
+static gboolean has_node_above_drive(const BlockGraph *graph)
+{
+    for (guint i = 0; i < graph->nodes->len; i++)
+        if (block_graph_is_above_drive(graph, graph->nodes->pdata[i]))
+            return TRUE;
+    return FALSE;
+}
+
 json_t *qemu_read_machine(QemuVmm *qemu, char *const *original, char ***ret_line, GError **error)
 {
     g_autoptr(json_t) object = qemu_machine_query(qemu->qmp, error);
@@ -164,6 +173,7 @@ json_t *qemu_read_machine(QemuVmm *qemu, char *const *original, char ***ret_line
     line = cpu ? make_line(qemu, machine, original, error) : NULL;
     if (!line)
         return NULL;
+    qemu->keeps_nodes = has_node_above_drive(machine->block);
     json_object_set(object, VMM_MACHINE_CPU, cpu);
     *ret_line = line;
     return g_steal_pointer(&object);

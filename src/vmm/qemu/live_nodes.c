@@ -331,14 +331,6 @@ static gboolean update_node(LivePlan *plan, LineOption *line, GError **error)
            update_child(plan, line, node, "backing", error);
 }
 
-static gboolean is_root_of_drive(const BlockGraph *graph, const BlockNode *node)
-{
-    for (guint i = 0; i < graph->drives->len; i++)
-        if (g_strcmp0(((const BlockDrive *)graph->drives->pdata[i])->root, node->name) == 0)
-            return TRUE;
-    return FALSE;
-}
-
 static gboolean is_child_of(const BlockNode *node, const BlockNode *parent)
 {
     for (guint i = 0; i < parent->children->len; i++)
@@ -356,19 +348,7 @@ static gboolean is_used(const BlockGraph *graph, const BlockNode *node, GHashTab
         if (is_child_of(node, parent) && !g_hash_table_contains(left_over, parent->name))
             return TRUE;
     }
-    return is_root_of_drive(graph, node);
-}
-
-static gboolean is_above_drive(const BlockGraph *graph, const BlockNode *node)
-{
-    const BlockNode *below = block_node_get_child(graph, node, "backing");
-
-    for (guint i = 0; below && i < MAX_DEPTH; i++) {
-        if (is_root_of_drive(graph, below))
-            return TRUE;
-        below = block_node_get_child(graph, below, "backing");
-    }
-    return FALSE;
+    return block_graph_is_root_of_drive(graph, node);
 }
 
 /* An overlay that was committed stays in QEMU where it was made by a -blockdev: above a node that a
@@ -386,7 +366,7 @@ static gboolean drop_left_over(LivePlan *plan, GHashTable *left_over)
                                : NULL;
         const BlockNode *node = name ? block_graph_find(graph, name) : NULL;
 
-        if (!node || !is_above_drive(graph, node) || is_used(graph, node, left_over))
+        if (!node || !block_graph_is_above_drive(graph, node) || is_used(graph, node, left_over))
             continue;
         line->dropped = TRUE;
         g_hash_table_add(left_over, node->name);
