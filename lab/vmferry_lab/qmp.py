@@ -52,6 +52,8 @@ class Qmp:
             answer = self._read(deadline)
             if "event" in answer:
                 self._events.append(answer)
+            elif "QMP" in answer:
+                continue  # a client came right after another one: QEMU 7.2 may greet it twice
             elif "error" in answer:
                 raise LabError(f"QMP {command}: {answer['error']['desc']}")
             else:
