@@ -134,6 +134,6 @@ const char *identity_namespace_name(IdentityNamespace bit);
 char *identity_user_name(uint32_t uid);
 char *identity_group_name(uint32_t gid);
 
-/* FALSE where there is no such name on this host. */
+/* FALSE where this host does not have that name. */
 gboolean identity_find_user(const char *name, uint32_t *ret_uid);
 gboolean identity_find_group(const char *name, uint32_t *ret_gid);

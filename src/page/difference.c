@@ -11,7 +11,7 @@ static uint64_t nonzero_bytes(uint64_t word)
     /* Each byte's top bit: is any of its bits set? (No carry leaves a byte.) */
     uint64_t tops = (((word & LOW_SEVEN) + LOW_SEVEN) | word) & ~LOW_SEVEN;
 
-    /* Gathers the eight top bits, spread over the word, in its top byte. */
+    /* Moves the top bits of its eight bytes into the top byte. */
     return (tops >> 7) * UINT64_C(0x0102040810204080) >> 56;
 }
 
