@@ -400,8 +400,7 @@ static void complete(DestinationMove *move)
 
 /* --- giving up --------------------------------------------------------- */
 
-/* Its process may take a moment to go, its QMP connection is closed at once. */
-static gboolean has_ended(Vmm *vmm)
+gboolean destination_vmm_has_ended(Vmm *vmm)
 {
     g_autoptr(GError) error = NULL;
     VmmRunState state;
@@ -417,7 +416,7 @@ static void add_stderr_tail(DestinationMove *move, GError **error)
     g_autofree char *tail = NULL;
     char *text;
 
-    if (!error || !*error || !move->vmm || !has_ended(move->vmm))
+    if (!error || !*error || !move->vmm || !destination_vmm_has_ended(move->vmm))
         return;
     tail = vmm_get_stderr_tail(move->vmm);
     if (tail && *tail && strstr((*error)->message, tail))

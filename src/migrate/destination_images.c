@@ -59,6 +59,19 @@ static void look_at(ImageAnswer *answer, const ImageQuestion *question, const Vm
     g_array_append_val(answer->numbers, number);
 }
 
+/* Paths lead through the VMM's process: once that has ended nothing is seen, which
+ * says nothing about the images. */
+static gboolean is_any_unseen(const DestinationMove *move, const ImagesSeenMessage *seen)
+{
+    for (guint i = 0; i < seen->count; i++) {
+        const VmmImage *image = move->images->pdata[i];
+
+        if (image->path && !seen->images[i].local)
+            return TRUE;
+    }
+    return FALSE;
+}
+
 static gboolean send_answer(ImageAnswer *answer, GError **error)
 {
     g_autofree char *text = images_seen_message_encode(&answer->seen);
@@ -155,6 +168,10 @@ gboolean destination_show_images(DestinationMove *move, const Frame *frame, GErr
     answer->seen.count = message.count;
     for (guint i = 0; i < message.count; i++)
         look_at(answer, &message.images[i], move->images->pdata[i], &answer->seen.images[i]);
+    if (is_any_unseen(move, &answer->seen) && destination_vmm_has_ended(move->vmm)) {
+        error_set(error, VMFERRY_ERROR_FAILED, "the images cannot be looked at");
+        return FALSE;
+    }
     if (!answer->reader)
         return send_answer(answer, error);
     /* Pages go on meanwhile. */

@@ -37,6 +37,10 @@ typedef struct {
 GPtrArray *destination_order_regions(const GuestMessage *guest, const VmmDescription *description,
                                      GError **error);
 
+/* Whether it has, or is about to: its process may take a moment to go, its
+ * connection is closed at once. */
+gboolean destination_vmm_has_ended(Vmm *vmm);
+
 /* destination_images.c: answers IMAGES, at once or, where images are to be read as
  * a whole, from a thread; ends that. */
 typedef struct ImageAnswer ImageAnswer;
