@@ -73,6 +73,48 @@ typedef struct {
 
 void vmm_image_free(VmmImage *image);
 
+/* An image file of a disk, as far as is needed to make it at another host. */
+typedef struct {
+    char *file;               /* as the VMM names it */
+    char *path;               /* how this process reaches it */
+    char *format;             /* "raw", "qcow2" */
+    uint64_t bytes;           /* size of the disk in it */
+    uint64_t file_bytes;      /* length of the file */
+    uint64_t allocated_bytes; /* of the host's storage */
+    json_t *options;          /* how it was made, in the driver's own form; NULL: nothing to tell */
+} VmmDiskFile;
+
+/* A drive of the machine that has a medium. */
+typedef struct {
+    char *id;     /* as its user named it: -drive id=, -device id=, the node's name; else a QOM path */
+    char *device; /* as VmmImage.device */
+    char *node;   /* at its root, in the driver's own form */
+    gboolean read_only;
+    gboolean flash;   /* firmware or its variables: its content is guest memory, too */
+    char *obstacle;   /* why it cannot be copied ("qcow2 with encryption"), or NULL */
+    GPtrArray *files; /* of VmmDiskFile: the image, then the backing files below it, the next one
+                         below each; empty where *obstacle* says that they are not files */
+} VmmDisk;
+
+void vmm_disk_free(VmmDisk *disk);
+
+/* A copy of a disk that is being made, by the VMM, while the guest runs. */
+typedef enum {
+    VMM_COPY_RUNNING, /* the bulk of it is under way */
+    VMM_COPY_READY,   /* the bulk is done; what the guest writes follows */
+    VMM_COPY_IN_SYNC, /* the same, and each write of the guest ends only when the copy has it */
+    VMM_COPY_FAILED,
+} VmmCopyState;
+
+typedef struct {
+    const char *name;    /* unique on this host: of the attempt and the disk */
+    const char *node;    /* VmmDisk.node */
+    uint64_t bytes;      /* size of the disk */
+    const char *address; /* abstract Unix socket of an NBD server that takes it */
+    const char *export_name;
+    gboolean top; /* only what is in the topmost image, not in its backing files */
+} VmmCopy;
+
 /* Disks that are read past the host's page cache: the host's kernel pins guest
  * pages for the time of a request, and trackers do not see what it writes
  * (memory/tracker.h). */
@@ -134,6 +176,12 @@ typedef struct {
     gboolean (*take_images)(Vmm *vmm, GError **error);
     gboolean (*get_direct_io)(Vmm *vmm, VmmDirectIo *ret, GError **error);
     gboolean (*drain)(Vmm *vmm, GError **error);
+    GPtrArray *(*list_disks)(Vmm *vmm, GError **error);
+    gboolean (*start_copy)(Vmm *vmm, const VmmCopy *copy, GError **error);
+    gboolean (*get_copy)(Vmm *vmm, const char *name, VmmCopyState *ret, GError **error);
+    gboolean (*sync_copy)(Vmm *vmm, const char *name, GError **error);
+    gboolean (*finish_copy)(Vmm *vmm, const char *name, GError **error);
+    gboolean (*abort_copy)(Vmm *vmm, const char *name, GError **error);
 } VmmBlockOps;
 
 /* The balloon. */
@@ -301,6 +349,32 @@ gboolean vmm_get_direct_io(Vmm *vmm, VmmDirectIo *ret, GError **error);
  * only where that is certain.  The vCPUs are not stopped, but one that needs the
  * VMM's main loop waits, for as long as the slowest request takes. */
 gboolean vmm_drain(Vmm *vmm, GError **error);
+
+/*
+ * Copies of disks (VmmBlockOps).  The VMM reads a disk and what its guest writes to it meanwhile,
+ * and writes both to an NBD server.  One copy of a disk at a time.  While a copy is
+ * under way vmm_read_machine(), vmm_check_unchanged() and vmm_list_disks() tell the machine as it
+ * is without it.
+ */
+
+/* Of VmmDisk, in one order; free with g_ptr_array_unref(). */
+GPtrArray *vmm_list_disks(Vmm *vmm, GError **error);
+
+/* Begins a copy.  The guest is not paused by it, and loses no write to it however it goes. */
+gboolean vmm_start_copy(Vmm *vmm, const VmmCopy *copy, GError **error);
+
+/* TRUE with FAILED and *error* where it has failed by itself; FALSE where the VMM does not answer. */
+gboolean vmm_get_copy(Vmm *vmm, const char *name, VmmCopyState *ret, GError **error);
+
+/* Of a READY copy: makes it come IN_SYNC, for a guest that writes without end. */
+gboolean vmm_sync_copy(Vmm *vmm, const char *name, GError **error);
+
+/* The machine is paused: ends the copy.  TRUE is the proof that the server was sent all of the disk; nothing of
+ * the copy is left then. */
+gboolean vmm_finish_copy(Vmm *vmm, const char *name, GError **error);
+
+/* Ends it in whatever state it is, without a trace; the NBD server must have closed its connection before.  TRUE also where there is none. */
+gboolean vmm_abort_copy(Vmm *vmm, const char *name, GError **error);
 
 /*
  * The balloon (VmmBalloonOps): a device whose driver in the guest takes memory

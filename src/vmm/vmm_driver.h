@@ -20,6 +20,7 @@
 
 #include "identity/identity.h"
 #include "vmm/vmm.h"
+#include "vmm/vmm_storage.h"
 
 /* A rewriting rule for what is local to a host: every occurrence of *from* in
  * an argument of the command line becomes *to*. */
@@ -78,6 +79,9 @@ typedef struct {
 
     /* Connects again to a guest that was known before. */
     Vmm *(*reattach)(const VmmIdentity *identity, GError **error);
+
+    /* Starts a storage process (vmm_storage.h).  NULL: it has none. */
+    VmmStorage *(*open_storage)(const VmmStorageLaunch *launch, GError **error);
 } VmmDriver;
 
 /* The driver of this kind (NULL: of none); UNSUPPORTED where there is none. */
