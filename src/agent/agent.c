@@ -8,6 +8,7 @@
 #include "agent/recovery.h"
 #include "agent/certificate.h"
 #include "agent/context.h"
+#include "agent/made_files.h"
 #include "agent/peers.h"
 #include "agent/watch.h"
 #include "base/log.h"
@@ -34,6 +35,7 @@ Agent *agent_new(const AgentSettings *settings, GError **error)
      * peer or user can ask. */
     if (!recovery_load_guests(agent->context, error))
         return NULL;
+    made_files_recover(agent->context);
     agent->peers = peers_new(agent->context, error);
     if (!agent->peers)
         return NULL;

@@ -169,18 +169,43 @@ static void on_news(gpointer user)
     agent_context_wake(user);
 }
 
+static gboolean read_disk_modes(json_t *body, json_t **ret, GError **error)
+{
+    const char *id;
+    json_t *mode;
+    DiskMode parsed;
+
+    *ret = json_object_get(body, "disk_modes");
+    if (*ret && !json_is_object(*ret)) {
+        error_set(error, VMFERRY_ERROR_INVALID, "\"disk_modes\" is not an object");
+        return FALSE;
+    }
+    json_object_foreach(*ret, id, mode)
+    {
+        if (json_is_string(mode) && disk_mode_from_name(json_string_value(mode), &parsed))
+            continue;
+        error_set(error, VMFERRY_ERROR_INVALID,
+                  "disk %.64s: use auto, shared, copy or top", id);
+        return FALSE;
+    }
+    return TRUE;
+}
+
 static json_t *post_migrate(ApiCall *call, GError **error)
 {
-    g_autofree const char **known = migrate_options_list_keys("destination");
+    g_autofree const char **known = migrate_options_list_keys("destination", "disk_modes");
     MigrateOptions options = call->context->settings->moves;
     g_autoptr(Activity) move = NULL;
     const char *destination;
+    MoveRequest request = {.options = &options};
 
     if (!need_body(call, known, error) ||
         !json_get_text(call->body, "destination", &destination, error) ||
-        !migrate_options_read(call->body, &options, error))
+        !migrate_options_read(call->body, &options, error) ||
+        !read_disk_modes(call->body, &request.disk_modes, error))
         return NULL;
-    move = move_start(call->context, call->guest, destination, &options, error);
+    request.destination = destination;
+    move = move_start(call->context, call->guest, &request, error);
     if (!move)
         return NULL;
     if (options.detach) {

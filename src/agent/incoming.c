@@ -2,6 +2,8 @@
 
 #include <string.h>
 
+#include "agent/directory.h"
+#include "agent/made_files.h"
 #include "agent/move.h"
 #include "agent/recovery.h"
 #include "agent/launch.h"
@@ -16,6 +18,8 @@ typedef struct {
     Session *session;
     Guest *guest; /* NULL until its name is taken */
     char *transaction;
+    GPtrArray *rules;        /* of VmmMapRule */
+    char *storage_directory; /* of its disks' storage process, or NULL */
 } Incoming;
 
 /* Our rules in the driver's form. */
@@ -59,7 +63,6 @@ static gboolean put_on_record(Incoming *incoming, const GuestMessage *message, G
 static Vmm *launch_incoming(Incoming *incoming, const VmmDriver *driver,
                             const GuestMessage *message, GError **error)
 {
-    g_autoptr(GPtrArray) rules = make_rules(incoming->context->settings);
     g_autoptr(GuestRecord) record = registry_get_record(incoming->guest);
     VmmLaunch launch = {
         .name = incoming->guest->name,
@@ -67,7 +70,7 @@ static Vmm *launch_incoming(Incoming *incoming, const VmmDriver *driver,
         .directory = record->directory,
         .working_directory = record->working_directory,
         .incoming = TRUE,
-        .rules = rules,
+        .rules = incoming->rules,
         .process = message->process,
         .allow_unconfined = incoming->context->settings->allow_unconfined,
         .begun = launch_note_process,
@@ -222,20 +225,76 @@ static void on_aborted(Vmm *vmm, const GError *cause, gpointer user)
     give_up(incoming);
 }
 
+/* ---- its disks ---- */
+
+static char *on_map(const char *text, gpointer user)
+{
+    return vmm_map_text(text, ((Incoming *)user)->rules);
+}
+
+static VmmStorage *on_open_storage(const DisksMessage *disks, gpointer user, GError **error)
+{
+    Incoming *incoming = user;
+    AgentContext *context = incoming->context;
+    const VmmDriver *driver = vmm_driver_find(disks->vmm_kind, error);
+    g_autofree char *program = on_map(disks->program, incoming);
+    g_autofree char *folder = on_map(disks->working_directory, incoming);
+    VmmStorageLaunch launch = {
+        .program = program,
+        .working_directory = folder,
+        .process = disks->process,
+        .allow_unconfined = context->settings->allow_unconfined,
+    };
+
+    if (!driver || !driver->open_storage) {
+        if (driver)
+            error_set(error, VMFERRY_ERROR_UNSUPPORTED, "disks of a guest of %s are not copied",
+                      driver->kind);
+        return NULL;
+    }
+    incoming->storage_directory = guest_directory_create(context->settings->runtime_dir, error);
+    launch.directory = incoming->storage_directory;
+    return launch.directory ? driver->open_storage(&launch, error) : NULL;
+}
+
+static void remove_storage_directory(Incoming *incoming)
+{
+    if (incoming->storage_directory)
+        guest_directory_remove(incoming->storage_directory);
+    g_clear_pointer(&incoming->storage_directory, g_free);
+}
+
+static void on_close_storage(VmmStorage *storage, gpointer user)
+{
+    vmm_storage_free(storage);
+    remove_storage_directory(user);
+}
+
+static gboolean on_note_files(const char *transaction, json_t *files, gpointer user, GError **error)
+{
+    return made_files_note(((Incoming *)user)->context->store, transaction, files, error);
+}
+
 gboolean incoming_serve(AgentContext *context, Session *session, GError **error)
 {
-    Incoming incoming = {.context = context, .session = session};
+    g_autoptr(GPtrArray) rules = make_rules(context->settings);
+    Incoming incoming = {.context = context, .session = session, .rules = rules};
     MigrateDestinationHost host = {
         .launch = on_launch,
         .commit = on_commit,
         .take_back = on_take_back,
         .started = on_started,
         .aborted = on_aborted,
+        .map = on_map,
+        .open_storage = on_open_storage,
+        .close_storage = on_close_storage,
+        .note_files = on_note_files,
         .user = &incoming,
     };
     gboolean done = migrate_destination_serve(session, &host, error);
 
     /* Neither started nor aborted: nothing may stay behind. */
     give_up(&incoming);
+    remove_storage_directory(&incoming);
     return done;
 }

@@ -2,6 +2,7 @@
 
 #include <string.h>
 
+#include "agent/directory.h"
 #include "agent/recovery.h"
 #include "agent/registry.h"
 #include "agent/watch.h"
@@ -19,6 +20,7 @@ typedef struct {
     Guest *guest;
     char *destination;
     MigrateOptions options;
+    json_t *disk_modes; /* NULL: none */
     ChannelOptions channel;
     GCancellable *cancellable;
     GMutex lock;        /* protects all below */
@@ -52,6 +54,7 @@ static void move_free(gpointer user)
 
     guest_unref(move->guest);
     g_free(move->destination);
+    json_decref(move->disk_modes);
     g_object_unref(move->cancellable);
     g_mutex_clear(&move->lock);
     g_free(move);
@@ -180,6 +183,16 @@ static void finish_in_doubt(Move *move, const MigrateReport *report)
     recovery_start(move->context, move->guest);
 }
 
+static char *on_make_directory(gpointer user, GError **error)
+{
+    return guest_directory_create(((Move *)user)->context->settings->runtime_dir, error);
+}
+
+static void on_remove_directory(const char *directory, gpointer user)
+{
+    guest_directory_remove(directory);
+}
+
 static MigrateReport *run(Move *move)
 {
     g_autoptr(GuestRecord) record = registry_get_record(move->guest);
@@ -194,9 +207,12 @@ static MigrateReport *run(Move *move)
         .source_name = move->context->host_name,
         .channel = move->channel,
         .options = move->options,
+        .disk_modes = move->disk_modes,
         .host = {.progress = on_progress,
                  .journal = on_journal,
                  .note_balloon = on_note_balloon,
+                 .make_directory = on_make_directory,
+                 .remove_directory = on_remove_directory,
                  .trace = move->options.record ? on_trace : NULL,
                  .user = move},
     };
@@ -227,27 +243,29 @@ static gpointer move_thread(gpointer data)
     return NULL;
 }
 
-static Move *move_new(AgentContext *context, Guest *guest, const char *destination,
-                      const MigrateOptions *options, const ChannelOptions *channel)
+static Move *move_new(AgentContext *context, Guest *guest, const MoveRequest *request,
+                      const ChannelOptions *channel)
 {
     Move *move = g_new0(Move, 1);
 
     g_mutex_init(&move->lock);
     move->context = context;
     move->guest = guest_ref(guest);
-    move->destination = g_strdup(destination);
-    move->options = *options;
+    move->destination = g_strdup(request->destination);
+    move->options = *request->options;
+    move->disk_modes = json_incref(request->disk_modes);
     move->channel = *channel;
     move->cancellable = g_cancellable_new();
     move->activity = activity_new(&migrate_kind, guest->name, move);
-    if (options->record)
+    if (request->options->record)
         activity_keep_trace(move->activity, TRACE_LIMIT_BYTES);
     return move;
 }
 
-Activity *move_start(AgentContext *context, const char *name, const char *destination,
-                     const MigrateOptions *options, GError **error)
+Activity *move_start(AgentContext *context, const char *name, const MoveRequest *request,
+                     GError **error)
 {
+    const char *destination = request->destination;
     g_autoptr(Guest) guest = registry_find(context->registry, name, error);
     g_autoptr(Activity) activity = NULL;
     ChannelOptions channel;
@@ -256,7 +274,7 @@ Activity *move_start(AgentContext *context, const char *name, const char *destin
     if (!guest || !agent_context_get_channel_options(context, &channel, error) ||
         !registry_claim(guest, GUEST_OURS, "move", error))
         return NULL;
-    move = move_new(context, guest, destination, options, &channel);
+    move = move_new(context, guest, request, &channel);
     activity = move->activity;
     registry_set_activity(guest, activity);
     /* The agent cancels the activities it finds when it stops; this one may have

@@ -14,10 +14,16 @@
 #include "agent/context.h"
 #include "migrate/report.h"
 
+typedef struct {
+    const char *destination;
+    const MigrateOptions *options;
+    json_t *disk_modes; /* MigrateSourceJob.disk_modes */
+} MoveRequest;
+
 /* Claims the guest and starts the move.  With options->record it has a trace.
  * The caller owns a reference. */
-Activity *move_start(AgentContext *context, const char *guest, const char *destination,
-                     const MigrateOptions *options, GError **error);
+Activity *move_start(AgentContext *context, const char *name, const MoveRequest *request,
+                     GError **error);
 
 /* Notes in the guest's record what its balloon is to be given back (0: nothing). */
 gboolean balloon_note(Guest *guest, uint64_t bytes, GError **error);

@@ -21,11 +21,12 @@ static const char *const folders[] = {
     [STORE_GUEST] = "guests",
     [STORE_TRANSACTION] = "transactions",
     [STORE_DEPARTURE] = "departed",
+    [STORE_MADE_FILES] = "made-files",
 };
 
 static gboolean check_key(StoreKind kind, const char *key, GError **error)
 {
-    return kind == STORE_TRANSACTION ? transaction_id_check(key, error)
+    return kind == STORE_TRANSACTION || kind == STORE_MADE_FILES ? transaction_id_check(key, error)
                                      : guest_name_check(key, error);
 }
 

@@ -2,7 +2,7 @@
  * The state directory
  *
  * Theory of operation: one JSON file a record, in one folder a kind of record
- * (guests/NAME.json, transactions/ID.json, departed/NAME.json).  A record is replaced in one step,
+ * (guests/NAME.json, transactions/ID.json, departed/NAME.json, made-files/TRANSACTION.json).  A record is replaced in one step,
  * so that a reader after a crash finds the old or the new one.  One agent at
  * a time owns the directory, by a lock file.
  *
@@ -21,7 +21,7 @@
 
 #define STORE_RECORD_LIMIT (1u << 20)
 
-typedef enum { STORE_GUEST, STORE_TRANSACTION, STORE_DEPARTURE } StoreKind;
+typedef enum { STORE_GUEST, STORE_TRANSACTION, STORE_DEPARTURE, STORE_MADE_FILES } StoreKind;
 
 typedef struct StateStore StateStore;
 

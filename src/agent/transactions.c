@@ -422,6 +422,15 @@ OutcomeMessage transaction_log_resolve(TransactionLog *log, const ResolveMessage
     return (OutcomeMessage){OUTCOME_ABORTED, 0};
 }
 
+gboolean transaction_log_may_be_committed(TransactionLog *log, const char *id)
+{
+    lock_guard(&log->lock);
+    const Transaction *transaction = g_hash_table_lookup(log->by_id, id);
+
+    return transaction &&
+           (transaction->step == STEP_COMMITTED || transaction->step == STEP_LOST);
+}
+
 guint transaction_log_count(TransactionLog *log)
 {
     lock_guard(&log->lock);

@@ -95,5 +95,8 @@ void transaction_log_lose(TransactionLog *log, const char *id);
  * about that one: the asking source's copy is out of date. */
 OutcomeMessage transaction_log_resolve(TransactionLog *log, const ResolveMessage *question);
 
+/* FALSE where this transaction's guest certainly never came to be here. */
+gboolean transaction_log_may_be_committed(TransactionLog *log, const char *id);
+
 /* How many are remembered. */
 guint transaction_log_count(TransactionLog *log);

@@ -71,11 +71,30 @@ GPtrArray *destination_order_regions(const GuestMessage *guest, const VmmDescrip
     return g_steal_pointer(&ordered);
 }
 
+static gboolean check_guest_frame(DestinationMove *move, const Frame *frame, GError **error)
+{
+    if (frame->type == FRAME_GUEST)
+        return TRUE;
+    if (frame->type == FRAME_ERROR || frame->type == FRAME_ABORT)
+        session_error_from_frame(move->session, frame, error);
+    else
+        error_set(error, VMFERRY_ERROR_INVALID, "%s frame where GUEST was expected",
+                  frame_type_name(frame->type));
+    return FALSE;
+}
+
+/* Perhaps with disks before it. */
 static gboolean receive_guest(DestinationMove *move, GError **error)
 {
     Frame frame;
 
-    if (!session_expect(move->session, FRAME_GUEST, GUEST_TIMEOUT_MS, &frame, error))
+    if (!session_receive(move->session, TRAFFIC_CONTROL, GUEST_TIMEOUT_MS, &frame, error))
+        return FALSE;
+    if (frame.type == FRAME_DISKS &&
+        (!destination_take_disks(move, &frame, error) ||
+         !destination_await_after_disks(move, FRAME_GUEST, &frame, error)))
+        return FALSE;
+    if (!check_guest_frame(move, &frame, error))
         return FALSE;
     move->guest = guest_message_decode((const char *)frame.payload, frame.length, error);
     if (!move->guest)
@@ -198,7 +217,8 @@ static gboolean prepare(DestinationMove *move, GError **error)
     if (move->guest->verify && !digest_check_finish(move->check, error))
         return FALSE;
     ready.verified = move->guest->verify;
-    if (fault_point("destination.before-load", error) || !destination_try_images(move, error))
+    if (!destination_complete_disks(move, error) ||
+        fault_point("destination.before-load", error) || !destination_try_images(move, error))
         return FALSE;
     start = clock_now_ns();
     if (!vmm_load_device_state(move->vmm, state, error))
@@ -224,6 +244,8 @@ static gboolean handle_frame(DestinationMove *move, const Frame *frame, GError *
         return digest_check_frame(move->check, frame->payload, frame->length, error);
     case FRAME_IMAGES:
         return destination_show_images(move, frame, error);
+    case FRAME_DISKS_VERIFY:
+        return destination_verify_disks(move, error);
     case FRAME_PREPARE:
         return prepare(move, error);
     case FRAME_ERROR:
@@ -396,6 +418,7 @@ static void complete(DestinationMove *move)
         vmm_announce(move->vmm, NULL);
     }
     move->host->started(g_steal_pointer(&move->vmm), move->resume_error == NULL, move->host->user);
+    destination_keep_disks(move);
 }
 
 /* --- giving up --------------------------------------------------------- */
@@ -448,6 +471,7 @@ static void end_vmm(DestinationMove *move)
 /* The record first: the source may ask for it as soon as it is told. */
 static void give_up(DestinationMove *move)
 {
+    destination_undo_disks(move);
     move->host->aborted(g_steal_pointer(&move->vmm), move->failure, move->host->user);
     drain_and_close(move, move->failure);
 }
@@ -468,10 +492,22 @@ static const Stage stages[] = {
     STAGE_FINAL("start", start_guest),
 };
 
+/* Where disks have failed, the source was told and has gone: that is the cause of all. */
+static void prefer_disk_error(DestinationMove *move, GError **error)
+{
+    g_autoptr(GError) cause = NULL;
+
+    if (destination_check_disks(move, &cause) || error_is(cause, VMFERRY_ERROR_DISCONNECTED))
+        return;
+    g_clear_error(error);
+    *error = g_steal_pointer(&cause);
+}
+
 static void note_failure(gpointer user, guint stage, GError **error)
 {
     DestinationMove *move = user;
 
+    prefer_disk_error(move, error);
     add_stderr_tail(move, error);
     move->failure = g_error_copy(*error);
 }
@@ -488,6 +524,7 @@ static void move_clear(DestinationMove *move)
     guest_memory_free(move->memory);
     vmm_description_free(move->description);
     guest_message_free(move->guest);
+    destination_disks_free(move->disks);
     g_clear_pointer(&move->images, g_ptr_array_unref);
     g_clear_error(&move->failure);
 }

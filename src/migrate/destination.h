@@ -4,6 +4,7 @@
 #pragma once
 
 #include "vmm/vmm.h"
+#include "vmm/vmm_storage.h"
 #include "wire/session.h"
 
 typedef struct {
@@ -27,6 +28,16 @@ typedef struct {
     /* Not moved; takes *vmm* (may be NULL), whose process has been ended;
      * journals the transaction as aborted. */
     void (*aborted)(Vmm *vmm, const GError *cause, gpointer user);
+
+    /* The text with what is called otherwise on this host; free with g_free(). */
+    char *(*map)(const char *text, gpointer user);
+    /* A storage process for these disks, in a directory of its own; ends it. */
+    VmmStorage *(*open_storage)(const DisksMessage *disks, gpointer user, GError **error);
+    void (*close_storage)(VmmStorage *storage, gpointer user);
+    /* Writes down the files that are about to be made for a transaction, an array of {path,
+     * set_aside}: unless that is committed, a restarted agent removes them and puts back what was
+     * set aside.  NULL: it need not any more. */
+    gboolean (*note_files)(const char *transaction, json_t *files, gpointer user, GError **error);
     gpointer user;
 } MigrateDestinationHost;
 

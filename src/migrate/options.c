@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/error.h"
+#include "base/names.h"
 #include "base/quantity.h"
 #include "base/rate.h"
 
@@ -22,6 +23,15 @@
         return prefix##_name((Type)value);                                                         \
     }
 
+static const char *const disk_mode_names[] = {
+    [DISK_MODE_AUTO] = "auto",
+    [DISK_MODE_SHARED] = "shared",
+    [DISK_MODE_COPY] = "copy",
+    [DISK_MODE_TOP] = "top",
+};
+NAMES_DEFINE(disk_mode, DiskMode, disk_mode_names)
+
+CHOICE(disk_mode, DiskMode)
 CHOICE(tracker_kind, TrackerKind)
 CHOICE(packing_mode, PackingMode)
 CHOICE(throttle_mode, ThrottleMode)
@@ -158,6 +168,39 @@ static const MigrateOption table[] = {
         .kind = MIGRATE_OPTION_FLAG,
         FIELD(verify),
         .help = "Compare all memory before the guest starts there (longer downtime)",
+    },
+    {
+        .name = "disks",
+        .api_key = "disks",
+        .file_key = "disks",
+        .kind = MIGRATE_OPTION_CHOICE,
+        FIELD(disks),
+        .argument = "HOW",
+        .choice = disk_mode_choice,
+        .choices = DISK_MODE_TOP + 1,
+        .fallback = "auto",
+        .help = "Whether disks are shared with the destination, or copied to it",
+    },
+    {
+        .name = "overwrite",
+        .api_key = "overwrite",
+        .kind = MIGRATE_OPTION_FLAG,
+        FIELD(overwrite),
+        .help = "Replace files that are in the place of a disk that is copied",
+    },
+    {
+        .name = "keep",
+        .api_key = "keep_source",
+        .kind = MIGRATE_OPTION_FLAG,
+        FIELD(keep_source),
+        .help = "Leave the images of copied disks as they are here",
+    },
+    {
+        .name = "delete-source",
+        .api_key = "delete_source",
+        .kind = MIGRATE_OPTION_FLAG,
+        FIELD(delete_source),
+        .help = "Remove the images of copied disks here once the guest has moved",
     },
     {
         .name = "reclaim-free",
@@ -503,13 +546,14 @@ void migrate_options_write(const MigrateOptions *options, MigrateOptionSet given
                                 make_json(&table[i], get_value(&table[i], options)));
 }
 
-const char **migrate_options_list_keys(const char *first)
+const char **migrate_options_list_keys(const char *first, const char *second)
 {
-    const char **keys = g_new0(const char *, G_N_ELEMENTS(table) + 2);
+    const char **keys = g_new0(const char *, G_N_ELEMENTS(table) + 3);
 
     keys[0] = first;
+    keys[1] = second;
     for (guint i = 0; i < G_N_ELEMENTS(table); i++)
-        keys[i + 1] = table[i].api_key;
+        keys[i + 2] = table[i].api_key;
     return keys;
 }
 
@@ -541,6 +585,19 @@ static gboolean match_downtimes(MigrateOptions *options, MigrateOptionSet given,
     return FALSE;
 }
 
+static gboolean check_source_images(const MigrateOptions *options, MigrateOptionOrigin origin,
+                                    GError **error)
+{
+    g_autofree char *keep = NULL, *remove = NULL;
+
+    if (!options->keep_source || !options->delete_source)
+        return TRUE;
+    keep = spell(find_field(offsetof(MigrateOptions, keep_source)), origin);
+    remove = spell(find_field(offsetof(MigrateOptions, delete_source)), origin);
+    error_set(error, VMFERRY_ERROR_INVALID, "%s and %s contradict each other", keep, remove);
+    return FALSE;
+}
+
 static gboolean check_reader(const MigrateOptions *options, MigrateOptionOrigin origin,
                              GError **error)
 {
@@ -558,5 +615,6 @@ static gboolean check_reader(const MigrateOptions *options, MigrateOptionOrigin 
 gboolean migrate_options_agree(MigrateOptions *options, MigrateOptionSet given,
                                MigrateOptionOrigin origin, GError **error)
 {
-    return match_downtimes(options, given, origin, error) && check_reader(options, origin, error);
+    return match_downtimes(options, given, origin, error) && check_reader(options, origin, error) &&
+           check_source_images(options, origin, error);
 }

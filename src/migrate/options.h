@@ -28,6 +28,18 @@
 
 typedef enum { MIGRATE_MODE_AUTO, MIGRATE_MODE_PRECOPY } MigrateMode;
 
+/* What becomes of a guest's disks. */
+typedef enum {
+    DISK_MODE_AUTO,   /* copied where their image is not there */
+    DISK_MODE_SHARED, /* both hosts have the same image */
+    DISK_MODE_COPY,   /* copied, with the backing files that are not there */
+    DISK_MODE_TOP,    /* copied; the backing files are there */
+} DiskMode;
+
+/* "auto", "shared", "copy", "top" */
+const char *disk_mode_name(DiskMode mode);
+gboolean disk_mode_from_name(const char *name, DiskMode *ret);
+
 typedef struct {
     MigrateMode mode;
     guint max_downtime_ms;               /* the pause to aim at */
@@ -40,12 +52,16 @@ typedef struct {
     gboolean verify;
     gboolean allow_cpu_mismatch; /* of what the guest's CPU can do, with the destination's */
     gboolean trust_images;       /* do not prove that the disks' images are the same there */
+    gboolean overwrite;          /* files that are there are replaced by copied disks */
+    gboolean keep_source;        /* images that were copied stay as they are here */
+    gboolean delete_source;      /* they are removed */
     gboolean reclaim_free;       /* take the guest's free memory by its balloon first */
     gboolean record;             /* a trace for the user: MigrateSourceHost.trace */
     gboolean detach;             /* the request is answered at once, not with the report */
     TrackerKind tracker;
     PackingMode compress;
     ThrottleMode throttle;
+    DiskMode disks;
     SentStoreMode segments;
 } MigrateOptions;
 
@@ -117,6 +133,6 @@ void migrate_options_write(const MigrateOptions *options, MigrateOptionSet given
 gboolean migrate_options_agree(MigrateOptions *options, MigrateOptionSet given,
                                MigrateOptionOrigin origin, GError **error);
 
-/* All keys of a request, NULL-terminated, with *first* (which is not an option) before them.  Free
+/* All keys of a request, NULL-terminated, with *first* and *second* (which are not options) before them.  Free
  * the array, not the texts, with g_free(). */
-const char **migrate_options_list_keys(const char *first);
+const char **migrate_options_list_keys(const char *first, const char *second);

@@ -3,7 +3,8 @@
 #include "base/json.h"
 
 static const char *const phase_names[] = {
-    [MIGRATE_PHASE_CONNECT] = "connect", [MIGRATE_PHASE_PRECOPY] = "precopy",
+    [MIGRATE_PHASE_CONNECT] = "connect", [MIGRATE_PHASE_DISKS] = "disks",
+    [MIGRATE_PHASE_PRECOPY] = "precopy",
     [MIGRATE_PHASE_STOPPED] = "stopped", [MIGRATE_PHASE_SWITCHOVER] = "switchover",
     [MIGRATE_PHASE_DONE] = "done",
 };
@@ -55,6 +56,7 @@ void migrate_report_free(MigrateReport *report)
     g_free(report->throttle_unavailable);
     json_decref(report->disks);
     json_decref(report->files);
+    json_decref(report->copies);
     g_free(report);
 }
 
@@ -152,14 +154,16 @@ json_t *migrate_report_to_json(const MigrateReport *report)
                   "tracker", report->tracker, "expected_downtime_ms", report->expected_downtime_ms);
 
     json_object_set_new(object, "downtime_parts",
-                        json_pack("{s:f, s:f, s:f, s:f, s:f, s:f}", "pause_ms", report->pause_ms,
-                                  "pages_ms", report->pages_ms, "save_ms", report->save_ms,
+                        json_pack("{s:f, s:f, s:f, s:f, s:f, s:f, s:f}", "pause_ms", report->pause_ms,
+                                  "disks_ms", report->disks_ms, "pages_ms", report->pages_ms, "save_ms", report->save_ms,
                                   "verify_ms", report->verify_ms, "prepare_ms", report->prepare_ms,
                                   "start_ms", report->start_ms));
     json_object_set_new(object, "verified",
                         report->verified < 0 ? json_null() : json_boolean(report->verified));
     json_object_set_new(object, "disks",
                         report->disks ? json_deep_copy(report->disks) : json_array());
+    json_object_set_new(object, "copies",
+                        report->copies ? json_deep_copy(report->copies) : json_array());
     json_object_set_new(object, "files",
                         report->files ? json_deep_copy(report->files) : json_array());
     json_object_set_new(object, "paused", json_boolean(report->arrives_paused));
@@ -179,7 +183,7 @@ json_t *migrate_progress_to_json(const MigrateProgress *progress)
 {
     double run_share = progress->run_share > 0 ? progress->run_share : 1;
 
-    return json_pack("{s:s, s:i, s:I, s:I, s:I, s:f, s:f, s:o, s:f, s:I, s:I}", "phase",
+    return json_pack("{s:s, s:i, s:I, s:I, s:I, s:f, s:f, s:o, s:f, s:I, s:I, s:I, s:I}", "phase",
                      migrate_phase_name(progress->phase), "round", (int)progress->round,
                      "round_bytes", (json_int_t)progress->round_bytes, "round_bytes_done",
                      (json_int_t)progress->round_bytes_done, "wire_bytes",
@@ -187,5 +191,7 @@ json_t *migrate_progress_to_json(const MigrateProgress *progress)
                      progress->bytes_per_second, "elapsed_ms", progress->elapsed_ms, "eta_ms",
                      known_to_json(progress->eta_ms), "run_share", run_share, "work_set_bytes",
                      (json_int_t)progress->work_set_bytes, "deferred_bytes",
-                     (json_int_t)progress->deferred_bytes);
+                     (json_int_t)progress->deferred_bytes, "disk_bytes",
+                     (json_int_t)progress->disk_bytes, "disk_bytes_done",
+                     (json_int_t)progress->disk_bytes_done);
 }

@@ -14,6 +14,7 @@
 
 typedef enum {
     MIGRATE_PHASE_CONNECT,    /* connection, description; destination starts its VMM */
+    MIGRATE_PHASE_DISKS,      /* the bulk of disks that are copied */
     MIGRATE_PHASE_PRECOPY,    /* rounds, the guest runs here */
     MIGRATE_PHASE_STOPPED,    /* guest paused: last round, device state */
     MIGRATE_PHASE_SWITCHOVER, /* START is sent */
@@ -34,6 +35,8 @@ typedef struct {
     double run_share;        /* of time that the vCPUs may run; 1 (or unset, 0): all */
     uint64_t work_set_bytes; /* wire bytes that a pause now would have to carry */
     uint64_t deferred_bytes; /* guest bytes deferred to the pause */
+    uint64_t disk_bytes;     /* of disks that are copied: all that is stored, done */
+    uint64_t disk_bytes_done;
 } MigrateProgress;
 
 typedef struct {
@@ -92,6 +95,7 @@ typedef struct {
     GArray *rounds; /* of MigrateRound */
     int verified;   /* of memory: 1, 0, -1 not asked for */
     json_t *disks;  /* array, an object for each image: how it was found to be the same there */
+    json_t *copies; /* array, an object for each disk: what became of it */
     json_t *files;  /* the same of the files that the command line loads into the guest */
     gboolean arrives_paused; /* its user had paused it, and it is paused there, too */
     gboolean unresumed;      /* it stays paused by this move, which could not resume it */
@@ -101,6 +105,7 @@ typedef struct {
     /* What the downtime was made of, in order: QMP stop; last pages; device
      * state out; digests (--verify); the state's way over and in (READY); START
      * and the guest's start. */
+    double disks_ms; /* ending the copies of disks */
     double pause_ms, pages_ms, save_ms, verify_ms, prepare_ms, start_ms;
     /* What was expected once the first round had shown the guest and the link;
      * negative: the move did not get that far. */

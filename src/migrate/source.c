@@ -295,11 +295,14 @@ static const Stage stages[] = {
     STAGE("check", describe, NULL),
     STAGE("connect", connect_peer, NULL),
     STAGE("guard", post_guard, dismiss_guard),
+    STAGE("disks", source_disks_prepare, source_disks_abort),
     STAGE("reclaim", source_reclaim, source_release_balloon),
     STAGE("track", watch, unwatch),
     STAGE("offer", offer, withdraw),
+    STAGE("copy disks", source_disks_mirror, NULL),
     STAGE("pre-copy", source_precopy, NULL),
     STAGE("images", source_settle_images, NULL),
+    STAGE("verify disks", source_disks_prepare_verify, NULL),
     STAGE("pause", source_pause, source_resume),
     STAGE("last round", source_last_round, NULL),
     STAGE("prepare", source_await_ready, NULL),
@@ -359,6 +362,7 @@ static void complete(SourceMove *move)
     source_journal(move, SOURCE_JOURNAL_GONE, NULL);
     unwatch(move);
     dismiss_guard(move);
+    source_disks_retire(move);
     if (!source_end_process(move, &error)) {
         g_prefix_error(&error, "the guest runs at the destination, but its old process remains: ");
         set_error(move, "end", error);
@@ -425,6 +429,8 @@ MigrateReport *migrate_source_run(const MigrateSourceJob *job, GCancellable *can
     precopy_control_trace_end(&move.control, report->total_ms, report->downtime_ms, report->reason);
     source_images_describe(&move);
     source_images_free(move.images);
+    source_disks_describe(&move);
+    source_disks_free(move.disks);
     json_decref(move.machine);
     g_strfreev(move.command_line);
     if (move.session)

@@ -34,6 +34,9 @@ typedef struct {
     /* Writes down the size that the guest's balloon is to be given back, so that
      * a restarted agent does so (0: it has it). */
     gboolean (*note_balloon)(uint64_t bytes, gpointer user, GError **error);
+    /* A private directory for a while, or NULL; removes it. */
+    char *(*make_directory)(gpointer user, GError **error);
+    void (*remove_directory)(const char *directory, gpointer user);
     /* One line of a trace of this move (trace.h, without the line's end), from
      * the moving thread; NULL where nobody wants one. */
     void (*trace)(const char *line, gpointer user);
@@ -51,6 +54,7 @@ typedef struct {
     const char *source_name;       /* for the report */
     ChannelOptions channel;
     MigrateOptions options;
+    json_t *disk_modes; /* what its user wants of single disks: {id: DiskMode's name}; NULL: nothing */
     MigrateSourceHost host;
 } MigrateSourceJob;
 

@@ -34,11 +34,13 @@ typedef enum {
     PROOF_TOKEN,
     PROOF_ADDRESS,
     PROOF_CONTENT,
+    PROOF_COPIED,
 } ImageProof;
 
 static const char *const proof_names[] = {
     [PROOF_NONE] = "none",   [PROOF_LOCK] = "lock",       [PROOF_DEVICE] = "device",
     [PROOF_TOKEN] = "token", [PROOF_ADDRESS] = "address", [PROOF_CONTENT] = "content",
+    [PROOF_COPIED] = "copied",
 };
 
 typedef enum { ASKED_LOCK, ASKED_TOKEN, ASKED_CONTENT, ASKED_IN_PAUSE } ImageStage;
@@ -170,6 +172,12 @@ gboolean source_images_ask(SourceMove *move, GError **error)
 {
     if (!move->images || move->images->images->len == 0)
         return TRUE;
+    for (guint i = 0; i < move->images->images->len; i++) {
+        SourceImage *image = move->images->images->pdata[i];
+
+        if (source_disks_makes(move, image->image->path))
+            image->proof = PROOF_COPIED;
+    }
     return ask(move, ASKED_LOCK, error);
 }
 

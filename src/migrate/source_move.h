@@ -31,6 +31,7 @@ typedef struct {
     json_t *machine;             /* the live one, as the VMM's driver tells it */
     char **command_line;         /* that makes it */
     struct SourceImages *images; /* NULL: nothing is to be compared */
+    struct SourceDisks *disks;   /* NULL: none is to be copied */
     VmmDescription *description;
     ProcessIdentity *process; /* who runs it here */
     GuestMemory *memory;
@@ -135,6 +136,24 @@ gboolean source_images_judge_read(SourceMove *move, GError **error);
 gboolean source_images_finish(SourceMove *move, GError **error);
 void source_images_describe(SourceMove *move);
 void source_images_free(SourceImages *images);
+
+/* source_disks.c: settles what becomes of the disks, and sends what nobody writes to; copies the others while
+ * the guest runs, until all are in sync; FALSE where that has failed since; before a pause in which they
+ * are verified; ends the copies of a paused guest; waits until all of it is there; undoes it. */
+typedef struct SourceDisks SourceDisks;
+gboolean source_disks_prepare(SourceMove *move, GError **error);
+gboolean source_disks_mirror(SourceMove *move, GError **error);
+gboolean source_disks_check(SourceMove *move, GError **error);
+gboolean source_disks_prepare_verify(SourceMove *move, GError **error);
+gboolean source_disks_finish(SourceMove *move, GError **error);
+gboolean source_disks_await(SourceMove *move, GError **error);
+void source_disks_abort(SourceMove *move);
+/* TRUE where the file at *path* is made there. */
+gboolean source_disks_makes(const SourceMove *move, const char *path);
+/* The guest has moved: what becomes of the images here. */
+void source_disks_retire(SourceMove *move);
+void source_disks_describe(SourceMove *move);
+void source_disks_free(SourceDisks *disks);
 
 /* source_recheck.c: from the tracker's start on; at a round's end, where it is worth it: drains I/O
  * and sends again what had been written unseen, as a round of its own; once the guest is paused and

@@ -44,6 +44,8 @@ gboolean source_hear_peer(SourceMove *move, GError **error)
     g_autoptr(GError) quiet = NULL;
     Frame frame;
 
+    if (!source_disks_check(move, error))
+        return FALSE;
     if (session_receive(move->session, TRAFFIC_CONTROL, 0, &frame, &quiet))
         return take_other(move, &frame, error);
     if (error_is(quiet, VMFERRY_ERROR_TIMEOUT))

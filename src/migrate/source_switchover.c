@@ -183,6 +183,9 @@ gboolean source_last_round(SourceMove *move, GError **error)
     g_autoptr(GBytes) state = NULL;
 
     source_set_phase(move, MIGRATE_PHASE_STOPPED);
+    if (!source_disks_finish(move, error))
+        return FALSE;
+    move->report->disks_ms = source_lap_ms(move);
     /* On top of what was dirty or deferred when the decision fell. */
     if (!work_set_sync(move->work, source_now_ms(move), error) || !add_discarded(move, error))
         return FALSE;
@@ -202,7 +205,7 @@ gboolean source_last_round(SourceMove *move, GError **error)
             return FALSE;
         move->report->verify_ms = source_lap_ms(move);
     }
-    return source_images_finish(move, error) &&
+    return source_images_finish(move, error) && source_disks_await(move, error) &&
            epoch_sender_add_state(&move->epochs, state, error) &&
            epoch_sender_seal(&move->epochs, error) &&
            session_send_bytes(move->session, FRAME_PREPARE, NULL, 0, error);

@@ -29,6 +29,9 @@ typedef struct {
     char *to;
 } VmmMapRule;
 
+/* The text with all rules applied; free with g_free().  *rules* NULL: none. */
+char *vmm_map_text(const char *text, const GPtrArray *rules);
+
 /* What is needed to find a guest again after a restart. */
 struct VmmIdentity {
     char *kind; /* of the driver */

@@ -234,7 +234,7 @@ static void prefer_final_error(Channel *channel, FrameType type, GError **error)
 gboolean channel_send_as(Channel *channel, TrafficClass traffic, FrameType type,
                          const struct iovec *payload, int count, GError **error)
 {
-    gboolean paced = traffic == TRAFFIC_BULK && frame_type_carries_pages(type);
+    gboolean paced = frame_type_is_paced(type, traffic);
     g_autofree struct iovec *pieces = g_new(struct iovec, (gsize)count + 1);
     uint8_t header[FRAME_HEADER_BYTES];
     StreamCursor cursor = {.at = pieces, .left = (size_t)count + 1};

@@ -57,8 +57,20 @@ static const FrameKind kinds[] = {
                       TRAFFIC_BULK, TRUE},
     [FRAME_IMAGES] = {"IMAGES", 2, IMAGES_BYTES},
     [FRAME_IMAGES_SEEN] = {"IMAGES_SEEN", 2, IMAGES_BYTES},
+    [FRAME_DISKS] = {"DISKS", 2, IMAGES_BYTES},
+    [FRAME_DISKS_SEEN] = {"DISKS_SEEN", 2, IMAGES_BYTES},
+    [FRAME_DISKS_MAKE] = {"DISKS_MAKE", 2, IMAGES_BYTES},
+    [FRAME_DISKS_MADE] = {"DISKS_MADE", 0, 0},
+    [FRAME_DISK_WRITE] = {"DISK_WRITE", FRAME_DISK_WRITE_HEAD_BYTES + 1,
+                          FRAME_DISK_WRITE_HEAD_BYTES + FRAME_DISK_WRITE_MAX_BYTES, TRAFFIC_DISK},
+    [FRAME_DISK_ZERO] = {"DISK_ZERO", FRAME_DISK_ZERO_BYTES, FRAME_DISK_ZERO_BYTES, TRAFFIC_DISK},
+    [FRAME_DISK_FLUSH] = {"DISK_FLUSH", FRAME_DISK_FLUSH_BYTES, FRAME_DISK_FLUSH_BYTES,
+                          TRAFFIC_DISK},
+    [FRAME_DISK_DONE] = {"DISK_DONE", FRAME_DISK_DONE_BYTES, FRAME_DISK_DONE_BYTES, TRAFFIC_DISK},
+    [FRAME_DISKS_VERIFY] = {"DISKS_VERIFY", 0, 0},
+    [FRAME_DISKS_DIGESTS] = {"DISKS_DIGESTS", 2, IMAGES_BYTES},
 };
-G_STATIC_ASSERT(G_N_ELEMENTS(kinds) == FRAME_IMAGES_SEEN + 1);
+G_STATIC_ASSERT(G_N_ELEMENTS(kinds) == FRAME_DISKS_DIGESTS + 1);
 
 static const FrameKind *find_kind(guint type)
 {
@@ -77,6 +89,7 @@ static const char *const traffic_class_names[] = {
     [TRAFFIC_FAULT] = "fault",
     [TRAFFIC_CHECKPOINT] = "checkpoint",
     [TRAFFIC_BULK] = "bulk",
+    [TRAFFIC_DISK] = "disk",
 };
 NAMES_DEFINE(traffic_class, TrafficClass, traffic_class_names)
 
@@ -92,6 +105,11 @@ gboolean frame_type_carries_pages(FrameType type)
     const FrameKind *kind = find_kind((guint)type);
 
     return kind && kind->carries_pages;
+}
+
+gboolean frame_type_is_paced(FrameType type, TrafficClass traffic)
+{
+    return (traffic == TRAFFIC_BULK && frame_type_carries_pages(type)) || type == FRAME_DISK_WRITE;
 }
 
 const char *frame_type_name(FrameType type)

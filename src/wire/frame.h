@@ -42,6 +42,16 @@ typedef enum {
     FRAME_COPIES = 21,       /* binary, source: see copy_frame.h; feature "copies" */
     FRAME_IMAGES = 22,       /* JSON, source: questions about disk images */
     FRAME_IMAGES_SEEN = 23,  /* JSON, destination: what it sees of them */
+    FRAME_DISKS = 24,        /* JSON, source: image files that may have to be made there */
+    FRAME_DISKS_SEEN = 25,   /* JSON, destination: what is at their places */
+    FRAME_DISKS_MAKE = 26,   /* JSON, source: which of them are to be made, and how */
+    FRAME_DISKS_MADE = 27,   /* empty, destination: it can take their content */
+    FRAME_DISK_WRITE = 28,   /* binary, source: see disk_frame.h */
+    FRAME_DISK_ZERO = 29,    /* binary, source: the same */
+    FRAME_DISK_FLUSH = 30,   /* binary, source: all before it is to be on the storage */
+    FRAME_DISK_DONE = 31,    /* binary, destination: how far it is */
+    FRAME_DISKS_VERIFY = 32, /* empty, source, --verify: make digests of the disks */
+    FRAME_DISKS_DIGESTS = 33, /* JSON, destination: these */
 } FrameType;
 
 typedef struct {
@@ -73,6 +83,13 @@ typedef struct {
 #define FRAME_COPIES_RUN_BYTES 24u
 #define FRAME_COPIES_MAX_RUNS 256u
 
+/* A DISK_WRITE frame: its head, 1 to FRAME_DISK_WRITE_MAX_BYTES (also when unpacked); see disk_frame.h. */
+#define FRAME_DISK_WRITE_HEAD_BYTES 20u
+#define FRAME_DISK_WRITE_MAX_BYTES (1u << 20)
+#define FRAME_DISK_ZERO_BYTES 20u
+#define FRAME_DISK_FLUSH_BYTES 9u
+#define FRAME_DISK_DONE_BYTES 16u
+
 /* What a frame is sent as: each class of a session may have a channel of its own
  * (session.h), so that nothing has to wait behind what is less urgent. */
 typedef enum {
@@ -80,10 +97,11 @@ typedef enum {
     TRAFFIC_FAULT,      /* pages that a thread waits for, and requests for them */
     TRAFFIC_CHECKPOINT, /* an epoch of a protected guest */
     TRAFFIC_BULK,       /* an epoch that no thread waits for: pages, device state, its seal */
+    TRAFFIC_DISK,       /* content of disks, which a guest that writes may have to wait for */
     TRAFFIC_CLASSES,
 } TrafficClass;
 
-/* "control", "fault", "checkpoint", "bulk" */
+/* "control", "fault", "checkpoint", "bulk", "disk" */
 const char *traffic_class_name(TrafficClass traffic);
 gboolean traffic_class_from_name(const char *name, TrafficClass *ret);
 
@@ -98,6 +116,9 @@ uint32_t frame_payload_limit(FrameType type);
  * they wait for their turn under the rate limit.  They may be applied in any order within an epoch,
  * COPIES behind all others. */
 gboolean frame_type_carries_pages(FrameType type);
+
+/* TRUE where a frame of *type* that is sent as *traffic* waits for its turn under the rate limit. */
+gboolean frame_type_is_paced(FrameType type, TrafficClass traffic);
 
 /* Name for messages ("PAGES"). */
 const char *frame_type_name(FrameType type);

@@ -125,7 +125,7 @@ static gboolean send_hello(Channel *channel, const HelloMessage *said, GError **
     static char software[] = "vmferry " VMFERRY_VERSION;
     static char *features[] = {(char *)FEATURE_PAGES_LZ4, (char *)FEATURE_PAGES_ZSTD,
                                (char *)FEATURE_SEGMENTS,  (char *)FEATURE_COPIES,
-                               (char *)FEATURE_BALLOON,   NULL};
+                               (char *)FEATURE_BALLOON,   (char *)FEATURE_DISKS,  NULL};
     HelloMessage ours = *said;
     g_autofree char *text = NULL;
 

@@ -22,6 +22,7 @@
 #define FEATURE_SEGMENTS "segments"
 #define FEATURE_COPIES "copies"
 #define FEATURE_BALLOON "balloon"
+#define FEATURE_DISKS "disks"
 
 #define MESSAGE_MAX_REGIONS 256
 #define MESSAGE_MAX_ARGUMENTS 1024
@@ -144,6 +145,77 @@ G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(ImagesSeenMessage, images_seen_message_clear)
 char *images_seen_message_encode(const ImagesSeenMessage *message);
 gboolean images_seen_message_decode(const char *text, size_t length, ImagesSeenMessage *ret,
                                     GError **error);
+
+/* Image files that a source may want to be made at its destination, and whatever makes them. */
+#define MESSAGE_MAX_DISK_FILES 1024
+
+typedef struct {
+    char *path;   /* as the VMM at the source names it; the destination's map rules apply */
+    char *format; /* "raw", "qcow2" */
+    uint64_t bytes;           /* of the disk in it */
+    uint64_t file_bytes;      /* length of the file */
+    uint64_t allocated_bytes; /* of storage that it takes */
+    guint mode;               /* permissions: of 0777 */
+    uint64_t lock;            /* who sees a lock on this byte has the very same file; 0: none is set */
+    char *backing;            /* path of the backing file as its header names it; NULL: none */
+    char *backing_format;
+    json_t *options; /* how it is made, in the VMM driver's own form; NULL: by default */
+} WireDiskFile;
+
+typedef struct {
+    char *transaction; /* as in GUEST, which follows */
+    char *guest;
+    char *vmm_kind;
+    char *program;            /* of the VMM */
+    char *working_directory;  /* that relative paths are relative to */
+    ProcessIdentity *process; /* that is to run the guest */
+    gboolean overwrite;       /* files that are there may be replaced */
+    WireDiskFile *files;
+    guint file_count;
+} DisksMessage;
+
+void disks_message_clear(DisksMessage *message);
+G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(DisksMessage, disks_message_clear)
+char *disks_message_encode(const DisksMessage *message);
+gboolean disks_message_decode(const char *text, size_t length, DisksMessage *ret, GError **error);
+
+typedef struct {
+    char *path;      /* there */
+    gboolean exists; /* something is at that place */
+    gboolean same;   /* … the very same file */
+} DiskFileSeen;
+
+typedef struct {
+    DiskFileSeen *files;
+    guint count;
+} DisksSeenMessage;
+
+void disks_seen_message_clear(DisksSeenMessage *message);
+G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(DisksSeenMessage, disks_seen_message_clear)
+char *disks_seen_message_encode(const DisksSeenMessage *message);
+gboolean disks_seen_message_decode(const char *text, size_t length, DisksSeenMessage *ret,
+                                   GError **error);
+
+/* How a file is made at the destination. */
+typedef enum {
+    DISK_MAKE_NOTHING, /* it is there, or not wanted */
+    DISK_MAKE_FILE,    /* an equal file; DISK_WRITE frames are its bytes */
+    DISK_MAKE_IMAGE,   /* an image of its format; DISK_WRITE frames are the disk's content */
+} DiskMake;
+
+/* "nothing", "file", "image" */
+const char *disk_make_name(DiskMake make);
+gboolean disk_make_from_name(const char *name, DiskMake *ret);
+
+/* One for each file of DISKS. */
+char *disks_make_message_encode(const DiskMake *makes, guint count);
+gboolean disks_make_message_decode(const char *text, size_t length, guint count, DiskMake *ret,
+                                   GError **error);
+
+/* Digests of the content of the files that were made, as hex digits; NULL of others. */
+char *disks_digests_message_encode(char *const *digests, guint count);
+gboolean disks_digests_message_decode(const char *text, size_t length, guint count, char **ret,
+                                      GError **error);
 
 typedef struct {
     gboolean verified; /* TRUE: every digest matched (only with verify) */

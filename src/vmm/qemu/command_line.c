@@ -95,23 +95,10 @@ char **qemu_command_line_for_start(char *const *argv, const char *qmp_path)
     return to_vector(arguments);
 }
 
-char *qemu_map_text(const char *text, const GPtrArray *rules)
-{
-    GString *mapped = g_string_new(text);
-
-    for (guint i = 0; rules && i < rules->len; i++) {
-        const VmmMapRule *rule = rules->pdata[i];
-
-        if (rule->from[0])
-            g_string_replace(mapped, rule->from, rule->to, 0);
-    }
-    return g_string_free(mapped, FALSE);
-}
-
 static void apply_rules(GPtrArray *arguments, const GPtrArray *rules)
 {
     for (guint i = 0; i < arguments->len; i++) {
-        char *mapped = qemu_map_text(arguments->pdata[i], rules);
+        char *mapped = vmm_map_text(arguments->pdata[i], rules);
 
         g_free(arguments->pdata[i]);
         arguments->pdata[i] = mapped;

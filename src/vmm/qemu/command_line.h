@@ -24,10 +24,6 @@ char **qemu_command_line_clean(char *const *argv);
 /* What `run` starts: the user's command line with our QMP socket. */
 char **qemu_command_line_for_start(char *const *argv, const char *qmp_path);
 
-/* *text* with all rules (of VmmMapRule, may be NULL) applied in turn; free with
- * g_free(). */
-char *qemu_map_text(const char *text, const GPtrArray *rules);
-
 /* What a destination starts: cleaned, rewritten by *rules* (of VmmMapRule,
  * may be NULL), with our QMP socket, waiting for its state. */
 char **qemu_command_line_for_incoming(char *const *argv, const GPtrArray *rules,

@@ -312,7 +312,7 @@ static void prepare(const VmmLaunch *launch, Start *start)
             ? qemu_command_line_for_incoming(launch->command_line, launch->rules, start->qmp_path)
             : qemu_command_line_for_start(launch->command_line, start->qmp_path);
     start->working_directory =
-        launch->incoming ? qemu_map_text(folder, launch->rules) : g_strdup(folder);
+        launch->incoming ? vmm_map_text(folder, launch->rules) : g_strdup(folder);
 }
 
 Vmm *qemu_launch(const VmmLaunch *launch, GError **error)

@@ -3,7 +3,7 @@
 #include <string.h>
 
 #include "base/json.h"
-#include "vmm/qemu/command_line.h"
+#include "vmm/vmm_driver.h"
 
 #define MAX_DIFFERENCES 16u
 
@@ -72,7 +72,7 @@ static gboolean equal_text(const Comparison *c, const char *first, const char *s
         return TRUE;
     if (!first || !second || !c->rules)
         return FALSE;
-    mapped = qemu_map_text(first, c->rules);
+    mapped = vmm_map_text(first, c->rules);
     return strcmp(mapped, second) == 0;
 }
 

@@ -234,7 +234,7 @@ static void test_record_needs_a_reader(void **state)
 
 static void test_keys(void **state)
 {
-    g_autofree const char **keys = migrate_options_list_keys("destination");
+    g_autofree const char **keys = migrate_options_list_keys("destination", "disk_modes");
 
     assert_string_equal(keys[0], "destination");
     assert_true(g_strv_contains(keys, "memory_budget_bytes"));

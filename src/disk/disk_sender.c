@@ -1,0 +1,433 @@
+#include "disk/disk_sender.h"
+
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/error.h"
+#include "base/lock_guard.h"
+#include "base/page.h"
+#include "base/thread.h"
+#include "page/zero.h"
+#include "page/zstd_block.h"
+#include "wire/disk_frame.h"
+
+#define TICK_MS 100
+/* Zeros are looked for in pieces of this size, and what was written is remembered by it. */
+#define GRANULE_BYTES 65536u
+#define WINDOW_LEAST_BYTES ((uint64_t)256 << 10)
+#define WINDOW_MOST_BYTES ((uint64_t)16 << 20)
+#define WINDOW_FIRST_BYTES ((uint64_t)1 << 20)
+#define WINDOW_SECONDS 0.25
+#define RATE_INTERVAL_NS 200000000ULL
+#define ZSTD_LEVEL 1
+/* Small writes are not worth a context's run. */
+#define PACK_LEAST_BYTES 512u
+/* After content that did not become smaller so many writes are not tried. */
+#define PACK_PAUSE 8u
+
+typedef struct {
+    uint64_t bytes;
+    gboolean covers;
+    uint8_t *written; /* a bit for each granule */
+    DiskCounts counts;
+    ZSTD_CCtx *zstd;
+    uint8_t *packed; /* FRAME_DISK_WRITE_MAX_BYTES */
+    guint pack_pause;
+} SenderFile;
+
+typedef struct {
+    guint file;
+    uint64_t id;
+    uint64_t sent_bytes; /* up to it */
+} PendingAnswer;
+
+struct DiskSender {
+    Session *session;
+    DiskSenderOptions options;
+    SenderFile *files;
+    GThread *thread;
+    gint ending; /* atomic */
+
+    GMutex send_lock; /* keeps the order of frames and of sent_bytes the same */
+    uint64_t sent_bytes, flushes;
+
+    GMutex lock; /* protects all below, and the counts */
+    uint64_t applied_bytes, flushed, sent_by_now;
+    uint64_t progress_ns; /* when something was applied, or begun to wait for */
+    uint64_t window_bytes;
+    uint64_t rate_ns, rate_bytes; /* the beginning of the interval */
+    double rate;                  /* bytes per second */
+    GQueue pending;               /* of PendingAnswer */
+};
+
+/* ---- sending ---- */
+
+static gboolean send_frame(DiskSender *sender, FrameType type, const struct iovec *payload,
+                           int count, GError **error)
+{
+    size_t bytes = 0;
+    lock_guard(&sender->send_lock);
+
+    for (int i = 0; i < count; i++)
+        bytes += payload[i].iov_len;
+    /* Counted first: an answer may come before the call returns. */
+    g_mutex_lock(&sender->lock);
+    if (sender->sent_by_now == sender->applied_bytes)
+        sender->progress_ns = clock_now_ns();
+    sender->sent_by_now += bytes;
+    g_mutex_unlock(&sender->lock);
+    sender->sent_bytes += bytes;
+    return session_send(sender->session, type, payload, count, error);
+}
+
+static gboolean is_worth_packing(SenderFile *file, const DiskSender *sender, size_t length)
+{
+    if (!sender->options.pack || length < PACK_LEAST_BYTES)
+        return FALSE;
+    if (file->pack_pause == 0)
+        return TRUE;
+    file->pack_pause--;
+    return FALSE;
+}
+
+static gboolean send_content(DiskSender *sender, guint number, uint64_t offset, const uint8_t *data,
+                             size_t length, GError **error)
+{
+    SenderFile *file = &sender->files[number];
+    uint8_t head[FRAME_DISK_WRITE_HEAD_BYTES];
+    DiskWrite write = {.file = number, .bytes = (uint32_t)length, .offset = offset};
+    struct iovec payload[2] = {{head, sizeof head}, {(void *)data, length}};
+    size_t packed = 0;
+
+    if (is_worth_packing(file, sender, length)) {
+        packed = zstd_pack(file->zstd, ZSTD_LEVEL, data, length, file->packed, length - length / 8);
+        if (packed == 0)
+            file->pack_pause = PACK_PAUSE;
+        else
+            payload[1] = (struct iovec){file->packed, packed};
+    }
+    write.packing = packed > 0 ? DISK_PACKING_ZSTD : DISK_PACKING_NONE;
+    disk_write_encode_head(&write, head);
+    g_mutex_lock(&sender->lock);
+    file->counts.data_bytes += length;
+    file->counts.wire_bytes += payload[0].iov_len + payload[1].iov_len;
+    g_mutex_unlock(&sender->lock);
+    return send_frame(sender, FRAME_DISK_WRITE, payload, 2, error);
+}
+
+static gboolean send_zeros(DiskSender *sender, guint number, uint64_t offset, uint64_t length,
+                           GError **error)
+{
+    uint8_t head[FRAME_DISK_ZERO_BYTES];
+    struct iovec payload = {head, sizeof head};
+
+    disk_zero_encode(&(DiskZero){number, offset, length}, head);
+    g_mutex_lock(&sender->lock);
+    sender->files[number].counts.wire_bytes += sizeof head;
+    g_mutex_unlock(&sender->lock);
+    return send_frame(sender, FRAME_DISK_ZERO, &payload, 1, error);
+}
+
+/* ---- what was written ---- */
+
+static gboolean is_written(const SenderFile *file, uint64_t granule)
+{
+    return file->covers || (file->written[granule / 8] & (1u << (granule % 8)));
+}
+
+static void note_written(SenderFile *file, uint64_t offset, uint64_t length)
+{
+    for (uint64_t i = offset / GRANULE_BYTES; i <= (offset + length - 1) / GRANULE_BYTES; i++)
+        file->written[i / 8] |= (uint8_t)(1u << (i % 8));
+}
+
+/* The part of offset … end that lies in the granule of *offset*. */
+static uint64_t end_of_piece(uint64_t offset, uint64_t end)
+{
+    return MIN(end, (offset / GRANULE_BYTES + 1) * GRANULE_BYTES);
+}
+
+static gboolean check_place(const SenderFile *file, uint64_t offset, uint64_t length,
+                            GError **error)
+{
+    if (length > 0 && offset <= file->bytes && length <= file->bytes - offset)
+        return TRUE;
+    error_set(error, VMFERRY_ERROR_INVALID,
+              "%" G_GUINT64_FORMAT " bytes at %" G_GUINT64_FORMAT " of a disk of %" G_GUINT64_FORMAT
+              " bytes",
+              length, offset, file->bytes);
+    return FALSE;
+}
+
+/* Zeros: sent only where something else may be. */
+gboolean disk_sender_zero(DiskSender *sender, guint number, uint64_t offset, uint64_t length,
+                          GError **error)
+{
+    SenderFile *file = &sender->files[number];
+    uint64_t end = offset + length, at = offset;
+
+    if (!check_place(file, offset, length, error))
+        return FALSE;
+    g_mutex_lock(&sender->lock);
+    file->counts.zero_bytes += length;
+    g_mutex_unlock(&sender->lock);
+    while (at < end) {
+        gboolean written = is_written(file, at / GRANULE_BYTES);
+        uint64_t begin = at;
+
+        while (at < end && is_written(file, at / GRANULE_BYTES) == written)
+            at = end_of_piece(at, end);
+        if (written && !send_zeros(sender, number, begin, at - begin, error))
+            return FALSE;
+    }
+    return TRUE;
+}
+
+static gboolean is_zero(const uint8_t *data, size_t length)
+{
+    if (length == 0 || length % PAGE_BYTES != 0)
+        return FALSE;
+    for (size_t i = 0; i < length; i += PAGE_BYTES)
+        if (!zero_is_page(data + i))
+            return FALSE;
+    return TRUE;
+}
+
+static gboolean send_data(DiskSender *sender, guint number, uint64_t offset, const uint8_t *data,
+                          uint64_t length, GError **error)
+{
+    note_written(&sender->files[number], offset, length);
+    while (length > 0) {
+        size_t piece = MIN(length, FRAME_DISK_WRITE_MAX_BYTES);
+
+        if (!send_content(sender, number, offset, data, piece, error))
+            return FALSE;
+        offset += piece;
+        data += piece;
+        length -= piece;
+    }
+    return TRUE;
+}
+
+gboolean disk_sender_write(DiskSender *sender, guint number, uint64_t offset, const uint8_t *data,
+                           size_t length, GError **error)
+{
+    SenderFile *file = &sender->files[number];
+    uint64_t end = offset + length, at = offset;
+
+    if (!check_place(file, offset, length, error))
+        return FALSE;
+    while (at < end) {
+        uint64_t begin = at;
+        gboolean zero = is_zero(data + (at - offset), end_of_piece(at, end) - at);
+
+        do
+            at = end_of_piece(at, end);
+        while (at < end && is_zero(data + (at - offset), end_of_piece(at, end) - at) == zero);
+        if (zero ? !disk_sender_zero(sender, number, begin, at - begin, error)
+                 : !send_data(sender, number, begin, data + (begin - offset), at - begin, error))
+            return FALSE;
+    }
+    return TRUE;
+}
+
+gboolean disk_sender_flush(DiskSender *sender, gboolean last, uint64_t *ret, GError **error)
+{
+    uint8_t payload[FRAME_DISK_FLUSH_BYTES];
+    lock_guard(&sender->send_lock);
+
+    *ret = ++sender->flushes;
+    disk_flush_encode(&(DiskFlush){*ret, last}, payload);
+    return session_send_bytes(sender->session, FRAME_DISK_FLUSH, payload, sizeof payload, error);
+}
+
+/* ---- answers ---- */
+
+/* Takes the first answer that may be given; with the lock. */
+static PendingAnswer *take_answer(DiskSender *sender)
+{
+    PendingAnswer *first = g_queue_peek_head(&sender->pending);
+
+    if (!first || first->sent_bytes > sender->applied_bytes + sender->window_bytes)
+        return NULL;
+    return g_queue_pop_head(&sender->pending);
+}
+
+static void give_answers(DiskSender *sender)
+{
+    for (;;) {
+        g_autofree PendingAnswer *answer = NULL;
+
+        g_mutex_lock(&sender->lock);
+        answer = take_answer(sender);
+        g_mutex_unlock(&sender->lock);
+        if (!answer)
+            return;
+        sender->options.answer(answer->file, answer->id, sender->options.user);
+    }
+}
+
+void disk_sender_answer(DiskSender *sender, guint file, uint64_t id)
+{
+    PendingAnswer *answer = g_new(PendingAnswer, 1);
+
+    g_mutex_lock(&sender->lock);
+    *answer = (PendingAnswer){file, id, sender->sent_by_now};
+    g_queue_push_tail(&sender->pending, answer);
+    g_mutex_unlock(&sender->lock);
+    give_answers(sender);
+}
+
+/* The window follows what was taken while something waited; with the lock. */
+static void note_rate(DiskSender *sender, uint64_t now_ns)
+{
+    uint64_t elapsed_ns = now_ns - sender->rate_ns;
+    double rate;
+
+    if (elapsed_ns < RATE_INTERVAL_NS)
+        return;
+    rate = (double)(sender->applied_bytes - sender->rate_bytes) * 1e9 / (double)elapsed_ns;
+    if (rate > sender->rate || !g_queue_is_empty(&sender->pending))
+        sender->rate = sender->rate > 0 ? (sender->rate + rate) / 2 : rate;
+    sender->rate_ns = now_ns;
+    sender->rate_bytes = sender->applied_bytes;
+    sender->window_bytes = CLAMP((uint64_t)(sender->rate * WINDOW_SECONDS), WINDOW_LEAST_BYTES,
+                                 WINDOW_MOST_BYTES);
+}
+
+static gboolean take_done(DiskSender *sender, const Frame *frame, GError **error)
+{
+    lock_guard(&sender->lock);
+    uint64_t now_ns = clock_now_ns();
+    DiskDone done;
+
+    if (!disk_done_decode(frame->payload, frame->length, &done, error))
+        return FALSE;
+    if (done.applied_bytes < sender->applied_bytes || done.applied_bytes > sender->sent_by_now ||
+        done.flushed < sender->flushed) {
+        error_set(error, VMFERRY_ERROR_INVALID, "DISK_DONE of more than was sent");
+        return FALSE;
+    }
+    if (done.applied_bytes > sender->applied_bytes || done.flushed > sender->flushed)
+        sender->progress_ns = now_ns;
+    sender->applied_bytes = done.applied_bytes;
+    sender->flushed = done.flushed;
+    note_rate(sender, now_ns);
+    return TRUE;
+}
+
+gboolean disk_sender_is_flushed(DiskSender *sender, uint64_t number)
+{
+    lock_guard(&sender->lock);
+
+    return sender->flushed >= number;
+}
+
+uint64_t disk_sender_get_stall_ns(DiskSender *sender)
+{
+    lock_guard(&sender->lock);
+
+    return sender->sent_by_now > sender->applied_bytes ? clock_now_ns() - sender->progress_ns : 0;
+}
+
+void disk_sender_get_counts(DiskSender *sender, guint file, DiskCounts *ret)
+{
+    lock_guard(&sender->lock);
+
+    *ret = sender->files[file].counts;
+}
+
+/* ---- its thread ---- */
+
+/* One frame, or a tick. */
+static gboolean hear(DiskSender *sender, GError **error)
+{
+    g_autoptr(GError) quiet = NULL;
+    Frame frame;
+
+    if (!session_receive(sender->session, TRAFFIC_DISK, TICK_MS, &frame, &quiet)) {
+        if (error_is(quiet, VMFERRY_ERROR_TIMEOUT))
+            return TRUE;
+        g_propagate_error(error, g_steal_pointer(&quiet));
+        return FALSE;
+    }
+    if (frame.type == FRAME_DISK_DONE)
+        return take_done(sender, &frame, error);
+    error_set(error, VMFERRY_ERROR_INVALID, "unexpected %s frame about disks",
+              frame_type_name(frame.type));
+    return FALSE;
+}
+
+static gpointer run(gpointer data)
+{
+    DiskSender *sender = data;
+    g_autoptr(GError) failure = NULL;
+    uint64_t ticked_ns = 0;
+
+    while (!g_atomic_int_get(&sender->ending) && hear(sender, &failure)) {
+        give_answers(sender);
+        if (clock_now_ns() - ticked_ns < (uint64_t)TICK_MS * 1000000)
+            continue;
+        ticked_ns = clock_now_ns();
+        sender->options.tick(sender, sender->options.user);
+    }
+    if (failure)
+        sender->options.failed(failure, sender->options.user);
+    return NULL;
+}
+
+/* ---- making one ---- */
+
+DiskSender *disk_sender_start(Session *session, const DiskSenderOptions *options, GError **error)
+{
+    DiskSender *sender = g_new0(DiskSender, 1);
+
+    sender->session = session;
+    sender->options = *options;
+    sender->files = g_new0(SenderFile, options->files);
+    sender->window_bytes = WINDOW_FIRST_BYTES;
+    sender->rate_ns = clock_now_ns();
+    g_mutex_init(&sender->send_lock);
+    g_mutex_init(&sender->lock);
+    g_queue_init(&sender->pending);
+    sender->thread = thread_start("disk-sender", run, sender, error);
+    if (sender->thread)
+        return sender;
+    disk_sender_free(sender);
+    return NULL;
+}
+
+void disk_sender_begin_file(DiskSender *sender, guint number, uint64_t bytes, gboolean covers)
+{
+    SenderFile *file = &sender->files[number];
+
+    file->bytes = bytes;
+    file->covers = covers;
+    file->written = g_malloc0(bytes / GRANULE_BYTES / 8 + 1);
+    file->zstd = ZSTD_createCCtx();
+    file->packed = g_malloc(FRAME_DISK_WRITE_MAX_BYTES);
+}
+
+void disk_sender_stop(DiskSender *sender)
+{
+    g_atomic_int_set(&sender->ending, 1);
+    if (sender->thread)
+        g_thread_join(g_steal_pointer(&sender->thread));
+}
+
+void disk_sender_free(DiskSender *sender)
+{
+    if (!sender)
+        return;
+    disk_sender_stop(sender);
+    for (guint i = 0; i < sender->options.files; i++) {
+        ZSTD_freeCCtx(sender->files[i].zstd);
+        g_free(sender->files[i].written);
+        g_free(sender->files[i].packed);
+    }
+    g_free(sender->files);
+    g_queue_clear_full(&sender->pending, g_free);
+    g_mutex_clear(&sender->send_lock);
+    g_mutex_clear(&sender->lock);
+    g_free(sender);
+}

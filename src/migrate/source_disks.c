@@ -1,0 +1,1039 @@
+/*
+ * Disks that move along: the source's half
+ *
+ * For each disk of the guest it is settled first what becomes of it.  Disks that both hosts
+ * share stay what they are (source_images.c proves that they are the same).  The others are copied:
+ *
+ *   plan     DISKS names the image files, DISKS_SEEN says what is at their places there,
+ *            DISKS_MAKE which of them are to be made
+ *   files    what nobody writes to (backing files, CD-ROM images), and firmware variables, whose content is
+ *            guest memory as well: byte by byte, before the destination's VMM starts, which opens them
+ *   mirror   what the guest writes to: the VMM itself copies the disk, live, into an NBD server of
+ *            ours for each disk, whose requests a DiskSender takes to the destination; memory
+ *            follows when all disks are in sync
+ *   finish   in the pause: the VMM ends the copies, which it does only when they are complete, and a last
+ *            flush puts all of it on the destination's storage
+ *
+ * A guest's write waits for the NBD server.  So a connection that takes nothing for a second while
+ * a request waits is given up: the NBD servers are closed, the VMM drops the copies, the guest goes on,
+ * and the move fails.
+ */
+#include "migrate/source_move.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/error.h"
+#include "base/fault.h"
+#include "base/fd.h"
+#include "base/lock_guard.h"
+#include "base/log.h"
+#include "disk/disk_sender.h"
+#include "disk/disk_target.h"
+#include "disk/image_view.h"
+#include "disk/nbd_server.h"
+#include "vmm/vmm_driver.h"
+
+#define ANSWER_MS 60000
+#define JOIN_MS 10000
+#define POLL_NS 20000000ULL
+#define FLUSH_MS 60000
+#define STALL_NS 1000000000ULL
+#define READ_BYTES ((size_t)1 << 20)
+#define COPY_PREFIX "vmferry-copy-"
+
+/* An image file, each once, however many disks use it. */
+typedef struct {
+    const VmmDiskFile *file;
+    ImageView *view; /* locked, so that the destination can tell the very same file */
+    uint64_t lock;
+    DiskMake make;
+    const char *backing; /* below it; NULL: nothing */
+    const char *backing_format;
+    guint mode;
+} SourceFile;
+
+typedef struct {
+    struct SourceDisks *owner;
+    const VmmDisk *disk;
+    DiskMode mode; /* settled: shared, copy or top */
+    guint number;  /* of its topmost file */
+    char *copy;    /* its name; NULL: not begun */
+    NbdServer *server;
+    VmmCopyState state;
+    uint64_t begun_ns, ready_ns, synced_ns, finished_ns;
+    gboolean finished;
+    int verified; /* 1, 0, -1 not asked for */
+} SourceDisk;
+
+struct SourceDisks {
+    SourceMove *move;
+    GPtrArray *list; /* of VmmDisk */
+    GArray *disks;   /* of SourceDisk */
+    GArray *files;   /* of SourceFile: those that DISKS names */
+    DisksSeenMessage seen;
+    gboolean makes; /* something is made there */
+    DiskSender *sender;
+    uint64_t last_flush;
+    char *directory; /* of a storage process, to read images for --verify; NULL: none */
+    VmmStorage *storage;
+
+    GMutex lock;
+    GError *failure; /* of the connection about disks; protected by lock */
+};
+
+static SourceDisk *get_disk(SourceDisks *disks, guint i)
+{
+    return &g_array_index(disks->disks, SourceDisk, i);
+}
+
+static SourceFile *get_file(SourceDisks *disks, guint i)
+{
+    return &g_array_index(disks->files, SourceFile, i);
+}
+
+static gboolean is_mirrored(SourceDisks *disks, const SourceDisk *disk)
+{
+    return disk->mode != DISK_MODE_SHARED && get_file(disks, disk->number)->make == DISK_MAKE_IMAGE;
+}
+
+/* ---- the plan ---- */
+
+static gboolean find_number(const SourceDisks *disks, const char *path, guint *ret)
+{
+    for (guint i = 0; i < disks->files->len; i++) {
+        *ret = i;
+        if (strcmp(g_array_index(disks->files, SourceFile, i).file->path, path) == 0)
+            return TRUE;
+    }
+    return FALSE;
+}
+
+static gboolean add_file(SourceDisks *disks, const VmmDisk *disk, guint i, GError **error)
+{
+    const VmmDiskFile *file = disk->files->pdata[i];
+    const VmmDiskFile *below = i + 1 < disk->files->len ? disk->files->pdata[i + 1] : NULL;
+    SourceFile entry = {.file = file, .mode = 0600};
+    struct stat info;
+    guint number;
+
+    if (find_number(disks, file->path, &number))
+        return TRUE;
+    entry.view = image_view_open(file->path, error);
+    if (!entry.view || stat(file->path, &info) < 0) {
+        g_prefix_error(error, "%s: ", disk->device);
+        return FALSE;
+    }
+    entry.lock = image_lock_offset();
+    if (!image_view_lock(entry.view, entry.lock, NULL))
+        entry.lock = 0;
+    entry.mode = info.st_mode & 0777;
+    entry.backing = below ? below->file : NULL;
+    entry.backing_format = below ? below->format : NULL;
+    g_array_append_val(disks->files, entry);
+    return TRUE;
+}
+
+/* What its user wants, then what the disk can. */
+static gboolean choose_mode(SourceMove *move, const VmmDisk *disk, DiskMode *ret, GError **error)
+{
+    const char *name = json_text_or(move->job->disk_modes, disk->id, NULL);
+    const char *obstacle = disk->obstacle;
+
+    *ret = move->job->options.disks;
+    if (name && !disk_mode_from_name(name, ret)) {
+        error_set(error, VMFERRY_ERROR_INVALID, "disk %s: \"%.32s\" is not a way to move a disk",
+                  disk->id, name);
+        return FALSE;
+    }
+    if (!obstacle && disk->files->len == 0)
+        obstacle = "it is not a file";
+    if (!obstacle || *ret == DISK_MODE_SHARED)
+        return TRUE;
+    if (*ret == DISK_MODE_AUTO) {
+        *ret = DISK_MODE_SHARED;
+        return TRUE;
+    }
+    error_set(error, VMFERRY_ERROR_UNSUPPORTED, "disk %s (%s) cannot be copied: %s", disk->id,
+              disk->device, obstacle);
+    return FALSE;
+}
+
+static gboolean add_disk(SourceDisks *disks, const VmmDisk *disk, GError **error)
+{
+    SourceDisk entry = {.owner = disks, .disk = disk, .verified = -1};
+
+    if (!choose_mode(disks->move, disk, &entry.mode, error))
+        return FALSE;
+    for (guint i = 0; entry.mode != DISK_MODE_SHARED && i < disk->files->len; i++)
+        if (!add_file(disks, disk, i, error))
+            return FALSE;
+    if (entry.mode != DISK_MODE_SHARED)
+        find_number(disks, ((VmmDiskFile *)disk->files->pdata[0])->path, &entry.number);
+    g_array_append_val(disks->disks, entry);
+    return TRUE;
+}
+
+static gboolean check_names(const SourceDisks *disks, GError **error)
+{
+    const char *name;
+    json_t *value;
+
+    json_object_foreach(disks->move->job->disk_modes, name, value)
+    {
+        g_autoptr(GString) known = g_string_new(NULL);
+        gboolean found = FALSE;
+
+        for (guint i = 0; i < disks->list->len && !found; i++) {
+            const VmmDisk *disk = disks->list->pdata[i];
+
+            found = strcmp(disk->id, name) == 0;
+            g_string_append_printf(known, "%s%s", i > 0 ? ", " : "", disk->id);
+        }
+        if (found)
+            continue;
+        error_set(error, VMFERRY_ERROR_NOT_FOUND, "the guest has no disk \"%.64s\"; it has %s",
+                  name, known->len > 0 ? known->str : "none");
+        return FALSE;
+    }
+    return TRUE;
+}
+
+static gboolean list_disks(SourceDisks *disks, GError **error)
+{
+    disks->list = vmm_list_disks(disks->move->job->vmm, error);
+    if (!disks->list || !check_names(disks, error))
+        return FALSE;
+    for (guint i = 0; i < disks->list->len; i++)
+        if (!add_disk(disks, disks->list->pdata[i], error))
+            return FALSE;
+    return TRUE;
+}
+
+static char *encode_question(SourceDisks *disks)
+{
+    SourceMove *move = disks->move;
+    g_autofree WireDiskFile *files = g_new0(WireDiskFile, disks->files->len + 1);
+    DisksMessage message = {
+        .transaction = move->transaction,
+        .guest = (char *)move->job->guest,
+        .vmm_kind = move->description->kind,
+        .program = move->command_line[0],
+        .working_directory =
+            (char *)(move->job->working_directory ? move->job->working_directory : "/"),
+        .process = move->process,
+        .overwrite = move->job->options.overwrite,
+        .files = files,
+        .file_count = disks->files->len,
+    };
+
+    for (guint i = 0; i < disks->files->len; i++) {
+        const SourceFile *entry = get_file(disks, i);
+
+        files[i] = (WireDiskFile){
+            .path = entry->file->file,
+            .format = entry->file->format,
+            .bytes = entry->file->bytes,
+            .file_bytes = entry->file->file_bytes,
+            .allocated_bytes = entry->file->allocated_bytes,
+            .mode = entry->mode,
+            .lock = entry->lock,
+            .backing = (char *)entry->backing,
+            .backing_format = (char *)entry->backing_format,
+            .options = entry->file->options,
+        };
+    }
+    return disks_message_encode(&message);
+}
+
+static gboolean ask(SourceDisks *disks, GError **error)
+{
+    SourceMove *move = disks->move;
+    g_autofree char *text = encode_question(disks);
+    Frame frame;
+
+    if (!session_send_bytes(move->session, FRAME_DISKS, text, strlen(text), error) ||
+        !source_await(move, FRAME_DISKS_SEEN, ANSWER_MS, &frame, error) ||
+        !disks_seen_message_decode((const char *)frame.payload, frame.length, &disks->seen, error))
+        return FALSE;
+    if (disks->seen.count == disks->files->len)
+        return TRUE;
+    error_set(error, VMFERRY_ERROR_INVALID, "DISKS_SEEN about %u files, asked about %u",
+              disks->seen.count, disks->files->len);
+    return FALSE;
+}
+
+static const DiskFileSeen *find_seen(const SourceDisks *disks, const VmmDiskFile *file,
+                                     guint *ret_number)
+{
+    find_number(disks, file->path, ret_number);
+    return &disks->seen.files[*ret_number];
+}
+
+static gboolean refuse_existing(SourceDisks *disks, const SourceDisk *disk,
+                                const DiskFileSeen *seen, GError **error)
+{
+    const char *peer = session_get_peer_name(disks->move->session);
+
+    if (seen->same)
+        error_set(error, VMFERRY_ERROR_EXISTS,
+                  "disk %s (%s) is not copied: %s on %s is the very same file; both hosts share it",
+                  disk->disk->id, disk->disk->device, seen->path, peer);
+    else
+        error_set(error, VMFERRY_ERROR_EXISTS,
+                  "disk %s (%s) is not copied: %s exists on %s; --overwrite replaces it",
+                  disk->disk->id, disk->disk->device, seen->path, peer);
+    return FALSE;
+}
+
+static gboolean settle_top(SourceDisks *disks, SourceDisk *disk, GError **error)
+{
+    const VmmDiskFile *file = disk->disk->files->pdata[0];
+    guint number;
+    const DiskFileSeen *seen = find_seen(disks, file, &number);
+    gboolean replaces = disks->move->job->options.overwrite && !seen->same;
+
+    /* What is there may be shared: source_images.c finds out. */
+    if (disk->mode == DISK_MODE_AUTO && seen->exists) {
+        disk->mode = DISK_MODE_SHARED;
+        return TRUE;
+    }
+    if (seen->exists && !replaces)
+        return refuse_existing(disks, disk, seen, error);
+    if (disk->mode == DISK_MODE_AUTO)
+        disk->mode = DISK_MODE_COPY;
+    get_file(disks, number)->make =
+        disk->disk->read_only || disk->disk->flash ? DISK_MAKE_FILE : DISK_MAKE_IMAGE;
+    return TRUE;
+}
+
+/* Backing files that are there are left alone, and proven to be the same. */
+static gboolean settle_backing(SourceDisks *disks, SourceDisk *disk, GError **error)
+{
+    for (guint i = 1; i < disk->disk->files->len; i++) {
+        guint number;
+        const DiskFileSeen *seen = find_seen(disks, disk->disk->files->pdata[i], &number);
+
+        if (seen->exists)
+            continue;
+        if (disk->mode == DISK_MODE_TOP) {
+            error_set(error, VMFERRY_ERROR_NOT_FOUND,
+                      "disk %s (%s): its backing file %s is not there on %s", disk->disk->id,
+                      disk->disk->device, seen->path, session_get_peer_name(disks->move->session));
+            return FALSE;
+        }
+        get_file(disks, number)->make = DISK_MAKE_FILE;
+    }
+    return TRUE;
+}
+
+static gboolean settle(SourceDisks *disks, GError **error)
+{
+    for (guint i = 0; i < disks->disks->len; i++) {
+        SourceDisk *disk = get_disk(disks, i);
+
+        if (disk->mode == DISK_MODE_SHARED)
+            continue;
+        if (!settle_top(disks, disk, error) ||
+            (disk->mode != DISK_MODE_SHARED && !settle_backing(disks, disk, error)))
+            return FALSE;
+        disks->makes |= disk->mode != DISK_MODE_SHARED;
+    }
+    return TRUE;
+}
+
+/* ---- the connection ---- */
+
+static void note_failure(SourceDisks *disks, const GError *why)
+{
+    lock_guard(&disks->lock);
+
+    if (!disks->failure)
+        disks->failure = g_error_copy(why);
+}
+
+static void close_servers(SourceDisks *disks, const GError *why)
+{
+    for (guint i = 0; i < disks->disks->len; i++)
+        if (get_disk(disks, i)->server)
+            nbd_server_close(get_disk(disks, i)->server, why);
+}
+
+static void on_answer(guint number, uint64_t id, gpointer user)
+{
+    SourceDisks *disks = user;
+
+    for (guint i = 0; i < disks->disks->len; i++) {
+        SourceDisk *disk = get_disk(disks, i);
+
+        if (disk->server && disk->number == number && disk->mode != DISK_MODE_SHARED)
+            nbd_server_answer(disk->server, id, 0);
+    }
+}
+
+static void on_failed(const GError *why, gpointer user)
+{
+    SourceDisks *disks = user;
+
+    note_failure(disks, why);
+    close_servers(disks, why);
+}
+
+/* The guest is not to wait for a link that carries nothing. */
+static void on_tick(DiskSender *sender, gpointer user)
+{
+    SourceDisks *disks = user;
+    g_autoptr(GError) why = NULL;
+    gboolean waits = FALSE;
+
+    if (disk_sender_get_stall_ns(sender) < STALL_NS)
+        return;
+    for (guint i = 0; i < disks->disks->len; i++)
+        waits |= get_disk(disks, i)->server &&
+                 nbd_server_get_wait_ns(get_disk(disks, i)->server) >= STALL_NS;
+    if (!waits)
+        return;
+    error_set(&why, VMFERRY_ERROR_TIMEOUT,
+              "%s has taken no content of disks for a second, and the guest's writes must not wait "
+              "longer",
+              session_get_peer_name(disks->move->session));
+    on_failed(why, disks);
+}
+
+static gboolean connect_sender(SourceDisks *disks, GError **error)
+{
+    SourceMove *move = disks->move;
+    DiskSenderOptions options = {
+        .files = disks->files->len,
+        .pack = move->job->options.compress != PACKING_NONE,
+        .answer = on_answer,
+        .tick = on_tick,
+        .failed = on_failed,
+        .user = disks,
+    };
+
+    if (!session_join(move->session, TRAFFIC_DISK, &move->job->channel, JOIN_MS, move->cancellable,
+                      error))
+        return FALSE;
+    disks->sender = disk_sender_start(move->session, &options, error);
+    return disks->sender != NULL;
+}
+
+static gboolean make_there(SourceDisks *disks, GError **error)
+{
+    SourceMove *move = disks->move;
+    g_autofree DiskMake *makes = g_new0(DiskMake, disks->files->len + 1);
+    g_autofree char *text = NULL;
+    Frame frame;
+
+    for (guint i = 0; i < disks->files->len; i++)
+        makes[i] = get_file(disks, i)->make;
+    text = disks_make_message_encode(makes, disks->files->len);
+    return session_send_bytes(move->session, FRAME_DISKS_MAKE, text, strlen(text), error) &&
+           (!disks->makes || (source_await(move, FRAME_DISKS_MADE, ANSWER_MS, &frame, error) &&
+                              connect_sender(disks, error)));
+}
+
+gboolean source_disks_check(SourceMove *move, GError **error)
+{
+    SourceDisks *disks = move->disks;
+    g_autoptr(GError) failure = NULL;
+
+    if (!disks)
+        return TRUE;
+    g_mutex_lock(&disks->lock);
+    failure = disks->failure ? g_error_copy(disks->failure) : NULL;
+    g_mutex_unlock(&disks->lock);
+    if (!failure)
+        return TRUE;
+    g_propagate_error(error, g_steal_pointer(&failure));
+    return FALSE;
+}
+
+/* ---- progress ---- */
+
+static void report_progress(SourceDisks *disks)
+{
+    SourceMove *move = disks->move;
+    MigrateProgress *progress = &move->progress;
+
+    progress->disk_bytes = progress->disk_bytes_done = 0;
+    for (guint i = 0; i < disks->files->len; i++) {
+        const SourceFile *file = get_file(disks, i);
+        DiskCounts counts;
+
+        if (file->make == DISK_MAKE_NOTHING)
+            continue;
+        disk_sender_get_counts(disks->sender, i, &counts);
+        progress->disk_bytes += file->file->allocated_bytes;
+        progress->disk_bytes_done += MIN(counts.data_bytes, file->file->allocated_bytes);
+    }
+    source_report_progress(move);
+}
+
+/* A slice of waiting. */
+static gboolean wait_slice(SourceDisks *disks, GError **error)
+{
+    clock_sleep_ns(POLL_NS);
+    if (clock_now_ns() - disks->move->last_progress_ns > 5 * POLL_NS)
+        report_progress(disks);
+    return source_not_cancelled(disks->move, error) && source_hear_peer(disks->move, error);
+}
+
+static gboolean await_flush(SourceDisks *disks, uint64_t number, GError **error)
+{
+    uint64_t end = clock_now_ns() + (uint64_t)FLUSH_MS * 1000000;
+
+    while (!disk_sender_is_flushed(disks->sender, number)) {
+        if (clock_now_ns() > end) {
+            error_set(error, VMFERRY_ERROR_TIMEOUT, "%s did not write the disks out within %d s",
+                      session_get_peer_name(disks->move->session), FLUSH_MS / 1000);
+            return FALSE;
+        }
+        if (!source_deadline_check(disks->move, error) || !source_disks_check(disks->move, error))
+            return FALSE;
+        if (disks->move->paused)
+            clock_sleep_ns(200000);
+        else if (!wait_slice(disks, error))
+            return FALSE;
+    }
+    return TRUE;
+}
+
+/* ---- files ---- */
+
+static gboolean read_failed(const SourceFile *file, int problem, GError **error)
+{
+    error_set_errno(error, problem, "read %s", file->file->file);
+    return FALSE;
+}
+
+/* The next piece with data at or behind *offset*; *ret_length* 0 at the end. */
+static gboolean find_data(int fd, const SourceFile *file, uint64_t *offset, size_t *ret_length,
+                          GError **error)
+{
+    off_t begin = lseek(fd, (off_t)*offset, SEEK_DATA), end;
+
+    *ret_length = 0;
+    if (begin < 0)
+        return errno == ENXIO || read_failed(file, errno, error);
+    end = lseek(fd, begin, SEEK_HOLE);
+    if (end < 0)
+        return read_failed(file, errno, error);
+    end = MIN(end, (off_t)file->file->file_bytes);
+    *offset = (uint64_t)begin;
+    *ret_length = begin < end ? MIN((size_t)(end - begin), READ_BYTES) : 0;
+    return TRUE;
+}
+
+static gboolean send_file(SourceDisks *disks, guint number, GError **error)
+{
+    const SourceFile *file = get_file(disks, number);
+    g_autofree uint8_t *buffer = g_malloc(READ_BYTES);
+    autofd int fd = open(file->file->path, O_RDONLY | O_CLOEXEC);
+    uint64_t offset = 0;
+    size_t length;
+
+    if (fd < 0)
+        return read_failed(file, errno, error);
+    disk_sender_begin_file(disks->sender, number, file->file->file_bytes, FALSE);
+    for (;;) {
+        ssize_t got;
+
+        if (!find_data(fd, file, &offset, &length, error))
+            return FALSE;
+        if (length == 0)
+            return TRUE;
+        got = pread(fd, buffer, length, (off_t)offset);
+        if (got <= 0)
+            return read_failed(file, got < 0 ? errno : EIO, error);
+        if (!disk_sender_write(disks->sender, number, offset, buffer, (size_t)got, error) ||
+            !source_not_cancelled(disks->move, error) || !source_hear_peer(disks->move, error))
+            return FALSE;
+        offset += (uint64_t)got;
+        if (clock_now_ns() - disks->move->last_progress_ns > 5 * POLL_NS)
+            report_progress(disks);
+    }
+}
+
+static gboolean send_files(SourceDisks *disks, GError **error)
+{
+    gboolean any = FALSE;
+    uint64_t number;
+
+    for (guint i = 0; i < disks->files->len; i++) {
+        if (get_file(disks, i)->make != DISK_MAKE_FILE)
+            continue;
+        if (!send_file(disks, i, error))
+            return FALSE;
+        any = TRUE;
+    }
+    return !any || (disk_sender_flush(disks->sender, FALSE, &number, error) &&
+                    await_flush(disks, number, error));
+}
+
+gboolean source_disks_prepare(SourceMove *move, GError **error)
+{
+    SourceDisks *disks;
+
+    if (move->job->options.disks == DISK_MODE_SHARED && json_object_size(move->job->disk_modes) == 0)
+        return TRUE;
+    disks = move->disks = g_new0(SourceDisks, 1);
+    disks->move = move;
+    disks->disks = g_array_new(FALSE, TRUE, sizeof(SourceDisk));
+    disks->files = g_array_new(FALSE, TRUE, sizeof(SourceFile));
+    g_mutex_init(&disks->lock);
+    if (!list_disks(disks, error))
+        return FALSE;
+    if (disks->files->len == 0)
+        return TRUE;
+    if (!peer_has_feature(&move->peer, FEATURE_DISKS)) {
+        error_set(error, VMFERRY_ERROR_UNSUPPORTED, "%s cannot take disks",
+                  session_get_peer_name(move->session));
+        return FALSE;
+    }
+    if (!ask(disks, error) || !settle(disks, error) || !make_there(disks, error))
+        return FALSE;
+    if (!disks->makes)
+        return TRUE;
+    source_set_phase(move, MIGRATE_PHASE_DISKS);
+    return !fault_point("source.disks-made", error) && send_files(disks, error);
+}
+
+gboolean source_disks_makes(const SourceMove *move, const char *path)
+{
+    guint number;
+
+    return move->disks && path && find_number(move->disks, path, &number) &&
+           get_file(move->disks, number)->make != DISK_MAKE_NOTHING;
+}
+
+/* ---- the mirrors ---- */
+
+static void on_request(const NbdRequest *request, gpointer user)
+{
+    SourceDisk *disk = user;
+    SourceDisks *disks = disk->owner;
+    g_autoptr(GError) problem = NULL;
+    gboolean sent = TRUE;
+
+    switch (request->kind) {
+    case NBD_REQUEST_WRITE:
+        sent = disk_sender_write(disks->sender, disk->number, request->offset, request->data,
+                                 request->length, &problem);
+        break;
+    case NBD_REQUEST_ZERO:
+    case NBD_REQUEST_TRIM:
+        sent = disk_sender_zero(disks->sender, disk->number, request->offset, request->length,
+                                &problem);
+        break;
+    case NBD_REQUEST_FLUSH:
+        /* See source_disks_finish(): only the last flush counts. */
+        break;
+    }
+    if (sent) {
+        disk_sender_answer(disks->sender, disk->number, request->id);
+        return;
+    }
+    note_failure(disks, problem);
+    nbd_server_answer(disk->server, request->id, EIO);
+}
+
+/* That the VMM has gone is found by the state of its copy. */
+static void on_ended(const GError *why, gpointer user)
+{
+    const SourceDisk *disk = user;
+
+    if (why)
+        log_debug("disk %s: %s", disk->disk->id, why->message);
+}
+
+static gboolean start_mirror(SourceDisks *disks, SourceDisk *disk, GError **error)
+{
+    SourceMove *move = disks->move;
+    const VmmDiskFile *file = disk->disk->files->pdata[0];
+    gboolean covers = disk->disk->files->len > 1;
+    NbdServerOptions options = {
+        .export_name = disk->copy,
+        .bytes = file->bytes,
+        .client = vmm_get_pid(move->job->vmm),
+        .request = on_request,
+        .ended = on_ended,
+        .user = disk,
+    };
+    VmmCopy copy = {
+        .name = disk->copy,
+        .node = disk->disk->node,
+        .bytes = file->bytes,
+        .export_name = disk->copy,
+        .top = covers,
+    };
+
+    disk_sender_begin_file(disks->sender, disk->number, file->bytes, covers);
+    disk->server = nbd_server_start(&options, error);
+    if (!disk->server)
+        return FALSE;
+    copy.address = nbd_server_get_address(disk->server);
+    disk->begun_ns = clock_now_ns();
+    if (vmm_start_copy(move->job->vmm, &copy, error))
+        return TRUE;
+    g_prefix_error(error, "disk %s: ", disk->disk->id);
+    return FALSE;
+}
+
+static gboolean start_mirrors(SourceDisks *disks, GError **error)
+{
+    for (guint i = 0; i < disks->disks->len; i++) {
+        SourceDisk *disk = get_disk(disks, i);
+
+        if (!is_mirrored(disks, disk))
+            continue;
+        disk->copy = g_strdup_printf(COPY_PREFIX "%.8s-%u", disks->move->transaction, i);
+        if (!start_mirror(disks, disk, error))
+            return FALSE;
+    }
+    return TRUE;
+}
+
+/* A mirror's own error is only "I/O error" where the connection has failed. */
+static gboolean look_at(SourceDisks *disks, SourceDisk *disk, GError **error)
+{
+    Vmm *vmm = disks->move->job->vmm;
+    g_autoptr(GError) problem = NULL;
+
+    if (!source_disks_check(disks->move, error))
+        return FALSE;
+    if (!vmm_get_copy(vmm, disk->copy, &disk->state, &problem) ||
+        disk->state == VMM_COPY_FAILED) {
+        if (source_disks_check(disks->move, error) && source_hear_peer(disks->move, error))
+            g_propagate_prefixed_error(error, g_steal_pointer(&problem),
+                                       "disk %s: copying: ", disk->disk->id);
+        return FALSE;
+    }
+    if (disk->state == VMM_COPY_READY && disk->ready_ns == 0) {
+        disk->ready_ns = clock_now_ns();
+        return vmm_sync_copy(vmm, disk->copy, error);
+    }
+    if (disk->state == VMM_COPY_IN_SYNC && disk->synced_ns == 0) {
+        disk->synced_ns = clock_now_ns();
+        if (disk->ready_ns == 0)
+            disk->ready_ns = disk->synced_ns;
+    }
+    return TRUE;
+}
+
+static gboolean await_sync(SourceDisks *disks, GError **error)
+{
+    gboolean all = FALSE;
+
+    while (!all) {
+        all = TRUE;
+        for (guint i = 0; i < disks->disks->len; i++) {
+            SourceDisk *disk = get_disk(disks, i);
+
+            if (!disk->copy)
+                continue;
+            if (!look_at(disks, disk, error))
+                return FALSE;
+            all = all && disk->state == VMM_COPY_IN_SYNC;
+        }
+        if (!all && !wait_slice(disks, error))
+            return FALSE;
+    }
+    return TRUE;
+}
+
+gboolean source_disks_mirror(SourceMove *move, GError **error)
+{
+    SourceDisks *disks = move->disks;
+
+    if (!disks || !disks->makes)
+        return TRUE;
+    if (!start_mirrors(disks, error) || fault_point("source.disks-begun", error) ||
+        !await_sync(disks, error) || fault_point("source.disks-in-sync", error))
+        return FALSE;
+    report_progress(disks);
+    return TRUE;
+}
+
+void source_disks_abort(SourceMove *move)
+{
+    SourceDisks *disks = move->disks;
+    g_autoptr(GError) why = NULL;
+
+    if (!disks)
+        return;
+    error_set(&why, VMFERRY_ERROR_CANCELLED, "the move is over");
+    /* First, since the VMM may wait for an answer. */
+    close_servers(disks, why);
+    for (guint i = 0; i < disks->disks->len; i++) {
+        SourceDisk *disk = get_disk(disks, i);
+        g_autoptr(GError) problem = NULL;
+
+        if (disk->copy && !disk->finished &&
+            !vmm_abort_copy(move->job->vmm, disk->copy, &problem))
+            log_warning("guest %s: disk %s: its copy could not be ended: %s", move->job->guest,
+                        disk->disk->id, problem->message);
+    }
+}
+
+/* ---- the pause ---- */
+
+gboolean source_disks_finish(SourceMove *move, GError **error)
+{
+    SourceDisks *disks = move->disks;
+
+    if (!disks || !disks->makes)
+        return TRUE;
+    for (guint i = 0; i < disks->disks->len; i++) {
+        SourceDisk *disk = get_disk(disks, i);
+
+        if (!disk->copy)
+            continue;
+        if (!vmm_finish_copy(move->job->vmm, disk->copy, error)) {
+            g_prefix_error(error, "disk %s: ", disk->disk->id);
+            return FALSE;
+        }
+        disk->finished = TRUE;
+        disk->finished_ns = clock_now_ns();
+    }
+    return !fault_point("source.disks-finished", error) && source_disks_check(move, error) &&
+           disk_sender_flush(disks->sender, TRUE, &disks->last_flush, error);
+}
+
+/* ---- verifying ---- */
+
+static gboolean needs_storage(SourceDisks *disks)
+{
+    for (guint i = 0; i < disks->disks->len; i++)
+        if (is_mirrored(disks, get_disk(disks, i)))
+            return TRUE;
+    return FALSE;
+}
+
+gboolean source_disks_prepare_verify(SourceMove *move, GError **error)
+{
+    SourceDisks *disks = move->disks;
+    const VmmDriver *driver = vmm_driver_find(move->description->kind, NULL);
+    VmmStorageLaunch launch = {
+        .program = move->job->command_line[0],
+        .working_directory = move->job->working_directory,
+    };
+
+    if (!disks || !move->job->options.verify || !needs_storage(disks))
+        return TRUE;
+    disks->directory = move->job->host.make_directory(move->job->host.user, error);
+    if (!disks->directory)
+        return FALSE;
+    launch.directory = disks->directory;
+    disks->storage =
+        driver && driver->open_storage ? driver->open_storage(&launch, error) : NULL;
+    if (disks->storage)
+        return TRUE;
+    g_prefix_error(error, "disks cannot be verified: ");
+    return FALSE;
+}
+
+static char *make_digest(SourceDisks *disks, guint number, GError **error)
+{
+    const SourceFile *file = get_file(disks, number);
+    g_autofree char *socket = NULL;
+    g_autofree char *name = g_strdup_printf("verify-%u", number);
+    char *digest;
+
+    if (file->make == DISK_MAKE_FILE)
+        return image_view_digest_content(file->view, file->file->file_bytes, NULL, error);
+    if (!vmm_storage_open_image(disks->storage, name, file->file->path, file->file->format, FALSE,
+                                error))
+        return NULL;
+    socket = vmm_storage_get_socket(disks->storage);
+    digest = disk_digest_export(socket, name, NULL, error);
+    vmm_storage_close_image(disks->storage, name, NULL);
+    return digest;
+}
+
+/* A firmware's variables were verified as guest memory. */
+static gboolean is_verified_here(SourceDisks *disks, guint number)
+{
+    for (guint i = 0; i < disks->disks->len; i++) {
+        const SourceDisk *disk = get_disk(disks, i);
+
+        if (disk->mode != DISK_MODE_SHARED && disk->number == number && disk->disk->flash)
+            return FALSE;
+    }
+    return get_file(disks, number)->make != DISK_MAKE_NOTHING;
+}
+
+static gboolean compare(SourceDisks *disks, char **here, char **there, GError **error)
+{
+    for (guint i = 0; i < disks->files->len; i++) {
+        if (!here[i] || g_strcmp0(here[i], there[i]) == 0)
+            continue;
+        error_set(error, VMFERRY_ERROR_FAILED, "the copy of %s on %s is not equal to it",
+                  get_file(disks, i)->file->file, session_get_peer_name(disks->move->session));
+        return FALSE;
+    }
+    for (guint i = 0; i < disks->disks->len; i++)
+        if (get_disk(disks, i)->mode != DISK_MODE_SHARED)
+            get_disk(disks, i)->verified = 1;
+    return TRUE;
+}
+
+/* Both sides read at the same time. */
+static gboolean verify(SourceDisks *disks, GError **error)
+{
+    SourceMove *move = disks->move;
+    g_autofree char **there = g_new0(char *, disks->files->len + 1);
+    g_auto(GStrv) here = g_new0(char *, disks->files->len + 1);
+    gboolean equal = FALSE;
+    Frame frame;
+
+    if (!session_send_bytes(move->session, FRAME_DISKS_VERIFY, NULL, 0, error))
+        return FALSE;
+    for (guint i = 0; i < disks->files->len; i++)
+        if (is_verified_here(disks, i) && !(here[i] = make_digest(disks, i, error)))
+            return FALSE;
+    if (source_await(move, FRAME_DISKS_DIGESTS, ANSWER_MS, &frame, error) &&
+        disks_digests_message_decode((const char *)frame.payload, frame.length, disks->files->len,
+                                     there, error))
+        equal = compare(disks, here, there, error);
+    for (guint i = 0; i < disks->files->len; i++)
+        g_free(there[i]);
+    return equal;
+}
+
+gboolean source_disks_await(SourceMove *move, GError **error)
+{
+    SourceDisks *disks = move->disks;
+
+    if (!disks || !disks->makes)
+        return TRUE;
+    return await_flush(disks, disks->last_flush, error) &&
+           (!move->job->options.verify || verify(disks, error));
+}
+
+/* ---- report ---- */
+
+static double span_ms(uint64_t from_ns, uint64_t to_ns)
+{
+    return from_ns > 0 && to_ns > from_ns ? clock_ns_to_ms(to_ns - from_ns) : 0;
+}
+
+static void add_counts(SourceDisks *disks, const SourceDisk *disk, DiskCounts *sum)
+{
+    for (guint i = 0; i < disk->disk->files->len; i++) {
+        const VmmDiskFile *file = disk->disk->files->pdata[i];
+        DiskCounts counts;
+        guint number;
+
+        if (!disks->sender || !find_number(disks, file->path, &number) ||
+            get_file(disks, number)->make == DISK_MAKE_NOTHING)
+            continue;
+        disk_sender_get_counts(disks->sender, number, &counts);
+        sum->data_bytes += counts.data_bytes;
+        sum->zero_bytes += counts.zero_bytes;
+        sum->wire_bytes += counts.wire_bytes;
+    }
+}
+
+static json_t *describe(SourceDisks *disks, const SourceDisk *disk)
+{
+    const VmmDiskFile *file = disk->disk->files->len > 0 ? disk->disk->files->pdata[0] : NULL;
+    gboolean copied = disk->mode != DISK_MODE_SHARED;
+    DiskCounts sum = {0};
+
+    if (copied)
+        add_counts(disks, disk, &sum);
+    return json_pack(
+        "{s:s, s:s, s:s, s:s?, s:s?, s:I, s:I, s:I, s:f, s:f, s:o}", "id", disk->disk->id,
+        "device", disk->disk->device, "mode", disk_mode_name(disk->mode), "source",
+        file ? file->file : NULL, "destination",
+        copied && disks->seen.count > disk->number ? disks->seen.files[disk->number].path : NULL,
+        "copied_bytes", (json_int_t)sum.data_bytes, "zero_bytes", (json_int_t)sum.zero_bytes,
+        "wire_bytes", (json_int_t)sum.wire_bytes, "copy_ms",
+        span_ms(disk->begun_ns, disk->ready_ns), "in_sync_ms",
+        span_ms(disk->ready_ns, disk->finished_ns), "verified",
+        disk->verified < 0 ? json_null() : json_boolean(disk->verified));
+}
+
+void source_disks_describe(SourceMove *move)
+{
+    SourceDisks *disks = move->disks;
+
+    json_decref(move->report->copies);
+    move->report->copies = json_array();
+    for (guint i = 0; disks && i < disks->disks->len; i++)
+        json_array_append_new(move->report->copies, describe(disks, get_disk(disks, i)));
+}
+
+/* ---- the old images ---- */
+
+/* Renamed rather than removed, unless that is wanted: nobody starts the guest from them by
+ * mistake, and an old copy of this guest that an earlier move left is replaced. */
+static void retire(SourceMove *move, const SourceFile *file)
+{
+    g_autofree char *moved =
+        g_strdup_printf("%s.moved-%.8s", file->file->path, move->job->guest_id);
+    gboolean done = move->job->options.delete_source ? unlink(file->file->path) == 0
+                                                     : rename(file->file->path, moved) == 0;
+
+    if (!done)
+        log_warning("guest %s: the old image %s is still there: %s", move->job->guest,
+                    file->file->file, g_strerror(errno));
+}
+
+/* The paths lead through the VMM's process. */
+void source_disks_retire(SourceMove *move)
+{
+    SourceDisks *disks = move->disks;
+
+    if (!disks || move->job->options.keep_source)
+        return;
+    for (guint i = 0; i < disks->disks->len; i++) {
+        const SourceDisk *disk = get_disk(disks, i);
+
+        if (is_mirrored(disks, disk) || (disk->mode != DISK_MODE_SHARED && disk->disk->flash &&
+                                         !disk->disk->read_only))
+            retire(move, get_file(disks, disk->number));
+    }
+}
+
+/* The sender's thread calls the servers, whose threads give content to the sender; one that sends
+ * ends with the session. */
+static void end_threads(SourceDisks *disks)
+{
+    if (disks->sender)
+        disk_sender_stop(disks->sender);
+    if (disks->sender && !disks->last_flush)
+        session_shutdown(disks->move->session);
+    for (guint i = 0; i < disks->disks->len; i++)
+        g_clear_pointer(&get_disk(disks, i)->server, nbd_server_free);
+    disk_sender_free(disks->sender);
+}
+
+void source_disks_free(SourceDisks *disks)
+{
+    if (!disks)
+        return;
+    end_threads(disks);
+    for (guint i = 0; i < disks->disks->len; i++)
+        g_free(get_disk(disks, i)->copy);
+    vmm_storage_free(disks->storage);
+    if (disks->directory)
+        disks->move->job->host.remove_directory(disks->directory, disks->move->job->host.user);
+    g_free(disks->directory);
+    for (guint i = 0; i < disks->files->len; i++)
+        image_view_free(get_file(disks, i)->view);
+    disks_seen_message_clear(&disks->seen);
+    g_array_unref(disks->files);
+    g_array_unref(disks->disks);
+    if (disks->list)
+        g_ptr_array_unref(disks->list);
+    g_clear_error(&disks->failure);
+    g_mutex_clear(&disks->lock);
+    g_free(disks);
+}
