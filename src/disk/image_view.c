@@ -12,11 +12,11 @@
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
-#include <xxhash.h>
 
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/fd.h"
+#include "disk/content_digest.h"
 #include "disk/image_device.h"
 
 /* Far behind images and the bytes that QEMU locks (100 to 210), within what
@@ -36,7 +36,6 @@
 #define EDGE_SAMPLES 16u
 
 #define PIECE_BYTES (1u << 20)
-#define CONTENT_BLOCK_BYTES 65536u
 /* Beyond IMAGE_FAST_BYTES: leaves room for guests on the same disks. */
 #define GENTLE_BYTES_PER_MS (200000u)
 #define IO_IDLE (3 << 13) /* see ioprio_set(2) */
@@ -236,20 +235,11 @@ static gboolean read_block(int fd, uint64_t offset, uint8_t *block)
     return TRUE;
 }
 
-static char *finish_digest(const XXH3_state_t *state)
-{
-    XXH128_hash_t hash = XXH3_128bits_digest(state);
-
-    return g_strdup_printf("%016" G_GINT64_MODIFIER "x%016" G_GINT64_MODIFIER "x", hash.high64,
-                           hash.low64);
-}
-
 char *image_view_digest(ImageView *view, const uint64_t *offsets, guint count, GError **error)
 {
     autofd int fd = open_direct(view);
+    g_autoptr(ContentDigest) digest = content_digest_new();
     uint8_t *block = NULL;
-    XXH3_state_t *state;
-    char *digest;
     gboolean read = fd >= 0 && posix_memalign((void **)&block, 4096, IMAGE_SAMPLE_BYTES) == 0;
 
     if (!read) {
@@ -257,26 +247,17 @@ char *image_view_digest(ImageView *view, const uint64_t *offsets, guint count, G
         return NULL;
     }
     (void)posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED);
-    state = XXH3_createState();
-    XXH3_128bits_reset(state);
     for (guint i = 0; i < count && read; i++) {
         read = read_block(fd, offsets[i], block);
-        XXH3_128bits_update(state, block, IMAGE_SAMPLE_BYTES);
+        content_digest_add_plain(digest, block, IMAGE_SAMPLE_BYTES);
     }
     if (!read)
         error_set_errno(error, errno, "read %s", view->path);
-    digest = read ? finish_digest(state) : NULL;
-    XXH3_freeState(state);
     free(block);
-    return digest;
+    return read ? content_digest_finish(digest) : NULL;
 }
 
 /* ---- content ---- */
-
-static gboolean is_zero(const uint8_t *bytes, size_t count)
-{
-    return bytes[0] == 0 && memcmp(bytes, bytes + 1, count - 1) == 0;
-}
 
 /* Reads all of *count* bytes. */
 static gboolean read_piece(const ImageView *view, int fd, uint64_t offset, uint8_t *piece,
@@ -304,19 +285,6 @@ static gboolean read_piece(const ImageView *view, int fd, uint64_t offset, uint8
     return TRUE;
 }
 
-static void digest_piece(XXH3_state_t *state, uint64_t offset, const uint8_t *piece, size_t count)
-{
-    for (size_t at = 0; at < count; at += CONTENT_BLOCK_BYTES) {
-        size_t bytes = MIN(CONTENT_BLOCK_BYTES, count - at);
-        uint64_t place = GUINT64_TO_LE(offset + at);
-
-        if (is_zero(piece + at, bytes))
-            continue;
-        XXH3_128bits_update(state, &place, sizeof place);
-        XXH3_128bits_update(state, piece + at, bytes);
-    }
-}
-
 /* The start of the piece that holds the next data. */
 static uint64_t skip_hole(const ImageView *view, uint64_t offset, uint64_t bytes)
 {
@@ -341,7 +309,7 @@ static void be_gentle(uint64_t read_bytes, uint64_t start_ns)
 }
 
 static gboolean digest_all(ImageView *view, int fd, uint64_t bytes, uint8_t *piece,
-                           const gint *cancelled, XXH3_state_t *state, GError **error)
+                           const gint *cancelled, ContentDigest *digest, GError **error)
 {
     uint64_t start_ns = clock_now_ns(), read_bytes = 0;
 
@@ -355,7 +323,7 @@ static gboolean digest_all(ImageView *view, int fd, uint64_t bytes, uint8_t *pie
         }
         if (!read_piece(view, fd, at, piece, count, error))
             return FALSE;
-        digest_piece(state, at, piece, count);
+        content_digest_add(digest, at, piece, count);
         read_bytes += count;
         be_gentle(read_bytes, start_ns);
     }
@@ -378,9 +346,9 @@ char *image_view_digest_content(ImageView *view, uint64_t bytes, const gint *can
                                 GError **error)
 {
     autofd int fd = has_size(view, bytes, error) ? open_direct(view) : -1;
+    g_autoptr(ContentDigest) digest = content_digest_new();
     uint8_t *piece = NULL;
-    XXH3_state_t *state;
-    char *digest = NULL;
+    gboolean read;
 
     if (fd < 0 || posix_memalign((void **)&piece, 4096, PIECE_BYTES) != 0) {
         if (error && !*error)
@@ -388,11 +356,7 @@ char *image_view_digest_content(ImageView *view, uint64_t bytes, const gint *can
         return NULL;
     }
     (void)posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED);
-    state = XXH3_createState();
-    XXH3_128bits_reset(state);
-    if (digest_all(view, fd, bytes, piece, cancelled, state, error))
-        digest = finish_digest(state);
-    XXH3_freeState(state);
+    read = digest_all(view, fd, bytes, piece, cancelled, digest, error);
     free(piece);
-    return digest;
+    return read ? content_digest_finish(digest) : NULL;
 }

@@ -32,11 +32,11 @@ typedef struct {
 } VmmStorageLaunch;
 
 typedef struct {
-    const char *path;         /* of the file, absolute */
-    const char *format;       /* "raw", "qcow2" */
-    uint64_t bytes;           /* as its guest is to see it */
-    json_t *options;          /* as VmmDiskFile.options tells them; NULL: defaults */
-    const char *backing;      /* as its header is to name it; NULL: none */
+    const char *path;    /* of the file, absolute */
+    const char *format;  /* "raw", "qcow2" */
+    uint64_t bytes;      /* as its guest is to see it */
+    json_t *options;     /* as VmmDiskFile.options tells them; NULL: defaults */
+    const char *backing; /* as its header is to name it; NULL: none */
     const char *backing_format;
 } VmmImageRequest;
 
@@ -68,8 +68,8 @@ gboolean vmm_storage_create(VmmStorage *storage, const VmmImageRequest *request,
 
 /* Opens an image, with its backing files, and exports it as *name*.  Writable: zeros that are written may become
  * holes, and nobody else may write to it.  Otherwise it may be in use by a VMM that is paused. */
-gboolean vmm_storage_open_image(VmmStorage *storage, const char *name, const char *path, const char *format,
-                          gboolean writable, GError **error);
+gboolean vmm_storage_open_image(VmmStorage *storage, const char *name, const char *path,
+                                const char *format, gboolean writable, GError **error);
 
 /* Path of the socket with all exports; free with g_free(). */
 char *vmm_storage_get_socket(VmmStorage *storage);

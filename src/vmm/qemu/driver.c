@@ -9,6 +9,7 @@
 #include "base/process.h"
 #include "vmm/qemu/command_line.h"
 #include "vmm/qemu/stderr_tail.h"
+#include "vmm/qemu/storage.h"
 
 /* A dying QEMU closes its socket a little before it is gone. */
 #define DYING_MS 2000
@@ -453,4 +454,5 @@ const VmmDriver qemu_driver = {
     .launch = qemu_launch,
     .adopt = qemu_adopt,
     .reattach = qemu_reattach,
+    .open_storage = qemu_storage_open,
 };
