@@ -1,5 +1,9 @@
 #include "cli/migrate_options.h"
 
+#include <string.h>
+
+#include "base/error.h"
+
 /* ---- the options and their help ---- */
 
 static void add_range(const MigrateOption *option, GString *help)
@@ -63,6 +67,13 @@ void migrate_arguments_init(MigrateArguments *arguments)
         arguments->help[row] = make_help(option);
         arguments->entries[row] = make_entry(option, row, arguments);
     }
+    arguments->entries[row++] = (GOptionEntry){
+        .long_name = "disk",
+        .arg = G_OPTION_ARG_STRING_ARRAY,
+        .arg_data = &arguments->disks,
+        .description = "The same of one disk (vmferry disk list NAME); may be given again",
+        .arg_description = "ID=HOW",
+    };
     arguments->entries[row] = (GOptionEntry){
         .long_name = "progress",
         .arg = G_OPTION_ARG_NONE,
@@ -77,6 +88,7 @@ void migrate_arguments_clear(MigrateArguments *arguments)
         g_clear_pointer(&arguments->texts[i], g_free);
         g_clear_pointer(&arguments->help[i], g_free);
     }
+    g_clear_pointer(&arguments->disks, g_strfreev);
     common_options_clear(&arguments->common);
 }
 
@@ -112,21 +124,50 @@ static gboolean parse(const MigrateArguments *arguments, MigrateOptions *options
     return migrate_options_agree(options, *ret_given, MIGRATE_FROM_COMMAND, error);
 }
 
+/* ID=HOW; an id may hold "=". */
+static gboolean add_disk(json_t *modes, const char *text, GError **error)
+{
+    const char *how = strrchr(text, '=');
+    g_autofree char *id = how ? g_strndup(text, (gsize)(how - text)) : NULL;
+    DiskMode mode;
+
+    if (id && *id && disk_mode_from_name(how + 1, &mode) &&
+        json_object_set_new(modes, id, json_string(how + 1)) == 0)
+        return TRUE;
+    error_set(error, VMFERRY_ERROR_INVALID,
+              "--disk %s: give a disk's id, \"=\", and auto, shared, copy or top", text);
+    return FALSE;
+}
+
+static gboolean add_disks(const MigrateArguments *arguments, json_t *request, GError **error)
+{
+    json_t *modes;
+
+    if (!arguments->disks)
+        return TRUE;
+    modes = json_object();
+    json_object_set_new(request, "disk_modes", modes);
+    for (guint i = 0; arguments->disks[i]; i++)
+        if (!add_disk(modes, arguments->disks[i], error))
+            return FALSE;
+    return TRUE;
+}
+
 json_t *migrate_arguments_to_request(const MigrateArguments *arguments, const char *destination,
                                      MigrateOptions *ret_options)
 {
     g_autoptr(GError) error = NULL;
     MigrateOptionSet given = 0;
-    json_t *request;
+    g_autoptr(json_t) request = json_pack("{s:s}", "destination", destination);
 
     migrate_options_init(ret_options);
-    if (!parse(arguments, ret_options, &given, &error)) {
+    if (!parse(arguments, ret_options, &given, &error) ||
+        !add_disks(arguments, request, &error)) {
         cli_usage_error("%s", error->message);
         return NULL;
     }
-    request = json_pack("{s:s}", "destination", destination);
     migrate_options_write(ret_options, given, request);
-    return request;
+    return g_steal_pointer(&request);
 }
 
 const char *migrate_arguments_get_record(const MigrateArguments *arguments)

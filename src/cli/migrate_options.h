@@ -19,8 +19,9 @@ typedef struct {
     gboolean progress;
     char *texts[MIGRATE_OPTIONS_LIMIT]; /* by row; NULL where not given */
     gboolean flags[MIGRATE_OPTIONS_LIMIT];
+    char **disks; /* of --disk, or NULL */
     char *help[MIGRATE_OPTIONS_LIMIT];
-    GOptionEntry entries[MIGRATE_OPTIONS_LIMIT + 2]; /* for cli_parse() */
+    GOptionEntry entries[MIGRATE_OPTIONS_LIMIT + 3]; /* for cli_parse() */
 } MigrateArguments;
 
 void migrate_arguments_init(MigrateArguments *arguments);

@@ -30,8 +30,9 @@ char *progress_format_bar(double share, guint width)
 
 static double get_share(json_t *object)
 {
-    double all = (double)json_count_or(object, "round_bytes", 0);
-    double done = (double)json_count_or(object, "round_bytes_done", 0);
+    gboolean disks = strcmp(json_text_or(object, "phase", ""), "disks") == 0;
+    double all = (double)json_count_or(object, disks ? "disk_bytes" : "round_bytes", 0);
+    double done = (double)json_count_or(object, disks ? "disk_bytes_done" : "round_bytes_done", 0);
 
     return all > 0 ? done / all : 0;
 }
@@ -42,6 +43,7 @@ static const char *describe_phase(const char *phase)
         const char *name, *text;
     } phases[] = {
         {"connect", "connecting"},
+        {"disks", "copying disks"},
         {"precopy", "copying"},
         {"stopped", "stopped, last round"},
         {"switchover", "switching over"},

@@ -145,6 +145,7 @@ static void print_proofs(json_t *report, const char *key, const char *noun)
         {"device", "the same there: the device has the same worldwide name on both hosts"},
         {"address", "the same there: both hosts open the same address"},
         {"content", "with the same content there: all of it was compared"},
+        {"copied", "made there"},
         {"none", "NOT proven to be the same there"},
     };
     json_t *disks = json_object_get(report, key), *disk;
@@ -158,6 +159,25 @@ static void print_proofs(json_t *report, const char *key, const char *noun)
         if (count > 0)
             printf("  %-11s %u %s%s, %s\n", key, count, noun, count == 1 ? "" : "s",
                    proofs[i].text);
+    }
+}
+
+/* The disks that moved along. */
+static void print_copies(json_t *report)
+{
+    json_t *copies = json_object_get(report, "copies"), *copy;
+    size_t i;
+
+    json_array_foreach(copies, i, copy)
+    {
+        g_autofree char *copied = bytes_format(get_number(copy, "copied_bytes"));
+        g_autofree char *zero = bytes_format(get_number(copy, "zero_bytes"));
+        g_autofree char *wire = bytes_format(get_number(copy, "wire_bytes"));
+        gboolean verified = json_flag_or(copy, "verified", FALSE);
+
+        printf("  disk        %s copied to %s: %s (%s sent), %s of zeros left out%s\n",
+               json_text_or(copy, "id", "?"), json_text_or(copy, "destination", "?"), copied, wire,
+               zero, verified ? "; verified" : "");
     }
 }
 
@@ -187,9 +207,9 @@ static void print_completed(json_t *report, const char *guest)
         printf("  the guest   %s\n", *sentence);
     if (json_is_boolean(json_object_get(report, "verified")))
         printf("  memory      %s\n", json_flag_or(report, "verified", FALSE)
-                                         ? "verified: every page of RAM is the same there; "
-                                           "the content of disks was not"
+                                         ? "verified: every page of RAM is the same there"
                                          : "NOT verified");
+    print_copies(report);
     print_proofs(report, "disks", "image");
     print_proofs(report, "files", "file");
 }

@@ -270,6 +270,7 @@ static gboolean ask(SourceDisks *disks, GError **error)
 static const DiskFileSeen *find_seen(const SourceDisks *disks, const VmmDiskFile *file,
                                      guint *ret_number)
 {
+    *ret_number = 0;
     find_number(disks, file->path, ret_number);
     return &disks->seen.files[*ret_number];
 }
@@ -967,7 +968,8 @@ void source_disks_describe(SourceMove *move)
     json_decref(move->report->copies);
     move->report->copies = json_array();
     for (guint i = 0; disks && i < disks->disks->len; i++)
-        json_array_append_new(move->report->copies, describe(disks, get_disk(disks, i)));
+        if (get_disk(disks, i)->mode != DISK_MODE_SHARED)
+            json_array_append_new(move->report->copies, describe(disks, get_disk(disks, i)));
 }
 
 /* ---- the old images ---- */
