@@ -171,6 +171,23 @@ int unix_socket_connect(const char *path, GError **error)
     return fd_steal(&fd);
 }
 
+int unix_socket_listen(const char *where, int queue, GError **error)
+{
+    g_auto(UnixAddress) address = {.folder = -1, .netns = -1};
+    autofd int fd = -1;
+
+    if (!unix_address_resolve(where, &address, error))
+        return -1;
+    fd = make_socket_for(&address, error);
+    if (fd < 0)
+        return -1;
+    if (bind(fd, (const struct sockaddr *)&address.address, address.length) == 0 &&
+        listen(fd, queue) == 0)
+        return fd_steal(&fd);
+    error_set_errno(error, errno, "listen on %s", where);
+    return -1;
+}
+
 gboolean unix_socket_in_use(const char *path)
 {
     g_autoptr(GError) failure = NULL;
