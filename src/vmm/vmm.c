@@ -216,6 +216,62 @@ gboolean vmm_drain(Vmm *vmm, GError **error)
     return has_block(vmm, error) && vmm->block->drain(vmm, error);
 }
 
+/* ---- copies of disks ---- */
+
+void vmm_disk_file_free(VmmDiskFile *file)
+{
+    if (!file)
+        return;
+    g_free(file->file);
+    g_free(file->path);
+    g_free(file->format);
+    json_decref(file->options);
+    g_free(file);
+}
+
+void vmm_disk_free(VmmDisk *disk)
+{
+    if (!disk)
+        return;
+    g_free(disk->id);
+    g_free(disk->device);
+    g_free(disk->node);
+    g_free(disk->obstacle);
+    if (disk->files)
+        g_ptr_array_unref(disk->files);
+    g_free(disk);
+}
+
+GPtrArray *vmm_list_disks(Vmm *vmm, GError **error)
+{
+    return has_block(vmm, error) ? vmm->block->list_disks(vmm, error) : NULL;
+}
+
+gboolean vmm_start_copy(Vmm *vmm, const VmmCopy *copy, GError **error)
+{
+    return has_block(vmm, error) && vmm->block->start_copy(vmm, copy, error);
+}
+
+gboolean vmm_get_copy(Vmm *vmm, const char *name, VmmCopyState *ret, GError **error)
+{
+    return has_block(vmm, error) && vmm->block->get_copy(vmm, name, ret, error);
+}
+
+gboolean vmm_sync_copy(Vmm *vmm, const char *name, GError **error)
+{
+    return has_block(vmm, error) && vmm->block->sync_copy(vmm, name, error);
+}
+
+gboolean vmm_finish_copy(Vmm *vmm, const char *name, GError **error)
+{
+    return has_block(vmm, error) && vmm->block->finish_copy(vmm, name, error);
+}
+
+gboolean vmm_abort_copy(Vmm *vmm, const char *name, GError **error)
+{
+    return has_block(vmm, error) && vmm->block->abort_copy(vmm, name, error);
+}
+
 /* ---- the balloon ---- */
 
 static gboolean has_balloon(Vmm *vmm, GError **error)

@@ -84,6 +84,8 @@ typedef struct {
     json_t *options;          /* how it was made, in the driver's own form; NULL: nothing to tell */
 } VmmDiskFile;
 
+void vmm_disk_file_free(VmmDiskFile *file);
+
 /* A drive of the machine that has a medium. */
 typedef struct {
     char *id;     /* as its user named it: -drive id=, -device id=, the node's name; else a QOM path */

@@ -139,6 +139,7 @@ static Vmm *take(const VmmIdentity *identity, Qmp *qmp)
     qemu->relayed = qemu_is_relayed(qmp);
     if (qemu_images_may_be_released(qemu))
         g_atomic_int_set(&qemu->images_released, TRUE);
+    qemu_remove_left_copies(qemu);
     return vmm;
 }
 

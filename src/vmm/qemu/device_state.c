@@ -164,6 +164,10 @@ GBytes *qemu_save_device_state(QemuVmm *qemu, VmmSavePurpose purpose, GError **e
 
     if (!check_savable(qemu, error) || !qemu_check_ram(qemu, error))
         return NULL;
+    if (purpose == VMM_SAVE_SWITCHOVER && qemu->copies->len > 0) {
+        error_set(error, VMFERRY_ERROR_FAILED, "the guest's disks are still being copied");
+        return NULL;
+    }
     if (purpose == VMM_SAVE_SWITCHOVER)
         g_atomic_int_set(&qemu->images_released, TRUE);
     stream = take_stream(qemu, purpose, error);

@@ -111,6 +111,7 @@ LOCKED_OPERATION(gboolean, announce, qemu_announce)
 LOCKED_OPERATION(gboolean, quit_gently, qemu_quit_gently)
 LOCKED_OPERATION(gboolean, quit, qemu_quit)
 LOCKED_OPERATION(gboolean, drain, qemu_drain)
+LOCKED_OPERATION(GPtrArray *, list_disks, qemu_list_disks)
 
 /* The same for an operation that has more arguments. */
 static gboolean end_operation(QemuVmm *qemu, gboolean done, GError **error)
@@ -259,6 +260,42 @@ static gboolean get_direct_io(Vmm *vmm, VmmDirectIo *ret, GError **error)
     return end_operation(qemu, qemu_get_direct_io(qemu, ret, error), error);
 }
 
+static gboolean start_copy(Vmm *vmm, const VmmCopy *copy, GError **error)
+{
+    QemuVmm *qemu = from_vmm(vmm);
+    g_autoptr(GMutexLocker) locker G_GNUC_UNUSED = g_mutex_locker_new(&qemu->lock);
+
+    return end_operation(qemu, qemu_start_copy(qemu, copy, error), error);
+}
+
+static gboolean get_copy(Vmm *vmm, const char *name, VmmCopyState *ret, GError **error)
+{
+    QemuVmm *qemu = from_vmm(vmm);
+    g_autoptr(GMutexLocker) locker G_GNUC_UNUSED = g_mutex_locker_new(&qemu->lock);
+
+    return end_operation(qemu, qemu_get_copy(qemu, name, ret, error), error);
+}
+
+/* Defines the table's entry around an operation on one copy. */
+#define COPY_OPERATION(name, operation)                                                            \
+    static gboolean name(Vmm *vmm, const char *copy, GError **error)                               \
+    {                                                                                              \
+        QemuVmm *qemu = from_vmm(vmm);                                                             \
+        g_autoptr(GMutexLocker) locker G_GNUC_UNUSED = g_mutex_locker_new(&qemu->lock);            \
+                                                                                                   \
+        return end_operation(qemu, operation(qemu, copy, error), error);                           \
+    }
+
+COPY_OPERATION(sync_copy, qemu_sync_copy)
+COPY_OPERATION(finish_copy, qemu_finish_copy)
+COPY_OPERATION(abort_locked, qemu_abort_copy)
+
+static gboolean abort_copy(Vmm *vmm, const char *copy, GError **error)
+{
+    qemu_yank_copy(from_vmm(vmm), copy);
+    return abort_locked(vmm, copy, error);
+}
+
 static void note_shutdown(QemuVmm *qemu, const char *event, json_t *data)
 {
     const char *reason = strcmp(event, "SHUTDOWN") == 0 ? json_text_or(data, "reason", "shutdown")
@@ -303,6 +340,14 @@ static char *describe_end(Vmm *vmm)
     return g_strdup("its QEMU process was ended, and did not say why");
 }
 
+static void note_job(QemuVmm *qemu)
+{
+    g_mutex_lock(&qemu->event_lock);
+    g_atomic_int_inc(&qemu->job_changes);
+    g_cond_broadcast(&qemu->event_came);
+    g_mutex_unlock(&qemu->event_lock);
+}
+
 static void note_migration(QemuVmm *qemu, const char *status)
 {
     g_mutex_lock(&qemu->event_lock);
@@ -310,7 +355,7 @@ static void note_migration(QemuVmm *qemu, const char *status)
         qemu->arrival = QEMU_ARRIVAL_COMPLETED;
     else if (strcmp(status, "failed") == 0)
         qemu->arrival = QEMU_ARRIVAL_FAILED;
-    g_cond_signal(&qemu->event_came);
+    g_cond_broadcast(&qemu->event_came);
     g_mutex_unlock(&qemu->event_lock);
 }
 
@@ -330,6 +375,8 @@ static void on_event(const char *event, json_t *data, gpointer user)
         g_atomic_int_set(&qemu->asleep, FALSE);
     } else if (strcmp(event, "MIGRATION") == 0) {
         note_migration(qemu, json_text_or(data, "status", ""));
+    } else if (strcmp(event, "JOB_STATUS_CHANGE") == 0) {
+        note_job(qemu);
     }
     note_shutdown(qemu, event, data);
 }
@@ -373,6 +420,7 @@ void qemu_vmm_free(Vmm *vmm)
     g_free(qemu->shutdown_reason);
     g_clear_pointer(&qemu->rules, g_ptr_array_unref);
     g_clear_pointer(&qemu->ram_blocks, g_ptr_array_unref);
+    g_clear_pointer(&qemu->copies, g_ptr_array_unref);
     g_mutex_clear(&qemu->lock);
     g_mutex_clear(&qemu->event_lock);
     g_cond_clear(&qemu->event_came);
@@ -415,6 +463,12 @@ static const VmmBlockOps qemu_block_ops = {
     .take_images = take_images,
     .get_direct_io = get_direct_io,
     .drain = drain,
+    .list_disks = list_disks,
+    .start_copy = start_copy,
+    .get_copy = get_copy,
+    .sync_copy = sync_copy,
+    .finish_copy = finish_copy,
+    .abort_copy = abort_copy,
 };
 
 static const VmmBalloonOps qemu_balloon_ops = {
@@ -436,6 +490,7 @@ Vmm *qemu_vmm_new(pid_t pid, uint64_t start_time, const char *qmp_path, const ch
     g_mutex_init(&qemu->lock);
     g_mutex_init(&qemu->event_lock);
     g_cond_init(&qemu->event_came);
+    qemu->copies = g_ptr_array_new_with_free_func((GDestroyNotify)qemu_copy_free);
     qemu->incoming_fd = -1;
     qemu->pid = pid;
     qemu->start_time = start_time;

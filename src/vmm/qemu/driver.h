@@ -1,6 +1,7 @@
 /* What the files of the QEMU driver share. */
 #pragma once
 
+#include "vmm/qemu/copy_traces.h"
 #include "vmm/qemu/qemu.h"
 #include "vmm/qemu/qmp.h"
 #include "vmm/qemu/ram_blocks.h"
@@ -21,7 +22,7 @@ typedef struct {
     Vmm base;
     GMutex lock;       /* serialises the operations */
     GMutex event_lock; /* guards arrival */
-    GCond event_came;  /* arrival has changed */
+    GCond event_came;  /* arrival has changed, or a job */
     pid_t pid;
     uint64_t start_time;
     char *qmp_path;
@@ -37,6 +38,7 @@ typedef struct {
                               Guarded by event_lock. */
     gint stops, resumes;   /* atomic: STOP and RESUME events so far */
     gint resumes_at_pause; /* *resumes* when we paused it last */
+    gint job_changes;      /* atomic: JOB_STATUS_CHANGE events so far */
     gint asleep;           /* atomic: by a SUSPEND event, until it wakes up */
     gboolean loaded;       /* by us, through this very connection */
     int incoming_fd;       /* of an open incoming stream, or -1; see incoming.c */
@@ -44,6 +46,7 @@ typedef struct {
     char *machine;         /* once asked for */
     GPtrArray *rules;      /* of VmmMapRule: what our command line was rewritten by */
     GPtrArray *ram_blocks; /* of QemuRamBlock, as last described; NULL before */
+    GPtrArray *copies;     /* of QemuCopy, that were begun here and have not been ended */
 } QemuVmm;
 
 /* Takes *qmp*; copies the rest. */
@@ -120,6 +123,25 @@ json_t *qemu_read_machine(QemuVmm *qemu, char *const *original, char ***ret_line
 gboolean qemu_check_unchanged(QemuVmm *qemu, json_t *before, GError **error);
 gboolean qemu_match_machine(QemuVmm *qemu, const char *type, json_t *object, GError **error);
 GPtrArray *qemu_list_images(QemuVmm *qemu, json_t *source, GError **error);
+
+/* The path by which this process reaches a file that QEMU (*pid*) names and has open; NULL where
+ * none leads to it (any more).  Free with g_free(). */
+char *qemu_find_open_file(pid_t pid, const char *file);
+
+/* Copies of disks. */
+GPtrArray *qemu_list_disks(QemuVmm *qemu, GError **error);
+gboolean qemu_start_copy(QemuVmm *qemu, const VmmCopy *wanted, GError **error);
+gboolean qemu_get_copy(QemuVmm *qemu, const char *name, VmmCopyState *ret, GError **error);
+gboolean qemu_sync_copy(QemuVmm *qemu, const char *name, GError **error);
+gboolean qemu_finish_copy(QemuVmm *qemu, const char *name, GError **error);
+gboolean qemu_abort_copy(QemuVmm *qemu, const char *name, GError **error);
+
+/* Cuts the copy's connection, so that a server that stalls holds up nothing.  Without the lock:
+ * it may be an operation of another thread that hangs. */
+void qemu_yank_copy(QemuVmm *qemu, const char *name);
+
+/* Removes what an agent that was killed left of its copies, as far as that can be done. */
+void qemu_remove_left_copies(QemuVmm *qemu);
 
 /* A wrong socket must not make us steer another machine: refuses a QMP at
  * *where* that is not of this process. */

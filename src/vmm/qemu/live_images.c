@@ -46,7 +46,7 @@ static gboolean has_open(pid_t pid, const char *path)
 
 /* In the process's own root and working folder; a QEMU that changed its root
  * after it had opened its images named them from ours. */
-static char *find_path(pid_t pid, const char *file)
+char *qemu_find_open_file(pid_t pid, const char *file)
 {
     g_autofree char *inside =
         g_strdup_printf("/proc/%d/%s%s%s", (int)pid, g_path_is_absolute(file) ? "root" : "cwd",
@@ -67,7 +67,7 @@ static gboolean add_image(const BlockNode *source, const BlockNode *here, gpoint
                           GError **error)
 {
     ImageLister *lister = user;
-    g_autofree char *path = is_local(here) ? find_path(lister->pid, here->file) : NULL;
+    g_autofree char *path = is_local(here) ? qemu_find_open_file(lister->pid, here->file) : NULL;
     VmmImage *image;
 
     if (is_local(here) && !path) {
@@ -111,7 +111,7 @@ static void list_drive(const QemuDevice *device, const BlockDrive *first, const 
 GPtrArray *qemu_list_images(QemuVmm *qemu, json_t *object, GError **error)
 {
     g_autoptr(QemuMachine) source = qemu_machine_parse(object, error);
-    g_autoptr(QemuMachine) here = source ? qemu_machine_read(qemu->qmp, error) : NULL;
+    g_autoptr(QemuMachine) here = source ? qemu_machine_read(qemu->qmp, qemu->copies, error) : NULL;
     g_autoptr(GPtrArray) images = g_ptr_array_new_with_free_func((GDestroyNotify)vmm_image_free);
     ImageLister lister = {.source = source, .here = here, .pid = qemu->pid, .images = images};
 

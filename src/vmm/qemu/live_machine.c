@@ -162,7 +162,7 @@ static gboolean has_node_above_drive(const BlockGraph *graph)
 
 json_t *qemu_read_machine(QemuVmm *qemu, char *const *original, char ***ret_line, GError **error)
 {
-    g_autoptr(json_t) object = qemu_machine_query(qemu->qmp, error);
+    g_autoptr(json_t) object = qemu_machine_query(qemu->qmp, qemu->copies, error);
     g_autoptr(QemuMachine) machine = object ? qemu_machine_parse(object, error) : NULL;
     g_autoptr(json_t) cpu = NULL;
     char **line;
@@ -182,7 +182,7 @@ json_t *qemu_read_machine(QemuVmm *qemu, char *const *original, char ***ret_line
 gboolean qemu_check_unchanged(QemuVmm *qemu, json_t *before, GError **error)
 {
     g_autoptr(QemuMachine) first = qemu_machine_parse(before, error);
-    g_autoptr(json_t) object = first ? qemu_machine_query(qemu->qmp, error) : NULL;
+    g_autoptr(json_t) object = first ? qemu_machine_query(qemu->qmp, qemu->copies, error) : NULL;
     g_autoptr(QemuMachine) second = object ? qemu_machine_parse(object, error) : NULL;
     g_autoptr(GPtrArray) found = NULL;
     g_autofree char *text = NULL;
@@ -265,9 +265,9 @@ static gboolean set_object(Qmp *qmp, const QemuObject *source, const QemuObject 
     return TRUE;
 }
 
-QemuMachine *qemu_machine_read(Qmp *qmp, GError **error)
+QemuMachine *qemu_machine_read(Qmp *qmp, const GPtrArray *copies, GError **error)
 {
-    g_autoptr(json_t) object = qemu_machine_query(qmp, error);
+    g_autoptr(json_t) object = qemu_machine_query(qmp, copies, error);
 
     return object ? qemu_machine_parse(object, error) : NULL;
 }
@@ -275,7 +275,7 @@ QemuMachine *qemu_machine_read(Qmp *qmp, GError **error)
 static gboolean look_again(QemuVmm *qemu, QemuMachine **here, GError **error)
 {
     qemu_machine_free(*here);
-    *here = qemu_machine_read(qemu->qmp, error);
+    *here = qemu_machine_read(qemu->qmp, qemu->copies, error);
     return *here != NULL;
 }
 
@@ -335,7 +335,7 @@ gboolean qemu_match_machine(QemuVmm *qemu, const char *type, json_t *object, GEr
 {
     g_autoptr(QemuMachine) source =
         qemu_check_machine_type(qemu, type, error) ? qemu_machine_parse(object, error) : NULL;
-    g_autoptr(QemuMachine) here = source ? qemu_machine_read(qemu->qmp, error) : NULL;
+    g_autoptr(QemuMachine) here = source ? qemu_machine_read(qemu->qmp, qemu->copies, error) : NULL;
     g_autoptr(GPtrArray) found = NULL;
     g_autofree char *text = NULL;
 

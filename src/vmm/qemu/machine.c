@@ -137,7 +137,7 @@ static json_t *query_settings(Qmp *qmp, json_t *objects, GError **error)
     return g_steal_pointer(&found);
 }
 
-json_t *qemu_machine_query(Qmp *qmp, GError **error)
+json_t *qemu_machine_query(Qmp *qmp, const GPtrArray *copies, GError **error)
 {
     g_autoptr(json_t) object = json_object();
     json_t *nodes, *set;
@@ -165,6 +165,7 @@ json_t *qemu_machine_query(Qmp *qmp, GError **error)
     drop_image_details(nodes, FALSE);
     drop_image_details(json_object_get(object, "block"), TRUE);
     json_object_set_new(object, "nodes", nodes);
+    qemu_copies_hide(object, copies);
     set = query_settings(qmp, json_object_get(object, "objects"), error);
     if (!set)
         return NULL;

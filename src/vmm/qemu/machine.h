@@ -26,6 +26,7 @@
 #include <jansson.h>
 
 #include "vmm/qemu/block_graph.h"
+#include "vmm/qemu/copy_traces.h"
 #include "vmm/qemu/device_tree.h"
 #include "vmm/qemu/qmp.h"
 
@@ -70,11 +71,11 @@ typedef struct {
     GPtrArray *exports;   /* of char *: ids of block exports */
 } QemuMachine;
 
-/* Asks a live QEMU; a new object. */
-json_t *qemu_machine_query(Qmp *qmp, GError **error);
+/* Asks a live QEMU; a new object, as the machine is without these copies (of QemuCopy). */
+json_t *qemu_machine_query(Qmp *qmp, const GPtrArray *copies, GError **error);
 
 /* Asks and reads. */
-QemuMachine *qemu_machine_read(Qmp *qmp, GError **error);
+QemuMachine *qemu_machine_read(Qmp *qmp, const GPtrArray *copies, GError **error);
 
 /* Reads such an object. */
 QemuMachine *qemu_machine_parse(json_t *object, GError **error);

@@ -21,6 +21,7 @@ struct Qmp {
     char *path;
     GThread *reader;
     QmpLines *lines; /* of the reader thread; before it starts, of the opener */
+    gboolean oob;    /* out-of-band execution: offered, and then agreed on */
 
     GMutex write_lock;
     GMutex fd_lock;
@@ -150,13 +151,29 @@ static json_t *receive_first(Qmp *qmp, gint64 deadline, GError **error)
     }
 }
 
+static gboolean offers_oob(json_t *greeting)
+{
+    json_t *capabilities = json_object_get(json_object_get(greeting, "QMP"), "capabilities");
+    json_t *capability;
+    size_t i;
+
+    json_array_foreach(capabilities, i, capability)
+    {
+        if (g_strcmp0(json_string_value(capability), "oob") == 0)
+            return TRUE;
+    }
+    return FALSE;
+}
+
 static gboolean expect_greeting(Qmp *qmp, gint64 deadline, GError **error)
 {
     g_autoptr(GError) problem = NULL;
     g_autoptr(json_t) greeting = receive_first(qmp, deadline, &problem);
 
-    if (json_is_object(json_object_get(greeting, "QMP")))
+    if (json_is_object(json_object_get(greeting, "QMP"))) {
+        qmp->oob = offers_oob(greeting);
         return TRUE;
+    }
     /* A monitor for users sends text, too, but not JSON. */
     if (problem && !error_is(problem, VMFERRY_ERROR_INVALID)) {
         g_propagate_error(error, g_steal_pointer(&problem));
@@ -183,6 +200,22 @@ static Qmp *qmp_new(int fd, const char *path)
     return qmp;
 }
 
+/* A program between us and QEMU may pass the offer on, and not the answer to it. */
+static gboolean negotiate(Qmp *qmp, int timeout_ms, GError **error)
+{
+    g_autoptr(GError) refusal = NULL;
+
+    if (qmp->oob && qmp_run(qmp, "qmp_capabilities", json_pack("{s:[s]}", "enable", "oob"),
+                            timeout_ms, &refusal))
+        return TRUE;
+    if (refusal && !error_is(refusal, VMFERRY_ERROR_FAILED)) {
+        g_propagate_error(error, g_steal_pointer(&refusal));
+        return FALSE;
+    }
+    qmp->oob = FALSE;
+    return qmp_run(qmp, "qmp_capabilities", NULL, timeout_ms, error);
+}
+
 Qmp *qmp_connect_fd(int fd, const char *path, int greeting_ms, GError **error)
 {
     g_autoptr(Qmp) qmp = qmp_new(fd, path);
@@ -191,8 +224,7 @@ Qmp *qmp_connect_fd(int fd, const char *path, int greeting_ms, GError **error)
     if (!expect_greeting(qmp, deadline, error))
         return NULL;
     qmp->reader = g_thread_try_new("qmp", reader_main, qmp, error);
-    if (!qmp->reader ||
-        !qmp_run(qmp, "qmp_capabilities", NULL, MAX(greeting_ms, QMP_COMMAND_MS), error))
+    if (!qmp->reader || !negotiate(qmp, MAX(greeting_ms, QMP_COMMAND_MS), error))
         return NULL;
     return g_steal_pointer(&qmp);
 }
@@ -277,13 +309,15 @@ static gboolean await_reply(Qmp *qmp, Waiting *waiting, gint64 deadline, int tim
     return FALSE;
 }
 
-static char *command_text(const char *command, json_t *arguments, guint64 id, size_t *ret_length)
+/* *verb*: "execute" or "exec-oob" */
+static char *command_text(const char *verb, const char *command, json_t *arguments, guint64 id,
+                          size_t *ret_length)
 {
     g_autoptr(json_t) message = json_object();
     g_autofree char *line = NULL;
     char *dump;
 
-    json_object_set_new(message, "execute", json_string(command));
+    json_object_set_new(message, verb, json_string(command));
     json_object_set_new(message, "id", json_integer((json_int_t)id));
     if (arguments)
         json_object_set(message, "arguments", arguments);
@@ -297,8 +331,8 @@ static char *command_text(const char *command, json_t *arguments, guint64 id, si
 }
 
 /* Sends and waits; the reply object as it came, NULL with *error*. */
-static json_t *exchange(Qmp *qmp, const char *command, json_t *arguments, int fd, int timeout_ms,
-                        GError **error)
+static json_t *exchange(Qmp *qmp, const char *verb, const char *command, json_t *arguments, int fd,
+                        int timeout_ms, GError **error)
 {
     gint64 deadline = g_get_monotonic_time() + (gint64)timeout_ms * 1000;
     g_autofree char *text = NULL;
@@ -312,7 +346,7 @@ static json_t *exchange(Qmp *qmp, const char *command, json_t *arguments, int fd
     g_hash_table_insert(qmp->waiting, &id, &waiting);
     g_mutex_unlock(&qmp->lock);
 
-    text = command_text(command, arguments, id, &length);
+    text = command_text(verb, command, arguments, id, &length);
     if (!text)
         error_set(error, VMFERRY_ERROR_INVALID, "arguments are not valid UTF-8");
     gboolean sent = text && send_command(qmp, text, length, fd, deadline, error);
@@ -326,17 +360,9 @@ static json_t *exchange(Qmp *qmp, const char *command, json_t *arguments, int fd
     return waiting.reply;
 }
 
-json_t *qmp_execute_fd(Qmp *qmp, const char *command, json_t *arguments, int fd, int timeout_ms,
-                       GError **error)
+/* The "return" value of a reply as it came, NULL with *error*. */
+static json_t *take_value(json_t *reply, const char *command, GError **error)
 {
-    g_autoptr(json_t) owned = arguments;
-    g_autoptr(json_t) reply = NULL;
-
-    if (fd >= 0)
-        g_mutex_lock(&qmp->fd_lock);
-    reply = exchange(qmp, command, owned, fd, timeout_ms, error);
-    if (fd >= 0)
-        g_mutex_unlock(&qmp->fd_lock);
     if (!reply || json_object_get(reply, "error")) {
         if (reply)
             qmp_set_reply_error(reply, error);
@@ -348,6 +374,36 @@ json_t *qmp_execute_fd(Qmp *qmp, const char *command, json_t *arguments, int fd,
         return NULL;
     }
     return json_incref(json_object_get(reply, "return"));
+}
+
+json_t *qmp_execute_fd(Qmp *qmp, const char *command, json_t *arguments, int fd, int timeout_ms,
+                       GError **error)
+{
+    g_autoptr(json_t) owned = arguments;
+    g_autoptr(json_t) reply = NULL;
+
+    if (fd >= 0)
+        g_mutex_lock(&qmp->fd_lock);
+    reply = exchange(qmp, "execute", command, owned, fd, timeout_ms, error);
+    if (fd >= 0)
+        g_mutex_unlock(&qmp->fd_lock);
+    return take_value(reply, command, error);
+}
+
+gboolean qmp_run_oob(Qmp *qmp, const char *command, json_t *arguments, int timeout_ms,
+                     GError **error)
+{
+    g_autoptr(json_t) owned = arguments;
+    g_autoptr(json_t) reply = NULL, value = NULL;
+
+    if (!qmp->oob) {
+        error_set(error, VMFERRY_ERROR_UNSUPPORTED,
+                  "%s: QEMU offers no out-of-band execution on %s", command, qmp->path);
+        return FALSE;
+    }
+    reply = exchange(qmp, "exec-oob", command, owned, -1, timeout_ms, error);
+    value = take_value(reply, command, error);
+    return value != NULL;
 }
 
 json_t *qmp_execute(Qmp *qmp, const char *command, json_t *arguments, int timeout_ms,

@@ -9,6 +9,9 @@
  * Events go to one callback, called in the reader thread: it must not execute
  * commands nor free the Qmp.
  *
+ * Where QEMU offers it, out-of-band execution is agreed on: such a command is
+ * done even while another one holds up QEMU's main loop.
+ *
  * QEMU serves one client a socket and lets others wait without a word.  So a
  * connection without greeting means that another client is served.
  *
@@ -65,6 +68,11 @@ json_t *qmp_execute(Qmp *qmp, const char *command, json_t *arguments, int timeou
 
 /* The same for commands whose return value says nothing. */
 gboolean qmp_run(Qmp *qmp, const char *command, json_t *arguments, int timeout_ms, GError **error);
+
+/* Out of band: overtakes commands that hang.  Only few commands can be executed so ("yank").
+ * VMFERRY_ERROR_UNSUPPORTED where QEMU does not offer it. */
+gboolean qmp_run_oob(Qmp *qmp, const char *command, json_t *arguments, int timeout_ms,
+                     GError **error);
 
 /* A line of the human monitor; returns its text (free with g_free()). */
 char *qmp_execute_human(Qmp *qmp, const char *line, int timeout_ms, GError **error);

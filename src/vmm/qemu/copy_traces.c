@@ -1,0 +1,139 @@
+#include "vmm/qemu/copy_traces.h"
+
+#include <string.h>
+
+#include "base/json.h"
+
+void qemu_copy_free(QemuCopy *copy)
+{
+    if (!copy)
+        return;
+    g_free(copy->name);
+    g_free(copy->node);
+    g_free(copy->filter);
+    g_free(copy);
+}
+
+QemuCopy *qemu_copy_find(const GPtrArray *copies, const char *name)
+{
+    for (guint i = 0; copies && i < copies->len; i++) {
+        QemuCopy *copy = copies->pdata[i];
+
+        if (strcmp(copy->name, name) == 0)
+            return copy;
+    }
+    return NULL;
+}
+
+/* ---- the filter ---- */
+
+/* Number of the vertex of this type and name; G_MAXUINT64 for none. */
+static uint64_t find_vertex(json_t *graph, const char *type, const char *name)
+{
+    json_t *vertex;
+    size_t i;
+
+    json_array_foreach(json_object_get(graph, "nodes"), i, vertex)
+    {
+        if (strcmp(json_text_or(vertex, "type", ""), type) == 0 &&
+            strcmp(json_text_or(vertex, "name", ""), name) == 0)
+            return json_count_or(vertex, "id", G_MAXUINT64);
+    }
+    return G_MAXUINT64;
+}
+
+static const char *get_vertex_name(json_t *graph, uint64_t number)
+{
+    json_t *vertex;
+    size_t i;
+
+    json_array_foreach(json_object_get(graph, "nodes"), i, vertex)
+    {
+        if (json_count_or(vertex, "id", G_MAXUINT64) == number)
+            return json_text_or(vertex, "name", NULL);
+    }
+    return NULL;
+}
+
+char *qemu_copy_find_filter(json_t *graph, const char *name)
+{
+    uint64_t job = find_vertex(graph, "block-job", name);
+    json_t *edge;
+    size_t i;
+
+    json_array_foreach(json_object_get(graph, "edges"), i, edge)
+    {
+        if (job != G_MAXUINT64 && json_count_or(edge, "parent", G_MAXUINT64) == job &&
+            strcmp(json_text_or(edge, "name", ""), "main node") == 0)
+            return g_strdup(get_vertex_name(graph, json_count_or(edge, "child", G_MAXUINT64 - 1)));
+    }
+    return NULL;
+}
+
+/* ---- hiding ---- */
+
+static gboolean is_of_copy(const GPtrArray *copies, const char *name)
+{
+    for (guint i = 0; i < copies->len; i++) {
+        const QemuCopy *copy = copies->pdata[i];
+
+        if (strcmp(copy->name, name) == 0 || g_strcmp0(copy->filter, name) == 0)
+            return TRUE;
+    }
+    return FALSE;
+}
+
+/* Entries of the list whose *key* is a name of a copy's. */
+static void drop_named(json_t *list, const char *key, const GPtrArray *copies)
+{
+    for (size_t i = json_array_size(list); i-- > 0;)
+        if (is_of_copy(copies, json_text_or(json_array_get(list, i), key, "")))
+            json_array_remove(list, i);
+}
+
+/* Edges that begin or end at a vertex that is not there any more. */
+static void drop_loose_edges(json_t *graph)
+{
+    json_t *edges = json_object_get(graph, "edges");
+
+    for (size_t i = json_array_size(edges); i-- > 0;) {
+        json_t *edge = json_array_get(edges, i);
+
+        if (!get_vertex_name(graph, json_count_or(edge, "parent", G_MAXUINT64)) ||
+            !get_vertex_name(graph, json_count_or(edge, "child", G_MAXUINT64)))
+            json_array_remove(edges, i);
+    }
+}
+
+/* A device whose drive has no name of its own is told with the node on top: the filter. */
+static void replace_filters(json_t *machine, const GPtrArray *copies)
+{
+    const char *devices = json_text_or(machine, "devices", NULL);
+    GString *text = devices ? g_string_new(devices) : NULL;
+
+    for (guint i = 0; text && i < copies->len; i++) {
+        const QemuCopy *copy = copies->pdata[i];
+        g_autofree char *shown = g_strdup_printf("drive = \"%s\"", copy->filter);
+        g_autofree char *real = g_strdup_printf("drive = \"%s\"", copy->node);
+
+        if (copy->filter)
+            g_string_replace(text, shown, real, 0);
+    }
+    if (!text)
+        return;
+    json_object_set_new(machine, "devices", json_string(text->str));
+    g_string_free(text, TRUE);
+}
+
+void qemu_copies_hide(json_t *machine, const GPtrArray *copies)
+{
+    json_t *graph = json_object_get(machine, "graph");
+
+    if (!copies || copies->len == 0)
+        return;
+    drop_named(json_object_get(machine, "jobs"), "id", copies);
+    drop_named(json_object_get(machine, "nodes"), "node-name", copies);
+    drop_named(json_object_get(graph, "nodes"), "name", copies);
+    drop_loose_edges(graph);
+    replace_filters(machine, copies);
+}

@@ -1,0 +1,433 @@
+/* Copies of disks: a mirror job of QEMU onto an NBD server. */
+#include <string.h>
+
+#include "base/error.h"
+#include "base/json.h"
+#include "base/log.h"
+#include "vmm/qemu/driver.h"
+
+/* What may be in flight: all of it has to arrive before a `stop` returns. */
+#define BUFFER_BYTES (512 << 10)
+#define START_MS 30000  /* connecting, and starting the job */
+#define FINISH_MS 30000 /* the rest of a READY copy, the guest being paused */
+#define ABORT_MS 30000
+#define YANK_MS 2000
+#define LOOK_MS 50   /* between two looks at a job that says nothing */
+#define FREE_MS 2000 /* until the ended job has let go of its node */
+#define RETRY_US 5000
+
+static const QemuCopy *need_copy(QemuVmm *qemu, const char *name, GError **error)
+{
+    const QemuCopy *copy = qemu_copy_find(qemu->copies, name);
+
+    if (!copy)
+        error_set(error, VMFERRY_ERROR_NOT_FOUND, "no copy \"%s\" of a disk is under way", name);
+    return copy;
+}
+
+/* ---- jobs ---- */
+
+/* The entry of query-block-jobs, a new reference; *ret is NULL where there is none. */
+static gboolean query_job(Qmp *qmp, const char *name, json_t **ret, GError **error)
+{
+    g_autoptr(json_t) jobs = qmp_execute(qmp, "query-block-jobs", NULL, QMP_COMMAND_MS, error);
+    json_t *job;
+    size_t i;
+
+    *ret = NULL;
+    if (!jobs)
+        return FALSE;
+    json_array_foreach(jobs, i, job)
+    {
+        if (!*ret && strcmp(json_text_or(job, "device", ""), name) == 0)
+            *ret = json_incref(job);
+    }
+    return TRUE;
+}
+
+static gboolean is_over(json_t *job)
+{
+    static const char *const ends[] = {"concluded", "null", NULL};
+
+    return !job || g_strv_contains(ends, json_text_or(job, "status", ""));
+}
+
+/* Returns when the job has ended; its last entry in *ret (NULL: it is not known any more). */
+static gboolean await_end(QemuVmm *qemu, const char *name, int timeout_ms, json_t **ret,
+                          GError **error)
+{
+    gint64 deadline = g_get_monotonic_time() + (gint64)timeout_ms * 1000;
+
+    for (;;) {
+        gint changes = g_atomic_int_get(&qemu->job_changes);
+
+        if (!query_job(qemu->qmp, name, ret, error))
+            return FALSE;
+        if (is_over(*ret))
+            return TRUE;
+        g_clear_pointer(ret, json_decref);
+        if (g_get_monotonic_time() >= deadline)
+            break;
+        g_mutex_lock(&qemu->event_lock);
+        if (g_atomic_int_get(&qemu->job_changes) == changes)
+            g_cond_wait_until(&qemu->event_came, &qemu->event_lock,
+                              g_get_monotonic_time() + LOOK_MS * 1000);
+        g_mutex_unlock(&qemu->event_lock);
+    }
+    error_set(error, VMFERRY_ERROR_TIMEOUT, "QEMU did not end the copy \"%s\" within %d ms", name,
+              timeout_ms);
+    return FALSE;
+}
+
+/* FALSE with what QEMU says where the job has failed, or was ended by somebody else. */
+static gboolean check_job(json_t *job, const char *name, GError **error)
+{
+    const char *status = json_text_or(job, "status", "");
+    const char *failure = json_text_or(job, "error", NULL);
+
+    if (failure)
+        error_set(error, VMFERRY_ERROR_FAILED, "QEMU could not copy the disk: %s", failure);
+    else if (is_over(job) || strcmp(status, "aborting") == 0)
+        error_set(error, VMFERRY_ERROR_FAILED, "another program has ended the copy \"%s\"", name);
+    else
+        return TRUE;
+    return FALSE;
+}
+
+static gboolean check_ready(Qmp *qmp, const char *name, GError **error)
+{
+    g_autoptr(json_t) job = NULL;
+
+    if (!query_job(qmp, name, &job, error) || !check_job(job, name, error))
+        return FALSE;
+    if (json_flag_or(job, "ready", FALSE))
+        return TRUE;
+    error_set(error, VMFERRY_ERROR_FAILED, "the copy \"%s\" is not complete yet", name);
+    return FALSE;
+}
+
+/* ---- removing ---- */
+
+/* The entry of query-named-block-nodes, a new reference; *ret is NULL where there is none. */
+static gboolean query_node(Qmp *qmp, const char *name, json_t **ret, GError **error)
+{
+    g_autoptr(json_t) nodes = qmp_execute(qmp, "query-named-block-nodes",
+                                          json_pack("{s:b}", "flat", 1), QMP_COMMAND_MS, error);
+    json_t *node;
+    size_t i;
+
+    *ret = NULL;
+    json_array_foreach(nodes, i, node)
+    {
+        if (!*ret && strcmp(json_text_or(node, "node-name", ""), name) == 0)
+            *ret = json_incref(node);
+    }
+    return nodes != NULL;
+}
+
+/* A job that has just ended may still have requests on the node. */
+static gboolean remove_node(Qmp *qmp, const char *name, GError **error)
+{
+    gint64 deadline = g_get_monotonic_time() + FREE_MS * 1000;
+
+    for (;;) {
+        g_autoptr(GError) failure = NULL;
+
+        if (qmp_run(qmp, "blockdev-del", json_pack("{s:s}", "node-name", name), ABORT_MS, &failure))
+            return TRUE;
+        if (!error_is(failure, VMFERRY_ERROR_FAILED) || g_get_monotonic_time() >= deadline) {
+            g_propagate_error(error, g_steal_pointer(&failure));
+            return FALSE;
+        }
+        g_usleep(RETRY_US);
+    }
+}
+
+static gboolean dismiss(Qmp *qmp, const char *name, GError **error)
+{
+    return qmp_run(qmp, "job-dismiss", json_pack("{s:s}", "id", name), QMP_COMMAND_MS, error);
+}
+
+/* Ends the job, whatever it does, and forgets it. */
+static gboolean remove_job(QemuVmm *qemu, const char *name, GError **error)
+{
+    g_autoptr(json_t) job = NULL, ended = NULL;
+
+    if (!query_job(qemu->qmp, name, &job, error))
+        return FALSE;
+    if (!job)
+        return TRUE;
+    /* Refused where it has just ended by itself. */
+    if (!is_over(job))
+        (void)qmp_run(qemu->qmp, "block-job-cancel",
+                      json_pack("{s:s, s:b}", "device", name, "force", 1), ABORT_MS, NULL);
+    return await_end(qemu, name, ABORT_MS, &ended, error) &&
+           (!ended || dismiss(qemu->qmp, name, error));
+}
+
+static gboolean remove_all(QemuVmm *qemu, const char *name, GError **error)
+{
+    g_autoptr(json_t) node = NULL;
+
+    return remove_job(qemu, name, error) && query_node(qemu->qmp, name, &node, error) &&
+           (!node || remove_node(qemu->qmp, name, error));
+}
+
+static void forget(QemuVmm *qemu, const char *name)
+{
+    QemuCopy *copy = qemu_copy_find(qemu->copies, name);
+
+    if (copy)
+        g_ptr_array_remove(qemu->copies, copy);
+}
+
+void qemu_yank_copy(QemuVmm *qemu, const char *name)
+{
+    json_t *instance = json_pack("{s:s, s:s}", "type", "block-node", "node-name", name);
+
+    (void)qmp_run_oob(qemu->qmp, "yank", json_pack("{s:[o]}", "instances", instance), YANK_MS,
+                      NULL);
+}
+
+gboolean qemu_abort_copy(QemuVmm *qemu, const char *name, GError **error)
+{
+    if (!g_str_has_prefix(name, QEMU_COPY_PREFIX))
+        return need_copy(qemu, name, error) != NULL;
+    if (!remove_all(qemu, name, error)) {
+        g_prefix_error(error, "end the copy of a disk: ");
+        return FALSE;
+    }
+    forget(qemu, name);
+    return TRUE;
+}
+
+/* Entries of *command*'s answer whose *key* begins as names of copies do. */
+static void find_left(Qmp *qmp, const char *command, json_t *arguments, const char *key,
+                      GHashTable *names)
+{
+    g_autoptr(json_t) list = qmp_execute(qmp, command, arguments, QMP_COMMAND_MS, NULL);
+    json_t *entry;
+    size_t i;
+
+    json_array_foreach(list, i, entry)
+    {
+        const char *name = json_text_or(entry, key, "");
+
+        if (g_str_has_prefix(name, QEMU_COPY_PREFIX))
+            g_hash_table_add(names, g_strdup(name));
+    }
+}
+
+void qemu_remove_left_copies(QemuVmm *qemu)
+{
+    g_autoptr(GHashTable) names = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
+    GHashTableIter iter;
+    gpointer name;
+
+    find_left(qemu->qmp, "query-jobs", NULL, "id", names);
+    find_left(qemu->qmp, "query-named-block-nodes", json_pack("{s:b}", "flat", 1), "node-name",
+              names);
+    g_hash_table_iter_init(&iter, names);
+    while (g_hash_table_iter_next(&iter, &name, NULL)) {
+        g_autoptr(GError) failure = NULL;
+
+        qemu_yank_copy(qemu, name);
+        if (!remove_all(qemu, name, &failure))
+            log_debug("pid %d keeps copy %s: %s", (int)qemu->pid, (char *)name, failure->message);
+    }
+}
+
+/* ---- starting ---- */
+
+static gboolean has_command(json_t *commands, const char *name)
+{
+    json_t *command;
+    size_t i;
+
+    json_array_foreach(commands, i, command)
+    {
+        if (strcmp(json_text_or(command, "name", ""), name) == 0)
+            return TRUE;
+    }
+    return FALSE;
+}
+
+/* Since QEMU 8.2 a job that begins with the guest's writes waiting for the copy (write-blocking)
+ * loses those that come while it looks for what is allocated, but one that changes to that later
+ * does not.  Before, there is no such change, and nothing is lost. */
+static gboolean query_changes_jobs(QemuVmm *qemu, gboolean *ret, GError **error)
+{
+    g_autoptr(json_t) commands =
+        qmp_execute(qemu->qmp, "query-commands", NULL, QMP_COMMAND_MS, error);
+
+    *ret = has_command(commands, "block-job-change");
+    return commands != NULL;
+}
+
+static gboolean check_start(QemuVmm *qemu, const VmmCopy *wanted, GError **error)
+{
+    if (!g_str_has_prefix(wanted->name, QEMU_COPY_PREFIX)) {
+        error_set(error, VMFERRY_ERROR_INVALID,
+                  "the name of a copy must begin with \"" QEMU_COPY_PREFIX
+                  "\", and \"%s\" does not",
+                  wanted->name);
+        return FALSE;
+    }
+    for (guint i = 0; i < qemu->copies->len; i++) {
+        const QemuCopy *copy = qemu->copies->pdata[i];
+
+        if (strcmp(copy->name, wanted->name) != 0 && strcmp(copy->node, wanted->node) != 0)
+            continue;
+        error_set(error, VMFERRY_ERROR_EXISTS, "disk %s is being copied already (\"%s\")",
+                  copy->node, copy->name);
+        return FALSE;
+    }
+    return TRUE;
+}
+
+static gboolean add_node(Qmp *qmp, const VmmCopy *wanted, GError **error)
+{
+    json_t *server =
+        json_pack("{s:s, s:s, s:b}", "type", "unix", "path", wanted->address, "abstract", 1);
+
+    return qmp_run(qmp, "blockdev-add",
+                   json_pack("{s:s, s:s, s:o, s:s}", "driver", "nbd", "node-name", wanted->name,
+                             "server", server, "export", wanted->export_name),
+                   START_MS, error);
+}
+
+/* QEMU would copy to a larger one, too. */
+static gboolean check_size(Qmp *qmp, const VmmCopy *wanted, GError **error)
+{
+    g_autoptr(json_t) node = NULL;
+    uint64_t bytes;
+
+    if (!query_node(qmp, wanted->name, &node, error))
+        return FALSE;
+    bytes = json_count_or(json_object_get(node, "image"), "virtual-size", 0);
+    if (bytes == wanted->bytes)
+        return TRUE;
+    error_set(error, VMFERRY_ERROR_REFUSED,
+              "the NBD server offers %" G_GUINT64_FORMAT " bytes for a disk of %" G_GUINT64_FORMAT
+              " bytes",
+              bytes, wanted->bytes);
+    return FALSE;
+}
+
+/* With an error of the target (or of the source) the job ends, and the guest is not disturbed; the
+ * ended job tells why until it is dismissed.  Without a name the filter is implicit. */
+static gboolean add_job(Qmp *qmp, const VmmCopy *wanted, gboolean blocking, GError **error)
+{
+    json_t *arguments = json_pack(
+        "{s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:i, s:b}", "job-id", wanted->name, "device",
+        wanted->node, "target", wanted->name, "sync", wanted->top ? "top" : "full", "copy-mode",
+        blocking ? "write-blocking" : "background", "on-source-error", "report", "on-target-error",
+        "report", "buf-size", BUFFER_BYTES, "auto-dismiss", 0);
+
+    return qmp_run(qmp, "blockdev-mirror", arguments, START_MS, error);
+}
+
+static gboolean read_filter(Qmp *qmp, QemuCopy *copy, GError **error)
+{
+    g_autoptr(json_t) graph =
+        qmp_execute(qmp, "x-debug-query-block-graph", NULL, QMP_COMMAND_MS, error);
+
+    if (graph)
+        copy->filter = qemu_copy_find_filter(graph, copy->name);
+    return graph != NULL;
+}
+
+gboolean qemu_start_copy(QemuVmm *qemu, const VmmCopy *wanted, GError **error)
+{
+    gboolean changes;
+    QemuCopy *copy;
+
+    if (!check_start(qemu, wanted, error) || !query_changes_jobs(qemu, &changes, error))
+        return FALSE;
+    copy = g_new0(QemuCopy, 1);
+    copy->name = g_strdup(wanted->name);
+    copy->node = g_strdup(wanted->node);
+    copy->blocking = !changes;
+    g_ptr_array_add(qemu->copies, copy);
+    if (add_node(qemu->qmp, wanted, error) && check_size(qemu->qmp, wanted, error) &&
+        add_job(qemu->qmp, wanted, !changes, error) && read_filter(qemu->qmp, copy, error))
+        return TRUE;
+    g_prefix_error(error, "copy a disk: ");
+    qemu_yank_copy(qemu, wanted->name);
+    (void)qemu_abort_copy(qemu, wanted->name, NULL);
+    return FALSE;
+}
+
+/* ---- looking, ending ---- */
+
+gboolean qemu_get_copy(QemuVmm *qemu, const char *name, VmmCopyState *ret, GError **error)
+{
+    const QemuCopy *copy = need_copy(qemu, name, error);
+    g_autoptr(json_t) job = NULL;
+
+    if (!copy || !query_job(qemu->qmp, name, &job, error))
+        return FALSE;
+    if (!check_job(job, name, error))
+        *ret = VMM_COPY_FAILED;
+    else if (!json_flag_or(job, "ready", FALSE))
+        *ret = VMM_COPY_RUNNING;
+    else
+        /* Where QEMU does not tell it (before 8.2), a READY job in this mode is in sync. */
+        *ret = copy->blocking && json_flag_or(job, "actively-synced", TRUE) ? VMM_COPY_IN_SYNC
+                                                                            : VMM_COPY_READY;
+    return TRUE;
+}
+
+gboolean qemu_sync_copy(QemuVmm *qemu, const char *name, GError **error)
+{
+    QemuCopy *copy = qemu_copy_find(qemu->copies, name);
+
+    if (!need_copy(qemu, name, error) || !check_ready(qemu->qmp, name, error))
+        return FALSE;
+    if (!copy->blocking)
+        copy->blocking = qmp_run(qemu->qmp, "block-job-change",
+                                 json_pack("{s:s, s:s, s:s}", "id", name, "type", "mirror",
+                                           "copy-mode", "write-blocking"),
+                                 QMP_COMMAND_MS, error);
+    return copy->blocking;
+}
+
+static gboolean check_is_paused(Qmp *qmp, GError **error)
+{
+    g_autofree char *status = qemu_query_status(qmp, QMP_COMMAND_MS, error);
+
+    if (status && qemu_run_state_from_status(status) == VMM_RUN_STATE_RUNNING) {
+        error_set(error, VMFERRY_ERROR_FAILED,
+                  "the copy of a disk can only be finished while the guest is paused");
+        return FALSE;
+    }
+    return status != NULL;
+}
+
+/* A READY job that is cancelled without force first writes what is left, flushes the target, and
+ * ends without an error only where all of that succeeded. */
+static gboolean complete(QemuVmm *qemu, const char *name, GError **error)
+{
+    g_autoptr(json_t) ended = NULL;
+
+    if (!qmp_run(qemu->qmp, "block-job-cancel", json_pack("{s:s}", "device", name), FINISH_MS,
+                 error) ||
+        !await_end(qemu, name, FINISH_MS, &ended, error))
+        return FALSE;
+    if (!ended) {
+        error_set(error, VMFERRY_ERROR_FAILED, "another program has dismissed the copy \"%s\"",
+                  name);
+        return FALSE;
+    }
+    return !json_object_get(ended, "error") || check_job(ended, name, error);
+}
+
+gboolean qemu_finish_copy(QemuVmm *qemu, const char *name, GError **error)
+{
+    if (!need_copy(qemu, name, error) || !check_is_paused(qemu->qmp, error) ||
+        !check_ready(qemu->qmp, name, error) || !complete(qemu, name, error) ||
+        !dismiss(qemu->qmp, name, error) || !remove_node(qemu->qmp, name, error))
+        return FALSE;
+    forget(qemu, name);
+    return TRUE;
+}

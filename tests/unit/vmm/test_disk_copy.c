@@ -1,0 +1,1038 @@
+/*
+ * Disks and copies of them, against a real QEMU
+ *
+ * The NBD server is qemu-nbd, the guest's writes are those of the monitor command qemu-io, which go
+ * through the device's own back end.  VMFERRY_TEST_QEMU names the QEMU to use ("PROGRAM
+ * [OPTION…]"); without it and without qemu-system-x86_64 or qemu-nbd the tests are skipped.
+ */
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "base/error.h"
+#include "base/fd.h"
+#include "base/json.h"
+#include "base/process.h"
+#include "vmm/qemu/qemu.h"
+#include "vmm/qemu/qmp.h"
+
+#define MACHINE " -nodefaults -display none -M pc -m 32"
+#define DISK_BYTES (16u << 20)
+#define COPY "vmferry-copy-1-test"
+#define SECOND_COPY "vmferry-copy-1-second"
+#define WAIT_MS 20000
+
+static char *qemu; /* program and options */
+static char *folder;
+static GPtrArray *started; /* of VmmIdentity, by this test */
+static GArray *servers;    /* of pid_t */
+static guint sockets;
+
+/* *error* by its address: arguments are evaluated in any order. */
+static void must(gboolean ok, GError **error)
+{
+    if (!ok)
+        fail_msg("%s", *error ? (*error)->message : "failed without an error");
+}
+
+static void expect_text(GError *error, VmferryErrorCode code, const char *text)
+{
+    assert_non_null(error);
+    if (!strstr(error->message, text) || !error_is(error, code))
+        fail_msg("\"%s\" (%s) does not hold \"%s\"", error->message,
+                 vmferry_error_code_name(error->code), text);
+    g_error_free(error);
+}
+
+/* ---- files ---- */
+
+static char *path_of(const char *name)
+{
+    return g_build_filename(folder, name, NULL);
+}
+
+/* Runs a command line; "@" before a name in it stands for the folder. */
+static int run(const char *line)
+{
+    GString *text = g_string_new(line);
+    g_autofree char *command = NULL, *with_slash = g_strdup_printf("%s/", folder);
+
+    g_string_replace(text, "@", with_slash, 0);
+    g_string_append(text, " >/dev/null");
+    command = g_string_free(text, FALSE);
+    return system(command);
+}
+
+static void make_image(const char *name, const char *format, const char *options)
+{
+    g_autofree char *line =
+        g_strdup_printf("qemu-img create -q -f %s %s @%s 16M", format, options, name);
+
+    assert_int_equal(run(line), 0);
+}
+
+static void fill_image(const char *name, const char *format)
+{
+    g_autofree char *line = g_strdup_printf(
+        "qemu-io -f %s -c 'write -P 0x11 0 3M' -c 'write -P 0x22 9M 1M' @%s", format, name);
+
+    assert_int_equal(run(line), 0);
+}
+
+static void expect_equal(const char *name, const char *format, const char *other,
+                         const char *other_format)
+{
+    g_autofree char *line =
+        g_strdup_printf("qemu-img compare -f %s -F %s @%s @%s", format, other_format, name, other);
+
+    assert_int_equal(run(line), 0);
+}
+
+/* ---- NBD servers ---- */
+
+typedef struct {
+    pid_t pid;
+    char *address;
+} Server;
+
+/* An abstract socket that listens, as descriptor 3 of a process with these variables: so systemd
+ * passes sockets on, and qemu-nbd takes them. */
+static void exec_server(int fd, const char *format, const char *path)
+{
+    g_autofree char *pid = g_strdup_printf("%d", (int)getpid());
+
+    if (dup2(fd, 3) < 0)
+        _exit(1);
+    g_setenv("LISTEN_PID", pid, TRUE);
+    g_setenv("LISTEN_FDS", "1", TRUE);
+    execlp("qemu-nbd", "qemu-nbd", "-t", "-f", format, "-x", "disk", path, NULL);
+    _exit(1);
+}
+
+static Server serve(const char *name, const char *format)
+{
+    g_autofree char *path = path_of(name);
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    Server server = {.address = g_strdup_printf("vmferry-test-%d-%u", (int)getpid(), sockets++)};
+    int fd = socket(AF_UNIX, SOCK_STREAM, 0);
+
+    g_strlcpy(address.sun_path + 1, server.address, sizeof address.sun_path - 1);
+    assert_int_equal(
+        bind(fd, (struct sockaddr *)&address,
+             (socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 + strlen(server.address))),
+        0);
+    assert_int_equal(listen(fd, 5), 0);
+    server.pid = fork();
+    if (server.pid == 0)
+        exec_server(fd, format, path);
+    close(fd);
+    g_array_append_val(servers, server.pid);
+    return server;
+}
+
+static void end_server(Server *server, int signal)
+{
+    kill(server->pid, signal);
+    kill(server->pid, SIGCONT);
+    assert_int_equal(waitpid(server->pid, NULL, 0), server->pid);
+    for (guint i = servers->len; i-- > 0;)
+        if (g_array_index(servers, pid_t, i) == server->pid)
+            g_array_remove_index(servers, i);
+    g_clear_pointer(&server->address, g_free);
+}
+
+/* ---- guests ---- */
+
+typedef struct {
+    Vmm *vmm;
+    Qmp *qmp; /* another connection than the driver's */
+    VmmIdentity *identity;
+} Guest;
+
+/* "jmp ." where the CPU begins: a real one would change the disks' settings as it finds them. */
+static char *make_firmware(void)
+{
+    char *path = path_of("firmware");
+    g_autofree char *data = g_malloc0(65536);
+
+    memcpy(data + 0xfff0, "\xeb\xfe", 2);
+    assert_true(file_replace(path, data, 65536, FALSE, NULL));
+    return path;
+}
+
+static Guest start(const char *options)
+{
+    g_autofree char *socket_path = path_of("own.sock");
+    GString *text = g_string_new(options);
+    g_autofree char *with_slash = g_strdup_printf("%s/", folder), *line = NULL;
+    g_autofree char *firmware = NULL;
+    GError *error = NULL;
+    Guest guest = {0};
+    char **argv;
+
+    g_string_replace(text, "@", with_slash, 0);
+    firmware = make_firmware();
+    line = g_strdup_printf("%s%s%s%s%s -qmp unix:%s,server=on,wait=off", qemu, MACHINE,
+                           strstr(options, "pflash") ? "" : " -bios ",
+                           strstr(options, "pflash") ? "" : firmware, text->str, socket_path);
+    g_string_free(text, TRUE);
+    argv = g_strsplit(line, " ", -1);
+    guest.vmm =
+        qemu_launch(&(VmmLaunch){.name = "a", .command_line = argv, .directory = folder}, &error);
+    g_strfreev(argv);
+    must(guest.vmm != NULL, &error);
+    guest.identity = vmm_get_identity(guest.vmm);
+    g_ptr_array_add(started, vmm_get_identity(guest.vmm));
+    guest.qmp = qmp_connect(socket_path, WAIT_MS, &error);
+    must(guest.qmp != NULL, &error);
+    return guest;
+}
+
+static void end(Guest *guest)
+{
+    qmp_free(guest->qmp);
+    assert_true(vmm_quit(guest->vmm, NULL));
+    vmm_free(guest->vmm);
+    vmm_identity_free(guest->identity);
+}
+
+/* *drive*: a name of a back end, or "-d QOM-PATH". */
+static void guest_writes(Guest *guest, const char *drive, guint pattern, const char *where)
+{
+    g_autofree char *line = g_strdup_printf("qemu-io %s \"write -P %u %s\"", drive, pattern, where);
+    GError *error = NULL;
+    g_autofree char *answer = qmp_execute_human(guest->qmp, line, WAIT_MS, &error);
+
+    must(answer != NULL, &error);
+    if (strstr(answer, "failed") || strstr(answer, "rror"))
+        fail_msg("%s: %s", line, answer);
+}
+
+/* What changes by itself, or by the guest's writes. */
+static void drop_volatile(json_t *value)
+{
+    const char *key;
+    json_t *below;
+    size_t i;
+
+    json_object_del(value, "actual-size");
+    json_object_del(value, "virtual-size"); /* of the file of a qcow2 image */
+    json_object_del(value, "io-status");
+    json_object_foreach(value, key, below) drop_volatile(below);
+    json_array_foreach(value, i, below) drop_volatile(below);
+}
+
+static json_t *query_graph(Guest *guest)
+{
+    static const char *const commands[] = {"query-named-block-nodes", "query-block", "query-jobs",
+                                           "query-block-jobs", "x-debug-query-block-graph"};
+    json_t *graph = json_object();
+
+    for (guint k = 0; k < G_N_ELEMENTS(commands); k++)
+        json_object_set_new(graph, commands[k],
+                            qmp_execute(guest->qmp, commands[k], NULL, WAIT_MS, NULL));
+    drop_volatile(graph);
+    return graph;
+}
+
+static void expect_graph(Guest *guest, json_t *before)
+{
+    g_autoptr(json_t) now = query_graph(guest);
+
+    if (json_equal(before, now))
+        return;
+    fail_msg("before:\n%s\nnow:\n%s", json_dumps(before, JSON_INDENT(1)),
+             json_dumps(now, JSON_INDENT(1)));
+}
+
+/* ---- copies ---- */
+
+static VmmDisk *find_disk(GPtrArray *disks, const char *id)
+{
+    for (guint i = 0; i < disks->len; i++) {
+        VmmDisk *disk = disks->pdata[i];
+
+        if (strcmp(disk->id, id) == 0)
+            return disk;
+    }
+    for (guint i = 0; i < disks->len; i++)
+        print_message("disk %s\n", ((VmmDisk *)disks->pdata[i])->id);
+    fail_msg("no disk %s", id);
+    return NULL;
+}
+
+static gboolean try_copy(Guest *guest, const char *id, const char *name, const char *address,
+                         gboolean top, GError **error)
+{
+    g_autoptr(GPtrArray) disks = vmm_list_disks(guest->vmm, NULL);
+    VmmDisk *disk = find_disk(disks, id);
+    VmmDiskFile *file = disk->files->pdata[0];
+
+    return vmm_start_copy(guest->vmm,
+                          &(VmmCopy){.name = name,
+                                     .node = disk->node,
+                                     .bytes = file->bytes,
+                                     .address = address,
+                                     .export_name = "disk",
+                                     .top = top},
+                          error);
+}
+
+static void start_copy(Guest *guest, const char *id, const char *name, const Server *server,
+                       gboolean top)
+{
+    GError *error = NULL;
+
+    must(try_copy(guest, id, name, server->address, top, &error), &error);
+}
+
+static VmmCopyState get_state(Guest *guest, const char *name, GError **failure)
+{
+    VmmCopyState state = VMM_COPY_RUNNING;
+    GError *error = NULL;
+
+    must(vmm_get_copy(guest->vmm, name, &state, &error), &error);
+    if ((state == VMM_COPY_FAILED) != (error != NULL))
+        fail_msg("state %d with error %s", state, error ? error->message : "none");
+    if (failure)
+        *failure = error;
+    else
+        g_clear_error(&error);
+    return state;
+}
+
+static void await_state(Guest *guest, const char *name, VmmCopyState wanted)
+{
+    gint64 deadline = g_get_monotonic_time() + WAIT_MS * 1000;
+
+    for (;;) {
+        GError *failure = NULL;
+        VmmCopyState state = get_state(guest, name, &failure);
+
+        if (state == wanted || (state == VMM_COPY_IN_SYNC && wanted == VMM_COPY_READY)) {
+            g_clear_error(&failure);
+            return;
+        }
+        if (state == VMM_COPY_FAILED || g_get_monotonic_time() > deadline)
+            fail_msg("state is %d: %s", state, failure ? failure->message : "");
+        g_usleep(2000);
+    }
+}
+
+static json_t *read_machine(Guest *guest, char ***ret_line)
+{
+    GError *error = NULL;
+    json_t *machine = vmm_read_machine(guest->vmm, guest->identity->command_line, ret_line, &error);
+
+    must(machine != NULL, &error);
+    return machine;
+}
+
+/* The machine is the same as ever, and makes the same command line. */
+static void expect_unchanged(Guest *guest, json_t *machine, char **line)
+{
+    g_auto(GStrv) now = NULL;
+    g_autoptr(json_t) again = read_machine(guest, &now);
+    g_autofree char *before = g_strjoinv("\n", line), *after = g_strjoinv("\n", now);
+    GError *error = NULL;
+
+    must(vmm_check_unchanged(guest->vmm, machine, &error), &error);
+    assert_string_equal(before, after);
+    assert_int_equal(json_array_size(json_object_get(machine, "nodes")),
+                     json_array_size(json_object_get(again, "nodes")));
+    assert_int_equal(json_array_size(json_object_get(machine, "jobs")),
+                     json_array_size(json_object_get(again, "jobs")));
+}
+
+static void finish_copy(Guest *guest, const char *name)
+{
+    GError *error = NULL;
+
+    must(vmm_finish_copy(guest->vmm, name, &error), &error);
+}
+
+typedef struct {
+    const char *options; /* of QEMU */
+    const char *id;      /* of the disk */
+    const char *drive;   /* what qemu-io writes to; NULL: nothing */
+    const char *format;  /* of the image "disk" */
+    const char *target;  /* format of the copy */
+} Shape;
+
+static const Shape shapes[] = {
+    {" -drive file=@disk,format=raw,if=virtio", "virtio0", "virtio0", "raw", "raw"},
+    {" -drive file=@disk,format=qcow2,if=none,id=d0 -device virtio-blk-pci,drive=d0", "d0", "d0",
+     "qcow2", "qcow2"},
+    {" -blockdev driver=file,node-name=f,filename=@disk -blockdev "
+     "driver=qcow2,node-name=q,file=f,discard=unmap -device virtio-blk-pci,drive=q,id=card",
+     "card", "-d /machine/peripheral/card/virtio-backend", "qcow2", "raw"},
+    {" -object iothread,id=io -drive file=@disk,format=raw,if=none,id=d0 -device "
+     "virtio-blk-pci,drive=d0,iothread=io",
+     "d0", "d0", "raw", "qcow2"},
+    {" -blockdev driver=file,node-name=f,filename=@disk -device virtio-scsi-pci -device "
+     "scsi-hd,drive=f",
+     "f", NULL, "raw", "raw"},
+    {" -drive file=@disk,format=qcow2,if=ide,bps=200000000", "ide0-hd0", "ide0-hd0", "qcow2",
+     "qcow2"},
+    {" -drive file=@disk,format=raw,if=none,id=cd,media=cdrom,readonly=on -device ide-cd,drive=cd",
+     "cd", NULL, "raw", "raw"},
+};
+
+static void copy_whole(const Shape *shape)
+{
+    g_auto(GStrv) line = NULL;
+    g_autoptr(json_t) before = NULL, machine = NULL;
+    GError *error = NULL;
+    Server server;
+    Guest guest;
+
+    make_image("disk", shape->format, "");
+    fill_image("disk", shape->format);
+    make_image("copy", shape->target, "");
+    guest = start(shape->options);
+    server = serve("copy", shape->target);
+    before = query_graph(&guest);
+    machine = read_machine(&guest, &line);
+
+    start_copy(&guest, shape->id, COPY, &server, FALSE);
+    expect_unchanged(&guest, machine, line);
+    for (guint i = 0; shape->drive && i < 20; i++) {
+        g_autofree char *where = g_strdup_printf("%uk 20k", i * 777);
+
+        guest_writes(&guest, shape->drive, 0x40 + i, where);
+    }
+    await_state(&guest, COPY, VMM_COPY_READY);
+    if (shape->drive)
+        guest_writes(&guest, shape->drive, 0x77, "5M 100k");
+    must(vmm_sync_copy(guest.vmm, COPY, &error), &error);
+    await_state(&guest, COPY, VMM_COPY_IN_SYNC);
+    if (shape->drive)
+        guest_writes(&guest, shape->drive, 0x78, "6M 100k");
+    expect_unchanged(&guest, machine, line);
+
+    must(vmm_pause(guest.vmm, NULL, &error), &error);
+    must(vmm_check_unchanged(guest.vmm, machine, &error), &error);
+    finish_copy(&guest, COPY);
+    expect_graph(&guest, before);
+    must(vmm_resume(guest.vmm, &error), &error);
+    end(&guest);
+    end_server(&server, SIGTERM);
+    expect_equal("disk", shape->format, "copy", shape->target);
+}
+
+static void test_copies_of_all_shapes(void **unused)
+{
+    for (guint i = 0; i < G_N_ELEMENTS(shapes); i++)
+        copy_whole(&shapes[i]);
+}
+
+/* What was written after the copy became READY is in it although it never came IN_SYNC. */
+static void test_copy_that_was_not_in_sync(void **unused)
+{
+    GError *error = NULL;
+    Server server;
+    Guest guest;
+
+    make_image("disk", "raw", "");
+    make_image("copy", "raw", "");
+    guest = start(" -drive file=@disk,format=raw,if=virtio");
+    server = serve("copy", "raw");
+    start_copy(&guest, "virtio0", COPY, &server, FALSE);
+    await_state(&guest, COPY, VMM_COPY_READY);
+    must(vmm_pause(guest.vmm, NULL, &error), &error);
+    guest_writes(&guest, "virtio0", 0x55, "1M 7M");
+    finish_copy(&guest, COPY);
+    end(&guest);
+    end_server(&server, SIGTERM);
+    expect_equal("disk", "raw", "copy", "raw");
+}
+
+static void test_overlay_alone(void **unused)
+{
+    GError *error = NULL;
+    Server server;
+    Guest guest;
+
+    make_image("base", "raw", "");
+    fill_image("base", "raw");
+    make_image("disk", "qcow2", "-b base -F raw");
+    make_image("copy", "qcow2", "-b base -F raw");
+    guest = start(" -drive file=@disk,format=qcow2,if=virtio");
+    guest_writes(&guest, "virtio0", 0x31, "1M 200k");
+    server = serve("copy", "qcow2");
+    start_copy(&guest, "virtio0", COPY, &server, TRUE);
+    for (guint i = 0; i < 10; i++) {
+        g_autofree char *where = g_strdup_printf("%uk 20k", i * 1333);
+
+        guest_writes(&guest, "virtio0", 0x60 + i, where);
+    }
+    await_state(&guest, COPY, VMM_COPY_READY);
+    must(vmm_pause(guest.vmm, NULL, &error), &error);
+    finish_copy(&guest, COPY);
+    end(&guest);
+    end_server(&server, SIGTERM);
+    expect_equal("disk", "qcow2", "copy", "qcow2");
+    /* Nothing of the base was copied. */
+    assert_int_equal(run("qemu-img map --output=json @copy | grep -q '\"depth\": 1'"), 0);
+}
+
+static void test_two_disks(void **unused)
+{
+    g_autoptr(json_t) before = NULL, machine = NULL;
+    g_auto(GStrv) line = NULL;
+    GError *error = NULL;
+    Server first, second;
+    Guest guest;
+
+    make_image("disk", "raw", "");
+    fill_image("disk", "raw");
+    make_image("other", "qcow2", "");
+    fill_image("other", "qcow2");
+    make_image("copy", "raw", "");
+    make_image("other-copy", "qcow2", "");
+    guest = start(" -drive file=@disk,format=raw,if=virtio -blockdev "
+                  "driver=file,node-name=f,filename=@other -blockdev "
+                  "driver=qcow2,node-name=q,file=f -device virtio-scsi-pci -device "
+                  "scsi-hd,drive=q,id=s");
+    before = query_graph(&guest);
+    machine = read_machine(&guest, &line);
+    first = serve("copy", "raw");
+    second = serve("other-copy", "qcow2");
+    start_copy(&guest, "virtio0", COPY, &first, FALSE);
+    assert_false(try_copy(&guest, "virtio0", SECOND_COPY, second.address, FALSE, &error));
+    expect_text(error, VMFERRY_ERROR_EXISTS, "is being copied already");
+    error = NULL;
+    start_copy(&guest, "s", SECOND_COPY, &second, FALSE);
+    guest_writes(&guest, "virtio0", 0x61, "2M 1M");
+    guest_writes(&guest, "-d s", 0x62, "3M 1M");
+    await_state(&guest, COPY, VMM_COPY_READY);
+    await_state(&guest, SECOND_COPY, VMM_COPY_READY);
+    expect_unchanged(&guest, machine, line);
+    must(vmm_pause(guest.vmm, NULL, &error), &error);
+    assert_null(vmm_save_device_state(guest.vmm, VMM_SAVE_SWITCHOVER, &error));
+    expect_text(error, VMFERRY_ERROR_FAILED, "still being copied");
+    finish_copy(&guest, SECOND_COPY);
+    finish_copy(&guest, COPY);
+    expect_graph(&guest, before);
+    end(&guest);
+    end_server(&first, SIGTERM);
+    end_server(&second, SIGTERM);
+    expect_equal("disk", "raw", "copy", "raw");
+    expect_equal("other", "qcow2", "other-copy", "qcow2");
+}
+
+/* ---- what goes wrong ---- */
+
+#define PLAIN " -drive file=@disk,format=raw,if=virtio"
+
+static Guest start_plain(json_t **ret_before)
+{
+    Guest guest;
+
+    make_image("disk", "raw", "");
+    fill_image("disk", "raw");
+    make_image("copy", "raw", "");
+    guest = start(PLAIN);
+    *ret_before = query_graph(&guest);
+    return guest;
+}
+
+/* The guest can use its disk, and a second try works. */
+static void expect_usable(Guest *guest, json_t *before)
+{
+    Server server = serve("copy", "raw");
+    GError *error = NULL;
+
+    expect_graph(guest, before);
+    guest_writes(guest, "virtio0", 0x7f, "0 64k");
+    start_copy(guest, "virtio0", COPY, &server, FALSE);
+    await_state(guest, COPY, VMM_COPY_READY);
+    must(vmm_pause(guest->vmm, NULL, &error), &error);
+    finish_copy(guest, COPY);
+    expect_graph(guest, before);
+    end(guest);
+    end_server(&server, SIGTERM);
+    expect_equal("disk", "raw", "copy", "raw");
+}
+
+static void test_target_dies(void **unused)
+{
+    g_autoptr(json_t) before = NULL;
+    Guest guest = start_plain(&before);
+    gint64 deadline = g_get_monotonic_time() + WAIT_MS * 1000;
+    Server server = serve("copy", "raw");
+    GError *failure = NULL, *error = NULL;
+
+    start_copy(&guest, "virtio0", COPY, &server, FALSE);
+    await_state(&guest, COPY, VMM_COPY_READY);
+    kill(server.pid, SIGSTOP);
+    end_server(&server, SIGKILL);
+    guest_writes(&guest, "virtio0", 0x33, "3M 64k");
+    while (get_state(&guest, COPY, NULL) != VMM_COPY_FAILED && g_get_monotonic_time() < deadline)
+        g_usleep(2000);
+    assert_int_equal(get_state(&guest, COPY, &failure), VMM_COPY_FAILED);
+    expect_text(failure, VMFERRY_ERROR_FAILED, "QEMU could not copy the disk: ");
+    assert_false(vmm_sync_copy(guest.vmm, COPY, &error));
+    expect_text(error, VMFERRY_ERROR_FAILED, "QEMU could not copy the disk: ");
+    error = NULL;
+    must(vmm_pause(guest.vmm, NULL, &error), &error);
+    assert_false(vmm_finish_copy(guest.vmm, COPY, &error));
+    expect_text(error, VMFERRY_ERROR_FAILED, "QEMU could not copy the disk: ");
+    error = NULL;
+    must(vmm_resume(guest.vmm, &error), &error);
+    must(vmm_abort_copy(guest.vmm, COPY, &error), &error);
+    expect_usable(&guest, before);
+}
+
+static gpointer abort_main(gpointer data)
+{
+    Guest *guest = data;
+    GError *error = NULL;
+
+    must(vmm_abort_copy(guest->vmm, COPY, &error), &error);
+    return NULL;
+}
+
+/* In its bulk phase, with QEMU's send buffer full: only the end of the connection helps. */
+static void test_target_stalls_and_is_closed(void **unused)
+{
+    g_autoptr(json_t) before = NULL;
+    Guest guest = start_plain(&before);
+    Server server = serve("copy", "raw");
+    GThread *thread;
+
+    start_copy(&guest, "virtio0", COPY, &server, FALSE);
+    kill(server.pid, SIGSTOP);
+    thread = g_thread_new("abort", abort_main, &guest);
+    g_usleep(300000);
+    end_server(&server, SIGKILL);
+    g_thread_join(thread);
+    expect_usable(&guest, before);
+}
+
+static gpointer write_main(gpointer data)
+{
+    guest_writes(data, "virtio0", 0x44, "4M 4k");
+    return NULL;
+}
+
+/* A write that waits for the copy holds up all of QEMU until the abort cuts the connection. */
+static void test_abort_overtakes(void **unused)
+{
+    g_autoptr(json_t) before = NULL;
+    Guest guest = start_plain(&before);
+    Server server = serve("copy", "raw");
+    GError *error = NULL;
+    GThread *writer;
+
+    start_copy(&guest, "virtio0", COPY, &server, FALSE);
+    await_state(&guest, COPY, VMM_COPY_READY);
+    must(vmm_sync_copy(guest.vmm, COPY, &error), &error);
+    await_state(&guest, COPY, VMM_COPY_IN_SYNC);
+    kill(server.pid, SIGSTOP);
+    writer = g_thread_new("write", write_main, &guest);
+    g_usleep(200000);
+    must(vmm_abort_copy(guest.vmm, COPY, &error), &error);
+    g_thread_join(writer);
+    end_server(&server, SIGKILL);
+    expect_usable(&guest, before);
+}
+
+static void test_abort_of_any_state(void **unused)
+{
+    g_autoptr(json_t) before = NULL;
+    Guest guest = start_plain(&before);
+    Server server = serve("copy", "raw");
+    GError *error = NULL;
+    VmmCopyState state;
+
+    must(vmm_abort_copy(guest.vmm, COPY, &error), &error);
+    start_copy(&guest, "virtio0", COPY, &server, FALSE);
+    must(vmm_abort_copy(guest.vmm, COPY, &error), &error);
+    must(vmm_abort_copy(guest.vmm, COPY, &error), &error);
+    expect_graph(&guest, before);
+    assert_false(vmm_get_copy(guest.vmm, COPY, &state, &error));
+    expect_text(error, VMFERRY_ERROR_NOT_FOUND, "no copy \"" COPY "\"");
+    error = NULL;
+    start_copy(&guest, "virtio0", COPY, &server, FALSE);
+    await_state(&guest, COPY, VMM_COPY_READY);
+    must(vmm_pause(guest.vmm, NULL, &error), &error);
+    must(vmm_abort_copy(guest.vmm, COPY, &error), &error);
+    expect_graph(&guest, before);
+    must(vmm_resume(guest.vmm, &error), &error);
+    end_server(&server, SIGTERM);
+    expect_usable(&guest, before);
+}
+
+/* Another program ends our job. */
+static void test_copy_ended_by_others(void **unused)
+{
+    g_autoptr(json_t) before = NULL;
+    Guest guest = start_plain(&before);
+    Server server = serve("copy", "raw");
+    GError *error = NULL, *failure = NULL;
+
+    start_copy(&guest, "virtio0", COPY, &server, FALSE);
+    await_state(&guest, COPY, VMM_COPY_READY);
+    must(
+        qmp_run(guest.qmp, "block-job-cancel", json_pack("{s:s}", "device", COPY), WAIT_MS, &error),
+        &error);
+    g_usleep(200000);
+    assert_int_equal(get_state(&guest, COPY, &failure), VMM_COPY_FAILED);
+    expect_text(failure, VMFERRY_ERROR_FAILED, "another program has ended the copy");
+    must(qmp_run(guest.qmp, "job-dismiss", json_pack("{s:s}", "id", COPY), WAIT_MS, &error),
+         &error);
+    assert_int_equal(get_state(&guest, COPY, &failure), VMM_COPY_FAILED);
+    expect_text(failure, VMFERRY_ERROR_FAILED, "another program has ended the copy");
+    must(vmm_pause(guest.vmm, NULL, &error), &error);
+    assert_false(vmm_finish_copy(guest.vmm, COPY, &error));
+    expect_text(error, VMFERRY_ERROR_FAILED, "another program has ended the copy");
+    error = NULL;
+    must(vmm_resume(guest.vmm, &error), &error);
+    must(vmm_abort_copy(guest.vmm, COPY, &error), &error);
+    end_server(&server, SIGTERM);
+    expect_usable(&guest, before);
+}
+
+static void test_copies_that_cannot_begin(void **unused)
+{
+    g_autoptr(json_t) before = NULL;
+    Guest guest = start_plain(&before);
+    Server server;
+    GError *error = NULL;
+
+    assert_false(try_copy(&guest, "virtio0", "mine", "vmferry-test-nobody", FALSE, &error));
+    expect_text(error, VMFERRY_ERROR_INVALID, "must begin with \"vmferry-copy-\"");
+    error = NULL;
+    assert_false(try_copy(&guest, "virtio0", COPY, "vmferry-test-nobody", FALSE, &error));
+    expect_text(error, VMFERRY_ERROR_FAILED, "copy a disk: blockdev-add: QEMU says: ");
+    error = NULL;
+    expect_graph(&guest, before);
+    assert_int_equal(run("qemu-img create -q -f raw @small 8M"), 0);
+    server = serve("small", "raw");
+    assert_false(try_copy(&guest, "virtio0", COPY, server.address, FALSE, &error));
+    expect_text(error, VMFERRY_ERROR_REFUSED, "offers 8388608 bytes for a disk of 16777216 bytes");
+    error = NULL;
+    end_server(&server, SIGTERM);
+    expect_usable(&guest, before);
+}
+
+static void test_finish_is_refused(void **unused)
+{
+    g_autoptr(json_t) before = NULL;
+    Guest guest = start_plain(&before);
+    Server server = serve("copy", "raw");
+    GError *error = NULL;
+
+    start_copy(&guest, "virtio0", COPY, &server, FALSE);
+    await_state(&guest, COPY, VMM_COPY_READY);
+    assert_false(vmm_finish_copy(guest.vmm, COPY, &error));
+    expect_text(error, VMFERRY_ERROR_FAILED, "only be finished while the guest is paused");
+    error = NULL;
+    must(vmm_abort_copy(guest.vmm, COPY, &error), &error);
+
+    kill(server.pid, SIGKILL);
+    end_server(&server, SIGKILL);
+    expect_usable(&guest, before);
+}
+
+/* An agent that was killed leaves its copies; the next one removes them. */
+static void test_copies_of_a_killed_agent(void **unused)
+{
+    g_autoptr(json_t) before = NULL;
+    Guest guest = start_plain(&before);
+    Server server = serve("copy", "raw");
+    GError *error = NULL;
+
+    start_copy(&guest, "virtio0", COPY, &server, FALSE);
+    await_state(&guest, COPY, VMM_COPY_READY);
+    vmm_free(guest.vmm);
+    guest.vmm = qemu_reattach(guest.identity, &error);
+    must(guest.vmm != NULL, &error);
+    expect_graph(&guest, before);
+
+    start_copy(&guest, "virtio0", COPY, &server, FALSE);
+    await_state(&guest, COPY, VMM_COPY_READY);
+    vmm_free(guest.vmm);
+    end_server(&server, SIGKILL);
+    guest_writes(&guest, "virtio0", 0x34, "3M 64k");
+    guest.vmm = qemu_reattach(guest.identity, &error);
+    must(guest.vmm != NULL, &error);
+    expect_usable(&guest, before);
+}
+
+/* A job of another program is told by its name, beside one of ours, too. */
+static void test_foreign_job(void **unused)
+{
+    g_autoptr(json_t) before = NULL, machine = NULL;
+    g_auto(GStrv) line = NULL, none = NULL;
+    GError *error = NULL;
+    Server server;
+    Guest guest;
+
+    make_image("disk", "raw", "");
+    make_image("copy", "raw", "");
+    make_image("other", "raw", "");
+    guest = start(PLAIN " -drive file=@other,format=raw,if=virtio");
+    machine = read_machine(&guest, &line);
+    server = serve("copy", "raw");
+    start_copy(&guest, "virtio0", COPY, &server, FALSE);
+    await_state(&guest, COPY, VMM_COPY_READY);
+    must(qmp_run(guest.qmp, "blockdev-add",
+                 json_pack("{s:s, s:s, s:i}", "driver", "null-co", "node-name", "hole", "size",
+                           (int)DISK_BYTES),
+                 WAIT_MS, &error),
+         &error);
+    must(qmp_run(guest.qmp, "blockdev-mirror",
+                 json_pack("{s:s, s:s, s:s, s:s}", "job-id", "theirs", "device", "virtio1",
+                           "target", "hole", "sync", "full"),
+                 WAIT_MS, &error),
+         &error);
+    assert_false(vmm_check_unchanged(guest.vmm, machine, &error));
+    expect_text(error, VMFERRY_ERROR_BUSY, "block job \"theirs\"");
+    error = NULL;
+    assert_null(vmm_read_machine(guest.vmm, guest.identity->command_line, &none, &error));
+    expect_text(error, VMFERRY_ERROR_BUSY, "block job \"theirs\"");
+    error = NULL;
+    must(vmm_abort_copy(guest.vmm, COPY, &error), &error);
+    end(&guest);
+    end_server(&server, SIGTERM);
+}
+
+/* ---- the list ---- */
+
+static void expect_disk(GPtrArray *disks, const char *id, const char *device, gboolean read_only,
+                        const char *obstacle)
+{
+    VmmDisk *disk = find_disk(disks, id);
+
+    if (!strstr(disk->device, device))
+        fail_msg("device \"%s\" does not hold \"%s\"", disk->device, device);
+    assert_int_equal(disk->read_only, read_only);
+    if (!obstacle && disk->obstacle)
+        fail_msg("%s: %s", id, disk->obstacle);
+    if (obstacle && (!disk->obstacle || !strstr(disk->obstacle, obstacle)))
+        fail_msg("%s: obstacle \"%s\" does not hold \"%s\"", id,
+                 disk->obstacle ? disk->obstacle : "", obstacle);
+}
+
+static void expect_file(GPtrArray *disks, const char *id, guint at, const char *name,
+                        const char *format)
+{
+    VmmDisk *disk = find_disk(disks, id);
+    g_autofree char *path = path_of(name);
+    VmmDiskFile *file;
+    struct stat here, there;
+
+    assert_true(at < disk->files->len);
+    file = disk->files->pdata[at];
+    assert_string_equal(file->file, path);
+    assert_string_equal(file->format, format);
+    assert_int_equal(stat(path, &here), 0);
+    assert_int_equal(stat(file->path, &there), 0);
+    assert_true(here.st_ino == there.st_ino);
+    assert_true(file->file_bytes == (uint64_t)here.st_size);
+    assert_true(file->allocated_bytes == (uint64_t)here.st_blocks * 512);
+    assert_true(file->bytes == DISK_BYTES);
+    assert_int_equal(file->options != NULL, strcmp(format, "qcow2") == 0);
+}
+
+static void test_list(void **unused)
+{
+    g_autoptr(GPtrArray) disks = NULL;
+    GError *error = NULL;
+    Guest guest;
+
+    make_image("disk", "raw", "");
+    fill_image("disk", "raw");
+    make_image("base", "raw", "");
+    make_image("middle", "qcow2", "-b base -F raw");
+    make_image("top", "qcow2", "-b middle -F qcow2");
+    make_image("flash", "raw", "");
+    make_image("cd", "raw", "");
+    guest = start(" -drive file=@disk,format=raw,if=virtio -blockdev "
+                  "driver=file,node-name=f,filename=@top -blockdev "
+                  "driver=qcow2,node-name=q,file=f -device virtio-blk-pci,drive=q,id=card"
+                  " -drive file=@cd,format=raw,media=cdrom,if=none,id=cd0,readonly=on -device "
+                  "ide-cd,drive=cd0 -device ide-cd,id=empty"
+                  " -blockdev driver=file,node-name=flat,filename=@flash -device "
+                  "virtio-scsi-pci -device scsi-hd,drive=flat");
+    disks = vmm_list_disks(guest.vmm, &error);
+    must(disks != NULL, &error);
+    assert_int_equal(disks->len, 4);
+    expect_disk(disks, "virtio0", "virtio-blk-pci at pci.0", FALSE, NULL);
+    expect_file(disks, "virtio0", 0, "disk", "raw");
+    expect_disk(disks, "card", "card (virtio-blk-pci)", FALSE, NULL);
+    expect_file(disks, "card", 0, "top", "qcow2");
+    expect_file(disks, "card", 1, "middle", "qcow2");
+    expect_file(disks, "card", 2, "base", "raw");
+    assert_int_equal(find_disk(disks, "card")->files->len, 3);
+    expect_disk(disks, "cd0", "ide-cd", TRUE, NULL);
+    expect_disk(disks, "flat", "scsi-hd", FALSE, NULL);
+    expect_file(disks, "flat", 0, "flash", "raw");
+    assert_false(find_disk(disks, "flat")->flash);
+    end(&guest);
+}
+
+static void test_flash(void **unused)
+{
+    g_autoptr(GPtrArray) disks = NULL;
+    g_autoptr(json_t) before = NULL;
+    GError *error = NULL;
+    Server server;
+    Guest guest;
+
+    assert_int_equal(run("qemu-img create -q -f raw @disk 128k"), 0);
+    assert_int_equal(run("qemu-img create -q -f raw @code 64k"), 0);
+    assert_int_equal(run("qemu-img create -q -f raw @copy 128k"), 0);
+    assert_int_equal(run("qemu-io -f raw -c 'write -P 0x19 64k 4k' @disk"), 0);
+    guest = start(" -S -drive file=@code,format=raw,if=pflash,readonly=on -drive "
+                  "file=@disk,format=raw,if=pflash");
+    disks = vmm_list_disks(guest.vmm, &error);
+    must(disks != NULL, &error);
+    assert_int_equal(disks->len, 2);
+    expect_disk(disks, "pflash0", "cfi.pflash01", TRUE, NULL);
+    expect_disk(disks, "pflash1", "cfi.pflash01", FALSE, NULL);
+    assert_true(find_disk(disks, "pflash1")->flash);
+    before = query_graph(&guest);
+    server = serve("copy", "raw");
+    start_copy(&guest, "pflash1", COPY, &server, FALSE);
+    await_state(&guest, COPY, VMM_COPY_READY);
+    finish_copy(&guest, COPY);
+    expect_graph(&guest, before);
+    end(&guest);
+    end_server(&server, SIGTERM);
+    expect_equal("disk", "raw", "copy", "raw");
+}
+
+static void test_obstacles(void **unused)
+{
+    g_autoptr(GPtrArray) disks = NULL;
+    GError *error = NULL;
+    Server server;
+    Guest guest;
+
+    make_image("snapshots", "qcow2", "");
+    assert_int_equal(run("qemu-img snapshot -c s @snapshots"), 0);
+    make_image("bitmaps", "qcow2", "");
+    assert_int_equal(run("qemu-img bitmap --add @bitmaps b"), 0);
+    make_image("throttled", "raw", "");
+    make_image("part", "raw", "");
+    make_image("gone", "raw", "");
+    make_image("vmdk", "vmdk", "");
+    make_image("below", "qcow2", "-b snapshots -F qcow2");
+    make_image("copy", "raw", "");
+    server = serve("copy", "raw");
+    g_autofree char *options = g_strdup_printf(
+        " -drive file=@below,format=qcow2,if=none,id=snapshots -device "
+        "virtio-blk-pci,drive=snapshots -drive file=@bitmaps,format=qcow2,if=none,id=bitmaps "
+        "-device virtio-blk-pci,drive=bitmaps -object throttle-group,id=tg -blockdev "
+        "driver=file,node-name=tf,filename=@throttled -blockdev "
+        "driver=throttle,node-name=th,throttle-group=tg,file=tf -device virtio-blk-pci,drive=th "
+        "-blockdev driver=file,node-name=pf,filename=@part -blockdev "
+        "driver=raw,node-name=part,file=pf,size=1048576 -device virtio-blk-pci,drive=part -drive "
+        "file=@gone,format=raw,if=none,id=gone -device virtio-blk-pci,drive=gone -drive "
+        "file=@vmdk,format=vmdk,if=none,id=vmdk -device virtio-blk-pci,drive=vmdk -blockdev "
+        "driver=nbd,node-name=far,server.type=unix,server.path=%s,server.abstract=on,export=disk "
+        "-device virtio-blk-pci,drive=far",
+        server.address);
+    guest = start(options);
+    assert_int_equal(run("rm @gone"), 0);
+    disks = vmm_list_disks(guest.vmm, &error);
+    must(disks != NULL, &error);
+    assert_int_equal(disks->len, 7);
+    expect_disk(disks, "snapshots", "virtio-blk-pci", FALSE,
+                "snapshots: qcow2 with internal snapshots");
+    assert_int_equal(find_disk(disks, "snapshots")->files->len, 2);
+    expect_disk(disks, "bitmaps", "virtio-blk-pci", FALSE, "dirty bitmap \"b\" is stored");
+    expect_disk(disks, "th", "virtio-blk-pci", FALSE, "node th is a \"throttle\"");
+    expect_disk(disks, "part", "virtio-blk-pci", FALSE, "raw node part shows only a part of");
+    expect_disk(disks, "gone", "virtio-blk-pci", FALSE, "is not the file that QEMU has open");
+    expect_disk(disks, "vmdk", "virtio-blk-pci", FALSE, "is a \"vmdk\"");
+    expect_disk(disks, "far", "virtio-blk-pci", FALSE, "not a local file or device, but \"nbd\"");
+    assert_int_equal(find_disk(disks, "far")->files->len, 0);
+    end(&guest);
+    end_server(&server, SIGTERM);
+}
+
+/* ---- the frame ---- */
+
+static int begin(void **unused)
+{
+    started = g_ptr_array_new_with_free_func((GDestroyNotify)vmm_identity_free);
+    servers = g_array_new(FALSE, FALSE, sizeof(pid_t));
+    folder = g_dir_make_tmp("vmferry-test-XXXXXX", NULL);
+    return 0;
+}
+
+/* A test that fails leaves processes. */
+static int clean_up(void **unused)
+{
+    g_autofree char *command = g_strdup_printf("rm -rf '%s'", folder);
+
+    for (guint i = 0; i < servers->len; i++) {
+        kill(g_array_index(servers, pid_t, i), SIGKILL);
+        waitpid(g_array_index(servers, pid_t, i), NULL, 0);
+    }
+    for (guint i = 0; i < started->len; i++) {
+        const VmmIdentity *identity = started->pdata[i];
+
+        (void)process_kill(identity->pid, identity->start_time, SIGKILL, NULL);
+        (void)process_wait_gone(identity->pid, identity->start_time, 10000);
+    }
+    g_ptr_array_unref(started);
+    g_array_unref(servers);
+    g_clear_pointer(&folder, g_free);
+    return system(command);
+}
+
+static char *find_qemu(void)
+{
+    const char *wanted = g_getenv("VMFERRY_TEST_QEMU");
+
+    return wanted ? g_strdup(wanted) : g_find_program_in_path("qemu-system-x86_64");
+}
+
+#define QEMU_TEST(name) cmocka_unit_test_setup_teardown(name, begin, clean_up)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        QEMU_TEST(test_list),
+        QEMU_TEST(test_flash),
+        QEMU_TEST(test_obstacles),
+        QEMU_TEST(test_copies_of_all_shapes),
+        QEMU_TEST(test_copy_that_was_not_in_sync),
+        QEMU_TEST(test_overlay_alone),
+        QEMU_TEST(test_two_disks),
+        QEMU_TEST(test_target_dies),
+        QEMU_TEST(test_target_stalls_and_is_closed),
+        QEMU_TEST(test_abort_overtakes),
+        QEMU_TEST(test_abort_of_any_state),
+        QEMU_TEST(test_copy_ended_by_others),
+        QEMU_TEST(test_copies_that_cannot_begin),
+        QEMU_TEST(test_finish_is_refused),
+        QEMU_TEST(test_copies_of_a_killed_agent),
+        QEMU_TEST(test_foreign_job),
+    };
+    g_autofree char *server = g_find_program_in_path("qemu-nbd");
+
+    qemu = find_qemu();
+    if (!qemu || !server) {
+        printf("skipped: no qemu-system-x86_64 or qemu-nbd here\n");
+        return 77;
+    }
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
