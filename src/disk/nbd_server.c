@@ -23,6 +23,7 @@
 enum { EVENT_WAKE, EVENT_SOCKET };
 
 typedef struct {
+    GList link; /* in *waiting* */
     uint64_t id, cookie;
     uint64_t since_ns;
 } WaitingRequest;
@@ -60,6 +61,14 @@ static void drop_unsent(NbdServer *server)
     server->zeros_unsent = FALSE;
 }
 
+static void forget_waiting(NbdServer *server)
+{
+    GList *link;
+
+    while ((link = g_queue_pop_head_link(&server->waiting)))
+        g_free(link->data);
+}
+
 /* The first one says why. */
 static void close_locked(NbdServer *server, const GError *why)
 {
@@ -70,7 +79,7 @@ static void close_locked(NbdServer *server, const GError *why)
     unwatch_and_close(server, &server->listen_fd);
     unwatch_and_close(server, &server->client_fd);
     drop_unsent(server);
-    g_queue_clear_full(&server->waiting, g_free);
+    forget_waiting(server);
     wake(server);
 }
 
@@ -111,13 +120,13 @@ static void close_deaf_client(NbdServer *server)
     close_locked(server, why);
 }
 
-/* What was sent already is cut off here. */
-static void append_unsent(NbdServer *server, const void *data, size_t length)
+/* Where bytes to send are appended; what was sent already is cut off. */
+static GByteArray *open_unsent(NbdServer *server)
 {
     if (server->unsent_from > 0)
         g_byte_array_remove_range(server->unsent, 0, (guint)server->unsent_from);
     server->unsent_from = 0;
-    byte_write_span(server->unsent, data, length);
+    return server->unsent;
 }
 
 static void flush_answers(NbdServer *server)
@@ -132,12 +141,11 @@ static void flush_answers(NbdServer *server)
 
 static void append_reply(NbdServer *server, uint64_t cookie, int problem)
 {
-    g_autoptr(GByteArray) reply = g_byte_array_sized_new(NBD_SIMPLE_REPLY_BYTES);
+    GByteArray *unsent = open_unsent(server);
 
-    byte_write_be32(reply, NBD_SIMPLE_REPLY_MAGIC);
-    byte_write_be32(reply, (uint32_t)problem);
-    byte_write_be64(reply, cookie);
-    append_unsent(server, reply->data, reply->len);
+    byte_write_be32(unsent, NBD_SIMPLE_REPLY_MAGIC);
+    byte_write_be32(unsent, (uint32_t)problem);
+    byte_write_be64(unsent, cookie);
 }
 
 static gboolean check_open(NbdServer *server, GError **error)
@@ -253,7 +261,7 @@ void nbd_send(NbdServer *server, const GByteArray *bytes)
 {
     lock_guard(&server->lock);
 
-    append_unsent(server, bytes->data, bytes->len);
+    byte_write_span(open_unsent(server), bytes->data, bytes->len);
     flush_answers(server);
 }
 
@@ -280,23 +288,27 @@ void nbd_reply_zeros(NbdServer *server, uint64_t cookie, uint32_t length)
 
 uint64_t nbd_await_answer(NbdServer *server, uint64_t cookie)
 {
-    WaitingRequest *request = g_new(WaitingRequest, 1);
+    WaitingRequest *request = g_new0(WaitingRequest, 1);
     lock_guard(&server->lock);
 
-    *request = (WaitingRequest){++server->last_id, cookie, clock_now_ns()};
-    g_queue_push_tail(&server->waiting, request);
+    request->link.data = request;
+    request->id = ++server->last_id;
+    request->cookie = cookie;
+    request->since_ns = clock_now_ns();
+    g_queue_push_tail_link(&server->waiting, &request->link);
     if (server->closed)
-        g_queue_clear_full(&server->waiting, g_free);
+        forget_waiting(server);
     return server->last_id;
 }
 
+/* Few are waiting, and the oldest are answered first as a rule. */
 static WaitingRequest *take_waiting(NbdServer *server, uint64_t id)
 {
     for (GList *link = server->waiting.head; link; link = link->next) {
         WaitingRequest *request = link->data;
 
         if (request->id == id) {
-            g_queue_delete_link(&server->waiting, link);
+            g_queue_unlink(&server->waiting, link);
             return request;
         }
     }
@@ -520,7 +532,7 @@ void nbd_server_free(NbdServer *server)
     fd_close(&server->client_fd);
     fd_close(&server->epoll_fd);
     fd_close(&server->wake_fd);
-    g_queue_clear_full(&server->waiting, g_free);
+    forget_waiting(server);
     g_byte_array_unref(server->unsent);
     g_clear_error(&server->why);
     g_mutex_clear(&server->lock);
