@@ -516,6 +516,42 @@ static void test_no_program(void **state)
     assert_true(error_is(error, VMFERRY_ERROR_NOT_FOUND));
 }
 
+/* As its guest: another user owns the process, its sockets and the image. */
+static void test_another_user(void **state)
+{
+    Place *place = get_place(state);
+    g_autoptr(ProcessIdentity) identity =
+        process_identity_read(getpid(), &(ProcessHabits){0}, NULL);
+    g_autofree char *path = make_file(place, "image");
+    g_autofree char *process = NULL;
+    g_autoptr(GError) error = NULL;
+    VmmStorageLaunch launch = {
+        .program = place->program, .directory = place->folder, .process = identity};
+    struct stat info;
+    uint32_t uid, gid;
+
+    if (geteuid() != 0 || !identity || !identity_find_user("nobody", &uid) ||
+        !identity_find_group("nogroup", &gid))
+        skip();
+    g_free(identity->user.name);
+    g_free(identity->group.name);
+    identity->user = (IdentityOwner){uid, g_strdup("nobody")};
+    identity->group = (IdentityOwner){gid, g_strdup("nogroup")};
+    assert_int_equal(chown(path, uid, gid) + chown(place->images, uid, gid), 0);
+    end_storage(place);
+    place->storage = qemu_storage_open(&launch, &error);
+    check(place->storage != NULL, error);
+    assert_true(
+        process_get_start_time(vmm_storage_get_pid(place->storage), &place->start_time, NULL));
+    process = g_strdup_printf("/proc/%d", (int)vmm_storage_get_pid(place->storage));
+    assert_int_equal(stat(process, &info), 0);
+    assert_int_equal(info.st_uid, uid);
+    create_well(place, path, "qcow2", NULL);
+    open_well(place, path, "qcow2", TRUE);
+    disk_target_free(open_target(place));
+    close_well(place);
+}
+
 static char *make_script(const Place *place, const char *text)
 {
     char *path = g_build_filename(place->folder, "qemu-script", NULL);
@@ -568,6 +604,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_killed_process, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_what_is_left, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_no_program, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_another_user, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_no_sandbox, set_up, tear_down),
     };
 
