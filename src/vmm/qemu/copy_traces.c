@@ -42,7 +42,7 @@ static uint64_t find_vertex(json_t *graph, const char *type, const char *name)
     return G_MAXUINT64;
 }
 
-static const char *get_vertex_name(json_t *graph, uint64_t number)
+static char *copy_vertex_name(json_t *graph, uint64_t number)
 {
     json_t *vertex;
     size_t i;
@@ -50,7 +50,7 @@ static const char *get_vertex_name(json_t *graph, uint64_t number)
     json_array_foreach(json_object_get(graph, "nodes"), i, vertex)
     {
         if (json_count_or(vertex, "id", G_MAXUINT64) == number)
-            return json_text_or(vertex, "name", NULL);
+            return g_strdup(json_text_or(vertex, "name", NULL));
     }
     return NULL;
 }
@@ -61,11 +61,13 @@ char *qemu_copy_find_filter(json_t *graph, const char *name)
     json_t *edge;
     size_t i;
 
+    if (job == G_MAXUINT64)
+        return NULL;
     json_array_foreach(json_object_get(graph, "edges"), i, edge)
     {
-        if (job != G_MAXUINT64 && json_count_or(edge, "parent", G_MAXUINT64) == job &&
+        if (json_count_or(edge, "parent", G_MAXUINT64) == job &&
             strcmp(json_text_or(edge, "name", ""), "main node") == 0)
-            return g_strdup(get_vertex_name(graph, json_count_or(edge, "child", G_MAXUINT64 - 1)));
+            return copy_vertex_name(graph, json_count_or(edge, "child", G_MAXUINT64 - 1));
     }
     return NULL;
 }
@@ -91,18 +93,39 @@ static void drop_named(json_t *list, const char *key, const GPtrArray *copies)
             json_array_remove(list, i);
 }
 
-/* Edges that begin or end at a vertex that is not there any more. */
-static void drop_loose_edges(json_t *graph)
+static gboolean is_end_of(json_t *edge, const char *end, GHashTable *vertices)
 {
-    json_t *edges = json_object_get(graph, "edges");
+    int64_t number = (int64_t)json_count_or(edge, end, G_MAXUINT64);
 
+    return g_hash_table_contains(vertices, &number);
+}
+
+static void drop_edges(json_t *edges, GHashTable *vertices)
+{
     for (size_t i = json_array_size(edges); i-- > 0;) {
         json_t *edge = json_array_get(edges, i);
 
-        if (!get_vertex_name(graph, json_count_or(edge, "parent", G_MAXUINT64)) ||
-            !get_vertex_name(graph, json_count_or(edge, "child", G_MAXUINT64)))
+        if (is_end_of(edge, "parent", vertices) || is_end_of(edge, "child", vertices))
             json_array_remove(edges, i);
     }
+}
+
+static void drop_vertices(json_t *graph, const GPtrArray *copies)
+{
+    g_autoptr(GHashTable) dropped =
+        g_hash_table_new_full(g_int64_hash, g_int64_equal, g_free, NULL);
+    json_t *vertex;
+    size_t i;
+
+    json_array_foreach(json_object_get(graph, "nodes"), i, vertex)
+    {
+        int64_t number = (int64_t)json_count_or(vertex, "id", G_MAXUINT64);
+
+        if (is_of_copy(copies, json_text_or(vertex, "name", "")))
+            g_hash_table_add(dropped, g_memdup2(&number, sizeof number));
+    }
+    drop_named(json_object_get(graph, "nodes"), "name", copies);
+    drop_edges(json_object_get(graph, "edges"), dropped);
 }
 
 /* A device whose drive has no name of its own is told with the node on top: the filter. */
@@ -127,13 +150,10 @@ static void replace_filters(json_t *machine, const GPtrArray *copies)
 
 void qemu_copies_hide(json_t *machine, const GPtrArray *copies)
 {
-    json_t *graph = json_object_get(machine, "graph");
-
     if (!copies || copies->len == 0)
         return;
     drop_named(json_object_get(machine, "jobs"), "id", copies);
     drop_named(json_object_get(machine, "nodes"), "node-name", copies);
-    drop_named(json_object_get(graph, "nodes"), "name", copies);
-    drop_loose_edges(graph);
+    drop_vertices(json_object_get(machine, "graph"), copies);
     replace_filters(machine, copies);
 }

@@ -183,16 +183,16 @@ static void forget(QemuVmm *qemu, const char *name)
 
 void qemu_yank_copy(QemuVmm *qemu, const char *name)
 {
-    json_t *instance = json_pack("{s:s, s:s}", "type", "block-node", "node-name", name);
+    json_t *arguments =
+        json_pack("{s:[{s:s, s:s}]}", "instances", "type", "block-node", "node-name", name);
 
-    (void)qmp_run_oob(qemu->qmp, "yank", json_pack("{s:[o]}", "instances", instance), YANK_MS,
-                      NULL);
+    (void)qmp_run_oob(qemu->qmp, "yank", arguments, YANK_MS, NULL);
 }
 
 gboolean qemu_abort_copy(QemuVmm *qemu, const char *name, GError **error)
 {
     if (!g_str_has_prefix(name, QEMU_COPY_PREFIX))
-        return need_copy(qemu, name, error) != NULL;
+        return TRUE;
     if (!remove_all(qemu, name, error)) {
         g_prefix_error(error, "end the copy of a disk: ");
         return FALSE;

@@ -292,8 +292,14 @@ COPY_OPERATION(abort_locked, qemu_abort_copy)
 
 static gboolean abort_copy(Vmm *vmm, const char *copy, GError **error)
 {
-    qemu_yank_copy(from_vmm(vmm), copy);
-    return abort_locked(vmm, copy, error);
+    g_autoptr(GError) failure = NULL;
+
+    if (g_str_has_prefix(copy, QEMU_COPY_PREFIX))
+        qemu_yank_copy(from_vmm(vmm), copy);
+    if (abort_locked(vmm, copy, &failure) || !is_same_process(vmm))
+        return TRUE;
+    g_propagate_error(error, g_steal_pointer(&failure));
+    return FALSE;
 }
 
 static void note_shutdown(QemuVmm *qemu, const char *event, json_t *data)

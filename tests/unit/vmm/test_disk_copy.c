@@ -161,13 +161,13 @@ typedef struct {
     VmmIdentity *identity;
 } Guest;
 
-/* "jmp ." where the CPU begins: a real one would change the disks' settings as it finds them. */
+/* "hlt" where the CPU begins: a real one would change the disks' settings as it finds them. */
 static char *make_firmware(void)
 {
     char *path = path_of("firmware");
     g_autofree char *data = g_malloc0(65536);
 
-    memcpy(data + 0xfff0, "\xeb\xfe", 2);
+    memcpy(data + 0xfff0, "\xf4\xeb\xfd", 3);
     assert_true(file_replace(path, data, 65536, FALSE, NULL));
     return path;
 }
@@ -390,11 +390,32 @@ static const Shape shapes[] = {
      "cd", NULL, "raw", "raw"},
 };
 
+typedef struct {
+    Guest *guest;
+    const char *drive; /* NULL: nothing is written */
+    gint done;         /* atomic */
+} Writer;
+
+static gpointer writer_main(gpointer data)
+{
+    Writer *writer = data;
+
+    for (guint i = 0; writer->drive && !g_atomic_int_get(&writer->done); i++) {
+        g_autofree char *where = g_strdup_printf("%u %uk", i * 7919 % 4000 * 4096, 4 + i % 5 * 16);
+
+        guest_writes(writer->guest, writer->drive, 1 + i % 250, where);
+    }
+    return NULL;
+}
+
+/* The guest writes all the time. */
 static void copy_whole(const Shape *shape)
 {
     g_auto(GStrv) line = NULL;
     g_autoptr(json_t) before = NULL, machine = NULL;
+    Writer writer = {.drive = shape->drive};
     GError *error = NULL;
+    GThread *thread;
     Server server;
     Guest guest;
 
@@ -406,23 +427,18 @@ static void copy_whole(const Shape *shape)
     before = query_graph(&guest);
     machine = read_machine(&guest, &line);
 
+    writer.guest = &guest;
+    thread = g_thread_new("writer", writer_main, &writer);
     start_copy(&guest, shape->id, COPY, &server, FALSE);
     expect_unchanged(&guest, machine, line);
-    for (guint i = 0; shape->drive && i < 20; i++) {
-        g_autofree char *where = g_strdup_printf("%uk 20k", i * 777);
-
-        guest_writes(&guest, shape->drive, 0x40 + i, where);
-    }
     await_state(&guest, COPY, VMM_COPY_READY);
-    if (shape->drive)
-        guest_writes(&guest, shape->drive, 0x77, "5M 100k");
     must(vmm_sync_copy(guest.vmm, COPY, &error), &error);
     await_state(&guest, COPY, VMM_COPY_IN_SYNC);
-    if (shape->drive)
-        guest_writes(&guest, shape->drive, 0x78, "6M 100k");
     expect_unchanged(&guest, machine, line);
-
     must(vmm_pause(guest.vmm, NULL, &error), &error);
+    g_atomic_int_set(&writer.done, TRUE);
+    g_thread_join(thread);
+
     must(vmm_check_unchanged(guest.vmm, machine, &error), &error);
     finish_copy(&guest, COPY);
     expect_graph(&guest, before);
@@ -461,7 +477,9 @@ static void test_copy_that_was_not_in_sync(void **unused)
 
 static void test_overlay_alone(void **unused)
 {
+    Writer writer = {.drive = "virtio0"};
     GError *error = NULL;
+    GThread *thread;
     Server server;
     Guest guest;
 
@@ -472,14 +490,15 @@ static void test_overlay_alone(void **unused)
     guest = start(" -drive file=@disk,format=qcow2,if=virtio");
     guest_writes(&guest, "virtio0", 0x31, "1M 200k");
     server = serve("copy", "qcow2");
+    writer.guest = &guest;
+    thread = g_thread_new("writer", writer_main, &writer);
     start_copy(&guest, "virtio0", COPY, &server, TRUE);
-    for (guint i = 0; i < 10; i++) {
-        g_autofree char *where = g_strdup_printf("%uk 20k", i * 1333);
-
-        guest_writes(&guest, "virtio0", 0x60 + i, where);
-    }
     await_state(&guest, COPY, VMM_COPY_READY);
+    must(vmm_sync_copy(guest.vmm, COPY, &error), &error);
+    await_state(&guest, COPY, VMM_COPY_IN_SYNC);
     must(vmm_pause(guest.vmm, NULL, &error), &error);
+    g_atomic_int_set(&writer.done, TRUE);
+    g_thread_join(thread);
     finish_copy(&guest, COPY);
     end(&guest);
     end_server(&server, SIGTERM);

@@ -27,6 +27,7 @@ typedef struct {
     int fd;
     Handler handler;
     const char *greeting;
+    gboolean refuses_oob;
 } Server;
 
 static void say(int fd, const char *text)
@@ -59,6 +60,17 @@ static ssize_t receive(int fd, char *buffer, size_t length, int *ret_fd)
     return got;
 }
 
+static void negotiate(const Server *server, json_t *command)
+{
+    gboolean enables = json_object_get(command, "arguments") != NULL;
+
+    assert_true(!enables || strstr(server->greeting, "oob"));
+    if (enables && server->refuses_oob)
+        reply(server->fd, command, "\"error\": {\"class\": \"GenericError\", \"desc\": \"no\"}");
+    else
+        reply(server->fd, command, "\"return\": {}");
+}
+
 static gpointer serve(gpointer data)
 {
     Server *server = data;
@@ -78,8 +90,8 @@ static gpointer serve(gpointer data)
         while (qmp_lines_next(lines, &command, NULL) && command) {
             const char *name = json_string_value(json_object_get(command, "execute"));
 
-            if (strcmp(name, "qmp_capabilities") == 0)
-                reply(server->fd, command, "\"return\": {}");
+            if (g_strcmp0(name, "qmp_capabilities") == 0)
+                negotiate(server, command);
             else
                 server->handler(server->fd, command, passed);
             json_decref(command);
@@ -96,9 +108,9 @@ typedef struct {
     Qmp *qmp;
 } Fixture;
 
-static Fixture start(Handler handler)
+static Fixture start_server(Server description)
 {
-    Fixture fixture = {{.handler = handler, .greeting = GREETING}, NULL, NULL};
+    Fixture fixture = {description, NULL, NULL};
     Server *server = g_new(Server, 1); /* freed by its thread */
     GError *error = NULL;
     int pair[2];
@@ -110,6 +122,11 @@ static Fixture start(Handler handler)
     fixture.qmp = qmp_connect_fd(pair[0], "/test.qmp", 2000, &error);
     assert_null(error);
     return fixture;
+}
+
+static Fixture start(Handler handler)
+{
+    return start_server((Server){.handler = handler, .greeting = GREETING});
 }
 
 static void stop(Fixture *fixture)
@@ -157,6 +174,52 @@ static void test_keeps_the_words_of_qemu(void **unused)
     assert_false(qmp_run(fixture.qmp, "cont", NULL, 2000, &error));
     expect_text(error, VMFERRY_ERROR_FAILED, "cont: QEMU says: Failed to get \"write\" lock");
     stop(&fixture);
+}
+
+#define OOB_GREETING "{\"QMP\": {\"version\": {}, \"capabilities\": [\"oob\"]}}\r\n"
+
+/* QEMU hangs in each command but those out of band. */
+static void answer_oob(int fd, json_t *command, int passed)
+{
+    if (json_object_get(command, "exec-oob"))
+        reply(fd, command, "\"return\": {}");
+}
+
+static gpointer hang_main(gpointer data)
+{
+    GError *error = NULL;
+
+    assert_false(qmp_run(data, "stop", NULL, 500, &error));
+    expect_text(error, VMFERRY_ERROR_TIMEOUT, "stop: QEMU gave no answer");
+    return NULL;
+}
+
+static void test_out_of_band_overtakes(void **unused)
+{
+    Fixture fixture = start_server((Server){.handler = answer_oob, .greeting = OOB_GREETING});
+    GThread *hanging = g_thread_new("hang", hang_main, fixture.qmp);
+    GError *error = NULL;
+
+    g_usleep(50000);
+    assert_true(qmp_run_oob(fixture.qmp, "yank", json_object(), 200, &error));
+    g_thread_join(hanging);
+    stop(&fixture);
+}
+
+static void test_no_out_of_band(void **unused)
+{
+    Server servers[] = {{.handler = answer_status, .greeting = GREETING},
+                        {.handler = answer_status, .greeting = OOB_GREETING, .refuses_oob = TRUE}};
+
+    for (guint i = 0; i < G_N_ELEMENTS(servers); i++) {
+        Fixture fixture = start_server(servers[i]);
+        GError *error = NULL;
+
+        assert_false(qmp_run_oob(fixture.qmp, "yank", NULL, 200, &error));
+        expect_text(error, VMFERRY_ERROR_UNSUPPORTED, "no out-of-band execution on /test.qmp");
+        assert_true(qmp_run(fixture.qmp, "query-status", NULL, 2000, NULL));
+        stop(&fixture);
+    }
 }
 
 /* Two events, one before and one glued behind the reply, and a reply to
@@ -467,6 +530,8 @@ int main(void)
         cmocka_unit_test(test_large_numbers),
         cmocka_unit_test(test_executes_a_command),
         cmocka_unit_test(test_keeps_the_words_of_qemu),
+        cmocka_unit_test(test_out_of_band_overtakes),
+        cmocka_unit_test(test_no_out_of_band),
         cmocka_unit_test(test_events_between_replies),
         cmocka_unit_test(test_time_out_hurts_only_its_command),
         cmocka_unit_test(test_disconnection_ends_waiting),
