@@ -308,20 +308,29 @@ static DiskTarget *open_image(DestinationDisks *disks, guint number, GError **er
     g_autofree char *name = g_strdup_printf("disk%u", number);
     g_autofree char *socket = vmm_storage_get_socket(disks->storage);
 
-    return vmm_storage_open_image(disks->storage, name, file->path, file->wire->format, TRUE, error)
-               ? disk_target_open_export(socket, name, file->wire->bytes, error)
-               : NULL;
+    DiskTarget *target =
+        vmm_storage_open_image(disks->storage, name, file->path, file->wire->format, TRUE, error)
+            ? disk_target_open_export(socket, name, file->wire->bytes, error)
+            : NULL;
+
+    if (target && strcmp(file->wire->format, "raw") == 0)
+        disk_target_keep_holes(target);
+    return target;
 }
 
 static DiskTarget *open_file(const DestinationFile *file, GError **error)
 {
     autofd int fd = open(file->path, O_RDWR | O_NOFOLLOW | O_CLOEXEC);
+    DiskTarget *target;
 
     if (fd < 0) {
         error_set_errno(error, errno, "open %s", file->path);
         return NULL;
     }
-    return disk_target_open_file(fd, file->wire->file_bytes, error);
+    target = disk_target_open_file(fd, file->wire->file_bytes, error);
+    if (target)
+        disk_target_keep_holes(target);
+    return target;
 }
 
 static DiskTarget *on_open(guint number, gpointer user, GError **error)
