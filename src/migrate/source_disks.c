@@ -36,11 +36,13 @@
 #include "disk/disk_target.h"
 #include "disk/image_view.h"
 #include "disk/nbd_server.h"
+#include "policy/disk_pace.h"
 #include "vmm/vmm_driver.h"
 
 #define ANSWER_MS 60000
 #define JOIN_MS 10000
 #define POLL_NS 20000000ULL
+#define PAUSED_POLL_NS 200000ULL
 #define FLUSH_MS 60000
 #define STALL_NS 1000000000ULL
 #define READ_BYTES ((size_t)1 << 20)
@@ -65,8 +67,8 @@ typedef struct {
     char *copy;    /* its name; NULL: not begun */
     NbdServer *server;
     VmmCopyState state;
-    uint64_t begun_ns, ready_ns, synced_ns, finished_ns;
-    gboolean finished;
+    uint64_t begun_ns, ready_ns, finished_ns;
+    gboolean synchronous, finished;
     int verified; /* 1, 0, -1 not asked for */
 } SourceDisk;
 
@@ -497,9 +499,11 @@ static gboolean await_flush(SourceDisks *disks, uint64_t number, GError **error)
         }
         if (!source_deadline_check(disks->move, error) || !source_disks_check(disks->move, error))
             return FALSE;
-        if (disks->move->paused)
-            clock_sleep_ns(200000);
-        else if (!wait_slice(disks, error))
+        if (disks->move->paused) {
+            if (!source_not_cancelled(disks->move, error) || !source_hear_peer(disks->move, error))
+                return FALSE;
+            clock_sleep_ns(PAUSED_POLL_NS);
+        } else if (!wait_slice(disks, error))
             return FALSE;
     }
     return TRUE;
@@ -700,6 +704,37 @@ static gboolean start_mirrors(SourceDisks *disks, GError **error)
     return TRUE;
 }
 
+static gboolean keep_pace(SourceDisks *disks, SourceDisk *disk, GError **error)
+{
+    SourceMove *move = disks->move;
+    DiskPaceFacts facts = {
+        .now_ms = source_now_ms(move),
+        .deadline_ms = move->job->options.deadline_ms,
+        .ready = disk->state != VMM_COPY_RUNNING,
+        .synchronous = disk->synchronous,
+        .stored_bytes = get_file(disks, disk->number)->file->allocated_bytes,
+    };
+    DiskCounts counts;
+
+    disk_sender_get_counts(disks->sender, disk->number, &counts);
+    facts.sent_bytes = counts.data_bytes;
+    switch (disk_pace_decide(&facts)) {
+    case DISK_PACE_GO_ON:
+        return TRUE;
+    case DISK_PACE_SYNCHRONOUS:
+        disk->synchronous = TRUE;
+        return vmm_sync_copy(move->job->vmm, disk->copy, error);
+    case DISK_PACE_GIVE_UP:
+        break;
+    }
+    error_set(error, VMFERRY_ERROR_REFUSED,
+              "disk %s: the deadline of %u ms has passed before its copy was complete: "
+              "%" G_GUINT64_FORMAT " MiB were sent, %" G_GUINT64_FORMAT " MiB are stored in it",
+              disk->disk->id, move->job->options.deadline_ms, facts.sent_bytes >> 20,
+              facts.stored_bytes >> 20);
+    return FALSE;
+}
+
 /* A mirror's own error is only "I/O error" where the connection has failed. */
 static gboolean look_at(SourceDisks *disks, SourceDisk *disk, GError **error)
 {
@@ -715,16 +750,9 @@ static gboolean look_at(SourceDisks *disks, SourceDisk *disk, GError **error)
                                        "disk %s: copying: ", disk->disk->id);
         return FALSE;
     }
-    if (disk->state == VMM_COPY_READY && disk->ready_ns == 0) {
+    if (disk->state != VMM_COPY_RUNNING && disk->ready_ns == 0)
         disk->ready_ns = clock_now_ns();
-        return vmm_sync_copy(vmm, disk->copy, error);
-    }
-    if (disk->state == VMM_COPY_IN_SYNC && disk->synced_ns == 0) {
-        disk->synced_ns = clock_now_ns();
-        if (disk->ready_ns == 0)
-            disk->ready_ns = disk->synced_ns;
-    }
-    return TRUE;
+    return keep_pace(disks, disk, error);
 }
 
 static gboolean await_sync(SourceDisks *disks, GError **error)

@@ -368,7 +368,8 @@ gboolean vmm_start_copy(Vmm *vmm, const VmmCopy *copy, GError **error);
 /* TRUE with FAILED and *error* where it has failed by itself; FALSE where the VMM does not answer. */
 gboolean vmm_get_copy(Vmm *vmm, const char *name, VmmCopyState *ret, GError **error);
 
-/* Of a READY copy: makes it come IN_SYNC, for a guest that writes without end. */
+/* Makes a copy come IN_SYNC, for a guest that writes without end: one that is READY, or RUNNING past its
+ * first look at what there is to copy (BUSY before). */
 gboolean vmm_sync_copy(Vmm *vmm, const char *name, GError **error);
 
 /* The machine is paused: ends the copy.  TRUE is the proof that the server was sent all of the disk; nothing of

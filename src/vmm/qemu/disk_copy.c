@@ -94,6 +94,19 @@ static gboolean check_job(json_t *job, const char *name, GError **error)
     return FALSE;
 }
 
+/* Past the scan with which it starts: there is progress. */
+static gboolean check_begun(Qmp *qmp, const char *name, GError **error)
+{
+    g_autoptr(json_t) job = NULL;
+
+    if (!query_job(qmp, name, &job, error) || !check_job(job, name, error))
+        return FALSE;
+    if (json_flag_or(job, "ready", FALSE) || json_count_or(job, "offset", 0) > 0)
+        return TRUE;
+    error_set(error, VMFERRY_ERROR_BUSY, "the copy \"%s\" has not copied anything yet", name);
+    return FALSE;
+}
+
 static gboolean check_ready(Qmp *qmp, const char *name, GError **error)
 {
     g_autoptr(json_t) job = NULL;
@@ -382,7 +395,7 @@ gboolean qemu_sync_copy(QemuVmm *qemu, const char *name, GError **error)
 {
     QemuCopy *copy = qemu_copy_find(qemu->copies, name);
 
-    if (!need_copy(qemu, name, error) || !check_ready(qemu->qmp, name, error))
+    if (!need_copy(qemu, name, error) || !check_begun(qemu->qmp, name, error))
         return FALSE;
     if (!copy->blocking)
         copy->blocking = qmp_run(qemu->qmp, "block-job-change",
