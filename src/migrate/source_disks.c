@@ -32,6 +32,7 @@
 #include "base/fd.h"
 #include "base/lock_guard.h"
 #include "base/log.h"
+#include "base/page.h"
 #include "disk/disk_sender.h"
 #include "disk/disk_target.h"
 #include "disk/image_view.h"
@@ -44,6 +45,7 @@
 #define POLL_NS 20000000ULL
 #define PAUSED_POLL_NS 200000ULL
 #define FLUSH_MS 60000
+#define ESTIMATE_AFTER_MS 500.0
 #define STALL_NS 1000000000ULL
 #define READ_BYTES ((size_t)1 << 20)
 #define COPY_PREFIX "vmferry-copy-"
@@ -80,6 +82,7 @@ struct SourceDisks {
     DisksSeenMessage seen;
     gboolean makes; /* something is made there */
     DiskSender *sender;
+    double begun_ms; /* since the move's start: the first content */
     uint64_t last_flush;
     char *directory; /* of a storage process, to read images for --verify; NULL: none */
     VmmStorage *storage;
@@ -459,6 +462,22 @@ gboolean source_disks_check(SourceMove *move, GError **error)
 
 /* ---- progress ---- */
 
+/* What is left of disks and all of memory at the pace at which disks have gone so far. */
+static void estimate(SourceDisks *disks)
+{
+    SourceMove *move = disks->move;
+    const MigrateProgress *progress = &move->progress;
+    double elapsed_ms = source_now_ms(move) - disks->begun_ms;
+    double left = (double)(progress->disk_bytes - progress->disk_bytes_done) +
+                  (double)(move->populated_pages * PAGE_BYTES);
+
+    move->disk_eta_ms = -1;
+    if (elapsed_ms < ESTIMATE_AFTER_MS || progress->disk_bytes_done == 0)
+        return;
+    move->disk_bytes_per_ms = (double)progress->disk_bytes_done / elapsed_ms;
+    move->disk_eta_ms = left / move->disk_bytes_per_ms + SOURCE_EXPECTED_DEVICE_MS;
+}
+
 static void report_progress(SourceDisks *disks)
 {
     SourceMove *move = disks->move;
@@ -475,6 +494,7 @@ static void report_progress(SourceDisks *disks)
         progress->disk_bytes += file->file->allocated_bytes;
         progress->disk_bytes_done += MIN(counts.data_bytes, file->file->allocated_bytes);
     }
+    estimate(disks);
     source_report_progress(move);
 }
 
@@ -605,6 +625,8 @@ gboolean source_disks_prepare(SourceMove *move, GError **error)
         return FALSE;
     if (!disks->makes)
         return TRUE;
+    disks->begun_ms = source_now_ms(move);
+    move->disk_eta_ms = -1;
     source_set_phase(move, MIGRATE_PHASE_DISKS);
     return !fault_point("source.disks-made", error) && send_files(disks, error);
 }

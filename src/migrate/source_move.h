@@ -32,6 +32,8 @@ typedef struct {
     char **command_line;         /* that makes it */
     struct SourceImages *images; /* NULL: nothing is to be compared */
     struct SourceDisks *disks;   /* NULL: none is to be copied */
+    double disk_bytes_per_ms;    /* content of disks that were copied, and in that phase … */
+    double disk_eta_ms;          /* … the time to the end of the move; negative: not known yet */
     VmmDescription *description;
     ProcessIdentity *process; /* who runs it here */
     GuestMemory *memory;
