@@ -209,6 +209,13 @@ void transfer_await_failure(Transfer *transfer)
         assert_true(g_cond_wait_until(&transfer->changed, &transfer->lock, end));
 }
 
+guint transfer_count_ticks(Transfer *transfer)
+{
+    lock_guard(&transfer->lock);
+
+    return transfer->ticks;
+}
+
 guint transfer_settle_answers(Transfer *transfer)
 {
     guint before, now = 0;

@@ -64,5 +64,7 @@ void transfer_finish(Transfer *transfer);
 void transfer_await_answers(Transfer *transfer, guint count);
 void transfer_await_failure(Transfer *transfer);
 
+guint transfer_count_ticks(Transfer *transfer);
+
 /* Until no more come for a while; how many came. */
 guint transfer_settle_answers(Transfer *transfer);
