@@ -22,6 +22,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -601,6 +602,49 @@ static gboolean send_files(SourceDisks *disks, GError **error)
                     await_flush(disks, number, error));
 }
 
+/* ---- the old images ---- */
+
+/* On this host, whatever the VMM's process has for a root; NULL: not to be found. */
+static char *find_host_path(const char *path)
+{
+    g_autofree char *found = realpath(path, NULL);
+    struct stat wanted, info;
+
+    if (found && stat(path, &wanted) == 0 && stat(found, &info) == 0 &&
+        wanted.st_dev == info.st_dev && wanted.st_ino == info.st_ino)
+        return g_steal_pointer(&found);
+    return NULL;
+}
+
+/* What other guests may use stays: only what this one writes to. */
+static gboolean is_retired(SourceDisks *disks, const SourceDisk *disk)
+{
+    return is_mirrored(disks, disk) ||
+           (disk->mode != DISK_MODE_SHARED && disk->disk->flash && !disk->disk->read_only);
+}
+
+static gboolean note_images(SourceDisks *disks, GError **error)
+{
+    const MigrateSourceJob *job = disks->move->job;
+    g_autoptr(GPtrArray) paths = g_ptr_array_new_with_free_func(g_free);
+
+    for (guint i = 0; !job->options.keep_source && i < disks->disks->len; i++) {
+        const SourceDisk *disk = get_disk(disks, i);
+        const VmmDiskFile *file = disk->disk->files->len > 0 ? disk->disk->files->pdata[0] : NULL;
+        char *path = file && is_retired(disks, disk) ? find_host_path(file->path) : NULL;
+
+        if (path)
+            g_ptr_array_add(paths, path);
+        else if (file && is_retired(disks, disk))
+            log_warning("guest %s: %s is not found from here: it will keep its name", job->guest,
+                        file->file);
+    }
+    g_ptr_array_add(paths, NULL);
+    return paths->len == 1 || job->host.note_images((char **)paths->pdata,
+                                                    job->options.delete_source, job->host.user,
+                                                    error);
+}
+
 gboolean source_disks_prepare(SourceMove *move, GError **error)
 {
     SourceDisks *disks;
@@ -628,7 +672,8 @@ gboolean source_disks_prepare(SourceMove *move, GError **error)
     disks->begun_ms = source_now_ms(move);
     move->disk_eta_ms = -1;
     source_set_phase(move, MIGRATE_PHASE_DISKS);
-    return !fault_point("source.disks-made", error) && send_files(disks, error);
+    return !fault_point("source.disks-made", error) && note_images(disks, error) &&
+           send_files(disks, error);
 }
 
 gboolean source_disks_makes(const SourceMove *move, const char *path)
@@ -1022,37 +1067,7 @@ void source_disks_describe(SourceMove *move)
             json_array_append_new(move->report->copies, describe(disks, get_disk(disks, i)));
 }
 
-/* ---- the old images ---- */
-
-/* Renamed rather than removed, unless that is wanted: nobody starts the guest from them by
- * mistake, and an old copy of this guest that an earlier move left is replaced. */
-static void retire(SourceMove *move, const SourceFile *file)
-{
-    g_autofree char *moved =
-        g_strdup_printf("%s.moved-%.8s", file->file->path, move->job->guest_id);
-    gboolean done = move->job->options.delete_source ? unlink(file->file->path) == 0
-                                                     : rename(file->file->path, moved) == 0;
-
-    if (!done)
-        log_warning("guest %s: the old image %s is still there: %s", move->job->guest,
-                    file->file->file, g_strerror(errno));
-}
-
-/* The paths lead through the VMM's process. */
-void source_disks_retire(SourceMove *move)
-{
-    SourceDisks *disks = move->disks;
-
-    if (!disks || move->job->options.keep_source)
-        return;
-    for (guint i = 0; i < disks->disks->len; i++) {
-        const SourceDisk *disk = get_disk(disks, i);
-
-        if (is_mirrored(disks, disk) || (disk->mode != DISK_MODE_SHARED && disk->disk->flash &&
-                                         !disk->disk->read_only))
-            retire(move, get_file(disks, disk->number));
-    }
-}
+/* ---- the end ---- */
 
 /* The sender's thread calls the servers, whose threads give content to the sender; one that sends
  * ends with the session. */

@@ -152,8 +152,6 @@ gboolean source_disks_await(SourceMove *move, GError **error);
 void source_disks_abort(SourceMove *move);
 /* TRUE where the file at *path* is made there. */
 gboolean source_disks_makes(const SourceMove *move, const char *path);
-/* The guest has moved: what becomes of the images here. */
-void source_disks_retire(SourceMove *move);
 void source_disks_describe(SourceMove *move);
 void source_disks_free(SourceDisks *disks);
 
