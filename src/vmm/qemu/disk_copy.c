@@ -392,7 +392,8 @@ gboolean qemu_start_copy(QemuVmm *qemu, const VmmCopy *wanted, GError **error)
     g_ptr_array_add(qemu->copies, copy);
     if (add_node(qemu->qmp, wanted, error) && check_size(qemu->qmp, wanted, error) &&
         add_job(qemu->qmp, wanted, !changes, error) && read_filter(qemu->qmp, copy, error) &&
-        (!loses_early_writes(wanted, changes) || await_begin(qemu, wanted->name, error)))
+        (!loses_early_writes(wanted, changes) ||
+         (await_begin(qemu, wanted->name, error) && check_no_early_writes(qemu->qmp, error))))
         return TRUE;
     g_prefix_error(error, "copy a disk: ");
     qemu_yank_copy(qemu, wanted->name);
