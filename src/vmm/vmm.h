@@ -362,7 +362,8 @@ gboolean vmm_drain(Vmm *vmm, GError **error);
 /* Of VmmDisk, in one order; free with g_ptr_array_unref(). */
 GPtrArray *vmm_list_disks(Vmm *vmm, GError **error);
 
-/* Begins a copy.  The guest is not paused by it, and loses no write to it however it goes. */
+/* Begins a copy.  The guest is not paused by it, and loses no write to it however it goes.
+ * UNSUPPORTED where this VMM can begin a *top* copy of a paused guest only. */
 gboolean vmm_start_copy(Vmm *vmm, const VmmCopy *copy, GError **error);
 
 /* TRUE with FAILED and *error* where it has failed by itself; FALSE where the VMM does not answer. */
