@@ -724,6 +724,22 @@ static void on_ended(const GError *why, gpointer user)
         log_debug("disk %s: %s", disk->disk->id, why->message);
 }
 
+/* Some versions of a VMM lose writes of a running guest when a copy of only the topmost image begins. */
+static gboolean start_copy(SourceMove *move, const VmmCopy *copy, GError **error)
+{
+    g_autoptr(GError) problem = NULL;
+    gboolean begun = vmm_start_copy(move->job->vmm, copy, &problem);
+
+    if (!begun && copy->top && error_is(problem, VMFERRY_ERROR_UNSUPPORTED)) {
+        g_clear_error(&problem);
+        begun = source_hold(move, &problem) && vmm_start_copy(move->job->vmm, copy, &problem);
+        source_let_go(move);
+    }
+    if (problem)
+        g_propagate_error(error, g_steal_pointer(&problem));
+    return begun;
+}
+
 static gboolean start_mirror(SourceDisks *disks, SourceDisk *disk, GError **error)
 {
     SourceMove *move = disks->move;
@@ -751,7 +767,7 @@ static gboolean start_mirror(SourceDisks *disks, SourceDisk *disk, GError **erro
         return FALSE;
     copy.address = nbd_server_get_address(disk->server);
     disk->begun_ns = clock_now_ns();
-    if (vmm_start_copy(move->job->vmm, &copy, error))
+    if (start_copy(move, &copy, error))
         return TRUE;
     g_prefix_error(error, "disk %s: ", disk->disk->id);
     return FALSE;

@@ -170,6 +170,10 @@ double source_recheck_expect_ms(SourceMove *move);
 /* The stages from the pause on (source_switchover.c). */
 gboolean source_pause(SourceMove *move, GError **error);
 void source_resume(SourceMove *move);
+/* For a moment before that: holds the guest still, and lets it go again (always, also where holding has
+ * failed). */
+gboolean source_hold(SourceMove *move, GError **error);
+void source_let_go(SourceMove *move);
 gboolean source_last_round(SourceMove *move, GError **error);
 gboolean source_await_ready(SourceMove *move, GError **error);
 gboolean source_send_start(SourceMove *move, GError **error);
