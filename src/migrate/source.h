@@ -57,7 +57,8 @@ typedef struct {
     const char *source_name;       /* for the report */
     ChannelOptions channel;
     MigrateOptions options;
-    json_t *disk_modes; /* what its user wants of single disks: {id: DiskMode's name}; NULL: nothing */
+    json_t
+        *disk_modes; /* what its user wants of single disks: {id: DiskMode's name}; NULL: nothing */
     MigrateSourceHost host;
 } MigrateSourceJob;
 

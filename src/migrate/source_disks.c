@@ -640,16 +640,17 @@ static gboolean note_images(SourceDisks *disks, GError **error)
                         file->file);
     }
     g_ptr_array_add(paths, NULL);
-    return paths->len == 1 || job->host.note_images((char **)paths->pdata,
-                                                    job->options.delete_source, job->host.user,
-                                                    error);
+    return paths->len == 1 ||
+           job->host.note_images((char **)paths->pdata, job->options.delete_source, job->host.user,
+                                 error);
 }
 
 gboolean source_disks_prepare(SourceMove *move, GError **error)
 {
     SourceDisks *disks;
 
-    if (move->job->options.disks == DISK_MODE_SHARED && json_object_size(move->job->disk_modes) == 0)
+    if (move->job->options.disks == DISK_MODE_SHARED &&
+        json_object_size(move->job->disk_modes) == 0)
         return TRUE;
     disks = move->disks = g_new0(SourceDisks, 1);
     disks->move = move;
@@ -826,8 +827,7 @@ static gboolean look_at(SourceDisks *disks, SourceDisk *disk, GError **error)
 
     if (!source_disks_check(disks->move, error))
         return FALSE;
-    if (!vmm_get_copy(vmm, disk->copy, &disk->state, &problem) ||
-        disk->state == VMM_COPY_FAILED) {
+    if (!vmm_get_copy(vmm, disk->copy, &disk->state, &problem) || disk->state == VMM_COPY_FAILED) {
         if (source_disks_check(disks->move, error) && source_hear_peer(disks->move, error))
             g_propagate_prefixed_error(error, g_steal_pointer(&problem),
                                        "disk %s: copying: ", disk->disk->id);
@@ -886,8 +886,7 @@ void source_disks_abort(SourceMove *move)
         SourceDisk *disk = get_disk(disks, i);
         g_autoptr(GError) problem = NULL;
 
-        if (disk->copy && !disk->finished &&
-            !vmm_abort_copy(move->job->vmm, disk->copy, &problem))
+        if (disk->copy && !disk->finished && !vmm_abort_copy(move->job->vmm, disk->copy, &problem))
             log_warning("guest %s: disk %s: its copy could not be ended: %s", move->job->guest,
                         disk->disk->id, problem->message);
     }
@@ -942,8 +941,7 @@ gboolean source_disks_prepare_verify(SourceMove *move, GError **error)
     if (!disks->directory)
         return FALSE;
     launch.directory = disks->directory;
-    disks->storage =
-        driver && driver->open_storage ? driver->open_storage(&launch, error) : NULL;
+    disks->storage = driver && driver->open_storage ? driver->open_storage(&launch, error) : NULL;
     if (disks->storage)
         return TRUE;
     g_prefix_error(error, "disks cannot be verified: ");
@@ -1061,9 +1059,9 @@ static json_t *describe(SourceDisks *disks, const SourceDisk *disk)
     if (copied)
         add_counts(disks, disk, &sum);
     return json_pack(
-        "{s:s, s:s, s:s, s:s?, s:s?, s:I, s:I, s:I, s:f, s:f, s:o}", "id", disk->disk->id,
-        "device", disk->disk->device, "mode", disk_mode_name(disk->mode), "source",
-        file ? file->file : NULL, "destination",
+        "{s:s, s:s, s:s, s:s?, s:s?, s:I, s:I, s:I, s:f, s:f, s:o}", "id", disk->disk->id, "device",
+        disk->disk->device, "mode", disk_mode_name(disk->mode), "source", file ? file->file : NULL,
+        "destination",
         copied && disks->seen.count > disk->number ? disks->seen.files[disk->number].path : NULL,
         "copied_bytes", (json_int_t)sum.data_bytes, "zero_bytes", (json_int_t)sum.zero_bytes,
         "wire_bytes", (json_int_t)sum.wire_bytes, "copy_ms",

@@ -88,7 +88,7 @@ void vmm_disk_file_free(VmmDiskFile *file);
 
 /* A drive of the machine that has a medium. */
 typedef struct {
-    char *id;     /* as its user named it: -drive id=, -device id=, the node's name; else a QOM path */
+    char *id; /* as its user named it: -drive id=, -device id=, the node's name; else a QOM path */
     char *device; /* as VmmImage.device */
     char *node;   /* at its root, in the driver's own form */
     gboolean read_only;
