@@ -2,10 +2,10 @@
  * Disks that move along: the destination's half (source_disks.c has the theory)
  *
  * Files are made empty, by their final names, and never in place of something unless its user has
- * said so: what was there is set aside until the guest has arrived.  What was made is on record before it is
- * made (MigrateDestinationHost.note_files), so that after a crash nothing of a guest that did not
- * come stays behind.  Images are made and written by a storage process of the VMM, run as the
- * guest's user; it has closed them before the VMM may open them for writing.
+ * said so: what was there is set aside until the guest has arrived.  What was made is on record
+ * before it is made (MigrateDestinationHost.note_files), so that after a crash nothing of a guest
+ * that did not come stays behind.  Images are made and written by a storage process of the VMM, run
+ * as the guest's user; it has closed them before the VMM may open them for writing.
  */
 #include "migrate/destination_move.h"
 

@@ -1,22 +1,23 @@
 /*
  * Disks that move along: the source's half
  *
- * For each disk of the guest it is settled first what becomes of it.  Disks that both hosts
- * share stay what they are (source_images.c proves that they are the same).  The others are copied:
+ * For each disk of the guest it is settled first what becomes of it.  Disks that both hosts share
+ * stay what they are (source_images.c proves that they are the same).  The others are copied:
  *
  *   plan     DISKS names the image files, DISKS_SEEN says what is at their places there,
  *            DISKS_MAKE which of them are to be made
- *   files    what nobody writes to (backing files, CD-ROM images), and firmware variables, whose content is
- *            guest memory as well: byte by byte, before the destination's VMM starts, which opens them
+ *   files    what nobody writes to (backing files, CD-ROM images), and firmware variables, whose
+ *            content is guest memory as well: byte by byte, before the destination's VMM starts,
+ *            which opens them
  *   mirror   what the guest writes to: the VMM itself copies the disk, live, into an NBD server of
  *            ours for each disk, whose requests a DiskSender takes to the destination; memory
  *            follows when all disks are in sync
- *   finish   in the pause: the VMM ends the copies, which it does only when they are complete, and a last
- *            flush puts all of it on the destination's storage
+ *   finish   in the pause: the VMM ends the copies, which it does only when they are complete, and
+ *            a last flush puts all of it on the destination's storage
  *
  * A guest's write waits for the NBD server.  So a connection that takes nothing for a second while
- * a request waits is given up: the NBD servers are closed, the VMM drops the copies, the guest goes on,
- * and the move fails.
+ * a request waits is given up: the NBD servers are closed, the VMM drops the copies, the guest goes
+ * on, and the move fails.
  */
 #include "migrate/source_move.h"
 
@@ -725,7 +726,8 @@ static void on_ended(const GError *why, gpointer user)
         log_debug("disk %s: %s", disk->disk->id, why->message);
 }
 
-/* Some versions of a VMM lose writes of a running guest when a copy of only the topmost image begins. */
+/* Some versions of a VMM lose writes of a running guest when a copy of only the topmost image
+ * begins. */
 static gboolean start_copy(SourceMove *move, const VmmCopy *copy, GError **error)
 {
     g_autoptr(GError) problem = NULL;
