@@ -32,7 +32,7 @@ typedef struct {
     void (*answer)(guint file, uint64_t id, gpointer user);
     /* About ten times a second. */
     void (*tick)(DiskSender *sender, gpointer user);
-    /* The channel has failed; the last call. */
+    /* The channel has failed; the last call.  Content that comes afterwards is refused with *why*. */
     void (*failed)(const GError *why, gpointer user);
     gpointer user;
 } DiskSenderOptions;
@@ -46,7 +46,8 @@ typedef struct {
 /* The session has a channel for TRAFFIC_DISK.  Copies the options. */
 DiskSender *disk_sender_start(Session *session, const DiskSenderOptions *options, GError **error);
 
-/* Ends its thread: no call back is made afterwards.  Content may be given to it still. */
+/* Ends its thread: when this returns no call back is being made, and none will be.  Content may be given to it
+ * still.  Not from a call back. */
 void disk_sender_stop(DiskSender *sender);
 
 /* Stops it; nobody may use it any more.  NULL-safe. */
