@@ -42,12 +42,9 @@ static const char *describe_phase(const char *phase)
     static const struct {
         const char *name, *text;
     } phases[] = {
-        {"connect", "connecting"},
-        {"disks", "copying disks"},
-        {"precopy", "copying"},
-        {"stopped", "stopped, last round"},
-        {"switchover", "switching over"},
-        {"done", "done"},
+        {"connect", "connecting"},        {"disks", "copying disks"},
+        {"precopy", "copying"},           {"stopped", "stopped, last round"},
+        {"switchover", "switching over"}, {"done", "done"},
     };
 
     for (guint i = 0; i < G_N_ELEMENTS(phases); i++)

@@ -26,12 +26,12 @@ typedef struct {
     EpochReceiver *epochs;
     PageSource *received; /* the same memory, to be verified */
     DigestCheck *check;
-    StartMessage start;         /* what the source said */
-    GPtrArray *images;          /* of VmmImage, once asked for */
-    struct ImageAnswer *answer; /* the last one, perhaps still being made */
+    StartMessage start;             /* what the source said */
+    GPtrArray *images;              /* of VmmImage, once asked for */
+    struct ImageAnswer *answer;     /* the last one, perhaps still being made */
     struct DestinationDisks *disks; /* NULL: none are copied */
-    GError *failure;            /* why the move is given up */
-    GError *resume_error;       /* committed, but it is not known to run */
+    GError *failure;                /* why the move is given up */
+    GError *resume_error;           /* committed, but it is not known to run */
 } DestinationMove;
 
 /* Our regions in the order of the source's list, so that indexes agree. */
