@@ -191,8 +191,7 @@ static gboolean read_disk_modes(json_t *body, json_t **ret, GError **error)
     {
         if (json_is_string(mode) && disk_mode_from_name(json_string_value(mode), &parsed))
             continue;
-        error_set(error, VMFERRY_ERROR_INVALID,
-                  "disk %.64s: use auto, shared, copy or top", id);
+        error_set(error, VMFERRY_ERROR_INVALID, "disk %.64s: use auto, shared, copy or top", id);
         return FALSE;
     }
     return TRUE;

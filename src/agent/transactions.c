@@ -427,8 +427,7 @@ gboolean transaction_log_may_be_committed(TransactionLog *log, const char *id)
     lock_guard(&log->lock);
     const Transaction *transaction = g_hash_table_lookup(log->by_id, id);
 
-    return transaction &&
-           (transaction->step == STEP_COMMITTED || transaction->step == STEP_LOST);
+    return transaction && (transaction->step == STEP_COMMITTED || transaction->step == STEP_LOST);
 }
 
 guint transaction_log_count(TransactionLog *log)

@@ -161,8 +161,7 @@ json_t *migrate_arguments_to_request(const MigrateArguments *arguments, const ch
     g_autoptr(json_t) request = json_pack("{s:s}", "destination", destination);
 
     migrate_options_init(ret_options);
-    if (!parse(arguments, ret_options, &given, &error) ||
-        !add_disks(arguments, request, &error)) {
+    if (!parse(arguments, ret_options, &given, &error) || !add_disks(arguments, request, &error)) {
         cli_usage_error("%s", error->message);
         return NULL;
     }

@@ -291,8 +291,8 @@ static void note_rate(DiskSender *sender, uint64_t now_ns)
         sender->rate = sender->rate > 0 ? (sender->rate + rate) / 2 : rate;
     sender->rate_ns = now_ns;
     sender->rate_bytes = sender->applied_bytes;
-    sender->window_bytes = CLAMP((uint64_t)(sender->rate * WINDOW_SECONDS), WINDOW_LEAST_BYTES,
-                                 WINDOW_MOST_BYTES);
+    sender->window_bytes =
+        CLAMP((uint64_t)(sender->rate * WINDOW_SECONDS), WINDOW_LEAST_BYTES, WINDOW_MOST_BYTES);
 }
 
 static gboolean take_done(DiskSender *sender, const Frame *frame, GError **error)

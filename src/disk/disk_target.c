@@ -7,7 +7,9 @@
 #include "base/error.h"
 #include "base/fd.h"
 #include "base/lock_guard.h"
+#include "base/page.h"
 #include "disk/nbd_export.h"
+#include "page/zero.h"
 
 #define FLUSH_PERIOD_US G_USEC_PER_SEC
 
@@ -18,8 +20,8 @@
 /* Where a file system cannot make holes. */
 #define ZERO_PIECE_BYTES 65536u
 
-/* Of one kind of target.  *flush* is called in two threads, never at the same time; the others in one
- * thread, also during a flush. */
+/* Of one kind of target.  *flush* is called in two threads, never at the same time; the others in
+ * one thread, also during a flush. */
 typedef struct {
     gboolean (*write)(DiskTarget *target, uint64_t offset, const uint8_t *data, size_t length,
                       GError **error);
@@ -33,6 +35,7 @@ struct DiskTarget {
     int fd;                   /* of a file, or -1 */
     NbdHandle *nbd, *flusher; /* of an export: two connections */
     size_t payload_bytes;     /* of one request of it */
+    uint8_t *touched;         /* a bit for each page that may hold data; NULL: holes are not kept */
     GThread *thread;
     GMutex flush_lock; /* held during a flush */
 
@@ -316,6 +319,7 @@ void disk_target_free(DiskTarget *target)
     g_mutex_clear(&target->flush_lock);
     g_mutex_clear(&target->lock);
     g_cond_clear(&target->changed);
+    g_free(target->touched);
     g_free(target);
 }
 
@@ -331,6 +335,54 @@ static gboolean check_range(const DiskTarget *target, uint64_t offset, uint64_t 
     return FALSE;
 }
 
+/* ---- holes ---- */
+
+void disk_target_keep_holes(DiskTarget *target)
+{
+    target->touched = g_malloc0(target->bytes / PAGE_BYTES / 8 + 1);
+}
+
+static gboolean is_touched(const DiskTarget *target, uint64_t page)
+{
+    return target->touched[page / 8] & (1u << (page % 8));
+}
+
+static void touch(DiskTarget *target, uint64_t offset, uint64_t length)
+{
+    for (uint64_t i = offset / PAGE_BYTES; i <= (offset + length - 1) / PAGE_BYTES; i++)
+        target->touched[i / 8] |= (uint8_t)(1u << (i % 8));
+}
+
+/* A whole page of zeros where nothing was written yet. */
+static gboolean is_hole(const DiskTarget *target, uint64_t offset, const uint8_t *data,
+                        uint64_t length)
+{
+    return offset % PAGE_BYTES == 0 && length >= PAGE_BYTES &&
+           !is_touched(target, offset / PAGE_BYTES) && zero_is_page(data);
+}
+
+static gboolean write_around_holes(DiskTarget *target, uint64_t offset, const uint8_t *data,
+                                   uint64_t length, GError **error)
+{
+    uint64_t at = 0;
+
+    while (at < length) {
+        uint64_t begin;
+
+        while (at < length && is_hole(target, offset + at, data + at, length - at))
+            at += PAGE_BYTES;
+        begin = at;
+        while (at < length && !is_hole(target, offset + at, data + at, length - at))
+            at = MIN(length, at + PAGE_BYTES - (offset + at) % PAGE_BYTES);
+        if (at == begin)
+            continue;
+        touch(target, offset + begin, at - begin);
+        if (!target->ops->write(target, offset + begin, data + begin, at - begin, error))
+            return FALSE;
+    }
+    return TRUE;
+}
+
 gboolean disk_target_write(DiskTarget *target, uint64_t offset, const uint8_t *data, size_t length,
                            GError **error)
 {
@@ -338,7 +390,8 @@ gboolean disk_target_write(DiskTarget *target, uint64_t offset, const uint8_t *d
         return FALSE;
     if (length == 0)
         return TRUE;
-    if (!target->ops->write(target, offset, data, length, error))
+    if (target->touched ? !write_around_holes(target, offset, data, length, error)
+                        : !target->ops->write(target, offset, data, length, error))
         return FALSE;
     set_written(target, TRUE);
     return TRUE;

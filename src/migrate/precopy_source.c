@@ -89,7 +89,9 @@ static void estimate_eta(SourceMove *move)
     double expected_total_ms = move->control.decision.expected_total_ms;
 
     progress->eta_ms = -1;
-    if (move->paused)
+    if (progress->phase == MIGRATE_PHASE_DISKS)
+        progress->eta_ms = move->disk_eta_ms;
+    else if (move->paused)
         progress->eta_ms = SOURCE_EXPECTED_DEVICE_MS;
     else if (expected_total_ms > progress->elapsed_ms)
         progress->eta_ms = expected_total_ms - progress->elapsed_ms;
@@ -105,7 +107,9 @@ void source_report_progress(SourceMove *move)
     move->last_progress_ns = clock_now_ns();
     progress->elapsed_ms = source_now_ms(move);
     progress->wire_bytes = move->session ? session_get_sent_bytes(move->session) : 0;
-    progress->bytes_per_second = move->control.link.bytes_per_ms * 1000;
+    progress->bytes_per_second = progress->phase == MIGRATE_PHASE_DISKS
+                                     ? move->disk_bytes_per_ms * 1000
+                                     : move->control.link.bytes_per_ms * 1000;
     estimate_eta(move);
     if (move->job->host.progress)
         move->job->host.progress(progress, move->job->host.user);

@@ -1,27 +1,29 @@
 /*
  * Disks that move along: the source's half
  *
- * For each disk of the guest it is settled first what becomes of it.  Disks that both hosts
- * share stay what they are (source_images.c proves that they are the same).  The others are copied:
+ * For each disk of the guest it is settled first what becomes of it.  Disks that both hosts share
+ * stay what they are (source_images.c proves that they are the same).  The others are copied:
  *
  *   plan     DISKS names the image files, DISKS_SEEN says what is at their places there,
  *            DISKS_MAKE which of them are to be made
- *   files    what nobody writes to (backing files, CD-ROM images), and firmware variables, whose content is
- *            guest memory as well: byte by byte, before the destination's VMM starts, which opens them
+ *   files    what nobody writes to (backing files, CD-ROM images), and firmware variables, whose
+ *            content is guest memory as well: byte by byte, before the destination's VMM starts,
+ *            which opens them
  *   mirror   what the guest writes to: the VMM itself copies the disk, live, into an NBD server of
  *            ours for each disk, whose requests a DiskSender takes to the destination; memory
  *            follows when all disks are in sync
- *   finish   in the pause: the VMM ends the copies, which it does only when they are complete, and a last
- *            flush puts all of it on the destination's storage
+ *   finish   in the pause: the VMM ends the copies, which it does only when they are complete, and
+ *            a last flush puts all of it on the destination's storage
  *
  * A guest's write waits for the NBD server.  So a connection that takes nothing for a second while
- * a request waits is given up: the NBD servers are closed, the VMM drops the copies, the guest goes on,
- * and the move fails.
+ * a request waits is given up: the NBD servers are closed, the VMM drops the copies, the guest goes
+ * on, and the move fails.
  */
 #include "migrate/source_move.h"
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -32,16 +34,20 @@
 #include "base/fd.h"
 #include "base/lock_guard.h"
 #include "base/log.h"
+#include "base/page.h"
 #include "disk/disk_sender.h"
 #include "disk/disk_target.h"
 #include "disk/image_view.h"
 #include "disk/nbd_server.h"
+#include "policy/disk_pace.h"
 #include "vmm/vmm_driver.h"
 
 #define ANSWER_MS 60000
 #define JOIN_MS 10000
 #define POLL_NS 20000000ULL
+#define PAUSED_POLL_NS 200000ULL
 #define FLUSH_MS 60000
+#define ESTIMATE_AFTER_MS 500.0
 #define STALL_NS 1000000000ULL
 #define READ_BYTES ((size_t)1 << 20)
 #define COPY_PREFIX "vmferry-copy-"
@@ -65,8 +71,8 @@ typedef struct {
     char *copy;    /* its name; NULL: not begun */
     NbdServer *server;
     VmmCopyState state;
-    uint64_t begun_ns, ready_ns, synced_ns, finished_ns;
-    gboolean finished;
+    uint64_t begun_ns, ready_ns, finished_ns;
+    gboolean synchronous, finished;
     int verified; /* 1, 0, -1 not asked for */
 } SourceDisk;
 
@@ -78,6 +84,7 @@ struct SourceDisks {
     DisksSeenMessage seen;
     gboolean makes; /* something is made there */
     DiskSender *sender;
+    double begun_ms; /* since the move's start: the first content */
     uint64_t last_flush;
     char *directory; /* of a storage process, to read images for --verify; NULL: none */
     VmmStorage *storage;
@@ -457,6 +464,22 @@ gboolean source_disks_check(SourceMove *move, GError **error)
 
 /* ---- progress ---- */
 
+/* What is left of disks and all of memory at the pace at which disks have gone so far. */
+static void estimate(SourceDisks *disks)
+{
+    SourceMove *move = disks->move;
+    const MigrateProgress *progress = &move->progress;
+    double elapsed_ms = source_now_ms(move) - disks->begun_ms;
+    double left = (double)(progress->disk_bytes - progress->disk_bytes_done) +
+                  (double)(move->populated_pages * PAGE_BYTES);
+
+    move->disk_eta_ms = -1;
+    if (elapsed_ms < ESTIMATE_AFTER_MS || progress->disk_bytes_done == 0)
+        return;
+    move->disk_bytes_per_ms = (double)progress->disk_bytes_done / elapsed_ms;
+    move->disk_eta_ms = left / move->disk_bytes_per_ms + SOURCE_EXPECTED_DEVICE_MS;
+}
+
 static void report_progress(SourceDisks *disks)
 {
     SourceMove *move = disks->move;
@@ -473,6 +496,7 @@ static void report_progress(SourceDisks *disks)
         progress->disk_bytes += file->file->allocated_bytes;
         progress->disk_bytes_done += MIN(counts.data_bytes, file->file->allocated_bytes);
     }
+    estimate(disks);
     source_report_progress(move);
 }
 
@@ -497,9 +521,11 @@ static gboolean await_flush(SourceDisks *disks, uint64_t number, GError **error)
         }
         if (!source_deadline_check(disks->move, error) || !source_disks_check(disks->move, error))
             return FALSE;
-        if (disks->move->paused)
-            clock_sleep_ns(200000);
-        else if (!wait_slice(disks, error))
+        if (disks->move->paused) {
+            if (!source_not_cancelled(disks->move, error) || !source_hear_peer(disks->move, error))
+                return FALSE;
+            clock_sleep_ns(PAUSED_POLL_NS);
+        } else if (!wait_slice(disks, error))
             return FALSE;
     }
     return TRUE;
@@ -577,11 +603,55 @@ static gboolean send_files(SourceDisks *disks, GError **error)
                     await_flush(disks, number, error));
 }
 
+/* ---- the old images ---- */
+
+/* On this host, whatever the VMM's process has for a root; NULL: not to be found. */
+static char *find_host_path(const char *path)
+{
+    g_autofree char *found = realpath(path, NULL);
+    struct stat wanted, info;
+
+    if (found && stat(path, &wanted) == 0 && stat(found, &info) == 0 &&
+        wanted.st_dev == info.st_dev && wanted.st_ino == info.st_ino)
+        return g_steal_pointer(&found);
+    return NULL;
+}
+
+/* What other guests may use stays: only what this one writes to. */
+static gboolean is_retired(SourceDisks *disks, const SourceDisk *disk)
+{
+    return is_mirrored(disks, disk) ||
+           (disk->mode != DISK_MODE_SHARED && disk->disk->flash && !disk->disk->read_only);
+}
+
+static gboolean note_images(SourceDisks *disks, GError **error)
+{
+    const MigrateSourceJob *job = disks->move->job;
+    g_autoptr(GPtrArray) paths = g_ptr_array_new_with_free_func(g_free);
+
+    for (guint i = 0; !job->options.keep_source && i < disks->disks->len; i++) {
+        const SourceDisk *disk = get_disk(disks, i);
+        const VmmDiskFile *file = disk->disk->files->len > 0 ? disk->disk->files->pdata[0] : NULL;
+        char *path = file && is_retired(disks, disk) ? find_host_path(file->path) : NULL;
+
+        if (path)
+            g_ptr_array_add(paths, path);
+        else if (file && is_retired(disks, disk))
+            log_warning("guest %s: %s is not found from here: it will keep its name", job->guest,
+                        file->file);
+    }
+    g_ptr_array_add(paths, NULL);
+    return paths->len == 1 ||
+           job->host.note_images((char **)paths->pdata, job->options.delete_source, job->host.user,
+                                 error);
+}
+
 gboolean source_disks_prepare(SourceMove *move, GError **error)
 {
     SourceDisks *disks;
 
-    if (move->job->options.disks == DISK_MODE_SHARED && json_object_size(move->job->disk_modes) == 0)
+    if (move->job->options.disks == DISK_MODE_SHARED &&
+        json_object_size(move->job->disk_modes) == 0)
         return TRUE;
     disks = move->disks = g_new0(SourceDisks, 1);
     disks->move = move;
@@ -601,8 +671,11 @@ gboolean source_disks_prepare(SourceMove *move, GError **error)
         return FALSE;
     if (!disks->makes)
         return TRUE;
+    disks->begun_ms = source_now_ms(move);
+    move->disk_eta_ms = -1;
     source_set_phase(move, MIGRATE_PHASE_DISKS);
-    return !fault_point("source.disks-made", error) && send_files(disks, error);
+    return !fault_point("source.disks-made", error) && note_images(disks, error) &&
+           send_files(disks, error);
 }
 
 gboolean source_disks_makes(const SourceMove *move, const char *path)
@@ -653,6 +726,23 @@ static void on_ended(const GError *why, gpointer user)
         log_debug("disk %s: %s", disk->disk->id, why->message);
 }
 
+/* Some versions of a VMM lose writes of a running guest when a copy of only the topmost image
+ * begins. */
+static gboolean start_copy(SourceMove *move, const VmmCopy *copy, GError **error)
+{
+    g_autoptr(GError) problem = NULL;
+    gboolean begun = vmm_start_copy(move->job->vmm, copy, &problem);
+
+    if (!begun && copy->top && error_is(problem, VMFERRY_ERROR_UNSUPPORTED)) {
+        g_clear_error(&problem);
+        begun = source_hold(move, &problem) && vmm_start_copy(move->job->vmm, copy, &problem);
+        source_let_go(move);
+    }
+    if (problem)
+        g_propagate_error(error, g_steal_pointer(&problem));
+    return begun;
+}
+
 static gboolean start_mirror(SourceDisks *disks, SourceDisk *disk, GError **error)
 {
     SourceMove *move = disks->move;
@@ -680,7 +770,7 @@ static gboolean start_mirror(SourceDisks *disks, SourceDisk *disk, GError **erro
         return FALSE;
     copy.address = nbd_server_get_address(disk->server);
     disk->begun_ns = clock_now_ns();
-    if (vmm_start_copy(move->job->vmm, &copy, error))
+    if (start_copy(move, &copy, error))
         return TRUE;
     g_prefix_error(error, "disk %s: ", disk->disk->id);
     return FALSE;
@@ -700,6 +790,37 @@ static gboolean start_mirrors(SourceDisks *disks, GError **error)
     return TRUE;
 }
 
+static gboolean keep_pace(SourceDisks *disks, SourceDisk *disk, GError **error)
+{
+    SourceMove *move = disks->move;
+    DiskPaceFacts facts = {
+        .now_ms = source_now_ms(move),
+        .deadline_ms = move->job->options.deadline_ms,
+        .ready = disk->state != VMM_COPY_RUNNING,
+        .synchronous = disk->synchronous,
+        .stored_bytes = get_file(disks, disk->number)->file->allocated_bytes,
+    };
+    DiskCounts counts;
+
+    disk_sender_get_counts(disks->sender, disk->number, &counts);
+    facts.sent_bytes = counts.data_bytes;
+    switch (disk_pace_decide(&facts)) {
+    case DISK_PACE_GO_ON:
+        return TRUE;
+    case DISK_PACE_SYNCHRONOUS:
+        disk->synchronous = TRUE;
+        return vmm_sync_copy(move->job->vmm, disk->copy, error);
+    case DISK_PACE_GIVE_UP:
+        break;
+    }
+    error_set(error, VMFERRY_ERROR_REFUSED,
+              "disk %s: the deadline of %u ms has passed before its copy was complete: "
+              "%" G_GUINT64_FORMAT " MiB were sent, %" G_GUINT64_FORMAT " MiB are stored in it",
+              disk->disk->id, move->job->options.deadline_ms, facts.sent_bytes >> 20,
+              facts.stored_bytes >> 20);
+    return FALSE;
+}
+
 /* A mirror's own error is only "I/O error" where the connection has failed. */
 static gboolean look_at(SourceDisks *disks, SourceDisk *disk, GError **error)
 {
@@ -708,23 +829,15 @@ static gboolean look_at(SourceDisks *disks, SourceDisk *disk, GError **error)
 
     if (!source_disks_check(disks->move, error))
         return FALSE;
-    if (!vmm_get_copy(vmm, disk->copy, &disk->state, &problem) ||
-        disk->state == VMM_COPY_FAILED) {
+    if (!vmm_get_copy(vmm, disk->copy, &disk->state, &problem) || disk->state == VMM_COPY_FAILED) {
         if (source_disks_check(disks->move, error) && source_hear_peer(disks->move, error))
             g_propagate_prefixed_error(error, g_steal_pointer(&problem),
                                        "disk %s: copying: ", disk->disk->id);
         return FALSE;
     }
-    if (disk->state == VMM_COPY_READY && disk->ready_ns == 0) {
+    if (disk->state != VMM_COPY_RUNNING && disk->ready_ns == 0)
         disk->ready_ns = clock_now_ns();
-        return vmm_sync_copy(vmm, disk->copy, error);
-    }
-    if (disk->state == VMM_COPY_IN_SYNC && disk->synced_ns == 0) {
-        disk->synced_ns = clock_now_ns();
-        if (disk->ready_ns == 0)
-            disk->ready_ns = disk->synced_ns;
-    }
-    return TRUE;
+    return keep_pace(disks, disk, error);
 }
 
 static gboolean await_sync(SourceDisks *disks, GError **error)
@@ -775,8 +888,7 @@ void source_disks_abort(SourceMove *move)
         SourceDisk *disk = get_disk(disks, i);
         g_autoptr(GError) problem = NULL;
 
-        if (disk->copy && !disk->finished &&
-            !vmm_abort_copy(move->job->vmm, disk->copy, &problem))
+        if (disk->copy && !disk->finished && !vmm_abort_copy(move->job->vmm, disk->copy, &problem))
             log_warning("guest %s: disk %s: its copy could not be ended: %s", move->job->guest,
                         disk->disk->id, problem->message);
     }
@@ -831,8 +943,7 @@ gboolean source_disks_prepare_verify(SourceMove *move, GError **error)
     if (!disks->directory)
         return FALSE;
     launch.directory = disks->directory;
-    disks->storage =
-        driver && driver->open_storage ? driver->open_storage(&launch, error) : NULL;
+    disks->storage = driver && driver->open_storage ? driver->open_storage(&launch, error) : NULL;
     if (disks->storage)
         return TRUE;
     g_prefix_error(error, "disks cannot be verified: ");
@@ -950,9 +1061,9 @@ static json_t *describe(SourceDisks *disks, const SourceDisk *disk)
     if (copied)
         add_counts(disks, disk, &sum);
     return json_pack(
-        "{s:s, s:s, s:s, s:s?, s:s?, s:I, s:I, s:I, s:f, s:f, s:o}", "id", disk->disk->id,
-        "device", disk->disk->device, "mode", disk_mode_name(disk->mode), "source",
-        file ? file->file : NULL, "destination",
+        "{s:s, s:s, s:s, s:s?, s:s?, s:I, s:I, s:I, s:f, s:f, s:o}", "id", disk->disk->id, "device",
+        disk->disk->device, "mode", disk_mode_name(disk->mode), "source", file ? file->file : NULL,
+        "destination",
         copied && disks->seen.count > disk->number ? disks->seen.files[disk->number].path : NULL,
         "copied_bytes", (json_int_t)sum.data_bytes, "zero_bytes", (json_int_t)sum.zero_bytes,
         "wire_bytes", (json_int_t)sum.wire_bytes, "copy_ms",
@@ -972,37 +1083,7 @@ void source_disks_describe(SourceMove *move)
             json_array_append_new(move->report->copies, describe(disks, get_disk(disks, i)));
 }
 
-/* ---- the old images ---- */
-
-/* Renamed rather than removed, unless that is wanted: nobody starts the guest from them by
- * mistake, and an old copy of this guest that an earlier move left is replaced. */
-static void retire(SourceMove *move, const SourceFile *file)
-{
-    g_autofree char *moved =
-        g_strdup_printf("%s.moved-%.8s", file->file->path, move->job->guest_id);
-    gboolean done = move->job->options.delete_source ? unlink(file->file->path) == 0
-                                                     : rename(file->file->path, moved) == 0;
-
-    if (!done)
-        log_warning("guest %s: the old image %s is still there: %s", move->job->guest,
-                    file->file->file, g_strerror(errno));
-}
-
-/* The paths lead through the VMM's process. */
-void source_disks_retire(SourceMove *move)
-{
-    SourceDisks *disks = move->disks;
-
-    if (!disks || move->job->options.keep_source)
-        return;
-    for (guint i = 0; i < disks->disks->len; i++) {
-        const SourceDisk *disk = get_disk(disks, i);
-
-        if (is_mirrored(disks, disk) || (disk->mode != DISK_MODE_SHARED && disk->disk->flash &&
-                                         !disk->disk->read_only))
-            retire(move, get_file(disks, disk->number));
-    }
-}
+/* ---- the end ---- */
 
 /* The sender's thread calls the servers, whose threads give content to the sender; one that sends
  * ends with the session. */
