@@ -6,6 +6,7 @@
 #include <linux/fs.h>
 #include <pthread.h>
 #include <stdatomic.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -139,17 +140,19 @@ static void *disk_main(void *data)
     return NULL;
 }
 
-void disk_start(int wake_fd)
+void disk_start(const char *name, int wake_fd)
 {
     uint64_t bytes = 0;
     pthread_t thread;
+    char path[32];
 
     disk.wake_fd = wake_fd;
-    disk.fd = open("/dev/vda", O_RDWR | O_DIRECT | O_CLOEXEC);
+    snprintf(path, sizeof(path), "/dev/%s", name);
+    disk.fd = open(path, O_RDWR | O_DIRECT | O_CLOEXEC);
     if (disk.fd < 0)
         return;
     if (ioctl(disk.fd, BLKGETSIZE64, &bytes))
-        die("size of /dev/vda");
+        die(path);
     for (int i = 0; i < KEPT_READS; i++)
         disk.kept[i].page = aligned_alloc(PAGE_SIZE, PAGE_SIZE);
     disk.blocks = bytes / PAGE_SIZE < DISK_MAX_BLOCKS ? bytes / PAGE_SIZE : DISK_MAX_BLOCKS;

@@ -1,5 +1,5 @@
 /*
- * The writer of the guest's disk (/dev/vda)
+ * The writer of the guest's disk (/dev/vda, unless another one is named)
  *
  * Theory of operation: a block holds its number, a sequence, and words that
  * follow from both.  A block counts as acknowledged once fdatasync has said
@@ -18,8 +18,8 @@ typedef struct {
     unsigned long long sequence, checked, errors;
 } DiskStatus;
 
-/* *wake_fd* is an eventfd: it is written to when a check has ended. */
-void disk_start(int wake_fd);
+/* *wake_fd* is an eventfd: it is written to when a check has ended.  *name* as in /dev. */
+void disk_start(const char *name, int wake_fd);
 void disk_set_rate(unsigned blocks_per_second);
 DiskStatus disk_get_status(void);
 

@@ -36,6 +36,8 @@ bool settings_set(Settings *settings, const char *key, const char *value, uint64
         settings->disk_rate = number > MAX_DISK_RATE ? MAX_DISK_RATE : number;
     else if (!strcmp(key, "readers"))
         settings->readers = number;
+    else if (!strcmp(key, "disk") && strlen(value) < sizeof(settings->disk))
+        strcpy(settings->disk, value);
     else
         return false;
     return true;

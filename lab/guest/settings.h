@@ -29,6 +29,7 @@ typedef struct {
     uint64_t check;     /* pages checked a second by all threads */
     unsigned disk_rate; /* blocks written a second; 0: none */
     unsigned readers;   /* of the second disk, at a time */
+    char disk[16];      /* name of the disk that is written; on the kernel command line only */
 } Settings;
 
 /* Of an arena of *pages*, which limit the span.  False: no such key or value. */

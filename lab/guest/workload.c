@@ -33,7 +33,7 @@
  * "lab: BAD …" for every finding (the first hundred).
  *
  * lab.content, on the kernel command line only, says what all pages hold at
- * first: random, text or zero.
+ * first: random, text or zero; lab.disk which disk is written, vda where it is not said.
  *
  * Limits: digest means something only while the pattern is idle.
  */
@@ -114,13 +114,13 @@ int main(void)
     int wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     uint64_t pages = DEFAULT_PAGES;
     Kind content = KIND_RANDOM;
-    Settings settings = {0};
+    Settings settings = {.disk = "vda"};
 
     read_kernel_command_line(&settings, &pages, &content);
     arena_make(pages, content);
     writers_start(threads, &settings, wake_fd);
     disk_set_rate(settings.disk_rate);
-    disk_start(wake_fd);
+    disk_start(settings.disk, wake_fd);
     reader_set_count(settings.readers);
     reader_start();
     block_start(wake_fd);

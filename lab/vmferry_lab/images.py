@@ -18,6 +18,7 @@ WORKLOAD_SOURCES = ("workload.c", "arena.c", "block.c", "console.c", "content.c"
                     "files.c", "orders.c", "reader.c", "settings.c", "writers.c")
 GUEST_MODULES = ("virtio_pci", "virtio_mmio", "virtio_net", "virtio_blk", "virtio_rng",
                  "virtio_balloon", "virtio_scsi", "sd_mod", "sr_mod")
+IDE_MODULES = ("ata_piix",)  # loaded with the kernel word lab.ide=1
 
 
 @dataclass(frozen=True)
@@ -128,12 +129,18 @@ def fill_guest_tree(tree: Path, kernel: Kernel) -> None:
     (tree / "bin" / "sh").symlink_to("busybox")
     _install(build_program("workload", *WORKLOAD_SOURCES), tree / "bin" / "workload")
     _install(GUEST_SOURCES / "init", tree / "init")
-    order = []
-    for path in module_files(kernel, GUEST_MODULES):
+    _install_modules(tree, kernel, GUEST_MODULES, "order")
+    _install_modules(tree, kernel, IDE_MODULES, "order-ide")
+
+
+def _install_modules(tree: Path, kernel: Kernel, modules, order: str) -> None:
+    """The file *order* names them and all they need, in loading order."""
+    names = []
+    for path in module_files(kernel, modules):
         name = path.name.split(".ko")[0] + ".ko"
         (tree / "modules" / name).write_bytes(read_module(path))
-        order.append(name)
-    (tree / "modules" / "order").write_text("".join(f"{name}\n" for name in order))
+        names.append(name)
+    (tree / "modules" / order).write_text("".join(f"{name}\n" for name in names))
 
 
 def _install(source: Path, target: Path) -> None:

@@ -80,6 +80,13 @@ static json_t *get_guest(ApiCall *call, GError **error)
     return guest ? guest_view_long(guest) : NULL;
 }
 
+static json_t *get_disks(ApiCall *call, GError **error)
+{
+    g_autoptr(Guest) guest = registry_find(call->context->registry, call->guest, error);
+
+    return guest ? guest_view_disks(guest, error) : NULL;
+}
+
 static char **read_command_line(json_t *body, GError **error)
 {
     g_auto(GStrv) arguments = NULL;
@@ -184,8 +191,7 @@ static gboolean read_disk_modes(json_t *body, json_t **ret, GError **error)
     {
         if (json_is_string(mode) && disk_mode_from_name(json_string_value(mode), &parsed))
             continue;
-        error_set(error, VMFERRY_ERROR_INVALID,
-                  "disk %.64s: use auto, shared, copy or top", id);
+        error_set(error, VMFERRY_ERROR_INVALID, "disk %.64s: use auto, shared, copy or top", id);
         return FALSE;
     }
     return TRUE;
@@ -266,6 +272,7 @@ static const ApiRoute routes[] = {
     {"POST", "/v1/guests", post_guests},
     {"GET", "/v1/guests/NAME", get_guest},
     {"DELETE", "/v1/guests/NAME", delete_guest},
+    {"GET", "/v1/guests/NAME/disks", get_disks},
     {"POST", "/v1/guests/NAME/migrate", post_migrate},
     {"POST", "/v1/guests/NAME/cancel", post_cancel},
     {"POST", "/v1/guests/NAME/resolve", post_resolve},

@@ -2,10 +2,10 @@
  * Files that were made for guests that arrive
  *
  * Theory of operation: a guest whose disks move along gets image files here before it is here.
- * Which ones is on record before they are made, by the transaction, and until it is decided what becomes
- * of them.  After a crash an agent finds the records: files of a transaction that was not committed
- * are removed, and what was set aside for them is put back; those of a committed one stay, and what was set
- * aside goes.  Where nobody knows (the host went down meanwhile) all of it stays.
+ * Which ones is on record before they are made, by the transaction, and until it is decided what
+ * becomes of them.  After a crash an agent finds the records: files of a transaction that was not
+ * committed are removed, and what was set aside for them is put back; those of a committed one
+ * stay, and what was set aside goes.  Where nobody knows (the host went down meanwhile) all stays.
  */
 #pragma once
 

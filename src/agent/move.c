@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "agent/directory.h"
+#include "agent/moved_images.h"
 #include "agent/recovery.h"
 #include "agent/registry.h"
 #include "agent/watch.h"
@@ -135,6 +136,7 @@ static void finish_completed(Move *move, const MigrateReport *report)
 
     if (!left) {
         departure_log_add(move->context->departures, record);
+        moved_images_retire(record);
         registry_remove(move->guest);
     }
     event_log_add(move->context->events, move->guest->name, "moved", migrate_report_to_json(report),
@@ -154,7 +156,7 @@ static void finish_returned(Move *move, const MigrateReport *report)
 
     if (report->unresumed)
         registry_journal_anyway(move->guest, GUEST_OURS, RESUME_AFTER, NULL);
-    else if (record->role != GUEST_OURS || record->transaction)
+    else if (record->role != GUEST_OURS || record->transaction || record->moved_images)
         on_journal(SOURCE_JOURNAL_RETURNED, NULL, NULL, move, NULL);
     event_log_add(move->context->events, move->guest->name, cancelled ? "cancelled" : "move-failed",
                   migrate_report_to_json(report), "the move to %s %s%s%s", move->destination,
@@ -181,6 +183,11 @@ static void finish_in_doubt(Move *move, const MigrateReport *report)
         "paused: %s may have it and does not answer; it is asked again", move->destination);
     detach_from_guest(move);
     recovery_start(move->context, move->guest);
+}
+
+static gboolean on_note_images(char *const *paths, gboolean removes, gpointer user, GError **error)
+{
+    return moved_images_note(((Move *)user)->guest, paths, removes, error);
 }
 
 static char *on_make_directory(gpointer user, GError **error)
@@ -211,6 +218,7 @@ static MigrateReport *run(Move *move)
         .host = {.progress = on_progress,
                  .journal = on_journal,
                  .note_balloon = on_note_balloon,
+                 .note_images = on_note_images,
                  .make_directory = on_make_directory,
                  .remove_directory = on_remove_directory,
                  .trace = move->options.record ? on_trace : NULL,

@@ -58,6 +58,7 @@ GuestRecord *guest_record_copy(const GuestRecord *record)
     copy->transaction = g_strdup(record->transaction);
     copy->destination = g_strdup(record->destination);
     copy->destination_agent = g_strdup(record->destination_agent);
+    copy->moved_images = g_strdupv(record->moved_images);
     return copy;
 }
 
@@ -80,6 +81,7 @@ void guest_record_free(GuestRecord *record)
     g_free(record->transaction);
     g_free(record->destination);
     g_free(record->destination_agent);
+    g_strfreev(record->moved_images);
     g_free(record);
 }
 
@@ -130,6 +132,10 @@ json_t *guest_record_to_json(const GuestRecord *record)
     if (record->balloon_bytes > 0)
         json_object_set_new(object, "balloon_bytes",
                             json_integer((json_int_t)record->balloon_bytes));
+    if (record->moved_images) {
+        json_object_set_new(object, "moved_images", make_list(record->moved_images));
+        json_object_set_new(object, "removes_images", json_boolean(record->removes_images));
+    }
     json_object_set_new(object, "since", json_integer(record->since));
     return object;
 }
@@ -243,8 +249,11 @@ static gboolean read_start(json_t *object, GuestRecord *record, GError **error)
         if (!record->process)
             return FALSE;
     }
-    return !json_object_get(object, "cgroups") ||
-           read_list(object, "cgroups", &record->cgroups, error);
+    record->removes_images = json_flag_or(object, "removes_images", FALSE);
+    return (!json_object_get(object, "cgroups") ||
+            read_list(object, "cgroups", &record->cgroups, error)) &&
+           (!json_object_get(object, "moved_images") ||
+            read_list(object, "moved_images", &record->moved_images, error));
 }
 
 static gboolean read_path(json_t *object, const char *key, char **ret, GError **error)

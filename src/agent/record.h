@@ -90,6 +90,8 @@ typedef struct {
     char *destination_agent;  /* the one whose answers count (agent_id.h); NULL: no one's */
     gboolean resume;          /* where it is found paused: a move did that, its user did not */
     uint64_t balloon_bytes;   /* what its balloon is to be given back; 0: nothing is owed */
+    char **moved_images;      /* copied by the move under way (moved_images.h); NULL: none … */
+    gboolean removes_images;  /* … and to be removed once it has moved */
     int64_t since;            /* wall clock, seconds: when it became managed here */
 } GuestRecord;
 

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "agent/move.h"
+#include "agent/moved_images.h"
 #include "agent/recovery_private.h"
 #include "agent/watch.h"
 #include "base/error.h"
@@ -112,6 +113,8 @@ RecoveryVerdict recovery_forget(Recovery *recovery, const char *type, const char
     /* First: at no time must it be neither here nor gone. */
     if (strcmp(type, "moved") == 0 || strcmp(type, "given-up") == 0)
         departure_log_add(recovery->context->departures, record);
+    if (strcmp(type, "moved") == 0)
+        moved_images_retire(record);
     registry_remove(recovery->guest);
     event_log_add(recovery->context->events, recovery->guest->name, type, NULL, "%s", why);
     return RECOVERY_DONE;

@@ -429,6 +429,7 @@ void registry_journal_settled(Guest *guest, uint64_t term, GError **error)
     if (term > 0)
         record->term = term;
     set_transaction(record, NULL, NULL, NULL);
+    g_clear_pointer(&record->moved_images, g_strfreev);
     wish(record, RESUME_NEVER);
     write_record(guest, record, error);
     replace_record(guest, record);

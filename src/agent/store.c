@@ -27,7 +27,7 @@ static const char *const folders[] = {
 static gboolean check_key(StoreKind kind, const char *key, GError **error)
 {
     return kind == STORE_TRANSACTION || kind == STORE_MADE_FILES ? transaction_id_check(key, error)
-                                     : guest_name_check(key, error);
+                                                                 : guest_name_check(key, error);
 }
 
 static char *make_path(StateStore *store, StoreKind kind, const char *key)

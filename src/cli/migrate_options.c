@@ -71,7 +71,7 @@ void migrate_arguments_init(MigrateArguments *arguments)
         .long_name = "disk",
         .arg = G_OPTION_ARG_STRING_ARRAY,
         .arg_data = &arguments->disks,
-        .description = "The same of one disk (vmferry disk list NAME); may be given again",
+        .description = "As --disks, for one disk; `vmferry disk list NAME` shows its ID; may be repeated",
         .arg_description = "ID=HOW",
     };
     arguments->entries[row] = (GOptionEntry){
@@ -161,8 +161,7 @@ json_t *migrate_arguments_to_request(const MigrateArguments *arguments, const ch
     g_autoptr(json_t) request = json_pack("{s:s}", "destination", destination);
 
     migrate_options_init(ret_options);
-    if (!parse(arguments, ret_options, &given, &error) ||
-        !add_disks(arguments, request, &error)) {
+    if (!parse(arguments, ret_options, &given, &error) || !add_disks(arguments, request, &error)) {
         cli_usage_error("%s", error->message);
         return NULL;
     }

@@ -127,12 +127,12 @@ static gboolean is_due(const DiskReceiver *receiver)
            receiver->done.flushed != receiver->told.flushed;
 }
 
-/* The next frame; what was done is told before it waits.  *ret_none*: there was none for a while. */
+/* The next frame; what was done is told before it waits.  *ret_none*: none came for a while. */
 static gboolean receive(DiskReceiver *receiver, Frame *ret, gboolean *ret_none, GError **error)
 {
     g_autoptr(GError) quiet = NULL;
-    gboolean came = !is_due(receiver) &&
-                    session_receive(receiver->session, TRAFFIC_DISK, 0, ret, &quiet);
+    gboolean came =
+        !is_due(receiver) && session_receive(receiver->session, TRAFFIC_DISK, 0, ret, &quiet);
 
     *ret_none = FALSE;
     if (came)
@@ -163,8 +163,7 @@ static gboolean serve(DiskReceiver *receiver, GError **error)
             error_set(error, VMFERRY_ERROR_CANCELLED, "cancelled");
             return FALSE;
         }
-        if (!receive(receiver, &frame, &none, error) ||
-            (!none && !apply(receiver, &frame, error)))
+        if (!receive(receiver, &frame, &none, error) || (!none && !apply(receiver, &frame, error)))
             return FALSE;
     }
     return TRUE;

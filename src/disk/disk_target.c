@@ -20,8 +20,8 @@
 /* Where a file system cannot make holes. */
 #define ZERO_PIECE_BYTES 65536u
 
-/* Of one kind of target.  *flush* is called in two threads, never at the same time; the others in one
- * thread, also during a flush. */
+/* Of one kind of target.  *flush* is called in two threads, never at the same time; the others in
+ * one thread, also during a flush. */
 typedef struct {
     gboolean (*write)(DiskTarget *target, uint64_t offset, const uint8_t *data, size_t length,
                       GError **error);

@@ -1,9 +1,9 @@
 /*
  * A connection to an export of an NBD server on a Unix socket
  *
- * Theory of operation: libnbd's own calls are made on the handle; here is what opening one and errors
- * are about.  A handle takes one call at a time.  libnbd writes nothing to standard error and
- * leaves signals alone.
+ * Theory of operation: libnbd's own calls are made on the handle; here is what opening one and
+ * errors are about.  A handle takes one call at a time.  libnbd writes nothing to standard error
+ * and leaves signals alone.
  */
 #pragma once
 

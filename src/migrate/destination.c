@@ -217,8 +217,8 @@ static gboolean prepare(DestinationMove *move, GError **error)
     if (move->guest->verify && !digest_check_finish(move->check, error))
         return FALSE;
     ready.verified = move->guest->verify;
-    if (!destination_complete_disks(move, error) ||
-        fault_point("destination.before-load", error) || !destination_try_images(move, error))
+    if (!destination_complete_disks(move, error) || fault_point("destination.before-load", error) ||
+        !destination_try_images(move, error))
         return FALSE;
     start = clock_now_ns();
     if (!vmm_load_device_state(move->vmm, state, error))

@@ -2,10 +2,10 @@
  * Disks that move along: the destination's half (source_disks.c has the theory)
  *
  * Files are made empty, by their final names, and never in place of something unless its user has
- * said so: what was there is set aside until the guest has arrived.  What was made is on record before it is
- * made (MigrateDestinationHost.note_files), so that after a crash nothing of a guest that did not
- * come stays behind.  Images are made and written by a storage process of the VMM, run as the
- * guest's user; it has closed them before the VMM may open them for writing.
+ * said so: what was there is set aside until the guest has arrived.  What was made is on record
+ * before it is made (MigrateDestinationHost.note_files), so that after a crash nothing of a guest
+ * that did not come stays behind.  Images are made and written by a storage process of the VMM, run
+ * as the guest's user; it has closed them before the VMM may open them for writing.
  */
 #include "migrate/destination_move.h"
 
@@ -75,8 +75,8 @@ static gboolean is_same(const char *path, uint64_t lock)
 
 static gboolean answer(DestinationDisks *disks, GError **error)
 {
-    g_auto(DisksSeenMessage) seen = {g_new0(DiskFileSeen, count_files(disks) + 1),
-                                     count_files(disks)};
+    g_auto(DisksSeenMessage)
+        seen = {g_new0(DiskFileSeen, count_files(disks) + 1), count_files(disks)};
     g_autofree char *text = NULL;
 
     for (guint i = 0; i < count_files(disks); i++) {
@@ -197,8 +197,7 @@ static gboolean plan_file(DestinationDisks *disks, DestinationFile *file, GError
         error_set(error, VMFERRY_ERROR_BUSY, "%s is in use and is not replaced", file->path);
         return FALSE;
     }
-    file->set_aside =
-        g_strdup_printf("%s.replaced-%.8s", file->path, disks->message.transaction);
+    file->set_aside = g_strdup_printf("%s.replaced-%.8s", file->path, disks->message.transaction);
     return TRUE;
 }
 
@@ -211,8 +210,8 @@ static gboolean put_on_record(DestinationDisks *disks, GError **error)
         const DestinationFile *file = &disks->files[i];
 
         if (file->make != DISK_MAKE_NOTHING)
-            json_array_append_new(list, json_pack("{s:s, s:s?}", "path", file->path, "set_aside",
-                                                  file->set_aside));
+            json_array_append_new(
+                list, json_pack("{s:s, s:s?}", "path", file->path, "set_aside", file->set_aside));
     }
     disks->on_record = host->note_files(disks->message.transaction, list, host->user, error);
     return disks->on_record;
@@ -282,8 +281,7 @@ static gboolean has_images(const DestinationDisks *disks)
 static gboolean make_files(DestinationDisks *disks, GError **error)
 {
     for (guint i = 0; i < count_files(disks); i++)
-        if (disks->files[i].make != DISK_MAKE_NOTHING &&
-            !plan_file(disks, &disks->files[i], error))
+        if (disks->files[i].make != DISK_MAKE_NOTHING && !plan_file(disks, &disks->files[i], error))
             return FALSE;
     if (!check_room(disks, error) || !put_on_record(disks, error) ||
         (has_images(disks) && !open_storage(disks, error)))
@@ -472,8 +470,8 @@ gboolean destination_verify_disks(DestinationMove *move, GError **error)
         return FALSE;
     digests = g_new0(char *, count_files(disks) + 1);
     for (guint i = 0; i < count_files(disks); i++) {
-        digests[i] = disks->files[i].make == DISK_MAKE_NOTHING ? g_strdup("")
-                                                               : make_digest(disks, i, error);
+        digests[i] =
+            disks->files[i].make == DISK_MAKE_NOTHING ? g_strdup("") : make_digest(disks, i, error);
         if (!digests[i])
             return FALSE;
     }

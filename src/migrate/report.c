@@ -3,10 +3,9 @@
 #include "base/json.h"
 
 static const char *const phase_names[] = {
-    [MIGRATE_PHASE_CONNECT] = "connect", [MIGRATE_PHASE_DISKS] = "disks",
-    [MIGRATE_PHASE_PRECOPY] = "precopy",
-    [MIGRATE_PHASE_STOPPED] = "stopped", [MIGRATE_PHASE_SWITCHOVER] = "switchover",
-    [MIGRATE_PHASE_DONE] = "done",
+    [MIGRATE_PHASE_CONNECT] = "connect",       [MIGRATE_PHASE_DISKS] = "disks",
+    [MIGRATE_PHASE_PRECOPY] = "precopy",       [MIGRATE_PHASE_STOPPED] = "stopped",
+    [MIGRATE_PHASE_SWITCHOVER] = "switchover", [MIGRATE_PHASE_DONE] = "done",
 };
 G_STATIC_ASSERT(G_N_ELEMENTS(phase_names) == MIGRATE_PHASE_DONE + 1);
 
@@ -154,10 +153,11 @@ json_t *migrate_report_to_json(const MigrateReport *report)
                   "tracker", report->tracker, "expected_downtime_ms", report->expected_downtime_ms);
 
     json_object_set_new(object, "downtime_parts",
-                        json_pack("{s:f, s:f, s:f, s:f, s:f, s:f, s:f}", "pause_ms", report->pause_ms,
-                                  "disks_ms", report->disks_ms, "pages_ms", report->pages_ms, "save_ms", report->save_ms,
-                                  "verify_ms", report->verify_ms, "prepare_ms", report->prepare_ms,
-                                  "start_ms", report->start_ms));
+                        json_pack("{s:f, s:f, s:f, s:f, s:f, s:f, s:f}", "pause_ms",
+                                  report->pause_ms, "disks_ms", report->disks_ms, "pages_ms",
+                                  report->pages_ms, "save_ms", report->save_ms, "verify_ms",
+                                  report->verify_ms, "prepare_ms", report->prepare_ms, "start_ms",
+                                  report->start_ms));
     json_object_set_new(object, "verified",
                         report->verified < 0 ? json_null() : json_boolean(report->verified));
     json_object_set_new(object, "disks",
@@ -183,15 +183,14 @@ json_t *migrate_progress_to_json(const MigrateProgress *progress)
 {
     double run_share = progress->run_share > 0 ? progress->run_share : 1;
 
-    return json_pack("{s:s, s:i, s:I, s:I, s:I, s:f, s:f, s:o, s:f, s:I, s:I, s:I, s:I}", "phase",
-                     migrate_phase_name(progress->phase), "round", (int)progress->round,
-                     "round_bytes", (json_int_t)progress->round_bytes, "round_bytes_done",
-                     (json_int_t)progress->round_bytes_done, "wire_bytes",
-                     (json_int_t)progress->wire_bytes, "bytes_per_second",
-                     progress->bytes_per_second, "elapsed_ms", progress->elapsed_ms, "eta_ms",
-                     known_to_json(progress->eta_ms), "run_share", run_share, "work_set_bytes",
-                     (json_int_t)progress->work_set_bytes, "deferred_bytes",
-                     (json_int_t)progress->deferred_bytes, "disk_bytes",
-                     (json_int_t)progress->disk_bytes, "disk_bytes_done",
-                     (json_int_t)progress->disk_bytes_done);
+    return json_pack(
+        "{s:s, s:i, s:I, s:I, s:I, s:f, s:f, s:o, s:f, s:I, s:I, s:I, s:I}", "phase",
+        migrate_phase_name(progress->phase), "round", (int)progress->round, "round_bytes",
+        (json_int_t)progress->round_bytes, "round_bytes_done",
+        (json_int_t)progress->round_bytes_done, "wire_bytes", (json_int_t)progress->wire_bytes,
+        "bytes_per_second", progress->bytes_per_second, "elapsed_ms", progress->elapsed_ms,
+        "eta_ms", known_to_json(progress->eta_ms), "run_share", run_share, "work_set_bytes",
+        (json_int_t)progress->work_set_bytes, "deferred_bytes",
+        (json_int_t)progress->deferred_bytes, "disk_bytes", (json_int_t)progress->disk_bytes,
+        "disk_bytes_done", (json_int_t)progress->disk_bytes_done);
 }

@@ -362,7 +362,6 @@ static void complete(SourceMove *move)
     source_journal(move, SOURCE_JOURNAL_GONE, NULL);
     unwatch(move);
     dismiss_guard(move);
-    source_disks_retire(move);
     if (!source_end_process(move, &error)) {
         g_prefix_error(&error, "the guest runs at the destination, but its old process remains: ");
         set_error(move, "end", error);

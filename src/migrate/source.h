@@ -34,6 +34,9 @@ typedef struct {
     /* Writes down the size that the guest's balloon is to be given back, so that
      * a restarted agent does so (0: it has it). */
     gboolean (*note_balloon)(uint64_t bytes, gpointer user, GError **error);
+    /* Writes down which of this host's files are copied, so that they are retired (renamed, or
+     * removed) once it is known that the guest has moved. */
+    gboolean (*note_images)(char *const *paths, gboolean removes, gpointer user, GError **error);
     /* A private directory for a while, or NULL; removes it. */
     char *(*make_directory)(gpointer user, GError **error);
     void (*remove_directory)(const char *directory, gpointer user);
@@ -54,7 +57,8 @@ typedef struct {
     const char *source_name;       /* for the report */
     ChannelOptions channel;
     MigrateOptions options;
-    json_t *disk_modes; /* what its user wants of single disks: {id: DiskMode's name}; NULL: nothing */
+    json_t
+        *disk_modes; /* what its user wants of single disks: {id: DiskMode's name}; NULL: nothing */
     MigrateSourceHost host;
 } MigrateSourceJob;
 

@@ -1,27 +1,29 @@
 /*
  * Disks that move along: the source's half
  *
- * For each disk of the guest it is settled first what becomes of it.  Disks that both hosts
- * share stay what they are (source_images.c proves that they are the same).  The others are copied:
+ * For each disk of the guest it is settled first what becomes of it.  Disks that both hosts share
+ * stay what they are (source_images.c proves that they are the same).  The others are copied:
  *
  *   plan     DISKS names the image files, DISKS_SEEN says what is at their places there,
  *            DISKS_MAKE which of them are to be made
- *   files    what nobody writes to (backing files, CD-ROM images), and firmware variables, whose content is
- *            guest memory as well: byte by byte, before the destination's VMM starts, which opens them
+ *   files    what nobody writes to (backing files, CD-ROM images), and firmware variables, whose
+ *            content is guest memory as well: byte by byte, before the destination's VMM starts,
+ *            which opens them
  *   mirror   what the guest writes to: the VMM itself copies the disk, live, into an NBD server of
  *            ours for each disk, whose requests a DiskSender takes to the destination; memory
  *            follows when all disks are in sync
- *   finish   in the pause: the VMM ends the copies, which it does only when they are complete, and a last
- *            flush puts all of it on the destination's storage
+ *   finish   in the pause: the VMM ends the copies, which it does only when they are complete, and
+ *            a last flush puts all of it on the destination's storage
  *
  * A guest's write waits for the NBD server.  So a connection that takes nothing for a second while
- * a request waits is given up: the NBD servers are closed, the VMM drops the copies, the guest goes on,
- * and the move fails.
+ * a request waits is given up: the NBD servers are closed, the VMM drops the copies, the guest goes
+ * on, and the move fails.
  */
 #include "migrate/source_move.h"
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -601,11 +603,55 @@ static gboolean send_files(SourceDisks *disks, GError **error)
                     await_flush(disks, number, error));
 }
 
+/* ---- the old images ---- */
+
+/* On this host, whatever the VMM's process has for a root; NULL: not to be found. */
+static char *find_host_path(const char *path)
+{
+    g_autofree char *found = realpath(path, NULL);
+    struct stat wanted, info;
+
+    if (found && stat(path, &wanted) == 0 && stat(found, &info) == 0 &&
+        wanted.st_dev == info.st_dev && wanted.st_ino == info.st_ino)
+        return g_steal_pointer(&found);
+    return NULL;
+}
+
+/* What other guests may use stays: only what this one writes to. */
+static gboolean is_retired(SourceDisks *disks, const SourceDisk *disk)
+{
+    return is_mirrored(disks, disk) ||
+           (disk->mode != DISK_MODE_SHARED && disk->disk->flash && !disk->disk->read_only);
+}
+
+static gboolean note_images(SourceDisks *disks, GError **error)
+{
+    const MigrateSourceJob *job = disks->move->job;
+    g_autoptr(GPtrArray) paths = g_ptr_array_new_with_free_func(g_free);
+
+    for (guint i = 0; !job->options.keep_source && i < disks->disks->len; i++) {
+        const SourceDisk *disk = get_disk(disks, i);
+        const VmmDiskFile *file = disk->disk->files->len > 0 ? disk->disk->files->pdata[0] : NULL;
+        char *path = file && is_retired(disks, disk) ? find_host_path(file->path) : NULL;
+
+        if (path)
+            g_ptr_array_add(paths, path);
+        else if (file && is_retired(disks, disk))
+            log_warning("guest %s: %s is not found from here: it will keep its name", job->guest,
+                        file->file);
+    }
+    g_ptr_array_add(paths, NULL);
+    return paths->len == 1 ||
+           job->host.note_images((char **)paths->pdata, job->options.delete_source, job->host.user,
+                                 error);
+}
+
 gboolean source_disks_prepare(SourceMove *move, GError **error)
 {
     SourceDisks *disks;
 
-    if (move->job->options.disks == DISK_MODE_SHARED && json_object_size(move->job->disk_modes) == 0)
+    if (move->job->options.disks == DISK_MODE_SHARED &&
+        json_object_size(move->job->disk_modes) == 0)
         return TRUE;
     disks = move->disks = g_new0(SourceDisks, 1);
     disks->move = move;
@@ -628,7 +674,8 @@ gboolean source_disks_prepare(SourceMove *move, GError **error)
     disks->begun_ms = source_now_ms(move);
     move->disk_eta_ms = -1;
     source_set_phase(move, MIGRATE_PHASE_DISKS);
-    return !fault_point("source.disks-made", error) && send_files(disks, error);
+    return !fault_point("source.disks-made", error) && note_images(disks, error) &&
+           send_files(disks, error);
 }
 
 gboolean source_disks_makes(const SourceMove *move, const char *path)
@@ -679,6 +726,23 @@ static void on_ended(const GError *why, gpointer user)
         log_debug("disk %s: %s", disk->disk->id, why->message);
 }
 
+/* Some versions of a VMM lose writes of a running guest when a copy of only the topmost image
+ * begins. */
+static gboolean start_copy(SourceMove *move, const VmmCopy *copy, GError **error)
+{
+    g_autoptr(GError) problem = NULL;
+    gboolean begun = vmm_start_copy(move->job->vmm, copy, &problem);
+
+    if (!begun && copy->top && error_is(problem, VMFERRY_ERROR_UNSUPPORTED)) {
+        g_clear_error(&problem);
+        begun = source_hold(move, &problem) && vmm_start_copy(move->job->vmm, copy, &problem);
+        source_let_go(move);
+    }
+    if (problem)
+        g_propagate_error(error, g_steal_pointer(&problem));
+    return begun;
+}
+
 static gboolean start_mirror(SourceDisks *disks, SourceDisk *disk, GError **error)
 {
     SourceMove *move = disks->move;
@@ -706,7 +770,7 @@ static gboolean start_mirror(SourceDisks *disks, SourceDisk *disk, GError **erro
         return FALSE;
     copy.address = nbd_server_get_address(disk->server);
     disk->begun_ns = clock_now_ns();
-    if (vmm_start_copy(move->job->vmm, &copy, error))
+    if (start_copy(move, &copy, error))
         return TRUE;
     g_prefix_error(error, "disk %s: ", disk->disk->id);
     return FALSE;
@@ -765,8 +829,7 @@ static gboolean look_at(SourceDisks *disks, SourceDisk *disk, GError **error)
 
     if (!source_disks_check(disks->move, error))
         return FALSE;
-    if (!vmm_get_copy(vmm, disk->copy, &disk->state, &problem) ||
-        disk->state == VMM_COPY_FAILED) {
+    if (!vmm_get_copy(vmm, disk->copy, &disk->state, &problem) || disk->state == VMM_COPY_FAILED) {
         if (source_disks_check(disks->move, error) && source_hear_peer(disks->move, error))
             g_propagate_prefixed_error(error, g_steal_pointer(&problem),
                                        "disk %s: copying: ", disk->disk->id);
@@ -825,8 +888,7 @@ void source_disks_abort(SourceMove *move)
         SourceDisk *disk = get_disk(disks, i);
         g_autoptr(GError) problem = NULL;
 
-        if (disk->copy && !disk->finished &&
-            !vmm_abort_copy(move->job->vmm, disk->copy, &problem))
+        if (disk->copy && !disk->finished && !vmm_abort_copy(move->job->vmm, disk->copy, &problem))
             log_warning("guest %s: disk %s: its copy could not be ended: %s", move->job->guest,
                         disk->disk->id, problem->message);
     }
@@ -881,8 +943,7 @@ gboolean source_disks_prepare_verify(SourceMove *move, GError **error)
     if (!disks->directory)
         return FALSE;
     launch.directory = disks->directory;
-    disks->storage =
-        driver && driver->open_storage ? driver->open_storage(&launch, error) : NULL;
+    disks->storage = driver && driver->open_storage ? driver->open_storage(&launch, error) : NULL;
     if (disks->storage)
         return TRUE;
     g_prefix_error(error, "disks cannot be verified: ");
@@ -1000,9 +1061,9 @@ static json_t *describe(SourceDisks *disks, const SourceDisk *disk)
     if (copied)
         add_counts(disks, disk, &sum);
     return json_pack(
-        "{s:s, s:s, s:s, s:s?, s:s?, s:I, s:I, s:I, s:f, s:f, s:o}", "id", disk->disk->id,
-        "device", disk->disk->device, "mode", disk_mode_name(disk->mode), "source",
-        file ? file->file : NULL, "destination",
+        "{s:s, s:s, s:s, s:s?, s:s?, s:I, s:I, s:I, s:f, s:f, s:o}", "id", disk->disk->id, "device",
+        disk->disk->device, "mode", disk_mode_name(disk->mode), "source", file ? file->file : NULL,
+        "destination",
         copied && disks->seen.count > disk->number ? disks->seen.files[disk->number].path : NULL,
         "copied_bytes", (json_int_t)sum.data_bytes, "zero_bytes", (json_int_t)sum.zero_bytes,
         "wire_bytes", (json_int_t)sum.wire_bytes, "copy_ms",
@@ -1022,37 +1083,7 @@ void source_disks_describe(SourceMove *move)
             json_array_append_new(move->report->copies, describe(disks, get_disk(disks, i)));
 }
 
-/* ---- the old images ---- */
-
-/* Renamed rather than removed, unless that is wanted: nobody starts the guest from them by
- * mistake, and an old copy of this guest that an earlier move left is replaced. */
-static void retire(SourceMove *move, const SourceFile *file)
-{
-    g_autofree char *moved =
-        g_strdup_printf("%s.moved-%.8s", file->file->path, move->job->guest_id);
-    gboolean done = move->job->options.delete_source ? unlink(file->file->path) == 0
-                                                     : rename(file->file->path, moved) == 0;
-
-    if (!done)
-        log_warning("guest %s: the old image %s is still there: %s", move->job->guest,
-                    file->file->file, g_strerror(errno));
-}
-
-/* The paths lead through the VMM's process. */
-void source_disks_retire(SourceMove *move)
-{
-    SourceDisks *disks = move->disks;
-
-    if (!disks || move->job->options.keep_source)
-        return;
-    for (guint i = 0; i < disks->disks->len; i++) {
-        const SourceDisk *disk = get_disk(disks, i);
-
-        if (is_mirrored(disks, disk) || (disk->mode != DISK_MODE_SHARED && disk->disk->flash &&
-                                         !disk->disk->read_only))
-            retire(move, get_file(disks, disk->number));
-    }
-}
+/* ---- the end ---- */
 
 /* The sender's thread calls the servers, whose threads give content to the sender; one that sends
  * ends with the session. */

@@ -38,8 +38,8 @@ typedef enum {
 } ImageProof;
 
 static const char *const proof_names[] = {
-    [PROOF_NONE] = "none",   [PROOF_LOCK] = "lock",       [PROOF_DEVICE] = "device",
-    [PROOF_TOKEN] = "token", [PROOF_ADDRESS] = "address", [PROOF_CONTENT] = "content",
+    [PROOF_NONE] = "none",     [PROOF_LOCK] = "lock",       [PROOF_DEVICE] = "device",
+    [PROOF_TOKEN] = "token",   [PROOF_ADDRESS] = "address", [PROOF_CONTENT] = "content",
     [PROOF_COPIED] = "copied",
 };
 

@@ -139,9 +139,10 @@ gboolean source_images_finish(SourceMove *move, GError **error);
 void source_images_describe(SourceMove *move);
 void source_images_free(SourceImages *images);
 
-/* source_disks.c: settles what becomes of the disks, and sends what nobody writes to; copies the others while
- * the guest runs, until all are in sync; FALSE where that has failed since; before a pause in which they
- * are verified; ends the copies of a paused guest; waits until all of it is there; undoes it. */
+/* source_disks.c: settles what becomes of the disks, and sends what nobody writes to; copies the
+ * others while the guest runs, until all are in sync; FALSE where that has failed since; before a
+ * pause in which they are verified; ends the copies of a paused guest; waits until all of it is
+ * there; undoes it. */
 typedef struct SourceDisks SourceDisks;
 gboolean source_disks_prepare(SourceMove *move, GError **error);
 gboolean source_disks_mirror(SourceMove *move, GError **error);
@@ -152,8 +153,6 @@ gboolean source_disks_await(SourceMove *move, GError **error);
 void source_disks_abort(SourceMove *move);
 /* TRUE where the file at *path* is made there. */
 gboolean source_disks_makes(const SourceMove *move, const char *path);
-/* The guest has moved: what becomes of the images here. */
-void source_disks_retire(SourceMove *move);
 void source_disks_describe(SourceMove *move);
 void source_disks_free(SourceDisks *disks);
 
@@ -172,6 +171,10 @@ double source_recheck_expect_ms(SourceMove *move);
 /* The stages from the pause on (source_switchover.c). */
 gboolean source_pause(SourceMove *move, GError **error);
 void source_resume(SourceMove *move);
+/* For a moment before that: holds the guest still, and lets it go again (always, also where holding
+ * has failed). */
+gboolean source_hold(SourceMove *move, GError **error);
+void source_let_go(SourceMove *move);
 gboolean source_last_round(SourceMove *move, GError **error);
 gboolean source_await_ready(SourceMove *move, GError **error);
 gboolean source_send_start(SourceMove *move, GError **error);

@@ -95,6 +95,27 @@ gboolean source_pause(SourceMove *move, GError **error)
     return source_deadline_start(move, error);
 }
 
+gboolean source_hold(SourceMove *move, GError **error)
+{
+    gboolean was_running = FALSE;
+
+    if (!check_user_pause(move, error))
+        return FALSE;
+    move->paused_ns = clock_now_ns();
+    move->paused = TRUE;
+    return arm(move, error) && vmm_pause(move->job->vmm, &was_running, error) &&
+           (was_running || move->stays_paused || disarm(move, error));
+}
+
+void source_let_go(SourceMove *move)
+{
+    source_resume(move);
+    move->report->downtime_ms = 0;
+    move->stays_paused = FALSE;
+    if (!move->report->unresumed)
+        source_journal(move, SOURCE_JOURNAL_MOVING, NULL);
+}
+
 /* TRUE where there is nothing left that could be resumed. */
 static gboolean has_ended(SourceMove *move)
 {

@@ -3,8 +3,8 @@
  *
  * Theory of operation: a disk image has a format (raw, qcow2, …) that its VMM knows and we do not.
  * So images are made, written and read by a process of the VMM that has no machine: it makes
- * images, and exports them over NBD on a Unix socket in its directory, to this host only.  It is run
- * by whoever is to run the guest, and confined as that; a guest's content is never parsed by a
+ * images, and exports them over NBD on a Unix socket in its directory, to this host only.  It is
+ * run by whoever is to run the guest, and confined as that; a guest's content is never parsed by a
  * process with more rights than the guest's own.
  *
  * For QEMU that is the guest's own QEMU program with `-machine none`: a host that can run the guest
@@ -66,8 +66,9 @@ pid_t vmm_storage_get_pid(VmmStorage *storage);
  * cannot be made. */
 gboolean vmm_storage_create(VmmStorage *storage, const VmmImageRequest *request, GError **error);
 
-/* Opens an image, with its backing files, and exports it as *name*.  Writable: zeros that are written may become
- * holes, and nobody else may write to it.  Otherwise it may be in use by a VMM that is paused. */
+/* Opens an image, with its backing files, and exports it as *name*.  Writable: zeros that are
+ * written may become holes, and nobody else may write to it.  Otherwise it may be in use by a VMM
+ * that is paused. */
 gboolean vmm_storage_open_image(VmmStorage *storage, const char *name, const char *path,
                                 const char *format, gboolean writable, GError **error);
 

@@ -55,11 +55,10 @@ void disks_message_clear(DisksMessage *message)
 
 static json_t *encode_file(const WireDiskFile *file)
 {
-    json_t *object =
-        json_pack("{s:s, s:I, s:I, s:I, s:i, s:I}", "format", file->format, "bytes",
-                  (json_int_t)file->bytes, "file_bytes", (json_int_t)file->file_bytes,
-                  "allocated_bytes", (json_int_t)file->allocated_bytes, "mode", (int)file->mode,
-                  "lock", (json_int_t)file->lock);
+    json_t *object = json_pack("{s:s, s:I, s:I, s:I, s:i, s:I}", "format", file->format, "bytes",
+                               (json_int_t)file->bytes, "file_bytes", (json_int_t)file->file_bytes,
+                               "allocated_bytes", (json_int_t)file->allocated_bytes, "mode",
+                               (int)file->mode, "lock", (json_int_t)file->lock);
 
     json_object_set_new(object, "path", json_field_make_text(file->path));
     if (file->backing) {
@@ -115,7 +114,8 @@ static gboolean decode_options(json_t *object, WireDiskFile *file, GError **erro
 
     if (!options)
         return TRUE;
-    if (json_is_object(options) && json_dumpb(options, NULL, 0, JSON_COMPACT) <= MAX_OPTIONS_BYTES) {
+    if (json_is_object(options) &&
+        json_dumpb(options, NULL, 0, JSON_COMPACT) <= MAX_OPTIONS_BYTES) {
         file->options = json_incref(options);
         return TRUE;
     }
@@ -162,9 +162,8 @@ static gboolean decode_files(json_t *object, DisksMessage *message, GError **err
 static gboolean decode_owner(json_t *object, DisksMessage *message, GError **error)
 {
     message->process = process_identity_from_json(json_object_get(object, "process"), error);
-    if (!message->process ||
-        !json_field_text(object, "working_directory", MAX_PATH_BYTES, TRUE,
-                         &message->working_directory, error))
+    if (!message->process || !json_field_text(object, "working_directory", MAX_PATH_BYTES, TRUE,
+                                              &message->working_directory, error))
         return FALSE;
     if (g_path_is_absolute(message->working_directory))
         return TRUE;

@@ -85,11 +85,8 @@ uint32_t frame_payload_limit(FrameType type)
 }
 
 static const char *const traffic_class_names[] = {
-    [TRAFFIC_CONTROL] = "control",
-    [TRAFFIC_FAULT] = "fault",
-    [TRAFFIC_CHECKPOINT] = "checkpoint",
-    [TRAFFIC_BULK] = "bulk",
-    [TRAFFIC_DISK] = "disk",
+    [TRAFFIC_CONTROL] = "control", [TRAFFIC_FAULT] = "fault", [TRAFFIC_CHECKPOINT] = "checkpoint",
+    [TRAFFIC_BULK] = "bulk",       [TRAFFIC_DISK] = "disk",
 };
 NAMES_DEFINE(traffic_class, TrafficClass, traffic_class_names)
 

@@ -19,38 +19,38 @@
 #define FRAME_HEADER_BYTES 12u
 
 typedef enum {
-    FRAME_HELLO = 1,         /* JSON: both sides' versions, features, purpose */
-    FRAME_GUEST = 2,         /* JSON, source: what comes */
-    FRAME_ACCEPTED = 3,      /* empty, destination: the VMM waits for pages */
-    FRAME_PAGES = 4,         /* binary, source: see page_frame.h */
-    FRAME_EPOCH_SEAL = 5,    /* binary, source: the epoch is complete; see epoch_frame.h */
-    FRAME_EPOCH_APPLIED = 6, /* binary, destination: all of it is in place */
-    FRAME_DEVICE_STATE = 7,  /* binary, source, in pieces: see epoch_frame.h */
-    FRAME_DIGESTS = 8,       /* binary, source, --verify: see epoch_frame.h */
-    FRAME_PREPARE = 9,       /* empty, source: all sent; load it and say READY */
-    FRAME_READY = 10,        /* JSON, destination: loaded and (if asked) verified; paused */
-    FRAME_START = 11,        /* u8 run, u64 term, source: the destination owns it now */
-    FRAME_STARTED = 12,      /* empty, destination: the guest runs here */
-    FRAME_ABORT = 13,        /* JSON reason, either: forget this transaction */
-    FRAME_ERROR = 14,        /* JSON code and message, either; the connection ends */
-    FRAME_HEARTBEAT = 15,    /* empty, either, while there is nothing else to say */
-    FRAME_RESOLVE = 16,      /* JSON transaction, source: what became of it? */
-    FRAME_OUTCOME = 17,      /* JSON, destination: committed, aborted, pending or lost */
-    FRAME_PAGES_LZ4 = 18,    /* as PAGES, the pages as one LZ4 block; feature "pages-lz4" */
-    FRAME_PAGES_ZSTD = 19,   /* as PAGES, the pages as one zstd frame; feature "pages-zstd" */
-    FRAME_SEGMENTS = 20,     /* binary, source: see segment_frame.h; feature "segments" */
-    FRAME_COPIES = 21,       /* binary, source: see copy_frame.h; feature "copies" */
-    FRAME_IMAGES = 22,       /* JSON, source: questions about disk images */
-    FRAME_IMAGES_SEEN = 23,  /* JSON, destination: what it sees of them */
-    FRAME_DISKS = 24,        /* JSON, source: image files that may have to be made there */
-    FRAME_DISKS_SEEN = 25,   /* JSON, destination: what is at their places */
-    FRAME_DISKS_MAKE = 26,   /* JSON, source: which of them are to be made, and how */
-    FRAME_DISKS_MADE = 27,   /* empty, destination: it can take their content */
-    FRAME_DISK_WRITE = 28,   /* binary, source: see disk_frame.h */
-    FRAME_DISK_ZERO = 29,    /* binary, source: the same */
-    FRAME_DISK_FLUSH = 30,   /* binary, source: all before it is to be on the storage */
-    FRAME_DISK_DONE = 31,    /* binary, destination: how far it is */
-    FRAME_DISKS_VERIFY = 32, /* empty, source, --verify: make digests of the disks */
+    FRAME_HELLO = 1,          /* JSON: both sides' versions, features, purpose */
+    FRAME_GUEST = 2,          /* JSON, source: what comes */
+    FRAME_ACCEPTED = 3,       /* empty, destination: the VMM waits for pages */
+    FRAME_PAGES = 4,          /* binary, source: see page_frame.h */
+    FRAME_EPOCH_SEAL = 5,     /* binary, source: the epoch is complete; see epoch_frame.h */
+    FRAME_EPOCH_APPLIED = 6,  /* binary, destination: all of it is in place */
+    FRAME_DEVICE_STATE = 7,   /* binary, source, in pieces: see epoch_frame.h */
+    FRAME_DIGESTS = 8,        /* binary, source, --verify: see epoch_frame.h */
+    FRAME_PREPARE = 9,        /* empty, source: all sent; load it and say READY */
+    FRAME_READY = 10,         /* JSON, destination: loaded and (if asked) verified; paused */
+    FRAME_START = 11,         /* u8 run, u64 term, source: the destination owns it now */
+    FRAME_STARTED = 12,       /* empty, destination: the guest runs here */
+    FRAME_ABORT = 13,         /* JSON reason, either: forget this transaction */
+    FRAME_ERROR = 14,         /* JSON code and message, either; the connection ends */
+    FRAME_HEARTBEAT = 15,     /* empty, either, while there is nothing else to say */
+    FRAME_RESOLVE = 16,       /* JSON transaction, source: what became of it? */
+    FRAME_OUTCOME = 17,       /* JSON, destination: committed, aborted, pending or lost */
+    FRAME_PAGES_LZ4 = 18,     /* as PAGES, the pages as one LZ4 block; feature "pages-lz4" */
+    FRAME_PAGES_ZSTD = 19,    /* as PAGES, the pages as one zstd frame; feature "pages-zstd" */
+    FRAME_SEGMENTS = 20,      /* binary, source: see segment_frame.h; feature "segments" */
+    FRAME_COPIES = 21,        /* binary, source: see copy_frame.h; feature "copies" */
+    FRAME_IMAGES = 22,        /* JSON, source: questions about disk images */
+    FRAME_IMAGES_SEEN = 23,   /* JSON, destination: what it sees of them */
+    FRAME_DISKS = 24,         /* JSON, source: image files that may have to be made there */
+    FRAME_DISKS_SEEN = 25,    /* JSON, destination: what is at their places */
+    FRAME_DISKS_MAKE = 26,    /* JSON, source: which of them are to be made, and how */
+    FRAME_DISKS_MADE = 27,    /* empty, destination: it can take their content */
+    FRAME_DISK_WRITE = 28,    /* binary, source: see disk_frame.h */
+    FRAME_DISK_ZERO = 29,     /* binary, source: the same */
+    FRAME_DISK_FLUSH = 30,    /* binary, source: all before it is to be on the storage */
+    FRAME_DISK_DONE = 31,     /* binary, destination: how far it is */
+    FRAME_DISKS_VERIFY = 32,  /* empty, source, --verify: make digests of the disks */
     FRAME_DISKS_DIGESTS = 33, /* JSON, destination: these */
 } FrameType;
 
@@ -83,7 +83,8 @@ typedef struct {
 #define FRAME_COPIES_RUN_BYTES 24u
 #define FRAME_COPIES_MAX_RUNS 256u
 
-/* A DISK_WRITE frame: its head, 1 to FRAME_DISK_WRITE_MAX_BYTES (also when unpacked); see disk_frame.h. */
+/* A DISK_WRITE frame: its head, 1 to FRAME_DISK_WRITE_MAX_BYTES (also when unpacked); see
+ * disk_frame.h. */
 #define FRAME_DISK_WRITE_HEAD_BYTES 20u
 #define FRAME_DISK_WRITE_MAX_BYTES (1u << 20)
 #define FRAME_DISK_ZERO_BYTES 20u
@@ -112,12 +113,12 @@ TrafficClass frame_type_traffic(FrameType type);
  * empty and for an unknown one. */
 uint32_t frame_payload_limit(FrameType type);
 
-/* TRUE for the frames that carry content of guest RAM, which may be sent as any class: as bulk
- * they wait for their turn under the rate limit.  They may be applied in any order within an epoch,
+/* TRUE for the frames that carry content of guest RAM, which may be sent as any class: as bulk they
+ * wait for their turn under the rate limit.  They may be applied in any order within an epoch,
  * COPIES behind all others. */
 gboolean frame_type_carries_pages(FrameType type);
 
-/* TRUE where a frame of *type* that is sent as *traffic* waits for its turn under the rate limit. */
+/* TRUE where a frame of *type*, sent as *traffic*, waits for its turn under the rate limit. */
 gboolean frame_type_is_paced(FrameType type, TrafficClass traffic);
 
 /* Name for messages ("PAGES"). */

@@ -150,14 +150,14 @@ gboolean images_seen_message_decode(const char *text, size_t length, ImagesSeenM
 #define MESSAGE_MAX_DISK_FILES 1024
 
 typedef struct {
-    char *path;   /* as the VMM at the source names it; the destination's map rules apply */
-    char *format; /* "raw", "qcow2" */
-    uint64_t bytes;           /* of the disk in it */
-    uint64_t file_bytes;      /* length of the file */
+    char *path;          /* as the VMM at the source names it; the destination's map rules apply */
+    char *format;        /* "raw", "qcow2" */
+    uint64_t bytes;      /* of the disk in it */
+    uint64_t file_bytes; /* length of the file */
     uint64_t allocated_bytes; /* of storage that it takes */
     guint mode;               /* permissions: of 0777 */
-    uint64_t lock;            /* who sees a lock on this byte has the very same file; 0: none is set */
-    char *backing;            /* path of the backing file as its header names it; NULL: none */
+    uint64_t lock; /* who sees a lock on this byte has the very same file; 0: none is set */
+    char *backing; /* path of the backing file as its header names it; NULL: none */
     char *backing_format;
     json_t *options; /* how it is made, in the VMM driver's own form; NULL: by default */
 } WireDiskFile;

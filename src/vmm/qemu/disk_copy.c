@@ -265,9 +265,8 @@ static gboolean has_command(json_t *commands, const char *name)
     return FALSE;
 }
 
-/* Since QEMU 8.2 a job that begins with the guest's writes waiting for the copy (write-blocking)
- * loses those that come while it looks for what is allocated, but one that changes to that later
- * does not.  Before, there is no such change, and nothing is lost. */
+/* Versions of QEMU that have this command can make a job wait for each write of the guest later
+ * on; older ones only from the start. */
 static gboolean query_changes_jobs(QemuVmm *qemu, gboolean *ret, GError **error)
 {
     g_autoptr(json_t) commands =
@@ -350,12 +349,54 @@ static gboolean read_filter(Qmp *qmp, QemuCopy *copy, GError **error)
     return graph != NULL;
 }
 
+/* A job that copies less than all first looks for what is allocated, and since QEMU 8.2 (seen in
+ * 10.0, in both modes) it loses what the guest writes meanwhile to where it has looked already.  A
+ * job that copies all takes everything for changed, and looks for nothing. */
+static gboolean loses_early_writes(const VmmCopy *wanted, gboolean changes_jobs)
+{
+    return wanted->top && changes_jobs;
+}
+
+static gboolean check_no_early_writes(Qmp *qmp, GError **error)
+{
+    g_autofree char *status = qemu_query_status(qmp, QMP_COMMAND_MS, error);
+
+    if (status && qemu_run_state_from_status(status) == VMM_RUN_STATE_RUNNING) {
+        error_set(error, VMFERRY_ERROR_UNSUPPORTED,
+                  "this QEMU loses writes of a running guest when it begins to copy an overlay "
+                  "without its backing files: pause the guest for the start of the copy, or copy "
+                  "the disk as a whole");
+        return FALSE;
+    }
+    return status != NULL;
+}
+
+/* Until the job knows what it has to copy. */
+static gboolean await_begin(QemuVmm *qemu, const char *name, GError **error)
+{
+    gint64 deadline = g_get_monotonic_time() + (gint64)START_MS * 1000;
+
+    do {
+        g_autoptr(json_t) job = NULL;
+
+        if (!query_job(qemu->qmp, name, &job, error) || !check_job(job, name, error))
+            return FALSE;
+        if (json_count_or(job, "len", 0) > 0 || json_flag_or(job, "ready", FALSE))
+            return TRUE;
+        g_usleep(RETRY_US);
+    } while (g_get_monotonic_time() < deadline);
+    error_set(error, VMFERRY_ERROR_TIMEOUT, "QEMU did not find within %d ms what there is to copy",
+              START_MS);
+    return FALSE;
+}
+
 gboolean qemu_start_copy(QemuVmm *qemu, const VmmCopy *wanted, GError **error)
 {
     gboolean changes;
     QemuCopy *copy;
 
-    if (!check_start(qemu, wanted, error) || !query_changes_jobs(qemu, &changes, error))
+    if (!check_start(qemu, wanted, error) || !query_changes_jobs(qemu, &changes, error) ||
+        (loses_early_writes(wanted, changes) && !check_no_early_writes(qemu->qmp, error)))
         return FALSE;
     copy = g_new0(QemuCopy, 1);
     copy->name = g_strdup(wanted->name);
@@ -363,7 +404,9 @@ gboolean qemu_start_copy(QemuVmm *qemu, const VmmCopy *wanted, GError **error)
     copy->blocking = !changes;
     g_ptr_array_add(qemu->copies, copy);
     if (add_node(qemu->qmp, wanted, error) && check_size(qemu->qmp, wanted, error) &&
-        add_job(qemu->qmp, wanted, !changes, error) && read_filter(qemu->qmp, copy, error))
+        add_job(qemu->qmp, wanted, !changes, error) && read_filter(qemu->qmp, copy, error) &&
+        (!loses_early_writes(wanted, changes) ||
+         (await_begin(qemu, wanted->name, error) && check_no_early_writes(qemu->qmp, error))))
         return TRUE;
     g_prefix_error(error, "copy a disk: ");
     qemu_yank_copy(qemu, wanted->name);

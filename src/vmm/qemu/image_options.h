@@ -2,9 +2,9 @@
  * How an image was made, and how to make one like it
  *
  * Theory of operation: what VmmDiskFile.options and VmmImageRequest.options hold for QEMU is a JSON
- * object whose keys are those of `blockdev-create`.  It is made at the source out of what QEMU tells
- * of an open image, and comes to the destination from a peer, so it is checked key by key there.
- * All keys are optional, and only a qcow2 image has any:
+ * object whose keys are those of `blockdev-create`.  It is made at the source out of what QEMU
+ * tells of an open image, and comes to the destination from a peer, so it is checked key by key
+ * there. All keys are optional, and only a qcow2 image has any:
  *
  *   "cluster-size"      a power of two, 512 to 2 MiB
  *   "version"           "v2", "v3"

@@ -16,6 +16,9 @@ typedef struct {
     json_t *reply; /* NULL until it came */
 } Waiting;
 
+/* See qmp_connect_starting(). */
+#define STARTING_MS 1000
+
 struct Qmp {
     int fd;
     char *path;
@@ -216,7 +219,8 @@ static gboolean negotiate(Qmp *qmp, int timeout_ms, GError **error)
     return qmp_run(qmp, "qmp_capabilities", NULL, timeout_ms, error);
 }
 
-Qmp *qmp_connect_fd(int fd, const char *path, int greeting_ms, GError **error)
+/* Greeted, with its reader thread; not in command mode yet. */
+static Qmp *open_greeted(int fd, const char *path, int greeting_ms, GError **error)
 {
     g_autoptr(Qmp) qmp = qmp_new(fd, path);
     gint64 deadline = g_get_monotonic_time() + (gint64)greeting_ms * 1000;
@@ -224,20 +228,61 @@ Qmp *qmp_connect_fd(int fd, const char *path, int greeting_ms, GError **error)
     if (!expect_greeting(qmp, deadline, error))
         return NULL;
     qmp->reader = g_thread_try_new("qmp", reader_main, qmp, error);
-    if (!qmp->reader || !negotiate(qmp, MAX(greeting_ms, QMP_COMMAND_MS), error))
+    return qmp->reader ? g_steal_pointer(&qmp) : NULL;
+}
+
+static int connect_to(const char *path, GError **error)
+{
+    int fd = unix_socket_connect(path, error);
+
+    if (fd < 0)
+        g_prefix_error(error, "QMP: ");
+    return fd;
+}
+
+static int answer_ms(int greeting_ms)
+{
+    return MAX(greeting_ms, QMP_COMMAND_MS);
+}
+
+Qmp *qmp_connect_fd(int fd, const char *path, int greeting_ms, GError **error)
+{
+    g_autoptr(Qmp) qmp = open_greeted(fd, path, greeting_ms, error);
+
+    if (!qmp || !negotiate(qmp, answer_ms(greeting_ms), error))
         return NULL;
     return g_steal_pointer(&qmp);
 }
 
 Qmp *qmp_connect(const char *path, int greeting_ms, GError **error)
 {
-    int fd = unix_socket_connect(path, error);
+    int fd = connect_to(path, error);
 
-    if (fd < 0) {
-        g_prefix_error(error, "QMP: ");
-        return NULL;
+    return fd < 0 ? NULL : qmp_connect_fd(fd, path, greeting_ms, error);
+}
+
+/* Of two commands the second is answered with success only where the first one was. */
+static gboolean negotiate_starting(Qmp *qmp, int greeting_ms, GError **error)
+{
+    g_autoptr(GError) failure = NULL;
+    autofd int other = -1;
+
+    if (negotiate(qmp, STARTING_MS, &failure))
+        return TRUE;
+    if (!error_is(failure, VMFERRY_ERROR_TIMEOUT)) {
+        g_propagate_error(error, g_steal_pointer(&failure));
+        return FALSE;
     }
-    return qmp_connect_fd(fd, path, greeting_ms, error);
+    other = unix_socket_connect(qmp->path, NULL);
+    return qmp_run(qmp, "query-version", NULL, answer_ms(greeting_ms), error);
+}
+
+Qmp *qmp_connect_starting(const char *path, int greeting_ms, GError **error)
+{
+    int fd = connect_to(path, error);
+    g_autoptr(Qmp) qmp = fd < 0 ? NULL : open_greeted(fd, path, greeting_ms, error);
+
+    return qmp && negotiate_starting(qmp, greeting_ms, error) ? g_steal_pointer(&qmp) : NULL;
 }
 
 void qmp_free(Qmp *qmp)

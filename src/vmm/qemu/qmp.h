@@ -46,7 +46,13 @@ typedef void (*QmpEventFunc)(const char *event, json_t *data, gpointer user);
  * VMFERRY_ERROR_NOT_FOUND or _REFUSED where no process listens. */
 Qmp *qmp_connect(const char *path, int greeting_ms, GError **error);
 
-/* The same on a connected socket; takes *fd*.  *path* is for error texts. */
+/* The same for a QEMU that we have just started, so that no other client is served.  QEMU hangs now
+ * and then when its first client comes while its main loop hands the listening socket to another
+ * thread: both go to take the client, and one of them waits in accept(2) for a second one.  So
+ * where no answer comes for a second, it gets one. */
+Qmp *qmp_connect_starting(const char *path, int greeting_ms, GError **error);
+
+/* The same as qmp_connect() on a connected socket; takes *fd*.  *path* is for error texts. */
 Qmp *qmp_connect_fd(int fd, const char *path, int greeting_ms, GError **error);
 
 /* Closes the connection; waiting commands end with an error.  NULL-safe.  No

@@ -135,7 +135,7 @@ static Qmp *await_qmp(pid_t pid, uint64_t start_time, const char *qmp_path, cons
     for (;;) {
         g_autoptr(GError) failure = NULL;
         gint64 left_ms = (deadline - g_get_monotonic_time()) / 1000;
-        Qmp *qmp = qmp_connect(qmp_path, (int)MAX(left_ms, 1), &failure);
+        Qmp *qmp = qmp_connect_starting(qmp_path, (int)MAX(left_ms, 1), &failure);
 
         if (qmp)
             return qmp;

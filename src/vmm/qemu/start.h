@@ -1,10 +1,10 @@
 /*
  * Starting a QEMU process, detached from us
  *
- * Theory of operation: what a guest's QEMU (launch.c) and one that only serves images (storage.c) have
- * in common.  Its standard error goes to a log file in a directory that is ours; its sockets are in
- * the folder "sockets" below that, which belongs to whoever runs QEMU.  It has been started when
- * QMP answers and the process has become what its plan says (identity/spawn_plan.h).
+ * Theory of operation: what a guest's QEMU (launch.c) and one that only serves images (storage.c)
+ * have in common.  Its standard error goes to a log file in a directory that is ours; its sockets
+ * are in the folder "sockets" below that, which belongs to whoever runs QEMU.  It has been started
+ * when QMP answers and the process has become what its plan says (identity/spawn_plan.h).
  */
 #pragma once
 

@@ -457,6 +457,43 @@ static void test_long_path(void **unused)
 }
 
 /* QEMU lets one wait in its queue; the next one must not hang. */
+/* Greets its first client and hangs until a second one comes. */
+static gpointer serve_when_two(gpointer data)
+{
+    int listener = GPOINTER_TO_INT(data);
+    Server *server = g_new0(Server, 1); /* freed by serve() */
+    autofd int other = -1;
+
+    server->fd = accept(listener, NULL, NULL);
+    server->handler = answer_status;
+    say(server->fd, GREETING);
+    other = accept(listener, NULL, NULL);
+    return serve(server);
+}
+
+static void test_frees_a_qemu_that_waits_for_another_client(void **unused)
+{
+    g_autofree char *folder = g_dir_make_tmp("vmferry-test-XXXXXX", NULL);
+    g_autofree char *path = g_build_filename(folder, "qmp", NULL);
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    autofd int listener = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    g_autoptr(GError) error = NULL;
+    GThread *thread;
+    Qmp *qmp;
+
+    g_strlcpy(address.sun_path, path, sizeof address.sun_path);
+    assert_int_equal(bind(listener, (struct sockaddr *)&address, sizeof address), 0);
+    assert_int_equal(listen(listener, 1), 0);
+    thread = g_thread_new("server", serve_when_two, GINT_TO_POINTER(listener));
+    qmp = qmp_connect_starting(path, 2000, &error);
+    if (!qmp)
+        fail_msg("%s", error->message);
+    qmp_free(qmp);
+    g_thread_join(thread);
+    unlink(path);
+    rmdir(folder);
+}
+
 static void test_full_queue(void **unused)
 {
     g_autofree char *folder = g_dir_make_tmp("vmferry-test-XXXXXX", NULL);
@@ -542,6 +579,7 @@ int main(void)
         cmocka_unit_test(test_greetings),
         cmocka_unit_test(test_nobody_listens),
         cmocka_unit_test(test_long_path),
+        cmocka_unit_test(test_frees_a_qemu_that_waits_for_another_client),
         cmocka_unit_test(test_full_queue),
         cmocka_unit_test(test_line_limit),
     };
