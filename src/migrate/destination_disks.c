@@ -33,6 +33,7 @@ typedef struct {
     DiskMake make;
     char *set_aside; /* what was there, under this name; NULL: nothing */
     gboolean made;
+    gboolean opened; /* of an image: content has come for it */
 } DestinationFile;
 
 struct DestinationDisks {
@@ -302,15 +303,14 @@ static gboolean make_files(DestinationDisks *disks, GError **error)
 
 static DiskTarget *open_image(DestinationDisks *disks, guint number, GError **error)
 {
-    const DestinationFile *file = &disks->files[number];
+    DestinationFile *file = &disks->files[number];
     g_autofree char *name = g_strdup_printf("disk%u", number);
     g_autofree char *socket = vmm_storage_get_socket(disks->storage);
+    DiskTarget *target;
 
-    DiskTarget *target =
-        vmm_storage_open_image(disks->storage, name, file->path, file->wire->format, TRUE, error)
-            ? disk_target_open_export(socket, name, file->wire->bytes, error)
-            : NULL;
-
+    file->opened =
+        vmm_storage_open_image(disks->storage, name, file->path, file->wire->format, TRUE, error);
+    target = file->opened ? disk_target_open_export(socket, name, file->wire->bytes, error) : NULL;
     if (target && strcmp(file->wire->format, "raw") == 0)
         disk_target_keep_holes(target);
     return target;
@@ -434,13 +434,13 @@ static char *make_digest(DestinationDisks *disks, guint number, GError **error)
     return digest;
 }
 
+/* An empty disk gets no content. */
 static gboolean close_images(DestinationDisks *disks, GError **error)
 {
     for (guint i = 0; i < count_files(disks); i++) {
         g_autofree char *name = g_strdup_printf("disk%u", i);
 
-        if (disks->files[i].make == DISK_MAKE_IMAGE &&
-            !vmm_storage_close_image(disks->storage, name, error))
+        if (disks->files[i].opened && !vmm_storage_close_image(disks->storage, name, error))
             return FALSE;
     }
     return TRUE;
