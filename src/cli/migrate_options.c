@@ -71,7 +71,7 @@ void migrate_arguments_init(MigrateArguments *arguments)
         .long_name = "disk",
         .arg = G_OPTION_ARG_STRING_ARRAY,
         .arg_data = &arguments->disks,
-        .description = "As --disks, for one disk; `vmferry disk list NAME` shows its ID; may be repeated",
+        .description = "As --disks, for one disk (vmferry disk list NAME); may be given again",
         .arg_description = "ID=HOW",
     };
     arguments->entries[row] = (GOptionEntry){
