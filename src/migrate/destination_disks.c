@@ -180,6 +180,13 @@ static gboolean plan_file(DestinationDisks *disks, DestinationFile *file, GError
     g_autoptr(ImageView) view = NULL;
     struct stat info;
 
+    if (g_str_has_prefix(file->path, "/dev/")) {
+        error_set(error, VMFERRY_ERROR_UNSUPPORTED,
+                  "%s is not made: make the device, or a map rule that leads to a file, and share "
+                  "the disk or copy it there yourself",
+                  file->path);
+        return FALSE;
+    }
     if (lstat(file->path, &info) < 0)
         return TRUE;
     if (!disks->message.overwrite) {

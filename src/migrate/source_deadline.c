@@ -60,7 +60,8 @@ static uint64_t get_limit_ms(SourceMove *move)
     uint64_t limit = cap + MAX(cap / SLACK_SHARE, LEAST_SLACK_MS);
 
     if (options->verify)
-        limit += 2 * move->report->ram_bytes / VERIFY_BYTES_PER_MS;
+        limit +=
+            2 * move->report->ram_bytes / VERIFY_BYTES_PER_MS + source_disks_get_verify_ms(move);
     return limit;
 }
 

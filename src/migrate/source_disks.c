@@ -47,6 +47,7 @@
 #define POLL_NS 20000000ULL
 #define PAUSED_POLL_NS 200000ULL
 #define FLUSH_MS 60000
+#define VERIFY_BYTES_PER_MS 20000 /* a slow disk that both sides read */
 #define ESTIMATE_AFTER_MS 500.0
 #define STALL_NS 1000000000ULL
 #define READ_BYTES ((size_t)1 << 20)
@@ -995,6 +996,16 @@ static gboolean compare(SourceDisks *disks, char **here, char **there, GError **
     return TRUE;
 }
 
+uint64_t source_disks_get_verify_ms(const SourceMove *move)
+{
+    uint64_t bytes = 0;
+
+    for (guint i = 0; move->disks && i < move->disks->files->len; i++)
+        if (get_file(move->disks, i)->make != DISK_MAKE_NOTHING)
+            bytes += get_file(move->disks, i)->file->allocated_bytes;
+    return bytes / VERIFY_BYTES_PER_MS;
+}
+
 /* Both sides read at the same time. */
 static gboolean verify(SourceDisks *disks, GError **error)
 {
@@ -1009,7 +1020,9 @@ static gboolean verify(SourceDisks *disks, GError **error)
     for (guint i = 0; i < disks->files->len; i++)
         if (is_verified_here(disks, i) && !(here[i] = make_digest(disks, i, error)))
             return FALSE;
-    if (source_await(move, FRAME_DISKS_DIGESTS, ANSWER_MS, &frame, error) &&
+    if (source_await(move, FRAME_DISKS_DIGESTS,
+                     ANSWER_MS + (int)MIN(source_disks_get_verify_ms(move), G_MAXINT / 2), &frame,
+                     error) &&
         disks_digests_message_decode((const char *)frame.payload, frame.length, disks->files->len,
                                      there, error))
         equal = compare(disks, here, there, error);
