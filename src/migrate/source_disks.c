@@ -298,6 +298,23 @@ static gboolean refuse_existing(SourceDisks *disks, const SourceDisk *disk,
     return FALSE;
 }
 
+/* What is written to while it is copied is of one disk, and below none. */
+static gboolean set_make(SourceDisks *disks, const SourceDisk *disk, guint number, DiskMake make,
+                         GError **error)
+{
+    SourceFile *file = get_file(disks, number);
+
+    if (file->make == DISK_MAKE_NOTHING ||
+        (file->make == DISK_MAKE_FILE && make == DISK_MAKE_FILE)) {
+        file->make = make;
+        return TRUE;
+    }
+    error_set(error, VMFERRY_ERROR_UNSUPPORTED,
+              "disk %s (%s) cannot be copied: another disk of the guest uses %s, too",
+              disk->disk->id, disk->disk->device, file->file->file);
+    return FALSE;
+}
+
 static gboolean settle_top(SourceDisks *disks, SourceDisk *disk, GError **error)
 {
     const VmmDiskFile *file = disk->disk->files->pdata[0];
@@ -314,9 +331,9 @@ static gboolean settle_top(SourceDisks *disks, SourceDisk *disk, GError **error)
         return refuse_existing(disks, disk, seen, error);
     if (disk->mode == DISK_MODE_AUTO)
         disk->mode = DISK_MODE_COPY;
-    get_file(disks, number)->make =
-        disk->disk->read_only || disk->disk->flash ? DISK_MAKE_FILE : DISK_MAKE_IMAGE;
-    return TRUE;
+    return set_make(disks, disk, number,
+                    disk->disk->read_only || disk->disk->flash ? DISK_MAKE_FILE : DISK_MAKE_IMAGE,
+                    error);
 }
 
 /* Backing files that are there are left alone, and proven to be the same. */
@@ -334,7 +351,8 @@ static gboolean settle_backing(SourceDisks *disks, SourceDisk *disk, GError **er
                       disk->disk->device, seen->path, session_get_peer_name(disks->move->session));
             return FALSE;
         }
-        get_file(disks, number)->make = DISK_MAKE_FILE;
+        if (!set_make(disks, disk, number, DISK_MAKE_FILE, error))
+            return FALSE;
     }
     return TRUE;
 }
@@ -364,23 +382,26 @@ static void note_failure(SourceDisks *disks, const GError *why)
         disks->failure = g_error_copy(why);
 }
 
+/* NULL until its copy begins, which the sender's thread may see in between. */
+static NbdServer *get_server(SourceDisks *disks, guint i)
+{
+    return g_atomic_pointer_get(&get_disk(disks, i)->server);
+}
+
 static void close_servers(SourceDisks *disks, const GError *why)
 {
     for (guint i = 0; i < disks->disks->len; i++)
-        if (get_disk(disks, i)->server)
-            nbd_server_close(get_disk(disks, i)->server, why);
+        if (get_server(disks, i))
+            nbd_server_close(get_server(disks, i), why);
 }
 
 static void on_answer(guint number, uint64_t id, gpointer user)
 {
     SourceDisks *disks = user;
 
-    for (guint i = 0; i < disks->disks->len; i++) {
-        SourceDisk *disk = get_disk(disks, i);
-
-        if (disk->server && disk->number == number && disk->mode != DISK_MODE_SHARED)
-            nbd_server_answer(disk->server, id, 0);
-    }
+    for (guint i = 0; i < disks->disks->len; i++)
+        if (get_server(disks, i) && get_disk(disks, i)->number == number)
+            nbd_server_answer(get_server(disks, i), id, 0);
 }
 
 static void on_failed(const GError *why, gpointer user)
@@ -401,8 +422,7 @@ static void on_tick(DiskSender *sender, gpointer user)
     if (disk_sender_get_stall_ns(sender) < STALL_NS)
         return;
     for (guint i = 0; i < disks->disks->len; i++)
-        waits |= get_disk(disks, i)->server &&
-                 nbd_server_get_wait_ns(get_disk(disks, i)->server) >= STALL_NS;
+        waits |= get_server(disks, i) && nbd_server_get_wait_ns(get_server(disks, i)) >= STALL_NS;
     if (!waits)
         return;
     error_set(&why, VMFERRY_ERROR_TIMEOUT,
@@ -765,7 +785,7 @@ static gboolean start_mirror(SourceDisks *disks, SourceDisk *disk, GError **erro
     };
 
     disk_sender_begin_file(disks->sender, disk->number, file->bytes, covers);
-    disk->server = nbd_server_start(&options, error);
+    g_atomic_pointer_set(&disk->server, nbd_server_start(&options, error));
     if (!disk->server)
         return FALSE;
     copy.address = nbd_server_get_address(disk->server);
@@ -1085,8 +1105,8 @@ void source_disks_describe(SourceMove *move)
 
 /* ---- the end ---- */
 
-/* The sender's thread calls the servers, whose threads give content to the sender; one that sends
- * ends with the session. */
+/* The sender's thread calls the servers, whose threads give content to the sender, and answers to
+ * each other; one that sends ends with the session.  A server's own thread names it to the end. */
 static void end_threads(SourceDisks *disks)
 {
     if (disks->sender)
@@ -1094,7 +1114,7 @@ static void end_threads(SourceDisks *disks)
     if (disks->sender && !disks->last_flush)
         session_shutdown(disks->move->session);
     for (guint i = 0; i < disks->disks->len; i++)
-        g_clear_pointer(&get_disk(disks, i)->server, nbd_server_free);
+        nbd_server_free(get_disk(disks, i)->server);
     disk_sender_free(disks->sender);
 }
 
