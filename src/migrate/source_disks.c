@@ -50,6 +50,8 @@
 #define ESTIMATE_AFTER_MS 500.0
 #define STALL_NS 1000000000ULL
 #define READ_BYTES ((size_t)1 << 20)
+/* A disk that is read for --verify is at least as fast. */
+#define VERIFY_BYTES_PER_MS 50000u
 #define COPY_PREFIX "vmferry-copy-"
 
 /* An image file, each once, however many disks use it. */
@@ -1015,12 +1017,18 @@ static gboolean compare(SourceDisks *disks, char **here, char **there, GError **
     return TRUE;
 }
 
+uint64_t source_disks_verify_ms(const SourceMove *move)
+{
+    return move->disks ? move->progress.disk_bytes / VERIFY_BYTES_PER_MS : 0;
+}
+
 /* Both sides read at the same time. */
 static gboolean verify(SourceDisks *disks, GError **error)
 {
     SourceMove *move = disks->move;
     g_autofree char **there = g_new0(char *, disks->files->len + 1);
     g_auto(GStrv) here = g_new0(char *, disks->files->len + 1);
+    int timeout_ms = (int)MIN(ANSWER_MS + source_disks_verify_ms(move), G_MAXINT);
     gboolean equal = FALSE;
     Frame frame;
 
@@ -1029,7 +1037,7 @@ static gboolean verify(SourceDisks *disks, GError **error)
     for (guint i = 0; i < disks->files->len; i++)
         if (is_verified_here(disks, i) && !(here[i] = make_digest(disks, i, error)))
             return FALSE;
-    if (source_await(move, FRAME_DISKS_DIGESTS, ANSWER_MS, &frame, error) &&
+    if (source_await(move, FRAME_DISKS_DIGESTS, timeout_ms, &frame, error) &&
         disks_digests_message_decode((const char *)frame.payload, frame.length, disks->files->len,
                                      there, error))
         equal = compare(disks, here, there, error);
