@@ -33,7 +33,7 @@ typedef struct {
     DiskMake make;
     char *set_aside; /* what was there, under this name; NULL: nothing */
     gboolean made;
-    gboolean opened; /* of an image: content has come for it */
+    gboolean exported; /* by the storage process: content has come */
 } DestinationFile;
 
 struct DestinationDisks {
@@ -225,14 +225,28 @@ static gboolean put_on_record(DestinationDisks *disks, GError **error)
     return disks->on_record;
 }
 
+/* Never in place of something: a file that is named twice is ours by now. */
+static gboolean set_aside(const DestinationFile *file, GError **error)
+{
+    struct stat info;
+
+    if (lstat(file->set_aside, &info) == 0) {
+        error_set(error, VMFERRY_ERROR_EXISTS, "%s exists already, and %s is not replaced",
+                  file->set_aside, file->path);
+        return FALSE;
+    }
+    if (rename(file->path, file->set_aside) == 0)
+        return TRUE;
+    error_set_errno(error, errno, "set %s aside", file->path);
+    return FALSE;
+}
+
 static gboolean make_empty(DestinationDisks *disks, DestinationFile *file, GError **error)
 {
     autofd int fd = -1;
 
-    if (file->set_aside && rename(file->path, file->set_aside) < 0) {
-        error_set_errno(error, errno, "set %s aside", file->path);
+    if (file->set_aside && !set_aside(file, error))
         return FALSE;
-    }
     fd = open(file->path, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
     file->made = fd >= 0;
     if (fd < 0 || fchown(fd, disks->uid, disks->gid) < 0 || fchmod(fd, file->wire->mode) < 0) {
@@ -313,11 +327,12 @@ static DiskTarget *open_image(DestinationDisks *disks, guint number, GError **er
     DestinationFile *file = &disks->files[number];
     g_autofree char *name = g_strdup_printf("disk%u", number);
     g_autofree char *socket = vmm_storage_get_socket(disks->storage);
-    DiskTarget *target;
+    DiskTarget *target = NULL;
 
-    file->opened =
+    file->exported =
         vmm_storage_open_image(disks->storage, name, file->path, file->wire->format, TRUE, error);
-    target = file->opened ? disk_target_open_export(socket, name, file->wire->bytes, error) : NULL;
+    if (file->exported)
+        target = disk_target_open_export(socket, name, file->wire->bytes, error);
     if (target && strcmp(file->wire->format, "raw") == 0)
         disk_target_keep_holes(target);
     return target;
@@ -447,7 +462,8 @@ static gboolean close_images(DestinationDisks *disks, GError **error)
     for (guint i = 0; i < count_files(disks); i++) {
         g_autofree char *name = g_strdup_printf("disk%u", i);
 
-        if (disks->files[i].opened && !vmm_storage_close_image(disks->storage, name, error))
+        /* A disk may be empty. */
+        if (disks->files[i].exported && !vmm_storage_close_image(disks->storage, name, error))
             return FALSE;
     }
     return TRUE;

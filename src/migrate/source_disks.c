@@ -51,6 +51,8 @@
 #define ESTIMATE_AFTER_MS 500.0
 #define STALL_NS 1000000000ULL
 #define READ_BYTES ((size_t)1 << 20)
+/* A disk that is read for --verify is at least as fast. */
+#define VERIFY_BYTES_PER_MS 50000u
 #define COPY_PREFIX "vmferry-copy-"
 
 /* An image file, each once, however many disks use it. */
@@ -299,6 +301,23 @@ static gboolean refuse_existing(SourceDisks *disks, const SourceDisk *disk,
     return FALSE;
 }
 
+/* What is written to while it is copied is of one disk, and below none. */
+static gboolean set_make(SourceDisks *disks, const SourceDisk *disk, guint number, DiskMake make,
+                         GError **error)
+{
+    SourceFile *file = get_file(disks, number);
+
+    if (file->make == DISK_MAKE_NOTHING ||
+        (file->make == DISK_MAKE_FILE && make == DISK_MAKE_FILE)) {
+        file->make = make;
+        return TRUE;
+    }
+    error_set(error, VMFERRY_ERROR_UNSUPPORTED,
+              "disk %s (%s) cannot be copied: another disk of the guest uses %s, too",
+              disk->disk->id, disk->disk->device, file->file->file);
+    return FALSE;
+}
+
 static gboolean settle_top(SourceDisks *disks, SourceDisk *disk, GError **error)
 {
     const VmmDiskFile *file = disk->disk->files->pdata[0];
@@ -315,9 +334,9 @@ static gboolean settle_top(SourceDisks *disks, SourceDisk *disk, GError **error)
         return refuse_existing(disks, disk, seen, error);
     if (disk->mode == DISK_MODE_AUTO)
         disk->mode = DISK_MODE_COPY;
-    get_file(disks, number)->make =
-        disk->disk->read_only || disk->disk->flash ? DISK_MAKE_FILE : DISK_MAKE_IMAGE;
-    return TRUE;
+    return set_make(disks, disk, number,
+                    disk->disk->read_only || disk->disk->flash ? DISK_MAKE_FILE : DISK_MAKE_IMAGE,
+                    error);
 }
 
 /* Backing files that are there are left alone, and proven to be the same. */
@@ -335,7 +354,8 @@ static gboolean settle_backing(SourceDisks *disks, SourceDisk *disk, GError **er
                       disk->disk->device, seen->path, session_get_peer_name(disks->move->session));
             return FALSE;
         }
-        get_file(disks, number)->make = DISK_MAKE_FILE;
+        if (!set_make(disks, disk, number, DISK_MAKE_FILE, error))
+            return FALSE;
     }
     return TRUE;
 }
@@ -365,23 +385,26 @@ static void note_failure(SourceDisks *disks, const GError *why)
         disks->failure = g_error_copy(why);
 }
 
+/* NULL until its copy begins, which the sender's thread may see in between. */
+static NbdServer *get_server(SourceDisks *disks, guint i)
+{
+    return g_atomic_pointer_get(&get_disk(disks, i)->server);
+}
+
 static void close_servers(SourceDisks *disks, const GError *why)
 {
     for (guint i = 0; i < disks->disks->len; i++)
-        if (get_disk(disks, i)->server)
-            nbd_server_close(get_disk(disks, i)->server, why);
+        if (get_server(disks, i))
+            nbd_server_close(get_server(disks, i), why);
 }
 
 static void on_answer(guint number, uint64_t id, gpointer user)
 {
     SourceDisks *disks = user;
 
-    for (guint i = 0; i < disks->disks->len; i++) {
-        SourceDisk *disk = get_disk(disks, i);
-
-        if (disk->server && disk->number == number && disk->mode != DISK_MODE_SHARED)
-            nbd_server_answer(disk->server, id, 0);
-    }
+    for (guint i = 0; i < disks->disks->len; i++)
+        if (get_server(disks, i) && get_disk(disks, i)->number == number)
+            nbd_server_answer(get_server(disks, i), id, 0);
 }
 
 static void on_failed(const GError *why, gpointer user)
@@ -402,8 +425,7 @@ static void on_tick(DiskSender *sender, gpointer user)
     if (disk_sender_get_stall_ns(sender) < STALL_NS)
         return;
     for (guint i = 0; i < disks->disks->len; i++)
-        waits |= get_disk(disks, i)->server &&
-                 nbd_server_get_wait_ns(get_disk(disks, i)->server) >= STALL_NS;
+        waits |= get_server(disks, i) && nbd_server_get_wait_ns(get_server(disks, i)) >= STALL_NS;
     if (!waits)
         return;
     error_set(&why, VMFERRY_ERROR_TIMEOUT,
@@ -766,7 +788,7 @@ static gboolean start_mirror(SourceDisks *disks, SourceDisk *disk, GError **erro
     };
 
     disk_sender_begin_file(disks->sender, disk->number, file->bytes, covers);
-    disk->server = nbd_server_start(&options, error);
+    g_atomic_pointer_set(&disk->server, nbd_server_start(&options, error));
     if (!disk->server)
         return FALSE;
     copy.address = nbd_server_get_address(disk->server);
@@ -996,14 +1018,9 @@ static gboolean compare(SourceDisks *disks, char **here, char **there, GError **
     return TRUE;
 }
 
-uint64_t source_disks_get_verify_ms(const SourceMove *move)
+uint64_t source_disks_verify_ms(const SourceMove *move)
 {
-    uint64_t bytes = 0;
-
-    for (guint i = 0; move->disks && i < move->disks->files->len; i++)
-        if (get_file(move->disks, i)->make != DISK_MAKE_NOTHING)
-            bytes += get_file(move->disks, i)->file->allocated_bytes;
-    return bytes / VERIFY_BYTES_PER_MS;
+    return move->disks ? move->progress.disk_bytes / VERIFY_BYTES_PER_MS : 0;
 }
 
 /* Both sides read at the same time. */
@@ -1012,6 +1029,7 @@ static gboolean verify(SourceDisks *disks, GError **error)
     SourceMove *move = disks->move;
     g_autofree char **there = g_new0(char *, disks->files->len + 1);
     g_auto(GStrv) here = g_new0(char *, disks->files->len + 1);
+    int timeout_ms = (int)MIN(ANSWER_MS + source_disks_verify_ms(move), G_MAXINT);
     gboolean equal = FALSE;
     Frame frame;
 
@@ -1020,9 +1038,7 @@ static gboolean verify(SourceDisks *disks, GError **error)
     for (guint i = 0; i < disks->files->len; i++)
         if (is_verified_here(disks, i) && !(here[i] = make_digest(disks, i, error)))
             return FALSE;
-    if (source_await(move, FRAME_DISKS_DIGESTS,
-                     ANSWER_MS + (int)MIN(source_disks_get_verify_ms(move), G_MAXINT / 2), &frame,
-                     error) &&
+    if (source_await(move, FRAME_DISKS_DIGESTS, timeout_ms, &frame, error) &&
         disks_digests_message_decode((const char *)frame.payload, frame.length, disks->files->len,
                                      there, error))
         equal = compare(disks, here, there, error);
@@ -1098,8 +1114,8 @@ void source_disks_describe(SourceMove *move)
 
 /* ---- the end ---- */
 
-/* The sender's thread calls the servers, whose threads give content to the sender; one that sends
- * ends with the session. */
+/* The sender's thread calls the servers, whose threads give content to the sender, and answers to
+ * each other; one that sends ends with the session.  A server's own thread names it to the end. */
 static void end_threads(SourceDisks *disks)
 {
     if (disks->sender)
@@ -1107,7 +1123,7 @@ static void end_threads(SourceDisks *disks)
     if (disks->sender && !disks->last_flush)
         session_shutdown(disks->move->session);
     for (guint i = 0; i < disks->disks->len; i++)
-        g_clear_pointer(&get_disk(disks, i)->server, nbd_server_free);
+        nbd_server_free(get_disk(disks, i)->server);
     disk_sender_free(disks->sender);
 }
 

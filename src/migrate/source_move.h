@@ -148,6 +148,8 @@ gboolean source_disks_prepare(SourceMove *move, GError **error);
 gboolean source_disks_mirror(SourceMove *move, GError **error);
 gboolean source_disks_check(SourceMove *move, GError **error);
 gboolean source_disks_prepare_verify(SourceMove *move, GError **error);
+/* What --verify adds to the pause, at most. */
+uint64_t source_disks_verify_ms(const SourceMove *move);
 gboolean source_disks_finish(SourceMove *move, GError **error);
 gboolean source_disks_await(SourceMove *move, GError **error);
 void source_disks_abort(SourceMove *move);
