@@ -153,8 +153,6 @@ uint64_t source_disks_verify_ms(const SourceMove *move);
 gboolean source_disks_finish(SourceMove *move, GError **error);
 gboolean source_disks_await(SourceMove *move, GError **error);
 void source_disks_abort(SourceMove *move);
-/* How long both sides may take to read the disks, where they are verified. */
-uint64_t source_disks_get_verify_ms(const SourceMove *move);
 /* TRUE where the file at *path* is made there. */
 gboolean source_disks_makes(const SourceMove *move, const char *path);
 void source_disks_describe(SourceMove *move);
