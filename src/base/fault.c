@@ -14,6 +14,10 @@ static const char *const points[] = {
     "inject.registers-set",   /* will run our system call */
     "inject.called",          /* system call done, registers not yet restored */
     "memory.tracker-started", /* userfaultfd registered in the guest */
+    "source.disks-made",      /* the destination has made the files of disks, nothing is in them */
+    "source.disks-begun",     /* the VMM copies its disks */
+    "source.disks-in-sync",   /* what the guest writes is in the copies as well from now on */
+    "source.disks-finished",  /* guest stopped, copies complete, not yet on the storage there */
     "source.image-lock",      /* before an image is locked; fails: as where locks are not shared */
     "source.image-token",     /* the same of its access time */
     "source.accepted",        /* the destination has accepted the guest */
@@ -25,6 +29,7 @@ static const char *const points[] = {
     "source.switching-over",      /* on record that START may be sent; the guard still resumes */
     "source.start-sent",          /* word sent, answer not read */
     "source.after-started",       /* the answer came; the source's QEMU is still there */
+    "destination.disks-made",     /* files for disks are there, empty */
     "destination.launched",       /* QEMU waits for its state */
     "destination.opened",         /* its incoming stream is open, there are markers in its RAM */
     "destination.round-applied",  /* a round's pages are in */

@@ -25,7 +25,8 @@
 #define ZSTD_LEVEL 1
 /* Small writes are not worth a context's run. */
 #define PACK_LEAST_BYTES 512u
-/* After content that did not become smaller so many writes are not tried. */
+/* After content that did not become smaller so many times its size is not tried: a guest's small
+ * writes do not keep the bulk from being packed. */
 #define PACK_PAUSE 8u
 
 typedef struct {
@@ -35,7 +36,7 @@ typedef struct {
     DiskCounts counts;
     ZSTD_CCtx *zstd;
     uint8_t *packed; /* PIECE_BYTES */
-    guint pack_pause;
+    uint64_t pack_pause_bytes;
 } SenderFile;
 
 typedef struct {
@@ -90,9 +91,9 @@ static gboolean is_worth_packing(SenderFile *file, const DiskSender *sender, siz
 {
     if (!sender->options.pack || length < PACK_LEAST_BYTES)
         return FALSE;
-    if (file->pack_pause == 0)
+    if (file->pack_pause_bytes < length)
         return TRUE;
-    file->pack_pause--;
+    file->pack_pause_bytes -= length;
     return FALSE;
 }
 
@@ -108,7 +109,7 @@ static gboolean send_content(DiskSender *sender, guint number, uint64_t offset, 
     if (is_worth_packing(file, sender, length)) {
         packed = zstd_pack(file->zstd, ZSTD_LEVEL, data, length, file->packed, length - length / 8);
         if (packed == 0)
-            file->pack_pause = PACK_PAUSE;
+            file->pack_pause_bytes = PACK_PAUSE * (uint64_t)length;
         else
             payload[1] = (struct iovec){file->packed, packed};
     }

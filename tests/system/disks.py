@@ -7,9 +7,9 @@ import subprocess
 from pathlib import Path
 
 from findings import check_completed
-from live import check_disk, monitor, user_monitor
+from live import check_disk, make_image, monitor, user_monitor
 from scene import SMALL, Scene, is_stopped
-from vmferry_lab import Agent, Guest, wait_until
+from vmferry_lab import Agent, Guest, Lab, Pki, wait_until
 
 SIZE_MB = 80
 WRITTEN_MB = 64  # the guest writes to these (lab/guest/disk.c), and to nothing behind them
@@ -74,6 +74,20 @@ def run_with(scene: Scene, extra: list[str], **options) -> Guest:
     """A guest that writes to its disk all the time; *extra* says what that is."""
     settings = {**SMALL, "disk_rate": 100, **options}
     return scene.run(**settings, extra=[*user_monitor(scene), *extra])
+
+
+DISK = LocalImage("disk.raw")
+LARGE_MB = 24
+
+
+def make_local_scene(pki: Pki) -> Scene:
+    """A scene with a guest that has a local disk (disk0, DISK), to which it writes all the time, and
+    a shared one (disk1)."""
+    scene = Scene(Lab(), pki)
+    shared = make_image(scene.lab.shared / "shared.raw", size="8M")
+    DISK.make(scene.a, data_mb=LARGE_MB, size_mb=WRITTEN_MB + LARGE_MB + 8)
+    run_with(scene, [*drive(DISK.on(scene.a)), *drive(shared, id="disk1")])
+    return scene
 
 
 # ---- what must hold ----
