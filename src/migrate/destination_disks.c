@@ -114,6 +114,8 @@ static gboolean take_plan(DestinationDisks *disks, const Frame *frame, GError **
 {
     if (!disks_message_decode((const char *)frame->payload, frame->length, &disks->message, error))
         return FALSE;
+    if (!disks->move->host->begin(disks->message.guest, disks->move->host->user, error))
+        return FALSE;
     session_set_transaction(disks->move->session, disks->message.transaction);
     disks->files = g_new0(DestinationFile, count_files(disks) + 1);
     for (guint i = 0; i < count_files(disks); i++) {
@@ -409,6 +411,18 @@ gboolean destination_take_disks(DestinationMove *move, const Frame *frame, GErro
     if (!take_plan(disks, frame, error) || !take_makes(disks, &any, error))
         return FALSE;
     return !any || (make_files(disks, error) && start_receiver(disks, error));
+}
+
+gboolean destination_are_disks_of(const DestinationMove *move, const GuestMessage *guest,
+                                  GError **error)
+{
+    const DisksMessage *message = &move->disks->message;
+
+    if (strcmp(message->transaction, guest->transaction) == 0 &&
+        strcmp(message->guest, guest->guest) == 0)
+        return TRUE;
+    error_set(error, VMFERRY_ERROR_INVALID, "GUEST is about another guest than DISKS");
+    return FALSE;
 }
 
 gboolean destination_await_after_disks(DestinationMove *move, FrameType type, Frame *ret,
