@@ -31,11 +31,11 @@ Agent *agent_new(const AgentSettings *settings, GError **error)
     agent->context = agent_context_new(settings, error);
     if (!agent->context)
         return NULL;
+    made_files_recover(agent->context);
     /* The guests' names are taken and their transactions marked before any
      * peer or user can ask. */
     if (!recovery_load_guests(agent->context, error))
         return NULL;
-    made_files_recover(agent->context);
     agent->peers = peers_new(agent->context, error);
     if (!agent->peers)
         return NULL;

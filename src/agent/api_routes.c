@@ -80,6 +80,13 @@ static json_t *get_guest(ApiCall *call, GError **error)
     return guest ? guest_view_long(guest) : NULL;
 }
 
+static json_t *get_disks(ApiCall *call, GError **error)
+{
+    g_autoptr(Guest) guest = registry_find(call->context->registry, call->guest, error);
+
+    return guest ? guest_view_disks(guest, error) : NULL;
+}
+
 static char **read_command_line(json_t *body, GError **error)
 {
     g_auto(GStrv) arguments = NULL;
@@ -265,6 +272,7 @@ static const ApiRoute routes[] = {
     {"POST", "/v1/guests", post_guests},
     {"GET", "/v1/guests/NAME", get_guest},
     {"DELETE", "/v1/guests/NAME", delete_guest},
+    {"GET", "/v1/guests/NAME/disks", get_disks},
     {"POST", "/v1/guests/NAME/migrate", post_migrate},
     {"POST", "/v1/guests/NAME/cancel", post_cancel},
     {"POST", "/v1/guests/NAME/resolve", post_resolve},

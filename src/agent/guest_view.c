@@ -2,6 +2,7 @@
 
 #include "agent/launch.h"
 #include "agent/registry.h"
+#include "base/error.h"
 
 /* With the registry's lock held. */
 static json_t *view_locked(const Guest *guest)
@@ -98,4 +99,61 @@ json_t *guest_view_long(Guest *guest)
     json_object_set_new(view, "log_path",
                         record->log_path ? json_string(record->log_path) : json_null());
     return view;
+}
+
+/* ---- its disks ---- */
+
+static json_t *text_or_null(const char *text)
+{
+    g_autofree char *valid = text ? g_utf8_make_valid(text, -1) : NULL;
+
+    return valid ? json_string(valid) : json_null();
+}
+
+static json_t *view_files(const VmmDisk *disk)
+{
+    json_t *files = json_array();
+
+    for (guint i = 0; i < disk->files->len; i++) {
+        const VmmDiskFile *file = disk->files->pdata[i];
+
+        json_array_append_new(
+            files, json_pack("{s:o, s:o, s:I, s:I, s:I}", "file", text_or_null(file->file),
+                             "format", text_or_null(file->format), "size_bytes",
+                             (json_int_t)file->bytes, "file_bytes", (json_int_t)file->file_bytes,
+                             "allocated_bytes", (json_int_t)file->allocated_bytes));
+    }
+    return files;
+}
+
+static json_t *view_disk(const VmmDisk *disk)
+{
+    return json_pack("{s:o, s:o, s:b, s:b, s:o, s:o}", "id", text_or_null(disk->id), "device",
+                     text_or_null(disk->device), "read_only", disk->read_only, "firmware",
+                     disk->flash, "obstacle", text_or_null(disk->obstacle), "files",
+                     view_files(disk));
+}
+
+json_t *guest_view_disks(Guest *guest, GError **error)
+{
+    Vmm *vmm = registry_get_vmm(guest, error);
+    g_autoptr(GPtrArray) disks = NULL;
+    json_t *list;
+
+    if (!vmm)
+        return NULL;
+    if (!registry_is_idle(guest)) {
+        g_autoptr(json_t) view = guest_view_short(guest);
+
+        error_set(error, VMFERRY_ERROR_BUSY, "guest %s is %s; its disks are shown once that ends",
+                  guest->name, json_text_or(view, "state", "busy"));
+        return NULL;
+    }
+    disks = vmm_list_disks(vmm, error);
+    if (!disks)
+        return NULL;
+    list = json_array();
+    for (guint i = 0; i < disks->len; i++)
+        json_array_append_new(list, view_disk(disks->pdata[i]));
+    return json_pack("{s:s, s:o}", "guest", guest->name, "disks", list);
 }

@@ -8,3 +8,7 @@ json_t *guest_view_short(Guest *guest);
 
 /* Asks the VMM too, where nothing is being done with the guest. */
 json_t *guest_view_long(Guest *guest);
+
+/* Its disks, as the VMM tells them just now.  NULL with *error*: BUSY while something is being
+ * done with the guest. */
+json_t *guest_view_disks(Guest *guest, GError **error);

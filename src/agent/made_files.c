@@ -39,11 +39,28 @@ static void undo(json_t *file)
                     g_strerror(errno));
 }
 
+/* What was set aside was to be replaced. */
+static void complete(json_t *file)
+{
+    const char *set_aside = json_text_or(file, "set_aside", NULL);
+
+    if (set_aside && g_path_is_absolute(set_aside) && unlink(set_aside) < 0 && errno != ENOENT)
+        log_warning("%s could not be removed: %s", set_aside, g_strerror(errno));
+}
+
+/* It is not known whether there is more of its guest than this. */
+static void keep(json_t *file)
+{
+    log_warning("%s, of a guest that may have arrived, is kept",
+                json_text_or(file, "path", "a file"));
+}
+
 static void recover(AgentContext *context, const char *transaction)
 {
     g_autoptr(GError) problem = NULL;
     g_autoptr(json_t) record =
         state_store_read(context->store, STORE_MADE_FILES, transaction, &problem);
+    void (*settle)(json_t * file) = undo;
     json_t *file;
     size_t i;
 
@@ -51,11 +68,11 @@ static void recover(AgentContext *context, const char *transaction)
         state_store_reject(context->store, STORE_MADE_FILES, transaction, problem);
         return;
     }
-    if (!transaction_log_may_be_committed(context->transactions, transaction)) {
-        json_array_foreach(json_object_get(record, "files"), i, file)
-        {
-            undo(file);
-        }
+    if (transaction_log_may_be_committed(context->transactions, transaction))
+        settle = transaction_log_is_committed(context->transactions, transaction) ? complete : keep;
+    json_array_foreach(json_object_get(record, "files"), i, file)
+    {
+        settle(file);
     }
     state_store_remove(context->store, STORE_MADE_FILES, transaction);
 }

@@ -13,7 +13,9 @@ RecoveryVerdict recovery_incoming_gone(Recovery *recovery)
         return recovery_forget(recovery, "lost",
                                "had arrived, and its process ended while no agent ran");
     }
-    transaction_log_abort(log, record->transaction);
+    if (!transaction_log_abort(log, record->transaction))
+        return recovery_forget(recovery, "lost",
+                               "may have arrived: the host was restarted meanwhile");
     return recovery_forget(recovery, "not-received",
                            "did not arrive: the agent had ended meanwhile");
 }

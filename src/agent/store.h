@@ -1,10 +1,10 @@
 /*
  * The state directory
  *
- * Theory of operation: one JSON file a record, in one folder a kind of record
- * (guests/NAME.json, transactions/ID.json, departed/NAME.json, made-files/TRANSACTION.json).  A record is replaced in one step,
- * so that a reader after a crash finds the old or the new one.  One agent at
- * a time owns the directory, by a lock file.
+ * Theory of operation: one JSON file a record, in one folder a kind of record (guests/NAME.json,
+ * transactions/ID.json, departed/NAME.json, made-files/TRANSACTION.json).  A record is replaced in
+ * one step, so that a reader after a crash finds the old or the new one.  One agent at a time owns
+ * the directory, by a lock file.
  *
  * Records are read with suspicion: a file that is too long, no JSON, or named
  * by no valid name is moved aside as FILE.bad and reported, never trusted and

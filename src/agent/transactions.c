@@ -265,6 +265,12 @@ void transaction_log_close(TransactionLog *log)
     g_free(log);
 }
 
+/* What was pending when the host went down: a commit may have been lost with its page cache. */
+static gboolean is_of_lost_host(const TransactionLog *log, const Transaction *transaction)
+{
+    return transaction->step == STEP_PENDING && strcmp(transaction->boot_id, log->boot_id) != 0;
+}
+
 /* With the lock held. */
 static gboolean check_term(TransactionLog *log, const TransactionOffer *offer, GError **error)
 {
@@ -360,7 +366,7 @@ gboolean transaction_log_abort(TransactionLog *log, const char *id)
 
     if (!transaction)
         return TRUE;
-    if (transaction->step == STEP_PENDING)
+    if (transaction->step == STEP_PENDING && !is_of_lost_host(log, transaction))
         write_step_anyway(log, transaction, STEP_ABORTED);
     if (transaction->step != STEP_ABORTED)
         return FALSE;
@@ -393,7 +399,7 @@ static TransactionOutcome get_outcome(TransactionLog *log, const Transaction *tr
 {
     switch (transaction->step) {
     case STEP_PENDING:
-        return strcmp(transaction->boot_id, log->boot_id) == 0 ? OUTCOME_PENDING : OUTCOME_LOST;
+        return is_of_lost_host(log, transaction) ? OUTCOME_LOST : OUTCOME_PENDING;
     case STEP_COMMITTED:
         return transaction->settled ? OUTCOME_COMMITTED : OUTCOME_PENDING;
     case STEP_ABORTED:
@@ -422,12 +428,21 @@ OutcomeMessage transaction_log_resolve(TransactionLog *log, const ResolveMessage
     return (OutcomeMessage){OUTCOME_ABORTED, 0};
 }
 
+gboolean transaction_log_is_committed(TransactionLog *log, const char *id)
+{
+    lock_guard(&log->lock);
+    const Transaction *transaction = g_hash_table_lookup(log->by_id, id);
+
+    return transaction && transaction->step == STEP_COMMITTED;
+}
+
 gboolean transaction_log_may_be_committed(TransactionLog *log, const char *id)
 {
     lock_guard(&log->lock);
     const Transaction *transaction = g_hash_table_lookup(log->by_id, id);
 
-    return transaction && (transaction->step == STEP_COMMITTED || transaction->step == STEP_LOST);
+    return transaction && (transaction->step == STEP_COMMITTED || transaction->step == STEP_LOST ||
+                           is_of_lost_host(log, transaction));
 }
 
 guint transaction_log_count(TransactionLog *log)

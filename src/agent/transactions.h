@@ -79,7 +79,7 @@ void transaction_log_settle(TransactionLog *log, const char *id);
 gboolean transaction_log_withdraw(TransactionLog *log, const char *id, GError **error);
 
 /* Not moved, and nothing of it is here any more.  FALSE where it was committed before (there is no
- * way back) or is lost. */
+ * way back) or is lost, which one of an earlier boot that is not known to be committed is, too. */
 gboolean transaction_log_abort(TransactionLog *log, const char *id);
 
 /* After a restart: the guest of this transaction must be settled before its
@@ -94,6 +94,9 @@ void transaction_log_lose(TransactionLog *log, const char *id);
  * own the guest with the term asked about, or a higher one, by another transaction, the answer is
  * about that one: the asking source's copy is out of date. */
 OutcomeMessage transaction_log_resolve(TransactionLog *log, const ResolveMessage *question);
+
+/* TRUE where its guest has certainly come to be here. */
+gboolean transaction_log_is_committed(TransactionLog *log, const char *id);
 
 /* FALSE where this transaction's guest certainly never came to be here. */
 gboolean transaction_log_may_be_committed(TransactionLog *log, const char *id);

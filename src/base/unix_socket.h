@@ -31,8 +31,8 @@ G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(UnixAddress, unix_address_clear)
  * *error* (VMFERRY_ERROR_BUSY where its queue is full). */
 int unix_socket_connect(const char *path, GError **error);
 
-/* A socket that listens there, in that network namespace, with O_NONBLOCK and close-on-exec; -1 with
- * *error*. */
+/* A socket that listens there, in that network namespace, with O_NONBLOCK and close-on-exec; -1
+ * with *error*. */
 int unix_socket_listen(const char *where, int queue, GError **error);
 
 /* TRUE where somebody listens there. */

@@ -16,6 +16,7 @@ static const Verb verbs[] = {
     {"adopt", "Manage a QEMU that runs already", verb_adopt},
     {"list", "Show the guests of this host", verb_list},
     {"status", "Show a guest, or the agent", verb_status},
+    {"disk", "Show the disks of a guest", verb_disk},
     {"stop", "End a guest", verb_stop},
     {"events", "Show what happened", verb_events},
     {"migrate", "Move a guest to another host, live", verb_migrate},

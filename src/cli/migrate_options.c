@@ -71,7 +71,7 @@ void migrate_arguments_init(MigrateArguments *arguments)
         .long_name = "disk",
         .arg = G_OPTION_ARG_STRING_ARRAY,
         .arg_data = &arguments->disks,
-        .description = "The same of one disk (vmferry disk list NAME); may be given again",
+        .description = "As --disks, for one disk (vmferry disk list NAME); may be given again",
         .arg_description = "ID=HOW",
     };
     arguments->entries[row] = (GOptionEntry){

@@ -28,9 +28,14 @@ char *progress_format_bar(double share, guint width)
     return g_strdup_printf("[%s] %3.0f %%", bar, share * 100);
 }
 
+static gboolean is_about_disks(json_t *object)
+{
+    return strcmp(json_text_or(object, "phase", ""), "disks") == 0;
+}
+
 static double get_share(json_t *object)
 {
-    gboolean disks = strcmp(json_text_or(object, "phase", ""), "disks") == 0;
+    gboolean disks = is_about_disks(object);
     double all = (double)json_count_or(object, disks ? "disk_bytes" : "round_bytes", 0);
     double done = (double)json_count_or(object, disks ? "disk_bytes_done" : "round_bytes_done", 0);
 
@@ -75,6 +80,18 @@ static char *describe_means(json_t *object)
     return g_string_free(text, FALSE);
 }
 
+/* How far the phase is: "round 2", "512 MB of 2.0 GB".  Free with g_free(). */
+static char *describe_position(json_t *object)
+{
+    g_autofree char *done = NULL, *all = NULL;
+
+    if (!is_about_disks(object))
+        return g_strdup_printf("round %d", (int)json_count_or(object, "round", 0) + 1);
+    done = bytes_format((double)json_count_or(object, "disk_bytes_done", 0));
+    all = bytes_format((double)json_count_or(object, "disk_bytes", 0));
+    return g_strdup_printf("%s of %s", done, all);
+}
+
 char *progress_describe(json_t *object)
 {
     const char *phase = json_text_or(object, "phase", "?");
@@ -83,11 +100,10 @@ char *progress_describe(json_t *object)
         rate_format(json_number_value(json_object_get(object, "bytes_per_second")));
     json_t *left = json_object_get(object, "eta_ms");
     g_autofree char *eta = json_is_number(left) ? format_ms(json_number_value(left)) : NULL;
-
+    g_autofree char *position = describe_position(object);
     g_autofree char *means = describe_means(object);
 
-    return g_strdup_printf("%s, round %d, %s, %s%s%s%s", describe_phase(phase),
-                           (int)json_count_or(object, "round", 0) + 1, sent, rate,
+    return g_strdup_printf("%s, %s, %s, %s%s%s%s", describe_phase(phase), position, sent, rate,
                            eta ? ", left " : "", eta ? eta : "", means);
 }
 

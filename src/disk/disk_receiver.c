@@ -127,7 +127,7 @@ static gboolean is_due(const DiskReceiver *receiver)
            receiver->done.flushed != receiver->told.flushed;
 }
 
-/* The next frame; what was done is told before it waits.  *ret_none*: there was none for a while. */
+/* The next frame; what was done is told before it waits.  *ret_none*: none came for a while. */
 static gboolean receive(DiskReceiver *receiver, Frame *ret, gboolean *ret_none, GError **error)
 {
     g_autoptr(GError) quiet = NULL;

@@ -2,9 +2,9 @@
  * Content of disks at the destination
  *
  * Theory of operation: the other half of disk_sender.h.  A thread receives the frames of the
- * session's channel for disks and applies them in order; it says how far it is whenever nothing more has arrived, and
- * at least every megabyte.  A file's target is opened when its first content comes, since an
- * image can be opened only when the files below it are complete.
+ * session's channel for disks and applies them in order; it says how far it is whenever nothing
+ * more has arrived, and at least every megabyte.  A file's target is opened when its first content
+ * comes, since an image can be opened only when the files below it are complete.
  *
  * A failure (a full disk) ends the thread and is kept for disk_receiver_check(), and the peer is
  * told.
@@ -36,6 +36,6 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(DiskReceiver, disk_receiver_free)
 /* FALSE with what has failed so far. */
 gboolean disk_receiver_check(DiskReceiver *receiver, GError **error);
 
-/* TRUE where the last flush came and is done: no content is missing, and all of it is on the storage.  All targets are closed
- * then. */
+/* TRUE where the last flush came and is done: no content is missing, and all of it is on the
+ * storage.  All targets are closed then. */
 gboolean disk_receiver_finish(DiskReceiver *receiver, GError **error);

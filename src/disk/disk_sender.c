@@ -12,6 +12,9 @@
 #include "wire/disk_frame.h"
 
 #define TICK_MS 100
+/* In one frame: what arrives shows that the link carries something, also where that is little (and
+ * what is waited for is told in time). */
+#define PIECE_BYTES ((size_t)128 << 10)
 /* Zeros are looked for in pieces of this size, and what was written is remembered by it. */
 #define GRANULE_BYTES 65536u
 #define WINDOW_LEAST_BYTES ((uint64_t)256 << 10)
@@ -32,7 +35,7 @@ typedef struct {
     uint8_t *written; /* a bit for each granule */
     DiskCounts counts;
     ZSTD_CCtx *zstd;
-    uint8_t *packed; /* FRAME_DISK_WRITE_MAX_BYTES */
+    uint8_t *packed; /* PIECE_BYTES */
     uint64_t pack_pause_bytes;
 } SenderFile;
 
@@ -49,10 +52,14 @@ struct DiskSender {
     GThread *thread;
     gint ending; /* atomic */
 
-    GMutex send_lock; /* keeps the order of frames and of sent_bytes the same */
-    uint64_t sent_bytes, flushes;
+    GMutex send_lock; /* keeps the order of frames and of their numbers the same */
+    uint64_t flushes;
 
-    GMutex lock; /* protects all below, and the counts */
+    GMutex lock;     /* protects all below, and the counts */
+    GCond quiet;     /* no answer is being given */
+    GError *failure; /* of the channel */
+    gboolean silent; /* no more answers */
+    guint answering; /* so many threads are giving one */
     uint64_t applied_bytes, flushed, sent_by_now;
     uint64_t progress_ns; /* when something was applied, or begun to wait for */
     uint64_t window_bytes;
@@ -77,7 +84,6 @@ static gboolean send_frame(DiskSender *sender, FrameType type, const struct iove
         sender->progress_ns = clock_now_ns();
     sender->sent_by_now += bytes;
     g_mutex_unlock(&sender->lock);
-    sender->sent_bytes += bytes;
     return session_send(sender->session, type, payload, count, error);
 }
 
@@ -148,6 +154,18 @@ static uint64_t end_of_piece(uint64_t offset, uint64_t end)
     return MIN(end, (offset / GRANULE_BYTES + 1) * GRANULE_BYTES);
 }
 
+/* Zeros that need not be sent would go well for ever. */
+static gboolean check_alive(DiskSender *sender, GError **error)
+{
+    lock_guard(&sender->lock);
+
+    if (!sender->failure)
+        return TRUE;
+    if (error)
+        *error = g_error_copy(sender->failure);
+    return FALSE;
+}
+
 static gboolean check_place(const SenderFile *file, uint64_t offset, uint64_t length,
                             GError **error)
 {
@@ -167,7 +185,7 @@ gboolean disk_sender_zero(DiskSender *sender, guint number, uint64_t offset, uin
     SenderFile *file = &sender->files[number];
     uint64_t end = offset + length, at = offset;
 
-    if (!check_place(file, offset, length, error))
+    if (!check_place(file, offset, length, error) || !check_alive(sender, error))
         return FALSE;
     g_mutex_lock(&sender->lock);
     file->counts.zero_bytes += length;
@@ -199,7 +217,7 @@ static gboolean send_data(DiskSender *sender, guint number, uint64_t offset, con
 {
     note_written(&sender->files[number], offset, length);
     while (length > 0) {
-        size_t piece = MIN(length, FRAME_DISK_WRITE_MAX_BYTES);
+        size_t piece = MIN(length, PIECE_BYTES);
 
         if (!send_content(sender, number, offset, data, piece, error))
             return FALSE;
@@ -216,7 +234,7 @@ gboolean disk_sender_write(DiskSender *sender, guint number, uint64_t offset, co
     SenderFile *file = &sender->files[number];
     uint64_t end = offset + length, at = offset;
 
-    if (!check_place(file, offset, length, error))
+    if (!check_place(file, offset, length, error) || !check_alive(sender, error))
         return FALSE;
     while (at < end) {
         uint64_t begin = at;
@@ -249,9 +267,19 @@ static PendingAnswer *take_answer(DiskSender *sender)
 {
     PendingAnswer *first = g_queue_peek_head(&sender->pending);
 
-    if (!first || first->sent_bytes > sender->applied_bytes + sender->window_bytes)
+    if (sender->silent || !first ||
+        first->sent_bytes > sender->applied_bytes + sender->window_bytes)
         return NULL;
+    sender->answering++;
     return g_queue_pop_head(&sender->pending);
+}
+
+static void note_answered(DiskSender *sender)
+{
+    lock_guard(&sender->lock);
+
+    if (--sender->answering == 0)
+        g_cond_broadcast(&sender->quiet);
 }
 
 static void give_answers(DiskSender *sender)
@@ -265,7 +293,18 @@ static void give_answers(DiskSender *sender)
         if (!answer)
             return;
         sender->options.answer(answer->file, answer->id, sender->options.user);
+        note_answered(sender);
     }
+}
+
+/* Whoever gives content gives answers, too: for all files. */
+static void stop_answers(DiskSender *sender)
+{
+    lock_guard(&sender->lock);
+
+    sender->silent = TRUE;
+    while (sender->answering > 0)
+        g_cond_wait(&sender->quiet, &sender->lock);
 }
 
 void disk_sender_answer(DiskSender *sender, guint file, uint64_t id)
@@ -359,6 +398,15 @@ static gboolean hear(DiskSender *sender, GError **error)
     return FALSE;
 }
 
+static void fail(DiskSender *sender, const GError *why)
+{
+    g_mutex_lock(&sender->lock);
+    sender->failure = g_error_copy(why);
+    g_mutex_unlock(&sender->lock);
+    stop_answers(sender);
+    sender->options.failed(why, sender->options.user);
+}
+
 static gpointer run(gpointer data)
 {
     DiskSender *sender = data;
@@ -373,7 +421,7 @@ static gpointer run(gpointer data)
         sender->options.tick(sender, sender->options.user);
     }
     if (failure)
-        sender->options.failed(failure, sender->options.user);
+        fail(sender, failure);
     return NULL;
 }
 
@@ -390,6 +438,7 @@ DiskSender *disk_sender_start(Session *session, const DiskSenderOptions *options
     sender->rate_ns = clock_now_ns();
     g_mutex_init(&sender->send_lock);
     g_mutex_init(&sender->lock);
+    g_cond_init(&sender->quiet);
     g_queue_init(&sender->pending);
     sender->thread = thread_start("disk-sender", run, sender, error);
     if (sender->thread)
@@ -406,7 +455,7 @@ void disk_sender_begin_file(DiskSender *sender, guint number, uint64_t bytes, gb
     file->covers = covers;
     file->written = g_malloc0(bytes / GRANULE_BYTES / 8 + 1);
     file->zstd = ZSTD_createCCtx();
-    file->packed = g_malloc(FRAME_DISK_WRITE_MAX_BYTES);
+    file->packed = g_malloc(PIECE_BYTES);
 }
 
 void disk_sender_stop(DiskSender *sender)
@@ -414,6 +463,7 @@ void disk_sender_stop(DiskSender *sender)
     g_atomic_int_set(&sender->ending, 1);
     if (sender->thread)
         g_thread_join(g_steal_pointer(&sender->thread));
+    stop_answers(sender);
 }
 
 void disk_sender_free(DiskSender *sender)
@@ -430,5 +480,7 @@ void disk_sender_free(DiskSender *sender)
     g_queue_clear_full(&sender->pending, g_free);
     g_mutex_clear(&sender->send_lock);
     g_mutex_clear(&sender->lock);
+    g_cond_clear(&sender->quiet);
+    g_clear_error(&sender->failure);
     g_free(sender);
 }

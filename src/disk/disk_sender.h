@@ -1,19 +1,20 @@
 /*
  * Content of disks on its way to the destination
  *
- * Theory of operation: whoever has content of a disk (an NBD server that QEMU mirrors to, a file that is read) gives
- * it to a DiskSender, which sends it as frames (wire/disk_frame.h) on the session's channel for disks:
- * packed where that helps, zeros as zeros, and those not at all that fall where the new image has
- * been written nothing else yet: it is all zero when it is made.
+ * Theory of operation: whoever has content of a disk (an NBD server that QEMU mirrors to, a file
+ * that is read) gives it to a DiskSender, which sends it as frames (wire/disk_frame.h) on the
+ * session's channel for disks: packed where that helps, zeros as zeros, and those not at all that
+ * fall where the new image has been written nothing else yet: it is all zero when it is made.
  *
  * Back-pressure: a request may be answered when what was sent up to it and is not applied yet fits
- * a window, a quarter of a second's worth of what the destination has been taking.  So a guest's write does
- * not wait for the link as long as that keeps up, and for about that long where the guest writes faster;
- * nothing piles up.  What an answer does not promise, a flush does: it is done when all before it is on
- * the destination's storage, and only the last one counts.
+ * a window, a quarter of a second's worth of what the destination has been taking.  So a guest's
+ * write does not wait for the link as long as that keeps up, and for about that long where the
+ * guest writes faster; nothing piles up.  What an answer does not promise, a flush does: it is done
+ * when all before it is on the destination's storage, and only the last one counts.
  *
  * Threads: content of one file comes from one thread at a time, which may block as long as the
- * channel does.  A thread of the sender's own hears how far the destination is, and makes the calls back.
+ * channel does.  A thread of the sender's own hears how far the destination is, and makes the calls
+ * back.
  */
 #pragma once
 
@@ -31,7 +32,7 @@ typedef struct {
     void (*answer)(guint file, uint64_t id, gpointer user);
     /* About ten times a second. */
     void (*tick)(DiskSender *sender, gpointer user);
-    /* The channel has failed; the last call. */
+    /* The channel has failed; the last call.  Content that comes afterwards is refused with *why*. */
     void (*failed)(const GError *why, gpointer user);
     gpointer user;
 } DiskSenderOptions;
@@ -45,14 +46,16 @@ typedef struct {
 /* The session has a channel for TRAFFIC_DISK.  Copies the options. */
 DiskSender *disk_sender_start(Session *session, const DiskSenderOptions *options, GError **error);
 
-/* Ends its thread: no call back is made afterwards.  Content may be given to it still. */
+/* Ends its thread: when this returns no call back is being made, and none will be.  Content may be given to it
+ * still.  Not from a call back. */
 void disk_sender_stop(DiskSender *sender);
 
 /* Stops it; nobody may use it any more.  NULL-safe. */
 void disk_sender_free(DiskSender *sender);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(DiskSender, disk_sender_free)
 
-/* Before its first content.  *covers*: what is not written shows a backing file, so that zeros are content, too. */
+/* Before its first content.  *covers*: what is not written shows a backing file, so that zeros are
+ * content, too. */
 void disk_sender_begin_file(DiskSender *sender, guint file, uint64_t bytes, gboolean covers);
 
 gboolean disk_sender_write(DiskSender *sender, guint file, uint64_t offset, const uint8_t *data,

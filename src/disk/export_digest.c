@@ -43,11 +43,12 @@ static int on_extents(void *user, const char *context, uint64_t offset, uint32_t
 
 static gboolean look(Reading *reading, GError **error)
 {
-    nbd_extent_callback callback = {.callback = on_extents, .user_data = reading};
     uint64_t before = reading->at;
     uint64_t count = MIN(LOOK_BYTES, reading->bytes - reading->at);
 
-    if (nbd_block_status(reading->nbd, count, reading->at, callback, 0) < 0) {
+    if (nbd_block_status(reading->nbd, count, reading->at,
+                         (nbd_extent_callback){.callback = on_extents, .user_data = reading},
+                         0) < 0) {
         nbd_export_set_error(reading->nbd, "look for zeros", error);
         return FALSE;
     }

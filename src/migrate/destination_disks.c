@@ -2,10 +2,10 @@
  * Disks that move along: the destination's half (source_disks.c has the theory)
  *
  * Files are made empty, by their final names, and never in place of something unless its user has
- * said so: what was there is set aside until the guest has arrived.  What was made is on record before it is
- * made (MigrateDestinationHost.note_files), so that after a crash nothing of a guest that did not
- * come stays behind.  Images are made and written by a storage process of the VMM, run as the
- * guest's user; it has closed them before the VMM may open them for writing.
+ * said so: what was there is set aside until the guest has arrived.  What was made is on record
+ * before it is made (MigrateDestinationHost.note_files), so that after a crash nothing of a guest
+ * that did not come stays behind.  Images are made and written by a storage process of the VMM, run
+ * as the guest's user; it has closed them before the VMM may open them for writing.
  */
 #include "migrate/destination_move.h"
 
@@ -33,6 +33,7 @@ typedef struct {
     DiskMake make;
     char *set_aside; /* what was there, under this name; NULL: nothing */
     gboolean made;
+    gboolean exported; /* by the storage process: content has come */
 } DestinationFile;
 
 struct DestinationDisks {
@@ -179,6 +180,13 @@ static gboolean plan_file(DestinationDisks *disks, DestinationFile *file, GError
     g_autoptr(ImageView) view = NULL;
     struct stat info;
 
+    if (g_str_has_prefix(file->path, "/dev/")) {
+        error_set(error, VMFERRY_ERROR_UNSUPPORTED,
+                  "%s is not made: make the device, or a map rule that leads to a file, and share "
+                  "the disk or copy it there yourself",
+                  file->path);
+        return FALSE;
+    }
     if (lstat(file->path, &info) < 0)
         return TRUE;
     if (!disks->message.overwrite) {
@@ -217,14 +225,28 @@ static gboolean put_on_record(DestinationDisks *disks, GError **error)
     return disks->on_record;
 }
 
+/* Never in place of something: a file that is named twice is ours by now. */
+static gboolean set_aside(const DestinationFile *file, GError **error)
+{
+    struct stat info;
+
+    if (lstat(file->set_aside, &info) == 0) {
+        error_set(error, VMFERRY_ERROR_EXISTS, "%s exists already, and %s is not replaced",
+                  file->set_aside, file->path);
+        return FALSE;
+    }
+    if (rename(file->path, file->set_aside) == 0)
+        return TRUE;
+    error_set_errno(error, errno, "set %s aside", file->path);
+    return FALSE;
+}
+
 static gboolean make_empty(DestinationDisks *disks, DestinationFile *file, GError **error)
 {
     autofd int fd = -1;
 
-    if (file->set_aside && rename(file->path, file->set_aside) < 0) {
-        error_set_errno(error, errno, "set %s aside", file->path);
+    if (file->set_aside && !set_aside(file, error))
         return FALSE;
-    }
     fd = open(file->path, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
     file->made = fd >= 0;
     if (fd < 0 || fchown(fd, disks->uid, disks->gid) < 0 || fchmod(fd, file->wire->mode) < 0) {
@@ -302,15 +324,15 @@ static gboolean make_files(DestinationDisks *disks, GError **error)
 
 static DiskTarget *open_image(DestinationDisks *disks, guint number, GError **error)
 {
-    const DestinationFile *file = &disks->files[number];
+    DestinationFile *file = &disks->files[number];
     g_autofree char *name = g_strdup_printf("disk%u", number);
     g_autofree char *socket = vmm_storage_get_socket(disks->storage);
+    DiskTarget *target = NULL;
 
-    DiskTarget *target =
-        vmm_storage_open_image(disks->storage, name, file->path, file->wire->format, TRUE, error)
-            ? disk_target_open_export(socket, name, file->wire->bytes, error)
-            : NULL;
-
+    file->exported =
+        vmm_storage_open_image(disks->storage, name, file->path, file->wire->format, TRUE, error);
+    if (file->exported)
+        target = disk_target_open_export(socket, name, file->wire->bytes, error);
     if (target && strcmp(file->wire->format, "raw") == 0)
         disk_target_keep_holes(target);
     return target;
@@ -434,13 +456,14 @@ static char *make_digest(DestinationDisks *disks, guint number, GError **error)
     return digest;
 }
 
+/* An empty disk gets no content. */
 static gboolean close_images(DestinationDisks *disks, GError **error)
 {
     for (guint i = 0; i < count_files(disks); i++) {
         g_autofree char *name = g_strdup_printf("disk%u", i);
 
-        if (disks->files[i].make == DISK_MAKE_IMAGE &&
-            !vmm_storage_close_image(disks->storage, name, error))
+        /* A disk may be empty. */
+        if (disks->files[i].exported && !vmm_storage_close_image(disks->storage, name, error))
             return FALSE;
     }
     return TRUE;

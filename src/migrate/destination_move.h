@@ -51,14 +51,16 @@ void destination_images_free(ImageAnswer *answer);
  * to its images here?  Waits a moment for who holds a lock. */
 gboolean destination_try_images(DestinationMove *move, GError **error);
 
-/* destination_disks.c: DISKS has come in place of GUEST: makes what is wanted, and receives from then on; waits for the next
- * frame of the sequence, which may take as long as disks take; FALSE where receiving has failed. */
+/* destination_disks.c: DISKS has come in place of GUEST: makes what is wanted, and receives from
+ * then on; waits for the next frame of the sequence, which may take as long as disks take; FALSE
+ * where receiving has failed. */
 typedef struct DestinationDisks DestinationDisks;
 gboolean destination_take_disks(DestinationMove *move, const Frame *frame, GError **error);
 gboolean destination_await_after_disks(DestinationMove *move, FrameType type, Frame *ret,
                                        GError **error);
 gboolean destination_check_disks(DestinationMove *move, GError **error);
-/* The guest is paused: all content has come, and no process of ours has an image open; sends digests. */
+/* The guest is paused: all content has come, and no process of ours has an image open; sends
+ * digests. */
 gboolean destination_complete_disks(DestinationMove *move, GError **error);
 gboolean destination_verify_disks(DestinationMove *move, GError **error);
 /* The guest is not, or is here. */

@@ -167,7 +167,7 @@ static const MigrateOption table[] = {
         .api_key = "verify",
         .kind = MIGRATE_OPTION_FLAG,
         FIELD(verify),
-        .help = "Compare all memory before the guest starts there (longer downtime)",
+        .help = "Compare memory and copied disks before the guest starts there (longer downtime)",
     },
     {
         .name = "disks",

@@ -26,7 +26,7 @@
 
 #define LEAST_SLACK_MS 500u
 #define SLACK_SHARE 4
-/* With --verify all of RAM is read on both sides in the pause. */
+/* With --verify all of RAM, and of disks that are copied, is read on both sides in the pause. */
 #define VERIFY_BYTES_PER_MS 200000u
 /* Who checks the clock may still say goodbye. */
 #define CUT_AFTER_NS 200000000ULL
@@ -60,7 +60,7 @@ static uint64_t get_limit_ms(SourceMove *move)
     uint64_t limit = cap + MAX(cap / SLACK_SHARE, LEAST_SLACK_MS);
 
     if (options->verify)
-        limit += 2 * move->report->ram_bytes / VERIFY_BYTES_PER_MS;
+        limit += 2 * move->report->ram_bytes / VERIFY_BYTES_PER_MS + source_disks_verify_ms(move);
     return limit;
 }
 

@@ -1,22 +1,23 @@
 /*
  * Disks that move along: the source's half
  *
- * For each disk of the guest it is settled first what becomes of it.  Disks that both hosts
- * share stay what they are (source_images.c proves that they are the same).  The others are copied:
+ * For each disk of the guest it is settled first what becomes of it.  Disks that both hosts share
+ * stay what they are (source_images.c proves that they are the same).  The others are copied:
  *
  *   plan     DISKS names the image files, DISKS_SEEN says what is at their places there,
  *            DISKS_MAKE which of them are to be made
- *   files    what nobody writes to (backing files, CD-ROM images), and firmware variables, whose content is
- *            guest memory as well: byte by byte, before the destination's VMM starts, which opens them
+ *   files    what nobody writes to (backing files, CD-ROM images), and firmware variables, whose
+ *            content is guest memory as well: byte by byte, before the destination's VMM starts,
+ *            which opens them
  *   mirror   what the guest writes to: the VMM itself copies the disk, live, into an NBD server of
  *            ours for each disk, whose requests a DiskSender takes to the destination; memory
  *            follows when all disks are in sync
- *   finish   in the pause: the VMM ends the copies, which it does only when they are complete, and a last
- *            flush puts all of it on the destination's storage
+ *   finish   in the pause: the VMM ends the copies, which it does only when they are complete, and
+ *            a last flush puts all of it on the destination's storage
  *
  * A guest's write waits for the NBD server.  So a connection that takes nothing for a second while
- * a request waits is given up: the NBD servers are closed, the VMM drops the copies, the guest goes on,
- * and the move fails.
+ * a request waits is given up: the NBD servers are closed, the VMM drops the copies, the guest goes
+ * on, and the move fails.
  */
 #include "migrate/source_move.h"
 
@@ -46,9 +47,12 @@
 #define POLL_NS 20000000ULL
 #define PAUSED_POLL_NS 200000ULL
 #define FLUSH_MS 60000
+#define VERIFY_BYTES_PER_MS 20000 /* a slow disk that both sides read */
 #define ESTIMATE_AFTER_MS 500.0
 #define STALL_NS 1000000000ULL
 #define READ_BYTES ((size_t)1 << 20)
+/* A disk that is read for --verify is at least as fast. */
+#define VERIFY_BYTES_PER_MS 50000u
 #define COPY_PREFIX "vmferry-copy-"
 
 /* An image file, each once, however many disks use it. */
@@ -297,6 +301,23 @@ static gboolean refuse_existing(SourceDisks *disks, const SourceDisk *disk,
     return FALSE;
 }
 
+/* What is written to while it is copied is of one disk, and below none. */
+static gboolean set_make(SourceDisks *disks, const SourceDisk *disk, guint number, DiskMake make,
+                         GError **error)
+{
+    SourceFile *file = get_file(disks, number);
+
+    if (file->make == DISK_MAKE_NOTHING ||
+        (file->make == DISK_MAKE_FILE && make == DISK_MAKE_FILE)) {
+        file->make = make;
+        return TRUE;
+    }
+    error_set(error, VMFERRY_ERROR_UNSUPPORTED,
+              "disk %s (%s) cannot be copied: another disk of the guest uses %s, too",
+              disk->disk->id, disk->disk->device, file->file->file);
+    return FALSE;
+}
+
 static gboolean settle_top(SourceDisks *disks, SourceDisk *disk, GError **error)
 {
     const VmmDiskFile *file = disk->disk->files->pdata[0];
@@ -313,9 +334,9 @@ static gboolean settle_top(SourceDisks *disks, SourceDisk *disk, GError **error)
         return refuse_existing(disks, disk, seen, error);
     if (disk->mode == DISK_MODE_AUTO)
         disk->mode = DISK_MODE_COPY;
-    get_file(disks, number)->make =
-        disk->disk->read_only || disk->disk->flash ? DISK_MAKE_FILE : DISK_MAKE_IMAGE;
-    return TRUE;
+    return set_make(disks, disk, number,
+                    disk->disk->read_only || disk->disk->flash ? DISK_MAKE_FILE : DISK_MAKE_IMAGE,
+                    error);
 }
 
 /* Backing files that are there are left alone, and proven to be the same. */
@@ -333,7 +354,8 @@ static gboolean settle_backing(SourceDisks *disks, SourceDisk *disk, GError **er
                       disk->disk->device, seen->path, session_get_peer_name(disks->move->session));
             return FALSE;
         }
-        get_file(disks, number)->make = DISK_MAKE_FILE;
+        if (!set_make(disks, disk, number, DISK_MAKE_FILE, error))
+            return FALSE;
     }
     return TRUE;
 }
@@ -363,23 +385,26 @@ static void note_failure(SourceDisks *disks, const GError *why)
         disks->failure = g_error_copy(why);
 }
 
+/* NULL until its copy begins, which the sender's thread may see in between. */
+static NbdServer *get_server(SourceDisks *disks, guint i)
+{
+    return g_atomic_pointer_get(&get_disk(disks, i)->server);
+}
+
 static void close_servers(SourceDisks *disks, const GError *why)
 {
     for (guint i = 0; i < disks->disks->len; i++)
-        if (get_disk(disks, i)->server)
-            nbd_server_close(get_disk(disks, i)->server, why);
+        if (get_server(disks, i))
+            nbd_server_close(get_server(disks, i), why);
 }
 
 static void on_answer(guint number, uint64_t id, gpointer user)
 {
     SourceDisks *disks = user;
 
-    for (guint i = 0; i < disks->disks->len; i++) {
-        SourceDisk *disk = get_disk(disks, i);
-
-        if (disk->server && disk->number == number && disk->mode != DISK_MODE_SHARED)
-            nbd_server_answer(disk->server, id, 0);
-    }
+    for (guint i = 0; i < disks->disks->len; i++)
+        if (get_server(disks, i) && get_disk(disks, i)->number == number)
+            nbd_server_answer(get_server(disks, i), id, 0);
 }
 
 static void on_failed(const GError *why, gpointer user)
@@ -400,8 +425,7 @@ static void on_tick(DiskSender *sender, gpointer user)
     if (disk_sender_get_stall_ns(sender) < STALL_NS)
         return;
     for (guint i = 0; i < disks->disks->len; i++)
-        waits |= get_disk(disks, i)->server &&
-                 nbd_server_get_wait_ns(get_disk(disks, i)->server) >= STALL_NS;
+        waits |= get_server(disks, i) && nbd_server_get_wait_ns(get_server(disks, i)) >= STALL_NS;
     if (!waits)
         return;
     error_set(&why, VMFERRY_ERROR_TIMEOUT,
@@ -725,7 +749,8 @@ static void on_ended(const GError *why, gpointer user)
         log_debug("disk %s: %s", disk->disk->id, why->message);
 }
 
-/* Some versions of a VMM lose writes of a running guest when a copy of only the topmost image begins. */
+/* Some versions of a VMM lose writes of a running guest when a copy of only the topmost image
+ * begins. */
 static gboolean start_copy(SourceMove *move, const VmmCopy *copy, GError **error)
 {
     g_autoptr(GError) problem = NULL;
@@ -763,7 +788,7 @@ static gboolean start_mirror(SourceDisks *disks, SourceDisk *disk, GError **erro
     };
 
     disk_sender_begin_file(disks->sender, disk->number, file->bytes, covers);
-    disk->server = nbd_server_start(&options, error);
+    g_atomic_pointer_set(&disk->server, nbd_server_start(&options, error));
     if (!disk->server)
         return FALSE;
     copy.address = nbd_server_get_address(disk->server);
@@ -993,12 +1018,18 @@ static gboolean compare(SourceDisks *disks, char **here, char **there, GError **
     return TRUE;
 }
 
+uint64_t source_disks_verify_ms(const SourceMove *move)
+{
+    return move->disks ? move->progress.disk_bytes / VERIFY_BYTES_PER_MS : 0;
+}
+
 /* Both sides read at the same time. */
 static gboolean verify(SourceDisks *disks, GError **error)
 {
     SourceMove *move = disks->move;
     g_autofree char **there = g_new0(char *, disks->files->len + 1);
     g_auto(GStrv) here = g_new0(char *, disks->files->len + 1);
+    int timeout_ms = (int)MIN(ANSWER_MS + source_disks_verify_ms(move), G_MAXINT);
     gboolean equal = FALSE;
     Frame frame;
 
@@ -1007,7 +1038,7 @@ static gboolean verify(SourceDisks *disks, GError **error)
     for (guint i = 0; i < disks->files->len; i++)
         if (is_verified_here(disks, i) && !(here[i] = make_digest(disks, i, error)))
             return FALSE;
-    if (source_await(move, FRAME_DISKS_DIGESTS, ANSWER_MS, &frame, error) &&
+    if (source_await(move, FRAME_DISKS_DIGESTS, timeout_ms, &frame, error) &&
         disks_digests_message_decode((const char *)frame.payload, frame.length, disks->files->len,
                                      there, error))
         equal = compare(disks, here, there, error);
@@ -1083,8 +1114,8 @@ void source_disks_describe(SourceMove *move)
 
 /* ---- the end ---- */
 
-/* The sender's thread calls the servers, whose threads give content to the sender; one that sends
- * ends with the session. */
+/* The sender's thread calls the servers, whose threads give content to the sender, and answers to
+ * each other; one that sends ends with the session.  A server's own thread names it to the end. */
 static void end_threads(SourceDisks *disks)
 {
     if (disks->sender)
@@ -1092,7 +1123,7 @@ static void end_threads(SourceDisks *disks)
     if (disks->sender && !disks->last_flush)
         session_shutdown(disks->move->session);
     for (guint i = 0; i < disks->disks->len; i++)
-        g_clear_pointer(&get_disk(disks, i)->server, nbd_server_free);
+        nbd_server_free(get_disk(disks, i)->server);
     disk_sender_free(disks->sender);
 }
 

@@ -139,14 +139,17 @@ gboolean source_images_finish(SourceMove *move, GError **error);
 void source_images_describe(SourceMove *move);
 void source_images_free(SourceImages *images);
 
-/* source_disks.c: settles what becomes of the disks, and sends what nobody writes to; copies the others while
- * the guest runs, until all are in sync; FALSE where that has failed since; before a pause in which they
- * are verified; ends the copies of a paused guest; waits until all of it is there; undoes it. */
+/* source_disks.c: settles what becomes of the disks, and sends what nobody writes to; copies the
+ * others while the guest runs, until all are in sync; FALSE where that has failed since; before a
+ * pause in which they are verified; ends the copies of a paused guest; waits until all of it is
+ * there; undoes it. */
 typedef struct SourceDisks SourceDisks;
 gboolean source_disks_prepare(SourceMove *move, GError **error);
 gboolean source_disks_mirror(SourceMove *move, GError **error);
 gboolean source_disks_check(SourceMove *move, GError **error);
 gboolean source_disks_prepare_verify(SourceMove *move, GError **error);
+/* What --verify adds to the pause, at most. */
+uint64_t source_disks_verify_ms(const SourceMove *move);
 gboolean source_disks_finish(SourceMove *move, GError **error);
 gboolean source_disks_await(SourceMove *move, GError **error);
 void source_disks_abort(SourceMove *move);
@@ -170,8 +173,8 @@ double source_recheck_expect_ms(SourceMove *move);
 /* The stages from the pause on (source_switchover.c). */
 gboolean source_pause(SourceMove *move, GError **error);
 void source_resume(SourceMove *move);
-/* For a moment before that: holds the guest still, and lets it go again (always, also where holding has
- * failed). */
+/* For a moment before that: holds the guest still, and lets it go again (always, also where holding
+ * has failed). */
 gboolean source_hold(SourceMove *move, GError **error);
 void source_let_go(SourceMove *move);
 gboolean source_last_round(SourceMove *move, GError **error);

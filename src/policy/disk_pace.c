@@ -1,6 +1,6 @@
 #include "policy/disk_pace.h"
 
-/* What may be sent again before it is taken for a guest that writes too fast: an eighth, and this. */
+/* A guest that writes too fast has had more than that sent again: an eighth, and this. */
 #define SLACK_SHARE 8
 #define SLACK_BYTES ((uint64_t)64 << 20)
 

@@ -3,12 +3,12 @@
  *
  * Theory of operation: a disk is copied in the background at first: the guest's writes wait for
  * nothing, and what they change is copied again.  That never ends for a guest that writes about as
- * fast as the link carries.  So once as much was sent as the disk holds, and some more, the copy becomes
- * synchronous: a write of the guest ends when the copy has taken it (which waits a quarter of a second's
- * worth of the link at most, disk/disk_sender.h), so that the guest writes no faster than the link, and what is left
- * gets less.  A copy whose bulk is done becomes synchronous, too: then it stays in sync while memory
- * follows.  Where the time for the whole move is over first, the move is given up, since a
- * disk cannot be left behind.
+ * fast as the link carries.  So once as much was sent as the disk holds, and some more, the copy
+ * becomes synchronous: a write of the guest ends when the copy has taken it (which waits a quarter
+ * of a second's worth of the link at most, disk/disk_sender.h), so that the guest writes no faster
+ * than the link, and what is left gets less.  A copy whose bulk is done becomes synchronous, too:
+ * then it stays in sync while memory follows.  Where the time for the whole move is over first, the
+ * move is given up, since a disk cannot be left behind.
  */
 #pragma once
 

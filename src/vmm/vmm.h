@@ -366,18 +366,20 @@ GPtrArray *vmm_list_disks(Vmm *vmm, GError **error);
  * UNSUPPORTED where this VMM can begin a *top* copy of a paused guest only. */
 gboolean vmm_start_copy(Vmm *vmm, const VmmCopy *copy, GError **error);
 
-/* TRUE with FAILED and *error* where it has failed by itself; FALSE where the VMM does not answer. */
+/* TRUE with FAILED and *error* where it has failed by itself; FALSE where the VMM does not
+ * answer. */
 gboolean vmm_get_copy(Vmm *vmm, const char *name, VmmCopyState *ret, GError **error);
 
-/* Makes a copy come IN_SYNC, for a guest that writes without end: one that is READY, or RUNNING past its
- * first look at what there is to copy (BUSY before). */
+/* Makes a copy come IN_SYNC, for a guest that writes without end: one that is READY, or RUNNING
+ * past its first look at what there is to copy (BUSY before). */
 gboolean vmm_sync_copy(Vmm *vmm, const char *name, GError **error);
 
-/* The machine is paused: ends the copy.  TRUE is the proof that the server was sent all of the disk; nothing of
- * the copy is left then. */
+/* The machine is paused: ends the copy.  TRUE is the proof that the server was sent all of the
+ * disk; nothing of the copy is left then. */
 gboolean vmm_finish_copy(Vmm *vmm, const char *name, GError **error);
 
-/* Ends it in whatever state it is, without a trace; the NBD server must have closed its connection before.  TRUE also where there is none. */
+/* Ends it in whatever state it is, without a trace; the NBD server must have closed its connection
+ * before.  TRUE also where there is none. */
 gboolean vmm_abort_copy(Vmm *vmm, const char *name, GError **error);
 
 /*

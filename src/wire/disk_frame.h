@@ -18,9 +18,9 @@
  *                           the start
  *                  8   u64  number of the last flush that is done; 0: none
  *
- * Theory of operation: frames about disks go by a channel of their own and are applied in order.  A flush
- * is done when all before it is on the storage.  Encoders make heads; decoders check everything
- * that can be known from the frame alone, borrow from the payload, and allocate nothing.
+ * Theory of operation: frames about disks go by a channel of their own and are applied in order.  A
+ * flush is done when all before it is on the storage.  Encoders make heads; decoders check
+ * everything that can be known from the frame alone, borrow from the payload, and allocate nothing.
  */
 #pragma once
 

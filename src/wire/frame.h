@@ -83,7 +83,8 @@ typedef struct {
 #define FRAME_COPIES_RUN_BYTES 24u
 #define FRAME_COPIES_MAX_RUNS 256u
 
-/* A DISK_WRITE frame: its head, 1 to FRAME_DISK_WRITE_MAX_BYTES (also when unpacked); see disk_frame.h. */
+/* A DISK_WRITE frame: its head, 1 to FRAME_DISK_WRITE_MAX_BYTES (also when unpacked); see
+ * disk_frame.h. */
 #define FRAME_DISK_WRITE_HEAD_BYTES 20u
 #define FRAME_DISK_WRITE_MAX_BYTES (1u << 20)
 #define FRAME_DISK_ZERO_BYTES 20u
@@ -112,12 +113,12 @@ TrafficClass frame_type_traffic(FrameType type);
  * empty and for an unknown one. */
 uint32_t frame_payload_limit(FrameType type);
 
-/* TRUE for the frames that carry content of guest RAM, which may be sent as any class: as bulk
- * they wait for their turn under the rate limit.  They may be applied in any order within an epoch,
+/* TRUE for the frames that carry content of guest RAM, which may be sent as any class: as bulk they
+ * wait for their turn under the rate limit.  They may be applied in any order within an epoch,
  * COPIES behind all others. */
 gboolean frame_type_carries_pages(FrameType type);
 
-/* TRUE where a frame of *type* that is sent as *traffic* waits for its turn under the rate limit. */
+/* TRUE where a frame of *type*, sent as *traffic*, waits for its turn under the rate limit. */
 gboolean frame_type_is_paced(FrameType type, TrafficClass traffic);
 
 /* Name for messages ("PAGES"). */

@@ -11,8 +11,8 @@ import pytest
 from findings import error_text
 from vmferry_lab import REPOSITORY, Result, vmferry_program
 
-VERBS = ["agent", "pki", "run", "adopt", "list", "status", "stop", "events", "migrate", "cancel",
-         "resolve", "check"]
+VERBS = ["agent", "pki", "run", "adopt", "list", "status", "disk", "stop", "events", "migrate",
+         "cancel", "resolve", "check"]
 
 
 def vmferry(*words) -> Result:
@@ -121,9 +121,9 @@ def test_completion_knows_every_verb():
 def test_completion_knows_the_options_of_a_verb(verb):
     assert set(complete(verb, "--")) == options_of(verb)
     for option in options_of(verb, valued=True):
-        assert bash(f"_vmferry_value {option} ''").returncode == 0, f"{option} takes a value"
+        assert bash(f"_vmferry_value {option} '' {verb}").returncode == 0, f"{option} takes a value"
     for option in options_of(verb, valued=False):
-        assert bash(f"_vmferry_value {option} ''").returncode == 1, f"{option} takes no value"
+        assert bash(f"_vmferry_value {option} '' {verb}").returncode == 1, f"{option} takes no value"
 
 
 def test_version():
@@ -147,7 +147,9 @@ def test_version():
     ["migrate", "web1", "b", "--tracker", "magic"], ["adopt", "web1"], ["adopt", "web1", "--pid", "x"],
     ["run", "web1"], ["run", "a b", "--", "qemu"], ["stop"], ["resolve", "web1"],
     ["resolve", "web1", "--keep", "both"], ["pki", "burn"], ["events", "--since", "-1"],
-    ["agent", "now"],
+    ["agent", "now"], ["disk"], ["disk", "show", "web1"], ["disk", "list"],
+    ["migrate", "web1", "b", "--disks", "some"], ["migrate", "web1", "b", "--disk", "system"],
+    ["migrate", "web1", "b", "--keep", "--delete-source"],
 ], ids=lambda words: "-".join(words) or "nothing")
 def test_wrong_usage(words):
     result = vmferry(*words)
@@ -176,7 +178,7 @@ def test_record_that_cannot_be_written(tmp_path):
 @pytest.mark.parametrize("words", [
     ["list"], ["status"], ["status", "web1"], ["stop", "web1"], ["events"], ["cancel", "web1"],
     ["migrate", "web1", "b"], ["run", "web1", "--", "qemu-system-x86_64"],
-    ["adopt", "web1", "--pid", "1"], ["resolve", "web1", "--keep", "here"],
+    ["adopt", "web1", "--pid", "1"], ["resolve", "web1", "--keep", "here"], ["disk", "list", "web1"],
 ], ids=lambda words: words[0])
 def test_without_an_agent(words, tmp_path):
     result = vmferry(words[0], "--socket", tmp_path / "none.sock", "--json", *words[1:])

@@ -9,6 +9,7 @@
 
 #include "base/clock.h"
 #include "base/error.h"
+#include "base/json.h"
 #include "base/process.h"
 #include "vmm/qemu/qemu.h"
 
@@ -153,6 +154,25 @@ static GPtrArray *fake_list_images(Vmm *vmm, json_t *source, GError **error)
     return g_ptr_array_new();
 }
 
+static GPtrArray *fake_list_disks(Vmm *vmm, GError **error)
+{
+    GPtrArray *disks = g_ptr_array_new_with_free_func((GDestroyNotify)vmm_disk_free);
+    VmmDisk *disk = g_new0(VmmDisk, 1);
+    VmmDiskFile *file = g_new0(VmmDiskFile, 1);
+
+    file->file = g_strdup("/srv/web1.raw");
+    file->format = g_strdup("raw");
+    file->bytes = file->file_bytes = 1 << 20;
+    file->allocated_bytes = 4096;
+    disk->id = g_strdup("system");
+    disk->device = g_strdup("virtio-disk0");
+    disk->obstacle = g_strdup(fakes.obstacle);
+    disk->files = g_ptr_array_new_with_free_func((GDestroyNotify)vmm_disk_file_free);
+    g_ptr_array_add(disk->files, file);
+    g_ptr_array_add(disks, disk);
+    return disks;
+}
+
 static gboolean fake_check_movable(Vmm *vmm, GError **error)
 {
     if (fakes.obstacle)
@@ -243,6 +263,7 @@ static const VmmOps fake_ops = {
 
 static const VmmBlockOps fake_block_ops = {
     .list_images = fake_list_images,
+    .list_disks = fake_list_disks,
     .take_images = fake_take_images,
 };
 
@@ -360,6 +381,7 @@ MigrateReport *migrate_source_run(const MigrateSourceJob *job, GCancellable *can
         job->host.trace(line, job->host.user);
     }
     fakes.options = job->options;
+    g_strlcpy(fakes.disk_mode, json_text_or(job->disk_modes, "system", ""), sizeof fakes.disk_mode);
     if (g_cancellable_is_cancelled(cancellable))
         report->status = MIGRATE_CANCELLED;
     if (report->status == MIGRATE_FAILED || report->status == MIGRATE_CANCELLED) {

@@ -39,6 +39,7 @@ typedef struct {
     gint progressed;        /* atomic: how often progress was told */
     guint trace_lines;      /* traced right before the end, where a trace is wanted */
     MigrateOptions options; /* of the last move */
+    char disk_mode[16];     /* … and of its disk "system"; "": none was given */
     /* What migrate_source_resolve() answers; negative: cannot be reached. */
     gint outcome;   /* atomic */
     gint old_term;  /* atomic: it answers with the term that the asking source has */

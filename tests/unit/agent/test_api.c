@@ -95,6 +95,7 @@ static void test_wrong_paths(void **state)
 static void test_unknown_guest(void **state)
 {
     assert_answer(*state, "GET /v1/guests/web1", "", "404", "no guest \\\"web1\\\" on this host");
+    assert_answer(*state, "GET /v1/guests/web1/disks", "", "404", "no guest \\\"web1\\\"");
     assert_answer(*state, "DELETE /v1/guests/web1", "", "404", "no guest \\\"web1\\\"");
     assert_answer(*state, "POST /v1/guests/web1/cancel", "", "404", "no guest \\\"web1\\\"");
     assert_answer(*state, "POST /v1/guests/web1/migrate", "{\"destination\":\"b\"}", "404",
@@ -159,6 +160,17 @@ static void test_bad_bodies(void **state)
          "is neither true nor false"},
         {"POST /v1/guests/a/migrate", "{\"destination\":\"b\",\"record\":true,\"detach\":true}",
          "record needs a reader until the move has ended: not with detach"},
+        {"POST /v1/guests/a/migrate", "{\"destination\":\"b\",\"disks\":\"x\"}",
+         "use auto, shared, copy or top"},
+        {"POST /v1/guests/a/migrate",
+         "{\"destination\":\"b\",\"keep_source\":true,\"delete_source\":true}",
+         "keep_source and delete_source contradict each other"},
+        {"POST /v1/guests/a/migrate", "{\"destination\":\"b\",\"disk_modes\":[\"copy\"]}",
+         "\\\"disk_modes\\\" is not an object"},
+        {"POST /v1/guests/a/migrate", "{\"destination\":\"b\",\"disk_modes\":{\"d0\":\"move\"}}",
+         "disk d0: use auto, shared, copy or top"},
+        {"POST /v1/guests/a/migrate", "{\"destination\":\"b\",\"disk_modes\":{\"d0\":true}}",
+         "disk d0: use auto, shared, copy or top"},
         {"POST /v1/guests/a/resolve", "{\"keep\":\"both\"}", "is \\\"here\\\" or \\\"there\\\""},
     };
 

@@ -206,6 +206,34 @@ static void test_guest_that_cannot_move(void **state)
     assert_true(json_is_null(json_object_get(now, "not_movable")));
 }
 
+static void test_disks(void **state)
+{
+    Host *host = *state;
+    g_autoptr(json_t) free = NULL, bound = NULL;
+    json_t *disk, *file;
+
+    run_guest(host, "web1");
+    free = host_call(host, "GET", "/v1/guests/web1/disks", NULL, NULL);
+    assert_string_equal(json_text_or(free, "guest", ""), "web1");
+    assert_int_equal(json_array_size(json_object_get(free, "disks")), 1);
+    disk = json_array_get(json_object_get(free, "disks"), 0);
+    assert_string_equal(json_text_or(disk, "id", ""), "system");
+    assert_string_equal(json_text_or(disk, "device", ""), "virtio-disk0");
+    assert_true(json_is_false(json_object_get(disk, "read_only")));
+    assert_true(json_is_false(json_object_get(disk, "firmware")));
+    assert_true(json_is_null(json_object_get(disk, "obstacle")));
+    file = json_array_get(json_object_get(disk, "files"), 0);
+    assert_string_equal(json_text_or(file, "file", ""), "/srv/web1.raw");
+    assert_string_equal(json_text_or(file, "format", ""), "raw");
+    assert_int_equal(json_count_or(file, "size_bytes", 0), 1 << 20);
+    assert_int_equal(json_count_or(file, "file_bytes", 0), 1 << 20);
+    assert_int_equal(json_count_or(file, "allocated_bytes", 0), 4096);
+    fakes.obstacle = "it is glued on";
+    bound = host_call(host, "GET", "/v1/guests/web1/disks", NULL, NULL);
+    disk = json_array_get(json_object_get(bound, "disks"), 0);
+    assert_string_equal(json_text_or(disk, "obstacle", ""), "it is glued on");
+}
+
 /* ---- moves ---- */
 
 static void test_completed_move(void **state)
@@ -292,6 +320,9 @@ static void test_one_thing_at_a_time(void **state)
     host_await_state(host, "web1", "migrating");
     assert_null(host_call(host, "DELETE", "/v1/guests/web1", NULL, &error));
     assert_error_says(error, VMFERRY_ERROR_BUSY, "guest web1 is migrating; wait for that to end");
+    error = NULL;
+    assert_null(host_call(host, "GET", "/v1/guests/web1/disks", NULL, &error));
+    assert_error_says(error, VMFERRY_ERROR_BUSY, "guest web1 is migrating");
     error = NULL;
     assert_null(host_call(host, "POST", "/v1/guests/web1/migrate",
                           json_pack("{s:s}", "destination", "hostc"), &error));
@@ -452,9 +483,13 @@ static void test_options_of_a_move(void **state)
     assert_int_equal(fakes.options.deadline_ms, 0);
     assert_int_equal(fakes.options.segments, SENT_STORE_AUTO);
     assert_false(fakes.options.reclaim_free);
+    assert_int_equal(fakes.options.disks, DISK_MODE_AUTO);
+    assert_string_equal(fakes.disk_mode, "");
     answer = migrate(host, ",\"max_downtime_ms\":1500,\"deadline_ms\":60000,\"streams\":16,"
                            "\"memory_budget_bytes\":1048576,\"throttle\":\"off\","
-                           "\"segments\":\"shadow\",\"compress\":\"zstd\",\"reclaim_free\":true");
+                           "\"segments\":\"shadow\",\"compress\":\"zstd\",\"reclaim_free\":true,"
+                           "\"disks\":\"shared\",\"disk_modes\":{\"system\":\"copy\"},"
+                           "\"overwrite\":true,\"delete_source\":true");
     json_decref(answer);
     host_await_state(host, "web1", "running");
     assert_int_equal(fakes.options.max_downtime_ms, 1500);
@@ -466,6 +501,11 @@ static void test_options_of_a_move(void **state)
     assert_int_equal(fakes.options.segments, SENT_STORE_SHADOW);
     assert_int_equal(fakes.options.compress, PACKING_ZSTD);
     assert_true(fakes.options.reclaim_free);
+    assert_int_equal(fakes.options.disks, DISK_MODE_SHARED);
+    assert_string_equal(fakes.disk_mode, "copy");
+    assert_true(fakes.options.overwrite);
+    assert_true(fakes.options.delete_source);
+    assert_false(fakes.options.keep_source);
     answer = migrate(host, ",\"downtime_cap_ms\":100");
     json_decref(answer);
     host_await_state(host, "web1", "running");
@@ -684,6 +724,7 @@ int main(void)
         RUNNING(test_adopt_on_full_disk_leaves_guest),
         RUNNING(test_guest_that_ends),
         RUNNING(test_guest_that_cannot_move),
+        RUNNING(test_disks),
         RUNNING(test_completed_move),
         RUNNING(test_name_of_a_guest_that_left),
         RUNNING(test_failed_move),

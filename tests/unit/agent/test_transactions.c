@@ -186,8 +186,47 @@ static void test_pending_after_reboot_is_lost(void **state)
     reopen(f, "boot-2");
     assert_outcome(f, OUTCOME_LOST);
     assert_false(transaction_log_commit(f->log, ID, TERM, NULL));
+    /* Its guest is gone: that says nothing of whether it has run. */
+    assert_false(transaction_log_abort(f->log, ID));
+    assert_outcome(f, OUTCOME_LOST);
     reopen(f, "boot-2");
     assert_outcome(f, OUTCOME_LOST);
+}
+
+static void assert_may_be_committed(Fixture *f, gboolean may)
+{
+    assert_int_equal(transaction_log_may_be_committed(f->log, ID), may);
+}
+
+static void test_what_may_be_committed(void **state)
+{
+    Fixture *f = *state;
+
+    assert_may_be_committed(f, FALSE);
+    assert_false(transaction_log_is_committed(f->log, ID));
+    assert_true(begin(f->log, ID, "web1", TERM, NULL));
+    assert_may_be_committed(f, FALSE);
+    reopen(f, "boot-2");
+    assert_may_be_committed(f, TRUE);
+    assert_false(transaction_log_is_committed(f->log, ID));
+    assert_true(begin(f->log, LATER_ID, "web1", TERM, NULL));
+    assert_true(transaction_log_commit(f->log, LATER_ID, TERM, NULL));
+    assert_true(transaction_log_may_be_committed(f->log, LATER_ID));
+    assert_true(transaction_log_is_committed(f->log, LATER_ID));
+    transaction_log_lose(f->log, LATER_ID);
+    assert_true(transaction_log_may_be_committed(f->log, LATER_ID));
+    assert_false(transaction_log_is_committed(f->log, LATER_ID));
+}
+
+static void test_what_is_aborted_is_not_committed(void **state)
+{
+    Fixture *f = *state;
+
+    assert_true(begin(f->log, ID, "web1", TERM, NULL));
+    reopen(f, "boot-1");
+    assert_may_be_committed(f, FALSE);
+    reopen(f, "boot-2");
+    assert_may_be_committed(f, FALSE);
 }
 
 static void test_committed_is_looked_at_again(void **state)
@@ -470,6 +509,8 @@ int main(void)
         WITH_LOG(test_begins_once),
         WITH_LOG(test_pending_after_agent_restart),
         WITH_LOG(test_pending_after_reboot_is_lost),
+        WITH_LOG(test_what_may_be_committed),
+        WITH_LOG(test_what_is_aborted_is_not_committed),
         WITH_LOG(test_committed_is_looked_at_again),
         WITH_LOG(test_commit_on_full_disk),
         WITH_LOG(test_begin_on_full_disk),

@@ -29,7 +29,7 @@ expect 0 '{"version":"0.' version --json
 expect 2 'there is no verb "frob"' frob
 expect 2 'options follow the verb: vmferry VERB --json' --json list
 expect 2 'there is no verb "frob"' help frob
-for verb in agent pki run adopt list status stop events migrate cancel resolve check version help; do
+for verb in agent pki run adopt list status disk stop events migrate cancel resolve check version help; do
     expect 0 "vmferry $verb" $verb --help
     expect 2 'Unknown option --frob' $verb --frob
     expect 2 "Try \`vmferry $verb --help\`" $verb --frob
@@ -56,6 +56,13 @@ expect 1 'cannot reach the agent' run a -- qemu-system-x86_64 -m 1G
 expect 1 'cannot reach the agent' run a qemu-system-x86_64 -m 1G --frob
 expect 1 '{"error":' run --json a -- qemu-system-x86_64
 expect 1 '{"error":' run a --json -- qemu-system-x86_64
+expect 2 'wanted `list NAME`' disk
+expect 2 'wanted `list NAME`' disk show a
+expect 2 'one NAME is missing' disk list
+expect 2 'too many arguments' disk list a b
+expect 2 'is not a valid name for a guest' disk list a/b
+expect 1 'cannot reach the agent' disk list a
+expect 1 '{"error":' disk list a --json
 expect 2 '--pid PID is missing' adopt a
 expect 2 'Cannot parse integer value' adopt a --pid x
 expect 2 'NAME and HOST[:PORT] is missing' migrate a
@@ -80,6 +87,11 @@ expect 2 '--streams: "x" is not a valid number' migrate a b --streams x
 expect 2 '--throttle: "hard" is not a valid choice; use auto, cgroup, duty or off' migrate a b --throttle hard
 expect 2 '--segments: "x" is not a valid choice; use auto, fingerprint, shadow or off' migrate a b --segments x
 expect 2 '--compress: "zip" is not a valid choice; use auto, none, lz4 or zstd' migrate a b --compress zip
+expect 2 '--disks: "x" is not a valid choice; use auto, shared, copy or top' migrate a b --disks x
+for disk in virtio0 =copy virtio0= virtio0=move virtio0=copy=; do
+    expect 2 "--disk $disk: give a disk's id, \"=\", and auto, shared, copy or top" migrate a b --disk $disk
+done
+expect 2 '--keep and --delete-source contradict each other' migrate a b --keep --delete-source
 expect 2 '--record needs a reader until the move has ended: not with --detach' \
     migrate a b --detach --record /nonexistent/trace
 expect 1 '--record /nonexistent/trace: No such file' migrate a b --record /nonexistent/trace
@@ -114,7 +126,7 @@ sed 's/^#\([a-z-]* = .*\)/\1/' "$sources/docs/agent.conf.example" >"$folder/agen
 expect 2 '"x:y" is not a valid address' agent --config "$folder/agent.conf" --listen x:y
 rm -rf "$folder"
 
-for verb in agent pki run adopt list status stop events migrate cancel resolve check; do
+for verb in agent pki run adopt list status disk stop events migrate cancel resolve check; do
     ls "$sources/man/vmferry-$verb."[18] >/dev/null 2>&1 || {
         echo "vmferry $verb has no man page"
         failures=$((failures + 1))

@@ -55,11 +55,28 @@ static void test_every_kind(void **state)
                    "\"bandwidth\":1000000,\"record\":true}");
 }
 
+static void test_disks(void **state)
+{
+    assert_request("migrate --disks copy --overwrite --keep",
+                   "{\"destination\":\"hostb\",\"disks\":\"copy\",\"overwrite\":true,"
+                   "\"keep_source\":true}");
+    assert_request("migrate --delete-source", "{\"destination\":\"hostb\",\"delete_source\":true}");
+    assert_request("migrate --disk virtio0=copy",
+                   "{\"destination\":\"hostb\",\"disk_modes\":{\"virtio0\":\"copy\"}}");
+    assert_request("migrate --disks shared --disk a=top --disk=b=auto --disk a=copy",
+                   "{\"destination\":\"hostb\",\"disks\":\"shared\","
+                   "\"disk_modes\":{\"a\":\"copy\",\"b\":\"auto\"}}");
+    /* An id may hold the sign, and be a path. */
+    assert_request("migrate --disk /machine/x[0]=1=shared",
+                   "{\"destination\":\"hostb\",\"disk_modes\":{\"/machine/x[0]=1\":\"shared\"}}");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_only_what_was_given),
         cmocka_unit_test(test_every_kind),
+        cmocka_unit_test(test_disks),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

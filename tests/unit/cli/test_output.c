@@ -6,6 +6,7 @@
 
 #include <cmocka.h>
 
+#include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -87,7 +88,8 @@ static void test_made_report(void **state)
 {
     static const char *const keys[] = {"status",      "mode",       "reason",      "total_ms",
                                        "downtime_ms", "wire_bytes", "ram_bytes",   "rounds",
-                                       "verified",    "source",     "destination", "error"};
+                                       "verified",    "source",     "destination", "error",
+                                       "disks",       "copies",     "files"};
     g_autoptr(json_t) report = report_make("web1", "hostb", "not-started", "no such \xff guest");
 
     for (guint i = 0; i < G_N_ELEMENTS(keys); i++)
@@ -115,6 +117,68 @@ static void test_progress(void **state)
                     "copying, round 2, 117 MB, 1.0 MB/s, left 1.2 s");
     assert_progress(",\"run_share\":0.25,\"deferred_bytes\":512000000",
                     "copying, round 2, 117 MB, 1.0 MB/s, guest slowed to 25 %, 512 MB deferred");
+}
+
+static void test_progress_of_disks(void **state)
+{
+    g_autoptr(json_t) object =
+        json_loads("{\"phase\":\"disks\",\"round\":0,\"round_bytes\":0,\"wire_bytes\":117000000,"
+                   "\"bytes_per_second\":1000000,\"eta_ms\":null,\"disk_bytes\":2000000000,"
+                   "\"disk_bytes_done\":500000000}",
+                   0, NULL);
+    g_autofree char *shown = progress_describe(object);
+
+    assert_string_equal(shown, "copying disks, 500 MB of 2.0 GB, 117 MB, 1.0 MB/s");
+}
+
+/* What report_print() writes to standard output.  Free with g_free(). */
+static char *capture_report(const char *text)
+{
+    g_autoptr(json_t) report = json_loads(text, 0, NULL);
+    FILE *file = tmpfile();
+    int before;
+    GString *all = g_string_new(NULL);
+    char line[512];
+
+    assert_non_null(report);
+    assert_non_null(file);
+    fflush(stdout);
+    before = dup(STDOUT_FILENO);
+    dup2(fileno(file), STDOUT_FILENO);
+    report_print(report, "web1");
+    fflush(stdout);
+    dup2(before, STDOUT_FILENO);
+    close(before);
+    rewind(file);
+    while (fgets(line, sizeof line, file))
+        g_string_append(all, line);
+    fclose(file);
+    return g_string_free(all, FALSE);
+}
+
+static void assert_says(const char *text, const char *words)
+{
+    if (!strstr(text, words))
+        fail_msg("\"%s\" is missing in: %s", words, text);
+}
+
+static void test_report_of_copies(void **state)
+{
+    g_autofree char *shown = capture_report(
+        "{\"status\":\"completed\",\"destination\":\"hostb\",\"verified\":true,\"error\":null,"
+        "\"copies\":[{\"id\":\"virtio0\",\"device\":\"virtio-disk0\",\"mode\":\"copy\","
+        "\"source\":\"/srv/web1.qcow2\",\"destination\":\"/data/web1.qcow2\","
+        "\"copied_bytes\":2000000000,\"zero_bytes\":5000000,\"wire_bytes\":900000000,"
+        "\"copy_ms\":9000.0,\"in_sync_ms\":1200.0,\"verified\":true},"
+        "{\"id\":\"data\",\"destination\":\"/data/d.raw\",\"copied_bytes\":1000000,"
+        "\"zero_bytes\":0,\"wire_bytes\":1000000,\"verified\":null}],"
+        "\"disks\":[{\"device\":\"virtio-disk0\",\"source\":\"/srv/web1.qcow2\","
+        "\"destination\":\"/data/web1.qcow2\",\"same_by\":\"copied\"}]}");
+
+    assert_says(shown, "virtio0 copied to /data/web1.qcow2: 2.0 GB (900 MB sent), 5.0 MB of zeros "
+                       "left out; verified\n");
+    assert_says(shown, "data copied to /data/d.raw: 1.0 MB (1.0 MB sent), 0 B of zeros left out\n");
+    assert_says(shown, "made there");
 }
 
 static void test_hard_guests(void **state)
@@ -197,6 +261,8 @@ int main(void)
         cmocka_unit_test(test_made_report),
         cmocka_unit_test(test_recording),
         cmocka_unit_test(test_progress),
+        cmocka_unit_test(test_progress_of_disks),
+        cmocka_unit_test(test_report_of_copies),
         cmocka_unit_test(test_hard_guests),
         cmocka_unit_test(test_recording_without_space),
     };

@@ -107,9 +107,9 @@ def check_api() -> None:
     text = section(read("docs/api.md"), "### POST /v1/guests/NAME/migrate", "If the move cannot begin")
     keys = [option["api_key"] for option in options]
     example = re.search(r"^    (\{.*?\})\n\n", text, re.DOTALL | re.MULTILINE)[1]
-    compare("api.md, example", list(json.loads(example)), ["destination", *keys])
+    compare("api.md, example", list(json.loads(example)), ["destination", "disk_modes", *keys])
     rows = dict(re.findall(r"^\| `(\w+)` \| (.*) \|$", text, re.MULTILINE))
-    compare("api.md", list(rows), keys)
+    compare("api.md", list(rows), [*keys, "disk_modes"])
     for option in options:
         row = rows.get(option["api_key"], "")
         need(f"api.md, {option['api_key']}", row, [f"`{choice}`" for choice in option["choices"]])

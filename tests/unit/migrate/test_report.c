@@ -31,7 +31,8 @@ static void test_contract(void **state)
     assert_string_equal(json_string_value(json_object_get(object, "source")), "a");
     assert_true(json_is_null(json_object_get(object, "destination")));
     assert_true(json_is_null(json_object_get(object, "error")));
-    assert_int_equal(json_object_size(json_object_get(object, "downtime_parts")), 6);
+    assert_int_equal(json_object_size(json_object_get(object, "downtime_parts")), 7);
+    assert_true(json_is_array(json_object_get(object, "copies")));
     first = json_array_get(json_object_get(object, "rounds"), 0);
     assert_int_equal(json_integer_value(json_object_get(first, "pages")), 12);
     assert_int_equal(json_integer_value(json_object_get(first, "dirty_bytes")), 40960);
@@ -139,10 +140,14 @@ static void test_progress(void **state)
     progress.run_share = 0.5;
     progress.work_set_bytes = 7000;
     progress.deferred_bytes = 8192;
+    progress.disk_bytes = 9000;
+    progress.disk_bytes_done = 4500;
     object = migrate_progress_to_json(&progress);
     assert_true(json_number_value(json_object_get(object, "run_share")) == 0.5);
     assert_int_equal(json_integer_value(json_object_get(object, "work_set_bytes")), 7000);
     assert_int_equal(json_integer_value(json_object_get(object, "deferred_bytes")), 8192);
+    assert_int_equal(json_integer_value(json_object_get(object, "disk_bytes")), 9000);
+    assert_int_equal(json_integer_value(json_object_get(object, "disk_bytes_done")), 4500);
 }
 
 static void test_names(void **state)

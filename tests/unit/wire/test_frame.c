@@ -38,7 +38,7 @@ static void test_header_is_little_endian(void **state)
 
 static void test_headers_round_trip_to_their_limits(void **state)
 {
-    for (guint type = FRAME_HELLO; type <= FRAME_IMAGES_SEEN; type++) {
+    for (guint type = FRAME_HELLO; type <= FRAME_DISKS_DIGESTS; type++) {
         FrameHeader header = {(FrameType)type, frame_payload_limit((FrameType)type)};
         uint8_t bytes[FRAME_HEADER_BYTES];
         FrameHeader back;
@@ -68,8 +68,8 @@ static void test_limits(void **state)
     assert_int_equal(frame_payload_limit(FRAME_PAGES_ZSTD), frame_payload_limit(FRAME_PAGES));
     assert_int_equal(frame_payload_limit(FRAME_SEGMENTS), 16 + (1 << 20) + 8192);
     assert_int_equal(frame_payload_limit(FRAME_COPIES), 8 + 256 * 24);
-    assert_int_equal(frame_payload_limit((FrameType)24), 0);
-    assert_string_equal(frame_type_name((FrameType)24), "unknown");
+    assert_int_equal(frame_payload_limit((FrameType)34), 0);
+    assert_string_equal(frame_type_name((FrameType)34), "unknown");
 }
 
 static void test_which_carry_pages(void **state)
@@ -86,17 +86,22 @@ static void test_which_carry_pages(void **state)
     assert_true(frame_type_carries_pages(FRAME_COPIES));
 }
 
-/* All of an epoch goes by one channel, in order; nothing else waits behind it. */
+/* All of an epoch goes by one channel, in order, and all content of disks by another one; nothing
+ * else waits behind them. */
 static void test_classes(void **state)
 {
     TrafficClass traffic;
 
-    for (guint type = 0; type <= FRAME_IMAGES_SEEN + 1; type++)
-        assert_int_equal(frame_type_traffic((FrameType)type),
-                         frame_type_carries_pages((FrameType)type) || type == FRAME_DEVICE_STATE ||
-                                 type == FRAME_EPOCH_SEAL
-                             ? TRAFFIC_BULK
-                             : TRAFFIC_CONTROL);
+    for (guint type = 0; type <= FRAME_DISKS_DIGESTS + 1; type++) {
+        TrafficClass wanted = TRAFFIC_CONTROL;
+
+        if (frame_type_carries_pages((FrameType)type) || type == FRAME_DEVICE_STATE ||
+            type == FRAME_EPOCH_SEAL)
+            wanted = TRAFFIC_BULK;
+        else if (type >= FRAME_DISK_WRITE && type <= FRAME_DISK_DONE)
+            wanted = TRAFFIC_DISK;
+        assert_int_equal(frame_type_traffic((FrameType)type), wanted);
+    }
     for (guint i = 0; i < TRAFFIC_CLASSES; i++) {
         assert_true(traffic_class_from_name(traffic_class_name((TrafficClass)i), &traffic));
         assert_int_equal(traffic, i);
@@ -113,7 +118,7 @@ static void test_bad_headers(void **state)
     } bad[] = {
         {{'V', 'M', 'F', '2', 1, 0, 0, 0, 2, 0, 0, 0}, "magic"},
         {{'V', 'M', 'F', '1', 0, 0, 0, 0, 2, 0, 0, 0}, "unknown type 0"},
-        {{'V', 'M', 'F', '1', 24, 0, 0, 0, 2, 0, 0, 0}, "unknown type 24"},
+        {{'V', 'M', 'F', '1', 34, 0, 0, 0, 2, 0, 0, 0}, "unknown type 34"},
         {{'V', 'M', 'F', '1', 1, 1, 0, 0, 2, 0, 0, 0}, "unknown type 257"},
         {{'V', 'M', 'F', '1', 1, 0, 1, 0, 2, 0, 0, 0}, "flags 0x0001"},
         {{'V', 'M', 'F', '1', 5, 0, 0, 0, 3, 0, 0, 0}, "EPOCH_SEAL frame of 3 bytes"},

@@ -387,6 +387,56 @@ static void test_rate_is_of_all(void **state)
     ends_close(&ends);
 }
 
+/* Disks have a channel like any other class. */
+static void test_a_channel_for_disks(void **state)
+{
+    Ends ends;
+
+    ends_open(&ends, *state, 0);
+    join(&ends, TRAFFIC_DISK);
+    assert_ptr_not_equal(session_get_channel(ends.client, TRAFFIC_DISK),
+                         session_get_channel(ends.client, TRAFFIC_CONTROL));
+    assert_ptr_equal(session_get_channel(ends.client, TRAFFIC_BULK),
+                     session_get_channel(ends.client, TRAFFIC_CONTROL));
+    for (guint i = 0; i < 10; i++) {
+        send_ok(ends.client, TRAFFIC_DISK, FRAME_DISK_WRITE, i, 100);
+        send_ok(ends.client, TRAFFIC_DISK, FRAME_DISK_ZERO, i, FRAME_DISK_ZERO_BYTES);
+        send_ok(ends.accepted, TRAFFIC_DISK, FRAME_DISK_DONE, i, FRAME_DISK_DONE_BYTES);
+    }
+    send_ok(ends.client, TRAFFIC_CONTROL, FRAME_EPOCH_APPLIED, 77, 4);
+    expect_number(ends.accepted, TRAFFIC_CONTROL, FRAME_EPOCH_APPLIED, 77);
+    for (guint i = 0; i < 10; i++) {
+        expect_number(ends.accepted, TRAFFIC_DISK, FRAME_DISK_WRITE, i);
+        expect_number(ends.accepted, TRAFFIC_DISK, FRAME_DISK_ZERO, i);
+        expect_number(ends.client, TRAFFIC_DISK, FRAME_DISK_DONE, i);
+    }
+    ends_close(&ends);
+}
+
+/* Only what carries content: a flush that a paused guest waits for is no bulk. */
+static void test_content_of_disks_is_paced(void **state)
+{
+    uint64_t start;
+    Ends ends;
+
+    ends_open(&ends, *state, 0);
+    join(&ends, TRAFFIC_DISK);
+    session_set_rate(ends.client, 1000000);
+    start = clock_now_ns();
+    for (guint i = 0; i < 6; i++)
+        send_ok(ends.client, TRAFFIC_DISK, FRAME_DISK_WRITE, i, 100000);
+    assert_true(clock_ns_to_ms(clock_now_ns() - start) > 400);
+    for (guint i = 0; i < 6; i++)
+        expect_number(ends.accepted, TRAFFIC_DISK, FRAME_DISK_WRITE, i);
+    start = clock_now_ns();
+    send_ok(ends.client, TRAFFIC_DISK, FRAME_DISK_ZERO, 6, FRAME_DISK_ZERO_BYTES);
+    send_ok(ends.client, TRAFFIC_DISK, FRAME_DISK_FLUSH, 7, FRAME_DISK_FLUSH_BYTES);
+    assert_true(clock_ns_to_ms(clock_now_ns() - start) < 100);
+    expect_number(ends.accepted, TRAFFIC_DISK, FRAME_DISK_ZERO, 6);
+    expect_number(ends.accepted, TRAFFIC_DISK, FRAME_DISK_FLUSH, 7);
+    ends_close(&ends);
+}
+
 /* Nobody receives on it for longer than a dead peer is waited for. */
 static void test_an_idle_channel_lives(void **state)
 {
@@ -764,6 +814,8 @@ int main(void)
         SESSION_TEST(test_order_of_each_channel),
         SESSION_TEST(test_urgent_passes_full_bulk),
         SESSION_TEST(test_rate_is_of_all),
+        SESSION_TEST(test_a_channel_for_disks),
+        SESSION_TEST(test_content_of_disks_is_paced),
         SESSION_TEST(test_an_idle_channel_lives),
         SESSION_TEST(test_wrong_words_are_refused),
         SESSION_TEST(test_other_peers_are_refused),
