@@ -47,7 +47,7 @@
 #define POLL_NS 20000000ULL
 #define PAUSED_POLL_NS 200000ULL
 #define FLUSH_MS 60000
-#define VERIFY_BYTES_PER_MS 20000 /* a slow disk that both sides read */
+
 #define ESTIMATE_AFTER_MS 500.0
 #define STALL_NS 1000000000ULL
 #define READ_BYTES ((size_t)1 << 20)
