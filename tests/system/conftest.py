@@ -11,6 +11,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "lab"))
 from vmferry_lab import Agent, Lab, Pki, backports_qemu, clean, system_qemu  # noqa: E402
 from vmferry_lab.netns import namespace_names  # noqa: E402
 
+from disks import make_local_scene  # noqa: E402
 from scene import BUSY, Scene  # noqa: E402
 
 HOSTS = {"hostA": "10.66.0.1", "hostB": "10.66.0.2"}
@@ -139,17 +140,31 @@ def module_scenes():
         scene.lab.close()
 
 
-@pytest.fixture
-def shared(request, module_scenes, pki):
-    """A scene with the busy guest `shared.guest`, used by all tests of a module one after
-    the other.  Each leaves it as it found it; after one that fails it is made anew."""
+def keep_scene(request, module_scenes, make):
+    """A scene for all tests of a module one after the other.  Each leaves it as it found it; after
+    one that fails it is made anew."""
     if not module_scenes:
-        module_scenes.append(Scene(Lab(), pki))
-        # A machine type with a version in it, so that map rules can tell it from other words.
-        module_scenes[0].run(machine="pc-i440fx-7.2", **BUSY)
+        module_scenes.append(make())
     yield module_scenes[0]
     if getattr(request.node, "failed", True):
         module_scenes.pop().lab.close()
+
+
+@pytest.fixture
+def shared(request, module_scenes, pki):
+    """A scene with the busy guest `shared.guest`, kept from test to test."""
+    def make():
+        scene = Scene(Lab(), pki)
+        # A machine type with a version in it, so that map rules can tell it from other words.
+        scene.run(machine="pc-i440fx-7.2", **BUSY)
+        return scene
+    yield from keep_scene(request, module_scenes, make)
+
+
+@pytest.fixture
+def local(request, module_scenes, pki):
+    """The same with a guest whose disk is on one host only, and another one that is shared."""
+    yield from keep_scene(request, module_scenes, lambda: make_local_scene(pki))
 
 
 @pytest.fixture(params=["7.2", "10.0"])

@@ -52,6 +52,11 @@ class LocalImage:
         source.unlink()
 
 
+# Points that only a guest comes by whose disks are copied (test_disks_failures.py).
+DISK_POINTS = ["source.disks-made", "source.disks-begun", "source.disks-in-sync",
+               "source.disks-finished", "destination.disks-made"]
+
+
 # ---- a disk on a command line ----
 
 def drive(image: Path, image_format="raw", *, id="disk0", cache="none", device="virtio-blk-pci",

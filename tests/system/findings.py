@@ -128,6 +128,8 @@ def left_files(agent) -> list[str]:
     directories = sorted(path.name for path in agent.host.path("run").iterdir())
     records = agent.host.path("state") / "guests"
     found = [path.name for path in records.glob("*.json") if path.stem not in names]
+    found += [f"made-files of {path.name}"
+              for path in (agent.host.path("state") / "made-files").glob("*")]
     return found + (directories if len(directories) > len(names) else [])
 
 

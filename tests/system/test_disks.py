@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from disks import (DATA_MB, SIZE_MB, WRITTEN_MB, LocalImage, blockdev, check_copy, check_retired,
-                   copied, drive, files_on, make_local_scene, DISK, move_and_compare, read_graph,
-                   run_with, there_and_back)
+from disks import (DATA_MB, DISK, SIZE_MB, WRITTEN_MB, LocalImage, blockdev, check_copy,
+                   check_retired, copied, drive, files_on, move_and_compare, read_graph, run_with,
+                   there_and_back)
 from findings import check_completed, check_failed
 from live import check_disk, check_same_content, fill, make_image, monitor
 from scene import SMALL
@@ -279,17 +279,6 @@ def test_image_with_a_snapshot_inside_is_named(scene):
 
 # ---- choices ----
 
-@pytest.fixture
-def local(request, module_scenes, pki):
-    """A scene with a guest whose disk is local, and another one that is shared; kept from test to
-    test as `shared` is."""
-    if not module_scenes:
-        module_scenes.append(make_local_scene(pki))
-    yield module_scenes[0]
-    if getattr(request.node, "failed", True):
-        module_scenes.pop().lab.close()
-
-
 def test_auto_leaves_shared_images_alone(local):
     guest = local.guest
     report = local.move(guest)
@@ -366,9 +355,9 @@ def test_overwriting(local):
 
 def test_keep(local):
     guest, here = local.guest, local.here(local.guest)
-    DISK_OLD = set(DISK.old_on(here))
+    old = DISK.old_on(here)
     local.move(guest, "--keep")
-    assert DISK.on(here).exists() and set(DISK.old_on(here)) == DISK_OLD
+    assert DISK.on(here).exists() and DISK.old_on(here) == old
     DISK.on(here).unlink()
 
 
@@ -407,7 +396,7 @@ def test_two_guests_at_a_time(scene, any_qemu):
 def test_guest_faster_than_the_link(scene, any_qemu, options):
     """5 MB/s of link for 12 MB/s of writes: the copy slows its writes down, or the move is given up in
     time; the guest is never away for long."""
-    image = LocalImage("disk.raw").make(scene.a)
+    image = LocalImage("disk.raw").make(scene.a, size_mb=128, data_mb=48 if options else DATA_MB)
     guest = run_with(scene, drive(image.on(scene.a)), qemu=any_qemu, disk_rate=3000)
     scene.lab.link.shape("40mbit")
     scene.beats[guest.name].wait(20)

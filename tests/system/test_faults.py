@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import pytest
 
+from disks import DISK_POINTS
 from findings import check_failed
 from scene import is_stopped
 from vmferry_lab import qemu_pids, vmferry_program, wait_until
@@ -99,7 +100,7 @@ def settle(scene, where: str) -> None:
 
 def test_table_is_complete(lab):
     listed = lab.host_a.run([vmferry_program(), "agent", "--list-faults"]).stdout.split()
-    assert sorted(names(POINTS)) == sorted(listed)
+    assert sorted([*names(POINTS), *DISK_POINTS]) == sorted(listed)
 
 
 @pytest.mark.parametrize("point", rows(POINTS, LONG_KILLED), ids=names(POINTS))
