@@ -5,11 +5,12 @@
 #include <systemd/sd-daemon.h>
 
 #include "agent/api.h"
-#include "agent/recovery.h"
 #include "agent/certificate.h"
 #include "agent/context.h"
+#include "agent/directory.h"
 #include "agent/made_files.h"
 #include "agent/peers.h"
+#include "agent/recovery.h"
 #include "agent/watch.h"
 #include "base/log.h"
 
@@ -31,6 +32,7 @@ Agent *agent_new(const AgentSettings *settings, GError **error)
     agent->context = agent_context_new(settings, error);
     if (!agent->context)
         return NULL;
+    guest_directories_clean(settings->runtime_dir);
     made_files_recover(agent->context);
     /* The guests' names are taken and their transactions marked before any
      * peer or user can ask. */

@@ -10,18 +10,59 @@
 #include "base/error.h"
 #include "base/fd.h"
 #include "base/log.h"
+#include "base/process.h"
 
 #define DIRECTORY_PREFIX "guest-"
+#define MOVE_PREFIX DIRECTORY_PREFIX "move-" /* then PID-START-XXXXXX */
 #define MAX_DEPTH 8 /* of folders in it; ours is 1 */
 
-char *guest_directory_create(const char *runtime_dir, GError **error)
+static char *create(const char *runtime_dir, const char *template, GError **error)
 {
-    g_autofree char *path = g_build_filename(runtime_dir, DIRECTORY_PREFIX "XXXXXX", NULL);
+    g_autofree char *path = g_build_filename(runtime_dir, template, NULL);
 
     if (mkdtemp(path))
         return g_steal_pointer(&path);
     error_set_errno(error, errno, "make a directory in %s", runtime_dir);
     return NULL;
+}
+
+char *guest_directory_create(const char *runtime_dir, GError **error)
+{
+    return create(runtime_dir, DIRECTORY_PREFIX "XXXXXX", error);
+}
+
+char *guest_directory_create_for_move(const char *runtime_dir, GError **error)
+{
+    g_autofree char *template = NULL;
+    uint64_t start_time;
+
+    if (!process_get_start_time(getpid(), &start_time, error))
+        return NULL;
+    template =
+        g_strdup_printf(MOVE_PREFIX "%d-%" G_GUINT64_FORMAT "-XXXXXX", (int)getpid(), start_time);
+    return create(runtime_dir, template, error);
+}
+
+static gboolean is_left_over(const char *name)
+{
+    int pid;
+    uint64_t start_time;
+
+    return sscanf(name, MOVE_PREFIX "%d-%" G_GUINT64_FORMAT "-", &pid, &start_time) == 2 &&
+           !process_is_same(pid, start_time);
+}
+
+void guest_directories_clean(const char *runtime_dir)
+{
+    g_autoptr(GDir) list = g_dir_open(runtime_dir, 0, NULL);
+    const char *name;
+
+    while (list && (name = g_dir_read_name(list))) {
+        g_autofree char *path = g_build_filename(runtime_dir, name, NULL);
+
+        if (is_left_over(name))
+            guest_directory_remove(path);
+    }
 }
 
 static void empty_folder(int folder, guint depth);

@@ -16,6 +16,12 @@
 /* Makes one (0700); free the path with g_free(). */
 char *guest_directory_create(const char *runtime_dir, GError **error);
 
+/* The same for the time of a move: it is on no record, its name says which process has made it. */
+char *guest_directory_create_for_move(const char *runtime_dir, GError **error);
+
+/* Removes those for moves whose makers have ended. */
+void guest_directories_clean(const char *runtime_dir);
+
 /* Removes it with all that is in it. */
 void guest_directory_remove(const char *directory);
 

@@ -273,7 +273,8 @@ static VmmStorage *on_open_storage(const DisksMessage *disks, gpointer user, GEr
                       driver->kind);
         return NULL;
     }
-    incoming->storage_directory = guest_directory_create(context->settings->runtime_dir, error);
+    incoming->storage_directory =
+        guest_directory_create_for_move(context->settings->runtime_dir, error);
     launch.directory = incoming->storage_directory;
     return launch.directory ? driver->open_storage(&launch, error) : NULL;
 }

@@ -192,7 +192,7 @@ static gboolean on_note_images(char *const *paths, gboolean removes, gpointer us
 
 static char *on_make_directory(gpointer user, GError **error)
 {
-    return guest_directory_create(((Move *)user)->context->settings->runtime_dir, error);
+    return guest_directory_create_for_move(((Move *)user)->context->settings->runtime_dir, error);
 }
 
 static void on_remove_directory(const char *directory, gpointer user)

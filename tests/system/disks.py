@@ -35,6 +35,7 @@ class LocalImage:
              data_mb: int = DATA_MB, at_mb: int = WRITTEN_MB) -> "LocalImage":
         """Makes it on a host, with *data_mb* of random content at *at_mb*."""
         path = self.on(agent)
+        path.parent.mkdir(exist_ok=True)
         below = ["-b", str(self.backing.on(agent)), "-F", self.backing.format] if self.backing else []
         more = ["-o", options] if options else []
         subprocess.run(["qemu-img", "create", "-q", "-f", self.format, *more, *below, path,
@@ -81,7 +82,7 @@ def run_with(scene: Scene, extra: list[str], **options) -> Guest:
     return scene.run(**settings, extra=[*user_monitor(scene), *extra])
 
 
-DISK = LocalImage("disk.raw")
+DISK = LocalImage("disks/disk.raw")
 LARGE_MB = 24
 
 
@@ -90,6 +91,7 @@ def make_local_scene(pki: Pki) -> Scene:
     a shared one (disk1)."""
     scene = Scene(Lab(), pki)
     shared = make_image(scene.lab.shared / "shared.raw", size="8M")
+    DISK.on(scene.b).parent.mkdir()
     DISK.make(scene.a, data_mb=LARGE_MB, size_mb=WRITTEN_MB + LARGE_MB + 8)
     run_with(scene, [*drive(DISK.on(scene.a)), *drive(shared, id="disk1")])
     return scene
@@ -201,8 +203,9 @@ def _without_volatile(value):
 
 
 def files_on(agent: Agent) -> set[str]:
-    """Names in the host's folder but for what agent and lab keep there."""
-    kept = {"run", "state"}
-    return {path.name for path in agent.host.directory.iterdir()
-            if path.name not in kept and not path.name.startswith(("agent.", "user."))
-            and not path.name.endswith((".log", ".qmp"))}
+    """Names in the host's folder, and in folders in it, but for what agent and lab keep there."""
+    names = {path.relative_to(agent.host.directory) for path in agent.host.directory.rglob("*")
+             if not path.is_dir()}
+    return {str(name) for name in names
+            if name.parts[0] not in ("run", "state") and not name.name.endswith((".log", ".qmp"))
+            and not name.name.startswith("agent.")}
