@@ -137,7 +137,7 @@ static uint64_t count_needed(const DestinationDisks *disks, dev_t device)
         struct stat info;
 
         if (file->make != DISK_MAKE_NOTHING && stat(folder, &info) == 0 && info.st_dev == device)
-            needed += file->wire->allocated_bytes;
+            needed += MIN(file->wire->allocated_bytes, UINT64_MAX - needed);
     }
     return needed;
 }
@@ -243,6 +243,18 @@ static gboolean set_aside(const DestinationFile *file, GError **error)
     return FALSE;
 }
 
+/* Its name is to outlast a loss of power, as its content will. */
+static gboolean sync_folder(const DestinationFile *file, GError **error)
+{
+    g_autofree char *folder = g_path_get_dirname(file->path);
+    autofd int fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+    if (fd >= 0 && fsync(fd) == 0)
+        return TRUE;
+    error_set_errno(error, errno, "write out the folder %s", folder);
+    return FALSE;
+}
+
 static gboolean make_empty(DestinationDisks *disks, DestinationFile *file, GError **error)
 {
     autofd int fd = -1;
@@ -260,7 +272,7 @@ static gboolean make_empty(DestinationDisks *disks, DestinationFile *file, GErro
                         file->wire->file_bytes);
         return FALSE;
     }
-    return TRUE;
+    return sync_folder(file, error);
 }
 
 static gboolean make_image(DestinationDisks *disks, const DestinationFile *file, GError **error)
