@@ -6,23 +6,20 @@
 #include <poll.h>
 #include <sched.h>
 #include <signal.h>
-#include <spawn.h>
 #include <string.h>
-#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
-#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "base/error.h"
 #include "base/fd.h"
+#include "base/helper.h"
 
 /* What the guard finds open. */
 #define PIPE_FD 3
 #define PIDFD_FD 4
 #define NETNS_FD 5
-#define FREE_FD 16 /* from here on the agent's own copies are */
 #define GUARD_NAME "vmferry-guard"
 #define PAUSE_NS 100000000L /* between two attempts */
 #define ANSWER_TIMEOUT_MS 3000
@@ -296,69 +293,9 @@ static void guard_main(void)
     _exit(0);
 }
 
-/* The program that was started as a guard becomes one before its main(),
- * whichever program it is. */
-__attribute__((constructor)) static void begin_as_guard(int argc, char **argv)
-{
-    if (argc != 1 || strcmp(argv[0], GUARD_NAME) != 0)
-        return;
-    prctl(PR_SET_NAME, GUARD_NAME);
-    guard_main();
-}
+HELPER_MAIN(GUARD_NAME, guard_main)
 
 /* --- in the agent ------------------------------------------------------ */
-
-/* What the guard finds open: standard error, the pipe, the pidfd and perhaps a
- * namespace; it must not keep alive what our death is to close (userfaultfds,
- * connections). */
-static gboolean add_descriptors(posix_spawn_file_actions_t *actions, int pipe_end, int pidfd,
-                                int netns)
-{
-    return posix_spawn_file_actions_addopen(actions, 0, "/dev/null", O_RDONLY, 0) == 0 &&
-           posix_spawn_file_actions_addopen(actions, 1, "/dev/null", O_WRONLY, 0) == 0 &&
-           posix_spawn_file_actions_adddup2(actions, pipe_end, PIPE_FD) == 0 &&
-           posix_spawn_file_actions_adddup2(actions, pidfd, PIDFD_FD) == 0 &&
-           (netns < 0 || posix_spawn_file_actions_adddup2(actions, netns, NETNS_FD) == 0) &&
-           posix_spawn_file_actions_addclosefrom_np(actions, netns < 0 ? NETNS_FD : NETNS_FD + 1) ==
-               0;
-}
-
-/* In a session of its own with all signals blocked: it outlives the signals that
- * end the agent's group. */
-static gboolean set_attributes(posix_spawnattr_t *attributes)
-{
-    sigset_t all;
-
-    sigfillset(&all);
-    return posix_spawnattr_setsigmask(attributes, &all) == 0 &&
-           posix_spawnattr_setflags(attributes, POSIX_SPAWN_SETSID | POSIX_SPAWN_SETSIGMASK) == 0;
-}
-
-/* Returns the pid, or -1 with errno.  All descriptors are above those that the
- * guard has. */
-static pid_t run_guard(int pipe_end, int pidfd, int netns)
-{
-    char *const argv[] = {(char *)GUARD_NAME, NULL};
-    posix_spawn_file_actions_t actions;
-    posix_spawnattr_t attributes;
-    pid_t process = -1;
-    int problem = ENOMEM;
-
-    posix_spawn_file_actions_init(&actions);
-    posix_spawnattr_init(&attributes);
-    if (add_descriptors(&actions, pipe_end, pidfd, netns) && set_attributes(&attributes))
-        problem = posix_spawn(&process, "/proc/self/exe", &actions, &attributes, argv, environ);
-    posix_spawnattr_destroy(&attributes);
-    posix_spawn_file_actions_destroy(&actions);
-    errno = problem;
-    return problem == 0 ? process : -1;
-}
-
-/* A descriptor for the guard, above those that it finds open; -1 for none. */
-static int copy_descriptor(int fd)
-{
-    return fd < 0 ? -1 : fcntl(fd, F_DUPFD_CLOEXEC, FREE_FD);
-}
 
 static int open_netns(pid_t pid)
 {
@@ -419,16 +356,16 @@ gboolean guard_disarm(Guard *guard, GuardSlot slot, GError **error)
 }
 
 /* Starts the process; what is armed is in the pipe by then. */
-static pid_t start_process(int pipe_end, int pidfd, pid_t vmm)
+static pid_t start_process(int pipe_end, int pidfd, pid_t vmm, GError **error)
 {
     autofd int netns = open_netns(vmm);
-    autofd int pipe_copy = copy_descriptor(pipe_end);
-    autofd int pidfd_copy = copy_descriptor(pidfd);
-    autofd int netns_copy = copy_descriptor(netns);
+    const int fds[] = {
+        [PIPE_FD - HELPER_FIRST_FD] = pipe_end,
+        [PIDFD_FD - HELPER_FIRST_FD] = pidfd,
+        [NETNS_FD - HELPER_FIRST_FD] = netns,
+    };
 
-    if (pipe_copy < 0 || pidfd_copy < 0)
-        return -1;
-    return run_guard(pipe_copy, pidfd_copy, netns_copy);
+    return helper_start(GUARD_NAME, fds, G_N_ELEMENTS(fds), error);
 }
 
 Guard *guard_start(pid_t pid, const GuardAction *action, GError **error)
@@ -447,10 +384,10 @@ Guard *guard_start(pid_t pid, const GuardAction *action, GError **error)
     guard->pipe = ends[1];
     /* Armed before it runs: no instant of its life is without the action. */
     if (!action || guard_arm(guard, GUARD_SLOT_GUEST, action, error)) {
-        guard->process = start_process(theirs, pidfd, pid);
+        guard->process = start_process(theirs, pidfd, pid, error);
         if (guard->process > 0)
             return guard;
-        error_set_errno(error, errno, "start the guard of process %d", (int)pid);
+        g_prefix_error(error, "guard of process %d: ", (int)pid);
     }
     close(guard->pipe);
     g_free(guard);
@@ -461,8 +398,7 @@ Guard *guard_start(pid_t pid, const GuardAction *action, GError **error)
 static void end_guard(Guard *guard)
 {
     close(guard->pipe);
-    while (waitpid(guard->process, NULL, 0) < 0 && errno == EINTR)
-        ;
+    helper_wait(guard->process, -1);
     g_free(guard);
 }
 

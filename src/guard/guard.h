@@ -5,8 +5,8 @@
  * by us, our death (SIGKILL, out of memory) would leave it paused.  A guard is
  * a tiny process started before that, with nothing open but one end of a pipe, a
  * pidfd of the VMM and the VMM's network namespace.  It is our own program
- * executed anew, so it shares no memory with us: what other moves keep in memory,
- * and guests that have left, is not kept by it.  It waits for the pipe.  Actions
+ * executed anew (base/helper.h), so it shares no memory with us: what other moves
+ * keep in memory, and guests that have left, is not kept by it.  It waits for the pipe.  Actions
  * (action.h) are armed and disarmed through the pipe; end of file means that the
  * agent is gone, and the guard performs what is armed and ends.
  *
