@@ -19,6 +19,7 @@
 
 #include <glib.h>
 #include <sys/types.h>
+#include <unistd.h>
 
 #define HELPER_FIRST_FD 3
 #define HELPER_MAX_FDS 8

@@ -481,7 +481,8 @@ static gboolean start_listening(NbdServer *server, GError **error)
     g_autofree char *id = random_id_new();
     g_autofree char *where = NULL;
 
-    server->address = g_strdup_printf("vmferry-%s", id);
+    server->address = server->options.address ? g_strdup(server->options.address)
+                                              : g_strdup_printf("vmferry-%s", id);
     where = unix_socket_abstract(client != 0 ? client : getpid(), server->address, FALSE);
     server->listen_fd = unix_socket_listen(where, LISTEN_QUEUE, error);
     return server->listen_fd >= 0 && watch(server, server->listen_fd, EPOLLIN, EVENT_SOCKET, error);

@@ -48,8 +48,10 @@ typedef struct NbdServer NbdServer;
 
 typedef struct {
     const char *export_name;
-    uint64_t bytes; /* size of the export */
-    pid_t client;   /* the only process that may connect; 0: any */
+    uint64_t bytes;      /* size of the export */
+    pid_t client;        /* the only process that may connect; 0: any */
+    const char *address; /* of the socket; NULL: a random one.  A client that reconnects needs that
+                            of its former server, which must be free */
     void (*request)(const NbdRequest *request, gpointer user);
     /* The last call, once, with the connection closed: the client has disconnected in order (*why*
      * NULL), or is gone, was closed, or broke the protocol (*why* says it). */
