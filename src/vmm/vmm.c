@@ -272,6 +272,36 @@ gboolean vmm_abort_copy(Vmm *vmm, const char *name, GError **error)
     return has_block(vmm, error) && vmm->block->abort_copy(vmm, name, error);
 }
 
+gboolean vmm_start_tap(Vmm *vmm, const VmmTap *tap, GError **error)
+{
+    return has_block(vmm, error) && vmm->block->start_tap(vmm, tap, error);
+}
+
+gboolean vmm_get_tap(Vmm *vmm, const char *name, VmmTapState *ret, GError **error)
+{
+    return has_block(vmm, error) && vmm->block->get_tap(vmm, name, ret, error);
+}
+
+gboolean vmm_resync_tap(Vmm *vmm, const char *name, GError **error)
+{
+    return has_block(vmm, error) && vmm->block->resync_tap(vmm, name, error);
+}
+
+gboolean vmm_stop_tap(Vmm *vmm, const char *name, GError **error)
+{
+    return has_block(vmm, error) && vmm->block->stop_tap(vmm, name, error);
+}
+
+gboolean vmm_begin_overlay(Vmm *vmm, const VmmOverlay *overlay, GError **error)
+{
+    return has_block(vmm, error) && vmm->block->begin_overlay(vmm, overlay, error);
+}
+
+gboolean vmm_commit_overlay(Vmm *vmm, const char *name, gboolean *ret_done, GError **error)
+{
+    return has_block(vmm, error) && vmm->block->commit_overlay(vmm, name, ret_done, error);
+}
+
 /* ---- the balloon ---- */
 
 static gboolean has_balloon(Vmm *vmm, GError **error)

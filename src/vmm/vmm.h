@@ -117,6 +117,31 @@ typedef struct {
     gboolean top; /* only what is in the topmost image, not in its backing files */
 } VmmCopy;
 
+/* A disk whose writes are written to an NBD server, too, before the guest sees them completed. */
+typedef enum {
+    VMM_TAP_ACTIVE, /* the server has all that the guest has written since the start */
+    VMM_TAP_BROKEN, /* it lacks something; what, the VMM knows, and a server can be sent it */
+    VMM_TAP_ENDED,  /* by an error, or by another program */
+} VmmTapState;
+
+typedef struct {
+    const char *name;    /* unique on this host: of the attempt and the disk */
+    const char *node;    /* VmmDisk.node */
+    uint64_t bytes;      /* size of the disk */
+    const char *address; /* abstract Unix socket of the NBD server (disk/tap_sink.h) */
+    const char *export_name;
+    gboolean repairable; /* where the server is gone the tap is BROKEN, else ENDED */
+} VmmTap;
+
+/* An image above a disk's own that takes what is written, until it is decided whether that is to
+ * stay. */
+typedef struct {
+    const char *name; /* unique within the VMM, at most 31 characters */
+    const char *node; /* VmmDisk.node */
+    uint64_t bytes;   /* size of the disk */
+    const char *path; /* an empty qcow2 image of that size, as the VMM names it */
+} VmmOverlay;
+
 /* Disks that are read past the host's page cache: the host's kernel pins guest
  * pages for the time of a request, and trackers do not see what it writes
  * (memory/tracker.h). */
@@ -184,6 +209,12 @@ typedef struct {
     gboolean (*sync_copy)(Vmm *vmm, const char *name, GError **error);
     gboolean (*finish_copy)(Vmm *vmm, const char *name, GError **error);
     gboolean (*abort_copy)(Vmm *vmm, const char *name, GError **error);
+    gboolean (*start_tap)(Vmm *vmm, const VmmTap *tap, GError **error);
+    gboolean (*get_tap)(Vmm *vmm, const char *name, VmmTapState *ret, GError **error);
+    gboolean (*resync_tap)(Vmm *vmm, const char *name, GError **error);
+    gboolean (*stop_tap)(Vmm *vmm, const char *name, GError **error);
+    gboolean (*begin_overlay)(Vmm *vmm, const VmmOverlay *overlay, GError **error);
+    gboolean (*commit_overlay)(Vmm *vmm, const char *name, gboolean *ret_done, GError **error);
 } VmmBlockOps;
 
 /* The balloon. */
@@ -381,6 +412,47 @@ gboolean vmm_finish_copy(Vmm *vmm, const char *name, GError **error);
 /* Ends it in whatever state it is, without a trace; the NBD server must have closed its connection
  * before.  TRUE also where there is none. */
 gboolean vmm_abort_copy(Vmm *vmm, const char *name, GError **error);
+
+/*
+ * Taps of disks (VmmBlockOps).  Each write and write of zeros of the guest is sent to an NBD server
+ * when the disk has it, and before the guest is told that it has ended.  A flush is sent at the
+ * start, and as the last thing of each vmm_pause() that comes after a write: the mark of an epoch.
+ * The guest's own flushes are not sent.  Its discards are neither sent nor done: a tapped image does
+ * not shrink.  A disk has one tap or one copy at a time; it is told without its tap, as with copies.
+ * A tapped disk cannot be resized.
+ */
+
+/* The machine must be paused: from its vmm_resume() on the server gets everything.  BUSY where
+ * another program's block job works on the disk. */
+gboolean vmm_start_tap(Vmm *vmm, const VmmTap *tap, GError **error);
+
+/* TRUE with BROKEN or ENDED and *error*, which says why; FALSE where the VMM does not answer. */
+gboolean vmm_get_tap(Vmm *vmm, const char *name, VmmTapState *ret, GError **error);
+
+/* Of a BROKEN tap, whose server is there again at the same address: sends it what it lacks, in
+ * pieces of 64 KiB and in any order, and returns when it has been.  What the server was told in all
+ * makes the disk again from the next mark on.  The guest may run. */
+gboolean vmm_resync_tap(Vmm *vmm, const char *name, GError **error);
+
+/* Ends it in whatever state it is, without a trace, the guest running or not.  The server answers
+ * still, or has closed its connection.  TRUE also where there is none. */
+gboolean vmm_stop_tap(Vmm *vmm, const char *name, GError **error);
+
+/*
+ * Overlays (VmmBlockOps): writes that can be revoked.  While one is there it is part of the live
+ * machine: vmm_list_disks() and the others tell it.  To revoke, end the VMM and delete the file: the
+ * disk's own image is as it was at the beginning.  (Its length in bytes too: the VMM opened it to
+ * read only.)
+ */
+
+/* From now on what the guest writes goes to the overlay.  The guest may run. */
+gboolean vmm_begin_overlay(Vmm *vmm, const VmmOverlay *overlay, GError **error);
+
+/* What the overlay has goes to the disk's own image.  Call it until *ret_done: it does not wait for
+ * the bulk of that, while which the guest may run.  Then the VMM is as it was before the overlay, and
+ * its file can be deleted.  After a failure the overlay is in use still, and the next call tries
+ * again.  An agent that was restarted goes on by calling it. */
+gboolean vmm_commit_overlay(Vmm *vmm, const char *name, gboolean *ret_done, GError **error);
 
 /*
  * The balloon (VmmBalloonOps): a device whose driver in the guest takes memory

@@ -72,6 +72,35 @@ char *qemu_copy_find_filter(json_t *graph, const char *name)
     return NULL;
 }
 
+static gboolean is_job(json_t *graph, uint64_t number)
+{
+    json_t *vertex;
+    size_t i;
+
+    json_array_foreach(json_object_get(graph, "nodes"), i, vertex)
+    {
+        if (json_count_or(vertex, "id", G_MAXUINT64) == number)
+            return strcmp(json_text_or(vertex, "type", ""), "block-job") == 0;
+    }
+    return FALSE;
+}
+
+char *qemu_copy_find_job(json_t *graph, const char *node)
+{
+    uint64_t child = find_vertex(graph, "block-driver", node);
+    json_t *edge;
+    size_t i;
+
+    json_array_foreach(json_object_get(graph, "edges"), i, edge)
+    {
+        uint64_t parent = json_count_or(edge, "parent", G_MAXUINT64);
+
+        if (json_count_or(edge, "child", G_MAXUINT64 - 1) == child && is_job(graph, parent))
+            return copy_vertex_name(graph, parent);
+    }
+    return NULL;
+}
+
 /* ---- hiding ---- */
 
 static gboolean is_of_copy(const GPtrArray *copies, const char *name)

@@ -165,7 +165,8 @@ GBytes *qemu_save_device_state(QemuVmm *qemu, VmmSavePurpose purpose, GError **e
     if (!check_savable(qemu, error) || !qemu_check_ram(qemu, error))
         return NULL;
     if (purpose == VMM_SAVE_SWITCHOVER && qemu->copies->len > 0) {
-        error_set(error, VMFERRY_ERROR_FAILED, "the guest's disks are still being copied");
+        error_set(error, VMFERRY_ERROR_FAILED,
+                  "the guest's disks are still being copied or tapped");
         return NULL;
     }
     if (purpose == VMM_SAVE_SWITCHOVER)

@@ -4,17 +4,10 @@
 #include "base/error.h"
 #include "base/json.h"
 #include "base/log.h"
-#include "vmm/qemu/driver.h"
+#include "vmm/qemu/block_job.h"
 
-/* What may be in flight: all of it has to arrive before a `stop` returns. */
-#define BUFFER_BYTES (512 << 10)
-#define START_MS 30000  /* connecting, and starting the job */
 #define FINISH_MS 30000 /* the rest of a READY copy, the guest being paused */
-#define ABORT_MS 30000
 #define YANK_MS 2000
-#define LOOK_MS 50   /* between two looks at a job that says nothing */
-#define FREE_MS 2000 /* until the ended job has let go of its node */
-#define RETRY_US 5000
 
 static const QemuCopy *need_copy(QemuVmm *qemu, const char *name, GError **error)
 {
@@ -27,58 +20,6 @@ static const QemuCopy *need_copy(QemuVmm *qemu, const char *name, GError **error
 
 /* ---- jobs ---- */
 
-/* The entry of query-block-jobs, a new reference; *ret is NULL where there is none. */
-static gboolean query_job(Qmp *qmp, const char *name, json_t **ret, GError **error)
-{
-    g_autoptr(json_t) jobs = qmp_execute(qmp, "query-block-jobs", NULL, QMP_COMMAND_MS, error);
-    json_t *job;
-    size_t i;
-
-    *ret = NULL;
-    if (!jobs)
-        return FALSE;
-    json_array_foreach(jobs, i, job)
-    {
-        if (!*ret && strcmp(json_text_or(job, "device", ""), name) == 0)
-            *ret = json_incref(job);
-    }
-    return TRUE;
-}
-
-static gboolean is_over(json_t *job)
-{
-    static const char *const ends[] = {"concluded", "null", NULL};
-
-    return !job || g_strv_contains(ends, json_text_or(job, "status", ""));
-}
-
-/* Returns when the job has ended; its last entry in *ret (NULL: it is not known any more). */
-static gboolean await_end(QemuVmm *qemu, const char *name, int timeout_ms, json_t **ret,
-                          GError **error)
-{
-    gint64 deadline = g_get_monotonic_time() + (gint64)timeout_ms * 1000;
-
-    for (;;) {
-        gint changes = g_atomic_int_get(&qemu->job_changes);
-
-        if (!query_job(qemu->qmp, name, ret, error))
-            return FALSE;
-        if (is_over(*ret))
-            return TRUE;
-        g_clear_pointer(ret, json_decref);
-        if (g_get_monotonic_time() >= deadline)
-            break;
-        g_mutex_lock(&qemu->event_lock);
-        if (g_atomic_int_get(&qemu->job_changes) == changes)
-            g_cond_wait_until(&qemu->event_came, &qemu->event_lock,
-                              g_get_monotonic_time() + LOOK_MS * 1000);
-        g_mutex_unlock(&qemu->event_lock);
-    }
-    error_set(error, VMFERRY_ERROR_TIMEOUT, "QEMU did not end the copy \"%s\" within %d ms", name,
-              timeout_ms);
-    return FALSE;
-}
-
 /* FALSE with what QEMU says where the job has failed, or was ended by somebody else. */
 static gboolean check_job(json_t *job, const char *name, GError **error)
 {
@@ -87,7 +28,7 @@ static gboolean check_job(json_t *job, const char *name, GError **error)
 
     if (failure)
         error_set(error, VMFERRY_ERROR_FAILED, "QEMU could not copy the disk: %s", failure);
-    else if (is_over(job) || strcmp(status, "aborting") == 0)
+    else if (block_job_is_over(job) || strcmp(status, "aborting") == 0)
         error_set(error, VMFERRY_ERROR_FAILED, "another program has ended the copy \"%s\"", name);
     else
         return TRUE;
@@ -99,7 +40,7 @@ static gboolean check_begun(Qmp *qmp, const char *name, GError **error)
 {
     g_autoptr(json_t) job = NULL;
 
-    if (!query_job(qmp, name, &job, error) || !check_job(job, name, error))
+    if (!block_job_query(qmp, name, &job, error) || !check_job(job, name, error))
         return FALSE;
     if (json_flag_or(job, "ready", FALSE) || json_count_or(job, "offset", 0) > 0)
         return TRUE;
@@ -111,7 +52,7 @@ static gboolean check_ready(Qmp *qmp, const char *name, GError **error)
 {
     g_autoptr(json_t) job = NULL;
 
-    if (!query_job(qmp, name, &job, error) || !check_job(job, name, error))
+    if (!block_job_query(qmp, name, &job, error) || !check_job(job, name, error))
         return FALSE;
     if (json_flag_or(job, "ready", FALSE))
         return TRUE;
@@ -120,71 +61,6 @@ static gboolean check_ready(Qmp *qmp, const char *name, GError **error)
 }
 
 /* ---- removing ---- */
-
-/* The entry of query-named-block-nodes, a new reference; *ret is NULL where there is none. */
-static gboolean query_node(Qmp *qmp, const char *name, json_t **ret, GError **error)
-{
-    g_autoptr(json_t) nodes = qmp_execute(qmp, "query-named-block-nodes",
-                                          json_pack("{s:b}", "flat", 1), QMP_COMMAND_MS, error);
-    json_t *node;
-    size_t i;
-
-    *ret = NULL;
-    json_array_foreach(nodes, i, node)
-    {
-        if (!*ret && strcmp(json_text_or(node, "node-name", ""), name) == 0)
-            *ret = json_incref(node);
-    }
-    return nodes != NULL;
-}
-
-/* A job that has just ended may still have requests on the node. */
-static gboolean remove_node(Qmp *qmp, const char *name, GError **error)
-{
-    gint64 deadline = g_get_monotonic_time() + FREE_MS * 1000;
-
-    for (;;) {
-        g_autoptr(GError) failure = NULL;
-
-        if (qmp_run(qmp, "blockdev-del", json_pack("{s:s}", "node-name", name), ABORT_MS, &failure))
-            return TRUE;
-        if (!error_is(failure, VMFERRY_ERROR_FAILED) || g_get_monotonic_time() >= deadline) {
-            g_propagate_error(error, g_steal_pointer(&failure));
-            return FALSE;
-        }
-        g_usleep(RETRY_US);
-    }
-}
-
-static gboolean dismiss(Qmp *qmp, const char *name, GError **error)
-{
-    return qmp_run(qmp, "job-dismiss", json_pack("{s:s}", "id", name), QMP_COMMAND_MS, error);
-}
-
-/* Ends the job, whatever it does, and forgets it. */
-static gboolean remove_job(QemuVmm *qemu, const char *name, GError **error)
-{
-    g_autoptr(json_t) job = NULL, ended = NULL;
-
-    if (!query_job(qemu->qmp, name, &job, error))
-        return FALSE;
-    if (!job)
-        return TRUE;
-    /* Refused where it has just ended by itself. */
-    if (!is_over(job))
-        (void)qmp_run(qemu->qmp, "block-job-cancel",
-                      json_pack("{s:s, s:b}", "device", name, "force", 1), ABORT_MS, NULL);
-    return await_end(qemu, name, ABORT_MS, &ended, error) &&
-           (!ended || dismiss(qemu->qmp, name, error));
-}
-
-static gboolean remove_all(QemuVmm *qemu, const char *name, GError **error)
-{
-    g_autoptr(json_t) node = NULL;
-
-    return remove_job(qemu, name, error) && query_node(qemu->qmp, name, &node, error) &&
-           (!node || remove_node(qemu->qmp, name, error));
-}
 
 static void forget(QemuVmm *qemu, const char *name)
 {
@@ -206,7 +82,7 @@ gboolean qemu_abort_copy(QemuVmm *qemu, const char *name, GError **error)
 {
     if (!g_str_has_prefix(name, QEMU_COPY_PREFIX))
         return TRUE;
-    if (!remove_all(qemu, name, error)) {
+    if (!block_job_remove_all(qemu, name, error)) {
         g_prefix_error(error, "end the copy of a disk: ");
         return FALSE;
     }
@@ -214,7 +90,7 @@ gboolean qemu_abort_copy(QemuVmm *qemu, const char *name, GError **error)
     return TRUE;
 }
 
-/* Entries of *command*'s answer whose *key* begins as names of copies do. */
+/* Entries of *command*'s answer whose *key* begins as names of copies or taps do. */
 static void find_left(Qmp *qmp, const char *command, json_t *arguments, const char *key,
                       GHashTable *names)
 {
@@ -226,7 +102,7 @@ static void find_left(Qmp *qmp, const char *command, json_t *arguments, const ch
     {
         const char *name = json_text_or(entry, key, "");
 
-        if (g_str_has_prefix(name, QEMU_COPY_PREFIX))
+        if (g_str_has_prefix(name, QEMU_COPY_PREFIX) || g_str_has_prefix(name, QEMU_TAP_PREFIX))
             g_hash_table_add(names, g_strdup(name));
     }
 }
@@ -245,7 +121,7 @@ void qemu_remove_left_copies(QemuVmm *qemu)
         g_autoptr(GError) failure = NULL;
 
         qemu_yank_copy(qemu, name);
-        if (!remove_all(qemu, name, &failure))
+        if (!block_job_remove_all(qemu, name, &failure))
             log_debug("pid %d keeps copy %s: %s", (int)qemu->pid, (char *)name, failure->message);
     }
 }
@@ -285,45 +161,7 @@ static gboolean check_start(QemuVmm *qemu, const VmmCopy *wanted, GError **error
                   wanted->name);
         return FALSE;
     }
-    for (guint i = 0; i < qemu->copies->len; i++) {
-        const QemuCopy *copy = qemu->copies->pdata[i];
-
-        if (strcmp(copy->name, wanted->name) != 0 && strcmp(copy->node, wanted->node) != 0)
-            continue;
-        error_set(error, VMFERRY_ERROR_EXISTS, "disk %s is being copied already (\"%s\")",
-                  copy->node, copy->name);
-        return FALSE;
-    }
-    return TRUE;
-}
-
-static gboolean add_node(Qmp *qmp, const VmmCopy *wanted, GError **error)
-{
-    json_t *server =
-        json_pack("{s:s, s:s, s:b}", "type", "unix", "path", wanted->address, "abstract", 1);
-
-    return qmp_run(qmp, "blockdev-add",
-                   json_pack("{s:s, s:s, s:o, s:s}", "driver", "nbd", "node-name", wanted->name,
-                             "server", server, "export", wanted->export_name),
-                   START_MS, error);
-}
-
-/* QEMU would copy to a larger one, too. */
-static gboolean check_size(Qmp *qmp, const VmmCopy *wanted, GError **error)
-{
-    g_autoptr(json_t) node = NULL;
-    uint64_t bytes;
-
-    if (!query_node(qmp, wanted->name, &node, error))
-        return FALSE;
-    bytes = json_count_or(json_object_get(node, "image"), "virtual-size", 0);
-    if (bytes == wanted->bytes)
-        return TRUE;
-    error_set(error, VMFERRY_ERROR_REFUSED,
-              "the NBD server offers %" G_GUINT64_FORMAT " bytes for a disk of %" G_GUINT64_FORMAT
-              " bytes",
-              bytes, wanted->bytes);
-    return FALSE;
+    return block_job_check_free(qemu, wanted->name, wanted->node, error);
 }
 
 /* With an error of the target (or of the source) the job ends, and the guest is not disturbed; the
@@ -334,19 +172,9 @@ static gboolean add_job(Qmp *qmp, const VmmCopy *wanted, gboolean blocking, GErr
         "{s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:i, s:b}", "job-id", wanted->name, "device",
         wanted->node, "target", wanted->name, "sync", wanted->top ? "top" : "full", "copy-mode",
         blocking ? "write-blocking" : "background", "on-source-error", "report", "on-target-error",
-        "report", "buf-size", BUFFER_BYTES, "auto-dismiss", 0);
+        "report", "buf-size", BLOCK_JOB_BUFFER_BYTES, "auto-dismiss", 0);
 
-    return qmp_run(qmp, "blockdev-mirror", arguments, START_MS, error);
-}
-
-static gboolean read_filter(Qmp *qmp, QemuCopy *copy, GError **error)
-{
-    g_autoptr(json_t) graph =
-        qmp_execute(qmp, "x-debug-query-block-graph", NULL, QMP_COMMAND_MS, error);
-
-    if (graph)
-        copy->filter = qemu_copy_find_filter(graph, copy->name);
-    return graph != NULL;
+    return qmp_run(qmp, "blockdev-mirror", arguments, BLOCK_JOB_START_MS, error);
 }
 
 /* A job that copies less than all first looks for what is allocated, and since QEMU 8.2 (seen in
@@ -374,19 +202,19 @@ static gboolean check_no_early_writes(Qmp *qmp, GError **error)
 /* Until the job knows what it has to copy. */
 static gboolean await_begin(QemuVmm *qemu, const char *name, GError **error)
 {
-    gint64 deadline = g_get_monotonic_time() + (gint64)START_MS * 1000;
+    gint64 deadline = g_get_monotonic_time() + (gint64)BLOCK_JOB_START_MS * 1000;
 
     do {
         g_autoptr(json_t) job = NULL;
 
-        if (!query_job(qemu->qmp, name, &job, error) || !check_job(job, name, error))
+        if (!block_job_query(qemu->qmp, name, &job, error) || !check_job(job, name, error))
             return FALSE;
         if (json_count_or(job, "len", 0) > 0 || json_flag_or(job, "ready", FALSE))
             return TRUE;
-        g_usleep(RETRY_US);
+        g_usleep(BLOCK_JOB_RETRY_US);
     } while (g_get_monotonic_time() < deadline);
     error_set(error, VMFERRY_ERROR_TIMEOUT, "QEMU did not find within %d ms what there is to copy",
-              START_MS);
+              BLOCK_JOB_START_MS);
     return FALSE;
 }
 
@@ -403,8 +231,10 @@ gboolean qemu_start_copy(QemuVmm *qemu, const VmmCopy *wanted, GError **error)
     copy->node = g_strdup(wanted->node);
     copy->blocking = !changes;
     g_ptr_array_add(qemu->copies, copy);
-    if (add_node(qemu->qmp, wanted, error) && check_size(qemu->qmp, wanted, error) &&
-        add_job(qemu->qmp, wanted, !changes, error) && read_filter(qemu->qmp, copy, error) &&
+    if (block_node_add_nbd(qemu->qmp, wanted->name, wanted->address, wanted->export_name, error) &&
+        block_node_check_size(qemu->qmp, wanted->name, "the NBD server", wanted->bytes, error) &&
+        add_job(qemu->qmp, wanted, !changes, error) &&
+        block_job_read_filter(qemu->qmp, copy, error) &&
         (!loses_early_writes(wanted, changes) ||
          (await_begin(qemu, wanted->name, error) && check_no_early_writes(qemu->qmp, error))))
         return TRUE;
@@ -421,7 +251,7 @@ gboolean qemu_get_copy(QemuVmm *qemu, const char *name, VmmCopyState *ret, GErro
     const QemuCopy *copy = need_copy(qemu, name, error);
     g_autoptr(json_t) job = NULL;
 
-    if (!copy || !query_job(qemu->qmp, name, &job, error))
+    if (!copy || !block_job_query(qemu->qmp, name, &job, error))
         return FALSE;
     if (!check_job(job, name, error))
         *ret = VMM_COPY_FAILED;
@@ -448,18 +278,6 @@ gboolean qemu_sync_copy(QemuVmm *qemu, const char *name, GError **error)
     return copy->blocking;
 }
 
-static gboolean check_is_paused(Qmp *qmp, GError **error)
-{
-    g_autofree char *status = qemu_query_status(qmp, QMP_COMMAND_MS, error);
-
-    if (status && qemu_run_state_from_status(status) == VMM_RUN_STATE_RUNNING) {
-        error_set(error, VMFERRY_ERROR_FAILED,
-                  "the copy of a disk can only be finished while the guest is paused");
-        return FALSE;
-    }
-    return status != NULL;
-}
-
 /* A READY job that is cancelled without force first writes what is left, flushes the target, and
  * ends without an error only where all of that succeeded. */
 static gboolean complete(QemuVmm *qemu, const char *name, GError **error)
@@ -468,7 +286,7 @@ static gboolean complete(QemuVmm *qemu, const char *name, GError **error)
 
     if (!qmp_run(qemu->qmp, "block-job-cancel", json_pack("{s:s}", "device", name), FINISH_MS,
                  error) ||
-        !await_end(qemu, name, FINISH_MS, &ended, error))
+        !block_job_await_end(qemu, name, FINISH_MS, &ended, error))
         return FALSE;
     if (!ended) {
         error_set(error, VMFERRY_ERROR_FAILED, "another program has dismissed the copy \"%s\"",
@@ -480,9 +298,10 @@ static gboolean complete(QemuVmm *qemu, const char *name, GError **error)
 
 gboolean qemu_finish_copy(QemuVmm *qemu, const char *name, GError **error)
 {
-    if (!need_copy(qemu, name, error) || !check_is_paused(qemu->qmp, error) ||
+    if (!need_copy(qemu, name, error) ||
+        !block_job_check_paused(qemu->qmp, "the copy of a disk can only be finished", error) ||
         !check_ready(qemu->qmp, name, error) || !complete(qemu, name, error) ||
-        !dismiss(qemu->qmp, name, error) || !remove_node(qemu->qmp, name, error))
+        !block_job_dismiss(qemu->qmp, name, error) || !block_node_remove(qemu->qmp, name, error))
         return FALSE;
     forget(qemu, name);
     return TRUE;

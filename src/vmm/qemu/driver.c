@@ -302,6 +302,51 @@ static gboolean abort_copy(Vmm *vmm, const char *copy, GError **error)
     return FALSE;
 }
 
+COPY_OPERATION(resync_tap, qemu_resync_tap)
+COPY_OPERATION(stop_tap_locked, qemu_stop_tap)
+
+static gboolean stop_tap(Vmm *vmm, const char *name, GError **error)
+{
+    g_autoptr(GError) failure = NULL;
+
+    if (stop_tap_locked(vmm, name, &failure) || !is_same_process(vmm))
+        return TRUE;
+    g_propagate_error(error, g_steal_pointer(&failure));
+    return FALSE;
+}
+
+static gboolean start_tap(Vmm *vmm, const VmmTap *tap, GError **error)
+{
+    QemuVmm *qemu = from_vmm(vmm);
+    g_autoptr(GMutexLocker) locker G_GNUC_UNUSED = g_mutex_locker_new(&qemu->lock);
+
+    return end_operation(qemu, qemu_start_tap(qemu, tap, error), error);
+}
+
+static gboolean get_tap(Vmm *vmm, const char *name, VmmTapState *ret, GError **error)
+{
+    QemuVmm *qemu = from_vmm(vmm);
+    g_autoptr(GMutexLocker) locker G_GNUC_UNUSED = g_mutex_locker_new(&qemu->lock);
+
+    return end_operation(qemu, qemu_get_tap(qemu, name, ret, error), error);
+}
+
+static gboolean begin_overlay(Vmm *vmm, const VmmOverlay *overlay, GError **error)
+{
+    QemuVmm *qemu = from_vmm(vmm);
+    g_autoptr(GMutexLocker) locker G_GNUC_UNUSED = g_mutex_locker_new(&qemu->lock);
+
+    return end_operation(qemu, qemu_begin_overlay(qemu, overlay, error), error);
+}
+
+static gboolean commit_overlay(Vmm *vmm, const char *name, gboolean *ret_done, GError **error)
+{
+    QemuVmm *qemu = from_vmm(vmm);
+    g_autoptr(GMutexLocker) locker G_GNUC_UNUSED = g_mutex_locker_new(&qemu->lock);
+
+    return end_operation(qemu, qemu_commit_overlay(qemu, name, ret_done, error), error);
+}
+
 static void note_shutdown(QemuVmm *qemu, const char *event, json_t *data)
 {
     const char *reason = strcmp(event, "SHUTDOWN") == 0 ? json_text_or(data, "reason", "shutdown")
@@ -475,6 +520,12 @@ static const VmmBlockOps qemu_block_ops = {
     .sync_copy = sync_copy,
     .finish_copy = finish_copy,
     .abort_copy = abort_copy,
+    .start_tap = start_tap,
+    .get_tap = get_tap,
+    .resync_tap = resync_tap,
+    .stop_tap = stop_tap,
+    .begin_overlay = begin_overlay,
+    .commit_overlay = commit_overlay,
 };
 
 static const VmmBalloonOps qemu_balloon_ops = {

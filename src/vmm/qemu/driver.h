@@ -46,7 +46,7 @@ typedef struct {
     char *machine;         /* once asked for */
     GPtrArray *rules;      /* of VmmMapRule: what our command line was rewritten by */
     GPtrArray *ram_blocks; /* of QemuRamBlock, as last described; NULL before */
-    GPtrArray *copies;     /* of QemuCopy, that were begun here and have not been ended */
+    GPtrArray *copies;     /* of QemuCopy: copies and taps, begun here and not ended */
 } QemuVmm;
 
 /* Takes *qmp*; copies the rest. */
@@ -140,7 +140,15 @@ gboolean qemu_abort_copy(QemuVmm *qemu, const char *name, GError **error);
  * it may be an operation of another thread that hangs. */
 void qemu_yank_copy(QemuVmm *qemu, const char *name);
 
-/* Removes what an agent that was killed left of its copies, as far as that can be done. */
+/* Taps of disks, and overlays. */
+gboolean qemu_start_tap(QemuVmm *qemu, const VmmTap *wanted, GError **error);
+gboolean qemu_get_tap(QemuVmm *qemu, const char *name, VmmTapState *ret, GError **error);
+gboolean qemu_resync_tap(QemuVmm *qemu, const char *name, GError **error);
+gboolean qemu_stop_tap(QemuVmm *qemu, const char *name, GError **error);
+gboolean qemu_begin_overlay(QemuVmm *qemu, const VmmOverlay *overlay, GError **error);
+gboolean qemu_commit_overlay(QemuVmm *qemu, const char *name, gboolean *ret_done, GError **error);
+
+/* Removes what an agent that was killed left of its copies and taps, as far as that can be done. */
 void qemu_remove_left_copies(QemuVmm *qemu);
 
 /* A wrong socket must not make us steer another machine: refuses a QMP at
