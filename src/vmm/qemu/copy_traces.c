@@ -101,6 +101,20 @@ char *qemu_copy_find_job(json_t *graph, const char *node)
     return NULL;
 }
 
+gboolean qemu_copy_is_used(json_t *graph, const char *node)
+{
+    uint64_t child = find_vertex(graph, "block-driver", node);
+    json_t *edge;
+    size_t i;
+
+    json_array_foreach(json_object_get(graph, "edges"), i, edge)
+    {
+        if (json_count_or(edge, "child", G_MAXUINT64 - 1) == child)
+            return TRUE;
+    }
+    return FALSE;
+}
+
 /* ---- hiding ---- */
 
 static gboolean is_of_copy(const GPtrArray *copies, const char *name)

@@ -37,5 +37,8 @@ char *qemu_copy_find_filter(json_t *graph, const char *name);
 /* The name of a job that works on this node, or NULL; free with g_free(). */
 char *qemu_copy_find_job(json_t *graph, const char *node);
 
+/* TRUE where another node, a device or a job uses this node. */
+gboolean qemu_copy_is_used(json_t *graph, const char *node);
+
 /* Takes the copies (of QemuCopy; NULL: none) out of what qemu_machine_query() gathered. */
 void qemu_copies_hide(json_t *machine, const GPtrArray *copies);

@@ -74,15 +74,38 @@ static gboolean complete_job(QemuVmm *qemu, const char *name, json_t **ret_ended
            block_job_await_end(qemu, name, BLOCK_JOB_END_MS, ret_ended, error);
 }
 
-/* *job* has ended by itself. */
-static gboolean clean_up(Qmp *qmp, const char *name, json_t *job, GError **error)
+/* TRUE in *ret* where the image below is in the overlay's place.  A job that has ended without an
+ * error has not done that where somebody has cancelled it. */
+static gboolean is_replaced(Qmp *qmp, const char *name, json_t *job, gboolean *ret, GError **error)
+{
+    g_autoptr(json_t) graph =
+        qmp_execute(qmp, "x-debug-query-block-graph", NULL, QMP_COMMAND_MS, error);
+
+    *ret = !json_object_get(job, "error") && !qemu_copy_is_used(graph, name);
+    return graph != NULL;
+}
+
+static void set_failure(Qmp *qmp, const char *name, json_t *job, GError **error)
 {
     const char *failure = json_text_or(job, "error", NULL);
-    g_autoptr(json_t) node = NULL;
 
-    if (failure) {
+    if (failure)
         error_set(error, VMFERRY_ERROR_FAILED, "QEMU could not commit the overlay: %s", failure);
-        (void)block_job_dismiss(qmp, name, NULL);
+    else
+        error_set(error, VMFERRY_ERROR_FAILED, "another program has ended the job \"%s\"", name);
+    (void)block_job_dismiss(qmp, name, NULL);
+}
+
+/* *job* has ended. */
+static gboolean clean_up(Qmp *qmp, const char *name, json_t *job, GError **error)
+{
+    g_autoptr(json_t) node = NULL;
+    gboolean replaced;
+
+    if (!is_replaced(qmp, name, job, &replaced, error))
+        return FALSE;
+    if (!replaced) {
+        set_failure(qmp, name, job, error);
         return FALSE;
     }
     return block_node_query(qmp, name, &node, error) &&

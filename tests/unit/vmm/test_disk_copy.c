@@ -1,15 +1,9 @@
 /*
  * Disks and copies of them, against a real QEMU
  *
- * The NBD server is qemu-nbd, the guest's writes are those of the monitor command qemu-io, which go
- * through the device's own back end.  VMFERRY_TEST_QEMU names the QEMU to use ("PROGRAM
- * [OPTION…]"); without it and without qemu-system-x86_64 or qemu-nbd the tests are skipped.
+ * The NBD server is qemu-nbd.  Without QEMU (disk_guest.h) or qemu-nbd the tests are skipped.
  */
-#include <setjmp.h>
 #include <signal.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -19,86 +13,13 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include <cmocka.h>
+#include "disk_guest.h"
 
-#include "base/error.h"
-#include "base/fd.h"
-#include "base/json.h"
-#include "base/process.h"
-#include "vmm/qemu/qemu.h"
-#include "vmm/qemu/qmp.h"
-
-#define MACHINE " -nodefaults -display none -M pc -m 32"
-#define DISK_BYTES (16u << 20)
 #define COPY "vmferry-copy-1-test"
 #define SECOND_COPY "vmferry-copy-1-second"
-#define WAIT_MS 20000
 
-static char *qemu; /* program and options */
-static char *folder;
-static GPtrArray *started; /* of VmmIdentity, by this test */
-static GArray *servers;    /* of pid_t */
+static GArray *servers; /* of pid_t */
 static guint sockets;
-
-/* *error* by its address: arguments are evaluated in any order. */
-static void must(gboolean ok, GError **error)
-{
-    if (!ok)
-        fail_msg("%s", *error ? (*error)->message : "failed without an error");
-}
-
-static void expect_text(GError *error, VmferryErrorCode code, const char *text)
-{
-    assert_non_null(error);
-    if (!strstr(error->message, text) || !error_is(error, code))
-        fail_msg("\"%s\" (%s) does not hold \"%s\"", error->message,
-                 vmferry_error_code_name(error->code), text);
-    g_error_free(error);
-}
-
-/* ---- files ---- */
-
-static char *path_of(const char *name)
-{
-    return g_build_filename(folder, name, NULL);
-}
-
-/* Runs a command line; "@" before a name in it stands for the folder. */
-static int run(const char *line)
-{
-    GString *text = g_string_new(line);
-    g_autofree char *command = NULL, *with_slash = g_strdup_printf("%s/", folder);
-
-    g_string_replace(text, "@", with_slash, 0);
-    g_string_append(text, " >/dev/null");
-    command = g_string_free(text, FALSE);
-    return system(command);
-}
-
-static void make_image(const char *name, const char *format, const char *options)
-{
-    g_autofree char *line =
-        g_strdup_printf("qemu-img create -q -f %s %s @%s 16M", format, options, name);
-
-    assert_int_equal(run(line), 0);
-}
-
-static void fill_image(const char *name, const char *format)
-{
-    g_autofree char *line = g_strdup_printf(
-        "qemu-io -f %s -c 'write -P 0x11 0 3M' -c 'write -P 0x22 9M 1M' @%s", format, name);
-
-    assert_int_equal(run(line), 0);
-}
-
-static void expect_equal(const char *name, const char *format, const char *other,
-                         const char *other_format)
-{
-    g_autofree char *line =
-        g_strdup_printf("qemu-img compare -f %s -F %s @%s @%s", format, other_format, name, other);
-
-    assert_int_equal(run(line), 0);
-}
 
 /* ---- NBD servers ---- */
 
@@ -153,125 +74,7 @@ static void end_server(Server *server, int signal)
     g_clear_pointer(&server->address, g_free);
 }
 
-/* ---- guests ---- */
-
-typedef struct {
-    Vmm *vmm;
-    Qmp *qmp; /* another connection than the driver's */
-    VmmIdentity *identity;
-} Guest;
-
-/* "hlt" where the CPU begins: a real one would change the disks' settings as it finds them. */
-static char *make_firmware(void)
-{
-    char *path = path_of("firmware");
-    g_autofree char *data = g_malloc0(65536);
-
-    memcpy(data + 0xfff0, "\xf4\xeb\xfd", 3);
-    assert_true(file_replace(path, data, 65536, FALSE, NULL));
-    return path;
-}
-
-static Guest start(const char *options)
-{
-    g_autofree char *socket_path = path_of("own.sock");
-    GString *text = g_string_new(options);
-    g_autofree char *with_slash = g_strdup_printf("%s/", folder), *line = NULL;
-    g_autofree char *firmware = NULL;
-    GError *error = NULL;
-    Guest guest = {0};
-    char **argv;
-
-    g_string_replace(text, "@", with_slash, 0);
-    firmware = make_firmware();
-    line = g_strdup_printf("%s%s%s%s%s -qmp unix:%s,server=on,wait=off", qemu, MACHINE,
-                           strstr(options, "pflash") ? "" : " -bios ",
-                           strstr(options, "pflash") ? "" : firmware, text->str, socket_path);
-    g_string_free(text, TRUE);
-    argv = g_strsplit(line, " ", -1);
-    guest.vmm =
-        qemu_launch(&(VmmLaunch){.name = "a", .command_line = argv, .directory = folder}, &error);
-    g_strfreev(argv);
-    must(guest.vmm != NULL, &error);
-    guest.identity = vmm_get_identity(guest.vmm);
-    g_ptr_array_add(started, vmm_get_identity(guest.vmm));
-    guest.qmp = qmp_connect(socket_path, WAIT_MS, &error);
-    must(guest.qmp != NULL, &error);
-    return guest;
-}
-
-static void end(Guest *guest)
-{
-    qmp_free(guest->qmp);
-    assert_true(vmm_quit(guest->vmm, NULL));
-    vmm_free(guest->vmm);
-    vmm_identity_free(guest->identity);
-}
-
-/* *drive*: a name of a back end, or "-d QOM-PATH". */
-static void guest_writes(Guest *guest, const char *drive, guint pattern, const char *where)
-{
-    g_autofree char *line = g_strdup_printf("qemu-io %s \"write -P %u %s\"", drive, pattern, where);
-    GError *error = NULL;
-    g_autofree char *answer = qmp_execute_human(guest->qmp, line, WAIT_MS, &error);
-
-    must(answer != NULL, &error);
-    if (strstr(answer, "failed") || strstr(answer, "rror"))
-        fail_msg("%s: %s", line, answer);
-}
-
-/* What changes by itself, or by the guest's writes. */
-static void drop_volatile(json_t *value)
-{
-    const char *key;
-    json_t *below;
-    size_t i;
-
-    json_object_del(value, "actual-size");
-    json_object_del(value, "virtual-size"); /* of the file of a qcow2 image */
-    json_object_del(value, "io-status");
-    json_object_foreach(value, key, below) drop_volatile(below);
-    json_array_foreach(value, i, below) drop_volatile(below);
-}
-
-static json_t *query_graph(Guest *guest)
-{
-    static const char *const commands[] = {"query-named-block-nodes", "query-block", "query-jobs",
-                                           "query-block-jobs", "x-debug-query-block-graph"};
-    json_t *graph = json_object();
-
-    for (guint k = 0; k < G_N_ELEMENTS(commands); k++)
-        json_object_set_new(graph, commands[k],
-                            qmp_execute(guest->qmp, commands[k], NULL, WAIT_MS, NULL));
-    drop_volatile(graph);
-    return graph;
-}
-
-static void expect_graph(Guest *guest, json_t *before)
-{
-    g_autoptr(json_t) now = query_graph(guest);
-
-    if (json_equal(before, now))
-        return;
-    fail_msg("before:\n%s\nnow:\n%s", json_dumps(before, JSON_INDENT(1)),
-             json_dumps(now, JSON_INDENT(1)));
-}
-
 /* ---- copies ---- */
-
-static VmmDisk *find_disk(GPtrArray *disks, const char *id)
-{
-    for (guint i = 0; i < disks->len; i++) {
-        VmmDisk *disk = disks->pdata[i];
-
-        if (strcmp(disk->id, id) == 0)
-            return disk;
-    }
-    for (guint i = 0; i < disks->len; i++)
-        print_message("disk %s\n", ((VmmDisk *)disks->pdata[i])->id);
-    fail_msg("no disk %s", id);
-    return NULL;
-}
 
 static gboolean try_copy(Guest *guest, const char *id, const char *name, const char *address,
                          gboolean top, GError **error)
@@ -329,31 +132,6 @@ static void await_state(Guest *guest, const char *name, VmmCopyState wanted)
             fail_msg("state is %d: %s", state, failure ? failure->message : "");
         g_usleep(2000);
     }
-}
-
-static json_t *read_machine(Guest *guest, char ***ret_line)
-{
-    GError *error = NULL;
-    json_t *machine = vmm_read_machine(guest->vmm, guest->identity->command_line, ret_line, &error);
-
-    must(machine != NULL, &error);
-    return machine;
-}
-
-/* The machine is the same as ever, and makes the same command line. */
-static void expect_unchanged(Guest *guest, json_t *machine, char **line)
-{
-    g_auto(GStrv) now = NULL;
-    g_autoptr(json_t) again = read_machine(guest, &now);
-    g_autofree char *before = g_strjoinv("\n", line), *after = g_strjoinv("\n", now);
-    GError *error = NULL;
-
-    must(vmm_check_unchanged(guest->vmm, machine, &error), &error);
-    assert_string_equal(before, after);
-    assert_int_equal(json_array_size(json_object_get(machine, "nodes")),
-                     json_array_size(json_object_get(again, "nodes")));
-    assert_int_equal(json_array_size(json_object_get(machine, "jobs")),
-                     json_array_size(json_object_get(again, "jobs")));
 }
 
 static void finish_copy(Guest *guest, const char *name)
@@ -996,38 +774,20 @@ static void test_obstacles(void **unused)
 
 static int begin(void **unused)
 {
-    started = g_ptr_array_new_with_free_func((GDestroyNotify)vmm_identity_free);
     servers = g_array_new(FALSE, FALSE, sizeof(pid_t));
-    folder = g_dir_make_tmp("vmferry-test-XXXXXX", NULL);
+    qemu_guest_begin();
     return 0;
 }
 
 /* A test that fails leaves processes. */
 static int clean_up(void **unused)
 {
-    g_autofree char *command = g_strdup_printf("rm -rf '%s'", folder);
-
     for (guint i = 0; i < servers->len; i++) {
         kill(g_array_index(servers, pid_t, i), SIGKILL);
         waitpid(g_array_index(servers, pid_t, i), NULL, 0);
     }
-    for (guint i = 0; i < started->len; i++) {
-        const VmmIdentity *identity = started->pdata[i];
-
-        (void)process_kill(identity->pid, identity->start_time, SIGKILL, NULL);
-        (void)process_wait_gone(identity->pid, identity->start_time, 10000);
-    }
-    g_ptr_array_unref(started);
     g_array_unref(servers);
-    g_clear_pointer(&folder, g_free);
-    return system(command);
-}
-
-static char *find_qemu(void)
-{
-    const char *wanted = g_getenv("VMFERRY_TEST_QEMU");
-
-    return wanted ? g_strdup(wanted) : g_find_program_in_path("qemu-system-x86_64");
+    return qemu_guest_clean_up();
 }
 
 #define QEMU_TEST(name) cmocka_unit_test_setup_teardown(name, begin, clean_up)
@@ -1052,12 +812,8 @@ int main(void)
         QEMU_TEST(test_copies_of_a_killed_agent),
         QEMU_TEST(test_foreign_job),
     };
-    g_autofree char *server = g_find_program_in_path("qemu-nbd");
 
-    qemu = find_qemu();
-    if (!qemu || !server) {
-        printf("skipped: no qemu-system-x86_64 or qemu-nbd here\n");
+    if (!qemu_guest_is_there())
         return 77;
-    }
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
