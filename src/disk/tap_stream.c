@@ -164,11 +164,12 @@ static int receive_until(TapReader *reader, gint64 deadline, GError **error)
 {
     for (;;) {
         int got = receive_some(reader, error), left = -1;
+        gint64 now = g_get_monotonic_time();
 
         if (got != 0)
             return got;
         if (deadline >= 0)
-            left = (int)(MAX(deadline - g_get_monotonic_time() + 999, 0) / 1000);
+            left = (int)(MAX(deadline - now + 999, 0) / 1000);
         if (left == 0)
             return 0;
         if (fd_wait_readable(reader->fd, left, error) < 0)

@@ -17,9 +17,9 @@ typedef enum {
     TAP_EVENT_ZERO, /* reads as zeros from now on */
     TAP_EVENT_TRIM, /* may read as anything until it is written.  QEMU never tells a guest's discard
                         to a tap, and does not do it either */
-    TAP_EVENT_FLUSH, /* of QEMU: one at the tap's start, and one at the end of each pause's drain that
-                        comes after a write: an epoch's mark */
-    TAP_EVENT_END,   /* nothing of this disk will follow */
+    TAP_EVENT_FLUSH, /* of QEMU: one at the tap's start, and one as the last thing of each `stop`, behind
+                        all that came before it: an epoch's mark.  No flush of the guest */
+    TAP_EVENT_END, /* nothing of this disk will follow */
 } TapEventKind;
 
 typedef struct {

@@ -282,9 +282,9 @@ gboolean vmm_get_tap(Vmm *vmm, const char *name, VmmTapState *ret, GError **erro
     return has_block(vmm, error) && vmm->block->get_tap(vmm, name, ret, error);
 }
 
-gboolean vmm_resync_tap(Vmm *vmm, const char *name, GError **error)
+gboolean vmm_resync_tap(Vmm *vmm, const char *name, gboolean *ret_done, GError **error)
 {
-    return has_block(vmm, error) && vmm->block->resync_tap(vmm, name, error);
+    return has_block(vmm, error) && vmm->block->resync_tap(vmm, name, ret_done, error);
 }
 
 gboolean vmm_stop_tap(Vmm *vmm, const char *name, GError **error)

@@ -211,7 +211,7 @@ typedef struct {
     gboolean (*abort_copy)(Vmm *vmm, const char *name, GError **error);
     gboolean (*start_tap)(Vmm *vmm, const VmmTap *tap, GError **error);
     gboolean (*get_tap)(Vmm *vmm, const char *name, VmmTapState *ret, GError **error);
-    gboolean (*resync_tap)(Vmm *vmm, const char *name, GError **error);
+    gboolean (*resync_tap)(Vmm *vmm, const char *name, gboolean *ret_done, GError **error);
     gboolean (*stop_tap)(Vmm *vmm, const char *name, GError **error);
     gboolean (*begin_overlay)(Vmm *vmm, const VmmOverlay *overlay, GError **error);
     gboolean (*commit_overlay)(Vmm *vmm, const char *name, gboolean *ret_done, GError **error);
@@ -416,7 +416,7 @@ gboolean vmm_abort_copy(Vmm *vmm, const char *name, GError **error);
 /*
  * Taps of disks (VmmBlockOps).  Each write and write of zeros of the guest is sent to an NBD server
  * when the disk has it, and before the guest is told that it has ended.  A flush is sent at the
- * start, and as the last thing of each vmm_pause() that comes after a write: the mark of an epoch.
+ * start, and as the last thing of each vmm_pause(): the mark of an epoch.
  * The guest's own flushes are not sent.  Its discards are neither sent nor done: a tapped image does
  * not shrink.  A disk has one tap or one copy at a time; it is told without its tap, as with copies.
  * A tapped disk cannot be resized.
@@ -430,9 +430,11 @@ gboolean vmm_start_tap(Vmm *vmm, const VmmTap *tap, GError **error);
 gboolean vmm_get_tap(Vmm *vmm, const char *name, VmmTapState *ret, GError **error);
 
 /* Of a BROKEN tap, whose server is there again at the same address: sends it what it lacks, in
- * pieces of 64 KiB and in any order, and returns when it has been.  What the server was told in all
- * makes the disk again from the next mark on.  The guest may run. */
-gboolean vmm_resync_tap(Vmm *vmm, const char *name, GError **error);
+ * pieces of 64 KiB and in any order.  Call it again and again, every 10 ms say, until *ret_done: it
+ * does not wait, and the VMM may take up to 16 s until it finds the server, the longer the server was
+ * gone.  What the servers were told in all makes the disk again from the next mark on.  The guest may
+ * run. */
+gboolean vmm_resync_tap(Vmm *vmm, const char *name, gboolean *ret_done, GError **error);
 
 /* Ends it in whatever state it is, without a trace, the guest running or not.  The server answers
  * still, or has closed its connection.  TRUE also where there is none. */

@@ -14,10 +14,6 @@
 #include "base/json.h"
 #include "vmm/qemu/block_job.h"
 
-#define RESYNC_MS 30000
-/* The first resume only makes the connection again; a server that is not there fails each. */
-#define RESUMES_MAX 5
-
 static const QemuCopy *need_tap(QemuVmm *qemu, const char *name, GError **error)
 {
     const QemuCopy *tap = qemu_copy_find(qemu->copies, name);
@@ -42,9 +38,12 @@ static gboolean check_job(json_t *job, const char *name, GError **error)
     return FALSE;
 }
 
+/* It stands still until it is resumed; `cont` makes QEMU forget the io-status, but not that.  (QEMU
+ * pauses jobs for a moment by itself, but does not answer meanwhile.) */
 static gboolean is_broken(json_t *job)
 {
-    return strcmp(json_text_or(job, "io-status", "ok"), "ok") != 0;
+    return json_flag_or(job, "paused", FALSE) ||
+           strcmp(json_text_or(job, "io-status", "ok"), "ok") != 0;
 }
 
 /* ---- start ---- */
@@ -195,40 +194,19 @@ static gboolean is_complete(QemuVmm *qemu, const QemuCopy *tap, gboolean *ret, G
     return TRUE;
 }
 
-/* Where the job stands still. */
-static gboolean resume_job(QemuVmm *qemu, const char *name, guint *resumes, GError **error)
+/* QEMU looks for a server that is gone after 1, 2, 4, 8, 16, 16, … seconds, in a thread of its own,
+ * and each request fails at once until that has found it.  So a job that is resumed stands still
+ * again, time after time. */
+gboolean qemu_resync_tap(QemuVmm *qemu, const char *name, gboolean *ret_done, GError **error)
 {
+    const QemuCopy *tap = need_tap(qemu, name, error);
     g_autoptr(json_t) job = NULL;
 
-    if (!block_job_query(qemu->qmp, name, &job, error) || !check_job(job, name, error))
+    *ret_done = FALSE;
+    if (!tap || !block_job_query(qemu->qmp, name, &job, error) || !check_job(job, name, error))
         return FALSE;
-    if (!is_broken(job))
-        return TRUE;
-    if (++*resumes > RESUMES_MAX) {
-        error_set(error, VMFERRY_ERROR_DISCONNECTED, "the NBD server of the tap \"%s\" fails",
-                  name);
-        return FALSE;
-    }
-    return qmp_run(qemu->qmp, "block-job-resume", json_pack("{s:s}", "device", name),
-                   BLOCK_JOB_START_MS, error);
-}
-
-gboolean qemu_resync_tap(QemuVmm *qemu, const char *name, GError **error)
-{
-    gint64 deadline = g_get_monotonic_time() + (gint64)RESYNC_MS * 1000;
-    const QemuCopy *tap = need_tap(qemu, name, error);
-    gboolean complete = FALSE;
-    guint resumes = 0;
-
-    while (tap && g_get_monotonic_time() < deadline) {
-        if (!resume_job(qemu, name, &resumes, error) || !is_complete(qemu, tap, &complete, error))
-            return FALSE;
-        if (complete)
-            return TRUE;
-        g_usleep(BLOCK_JOB_RETRY_US);
-    }
-    if (tap)
-        error_set(error, VMFERRY_ERROR_TIMEOUT, "the tap \"%s\" has not caught up within %d ms",
-                  name, RESYNC_MS);
-    return FALSE;
+    if (json_flag_or(job, "paused", FALSE))
+        return qmp_run(qemu->qmp, "block-job-resume", json_pack("{s:s}", "device", name),
+                       BLOCK_JOB_START_MS, error);
+    return is_complete(qemu, tap, ret_done, error);
 }

@@ -302,7 +302,6 @@ static gboolean abort_copy(Vmm *vmm, const char *copy, GError **error)
     return FALSE;
 }
 
-COPY_OPERATION(resync_tap, qemu_resync_tap)
 COPY_OPERATION(stop_tap_locked, qemu_stop_tap)
 
 static gboolean stop_tap(Vmm *vmm, const char *name, GError **error)
@@ -329,6 +328,14 @@ static gboolean get_tap(Vmm *vmm, const char *name, VmmTapState *ret, GError **e
     g_autoptr(GMutexLocker) locker G_GNUC_UNUSED = g_mutex_locker_new(&qemu->lock);
 
     return end_operation(qemu, qemu_get_tap(qemu, name, ret, error), error);
+}
+
+static gboolean resync_tap(Vmm *vmm, const char *name, gboolean *ret_done, GError **error)
+{
+    QemuVmm *qemu = from_vmm(vmm);
+    g_autoptr(GMutexLocker) locker G_GNUC_UNUSED = g_mutex_locker_new(&qemu->lock);
+
+    return end_operation(qemu, qemu_resync_tap(qemu, name, ret_done, error), error);
 }
 
 static gboolean begin_overlay(Vmm *vmm, const VmmOverlay *overlay, GError **error)

@@ -143,7 +143,7 @@ void qemu_yank_copy(QemuVmm *qemu, const char *name);
 /* Taps of disks, and overlays. */
 gboolean qemu_start_tap(QemuVmm *qemu, const VmmTap *wanted, GError **error);
 gboolean qemu_get_tap(QemuVmm *qemu, const char *name, VmmTapState *ret, GError **error);
-gboolean qemu_resync_tap(QemuVmm *qemu, const char *name, GError **error);
+gboolean qemu_resync_tap(QemuVmm *qemu, const char *name, gboolean *ret_done, GError **error);
 gboolean qemu_stop_tap(QemuVmm *qemu, const char *name, GError **error);
 gboolean qemu_begin_overlay(QemuVmm *qemu, const VmmOverlay *overlay, GError **error);
 gboolean qemu_commit_overlay(QemuVmm *qemu, const char *name, gboolean *ret_done, GError **error);

@@ -130,7 +130,9 @@ static void expect_no_event(Tapped *tapped)
 {
     TapEvent event;
 
-    assert_int_equal(tap_sink_read(tapped->sink, 5, &event, NULL), 0);
+    if (tap_sink_read(tapped->sink, 5, &event, NULL) != 0)
+        fail_msg("event %" G_GUINT64_FORMAT " of kind %d came, of %u bytes", event.sequence,
+                 event.kind, event.length);
 }
 
 /* Up to the mark; returns how many bytes were written. */
@@ -202,8 +204,7 @@ static const Shape shapes[] = {
      "d0", "d0", "raw"},
 };
 
-/* A request of the guest; TRUE where it writes. */
-static gboolean guest_does(Guest *guest, const char *drive, GRand *random)
+static void guest_does(Guest *guest, const char *drive, GRand *random)
 {
     guint length = (guint)g_rand_int_range(random, 1, 1 << g_rand_int_range(random, 1, 9)) * 512;
     guint offset = (guint)g_rand_int_range(random, 0, (gint32)(DISK_BYTES - length) / 512) * 512;
@@ -225,19 +226,17 @@ static gboolean guest_does(Guest *guest, const char *drive, GRand *random)
     must(answer != NULL, &error);
     if (strstr(answer, "failed") || strstr(answer, "rror"))
         fail_msg("%s: %s", line, answer);
-    return kind < 6;
 }
 
+/* Each pause sends one mark, whether something was written before it or not. */
 static void run_epoch(Tapped *tapped, const Shape *shape, GRand *random)
 {
     guint requests = (guint)g_rand_int_range(random, 0, 9);
-    gboolean written = FALSE;
 
     for (guint i = 0; i < requests; i++)
-        written |= guest_does(&tapped->guest, shape->drive, random);
+        guest_does(&tapped->guest, shape->drive, random);
     pause_guest(&tapped->guest);
-    if (written)
-        apply_epoch(tapped);
+    apply_epoch(tapped);
     expect_no_event(tapped);
     expect_replica(tapped);
     resume_guest(&tapped->guest);
@@ -387,9 +386,13 @@ static void test_reader_stalls(void **unused)
     Tapped tapped = start_plain(&before, 1u << 20, FALSE);
     gint64 slowest_us = 0;
 
-    for (guint i = 0; i < 40; i++)
-        slowest_us = MAX(slowest_us, time_write(&tapped, i));
-    assert_true(slowest_us > 400000 && slowest_us < 1500000);
+    for (guint i = 0; i < 500 && slowest_us < 300000; i++) {
+        gint64 took_us = time_write(&tapped, i % 250);
+
+        slowest_us = MAX(slowest_us, took_us);
+    }
+    if (slowest_us < 400000 || slowest_us > 1500000)
+        fail_msg("the slowest write took %" G_GINT64_FORMAT " us", slowest_us);
     pause_guest(&tapped.guest);
     resume_guest(&tapped.guest);
     expect_ended(&tapped);
@@ -404,6 +407,20 @@ static void restart_sink(Tapped *tapped)
 
     tap_sink_free(tapped->sink);
     tapped->sink = start_sink(&tapped->guest, TAP_BUFFER_BYTES, address);
+}
+
+static void resync(Tapped *tapped)
+{
+    gint64 deadline = g_get_monotonic_time() + 30 * G_USEC_PER_SEC;
+    gboolean done = FALSE;
+    GError *error = NULL;
+
+    while (!done && g_get_monotonic_time() < deadline) {
+        must(vmm_resync_tap(tapped->guest.vmm, TAP, &done, &error), &error);
+        if (!done)
+            g_usleep(10000);
+    }
+    assert_true(done);
 }
 
 /* Three pieces of the disk are changed while nobody takes them. */
@@ -424,7 +441,7 @@ static void test_resync(void **unused)
 {
     g_autoptr(json_t) before = NULL;
     Tapped tapped = start_plain(&before, TAP_BUFFER_BYTES, TRUE);
-    GError *error = NULL, *failure = NULL;
+    GError *failure = NULL;
     uint64_t bytes;
 
     write_unseen(&tapped);
@@ -433,7 +450,7 @@ static void test_resync(void **unused)
     expect_text(failure, VMFERRY_ERROR_DISCONNECTED,
                 "NBD server of the tap \"" TAP "\" has failed");
     restart_sink(&tapped);
-    must(vmm_resync_tap(tapped.guest.vmm, TAP, &error), &error);
+    resync(&tapped);
     assert_int_equal(get_state(&tapped, NULL), VMM_TAP_ACTIVE);
     guest_writes(&tapped.guest, "virtio0", 0x45, "11M 4k");
     pause_guest(&tapped.guest);
@@ -450,18 +467,20 @@ static void test_resync_without_a_sink(void **unused)
     g_autoptr(json_t) before = NULL;
     Tapped tapped = start_plain(&before, TAP_BUFFER_BYTES, TRUE);
     GError *error = NULL;
+    gboolean done;
 
     write_unseen(&tapped);
     await_state(&tapped, VMM_TAP_BROKEN);
-    assert_false(vmm_resync_tap(tapped.guest.vmm, TAP, &error));
-    expect_text(error, VMFERRY_ERROR_DISCONNECTED, "NBD server of the tap \"" TAP "\" fails");
-    error = NULL;
+    for (guint i = 0; i < 20; i++) {
+        must(vmm_resync_tap(tapped.guest.vmm, TAP, &done, &error), &error);
+        assert_false(done);
+    }
     assert_true(time_write(&tapped, 4) < 500000);
     assert_int_equal(get_state(&tapped, NULL), VMM_TAP_BROKEN);
     pause_guest(&tapped.guest);
     resume_guest(&tapped.guest);
     restart_sink(&tapped);
-    must(vmm_resync_tap(tapped.guest.vmm, TAP, &error), &error);
+    resync(&tapped);
     pause_guest(&tapped.guest);
     apply_epoch(&tapped);
     expect_replica(&tapped);
