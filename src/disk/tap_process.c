@@ -43,6 +43,7 @@ typedef struct {
 struct Sink {
     TapOrder order;
     int socket, wake_fd;
+    gint idle; /* atomic: the main thread has found nothing to send */
     Disk *disks;
     GMutex lock;       /* protects all below */
     GCond changed;     /* there is more room, or *given_up* */
@@ -76,8 +77,6 @@ static void put(Disk *disk, TapEventKind kind, uint64_t offset, uint32_t length,
                                    .length = length};
     if (body_bytes > 0)
         memcpy(record->body, body, body_bytes);
-    if (sink->records.length == 0)
-        eventfd_write(sink->wake_fd, 1);
     g_queue_push_tail_link(&sink->records, &record->link);
     sink->buffered += cost_of(body_bytes);
 }
@@ -124,6 +123,13 @@ static gboolean wait_for_room(Sink *sink, uint64_t bytes)
 
 /* ---- from the NBD servers ---- */
 
+/* Only where it sleeps, or is about to: else it finds what is there. */
+static void wake_sender(Sink *sink)
+{
+    if (g_atomic_int_get(&sink->idle))
+        eventfd_write(sink->wake_fd, 1);
+}
+
 static TapEventKind kind_of(NbdRequestKind kind)
 {
     switch (kind) {
@@ -149,13 +155,16 @@ static gboolean put_request(Disk *disk, const NbdRequest *request)
     return TRUE;
 }
 
-/* One without an answer ends with its connection. */
+/* The guest comes first: the main thread is woken up when the answer is on its way.  A request
+ * without an answer ends with its connection. */
 static void take_request(const NbdRequest *request, gpointer user)
 {
     Disk *disk = user;
 
-    if (put_request(disk, request))
-        nbd_server_answer(disk->server, request->id, 0);
+    if (!put_request(disk, request))
+        return;
+    nbd_server_answer(disk->server, request->id, 0);
+    wake_sender(disk->sink);
 }
 
 /* Also without room: it is the last one. */
@@ -166,6 +175,7 @@ static void take_end(const GError *why, gpointer user)
     lock_guard(&disk->sink->lock);
 
     put(disk, TAP_EVENT_END, 0, (uint32_t)length, why ? why->message : NULL, length);
+    wake_sender(disk->sink);
 }
 
 /* ---- to the agent ---- */
@@ -176,6 +186,7 @@ static int gather(Sink *sink, size_t sent, struct iovec *vectors)
     lock_guard(&sink->lock);
     int count = 0;
 
+    g_atomic_int_set(&sink->idle, sink->records.length == 0);
     for (GList *link = sink->records.head; link && count < SEND_RECORDS; link = link->next) {
         Record *record = link->data;
 
