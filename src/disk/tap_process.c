@@ -81,19 +81,22 @@ static void put(Disk *disk, TapEventKind kind, uint64_t offset, uint32_t length,
     sink->buffered += cost_of(body_bytes);
 }
 
+static void close_all(Sink *sink, const GError *why)
+{
+    sink->given_up = TRUE;
+    for (guint i = 0; i < sink->order.count; i++)
+        nbd_server_close(sink->disks[i].server, why);
+    g_cond_broadcast(&sink->changed);
+}
+
 static void give_up(Sink *sink, const char *what, guint ms)
 {
     g_autoptr(GError) why = NULL;
 
-    if (sink->given_up)
-        return;
-    sink->given_up = TRUE;
     error_set(&why, VMFERRY_ERROR_TIMEOUT,
               "the buffer of %" G_GUINT64_FORMAT " bytes is full and %s for %u ms",
               sink->order.buffer_bytes, what, ms);
-    for (guint i = 0; i < sink->order.count; i++)
-        nbd_server_close(sink->disks[i].server, why);
-    g_cond_broadcast(&sink->changed);
+    close_all(sink, why);
 }
 
 static gboolean has_room(const Sink *sink, uint64_t bytes)
@@ -228,6 +231,12 @@ static gboolean wait_for_work(Sink *sink, gboolean blocked)
     return (fds[0].revents & ~POLLOUT) == 0;
 }
 
+/* After nothing was sent: *blocked* by the agent, who does not take it now or (*problem*) ever. */
+static gboolean may_go_on(Sink *sink, gboolean blocked, int problem)
+{
+    return (!blocked || problem == EAGAIN || problem == EINTR) && wait_for_work(sink, blocked);
+}
+
 /* Returns when the agent is gone. */
 static void send_all(Sink *sink)
 {
@@ -243,9 +252,7 @@ static void send_all(Sink *sink)
             now = sendmsg(sink->socket, &message, MSG_DONTWAIT | MSG_NOSIGNAL);
         if (now > 0)
             sent = forget_sent(sink, sent + (size_t)now);
-        else if (message.msg_iovlen > 0 && errno != EAGAIN && errno != EINTR)
-            return;
-        else if (!wait_for_work(sink, message.msg_iovlen > 0))
+        else if (!may_go_on(sink, message.msg_iovlen > 0, errno))
             return;
     }
 }
@@ -319,17 +326,28 @@ static void tell_problem(Sink *sink, const GError *error)
     (void)fd_write_all(sink->socket, &answer, sizeof answer, NULL);
 }
 
-/* The end of the process closes all connections. */
+/* Without a look at what is in the buffer still. */
+static void end(Sink *sink)
+{
+    g_mutex_lock(&sink->lock);
+    close_all(sink, NULL);
+    g_mutex_unlock(&sink->lock);
+    for (guint i = 0; i < sink->order.count; i++)
+        nbd_server_free(sink->disks[i].server);
+}
+
 static void tap_main(void)
 {
     Sink *sink = g_new0(Sink, 1);
     g_autoptr(GError) error = NULL;
 
-    if (!begin(sink, &error))
+    if (!begin(sink, &error)) {
         tell_problem(sink, error);
-    else if (tell_addresses(sink))
+        return;
+    }
+    if (tell_addresses(sink))
         send_all(sink);
-    _exit(0);
+    end(sink);
 }
 
 const char tap_process_name[] = "vmferry-tap";
