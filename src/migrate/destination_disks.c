@@ -333,7 +333,7 @@ static DiskTarget *open_image(DestinationDisks *disks, guint number, GError **er
         vmm_storage_open_image(disks->storage, name, file->path, file->wire->format, TRUE, error);
     if (file->exported)
         target = disk_target_open_export(socket, name, file->wire->bytes, error);
-    if (target && strcmp(file->wire->format, "raw") == 0)
+    if (target && !file->wire->backing)
         disk_target_keep_holes(target);
     return target;
 }
