@@ -69,6 +69,7 @@ static gboolean open_parts(AgentContext *context, GError **error)
     context->transactions = transaction_log_open(context->store, context->boot_id, error);
     if (!context->transactions)
         return FALSE;
+    context->arrivals = arrivals_new();
     context->departures = departure_log_open(context->store, error);
     if (!context->departures)
         return FALSE;
@@ -113,6 +114,7 @@ void agent_context_free(AgentContext *context)
     event_log_close(context->events);
     registry_free(context->registry);
     departure_log_close(context->departures);
+    arrivals_free(context->arrivals);
     transaction_log_close(context->transactions);
     state_store_close(context->store);
     if (context->identity)

@@ -9,6 +9,7 @@
 #include <gio/gio.h>
 #include <glib.h>
 
+#include "agent/arrivals.h"
 #include "agent/departures.h"
 #include "agent/events.h"
 #include "agent/registry.h"
@@ -23,6 +24,7 @@ typedef struct {
     Registry *registry;
     TransactionLog *transactions;
     DepartureLog *departures;
+    Arrivals *arrivals;
     EventLog *events;
     TlsIdentity *identity; /* NULL: insecure, or no moves at all */
     char *host_name;

@@ -13,10 +13,14 @@
 #include "migrate/destination.h"
 #include "vmm/vmm_driver.h"
 
+/* Ending a VMM, and noticing that its source has gone before. */
+#define EARLIER_ATTEMPT_MS 20000
+
 typedef struct {
     AgentContext *context;
     Session *session;
-    Guest *guest; /* NULL until its name is taken */
+    char *arrives; /* the name that is held with the arrivals, or NULL */
+    Guest *guest;  /* NULL until its name is taken */
     char *transaction;
     GPtrArray *rules;        /* of VmmMapRule */
     char *storage_directory; /* of its disks' storage process, or NULL */
@@ -101,6 +105,23 @@ static void give_up(Incoming *incoming)
     if (incoming->guest)
         registry_remove(incoming->guest);
     g_clear_pointer(&incoming->guest, guest_unref);
+}
+
+static gboolean on_begin(const char *guest, gpointer user, GError **error)
+{
+    Incoming *incoming = user;
+
+    if (!arrivals_begin(incoming->context->arrivals, guest, EARLIER_ATTEMPT_MS, error))
+        return FALSE;
+    incoming->arrives = g_strdup(guest);
+    return TRUE;
+}
+
+static void end_arrival(Incoming *incoming)
+{
+    if (incoming->arrives)
+        arrivals_end(incoming->context->arrivals, incoming->arrives);
+    g_clear_pointer(&incoming->arrives, g_free);
 }
 
 static Vmm *on_launch(const GuestMessage *message, gpointer user, GError **error)
@@ -281,6 +302,7 @@ gboolean incoming_serve(AgentContext *context, Session *session, GError **error)
     g_autoptr(GPtrArray) rules = make_rules(context->settings);
     Incoming incoming = {.context = context, .session = session, .rules = rules};
     MigrateDestinationHost host = {
+        .begin = on_begin,
         .launch = on_launch,
         .commit = on_commit,
         .take_back = on_take_back,
@@ -297,5 +319,6 @@ gboolean incoming_serve(AgentContext *context, Session *session, GError **error)
     /* Neither started nor aborted: nothing may stay behind. */
     give_up(&incoming);
     remove_storage_directory(&incoming);
+    end_arrival(&incoming);
     return done;
 }

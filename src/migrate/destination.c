@@ -100,7 +100,8 @@ static gboolean receive_guest(DestinationMove *move, GError **error)
     if (!move->guest)
         return FALSE;
     session_set_transaction(move->session, move->guest->transaction);
-    return TRUE;
+    return move->disks ? destination_are_disks_of(move, move->guest, error)
+                       : move->host->begin(move->guest->guest, move->host->user, error);
 }
 
 /* Makes the VMM's RAM that of the source, by name and length. */

@@ -8,6 +8,9 @@
 #include "wire/session.h"
 
 typedef struct {
+    /* The guest of this name begins to arrive: nothing of an earlier attempt is here any more when this
+     * returns TRUE. */
+    gboolean (*begin)(const char *guest, gpointer user, GError **error);
     /* Checks that the guest may come here and launches its VMM as incoming;
      * journals the transaction as pending before it returns.  Takes no
      * ownership of *guest*. */

@@ -114,6 +114,8 @@ static gboolean take_plan(DestinationDisks *disks, const Frame *frame, GError **
 {
     if (!disks_message_decode((const char *)frame->payload, frame->length, &disks->message, error))
         return FALSE;
+    if (!disks->move->host->begin(disks->message.guest, disks->move->host->user, error))
+        return FALSE;
     session_set_transaction(disks->move->session, disks->message.transaction);
     disks->files = g_new0(DestinationFile, count_files(disks) + 1);
     for (guint i = 0; i < count_files(disks); i++) {
@@ -135,7 +137,7 @@ static uint64_t count_needed(const DestinationDisks *disks, dev_t device)
         struct stat info;
 
         if (file->make != DISK_MAKE_NOTHING && stat(folder, &info) == 0 && info.st_dev == device)
-            needed += file->wire->allocated_bytes;
+            needed += MIN(file->wire->allocated_bytes, UINT64_MAX - needed);
     }
     return needed;
 }
@@ -241,6 +243,18 @@ static gboolean set_aside(const DestinationFile *file, GError **error)
     return FALSE;
 }
 
+/* Its name is to outlast a loss of power, as its content will. */
+static gboolean sync_folder(const DestinationFile *file, GError **error)
+{
+    g_autofree char *folder = g_path_get_dirname(file->path);
+    autofd int fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+    if (fd >= 0 && fsync(fd) == 0)
+        return TRUE;
+    error_set_errno(error, errno, "write out the folder %s", folder);
+    return FALSE;
+}
+
 static gboolean make_empty(DestinationDisks *disks, DestinationFile *file, GError **error)
 {
     autofd int fd = -1;
@@ -258,7 +272,7 @@ static gboolean make_empty(DestinationDisks *disks, DestinationFile *file, GErro
                         file->wire->file_bytes);
         return FALSE;
     }
-    return TRUE;
+    return sync_folder(file, error);
 }
 
 static gboolean make_image(DestinationDisks *disks, const DestinationFile *file, GError **error)
@@ -409,6 +423,18 @@ gboolean destination_take_disks(DestinationMove *move, const Frame *frame, GErro
     if (!take_plan(disks, frame, error) || !take_makes(disks, &any, error))
         return FALSE;
     return !any || (make_files(disks, error) && start_receiver(disks, error));
+}
+
+gboolean destination_are_disks_of(const DestinationMove *move, const GuestMessage *guest,
+                                  GError **error)
+{
+    const DisksMessage *message = &move->disks->message;
+
+    if (strcmp(message->transaction, guest->transaction) == 0 &&
+        strcmp(message->guest, guest->guest) == 0)
+        return TRUE;
+    error_set(error, VMFERRY_ERROR_INVALID, "GUEST is about another guest than DISKS");
+    return FALSE;
 }
 
 gboolean destination_await_after_disks(DestinationMove *move, FrameType type, Frame *ret,

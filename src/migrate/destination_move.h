@@ -58,6 +58,8 @@ typedef struct DestinationDisks DestinationDisks;
 gboolean destination_take_disks(DestinationMove *move, const Frame *frame, GError **error);
 gboolean destination_await_after_disks(DestinationMove *move, FrameType type, Frame *ret,
                                        GError **error);
+gboolean destination_are_disks_of(const DestinationMove *move, const GuestMessage *guest,
+                                  GError **error);
 gboolean destination_check_disks(DestinationMove *move, GError **error);
 /* The guest is paused: all content has come, and no process of ours has an image open; sends
  * digests. */

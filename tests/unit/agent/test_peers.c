@@ -260,7 +260,9 @@ static void test_stopping_cuts_a_session(void **state)
     session = begin_move(port, &options);
     assert_true(session_join(session, TRAFFIC_BULK, &options, TIMEOUT_MS, NULL, NULL));
     host_stop(host);
-    assert_false(session_receive(session, TRAFFIC_BULK, TIMEOUT_MS, &frame, NULL));
+    /* Where it had accepted the channel and not taken it yet, it says so. */
+    while (session_receive(session, TRAFFIC_BULK, TIMEOUT_MS, &frame, NULL))
+        assert_int_equal(frame.type, FRAME_ERROR);
     fakes_reset();
     host_free(host);
 }

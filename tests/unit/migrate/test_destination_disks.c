@@ -133,6 +133,11 @@ static gboolean on_note_files(const char *transaction, json_t *files, gpointer u
     return TRUE;
 }
 
+static gboolean on_begin(const char *guest, gpointer user, GError **error)
+{
+    return TRUE;
+}
+
 /* ---- the place ---- */
 
 static int set_up(void **state)
@@ -145,6 +150,7 @@ static int set_up(void **state)
     assert_int_equal(mkdir(sub, 0700), 0);
     session_pair_open(&place->pair, TRAFFIC_DISK);
     place->host = (MigrateDestinationHost){
+        .begin = on_begin,
         .map = on_map,
         .open_storage = on_open_storage,
         .close_storage = on_close_storage,
