@@ -133,7 +133,7 @@ TROUBLES = [
     ("bulk", agent_there_killed, ["10.66.0"], "failed", ()),
     ("in-sync", agent_there_killed, ["10.66.0"], "failed", LONG),
     ("bulk", agent_there_stopped, ["10.66.0"], "failed", LONG),
-    ("bulk", agent_there_frozen, ["10.66.0"], "failed", LONG),
+    ("bulk", agent_there_frozen, ["has taken no content"], "failed", LONG),
     ("in-sync", agent_there_frozen, ["10.66.0"], "failed", ()),
     ("bulk", agent_here_killed, ["agent"], "failed", ()),
     ("in-sync", agent_here_killed, ["agent"], "failed", LONG),
