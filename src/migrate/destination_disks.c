@@ -557,6 +557,10 @@ void destination_undo_disks(DestinationMove *move)
 
     if (!disks)
         return;
+    /* The receiver may wait for it without end. */
+    g_clear_pointer(&disks->guard, guard_free);
+    if (disks->storage)
+        vmm_storage_kill(disks->storage);
     end_storage(disks);
     for (guint i = 0; disks->files && i < count_files(disks); i++) {
         DestinationFile *file = &disks->files[i];
