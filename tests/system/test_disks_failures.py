@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from disks import DISK, DISK_POINTS, LocalImage, drive, files_on, read_graph, run_with
+from disks import DISK, DISK_POINTS, LocalImage, files_on, read_graph, run_with
 from findings import check_failed
 from live import check_disk, monitor
 from scene import is_stopped, wait_progress
