@@ -347,7 +347,7 @@ static DiskTarget *open_image(DestinationDisks *disks, guint number, GError **er
         vmm_storage_open_image(disks->storage, name, file->path, file->wire->format, TRUE, error);
     if (file->exported)
         target = disk_target_open_export(socket, name, file->wire->bytes, error);
-    if (target && strcmp(file->wire->format, "raw") == 0)
+    if (target && !file->wire->backing)
         disk_target_keep_holes(target);
     return target;
 }
@@ -557,6 +557,10 @@ void destination_undo_disks(DestinationMove *move)
 
     if (!disks)
         return;
+    /* The receiver may wait for it without end. */
+    g_clear_pointer(&disks->guard, guard_free);
+    if (disks->storage)
+        vmm_storage_kill(disks->storage);
     end_storage(disks);
     for (guint i = 0; disks->files && i < count_files(disks); i++) {
         DestinationFile *file = &disks->files[i];
