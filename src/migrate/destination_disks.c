@@ -110,6 +110,21 @@ static gboolean find_owner(const DestinationDisks *disks, uid_t *ret_uid, gid_t 
     return TRUE;
 }
 
+/* The guest would not start without it, long after its disks were copied. */
+static gboolean check_working_folder(const DestinationDisks *disks, GError **error)
+{
+    const MigrateDestinationHost *host = disks->move->host;
+    g_autofree char *folder = host->map(disks->message.working_directory, host->user);
+
+    if (g_file_test(folder, G_FILE_TEST_IS_DIR))
+        return TRUE;
+    error_set(error, VMFERRY_ERROR_NOT_FOUND,
+              "the guest's working folder %s does not exist here: create it, or add a map rule "
+              "to agent.conf ([map] NAME = %s => FOLDER)",
+              folder, disks->message.working_directory);
+    return FALSE;
+}
+
 static gboolean take_plan(DestinationDisks *disks, const Frame *frame, GError **error)
 {
     if (!disks_message_decode((const char *)frame->payload, frame->length, &disks->message, error))
@@ -122,7 +137,8 @@ static gboolean take_plan(DestinationDisks *disks, const Frame *frame, GError **
         disks->files[i].wire = &disks->message.files[i];
         disks->files[i].path = resolve(disks->move, &disks->message, disks->files[i].wire->path);
     }
-    return find_owner(disks, &disks->uid, &disks->gid, error) && answer(disks, error);
+    return check_working_folder(disks, error) &&
+           find_owner(disks, &disks->uid, &disks->gid, error) && answer(disks, error);
 }
 
 /* ---- is there room? ---- */
