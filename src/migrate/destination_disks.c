@@ -86,6 +86,8 @@ static gboolean answer(DestinationDisks *disks, GError **error)
 
         seen.files[i].path = g_strdup(file->path);
         seen.files[i].exists = lstat(file->path, &info) == 0;
+        seen.files[i].bytes =
+            seen.files[i].exists && S_ISREG(info.st_mode) ? (uint64_t)info.st_size : 0;
         seen.files[i].same = seen.files[i].exists && is_same(file->path, file->wire->lock);
     }
     text = disks_seen_message_encode(&seen);

@@ -335,12 +335,10 @@ def existing_file(scene):
 @pytest.mark.parametrize("options", [
     ["--disk", "disk0=copy"], pytest.param([], marks=pytest.mark.long)], ids=["copy", "auto"])
 def test_existing_file_is_not_touched(local, options):
-    """A file that is there is not the guest's; where nothing is said it is taken for a shared one,
-    which it does not prove to be."""
+    """A file that is there is not the guest's."""
     path = existing_file(local)
     before = path.stat()
-    words = ["exists", "--overwrite"] if options else ["its size is", "10240 bytes there"]
-    check_failed(local.migrate(local.guest, *options), *words)
+    check_failed(local.migrate(local.guest, *options), "exists", "--overwrite")
     local.check(local.guest)
     assert path.read_bytes() == b"somebody's" * 1000
     assert path.stat().st_mtime_ns == before.st_mtime_ns
