@@ -14,7 +14,7 @@
 
 #define DIRECTORY_PREFIX "guest-"
 #define MOVE_PREFIX DIRECTORY_PREFIX "move-" /* then PID-START-XXXXXX */
-#define MAX_DEPTH 8 /* of folders in it; ours is 1 */
+#define MAX_DEPTH 8                          /* of folders in it; ours is 1 */
 
 static char *create(const char *runtime_dir, const char *template, GError **error)
 {

@@ -27,8 +27,9 @@ DiskTarget *disk_target_open_export(const char *socket_path, const char *name, u
 /* Writes into the open file *fd* (duplicated), which becomes *bytes* long. */
 DiskTarget *disk_target_open_file(int fd, uint64_t bytes, GError **error);
 
-/* The target is all zero now, and its storage keeps pages of 4 KiB apart (a raw image, a file):
- * from now on pages of zeros within what is written stay holes. */
+/* The target is all zero now: from now on pages of zeros within what is written stay holes, which
+ * counts where its storage keeps less than what is written at once apart (a raw image, small
+ * clusters). */
 void disk_target_keep_holes(DiskTarget *target);
 
 /* Waits for the flushing thread; what was not flushed may be lost.  NULL-safe. */

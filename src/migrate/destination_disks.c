@@ -86,6 +86,8 @@ static gboolean answer(DestinationDisks *disks, GError **error)
 
         seen.files[i].path = g_strdup(file->path);
         seen.files[i].exists = lstat(file->path, &info) == 0;
+        seen.files[i].bytes =
+            seen.files[i].exists && S_ISREG(info.st_mode) ? (uint64_t)info.st_size : 0;
         seen.files[i].same = seen.files[i].exists && is_same(file->path, file->wire->lock);
     }
     text = disks_seen_message_encode(&seen);
@@ -110,6 +112,21 @@ static gboolean find_owner(const DestinationDisks *disks, uid_t *ret_uid, gid_t 
     return TRUE;
 }
 
+/* The guest would not start without it, long after its disks were copied. */
+static gboolean check_working_folder(const DestinationDisks *disks, GError **error)
+{
+    const MigrateDestinationHost *host = disks->move->host;
+    g_autofree char *folder = host->map(disks->message.working_directory, host->user);
+
+    if (g_file_test(folder, G_FILE_TEST_IS_DIR))
+        return TRUE;
+    error_set(error, VMFERRY_ERROR_NOT_FOUND,
+              "the guest's working folder %s does not exist here: create it, or add a map rule "
+              "to agent.conf ([map] NAME = %s => FOLDER)",
+              folder, disks->message.working_directory);
+    return FALSE;
+}
+
 static gboolean take_plan(DestinationDisks *disks, const Frame *frame, GError **error)
 {
     if (!disks_message_decode((const char *)frame->payload, frame->length, &disks->message, error))
@@ -122,7 +139,8 @@ static gboolean take_plan(DestinationDisks *disks, const Frame *frame, GError **
         disks->files[i].wire = &disks->message.files[i];
         disks->files[i].path = resolve(disks->move, &disks->message, disks->files[i].wire->path);
     }
-    return find_owner(disks, &disks->uid, &disks->gid, error) && answer(disks, error);
+    return check_working_folder(disks, error) &&
+           find_owner(disks, &disks->uid, &disks->gid, error) && answer(disks, error);
 }
 
 /* ---- is there room? ---- */
@@ -347,7 +365,7 @@ static DiskTarget *open_image(DestinationDisks *disks, guint number, GError **er
         vmm_storage_open_image(disks->storage, name, file->path, file->wire->format, TRUE, error);
     if (file->exported)
         target = disk_target_open_export(socket, name, file->wire->bytes, error);
-    if (target && strcmp(file->wire->format, "raw") == 0)
+    if (target && !file->wire->backing)
         disk_target_keep_holes(target);
     return target;
 }
@@ -557,6 +575,10 @@ void destination_undo_disks(DestinationMove *move)
 
     if (!disks)
         return;
+    /* The receiver may wait for it without end. */
+    g_clear_pointer(&disks->guard, guard_free);
+    if (disks->storage)
+        vmm_storage_kill(disks->storage);
     end_storage(disks);
     for (guint i = 0; disks->files && i < count_files(disks); i++) {
         DestinationFile *file = &disks->files[i];

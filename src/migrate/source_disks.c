@@ -318,6 +318,13 @@ static gboolean set_make(SourceDisks *disks, const SourceDisk *disk, guint numbe
     return FALSE;
 }
 
+/* The length of a raw image tells for certain; one of another format may just be growing. */
+static gboolean is_other(const VmmDiskFile *file, const DiskFileSeen *seen)
+{
+    return seen->exists && seen->bytes > 0 && strcmp(file->format, "raw") == 0 &&
+           seen->bytes != file->file_bytes;
+}
+
 static gboolean settle_top(SourceDisks *disks, SourceDisk *disk, GError **error)
 {
     const VmmDiskFile *file = disk->disk->files->pdata[0];
@@ -326,7 +333,7 @@ static gboolean settle_top(SourceDisks *disks, SourceDisk *disk, GError **error)
     gboolean replaces = disks->move->job->options.overwrite && !seen->same;
 
     /* What is there may be shared: source_images.c finds out. */
-    if (disk->mode == DISK_MODE_AUTO && seen->exists) {
+    if (disk->mode == DISK_MODE_AUTO && seen->exists && !is_other(file, seen)) {
         disk->mode = DISK_MODE_SHARED;
         return TRUE;
     }

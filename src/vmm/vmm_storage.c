@@ -11,6 +11,11 @@ pid_t vmm_storage_get_pid(VmmStorage *storage)
     return storage->ops->get_pid(storage);
 }
 
+void vmm_storage_kill(VmmStorage *storage)
+{
+    storage->ops->kill(storage);
+}
+
 gboolean vmm_storage_create(VmmStorage *storage, const VmmImageRequest *request, GError **error)
 {
     return storage->ops->create(storage, request, error);

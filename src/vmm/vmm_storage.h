@@ -44,6 +44,7 @@ typedef struct {
 typedef struct {
     void (*free)(VmmStorage *storage);
     pid_t (*get_pid)(VmmStorage *storage);
+    void (*kill)(VmmStorage *storage);
     gboolean (*create)(VmmStorage *storage, const VmmImageRequest *request, GError **error);
     gboolean (*open)(VmmStorage *storage, const char *name, const char *path, const char *format,
                      gboolean writable, GError **error);
@@ -61,6 +62,10 @@ void vmm_storage_free(VmmStorage *storage);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(VmmStorage, vmm_storage_free)
 
 pid_t vmm_storage_get_pid(VmmStorage *storage);
+
+/* Ends the process at once, from any thread, whatever it does: all that waits for it fails, and
+ * its images are good for nothing. */
+void vmm_storage_kill(VmmStorage *storage);
 
 /* Makes an image in a file that exists and is empty.  UNSUPPORTED where the format or an option
  * cannot be made. */

@@ -206,7 +206,8 @@ char *disks_seen_message_encode(const DisksSeenMessage *message)
 
     for (guint i = 0; i < message->count; i++) {
         const DiskFileSeen *seen = &message->files[i];
-        json_t *object = json_pack("{s:b, s:b}", "exists", seen->exists, "same", seen->same);
+        json_t *object = json_pack("{s:b, s:b, s:I}", "exists", seen->exists, "same", seen->same,
+                                   "bytes", (json_int_t)seen->bytes);
 
         json_object_set_new(object, "path", json_field_make_text(seen->path));
         json_array_append_new(files, object);
@@ -216,7 +217,8 @@ char *disks_seen_message_encode(const DisksSeenMessage *message)
 
 static gboolean decode_seen(json_t *entry, DiskFileSeen *seen, GError **error)
 {
-    if (!json_field_text(entry, "path", MAX_PATH_BYTES, TRUE, &seen->path, error))
+    if (!json_field_text(entry, "path", MAX_PATH_BYTES, TRUE, &seen->path, error) ||
+        !json_get_count(entry, "bytes", MAX_DISK_BYTES, &seen->bytes, error))
         return FALSE;
     seen->exists = json_flag_or(entry, "exists", FALSE);
     seen->same = json_flag_or(entry, "same", FALSE);

@@ -183,6 +183,7 @@ typedef struct {
     char *path;      /* there */
     gboolean exists; /* something is at that place */
     gboolean same;   /* … the very same file */
+    uint64_t bytes;  /* its length; 0 where nothing is there, or no file */
 } DiskFileSeen;
 
 typedef struct {

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from disks import DISK, DISK_POINTS, LocalImage, drive, files_on, read_graph, run_with
+from disks import DISK, DISK_POINTS, LocalImage, files_on, read_graph, run_with
 from findings import check_failed
 from live import check_disk, monitor
 from scene import is_stopped, wait_progress
 from test_failures_midway import (agent_here_killed, agent_here_stopped, agent_there_frozen,
                                   agent_there_killed, agent_there_stopped, interrupted_by_its_user,
-                                  link_cut, link_cut_one_way)
+                                  link_cut, link_cut_one_way, wait_other_copy_gone)
 from trouble import fill, read_only, write_forbidden
 from vmferry_lab import wait_until
 
@@ -64,6 +64,16 @@ def nothing_changes(scene):
     assert scene.beats[scene.guest.name].largest_gap_ms(begun) < LONGEST_GAP_MS
     scene.move(scene.guest, "--verify")
     check_disk(scene.guest)
+
+
+def agent_there_killed_early(scene, move):
+    """Perhaps while its QEMU starts, which has no guard yet: the restarted agent ends it."""
+    there = scene.there(scene.guest)
+    there.kill()
+    result = move.finish()
+    scene.restart(there)
+    wait_other_copy_gone(scene)
+    return result
 
 
 def begin_move(scene, phase: str):
@@ -130,11 +140,11 @@ TROUBLES = [
     ("in-sync", link_cut, ["10.66.0"], "failed", LONG),
     ("bulk", link_cut_one_way, ["has taken no content"], "failed", LONG),
     ("in-sync", link_cut_one_way, ["10.66.0"], "failed", ()),
-    ("bulk", agent_there_killed, ["10.66.0"], "failed", ()),
+    ("bulk", agent_there_killed_early, ["10.66.0"], "failed", ()),
     ("in-sync", agent_there_killed, ["10.66.0"], "failed", LONG),
     ("bulk", agent_there_stopped, ["10.66.0"], "failed", LONG),
-    ("bulk", agent_there_frozen, ["10.66.0"], "failed", LONG),
-    ("in-sync", agent_there_frozen, ["10.66.0"], "failed", ()),
+    ("bulk", agent_there_frozen, ["has taken no content"], "failed", LONG),
+    ("in-sync", agent_there_frozen, ["10.66.0"], "failed", LONG),
     ("bulk", agent_here_killed, ["agent"], "failed", ()),
     ("in-sync", agent_here_killed, ["agent"], "failed", LONG),
     ("bulk", agent_here_stopped, ["cancel"], "cancelled", LONG),
@@ -159,6 +169,7 @@ def test_broken_off(local, phase, trouble, words, status):
         check_failed(result, *words, status=status)
 
 
+@pytest.mark.long
 def test_agent_that_is_frozen_holds_up_writes(local):
     """What a guest writes waits for the agent in sync; nothing is lost, it goes on with the agent."""
     guest, here = local.guest, local.here(local.guest)
@@ -182,7 +193,7 @@ def agent_of(scene, point):
 
 
 SHORT_KILLED = ("source.disks-finished", "destination.disks-made")
-SHORT_FAILING = ("source.disks-in-sync", "source.disks-finished")
+SHORT_FAILING = ("source.disks-in-sync",)
 
 
 def points(short):
@@ -266,6 +277,7 @@ def test_disk_full_there(local):
         assert [path.name for path in folder.iterdir()] == ["filler"]
 
 
+@pytest.mark.long
 def test_folder_is_not_there(local):
     folder = DISK.on(local.there(local.guest)).parent
     folder.rename(folder.with_name("renamed"))

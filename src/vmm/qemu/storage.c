@@ -441,6 +441,13 @@ static pid_t get_pid(VmmStorage *base)
     return from_storage(base)->pid;
 }
 
+static void kill_process(VmmStorage *base)
+{
+    const QemuStorage *storage = from_storage(base);
+
+    (void)process_kill(storage->pid, storage->start_time, SIGKILL, NULL);
+}
+
 static char *get_socket(VmmStorage *base)
 {
     return g_strdup(from_storage(base)->nbd_path);
@@ -488,6 +495,7 @@ static void storage_free(VmmStorage *base)
 static const VmmStorageOps storage_ops = {
     .free = storage_free,
     .get_pid = get_pid,
+    .kill = kill_process,
     .create = create,
     .open = open_image,
     .get_socket = get_socket,

@@ -45,6 +45,8 @@ static void test_round_trip(void **state)
     copy->working_directory = g_strdup("/srv");
     copy->process = process_identity_read(getpid(), NULL, NULL);
     copy->cgroups = g_strsplit("/sys/fs/cgroup/a", " ", -1);
+    copy->moved_images = g_strsplit("/srv/a.img /srv/b.img", " ", -1);
+    copy->removes_images = TRUE;
     copy->supervisor = g_strdup("a shell");
     object = guest_record_to_json(copy);
     again = guest_record_from_json(object, NULL);
@@ -69,6 +71,9 @@ static void test_round_trip(void **state)
     assert_string_equal(again->working_directory, "/srv");
     assert_int_equal(again->process->user.id, getuid());
     assert_string_equal(again->cgroups[0], "/sys/fs/cgroup/a");
+    assert_string_equal(again->moved_images[1], "/srv/b.img");
+    assert_null(again->moved_images[2]);
+    assert_true(again->removes_images);
     assert_string_equal(again->supervisor, "a shell");
 }
 
@@ -117,6 +122,7 @@ static void test_hostile_records(void **state)
     assert_bad("\"resume\":false", "\"resume\":0", "\"resume\" is missing or neither");
     assert_bad("\"since\":99", "\"since\":99,\"working_directory\":\"x\"", "not an absolute path");
     assert_bad("\"since\":99", "\"since\":99,\"process\":{}", "process: \"user\" is missing");
+    assert_bad("\"since\":99", "\"since\":99,\"moved_images\":7", "\"moved_images\" is");
     assert_bad("\"since\":99", "\"since\":99,\"cgroups\":[7]",
                "\"cgroups\" does not hold text at 0");
     assert_bad("{\"format\"", "[{\"format\"", "not JSON");

@@ -75,6 +75,11 @@ static char *get_socket(VmmStorage *base)
     return g_strdup("/nowhere");
 }
 
+static void kill_storage(VmmStorage *base)
+{
+    kill(((FakeStorage *)base)->pid, SIGKILL);
+}
+
 static void free_storage(VmmStorage *base)
 {
     FakeStorage *storage = (FakeStorage *)base;
@@ -87,6 +92,7 @@ static void free_storage(VmmStorage *base)
 static const VmmStorageOps storage_ops = {
     .free = free_storage,
     .get_pid = get_pid,
+    .kill = kill_storage,
     .create = create_image,
     .open = open_image,
     .get_socket = get_socket,

@@ -243,9 +243,10 @@ static void test_seen(void **state)
         {NULL, "{}", "DISKS_SEEN: \"files\" is missing"},
         {"[{", "[5,{", "DISKS_SEEN: file 0: \"path\""},
         {"\"/a\"", "\"\"", "DISKS_SEEN: file 0: \"path\" is empty"},
+        {"77", "-1", "DISKS_SEEN: file 0: \"bytes\""},
         {"\"/b\"", "\"\\u007f\"", "DISKS_SEEN: file 1: \"path\" is empty"},
     };
-    DiskFileSeen files[] = {{(char *)"/a", TRUE, FALSE}, {(char *)"/b", TRUE, TRUE}};
+    DiskFileSeen files[] = {{(char *)"/a", TRUE, FALSE, 77}, {(char *)"/b", TRUE, TRUE, 0}};
     DisksSeenMessage message = {files, G_N_ELEMENTS(files)};
     g_autofree char *text = disks_seen_message_encode(&message);
     g_auto(DisksSeenMessage) back = {0};
@@ -254,6 +255,7 @@ static void test_seen(void **state)
     assert_int_equal(back.count, 2);
     assert_string_equal(back.files[0].path, "/a");
     assert_true(back.files[0].exists && !back.files[0].same);
+    assert_int_equal(back.files[0].bytes, 77);
     assert_true(back.files[1].exists && back.files[1].same);
     CHECK(decode_seen, text, damages);
 }
