@@ -5,7 +5,6 @@ Prints medians and ratios, and writes all samples to bench/results/.
 """
 
 import argparse
-import contextlib
 import dataclasses
 import json
 import os
@@ -243,6 +242,8 @@ ROWS = [
     ("wire_bytes", "bytes on the wire", "MB", 1e-6, lambda sample: sample.wire_bytes),
     ("gap_ms", "pause, heartbeat's gap", "ms", 1, lambda sample: sample.gap_ms),
     ("downtime_ms", "pause, self-reported", "ms", 1, lambda sample: sample.downtime_ms),
+    ("disks_ms", "ending the copy, in the pause", "ms", 1,
+     lambda sample: (sample.downtime_parts or {}).get("disks_ms")),
     ("lost_ms", "work in memory lost", "ms", 1, lambda sample: sample.lost_ms),
     ("kept", "written to disk, of before", "", 1, _kept),
     ("before_p50_ms", "fsync before, p50", "ms", 1, _of_disk("before", "p50_ms")),
@@ -293,13 +294,13 @@ def table(title: str, figures: dict[str, dict]) -> str:
     """*figures*: medians by contender."""
     peers = [name for name in PEERS if OURS in figures and name in figures]
     head = [*(LABELS[name] for name in figures), *(f"/ {LABELS[name]}" for name in peers)]
-    lines = [f"\n{title}\n", f"  {'':32}" + "".join(f"{word:>11}" for word in head)]
+    lines = [f"\n{title}\n", f"  {'':33}" + "".join(f"{word:>11}" for word in head)]
     for name, text, unit, scale, _ in ROWS:
         if not any(name in row for row in figures.values()):
             continue
         cells = [_number(row.get(name), scale) for row in figures.values()]
         cells += [_number(_ratio(figures, name, peer)) for peer in peers]
-        lines.append(f"  {text:28}{unit:>4}{''.join(cells)}   {verdict(name, figures)}".rstrip())
+        lines.append(f"  {text:29}{unit:>4}{''.join(cells)}   {verdict(name, figures)}".rstrip())
     return "\n".join(lines)
 
 
@@ -331,13 +332,6 @@ def measure(disk: Disk, load: str, contenders, pki: Pki, arguments) -> dict:
                         for name, list_ in samples.items()}}
 
 
-@contextlib.contextmanager
-def working_folder():
-    """Beside the folders of the hosts, so that an image is copied within one file system."""
-    with tempfile.TemporaryDirectory() as folder:
-        yield Path(folder)
-
-
 def main() -> None:
     arguments = parse_arguments()
     size = "quick" if arguments.quick else "full"
@@ -347,7 +341,9 @@ def main() -> None:
     print("left out: virsh migrate --copy-storage-all "
           + ("(not driven by this program)" if shutil.which("virsh") else "(not installed)"),
           file=sys.stderr)
-    with working_folder() as folder:
+    # Beside the folders of the hosts, so that images are copied within one file system.
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
         pki = Pki(folder, HOSTS)
         for image_format in arguments.format or ("raw", "qcow2"):
             disk = make_disk(folder, image_format, size)

@@ -30,6 +30,7 @@ class Mirror:
         self._there = there
         self._limit_s = limit_s
         self._deadline = 0.0
+        self.parts: dict[str, float] = {}  # of the pause, as vmferry's downtime_parts
 
     def wait_for_it(self) -> None:
         """The destination, before the clock runs."""
@@ -53,16 +54,20 @@ class Mirror:
         """Returns when the guest is paused there, all of it and of its disk."""
         self._here.execute("migrate", uri=f"tcp:{self._address}:{INCOMING_PORT}")
         self._await_status("pre-switchover")
+        paused = time.monotonic()
         self._here.execute("block-job-cancel", device=JOB)
         self._await_job("BLOCK_JOB_COMPLETED")
         self._here.execute("job-dismiss", id=JOB)
         self._here.execute("blockdev-del", **{"node-name": TARGET})
+        self.parts["disks_ms"] = (time.monotonic() - paused) * 1e3
         self._here.execute("migrate-continue", state="pre-switchover")
         self._await_status("completed")
 
     def resume(self) -> None:
+        begin = time.monotonic()
         self._there.execute("nbd-server-stop")
         self._there.execute("cont")
+        self.parts["start_ms"] = (time.monotonic() - begin) * 1e3
 
     def _nbd(self, host: str) -> dict:
         return {"type": "inet", "data": {"host": host, "port": str(NBD_PORT)}}
@@ -121,4 +126,5 @@ def move_with_mirror(lab, guest, prepare, disk, copy_mode: str, limit_s: float =
                   downtime_ms=facts.get("downtime", 0), prestart_cpu_s=prestart,
                   prestart_ms=prestart_ms, rounds=facts.get("ram", {}).get("dirty-sync-count", 0),
                   round_reports=[], peak_memory_bytes=0,
-                  copies=[{"id": JOB, "copy_ms": copied_ms}], **ruler.readings())
+                  copies=[{"id": JOB, "copy_ms": copied_ms}],
+                  downtime_parts=mirror.parts, **ruler.readings())
