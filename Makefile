@@ -7,7 +7,7 @@ JOBS ?= 1
 SIDE_BY_SIDE := $(if $(filter-out 1,$(JOBS)),-n $(JOBS) --dist loadfile)
 
 .NOTPARALLEL:
-.PHONY: all unit fuzz-short lint system check check-long check-kill demo bench bench-migrate fuzz install uninstall clean help
+.PHONY: all unit fuzz-short lint system check check-long check-kill demo bench bench-migrate bench-disks fuzz install uninstall clean help
 
 all:
 	scripts/bootstrap build
@@ -66,6 +66,12 @@ bench-migrate: all
 	lab/lab prepare
 	scripts/as-root bench/workset.py $(BENCH)
 
+# Half an hour, with some GiB below $TMPDIR; BENCH="--quick --runs 1" is enough to try it.
+bench-disks: all
+	scripts/bootstrap lab
+	lab/lab prepare
+	scripts/as-root bench/disks.py $(BENCH)
+
 # Fuzzes until stopped, or for SECONDS in all.
 SECONDS ?= 3600
 fuzz:
@@ -91,6 +97,7 @@ help:
 	@echo 'make check-kill  300 random faults in moves, about an hour (SEED=n, COUNT=n)'
 	@echo 'make bench       vmferry and QEMU migrate side by side'
 	@echo 'make bench-migrate  the same for guests of all kinds, and all that QEMU offers: hours'
+	@echo 'make bench-disks a guest and its disk, by vmferry and by QEMU as libvirt drives it'
 	@echo 'make fuzz        fuzz all parsers (SECONDS=3600 in all)'
 	@echo 'make unit, fuzz-short, lint, system   the parts of check'
 	@echo 'make install     install what was built (DESTDIR=... honoured)'

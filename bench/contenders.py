@@ -66,6 +66,7 @@ def move_with_vmferry(lab, guest, prepare, pki, options=(), limit_s: float = LIM
                   downtime_ms=report["downtime_ms"], prestart_cpu_s=0, prestart_ms=0,
                   rounds=len(report["rounds"]), round_reports=report["rounds"],
                   peak_memory_bytes=max(peak_memory_bytes(agent.pid) for agent in agents),
+                  copies=report.get("copies"), downtime_parts=report.get("downtime_parts"),
                   **ruler.readings())
 
 

@@ -35,6 +35,9 @@ class Sample:
     # alone; None: it counts none.
     lost_ms: float | None = None
     prestart_ms: float | None = None  # what starting the destination took before the clock ran
+    copies: list[dict] | None = None  # of disks that moved along, as the contender has them
+    downtime_parts: dict | None = None
+    disk: dict | None = None          # see disks.py
 
     @property
     def whole_total_ms(self) -> float | None:

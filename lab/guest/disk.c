@@ -16,7 +16,7 @@
 #include "content.h"
 #include "reader.h"
 
-enum { DISK_MAX_BLOCKS = 16384, KEPT_READS = 256 };
+enum { DISK_MAX_BLOCKS = 16384, KEPT_READS = 256, KEPT_COMMITS = 65536, IDLE_MS = 20 };
 
 /* What a read has brought, to be looked at again: the page must stay as the device wrote it. */
 typedef struct {
@@ -25,17 +25,23 @@ typedef struct {
     uint32_t block;
 } KeptRead;
 
+typedef struct {
+    uint32_t end_ms, took_us;
+} Commit;
+
 static struct {
     int fd, wake_fd;
     uint32_t blocks;
-    atomic_uint rate; /* blocks a second; 0: no writes */
+    atomic_uint rate;  /* blocks a second; 0: no writes */
+    atomic_uint batch; /* blocks of a commit */
     uint64_t acknowledged[DISK_MAX_BLOCKS];
     atomic_ullong sequence;
     atomic_bool check_wanted, check_done;
     atomic_ullong checked, errors;
     KeptRead kept[KEPT_READS];
     unsigned next_kept;
-} disk = {.fd = -1};
+    Commit commits[KEPT_COMMITS]; /* by sequence; whole once disk.sequence has it */
+} disk = {.fd = -1, .batch = 1};
 
 /* A block: its number, its sequence, and words that follow from both. */
 static void fill_block(uint64_t *words, uint32_t block, uint64_t sequence)
@@ -96,46 +102,87 @@ static void disk_check_block(uint32_t block)
     disk.checked++;
 }
 
-static void disk_write_block(uint64_t *buffer, uint32_t block)
+static void note_commit(uint64_t sequence, double begin_ms)
+{
+    double end_ms = now_ms();
+
+    disk.commits[sequence % KEPT_COMMITS] =
+        (Commit){(uint32_t)end_ms, (uint32_t)((end_ms - begin_ms) * 1000)};
+}
+
+static void disk_commit(uint64_t *buffer, uint32_t block, unsigned count)
 {
     uint64_t sequence = disk.sequence + 1;
+    ssize_t bytes = (ssize_t)count * PAGE_SIZE;
+    double begin_ms;
 
-    fill_block(buffer, block, sequence);
-    if (pwrite(disk.fd, buffer, PAGE_SIZE, (off_t)block * PAGE_SIZE) != PAGE_SIZE ||
+    for (unsigned i = 0; i < count; i++)
+        fill_block(buffer + (size_t)i * PAGE_WORDS, block + i, sequence);
+    begin_ms = now_ms();
+    if (pwrite(disk.fd, buffer, (size_t)bytes, (off_t)block * PAGE_SIZE) != bytes ||
         fdatasync(disk.fd)) {
         disk_failed(block, sequence, strerror(errno));
         return;
     }
-    disk.acknowledged[block] = sequence;
+    note_commit(sequence, begin_ms);
+    for (unsigned i = 0; i < count; i++)
+        disk.acknowledged[block + i] = sequence;
     disk.sequence = sequence;
+}
+
+static void commit_somewhere(uint64_t *buffer, uint64_t *random)
+{
+    unsigned batch = disk.batch;
+
+    if (batch > disk.blocks)
+        batch = disk.blocks;
+    disk_commit(buffer, next_random(random) % (disk.blocks / batch) * batch, batch);
+    disk_check_block(next_random(random) % disk.blocks);
+}
+
+/* Until *due_ms; what is late is not caught up with. */
+static void sleep_until(double *due_ms)
+{
+    double now = now_ms();
+
+    if (*due_ms > now)
+        usleep((useconds_t)((*due_ms - now) * 1000));
+    else
+        *due_ms = now;
+}
+
+static void check_all(void)
+{
+    uint64_t wake = 1;
+
+    disk.checked = 0;
+    check_all_kept();
+    for (uint32_t block = 0; block < disk.blocks; block++)
+        disk_check_block(block);
+    atomic_fetch_add(&disk.errors, reader_check());
+    disk.check_done = true;
+    if (write(disk.wake_fd, &wake, sizeof(wake)) < 0)
+        die("eventfd");
 }
 
 static void *disk_main(void *data)
 {
-    uint64_t random = 7, wake = 1;
-    uint64_t *buffer = aligned_alloc(PAGE_SIZE, PAGE_SIZE);
+    uint64_t random = 7;
+    uint64_t *buffer = aligned_alloc(PAGE_SIZE, (size_t)DISK_MAX_BATCH * PAGE_SIZE);
+    double due_ms = now_ms();
 
     (void)data;
     for (;;) {
         unsigned rate;
 
-        if (atomic_exchange(&disk.check_wanted, false)) {
-            disk.checked = 0;
-            check_all_kept();
-            for (uint32_t block = 0; block < disk.blocks; block++)
-                disk_check_block(block);
-            atomic_fetch_add(&disk.errors, reader_check());
-            disk.check_done = true;
-            if (write(disk.wake_fd, &wake, sizeof(wake)) < 0)
-                die("eventfd");
-        }
+        if (atomic_exchange(&disk.check_wanted, false))
+            check_all();
         /* Behind the check: with a rate of 0 that was set before it, nothing is written after. */
         rate = disk.rate;
-        if (rate) {
-            disk_write_block(buffer, next_random(&random) % disk.blocks);
-            disk_check_block(next_random(&random) % disk.blocks);
-        }
-        usleep(rate ? 1000000 / rate : 20000);
+        due_ms += rate ? 1000.0 * disk.batch / rate : IDLE_MS;
+        if (rate)
+            commit_somewhere(buffer, &random);
+        sleep_until(&due_ms);
     }
     return NULL;
 }
@@ -160,8 +207,9 @@ void disk_start(const char *name, int wake_fd)
         die("disk thread");
 }
 
-void disk_set_rate(unsigned blocks_per_second)
+void disk_set_rate(unsigned blocks_per_second, unsigned batch)
 {
+    disk.batch = batch;
     disk.rate = blocks_per_second;
 }
 
@@ -178,4 +226,25 @@ void disk_order_check(void)
 bool disk_has_checked(void)
 {
     return atomic_exchange(&disk.check_done, false);
+}
+
+uint64_t disk_list_commits(uint64_t from, uint64_t *ret_first, char *line, size_t size)
+{
+    uint64_t last = disk.sequence;
+    size_t used = 0;
+
+    if (last >= KEPT_COMMITS && from <= last - KEPT_COMMITS + 1)
+        from = last - KEPT_COMMITS + 2; /* the oldest one may be written over now */
+    *ret_first = from;
+    for (line[0] = '\0'; from <= last; from++) {
+        const Commit *commit = &disk.commits[from % KEPT_COMMITS];
+        int n = snprintf(line + used, size - used, "%u:%u,", commit->end_ms, commit->took_us);
+
+        if ((size_t)n >= size - used) {
+            line[used] = '\0';
+            break;
+        }
+        used += (size_t)n;
+    }
+    return from;
 }

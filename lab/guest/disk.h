@@ -1,28 +1,40 @@
 /*
  * The writer of the guest's disk (/dev/vda, unless another one is named)
  *
- * Theory of operation: a block holds its number, a sequence, and words that
- * follow from both.  A block counts as acknowledged once fdatasync has said
- * so; what was acknowledged is checked at random while writing, and all of it
- * on order.  The device writes each read into a page of its own, which is kept
- * for the next few hundred reads and must hold the same when it is looked at
- * again: before its next use, and on order.
+ * Theory of operation: a commit writes a batch of blocks in a row, past the
+ * cache, and flushes them with fdatasync.  A block holds its number, the
+ * sequence of its commit, and words that follow from both.  It counts as
+ * acknowledged once fdatasync has said so; what was acknowledged is checked at
+ * random while writing, and all of it on order.  When the last 65,536 commits
+ * ended, and how long each took, can be asked for.  The device writes each read
+ * into a page of its own, which is kept for the next few hundred reads and must
+ * hold the same when it is looked at again: before its next use, and on order.
  */
 #pragma once
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
+enum { DISK_MAX_BATCH = 64 };
+
 typedef struct {
-    uint32_t blocks; /* 0: no disk */
-    unsigned long long sequence, checked, errors;
+    uint32_t blocks;                              /* 0: no disk */
+    unsigned long long sequence, checked, errors; /* sequence: commits so far */
 } DiskStatus;
 
 /* *wake_fd* is an eventfd: it is written to when a check has ended.  *name* as in /dev. */
 void disk_start(const char *name, int wake_fd);
-void disk_set_rate(unsigned blocks_per_second);
+/* *batch*: blocks of a commit, 1 to DISK_MAX_BATCH. */
+void disk_set_rate(unsigned blocks_per_second, unsigned batch);
 DiskStatus disk_get_status(void);
 
 void disk_order_check(void);
 /* True once for each order. */
 bool disk_has_checked(void);
+
+/* Writes commits from number *from* (at least 1) on into *line*, as many as it takes, as
+ * "END-MS:MICROSECONDS," each: the end by now_ms(), and how long writing and flushing took.
+ * Returns the number that follows the last one; *ret_first is the first one, later than *from*
+ * where that is not known any more. */
+uint64_t disk_list_commits(uint64_t from, uint64_t *ret_first, char *line, size_t size);

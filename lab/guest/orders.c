@@ -139,7 +139,7 @@ static void set_from_words(Connection *connection, char *words)
     }
     settings_in_force = settings;
     writers_publish(&settings);
-    disk_set_rate(settings.disk_rate);
+    disk_set_rate(settings.disk_rate, settings.disk_batch ? settings.disk_batch : 1);
     reader_set_count(settings.readers);
     answer(connection, "ok");
 }
@@ -292,6 +292,14 @@ static void answer_disk_check(Connection *connection)
     answer(connection, "checked blocks=%llu errors=%llu", disk.checked, disk.errors);
 }
 
+static void answer_commits(Connection *connection, uint64_t from)
+{
+    char list[MAX_LINE - 64];
+    uint64_t first, next = disk_list_commits(from ? from : 1, &first, list, sizeof(list));
+
+    answer(connection, "commits first=%lu next=%lu list=%s", first, next, list);
+}
+
 /* Answers what *connection* waits for, if that is done. */
 static void finish_order(Connection *connection)
 {
@@ -344,6 +352,8 @@ static void execute(Connection *connection, char *line)
         start_check(connection, WAITS_FOR_CHECK);
     else if (!strcmp(line, "disk-check"))
         start_check(connection, WAITS_FOR_DISK);
+    else if (!strncmp(line, "disk-commits ", 13))
+        answer_commits(connection, strtoull(line + 13, NULL, 10));
     else if (!strncmp(line, "block-fill ", 11))
         start_block_order(connection, line + 11, true);
     else if (!strncmp(line, "block-digest ", 13))

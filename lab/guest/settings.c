@@ -3,6 +3,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "disk.h"
+
 #define MAX_DISK_RATE 10000u
 
 const char *const pattern_names[] = {"idle", "sparse", "dense", "intensive",
@@ -34,6 +36,8 @@ bool settings_set(Settings *settings, const char *key, const char *value, uint64
         settings->check = number;
     else if (!strcmp(key, "disk-rate"))
         settings->disk_rate = number > MAX_DISK_RATE ? MAX_DISK_RATE : number;
+    else if (!strcmp(key, "disk-batch"))
+        settings->disk_batch = number > DISK_MAX_BATCH ? DISK_MAX_BATCH : number;
     else if (!strcmp(key, "readers"))
         settings->readers = number;
     else if (!strcmp(key, "disk") && strlen(value) < sizeof(settings->disk))

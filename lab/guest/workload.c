@@ -12,8 +12,8 @@
  *   beat MS              a line "beat SEQUENCE GUEST-MS PASSES ERRORS WRITTEN"
  *                        every MS ms; SEQUENCE counts from 0 per connection
  *   status               one line of key=value
- *   set KEY=VALUE ...    pattern, order, pps, span, check, disk-rate, readers; answers
- *                        "ok"
+ *   set KEY=VALUE ...    pattern, order, pps, span, check, disk-rate, disk-batch, readers;
+ *                        answers "ok"
  *   check                checks the whole arena; "checked pages= errors= digest="
  *   free MB              gives the last MB MiB of the arena back to the kernel: they
  *                        are zero, and no memory is behind them until they are
@@ -24,6 +24,8 @@
  *   machine              what the kernel has: "cpus= mem_kb= blocks= nets="
  *   disk-check           reads every acknowledged block, and looks at all that readers keep;
  *                        "checked blocks= errors="
+ *   disk-commits N       commits to the disk from number N (at least 1) on, as many as a
+ *                        line takes: "commits first= next= list=END-MS:MICROSECONDS,..."
  *   read PATH OFFSET N   N bytes of a file or a device, at most 100, in hexadecimal
  *   write PATH OFFSET X  writes the bytes X (hexadecimal) there; answers "ok"
  *   echo TEXT            answers the same line
@@ -119,7 +121,7 @@ int main(void)
     read_kernel_command_line(&settings, &pages, &content);
     arena_make(pages, content);
     writers_start(threads, &settings, wake_fd);
-    disk_set_rate(settings.disk_rate);
+    disk_set_rate(settings.disk_rate, settings.disk_batch ? settings.disk_batch : 1);
     disk_start(settings.disk, wake_fd);
     reader_set_count(settings.readers);
     reader_start();

@@ -1,6 +1,7 @@
 """Orders to the workload in a guest, over TCP."""
 
 import socket
+from dataclasses import dataclass
 
 from .netns import Namespace
 from .process import LabError
@@ -9,6 +10,14 @@ PORT = 7000
 PAGE = 4096
 # Under TCG each page that a guest of several vCPUs gives back interrupts all of them.
 FREE_TIMEOUT_S = 150
+
+
+@dataclass(frozen=True)
+class Commit:
+    """Blocks that the guest wrote to its disk and flushed."""
+
+    end_ms: int     # of the guest's clock, as in Beat
+    took_ms: float
 
 
 class Control:
@@ -41,7 +50,8 @@ class Control:
         self.ask(f"set pattern={pattern} order={order} pps={pps} span={span_mb}")
 
     def set(self, **settings) -> None:
-        """Sets further settings: check=PAGES_PER_SECOND, disk_rate=BLOCKS_PER_SECOND."""
+        """Sets further settings: check=PAGES_PER_SECOND, disk_rate=BLOCKS_PER_SECOND,
+        disk_batch=BLOCKS that are flushed together."""
         self.ask("set " + " ".join(f"{key.replace('_', '-')}={value}"
                                    for key, value in settings.items()))
 
@@ -77,6 +87,17 @@ class Control:
         if answer["errors"] != "0":
             raise LabError(f"guest's disk check: {answer['errors']} errors")
         return int(answer["blocks"])
+
+    def disk_commits(self, since: int = 1) -> list[Commit]:
+        """All from that number (status: disk_sequence) on that the guest still knows."""
+        commits: list[Commit] = []
+        while True:
+            answer = _fields(self.ask(f"disk-commits {since}"))
+            pairs = [pair.split(":") for pair in answer["list"].split(",") if pair]
+            if not pairs:
+                return commits
+            commits += [Commit(int(end_ms), int(took_us) / 1e3) for end_ms, took_us in pairs]
+            since = int(answer["next"])
 
     def fill_block_device(self, name: str, blocks: int, seed: int) -> None:
         """Writes that many blocks of /dev/NAME."""

@@ -171,6 +171,14 @@ def guest_image(redis: bool = False) -> Image:
         return Image(kernel.vmlinuz, folder / "initramfs.cpio")
 
 
+def fill_image(path: Path, pieces) -> None:
+    """Writes content to a raw image; *pieces*: (offset, bytes, kind) as of lab/guest/mixture.c."""
+    with cache_lock():
+        program = build_program("mixture", "mixture.c", "content.c")
+    text = "".join(f"{offset} {length} {kind}\n" for offset, length, kind in pieces)
+    subprocess.run([program, path], input=text, text=True, check=True)
+
+
 def disk_image(path: Path, megabytes: int) -> Path:
     """A raw, sparse disk image full of zeros."""
     with open(path, "wb") as disk:

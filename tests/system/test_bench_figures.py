@@ -1,12 +1,14 @@
 """What the benchmarks make of their samples: medians, ratios and verdicts."""
 
+import importlib.util
 import math
 import sys
 from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "bench"))
+BENCH = Path(__file__).resolve().parents[2] / "bench"
+sys.path.append(str(BENCH))  # behind the tests' own modules, of which one is called disks, too
 
 from measure import Sample, lost_work_ms  # noqa: E402
 from record import Record, later_share, medians  # noqa: E402
@@ -107,3 +109,51 @@ def test_lost_work_is_in_the_guests_own_time():
     assert lost_work_ms(alone, beats((2000, 5000), (3000, 7000))) == 0
     assert lost_work_ms(beats((0, 7), (1000, 7)), beats((2000, 7), (3000, 7))) is None
     assert lost_work_ms([], beats((0, 1), (1, 2))) is None
+
+
+# ---- disks.py ----
+
+def load_disks():
+    spec = importlib.util.spec_from_file_location("bench_disks", BENCH / "disks.py")
+    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+disks = load_disks()
+
+
+def disk_sample(wall_ms, target_bytes=1000, p99_ms=5.0):
+    commits = {"count": 100, "p50_ms": 1.0, "p99_ms": p99_ms, "max_ms": 2 * p99_ms}
+    return sample(wall_ms=wall_ms, disk={"source_bytes": 1000, "target_bytes": target_bytes,
+                                         "before": commits, "during": commits,
+                                         "before_mb_s": 10.0, "during_mb_s": 9.0})
+
+
+def test_disks_are_held_to_the_better_peer():
+    figures = {"vmferry": disks.medians([disk_sample(790.0)]),
+               "background": disks.medians([disk_sample(1000.0, p99_ms=4.0)]),
+               "blocking": disks.medians([disk_sample(1100.0, p99_ms=9.0)])}
+    assert disks.verdict("wall_ms", figures) == "ok   at most 0.8 x"
+    assert disks.verdict("p99_ms", figures).startswith("MISS")
+    assert disks.verdict("allocation", figures).startswith("ok")
+    assert figures["vmferry"]["kept"] == 0.9
+    figures["blocking"]["wall_ms"] = 980.0
+    assert disks.verdict("wall_ms", figures).startswith("MISS")
+    assert "0.79" in disks.table("title", figures)
+
+
+def test_an_idle_guest_has_no_figures_of_fsync():
+    idle = disks.medians([sample(disk={"source_bytes": 1000, "target_bytes": 1060})])
+    assert "p99_ms" not in idle and "kept" not in idle
+    assert disks.verdict("allocation", {"vmferry": idle}).startswith("MISS")
+    assert "fsync" not in disks.table("title", {"vmferry": idle})
+
+
+def test_pieces_are_the_data_and_do_not_overlap():
+    for disk_mb, data_mb in disks.SIZES_MB.values():
+        found = sorted(disks.pieces(disk_mb, data_mb))
+        assert sum(length for _, length, _ in found) == data_mb << 20
+        assert sum(length for _, length, kind in found if kind == "text") == data_mb << 19
+        assert all(a[0] + a[1] <= b[0] for a, b in zip(found, found[1:]))
+        assert found[-1][0] + found[-1][1] <= disk_mb << 20
