@@ -285,6 +285,13 @@ static const DiskFileSeen *find_seen(const SourceDisks *disks, const VmmDiskFile
     return &disks->seen.files[*ret_number];
 }
 
+/* The length of a raw image tells for certain; one of another format may just be growing. */
+static gboolean is_other(const VmmDiskFile *file, const DiskFileSeen *seen)
+{
+    return seen->exists && seen->bytes > 0 && strcmp(file->format, "raw") == 0 &&
+           seen->bytes != file->file_bytes;
+}
+
 static gboolean refuse_existing(SourceDisks *disks, const SourceDisk *disk,
                                 const DiskFileSeen *seen, GError **error)
 {
@@ -294,6 +301,12 @@ static gboolean refuse_existing(SourceDisks *disks, const SourceDisk *disk,
         error_set(error, VMFERRY_ERROR_EXISTS,
                   "disk %s (%s) is not copied: %s on %s is the very same file; both hosts share it",
                   disk->disk->id, disk->disk->device, seen->path, peer);
+    else if (is_other(disk->disk->files->pdata[0], seen))
+        error_set(error, VMFERRY_ERROR_EXISTS,
+                  "disk %s (%s): %s exists on %s and is another file (%" G_GUINT64_FORMAT
+                  " bytes here, %" G_GUINT64_FORMAT " bytes there); --overwrite replaces it",
+                  disk->disk->id, disk->disk->device, seen->path, peer,
+                  ((VmmDiskFile *)disk->disk->files->pdata[0])->file_bytes, seen->bytes);
     else
         error_set(error, VMFERRY_ERROR_EXISTS,
                   "disk %s (%s) is not copied: %s exists on %s; --overwrite replaces it",
@@ -316,13 +329,6 @@ static gboolean set_make(SourceDisks *disks, const SourceDisk *disk, guint numbe
               "disk %s (%s) cannot be copied: another disk of the guest uses %s, too",
               disk->disk->id, disk->disk->device, file->file->file);
     return FALSE;
-}
-
-/* The length of a raw image tells for certain; one of another format may just be growing. */
-static gboolean is_other(const VmmDiskFile *file, const DiskFileSeen *seen)
-{
-    return seen->exists && seen->bytes > 0 && strcmp(file->format, "raw") == 0 &&
-           seen->bytes != file->file_bytes;
 }
 
 static gboolean settle_top(SourceDisks *disks, SourceDisk *disk, GError **error)
