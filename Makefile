@@ -7,7 +7,7 @@ JOBS ?= 1
 SIDE_BY_SIDE := $(if $(filter-out 1,$(JOBS)),-n $(JOBS) --dist loadfile)
 
 .NOTPARALLEL:
-.PHONY: all unit fuzz-short lint system check check-long check-kill demo bench bench-migrate bench-disks fuzz install uninstall clean help
+.PHONY: all unit fuzz-short model lint system check check-long check-kill check-kill-postcopy check-kill-full demo bench bench-migrate bench-postcopy bench-disks fuzz install uninstall clean help
 
 all:
 	scripts/bootstrap build
@@ -23,6 +23,11 @@ fuzz-short:
 	scripts/build build-fuzz
 	scripts/run-fuzz 60
 
+MODEL ?= .
+model:
+	scripts/bootstrap check
+	tests/model/run '$(MODEL)'
+
 lint: all
 	scripts/bootstrap check
 	scripts/lint
@@ -32,9 +37,9 @@ system: all
 	lab/lab prepare
 	$(PYTEST) $(SIDE_BY_SIDE)
 
-check: unit fuzz-short lint system
+check: unit fuzz-short model lint system
 
-check-long: unit fuzz-short lint
+check-long: unit fuzz-short model lint
 	scripts/bootstrap lab check
 	lab/lab prepare
 	$(PYTEST) $(SIDE_BY_SIDE) --long
@@ -43,12 +48,13 @@ check-long: unit fuzz-short lint
 # Prints its first seed; `make check-kill SEED=n COUNT=1` runs one injection again.
 COUNT ?= 300
 SEED ?= $(shell date +%y%m%d00)
-check-kill: all
+check-kill check-kill-postcopy check-kill-full: all
 	scripts/bootstrap lab check
 	lab/lab prepare
 	@echo 'seeds from $(SEED) on'
-	$(PYTEST)/test_kill.py -k injection --kill-seed $(SEED) --kill-count $(COUNT) \
-		--kill-table $(if $(filter-out 1,$(COUNT)),docs/kill-campaign.md,build/kill.md)
+	$(PYTEST)/test_kill.py -k test$(subst -,_,$(patsubst check-kill%,%,$@))_injection \
+		--kill-seed $(SEED) --kill-count $(COUNT) --kill-table \
+		$(if $(filter-out 1,$(COUNT)),docs/$(subst check-kill,kill-campaign,$@).md,build/kill.md)
 
 demo: all
 	scripts/bootstrap lab
@@ -65,6 +71,12 @@ bench-migrate: all
 	scripts/bootstrap lab bench
 	lab/lab prepare
 	scripts/as-root bench/workset.py $(BENCH)
+
+# Half an hour; BENCH="--workload dense --runs 1" makes a part of it.
+bench-postcopy: all
+	scripts/bootstrap lab
+	lab/lab prepare
+	scripts/as-root bench/postcopy.py $(BENCH)
 
 # Half an hour, with some GiB below $TMPDIR; BENCH="--quick --runs 1" is enough to try it.
 bench-disks: all
@@ -95,11 +107,14 @@ help:
 	@echo 'make check       all tests, about half an hour on two cores'
 	@echo 'make check-long  the same with the whole matrix: more than an hour'
 	@echo 'make check-kill  300 random faults in moves, about an hour (SEED=n, COUNT=n)'
+	@echo 'make check-kill-postcopy  the same in post-copy and hybrid moves'
+	@echo 'make check-kill-full  the same in those that are protected'
 	@echo 'make bench       vmferry and QEMU migrate side by side'
 	@echo 'make bench-migrate  the same for guests of all kinds, and all that QEMU offers: hours'
+	@echo 'make bench-postcopy  post-copy by vmferry and by QEMU, and how long a guest waits for pages'
 	@echo 'make bench-disks a guest and its disk, by vmferry and by QEMU as libvirt drives it'
 	@echo 'make fuzz        fuzz all parsers (SECONDS=3600 in all)'
-	@echo 'make unit, fuzz-short, lint, system   the parts of check'
+	@echo 'make unit, fuzz-short, model, lint, system   the parts of check'
 	@echo 'make install     install what was built (DESTDIR=... honoured)'
 	@echo 'make uninstall   remove what the last make install has installed'
 	@echo 'make clean       remove what was built; downloads stay in .cache/'

@@ -14,6 +14,9 @@ from vmferry_lab.qmp import Qmp, QmpTimeout
 
 INCOMING_PORT = 4444
 LIMIT_S = 120.0
+LOOK_SECONDS = 0.01  # between two looks at how far a move has come
+# A post-copy that is paused goes on on its user's order alone.
+ENDED = ("completed", "failed", "cancelled", "postcopy-paused")
 
 
 @functools.cache
@@ -67,6 +70,7 @@ def move_with_vmferry(lab, guest, prepare, pki, options=(), limit_s: float = LIM
                   rounds=len(report["rounds"]), round_reports=report["rounds"],
                   peak_memory_bytes=max(peak_memory_bytes(agent.pid) for agent in agents),
                   copies=report.get("copies"), downtime_parts=report.get("downtime_parts"),
+                  postcopy=report.get("postcopy"),
                   **ruler.readings())
 
 
@@ -84,6 +88,7 @@ class Tuning:
 
     capabilities: tuple[str, ...] = ()
     parameters: dict = field(default_factory=dict)
+    passes: int | None = None  # of pre-copy before post-copy; None: pre-copy alone
 
     def apply(self, qmp: Qmp) -> None:
         names = ("events", *self.capabilities)
@@ -92,10 +97,24 @@ class Tuning:
         if self.parameters:
             qmp.execute("migrate-set-parameters", **self.parameters)
 
+    def switch(self, qmp: Qmp) -> None:
+        """Orders post-copy when its time has come, if the move takes that long."""
+        if self.passes is None:
+            return
+        # A sync stands before each pass, and one behind the last.
+        while self.passes:
+            facts = qmp.execute("query-migrate")
+            if facts.get("status") in ENDED:
+                return
+            if facts.get("ram", {}).get("dirty-sync-count", 0) > self.passes:
+                break
+            time.sleep(LOOK_SECONDS)
+        qmp.execute("migrate-start-postcopy")
+
 
 def move_with_qemu(lab, guest, prepare, tuning: Tuning = Tuning(),
                    limit_s: float = LIMIT_S) -> Sample:
-    """QEMU's own pre-copy over plain TCP."""
+    """QEMU's own pre-copy, or post-copy, over plain TCP."""
     uri = f"tcp:{lab.host_b.ip}:{INCOMING_PORT}"
     source = guest.start(lab.host_a)
     incoming = [*guest.command_with_qmp(guest.qmp_path(lab.host_b)), "-incoming", "defer"]
@@ -111,9 +130,12 @@ def move_with_qemu(lab, guest, prepare, tuning: Tuning = Tuning(),
         ruler = Ruler(lab, heartbeat, source.pid, [destination.pid])
         ruler.start()
         here.execute("migrate", uri=uri)
+        tuning.switch(here)
         finished = _finish_or_cancel(here, limit_s)
         if finished:
             there.wait_event(lambda event: event["event"] == "RESUME")
+        if finished and tuning.passes is not None:
+            there.wait_event(_is_last)
         ruler.stop([])
         facts = here.execute("query-migrate")
     reason = "" if finished else facts.get("error-desc", "too long")
@@ -121,7 +143,14 @@ def move_with_qemu(lab, guest, prepare, tuning: Tuning = Tuning(),
                   total_ms=facts.get("total-time", 0), downtime_ms=facts.get("downtime", 0),
                   prestart_cpu_s=prestart, rounds=facts.get("ram", {}).get("dirty-sync-count", 0),
                   round_reports=[], peak_memory_bytes=0, prestart_ms=prestart_ms,
-                  **ruler.readings())
+                  postcopy=_postcopy_of(facts.get("ram", {})), **ruler.readings())
+
+
+def _postcopy_of(ram: dict) -> dict | None:
+    """None where all had gone before it."""
+    if not ram.get("postcopy-bytes"):
+        return None
+    return {"bytes": ram["postcopy-bytes"], "requests": ram["postcopy-requests"]}
 
 
 def _finish_or_cancel(qmp: Qmp, limit_s: float) -> bool:
@@ -134,7 +163,7 @@ def _finish_or_cancel(qmp: Qmp, limit_s: float) -> bool:
 
 def _is_last(event: dict) -> bool:
     return (event["event"] == "MIGRATION"
-            and event["data"]["status"] in ("completed", "failed", "cancelled"))
+            and event["data"]["status"] in ENDED)
 
 
 def settle(guest, load: dict | None, interval_ms: int):
@@ -147,15 +176,29 @@ def settle(guest, load: dict | None, interval_ms: int):
     return heartbeat
 
 
+def start_store(lab) -> str:
+    """An agent on a third host; its address."""
+    return Agent(lab, lab.third_host(), None).start().address
+
+
 @dataclass(frozen=True)
 class Contender:
     label: str
     tuning: Tuning | None = None  # None: vmferry
     tls: bool = False
+    mode: str | None = None       # of vmferry, in place of a workload's options
+    safety: str | None = None     # of a post-copy
+    store: bool = False           # of a post-copy, on a third host
 
     def move(self, lab, guest, prepare, pki, options, limit_s: float) -> Sample:
         if self.tuning is not None:
             return move_with_qemu(lab, guest, prepare, self.tuning, limit_s)
+        if self.mode:
+            options = ("--mode", self.mode)
+        if self.safety:
+            options += ("--safety", self.safety)
+        if self.store:
+            options += ("--store", start_store(lab))
         return move_with_vmferry(lab, guest, prepare, pki if self.tls else None, options, limit_s)
 
 

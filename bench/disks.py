@@ -174,20 +174,14 @@ class Subject:
 
     def _look_at(self, sample: Sample, commits) -> dict:
         """Commits that ended during the move, and those before it."""
-        order = self._guest_ms(sample.started_ms)
-        end = self._guest_ms(sample.started_ms + sample.wall_ms)
+        order = self._heartbeat.guest_ms(sample.started_ms)
+        end = self._heartbeat.guest_ms(sample.started_ms + sample.wall_ms)
         before = [one for one in commits if order - BASE_SECONDS * 1e3 <= one.end_ms < order]
         during = [one for one in commits if order <= one.end_ms <= end]
         scale = COMMIT_BLOCKS * PAGE / 1e6
         return {"before": fsyncs(before), "during": fsyncs(during),
                 "before_mb_s": len(before) * scale / BASE_SECONDS,
                 "during_mb_s": len(during) * scale / (sample.wall_ms / 1e3)}
-
-    def _guest_ms(self, at_ms: float) -> float:
-        """The guest's clock at that time of ours."""
-        beat = max((beat for beat in self._heartbeat.beats if beat.arrival_ms <= at_ms),
-                   key=lambda beat: beat.arrival_ms)
-        return beat.guest_ms + min(at_ms - beat.arrival_ms, HEARTBEAT_MS)
 
     def _compare(self, there: Path) -> None:
         """What the guest does not write to is as it was made."""

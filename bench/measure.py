@@ -38,11 +38,22 @@ class Sample:
     copies: list[dict] | None = None  # of disks that moved along, as the contender has them
     downtime_parts: dict | None = None
     disk: dict | None = None          # see disks.py
+    # Pages a second that the guest wrote when left alone, and from the order to the end of the
+    # move; None as above.
+    alone_per_s: float | None = None
+    work_per_s: float | None = None
+    postcopy: dict | None = None      # as the contender has it; None: all went before it
+    touches: dict | None = None       # of a guest that touches pages: those that took long
 
     @property
     def whole_total_ms(self) -> float | None:
         """As whole_cpu_s."""
         return None if self.prestart_ms is None else self.total_ms + self.prestart_ms
+
+    @property
+    def work_share(self) -> float | None:
+        """What the guest did while it was moved, of what it does in that time when left alone."""
+        return self.work_per_s / self.alone_per_s if self.alone_per_s else None
 
     @property
     def whole_cpu_s(self) -> float:
@@ -105,6 +116,18 @@ def lost_work_ms(before: list, during: list) -> float | None:
     return took_ms - (during[-1].written - during[0].written) * alone_ms / alone
 
 
+def pages_per_second(beats: list) -> float:
+    """That were written; 0 where there is nothing to tell it by."""
+    took_ms = beats[-1].arrival_ms - beats[0].arrival_ms if beats else 0
+    return (beats[-1].written - beats[0].written) * 1e3 / took_ms if took_ms > 0 else 0.0
+
+
+def beats_until(beats: list, end_ms: float) -> list:
+    """With the silence that may reach beyond it."""
+    count = sum(beat.arrival_ms < end_ms for beat in beats)
+    return beats[:count + 1]
+
+
 class Ruler:
     """Reads counters before and after a move: start(), the move, stop()."""
 
@@ -139,9 +162,12 @@ class Ruler:
         """What was read, as fields of a Sample."""
         gap_ms = self._gap_ms()
         during = [beat for beat in self.heartbeat.beats if beat.arrival_ms >= self._started_ms]
+        moving = beats_until(during, self._started_ms + self.wall_ms)
+        alone_per_s = pages_per_second(self._beats_before) or None
         return {"wall_ms": self.wall_ms, "gap_ms": gap_ms, "wire_bytes": self.wire_bytes,
                 "cpu_s": self.cpu_s, "started_ms": self._started_ms,
-                "lost_ms": lost_work_ms(self._beats_before, during)}
+                "lost_ms": lost_work_ms(self._beats_before, during), "alone_per_s": alone_per_s,
+                "work_per_s": pages_per_second(moving) if alone_per_s else None}
 
     def _gap_ms(self) -> float:
         """The client's downtime, once the guest has beaten on for a while."""

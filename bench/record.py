@@ -23,7 +23,14 @@ METRICS = {
     "late": ("late", "", 1),
     "move_p99_ms": ("p99 moving", "ms", 1),
     "later_share": ("bytes later", "", 1),
+    "work_share": ("work done", "", 1),
+    "work_per_s": ("work", "pages/s", 1),
+    "touch_count": ("long touches", "", 1),
+    "touch_p50_ms": ("touch p50", "ms", 1),
+    "touch_p99_ms": ("touch p99", "ms", 1),
+    "touch_max_ms": ("touch max", "ms", 1),
 }
+MORE_IS_BETTER = ("work_share", "work_per_s")
 
 
 class Record:
@@ -78,16 +85,21 @@ def later_share(sample: Sample) -> float | None:
 
 
 def figure(sample: Sample, metric: str) -> float | None:
-    """One figure of a move; infinite where the move did not finish, None where there is none."""
+    """One figure of a move; None where there is none, and the worst where it did not finish:
+    infinite, or 0 where more is better."""
     if metric == "later_share":
         value = later_share(sample)
     elif metric == "move_p99_ms":
         value = sample.latency and sample.latency["while_moving"]["p99_ms"]
     elif metric in ("p50_ms", "p99_ms", "max_ms", "late"):
         value = sample.latency and sample.latency[metric]
+    elif metric.startswith("touch_"):
+        value = sample.touches and sample.touches[metric.removeprefix("touch_")]
     else:
         value = getattr(sample, metric)
-    return value if sample.finished or value is None else math.inf
+    if sample.finished or value is None:
+        return value
+    return 0.0 if metric in MORE_IS_BETTER else math.inf
 
 
 def median_of(samples: list[Sample], metric: str) -> float | None:

@@ -30,10 +30,11 @@ class Subject:
         if self.workload.redis:
             self._load = guest.redis_load(**self.workload.redis)
             self._load.start()
-        return settle(guest, self.workload.load, HEARTBEAT_MS)
+        self._heartbeat = settle(guest, self.workload.load, HEARTBEAT_MS)
+        return self._heartbeat
 
     def finish(self, sample: Sample) -> None:
-        """Checks all its memory and data; adds the latency of its requests."""
+        """Checks all its memory and data; adds the latency of its requests and touches."""
         if self._load:
             until_ms = sample.started_ms + max(sample.wall_ms, WATCH_S[self.link] * 1e3)
             time.sleep(max(0, until_ms / 1e3 - time.monotonic()))
@@ -41,7 +42,19 @@ class Subject:
             moved_ms = sample.started_ms + sample.wall_ms
             sample.latency = _latency(requests, sample.started_ms, until_ms)
             sample.latency["while_moving"] = _latency(requests, sample.started_ms, moved_ms)
+        if self.workload.load["pattern"] == "touch":
+            sample.touches = self._touches(sample)
         self.guest.check()
+
+    def _touches(self, sample: Sample) -> dict:
+        """Those that took long, by the guest's clock, which stands still in a pause."""
+        since = self._heartbeat.guest_ms(sample.started_ms)
+        until = self._heartbeat.guest_ms(sample.started_ms + sample.wall_ms)
+        with self.guest.control() as control:
+            values = [one.took_ms for one in control.long_touches()
+                      if since <= one.end_ms <= until]
+        quantiles = {f"p{share}_ms": quantile(values, share / 100) for share in (10, 50, 90, 99)}
+        return {"count": len(values), **quantiles, "max_ms": max(values, default=0.0)}
 
 
 def _latency(requests, since_ms: float, until_ms: float) -> dict:

@@ -1,15 +1,18 @@
 """A run in text: for each workload and link a table, ratios and targets."""
 
 import math
+from dataclasses import dataclass
+from typing import Callable
 
 import targets
-from contenders import CONTENDERS
+from contenders import CONTENDERS, Contender
 from record import METRICS, medians
 from workloads import MEMORY_MB, WORKLOADS
 
 ALWAYS = ("total_ms", "whole_total_ms", "wire_bytes", "gap_ms", "lost_ms", "downtime_ms",
           "whole_cpu_s")
 LATENCIES = ("p50_ms", "p99_ms", "max_ms", "late", "move_p99_ms")
+TOUCHES = ("touch_count", "touch_p50_ms", "touch_p99_ms", "touch_max_ms")
 WIDTH = 14  # the longest name of a contender, and a space
 
 
@@ -28,9 +31,11 @@ def _ratio(us: float | None, them: float | None) -> str:
     return f"{us / them:{WIDTH}.2f}"
 
 
-def _columns(figures: dict) -> list[str]:
+def _columns(figures: dict, always: tuple[str, ...]) -> list[str]:
+    """*always*, and what only some guests have."""
     with_latency = any("p99_ms" in row for row in figures.values())
-    return [*ALWAYS, *(LATENCIES if with_latency else ())]
+    with_touches = any("touch_p99_ms" in row for row in figures.values())
+    return [*always, *(LATENCIES if with_latency else ()), *(TOUCHES if with_touches else ())]
 
 
 def _head(columns: list[str]) -> str:
@@ -38,12 +43,17 @@ def _head(columns: list[str]) -> str:
     return f"  {'':32}{'finished':>9}" + "".join(f"{title:>{WIDTH}}" for title in titles)
 
 
+def ratio_line(title: str, us: dict, them: dict, columns: list[str]) -> str:
+    return f"  {title:41}" + "".join(_ratio(us.get(one), them.get(one)) for one in columns)
+
+
 def _ratios(figures: dict, columns: list[str]) -> list[str]:
+    if targets.OURS not in figures:
+        return []
     us = figures[targets.OURS]
     lines = []
     if "qemu" in figures:
-        cells = [_ratio(us.get(one), figures["qemu"].get(one)) for one in columns]
-        lines.append(f"  {'ratio to QEMU, defaults':41}" + "".join(cells))
+        lines.append(ratio_line("ratio to QEMU, defaults", us, figures["qemu"], columns))
     names = [targets.best_of(figures, targets.others(figures), one) for one in columns]
     if any(names):
         cells = [_ratio(us.get(one), name and figures[name][one])
@@ -54,23 +64,37 @@ def _ratios(figures: dict, columns: list[str]) -> list[str]:
     return lines
 
 
-def table(workload: str, link: str, samples: dict) -> str:
+@dataclass(frozen=True)
+class View:
+    """What a table is made of."""
+
+    contenders: dict[str, Contender]
+    columns: tuple[str, ...]
+    ours: tuple[str, ...]
+    targets: dict[str, list[targets.Target]]
+    ratios: Callable[[dict, list[str]], list[str]]  # lines, of figures and columns
+
+
+WORKSET = View(CONTENDERS, ALWAYS, (targets.OURS,), targets.TARGETS, _ratios)
+
+
+def table(workload: str, link: str, samples: dict, view: View = WORKSET) -> str:
     """*samples*: by contender."""
     figures = {name: medians(list_) for name, list_ in samples.items()}
-    columns = _columns(figures)
+    columns = _columns(figures, view.columns)
     runs = max(len(list_) for list_ in samples.values())
     lines = [f"\n{workload}: {WORKLOADS[workload].does}",
              f"{MEMORY_MB} MiB, link {link}; medians of {runs} moves each\n", _head(columns)]
     for name, row in figures.items():
         done = f"{sum(one.finished for one in samples[name])}/{len(samples[name])}"
-        lines.append(f"  {CONTENDERS[name].label:32}{done:>9}"
+        lines.append(f"  {view.contenders[name].label:32}{done:>9}"
                      + "".join(_cell(row.get(one), one) for one in columns))
-    if targets.OURS in figures:
-        lines += ["", *_ratios(figures, columns), ""]
-    for verdict in targets.verdicts(workload, figures, samples):
+    ratios = view.ratios(figures, columns)
+    lines += ["", *ratios, ""] if ratios else []
+    for verdict in targets.verdicts(workload, figures, samples, view.ours, view.targets):
         word = {True: "ok  ", False: "MISS", None: "?   "}[verdict.passed]
         lines.append(f"  {word} {verdict.text}")
-    unfinished = {f"{CONTENDERS[name].label}: {one.reason}" for name, list_ in samples.items()
+    unfinished = {f"{view.contenders[name].label}: {one.reason}" for name, list_ in samples.items()
                   for one in list_ if not one.finished}
     lines += [f"  not finished: {words}" for words in sorted(unfinished)]
     return "\n".join(lines)

@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 
-from record import METRICS
+from record import METRICS, MORE_IS_BETTER
 
 OURS = "vmferry"
 NOT_OTHERS = ("vmferry", "vmferry-tls")
@@ -16,6 +16,7 @@ class Target:
     metric: str
     factor: float
     of: str = "best"  # "best" of all others, "xbzrle" (the better one), a contender; "": as it is
+    us: str = OURS
 
 
 @dataclass(frozen=True)
@@ -58,18 +59,31 @@ def rival(figures: Figures, target: Target) -> str | None:
     return target.of if target.of in figures else None
 
 
+def _shown(value: float) -> str:
+    return f"{value:.2f}" if value < 100 else f"{value:.0f}"
+
+
+def _whose(us: str) -> str:
+    return "" if us == OURS else f"{us}: "
+
+
 def judge(figures: Figures, target: Target) -> Verdict:
     name, unit, scale = METRICS[target.metric]
-    us = figures[OURS].get(target.metric)
+    us = figures[target.us].get(target.metric)
     if not target.of:
-        text = f"{name} at most {target.factor / scale:g} {unit}".rstrip()
+        text = f"{_whose(target.us)}{name} at most {target.factor / scale:g} {unit}".rstrip()
         return _verdict(text, us, target.factor, "" if us is None else f"{us / scale:.3g} {unit}")
     wanted = {"best": "the best other", "xbzrle": "the better xbzrle"}.get(target.of, target.of)
-    text = f"{name} at most {target.factor:g} x {wanted}"
+    bound = "at least" if target.metric in MORE_IS_BETTER else "at most"
+    text = f"{_whose(target.us)}{name} {bound} {target.factor:g} x {wanted}"
     them = rival(figures, target)
-    if them is None or us is None:
+    if them is None or us is None or target.metric not in figures[them]:
         return Verdict(None, f"{text}: not run")
     theirs = figures[them][target.metric]
+    if target.metric in MORE_IS_BETTER:
+        seen = f"{us / theirs:.2f} x" if theirs else "of nothing"
+        return Verdict(us > 0 and us >= target.factor * theirs,
+                       f"{text}: {_shown(us)}, theirs {_shown(theirs)}, {seen}")
     if math.isinf(theirs) and not math.isinf(us):
         return Verdict(True, f"{text}: {them} did not finish")
     return _verdict(text, us, target.factor * theirs,
@@ -84,10 +98,19 @@ def _verdict(text: str, us: float | None, limit: float, seen: str) -> Verdict:
     return Verdict(us <= limit, f"{text}: {seen}")
 
 
-def verdicts(workload: str, figures: Figures, samples: dict) -> list[Verdict]:
-    """All targets of a workload; with the first, that every move of ours is done."""
-    if OURS not in figures:
-        return []
-    done = sum(sample.finished for sample in samples[OURS])
-    all_done = Verdict(done == len(samples[OURS]), f"{done} of {len(samples[OURS])} moves finished")
-    return [all_done, *(judge(figures, target) for target in TARGETS.get(workload, []))]
+def _all_done(us: str, samples: list) -> Verdict:
+    done = sum(sample.finished for sample in samples)
+    return Verdict(done == len(samples), f"{_whose(us)}{done} of {len(samples)} moves finished")
+
+
+def verdicts(workload: str, figures: Figures, samples: dict, ours=(OURS,),
+             targets: dict[str, list[Target]] = TARGETS) -> list[Verdict]:
+    """All targets of a workload, of each of *ours* that was run; with the first, that every move
+    of it is done."""
+    found = []
+    for us in ours:
+        if us in figures:
+            found.append(_all_done(us, samples[us]))
+            found += [judge(figures, target) for target in targets.get(workload, [])
+                      if target.us == us]
+    return found

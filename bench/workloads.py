@@ -38,7 +38,12 @@ WORKLOADS = {
     "text": Workload("60 MB/s of text over 256 MiB of text", 256,
                      {"pattern": "text", "mb_per_second": 60}, content="text"),
     "read": Workload("reads 512 MiB all the time, writes nothing", 512, {"pattern": "read"}),
+    "touch": Workload("reads a word in each of 2,000 pages a second over 512 MiB", 512,
+                      {"pattern": "touch", "pages_per_second": 2000}),
     "application": Workload(
         "Redis with 200 MB in 1,000-byte values, 1,000 requests a second, half SET, half GET", 16,
         redis={"keys": 200_000, "value_bytes": 1000, "rate": 1000}),
 }
+
+# What says something about post-copy alone.
+POSTCOPY_ONLY = ("touch",)

@@ -103,6 +103,11 @@ uint64_t arena_sum_page(uint64_t page)
     return sum;
 }
 
+void arena_touch_page(uint64_t page)
+{
+    (void)*(volatile const uint64_t *)page_address(page);
+}
+
 void arena_free_page(uint64_t page)
 {
     arena.states[page] = (PageState){.version = arena.states[page].version + 1, .kind = KIND_ZERO};

@@ -23,6 +23,8 @@ unsigned long long arena_get_errors(void);
 /* Writes *page* as the pattern says; *random* is for PATTERN_MIXED. */
 void arena_write_page(uint64_t page, Pattern pattern, uint64_t *random);
 uint64_t arena_sum_page(uint64_t page);
+/* Reads one word of it. */
+void arena_touch_page(uint64_t page);
 
 /* Says and counts a page that does not hold what it must. */
 void arena_check_page(uint64_t page);

@@ -15,8 +15,9 @@
 #include "console.h"
 #include "content.h"
 #include "reader.h"
+#include "timings.h"
 
-enum { DISK_MAX_BLOCKS = 16384, KEPT_READS = 256, KEPT_COMMITS = 65536, IDLE_MS = 20 };
+enum { DISK_MAX_BLOCKS = 16384, KEPT_READS = 256, IDLE_MS = 20 };
 
 /* What a read has brought, to be looked at again: the page must stay as the device wrote it. */
 typedef struct {
@@ -24,10 +25,6 @@ typedef struct {
     uint64_t sequence; /* 0: nothing read yet */
     uint32_t block;
 } KeptRead;
-
-typedef struct {
-    uint32_t end_ms, took_us;
-} Commit;
 
 static struct {
     int fd, wake_fd;
@@ -40,8 +37,8 @@ static struct {
     atomic_ullong checked, errors;
     KeptRead kept[KEPT_READS];
     unsigned next_kept;
-    Commit commits[KEPT_COMMITS]; /* by sequence; whole once disk.sequence has it */
-} disk = {.fd = -1, .batch = 1};
+    Timings commits; /* their numbers are their sequences */
+} disk = {.fd = -1, .batch = 1, .commits.lock = PTHREAD_MUTEX_INITIALIZER};
 
 /* A block: its number, its sequence, and words that follow from both. */
 static void fill_block(uint64_t *words, uint32_t block, uint64_t sequence)
@@ -102,14 +99,6 @@ static void disk_check_block(uint32_t block)
     disk.checked++;
 }
 
-static void note_commit(uint64_t sequence, double begin_ms)
-{
-    double end_ms = now_ms();
-
-    disk.commits[sequence % KEPT_COMMITS] =
-        (Commit){(uint32_t)end_ms, (uint32_t)((end_ms - begin_ms) * 1000)};
-}
-
 static void disk_commit(uint64_t *buffer, uint32_t block, unsigned count)
 {
     uint64_t sequence = disk.sequence + 1;
@@ -124,7 +113,7 @@ static void disk_commit(uint64_t *buffer, uint32_t block, unsigned count)
         disk_failed(block, sequence, strerror(errno));
         return;
     }
-    note_commit(sequence, begin_ms);
+    timings_add(&disk.commits, begin_ms, now_ms());
     for (unsigned i = 0; i < count; i++)
         disk.acknowledged[block + i] = sequence;
     disk.sequence = sequence;
@@ -230,21 +219,5 @@ bool disk_has_checked(void)
 
 uint64_t disk_list_commits(uint64_t from, uint64_t *ret_first, char *line, size_t size)
 {
-    uint64_t last = disk.sequence;
-    size_t used = 0;
-
-    if (last >= KEPT_COMMITS && from <= last - KEPT_COMMITS + 1)
-        from = last - KEPT_COMMITS + 2; /* the oldest one may be written over now */
-    *ret_first = from;
-    for (line[0] = '\0'; from <= last; from++) {
-        const Commit *commit = &disk.commits[from % KEPT_COMMITS];
-        int n = snprintf(line + used, size - used, "%u:%u,", commit->end_ms, commit->took_us);
-
-        if ((size_t)n >= size - used) {
-            line[used] = '\0';
-            break;
-        }
-        used += (size_t)n;
-    }
-    return from;
+    return timings_list(&disk.commits, from, ret_first, line, size);
 }

@@ -33,8 +33,5 @@ void disk_order_check(void);
 /* True once for each order. */
 bool disk_has_checked(void);
 
-/* Writes commits from number *from* (at least 1) on into *line*, as many as it takes, as
- * "END-MS:MICROSECONDS," each: the end by now_ms(), and how long writing and flushing took.
- * Returns the number that follows the last one; *ret_first is the first one, later than *from*
- * where that is not known any more. */
+/* Lists commits as timings_list(): how long writing and flushing took. */
 uint64_t disk_list_commits(uint64_t from, uint64_t *ret_first, char *line, size_t size);

@@ -22,6 +22,7 @@
 #include "disk.h"
 #include "files.h"
 #include "reader.h"
+#include "touch.h"
 #include "writers.h"
 
 enum {
@@ -292,12 +293,14 @@ static void answer_disk_check(Connection *connection)
     answer(connection, "checked blocks=%llu errors=%llu", disk.checked, disk.errors);
 }
 
-static void answer_commits(Connection *connection, uint64_t from)
+typedef uint64_t List(uint64_t from, uint64_t *ret_first, char *line, size_t size);
+
+static void answer_list(Connection *connection, const char *name, List *lister, uint64_t from)
 {
     char list[MAX_LINE - 64];
-    uint64_t first, next = disk_list_commits(from ? from : 1, &first, list, sizeof(list));
+    uint64_t first, next = lister(from ? from : 1, &first, list, sizeof(list));
 
-    answer(connection, "commits first=%lu next=%lu list=%s", first, next, list);
+    answer(connection, "%s first=%lu next=%lu list=%s", name, first, next, list);
 }
 
 /* Answers what *connection* waits for, if that is done. */
@@ -353,7 +356,9 @@ static void execute(Connection *connection, char *line)
     else if (!strcmp(line, "disk-check"))
         start_check(connection, WAITS_FOR_DISK);
     else if (!strncmp(line, "disk-commits ", 13))
-        answer_commits(connection, strtoull(line + 13, NULL, 10));
+        answer_list(connection, "commits", disk_list_commits, strtoull(line + 13, NULL, 10));
+    else if (!strncmp(line, "touches ", 8))
+        answer_list(connection, "touches", touch_list_long, strtoull(line + 8, NULL, 10));
     else if (!strncmp(line, "block-fill ", 11))
         start_block_order(connection, line + 11, true);
     else if (!strncmp(line, "block-digest ", 13))

@@ -7,8 +7,8 @@
 
 #define MAX_DISK_RATE 10000u
 
-const char *const pattern_names[] = {"idle", "sparse", "dense", "intensive",
-                                     "text", "zero",   "mixed", "read"};
+const char *const pattern_names[] = {"idle", "sparse", "dense", "intensive", "text",
+                                     "zero", "mixed",  "read",  "touch"};
 _Static_assert(sizeof(pattern_names) / sizeof(*pattern_names) == PATTERN_COUNT, "names");
 
 bool settings_set(Settings *settings, const char *key, const char *value, uint64_t pages)

@@ -16,6 +16,7 @@ typedef enum {
     PATTERN_ZERO,      /* pages become zero, and later random again */
     PATTERN_MIXED,     /* one of the above at random, page by page */
     PATTERN_READ,      /* reads whole pages, writes nothing */
+    PATTERN_TOUCH,     /* reads a word a page, and notes what took long */
     PATTERN_COUNT,
 } Pattern;
 

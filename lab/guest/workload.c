@@ -26,6 +26,7 @@
  *                        "checked blocks= errors="
  *   disk-commits N       commits to the disk from number N (at least 1) on, as many as a
  *                        line takes: "commits first= next= list=END-MS:MICROSECONDS,..."
+ *   touches N            the same of touches that took long (touch.h): "touches first= …"
  *   read PATH OFFSET N   N bytes of a file or a device, at most 100, in hexadecimal
  *   write PATH OFFSET X  writes the bytes X (hexadecimal) there; answers "ok"
  *   echo TEXT            answers the same line

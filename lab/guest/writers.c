@@ -9,6 +9,7 @@
 #include "arena.h"
 #include "console.h"
 #include "content.h"
+#include "touch.h"
 
 enum {
     TICK_MS = 5,
@@ -19,6 +20,7 @@ typedef struct {
     unsigned number;
     uint64_t random;
     uint64_t write_cursor, check_cursor;
+    uint64_t touch_cursor, touch_passes;
     uint64_t digest;
     volatile uint64_t sum; /* of all that was read: nobody wants it, but so it is read */
     double write_debt, check_debt;
@@ -88,6 +90,28 @@ static void read_some(Writer *writer, const Settings *settings, uint64_t count)
     writers.read += own ? count : 0;
 }
 
+/* The next page of a pass over the *own* first ones. */
+static uint64_t next_touched(Writer *writer, bool sequential, uint64_t own)
+{
+    uint64_t index;
+
+    if (writer->touch_cursor >= own) {
+        writer->touch_cursor = 0;
+        writer->touch_passes++;
+    }
+    index = writer->touch_cursor++;
+    return own_page(writer, sequential ? index : touch_permute(index, own, writer->touch_passes));
+}
+
+static void touch_some(Writer *writer, const Settings *settings, uint64_t count)
+{
+    uint64_t own = own_pages(writer, settings->span);
+
+    for (uint64_t i = 0; i < count && own; i++)
+        touch_page(next_touched(writer, settings->sequential, own));
+    writers.read += own ? count : 0;
+}
+
 static void write_some(Writer *writer, const Settings *settings, uint64_t count)
 {
     uint64_t own = own_pages(writer, settings->span);
@@ -107,6 +131,8 @@ static void work_some(Writer *writer, const Settings *settings, double elapsed_m
 
     if (settings->pattern == PATTERN_READ)
         read_some(writer, settings, count);
+    else if (settings->pattern == PATTERN_TOUCH)
+        touch_some(writer, settings, count);
     else if (settings->pattern != PATTERN_IDLE)
         write_some(writer, settings, count);
 }

@@ -13,8 +13,8 @@ FREE_TIMEOUT_S = 150
 
 
 @dataclass(frozen=True)
-class Commit:
-    """Blocks that the guest wrote to its disk and flushed."""
+class Timing:
+    """A commit (blocks that the guest wrote to its disk and flushed), or a touch of a page."""
 
     end_ms: int     # of the guest's clock, as in Beat
     took_ms: float
@@ -88,15 +88,22 @@ class Control:
             raise LabError(f"guest's disk check: {answer['errors']} errors")
         return int(answer["blocks"])
 
-    def disk_commits(self, since: int = 1) -> list[Commit]:
+    def disk_commits(self, since: int = 1) -> list[Timing]:
         """All from that number (status: disk_sequence) on that the guest still knows."""
-        commits: list[Commit] = []
+        return self._timings("disk-commits", since)
+
+    def long_touches(self) -> list[Timing]:
+        """Of the pattern "touch": all of 50 us or longer that the guest still knows."""
+        return self._timings("touches", 1)
+
+    def _timings(self, order: str, since: int) -> list[Timing]:
+        timings: list[Timing] = []
         while True:
-            answer = _fields(self.ask(f"disk-commits {since}"))
+            answer = _fields(self.ask(f"{order} {since}"))
             pairs = [pair.split(":") for pair in answer["list"].split(",") if pair]
             if not pairs:
-                return commits
-            commits += [Commit(int(end_ms), int(took_us) / 1e3) for end_ms, took_us in pairs]
+                return timings
+            timings += [Timing(int(end_ms), int(took_us) / 1e3) for end_ms, took_us in pairs]
             since = int(answer["next"])
 
     def fill_block_device(self, name: str, blocks: int, seed: int) -> None:
@@ -120,6 +127,13 @@ class Control:
     def suspend_to_ram(self) -> None:
         """The guest goes to sleep (ACPI S3); it answers, if at all, when it was woken."""
         self._socket.sendall(f"write /sys/power/state 0 {b'mem'.hex()}\n".encode())
+
+    def interrupt(self) -> None:
+        """Ends an order that another thread waits for, with an error."""
+        try:
+            self._socket.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass  # it has ended
 
     def close(self) -> None:
         self._lines.close()

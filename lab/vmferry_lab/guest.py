@@ -141,9 +141,9 @@ class Guest:
     def wait_ready(self, timeout: float = 90) -> None:
         wait_until(self.is_ready, f"guest {self.name} boots", timeout)
 
-    def control(self) -> Control:
+    def control(self, timeout: float = 30) -> Control:
         """A new connection for orders, from the client."""
-        return Control(self.lab.client, self.ip)
+        return Control(self.lab.client, self.ip, timeout)
 
     def heartbeat(self, interval_ms: int = 50) -> Heartbeat:
         """A held connection from the client; closed with the lab."""

@@ -104,6 +104,12 @@ class Heartbeat:
         """The largest gap beyond the interval of the heartbeat."""
         return max(0.0, self.largest_gap_ms(since_ms, until_ms) - self.interval_ms)
 
+    def guest_ms(self, at_ms: float) -> float:
+        """The guest's clock at that time of ours, behind the first beat."""
+        beat = max((beat for beat in self.beats if beat.arrival_ms <= at_ms),
+                   key=lambda beat: beat.arrival_ms)
+        return beat.guest_ms + min(at_ms - beat.arrival_ms, self.interval_ms)
+
     def check(self) -> None:
         """LabError unless the sequence is whole, time moves on and memory is right."""
         check_beats(self.beats)

@@ -15,7 +15,8 @@ from .redis import install_redis
 
 GUEST_SOURCES = REPOSITORY / "lab" / "guest"
 WORKLOAD_SOURCES = ("workload.c", "arena.c", "block.c", "console.c", "content.c", "disk.c",
-                    "files.c", "orders.c", "reader.c", "settings.c", "writers.c")
+                    "files.c", "orders.c", "reader.c", "settings.c", "timings.c", "touch.c",
+                    "writers.c")
 GUEST_MODULES = ("virtio_pci", "virtio_mmio", "virtio_net", "virtio_blk", "virtio_rng",
                  "virtio_balloon", "virtio_scsi", "sd_mod", "sr_mod")
 IDE_MODULES = ("ata_piix",)  # loaded with the kernel word lab.ide=1

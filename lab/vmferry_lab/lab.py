@@ -97,6 +97,10 @@ class Lab:
         self.lan.plug("client", self.client, "eth0")
         self.client.address("eth0", "10.77.0.1/24")
 
+    def third_host(self) -> Host:
+        """hostC, on the same switches; no guest has files there."""
+        return Host(self, "hostC", "10.66.0.3")
+
     def guest(self, name: str = "web1", **options) -> Guest:
         """Describes a guest; nothing runs yet.
 

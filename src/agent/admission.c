@@ -155,13 +155,20 @@ static void stop_pending(AdmissionPlace *place)
 
 gboolean admission_pass(AdmissionPlace *place, AdmittedKind kind, GError **error)
 {
-    static const guint most[ADMITTED_KINDS] = {ADMISSION_MOVES, ADMISSION_QUESTIONS};
+    static const struct {
+        guint most;
+        const char *name;
+    } kinds[ADMITTED_KINDS] = {
+        [ADMITTED_MOVE] = {ADMISSION_MOVES, "moves"},
+        [ADMITTED_QUESTION] = {ADMISSION_QUESTIONS, "questions"},
+        [ADMITTED_WITNESS] = {ADMISSION_WITNESSED, "hosts of witnessed guests"},
+    };
     Admission *admission = place->admission;
     lock_guard(&admission->lock);
 
-    if (admission->passed[kind] >= most[kind]) {
+    if (admission->passed[kind] >= kinds[kind].most) {
         error_set(error, VMFERRY_ERROR_BUSY, "%u %s are served here already; try again later",
-                  most[kind], kind == ADMITTED_MOVE ? "moves" : "questions");
+                  kinds[kind].most, kinds[kind].name);
         return FALSE;
     }
     stop_pending(place);

@@ -28,8 +28,9 @@
 #define ADMISSION_PER_ADDRESS 8
 #define ADMISSION_MOVES 48
 #define ADMISSION_QUESTIONS 48
+#define ADMISSION_WITNESSED 256 /* connections to the witness here: one of each side of a guest */
 
-typedef enum { ADMITTED_MOVE, ADMITTED_QUESTION, ADMITTED_KINDS } AdmittedKind;
+typedef enum { ADMITTED_MOVE, ADMITTED_QUESTION, ADMITTED_WITNESS, ADMITTED_KINDS } AdmittedKind;
 
 typedef struct Admission Admission;
 typedef struct AdmissionPlace AdmissionPlace;

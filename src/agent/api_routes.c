@@ -6,6 +6,7 @@
 #include "agent/guest_view.h"
 #include "agent/launch.h"
 #include "agent/move.h"
+#include "agent/page_stores.h"
 #include "base/name.h"
 #include "base/error.h"
 #include "vmferry-config.h"
@@ -44,13 +45,15 @@ static json_t *get_status(ApiCall *call, GError **error)
     AgentContext *context = call->context;
     g_autoptr(GPtrArray) guests = registry_list(context->registry);
 
-    return json_pack("{s:s, s:s, s:i, s:s, s:s?, s:b, s:b, s:s, s:s, s:s, s:i, s:I}", "version",
-                     VMFERRY_VERSION, "host", context->host_name, "pid", (int)getpid(), "boot_id",
-                     context->boot_id, "listening", context->listening, "secure",
-                     context->identity != NULL, "insecure", context->settings->insecure, "pki_dir",
-                     context->settings->pki_dir, "state_dir", context->settings->state_dir,
-                     "runtime_dir", context->settings->runtime_dir, "guests", (int)guests->len,
-                     "last_event", (json_int_t)event_log_get_last(context->events));
+    return json_pack("{s:o, s:I, s:s, s:s, s:i, s:s, s:s?, s:b, s:b, s:s, s:s, s:s, s:i, s:I}",
+                     "stored", page_stores_to_json(context->stores), "store_memory",
+                     (json_int_t)page_stores_get_limit(context->stores), "version", VMFERRY_VERSION,
+                     "host", context->host_name, "pid", (int)getpid(), "boot_id", context->boot_id,
+                     "listening", context->listening, "secure", context->identity != NULL,
+                     "insecure", context->settings->insecure, "pki_dir", context->settings->pki_dir,
+                     "state_dir", context->settings->state_dir, "runtime_dir",
+                     context->settings->runtime_dir, "guests", (int)guests->len, "last_event",
+                     (json_int_t)event_log_get_last(context->events));
 }
 
 static json_t *get_guests(ApiCall *call, GError **error)

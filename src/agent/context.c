@@ -4,6 +4,9 @@
 #include <unistd.h>
 
 #include "agent/agent_id.h"
+#include "agent/page_stores.h"
+#include "agent/postcopy.h"
+#include "base/clock.h"
 #include "base/error.h"
 #include "base/log.h"
 #include "base/name.h"
@@ -69,13 +72,19 @@ static gboolean open_parts(AgentContext *context, GError **error)
     context->transactions = transaction_log_open(context->store, context->boot_id, error);
     if (!context->transactions)
         return FALSE;
+    context->witness =
+        witness_table_open(context->store, context->agent_id, clock_boot_ns(), error);
+    if (!context->witness)
+        return FALSE;
     context->arrivals = arrivals_new();
+    context->splits = postcopy_table_new();
     context->departures = departure_log_open(context->store, error);
     if (!context->departures)
         return FALSE;
     context->registry = registry_new(context->store, context->boot_id);
     context->events = event_log_open(settings->state_dir);
     event_log_set_listener(context->events, on_event, context);
+    context->stores = page_stores_open(context);
     return TRUE;
 }
 
@@ -111,10 +120,13 @@ void agent_context_free(AgentContext *context)
 {
     if (!context)
         return;
+    page_stores_close(context->stores);
     event_log_close(context->events);
     registry_free(context->registry);
     departure_log_close(context->departures);
     arrivals_free(context->arrivals);
+    postcopy_table_free(context->splits);
+    witness_table_close(context->witness);
     transaction_log_close(context->transactions);
     state_store_close(context->store);
     if (context->identity)

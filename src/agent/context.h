@@ -16,6 +16,7 @@
 #include "agent/settings.h"
 #include "agent/store.h"
 #include "agent/transactions.h"
+#include "agent/witness.h"
 #include "wire/channel.h"
 
 typedef struct {
@@ -25,6 +26,9 @@ typedef struct {
     TransactionLog *transactions;
     DepartureLog *departures;
     Arrivals *arrivals;
+    struct PostcopyTable *splits; /* of guests whose memory is not all here (postcopy.h) */
+    WitnessTable *witness;        /* of guests of other hosts */
+    struct PageStores *stores;    /* of pages of other hosts' guests (page_stores.h) */
     EventLog *events;
     TlsIdentity *identity; /* NULL: insecure, or no moves at all */
     char *host_name;

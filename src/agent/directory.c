@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/error.h"
@@ -12,6 +13,7 @@
 #include "base/log.h"
 #include "base/process.h"
 
+#define OVERLAYS "overlays"
 #define DIRECTORY_PREFIX "guest-"
 #define MOVE_PREFIX DIRECTORY_PREFIX "move-" /* then PID-START-XXXXXX */
 #define MAX_DEPTH 8                          /* of folders in it; ours is 1 */
@@ -50,6 +52,17 @@ static gboolean is_left_over(const char *name)
 
     return sscanf(name, MOVE_PREFIX "%d-%" G_GUINT64_FORMAT "-", &pid, &start_time) == 2 &&
            !process_is_same(pid, start_time);
+}
+
+char *guest_overlays_directory(const char *state_dir, GError **error)
+{
+    g_autofree char *path = g_build_filename(state_dir, OVERLAYS, NULL);
+
+    if (mkdir(path, 0711) < 0 && errno != EEXIST) {
+        error_set_errno(error, errno, "make %s", path);
+        return NULL;
+    }
+    return g_steal_pointer(&path);
 }
 
 void guest_directories_clean(const char *runtime_dir)

@@ -22,6 +22,10 @@ char *guest_directory_create_for_move(const char *runtime_dir, GError **error);
 /* Removes those for moves whose makers have ended. */
 void guest_directories_clean(const char *runtime_dir);
 
+/* Where what protected guests write is kept until it is theirs for good: made where it is not there.  On a
+ * real file system, since it may be much; guests' VMMs, whoever runs them, must get through. */
+char *guest_overlays_directory(const char *state_dir, GError **error);
+
 /* Removes it with all that is in it. */
 void guest_directory_remove(const char *directory);
 

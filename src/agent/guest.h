@@ -13,8 +13,8 @@
  * whether it is watched, follows from its role and its activity.
  *
  * The registry's lock makes reading the record safe for those without the claim.
- * The Vmm is set once and lives as long as the guest, so anyone with a reference
- * may ask it things.
+ * The Vmm is set once, or replaced in a takeover, and lives as long as the guest, so anyone with a
+ * reference may ask it things.
  */
 #pragma once
 
@@ -35,13 +35,14 @@ typedef struct {
     /* Protected by the registry's lock: */
     GuestRecord *record;
     Vmm *vmm;              /* NULL until it is reached */
+    GPtrArray *former;     /* Vmms that it has had before; NULL: none */
     const char *claim;     /* what it was claimed for; NULL: it is free */
     Activity *activity;    /* what goes on with it, or NULL */
     VmmRunState run_state; /* as last seen */
     char *problem;         /* why it cannot be reached or is in doubt, or NULL */
     Decision decision;     /* an operator's, for a guest in doubt … */
     char *decided;         /* … in this transaction; NULL: none */
-    gboolean arriving;     /* by a move that is committed: OURS in a moment */
+    gboolean settling;     /* it arrived or was found again: OURS and free in a moment */
     gboolean process_gone; /* seen to have ended while the claim was held */
     gboolean removed;      /* no longer in the registry */
     GSource *watch;        /* on the process */

@@ -20,6 +20,8 @@ static json_t *view_locked(const Guest *guest)
                         guest->problem ? json_string(guest->problem) : json_null());
     json_object_set_new(view, "destination",
                         record->destination ? json_string(record->destination) : json_null());
+    if (record->store)
+        json_object_set_new(view, "store", json_string(record->store));
     if (guest->summary)
         json_object_update(view, guest->summary);
     return view;
@@ -76,7 +78,7 @@ json_t *guest_view_long(Guest *guest)
     g_autofree char *obstacle = NULL;
     json_t *view, *arguments = json_array();
 
-    registry_await_arrival(guest);
+    registry_await_settled(guest);
     obstacle = refresh(guest);
     view = guest_view_short(guest);
     record = registry_get_record(guest);

@@ -5,7 +5,9 @@
 #include "agent/directory.h"
 #include "agent/made_files.h"
 #include "agent/move.h"
+#include "agent/postcopy.h"
 #include "agent/recovery.h"
+#include "agent/storage_guards.h"
 #include "agent/launch.h"
 #include "agent/watch.h"
 #include "base/error.h"
@@ -22,8 +24,11 @@ typedef struct {
     char *arrives; /* the name that is held with the arrivals, or NULL */
     Guest *guest;  /* NULL until its name is taken */
     char *transaction;
-    GPtrArray *rules;        /* of VmmMapRule */
-    char *storage_directory; /* of its disks' storage process, or NULL */
+    GPtrArray *rules;               /* of VmmMapRule */
+    GPtrArray *storage_directories; /* of storage processes */
+    GHashTable *storage_guards;     /* of processes that serve images */
+    PostcopyDestination *split;     /* published; borrowed from the move */
+    Guest *split_guest;             /* whose it is */
 } Incoming;
 
 /* Our rules in the driver's form. */
@@ -52,10 +57,14 @@ static gboolean put_on_record(Incoming *incoming, const GuestMessage *message, G
                                              message->command_line, folder);
 
     record->transaction = g_strdup(message->transaction);
+    record->checkpoint_ms = message->checkpoint_ms;
     g_free(record->id);
     record->id = g_strdup(message->guest_id);
     record->term = message->term;
     record->balloon_bytes = message->balloon_bytes;
+    record->store = g_strdup(message->store);
+    record->store_agent = g_strdup(message->store_agent);
+    record->lease_ms = message->lease_ms;
     record->resume = TRUE;
     incoming->guest = registry_add(context->registry, record, "receive", error);
     if (!incoming->guest || !transaction_log_begin(context->transactions, &offer, error))
@@ -102,8 +111,10 @@ static void give_up(Incoming *incoming)
         !transaction_log_abort(incoming->context->transactions, incoming->transaction))
         log_error("transaction %s was given up after its guest ran here", incoming->transaction);
     g_clear_pointer(&incoming->transaction, g_free);
-    if (incoming->guest)
+    if (incoming->guest) {
+        postcopy_drop_writes(incoming->context, incoming->guest);
         registry_remove(incoming->guest);
+    }
     g_clear_pointer(&incoming->guest, guest_unref);
 }
 
@@ -144,11 +155,13 @@ static Vmm *on_launch(const GuestMessage *message, gpointer user, GError **error
     return vmm;
 }
 
-/* Before the commit, which a restarted agent follows. */
+/* Before the commit, which a restarted agent follows.  What is on record of its memory stays. */
 static gboolean note_paused(Incoming *incoming, GError **error)
 {
-    return registry_journal(incoming->guest, GUEST_INCOMING, incoming->transaction, NULL, NULL,
-                            RESUME_NEVER, error);
+    GuestRecord *record = registry_get_record(incoming->guest);
+
+    record->resume = FALSE;
+    return registry_journal_record(incoming->guest, record, error);
 }
 
 static gboolean on_commit(const char *transaction, const StartMessage *start, gpointer user,
@@ -164,7 +177,7 @@ static gboolean on_commit(const char *transaction, const StartMessage *start, gp
     if ((!start->run && !note_paused(incoming, error)) ||
         !transaction_log_commit(incoming->context->transactions, transaction, start->term, error))
         return FALSE;
-    registry_set_arriving(incoming->guest, TRUE);
+    registry_set_settling(incoming->guest, TRUE);
     return TRUE;
 }
 
@@ -174,7 +187,7 @@ static gboolean on_take_back(const char *transaction, gpointer user, GError **er
 
     if (!transaction_log_withdraw(incoming->context->transactions, transaction, error))
         return FALSE;
-    registry_set_arriving(incoming->guest, FALSE);
+    registry_set_settling(incoming->guest, FALSE);
     return TRUE;
 }
 
@@ -189,7 +202,7 @@ static void take_over(Incoming *incoming, Guest *guest, Vmm *vmm)
     registry_set_vmm(guest, vmm);
     /* The record first: a restarted agent must not take a guest that has run
      * for one that may not have. */
-    registry_journal_settled(guest, 0, &problem);
+    registry_journal_arrived(guest, &problem);
     transaction_log_settle(incoming->context->transactions, incoming->transaction);
     departure_log_forget(incoming->context->departures, guest->name);
     balloon_release(incoming->context, guest);
@@ -204,11 +217,12 @@ static void keep_trying(Incoming *incoming, Guest *guest, Vmm *vmm)
     AgentContext *context = incoming->context;
 
     registry_set_vmm(guest, vmm);
-    registry_set_arriving(guest, FALSE);
+    registry_set_settling(guest, FALSE);
     event_log_add(context->events, guest->name, "arrived", NULL,
                   "arrived from %s, and is not seen to run; that is tried again",
                   session_get_peer_name(incoming->session));
-    recovery_start(context, guest);
+    if (!incoming->split)
+        recovery_start(context, guest);
 }
 
 static void on_started(Vmm *vmm, gboolean settled, gpointer user)
@@ -226,11 +240,66 @@ static void on_started(Vmm *vmm, gboolean settled, gpointer user)
         return;
     }
     event_log_add(
-        context->events, guest->name, "arrived", NULL, "arrived from %s and %s here", peer,
-        registry_get_run_state(guest) == VMM_RUN_STATE_PAUSED ? "is paused, as it was," : "runs");
+        context->events, guest->name, "arrived", NULL, "arrived from %s and %s here%s", peer,
+        registry_get_run_state(guest) == VMM_RUN_STATE_PAUSED ? "is paused, as it was," : "runs",
+        incoming->split ? "; the rest of its memory follows" : "");
     watch_guest(context, guest);
-    watch_release(context, guest);
-    registry_set_arriving(guest, FALSE);
+    if (incoming->split)
+        postcopy_show(guest, incoming->split);
+    else
+        watch_release(context, guest);
+    registry_set_settling(guest, FALSE);
+}
+
+/* ---- its memory, where that is not all here ---- */
+
+static char *on_name_outstanding(gpointer user)
+{
+    Incoming *incoming = user;
+    g_autoptr(GuestRecord) record = registry_get_record(incoming->guest);
+
+    return g_build_filename(record->directory, "outstanding", NULL);
+}
+
+static gboolean on_note_split(const char *path, gpointer user, GError **error)
+{
+    Incoming *incoming = user;
+    GuestRecord *record = registry_get_record(incoming->guest);
+
+    record->outstanding = g_strdup(path);
+    record->source_agent = g_strdup(session_get_peer_agent(incoming->session));
+    return registry_journal_record(incoming->guest, record, error);
+}
+
+static void on_publish(PostcopyDestination *split, gpointer user)
+{
+    Incoming *incoming = user;
+
+    if (split) {
+        incoming->split_guest = guest_ref(incoming->guest);
+        postcopy_publish(incoming->context, incoming->guest, split);
+    } else {
+        postcopy_withdraw(incoming->context, incoming->split);
+        g_clear_pointer(&incoming->split_guest, guest_unref);
+    }
+    incoming->split = split;
+}
+
+/* With the claim of the move, given back here. */
+static void on_keep_split(PostcopyDestination *split, gpointer user)
+{
+    Incoming *incoming = user;
+    AgentContext *context = incoming->context;
+    g_autoptr(Guest) guest = g_steal_pointer(&incoming->split_guest);
+    g_autoptr(GuestRecord) record = NULL;
+
+    if (postcopy_keep(context, guest, split) != POSTCOPY_KEPT_WHOLE)
+        return;
+    record = registry_get_record(guest);
+    if (record->role == GUEST_OURS)
+        watch_release(context, guest);
+    else
+        recovery_start(context, guest);
 }
 
 static void on_aborted(Vmm *vmm, const GError *cause, gpointer user)
@@ -265,7 +334,10 @@ static VmmStorage *on_open_storage(const DisksMessage *disks, gpointer user, GEr
         .working_directory = folder,
         .process = disks->process,
         .allow_unconfined = context->settings->allow_unconfined,
+        .begun = storage_guards_begun,
+        .user = incoming->storage_guards,
     };
+    char *directory;
 
     if (!driver || !driver->open_storage) {
         if (driver)
@@ -273,23 +345,33 @@ static VmmStorage *on_open_storage(const DisksMessage *disks, gpointer user, GEr
                       driver->kind);
         return NULL;
     }
-    incoming->storage_directory =
-        guest_directory_create_for_move(context->settings->runtime_dir, error);
-    launch.directory = incoming->storage_directory;
-    return launch.directory ? driver->open_storage(&launch, error) : NULL;
+    directory = guest_directory_create_for_move(context->settings->runtime_dir, error);
+    if (!directory)
+        return NULL;
+    g_ptr_array_add(incoming->storage_directories, directory);
+    launch.directory = directory;
+    // cppcheck-suppress returnDanglingLifetime ; it keeps nothing of it
+    return driver->open_storage(&launch, error);
 }
 
-static void remove_storage_directory(Incoming *incoming)
-{
-    if (incoming->storage_directory)
-        guest_directory_remove(incoming->storage_directory);
-    g_clear_pointer(&incoming->storage_directory, g_free);
-}
-
+/* Its directory is removed at the end: where it is killed, something may still be in there. */
 static void on_close_storage(VmmStorage *storage, gpointer user)
 {
+    Incoming *incoming = user;
+    pid_t pid = vmm_storage_get_pid(storage);
+
     vmm_storage_free(storage);
-    remove_storage_directory(user);
+    storage_guards_drop(incoming->storage_guards, pid);
+}
+
+static gboolean on_get_channel(ChannelOptions *ret, gpointer context, GError **error)
+{
+    return agent_context_get_channel_options(context, ret, error);
+}
+
+static char *on_name_overlays(gpointer user, GError **error)
+{
+    return guest_overlays_directory(((Incoming *)user)->context->settings->state_dir, error);
 }
 
 static gboolean on_note_files(const char *transaction, json_t *files, gpointer user, GError **error)
@@ -297,10 +379,22 @@ static gboolean on_note_files(const char *transaction, json_t *files, gpointer u
     return made_files_note(((Incoming *)user)->context->store, transaction, files, error);
 }
 
+static void remove_directory(gpointer directory)
+{
+    guest_directory_remove(directory);
+    g_free(directory);
+}
+
 gboolean incoming_serve(AgentContext *context, Session *session, GError **error)
 {
     g_autoptr(GPtrArray) rules = make_rules(context->settings);
-    Incoming incoming = {.context = context, .session = session, .rules = rules};
+    g_autoptr(GPtrArray) directories = g_ptr_array_new_with_free_func(remove_directory);
+    g_autoptr(GHashTable) guards = storage_guards_new();
+    Incoming incoming = {.context = context,
+                         .session = session,
+                         .rules = rules,
+                         .storage_directories = directories,
+                         .storage_guards = guards};
     MigrateDestinationHost host = {
         .begin = on_begin,
         .launch = on_launch,
@@ -312,13 +406,19 @@ gboolean incoming_serve(AgentContext *context, Session *session, GError **error)
         .open_storage = on_open_storage,
         .close_storage = on_close_storage,
         .note_files = on_note_files,
+        .name_outstanding = on_name_outstanding,
+        .name_overlays = on_name_overlays,
+        .note_split = on_note_split,
+        .publish = on_publish,
+        .keep_split = on_keep_split,
+        .get_channel = on_get_channel,
+        .channel_user = context,
         .user = &incoming,
     };
     gboolean done = migrate_destination_serve(session, &host, error);
 
     /* Neither started nor aborted: nothing may stay behind. */
     give_up(&incoming);
-    remove_storage_directory(&incoming);
     end_arrival(&incoming);
     return done;
 }

@@ -3,6 +3,7 @@
 #include <signal.h>
 
 #include "agent/directory.h"
+#include "agent/postcopy.h"
 #include "base/name.h"
 #include "agent/supervisor.h"
 #include "agent/watch.h"
@@ -262,6 +263,16 @@ static const ActivityKind stop_kind = {
     .drives_run_state = TRUE,
 };
 
+static gboolean stop_split(AgentContext *context, Guest *guest, GError **error)
+{
+    if (postcopy_stop(context, guest, error)) {
+        event_log_add(context->events, guest->name, "stopped", NULL, "stopped by request");
+        return TRUE;
+    }
+    g_prefix_error(error, "stop %s: ", guest->name);
+    return FALSE;
+}
+
 gboolean launch_stop(AgentContext *context, const char *name, GError **error)
 {
     g_autoptr(Guest) guest = registry_find(context->registry, name, error);
@@ -269,6 +280,8 @@ gboolean launch_stop(AgentContext *context, const char *name, GError **error)
     gboolean done;
     Vmm *vmm;
 
+    if (guest && postcopy_has(context, guest))
+        return stop_split(context, guest, error);
     if (!guest || !registry_claim(guest, GUEST_OURS, "stop", error))
         return FALSE;
     activity = activity_new(&stop_kind, name, NULL);

@@ -22,6 +22,9 @@ typedef struct {
     char *destination;
     MigrateOptions options;
     json_t *disk_modes; /* NULL: none */
+    char *witness;      /* from its registration on, or NULL … */
+    char *witness_agent;
+    guint lease_ms;
     ChannelOptions channel;
     GCancellable *cancellable;
     GMutex lock;        /* protects all below */
@@ -33,7 +36,11 @@ typedef struct {
 
 static void describe_move(gpointer user, json_t *view)
 {
-    json_object_set_new(view, "destination", json_string(((Move *)user)->destination));
+    const Move *move = user;
+
+    json_object_set_new(view, "destination", json_string(move->destination));
+    if (*move->options.store)
+        json_object_set_new(view, "store", json_string(move->options.store));
 }
 
 static json_t *get_move_progress(gpointer user)
@@ -56,6 +63,8 @@ static void move_free(gpointer user)
     guest_unref(move->guest);
     g_free(move->destination);
     json_decref(move->disk_modes);
+    g_free(move->witness);
+    g_free(move->witness_agent);
     g_object_unref(move->cancellable);
     g_mutex_clear(&move->lock);
     g_free(move);
@@ -89,6 +98,95 @@ static void on_trace(const char *line, gpointer user)
     activity_add_trace(((Move *)user)->activity, line);
 }
 
+/* The rest of the record is as it was journaled for the pause. */
+static gboolean journal_split(Move *move, GError **error)
+{
+    GuestRecord *record = registry_get_record(move->guest);
+
+    record->role = GUEST_SWITCHING_OVER;
+    record->split = TRUE;
+    if (move->witness) {
+        record->store = g_strdup(move->witness);
+        record->store_agent = g_strdup(move->witness_agent);
+        record->lease_ms = move->lease_ms;
+    }
+    return registry_journal_record(move->guest, record, error);
+}
+
+static gboolean journal_given_up(Move *move, GError **error)
+{
+    GuestRecord *record = registry_get_record(move->guest);
+
+    record->role = GUEST_LEAVING;
+    record->untold = TRUE;
+    return registry_journal_record(move->guest, record, error);
+}
+
+/* Nobody else runs it: from here on it goes forward only. */
+static gboolean journal_taking_over(Move *move, GError **error)
+{
+    GuestRecord *record = registry_get_record(move->guest);
+
+    record->taking_over = TRUE;
+    return registry_journal_record(move->guest, record, error);
+}
+
+static void on_note_witness(const char *witness, const char *agent, guint lease_ms, gpointer user)
+{
+    Move *move = user;
+
+    g_free(move->witness);
+    g_free(move->witness_agent);
+    move->witness = g_strdup(witness);
+    move->witness_agent = g_strdup(agent);
+    move->lease_ms = lease_ms;
+    event_log_add(
+        move->context->events, move->guest->name, "witnessed", NULL,
+        "%s is its witness while it is split: the end of its destination's host is survived "
+        "here, that of this host there as far as its pages are stored",
+        witness);
+}
+
+/* On record from its begin, so that it is removed with the guest. */
+static char *on_make_deltas(gpointer user, GError **error)
+{
+    Move *move = user;
+    GuestRecord *record = registry_get_record(move->guest);
+    g_autofree char *directory =
+        guest_directory_create(move->context->settings->runtime_dir, error);
+
+    g_free(record->deltas);
+    record->deltas = g_strdup(directory);
+    if (!directory) {
+        guest_record_free(record);
+        return NULL;
+    }
+    if (registry_journal_record(move->guest, record, error))
+        return g_steal_pointer(&directory);
+    guest_directory_remove(directory);
+    return NULL;
+}
+
+static void on_drop_deltas(gpointer user)
+{
+    Move *move = user;
+    GuestRecord *record = registry_get_record(move->guest);
+
+    if (record->deltas)
+        guest_directory_remove(record->deltas);
+    g_clear_pointer(&record->deltas, g_free);
+    record->untold = FALSE;
+    registry_journal_record(move->guest, record, NULL);
+}
+
+static gboolean on_is_released(gpointer user)
+{
+    Move *move = user;
+
+    return agent_context_is_stopping(move->context) ||
+           registry_get_decision(move->guest) != DECISION_NONE;
+}
+
 static gboolean on_journal(SourceJournalState state, const char *transaction, const char *agent,
                            gpointer user, GError **error)
 {
@@ -105,9 +203,18 @@ static gboolean on_journal(SourceJournalState state, const char *transaction, co
     case SOURCE_JOURNAL_SWITCHING_OVER:
         return registry_journal(move->guest, GUEST_SWITCHING_OVER, transaction, move->destination,
                                 agent, RESUME_AS_BEFORE, error);
+    case SOURCE_JOURNAL_SWITCHING_OVER_SPLIT:
+        return journal_split(move, error);
+    case SOURCE_JOURNAL_SPLIT:
+        registry_journal_anyway(move->guest, GUEST_POSTCOPY_SOURCE, RESUME_AS_BEFORE, &problem);
+        break;
     case SOURCE_JOURNAL_RETURNED:
         registry_journal_settled(move->guest, 0, &problem);
         break;
+    case SOURCE_JOURNAL_TAKING_OVER:
+        return journal_taking_over(move, error);
+    case SOURCE_JOURNAL_GIVEN_UP:
+        return journal_given_up(move, error);
     case SOURCE_JOURNAL_GONE:
         registry_journal_anyway(move->guest, GUEST_LEAVING, RESUME_AS_BEFORE, &problem);
         break;
@@ -185,6 +292,31 @@ static void finish_in_doubt(Move *move, const MigrateReport *report)
     recovery_start(move->context, move->guest);
 }
 
+/* It runs at its destination, which lacks pages: recovery goes on with that. */
+static void finish_split(Move *move, const MigrateReport *report)
+{
+    registry_set_problem(move->guest, report->error);
+    event_log_add(move->context->events, move->guest->name, "split", migrate_report_to_json(report),
+                  "runs at %s and lacks pages that are here: %s", move->destination,
+                  report->error ? report->error : "");
+    detach_from_guest(move);
+    recovery_start(move->context, move->guest);
+}
+
+static void on_note_store(const char *name, const GError *why, gpointer user)
+{
+    Move *move = user;
+
+    if (why)
+        event_log_add(move->context->events, move->guest->name, "store-lost", NULL,
+                      "goes on moving without its store %s, so its source must not fail while its "
+                      "memory is split: %s",
+                      name, why->message);
+    else
+        event_log_add(move->context->events, move->guest->name, "stored", NULL,
+                      "%s keeps a copy of its pages until they have arrived", name);
+}
+
 static gboolean on_note_images(char *const *paths, gboolean removes, gpointer user, GError **error)
 {
     return moved_images_note(((Move *)user)->guest, paths, removes, error);
@@ -219,6 +351,11 @@ static MigrateReport *run(Move *move)
                  .journal = on_journal,
                  .note_balloon = on_note_balloon,
                  .note_images = on_note_images,
+                 .make_deltas = on_make_deltas,
+                 .drop_deltas = on_drop_deltas,
+                 .note_store = on_note_store,
+                 .note_witness = on_note_witness,
+                 .is_released = on_is_released,
                  .make_directory = on_make_directory,
                  .remove_directory = on_remove_directory,
                  .trace = move->options.record ? on_trace : NULL,
@@ -245,6 +382,9 @@ static gpointer move_thread(gpointer data)
         break;
     case MIGRATE_IN_DOUBT:
         finish_in_doubt(move, report);
+        break;
+    case MIGRATE_SPLIT:
+        finish_split(move, report);
         break;
     }
     activity_finish(activity, migrate_report_to_json(report));

@@ -11,6 +11,9 @@
 
 #include "agent/admission.h"
 #include "agent/incoming.h"
+#include "agent/page_stores.h"
+#include "agent/postcopy.h"
+#include "base/clock.h"
 #include "base/error.h"
 #include "base/fd.h"
 #include "base/log.h"
@@ -18,6 +21,8 @@
 #include "wire/session.h"
 
 #define RESOLVE_TIMEOUT_MS 5000
+/* Until a peer has read what was said last, and closes. */
+#define DRAIN_MS 2000
 #define LISTEN_BACKLOG 128
 /* Descriptors that peers leave to moves under way and to the control socket. */
 #define DESCRIPTORS_KEPT 256
@@ -172,6 +177,81 @@ static gboolean serve_join(Peer *peer, const HelloMessage *hello, GError **error
     return TRUE;
 }
 
+/* A source whose connection broke brings the rest of a guest's memory.  From here on there is no way
+ * back for it: whoever is given its pages has the guest.  So its commit must not have been taken
+ * back. */
+static gboolean serve_pages(Peer *peer, PostcopyDestination *split, const HelloMessage *hello,
+                            const char *transaction, GError **error)
+{
+    Session *session;
+    gboolean done;
+
+    if (!transaction_log_settle(peer->peers->context->transactions, transaction)) {
+        error_set(error, VMFERRY_ERROR_BUSY, "the guest was not started here, and is being ended");
+        return FALSE;
+    }
+    session = begin_session(peer, hello);
+    if (!session) {
+        error_set(error, VMFERRY_ERROR_CANCELLED, "the agent here is being stopped");
+        return FALSE;
+    }
+    session_set_transaction(session, transaction);
+    done = postcopy_destination_serve(split, session, NULL, error);
+    end_session(peer->peers, session);
+    return done;
+}
+
+/* Whoever protected the guest waits to hear that we know of its end, and may still be saying so. */
+static gboolean tell_whole(Channel *channel, GError **error)
+{
+    uint64_t end = clock_now_ns() + (uint64_t)DRAIN_MS * 1000000;
+    Frame frame;
+
+    if (!channel_send_bytes(channel, FRAME_COMPLETE, NULL, 0, error) ||
+        !channel_send_bytes(channel, FRAME_ENDED, NULL, 0, error))
+        return FALSE;
+    while (clock_now_ns() < end && channel_receive(channel, DRAIN_MS, &frame, NULL))
+        ;
+    return TRUE;
+}
+
+static gboolean serve_resumed(Peer *peer, const HelloMessage *hello, GError **error)
+{
+    g_auto(ResolveMessage) question = {0};
+    g_autoptr(PostcopyDestination) split = NULL;
+    gboolean complete;
+    Frame frame;
+
+    if (!admission_pass(peer->place, ADMITTED_MOVE, error) ||
+        !channel_expect(peer->channel, FRAME_RESUME, RESOLVE_TIMEOUT_MS, &frame, error) ||
+        !resolve_message_decode((const char *)frame.payload, frame.length, &question, error))
+        return FALSE;
+    split = postcopy_find(peer->peers->context, &question, hello->agent, &complete, error);
+    if (split)
+        return serve_pages(peer, split, hello, question.transaction, error);
+    return complete && tell_whole(peer->channel, error);
+}
+
+/* A source that wants its guest's pages to be kept here, or the destination that fetches them. */
+static gboolean serve_store(Peer *peer, const HelloMessage *hello,
+                            gboolean (*serve)(AgentContext *, Session *, const char *, GError **),
+                            GError **error)
+{
+    Session *session;
+    gboolean done;
+
+    if (!admission_pass(peer->place, ADMITTED_MOVE, error))
+        return FALSE;
+    session = begin_session(peer, hello);
+    if (!session) {
+        error_set(error, VMFERRY_ERROR_CANCELLED, "the agent here is being stopped");
+        return FALSE;
+    }
+    done = serve(peer->peers->context, session, hello->agent, error);
+    end_session(peer->peers, session);
+    return done;
+}
+
 static gboolean serve_purpose(Peer *peer, const HelloMessage *hello, GError **error)
 {
     const char *purpose = hello->purpose;
@@ -180,9 +260,18 @@ static gboolean serve_purpose(Peer *peer, const HelloMessage *hello, GError **er
         return serve_move(peer, hello, error);
     if (g_strcmp0(purpose, "join") == 0)
         return serve_join(peer, hello, error);
+    if (g_strcmp0(purpose, "resume") == 0)
+        return serve_resumed(peer, hello, error);
+    if (g_strcmp0(purpose, "store") == 0)
+        return serve_store(peer, hello, page_stores_fill, error);
+    if (g_strcmp0(purpose, "fetch") == 0)
+        return serve_store(peer, hello, page_stores_serve, error);
     if (g_strcmp0(purpose, "resolve") == 0)
         return admission_pass(peer->place, ADMITTED_QUESTION, error) &&
                answer_question(peer->peers->context, peer->channel, error);
+    if (g_strcmp0(purpose, "witness") == 0)
+        return admission_pass(peer->place, ADMITTED_WITNESS, error) &&
+               witness_serve(peer->peers->context->witness, peer->channel, hello, error);
     if (g_strcmp0(purpose, "ping") == 0)
         return TRUE;
     error_set(error, VMFERRY_ERROR_UNSUPPORTED, "purpose \"%.32s\" is not known here",
@@ -208,7 +297,7 @@ static gboolean serve_peer(Peer *peer, GError **error)
         !handshake_accept(peer->channel, peer->token, &hello, &version, error))
         return FALSE;
     done = serve_purpose(peer, &hello, error);
-    if (!done && g_strcmp0(hello.purpose, "migrate") != 0)
+    if (!done && peer->channel && g_strcmp0(hello.purpose, "migrate") != 0)
         channel_send_error(peer->channel, *error);
     hello_message_clear(&hello);
     return done;

@@ -5,6 +5,7 @@
 #include "base/name.h"
 #include "base/error.h"
 #include "wire/messages.h"
+#include "wire/witness_message.h"
 
 #define RECORD_FORMAT 1
 #define RECORD_MAX_PID (1u << 22)
@@ -19,8 +20,11 @@ static const char *const role_names[] = {
     [GUEST_IN_DOUBT] = "in-doubt",
     [GUEST_LEAVING] = "leaving",
     [GUEST_INCOMING] = "incoming",
+    [GUEST_POSTCOPY] = "postcopy",
+    [GUEST_POSTCOPY_SOURCE] = "postcopy-source",
+    [GUEST_TAKEOVER] = "takeover",
 };
-G_STATIC_ASSERT(G_N_ELEMENTS(role_names) == GUEST_INCOMING + 1);
+G_STATIC_ASSERT(G_N_ELEMENTS(role_names) == GUEST_TAKEOVER + 1);
 
 static const char *const origin_names[] = {
     [GUEST_ORIGIN_RUN] = "run",
@@ -58,6 +62,15 @@ GuestRecord *guest_record_copy(const GuestRecord *record)
     copy->transaction = g_strdup(record->transaction);
     copy->destination = g_strdup(record->destination);
     copy->destination_agent = g_strdup(record->destination_agent);
+    copy->outstanding = g_strdup(record->outstanding);
+    copy->source_agent = g_strdup(record->source_agent);
+    copy->deltas = g_strdup(record->deltas);
+    copy->other_directory = g_strdup(record->other_directory);
+    copy->store = g_strdup(record->store);
+    copy->store_agent = g_strdup(record->store_agent);
+    copy->stale_destination = g_strdup(record->stale_destination);
+    copy->stale_agent = g_strdup(record->stale_agent);
+    copy->stale_transaction = g_strdup(record->stale_transaction);
     copy->moved_images = g_strdupv(record->moved_images);
     return copy;
 }
@@ -81,6 +94,15 @@ void guest_record_free(GuestRecord *record)
     g_free(record->transaction);
     g_free(record->destination);
     g_free(record->destination_agent);
+    g_free(record->outstanding);
+    g_free(record->source_agent);
+    g_free(record->deltas);
+    g_free(record->other_directory);
+    g_free(record->store);
+    g_free(record->store_agent);
+    g_free(record->stale_destination);
+    g_free(record->stale_agent);
+    g_free(record->stale_transaction);
     g_strfreev(record->moved_images);
     g_free(record);
 }
@@ -128,6 +150,29 @@ json_t *guest_record_to_json(const GuestRecord *record)
     set_text(object, "transaction", record->transaction);
     set_text(object, "destination", record->destination);
     set_text(object, "destination_agent", record->destination_agent);
+    if (record->split)
+        json_object_set_new(object, "split", json_true());
+    set_text(object, "outstanding", record->outstanding);
+    set_text(object, "source_agent", record->source_agent);
+    set_text(object, "deltas", record->deltas);
+    if (record->untold)
+        json_object_set_new(object, "untold", json_true());
+    if (record->taking_over)
+        json_object_set_new(object, "taking_over", json_true());
+    if (record->other_pid > 0) {
+        json_object_set_new(object, "other_pid", json_integer(record->other_pid));
+        json_object_set_new(object, "other_start", json_integer((json_int_t)record->other_start));
+        set_text(object, "other_directory", record->other_directory);
+    }
+    if (record->checkpoint_ms > 0)
+        json_object_set_new(object, "checkpoint_ms", json_integer(record->checkpoint_ms));
+    set_text(object, "store", record->store);
+    set_text(object, "store_agent", record->store_agent);
+    if (record->lease_ms > 0)
+        json_object_set_new(object, "lease_ms", json_integer(record->lease_ms));
+    set_text(object, "stale_destination", record->stale_destination);
+    set_text(object, "stale_agent", record->stale_agent);
+    set_text(object, "stale_transaction", record->stale_transaction);
     json_object_set_new(object, "resume", json_boolean(record->resume));
     if (record->balloon_bytes > 0)
         json_object_set_new(object, "balloon_bytes",
@@ -268,9 +313,66 @@ static gboolean read_path(json_t *object, const char *key, char **ret, GError **
     return TRUE;
 }
 
+static gboolean read_checkpoints(json_t *object, GuestRecord *record, GError **error)
+{
+    uint64_t ms = 0;
+
+    if (json_object_get(object, "checkpoint_ms") &&
+        !json_get_count(object, "checkpoint_ms", G_MAXINT32, &ms, error))
+        return FALSE;
+    record->checkpoint_ms = (guint)ms;
+    return TRUE;
+}
+
+static gboolean read_lease(json_t *object, GuestRecord *record, GError **error)
+{
+    uint64_t ms = 0;
+
+    if (json_object_get(object, "lease_ms") &&
+        !json_get_count(object, "lease_ms", WITNESS_MAX_LEASE_MS, &ms, error))
+        return FALSE;
+    record->lease_ms = (guint)ms;
+    if (ms == 0 || (ms >= WITNESS_MIN_LEASE_MS && record->store))
+        return TRUE;
+    error_set(error, VMFERRY_ERROR_INVALID, "\"lease_ms\" without a witness");
+    return FALSE;
+}
+
+/* All of it or nothing. */
+static gboolean read_stale(json_t *object, GuestRecord *record, GError **error)
+{
+    record->stale_destination = g_strdup(json_text_or(object, "stale_destination", NULL));
+    record->stale_agent = g_strdup(json_text_or(object, "stale_agent", NULL));
+    record->stale_transaction = g_strdup(json_text_or(object, "stale_transaction", NULL));
+    if (!record->stale_destination || (record->stale_agent && record->stale_transaction))
+        return TRUE;
+    error_set(error, VMFERRY_ERROR_INVALID, "\"stale_destination\" without its transaction");
+    return FALSE;
+}
+
+static gboolean read_takeover(json_t *object, GuestRecord *record, GError **error)
+{
+    uint64_t pid = 0;
+
+    record->taking_over = json_flag_or(object, "taking_over", FALSE);
+    if (json_object_get(object, "other_pid") &&
+        (!json_get_count(object, "other_pid", G_MAXINT32, &pid, error) ||
+         !json_get_count(object, "other_start", G_MAXINT64, &record->other_start, error)))
+        return FALSE;
+    record->other_pid = (pid_t)pid;
+    if (!read_path(object, "other_directory", &record->other_directory, error))
+        return FALSE;
+    if ((!record->taking_over && record->role != GUEST_TAKEOVER) || record->deltas)
+        return TRUE;
+    error_set(error, VMFERRY_ERROR_INVALID, "a takeover without \"deltas\"");
+    return FALSE;
+}
+
 static gboolean read_move(json_t *object, GuestRecord *record, GError **error)
 {
-    gboolean left = record->role == GUEST_SWITCHING_OVER || record->role == GUEST_IN_DOUBT;
+    gboolean left = record->role == GUEST_SWITCHING_OVER || record->role == GUEST_IN_DOUBT ||
+                    record->role == GUEST_POSTCOPY_SOURCE;
+    gboolean came = record->role == GUEST_INCOMING || record->role == GUEST_POSTCOPY;
 
     record->transaction = g_strdup(json_text_or(object, "transaction", NULL));
     record->destination = g_strdup(json_text_or(object, "destination", NULL));
@@ -278,9 +380,27 @@ static gboolean read_move(json_t *object, GuestRecord *record, GError **error)
     if (record->transaction && !transaction_id_check(record->transaction, error))
         return FALSE;
     if ((left && (!record->transaction || !record->destination)) ||
-        (record->role == GUEST_INCOMING && !record->transaction)) {
+        (came && !record->transaction)) {
         error_set(error, VMFERRY_ERROR_INVALID, "role \"%s\" without a transaction",
                   guest_role_name(record->role));
+        return FALSE;
+    }
+    record->split = json_flag_or(object, "split", FALSE);
+    record->source_agent = g_strdup(json_text_or(object, "source_agent", NULL));
+    record->untold = json_flag_or(object, "untold", FALSE);
+    record->store = g_strdup(json_text_or(object, "store", NULL));
+    record->store_agent = g_strdup(json_text_or(object, "store_agent", NULL));
+    if (record->store && !record->store_agent) {
+        error_set(error, VMFERRY_ERROR_INVALID, "\"store\" without \"store_agent\"");
+        return FALSE;
+    }
+    if (!read_path(object, "outstanding", &record->outstanding, error) ||
+        !read_path(object, "deltas", &record->deltas, error) ||
+        !read_checkpoints(object, record, error) || !read_takeover(object, record, error) ||
+        !read_lease(object, record, error) || !read_stale(object, record, error))
+        return FALSE;
+    if (record->role == GUEST_POSTCOPY && !record->outstanding) {
+        error_set(error, VMFERRY_ERROR_INVALID, "role \"postcopy\" without \"outstanding\"");
         return FALSE;
     }
     return TRUE;

@@ -30,14 +30,25 @@
  *               ask the destination.
  * IN_DOUBT      START was sent and no answer came; paused.
  *               Only resolve.  Restart: as SWITCHING_OVER.
+ * POSTCOPY_SOURCE  it belongs to the destination and runs there; pages that it
+ *               lacks are in our paused copy, and are served.  Only resolve.
+ *               Restart: go on serving.
  * LEAVING       it belongs to the destination; our copy is to be ended.
  *               Restart: end it.
  * INCOMING      it belongs to its source; a move fills it.  Nothing is allowed.
  *               Restart: end it, unless its transaction is committed; then it
- *               is OURS, and is resumed (*resume*) where it is paused.
+ *               is OURS, and is resumed (*resume*) where it is paused; first
+ *               POSTCOPY where there is *outstanding*.
+ * POSTCOPY      it belongs to this host and runs; a part of its memory is still at
+ *               its source.  Nothing is allowed.  Restart: fetch that (*outstanding*).
  *
- * To come: the source of a post-copy (it belongs to the destination, which still
- * needs our memory) and a standby (it belongs to another host, whose checkpoints
+ * POSTCOPY_SOURCE with *taking_over*: the destination has lost the guest, and it
+ * will go on here from what its epochs have brought, in a fresh VMM.  Nothing
+ * is allowed.  Restart: begin that anew.
+ * TAKEOVER      it belongs to this host and runs in that fresh VMM; a part of its memory is
+ *               still in the old one (*other_pid*).  Nothing is allowed.  Restart: fetch that.
+ *
+ * To come: a standby (it belongs to another host, whose checkpoints
  * are kept here).
  */
 typedef enum {
@@ -47,6 +58,9 @@ typedef enum {
     GUEST_IN_DOUBT,
     GUEST_LEAVING,
     GUEST_INCOMING,
+    GUEST_POSTCOPY,
+    GUEST_POSTCOPY_SOURCE,
+    GUEST_TAKEOVER,
 } GuestRole;
 
 const char *guest_role_name(GuestRole role);
@@ -88,11 +102,27 @@ typedef struct {
     char *transaction;        /* of the move under way, or NULL */
     char *destination;        /* of the move away that is under way, or NULL */
     char *destination_agent;  /* the one whose answers count (agent_id.h); NULL: no one's */
-    gboolean resume;          /* where it is found paused: a move did that, its user did not */
-    uint64_t balloon_bytes;   /* what its balloon is to be given back; 0: nothing is owed */
-    char **moved_images;      /* copied by the move under way (moved_images.h); NULL: none … */
-    gboolean removes_images;  /* … and to be removed once it has moved */
-    int64_t since;            /* wall clock, seconds: when it became managed here */
+    gboolean split;           /* that destination lacks pages where it has committed */
+    char *outstanding;        /* file of pages that are not here (memory/outstanding.h), or NULL */
+    char *source_agent;       /* that has them */
+    char *deltas; /* directory of epochs that the destination sends back, ours to remove; or NULL */
+    gboolean untold; /* LEAVING, and that destination has not confirmed that it knows (ENDED) */
+    gboolean taking_over; /* see above */
+    pid_t other_pid;      /* of a takeover: the fresh process, of TAKEOVER the old one … */
+    uint64_t other_start;
+    char *other_directory; /* … and its directory, or NULL */
+    guint checkpoint_ms;   /* such epochs go from here, at this interval; 0: none */
+    char *store;           /* HOST[:PORT] of a store that has them, too, or NULL … */
+    char *store_agent;     /* … and its lasting id */
+    guint lease_ms;        /* that agent is the witness, with leases of this length; 0: it is not */
+    char *stale_destination; /* where a copy is to be ended that was taken over here, or NULL … */
+    char *stale_agent;       /* … that agent's lasting id … */
+    char *stale_transaction; /* … and by which it had come there */
+    gboolean resume;         /* where it is found paused: a move did that, its user did not */
+    uint64_t balloon_bytes;  /* what its balloon is to be given back; 0: nothing is owed */
+    char **moved_images;     /* copied by the move under way (moved_images.h); NULL: none … */
+    gboolean removes_images; /* … and to be removed once it has moved */
+    int64_t since;           /* wall clock, seconds: when it became managed here */
 } GuestRecord;
 
 GuestRecord *guest_record_copy(const GuestRecord *record);

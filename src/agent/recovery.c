@@ -5,7 +5,9 @@
 
 #include "agent/move.h"
 #include "agent/moved_images.h"
+#include "agent/postcopy.h"
 #include "agent/recovery_private.h"
+#include "agent/takeover_notice.h"
 #include "agent/watch.h"
 #include "base/error.h"
 #include "base/log.h"
@@ -53,11 +55,14 @@ gboolean recovery_reach(Recovery *recovery, GError **error)
     return TRUE;
 }
 
-/* Puts the guest on record as ours, and gives the claim back. */
-static RecoveryVerdict settle_here(Recovery *recovery, const char *why)
+/* Puts the guest, in that state, on record as ours, and gives the claim back. */
+static RecoveryVerdict settle_here(Recovery *recovery, const VmmRunState *state, const char *why)
 {
     g_autoptr(GError) problem = NULL;
 
+    registry_set_settling(recovery->guest, TRUE);
+    if (state)
+        registry_set_run_state(recovery->guest, *state);
     registry_journal_settled(recovery->guest, recovery->term, &problem);
     if (problem)
         log_warning("guest %s: %s", recovery->guest->name, problem->message);
@@ -67,12 +72,11 @@ static RecoveryVerdict settle_here(Recovery *recovery, const char *why)
     event_log_add(recovery->context->events, recovery->guest->name, "recovered", NULL, "%s", why);
     watch_guest(recovery->context, recovery->guest);
     watch_release(recovery->context, recovery->guest);
+    registry_set_settling(recovery->guest, FALSE);
     return RECOVERY_DONE;
 }
 
-/* A guest that was paused by a move runs again; one whose user paused it stays
- * so, and holds its images. */
-static gboolean end_pause(Recovery *recovery, Vmm *vmm, VmmRunState *state, GError **error)
+gboolean recovery_end_pause(Recovery *recovery, Vmm *vmm, VmmRunState *state, GError **error)
 {
     g_autoptr(GuestRecord) record = registry_get_record(recovery->guest);
     g_autoptr(GError) problem = NULL;
@@ -100,10 +104,9 @@ RecoveryVerdict recovery_keep(Recovery *recovery, const char *why, GError **erro
     if (!recovery_reach(recovery, error))
         return RECOVERY_AGAIN;
     vmm = registry_get_vmm(recovery->guest, NULL);
-    if (!vmm_get_run_state(vmm, &state, error) || !end_pause(recovery, vmm, &state, error))
+    if (!vmm_get_run_state(vmm, &state, error) || !recovery_end_pause(recovery, vmm, &state, error))
         return RECOVERY_AGAIN;
-    registry_set_run_state(recovery->guest, state);
-    return settle_here(recovery, why);
+    return settle_here(recovery, &state, why);
 }
 
 RecoveryVerdict recovery_forget(Recovery *recovery, const char *type, const char *why)
@@ -115,6 +118,7 @@ RecoveryVerdict recovery_forget(Recovery *recovery, const char *type, const char
         departure_log_add(recovery->context->departures, record);
     if (strcmp(type, "moved") == 0)
         moved_images_retire(record);
+    postcopy_drop_writes(recovery->context, recovery->guest);
     registry_remove(recovery->guest);
     event_log_add(recovery->context->events, recovery->guest->name, type, NULL, "%s", why);
     return RECOVERY_DONE;
@@ -146,7 +150,7 @@ RecoveryVerdict recovery_release(Recovery *recovery, const char *type, const cha
     return end_process(recovery, error) ? recovery_forget(recovery, type, why) : RECOVERY_AGAIN;
 }
 
-static RecoveryVerdict remove_dead(Recovery *recovery, const GuestRecord *record)
+static RecoveryVerdict remove_dead(Recovery *recovery, const GuestRecord *record, GError **error)
 {
     static const char text[] = "its process ended while no agent ran";
 
@@ -155,6 +159,12 @@ static RecoveryVerdict remove_dead(Recovery *recovery, const GuestRecord *record
         return recovery_incoming_gone(recovery);
     case GUEST_LEAVING:
         return recovery_forget(recovery, "moved", "runs at its destination");
+    case GUEST_TAKEOVER:
+        return recovery_takeover_gone(recovery);
+    case GUEST_POSTCOPY_SOURCE:
+        if (record->taking_over)
+            return recovery_takeover_gone(recovery);
+        return recovery_tell_drained(recovery, error);
     case GUEST_SWITCHING_OVER:
     case GUEST_IN_DOUBT:
         log_warning("guest %s: its copy here is gone; %s may have it", record->name,
@@ -170,7 +180,8 @@ static void clean(Recovery *recovery, const GuestRecord *record)
 {
     g_autoptr(GError) problem = NULL;
 
-    if (recovery->cleaned || record->role == GUEST_INCOMING || record->role == GUEST_LEAVING)
+    if (recovery->cleaned || record->role == GUEST_INCOMING || record->role == GUEST_POSTCOPY ||
+        record->role == GUEST_LEAVING || record->role == GUEST_TAKEOVER)
         return;
     recovery->cleaned = TRUE;
     if (!process_is_same(record->pid, record->start_time))
@@ -184,17 +195,26 @@ static RecoveryVerdict step(Recovery *recovery, GError **error)
 {
     g_autoptr(GuestRecord) record = registry_get_record(recovery->guest);
     VmmRunState state;
+    gboolean known;
 
+    if (record->role == GUEST_LEAVING && record->untold)
+        return recovery_tell_ended(recovery, error);
     /* Without a pid on record none of its processes was ever released (spawn.h). */
     if (record->pid == 0 || strcmp(record->boot_id, recovery->context->boot_id) != 0 ||
         !process_is_same(record->pid, record->start_time))
-        return remove_dead(recovery, record);
+        return remove_dead(recovery, record, error);
     /* First of all: what is left in it may keep QEMU from answering. */
     clean(recovery, record);
     switch (record->role) {
     case GUEST_SWITCHING_OVER:
     case GUEST_IN_DOUBT:
         return recovery_settle_in_doubt(recovery, error);
+    case GUEST_POSTCOPY:
+        return recovery_keep_split(recovery, error);
+    case GUEST_POSTCOPY_SOURCE:
+        return recovery_serve_split(recovery, error);
+    case GUEST_TAKEOVER:
+        return recovery_keep_taken_over(recovery, error);
     case GUEST_LEAVING:
         return recovery_release(recovery, "moved", "runs at its destination", error);
     case GUEST_INCOMING:
@@ -209,9 +229,8 @@ static RecoveryVerdict step(Recovery *recovery, GError **error)
         return recovery_keep(recovery, "runs here; its move was broken off", error);
     if (!recovery_reach(recovery, error))
         return RECOVERY_AGAIN;
-    if (vmm_get_run_state(registry_get_vmm(recovery->guest, NULL), &state, NULL))
-        registry_set_run_state(recovery->guest, state);
-    return settle_here(recovery, "found again");
+    known = vmm_get_run_state(registry_get_vmm(recovery->guest, NULL), &state, NULL);
+    return settle_here(recovery, known ? &state : NULL, "found again");
 }
 
 static gboolean is_called(gpointer user)
@@ -250,6 +269,7 @@ static gpointer recovery_thread(gpointer data)
         }
         pause_between(recovery);
     }
+    recovery_leave_witness(recovery);
     return NULL;
 }
 
@@ -296,8 +316,10 @@ gboolean recovery_load_guests(AgentContext *context, GError **error)
         if (record->role == GUEST_INCOMING)
             transaction_log_reopen(context->transactions, record->transaction);
         guest = registry_add(context->registry, record, "recover", NULL);
-        if (guest)
-            recovery_start(context, guest);
+        if (!guest)
+            continue;
+        recovery_start(context, guest);
+        takeover_notice_start(context, guest);
     }
     return TRUE;
 }

@@ -16,6 +16,10 @@
  *                                 pending    ask again
  *                                 lost, or no answer: in doubt; ask again, and
  *                                 do what an operator decides
+ *                               Where the destination would lack pages: offer them first;
+ *                               who takes them has committed
+ *     POSTCOPY                  serve its faults; its source connects
+ *     POSTCOPY_SOURCE           connect, and serve its pages; do what an operator decides
  *     LEAVING                   end our copy
  *     INCOMING                  transaction committed: resume it if paused: ours
  *                               otherwise: end it

@@ -1,6 +1,7 @@
 #include <inttypes.h>
 #include <string.h>
 
+#include "agent/postcopy.h"
 #include "agent/recovery_private.h"
 #include "base/error.h"
 #include "base/log.h"
@@ -26,8 +27,8 @@ static void note_in_doubt(Recovery *recovery, const GuestRecord *record, const c
 /* Keeps the guest here although its destination has not said that it does not have
  * it.  It may have taken the next term, so ours is the one above that: whoever
  * compares the two copies later knows that this one is right. */
-static RecoveryVerdict keep_above(Recovery *recovery, const GuestRecord *record, const char *why,
-                                  GError **error)
+RecoveryVerdict recovery_keep_above(Recovery *recovery, const GuestRecord *record, const char *why,
+                                    GError **error)
 {
     recovery->term = record->term + 2;
     return recovery_keep(recovery, why, error);
@@ -37,9 +38,13 @@ static RecoveryVerdict keep_above(Recovery *recovery, const GuestRecord *record,
 static RecoveryVerdict decide(Recovery *recovery, const GuestRecord *record, const char *why,
                               GError **error)
 {
+    if (record->split && recovery_try_gate(recovery, record)) {
+        recovery_begin_split(recovery);
+        return recovery_go_through_gate(recovery, record, why, error);
+    }
     switch (recovery->seen_decision) {
     case DECISION_KEEP_HERE:
-        return keep_above(recovery, record, "kept here by an operator's decision", error);
+        return recovery_keep_above(recovery, record, "kept here by an operator's decision", error);
     case DECISION_KEEP_THERE:
         return recovery_release(recovery, "given-up",
                                 "given to its destination by an operator's decision", error);
@@ -64,6 +69,8 @@ static RecoveryVerdict act_on_outcome(Recovery *recovery, const GuestRecord *rec
                                    record->destination, answer->term, record->term);
             return decide(recovery, record, text, error);
         }
+        if (record->split)
+            return recovery_begin_split(recovery);
         text = g_strdup_printf("moved: %s has it", record->destination);
         return recovery_release(recovery, "moved", text, error);
     case OUTCOME_ABORTED:
@@ -74,6 +81,9 @@ static RecoveryVerdict act_on_outcome(Recovery *recovery, const GuestRecord *rec
         note_in_doubt(recovery, record, text);
         return RECOVERY_AGAIN;
     default:
+        /* Whatever it was there, of a protected one nobody has heard: as one that is lost while split. */
+        if (record->deltas)
+            return recovery_begin_split(recovery);
         text = g_strdup_printf("%s was restarted and does not know whether it had the guest; "
                                "look there, then `vmferry resolve`",
                                record->destination);
@@ -81,17 +91,13 @@ static RecoveryVerdict act_on_outcome(Recovery *recovery, const GuestRecord *rec
     }
 }
 
-/* A guest that runs was resumed on purpose: it is paused before START is sent, and
- * only a decision for this host resumes it. */
-static gboolean runs(Recovery *recovery, gboolean *ret_runs, GError **error)
+gboolean recovery_is_running(Recovery *recovery)
 {
     VmmRunState state;
 
-    if (!recovery_reach(recovery, error) ||
-        !vmm_get_run_state(registry_get_vmm(recovery->guest, NULL), &state, error))
-        return FALSE;
-    *ret_runs = state == VMM_RUN_STATE_RUNNING;
-    return TRUE;
+    return recovery_reach(recovery, NULL) &&
+           vmm_get_run_state(registry_get_vmm(recovery->guest, NULL), &state, NULL) &&
+           state == VMM_RUN_STATE_RUNNING;
 }
 
 static RecoveryVerdict ask(Recovery *recovery, const GuestRecord *record, GError **error)
@@ -114,12 +120,14 @@ static RecoveryVerdict ask(Recovery *recovery, const GuestRecord *record, GError
 RecoveryVerdict recovery_settle_in_doubt(Recovery *recovery, GError **error)
 {
     g_autoptr(GuestRecord) record = registry_get_record(recovery->guest);
-    gboolean running = FALSE;
 
     /* Asking the destination needs no VMM: the guest may be elsewhere though QEMU
      * does not answer. */
-    if (runs(recovery, &running, NULL) && running)
-        return keep_above(recovery, record, "runs here", error);
+    if (recovery_is_running(recovery))
+        return recovery_keep_above(recovery, record, "runs here", error);
+    /* It may have to have pages before it can say that it has the guest. */
+    if (record->split && recovery_try_split(recovery, record))
+        return RECOVERY_AGAIN;
     return ask(recovery, record, error);
 }
 
@@ -133,8 +141,20 @@ static gboolean is_settled(gpointer user)
     const Settling *settling = user;
     const Guest *guest = settling->guest;
 
-    return guest->removed || guest->record->role != GUEST_IN_DOUBT ||
+    return guest->removed ||
+           (guest->record->role != GUEST_IN_DOUBT &&
+            guest->record->role != GUEST_POSTCOPY_SOURCE) ||
+           guest_get_decision(guest) == DECISION_NONE ||
            agent_context_is_stopping(settling->context);
+}
+
+/* It was decided, and that was not needed: the destination has answered. */
+static gboolean was_refused(AgentContext *context, Guest *guest)
+{
+    g_autoptr(GuestRecord) record = registry_get_record(guest);
+
+    return record->role == GUEST_POSTCOPY_SOURCE && !agent_context_is_stopping(context) &&
+           registry_get_decision(guest) == DECISION_NONE;
 }
 
 static gboolean await_settled(AgentContext *context, Guest *guest, GError **error)
@@ -143,8 +163,14 @@ static gboolean await_settled(AgentContext *context, Guest *guest, GError **erro
     Settling settling = {context, guest};
     g_autofree char *problem = NULL;
 
-    if (registry_await(context->registry, until, is_settled, &settling))
-        return TRUE;
+    if (registry_await(context->registry, until, is_settled, &settling)) {
+        if (!was_refused(context, guest))
+            return TRUE;
+        error_set(error, VMFERRY_ERROR_REFUSED,
+                  "the destination answers that it has guest %s: nothing is to be decided",
+                  guest->name);
+        return FALSE;
+    }
     problem = registry_get_problem(guest);
     error_set(error, VMFERRY_ERROR_TIMEOUT, "guest %s is not settled yet: %s", guest->name,
               problem ? problem : "being worked on");
@@ -157,6 +183,9 @@ gboolean recovery_decide(AgentContext *context, const char *name, Decision decis
 
     if (!guest)
         return FALSE;
+    /* Here it is the destination's: what is there may be older. */
+    if (decision == DECISION_KEEP_HERE && postcopy_has(context, guest))
+        return postcopy_go_alone(context, guest, error);
     if (!registry_decide(guest, decision)) {
         error_set(error, VMFERRY_ERROR_REFUSED, "guest %s is not in doubt", name);
         return FALSE;

@@ -1,6 +1,7 @@
 #include "agent/recovery_private.h"
 #include "base/error.h"
 #include "base/log.h"
+#include "memory/clean.h"
 
 RecoveryVerdict recovery_incoming_gone(Recovery *recovery)
 {
@@ -53,9 +54,19 @@ static RecoveryVerdict end_uncommitted(Recovery *recovery, const GuestRecord *re
     return RECOVERY_DONE;
 }
 
+/* A guest that could have been split has a userfaultfd, which nothing is registered with. */
+static void clean(const GuestRecord *record)
+{
+    g_autoptr(GError) problem = NULL;
+
+    if (!memory_clean_guest(record->pid, &problem))
+        log_warning("guest %s: %s", record->name, problem->message);
+}
+
 /* No way back: its source may have read that the guest runs here. */
 static RecoveryVerdict keep_committed(Recovery *recovery, const GuestRecord *record, GError **error)
 {
+    clean(record);
     if (recovery_keep(recovery, "had arrived and runs here", error) != RECOVERY_DONE)
         return RECOVERY_AGAIN;
     transaction_log_settle(recovery->context->transactions, record->transaction);
@@ -66,7 +77,10 @@ RecoveryVerdict recovery_settle_incoming(Recovery *recovery, GError **error)
 {
     g_autoptr(GuestRecord) record = registry_get_record(recovery->guest);
 
-    if (transaction_log_reopen(recovery->context->transactions, record->transaction))
-        return keep_committed(recovery, record, error);
-    return end_uncommitted(recovery, record, error);
+    if (!transaction_log_reopen(recovery->context->transactions, record->transaction))
+        return end_uncommitted(recovery, record, error);
+    /* Without its pages the VMM may not even answer. */
+    if (record->outstanding)
+        return recovery_keep_split(recovery, error);
+    return keep_committed(recovery, record, error);
 }

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "agent/recovery.h"
+#include "migrate/takeover_gate.h"
 
 typedef enum {
     RECOVERY_AGAIN, /* not settled: try again later */
@@ -16,7 +17,13 @@ typedef struct {
     gboolean told;          /* an event has said that it is in doubt */
     uint64_t term;          /* with which it is kept; 0: the one it has */
     gboolean cleaned;       /* of what a dead agent left in it */
+    Witness *witness;       /* NULL: there is none, or it was not needed yet; the same of … */
+    TakeoverGate *gate;
 } Recovery;
+
+/* A guest that was paused by a move runs again; one whose user paused it stays
+ * so, and holds its images. */
+gboolean recovery_end_pause(Recovery *recovery, Vmm *vmm, VmmRunState *state, GError **error);
 
 /* The guest is ours and runs (it is resumed first where that is needed). */
 RecoveryVerdict recovery_keep(Recovery *recovery, const char *why, GError **error);
@@ -33,6 +40,45 @@ gboolean recovery_reach(Recovery *recovery, GError **error);
 
 /* SWITCHING_OVER and IN_DOUBT (recovery_in_doubt.c). */
 RecoveryVerdict recovery_settle_in_doubt(Recovery *recovery, GError **error);
+
+/* A guest that runs was resumed on purpose: it is paused before START is sent, and
+ * only a decision for this host resumes it. */
+gboolean recovery_is_running(Recovery *recovery);
+RecoveryVerdict recovery_keep_above(Recovery *recovery, const GuestRecord *record, const char *why,
+                                    GError **error);
+
+/* POSTCOPY, or INCOMING and committed with pages outstanding; POSTCOPY_SOURCE
+ * (recovery_postcopy.c).  Of a guest in doubt whose destination would lack pages: TRUE where that
+ * takes them, so it has committed: it is POSTCOPY_SOURCE then; makes it that. */
+RecoveryVerdict recovery_keep_split(Recovery *recovery, GError **error);
+RecoveryVerdict recovery_serve_split(Recovery *recovery, GError **error);
+gboolean recovery_try_split(Recovery *recovery, const GuestRecord *record);
+RecoveryVerdict recovery_begin_split(Recovery *recovery);
+
+/* recovery_witness.c, for a source of a split guest.  The gate that its record leads to, NULL where it
+ * has no witness; whether it leads through: nobody else runs the guest, or will; whether the destination
+ * has gone on alone, as far as is known; the witness is told that it is over; all that is freed. */
+TakeoverGate *recovery_get_gate(Recovery *recovery, const GuestRecord *record);
+gboolean recovery_try_gate(Recovery *recovery, const GuestRecord *record);
+gboolean recovery_is_alone_there(Recovery *recovery, const GuestRecord *record);
+void recovery_forget_witness(Recovery *recovery, const GuestRecord *record);
+void recovery_leave_witness(Recovery *recovery);
+
+/* A guest of POSTCOPY_SOURCE that nobody runs any more, by the gate. */
+RecoveryVerdict recovery_go_through_gate(Recovery *recovery, const GuestRecord *record,
+                                         const char *why, GError **error);
+
+/* LEAVING, and the destination waits to hear that (ENDED). */
+RecoveryVerdict recovery_tell_ended(Recovery *recovery, GError **error);
+
+/* POSTCOPY_SOURCE, and the process here is gone. */
+RecoveryVerdict recovery_tell_drained(Recovery *recovery, GError **error);
+
+/* The destination has lost a guest that was protected: goes on here from its last epoch, from the
+ * beginning; TAKEOVER; that, or taking over, and the process is gone (recovery_takeover.c). */
+RecoveryVerdict recovery_take_over(Recovery *recovery, GError **error);
+RecoveryVerdict recovery_keep_taken_over(Recovery *recovery, GError **error);
+RecoveryVerdict recovery_takeover_gone(Recovery *recovery);
 
 /* INCOMING (recovery_incoming.c). */
 RecoveryVerdict recovery_settle_incoming(Recovery *recovery, GError **error);

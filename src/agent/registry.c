@@ -8,7 +8,7 @@
 #include "base/lock_guard.h"
 
 /* How long a committed guest is waited for that does not become ours. */
-#define ARRIVAL_MS 3000
+#define SETTLE_MS 3000
 
 Guest *guest_ref(Guest *guest)
 {
@@ -21,6 +21,7 @@ void guest_unref(Guest *guest)
     if (!guest || !g_atomic_ref_count_dec(&guest->references))
         return;
     vmm_free(guest->vmm);
+    g_clear_pointer(&guest->former, g_ptr_array_unref);
     if (guest->watch)
         g_source_unref(guest->watch);
     guest_record_free(guest->record);
@@ -55,6 +56,12 @@ const char *guest_get_shown_state(const Guest *guest)
         return "leaving";
     case GUEST_INCOMING:
         return "incoming";
+    case GUEST_POSTCOPY:
+        return "postcopy";
+    case GUEST_POSTCOPY_SOURCE:
+        return guest->record->taking_over ? "taking-over" : "postcopy-source";
+    case GUEST_TAKEOVER:
+        return "takeover";
     }
     return "unknown";
 }
@@ -150,30 +157,30 @@ GPtrArray *registry_list(Registry *registry)
     return list;
 }
 
-void registry_set_arriving(Guest *guest, gboolean arriving)
+void registry_set_settling(Guest *guest, gboolean settling)
 {
     lock_guard(&guest->registry->lock);
 
-    guest->arriving = arriving;
+    guest->settling = settling;
     g_cond_broadcast(&guest->registry->changed);
 }
 
 /* With the lock held. */
-static void await_arrival(Guest *guest)
+static void await_settled(Guest *guest)
 {
-    gint64 until = g_get_monotonic_time() + ARRIVAL_MS * G_TIME_SPAN_MILLISECOND;
+    gint64 until = g_get_monotonic_time() + SETTLE_MS * G_TIME_SPAN_MILLISECOND;
     Registry *registry = guest->registry;
 
-    while (guest->arriving && !guest->removed &&
+    while (guest->settling && !guest->removed &&
            g_cond_wait_until(&registry->changed, &registry->lock, until))
         ;
 }
 
-void registry_await_arrival(Guest *guest)
+void registry_await_settled(Guest *guest)
 {
     lock_guard(&guest->registry->lock);
 
-    await_arrival(guest);
+    await_settled(guest);
 }
 
 /* With the lock held. */
@@ -187,7 +194,7 @@ gboolean registry_claim(Guest *guest, GuestRole role, const char *claim, GError 
     lock_guard(&guest->registry->lock);
     const char *name = guest->name;
 
-    await_arrival(guest);
+    await_settled(guest);
     if (guest->removed)
         error_set(error, VMFERRY_ERROR_NOT_FOUND, "guest %s has just ended", name);
     else if (guest->record->role == GUEST_IN_DOUBT && role != GUEST_IN_DOUBT)
@@ -340,11 +347,20 @@ gboolean registry_decide(Guest *guest, Decision decision)
 {
     lock_guard(&guest->registry->lock);
 
-    if (guest->removed || guest->record->role != GUEST_IN_DOUBT)
+    if (guest->removed ||
+        (guest->record->role != GUEST_IN_DOUBT && guest->record->role != GUEST_POSTCOPY_SOURCE))
         return FALSE;
     set_decision(guest, decision, guest->record->transaction);
     g_cond_broadcast(&guest->registry->changed);
     return TRUE;
+}
+
+void registry_forget_decision(Guest *guest)
+{
+    lock_guard(&guest->registry->lock);
+
+    set_decision(guest, DECISION_NONE, NULL);
+    g_cond_broadcast(&guest->registry->changed);
 }
 
 /* With the lock held. */
@@ -389,6 +405,12 @@ static void set_transaction(GuestRecord *record, const char *transaction, const 
     record->destination = g_strdup(destination);
     g_free(record->destination_agent);
     record->destination_agent = g_strdup(agent);
+    record->split = FALSE;
+    g_clear_pointer(&record->outstanding, g_free);
+    g_clear_pointer(&record->source_agent, g_free);
+    g_clear_pointer(&record->store, g_free);
+    g_clear_pointer(&record->store_agent, g_free);
+    record->lease_ms = 0;
 }
 
 static void wish(GuestRecord *record, ResumeWish resume)
@@ -420,17 +442,77 @@ void registry_journal_anyway(Guest *guest, GuestRole role, ResumeWish resume, GE
     replace_record(guest, record);
 }
 
+/* Of *former*, which a record without them has taken the place of: as long as they are on record they
+ * are needed. */
+static void remove_directories(const GuestRecord *former)
+{
+    if (former->deltas)
+        guest_directory_remove(former->deltas);
+    if (former->other_directory)
+        guest_directory_remove(former->other_directory);
+}
+
+static void settle(GuestRecord *record)
+{
+    g_clear_pointer(&record->deltas, g_free);
+    g_clear_pointer(&record->other_directory, g_free);
+    record->other_pid = 0;
+    record->untold = record->taking_over = FALSE;
+    record->checkpoint_ms = 0;
+    record->role = GUEST_OURS;
+    set_transaction(record, NULL, NULL, NULL);
+    g_clear_pointer(&record->moved_images, g_strfreev);
+    wish(record, RESUME_NEVER);
+}
+
+/* Takes *record*. */
+static void replace_settled(Guest *guest, GuestRecord *record, GError **error)
+{
+    g_autoptr(GuestRecord) former = guest_record_copy(guest->record);
+    gboolean written;
+
+    settle(record);
+    written = write_record(guest, record, error);
+    replace_record(guest, record);
+    if (written)
+        remove_directories(former);
+}
+
 void registry_journal_settled(Guest *guest, uint64_t term, GError **error)
 {
     lock_guard(&guest->registry->lock);
     GuestRecord *record = guest_record_copy(guest->record);
 
-    record->role = GUEST_OURS;
     if (term > 0)
         record->term = term;
-    set_transaction(record, NULL, NULL, NULL);
-    g_clear_pointer(&record->moved_images, g_strfreev);
+    replace_settled(guest, record, error);
+}
+
+void registry_journal_arrived(Guest *guest, GError **error)
+{
+    lock_guard(&guest->registry->lock);
+    GuestRecord *record = guest_record_copy(guest->record);
+
+    if (!record->outstanding) {
+        replace_settled(guest, record, error);
+        return;
+    }
+    record->role = GUEST_POSTCOPY;
     wish(record, RESUME_NEVER);
+    write_record(guest, record, error);
+    replace_record(guest, record);
+}
+
+void registry_journal_whole(Guest *guest, GError **error)
+{
+    lock_guard(&guest->registry->lock);
+    GuestRecord *record = guest_record_copy(guest->record);
+
+    if (record->role == GUEST_POSTCOPY) {
+        replace_settled(guest, record, error);
+        return;
+    }
+    g_clear_pointer(&record->outstanding, g_free);
     write_record(guest, record, error);
     replace_record(guest, record);
 }
@@ -459,6 +541,32 @@ void registry_set_vmm(Guest *guest, Vmm *vmm)
     g_assert(!guest->vmm);
     guest->vmm = vmm;
     g_cond_broadcast(&guest->registry->changed);
+}
+
+gboolean registry_replace_vmm(Guest *guest, GuestRecord *record, Vmm *vmm, GError **error)
+{
+    GSource *watch;
+
+    g_mutex_lock(&guest->registry->lock);
+    if (!write_record(guest, record, error)) {
+        g_mutex_unlock(&guest->registry->lock);
+        guest_record_free(record);
+        return FALSE;
+    }
+    replace_record(guest, record);
+    if (!guest->former)
+        guest->former = g_ptr_array_new_with_free_func((GDestroyNotify)vmm_free);
+    if (guest->vmm)
+        g_ptr_array_add(guest->former, guest->vmm);
+    guest->vmm = vmm;
+    guest->process_gone = FALSE;
+    watch = g_steal_pointer(&guest->watch);
+    g_mutex_unlock(&guest->registry->lock);
+    if (watch) {
+        g_source_destroy(watch);
+        g_source_unref(watch);
+    }
+    return TRUE;
 }
 
 void registry_set_run_state(Guest *guest, VmmRunState state)
@@ -552,6 +660,10 @@ void registry_remove(Guest *guest)
     /* The record goes last: killed in between, the restarted agent still knows what to remove. */
     if (guest->record->directory)
         guest_directory_remove(guest->record->directory);
+    if (guest->record->deltas)
+        guest_directory_remove(guest->record->deltas);
+    if (guest->record->other_directory)
+        guest_directory_remove(guest->record->other_directory);
     guest_cgroups_remove(guest->record->cgroups);
     state_store_remove(registry->store, STORE_GUEST, guest->name);
     g_hash_table_remove(registry->guests, guest->name);

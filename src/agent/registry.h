@@ -39,11 +39,11 @@ Guest *registry_find(Registry *registry, const char *name, GError **error);
 /* All of them, sorted by name; free with g_ptr_array_unref(). */
 GPtrArray *registry_list(Registry *registry);
 
-/* A guest that a move brings is committed (TRUE), and later all is settled for
- * it (FALSE).  Its source may say in between that it runs here, so a user who asks
- * for the guest by then waits for those milliseconds. */
-void registry_set_arriving(Guest *guest, gboolean arriving);
-void registry_await_arrival(Guest *guest);
+/* A guest that a move brings is committed, or one that was found again runs here (TRUE), and later
+ * all is settled for it (FALSE).  Its source, or its state, may say in between that it runs here,
+ * so a user who asks for the guest by then waits for those milliseconds. */
+void registry_set_settling(Guest *guest, gboolean settling);
+void registry_await_settled(Guest *guest);
 
 /* Claims a guest that has this role, is reachable and unclaimed. */
 gboolean registry_claim(Guest *guest, GuestRole role, const char *claim, GError **error);
@@ -76,6 +76,8 @@ Activity *registry_get_activity(Guest *guest);
 /* An operator decides for a guest in doubt; FALSE where it is not.  The decision
  * is about the transaction that is in doubt now, and about no later one. */
 gboolean registry_decide(Guest *guest, Decision decision);
+/* Its destination has answered: nothing is to be decided. */
+void registry_forget_decision(Guest *guest);
 
 /* What was decided of its present transaction. */
 Decision registry_get_decision(Guest *guest);
@@ -114,6 +116,12 @@ void registry_journal_anyway(Guest *guest, GuestRole role, ResumeWish resume, GE
  * no transaction any more. */
 void registry_journal_settled(Guest *guest, uint64_t term, GError **error);
 
+/* One that came runs here: it is ours, or POSTCOPY as long as *outstanding* is on record.  Its memory
+ * is all here: *outstanding* goes; one that is not known to run yet stays INCOMING until recovery has
+ * settled that.  The two may come in any order, from two threads.  As registry_journal_anyway(). */
+void registry_journal_arrived(Guest *guest, GError **error);
+void registry_journal_whole(Guest *guest, GError **error);
+
 /* A copy of the record; free with guest_record_free(). */
 GuestRecord *registry_get_record(Guest *guest);
 
@@ -122,6 +130,10 @@ Vmm *registry_get_vmm(Guest *guest, GError **error);
 
 /* Gives the guest its VMM (taken), once. */
 void registry_set_vmm(Guest *guest, Vmm *vmm);
+
+/* From now on its process is another one, *vmm* (taken where it returns TRUE), as *record* (taken in
+ * any case) says.  The former Vmm lives on as long as the guest. */
+gboolean registry_replace_vmm(Guest *guest, GuestRecord *record, Vmm *vmm, GError **error);
 
 /* The run state as last seen.  registry_note_run_state() is for those without the claim: TRUE
  * where it is news (guest_is_watched()); a holder of the claim who resumes or pauses the guest

@@ -5,8 +5,10 @@
 
 #include "base/error.h"
 #include "base/fd.h"
+#include "base/quantity.h"
 #include "identity/confinement.h"
 #include "wire/channel.h"
+#include "wire/messages.h"
 
 #define MAP_RULE_LIMIT 256
 #define MAP_ARROW " => "
@@ -31,6 +33,8 @@ AgentSettings *agent_settings_new(void)
     settings->runtime_dir = g_strdup("/run/vmferry");
     settings->pki_dir = g_strdup("/etc/vmferry/pki");
     settings->allow = g_new0(char *, 1);
+    settings->store_memory = SETTINGS_STORE_AUTO;
+    settings->alone_after = SETTINGS_DEFAULT_ALONE_S;
     migrate_options_init(&settings->moves);
     settings->rules = g_ptr_array_new_with_free_func(map_rule_free);
     return settings;
@@ -129,6 +133,38 @@ static gboolean set_allow_unconfined(AgentSettings *settings, const char *value,
     return confinement_parse_list(value, &settings->allow_unconfined, error);
 }
 
+/* "none": this agent keeps nothing for others. */
+static gboolean set_store_memory(AgentSettings *settings, const char *value, GError **error)
+{
+    double bytes = 0;
+
+    if (strcmp(value, "auto") == 0) {
+        settings->store_memory = SETTINGS_STORE_AUTO;
+        return TRUE;
+    }
+    if (strcmp(value, "none") != 0 && !size_parse(value, &bytes, error))
+        return FALSE;
+    if (bytes > (double)MESSAGE_MAX_MEMORY_BYTES) {
+        error_set(error, VMFERRY_ERROR_INVALID, "the value must be auto, none, or up to 64 TiB");
+        return FALSE;
+    }
+    settings->store_memory = (uint64_t)bytes;
+    return TRUE;
+}
+
+static gboolean set_alone_after(AgentSettings *settings, const char *value, GError **error)
+{
+    guint64 seconds = 0;
+
+    if (!g_ascii_string_to_unsigned(value, 10, SETTINGS_LEAST_ALONE_S, 86400, &seconds, NULL)) {
+        error_set(error, VMFERRY_ERROR_INVALID, "the value must be %d to 86400 (seconds)",
+                  SETTINGS_LEAST_ALONE_S);
+        return FALSE;
+    }
+    settings->alone_after = (guint)seconds;
+    return TRUE;
+}
+
 static const struct {
     const char *key;
     gboolean (*set)(AgentSettings *settings, const char *value, GError **error);
@@ -141,6 +177,8 @@ static const struct {
     {"insecure", set_insecure},
     {"allow", set_allow},
     {"allow-unconfined", set_allow_unconfined},
+    {"store-memory", set_store_memory},
+    {"alone-after", set_alone_after},
 };
 
 static gboolean refuse_key(GError **error)

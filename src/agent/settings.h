@@ -15,6 +15,12 @@
 
 #define SETTINGS_DEFAULT_FILE "/etc/vmferry/agent.conf"
 #define SETTINGS_FILE_LIMIT (256u << 10)
+/* A quarter of the host's memory. */
+#define SETTINGS_STORE_AUTO UINT64_MAX
+
+#define SETTINGS_DEFAULT_ALONE_S 30
+/* The link must be known to be broken, and the leases have to be renewed until then. */
+#define SETTINGS_LEAST_ALONE_S 3
 
 typedef struct {
     char *name; /* the rule's name, its key in the file */
@@ -31,6 +37,8 @@ typedef struct {
     gboolean insecure;      /* plain text between agents */
     char **allow;           /* peer names; empty: every peer with a certificate of the same CA */
     guint allow_unconfined; /* set of Confinement that arriving guests may do without */
+    uint64_t store_memory;  /* bytes that other hosts' guests may have here (page_stores.h) */
+    guint alone_after;      /* seconds without its source until a split guest goes on alone */
     MigrateOptions moves;   /* defaults for moves from here */
     GPtrArray *rules;       /* of SettingsMapRule, in the file's order */
 } AgentSettings;

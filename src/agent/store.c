@@ -12,22 +12,24 @@
 #include "base/fd.h"
 #include "base/log.h"
 
+/* What is appended to the name of a record that was rejected. */
+#define REJECTED ".bad"
+
 struct StateStore {
     char *directory;
     int lock_fd;
 };
 
 static const char *const folders[] = {
-    [STORE_GUEST] = "guests",
-    [STORE_TRANSACTION] = "transactions",
-    [STORE_DEPARTURE] = "departed",
-    [STORE_MADE_FILES] = "made-files",
+    [STORE_GUEST] = "guests",       [STORE_TRANSACTION] = "transactions",
+    [STORE_DEPARTURE] = "departed", [STORE_MADE_FILES] = "made-files",
+    [STORE_WITNESS] = "witness",
 };
 
 static gboolean check_key(StoreKind kind, const char *key, GError **error)
 {
-    return kind == STORE_TRANSACTION || kind == STORE_MADE_FILES ? transaction_id_check(key, error)
-                                                                 : guest_name_check(key, error);
+    return kind == STORE_GUEST || kind == STORE_DEPARTURE ? guest_name_check(key, error)
+                                                          : transaction_id_check(key, error);
 }
 
 static char *make_path(StateStore *store, StoreKind kind, const char *key)
@@ -123,7 +125,10 @@ gboolean state_store_write(StateStore *store, StoreKind kind, const char *key, j
 void state_store_remove(StateStore *store, StoreKind kind, const char *key)
 {
     g_autofree char *path = make_path(store, kind, key);
+    g_autofree char *unfinished = g_strconcat(path, ".new", NULL);
 
+    /* Of an agent that died as it wrote. */
+    (void)remove(unfinished);
     if (remove(path) < 0 && errno != ENOENT)
         log_warning("cannot remove %s: %s", path, g_strerror(errno));
 }
@@ -144,11 +149,23 @@ json_t *state_store_read(StateStore *store, StoreKind kind, const char *key, GEr
 void state_store_reject(StateStore *store, StoreKind kind, const char *key, const GError *why)
 {
     g_autofree char *path = make_path(store, kind, key);
-    g_autofree char *aside = g_strconcat(path, ".bad", NULL);
+    g_autofree char *aside = g_strconcat(path, REJECTED, NULL);
 
     log_error("the record %s cannot be used and was moved to %s: %s", path, aside, why->message);
     if (rename(path, aside) < 0)
         log_error("rename %s: %s", path, g_strerror(errno));
+}
+
+gboolean state_store_has_rejected(StateStore *store, StoreKind kind)
+{
+    g_autofree char *folder = g_build_filename(store->directory, folders[kind], NULL);
+    g_autoptr(GDir) list = g_dir_open(folder, 0, NULL);
+    const char *file;
+    gboolean found = FALSE;
+
+    while (list && !found && (file = g_dir_read_name(list)))
+        found = g_str_has_suffix(file, REJECTED);
+    return found;
 }
 
 static gint compare_keys(gconstpointer a, gconstpointer b)

@@ -2,9 +2,9 @@
  * The state directory
  *
  * Theory of operation: one JSON file a record, in one folder a kind of record (guests/NAME.json,
- * transactions/ID.json, departed/NAME.json, made-files/TRANSACTION.json).  A record is replaced in
- * one step, so that a reader after a crash finds the old or the new one.  One agent at a time owns
- * the directory, by a lock file.
+ * transactions/ID.json, departed/NAME.json, made-files/TRANSACTION.json, witness/TRANSACTION.json).
+ * A record is replaced in one step, so that a reader after a crash finds the old or the new one.  One
+ * agent at a time owns the directory, by a lock file.
  *
  * Records are read with suspicion: a file that is too long, no JSON, or named
  * by no valid name is moved aside as FILE.bad and reported, never trusted and
@@ -21,7 +21,13 @@
 
 #define STORE_RECORD_LIMIT (1u << 20)
 
-typedef enum { STORE_GUEST, STORE_TRANSACTION, STORE_DEPARTURE, STORE_MADE_FILES } StoreKind;
+typedef enum {
+    STORE_GUEST,
+    STORE_TRANSACTION,
+    STORE_DEPARTURE,
+    STORE_MADE_FILES,
+    STORE_WITNESS
+} StoreKind;
 
 typedef struct StateStore StateStore;
 
@@ -44,6 +50,9 @@ json_t *state_store_read(StateStore *store, StoreKind kind, const char *key, GEr
 
 /* Moves a record aside that a caller found to be wrong. */
 void state_store_reject(StateStore *store, StoreKind kind, const char *key, const GError *why);
+
+/* Whether one that was rejected is there still: whoever settles what it was about removes it. */
+gboolean state_store_has_rejected(StateStore *store, StoreKind kind);
 
 /* The keys there are; free with g_ptr_array_unref(). */
 GPtrArray *state_store_list(StateStore *store, StoreKind kind, GError **error);

@@ -29,6 +29,8 @@ typedef struct {
     int64_t updated;
     Step step;
     gboolean settled; /* committed or aborted: may be answered */
+    gboolean whole;   /* committed, and all memory is there */
+    gboolean alone;   /* committed, and its source may not take it over any more */
 } Transaction;
 
 struct TransactionLog {
@@ -59,11 +61,12 @@ static int64_t now_seconds(void)
 
 static json_t *to_json(const Transaction *transaction, Step step)
 {
-    return json_pack("{s:i, s:s, s:s, s:s, s:I, s:s, s:s, s:I}", "format", 1, "transaction",
-                     transaction->id, "guest", transaction->guest, "guest_id",
+    return json_pack("{s:i, s:s, s:s, s:s, s:I, s:s, s:s, s:I, s:b, s:b}", "format", 1,
+                     "transaction", transaction->id, "guest", transaction->guest, "guest_id",
                      transaction->guest_id, "term", (json_int_t)transaction->term, "outcome",
                      step_names[step], "boot_id", transaction->boot_id, "updated",
-                     (json_int_t)transaction->updated);
+                     (json_int_t)transaction->updated, "whole", transaction->whole, "alone",
+                     transaction->alone);
 }
 
 static gboolean read_owner(json_t *object, Transaction *transaction, GError **error)
@@ -99,6 +102,8 @@ static Transaction *from_json(json_t *object, GError **error)
     transaction->guest = g_strdup(guest);
     transaction->boot_id = g_strdup(boot_id);
     transaction->updated = (int64_t)updated;
+    transaction->whole = json_flag_or(object, "whole", FALSE);
+    transaction->alone = json_flag_or(object, "alone", FALSE);
     for (guint step = 0; step < G_N_ELEMENTS(step_names); step++) {
         if (strcmp(outcome, step_names[step]) == 0) {
             transaction->step = (Step)step;
@@ -331,13 +336,15 @@ gboolean transaction_log_commit(TransactionLog *log, const char *id, uint64_t te
     return write_step(log, transaction, STEP_COMMITTED, FALSE, error);
 }
 
-void transaction_log_settle(TransactionLog *log, const char *id)
+gboolean transaction_log_settle(TransactionLog *log, const char *id)
 {
     lock_guard(&log->lock);
     Transaction *transaction = g_hash_table_lookup(log->by_id, id);
 
-    if (transaction && transaction->step == STEP_COMMITTED)
-        transaction->settled = TRUE;
+    if (!transaction || transaction->step != STEP_COMMITTED)
+        return FALSE;
+    transaction->settled = TRUE;
+    return TRUE;
 }
 
 gboolean transaction_log_withdraw(TransactionLog *log, const char *id, GError **error)
@@ -450,4 +457,57 @@ guint transaction_log_count(TransactionLog *log)
     lock_guard(&log->lock);
 
     return g_hash_table_size(log->by_id);
+}
+
+void transaction_log_note_whole(TransactionLog *log, const char *id)
+{
+    lock_guard(&log->lock);
+    Transaction *transaction = g_hash_table_lookup(log->by_id, id);
+
+    if (!transaction || transaction->step != STEP_COMMITTED)
+        return;
+    transaction->whole = TRUE;
+    write_step_anyway(log, transaction, STEP_COMMITTED);
+}
+
+gboolean transaction_log_note_alone(TransactionLog *log, const char *id, GError **error)
+{
+    lock_guard(&log->lock);
+    Transaction *transaction = g_hash_table_lookup(log->by_id, id);
+
+    if (!transaction || transaction->step != STEP_COMMITTED) {
+        error_set(error, VMFERRY_ERROR_REFUSED, "transaction %s is not committed here", id);
+        return FALSE;
+    }
+    transaction->alone = TRUE;
+    if (write_step(log, transaction, STEP_COMMITTED, TRUE, error))
+        return TRUE;
+    transaction->alone = FALSE;
+    return FALSE;
+}
+
+gboolean transaction_log_is_alone(TransactionLog *log, const char *id)
+{
+    lock_guard(&log->lock);
+    const Transaction *transaction = g_hash_table_lookup(log->by_id, id);
+
+    return transaction && transaction->alone;
+}
+
+gboolean transaction_log_is_superseded(TransactionLog *log, const ResolveMessage *question)
+{
+    lock_guard(&log->lock);
+    const Transaction *transaction = g_hash_table_lookup(log->by_id, question->transaction);
+
+    return transaction && transaction->guest && !transaction->whole && !transaction->alone &&
+           strcmp(transaction->guest_id, question->guest_id) == 0 &&
+           transaction->term < question->term;
+}
+
+gboolean transaction_log_is_whole(TransactionLog *log, const char *id)
+{
+    lock_guard(&log->lock);
+    const Transaction *transaction = g_hash_table_lookup(log->by_id, id);
+
+    return transaction && transaction->whole;
 }

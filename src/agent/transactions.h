@@ -70,8 +70,9 @@ gboolean transaction_log_begin(TransactionLog *log, const TransactionOffer *offe
 /* VMFERRY_ERROR_REFUSED unless it is pending, and was begun with this term. */
 gboolean transaction_log_commit(TransactionLog *log, const char *id, uint64_t term, GError **error);
 
-/* The guest of a committed transaction runs: from now on that may be answered. */
-void transaction_log_settle(TransactionLog *log, const char *id);
+/* The guest of a committed transaction runs: from now on that may be answered.  FALSE where it is not
+ * committed (any more). */
+gboolean transaction_log_settle(TransactionLog *log, const char *id);
 
 /* Will never be run here; says nothing yet (see abort).  VMFERRY_ERROR_REFUSED
  * where it was settled before or is lost.  A commit that cannot be taken back on
@@ -100,6 +101,20 @@ gboolean transaction_log_is_committed(TransactionLog *log, const char *id);
 
 /* FALSE where this transaction's guest certainly never came to be here. */
 gboolean transaction_log_may_be_committed(TransactionLog *log, const char *id);
+
+/* All memory of a committed transaction's guest has come (it may run before that); whether that is
+ * known. */
+void transaction_log_note_whole(TransactionLog *log, const char *id);
+gboolean transaction_log_is_whole(TransactionLog *log, const char *id);
+
+/* Its source will not take it over any more (docs/witness.md): that is on the disk when this returns
+ * TRUE; whether it is on record. */
+gboolean transaction_log_note_alone(TransactionLog *log, const char *id, GError **error);
+gboolean transaction_log_is_alone(TransactionLog *log, const char *id);
+
+/* TRUE where this host had the guest by this transaction, for certain not alone, and is told that
+ * its source has it with a higher term. */
+gboolean transaction_log_is_superseded(TransactionLog *log, const ResolveMessage *question);
 
 /* How many are remembered. */
 guint transaction_log_count(TransactionLog *log);

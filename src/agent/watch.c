@@ -6,6 +6,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "agent/postcopy.h"
 #include "base/fd.h"
 #include "base/log.h"
 #include "base/process.h"
@@ -40,6 +41,7 @@ void watch_remove_dead(AgentContext *context, Guest *guest)
         g_strstrip(shown);
     if (shown && *shown)
         json_object_set_new(data, "stderr_tail", json_string(shown));
+    postcopy_drop_writes(context, guest);
     registry_remove(guest);
     event_log_add(context->events, guest->name, "ended", json_incref(data),
                   "its process %d has ended%s%s", (int)record->pid, shown && *shown ? ": " : "",

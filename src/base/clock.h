@@ -6,6 +6,9 @@
 /* CLOCK_MONOTONIC in nanoseconds. */
 uint64_t clock_now_ns(void);
 
+/* CLOCK_BOOTTIME in nanoseconds: goes on while the host is suspended. */
+uint64_t clock_boot_ns(void);
+
 /* CPU time of the calling thread in nanoseconds. */
 uint64_t clock_thread_cpu_ns(void);
 

@@ -23,16 +23,25 @@ static const char *const points[] = {
     "source.accepted",        /* the destination has accepted the guest */
     "source.first-round",     /* before the first page is read */
     "source.decided",         /* pre-copy is over, the guest still runs */
+    "source.fault-channel",   /* post-copy: a channel for faults has joined, the guest still runs */
+    "source.register",        /* before the witness is told of the transaction */
+    "source.store-fill",      /* before a store gets its first page, the guest still runs */
+    "source.store-rest",      /* after START: before a store gets the rest */
     "source.paused",          /* guest stopped, nothing of the last round sent */
     "source.device-state-saved",  /* device state taken, images released */
     "source.before-start",        /* the destination is ready, word not sent */
     "source.switching-over",      /* on record that START may be sent; the guard still resumes */
     "source.start-sent",          /* word sent, answer not read */
     "source.after-started",       /* the answer came; the source's QEMU is still there */
+    "source.split",               /* on record that pages here are still needed there */
+    "source.pushed",              /* all pages were sent, that is not said */
+    "source.given-up",            /* on record that it will not take over; ENDED not sent */
     "destination.disks-made",     /* files for disks are there, empty */
     "destination.launched",       /* QEMU waits for its state */
     "destination.opened",         /* its incoming stream is open, there are markers in its RAM */
     "destination.round-applied",  /* a round's pages are in */
+    "destination.discard",        /* before pages that are outstanding lose what was here */
+    "destination.held",           /* post-copy: its output is held, the guest has not run */
     "destination.before-load",    /* all received, device state not loaded */
     "destination.before-ready",   /* all loaded, not yet said */
     "destination.before-commit",  /* word received, journal not written */
@@ -43,6 +52,24 @@ static const char *const points[] = {
     "destination.taking-back",    /* it refused; the journal still says committed */
     "destination.taken-back",     /* journal says aborted, QEMU is still there */
     "destination.before-started", /* guest runs, the source does not know */
+    "destination.all-pages",      /* no page is outstanding, the source does not know */
+    "destination.fetch",          /* connected to a store, nothing said of what is missing */
+    "destination.ended",          /* the source will not take over; output is still held */
+    "store.seal",                 /* a store has what came before the pause, not on record */
+    "destination.complete-sent",  /* the source was told, the guest's faults are still served */
+    "checkpoint.cut",             /* before the guest is paused for an epoch */
+    "checkpoint.send",            /* an epoch is cut, the guest runs, nothing was sent */
+    "checkpoint.seal",            /* all of an epoch was sent, not that it is all */
+    "checkpoint.commit",          /* all of an epoch has come, nothing of it is on record */
+    "checkpoint.committed",       /* an epoch is on record, that is not said */
+    "checkpoint.release",         /* that was said; the output of the epoch is still held */
+    "takeover.begun",             /* on record that the source takes over; nothing is changed */
+    "takeover.place-left",        /* the paused VMM has given up what only one can have */
+    "takeover.image-open",        /* another process has an image open; nothing is written */
+    "takeover.disks-written",     /* what the epochs have written is in the images */
+    "takeover.launched",          /* the fresh VMM is there, empty */
+    "takeover.loaded",            /* device state loaded, its memory is served; not the guest yet */
+    "takeover.become",            /* on record that the guest is the fresh VMM; it does not run */
     NULL,
 };
 

@@ -94,6 +94,19 @@ static gboolean write_new_file(const char *path, const void *data, size_t length
     return TRUE;
 }
 
+/* Of the file: so that its name is on the disk. */
+static gboolean sync_folder(const char *path, GError **error)
+{
+    g_autofree char *folder = g_path_get_dirname(path);
+    autofd int fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+    /* EINVAL: this file system has nothing to sync there. */
+    if (fd >= 0 && (fsync(fd) == 0 || errno == EINVAL))
+        return TRUE;
+    error_set_errno(error, errno, "fsync %s", folder);
+    return FALSE;
+}
+
 gboolean file_replace(const char *path, const void *data, size_t length, gboolean durable,
                       GError **error)
 {
@@ -108,14 +121,7 @@ gboolean file_replace(const char *path, const void *data, size_t length, gboolea
         unlink(temporary);
         return FALSE;
     }
-    if (durable) {
-        g_autofree char *folder = g_path_get_dirname(path);
-        autofd int fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-
-        if (fd >= 0)
-            (void)fsync(fd);
-    }
-    return TRUE;
+    return !durable || sync_folder(path, error);
 }
 
 char *file_read(const char *path, size_t limit, size_t *ret_length, GError **error)

@@ -13,8 +13,14 @@
 
 #define COMMAND_LINE_LIMIT (2u << 20)
 
-/* Reads state letter and start time; FALSE where the process is gone. */
-static gboolean read_stat(pid_t pid, char *ret_state, uint64_t *ret_ticks, GError **error)
+typedef struct {
+    char state;
+    gulong threads;
+    uint64_t start_ticks;
+} Stat;
+
+/* FALSE where the process is gone. */
+static gboolean read_stat(pid_t pid, Stat *ret, GError **error)
 {
     g_autofree char *path = g_strdup_printf("/proc/%d/stat", (int)pid);
     g_autofree char *text = file_read(path, 65536, NULL, NULL);
@@ -33,25 +39,31 @@ static gboolean read_stat(pid_t pid, char *ret_state, uint64_t *ret_ticks, GErro
         error_set(error, VMFERRY_ERROR_FAILED, "%s: unexpected format", path);
         return FALSE;
     }
-    *ret_state = fields[0][0];
-    *ret_ticks = strtoull(fields[19], NULL, 10);
+    *ret = (Stat){.state = fields[0][0],
+                  .threads = strtoul(fields[17], NULL, 10),
+                  .start_ticks = strtoull(fields[19], NULL, 10)};
     return TRUE;
 }
 
 gboolean process_get_start_time(pid_t pid, uint64_t *ret_ticks, GError **error)
 {
-    char state;
+    Stat stat;
 
-    return read_stat(pid, &state, ret_ticks, error);
+    if (!read_stat(pid, &stat, error))
+        return FALSE;
+    *ret_ticks = stat.start_ticks;
+    return TRUE;
 }
 
 gboolean process_is_same(pid_t pid, uint64_t start_time)
 {
-    uint64_t ticks;
-    char state;
+    Stat stat;
 
-    return pid > 0 && read_stat(pid, &state, &ticks, NULL) && ticks == start_time && state != 'Z' &&
-           state != 'X';
+    if (pid <= 0 || !read_stat(pid, &stat, NULL) || stat.start_ticks != start_time)
+        return FALSE;
+    /* Where the first thread has ended before others, its files are open, and I/O is under way, until
+     * they have. */
+    return (stat.state != 'Z' && stat.state != 'X') || stat.threads > 1;
 }
 
 char **process_get_command_line(pid_t pid, GError **error)

@@ -13,7 +13,8 @@
 /* Field 22 of /proc/PID/stat (clock ticks after boot). */
 gboolean process_get_start_time(pid_t pid, uint64_t *ret_ticks, GError **error);
 
-/* TRUE if *pid* is alive (no zombie) and was started at *start_time*. */
+/* TRUE if *pid* is alive (no zombie, but for one of which other threads are still ending) and was started
+ * at *start_time*. */
 gboolean process_is_same(pid_t pid, uint64_t start_time);
 
 /* The command line as a NULL-terminated vector; free with g_strfreev(). */

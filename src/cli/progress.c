@@ -47,9 +47,14 @@ static const char *describe_phase(const char *phase)
     static const struct {
         const char *name, *text;
     } phases[] = {
-        {"connect", "connecting"},        {"disks", "copying disks"},
-        {"precopy", "copying"},           {"stopped", "stopped, last round"},
-        {"switchover", "switching over"}, {"done", "done"},
+        {"connect", "connecting"},
+        {"disks", "copying disks"},
+        {"precopy", "copying"},
+        {"store", "filling the store"},
+        {"stopped", "stopped, last round"},
+        {"switchover", "switching over"},
+        {"postcopy", "runs there, memory follows"},
+        {"done", "done"},
     };
 
     for (guint i = 0; i < G_N_ELEMENTS(phases); i++)
@@ -80,11 +85,24 @@ static char *describe_means(json_t *object)
     return g_string_free(text, FALSE);
 }
 
+/* There are no rounds in these. */
+static gboolean is_one_pass(json_t *object)
+{
+    const char *phase = json_text_or(object, "phase", "");
+
+    return strcmp(phase, "postcopy") == 0 || strcmp(phase, "store") == 0;
+}
+
 /* How far the phase is: "round 2", "512 MB of 2.0 GB".  Free with g_free(). */
 static char *describe_position(json_t *object)
 {
     g_autofree char *done = NULL, *all = NULL;
 
+    if (is_one_pass(object)) {
+        done = bytes_format((double)json_count_or(object, "round_bytes_done", 0));
+        all = bytes_format((double)json_count_or(object, "round_bytes", 0));
+        return g_strdup_printf("%s of %s", done, all);
+    }
     if (!is_about_disks(object))
         return g_strdup_printf("round %d", (int)json_count_or(object, "round", 0) + 1);
     done = bytes_format((double)json_count_or(object, "disk_bytes_done", 0));

@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/page.h"
 #include "base/rate.h"
 #include "cli/output.h"
 #include "migrate/report.h"
@@ -17,6 +18,8 @@ CliExit report_get_exit(json_t *report)
     gboolean has_error = json_is_string(json_object_get(report, "error"));
 
     if (json_flag_or(report, "in_doubt", FALSE))
+        return EXIT_ATTENTION;
+    if (has_status(report, "split"))
         return EXIT_ATTENTION;
     if (has_status(report, "ended"))
         return EXIT_ENDED;
@@ -181,6 +184,26 @@ static void print_copies(json_t *report)
     }
 }
 
+/* What followed the guest. */
+static void print_postcopy(json_t *report)
+{
+    json_t *postcopy = json_object_get(report, "postcopy");
+    g_autofree char *bytes = NULL, *time = NULL;
+    guint64 breaks;
+
+    if (!json_is_object(postcopy))
+        return;
+    bytes = bytes_format(get_number(postcopy, "outstanding_pages") * PAGE_BYTES);
+    time = format_ms(get_number(postcopy, "ms"));
+    breaks = json_count_or(postcopy, "breaks", 0);
+    printf("  followed    %s of its memory in %s; it waited for %" G_GUINT64_FORMAT " pages", bytes,
+           time, json_count_or(postcopy, "answered_pages", 0));
+    if (breaks > 0)
+        printf("; the connection broke %" G_GUINT64_FORMAT " time%s", breaks,
+               breaks == 1 ? "" : "s");
+    printf("\n");
+}
+
 static void print_completed(json_t *report, const char *guest)
 {
     g_autofree char *wire = bytes_format(get_number(report, "wire_bytes"));
@@ -196,6 +219,7 @@ static void print_completed(json_t *report, const char *guest)
     print_times(report);
     printf("  sent        %s for %s of memory, in %zu round%s (%s)\n", wire, ram, rounds,
            rounds == 1 ? "" : "s", json_text_or(report, "reason", "?"));
+    print_postcopy(report);
     print_reclaimed(report);
     if (parts > 0)
         printf("  in parts    %" G_GUINT64_FORMAT " of %" G_GUINT64_FORMAT
@@ -239,6 +263,11 @@ void report_print(json_t *report, const char *guest)
         fprintf(stderr,
                 "%s is in doubt: paused here until %s answers; see `vmferry status %s` and "
                 "`vmferry resolve --help`.\n",
+                guest, json_text_or(report, "destination", "its destination"), guest);
+    else if (has_status(report, "split"))
+        fprintf(stderr,
+                "%s runs on %s and lacks memory that is here: leave it here; see `vmferry status "
+                "%s`.\n",
                 guest, json_text_or(report, "destination", "its destination"), guest);
     else if (has_status(report, "ended"))
         return;

@@ -95,8 +95,8 @@ static json_t *ask_returned_agent(Run *run, gboolean *ret_gone)
  * it is ended when the guest has gone. */
 static gboolean is_still_here(Run *run)
 {
-    return strcmp(run->phase, "switchover") != 0 && strcmp(run->phase, "done") != 0 &&
-           run->pid > 0 && kill(run->pid, 0) == 0;
+    return strcmp(run->phase, "switchover") != 0 && strcmp(run->phase, "postcopy") != 0 &&
+           strcmp(run->phase, "done") != 0 && run->pid > 0 && kill(run->pid, 0) == 0;
 }
 
 /* A report for a move whose agent went away under it. */
@@ -109,7 +109,7 @@ static void report_lost_agent(Run *run)
     gboolean attention = FALSE;
 
     if (guest) {
-        attention = strcmp(state, "in-doubt") == 0;
+        attention = strcmp(state, "in-doubt") == 0 || strcmp(state, "postcopy-source") == 0;
         text = g_strdup_printf("the agent was restarted during the move; %s is %s here", run->guest,
                                state);
     } else if (gone) {

@@ -46,6 +46,37 @@ static void add_command_line(Table *table, json_t *guest)
     table_add(table, "command line", line->str, NULL);
 }
 
+/* Who may go on where the hosts lose each other, and whether it stands still for that. */
+static void add_witness(Table *table, json_t *progress)
+{
+    const char *state = json_text_or(progress, "witness", NULL);
+
+    if (!state)
+        return;
+    table_add(table, "witness", state, NULL);
+    if (json_flag_or(progress, "alone", FALSE))
+        table_add(table, "survives", "the end of its source", NULL);
+    else if (json_flag_or(progress, "held", FALSE))
+        table_add(table, "stands still", "neither its source nor the witness can be reached", NULL);
+    else
+        table_add(table, "survives", "the end of either host, once all is in the store", NULL);
+}
+
+/* Of a guest that is split between two hosts. */
+static void add_split(Table *table, json_t *progress)
+{
+    uint64_t uncovered = json_count_or(progress, "uncovered_bytes", 0);
+    g_autofree char *left = bytes_format((double)json_count_or(progress, "outstanding_bytes", 0));
+    g_autofree char *text = bytes_format((double)uncovered);
+
+    if (strcmp(json_text_or(progress, "phase", ""), "postcopy") != 0)
+        return;
+    if (json_object_get(progress, "outstanding_bytes"))
+        table_add(table, "memory to come", left, NULL);
+    table_add(table, "not in a store", text, NULL);
+    add_witness(table, progress);
+}
+
 static void add_progress(Table *table, json_t *activity)
 {
     json_t *progress = json_object_get(activity, "progress");
@@ -58,6 +89,7 @@ static void add_progress(Table *table, json_t *activity)
     text = g_strdup_printf("%s, round %d, %s sent", json_text_or(progress, "phase", "?"),
                            (int)json_count_or(progress, "round", 0) + 1, sent);
     table_add(table, "progress", text, NULL);
+    add_split(table, progress);
 }
 
 static void add_times(Table *table, json_t *guest)
@@ -104,6 +136,23 @@ static void print_guest(json_t *guest)
     table_print(table);
 }
 
+/* What it keeps as a store. */
+static void add_stored(Table *table, json_t *agent)
+{
+    json_t *entry;
+    size_t i;
+
+    json_array_foreach(json_object_get(agent, "stored"), i, entry)
+    {
+        g_autofree char *bytes = bytes_format((double)json_count_or(entry, "stored_bytes", 0));
+        g_autofree char *text = g_strdup_printf(
+            "%s of %s, from %s to %s", bytes, json_text_or(entry, "guest", "?"),
+            json_text_or(entry, "source", "?"), json_text_or(entry, "destination", "?"));
+
+        table_add(table, "keeps pages", text, NULL);
+    }
+}
+
 static void print_agent(json_t *agent)
 {
     static const char *const columns[] = {"", "", NULL};
@@ -115,6 +164,7 @@ static void print_agent(json_t *agent)
     table_add(table, "listens for peers", json_text_or(agent, "listening", "nowhere"), NULL);
     table_add(table, "secured by TLS", json_flag_or(agent, "secure", FALSE) ? "yes" : "no", NULL);
     add_number(table, "guests", agent, "guests");
+    add_stored(table, agent);
     add_text(table, "state directory", agent, "state_dir");
     table_print(table);
 }

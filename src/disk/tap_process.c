@@ -61,17 +61,16 @@ static uint64_t cost_of(size_t body)
     return sizeof(Record) + body;
 }
 
-static void put(Disk *disk, TapEventKind kind, uint64_t offset, uint32_t length, const void *body,
-                size_t body_bytes)
+static void put(Sink *sink, guint disk, TapEventKind kind, uint64_t offset, uint32_t length,
+                const void *body, size_t body_bytes)
 {
-    Sink *sink = disk->sink;
     Record *record = g_malloc(sizeof *record + body_bytes);
 
     record->link = (GList){.data = record};
     record->bytes = sizeof record->head + body_bytes;
     record->head = (TapRecordHead){.magic = TAP_RECORD_MAGIC,
                                    .kind = (uint16_t)kind,
-                                   .disk = (uint16_t)disk->number,
+                                   .disk = (uint16_t)disk,
                                    .sequence = ++sink->sequence,
                                    .offset = offset,
                                    .length = length};
@@ -154,7 +153,8 @@ static gboolean put_request(Disk *disk, const NbdRequest *request)
 
     if (!wait_for_room(disk->sink, cost_of(body)))
         return FALSE;
-    put(disk, kind_of(request->kind), request->offset, request->length, request->data, body);
+    put(disk->sink, disk->number, kind_of(request->kind), request->offset, request->length,
+        request->data, body);
     return TRUE;
 }
 
@@ -177,7 +177,8 @@ static void take_end(const GError *why, gpointer user)
     size_t length = why ? MIN(strlen(why->message), TAP_REASON_MAX) : 0;
     lock_guard(&disk->sink->lock);
 
-    put(disk, TAP_EVENT_END, 0, (uint32_t)length, why ? why->message : NULL, length);
+    put(disk->sink, disk->number, TAP_EVENT_END, 0, (uint32_t)length, why ? why->message : NULL,
+        length);
     wake_sender(disk->sink);
 }
 
@@ -217,6 +218,19 @@ static size_t forget_sent(Sink *sink, size_t sent)
     return sent;
 }
 
+/* The agent sends nothing but numbers of barriers.  FALSE: it is gone. */
+static gboolean take_barrier(Sink *sink)
+{
+    uint64_t number;
+    ssize_t got = recv(sink->socket, &number, sizeof number, MSG_DONTWAIT);
+    lock_guard(&sink->lock);
+
+    if (got != (ssize_t)sizeof number)
+        return got < 0 && (errno == EAGAIN || errno == EINTR);
+    put(sink, 0, TAP_EVENT_BARRIER, number, 0, NULL, 0);
+    return TRUE;
+}
+
 /* Until something can be sent (*blocked*), or is there to be sent.  FALSE: the agent is gone. */
 static gboolean wait_for_work(Sink *sink, gboolean blocked)
 {
@@ -228,7 +242,9 @@ static gboolean wait_for_work(Sink *sink, gboolean blocked)
         return errno == EINTR;
     if (fds[1].revents)
         eventfd_read(sink->wake_fd, &times);
-    return (fds[0].revents & ~POLLOUT) == 0;
+    if (fds[0].revents & ~(POLLIN | POLLOUT))
+        return FALSE;
+    return !(fds[0].revents & POLLIN) || take_barrier(sink);
 }
 
 /* After nothing was sent: *blocked* by the agent, who does not take it now or (*problem*) ever. */

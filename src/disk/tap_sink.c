@@ -16,6 +16,7 @@
 
 struct TapSink {
     pid_t pid;
+    int socket; /* the reader's */
     TapReader *reader;
     guint count;
     char (*addresses)[TAP_ADDRESS_BYTES];
@@ -85,6 +86,7 @@ static gboolean start(TapSink *sink, const TapSinkOptions *options, int *fd, int
         return FALSE;
     for (guint i = 0; i < options->count; i++)
         bytes[i] = options->disks[i].bytes;
+    sink->socket = *fd;
     sink->reader = tap_reader_new(fd_steal(fd), bytes, options->count);
     return TRUE;
 }
@@ -141,4 +143,22 @@ const char *tap_sink_get_address(const TapSink *sink, guint disk)
 int tap_sink_read(TapSink *sink, int timeout_ms, TapEvent *ret, GError **error)
 {
     return tap_reader_next(sink->reader, timeout_ms, ret, error);
+}
+
+gboolean tap_sink_send_barrier(TapSink *sink, uint64_t number, GError **error)
+{
+    ssize_t sent = send(sink->socket, &number, sizeof number, MSG_NOSIGNAL | MSG_DONTWAIT);
+
+    if (sent == (ssize_t)sizeof number)
+        return TRUE;
+    if (sent < 0 && errno == EAGAIN)
+        error_set(error, VMFERRY_ERROR_TIMEOUT, "block tap: its process does not answer");
+    else
+        error_set(error, VMFERRY_ERROR_DISCONNECTED, "block tap: its process is gone");
+    return FALSE;
+}
+
+void tap_sink_close(TapSink *sink)
+{
+    shutdown(sink->socket, SHUT_RDWR);
 }

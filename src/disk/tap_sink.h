@@ -67,3 +67,10 @@ const char *tap_sink_get_address(const TapSink *sink, guint disk);
 
 /* As tap_reader_next().  One thread at a time. */
 int tap_sink_read(TapSink *sink, int timeout_ms, TapEvent *ret, GError **error);
+
+/* Makes the process put a BARRIER with this number behind all that is in its buffer now: all that
+ * the guest has been told to have ended.  From any thread. */
+gboolean tap_sink_send_barrier(TapSink *sink, uint64_t number, GError **error);
+
+/* Ends the process, and tap_sink_read() in another thread with it: DISCONNECTED. */
+void tap_sink_close(TapSink *sink);

@@ -61,6 +61,8 @@ static gboolean is_range_right(const TapReader *reader, const TapRecordHead *hea
 {
     uint64_t bytes = reader->bytes[head->disk];
 
+    if (head->kind == TAP_EVENT_BARRIER)
+        return head->length == 0;
     if (!has_range(head))
         return head->offset == 0 &&
                head->length <= (head->kind == TAP_EVENT_END ? TAP_REASON_MAX : 0);
@@ -74,7 +76,7 @@ static gboolean check_head(const TapReader *reader, const TapRecordHead *head, G
 
     if (head->magic != TAP_RECORD_MAGIC || head->reserved != 0)
         problem = "a record does not begin as one";
-    else if (head->kind > TAP_EVENT_END || head->disk >= reader->disks)
+    else if (head->kind > TAP_EVENT_BARRIER || head->disk >= reader->disks)
         problem = "a record is of no known kind, or of no disk";
     else if (head->sequence != reader->sequence + 1)
         problem = "an event is missing";
@@ -93,6 +95,8 @@ static void fill_event(TapReader *reader, const TapRecordHead *head, const uint8
         ret->offset = head->offset;
         ret->length = head->length;
     }
+    if (head->kind == TAP_EVENT_BARRIER)
+        ret->offset = head->offset;
     if (head->kind == TAP_EVENT_WRITE)
         ret->data = body;
     if (head->kind != TAP_EVENT_END || head->length == 0)

@@ -19,15 +19,16 @@ typedef enum {
                         to a tap, and does not do it either */
     TAP_EVENT_FLUSH, /* of QEMU: one at the tap's start, and one as the last thing of each `stop`, behind
                         all that came before it: an epoch's mark.  No flush of the guest */
-    TAP_EVENT_END, /* nothing of this disk will follow */
+    TAP_EVENT_END,     /* nothing of this disk will follow */
+    TAP_EVENT_BARRIER, /* of no disk: what tap_sink_send_barrier() asked for */
 } TapEventKind;
 
 typedef struct {
     TapEventKind kind;
     guint disk;          /* place in the list of disks */
     uint64_t sequence;   /* 1, 2, 3, … over all disks */
-    uint64_t offset;     /* in bytes; 0 of FLUSH and END */
-    uint32_t length;     /* 0 of FLUSH and END */
+    uint64_t offset;     /* in bytes; 0 of FLUSH and END; the number of a BARRIER */
+    uint32_t length;     /* 0 of FLUSH, END and BARRIER */
     const uint8_t *data; /* of WRITE: until the next call */
     const char
         *reason; /* of END: why the tap is broken, until the next call; NULL: the VMM has left

@@ -4,10 +4,7 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <poll.h>
-#include <sched.h>
-#include <signal.h>
 #include <string.h>
-#include <sys/socket.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
@@ -15,22 +12,19 @@
 #include "base/error.h"
 #include "base/fd.h"
 #include "base/helper.h"
+#include "guard/deadline_watch.h"
+#include "guard/perform.h"
 
-/* What the guard finds open. */
-#define PIPE_FD 3
-#define PIDFD_FD 4
-#define NETNS_FD 5
 #define GUARD_NAME "vmferry-guard"
 #define PAUSE_NS 100000000L /* between two attempts */
-#define ANSWER_TIMEOUT_MS 3000
 #define SLOTS (GUARD_SLOT_BALLOON + 1)
-#define SLOT_BYTES (160u << 10) /* 256 files with long paths, in the guard's bss */
 
 typedef enum {
     ORDER_DISMISS,
     ORDER_ARM,      /* its steps follow */
     ORDER_ARM_ALSO, /* its steps follow */
     ORDER_DISARM,
+    ORDER_DEADLINE, /* the file's path follows, GUARD_DEADLINE_PATH_BYTES, and the steps */
 } OrderKind;
 
 typedef struct {
@@ -42,7 +36,7 @@ typedef struct {
 /* What goes through the pipe, in one piece. */
 typedef struct {
     OrderHeader header;
-    char steps[GUARD_ACTION_BYTES];
+    char steps[GUARD_DEADLINE_PATH_BYTES + GUARD_ACTION_BYTES];
 } Order;
 
 G_STATIC_ASSERT(sizeof(Order) <= PIPE_BUF);
@@ -55,177 +49,29 @@ struct Guard {
 
 /* --- in the guard's process: system calls only ------------------------- */
 
-typedef struct {
-    uint16_t attempts;
-    int done;
-    size_t length;
-    char steps[SLOT_BYTES];
-} Slot;
-
-typedef struct {
-    int fd;              /* or -1 */
-    const char *opening; /* the steps that have opened it, or NULL */
-    size_t opening_length;
-} Conversation;
-
-/* OVER: nothing of the action is left to be done. */
-typedef enum { STEP_FAILED, STEP_DONE, STEP_OVER } StepResult;
-
-static int say(int fd, const char *text)
-{
-    return write(fd, text, strlen(text)) == (ssize_t)strlen(text);
-}
-
-/* More of what the VMM says; false where no more comes. */
-static int read_more(int fd, char *window, size_t size, size_t *kept)
-{
-    struct pollfd p = {.fd = fd, .events = POLLIN};
-    ssize_t got;
-
-    if (poll(&p, 1, ANSWER_TIMEOUT_MS) <= 0)
-        return 0;
-    got = read(fd, window + *kept, size - *kept);
-    if (got <= 0)
-        return 0;
-    *kept += (size_t)got;
-    return 1;
-}
-
-static int holds(const char *window, size_t length, const char *text)
-{
-    return *text && memmem(window, length, text, strlen(text));
-}
-
-/* Reads until both texts have come by, the peer closes or nothing comes. */
-static StepResult expect(int fd, const char *text, const char *other, const char *unless)
-{
-    int has_text = 0, has_other = !*other, has_unless = 0;
-    char window[4096];
-    size_t kept = 0;
-
-    while (read_more(fd, window, sizeof window, &kept)) {
-        has_text = has_text || holds(window, kept, text);
-        has_other = has_other || holds(window, kept, other);
-        has_unless = has_unless || holds(window, kept, unless);
-        if (has_text && has_other)
-            return has_unless ? STEP_OVER : STEP_DONE;
-        if (kept == sizeof window) { /* keep a tail that may hold the half of a text */
-            memmove(window, window + kept - GUARD_EXPECT_BYTES, GUARD_EXPECT_BYTES);
-            kept = GUARD_EXPECT_BYTES;
-        }
-    }
-    return STEP_FAILED;
-}
-
-static void hang_up(Conversation *conversation)
-{
-    if (conversation->fd >= 0)
-        close(conversation->fd);
-    conversation->fd = -1;
-    conversation->opening = NULL;
-}
-
-static int connect_to(const char *step, Conversation *conversation)
-{
-    GuardAddress address;
-
-    memcpy(&address, step + 1, sizeof address);
-    hang_up(conversation);
-    /* An abstract name is known in its own namespace only. */
-    if (address.foreign)
-        (void)setns(NETNS_FD, CLONE_NEWNET);
-    conversation->fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    return conversation->fd >= 0 &&
-           connect(conversation->fd, (const struct sockaddr *)address.address, address.length) == 0;
-}
-
-static void write_file(const char *path, const char *text)
-{
-    int fd = open(path, O_WRONLY | O_TRUNC | O_CLOEXEC);
-
-    if (fd < 0)
-        return;
-    (void)say(fd, text);
-    close(fd);
-}
-
-static StepResult perform_step(const char *step, Conversation *conversation)
-{
-    const char *text = step + 1, *second;
-
-    switch (*step) {
-    case GUARD_STEP_WRITE:
-        write_file(text, text + strlen(text) + 1);
-        return STEP_DONE;
-    case GUARD_STEP_CONNECT:
-        return connect_to(step, conversation) ? STEP_DONE : STEP_FAILED;
-    case GUARD_STEP_SEND:
-        return say(conversation->fd, text) ? STEP_DONE : STEP_FAILED;
-    case GUARD_STEP_EXPECT:
-        second = text + strlen(text) + 1;
-        return expect(conversation->fd, text, second, second + strlen(second) + 1);
-    case GUARD_STEP_KILL:
-        syscall(SYS_pidfd_send_signal, PIDFD_FD, SIGKILL, NULL, 0);
-        _exit(0);
-    default:
-        return STEP_DONE;
-    }
-}
-
-/* The `ready` that ends the opening which begins here. */
-static const char *find_ready(const char *step, const char *end)
-{
-    while (step < end && *step != GUARD_STEP_READY)
-        step = guard_step_next(step);
-    return step;
-}
-
-/* Whether the action is done. */
-static int perform(const Slot *slot, Conversation *conversation)
-{
-    const char *end = slot->steps + slot->length, *opening = NULL;
-
-    for (const char *step = slot->steps; step < end; step = guard_step_next(step)) {
-        StepResult result;
-
-        if (*step == GUARD_STEP_CONNECT) {
-            const char *ready = find_ready(step, end);
-
-            opening = step;
-            if (conversation->opening && conversation->opening_length == (size_t)(ready - step) &&
-                memcmp(conversation->opening, step, (size_t)(ready - step)) == 0)
-                step = ready;
-        }
-        result = perform_step(step, conversation);
-        if (result == STEP_OVER)
-            return 1;
-        if (result == STEP_FAILED)
-            return 0;
-        if (*step == GUARD_STEP_READY) {
-            conversation->opening = opening;
-            conversation->opening_length = (size_t)(step - opening);
-        }
-    }
-    return 1;
-}
-
 /* One attempt; whether all actions are done.  One that is done is not performed
  * again: a guest that was resumed may be paused for another move by then. */
-static int perform_all(Slot *slots)
+static int perform_all(Slot *slots, int64_t until_ns)
 {
-    Conversation conversation = {.fd = -1};
+    Conversation conversation = {.fd = -1, .until_ns = until_ns};
     int done = 1;
 
     for (int i = 0; i < SLOTS && done; i++) {
         if (!slots[i].done)
-            slots[i].done = perform(&slots[i], &conversation);
+            slots[i].done = guard_perform(&slots[i], &conversation) != STEP_FAILED;
         done = slots[i].done;
     }
-    hang_up(&conversation);
+    guard_hang_up(&conversation);
     return done;
 }
 
-static void act(Slot *slots)
+/* A guest that was paused since its lease has ended is not resumed by us. */
+static int may_act(const DeadlineWatch *watch)
+{
+    return !deadline_watch_is_due(watch) && !deadline_watch_has_passed(watch);
+}
+
+static void act(Slot *slots, DeadlineWatch *watch)
 {
     const struct timespec nap = {0, PAUSE_NS};
     uint16_t attempts = 1;
@@ -233,10 +79,8 @@ static void act(Slot *slots)
     for (int i = 0; i < SLOTS; i++)
         if (slots[i].length > 0 && slots[i].attempts > attempts)
             attempts = slots[i].attempts;
-    for (uint16_t i = 0; i < attempts && !perform_all(slots); i++) {
-        struct pollfd p = {.fd = PIDFD_FD, .events = POLLIN};
-
-        if (poll(&p, 1, 0) > 0) /* the VMM has ended */
+    for (uint16_t i = 0; i < attempts && may_act(watch); i++) {
+        if (perform_all(slots, deadline_watch_begins_ns(watch)) || guard_vmm_has_ended())
             return;
         clock_nanosleep(CLOCK_MONOTONIC, 0, &nap, NULL);
     }
@@ -259,11 +103,12 @@ static int receive(void *buffer, size_t length)
 }
 
 /* Until the agent is gone.  That the steps fit the agent has seen to. */
-static void take_orders(Slot *slots)
+static void take_orders(Slot *slots, DeadlineWatch *watch)
 {
+    char path[GUARD_DEADLINE_PATH_BYTES];
     OrderHeader order;
 
-    while (receive(&order, sizeof order)) {
+    while (deadline_watch_until_readable(watch, PIPE_FD) && receive(&order, sizeof order)) {
         Slot *slot = &slots[order.slot];
 
         switch (order.kind) {
@@ -278,6 +123,12 @@ static void take_orders(Slot *slots)
             slot->length += order.length;
             slot->attempts = order.attempts;
             break;
+        case ORDER_DEADLINE:
+            if (!receive(path, sizeof path) || !receive(watch->pause.steps, order.length))
+                return;
+            watch->pause.length = order.length;
+            deadline_watch_begin(watch, path);
+            break;
         default:
             slot->length = 0;
         }
@@ -287,9 +138,11 @@ static void take_orders(Slot *slots)
 static void guard_main(void)
 {
     static Slot slots[SLOTS];
+    static DeadlineWatch watch;
 
-    take_orders(slots);
-    act(slots);
+    take_orders(slots, &watch);
+    act(slots, &watch);
+    deadline_watch_to_the_end(&watch);
     _exit(0);
 }
 
@@ -304,6 +157,15 @@ static int open_netns(pid_t pid)
     return open(path, O_RDONLY | O_CLOEXEC);
 }
 
+/* *length*: of what follows the header. */
+static gboolean write_order(Guard *guard, const Order *order, size_t length, GError **error)
+{
+    if (fd_write_all(guard->pipe, order, sizeof order->header + length, error))
+        return TRUE;
+    g_prefix_error(error, "the guard process has ended: ");
+    return FALSE;
+}
+
 static gboolean give_order(Guard *guard, OrderKind kind, GuardSlot slot, const GuardAction *action,
                            GError **error)
 {
@@ -314,10 +176,7 @@ static gboolean give_order(Guard *guard, OrderKind kind, GuardSlot slot, const G
         order.header.length = action->length;
         memcpy(order.steps, action->steps, action->length);
     }
-    if (fd_write_all(guard->pipe, &order, sizeof order.header + order.header.length, error))
-        return TRUE;
-    g_prefix_error(error, "the guard process has ended: ");
-    return FALSE;
+    return write_order(guard, &order, order.header.length, error);
 }
 
 static gboolean arm(Guard *guard, OrderKind kind, GuardSlot slot, const GuardAction *action,
@@ -353,6 +212,39 @@ gboolean guard_disarm(Guard *guard, GuardSlot slot, GError **error)
         return FALSE;
     guard->armed_bytes[slot] = 0;
     return TRUE;
+}
+
+static gboolean order_deadline(Guard *guard, const char *path, const GuardAction *pause,
+                               GError **error)
+{
+    Order order = {.header = {.kind = ORDER_DEADLINE, .length = pause->length}};
+
+    g_strlcpy(order.steps, path, GUARD_DEADLINE_PATH_BYTES);
+    memcpy(order.steps + GUARD_DEADLINE_PATH_BYTES, pause->steps, pause->length);
+    return write_order(guard, &order, GUARD_DEADLINE_PATH_BYTES + (size_t)pause->length, error);
+}
+
+/* The word first: an order that finds none would have the guard wait for nothing. */
+gboolean guard_arm_deadline(Guard *guard, GuardDeadline *deadline, const GuardAction *pause,
+                            uint64_t time_ns, GError **error)
+{
+    if (pause->incomplete) {
+        error_set(error, VMFERRY_ERROR_INVALID, "the action that pauses the guest is incomplete");
+        return FALSE;
+    }
+    if (!guard_deadline_set(deadline, time_ns)) {
+        error_set(error, VMFERRY_ERROR_BUSY, "the guard is just pausing the guest");
+        return FALSE;
+    }
+    return order_deadline(guard, guard_deadline_get_path(deadline), pause, error) &&
+           guard_deadline_await_watched(deadline, error);
+}
+
+gboolean guard_is_alive(Guard *guard)
+{
+    struct pollfd p = {.fd = guard->pipe};
+
+    return poll(&p, 1, 0) == 0;
 }
 
 /* Starts the process; what is armed is in the pipe by then. */
@@ -417,4 +309,12 @@ void guard_restore_limits(Guard *guard)
     guard_disarm(guard, GUARD_SLOT_GUEST, NULL);
     guard_disarm(guard, GUARD_SLOT_BALLOON, NULL);
     end_guard(guard);
+}
+
+void guard_leave(Guard *guard)
+{
+    if (!guard)
+        return;
+    close(guard->pipe);
+    g_free(guard);
 }

@@ -26,6 +26,14 @@
  * nobody owns.  What can't be decided without the other host is left to the
  * restarted agent.
  *
+ * Besides that a guard may watch a *deadline* (deadline.h), while the agent lives and
+ * after its death: a guest that runs by a lease is paused when that ends.  It
+ * begins GUARD_DEADLINE_LEAD_MS before: the action is tried first (a VMM whose
+ * monitor is still held by an agent that hangs does not answer it), and in time the VMM's
+ * process is stopped by SIGSTOP.  What is armed for our death is tried until then
+ * at the latest.  With a deadline the guard stays in memory and runs before
+ * everything else, as far as it has the right to.
+ *
  * The guard runs before main() and only makes system calls, in each program that
  * this is linked into.
  */
@@ -35,6 +43,9 @@
 #include <sys/types.h>
 
 #include "guard/action.h"
+#include "guard/deadline.h"
+
+#define GUARD_DEADLINE_LEAD_MS 400
 
 typedef enum { GUARD_SLOT_LIMITS, GUARD_SLOT_GUEST, GUARD_SLOT_BALLOON } GuardSlot;
 
@@ -56,11 +67,27 @@ gboolean guard_arm_also(Guard *guard, GuardSlot slot, const GuardAction *action,
 /* Nothing is to be done for this slot any more.  In effect when this returns. */
 gboolean guard_disarm(Guard *guard, GuardSlot slot, GError **error);
 
+/* From now on the guard pauses the VMM by *time_ns* (clock_boot_ns()), unless the deadline is renewed
+ * (guard_deadline_renew()) or cleared.  *pause*: of vmm_get_pause_action().  Also to begin anew
+ * after the deadline has passed: then the guest may be resumed when this has returned.  FALSE with
+ * *error*: BUSY, it is just pausing the guest; or the guard has ended, or does not answer: then
+ * the deadline is SET all the same, for another guard. */
+gboolean guard_arm_deadline(Guard *guard, GuardDeadline *deadline, const GuardAction *pause,
+                            uint64_t time_ns, GError **error);
+
+/* FALSE where the guard has ended (it was killed): nothing is armed any more. */
+gboolean guard_is_alive(Guard *guard);
+
 /* The guard writes the limits back now, which we could not do ourselves, and is
  * gone when this returns.  Nothing else: monitors serve one client, and that is
  * we.  Frees *guard*.  NULL-safe. */
 void guard_restore_limits(Guard *guard);
 
-/* Ends the guard; nothing that is armed is performed.  NULL-safe. */
+/* Leaves the guard as our death would: it performs what is armed, watches its deadline to the end, and is
+ * not waited for.  Frees *guard*.  NULL-safe. */
+void guard_leave(Guard *guard);
+
+/* Ends the guard; nothing that is armed is performed, nor is a deadline watched any more.
+ * NULL-safe. */
 void guard_free(Guard *guard);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(Guard, guard_free)

@@ -162,6 +162,19 @@ gboolean pagemap_add_populated(Pagemap *pagemap, uint64_t address, PageSet *set,
     return scan(pagemap, &argument, address, all, set, error);
 }
 
+gboolean pagemap_add_present(Pagemap *pagemap, uint64_t address, PageSet *set, GError **error)
+{
+    struct scan_argument argument = {
+        .category_anyof_mask = SCAN_PRESENT | SCAN_SWAPPED,
+        .return_mask = SCAN_PRESENT,
+    };
+    PageSpan all = {0, set->pages};
+
+    if (!pagemap->can_scan)
+        return read_entries(pagemap, address, all, ENTRY_PRESENT | ENTRY_SWAPPED, 0, set, error);
+    return scan(pagemap, &argument, address, all, set, error);
+}
+
 static gboolean scan_written(Pagemap *pagemap, uint64_t address, PageSpan span,
                              gboolean only_populated, uint64_t flags, PageSet *written,
                              GError **error)

@@ -28,6 +28,8 @@ gboolean pagemap_can_scan(Pagemap *pagemap);
  * content of their own: present or swapped, and not the shared zero page where
  * the kernel can tell. */
 gboolean pagemap_add_populated(Pagemap *pagemap, uint64_t address, PageSet *set, GError **error);
+/* The same, and those that were only read so far (the kernel's page of zeroes). */
+gboolean pagemap_add_present(Pagemap *pagemap, uint64_t address, PageSet *set, GError **error);
 
 /* Get and clear: adds to *written* the pages of *span*, counted from *address*
  * on, that were written since the last call, and write-protects them again.  Needs PAGEMAP_SCAN and

@@ -220,17 +220,6 @@ TrackerKind tracker_get_kind(Tracker *tracker)
     return tracker->ops->kind;
 }
 
-/* The owner of the userfault goes on with it: all that is left is protection that costs faults. */
-static void release_regions(Tracker *tracker)
-{
-    for (guint i = 0; i < tracker->memory->regions->len; i++) {
-        PageSpan all = {0, guest_memory_get_region(tracker->memory, i)->pages};
-
-        if (all.count > 0)
-            tracker_release_span(tracker, i, all, NULL);
-    }
-}
-
 void tracker_free(Tracker *tracker)
 {
     if (!tracker)
@@ -239,8 +228,6 @@ void tracker_free(Tracker *tracker)
         tracker->ops->stop(tracker);
     if (tracker->owns_userfault)
         userfault_free(tracker->userfault);
-    else
-        release_regions(tracker);
     fd_close(&tracker->stop_event);
     g_free(tracker);
 }

@@ -93,8 +93,8 @@ Tracker *tracker_start(GuestMemory *memory, TrackerKind kind, GError **error);
 
 /* The same on *userfault* (borrowed; must outlive the tracker), which others use, too:
  * opened with USERFAULT_WP_ASYNC, and every region's range registered with USERFAULT_MODE_WP.  A
- * page that userfault_copy() put in protected does not count as written.  tracker_free() lifts the
- * protection and leaves the ranges registered. */
+ * page that userfault_copy() put in protected does not count as written.  tracker_free() leaves all
+ * as it is, for a tracker that goes on; what ends the userfault ends the protection. */
 Tracker *tracker_start_on(GuestMemory *memory, Userfault *userfault, GError **error);
 
 /* Adds what counts as written to *sets* (guest_memory_new_sets()) and protects it. */

@@ -294,31 +294,72 @@ Userfault *userfault_fetch(pid_t pid, GError **error)
 
 /* ---- ending ---- */
 
+typedef struct {
+    pid_t pid;
+    int fd;
+    gboolean done;
+    GError *error;
+} CloseRequest;
+
 static gpointer close_kept_thread(gpointer data)
 {
-    const Userfault *userfault = data;
-    g_autoptr(Inject) inject = inject_attach(userfault->pid, NULL);
+    CloseRequest *request = data;
+    g_autoptr(Inject) inject = inject_attach(request->pid, &request->error);
     int64_t closed;
 
-    if (inject)
-        inject_call(inject, SYS_close, (uint64_t[6]){(uint64_t)userfault->kept_fd}, &closed, NULL);
+    request->done = inject && inject_call(inject, SYS_close, (uint64_t[6]){(uint64_t)request->fd},
+                                          &closed, &request->error);
     return NULL;
 }
 
-void userfault_free(Userfault *userfault)
+static gboolean close_kept(Userfault *userfault, GError **error)
 {
-    if (!userfault)
-        return;
-    /* Closing would unregister too, but the kernel may do that late. */
+    CloseRequest request = {.pid = userfault->pid, .fd = userfault->kept_fd};
+
+    if (userfault->kept_fd < 0)
+        return TRUE;
+    if (!thread_run("inject", close_kept_thread, &request, error))
+        return FALSE;
+    if (request.done)
+        userfault->kept_fd = -1;
+    else
+        g_propagate_prefixed_error(error, request.error,
+                                   "close the userfaultfd in pid %d: ", (int)userfault->pid);
+    return request.done;
+}
+
+void userfault_leave(Userfault *userfault)
+{
+    g_assert(userfault->kept_fd >= 0);
+    fd_close(&userfault->fd);
+    g_array_unref(userfault->ranges);
+    g_free(userfault);
+}
+
+void userfault_unregister(Userfault *userfault)
+{
     for (guint i = 0; i < userfault->ranges->len; i++) {
         const Range *range = &g_array_index(userfault->ranges, Range, i);
         struct uffdio_range request = {.start = range->address, .len = range->bytes};
 
         ioctl(userfault->fd, UFFDIO_UNREGISTER, &request);
     }
+    g_array_set_size(userfault->ranges, 0);
+}
+
+gboolean userfault_end(Userfault *userfault, GError **error)
+{
+    /* Closing would unregister too, but the kernel may do that late. */
+    userfault_unregister(userfault);
     fd_close(&userfault->fd);
-    if (userfault->kept_fd >= 0)
-        thread_run("inject", close_kept_thread, userfault, NULL);
+    return close_kept(userfault, error);
+}
+
+void userfault_free(Userfault *userfault)
+{
+    if (!userfault)
+        return;
+    (void)userfault_end(userfault, NULL);
     g_array_unref(userfault->ranges);
     g_free(userfault);
 }

@@ -63,9 +63,18 @@ Userfault *userfault_fetch(pid_t pid, GError **error);
 /* Takes the descriptor *fd* of one that was opened elsewhere for *uses*. */
 Userfault *userfault_take(int fd, UserfaultUses uses);
 
-/* Unregisters its ranges, which wakes all threads that wait in them, and closes it, a descriptor
- * kept in the process included: every page must be in place.  NULL-safe. */
+/* Unregisters all ranges, which wakes the threads that wait for a page in them: every page must be in
+ * place.  Threads that discard pages still wait until their events are read. */
+void userfault_unregister(Userfault *userfault);
+
+/* Unregisters all ranges, and closes it, a descriptor kept in the process included.  FALSE where that one cannot be closed,
+ * because the process is stopped by a signal, say: to be tried again, nothing else is left to do. */
+gboolean userfault_end(Userfault *userfault, GError **error);
+/* Frees it, ending it where that was not done.  NULL-safe. */
 void userfault_free(Userfault *userfault);
+/* The same for one that stays in the process: pages are still missing there, and who needs one waits
+ * for a restarted agent.  Wakes nobody. */
+void userfault_leave(Userfault *userfault);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(Userfault, userfault_free)
 
 UserfaultUses userfault_get_uses(const Userfault *userfault);

@@ -182,6 +182,8 @@ static gboolean accept_pages(DestinationMove *move, GError **error)
     move->epochs = epoch_receiver_new(move->sink, move->applier);
     move->received = guest_source_new(move->memory);
     move->check = digest_check_new(move->received);
+    if (!destination_prepare_split(move, error))
+        return FALSE;
     return session_send_bytes(move->session, FRAME_ACCEPTED, NULL, 0, error);
 }
 
@@ -190,6 +192,7 @@ static void stop_threads(DestinationMove *move)
 {
     g_clear_pointer(&move->applier, page_applier_free);
     g_clear_pointer(&move->answer, destination_images_free);
+    destination_undo_split(move);
 }
 
 /* --- until the machine is loaded --------------------------------------- */
@@ -197,6 +200,7 @@ static void stop_threads(DestinationMove *move)
 static gboolean end_epoch(DestinationMove *move, const Frame *frame, GError **error)
 {
     return epoch_receiver_seal(move->epochs, frame, error) &&
+           destination_drop_outstanding(move, error) &&
            !fault_point("destination.round-applied", error) &&
            epoch_receiver_confirm(move->epochs, session_get_channel(move->session, TRAFFIC_CONTROL),
                                   error);
@@ -219,15 +223,16 @@ static gboolean prepare(DestinationMove *move, GError **error)
         return FALSE;
     ready.verified = move->guest->verify;
     if (!destination_complete_disks(move, error) || fault_point("destination.before-load", error) ||
-        !destination_try_images(move, error))
+        !destination_try_images(move, error) || !destination_begin_split(move, error))
         return FALSE;
     start = clock_now_ns();
     if (!vmm_load_device_state(move->vmm, state, error))
         return FALSE;
     ready.load_ms = clock_ns_to_ms(clock_now_ns() - start);
-    if (fault_point("destination.before-ready", error))
+    if (!destination_hold_output(move, error) || fault_point("destination.before-ready", error))
         return FALSE;
     text = ready_message_encode(&ready);
+    move->ready_ns = clock_boot_ns();
     return session_send_bytes(move->session, FRAME_READY, text, strlen(text), error);
 }
 
@@ -239,6 +244,8 @@ static gboolean handle_frame(DestinationMove *move, const Frame *frame, GError *
     switch (frame->type) {
     case FRAME_EPOCH_SEAL:
         return end_epoch(move, frame, error);
+    case FRAME_OUTSTANDING:
+        return destination_take_outstanding(move, frame, error);
     case FRAME_DEVICE_STATE:
         return epoch_receiver_take_state(move->epochs, frame, error);
     case FRAME_DIGESTS:
@@ -292,8 +299,12 @@ static gboolean take_start(DestinationMove *move, const Frame *frame, GError **e
 {
     if (!start_message_decode(frame->payload, frame->length, &move->start, error))
         return FALSE;
-    if (move->start.term == move->guest->term)
+    if (move->start.term == move->guest->term) {
+        if (destination_runs_by_leases(move))
+            split_leases_grant(postcopy_destination_get_leases(move->split), move->ready_ns,
+                               move->guest->lease_ms);
         return TRUE;
+    }
     error_set(error, VMFERRY_ERROR_INVALID, "START is of term %" PRIu64 ", GUEST of %" PRIu64,
               move->start.term, move->guest->term);
     return FALSE;
@@ -319,6 +330,13 @@ static gboolean await_start(DestinationMove *move, GError **error)
     return given;
 }
 
+/* Not a guest that runs by leases: the guard may not know of the last one's end. */
+static void arm_resume(DestinationMove *move)
+{
+    if (!destination_runs_by_leases(move))
+        guard_arm(move->guard, GUARD_SLOT_GUEST, &move->resume_action, NULL);
+}
+
 /* The journal first, then the guest runs, if it did before.  While the journal is written
  * the guard leaves the guest alone: what becomes of it if we die then is known from
  * the journal only. */
@@ -329,11 +347,14 @@ static gboolean commit(DestinationMove *move, GError **error)
     if (fault_point("destination.before-commit", error) ||
         !guard_disarm(move->guard, GUARD_SLOT_GUEST, error) ||
         fault_point("destination.before-journal", error) ||
+        (move->split && !host->note_split(move->outstanding_path, host->user, error)) ||
         !host->commit(move->guest->transaction, &move->start, host->user, error))
         return FALSE;
     fault_point("destination.committed", NULL);
+    if (move->split)
+        host->publish(move->split, host->user);
     if (move->start.run)
-        guard_arm(move->guard, GUARD_SLOT_GUEST, &move->resume_action, NULL);
+        arm_resume(move);
     fault_point("destination.after-commit", NULL);
     return TRUE;
 }
@@ -348,10 +369,17 @@ static void settle_paused(DestinationMove *move)
         log_debug("guest %s: images are not locked: %s", move->guest->guest, problem->message);
 }
 
+static gboolean run_vmm(gpointer vmm, GError **error)
+{
+    return vmm_resume(vmm, error);
+}
+
 static VmmStart try_start(DestinationMove *move, GError **error)
 {
     /* Fails as where QEMU refuses. */
-    if (!fault_point("destination.cont", error) && vmm_resume(move->vmm, error))
+    if (!fault_point("destination.cont", error) &&
+        (move->split ? postcopy_destination_run(move->split, run_vmm, move->vmm, error)
+                     : vmm_resume(move->vmm, error)))
         return VMM_START_DONE;
     return vmm_get_start(move->vmm);
 }
@@ -376,10 +404,12 @@ static gboolean take_back(DestinationMove *move, GError **error)
     guard_disarm(move->guard, GUARD_SLOT_GUEST, NULL);
     fault_point("destination.taking-back", NULL);
     if (!host->take_back(move->guest->transaction, host->user, error)) {
-        guard_arm(move->guard, GUARD_SLOT_GUEST, &move->resume_action, NULL);
+        arm_resume(move);
         return FALSE;
     }
     fault_point("destination.taken-back", NULL);
+    if (move->split)
+        host->publish(NULL, host->user);
     guard_arm(move->guard, GUARD_SLOT_GUEST, &move->kill_action, NULL);
     return TRUE;
 }
@@ -420,6 +450,10 @@ static void complete(DestinationMove *move)
     }
     move->host->started(g_steal_pointer(&move->vmm), move->resume_error == NULL, move->host->user);
     destination_keep_disks(move);
+    destination_end_userfault(move);
+    destination_drop_overlays(move);
+    if (move->split)
+        destination_serve_split(move);
 }
 
 /* --- giving up --------------------------------------------------------- */
@@ -516,6 +550,8 @@ static void note_failure(gpointer user, guint stage, GError **error)
 static void move_clear(DestinationMove *move)
 {
     stop_threads(move);
+    g_free(move->outstanding_path);
+    g_free(move->overlays);
     frame_queue_free(move->queue);
     guard_free(move->guard);
     digest_check_free(move->check);

@@ -3,6 +3,7 @@
  */
 #pragma once
 
+#include "migrate/postcopy_destination.h"
 #include "vmm/vmm.h"
 #include "vmm/vmm_storage.h"
 #include "wire/session.h"
@@ -23,6 +24,17 @@ typedef struct {
      * on record, in place of "committed", when it returns TRUE.  Nobody is to be
      * told before aborted() is called. */
     gboolean (*take_back)(const char *transaction, gpointer user, GError **error);
+    /* Where the guest runs before its memory is all there: the path of a file for what is
+     * outstanding, to be freed with g_free(); puts on record, before commit(), that it is there;
+     * lets its source find *split* (NULL: not any more), once that is committed, and gives it its
+     * host; after started(): waits until the guest has all of its memory, has ended, or this agent
+     * is to stop. */
+    char *(*name_outstanding)(gpointer user);
+    /* The directory for overlays of disks (epoch_writes.h); free with g_free(). */
+    char *(*name_overlays)(gpointer user, GError **error);
+    gboolean (*note_split)(const char *path, gpointer user, GError **error);
+    void (*publish)(PostcopyDestination *split, gpointer user);
+    void (*keep_split)(PostcopyDestination *split, gpointer user);
     /* The guest is here now; takes *vmm*.  It also lets the guest's balloon
      * go where GUEST says so; until it returns, our death does.  *settled* is
      * FALSE where it is not known to be as START said: it is to be made so, and
@@ -41,6 +53,9 @@ typedef struct {
      * set_aside}: unless that is committed, a restarted agent removes them and puts back what was
      * set aside.  NULL: it need not any more. */
     gboolean (*note_files)(const char *transaction, json_t *files, gpointer user, GError **error);
+    /* To the witness of a split guest; *channel_user* outlives that. */
+    gboolean (*get_channel)(ChannelOptions *ret, gpointer channel_user, GError **error);
+    gpointer channel_user;
     gpointer user;
 } MigrateDestinationHost;
 

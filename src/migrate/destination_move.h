@@ -3,6 +3,8 @@
 
 #include "memory/guest_memory.h"
 #include "migrate/destination.h"
+#include "migrate/epoch_writes.h"
+#include "migrate/postcopy_destination.h"
 #include "transfer/digest.h"
 #include "transfer/epoch.h"
 #include "transfer/frame_queue.h"
@@ -26,10 +28,18 @@ typedef struct {
     EpochReceiver *epochs;
     PageSource *received; /* the same memory, to be verified */
     DigestCheck *check;
+    uint64_t ready_ns;              /* when READY was sent (clock_boot_ns()): START answers it */
     StartMessage start;             /* what the source said */
     GPtrArray *images;              /* of VmmImage, once asked for */
     struct ImageAnswer *answer;     /* the last one, perhaps still being made */
     struct DestinationDisks *disks; /* NULL: none are copied */
+    Userfault *userfault;           /* where its memory may be split; NULL once *split* has it */
+    OutstandingPages *outstanding;  /* pages that do not come before START; the same */
+    gboolean has_stale;             /* content of such pages is still there */
+    char *outstanding_path;         /* of its file; NULL: all come */
+    char *overlays;                 /* directory of overlays, or NULL */
+    EpochWrites *writes;            /* prepared, for what it writes while it is split; or NULL */
+    PostcopyDestination *split;     /* NULL: all memory was here at START */
     GError *failure;                /* why the move is given up */
     GError *resume_error;           /* committed, but it is not known to run */
 } DestinationMove;
@@ -50,6 +60,27 @@ void destination_images_free(ImageAnswer *answer);
 /* Before the state is loaded, with the guest paused at the source: could it write
  * to its images here?  Waits a moment for who holds a lock. */
 gboolean destination_try_images(DestinationMove *move, GError **error);
+
+/* destination_postcopy.c: once its memory is open: can it be split?  Takes OUTSTANDING; before the
+ * device state is loaded: begins to serve faults, or drops what is not needed for it; commits to a
+ * guest whose memory is split, after which its source may connect anew; serves it to the end;
+ * undoes it. */
+gboolean destination_prepare_split(DestinationMove *move, GError **error);
+gboolean destination_take_outstanding(DestinationMove *move, const Frame *frame, GError **error);
+/* At an epoch's end: drops what is stale by then, which need not wait for the pause. */
+gboolean destination_drop_outstanding(DestinationMove *move, GError **error);
+gboolean destination_begin_split(DestinationMove *move, GError **error);
+/* The state is loaded: where it is to be protected, from the guest's start on its output waits for
+ * that. */
+gboolean destination_hold_output(DestinationMove *move, GError **error);
+/* From there on it may run only while it has a lease. */
+gboolean destination_runs_by_leases(const DestinationMove *move);
+/* Once a guest runs that was not split after all: nothing is to stay in its VMM. */
+void destination_end_userfault(DestinationMove *move);
+/* The same of overlays that are not in use. */
+void destination_drop_overlays(DestinationMove *move);
+void destination_serve_split(DestinationMove *move);
+void destination_undo_split(DestinationMove *move);
 
 /* destination_disks.c: DISKS has come in place of GUEST: makes what is wanted, and receives from
  * then on; waits for the next frame of the sequence, which may take as long as disks take; FALSE

@@ -37,12 +37,32 @@ CHOICE(packing_mode, PackingMode)
 CHOICE(throttle_mode, ThrottleMode)
 CHOICE(sent_store_mode, SentStoreMode)
 
-static const char *mode_choice(guint value)
+static const char *const mode_names[] = {
+    [MIGRATE_MODE_AUTO] = "auto",
+    [MIGRATE_MODE_PRECOPY] = "precopy",
+    [MIGRATE_MODE_POSTCOPY] = "postcopy",
+    [MIGRATE_MODE_HYBRID] = "hybrid",
+};
+
+const char *migrate_mode_name(MigrateMode mode)
 {
-    return value == MIGRATE_MODE_AUTO ? "auto" : "precopy";
+    return mode_names[mode];
 }
 
-static const char *const future_modes[] = {"postcopy", "hybrid", NULL};
+CHOICE(migrate_mode, MigrateMode)
+
+static const char *const safety_names[] = {
+    [MIGRATE_SAFETY_NONE] = "none",
+    [MIGRATE_SAFETY_NETWORK] = "network",
+    [MIGRATE_SAFETY_FULL] = "full",
+};
+
+const char *migrate_safety_name(MigrateSafety safety)
+{
+    return safety_names[safety];
+}
+
+CHOICE(migrate_safety, MigrateSafety)
 
 static const MigrateOption table[] = {
     {
@@ -51,11 +71,33 @@ static const MigrateOption table[] = {
         .kind = MIGRATE_OPTION_CHOICE,
         FIELD(mode),
         .argument = "MODE",
-        .choice = mode_choice,
-        .choices = MIGRATE_MODE_PRECOPY + 1,
-        .future_choices = future_modes,
+        .choice = migrate_mode_choice,
+        .choices = MIGRATE_MODE_HYBRID + 1,
         .fallback = "auto",
         .help = "How the guest is moved",
+    },
+    {
+        .name = "safety",
+        .api_key = "safety",
+        .kind = MIGRATE_OPTION_CHOICE,
+        FIELD(safety),
+        .argument = "LEVEL",
+        .choice = migrate_safety_choice,
+        .choices = MIGRATE_SAFETY_FULL + 1,
+        .fallback = "network",
+        .help = "What post-copy survives: none, network, or full",
+    },
+    {
+        .name = "checkpoint-interval",
+        .api_key = "checkpoint_ms",
+        .file_key = "checkpoint-interval",
+        .kind = MIGRATE_OPTION_DURATION,
+        FIELD(checkpoint_ms),
+        .argument = "TIME",
+        .least = 10,
+        .limit = 5 * SECOND_MS,
+        .fallback = "50",
+        .help = "With --safety full: from one epoch to the next",
     },
     {
         .name = "max-downtime",
@@ -90,6 +132,14 @@ static const MigrateOption table[] = {
         .least = 1,
         .limit = 24 * HOUR_MS,
         .help = "The whole move is to be over by then",
+    },
+    {
+        .name = "store",
+        .api_key = "store",
+        .kind = MIGRATE_OPTION_HOST,
+        FIELD(store),
+        .argument = "HOST",
+        .help = "A third agent that keeps a copy of what follows a post-copy's switchover",
     },
     {
         .name = "throttle",
@@ -305,9 +355,30 @@ static gboolean is_wide(const MigrateOption *option)
     return option->kind == MIGRATE_OPTION_SIZE || option->kind == MIGRATE_OPTION_RATE;
 }
 
+static gboolean is_text(const MigrateOption *option)
+{
+    return option->kind == MIGRATE_OPTION_HOST;
+}
+
+/* Long enough for a name and a port; what is not an address is found where it is connected to. */
+static gboolean set_host(const MigrateOption *option, const char *text, MigrateOptions *options,
+                         GError **error)
+{
+    if (!*text || strlen(text) >= MIGRATE_STORE_BYTES || !g_str_is_ascii(text) ||
+        strpbrk(text, " \t\r\n")) {
+        error_set(error, VMFERRY_ERROR_INVALID,
+                  "\"%.64s\" is not a valid address: write "
+                  "HOST or HOST:PORT",
+                  text);
+        return FALSE;
+    }
+    g_strlcpy((char *)options + option->offset, text, MIGRATE_STORE_BYTES);
+    return TRUE;
+}
+
 G_STATIC_ASSERT(sizeof(gboolean) == sizeof(guint) && sizeof(MigrateMode) == sizeof(guint));
 
-/* All fields are of one of two sizes. */
+/* All fields but texts are of one of two sizes. */
 static uint64_t get_value(const MigrateOption *option, const MigrateOptions *options)
 {
     const char *field = (const char *)options + option->offset;
@@ -399,12 +470,8 @@ static gboolean parse_choice(const MigrateOption *option, const char *text, uint
         }
     }
     choices = migrate_option_list_choices(option, " or ");
-    if (option->future_choices && g_strv_contains(option->future_choices, text))
-        error_set(error, VMFERRY_ERROR_UNSUPPORTED,
-                  "\"%s\" is not available in this version; use %s", text, choices);
-    else
-        error_set(error, VMFERRY_ERROR_INVALID, "\"%.32s\" is not a valid choice; use %s", text,
-                  choices);
+    error_set(error, VMFERRY_ERROR_INVALID, "\"%.32s\" is not a valid choice; use %s", text,
+              choices);
     return FALSE;
 }
 
@@ -444,6 +511,8 @@ static gboolean parse_value(const MigrateOption *option, const char *text, uint6
         return parse_count(text, ret, error);
     case MIGRATE_OPTION_RATE:
         return rate_parse(text, ret, error);
+    case MIGRATE_OPTION_HOST:
+        break; /* no number */
     case MIGRATE_OPTION_DURATION:
         if (!time_parse(text, &amount, error))
             return FALSE;
@@ -460,7 +529,7 @@ static gboolean parse_value(const MigrateOption *option, const char *text, uint6
 
 static gboolean has_limits(const MigrateOption *option)
 {
-    return !is_flag(option) && option->kind != MIGRATE_OPTION_CHOICE;
+    return !is_flag(option) && !is_text(option) && option->kind != MIGRATE_OPTION_CHOICE;
 }
 
 gboolean migrate_option_set_text(const MigrateOption *option, MigrateOptionOrigin origin,
@@ -472,6 +541,8 @@ gboolean migrate_option_set_text(const MigrateOption *option, MigrateOptionOrigi
         set_value(option, 0, options);
         return TRUE;
     }
+    if (is_text(option))
+        return set_host(option, text, options, error) || name_in_error(option, origin, error);
     if (!parse_value(option, text, &value, error))
         return name_in_error(option, origin, error);
     if (has_limits(option) && !check_limits(option, origin, value, error))
@@ -512,25 +583,43 @@ static gboolean read_value(const MigrateOption *option, json_t *request, uint64_
     return parse_choice(option, text, ret, error) || name_in_error(option, MIGRATE_FROM_API, error);
 }
 
+static gboolean read_field(const MigrateOption *option, json_t *request, MigrateOptions *options,
+                           GError **error)
+{
+    const char *text;
+    uint64_t value;
+
+    if (is_text(option))
+        return json_get_text(request, option->api_key, &text, error) &&
+               (set_host(option, text, options, error) ||
+                name_in_error(option, MIGRATE_FROM_API, error));
+    if (!read_value(option, request, &value, error))
+        return FALSE;
+    set_value(option, value, options);
+    return TRUE;
+}
+
 gboolean migrate_options_read(json_t *request, MigrateOptions *options, GError **error)
 {
     MigrateOptionSet given = 0;
 
     for (guint i = 0; i < G_N_ELEMENTS(table); i++) {
-        uint64_t value;
-
         if (!json_object_get(request, table[i].api_key))
             continue;
-        if (!read_value(&table[i], request, &value, error))
+        if (!read_field(&table[i], request, options, error))
             return FALSE;
-        set_value(&table[i], value, options);
         given |= migrate_option_bit(&table[i]);
     }
     return migrate_options_agree(options, given, MIGRATE_FROM_API, error);
 }
 
-static json_t *make_json(const MigrateOption *option, uint64_t value)
+static json_t *make_json(const MigrateOption *option, const MigrateOptions *options)
 {
+    uint64_t value;
+
+    if (is_text(option))
+        return json_string((const char *)options + option->offset);
+    value = get_value(option, options);
     if (is_flag(option))
         return json_boolean(value);
     if (option->kind == MIGRATE_OPTION_CHOICE)
@@ -542,8 +631,7 @@ void migrate_options_write(const MigrateOptions *options, MigrateOptionSet given
 {
     for (guint i = 0; i < G_N_ELEMENTS(table); i++)
         if (given & migrate_option_bit(&table[i]))
-            json_object_set_new(request, table[i].api_key,
-                                make_json(&table[i], get_value(&table[i], options)));
+            json_object_set_new(request, table[i].api_key, make_json(&table[i], options));
 }
 
 const char **migrate_options_list_keys(const char *first, const char *second)
@@ -558,6 +646,23 @@ const char **migrate_options_list_keys(const char *first, const char *second)
 }
 
 /* ---- rules between options ---- */
+
+/* Digests are compared before the guest runs there. */
+static gboolean check_verify(const MigrateOptions *options, MigrateOptionOrigin origin,
+                             GError **error)
+{
+    g_autofree char *mode = NULL, *verify = NULL;
+
+    if (!options->verify || !migrate_options_may_split(options))
+        return TRUE;
+    mode = spell(find_field(offsetof(MigrateOptions, mode)), origin);
+    verify = spell(find_field(offsetof(MigrateOptions, verify)), origin);
+    error_set(
+        error, VMFERRY_ERROR_INVALID,
+        "%s compares all memory before the guest runs there, which %s \"%s\" does not wait for",
+        verify, mode, migrate_mode_name(options->mode));
+    return FALSE;
+}
 
 static gboolean match_downtimes(MigrateOptions *options, MigrateOptionSet given,
                                 MigrateOptionOrigin origin, GError **error)
@@ -598,6 +703,20 @@ static gboolean check_source_images(const MigrateOptions *options, MigrateOption
     return FALSE;
 }
 
+/* Where all memory is there before the guest runs there, nothing is to be kept elsewhere. */
+static gboolean check_store(const MigrateOptions *options, MigrateOptionOrigin origin,
+                            GError **error)
+{
+    g_autofree char *mode = NULL, *store = NULL;
+
+    if (!*options->store || migrate_options_may_split(options))
+        return TRUE;
+    mode = spell(find_field(offsetof(MigrateOptions, mode)), origin);
+    store = spell(find_field(offsetof(MigrateOptions, store)), origin);
+    error_set(error, VMFERRY_ERROR_INVALID, "%s is for %s \"postcopy\" or \"hybrid\"", store, mode);
+    return FALSE;
+}
+
 static gboolean check_reader(const MigrateOptions *options, MigrateOptionOrigin origin,
                              GError **error)
 {
@@ -612,9 +731,25 @@ static gboolean check_reader(const MigrateOptions *options, MigrateOptionOrigin 
     return FALSE;
 }
 
+static gboolean check_safety(const MigrateOptions *options, MigrateOptionOrigin origin,
+                             GError **error)
+{
+    const MigrateOption *safety = find_field(offsetof(MigrateOptions, safety));
+    g_autofree char *safety_name = NULL, *mode_name = NULL;
+
+    if (options->safety != MIGRATE_SAFETY_FULL || migrate_options_may_split(options))
+        return TRUE;
+    safety_name = spell(safety, origin);
+    mode_name = spell(find_field(offsetof(MigrateOptions, mode)), origin);
+    error_set(error, VMFERRY_ERROR_INVALID, "%s full is about post-copy: not with %s precopy",
+              safety_name, mode_name);
+    return FALSE;
+}
+
 gboolean migrate_options_agree(MigrateOptions *options, MigrateOptionSet given,
                                MigrateOptionOrigin origin, GError **error)
 {
     return match_downtimes(options, given, origin, error) && check_reader(options, origin, error) &&
-           check_source_images(options, origin, error);
+           check_source_images(options, origin, error) && check_store(options, origin, error) &&
+           check_verify(options, origin, error) && check_safety(options, origin, error);
 }

@@ -26,7 +26,28 @@
 #include "policy/packing.h"
 #include "throttle/throttle.h"
 
-typedef enum { MIGRATE_MODE_AUTO, MIGRATE_MODE_PRECOPY } MigrateMode;
+/* How a guest is moved.  Post-copy never happens unasked: while a guest's memory is split between
+ * two hosts, the end of either VMM is the end of the guest, unless it is protected against that. */
+typedef enum {
+    MIGRATE_MODE_AUTO,    /* as PRECOPY; where it is protected (MIGRATE_SAFETY_FULL), what costs the
+                              guest least */
+    MIGRATE_MODE_PRECOPY, /* all memory is there when the guest runs there */
+    MIGRATE_MODE_POSTCOPY, /* switchover at once, all memory follows */
+    MIGRATE_MODE_HYBRID,   /* pre-copy, and post-copy of what it cannot bring */
+} MigrateMode;
+
+/* "auto", "precopy", "postcopy", "hybrid" */
+const char *migrate_mode_name(MigrateMode mode);
+
+/* What a guest survives while its memory is split between two hosts. */
+typedef enum {
+    MIGRATE_SAFETY_NONE,    /* nothing is promised */
+    MIGRATE_SAFETY_NETWORK, /* breaks of the link, and the death of an agent */
+    MIGRATE_SAFETY_FULL,    /* the death of the destination's VMM, too: epochs go back */
+} MigrateSafety;
+
+/* "none", "network", "full" */
+const char *migrate_safety_name(MigrateSafety safety);
 
 /* What becomes of a guest's disks. */
 typedef enum {
@@ -40,8 +61,12 @@ typedef enum {
 const char *disk_mode_name(DiskMode mode);
 gboolean disk_mode_from_name(const char *name, DiskMode *ret);
 
+#define MIGRATE_STORE_BYTES 256u
+
 typedef struct {
     MigrateMode mode;
+    MigrateSafety safety;
+    guint checkpoint_ms;                 /* of FULL: from one epoch to the next, at most */
     guint max_downtime_ms;               /* the pause to aim at */
     guint downtime_cap_ms;               /* the pause that is never exceeded knowingly; not below
                                             max_downtime_ms */
@@ -63,7 +88,15 @@ typedef struct {
     ThrottleMode throttle;
     DiskMode disks;
     SentStoreMode segments;
+    char store[MIGRATE_STORE_BYTES]; /* HOST[:PORT] of a store (store_host.h); "": none */
 } MigrateOptions;
+
+/* TRUE where the guest may run at its destination before its memory is all there. */
+static inline gboolean migrate_options_may_split(const MigrateOptions *options)
+{
+    return options->mode == MIGRATE_MODE_POSTCOPY || options->mode == MIGRATE_MODE_HYBRID ||
+           (options->mode == MIGRATE_MODE_AUTO && options->safety == MIGRATE_SAFETY_FULL);
+}
 
 typedef enum {
     MIGRATE_OPTION_FLAG,     /* gboolean */
@@ -73,6 +106,7 @@ typedef enum {
     MIGRATE_OPTION_CHOICE,   /* an enum: one of a few names */
     MIGRATE_OPTION_SIZE,     /* uint64_t, bytes */
     MIGRATE_OPTION_RATE,     /* uint64_t, bytes per second */
+    MIGRATE_OPTION_HOST,     /* char[MIGRATE_STORE_BYTES] */
 } MigrateOptionKind;
 
 /* A row of the table.  All texts are constants. */
@@ -86,7 +120,6 @@ typedef struct {
     uint64_t least, limit;              /* of DURATION, COUNT, SIZE and RATE */
     const char *(*choice)(guint value); /* CHOICE: the name of a value below *choices* */
     guint choices;                      /* how many */
-    const char *const *future_choices;  /* names of later versions, NULL-terminated; or NULL */
     const char *fallback;               /* the default, as written in agent.conf; NULL: none */
     const char *automatic;              /* non-NULL: agent.conf takes "auto", which is 0 in the
                                             field and means this */
@@ -128,8 +161,8 @@ gboolean migrate_options_read(json_t *request, MigrateOptions *options, GError *
 void migrate_options_write(const MigrateOptions *options, MigrateOptionSet given, json_t *request);
 
 /* The rules between options.  Where only one of max_downtime_ms and downtime_cap_ms was *given*,
- * the other gives way.  An error where both were given and the cap is below, and where record and
- * detach come together. */
+ * the other gives way.  An error where both were given and the cap is below, where record and
+ * detach come together, and where there is a store for a mode that needs none. */
 gboolean migrate_options_agree(MigrateOptions *options, MigrateOptionSet given,
                                MigrateOptionOrigin origin, GError **error);
 

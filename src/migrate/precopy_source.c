@@ -21,16 +21,31 @@
 
 /* --- the limits, the throttle's means ------------------------------------------- */
 
+static guint get_means(const SourceMove *move)
+{
+    const MigrateOptions *options = &move->job->options;
+    guint means = 0;
+
+    if (options->mode == MIGRATE_MODE_POSTCOPY)
+        return CONVERGENCE_MEANS_POSTCOPY_NOW;
+    if (options->mode == MIGRATE_MODE_HYBRID)
+        return CONVERGENCE_MEANS_POSTCOPY;
+    if (options->throttle != THROTTLE_OFF && !move->report->throttle_unavailable)
+        means |= CONVERGENCE_MEANS_THROTTLE;
+    if (migrate_options_may_split(options))
+        means |= CONVERGENCE_MEANS_POSTCOPY_IF_CHEAPER;
+    return means;
+}
+
 static ConvergenceLimits get_limits(const SourceMove *move)
 {
     const MigrateOptions *options = &move->job->options;
-    gboolean can_slow = options->throttle != THROTTLE_OFF && !move->report->throttle_unavailable;
 
     return (ConvergenceLimits){
         .max_downtime_ms = options->max_downtime_ms,
         .downtime_cap_ms = options->downtime_cap_ms,
         .deadline_ms = options->deadline_ms,
-        .means = can_slow ? CONVERGENCE_MEANS_THROTTLE : 0,
+        .means = get_means(move),
     };
 }
 
@@ -428,7 +443,9 @@ static gboolean run_steps(SourceMove *move, GError **error)
                 return FALSE;
             break;
         case PRECOPY_STOP:
+        case PRECOPY_SWITCH:
             describe_end(move);
+            move->switches = precopy_control_get_step(&move->control) == PRECOPY_SWITCH;
             return TRUE;
         case PRECOPY_GIVE_UP:
             describe_end(move);

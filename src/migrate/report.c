@@ -3,9 +3,10 @@
 #include "base/json.h"
 
 static const char *const phase_names[] = {
-    [MIGRATE_PHASE_CONNECT] = "connect",       [MIGRATE_PHASE_DISKS] = "disks",
-    [MIGRATE_PHASE_PRECOPY] = "precopy",       [MIGRATE_PHASE_STOPPED] = "stopped",
-    [MIGRATE_PHASE_SWITCHOVER] = "switchover", [MIGRATE_PHASE_DONE] = "done",
+    [MIGRATE_PHASE_CONNECT] = "connect",   [MIGRATE_PHASE_DISKS] = "disks",
+    [MIGRATE_PHASE_PRECOPY] = "precopy",   [MIGRATE_PHASE_STORE] = "store",
+    [MIGRATE_PHASE_STOPPED] = "stopped",   [MIGRATE_PHASE_SWITCHOVER] = "switchover",
+    [MIGRATE_PHASE_POSTCOPY] = "postcopy", [MIGRATE_PHASE_DONE] = "done",
 };
 G_STATIC_ASSERT(G_N_ELEMENTS(phase_names) == MIGRATE_PHASE_DONE + 1);
 
@@ -127,6 +128,25 @@ static json_t *direct_io_to_json(const MigrateDirectIo *direct_io)
                      direct_io->longest_drain_ms);
 }
 
+static json_t *postcopy_to_json(const MigratePostcopy *postcopy)
+{
+    if (!postcopy->switched)
+        return json_null();
+    return json_pack("{s:b, s:I, s:f, s:f, s:I, s:I, s:I, s:I, s:i}", "stored", postcopy->stored,
+                     "uncovered_pages", (json_int_t)postcopy->uncovered_pages, "store_ms",
+                     postcopy->store_ms, "ms", postcopy->ms, "outstanding_pages",
+                     (json_int_t)postcopy->outstanding_pages, "pushed_pages",
+                     (json_int_t)postcopy->pushed_pages, "answered_pages",
+                     (json_int_t)postcopy->answered_pages, "again_pages",
+                     (json_int_t)postcopy->again_pages, "breaks", (int)postcopy->breaks);
+}
+
+/* How it came to be moved, whatever was asked for. */
+static const char *mode_name(const MigrateReport *report)
+{
+    return migrate_mode_name(report->postcopy.switched ? report->mode : MIGRATE_MODE_PRECOPY);
+}
+
 static const char *status_name(MigrateStatus status)
 {
     switch (status) {
@@ -136,6 +156,8 @@ static const char *status_name(MigrateStatus status)
         return "cancelled";
     case MIGRATE_ENDED:
         return "ended";
+    case MIGRATE_SPLIT:
+        return "split";
     default:
         return "failed";
     }
@@ -145,7 +167,7 @@ json_t *migrate_report_to_json(const MigrateReport *report)
 {
     json_t *object =
         json_pack("{s:s, s:s, s:s?, s:f, s:f, s:I, s:I, s:o, s:s?, s:s?, s:s?, s:s?, s:f}",
-                  "status", status_name(report->status), "mode", "precopy", "reason",
+                  "status", status_name(report->status), "mode", mode_name(report), "reason",
                   report->reason, "total_ms", report->total_ms, "downtime_ms", report->downtime_ms,
                   "wire_bytes", (json_int_t)report->wire_bytes, "ram_bytes",
                   (json_int_t)report->ram_bytes, "rounds", rounds_to_json(report->rounds), "source",
@@ -175,6 +197,7 @@ json_t *migrate_report_to_json(const MigrateReport *report)
     json_object_set_new(object, "reclaimed_bytes",
                         json_integer((json_int_t)report->reclaimed_bytes));
     json_object_set_new(object, "direct_io", direct_io_to_json(&report->direct_io));
+    json_object_set_new(object, "postcopy", postcopy_to_json(&report->postcopy));
     add_work_set(object, report);
     return object;
 }
@@ -184,7 +207,7 @@ json_t *migrate_progress_to_json(const MigrateProgress *progress)
     double run_share = progress->run_share > 0 ? progress->run_share : 1;
 
     return json_pack(
-        "{s:s, s:i, s:I, s:I, s:I, s:f, s:f, s:o, s:f, s:I, s:I, s:I, s:I}", "phase",
+        "{s:s, s:i, s:I, s:I, s:I, s:f, s:f, s:o, s:f, s:I, s:I, s:I, s:I, s:I}", "phase",
         migrate_phase_name(progress->phase), "round", (int)progress->round, "round_bytes",
         (json_int_t)progress->round_bytes, "round_bytes_done",
         (json_int_t)progress->round_bytes_done, "wire_bytes", (json_int_t)progress->wire_bytes,
@@ -192,5 +215,6 @@ json_t *migrate_progress_to_json(const MigrateProgress *progress)
         "eta_ms", known_to_json(progress->eta_ms), "run_share", run_share, "work_set_bytes",
         (json_int_t)progress->work_set_bytes, "deferred_bytes",
         (json_int_t)progress->deferred_bytes, "disk_bytes", (json_int_t)progress->disk_bytes,
-        "disk_bytes_done", (json_int_t)progress->disk_bytes_done);
+        "disk_bytes_done", (json_int_t)progress->disk_bytes_done, "uncovered_bytes",
+        (json_int_t)progress->uncovered_bytes);
 }

@@ -16,8 +16,10 @@ typedef enum {
     MIGRATE_PHASE_CONNECT,    /* connection, description; destination starts its VMM */
     MIGRATE_PHASE_DISKS,      /* the bulk of disks that are copied */
     MIGRATE_PHASE_PRECOPY,    /* rounds, the guest runs here */
+    MIGRATE_PHASE_STORE,      /* what will be outstanding is sent to a store, the guest runs here */
     MIGRATE_PHASE_STOPPED,    /* guest paused: last round, device state */
     MIGRATE_PHASE_SWITCHOVER, /* START is sent */
+    MIGRATE_PHASE_POSTCOPY,   /* the guest runs there, pages that it lacks follow */
     MIGRATE_PHASE_DONE,
 } MigratePhase;
 
@@ -32,10 +34,11 @@ typedef struct {
     double bytes_per_second; /* recent */
     double eta_ms;           /* to the end; negative: not known yet */
     double elapsed_ms;
-    double run_share;        /* of time that the vCPUs may run; 1 (or unset, 0): all */
-    uint64_t work_set_bytes; /* wire bytes that a pause now would have to carry */
-    uint64_t deferred_bytes; /* guest bytes deferred to the pause */
-    uint64_t disk_bytes;     /* of disks that are copied: all that is stored, done */
+    double run_share;         /* of time that the vCPUs may run; 1 (or unset, 0): all */
+    uint64_t work_set_bytes;  /* wire bytes that a pause now would have to carry */
+    uint64_t deferred_bytes;  /* guest bytes deferred to the pause */
+    uint64_t uncovered_bytes; /* of what is outstanding, that no store has */
+    uint64_t disk_bytes;      /* of disks that are copied: all that is stored, done */
     uint64_t disk_bytes_done;
 } MigrateProgress;
 
@@ -66,12 +69,27 @@ typedef struct {
     double longest_drain_ms;
 } MigrateDirectIo;
 
+/* What followed the switchover.  All zero where all pages had gone before it. */
+typedef struct {
+    gboolean switched;          /* the guest ran before its memory was all there */
+    double ms;                  /* from START to COMPLETE, breaks of the connection included */
+    uint64_t outstanding_pages; /* at the switchover */
+    uint64_t pushed_pages;
+    uint64_t answered_pages;  /* that a thread of the guest waited for … */
+    uint64_t again_pages;     /* … of them, on their way by then */
+    guint breaks;             /* of the connection */
+    gboolean stored;          /* a store had a copy … */
+    uint64_t uncovered_pages; /* … but not of these, when that was last known */
+    double store_ms;          /* that filling it took before the switchover */
+} MigratePostcopy;
+
 typedef enum {
     MIGRATE_COMPLETED,
     MIGRATE_FAILED,    /* the guest runs where it was */
     MIGRATE_CANCELLED, /* the same, since the user cancelled */
     MIGRATE_ENDED,     /* the guest has ended by itself meanwhile; it is nowhere */
     MIGRATE_IN_DOUBT,  /* START was sent, no answer: guest paused here until resolved */
+    MIGRATE_SPLIT,     /* it runs there and lacks pages that are here: to be gone on with */
 } MigrateStatus;
 
 /* What came of taking the guest's free memory (MigrateOptions.reclaim_free). */
@@ -88,8 +106,9 @@ const char *migrate_reclaim_name(MigrateReclaim reclaim);
 
 typedef struct {
     MigrateStatus status;
-    char *reason; /* why the rounds ended: "converged", "no-progress", … or what failed */
-    char *error;  /* NULL, or the whole text */
+    MigrateMode mode; /* that was asked for */
+    char *reason;     /* why the rounds ended: "converged", "no-progress", … or what failed */
+    char *error;      /* NULL, or the whole text */
     double total_ms, downtime_ms;
     uint64_t wire_bytes, ram_bytes;
     GArray *rounds; /* of MigrateRound */
@@ -124,6 +143,7 @@ typedef struct {
     uint64_t reclaimed_bytes; /* what the balloon took, and was not sent therefore */
     MigratePacked packed_none, packed_lz4, packed_zstd;
     MigrateDirectIo direct_io;
+    MigratePostcopy postcopy;
 } MigrateReport;
 
 MigrateReport *migrate_report_new(void);

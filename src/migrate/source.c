@@ -8,6 +8,7 @@
 #include "base/error.h"
 #include "base/fault.h"
 #include "base/stages.h"
+#include "policy/lease.h"
 #include "transfer/guest_pages.h"
 
 #define CONNECT_TIMEOUT_MS 5000
@@ -91,7 +92,7 @@ static void make_transaction_id(char out[33])
         snprintf(out + 2 * i, 3, "%02x", random[i]);
 }
 
-static char *encode_guest(SourceMove *move)
+char *source_encode_guest(SourceMove *move)
 {
     const VmmDescription *description = move->description;
     g_autofree WireRegion *regions = g_new0(WireRegion, description->ram_regions->len);
@@ -111,7 +112,12 @@ static char *encode_guest(SourceMove *move)
         .vcpus = description->vcpus,
         .memory_bytes = description->memory_bytes,
         .verify = move->job->options.verify,
+        .postcopy = migrate_options_may_split(&move->job->options),
+        .checkpoint_ms = source_is_protected(move) ? move->job->options.checkpoint_ms : 0,
         .balloon_bytes = move->balloon_bytes,
+        .store = move->store ? (char *)move->job->options.store : NULL,
+        .store_agent = move->store ? (char *)source_store_get_agent(move) : NULL,
+        .lease_ms = source_is_witnessed(move) ? LEASE_DEFAULT_MS : 0,
         .regions = regions,
         .region_count = description->ram_regions->len,
     };
@@ -127,7 +133,7 @@ static char *encode_guest(SourceMove *move)
 /* Pages follow at once; the answer is taken when it comes. */
 static gboolean offer(SourceMove *move, GError **error)
 {
-    g_autofree char *text = encode_guest(move);
+    g_autofree char *text = source_encode_guest(move);
 
     if (!source_journal(move, SOURCE_JOURNAL_MOVING, error)) {
         g_prefix_error(error, "the move cannot be written down: ");
@@ -294,6 +300,7 @@ static void unwatch(SourceMove *move)
 static const Stage stages[] = {
     STAGE("check", describe, NULL),
     STAGE("connect", connect_peer, NULL),
+    STAGE("store", source_store_connect, source_store_withdraw),
     STAGE("guard", post_guard, dismiss_guard),
     STAGE("disks", source_disks_prepare, source_disks_abort),
     STAGE("reclaim", source_reclaim, source_release_balloon),
@@ -303,8 +310,10 @@ static const Stage stages[] = {
     STAGE("pre-copy", source_precopy, NULL),
     STAGE("images", source_settle_images, NULL),
     STAGE("verify disks", source_disks_prepare_verify, NULL),
+    STAGE("fill store", source_store_fill, NULL),
+    STAGE("post-copy", source_prepare_split, source_abandon_split),
     STAGE("pause", source_pause, source_resume),
-    STAGE("last round", source_last_round, NULL),
+    STAGE("last round", source_last_round, source_undo_split),
     STAGE("prepare", source_await_ready, NULL),
     /* After START only the destination's answer decides (source_settle). */
     STAGE_FINAL("switchover", source_send_start),
@@ -390,15 +399,39 @@ static void stay_in_doubt(SourceMove *move, TransactionOutcome outcome, GError *
     dismiss_guard(move);
 }
 
+/* The guest's downtime ends with STARTED; its move with the last page. */
+static void complete_split(SourceMove *move, gboolean connected)
+{
+    g_autoptr(GError) error = NULL;
+    double downtime_ms = clock_ns_to_ms(clock_now_ns() - move->paused_ns);
+    double start_ms = source_lap_ms(move);
+    gboolean whole = source_serve_split(move, connected, &error);
+
+    if (whole)
+        complete(move);
+    move->report->start_ms = start_ms;
+    move->report->downtime_ms = downtime_ms;
+    if (whole)
+        return;
+    move->report->status = MIGRATE_SPLIT;
+    set_error(move, "post-copy", error);
+    unwatch(move);
+    dismiss_guard(move);
+}
+
 static void settle(SourceMove *move)
 {
     g_autoptr(GError) why = NULL;
     g_autoptr(GError) error = NULL;
-    TransactionOutcome outcome = source_settle(move, &why);
+    gboolean connected;
+    TransactionOutcome outcome = source_settle(move, &connected, &why);
 
     switch (outcome) {
     case OUTCOME_COMMITTED:
-        complete(move);
+        if (move->switches)
+            complete_split(move, connected);
+        else
+            complete(move);
         break;
     case OUTCOME_ABORTED:
         error_set(&error, VMFERRY_ERROR_FAILED, "the destination gave up at the switchover%s%s",
@@ -417,6 +450,7 @@ MigrateReport *migrate_source_run(const MigrateSourceJob *job, GCancellable *can
     SourceMove move = {.job = job, .cancellable = cancellable, .started_ns = clock_now_ns()};
     MigrateReport *report = move.report = migrate_report_new();
 
+    report->mode = job->options.mode;
     report->source = g_strdup(job->source_name);
     report->destination = g_strdup(job->destination);
     make_transaction_id(move.transaction);
@@ -430,6 +464,14 @@ MigrateReport *migrate_source_run(const MigrateSourceJob *job, GCancellable *can
     source_images_free(move.images);
     source_disks_describe(&move);
     source_disks_free(move.disks);
+    source_undo_split(&move);
+    source_leave_witness(&move);
+    delta_store_free(move.deltas);
+    kept_writes_free(move.writes);
+    source_store_end(&move, report->status != MIGRATE_COMPLETED);
+    g_free(move.heat);
+    g_clear_pointer(&move.announced, g_ptr_array_unref);
+    g_clear_pointer(&move.outstanding, g_ptr_array_unref);
     json_decref(move.machine);
     g_strfreev(move.command_line);
     if (move.session)

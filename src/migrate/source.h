@@ -15,13 +15,21 @@
  * units rely on it. */
 #define MIGRATE_EXIT_CODE_MOVED 109
 
+#define SOURCE_DELTAS "deltas"
+#define SOURCE_WRITES "writes"
+#define SOURCE_MACHINE "machine"
+
 /* What the source writes down so that a restarted agent knows what to do. */
 typedef enum {
     SOURCE_JOURNAL_MOVING,         /* on restart: clean up; a paused guest was paused by others */
     SOURCE_JOURNAL_PAUSING,        /* on restart: clean up, resume if paused */
-    SOURCE_JOURNAL_SWITCHING_OVER, /* START may have been sent: ask the destination first */
-    SOURCE_JOURNAL_RETURNED,       /* not moved, all is as before */
-    SOURCE_JOURNAL_GONE,           /* the guest runs at the destination; our copy is to be ended */
+    SOURCE_JOURNAL_SWITCHING_OVER, /* START may have been sent: ask the destination first … */
+    SOURCE_JOURNAL_SWITCHING_OVER_SPLIT, /* … which lacks pages where it has committed */
+    SOURCE_JOURNAL_SPLIT,                /* it runs there and lacks pages: on restart serve them */
+    SOURCE_JOURNAL_TAKING_OVER, /* nobody runs it there any more: it goes on here from its last epoch */
+    SOURCE_JOURNAL_GIVEN_UP, /* as GONE, and the destination waits to hear it (ENDED) */
+    SOURCE_JOURNAL_RETURNED, /* not moved, all is as before */
+    SOURCE_JOURNAL_GONE,     /* the guest runs at the destination; our copy is to be ended */
 } SourceJournalState;
 
 typedef struct {
@@ -37,6 +45,21 @@ typedef struct {
     /* Writes down which of this host's files are copied, so that they are retired (renamed, or
      * removed) once it is known that the guest has moved. */
     gboolean (*note_images)(char *const *paths, gboolean removes, gpointer user, GError **error);
+    /* Of a guest that is to be protected while it is split: makes a private directory for what another
+     * process could take over from, and writes that down; removes it with all that is in it.
+     * Its epochs are in SOURCE_DELTAS in there (transfer/delta_store.h) and SOURCE_WRITES
+     * (kept_writes.h), its machine, as the GUEST message tells it, in SOURCE_MACHINE. */
+    char *(*make_deltas)(gpointer user, GError **error);
+    void (*drop_deltas)(gpointer user);
+    /* The store that has a copy of what is outstanding: it keeps it from now on (*why* NULL), or the
+     * move goes on without it.  From any thread. */
+    void (*note_store)(const char *name, const GError *why, gpointer user);
+    /* The witness that knows of the guest, before the pause: to be written down with
+     * SOURCE_JOURNAL_SWITCHING_OVER_SPLIT. */
+    void (*note_witness)(const char *witness, const char *agent, guint lease_ms, gpointer user);
+    /* TRUE where a split guest is not to be served by this move any more: the agent stops, or an
+     * operator has decided. */
+    gboolean (*is_released)(gpointer user);
     /* A private directory for a while, or NULL; removes it. */
     char *(*make_directory)(gpointer user, GError **error);
     void (*remove_directory)(const char *directory, gpointer user);
@@ -64,7 +87,8 @@ typedef struct {
 
 /* Moves the guest; blocks until the outcome is known.  Whatever fails, the
  * guest runs on here, except with MIGRATE_COMPLETED (our VMM process has been
- * ended) and MIGRATE_IN_DOUBT (paused here; see migrate_source_resolve()).
+ * ended), MIGRATE_IN_DOUBT (paused here; see migrate_source_resolve()) and MIGRATE_SPLIT (it runs
+ * there; see postcopy_source.h).
  * Never returns NULL. */
 MigrateReport *migrate_source_run(const MigrateSourceJob *job, GCancellable *cancellable);
 

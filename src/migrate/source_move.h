@@ -6,11 +6,15 @@
 #include "policy/precopy_control.h"
 #include "guard/guard.h"
 #include "memory/guest_cost.h"
+#include "transfer/delta_store.h"
 #include "transfer/epoch.h"
 #include "transfer/page_sender.h"
 #include "transfer/page_source.h"
+#include "transfer/postcopy_sender.h"
 #include "transfer/recheck.h"
+#include "migrate/kept_writes.h"
 #include "migrate/source.h"
+#include "migrate/takeover_gate.h"
 #include "throttle/throttle.h"
 #include "transfer/work_set.h"
 #include "wire/session.h"
@@ -59,15 +63,35 @@ typedef struct {
     uint64_t pass_pages;           /* that the sender had done when the pass began */
     HelloMessage peer;             /* what the destination can: peer_has_feature() */
     gboolean offered, accepted;
+    gboolean switches; /* the pause is a switchover to post-copy: what is pending follows it */
     gboolean paused;
     SourceDeadline *deadline; /* of the pause; NULL: there is none */
     gboolean stays_paused;    /* its user paused it: not ours to resume, here or there */
     gboolean start_sent;
+    struct SourceStore *store; /* NULL: none, or not needed any more */
+    PostcopySender *split;     /* that sends it; NULL: it is not told yet what is pending */
+    GPtrArray *outstanding; /* all that it lacks at the switchover; NULL: not known, or not kept */
+    DeltaStore *deltas;     /* its epochs come back into it … */
+    KeptWrites *writes;     /* … and this; NULL: they do not */
+    Witness *witness;       /* of a guest that is split; NULL: there is none … */
+    TakeoverGate *gate;     /* … or it does not know of it yet */
+    GPtrArray *announced;   /* pages that the destination knows to be outstanding; NULL: none */
+    float *heat;            /* of the groups, for it */
     PrecopyControl control; /* from the stage "track" on */
 } SourceMove;
 
+/* The GUEST message (source.c); free with g_free(). */
+char *source_encode_guest(SourceMove *move);
+
 /* What a restarted agent is to know (source.c). */
 gboolean source_journal(SourceMove *move, SourceJournalState state, GError **error);
+
+/* Whether epochs of a split guest come back, as its user wants it. */
+static inline gboolean source_is_protected(const SourceMove *move)
+{
+    return move->job->options.safety == MIGRATE_SAFETY_FULL &&
+           migrate_options_may_split(&move->job->options);
+}
 
 /* Milliseconds since the move's start. */
 double source_now_ms(const SourceMove *move);
@@ -160,14 +184,15 @@ void source_disks_free(SourceDisks *disks);
 
 /* source_recheck.c: from the tracker's start on; at a round's end, where it is worth it: drains I/O
  * and sends again what had been written unseen, as a round of its own; once the guest is paused and
- * its last pages are pending: what is left is to be sent, by the next; sends it; what it is
- * expected to add to a pause. */
+ * its last pages are pending: what is left is to be sent, by the next; sends it, or adds it to
+ * *sets*, where it is sent later; what it is expected to add to a pause. */
 typedef struct SourceRecheck SourceRecheck;
 gboolean source_recheck_begin(SourceMove *move, GError **error);
 void source_recheck_end(SourceMove *move);
 gboolean source_recheck_round(SourceMove *move, GError **error);
 void source_recheck_paused(SourceMove *move);
 gboolean source_recheck_send(SourceMove *move, GError **error);
+void source_recheck_move_to(SourceMove *move, GPtrArray *sets);
 double source_recheck_expect_ms(SourceMove *move);
 
 /* The stages from the pause on (source_switchover.c). */
@@ -189,8 +214,49 @@ gboolean source_deadline_check(SourceMove *move, GError **error);
 gboolean source_deadline_end(SourceMove *move, GError **error);
 void source_deadline_replace_error(SourceMove *move, GError **error);
 
+/* source_postcopy.c: before the pause of a guest that switches over with pages pending; names them,
+ * and answers who asks for one; undoes that; after START, until the destination has all of them:
+ * FALSE with *error* where that will not come (*connected*: the move's session still lives). */
+gboolean source_prepare_split(SourceMove *move, GError **error);
+/* Undoes that, or at its end. */
+void source_abandon_split(SourceMove *move);
+/* Where it is to be protected: the state of the switchover is what its epochs begin with. */
+gboolean source_keep_state(SourceMove *move, GBytes *state, GError **error);
+gboolean source_send_outstanding(SourceMove *move, GError **error);
+void source_undo_split(SourceMove *move);
+gboolean source_serve_split(SourceMove *move, gboolean connected, GError **error);
+/* After START, on a new connection: the destination lacks pages, so it has committed. */
+gboolean source_is_asked_for_pages(SourceMove *move);
+
+/* source_store.c: asks a store for its memory, where the user named one; ends that, needed or not
+ * (NULL-safe); before the pause of a guest that switches over: sends it what will be outstanding,
+ * while the guest runs; with the guest paused: names what of that is stale; waits for its answer;
+ * after START: sends it the rest, beside what goes to the destination.  From the second on nothing
+ * of it fails a move. */
+typedef struct SourceStore SourceStore;
+gboolean source_store_connect(SourceMove *move, GError **error);
+void source_store_withdraw(SourceMove *move);
+void source_store_end(SourceMove *move, gboolean needed);
+gboolean source_store_fill(SourceMove *move, GError **error);
+void source_store_seal(SourceMove *move);
+void source_store_await_sealed(SourceMove *move);
+void source_store_begin_rest(SourceMove *move);
+gboolean source_store_is_used(const SourceMove *move);
+/* For PostcopySourceJob, where it is. */
+uint64_t source_store_get_uncovered(SourceMove *move);
+uint64_t source_store_get_rate(SourceMove *move);
+void source_store_note_sender(SourceMove *move, PostcopySender *sender);
+const char *source_store_get_agent(const SourceMove *move);
+
+/* source_witness.c: whether it is to have one; before the pause: tells it of the transaction; ends
+ * that, on its record (nobody asks it any more) or not. */
+gboolean source_is_witnessed(const SourceMove *move);
+gboolean source_register_witness(SourceMove *move, GError **error);
+void source_forget_witness(SourceMove *move);
+void source_leave_witness(SourceMove *move);
+
 /* source_end.c: ends the guest's process here and lets it say why. */
 gboolean source_end_process(SourceMove *move, GError **error);
 
-/* After START: finds out what became of it. */
-TransactionOutcome source_settle(SourceMove *move, GError **error);
+/* After START: finds out what became of it.  *ret_connected*: by the move's own session. */
+TransactionOutcome source_settle(SourceMove *move, gboolean *ret_connected, GError **error);

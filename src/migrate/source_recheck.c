@@ -188,6 +188,12 @@ void source_recheck_paused(SourceMove *move)
         recheck_settle(move->recheck->pages, get_pending(move), get_next(move));
 }
 
+void source_recheck_move_to(SourceMove *move, GPtrArray *sets)
+{
+    if (move->recheck)
+        recheck_move_to(move->recheck->pages, sets);
+}
+
 double source_recheck_expect_ms(SourceMove *move)
 {
     return move->recheck ? expect_read_ms(move) : 0;

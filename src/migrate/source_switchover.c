@@ -188,6 +188,24 @@ static gboolean send_late_pages(SourceMove *move, GError **error)
     return source_send_paused_pass(move, error);
 }
 
+/* On top of what was dirty or deferred when the decision fell. */
+static gboolean find_dirty(SourceMove *move, GError **error)
+{
+    if (!work_set_sync(move->work, source_now_ms(move), error) || !add_discarded(move, error))
+        return FALSE;
+    work_set_begin_round(move->work);
+    source_recheck_paused(move);
+    return TRUE;
+}
+
+/* What was sent is there; nothing more is sent before START.  One dirty sync is enough, behind all
+ * that may write. */
+static gboolean name_outstanding(SourceMove *move, GError **error)
+{
+    return find_dirty(move, error) && page_sender_flush(move->sender, error) &&
+           source_send_outstanding(move, error);
+}
+
 /* Where somebody changed the machine in the last moment, that is the reason. */
 static GBytes *save_state(SourceMove *move, GError **error)
 {
@@ -207,17 +225,13 @@ gboolean source_last_round(SourceMove *move, GError **error)
     if (!source_disks_finish(move, error))
         return FALSE;
     move->report->disks_ms = source_lap_ms(move);
-    /* On top of what was dirty or deferred when the decision fell. */
-    if (!work_set_sync(move->work, source_now_ms(move), error) || !add_discarded(move, error))
-        return FALSE;
-    work_set_begin_round(move->work);
-    source_recheck_paused(move);
-    if (!source_send_paused_round(move, error))
+    if (!move->switches && (!find_dirty(move, error) || !source_send_paused_round(move, error)))
         return FALSE;
     move->report->pages_ms = source_lap_ms(move);
     state = save_state(move, error);
     if (!state || !source_deadline_check(move, error) ||
-        fault_point("source.device-state-saved", error) || !send_late_pages(move, error))
+        fault_point("source.device-state-saved", error) ||
+        !(move->switches ? name_outstanding : send_late_pages)(move, error))
         return FALSE;
     move->report->save_ms = source_lap_ms(move);
     if (move->job->options.verify) {
@@ -227,6 +241,7 @@ gboolean source_last_round(SourceMove *move, GError **error)
         move->report->verify_ms = source_lap_ms(move);
     }
     return source_images_finish(move, error) && source_disks_await(move, error) &&
+           source_keep_state(move, state, error) &&
            epoch_sender_add_state(&move->epochs, state, error) &&
            epoch_sender_seal(&move->epochs, error) &&
            session_send_bytes(move->session, FRAME_PREPARE, NULL, 0, error);
@@ -253,6 +268,8 @@ gboolean source_await_ready(SourceMove *move, GError **error)
             return FALSE;
         }
     }
+    /* It answers what was said before PREPARE, so this waits for nothing as a rule. */
+    source_store_await_sealed(move);
     move->report->prepare_ms = source_lap_ms(move);
     return TRUE;
 }
@@ -268,7 +285,10 @@ gboolean source_send_start(SourceMove *move, GError **error)
     if (!source_not_cancelled(move, error) || fault_point("source.before-start", error) ||
         !vmm_check_paused(move->job->vmm, error) || !source_deadline_end(move, error))
         return FALSE;
-    if (!source_journal(move, SOURCE_JOURNAL_SWITCHING_OVER, error)) {
+    if (!source_journal(move,
+                        move->switches ? SOURCE_JOURNAL_SWITCHING_OVER_SPLIT
+                                       : SOURCE_JOURNAL_SWITCHING_OVER,
+                        error)) {
         g_prefix_error(error, "the switchover cannot be written down: ");
         return FALSE;
     }
@@ -277,6 +297,9 @@ gboolean source_send_start(SourceMove *move, GError **error)
         return FALSE;
     source_set_phase(move, MIGRATE_PHASE_SWITCHOVER);
     move->start_sent = TRUE;
+    /* Its first lease, by the answer to READY. */
+    if (move->gate)
+        takeover_gate_grant(move->gate);
     /* A send that fails may have been received all the same. */
     start_message_encode(&start, payload);
     session_send_bytes(move->session, FRAME_START, payload, sizeof payload, NULL);
@@ -299,19 +322,23 @@ static TransactionOutcome ask_outcome(SourceMove *move, GError **error)
             answer.outcome != OUTCOME_PENDING &&
             (answer.outcome != OUTCOME_COMMITTED || outcome_takes_guest(&answer, job->term)))
             return answer.outcome;
+        if (move->switches && source_is_asked_for_pages(move))
+            return OUTCOME_COMMITTED;
         clock_sleep_ns(SETTLE_PAUSE_NS);
     }
     return OUTCOME_PENDING;
 }
 
-TransactionOutcome source_settle(SourceMove *move, GError **error)
+TransactionOutcome source_settle(SourceMove *move, gboolean *ret_connected, GError **error)
 {
     g_autoptr(GError) lost = NULL;
     TransactionOutcome outcome;
     Frame frame;
 
+    *ret_connected = FALSE;
     if (source_await(move, FRAME_STARTED, STARTED_TIMEOUT_MS, &frame, &lost)) {
         fault_point("source.after-started", NULL);
+        *ret_connected = TRUE;
         return OUTCOME_COMMITTED;
     }
     outcome = ask_outcome(move, error);

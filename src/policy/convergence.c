@@ -15,6 +15,8 @@
 #define REACH_ROUNDS 16
 /* Probing is worth it where this share of what the link carries is dirtied. */
 #define PROBE_SHARE 0.5
+/* The first and, after it, those that send the probes only: no page goes out twice in one. */
+#define PROBE_ROUNDS 6
 
 static guint rounds_within_target(const PolicyState *state)
 {
@@ -64,9 +66,7 @@ static void judge_within_target(PolicyState *state)
         stop(state, "enough-rounds");
 }
 
-/* A guest that was seen quiet may become so again: wait for twice as long as
- * it was ever busy, or as long as the pause would be. */
-static gboolean worth_waiting(const PolicyState *state)
+gboolean convergence_is_worth_waiting(const PolicyState *state)
 {
     const ConvergencePattern *pattern = &state->pattern;
 
@@ -90,8 +90,7 @@ static void judge_patience(PolicyState *state)
         give_up(state, "not-converging");
 }
 
-/* Would a round of the groups not deferred make the pause notably shorter? */
-static gboolean rest_is_worth_a_round(const PolicyState *state)
+gboolean convergence_rest_is_worth_a_round(const PolicyState *state)
 {
     WorkSetModel model = state->rest;
     double after;
@@ -108,7 +107,8 @@ static void judge_intensive(PolicyState *state)
 
     if (!fits_cap(state))
         judge_patience(state);
-    else if (!rest_is_worth_a_round(state) && (in_target || !worth_waiting(state)))
+    else if (!convergence_rest_is_worth_a_round(state) &&
+             (in_target || !convergence_is_worth_waiting(state)))
         stop(state, "memory-intensive");
 }
 
@@ -164,6 +164,15 @@ static gboolean target_within_reach(const PolicyState *state)
     return FALSE;
 }
 
+/* What seems intensive need not be sent before probes have told: if it is not sent at all, it makes
+ * no pause. */
+static gboolean is_left_to_probes(const PolicyState *state)
+{
+    const ConvergenceFacts *facts = state->facts;
+
+    return !facts->cost_known && facts->round_count < PROBE_ROUNDS;
+}
+
 static void choose_deferred(PolicyState *state)
 {
     const ConvergenceFacts *facts = state->facts;
@@ -171,6 +180,7 @@ static void choose_deferred(PolicyState *state)
     WorkSetModel all = work_set_model_make(facts->groups, facts->group_count, INFINITY);
     double dirtied = work_set_model_dirtied(&all, 1, CONVERGENCE_WINDOW_MS) / CONVERGENCE_WINDOW_MS;
     double cap = MAX(CONVERGENCE_CAP_SHARE * facts->limits.downtime_cap_ms - facts->device_ms, 0);
+    double budget = cap * state->link_rate;
 
     state->work_set = work_set_model_pending(&all);
     state->rest = all;
@@ -178,17 +188,21 @@ static void choose_deferred(PolicyState *state)
     decision->defer_rate = INFINITY;
     if (facts->bytes_per_ms <= 0)
         return;
+    convergence_weigh_postcopy(state);
+    /* What is still deferred at the switchover makes no pause. */
+    if (state->prefers_postcopy)
+        budget = INFINITY;
     state->pattern =
         convergence_find_pattern(facts->windows, facts->window_count, state->link_rate);
     if (state->pattern.intensive && target_within_reach(state))
         state->pattern.intensive = FALSE;
-    state->suspect = facts->window_count < EARLY_WINDOWS &&
+    state->suspect = (facts->window_count < EARLY_WINDOWS || is_left_to_probes(state)) &&
                      dirtied >= CONVERGENCE_INTENSIVE_RATIO * state->link_rate;
     decision->probe = !facts->cost_known && dirtied >= PROBE_SHARE * state->link_rate;
     decision->memory_intensive = state->pattern.intensive;
     if (!state->pattern.intensive && !state->suspect)
         return;
-    decision->defer_rate = convergence_choose_deferral(facts, cap * state->link_rate);
+    decision->defer_rate = convergence_choose_deferral(facts, budget);
     state->rest = work_set_model_make(facts->groups, facts->group_count, decision->defer_rate);
     state->deferred = state->work_set - work_set_model_pending(&state->rest);
 }
@@ -206,10 +220,14 @@ ConvergenceDecision convergence_decide(const ConvergenceFacts *facts)
     judge_slowed(&state);
     judge_deadline(&state);
     convergence_choose_throttle(&state);
+    convergence_judge_postcopy(&state);
     convergence_forecast(&state);
     state.decision.wait = facts->at_round_end && state.deferred > 0 &&
                           state.decision.verdict == CONVERGENCE_CONTINUE &&
                           ms_for(&state, work_set_model_pending(&state.rest)) < WAIT_BELOW_MS;
+    state.decision.probe_alone = state.decision.wait && state.suspect && is_left_to_probes(&state);
+    if (state.decision.probe_alone)
+        state.decision.wait = FALSE;
     return state.decision;
 }
 

@@ -21,6 +21,9 @@
  * - Neither: no round brings a new best.  The pause may then be up to the cap;
  *   if that is not enough, the guest is slowed; without that means, give up.
  *
+ * Where post-copy is among the means, the guest may be switched over instead of paused for longer
+ * than the target: its device state goes, the rest of its pages follow on demand.
+ *
  * Rates are those of a guest that is not slowed ("free"), so that slowing it
  * does not change the judgement; the policy scales them by run_share.
  *
@@ -65,11 +68,21 @@ typedef struct {
     double ms;
 } ConvergenceRound;
 
-/* What the caller is able and allowed to do besides stopping.  Post-copy will
- * be one more. */
+/* What the caller is able and allowed to do besides stopping.  Of post-copy, one at most. */
 typedef enum {
     CONVERGENCE_MEANS_THROTTLE = 1 << 0,
+    /* Hybrid: instead of any pause beyond the target, as soon as rounds gain little.  Never is the
+     * guest slowed, or the move given up. */
+    CONVERGENCE_MEANS_POSTCOPY = 1 << 1,
+    /* At once. */
+    CONVERGENCE_MEANS_POSTCOPY_NOW = 1 << 2,
+    /* Auto: where the guest loses less by it than by pre-copy's pause, throttle and cap. */
+    CONVERGENCE_MEANS_POSTCOPY_IF_CHEAPER = 1 << 3,
 } ConvergenceMeans;
+
+#define CONVERGENCE_MEANS_ANY_POSTCOPY                                                             \
+    (CONVERGENCE_MEANS_POSTCOPY | CONVERGENCE_MEANS_POSTCOPY_NOW |                                 \
+     CONVERGENCE_MEANS_POSTCOPY_IF_CHEAPER)
 
 typedef struct {
     guint max_downtime_ms; /* the target */
@@ -96,7 +109,8 @@ typedef struct {
 
 typedef enum {
     CONVERGENCE_CONTINUE,
-    CONVERGENCE_STOP, /* pause the guest and send the rest */
+    CONVERGENCE_STOP,   /* pause the guest and send the rest */
+    CONVERGENCE_SWITCH, /* pause the guest, switch over; the rest follows (post-copy) */
     CONVERGENCE_GIVE_UP,
 } ConvergenceVerdict;
 
@@ -104,7 +118,8 @@ typedef struct {
     ConvergenceVerdict verdict;
     /* Static.  STOP: "converged", "no-gain", "enough-rounds" (all within the
      * target), "memory-intensive", "within-cap", "throttled", "deadline";
-     * GIVE_UP: "not-converging", "deadline"; CONTINUE: NULL. */
+     * SWITCH: "postcopy" (asked for), "switch-not-converging", "switch-memory-intensive",
+     * "switch-deadline"; GIVE_UP: "not-converging", "deadline"; CONTINUE: NULL. */
     const char *reason;
     /* For convergence_apply_deferral(); INFINITY: defer none. */
     double defer_rate;
@@ -114,9 +129,14 @@ typedef struct {
     /* With CONTINUE at a round's end: only deferred groups are worth sending; begin
      * the next round after the next dirty sync, not at once. */
     gboolean wait;
+    /* Instead: a round for the probes is worth it, though all else is deferred. */
+    gboolean probe_alone;
     double run_share; /* what the throttle should be from now on, 1: none */
     gboolean memory_intensive;
     double pause_ms; /* if it were stopped now */
+    /* What the guest would lose of its time if it were switched over now; 0 where post-copy is not
+     * allowed. */
+    double postcopy_lost_ms;
     /* If things go on as decided. */
     double expected_downtime_ms;
     double expected_total_ms; /* from the start of the move */

@@ -130,6 +130,26 @@ static gboolean would_stop(const PolicyState *state, double left, double before,
     return pause <= limits->max_downtime_ms && left >= CONVERGENCE_GAIN_SHARE * before;
 }
 
+/* A switchover with *left* of the groups not deferred: what is pending now takes as long to push,
+ * for its work set, as what will be. */
+static void expect_switch(PolicyState *state, double ms, double left)
+{
+    double push_ms = state->postcopy.push_ms;
+    const ConvergenceFacts *facts = state->facts;
+
+    if (state->work_set > 0)
+        push_ms *= (state->deferred + left) / state->work_set;
+    state->decision.expected_downtime_ms = facts->device_ms;
+    state->decision.expected_total_ms = facts->elapsed_ms + ms + facts->device_ms + push_ms;
+}
+
+/* Where it goes on: would it end in a switchover? */
+static gboolean would_switch(const PolicyState *state, double left)
+{
+    return state->prefers_postcopy && state->decision.verdict == CONVERGENCE_CONTINUE &&
+           pause_with(state, left) > state->facts->limits.max_downtime_ms;
+}
+
 /* Plays the rounds that these rules would make. */
 void convergence_forecast(PolicyState *state)
 {
@@ -142,11 +162,16 @@ void convergence_forecast(PolicyState *state)
 
         ms += work_set_model_round(&model, run_share, state->link_rate);
         left = work_set_model_pending(&model);
-        if (would_stop(state, left, before, run_share))
+        if (would_stop(state, left, before, run_share) ||
+            (would_switch(state, left) && left >= CONVERGENCE_GAIN_SHARE * before))
             break;
         if (may_throttle(state) &&
             pause_with(state, left) > CONVERGENCE_CAP_SHARE * state->facts->limits.downtime_cap_ms)
             run_share = work_set_model_run_share(&model, THROTTLE_TO, state->link_rate);
+    }
+    if (decision->verdict == CONVERGENCE_SWITCH || would_switch(state, left)) {
+        expect_switch(state, ms, left);
+        return;
     }
     decision->expected_downtime_ms = pause_with(state, left);
     decision->expected_total_ms = state->facts->elapsed_ms + ms + decision->expected_downtime_ms;

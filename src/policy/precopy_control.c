@@ -171,6 +171,13 @@ static void wait_for_sync(PrecopyControl *control, double now_ms)
     control->step = PRECOPY_WAIT;
 }
 
+static PrecopyStep step_at_end(ConvergenceVerdict verdict)
+{
+    if (verdict == CONVERGENCE_STOP)
+        return PRECOPY_STOP;
+    return verdict == CONVERGENCE_SWITCH ? PRECOPY_SWITCH : PRECOPY_GIVE_UP;
+}
+
 /* What the decision means for the next step. */
 static void choose_step(PrecopyControl *control, double now_ms)
 {
@@ -180,11 +187,17 @@ static void choose_step(PrecopyControl *control, double now_ms)
     if (control->in_round)
         control->step = goes_on ? PRECOPY_SEND : PRECOPY_END_ROUND;
     else if (!goes_on)
-        control->step = decision->verdict == CONVERGENCE_STOP ? PRECOPY_STOP : PRECOPY_GIVE_UP;
-    else if (decision->wait || group_account_is_all_deferred(control->account))
+        control->step = step_at_end(decision->verdict);
+    else if (!decision->probe_alone &&
+             (decision->wait || group_account_is_all_deferred(control->account)))
         wait_for_sync(control, now_ms);
     else
         control->step = PRECOPY_BEGIN_ROUND;
+}
+
+static gboolean ends_in_pause(const ConvergenceDecision *decision)
+{
+    return decision->verdict == CONVERGENCE_STOP || decision->verdict == CONVERGENCE_SWITCH;
 }
 
 /* The guest runs, freely, and what it writes is sent when that is over. */
@@ -210,7 +223,7 @@ static void ask_policy(PrecopyControl *control, const PrecopyFacts *facts)
 
     group_account_fill_facts(control->account, &all);
     *decision = convergence_decide(&all);
-    if (decision->verdict == CONVERGENCE_STOP && facts->must_run)
+    if (ends_in_pause(decision) && facts->must_run)
         hold_stop(decision);
     control->deferred_bytes = group_account_apply(control->account, decision);
     group_account_set_run_share(control->account, facts->now_ms, decision->run_share);
@@ -218,7 +231,10 @@ static void ask_policy(PrecopyControl *control, const PrecopyFacts *facts)
 
 gboolean precopy_control_decide(PrecopyControl *control, const PrecopyFacts *facts)
 {
-    gboolean asked = control->link.bytes_per_ms > 0 && facts->can_pause;
+    /* To switch over at once, nothing needs to be known. */
+    gboolean known = control->link.bytes_per_ms > 0 ||
+                     control->options.limits.means & CONVERGENCE_MEANS_POSTCOPY_NOW;
+    gboolean asked = known && facts->can_pause;
 
     if (asked)
         ask_policy(control, facts);

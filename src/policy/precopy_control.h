@@ -14,14 +14,14 @@
  *          ├────── END_ROUND ◄────────────┘
  *          │           │ nothing worth a round of its own
  *          │ go on     ▼
- *          └───────── WAIT ◄──┐             STOP, GIVE_UP: from END_ROUND and WAIT only
+ *          └───────── WAIT ◄──┐             STOP, SWITCH, GIVE_UP: from END_ROUND and WAIT only
  *                      └──────┘
  *
  * - Dirty syncs are dense at first, since what is hot should be known before it is sent: at the
  *   first batch, 10 ms later, then 20, 40, 80, and every 100 ms.  The policy is asked after each.
- * - A decision to stop that falls within a round ends the round: what was read has to be sent and
- *   confirmed before the pause, and the guest writes meanwhile.  So the policy is asked once more
- *   when the round has ended, and only that answer counts.
+ * - A decision to stop, or to switch over, that falls within a round ends the round: what was read
+ *   has to be sent and confirmed before the pause, and the guest writes meanwhile.  So the policy
+ *   is asked once more when the round has ended, and only that answer counts.
  * - The link's rate is measured while sending (link_rate.h); a window (CONVERGENCE_WINDOW_MS) could
  *   carry that rate times its length.  Not what was sent in it: with nothing to send, a link is not
  *   a slow one.
@@ -58,8 +58,10 @@ typedef enum {
     /* Nothing until *next_sync_ms*; then a dirty sync, what is dirty becomes pending,
      * precopy_control_decide(). */
     PRECOPY_WAIT,
-    /* The end: pause the guest and send the rest; or the limits cannot be kept. */
+    /* The end: pause the guest and send the rest; or pause it, switch over, and let the rest
+     * follow (post-copy); or the limits cannot be kept. */
     PRECOPY_STOP,
+    PRECOPY_SWITCH,
     PRECOPY_GIVE_UP,
 } PrecopyStep;
 
@@ -123,12 +125,12 @@ typedef struct {
 } PrecopyFacts;
 
 /* Asks the policy (convergence.h), defers and releases groups as it says; the account must know
- * what is pending.  FALSE: it was not asked, since the link's rate is not known or there can be no
- * pause, and the last decision holds.  TRUE: *decision* is a new one, and the driver sets the
+ * what is pending.  FALSE: it was not asked, since the link's rate is not known (which switching over at once does without) or there
+ * can be no pause, and the last decision holds.  TRUE: *decision* is a new one, and the driver sets the
  * throttle and the probes (group_account_get_probes()). */
 gboolean precopy_control_decide(PrecopyControl *control, const PrecopyFacts *facts);
 
-/* After PRECOPY_STOP: no pause yet after all.  The next step is PRECOPY_WAIT. */
+/* After PRECOPY_STOP or PRECOPY_SWITCH: no pause yet after all.  The next step is PRECOPY_WAIT. */
 void precopy_control_postpone(PrecopyControl *control, double now_ms);
 
 /* A trace's first and last line (once the account knows all pages; after a first line only); those

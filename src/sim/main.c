@@ -10,7 +10,7 @@
 #define MB 1e6
 
 typedef struct {
-    char *workload, *trace, *policy;
+    char *workload, *trace, *policy, *mode;
     double ram_mib, set_mib, rate, bandwidth, jitter, device_ms, burst_ms, quiet_ms, limit_s,
         queue_ms, fault_us;
     int max_downtime_ms, downtime_cap_ms, deadline_ms, seed;
@@ -22,6 +22,7 @@ static void arguments_clear(Arguments *arguments)
     g_free(arguments->workload);
     g_free(arguments->trace);
     g_free(arguments->policy);
+    g_free(arguments->mode);
 }
 G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(Arguments, arguments_clear)
 
@@ -34,6 +35,8 @@ static gboolean parse_arguments(Arguments *arguments, int *argc, char ***argv, G
         {"trace", 't', 0, G_OPTION_ARG_FILENAME, &a->trace, "Replay a recorded trace", "FILE"},
         {"policy", 'p', 0, G_OPTION_ARG_STRING, &a->policy,
          "work-set (default), or pages: usual pre-copy", "POLICY"},
+        {"mode", 0, 0, G_OPTION_ARG_STRING, &a->mode,
+         "precopy (default), postcopy, hybrid, auto: what is cheaper", "MODE"},
         {"ram", 0, 0, G_OPTION_ARG_DOUBLE, &a->ram_mib, "Populated memory (640)", "MIB"},
         {"set", 0, 0, G_OPTION_ARG_DOUBLE, &a->set_mib, "Memory the workload writes", "MIB"},
         {"rate", 'r', 0, G_OPTION_ARG_DOUBLE, &a->rate, "What it writes, whole pages counted",
@@ -95,10 +98,31 @@ static gboolean check_arguments(const Arguments *a, GError **error)
            check(a->limit_s > 0 && a->limit_s <= 1e5, "--limit takes up to 100000 s", error);
 }
 
+static gboolean get_mode(const char *name, guint *ret_means, GError **error)
+{
+    static const struct {
+        const char *name;
+        guint means;
+    } modes[] = {{"precopy", 0},
+                 {"postcopy", CONVERGENCE_MEANS_POSTCOPY_NOW},
+                 {"hybrid", CONVERGENCE_MEANS_POSTCOPY},
+                 {"auto", CONVERGENCE_MEANS_POSTCOPY_IF_CHEAPER}};
+
+    for (guint i = 0; i < G_N_ELEMENTS(modes); i++)
+        if (strcmp(name, modes[i].name) == 0) {
+            *ret_means = modes[i].means;
+            return TRUE;
+        }
+    return check(FALSE, "--mode takes precopy, postcopy, hybrid or auto", error);
+}
+
 static gboolean make_options(const Arguments *a, Trace **ret_trace, SimOptions *ret, GError **error)
 {
     SimWorkloadOptions *workload = &ret->workload;
+    guint means = 0;
 
+    if (a->mode && !get_mode(a->mode, &means, error))
+        return FALSE;
     *ret = (SimOptions){.bytes_per_ms = a->bandwidth * 1000,
                         .jitter = a->jitter,
                         .device_ms = a->device_ms,
@@ -107,7 +131,7 @@ static gboolean make_options(const Arguments *a, Trace **ret_trace, SimOptions *
                         .limit_ms = a->limit_s * 1000,
                         .limits = {(guint)a->max_downtime_ms, (guint)a->downtime_cap_ms,
                                    (guint)a->deadline_ms,
-                                   a->throttle ? CONVERGENCE_MEANS_THROTTLE : 0}};
+                                   means | (a->throttle ? CONVERGENCE_MEANS_THROTTLE : 0)}};
     *workload = (SimWorkloadOptions){.ram_bytes = (uint64_t)(a->ram_mib * (1 << 20)),
                                      .set_bytes = (uint64_t)(a->set_mib * (1 << 20)),
                                      .bytes_per_second = a->rate * MB,
@@ -140,7 +164,7 @@ static gboolean make_options(const Arguments *a, Trace **ret_trace, SimOptions *
 
 static void print_decision(double ms, const ConvergenceDecision *decision, gpointer user)
 {
-    static const char *const verdicts[] = {"go on", "stop", "give up"};
+    static const char *const verdicts[] = {"go on", "stop", "switch over", "give up"};
 
     fprintf(stderr, "%8.0f ms: %s%s%s; pause now %.0f ms, expected %.0f ms, total %.0f ms%s%s", ms,
             verdicts[decision->verdict], decision->reason ? ": " : "",
@@ -148,6 +172,8 @@ static void print_decision(double ms, const ConvergenceDecision *decision, gpoin
             decision->expected_downtime_ms, decision->expected_total_ms,
             decision->memory_intensive ? "; memory-intensive" : "",
             isfinite(decision->defer_rate) ? "; deferring" : "");
+    if (decision->postcopy_lost_ms > 0)
+        fprintf(stderr, "; post-copy would take %.0f ms from it", decision->postcopy_lost_ms);
     if (decision->probe)
         fprintf(stderr, "; probing");
     if (decision->run_share < 1)
@@ -163,13 +189,15 @@ static void print_line(const char *line, gpointer user)
 static void print_json(const SimResult *result)
 {
     g_autoptr(json_t) object = json_pack(
-        "{s:b, s:s, s:f, s:f, s:f, s:f, s:i, s:b, s:i, s:f, s:f, s:f, s:f}", "done", result->done,
-        "reason", result->reason, "total_ms", result->total_ms, "downtime_ms", result->downtime_ms,
-        "sent_bytes", result->sent_bytes, "populated_bytes", result->populated_bytes, "rounds",
-        (int)result->rounds, "memory_intensive", result->memory_intensive, "hot_pages_sent",
-        (int)result->hot_pages_sent, "least_run_share", result->least_run_share, "throttled_ms",
-        result->throttled_ms, "predicted_downtime_ms", result->predicted_downtime_ms,
-        "predicted_total_ms", result->predicted_total_ms);
+        "{s:b, s:s, s:f, s:f, s:f, s:f, s:i, s:b, s:i, s:f, s:f, s:f, s:f, s:b, s:f, s:f, s:i}",
+        "done", result->done, "reason", result->reason, "total_ms", result->total_ms, "downtime_ms",
+        result->downtime_ms, "sent_bytes", result->sent_bytes, "populated_bytes",
+        result->populated_bytes, "rounds", (int)result->rounds, "memory_intensive",
+        result->memory_intensive, "hot_pages_sent", (int)result->hot_pages_sent, "least_run_share",
+        result->least_run_share, "throttled_ms", result->throttled_ms, "predicted_downtime_ms",
+        result->predicted_downtime_ms, "predicted_total_ms", result->predicted_total_ms, "switched",
+        result->switched, "postcopy_ms", result->postcopy_ms, "postcopy_lost_ms",
+        result->postcopy_lost_ms, "postcopy_faults", (int)result->postcopy_faults);
     char *text = json_dumps(object, JSON_LINE);
 
     puts(text);
@@ -188,6 +216,9 @@ static void print_result(const SimResult *result)
     printf("  rounds    %8u\n", result->rounds);
     if (result->memory_intensive)
         printf("  memory-intensive; hot pages sent before the pause: %u\n", result->hot_pages_sent);
+    if (result->switched)
+        printf("  post-copy %8.0f ms, of which the guest waited %.0f ms, for %u pages\n",
+               result->postcopy_ms, result->postcopy_lost_ms, result->postcopy_faults);
     if (result->throttled_ms > 0)
         printf("  slowed for %.0f ms, down to %.2f\n", result->throttled_ms,
                result->least_run_share);

@@ -16,6 +16,13 @@
 #define LEAST_COST_MS 80.0
 #define JITTER_MS 100.0
 
+static void write_page(gpointer user, guint page)
+{
+    Simulation *sim = user;
+
+    sim_memory_write(sim->memory, page);
+}
+
 /* The guest runs, for so long; its faults make up for a part of that. */
 static void run_guest(Simulation *sim, double ms)
 {
@@ -24,7 +31,7 @@ static void run_guest(Simulation *sim, double ms)
 
     sim->owed_ms -= lost;
     sim->result.lost_ms += lost;
-    sim_workload_run(sim->workload, ms - lost, sim_memory_write, sim->memory);
+    sim_workload_run(sim->workload, ms - lost, sim->write, sim);
     sim->owed_ms += (double)(sim->memory->faults - before) * sim->options->fault_ms;
     sim->result.faults = sim->memory->faults;
 }
@@ -211,6 +218,9 @@ static void run_work_set(Simulation *sim)
             sim_memory_sync(sim->memory, sim->now_ms);
             sim_finish(sim, sim->memory->pending_bytes, control->decision.reason);
             return;
+        case PRECOPY_SWITCH:
+            sim_switch_over(sim, control->decision.reason);
+            return;
         case PRECOPY_GIVE_UP:
             sim->result.reason = control->decision.reason;
             return;
@@ -229,6 +239,7 @@ SimResult sim_run(const SimOptions *options)
         .memory = memory,
         .rand = rand,
         .bytes_per_ms = options->bytes_per_ms,
+        .write = write_page,
         .page_bytes = PAGE_BYTES,
         .result = {.least_run_share = 1, .populated_bytes = memory->pending_bytes},
     };

@@ -15,6 +15,10 @@
  * A write to a protected page takes fault_ms from what the guest runs, which is taken for always
  * busy.  With SIM_PAGES all memory is protected anew after each pass.
  *
+ * After a switchover (postcopy.c) pages are pushed in the order of policy/push_order.h.  A write to
+ * one that is not there yet fetches it, and takes from the guest's running what the policy's model
+ * says that an answer takes; only writes are simulated.
+ *
  * Not simulated: latency, connections, other CPU time.
  */
 #pragma once
@@ -55,7 +59,10 @@ typedef struct {
     guint hot_pages_sent; /* of the workload's set, before the pause; not counting the probe */
     double least_run_share, throttled_ms;
     uint64_t faults; /* writes to protected pages */
-    double lost_ms;  /* of the guest's running, by faults */
+    double lost_ms;  /* of the guest's running, by faults, those of post-copy too */
+    gboolean switched;
+    double postcopy_ms, postcopy_lost_ms; /* the phase after the pause; what it took of running */
+    guint postcopy_faults;
     /* As forecast SIM_FORECAST_MS into the move. */
     double predicted_downtime_ms, predicted_total_ms;
 } SimResult;

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "policy/precopy_control.h"
+#include "policy/push_order.h"
 #include "sim/memory.h"
 #include "sim/simulator.h"
 
@@ -18,6 +19,8 @@ typedef struct {
     double sent_bytes;   /* handed to the link */
     double queued_bytes; /* of them: not carried yet */
     double page_bytes;   /* on the wire, of late */
+    SimWrite write;      /* what a write of the workload does; gets the Simulation */
+    PushOrder *order;    /* after a switchover */
     double owed_ms;      /* that faults take from the guest's next steps */
     double cost_ms;      /* when the cost of faults was noted, and how many there were */
     uint64_t cost_faults;
@@ -32,5 +35,8 @@ void sim_queue(Simulation *sim, double bytes);
 gboolean sim_is_time_up(Simulation *sim);
 /* Pauses the guest, sends the rest, *pending_bytes* and what is queued, and ends the move. */
 void sim_finish(Simulation *sim, double pending_bytes, const char *reason);
+/* Pauses the guest for the device state, lets it run and sends what is pending meanwhile, and ends
+ * the move (postcopy.c). */
+void sim_switch_over(Simulation *sim, const char *reason);
 /* Usual pre-copy (pages.c). */
 void sim_run_pages(Simulation *sim);

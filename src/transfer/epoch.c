@@ -34,6 +34,12 @@ gboolean epoch_sender_add_state(EpochSender *sender, GBytes *state, GError **err
     return TRUE;
 }
 
+gboolean epoch_sender_add_barrier(EpochSender *sender, GError **error)
+{
+    return page_sender_flush(sender->pages, error) &&
+           channel_send_bytes(sender->channel, FRAME_EPOCH_BARRIER, NULL, 0, error);
+}
+
 gboolean epoch_sender_seal(EpochSender *sender, GError **error)
 {
     EpochSeal seal = {sender->number, sender->state_bytes};
@@ -126,6 +132,12 @@ gboolean epoch_receiver_take_state(EpochReceiver *receiver, const Frame *frame, 
     }
     g_byte_array_append(receiver->state, piece.bytes, (guint)piece.length);
     return TRUE;
+}
+
+gboolean epoch_receiver_take_barrier(EpochReceiver *receiver, GError **error)
+{
+    receiver->begun = TRUE;
+    return page_applier_drain(receiver->applier, error);
 }
 
 static gboolean check_seal(const EpochReceiver *receiver, const EpochSeal *seal, GError **error)

@@ -16,6 +16,9 @@
  *
  *     begin ── push pages ── add state? ── seal ──►  number n ... applied n
  *
+ * A checkpoint may bring pages ahead, while the guest runs, and those that were written since again,
+ * behind a barrier.
+ *
  * Receiver: takes page frames, for the PageApplier, pieces of device state and the
  * seal; checks that nothing is missing and seals the sink.
  *
@@ -64,6 +67,9 @@ EpochSender epoch_sender_make(Channel *channel, PageSender *pages);
 /* Sends the device state of this epoch, once. */
 gboolean epoch_sender_add_state(EpochSender *sender, GBytes *state, GError **error);
 
+/* What is pushed from now on may be pages again that were pushed in this epoch (EPOCH_BARRIER). */
+gboolean epoch_sender_add_barrier(EpochSender *sender, GError **error);
+
 /* Ends this epoch and begins the next; does not wait for it to be applied. */
 gboolean epoch_sender_seal(EpochSender *sender, GError **error);
 
@@ -87,6 +93,9 @@ gboolean epoch_receiver_take_pages(EpochReceiver *receiver, const Frame *frame, 
 
 /* Takes a DEVICE_STATE frame.  INVALID where it does not continue the one before. */
 gboolean epoch_receiver_take_state(EpochReceiver *receiver, const Frame *frame, GError **error);
+
+/* Takes an EPOCH_BARRIER frame: waits until all pages that have come are in the sink. */
+gboolean epoch_receiver_take_barrier(EpochReceiver *receiver, GError **error);
 
 /* Takes an EPOCH_SEAL frame: waits until all pages of the epoch are in the sink, and
  * seals it there.  INVALID where it is not the epoch that was begun, or lacks state. */

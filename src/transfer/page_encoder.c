@@ -91,16 +91,17 @@ static void add_cost(EncoderJob *job, uint64_t page, gboolean again, uint64_t by
     }
 }
 
+/* *sent* may be NULL. */
 static void classify_zero(Classifier *classifier, PageSet *sent, uint64_t page)
 {
     EncoderJob *job = classifier->job;
-    gboolean again = page_set_has(sent, page);
+    gboolean again = sent && page_set_has(sent, page);
 
     job->counts.zero++;
-    if (again) {
+    if (again)
         page_set_remove(sent, page, 1);
+    if (again || !sent)
         add_run(classifier, page, PAGE_RUN_ZERO);
-    }
     if (classifier->encoder->store)
         sent_store_note_zero(classifier->encoder->store, job->batch.region, page);
     add_cost(job, page, again, 0);
@@ -120,13 +121,19 @@ static gboolean is_copy(Classifier *classifier, uint64_t page, gboolean again,
     return TRUE;
 }
 
+static void note_sent(PageSet *sent, uint64_t page)
+{
+    if (sent)
+        page_set_add(sent, page, 1);
+}
+
 static void classify(Classifier *classifier, uint64_t page, const uint8_t *content)
 {
     PageEncoder *encoder = classifier->encoder;
     EncoderJob *job = classifier->job;
-    PageSet *sent = g_ptr_array_index(encoder->sent, job->batch.region);
+    PageSet *sent = encoder->sent ? g_ptr_array_index(encoder->sent, job->batch.region) : NULL;
     PageVerdict verdict = PAGE_WHOLE;
-    gboolean again = page_set_has(sent, page);
+    gboolean again = sent && page_set_has(sent, page);
     SegmentList segments;
 
     if (zero_is_page(content)) {
@@ -144,16 +151,16 @@ static void classify(Classifier *classifier, uint64_t page, const uint8_t *conte
         guint before = job->body->len;
 
         segment_frame_append(job->body, &classifier->last_page, page, &segments, content);
-        page_set_add(sent, page, 1);
+        note_sent(sent, page);
         classifier->segment_pages++;
         job->counts.segments++;
         add_cost(job, page, again, job->body->len - before);
     } else if (is_copy(classifier, page, again, content)) {
-        page_set_add(sent, page, 1);
+        note_sent(sent, page);
         job->counts.copied++;
         add_cost(job, page, again, 0);
     } else {
-        page_set_add(sent, page, 1);
+        note_sent(sent, page);
         add_run(classifier, page, PAGE_RUN_RAW);
         keep_page(job, content);
         job->counts.whole++;

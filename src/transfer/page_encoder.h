@@ -9,9 +9,12 @@
  * of SEGMENTS.  What was noted as sent is what lies in the buffer, so the
  * buffer is what is sent: the guest may write on meanwhile.
  *
+ * Where it is not known what the destination holds (*sent* is NULL), but for what the store has
+ * noted, each page is sent whole, or said to be zero.
+ *
  * Threads: a job belongs to one thread at a time; several jobs may be encoded
- * side by side when no page is in two of them and no 64 neighbouring pages are
- * shared.
+ * side by side when no page is in two of them and, unless *sent* is NULL, no 64 neighbouring pages
+ * are shared.
  */
 #pragma once
 
@@ -33,7 +36,7 @@ typedef struct {
 /* What all jobs of a move share. */
 typedef struct {
     PageSource *source;
-    GPtrArray *sent;      /* pages that have content at the destination */
+    GPtrArray *sent;      /* pages that have content at the destination; NULL: not known */
     SentStore *store;     /* NULL: not known what was sent */
     PageCopies *copies;   /* NULL: the peer takes no COPIES, or not the first pass */
     gboolean whole_pages; /* the peer takes no SEGMENTS */

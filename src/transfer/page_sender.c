@@ -63,7 +63,8 @@ PageSender *page_sender_new(PageSource *source, Channel *channel, const PageSend
 
     sender->channel = channel;
     sender->encoder.source = source;
-    sender->encoder.sent = page_regions_new_sets(source->regions);
+    if (!options->each_once)
+        sender->encoder.sent = page_regions_new_sets(source->regions);
     sender->encoder.store = options->store;
     sender->encoder.copies = options->copies;
     sender->encoder.whole_pages = options->whole_pages;
@@ -104,7 +105,7 @@ void page_sender_free(PageSender *sender)
     for (guint i = 0; i < sender->slot_count; i++)
         encoder_job_free(sender->slots[i].job);
     g_free(sender->slots);
-    g_ptr_array_unref(sender->encoder.sent);
+    g_clear_pointer(&sender->encoder.sent, g_ptr_array_unref);
     sent_store_free(sender->encoder.store);
     page_copies_free(sender->encoder.copies);
     g_mutex_clear(&sender->lock);

@@ -11,7 +11,7 @@
  *
  * The sender knows which pages the destination holds with content: a page that
  * is zero and was never sent with content is not sent at all, since the
- * destination starts with all RAM zero.
+ * destination starts with all RAM zero.  (With *each_once* it does not, and what is zero is said.)
  *
  * Threads: push, flush and the rest from one thread.
  */
@@ -31,6 +31,10 @@ typedef struct {
     SentStore *store;     /* NULL: no SEGMENTS; taken over */
     gboolean whole_pages; /* the store tells unchanged pages only; changed ones are sent whole */
     PageCopies *copies;   /* for the first pass; NULL: no COPIES; taken over */
+    /* In any order, each page once in an epoch: of what the destination holds only that is known
+     * which the store has noted; other pages are sent whole, or said to be zero.  Without copies;
+     * with a store only one worker. */
+    gboolean each_once;
 } PageSenderOptions;
 
 #define PAGE_SENDER_MAX_WORKERS 16u
@@ -63,7 +67,7 @@ gboolean page_sender_push(PageSender *sender, const WorkBatch *batch, GError **e
 gboolean page_sender_flush(PageSender *sender, GError **error);
 
 /* Adds to *sets* the pages that were sent with content and have lost their own
- * since (discarded by a balloon): they read as zero now. */
+ * since (discarded by a balloon): they read as zero now.  Not with *each_once*. */
 gboolean page_sender_add_discarded(PageSender *sender, GPtrArray *sets, GError **error);
 
 typedef struct {

@@ -34,6 +34,10 @@ static inline GPtrArray *page_regions_new_sets(const PageRegions *regions)
     return sets;
 }
 
+/* FALSE (INVALID) with what differs. */
+gboolean page_regions_are_equal(const PageRegions *regions, const PageRegions *others,
+                                GError **error);
+
 typedef struct PageSource PageSource;
 
 typedef struct {

@@ -113,6 +113,16 @@ void recheck_take(Recheck *recheck, guint most, WorkBatch *ret)
     }
 }
 
+void recheck_move_to(Recheck *recheck, GPtrArray *sets)
+{
+    for (guint i = 0; i < recheck->to_read->len; i++) {
+        PageSet *set = g_ptr_array_index(recheck->to_read, i);
+
+        page_set_add_all(g_ptr_array_index(sets, i), set);
+        page_set_clear(set);
+    }
+}
+
 gboolean recheck_is_drain_worth(double read_ms, double drain_ms)
 {
     return read_ms > RECHECK_LEAST_MS && read_ms > drain_ms;

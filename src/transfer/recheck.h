@@ -53,6 +53,10 @@ void recheck_settle(Recheck *recheck, const GPtrArray *pending, const GPtrArray 
  * without pages. */
 void recheck_take(Recheck *recheck, guint most, WorkBatch *ret);
 
+/* Adds all that is to be read to *sets*, a PageSet a region, where it is read later; nothing is to be
+ * read any more then. */
+void recheck_move_to(Recheck *recheck, GPtrArray *sets);
+
 /* Reading less than this again in the pause is not worth a drain. */
 #define RECHECK_LEAST_MS 2.0
 

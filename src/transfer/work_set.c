@@ -15,6 +15,7 @@ struct WorkSet {
     GroupAccount *account;
     GPtrArray *pending, *next;
     GPtrArray *fresh;      /* scratch: what a collect found */
+    GPtrArray *written;    /* borrowed: all of that, for somebody else; NULL: nobody */
     GPtrArray *watched;    /* protected, as far as is known */
     GPtrArray *given;      /* given out at least once */
     GPtrArray *seen_dirty; /* found dirty at least once */
@@ -199,6 +200,7 @@ static void absorb(WorkSet *set, guint region, guint group, guint from, guint to
     uint64_t *next = group_words(set, set->next, region, group, &count);
     uint64_t *seen = group_words(set, set->seen_dirty, region, group, &count);
     uint64_t *watched = group_words(set, set->watched, region, group, &count);
+    uint64_t *written = set->written ? group_words(set, set->written, region, group, &count) : NULL;
     GroupSync sync = {.now_ms = now_ms};
 
     for (guint i = from; i < MIN(to, count); i++) {
@@ -211,6 +213,8 @@ static void absorb(WorkSet *set, guint region, guint group, guint from, guint to
         added += (guint)__builtin_popcountll(fresh[i]);
         seen[i] |= dirty;
         next[i] |= fresh[i] & ~pending[i];
+        if (written)
+            written[i] |= fresh[i];
         watched[i] = collected ? watched[i] | fresh[i] : watched[i] & ~fresh[i];
         fresh[i] = 0;
     }
@@ -240,6 +244,16 @@ static gboolean collect_span(WorkSet *set, guint region, PageSpan span, double n
                (guint)((stop - start + WORD_BITS - 1) / WORD_BITS), TRUE, now_ms);
     }
     return TRUE;
+}
+
+gboolean work_set_collect(WorkSet *set, guint region, PageSpan span, double now_ms, GError **error)
+{
+    return collect_span(set, region, span, now_ms, error);
+}
+
+void work_set_note_written(WorkSet *set, GPtrArray *sets)
+{
+    set->written = sets;
 }
 
 static void absorb_all(WorkSet *set, gboolean collected, double now_ms)

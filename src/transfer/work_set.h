@@ -78,6 +78,13 @@ uint64_t work_set_count_faults(const WorkSet *set);
 /* They took this share of the guest's time lately: samples become smaller or larger. */
 void work_set_adjust_sample(WorkSet *set, double fault_share);
 
+/* Collects pages, and gives out nothing: they may be read then for another purpose. */
+gboolean work_set_collect(WorkSet *set, guint region, PageSpan span, double now_ms, GError **error);
+
+/* From now on adds to *sets* (borrowed; NULL: no more) all that a peek, a collect or a sync finds
+ * written, whatever else becomes of it. */
+void work_set_note_written(WorkSet *set, GPtrArray *sets);
+
 /* Collects all of RAM: with the guest paused. */
 gboolean work_set_sync(WorkSet *set, double now_ms, GError **error);
 

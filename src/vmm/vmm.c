@@ -67,6 +67,15 @@ gboolean vmm_check_movable(Vmm *vmm, GError **error)
     return vmm->ops->check_movable(vmm, error);
 }
 
+VmmCheckpoint *vmm_open_checkpoint(Vmm *vmm, GError **error)
+{
+    if (vmm->ops->open_checkpoint)
+        return vmm->ops->open_checkpoint(vmm, error);
+    error_set(error, VMFERRY_ERROR_UNSUPPORTED, "a guest of %s is not checkpointed",
+              vmm->ops->kind);
+    return NULL;
+}
+
 gboolean vmm_check_turns(Vmm *vmm, GError **error)
 {
     return vmm->ops->check_turns(vmm, error);
@@ -124,6 +133,11 @@ gboolean vmm_get_resume_action(Vmm *vmm, GuardAction *ret, GError **error)
     return vmm->ops->get_resume_action(vmm, ret, error);
 }
 
+gboolean vmm_get_pause_action(Vmm *vmm, GuardAction *ret, GError **error)
+{
+    return vmm->ops->get_pause_action(vmm, ret, error);
+}
+
 GBytes *vmm_save_device_state(Vmm *vmm, VmmSavePurpose purpose, GError **error)
 {
     return vmm->ops->save_device_state(vmm, purpose, error);
@@ -144,9 +158,28 @@ char *vmm_describe_end(Vmm *vmm)
     return vmm->ops->describe_end(vmm);
 }
 
+gboolean vmm_was_shut_down(Vmm *vmm)
+{
+    return vmm->ops->was_shut_down(vmm);
+}
+
+gboolean vmm_stay_at_shutdown(Vmm *vmm, gboolean stays, GError **error)
+{
+    return vmm->ops->stay_at_shutdown(vmm, stays, error);
+}
+
 gboolean vmm_announce(Vmm *vmm, GError **error)
 {
     return vmm->ops->announce(vmm, error);
+}
+
+gboolean vmm_give_up_resources(Vmm *vmm, GError **error)
+{
+    if (vmm->ops->give_up_resources)
+        return vmm->ops->give_up_resources(vmm, error);
+    error_set(error, VMFERRY_ERROR_UNSUPPORTED,
+              "a VMM of kind \"%s\" does not leave its place to another", vmm->ops->kind);
+    return FALSE;
 }
 
 gboolean vmm_quit_gently(Vmm *vmm, GError **error)
@@ -292,6 +325,11 @@ gboolean vmm_stop_tap(Vmm *vmm, const char *name, GError **error)
     return has_block(vmm, error) && vmm->block->stop_tap(vmm, name, error);
 }
 
+gboolean vmm_check_overlay(Vmm *vmm, const VmmOverlay *overlay, GError **error)
+{
+    return has_block(vmm, error) && vmm->block->check_overlay(vmm, overlay, error);
+}
+
 gboolean vmm_begin_overlay(Vmm *vmm, const VmmOverlay *overlay, GError **error)
 {
     return has_block(vmm, error) && vmm->block->begin_overlay(vmm, overlay, error);
@@ -335,4 +373,36 @@ gboolean vmm_get_free_memory(Vmm *vmm, uint64_t *ret_free_bytes, uint64_t *ret_u
 {
     return has_balloon(vmm, error) &&
            vmm->balloon->get_free_memory(vmm, ret_free_bytes, ret_updated, error);
+}
+
+/* ---- network cards ---- */
+
+void vmm_nic_free(VmmNic *nic)
+{
+    if (!nic)
+        return;
+    g_free(nic->id);
+    g_free(nic->device);
+    g_free(nic->obstacle);
+    g_free(nic);
+}
+
+static gboolean has_net(Vmm *vmm, GError **error)
+{
+    return has_table(vmm, vmm->net, "network cards", error);
+}
+
+GPtrArray *vmm_list_nics(Vmm *vmm, GError **error)
+{
+    return has_net(vmm, error) ? vmm->net->list_nics(vmm, error) : NULL;
+}
+
+gboolean vmm_begin_hold(Vmm *vmm, const VmmHold *hold, VmmHoldEnds *ret, GError **error)
+{
+    return has_net(vmm, error) && vmm->net->begin_hold(vmm, hold, ret, error);
+}
+
+gboolean vmm_end_hold(Vmm *vmm, const char *name, GError **error)
+{
+    return has_net(vmm, error) && vmm->net->end_hold(vmm, name, error);
 }

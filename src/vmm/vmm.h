@@ -5,7 +5,7 @@
  * connection to it.  The components above know only this interface; a driver
  * (vmm_driver.h tells how to find one) fills the tables of operations: the core
  * table, which each driver has, and one optional table for each thing that not
- * every VMM can do (balloon, block).  Where a driver lacks a table, the functions
+ * every VMM can do (balloon, block, net).  Where a driver lacks a table, the functions
  * of that table fail with VMFERRY_ERROR_UNSUPPORTED and say what is missing.
  * Every call blocks with a time-out of its own and may be made from any thread;
  * calls on one Vmm are serialised by the driver.
@@ -24,6 +24,7 @@
 #include "guard/action.h"
 #include "identity/identity.h"
 #include "memory/guest_memory.h"
+#include "vmm/vmm_checkpoint.h"
 
 typedef enum {
     VMM_RUN_STATE_RUNNING,  /* vCPUs run */
@@ -92,8 +93,11 @@ typedef struct {
     char *device; /* as VmmImage.device */
     char *node;   /* at its root, in the driver's own form */
     gboolean read_only;
-    gboolean flash;   /* firmware or its variables: its content is guest memory, too */
-    char *obstacle;   /* why it cannot be copied ("qcow2 with encryption"), or NULL */
+    gboolean flash;       /* firmware or its variables: its content is guest memory, too */
+    gboolean passthrough; /* the guest sends commands to the device behind it that the VMM does not
+                             understand, writes among them */
+    gboolean shared;      /* its user lets others write to it at the same time */
+    char *obstacle;       /* why it cannot be copied ("qcow2 with encryption"), or NULL */
     GPtrArray *files; /* of VmmDiskFile: the image, then the backing files below it, the next one
                          below each; empty where *obstacle* says that they are not files */
 } VmmDisk;
@@ -121,7 +125,7 @@ typedef struct {
 typedef enum {
     VMM_TAP_ACTIVE, /* the server has all that the guest has written since the start */
     VMM_TAP_BROKEN, /* it lacks something; what, the VMM knows, and a server can be sent it */
-    VMM_TAP_ENDED,  /* by an error, or by another program */
+    VMM_TAP_ENDED,  /* by another program */
 } VmmTapState;
 
 typedef struct {
@@ -130,7 +134,6 @@ typedef struct {
     uint64_t bytes;      /* size of the disk */
     const char *address; /* abstract Unix socket of the NBD server (disk/tap_sink.h) */
     const char *export_name;
-    gboolean repairable; /* where the server is gone the tap is BROKEN, else ENDED */
 } VmmTap;
 
 /* An image above a disk's own that takes what is written, until it is decided whether that is to
@@ -161,6 +164,29 @@ typedef enum {
     VMM_SAVE_CHECKPOINT,
 } VmmSavePurpose;
 
+/* A network card of the machine. */
+typedef struct {
+    char *
+        id; /* of its back end, in the driver's own form ("net0"); NULL: it is connected to nothing,
+                 and has no output */
+    char *device;   /* as VmmImage.device */
+    char *obstacle; /* why its output cannot be held ("multiqueue is not supported"), or NULL */
+} VmmNic;
+
+void vmm_nic_free(VmmNic *nic);
+
+/* What a network card sends is handed to us, and sent when we give it back. */
+typedef struct {
+    const char *name; /* unique within the VMM: at most 32 letters, digits, '-' and '_' */
+    const char *nic;  /* VmmNic.id */
+} VmmHold;
+
+/* Our ends of a hold: stream sockets, in blocking mode. */
+typedef struct {
+    int sent; /* what the guest sends is read here, in the frames of net/packet_stream.h */
+    int back; /* the same frames are written here, to be sent */
+} VmmHoldEnds;
+
 typedef struct Vmm Vmm;
 typedef struct VmmIdentity VmmIdentity; /* vmm_driver.h */
 
@@ -185,12 +211,17 @@ typedef struct {
     gboolean (*resume)(Vmm *vmm, GError **error);
     VmmStart (*get_start)(Vmm *vmm);
     gboolean (*get_resume_action)(Vmm *vmm, GuardAction *ret, GError **error);
+    gboolean (*get_pause_action)(Vmm *vmm, GuardAction *ret, GError **error);
     GBytes *(*save_device_state)(Vmm *vmm, VmmSavePurpose purpose, GError **error);
+    VmmCheckpoint *(*open_checkpoint)(Vmm *vmm, GError **error); /* NULL: it takes none */
     gboolean (*open_incoming)(Vmm *vmm, const char *machine, const GPtrArray *regions,
                               GError **error);
     gboolean (*load_device_state)(Vmm *vmm, GBytes *state, GError **error);
     char *(*describe_end)(Vmm *vmm);
+    gboolean (*was_shut_down)(Vmm *vmm);
+    gboolean (*stay_at_shutdown)(Vmm *vmm, gboolean stays, GError **error);
     gboolean (*announce)(Vmm *vmm, GError **error);
+    gboolean (*give_up_resources)(Vmm *vmm, GError **error); /* may be NULL */
     gboolean (*quit_gently)(Vmm *vmm, GError **error);
     gboolean (*quit)(Vmm *vmm, GError **error);
     char *(*get_stderr_tail)(Vmm *vmm);
@@ -213,6 +244,7 @@ typedef struct {
     gboolean (*get_tap)(Vmm *vmm, const char *name, VmmTapState *ret, GError **error);
     gboolean (*resync_tap)(Vmm *vmm, const char *name, gboolean *ret_done, GError **error);
     gboolean (*stop_tap)(Vmm *vmm, const char *name, GError **error);
+    gboolean (*check_overlay)(Vmm *vmm, const VmmOverlay *overlay, GError **error);
     gboolean (*begin_overlay)(Vmm *vmm, const VmmOverlay *overlay, GError **error);
     gboolean (*commit_overlay)(Vmm *vmm, const char *name, gboolean *ret_done, GError **error);
 } VmmBlockOps;
@@ -227,11 +259,19 @@ typedef struct {
                                 GError **error);
 } VmmBalloonOps;
 
+/* The network cards. */
+typedef struct {
+    GPtrArray *(*list_nics)(Vmm *vmm, GError **error);
+    gboolean (*begin_hold)(Vmm *vmm, const VmmHold *hold, VmmHoldEnds *ret, GError **error);
+    gboolean (*end_hold)(Vmm *vmm, const char *name, GError **error);
+} VmmNetOps;
+
 /* Drivers embed this as their first member. */
 struct Vmm {
     const VmmOps *ops;
     const VmmBlockOps *block;     /* NULL: the driver knows nothing of disks */
     const VmmBalloonOps *balloon; /* NULL: the driver knows no balloon */
+    const VmmNetOps *net;         /* NULL: the driver knows nothing of network cards */
 };
 
 /* Closes the control connection; the process lives on.  NULL-safe. */
@@ -312,6 +352,10 @@ gboolean vmm_resume(Vmm *vmm, GError **error);
  * known or its path is too long. */
 gboolean vmm_get_resume_action(Vmm *vmm, GuardAction *ret, GError **error);
 
+/* The action of a guard's deadline (guard_arm_deadline()): pauses a machine that runs; of one that is
+ * paused nothing is left to be done.  INVALID as above. */
+gboolean vmm_get_pause_action(Vmm *vmm, GuardAction *ret, GError **error);
+
 /* Of a machine that vmm_load_device_state() has loaded, after a vmm_resume() that
  * failed: what became of it. */
 VmmStart vmm_get_start(Vmm *vmm);
@@ -323,6 +367,10 @@ VmmStart vmm_get_start(Vmm *vmm);
  * CHECKPOINT leaves the machine as it is, and can be repeated.  Both fail where
  * the images are released already.  Free the result with g_bytes_unref(). */
 GBytes *vmm_save_device_state(Vmm *vmm, VmmSavePurpose purpose, GError **error);
+
+/* For checkpoints of the running machine (vmm_checkpoint.h), which borrow *vmm*.  vmm_check_turns()
+ * says whether it bears them.  UNSUPPORTED where the VMM takes none. */
+VmmCheckpoint *vmm_open_checkpoint(Vmm *vmm, GError **error);
 
 /* Makes a machine that was launched as incoming ready to be written to: its RAM
  * becomes that of the source, whose machine type and regions (of RamRegion, with
@@ -340,8 +388,20 @@ gboolean vmm_load_device_state(Vmm *vmm, GBytes *state, GError **error);
  * ("the guest powered off").  Free with g_free(). */
 char *vmm_describe_end(Vmm *vmm);
 
+/* TRUE where the machine was shut down in order, by its guest or a user: nobody misses it. */
+gboolean vmm_was_shut_down(Vmm *vmm);
+
+/* Whether the process stays when its guest shuts down, until it is ended; FALSE: as it was started to. */
+gboolean vmm_stay_at_shutdown(Vmm *vmm, gboolean stays, GError **error);
+
 /* Makes the guest's network cards tell the switches where they are now. */
 gboolean vmm_announce(Vmm *vmm, GError **error);
+
+/* Takes from a paused machine whatever only one VMM on a host can have (tap devices, ports, sockets,
+ * images, locks), so that another can be launched in its place.  It keeps its memory, and its
+ * control connection to us; it is not resumed any more (REFUSED).  Can be repeated; on failure some
+ * of it is taken. */
+gboolean vmm_give_up_resources(Vmm *vmm, GError **error);
 
 /* Tells the process to end, and returns when it is gone.  FALSE: it is not, and
  * nothing else was done to it. */
@@ -447,6 +507,10 @@ gboolean vmm_stop_tap(Vmm *vmm, const char *name, GError **error);
  * read only.)
  */
 
+/* The VMM can open the overlay's file (its user and what confines it allow that), and nothing else
+ * is done: also of a machine that waits for its state. */
+gboolean vmm_check_overlay(Vmm *vmm, const VmmOverlay *overlay, GError **error);
+
 /* From now on what the guest writes goes to the overlay.  The guest may run. */
 gboolean vmm_begin_overlay(Vmm *vmm, const VmmOverlay *overlay, GError **error);
 
@@ -480,3 +544,33 @@ gboolean vmm_watch_statistics(Vmm *vmm, guint seconds, guint *ret_before, GError
  * 0 for what it never reported. */
 gboolean vmm_get_free_memory(Vmm *vmm, uint64_t *ret_free_bytes, uint64_t *ret_updated,
                              GError **error);
+
+/*
+ * Holding output (VmmNetOps): each packet that the guest sends through a card is handed to us, and
+ * goes to the network when we give it back (net/output_buffer.h is who does so).  What the guest
+ * receives is not touched.  While a hold is there vmm_read_machine(), vmm_check_unchanged() and the
+ * others tell the machine as it is without it.
+ *
+ * When we die, or close our ends, the guest runs on, and what it sends is lost as if the cable were
+ * out: nothing leaves that nobody has released, until the hold is ended or begun anew.  (QEMU
+ * writes a line to its log for each packet.)
+ */
+
+/* Of VmmNic, in one order; free with g_ptr_array_unref(). */
+GPtrArray *vmm_list_nics(Vmm *vmm, GError **error);
+
+/* From now on the card's output comes to us.  The machine runs, or is paused, or is an incoming one,
+ * loaded or not.  (5 to 10 ms a card; before the load it is no part of the pause.)  Read at once, and
+ * go on reading: the guest stands still while it waits to write.  Where a hold of this name has
+ * been left by somebody who died, a new one takes its place, and no packet passes in between; EXISTS
+ * where that one is alive.  Each *ret* is the caller's to close. */
+gboolean vmm_begin_hold(Vmm *vmm, const VmmHold *hold, VmmHoldEnds *ret, GError **error);
+
+/* Takes it out in whatever state it is, without a trace; TRUE also where there is none.  In order:
+ * the guest's packets go straight to the network from now on; *sent* ends; what was read is given
+ * back, all of it, and then *back* is shut down for writing, and not yet closed; the VMM has that
+ * all when this returns (and sends it, where the guest is paused, when it runs again).  Nothing is
+ * lost so, but packets that pass meanwhile may overtake others, unless the guest is paused.  Where
+ * *back* is not shut down within VMM_HOLD_END_MS what is under way is lost. */
+gboolean vmm_end_hold(Vmm *vmm, const char *name, GError **error);
+#define VMM_HOLD_END_MS 2000

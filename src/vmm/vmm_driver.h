@@ -48,10 +48,12 @@ void vmm_identity_free(VmmIdentity *identity);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(VmmIdentity, vmm_identity_free)
 
 typedef struct {
-    const char *name;               /* guest's name, for socket and log names */
-    char **command_line;            /* as the user gave it, program first */
-    const char *directory;          /* where the control socket and the log go (exists, private) */
-    gboolean incoming;              /* start as the destination of a move: paused, not loaded */
+    const char *name;      /* guest's name, for socket and log names */
+    char **command_line;   /* as the user gave it, program first */
+    const char *directory; /* where the control socket and the log go (exists, private) */
+    gboolean incoming;     /* start as the destination of a move: paused, not loaded */
+    gboolean in_place; /* of one that gives its memory back while this one gets it (takeover.h): the
+                          host need not have it twice */
     const GPtrArray *rules;         /* of VmmMapRule, may be NULL; applied for incoming only */
     const char *working_directory;  /* for relative paths of the command line; mapped, too */
     const ProcessIdentity *process; /* who is to run it; NULL: we */

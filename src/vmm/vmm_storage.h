@@ -10,7 +10,8 @@
  * For QEMU that is the guest's own QEMU program with `-machine none`: a host that can run the guest
  * can run it, and it is of the same version.
  *
- * It is not our child and outlives us; a caller arms a guard for its pid (guard/guard.h).
+ * It is not our child and outlives us; a caller arms a guard for its pid (guard/guard.h),
+ * best before it does anything (VmmStorageLaunch.begun).
  */
 #pragma once
 
@@ -29,6 +30,9 @@ typedef struct {
     const char *directory;          /* exists, private: for its sockets and its log */
     const ProcessIdentity *process; /* who is to run it; NULL: we */
     guint allow_unconfined;         /* set of Confinement that may be left out */
+    /* It does nothing yet; FALSE ends it.  NULL: nobody is told. */
+    gboolean (*begun)(pid_t pid, gpointer user, GError **error);
+    gpointer user;
 } VmmStorageLaunch;
 
 typedef struct {

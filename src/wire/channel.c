@@ -2,6 +2,9 @@
 
 #include <errno.h>
 #include <linux/sockios.h>
+#include <linux/tcp.h>
+#include <netinet/in.h>
+#include <stddef.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 
@@ -190,6 +193,19 @@ uint64_t channel_get_backlog_bytes(Channel *channel)
     if (ioctl(stream_get_fd(channel->stream), SIOCOUTQ, &bytes) < 0 || bytes < 0)
         return 0;
     return (uint64_t)bytes;
+}
+
+uint64_t channel_get_round_trip_ns(Channel *channel)
+{
+    struct tcp_info info = {0};
+    socklen_t length = sizeof info;
+
+    /* Older kernels fill less of it, and it may not be TCP.  All ones: none was measured yet. */
+    if (getsockopt(stream_get_fd(channel->stream), IPPROTO_TCP, TCP_INFO, &info, &length) < 0 ||
+        length < offsetof(struct tcp_info, tcpi_min_rtt) + sizeof info.tcpi_min_rtt ||
+        info.tcpi_min_rtt == UINT32_MAX)
+        return 0;
+    return info.tcpi_min_rtt * 1000ULL;
 }
 
 uint64_t channel_get_received_bytes(Channel *channel)

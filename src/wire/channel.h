@@ -129,3 +129,6 @@ uint64_t channel_get_received_bytes(Channel *channel);
 /* Of the sent bytes those that the peer's kernel has not confirmed yet: 0
  * means that the link is idle. */
 uint64_t channel_get_backlog_bytes(Channel *channel);
+
+/* The shortest time that the peer's kernel has taken to confirm something; 0: not known. */
+uint64_t channel_get_round_trip_ns(Channel *channel);

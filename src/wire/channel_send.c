@@ -217,14 +217,15 @@ static gboolean make_frame(FrameType type, const struct iovec *payload, int coun
 
 /* A peer that gave up has usually said why before it closed: its final error is
  * worth more than "broken pipe".  Not after START, whose answer must not be
- * read over, and not where another thread receives (it finds that error itself). */
+ * read over, not for who asks for pages and never receives them, and not where another thread
+ * receives (it finds that error itself). */
 static void prefer_final_error(Channel *channel, FrameType type, GError **error)
 {
     GThread *receiver = atomic_load(&channel->receiver);
     g_autoptr(GError) final_error = NULL;
 
     if (!error || !error_is(*error, VMFERRY_ERROR_DISCONNECTED) || type == FRAME_START ||
-        type == FRAME_ERROR || (receiver && receiver != g_thread_self()) ||
+        type == FRAME_ERROR || type == FRAME_WANT || (receiver && receiver != g_thread_self()) ||
         !channel_check(channel, NULL) || !channel_find_final_error(channel, &final_error))
         return;
     g_clear_error(error);

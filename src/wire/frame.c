@@ -5,10 +5,12 @@
 #include "base/names.h"
 #include "base/page.h"
 #include "wire/page_frame.h"
+#include "wire/witness_message.h"
 
 #define JSON_BYTES 65536u
 #define GUEST_BYTES (4u << 20)
 #define IMAGES_BYTES (4u << 20)
+#define STORE_BYTES (1u << 20)
 #define PAGES_BYTES                                                                                \
     (PAGE_FRAME_HEADER_BYTES + PAGE_FRAME_RUN_BYTES * PAGE_FRAME_MAX_RUNS +                        \
      PAGE_BYTES * PAGE_FRAME_MAX_RAW_PAGES)
@@ -20,7 +22,7 @@ typedef struct {
     gboolean carries_pages;
 } FrameKind;
 
-/* Without a class: control. */
+/* Without a class: control.  Numbers without a name are not in use. */
 static const FrameKind kinds[] = {
     [0] = {"none", 0, 0},
     [FRAME_HELLO] = {"HELLO", 2, JSON_BYTES},
@@ -69,12 +71,33 @@ static const FrameKind kinds[] = {
     [FRAME_DISK_DONE] = {"DISK_DONE", FRAME_DISK_DONE_BYTES, FRAME_DISK_DONE_BYTES, TRAFFIC_DISK},
     [FRAME_DISKS_VERIFY] = {"DISKS_VERIFY", 0, 0},
     [FRAME_DISKS_DIGESTS] = {"DISKS_DIGESTS", 2, IMAGES_BYTES},
+    [FRAME_OUTSTANDING] = {"OUTSTANDING",
+                           FRAME_OUTSTANDING_HEAD_BYTES + FRAME_OUTSTANDING_RUN_BYTES,
+                           FRAME_OUTSTANDING_HEAD_BYTES +
+                               FRAME_OUTSTANDING_RUN_BYTES *FRAME_OUTSTANDING_MAX_RUNS,
+                           TRAFFIC_BULK},
+    [FRAME_WANT] = {"WANT", FRAME_WANT_BYTES, FRAME_WANT_BYTES, TRAFFIC_FAULT},
+    [FRAME_PUSHED] = {"PUSHED", 0, 0},
+    [FRAME_COMPLETE] = {"COMPLETE", 0, 0},
+    [FRAME_RESUME] = {"RESUME", 2, JSON_BYTES},
+    [FRAME_RESUMED] = {"RESUMED", 0, 0},
+    [FRAME_ENDED] = {"ENDED", 0, 0},
+    [FRAME_EPOCH_WRITES] = {"EPOCH_WRITES", FRAME_EPOCH_WRITES_MIN_BYTES,
+                            FRAME_EPOCH_WRITES_MAX_BYTES, TRAFFIC_CHECKPOINT},
+    [FRAME_STORE] = {"STORE", 2, STORE_BYTES},
+    [FRAME_STORE_SEAL] = {"STORE_SEAL", 0, 0},
+    [FRAME_STORED] = {"STORED", FRAME_STORED_BYTES, FRAME_STORED_BYTES},
+    [FRAME_UNCOVERED] = {"UNCOVERED", FRAME_UNCOVERED_BYTES, FRAME_UNCOVERED_BYTES},
+    [FRAME_WITNESS_REQUEST] = {"WITNESS_REQUEST", 2, WITNESS_FRAME_BYTES},
+    [FRAME_WITNESS_ANSWER] = {"WITNESS_ANSWER", 2, WITNESS_FRAME_BYTES},
+    [FRAME_LEASE] = {"LEASE", FRAME_LEASE_BYTES, FRAME_LEASE_BYTES},
+    [FRAME_EPOCH_BARRIER] = {"EPOCH_BARRIER", 0, 0, TRAFFIC_CHECKPOINT},
 };
-G_STATIC_ASSERT(G_N_ELEMENTS(kinds) == FRAME_DISKS_DIGESTS + 1);
+G_STATIC_ASSERT(G_N_ELEMENTS(kinds) == FRAME_EPOCH_BARRIER + 1);
 
 static const FrameKind *find_kind(guint type)
 {
-    return type > 0 && type < G_N_ELEMENTS(kinds) ? &kinds[type] : NULL;
+    return type > 0 && type < G_N_ELEMENTS(kinds) && kinds[type].name ? &kinds[type] : NULL;
 }
 
 uint32_t frame_payload_limit(FrameType type)

@@ -52,6 +52,22 @@ typedef enum {
     FRAME_DISK_DONE = 31,     /* binary, destination: how far it is */
     FRAME_DISKS_VERIFY = 32,  /* empty, source, --verify: make digests of the disks */
     FRAME_DISKS_DIGESTS = 33, /* JSON, destination: these */
+    FRAME_OUTSTANDING = 34,   /* binary, either: pages that are not there yet; postcopy_frame.h */
+    FRAME_WANT = 35,          /* binary, destination: a thread waits for these pages */
+    FRAME_PUSHED = 36,        /* empty, source: all outstanding pages have been sent */
+    FRAME_COMPLETE = 37,      /* empty, destination: all pages are in place */
+    FRAME_RESUME = 38,        /* JSON as RESOLVE, source: which pages are still outstanding? */
+    FRAME_RESUMED = 39,       /* empty, destination: these were all */
+    FRAME_ENDED = 40,        /* empty, either, after COMPLETE: the source has given up its epochs */
+    FRAME_EPOCH_WRITES = 41, /* binary, destination: disk/write_batch.h, pieces of an epoch's */
+    FRAME_STORE = 42,        /* JSON, source to a store: keep pages of this transaction */
+    FRAME_STORE_SEAL = 43,   /* empty, source to its store: what is stale was named */
+    FRAME_STORED = 44,       /* u8 sealed, u64 pages, store: so many are there */
+    FRAME_UNCOVERED = 45,    /* u64 pages, source to destination: that the store lacks */
+    FRAME_WITNESS_REQUEST = 46, /* JSON, to a witness: see witness_message.h */
+    FRAME_WITNESS_ANSWER = 47,  /* JSON, from it */
+    FRAME_LEASE = 48,           /* u64 number, u32 ms, either; see lease_frame.h */
+    FRAME_EPOCH_BARRIER = 49,   /* empty, in a checkpoint: what follows may name pages again */
 } FrameType;
 
 typedef struct {
@@ -90,6 +106,23 @@ typedef struct {
 #define FRAME_DISK_ZERO_BYTES 20u
 #define FRAME_DISK_FLUSH_BYTES 9u
 #define FRAME_DISK_DONE_BYTES 16u
+
+/* An OUTSTANDING frame: its head, 1 to FRAME_OUTSTANDING_MAX_RUNS runs; the pages of a WANT; see
+ * postcopy_frame.h. */
+#define FRAME_OUTSTANDING_HEAD_BYTES 8u
+#define FRAME_OUTSTANDING_RUN_BYTES 16u
+#define FRAME_OUTSTANDING_MAX_RUNS 65535u
+#define FRAME_WANT_BYTES 16u
+#define FRAME_WANT_MAX_PAGES 512u
+
+/* An EPOCH_WRITES frame: whole records of disk/write_batch.h. */
+#define FRAME_EPOCH_WRITES_MIN_BYTES 20u
+#define FRAME_EPOCH_WRITES_MAX_BYTES (1u << 20)
+/* A STORED and an UNCOVERED frame; see store_frame.h. */
+#define FRAME_STORED_BYTES 9u
+#define FRAME_UNCOVERED_BYTES 8u
+/* A LEASE frame; see lease_frame.h. */
+#define FRAME_LEASE_BYTES 12u
 
 /* What a frame is sent as: each class of a session may have a channel of its own
  * (session.h), so that nothing has to wait behind what is less urgent. */

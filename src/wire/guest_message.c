@@ -7,26 +7,21 @@
 #include <string.h>
 
 #include "base/error.h"
-#include "base/page.h"
 #include "wire/json_fields.h"
 #include "wire/messages.h"
-#include "wire/page_frame.h"
+#include "wire/witness_message.h"
 
 #define MAX_BYTES (4u << 20)
 #define MAX_GUEST_BYTES 128
 #define MAX_WORD_BYTES 128
-#define MAX_REGION_NAME_BYTES 255
 #define MAX_PATH_BYTES 4095
 #define MAX_VCPUS 4096
-#define MAX_MEMORY_BYTES (1ULL << 46)
 
 void guest_message_free(GuestMessage *message)
 {
     if (!message)
         return;
-    for (guint i = 0; i < message->region_count; i++)
-        g_free(message->regions[i].name);
-    g_free(message->regions);
+    wire_regions_free(message->regions, message->region_count);
     g_free(message->transaction);
     g_free(message->guest);
     g_free(message->guest_id);
@@ -36,30 +31,14 @@ void guest_message_free(GuestMessage *message)
     g_free(message->accelerator);
     g_strfreev(message->command_line);
     g_free(message->working_directory);
+    g_free(message->store);
+    g_free(message->store_agent);
     json_decref(message->live);
     process_identity_free(message->process);
     g_free(message);
 }
 
 /* ---- encoding ---- */
-
-static json_t *encode_region(const WireRegion *region)
-{
-    json_t *object = json_object();
-
-    json_object_set_new(object, "name", json_field_make_text(region->name));
-    json_object_set_new(object, "bytes", json_integer((json_int_t)region->bytes));
-    return object;
-}
-
-static json_t *encode_regions(const GuestMessage *message)
-{
-    json_t *array = json_array();
-
-    for (guint i = 0; i < message->region_count; i++)
-        json_array_append_new(array, encode_region(&message->regions[i]));
-    return array;
-}
 
 char *guest_message_encode(const GuestMessage *message)
 {
@@ -84,10 +63,21 @@ char *guest_message_encode(const GuestMessage *message)
     json_object_set_new(object, "vcpus", json_integer(message->vcpus));
     json_object_set_new(object, "memory_bytes", json_integer((json_int_t)message->memory_bytes));
     json_object_set_new(object, "verify", json_boolean(message->verify));
+    if (message->postcopy)
+        json_object_set_new(object, "postcopy", json_true());
+    if (message->checkpoint_ms > 0)
+        json_object_set_new(object, "checkpoint_ms", json_integer(message->checkpoint_ms));
     if (message->balloon_bytes > 0)
         json_object_set_new(object, "balloon_bytes",
                             json_integer((json_int_t)message->balloon_bytes));
-    json_object_set_new(object, "regions", encode_regions(message));
+    if (message->store) {
+        json_object_set_new(object, "store", json_field_make_text(message->store));
+        json_object_set_new(object, "store_agent", json_field_make_text(message->store_agent));
+    }
+    if (message->lease_ms > 0)
+        json_object_set_new(object, "lease_ms", json_integer(message->lease_ms));
+    json_object_set_new(object, "regions",
+                        wire_regions_encode(message->regions, message->region_count));
     return json_field_finish(object);
 }
 
@@ -170,7 +160,8 @@ static gboolean decode_numbers(json_t *object, GuestMessage *message, GError **e
     uint64_t vcpus;
 
     if (!json_get_count(object, "vcpus", MAX_VCPUS, &vcpus, error) ||
-        !json_get_count(object, "memory_bytes", MAX_MEMORY_BYTES, &message->memory_bytes, error))
+        !json_get_count(object, "memory_bytes", MESSAGE_MAX_MEMORY_BYTES, &message->memory_bytes,
+                        error))
         return FALSE;
     if (vcpus == 0 || message->memory_bytes == 0) {
         error_set(error, VMFERRY_ERROR_INVALID, "a guest without CPU or memory");
@@ -185,11 +176,38 @@ static gboolean decode_numbers(json_t *object, GuestMessage *message, GError **e
     return TRUE;
 }
 
+/* 0 where it is missing. */
+static gboolean decode_checkpoint(json_t *object, GuestMessage *message, GError **error)
+{
+    uint64_t ms = 0;
+
+    if (!json_object_get(object, "checkpoint_ms"))
+        return TRUE;
+    if (!json_get_count(object, "checkpoint_ms", GUEST_MESSAGE_MAX_CHECKPOINT_MS, &ms, error))
+        return FALSE;
+    message->checkpoint_ms = (guint)ms;
+    return TRUE;
+}
+
+/* Older agents do not name it. */
+static gboolean decode_postcopy(json_t *object, GuestMessage *message, GError **error)
+{
+    json_t *postcopy = json_object_get(object, "postcopy");
+
+    if (postcopy && !json_is_boolean(postcopy)) {
+        error_set(error, VMFERRY_ERROR_INVALID, "\"postcopy\" is neither true nor false");
+        return FALSE;
+    }
+    message->postcopy = json_is_true(postcopy);
+    return decode_checkpoint(object, message, error);
+}
+
 static gboolean decode_balloon(json_t *object, GuestMessage *message, GError **error)
 {
     if (!json_object_get(object, "balloon_bytes"))
         return TRUE;
-    if (!json_get_count(object, "balloon_bytes", MAX_MEMORY_BYTES, &message->balloon_bytes, error))
+    if (!json_get_count(object, "balloon_bytes", MESSAGE_MAX_MEMORY_BYTES, &message->balloon_bytes,
+                        error))
         return FALSE;
     if (message->balloon_bytes > 0)
         return TRUE;
@@ -197,55 +215,29 @@ static gboolean decode_balloon(json_t *object, GuestMessage *message, GError **e
     return FALSE;
 }
 
-static gboolean decode_region(json_t *object, WireRegion *region, GError **error)
+/* Both, or none: the pages of a guest that may be split are kept elsewhere, too. */
+static gboolean decode_store(json_t *object, GuestMessage *message, GError **error)
 {
-    if (!json_is_object(object)) {
-        error_set(error, VMFERRY_ERROR_INVALID, "not an object");
-        return FALSE;
-    }
-    if (!json_field_text(object, "name", MAX_REGION_NAME_BYTES, TRUE, &region->name, error) ||
-        !json_get_count(object, "bytes", MAX_MEMORY_BYTES, &region->bytes, error))
-        return FALSE;
-    if (region->bytes > 0 && region->bytes % PAGE_BYTES == 0)
+    if (!json_object_get(object, "store"))
         return TRUE;
-    error_set(error, VMFERRY_ERROR_INVALID, "\"bytes\" is not a number of whole pages");
-    return FALSE;
+    return json_field_text(object, "store", MESSAGE_MAX_ADDRESS_BYTES, TRUE, &message->store,
+                           error) &&
+           json_field_id(object, "store_agent", &message->store_agent, error);
 }
 
-static gboolean is_new_name(const GuestMessage *message, const char *name)
+/* The store is a witness, too: only for a guest whose epochs come back. */
+static gboolean decode_lease(json_t *object, GuestMessage *message, GError **error)
 {
-    for (guint i = 0; i + 1 < message->region_count; i++)
-        if (strcmp(message->regions[i].name, name) == 0)
-            return FALSE;
-    return TRUE;
-}
+    uint64_t ms = 0;
 
-static gboolean decode_regions(json_t *object, GuestMessage *message, GError **error)
-{
-    json_t *array;
-    json_t *entry;
-    size_t i;
-
-    if (!json_get_array(object, "regions", MESSAGE_MAX_REGIONS, &array, error))
-        return FALSE;
-    message->regions = g_new0(WireRegion, json_array_size(array) + 1);
-    json_array_foreach(array, i, entry)
-    {
-        WireRegion *region = &message->regions[message->region_count++];
-
-        if (!decode_region(entry, region, error)) {
-            g_prefix_error(error, "region %zu: ", i);
-            return FALSE;
-        }
-        if (!is_new_name(message, region->name)) {
-            error_set(error, VMFERRY_ERROR_INVALID, "two regions with the name \"%s\"",
-                      region->name);
-            return FALSE;
-        }
-    }
-    if (message->region_count > 0)
+    if (!json_object_get(object, "lease_ms"))
         return TRUE;
-    error_set(error, VMFERRY_ERROR_INVALID, "\"regions\" is empty");
+    if (!json_get_count(object, "lease_ms", WITNESS_MAX_LEASE_MS, &ms, error))
+        return FALSE;
+    message->lease_ms = (guint)ms;
+    if (ms >= WITNESS_MIN_LEASE_MS && message->store && message->checkpoint_ms > 0)
+        return TRUE;
+    error_set(error, VMFERRY_ERROR_INVALID, "\"lease_ms\" of a guest without a witness");
     return FALSE;
 }
 
@@ -258,8 +250,10 @@ GuestMessage *guest_message_decode(const char *text, size_t length, GError **err
         decode_command_line(object, message, error) &&
         decode_working_directory(object, message, error) &&
         decode_process(object, message, error) && decode_live(object, message, error) &&
-        decode_numbers(object, message, error) && decode_balloon(object, message, error) &&
-        decode_regions(object, message, error))
+        decode_numbers(object, message, error) && decode_postcopy(object, message, error) &&
+        decode_balloon(object, message, error) && decode_store(object, message, error) &&
+        decode_lease(object, message, error) &&
+        wire_regions_decode(object, &message->regions, &message->region_count, error))
         return g_steal_pointer(&message);
     g_prefix_error(error, "GUEST: ");
     return NULL;

@@ -23,8 +23,12 @@
 #define FEATURE_COPIES "copies"
 #define FEATURE_BALLOON "balloon"
 #define FEATURE_DISKS "disks"
+#define FEATURE_POSTCOPY "postcopy"
+#define FEATURE_STORE "store"
 
 #define MESSAGE_MAX_REGIONS 256
+#define MESSAGE_MAX_ADDRESS_BYTES 255
+#define MESSAGE_MAX_MEMORY_BYTES (1ULL << 46)
 #define MESSAGE_MAX_ARGUMENTS 1024
 #define MESSAGE_MAX_ARGUMENT_BYTES 65536
 
@@ -33,9 +37,11 @@ typedef struct {
     char **features; /* NULL-terminated; unknown ones are ignored */
     char *software;  /* "vmferry 0.1.0" */
     char *host;      /* the sender's host name */
-    char *purpose;   /* of the connecting side: "migrate", "resolve", "ping", "join" */
-    char *instance;  /* the sender's random id (ChannelOptions); "" or NULL for none */
-    char *agent;     /* its lasting id, 32 hex digits; "" or NULL for none */
+    /* Of the connecting side: "migrate", "resume", "resolve", "ping", "join", "store", "fetch",
+     * "witness". */
+    char *purpose;
+    char *instance; /* the sender's random id (ChannelOptions); "" or NULL for none */
+    char *agent;    /* its lasting id, 32 hex digits; "" or NULL for none */
     /* 64 random hex digits: given by the accepting side to one that may join further channels to
      * this one, shown by those that do; "" or NULL for none. */
     char *token;
@@ -91,10 +97,22 @@ typedef struct {
     guint vcpus;
     uint64_t memory_bytes;
     gboolean verify;
+    gboolean postcopy;   /* the guest may be started before all of its pages are there; then … */
+    guint checkpoint_ms; /* … epochs of it come back at this interval; 0: none */
     uint64_t balloon_bytes; /* what its balloon is set to once it runs there; 0: left alone */
+    char *store;            /* HOST[:PORT] of an agent that keeps its pages, too; NULL: none does */
+    char *store_agent;      /* its lasting id */
+    guint lease_ms; /* it runs there by leases of this length, and that agent is the witness;
+                               0: it needs none */
     WireRegion *regions;
     guint region_count;
 } GuestMessage;
+
+#define GUEST_MESSAGE_MAX_CHECKPOINT_MS 60000
+/* The field "regions" of a message; regions that were decoded. */
+json_t *wire_regions_encode(const WireRegion *regions, guint count);
+gboolean wire_regions_decode(json_t *object, WireRegion **ret, guint *ret_count, GError **error);
+void wire_regions_free(WireRegion *regions, guint count);
 
 void guest_message_free(GuestMessage *message);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(GuestMessage, guest_message_free)
@@ -249,7 +267,7 @@ typedef enum {
 const char *transaction_outcome_name(TransactionOutcome outcome);
 
 /* A source's question: what became of this transaction, by which the guest was to
- * be owned with *term*? */
+ * be owned with *term*?  RESUME says the same: let us go on with it. */
 typedef struct {
     char *transaction;
     char *guest_id;
@@ -272,6 +290,24 @@ static inline gboolean outcome_takes_guest(const OutcomeMessage *message, uint64
 {
     return message->outcome == OUTCOME_COMMITTED && message->term > term;
 }
+
+/* A source to a store: keep pages of this transaction, for its destination. */
+typedef struct {
+    char *transaction;
+    char *guest, *guest_id;
+    uint64_t term;           /* with which the destination is to own it */
+    char *source;            /* host name, for people */
+    char *destination;       /* HOST[:PORT], for people … */
+    char *destination_agent; /* … and who may fetch them: its lasting id */
+    uint64_t bytes;          /* that it may have to keep: all that may be outstanding */
+    WireRegion *regions;
+    guint region_count;
+} StoreMessage;
+
+void store_message_free(StoreMessage *message);
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(StoreMessage, store_message_free)
+char *store_message_encode(const StoreMessage *message);
+StoreMessage *store_message_decode(const char *text, size_t length, GError **error);
 
 char *outcome_message_encode(const char *transaction, const OutcomeMessage *message);
 gboolean outcome_message_decode(const char *text, size_t length, const char *transaction,

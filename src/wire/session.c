@@ -216,7 +216,8 @@ gboolean session_has_transaction(Session *session, const char *transaction)
 {
     lock_guard(&session->lock);
 
-    return session->transaction && g_strcmp0(session->transaction, transaction) == 0;
+    return !session->closing && !session->failure && session->transaction &&
+           strcmp(session->transaction, transaction) == 0;
 }
 
 void session_refuse(GError **error)
@@ -424,12 +425,23 @@ void session_send_abort(Session *session, const GError *cause)
     channel_send_abort(session->first, cause);
 }
 
+/* All channels fail with the first one. */
+void session_fail(Session *session, const GError *cause)
+{
+    channel_fail(session->first, g_error_copy(cause));
+}
+
 void session_error_from_frame(Session *session, const Frame *frame, GError **error)
 {
     channel_error_from_frame(session->first, frame, error);
 }
 
 /* ---- facts ---- */
+
+const char *session_get_peer_agent(Session *session)
+{
+    return session->peer_agent;
+}
 
 const char *session_get_peer_name(Session *session)
 {

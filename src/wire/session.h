@@ -59,6 +59,7 @@ void session_shutdown(Session *session);
 
 /* From now on channels of this transaction may join. */
 void session_set_transaction(Session *session, const char *transaction);
+/* FALSE, too, where the session is ending: a later one of that transaction may have begun. */
 gboolean session_has_transaction(Session *session, const char *transaction);
 
 /* Connects a channel for *traffic*; what is sent as that goes by it from then on.  UNSUPPORTED
@@ -97,6 +98,9 @@ gboolean session_expect(Session *session, FrameType type, int timeout_ms, Frame 
 
 void session_send_error(Session *session, const GError *cause);
 void session_send_abort(Session *session, const GError *cause);
+/* Makes all calls, also those under way in other threads, fail with *cause*: something on this side
+ * that the session cannot go on without has failed.  The first cause of all wins. */
+void session_fail(Session *session, const GError *cause);
 void session_error_from_frame(Session *session, const Frame *frame, GError **error);
 
 /* The channel that *traffic* goes by now; borrowed. */
@@ -105,6 +109,8 @@ Channel *session_get_channel(Session *session, TrafficClass traffic);
 /* ---- facts ---- */
 
 const char *session_get_peer_name(Session *session);
+/* Its lasting id, as its HELLO said; borrowed, NULL before. */
+const char *session_get_peer_agent(Session *session);
 void session_set_rate(Session *session, uint64_t bytes_per_second);
 uint64_t session_get_sent_bytes(Session *session);
 uint64_t session_get_backlog_bytes(Session *session);

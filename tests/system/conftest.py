@@ -14,7 +14,7 @@ from vmferry_lab.netns import namespace_names  # noqa: E402
 from disks import make_local_scene  # noqa: E402
 from scene import BUSY, Scene  # noqa: E402
 
-HOSTS = {"hostA": "10.66.0.1", "hostB": "10.66.0.2"}
+HOSTS = {"hostA": "10.66.0.1", "hostB": "10.66.0.2", "hostC": "10.66.0.3"}
 
 
 def pytest_addoption(parser):

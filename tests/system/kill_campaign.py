@@ -15,8 +15,9 @@ from pathlib import Path
 from findings import error_text
 from kill_plan import (CUT, DESTINATION_AGENT, DESTINATION_GUARD, DESTINATION_QEMU, ENDED, FREEZE,
                        KILL, LINK, LINK_TO_SOURCE, LOCK, MISSED, MOVED, READ_ONLY,
-                       SOURCE_AGENT, SOURCE_GUARD, SOURCE_QEMU, STAYED, Fault, Injection, Record,
+                       SOURCE_AGENT, SOURCE_GUARD, SOURCE_QEMU, SPLIT, STAYED, Fault, Injection, Record,
                        Sample, double_run)
+from postcopy import is_split
 from scene import BUSY, Scene, is_stopped
 from vmferry_lab import Agent, Guest, LabError, qemu_pids, wait_until
 
@@ -25,12 +26,14 @@ MACHINE = {"machine": "pc-i440fx-7.2", **BUSY}
 POINT_S = 60      # until a move comes by a fault point, or has ended
 TARGET_S = 1      # until what is to be hit is there
 MOVE_S = 150      # until a move has ended after everything was repaired
-RECOVERY_S = 45   # until the guest runs, in one place, and both agents know where
 SAMPLE_S = 0.1
 
 
 class Injector:
     """One injection into one move of `scene.guest`."""
+
+    RECOVERY_S = 45  # until the guest runs, in one place, and both agents know where
+    NEXT_MOVE = ()   # its options
 
     def __init__(self, scene: Scene, injection: Injection):
         self.scene = scene
@@ -71,12 +74,16 @@ class Injector:
         at = double_run(samples)
         assert at is None, f"DOUBLE: both copies sent packets at {at:.1f} s"
         self._drop_unused_fault_point()
-        if record.outcome == ENDED:
-            self._check_ended(result)
-            return
-        self._check_runs(record.outcome)
-        if not self.hit:
+        if self._check_outcome(record.outcome, result) and not self.hit:
             record.outcome = MISSED
+
+    def _check_outcome(self, outcome: str, result) -> bool:
+        """False: the guest has ended, and another has taken its place."""
+        if outcome == ENDED:
+            self._check_ended(result)
+            return False
+        self._check_runs(outcome)
+        return True
 
     # ---- the move and the faults ----
 
@@ -94,6 +101,8 @@ class Injector:
 
     def _inject(self) -> None:
         moment = self.injection.moment
+        if moment.since == SPLIT and not self._await_split():
+            return
         standing = self._agent_of(moment.agent)
         if standing and not self._await_point(standing):
             return
@@ -120,7 +129,16 @@ class Injector:
         """Whether the agent stands still at the fault point, and the move did not end before."""
         wait_until(lambda: _stands(agent.pid) or self.move.popen.poll() is not None,
                    self.injection.moment.point, POINT_S)
+        # The destination comes by its last ones when the command has ended.
+        deadline = time.monotonic() + TARGET_S
+        while agent is self.there and not _stands(agent.pid) and time.monotonic() < deadline:
+            time.sleep(0.02)
         return _stands(agent.pid)
+
+    def _await_split(self) -> bool:
+        """Whether the guest runs there before its memory is all there."""
+        return wait_until(lambda: is_split(self.scene) or self.move.popen.poll() is not None,
+                          "split", POINT_S) and is_split(self.scene)
 
     def _let_go(self, agent: Agent) -> None:
         """It goes on from its fault point, unless a fault freezes it."""
@@ -227,26 +245,27 @@ class Injector:
 
     def _await_outcome(self, pid: int) -> str:
         """Waits until one copy runs, or both hosts know that there is none."""
-        def look():
-            copies = self._copies()
-            if len(copies) == 1 and not self.scene.beats[self.guest.name].is_silent(0.2):
-                return copies[0]
-            if not copies and self._may_have_ended():
-                return ENDED
-            self._decide_as_operator()
-            return None
         try:
-            where = wait_until(look, "one copy runs", RECOVERY_S)
-        except LabError:
-            raise AssertionError(f"{self._diagnosis()}: {self._states()}") from None
-        return where if where == ENDED else STAYED if where == pid else MOVED
+            return wait_until(lambda: self._look(pid), "one copy runs", self.RECOVERY_S)
+        except LabError as error:
+            raise AssertionError(f"{self._diagnosis()}: {self._states()}; {error}") from None
+
+    def _look(self, pid: int) -> str | None:
+        """The outcome, if it is one yet; *pid*: the source's copy."""
+        copies = self._copies()
+        if len(copies) == 1 and not self.scene.beats[self.guest.name].is_silent(0.2):
+            return STAYED if copies[0] == pid else MOVED
+        if not copies and self._may_have_ended():
+            return ENDED
+        self._decide_as_operator()
+        return None
 
     def _decide_as_operator(self) -> None:
         """A destination whose committed QEMU the injection killed cannot tell whether it ran."""
         if not self.injection.has(KILL, DESTINATION_QEMU):
             return
         status = self.here.vmferry("status", self.guest.name, "--json")
-        if status.exit_code == 0 and "cannot tell" in (status.json.get("problem") or ""):
+        if status.exit_code == 0 and "vmferry resolve" in (status.json.get("problem") or ""):
             self.here.vmferry("resolve", self.guest.name, "--keep", "there")
 
     def _copies(self) -> list[int]:
@@ -278,7 +297,7 @@ class Injector:
         beats = self.scene.beats[self.guest.name].beats
         first_ms = next(beat.arrival_ms for beat in beats if beat.arrival_ms >= repaired_ms)
         seconds = (first_ms - repaired_ms) / 1e3
-        assert seconds <= RECOVERY_S, f"LEFT PAUSED for {seconds:.0f} s after the repair"
+        assert seconds <= self.RECOVERY_S, f"LEFT PAUSED for {seconds:.0f} s after the repair"
         return seconds if seconds > 0.2 else 0.0
 
     def _drop_unused_fault_point(self) -> None:
@@ -295,11 +314,11 @@ class Injector:
                 control.write(BUSY["pattern"], pages_per_second=BUSY["pages_per_second"])
         self.scene.check(self.guest)
         _check_unlimited(self.scene.here(self.guest).guest_pid(self.guest))
-        self.scene.move(self.guest)
+        self.scene.move(self.guest, *self.NEXT_MOVE)
 
     def _check_ended(self, result) -> None:
         """Lost by the injection, and nobody says anything else; another guest follows."""
-        owner = self.there if result.exit_code in (0, 3) or self._arrived() else self.here
+        owner = self.there if result.exit_code == 0 or self._arrived() else self.here
         killed = DESTINATION_QEMU if owner is self.there else SOURCE_QEMU
         assert self.injection.has(KILL, killed), f"LOST: it was at the {owner.host.name}"
         for agent in (self.here, self.there):
@@ -308,6 +327,10 @@ class Injector:
         wait_until(lambda: self._events(owner) & {"ended", "lost"}, "the owner says so", 15)
         if owner is self.here and not self._was_over and not self.injection.has(KILL, SOURCE_AGENT):
             self._check_says_ended(result)
+        self._replace()
+
+    def _replace(self) -> None:
+        """It has ended; another guest follows."""
         self.scene.forget(self.guest)
         self.scene.run(f"web{time.monotonic_ns() % 1000000}", **MACHINE)
 

@@ -101,7 +101,7 @@ class Scene:
         wait_until(lambda: self._is_settled(guest), "agents agree where the guest is", 15)
         pid = here.guest_pid(guest)
         assert qemu_pids(here.host, guest) == [pid]
-        self._check_clean(pid)
+        self.check_clean(pid)
         guest.check()
         self.beats[guest.name].check()
 
@@ -118,7 +118,7 @@ class Scene:
         return (status.exit_code == 0 and status.json["state"] == "running"
                 and guest.name not in self.there(guest).guest_names())
 
-    def _check_clean(self, pid: int) -> None:
+    def check_clean(self, pid: int) -> None:
         """Nothing may be left; what ends by itself has a moment to do so."""
         self._wait_empty(lambda: traces_in(pid), f"QEMU {pid}")
         self._check_hosts_clean()

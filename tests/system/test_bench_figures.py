@@ -10,7 +10,7 @@ import pytest
 BENCH = Path(__file__).resolve().parents[2] / "bench"
 sys.path.append(str(BENCH))  # behind the tests' own modules, of which one is called disks, too
 
-from measure import Sample, lost_work_ms  # noqa: E402
+from measure import Sample, beats_until, lost_work_ms, pages_per_second  # noqa: E402
 from record import Record, later_share, medians  # noqa: E402
 from table import table  # noqa: E402
 from targets import Target, judge, verdicts  # noqa: E402
@@ -111,16 +111,75 @@ def test_lost_work_is_in_the_guests_own_time():
     assert lost_work_ms([], beats((0, 1), (1, 2))) is None
 
 
-# ---- disks.py ----
+def test_work_is_that_of_the_move_alone():
+    during = beats((2000, 5000), (3000, 6000), (4000, 8000), (5000, 10000))
+    assert pages_per_second(beats_until(during, 3000)) == 1000
+    assert pages_per_second(beats_until(during, 3999)) == 1500
+    # A silence that reaches beyond the end of the move counts as a whole.
+    assert pages_per_second(beats_until(beats((0, 5000), (10, 5020), (4000, 5020)), 500)) == 5
+    assert pages_per_second([]) == pages_per_second(during[:1]) == 0
+    assert medians([sample(alone_per_s=2000.0, work_per_s=500.0)])["work_share"] == 0.25
+    assert "work_share" not in medians([sample()])
 
-def load_disks():
-    spec = importlib.util.spec_from_file_location("bench_disks", BENCH / "disks.py")
+
+def test_of_work_more_is_better():
+    def verdict(ours, theirs):
+        return judge({"vmferry": {"work_per_s": ours}, "qemu": {"work_per_s": theirs}},
+                     Target("work_per_s", 1.2, "qemu"))
+
+    assert verdict(600, 500).passed and not verdict(599, 500).passed
+    assert verdict(600, 500).text == "work at least 1.2 x qemu: 600, theirs 500, 1.20 x"
+    done, undone = sample(work_per_s=0.5), sample(work_per_s=0.9, finished=False)
+    assert medians([undone, done, undone])["work_per_s"] == 0
+    assert verdict(0.1, 0).passed and not verdict(0, 0).passed
+
+
+# Their names are taken by the tests' own modules.
+def load(name):
+    spec = importlib.util.spec_from_file_location(f"bench_{name}", BENCH / f"{name}.py")
     module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
 
 
-disks = load_disks()
+# ---- postcopy.py ----
+
+postcopy = load("postcopy")
+
+
+def touches(p50_ms, p99_ms):
+    return {"count": 1000, "p50_ms": p50_ms, "p99_ms": p99_ms, "max_ms": 2 * p99_ms}
+
+
+def test_each_mode_is_held_to_its_own_rival():
+    text = postcopy.PLAN.table("sparse", "1gbit", {
+        "hybrid": [sample(work_per_s=900.0, alone_per_s=1000.0)],
+        "preempt": [sample(total_ms=2000.0, work_per_s=500.0, alone_per_s=400.0)],
+        "postcopy": [sample(gap_ms=10.0, postcopy={"ms": 1.0})]})
+    assert "ok   hybrid: total at most 0.95 x preempt: 0.50 x preempt" in text
+    assert "MISS hybrid: gap at most 0.25 x preempt: 1.00 x preempt" in text
+    assert "ok   hybrid: work at least 1.2 x preempt: 900, theirs 500, 1.80 x" in text
+    assert "?    postcopy: gap at most 0.25 x preempt-now: not run" in text
+    assert "ok   postcopy: downtime at most 20 ms: 20 ms" in text
+    assert "pre-copy was enough: vmferry, hybrid: 1 of 1" in text
+    assert "pre-copy was enough: vmferry, postcopy" not in text
+    assert "say little: QEMU, preempt, after a pass: 1 of 1" in text
+
+
+def test_touches_are_of_what_goes_on_without_its_memory():
+    moves = postcopy.PLAN._moves({"workload": ["touch"], "link": ["1gbit"], "runs": 1,
+                                  "contender": list(postcopy.CONTENDERS)})
+    assert {contender for _, _, contender, _ in moves} == set(postcopy.AT_ONCE)
+    text = postcopy.PLAN.table("touch", "1gbit", {
+        "postcopy": [sample(touches=touches(0.7, 7.1), postcopy={})],
+        "preempt-now": [sample(touches=touches(1.0, 10.0), postcopy={})]})
+    assert "ok   postcopy: touch p50 at most 0.7 x preempt-now" in text
+    assert "MISS postcopy: touch p99 at most 0.7 x preempt-now" in text
+
+
+# ---- disks.py ----
+
+disks = load("disks")
 
 
 def disk_sample(wall_ms, target_bytes=1000, p99_ms=5.0):

@@ -3,6 +3,7 @@ that memory was sent, without a page fault that a tracker could see."""
 
 import pytest
 
+from findings import check_completed
 from scene import BUSY, SMALL, Scene
 from vmferry_lab import SlowImage, has_fuse, qemu, wait_until
 
@@ -41,6 +42,14 @@ def test_late_data_is_not_lost(slow, tracker, version):
         report = scene.move(guest, "--tracker", tracker)
         assert report["tracker"] == tracker
         assert report["direct_io"]["pages_changed"] > 0
+
+
+def test_late_data_follows_in_a_postcopy(slow):
+    scene, image = slow
+    guest = run_reader(scene, image)
+    for _ in range(2):
+        check_completed(scene.migrate(guest, "--mode", "postcopy"), mode="postcopy")
+        scene.has_moved(guest)
 
 
 def test_late_data_is_verified(slow):

@@ -21,7 +21,7 @@ from trouble import fill, read_only, write_forbidden
 from vmferry_lab import wait_until
 
 # A guest that does not write may be away for no longer than this, whatever happens.
-LONGEST_GAP_MS = 4000
+LONGEST_GAP_MS = 8000
 MIB = 1 << 20
 
 

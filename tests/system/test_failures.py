@@ -130,7 +130,7 @@ def _disk_full(agent):
 ROWS = [
     Row("unknown-guest", ["nobody"], guest="nobody"),
     Row("bad-guest-name", ["no/body", "name"], guest="no/body", exit_code=2),
-    Row("no-such-mode", ["postcopy", "not available"], options=["--mode", "postcopy"], exit_code=2),
+    Row("no-such-mode", ["split", "not a valid choice"], options=["--mode", "split"], exit_code=2),
     Row("bad-bandwidth", ["--bandwidth", "fast"], options=["--bandwidth", "fast"], exit_code=2),
     Row("bad-address", [":x"], at("THERE:x")),
     Row("unresolvable-host", ["nowhere.invalid"], at("nowhere.invalid")),

@@ -10,6 +10,7 @@ import pytest
 
 from disks import DISK_POINTS
 from findings import check_failed
+from postcopy import FULL_POINTS, POSTCOPY_POINTS, STORE_POINTS, TAKEOVER_POINTS
 from scene import is_stopped
 from vmferry_lab import qemu_pids, vmferry_program, wait_until
 
@@ -100,7 +101,8 @@ def settle(scene, where: str) -> None:
 
 def test_table_is_complete(lab):
     listed = lab.host_a.run([vmferry_program(), "agent", "--list-faults"]).stdout.split()
-    assert sorted([*names(POINTS), *DISK_POINTS]) == sorted(listed)
+    others = [*DISK_POINTS, *POSTCOPY_POINTS, *FULL_POINTS, *TAKEOVER_POINTS, *STORE_POINTS]
+    assert sorted([*names(POINTS), *others]) == sorted(listed)
 
 
 @pytest.mark.parametrize("point", rows(POINTS, LONG_KILLED), ids=names(POINTS))

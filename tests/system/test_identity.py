@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+import postcopy
 from findings import check_completed, check_failed
 from scene import SMALL, Scene, is_stopped
 from trouble import kernel_without
@@ -143,6 +144,14 @@ def test_guest_of_a_user(confined, tracker):
     assert before["Uid"].split() == [str(pwd.getpwnam(USER).pw_uid)] * 4
     assert before["CapEff"] == "0" * 16 and len(before["Groups"].split()) == 2
     confined.move_there_and_back(guest, "--tracker", tracker)
+
+
+def test_postcopy_of_a_users_guest(confined, any_qemu):
+    """The kernel lets such a process have no userfaultfd for the kernel's own faults by itself."""
+    guest = confined.adopt_by(confined.owned_guest(qemu=any_qemu, disk_mb=16, disk_rate=300),
+                              *SETPRIV, "--clear-groups")
+    postcopy.move(confined, guest)
+    confined.move(guest, "--verify")
 
 
 def test_devices_of_a_users_guest_write_while_it_is_tracked(confined):
@@ -592,7 +601,7 @@ def adopt_fails(scene, process, *words, options=()) -> None:
     """It says so soon, and leaves the process alone."""
     begin = time.monotonic()
     check_failed(scene.a.vmferry("adopt", "web1", "--pid", process.pid, *options), *words)
-    assert time.monotonic() - begin < 2.5
+    assert time.monotonic() - begin < 8  # QMP that hangs would take 30 s
     assert process.running and scene.a.guest_names() == []
 
 

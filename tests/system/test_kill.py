@@ -1,7 +1,8 @@
 """A campaign of random faults in moves: no guest is lost, doubled or left paused.
 
-kill_plan.py draws each injection from its seed, kill_campaign.py carries it out.  `make check`
-runs a sample, `make check-kill` hundreds, and writes docs/kill-campaign.md.
+kill_plan.py draws each injection from its seed, kill_campaign.py and kill_postcopy.py carry it out.
+`make check` runs samples, `make check-kill` and `make check-kill-postcopy` hundreds, and write
+docs/kill-campaign.md and docs/kill-campaign-postcopy.md.
 """
 
 from collections import Counter
@@ -10,38 +11,49 @@ from pathlib import Path
 import pytest
 
 from kill_campaign import MACHINE, Injector
-from kill_plan import (CUT, DESTINATION_AGENT, DESTINATION_QEMU, ENDED, FREEZE, IMAGE, KILL, LINK,
-                       LINK_TO_SOURCE, LINKS, LOCK, MISSED, MOVED, READ_ONLY, SOURCE_AGENT,
-                       SOURCE_QEMU, STAYED, WEIGHTS, Record, Sample, compatible, double_run, plan,
-                       table)
+from kill_full import FullInjector
+from kill_plan import (AGENTS, CUT, DESTINATION_AGENT, DESTINATION_QEMU, ENDED, FREEZE, FULL, IMAGE,
+                       KILL, LINK, LINKS, LINK_TO_SOURCE, LOCK, MISSED, MOVED, POSTCOPY, PRECOPY,
+                       READ_ONLY, SOURCE_AGENT, SOURCE_QEMU, SPLIT, STAYED, Record, Sample,
+                       compatible, double_run, plan, table)
+from kill_postcopy import PostcopyInjector
+from postcopy import STORE_POINTS
 from scene import Scene
 from vmferry_lab import Lab, vmferry_program
 
 # A link, both agents at once, an agent, a frozen QEMU, one that is killed, an agent in the pause.
 SAMPLE = [1, 4, 7, 12, 29, 37]
+# While it is split: an agent, both, a link, either QEMU; at points of either side; and before that.
+POSTCOPY_SAMPLE = [7, 14, 29, 65, 130, 186, 206, 271, 314, 363, 372, 375]
+# Taken over, also where the source's agent dies or the link breaks meanwhile; both agents, the link.
+FULL_SAMPLE = [400, 402, 408, 416, 501, 518, 607, 617]
+SAMPLES = {"test_injection": SAMPLE, "test_postcopy_injection": POSTCOPY_SAMPLE,
+           "test_full_injection": FULL_SAMPLE}
 
 
 def pytest_generate_tests(metafunc):
     if "seed" in metafunc.fixturenames:
         count, first = (metafunc.config.getoption(f"--kill-{name}") for name in ("count", "seed"))
-        metafunc.parametrize("seed", range(first, first + count) if count else SAMPLE,
+        metafunc.parametrize("seed", range(first, first + count) if count
+                             else SAMPLES[metafunc.function.__name__],
                              ids=lambda seed: f"seed-{seed}")
 
 
 @pytest.fixture(scope="module")
 def points():
     with Lab() as lab:
-        return lab.host_a.run([vmferry_program(), "agent", "--list-faults"]).stdout.split()
+        listed = lab.host_a.run([vmferry_program(), "agent", "--list-faults"]).stdout.split()
+        return [point for point in listed if point not in STORE_POINTS]
 
 
 @pytest.fixture(scope="module")
 def records(request):
     """What came of the injections; as a table in the end where a file is named for it."""
     name = request.config.getoption("--kill-table")
-    records = []
+    records = {PRECOPY: [], POSTCOPY: [], FULL: []}
     yield records
-    if name and records:
-        Path(name).write_text(table(records))
+    for campaign in filter(records.get, records if name else ()):
+        Path(name).write_text(table(records[campaign], campaign))
 
 
 @pytest.fixture
@@ -56,9 +68,21 @@ def scene(request, module_scenes, pki):
 
 
 def test_injection(scene, records, points, seed):
-    injection = plan(seed, points)
+    inject(Injector(scene, plan(seed, points)), records[PRECOPY])
+
+
+def test_postcopy_injection(scene, records, points, seed):
+    inject(PostcopyInjector(scene, plan(seed, points, POSTCOPY)), records[POSTCOPY])
+
+
+def test_full_injection(scene, records, points, seed):
+    inject(FullInjector(scene, plan(seed, points, FULL)), records[FULL])
+
+
+def inject(injector, records):
+    seed, injection = injector.injection.seed, injector.injection
     print(f"seed {seed}: {injection}")
-    record = Injector(scene, injection).run()
+    record = injector.run()
     records.append(record)
     print(record.row())
     assert not record.problem, f"seed {seed}, {injection}: {record.problem}"
@@ -68,24 +92,37 @@ def test_injection(scene, records, points, seed):
 
 POINTS = ["inject.called", "source.paused", "source.before-start", "destination.before-commit"]
 MANY = range(2000)
+EACH_CAMPAIGN = pytest.mark.parametrize("campaign", [PRECOPY, POSTCOPY, FULL],
+                                        ids=["precopy", "postcopy", "full"])
 
 
-def test_plans_are_repeatable():
-    assert [plan(seed, POINTS) for seed in MANY] == [plan(seed, POINTS[::-1]) for seed in MANY]
-    assert len({str(plan(seed, POINTS)) for seed in MANY}) > 1900
+@EACH_CAMPAIGN
+def test_plans_are_repeatable(campaign):
+    plans = [plan(seed, POINTS, campaign) for seed in MANY]
+    assert plans == [plan(seed, POINTS[::-1], campaign) for seed in MANY]
+    assert len(set(map(str, plans))) > 1800
 
 
-def test_plans_cover_everything():
-    plans = [plan(seed, POINTS) for seed in MANY]
+@EACH_CAMPAIGN
+def test_plans_cover_everything(campaign):
+    plans = [plan(seed, POINTS, campaign) for seed in MANY]
     kinds = Counter((fault.kind, fault.target) for one in plans for fault in one.faults)
-    assert kinds.keys() == WEIGHTS.keys()
+    assert kinds.keys() == campaign.weights.keys()
     assert min(kinds.values()) > 20
     assert {one.moment.point for one in plans} == {None, *POINTS}
     assert 0.3 < sum(len(one.faults) == 2 for one in plans) / len(plans) < 0.5
 
 
-def test_a_copy_can_survive_each_plan():
-    for one in (plan(seed, POINTS) for seed in MANY):
+def test_post_copies_are_hit_while_split():
+    plans = [plan(seed, POINTS, POSTCOPY) for seed in MANY]
+    assert 0.2 < sum(one.moment.since == SPLIT for one in plans) / len(plans) < 0.4
+    assert {one.pace for one in plans} == set(POSTCOPY.paces)
+    assert {one.moment.agent for one in plans if one.moment.point == "inject.called"} == set(AGENTS)
+
+
+@EACH_CAMPAIGN
+def test_a_copy_can_survive_each_plan(campaign):
+    for one in (plan(seed, POINTS, campaign) for seed in MANY):
         killed = [fault.target for fault in one.faults if fault.kind == KILL]
         assert not {SOURCE_QEMU, DESTINATION_QEMU} <= set(killed)
         if SOURCE_QEMU in killed:
@@ -121,7 +158,27 @@ def test_double_run_is_seen():
 
 
 def test_sample_has_one_of_each(points):
-    plans = [plan(seed, points) for seed in SAMPLE]
+    check_sample([plan(seed, points) for seed in SAMPLE])
+
+
+def test_postcopy_sample_has_one_of_each(points):
+    plans = [plan(seed, points, POSTCOPY) for seed in POSTCOPY_SAMPLE]
+    check_sample(plans)
+    targets = {fault.target for one in plans for fault in one.faults}
+    assert {SOURCE_QEMU, DESTINATION_QEMU} <= targets
+    assert {one.pace for one in plans} == set(POSTCOPY.paces)
+    assert sum(one.moment.since == SPLIT for one in plans) >= 4
+
+
+def test_full_sample_has_one_of_each(points):
+    plans = [plan(seed, points, FULL) for seed in FULL_SAMPLE]
+    check_sample(plans)
+    assert {one.pace.name for one in plans} >= {"slow full", "hybrid full"}
+    assert any(one.moment.behind is not None for one in plans)
+    assert sum(one.has(KILL, DESTINATION_QEMU) for one in plans) >= 2
+
+
+def check_sample(plans):
     targets = {fault.target for one in plans for fault in one.faults}
     assert {SOURCE_AGENT, DESTINATION_AGENT} <= targets and targets & set(LINKS)
     assert {KILL, FREEZE, CUT} <= {fault.kind for one in plans for fault in one.faults}
@@ -134,4 +191,5 @@ def test_table_counts_and_sorts():
                   Record(3, "a | a", STAYED, "failed, 1", 0.0, 0.5, "LOST")])
     assert "| 2 | 1 | 1 | 0 | 0 | 1 | 1.5 s, 1.5 s, 1.5 s |" in text
     assert text.index("| 3 | a / a | stayed |") < text.index("| 7 | b | moved |")
+    assert "| reverted |" in table([], POSTCOPY) and "| reverted |" not in table([])
     assert table([]).count("|---") > 0 and {ENDED, MISSED} <= set(table([]).split("*"))

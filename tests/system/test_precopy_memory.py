@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+import postcopy
 from trouble import kernel_without
 from vmferry_lab import qemu_pids
 
@@ -81,6 +82,14 @@ def test_hugetlbfs(scene, huge_pages, tracker):
     [pid] = qemu_pids(scene.lab.host_b, guest)
     assert "hugetlb" in Path(f"/proc/{pid}/smaps").read_text() or \
         smaps_kb(pid, "Shared_Hugetlb") + smaps_kb(pid, "Private_Hugetlb") > 0
+
+
+def test_hugetlbfs_by_postcopy(scene, huge_pages):
+    guest = scene.run(pattern="dense", pages_per_second=500, extra=memory_backend(
+        f"memory-backend-memfd,hugetlb=on,hugetlbsize={HUGE_PAGE_MB}M,share=on", 128))
+    postcopy.move(scene, guest)
+    postcopy.move(scene, guest)
+    scene.move(guest, "--verify")
 
 
 @pytest.mark.long

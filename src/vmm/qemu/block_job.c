@@ -4,7 +4,11 @@
 
 #include "base/error.h"
 #include "base/json.h"
+#include "base/log.h"
+#include "guard/guard.h"
 
+#define ORDERLY_MS 1000 /* until a job that can end in order has ended */
+#define RESUME_ATTEMPTS 3u
 #define LOOK_MS 50   /* between two looks at a job that says nothing */
 #define FREE_MS 2000 /* until the ended job has let go of its node */
 
@@ -34,6 +38,12 @@ gboolean block_job_is_over(json_t *job)
     return !job || g_strv_contains(ends, json_text_or(job, "status", ""));
 }
 
+gboolean block_job_is_broken(json_t *job)
+{
+    return (json_flag_or(job, "paused", FALSE) && !json_flag_or(job, "busy", FALSE)) ||
+           strcmp(json_text_or(job, "io-status", "ok"), "ok") != 0;
+}
+
 void block_job_wait_for_change(QemuVmm *qemu, gint changes)
 {
     g_mutex_lock(&qemu->event_lock);
@@ -43,8 +53,8 @@ void block_job_wait_for_change(QemuVmm *qemu, gint changes)
     g_mutex_unlock(&qemu->event_lock);
 }
 
-gboolean block_job_await_end(QemuVmm *qemu, const char *name, int timeout_ms, json_t **ret,
-                             GError **error)
+gboolean block_job_await_end(QemuVmm *qemu, const char *name, int timeout_ms, BlockJobCheck check,
+                             json_t **ret, GError **error)
 {
     gint64 deadline = g_get_monotonic_time() + (gint64)timeout_ms * 1000;
 
@@ -55,6 +65,8 @@ gboolean block_job_await_end(QemuVmm *qemu, const char *name, int timeout_ms, js
             return FALSE;
         if (block_job_is_over(*ret))
             return TRUE;
+        if (check && !check(*ret, name, error))
+            return FALSE;
         g_clear_pointer(ret, json_decref);
         if (g_get_monotonic_time() >= deadline)
             break;
@@ -107,6 +119,92 @@ gboolean block_job_dismiss(Qmp *qmp, const char *name, GError **error)
     return qmp_run(qmp, "job-dismiss", json_pack("{s:s}", "id", name), QMP_COMMAND_MS, error);
 }
 
+/* Refused where it has just ended by itself. */
+static void cancel(QemuVmm *qemu, const char *name, gboolean force)
+{
+    (void)qmp_run(qemu->qmp, "block-job-cancel",
+                  json_pack("{s:s, s:b}", "device", name, "force", force), BLOCK_JOB_END_MS, NULL);
+}
+
+/* A READY job, whose target serves: it holds the guest's writes up before it frees anything. */
+static gboolean cancel_in_order(QemuVmm *qemu, const char *name, GError **error)
+{
+    gint64 deadline = g_get_monotonic_time() + (gint64)ORDERLY_MS * 1000;
+
+    cancel(qemu, name, FALSE);
+    for (;;) {
+        gint changes = g_atomic_int_get(&qemu->job_changes);
+        g_autoptr(json_t) job = NULL;
+
+        if (!block_job_query(qemu->qmp, name, &job, error))
+            return FALSE;
+        if (block_job_is_over(job) || block_job_is_broken(job) ||
+            g_get_monotonic_time() >= deadline)
+            return TRUE;
+        block_job_wait_for_change(qemu, changes);
+    }
+}
+
+/* Where QEMU does not answer the guard tries it, too, once nobody holds the monitor. */
+static gboolean resume(QemuVmm *qemu, Guard **guard, GError **error)
+{
+    for (guint i = 0; i < RESUME_ATTEMPTS; i++) {
+        g_clear_error(error);
+        if (qemu_resume(qemu, error))
+            return TRUE;
+        g_usleep(BLOCK_JOB_RETRY_US);
+    }
+    guard_leave(g_steal_pointer(guard));
+    return FALSE;
+}
+
+/* Once it is cancelled, no write of the guest that begins waits for it.  A `stop` that was not answered
+ * may come true all the same. */
+static gboolean cancel_in_pause(QemuVmm *qemu, const char *name, GError **error)
+{
+    g_autoptr(GError) problem = NULL;
+    g_autoptr(Guard) guard = NULL;
+    GuardAction action;
+    gboolean was_running;
+
+    if (qemu_get_resume_action(qemu, &action, &problem))
+        guard = guard_start(qemu->pid, &action, &problem);
+    if (!guard)
+        log_debug("pid %d is paused for a moment without a guard: %s", (int)qemu->pid,
+                  problem->message);
+    if (!qemu_pause(qemu, &was_running, error)) {
+        (void)resume(qemu, &guard, NULL);
+        return FALSE;
+    }
+    cancel(qemu, name, TRUE);
+    return !was_running || resume(qemu, &guard, error);
+}
+
+static gboolean cancel_by_force(QemuVmm *qemu, const char *name, GError **error)
+{
+    g_autofree char *status = qemu_query_status(qemu->qmp, QMP_COMMAND_MS, error);
+
+    if (!status)
+        return FALSE;
+    if (qemu_run_state_from_status(status) == VMM_RUN_STATE_RUNNING)
+        return cancel_in_pause(qemu, name, error);
+    cancel(qemu, name, TRUE);
+    return TRUE;
+}
+
+static gboolean end_job(QemuVmm *qemu, const char *name, json_t *job, GError **error)
+{
+    g_autoptr(json_t) now = NULL;
+
+    if (block_job_is_over(job))
+        return TRUE;
+    if (json_flag_or(job, "ready", FALSE) && !block_job_is_broken(job) &&
+        !cancel_in_order(qemu, name, error))
+        return FALSE;
+    return block_job_query(qemu->qmp, name, &now, error) &&
+           (block_job_is_over(now) || cancel_by_force(qemu, name, error));
+}
+
 /* Ends the job, whatever it does, and forgets it. */
 static gboolean remove_job(QemuVmm *qemu, const char *name, GError **error)
 {
@@ -116,11 +214,8 @@ static gboolean remove_job(QemuVmm *qemu, const char *name, GError **error)
         return FALSE;
     if (!job)
         return TRUE;
-    /* Refused where it has just ended by itself. */
-    if (!block_job_is_over(job))
-        (void)qmp_run(qemu->qmp, "block-job-cancel",
-                      json_pack("{s:s, s:b}", "device", name, "force", 1), BLOCK_JOB_END_MS, NULL);
-    return block_job_await_end(qemu, name, BLOCK_JOB_END_MS, &ended, error) &&
+    return end_job(qemu, name, job, error) &&
+           block_job_await_end(qemu, name, BLOCK_JOB_END_MS, NULL, &ended, error) &&
            (!ended || block_job_dismiss(qemu->qmp, name, error));
 }
 

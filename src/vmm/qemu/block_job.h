@@ -5,6 +5,12 @@
  * (disk_overlay.c) are jobs of QEMU with names of ours.  Here is what they share: looking at a job,
  * waiting for its end, removing it and its node without a trace.  A job is made without
  * auto-dismiss, so that it tells how it ended until it is dismissed.
+ *
+ * A mirror job that ends early, since it failed or was cancelled by force, frees what writes of the
+ * guest use that began before and have not ended: QEMU's heap is damaged then (mirror_run() in
+ * block/mirror.c; 7.2 and 10.0 crash within some ten such ends as the guest writes).  So a job that the
+ * guest's writes wait for must not fail by itself (on-target-error and on-source-error are `stop`), and
+ * is cancelled in order, or by force while the guest stands.
  */
 #pragma once
 
@@ -22,13 +28,21 @@ gboolean block_job_query(Qmp *qmp, const char *name, json_t **ret, GError **erro
 /* Of an entry, or NULL. */
 gboolean block_job_is_over(json_t *job);
 
+/* It had an error, and stands still until it is resumed or cancelled.  (`cont` makes QEMU forget the
+ * io-status, but not that.  One that is "paused" and busy is about to complete.) */
+gboolean block_job_is_broken(json_t *job);
+
 /* Returns when a job's state changes that had changed so often (QemuVmm.job_changes) before, or
  * after some time. */
 void block_job_wait_for_change(QemuVmm *qemu, gint changes);
 
-/* Returns when the job has ended; its last entry in *ret (NULL: it is not known any more). */
-gboolean block_job_await_end(QemuVmm *qemu, const char *name, int timeout_ms, json_t **ret,
-                             GError **error);
+/* FALSE where the job, which has not ended, is not worth waiting for. */
+typedef gboolean (*BlockJobCheck)(json_t *job, const char *name, GError **error);
+
+/* Returns when the job has ended; its last entry in *ret (NULL: it is not known any more).  *check* may
+ * be NULL. */
+gboolean block_job_await_end(QemuVmm *qemu, const char *name, int timeout_ms, BlockJobCheck check,
+                             json_t **ret, GError **error);
 
 gboolean block_job_dismiss(Qmp *qmp, const char *name, GError **error);
 

@@ -28,6 +28,11 @@ static gboolean check_job(json_t *job, const char *name, GError **error)
 
     if (failure)
         error_set(error, VMFERRY_ERROR_FAILED, "QEMU could not copy the disk: %s", failure);
+    else if (block_job_is_broken(job))
+        error_set(error, VMFERRY_ERROR_FAILED, "QEMU could not copy the disk: %s",
+                  strcmp(json_text_or(job, "io-status", ""), "nospace") == 0
+                      ? "no space is left"
+                      : "reading it, or writing the copy, has failed");
     else if (block_job_is_over(job) || strcmp(status, "aborting") == 0)
         error_set(error, VMFERRY_ERROR_FAILED, "another program has ended the copy \"%s\"", name);
     else
@@ -164,15 +169,15 @@ static gboolean check_start(QemuVmm *qemu, const VmmCopy *wanted, GError **error
     return block_job_check_free(qemu, wanted->name, wanted->node, error);
 }
 
-/* With an error of the target (or of the source) the job ends, and the guest is not disturbed; the
- * ended job tells why until it is dismissed.  Without a name the filter is implicit. */
+/* With an error of the target (or of the source) the job stands still, and the guest is not
+ * disturbed.  Without a name the filter is implicit. */
 static gboolean add_job(Qmp *qmp, const VmmCopy *wanted, gboolean blocking, GError **error)
 {
     json_t *arguments = json_pack(
         "{s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:i, s:b}", "job-id", wanted->name, "device",
         wanted->node, "target", wanted->name, "sync", wanted->top ? "top" : "full", "copy-mode",
-        blocking ? "write-blocking" : "background", "on-source-error", "report", "on-target-error",
-        "report", "buf-size", BLOCK_JOB_BUFFER_BYTES, "auto-dismiss", 0);
+        blocking ? "write-blocking" : "background", "on-source-error", "stop", "on-target-error",
+        "stop", "buf-size", BLOCK_JOB_BUFFER_BYTES, "auto-dismiss", 0);
 
     return qmp_run(qmp, "blockdev-mirror", arguments, BLOCK_JOB_START_MS, error);
 }
@@ -286,7 +291,7 @@ static gboolean complete(QemuVmm *qemu, const char *name, GError **error)
 
     if (!qmp_run(qemu->qmp, "block-job-cancel", json_pack("{s:s}", "device", name), FINISH_MS,
                  error) ||
-        !block_job_await_end(qemu, name, FINISH_MS, &ended, error))
+        !block_job_await_end(qemu, name, FINISH_MS, check_job, &ended, error))
         return FALSE;
     if (!ended) {
         error_set(error, VMFERRY_ERROR_FAILED, "another program has dismissed the copy \"%s\"",

@@ -42,6 +42,17 @@ static gboolean put_above(Qmp *qmp, const VmmOverlay *overlay, GError **error)
                    BLOCK_JOB_START_MS, error);
 }
 
+gboolean qemu_check_overlay(QemuVmm *qemu, const VmmOverlay *overlay, GError **error)
+{
+    Qmp *qmp = qemu->qmp;
+    gboolean right;
+
+    if (!check_name(overlay->name, error) || !add_node(qmp, overlay, error))
+        return FALSE;
+    right = block_node_check_size(qmp, overlay->name, "the overlay", overlay->bytes, error);
+    return block_node_remove(qmp, overlay->name, right ? error : NULL) && right;
+}
+
 gboolean qemu_begin_overlay(QemuVmm *qemu, const VmmOverlay *overlay, GError **error)
 {
     Qmp *qmp = qemu->qmp;
@@ -71,7 +82,7 @@ static gboolean complete_job(QemuVmm *qemu, const char *name, json_t **ret_ended
 {
     return qmp_run(qemu->qmp, "block-job-complete", json_pack("{s:s}", "device", name),
                    BLOCK_JOB_END_MS, error) &&
-           block_job_await_end(qemu, name, BLOCK_JOB_END_MS, ret_ended, error);
+           block_job_await_end(qemu, name, BLOCK_JOB_END_MS, NULL, ret_ended, error);
 }
 
 /* TRUE in *ret* where the image below is in the overlay's place.  A job that has ended without an

@@ -4,9 +4,8 @@
  * Theory of operation: the job (sync=none, copy-mode=write-blocking) puts a filter above the disk's
  * root node, which writes to the disk first, then to the NBD server, and then tells the guest.  It is
  * made while the guest is paused: a job that is made while it writes may lose what comes before it
- * is ready.  Where the server fails, the job ends (on-target-error=report), or it stands still with
- * the changed pieces of the disk marked (stop) and goes on with those when it is resumed.  The guest
- * is not held up by either.
+ * is ready.  Where the server fails, the job stands still with the changed pieces of the disk marked,
+ * and goes on with those when it is resumed.  The guest is not held up by that.
  */
 #include <string.h>
 
@@ -38,14 +37,6 @@ static gboolean check_job(json_t *job, const char *name, GError **error)
     return FALSE;
 }
 
-/* It stands still until it is resumed; `cont` makes QEMU forget the io-status, but not that.  (QEMU
- * pauses jobs for a moment by itself, but does not answer meanwhile.) */
-static gboolean is_broken(json_t *job)
-{
-    return json_flag_or(job, "paused", FALSE) ||
-           strcmp(json_text_or(job, "io-status", "ok"), "ok") != 0;
-}
-
 /* ---- start ---- */
 
 static gboolean check_start(QemuVmm *qemu, const VmmTap *wanted, GError **error)
@@ -64,11 +55,11 @@ static gboolean check_start(QemuVmm *qemu, const VmmTap *wanted, GError **error)
 /* Without a name the filter is implicit: `query-block` looks through it. */
 static gboolean add_job(Qmp *qmp, const VmmTap *wanted, GError **error)
 {
-    json_t *arguments = json_pack(
-        "{s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:i, s:b}", "job-id", wanted->name, "device",
-        wanted->node, "target", wanted->name, "sync", "none", "copy-mode", "write-blocking",
-        "on-source-error", "report", "on-target-error", wanted->repairable ? "stop" : "report",
-        "buf-size", BLOCK_JOB_BUFFER_BYTES, "auto-dismiss", 0);
+    json_t *arguments =
+        json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:i, s:b}", "job-id", wanted->name, "device",
+                  wanted->node, "target", wanted->name, "sync", "none", "copy-mode",
+                  "write-blocking", "on-source-error", "stop", "on-target-error", "stop",
+                  "buf-size", BLOCK_JOB_BUFFER_BYTES, "auto-dismiss", 0);
 
     return qmp_run(qmp, "blockdev-mirror", arguments, BLOCK_JOB_START_MS, error);
 }
@@ -136,7 +127,7 @@ gboolean qemu_get_tap(QemuVmm *qemu, const char *name, VmmTapState *ret, GError 
     *ret = VMM_TAP_ACTIVE;
     if (!check_job(job, name, error)) {
         *ret = VMM_TAP_ENDED;
-    } else if (is_broken(job)) {
+    } else if (block_job_is_broken(job)) {
         *ret = VMM_TAP_BROKEN;
         error_set(error, VMFERRY_ERROR_DISCONNECTED, "the NBD server of the tap \"%s\" has failed",
                   name);
@@ -189,7 +180,7 @@ static gboolean is_complete(QemuVmm *qemu, const QemuCopy *tap, gboolean *ret, G
         (tap->filter && !add_marked(qemu->qmp, tap->filter, &marked, error)) ||
         !block_job_query(qemu->qmp, tap->name, &job, error) || !check_job(job, tap->name, error))
         return FALSE;
-    *ret = marked == 0 && !is_broken(job) &&
+    *ret = marked == 0 && !block_job_is_broken(job) &&
            json_count_or(job, "len", 1) == json_count_or(job, "offset", 0);
     return TRUE;
 }

@@ -187,6 +187,18 @@ static char *make_id(const QemuDevice *device, const BlockDrive *drive, const Bl
     return g_strdup(drive->device ? drive->device : root->name);
 }
 
+static gboolean is_set(const QemuDevice *device, const char *property)
+{
+    return g_strcmp0(device_get_property(device, property), "true") == 0;
+}
+
+static gboolean passes_commands_on(const QemuDevice *device)
+{
+    static const char *const drivers[] = {"scsi-block", "scsi-generic", NULL};
+
+    return g_strv_contains(drivers, device->driver) || is_set(device, "scsi");
+}
+
 /* Several devices may share one node. */
 static gboolean is_listed(const GPtrArray *disks, const char *node)
 {
@@ -211,6 +223,8 @@ static void list_drive(const QemuDevice *device, const BlockDrive *drive,
     disk->node = g_strdup(root->name);
     disk->read_only = drive->read_only;
     disk->flash = g_str_has_prefix(device->driver, "cfi.pflash");
+    disk->passthrough = passes_commands_on(device);
+    disk->shared = is_set(device, "share-rw");
     disk->files = g_ptr_array_new_with_free_func((GDestroyNotify)vmm_disk_file_free);
     add_files(lister, disk, root);
     g_ptr_array_add(lister->disks, disk);

@@ -1,8 +1,10 @@
 /* The driver's object and its table of operations. */
 #include "vmm/qemu/driver.h"
+#include "vmm/qemu/give_up.h"
 
 #include <string.h>
 
+#include "base/clock.h"
 #include "base/error.h"
 #include "base/fd.h"
 #include "base/json.h"
@@ -108,10 +110,12 @@ LOCKED_OPERATION(gboolean, take_images, qemu_take_images)
 LOCKED_OPERATION(ProcessIdentity *, get_process, qemu_get_process)
 LOCKED_OPERATION(gboolean, resume_vcpus, qemu_resume)
 LOCKED_OPERATION(gboolean, announce, qemu_announce)
+LOCKED_OPERATION(gboolean, give_up_resources, qemu_give_up_resources)
 LOCKED_OPERATION(gboolean, quit_gently, qemu_quit_gently)
 LOCKED_OPERATION(gboolean, quit, qemu_quit)
 LOCKED_OPERATION(gboolean, drain, qemu_drain)
 LOCKED_OPERATION(GPtrArray *, list_disks, qemu_list_disks)
+LOCKED_OPERATION(GPtrArray *, list_nics, qemu_list_nics)
 
 /* The same for an operation that has more arguments. */
 static gboolean end_operation(QemuVmm *qemu, gboolean done, GError **error)
@@ -191,9 +195,30 @@ static GBytes *save_device_state(Vmm *vmm, VmmSavePurpose purpose, GError **erro
     return state;
 }
 
+static gboolean stay_at_shutdown(Vmm *vmm, gboolean stays, GError **error)
+{
+    QemuVmm *qemu = from_vmm(vmm);
+    g_autoptr(GMutexLocker) locker G_GNUC_UNUSED = g_mutex_locker_new(&qemu->lock);
+
+    return end_operation(qemu, qemu_stay_at_shutdown(qemu, stays, error), error);
+}
+
+static VmmCheckpoint *open_checkpoint(Vmm *vmm, GError **error)
+{
+    QemuVmm *qemu = from_vmm(vmm);
+    g_autoptr(GMutexLocker) locker G_GNUC_UNUSED = g_mutex_locker_new(&qemu->lock);
+
+    return qemu_open_checkpoint(qemu, error);
+}
+
 static gboolean get_resume_action(Vmm *vmm, GuardAction *ret, GError **error)
 {
     return qemu_get_resume_action(from_vmm(vmm), ret, error);
+}
+
+static gboolean get_pause_action(Vmm *vmm, GuardAction *ret, GError **error)
+{
+    return qemu_get_pause_action(from_vmm(vmm), ret, error);
 }
 
 static gboolean get_set_balloon_action(Vmm *vmm, uint64_t bytes, GuardAction *ret, GError **error)
@@ -338,6 +363,14 @@ static gboolean resync_tap(Vmm *vmm, const char *name, gboolean *ret_done, GErro
     return end_operation(qemu, qemu_resync_tap(qemu, name, ret_done, error), error);
 }
 
+static gboolean check_overlay(Vmm *vmm, const VmmOverlay *overlay, GError **error)
+{
+    QemuVmm *qemu = from_vmm(vmm);
+    g_autoptr(GMutexLocker) locker G_GNUC_UNUSED = g_mutex_locker_new(&qemu->lock);
+
+    return end_operation(qemu, qemu_check_overlay(qemu, overlay, error), error);
+}
+
 static gboolean begin_overlay(Vmm *vmm, const VmmOverlay *overlay, GError **error)
 {
     QemuVmm *qemu = from_vmm(vmm);
@@ -354,6 +387,26 @@ static gboolean commit_overlay(Vmm *vmm, const char *name, gboolean *ret_done, G
     return end_operation(qemu, qemu_commit_overlay(qemu, name, ret_done, error), error);
 }
 
+static gboolean begin_hold(Vmm *vmm, const VmmHold *hold, VmmHoldEnds *ret, GError **error)
+{
+    QemuVmm *qemu = from_vmm(vmm);
+    g_autoptr(GMutexLocker) locker G_GNUC_UNUSED = g_mutex_locker_new(&qemu->lock);
+
+    return end_operation(qemu, qemu_begin_hold(qemu, hold, ret, error), error);
+}
+
+static gboolean end_hold(Vmm *vmm, const char *name, GError **error)
+{
+    QemuVmm *qemu = from_vmm(vmm);
+    g_autoptr(GMutexLocker) locker G_GNUC_UNUSED = g_mutex_locker_new(&qemu->lock);
+    g_autoptr(GError) failure = NULL;
+
+    if (qemu_end_hold(qemu, name, &failure) || !is_same_process(vmm))
+        return TRUE;
+    g_propagate_error(error, g_steal_pointer(&failure));
+    return FALSE;
+}
+
 static void note_shutdown(QemuVmm *qemu, const char *event, json_t *data)
 {
     const char *reason = strcmp(event, "SHUTDOWN") == 0 ? json_text_or(data, "reason", "shutdown")
@@ -365,6 +418,7 @@ static void note_shutdown(QemuVmm *qemu, const char *event, json_t *data)
     g_mutex_lock(&qemu->event_lock);
     if (!qemu->shutdown_reason)
         qemu->shutdown_reason = g_strdup(reason);
+    qemu->shut_down |= strcmp(event, "SHUTDOWN") == 0;
     g_mutex_unlock(&qemu->event_lock);
 }
 
@@ -398,6 +452,17 @@ static char *describe_end(Vmm *vmm)
     return g_strdup("its QEMU process was ended, and did not say why");
 }
 
+static gboolean was_shut_down(Vmm *vmm)
+{
+    QemuVmm *qemu = from_vmm(vmm);
+    gboolean told;
+
+    g_mutex_lock(&qemu->event_lock);
+    told = qemu->shut_down && strcmp(qemu->shutdown_reason, "host-error") != 0;
+    g_mutex_unlock(&qemu->event_lock);
+    return told;
+}
+
 static void note_job(QemuVmm *qemu)
 {
     g_mutex_lock(&qemu->event_lock);
@@ -426,6 +491,7 @@ static void on_event(const char *event, json_t *data, gpointer user)
         g_atomic_int_set(&qemu->images_released, FALSE);
         g_atomic_int_inc(&qemu->resumes);
     } else if (strcmp(event, "STOP") == 0) {
+        __atomic_store_n(&qemu->stopped_ns, clock_now_ns(), __ATOMIC_RELEASE);
         g_atomic_int_inc(&qemu->stops);
     } else if (strcmp(event, "SUSPEND") == 0) {
         g_atomic_int_set(&qemu->asleep, TRUE);
@@ -504,12 +570,17 @@ static const VmmOps qemu_ops = {
     .check_paused = check_paused,
     .resume = resume_vcpus,
     .get_resume_action = get_resume_action,
+    .get_pause_action = get_pause_action,
     .get_start = get_start,
     .save_device_state = save_device_state,
+    .open_checkpoint = open_checkpoint,
     .open_incoming = open_incoming,
     .load_device_state = load_device_state,
     .describe_end = describe_end,
+    .was_shut_down = was_shut_down,
+    .stay_at_shutdown = stay_at_shutdown,
     .announce = announce,
+    .give_up_resources = give_up_resources,
     .quit_gently = quit_gently,
     .quit = quit,
     .get_stderr_tail = get_stderr_tail,
@@ -531,6 +602,7 @@ static const VmmBlockOps qemu_block_ops = {
     .get_tap = get_tap,
     .resync_tap = resync_tap,
     .stop_tap = stop_tap,
+    .check_overlay = check_overlay,
     .begin_overlay = begin_overlay,
     .commit_overlay = commit_overlay,
 };
@@ -543,6 +615,12 @@ static const VmmBalloonOps qemu_balloon_ops = {
     .get_free_memory = get_free_memory,
 };
 
+static const VmmNetOps qemu_net_ops = {
+    .list_nics = list_nics,
+    .begin_hold = begin_hold,
+    .end_hold = end_hold,
+};
+
 Vmm *qemu_vmm_new(pid_t pid, uint64_t start_time, const char *qmp_path, const char *log_path,
                   char *const *command_line, Qmp *qmp)
 {
@@ -551,6 +629,7 @@ Vmm *qemu_vmm_new(pid_t pid, uint64_t start_time, const char *qmp_path, const ch
     qemu->base.ops = &qemu_ops;
     qemu->base.block = &qemu_block_ops;
     qemu->base.balloon = &qemu_balloon_ops;
+    qemu->base.net = &qemu_net_ops;
     g_mutex_init(&qemu->lock);
     g_mutex_init(&qemu->event_lock);
     g_cond_init(&qemu->event_came);
@@ -562,6 +641,7 @@ Vmm *qemu_vmm_new(pid_t pid, uint64_t start_time, const char *qmp_path, const ch
     qemu->log_path = g_strdup(log_path);
     qemu->command_line = g_strdupv((char **)command_line);
     qemu->qmp = qmp;
+    qemu->gave_up = qemu_has_given_up(pid);
     qmp_set_event_func(qmp, on_event, qemu);
     return &qemu->base;
 }

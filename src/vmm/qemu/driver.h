@@ -36,10 +36,13 @@ typedef struct {
     gboolean keeps_nodes;  /* it may not release all nodes by itself, see device_state.c */
     char *shutdown_reason; /* as its SHUTDOWN event says, or "guest-panic"; NULL: none came.
                               Guarded by event_lock. */
+    gboolean shut_down;    /* a SHUTDOWN event came: one that has panicked may go on.  The same. */
     gint stops, resumes;   /* atomic: STOP and RESUME events so far */
+    uint64_t stopped_ns;   /* atomic: when the last STOP event came */
     gint resumes_at_pause; /* *resumes* when we paused it last */
     gint job_changes;      /* atomic: JOB_STATUS_CHANGE events so far */
     gint asleep;           /* atomic: by a SUSPEND event, until it wakes up */
+    gint gave_up;          /* atomic: it may not run any more, see give_up.h */
     gboolean loaded;       /* by us, through this very connection */
     int incoming_fd;       /* of an open incoming stream, or -1; see incoming.c */
     QemuArrival arrival;   /* of what comes through it */
@@ -80,12 +83,15 @@ gboolean qemu_check_paused(QemuVmm *qemu, GError **error);
 gboolean qemu_take_images(QemuVmm *qemu, GError **error);
 gboolean qemu_resume(QemuVmm *qemu, GError **error);
 gboolean qemu_get_resume_action(QemuVmm *qemu, GuardAction *ret, GError **error);
+gboolean qemu_get_pause_action(QemuVmm *qemu, GuardAction *ret, GError **error);
 VmmStart qemu_get_start(QemuVmm *qemu);
 gboolean qemu_check_writable(QemuVmm *qemu, const VmmImage *image, GError **error);
 gboolean qemu_announce(QemuVmm *qemu, GError **error);
+gboolean qemu_stay_at_shutdown(QemuVmm *qemu, gboolean stays, GError **error);
 gboolean qemu_quit_gently(QemuVmm *qemu, GError **error);
 gboolean qemu_quit(QemuVmm *qemu, GError **error);
 GBytes *qemu_save_device_state(QemuVmm *qemu, VmmSavePurpose purpose, GError **error);
+VmmCheckpoint *qemu_open_checkpoint(QemuVmm *qemu, GError **error);
 gboolean qemu_open_incoming(QemuVmm *qemu, const char *machine, const GPtrArray *regions,
                             GError **error);
 gboolean qemu_load_device_state(QemuVmm *qemu, GBytes *state, GError **error);
@@ -145,8 +151,14 @@ gboolean qemu_start_tap(QemuVmm *qemu, const VmmTap *wanted, GError **error);
 gboolean qemu_get_tap(QemuVmm *qemu, const char *name, VmmTapState *ret, GError **error);
 gboolean qemu_resync_tap(QemuVmm *qemu, const char *name, gboolean *ret_done, GError **error);
 gboolean qemu_stop_tap(QemuVmm *qemu, const char *name, GError **error);
+gboolean qemu_check_overlay(QemuVmm *qemu, const VmmOverlay *overlay, GError **error);
 gboolean qemu_begin_overlay(QemuVmm *qemu, const VmmOverlay *overlay, GError **error);
 gboolean qemu_commit_overlay(QemuVmm *qemu, const char *name, gboolean *ret_done, GError **error);
+
+/* Network cards. */
+GPtrArray *qemu_list_nics(QemuVmm *qemu, GError **error);
+gboolean qemu_begin_hold(QemuVmm *qemu, const VmmHold *wanted, VmmHoldEnds *ret, GError **error);
+gboolean qemu_end_hold(QemuVmm *qemu, const char *name, GError **error);
 
 /* Removes what an agent that was killed left of its copies and taps, as far as that can be done. */
 void qemu_remove_left_copies(QemuVmm *qemu);

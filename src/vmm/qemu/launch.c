@@ -71,7 +71,8 @@ static gboolean check_start(Start *start, GError **error)
         return TRUE;
     return qemu_command_line_check_descriptors(argv, error) &&
            qemu_command_line_check_memory_files(argv, folder, error) &&
-           vmm_check_host_memory(qemu_command_line_memory(argv), error);
+           (start->launch->in_place ||
+            vmm_check_host_memory(qemu_command_line_memory(argv), error));
 }
 
 /* A QEMU that drops its rights by itself begins with ours. */

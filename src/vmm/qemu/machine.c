@@ -4,6 +4,7 @@
 
 #include "base/error.h"
 #include "base/json.h"
+#include "vmm/qemu/hold_traces.h"
 
 /* ---- asking ---- */
 
@@ -166,6 +167,7 @@ json_t *qemu_machine_query(Qmp *qmp, const GPtrArray *copies, GError **error)
     drop_image_details(json_object_get(object, "block"), TRUE);
     json_object_set_new(object, "nodes", nodes);
     qemu_copies_hide(object, copies);
+    qemu_holds_hide(object);
     set = query_settings(qmp, json_object_get(object, "objects"), error);
     if (!set)
         return NULL;

@@ -140,11 +140,21 @@ gboolean qemu_check_paused(QemuVmm *qemu, GError **error)
     return FALSE;
 }
 
+static gboolean check_in_its_place(QemuVmm *qemu, GError **error)
+{
+    if (!g_atomic_int_get(&qemu->gave_up))
+        return TRUE;
+    error_set(
+        error, VMFERRY_ERROR_REFUSED,
+        "this QEMU has left its network, disks and sockets to another, and cannot run any more");
+    return FALSE;
+}
+
 gboolean qemu_resume(QemuVmm *qemu, GError **error)
 {
     g_autofree char *status = qemu_query_status(qemu->qmp, QMP_COMMAND_MS, error);
 
-    if (!status || !check_not_migrated(status, error))
+    if (!status || !check_not_migrated(status, error) || !check_in_its_place(qemu, error))
         return FALSE;
     /* `cont` on a QEMU that still waits for its state would only be noted,
      * and come true when the state arrives. */
@@ -190,6 +200,17 @@ gboolean qemu_get_resume_action(QemuVmm *qemu, GuardAction *ret, GError **error)
     return TRUE;
 }
 
+/* A guest that is asleep, say, is not "paused": it would wake up. */
+gboolean qemu_get_pause_action(QemuVmm *qemu, GuardAction *ret, GError **error)
+{
+    if (!qemu_begin_action(qemu, 1, ret, error))
+        return FALSE;
+    guard_action_add_send(ret, "{\"execute\":\"query-status\",\"id\":\"state\"}\n");
+    guard_action_add_expect(ret, "\"state\"", "\"status\"", "\"paused\"");
+    qemu_end_action(ret, "{\"execute\":\"stop\"," QEMU_ACTION_ID "}\n");
+    return TRUE;
+}
+
 /* QEMU says RESUME before its vCPUs run, and what it has said is read to the end
  * before a later reply, or the end of the connection, is seen. */
 VmmStart qemu_get_start(QemuVmm *qemu)
@@ -217,6 +238,30 @@ gboolean qemu_announce(QemuVmm *qemu, GError **error)
     return qmp_run(qemu->qmp, "announce-self", arguments, QMP_COMMAND_MS, error);
 }
 
+/* -no-shutdown, or -action shutdown=pause. */
+static gboolean stays_by_itself(char *const *argv)
+{
+    for (guint i = 0; argv && argv[i]; i++) {
+        const char *option = argv[i] + strspn(argv[i], "-");
+
+        if (option == argv[i])
+            continue;
+        if (strcmp(option, "no-shutdown") == 0 ||
+            (strcmp(option, "action") == 0 && argv[i + 1] && strstr(argv[i + 1], "shutdown=pause")))
+            return TRUE;
+    }
+    return FALSE;
+}
+
+gboolean qemu_stay_at_shutdown(QemuVmm *qemu, gboolean stays, GError **error)
+{
+    gboolean pause = stays || stays_by_itself(qemu->command_line);
+
+    return qmp_run(qemu->qmp, "set-action",
+                   json_pack("{s:s}", "shutdown", pause ? "pause" : "poweroff"), QMP_COMMAND_MS,
+                   error);
+}
+
 static gboolean signal_and_wait(QemuVmm *qemu, int signal_number, int timeout_ms)
 {
     (void)process_kill(qemu->pid, qemu->start_time, signal_number, NULL);
@@ -239,7 +284,7 @@ static gboolean quit_by_command(QemuVmm *qemu)
 
 gboolean qemu_quit_gently(QemuVmm *qemu, GError **error)
 {
-    if (quit_by_command(qemu))
+    if (!g_atomic_int_get(&qemu->gave_up) && quit_by_command(qemu))
         return TRUE;
     error_set(error, VMFERRY_ERROR_TIMEOUT, "QEMU (pid %d) does not end by `quit`", (int)qemu->pid);
     return FALSE;
@@ -247,9 +292,13 @@ gboolean qemu_quit_gently(QemuVmm *qemu, GError **error)
 
 gboolean qemu_quit(QemuVmm *qemu, GError **error)
 {
-    if (quit_by_command(qemu))
+    /* One that has given up would remove what is another's by now. */
+    gboolean gently = !g_atomic_int_get(&qemu->gave_up);
+
+    if (gently && quit_by_command(qemu))
         return TRUE;
-    if (signal_and_wait(qemu, SIGTERM, TERM_MS) || signal_and_wait(qemu, SIGKILL, KILL_MS)) {
+    if ((gently && signal_and_wait(qemu, SIGTERM, TERM_MS)) ||
+        signal_and_wait(qemu, SIGKILL, KILL_MS)) {
         /* A QEMU that was killed leaves its socket behind; ours is ours. */
         if (qemu->log_path)
             unlink(qemu->qmp_path);

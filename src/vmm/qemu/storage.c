@@ -535,6 +535,8 @@ static gboolean start_process(QemuStorage *storage, const VmmStorageLaunch *laun
         .directory = launch->directory,
         .qmp_path = storage->qmp_path,
         .log_path = storage->log_path,
+        .begun = launch->begun,
+        .user = launch->user,
     };
 
     if (!qemu_start_make_folder(&start, error))

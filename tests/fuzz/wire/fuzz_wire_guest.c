@@ -23,7 +23,8 @@ static gboolean is_same(const GuestMessage *a, const GuestMessage *b)
            g_strv_equal((const gchar *const *)a->command_line,
                         (const gchar *const *)b->command_line) &&
            same_process(a->process, b->process) && a->memory_bytes == b->memory_bytes &&
-           a->balloon_bytes == b->balloon_bytes && a->region_count == b->region_count;
+           a->balloon_bytes == b->balloon_bytes && a->postcopy == b->postcopy &&
+           a->region_count == b->region_count;
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)

@@ -151,7 +151,7 @@ static void test_bad_bodies(void **state)
         {"POST /v1/guests/a/migrate", "{\"destination\":\"b\",\"bandwidth\":10000000000001}",
          "bandwidth must be from 0 to 10000000000000 bytes"},
         {"POST /v1/guests/a/migrate", "{\"destination\":\"b\",\"mode\":\"x\"}",
-         "mode: \\\"x\\\" is not a valid choice; use auto or precopy"},
+         "mode: \\\"x\\\" is not a valid choice; use auto, precopy, postcopy or hybrid"},
         {"POST /v1/guests/a/migrate", "{\"destination\":\"b\",\"streams\":0}",
          "streams must be from 1 to 16"},
         {"POST /v1/guests/a/migrate", "{\"destination\":\"b\",\"streams\":17}",
@@ -177,8 +177,8 @@ static void test_bad_bodies(void **state)
     for (guint i = 0; i < G_N_ELEMENTS(bad); i++)
         assert_answer(*state, bad[i].head, bad[i].body, "400", bad[i].words);
     assert_answer(*state, "POST /v1/guests/a/migrate",
-                  "{\"destination\":\"b\",\"mode\":\"postcopy\"}", "422",
-                  "mode: \\\"postcopy\\\" is not available in this version; use auto or precopy");
+                  "{\"destination\":\"b\",\"mode\":\"postcopy\",\"verify\":true}", "400",
+                  "verify compares all memory before the guest runs there");
     assert_answer(*state, "POST /v1/guests", "{\"name\":\"a\",\"pid\":4000000}", "404",
                   "there is no process with pid 4000000");
 }

@@ -48,6 +48,8 @@ static void test_round_trip(void **state)
     copy->moved_images = g_strsplit("/srv/a.img /srv/b.img", " ", -1);
     copy->removes_images = TRUE;
     copy->supervisor = g_strdup("a shell");
+    copy->store = g_strdup("hostc:4747");
+    copy->store_agent = g_strdup(ID);
     object = guest_record_to_json(copy);
     again = guest_record_from_json(object, NULL);
     assert_non_null(again);
@@ -72,6 +74,8 @@ static void test_round_trip(void **state)
     assert_int_equal(again->process->user.id, getuid());
     assert_string_equal(again->cgroups[0], "/sys/fs/cgroup/a");
     assert_string_equal(again->moved_images[1], "/srv/b.img");
+    assert_string_equal(again->store, "hostc:4747");
+    assert_string_equal(again->store_agent, ID);
     assert_null(again->moved_images[2]);
     assert_true(again->removes_images);
     assert_string_equal(again->supervisor, "a shell");

@@ -53,7 +53,7 @@ static gpointer settle(gpointer data)
     clock_sleep_ns(50000000);
     registry_journal_settled(data, 0, NULL);
     registry_release(data);
-    registry_set_arriving(data, FALSE);
+    registry_set_settling(data, FALSE);
     return NULL;
 }
 
@@ -70,7 +70,7 @@ static void test_claim_waits_for_what_is_committed(void **state)
     Fixture *f = *state;
     GThread *thread;
 
-    registry_set_arriving(f->guest, TRUE);
+    registry_set_settling(f->guest, TRUE);
     thread = g_thread_new("settle", settle, f->guest);
     /* All that it lacks is a VMM. */
     assert_error_says(claim(f->guest), VMFERRY_ERROR_BUSY, "guest web1 cannot be reached");
@@ -91,7 +91,7 @@ static void test_claim_of_what_never_arrives(void **state)
     Fixture *f = *state;
     GThread *thread;
 
-    registry_set_arriving(f->guest, TRUE);
+    registry_set_settling(f->guest, TRUE);
     thread = g_thread_new("end", end, f->guest);
     assert_error_says(claim(f->guest), VMFERRY_ERROR_NOT_FOUND, "guest web1 has just ended");
     g_thread_join(thread);
@@ -189,6 +189,54 @@ static void test_settled_term(void **state)
     assert_int_equal(f->guest->record->term, 7);
 }
 
+static void note_outstanding(Fixture *f)
+{
+    GuestRecord *record = registry_get_record(f->guest);
+
+    record->outstanding = g_strdup("/run/guests/web1/outstanding");
+    assert_true(registry_journal_record(f->guest, record, NULL));
+}
+
+static void check_record(Fixture *f, GuestRole role, gboolean outstanding)
+{
+    g_autoptr(GuestRecord) record = registry_get_record(f->guest);
+
+    assert_int_equal(record->role, role);
+    assert_int_equal(record->outstanding != NULL, outstanding);
+}
+
+/* That it runs and that its memory is here are found by two threads. */
+static void test_split_guest_settles_in_any_order(void **state)
+{
+    Fixture *f = *state;
+
+    note_outstanding(f);
+    registry_journal_arrived(f->guest, NULL);
+    check_record(f, GUEST_POSTCOPY, TRUE);
+    registry_journal_whole(f->guest, NULL);
+    check_record(f, GUEST_OURS, FALSE);
+
+    registry_journal_anyway(f->guest, GUEST_INCOMING, RESUME_AFTER, NULL);
+    note_outstanding(f);
+    registry_journal_whole(f->guest, NULL);
+    check_record(f, GUEST_INCOMING, FALSE);
+    registry_journal_arrived(f->guest, NULL);
+    check_record(f, GUEST_OURS, FALSE);
+}
+
+static void test_decision_is_forgotten(void **state)
+{
+    Fixture *f = *state;
+
+    assert_true(registry_journal(f->guest, GUEST_POSTCOPY_SOURCE, "t1", "b", "agent-b",
+                                 RESUME_AS_BEFORE, NULL));
+    assert_true(registry_decide(f->guest, DECISION_KEEP_HERE));
+    assert_int_equal(registry_get_decision(f->guest), DECISION_KEEP_HERE);
+    registry_forget_decision(f->guest);
+    assert_int_equal(registry_get_decision(f->guest), DECISION_NONE);
+    assert_true(registry_decide(f->guest, DECISION_KEEP_THERE));
+}
+
 #define WITH_GUEST(test) cmocka_unit_test_setup_teardown(test, set_up, tear_down)
 
 int main(void)
@@ -201,6 +249,8 @@ int main(void)
         WITH_GUEST(test_long_activity),
         WITH_GUEST(test_claim_by_role),
         WITH_GUEST(test_settled_term),
+        WITH_GUEST(test_split_guest_settles_in_any_order),
+        WITH_GUEST(test_decision_is_forgotten),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -28,6 +28,7 @@ static void test_defaults(void **state)
     assert_false(settings->insecure);
     assert_null(settings->allow[0]);
     assert_int_equal(settings->allow_unconfined, 0);
+    assert_true(settings->store_memory == SETTINGS_STORE_AUTO);
     assert_int_equal(settings->moves.bandwidth_bytes_per_second, 0);
     assert_int_equal(settings->moves.max_downtime_ms, 300);
     assert_int_equal(settings->moves.downtime_cap_ms, 2000);
@@ -50,6 +51,8 @@ static void test_every_key(void **state)
                                               "insecure = true\n"
                                               "allow = hosta, hostb  hostc\n"
                                               "allow-unconfined = cgroup, netns\n"
+                                              "store-memory = 8Gi\n"
+                                              "alone-after = 60\n"
                                               "bandwidth = 100mbit\n"
                                               "max-downtime = 50\n"
                                               "downtime-cap = 1.5s\n"
@@ -66,6 +69,7 @@ static void test_every_key(void **state)
     assert_non_null(settings);
     assert_string_equal(settings->listen, "[::]:5000");
     assert_string_equal(settings->socket, "/tmp/s");
+    assert_int_equal(settings->alone_after, 60);
     assert_string_equal(settings->state_dir, "/tmp/state");
     assert_string_equal(settings->runtime_dir, "/tmp/run");
     assert_string_equal(settings->pki_dir, "/tmp/pki");
@@ -73,6 +77,7 @@ static void test_every_key(void **state)
     assert_int_equal(g_strv_length(settings->allow), 3);
     assert_string_equal(settings->allow[2], "hostc");
     assert_int_equal(settings->allow_unconfined, CONFINEMENT_CGROUP | CONFINEMENT_NETNS);
+    assert_int_equal(settings->store_memory, (uint64_t)8 << 30);
     assert_int_equal(settings->moves.bandwidth_bytes_per_second, 12500000);
     assert_int_equal(settings->moves.max_downtime_ms, 50);
     assert_int_equal(settings->moves.downtime_cap_ms, 1500);
@@ -102,6 +107,10 @@ static void test_error_texts(void **state)
         {"[agent]\nallow = ,\n", "[agent] allow: names no peer"},
         {"[agent]\nallow-unconfined = cgroups\n",
          "[agent] allow-unconfined: \"cgroups\" does not name anything that confines; there are "},
+        {"[agent]\nalone-after = 2\n", "[agent] alone-after: the value must be 3 to 86400"},
+        {"[agent]\nalone-after = never\n", "[agent] alone-after: "},
+        {"[agent]\nstore-memory = much\n", "[agent] store-memory: "},
+        {"[agent]\nstore-memory = 65Ti\n", "[agent] store-memory: "},
         {"[agent]\nallow-unconfined = ,\n", "[agent] allow-unconfined: names nothing"},
         {"[agent]\nbandwidth = fast\n", "[agent] bandwidth: \"fast\" is not a valid rate: write "},
         {"[agent]\nmax-downtime = 0\n", "[agent] max-downtime: the value must be from 1 ms to 1 h"},

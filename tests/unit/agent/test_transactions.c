@@ -99,7 +99,8 @@ static void test_commit_is_taken_back(void **state)
     assert_true(begin(f->log, ID, "web1", TERM, NULL));
     assert_true(transaction_log_commit(f->log, ID, TERM, NULL));
     assert_true(transaction_log_withdraw(f->log, ID, NULL));
-    /* Its VMM is still there. */
+    /* Its VMM is still there, but it is not given its memory any more. */
+    assert_false(transaction_log_settle(f->log, ID));
     assert_outcome(f, OUTCOME_PENDING);
     reopen(f, "boot-1");
     assert_false(transaction_log_reopen(f->log, ID));
@@ -119,10 +120,26 @@ static void test_settled_commit_stays(void **state)
 
     assert_true(begin(f->log, ID, "web1", TERM, NULL));
     assert_true(transaction_log_commit(f->log, ID, TERM, NULL));
-    transaction_log_settle(f->log, ID);
+    assert_true(transaction_log_settle(f->log, ID));
     assert_false(transaction_log_withdraw(f->log, ID, &error));
     assert_error_says(error, VMFERRY_ERROR_REFUSED, "is committed");
     assert_outcome(f, OUTCOME_COMMITTED);
+}
+
+static void test_alone_survives_the_host(void **state)
+{
+    Fixture *f = *state;
+    GError *error = NULL;
+
+    assert_true(begin(f->log, ID, "web1", TERM, NULL));
+    assert_false(transaction_log_note_alone(f->log, ID, &error));
+    assert_error_says(error, VMFERRY_ERROR_REFUSED, "not committed");
+    assert_true(transaction_log_commit(f->log, ID, TERM, NULL));
+    assert_false(transaction_log_is_alone(f->log, ID));
+    assert_true(transaction_log_note_alone(f->log, ID, NULL));
+    reopen(f, "boot-2");
+    assert_true(transaction_log_is_alone(f->log, ID));
+    assert_false(transaction_log_is_alone(f->log, LATER_ID));
 }
 
 static void test_aborted_cannot_commit(void **state)
@@ -216,6 +233,26 @@ static void test_what_may_be_committed(void **state)
     transaction_log_lose(f->log, LATER_ID);
     assert_true(transaction_log_may_be_committed(f->log, LATER_ID));
     assert_false(transaction_log_is_committed(f->log, LATER_ID));
+}
+
+static void test_alone_is_on_record(void **state)
+{
+    Fixture *f = *state;
+    ResolveMessage question = {(char *)ID, (char *)GUEST_ID, TERM + 1};
+
+    assert_false(transaction_log_note_alone(f->log, ID, NULL));
+    assert_true(begin(f->log, ID, "web1", TERM, NULL));
+    assert_false(transaction_log_note_alone(f->log, ID, NULL));
+    assert_true(transaction_log_commit(f->log, ID, TERM, NULL));
+    assert_true(transaction_log_is_superseded(f->log, &question));
+    question.term = TERM;
+    assert_false(transaction_log_is_superseded(f->log, &question));
+    assert_false(transaction_log_is_alone(f->log, ID));
+    assert_true(transaction_log_note_alone(f->log, ID, NULL));
+    reopen(f, "boot-2");
+    assert_true(transaction_log_is_alone(f->log, ID));
+    question.term = TERM + 1;
+    assert_false(transaction_log_is_superseded(f->log, &question));
 }
 
 static void test_what_is_aborted_is_not_committed(void **state)
@@ -504,12 +541,14 @@ int main(void)
         WITH_LOG(test_straight_way),
         WITH_LOG(test_commit_is_taken_back),
         WITH_LOG(test_settled_commit_stays),
+        WITH_LOG(test_alone_survives_the_host),
         WITH_LOG(test_aborted_cannot_commit),
         WITH_LOG(test_unknown_is_aborted_for_ever),
         WITH_LOG(test_begins_once),
         WITH_LOG(test_pending_after_agent_restart),
         WITH_LOG(test_pending_after_reboot_is_lost),
         WITH_LOG(test_what_may_be_committed),
+        WITH_LOG(test_alone_is_on_record),
         WITH_LOG(test_what_is_aborted_is_not_committed),
         WITH_LOG(test_committed_is_looked_at_again),
         WITH_LOG(test_commit_on_full_disk),

@@ -66,9 +66,8 @@ expect 1 '{"error":' disk list a --json
 expect 2 '--pid PID is missing' adopt a
 expect 2 'Cannot parse integer value' adopt a --pid x
 expect 2 'NAME and HOST[:PORT] is missing' migrate a
-expect 2 '--mode: "postcopy" is not available in this version; use auto or precopy' migrate a b --mode postcopy
-expect 2 '--mode: "hybrid" is not available in this version' migrate a b --mode=hybrid
-expect 2 '--mode: "x" is not a valid choice; use auto or precopy' migrate a b --mode x
+expect 2 '--verify compares all memory before the guest runs there' migrate a b --mode postcopy --verify
+expect 2 '--mode: "x" is not a valid choice; use auto, precopy, postcopy or hybrid' migrate a b --mode x
 expect 2 '--bandwidth: "fast" is not a valid rate' migrate a b --bandwidth fast
 expect 2 '--tracker: "x" is not a valid choice; use auto, pagemap-scan or uffd-sync' migrate a b --tracker x
 expect 2 '--max-downtime: "-1" is not a valid time' migrate a b --max-downtime=-1

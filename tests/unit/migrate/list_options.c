@@ -7,7 +7,7 @@ static const char *const kinds[] = {
     [MIGRATE_OPTION_FLAG] = "flag",     [MIGRATE_OPTION_FILE] = "file",
     [MIGRATE_OPTION_COUNT] = "count",   [MIGRATE_OPTION_DURATION] = "duration",
     [MIGRATE_OPTION_CHOICE] = "choice", [MIGRATE_OPTION_SIZE] = "size",
-    [MIGRATE_OPTION_RATE] = "rate",
+    [MIGRATE_OPTION_RATE] = "rate",     [MIGRATE_OPTION_HOST] = "host",
 };
 
 static json_t *make_row(const MigrateOption *option)

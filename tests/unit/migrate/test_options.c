@@ -50,6 +50,8 @@ static char *make_text(const MigrateOption *option)
         return g_strdup("true");
     case MIGRATE_OPTION_CHOICE:
         return g_strdup(option->choice(option->choices - 1));
+    case MIGRATE_OPTION_HOST:
+        return g_strdup("hostc:4747");
     case MIGRATE_OPTION_DURATION:
     case MIGRATE_OPTION_COUNT:
     case MIGRATE_OPTION_SIZE:
@@ -65,6 +67,8 @@ static void test_defaults(void **state)
 
     migrate_options_init(&options);
     assert_int_equal(options.mode, MIGRATE_MODE_AUTO);
+    assert_int_equal(options.safety, MIGRATE_SAFETY_NETWORK);
+    assert_int_equal(options.checkpoint_ms, 50);
     assert_int_equal(options.max_downtime_ms, 300);
     assert_int_equal(options.downtime_cap_ms, 2000);
     assert_int_equal(options.deadline_ms, 0);
@@ -121,9 +125,13 @@ static void test_each_alone(void **state)
         assert_non_null(json_object_get(request, option->api_key));
         /* No rule between options then. */
         read.downtime_cap_ms = G_MAXUINT;
+        if (strcmp(option->name, "store") == 0)
+            read.mode = MIGRATE_MODE_HYBRID;
         assert_true(migrate_options_read(request, &read, NULL));
         if (strcmp(option->name, "downtime-cap") != 0)
             read.downtime_cap_ms = 0;
+        if (strcmp(option->name, "store") == 0)
+            read.mode = MIGRATE_MODE_AUTO;
         if (memcmp(&options, &read, sizeof options) != 0)
             fail_msg("--%s is not the same behind a request", option->name);
     }
@@ -187,8 +195,13 @@ static void test_wrong_texts(void **state)
                    "the value must be auto, or from 1 to 16");
     assert_refused("compress", MIGRATE_FROM_COMMAND, "Zstd", VMFERRY_ERROR_INVALID,
                    "--compress: \"Zstd\" is not a valid choice; use auto, none, lz4 or zstd");
-    assert_refused("mode", MIGRATE_FROM_COMMAND, "hybrid", VMFERRY_ERROR_UNSUPPORTED,
-                   "--mode: \"hybrid\" is not available in this version; use auto or precopy");
+    assert_refused(
+        "mode", MIGRATE_FROM_COMMAND, "split", VMFERRY_ERROR_INVALID,
+        "--mode: \"split\" is not a valid choice; use auto, precopy, postcopy or hybrid");
+    assert_refused("store", MIGRATE_FROM_COMMAND, "host c", VMFERRY_ERROR_INVALID,
+                   "--store: \"host c\" is not a valid address: write HOST or HOST:PORT");
+    assert_refused("store", MIGRATE_FROM_API, "", VMFERRY_ERROR_INVALID,
+                   "store: \"\" is not a valid address: write HOST or HOST:PORT");
     assert_refused("verify", MIGRATE_FROM_COMMAND, "yes", VMFERRY_ERROR_INVALID,
                    "--verify: \"yes\" is neither true nor false");
 }
@@ -232,6 +245,18 @@ static void test_record_needs_a_reader(void **state)
     assert_true(migrate_options_agree(&options, bits("record", NULL), MIGRATE_FROM_COMMAND, NULL));
 }
 
+static void test_store_needs_a_mode(void **state)
+{
+    MigrateOptions options = {.mode = MIGRATE_MODE_AUTO, .store = "hostc"};
+    g_autoptr(GError) error = NULL;
+
+    assert_false(
+        migrate_options_agree(&options, bits("store", NULL), MIGRATE_FROM_COMMAND, &error));
+    assert_string_equal(error->message, "--store is for --mode \"postcopy\" or \"hybrid\"");
+    options.mode = MIGRATE_MODE_HYBRID;
+    assert_true(migrate_options_agree(&options, bits("store", NULL), MIGRATE_FROM_COMMAND, NULL));
+}
+
 static void test_keys(void **state)
 {
     g_autofree const char **keys = migrate_options_list_keys("destination", "disk_modes");
@@ -252,6 +277,7 @@ int main(void)
         cmocka_unit_test(test_wrong_texts),
         cmocka_unit_test(test_downtimes_agree),
         cmocka_unit_test(test_record_needs_a_reader),
+        cmocka_unit_test(test_store_needs_a_mode),
         cmocka_unit_test(test_keys),
     };
 

@@ -317,7 +317,7 @@ static void test_suspects(void **state)
     decision = convergence_decide(&guest.facts);
     assert_int_equal(decision.verdict, CONVERGENCE_CONTINUE);
     assert_false(decision.memory_intensive);
-    assert_true(decision.probe && decision.wait);
+    assert_true(decision.probe && decision.probe_alone);
     assert_int_equal(count_deferred(&guest, &decision), GROUPS / 2);
     /* Cheap to send again: neither. */
     for (guint i = 0; i < GROUPS; i++)

@@ -11,6 +11,7 @@
 #include "base/page.h"
 #include "transfer/guest_pages.h"
 #include "transfer/page_encoder.h"
+#include "wire/page_frame.h"
 
 #define PAGES WORK_BATCH_PAGES
 #define BYTES (PAGES * (size_t)PAGE_BYTES)
@@ -139,11 +140,43 @@ static void test_no_comparison(void **state)
     assert_int_equal(fixture->job->pages.packed_bytes, BYTES);
 }
 
+/* Where it is not known what the destination holds, every page is sent, and a zero one is named;
+ * nothing is remembered. */
+static void test_unknown(void **state)
+{
+    Fixture *fixture = *state;
+    PageEncoder encoder = {.source = fixture->encoder.source};
+    EncoderJob *job = fixture->job;
+    PageFrame *frame = g_new(PageFrame, 1);
+    g_autoptr(GByteArray) bytes = g_byte_array_new();
+    const uint64_t pages = PAGES;
+
+    fill_random(fixture->memory);
+    memset(fixture->memory, 0, 3 * PAGE_BYTES);
+    for (guint i = 0; i < 2; i++) {
+        page_encoder_run(&encoder, job);
+        assert_null(job->error);
+        assert_int_equal(job->counts.zero, 3);
+        assert_int_equal(job->counts.whole, PAGES - 3);
+        g_byte_array_set_size(bytes, 0);
+        for (int k = 0; k < job->pages.piece_count; k++)
+            g_byte_array_append(bytes, job->pages.pieces[k].iov_base,
+                                (guint)job->pages.pieces[k].iov_len);
+        assert_true(page_frame_decode(bytes->data, bytes->len, &pages, 1, frame, NULL));
+        assert_int_equal(frame->run_count, 2);
+        assert_int_equal(frame->runs[0].kind, PAGE_RUN_ZERO);
+        assert_int_equal(frame->runs[0].count, 3);
+        assert_memory_equal(frame->raw, fixture->memory + 3 * PAGE_BYTES, BYTES - 3 * PAGE_BYTES);
+    }
+    g_free(frame);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_comparison, setup, teardown),
         cmocka_unit_test_setup_teardown(test_no_comparison, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_unknown, setup, teardown),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -147,6 +147,25 @@ static void test_what_is_pending_is_left_out(void **state)
     }
 }
 
+/* What is read later, with other pages, is not to be read here any more. */
+static void test_all_can_be_left_to_another(void **state)
+{
+    Fixture *fixture = *state;
+    PageSet *unsettled = set_of(recheck_get_unsettled(fixture->recheck));
+
+    page_set_clear(unsettled);
+    page_set_add(unsettled, 30, 20);
+    page_set_add(set_of(fixture->pending), 0, 40);
+    recheck_settle(fixture->recheck, fixture->pending, fixture->next);
+    recheck_move_to(fixture->recheck, fixture->pending);
+    assert_int_equal(page_set_count(set_of(fixture->pending)), 50);
+    {
+        g_autoptr(PageSet) none = take_all(fixture, WORK_BATCH_PAGES);
+
+        assert_int_equal(page_set_count(none), 0);
+    }
+}
+
 static void test_a_drain_must_be_worth_it(void **state)
 {
     assert_true(recheck_is_drain_worth(500, 1));
@@ -162,6 +181,7 @@ int main(void)
         RECHECK_TEST(test_all_is_unsettled_at_first),
         RECHECK_TEST(test_a_drain_settles),
         RECHECK_TEST(test_what_is_pending_is_left_out),
+        RECHECK_TEST(test_all_can_be_left_to_another),
         cmocka_unit_test(test_a_drain_must_be_worth_it),
     };
 

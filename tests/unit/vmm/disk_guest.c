@@ -115,7 +115,7 @@ static char *make_firmware(void)
     return path;
 }
 
-Guest start(const char *options)
+static Guest launch(const char *options, gboolean incoming)
 {
     g_autofree char *socket_path = path_of("own.sock");
     GString *text = g_string_new(options);
@@ -132,8 +132,9 @@ Guest start(const char *options)
                            strstr(options, "pflash") ? "" : firmware, text->str, socket_path);
     g_string_free(text, TRUE);
     argv = g_strsplit(line, " ", -1);
-    guest.vmm =
-        qemu_launch(&(VmmLaunch){.name = "a", .command_line = argv, .directory = folder}, &error);
+    guest.vmm = qemu_launch(
+        &(VmmLaunch){.name = "a", .command_line = argv, .directory = folder, .incoming = incoming},
+        &error);
     g_strfreev(argv);
     must(guest.vmm != NULL, &error);
     guest.identity = vmm_get_identity(guest.vmm);
@@ -141,6 +142,16 @@ Guest start(const char *options)
     guest.qmp = qmp_connect(socket_path, WAIT_MS, &error);
     must(guest.qmp != NULL, &error);
     return guest;
+}
+
+Guest start(const char *options)
+{
+    return launch(options, FALSE);
+}
+
+Guest start_incoming(const char *options)
+{
+    return launch(options, TRUE);
 }
 
 void end(Guest *guest)

@@ -58,6 +58,9 @@ void expect_equal(const char *name, const char *format, const char *other,
 /* *options* of QEMU, with "@" as above. */
 Guest start(const char *options);
 
+/* One that waits for its state. */
+Guest start_incoming(const char *options);
+
 void end(Guest *guest);
 
 /* *drive*: a name of a back end, or "-d QOM-PATH". */

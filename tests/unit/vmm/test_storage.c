@@ -528,7 +528,7 @@ static void test_another_user(void **state)
     VmmStorageLaunch launch = {
         .program = place->program, .directory = place->folder, .process = identity};
     struct stat info;
-    uint32_t uid, gid;
+    uint32_t uid = 0, gid = 0;
 
     if (geteuid() != 0 || !identity || !identity_find_user("nobody", &uid) ||
         !identity_find_group("nogroup", &gid))

@@ -44,7 +44,7 @@ static TapSink *start_sink(Guest *guest, uint64_t buffer_bytes, const char *addr
 }
 
 static gboolean try_tap(Guest *guest, const char *id, const char *name, const char *address,
-                        gboolean repairable, GError **error)
+                        GError **error)
 {
     g_autoptr(GPtrArray) disks = vmm_list_disks(guest->vmm, NULL);
 
@@ -53,8 +53,7 @@ static gboolean try_tap(Guest *guest, const char *id, const char *name, const ch
                                    .node = find_disk(disks, id)->node,
                                    .bytes = DISK_BYTES,
                                    .address = address,
-                                   .export_name = TAP_EXPORT_NAME,
-                                   .repairable = repairable},
+                                   .export_name = TAP_EXPORT_NAME},
                          error);
 }
 
@@ -86,14 +85,13 @@ static void resume_guest(Guest *guest)
     must(vmm_resume(guest->vmm, &error), &error);
 }
 
-static void start_tap(Tapped *tapped, uint64_t buffer_bytes, gboolean repairable)
+static void start_tap(Tapped *tapped, uint64_t buffer_bytes)
 {
     GError *error = NULL;
 
     tapped->sink = start_sink(&tapped->guest, buffer_bytes, NULL);
     pause_guest(&tapped->guest);
-    must(try_tap(&tapped->guest, tapped->id, TAP, tap_sink_get_address(tapped->sink, 0), repairable,
-                 &error),
+    must(try_tap(&tapped->guest, tapped->id, TAP, tap_sink_get_address(tapped->sink, 0), &error),
          &error);
     g_free(tapped->replica);
     tapped->replica = read_image(tapped->format);
@@ -255,7 +253,7 @@ static void run_epochs(const Shape *shape, guint seed)
     tapped.guest = start(shape->options);
     before = query_graph(&tapped.guest);
     machine = read_machine(&tapped.guest, &line);
-    start_tap(&tapped, TAP_BUFFER_BYTES, FALSE);
+    start_tap(&tapped, TAP_BUFFER_BYTES);
     expect_unchanged(&tapped.guest, machine, line);
     next_event(&tapped, &event);
     assert_int_equal(event.kind, TAP_EVENT_FLUSH);
@@ -286,7 +284,7 @@ static void test_end_in_order(void **unused)
 
     make_image("disk", "raw", "");
     tapped.guest = start(PLAIN);
-    start_tap(&tapped, TAP_BUFFER_BYTES, FALSE);
+    start_tap(&tapped, TAP_BUFFER_BYTES);
     guest_writes(&tapped.guest, "virtio0", 0x31, "1M 4k");
     must(vmm_stop_tap(tapped.guest.vmm, TAP, &error), &error);
     guest_writes(&tapped.guest, "virtio0", 0x32, "1M 4k");
@@ -308,7 +306,7 @@ static void test_end_in_order(void **unused)
 
 /* ---- what goes wrong ---- */
 
-static Tapped start_plain(json_t **ret_before, uint64_t buffer_bytes, gboolean repairable)
+static Tapped start_plain(json_t **ret_before, uint64_t buffer_bytes)
 {
     Tapped tapped = {.id = "virtio0", .format = "raw"};
 
@@ -316,7 +314,7 @@ static Tapped start_plain(json_t **ret_before, uint64_t buffer_bytes, gboolean r
     fill_image("disk", "raw");
     tapped.guest = start(PLAIN);
     *ret_before = query_graph(&tapped.guest);
-    start_tap(&tapped, buffer_bytes, repairable);
+    start_tap(&tapped, buffer_bytes);
     return tapped;
 }
 
@@ -325,7 +323,7 @@ static void expect_usable(Tapped *tapped, json_t *before)
 {
     expect_graph(&tapped->guest, before);
     g_clear_pointer(&tapped->sink, tap_sink_free);
-    start_tap(tapped, TAP_BUFFER_BYTES, FALSE);
+    start_tap(tapped, TAP_BUFFER_BYTES);
     guest_writes(&tapped->guest, "virtio0", 0x7f, "5M 64k");
     pause_guest(&tapped->guest);
     apply_epoch(tapped);
@@ -346,13 +344,14 @@ static gint64 time_write(Tapped *tapped, guint pattern)
     return g_get_monotonic_time() - began;
 }
 
-static void expect_ended(Tapped *tapped)
+static void expect_broken(Tapped *tapped)
 {
     GError *failure = NULL, *error = NULL;
 
-    await_state(tapped, VMM_TAP_ENDED);
+    await_state(tapped, VMM_TAP_BROKEN);
     get_state(tapped, &failure);
-    expect_text(failure, VMFERRY_ERROR_FAILED, "the tap of the disk has ended: ");
+    expect_text(failure, VMFERRY_ERROR_DISCONNECTED,
+                "NBD server of the tap \"" TAP "\" has failed");
     assert_true(time_write(tapped, 3) < 500000);
     must(vmm_stop_tap(tapped->guest.vmm, TAP, &error), &error);
 }
@@ -360,22 +359,22 @@ static void expect_ended(Tapped *tapped)
 static void test_sink_is_killed(void **unused)
 {
     g_autoptr(json_t) before = NULL;
-    Tapped tapped = start_plain(&before, TAP_BUFFER_BYTES, FALSE);
+    Tapped tapped = start_plain(&before, TAP_BUFFER_BYTES);
 
     kill(tap_sink_get_pid(tapped.sink), SIGKILL);
     assert_true(time_write(&tapped, 1) < 1000000);
-    expect_ended(&tapped);
+    expect_broken(&tapped);
     expect_usable(&tapped, before);
 }
 
 static void test_sink_is_freed(void **unused)
 {
     g_autoptr(json_t) before = NULL;
-    Tapped tapped = start_plain(&before, TAP_BUFFER_BYTES, FALSE);
+    Tapped tapped = start_plain(&before, TAP_BUFFER_BYTES);
 
     g_clear_pointer(&tapped.sink, tap_sink_free);
     assert_true(time_write(&tapped, 1) < 1000000);
-    expect_ended(&tapped);
+    expect_broken(&tapped);
     expect_usable(&tapped, before);
 }
 
@@ -383,7 +382,7 @@ static void test_sink_is_freed(void **unused)
 static void test_reader_stalls(void **unused)
 {
     g_autoptr(json_t) before = NULL;
-    Tapped tapped = start_plain(&before, 1u << 20, FALSE);
+    Tapped tapped = start_plain(&before, 1u << 20);
     gint64 slowest_us = 0;
 
     for (guint i = 0; i < 500 && slowest_us < 300000; i++) {
@@ -395,7 +394,7 @@ static void test_reader_stalls(void **unused)
         fail_msg("the slowest write took %" G_GINT64_FORMAT " us", slowest_us);
     pause_guest(&tapped.guest);
     resume_guest(&tapped.guest);
-    expect_ended(&tapped);
+    expect_broken(&tapped);
     expect_usable(&tapped, before);
 }
 
@@ -440,7 +439,7 @@ static void write_unseen(Tapped *tapped)
 static void test_resync(void **unused)
 {
     g_autoptr(json_t) before = NULL;
-    Tapped tapped = start_plain(&before, TAP_BUFFER_BYTES, TRUE);
+    Tapped tapped = start_plain(&before, TAP_BUFFER_BYTES);
     GError *failure = NULL;
     uint64_t bytes;
 
@@ -465,7 +464,7 @@ static void test_resync(void **unused)
 static void test_resync_without_a_sink(void **unused)
 {
     g_autoptr(json_t) before = NULL;
-    Tapped tapped = start_plain(&before, TAP_BUFFER_BYTES, TRUE);
+    Tapped tapped = start_plain(&before, TAP_BUFFER_BYTES);
     GError *error = NULL;
     gboolean done;
 
@@ -499,14 +498,14 @@ static void expect_no_tap(Guest *guest, const char *name, const char *address,
 {
     GError *error = NULL;
 
-    assert_false(try_tap(guest, "virtio0", name, address, FALSE, &error));
+    assert_false(try_tap(guest, "virtio0", name, address, &error));
     expect_text(error, code, text);
 }
 
 static void test_one_at_a_time(void **unused)
 {
     g_autoptr(json_t) before = NULL;
-    Tapped tapped = start_plain(&before, TAP_BUFFER_BYTES, FALSE);
+    Tapped tapped = start_plain(&before, TAP_BUFFER_BYTES);
     g_autoptr(GPtrArray) disks = vmm_list_disks(tapped.guest.vmm, NULL);
     VmmCopy copy = {.name = "vmferry-copy-1",
                     .node = find_disk(disks, "virtio0")->node,
@@ -534,7 +533,7 @@ static void test_one_at_a_time(void **unused)
 static void test_taps_that_cannot_begin(void **unused)
 {
     g_autoptr(json_t) before = NULL;
-    Tapped tapped = start_plain(&before, TAP_BUFFER_BYTES, FALSE);
+    Tapped tapped = start_plain(&before, TAP_BUFFER_BYTES);
 
     stop_tap(&tapped);
     expect_no_tap(&tapped.guest, TAP, "x", VMFERRY_ERROR_FAILED,
@@ -552,7 +551,7 @@ static void test_taps_that_cannot_begin(void **unused)
 static void test_foreign_job(void **unused)
 {
     g_autoptr(json_t) before = NULL;
-    Tapped tapped = start_plain(&before, TAP_BUFFER_BYTES, FALSE);
+    Tapped tapped = start_plain(&before, TAP_BUFFER_BYTES);
     GError *error = NULL;
 
     stop_tap(&tapped);
@@ -576,7 +575,7 @@ static void test_foreign_job(void **unused)
 static void test_taps_of_a_killed_agent(void **unused)
 {
     g_autoptr(json_t) before = NULL;
-    Tapped tapped = start_plain(&before, TAP_BUFFER_BYTES, TRUE);
+    Tapped tapped = start_plain(&before, TAP_BUFFER_BYTES);
     GError *error = NULL;
 
     for (guint i = 0; i < 2; i++) {
@@ -589,7 +588,7 @@ static void test_taps_of_a_killed_agent(void **unused)
         expect_graph(&tapped.guest, before);
         g_clear_pointer(&tapped.sink, tap_sink_free);
         if (i == 0)
-            start_tap(&tapped, TAP_BUFFER_BYTES, TRUE);
+            start_tap(&tapped, TAP_BUFFER_BYTES);
     }
     expect_usable(&tapped, before);
 }
@@ -693,12 +692,12 @@ static void test_overlay_is_dropped(void **unused)
 static void test_tapped_overlay(void **unused)
 {
     g_autoptr(json_t) before = NULL;
-    Tapped tapped = start_plain(&before, TAP_BUFFER_BYTES, FALSE);
+    Tapped tapped = start_plain(&before, TAP_BUFFER_BYTES);
     GError *error = NULL;
 
     stop_tap(&tapped);
     begin_overlay(&tapped.guest, "virtio0");
-    start_tap(&tapped, TAP_BUFFER_BYTES, FALSE);
+    start_tap(&tapped, TAP_BUFFER_BYTES);
     guest_writes(&tapped.guest, "virtio0", 0x51, "1M 4k");
     pause_guest(&tapped.guest);
     apply_epoch(&tapped);
@@ -715,7 +714,7 @@ static void test_tapped_overlay(void **unused)
 static void test_commit_goes_on(void **unused)
 {
     g_autoptr(json_t) before = NULL;
-    Tapped tapped = start_plain(&before, TAP_BUFFER_BYTES, FALSE);
+    Tapped tapped = start_plain(&before, TAP_BUFFER_BYTES);
     GError *error = NULL;
     gboolean done;
 
@@ -746,7 +745,7 @@ static void test_commit_goes_on(void **unused)
 static void test_overlays_that_cannot_begin(void **unused)
 {
     g_autoptr(json_t) before = NULL;
-    Tapped tapped = start_plain(&before, TAP_BUFFER_BYTES, FALSE);
+    Tapped tapped = start_plain(&before, TAP_BUFFER_BYTES);
     g_autoptr(GPtrArray) disks = vmm_list_disks(tapped.guest.vmm, NULL);
     g_autofree char *path = path_of("overlay");
     VmmOverlay overlay = {.name = OVERLAY,

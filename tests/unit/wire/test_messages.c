@@ -187,7 +187,12 @@ static void test_guest_round_trip(void **state)
                             .working_directory = (char *)"/srv/guests",
                             .memory_bytes = 1ULL << 40,
                             .verify = TRUE,
+                            .postcopy = TRUE,
                             .balloon_bytes = 1ULL << 46,
+                            .store = (char *)"hostc:4747",
+                            .store_agent = (char *)GUEST_ID,
+                            .checkpoint_ms = 50,
+                            .lease_ms = 3000,
                             .regions = regions,
                             .region_count = 2};
     g_autofree char *text = guest_message_encode(&message);
@@ -208,7 +213,11 @@ static void test_guest_round_trip(void **state)
     assert_string_equal(back->working_directory, "/srv/guests");
     assert_int_equal(back->memory_bytes, 1ULL << 40);
     assert_true(back->verify);
+    assert_true(back->postcopy);
     assert_int_equal(back->balloon_bytes, 1ULL << 46);
+    assert_string_equal(back->store, "hostc:4747");
+    assert_string_equal(back->store_agent, GUEST_ID);
+    assert_int_equal(back->lease_ms, 3000);
     assert_true(json_equal(back->live, live));
     assert_int_equal(back->process->user.id, process->user.id);
     assert_int_equal(back->process->oom_score_adj, process->oom_score_adj);
@@ -219,8 +228,9 @@ static void test_guest_round_trip(void **state)
     assert_int_equal(back->regions[1].bytes, 4096);
 }
 
-/* A balloon that is left alone is not named: older agents know no such key. */
-static void test_guest_without_balloon(void **state)
+/* A balloon that is left alone is not named, nor is post-copy where it may not be: older agents
+ * know no such keys. */
+static void test_guest_without_extras(void **state)
 {
     WireRegion region = {(char *)"pc.ram", 4096};
     char *command_line[] = {(char *)"qemu", NULL};
@@ -242,7 +252,11 @@ static void test_guest_without_balloon(void **state)
     g_autoptr(GuestMessage) back = guest_message_decode(text, strlen(text), NULL);
 
     assert_null(strstr(text, "balloon"));
+    assert_null(strstr(text, "postcopy"));
+    assert_null(strstr(text, "store"));
+    assert_null(strstr(text, "lease"));
     assert_non_null(back);
+    assert_false(back->postcopy);
     assert_int_equal(back->balloon_bytes, 0);
 }
 
@@ -301,6 +315,8 @@ static void test_guest_damages(void **state)
         {"\"memory_bytes\":4096", "\"memory_bytes\":99999999999999999", "the limit is"},
         {"\"memory_bytes\":4096", "\"memory_bytes\":99999999999999999999", "not JSON"},
         {"false", "0", "\"verify\" is missing or neither"},
+        {"false", "false,\"postcopy\":1", "\"postcopy\" is neither true nor false"},
+        {"false", "false,\"postcopy\":null", "\"postcopy\" is neither true nor false"},
         {"false", "false,\"balloon_bytes\":0", "\"balloon_bytes\" leaves the guest nothing"},
         {"false", "false,\"balloon_bytes\":-1", "\"balloon_bytes\" is missing or no count"},
         {"false", "false,\"balloon_bytes\":1.5", "\"balloon_bytes\" is missing or no count"},
@@ -642,7 +658,7 @@ int main(void)
         cmocka_unit_test(test_hello_round_trip),
         cmocka_unit_test(test_hello_damages),
         cmocka_unit_test(test_guest_round_trip),
-        cmocka_unit_test(test_guest_without_balloon),
+        cmocka_unit_test(test_guest_without_extras),
         cmocka_unit_test(test_guest_damages),
         cmocka_unit_test(test_images_round_trip),
         cmocka_unit_test(test_images_seen_round_trip),

@@ -367,6 +367,33 @@ static void test_urgent_passes_full_bulk(void **state)
 }
 
 /* What passes by one channel counts against the bulk on another. */
+/* Pages that a thread waits for do not wait for the turn of bulk, and are counted. */
+static void test_faults_are_answered(void **state)
+{
+    const uint64_t rate = 50000;
+    uint64_t start;
+    Ends ends;
+
+    ends_open(&ends, *state, 0);
+    join(&ends, TRAFFIC_FAULT);
+    session_set_rate(ends.client, rate);
+    send_ok(ends.client, TRAFFIC_BULK, FRAME_PAGES, 1, (size_t)rate / 2); /* nothing is saved up */
+    start = clock_now_ns();
+    for (uint32_t i = 0; i < 10; i++) {
+        send_ok(ends.accepted, TRAFFIC_FAULT, FRAME_WANT, i, 16);
+        expect_number(ends.client, TRAFFIC_FAULT, FRAME_WANT, i);
+        send_ok(ends.client, TRAFFIC_FAULT, FRAME_PAGES, i, 5000);
+        expect_number(ends.accepted, TRAFFIC_FAULT, FRAME_PAGES, i);
+    }
+    assert_true(clock_now_ns() - start < 500000000ULL);
+    /* Over loopback, and far below the second that bulk waits for. */
+    assert_in_range(channel_get_round_trip_ns(session_get_channel(ends.client, TRAFFIC_FAULT)), 1,
+                    900000000ULL);
+    send_ok(ends.client, TRAFFIC_BULK, FRAME_PAGES, 2, 1000);
+    assert_true(clock_now_ns() - start > 900000000ULL);
+    ends_close(&ends);
+}
+
 static void test_rate_is_of_all(void **state)
 {
     BulkSender sender = {.frames = 1};
@@ -710,6 +737,43 @@ static void test_shutdown_ends_all(void **state)
 }
 
 /* What was said last is received, though another channel was seen to end long before. */
+/* What failed on this side is what all its threads are told. */
+static void test_a_failure_ends_all(void **state)
+{
+    g_autoptr(GError) cause = g_error_new(VMFERRY_ERROR, VMFERRY_ERROR_NOT_FOUND, "it has ended");
+    BulkSender sender;
+    Receiver receiver;
+    GThread *thread;
+    Ends ends;
+
+    ends_open(&ends, *state, 0);
+    join(&ends, TRAFFIC_BULK);
+    receiver_start(&receiver, ends.client, TRAFFIC_CONTROL);
+    thread = fill_bulk(&sender, ends.client);
+    session_fail(ends.client, cause);
+    g_thread_join(thread);
+    expect_error(sender.error, VMFERRY_ERROR_NOT_FOUND, "it has ended");
+    g_thread_join(receiver.thread);
+    expect_error(receiver.error, VMFERRY_ERROR_NOT_FOUND, "it has ended");
+    expect_ended(ends.client);
+    ends_close(&ends);
+}
+
+/* Of one channel, too. */
+static void test_a_failure_ends_one_channel(void **state)
+{
+    g_autoptr(GError) cause = g_error_new(VMFERRY_ERROR, VMFERRY_ERROR_NOT_FOUND, "it has ended");
+    Receiver receiver;
+    Ends ends;
+
+    ends_open(&ends, *state, 0);
+    receiver_start(&receiver, ends.client, TRAFFIC_CONTROL);
+    session_fail(ends.client, cause);
+    g_thread_join(receiver.thread);
+    expect_error(receiver.error, VMFERRY_ERROR_NOT_FOUND, "it has ended");
+    ends_close(&ends);
+}
+
 static void test_the_last_frame_survives(void **state)
 {
     GError *error = NULL;
@@ -825,6 +889,9 @@ int main(void)
         SESSION_TEST(test_a_cut_channel_ends_it),
         SESSION_TEST(test_the_first_channel_ends_it),
         SESSION_TEST(test_shutdown_ends_all),
+        SESSION_TEST(test_a_failure_ends_all),
+        SESSION_TEST(test_a_failure_ends_one_channel),
+        SESSION_TEST(test_faults_are_answered),
         SESSION_TEST(test_the_last_frame_survives),
         SESSION_TEST(test_the_peers_reason_is_heard),
         SESSION_TEST(test_control_frames_come_by_control),

@@ -1,0 +1,546 @@
+/*
+ * The source goes on from the last epoch of a guest that its destination has lost
+ *
+ * From *taking_over* on record it goes forward only (docs/postcopy-transactions.md).  Up to TAKEOVER on
+ * record a restarted agent begins anew: nothing of the guest has run in a fresh process.  From there on
+ * the guest is that process: where that ends, the guest has ended.
+ */
+#include <inttypes.h>
+
+#include "agent/directory.h"
+#include "agent/launch.h"
+#include "agent/recovery_private.h"
+#include "agent/storage_guards.h"
+#include "agent/takeover_notice.h"
+#include "agent/watch.h"
+#include "base/clock.h"
+#include "base/error.h"
+#include "base/fault.h"
+#include "base/fd.h"
+#include "base/log.h"
+#include "base/process.h"
+#include "migrate/epoch_writes.h"
+#include "migrate/kept_writes.h"
+#include "migrate/source.h"
+#include "migrate/takeover.h"
+#include "migrate/takeover_disks.h"
+#include "wire/messages.h"
+
+#define IMAGES_NAME "images"
+#define MACHINE_MAX_BYTES ((size_t)8 << 20)
+#define AWAIT_SLICE_MS 100
+#define KILL_TIMEOUT_MS 10000
+#define RESUME_ATTEMPTS 50
+#define RESUME_PAUSE_NS 100000000ULL
+
+typedef struct {
+    Recovery *recovery;
+    GuestMessage *machine;
+    DeltaStore *store;
+    char *directory; /* of the takeover's own files */
+    Vmm *fresh;      /* NULL once it is the guest's */
+    Takeover *takeover;
+    char **old_cgroups; /* of the old process, to be removed after it; NULL: none */
+    uint64_t begun_ns;
+} Taking;
+
+static void taking_clear(Taking *taking)
+{
+    g_clear_pointer(&taking->takeover, takeover_free);
+    if (taking->fresh)
+        launch_undo(g_steal_pointer(&taking->fresh));
+    delta_store_free(taking->store);
+    guest_message_free(taking->machine);
+    g_strfreev(taking->old_cgroups);
+    g_free(taking->directory);
+}
+G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(Taking, taking_clear)
+
+static GuestMessage *read_machine(const char *deltas, GError **error)
+{
+    g_autofree char *path = g_build_filename(deltas, SOURCE_MACHINE, NULL);
+    g_autofree char *text = NULL;
+    size_t length;
+
+    text = file_read(path, MACHINE_MAX_BYTES, &length, error);
+    return text ? guest_message_decode(text, length, error) : NULL;
+}
+
+static gboolean open_all(Taking *taking, GError **error)
+{
+    g_autoptr(GuestRecord) record = registry_get_record(taking->recovery->guest);
+    g_autofree char *path = g_build_filename(record->deltas, SOURCE_DELTAS, NULL);
+
+    taking->directory = g_strdup(record->deltas);
+    taking->machine = read_machine(record->deltas, error);
+    taking->store = taking->machine ? delta_store_open(path, error) : NULL;
+    return taking->store != NULL;
+}
+
+/* --- the images of the old one's disks --------------------------------------------------- */
+
+static char *name_images(const Taking *taking)
+{
+    return g_build_filename(taking->directory, IMAGES_NAME, NULL);
+}
+
+/* As the fresh one will open it: what the old one has open is not seen once it has left its place. */
+static char *name_image(const Taking *taking, const VmmDiskFile *file)
+{
+    return g_path_is_absolute(file->file)
+               ? g_strdup(file->file)
+               : g_build_filename(
+                     taking->machine->working_directory ? taking->machine->working_directory : "/",
+                     file->file, NULL);
+}
+
+static json_t *describe_images(const Taking *taking, const GPtrArray *disks)
+{
+    json_t *images = json_array();
+
+    for (guint i = 0; i < disks->len; i++) {
+        const VmmDiskFile *file = ((VmmDisk *)disks->pdata[i])->files->pdata[0];
+        g_autofree char *path = name_image(taking, file);
+
+        json_array_append_new(images, json_pack("{s:s, s:s, s:I}", "path", path, "format",
+                                                file->format, "bytes", (json_int_t)file->bytes));
+    }
+    return json_pack("{s:o}", "images", images);
+}
+
+static gboolean write_images(const Taking *taking, Vmm *old, const char *path, GError **error)
+{
+    g_autoptr(GPtrArray) disks = epoch_writes_list(old, error);
+    g_autoptr(json_t) object = NULL;
+    gboolean noted;
+    char *text;
+
+    if (!disks || !epoch_writes_check(disks, error))
+        return FALSE;
+    object = describe_images(taking, disks);
+    text = json_dumps(object, JSON_LINE);
+    noted = file_replace(path, text, strlen(text), FALSE, error);
+    free(text);
+    return noted;
+}
+
+/* Before the old one has given up anything; what is there already is right. */
+static gboolean note_images(const Taking *taking, Vmm *old, GError **error)
+{
+    g_autofree char *path = name_images(taking);
+
+    return g_file_test(path, G_FILE_TEST_EXISTS) || write_images(taking, old, path, error);
+}
+
+/* Texts are *object*'s. */
+static gboolean read_image(json_t *object, TakeoverImage *ret, GError **error)
+{
+    return json_get_text(object, "path", &ret->path, error) &&
+           json_get_text(object, "format", &ret->format, error) &&
+           json_get_count(object, "bytes", G_MAXINT64, &ret->bytes, error);
+}
+
+static json_t *load_images(const Taking *taking, GError **error)
+{
+    g_autofree char *path = name_images(taking);
+    size_t length;
+    g_autofree char *text = file_read(path, MACHINE_MAX_BYTES, &length, error);
+
+    return text ? json_parse_object(text, length, MACHINE_MAX_BYTES, error) : NULL;
+}
+
+/* Of TakeoverImage, whose texts are *ret_object*'s.  Free both. */
+static GArray *read_images(const Taking *taking, json_t **ret_object, GError **error)
+{
+    g_autoptr(json_t) object = load_images(taking, error);
+    g_autoptr(GArray) images = g_array_new(FALSE, TRUE, sizeof(TakeoverImage));
+    json_t *entries, *entry;
+    size_t i;
+
+    if (!object || !json_get_array(object, "images", WRITE_JOURNAL_MAX_DISKS, &entries, error))
+        return NULL;
+    json_array_foreach(entries, i, entry)
+    {
+        TakeoverImage image;
+
+        if (!read_image(entry, &image, error))
+            return NULL;
+        g_array_append_val(images, image);
+    }
+    *ret_object = g_steal_pointer(&object);
+    return g_steal_pointer(&images);
+}
+
+/* --- up to the fresh process ------------------------------------------------------------- */
+
+/* That one belongs to us alone: it was launched for a takeover that was broken off. */
+static gboolean end_other(const GuestRecord *record, GError **error)
+{
+    if (record->other_pid <= 0 || !process_is_same(record->other_pid, record->other_start))
+        return TRUE;
+    if (!process_kill(record->other_pid, record->other_start, SIGKILL, error))
+        return !process_is_same(record->other_pid, record->other_start);
+    return process_wait_gone(record->other_pid, record->other_start, KILL_TIMEOUT_MS);
+}
+
+static gboolean forget_other(Taking *taking, GError **error)
+{
+    GuestRecord *record = registry_get_record(taking->recovery->guest);
+
+    if (!end_other(record, error)) {
+        guest_record_free(record);
+        return FALSE;
+    }
+    if (record->other_directory)
+        guest_directory_remove(record->other_directory);
+    g_clear_pointer(&record->other_directory, g_free);
+    record->other_pid = 0;
+    record->taking_over = TRUE;
+    return registry_journal_record(taking->recovery->guest, record, error);
+}
+
+/* Once: one that was adopted has no control socket any more after that. */
+static gboolean leave_place(Taking *taking, GError **error)
+{
+    Vmm *old;
+
+    if (takeover_was_place_left(taking->directory))
+        return TRUE;
+    if (!recovery_reach(taking->recovery, error))
+        return FALSE;
+    old = registry_get_vmm(taking->recovery->guest, NULL);
+    return note_images(taking, old, error) && takeover_leave_place(old, taking->directory, error) &&
+           !fault_point("takeover.place-left", error);
+}
+
+/* VmmLaunch.begun: it does nothing yet. */
+static gboolean note_fresh(const VmmIdentity *identity, gpointer user, GError **error)
+{
+    Taking *taking = user;
+    GuestRecord *record = registry_get_record(taking->recovery->guest);
+
+    record->other_pid = identity->pid;
+    record->other_start = identity->start_time;
+    return registry_journal_record(taking->recovery->guest, record, error);
+}
+
+static gboolean give_directory(Taking *taking, char **ret, GError **error)
+{
+    g_autofree char *path =
+        guest_directory_create(taking->recovery->context->settings->runtime_dir, error);
+    GuestRecord *record;
+
+    if (!path)
+        return FALSE;
+    record = registry_get_record(taking->recovery->guest);
+    record->other_directory = g_strdup(path);
+    if (!registry_journal_record(taking->recovery->guest, record, error)) {
+        guest_directory_remove(path);
+        return FALSE;
+    }
+    *ret = g_steal_pointer(&path);
+    return TRUE;
+}
+
+/* --- the disks --------------------------------------------------------------------------- */
+
+static VmmStorage *open_storage(Taking *taking, const char *directory, GHashTable *guards,
+                                GError **error)
+{
+    const GuestMessage *machine = taking->machine;
+    const VmmDriver *driver = vmm_driver_find(machine->vmm_kind, error);
+    VmmStorageLaunch launch = {
+        .program = machine->command_line[0],
+        .working_directory = machine->working_directory,
+        .directory = directory,
+        .process = machine->process,
+        .allow_unconfined = taking->recovery->context->settings->allow_unconfined,
+        .begun = storage_guards_begun,
+        .user = guards,
+    };
+
+    if (driver && driver->open_storage) {
+        // cppcheck-suppress returnDanglingLifetime ; it keeps nothing of it
+        return driver->open_storage(&launch, error);
+    }
+    if (driver)
+        error_set(error, VMFERRY_ERROR_UNSUPPORTED, "disks of a guest of %s are not written",
+                  driver->kind);
+    return NULL;
+}
+
+static gboolean apply(Taking *taking, const WriteJournal *journal, const GArray *images,
+                      GError **error)
+{
+    g_autofree char *directory =
+        guest_directory_create_for_move(taking->recovery->context->settings->runtime_dir, error);
+    g_autoptr(GHashTable) guards = storage_guards_new();
+    VmmStorage *storage = directory ? open_storage(taking, directory, guards, error) : NULL;
+    gboolean applied;
+
+    applied = storage && takeover_disks_apply(journal, storage, (const TakeoverImage *)images->data,
+                                              images->len, error);
+    vmm_storage_free(storage);
+    if (directory)
+        guest_directory_remove(directory);
+    return applied;
+}
+
+static gboolean has_writes(const WriteJournal *journal, gboolean *ret, GError **error)
+{
+    *ret = FALSE;
+    for (guint i = 0; !*ret && i < write_journal_get_count(journal); i++)
+        if (!write_journal_has_writes(journal, i, ret, error))
+            return FALSE;
+    return TRUE;
+}
+
+/* What the guest had written there by its last epoch.  Nobody else writes to these images: the copy
+ * there is dead. */
+static gboolean apply_writes(Taking *taking, GError **error)
+{
+    g_autofree char *path = g_build_filename(taking->directory, SOURCE_WRITES, NULL);
+    g_autoptr(KeptWrites) kept = NULL;
+    g_autoptr(json_t) object = NULL;
+    g_autoptr(GArray) images = NULL;
+    const WriteJournal *journal;
+    uint64_t epoch = 0;
+    gboolean any;
+
+    delta_store_get_epoch(taking->store, &epoch);
+    kept = kept_writes_open(path, taking->machine->transaction, epoch, error);
+    if (!kept)
+        return FALSE;
+    journal = kept_writes_get_journal(kept);
+    if (!journal)
+        return TRUE;
+    images = read_images(taking, &object, error);
+    if (!images || !has_writes(journal, &any, error))
+        return FALSE;
+    return !any ||
+           (apply(taking, journal, images, error) && !fault_point("takeover.disks-written", error));
+}
+
+/* --- the fresh process ------------------------------------------------------------------- */
+
+static gboolean launch_fresh(Taking *taking, GError **error)
+{
+    const GuestMessage *machine = taking->machine;
+    const VmmDriver *driver = vmm_driver_find(machine->vmm_kind, error);
+    g_autofree char *directory = NULL;
+    VmmLaunch launch = {
+        .name = taking->recovery->guest->name,
+        .command_line = machine->command_line,
+        .working_directory = machine->working_directory ? machine->working_directory : "/",
+        .incoming = TRUE,
+        .in_place = TRUE,
+        .process = machine->process,
+        .allow_unconfined = taking->recovery->context->settings->allow_unconfined,
+        .begun = note_fresh,
+        .user = taking,
+    };
+
+    if (!driver || !give_directory(taking, &directory, error))
+        return FALSE;
+    launch.directory = directory;
+    taking->fresh = driver->launch(&launch, error);
+    return taking->fresh && !fault_point("takeover.launched", error) &&
+           vmm_match_machine(taking->fresh, machine->machine, machine->live, error);
+}
+
+static gboolean load(Taking *taking, GError **error)
+{
+    GBytes *state = delta_store_get_state(taking->store);
+
+    if (!state) {
+        error_set(error, VMFERRY_ERROR_INVALID, "no epoch of the guest is complete");
+        return FALSE;
+    }
+    taking->takeover = takeover_prepare(taking->fresh, taking->directory, error);
+    return taking->takeover && takeover_load(taking->takeover, taking->store, state, error) &&
+           !fault_point("takeover.loaded", error);
+}
+
+/* The copy there, if there is one still, has no lease, and is to end. */
+static void note_stale(GuestRecord *record)
+{
+    g_free(record->stale_destination);
+    g_free(record->stale_agent);
+    g_free(record->stale_transaction);
+    record->stale_destination = g_strdup(record->destination);
+    record->stale_agent = g_strdup(record->destination_agent);
+    record->stale_transaction = g_strdup(record->transaction);
+}
+
+/* From here on the guest is the fresh process; its term is above what the destination had. */
+static gboolean become(Taking *taking, GError **error)
+{
+    GuestRecord *record = registry_get_record(taking->recovery->guest);
+    char *directory = g_steal_pointer(&record->other_directory);
+    pid_t old_pid = record->pid;
+    uint64_t old_start = record->start_time;
+
+    taking->old_cgroups = g_steal_pointer(&record->cgroups);
+    launch_fill_record(record, taking->fresh);
+    /* The live machine's: it is what was launched. */
+    g_strfreev(record->command_line);
+    record->command_line = g_strdupv(taking->machine->command_line);
+    record->other_directory = g_steal_pointer(&record->directory);
+    record->directory = directory;
+    record->other_pid = old_pid;
+    record->other_start = old_start;
+    record->term += 2;
+    if (record->lease_ms > 0)
+        note_stale(record);
+    record->taking_over = FALSE;
+    record->role = GUEST_TAKEOVER;
+    if (!registry_replace_vmm(taking->recovery->guest, record, taking->fresh, error))
+        return FALSE;
+    taking->fresh = NULL;
+    return TRUE;
+}
+
+/* --- the guest runs in it ---------------------------------------------------------------- */
+
+/* Somebody may have an image open for a moment. */
+static gboolean run_fresh(Taking *taking, GError **error)
+{
+    Recovery *recovery = taking->recovery;
+    Vmm *vmm = registry_get_vmm(recovery->guest, error);
+    VmmRunState state = VMM_RUN_STATE_PAUSED;
+    gboolean runs = FALSE;
+
+    for (guint i = 0; vmm && !runs && i < RESUME_ATTEMPTS; i++) {
+        g_clear_error(error);
+        if (i > 0)
+            clock_sleep_ns(RESUME_PAUSE_NS);
+        runs = vmm_get_run_state(vmm, &state, error) &&
+               recovery_end_pause(recovery, vmm, &state, error);
+    }
+    if (runs)
+        registry_set_run_state(recovery->guest, state);
+    return runs;
+}
+
+static void say_taken_over(Taking *taking)
+{
+    Recovery *recovery = taking->recovery;
+    uint64_t epoch = 0;
+    double ms = clock_ns_to_ms(clock_now_ns() - taking->begun_ns);
+
+    delta_store_get_epoch(taking->store, &epoch);
+    registry_set_problem(recovery->guest, NULL);
+    event_log_add(recovery->context->events, recovery->guest->name, "taken-over",
+                  json_pack("{s:I, s:f}", "epoch", (json_int_t)epoch, "ms", ms),
+                  "runs here again, as it was at epoch %" PRIu64
+                  " of its destination; that took %.0f ms",
+                  epoch, ms);
+    watch_guest(recovery->context, recovery->guest);
+}
+
+static gboolean is_gone(Taking *taking)
+{
+    g_autoptr(GuestRecord) record = registry_get_record(taking->recovery->guest);
+
+    return !process_is_same(record->pid, record->start_time);
+}
+
+/* FALSE with *error*, or where the agent stops. */
+static gboolean feed(Taking *taking, GError **error)
+{
+    for (;;) {
+        switch (takeover_await(taking->takeover, AWAIT_SLICE_MS, error)) {
+        case LOCAL_FEEDER_WHOLE:
+            return TRUE;
+        case LOCAL_FEEDER_FAILED:
+            return FALSE;
+        case LOCAL_FEEDER_FEEDING:
+            break;
+        }
+        if (agent_context_is_stopping(taking->recovery->context) || is_gone(taking))
+            return FALSE;
+    }
+}
+
+static gboolean end_old(Taking *taking, GError **error)
+{
+    g_autoptr(GuestRecord) record = registry_get_record(taking->recovery->guest);
+
+    return migrate_source_end_old(record->other_pid, record->other_start, record->name,
+                                  "another process on this host", error);
+}
+
+static void forget_witness(Recovery *recovery)
+{
+    g_autoptr(GuestRecord) record = registry_get_record(recovery->guest);
+
+    recovery_forget_witness(recovery, record);
+}
+
+static RecoveryVerdict settle(Taking *taking, GError **error)
+{
+    g_autofree char *why = NULL;
+
+    if (!end_old(taking, error))
+        return RECOVERY_AGAIN;
+    guest_cgroups_remove(taking->old_cgroups);
+    forget_witness(taking->recovery);
+    why = g_strdup("has all of its memory here again");
+    return recovery_keep(taking->recovery, why, error);
+}
+
+static RecoveryVerdict go_on(Taking *taking, GError **error)
+{
+    return feed(taking, error) ? settle(taking, error) : RECOVERY_AGAIN;
+}
+
+RecoveryVerdict recovery_take_over(Recovery *recovery, GError **error)
+{
+    g_auto(Taking) taking = {.recovery = recovery, .begun_ns = clock_now_ns()};
+
+    if (!forget_other(&taking, error) || fault_point("takeover.begun", error) ||
+        !open_all(&taking, error) || !leave_place(&taking, error) ||
+        !apply_writes(&taking, error) || !launch_fresh(&taking, error) || !load(&taking, error) ||
+        !become(&taking, error)) {
+        g_prefix_error(error, "taking the guest over from its last epoch: ");
+        return RECOVERY_AGAIN;
+    }
+    fault_point("takeover.become", NULL);
+    takeover_notice_start(recovery->context, recovery->guest);
+    if (!run_fresh(&taking, error) || !takeover_fill(taking.takeover, error))
+        return RECOVERY_AGAIN;
+    takeover_give_back(taking.takeover);
+    say_taken_over(&taking);
+    return go_on(&taking, error);
+}
+
+RecoveryVerdict recovery_keep_taken_over(Recovery *recovery, GError **error)
+{
+    g_autoptr(GuestRecord) record = registry_get_record(recovery->guest);
+    g_auto(Taking) taking = {.recovery = recovery, .begun_ns = clock_now_ns()};
+    g_autoptr(GError) problem = NULL;
+
+    if (!open_all(&taking, error))
+        return RECOVERY_AGAIN;
+    taking.takeover = takeover_reopen(record->pid, record->deltas, taking.store, &problem);
+    if (problem) {
+        g_propagate_error(error, g_steal_pointer(&problem));
+        return RECOVERY_AGAIN;
+    }
+    if (!recovery_reach(recovery, error) || !run_fresh(&taking, error))
+        return RECOVERY_AGAIN;
+    if (taking.takeover)
+        takeover_give_back(taking.takeover);
+    watch_guest(recovery->context, recovery->guest);
+    return taking.takeover ? go_on(&taking, error) : settle(&taking, error);
+}
+
+RecoveryVerdict recovery_takeover_gone(Recovery *recovery)
+{
+    g_autoptr(GuestRecord) record = registry_get_record(recovery->guest);
+    g_autoptr(GError) problem = NULL;
+
+    if (!end_other(record, &problem))
+        log_warning("guest %s: %s", record->name, problem ? problem->message : "a process remains");
+    return recovery_forget(recovery, "ended", "its process has ended");
+}

@@ -1,0 +1,165 @@
+#include "guard/deadline_watch.h"
+
+#include <fcntl.h>
+#include <poll.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <sys/timerfd.h>
+#include <unistd.h>
+
+#include "guard/guard.h"
+
+#define NS_PER_S 1000000000LL
+#define LEAD_NS (GUARD_DEADLINE_LEAD_MS * 1000000LL)
+/* The action has until this long before the deadline; then comes SIGSTOP. */
+#define STOP_LEAD_NS (50 * 1000000LL)
+
+static GuardDeadlineFile *map_file(const char *path)
+{
+    int fd = open(path, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
+    void *at;
+
+    if (fd < 0)
+        return NULL;
+    at = mmap(NULL, sizeof(GuardDeadlineFile), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    close(fd);
+    return at == MAP_FAILED ? NULL : at;
+}
+
+/* Neither a busy host nor one that swaps must make us late.  Where we may not, we do without. */
+static void take_precedence(void)
+{
+    const struct sched_param lowest = {.sched_priority = 1};
+
+    (void)sched_setscheduler(0, SCHED_FIFO, &lowest);
+    (void)mlockall(MCL_CURRENT | MCL_FUTURE);
+}
+
+int64_t deadline_watch_begins_ns(const DeadlineWatch *watch)
+{
+    uint64_t word = watch->file ? atomic_load(&watch->file->word) : 0;
+
+    return word < GUARD_DEADLINE_SET ? 0 : MAX((int64_t)word - LEAD_NS, 1);
+}
+
+int deadline_watch_is_due(const DeadlineWatch *watch)
+{
+    int64_t begins = deadline_watch_begins_ns(watch);
+
+    return begins > 0 && guard_now_ns() >= begins;
+}
+
+/* *begins_ns* 0: never. */
+static void set_timer(DeadlineWatch *watch, int64_t begins_ns)
+{
+    const struct itimerspec at = {
+        .it_value = {(time_t)(begins_ns / NS_PER_S), (long)(begins_ns % NS_PER_S)}};
+
+    (void)timerfd_settime(watch->timer, TFD_TIMER_ABSTIME, &at, NULL);
+}
+
+static void stop_process(DeadlineWatch *watch)
+{
+    long done = syscall(SYS_pidfd_send_signal, PIDFD_FD, SIGSTOP, NULL, 0);
+
+    if (done == 0)
+        atomic_fetch_or(&watch->file->undo, GUARD_DEADLINE_UNDO_STOP);
+    atomic_store(&watch->file->word, done == 0 ? GUARD_DEADLINE_STOPPED : GUARD_DEADLINE_GONE);
+}
+
+static StepResult try_action(DeadlineWatch *watch, int64_t until_ns)
+{
+    static Slot slot;
+    Conversation conversation = {.fd = -1, .until_ns = until_ns};
+    StepResult result;
+
+    slot.length = watch->pause.length;
+    memcpy(slot.steps, watch->pause.steps, slot.length);
+    result = slot.length > 0 ? guard_perform(&slot, &conversation) : STEP_FAILED;
+    guard_hang_up(&conversation);
+    return result;
+}
+
+static void pause_vmm(DeadlineWatch *watch, int64_t deadline_ns)
+{
+    StepResult result = STEP_FAILED;
+
+    /* Where we are late already there is no time for an answer. */
+    if (guard_now_ns() < deadline_ns - STOP_LEAD_NS && !atomic_load(&watch->file->resuming))
+        result = try_action(watch, deadline_ns - STOP_LEAD_NS);
+    if (result == STEP_DONE)
+        atomic_fetch_or(&watch->file->undo, GUARD_DEADLINE_UNDO_PAUSE);
+    if (result == STEP_FAILED)
+        stop_process(watch);
+    else
+        atomic_store(&watch->file->word,
+                     result == STEP_OVER ? GUARD_DEADLINE_WAS_PAUSED : GUARD_DEADLINE_PAUSED);
+}
+
+/* Acts where it is due; otherwise the timer is set to when it will be. */
+static void look(DeadlineWatch *watch)
+{
+    uint64_t word = atomic_load(&watch->file->word);
+
+    while (deadline_watch_is_due(watch))
+        if (atomic_compare_exchange_strong(&watch->file->word, &word, GUARD_DEADLINE_ACTING)) {
+            pause_vmm(watch, (int64_t)word);
+            break;
+        }
+    set_timer(watch, deadline_watch_begins_ns(watch));
+}
+
+void deadline_watch_begin(DeadlineWatch *watch, const char *path)
+{
+    if (watch->file)
+        munmap(watch->file, sizeof *watch->file);
+    else
+        watch->timer = timerfd_create(CLOCK_BOOTTIME, TFD_CLOEXEC | TFD_NONBLOCK);
+    watch->file = map_file(path);
+    if (!watch->file || watch->timer < 0) {
+        watch->file = NULL;
+        return;
+    }
+    atomic_store(&watch->file->watched, atomic_load(&watch->file->word));
+    look(watch);
+    /* Behind the answer, which may be waited for in a guest's pause. */
+    take_precedence();
+}
+
+int deadline_watch_until_readable(DeadlineWatch *watch, int fd)
+{
+    struct pollfd p[] = {{.fd = fd, .events = POLLIN}, {.fd = -1, .events = POLLIN}};
+
+    for (;;) {
+        p[1].fd = watch->file ? watch->timer : -1;
+        if (poll(p, 2, -1) < 0)
+            return 0;
+        if (p[1].revents)
+            look(watch);
+        if (p[0].revents)
+            return 1;
+    }
+}
+
+int deadline_watch_has_passed(const DeadlineWatch *watch)
+{
+    uint64_t word = watch->file ? atomic_load(&watch->file->word) : GUARD_DEADLINE_NONE;
+
+    return word > GUARD_DEADLINE_NONE && word < GUARD_DEADLINE_SET;
+}
+
+void deadline_watch_to_the_end(DeadlineWatch *watch)
+{
+    while (deadline_watch_begins_ns(watch) > 0 && !guard_vmm_has_ended()) {
+        struct pollfd p[] = {{.fd = PIDFD_FD, .events = POLLIN},
+                             {.fd = watch->timer, .events = POLLIN}};
+
+        look(watch);
+        if (deadline_watch_begins_ns(watch) > 0 && poll(p, 2, -1) < 0)
+            break;
+    }
+}

@@ -1,0 +1,444 @@
+#include "migrate/local_feeder.h"
+
+#include <unistd.h>
+
+#include "base/error.h"
+#include "base/lock_guard.h"
+#include "base/page.h"
+#include "base/thread.h"
+#include "memory/discard.h"
+#include "page/zero.h"
+#include "policy/push_order.h"
+
+/* Read and put in place at a time: what an answer may have to wait behind for a processor. */
+#define BATCH_PAGES 64u
+/* Pages around a wanted one that come with it: each costs a tenth of a fault. */
+#define AROUND_PAGES 8u
+#define LOOK_MS 20
+
+typedef struct {
+    guint region;
+    PageSpan span;
+} Want;
+
+struct LocalFeeder {
+    GuestMemory *memory;
+    Userfault *userfault; /* NULL once it is whole */
+    OutstandingPages *pages;
+    FaultService *service; /* NULL once it is whole */
+    PageSource *source;
+    char *path;
+    GAsyncQueue *wants; /* of Want; one of no pages ends the answering thread */
+    GThread *answering, *filling;
+    LocalFeederProgress progress;
+    gpointer progress_user;
+    FaultServiceCounts counts; /* at the end */
+
+    GMutex lock;     /* protects all below */
+    GPtrArray *left; /* a PageSet a region: nobody has taken these to place them */
+    PushOrder *order;
+    gboolean stopping;
+    GError *error; /* the first one of our threads */
+};
+
+/* --- sets ------------------------------------------------------------------------------ */
+
+/* A PushOrderNextRun, with the lock held. */
+static gboolean next_left(guint region, uint64_t from, uint64_t max, uint64_t *ret_first,
+                          uint64_t *ret_count, gpointer user)
+{
+    LocalFeeder *feeder = user;
+
+    return page_set_next_run(feeder->left->pdata[region], from, max, ret_first, ret_count);
+}
+
+static void fill_sets(LocalFeeder *feeder)
+{
+    uint64_t first, count;
+
+    for (guint i = 0; i < feeder->left->len; i++)
+        for (uint64_t from = 0;
+             outstanding_next_run(feeder->pages, i, from, UINT64_MAX, &first, &count);
+             from = first + count)
+            page_set_add(feeder->left->pdata[i], first, count);
+}
+
+/* The wanted ones, and neighbours that nobody has taken yet; at least the first wanted one.
+ * Returns where the taken ones of the wanted span end. */
+static uint64_t take_wanted(LocalFeeder *feeder, const Want *want, PageSpan *ret)
+{
+    lock_guard(&feeder->lock);
+    PageSet *left = feeder->left->pdata[want->region];
+    uint64_t end = want->span.first + MIN(want->span.count, BATCH_PAGES - AROUND_PAGES);
+    uint64_t last = end;
+
+    push_order_note_fault(feeder->order, want->region, want->span.first);
+    while (last < end + AROUND_PAGES - 1 && page_set_has(left, last))
+        last++;
+    page_set_remove(left, want->span.first, last - want->span.first);
+    *ret = (PageSpan){want->span.first, last - want->span.first};
+    return end;
+}
+
+static gboolean take_next(LocalFeeder *feeder, PushRun *ret)
+{
+    lock_guard(&feeder->lock);
+
+    if (feeder->stopping || feeder->error || !push_order_next(feeder->order, BATCH_PAGES, ret))
+        return FALSE;
+    page_set_remove(feeder->left->pdata[ret->region], ret->first, ret->count);
+    return TRUE;
+}
+
+static void note_error(LocalFeeder *feeder, GError *error)
+{
+    lock_guard(&feeder->lock);
+
+    if (feeder->error)
+        g_error_free(error);
+    else
+        feeder->error = error;
+}
+
+/* --- placing --------------------------------------------------------------------------- */
+
+static uint64_t count_alike(const uint8_t *content, uint64_t count, gboolean zero)
+{
+    uint64_t i = 1;
+
+    while (i < count && zero_is_page(content + i * PAGE_BYTES) == zero)
+        i++;
+    return i;
+}
+
+/* Zero pages cost no memory. */
+static gboolean place(LocalFeeder *feeder, guint region, PageSpan span, const uint8_t *content,
+                      GError **error)
+{
+    while (span.count > 0) {
+        gboolean zero = zero_is_page(content);
+        PageSpan part = {span.first, count_alike(content, span.count, zero)};
+
+        if (zero ? !fault_service_place_zero(feeder->service, region, part, error)
+                 : !fault_service_place(feeder->service, region, &part, 1, content, error))
+            return FALSE;
+        content += part.count * PAGE_BYTES;
+        span = (PageSpan){span.first + part.count, span.count - part.count};
+    }
+    return TRUE;
+}
+
+static gboolean bring(LocalFeeder *feeder, guint region, PageSpan span, uint8_t *buffer,
+                      GError **error)
+{
+    return page_source_read(feeder->source, region, &span, 1, buffer, error) &&
+           place(feeder, region, span, buffer, error);
+}
+
+/* --- the threads ----------------------------------------------------------------------- */
+
+/* A FaultServiceWant. */
+static void on_want(guint region, PageSpan span, gpointer user)
+{
+    const Want want = {region, span};
+
+    g_async_queue_push(((LocalFeeder *)user)->wants, g_memdup2(&want, sizeof want));
+}
+
+static gboolean answer(LocalFeeder *feeder, Want *want, uint8_t *buffer, GError **error)
+{
+    uint64_t end = want->span.first + want->span.count;
+
+    while (want->span.first < end) {
+        PageSpan span;
+        uint64_t next = take_wanted(feeder, want, &span);
+
+        if (!bring(feeder, want->region, span, buffer, error))
+            return FALSE;
+        want->span = (PageSpan){next, end - next};
+    }
+    return TRUE;
+}
+
+static gpointer answer_main(gpointer data)
+{
+    LocalFeeder *feeder = data;
+    g_autofree uint8_t *buffer = g_malloc(BATCH_PAGES * PAGE_BYTES);
+    GError *error = NULL;
+
+    for (;;) {
+        g_autofree Want *want = g_async_queue_pop(feeder->wants);
+
+        if (want->span.count == 0)
+            return NULL;
+        if (!answer(feeder, want, buffer, &error)) {
+            note_error(feeder, error);
+            return NULL;
+        }
+    }
+}
+
+static void say_progress(LocalFeeder *feeder)
+{
+    if (feeder->progress)
+        feeder->progress(feeder->progress_user);
+}
+
+static gpointer fill_main(gpointer data)
+{
+    LocalFeeder *feeder = data;
+    g_autofree uint8_t *buffer = g_malloc(BATCH_PAGES * PAGE_BYTES);
+    GError *error = NULL;
+    uint64_t filled = 0;
+    PushRun run;
+
+    while (take_next(feeder, &run)) {
+        if (!bring(feeder, run.region, (PageSpan){run.first, run.count}, buffer, &error)) {
+            note_error(feeder, error);
+            return NULL;
+        }
+        filled += run.count;
+        if (filled < LOCAL_FEEDER_CHUNK_PAGES)
+            continue;
+        filled = 0;
+        say_progress(feeder);
+    }
+    say_progress(feeder);
+    return NULL;
+}
+
+/* What waits stays waiting. */
+static void stop_threads(LocalFeeder *feeder)
+{
+    g_mutex_lock(&feeder->lock);
+    feeder->stopping = TRUE;
+    g_mutex_unlock(&feeder->lock);
+    if (feeder->answering)
+        on_want(0, (PageSpan){0, 0}, feeder);
+    g_clear_pointer(&feeder->answering, g_thread_join);
+    g_clear_pointer(&feeder->filling, g_thread_join);
+}
+
+/* --- starting -------------------------------------------------------------------------- */
+
+static LocalFeeder *feeder_new(GuestMemory *memory, Userfault *userfault, OutstandingPages *pages,
+                               const char *path, PageSource *source)
+{
+    LocalFeeder *feeder = g_new0(LocalFeeder, 1);
+
+    feeder->memory = memory;
+    feeder->userfault = userfault;
+    feeder->pages = pages;
+    feeder->source = source;
+    feeder->path = g_strdup(path);
+    feeder->wants = g_async_queue_new_full(g_free);
+    g_mutex_init(&feeder->lock);
+    feeder->left = guest_memory_new_sets(memory);
+    feeder->order =
+        push_order_new(source->regions->pages, source->regions->count, NULL, next_left, feeder);
+    fill_sets(feeder);
+    return feeder;
+}
+
+static gboolean check_regions(const GuestMemory *memory, const PageSource *source, GError **error)
+{
+    gboolean same = memory->regions->len == source->regions->count;
+
+    for (guint i = 0; same && i < memory->regions->len; i++)
+        same = guest_memory_get_region(memory, i)->pages == source->regions->pages[i];
+    if (!same)
+        error_set(error, VMFERRY_ERROR_INVALID,
+                  "pages come from other RAM blocks than the VMM has");
+    return same;
+}
+
+/* From the service's start on nothing comes unseen, and nothing was put in by us yet. */
+static gboolean start(LocalFeeder *feeder, gboolean resumed, GError **error)
+{
+    if (!check_regions(feeder->memory, feeder->source, error))
+        return FALSE;
+    feeder->service = fault_service_start(feeder->userfault, feeder->memory, feeder->pages, resumed,
+                                          on_want, feeder, error);
+    if (!feeder->service ||
+        (!resumed && !guest_memory_check_missing(feeder->memory, feeder->pages, error)))
+        return FALSE;
+    feeder->answering = thread_start("answer", answer_main, feeder, error);
+    return feeder->answering != NULL;
+}
+
+LocalFeeder *local_feeder_start(GuestMemory *memory, Userfault *userfault, OutstandingPages *pages,
+                                const char *path, PageSource *source, gboolean resumed,
+                                GError **error)
+{
+    LocalFeeder *feeder = feeder_new(memory, userfault, pages, path, source);
+
+    if (start(feeder, resumed, error))
+        return feeder;
+    if (resumed)
+        local_feeder_free(feeder);
+    else
+        local_feeder_discard(feeder);
+    return NULL;
+}
+
+/* The file goes after the userfaultfd. */
+static gboolean check_whole(const char *path, gboolean *ret, GError **error)
+{
+    g_autoptr(GError) problem = NULL;
+    g_autoptr(OutstandingPages) pages = outstanding_open(path, &problem);
+
+    *ret = pages ? outstanding_count(pages) == 0 : error_is(problem, VMFERRY_ERROR_NOT_FOUND);
+    if (pages || *ret)
+        return TRUE;
+    g_propagate_error(error, g_steal_pointer(&problem));
+    return FALSE;
+}
+
+gboolean local_feeder_was_whole(pid_t pid, const char *path, gboolean *ret, GError **error)
+{
+    g_autoptr(GError) problem = NULL;
+    Userfault *userfault = userfault_fetch(pid, &problem);
+
+    *ret = FALSE;
+    if (userfault) {
+        userfault_leave(userfault);
+        return TRUE;
+    }
+    if (error_is(problem, VMFERRY_ERROR_NOT_FOUND) && check_whole(path, ret, error) && *ret) {
+        unlink(path);
+        return TRUE;
+    }
+    if (error && !*error)
+        g_propagate_error(error, g_steal_pointer(&problem));
+    return FALSE;
+}
+
+LocalFeeder *local_feeder_reopen(pid_t pid, const char *path, PageSource *source, GError **error)
+{
+    g_autoptr(OutstandingPages) pages = outstanding_open(path, error);
+    g_autoptr(GuestMemory) memory =
+        pages ? guest_memory_open(pid, outstanding_get_regions(pages), error) : NULL;
+    Userfault *userfault = memory ? userfault_fetch(pid, error) : NULL;
+
+    if (!userfault)
+        return NULL;
+    return local_feeder_start(g_steal_pointer(&memory), userfault, g_steal_pointer(&pages), path,
+                              source, TRUE, error);
+}
+
+gboolean local_feeder_fill(LocalFeeder *feeder, LocalFeederProgress progress, gpointer user,
+                           GError **error)
+{
+    feeder->progress = progress;
+    feeder->progress_user = user;
+    feeder->filling = thread_start("fill", fill_main, feeder, error);
+    return feeder->filling != NULL;
+}
+
+/* --- ending ---------------------------------------------------------------------------- */
+
+/* No thread may be left waiting for its discard to be read: the descriptor's end, which would free
+ * it, may need that thread. */
+static void stop_service(LocalFeeder *feeder)
+{
+    UserfaultEvent events[USERFAULT_MOST_EVENTS];
+
+    if (!feeder->service)
+        return;
+    stop_threads(feeder);
+    fault_service_get_counts(feeder->service, &feeder->counts);
+    userfault_unregister(feeder->userfault);
+    g_clear_pointer(&feeder->service, fault_service_free);
+    while (userfault_read(feeder->userfault, events, USERFAULT_MOST_EVENTS) > 0)
+        ;
+}
+
+/* FALSE: a VMM that is stopped by a signal, say, keeps the userfaultfd; that is tried again. */
+static gboolean make_whole(LocalFeeder *feeder)
+{
+    if (!feeder->userfault)
+        return TRUE;
+    stop_service(feeder);
+    if (!userfault_end(feeder->userfault, NULL) && guest_memory_check_process(feeder->memory, NULL))
+        return FALSE;
+    g_clear_pointer(&feeder->userfault, userfault_free);
+    unlink(feeder->path);
+    return TRUE;
+}
+
+/* Of the service, or of our threads. */
+static gboolean check(LocalFeeder *feeder, GError **error)
+{
+    const GError *failure = feeder->service ? fault_service_get_error(feeder->service) : NULL;
+    lock_guard(&feeder->lock);
+
+    if (!failure)
+        failure = feeder->error;
+    if (failure)
+        g_propagate_error(error, g_error_copy(failure));
+    return failure == NULL;
+}
+
+LocalFeederState local_feeder_await(LocalFeeder *feeder, guint timeout_ms, GError **error)
+{
+    gint64 until = g_get_monotonic_time() + timeout_ms * G_TIME_SPAN_MILLISECOND;
+
+    for (;;) {
+        gint64 left;
+
+        if (outstanding_count(feeder->pages) == 0 && make_whole(feeder))
+            return LOCAL_FEEDER_WHOLE;
+        if (outstanding_count(feeder->pages) > 0 && !check(feeder, error))
+            return LOCAL_FEEDER_FAILED;
+        left = until - g_get_monotonic_time();
+        if (left <= 0)
+            return LOCAL_FEEDER_FEEDING;
+        g_usleep((gulong)MIN(left, LOOK_MS * G_TIME_SPAN_MILLISECOND));
+    }
+}
+
+static void free_with(LocalFeeder *feeder, void (*end)(Userfault *userfault))
+{
+    stop_threads(feeder);
+    g_clear_pointer(&feeder->service, fault_service_free);
+    g_clear_pointer(&feeder->userfault, end);
+    push_order_free(feeder->order);
+    g_ptr_array_unref(feeder->left);
+    g_async_queue_unref(feeder->wants);
+    g_clear_error(&feeder->error);
+    g_mutex_clear(&feeder->lock);
+    outstanding_free(feeder->pages);
+    guest_memory_free(feeder->memory);
+    g_free(feeder->path);
+    g_free(feeder);
+}
+
+void local_feeder_free(LocalFeeder *feeder)
+{
+    if (feeder)
+        free_with(feeder, userfault_leave);
+}
+
+void local_feeder_discard(LocalFeeder *feeder)
+{
+    unlink(feeder->path);
+    free_with(feeder, userfault_free);
+}
+
+uint64_t local_feeder_count_outstanding(LocalFeeder *feeder)
+{
+    return outstanding_count(feeder->pages);
+}
+
+const OutstandingPages *local_feeder_get_outstanding(const LocalFeeder *feeder)
+{
+    return feeder->pages;
+}
+
+void local_feeder_get_counts(LocalFeeder *feeder, FaultServiceCounts *ret)
+{
+    if (feeder->service)
+        fault_service_get_counts(feeder->service, ret);
+    else
+        *ret = feeder->counts;
+}
