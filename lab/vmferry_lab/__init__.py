@@ -7,14 +7,14 @@ from .digest import digest_of_image
 from .guest import MACHINES, Guest
 from .heartbeat import Beat, Heartbeat
 from .lab import Host, Lab, clean
-from .process import (LabError, Process, cpu_seconds, is_alive, peak_memory_bytes, wait_gone,
-                      wait_until)
+from .process import (GuestHarmed, LabError, Process, cpu_seconds, is_alive, peak_memory_bytes,
+                      wait_gone, wait_until)
 from .qemu import Qemu, backports_qemu, has_kvm, qemu, system_qemu
 from .redis import RedisLoad, Request, quantile, requests_between
 from .slow_image import SlowImage, has_fuse
 
-__all__ = ["Agent", "Beat", "Command", "Control", "Guest", "Heartbeat", "Host", "Lab", "LabError",
-           "MACHINES", "Pki", "Process", "Qemu", "REPOSITORY", "RedisLoad", "Request", "Result",
+__all__ = ["Agent", "Beat", "Command", "Control", "Guest", "GuestHarmed", "Heartbeat", "Host", "Lab",
+           "LabError", "MACHINES", "Pki", "Process", "Qemu", "REPOSITORY", "RedisLoad", "Request", "Result",
            "SlowImage", "Timing", "backports_qemu", "cache_dir", "clean", "cpu_seconds",
            "digest_of_image", "has_fuse", "has_kvm", "is_alive", "peak_memory_bytes", "qemu",
            "qemu_pids", "quantile", "requests_between", "system_qemu", "vmferry_program",

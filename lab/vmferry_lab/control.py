@@ -4,7 +4,7 @@ import socket
 from dataclasses import dataclass
 
 from .netns import Namespace
-from .process import LabError
+from .process import GuestHarmed, LabError
 
 PORT = 7000
 PAGE = 4096
@@ -62,7 +62,7 @@ class Control:
         """
         answer = _fields(self.ask("check"))
         if answer["errors"] != "0":
-            raise LabError(f"guest's self-check: {answer['errors']} errors")
+            raise GuestHarmed(f"guest's self-check: {answer['errors']} errors")
         return answer["digest"]
 
     def read(self, path: str, offset: int, count: int) -> bytes:
@@ -85,7 +85,7 @@ class Control:
         """Reads all acknowledged blocks back; LabError for any finding, else their number."""
         answer = _fields(self.ask("disk-check"))
         if answer["errors"] != "0":
-            raise LabError(f"guest's disk check: {answer['errors']} errors")
+            raise GuestHarmed(f"guest's disk check: {answer['errors']} errors")
         return int(answer["blocks"])
 
     def disk_commits(self, since: int = 1) -> list[Timing]:

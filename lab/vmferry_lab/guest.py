@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from . import images
 from .control import Control
 from .heartbeat import Heartbeat
-from .process import LabError, Orphan, wait_until
+from .process import GuestHarmed, LabError, Orphan, wait_until
 from .qemu import Qemu, system_qemu
 from .redis import RedisLoad
 from .swtpm import Swtpm
@@ -158,10 +158,10 @@ class Guest:
         return load
 
     def check(self) -> None:
-        """Checks all its memory (and disk, whoever made it) now; LabError for any finding."""
+        """Checks all its memory (and disk, whoever made it) now; GuestHarmed for any finding."""
         with self.control() as control:
             control.check()
             if int(control.status()["disk_blocks"]):
                 control.check_disk()
         if "lab: BAD" in self.console_text():
-            raise LabError(f"guest {self.name} reported errors on its console")
+            raise GuestHarmed(f"guest {self.name} reported errors on its console")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .netns import Namespace
-from .process import LabError
+from .process import GuestHarmed, LabError
 
 
 @dataclass(frozen=True)
@@ -29,15 +29,15 @@ def parse_beat(arrival_ms: float, fields: str) -> Beat:
 
 
 def check_beats(beats: list[Beat]) -> None:
-    """LabError unless the sequence is whole, time moves on and memory is right."""
+    """GuestHarmed unless the sequence is whole, time moves on and memory is right."""
     for number, beat in enumerate(beats):
         if beat.sequence != number:
-            raise LabError(f"heartbeat: beat {beat.sequence} where {number} was due")
+            raise GuestHarmed(f"heartbeat: beat {beat.sequence} where {number} was due")
         if beat.errors:
-            raise LabError(f"guest's self-check: {beat.errors} errors at beat {number}")
+            raise GuestHarmed(f"guest's self-check: {beat.errors} errors at beat {number}")
     for before, after in zip(beats, beats[1:]):
         if after.guest_ms < before.guest_ms or after.written < before.written:
-            raise LabError(f"guest went back in time at beat {after.sequence}")
+            raise GuestHarmed(f"guest went back in time at beat {after.sequence}")
 
 
 def largest_gap_ms(beats: list[Beat]) -> float:
@@ -111,10 +111,10 @@ class Heartbeat:
         return beat.guest_ms + min(at_ms - beat.arrival_ms, self.interval_ms)
 
     def check(self) -> None:
-        """LabError unless the sequence is whole, time moves on and memory is right."""
+        """GuestHarmed unless the sequence is whole, time moves on and memory is right."""
         check_beats(self.beats)
         if self._ended:
-            raise LabError("heartbeat: the connection has ended")
+            raise GuestHarmed("heartbeat: the connection has ended")
 
     def close(self) -> None:
         self._process.terminate()

@@ -12,6 +12,10 @@ class LabError(Exception):
     """Something in the lab did not come about; the text says what and why."""
 
 
+class GuestHarmed(LabError):
+    """A guest is lost, doubled or not what it was: never a matter of a slow machine."""
+
+
 def wait_until(condition, what: str, timeout: float = 30, interval: float = 0.02):
     """The first true value of condition(); LabError after *timeout* seconds."""
     deadline = time.monotonic() + timeout

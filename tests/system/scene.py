@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from findings import check_completed, left_files, strangers_on, traces_in
-from vmferry_lab import Agent, Guest, Lab, Pki, qemu_pids, wait_until
+from vmferry_lab import Agent, Guest, GuestHarmed, Lab, Pki, qemu_pids, wait_until
 
 # A guest whose device state, disk and memory all change while it moves.
 BUSY = {"pattern": "mixed", "pages_per_second": 300, "disk_mb": 16, "disk_rate": 20}
@@ -111,7 +111,7 @@ class Scene:
         start = time.monotonic() * 1e3
         if not beats.is_silent(seconds):
             late = [round(beat.arrival_ms - start) for beat in beats.beats[-10:]]
-            raise AssertionError(f"the guest runs: beats at {late} ms")
+            raise GuestHarmed(f"the guest runs: beats at {late} ms")
 
     def _is_settled(self, guest: Guest) -> bool:
         status = self.here(guest).vmferry("status", guest.name, "--json")

@@ -211,12 +211,30 @@ static void test_limit(void **unused)
     end(guest);
 }
 
+/* Its client hears of a tap's end before its owner does: a cut between them finds a write without
+ * the mark of a pause.  None gives anything. */
+static void assert_ends(EpochTap *tap)
+{
+    gint64 deadline = g_get_monotonic_time() + CUT_MS * 1000;
+    GError *error = NULL;
+
+    for (;;) {
+        g_clear_error(&error);
+        assert_null(epoch_tap_cut(tap, CUT_MS, &error));
+        if (error_is(error, VMFERRY_ERROR_DISCONNECTED) || g_get_monotonic_time() > deadline)
+            break;
+    }
+    if (!error_is(error, VMFERRY_ERROR_DISCONNECTED))
+        fail_msg("%s", error->message);
+    g_clear_error(&error);
+    assert_false(epoch_tap_check(tap, NULL));
+}
+
 /* Nobody cuts: the sink gives up, and that is said. */
 static void test_limit_breaks_the_tap(void **unused)
 {
     Guest *guest = begin_limited(100000);
     g_autofree uint8_t *data = g_malloc0(DISK_BYTES);
-    g_autoptr(GError) error = NULL;
     guint written = 0;
 
     while (written < 200 && nbd_pwrite(guest->nbd[0], data, DISK_BYTES, 0, 0) == 0) {
@@ -226,9 +244,7 @@ static void test_limit_breaks_the_tap(void **unused)
     if (written < 50 || written > 190)
         fail_msg("%u MiB were written", written);
     g_clear_pointer(&data, g_free);
-    assert_null(epoch_tap_cut(guest->tap, CUT_MS, &error));
-    assert_true(error_is(error, VMFERRY_ERROR_DISCONNECTED));
-    assert_false(epoch_tap_check(guest->tap, NULL));
+    assert_ends(guest->tap);
     end(guest);
 }
 
