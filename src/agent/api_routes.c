@@ -7,6 +7,7 @@
 #include "agent/launch.h"
 #include "agent/move.h"
 #include "agent/page_stores.h"
+#include "agent/protect.h"
 #include "base/name.h"
 #include "base/error.h"
 #include "vmferry-config.h"
@@ -226,6 +227,75 @@ static json_t *post_migrate(ApiCall *call, GError **error)
     return NULL;
 }
 
+/* *ret*: of the agent's own by default. */
+static gboolean read_protection(ApiCall *call, MigrateOptions *ret, const char **ret_standby,
+                                GError **error)
+{
+    const char *witness = json_text_or(call->body, "witness", "");
+    const char *disks = json_text_or(call->body, "disks", "auto");
+    uint64_t interval_ms = ret->checkpoint_ms;
+
+    ret->overwrite = json_flag_or(call->body, "overwrite", FALSE);
+    if (!json_get_text(call->body, "standby", ret_standby, error) ||
+        (json_object_get(call->body, "interval_ms") &&
+         !json_get_count(call->body, "interval_ms", GUEST_MESSAGE_MAX_CHECKPOINT_MS, &interval_ms,
+                         error)))
+        return FALSE;
+    ret->checkpoint_ms = (guint)interval_ms;
+    if (interval_ms == 0)
+        error_set(error, VMFERRY_ERROR_INVALID, "\"interval_ms\" is 0");
+    else if (strlen(witness) >= sizeof ret->store)
+        error_set(error, VMFERRY_ERROR_INVALID, "\"witness\" is too long");
+    else if (!disk_mode_from_name(disks, &ret->disks) ||
+             (ret->disks != DISK_MODE_AUTO && ret->disks != DISK_MODE_COPY))
+        error_set(error, VMFERRY_ERROR_INVALID, "\"disks\" is auto or copy");
+    else {
+        g_strlcpy(ret->store, witness, sizeof ret->store);
+        return TRUE;
+    }
+    return FALSE;
+}
+
+static json_t *post_protect(ApiCall *call, GError **error)
+{
+    static const char *const known[] = {
+        "standby", "witness", "interval_ms", "disks", "overwrite", "detach", NULL,
+    };
+    MigrateOptions options = call->context->settings->moves;
+    ProtectRequest request = {.options = &options};
+    g_autoptr(Activity) activity = NULL;
+
+    if (!need_body(call, known, error) || !read_protection(call, &options, &request.standby, error))
+        return NULL;
+    activity = protect_start(call->context, call->guest, &request, error);
+    if (!activity)
+        return NULL;
+    if (json_flag_or(call->body, "detach", FALSE)) {
+        call->status = 202;
+        return json_pack("{s:s, s:s, s:s}", "guest", call->guest, "standby", request.standby,
+                         "activity", activity_get_id(activity));
+    }
+    call->stream = activity_subscribe(activity, on_news, call->context);
+    return NULL;
+}
+
+static json_t *post_unprotect(ApiCall *call, GError **error)
+{
+    static const char *const known[] = {"force", NULL};
+
+    if (!need_body(call, known, error) ||
+        !protect_end(call->context, call->guest, json_flag_or(call->body, "force", FALSE), error))
+        return NULL;
+    return json_pack("{s:s, s:s}", "guest", call->guest, "status", "unprotected");
+}
+
+static json_t *post_failover(ApiCall *call, GError **error)
+{
+    if (!protect_fail_over(call->context, call->guest, error))
+        return NULL;
+    return json_pack("{s:s, s:s}", "guest", call->guest, "status", "failed-over");
+}
+
 static json_t *post_cancel(ApiCall *call, GError **error)
 {
     g_autoptr(Guest) guest = registry_find(call->context->registry, call->guest, error);
@@ -278,6 +348,9 @@ static const ApiRoute routes[] = {
     {"GET", "/v1/guests/NAME/disks", get_disks},
     {"POST", "/v1/guests/NAME/migrate", post_migrate},
     {"POST", "/v1/guests/NAME/cancel", post_cancel},
+    {"POST", "/v1/guests/NAME/protect", post_protect},
+    {"POST", "/v1/guests/NAME/unprotect", post_unprotect},
+    {"POST", "/v1/guests/NAME/failover", post_failover},
     {"POST", "/v1/guests/NAME/resolve", post_resolve},
     {"GET", "/v1/departures", get_departures},
 };

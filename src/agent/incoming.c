@@ -1,4 +1,4 @@
-#include "agent/incoming.h"
+#include "agent/incoming_private.h"
 
 #include <string.h>
 
@@ -18,21 +18,8 @@
 /* Ending a VMM, and noticing that its source has gone before. */
 #define EARLIER_ATTEMPT_MS 20000
 
-typedef struct {
-    AgentContext *context;
-    Session *session;
-    char *arrives; /* the name that is held with the arrivals, or NULL */
-    Guest *guest;  /* NULL until its name is taken */
-    char *transaction;
-    GPtrArray *rules;               /* of VmmMapRule */
-    GPtrArray *storage_directories; /* of storage processes */
-    GHashTable *storage_guards;     /* of processes that serve images */
-    PostcopyDestination *split;     /* published; borrowed from the move */
-    Guest *split_guest;             /* whose it is */
-} Incoming;
-
 /* Our rules in the driver's form. */
-static GPtrArray *make_rules(const AgentSettings *settings)
+GPtrArray *incoming_make_rules(const AgentSettings *settings)
 {
     GPtrArray *rules = g_ptr_array_new_with_free_func(g_free);
 
@@ -385,17 +372,18 @@ static void remove_directory(gpointer directory)
     g_free(directory);
 }
 
-gboolean incoming_serve(AgentContext *context, Session *session, GError **error)
+void incoming_begin(Incoming *incoming, AgentContext *context, Session *session)
 {
-    g_autoptr(GPtrArray) rules = make_rules(context->settings);
-    g_autoptr(GPtrArray) directories = g_ptr_array_new_with_free_func(remove_directory);
-    g_autoptr(GHashTable) guards = storage_guards_new();
-    Incoming incoming = {.context = context,
-                         .session = session,
-                         .rules = rules,
-                         .storage_directories = directories,
-                         .storage_guards = guards};
-    MigrateDestinationHost host = {
+    *incoming = (Incoming){.context = context,
+                           .session = session,
+                           .rules = incoming_make_rules(context->settings),
+                           .storage_directories = g_ptr_array_new_with_free_func(remove_directory),
+                           .storage_guards = storage_guards_new()};
+}
+
+MigrateDestinationHost incoming_get_host(Incoming *incoming)
+{
+    return (MigrateDestinationHost){
         .begin = on_begin,
         .launch = on_launch,
         .commit = on_commit,
@@ -412,13 +400,30 @@ gboolean incoming_serve(AgentContext *context, Session *session, GError **error)
         .publish = on_publish,
         .keep_split = on_keep_split,
         .get_channel = on_get_channel,
-        .channel_user = context,
-        .user = &incoming,
+        .channel_user = incoming->context,
+        .user = incoming,
     };
-    gboolean done = migrate_destination_serve(session, &host, error);
+}
 
+void incoming_end(Incoming *incoming)
+{
+    give_up(incoming);
+    end_arrival(incoming);
+    g_hash_table_unref(incoming->storage_guards);
+    g_ptr_array_unref(incoming->storage_directories);
+    g_ptr_array_unref(incoming->rules);
+}
+
+gboolean incoming_serve(AgentContext *context, Session *session, GError **error)
+{
+    Incoming incoming;
+    MigrateDestinationHost host;
+    gboolean done;
+
+    incoming_begin(&incoming, context, session);
+    host = incoming_get_host(&incoming);
+    done = migrate_destination_serve(session, &host, error);
     /* Neither started nor aborted: nothing may stay behind. */
-    give_up(&incoming);
-    end_arrival(&incoming);
+    incoming_end(&incoming);
     return done;
 }

@@ -375,6 +375,13 @@ static gboolean check_room(PageStores *stores, uint64_t bytes, GError **error)
            refuse_room(stores, bytes, room, stores->context->settings->runtime_dir, error);
 }
 
+gboolean page_stores_check_room(PageStores *stores, uint64_t bytes, GError **error)
+{
+    lock_guard(&stores->lock);
+
+    return check_room(stores, bytes, error);
+}
+
 static Hold *admit_locked(PageStores *stores, StoreMessage *message, GError **error)
 {
     if (strcmp(message->destination_agent, stores->context->agent_id) == 0)

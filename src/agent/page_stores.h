@@ -35,6 +35,10 @@ PageStores *page_stores_open(AgentContext *context);
 /* What is sealed stays.  NULL-safe. */
 void page_stores_close(PageStores *stores);
 
+/* NO_SPACE where this host cannot keep so many bytes more in its memory, by its settings or for want of
+ * it. */
+gboolean page_stores_check_room(PageStores *stores, uint64_t bytes, GError **error);
+
 /* A session whose HELLO said "store", or "fetch"; *agent*: its peer's lasting id.  Blocks to its
  * end. */
 gboolean page_stores_fill(AgentContext *context, Session *session, const char *agent,

@@ -13,6 +13,7 @@
 #include "agent/incoming.h"
 #include "agent/page_stores.h"
 #include "agent/postcopy.h"
+#include "agent/standby.h"
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/fd.h"
@@ -126,7 +127,10 @@ static void end_session(Peers *peers, Session *session)
     session_unref(session);
 }
 
-static gboolean serve_move(Peer *peer, const HelloMessage *hello, GError **error)
+/* A guest that comes, or one that this host is to stand by for. */
+static gboolean serve_session(Peer *peer, const HelloMessage *hello,
+                              gboolean (*serve)(AgentContext *, Session *, GError **),
+                              GError **error)
 {
     Session *session;
     gboolean done;
@@ -140,7 +144,7 @@ static gboolean serve_move(Peer *peer, const HelloMessage *hello, GError **error
         error_set(error, VMFERRY_ERROR_CANCELLED, "the agent here is being stopped");
         return FALSE;
     }
-    done = incoming_serve(peer->peers->context, session, error);
+    done = serve(peer->peers->context, session, error);
     end_session(peer->peers, session);
     return done;
 }
@@ -257,7 +261,9 @@ static gboolean serve_purpose(Peer *peer, const HelloMessage *hello, GError **er
     const char *purpose = hello->purpose;
 
     if (g_strcmp0(purpose, "migrate") == 0)
-        return serve_move(peer, hello, error);
+        return serve_session(peer, hello, incoming_serve, error);
+    if (g_strcmp0(purpose, "protect") == 0)
+        return serve_session(peer, hello, standby_receive, error);
     if (g_strcmp0(purpose, "join") == 0)
         return serve_join(peer, hello, error);
     if (g_strcmp0(purpose, "resume") == 0)

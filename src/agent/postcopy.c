@@ -334,13 +334,17 @@ static json_t *get_progress(gpointer user)
 {
     uint64_t pages = postcopy_destination_count_outstanding(user);
     uint64_t uncovered = postcopy_destination_count_uncovered(user);
-    json_t *progress = json_pack("{s:s, s:I, s:I}", "phase", "postcopy", "outstanding_bytes",
-                                 (json_int_t)pages * (json_int_t)PAGE_BYTES, "uncovered_bytes",
-                                 (json_int_t)uncovered * (json_int_t)PAGE_BYTES);
+    gboolean stood_by = postcopy_destination_is_stood_by(user);
+    json_t *progress = json_pack("{s:s, s:I, s:I}", "phase", stood_by ? "protected" : "postcopy",
+                                 "outstanding_bytes", (json_int_t)pages * (json_int_t)PAGE_BYTES,
+                                 "uncovered_bytes", (json_int_t)uncovered * (json_int_t)PAGE_BYTES);
     CheckpointCounts counts;
     gboolean protected = postcopy_destination_get_checkpoints(user, &counts);
 
     json_object_set_new(progress, "safety", json_string(protected ? "full" : "network"));
+    if (stood_by)
+        json_object_set_new(progress, "standby_connected",
+                            json_boolean(postcopy_destination_has_source(user)));
     if (protected)
         json_object_set_new(progress, "checkpoints", describe_checkpoints(&counts));
     describe_leases(user, progress);
@@ -355,6 +359,14 @@ static void drop_split(gpointer user)
 static const ActivityKind kind = {
     .kind = "postcopy",
     .state = "postcopy",
+    .get_progress = get_progress,
+    .free = drop_split,
+};
+
+/* It lacks nothing, and is stood by for. */
+static const ActivityKind protection_kind = {
+    .kind = "protection",
+    .state = "protected",
     .get_progress = get_progress,
     .free = drop_split,
 };
@@ -395,6 +407,7 @@ static void tell_end(AgentContext *context, Guest *guest, PostcopyDestination *s
     g_autoptr(GuestRecord) record = registry_get_record(guest);
     g_autoptr(GError) reason = NULL;
     Vmm *vmm = registry_get_vmm(guest, NULL);
+    VmferryErrorCode code;
 
     /* What a protected one had written is here only in part: its source has the rest. */
     if (!is_protected(split) &&
@@ -406,16 +419,20 @@ static void tell_end(AgentContext *context, Guest *guest, PostcopyDestination *s
     }
     if (was_superseded(context->splits, record->transaction)) {
         postcopy_destination_discard(split, NULL);
+        remove_overlays(context, record->transaction);
         return;
     }
     /* What was done here alone is nowhere else: its source is not told that it may go on. */
-    error_set(&reason,
-              transaction_log_is_alone(context->transactions, record->transaction)
-                  ? VMFERRY_ERROR_REFUSED
-                  : VMFERRY_ERROR_NOT_FOUND,
-              "the guest's process on host %s has ended while %" PRIu64
-              " pages of its memory were not there yet",
-              context->host_name, postcopy_destination_count_outstanding(split));
+    code = transaction_log_is_alone(context->transactions, record->transaction)
+               ? VMFERRY_ERROR_REFUSED
+               : VMFERRY_ERROR_NOT_FOUND;
+    if (record->standby)
+        error_set(&reason, code, "the guest's process on host %s has ended", context->host_name);
+    else
+        error_set(&reason, code,
+                  "the guest's process on host %s has ended while %" PRIu64
+                  " pages of its memory were not there yet",
+                  context->host_name, postcopy_destination_count_outstanding(split));
     event_log_add(context->events, guest->name, "lost", NULL, "%s", reason->message);
     /* First: a source that connects anew at once must not be told that all has come. */
     postcopy_withdraw(context, split);
@@ -475,8 +492,9 @@ static PostcopyKept await_end(AgentContext *context, Guest *guest, PostcopyDesti
 
 void postcopy_show(Guest *guest, PostcopyDestination *split)
 {
+    const ActivityKind *shown = postcopy_destination_is_stood_by(split) ? &protection_kind : &kind;
     g_autoptr(Activity) activity =
-        activity_new(&kind, guest->name, postcopy_destination_ref(split));
+        activity_new(shown, guest->name, postcopy_destination_ref(split));
 
     registry_set_activity(guest, activity);
 }
@@ -660,6 +678,65 @@ gboolean postcopy_go_alone(AgentContext *context, Guest *guest, GError **error)
     else
         error_set(error, VMFERRY_ERROR_REFUSED, "guest %s is not in doubt", guest->name);
     return FALSE;
+}
+
+/* ---- one that is stood by for ---- */
+
+static gboolean go_on_alone(AgentContext *context, const GuestRecord *record,
+                            PostcopyDestination *split, GError **error)
+{
+    return may_go_alone(split, error) &&
+           transaction_log_note_alone(context->transactions, record->transaction, error) &&
+           postcopy_destination_go_alone(split, error);
+}
+
+gboolean postcopy_end_standby(AgentContext *context, Guest *guest, gboolean force, GError **error)
+{
+    g_autoptr(GuestRecord) record = registry_get_record(guest);
+    g_autoptr(PostcopyDestination) split =
+        record->transaction ? find_protected(context->splits, record->transaction) : NULL;
+
+    if (!split) {
+        error_set(error, VMFERRY_ERROR_BUSY,
+                  "guest %s is just beginning, or ending, to be "
+                  "protected; try again",
+                  guest->name);
+        return FALSE;
+    }
+    if (!postcopy_destination_has_source(split)) {
+        if (!force && !postcopy_destination_get_leases(split)) {
+            error_set(error, VMFERRY_ERROR_REFUSED,
+                      "the standby %s of guest %s does not answer, and there is no witness: make "
+                      "sure that it does not go on with it there, then --force",
+                      record->destination, guest->name);
+            return FALSE;
+        }
+        if (!go_on_alone(context, record, split, error))
+            return FALSE;
+    }
+    postcopy_destination_end_standby(split);
+    return TRUE;
+}
+
+gboolean postcopy_fail_over(AgentContext *context, Guest *guest, GError **error)
+{
+    g_autoptr(GuestRecord) record = registry_get_record(guest);
+    g_autoptr(PostcopyDestination) split =
+        record->transaction ? find_protected(context->splits, record->transaction) : NULL;
+    CheckpointCounts counts = {0};
+
+    if (split)
+        postcopy_destination_get_checkpoints(split, &counts);
+    if (!split || counts.epochs == 0 || !postcopy_destination_has_source(split)) {
+        error_set(error, VMFERRY_ERROR_REFUSED,
+                  "the standby %s of guest %s %s: it could not go on with it", record->destination,
+                  guest->name,
+                  split && counts.epochs > 0 ? "does not answer" : "has no epoch of it yet");
+        return FALSE;
+    }
+    event_log_add(context->events, guest->name, "failing-over", NULL,
+                  "its process here is ended, so that %s goes on with it", record->destination);
+    return process_kill(record->pid, record->start_time, SIGKILL, error);
 }
 
 /* Not through QMP, which may itself wait for a page. */

@@ -42,6 +42,12 @@ typedef enum {
 void postcopy_show(Guest *guest, PostcopyDestination *split);
 
 /* Waits for one of these; then withdraws it and ends its activity.  The caller holds the claim. */
+/* A guest that is stood by for (protect.h) is not to be any more: begins that.  The source may not answer:
+ * then its witness, or *force*, decides. */
+gboolean postcopy_end_standby(AgentContext *context, Guest *guest, gboolean force, GError **error);
+/* Its standby goes on with it: its process is killed. */
+gboolean postcopy_fail_over(AgentContext *context, Guest *guest, GError **error);
+
 /* An operator's decision about a protected guest whose source does not answer: output is let go, and the
  * source is not to go on with it. */
 gboolean postcopy_go_alone(AgentContext *context, Guest *guest, GError **error);

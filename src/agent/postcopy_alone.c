@@ -5,6 +5,14 @@
 
 #define PAUSE_US (2 * G_TIME_SPAN_SECOND)
 
+/* The output of one that is stood by for waits for nothing else. */
+static guint get_patience_s(AgentContext *context, const PostcopyDestination *split)
+{
+    guint set = context->settings->alone_after;
+
+    return postcopy_destination_is_stood_by(split) ? MIN(set, POSTCOPY_ALONE_STANDBY_S) : set;
+}
+
 static gboolean is_wanted(const PostcopyAlone *alone, AgentContext *context,
                           PostcopyDestination *split)
 {
@@ -12,7 +20,7 @@ static gboolean is_wanted(const PostcopyAlone *alone, AgentContext *context,
 
     return postcopy_destination_get_leases(split) && !postcopy_destination_is_alone(split) &&
            g_get_monotonic_time() >= alone->next_us &&
-           idle_ms / 1000 >= context->settings->alone_after;
+           idle_ms / 1000 >= get_patience_s(context, split);
 }
 
 /* The witness first, then our own record: in this order the death of its VMM is answered rightly. */

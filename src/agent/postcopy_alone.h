@@ -14,6 +14,9 @@
 #include "agent/context.h"
 #include "migrate/postcopy_destination.h"
 
+/* Of a guest whose standby does not answer; less where *alone-after* is. */
+#define POSTCOPY_ALONE_STANDBY_S 5u
+
 typedef struct {
     gint64 next_us; /* when it is tried again */
     gboolean told;  /* that it cannot go on alone */

@@ -159,6 +159,8 @@ json_t *guest_record_to_json(const GuestRecord *record)
         json_object_set_new(object, "untold", json_true());
     if (record->taking_over)
         json_object_set_new(object, "taking_over", json_true());
+    if (record->standby)
+        json_object_set_new(object, "standby", json_true());
     if (record->other_pid > 0) {
         json_object_set_new(object, "other_pid", json_integer(record->other_pid));
         json_object_set_new(object, "other_start", json_integer((json_int_t)record->other_start));
@@ -386,6 +388,7 @@ static gboolean read_move(json_t *object, GuestRecord *record, GError **error)
         return FALSE;
     }
     record->split = json_flag_or(object, "split", FALSE);
+    record->standby = json_flag_or(object, "standby", FALSE);
     record->source_agent = g_strdup(json_text_or(object, "source_agent", NULL));
     record->untold = json_flag_or(object, "untold", FALSE);
     record->store = g_strdup(json_text_or(object, "store", NULL));
@@ -430,7 +433,12 @@ GuestRecord *guest_record_from_json(json_t *object, GError **error)
         error_set(error, VMFERRY_ERROR_INVALID, "a pid without \"qmp_path\"");
         return NULL;
     }
-    if (record->pid == 0 && record->role != GUEST_STARTING && record->role != GUEST_INCOMING) {
+    if (record->standby && record->role == GUEST_POSTCOPY_SOURCE && !record->deltas) {
+        error_set(error, VMFERRY_ERROR_INVALID, "a standby without \"deltas\"");
+        return NULL;
+    }
+    if (record->pid == 0 && record->role != GUEST_STARTING && record->role != GUEST_INCOMING &&
+        !record->standby) {
         error_set(error, VMFERRY_ERROR_INVALID, "role \"%s\" without a pid",
                   guest_role_name(record->role));
         return NULL;

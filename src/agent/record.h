@@ -108,7 +108,10 @@ typedef struct {
     char *deltas; /* directory of epochs that the destination sends back, ours to remove; or NULL */
     gboolean untold; /* LEAVING, and that destination has not confirmed that it knows (ENDED) */
     gboolean taking_over; /* see above */
-    pid_t other_pid;      /* of a takeover: the fresh process, of TAKEOVER the old one … */
+    gboolean
+        standby; /* POSTCOPY: it lacks nothing, and is protected; POSTCOPY_SOURCE: that is stood by
+                         for here, without a process */
+    pid_t other_pid; /* of a takeover: the fresh process, of TAKEOVER the old one … */
     uint64_t other_start;
     char *other_directory; /* … and its directory, or NULL */
     guint checkpoint_ms;   /* such epochs go from here, at this interval; 0: none */

@@ -129,6 +129,8 @@ static gboolean end_process(Recovery *recovery, GError **error)
 {
     g_autoptr(GuestRecord) record = registry_get_record(recovery->guest);
 
+    if (record->pid == 0)
+        return TRUE;
     /* Whoever started it hears that it has moved. */
     if (record->role != GUEST_INCOMING)
         return migrate_source_end_old(record->pid, record->start_time, record->name,
@@ -158,7 +160,8 @@ static RecoveryVerdict remove_dead(Recovery *recovery, const GuestRecord *record
     case GUEST_INCOMING:
         return recovery_incoming_gone(recovery);
     case GUEST_LEAVING:
-        return recovery_forget(recovery, "moved", "runs at its destination");
+        return record->standby ? recovery_end_standby(recovery)
+                               : recovery_forget(recovery, "moved", "runs at its destination");
     case GUEST_TAKEOVER:
         return recovery_takeover_gone(recovery);
     case GUEST_POSTCOPY_SOURCE:
@@ -199,6 +202,8 @@ static RecoveryVerdict step(Recovery *recovery, GError **error)
 
     if (record->role == GUEST_LEAVING && record->untold)
         return recovery_tell_ended(recovery, error);
+    if (record->standby && record->role == GUEST_POSTCOPY_SOURCE)
+        return recovery_stand_by(recovery, error);
     /* Without a pid on record none of its processes was ever released (spawn.h). */
     if (record->pid == 0 || strcmp(record->boot_id, recovery->context->boot_id) != 0 ||
         !process_is_same(record->pid, record->start_time))

@@ -187,12 +187,12 @@ RecoveryVerdict recovery_keep_split(Recovery *recovery, GError **error)
 
 /* ---- the source ---- */
 
-static gboolean get_channel(ChannelOptions *ret, gpointer user, GError **error)
+gboolean recovery_get_channel(ChannelOptions *ret, gpointer user, GError **error)
 {
     return agent_context_get_channel_options(((Recovery *)user)->context, ret, error);
 }
 
-static gboolean is_stopping(gpointer user)
+gboolean recovery_is_stopping(gpointer user)
 {
     Recovery *recovery = user;
 
@@ -215,7 +215,7 @@ static GuestMemory *open_memory(Recovery *recovery, GError **error)
 }
 
 /* COMPLETE: our epochs will not be used. */
-static gboolean give_up(gpointer user, GError **error)
+gboolean recovery_give_up(gpointer user, GError **error)
 {
     Recovery *recovery = user;
     GuestRecord *record = registry_get_record(recovery->guest);
@@ -232,18 +232,18 @@ static PostcopySourceJob make_job(Recovery *recovery, const GuestRecord *record,
         .agent = record->destination_agent,
         .transaction = {record->transaction, record->id, record->term + 1},
         .pages = pages,
-        .give_up = record->deltas ? give_up : NULL,
+        .give_up = record->deltas ? recovery_give_up : NULL,
         .gate = recovery_get_gate(recovery, record),
         .sender = {.workers = 1, .packing = PACKING_NONE},
-        .get_channel = get_channel,
-        .is_stopping = is_stopping,
+        .get_channel = recovery_get_channel,
+        .is_stopping = recovery_is_stopping,
         .has_ended = has_ended,
         .user = recovery,
     };
 }
 
 /* An operator decides where the destination does not answer; it has. */
-static void drop_decision(Recovery *recovery)
+void recovery_drop_decision(Recovery *recovery)
 {
     registry_forget_decision(recovery->guest);
     recovery->seen_decision = DECISION_NONE;
@@ -256,7 +256,7 @@ static void note_role(Recovery *recovery)
     registry_journal_anyway(recovery->guest, GUEST_POSTCOPY_SOURCE, RESUME_AS_BEFORE, &problem);
     if (problem)
         log_warning("guest %s: %s", recovery->guest->name, problem->message);
-    drop_decision(recovery);
+    recovery_drop_decision(recovery);
 }
 
 static PostcopyAnswer ask(Recovery *recovery, const GuestRecord *record)
@@ -308,8 +308,8 @@ static RecoveryVerdict follow_decision(Recovery *recovery, const GuestRecord *re
 }
 
 /* What an agent that died has left of a protected guest's epochs. */
-static gboolean open_epochs(const GuestRecord *record, DeltaStore **ret_deltas,
-                            KeptWrites **ret_writes, GError **error)
+gboolean recovery_open_epochs(const GuestRecord *record, DeltaStore **ret_deltas,
+                              KeptWrites **ret_writes, GError **error)
 {
     g_autofree char *deltas = g_build_filename(record->deltas, SOURCE_DELTAS, NULL);
     g_autofree char *writes = g_build_filename(record->deltas, SOURCE_WRITES, NULL);
@@ -388,7 +388,7 @@ static RecoveryVerdict serve(Recovery *recovery, const GuestRecord *record, GErr
     if (!pages)
         return RECOVERY_AGAIN;
     job = make_job(recovery, record, pages);
-    if (record->deltas && !open_epochs(record, &deltas, &writes, error))
+    if (record->deltas && !recovery_open_epochs(record, &deltas, &writes, error))
         return RECOVERY_AGAIN;
     if (writes) {
         part = kept_writes_get(writes);
@@ -436,7 +436,7 @@ RecoveryVerdict recovery_serve_split(Recovery *recovery, GError **error)
         return RECOVERY_AGAIN;
     if (!has_guest(answer))
         return follow_decision(recovery, record, error);
-    drop_decision(recovery);
+    recovery_drop_decision(recovery);
     return serve(recovery, record, error);
 }
 
@@ -453,7 +453,7 @@ static gboolean is_given_up(gpointer user, GError **error)
 
 static gboolean end_copy(Recovery *recovery, const GuestRecord *record, GError **error)
 {
-    return strcmp(record->boot_id, recovery->context->boot_id) != 0 ||
+    return record->pid == 0 || strcmp(record->boot_id, recovery->context->boot_id) != 0 ||
            migrate_source_end_old(record->pid, record->start_time, record->name,
                                   record->destination, error);
 }
@@ -509,7 +509,7 @@ RecoveryVerdict recovery_tell_drained(Recovery *recovery, GError **error)
         return forget_drained(recovery);
     case POSTCOPY_ANSWER_COMPLETE:
         g_clear_error(error);
-        give_up(recovery, error);
+        recovery_give_up(recovery, error);
         return RECOVERY_AGAIN;
     default:
         g_prefix_error(error,

@@ -2,7 +2,10 @@
 #pragma once
 
 #include "agent/recovery.h"
+#include "migrate/kept_writes.h"
 #include "migrate/takeover_gate.h"
+#include "transfer/delta_store.h"
+#include "wire/channel.h"
 
 typedef enum {
     RECOVERY_AGAIN, /* not settled: try again later */
@@ -79,6 +82,20 @@ RecoveryVerdict recovery_tell_drained(Recovery *recovery, GError **error);
 RecoveryVerdict recovery_take_over(Recovery *recovery, GError **error);
 RecoveryVerdict recovery_keep_taken_over(Recovery *recovery, GError **error);
 RecoveryVerdict recovery_takeover_gone(Recovery *recovery);
+
+/* A standby (recovery_standby.c): POSTCOPY_SOURCE; its end, where nothing is to be gone on with. */
+RecoveryVerdict recovery_stand_by(Recovery *recovery, GError **error);
+RecoveryVerdict recovery_end_standby(Recovery *recovery);
+
+/* For it, from recovery_postcopy.c: what the source of a protected guest does without its own process.
+ * Whether the destination answers; what an agent that died has left of its epochs; ENDED is to be
+ * told; a decision is not needed. */
+gboolean recovery_get_channel(ChannelOptions *ret, gpointer recovery, GError **error);
+gboolean recovery_is_stopping(gpointer recovery);
+gboolean recovery_give_up(gpointer recovery, GError **error);
+gboolean recovery_open_epochs(const GuestRecord *record, DeltaStore **ret_deltas,
+                              KeptWrites **ret_writes, GError **error);
+void recovery_drop_decision(Recovery *recovery);
 
 /* INCOMING (recovery_incoming.c). */
 RecoveryVerdict recovery_settle_incoming(Recovery *recovery, GError **error);

@@ -8,6 +8,7 @@
 #include <inttypes.h>
 
 #include "agent/directory.h"
+#include "agent/incoming_private.h"
 #include "agent/launch.h"
 #include "agent/recovery_private.h"
 #include "agent/storage_guards.h"
@@ -24,9 +25,9 @@
 #include "migrate/source.h"
 #include "migrate/takeover.h"
 #include "migrate/takeover_disks.h"
+#include "migrate/takeover_images.h"
 #include "wire/messages.h"
 
-#define IMAGES_NAME "images"
 #define MACHINE_MAX_BYTES ((size_t)8 << 20)
 #define AWAIT_SLICE_MS 100
 #define KILL_TIMEOUT_MS 10000
@@ -40,6 +41,7 @@ typedef struct {
     char *directory; /* of the takeover's own files */
     Vmm *fresh;      /* NULL once it is the guest's */
     Takeover *takeover;
+    GPtrArray *rules;   /* of VmmMapRule, where the machine is another host's; NULL: it is ours */
     char **old_cgroups; /* of the old process, to be removed after it; NULL: none */
     uint64_t begun_ns;
 } Taking;
@@ -51,6 +53,7 @@ static void taking_clear(Taking *taking)
         launch_undo(g_steal_pointer(&taking->fresh));
     delta_store_free(taking->store);
     guest_message_free(taking->machine);
+    g_clear_pointer(&taking->rules, g_ptr_array_unref);
     g_strfreev(taking->old_cgroups);
     g_free(taking->directory);
 }
@@ -72,17 +75,14 @@ static gboolean open_all(Taking *taking, GError **error)
     g_autofree char *path = g_build_filename(record->deltas, SOURCE_DELTAS, NULL);
 
     taking->directory = g_strdup(record->deltas);
+    if (record->standby)
+        taking->rules = incoming_make_rules(taking->recovery->context->settings);
     taking->machine = read_machine(record->deltas, error);
     taking->store = taking->machine ? delta_store_open(path, error) : NULL;
     return taking->store != NULL;
 }
 
 /* --- the images of the old one's disks --------------------------------------------------- */
-
-static char *name_images(const Taking *taking)
-{
-    return g_build_filename(taking->directory, IMAGES_NAME, NULL);
-}
 
 /* As the fresh one will open it: what the old one has open is not seen once it has left its place. */
 static char *name_image(const Taking *taking, const VmmDiskFile *file)
@@ -94,81 +94,28 @@ static char *name_image(const Taking *taking, const VmmDiskFile *file)
                      file->file, NULL);
 }
 
-static json_t *describe_images(const Taking *taking, const GPtrArray *disks)
-{
-    json_t *images = json_array();
-
-    for (guint i = 0; i < disks->len; i++) {
-        const VmmDiskFile *file = ((VmmDisk *)disks->pdata[i])->files->pdata[0];
-        g_autofree char *path = name_image(taking, file);
-
-        json_array_append_new(images, json_pack("{s:s, s:s, s:I}", "path", path, "format",
-                                                file->format, "bytes", (json_int_t)file->bytes));
-    }
-    return json_pack("{s:o}", "images", images);
-}
-
-static gboolean write_images(const Taking *taking, Vmm *old, const char *path, GError **error)
+static gboolean write_images(const Taking *taking, Vmm *old, GError **error)
 {
     g_autoptr(GPtrArray) disks = epoch_writes_list(old, error);
-    g_autoptr(json_t) object = NULL;
-    gboolean noted;
-    char *text;
+    g_autoptr(GPtrArray) paths = g_ptr_array_new_with_free_func(g_free);
+    g_autofree TakeoverImage *images = NULL;
 
     if (!disks || !epoch_writes_check(disks, error))
         return FALSE;
-    object = describe_images(taking, disks);
-    text = json_dumps(object, JSON_LINE);
-    noted = file_replace(path, text, strlen(text), FALSE, error);
-    free(text);
-    return noted;
+    images = g_new0(TakeoverImage, disks->len + 1);
+    for (guint i = 0; i < disks->len; i++) {
+        const VmmDiskFile *file = ((VmmDisk *)disks->pdata[i])->files->pdata[0];
+
+        g_ptr_array_add(paths, name_image(taking, file));
+        images[i] = (TakeoverImage){paths->pdata[i], file->format, file->bytes};
+    }
+    return takeover_images_write(taking->directory, images, disks->len, error);
 }
 
 /* Before the old one has given up anything; what is there already is right. */
 static gboolean note_images(const Taking *taking, Vmm *old, GError **error)
 {
-    g_autofree char *path = name_images(taking);
-
-    return g_file_test(path, G_FILE_TEST_EXISTS) || write_images(taking, old, path, error);
-}
-
-/* Texts are *object*'s. */
-static gboolean read_image(json_t *object, TakeoverImage *ret, GError **error)
-{
-    return json_get_text(object, "path", &ret->path, error) &&
-           json_get_text(object, "format", &ret->format, error) &&
-           json_get_count(object, "bytes", G_MAXINT64, &ret->bytes, error);
-}
-
-static json_t *load_images(const Taking *taking, GError **error)
-{
-    g_autofree char *path = name_images(taking);
-    size_t length;
-    g_autofree char *text = file_read(path, MACHINE_MAX_BYTES, &length, error);
-
-    return text ? json_parse_object(text, length, MACHINE_MAX_BYTES, error) : NULL;
-}
-
-/* Of TakeoverImage, whose texts are *ret_object*'s.  Free both. */
-static GArray *read_images(const Taking *taking, json_t **ret_object, GError **error)
-{
-    g_autoptr(json_t) object = load_images(taking, error);
-    g_autoptr(GArray) images = g_array_new(FALSE, TRUE, sizeof(TakeoverImage));
-    json_t *entries, *entry;
-    size_t i;
-
-    if (!object || !json_get_array(object, "images", WRITE_JOURNAL_MAX_DISKS, &entries, error))
-        return NULL;
-    json_array_foreach(entries, i, entry)
-    {
-        TakeoverImage image;
-
-        if (!read_image(entry, &image, error))
-            return NULL;
-        g_array_append_val(images, image);
-    }
-    *ret_object = g_steal_pointer(&object);
-    return g_steal_pointer(&images);
+    return takeover_images_exist(taking->directory) || write_images(taking, old, error);
 }
 
 /* --- up to the fresh process ------------------------------------------------------------- */
@@ -202,9 +149,11 @@ static gboolean forget_other(Taking *taking, GError **error)
 /* Once: one that was adopted has no control socket any more after that. */
 static gboolean leave_place(Taking *taking, GError **error)
 {
+    g_autoptr(GuestRecord) record = registry_get_record(taking->recovery->guest);
     Vmm *old;
 
-    if (takeover_was_place_left(taking->directory))
+    /* A standby has none. */
+    if (record->standby || takeover_was_place_left(taking->directory))
         return TRUE;
     if (!recovery_reach(taking->recovery, error))
         return FALSE;
@@ -244,14 +193,22 @@ static gboolean give_directory(Taking *taking, char **ret, GError **error)
 
 /* --- the disks --------------------------------------------------------------------------- */
 
+static char *map(const Taking *taking, const char *text)
+{
+    return taking->rules ? vmm_map_text(text, taking->rules) : g_strdup(text);
+}
+
 static VmmStorage *open_storage(Taking *taking, const char *directory, GHashTable *guards,
                                 GError **error)
 {
     const GuestMessage *machine = taking->machine;
     const VmmDriver *driver = vmm_driver_find(machine->vmm_kind, error);
+    g_autofree char *program = map(taking, machine->command_line[0]);
+    g_autofree char *folder =
+        map(taking, machine->working_directory ? machine->working_directory : "/");
     VmmStorageLaunch launch = {
-        .program = machine->command_line[0],
-        .working_directory = machine->working_directory,
+        .program = program,
+        .working_directory = folder,
         .directory = directory,
         .process = machine->process,
         .allow_unconfined = taking->recovery->context->settings->allow_unconfined,
@@ -314,7 +271,7 @@ static gboolean apply_writes(Taking *taking, GError **error)
     journal = kept_writes_get_journal(kept);
     if (!journal)
         return TRUE;
-    images = read_images(taking, &object, error);
+    images = takeover_images_read(taking->directory, &object, error);
     if (!images || !has_writes(journal, &any, error))
         return FALSE;
     return !any ||
@@ -334,6 +291,7 @@ static gboolean launch_fresh(Taking *taking, GError **error)
         .working_directory = machine->working_directory ? machine->working_directory : "/",
         .incoming = TRUE,
         .in_place = TRUE,
+        .rules = taking->rules,
         .process = machine->process,
         .allow_unconfined = taking->recovery->context->settings->allow_unconfined,
         .begun = note_fresh,
@@ -466,7 +424,8 @@ static gboolean end_old(Taking *taking, GError **error)
 {
     g_autoptr(GuestRecord) record = registry_get_record(taking->recovery->guest);
 
-    return migrate_source_end_old(record->other_pid, record->other_start, record->name,
+    return record->other_pid == 0 ||
+           migrate_source_end_old(record->other_pid, record->other_start, record->name,
                                   "another process on this host", error);
 }
 

@@ -57,9 +57,13 @@ const char *guest_get_shown_state(const Guest *guest)
     case GUEST_INCOMING:
         return "incoming";
     case GUEST_POSTCOPY:
-        return "postcopy";
+        if (!guest->record->standby)
+            return "postcopy";
+        return guest->activity ? activity_get_kind(guest->activity)->state : "protected";
     case GUEST_POSTCOPY_SOURCE:
-        return guest->record->taking_over ? "taking-over" : "postcopy-source";
+        if (guest->record->taking_over)
+            return "taking-over";
+        return guest->record->standby ? "standby" : "postcopy-source";
     case GUEST_TAKEOVER:
         return "takeover";
     }
@@ -457,7 +461,7 @@ static void settle(GuestRecord *record)
     g_clear_pointer(&record->deltas, g_free);
     g_clear_pointer(&record->other_directory, g_free);
     record->other_pid = 0;
-    record->untold = record->taking_over = FALSE;
+    record->untold = record->taking_over = record->standby = FALSE;
     record->checkpoint_ms = 0;
     record->role = GUEST_OURS;
     set_transaction(record, NULL, NULL, NULL);

@@ -50,6 +50,7 @@ static const char *describe_phase(const char *phase)
         {"connect", "connecting"},
         {"disks", "copying disks"},
         {"precopy", "copying"},
+        {"memory", "first epoch"},
         {"store", "filling the store"},
         {"stopped", "stopped, last round"},
         {"switchover", "switching over"},
@@ -90,7 +91,8 @@ static gboolean is_one_pass(json_t *object)
 {
     const char *phase = json_text_or(object, "phase", "");
 
-    return strcmp(phase, "postcopy") == 0 || strcmp(phase, "store") == 0;
+    return strcmp(phase, "postcopy") == 0 || strcmp(phase, "store") == 0 ||
+           strcmp(phase, "memory") == 0;
 }
 
 /* How far the phase is: "round 2", "512 MB of 2.0 GB".  Free with g_free(). */

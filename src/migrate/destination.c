@@ -83,6 +83,18 @@ static gboolean check_guest_frame(DestinationMove *move, const Frame *frame, GEr
     return FALSE;
 }
 
+gboolean destination_take_guest(DestinationMove *move, const Frame *frame, GError **error)
+{
+    if (!check_guest_frame(move, frame, error))
+        return FALSE;
+    move->guest = guest_message_decode((const char *)frame->payload, frame->length, error);
+    if (!move->guest)
+        return FALSE;
+    session_set_transaction(move->session, move->guest->transaction);
+    return move->disks ? destination_are_disks_of(move, move->guest, error)
+                       : move->host->begin(move->guest->guest, move->host->user, error);
+}
+
 /* Perhaps with disks before it. */
 static gboolean receive_guest(DestinationMove *move, GError **error)
 {
@@ -94,14 +106,7 @@ static gboolean receive_guest(DestinationMove *move, GError **error)
         (!destination_take_disks(move, &frame, error) ||
          !destination_await_after_disks(move, FRAME_GUEST, &frame, error)))
         return FALSE;
-    if (!check_guest_frame(move, &frame, error))
-        return FALSE;
-    move->guest = guest_message_decode((const char *)frame.payload, frame.length, error);
-    if (!move->guest)
-        return FALSE;
-    session_set_transaction(move->session, move->guest->transaction);
-    return move->disks ? destination_are_disks_of(move, move->guest, error)
-                       : move->host->begin(move->guest->guest, move->host->user, error);
+    return destination_take_guest(move, &frame, error);
 }
 
 /* Makes the VMM's RAM that of the source, by name and length. */

@@ -131,7 +131,8 @@ static gboolean take_plan(DestinationDisks *disks, const Frame *frame, GError **
 {
     if (!disks_message_decode((const char *)frame->payload, frame->length, &disks->message, error))
         return FALSE;
-    if (!disks->move->host->begin(disks->message.guest, disks->move->host->user, error))
+    if (!disks->move->guest &&
+        !disks->move->host->begin(disks->message.guest, disks->move->host->user, error))
         return FALSE;
     session_set_transaction(disks->move->session, disks->message.transaction);
     disks->files = g_new0(DestinationFile, count_files(disks) + 1);

@@ -48,6 +48,9 @@ typedef struct {
 GPtrArray *destination_order_regions(const GuestMessage *guest, const VmmDescription *description,
                                      GError **error);
 
+/* Takes GUEST: destination.c. */
+gboolean destination_take_guest(DestinationMove *move, const Frame *frame, GError **error);
+
 /* Whether it has, or is about to: its process may take a moment to go, its
  * connection is closed at once. */
 gboolean destination_vmm_has_ended(Vmm *vmm);

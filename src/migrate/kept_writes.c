@@ -16,26 +16,33 @@ static KeptWrites *take(WriteJournal *journal)
     return kept;
 }
 
+KeptWrites *kept_writes_create_for(const uint64_t *bytes, guint count, const char *directory,
+                                   const char *transaction, GError **error)
+{
+    WriteJournal *journal;
+
+    if (count == 0)
+        return take(NULL);
+    journal =
+        write_journal_create(directory, transaction, bytes, count, KEPT_WRITES_MOST_BYTES, error);
+    return journal ? take(journal) : NULL;
+}
+
 KeptWrites *kept_writes_create(Vmm *vmm, const char *directory, const char *transaction,
                                GError **error)
 {
     g_autoptr(GPtrArray) disks = epoch_writes_list(vmm, error);
     g_autofree uint64_t *bytes = NULL;
-    WriteJournal *journal;
 
     if (!disks || !epoch_writes_check(disks, error))
         return NULL;
-    if (disks->len == 0)
-        return take(NULL);
     bytes = g_new0(uint64_t, disks->len + 1);
     for (guint i = 0; i < disks->len; i++) {
         const VmmDisk *disk = disks->pdata[i];
 
         bytes[i] = ((const VmmDiskFile *)disk->files->pdata[0])->bytes;
     }
-    journal = write_journal_create(directory, transaction, bytes, disks->len,
-                                   KEPT_WRITES_MOST_BYTES, error);
-    return journal ? take(journal) : NULL;
+    return kept_writes_create_for(bytes, disks->len, directory, transaction, error);
 }
 
 KeptWrites *kept_writes_open(const char *directory, const char *transaction, uint64_t committed,

@@ -22,6 +22,10 @@ typedef struct KeptWrites KeptWrites;
 KeptWrites *kept_writes_create(Vmm *vmm, const char *directory, const char *transaction,
                                GError **error);
 
+/* Of disks of these sizes (bytes, whole sectors). */
+KeptWrites *kept_writes_create_for(const uint64_t *bytes, guint count, const char *directory,
+                                   const char *transaction, GError **error);
+
 /* What an agent that died has left.  *committed*: the last epoch that was. */
 KeptWrites *kept_writes_open(const char *directory, const char *transaction, uint64_t committed,
                              GError **error);

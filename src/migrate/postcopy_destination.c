@@ -1,5 +1,6 @@
 #include "migrate/postcopy_destination.h"
 
+#include <errno.h>
 #include <inttypes.h>
 #include <unistd.h>
 
@@ -9,6 +10,7 @@
 #include "base/fd.h"
 #include "base/lock_guard.h"
 #include "base/log.h"
+#include "base/page.h"
 #include "memory/discard.h"
 #include "migrate/postcopy_source.h"
 #include "transfer/guest_pages.h"
@@ -20,6 +22,7 @@
 #define RECEIVE_AHEAD_FRAMES 64
 #define JOIN_TIMEOUT_MS 15000
 #define HEAR_SLICE_MS 50
+#define END_SLICE_MS 100
 /* The source may still be sending what it knows to be in vain when it hears COMPLETE. */
 #define DRAIN_MS 2000
 
@@ -65,6 +68,7 @@ struct PostcopyDestination {
 
     uint64_t uncovered; /* atomic; as its source said last */
     gint forgone;       /* atomic: pages, by a guest that is not to run any more */
+    gint stood_by;      /* atomic: its source is a standby, and is to stay that */
 
     /* Of who completes it. */
     FaultServiceCounts counts;
@@ -112,6 +116,8 @@ static void end_requests(PostcopyDestination *split)
 #define NOTE_SOURCE_GONE "source-gone"
 /* It was ended at once. */
 #define NOTE_WRITES_LAST "writes-last"
+/* It is stood by. */
+#define NOTE_STANDBY "standby"
 
 static gboolean has_note(const char *path, const char *note)
 {
@@ -120,13 +126,29 @@ static gboolean has_note(const char *path, const char *note)
     return access(name, F_OK) == 0;
 }
 
-static void add_note(const char *path, const char *note)
+static gboolean try_note(const char *path, const char *note, GError **error)
 {
     g_autofree char *name = g_strconcat(path, ".", note, NULL);
+
+    return file_replace(name, "", 0, FALSE, error);
+}
+
+static void add_note(const char *path, const char *note)
+{
     g_autoptr(GError) problem = NULL;
 
-    if (!file_replace(name, "", 0, FALSE, &problem))
+    if (!try_note(path, note, &problem))
         log_warning("%s", problem->message);
+}
+
+static gboolean remove_note(const char *path, const char *note, GError **error)
+{
+    g_autofree char *name = g_strconcat(path, ".", note, NULL);
+
+    if (unlink(name) == 0 || errno == ENOENT)
+        return TRUE;
+    error_set_errno(error, errno, "remove %s", name);
+    return FALSE;
 }
 
 void postcopy_destination_note_writes_last(PostcopyDestination *split)
@@ -168,6 +190,7 @@ PostcopyDestination *postcopy_destination_new(GuestMemory *memory, Userfault *us
     split->uncovered = UINT64_MAX;
     split->forgone = resumed && has_note(path, NOTE_FORGONE);
     split->source_gone = resumed && has_note(path, NOTE_SOURCE_GONE);
+    split->stood_by = has_note(path, NOTE_STANDBY);
     split->idle_since_us = split->source_since_us = g_get_monotonic_time();
     split->regions = guest_source_new(memory);
     split->service = fault_service_start(userfault, memory, pages, resumed, on_want, split, error);
@@ -277,6 +300,42 @@ gboolean postcopy_destination_protect(PostcopyDestination *split,
         postcopy_protection_new(split->memory, split->userfault, split->service, split->path,
                                 postcopy_destination_get_transaction(split), options, error);
     return split->protection != NULL;
+}
+
+gboolean postcopy_destination_note_standby(const char *path, GError **error)
+{
+    return try_note(path, NOTE_SOURCE_GONE, error) && try_note(path, NOTE_STANDBY, error);
+}
+
+gboolean postcopy_destination_is_stood_by(const PostcopyDestination *split)
+{
+    return g_atomic_int_get(&((PostcopyDestination *)split)->stood_by);
+}
+
+void postcopy_destination_forget_standby(const char *path)
+{
+    remove_note(path, NOTE_STANDBY, NULL);
+    remove_note(path, NOTE_SOURCE_GONE, NULL);
+}
+
+gboolean postcopy_destination_begin_standby(PostcopyDestination *split, GError **error)
+{
+    return remove_note(split->path, NOTE_SOURCE_GONE, error);
+}
+
+void postcopy_destination_end_standby(PostcopyDestination *split)
+{
+    g_autoptr(GError) problem = NULL;
+
+    if (!remove_note(split->path, NOTE_STANDBY, &problem))
+        log_warning("%s", problem->message);
+    g_atomic_int_set(&split->stood_by, FALSE);
+}
+
+/* Its source is needed for that. */
+static gboolean is_whole(const PostcopyDestination *split)
+{
+    return outstanding_count(split->pages) == 0 && !postcopy_destination_is_stood_by(split);
 }
 
 gboolean postcopy_destination_hold(PostcopyDestination *split, Vmm *vmm, EpochWrites *writes,
@@ -584,7 +643,7 @@ static gboolean receive(PostcopyDestination *split, Session *session, FrameQueue
 {
     g_autoptr(PageApplier) applier = page_applier_new(split->sink, release_slot, queue);
 
-    while (outstanding_count(split->pages) > 0 && !(split->from_store && split->pushed)) {
+    while (!is_whole(split) && !(split->from_store && split->pushed)) {
         g_autoptr(GError) quiet = NULL;
         FrameSlot *slot = frame_queue_pop(queue, HEAR_SLICE_MS, &quiet);
 
@@ -699,7 +758,7 @@ static gboolean serve_resumed(PostcopyDestination *split, Session *session, GErr
                               error);
     if (!queue)
         return FALSE;
-    if (outstanding_count(split->pages) == 0)
+    if (is_whole(split))
         return tell_end(split, session, queue, error);
     return say_outstanding(split, session, error) && serve(split, session, queue, error);
 }
@@ -787,6 +846,7 @@ void postcopy_destination_forgo_pages(PostcopyDestination *split)
         add_note(split->path, NOTE_FORGONE);
     for (guint i = 0; i < split->regions->regions->count; i++)
         outstanding_remove(split->pages, i, (PageSpan){0, split->regions->regions->pages[i]});
+    postcopy_destination_end_standby(split);
 }
 
 /* FALSE: to be tried again. */
@@ -820,6 +880,7 @@ static void complete(PostcopyDestination *split)
     if (ended && !postcopy_destination_are_pages_forgone(split)) {
         call_whole(split);
         unlink(split->path);
+        postcopy_destination_forget_standby(split->path);
     }
     note_end(split, ended);
 }
@@ -950,6 +1011,64 @@ gboolean postcopy_destination_serve(PostcopyDestination *split, Session *session
     return done;
 }
 
+/* ---- one that is not begun ---- */
+
+static void ignore_whole(const FaultServiceCounts *counts, const CheckpointCounts *checkpoints,
+                         gpointer user)
+{
+}
+
+static void ignore_lost(const GError *why, gpointer user)
+{
+}
+
+static gboolean is_vmm_gone(Vmm *vmm)
+{
+    VmmRunState state;
+
+    return vmm_get_run_state(vmm, &state, NULL) && state == VMM_RUN_STATE_GONE;
+}
+
+static void try_alone(PostcopyDestination *split)
+{
+    g_autoptr(GError) problem = NULL;
+
+    if (!postcopy_destination_go_alone(split, &problem))
+        log_debug("what is held of the guest is not let go: %s", problem->message);
+}
+
+/* Nothing of it is held. */
+static void take_out(PostcopyDestination *split, Vmm *vmm)
+{
+    g_autoptr(GError) problem = NULL;
+
+    if (!vmm_stay_at_shutdown(vmm, FALSE, &problem))
+        log_debug("%s", problem->message);
+    if (split->protection)
+        postcopy_protection_detach(split->protection);
+    stop_service(split);
+    while (!end_userfault(split) && !is_vmm_gone(vmm))
+        clock_sleep_ns((uint64_t)END_SLICE_MS * 1000000);
+    split->discarded = TRUE;
+    unlink(split->path);
+}
+
+void postcopy_destination_end_alone(PostcopyDestination *split, Vmm *vmm)
+{
+    static const PostcopyDestinationHost nobody = {ignore_whole, ignore_lost, NULL, NULL};
+
+    split->host = nobody;
+    postcopy_destination_end_standby(split);
+    if (!split->protection || !postcopy_protection_holds_any(split->protection)) {
+        take_out(split, vmm);
+        return;
+    }
+    while (!postcopy_destination_await(split, END_SLICE_MS) && !is_vmm_gone(vmm))
+        try_alone(split);
+    if (!postcopy_destination_is_complete(split))
+        split->discarded = TRUE;
+}
+
 /* --- facts ----------------------------------------------------------------------- */
 
 gboolean postcopy_destination_await(PostcopyDestination *split, guint timeout_ms)
@@ -981,6 +1100,16 @@ gboolean postcopy_destination_is_complete(PostcopyDestination *split)
 uint64_t postcopy_destination_count_outstanding(PostcopyDestination *split)
 {
     return outstanding_count(split->pages);
+}
+
+uint64_t postcopy_destination_get_memory_bytes(const PostcopyDestination *split)
+{
+    const PageRegions *regions = split->regions->regions;
+    uint64_t pages = 0;
+
+    for (guint i = 0; i < regions->count; i++)
+        pages += regions->pages[i];
+    return pages * PAGE_BYTES;
 }
 
 uint64_t postcopy_destination_count_uncovered(PostcopyDestination *split)

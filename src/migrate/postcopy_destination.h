@@ -17,6 +17,8 @@
  *                    restarted agent finds that nothing is outstanding.
  *                    Of a guest that is protected nothing ends before its source has said that it has
  *                    given up its epochs.
+ *     stood by       a guest that lacks nothing, and whose other half is a standby for as long as its
+ *                    user wants it: not complete before postcopy_destination_end_standby()
  *     left           the agent stops, or has died: all stays in the VMM as it is, threads that need
  *                    a page wait.  Never is a page that has not come read as zeroes.
  *
@@ -78,6 +80,22 @@ gboolean postcopy_destination_protect(PostcopyDestination *split,
 gboolean postcopy_destination_hold(PostcopyDestination *split, Vmm *vmm, EpochWrites *writes,
                                    GError **error);
 void postcopy_destination_detach(PostcopyDestination *split);
+/* The guest is here, whole, and its other half is to stand by (options->nothing_there): before it is
+ * made.  On record, beside *path*: until postcopy_destination_begin_standby() nobody can have taken
+ * anything of it, so it runs without where that is not reached. */
+gboolean postcopy_destination_note_standby(const char *path, GError **error);
+/* As long as that is wanted. */
+gboolean postcopy_destination_is_stood_by(const PostcopyDestination *split);
+/* Removes that. */
+void postcopy_destination_forget_standby(const char *path);
+/* From here on there may be one. */
+gboolean postcopy_destination_begin_standby(PostcopyDestination *split, GError **error);
+/* None is wanted any more; that is on record.  It completes as one that has all of its memory. */
+void postcopy_destination_end_standby(PostcopyDestination *split);
+/* It is not to be stood by after all: output passes, overlays become part of their images, nothing stays in
+ * the VMM (*vmm*), whose guest runs.  Blocks until that is so, or that VMM is no more.  For one that
+ * nobody else knows of. */
+void postcopy_destination_end_alone(PostcopyDestination *split, Vmm *vmm);
 /* Its source is served: it answers. */
 gboolean postcopy_destination_has_source(PostcopyDestination *split);
 /* Where it has a witness: from now on it runs by leases only (split_leases.h), until its source has
@@ -138,6 +156,8 @@ gboolean postcopy_destination_await(PostcopyDestination *split, guint timeout_ms
 
 gboolean postcopy_destination_is_complete(PostcopyDestination *split);
 uint64_t postcopy_destination_count_outstanding(PostcopyDestination *split);
+/* Of all of the guest's RAM. */
+uint64_t postcopy_destination_get_memory_bytes(const PostcopyDestination *split);
 
 /* Of these, pages that no store has, as far as the source has said: all, where it has not. */
 uint64_t postcopy_destination_count_uncovered(PostcopyDestination *split);

@@ -1,5 +1,6 @@
 #include "migrate/postcopy_protection.h"
 
+#include <errno.h>
 #include <unistd.h>
 
 #include "base/error.h"
@@ -10,17 +11,20 @@
 
 struct PostcopyProtection {
     EpochPageFiles files;
-    char *lacking_path, *discarded_path, *under_way_path, *passed_path, *paused_path;
+    char *lacking_path, *discarded_path, *under_way_path, *passed_path, *paused_path, *free_path;
     char *transaction, *directory; /* of overlays */
     FaultService *service;
     SplitLeases *leases; /* NULL: it needs none */
     guint interval_ms;
+    Vmm *sent_by; /* borrowed, for the sender */
     gboolean reopened;
-    gint passed;        /* atomic */
-    GMutex lock;        /* protects all below; held in calls of the sender */
-    Vmm *vmm;           /* borrowed; NULL before it is held, and once it is not used any more */
-    HeldOutput *output; /* NULL: nothing is held */
-    HeldWrites *writes; /* NULL: no disk writes are */
+    gboolean free; /* its output passes, up to the first cut; the sender's, once that has begun */
+    gint passed;   /* atomic */
+    GMutex lock;   /* protects all below; held in calls of the sender */
+    Vmm *vmm;      /* borrowed; NULL before it is held, and once it is not used any more */
+    gboolean held;
+    HeldOutput *output;       /* NULL: nothing is held */
+    HeldWrites *writes;       /* NULL: no disk writes are */
     CheckpointSender *sender; /* NULL once it is finished, or detached */
     CheckpointCounts counts;  /* of one that is no more */
 };
@@ -50,6 +54,7 @@ static PostcopyProtection *protection_new(const char *path, const char *transact
     protection->service = service;
     protection->passed_path = name_file(path, "passed");
     protection->paused_path = name_file(path, "paused");
+    protection->free_path = name_file(path, "free");
     protection->transaction = g_strdup(transaction);
     protection->directory = g_strdup(options->directory);
     protection->interval_ms = options->interval_ms;
@@ -87,6 +92,7 @@ void postcopy_protection_discard(PostcopyProtection *protection)
     unlink(protection->discarded_path);
     unlink(protection->passed_path);
     unlink(protection->paused_path);
+    unlink(protection->free_path);
     unlink(protection->lacking_path);
 }
 
@@ -98,6 +104,8 @@ static gboolean create_files(PostcopyProtection *protection, const char *transac
 {
     EpochPageFiles *files = &protection->files;
 
+    if (protection->free && !file_replace(protection->free_path, "", 0, FALSE, error))
+        return FALSE;
     files->under_way = outstanding_create(protection->under_way_path, transaction, memory, error);
     if (files->under_way)
         files->discarded =
@@ -127,10 +135,12 @@ PostcopyProtection *postcopy_protection_new(GuestMemory *memory, Userfault *user
 {
     g_autoptr(PostcopyProtection) protection = protection_new(path, transaction, service, options);
 
+    protection->free = options->nothing_there;
     if (!create_files(protection, transaction, memory, error))
         return NULL;
     fault_service_note_discarded(service, protection->files.discarded);
-    protection->sender = checkpoint_sender_new(memory, userfault, &protection->files, error);
+    protection->sender = (protection->free ? checkpoint_sender_reopen : checkpoint_sender_new)(
+        memory, userfault, &protection->files, error);
     return protection->sender ? g_steal_pointer(&protection) : NULL;
 }
 
@@ -144,7 +154,7 @@ PostcopyProtection *postcopy_protection_reopen(GuestMemory *memory, Userfault *u
 
     protection->reopened = TRUE;
     protection->passed = access(protection->passed_path, F_OK) == 0;
-
+    protection->free = access(protection->free_path, F_OK) == 0;
     if (!open_files(protection, error))
         return NULL;
     fault_service_note_discarded(service, protection->files.discarded);
@@ -174,6 +184,40 @@ static gboolean hold_writes(PostcopyProtection *protection, Vmm *vmm, EpochWrite
     return FALSE;
 }
 
+/* ---- its network's output ---- */
+
+/* From here on it is held, also by a restarted agent: the epoch that follows may be the one that is
+ * gone on from.  As a CheckpointOutput. */
+static gboolean prepare_output(gpointer user, GError **error)
+{
+    PostcopyProtection *protection = user;
+
+    if (!protection->free)
+        return TRUE;
+    if (unlink(protection->free_path) < 0 && errno != ENOENT) {
+        error_set_errno(error, errno, "%s", protection->free_path);
+        return FALSE;
+    }
+    protection->output =
+        held_output_begin(protection->sent_by, on_output, protection->sender, error);
+    protection->free = protection->output == NULL;
+    return protection->output != NULL;
+}
+
+static gboolean cut_output(gpointer user, GError **error)
+{
+    CheckpointOutput output = held_output_get(((PostcopyProtection *)user)->output);
+
+    return output.cut(output.user, error);
+}
+
+static void release_output(gpointer user)
+{
+    CheckpointOutput output = held_output_get(((PostcopyProtection *)user)->output);
+
+    output.release(output.user);
+}
+
 /* The output of a guest that runs by leases: a cut that was under way when the last one ends would
  * resume it. */
 static gboolean do_leases_last(gpointer user, gboolean *ret, GError **error)
@@ -196,7 +240,10 @@ static gboolean start_sender(PostcopyProtection *protection, Vmm *vmm, GError **
     CheckpointOutput outputs[CHECKPOINT_MOST_OUTPUTS];
     guint count = 0;
 
-    outputs[count++] = held_output_get(protection->output);
+    outputs[count++] = (CheckpointOutput){.prepare = prepare_output,
+                                          .cut = cut_output,
+                                          .release = release_output,
+                                          .user = protection};
     if (protection->writes)
         outputs[count++] = held_writes_get(protection->writes);
     if (protection->leases)
@@ -214,7 +261,7 @@ gboolean postcopy_protection_hold(PostcopyProtection *protection, Vmm *vmm, Epoc
 {
     lock_guard(&protection->lock);
 
-    if (protection->vmm) {
+    if (protection->held) {
         epoch_writes_free(writes);
         return TRUE;
     }
@@ -225,14 +272,18 @@ gboolean postcopy_protection_hold(PostcopyProtection *protection, Vmm *vmm, Epoc
     }
     if (!protection->writes && !hold_writes(protection, vmm, writes, error))
         return FALSE;
+    /* What is held by now can be let go. */
+    protection->vmm = vmm;
     if (!protection->passed) {
-        protection->output = held_output_begin(vmm, on_output, protection->sender, error);
-        if (!protection->output || !start_sender(protection, vmm, error)) {
+        protection->sent_by = vmm;
+        if (!protection->free)
+            protection->output = held_output_begin(vmm, on_output, protection->sender, error);
+        if ((!protection->free && !protection->output) || !start_sender(protection, vmm, error)) {
             g_clear_pointer(&protection->output, held_output_free);
             return FALSE;
         }
     }
-    protection->vmm = vmm;
+    protection->held = TRUE;
     return TRUE;
 }
 
@@ -268,6 +319,13 @@ gboolean postcopy_protection_take_applied(PostcopyProtection *protection, const 
         return checkpoint_sender_take_applied(protection->sender, frame, error);
     error_set(error, VMFERRY_ERROR_INVALID, "EPOCH_APPLIED where no epoch was sent");
     return FALSE;
+}
+
+gboolean postcopy_protection_holds_any(PostcopyProtection *protection)
+{
+    lock_guard(&protection->lock);
+
+    return protection->vmm != NULL;
 }
 
 gboolean postcopy_protection_is_shut_down(PostcopyProtection *protection)
@@ -338,6 +396,7 @@ gboolean postcopy_protection_pass(PostcopyProtection *protection, GError **error
     if (!check_reached(protection, error))
         return FALSE;
     end_sender(protection);
+    protection->free = FALSE;
     held_output_end(g_steal_pointer(&protection->output), protection->vmm);
     return held_output_remove(protection->vmm, error) && note_passed(protection, error);
 }
@@ -373,6 +432,7 @@ void postcopy_protection_free(PostcopyProtection *protection)
     g_free(protection->under_way_path);
     g_free(protection->passed_path);
     g_free(protection->paused_path);
+    g_free(protection->free_path);
     g_free(protection->transaction);
     g_free(protection->directory);
     g_mutex_clear(&protection->lock);

@@ -8,7 +8,8 @@
  * source goes on from there, and nobody has heard of anything else.
  *
  *     made          before the device state is loaded: what loading writes is the first epoch's
- *     held          loaded, about to run: from now on its output is held back
+ *     held          loaded, about to run: from now on its output is held back; that of a guest that
+ *                   was running already, of which its standby has nothing yet, from the first cut on
  *     sessions      each has a channel for checkpoints
  *     finished      the source has given up its epochs (ENDED): output passes, nothing stays in the
  *                   VMM
@@ -33,6 +34,9 @@
 typedef struct {
     guint interval_ms;     /* of checkpoints */
     const char *directory; /* of overlays; copied */
+    gboolean
+        nothing_there; /* the other side has no memory of it yet, and cannot take over before it
+                               has; the guest runs */
 } PostcopyProtectionOptions;
 
 typedef struct PostcopyProtection PostcopyProtection;
@@ -76,6 +80,9 @@ void postcopy_protection_begin_session(PostcopyProtection *protection, Session *
 void postcopy_protection_end_session(PostcopyProtection *protection);
 gboolean postcopy_protection_take_applied(PostcopyProtection *protection, const Frame *frame,
                                           GError **error);
+
+/* Something of it may be held, though postcopy_protection_hold() has failed. */
+gboolean postcopy_protection_holds_any(PostcopyProtection *protection);
 
 /* The guest has shut down, and its process stays to be put in order. */
 gboolean postcopy_protection_is_shut_down(PostcopyProtection *protection);

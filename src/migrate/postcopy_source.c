@@ -548,6 +548,7 @@ static gboolean try_gate(Run *run, GError **error)
     guint wait_ms;
 
     if (!run->job->gate || run->given_up ||
+        (run->job->may_take_over && !run->job->may_take_over(run->job->user)) ||
         now - run->heard_ns < (uint64_t)POSTCOPY_SOURCE_PATIENCE_MS * 1000000 ||
         now < run->ask_gate_ns)
         return FALSE;

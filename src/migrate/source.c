@@ -39,7 +39,7 @@ static gboolean read_machine(SourceMove *move, GError **error)
     return move->machine && (move->job->options.trust_images || source_images_open(move, error));
 }
 
-static gboolean describe(SourceMove *move, GError **error)
+gboolean source_describe(SourceMove *move, GError **error)
 {
     if (!vmm_check_movable(move->job->vmm, error) || !read_machine(move, error))
         return FALSE;
@@ -61,7 +61,7 @@ static gboolean describe(SourceMove *move, GError **error)
            (move->job->options.reclaim_free || source_check_limits(move, error));
 }
 
-static gboolean connect_peer(SourceMove *move, GError **error)
+gboolean source_connect(SourceMove *move, const char *purpose, GError **error)
 {
     guint version;
 
@@ -70,7 +70,7 @@ static gboolean connect_peer(SourceMove *move, GError **error)
     if (!move->session)
         return FALSE;
     session_set_rate(move->session, move->job->options.bandwidth_bytes_per_second);
-    if (!session_greet(move->session, "migrate", &move->peer, &version, error))
+    if (!session_greet(move->session, purpose, &move->peer, &version, error))
         return FALSE;
     session_set_transaction(move->session, move->transaction);
     if (*move->peer.agent)
@@ -81,7 +81,12 @@ static gboolean connect_peer(SourceMove *move, GError **error)
     return FALSE;
 }
 
-static void make_transaction_id(char out[33])
+static gboolean connect_peer(SourceMove *move, GError **error)
+{
+    return source_connect(move, "migrate", error);
+}
+
+void source_make_transaction_id(char out[33])
 {
     uint8_t random[16];
 
@@ -115,8 +120,8 @@ char *source_encode_guest(SourceMove *move)
         .postcopy = migrate_options_may_split(&move->job->options),
         .checkpoint_ms = source_is_protected(move) ? move->job->options.checkpoint_ms : 0,
         .balloon_bytes = move->balloon_bytes,
-        .store = move->store ? (char *)move->job->options.store : NULL,
-        .store_agent = move->store ? (char *)source_store_get_agent(move) : NULL,
+        .store = move->store || move->witness_agent ? (char *)move->job->options.store : NULL,
+        .store_agent = move->store ? (char *)source_store_get_agent(move) : move->witness_agent,
         .lease_ms = source_is_witnessed(move) ? LEASE_DEFAULT_MS : 0,
         .regions = regions,
         .region_count = description->ram_regions->len,
@@ -298,7 +303,7 @@ static void unwatch(SourceMove *move)
 /* --- the sequence ------------------------------------------------------ */
 
 static const Stage stages[] = {
-    STAGE("check", describe, NULL),
+    STAGE("check", source_describe, NULL),
     STAGE("connect", connect_peer, NULL),
     STAGE("store", source_store_connect, source_store_withdraw),
     STAGE("guard", post_guard, dismiss_guard),
@@ -445,6 +450,22 @@ static void settle(SourceMove *move)
     }
 }
 
+void source_clear(SourceMove *move)
+{
+    source_images_free(move->images);
+    source_disks_free(move->disks);
+    json_decref(move->machine);
+    g_strfreev(move->command_line);
+    if (move->session)
+        move->report->wire_bytes = session_get_sent_bytes(move->session);
+    session_unref(move->session);
+    hello_message_clear(&move->peer);
+    page_source_free(move->pages);
+    guest_memory_free(move->memory);
+    vmm_description_free(move->description);
+    process_identity_free(move->process);
+}
+
 MigrateReport *migrate_source_run(const MigrateSourceJob *job, GCancellable *cancellable)
 {
     SourceMove move = {.job = job, .cancellable = cancellable, .started_ns = clock_now_ns()};
@@ -453,7 +474,7 @@ MigrateReport *migrate_source_run(const MigrateSourceJob *job, GCancellable *can
     report->mode = job->options.mode;
     report->source = g_strdup(job->source_name);
     report->destination = g_strdup(job->destination);
-    make_transaction_id(move.transaction);
+    source_make_transaction_id(move.transaction);
     source_set_phase(&move, MIGRATE_PHASE_CONNECT);
     if (stages_run(stages, G_N_ELEMENTS(stages), note_failure, &move, NULL))
         settle(&move);
@@ -461,9 +482,7 @@ MigrateReport *migrate_source_run(const MigrateSourceJob *job, GCancellable *can
         report->total_ms = clock_ns_to_ms(clock_now_ns() - move.started_ns);
     precopy_control_trace_end(&move.control, report->total_ms, report->downtime_ms, report->reason);
     source_images_describe(&move);
-    source_images_free(move.images);
     source_disks_describe(&move);
-    source_disks_free(move.disks);
     source_undo_split(&move);
     source_leave_witness(&move);
     delta_store_free(move.deltas);
@@ -472,17 +491,8 @@ MigrateReport *migrate_source_run(const MigrateSourceJob *job, GCancellable *can
     g_free(move.heat);
     g_clear_pointer(&move.announced, g_ptr_array_unref);
     g_clear_pointer(&move.outstanding, g_ptr_array_unref);
-    json_decref(move.machine);
-    g_strfreev(move.command_line);
-    if (move.session)
-        report->wire_bytes = session_get_sent_bytes(move.session);
-    session_unref(move.session);
     precopy_control_clear(&move.control);
-    hello_message_clear(&move.peer);
-    page_source_free(move.pages);
-    guest_memory_free(move.memory);
-    vmm_description_free(move.description);
-    process_identity_free(move.process);
+    source_clear(&move);
     return report;
 }
 

@@ -57,7 +57,7 @@
 
 /* An image file, each once, however many disks use it. */
 typedef struct {
-    const VmmDiskFile *file;
+    VmmDiskFile *file;
     ImageView *view; /* locked, so that the destination can tell the very same file */
     uint64_t lock;
     DiskMake make;
@@ -125,7 +125,7 @@ static gboolean find_number(const SourceDisks *disks, const char *path, guint *r
 
 static gboolean add_file(SourceDisks *disks, const VmmDisk *disk, guint i, GError **error)
 {
-    const VmmDiskFile *file = disk->files->pdata[i];
+    VmmDiskFile *file = disk->files->pdata[i];
     const VmmDiskFile *below = i + 1 < disk->files->len ? disk->files->pdata[i + 1] : NULL;
     SourceFile entry = {.file = file, .mode = 0600};
     struct stat info;
@@ -339,7 +339,8 @@ static gboolean settle_top(SourceDisks *disks, SourceDisk *disk, GError **error)
     gboolean replaces = disks->move->job->options.overwrite && !seen->same;
 
     /* What is there may be shared: source_images.c finds out. */
-    if (disk->mode == DISK_MODE_AUTO && seen->exists && !is_other(file, seen)) {
+    if (disk->mode == DISK_MODE_AUTO && seen->exists && !is_other(file, seen) &&
+        (seen->same || !disks->move->frozen)) {
         disk->mode = DISK_MODE_SHARED;
         return TRUE;
     }
@@ -348,7 +349,9 @@ static gboolean settle_top(SourceDisks *disks, SourceDisk *disk, GError **error)
     if (disk->mode == DISK_MODE_AUTO)
         disk->mode = DISK_MODE_COPY;
     return set_make(disks, disk, number,
-                    disk->disk->read_only || disk->disk->flash ? DISK_MAKE_FILE : DISK_MAKE_IMAGE,
+                    disk->disk->read_only || disk->disk->flash || disks->move->frozen
+                        ? DISK_MAKE_FILE
+                        : DISK_MAKE_IMAGE,
                     error);
 }
 
@@ -359,8 +362,10 @@ static gboolean settle_backing(SourceDisks *disks, SourceDisk *disk, GError **er
         guint number;
         const DiskFileSeen *seen = find_seen(disks, disk->disk->files->pdata[i], &number);
 
-        if (seen->exists)
+        if (seen->exists && (seen->same || !disks->move->frozen))
             continue;
+        if (seen->exists && !disks->move->job->options.overwrite)
+            return refuse_existing(disks, disk, seen, error);
         if (disk->mode == DISK_MODE_TOP) {
             error_set(error, VMFERRY_ERROR_NOT_FOUND,
                       "disk %s (%s): its backing file %s is not there on %s", disk->disk->id,
@@ -682,7 +687,7 @@ static gboolean note_images(SourceDisks *disks, GError **error)
                                  error);
 }
 
-gboolean source_disks_prepare(SourceMove *move, GError **error)
+gboolean source_disks_list(SourceMove *move, GError **error)
 {
     SourceDisks *disks;
 
@@ -694,10 +699,39 @@ gboolean source_disks_prepare(SourceMove *move, GError **error)
     disks->disks = g_array_new(FALSE, TRUE, sizeof(SourceDisk));
     disks->files = g_array_new(FALSE, TRUE, sizeof(SourceFile));
     g_mutex_init(&disks->lock);
-    if (!list_disks(disks, error))
+    return list_disks(disks, error);
+}
+
+/* They were written to since they were listed. */
+static gboolean measure_files(SourceDisks *disks, GError **error)
+{
+    for (guint i = 0; i < disks->files->len; i++) {
+        VmmDiskFile *file = get_file(disks, i)->file;
+        struct stat info;
+
+        if (stat(file->path, &info) < 0) {
+            error_set_errno(error, errno, "%s", file->file);
+            return FALSE;
+        }
+        if (!S_ISREG(info.st_mode))
+            continue;
+        file->file_bytes = (uint64_t)info.st_size;
+        file->allocated_bytes = (uint64_t)info.st_blocks * 512;
+    }
+    return TRUE;
+}
+
+gboolean source_disks_prepare(SourceMove *move, GError **error)
+{
+    SourceDisks *disks;
+
+    if (!move->disks && !source_disks_list(move, error))
         return FALSE;
-    if (disks->files->len == 0)
+    disks = move->disks;
+    if (!disks || disks->files->len == 0)
         return TRUE;
+    if (move->frozen && !measure_files(disks, error))
+        return FALSE;
     if (!peer_has_feature(&move->peer, FEATURE_DISKS)) {
         error_set(error, VMFERRY_ERROR_UNSUPPORTED, "%s cannot take disks",
                   session_get_peer_name(move->session));
@@ -952,6 +986,15 @@ gboolean source_disks_finish(SourceMove *move, GError **error)
     }
     return !fault_point("source.disks-finished", error) && source_disks_check(move, error) &&
            disk_sender_flush(disks->sender, TRUE, &disks->last_flush, error);
+}
+
+gboolean source_disks_complete(SourceMove *move, GError **error)
+{
+    SourceDisks *disks = move->disks;
+
+    return !disks || !disks->makes ||
+           (disk_sender_flush(disks->sender, TRUE, &disks->last_flush, error) &&
+            await_flush(disks, disks->last_flush, error));
 }
 
 /* ---- verifying ---- */

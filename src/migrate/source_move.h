@@ -73,15 +73,24 @@ typedef struct {
     GPtrArray *outstanding; /* all that it lacks at the switchover; NULL: not known, or not kept */
     DeltaStore *deltas;     /* its epochs come back into it … */
     KeptWrites *writes;     /* … and this; NULL: they do not */
-    Witness *witness;       /* of a guest that is split; NULL: there is none … */
-    TakeoverGate *gate;     /* … or it does not know of it yet */
-    GPtrArray *announced;   /* pages that the destination knows to be outstanding; NULL: none */
-    float *heat;            /* of the groups, for it */
+    char *witness_agent;  /* of one that is to be stood by for: its lasting id; NULL: it has none */
+    gboolean frozen;      /* nobody writes to the files of its disks any more: it has overlays */
+    Witness *witness;     /* of a guest that is split; NULL: there is none … */
+    TakeoverGate *gate;   /* … or it does not know of it yet */
+    GPtrArray *announced; /* pages that the destination knows to be outstanding; NULL: none */
+    float *heat;          /* of the groups, for it */
     PrecopyControl control; /* from the stage "track" on */
 } SourceMove;
 
 /* The GUEST message (source.c); free with g_free(). */
 char *source_encode_guest(SourceMove *move);
+
+/* source.c: what the machine is, and whether it can be moved at all; the session, and what it is for;
+ * frees what these have made, and the disks. */
+gboolean source_describe(SourceMove *move, GError **error);
+gboolean source_connect(SourceMove *move, const char *purpose, GError **error);
+void source_make_transaction_id(char out[33]);
+void source_clear(SourceMove *move);
 
 /* What a restarted agent is to know (source.c). */
 gboolean source_journal(SourceMove *move, SourceJournalState state, GError **error);
@@ -169,6 +178,10 @@ void source_images_free(SourceImages *images);
  * there; undoes it. */
 typedef struct SourceDisks SourceDisks;
 gboolean source_disks_prepare(SourceMove *move, GError **error);
+/* The first step of that, for who needs it before the disks get overlays; what ends a copy of files
+ * that nobody writes to. */
+gboolean source_disks_list(SourceMove *move, GError **error);
+gboolean source_disks_complete(SourceMove *move, GError **error);
 gboolean source_disks_mirror(SourceMove *move, GError **error);
 gboolean source_disks_check(SourceMove *move, GError **error);
 gboolean source_disks_prepare_verify(SourceMove *move, GError **error);

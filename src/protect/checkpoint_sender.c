@@ -404,6 +404,17 @@ static gboolean are_outputs_ready(CheckpointSender *sender, gboolean *ret, GErro
     return TRUE;
 }
 
+static gboolean prepare_outputs(CheckpointSender *sender, GError **error)
+{
+    for (guint i = 0; i < sender->output_count; i++) {
+        const CheckpointOutput *output = &sender->outputs[i];
+
+        if (output->prepare && !output->prepare(output->user, error))
+            return FALSE;
+    }
+    return TRUE;
+}
+
 /* What was to be in an epoch that could not be cut is in the next one.  FALSE: it fails again and
  * again. */
 static gboolean bear_failure(CheckpointSender *sender, GError **error)
@@ -429,7 +440,8 @@ static gboolean try_epoch(CheckpointSender *sender, Session *session, gboolean *
         return TRUE;
     }
     if (!send_ahead(sender, session, ret_session, error) ||
-        (*ret_session && !run_epoch(sender, session, ret_session, error)))
+        (*ret_session &&
+         (!prepare_outputs(sender, error) || !run_epoch(sender, session, ret_session, error))))
         return bear_failure(sender, error);
     sender->failures = 0;
     return TRUE;

@@ -39,6 +39,9 @@
 typedef struct {
     /* *ret is FALSE where no epoch can be cut yet; it is asked again.  May be NULL. */
     gboolean (*is_ready)(gpointer user, gboolean *ret, GError **error);
+    /* An epoch is about to be cut, now that little is to be sent in it; the guest runs.  For what is
+     * not held back before the first one.  May be NULL. */
+    gboolean (*prepare)(gpointer user, GError **error);
     /* The guest stands: what it has sent out so far belongs to this epoch. */
     gboolean (*cut)(gpointer user, GError **error);
     /* Sends what the peer is to have of it, before the seal.  FALSE fails the session.  May be NULL. */

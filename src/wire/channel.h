@@ -69,6 +69,9 @@ void channel_shutdown(Channel *channel);
 
 /* The peer's name: of its certificate, or its address where insecure. */
 const char *channel_get_peer_name(Channel *channel);
+/* The address that it is connected to, without the port; "peer" where that is none.  Free with
+ * g_free(). */
+char *channel_get_peer_host(Channel *channel);
 gboolean channel_is_secure(Channel *channel);
 
 /* SHA-256 of the peer's certificate in hexadecimal digits; NULL where insecure. */

@@ -136,6 +136,11 @@ static char *describe_peer(int fd)
     return g_strdup(host);
 }
 
+char *channel_get_peer_host(Channel *channel)
+{
+    return describe_peer(stream_get_fd(channel->stream));
+}
+
 /* A peer that begins in plain text gets an ERROR frame in plain text; nothing more
  * is read from it or sent to it. */
 static gboolean refuse_plain_text(Channel *channel, uint64_t deadline_ns, GError **error)

@@ -68,6 +68,7 @@ typedef enum {
     FRAME_WITNESS_ANSWER = 47,  /* JSON, from it */
     FRAME_LEASE = 48,           /* u64 number, u32 ms, either; see lease_frame.h */
     FRAME_EPOCH_BARRIER = 49,   /* empty, in a checkpoint: what follows may name pages again */
+    FRAME_PROTECT = 50, /* JSON, to a standby, after GUEST: its disks, and where it comes from */
 } FrameType;
 
 typedef struct {

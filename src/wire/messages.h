@@ -25,6 +25,7 @@
 #define FEATURE_DISKS "disks"
 #define FEATURE_POSTCOPY "postcopy"
 #define FEATURE_STORE "store"
+#define FEATURE_STANDBY "standby"
 
 #define MESSAGE_MAX_REGIONS 256
 #define MESSAGE_MAX_ADDRESS_BYTES 255
@@ -38,7 +39,7 @@ typedef struct {
     char *software;  /* "vmferry 0.1.0" */
     char *host;      /* the sender's host name */
     /* Of the connecting side: "migrate", "resume", "resolve", "ping", "join", "store", "fetch",
-     * "witness". */
+     * "witness", "protect". */
     char *purpose;
     char *instance; /* the sender's random id (ChannelOptions); "" or NULL for none */
     char *agent;    /* its lasting id, 32 hex digits; "" or NULL for none */
@@ -308,6 +309,27 @@ void store_message_free(StoreMessage *message);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(StoreMessage, store_message_free)
 char *store_message_encode(const StoreMessage *message);
 StoreMessage *store_message_decode(const char *text, size_t length, GError **error);
+
+/* A host to the one that is to stand by for its guest, after GUEST. */
+#define PROTECT_MESSAGE_MAX_IMAGES 256u
+
+typedef struct {
+    char *path; /* of a disk's topmost image, as the VMM there names it; map rules apply */
+    char *format;
+    uint64_t bytes; /* of the disk, whole sectors */
+} WireImage;
+
+typedef struct {
+    uint16_t port;     /* of the sender's agent, to be reached at */
+    WireImage *images; /* of the disks whose writes come, in their order there */
+    guint image_count;
+} ProtectMessage;
+
+void protect_message_clear(ProtectMessage *message);
+G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(ProtectMessage, protect_message_clear)
+char *protect_message_encode(const ProtectMessage *message);
+gboolean protect_message_decode(const char *text, size_t length, ProtectMessage *ret,
+                                GError **error);
 
 char *outcome_message_encode(const char *transaction, const OutcomeMessage *message);
 gboolean outcome_message_decode(const char *text, size_t length, const char *transaction,

@@ -1,7 +1,7 @@
 /*
- * The small messages: HELLO, READY, RESOLVE, OUTCOME, ERROR, START
+ * The small messages: HELLO, READY, RESOLVE, OUTCOME, ERROR, START, PROTECT
  *
- * The first byte ("0" to "5", in this order) chooses which; the rest is the payload.
+ * The first byte ("0" to "6", in this order) chooses which; the rest is the payload.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -53,6 +53,19 @@ static void try_resolve(const char *text, size_t length)
         abort();
 }
 
+static void try_protect(const char *text, size_t length)
+{
+    g_auto(ProtectMessage) message = {0}, back = {0};
+    g_autofree char *again = NULL;
+
+    if (!protect_message_decode(text, length, &message, NULL))
+        return;
+    again = protect_message_encode(&message);
+    if (!protect_message_decode(again, strlen(again), &back, NULL) || back.port != message.port ||
+        back.image_count != message.image_count)
+        abort();
+}
+
 static void try_outcome(const char *text, size_t length)
 {
     g_autofree char *again = NULL;
@@ -90,9 +103,9 @@ static void try_error(const char *text, size_t length)
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     static void (*const tries[])(const char *text, size_t length) = {
-        try_hello, try_ready, try_resolve, try_outcome, try_error, try_start};
+        try_hello, try_ready, try_resolve, try_outcome, try_error, try_start, try_protect};
 
     if (size > 0)
-        tries[(guint)data[0] % G_N_ELEMENTS(tries)]((const char *)data + 1, size - 1);
+        tries[(guint8)(data[0] - '0') % G_N_ELEMENTS(tries)]((const char *)data + 1, size - 1);
     return 0;
 }

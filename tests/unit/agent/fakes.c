@@ -11,6 +11,7 @@
 #include "base/error.h"
 #include "base/json.h"
 #include "base/process.h"
+#include "migrate/protect.h"
 #include "vmm/qemu/qemu.h"
 
 #define FAKE_AGENT "00112233445566778899aabbccddeeff"
@@ -424,4 +425,16 @@ gboolean migrate_destination_serve(Session *session, const MigrateDestinationHos
         return fakes.serve(session, error);
     error_set(error, VMFERRY_ERROR_UNSUPPORTED, "not in this test");
     return FALSE;
+}
+
+gboolean standby_serve(Session *session, const StandbyHost *host, GError **error)
+{
+    error_set(error, VMFERRY_ERROR_UNSUPPORTED, "not in this test");
+    return FALSE;
+}
+
+PostcopyDestination *protect_begin(const ProtectJob *job, GCancellable *cancellable, GError **error)
+{
+    error_set(error, VMFERRY_ERROR_UNSUPPORTED, "not in this test");
+    return NULL;
 }

@@ -29,7 +29,7 @@ expect 0 '{"version":"0.' version --json
 expect 2 'there is no verb "frob"' frob
 expect 2 'options follow the verb: vmferry VERB --json' --json list
 expect 2 'there is no verb "frob"' help frob
-for verb in agent pki run adopt list status disk stop events migrate cancel resolve check version help; do
+for verb in agent pki run adopt list status disk stop events migrate protect unprotect failover cancel resolve check version help; do
     expect 0 "vmferry $verb" $verb --help
     expect 2 'Unknown option --frob' $verb --frob
     expect 2 "Try \`vmferry $verb --help\`" $verb --frob
@@ -125,7 +125,7 @@ sed 's/^#\([a-z-]* = .*\)/\1/' "$sources/docs/agent.conf.example" >"$folder/agen
 expect 2 '"x:y" is not a valid address' agent --config "$folder/agent.conf" --listen x:y
 rm -rf "$folder"
 
-for verb in agent pki run adopt list status disk stop events migrate cancel resolve check; do
+for verb in agent pki run adopt list status disk stop events migrate protect unprotect failover cancel resolve check; do
     ls "$sources/man/vmferry-$verb."[18] >/dev/null 2>&1 || {
         echo "vmferry $verb has no man page"
         failures=$((failures + 1))

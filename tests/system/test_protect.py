@@ -1,0 +1,158 @@
+"""A standby: the guest's host may die, the guest goes on; no storage is shared."""
+
+import pytest
+
+from disks import LARGE_MB, WRITTEN_MB, DISK, drive, run_with
+from findings import check_failed
+from live import check_disk
+from scene import move_progress
+from test_store import end_everything, store  # noqa: F401
+from vmferry_lab import qemu_pids, wait_until
+
+# All the time, in memory; and on a disk (its content known to the guest), with flushes.
+BUSY = {"pattern": "mixed", "pages_per_second": 500}
+
+
+def protect(scene, guest, witness, *options):
+    """Its host has a standby now, with an epoch."""
+    here, there = scene.here(guest), scene.there(guest)
+    more = ["--witness", witness.address] if witness else []
+    done = here.vmferry("protect", guest.name, there.address, "--json", *more, *options,
+                        timeout=120)
+    assert done.exit_code == 0, f"{done.stdout}{done.stderr}"
+    assert done.json["status"] == "protected"
+    assert here.status(guest)["state"] == "protected"
+    assert there.status(guest)["state"] == "standby"
+    return done.json
+
+
+def with_disk(scene):
+    """A guest that writes to a disk that only its host has."""
+    DISK.on(scene.b).parent.mkdir()
+    DISK.make(scene.a, data_mb=LARGE_MB, size_mb=WRITTEN_MB + LARGE_MB + 8)
+    return run_with(scene, drive(DISK.on(scene.a)), **BUSY)
+
+
+def has_gone_on(scene, guest, timeout=60) -> None:
+    """Its standby has it, whole and unharmed, as a guest of its own."""
+    there = scene.there(guest)
+    wait_until(lambda: there.status(guest)["role"] == "ours", "the standby goes on with it",
+               timeout)
+    scene.has_moved(guest)
+
+
+def epochs(agent, guest) -> int:
+    return move_progress(agent.status(guest))["checkpoints"]["epochs"]
+
+
+def test_its_process_dies(scene, store):  # noqa: F811
+    """Nothing that its client has heard of is forgotten, and the connection goes on."""
+    guest = scene.run(**BUSY)
+    protect(scene, guest, store)
+    first = epochs(scene.a, guest)
+    wait_until(lambda: epochs(scene.a, guest) > first + 20, "epochs", 30)
+    scene.beats[guest.name].wait(20)
+    [pid] = qemu_pids(scene.a.host, guest)
+    scene.a.host.run(["kill", "-9", str(pid)])
+    has_gone_on(scene, guest)
+    assert scene.b.events("taken-over")
+    print(scene.beats[guest.name].largest_gap_ms())
+
+
+def test_its_host_dies(scene, store):  # noqa: F811
+    """Its disk is there, with each write that it was told of."""
+    guest = with_disk(scene)
+    protect(scene, guest, store)
+    scene.beats[guest.name].wait(100)
+    end_everything(scene.a.host)
+    wait_until(lambda: scene.b.status(guest)["role"] == "ours", "the standby goes on with it", 60)
+    scene.place[guest.name] = scene.b
+    scene.beats[guest.name].wait(20)
+    scene.beats[guest.name].check()
+    assert len(qemu_pids(scene.b.host, guest)) == 1
+    guest.check()
+    check_disk(guest)
+    print(scene.beats[guest.name].largest_gap_ms())
+
+
+def test_failover_and_back(scene, store):  # noqa: F811
+    guest = with_disk(scene)
+    protect(scene, guest, store)
+    for _ in range(2):
+        scene.beats[guest.name].wait(50)
+        here = scene.here(guest)
+        here.vmferry("failover", guest.name).require()
+        has_gone_on(scene, guest)
+        check_disk(guest)
+        protect(scene, guest, store, "--overwrite")
+    scene.here(guest).vmferry("unprotect", guest.name).require()
+    assert scene.here(guest).status(guest)["state"] == "running"
+    scene.check(guest)
+    check_disk(guest)
+    scene.move(guest, "--verify", "--disks", "copy", "--overwrite")
+
+
+def test_unprotect(scene, store):  # noqa: F811
+    guest = with_disk(scene)
+    [pid] = qemu_pids(scene.a.host, guest)
+    protect(scene, guest, store)
+    scene.beats[guest.name].wait(50)
+    scene.a.vmferry("unprotect", guest.name).require()
+    status = scene.a.status(guest)
+    assert status["state"] == "running" and status["pid"] == pid
+    scene.check(guest)
+    check_disk(guest)
+    assert not list((scene.a.host.directory / "state" / "overlays").glob("*"))
+
+
+def test_standby_dies(scene, store):  # noqa: F811
+    """It runs on, and after a while alone, by the witness's leave."""
+    guest = with_disk(scene)
+    protect(scene, guest, store)
+    scene.beats[guest.name].wait(50)
+    end_everything(scene.b.host)
+    wait_until(lambda: scene.a.status(guest)["state"] == "running", "it goes on alone", 60)
+    scene.beats[guest.name].wait(20)
+    scene.beats[guest.name].check()
+    guest.check()
+    check_disk(guest)
+    assert scene.a.events("alone")
+
+
+@pytest.mark.parametrize("side", ["host", "standby"])
+def test_agent_is_restarted(scene, store, side):  # noqa: F811
+    guest = with_disk(scene)
+    protect(scene, guest, store)
+    agent = scene.a if side == "host" else scene.b
+    scene.beats[guest.name].wait(20)
+    agent.kill()
+    agent.start()
+    wait_until(lambda: (move_progress(scene.a.status(guest)) or {}).get("standby_connected"),
+               "they meet", 30)
+    before = epochs(scene.a, guest)
+    wait_until(lambda: epochs(scene.a, guest) > before + 5, "epochs", 30)
+    scene.beats[guest.name].wait(20)
+    [pid] = qemu_pids(scene.a.host, guest)
+    scene.a.host.run(["kill", "-9", str(pid)])
+    has_gone_on(scene, guest)
+    check_disk(guest)
+
+
+def test_refusals(scene, store):  # noqa: F811
+    """Nothing has happened to the guest."""
+    guest = with_disk(scene)
+    DISK.make(scene.b)
+
+    def refused(*words, host=None, options=("--witness", store.address)):
+        done = scene.a.vmferry("protect", guest.name, host or scene.b.address, *options, timeout=60)
+        check_failed(done, *words)
+        assert scene.a.status(guest)["state"] == "running"
+        assert guest.name not in scene.b.guest_names()
+        scene.check(guest)
+        check_disk(guest)
+    refused("exists", "--overwrite")
+    refused("the standby", options=("--witness", scene.b.address))
+    refused("this host", options=("--witness", scene.a.address))
+    refused("refused", options=("--witness", f"{store.host.ip}:1"))
+    check_failed(scene.a.vmferry("unprotect", guest.name), "is not protected")
+    check_failed(scene.a.vmferry("failover", guest.name), "is not protected")
