@@ -12,7 +12,7 @@ from findings import error_text
 from vmferry_lab import REPOSITORY, Result, vmferry_program
 
 VERBS = ["agent", "pki", "run", "adopt", "list", "status", "disk", "stop", "events", "migrate",
-         "cancel", "resolve", "check"]
+         "protect", "unprotect", "failover", "cancel", "resolve", "check"]
 
 
 def vmferry(*words) -> Result:
