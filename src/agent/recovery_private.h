@@ -5,7 +5,9 @@
 #include "migrate/kept_writes.h"
 #include "migrate/takeover_gate.h"
 #include "transfer/delta_store.h"
+#include "vmm/vmm_storage.h"
 #include "wire/channel.h"
+#include "wire/messages.h"
 
 typedef enum {
     RECOVERY_AGAIN, /* not settled: try again later */
@@ -96,6 +98,13 @@ gboolean recovery_give_up(gpointer recovery, GError **error);
 gboolean recovery_open_epochs(const GuestRecord *record, DeltaStore **ret_deltas,
                               KeptWrites **ret_writes, GError **error);
 void recovery_drop_decision(Recovery *recovery);
+
+/* The machine that a takeover in this directory is of; a storage process for its disks, in *directory*, with
+ * a guard in *guards* (storage_guards.h).  *rules*: of VmmMapRule, where it is another host's machine. */
+GuestMessage *recovery_read_machine(const char *deltas, GError **error);
+VmmStorage *recovery_open_storage(Recovery *recovery, const GuestMessage *machine,
+                                  const GPtrArray *rules, const char *directory, GHashTable *guards,
+                                  GError **error);
 
 /* INCOMING (recovery_incoming.c). */
 RecoveryVerdict recovery_settle_incoming(Recovery *recovery, GError **error);

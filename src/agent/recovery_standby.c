@@ -7,19 +7,39 @@
  */
 #include <string.h>
 
+#include "agent/directory.h"
+#include "agent/incoming_private.h"
 #include "agent/recovery_private.h"
+#include "agent/storage_guards.h"
 #include "base/error.h"
-#include "base/log.h"
 #include "migrate/postcopy_source.h"
+#include "migrate/standby_disks.h"
+#include "migrate/takeover_images.h"
 
 typedef struct {
     Recovery *recovery;
     DeltaStore *deltas;
     KeptWrites *writes;
+    GuestMessage *machine;
+    GPtrArray *rules; /* of VmmMapRule */
+    json_t *images_object;
+    GArray *images;  /* of TakeoverImage */
+    char *directory; /* of a storage process, or NULL */
+    GHashTable *guards;
+    StandbyDisks *disks;
 } Standing;
 
 static void standing_clear(Standing *standing)
 {
+    g_clear_pointer(&standing->disks, standby_disks_free);
+    if (standing->directory)
+        guest_directory_remove(standing->directory);
+    g_clear_pointer(&standing->directory, g_free);
+    g_clear_pointer(&standing->guards, g_hash_table_unref);
+    g_clear_pointer(&standing->images, g_array_unref);
+    g_clear_pointer(&standing->images_object, json_decref);
+    g_clear_pointer(&standing->rules, g_ptr_array_unref);
+    g_clear_pointer(&standing->machine, guest_message_free);
     g_clear_pointer(&standing->deltas, delta_store_free);
     g_clear_pointer(&standing->writes, kept_writes_free);
 }
@@ -54,7 +74,7 @@ static gboolean never(gpointer user)
 static PostcopySourceJob make_job(Standing *standing, const GuestRecord *record,
                                   CheckpointPart *part)
 {
-    *part = kept_writes_get(standing->writes);
+    *part = standby_disks_get(standing->disks);
     return (PostcopySourceJob){
         .destination = record->destination,
         .agent = record->destination_agent,
@@ -72,6 +92,62 @@ static PostcopySourceJob make_job(Standing *standing, const GuestRecord *record,
         .has_ended = never,
         .user = standing,
     };
+}
+
+/* ---- what is kept ---- */
+
+/* StandbyDisksOptions. */
+static VmmStorage *on_open_storage(gpointer user, GError **error)
+{
+    Standing *standing = user;
+    const char *runtime = standing->recovery->context->settings->runtime_dir;
+
+    if (!standing->directory)
+        standing->directory = guest_directory_create_for_move(runtime, error);
+    return standing->directory
+               ? recovery_open_storage(standing->recovery, standing->machine, standing->rules,
+                                       standing->directory, standing->guards, error)
+               : NULL;
+}
+
+static void on_close_storage(VmmStorage *storage, gpointer user)
+{
+    Standing *standing = user;
+    pid_t pid = vmm_storage_get_pid(storage);
+
+    vmm_storage_free(storage);
+    storage_guards_drop(standing->guards, pid);
+    guest_directory_remove(standing->directory);
+    g_clear_pointer(&standing->directory, g_free);
+}
+
+static gboolean start_disks(Standing *standing, GError **error)
+{
+    StandbyDisksOptions options = {
+        .kept = standing->writes,
+        .images = (const TakeoverImage *)standing->images->data,
+        .count = standing->images->len,
+        .full_bytes = STANDBY_DISKS_FULL_BYTES,
+        .open_storage = on_open_storage,
+        .close_storage = on_close_storage,
+        .user = standing,
+    };
+
+    standing->disks = standby_disks_start(&options, error);
+    return standing->disks != NULL;
+}
+
+static gboolean open_all(Standing *standing, const GuestRecord *record, GError **error)
+{
+    standing->machine = recovery_read_machine(record->deltas, error);
+    if (!standing->machine)
+        return FALSE;
+    standing->rules = incoming_make_rules(standing->recovery->context->settings);
+    standing->guards = storage_guards_new();
+    standing->images = takeover_images_read(record->deltas, &standing->images_object, error);
+    return standing->images &&
+           recovery_open_epochs(record, &standing->deltas, &standing->writes, error) &&
+           start_disks(standing, error);
 }
 
 /* ---- its end ---- */
@@ -199,7 +275,7 @@ RecoveryVerdict recovery_stand_by(Recovery *recovery, GError **error)
         return end_rebooted(recovery, record, error);
     if (record->taking_over)
         return recovery_take_over(recovery, error);
-    if (!recovery_open_epochs(record, &standing.deltas, &standing.writes, error))
+    if (!open_all(&standing, record, error))
         return RECOVERY_AGAIN;
     return recovery->seen_decision == DECISION_NONE ? stand_by(&standing, record, error)
                                                     : follow_decision(&standing, record, error);

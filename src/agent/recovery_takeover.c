@@ -59,7 +59,40 @@ static void taking_clear(Taking *taking)
 }
 G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(Taking, taking_clear)
 
-static GuestMessage *read_machine(const char *deltas, GError **error)
+static char *map(const GPtrArray *rules, const char *text)
+{
+    return rules ? vmm_map_text(text, rules) : g_strdup(text);
+}
+
+VmmStorage *recovery_open_storage(Recovery *recovery, const GuestMessage *machine,
+                                  const GPtrArray *rules, const char *directory, GHashTable *guards,
+                                  GError **error)
+{
+    const VmmDriver *driver = vmm_driver_find(machine->vmm_kind, error);
+    g_autofree char *program = map(rules, machine->command_line[0]);
+    g_autofree char *folder =
+        map(rules, machine->working_directory ? machine->working_directory : "/");
+    VmmStorageLaunch launch = {
+        .program = program,
+        .working_directory = folder,
+        .directory = directory,
+        .process = machine->process,
+        .allow_unconfined = recovery->context->settings->allow_unconfined,
+        .begun = storage_guards_begun,
+        .user = guards,
+    };
+
+    if (driver && driver->open_storage) {
+        // cppcheck-suppress returnDanglingLifetime ; it keeps nothing of it
+        return driver->open_storage(&launch, error);
+    }
+    if (driver)
+        error_set(error, VMFERRY_ERROR_UNSUPPORTED, "disks of a guest of %s are not written",
+                  driver->kind);
+    return NULL;
+}
+
+GuestMessage *recovery_read_machine(const char *deltas, GError **error)
 {
     g_autofree char *path = g_build_filename(deltas, SOURCE_MACHINE, NULL);
     g_autofree char *text = NULL;
@@ -77,7 +110,7 @@ static gboolean open_all(Taking *taking, GError **error)
     taking->directory = g_strdup(record->deltas);
     if (record->standby)
         taking->rules = incoming_make_rules(taking->recovery->context->settings);
-    taking->machine = read_machine(record->deltas, error);
+    taking->machine = recovery_read_machine(record->deltas, error);
     taking->store = taking->machine ? delta_store_open(path, error) : NULL;
     return taking->store != NULL;
 }
@@ -193,37 +226,11 @@ static gboolean give_directory(Taking *taking, char **ret, GError **error)
 
 /* --- the disks --------------------------------------------------------------------------- */
 
-static char *map(const Taking *taking, const char *text)
-{
-    return taking->rules ? vmm_map_text(text, taking->rules) : g_strdup(text);
-}
-
 static VmmStorage *open_storage(Taking *taking, const char *directory, GHashTable *guards,
                                 GError **error)
 {
-    const GuestMessage *machine = taking->machine;
-    const VmmDriver *driver = vmm_driver_find(machine->vmm_kind, error);
-    g_autofree char *program = map(taking, machine->command_line[0]);
-    g_autofree char *folder =
-        map(taking, machine->working_directory ? machine->working_directory : "/");
-    VmmStorageLaunch launch = {
-        .program = program,
-        .working_directory = folder,
-        .directory = directory,
-        .process = machine->process,
-        .allow_unconfined = taking->recovery->context->settings->allow_unconfined,
-        .begun = storage_guards_begun,
-        .user = guards,
-    };
-
-    if (driver && driver->open_storage) {
-        // cppcheck-suppress returnDanglingLifetime ; it keeps nothing of it
-        return driver->open_storage(&launch, error);
-    }
-    if (driver)
-        error_set(error, VMFERRY_ERROR_UNSUPPORTED, "disks of a guest of %s are not written",
-                  driver->kind);
-    return NULL;
+    return recovery_open_storage(taking->recovery, taking->machine, taking->rules, directory,
+                                 guards, error);
 }
 
 static gboolean apply(Taking *taking, const WriteJournal *journal, const GArray *images,

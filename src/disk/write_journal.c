@@ -1,4 +1,4 @@
-#include "disk/write_journal.h"
+#include "disk/write_journal_private.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -10,15 +10,12 @@
 
 #include "base/error.h"
 #include "base/fd.h"
-#include "disk/sector_map.h"
 #include "disk/write_batch.h"
 
 #define MAGIC "vmfwrite"
 #define VERSION 1u
 #define RECORD_MAGIC 0x57524A4Cu
 #define TRANSACTION_BYTES 128u
-#define APPLY_BYTES (1u << 20) /* read and written at once */
-#define BLOCK_BYTES 512u       /* of st_blocks */
 
 enum { RECORD_PIECE = 1, RECORD_SEAL = 2 };
 
@@ -43,74 +40,7 @@ typedef struct {
     uint64_t digest; /* of this, while it is 0, and the piece */
 } RecordHead;
 
-/* A piece in the log. */
-typedef struct {
-    uint64_t epoch, offset, length;
-} LoggedPiece;
-
-typedef struct {
-    int data;
-    SectorMap *map;
-} DiskFiles;
-
-struct WriteJournal {
-    char *directory;
-    int log;
-    guint count;
-    uint64_t *bytes;
-    DiskFiles *disks;
-    uint64_t limit;
-    uint64_t folded, committed, sealed; /* epochs, ascending */
-    uint64_t staging;                   /* 0: none */
-    uint64_t log_end;
-    uint64_t sealed_end;    /* of the log, behind the last sealed epoch */
-    uint64_t committed_end; /* the same, committed */
-    GArray *pieces;         /* of LoggedPiece, beyond *folded* */
-    GError *failure;        /* of folding: nothing more can be staged */
-};
-
 /* ---- files ---- */
-
-static gboolean write_at(int fd, const void *data, size_t length, uint64_t offset, GError **error)
-{
-    const uint8_t *at = data;
-
-    while (length > 0) {
-        ssize_t put = pwrite(fd, at, length, (off_t)offset);
-
-        if (put < 0 && errno == EINTR)
-            continue;
-        if (put < 0) {
-            error_set_errno(error, errno, "write");
-            return FALSE;
-        }
-        at += put;
-        offset += (uint64_t)put;
-        length -= (size_t)put;
-    }
-    return TRUE;
-}
-
-/* FALSE without an error where the file ends before. */
-static gboolean read_at(int fd, void *data, size_t length, uint64_t offset, GError **error)
-{
-    uint8_t *at = data;
-
-    while (length > 0) {
-        ssize_t got = pread(fd, at, length, (off_t)offset);
-
-        if (got < 0 && errno == EINTR)
-            continue;
-        if (got < 0)
-            error_set_errno(error, errno, "read");
-        if (got <= 0)
-            return FALSE;
-        at += got;
-        offset += (uint64_t)got;
-        length -= (size_t)got;
-    }
-    return TRUE;
-}
 
 static gboolean cut_log(WriteJournal *journal, uint64_t end, GError **error)
 {
@@ -120,66 +50,6 @@ static gboolean cut_log(WriteJournal *journal, uint64_t end, GError **error)
     }
     journal->log_end = end;
     return TRUE;
-}
-
-static int open_file(const char *directory, const char *name, int flags, GError **error)
-{
-    g_autofree char *path = g_build_filename(directory, name, NULL);
-    int fd = open(path, flags | O_RDWR | O_CLOEXEC | O_NOFOLLOW, 0600);
-
-    if (fd < 0)
-        error_set_errno(error, errno, "%s", path);
-    return fd;
-}
-
-static gboolean set_length(int fd, uint64_t bytes, GError **error)
-{
-    if (ftruncate(fd, (off_t)bytes) == 0)
-        return TRUE;
-    error_set_errno(error, errno, "make a file of %" G_GUINT64_FORMAT " bytes", bytes);
-    return FALSE;
-}
-
-/* All are there from the beginning, before the log is. */
-static gboolean open_disks(WriteJournal *journal, int flags, GError **error)
-{
-    journal->disks = g_new0(DiskFiles, journal->count);
-    for (guint i = 0; i < journal->count; i++)
-        journal->disks[i].data = -1;
-    for (guint i = 0; i < journal->count; i++) {
-        g_autofree char *data = g_strdup_printf("%u.data", i), *map = g_strdup_printf("%u.map", i);
-        autofd int map_fd = -1;
-
-        journal->disks[i].data = open_file(journal->directory, data, flags, error);
-        if (journal->disks[i].data < 0 ||
-            !set_length(journal->disks[i].data, journal->bytes[i], error))
-            return FALSE;
-        map_fd = open_file(journal->directory, map, flags, error);
-        if (map_fd < 0)
-            return FALSE;
-        journal->disks[i].map =
-            sector_map_open(fd_steal(&map_fd), journal->bytes[i] / WRITE_SECTOR_BYTES, error);
-        if (!journal->disks[i].map)
-            return FALSE;
-    }
-    return TRUE;
-}
-
-static uint64_t blocks_of(int fd)
-{
-    struct stat info;
-
-    return fstat(fd, &info) == 0 ? (uint64_t)info.st_blocks * BLOCK_BYTES : 0;
-}
-
-uint64_t write_journal_get_used(const WriteJournal *journal)
-{
-    uint64_t used = journal->log_end;
-
-    for (guint i = 0; i < journal->count; i++)
-        used +=
-            blocks_of(journal->disks[i].data) + blocks_of(sector_map_get_fd(journal->disks[i].map));
-    return used;
 }
 
 /* ---- the head of the log ---- */
@@ -210,7 +80,7 @@ static gboolean write_folded(WriteJournal *journal, uint64_t epoch, GError **err
 {
     Folded folded = {.epoch = epoch, .digest = XXH3_64bits(&epoch, sizeof epoch)};
 
-    if (!write_at(journal->log, &folded, sizeof folded, folded_at(journal), error))
+    if (!journal_write_at(journal->log, &folded, sizeof folded, folded_at(journal), error))
         return FALSE;
     journal->folded = epoch;
     return TRUE;
@@ -222,8 +92,9 @@ static gboolean write_head(WriteJournal *journal, const char *transaction, GErro
 
     g_strlcpy(head.transaction, transaction, sizeof head.transaction);
     head.digest = digest_two(&head, sizeof head, journal->bytes, sizes_bytes(journal));
-    return write_at(journal->log, &head, sizeof head, 0, error) &&
-           write_at(journal->log, journal->bytes, sizes_bytes(journal), sizeof head, error) &&
+    return journal_write_at(journal->log, &head, sizeof head, 0, error) &&
+           journal_write_at(journal->log, journal->bytes, sizes_bytes(journal), sizeof head,
+                            error) &&
            write_folded(journal, 0, error);
 }
 
@@ -251,20 +122,21 @@ static void read_folded(WriteJournal *journal)
 {
     Folded folded;
 
-    if (read_at(journal->log, &folded, sizeof folded, folded_at(journal), NULL) &&
+    if (journal_read_at(journal->log, &folded, sizeof folded, folded_at(journal), NULL) &&
         folded.digest == XXH3_64bits(&folded.epoch, sizeof folded.epoch))
         journal->folded = folded.epoch;
 }
 
 static gboolean read_head(WriteJournal *journal, LogHead *head)
 {
-    if (!read_at(journal->log, head, sizeof *head, 0, NULL) ||
+    if (!journal_read_at(journal->log, head, sizeof *head, 0, NULL) ||
         memcmp(head->magic, MAGIC, sizeof head->magic) != 0 || head->version != VERSION ||
         head->count == 0 || head->count > WRITE_JOURNAL_MAX_DISKS)
         return FALSE;
     journal->count = head->count;
     journal->bytes = g_new0(uint64_t, journal->count);
-    return read_at(journal->log, journal->bytes, sizes_bytes(journal), sizeof *head, NULL) &&
+    return journal_read_at(journal->log, journal->bytes, sizes_bytes(journal), sizeof *head,
+                           NULL) &&
            is_head_right(head, journal->bytes);
 }
 
@@ -300,14 +172,10 @@ void write_journal_free(WriteJournal *journal)
 {
     if (!journal)
         return;
-    for (guint i = 0; journal->disks && i < journal->count; i++) {
-        fd_close(&journal->disks[i].data);
-        sector_map_free(journal->disks[i].map);
-    }
+    journal_close_disks(journal);
     fd_close(&journal->log);
     g_array_unref(journal->pieces);
     g_clear_error(&journal->failure);
-    g_free(journal->disks);
     g_free(journal->bytes);
     g_free(journal->directory);
     g_free(journal);
@@ -369,9 +237,9 @@ static gboolean make_directory(const char *directory, GError **error)
 
 static gboolean create(WriteJournal *journal, const char *transaction, GError **error)
 {
-    if (!make_directory(journal->directory, error) || !open_disks(journal, O_CREAT | O_EXCL, error))
+    if (!make_directory(journal->directory, error) || !journal_open_disks(journal, TRUE, error))
         return FALSE;
-    journal->log = open_file(journal->directory, "log", O_CREAT | O_EXCL, error);
+    journal->log = journal_open_file(journal->directory, "log", O_CREAT | O_EXCL, error);
     journal->log_end = journal->sealed_end = journal->committed_end = records_at(journal);
     return journal->log >= 0 && write_head(journal, transaction, error);
 }
@@ -421,8 +289,8 @@ static gboolean append(WriteJournal *journal, uint32_t kind, uint64_t epoch, con
     RecordHead head = {.magic = RECORD_MAGIC, .kind = kind, .epoch = epoch, .length = length};
 
     head.digest = digest_record(&head, piece);
-    if (!write_at(journal->log, &head, sizeof head, journal->log_end, error) ||
-        !write_at(journal->log, piece, length, journal->log_end + sizeof head, error)) {
+    if (!journal_write_at(journal->log, &head, sizeof head, journal->log_end, error) ||
+        !journal_write_at(journal->log, piece, length, journal->log_end + sizeof head, error)) {
         (void)cut_log(journal, journal->log_end, NULL);
         return FALSE;
     }
@@ -450,7 +318,7 @@ static gboolean read_piece(const WriteJournal *journal, const LoggedPiece *piece
                            GByteArray *content, GError **error)
 {
     g_byte_array_set_size(content, (guint)piece->length);
-    if (read_at(journal->log, content->data, piece->length, piece->offset, error))
+    if (journal_read_at(journal->log, content->data, piece->length, piece->offset, error))
         return TRUE;
     if (error && !*error)
         error_set(error, VMFERRY_ERROR_INVALID, "the log has become shorter");
@@ -458,9 +326,6 @@ static gboolean read_piece(const WriteJournal *journal, const LoggedPiece *piece
 }
 
 /* Calls *take* for each write of the piece; FALSE where that or a record fails. */
-typedef gboolean (*TakeRecord)(const WriteJournal *journal, const WriteRecord *record,
-                               gpointer user, GError **error);
-
 static gboolean walk_piece(const WriteJournal *journal, const void *piece, size_t length,
                            TakeRecord take, gpointer user, GError **error)
 {
@@ -474,9 +339,8 @@ static gboolean walk_piece(const WriteJournal *journal, const void *piece, size_
     return got == 0;
 }
 
-/* All pieces that are committed and not folded. */
-static gboolean walk_log(const WriteJournal *journal, TakeRecord take, gpointer user,
-                         GError **error)
+gboolean journal_walk_log(const WriteJournal *journal, TakeRecord take, gpointer user,
+                          GError **error)
 {
     g_autoptr(GByteArray) content = g_byte_array_new();
 
@@ -598,7 +462,7 @@ static gboolean make_zero(int fd, uint64_t offset, uint64_t length, GError **err
         return FALSE;
     }
     for (; length > 0; offset += MIN(length, sizeof zeros), length -= MIN(length, sizeof zeros))
-        if (!write_at(fd, zeros, MIN(length, sizeof zeros), offset, error))
+        if (!journal_write_at(fd, zeros, MIN(length, sizeof zeros), offset, error))
             return FALSE;
     return TRUE;
 }
@@ -607,9 +471,9 @@ static gboolean fold_record(const WriteJournal *journal, const WriteRecord *reco
                             gpointer user G_GNUC_UNUSED, GError **error)
 {
     const DiskFiles *files = &journal->disks[record->disk];
-    gboolean done = record->data
-                        ? write_at(files->data, record->data, record->length, record->offset, error)
-                        : make_zero(files->data, record->offset, record->length, error);
+    gboolean done = record->data ? journal_write_at(files->data, record->data, record->length,
+                                                    record->offset, error)
+                                 : make_zero(files->data, record->offset, record->length, error);
 
     return done && sector_map_set(files->map, record->offset / WRITE_SECTOR_BYTES,
                                   record->length / WRITE_SECTOR_BYTES, error);
@@ -628,7 +492,7 @@ static void forget_folded(WriteJournal *journal)
 /* The log is cut only where nothing else is in it. */
 static gboolean fold(WriteJournal *journal, GError **error)
 {
-    if (!walk_log(journal, fold_record, NULL, error) ||
+    if (!journal_walk_log(journal, fold_record, NULL, error) ||
         !write_folded(journal, journal->committed, error))
         return FALSE;
     forget_folded(journal);
@@ -674,11 +538,12 @@ gboolean write_journal_commit(WriteJournal *journal, uint64_t epoch, GError **er
 /* FALSE where what comes is not a whole record. */
 static gboolean read_record(const WriteJournal *journal, RecordHead *ret, GByteArray *piece)
 {
-    if (!read_at(journal->log, ret, sizeof *ret, journal->log_end, NULL) ||
+    if (!journal_read_at(journal->log, ret, sizeof *ret, journal->log_end, NULL) ||
         ret->magic != RECORD_MAGIC || ret->length > WRITE_JOURNAL_MAX_PIECE_BYTES)
         return FALSE;
     g_byte_array_set_size(piece, (guint)ret->length);
-    return read_at(journal->log, piece->data, ret->length, journal->log_end + sizeof *ret, NULL) &&
+    return journal_read_at(journal->log, piece->data, ret->length, journal->log_end + sizeof *ret,
+                           NULL) &&
            ret->digest == digest_record(ret, piece->data);
 }
 
@@ -708,9 +573,9 @@ static void read_log(WriteJournal *journal, uint64_t committed)
 static gboolean read_all(WriteJournal *journal, const char *transaction, uint64_t committed,
                          GError **error)
 {
-    journal->log = open_file(journal->directory, "log", 0, error);
+    journal->log = journal_open_file(journal->directory, "log", 0, error);
     if (journal->log < 0 || !check_head(journal, transaction, error) ||
-        !open_disks(journal, 0, error))
+        !journal_open_disks(journal, FALSE, error))
         return FALSE;
     read_log(journal, committed);
     if (journal->sealed == committed) {
@@ -735,110 +600,4 @@ WriteJournal *write_journal_open(const char *directory, const char *transaction,
     }
     g_prefix_error(error, "journal of disk writes: ");
     return NULL;
-}
-
-/* ---- applying ---- */
-
-typedef struct {
-    const WriteJournal *journal;
-    guint disk;
-    DiskTarget *target;
-    uint8_t *buffer; /* of APPLY_BYTES */
-} Apply;
-
-static gboolean apply_data(Apply *apply, uint64_t from, uint64_t to, GError **error)
-{
-    while (from < to) {
-        size_t length = (size_t)MIN(to - from, APPLY_BYTES);
-        int fd = apply->journal->disks[apply->disk].data;
-
-        if (!read_at(fd, apply->buffer, length, from, error)) {
-            if (error && !*error)
-                error_set(error, VMFERRY_ERROR_INVALID, "the data has become shorter");
-            return FALSE;
-        }
-        if (!disk_target_write(apply->target, from, apply->buffer, length, error))
-            return FALSE;
-        from += length;
-    }
-    return TRUE;
-}
-
-/* Where data begins (*whence* SEEK_DATA) or ends (SEEK_HOLE). */
-static uint64_t seek(int fd, uint64_t from, uint64_t to, int whence)
-{
-    off_t found = lseek(fd, (off_t)from, whence);
-
-    if (found < 0)
-        return errno == ENXIO || whence == SEEK_HOLE ? to : from;
-    return MIN((uint64_t)found, to);
-}
-
-/* Holes of the data are zeros of the disk. */
-static gboolean apply_run(uint64_t first, uint64_t count, gpointer user, GError **error)
-{
-    Apply *apply = user;
-    int fd = apply->journal->disks[apply->disk].data;
-    uint64_t from = first * WRITE_SECTOR_BYTES, to = from + count * WRITE_SECTOR_BYTES;
-
-    while (from < to) {
-        uint64_t data = seek(fd, from, to, SEEK_DATA);
-        uint64_t hole = data < to ? seek(fd, data, to, SEEK_HOLE) : to;
-
-        if ((data > from && !disk_target_zero(apply->target, from, data - from, error)) ||
-            !apply_data(apply, data, hole, error))
-            return FALSE;
-        from = hole;
-    }
-    return TRUE;
-}
-
-static gboolean apply_record(const WriteJournal *journal G_GNUC_UNUSED, const WriteRecord *record,
-                             gpointer user, GError **error)
-{
-    Apply *apply = user;
-
-    if (record->disk != apply->disk)
-        return TRUE;
-    if (!record->data)
-        return disk_target_zero(apply->target, record->offset, record->length, error);
-    return disk_target_write(apply->target, record->offset, record->data, record->length, error);
-}
-
-gboolean write_journal_apply(const WriteJournal *journal, guint disk, DiskTarget *target,
-                             GError **error)
-{
-    g_autofree uint8_t *buffer = g_malloc(APPLY_BYTES);
-    Apply apply = {.journal = journal, .disk = disk, .target = target, .buffer = buffer};
-
-    if (sector_map_walk(journal->disks[disk].map, apply_run, &apply, error) &&
-        walk_log(journal, apply_record, &apply, error) && disk_target_flush(target, error))
-        return TRUE;
-    g_prefix_error(error, "journal of disk writes, disk %u: ", disk);
-    return FALSE;
-}
-
-/* ---- is there anything? ---- */
-
-static gboolean note_disk(const WriteJournal *journal G_GNUC_UNUSED, const WriteRecord *record,
-                          gpointer user, GError **error G_GNUC_UNUSED)
-{
-    gboolean *written = user;
-
-    written[record->disk] = TRUE;
-    return TRUE;
-}
-
-gboolean write_journal_has_writes(const WriteJournal *journal, guint disk, gboolean *ret,
-                                  GError **error)
-{
-    g_autofree gboolean *written = g_new0(gboolean, journal->count);
-
-    if (!sector_map_has_any(journal->disks[disk].map, &written[disk], error) ||
-        !walk_log(journal, note_disk, written, error)) {
-        g_prefix_error(error, "journal of disk writes: ");
-        return FALSE;
-    }
-    *ret = written[disk];
-    return TRUE;
 }

@@ -7,6 +7,8 @@
  *     N.data     of disk N: what committed epochs have written, each byte at its place on the disk;
  *                sparse
  *     N.map      a bit for each sector of 512 bytes that is in N.data (a hole there: zeros)
+ *     full-N.…   the generation of these before: it does not grow any more, and is written to the
+ *                images while the present one does, and then dropped
  *
  * An epoch is *staged* piece by piece (write_batch.h), *sealed* when all of it is in the log, and
  * *committed* by its owner, who has more to commit than disks: his record, and not the journal, says
@@ -79,6 +81,15 @@ gboolean write_journal_commit(WriteJournal *journal, uint64_t epoch, GError **er
 
 /* Forgets all that is not committed. */
 gboolean write_journal_forget(WriteJournal *journal, GError **error);
+
+/* What is folded so far becomes the full generation, and a new one begins.  BUSY where there is one
+ * already, or something is not folded.  While it is there another thread may apply it; dropped once that
+ * is done.  A crash in between leaves it there: it is applied with the rest, or again. */
+gboolean write_journal_rotate(WriteJournal *journal, GError **error);
+gboolean write_journal_has_full(const WriteJournal *journal);
+gboolean write_journal_apply_full(const WriteJournal *journal, guint disk, DiskTarget *target,
+                                  GError **error);
+gboolean write_journal_drop_full(WriteJournal *journal, GError **error);
 
 /* *ret*: there are committed writes to this disk. */
 gboolean write_journal_has_writes(const WriteJournal *journal, guint disk, gboolean *ret,

@@ -114,3 +114,8 @@ const WriteJournal *kept_writes_get_journal(const KeptWrites *kept)
 {
     return kept->journal;
 }
+
+WriteJournal *kept_writes_use_journal(KeptWrites *kept)
+{
+    return kept->journal;
+}

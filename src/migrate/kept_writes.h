@@ -37,5 +37,8 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(KeptWrites, kept_writes_free)
 /* As a part of epochs; lives as long as *kept*. */
 CheckpointPart kept_writes_get(KeptWrites *kept);
 
+/* The same, for who drains it (standby_disks.h). */
+WriteJournal *kept_writes_use_journal(KeptWrites *kept);
+
 /* Borrowed; NULL where there are no disks. */
 const WriteJournal *kept_writes_get_journal(const KeptWrites *kept);

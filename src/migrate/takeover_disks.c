@@ -25,18 +25,21 @@ static gboolean check_images(const WriteJournal *journal, const TakeoverImage *i
     return TRUE;
 }
 
-static gboolean write_image(const WriteJournal *journal, guint disk, const char *socket,
-                            const char *name, uint64_t bytes, GError **error)
+typedef gboolean (*Apply)(const WriteJournal *journal, guint disk, DiskTarget *target,
+                          GError **error);
+
+static gboolean write_image(const WriteJournal *journal, guint disk, Apply apply,
+                            const char *socket, const char *name, uint64_t bytes, GError **error)
 {
     g_autoptr(DiskTarget) target = disk_target_open_export(socket, name, bytes, error);
 
     return target && !fault_point("takeover.image-open", error) &&
-           write_journal_apply(journal, disk, target, error);
+           apply(journal, disk, target, error);
 }
 
 /* Closed in any case; what fails first is said. */
-static gboolean open_and_write(const WriteJournal *journal, guint disk, VmmStorage *storage,
-                               const TakeoverImage *image, GError **error)
+static gboolean open_and_write(const WriteJournal *journal, guint disk, Apply apply,
+                               VmmStorage *storage, const TakeoverImage *image, GError **error)
 {
     g_autofree char *name = g_strdup_printf("takeover%u", disk), *socket = NULL;
     gboolean written;
@@ -44,17 +47,17 @@ static gboolean open_and_write(const WriteJournal *journal, guint disk, VmmStora
     if (!vmm_storage_open_image(storage, name, image->path, image->format, TRUE, error))
         return FALSE;
     socket = vmm_storage_get_socket(storage);
-    written = write_image(journal, disk, socket, name, image->bytes, error);
+    written = write_image(journal, disk, apply, socket, name, image->bytes, error);
     return vmm_storage_close_image(storage, name, written ? error : NULL) && written;
 }
 
-static gboolean apply_disk(const WriteJournal *journal, guint disk, VmmStorage *storage,
-                           const TakeoverImage *image, GError **error)
+static gboolean apply_disk(const WriteJournal *journal, guint disk, Apply apply,
+                           VmmStorage *storage, const TakeoverImage *image, GError **error)
 {
     gboolean any;
 
     return write_journal_has_writes(journal, disk, &any, error) &&
-           (!any || open_and_write(journal, disk, storage, image, error));
+           (!any || open_and_write(journal, disk, apply, storage, image, error));
 }
 
 gboolean takeover_disks_apply(const WriteJournal *journal, VmmStorage *storage,
@@ -63,7 +66,20 @@ gboolean takeover_disks_apply(const WriteJournal *journal, VmmStorage *storage,
     if (!check_images(journal, images, count, error))
         return FALSE;
     for (guint i = 0; i < count; i++)
-        if (!apply_disk(journal, i, storage, &images[i], error)) {
+        if (!apply_disk(journal, i, write_journal_apply, storage, &images[i], error)) {
+            g_prefix_error(error, "image %s: ", images[i].path);
+            return FALSE;
+        }
+    return TRUE;
+}
+
+gboolean takeover_disks_apply_full(const WriteJournal *journal, VmmStorage *storage,
+                                   const TakeoverImage *images, guint count, GError **error)
+{
+    if (!check_images(journal, images, count, error))
+        return FALSE;
+    for (guint i = 0; i < count; i++)
+        if (!open_and_write(journal, i, write_journal_apply_full, storage, &images[i], error)) {
             g_prefix_error(error, "image %s: ", images[i].path);
             return FALSE;
         }

@@ -24,6 +24,11 @@ typedef struct {
     uint64_t bytes;
 } TakeoverImage;
 
+/* The same of its full generation alone (write_journal_rotate()), while epochs go on to come in another
+ * thread. */
+gboolean takeover_disks_apply_full(const WriteJournal *journal, VmmStorage *storage,
+                                   const TakeoverImage *images, guint count, GError **error);
+
 /* *images*: in the order of the journal's disks, as many. */
 gboolean takeover_disks_apply(const WriteJournal *journal, VmmStorage *storage,
                               const TakeoverImage *images, guint count, GError **error);

@@ -75,6 +75,27 @@ def test_its_host_dies(scene, store):  # noqa: F811
     print(scene.beats[guest.name].largest_gap_ms())
 
 
+def test_much_is_written(scene, store):  # noqa: F811
+    """It goes to the standby's image by and by; killed agents and hosts do not harm that."""
+    DISK.on(scene.b).parent.mkdir()
+    DISK.make(scene.a, data_mb=LARGE_MB, size_mb=WRITTEN_MB + LARGE_MB + 8)
+    guest = run_with(scene, drive(DISK.on(scene.a)), **{**BUSY, "disk_rate": 1500})
+    protect(scene, guest, store)
+    image = DISK.on(scene.b)
+    for _ in range(2):
+        before = image.stat().st_mtime_ns
+        wait_until(lambda: image.stat().st_mtime_ns > before + 10**9, "the image is written", 60)
+        scene.b.kill()
+        scene.b.start()
+        wait_until(lambda: (move_progress(scene.a.status(guest)) or {}).get("standby_connected"),
+                   "they meet", 30)
+    [pid] = qemu_pids(scene.a.host, guest)
+    scene.a.host.run(["kill", "-9", str(pid)])
+    has_gone_on(scene, guest)
+    check_disk(guest)
+    print(scene.beats[guest.name].largest_gap_ms())
+
+
 def test_failover_and_back(scene, store):  # noqa: F811
     guest = with_disk(scene)
     protect(scene, guest, store)

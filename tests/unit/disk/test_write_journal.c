@@ -47,6 +47,11 @@ int __wrap_ftruncate64(int fd, off_t length);
 int __real_fallocate64(int fd, int mode, off_t offset, off_t length);
 int __wrap_fallocate64(int fd, int mode, off_t offset, off_t length);
 
+int __real_rename(const char *from, const char *to);
+int __wrap_rename(const char *from, const char *to);
+int __real_unlink(const char *path);
+int __wrap_unlink(const char *path);
+
 static gboolean is_time(void)
 {
     return ++calls == crash_at;
@@ -80,9 +85,24 @@ int __wrap_fallocate64(int fd, int mode, off_t offset, off_t length)
     return __real_fallocate64(fd, mode, offset, length);
 }
 
+int __wrap_rename(const char *from, const char *to)
+{
+    if (is_time())
+        _exit(CRASHED);
+    return __real_rename(from, to);
+}
+
+int __wrap_unlink(const char *path)
+{
+    if (is_time())
+        _exit(CRASHED);
+    return __real_unlink(path);
+}
+
 /* ---- places ---- */
 
 static char *folder;
+static gboolean rotating; /* what is committed goes to the images by and by */
 
 static char *path_of(const char *name)
 {
@@ -93,7 +113,7 @@ static int set_up(void **unused)
 {
     folder = g_dir_make_tmp("vmferry-test-XXXXXX", NULL);
     calls = crash_at = 0;
-    crash_midway = full = FALSE;
+    crash_midway = full = rotating = FALSE;
     return 0;
 }
 
@@ -104,6 +124,11 @@ static int tear_down(void **unused)
     write_journal_remove(journal, NULL);
     unlink(record);
     unlink(image);
+    for (guint disk = 0; disk < DISKS; disk++) {
+        g_autofree char *drained = path_of(disk == 0 ? "image-0" : "image-1");
+
+        unlink(drained);
+    }
     rmdir(folder);
     g_free(folder);
     return 0;
@@ -244,6 +269,45 @@ static Model *make_model(uint64_t epoch)
     return model;
 }
 
+/* The image that what is full goes to, and that outlives a crash. */
+static int open_drained(guint disk)
+{
+    g_autofree char *path = path_of(disk == 0 ? "image-0" : "image-1");
+    g_autofree uint8_t *content = g_malloc(BYTES);
+    int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    struct stat info;
+
+    assert_true(fd >= 0 && fstat(fd, &info) == 0);
+    if ((uint64_t)info.st_size == sizes[disk])
+        return fd;
+    for (size_t i = 0; i < sizes[disk]; i++)
+        content[i] = base_byte(i);
+    assert_true(fd_write_all(fd, content, sizes[disk], NULL));
+    return fd;
+}
+
+static void drain(WriteJournal *journal)
+{
+    GError *error = NULL;
+
+    for (guint disk = 0; disk < DISKS; disk++) {
+        autofd int fd = open_drained(disk);
+        g_autoptr(DiskTarget) target = disk_target_open_file(fd, sizes[disk], &error);
+
+        must(target != NULL, &error);
+        must(write_journal_apply_full(journal, disk, target, &error), &error);
+    }
+    must(write_journal_drop_full(journal, &error), &error);
+}
+
+static void rotate(WriteJournal *journal)
+{
+    GError *error = NULL;
+
+    must(write_journal_rotate(journal, &error), &error);
+    assert_true(write_journal_has_full(journal));
+}
+
 static void expect_image(const WriteJournal *journal, guint disk, const Model *model)
 {
     g_autofree char *path = path_of("image");
@@ -252,8 +316,14 @@ static void expect_image(const WriteJournal *journal, guint disk, const Model *m
     g_autoptr(DiskTarget) target = NULL;
     GError *error = NULL;
 
-    for (size_t i = 0; i < sizes[disk]; i++)
-        content[i] = base_byte(i);
+    if (rotating) {
+        autofd int drained = open_drained(disk);
+
+        assert_int_equal(pread(drained, content, sizes[disk], 0), sizes[disk]);
+    } else {
+        for (size_t i = 0; i < sizes[disk]; i++)
+            content[i] = base_byte(i);
+    }
     must(fd_write_all(fd, content, sizes[disk], &error), &error);
     target = disk_target_open_file(fd, sizes[disk], &error);
     must(target != NULL, &error);
@@ -295,6 +365,38 @@ static void test_epochs(void **unused)
     assert_true(any);
     assert_int_equal(write_journal_get_count(journal), DISKS);
     assert_int_equal(write_journal_get_disk_bytes(journal, 1), sizes[1]);
+    write_journal_free(journal);
+}
+
+/* By and by it goes to the images, and is no more in the journal. */
+static void test_generations(void **unused)
+{
+    WriteJournal *journal = create();
+    GError *error = NULL;
+    gboolean any;
+
+    rotating = TRUE;
+    run_epoch(journal, 1);
+    rotate(journal);
+    assert_false(write_journal_rotate(journal, &error));
+    expect_text(error, VMFERRY_ERROR_BUSY, "not now");
+    expect_images(journal, 1);
+    run_epoch(journal, 2);
+    expect_images(journal, 2);
+    write_journal_free(journal);
+    journal = reopen(2);
+    assert_true(write_journal_has_full(journal));
+    expect_images(journal, 2);
+    drain(journal);
+    assert_false(write_journal_has_full(journal));
+    expect_images(journal, 2);
+    rotate(journal);
+    drain(journal);
+    assert_true(write_journal_has_writes(journal, 0, &any, NULL));
+    assert_false(any);
+    assert_true(write_journal_get_used(journal) < 4096);
+    run_epoch(journal, 3);
+    expect_images(journal, 3);
     write_journal_free(journal);
 }
 
@@ -468,6 +570,10 @@ static void run_owner(WriteJournal *journal, uint64_t first, uint64_t last)
         seal(journal, epoch);
         write_record_of(epoch);
         commit(journal, epoch);
+        if (rotating && write_journal_has_full(journal) && epoch % 2 == 0)
+            drain(journal);
+        else if (rotating && !write_journal_has_full(journal))
+            rotate(journal);
     }
 }
 
@@ -517,24 +623,36 @@ static void recover(guint at)
     expect_images(journal, EPOCHS + 1);
 }
 
-static void test_crashes(void **unused)
+static void crash_everywhere(gboolean rotates, guint least)
 {
     guint at = 1, crashes = 0;
 
     for (gboolean midway = FALSE; midway <= TRUE; midway++) {
         crash_midway = midway;
+        rotating = rotates;
         for (at = 1; crash(at, FALSE); at++) {
             recover(at);
             crashes++;
             tear_down(NULL);
             set_up(NULL);
             crash_midway = midway;
+            rotating = rotates;
         }
         tear_down(NULL);
         set_up(NULL);
     }
-    if (crashes < 200)
+    if (crashes < least)
         fail_msg("%u crashes", crashes);
+}
+
+static void test_crashes(void **unused)
+{
+    crash_everywhere(FALSE, 200);
+}
+
+static void test_crashes_of_generations(void **unused)
+{
+    crash_everywhere(TRUE, 250);
 }
 
 /* ---- damaged files ---- */
@@ -643,6 +761,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         JOURNAL_TEST(test_epochs),
+        JOURNAL_TEST(test_generations),
         JOURNAL_TEST(test_does_not_grow),
         JOURNAL_TEST(test_owner_decides),
         JOURNAL_TEST(test_forget),
@@ -651,6 +770,7 @@ int main(void)
         JOURNAL_TEST(test_limit),
         JOURNAL_TEST(test_full_disk),
         JOURNAL_TEST(test_crashes),
+        JOURNAL_TEST(test_crashes_of_generations),
         JOURNAL_TEST(test_torn_log),
         JOURNAL_TEST(test_missing_epoch),
         JOURNAL_TEST(test_other_transaction),
