@@ -14,7 +14,6 @@
 #include "base/log.h"
 #include "base/page.h"
 #include "migrate/protect.h"
-#include "policy/lease.h"
 #include "wire/address.h"
 
 #define OUTSTANDING_NAME "outstanding"
@@ -162,7 +161,7 @@ static gboolean on_note(const char *transaction, const char *path, const char *s
     if (witness_agent) {
         record->store = g_strdup(protecting->options.store);
         record->store_agent = g_strdup(witness_agent);
-        record->lease_ms = LEASE_DEFAULT_MS;
+        record->lease_ms = PROTECT_LEASE_MS;
     }
     return registry_journal_record(protecting->guest, record, error);
 }

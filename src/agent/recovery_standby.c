@@ -16,6 +16,8 @@
 #include "migrate/standby_disks.h"
 #include "migrate/takeover_images.h"
 
+#define CONNECT_TIMEOUT_MS 500u
+
 typedef struct {
     Recovery *recovery;
     DeltaStore *deltas;
@@ -47,7 +49,14 @@ G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(Standing, standing_clear)
 
 static gboolean get_channel(ChannelOptions *ret, gpointer user, GError **error)
 {
-    return recovery_get_channel(ret, ((Standing *)user)->recovery, error);
+    Standing *standing = user;
+
+    if (!recovery_get_channel(ret, standing->recovery, error))
+        return FALSE;
+    /* Leases are asked for four times in the length of one. */
+    if (standing->machine->lease_ms > 0)
+        ret->peer_timeout_ms = (int)MIN(standing->machine->lease_ms / 2, CHANNEL_PEER_TIMEOUT_MS);
+    return TRUE;
 }
 
 static gboolean is_stopping(gpointer user)
@@ -86,6 +95,8 @@ static PostcopySourceJob make_job(Standing *standing, const GuestRecord *record,
         .give_up = give_up,
         .gate = recovery_get_gate(standing->recovery, record),
         .may_take_over = has_epoch,
+        .patience_ms = 1, /* the gate knows when the last lease has ended */
+        .connect_timeout_ms = CONNECT_TIMEOUT_MS,
         .sender = {.workers = 1, .packing = PACKING_NONE},
         .get_channel = get_channel,
         .is_stopping = is_stopping,

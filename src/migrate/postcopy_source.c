@@ -236,7 +236,9 @@ static Session *ask(const PostcopySourceJob *job, ChannelOptions *channel, GPtrA
     *ret_answer = POSTCOPY_ANSWER_NONE;
     if (!job->get_channel(channel, job->user, error))
         return NULL;
-    session = session_connect(job->destination, channel, CONNECT_TIMEOUT_MS, NULL, error);
+    session = session_connect(
+        job->destination, channel,
+        job->connect_timeout_ms ? (int)job->connect_timeout_ms : CONNECT_TIMEOUT_MS, NULL, error);
     if (!session || !greet(job, session, error) || !send_resume(job, session, error) ||
         !receive_outstanding(job, session, sets, ret_answer, error))
         return NULL;
@@ -539,6 +541,11 @@ static gboolean may_try_again(Run *run, PostcopyOutcome *ret)
     return FALSE;
 }
 
+static uint64_t get_patience_ns(const PostcopySourceJob *job)
+{
+    return (job->patience_ms ? job->patience_ms : (uint64_t)POSTCOPY_SOURCE_PATIENCE_MS) * 1000000;
+}
+
 /* The destination cannot be reached: TRUE where nobody else runs the guest, or will. */
 static gboolean try_gate(Run *run, GError **error)
 {
@@ -549,8 +556,7 @@ static gboolean try_gate(Run *run, GError **error)
 
     if (!run->job->gate || run->given_up ||
         (run->job->may_take_over && !run->job->may_take_over(run->job->user)) ||
-        now - run->heard_ns < (uint64_t)POSTCOPY_SOURCE_PATIENCE_MS * 1000000 ||
-        now < run->ask_gate_ns)
+        now - run->heard_ns < get_patience_ns(run->job) || now < run->ask_gate_ns)
         return FALSE;
     decision = takeover_gate_try(run->job->gate, WITNESS_TIMEOUT_MS, &wait_ms, &reason);
     if (decision == TAKEOVER_TAKEN) {

@@ -56,6 +56,8 @@ typedef struct {
     /* Of one that has a witness (borrowed): the destination's leases are granted through it; where that
      * cannot be reached for POSTCOPY_SOURCE_PATIENCE_MS it is asked for leave to take over. */
     TakeoverGate *gate;
+    guint patience_ms;        /* in place of POSTCOPY_SOURCE_PATIENCE_MS; 0: that */
+    guint connect_timeout_ms; /* 0: by default */
     /* Whether there is anything to take over with yet; NULL: there is. */
     gboolean (*may_take_over)(gpointer user);
     PostcopySenderOptions sender;

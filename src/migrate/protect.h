@@ -34,6 +34,9 @@
 #include "migrate/destination.h"
 #include "migrate/source.h"
 
+/* Of its leases: the standby goes on about as long after the guest's host was heard last. */
+#define PROTECT_LEASE_MS 2000u
+
 /* ---- where the guest runs ---- */
 
 typedef struct {

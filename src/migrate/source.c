@@ -97,6 +97,13 @@ void source_make_transaction_id(char out[33])
         snprintf(out + 2 * i, 3, "%02x", random[i]);
 }
 
+static guint get_lease_ms(const SourceMove *move)
+{
+    if (!source_is_witnessed(move))
+        return 0;
+    return move->lease_ms ? move->lease_ms : LEASE_DEFAULT_MS;
+}
+
 char *source_encode_guest(SourceMove *move)
 {
     const VmmDescription *description = move->description;
@@ -122,7 +129,7 @@ char *source_encode_guest(SourceMove *move)
         .balloon_bytes = move->balloon_bytes,
         .store = move->store || move->witness_agent ? (char *)move->job->options.store : NULL,
         .store_agent = move->store ? (char *)source_store_get_agent(move) : move->witness_agent,
-        .lease_ms = source_is_witnessed(move) ? LEASE_DEFAULT_MS : 0,
+        .lease_ms = get_lease_ms(move),
         .regions = regions,
         .region_count = description->ram_regions->len,
     };

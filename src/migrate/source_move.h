@@ -73,6 +73,7 @@ typedef struct {
     GPtrArray *outstanding; /* all that it lacks at the switchover; NULL: not known, or not kept */
     DeltaStore *deltas;     /* its epochs come back into it … */
     KeptWrites *writes;     /* … and this; NULL: they do not */
+    guint lease_ms;         /* of its leases there; 0: LEASE_DEFAULT_MS */
     char *witness_agent;  /* of one that is to be stood by for: its lasting id; NULL: it has none */
     gboolean frozen;      /* nobody writes to the files of its disks any more: it has overlays */
     Witness *witness;     /* of a guest that is split; NULL: there is none … */

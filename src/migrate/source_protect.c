@@ -200,7 +200,7 @@ static gboolean start_leases(Protect *protect, GError **error)
     SplitLeasesOptions options = {
         .witness = move->job->options.store,
         .agent = move->witness_agent,
-        .lease_ms = LEASE_DEFAULT_MS,
+        .lease_ms = PROTECT_LEASE_MS,
         .get_channel = host->get_channel,
         .user = host->channel_user,
     };
@@ -406,6 +406,7 @@ PostcopyDestination *protect_begin(const ProtectJob *job, GCancellable *cancella
         .move = {.job = &job->source,
                  .cancellable = cancellable,
                  .started_ns = clock_now_ns(),
+                 .lease_ms = PROTECT_LEASE_MS,
                  .report = migrate_report_new()},
     };
     PostcopyDestination *split = NULL;

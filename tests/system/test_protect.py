@@ -75,6 +75,23 @@ def test_its_host_dies(scene, store):  # noqa: F811
     print(scene.beats[guest.name].largest_gap_ms())
 
 
+def test_host_is_cut_off(scene, store):  # noqa: F811
+    """As one that is dead, for all that the others know: its copy stands still, and ends later."""
+    guest = with_disk(scene)
+    protect(scene, guest, store)
+    scene.beats[guest.name].wait(50)
+    scene.lab.link.cut("hostA")
+    wait_until(lambda: scene.b.status(guest)["role"] == "ours", "the standby goes on with it", 60)
+    scene.beats[guest.name].wait(20)
+    assert move_progress(scene.a.status(guest))["held"] is True
+    scene.lab.link.restore()
+    wait_until(lambda: scene.a.events("superseded"), "it hears of that", 40)
+    scene.has_moved(guest)
+    check_disk(guest)
+    print(scene.beats[guest.name].largest_gap_ms())
+    assert not list((scene.a.host.directory / "state" / "overlays").glob("*"))
+
+
 def test_much_is_written(scene, store):  # noqa: F811
     """It goes to the standby's image by and by; killed agents and hosts do not harm that."""
     DISK.on(scene.b).parent.mkdir()
