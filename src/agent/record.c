@@ -381,14 +381,14 @@ static gboolean read_move(json_t *object, GuestRecord *record, GError **error)
     record->destination_agent = g_strdup(json_text_or(object, "destination_agent", NULL));
     if (record->transaction && !transaction_id_check(record->transaction, error))
         return FALSE;
-    if ((left && (!record->transaction || !record->destination)) ||
+    record->standby = json_flag_or(object, "standby", FALSE);
+    if ((left && (!record->transaction || (!record->destination && !record->standby))) ||
         (came && !record->transaction)) {
         error_set(error, VMFERRY_ERROR_INVALID, "role \"%s\" without a transaction",
                   guest_role_name(record->role));
         return FALSE;
     }
     record->split = json_flag_or(object, "split", FALSE);
-    record->standby = json_flag_or(object, "standby", FALSE);
     record->source_agent = g_strdup(json_text_or(object, "source_agent", NULL));
     record->untold = json_flag_or(object, "untold", FALSE);
     record->store = g_strdup(json_text_or(object, "store", NULL));

@@ -60,7 +60,10 @@ static PostcopyDestination *reopen(Recovery *recovery, GError **error)
     split = overlays
                 ? postcopy_destination_reopen(record->pid, record->outstanding, &options, error)
                 : NULL;
-    if (!split || record->lease_ms == 0 || restart_leases(recovery, record, split, error))
+    /* One that only began to be protected has none yet. */
+    if (!split || record->lease_ms == 0 ||
+        (record->standby && !split_leases_exist(record->outstanding)) ||
+        restart_leases(recovery, record, split, error))
         return split;
     postcopy_destination_unref(split);
     return NULL;

@@ -282,6 +282,8 @@ RecoveryVerdict recovery_stand_by(Recovery *recovery, GError **error)
     g_autoptr(GuestRecord) record = registry_get_record(recovery->guest);
     g_auto(Standing) standing = {.recovery = recovery};
 
+    if (!record->destination)
+        return recovery_forget(recovery, "standby-ended", "the agent ended before it had begun");
     if (strcmp(record->boot_id, recovery->context->boot_id) != 0)
         return end_rebooted(recovery, record, error);
     if (record->taking_over)

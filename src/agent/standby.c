@@ -51,7 +51,7 @@ static gboolean check(const Incoming *incoming, const GuestMessage *guest, GErro
            page_stores_check_room(incoming->context->stores, guest->memory_bytes, error);
 }
 
-/* StandbyHost.  Nothing is on the disk before START. */
+/* StandbyHost.  On record so that a restarted agent removes it: without *destination* it has not begun. */
 static char *on_accept(const GuestMessage *guest, gpointer user, GError **error)
 {
     Incoming *incoming = user;
@@ -66,9 +66,11 @@ static char *on_accept(const GuestMessage *guest, gpointer user, GError **error)
     record = make_record(guest);
     record->deltas = g_strdup(directory);
     incoming->guest = registry_add(incoming->context->registry, record, "stand by", error);
-    if (incoming->guest)
+    if (incoming->guest &&
+        registry_journal_record(incoming->guest, registry_get_record(incoming->guest), error))
         return directory;
-    guest_directory_remove(directory);
+    if (!incoming->guest)
+        guest_directory_remove(directory);
     g_free(directory);
     return NULL;
 }

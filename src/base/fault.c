@@ -69,6 +69,12 @@ static const char *const points[] = {
     "takeover.disks-written",     /* what the epochs have written is in the images */
     "takeover.launched",          /* the fresh VMM is there, empty */
     "takeover.loaded",            /* device state loaded, its memory is served; not the guest yet */
+    "protect.noted",              /* on record as protected, nothing of that in its VMM */
+    "protect.tracked",            /* its memory is registered, its leases run */
+    "protect.held",               /* its disks have overlays */
+    "protect.disks-sent",         /* the standby has its disks */
+    "protect.begun",              /* the standby counts, and is not told */
+    "standby.before-commit",      /* it is told, and not on record */
     "takeover.become",            /* on record that the guest is the fresh VMM; it does not run */
     NULL,
 };

@@ -185,6 +185,13 @@ void split_leases_free(SplitLeases *leases, gboolean ended)
     g_free(leases);
 }
 
+gboolean split_leases_exist(const char *path)
+{
+    g_autofree char *pause = name_file(path, "pause");
+
+    return access(pause, F_OK) == 0;
+}
+
 void split_leases_remove_files(const char *path)
 {
     g_autofree char *pause = name_file(path, "pause");

@@ -40,6 +40,9 @@ SplitLeases *split_leases_start(pid_t pid, const char *path, Vmm *vmm,
  * deadline stays, and a guard watches it.  NULL-safe. */
 void split_leases_free(SplitLeases *leases, gboolean ended);
 
+/* Whether an agent that died has left any. */
+gboolean split_leases_exist(const char *path);
+
 /* Removes the files that are beside *path*. */
 void split_leases_remove_files(const char *path);
 

@@ -33,6 +33,8 @@ typedef struct {
     char *address; /* by which the guest's host is reached */
     Witness *witness;
     gboolean registered;
+    gboolean ready; /* READY was sent: from now on the peer may count on us … */
+    gboolean told;  /* … until it says that it does not */
 } Standby;
 
 /* ---- what comes, and from where ---- */
@@ -261,9 +263,10 @@ static gboolean register_witness(Standby *standby, GError **error)
     return standby->registered;
 }
 
+/* A host that may have begun to count on us needs its record there, by which it goes on alone. */
 static void unregister_witness(Standby *standby)
 {
-    if (standby->registered)
+    if (standby->registered && (!standby->ready || standby->told))
         witness_ask(standby->witness, WITNESS_FORGET, standby->move.guest->transaction,
                     FORGET_TIMEOUT_MS, NULL, NULL);
 }
@@ -297,8 +300,10 @@ static gboolean check(Standby *standby, GError **error)
 {
     g_autofree char *text = ready_message_encode(&(ReadyMessage){0});
 
-    return standby->host->check(standby->move.guest, standby->host->destination.user, error) &&
-           session_send_bytes(standby->move.session, FRAME_READY, text, strlen(text), error);
+    if (!standby->host->check(standby->move.guest, standby->host->destination.user, error))
+        return FALSE;
+    standby->ready = TRUE;
+    return session_send_bytes(standby->move.session, FRAME_READY, text, strlen(text), error);
 }
 
 static gboolean await_start(Standby *standby, GError **error)
@@ -306,8 +311,19 @@ static gboolean await_start(Standby *standby, GError **error)
     StartMessage start;
     Frame frame;
 
-    if (!receive(standby, FRAME_START, &frame, error) ||
-        !start_message_decode(frame.payload, frame.length, &start, error))
+    if (!session_receive(standby->move.session, TRAFFIC_CONTROL, FRAME_TIMEOUT_MS, &frame, error))
+        return FALSE;
+    if (frame.type == FRAME_ERROR || frame.type == FRAME_ABORT) {
+        standby->told = TRUE;
+        session_error_from_frame(standby->move.session, &frame, error);
+        return FALSE;
+    }
+    if (frame.type != FRAME_START) {
+        error_set(error, VMFERRY_ERROR_INVALID, "%s frame where START was expected",
+                  frame_type_name(frame.type));
+        return FALSE;
+    }
+    if (!start_message_decode(frame.payload, frame.length, &start, error))
         return FALSE;
     if (start.term == standby->move.guest->term)
         return TRUE;

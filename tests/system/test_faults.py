@@ -11,6 +11,7 @@ import pytest
 from disks import DISK_POINTS
 from findings import check_failed
 from postcopy import FULL_POINTS, POSTCOPY_POINTS, STORE_POINTS, TAKEOVER_POINTS
+from protection import PROTECT_POINTS
 from scene import is_stopped
 from vmferry_lab import qemu_pids, vmferry_program, wait_until
 
@@ -101,7 +102,8 @@ def settle(scene, where: str) -> None:
 
 def test_table_is_complete(lab):
     listed = lab.host_a.run([vmferry_program(), "agent", "--list-faults"]).stdout.split()
-    others = [*DISK_POINTS, *POSTCOPY_POINTS, *FULL_POINTS, *TAKEOVER_POINTS, *STORE_POINTS]
+    others = [*DISK_POINTS, *POSTCOPY_POINTS, *FULL_POINTS, *TAKEOVER_POINTS, *STORE_POINTS,
+              *PROTECT_POINTS]
     assert sorted([*names(POINTS), *others]) == sorted(listed)
 
 

@@ -18,6 +18,7 @@ from kill_plan import (AGENTS, CUT, DESTINATION_AGENT, DESTINATION_QEMU, ENDED, 
                        compatible, double_run, plan, table)
 from kill_postcopy import PostcopyInjector
 from postcopy import STORE_POINTS
+from protection import PROTECT_POINTS
 from scene import Scene
 from vmferry_lab import Lab, vmferry_program
 
@@ -43,7 +44,7 @@ def pytest_generate_tests(metafunc):
 def points():
     with Lab() as lab:
         listed = lab.host_a.run([vmferry_program(), "agent", "--list-faults"]).stdout.split()
-        return [point for point in listed if point not in STORE_POINTS]
+        return [point for point in listed if point not in (*STORE_POINTS, *PROTECT_POINTS)]
 
 
 @pytest.fixture(scope="module")

@@ -2,47 +2,13 @@
 
 import pytest
 
-from disks import LARGE_MB, WRITTEN_MB, DISK, drive, run_with
+from disks import DISK
 from findings import check_failed
 from live import check_disk
-from scene import move_progress
+from protection import (BUSY, PROTECT_POINTS, begin, epochs, has_gone_on, overlays, progress,
+                        protect, wait_connected, with_disk)
 from test_store import end_everything, store  # noqa: F401
 from vmferry_lab import qemu_pids, wait_until
-
-# All the time, in memory; and on a disk (its content known to the guest), with flushes.
-BUSY = {"pattern": "mixed", "pages_per_second": 500}
-
-
-def protect(scene, guest, witness, *options):
-    """Its host has a standby now, with an epoch."""
-    here, there = scene.here(guest), scene.there(guest)
-    more = ["--witness", witness.address] if witness else []
-    done = here.vmferry("protect", guest.name, there.address, "--json", *more, *options,
-                        timeout=120)
-    assert done.exit_code == 0, f"{done.stdout}{done.stderr}"
-    assert done.json["status"] == "protected"
-    assert here.status(guest)["state"] == "protected"
-    assert there.status(guest)["state"] == "standby"
-    return done.json
-
-
-def with_disk(scene):
-    """A guest that writes to a disk that only its host has."""
-    DISK.on(scene.b).parent.mkdir()
-    DISK.make(scene.a, data_mb=LARGE_MB, size_mb=WRITTEN_MB + LARGE_MB + 8)
-    return run_with(scene, drive(DISK.on(scene.a)), **BUSY)
-
-
-def has_gone_on(scene, guest, timeout=60) -> None:
-    """Its standby has it, whole and unharmed, as a guest of its own."""
-    there = scene.there(guest)
-    wait_until(lambda: there.status(guest)["role"] == "ours", "the standby goes on with it",
-               timeout)
-    scene.has_moved(guest)
-
-
-def epochs(agent, guest) -> int:
-    return move_progress(agent.status(guest))["checkpoints"]["epochs"]
 
 
 def test_its_process_dies(scene, store):  # noqa: F811
@@ -83,20 +49,18 @@ def test_host_is_cut_off(scene, store):  # noqa: F811
     scene.lab.link.cut("hostA")
     wait_until(lambda: scene.b.status(guest)["role"] == "ours", "the standby goes on with it", 60)
     scene.beats[guest.name].wait(20)
-    assert move_progress(scene.a.status(guest))["held"] is True
+    assert progress(scene.a, guest)["held"] is True
     scene.lab.link.restore()
     wait_until(lambda: scene.a.events("superseded"), "it hears of that", 40)
     scene.has_moved(guest)
     check_disk(guest)
     print(scene.beats[guest.name].largest_gap_ms())
-    assert not list((scene.a.host.directory / "state" / "overlays").glob("*"))
+    assert not overlays(scene.a)
 
 
 def test_much_is_written(scene, store):  # noqa: F811
     """It goes to the standby's image by and by; killed agents and hosts do not harm that."""
-    DISK.on(scene.b).parent.mkdir()
-    DISK.make(scene.a, data_mb=LARGE_MB, size_mb=WRITTEN_MB + LARGE_MB + 8)
-    guest = run_with(scene, drive(DISK.on(scene.a)), **{**BUSY, "disk_rate": 1500})
+    guest = with_disk(scene, disk_rate=1500)
     protect(scene, guest, store)
     image = DISK.on(scene.b)
     for _ in range(2):
@@ -104,8 +68,7 @@ def test_much_is_written(scene, store):  # noqa: F811
         wait_until(lambda: image.stat().st_mtime_ns > before + 10**9, "the image is written", 60)
         scene.b.kill()
         scene.b.start()
-        wait_until(lambda: (move_progress(scene.a.status(guest)) or {}).get("standby_connected"),
-                   "they meet", 30)
+        wait_connected(scene, guest)
     [pid] = qemu_pids(scene.a.host, guest)
     scene.a.host.run(["kill", "-9", str(pid)])
     has_gone_on(scene, guest)
@@ -140,7 +103,7 @@ def test_unprotect(scene, store):  # noqa: F811
     assert status["state"] == "running" and status["pid"] == pid
     scene.check(guest)
     check_disk(guest)
-    assert not list((scene.a.host.directory / "state" / "overlays").glob("*"))
+    assert not overlays(scene.a)
 
 
 def test_standby_dies(scene, store):  # noqa: F811
@@ -165,8 +128,7 @@ def test_agent_is_restarted(scene, store, side):  # noqa: F811
     scene.beats[guest.name].wait(20)
     agent.kill()
     agent.start()
-    wait_until(lambda: (move_progress(scene.a.status(guest)) or {}).get("standby_connected"),
-               "they meet", 30)
+    wait_connected(scene, guest)
     before = epochs(scene.a, guest)
     wait_until(lambda: epochs(scene.a, guest) > before + 5, "epochs", 30)
     scene.beats[guest.name].wait(20)
@@ -194,3 +156,22 @@ def test_refusals(scene, store):  # noqa: F811
     refused("refused", options=("--witness", f"{store.host.ip}:1"))
     check_failed(scene.a.vmferry("unprotect", guest.name), "is not protected")
     check_failed(scene.a.vmferry("failover", guest.name), "is not protected")
+
+
+@pytest.mark.parametrize("point", PROTECT_POINTS)
+def test_agent_dies_at_the_beginning(scene, store, point):  # noqa: F811
+    """The guest runs on, as it was; protecting it works later."""
+    side, _ = PROTECT_POINTS[point]
+    agent = scene.a if side == "host" else scene.b
+    guest = with_disk(scene)
+    scene.restart(agent, {"VMFERRY_FAULT": f"{point}=kill"}, finds_guests=agent is scene.a)
+    assert begin(scene, guest, store).exit_code != 0
+    agent.process.wait(30)
+    agent.start()
+    wait_until(lambda: scene.a.vmferry("status", guest.name, "--json").json.get("state")
+               == "running", "it is as it was", 60)
+    wait_until(lambda: guest.name not in scene.b.guest_names(), "nothing is left there", 30)
+    scene.check(guest)
+    check_disk(guest)
+    assert not overlays(scene.a)
+    protect(scene, guest, store, "--overwrite")
