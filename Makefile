@@ -10,7 +10,7 @@ JOBS ?= 1
 SIDE_BY_SIDE := $(if $(filter-out 1,$(JOBS)),-n $(JOBS) --dist loadfile)
 
 .NOTPARALLEL:
-.PHONY: all unit fuzz-short model lint system check check-long check-kill check-kill-postcopy check-kill-full demo bench bench-migrate bench-postcopy bench-disks fuzz install uninstall clean help
+.PHONY: all unit fuzz-short model lint system check check-long check-kill check-kill-postcopy check-kill-full check-kill-protect demo bench bench-migrate bench-postcopy bench-disks fuzz install uninstall clean help
 
 all:
 	scripts/bootstrap build
@@ -58,6 +58,13 @@ check-kill check-kill-postcopy check-kill-full: all
 	$(PYTEST)/test_kill.py -k test$(subst -,_,$(patsubst check-kill%,%,$@))_injection \
 		--kill-seed $(SEED) --kill-count $(COUNT) --kill-table \
 		$(if $(filter-out 1,$(COUNT)),docs/$(subst check-kill,kill-campaign,$@).md,build/kill.md)
+
+check-kill-protect: all
+	scripts/bootstrap lab check
+	lab/lab prepare
+	@echo 'seeds from $(SEED) on'
+	$(PYTEST)/test_kill_protect.py -k test_injection --kill-seed $(SEED) --kill-count $(COUNT) \
+		--kill-table $(if $(filter-out 1,$(COUNT)),docs/kill-campaign-protect.md,build/kill.md)
 
 demo: all
 	scripts/bootstrap lab
@@ -112,6 +119,7 @@ help:
 	@echo 'make check-kill  300 random faults in moves, about an hour (SEED=n, COUNT=n)'
 	@echo 'make check-kill-postcopy  the same in post-copy and hybrid moves'
 	@echo 'make check-kill-full  the same in those that are protected'
+	@echo 'make check-kill-protect  the same around protected guests'
 	@echo 'make bench       vmferry and QEMU migrate side by side'
 	@echo 'make bench-migrate  the same for guests of all kinds, and all that QEMU offers: hours'
 	@echo 'make bench-postcopy  post-copy by vmferry and by QEMU, and how long a guest waits for pages'
