@@ -27,10 +27,11 @@ typedef struct {
 } KeptRead;
 
 static struct {
-    int fd, wake_fd;
+    int fd, buffered_fd, wake_fd;
     uint32_t blocks;
-    atomic_uint rate;  /* blocks a second; 0: no writes */
-    atomic_uint batch; /* blocks of a commit */
+    atomic_uint rate;     /* blocks a second; 0: no writes */
+    atomic_uint batch;    /* blocks of a commit */
+    atomic_bool buffered; /* they go through the page cache, and stay there */
     uint64_t acknowledged[DISK_MAX_BLOCKS];
     atomic_ullong sequence;
     atomic_bool check_wanted, check_done;
@@ -38,7 +39,7 @@ static struct {
     KeptRead kept[KEPT_READS];
     unsigned next_kept;
     Timings commits; /* their numbers are their sequences */
-} disk = {.fd = -1, .batch = 1, .commits.lock = PTHREAD_MUTEX_INITIALIZER};
+} disk = {.fd = -1, .buffered_fd = -1, .batch = 1, .commits.lock = PTHREAD_MUTEX_INITIALIZER};
 
 /* A block: its number, its sequence, and words that follow from both. */
 static void fill_block(uint64_t *words, uint32_t block, uint64_t sequence)
@@ -103,13 +104,13 @@ static void disk_commit(uint64_t *buffer, uint32_t block, unsigned count)
 {
     uint64_t sequence = disk.sequence + 1;
     ssize_t bytes = (ssize_t)count * PAGE_SIZE;
+    int fd = disk.buffered ? disk.buffered_fd : disk.fd;
     double begin_ms;
 
     for (unsigned i = 0; i < count; i++)
         fill_block(buffer + (size_t)i * PAGE_WORDS, block + i, sequence);
     begin_ms = now_ms();
-    if (pwrite(disk.fd, buffer, (size_t)bytes, (off_t)block * PAGE_SIZE) != bytes ||
-        fdatasync(disk.fd)) {
+    if (pwrite(fd, buffer, (size_t)bytes, (off_t)block * PAGE_SIZE) != bytes || fdatasync(fd)) {
         disk_failed(block, sequence, strerror(errno));
         return;
     }
@@ -187,6 +188,9 @@ void disk_start(const char *name, int wake_fd)
     disk.fd = open(path, O_RDWR | O_DIRECT | O_CLOEXEC);
     if (disk.fd < 0)
         return;
+    disk.buffered_fd = open(path, O_RDWR | O_CLOEXEC);
+    if (disk.buffered_fd < 0)
+        die(path);
     if (ioctl(disk.fd, BLKGETSIZE64, &bytes))
         die(path);
     for (int i = 0; i < KEPT_READS; i++)
@@ -196,8 +200,9 @@ void disk_start(const char *name, int wake_fd)
         die("disk thread");
 }
 
-void disk_set_rate(unsigned blocks_per_second, unsigned batch)
+void disk_set_rate(unsigned blocks_per_second, unsigned batch, bool buffered)
 {
+    disk.buffered = buffered;
     disk.batch = batch;
     disk.rate = blocks_per_second;
 }

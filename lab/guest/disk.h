@@ -26,7 +26,7 @@ typedef struct {
 /* *wake_fd* is an eventfd: it is written to when a check has ended.  *name* as in /dev. */
 void disk_start(const char *name, int wake_fd);
 /* *batch*: blocks of a commit, 1 to DISK_MAX_BATCH. */
-void disk_set_rate(unsigned blocks_per_second, unsigned batch);
+void disk_set_rate(unsigned blocks_per_second, unsigned batch, bool buffered);
 DiskStatus disk_get_status(void);
 
 void disk_order_check(void);

@@ -140,7 +140,8 @@ static void set_from_words(Connection *connection, char *words)
     }
     settings_in_force = settings;
     writers_publish(&settings);
-    disk_set_rate(settings.disk_rate, settings.disk_batch ? settings.disk_batch : 1);
+    disk_set_rate(settings.disk_rate, settings.disk_batch ? settings.disk_batch : 1,
+                  settings.disk_buffered);
     reader_set_count(settings.readers);
     answer(connection, "ok");
 }

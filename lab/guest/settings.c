@@ -38,6 +38,8 @@ bool settings_set(Settings *settings, const char *key, const char *value, uint64
         settings->disk_rate = number > MAX_DISK_RATE ? MAX_DISK_RATE : number;
     else if (!strcmp(key, "disk-batch"))
         settings->disk_batch = number > DISK_MAX_BATCH ? DISK_MAX_BATCH : number;
+    else if (!strcmp(key, "disk-buffered"))
+        settings->disk_buffered = number != 0;
     else if (!strcmp(key, "readers"))
         settings->readers = number;
     else if (!strcmp(key, "disk") && strlen(value) < sizeof(settings->disk))

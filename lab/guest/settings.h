@@ -24,14 +24,15 @@ extern const char *const pattern_names[PATTERN_COUNT];
 
 typedef struct {
     Pattern pattern;
-    bool sequential;     /* one page after the other; else in random order */
-    uint64_t pps;        /* pages written a second by all threads; 0: no limit */
-    uint64_t span;       /* pages written to, from the start of the arena */
-    uint64_t check;      /* pages checked a second by all threads */
-    unsigned disk_rate;  /* blocks written a second; 0: none */
-    unsigned disk_batch; /* blocks of a commit; 0: one */
-    unsigned readers;    /* of the second disk, at a time */
-    char disk[16];       /* name of the disk that is written; on the kernel command line only */
+    bool sequential;        /* one page after the other; else in random order */
+    uint64_t pps;           /* pages written a second by all threads; 0: no limit */
+    uint64_t span;          /* pages written to, from the start of the arena */
+    uint64_t check;         /* pages checked a second by all threads */
+    unsigned disk_rate;     /* blocks written a second; 0: none */
+    unsigned disk_batch;    /* blocks of a commit; 0: one */
+    unsigned disk_buffered; /* 1: they go through the page cache */
+    unsigned readers;       /* of the second disk, at a time */
+    char disk[16];          /* name of the disk that is written; on the kernel command line only */
 } Settings;
 
 /* Of an arena of *pages*, which limit the span.  False: no such key or value. */

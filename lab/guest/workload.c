@@ -122,7 +122,8 @@ int main(void)
     read_kernel_command_line(&settings, &pages, &content);
     arena_make(pages, content);
     writers_start(threads, &settings, wake_fd);
-    disk_set_rate(settings.disk_rate, settings.disk_batch ? settings.disk_batch : 1);
+    disk_set_rate(settings.disk_rate, settings.disk_batch ? settings.disk_batch : 1,
+                  settings.disk_buffered);
     disk_start(settings.disk, wake_fd);
     reader_set_count(settings.readers);
     reader_start();

@@ -29,7 +29,7 @@ class Guest:
                  redis: bool = False,
                  arena_mb: int = 64, content: str = "random", pattern: str = "idle", order: str = "random",
                  pages_per_second: int = 0, span_mb: int = 0, check: int = 1024,
-                 disk_rate: int = 0, readers: int = 0, kernel_words: str = "", extra: list[str] | None = None):
+                 disk_rate: int = 0, disk_buffered: bool = False, readers: int = 0, kernel_words: str = "", extra: list[str] | None = None):
         self.lab = lab
         self.name = name
         self.machine = machine
@@ -51,7 +51,8 @@ class Guest:
             self.disk = images.disk_image(lab.shared / f"{name}.disk", disk_mb)
         self.workload = (f"lab.mb={arena_mb} lab.content={content} lab.pattern={pattern} "
                          f"lab.order={order} lab.pps={pages_per_second} lab.span={span_mb} "
-                         f"lab.check={check} lab.disk-rate={disk_rate} lab.readers={readers}")
+                         f"lab.check={check} lab.disk-rate={disk_rate} "
+                         f"lab.disk-buffered={int(disk_buffered)} lab.readers={readers}")
         self.kernel_words = kernel_words
         self.tpm_model = tpm
         self.tpm = Swtpm(lab, name) if tpm else None

@@ -117,6 +117,7 @@ class Lab:
         pattern, order, pages_per_second, span_mb     what it writes: see Control.write()
         check           pages it checks a second, all the time (0: only on demand)
         disk_rate       blocks it writes to the disk a second
+        disk_buffered   they go through its page cache (else around it)
         readers         of a second disk (see SlowImage), at a time; what they read is kept
         kernel_words, extra     more words for its kernel, for QEMU
         """

@@ -256,16 +256,29 @@ static gboolean read_protection(ApiCall *call, MigrateOptions *ret, const char *
     return FALSE;
 }
 
+static gboolean read_disk_sync(json_t *body, gboolean *ret_copies, GError **error)
+{
+    const char *name = json_text_or(body, "disk_sync", "replay");
+
+    *ret_copies = strcmp(name, "copy") == 0;
+    if (*ret_copies || strcmp(name, "replay") == 0)
+        return TRUE;
+    error_set(error, VMFERRY_ERROR_INVALID, "\"disk_sync\" is replay or copy");
+    return FALSE;
+}
+
 static json_t *post_protect(ApiCall *call, GError **error)
 {
     static const char *const known[] = {
-        "standby", "witness", "interval_ms", "disks", "overwrite", "detach", NULL,
+        "standby", "witness", "interval_ms", "disks", "disk_sync", "overwrite", "detach", NULL,
     };
     MigrateOptions options = call->context->settings->moves;
     ProtectRequest request = {.options = &options};
     g_autoptr(Activity) activity = NULL;
 
-    if (!need_body(call, known, error) || !read_protection(call, &options, &request.standby, error))
+    if (!need_body(call, known, error) ||
+        !read_protection(call, &options, &request.standby, error) ||
+        !read_disk_sync(call->body, &request.copies_writes, error))
         return NULL;
     activity = protect_start(call->context, call->guest, &request, error);
     if (!activity)

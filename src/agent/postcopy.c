@@ -77,13 +77,15 @@ void postcopy_table_free(PostcopyTable *table)
 
 static json_t *describe_checkpoints(const CheckpointCounts *counts)
 {
-    return json_pack("{s:I, s:I, s:I, s:I, s:I, s:f, s:f, s:f, s:f, s:f, s:b}", "epochs",
-                     (json_int_t)counts->epochs, "pages", (json_int_t)counts->pages, "segments",
-                     (json_int_t)counts->segments, "ahead", (json_int_t)counts->ahead, "bytes",
-                     (json_int_t)counts->bytes, "pause_p50_ms", counts->p50_pause_ms,
-                     "pause_p99_ms", counts->p99_pause_ms, "pause_max_ms", counts->max_pause_ms,
-                     "pause_ms", counts->pause_ms, "age_ms", counts->age_ms, "failed",
-                     counts->failed);
+    return json_pack(
+        "{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:f, s:f, s:f, s:f, s:f, s:b}", "epochs",
+        (json_int_t)counts->epochs, "pages", (json_int_t)counts->pages, "segments",
+        (json_int_t)counts->segments, "ahead", (json_int_t)counts->ahead, "bytes",
+        (json_int_t)counts->bytes, "disk_bytes", (json_int_t)counts->disk_bytes, "disk_found_bytes",
+        (json_int_t)counts->disk_found_bytes, "disk_sent_bytes",
+        (json_int_t)counts->disk_sent_bytes, "pause_p50_ms", counts->p50_pause_ms, "pause_p99_ms",
+        counts->p99_pause_ms, "pause_max_ms", counts->max_pause_ms, "pause_ms", counts->pause_ms,
+        "age_ms", counts->age_ms, "failed", counts->failed);
 }
 
 static void describe_whole(const Guest *guest, const FaultServiceCounts *counts,

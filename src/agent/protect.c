@@ -26,6 +26,7 @@ typedef struct {
     Guest *guest;
     char *standby;
     MigrateOptions options;
+    gboolean copies_writes;
     ChannelOptions channel;
     GCancellable *cancellable;
     uint64_t term; /* before */
@@ -233,6 +234,7 @@ static PostcopyDestination *begin(Protecting *protecting, GError **error)
                  .user = protecting},
     };
 
+    job.copies_writes = protecting->copies_writes;
     return find_port(context, &job.port, error)
                ? protect_begin(&job, protecting->cancellable, error)
                : NULL;
@@ -358,6 +360,7 @@ static Protecting *protecting_new(AgentContext *context, Guest *guest,
     protecting->guest = guest_ref(guest);
     protecting->standby = g_strdup(request->standby);
     protecting->options = *request->options;
+    protecting->copies_writes = request->copies_writes;
     /* As GUEST says it (source_encode_guest()): it is split, and loses nothing. */
     protecting->options.mode = MIGRATE_MODE_POSTCOPY;
     protecting->options.safety = MIGRATE_SAFETY_FULL;

@@ -12,6 +12,7 @@
 
 typedef struct {
     const char *standby;           /* HOST[:PORT] */
+    gboolean copies_writes;        /* ProtectJob.copies_writes */
     const MigrateOptions *options; /* checkpoint_ms, store (the witness), disks, overwrite */
 } ProtectRequest;
 

@@ -323,6 +323,8 @@ gboolean recovery_open_epochs(const GuestRecord *record, DeltaStore **ret_deltas
         return FALSE;
     delta_store_get_epoch(*ret_deltas, &epoch);
     *ret_writes = kept_writes_open(writes, record->transaction, epoch, error);
+    if (*ret_writes)
+        kept_writes_set_pages(*ret_writes, *ret_deltas);
     return *ret_writes != NULL;
 }
 

@@ -22,7 +22,7 @@ static const char protect_description[] =
 
 typedef struct {
     CommonOptions common;
-    char *witness, *interval, *disks;
+    char *witness, *interval, *disks, *disk_sync;
     gboolean overwrite, detach;
 } ProtectArguments;
 
@@ -111,6 +111,8 @@ static json_t *make_request(const ProtectArguments *arguments, const char *stand
         json_object_set_new(request, "witness", json_string(arguments->witness));
     if (arguments->disks)
         json_object_set_new(request, "disks", json_string(arguments->disks));
+    if (arguments->disk_sync)
+        json_object_set_new(request, "disk_sync", json_string(arguments->disk_sync));
     if (!arguments->interval)
         return request;
     if (time_parse(arguments->interval, &ms, &error) && ms >= LEAST_MS && ms <= MOST_MS) {
@@ -138,6 +140,7 @@ static void arguments_clear(ProtectArguments *arguments)
     g_free(arguments->witness);
     g_free(arguments->interval);
     g_free(arguments->disks);
+    g_free(arguments->disk_sync);
 }
 G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(ProtectArguments, arguments_clear)
 
@@ -152,6 +155,8 @@ int verb_protect(int argc, char **argv)
          "from one epoch to the next, where the guest sends nothing (50ms)", "TIME"},
         {"disks", 0, 0, G_OPTION_ARG_STRING, &arguments.disks,
          "auto (those that both hosts do not share are copied) or copy", "MODE"},
+        {"disk-sync", 0, 0, G_OPTION_ARG_STRING, &arguments.disk_sync,
+         "replay (disk writes whose data the standby has in memory are not sent) or copy", "MODE"},
         {"overwrite", 0, 0, G_OPTION_ARG_NONE, &arguments.overwrite,
          "replace disk images that are there", NULL},
         {"detach", 0, 0, G_OPTION_ARG_NONE, &arguments.detach, "do not wait", NULL},

@@ -218,7 +218,78 @@ WriteBatchWalk write_batch_walk(const WriteBatch *batch)
     return (WriteBatchWalk){.batch = batch};
 }
 
-static const Piece *find_next(WriteBatchWalk *walk)
+WriteBatchWalk write_batch_walk_without(const WriteBatch *batch, const GArray *blocks)
+{
+    return (WriteBatchWalk){.batch = batch, .skipped = blocks};
+}
+
+typedef void (*TakePiece)(guint disk, const Piece *piece, gpointer user);
+
+typedef struct {
+    TakePiece take;
+    guint disk;
+    gpointer user;
+} Each;
+
+static gboolean call_take(gpointer key, gpointer value, gpointer data)
+{
+    const Each *each = data;
+
+    each->take(each->disk, value, each->user);
+    return FALSE;
+}
+
+static void list_piece(guint disk, const Piece *piece, gpointer user)
+{
+    uint64_t at = (piece->offset + WRITE_BLOCK_BYTES - 1) / WRITE_BLOCK_BYTES * WRITE_BLOCK_BYTES;
+
+    for (; piece->content && at + WRITE_BLOCK_BYTES <= end_of(piece); at += WRITE_BLOCK_BYTES) {
+        WriteBlock block = {disk, at, piece->content->bytes + piece->from + (at - piece->offset)};
+
+        g_array_append_val((GArray *)user, block);
+    }
+}
+
+static void count_piece(guint disk, const Piece *piece, gpointer user)
+{
+    if (piece->content)
+        *(uint64_t *)user += piece->length;
+}
+
+static void for_each(const WriteBatch *batch, TakePiece take, gpointer user)
+{
+    for (guint i = 0; i < batch->count; i++)
+        g_tree_foreach(batch->disks[i], call_take, &(Each){take, i, user});
+}
+
+void write_batch_list_blocks(const WriteBatch *batch, GArray *ret)
+{
+    for_each(batch, list_piece, ret);
+}
+
+uint64_t write_batch_count_data(const WriteBatch *batch)
+{
+    uint64_t bytes = 0;
+
+    for_each(batch, count_piece, &bytes);
+    return bytes;
+}
+
+/* The next block that is left out, at or behind where the walk is; NULL: none. */
+static const WriteBlock *find_skipped(WriteBatchWalk *walk)
+{
+    while (walk->skipped && walk->next < walk->skipped->len) {
+        const WriteBlock *block = &g_array_index(walk->skipped, WriteBlock, walk->next);
+
+        if (block->disk > walk->disk ||
+            (block->disk == walk->disk && block->offset + WRITE_BLOCK_BYTES > walk->offset))
+            return block->disk == walk->disk ? block : NULL;
+        walk->next++;
+    }
+    return NULL;
+}
+
+static const Piece *find_next_piece(WriteBatchWalk *walk)
 {
     for (; walk->disk < walk->batch->count; walk->disk++, walk->offset = 0) {
         const Piece *piece = find_from(walk->batch, walk->disk, walk->offset);
@@ -240,6 +311,28 @@ static void encode_part(WriteBatchWalk *walk, const Piece *part, GByteArray *out
     walk->offset = end_of(part);
 }
 
+/* The next one that is not left out, from *walk->offset* on up to *ret_end*. */
+static const Piece *find_next(WriteBatchWalk *walk, uint64_t *ret_end)
+{
+    const Piece *piece;
+
+    while ((piece = find_next_piece(walk))) {
+        const WriteBlock *block;
+
+        walk->offset = MAX(walk->offset, piece->offset);
+        block = find_skipped(walk);
+        *ret_end = end_of(piece);
+        if (!block || block->offset >= *ret_end)
+            return piece;
+        if (block->offset > walk->offset) {
+            *ret_end = block->offset;
+            return piece;
+        }
+        walk->offset = block->offset + WRITE_BLOCK_BYTES;
+    }
+    return NULL;
+}
+
 /* What of *left* bytes goes into one record, in whole sectors or to the end; 0: no room. */
 static uint64_t fit(uint64_t left, gboolean zeros, size_t room)
 {
@@ -253,10 +346,11 @@ static uint64_t fit(uint64_t left, gboolean zeros, size_t room)
 }
 
 /* FALSE where there is no room for any of it. */
-static gboolean encode_next(WriteBatchWalk *walk, const Piece *piece, size_t room, GByteArray *out)
+static gboolean encode_next(WriteBatchWalk *walk, const Piece *piece, uint64_t end, size_t room,
+                            GByteArray *out)
 {
     uint64_t from = MAX(piece->offset, walk->offset);
-    uint64_t length = fit(end_of(piece) - from, piece->content == NULL, room);
+    uint64_t length = fit(end - from, piece->content == NULL, room);
     Piece part = part_of(piece, from, from + length);
 
     if (length > 0)
@@ -268,8 +362,10 @@ gboolean write_batch_encode(WriteBatchWalk *walk, size_t max, GByteArray *out)
 {
     guint before = out->len;
     const Piece *piece;
+    uint64_t end;
 
-    while ((piece = find_next(walk)) && encode_next(walk, piece, max - (out->len - before), out))
+    while ((piece = find_next(walk, &end)) &&
+           encode_next(walk, piece, end, max - (out->len - before), out))
         ;
     return out->len > before;
 }

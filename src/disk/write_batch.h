@@ -53,10 +53,30 @@ uint64_t write_batch_get_cost(const WriteBatch *batch);
 typedef struct {
     const WriteBatch *batch;
     guint disk;
-    uint64_t offset; /* of the disk; what is before was encoded */
+    uint64_t offset;       /* of the disk; what is before was encoded */
+    const GArray *skipped; /* of WriteBlock, ascending: not encoded; NULL: all is */
+    guint next;
 } WriteBatchWalk;
 
 WriteBatchWalk write_batch_walk(const WriteBatch *batch);
+
+/* A block of WRITE_BLOCK_BYTES, at a multiple of that on its disk, of one write's data. */
+#define WRITE_BLOCK_BYTES 4096u
+
+typedef struct {
+    guint disk;
+    uint64_t offset;
+    const uint8_t *data; /* the batch's, as long as that does not change */
+} WriteBlock;
+
+/* Appends those that a batch has to *ret* (of WriteBlock), by disk and offset. */
+void write_batch_list_blocks(const WriteBatch *batch, GArray *ret);
+
+/* Bytes of data that it has, without zeros. */
+uint64_t write_batch_count_data(const WriteBatch *batch);
+
+/* A walk that leaves out these (of WriteBlock, ascending; borrowed). */
+WriteBatchWalk write_batch_walk_without(const WriteBatch *batch, const GArray *blocks);
 
 /* Appends whole records of at most *max* bytes in all (WRITE_PIECE_MIN_BYTES or more).
  * Data is cut at whole sectors.  FALSE where

@@ -7,36 +7,35 @@
 
 enum { PACKING_NONE, PACKING_LZ4 };
 
-static void put_head(GByteArray *out, uint64_t epoch, uint32_t packing, uint32_t bytes)
+static void put_head(GByteArray *out, uint32_t packing, uint32_t bytes)
 {
-    byte_write_le64(out, epoch);
     byte_write_le32(out, packing);
     byte_write_le32(out, bytes);
 }
 
 /* FALSE where it would not become smaller. */
-static gboolean put_packed(GByteArray *out, uint64_t epoch, const GByteArray *records)
+static gboolean put_packed(GByteArray *out, const GByteArray *records)
 {
     g_autofree uint8_t *packed = g_malloc(lz4_bound(records->len));
     size_t length = lz4_pack(records->data, records->len, packed);
 
     if (length == 0)
         return FALSE;
-    put_head(out, epoch, PACKING_LZ4, records->len);
+    put_head(out, PACKING_LZ4, records->len);
     byte_write_span(out, packed, length);
     return TRUE;
 }
 
-gboolean write_piece_encode(WriteBatchWalk *walk, uint64_t epoch, gboolean pack, GByteArray *out)
+gboolean write_piece_encode(WriteBatchWalk *walk, gboolean pack, GByteArray *out)
 {
     g_autoptr(GByteArray) records = g_byte_array_new();
 
     g_byte_array_set_size(out, 0);
     if (!write_batch_encode(walk, WRITE_PIECE_MAX_BYTES, records))
         return FALSE;
-    if (pack && put_packed(out, epoch, records))
+    if (pack && put_packed(out, records))
         return TRUE;
-    put_head(out, epoch, PACKING_NONE, records->len);
+    put_head(out, PACKING_NONE, records->len);
     byte_write_span(out, records->data, records->len);
     return TRUE;
 }
@@ -53,11 +52,9 @@ static gboolean take_records(ByteReader *reader, uint32_t packing, uint32_t byte
     return TRUE;
 }
 
-gboolean write_piece_decode(const void *payload, size_t length, uint64_t *ret_epoch,
-                            GByteArray *records, GError **error)
+gboolean write_piece_decode(const void *payload, size_t length, GByteArray *records, GError **error)
 {
     ByteReader reader = byte_reader_make(payload, length);
-    uint64_t epoch = byte_read_le64(&reader);
     uint32_t packing = byte_read_le32(&reader), bytes = byte_read_le32(&reader);
 
     if (!byte_reader_ok(&reader) || bytes == 0 || bytes > WRITE_PIECE_MAX_BYTES ||
@@ -66,6 +63,5 @@ gboolean write_piece_decode(const void *payload, size_t length, uint64_t *ret_ep
                   length);
         return FALSE;
     }
-    *ret_epoch = epoch;
     return TRUE;
 }

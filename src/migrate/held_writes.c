@@ -6,6 +6,8 @@
 #include "base/error.h"
 #include "base/fd.h"
 #include "base/log.h"
+#include "disk/write_piece.h"
+#include "wire/event_frame.h"
 
 /* Until the sink has passed on what was in it. */
 #define CUT_TIMEOUT_MS 2000
@@ -18,6 +20,7 @@ struct HeldWrites {
     EpochWrites *writes;
     WriteBatch *pending; /* cut, and not confirmed; NULL: nothing */
     gboolean broken;     /* a tap in the VMM, though its sink is well */
+    gboolean replays;    /* what the peer has in memory is not sent again */
 };
 
 static HeldWrites *held_new(Vmm *vmm, EpochWrites *writes, const char *mark)
@@ -27,6 +30,7 @@ static HeldWrites *held_new(Vmm *vmm, EpochWrites *writes, const char *mark)
     held->vmm = vmm;
     held->writes = writes;
     held->mark = g_strdup(mark);
+    held->replays = TRUE;
     return held;
 }
 
@@ -157,30 +161,124 @@ static gboolean cut(gpointer user, GError **error)
     return TRUE;
 }
 
-static gboolean send_pieces(Session *session, const WriteBatch *batch, GError **error)
+static gboolean send_bytes(Session *session, FrameType type, GByteArray *bytes, uint64_t *sent,
+                           GError **error)
+{
+    struct iovec payload = {bytes->data, bytes->len};
+
+    *sent += bytes->len;
+    return session_send_as(session, TRAFFIC_CHECKPOINT, type, &payload, 1, error);
+}
+
+/* All but what is sent as events. */
+static gboolean send_pieces(Session *session, const WriteBatch *batch, const GArray *events,
+                            uint64_t *sent, GError **error)
 {
     g_autoptr(GByteArray) piece = g_byte_array_new();
-    WriteBatchWalk walk = write_batch_walk(batch);
+    WriteBatchWalk walk = write_batch_walk_without(batch, events);
 
-    for (;;) {
-        struct iovec payload;
-
-        g_byte_array_set_size(piece, 0);
-        if (!write_batch_encode(&walk, FRAME_EPOCH_WRITES_MAX_BYTES, piece))
-            return TRUE;
-        payload = (struct iovec){piece->data, piece->len};
-        if (!session_send_as(session, TRAFFIC_CHECKPOINT, FRAME_EPOCH_WRITES, &payload, 1, error))
+    while (write_piece_encode(&walk, TRUE, piece))
+        if (!send_bytes(session, FRAME_EPOCH_WRITES, piece, sent, error))
             return FALSE;
+    return TRUE;
+}
+
+/* ---- events whose data the peer has in the guest's memory ---- */
+
+/* Of *blocks* (of WriteBlock) those that it has are left; *places* tells of each of these where. */
+static gboolean find_events(CheckpointPages *pages, GArray *blocks, GArray *places, GError **error)
+{
+    guint kept = 0;
+
+    g_array_set_size(places, blocks->len);
+    for (guint i = 0; i < blocks->len; i++)
+        g_array_index(places, CheckpointBlock, i) =
+            (CheckpointBlock){.content = g_array_index(blocks, WriteBlock, i).data};
+    if (!checkpoint_pages_find(pages, (CheckpointBlock *)places->data, places->len, error))
+        return FALSE;
+    for (guint i = 0; i < blocks->len; i++) {
+        if (!g_array_index(places, CheckpointBlock, i).found)
+            continue;
+        g_array_index(places, CheckpointBlock, kept) = g_array_index(places, CheckpointBlock, i);
+        g_array_index(blocks, WriteBlock, kept++) = g_array_index(blocks, WriteBlock, i);
     }
+    g_array_set_size(places, kept);
+    g_array_set_size(blocks, kept);
+    return TRUE;
+}
+
+static gboolean continues(const WriteEvent *event, const WriteBlock *block,
+                          const CheckpointBlock *place)
+{
+    uint64_t bytes = (uint64_t)event->pages * WRITE_BLOCK_BYTES;
+
+    return event->pages > 0 && event->pages < EVENT_FRAME_MOST_PAGES &&
+           event->disk == block->disk && event->region == place->region &&
+           event->offset + bytes == block->offset && event->page + event->pages == place->page;
+}
+
+static gboolean flush_events(Session *session, GByteArray *frame, guint least, uint64_t *sent,
+                             GError **error)
+{
+    if (frame->len < least)
+        return TRUE;
+    if (!send_bytes(session, FRAME_EPOCH_EVENTS, frame, sent, error))
+        return FALSE;
+    g_byte_array_set_size(frame, 0);
+    return TRUE;
+}
+
+static gboolean send_events(Session *session, const GArray *blocks, const GArray *places,
+                            uint64_t *sent, GError **error)
+{
+    g_autoptr(GByteArray) frame = g_byte_array_new();
+    WriteEvent event = {0};
+
+    for (guint i = 0; i < blocks->len; i++) {
+        const WriteBlock *block = &g_array_index(blocks, WriteBlock, i);
+        const CheckpointBlock *place = &g_array_index(places, CheckpointBlock, i);
+
+        if (continues(&event, block, place)) {
+            event.pages++;
+            continue;
+        }
+        if (event.pages > 0)
+            event_frame_append(frame, &event);
+        if (!flush_events(session, frame, FRAME_EPOCH_EVENT_BYTES * (FRAME_EPOCH_EVENTS_MOST - 1),
+                          sent, error))
+            return FALSE;
+        event = (WriteEvent){block->disk, place->region, block->offset, place->page, 1};
+    }
+    if (event.pages > 0)
+        event_frame_append(frame, &event);
+    return flush_events(session, frame, 1, sent, error);
+}
+
+static gboolean send_batch(HeldWrites *held, Session *session, CheckpointPages *pages,
+                           GError **error)
+{
+    g_autoptr(GArray) blocks = g_array_new(FALSE, FALSE, sizeof(WriteBlock));
+    g_autoptr(GArray) places = g_array_new(FALSE, FALSE, sizeof(CheckpointBlock));
+    uint64_t sent = 0;
+
+    if (held->replays)
+        write_batch_list_blocks(held->pending, blocks);
+    if (!find_events(pages, blocks, places, error) ||
+        !send_events(session, blocks, places, &sent, error) ||
+        !send_pieces(session, held->pending, blocks, &sent, error))
+        return FALSE;
+    checkpoint_pages_count_writes(pages, write_batch_count_data(held->pending),
+                                  (uint64_t)blocks->len * WRITE_BLOCK_BYTES, sent);
+    return TRUE;
 }
 
 /* The taps are asked once the VMM answers again: a batch that lacks something must not be sealed. */
-static gboolean send_writes(Session *session, gpointer user, GError **error)
+static gboolean send_writes(Session *session, CheckpointPages *pages, gpointer user, GError **error)
 {
     HeldWrites *held = user;
 
     held->broken = !epoch_writes_check_taps(held->writes, error);
-    return !held->broken && send_pieces(session, held->pending, error);
+    return !held->broken && send_batch(held, session, pages, error);
 }
 
 static void release(gpointer user)
@@ -188,6 +286,11 @@ static void release(gpointer user)
     HeldWrites *held = user;
 
     g_clear_pointer(&held->pending, write_batch_free);
+}
+
+void held_writes_set_replay(HeldWrites *held, gboolean replays)
+{
+    held->replays = replays;
 }
 
 CheckpointOutput held_writes_get(HeldWrites *held)

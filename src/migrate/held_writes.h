@@ -6,6 +6,10 @@
  * the next.  Where the tap of a disk breaks (its sink stalls, its agent dies) all of the overlays is
  * gathered anew, for which the guest is paused for a moment, and no epoch is cut until that is done.
  *
+ * Event replay (Forever's idea): a block that the guest has written out of a page which the peer has
+ * is not sent; EPOCH_EVENTS say which page it is, and the peer writes that.  What is found in no
+ * page is sent, packed.
+ *
  * Threads: the output's functions are the CheckpointSender's to call; the others by one, when that is
  * not running.
  */
@@ -24,6 +28,9 @@ HeldWrites *held_writes_begin(Vmm *vmm, EpochWrites *writes, const char *mark, G
  * again.  NULL and no *error* where there is nothing of it. */
 HeldWrites *held_writes_reopen(Vmm *vmm, const EpochWritesPlace *place, const char *mark,
                                GError **error);
+
+/* FALSE: all data is sent (Kemari's way), to compare. */
+void held_writes_set_replay(HeldWrites *held, gboolean replays);
 
 /* As an output of epochs; lives as long as *held*. */
 CheckpointOutput held_writes_get(HeldWrites *held);

@@ -11,6 +11,7 @@
 
 #include "disk/write_journal.h"
 #include "protect/checkpoint_receiver.h"
+#include "transfer/delta_store.h"
 #include "vmm/vmm.h"
 
 /* What the journal's files may take. */
@@ -33,6 +34,9 @@ KeptWrites *kept_writes_open(const char *directory, const char *transaction, uin
 /* NULL-safe. */
 void kept_writes_free(KeptWrites *kept);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(KeptWrites, kept_writes_free)
+
+/* Where the pages are that EPOCH_EVENTS tell of; borrowed.  Before it is used as a part. */
+void kept_writes_set_pages(KeptWrites *kept, DeltaStore *pages);
 
 /* As a part of epochs; lives as long as *kept*. */
 CheckpointPart kept_writes_get(KeptWrites *kept);

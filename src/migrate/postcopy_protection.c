@@ -18,6 +18,7 @@ struct PostcopyProtection {
     guint interval_ms;
     Vmm *sent_by; /* borrowed, for the sender */
     gboolean reopened;
+    gboolean copies_writes;
     gboolean free; /* its output passes, up to the first cut; the sender's, once that has begun */
     gint passed;   /* atomic */
     GMutex lock;   /* protects all below; held in calls of the sender */
@@ -58,6 +59,7 @@ static PostcopyProtection *protection_new(const char *path, const char *transact
     protection->transaction = g_strdup(transaction);
     protection->directory = g_strdup(options->directory);
     protection->interval_ms = options->interval_ms;
+    protection->copies_writes = options->copies_writes;
     return protection;
 }
 
@@ -178,6 +180,8 @@ static gboolean hold_writes(PostcopyProtection *protection, Vmm *vmm, EpochWrite
         protection->writes = held_writes_reopen(vmm, &place, protection->paused_path, &problem);
     else if (writes)
         protection->writes = held_writes_begin(vmm, writes, protection->paused_path, &problem);
+    if (protection->writes)
+        held_writes_set_replay(protection->writes, !protection->copies_writes);
     if (!problem)
         return TRUE;
     g_propagate_error(error, g_steal_pointer(&problem));

@@ -32,11 +32,11 @@
 #include "wire/session.h"
 
 typedef struct {
-    guint interval_ms;     /* of checkpoints */
-    const char *directory; /* of overlays; copied */
-    gboolean
-        nothing_there; /* the other side has no memory of it yet, and cannot take over before it
-                               has; the guest runs */
+    guint interval_ms;      /* of checkpoints */
+    const char *directory;  /* of overlays; copied */
+    gboolean copies_writes; /* disk writes go as data, and never as events (held_writes.h) */
+    /* The guest runs; the other side has no memory of it yet, and cannot take over before it has. */
+    gboolean nothing_there;
 } PostcopyProtectionOptions;
 
 typedef struct PostcopyProtection PostcopyProtection;

@@ -117,6 +117,8 @@ static gboolean make_journal(SourceMove *move, const char *directory, GError **e
     g_autofree char *path = g_build_filename(directory, SOURCE_WRITES, NULL);
 
     move->writes = kept_writes_create(move->job->vmm, path, move->transaction, error);
+    if (move->writes)
+        kept_writes_set_pages(move->writes, move->deltas);
     return move->writes != NULL;
 }
 

@@ -174,8 +174,12 @@ static void forget(Protect *protect)
 
 static gboolean make_split(Protect *protect, GError **error)
 {
-    PostcopyProtectionOptions options = {protect->move.job->options.checkpoint_ms,
-                                         protect->overlays, TRUE};
+    PostcopyProtectionOptions options = {
+        .interval_ms = protect->move.job->options.checkpoint_ms,
+        .directory = protect->overlays,
+        .copies_writes = protect->job->copies_writes,
+        .nothing_there = TRUE,
+    };
     GuestMemory *memory = guest_memory_open(protect->move.memory->pid,
                                             outstanding_get_regions(protect->outstanding), error);
 

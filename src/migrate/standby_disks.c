@@ -96,7 +96,7 @@ static gpointer drain_main(gpointer data)
 
 static gboolean takes(FrameType type)
 {
-    return type == FRAME_EPOCH_WRITES;
+    return type == FRAME_EPOCH_WRITES || type == FRAME_EPOCH_EVENTS;
 }
 
 static gboolean take(const Frame *frame, uint64_t epoch, gpointer user, GError **error)

@@ -96,8 +96,10 @@ static gboolean take_frame(CheckpointReceiver *receiver, const Frame *frame, GEr
         return FALSE;
     default:
         part = find_part(receiver, frame->type);
+        /* It may read what pages of this epoch are. */
         if (part)
-            return part->take(frame, receiver->epoch, part->user, error);
+            return page_applier_drain(receiver->applier, error) &&
+                   part->take(frame, receiver->epoch, part->user, error);
         error_set(error, VMFERRY_ERROR_INVALID, "%s sent an unexpected %s frame",
                   session_get_peer_name(receiver->session), frame_type_name(frame->type));
         return FALSE;

@@ -23,6 +23,7 @@
 #define MOST_FAILURES 50u
 /* That are captured at a time while the guest runs. */
 #define AHEAD_PIECE_PAGES 4096u
+#define FIND_PAGES 64u /* of memory that are compared at a time */
 #define STORE_SHARE 8u /* of the guest's memory */
 #define STORE_LEAST_BYTES (4ull << 20)
 #define STORE_MOST_BYTES (256ull << 20)
@@ -42,6 +43,7 @@ struct CheckpointSender {
     GThread *thread;
     /* Of the session under way, of the thread. */
     PageSender *sender;
+    PageIndex *index; /* NULL: it is too large */
     EpochSender epochs;
     uint64_t cut_ns; /* when the last epoch was cut */
     double last_pause_ms;
@@ -137,12 +139,92 @@ static gboolean push_pages(CheckpointSender *sender, const GPtrArray *sets, GErr
     return TRUE;
 }
 
+struct CheckpointPages {
+    CheckpointSender *sender;
+};
+
+static gint compare_places(gconstpointer a, gconstpointer b)
+{
+    const CheckpointBlock *one = *(CheckpointBlock *const *)a,
+                          *other = *(CheckpointBlock *const *)b;
+
+    if (one->region != other->region)
+        return one->region < other->region ? -1 : 1;
+    return one->page < other->page ? -1 : one->page > other->page;
+}
+
+/* Of one region, in ascending order. */
+static gboolean compare_run(CheckpointSender *sender, CheckpointBlock *const *blocks, guint count,
+                            uint8_t *buffer, GError **error)
+{
+    PageSpan spans[FIND_PAGES] = {{0}};
+
+    for (guint i = 0; i < count; i++)
+        spans[i] = (PageSpan){blocks[i]->page, 1};
+    if (!page_source_read(sender->pages, blocks[0]->region, spans, count, buffer, error))
+        return FALSE;
+    for (guint i = 0; i < count; i++)
+        blocks[i]->found = memcmp(buffer + i * PAGE_BYTES, blocks[i]->content, PAGE_BYTES) == 0;
+    return TRUE;
+}
+
+static guint count_run(CheckpointBlock *const *blocks, guint count)
+{
+    guint length = 1;
+
+    while (length < MIN(count, FIND_PAGES) && blocks[length]->region == blocks[0]->region)
+        length++;
+    return length;
+}
+
+gboolean checkpoint_pages_find(CheckpointPages *pages, CheckpointBlock *blocks, guint count,
+                               GError **error)
+{
+    CheckpointSender *sender = pages->sender;
+    g_autoptr(GPtrArray) candidates = g_ptr_array_new();
+    g_autofree uint8_t *buffer = NULL;
+    guint length;
+
+    for (guint i = 0; i < count; i++) {
+        blocks[i].found = FALSE;
+        if (sender->index &&
+            page_index_find(sender->index, blocks[i].content, &blocks[i].region, &blocks[i].page))
+            g_ptr_array_add(candidates, &blocks[i]);
+    }
+    g_ptr_array_sort(candidates, compare_places);
+    buffer = g_malloc(FIND_PAGES * PAGE_BYTES);
+    for (guint i = 0; i < candidates->len; i += length) {
+        CheckpointBlock *const *at = (CheckpointBlock *const *)candidates->pdata + i;
+
+        length = count_run(at, candidates->len - i);
+        if (!compare_run(sender, at, length, buffer, error))
+            return FALSE;
+    }
+    return TRUE;
+}
+
+void checkpoint_pages_count_writes(CheckpointPages *pages, uint64_t bytes, uint64_t found_bytes,
+                                   uint64_t sent_bytes)
+{
+    CheckpointSender *sender = pages->sender;
+    lock_guard(&sender->lock);
+
+    sender->counts.disk_bytes += bytes;
+    sender->counts.disk_found_bytes += found_bytes;
+    sender->counts.disk_sent_bytes += sent_bytes;
+}
+
+/* All of the epoch's pages have gone, and are noted. */
 static gboolean send_outputs(CheckpointSender *sender, Session *session, GError **error)
 {
+    CheckpointPages pages = {sender};
+
+    if (!page_sender_flush(sender->sender, error))
+        return FALSE;
     for (guint i = 0; i < sender->output_count; i++) {
         const CheckpointOutput *output = &sender->outputs[i];
 
-        if (output->send && !output->send(session, output->user, error))
+        if (output->send && !output->send(session, &pages, output->user, error))
             return FALSE;
     }
     return TRUE;
@@ -383,6 +465,7 @@ static void open_session(CheckpointSender *sender, Session *session)
     PageSenderOptions options = {
         .workers = 1, .each_once = TRUE, .store = make_store(sender->pages->regions)};
 
+    options.index = sender->index = page_index_new(sender->pages->regions);
     epoch_pages_forget_ahead(sender->epoch);
     sender->last_pages = UINT64_MAX;
     sender->done_pages = 0;
@@ -461,6 +544,7 @@ static gboolean run_session(CheckpointSender *sender, Session *session, GError *
         works = try_epoch(sender, session, &goes_on, error);
     }
     g_clear_pointer(&sender->sender, page_sender_free);
+    g_clear_pointer(&sender->index, page_index_free);
     return works;
 }
 

@@ -35,6 +35,25 @@
 #include "vmm/vmm.h"
 #include "wire/session.h"
 
+/* What the peer has in the guest's memory by the epoch that is being sent. */
+typedef struct CheckpointPages CheckpointPages;
+
+typedef struct {
+    const uint8_t *content; /* 4096 bytes */
+    gboolean found;
+    guint region; /* where the peer has it, if found */
+    uint64_t page;
+} CheckpointBlock;
+
+/* Looks for each of them, and compares what it finds with the guest's memory.  FALSE where that cannot be
+ * read. */
+gboolean checkpoint_pages_find(CheckpointPages *pages, CheckpointBlock *blocks, guint count,
+                               GError **error);
+
+/* What became of disk writes that an output has sent. */
+void checkpoint_pages_count_writes(CheckpointPages *pages, uint64_t bytes, uint64_t found_bytes,
+                                   uint64_t sent_bytes);
+
 /* Something that the guest sends out, held back. */
 typedef struct {
     /* *ret is FALSE where no epoch can be cut yet; it is asked again.  May be NULL. */
@@ -45,7 +64,7 @@ typedef struct {
     /* The guest stands: what it has sent out so far belongs to this epoch. */
     gboolean (*cut)(gpointer user, GError **error);
     /* Sends what the peer is to have of it, before the seal.  FALSE fails the session.  May be NULL. */
-    gboolean (*send)(Session *session, gpointer user, GError **error);
+    gboolean (*send)(Session *session, CheckpointPages *pages, gpointer user, GError **error);
     /* The peer has the epoch that was cut last. */
     void (*release)(gpointer user);
     gpointer user;
@@ -93,10 +112,13 @@ gboolean checkpoint_sender_take_applied(CheckpointSender *sender, const Frame *f
 void checkpoint_sender_hurry(CheckpointSender *sender);
 
 typedef struct {
-    uint64_t epochs;       /* that were confirmed */
-    uint64_t pages, bytes; /* in them: pages, and on the wire */
-    uint64_t segments;     /* of the pages: sent as what had changed in them */
-    uint64_t ahead;        /* pages that were sent while the guest ran, whatever came of them */
+    uint64_t epochs;           /* that were confirmed */
+    uint64_t pages, bytes;     /* in them: pages, and on the wire */
+    uint64_t segments;         /* of the pages: sent as what had changed in them */
+    uint64_t ahead;            /* pages that were sent while the guest ran, whatever came of them */
+    uint64_t disk_bytes;       /* data of disk writes, of epochs that were sent … */
+    uint64_t disk_found_bytes; /* … that was found in memory that the peer has … */
+    uint64_t disk_sent_bytes;  /* … and on the wire, all of them */
     double p50_pause_ms, p99_pause_ms, max_pause_ms;
     double pause_ms; /* of all */
     double age_ms;   /* since the last confirmed one was cut; negative: there was none */

@@ -441,6 +441,20 @@ static void sink_free_nothing(PageSink *sink)
 {
 }
 
+gboolean delta_stage_read(DeltaStore *store, guint region, uint64_t page, uint8_t *buffer,
+                          GError **error)
+{
+    if (region >= store->head->regions.count || page >= store->head->regions.pages[region]) {
+        error_set(error, VMFERRY_ERROR_INVALID, "page %" PRIu64 " of region %u is not there", page,
+                  region);
+        return FALSE;
+    }
+    if (find_current(store, region, page).place != DELTA_PLACE_NONE || store->bottom)
+        return read_current(store, region, page, buffer, error);
+    memset(buffer, 0, PAGE_BYTES); /* it was never sent, so it never had content */
+    return TRUE;
+}
+
 PageSink *delta_stage_get_sink(DeltaStore *store)
 {
     return &store->sink;

@@ -86,6 +86,10 @@ gboolean delta_stage_begin(DeltaStore *store, uint64_t epoch, GError **error);
  * written more than once.  Sealing it has no effect. */
 PageSink *delta_stage_get_sink(DeltaStore *store);
 
+/* What a page is in it: as it was staged, or else as before; nobody may be in the sink.  4096 bytes. */
+gboolean delta_stage_read(DeltaStore *store, guint region, uint64_t page, uint8_t *buffer,
+                          GError **error);
+
 /* Commits it, with its device state and a note of the caller's (either may be NULL: empty).  FALSE:
  * the store is at the epoch before, and the stage is as it was. */
 gboolean delta_stage_commit(DeltaStore *store, GBytes *state, GBytes *note, GError **error);

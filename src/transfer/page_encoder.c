@@ -137,9 +137,13 @@ static void classify(Classifier *classifier, uint64_t page, const uint8_t *conte
     SegmentList segments;
 
     if (zero_is_page(content)) {
+        if (encoder->index)
+            page_index_note(encoder->index, job->batch.region, page, NULL);
         classify_zero(classifier, sent, page);
         return;
     }
+    if (encoder->index)
+        page_index_note(encoder->index, job->batch.region, page, content);
     if (encoder->store)
         verdict = sent_store_note(encoder->store, job->batch.region, page, content, &segments);
     if (verdict == PAGE_SEGMENTS && encoder->whole_pages)

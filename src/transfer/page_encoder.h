@@ -23,6 +23,7 @@
 
 #include "policy/packing.h"
 #include "transfer/page_copies.h"
+#include "transfer/page_index.h"
 #include "transfer/page_source.h"
 #include "transfer/work_set.h"
 #include "page/pack.h"
@@ -40,6 +41,7 @@ typedef struct {
     SentStore *store;     /* NULL: not known what was sent */
     PageCopies *copies;   /* NULL: the peer takes no COPIES, or not the first pass */
     gboolean whole_pages; /* the peer takes no SEGMENTS */
+    PageIndex *index;     /* is told of what the peer has; NULL: nobody is */
 } PageEncoder;
 
 typedef struct {

@@ -68,6 +68,7 @@ PageSender *page_sender_new(PageSource *source, Channel *channel, const PageSend
     sender->encoder.store = options->store;
     sender->encoder.copies = options->copies;
     sender->encoder.whole_pages = options->whole_pages;
+    sender->encoder.index = options->index;
     sender->workers = workers;
     sender->slot_count = workers + SPARE_JOBS;
     sender->slots = g_new0(Slot, sender->slot_count);

@@ -35,6 +35,8 @@ typedef struct {
      * which the store has noted; other pages are sent whole, or said to be zero.  Without copies;
      * with a store only one worker. */
     gboolean each_once;
+    PageIndex
+        *index; /* with *each_once*: is told of what the peer has (borrowed); NULL: nobody is */
 } PageSenderOptions;
 
 #define PAGE_SENDER_MAX_WORKERS 16u

@@ -69,6 +69,7 @@ typedef enum {
     FRAME_LEASE = 48,           /* u64 number, u32 ms, either; see lease_frame.h */
     FRAME_EPOCH_BARRIER = 49,   /* empty, in a checkpoint: what follows may name pages again */
     FRAME_PROTECT = 50, /* JSON, to a standby, after GUEST: its disks, and where it comes from */
+    FRAME_EPOCH_EVENTS = 51, /* binary, destination: disk writes that pages of the epoch have */
 } FrameType;
 
 typedef struct {
@@ -116,9 +117,12 @@ typedef struct {
 #define FRAME_WANT_BYTES 16u
 #define FRAME_WANT_MAX_PAGES 512u
 
-/* An EPOCH_WRITES frame: whole records of disk/write_batch.h. */
-#define FRAME_EPOCH_WRITES_MIN_BYTES 20u
+/* An EPOCH_WRITES frame: a piece of disk/write_piece.h. */
+#define FRAME_EPOCH_WRITES_MIN_BYTES 9u
 #define FRAME_EPOCH_WRITES_MAX_BYTES (1u << 20)
+/* An EPOCH_EVENTS frame: 1 to FRAME_EPOCH_EVENTS_MOST events; see event_frame.h. */
+#define FRAME_EPOCH_EVENT_BYTES 32u
+#define FRAME_EPOCH_EVENTS_MOST 4096u
 /* A STORED and an UNCOVERED frame; see store_frame.h. */
 #define FRAME_STORED_BYTES 9u
 #define FRAME_UNCOVERED_BYTES 8u

@@ -58,6 +58,20 @@ def test_host_is_cut_off(scene, store):  # noqa: F811
     assert not overlays(scene.a)
 
 
+def test_writes_are_replayed(scene, store):  # noqa: F811
+    """Of what the guest writes to its disk next to nothing is sent: the standby has it in memory."""
+    guest = with_disk(scene, disk_rate=300, disk_buffered=True)
+    protect(scene, guest, store)
+    scene.beats[guest.name].wait(200)
+    counts = progress(scene.a, guest)["checkpoints"]
+    print(counts)
+    assert counts["disk_bytes"] > 1 << 20
+    assert counts["disk_found_bytes"] > 0.8 * counts["disk_bytes"]
+    scene.a.vmferry("failover", guest.name).require()
+    has_gone_on(scene, guest)
+    check_disk(guest)
+
+
 def test_much_is_written(scene, store):  # noqa: F811
     """It goes to the standby's image by and by; killed agents and hosts do not harm that."""
     guest = with_disk(scene, disk_rate=1500)

@@ -67,9 +67,8 @@ static void take_piece(const uint8_t *data, size_t size)
 {
     g_autoptr(GByteArray) records = g_byte_array_new();
     static Image image;
-    uint64_t epoch;
 
-    if (!write_piece_decode(data, size, &epoch, records, NULL))
+    if (!write_piece_decode(data, size, records, NULL))
         return;
     if (records->len == 0 || records->len > WRITE_PIECE_MAX_BYTES)
         abort();

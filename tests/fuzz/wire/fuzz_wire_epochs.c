@@ -1,9 +1,10 @@
-/* DEVICE_STATE, DIGESTS, EPOCH_SEAL and EPOCH_APPLIED payloads: what is accepted lies in its
+/* DEVICE_STATE, DIGESTS, EPOCH_SEAL, EPOCH_APPLIED and (first byte 255) EPOCH_EVENTS payloads: what is accepted lies in its
  * limits and encodes to the same bytes.  The first byte says which it is. */
 #include <stdlib.h>
 #include <string.h>
 
 #include "wire/epoch_frame.h"
+#include "wire/event_frame.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
@@ -67,13 +68,32 @@ static void try_applied(GByteArray *again, const uint8_t *data, size_t size)
     check_same(again, data, size);
 }
 
+static void try_events(GByteArray *again, const uint8_t *data, size_t size)
+{
+    static const uint64_t sizes[] = {1u << 20, UINT64_MAX / 2}, pages[] = {1000, 7};
+    ByteReader reader = byte_reader_make(data, size);
+    WriteEvent event;
+    int got;
+
+    while ((got = event_frame_read(&reader, sizes, 2, pages, 2, &event, NULL)) == 1) {
+        if (event.offset + (uint64_t)event.pages * 4096 > sizes[event.disk] ||
+            event.page + event.pages > pages[event.region])
+            abort();
+        event_frame_append(again, &event);
+    }
+    if (got == 0)
+        check_same(again, data, size);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     static void (*const tries[])(GByteArray *, const uint8_t *, size_t) = {try_state, try_digests,
                                                                            try_seal, try_applied};
     g_autoptr(GByteArray) again = g_byte_array_new();
 
-    if (size > 0)
+    if (size > 0 && data[0] == 255)
+        try_events(again, data + 1, size - 1);
+    else if (size > 0)
         tries[data[0] % G_N_ELEMENTS(tries)](again, data + 1, size - 1);
     return 0;
 }

@@ -206,15 +206,45 @@ static void test_pieces(void **unused)
         g_autoptr(GByteArray) piece = g_byte_array_new(), records = g_byte_array_new();
         g_autofree Model *model = g_new0(Model, 1), *got = g_new0(Model, 1);
         WriteBatchWalk walk = write_batch_walk(batch);
-        uint64_t epoch;
 
         for (guint i = 0; i < 30; i++)
             write_at_random(random, batch, model);
-        while (write_piece_encode(&walk, seed, seed % 2, piece)) {
+        while (write_piece_encode(&walk, seed % 2, piece)) {
             assert_true(piece->len <= WRITE_PIECE_HEAD_BYTES + WRITE_PIECE_MAX_BYTES);
-            assert_true(write_piece_decode(piece->data, piece->len, &epoch, records, NULL));
-            assert_int_equal(epoch, seed);
+            assert_true(write_piece_decode(piece->data, piece->len, records, NULL));
             add_records(got, records);
+        }
+        assert_memory_equal(got, model, sizeof *got);
+    }
+}
+
+/* Some blocks are left out, and all else is there; nothing that is there is left out. */
+static void test_blocks_are_left_out(void **unused)
+{
+    for (guint seed = 0; seed < 40; seed++) {
+        g_autoptr(GRand) random = g_rand_new_with_seed(seed);
+        g_autoptr(WriteBatch) batch = write_batch_new(DISKS);
+        g_autoptr(GArray) blocks = g_array_new(FALSE, FALSE, sizeof(WriteBlock));
+        g_autoptr(GArray) some = g_array_new(FALSE, FALSE, sizeof(WriteBlock));
+        g_autoptr(GByteArray) piece = g_byte_array_new();
+        g_autofree Model *model = g_new0(Model, 1), *got = g_new0(Model, 1);
+        WriteBatchWalk walk;
+
+        for (guint i = 0; i < 30; i++)
+            write_at_random(random, batch, model);
+        write_batch_list_blocks(batch, blocks);
+        for (guint i = 0; i < blocks->len; i++)
+            if (g_rand_boolean(random))
+                g_array_append_val(some, g_array_index(blocks, WriteBlock, i));
+        walk = write_batch_walk_without(batch, some);
+        for (; write_batch_encode(&walk, 5000, piece); g_byte_array_set_size(piece, 0))
+            add_records(got, piece);
+        for (guint i = 0; i < some->len; i++) {
+            const WriteBlock *block = &g_array_index(some, WriteBlock, i);
+
+            /* Nobody has sent it. */
+            assert_int_equal(got->written[block->disk][block->offset], 0);
+            model_add(got, block->disk, block->offset, WRITE_BLOCK_BYTES, block->data);
         }
         assert_memory_equal(got, model, sizeof *got);
     }
@@ -229,9 +259,9 @@ static void test_pieces_are_packed(void **unused)
     guint pieces = 0;
 
     write_batch_add(batch, 0, 0, 600000, data);
-    for (uint64_t epoch; write_piece_encode(&walk, 5, TRUE, piece); pieces++) {
+    for (; write_piece_encode(&walk, TRUE, piece); pieces++) {
         assert_true(piece->len < 5000);
-        assert_true(write_piece_decode(piece->data, piece->len, &epoch, records, NULL));
+        assert_true(write_piece_decode(piece->data, piece->len, records, NULL));
         assert_true(records->len > 70000);
     }
     assert_int_equal(pieces, 3);
@@ -241,23 +271,20 @@ static void expect_bad_piece(uint32_t packing, uint32_t bytes, guint length)
 {
     g_autoptr(GByteArray) piece = g_byte_array_new(), records = g_byte_array_new();
     g_autoptr(GError) error = NULL;
-    uint64_t epoch;
 
-    byte_write_le64(piece, 1);
     byte_write_le32(piece, packing);
     byte_write_le32(piece, bytes);
     g_byte_array_set_size(piece, WRITE_PIECE_HEAD_BYTES + length);
     memset(piece->data + WRITE_PIECE_HEAD_BYTES, 0xff, length);
-    assert_false(write_piece_decode(piece->data, piece->len, &epoch, records, &error));
+    assert_false(write_piece_decode(piece->data, piece->len, records, &error));
     assert_true(error_is(error, VMFERRY_ERROR_INVALID));
 }
 
 static void test_bad_pieces(void **unused)
 {
     g_autoptr(GByteArray) records = g_byte_array_new();
-    uint64_t epoch;
 
-    assert_false(write_piece_decode("too short", 9, &epoch, records, NULL));
+    assert_false(write_piece_decode("short", 5, records, NULL));
     expect_bad_piece(0, 0, 0);
     expect_bad_piece(0, 10, 9);
     expect_bad_piece(0, 9, 10);
@@ -275,6 +302,7 @@ int main(void)
         cmocka_unit_test(test_long_writes),
         cmocka_unit_test(test_bad_records),
         cmocka_unit_test(test_pieces),
+        cmocka_unit_test(test_blocks_are_left_out),
         cmocka_unit_test(test_pieces_are_packed),
         cmocka_unit_test(test_bad_pieces),
     };

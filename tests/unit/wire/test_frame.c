@@ -80,7 +80,7 @@ static void test_which_carry_pages(void **state)
 {
     guint count = 0;
 
-    for (guint type = 0; type <= FRAME_PROTECT + 1; type++)
+    for (guint type = 0; type <= FRAME_EPOCH_EVENTS + 1; type++)
         count += frame_type_carries_pages((FrameType)type) ? 1 : 0;
     assert_int_equal(count, 5);
     assert_true(frame_type_carries_pages(FRAME_PAGES));
@@ -96,7 +96,7 @@ static void test_classes(void **state)
 {
     TrafficClass traffic;
 
-    for (guint type = 0; type <= FRAME_PROTECT + 1; type++) {
+    for (guint type = 0; type <= FRAME_EPOCH_EVENTS + 1; type++) {
         TrafficClass wanted = TRAFFIC_CONTROL;
 
         if (frame_type_carries_pages((FrameType)type) || type == FRAME_DEVICE_STATE ||
@@ -106,7 +106,8 @@ static void test_classes(void **state)
             wanted = TRAFFIC_DISK;
         else if (type == FRAME_WANT)
             wanted = TRAFFIC_FAULT;
-        else if (type == FRAME_EPOCH_WRITES || type == FRAME_EPOCH_BARRIER)
+        else if (type == FRAME_EPOCH_WRITES || type == FRAME_EPOCH_BARRIER ||
+                 type == FRAME_EPOCH_EVENTS)
             wanted = TRAFFIC_CHECKPOINT;
         assert_int_equal(frame_type_traffic((FrameType)type), wanted);
     }
