@@ -110,6 +110,7 @@ class Agent:
             "state-dir": host.path("state"),
             "runtime-dir": host.path("run"),
             **({"pki": pki} if pki else {"insecure": "true"}),
+            "protect-again": "0",
             **(settings or {}),
         }
         self.rules = {f"folder-of-{other.name}": f"{other.directory} => {host.directory}"

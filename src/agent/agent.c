@@ -10,6 +10,7 @@
 #include "agent/directory.h"
 #include "agent/made_files.h"
 #include "agent/peers.h"
+#include "agent/protect_again.h"
 #include "agent/recovery.h"
 #include "agent/watch.h"
 #include "base/log.h"
@@ -45,6 +46,7 @@ Agent *agent_new(const AgentSettings *settings, GError **error)
     if (!agent->api)
         return NULL;
     watch_start_polling(agent->context);
+    protect_again_start(agent->context);
     agent->certificate = certificate_watch(agent->context);
     return g_steal_pointer(&agent);
 }

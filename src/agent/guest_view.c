@@ -22,6 +22,8 @@ static json_t *view_locked(const Guest *guest)
                         record->destination ? json_string(record->destination) : json_null());
     if (record->store)
         json_object_set_new(view, "store", json_string(record->store));
+    if (record->protection)
+        json_object_set(view, "protection", record->protection);
     if (guest->summary)
         json_object_update(view, guest->summary);
     return view;

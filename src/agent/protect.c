@@ -30,7 +30,8 @@ typedef struct {
     ChannelOptions channel;
     GCancellable *cancellable;
     uint64_t term; /* before */
-    GMutex lock;   /* protects all below */
+    gboolean wanted_before;
+    GMutex lock; /* protects all below */
     gboolean has_begun;
     MigrateProgress progress;
     PostcopyDestination *split; /* once it waits for its first epoch */
@@ -137,6 +138,20 @@ static char *on_name_overlays(gpointer user, GError **error)
     return guest_overlays_directory(((Protecting *)user)->context->settings->state_dir, error);
 }
 
+/* Whoever has the claim keeps it: only this is changed. */
+static gboolean protect_forget_wish(Guest *guest, GError **error)
+{
+    return registry_journal_protection(guest, NULL, error);
+}
+
+static json_t *make_wish(const Protecting *protecting)
+{
+    return json_pack("{s:s, s:s, s:i, s:b}", "standby", protecting->standby, "witness",
+                     protecting->options.store, "interval_ms",
+                     (int)protecting->options.checkpoint_ms, "copies_writes",
+                     protecting->copies_writes);
+}
+
 static gboolean on_note(const char *transaction, const char *path, const char *standby,
                         const char *witness_agent, gpointer user, GError **error)
 {
@@ -146,6 +161,7 @@ static gboolean on_note(const char *transaction, const char *path, const char *s
     TransactionOffer offer = {transaction, record->name, record->id, record->term + 1};
 
     protecting->term = record->term;
+    protecting->wanted_before = record->protection != NULL;
     if (!transaction_log_begin(log, &offer, error) ||
         !transaction_log_commit(log, transaction, offer.term, error)) {
         guest_record_free(record);
@@ -164,6 +180,8 @@ static gboolean on_note(const char *transaction, const char *path, const char *s
         record->store_agent = g_strdup(witness_agent);
         record->lease_ms = PROTECT_LEASE_MS;
     }
+    json_decref(record->protection);
+    record->protection = make_wish(protecting);
     return registry_journal_record(protecting->guest, record, error);
 }
 
@@ -176,6 +194,9 @@ static void on_withdraw(gpointer user)
 
     if (!record->standby)
         return;
+    /* Where it was not wanted before, it is not wanted by a failed attempt. */
+    if (!protecting->wanted_before)
+        protect_forget_wish(protecting->guest, NULL);
     registry_journal_settled(protecting->guest, protecting->term, &problem);
     if (problem)
         log_warning("guest %s: %s", record->name, problem->message);
@@ -438,10 +459,30 @@ static Guest *find_protected(AgentContext *context, const char *name, GError **e
     return NULL;
 }
 
+/* One whose standby is gone is not to be protected again. */
+static gboolean end_wish(AgentContext *context, const char *name, gboolean *ret_ended,
+                         GError **error)
+{
+    g_autoptr(Guest) guest = registry_find(context->registry, name, error);
+    g_autoptr(GuestRecord) record = guest ? registry_get_record(guest) : NULL;
+
+    *ret_ended = FALSE;
+    if (!guest || !record->protection)
+        return guest != NULL;
+    *ret_ended = record->role == GUEST_OURS;
+    return protect_forget_wish(guest, error);
+}
+
 gboolean protect_end(AgentContext *context, const char *name, gboolean force, GError **error)
 {
-    g_autoptr(Guest) guest = find_protected(context, name, error);
+    g_autoptr(Guest) guest = NULL;
+    gboolean ended;
 
+    if (!end_wish(context, name, &ended, error))
+        return FALSE;
+    if (ended)
+        return TRUE;
+    guest = find_protected(context, name, error);
     return guest && postcopy_end_standby(context, guest, force, error) &&
            await_ended(context, guest, error);
 }

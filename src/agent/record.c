@@ -72,6 +72,7 @@ GuestRecord *guest_record_copy(const GuestRecord *record)
     copy->stale_agent = g_strdup(record->stale_agent);
     copy->stale_transaction = g_strdup(record->stale_transaction);
     copy->moved_images = g_strdupv(record->moved_images);
+    copy->protection = json_incref(record->protection);
     return copy;
 }
 
@@ -79,6 +80,7 @@ void guest_record_free(GuestRecord *record)
 {
     if (!record)
         return;
+    json_decref(record->protection);
     g_free(record->name);
     g_free(record->id);
     g_free(record->boot_id);
@@ -175,6 +177,8 @@ json_t *guest_record_to_json(const GuestRecord *record)
     set_text(object, "stale_destination", record->stale_destination);
     set_text(object, "stale_agent", record->stale_agent);
     set_text(object, "stale_transaction", record->stale_transaction);
+    if (record->protection)
+        json_object_set(object, "protection", record->protection);
     json_object_set_new(object, "resume", json_boolean(record->resume));
     if (record->balloon_bytes > 0)
         json_object_set_new(object, "balloon_bytes",
@@ -389,6 +393,8 @@ static gboolean read_move(json_t *object, GuestRecord *record, GError **error)
         return FALSE;
     }
     record->split = json_flag_or(object, "split", FALSE);
+    if (json_is_object(json_object_get(object, "protection")))
+        record->protection = json_incref(json_object_get(object, "protection"));
     record->source_agent = g_strdup(json_text_or(object, "source_agent", NULL));
     record->untold = json_flag_or(object, "untold", FALSE);
     record->store = g_strdup(json_text_or(object, "store", NULL));

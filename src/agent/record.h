@@ -121,6 +121,8 @@ typedef struct {
     char *stale_destination; /* where a copy is to be ended that was taken over here, or NULL … */
     char *stale_agent;       /* … that agent's lasting id … */
     char *stale_transaction; /* … and by which it had come there */
+    json_t *protection;      /* that it is to be protected: {standby, witness, interval_ms,
+                                copies_writes}; NULL: it is not.  Not changed once it is there */
     gboolean resume;         /* where it is found paused: a move did that, its user did not */
     uint64_t balloon_bytes;  /* what its balloon is to be given back; 0: nothing is owed */
     char **moved_images;     /* copied by the move under way (moved_images.h); NULL: none … */

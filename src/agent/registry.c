@@ -521,6 +521,20 @@ void registry_journal_whole(Guest *guest, GError **error)
     replace_record(guest, record);
 }
 
+gboolean registry_journal_protection(Guest *guest, json_t *protection, GError **error)
+{
+    lock_guard(&guest->registry->lock);
+    g_autoptr(GuestRecord) record = guest_record_copy(guest->record);
+
+    json_decref(record->protection);
+    record->protection = protection;
+    if (!write_record(guest, record, error))
+        return FALSE;
+    json_decref(guest->record->protection);
+    guest->record->protection = json_incref(protection);
+    return TRUE;
+}
+
 GuestRecord *registry_get_record(Guest *guest)
 {
     lock_guard(&guest->registry->lock);

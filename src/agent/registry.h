@@ -122,6 +122,9 @@ void registry_journal_settled(Guest *guest, uint64_t term, GError **error);
 void registry_journal_arrived(Guest *guest, GError **error);
 void registry_journal_whole(Guest *guest, GError **error);
 
+/* Whether, and how, it is to be protected (taken; NULL: it is not): also without the claim. */
+gboolean registry_journal_protection(Guest *guest, json_t *protection, GError **error);
+
 /* A copy of the record; free with guest_record_free(). */
 GuestRecord *registry_get_record(Guest *guest);
 

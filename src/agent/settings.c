@@ -35,6 +35,7 @@ AgentSettings *agent_settings_new(void)
     settings->allow = g_new0(char *, 1);
     settings->store_memory = SETTINGS_STORE_AUTO;
     settings->alone_after = SETTINGS_DEFAULT_ALONE_S;
+    settings->protect_again = SETTINGS_DEFAULT_PROTECT_AGAIN_S;
     migrate_options_init(&settings->moves);
     settings->rules = g_ptr_array_new_with_free_func(map_rule_free);
     return settings;
@@ -165,6 +166,18 @@ static gboolean set_alone_after(AgentSettings *settings, const char *value, GErr
     return TRUE;
 }
 
+static gboolean set_protect_again(AgentSettings *settings, const char *value, GError **error)
+{
+    guint64 seconds = 0;
+
+    if (!g_ascii_string_to_unsigned(value, 10, 0, 86400, &seconds, NULL)) {
+        error_set(error, VMFERRY_ERROR_INVALID, "the value must be 0 (never) to 86400 (seconds)");
+        return FALSE;
+    }
+    settings->protect_again = (guint)seconds;
+    return TRUE;
+}
+
 static const struct {
     const char *key;
     gboolean (*set)(AgentSettings *settings, const char *value, GError **error);
@@ -179,6 +192,7 @@ static const struct {
     {"allow-unconfined", set_allow_unconfined},
     {"store-memory", set_store_memory},
     {"alone-after", set_alone_after},
+    {"protect-again", set_protect_again},
 };
 
 static gboolean refuse_key(GError **error)

@@ -21,6 +21,7 @@
 #define SETTINGS_DEFAULT_ALONE_S 30
 /* The link must be known to be broken, and the leases have to be renewed until then. */
 #define SETTINGS_LEAST_ALONE_S 3
+#define SETTINGS_DEFAULT_PROTECT_AGAIN_S 10
 
 typedef struct {
     char *name; /* the rule's name, its key in the file */
@@ -39,8 +40,10 @@ typedef struct {
     guint allow_unconfined; /* set of Confinement that arriving guests may do without */
     uint64_t store_memory;  /* bytes that other hosts' guests may have here (page_stores.h) */
     guint alone_after;      /* seconds without its source until a split guest goes on alone */
-    MigrateOptions moves;   /* defaults for moves from here */
-    GPtrArray *rules;       /* of SettingsMapRule, in the file's order */
+    guint
+        protect_again; /* seconds until a guest whose standby is gone is protected again; 0: never */
+    MigrateOptions moves; /* defaults for moves from here */
+    GPtrArray *rules;     /* of SettingsMapRule, in the file's order */
 } AgentSettings;
 
 AgentSettings *agent_settings_new(void);

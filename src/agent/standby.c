@@ -151,6 +151,10 @@ static gboolean on_commit(const GuestMessage *guest, const char *host, const cha
 
     record->destination = g_strdup(host);
     record->destination_agent = g_strdup(agent);
+    /* Where it goes on here it is to be protected by where it was. */
+    record->protection =
+        json_pack("{s:s, s:s, s:i}", "standby", host, "witness", guest->store ? guest->store : "",
+                  "interval_ms", (int)guest->checkpoint_ms);
     if (!registry_journal_record(incoming->guest, record, error))
         return FALSE;
     receiving->guest = g_steal_pointer(&incoming->guest);

@@ -61,7 +61,11 @@ def epochs(agent, guest) -> int:
 
 
 def wait_connected(scene, guest, timeout=60) -> None:
-    wait_until(lambda: progress(scene.here(guest), guest).get("standby_connected"),
+    wait_connected_on(scene.here(guest), guest, timeout)
+
+
+def wait_connected_on(agent, guest, timeout=60) -> None:
+    wait_until(lambda: progress(agent, guest).get("standby_connected"),
                "its standby is connected", timeout)
 
 

@@ -6,7 +6,8 @@ from disks import DISK
 from findings import check_failed
 from live import check_disk
 from protection import (BUSY, PROTECT_POINTS, begin, epochs, has_gone_on, overlays, progress,
-                        protect, wait_connected, with_disk)
+                        protect, wait_connected,
+                        wait_connected_on, with_disk)
 from test_store import end_everything, store  # noqa: F401
 from vmferry_lab import qemu_pids, wait_until
 
@@ -120,8 +121,15 @@ def test_unprotect(scene, store):  # noqa: F811
     assert not overlays(scene.a)
 
 
+def again(scene) -> None:
+    for agent in (scene.a, scene.b):
+        agent.settings["protect-again"] = "1"
+        scene.restart(agent)
+
+
 def test_standby_dies(scene, store):  # noqa: F811
-    """It runs on, and after a while alone, by the witness's leave."""
+    """It runs on, and after a while alone, by the witness's leave; and is protected when there is a host."""
+    again(scene)
     guest = with_disk(scene)
     protect(scene, guest, store)
     scene.beats[guest.name].wait(50)
@@ -132,6 +140,16 @@ def test_standby_dies(scene, store):  # noqa: F811
     guest.check()
     check_disk(guest)
     assert scene.a.events("alone")
+    scene.b.start()
+    wait_until(lambda: scene.a.status(guest)["state"] == "protected", "it is protected again", 60)
+    wait_until(lambda: len(scene.a.events("protected")) == 2, "it has an epoch", 60)
+    scene.a.vmferry("failover", guest.name).require()
+    wait_until(lambda: scene.b.status(guest)["state"] == "protected", "it is protected back", 60)
+    wait_connected_on(scene.b, guest)
+    scene.beats[guest.name].check()
+    scene.b.vmferry("unprotect", guest.name).require()
+    scene.has_moved(guest)
+    check_disk(guest)
 
 
 @pytest.mark.parametrize("side", ["host", "standby"])
