@@ -9,6 +9,7 @@
 #include "agent/page_stores.h"
 #include "agent/protect.h"
 #include "base/name.h"
+#include "migrate/protect.h"
 #include "base/error.h"
 #include "vmferry-config.h"
 
@@ -256,6 +257,20 @@ static gboolean read_protection(ApiCall *call, MigrateOptions *ret, const char *
     return FALSE;
 }
 
+static gboolean read_overhead(json_t *body, guint *ret, GError **error)
+{
+    uint64_t percent = PROTECT_OVERHEAD_PERCENT;
+
+    if (json_object_get(body, "overhead_percent") &&
+        !json_get_count(body, "overhead_percent", 50, &percent, error))
+        return FALSE;
+    *ret = (guint)percent;
+    if (percent > 0)
+        return TRUE;
+    error_set(error, VMFERRY_ERROR_INVALID, "\"overhead_percent\" is 0");
+    return FALSE;
+}
+
 static gboolean read_disk_sync(json_t *body, gboolean *ret_copies, GError **error)
 {
     const char *name = json_text_or(body, "disk_sync", "replay");
@@ -270,7 +285,8 @@ static gboolean read_disk_sync(json_t *body, gboolean *ret_copies, GError **erro
 static json_t *post_protect(ApiCall *call, GError **error)
 {
     static const char *const known[] = {
-        "standby", "witness", "interval_ms", "disks", "disk_sync", "overwrite", "detach", NULL,
+        "standby",          "witness",   "interval_ms", "disks", "disk_sync",
+        "overhead_percent", "overwrite", "detach",      NULL,
     };
     MigrateOptions options = call->context->settings->moves;
     ProtectRequest request = {.options = &options};
@@ -278,7 +294,8 @@ static json_t *post_protect(ApiCall *call, GError **error)
 
     if (!need_body(call, known, error) ||
         !read_protection(call, &options, &request.standby, error) ||
-        !read_disk_sync(call->body, &request.copies_writes, error))
+        !read_disk_sync(call->body, &request.copies_writes, error) ||
+        !read_overhead(call->body, &request.overhead_percent, error))
         return NULL;
     activity = protect_start(call->context, call->guest, &request, error);
     if (!activity)

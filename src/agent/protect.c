@@ -27,6 +27,7 @@ typedef struct {
     char *standby;
     MigrateOptions options;
     gboolean copies_writes;
+    guint overhead_percent;
     ChannelOptions channel;
     GCancellable *cancellable;
     uint64_t term; /* before */
@@ -146,10 +147,11 @@ static gboolean protect_forget_wish(Guest *guest, GError **error)
 
 static json_t *make_wish(const Protecting *protecting)
 {
-    return json_pack("{s:s, s:s, s:i, s:b}", "standby", protecting->standby, "witness",
+    return json_pack("{s:s, s:s, s:i, s:b, s:i}", "standby", protecting->standby, "witness",
                      protecting->options.store, "interval_ms",
                      (int)protecting->options.checkpoint_ms, "copies_writes",
-                     protecting->copies_writes);
+                     protecting->copies_writes, "overhead_percent",
+                     (int)protecting->overhead_percent);
 }
 
 static gboolean on_note(const char *transaction, const char *path, const char *standby,
@@ -256,6 +258,7 @@ static PostcopyDestination *begin(Protecting *protecting, GError **error)
     };
 
     job.copies_writes = protecting->copies_writes;
+    job.most_share = protecting->overhead_percent / 100.0;
     return find_port(context, &job.port, error)
                ? protect_begin(&job, protecting->cancellable, error)
                : NULL;
@@ -382,6 +385,7 @@ static Protecting *protecting_new(AgentContext *context, Guest *guest,
     protecting->standby = g_strdup(request->standby);
     protecting->options = *request->options;
     protecting->copies_writes = request->copies_writes;
+    protecting->overhead_percent = request->overhead_percent;
     /* As GUEST says it (source_encode_guest()): it is split, and loses nothing. */
     protecting->options.mode = MIGRATE_MODE_POSTCOPY;
     protecting->options.safety = MIGRATE_SAFETY_FULL;

@@ -13,6 +13,7 @@
 typedef struct {
     const char *standby;           /* HOST[:PORT] */
     gboolean copies_writes;        /* ProtectJob.copies_writes */
+    guint overhead_percent;        /* ProtectJob.most_share */
     const MigrateOptions *options; /* checkpoint_ms, store (the witness), disks, overwrite */
 } ProtectRequest;
 

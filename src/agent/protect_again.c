@@ -2,6 +2,7 @@
 
 #include "agent/protect.h"
 #include "base/log.h"
+#include "migrate/protect.h"
 
 #define LOOK_US G_TIME_SPAN_SECOND
 #define LONGEST_PAUSE_S 300u
@@ -29,6 +30,8 @@ static gboolean read_request(const GuestRecord *record, MigrateOptions *options,
     options->disks = DISK_MODE_AUTO;
     *ret = (ProtectRequest){.standby = json_text_or(wish, "standby", NULL),
                             .copies_writes = json_flag_or(wish, "copies_writes", FALSE),
+                            .overhead_percent = (guint)json_count_or(wish, "overhead_percent",
+                                                                     PROTECT_OVERHEAD_PERCENT),
                             .options = options};
     return ret->standby != NULL;
 }

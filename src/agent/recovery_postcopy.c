@@ -54,7 +54,12 @@ static PostcopyDestination *reopen(Recovery *recovery, GError **error)
 
     g_autofree char *overlays =
         guest_overlays_directory(recovery->context->settings->state_dir, error);
-    PostcopyProtectionOptions options = {record->checkpoint_ms, overlays};
+    PostcopyProtectionOptions options = {
+        .interval_ms = record->checkpoint_ms,
+        .directory = overlays,
+        .copies_writes = json_flag_or(record->protection, "copies_writes", FALSE),
+        .most_share = json_count_or(record->protection, "overhead_percent", 0) / 100.0,
+    };
     PostcopyDestination *split;
 
     split = overlays

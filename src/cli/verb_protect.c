@@ -23,6 +23,7 @@ static const char protect_description[] =
 typedef struct {
     CommonOptions common;
     char *witness, *interval, *disks, *disk_sync;
+    int overhead; /* percent; 0: by default */
     gboolean overwrite, detach;
 } ProtectArguments;
 
@@ -111,6 +112,8 @@ static json_t *make_request(const ProtectArguments *arguments, const char *stand
         json_object_set_new(request, "witness", json_string(arguments->witness));
     if (arguments->disks)
         json_object_set_new(request, "disks", json_string(arguments->disks));
+    if (arguments->overhead > 0)
+        json_object_set_new(request, "overhead_percent", json_integer(arguments->overhead));
     if (arguments->disk_sync)
         json_object_set_new(request, "disk_sync", json_string(arguments->disk_sync));
     if (!arguments->interval)
@@ -155,6 +158,8 @@ int verb_protect(int argc, char **argv)
          "from one epoch to the next, where the guest sends nothing (50ms)", "TIME"},
         {"disks", 0, 0, G_OPTION_ARG_STRING, &arguments.disks,
          "auto (those that both hosts do not share are copied) or copy", "MODE"},
+        {"overhead", 0, 0, G_OPTION_ARG_INT, &arguments.overhead,
+         "for how much of its time the guest may stand, at most (15)", "PERCENT"},
         {"disk-sync", 0, 0, G_OPTION_ARG_STRING, &arguments.disk_sync,
          "replay (disk writes whose data the standby has in memory are not sent) or copy", "MODE"},
         {"overwrite", 0, 0, G_OPTION_ARG_NONE, &arguments.overwrite,

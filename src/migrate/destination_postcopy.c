@@ -163,7 +163,8 @@ static gboolean drop_again(DestinationMove *move, GError **error)
 
 static gboolean protect(DestinationMove *move, GError **error)
 {
-    PostcopyProtectionOptions options = {move->guest->checkpoint_ms, move->overlays};
+    PostcopyProtectionOptions options = {.interval_ms = move->guest->checkpoint_ms,
+                                         .directory = move->overlays};
 
     return postcopy_destination_protect(move->split, &options, error);
 }

@@ -37,6 +37,9 @@
 /* Of its leases: the standby goes on about as long after the guest's host was heard last. */
 #define PROTECT_LEASE_MS 2000u
 
+/* For how much of its time a guest may stand, by default, in percent. */
+#define PROTECT_OVERHEAD_PERCENT 15u
+
 /* ---- where the guest runs ---- */
 
 typedef struct {
@@ -61,6 +64,7 @@ typedef struct {
     ProtectHost host;
     uint16_t port;          /* at which this agent is reached */
     gboolean copies_writes; /* PostcopyProtectionOptions.copies_writes */
+    double most_share;      /* the same, most_share */
 } ProtectJob;
 
 /* Begins.  The guest runs on whatever comes of it.  NULL with *error*; otherwise it is stood by from now

@@ -1,7 +1,5 @@
 #include "policy/checkpoint_pace.h"
 
-/* So many pauses' length lies between two pauses, at least: the guest stands for 5 % of its time. */
-#define PAUSE_SHARE 20
 /* Where output waits: packets that follow each other closely go with one checkpoint. */
 #define OUTPUT_MS 5.0
 /* A guest that dirties memory without end is still checkpointed. */
@@ -13,7 +11,8 @@
 double checkpoint_pace_decide(const CheckpointPaceFacts *facts)
 {
     double wanted = facts->output ? MIN(OUTPUT_MS, facts->interval_ms) : facts->interval_ms;
-    double least = MIN(facts->last_pause_ms * PAUSE_SHARE, MAX(LONGEST_MS, facts->interval_ms));
+    double share = facts->most_share > 0 ? facts->most_share : CHECKPOINT_PACE_SHARE;
+    double least = MIN(facts->last_pause_ms / share, MAX(LONGEST_MS, facts->interval_ms));
 
     return MAX(wanted, least);
 }

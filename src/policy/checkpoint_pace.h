@@ -15,10 +15,13 @@
 #include <glib.h>
 #include <stdint.h>
 
+#define CHECKPOINT_PACE_SHARE 0.05
+
 typedef struct {
     double interval_ms;
     double last_pause_ms; /* how long the guest stood at the last one */
     gboolean output;      /* something that the guest sent waits */
+    double most_share;    /* of its time in which the guest may stand; 0: CHECKPOINT_PACE_SHARE */
 } CheckpointPaceFacts;
 
 /* From the begin of one checkpoint to the next, in ms. */

@@ -24,6 +24,8 @@
 /* That are captured at a time while the guest runs. */
 #define AHEAD_PIECE_PAGES 4096u
 #define FIND_PAGES 64u /* of memory that are compared at a time */
+/* Of a session: more than that is all of the memory, or nearly so. */
+#define FIRST_NOTED_PAGES 16384u
 #define STORE_SHARE 8u /* of the guest's memory */
 #define STORE_LEAST_BYTES (4ull << 20)
 #define STORE_MOST_BYTES (256ull << 20)
@@ -38,6 +40,7 @@ struct CheckpointSender {
     Vmm *vmm;
     VmmCheckpoint *checkpoint;
     guint interval_ms;
+    double most_share; /* CheckpointPaceFacts.most_share */
     CheckpointOutput outputs[CHECKPOINT_MOST_OUTPUTS];
     guint output_count;
     GThread *thread;
@@ -49,6 +52,7 @@ struct CheckpointSender {
     double last_pause_ms;
     uint64_t last_pages;    /* of the last epoch of this session; the first one: any number */
     uint64_t done_pages;    /* of the session, up to that */
+    gboolean has_noted;     /* pages, or was to: in this session */
     gboolean ahead_is_vain; /* it left as many pages, in this session */
     guint failures;         /* to cut, since an epoch was cut */
 
@@ -394,6 +398,7 @@ static gboolean run_pass(CheckpointSender *sender, Session *session, gboolean *r
     *ret_session =
         begin_sending(sender, session, FALSE) && send_pass(sender, pages, present, &problem);
     end_sending(sender);
+    page_sender_set_noting(sender->sender, TRUE);
     if (problem) {
         log_debug("checkpoints: %s", problem->message);
         session_fail(session, problem);
@@ -414,7 +419,12 @@ static gboolean send_ahead(CheckpointSender *sender, Session *session, gboolean 
     for (; *ret_session; facts.passes++) {
         if (!epoch_pages_collect(sender->epoch, &facts.pages, error))
             return FALSE;
+        /* All of the memory would take what is kept for pages that are written again and again. */
+        if (!sender->has_noted)
+            page_sender_set_noting(sender->sender, facts.pages < FIRST_NOTED_PAGES);
+        sender->has_noted = TRUE;
         if (!checkpoint_pace_sends_ahead(&facts)) {
+            page_sender_set_noting(sender->sender, TRUE);
             sender->ahead_is_vain = facts.passes == 1 && facts.pages > facts.last_pages / 2;
             return TRUE;
         }
@@ -436,7 +446,8 @@ static gboolean may_go_on(const CheckpointSender *sender)
 static gboolean await_due(CheckpointSender *sender, const Session *session)
 {
     while (may_go_on(sender) && sender->session == session) {
-        CheckpointPaceFacts facts = {sender->interval_ms, sender->last_pause_ms, sender->hurry};
+        CheckpointPaceFacts facts = {sender->interval_ms, sender->last_pause_ms, sender->hurry,
+                                     sender->most_share};
         double wait_ms =
             checkpoint_pace_decide(&facts) - clock_ns_to_ms(clock_now_ns() - sender->cut_ns);
 
@@ -470,6 +481,7 @@ static void open_session(CheckpointSender *sender, Session *session)
     sender->last_pages = UINT64_MAX;
     sender->done_pages = 0;
     sender->ahead_is_vain = FALSE;
+    sender->has_noted = FALSE;
     sender->sender =
         page_sender_new(captured_pages_get_source(sender->captured), channel, &options);
     sender->epochs = epoch_sender_make(channel, sender->sender);
@@ -632,6 +644,11 @@ CheckpointSender *checkpoint_sender_reopen(GuestMemory *memory, Userfault *userf
         return sender;
     checkpoint_sender_free(sender);
     return NULL;
+}
+
+void checkpoint_sender_set_share(CheckpointSender *sender, double most_share)
+{
+    sender->most_share = most_share;
 }
 
 gboolean checkpoint_sender_start(CheckpointSender *sender, Vmm *vmm, guint interval_ms,

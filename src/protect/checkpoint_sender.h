@@ -82,6 +82,9 @@ CheckpointSender *checkpoint_sender_new(GuestMemory *memory, Userfault *userfaul
 CheckpointSender *checkpoint_sender_reopen(GuestMemory *memory, Userfault *userfault,
                                            const EpochPageFiles *files, GError **error);
 
+/* For how much of its time the guest may stand (0: CHECKPOINT_PACE_SHARE).  Before it is started. */
+void checkpoint_sender_set_share(CheckpointSender *sender, double most_share);
+
 /* The guest is about to run, or runs: from now on epochs are taken whenever there is a session.
  * *outputs* (copied) hold back what it sends. */
 gboolean checkpoint_sender_start(CheckpointSender *sender, Vmm *vmm, guint interval_ms,

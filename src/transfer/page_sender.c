@@ -24,6 +24,7 @@ typedef struct {
 struct PageSender {
     Channel *channel;
     PageEncoder encoder;
+    SentStore *store; /* the encoder's, where it notes; NULL: none */
     GThreadPool *pool;
     Slot *slots; /* a ring: pushed at *tail*, sent from *head* */
     guint workers, slot_count, head, used;
@@ -65,7 +66,7 @@ PageSender *page_sender_new(PageSource *source, Channel *channel, const PageSend
     sender->encoder.source = source;
     if (!options->each_once)
         sender->encoder.sent = page_regions_new_sets(source->regions);
-    sender->encoder.store = options->store;
+    sender->encoder.store = sender->store = options->store;
     sender->encoder.copies = options->copies;
     sender->encoder.whole_pages = options->whole_pages;
     sender->encoder.index = options->index;
@@ -79,6 +80,11 @@ PageSender *page_sender_new(PageSource *source, Channel *channel, const PageSend
     sender->packing = packing_make(PACKING_NONE, FALSE, FALSE, workers);
     sender->pool = g_thread_pool_new(work, sender, (int)workers, FALSE, NULL);
     return sender;
+}
+
+void page_sender_set_noting(PageSender *sender, gboolean notes)
+{
+    sender->encoder.store = notes ? sender->store : NULL;
 }
 
 void page_sender_set_packing(PageSender *sender, PackingMode mode, gboolean with_lz4,
@@ -107,7 +113,7 @@ void page_sender_free(PageSender *sender)
         encoder_job_free(sender->slots[i].job);
     g_free(sender->slots);
     g_clear_pointer(&sender->encoder.sent, g_ptr_array_unref);
-    sent_store_free(sender->encoder.store);
+    sent_store_free(sender->store);
     page_copies_free(sender->encoder.copies);
     g_mutex_clear(&sender->lock);
     g_cond_clear(&sender->encoded);
@@ -273,7 +279,7 @@ void page_sender_get_counts(const PageSender *sender, PageSenderCounts *ret)
 {
     *ret = sender->counts;
     ret->packing = sender->packing.totals;
-    ret->store_bytes = sender->encoder.store ? sent_store_get_bytes(sender->encoder.store) : 0;
+    ret->store_bytes = sender->store ? sent_store_get_bytes(sender->store) : 0;
     if (sender->encoder.copies)
         ret->store_bytes += page_copies_get_bytes(sender->encoder.copies);
 }

@@ -54,6 +54,10 @@ void page_sender_set_packing(PageSender *sender, PackingMode mode, gboolean with
 void page_sender_set_link(PageSender *sender, const LinkRate *link);
 void page_sender_set_tally(PageSender *sender, PageSenderTally tally, gpointer user);
 
+/* With a store and *each_once*: FALSE: pages go whole, and take no memory of the store; only as long as
+ * nothing is in it.  When all that was pushed has been sent. */
+void page_sender_set_noting(PageSender *sender, gboolean notes);
+
 /* Waits for the workers and drops what was not sent.  NULL-safe. */
 void page_sender_free(PageSender *sender);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(PageSender, page_sender_free)

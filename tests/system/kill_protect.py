@@ -141,6 +141,7 @@ class ProtectInjector:
             self._perform(record)
         except (AssertionError, LabError, OSError, subprocess.SubprocessError) as error:
             record.problem = " ".join(f"{type(error).__name__}: {error}".split())[:400]
+            print(self._state())
         finally:
             self._repair_all()
             self._talker.close()
@@ -298,6 +299,16 @@ class ProtectInjector:
         if role == "postcopy" and not progress(agent, self.guest).get("standby_connected"):
             return None
         return STAYED if found == pid else MOVED
+
+    def _state(self) -> str:
+        """What a reader of a failure wants to know."""
+        lines = []
+        for agent in (self.here, self.there):
+            said = agent.vmferry("status", self.guest.name, "--json")
+            lines.append(f"{agent.host.name}: QEMU {qemu_pids(agent.host, self.guest)}, "
+                         f"{said.stdout or said.stderr}")
+        silent = self.scene.beats[self.guest.name].is_silent(0.2)
+        return "\n".join([*lines, f"heartbeat silent: {silent}"])
 
     def _may_have_ended(self) -> bool:
         """It had no standby with an epoch when it was killed."""

@@ -22,6 +22,8 @@ static void test_output(void **state)
     assert_float_equal(checkpoint_pace_decide(&facts), 5, 0.01);
     facts.last_pause_ms = 2;
     assert_float_equal(checkpoint_pace_decide(&facts), 40, 0.01);
+    facts.most_share = 0.2;
+    assert_float_equal(checkpoint_pace_decide(&facts), 10, 0.01);
 }
 
 static void test_long_pauses(void **state)
