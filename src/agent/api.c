@@ -31,15 +31,19 @@ typedef struct {
     gboolean finished; /* the client went away */
 } Job;
 
+static void set_text(SoupServerMessage *message, guint status, const char *type, const char *text)
+{
+    soup_server_message_set_status(message, status, NULL);
+    soup_server_message_set_response(message, type, SOUP_MEMORY_COPY, text, strlen(text));
+}
+
 static void set_answer(SoupServerMessage *message, guint status, json_t *answer)
 {
     char *text = json_dumps(answer, JSON_LINE);
     g_autofree char *line = g_strconcat(text ? text : "{}", "\n", NULL);
 
     free(text);
-    soup_server_message_set_status(message, status, NULL);
-    soup_server_message_set_response(message, "application/json", SOUP_MEMORY_COPY, line,
-                                     strlen(line));
+    set_text(message, status, "application/json", line);
 }
 
 static void set_error(SoupServerMessage *message, guint status, const GError *error)
@@ -87,6 +91,8 @@ static void send_answer(Job *job)
         }
         refuse(message, SOUP_STATUS_SERVICE_UNAVAILABLE, VMFERRY_ERROR_BUSY,
                "it has begun, but too many streams are open to show it");
+    } else if (job->answer && job->call.text_type) {
+        set_text(message, job->call.status, job->call.text_type, json_string_value(job->answer));
     } else if (job->answer) {
         set_answer(message, job->call.status, job->answer);
     } else {

@@ -10,6 +10,8 @@ typedef struct {
     json_t *body;      /* an object, or NULL where there was none */
     /* The answer: */
     guint status;
+    const char *
+        text_type; /* NULL: the answer is an object; else a JSON string, sent as text of this type */
     ActivitySubscription *stream; /* what is to follow the answer's headers, or NULL */
 } ApiCall;
 

@@ -5,6 +5,7 @@
 #include "agent/recovery.h"
 #include "agent/guest_view.h"
 #include "agent/launch.h"
+#include "agent/metrics.h"
 #include "agent/move.h"
 #include "agent/page_stores.h"
 #include "agent/protect.h"
@@ -58,14 +59,28 @@ static json_t *get_status(ApiCall *call, GError **error)
                      (json_int_t)event_log_get_last(context->events));
 }
 
-static json_t *get_guests(ApiCall *call, GError **error)
+static json_t *list_guests(ApiCall *call)
 {
     g_autoptr(GPtrArray) guests = registry_list(call->context->registry);
     json_t *list = json_array();
 
     for (guint i = 0; i < guests->len; i++)
         json_array_append_new(list, guest_view_short(guests->pdata[i]));
-    return json_pack("{s:o}", "guests", list);
+    return list;
+}
+
+static json_t *get_guests(ApiCall *call, GError **error)
+{
+    return json_pack("{s:o}", "guests", list_guests(call));
+}
+
+static json_t *get_metrics(ApiCall *call, GError **error)
+{
+    g_autoptr(json_t) guests = list_guests(call);
+    g_autofree char *text = metrics_write(guests);
+
+    call->text_type = METRICS_CONTENT_TYPE;
+    return json_string(text);
 }
 
 static json_t *get_departures(ApiCall *call, GError **error)
@@ -383,6 +398,7 @@ static const ApiRoute routes[] = {
     {"POST", "/v1/guests/NAME/failover", post_failover},
     {"POST", "/v1/guests/NAME/resolve", post_resolve},
     {"GET", "/v1/departures", get_departures},
+    {"GET", "/v1/metrics", get_metrics},
 };
 
 static gboolean matches(const char *pattern, const char *path, char **ret_guest)

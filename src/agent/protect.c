@@ -56,8 +56,8 @@ static json_t *describe_first_epoch(PostcopyDestination *split)
     postcopy_destination_get_checkpoints(split, &counts);
     return json_pack("{s:s, s:I, s:I, s:I}", "phase", "memory", "round_bytes",
                      (json_int_t)postcopy_destination_get_memory_bytes(split), "round_bytes_done",
-                     (json_int_t)((counts.pages + counts.ahead) * PAGE_BYTES), "wire_bytes",
-                     (json_int_t)counts.bytes);
+                     (json_int_t)(counts.pages + counts.ahead) * (json_int_t)PAGE_BYTES,
+                     "wire_bytes", (json_int_t)counts.bytes);
 }
 
 static json_t *get_progress(gpointer user)

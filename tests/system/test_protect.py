@@ -1,5 +1,7 @@
 """A standby: the guest's host may die, the guest goes on; no storage is shared."""
 
+import socket
+
 import pytest
 
 from disks import DISK
@@ -59,6 +61,16 @@ def test_host_is_cut_off(scene, store):  # noqa: F811
     assert not overlays(scene.a)
 
 
+def metrics(agent) -> list[str]:
+    """The lines that a Prometheus would read."""
+    with socket.socket(socket.AF_UNIX) as client:
+        client.settimeout(20)
+        client.connect(str(agent.socket))
+        client.sendall(b"GET /v1/metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        with client.makefile() as answer:
+            return answer.read().splitlines()
+
+
 def test_writes_are_replayed(scene, store):  # noqa: F811
     """Of what the guest writes to its disk next to nothing is sent: the standby has it in memory."""
     guest = with_disk(scene, disk_rate=300, disk_buffered=True)
@@ -68,6 +80,11 @@ def test_writes_are_replayed(scene, store):  # noqa: F811
     print(counts)
     assert counts["disk_bytes"] > 1 << 20
     assert counts["disk_found_bytes"] > 0.8 * counts["disk_bytes"]
+    text = metrics(scene.a)
+    assert f'vmferry_guest_info{{guest="{guest.name}",state="protected",role="postcopy"}} 1' in text
+    assert f'vmferry_standby_connected{{guest="{guest.name}"}} 1' in text
+    figure = next(line for line in text if line.startswith("vmferry_epoch_disk_bytes_total{"))
+    assert int(figure.split()[1]) >= counts["disk_bytes"]
     scene.a.vmferry("failover", guest.name).require()
     has_gone_on(scene, guest)
     check_disk(guest)

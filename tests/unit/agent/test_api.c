@@ -76,6 +76,8 @@ static void test_empty_agent(void **state)
     assert_answer(*state, "GET /v1/guests", "", "200", "{\"guests\":[]}");
     assert_answer(*state, "GET /v1/status", "", "200", "\"guests\":0");
     assert_answer(*state, "GET /v1/status", "", "200", "\"listening\":null");
+    assert_answer(*state, "GET /v1/metrics", "", "200", "text/plain; version=0.0.4");
+    assert_answer(*state, "GET /v1/metrics", "", "200", "\nvmferry_guests 0\n");
     assert_answer(*state, "GET /v1/events", "", "200", "Transfer-Encoding: chunked");
 }
 
