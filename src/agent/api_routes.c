@@ -297,11 +297,19 @@ static gboolean read_disk_sync(json_t *body, gboolean *ret_copies, GError **erro
     return FALSE;
 }
 
+static gboolean read_sync(json_t *body, CheckpointSync *ret, GError **error)
+{
+    if (checkpoint_sync_from_name(json_text_or(body, "sync", "auto"), ret))
+        return TRUE;
+    error_set(error, VMFERRY_ERROR_INVALID, "\"sync\" is auto, output or timed");
+    return FALSE;
+}
+
 static json_t *post_protect(ApiCall *call, GError **error)
 {
     static const char *const known[] = {
-        "standby",          "witness",   "interval_ms", "disks", "disk_sync",
-        "overhead_percent", "overwrite", "detach",      NULL,
+        "standby", "witness",          "interval_ms", "disks",  "disk_sync",
+        "sync",    "overhead_percent", "overwrite",   "detach", NULL,
     };
     MigrateOptions options = call->context->settings->moves;
     ProtectRequest request = {.options = &options};
@@ -310,6 +318,7 @@ static json_t *post_protect(ApiCall *call, GError **error)
     if (!need_body(call, known, error) ||
         !read_protection(call, &options, &request.standby, error) ||
         !read_disk_sync(call->body, &request.copies_writes, error) ||
+        !read_sync(call->body, &request.sync, error) ||
         !read_overhead(call->body, &request.overhead_percent, error))
         return NULL;
     activity = protect_start(call->context, call->guest, &request, error);

@@ -28,6 +28,7 @@ typedef struct {
     MigrateOptions options;
     gboolean copies_writes;
     guint overhead_percent;
+    CheckpointSync sync;
     ChannelOptions channel;
     GCancellable *cancellable;
     uint64_t term; /* before */
@@ -147,11 +148,11 @@ static gboolean protect_forget_wish(Guest *guest, GError **error)
 
 static json_t *make_wish(const Protecting *protecting)
 {
-    return json_pack("{s:s, s:s, s:i, s:b, s:i}", "standby", protecting->standby, "witness",
-                     protecting->options.store, "interval_ms",
-                     (int)protecting->options.checkpoint_ms, "copies_writes",
-                     protecting->copies_writes, "overhead_percent",
-                     (int)protecting->overhead_percent);
+    return json_pack(
+        "{s:s, s:s, s:i, s:b, s:i, s:s}", "standby", protecting->standby, "witness",
+        protecting->options.store, "interval_ms", (int)protecting->options.checkpoint_ms,
+        "copies_writes", protecting->copies_writes, "overhead_percent",
+        (int)protecting->overhead_percent, "sync", checkpoint_sync_name(protecting->sync));
 }
 
 static gboolean on_note(const char *transaction, const char *path, const char *standby,
@@ -258,7 +259,7 @@ static PostcopyDestination *begin(Protecting *protecting, GError **error)
     };
 
     job.copies_writes = protecting->copies_writes;
-    job.most_share = protecting->overhead_percent / 100.0;
+    job.limits = (CheckpointPaceLimits){protecting->overhead_percent / 100.0, protecting->sync};
     return find_port(context, &job.port, error)
                ? protect_begin(&job, protecting->cancellable, error)
                : NULL;
@@ -386,6 +387,7 @@ static Protecting *protecting_new(AgentContext *context, Guest *guest,
     protecting->options = *request->options;
     protecting->copies_writes = request->copies_writes;
     protecting->overhead_percent = request->overhead_percent;
+    protecting->sync = request->sync;
     /* As GUEST says it (source_encode_guest()): it is split, and loses nothing. */
     protecting->options.mode = MIGRATE_MODE_POSTCOPY;
     protecting->options.safety = MIGRATE_SAFETY_FULL;

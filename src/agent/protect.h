@@ -9,11 +9,13 @@
 
 #include "agent/context.h"
 #include "migrate/report.h"
+#include "policy/checkpoint_pace.h"
 
 typedef struct {
-    const char *standby;           /* HOST[:PORT] */
-    gboolean copies_writes;        /* ProtectJob.copies_writes */
-    guint overhead_percent;        /* ProtectJob.most_share */
+    const char *standby;    /* HOST[:PORT] */
+    gboolean copies_writes; /* ProtectJob.copies_writes */
+    guint overhead_percent; /* 100 x ProtectJob.limits.most_share */
+    CheckpointSync sync;
     const MigrateOptions *options; /* checkpoint_ms, store (the witness), disks, overwrite */
 } ProtectRequest;
 

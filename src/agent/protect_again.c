@@ -23,12 +23,15 @@ static gboolean read_request(const GuestRecord *record, MigrateOptions *options,
                              ProtectRequest *ret)
 {
     json_t *wish = record->protection;
+    CheckpointSync sync = CHECKPOINT_SYNC_AUTO;
 
     g_strlcpy(options->store, json_text_or(wish, "witness", ""), sizeof options->store);
     options->checkpoint_ms = (guint)json_count_or(wish, "interval_ms", options->checkpoint_ms);
     options->overwrite = TRUE;
     options->disks = DISK_MODE_AUTO;
-    *ret = (ProtectRequest){.standby = json_text_or(wish, "standby", NULL),
+    checkpoint_sync_from_name(json_text_or(wish, "sync", "auto"), &sync);
+    *ret = (ProtectRequest){.sync = sync,
+                            .standby = json_text_or(wish, "standby", NULL),
                             .copies_writes = json_flag_or(wish, "copies_writes", FALSE),
                             .overhead_percent = (guint)json_count_or(wish, "overhead_percent",
                                                                      PROTECT_OVERHEAD_PERCENT),

@@ -47,6 +47,15 @@ static gboolean restart_leases(Recovery *recovery, const GuestRecord *record,
     return postcopy_destination_start_leases(split, NULL, &options, error);
 }
 
+static CheckpointPaceLimits read_limits(json_t *wish)
+{
+    CheckpointPaceLimits limits = {.most_share =
+                                       json_count_or(wish, "overhead_percent", 0) / 100.0};
+
+    checkpoint_sync_from_name(json_text_or(wish, "sync", "auto"), &limits.sync);
+    return limits;
+}
+
 /* What a dead agent had begun; NULL and no error: it was whole. */
 static PostcopyDestination *reopen(Recovery *recovery, GError **error)
 {
@@ -58,7 +67,7 @@ static PostcopyDestination *reopen(Recovery *recovery, GError **error)
         .interval_ms = record->checkpoint_ms,
         .directory = overlays,
         .copies_writes = json_flag_or(record->protection, "copies_writes", FALSE),
-        .most_share = json_count_or(record->protection, "overhead_percent", 0) / 100.0,
+        .limits = read_limits(record->protection),
     };
     PostcopyDestination *split;
 

@@ -22,7 +22,7 @@ static const char protect_description[] =
 
 typedef struct {
     CommonOptions common;
-    char *witness, *interval, *disks, *disk_sync;
+    char *witness, *interval, *disks, *disk_sync, *sync;
     int overhead; /* percent; 0: by default */
     gboolean overwrite, detach;
 } ProtectArguments;
@@ -114,6 +114,8 @@ static json_t *make_request(const ProtectArguments *arguments, const char *stand
         json_object_set_new(request, "disks", json_string(arguments->disks));
     if (arguments->overhead > 0)
         json_object_set_new(request, "overhead_percent", json_integer(arguments->overhead));
+    if (arguments->sync)
+        json_object_set_new(request, "sync", json_string(arguments->sync));
     if (arguments->disk_sync)
         json_object_set_new(request, "disk_sync", json_string(arguments->disk_sync));
     if (!arguments->interval)
@@ -144,6 +146,7 @@ static void arguments_clear(ProtectArguments *arguments)
     g_free(arguments->interval);
     g_free(arguments->disks);
     g_free(arguments->disk_sync);
+    g_free(arguments->sync);
 }
 G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(ProtectArguments, arguments_clear)
 
@@ -156,6 +159,9 @@ int verb_protect(int argc, char **argv)
          "HOST[:PORT]"},
         {"interval", 0, 0, G_OPTION_ARG_STRING, &arguments.interval,
          "from one epoch to the next, where the guest sends nothing (50ms)", "TIME"},
+        {"sync", 0, 0, G_OPTION_ARG_STRING, &arguments.sync,
+         "when epochs are cut: auto, output (where the guest sends) or timed (at the interval)",
+         "MODE"},
         {"disks", 0, 0, G_OPTION_ARG_STRING, &arguments.disks,
          "auto (those that both hosts do not share are copied) or copy", "MODE"},
         {"overhead", 0, 0, G_OPTION_ARG_INT, &arguments.overhead,

@@ -19,7 +19,7 @@ struct PostcopyProtection {
     Vmm *sent_by; /* borrowed, for the sender */
     gboolean reopened;
     gboolean copies_writes;
-    double most_share;
+    CheckpointPaceLimits limits;
     gboolean free; /* its output passes, up to the first cut; the sender's, once that has begun */
     gint passed;   /* atomic */
     GMutex lock;   /* protects all below; held in calls of the sender */
@@ -61,7 +61,7 @@ static PostcopyProtection *protection_new(const char *path, const char *transact
     protection->directory = g_strdup(options->directory);
     protection->interval_ms = options->interval_ms;
     protection->copies_writes = options->copies_writes;
-    protection->most_share = options->most_share;
+    protection->limits = options->limits;
     return protection;
 }
 
@@ -257,7 +257,7 @@ static gboolean start_sender(PostcopyProtection *protection, Vmm *vmm, GError **
                                               .cut = cut_nothing,
                                               .release = release_nothing,
                                               .user = protection->leases};
-    checkpoint_sender_set_share(protection->sender, protection->most_share);
+    checkpoint_sender_set_limits(protection->sender, &protection->limits);
     return checkpoint_sender_start(protection->sender, vmm, protection->interval_ms, outputs, count,
                                    error);
 }

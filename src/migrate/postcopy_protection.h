@@ -32,9 +32,9 @@
 #include "wire/session.h"
 
 typedef struct {
-    guint interval_ms;      /* of checkpoints */
-    const char *directory;  /* of overlays; copied */
-    double most_share;      /* CheckpointPaceFacts.most_share */
+    guint interval_ms;     /* of checkpoints */
+    const char *directory; /* of overlays; copied */
+    CheckpointPaceLimits limits;
     gboolean copies_writes; /* disk writes go as data, and never as events (held_writes.h) */
     /* The guest runs; the other side has no memory of it yet, and cannot take over before it has. */
     gboolean nothing_there;

@@ -62,9 +62,9 @@ typedef struct {
         source; /* of its options: checkpoint_ms, store (the witness), disks, overwrite; of
                                 its host: progress, make_directory, remove_directory */
     ProtectHost host;
-    uint16_t port;          /* at which this agent is reached */
-    gboolean copies_writes; /* PostcopyProtectionOptions.copies_writes */
-    double most_share;      /* the same, most_share */
+    uint16_t port;               /* at which this agent is reached */
+    gboolean copies_writes;      /* PostcopyProtectionOptions.copies_writes */
+    CheckpointPaceLimits limits; /* the same, limits */
 } ProtectJob;
 
 /* Begins.  The guest runs on whatever comes of it.  NULL with *error*; otherwise it is stood by from now

@@ -178,7 +178,7 @@ static gboolean make_split(Protect *protect, GError **error)
         .interval_ms = protect->move.job->options.checkpoint_ms,
         .directory = protect->overlays,
         .copies_writes = protect->job->copies_writes,
-        .most_share = protect->job->most_share,
+        .limits = protect->job->limits,
         .nothing_there = TRUE,
     };
     GuestMemory *memory = guest_memory_open(protect->move.memory->pid,

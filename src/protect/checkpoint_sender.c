@@ -9,7 +9,6 @@
 #include "base/log.h"
 #include "base/thread.h"
 #include "memory/fault_latency.h"
-#include "policy/checkpoint_pace.h"
 #include "protect/captured_pages.h"
 #include "protect/epoch_pages.h"
 #include "transfer/epoch.h"
@@ -40,7 +39,7 @@ struct CheckpointSender {
     Vmm *vmm;
     VmmCheckpoint *checkpoint;
     guint interval_ms;
-    double most_share; /* CheckpointPaceFacts.most_share */
+    CheckpointPaceLimits limits;
     CheckpointOutput outputs[CHECKPOINT_MOST_OUTPUTS];
     guint output_count;
     GThread *thread;
@@ -447,7 +446,7 @@ static gboolean await_due(CheckpointSender *sender, const Session *session)
 {
     while (may_go_on(sender) && sender->session == session) {
         CheckpointPaceFacts facts = {sender->interval_ms, sender->last_pause_ms, sender->hurry,
-                                     sender->most_share};
+                                     sender->limits};
         double wait_ms =
             checkpoint_pace_decide(&facts) - clock_ns_to_ms(clock_now_ns() - sender->cut_ns);
 
@@ -646,9 +645,9 @@ CheckpointSender *checkpoint_sender_reopen(GuestMemory *memory, Userfault *userf
     return NULL;
 }
 
-void checkpoint_sender_set_share(CheckpointSender *sender, double most_share)
+void checkpoint_sender_set_limits(CheckpointSender *sender, const CheckpointPaceLimits *limits)
 {
-    sender->most_share = most_share;
+    sender->limits = *limits;
 }
 
 gboolean checkpoint_sender_start(CheckpointSender *sender, Vmm *vmm, guint interval_ms,

@@ -31,6 +31,7 @@
  */
 #pragma once
 
+#include "policy/checkpoint_pace.h"
 #include "protect/epoch_pages.h"
 #include "vmm/vmm.h"
 #include "wire/session.h"
@@ -82,8 +83,8 @@ CheckpointSender *checkpoint_sender_new(GuestMemory *memory, Userfault *userfaul
 CheckpointSender *checkpoint_sender_reopen(GuestMemory *memory, Userfault *userfault,
                                            const EpochPageFiles *files, GError **error);
 
-/* For how much of its time the guest may stand (0: CHECKPOINT_PACE_SHARE).  Before it is started. */
-void checkpoint_sender_set_share(CheckpointSender *sender, double most_share);
+/* When checkpoints are taken; all 0 by default.  Before it is started. */
+void checkpoint_sender_set_limits(CheckpointSender *sender, const CheckpointPaceLimits *limits);
 
 /* The guest is about to run, or runs: from now on epochs are taken whenever there is a session.
  * *outputs* (copied) hold back what it sends. */

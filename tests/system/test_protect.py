@@ -1,6 +1,7 @@
 """A standby: the guest's host may die, the guest goes on; no storage is shared."""
 
 import socket
+import time
 
 import pytest
 
@@ -123,6 +124,25 @@ def test_failover_and_back(scene, store):  # noqa: F811
     scene.check(guest)
     check_disk(guest)
     scene.move(guest, "--verify", "--disks", "copy", "--overwrite")
+
+
+def test_epochs_by_time_only(scene, store):  # noqa: F811
+    """Its heartbeats wait for the interval, and a restarted agent still knows that."""
+    guest = scene.run("web1", memory_mb=128, arena_mb=16)
+    protect(scene, guest, store, "--sync", "timed", "--interval", "500ms")
+
+    def rate() -> float:
+        before, at = epochs(scene.a, guest), time.monotonic()
+        scene.beats[guest.name].wait(200)
+        return (epochs(scene.a, guest) - before) / (time.monotonic() - at)
+
+    assert 0.5 < rate() < 2.5
+    scene.a.kill()
+    scene.a.start()
+    wait_connected(scene, guest)
+    assert 0.5 < rate() < 2.5
+    scene.a.vmferry("unprotect", guest.name).require()
+    scene.check(guest)
 
 
 def test_unprotect(scene, store):  # noqa: F811
