@@ -307,6 +307,7 @@ class ProtectInjector:
             said = agent.vmferry("status", self.guest.name, "--json")
             lines.append(f"{agent.host.name}: QEMU {qemu_pids(agent.host, self.guest)}, "
                          f"{said.stdout or said.stderr}")
+            lines += agent.log().splitlines()[-40:]
         silent = self.scene.beats[self.guest.name].is_silent(0.2)
         return "\n".join([*lines, f"heartbeat silent: {silent}"])
 
