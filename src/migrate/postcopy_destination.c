@@ -332,10 +332,18 @@ void postcopy_destination_end_standby(PostcopyDestination *split)
     g_atomic_int_set(&split->stood_by, FALSE);
 }
 
-/* Its source is needed for that. */
+/* Its source may still take over a protected guest. */
+static gboolean is_needed_no_more(const PostcopyDestination *split)
+{
+    return !split->protection || postcopy_protection_has_passed(split->protection);
+}
+
+/* Its source is needed for that.  A standby that is back after the guest went on alone is told of the end:
+ * that may be under way, and no session must begin then. */
 static gboolean is_whole(const PostcopyDestination *split)
 {
-    return outstanding_count(split->pages) == 0 && !postcopy_destination_is_stood_by(split);
+    return outstanding_count(split->pages) == 0 &&
+           (!postcopy_destination_is_stood_by(split) || is_needed_no_more(split));
 }
 
 gboolean postcopy_destination_hold(PostcopyDestination *split, Vmm *vmm, EpochWrites *writes,
@@ -831,12 +839,6 @@ static void call_whole(PostcopyDestination *split)
     gboolean has = postcopy_destination_get_checkpoints(split, &checkpoints);
 
     split->host.whole(&split->counts, has ? &checkpoints : NULL, split->host.user);
-}
-
-/* Its source may still take over a protected guest. */
-static gboolean is_needed_no_more(PostcopyDestination *split)
-{
-    return !split->protection || postcopy_protection_has_passed(split->protection);
 }
 
 void postcopy_destination_forgo_pages(PostcopyDestination *split)

@@ -1,5 +1,7 @@
 """A standby: the guest's host may die, the guest goes on; no storage is shared."""
 
+import os
+import signal
 import socket
 import time
 
@@ -11,6 +13,7 @@ from live import check_disk
 from protection import (BUSY, PROTECT_POINTS, begin, epochs, has_gone_on, overlays, progress,
                         protect, wait_connected,
                         wait_connected_on, with_disk)
+from scene import is_stopped
 from test_store import end_everything, store  # noqa: F401
 from vmferry_lab import qemu_pids, wait_until
 
@@ -186,6 +189,30 @@ def test_standby_dies(scene, store):  # noqa: F811
     scene.beats[guest.name].check()
     scene.b.vmferry("unprotect", guest.name).require()
     scene.has_moved(guest)
+    check_disk(guest)
+
+
+def test_standby_is_back_as_it_goes_on_alone(scene, store):  # noqa: F811
+    """It is told so, while the guest's host has not put away all that it needed for it."""
+    scene.restart(scene.a, {"VMFERRY_FAULT": "destination.complete-sent=stop"}, finds_guests=False)
+    guest = with_disk(scene)
+    [pid] = qemu_pids(scene.a.host, guest)
+    protect(scene, guest, store)
+    scene.b.freeze()
+    wait_until(lambda: is_stopped(scene.a.pid), "it goes on alone", 60)
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        scene.a.thaw()
+        scene.b.thaw()
+        wait_until(lambda: guest.name not in scene.b.guest_names(), "its standby has ended", 30)
+        assert scene.a.process.running
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    wait_until(lambda: scene.a.status(guest)["state"] == "running", "it is as before", 30)
+    scene.beats[guest.name].wait(20)
+    scene.beats[guest.name].check()
+    scene.restart(scene.a)
+    scene.check(guest)
     check_disk(guest)
 
 
