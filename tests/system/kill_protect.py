@@ -43,6 +43,8 @@ HOST_POINTS = ["checkpoint.cut", "checkpoint.send", "checkpoint.seal", "checkpoi
 STANDBY_POINTS = ["checkpoint.commit", "checkpoint.committed"]
 TAKEOVER_POINTS = ["takeover.begun", "takeover.disks-written", "takeover.launched",
                    "takeover.loaded", "takeover.become"]
+# Before the standby has the epoch.
+FIRST_EPOCH_POINTS = ["checkpoint.cut", "checkpoint.send", "checkpoint.seal"]
 
 RECOVERY_S = 90
 POINT_S = 30
@@ -312,9 +314,12 @@ class ProtectInjector:
         return "\n".join([*lines, f"heartbeat silent: {silent}"])
 
     def _may_have_ended(self) -> bool:
-        """It had no standby with an epoch when it was killed."""
-        return self.injection.beginning and any(
-            fault.kind == KILL and fault.target in (QEMU, HOST) for fault in self.hit)
+        """It had no standby with an epoch when it was killed: it was the first, or is where it went on."""
+        injection = self.injection
+        killed = {fault.target for fault in self.hit if fault.kind == KILL}
+        if injection.beginning or (injection.point in FIRST_EPOCH_POINTS and injection.visit == 1):
+            return bool(killed & {QEMU, HOST})
+        return injection.point == "takeover.become" and STANDBY_HOST in killed
 
     def _check(self, outcome: str) -> None:
         if outcome == ENDED:

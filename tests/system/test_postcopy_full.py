@@ -116,7 +116,7 @@ def test_link_is_cut_as_it_begins(scene):
 def test_qemu_there_stands_still(scene):
     """For longer than a checkpoint waits for it: the next one works, and output goes on."""
     guest = scene.run(**WRITER, **DISK)
-    begun = begin_split(scene, "--safety", "full")
+    begun = begin_split(scene, "--safety", "full", "--compress", "none", rate="2M")
     scene.beats[guest.name].wait(20)
     pid, = qemu_pids(scene.b.host, guest)
     os.kill(pid, signal.SIGSTOP)
