@@ -243,16 +243,27 @@ static json_t *post_migrate(ApiCall *call, GError **error)
     return NULL;
 }
 
+/* *otherwise* where it is not there, or null. */
+static gboolean read_word(json_t *body, const char *key, const char *otherwise, const char **ret,
+                          GError **error)
+{
+    json_t *value = json_object_get(body, key);
+
+    *ret = otherwise;
+    return !value || json_is_null(value) || json_get_text(body, key, ret, error);
+}
+
 /* *ret*: of the agent's own by default. */
 static gboolean read_protection(ApiCall *call, MigrateOptions *ret, const char **ret_standby,
                                 GError **error)
 {
-    const char *witness = json_text_or(call->body, "witness", "");
-    const char *disks = json_text_or(call->body, "disks", "auto");
+    const char *witness, *disks;
     uint64_t interval_ms = ret->checkpoint_ms;
 
     ret->overwrite = json_flag_or(call->body, "overwrite", FALSE);
     if (!json_get_text(call->body, "standby", ret_standby, error) ||
+        !read_word(call->body, "witness", "", &witness, error) ||
+        !read_word(call->body, "disks", "auto", &disks, error) ||
         (json_object_get(call->body, "interval_ms") &&
          !json_get_count(call->body, "interval_ms", GUEST_MESSAGE_MAX_CHECKPOINT_MS, &interval_ms,
                          error)))
@@ -288,8 +299,10 @@ static gboolean read_overhead(json_t *body, guint *ret, GError **error)
 
 static gboolean read_disk_sync(json_t *body, gboolean *ret_copies, GError **error)
 {
-    const char *name = json_text_or(body, "disk_sync", "replay");
+    const char *name;
 
+    if (!read_word(body, "disk_sync", "replay", &name, error))
+        return FALSE;
     *ret_copies = strcmp(name, "copy") == 0;
     if (*ret_copies || strcmp(name, "replay") == 0)
         return TRUE;
@@ -299,7 +312,11 @@ static gboolean read_disk_sync(json_t *body, gboolean *ret_copies, GError **erro
 
 static gboolean read_sync(json_t *body, CheckpointSync *ret, GError **error)
 {
-    if (checkpoint_sync_from_name(json_text_or(body, "sync", "auto"), ret))
+    const char *name;
+
+    if (!read_word(body, "sync", "auto", &name, error))
+        return FALSE;
+    if (checkpoint_sync_from_name(name, ret))
         return TRUE;
     error_set(error, VMFERRY_ERROR_INVALID, "\"sync\" is auto, output or timed");
     return FALSE;

@@ -195,15 +195,7 @@ class Injector:
 
     def _signal(self, target: str, number: int) -> list[int]:
         """Sends it to all processes of that kind; their pidfds."""
-        handles = []
-        for pid in self._processes(target):
-            try:
-                handle = os.pidfd_open(pid)
-                signal.pidfd_send_signal(handle, number)
-            except ProcessLookupError:
-                continue
-            handles.append(handle)
-        return handles
+        return send_signal(self._processes(target), number)
 
     def _cut(self, fault: Fault) -> bool:
         link = self.scene.lab.link
@@ -379,6 +371,19 @@ def _stands(pid: int) -> bool:
         return is_stopped(pid)
     except OSError:
         return False
+
+
+def send_signal(pids: list[int], number: int) -> list[int]:
+    """The pidfds of those that were still there."""
+    handles = []
+    for pid in pids:
+        try:
+            handle = os.pidfd_open(pid)
+            signal.pidfd_send_signal(handle, number)
+        except ProcessLookupError:
+            continue
+        handles.append(handle)
+    return handles
 
 
 def _continue(handles: list[int]) -> None:

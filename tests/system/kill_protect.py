@@ -8,14 +8,13 @@ conversation with it never gone back, and nothing of ours left in it or beside i
 
 from __future__ import annotations
 
-import os
 import random
 import signal
 import subprocess
 import time
 from dataclasses import dataclass
 
-from kill_campaign import _continue, _stands, packets_counted
+from kill_campaign import _continue, _stands, packets_counted, send_signal
 from kill_full import Talker
 from kill_plan import CUT, ENDED, FREEZE, KILL, MISSED, MOVED, STAYED, Record, double_run
 from live import check_disk
@@ -228,12 +227,12 @@ class ProtectInjector:
 
     def _kill(self, fault: Fault) -> None:
         if fault.target == QEMU:
-            self._signal(qemu_pids(self.here.host, self.guest), signal.SIGKILL)
+            send_signal(qemu_pids(self.here.host, self.guest), signal.SIGKILL)
             return
         agent = self._agent_of(fault.target)
         if fault.target in (HOST, STANDBY_HOST):
             # As if its power had gone, but for its files.
-            self._signal(agent.host.namespace.pids(), signal.SIGKILL)
+            send_signal(agent.host.namespace.pids(), signal.SIGKILL)
         if agent.process.running:
             agent.kill()
         self._repairs[fault] = agent.start
@@ -245,20 +244,8 @@ class ProtectInjector:
             pids = self.here.host.namespace.pids()
         else:
             pids = [self._agent_of(fault.target).pid]
-        frozen = self._signal(pids, signal.SIGSTOP)
+        frozen = send_signal(pids, signal.SIGSTOP)
         self._repairs[fault] = lambda: _continue(frozen)
-
-    @staticmethod
-    def _signal(pids: list[int], number: int) -> list[int]:
-        handles = []
-        for pid in pids:
-            try:
-                handle = os.pidfd_open(pid)
-                signal.pidfd_send_signal(handle, number)
-            except ProcessLookupError:
-                continue
-            handles.append(handle)
-        return handles
 
     def _cut(self, fault: Fault) -> None:
         link = self.scene.lab.link

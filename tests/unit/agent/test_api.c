@@ -111,6 +111,11 @@ static void test_bad_bodies(void **state)
     static const struct {
         const char *head, *body, *words;
     } bad[] = {
+        {"POST /v1/guests/a/protect", "{\"standby\":\"b\",\"witness\":5}", "\\\"witness\\\""},
+        {"POST /v1/guests/a/protect", "{\"standby\":\"b\",\"sync\":5}", "\\\"sync\\\""},
+        {"POST /v1/guests/a/protect", "{\"standby\":\"b\",\"sync\":\"now\"}",
+         "auto, output or timed"},
+        {"POST /v1/guests/a/protect", "{\"standby\":\"b\",\"disk_sync\":\"x\"}", "replay or copy"},
         {"POST /v1/guests", "", "needs a JSON object"},
         {"POST /v1/guests", "[]", "the request's body: JSON is not an object"},
         {"POST /v1/guests", "{\"name\":", "the request's body: not JSON"},
