@@ -11,6 +11,7 @@
 #include "base/process.h"
 #include "migrate/kept_writes.h"
 #include "migrate/postcopy_source.h"
+#include "migrate/protect.h"
 #include "migrate/source.h"
 #include "transfer/guest_pages.h"
 
@@ -40,6 +41,7 @@ static gboolean restart_leases(Recovery *recovery, const GuestRecord *record,
         .witness = record->store,
         .agent = record->store_agent,
         .lease_ms = record->lease_ms,
+        .shortest_ms = record->standby ? PROTECT_SHORTEST_LEASE_MS : 0,
         .get_channel = get_witness_channel,
         .user = recovery->context,
     };

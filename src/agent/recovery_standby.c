@@ -95,6 +95,7 @@ static PostcopySourceJob make_job(Standing *standing, const GuestRecord *record,
         .give_up = give_up,
         .gate = recovery_get_gate(standing->recovery, record),
         .may_take_over = has_epoch,
+        .watches_leases = TRUE,
         .patience_ms = 1, /* the gate knows when the last lease has ended */
         .connect_timeout_ms = CONNECT_TIMEOUT_MS,
         .sender = {.workers = 1, .packing = PACKING_NONE},

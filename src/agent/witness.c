@@ -436,6 +436,7 @@ typedef struct {
     Record *record; /* NULL once it is forgotten */
     Role role;
     uint64_t now_ns;
+    guint wanted_ms; /* of RENEW */
     WitnessAnswer *answer;
 } Request;
 
@@ -472,8 +473,8 @@ static gboolean renew(Request *request, GError **error)
                   record->guest);
         return FALSE;
     }
-    lease_grantor_grant(&record->lease, request->now_ns);
-    request->answer->lease_ms = record->lease.length_ms;
+    request->answer->lease_ms =
+        lease_grantor_grant(&record->lease, request->wanted_ms, request->now_ns);
     return TRUE;
 }
 
@@ -581,7 +582,8 @@ void witness_table_answer(WitnessTable *table, const WitnessPeer *peer,
                           const WitnessRequest *request, uint64_t now_ns, WitnessAnswer *ret)
 {
     lock_guard(&table->lock);
-    Request known = {.table = table, .now_ns = now_ns, .answer = ret};
+    Request known = {
+        .table = table, .now_ns = now_ns, .wanted_ms = request->lease_ms, .answer = ret};
 
     *ret = (WitnessAnswer){.number = request->number};
     if (request->kind == WITNESS_REGISTER) {

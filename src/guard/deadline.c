@@ -105,6 +105,11 @@ GuardDeadlineState guard_deadline_get(const GuardDeadline *deadline, uint64_t *r
     return GUARD_DEADLINE_SET;
 }
 
+void guard_deadline_set_lead(GuardDeadline *deadline, guint lead_ms)
+{
+    atomic_store(&deadline->file->lead_ms, lead_ms);
+}
+
 gboolean guard_deadline_renew(GuardDeadline *deadline, uint64_t time_ns)
 {
     uint64_t word = atomic_load(&deadline->file->word);

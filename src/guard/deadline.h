@@ -55,6 +55,10 @@ const char *guard_deadline_get_path(const GuardDeadline *deadline);
 /* *ret_ns* (may be NULL): when SET. */
 GuardDeadlineState guard_deadline_get(const GuardDeadline *deadline, uint64_t *ret_ns);
 
+/* How long before the deadline the guard begins to act: GUARD_DEADLINE_LEAD_MS unless told.  For
+ * deadlines that are near. */
+void guard_deadline_set_lead(GuardDeadline *deadline, guint lead_ms);
+
 /* Makes it later (an earlier time changes nothing).  FALSE where it is not SET: it has passed. */
 gboolean guard_deadline_renew(GuardDeadline *deadline, uint64_t time_ns);
 
@@ -77,8 +81,8 @@ void guard_deadline_undone(GuardDeadline *deadline, GuardDeadlineUndo undone);
 void guard_deadline_begin_pause(GuardDeadline *deadline);
 void guard_deadline_end_pause(GuardDeadline *deadline, gboolean was_running);
 
-/* The guest is about to be resumed.  FALSE where the deadline is not SET: then it must not be.  To be
- * ended by guard_deadline_end_resume() in any case. */
+/* The guest is about to be resumed, or will be by itself, as after an epoch's cut.  FALSE where the deadline
+ * is not SET: then it must not be.  To be ended by guard_deadline_end_resume() in any case. */
 gboolean guard_deadline_begin_resume(GuardDeadline *deadline);
 void guard_deadline_end_resume(GuardDeadline *deadline);
 
@@ -99,6 +103,7 @@ typedef struct {
     _Atomic uint64_t watched; /* what it was when a guard began to watch it */
     _Atomic uint32_t undo;    /* of GuardDeadlineUndo */
     _Atomic uint32_t resuming;
+    _Atomic uint32_t lead_ms; /* 0: GUARD_DEADLINE_LEAD_MS */
 } GuardDeadlineFile;
 
 #define GUARD_DEADLINE_MAGIC 0x31656e696c646561u

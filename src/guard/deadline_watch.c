@@ -14,9 +14,9 @@
 #include "guard/guard.h"
 
 #define NS_PER_S 1000000000LL
-#define LEAD_NS (GUARD_DEADLINE_LEAD_MS * 1000000LL)
-/* The action has until this long before the deadline; then comes SIGSTOP. */
-#define STOP_LEAD_NS (50 * 1000000LL)
+#define NS_PER_MS 1000000LL
+/* The action has until this long before the deadline, or half of the lead; then comes SIGSTOP. */
+#define STOP_LEAD_MS 50
 
 static GuardDeadlineFile *map_file(const char *path)
 {
@@ -39,11 +39,18 @@ static void take_precedence(void)
     (void)mlockall(MCL_CURRENT | MCL_FUTURE);
 }
 
+static int64_t get_lead_ms(const DeadlineWatch *watch)
+{
+    uint32_t lead_ms = atomic_load(&watch->file->lead_ms);
+
+    return lead_ms > 0 ? MIN(lead_ms, GUARD_DEADLINE_LEAD_MS) : GUARD_DEADLINE_LEAD_MS;
+}
+
 int64_t deadline_watch_begins_ns(const DeadlineWatch *watch)
 {
     uint64_t word = watch->file ? atomic_load(&watch->file->word) : 0;
 
-    return word < GUARD_DEADLINE_SET ? 0 : MAX((int64_t)word - LEAD_NS, 1);
+    return word < GUARD_DEADLINE_SET ? 0 : MAX((int64_t)word - get_lead_ms(watch) * NS_PER_MS, 1);
 }
 
 int deadline_watch_is_due(const DeadlineWatch *watch)
@@ -71,7 +78,9 @@ static void stop_process(DeadlineWatch *watch)
     atomic_store(&watch->file->word, done == 0 ? GUARD_DEADLINE_STOPPED : GUARD_DEADLINE_GONE);
 }
 
-static StepResult try_action(DeadlineWatch *watch, int64_t until_ns)
+/* *ret_paused: the guest ran, and was told to stand still: it may yet do so where no answer came in time,
+ * even after its process was stopped and goes on. */
+static StepResult try_action(DeadlineWatch *watch, int64_t until_ns, int *ret_paused)
 {
     static Slot slot;
     Conversation conversation = {.fd = -1, .until_ns = until_ns};
@@ -81,17 +90,20 @@ static StepResult try_action(DeadlineWatch *watch, int64_t until_ns)
     memcpy(slot.steps, watch->pause.steps, slot.length);
     result = slot.length > 0 ? guard_perform(&slot, &conversation) : STEP_FAILED;
     guard_hang_up(&conversation);
+    *ret_paused = result == STEP_DONE || (result == STEP_FAILED && conversation.is_needed);
     return result;
 }
 
 static void pause_vmm(DeadlineWatch *watch, int64_t deadline_ns)
 {
+    int64_t stop_ns = deadline_ns - MIN(STOP_LEAD_MS, get_lead_ms(watch) / 2) * NS_PER_MS;
     StepResult result = STEP_FAILED;
+    int paused = 0;
 
     /* Where we are late already there is no time for an answer. */
-    if (guard_now_ns() < deadline_ns - STOP_LEAD_NS && !atomic_load(&watch->file->resuming))
-        result = try_action(watch, deadline_ns - STOP_LEAD_NS);
-    if (result == STEP_DONE)
+    if (guard_now_ns() < stop_ns && !atomic_load(&watch->file->resuming))
+        result = try_action(watch, stop_ns, &paused);
+    if (paused)
         atomic_fetch_or(&watch->file->undo, GUARD_DEADLINE_UNDO_PAUSE);
     if (result == STEP_FAILED)
         stop_process(watch);

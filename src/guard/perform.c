@@ -113,9 +113,20 @@ static void write_file(const char *path, const char *text)
     close(fd);
 }
 
+/* *text*: those of the step.  Whether the action is over is what the last one would tell. */
+static StepResult expect_step(const char *text, Conversation *conversation)
+{
+    const char *other = text + strlen(text) + 1, *unless = other + strlen(other) + 1;
+    StepResult result = expect(conversation, text, other, unless);
+
+    if (result == STEP_DONE && *unless)
+        conversation->is_needed = 1;
+    return result;
+}
+
 static StepResult perform_step(const char *step, Conversation *conversation)
 {
-    const char *text = step + 1, *second;
+    const char *text = step + 1;
 
     switch (*step) {
     case GUARD_STEP_WRITE:
@@ -126,8 +137,7 @@ static StepResult perform_step(const char *step, Conversation *conversation)
     case GUARD_STEP_SEND:
         return say(conversation->fd, text) ? STEP_DONE : STEP_FAILED;
     case GUARD_STEP_EXPECT:
-        second = text + strlen(text) + 1;
-        return expect(conversation, text, second, second + strlen(second) + 1);
+        return expect_step(text, conversation);
     case GUARD_STEP_KILL:
         syscall(SYS_pidfd_send_signal, PIDFD_FD, SIGKILL, NULL, 0);
         _exit(0);

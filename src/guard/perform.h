@@ -27,6 +27,7 @@ typedef struct {
     const char *opening; /* the steps that have opened it, or NULL */
     size_t opening_length;
     int64_t until_ns; /* guard_now_ns(): it has to be over by then; 0: 3 s an answer */
+    int is_needed; /* an answer has said that the action is not over: what follows does something */
 } Conversation;
 
 /* OVER: nothing of the action is left to be done. */

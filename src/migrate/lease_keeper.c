@@ -10,24 +10,34 @@
 #define NS_PER_MS ((uint64_t)1000000)
 #define TRY_AGAIN_MS 50
 #define SHORTEST_ASK_MS 20
-/* So long before the last lease ends the guest is paused by us: before the guard begins. */
-#define PAUSE_AHEAD_MS (GUARD_DEADLINE_LEAD_MS + 200)
 /* A guard that takes longer to act has been killed over it. */
 #define ACTING_MS (2 * GUARD_DEADLINE_LEAD_MS)
-/* A lease that ends sooner is not worth resuming a guest for. */
-#define WORTH_MS (PAUSE_AHEAD_MS + 50)
+/* The guest is paused by us before the guard begins … */
+#define SHORTEST_AHEAD_MS 30
+/* … which has a fifth of the shortest lease. */
+#define LEAD_SHARE 5
+/* A lease is worth resuming a guest for that ends so long after we would pause it again. */
+#define WORTH_MS 15
+/* The process was stopped while we were pausing the guest: how long that takes to end when it goes on. */
+#define PAUSED_LATE_MS 1000
+#define LAST_ASK_MS 300
 
 struct LeaseKeeper {
     LeaseKeeperOptions options;
     char *transaction, *file;
     GuardDeadline *deadline;
+    guint lead_ms, ahead_ms; /* before the deadline: the guard begins; we pause the guest */
     GThread *thread;
-    Guard *guard; /* of the thread */
+    Guard *guard;    /* these are of the thread */
+    GThread *pauser; /* or NULL */
 
     GMutex lock;  /* protects all below */
     GCond change; /* *changed*, or a new state */
     LeaseHolder holder;
+    LeaseLength length;
     LeaseKeeperState state;
+    gboolean pausing, overtaken; /* the pauser is at it; the guard was faster */
+    gboolean in_moment;
     gboolean changed; /* for the thread to look at */
     gboolean heard_any, released, stopping;
     WitnessState heard;
@@ -35,7 +45,8 @@ struct LeaseKeeper {
 
 static gboolean has_lease_worth(LeaseKeeper *keeper)
 {
-    return lease_holder_deadline(&keeper->holder) > clock_boot_ns() + WORTH_MS * NS_PER_MS;
+    return lease_holder_deadline(&keeper->holder) >
+           clock_boot_ns() + (keeper->ahead_ms + WORTH_MS) * NS_PER_MS;
 }
 
 /* With the lock held. */
@@ -58,6 +69,7 @@ static void add_lease(LeaseKeeper *keeper, LeaseOrigin origin, uint64_t sent_ns,
 {
     lock_guard(&keeper->lock);
 
+    lease_length_note(&keeper->length, sent_ns, clock_boot_ns());
     lease_holder_grant(&keeper->holder, origin, sent_ns, length_ms);
     if (keeper->state != LEASE_KEEPER_RUNS ||
         !guard_deadline_renew(keeper->deadline, lease_holder_deadline(&keeper->holder)))
@@ -67,6 +79,18 @@ static void add_lease(LeaseKeeper *keeper, LeaseOrigin origin, uint64_t sent_ns,
 void lease_keeper_grant(LeaseKeeper *keeper, uint64_t sent_ns, guint length_ms)
 {
     add_lease(keeper, LEASE_OF_PEER, sent_ns, length_ms);
+}
+
+guint lease_keeper_get_wanted_ms(LeaseKeeper *keeper)
+{
+    lock_guard(&keeper->lock);
+
+    return lease_length_choose(&keeper->length);
+}
+
+guint lease_keeper_get_interval_ms(LeaseKeeper *keeper)
+{
+    return lease_renewal_interval_ms(lease_keeper_get_wanted_ms(keeper));
 }
 
 /* ---- the thread ---- */
@@ -91,7 +115,8 @@ static gboolean is_ending_in(LeaseKeeper *keeper, int64_t *ret_ms)
 
     if (guard_deadline_get(keeper->deadline, &time_ns) != GUARD_DEADLINE_SET)
         return FALSE;
-    *ret_ms = ((int64_t)time_ns - (int64_t)clock_boot_ns()) / (int64_t)NS_PER_MS - PAUSE_AHEAD_MS;
+    *ret_ms = ((int64_t)time_ns - (int64_t)clock_boot_ns()) / (int64_t)NS_PER_MS -
+              (int64_t)keeper->ahead_ms;
     return TRUE;
 }
 
@@ -105,13 +130,14 @@ static int choose_patience_ms(LeaseKeeper *keeper)
     return (int)CLAMP(left_ms, SHORTEST_ASK_MS, most);
 }
 
-static void ask_witness(LeaseKeeper *keeper)
+static void ask_witness(LeaseKeeper *keeper, guint lease_ms, int patience_ms)
 {
+    WitnessRequest request = {
+        .kind = WITNESS_RENEW, .transaction = keeper->transaction, .lease_ms = lease_ms};
     g_autoptr(GError) refusal = NULL;
     WitnessReply reply;
 
-    if (witness_ask(keeper->options.witness, WITNESS_RENEW, keeper->transaction,
-                    choose_patience_ms(keeper), &reply, &refusal))
+    if (witness_call(keeper->options.witness, &request, patience_ms, &reply, &refusal))
         add_lease(keeper, LEASE_OF_WITNESS, reply.sent_ns, reply.lease_ms);
     else
         log_debug("transaction %s: %s", keeper->transaction, refusal->message);
@@ -136,6 +162,7 @@ static gboolean arm(LeaseKeeper *keeper, GError **error)
     g_mutex_lock(&keeper->lock);
     time_ns = lease_holder_deadline(&keeper->holder);
     g_mutex_unlock(&keeper->lock);
+    guard_deadline_set_lead(keeper->deadline, keeper->lead_ms);
     return ensure_guard(keeper, error) &&
            guard_arm_deadline(keeper->guard, keeper->deadline, &keeper->options.pause, time_ns,
                               error);
@@ -173,17 +200,93 @@ static gboolean is_ending(LeaseKeeper *keeper)
     return is_ending_in(keeper, &left_ms) && left_ms <= 0;
 }
 
-static void pause_ourselves(LeaseKeeper *keeper)
+/* A pause that comes to its end after the guard has acted is to be undone all the same. */
+static void note_paused(LeaseKeeper *keeper, gboolean was_running)
 {
+    lock_guard(&keeper->lock);
+
+    if (!keeper->overtaken)
+        guard_deadline_end_pause(keeper->deadline, was_running);
+    else if (!was_running)
+        guard_deadline_undone(keeper->deadline, GUARD_DEADLINE_UNDO_PAUSE);
+}
+
+static gpointer pauser_thread(gpointer data)
+{
+    LeaseKeeper *keeper = data;
     gboolean was_running = TRUE;
     g_autoptr(GError) error = NULL;
 
-    guard_deadline_begin_pause(keeper->deadline);
     if (keeper->options.pause_guest(&was_running, keeper->options.user, &error))
-        guard_deadline_end_pause(keeper->deadline, was_running);
+        note_paused(keeper, was_running);
     else
         log_warning("transaction %s: the lease ends, and the guest is not paused by us: %s",
                     keeper->transaction, error->message);
+    g_mutex_lock(&keeper->lock);
+    keeper->pausing = FALSE;
+    g_cond_broadcast(&keeper->change);
+    g_mutex_unlock(&keeper->lock);
+    return NULL;
+}
+
+static gboolean start_pauser(LeaseKeeper *keeper)
+{
+    g_autoptr(GError) error = NULL;
+
+    keeper->pausing = TRUE;
+    keeper->overtaken = FALSE;
+    guard_deadline_begin_pause(keeper->deadline);
+    keeper->pauser = thread_start("pause", pauser_thread, keeper, &error);
+    if (!keeper->pauser) {
+        log_warning("transaction %s: the lease ends: %s", keeper->transaction, error->message);
+        guard_deadline_undone(keeper->deadline, GUARD_DEADLINE_UNDO_PAUSE);
+        keeper->pausing = FALSE;
+    }
+    return keeper->pauser != NULL;
+}
+
+/* Waits for the pauser, until the guard has acted: it may have stopped the process that is asked. */
+static void await_pauser(LeaseKeeper *keeper)
+{
+    lock_guard(&keeper->lock);
+
+    while (keeper->pausing && guard_deadline_get(keeper->deadline, NULL) == GUARD_DEADLINE_SET)
+        g_cond_wait_until(&keeper->change, &keeper->lock,
+                          g_get_monotonic_time() + G_TIME_SPAN_MILLISECOND);
+    keeper->overtaken = keeper->pausing;
+}
+
+/* TRUE: none is at it.  It is waited for a while. */
+static gboolean end_pauser(LeaseKeeper *keeper, gint64 patience_ms)
+{
+    gint64 end = g_get_monotonic_time() + patience_ms * G_TIME_SPAN_MILLISECOND;
+
+    if (!keeper->pauser)
+        return TRUE;
+    g_mutex_lock(&keeper->lock);
+    while (keeper->pausing && g_cond_wait_until(&keeper->change, &keeper->lock, end))
+        ;
+    if (keeper->pausing) {
+        g_mutex_unlock(&keeper->lock);
+        return FALSE;
+    }
+    g_mutex_unlock(&keeper->lock);
+    g_thread_join(g_steal_pointer(&keeper->pauser));
+    return TRUE;
+}
+
+/* Within a moment the VMM does not answer; the guard has a way. */
+static gboolean may_pause(LeaseKeeper *keeper)
+{
+    lock_guard(&keeper->lock);
+
+    return keeper->options.pause_guest && !keeper->in_moment;
+}
+
+static void pause_ourselves(LeaseKeeper *keeper)
+{
+    if (may_pause(keeper) && end_pauser(keeper, 0) && start_pauser(keeper))
+        await_pauser(keeper);
 }
 
 static gboolean undo_one(LeaseKeeper *keeper, GuardDeadlineUndo what, GError **error)
@@ -196,10 +299,15 @@ static gboolean undo_one(LeaseKeeper *keeper, GuardDeadlineUndo what, GError **e
     return TRUE;
 }
 
+/* A pause of ours that waits for a process which goes on now comes first: it would be the last otherwise. */
 static gboolean undo_all(LeaseKeeper *keeper, GError **error)
 {
-    return undo_one(keeper, GUARD_DEADLINE_UNDO_STOP, error) &&
-           undo_one(keeper, GUARD_DEADLINE_UNDO_PAUSE, error);
+    if (!undo_one(keeper, GUARD_DEADLINE_UNDO_STOP, error))
+        return FALSE;
+    if (end_pauser(keeper, PAUSED_LATE_MS))
+        return undo_one(keeper, GUARD_DEADLINE_UNDO_PAUSE, error);
+    error_set(error, VMFERRY_ERROR_BUSY, "the VMM has not answered yet that the guest is paused");
+    return FALSE;
 }
 
 static gboolean undo_under_deadline(LeaseKeeper *keeper, GError **error)
@@ -276,7 +384,7 @@ static gboolean look(LeaseKeeper *keeper)
     released = keeper->released;
     worth = has_lease_worth(keeper);
     g_mutex_unlock(&keeper->lock);
-    if (state == LEASE_KEEPER_RUNS && keeper->options.pause_guest && is_ending(keeper))
+    if (state == LEASE_KEEPER_RUNS && is_ending(keeper))
         pause_ourselves(keeper);
     if (state == LEASE_KEEPER_RUNS && was_acted_upon(keeper)) {
         note_held(keeper);
@@ -301,7 +409,7 @@ static gboolean asks(LeaseKeeper *keeper)
 static int64_t choose_wait_ms(LeaseKeeper *keeper, gboolean settled, uint64_t next_ask_ns)
 {
     uint64_t now = clock_boot_ns();
-    int64_t wait_ms = lease_renewal_interval_ms(keeper->options.lease_ms), left_ms;
+    int64_t wait_ms = lease_keeper_get_interval_ms(keeper), left_ms;
 
     if (!settled)
         return TRY_AGAIN_MS;
@@ -334,12 +442,14 @@ static gpointer keeper_thread(gpointer data)
 
     while (wait_for_change(keeper, choose_wait_ms(keeper, settled, next_ask_ns))) {
         if (asks(keeper) && clock_boot_ns() >= next_ask_ns) {
-            next_ask_ns =
-                clock_boot_ns() + lease_renewal_interval_ms(keeper->options.lease_ms) * NS_PER_MS;
-            ask_witness(keeper);
+            guint wanted_ms = lease_keeper_get_wanted_ms(keeper);
+
+            next_ask_ns = clock_boot_ns() + lease_renewal_interval_ms(wanted_ms) * NS_PER_MS;
+            ask_witness(keeper, wanted_ms, choose_patience_ms(keeper));
         }
         settled = look(keeper);
     }
+    end_pauser(keeper, G_MAXINT32);
     return NULL;
 }
 
@@ -371,11 +481,23 @@ static void take_over_deadline(LeaseKeeper *keeper)
     keeper->changed = TRUE;
 }
 
+static void set_times(LeaseKeeper *keeper)
+{
+    guint longest_ms = keeper->options.lease_ms;
+    guint shortest_ms =
+        keeper->options.shortest_ms > 0 ? MIN(keeper->options.shortest_ms, longest_ms) : longest_ms;
+
+    keeper->length = lease_length_new(shortest_ms, longest_ms, clock_boot_ns());
+    keeper->lead_ms = CLAMP(shortest_ms / LEAD_SHARE, 1, GUARD_DEADLINE_LEAD_MS);
+    keeper->ahead_ms = keeper->lead_ms + MAX(keeper->lead_ms / 2, SHORTEST_AHEAD_MS);
+}
+
 LeaseKeeper *lease_keeper_start(const LeaseKeeperOptions *options, GError **error)
 {
     LeaseKeeper *keeper = g_new0(LeaseKeeper, 1);
 
     keeper->options = *options;
+    set_times(keeper);
     keeper->transaction = g_strdup(options->transaction);
     keeper->file = g_strdup(options->file);
     g_mutex_init(&keeper->lock);
@@ -424,6 +546,33 @@ gboolean lease_keeper_run(LeaseKeeper *keeper, int timeout_ms,
     return done;
 }
 
+gboolean lease_keeper_begin_moment(LeaseKeeper *keeper)
+{
+    uint64_t soon_ns = clock_boot_ns() + (keeper->ahead_ms + WORTH_MS) * NS_PER_MS;
+    uint64_t time_ns = 0;
+    lock_guard(&keeper->lock);
+
+    if (keeper->state == LEASE_KEEPER_FREE)
+        return TRUE;
+    if (keeper->state != LEASE_KEEPER_RUNS || keeper->pausing)
+        return FALSE;
+    keeper->in_moment = guard_deadline_begin_resume(keeper->deadline) &&
+                        guard_deadline_get(keeper->deadline, &time_ns) == GUARD_DEADLINE_SET &&
+                        time_ns > soon_ns;
+    if (!keeper->in_moment)
+        guard_deadline_end_resume(keeper->deadline);
+    return keeper->in_moment;
+}
+
+void lease_keeper_end_moment(LeaseKeeper *keeper)
+{
+    lock_guard(&keeper->lock);
+
+    if (keeper->in_moment)
+        guard_deadline_end_resume(keeper->deadline);
+    keeper->in_moment = FALSE;
+}
+
 void lease_keeper_release(LeaseKeeper *keeper)
 {
     lock_guard(&keeper->lock);
@@ -448,6 +597,8 @@ void lease_keeper_stop(LeaseKeeper *keeper, gboolean ended)
     wake_thread(keeper);
     g_mutex_unlock(&keeper->lock);
     g_thread_join(keeper->thread);
+    if (!ended && keeper->state == LEASE_KEEPER_RUNS && keeper->options.witness)
+        ask_witness(keeper, keeper->options.lease_ms, LAST_ASK_MS);
     if (ended || keeper->state == LEASE_KEEPER_FREE)
         guard_free(keeper->guard);
     else

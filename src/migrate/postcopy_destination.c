@@ -562,8 +562,17 @@ static gboolean ask_lease(PostcopyDestination *split, Session *session, GError *
             split_leases_get_interval_ms(split->leases) * (uint64_t)1000000)
         return TRUE;
     split->asked_ns[++split->question % LEASE_QUESTIONS] = now;
-    lease_frame_encode(&(LeaseFrame){split->question, 0}, payload);
+    lease_frame_encode(&(LeaseFrame){split->question, split_leases_get_wanted_ms(split->leases)},
+                       payload);
     return session_send_bytes(session, FRAME_LEASE, payload, sizeof payload, error);
+}
+
+/* How long nothing else is done than to wait for the source. */
+static int choose_slice_ms(PostcopyDestination *split)
+{
+    return split->leases && !split->from_store
+               ? (int)MIN(split_leases_get_interval_ms(split->leases), HEAR_SLICE_MS)
+               : HEAR_SLICE_MS;
 }
 
 static gboolean take_lease(PostcopyDestination *split, const Frame *frame, GError **error)
@@ -653,7 +662,7 @@ static gboolean receive(PostcopyDestination *split, Session *session, FrameQueue
 
     while (!is_whole(split) && !(split->from_store && split->pushed)) {
         g_autoptr(GError) quiet = NULL;
-        FrameSlot *slot = frame_queue_pop(queue, HEAR_SLICE_MS, &quiet);
+        FrameSlot *slot = frame_queue_pop(queue, choose_slice_ms(split), &quiet);
 
         if (split->protection && postcopy_protection_is_shut_down(split->protection))
             postcopy_destination_forgo_pages(split);
@@ -707,7 +716,7 @@ static gboolean await_ended(PostcopyDestination *split, Session *session, FrameQ
         return FALSE;
     while (!ended) {
         g_autoptr(GError) quiet = NULL;
-        FrameSlot *slot = frame_queue_pop(queue, HEAR_SLICE_MS, &quiet);
+        FrameSlot *slot = frame_queue_pop(queue, choose_slice_ms(split), &quiet);
 
         if (!ask_lease(split, session, error))
             return FALSE;

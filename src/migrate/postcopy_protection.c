@@ -226,10 +226,14 @@ static void release_output(gpointer user)
 
 /* The output of a guest that runs by leases: a cut that was under way when the last one ends would
  * resume it. */
-static gboolean do_leases_last(gpointer user, gboolean *ret, GError **error)
+static gboolean begin_cut(gpointer user)
 {
-    *ret = split_leases_last(user);
-    return TRUE;
+    return split_leases_begin_moment(user);
+}
+
+static void end_cut(gpointer user)
+{
+    split_leases_end_moment(user);
 }
 
 static gboolean cut_nothing(gpointer user, GError **error)
@@ -253,7 +257,8 @@ static gboolean start_sender(PostcopyProtection *protection, Vmm *vmm, GError **
     if (protection->writes)
         outputs[count++] = held_writes_get(protection->writes);
     if (protection->leases)
-        outputs[count++] = (CheckpointOutput){.is_ready = do_leases_last,
+        outputs[count++] = (CheckpointOutput){.begin_cut = begin_cut,
+                                              .end_cut = end_cut,
                                               .cut = cut_nothing,
                                               .release = release_nothing,
                                               .user = protection->leases};

@@ -24,6 +24,7 @@
 #define FIRST_PAUSE_MS 20
 #define LONGEST_PAUSE_MS 2000
 #define SHORT_PAUSE_MS 200
+#define SLEEP_SLICE_NS 50000000ULL
 
 typedef struct {
     const PostcopySourceJob *job;
@@ -40,6 +41,7 @@ typedef struct {
     gboolean given_up;          /* … this is on record … */
     gboolean told;              /* … and it knows that it will not be taken from it */
     gboolean lost;              /* it has lost the guest */
+    gboolean taken;             /* the gate led through */
     uint64_t heard_ns;          /* when it was there last; clock_now_ns(), as all here */
     uint64_t ask_gate_ns;       /* when the gate may be tried */
     gboolean denied;            /* which it never leads through, and that was said */
@@ -319,7 +321,7 @@ static gboolean grant_lease(Run *run, const Frame *frame, GError **error)
 
     if (!lease_frame_decode(frame->payload, frame->length, &lease, error))
         return FALSE;
-    lease.length_ms = takeover_gate_grant(run->job->gate);
+    lease.length_ms = takeover_gate_grant(run->job->gate, lease.length_ms);
     lease_frame_encode(&lease, payload);
     return session_send_bytes(run->session, FRAME_LEASE, payload, sizeof payload, error);
 }
@@ -351,6 +353,7 @@ static gboolean hear(Run *run, int timeout_ms, GError **error)
         return FALSE;
     }
     g_clear_error(&quiet);
+    run->heard_ns = clock_now_ns();
     if (frame.type == FRAME_LEASE)
         return !run->job->gate || grant_lease(run, &frame, error);
     if (frame.type == FRAME_COMPLETE || (frame.type == FRAME_ENDED && run->complete)) {
@@ -388,6 +391,65 @@ static void follow_rate(Run *run)
     if (rate != run->rate)
         session_set_rate(run->session, rate);
     run->rate = rate;
+}
+
+static uint64_t get_patience_ns(const PostcopySourceJob *job)
+{
+    return (job->patience_ms ? job->patience_ms : (uint64_t)POSTCOPY_SOURCE_PATIENCE_MS) * 1000000;
+}
+
+/* In how long the gate may be tried; G_MAXUINT: never, as it stands. */
+static guint get_gate_wait_ms(const Run *run)
+{
+    const PostcopySourceJob *job = run->job;
+    uint64_t now = clock_now_ns(), at;
+
+    if (!job->gate || run->given_up || (job->may_take_over && !job->may_take_over(job->user)))
+        return G_MAXUINT;
+    at = MAX(run->heard_ns + get_patience_ns(job), run->ask_gate_ns);
+    return at > now ? (guint)((at - now) / 1000000) + 1 : 0;
+}
+
+/* The destination cannot be reached: TRUE where nobody else runs the guest, or will. */
+static gboolean try_gate(Run *run)
+{
+    g_autoptr(GError) reason = NULL;
+    TakeoverDecision decision;
+    guint wait_ms;
+
+    if (run->taken || get_gate_wait_ms(run) > 0)
+        return run->taken;
+    decision = takeover_gate_try(run->job->gate, WITNESS_TIMEOUT_MS, &wait_ms, &reason);
+    run->taken = decision == TAKEOVER_TAKEN;
+    if (run->taken)
+        return TRUE;
+    run->ask_gate_ns = clock_now_ns() + (uint64_t)wait_ms * 1000000;
+    log_line(decision == TAKEOVER_DENIED && !run->denied ? LOG_LEVEL_WARNING : LOG_LEVEL_DEBUG,
+             "transaction %s: the guest is not taken over: %s", run->job->transaction.transaction,
+             reason->message);
+    run->denied = decision == TAKEOVER_DENIED;
+    return FALSE;
+}
+
+/* A session may stand long after its peer's host has fallen silent.  FALSE with *error*: the guest is ours
+ * to take over. */
+static gboolean watch_leases(Run *run, GError **error)
+{
+    if (!run->job->watches_leases || takeover_gate_get_left_ms(run->job->gate) > 0 ||
+        !try_gate(run))
+        return TRUE;
+    error_set(error, VMFERRY_ERROR_DISCONNECTED, "its last lease has ended");
+    return FALSE;
+}
+
+/* Until then nothing is to be done than to hear the destination. */
+static int choose_hear_ms(Run *run)
+{
+    guint wait_ms = run->job->watches_leases ? get_gate_wait_ms(run) : HEAR_SLICE_MS;
+
+    if (!run->job->watches_leases || wait_ms == G_MAXUINT)
+        return HEAR_SLICE_MS;
+    return (int)CLAMP(MAX(wait_ms, takeover_gate_get_left_ms(run->job->gate)), 1, HEAR_SLICE_MS);
 }
 
 static gboolean may_go_on(Run *run, GError **error)
@@ -478,7 +540,7 @@ static gboolean serve(Run *run, GError **error)
         follow_rate(run);
         settle(run);
         if (!may_go_on(run, error) || !tell_uncovered(run, error) ||
-            !hear(run, HEAR_SLICE_MS, error))
+            !hear(run, choose_hear_ms(run), error) || !watch_leases(run, error))
             return FALSE;
     }
     return end_serving(run, error);
@@ -541,46 +603,18 @@ static gboolean may_try_again(Run *run, PostcopyOutcome *ret)
     return FALSE;
 }
 
-static uint64_t get_patience_ns(const PostcopySourceJob *job)
-{
-    return (job->patience_ms ? job->patience_ms : (uint64_t)POSTCOPY_SOURCE_PATIENCE_MS) * 1000000;
-}
-
-/* The destination cannot be reached: TRUE where nobody else runs the guest, or will. */
-static gboolean try_gate(Run *run, GError **error)
-{
-    uint64_t now = clock_now_ns();
-    g_autoptr(GError) reason = NULL;
-    TakeoverDecision decision;
-    guint wait_ms;
-
-    if (!run->job->gate || run->given_up ||
-        (run->job->may_take_over && !run->job->may_take_over(run->job->user)) ||
-        now - run->heard_ns < get_patience_ns(run->job) || now < run->ask_gate_ns)
-        return FALSE;
-    decision = takeover_gate_try(run->job->gate, WITNESS_TIMEOUT_MS, &wait_ms, &reason);
-    if (decision == TAKEOVER_TAKEN) {
-        error_set(error, VMFERRY_ERROR_DISCONNECTED, "it has not answered for %" PRIu64 " ms",
-                  (now - run->heard_ns) / 1000000);
-        return TRUE;
-    }
-    run->ask_gate_ns = clock_now_ns() + (uint64_t)wait_ms * 1000000;
-    log_line(decision == TAKEOVER_DENIED && !run->denied ? LOG_LEVEL_WARNING : LOG_LEVEL_DEBUG,
-             "transaction %s: the guest is not taken over: %s", run->job->transaction.transaction,
-             reason->message);
-    run->denied = decision == TAKEOVER_DENIED;
-    return FALSE;
-}
-
 /* While the witness may be asked soon, the next attempt is soon, too. */
 static void pause_between(Run *run, guint attempts)
 {
     uint64_t longest = run->job->gate && !run->denied ? SHORT_PAUSE_MS : LONGEST_PAUSE_MS;
     uint64_t ms = MIN((uint64_t)FIRST_PAUSE_MS << MIN(attempts, 10), longest);
-    uint64_t end = clock_now_ns() + ms * 1000000;
+    uint64_t now = clock_now_ns(), end;
 
-    while (clock_now_ns() < end && !run->job->is_stopping(run->job->user))
-        clock_sleep_ns(MIN(ms, 50) * 1000000);
+    if (!run->denied)
+        ms = MIN(ms, MAX(get_gate_wait_ms(run), 1));
+    end = now + ms * 1000000;
+    while ((now = clock_now_ns()) < end && !run->job->is_stopping(run->job->user))
+        clock_sleep_ns(MIN(end - now, SLEEP_SLICE_NS));
 }
 
 /* The pages are lost with the VMM here: whoever waits for them at the destination waits for ever, and
@@ -623,8 +657,10 @@ PostcopyOutcome postcopy_source_run(const PostcopySourceJob *job, Session *sessi
         if (connected) {
             attempts = 0;
             run.settled = FALSE;
-            serve(&run, &problem);
             run.heard_ns = clock_now_ns();
+            serve(&run, &problem);
+            if (!job->watches_leases)
+                run.heard_ns = clock_now_ns();
         }
         if (run.told)
             break;
@@ -638,7 +674,9 @@ PostcopyOutcome postcopy_source_run(const PostcopySourceJob *job, Session *sessi
             g_propagate_error(error, g_steal_pointer(&problem));
             break;
         }
-        if (try_gate(&run, error)) {
+        if (try_gate(&run)) {
+            error_set(error, VMFERRY_ERROR_DISCONNECTED, "it has not answered for %" PRIu64 " ms",
+                      (clock_now_ns() - run.heard_ns) / 1000000);
             outcome = POSTCOPY_TAKEN;
             break;
         }

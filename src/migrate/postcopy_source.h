@@ -56,6 +56,9 @@ typedef struct {
     /* Of one that has a witness (borrowed): the destination's leases are granted through it; where that
      * cannot be reached for POSTCOPY_SOURCE_PATIENCE_MS it is asked for leave to take over. */
     TakeoverGate *gate;
+    /* The gate is tried as soon as the last lease that went through it has ended, also while a session stands:
+     * there is nothing to be served without it. */
+    gboolean watches_leases;
     guint patience_ms;        /* in place of POSTCOPY_SOURCE_PATIENCE_MS; 0: that */
     guint connect_timeout_ms; /* 0: by default */
     /* Whether there is anything to take over with yet; NULL: there is. */

@@ -33,9 +33,12 @@
 
 #include "migrate/destination.h"
 #include "migrate/source.h"
+#include "policy/lease.h"
 
-/* Of its leases: the standby goes on about as long after the guest's host was heard last. */
+/* Of its leases, the longest, as when an agent is restarted, and the shortest: the standby goes on about as
+ * long after the guest's host was heard last. */
 #define PROTECT_LEASE_MS 2000u
+#define PROTECT_SHORTEST_LEASE_MS LEASE_SHORTEST_MS
 
 /* For how much of its time a guest may stand, by default, in percent. */
 #define PROTECT_OVERHEAD_PERCENT 15u

@@ -206,6 +206,7 @@ static gboolean start_leases(Protect *protect, GError **error)
         .witness = move->job->options.store,
         .agent = move->witness_agent,
         .lease_ms = PROTECT_LEASE_MS,
+        .shortest_ms = PROTECT_SHORTEST_LEASE_MS,
         .get_channel = host->get_channel,
         .user = host->channel_user,
     };

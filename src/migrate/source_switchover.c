@@ -299,7 +299,7 @@ gboolean source_send_start(SourceMove *move, GError **error)
     move->start_sent = TRUE;
     /* Its first lease, by the answer to READY. */
     if (move->gate)
-        takeover_gate_grant(move->gate);
+        takeover_gate_grant(move->gate, 0);
     /* A send that fails may have been received all the same. */
     start_message_encode(&start, payload);
     session_send_bytes(move->session, FRAME_START, payload, sizeof payload, NULL);

@@ -18,8 +18,6 @@
 #define RUN_TIMEOUT_MS 5000
 #define ASK_TIMEOUT_MS 1000
 #define END_TIMEOUT_MS 1000
-/* An epoch is not cut any more where the lease ends sooner: the guest stands for less. */
-#define LASTING_MS 1200
 
 struct SplitLeases {
     char *transaction;
@@ -131,13 +129,15 @@ static Witness *make_witness(const SplitLeasesOptions *options)
     return witness_client_new(&client);
 }
 
-static gboolean start_keeper(SplitLeases *leases, const char *path, GError **error)
+static gboolean start_keeper(SplitLeases *leases, const char *path, guint shortest_ms,
+                             GError **error)
 {
     g_autofree char *file = name_file(path, "deadline");
     LeaseKeeperOptions options = {
         .witness = leases->witness,
         .transaction = leases->transaction,
         .lease_ms = leases->lease_ms,
+        .shortest_ms = shortest_ms,
         .file = file,
         .start_guard = start_guard,
         .pause_guest = pause_guest,
@@ -166,7 +166,7 @@ SplitLeases *split_leases_start(pid_t pid, const char *path, Vmm *vmm,
     leases->lease_ms = options->lease_ms;
     leases->witness = make_witness(options);
     if (process_get_start_time(pid, &leases->start_time, error) &&
-        start_keeper(leases, path, error))
+        start_keeper(leases, path, options->shortest_ms, error))
         return leases;
     g_prefix_error(error, "leases of the guest: ");
     split_leases_free(leases, FALSE);
@@ -216,9 +216,14 @@ void split_leases_grant(SplitLeases *leases, uint64_t sent_ns, guint length_ms)
         lease_keeper_grant(leases->keeper, sent_ns, MIN(length_ms, leases->lease_ms));
 }
 
-guint split_leases_get_interval_ms(const SplitLeases *leases)
+guint split_leases_get_interval_ms(SplitLeases *leases)
 {
-    return lease_renewal_interval_ms(leases->lease_ms);
+    return lease_keeper_get_interval_ms(leases->keeper);
+}
+
+guint split_leases_get_wanted_ms(SplitLeases *leases)
+{
+    return lease_keeper_get_wanted_ms(leases->keeper);
 }
 
 gboolean split_leases_run(SplitLeases *leases, gboolean (*run)(gpointer user, GError **error),
@@ -232,14 +237,14 @@ gboolean split_leases_has_stopped_vmm(SplitLeases *leases)
     return guard_deadline_get_undo(leases->deadline) & GUARD_DEADLINE_UNDO_STOP;
 }
 
-gboolean split_leases_last(SplitLeases *leases)
+gboolean split_leases_begin_moment(SplitLeases *leases)
 {
-    uint64_t time_ns = 0;
+    return lease_keeper_begin_moment(leases->keeper);
+}
 
-    if (lease_keeper_get_state(leases->keeper) == LEASE_KEEPER_FREE)
-        return TRUE;
-    return guard_deadline_get(leases->deadline, &time_ns) == GUARD_DEADLINE_SET &&
-           time_ns > clock_boot_ns() + LASTING_MS * NS_PER_MS;
+void split_leases_end_moment(SplitLeases *leases)
+{
+    lease_keeper_end_moment(leases->keeper);
 }
 
 gboolean split_leases_are_held(SplitLeases *leases)

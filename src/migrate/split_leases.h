@@ -21,10 +21,10 @@
 #include "wire/channel.h"
 
 typedef struct {
-    const char *transaction; /* these are copied */
-    const char *witness;     /* HOST[:PORT] */
-    const char *agent;       /* its lasting id */
-    guint lease_ms;
+    const char *transaction;     /* these are copied */
+    const char *witness;         /* HOST[:PORT] */
+    const char *agent;           /* its lasting id */
+    guint lease_ms, shortest_ms; /* LeaseKeeperOptions */
     /* For each connection to it. */
     gboolean (*get_channel)(ChannelOptions *ret, gpointer user, GError **error);
     gpointer user; /* outlives the leases */
@@ -51,8 +51,9 @@ void split_leases_set_vmm(SplitLeases *leases, Vmm *vmm);
 
 /* The source's answer to what was sent at *sent_ns* (clock_boot_ns()). */
 void split_leases_grant(SplitLeases *leases, uint64_t sent_ns, guint length_ms);
-/* How often the source is to be asked. */
-guint split_leases_get_interval_ms(const SplitLeases *leases);
+/* How often the source is to be asked, and for how long. */
+guint split_leases_get_interval_ms(SplitLeases *leases);
+guint split_leases_get_wanted_ms(SplitLeases *leases);
 
 /* lease_keeper_run() */
 gboolean split_leases_run(SplitLeases *leases, gboolean (*run)(gpointer user, GError **error),
@@ -60,8 +61,9 @@ gboolean split_leases_run(SplitLeases *leases, gboolean (*run)(gpointer user, GE
 
 /* The VMM's process was stopped, and answers nothing. */
 gboolean split_leases_has_stopped_vmm(SplitLeases *leases);
-/* There is a lease for some time to come: the guest may be paused for a moment by us, and resumed. */
-gboolean split_leases_last(SplitLeases *leases);
+/* lease_keeper_begin_moment(), lease_keeper_end_moment() */
+gboolean split_leases_begin_moment(SplitLeases *leases);
+void split_leases_end_moment(SplitLeases *leases);
 /* The last one has ended. */
 gboolean split_leases_are_held(SplitLeases *leases);
 /* What the witness said last; NULL: nothing yet. */

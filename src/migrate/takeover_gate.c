@@ -46,15 +46,28 @@ void takeover_gate_free(TakeoverGate *gate)
     g_free(gate);
 }
 
-guint takeover_gate_grant(TakeoverGate *gate)
+guint takeover_gate_grant(TakeoverGate *gate, guint wanted_ms)
 {
     lock_guard(&gate->lock);
 
     if (gate->taken)
         return 0;
     gate->grants++;
-    lease_grantor_grant(&gate->lease, clock_boot_ns());
-    return gate->lease.length_ms;
+    return lease_grantor_grant(&gate->lease, wanted_ms, clock_boot_ns());
+}
+
+static guint get_left_ms(const TakeoverGate *gate)
+{
+    uint64_t left = lease_grantor_left_ns(&gate->lease, clock_boot_ns());
+
+    return (guint)((left + NS_PER_MS - 1) / NS_PER_MS);
+}
+
+guint takeover_gate_get_left_ms(TakeoverGate *gate)
+{
+    lock_guard(&gate->lock);
+
+    return get_left_ms(gate);
 }
 
 void takeover_gate_take(TakeoverGate *gate)
@@ -108,11 +121,10 @@ gboolean takeover_gate_settle(TakeoverGate *gate, int timeout_ms, GError **error
 static gboolean begin_claim(TakeoverGate *gate, uint64_t *ret_grants, guint *ret_wait_ms)
 {
     lock_guard(&gate->lock);
-    uint64_t left = lease_grantor_left_ns(&gate->lease, clock_boot_ns());
 
     *ret_grants = gate->grants;
-    *ret_wait_ms = (guint)((left + NS_PER_MS - 1) / NS_PER_MS);
-    if (left > 0)
+    *ret_wait_ms = get_left_ms(gate);
+    if (*ret_wait_ms > 0)
         return FALSE;
     gate->may_have_consent = TRUE;
     return TRUE;

@@ -34,9 +34,12 @@ TakeoverGate *takeover_gate_new(Witness *witness, const char *transaction, guint
 void takeover_gate_free(TakeoverGate *gate);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(TakeoverGate, takeover_gate_free)
 
-/* The destination was heard: for how long it is granted a lease, in milliseconds, by the answer that is sent
- * after this.  0: the guest was taken over, it gets none. */
-guint takeover_gate_grant(TakeoverGate *gate);
+/* The destination was heard, and asks for *wanted_ms* (0: the longest there is): for how long it is granted a
+ * lease, in milliseconds, by the answer that is sent after this.  0: the guest was taken over, it gets none. */
+guint takeover_gate_grant(TakeoverGate *gate, guint wanted_ms);
+
+/* How long until what was granted has certainly ended, in milliseconds. */
+guint takeover_gate_get_left_ms(TakeoverGate *gate);
 
 typedef enum {
     TAKEOVER_TAKEN, /* nobody else runs the guest, or will: go on to TAKEOVER, there is no way back */

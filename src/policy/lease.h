@@ -27,6 +27,8 @@
 #define LEASE_CLOCK_ERROR_PERCENT 1
 #define LEASE_MARGIN_MS 50
 #define LEASE_DEFAULT_MS 3000
+/* What a holder's pause, a grantor's look at its clock and a busy host take is then still little of it. */
+#define LEASE_SHORTEST_MS 150
 
 /* ---- the side that runs ---- */
 
@@ -51,22 +53,45 @@ static inline gboolean lease_holder_may_run(const LeaseHolder *holder, uint64_t 
 /* How long after a request the next one is sent: three may be lost. */
 guint lease_renewal_interval_ms(guint length_ms);
 
+/* ---- how long a lease the holder asks for ----
+ *
+ * A short lease is a short wait until a guest goes on elsewhere; one that is shorter than what a host
+ * that is busy, or a path, at times takes to bring the next one stops a guest that could run.  So
+ * the holder asks for a few times the longest that it has lately had to do with one lease. */
+
+typedef struct {
+    guint shortest_ms, longest_ms; /* the same: it is always that */
+    uint64_t sent_ns;              /* when the lease that ends last was asked for */
+    double span_ms;                /* the longest from there to the next one; halves by and by */
+    uint64_t noted_ns;
+} LeaseLength;
+
+/* Nothing is known yet: the longest. */
+LeaseLength lease_length_new(guint shortest_ms, guint longest_ms, uint64_t now_ns);
+
+/* A lease has come now that was asked for at *sent_ns*. */
+void lease_length_note(LeaseLength *length, uint64_t sent_ns, uint64_t now_ns);
+
+/* For how long the next one is to be. */
+guint lease_length_choose(const LeaseLength *length);
+
 /* ---- the side that promises ---- */
 
 typedef struct {
-    guint length_ms;
+    guint length_ms;   /* the longest that it grants */
     uint64_t until_ns; /* when the last lease has certainly ended */
 } LeaseGrantor;
 
 /* Nothing was granted by this grantor before. */
 LeaseGrantor lease_grantor_new(guint length_ms);
 
-/* A grantor that does not know what it granted before: it takes it for certain that it granted a
- * lease just now. */
+/* A grantor that does not know what it granted before: it takes it for certain that it granted the
+ * longest lease just now. */
 LeaseGrantor lease_grantor_after_restart(guint length_ms, uint64_t now_ns);
 
-/* The promise for one more length from now on; the answer is sent after this. */
-void lease_grantor_grant(LeaseGrantor *grantor, uint64_t now_ns);
+/* The promise from now on, for *wanted_ms* (0: the longest); the answer is sent after this.  Returns for how
+ * long it is: not for more than the longest. */
+guint lease_grantor_grant(LeaseGrantor *grantor, guint wanted_ms, uint64_t now_ns);
 
 /* How long until the holder has certainly stopped; 0: it has. */
 uint64_t lease_grantor_left_ns(const LeaseGrantor *grantor, uint64_t now_ns);

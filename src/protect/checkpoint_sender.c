@@ -87,8 +87,34 @@ static gboolean cut_outputs(CheckpointSender *sender, GError **error)
     return TRUE;
 }
 
+static gboolean is_for_cut(const CheckpointOutput *output)
+{
+    return output->begin_cut && output->end_cut;
+}
+
+static void end_cut_of(CheckpointSender *sender, guint count)
+{
+    for (guint i = 0; i < count; i++)
+        if (is_for_cut(&sender->outputs[i]))
+            sender->outputs[i].end_cut(sender->outputs[i].user);
+}
+
+/* FALSE: not now. */
+static gboolean begin_cut(CheckpointSender *sender)
+{
+    for (guint i = 0; i < sender->output_count; i++) {
+        const CheckpointOutput *output = &sender->outputs[i];
+
+        if (is_for_cut(output) && !output->begin_cut(output->user)) {
+            end_cut_of(sender, i);
+            return FALSE;
+        }
+    }
+    return TRUE;
+}
+
 /* The guest runs again whatever comes of it. */
-static GBytes *cut(CheckpointSender *sender, GError **error)
+static GBytes *take_moment(CheckpointSender *sender, GError **error)
 {
     uint64_t stopped_ns, pause_ns;
     g_autoptr(GBytes) state = NULL;
@@ -108,6 +134,15 @@ static GBytes *cut(CheckpointSender *sender, GError **error)
     sender->hurry = FALSE;
     g_mutex_unlock(&sender->lock);
     return done ? g_steal_pointer(&state) : NULL;
+}
+
+/* Within begin_cut(). */
+static GBytes *cut(CheckpointSender *sender, GError **error)
+{
+    GBytes *state = take_moment(sender, error);
+
+    end_cut_of(sender, sender->output_count);
+    return state;
 }
 
 /* ---- sending ---- */
@@ -534,8 +569,11 @@ static gboolean try_epoch(CheckpointSender *sender, Session *session, gboolean *
         return TRUE;
     }
     if (!send_ahead(sender, session, ret_session, error) ||
-        (*ret_session &&
-         (!prepare_outputs(sender, error) || !run_epoch(sender, session, ret_session, error))))
+        (*ret_session && !prepare_outputs(sender, error)))
+        return bear_failure(sender, error);
+    if (*ret_session && !begin_cut(sender))
+        clock_sleep_ns(READY_PAUSE_NS);
+    else if (*ret_session && !run_epoch(sender, session, ret_session, error))
         return bear_failure(sender, error);
     sender->failures = 0;
     return TRUE;

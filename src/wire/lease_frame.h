@@ -4,8 +4,9 @@
  *     0   u64  number of the question
  *     8   u32  milliseconds
  *
- * The destination asks (0 ms) a few times in a lease's length; the source repeats the number and says for
- * how long the guest may run, counted from when that question was sent; 0: not any more.
+ * The destination asks for so long (0: for the longest) a few times in a lease's length; the source repeats
+ * the number and says for how long the guest may run, counted from when that question was sent; 0: not
+ * any more.
  * docs/witness.md has the rules.
  */
 #pragma once

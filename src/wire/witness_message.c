@@ -56,6 +56,8 @@ char *witness_request_encode(const WitnessRequest *request)
     json_object_set_new(object, "transaction", json_field_make_text(request->transaction));
     if (request->kind == WITNESS_REGISTER)
         encode_registration(request, object);
+    if (request->kind == WITNESS_RENEW && request->lease_ms > 0)
+        json_object_set_new(object, "lease_ms", json_integer((json_int_t)request->lease_ms));
     return json_field_finish(object);
 }
 
@@ -84,6 +86,18 @@ static gboolean decode_lease(json_t *object, guint *ret_ms, GError **error)
     return FALSE;
 }
 
+static gboolean decode_renewal(json_t *object, WitnessRequest *request, GError **error)
+{
+    uint64_t lease_ms;
+
+    if (!json_object_get(object, "lease_ms"))
+        return TRUE;
+    if (!json_get_count(object, "lease_ms", WITNESS_MAX_LEASE_MS, &lease_ms, error))
+        return FALSE;
+    request->lease_ms = (guint)lease_ms;
+    return TRUE;
+}
+
 static gboolean decode_registration(json_t *object, WitnessRequest *request, GError **error)
 {
     return json_field_text(object, "guest", MAX_GUEST_BYTES, TRUE, &request->guest, error) &&
@@ -104,7 +118,8 @@ gboolean witness_request_decode(const char *text, size_t length, WitnessRequest 
     if (!object || !json_get_count(object, "number", WITNESS_MAX_NUMBER, &request.number, error) ||
         !decode_kind(object, &request.kind, error) ||
         !json_field_id(object, "transaction", &request.transaction, error) ||
-        (request.kind == WITNESS_REGISTER && !decode_registration(object, &request, error))) {
+        (request.kind == WITNESS_REGISTER && !decode_registration(object, &request, error)) ||
+        (request.kind == WITNESS_RENEW && !decode_renewal(object, &request, error))) {
         g_prefix_error(error, "WITNESS_REQUEST: ");
         return FALSE;
     }

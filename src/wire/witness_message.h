@@ -42,13 +42,14 @@ typedef struct {
     uint64_t number;
     WitnessRequestKind kind;
     char *transaction; /* 32 lower-case hex digits */
-    /* Of REGISTER only, otherwise NULL and 0. */
+    /* Of REGISTER only, otherwise NULL and 0; *lease_ms* of RENEW, too. */
     char *guest;            /* its name, for messages */
     char *guest_id;         /* 32 hex digits */
     uint64_t term;          /* with which the destination is to own it */
     char *destination;      /* its agent's lasting id, 32 hex digits */
     char *destination_name; /* of its certificate; "": not checked */
-    guint lease_ms;         /* length of a lease: WITNESS_MIN_LEASE_MS to WITNESS_MAX_LEASE_MS */
+    guint lease_ms; /* the longest lease: WITNESS_MIN_LEASE_MS to WITNESS_MAX_LEASE_MS; of RENEW:
+                               for how long; 0, or more than that: the longest */
 } WitnessRequest;
 
 void witness_request_clear(WitnessRequest *request);

@@ -29,7 +29,7 @@
 #define LEASE_MS (GUARD_DEADLINE_LEAD_MS + 600)
 #define LONG_MS 120000
 
-typedef enum { RUNS, IS_PAUSED, IS_MUTE } Behaviour;
+typedef enum { RUNS, IS_PAUSED, IS_MUTE, PAUSES_LATE } Behaviour;
 
 typedef struct {
     _Atomic int behaviour;
@@ -56,6 +56,8 @@ static void answer(int client, const char *text)
     if (strstr(text, "\"stop\"")) {
         atomic_store(&shared->paused_ns, clock_boot_ns());
         atomic_fetch_add(&shared->paused, 1);
+        if (atomic_load(&shared->behaviour) == PAUSES_LATE)
+            return;
     }
     if (strstr(text, "\"cont\""))
         atomic_fetch_add(&shared->resumed, 1);
@@ -185,6 +187,43 @@ static void test_passes_and_begins_anew(void **state)
     assert_true(guard_deadline_clear(deadline));
     guard_free(guard);
     assert_false(is_stopped(vmm));
+    end(vmm);
+}
+
+/* Near deadlines leave the guard less time. */
+static void test_short_lead(void **state)
+{
+    pid_t vmm = start_vmm(RUNS);
+    Guard *guard = guard_start(vmm, NULL, NULL);
+    g_autoptr(GuardDeadline) deadline = open_deadline();
+
+    guard_deadline_set_lead(deadline, 100);
+    arm(guard, deadline, 400);
+    assert_int_equal(await_passed(deadline), GUARD_DEADLINE_PAUSED);
+    assert_true(shared->paused_ns + 100 * MS >= shared->deadline_ns);
+    assert_true(shared->paused_ns < shared->deadline_ns);
+    guard_deadline_set_lead(deadline, 2 * GUARD_DEADLINE_LEAD_MS); /* is too much */
+    arm(guard, deadline, LEASE_MS);
+    assert_int_equal(await_passed(deadline), GUARD_DEADLINE_PAUSED);
+    assert_true(shared->paused_ns + GUARD_DEADLINE_LEAD_MS * MS >= shared->deadline_ns);
+    guard_free(guard);
+    end(vmm);
+}
+
+/* It was told to pause, and its process was stopped before it had answered: it may pause when it goes on,
+ * so both are to be undone. */
+static void test_pauses_late(void **state)
+{
+    pid_t vmm = start_vmm(PAUSES_LATE);
+    Guard *guard = guard_start(vmm, NULL, NULL);
+    g_autoptr(GuardDeadline) deadline = open_deadline();
+
+    arm(guard, deadline, LEASE_MS);
+    assert_int_equal(await_passed(deadline), GUARD_DEADLINE_STOPPED);
+    assert_int_equal(atomic_load(&shared->paused), 1);
+    assert_int_equal(guard_deadline_get_undo(deadline),
+                     GUARD_DEADLINE_UNDO_STOP | GUARD_DEADLINE_UNDO_PAUSE);
+    guard_free(guard);
     end(vmm);
 }
 
@@ -464,6 +503,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_passes_and_begins_anew),
+        cmocka_unit_test(test_short_lead),
+        cmocka_unit_test(test_pauses_late),
         cmocka_unit_test(test_renewed),
         cmocka_unit_test(test_cleared),
         cmocka_unit_test(test_found_paused),

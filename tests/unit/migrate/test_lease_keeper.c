@@ -16,6 +16,7 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "migrate/lease_keeper.h"
+#include "policy/lease.h"
 
 #define MS ((uint64_t)1000000)
 #define LEASE_MS 1600
@@ -26,7 +27,7 @@ typedef enum { GRANTS, REFUSES, IS_SILENT } Mood;
 
 typedef struct {
     Witness base;
-    gint mood, asked; /* atomic */
+    gint mood, asked, wanted_ms; /* atomic */
 } FakeWitness;
 
 typedef struct {
@@ -37,6 +38,8 @@ typedef struct {
     gint guards, conts, stops_undone, held, heard; /* atomic */
     gint pauses, is_paused;                        /* atomic: by the keeper itself */
     gboolean pauses_itself;
+    gint hangs; /* atomic: a pause of ours lasts until the process was stopped and goes on */
+    guint shortest_ms;
     gint undo_fails; /* atomic: so often */
     GuardDeadlineState how;
 } Fixture;
@@ -50,9 +53,10 @@ static gboolean fake_call(Witness *witness, const WitnessRequest *request, int t
     Mood mood = (Mood)g_atomic_int_get(&fake->mood);
 
     g_atomic_int_inc(&fake->asked);
+    g_atomic_int_set(&fake->wanted_ms, (gint)request->lease_ms);
     *ret = (WitnessReply){.answered = mood != IS_SILENT, .sent_ns = clock_boot_ns()};
     if (mood == GRANTS) {
-        ret->lease_ms = LEASE_MS;
+        ret->lease_ms = request->lease_ms;
         return TRUE;
     }
     if (mood == REFUSES) {
@@ -120,6 +124,8 @@ static gboolean pause_guest(gboolean *ret_was_running, gpointer user, GError **e
 
     *ret_was_running = !g_atomic_int_get(&f->is_paused);
     g_atomic_int_inc(&f->pauses);
+    while (g_atomic_int_get(&f->hangs) && g_atomic_int_get(&f->stops_undone) == 0)
+        clock_sleep_ns(MS);
     return TRUE;
 }
 
@@ -144,6 +150,7 @@ static void start_keeper(Fixture *f, gboolean with_witness)
         .witness = with_witness ? &f->witness.base : NULL,
         .transaction = ID,
         .lease_ms = LEASE_MS,
+        .shortest_ms = f->shortest_ms,
         .file = f->file,
         .start_guard = start_guard,
         .pause_guest = f->pauses_itself ? pause_guest : NULL,
@@ -279,6 +286,77 @@ static void test_pauses_itself(void **state)
     assert_int_equal(g_atomic_int_get(&f->stops_undone), 0);
 }
 
+/* QEMU waits for its disks, say, and its process is stopped over it: when that goes on it pauses the guest,
+ * which is to run. */
+static void test_pauses_late(void **state)
+{
+    Fixture *f = *state;
+
+    f->pauses_itself = TRUE;
+    g_atomic_int_set(&f->hangs, TRUE);
+    start_keeper(f, TRUE);
+    await_state(f, LEASE_KEEPER_RUNS);
+    g_atomic_int_set(&f->witness.mood, IS_SILENT);
+    await_stopped(f, TRUE);
+    await_state(f, LEASE_KEEPER_HELD);
+    assert_int_equal(f->how, GUARD_DEADLINE_STOPPED);
+    g_atomic_int_set(&f->witness.mood, GRANTS);
+    await_state(f, LEASE_KEEPER_RUNS);
+    assert_false(is_stopped(f->vmm));
+    assert_int_equal(g_atomic_int_get(&f->stops_undone), 1);
+    assert_int_equal(g_atomic_int_get(&f->conts), 1);
+}
+
+/* While the VMM pauses and goes on by itself only the guard can do something. */
+static void test_moment(void **state)
+{
+    Fixture *f = *state;
+
+    f->pauses_itself = TRUE;
+    start_keeper(f, TRUE);
+    assert_false(lease_keeper_begin_moment(f->keeper));
+    await_state(f, LEASE_KEEPER_RUNS);
+    assert_true(lease_keeper_begin_moment(f->keeper));
+    g_atomic_int_set(&f->witness.mood, IS_SILENT);
+    await_stopped(f, TRUE);
+    await_state(f, LEASE_KEEPER_HELD);
+    lease_keeper_end_moment(f->keeper);
+    assert_false(lease_keeper_begin_moment(f->keeper));
+    assert_int_equal(g_atomic_int_get(&f->pauses), 0);
+    assert_int_equal(f->how, GUARD_DEADLINE_STOPPED);
+    g_atomic_int_set(&f->witness.mood, GRANTS);
+    await_state(f, LEASE_KEEPER_RUNS);
+    assert_int_equal(g_atomic_int_get(&f->conts), 0);
+    lease_keeper_release(f->keeper);
+    await_state(f, LEASE_KEEPER_FREE);
+    assert_true(lease_keeper_begin_moment(f->keeper));
+    lease_keeper_end_moment(f->keeper);
+}
+
+/* Leases that come in time become short; the last one, of a keeper whose agent is restarted, is long. */
+static void test_short_leases(void **state)
+{
+    Fixture *f = *state;
+    uint64_t end = clock_now_ns() + AWAIT_MS * MS;
+
+    f->shortest_ms = LEASE_MS / 4;
+    start_keeper(f, TRUE);
+    await_state(f, LEASE_KEEPER_RUNS);
+    assert_true(lease_keeper_get_wanted_ms(f->keeper) > LEASE_MS / 2);
+    while (lease_keeper_get_wanted_ms(f->keeper) > LEASE_MS / 2) {
+        assert_true(clock_now_ns() < end);
+        clock_sleep_ns(MS);
+    }
+    assert_int_equal(lease_keeper_get_interval_ms(f->keeper),
+                     lease_renewal_interval_ms(lease_keeper_get_wanted_ms(f->keeper)));
+    await_count(&f->witness.asked, g_atomic_int_get(&f->witness.asked) + 2);
+    assert_true(g_atomic_int_get(&f->witness.wanted_ms) < LEASE_MS);
+    if (g_atomic_int_get(&f->held) > 0)
+        skip(); /* the machine was too slow */
+    lease_keeper_stop(g_steal_pointer(&f->keeper), FALSE);
+    assert_int_equal(g_atomic_int_get(&f->witness.wanted_ms), LEASE_MS);
+}
+
 /* Losing one of the two stops nothing. */
 static void test_peer_alone(void **state)
 {
@@ -387,6 +465,9 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_witness_alone, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_pauses_itself, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_pauses_late, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_moment, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_short_leases, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_peer_alone, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_released, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_guard_is_killed, set_up, tear_down),

@@ -32,7 +32,7 @@ static gboolean do_claim(Fake *fake, GError **error)
 {
     fake->claims++;
     if (fake->grants_meanwhile)
-        takeover_gate_grant(fake->grants_meanwhile);
+        takeover_gate_grant(fake->grants_meanwhile, 0);
     if (fake->refuses != VMFERRY_ERROR_FAILED) {
         error_set(error, fake->refuses, "no");
         return FALSE;
@@ -87,7 +87,7 @@ static void test_own_lease_first(void **state)
     uint64_t granted = clock_boot_ns();
     guint wait_ms;
 
-    assert_int_equal(takeover_gate_grant(gate), LEASE_MS);
+    assert_int_equal(takeover_gate_grant(gate, 0), LEASE_MS);
     while (try(gate, &wait_ms) == TAKEOVER_LATER) {
         assert_int_equal(fake.claims, 0);
         assert_in_range(wait_ms, 1, LEASE_MS + 2 + LEASE_MARGIN_MS);
@@ -96,7 +96,7 @@ static void test_own_lease_first(void **state)
     assert_true(clock_boot_ns() >= granted + (LEASE_MS + 2 + LEASE_MARGIN_MS) * MS);
     assert_int_equal(fake.claims, 1);
     /* For good. */
-    assert_int_equal(takeover_gate_grant(gate), 0);
+    assert_int_equal(takeover_gate_grant(gate, 0), 0);
     assert_int_equal(try(gate, &wait_ms), TAKEOVER_TAKEN);
     assert_true(takeover_gate_settle(gate, TIMEOUT_MS, NULL));
     assert_int_equal(fake.given_back, 0);
@@ -127,7 +127,7 @@ static void test_back_meanwhile(void **state)
     assert_int_equal(fake.claims, 1);
     assert_int_equal(fake.given_back, 1);
     assert_int_equal(fake.state, WITNESS_UNDECIDED);
-    assert_int_equal(takeover_gate_grant(gate), LEASE_MS);
+    assert_int_equal(takeover_gate_grant(gate, 0), LEASE_MS);
     assert_int_equal(try(gate, &wait_ms), TAKEOVER_LATER);
     assert_int_equal(fake.claims, 1);
 }
@@ -174,7 +174,7 @@ static void test_refusals(void **state)
         fake.wait_ms = rows[i].code == VMFERRY_ERROR_BUSY ? 77 : 0;
         assert_int_equal(try(gate, &wait_ms), rows[i].decision);
         assert_true(fake.wait_ms == 0 || wait_ms == 77);
-        assert_int_equal(takeover_gate_grant(gate), LEASE_MS);
+        assert_int_equal(takeover_gate_grant(gate, 0), LEASE_MS);
     }
 }
 
@@ -185,10 +185,10 @@ static void test_without_a_witness(void **state)
 
     assert_int_equal(try(gate, &wait_ms), TAKEOVER_DENIED);
     assert_true(takeover_gate_settle(gate, TIMEOUT_MS, NULL));
-    assert_int_equal(takeover_gate_grant(gate), LEASE_MS);
+    assert_int_equal(takeover_gate_grant(gate, 0), LEASE_MS);
     takeover_gate_take(gate);
     assert_int_equal(try(gate, &wait_ms), TAKEOVER_TAKEN);
-    assert_int_equal(takeover_gate_grant(gate), 0);
+    assert_int_equal(takeover_gate_grant(gate, 0), 0);
 }
 
 int main(void)

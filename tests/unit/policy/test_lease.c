@@ -36,7 +36,7 @@ static void test_grantor(void **state)
     LeaseGrantor grantor = lease_grantor_new(LENGTH_MS);
 
     assert_true(lease_grantor_has_ended(&grantor, 0));
-    lease_grantor_grant(&grantor, 100 * MS);
+    lease_grantor_grant(&grantor, 0, 100 * MS);
     assert_int_equal(lease_grantor_left_ns(&grantor, 100 * MS), 1060 * MS);
     assert_false(lease_grantor_has_ended(&grantor, 1160 * MS - 1));
     assert_true(lease_grantor_has_ended(&grantor, 1160 * MS));
@@ -47,8 +47,56 @@ static void test_grantor(void **state)
 
 static void test_interval(void **state)
 {
-    assert_int_equal(lease_renewal_interval_ms(3000), 750);
+    assert_int_equal(lease_renewal_interval_ms(3000), 600);
     assert_int_equal(lease_renewal_interval_ms(1), 1);
+}
+
+/* What is granted follows what is asked for, up to the longest; a shorter one ends no longer one. */
+static void test_wanted(void **state)
+{
+    LeaseGrantor grantor = lease_grantor_new(LENGTH_MS);
+
+    assert_int_equal(lease_grantor_grant(&grantor, 200, 100 * MS), 200);
+    assert_int_equal(lease_grantor_left_ns(&grantor, 100 * MS), 252 * MS);
+    assert_int_equal(lease_grantor_grant(&grantor, 2 * LENGTH_MS, 100 * MS), LENGTH_MS);
+    assert_int_equal(lease_grantor_grant(&grantor, 200, 200 * MS), 200);
+    assert_int_equal(lease_grantor_left_ns(&grantor, 100 * MS), 1060 * MS);
+}
+
+/* So many leases, each asked for right after the one before has come, which takes *span_ms*. */
+static uint64_t bring(LeaseLength *length, guint count, guint span_ms, uint64_t now)
+{
+    for (guint i = 0; i < count; i++) {
+        lease_length_note(length, now, now + span_ms * MS);
+        now += span_ms * MS;
+    }
+    return now;
+}
+
+static void test_length(void **state)
+{
+    LeaseLength fixed = lease_length_new(3000, 3000, 0), length = lease_length_new(150, 2000, 0);
+    uint64_t now;
+
+    bring(&fixed, 1000, 10, MS);
+    assert_int_equal(lease_length_choose(&fixed), 3000);
+    /* From the longest down, in some seconds; never below the shortest. */
+    assert_int_equal(lease_length_choose(&length), 2000);
+    now = bring(&length, 100, 20, MS);
+    assert_in_range(lease_length_choose(&length), 900, 1100);
+    now = bring(&length, 1000, 15, now);
+    assert_int_equal(lease_length_choose(&length), 150);
+    /* One that comes late counts at once, and for a while. */
+    lease_length_note(&length, now, now + 150 * MS);
+    now += 150 * MS;
+    assert_in_range(lease_length_choose(&length), 650, 690);
+    now = bring(&length, 50, 20, now);
+    assert_in_range(lease_length_choose(&length), 450, 500);
+    /* A guest that had none for long gets long ones; the answer to an older question says nothing. */
+    lease_length_note(&length, now - 5000 * MS, now + 5000 * MS);
+    assert_in_range(lease_length_choose(&length), 450, 500);
+    lease_length_note(&length, now + 4999 * MS, now + 5000 * MS);
+    assert_int_equal(lease_length_choose(&length), 2000);
 }
 
 /* ---- three hosts ---- */
@@ -59,6 +107,7 @@ enum { SOURCE, DESTINATION, WITNESS };
 typedef struct {
     uint64_t at; /* true time of its arrival; 0: lost, or taken */
     uint64_t sent_ns;
+    guint length_ms; /* asked for, and granted */
 } Message;
 
 typedef struct {
@@ -85,9 +134,9 @@ static uint64_t clock_of_grantor(const World *world, guint grantor)
     return clock_of(world, grantor == LEASE_OF_PEER ? SOURCE : WITNESS);
 }
 
-static Message send_message(World *world, guint grantor, uint64_t sent_ns)
+static Message send_message(World *world, guint grantor, uint64_t sent_ns, guint length_ms)
 {
-    Message message = {.sent_ns = sent_ns};
+    Message message = {.sent_ns = sent_ns, .length_ms = length_ms};
 
     if (!world->cut[grantor] && g_rand_int_range(world->random, 0, 10) > 0)
         message.at =
@@ -106,17 +155,23 @@ static gboolean arrives(World *world, Message *message)
 static void renew(World *world, guint grantor)
 {
     if (world->request[grantor].at == 0 && g_rand_int_range(world->random, 0, 20) == 0)
-        world->request[grantor] = send_message(world, grantor, clock_of(world, DESTINATION));
+        world->request[grantor] =
+            send_message(world, grantor, clock_of(world, DESTINATION),
+                         (guint)g_rand_int_range(world->random, 0, 2 * LENGTH_MS));
     if (arrives(world, &world->request[grantor]) &&
         !(grantor == LEASE_OF_WITNESS && world->consent) && !world->taken) {
-        lease_grantor_grant(&world->grantor[grantor], clock_of_grantor(world, grantor));
-        world->answer[grantor] = send_message(world, grantor, world->request[grantor].sent_ns);
+        guint granted_ms =
+            lease_grantor_grant(&world->grantor[grantor], world->request[grantor].length_ms,
+                                clock_of_grantor(world, grantor));
+
+        world->answer[grantor] =
+            send_message(world, grantor, world->request[grantor].sent_ns, granted_ms);
     }
     if (arrives(world, &world->answer[grantor]))
         lease_holder_grant(&world->holder, (LeaseOrigin)grantor,
                            world->count_from_answer ? clock_of(world, DESTINATION)
                                                     : world->answer[grantor].sent_ns,
-                           LENGTH_MS);
+                           world->answer[grantor].length_ms);
 }
 
 static void restart(World *world, guint grantor)
@@ -206,10 +261,9 @@ static void test_never_two(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_holder),
-        cmocka_unit_test(test_grantor),
-        cmocka_unit_test(test_interval),
-        cmocka_unit_test(test_never_two),
+        cmocka_unit_test(test_holder),   cmocka_unit_test(test_grantor),
+        cmocka_unit_test(test_interval), cmocka_unit_test(test_wanted),
+        cmocka_unit_test(test_length),   cmocka_unit_test(test_never_two),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
