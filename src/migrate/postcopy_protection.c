@@ -172,14 +172,30 @@ static void on_output(gpointer user)
     checkpoint_sender_hurry(user);
 }
 
+/* An agent that died may have left the guest paused: it is resumed, and that takes a lease. */
+static HeldWrites *reopen_writes(PostcopyProtection *protection, Vmm *vmm, GError **error)
+{
+    EpochWritesPlace place = get_place(protection);
+    gboolean leased = protection->leases && access(protection->paused_path, F_OK) == 0;
+    HeldWrites *writes;
+
+    if (leased && !split_leases_begin_moment(protection->leases)) {
+        error_set(error, VMFERRY_ERROR_BUSY, "there is no lease by which the guest could go on");
+        return NULL;
+    }
+    writes = held_writes_reopen(vmm, &place, protection->paused_path, error);
+    if (leased)
+        split_leases_end_moment(protection->leases);
+    return writes;
+}
+
 static gboolean hold_writes(PostcopyProtection *protection, Vmm *vmm, EpochWrites *writes,
                             GError **error)
 {
-    EpochWritesPlace place = get_place(protection);
     g_autoptr(GError) problem = NULL;
 
     if (protection->reopened)
-        protection->writes = held_writes_reopen(vmm, &place, protection->paused_path, &problem);
+        protection->writes = reopen_writes(protection, vmm, &problem);
     else if (writes)
         protection->writes = held_writes_begin(vmm, writes, protection->paused_path, &problem);
     if (protection->writes)
@@ -226,12 +242,12 @@ static void release_output(gpointer user)
 
 /* The output of a guest that runs by leases: a cut that was under way when the last one ends would
  * resume it. */
-static gboolean begin_cut(gpointer user)
+static gboolean begin_moment(gpointer user)
 {
     return split_leases_begin_moment(user);
 }
 
-static void end_cut(gpointer user)
+static void end_moment(gpointer user)
 {
     split_leases_end_moment(user);
 }
@@ -257,8 +273,8 @@ static gboolean start_sender(PostcopyProtection *protection, Vmm *vmm, GError **
     if (protection->writes)
         outputs[count++] = held_writes_get(protection->writes);
     if (protection->leases)
-        outputs[count++] = (CheckpointOutput){.begin_cut = begin_cut,
-                                              .end_cut = end_cut,
+        outputs[count++] = (CheckpointOutput){.begin_moment = begin_moment,
+                                              .end_moment = end_moment,
                                               .cut = cut_nothing,
                                               .release = release_nothing,
                                               .user = protection->leases};

@@ -87,26 +87,26 @@ static gboolean cut_outputs(CheckpointSender *sender, GError **error)
     return TRUE;
 }
 
-static gboolean is_for_cut(const CheckpointOutput *output)
+static gboolean has_moments(const CheckpointOutput *output)
 {
-    return output->begin_cut && output->end_cut;
+    return output->begin_moment && output->end_moment;
 }
 
-static void end_cut_of(CheckpointSender *sender, guint count)
+static void end_moment_of(CheckpointSender *sender, guint count)
 {
     for (guint i = 0; i < count; i++)
-        if (is_for_cut(&sender->outputs[i]))
-            sender->outputs[i].end_cut(sender->outputs[i].user);
+        if (has_moments(&sender->outputs[i]))
+            sender->outputs[i].end_moment(sender->outputs[i].user);
 }
 
 /* FALSE: not now. */
-static gboolean begin_cut(CheckpointSender *sender)
+static gboolean begin_moment(CheckpointSender *sender)
 {
     for (guint i = 0; i < sender->output_count; i++) {
         const CheckpointOutput *output = &sender->outputs[i];
 
-        if (is_for_cut(output) && !output->begin_cut(output->user)) {
-            end_cut_of(sender, i);
+        if (has_moments(output) && !output->begin_moment(output->user)) {
+            end_moment_of(sender, i);
             return FALSE;
         }
     }
@@ -136,12 +136,12 @@ static GBytes *take_moment(CheckpointSender *sender, GError **error)
     return done ? g_steal_pointer(&state) : NULL;
 }
 
-/* Within begin_cut(). */
+/* Within begin_moment(). */
 static GBytes *cut(CheckpointSender *sender, GError **error)
 {
     GBytes *state = take_moment(sender, error);
 
-    end_cut_of(sender, sender->output_count);
+    end_moment_of(sender, sender->output_count);
     return state;
 }
 
@@ -521,7 +521,7 @@ static void open_session(CheckpointSender *sender, Session *session)
     sender->epochs = epoch_sender_make(channel, sender->sender);
 }
 
-static gboolean are_outputs_ready(CheckpointSender *sender, gboolean *ret, GError **error)
+static gboolean ask_outputs(CheckpointSender *sender, gboolean *ret, GError **error)
 {
     *ret = TRUE;
     for (guint i = 0; *ret && i < sender->output_count; i++) {
@@ -531,6 +531,18 @@ static gboolean are_outputs_ready(CheckpointSender *sender, gboolean *ret, GErro
             return FALSE;
     }
     return TRUE;
+}
+
+static gboolean are_outputs_ready(CheckpointSender *sender, gboolean *ret, GError **error)
+{
+    gboolean asked;
+
+    *ret = FALSE;
+    if (!begin_moment(sender))
+        return TRUE;
+    asked = ask_outputs(sender, ret, error);
+    end_moment_of(sender, sender->output_count);
+    return asked;
 }
 
 static gboolean prepare_outputs(CheckpointSender *sender, GError **error)
@@ -571,7 +583,7 @@ static gboolean try_epoch(CheckpointSender *sender, Session *session, gboolean *
     if (!send_ahead(sender, session, ret_session, error) ||
         (*ret_session && !prepare_outputs(sender, error)))
         return bear_failure(sender, error);
-    if (*ret_session && !begin_cut(sender))
+    if (*ret_session && !begin_moment(sender))
         clock_sleep_ns(READY_PAUSE_NS);
     else if (*ret_session && !run_epoch(sender, session, ret_session, error))
         return bear_failure(sender, error);

@@ -57,15 +57,15 @@ void checkpoint_pages_count_writes(CheckpointPages *pages, uint64_t bytes, uint6
 
 /* Something that the guest sends out, held back. */
 typedef struct {
+    /* The guest may be about to stand, and to go on, for the cut, or within is_ready().  FALSE: not now; it is
+     * tried again.  Then end_moment(), whatever became of it.  May be NULL, both. */
+    gboolean (*begin_moment)(gpointer user);
+    void (*end_moment)(gpointer user);
     /* *ret is FALSE where no epoch can be cut yet; it is asked again.  May be NULL. */
     gboolean (*is_ready)(gpointer user, gboolean *ret, GError **error);
     /* An epoch is about to be cut, now that little is to be sent in it; the guest runs.  For what is
      * not held back before the first one.  May be NULL. */
     gboolean (*prepare)(gpointer user, GError **error);
-    /* The guest is about to stand, for as long as the cut takes.  FALSE: not now; it is tried again.  Then
-     * end_cut(), whatever became of it: it runs again.  May be NULL, both. */
-    gboolean (*begin_cut)(gpointer user);
-    void (*end_cut)(gpointer user);
     /* The guest stands: what it has sent out so far belongs to this epoch. */
     gboolean (*cut)(gpointer user, GError **error);
     /* Sends what the peer is to have of it, before the seal.  FALSE fails the session.  May be NULL. */
