@@ -13,6 +13,7 @@
 #include "wire/store_frame.h"
 
 #define CONNECT_TIMEOUT_MS 3000
+#define SHORTEST_CONNECT_MS 50
 #define RESUMED_TIMEOUT_MS 30000
 #define JOIN_TIMEOUT_MS 10000
 #define HEAR_SLICE_MS 100
@@ -229,6 +230,15 @@ static gboolean join(const PostcopySourceJob *job, Session *session, const Chann
             session_join(session, TRAFFIC_CHECKPOINT, channel, JOIN_TIMEOUT_MS, NULL, error));
 }
 
+/* Of a host that has fallen silent the gate is to be tried when the last lease has ended, not later. */
+static int choose_connect_ms(const PostcopySourceJob *job)
+{
+    int most = job->connect_timeout_ms ? (int)job->connect_timeout_ms : CONNECT_TIMEOUT_MS;
+    guint left_ms = job->watches_leases && job->gate ? takeover_gate_get_left_ms(job->gate) : 0;
+
+    return left_ms > 0 ? (int)CLAMP(left_ms, SHORTEST_CONNECT_MS, (guint)most) : most;
+}
+
 /* A session whose destination has answered RESUMED or COMPLETE. */
 static Session *ask(const PostcopySourceJob *job, ChannelOptions *channel, GPtrArray *sets,
                     PostcopyAnswer *ret_answer, GError **error)
@@ -238,9 +248,7 @@ static Session *ask(const PostcopySourceJob *job, ChannelOptions *channel, GPtrA
     *ret_answer = POSTCOPY_ANSWER_NONE;
     if (!job->get_channel(channel, job->user, error))
         return NULL;
-    session = session_connect(
-        job->destination, channel,
-        job->connect_timeout_ms ? (int)job->connect_timeout_ms : CONNECT_TIMEOUT_MS, NULL, error);
+    session = session_connect(job->destination, channel, choose_connect_ms(job), NULL, error);
     if (!session || !greet(job, session, error) || !send_resume(job, session, error) ||
         !receive_outstanding(job, session, sets, ret_answer, error))
         return NULL;
