@@ -11,6 +11,7 @@
 #include "agent/protect.h"
 #include "base/name.h"
 #include "migrate/protect.h"
+#include "migrate/witness_open.h"
 #include "base/error.h"
 #include "vmferry-config.h"
 
@@ -253,16 +254,32 @@ static gboolean read_word(json_t *body, const char *key, const char *otherwise, 
     return !value || json_is_null(value) || json_get_text(body, key, ret, error);
 }
 
+static gboolean read_witness(json_t *body, MigrateOptions *ret, GError **error)
+{
+    const char *witness;
+
+    if (!read_word(body, "witness", "", &witness, error))
+        return FALSE;
+    if (*witness && !witness_address_check(witness, error)) {
+        g_prefix_error(error, "\"witness\": ");
+        return FALSE;
+    }
+    if (g_strlcpy(ret->store, witness, sizeof ret->store) < sizeof ret->store)
+        return TRUE;
+    error_set(error, VMFERRY_ERROR_INVALID, "\"witness\" is too long");
+    return FALSE;
+}
+
 /* *ret*: of the agent's own by default. */
 static gboolean read_protection(ApiCall *call, MigrateOptions *ret, const char **ret_standby,
                                 GError **error)
 {
-    const char *witness, *disks;
+    const char *disks;
     uint64_t interval_ms = ret->checkpoint_ms;
 
     ret->overwrite = json_flag_or(call->body, "overwrite", FALSE);
     if (!json_get_text(call->body, "standby", ret_standby, error) ||
-        !read_word(call->body, "witness", "", &witness, error) ||
+        !read_witness(call->body, ret, error) ||
         !read_word(call->body, "disks", "auto", &disks, error) ||
         (json_object_get(call->body, "interval_ms") &&
          !json_get_count(call->body, "interval_ms", GUEST_MESSAGE_MAX_CHECKPOINT_MS, &interval_ms,
@@ -271,15 +288,11 @@ static gboolean read_protection(ApiCall *call, MigrateOptions *ret, const char *
     ret->checkpoint_ms = (guint)interval_ms;
     if (interval_ms == 0)
         error_set(error, VMFERRY_ERROR_INVALID, "\"interval_ms\" is 0");
-    else if (strlen(witness) >= sizeof ret->store)
-        error_set(error, VMFERRY_ERROR_INVALID, "\"witness\" is too long");
     else if (!disk_mode_from_name(disks, &ret->disks) ||
              (ret->disks != DISK_MODE_AUTO && ret->disks != DISK_MODE_COPY))
         error_set(error, VMFERRY_ERROR_INVALID, "\"disks\" is auto or copy");
-    else {
-        g_strlcpy(ret->store, witness, sizeof ret->store);
+    else
         return TRUE;
-    }
     return FALSE;
 }
 

@@ -16,6 +16,7 @@
 #include "base/process.h"
 #include "migrate/epoch_writes.h"
 #include "migrate/postcopy_protection.h"
+#include "migrate/witness_open.h"
 
 #define KEEP_SLICE_MS 100
 #define STOP_TIMEOUT_MS 10000
@@ -133,7 +134,7 @@ static void on_source_lost(const GError *why, gpointer user)
     Owner *owner = user;
     g_autoptr(GuestRecord) record = registry_get_record(owner->guest);
 
-    if (record->store) {
+    if (record->store && !witness_address_is_foreign(record->store)) {
         event_log_add(owner->context->events, owner->guest->name, "source-lost", NULL,
                       "its process at its source has ended; the store %s has its pages",
                       record->store);

@@ -8,6 +8,7 @@
 #include "base/log.h"
 #include "base/thread.h"
 #include "migrate/postcopy_fetch.h"
+#include "migrate/witness_open.h"
 
 #define SLICE_NS 50000000ULL
 #define PAUSE_MS 1000
@@ -22,6 +23,12 @@ struct PostcopyFetcher {
     atomic_bool ending, ended;
     gboolean told_begin, told_failure, told_loss;
 };
+
+/* A witness that is no agent has no pages. */
+static gboolean has_store(const GuestRecord *record)
+{
+    return record->store && !witness_address_is_foreign(record->store);
+}
 
 static gboolean make_job(AgentContext *context, const GuestRecord *record, PostcopyFetchJob *ret,
                          GError **error)
@@ -93,7 +100,7 @@ static void try_fetch(PostcopyFetcher *fetcher)
     g_autoptr(GError) error = NULL;
     PostcopyFetchJob job;
 
-    if (!record->store || !record->transaction)
+    if (!has_store(record) || !record->transaction)
         return;
     tell_begin(fetcher, record->store);
     if (!make_job(fetcher->context, record, &job, &error)) {
@@ -138,7 +145,7 @@ PostcopyFetcher *postcopy_fetcher_start(AgentContext *context, Guest *guest,
     g_autoptr(GError) error = NULL;
     PostcopyFetcher *fetcher;
 
-    if (!record->store)
+    if (!has_store(record))
         return NULL;
     fetcher = g_new0(PostcopyFetcher, 1);
     fetcher->context = context;
@@ -192,7 +199,7 @@ void postcopy_fetcher_drop(AgentContext *context, const GuestRecord *record)
 {
     Drop *drop;
 
-    if (!record->store || !record->transaction || agent_context_is_stopping(context))
+    if (!has_store(record) || !record->transaction || agent_context_is_stopping(context))
         return;
     drop = g_new(Drop, 1);
     *drop = (Drop){context, guest_record_copy(record)};

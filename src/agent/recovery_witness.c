@@ -4,7 +4,7 @@
  */
 #include "agent/recovery_private.h"
 #include "base/log.h"
-#include "migrate/witness_client.h"
+#include "migrate/witness_open.h"
 
 #define ASK_TIMEOUT_MS 1000
 
@@ -19,7 +19,7 @@ static Witness *get_witness(Recovery *recovery, const GuestRecord *record)
                                     recovery->context};
 
     if (!recovery->witness && record->lease_ms > 0)
-        recovery->witness = witness_client_new(&options);
+        recovery->witness = witness_new(&options);
     return recovery->witness;
 }
 

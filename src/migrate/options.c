@@ -7,6 +7,7 @@
 #include "base/names.h"
 #include "base/quantity.h"
 #include "base/rate.h"
+#include "migrate/witness_open.h"
 
 #define SECOND_MS 1000u
 #define HOUR_MS (3600 * SECOND_MS)
@@ -364,6 +365,11 @@ static gboolean is_text(const MigrateOption *option)
 static gboolean set_host(const MigrateOption *option, const char *text, MigrateOptions *options,
                          GError **error)
 {
+    if (witness_address_is_foreign(text)) {
+        error_set(error, VMFERRY_ERROR_INVALID,
+                  "\"%.64s\" keeps no pages: a store is an agent, HOST or HOST:PORT", text);
+        return FALSE;
+    }
     if (!*text || strlen(text) >= MIGRATE_STORE_BYTES || !g_str_is_ascii(text) ||
         strpbrk(text, " \t\r\n")) {
         error_set(error, VMFERRY_ERROR_INVALID,

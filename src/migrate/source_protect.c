@@ -11,6 +11,7 @@
 #include "base/stages.h"
 #include "migrate/protect.h"
 #include "migrate/source_move.h"
+#include "migrate/witness_open.h"
 #include "policy/lease.h"
 #include "vmm/vmm_driver.h"
 
@@ -53,24 +54,14 @@ static gboolean find_witness(Protect *protect, GError **error)
 {
     SourceMove *move = &protect->move;
     const char *address = move->job->options.store;
-    g_autoptr(Channel) channel = NULL;
-    HelloMessage peer = {0};
 
     if (!*address)
         return TRUE;
-    channel =
-        channel_connect(address, &move->job->channel, WITNESS_TIMEOUT_MS, move->cancellable, error);
-    if (!channel || !handshake_connect(channel, "ping", &peer, NULL, error)) {
+    move->witness_agent =
+        witness_find_id(address, &move->job->channel, WITNESS_TIMEOUT_MS, move->cancellable, error);
+    if (!move->witness_agent)
         g_prefix_error(error, "the witness: ");
-        return FALSE;
-    }
-    move->witness_agent = g_strdup(peer.agent);
-    hello_message_clear(&peer);
-    if (*move->witness_agent)
-        return TRUE;
-    error_set(error, VMFERRY_ERROR_UNSUPPORTED, "the witness %s does not say which agent it is",
-              address);
-    return FALSE;
+    return move->witness_agent != NULL;
 }
 
 static gboolean check_peers(const Protect *protect, GError **error)

@@ -10,7 +10,7 @@
 #include "base/error.h"
 #include "base/fault.h"
 #include "base/log.h"
-#include "migrate/witness_client.h"
+#include "migrate/witness_open.h"
 #include "policy/lease.h"
 
 #define REGISTER_TIMEOUT_MS 3000
@@ -54,7 +54,7 @@ gboolean source_register_witness(SourceMove *move, GError **error)
     if (!source_is_witnessed(move))
         return TRUE;
     options.agent = source_store_get_agent(move);
-    move->witness = witness_client_new(&options);
+    move->witness = witness_new(&options);
     if (fault_point("source.register", error) || !say(move, error)) {
         g_prefix_error(error, "the witness %s: ", options.address);
         return FALSE;

@@ -11,7 +11,7 @@
 #include "base/lock_guard.h"
 #include "base/log.h"
 #include "base/process.h"
-#include "migrate/witness_client.h"
+#include "migrate/witness_open.h"
 #include "policy/lease.h"
 
 #define NS_PER_MS ((uint64_t)1000000)
@@ -126,7 +126,7 @@ static Witness *make_witness(const SplitLeasesOptions *options)
     WitnessClientOptions client = {options->witness, options->agent, options->get_channel,
                                    options->user};
 
-    return witness_client_new(&client);
+    return witness_new(&client);
 }
 
 static gboolean start_keeper(SplitLeases *leases, const char *path, guint shortest_ms,

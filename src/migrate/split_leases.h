@@ -22,7 +22,7 @@
 
 typedef struct {
     const char *transaction;     /* these are copied */
-    const char *witness;         /* HOST[:PORT] */
+    const char *witness;         /* witness_open.h */
     const char *agent;           /* its lasting id */
     guint lease_ms, shortest_ms; /* LeaseKeeperOptions */
     /* For each connection to it. */

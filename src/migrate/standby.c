@@ -14,7 +14,7 @@
 #include "migrate/protect.h"
 #include "migrate/takeover.h"
 #include "migrate/takeover_images.h"
-#include "migrate/witness_client.h"
+#include "migrate/witness_open.h"
 #include "transfer/delta_store.h"
 
 #define FRAME_TIMEOUT_MS 15000
@@ -256,7 +256,7 @@ static gboolean register_witness(Standby *standby, GError **error)
 
     if (guest->lease_ms == 0)
         return TRUE;
-    standby->witness = witness_client_new(&options);
+    standby->witness = witness_new(&options);
     standby->registered = say(standby, error);
     if (!standby->registered)
         g_prefix_error(error, "the witness %s: ", guest->store);

@@ -33,6 +33,8 @@ TakeoverGate *takeover_gate_new(Witness *witness, const char *transaction, guint
     gate->lease = restarted ? lease_grantor_after_restart(lease_ms, clock_boot_ns())
                             : lease_grantor_new(lease_ms);
     gate->may_have_consent = restarted;
+    if (witness)
+        witness_attend(witness, transaction, lease_ms);
     return gate;
 }
 

@@ -37,6 +37,8 @@ typedef struct {
      * end makes the number. */
     gboolean (*call)(Witness *witness, const WitnessRequest *request, int timeout_ms,
                      WitnessReply *ret, GError **error);
+    /* NULL: there is nothing to be done. */
+    void (*attend)(Witness *witness, const char *transaction, guint lease_ms);
     void (*free)(Witness *witness);
 } WitnessOps;
 
@@ -63,6 +65,13 @@ static inline gboolean witness_ask(Witness *witness, WitnessRequestKind kind,
     WitnessRequest request = {.kind = kind, .transaction = (char *)transaction};
 
     return witness_call(witness, &request, timeout_ms, ret, error);
+}
+
+/* From now on the source of *transaction* may have to claim it, as soon as the last lease has ended. */
+static inline void witness_attend(Witness *witness, const char *transaction, guint lease_ms)
+{
+    if (witness->ops->attend)
+        witness->ops->attend(witness, transaction, lease_ms);
 }
 
 static inline void witness_free(Witness *witness)

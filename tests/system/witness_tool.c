@@ -18,7 +18,7 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/json.h"
-#include "migrate/witness_client.h"
+#include "migrate/witness_open.h"
 #include "policy/lease.h"
 #include "wire/tls.h"
 
@@ -110,7 +110,7 @@ int main(int argc, char **argv)
     us.agent = argv[3];
     options.address = argv[1];
     options.user = &us;
-    witness = witness_client_new(&options);
+    witness = witness_new(&options);
     while (fgets(line, sizeof line, stdin))
         answer(witness, &holder, line);
     tls_identity_unref(us.identity);
