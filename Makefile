@@ -17,6 +17,7 @@ all:
 	scripts/build build
 
 unit: all
+	scripts/bootstrap check
 	scripts/build build-asan
 	scripts/build build-tsan
 	scripts/run-unit build build-asan build-tsan
