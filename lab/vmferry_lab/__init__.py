@@ -4,6 +4,7 @@ from .agent import Agent, Command, Pki, Result, qemu_pids, vmferry_program
 from .cache import REPOSITORY, cache_dir
 from .control import Control, Timing
 from .digest import digest_of_image
+from .etcd import Etcd
 from .guest import MACHINES, Guest
 from .heartbeat import Beat, Heartbeat
 from .lab import Host, Lab, clean
@@ -13,9 +14,9 @@ from .qemu import Qemu, backports_qemu, has_kvm, qemu, system_qemu
 from .redis import RedisLoad, Request, quantile, requests_between
 from .slow_image import SlowImage, has_fuse
 
-__all__ = ["Agent", "Beat", "Command", "Control", "Guest", "GuestHarmed", "Heartbeat", "Host", "Lab",
-           "LabError", "MACHINES", "Pki", "Process", "Qemu", "REPOSITORY", "RedisLoad", "Request", "Result",
-           "SlowImage", "Timing", "backports_qemu", "cache_dir", "clean", "cpu_seconds",
-           "digest_of_image", "has_fuse", "has_kvm", "is_alive", "peak_memory_bytes", "qemu",
-           "qemu_pids", "quantile", "requests_between", "system_qemu", "vmferry_program",
-           "wait_gone", "wait_until"]
+__all__ = ["Agent", "Beat", "Command", "Control", "Etcd", "Guest", "GuestHarmed", "Heartbeat",
+           "Host", "Lab", "LabError", "MACHINES", "Pki", "Process", "Qemu", "REPOSITORY",
+           "RedisLoad", "Request", "Result", "SlowImage", "Timing", "backports_qemu", "cache_dir",
+           "clean", "cpu_seconds", "digest_of_image", "has_fuse", "has_kvm", "is_alive",
+           "peak_memory_bytes", "qemu", "qemu_pids", "quantile", "requests_between",
+           "system_qemu", "vmferry_program", "wait_gone", "wait_until"]
