@@ -17,8 +17,8 @@ static const char protect_description[] =
     "dies: nothing that the guest has sent, and no write that it was told of, is forgotten.\n"
     "No storage need be shared.  Returns when the standby has all of it; the guest runs on\n"
     "meanwhile, and whatever comes of it.\n\n"
-    "Without a witness (a third host with an agent) the standby does not go on by itself where\n"
-    "this host is not heard any more: it cannot know whether it is only cut off.";
+    "Without a witness (a third host with an agent, or etcd) the standby does not go on by itself\n"
+    "where this host is not heard any more: it cannot know whether it is only cut off.";
 
 typedef struct {
     CommonOptions common;
@@ -155,7 +155,8 @@ int verb_protect(int argc, char **argv)
     g_auto(ProtectArguments) arguments = {0};
     const GOptionEntry entries[] = {
         {"witness", 0, 0, G_OPTION_ARG_STRING, &arguments.witness,
-         "a third host, whose agent says who may go on where the two cannot reach each other",
+         "who says who may go on where the two cannot reach each other: a third host's agent, or "
+         "members of an etcd cluster (etcd://HOST[:PORT][,...])",
          "HOST[:PORT]"},
         {"interval", 0, 0, G_OPTION_ARG_STRING, &arguments.interval,
          "from one epoch to the next, where the guest sends nothing (50ms)", "TIME"},
