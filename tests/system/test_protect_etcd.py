@@ -95,6 +95,6 @@ def test_refusals(scene, etcd):
     refused(f"{etcd.address}/x", "not a valid address")
     etcd.kill()
     refused(f"{etcd.address},127.0.0.1", "the witness")
-    check_failed(scene.migrate(guest, "--mode", "postcopy", "--store", etcd.address), "store",
-                 exit_code=2)
+    check_failed(scene.migrate(guest, "--mode", "postcopy", "--store", etcd.address),
+                 "keeps no pages", exit_code=2)
     scene.check(guest)

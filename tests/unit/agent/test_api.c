@@ -112,6 +112,12 @@ static void test_bad_bodies(void **state)
         const char *head, *body, *words;
     } bad[] = {
         {"POST /v1/guests/a/protect", "{\"standby\":\"b\",\"witness\":5}", "\\\"witness\\\""},
+        {"POST /v1/guests/a/protect", "{\"standby\":\"b\",\"witness\":\"etcd://c/x\"}",
+         "not a valid address"},
+        {"POST /v1/guests/a/protect", "{\"standby\":\"b\",\"witness\":\"c:x\"}",
+         "not a valid address"},
+        {"POST /v1/guests/a/migrate",
+         "{\"destination\":\"b\",\"mode\":\"postcopy\",\"store\":\"etcd://c\"}", "keeps no pages"},
         {"POST /v1/guests/a/protect", "{\"standby\":\"b\",\"sync\":5}", "\\\"sync\\\""},
         {"POST /v1/guests/a/protect", "{\"standby\":\"b\",\"sync\":\"now\"}",
          "auto, output or timed"},

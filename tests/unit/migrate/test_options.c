@@ -200,6 +200,8 @@ static void test_wrong_texts(void **state)
         "--mode: \"split\" is not a valid choice; use auto, precopy, postcopy or hybrid");
     assert_refused("store", MIGRATE_FROM_COMMAND, "host c", VMFERRY_ERROR_INVALID,
                    "--store: \"host c\" is not a valid address: write HOST or HOST:PORT");
+    assert_refused("store", MIGRATE_FROM_COMMAND, "etcd://c", VMFERRY_ERROR_INVALID,
+                   "--store: \"etcd://c\" keeps no pages: a store is an agent, HOST or HOST:PORT");
     assert_refused("store", MIGRATE_FROM_API, "", VMFERRY_ERROR_INVALID,
                    "store: \"\" is not a valid address: write HOST or HOST:PORT");
     assert_refused("verify", MIGRATE_FROM_COMMAND, "yes", VMFERRY_ERROR_INVALID,
