@@ -1,20 +1,8 @@
 /* A witness that is etcd: the rules against a real one, and what an evil one may answer. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
+#include "etcd_server.h"
 
-#include <cmocka.h>
-
-#include <arpa/inet.h>
-#include <glib/gstdio.h>
-#include <netinet/in.h>
-#include <signal.h>
 #include <string.h>
-#include <sys/prctl.h>
 #include <sys/socket.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
 #include "base/clock.h"
 #include "base/error.h"
@@ -33,115 +21,7 @@
 #define LEASE_MS WITNESS_MIN_LEASE_MS
 #define COUNTED_MS (LEASE_MS + LEASE_MS / 100 + LEASE_MARGIN_MS)
 #define TIMEOUT_MS 20000
-#define START_TRIES 200
 #define NS_PER_MS ((uint64_t)1000000)
-
-/* ---- an etcd of our own ---- */
-
-typedef struct {
-    pid_t pid; /* 0: there is none */
-    char *directory, *program, *token;
-    guint client_port, peer_port;
-    char *address;
-} Server;
-
-static Server server;
-
-static int listen_somewhere(guint *ret_port)
-{
-    struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    socklen_t length = sizeof address;
-
-    assert_int_equal(bind(fd, (struct sockaddr *)&address, sizeof address), 0);
-    assert_int_equal(listen(fd, 4), 0);
-    assert_int_equal(getsockname(fd, (struct sockaddr *)&address, &length), 0);
-    *ret_port = ntohs(address.sin_port);
-    return fd;
-}
-
-static guint find_port(void)
-{
-    guint port;
-    autofd int fd = listen_somewhere(&port);
-
-    return port;
-}
-
-static void run_server(void)
-{
-    g_autofree char *client = g_strdup_printf("http://127.0.0.1:%u", server.client_port);
-    g_autofree char *peer = g_strdup_printf("http://127.0.0.1:%u", server.peer_port);
-    g_autofree char *cluster = g_strdup_printf("default=%s", peer);
-
-    prctl(PR_SET_PDEATHSIG, SIGKILL);
-    execl(server.program, "etcd", "--data-dir", server.directory, "--listen-client-urls", client,
-          "--advertise-client-urls", client, "--listen-peer-urls", peer,
-          "--initial-advertise-peer-urls", peer, "--initial-cluster", cluster,
-          "--initial-cluster-token", server.token, "--logger", "zap", "--log-level", "error", NULL);
-    _exit(127);
-}
-
-static void start_server(void)
-{
-    g_autoptr(GError) error = NULL;
-
-    server.pid = fork();
-    assert_true(server.pid >= 0);
-    if (server.pid == 0)
-        run_server();
-    for (guint i = 0; i < START_TRIES; i++) {
-        g_autofree char *id = NULL;
-
-        g_clear_error(&error);
-        id = witness_etcd_find_id(server.address, 1000, &error);
-        if (id)
-            return;
-        clock_sleep_ns(50 * NS_PER_MS);
-    }
-    fail_msg("%s", error->message);
-}
-
-static void kill_server(void)
-{
-    if (server.pid <= 0)
-        return;
-    kill(server.pid, SIGKILL);
-    waitpid(server.pid, NULL, 0);
-    server.pid = 0;
-}
-
-static int set_up_server(void **state)
-{
-    server.program = g_find_program_in_path("etcd");
-    if (!server.program)
-        return 0;
-    server.directory = g_dir_make_tmp("vmferry-etcd-XXXXXX", NULL);
-    server.token = random_id_new();
-    server.client_port = find_port();
-    server.peer_port = find_port();
-    server.address = g_strdup_printf("etcd://127.0.0.1:%u", server.client_port);
-    start_server();
-    return 0;
-}
-
-static int tear_down_server(void **state)
-{
-    g_autofree char *remove = NULL;
-
-    kill_server();
-    if (server.directory) {
-        const char *const arguments[] = {"rm", "-rf", server.directory, NULL};
-
-        g_spawn_sync(NULL, (char **)arguments, NULL, G_SPAWN_SEARCH_PATH, NULL, NULL, NULL, NULL,
-                     NULL, NULL);
-    }
-    g_free(server.directory);
-    g_free(server.program);
-    g_free(server.token);
-    g_free(server.address);
-    return 0;
-}
 
 /* ---- a transaction of our own ---- */
 
@@ -169,11 +49,11 @@ static int set_up(void **state)
     Fixture *f = g_new0(Fixture, 1);
 
     *state = f;
-    if (!server.program)
+    if (!etcd_server_is_there())
         return 0;
     f->transaction = random_id_new();
-    f->source = make_witness(server.address, NULL, SOURCE);
-    f->destination = make_witness(server.address, NULL, DESTINATION);
+    f->source = make_witness(etcd_server_address(), NULL, SOURCE);
+    f->destination = make_witness(etcd_server_address(), NULL, DESTINATION);
     return 0;
 }
 
@@ -186,14 +66,6 @@ static int tear_down(void **state)
     g_free(f->transaction);
     g_free(f);
     return 0;
-}
-
-static void need_server(void)
-{
-    if (server.program)
-        return;
-    print_message("there is no etcd on this machine (scripts/bootstrap check installs it)\n");
-    skip();
 }
 
 static gboolean ask(Fixture *f, Witness *witness, WitnessRequestKind kind, WitnessReply *ret,
@@ -275,7 +147,7 @@ static void test_the_rules(void **state)
     uint64_t before;
     WitnessReply reply;
 
-    need_server();
+    etcd_server_need();
     assert_refused(f, f->destination, WITNESS_RENEW, VMFERRY_ERROR_NOT_FOUND);
     assert_refused(f, f->source, WITNESS_CLAIM, VMFERRY_ERROR_NOT_FOUND);
     register_guest(f, LEASE_MS);
@@ -305,7 +177,7 @@ static void test_alone(void **state)
     Fixture *f = *state;
     WitnessReply reply;
 
-    need_server();
+    etcd_server_need();
     register_guest(f, LEASE_MS);
     reply = assert_done(f, f->destination, WITNESS_CLAIM);
     assert_int_equal(reply.state, WITNESS_DESTINATION_ALONE);
@@ -327,11 +199,11 @@ static void test_alone(void **state)
 static void test_registering(void **state)
 {
     Fixture *f = *state;
-    g_autoptr(Witness) stranger = make_witness(server.address, NULL, STRANGER);
-    g_autoptr(Witness) nobody = make_witness(server.address, NULL, NULL);
+    g_autoptr(Witness) stranger = make_witness(etcd_server_address(), NULL, STRANGER);
+    g_autoptr(Witness) nobody = make_witness(etcd_server_address(), NULL, NULL);
     g_autoptr(GError) error = NULL;
 
-    need_server();
+    etcd_server_need();
     assert_false(try_register(f, nobody, 2, LEASE_MS, &error));
     assert_true(error_is(error, VMFERRY_ERROR_INVALID));
     g_clear_error(&error);
@@ -374,7 +246,7 @@ static void test_shorter_leases(void **state)
     LeaseHolder holder = {0};
     WitnessReply reply;
 
-    need_server();
+    etcd_server_need();
     register_guest(f, 3 * LEASE_MS);
     reply = renew_for(f, 0);
     assert_int_equal(reply.lease_ms, 3 * LEASE_MS);
@@ -396,7 +268,7 @@ static void test_attending(void **state)
     Fixture *f = *state;
     g_autoptr(TakeoverGate) gate = NULL;
 
-    need_server();
+    etcd_server_need();
     register_guest(f, LEASE_MS);
     gate = takeover_gate_new(f->source, f->transaction, LEASE_MS, TRUE);
     assert_done(f, f->destination, WITNESS_RENEW);
@@ -446,8 +318,8 @@ static void test_late_requests(void **state)
     Fixture *f = *state;
     g_autoptr(Etcd) etcd = NULL;
 
-    need_server();
-    etcd = etcd_new(server.address, NULL);
+    etcd_server_need();
+    etcd = etcd_new(etcd_server_address(), NULL);
     register_guest(f, LEASE_MS);
     assert_refused(f, f->source, WITNESS_CLAIM, VMFERRY_ERROR_BUSY);
     clock_sleep_ns(COUNTED_MS * NS_PER_MS);
@@ -475,8 +347,8 @@ static void test_late_renewal(void **state)
     char *names[2];
     EtcdKey keys[2];
 
-    need_server();
-    etcd = etcd_new(server.address, NULL);
+    etcd_server_need();
+    etcd = etcd_new(etcd_server_address(), NULL);
     register_guest(f, LEASE_MS);
     get_keys(f, keys, names, etcd, &before);
     state_name = names[0];
@@ -495,16 +367,16 @@ static void test_another_cluster(void **state)
     g_autoptr(GError) error = NULL;
     WitnessReply reply;
 
-    need_server();
-    other = make_witness(server.address, STRANGER, DESTINATION);
-    id = witness_etcd_find_id(server.address, TIMEOUT_MS, NULL);
+    etcd_server_need();
+    other = make_witness(etcd_server_address(), STRANGER, DESTINATION);
+    id = witness_etcd_find_id(etcd_server_address(), TIMEOUT_MS, NULL);
     assert_true(random_id_is_valid(id));
     register_guest(f, LEASE_MS);
     assert_false(ask(f, other, WITNESS_RENEW, &reply, &error));
     assert_true(error_is(error, VMFERRY_ERROR_REFUSED));
     assert_false(reply.answered);
     g_clear_pointer(&other, witness_free);
-    other = make_witness(server.address, id, DESTINATION);
+    other = make_witness(etcd_server_address(), id, DESTINATION);
     assert_done(f, other, WITNESS_RENEW);
 }
 
@@ -514,13 +386,13 @@ static void test_restart(void **state)
     g_autoptr(GError) error = NULL;
     WitnessReply reply;
 
-    need_server();
+    etcd_server_need();
     register_guest(f, LEASE_MS);
     claim_in_time(f);
-    kill_server();
+    etcd_server_kill();
     assert_false(witness_ask(f->source, WITNESS_CLAIM, f->transaction, 500, &reply, &error));
     assert_false(reply.answered);
-    start_server();
+    etcd_server_start();
     assert_refused(f, f->destination, WITNESS_RENEW, VMFERRY_ERROR_REFUSED);
     assert_done(f, f->source, WITNESS_CLAIM);
     assert_done(f, f->source, WITNESS_FORGET);
@@ -538,10 +410,10 @@ static void test_several_members(void **state)
     uint64_t begun_ns;
     WitnessReply reply;
 
-    need_server();
+    etcd_server_need();
     register_guest(f, LEASE_MS);
     silent = g_strdup_printf("etcd://127.0.0.1:%u", port);
-    address = g_strdup_printf("%s,[::1]:1,%s", silent, server.address + strlen(ETCD_SCHEME));
+    address = g_strdup_printf("%s,[::1]:1,%s", silent, etcd_server_address() + strlen(ETCD_SCHEME));
     witness = make_witness(address, NULL, DESTINATION);
     if (!witness_ask(witness, WITNESS_RENEW, f->transaction, 3000, &reply, &error))
         fail_msg("%s", error->message);
@@ -720,5 +592,5 @@ int main(void)
         cmocka_unit_test(test_addresses),
     };
 
-    return cmocka_run_group_tests(tests, set_up_server, tear_down_server);
+    return cmocka_run_group_tests(tests, etcd_server_set_up, etcd_server_tear_down);
 }
