@@ -38,8 +38,7 @@ typedef struct {
     char *transaction;
     char *names[KEYS];
     uint64_t revisions[KEYS]; /* 0: it is not there */
-    gboolean has_read;
-    Record record; /* where there is one */
+    Record record;            /* where there is one */
     guint lease_ms;
     uint64_t seen_ns;          /* since when the lease is known to have this revision */
     uint64_t covered_until_ns; /* what we were granted so far ends then; 0: it is not known */
@@ -254,7 +253,6 @@ static gboolean take_entries(Known *known, const EtcdEntry *entries, GError **er
     record = (Record){0};
     known->revisions[KEY_STATE] = entries[KEY_STATE].revision;
     note_lease(known, lease_ms > 0 ? entries[KEY_LEASE].revision : 0, lease_ms);
-    known->has_read = TRUE;
     return TRUE;
 }
 
@@ -607,8 +605,8 @@ static gboolean may_skip_reading(const Question *question)
 {
     const Known *known = question->known;
 
-    return question->request->kind == WITNESS_RENEW && known->has_read &&
-           known->revisions[KEY_STATE] > 0 && known->record.state != WITNESS_SOURCE_MAY;
+    return question->request->kind == WITNESS_RENEW && known->revisions[KEY_STATE] > 0 &&
+           known->record.state != WITNESS_SOURCE_MAY;
 }
 
 static Step run(Question *question, GError **error)

@@ -17,13 +17,17 @@
 #define NS_PER_MS ((uint64_t)1000000)
 
 typedef struct {
-    pid_t pid; /* 0: there is none */
-    char *directory, *program, *token;
-    guint client_port, peer_port;
-    char *address;
-} Server;
+    pid_t pid; /* 0: it does not run */
+    char *directory, *name, *client, *peer;
+    guint client_port;
+} Member;
 
-static Server server;
+static struct {
+    char *program; /* NULL: there is none */
+    char *directory, *token, *cluster, *address;
+    guint count;
+    Member members[ETCD_SERVER_MEMBERS];
+} server;
 
 int listen_somewhere(guint *ret_port)
 {
@@ -46,28 +50,42 @@ static guint find_port(void)
     return port;
 }
 
-static void run_server(void)
+static void run_member(const Member *member)
 {
-    g_autofree char *client = g_strdup_printf("http://127.0.0.1:%u", server.client_port);
-    g_autofree char *peer = g_strdup_printf("http://127.0.0.1:%u", server.peer_port);
-    g_autofree char *cluster = g_strdup_printf("default=%s", peer);
-
     prctl(PR_SET_PDEATHSIG, SIGKILL);
-    execl(server.program, "etcd", "--data-dir", server.directory, "--listen-client-urls", client,
-          "--advertise-client-urls", client, "--listen-peer-urls", peer,
-          "--initial-advertise-peer-urls", peer, "--initial-cluster", cluster,
-          "--initial-cluster-token", server.token, "--logger", "zap", "--log-level", "error", NULL);
+    execl(server.program, "etcd", "--name", member->name, "--data-dir", member->directory,
+          "--listen-client-urls", member->client, "--advertise-client-urls", member->client,
+          "--listen-peer-urls", member->peer, "--initial-advertise-peer-urls", member->peer,
+          "--initial-cluster", server.cluster, "--initial-cluster-token", server.token, "--logger",
+          "zap", "--log-level", "fatal", NULL);
     _exit(127);
 }
 
-void etcd_server_start(void)
+void etcd_server_start(guint number)
+{
+    Member *member = &server.members[number];
+
+    member->pid = fork();
+    assert_true(member->pid >= 0);
+    if (member->pid == 0)
+        run_member(member);
+}
+
+void etcd_server_kill(guint number)
+{
+    Member *member = &server.members[number];
+
+    if (member->pid <= 0)
+        return;
+    kill(member->pid, SIGKILL);
+    waitpid(member->pid, NULL, 0);
+    member->pid = 0;
+}
+
+void etcd_server_await(void)
 {
     g_autoptr(GError) error = NULL;
 
-    server.pid = fork();
-    assert_true(server.pid >= 0);
-    if (server.pid == 0)
-        run_server();
     for (guint i = 0; i < START_TRIES; i++) {
         g_autofree char *id = NULL;
 
@@ -80,42 +98,82 @@ void etcd_server_start(void)
     fail_msg("%s", error->message);
 }
 
-void etcd_server_kill(void)
+static void make_member(Member *member, guint number)
 {
-    if (server.pid <= 0)
-        return;
-    kill(server.pid, SIGKILL);
-    waitpid(server.pid, NULL, 0);
-    server.pid = 0;
+    member->client_port = find_port();
+    member->name = g_strdup_printf("m%u", number);
+    member->directory = g_build_filename(server.directory, member->name, NULL);
+    member->client = g_strdup_printf("http://127.0.0.1:%u", member->client_port);
+    member->peer = g_strdup_printf("http://127.0.0.1:%u", find_port());
 }
 
-int etcd_server_set_up(void **state)
+static void name_members(void)
+{
+    GString *cluster = g_string_new(NULL), *address = g_string_new("etcd://");
+
+    for (guint i = 0; i < server.count; i++) {
+        const Member *member = &server.members[i];
+
+        g_string_append_printf(cluster, "%s%s=%s", i > 0 ? "," : "", member->name, member->peer);
+        g_string_append_printf(address, "%s127.0.0.1:%u", i > 0 ? "," : "", member->client_port);
+    }
+    server.cluster = g_string_free(cluster, FALSE);
+    server.address = g_string_free(address, FALSE);
+}
+
+static int set_up(guint count)
 {
     server.program = g_find_program_in_path("etcd");
     if (!server.program)
         return 0;
+    server.count = count;
     server.directory = g_dir_make_tmp("vmferry-etcd-XXXXXX", NULL);
     server.token = random_id_new();
-    server.client_port = find_port();
-    server.peer_port = find_port();
-    server.address = g_strdup_printf("etcd://127.0.0.1:%u", server.client_port);
-    etcd_server_start();
+    for (guint i = 0; i < count; i++)
+        make_member(&server.members[i], i);
+    name_members();
+    for (guint i = 0; i < count; i++)
+        etcd_server_start(i);
+    etcd_server_await();
     return 0;
+}
+
+int etcd_server_set_up(void **state)
+{
+    return set_up(1);
+}
+
+int etcd_server_set_up_three(void **state)
+{
+    return set_up(ETCD_SERVER_MEMBERS);
+}
+
+static void clear_member(Member *member)
+{
+    g_free(member->directory);
+    g_free(member->name);
+    g_free(member->client);
+    g_free(member->peer);
+    *member = (Member){0};
 }
 
 int etcd_server_tear_down(void **state)
 {
-    etcd_server_kill();
-    if (server.directory) {
-        const char *const arguments[] = {"rm", "-rf", server.directory, NULL};
+    const char *const remove[] = {"rm", "-rf", server.directory, NULL};
 
-        g_spawn_sync(NULL, (char **)arguments, NULL, G_SPAWN_SEARCH_PATH, NULL, NULL, NULL, NULL,
-                     NULL, NULL);
+    for (guint i = 0; i < server.count; i++) {
+        etcd_server_kill(i);
+        clear_member(&server.members[i]);
     }
-    g_free(server.directory);
-    g_free(server.program);
-    g_free(server.token);
-    g_free(server.address);
+    if (server.directory)
+        g_spawn_sync(NULL, (char **)remove, NULL, G_SPAWN_SEARCH_PATH, NULL, NULL, NULL, NULL, NULL,
+                     NULL);
+    g_clear_pointer(&server.directory, g_free);
+    g_clear_pointer(&server.program, g_free);
+    g_clear_pointer(&server.token, g_free);
+    g_clear_pointer(&server.cluster, g_free);
+    g_clear_pointer(&server.address, g_free);
+    server.count = 0;
     return 0;
 }
 
@@ -139,5 +197,5 @@ const char *etcd_server_address(void)
 
 guint etcd_server_port(void)
 {
-    return server.client_port;
+    return server.members[0].client_port;
 }
