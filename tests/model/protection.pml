@@ -19,6 +19,7 @@
  *    NO_WITNESS  there is none
  *    OVERLAP     failures may come before the one before is repaired (safety only)
  *    OPERATOR    the standby is given up by hand, where it cannot reach the guest's host
+ *    QUIET       no command of the guest's user
  *    STATES=n    how far the guest goes
  *    FAILURES=n
  *    MUTANT=n    a rule is broken (run has the list); spin must find an error
@@ -46,7 +47,7 @@ mtype:standby = { ACCEPTED, STANDS, TAKING, TAKEOVER, LEAVING, GONE };
 /* W's. */
 mtype:witness = { UNDECIDED, P_ALONE, S_MAY, FORGOTTEN };
 /* What an agent is about to do; lost when it is killed. */
-mtype:step = { BEGUN, COUNTED, SERVE, CONSENTED, PREPARED, CUT, TOLD_COMPLETE, IDLE, CONFIRM, CLAIMED,
+mtype:step = { BEGUN, COUNTED, SERVE, CONSENTED, PREPARED, TOLD_COMPLETE, IDLE, CONFIRM, CLAIMED,
                LOST_THERE };
 mtype = { START, EPOCH, SEAL, COMPLETE, CONFIRMED, GIVEN_UP };
 
@@ -87,7 +88,11 @@ chan to_p = [2] of { mtype, byte };
 
 byte heard = 0;
 byte failures = FAILURES;
-bool asked = 0;       /* a command of its user was given */
+#ifdef QUIET
+bool asked = 1;
+#else
+bool asked = 0;       /* a command of its user was given, or none will be */
+#endif
 bool unprotected = 0; /* P's VMM ended where S could not go on: as of any guest */
 
 #define NUMBER(vmm) (vmm == RUNNING -> 1 : 0)
@@ -168,10 +173,8 @@ end:
         if :: OPENS -> p_open = 0; pp = PREPARED
            :: else -> pp = PREPARED fi }
     :: atomic { p == UP && pp == PREPARED && (!conn || pq != RUNNING) -> pp = SERVE }
-    :: atomic { p == UP && pp == PREPARED && conn && pq == RUNNING && nfull(to_s) ->
-        cut = state; to_s ! EPOCH, cut; pp = CUT }
-    :: atomic { p == UP && pp == CUT && (!conn || ROOM(to_s)) ->
-        if :: conn -> to_s ! SEAL, cut :: else fi; pp = SERVE }
+    :: atomic { p == UP && pp == PREPARED && conn && pq == RUNNING && empty(to_s) ->
+        cut = state; to_s ! EPOCH, cut; to_s ! SEAL, cut; pp = SERVE }
 #if MUTANT == 15
     :: atomic { p_open && acked > 0 -> p_open = 0 }
 #endif
@@ -501,17 +504,20 @@ end:
 
 /* --- failures ------------------------------------------------------------ */
 
-#define SETTLED (pj == OURS || pj == FINISHED || (pj == COUNTS && conn && pq == RUNNING && pp == SERVE) || \
-                 (pj == NOTED && conn))
 #ifdef OVERLAP
 #define MAY_FAIL (failures > 0)
 #else
-#define MAY_FAIL (failures > 0 && ps && ((pw && sw && w_up) || w_away) && p == UP && s == UP && \
-                  w != S_MAY && sj != TAKING && SETTLED)
+/* The first one at any time. */
+#define SETTLED (ps && ((pw && sw && w_up) || w_away) && p == UP && s == UP && \
+                 w != S_MAY && sj != TAKING && \
+                 (pj == OURS || pj == FINISHED || (pj == COUNTS && conn && pq == RUNNING)))
+#define MAY_FAIL (failures > 0 && (failures == FAILURES || SETTLED))
 #endif
 
-/* Whether S could go on: by P's agent's word, or W's. */
-#define USABLE (sj == STANDS && !s_blank && !s_away && epoch > 0 && (SPLIT || pj == LOST))
+/* Whether S could go on: by the word of P's agent, or by W. */
+#define USABLE (!s_blank && !s_away && epoch > 0 && \
+                (sj == TAKING || (sj == STANDS && (SPLIT || pj == LOST) && pj != ALONE && \
+                                  pp != TOLD_COMPLETE)))
 inline note_death(may_go_on) { unprotected = (may_go_on -> unprotected : 1) }
 
 inline kill_primary() { p = DOWN; pp = SERVE; lose();
@@ -528,20 +534,22 @@ active proctype Failures()
 end:
     do
     :: atomic { failures > 0 -> failures = 0 }
+    :: atomic { !asked -> asked = 1 }
     :: atomic { MAY_FAIL && ps -> failures--; ps = 0; lose() }
     :: atomic { !ps -> ps = 1 }
     :: atomic { MAY_FAIL && p == UP -> failures--; kill_primary() }
     :: atomic { MAY_FAIL && p == UP -> failures--; p = FROZEN }
     :: atomic { MAY_FAIL && s == UP -> failures--; kill_standby() }
-    :: atomic { MAY_FAIL && pq != DEAD && sj != TAKEOVER -> failures--; note_death(USABLE && pj != ALONE);
-        pq = DEAD }
+    :: atomic { MAY_FAIL && pq != DEAD && sj != TAKEOVER -> failures--; note_death(USABLE); pq = DEAD }
     /* P's host, restarted or for good. */
-    :: atomic { MAY_FAIL && sj != TAKEOVER -> kill_primary(); pq = DEAD;
-        if :: failures--; note_death(USABLE && pj != ALONE)
+    :: atomic { MAY_FAIL && sj != TAKEOVER ->
+        if :: failures--; note_death(USABLE)
            :: failures = 0; p_away = 1;
-              note_death(USABLE && pj != ALONE && w != P_ALONE && (w_up || NO_LEASES)) fi }
+              note_death(USABLE && w != P_ALONE && (w_up || NO_LEASES)) fi;
+        kill_primary(); pq = DEAD }
     /* S's host, the same. */
     :: atomic { MAY_FAIL && sj != TAKEOVER && !s_away -> kill_standby(); sq = NONE;
+        unprotected = (pq == DEAD -> 1 : unprotected);
         if :: failures--; if :: sj == STANDS || sj == TAKING -> s_blank = 1; epoch = 0; staged = 0
                              :: else fi
            :: failures = 0; s_away = 1 fi }
