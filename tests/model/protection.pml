@@ -28,10 +28,10 @@
 #define MUTANT 0
 #endif
 #ifndef FAILURES
-#define FAILURES 2
+#define FAILURES 1
 #endif
 #ifndef STATES
-#define STATES 2
+#define STATES 1
 #endif
 
 /* FROZEN: stopped by SIGSTOP. */
@@ -384,10 +384,10 @@ end:
         clear(); conn = 1; cut = acked }
     :: atomic { s == UP && sj == STANDS && sp == CLAIMED -> sp = IDLE;
         if
-#if MUTANT == 12 || MUTANT == 4
+#if MUTANT == 12
         :: true -> sj = TAKING; if :: conn -> lose() :: else fi
 #else
-        :: !s_granted && !given_s -> sj = TAKING; if :: conn -> lose() :: else fi
+        :: !s_granted && ENDED_S -> sj = TAKING; if :: conn -> lose() :: else fi
         :: else
 #endif
         fi;
