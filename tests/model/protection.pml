@@ -301,7 +301,6 @@ end:
 #endif
     :: atomic { S_READS && to_s ? [COMPLETE, _] && sp == IDLE -> to_s ? COMPLETE, _;
 #if MUTANT == 22
-        /* ENDED goes before the record. */
         if :: conn && ROOM(to_p) -> to_p ! GIVEN_UP, 0 :: else fi
 #else
         if :: sj == STANDS -> sj = LEAVING :: else fi
