@@ -5,40 +5,27 @@
 
 #include "base/clock.h"
 #include "base/error.h"
-#include "base/json.h"
 #include "base/lock_guard.h"
 #include "base/log.h"
 #include "base/name.h"
 #include "base/thread.h"
 #include "migrate/etcd.h"
+#include "migrate/witness_record.h"
 #include "policy/lease.h"
-#include "wire/messages.h"
 
 #define NS_PER_MS ((uint64_t)1000000)
-#define RECORD_FORMAT 1
-#define MAX_NAME_BYTES 255
 #define KEY_PREFIX "/vmferry/witness/"
 /* So often is a transaction begun anew of which the other side has changed something meanwhile. */
 #define ROUNDS 5
 
-typedef enum { ROLE_SOURCE, ROLE_DESTINATION, ROLES } Role;
 typedef enum { KEY_STATE, KEY_LEASE, KEYS } Key;
-
-typedef struct {
-    char *guest, *guest_id;
-    uint64_t term;
-    char *parties[ROLES];
-    char *destination_name;
-    guint lease_ms; /* the longest */
-    WitnessState state;
-} Record;
 
 /* What is known of one transaction. */
 typedef struct {
     char *transaction;
     char *names[KEYS];
     uint64_t revisions[KEYS]; /* 0: it is not there */
-    Record record;            /* where there is one */
+    WitnessRecord record;     /* where there is one */
     guint lease_ms;
     uint64_t seen_ns;          /* since when the lease is known to have this revision */
     uint64_t covered_until_ns; /* what we were granted so far ends then; 0: it is not known */
@@ -72,147 +59,15 @@ typedef struct {
     Known *known;
     const WitnessRequest *request;
     uint64_t end_ns;
-    Role role;
+    WitnessRole role;
     WitnessReply *reply;
 } Question;
-
-/* ---- the record ---- */
-
-static void record_clear(Record *record)
-{
-    g_free(record->guest);
-    g_free(record->guest_id);
-    g_free(record->parties[ROLE_SOURCE]);
-    g_free(record->parties[ROLE_DESTINATION]);
-    g_free(record->destination_name);
-    *record = (Record){0};
-}
-G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(Record, record_clear)
-
-static char *record_encode(const Record *record, const char *transaction, WitnessState state)
-{
-    g_autoptr(json_t) object = json_pack(
-        "{s:i, s:s, s:s, s:s, s:I, s:s, s:s, s:s, s:i, s:s}", "format", RECORD_FORMAT,
-        "transaction", transaction, "guest", record->guest, "guest_id", record->guest_id, "term",
-        (json_int_t)record->term, "source", record->parties[ROLE_SOURCE], "destination",
-        record->parties[ROLE_DESTINATION], "destination_name", record->destination_name, "lease_ms",
-        (int)record->lease_ms, "state", witness_state_name(state));
-
-    return object ? json_dumps(object, JSON_LINE) : NULL;
-}
-
-static gboolean get_id(json_t *object, const char *key, char **ret, GError **error)
-{
-    const char *id;
-
-    if (!json_get_text(object, key, &id, error))
-        return FALSE;
-    if (!random_id_is_valid(id)) {
-        error_set(error, VMFERRY_ERROR_INVALID, "\"%s\" is no id", key);
-        return FALSE;
-    }
-    *ret = g_strdup(id);
-    return TRUE;
-}
-
-static gboolean decode_guest(json_t *object, const char *transaction, Record *ret, GError **error)
-{
-    const char *name, *guest;
-
-    if (!json_get_text(object, "transaction", &name, error) ||
-        !json_get_text(object, "guest", &guest, error) || !guest_name_check(guest, error) ||
-        !get_id(object, "guest_id", &ret->guest_id, error) ||
-        !json_get_count(object, "term", MESSAGE_MAX_TERM, &ret->term, error))
-        return FALSE;
-    ret->guest = g_strdup(guest);
-    if (strcmp(name, transaction) == 0)
-        return TRUE;
-    error_set(error, VMFERRY_ERROR_INVALID, "it is of another transaction");
-    return FALSE;
-}
-
-static gboolean decode_parties(json_t *object, Record *ret, GError **error)
-{
-    const char *name;
-
-    if (!get_id(object, "source", &ret->parties[ROLE_SOURCE], error) ||
-        !get_id(object, "destination", &ret->parties[ROLE_DESTINATION], error) ||
-        !json_get_text(object, "destination_name", &name, error))
-        return FALSE;
-    ret->destination_name = g_strdup(name);
-    if (strlen(name) <= MAX_NAME_BYTES &&
-        strcmp(ret->parties[ROLE_SOURCE], ret->parties[ROLE_DESTINATION]) != 0)
-        return TRUE;
-    error_set(error, VMFERRY_ERROR_INVALID, "\"destination\" or its name is not valid");
-    return FALSE;
-}
-
-static gboolean get_lease_ms(json_t *object, uint64_t least, guint *ret, GError **error)
-{
-    uint64_t ms;
-
-    if (!json_get_count(object, "lease_ms", WITNESS_MAX_LEASE_MS, &ms, error))
-        return FALSE;
-    *ret = (guint)ms;
-    if (ms >= least)
-        return TRUE;
-    error_set(error, VMFERRY_ERROR_INVALID, "\"lease_ms\" is too short");
-    return FALSE;
-}
-
-static gboolean decode_state(json_t *object, Record *ret, GError **error)
-{
-    const char *state;
-
-    if (!json_get_text(object, "state", &state, error) ||
-        !get_lease_ms(object, WITNESS_MIN_LEASE_MS, &ret->lease_ms, error))
-        return FALSE;
-    if (witness_state_from_name(state, &ret->state))
-        return TRUE;
-    error_set(error, VMFERRY_ERROR_INVALID, "\"state\" is none");
-    return FALSE;
-}
-
-static json_t *parse_value(const EtcdEntry *entry, GError **error)
-{
-    g_autoptr(json_t) object =
-        json_parse_object(entry->value, entry->length, ETCD_MAX_VALUE_BYTES, error);
-    uint64_t format;
-
-    return object && json_get_count(object, "format", RECORD_FORMAT, &format, error)
-               ? g_steal_pointer(&object)
-               : NULL;
-}
-
-static gboolean record_decode(const EtcdEntry *entry, const char *transaction, Record *ret,
-                              GError **error)
-{
-    g_autoptr(json_t) object = parse_value(entry, error);
-
-    return object && decode_guest(object, transaction, ret, error) &&
-           decode_parties(object, ret, error) && decode_state(object, ret, error);
-}
-
-static char *lease_encode(guint lease_ms)
-{
-    g_autoptr(json_t) object =
-        json_pack("{s:i, s:i}", "format", RECORD_FORMAT, "lease_ms", (int)lease_ms);
-
-    return json_dumps(object, JSON_LINE);
-}
-
-static gboolean lease_decode(const EtcdEntry *entry, guint *ret, GError **error)
-{
-    g_autoptr(json_t) object = parse_value(entry, error);
-
-    return object && get_lease_ms(object, 1, ret, error);
-}
 
 /* ---- what is known ---- */
 
 static void known_clear(Known *known)
 {
-    record_clear(&known->record);
+    witness_record_clear(&known->record);
     for (guint i = 0; i < KEYS; i++)
         g_free(known->names[i]);
     g_free(known->transaction);
@@ -239,18 +94,29 @@ static void note_lease(Known *known, uint64_t revision, guint lease_ms)
     known->seen_ns = clock_boot_ns();
 }
 
+static gboolean decode(const EtcdEntry *entries, const char *transaction, WitnessRecord *ret,
+                       guint *ret_lease_ms, GError **error)
+{
+    const EtcdEntry *state = &entries[KEY_STATE], *lease = &entries[KEY_LEASE];
+
+    if (lease->revision > 0)
+        return witness_record_decode(state->value, state->length, transaction, ret, error) &&
+               witness_lease_decode(lease->value, lease->length, ret_lease_ms, error);
+    error_set(error, VMFERRY_ERROR_INVALID, "its record is there, and its lease is not");
+    return FALSE;
+}
+
 static gboolean take_entries(Known *known, const EtcdEntry *entries, GError **error)
 {
-    g_auto(Record) record = {0};
+    g_auto(WitnessRecord) record = {0};
     guint lease_ms = 0;
 
     if (entries[KEY_STATE].revision > 0 &&
-        (!record_decode(&entries[KEY_STATE], known->transaction, &record, error) ||
-         !lease_decode(&entries[KEY_LEASE], &lease_ms, error)))
+        !decode(entries, known->transaction, &record, &lease_ms, error))
         return FALSE;
-    record_clear(&known->record);
+    witness_record_clear(&known->record);
     known->record = record;
-    record = (Record){0};
+    record = (WitnessRecord){0};
     known->revisions[KEY_STATE] = entries[KEY_STATE].revision;
     note_lease(known, lease_ms > 0 ? entries[KEY_LEASE].revision : 0, lease_ms);
     return TRUE;
@@ -315,7 +181,7 @@ static Step write_state(Question *question, WitnessState state, gboolean of_this
                         GError **error)
 {
     Known *known = question->known;
-    g_autofree char *value = record_encode(&known->record, known->transaction, state);
+    g_autofree char *value = witness_record_encode(&known->record, known->transaction, state);
     EtcdKey keys[KEYS];
     Step step;
 
@@ -351,9 +217,9 @@ static gboolean check_registration(const WitnessEtcd *witness, const WitnessRequ
     return FALSE;
 }
 
-static Record make_record(const char *source, const WitnessRequest *request)
+static WitnessRecord make_record(const char *source, const WitnessRequest *request)
 {
-    return (Record){
+    return (WitnessRecord){
         .guest = g_strdup(request->guest),
         .guest_id = g_strdup(request->guest_id),
         .term = request->term,
@@ -365,23 +231,25 @@ static Record make_record(const char *source, const WitnessRequest *request)
 }
 
 /* Asked for again, since the answer was lost. */
-static gboolean is_same(const Record *record, const char *source, const WitnessRequest *request)
+static gboolean is_same(const WitnessRecord *record, const char *source,
+                        const WitnessRequest *request)
 {
-    g_auto(Record) wanted = make_record(source, request);
+    g_auto(WitnessRecord) wanted = make_record(source, request);
 
     return record->state == WITNESS_UNDECIDED && record->term == wanted.term &&
            record->lease_ms == wanted.lease_ms && strcmp(record->guest_id, wanted.guest_id) == 0 &&
-           strcmp(record->parties[ROLE_SOURCE], source) == 0 &&
-           strcmp(record->parties[ROLE_DESTINATION], wanted.parties[ROLE_DESTINATION]) == 0 &&
+           strcmp(record->parties[WITNESS_ROLE_SOURCE], source) == 0 &&
+           strcmp(record->parties[WITNESS_ROLE_DESTINATION],
+                  wanted.parties[WITNESS_ROLE_DESTINATION]) == 0 &&
            strcmp(record->destination_name, wanted.destination_name) == 0;
 }
 
 /* It may be registered anew, after it was forgotten: a lease is taken to have been granted just now. */
-static Step write_new(Question *question, const Record *record, GError **error)
+static Step write_new(Question *question, const WitnessRecord *record, GError **error)
 {
     Known *known = question->known;
-    g_autofree char *value = record_encode(record, known->transaction, WITNESS_UNDECIDED);
-    g_autofree char *lease = lease_encode(record->lease_ms);
+    g_autofree char *value = witness_record_encode(record, known->transaction, WITNESS_UNDECIDED);
+    g_autofree char *lease = witness_lease_encode(record->lease_ms);
     EtcdKey keys[KEYS];
 
     if (!value) {
@@ -399,16 +267,16 @@ static Step write_new(Question *question, const Record *record, GError **error)
 static Step add_record(Question *question, GError **error)
 {
     Known *known = question->known;
-    g_auto(Record) record = make_record(question->witness->us, question->request);
+    g_auto(WitnessRecord) record = make_record(question->witness->us, question->request);
     Step step = write_new(question, &record, error);
 
     if (step != STEP_DONE)
         return step;
     known->revisions[KEY_STATE] = question->witness->revision;
     note_lease(known, question->witness->revision, record.lease_ms);
-    record_clear(&known->record);
+    witness_record_clear(&known->record);
     known->record = record;
-    record = (Record){0};
+    record = (WitnessRecord){0};
     return STEP_DONE;
 }
 
@@ -429,12 +297,12 @@ static Step register_transaction(Question *question, GError **error)
 
 /* ---- the other questions, of a record that is known ---- */
 
-static gboolean only_for(const Question *question, Role role, GError **error)
+static gboolean only_for(const Question *question, WitnessRole role, GError **error)
 {
     if (question->role == role)
         return TRUE;
     error_set(error, VMFERRY_ERROR_REFUSED, "only the %s may ask for that",
-              role == ROLE_SOURCE ? "source" : "destination");
+              role == WITNESS_ROLE_SOURCE ? "source" : "destination");
     return FALSE;
 }
 
@@ -474,12 +342,12 @@ static Step renew(Question *question, GError **error)
     EtcdKey keys[KEYS];
     Step step;
 
-    if (!only_for(question, ROLE_DESTINATION, error))
+    if (!only_for(question, WITNESS_ROLE_DESTINATION, error))
         return STEP_REFUSED;
     if (known->record.state == WITNESS_SOURCE_MAY)
         return refuse_for_source(question, error);
     covering_ms = cover(known, lease_ms);
-    value = lease_encode(covering_ms);
+    value = witness_lease_encode(covering_ms);
     compare_all(known, keys);
     keys[KEY_LEASE].is_written = TRUE;
     keys[KEY_LEASE].value = value;
@@ -520,7 +388,7 @@ static Step claim(Question *question, GError **error)
 {
     WitnessState state = question->known->record.state;
 
-    if (question->role == ROLE_SOURCE)
+    if (question->role == WITNESS_ROLE_SOURCE)
         return claim_for_source(question, error);
     if (state == WITNESS_SOURCE_MAY)
         return refuse_for_source(question, error);
@@ -532,7 +400,7 @@ static Step claim(Question *question, GError **error)
 /* Written also where there is none: a claim that is under way comes too late. */
 static Step give_back(Question *question, GError **error)
 {
-    if (!only_for(question, ROLE_SOURCE, error))
+    if (!only_for(question, WITNESS_ROLE_SOURCE, error))
         return STEP_REFUSED;
     if (question->known->record.state == WITNESS_DESTINATION_ALONE)
         return refuse_for_destination(question, error);
@@ -546,8 +414,9 @@ static Step forget(Question *question, GError **error)
     EtcdKey keys[KEYS];
     Step step;
 
-    if ((state == WITNESS_SOURCE_MAY && !only_for(question, ROLE_SOURCE, error)) ||
-        (state == WITNESS_DESTINATION_ALONE && !only_for(question, ROLE_DESTINATION, error)))
+    if ((state == WITNESS_SOURCE_MAY && !only_for(question, WITNESS_ROLE_SOURCE, error)) ||
+        (state == WITNESS_DESTINATION_ALONE &&
+         !only_for(question, WITNESS_ROLE_DESTINATION, error)))
         return STEP_REFUSED;
     compare_all(question->known, keys);
     keys[KEY_LEASE].is_compared = FALSE;
@@ -562,7 +431,7 @@ static Step ask(Question *question, GError **error)
 {
     const Known *known = question->known;
 
-    if (question->role == ROLE_SOURCE && known->record.state == WITNESS_UNDECIDED)
+    if (question->role == WITNESS_ROLE_SOURCE && known->record.state == WITNESS_UNDECIDED)
         question->reply->wait_ms = get_wait_ms(known);
     return STEP_DONE;
 }
@@ -574,9 +443,9 @@ static gboolean find_role(Question *question, GError **error)
 {
     const Known *known = question->known;
 
-    for (guint role = 0; known->revisions[KEY_STATE] > 0 && role < ROLES; role++)
+    for (guint role = 0; known->revisions[KEY_STATE] > 0 && role < WITNESS_ROLES; role++)
         if (g_strcmp0(known->record.parties[role], question->witness->us) == 0) {
-            question->role = (Role)role;
+            question->role = (WitnessRole)role;
             return TRUE;
         }
     error_set(error, VMFERRY_ERROR_NOT_FOUND, "this witness knows of no such transaction");
