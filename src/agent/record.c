@@ -166,8 +166,8 @@ json_t *guest_record_to_json(const GuestRecord *record)
     if (record->other_pid > 0) {
         json_object_set_new(object, "other_pid", json_integer(record->other_pid));
         json_object_set_new(object, "other_start", json_integer((json_int_t)record->other_start));
-        set_text(object, "other_directory", record->other_directory);
     }
+    set_text(object, "other_directory", record->other_directory);
     if (record->checkpoint_ms > 0)
         json_object_set_new(object, "checkpoint_ms", json_integer(record->checkpoint_ms));
     set_text(object, "store", record->store);

@@ -274,6 +274,7 @@ static gpointer recovery_thread(gpointer data)
         }
         pause_between(recovery);
     }
+    standby_ahead_free(recovery->ahead);
     recovery_leave_witness(recovery);
     return NULL;
 }

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "agent/recovery.h"
+#include "agent/standby_ahead.h"
 #include "migrate/kept_writes.h"
 #include "migrate/takeover_gate.h"
 #include "transfer/delta_store.h"
@@ -24,6 +25,7 @@ typedef struct {
     gboolean cleaned;       /* of what a dead agent left in it */
     Witness *witness;       /* NULL: there is none, or it was not needed yet; the same of … */
     TakeoverGate *gate;
+    StandbyAhead *ahead; /* of a standby, while it stands by; NULL: none */
 } Recovery;
 
 /* A guest that was paused by a move runs again; one whose user paused it stays
@@ -84,6 +86,21 @@ RecoveryVerdict recovery_tell_drained(Recovery *recovery, GError **error);
 RecoveryVerdict recovery_take_over(Recovery *recovery, GError **error);
 RecoveryVerdict recovery_keep_taken_over(Recovery *recovery, GError **error);
 RecoveryVerdict recovery_takeover_gone(Recovery *recovery);
+
+/* The fresh process of a takeover (recovery_fresh.c).  Ends the one that is on record, if it is there
+ * still, and removes its directory; launches one, with nothing of an earlier one on record: it is on
+ * record when *begun* (may be NULL) is called, and has done nothing by then. */
+typedef struct {
+    AgentContext *context;
+    Guest *guest;
+    const GuestMessage *machine;
+    const GPtrArray *rules; /* of VmmMapRule, where it is another host's machine; or NULL */
+    void (*begun)(pid_t pid, uint64_t start_time, gpointer user);
+    gpointer user;
+} FreshLaunch;
+
+gboolean recovery_end_fresh(Guest *guest, GError **error);
+Vmm *recovery_launch_fresh(const FreshLaunch *launch, GError **error);
 
 /* A standby (recovery_standby.c): POSTCOPY_SOURCE; its end, where nothing is to be gone on with. */
 RecoveryVerdict recovery_stand_by(Recovery *recovery, GError **error);

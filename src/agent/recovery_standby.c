@@ -1,9 +1,12 @@
 /*
  * A standby: what comes of another host's guest is kept, and gone on with
  *
- * As the source of a split guest (recovery_postcopy.c), without a process: all of the guest is in its
+ * As the source of a split guest (recovery_postcopy.c), without its process: all of the guest is in its
  * epochs.  Up to the first of them there is nothing, and nothing is taken over: where its host has lost
- * the guest by then, it is lost as one without a standby.
+ * the guest by then, it is lost as one without a standby.  From then on an empty process waits
+ * (standby_ahead.h), so that what is left of a takeover is: the rest of the journal to the images, the
+ * device state into that process, and run.  It outlives sessions and decisions; whatever ends the
+ * standing by takes it or ends it, before the guest's record changes.
  */
 #include <string.h>
 
@@ -12,11 +15,13 @@
 #include "agent/recovery_private.h"
 #include "agent/storage_guards.h"
 #include "base/error.h"
+#include "base/log.h"
 #include "migrate/postcopy_source.h"
 #include "migrate/standby_disks.h"
 #include "migrate/takeover_images.h"
 
 #define CONNECT_TIMEOUT_MS 500u
+#define MOST_PARTS 2
 
 typedef struct {
     Recovery *recovery;
@@ -64,9 +69,18 @@ static gboolean is_stopping(gpointer user)
     return recovery_is_stopping(((Standing *)user)->recovery);
 }
 
+static void end_ahead(Recovery *recovery)
+{
+    standby_ahead_free(g_steal_pointer(&recovery->ahead));
+}
+
+/* Its process first, whose pid and directory are on the record as well. */
 static gboolean give_up(gpointer user, GError **error)
 {
-    return recovery_give_up(((Standing *)user)->recovery, error);
+    Recovery *recovery = ((Standing *)user)->recovery;
+
+    end_ahead(recovery);
+    return recovery_give_up(recovery, error);
 }
 
 static gboolean has_epoch(gpointer user)
@@ -80,18 +94,28 @@ static gboolean never(gpointer user)
     return FALSE;
 }
 
-static PostcopySourceJob make_job(Standing *standing, const GuestRecord *record,
-                                  CheckpointPart *part)
+/* Without a process that waits there is one part. */
+static guint list_parts(const Standing *standing, CheckpointPart parts[MOST_PARTS])
 {
-    *part = standby_disks_get(standing->disks);
+    StandbyAhead *ahead = standing->recovery->ahead;
+
+    parts[0] = standby_disks_get(standing->disks);
+    if (ahead)
+        parts[1] = standby_ahead_get(ahead);
+    return ahead ? 2 : 1;
+}
+
+static PostcopySourceJob make_job(Standing *standing, const GuestRecord *record,
+                                  CheckpointPart parts[MOST_PARTS])
+{
     return (PostcopySourceJob){
         .destination = record->destination,
         .agent = record->destination_agent,
         .transaction = {record->transaction, record->id, record->term + 1},
         .pages = delta_store_get_source(standing->deltas),
         .deltas = standing->deltas,
-        .parts = part,
-        .part_count = 1,
+        .parts = parts,
+        .part_count = list_parts(standing, parts),
         .give_up = give_up,
         .gate = recovery_get_gate(standing->recovery, record),
         .may_take_over = has_epoch,
@@ -162,12 +186,34 @@ static gboolean open_all(Standing *standing, const GuestRecord *record, GError *
            start_disks(standing, error);
 }
 
+/* ---- a process that waits ---- */
+
+/* A help, and no more: a takeover launches one as well. */
+static void begin_ahead(Standing *standing)
+{
+    Recovery *recovery = standing->recovery;
+    g_autoptr(GError) problem = NULL;
+
+    if (!recovery->ahead && recovery_end_fresh(recovery->guest, &problem) &&
+        recovery->context->settings->launch_ahead)
+        recovery->ahead = standby_ahead_start(recovery->context, recovery->guest, &problem);
+    if (problem)
+        log_warning("guest %s: no process waits here: %s", recovery->guest->name, problem->message);
+    if (recovery->ahead && has_epoch(standing))
+        standby_ahead_want(recovery->ahead);
+}
+
 /* ---- its end ---- */
+
+static RecoveryVerdict forget(Recovery *recovery, const char *why)
+{
+    end_ahead(recovery);
+    return recovery_forget(recovery, "standby-ended", why);
+}
 
 RecoveryVerdict recovery_end_standby(Recovery *recovery)
 {
-    return recovery_forget(recovery, "standby-ended",
-                           "this host does not stand by for it any more");
+    return forget(recovery, "this host does not stand by for it any more");
 }
 
 static RecoveryVerdict end_lost(Recovery *recovery, const GuestRecord *record, const char *why)
@@ -176,7 +222,7 @@ static RecoveryVerdict end_lost(Recovery *recovery, const GuestRecord *record, c
         "%s; this host had nothing of it yet, or what others have heard of since is not here", why);
 
     recovery_forget_witness(recovery, record);
-    return recovery_forget(recovery, "standby-ended", text);
+    return forget(recovery, text);
 }
 
 /* What it kept was in memory. */
@@ -200,8 +246,7 @@ static RecoveryVerdict end_rebooted(Recovery *recovery, const GuestRecord *recor
     }
     g_clear_error(error);
     recovery_forget_witness(recovery, record);
-    return recovery_forget(recovery, "standby-ended",
-                           "this host was restarted, and had it in its memory only");
+    return forget(recovery, "this host was restarted, and had it in its memory only");
 }
 
 /* ---- taking over ---- */
@@ -236,8 +281,8 @@ static RecoveryVerdict stand_by(Standing *standing, const GuestRecord *record, G
 {
     g_autoptr(GError) why = NULL;
     MigratePostcopy counts = {.switched = TRUE};
-    CheckpointPart part;
-    PostcopySourceJob job = make_job(standing, record, &part);
+    CheckpointPart parts[MOST_PARTS];
+    PostcopySourceJob job = make_job(standing, record, parts);
 
     switch (postcopy_source_run(&job, NULL, NULL, &counts, &why)) {
     case POSTCOPY_COMPLETE:
@@ -259,8 +304,8 @@ static RecoveryVerdict follow_decision(Standing *standing, const GuestRecord *re
     Recovery *recovery = standing->recovery;
     g_autoptr(Session) session = NULL;
     g_autoptr(GPtrArray) left = NULL;
-    CheckpointPart part;
-    PostcopySourceJob job = make_job(standing, record, &part);
+    CheckpointPart parts[MOST_PARTS];
+    PostcopySourceJob job = make_job(standing, record, parts);
     PostcopyAnswer answer;
 
     session = postcopy_source_connect(&job, &left, &answer, NULL);
@@ -275,7 +320,7 @@ static RecoveryVerdict follow_decision(Standing *standing, const GuestRecord *re
         return take_over(recovery, record, "kept here by an operator's decision", error);
     }
     recovery_forget_witness(recovery, record);
-    return recovery_forget(recovery, "standby-ended", "given up by an operator's decision");
+    return forget(recovery, "given up by an operator's decision");
 }
 
 RecoveryVerdict recovery_stand_by(Recovery *recovery, GError **error)
@@ -284,13 +329,14 @@ RecoveryVerdict recovery_stand_by(Recovery *recovery, GError **error)
     g_auto(Standing) standing = {.recovery = recovery};
 
     if (!record->destination)
-        return recovery_forget(recovery, "standby-ended", "the agent ended before it had begun");
+        return forget(recovery, "the agent ended before it had begun");
     if (strcmp(record->boot_id, recovery->context->boot_id) != 0)
         return end_rebooted(recovery, record, error);
     if (record->taking_over)
         return recovery_take_over(recovery, error);
     if (!open_all(&standing, record, error))
         return RECOVERY_AGAIN;
+    begin_ahead(&standing);
     return recovery->seen_decision == DECISION_NONE ? stand_by(&standing, record, error)
                                                     : follow_decision(&standing, record, error);
 }

@@ -43,6 +43,7 @@ typedef struct {
     Takeover *takeover;
     GPtrArray *rules;   /* of VmmMapRule, where the machine is another host's; NULL: it is ours */
     char **old_cgroups; /* of the old process, to be removed after it; NULL: none */
+    gboolean launched_ahead;
     uint64_t begun_ns;
 } Taking;
 
@@ -153,30 +154,21 @@ static gboolean note_images(const Taking *taking, Vmm *old, GError **error)
 
 /* --- up to the fresh process ------------------------------------------------------------- */
 
-/* That one belongs to us alone: it was launched for a takeover that was broken off. */
-static gboolean end_other(const GuestRecord *record, GError **error)
+/* Where there is none, or it does not answer, one is launched; what was for a takeover that was broken off
+ * goes first. */
+static gboolean begin(Taking *taking, GError **error)
 {
-    if (record->other_pid <= 0 || !process_is_same(record->other_pid, record->other_start))
-        return TRUE;
-    if (!process_kill(record->other_pid, record->other_start, SIGKILL, error))
-        return !process_is_same(record->other_pid, record->other_start);
-    return process_wait_gone(record->other_pid, record->other_start, KILL_TIMEOUT_MS);
-}
+    Guest *guest = taking->recovery->guest;
+    GuestRecord *record;
 
-static gboolean forget_other(Taking *taking, GError **error)
-{
-    GuestRecord *record = registry_get_record(taking->recovery->guest);
-
-    if (!end_other(record, error)) {
-        guest_record_free(record);
+    taking->takeover =
+        standby_ahead_take(g_steal_pointer(&taking->recovery->ahead), &taking->fresh);
+    taking->launched_ahead = taking->takeover != NULL;
+    if (!taking->launched_ahead && !recovery_end_fresh(guest, error))
         return FALSE;
-    }
-    if (record->other_directory)
-        guest_directory_remove(record->other_directory);
-    g_clear_pointer(&record->other_directory, g_free);
-    record->other_pid = 0;
+    record = registry_get_record(guest);
     record->taking_over = TRUE;
-    return registry_journal_record(taking->recovery->guest, record, error);
+    return registry_journal_record(guest, record, error);
 }
 
 /* Once: one that was adopted has no control socket any more after that. */
@@ -193,35 +185,6 @@ static gboolean leave_place(Taking *taking, GError **error)
     old = registry_get_vmm(taking->recovery->guest, NULL);
     return note_images(taking, old, error) && takeover_leave_place(old, taking->directory, error) &&
            !fault_point("takeover.place-left", error);
-}
-
-/* VmmLaunch.begun: it does nothing yet. */
-static gboolean note_fresh(const VmmIdentity *identity, gpointer user, GError **error)
-{
-    Taking *taking = user;
-    GuestRecord *record = registry_get_record(taking->recovery->guest);
-
-    record->other_pid = identity->pid;
-    record->other_start = identity->start_time;
-    return registry_journal_record(taking->recovery->guest, record, error);
-}
-
-static gboolean give_directory(Taking *taking, char **ret, GError **error)
-{
-    g_autofree char *path =
-        guest_directory_create(taking->recovery->context->settings->runtime_dir, error);
-    GuestRecord *record;
-
-    if (!path)
-        return FALSE;
-    record = registry_get_record(taking->recovery->guest);
-    record->other_directory = g_strdup(path);
-    if (!registry_journal_record(taking->recovery->guest, record, error)) {
-        guest_directory_remove(path);
-        return FALSE;
-    }
-    *ret = g_steal_pointer(&path);
-    return TRUE;
 }
 
 /* --- the disks --------------------------------------------------------------------------- */
@@ -289,28 +252,20 @@ static gboolean apply_writes(Taking *taking, GError **error)
 
 static gboolean launch_fresh(Taking *taking, GError **error)
 {
-    const GuestMessage *machine = taking->machine;
-    const VmmDriver *driver = vmm_driver_find(machine->vmm_kind, error);
-    g_autofree char *directory = NULL;
-    VmmLaunch launch = {
-        .name = taking->recovery->guest->name,
-        .command_line = machine->command_line,
-        .working_directory = machine->working_directory ? machine->working_directory : "/",
-        .incoming = TRUE,
-        .in_place = TRUE,
+    FreshLaunch launch = {
+        .context = taking->recovery->context,
+        .guest = taking->recovery->guest,
+        .machine = taking->machine,
         .rules = taking->rules,
-        .process = machine->process,
-        .allow_unconfined = taking->recovery->context->settings->allow_unconfined,
-        .begun = note_fresh,
-        .user = taking,
     };
 
-    if (!driver || !give_directory(taking, &directory, error))
+    if (!taking->fresh)
+        taking->fresh = recovery_launch_fresh(&launch, error);
+    if (!taking->fresh || fault_point("takeover.launched", error))
         return FALSE;
-    launch.directory = directory;
-    taking->fresh = driver->launch(&launch, error);
-    return taking->fresh && !fault_point("takeover.launched", error) &&
-           vmm_match_machine(taking->fresh, machine->machine, machine->live, error);
+    if (!taking->takeover)
+        taking->takeover = takeover_prepare(taking->fresh, taking->directory, error);
+    return taking->takeover != NULL;
 }
 
 static gboolean load(Taking *taking, GError **error)
@@ -321,8 +276,7 @@ static gboolean load(Taking *taking, GError **error)
         error_set(error, VMFERRY_ERROR_INVALID, "no epoch of the guest is complete");
         return FALSE;
     }
-    taking->takeover = takeover_prepare(taking->fresh, taking->directory, error);
-    return taking->takeover && takeover_load(taking->takeover, taking->store, state, error) &&
+    return takeover_load(taking->takeover, taking->store, state, error) &&
            !fault_point("takeover.loaded", error);
 }
 
@@ -396,7 +350,8 @@ static void say_taken_over(Taking *taking)
     delta_store_get_epoch(taking->store, &epoch);
     registry_set_problem(recovery->guest, NULL);
     event_log_add(recovery->context->events, recovery->guest->name, "taken-over",
-                  json_pack("{s:I, s:f}", "epoch", (json_int_t)epoch, "ms", ms),
+                  json_pack("{s:I, s:f, s:b}", "epoch", (json_int_t)epoch, "ms", ms,
+                            "launched_ahead", (int)taking->launched_ahead),
                   "runs here again, as it was at epoch %" PRIu64
                   " of its destination; that took %.0f ms",
                   epoch, ms);
@@ -464,7 +419,7 @@ RecoveryVerdict recovery_take_over(Recovery *recovery, GError **error)
 {
     g_auto(Taking) taking = {.recovery = recovery, .begun_ns = clock_now_ns()};
 
-    if (!forget_other(&taking, error) || fault_point("takeover.begun", error) ||
+    if (!begin(&taking, error) || fault_point("takeover.begun", error) ||
         !open_all(&taking, error) || !leave_place(&taking, error) ||
         !apply_writes(&taking, error) || !launch_fresh(&taking, error) || !load(&taking, error) ||
         !become(&taking, error)) {
@@ -503,10 +458,9 @@ RecoveryVerdict recovery_keep_taken_over(Recovery *recovery, GError **error)
 
 RecoveryVerdict recovery_takeover_gone(Recovery *recovery)
 {
-    g_autoptr(GuestRecord) record = registry_get_record(recovery->guest);
     g_autoptr(GError) problem = NULL;
 
-    if (!end_other(record, &problem))
-        log_warning("guest %s: %s", record->name, problem ? problem->message : "a process remains");
+    if (!recovery_end_fresh(recovery->guest, &problem))
+        log_warning("guest %s: %s", recovery->guest->name, problem->message);
     return recovery_forget(recovery, "ended", "its process has ended");
 }

@@ -36,6 +36,7 @@ AgentSettings *agent_settings_new(void)
     settings->store_memory = SETTINGS_STORE_AUTO;
     settings->alone_after = SETTINGS_DEFAULT_ALONE_S;
     settings->protect_again = SETTINGS_DEFAULT_PROTECT_AGAIN_S;
+    settings->launch_ahead = TRUE;
     migrate_options_init(&settings->moves);
     settings->rules = g_ptr_array_new_with_free_func(map_rule_free);
     return settings;
@@ -98,14 +99,24 @@ static gboolean set_pki(AgentSettings *settings, const char *value, GError **err
     return set_path(&settings->pki_dir, value, error);
 }
 
-static gboolean set_insecure(AgentSettings *settings, const char *value, GError **error)
+static gboolean read_flag(const char *value, gboolean *ret, GError **error)
 {
     if (strcmp(value, "true") != 0 && strcmp(value, "false") != 0) {
         error_set(error, VMFERRY_ERROR_INVALID, "\"%s\" is neither true nor false", value);
         return FALSE;
     }
-    settings->insecure = strcmp(value, "true") == 0;
+    *ret = strcmp(value, "true") == 0;
     return TRUE;
+}
+
+static gboolean set_insecure(AgentSettings *settings, const char *value, GError **error)
+{
+    return read_flag(value, &settings->insecure, error);
+}
+
+static gboolean set_launch_ahead(AgentSettings *settings, const char *value, GError **error)
+{
+    return read_flag(value, &settings->launch_ahead, error);
 }
 
 static gboolean set_allow(AgentSettings *settings, const char *value, GError **error)
@@ -193,6 +204,7 @@ static const struct {
     {"store-memory", set_store_memory},
     {"alone-after", set_alone_after},
     {"protect-again", set_protect_again},
+    {"launch-ahead", set_launch_ahead},
 };
 
 static gboolean refuse_key(GError **error)

@@ -43,6 +43,11 @@ gboolean vmm_get_run_state(Vmm *vmm, VmmRunState *ret, GError **error)
     return vmm->ops->get_run_state(vmm, ret, error);
 }
 
+gboolean vmm_ask_run_state(Vmm *vmm, guint timeout_ms, VmmRunState *ret, GError **error)
+{
+    return vmm->ops->ask_run_state(vmm, timeout_ms, ret, error);
+}
+
 gboolean vmm_check_process(Vmm *vmm, GError **error)
 {
     if (vmm->ops->is_same_process(vmm))

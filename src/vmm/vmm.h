@@ -198,6 +198,7 @@ typedef struct {
     gboolean (*is_same_process)(Vmm *vmm); /* that pid's, still */
     VmmIdentity *(*get_identity)(Vmm *vmm);
     gboolean (*get_run_state)(Vmm *vmm, VmmRunState *ret, GError **error);
+    gboolean (*ask_run_state)(Vmm *vmm, guint timeout_ms, VmmRunState *ret, GError **error);
     VmmDescription *(*describe)(Vmm *vmm, GError **error);
     gboolean (*check_movable)(Vmm *vmm, GError **error);
     GArray *(*get_vcpu_threads)(Vmm *vmm, GError **error);
@@ -280,6 +281,9 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(Vmm, vmm_free)
 
 pid_t vmm_get_pid(Vmm *vmm);
 gboolean vmm_get_run_state(Vmm *vmm, VmmRunState *ret, GError **error);
+
+/* The same, where no answer within *timeout_ms* is one: for who has another way. */
+gboolean vmm_ask_run_state(Vmm *vmm, guint timeout_ms, VmmRunState *ret, GError **error);
 
 /* FALSE with *error* where the VMM's process has ended, whoever has its pid now.
  * A caller that has opened something by the pid (a descriptor, a mapping, a

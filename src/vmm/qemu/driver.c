@@ -67,14 +67,14 @@ static pid_t get_pid(Vmm *vmm)
     return from_vmm(vmm)->pid;
 }
 
-static gboolean get_run_state(Vmm *vmm, VmmRunState *ret, GError **error)
+static gboolean ask_run_state(Vmm *vmm, guint timeout_ms, VmmRunState *ret, GError **error)
 {
     QemuVmm *qemu = from_vmm(vmm);
     g_autoptr(GMutexLocker) locker G_GNUC_UNUSED = g_mutex_locker_new(&qemu->lock);
     g_autoptr(GError) failure = NULL;
     g_autofree char *status = NULL;
 
-    status = qemu_query_status(qemu->qmp, QMP_COMMAND_MS, &failure);
+    status = qemu_query_status(qemu->qmp, (int)timeout_ms, &failure);
     if (status) {
         *ret = qemu_run_state_from_status(status);
         return TRUE;
@@ -86,6 +86,11 @@ static gboolean get_run_state(Vmm *vmm, VmmRunState *ret, GError **error)
     }
     g_propagate_error(error, g_steal_pointer(&failure));
     return FALSE;
+}
+
+static gboolean get_run_state(Vmm *vmm, VmmRunState *ret, GError **error)
+{
+    return ask_run_state(vmm, QMP_COMMAND_MS, ret, error);
 }
 
 /* Defines the table's entry around an operation: lock, do, explain. */
@@ -558,6 +563,7 @@ static const VmmOps qemu_ops = {
     .is_same_process = is_same_process,
     .get_identity = get_identity,
     .get_run_state = get_run_state,
+    .ask_run_state = ask_run_state,
     .describe = describe,
     .check_movable = check_movable,
     .get_vcpu_threads = get_vcpu_threads,
