@@ -275,6 +275,7 @@ static gpointer recovery_thread(gpointer data)
         pause_between(recovery);
     }
     standby_ahead_free(recovery->ahead);
+    recovery_storage_free(recovery->storage);
     recovery_leave_witness(recovery);
     return NULL;
 }

@@ -15,6 +15,8 @@ typedef enum {
     RECOVERY_DONE,  /* settled; the claim is given back or the guest removed */
 } RecoveryVerdict;
 
+typedef struct RecoveryStorage RecoveryStorage;
+
 typedef struct {
     AgentContext *context;
     Guest *guest;
@@ -25,7 +27,8 @@ typedef struct {
     gboolean cleaned;       /* of what a dead agent left in it */
     Witness *witness;       /* NULL: there is none, or it was not needed yet; the same of … */
     TakeoverGate *gate;
-    StandbyAhead *ahead; /* of a standby, while it stands by; NULL: none */
+    StandbyAhead *ahead;      /* of a standby, while it stands by; NULL: none */
+    RecoveryStorage *storage; /* what it leaves to a takeover; NULL: nothing */
 } Recovery;
 
 /* A guest that was paused by a move runs again; one whose user paused it stays
@@ -116,12 +119,18 @@ gboolean recovery_open_epochs(const GuestRecord *record, DeltaStore **ret_deltas
                               KeptWrites **ret_writes, GError **error);
 void recovery_drop_decision(Recovery *recovery);
 
-/* The machine that a takeover in this directory is of; a storage process for its disks, in *directory*, with
- * a guard in *guards* (storage_guards.h).  *rules*: of VmmMapRule, where it is another host's machine. */
+/* The machine that a takeover in this directory is of. */
 GuestMessage *recovery_read_machine(const char *deltas, GError **error);
-VmmStorage *recovery_open_storage(Recovery *recovery, const GuestMessage *machine,
-                                  const GPtrArray *rules, const char *directory, GHashTable *guards,
-                                  GError **error);
+
+/* A storage process for its disks, with a directory and a guard of its own (recovery_storage.c).  *rules*: of
+ * VmmMapRule, where it is another host's machine. */
+RecoveryStorage *recovery_storage_open(AgentContext *context, const GuestMessage *machine,
+                                       const GPtrArray *rules, GError **error);
+/* Owned by it. */
+VmmStorage *recovery_storage_get(RecoveryStorage *own);
+/* Ends the process.  NULL-safe. */
+void recovery_storage_free(RecoveryStorage *own);
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(RecoveryStorage, recovery_storage_free)
 
 /* INCOMING (recovery_incoming.c). */
 RecoveryVerdict recovery_settle_incoming(Recovery *recovery, GError **error);

@@ -10,10 +10,8 @@
  */
 #include <string.h>
 
-#include "agent/directory.h"
 #include "agent/incoming_private.h"
 #include "agent/recovery_private.h"
-#include "agent/storage_guards.h"
 #include "base/error.h"
 #include "base/log.h"
 #include "migrate/postcopy_source.h"
@@ -30,19 +28,15 @@ typedef struct {
     GuestMessage *machine;
     GPtrArray *rules; /* of VmmMapRule */
     json_t *images_object;
-    GArray *images;  /* of TakeoverImage */
-    char *directory; /* of a storage process, or NULL */
-    GHashTable *guards;
+    GArray *images;           /* of TakeoverImage */
+    RecoveryStorage *storage; /* that writes them; NULL: it is not there */
     StandbyDisks *disks;
 } Standing;
 
 static void standing_clear(Standing *standing)
 {
     g_clear_pointer(&standing->disks, standby_disks_free);
-    if (standing->directory)
-        guest_directory_remove(standing->directory);
-    g_clear_pointer(&standing->directory, g_free);
-    g_clear_pointer(&standing->guards, g_hash_table_unref);
+    g_clear_pointer(&standing->storage, recovery_storage_free);
     g_clear_pointer(&standing->images, g_array_unref);
     g_clear_pointer(&standing->images_object, json_decref);
     g_clear_pointer(&standing->rules, g_ptr_array_unref);
@@ -136,25 +130,19 @@ static PostcopySourceJob make_job(Standing *standing, const GuestRecord *record,
 static VmmStorage *on_open_storage(gpointer user, GError **error)
 {
     Standing *standing = user;
-    const char *runtime = standing->recovery->context->settings->runtime_dir;
 
-    if (!standing->directory)
-        standing->directory = guest_directory_create_for_move(runtime, error);
-    return standing->directory
-               ? recovery_open_storage(standing->recovery, standing->machine, standing->rules,
-                                       standing->directory, standing->guards, error)
-               : NULL;
+    standing->storage = recovery_storage_open(standing->recovery->context, standing->machine,
+                                              standing->rules, error);
+    return standing->storage ? recovery_storage_get(standing->storage) : NULL;
 }
 
-static void on_close_storage(VmmStorage *storage, gpointer user)
+/* One that works a takeover may need. */
+static void on_close_storage(VmmStorage *storage, gboolean works, gpointer user)
 {
     Standing *standing = user;
-    pid_t pid = vmm_storage_get_pid(storage);
 
-    vmm_storage_free(storage);
-    storage_guards_drop(standing->guards, pid);
-    guest_directory_remove(standing->directory);
-    g_clear_pointer(&standing->directory, g_free);
+    if (!works)
+        g_clear_pointer(&standing->storage, recovery_storage_free);
 }
 
 static gboolean start_disks(Standing *standing, GError **error)
@@ -164,6 +152,7 @@ static gboolean start_disks(Standing *standing, GError **error)
         .images = (const TakeoverImage *)standing->images->data,
         .count = standing->images->len,
         .full_bytes = STANDBY_DISKS_FULL_BYTES,
+        .opens_ahead = standing->recovery->context->settings->launch_ahead,
         .open_storage = on_open_storage,
         .close_storage = on_close_storage,
         .user = standing,
@@ -179,7 +168,6 @@ static gboolean open_all(Standing *standing, const GuestRecord *record, GError *
     if (!standing->machine)
         return FALSE;
     standing->rules = incoming_make_rules(standing->recovery->context->settings);
-    standing->guards = storage_guards_new();
     standing->images = takeover_images_read(record->deltas, &standing->images_object, error);
     return standing->images &&
            recovery_open_epochs(record, &standing->deltas, &standing->writes, error) &&
@@ -251,6 +239,14 @@ static RecoveryVerdict end_rebooted(Recovery *recovery, const GuestRecord *recor
 
 /* ---- taking over ---- */
 
+/* All is closed that it opens, and what it can go on with is left to it. */
+static void hand_over(Standing *standing)
+{
+    g_clear_pointer(&standing->disks, standby_disks_free);
+    standing->recovery->storage = g_steal_pointer(&standing->storage);
+    standing_clear(standing);
+}
+
 static RecoveryVerdict take_over(Recovery *recovery, const GuestRecord *record, const char *why,
                                  GError **error)
 {
@@ -266,14 +262,14 @@ static RecoveryVerdict note_loss(Standing *standing, const GuestRecord *record, 
     Recovery *recovery = standing->recovery;
     gboolean usable = has_epoch(standing) && !recovery_is_alone_there(recovery, record);
 
-    standing_clear(standing);
+    hand_over(standing);
     return usable ? take_over(recovery, record, why, error) : end_lost(recovery, record, why);
 }
 
 static RecoveryVerdict go_through_gate(Standing *standing, const GuestRecord *record,
                                        const char *why, GError **error)
 {
-    standing_clear(standing);
+    hand_over(standing);
     return recovery_go_through_gate(standing->recovery, record, why, error);
 }
 
@@ -316,7 +312,7 @@ static RecoveryVerdict follow_decision(Standing *standing, const GuestRecord *re
         return RECOVERY_AGAIN;
     }
     if (recovery->seen_decision == DECISION_KEEP_HERE && has_epoch(standing)) {
-        standing_clear(standing);
+        hand_over(standing);
         return take_over(recovery, record, "kept here by an operator's decision", error);
     }
     recovery_forget_witness(recovery, record);

@@ -11,7 +11,6 @@
 #include "agent/incoming_private.h"
 #include "agent/launch.h"
 #include "agent/recovery_private.h"
-#include "agent/storage_guards.h"
 #include "agent/takeover_notice.h"
 #include "agent/watch.h"
 #include "base/clock.h"
@@ -30,7 +29,7 @@
 
 #define MACHINE_MAX_BYTES ((size_t)8 << 20)
 #define AWAIT_SLICE_MS 100
-#define KILL_TIMEOUT_MS 10000
+#define STORAGE_ANSWER_MS 500
 #define RESUME_ATTEMPTS 50
 #define RESUME_PAUSE_NS 100000000ULL
 
@@ -44,7 +43,9 @@ typedef struct {
     GPtrArray *rules;   /* of VmmMapRule, where the machine is another host's; NULL: it is ours */
     char **old_cgroups; /* of the old process, to be removed after it; NULL: none */
     gboolean launched_ahead;
+    RecoveryStorage *storage; /* NULL: none was needed */
     uint64_t begun_ns;
+    double disks_ms; /* that the rest of the journal took */
 } Taking;
 
 static void taking_clear(Taking *taking)
@@ -52,6 +53,7 @@ static void taking_clear(Taking *taking)
     g_clear_pointer(&taking->takeover, takeover_free);
     if (taking->fresh)
         launch_undo(g_steal_pointer(&taking->fresh));
+    recovery_storage_free(taking->storage);
     delta_store_free(taking->store);
     guest_message_free(taking->machine);
     g_clear_pointer(&taking->rules, g_ptr_array_unref);
@@ -59,39 +61,6 @@ static void taking_clear(Taking *taking)
     g_free(taking->directory);
 }
 G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(Taking, taking_clear)
-
-static char *map(const GPtrArray *rules, const char *text)
-{
-    return rules ? vmm_map_text(text, rules) : g_strdup(text);
-}
-
-VmmStorage *recovery_open_storage(Recovery *recovery, const GuestMessage *machine,
-                                  const GPtrArray *rules, const char *directory, GHashTable *guards,
-                                  GError **error)
-{
-    const VmmDriver *driver = vmm_driver_find(machine->vmm_kind, error);
-    g_autofree char *program = map(rules, machine->command_line[0]);
-    g_autofree char *folder =
-        map(rules, machine->working_directory ? machine->working_directory : "/");
-    VmmStorageLaunch launch = {
-        .program = program,
-        .working_directory = folder,
-        .directory = directory,
-        .process = machine->process,
-        .allow_unconfined = recovery->context->settings->allow_unconfined,
-        .begun = storage_guards_begun,
-        .user = guards,
-    };
-
-    if (driver && driver->open_storage) {
-        // cppcheck-suppress returnDanglingLifetime ; it keeps nothing of it
-        return driver->open_storage(&launch, error);
-    }
-    if (driver)
-        error_set(error, VMFERRY_ERROR_UNSUPPORTED, "disks of a guest of %s are not written",
-                  driver->kind);
-    return NULL;
-}
 
 GuestMessage *recovery_read_machine(const char *deltas, GError **error)
 {
@@ -189,27 +158,36 @@ static gboolean leave_place(Taking *taking, GError **error)
 
 /* --- the disks --------------------------------------------------------------------------- */
 
-static VmmStorage *open_storage(Taking *taking, const char *directory, GHashTable *guards,
-                                GError **error)
+/* The one that the standby has left, or another one.  It is ended once the guest runs: that takes time. */
+static VmmStorage *get_storage(Taking *taking, GError **error)
 {
-    return recovery_open_storage(taking->recovery, taking->machine, taking->rules, directory,
-                                 guards, error);
+    Recovery *recovery = taking->recovery;
+    g_autoptr(GError) problem = NULL;
+
+    taking->storage = g_steal_pointer(&recovery->storage);
+    if (taking->storage &&
+        !vmm_storage_answers(recovery_storage_get(taking->storage), STORAGE_ANSWER_MS, &problem)) {
+        log_warning("guest %s: the storage process here: %s", recovery->guest->name,
+                    problem->message);
+        vmm_storage_kill(recovery_storage_get(taking->storage));
+        g_clear_pointer(&taking->storage, recovery_storage_free);
+    }
+    if (!taking->storage)
+        taking->storage =
+            recovery_storage_open(recovery->context, taking->machine, taking->rules, error);
+    return taking->storage ? recovery_storage_get(taking->storage) : NULL;
 }
 
 static gboolean apply(Taking *taking, const WriteJournal *journal, const GArray *images,
                       GError **error)
 {
-    g_autofree char *directory =
-        guest_directory_create_for_move(taking->recovery->context->settings->runtime_dir, error);
-    g_autoptr(GHashTable) guards = storage_guards_new();
-    VmmStorage *storage = directory ? open_storage(taking, directory, guards, error) : NULL;
-    gboolean applied;
+    uint64_t begun_ns = clock_now_ns();
+    VmmStorage *storage = get_storage(taking, error);
+    gboolean applied =
+        storage && takeover_disks_apply(journal, storage, (const TakeoverImage *)images->data,
+                                        images->len, error);
 
-    applied = storage && takeover_disks_apply(journal, storage, (const TakeoverImage *)images->data,
-                                              images->len, error);
-    vmm_storage_free(storage);
-    if (directory)
-        guest_directory_remove(directory);
+    taking->disks_ms = clock_ns_to_ms(clock_now_ns() - begun_ns);
     return applied;
 }
 
@@ -349,12 +327,12 @@ static void say_taken_over(Taking *taking)
 
     delta_store_get_epoch(taking->store, &epoch);
     registry_set_problem(recovery->guest, NULL);
-    event_log_add(recovery->context->events, recovery->guest->name, "taken-over",
-                  json_pack("{s:I, s:f, s:b}", "epoch", (json_int_t)epoch, "ms", ms,
-                            "launched_ahead", (int)taking->launched_ahead),
-                  "runs here again, as it was at epoch %" PRIu64
-                  " of its destination; that took %.0f ms",
-                  epoch, ms);
+    event_log_add(
+        recovery->context->events, recovery->guest->name, "taken-over",
+        json_pack("{s:I, s:f, s:f, s:b}", "epoch", (json_int_t)epoch, "ms", ms, "disks_ms",
+                  taking->disks_ms, "launched_ahead", (int)taking->launched_ahead),
+        "runs here again, as it was at epoch %" PRIu64 " of its destination; that took %.0f ms",
+        epoch, ms);
     watch_guest(recovery->context, recovery->guest);
 }
 

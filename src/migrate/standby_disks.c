@@ -30,14 +30,20 @@ struct StandbyDisks {
 
 /* ---- the thread ---- */
 
+static gboolean open_storage(StandbyDisks *disks, GError **error)
+{
+    if (!disks->storage)
+        disks->storage = disks->options.open_storage(disks->options.user, error);
+    return disks->storage != NULL;
+}
+
 static gboolean drain(StandbyDisks *disks, GError **error)
 {
     const StandbyDisksOptions *options = &disks->options;
 
-    if (!disks->storage)
-        disks->storage = options->open_storage(options->user, error);
-    return disks->storage && takeover_disks_apply_full(disks->journal, disks->storage,
-                                                       options->images, options->count, error);
+    return open_storage(disks, error) &&
+           takeover_disks_apply_full(disks->journal, disks->storage, options->images,
+                                     options->count, error);
 }
 
 /* One that has failed may have ended. */
@@ -47,7 +53,7 @@ static void note_failure(StandbyDisks *disks, const GError *problem)
              "a standby's disks are not written: %s; that is tried again", problem->message);
     disks->told = TRUE;
     if (disks->storage)
-        disks->options.close_storage(g_steal_pointer(&disks->storage), disks->options.user);
+        disks->options.close_storage(g_steal_pointer(&disks->storage), FALSE, disks->options.user);
 }
 
 /* With the lock held. */
@@ -72,6 +78,8 @@ static gpointer drain_main(gpointer data)
 {
     StandbyDisks *disks = data;
 
+    if (disks->options.opens_ahead)
+        open_storage(disks, NULL);
     while (await_full(disks)) {
         g_autoptr(GError) problem = NULL;
         gboolean done = drain(disks, &problem);
@@ -88,7 +96,7 @@ static gpointer drain_main(gpointer data)
         g_mutex_unlock(&disks->lock);
     }
     if (disks->storage)
-        disks->options.close_storage(g_steal_pointer(&disks->storage), disks->options.user);
+        disks->options.close_storage(g_steal_pointer(&disks->storage), TRUE, disks->options.user);
     return NULL;
 }
 

@@ -18,17 +18,20 @@
 #include "migrate/kept_writes.h"
 #include "migrate/takeover_disks.h"
 
-/* A takeover writes that much at most, but for what is under way, before the guest runs. */
-#define STANDBY_DISKS_FULL_BYTES (16ull << 20)
+/* A takeover writes that much at most, but for what is under way, before the guest runs: some 1,000 writes
+ * of 4 KiB, one after the other. */
+#define STANDBY_DISKS_FULL_BYTES (4ull << 20)
 
 typedef struct {
     KeptWrites *kept;            /* borrowed */
     const TakeoverImage *images; /* borrowed, as are their texts */
     guint count;
     uint64_t full_bytes;
-    /* A storage process, for as long as this lives; ends it. */
+    gboolean
+        opens_ahead; /* before there is anything to write, for a takeover that goes on with it */
+    /* A storage process; it is not used any more, and works still, or does not. */
     VmmStorage *(*open_storage)(gpointer user, GError **error);
-    void (*close_storage)(VmmStorage *storage, gpointer user);
+    void (*close_storage)(VmmStorage *storage, gboolean works, gpointer user);
     gpointer user;
 } StandbyDisksOptions;
 

@@ -16,6 +16,11 @@ void vmm_storage_kill(VmmStorage *storage)
     storage->ops->kill(storage);
 }
 
+gboolean vmm_storage_answers(VmmStorage *storage, guint timeout_ms, GError **error)
+{
+    return storage->ops->answers(storage, timeout_ms, error);
+}
+
 gboolean vmm_storage_create(VmmStorage *storage, const VmmImageRequest *request, GError **error)
 {
     return storage->ops->create(storage, request, error);

@@ -49,6 +49,7 @@ typedef struct {
     void (*free)(VmmStorage *storage);
     pid_t (*get_pid)(VmmStorage *storage);
     void (*kill)(VmmStorage *storage);
+    gboolean (*answers)(VmmStorage *storage, guint timeout_ms, GError **error);
     gboolean (*create)(VmmStorage *storage, const VmmImageRequest *request, GError **error);
     gboolean (*open)(VmmStorage *storage, const char *name, const char *path, const char *format,
                      gboolean writable, GError **error);
@@ -70,6 +71,9 @@ pid_t vmm_storage_get_pid(VmmStorage *storage);
 /* Ends the process at once, from any thread, whatever it does: all that waits for it fails, and
  * its images are good for nothing. */
 void vmm_storage_kill(VmmStorage *storage);
+
+/* It does what it is told, by *timeout_ms* at the latest. */
+gboolean vmm_storage_answers(VmmStorage *storage, guint timeout_ms, GError **error);
 
 /* Makes an image in a file that exists and is empty.  UNSUPPORTED where the format or an option
  * cannot be made. */

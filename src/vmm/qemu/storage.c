@@ -448,6 +448,11 @@ static void kill_process(VmmStorage *base)
     (void)process_kill(storage->pid, storage->start_time, SIGKILL, NULL);
 }
 
+static gboolean answers(VmmStorage *base, guint timeout_ms, GError **error)
+{
+    return qmp_run(from_storage(base)->qmp, "query-status", NULL, (int)timeout_ms, error);
+}
+
 static char *get_socket(VmmStorage *base)
 {
     return g_strdup(from_storage(base)->nbd_path);
@@ -496,6 +501,7 @@ static const VmmStorageOps storage_ops = {
     .free = storage_free,
     .get_pid = get_pid,
     .kill = kill_process,
+    .answers = answers,
     .create = create,
     .open = open_image,
     .get_socket = get_socket,
