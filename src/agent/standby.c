@@ -141,9 +141,25 @@ static gboolean on_check(const GuestMessage *guest, gpointer user, GError **erro
 
 /* ---- its end ---- */
 
+/* Where it goes on here it is to be protected by where it was, and as it was.  What its host has not told
+ * is left to what it is by default. */
+static json_t *make_wish(const GuestMessage *guest, const ProtectMessage *protect, const char *host)
+{
+    json_t *wish = json_pack("{s:s, s:s, s:i, s:b}", "standby", host, "witness",
+                             guest->store ? guest->store : "", "interval_ms",
+                             (int)guest->checkpoint_ms, "copies_writes", protect->copies_writes);
+
+    if (protect->sync)
+        json_object_set_new(wish, "sync", json_string(protect->sync));
+    if (protect->overhead_percent > 0)
+        json_object_set_new(wish, "overhead_percent",
+                            json_integer((json_int_t)protect->overhead_percent));
+    return wish;
+}
+
 /* StandbyHost. */
-static gboolean on_commit(const GuestMessage *guest, const char *host, const char *agent,
-                          gpointer user, GError **error)
+static gboolean on_commit(const GuestMessage *guest, const ProtectMessage *protect,
+                          const char *host, const char *agent, gpointer user, GError **error)
 {
     Receiving *receiving = user; /* its first field is the Incoming */
     Incoming *incoming = &receiving->incoming;
@@ -151,10 +167,7 @@ static gboolean on_commit(const GuestMessage *guest, const char *host, const cha
 
     record->destination = g_strdup(host);
     record->destination_agent = g_strdup(agent);
-    /* Where it goes on here it is to be protected by where it was. */
-    record->protection =
-        json_pack("{s:s, s:s, s:i}", "standby", host, "witness", guest->store ? guest->store : "",
-                  "interval_ms", (int)guest->checkpoint_ms);
+    record->protection = make_wish(guest, protect, host);
     if (!registry_journal_record(incoming->guest, record, error))
         return FALSE;
     receiving->guest = g_steal_pointer(&incoming->guest);

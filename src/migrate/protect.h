@@ -86,9 +86,9 @@ typedef struct {
     /* Could it be run here, with the disks that are there by now? */
     gboolean (*check)(const GuestMessage *guest, gpointer user, GError **error);
     /* START: it is on record as a standby of the guest at *host* (HOST:PORT), of the agent with that
-     * lasting id. */
-    gboolean (*commit)(const GuestMessage *guest, const char *host, const char *agent,
-                       gpointer user, GError **error);
+     * lasting id, which protects it as *protect* says. */
+    gboolean (*commit)(const GuestMessage *guest, const ProtectMessage *protect, const char *host,
+                       const char *agent, gpointer user, GError **error);
     /* It is not (any more), and never was. */
     void (*aborted)(const GError *cause, gpointer user);
 } StandbyHost;

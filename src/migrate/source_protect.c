@@ -92,8 +92,13 @@ static gboolean connect_peer(Protect *protect, GError **error)
 static char *encode_protect(const Protect *protect)
 {
     g_autofree WireImage *images = g_new0(WireImage, protect->disks->len + 1);
-    ProtectMessage message = {
-        .port = protect->job->port, .images = images, .image_count = protect->disks->len};
+    const CheckpointPaceLimits *limits = &protect->job->limits;
+    ProtectMessage message = {.port = protect->job->port,
+                              .images = images,
+                              .image_count = protect->disks->len,
+                              .sync = checkpoint_sync_name(limits->sync),
+                              .overhead_percent = (guint)(limits->most_share * 100 + 0.5),
+                              .copies_writes = protect->job->copies_writes};
 
     for (guint i = 0; i < protect->disks->len; i++) {
         const VmmDiskFile *file = ((VmmDisk *)protect->disks->pdata[i])->files->pdata[0];

@@ -335,7 +335,7 @@ static gboolean await_start(Standby *standby, GError **error)
 static gboolean commit(Standby *standby, GError **error)
 {
     return !fault_point("standby.before-commit", error) &&
-           standby->host->commit(standby->move.guest, standby->address,
+           standby->host->commit(standby->move.guest, &standby->message, standby->address,
                                  session_get_peer_agent(standby->move.session),
                                  standby->host->destination.user, error);
 }

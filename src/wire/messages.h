@@ -312,6 +312,7 @@ StoreMessage *store_message_decode(const char *text, size_t length, GError **err
 
 /* A host to the one that is to stand by for its guest, after GUEST. */
 #define PROTECT_MESSAGE_MAX_IMAGES 256u
+#define PROTECT_MESSAGE_MAX_OVERHEAD_PERCENT 50u
 
 typedef struct {
     char *path; /* of a disk's topmost image, as the VMM there names it; map rules apply */
@@ -323,6 +324,10 @@ typedef struct {
     uint16_t port;     /* of the sender's agent, to be reached at */
     WireImage *images; /* of the disks whose writes come, in their order there */
     guint image_count;
+    /* How it is protected, for a standby that has it protected the same way once it has gone on. */
+    const char *sync;       /* "auto", "output" or "timed", a constant; NULL: not told */
+    guint overhead_percent; /* for how much of its time it may stand; 0: not told */
+    gboolean copies_writes; /* of its disks: all are sent, also where they are in its memory */
 } ProtectMessage;
 
 void protect_message_clear(ProtectMessage *message);

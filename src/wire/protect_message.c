@@ -1,6 +1,8 @@
 /*
  * PROTECT: what a standby is to know besides the machine
  */
+#include <string.h>
+
 #include "base/error.h"
 #include "wire/json_fields.h"
 #include "wire/messages.h"
@@ -10,6 +12,8 @@
 #define MAX_FORMAT_BYTES 64
 #define SECTOR_BYTES 512u
 
+static const char *const sync_words[] = {"auto", "output", "timed"};
+
 void protect_message_clear(ProtectMessage *message)
 {
     for (guint i = 0; i < message->image_count; i++) {
@@ -18,6 +22,17 @@ void protect_message_clear(ProtectMessage *message)
     }
     g_clear_pointer(&message->images, g_free);
     message->image_count = 0;
+}
+
+static void encode_options(json_t *object, const ProtectMessage *message)
+{
+    if (message->sync)
+        json_object_set_new(object, "sync", json_string(message->sync));
+    if (message->overhead_percent > 0)
+        json_object_set_new(object, "overhead_percent",
+                            json_integer((json_int_t)message->overhead_percent));
+    if (message->copies_writes)
+        json_object_set_new(object, "copies_writes", json_true());
 }
 
 char *protect_message_encode(const ProtectMessage *message)
@@ -34,6 +49,7 @@ char *protect_message_encode(const ProtectMessage *message)
     }
     json_object_set_new(object, "port", json_integer(message->port));
     json_object_set_new(object, "images", images);
+    encode_options(object, message);
     return json_field_finish(object);
 }
 
@@ -69,6 +85,53 @@ static gboolean decode_images(json_t *object, ProtectMessage *message, GError **
     return TRUE;
 }
 
+static gboolean decode_sync(json_t *object, ProtectMessage *message, GError **error)
+{
+    const char *word;
+
+    if (!json_object_get(object, "sync"))
+        return TRUE;
+    if (!json_get_text(object, "sync", &word, error))
+        return FALSE;
+    for (guint i = 0; i < G_N_ELEMENTS(sync_words) && !message->sync; i++)
+        if (strcmp(word, sync_words[i]) == 0)
+            message->sync = sync_words[i];
+    if (!message->sync)
+        error_set(error, VMFERRY_ERROR_INVALID, "\"sync\" is not auto, output or timed");
+    return message->sync != NULL;
+}
+
+static gboolean decode_overhead(json_t *object, ProtectMessage *message, GError **error)
+{
+    uint64_t percent = 0;
+
+    if (!json_object_get(object, "overhead_percent"))
+        return TRUE;
+    if (!json_get_count(object, "overhead_percent", PROTECT_MESSAGE_MAX_OVERHEAD_PERCENT, &percent,
+                        error))
+        return FALSE;
+    message->overhead_percent = (guint)percent;
+    if (percent == 0)
+        error_set(error, VMFERRY_ERROR_INVALID, "\"overhead_percent\" is 0");
+    return percent > 0;
+}
+
+static gboolean decode_copies(json_t *object, ProtectMessage *message, GError **error)
+{
+    json_t *flag = json_object_get(object, "copies_writes");
+
+    message->copies_writes = json_is_true(flag);
+    if (flag && !json_is_boolean(flag))
+        error_set(error, VMFERRY_ERROR_INVALID, "\"copies_writes\" is neither true nor false");
+    return !flag || json_is_boolean(flag);
+}
+
+static gboolean decode_options(json_t *object, ProtectMessage *message, GError **error)
+{
+    return decode_sync(object, message, error) && decode_overhead(object, message, error) &&
+           decode_copies(object, message, error);
+}
+
 gboolean protect_message_decode(const char *text, size_t length, ProtectMessage *ret,
                                 GError **error)
 {
@@ -77,7 +140,7 @@ gboolean protect_message_decode(const char *text, size_t length, ProtectMessage 
     uint64_t port = 0;
 
     if (!object || !json_get_count(object, "port", UINT16_MAX, &port, error) ||
-        !decode_images(object, &message, error)) {
+        !decode_images(object, &message, error) || !decode_options(object, &message, error)) {
         g_prefix_error(error, "PROTECT: ");
         return FALSE;
     }

@@ -192,6 +192,25 @@ def test_standby_dies(scene, store):  # noqa: F811
     check_disk(guest)
 
 
+def test_options_after_a_failover(scene, store):  # noqa: F811
+    """It is protected back as it was protected."""
+    again(scene)
+    guest = scene.run(**BUSY)
+    protect(scene, guest, store, "--sync", "timed", "--interval", "200ms", "--overhead", "7",
+            "--disk-sync", "copy")
+    wanted = {**scene.a.status(guest)["protection"], "standby": f"{scene.a.address}:4747"}
+    assert (wanted["sync"], wanted["overhead_percent"], wanted["copies_writes"]) == \
+        ("timed", 7, True)
+    scene.a.vmferry("failover", guest.name).require()
+    wait_until(lambda: scene.b.status(guest)["state"] == "protected", "it is protected back", 60)
+    wait_connected_on(scene.b, guest)
+    assert scene.b.status(guest)["protection"] == wanted
+    back = scene.a.status(guest)["protection"]
+    assert back == {**wanted, "standby": f"{scene.b.address}:4747"}
+    scene.b.vmferry("unprotect", guest.name).require()
+    scene.has_moved(guest)
+
+
 def test_standby_is_back_as_it_goes_on_alone(scene, store):  # noqa: F811
     """It is told so, while the guest's host has not put away all that it needed for it."""
     scene.restart(scene.a, {"VMFERRY_FAULT": "destination.complete-sent=stop"}, finds_guests=False)

@@ -62,7 +62,9 @@ static void try_protect(const char *text, size_t length)
         return;
     again = protect_message_encode(&message);
     if (!protect_message_decode(again, strlen(again), &back, NULL) || back.port != message.port ||
-        back.image_count != message.image_count)
+        back.image_count != message.image_count || back.sync != message.sync ||
+        back.overhead_percent != message.overhead_percent ||
+        back.copies_writes != message.copies_writes)
         abort();
 }
 

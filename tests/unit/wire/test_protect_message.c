@@ -15,7 +15,12 @@ static char path[] = "/srv/vm/web1.qcow2", format[] = "qcow2";
 static char *encode(void)
 {
     WireImage image = {path, format, 10u << 20};
-    ProtectMessage message = {.port = 4747, .images = &image, .image_count = 1};
+    ProtectMessage message = {.port = 4747,
+                              .images = &image,
+                              .image_count = 1,
+                              .sync = "timed",
+                              .overhead_percent = 50,
+                              .copies_writes = TRUE};
 
     return protect_message_encode(&message);
 }
@@ -31,6 +36,9 @@ static void test_there_and_back(void **state)
     assert_string_equal(back.images[0].path, path);
     assert_string_equal(back.images[0].format, format);
     assert_int_equal(back.images[0].bytes, 10u << 20);
+    assert_string_equal(back.sync, "timed");
+    assert_int_equal(back.overhead_percent, 50);
+    assert_true(back.copies_writes);
 }
 
 static void test_no_disks(void **state)
@@ -40,6 +48,18 @@ static void test_no_disks(void **state)
 
     assert_true(protect_message_decode(text, strlen(text), &back, NULL));
     assert_int_equal(back.image_count, 0);
+}
+
+/* As by a peer that knows of none. */
+static void test_no_options(void **state)
+{
+    static const char text[] = "{\"port\": 1, \"images\": []}";
+    g_auto(ProtectMessage) back = {0};
+
+    assert_true(protect_message_decode(text, strlen(text), &back, NULL));
+    assert_null(back.sync);
+    assert_int_equal(back.overhead_percent, 0);
+    assert_false(back.copies_writes);
 }
 
 static void test_refused(void **state)
@@ -58,6 +78,13 @@ static void test_refused(void **state)
         "{\"port\": 1, \"images\": [{\"path\": \"a\", \"format\": \"raw\", \"bytes\": 0}]}",
         "{\"port\": 1, \"images\": [{\"path\": \"a\", \"format\": \"raw\", \"bytes\": 513}]}",
         "{\"port\": 1, \"images\": [{\"path\": \"a\", \"format\": \"raw\", \"bytes\": -512}]}",
+        "{\"port\": 1, \"images\": [], \"sync\": \"\"}",
+        "{\"port\": 1, \"images\": [], \"sync\": \"Timed\"}",
+        "{\"port\": 1, \"images\": [], \"sync\": 1}",
+        "{\"port\": 1, \"images\": [], \"overhead_percent\": 0}",
+        "{\"port\": 1, \"images\": [], \"overhead_percent\": 51}",
+        "{\"port\": 1, \"images\": [], \"overhead_percent\": \"5\"}",
+        "{\"port\": 1, \"images\": [], \"copies_writes\": 1}",
     };
 
     for (guint i = 0; i < G_N_ELEMENTS(texts); i++) {
@@ -75,6 +102,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_there_and_back),
         cmocka_unit_test(test_no_disks),
+        cmocka_unit_test(test_no_options),
         cmocka_unit_test(test_refused),
     };
 
