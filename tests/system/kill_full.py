@@ -54,11 +54,19 @@ class Talker:
         self._last = now
         self._answers += 1
 
-    def finish(self) -> None:
-        """LabError where the conversation has not gone on to the end."""
+    def require(self) -> None:
+        """LabError where the conversation does not go on."""
         before = self._answers
         wait_until(lambda: self._answers > before or self._error, "the guest answers", 30)
+        self._raise()
+
+    def finish(self) -> None:
+        """LabError where the conversation has not gone on to the end."""
+        self.require()
         self.close()
+        self._raise()
+
+    def _raise(self) -> None:
         if self._error:
             raise LabError(f"conversation with the guest: {self._error}")
 
