@@ -9,6 +9,7 @@
 #include "agent/postcopy_alone.h"
 #include "agent/postcopy_fetcher.h"
 #include "agent/watch.h"
+#include "base/clock.h"
 #include "base/error.h"
 #include "base/lock_guard.h"
 #include "base/log.h"
@@ -20,6 +21,9 @@
 
 #define KEEP_SLICE_MS 100
 #define STOP_TIMEOUT_MS 10000
+/* A source that connects anew is there again by then. */
+#define ABSENT_MS 2000u
+#define LOOK_NS 20000000ULL
 
 struct PostcopyTable {
     GMutex lock;
@@ -654,6 +658,17 @@ static PostcopyDestination *find_protected(PostcopyTable *table, const char *tra
     return entry && is_protected(entry->split) ? postcopy_destination_ref(entry->split) : NULL;
 }
 
+/* An operator may have seen it in the moment in which it connects anew: that decides nothing. */
+static gboolean is_absent(PostcopyDestination *split)
+{
+    while (!postcopy_destination_has_source(split)) {
+        if (postcopy_destination_get_source_idle_ms(split) >= ABSENT_MS)
+            return TRUE;
+        clock_sleep_ns(LOOK_NS);
+    }
+    return FALSE;
+}
+
 /* Where there is a witness nobody decides against it. */
 static gboolean may_go_alone(PostcopyDestination *split, GError **error)
 {
@@ -671,9 +686,9 @@ gboolean postcopy_go_alone(AgentContext *context, Guest *guest, GError **error)
     if (split && record->role != GUEST_POSTCOPY)
         error_set(error, VMFERRY_ERROR_BUSY, "guest %s is not seen to run yet; try again",
                   guest->name);
-    else if (split && postcopy_destination_has_source(split))
-        error_set(error, VMFERRY_ERROR_REFUSED,
-                  "the source of guest %s answers: nothing is to be decided", guest->name);
+    else if (split && !is_absent(split))
+        error_set(error, VMFERRY_ERROR_REFUSED, "the %s of guest %s answers: nothing is to be decided",
+                  record->standby ? "standby" : "source", guest->name);
     else if (split)
         return may_go_alone(split, error) &&
                transaction_log_note_alone(context->transactions, record->transaction, error) &&
@@ -706,7 +721,7 @@ gboolean postcopy_end_standby(AgentContext *context, Guest *guest, gboolean forc
                   guest->name);
         return FALSE;
     }
-    if (!postcopy_destination_has_source(split)) {
+    if (is_absent(split)) {
         if (!force && !postcopy_destination_get_leases(split)) {
             error_set(error, VMFERRY_ERROR_REFUSED,
                       "the standby %s of guest %s does not answer, and there is no witness: make "

@@ -193,6 +193,25 @@ static gboolean can_be_cancelled(const Guest *guest)
     return guest->activity && activity_get_kind(guest->activity)->cancel;
 }
 
+/* With the lock held.  What lasts for as long as its user wants it need not be waited for. */
+static void refuse_claim(const Guest *guest, GError **error)
+{
+    const GuestRecord *record = guest->record;
+    const char *state = guest_get_shown_state(guest);
+
+    if (record->standby && strcmp(state, "protected") == 0)
+        error_set(error, VMFERRY_ERROR_BUSY,
+                  "guest %s is protected by %s: `vmferry unprotect %s` first", guest->name,
+                  record->destination, guest->name);
+    else if (record->standby && strcmp(state, "standby") == 0 && record->destination)
+        error_set(error, VMFERRY_ERROR_BUSY,
+                  "guest %s runs on %s, and this host stands by for it: say that there",
+                  guest->name, record->destination);
+    else
+        error_set(error, VMFERRY_ERROR_BUSY, "guest %s is %s; wait for that to end%s", guest->name,
+                  state, can_be_cancelled(guest) ? ", or `vmferry cancel` it" : "");
+}
+
 gboolean registry_claim(Guest *guest, GuestRole role, const char *claim, GError **error)
 {
     lock_guard(&guest->registry->lock);
@@ -206,9 +225,7 @@ gboolean registry_claim(Guest *guest, GuestRole role, const char *claim, GError 
                   "guest %s is in doubt: %s may have it; see `vmferry resolve --help`", name,
                   guest->record->destination);
     else if (guest->claim || guest->record->role != role)
-        error_set(error, VMFERRY_ERROR_BUSY, "guest %s is %s; wait for that to end%s", name,
-                  guest_get_shown_state(guest),
-                  can_be_cancelled(guest) ? ", or `vmferry cancel` it" : "");
+        refuse_claim(guest, error);
     else if (!guest->vmm)
         error_set(error, VMFERRY_ERROR_BUSY, "guest %s cannot be reached: %s", name,
                   guest->problem ? guest->problem : "its QMP socket does not answer");
