@@ -138,6 +138,14 @@ static void on_source_lost(const GError *why, gpointer user)
     Owner *owner = user;
     g_autoptr(GuestRecord) record = registry_get_record(owner->guest);
 
+    if (record->standby) {
+        event_log_add(
+            owner->context->events, owner->guest->name, "standby-lost", NULL,
+            "its standby %s stands by no more: %s; it runs on, and the end of this host is "
+            "not survived until it is protected again",
+            record->destination, why->message);
+        return;
+    }
     if (record->store && !witness_address_is_foreign(record->store)) {
         event_log_add(owner->context->events, owner->guest->name, "source-lost", NULL,
                       "its process at its source has ended; the store %s has its pages",
@@ -687,7 +695,8 @@ gboolean postcopy_go_alone(AgentContext *context, Guest *guest, GError **error)
         error_set(error, VMFERRY_ERROR_BUSY, "guest %s is not seen to run yet; try again",
                   guest->name);
     else if (split && !is_absent(split))
-        error_set(error, VMFERRY_ERROR_REFUSED, "the %s of guest %s answers: nothing is to be decided",
+        error_set(error, VMFERRY_ERROR_REFUSED,
+                  "the %s of guest %s answers: nothing is to be decided",
                   record->standby ? "standby" : "source", guest->name);
     else if (split)
         return may_go_alone(split, error) &&

@@ -523,7 +523,7 @@ RecoveryVerdict recovery_tell_drained(Recovery *recovery, GError **error)
 
     if (!record->deltas || recovery->seen_decision != DECISION_NONE)
         return forget_drained(recovery);
-    switch (postcopy_source_tell_drained(&job, error)) {
+    switch (postcopy_source_tell_drained(&job, NULL, error)) {
     case POSTCOPY_ANSWER_RESUMED:
     case POSTCOPY_ANSWER_LOST:
         g_clear_error(error);

@@ -31,6 +31,7 @@ typedef struct {
     GArray *images;           /* of TakeoverImage */
     RecoveryStorage *storage; /* that writes them; NULL: it is not there */
     StandbyDisks *disks;
+    gboolean full; /* that was said */
 } Standing;
 
 static void standing_clear(Standing *standing)
@@ -99,6 +100,20 @@ static guint list_parts(const Standing *standing, CheckpointPart parts[MOST_PART
     return ahead ? 2 : 1;
 }
 
+/* Its host, which hears that, gives us up. */
+static void no_room(const GError *why, gpointer user)
+{
+    const Standing *standing = user;
+    Guest *guest = standing->recovery->guest;
+
+    if (!standing->full)
+        event_log_add(
+            standing->recovery->context->events, guest->name, "no-room", NULL,
+            "this host has no room for its next epoch, and is to stand by for it no more: %s",
+            why->message);
+    ((Standing *)user)->full = TRUE;
+}
+
 static PostcopySourceJob make_job(Standing *standing, const GuestRecord *record,
                                   CheckpointPart parts[MOST_PARTS])
 {
@@ -112,6 +127,7 @@ static PostcopySourceJob make_job(Standing *standing, const GuestRecord *record,
         .part_count = list_parts(standing, parts),
         .give_up = give_up,
         .gate = recovery_get_gate(standing->recovery, record),
+        .no_room = no_room,
         .may_take_over = has_epoch,
         .watches_leases = TRUE,
         .patience_ms = 1, /* the gate knows when the last lease has ended */
@@ -145,6 +161,22 @@ static void on_close_storage(VmmStorage *storage, gboolean works, gpointer user)
         g_clear_pointer(&standing->storage, recovery_storage_free);
 }
 
+/* Until they can be written it goes on here no sooner than there is room for what waits. */
+static void on_note(const GError *problem, gpointer user)
+{
+    Recovery *recovery = ((Standing *)user)->recovery;
+    g_autofree char *text = NULL;
+
+    if (problem)
+        text = g_strdup_printf("its disks' images here cannot be written, and it could not go on "
+                               "here before they can: %s",
+                               problem->message);
+    registry_set_problem(recovery->guest, text);
+    event_log_add(recovery->context->events, recovery->guest->name,
+                  problem ? "images-behind" : "images-written", NULL, "%s",
+                  problem ? text : "its disks' images here are written again");
+}
+
 static gboolean start_disks(Standing *standing, GError **error)
 {
     StandbyDisksOptions options = {
@@ -155,6 +187,7 @@ static gboolean start_disks(Standing *standing, GError **error)
         .opens_ahead = standing->recovery->context->settings->launch_ahead,
         .open_storage = on_open_storage,
         .close_storage = on_close_storage,
+        .note = on_note,
         .user = standing,
     };
 
@@ -227,7 +260,8 @@ static RecoveryVerdict end_rebooted(Recovery *recovery, const GuestRecord *recor
         .user = recovery,
     };
 
-    if (postcopy_source_tell_drained(&job, error) == POSTCOPY_ANSWER_NONE) {
+    if (postcopy_source_tell_drained(&job, "that host was restarted, and had it in its memory only",
+                                     error) == POSTCOPY_ANSWER_NONE) {
         g_prefix_error(error, "this host was restarted and stands by no more, which the guest's "
                               "host does not hear: ");
         return RECOVERY_AGAIN;

@@ -63,6 +63,7 @@ struct PostcopyDestination {
     gboolean from_store;                /* which may not have all, … */
     gboolean pushed;                    /* … and has sent what it has */
     gboolean said_lost;                 /* the source, that its memory is no more */
+    gboolean said_full;                 /* … that it has no room for what we send */
     uint64_t question;                  /* the last one for a lease, … */
     uint64_t asked_ns[LEASE_QUESTIONS]; /* … and when the last ones were sent (clock_boot_ns()) */
 
@@ -598,6 +599,7 @@ static void take_error(PostcopyDestination *split, Session *session, const Frame
     g_autoptr(GError) told = NULL;
 
     session_error_from_frame(session, frame, &told);
+    split->said_full = !split->from_store && error_is(told, VMFERRY_ERROR_NO_SPACE);
     split->said_lost = !split->from_store && error_is(told, VMFERRY_ERROR_NOT_FOUND);
     g_propagate_error(error, g_steal_pointer(&told));
 }
@@ -1000,22 +1002,26 @@ gboolean postcopy_destination_serve(PostcopyDestination *split, Session *session
                                     GError **error)
 {
     g_autoptr(GError) problem = NULL;
-    gboolean done, lost;
+    gboolean done, lost, full;
 
     if (!(queue ? keep_turn : take_turn)(split, session, error))
         return FALSE;
     split->from_store = FALSE;
     note_source(split, TRUE);
-    split->said_lost = FALSE;
+    split->said_lost = split->said_full = FALSE;
     done = queue ? serve(split, session, queue, &problem) : serve_resumed(split, session, &problem);
     lost = split->said_lost;
+    full = split->said_full && postcopy_destination_is_stood_by(split);
     note_source(split, FALSE);
     leave_turn(split, session);
     if (done)
         complete(split);
     if (lost)
         pass_without_source(split);
-    if (lost && note_source_gone(split))
+    /* It may take over until it hears that it is not needed any more, and has given up. */
+    if (full)
+        postcopy_destination_end_standby(split);
+    if (full || (lost && note_source_gone(split)))
         split->host.source_lost(problem, split->host.user);
     if (problem)
         g_propagate_error(error, g_steal_pointer(&problem));

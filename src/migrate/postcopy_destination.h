@@ -36,7 +36,8 @@ typedef struct {
      * *checkpoints*: NULL where it was not protected. */
     void (*whole)(const FaultServiceCounts *counts, const CheckpointCounts *checkpoints,
                   gpointer user);
-    /* The source says that what is outstanding is lost. */
+    /* The source says that what is outstanding is lost, or, of one that stands by, that it does so no
+     * more: then all is well without it. */
     void (*source_lost)(const GError *why, gpointer user);
     GDestroyNotify free; /* of *user*, which is the PostcopyDestination's; may be NULL */
     gpointer user;

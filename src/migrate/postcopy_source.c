@@ -531,16 +531,27 @@ static gboolean end_serving(Run *run, GError **error)
     return run->told || tell_ended(run, error);
 }
 
+static gboolean start_epochs(Run *run, GError **error)
+{
+    const PostcopySourceJob *job = run->job;
+    g_autoptr(GError) problem = NULL;
+
+    run->epochs = checkpoint_receiver_start(run->session, job->deltas, job->parts, job->part_count,
+                                            job->no_room == NULL, &problem);
+    if (run->epochs)
+        return TRUE;
+    if (error_is(problem, VMFERRY_ERROR_NO_SPACE))
+        session_send_error(run->session, problem);
+    g_propagate_error(error, g_steal_pointer(&problem));
+    return FALSE;
+}
+
 static gboolean serve(Run *run, GError **error)
 {
     if (run->complete)
         return end_serving(run, error);
-    if (run->job->deltas) {
-        run->epochs = checkpoint_receiver_start(run->session, run->job->deltas, run->job->parts,
-                                                run->job->part_count, error);
-        if (!run->epochs)
-            return FALSE;
-    }
+    if (run->job->deltas && !start_epochs(run, error))
+        return FALSE;
     if (!push(run, error))
         return FALSE;
     while (!run->complete) {
@@ -627,7 +638,8 @@ static void pause_between(Run *run, guint attempts)
 
 /* The pages are lost with the VMM here: whoever waits for them at the destination waits for ever, and
  * its users are to know.  On a connection of its own: the other one may have failed in any way. */
-PostcopyAnswer postcopy_source_tell_drained(const PostcopySourceJob *job, GError **error)
+PostcopyAnswer postcopy_source_tell_drained(const PostcopySourceJob *job, const char *why,
+                                            GError **error)
 {
     g_autoptr(GPtrArray) left = NULL;
     g_autoptr(GError) reason = NULL;
@@ -636,9 +648,11 @@ PostcopyAnswer postcopy_source_tell_drained(const PostcopySourceJob *job, GError
 
     if (!session)
         return answer == POSTCOPY_ANSWER_RESUMED ? POSTCOPY_ANSWER_NONE : answer;
-    error_set(&reason, VMFERRY_ERROR_NOT_FOUND,
-              "the guest's process at its source has ended: what it still lacks of its memory is "
-              "lost; it waits for ever where it needs that, and can only be stopped");
+    error_set(
+        &reason, VMFERRY_ERROR_NOT_FOUND, "%s",
+        why ? why
+            : "the guest's process at its source has ended: what it still lacks of its memory "
+              "is lost; it waits for ever where it needs that, and can only be stopped");
     session_send_error(session, reason);
     return answer;
 }
@@ -672,6 +686,8 @@ PostcopyOutcome postcopy_source_run(const PostcopySourceJob *job, Session *sessi
         }
         if (run.told)
             break;
+        if (job->no_room && error_is(problem, VMFERRY_ERROR_NO_SPACE))
+            job->no_room(problem, job->user);
         if (run.session)
             counts->breaks++;
         end_session(&run);
@@ -692,7 +708,7 @@ PostcopyOutcome postcopy_source_run(const PostcopySourceJob *job, Session *sessi
     }
     end_session(&run);
     if (outcome == POSTCOPY_DRAINED)
-        postcopy_source_tell_drained(job, NULL);
+        postcopy_source_tell_drained(job, NULL, NULL);
     counts->ms += clock_ns_to_ms(clock_now_ns() - begun_ns);
     return outcome;
 }

@@ -61,6 +61,9 @@ typedef struct {
     gboolean watches_leases;
     guint patience_ms;        /* in place of POSTCOPY_SOURCE_PATIENCE_MS; 0: that */
     guint connect_timeout_ms; /* 0: by default */
+    /* There is no room for the next epoch, and nothing else is wanted of this half: the destination is told,
+     * and gives it up (COMPLETE).  NULL: its pages go on to be served without. */
+    void (*no_room)(const GError *why, gpointer user);
     /* Whether there is anything to take over with yet; NULL: there is. */
     gboolean (*may_take_over)(gpointer user);
     PostcopySenderOptions sender;
@@ -117,8 +120,9 @@ Session *postcopy_source_connect(const PostcopySourceJob *job, GPtrArray **ret_l
                                  PostcopyAnswer *ret_answer, GError **error);
 
 /* Says that the VMM here, and with it what is outstanding, is gone.  POSTCOPY_ANSWER_RESUMED: it has
- * been told; any other answer is the destination's, with *error*. */
-PostcopyAnswer postcopy_source_tell_drained(const PostcopySourceJob *job, GError **error);
+ * been told; any other answer is the destination's, with *error*.  *why*: for its users; NULL: that. */
+PostcopyAnswer postcopy_source_tell_drained(const PostcopySourceJob *job, const char *why,
+                                            GError **error);
 
 /* Sends OUTSTANDING frames of these sets (a PageSet a region). */
 gboolean postcopy_send_outstanding(Session *session, TrafficClass traffic, const GPtrArray *sets,

@@ -51,9 +51,18 @@ static void note_failure(StandbyDisks *disks, const GError *problem)
 {
     log_line(disks->told ? LOG_LEVEL_DEBUG : LOG_LEVEL_WARNING,
              "a standby's disks are not written: %s; that is tried again", problem->message);
+    if (!disks->told)
+        disks->options.note(problem, disks->options.user);
     disks->told = TRUE;
     if (disks->storage)
         disks->options.close_storage(g_steal_pointer(&disks->storage), FALSE, disks->options.user);
+}
+
+static void note_success(StandbyDisks *disks)
+{
+    if (disks->told)
+        disks->options.note(NULL, disks->options.user);
+    disks->told = FALSE;
 }
 
 /* With the lock held. */
@@ -84,7 +93,9 @@ static gpointer drain_main(gpointer data)
         g_autoptr(GError) problem = NULL;
         gboolean done = drain(disks, &problem);
 
-        if (!done)
+        if (done)
+            note_success(disks);
+        else
             note_failure(disks, problem);
         g_mutex_lock(&disks->lock);
         if (done) {

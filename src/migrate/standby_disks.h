@@ -32,6 +32,8 @@ typedef struct {
     /* A storage process; it is not used any more, and works still, or does not. */
     VmmStorage *(*open_storage)(gpointer user, GError **error);
     void (*close_storage)(VmmStorage *storage, gboolean works, gpointer user);
+    /* What keeps them from being written; NULL: nothing any more. */
+    void (*note)(const GError *problem, gpointer user);
     gpointer user;
 } StandbyDisksOptions;
 

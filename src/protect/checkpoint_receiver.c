@@ -16,6 +16,7 @@ struct CheckpointReceiver {
     DeltaStore *store;
     CheckpointPart parts[CHECKPOINT_MOST_PARTS];
     guint part_count;
+    gboolean bears_lack;
     FrameQueue *queue;
     PageApplier *applier;
     EpochReceiver *epochs;
@@ -134,7 +135,7 @@ static gboolean bear_lack(CheckpointReceiver *receiver, GError **failure)
 {
     FrameSlot *slot;
 
-    if (!error_is(*failure, VMFERRY_ERROR_NO_SPACE))
+    if (!receiver->bears_lack || !error_is(*failure, VMFERRY_ERROR_NO_SPACE))
         return FALSE;
     log_warning(
         "no more epochs of the guest are kept, and what it sends waits until it has all of its "
@@ -161,7 +162,7 @@ static gpointer receive_main(gpointer data)
 
 CheckpointReceiver *checkpoint_receiver_start(Session *session, DeltaStore *store,
                                               const CheckpointPart *parts, guint part_count,
-                                              GError **error)
+                                              gboolean bears_lack, GError **error)
 {
     g_autoptr(CheckpointReceiver) receiver = g_new0(CheckpointReceiver, 1);
     PageSink *sink = delta_stage_get_sink(store);
@@ -172,6 +173,7 @@ CheckpointReceiver *checkpoint_receiver_start(Session *session, DeltaStore *stor
     if (part_count > 0)
         memcpy(receiver->parts, parts, part_count * sizeof *parts);
     receiver->part_count = part_count;
+    receiver->bears_lack = bears_lack;
     if (!begin_stage(receiver, error))
         return NULL;
     receiver->queue = frame_queue_start(session_get_channel(session, TRAFFIC_CHECKPOINT),

@@ -11,8 +11,9 @@
  * and has to have its own part of the epoch on record when it is sealed; what of it counts after
  * a crash is what the delta store's committed epoch says.
  *
- * What fails in the thread fails the session with its cause (session_fail()), but for a lack of room:
- * the next session would lack it, too.  Then nothing more is kept in this one.
+ * What fails in the thread fails the session with its cause (session_fail()), and the peer is told.  But
+ * where more than epochs comes in the session a lack of room does not: the next one would lack it, too.
+ * Then nothing more is kept in this one.
  *
  * Threads: one makes and frees it.
  */
@@ -39,10 +40,10 @@ typedef struct {
 typedef struct CheckpointReceiver CheckpointReceiver;
 
 /* Borrows *session*, which has its channel for checkpoints, and *store*, which is at an epoch; copies
- * *parts*. */
+ * *parts*.  *bears_lack*: of room. */
 CheckpointReceiver *checkpoint_receiver_start(Session *session, DeltaStore *store,
                                               const CheckpointPart *parts, guint part_count,
-                                              GError **error);
+                                              gboolean bears_lack, GError **error);
 
 /* Ends the thread: *session* must have been shut down.  NULL-safe. */
 void checkpoint_receiver_free(CheckpointReceiver *receiver);

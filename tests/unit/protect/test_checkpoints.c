@@ -282,7 +282,8 @@ static gpointer pump_main(gpointer data)
 static void connect_both(Scene *scene)
 {
     session_pair_open(&scene->pair, TRAFFIC_CHECKPOINT);
-    scene->receiver = checkpoint_receiver_start(scene->pair.client, scene->deltas, &part, 1, NULL);
+    scene->receiver =
+        checkpoint_receiver_start(scene->pair.client, scene->deltas, &part, 1, TRUE, NULL);
     assert_non_null(scene->receiver);
     scene->pump = g_thread_new("pump", pump_main, scene);
     checkpoint_sender_begin_session(scene->sender, scene->pair.server);
