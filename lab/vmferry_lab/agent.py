@@ -104,6 +104,7 @@ class Agent:
         self.socket = host.path("agent.sock")
         self.config = host.path("agent.conf")
         self.process: Process | None = None
+        self.wrapper: list = []  # words in front of its command line
         self.settings = {
             "listen": host.ip,
             "socket": self.socket,
@@ -139,7 +140,7 @@ class Agent:
             ready.bind(str(notify))
             ready.settimeout(0.05)
             self.process = self.host.start(
-                [self.program, "agent", "--config", self.config], "agent",
+                [*self.wrapper, self.program, "agent", "--config", self.config], "agent",
                 env={**os.environ, "NOTIFY_SOCKET": str(notify), **(env or {})})
             self.process.require(lambda: _says_ready(ready), f"agent on {self.host.name} starts")
         return self

@@ -24,6 +24,8 @@
 /* A source that connects anew is there again by then. */
 #define ABSENT_MS 2000u
 #define LOOK_NS 20000000ULL
+/* From then on its users are told that its standby does not answer. */
+#define SILENT_MS 2000u
 
 struct PostcopyTable {
     GMutex lock;
@@ -478,12 +480,74 @@ static gboolean is_alone(AgentContext *context, PostcopyDestination *split)
                                     postcopy_destination_get_transaction(split));
 }
 
+/* ---- one whose standby does not answer ---- */
+
+typedef enum {
+    ANSWERED,       /* or it is not one that is stood by for */
+    UNHEARD,        /* what it sends waits: for the standby, or for its user … */
+    ASKS_WITNESS,   /* … or for the witness */
+    STANDING_STILL, /* the witness does not answer either */
+} Silence;
+
+static Silence get_silence(PostcopyDestination *split)
+{
+    SplitLeases *leases = postcopy_destination_get_leases(split);
+
+    if (!postcopy_destination_is_stood_by(split) || postcopy_destination_is_alone(split) ||
+        postcopy_destination_get_source_idle_ms(split) < SILENT_MS)
+        return ANSWERED;
+    if (!leases)
+        return UNHEARD;
+    return split_leases_are_held(leases) ? STANDING_STILL : ASKS_WITNESS;
+}
+
+static char *describe_silence(const GuestRecord *record, Silence silence)
+{
+    switch (silence) {
+    case UNHEARD:
+        return g_strdup_printf(
+            "its standby %s does not answer, and what the guest sends waits; there is no witness: "
+            "where it is known that it does not go on there, `vmferry unprotect %s --force`",
+            record->destination, record->name);
+    case ASKS_WITNESS:
+        return g_strdup_printf("its standby %s does not answer, and what the guest sends waits "
+                               "until the witness %s lets it go on alone",
+                               record->destination, record->store);
+    case STANDING_STILL:
+        return g_strdup_printf(
+            "it stands still: neither its standby %s nor the witness %s answers, so this host may "
+            "be "
+            "cut off, and the guest run elsewhere; it goes on as soon as one of them answers",
+            record->destination, record->store);
+    default:
+        return NULL;
+    }
+}
+
+static void show_silence(Guest *guest, PostcopyDestination *split, Silence *shown)
+{
+    Silence silence = get_silence(split);
+    g_autoptr(GuestRecord) record = NULL;
+    g_autofree char *text = NULL;
+
+    if (silence == *shown)
+        return;
+    record = registry_get_record(guest);
+    text = describe_silence(record, silence);
+    registry_set_problem(guest, text);
+    if (text)
+        log_warning("guest %s: %s", guest->name, text);
+    *shown = silence;
+}
+
 static PostcopyKept await_end(AgentContext *context, Guest *guest, PostcopyDestination *split)
 {
     PostcopyAlone alone = {0};
+    Silence shown = ANSWERED;
 
     while (!postcopy_destination_await(split, KEEP_SLICE_MS)) {
         postcopy_alone_look(&alone, context, guest, split);
+        show_silence(guest, split, &shown);
         if (is_gone(guest)) {
             tell_end(context, guest, split);
             return POSTCOPY_KEPT_GONE;
@@ -498,6 +562,8 @@ static PostcopyKept await_end(AgentContext *context, Guest *guest, PostcopyDesti
         }
         registry_wake(context->registry);
     }
+    if (shown != ANSWERED)
+        registry_set_problem(guest, NULL);
     if (is_protected(split) &&
         (has_shut_down(guest, split) || postcopy_destination_are_pages_forgone(split) ||
          was_stopped(context->splits, postcopy_destination_get_transaction(split))))

@@ -20,6 +20,8 @@
 
 #define CONNECT_TIMEOUT_MS 500u
 #define MOST_PARTS 2
+/* From then on its users are told. */
+#define UNHEARD_MS 4000u
 
 typedef struct {
     Recovery *recovery;
@@ -32,6 +34,9 @@ typedef struct {
     RecoveryStorage *storage; /* that writes them; NULL: it is not there */
     StandbyDisks *disks;
     gboolean full; /* that was said */
+    GMutex lock;   /* protects both below */
+    char *unheard; /* what its users are told … */
+    char *unwritten;
 } Standing;
 
 static void standing_clear(Standing *standing)
@@ -44,6 +49,8 @@ static void standing_clear(Standing *standing)
     g_clear_pointer(&standing->machine, guest_message_free);
     g_clear_pointer(&standing->deltas, delta_store_free);
     g_clear_pointer(&standing->writes, kept_writes_free);
+    g_clear_pointer(&standing->unheard, g_free);
+    g_clear_pointer(&standing->unwritten, g_free);
 }
 G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(Standing, standing_clear)
 
@@ -100,6 +107,45 @@ static guint list_parts(const Standing *standing, CheckpointPart parts[MOST_PART
     return ahead ? 2 : 1;
 }
 
+/* ---- what its users are told ---- */
+
+/* Takes *text*; NULL: all is well. */
+static void tell(Standing *standing, char **which, char *text)
+{
+    g_mutex_lock(&standing->lock);
+    g_free(*which);
+    *which = text;
+    registry_set_problem(standing->recovery->guest,
+                         standing->unheard ? standing->unheard : standing->unwritten);
+    g_mutex_unlock(&standing->lock);
+}
+
+static char *describe_silence(const Standing *standing)
+{
+    g_autoptr(GuestRecord) record = registry_get_record(standing->recovery->guest);
+
+    if (record->lease_ms > 0)
+        return g_strdup_printf(
+            "its host %s does not answer, and the witness %s has not let it go on "
+            "here",
+            record->destination, record->store);
+    return g_strdup_printf(
+        "its host %s does not answer, and there is no witness: where it is known "
+        "that the guest runs nowhere, `vmferry resolve %s --keep here`",
+        record->destination, record->name);
+}
+
+/* PostcopySourceJob. */
+static void note_silence(uint64_t ms, gpointer user)
+{
+    Standing *standing = user;
+
+    if (ms == 0 && standing->unheard)
+        tell(standing, &standing->unheard, NULL);
+    if (ms >= UNHEARD_MS && !standing->unheard && delta_store_get_epoch(standing->deltas, NULL))
+        tell(standing, &standing->unheard, describe_silence(standing));
+}
+
 /* Its host, which hears that, gives us up. */
 static void no_room(const GError *why, gpointer user)
 {
@@ -128,6 +174,7 @@ static PostcopySourceJob make_job(Standing *standing, const GuestRecord *record,
         .give_up = give_up,
         .gate = recovery_get_gate(standing->recovery, record),
         .no_room = no_room,
+        .note_silence = note_silence,
         .may_take_over = has_epoch,
         .watches_leases = TRUE,
         .patience_ms = 1, /* the gate knows when the last lease has ended */
@@ -164,17 +211,18 @@ static void on_close_storage(VmmStorage *storage, gboolean works, gpointer user)
 /* Until they can be written it goes on here no sooner than there is room for what waits. */
 static void on_note(const GError *problem, gpointer user)
 {
-    Recovery *recovery = ((Standing *)user)->recovery;
-    g_autofree char *text = NULL;
+    Standing *standing = user;
+    Recovery *recovery = standing->recovery;
+    char *text = NULL;
 
     if (problem)
         text = g_strdup_printf("its disks' images here cannot be written, and it could not go on "
                                "here before they can: %s",
                                problem->message);
-    registry_set_problem(recovery->guest, text);
     event_log_add(recovery->context->events, recovery->guest->name,
                   problem ? "images-behind" : "images-written", NULL, "%s",
                   problem ? text : "its disks' images here are written again");
+    tell(standing, &standing->unwritten, text);
 }
 
 static gboolean start_disks(Standing *standing, GError **error)

@@ -622,6 +622,12 @@ static gboolean may_try_again(Run *run, PostcopyOutcome *ret)
     return FALSE;
 }
 
+static void note_silence(const Run *run, uint64_t ns)
+{
+    if (run->job->note_silence)
+        run->job->note_silence(ns / 1000000, run->job->user);
+}
+
 /* While the witness may be asked soon, the next attempt is soon, too. */
 static void pause_between(Run *run, guint attempts)
 {
@@ -679,6 +685,7 @@ PostcopyOutcome postcopy_source_run(const PostcopySourceJob *job, Session *sessi
         if (connected) {
             attempts = 0;
             run.settled = FALSE;
+            note_silence(&run, 0);
             run.heard_ns = clock_now_ns();
             serve(&run, &problem);
             if (!job->watches_leases)
@@ -698,6 +705,7 @@ PostcopyOutcome postcopy_source_run(const PostcopySourceJob *job, Session *sessi
             g_propagate_error(error, g_steal_pointer(&problem));
             break;
         }
+        note_silence(&run, clock_now_ns() - run.heard_ns);
         if (try_gate(&run)) {
             error_set(error, VMFERRY_ERROR_DISCONNECTED, "it has not answered for %" PRIu64 " ms",
                       (clock_now_ns() - run.heard_ns) / 1000000);

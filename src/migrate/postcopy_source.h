@@ -76,6 +76,9 @@ typedef struct {
     void (*note_sender)(PostcopySender *sender, gpointer user);
     /* For how many pages the source's end is not covered by a store; NULL: there is none. */
     uint64_t (*get_uncovered)(gpointer user);
+    /* For how long the destination has not been heard, after each attempt to reach it; 0: it answers.  NULL:
+     * not wanted. */
+    void (*note_silence)(uint64_t ms, gpointer user);
     /* In place of *rate*, where that changes; NULL: it does not. */
     uint64_t (*get_rate)(gpointer user);
     /* TRUE: this half is to return. */

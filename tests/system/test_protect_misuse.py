@@ -74,6 +74,7 @@ def test_while_it_is_protected(scene, store):  # noqa: F811
     runs_unprotected(scene, guest, pid)
 
 
+@pytest.mark.long
 def test_while_it_moves(scene, store):  # noqa: F811
     """One thing at a time, whichever was first."""
     guest = scene.run(**BUSY)
@@ -93,6 +94,7 @@ def test_while_it_moves(scene, store):  # noqa: F811
     scene.check(guest)
 
 
+@pytest.mark.long
 def test_stopped_while_protected(scene, store):  # noqa: F811
     """It ends, at its standby, too; all that it wrote is in its images."""
     guest = with_disk(scene)
@@ -106,9 +108,9 @@ def test_stopped_while_protected(scene, store):  # noqa: F811
 
 # ---- a standby with another QEMU ----
 
+@pytest.mark.long
 @pytest.mark.parametrize("here, there", [
-    pytest.param("10.0", "7.2", id="older"),
-    pytest.param("7.2", "10.0", id="newer", marks=pytest.mark.long)])
+    pytest.param("10.0", "7.2", id="older"), pytest.param("7.2", "10.0", id="newer")])
 def test_another_qemu(scene, store, here, there):  # noqa: F811
     """One that does not have the guest's machine."""
     old, new = qemu(here), qemu(there)

@@ -69,6 +69,7 @@ def test_too_little_from_the_beginning(scene, store):  # noqa: F811
     scene.check(guest)
 
 
+@pytest.mark.long
 def test_images_disk_is_full_later(scene, store):  # noqa: F811
     """What its images lack is kept beside them, and the standby says so; nothing is lost."""
     guest = with_disk(scene, disk_rate=1500)
@@ -86,7 +87,8 @@ def test_images_disk_is_full_later(scene, store):  # noqa: F811
         check_disk(guest)
 
 
-@pytest.mark.parametrize("witness", [True, False], ids=["witness", "alone"])
+@pytest.mark.parametrize("witness", [
+    pytest.param(True, id="witness"), pytest.param(False, id="alone", marks=pytest.mark.long)])
 def test_memory_is_full_later(scene, store, witness):  # noqa: F811
     """Its standby drops out; the guest runs on, and is protected again once there is room."""
     scene.a.settings["protect-again"] = "1"
