@@ -77,6 +77,26 @@ static void add_split(Table *table, json_t *progress)
     add_witness(table, progress);
 }
 
+/* Of one that is protected. */
+static void add_protection(Table *table, json_t *progress)
+{
+    gboolean connected = json_flag_or(progress, "standby_connected", FALSE);
+    json_t *checkpoints = json_object_get(progress, "checkpoints");
+    double age_ms = json_number_value(json_object_get(checkpoints, "age_ms"));
+    g_autofree char *age = NULL;
+
+    table_add(table, "standby", connected ? "answers" : "does not answer", NULL);
+    if (json_count_or(checkpoints, "epochs", 0) > 0) {
+        age = g_strdup_printf("%.2f s old", age_ms / 1e3);
+        table_add(table, "its last epoch", age, NULL);
+    }
+    if (json_text_or(progress, "witness", NULL))
+        table_add(table, "witness has it as", json_text_or(progress, "witness", "?"), NULL);
+    if (json_flag_or(progress, "held", FALSE))
+        table_add(table, "stands still", "neither its standby nor the witness can be reached",
+                  NULL);
+}
+
 static void add_progress(Table *table, json_t *activity)
 {
     json_t *progress = json_object_get(activity, "progress");
@@ -85,6 +105,10 @@ static void add_progress(Table *table, json_t *activity)
 
     if (!json_is_object(progress))
         return;
+    if (strcmp(json_text_or(progress, "phase", ""), "protected") == 0) {
+        add_protection(table, progress);
+        return;
+    }
     sent = bytes_format((double)json_count_or(progress, "wire_bytes", 0));
     text = g_strdup_printf("%s, round %d, %s sent", json_text_or(progress, "phase", "?"),
                            (int)json_count_or(progress, "round", 0) + 1, sent);

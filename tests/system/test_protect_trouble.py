@@ -4,6 +4,7 @@ import os
 import signal
 import time
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -14,7 +15,7 @@ from live import check_disk
 from protection import (BUSY, epochs, has_gone_on, overlays, progress, protect, wait_connected,
                         with_disk)
 from test_store import end_everything, store  # noqa: F401
-from vmferry_lab import qemu_pids, wait_until
+from vmferry_lab import qemu_pids, vmferry_program, wait_until
 
 RECONNECT_S = 60
 
@@ -136,7 +137,8 @@ def test_witness_is_gone_then_the_standby(scene, store):  # noqa: F811
 
 # ---- clocks ----
 
-DAYS_S = 40 * 86400
+DAY_S = 86400
+DAYS_S = 40 * DAY_S
 
 
 @contextmanager
@@ -172,3 +174,50 @@ def test_another_boot_time(scene, store, side):  # noqa: F811
             wait_until(lambda: scene.b.status(guest)["role"] == "ours", "it goes on there", 60)
             scene.a.start()
             has_gone_on(scene, guest)
+
+
+WALL_CLOCK = Path(vmferry_program()).parents[2] / "tests/system/wall_clock.so"
+
+
+class WallClock:
+    """Of an agent, not of what it starts: set() moves it, from one moment to the next."""
+
+    def __init__(self, agent):
+        self._file = agent.host.path("wall-clock")
+        self.set(0)
+        agent.wrapper = ["env", f"LD_PRELOAD={WALL_CLOCK}", f"WALL_CLOCK={self._file}"]
+
+    def set(self, seconds: int) -> None:
+        """So far off from now on."""
+        new = self._file.with_name("wall-clock.new")
+        new.write_text(str(seconds))
+        new.rename(self._file)
+
+
+@pytest.mark.long
+def test_wall_clocks_jump(scene, store):  # noqa: F811
+    """Neither leases nor epochs go by them."""
+    agents = [scene.a, scene.b, store]
+    clocks = [WallClock(agent) for agent in agents]
+    for agent in agents:
+        scene.restart(agent, finds_guests=False)
+    guest = scene.run(**BUSY)
+    protect(scene, guest, store)
+    with talking(guest):
+        for clock in clocks:
+            for seconds in (DAY_S, -DAY_S, 0):
+                clock.set(seconds)
+                gains_epochs(scene, guest)
+        times = [one["time"][:10] for one in scene.a.events()]
+        clocks[0].set(DAY_S)
+        assert scene.a.status(guest)["state"] == "protected"
+        assert not scene.a.events("alone") and not scene.b.events("taking-over")
+        clocks[1].set(-DAY_S)
+        scene.a.kill()
+        send_signal(qemu_pids(scene.a.host, guest), signal.SIGKILL)
+        wait_until(lambda: scene.b.status(guest)["role"] == "ours", "it goes on there", 60)
+        today = scene.b.events("taken-over")[0]["time"][:10]
+        assert today < max(times)  # the clock was what it should be
+        clocks[1].set(0)
+        scene.a.start()
+        has_gone_on(scene, guest)
