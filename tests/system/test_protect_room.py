@@ -11,7 +11,7 @@ from disks import DISK
 from findings import check_failed
 from kill_campaign import send_signal
 from live import check_disk
-from protection import begin, epochs, has_gone_on, protect, with_disk
+from protection import epochs, has_gone_on, protect, with_disk
 from scene import move_progress
 from test_store import store  # noqa: F401
 from trouble import fill
@@ -33,8 +33,12 @@ def small(agent, folder: Path, size: str):
         subprocess.run([*enter, "umount", "--lazy", folder], check=True)
 
 
+def begin(scene, guest, witness):
+    return scene.a.begin("protect", guest.name, scene.b.address, "--witness", witness.address)
+
+
 def refused_and_unharmed(scene, guest, witness, *words):
-    check_failed(begin(scene, guest, witness), *words)
+    check_failed(begin(scene, guest, witness).finish(), *words)
     assert scene.a.status(guest)["state"] == "running"
     wait_until(lambda: guest.name not in scene.b.guest_names(), "nothing is left there", 10)
     scene.check(guest)
@@ -54,8 +58,7 @@ def test_too_little_from_the_beginning(scene, store):  # noqa: F811
         refused_and_unharmed(scene, guest, store, "disks need", "8 MiB are free", str(folder))
     with small(scene.b, folder, "120m") as inside:
         scene.lab.link.shape("100mbit")
-        begun = scene.a.begin("protect", guest.name, scene.b.address, "--json", "--witness",
-                              store.address)
+        begun = begin(scene, guest, store)
         wait_until(lambda: (move_progress(scene.a.status(guest)) or {}).get("disk_bytes_done"),
                    "its disk is copied", 30)
         fill(inside)
