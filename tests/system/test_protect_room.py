@@ -45,6 +45,7 @@ def refused_and_unharmed(scene, guest, witness, *words):
     check_disk(guest)
 
 
+@pytest.mark.long
 def test_too_little_from_the_beginning(scene, store):  # noqa: F811
     """Nothing has happened to the guest, and it is said what is short."""
     guest = with_disk(scene)
