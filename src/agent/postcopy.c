@@ -489,11 +489,11 @@ typedef enum {
     STANDING_STILL, /* the witness does not answer either */
 } Silence;
 
-static Silence get_silence(PostcopyDestination *split)
+static Silence get_silence(PostcopyDestination *split, const GuestRecord *record)
 {
     SplitLeases *leases = postcopy_destination_get_leases(split);
 
-    if (!postcopy_destination_is_stood_by(split) || postcopy_destination_is_alone(split) ||
+    if (!record->standby || postcopy_destination_is_alone(split) ||
         postcopy_destination_get_source_idle_ms(split) < SILENT_MS)
         return ANSWERED;
     if (!leases)
@@ -526,13 +526,12 @@ static char *describe_silence(const GuestRecord *record, Silence silence)
 
 static void show_silence(Guest *guest, PostcopyDestination *split, Silence *shown)
 {
-    Silence silence = get_silence(split);
-    g_autoptr(GuestRecord) record = NULL;
+    g_autoptr(GuestRecord) record = registry_get_record(guest);
+    Silence silence = get_silence(split, record);
     g_autofree char *text = NULL;
 
     if (silence == *shown)
         return;
-    record = registry_get_record(guest);
     text = describe_silence(record, silence);
     registry_set_problem(guest, text);
     if (text)
