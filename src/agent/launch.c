@@ -76,6 +76,7 @@ void launch_undo(Vmm *vmm)
         process_kill(identity->pid, identity->start_time, SIGKILL, NULL);
         process_wait_gone(identity->pid, identity->start_time, QUIT_TIMEOUT_MS);
     }
+    guest_cgroups_remove(identity->cgroups);
     vmm_free(vmm);
 }
 

@@ -45,7 +45,7 @@ gboolean launch_give_directory(AgentContext *context, Guest *guest, GError **err
 /* Fills in what is known of a guest once its VMM is there. */
 void launch_fill_record(GuestRecord *record, Vmm *vmm);
 
-/* Ends a VMM that must not stay, and frees it. */
+/* Ends a VMM that must not stay, and frees it; control groups that were made for it go, too. */
 void launch_undo(Vmm *vmm);
 
 /* Why this machine could not be moved as it is now, or NULL; free with
