@@ -33,7 +33,8 @@ typedef struct {
     uint64_t term;
     Party parties[ROLES];
     WitnessState state;
-    int64_t touched; /* wall-clock seconds, on record: within a day of when it was last of use */
+    gboolean renewed; /* it has granted a lease, some time: the guest has begun to run by it */
+    int64_t touched;  /* wall-clock seconds, on record: within a day of when it was last of use */
     uint64_t used_ns;
     LeaseGrantor lease;
     gboolean writing; /* it is being written, without the lock */
@@ -77,13 +78,13 @@ static json_t *to_json(const Record *record, WitnessState state)
     const Party *source = &record->parties[ROLE_SOURCE];
     const Party *destination = &record->parties[ROLE_DESTINATION];
 
-    return json_pack("{s:i, s:s, s:s, s:s, s:I, s:s, s:s, s:s, s:s, s:i, s:s, s:I}", "format",
+    return json_pack("{s:i, s:s, s:s, s:s, s:I, s:s, s:s, s:s, s:s, s:i, s:s, s:b, s:I}", "format",
                      RECORD_FORMAT, "transaction", record->transaction, "guest", record->guest,
                      "guest_id", record->guest_id, "term", (json_int_t)record->term, "source",
                      source->agent, "source_name", source->name, "destination", destination->agent,
                      "destination_name", destination->name, "lease_ms",
-                     (int)record->lease.length_ms, "state", witness_state_name(state), "touched",
-                     (json_int_t)record->touched);
+                     (int)record->lease.length_ms, "state", witness_state_name(state), "renewed",
+                     record->renewed, "touched", (json_int_t)record->touched);
 }
 
 static gboolean read_party(json_t *object, const char *key, const char *name_key, Party *ret,
@@ -127,6 +128,8 @@ static gboolean read_state(json_t *object, Record *record, GError **error)
         !json_get_count(object, "touched", G_MAXINT64, &touched, error))
         return FALSE;
     record->touched = (int64_t)touched;
+    /* Of one that was written before this was told it is not known. */
+    record->renewed = json_flag_or(object, "renewed", TRUE);
     if (witness_state_from_name(state, &record->state))
         return TRUE;
     error_set(error, VMFERRY_ERROR_INVALID, "\"state\" is \"%.32s\", which is none", state);
@@ -297,9 +300,17 @@ static gboolean is_latest(Record *record, Role role, const WitnessPeer *peer, GE
 
 /* ---- registering ---- */
 
+/* Leases follow registering within seconds, unless it has come to nothing. */
+static int get_days(const Record *record)
+{
+    gboolean unused = record->state == WITNESS_UNDECIDED && !record->renewed;
+
+    return unused ? WITNESS_KEEP_UNUSED_DAYS : WITNESS_KEEP_DAYS;
+}
+
 static gboolean is_orphan(const Record *record, uint64_t now_ns)
 {
-    int64_t limit = now_seconds() - (int64_t)WITNESS_KEEP_DAYS * SECONDS_A_DAY;
+    int64_t limit = now_seconds() - (int64_t)get_days(record) * SECONDS_A_DAY;
 
     /* Neither clock is trusted alone: one begins anew with us, the other may be set. */
     return !record->writing && record->touched < limit && now_ns > record->used_ns + NS_A_DAY;
@@ -319,7 +330,7 @@ static void prune(WitnessTable *table, uint64_t now_ns)
     for (guint i = 0; i < old->len; i++) {
         record = old->pdata[i];
         log_info("witness: nobody has spoken of transaction %s (guest %s) for %d days",
-                 record->transaction, record->guest, WITNESS_KEEP_DAYS);
+                 record->transaction, record->guest, get_days(record));
         forget(table, record);
     }
 }
@@ -461,6 +472,19 @@ static gboolean decide(Request *request, WitnessState state, GError **error)
     return TRUE;
 }
 
+/* Either way the lease counts: on record it only keeps the record for longer. */
+static void note_renewed(const Request *request)
+{
+    Record *record = request->record;
+    g_autoptr(GError) problem = NULL;
+
+    if (record->renewed)
+        return;
+    record->renewed = TRUE;
+    if (!write_record(request->table, record, record->state, FALSE, &problem))
+        log_warning("witness: %s", problem->message);
+}
+
 static gboolean renew(Request *request, GError **error)
 {
     Record *record = request->record;
@@ -475,6 +499,7 @@ static gboolean renew(Request *request, GError **error)
     }
     request->answer->lease_ms =
         lease_grantor_grant(&record->lease, request->wanted_ms, request->now_ns);
+    note_renewed(request);
     return TRUE;
 }
 

@@ -24,7 +24,8 @@
  * no consent and no lease, and never to a second copy.
  *
  * Limits: WITNESS_MAX_TRANSACTIONS, and of these WITNESS_MAX_PER_SOURCE of one source.  A record of
- * which nobody has spoken for WITNESS_KEEP_DAYS is removed.
+ * which nobody has spoken for WITNESS_KEEP_DAYS is removed; one that is undecided, and has never granted a
+ * lease, after WITNESS_KEEP_UNUSED_DAYS: its hosts have died before the guest was split.
  *
  * Threads: any; a record that is being written holds up requests about itself only.
  */
@@ -40,6 +41,7 @@
 #define WITNESS_MAX_TRANSACTIONS 1024
 #define WITNESS_MAX_PER_SOURCE 256
 #define WITNESS_KEEP_DAYS 30
+#define WITNESS_KEEP_UNUSED_DAYS 1
 
 typedef struct WitnessTable WitnessTable;
 
