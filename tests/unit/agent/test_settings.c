@@ -53,6 +53,7 @@ static void test_every_key(void **state)
                                               "allow-unconfined = cgroup, netns\n"
                                               "store-memory = 8Gi\n"
                                               "alone-after = 60\n"
+                                              "launch-ahead = false\n"
                                               "bandwidth = 100mbit\n"
                                               "max-downtime = 50\n"
                                               "downtime-cap = 1.5s\n"
@@ -70,6 +71,7 @@ static void test_every_key(void **state)
     assert_string_equal(settings->listen, "[::]:5000");
     assert_string_equal(settings->socket, "/tmp/s");
     assert_int_equal(settings->alone_after, 60);
+    assert_false(settings->launch_ahead);
     assert_string_equal(settings->state_dir, "/tmp/state");
     assert_string_equal(settings->runtime_dir, "/tmp/run");
     assert_string_equal(settings->pki_dir, "/tmp/pki");
@@ -109,6 +111,7 @@ static void test_error_texts(void **state)
          "[agent] allow-unconfined: \"cgroups\" does not name anything that confines; there are "},
         {"[agent]\nalone-after = 2\n", "[agent] alone-after: the value must be 3 to 86400"},
         {"[agent]\nalone-after = never\n", "[agent] alone-after: "},
+        {"[agent]\nlaunch-ahead = 1\n", "[agent] launch-ahead: \"1\" is neither true nor false"},
         {"[agent]\nstore-memory = much\n", "[agent] store-memory: "},
         {"[agent]\nstore-memory = 65Ti\n", "[agent] store-memory: "},
         {"[agent]\nallow-unconfined = ,\n", "[agent] allow-unconfined: names nothing"},
