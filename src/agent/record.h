@@ -111,7 +111,8 @@ typedef struct {
     gboolean
         standby; /* POSTCOPY: it lacks nothing, and is protected; POSTCOPY_SOURCE: that is stood by
                          for here, without a process */
-    pid_t other_pid; /* of a takeover: the fresh process, of TAKEOVER the old one … */
+    pid_t other_pid; /* of a takeover, or of a standby for it: the fresh process, of TAKEOVER the
+                        old one … */
     uint64_t other_start;
     char *other_directory; /* … and its directory, or NULL */
     guint checkpoint_ms;   /* such epochs go from here, at this interval; 0: none */
