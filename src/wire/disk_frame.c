@@ -1,12 +1,15 @@
 #include "wire/disk_frame.h"
 
 #include <inttypes.h>
+#include <string.h>
 
 #include "base/bytes.h"
 #include "base/error.h"
 
 G_STATIC_ASSERT(FRAME_DISK_WRITE_HEAD_BYTES == 4 + 4 + 4 + 8);
 G_STATIC_ASSERT(FRAME_DISK_ZERO_BYTES == 4 + 8 + 8);
+G_STATIC_ASSERT(FRAME_DISK_COMPARE_BYTES == 4 + 8 + 8 + DISK_KEY_BYTES);
+G_STATIC_ASSERT(FRAME_DISK_DIGESTS_HEAD_BYTES == 4 + 8 && FRAME_DISK_SAME_HEAD_BYTES == 4 + 8 + 8);
 G_STATIC_ASSERT(FRAME_DISK_FLUSH_BYTES == 8 + 1 && FRAME_DISK_DONE_BYTES == 8 + 8);
 
 static uint8_t *put(uint8_t *out, uint64_t value, guint bytes)
@@ -110,5 +113,92 @@ gboolean disk_done_decode(const uint8_t *payload, size_t length, DiskDone *ret, 
     if (!byte_reader_ok(&reader) || reader.left > 0)
         return refuse("DISK_DONE", length, error);
     *ret = done;
+    return TRUE;
+}
+
+/* ---- what an old file has ---- */
+
+guint disk_count_granules(uint64_t length)
+{
+    return (guint)((length + DISK_GRANULE_BYTES - 1) / DISK_GRANULE_BYTES);
+}
+
+/* Whole granules, but for the last one. */
+static gboolean is_run(uint64_t offset, uint64_t length, guint most)
+{
+    return is_place(offset, length) && offset % DISK_GRANULE_BYTES == 0 && length > 0 &&
+           length <= (uint64_t)most * DISK_GRANULE_BYTES;
+}
+
+void disk_compare_encode(const DiskCompare *compare, uint8_t ret[FRAME_DISK_COMPARE_BYTES])
+{
+    uint8_t *at = put(ret, compare->file, 4);
+
+    at = put(at, compare->offset, 8);
+    at = put(at, compare->length, 8);
+    memcpy(at, compare->key, DISK_KEY_BYTES);
+}
+
+gboolean disk_compare_decode(const uint8_t *payload, size_t length, DiskCompare *ret,
+                             GError **error)
+{
+    ByteReader reader = byte_reader_make(payload, length);
+    DiskCompare compare = {.file = byte_read_le32(&reader)};
+
+    compare.offset = byte_read_le64(&reader);
+    compare.length = byte_read_le64(&reader);
+    if (!byte_reader_ok(&reader) || reader.left != DISK_KEY_BYTES ||
+        !is_run(compare.offset, compare.length, FRAME_DISK_DIGESTS_MOST))
+        return refuse("DISK_COMPARE", length, error);
+    memcpy(compare.key, reader.at, DISK_KEY_BYTES);
+    *ret = compare;
+    return TRUE;
+}
+
+void disk_digests_encode_head(const DiskDigests *digests,
+                              uint8_t ret[FRAME_DISK_DIGESTS_HEAD_BYTES])
+{
+    put(put(ret, digests->file, 4), digests->offset, 8);
+}
+
+gboolean disk_digests_decode(const uint8_t *payload, size_t length, DiskDigests *ret,
+                             GError **error)
+{
+    ByteReader reader = byte_reader_make(payload, length);
+    DiskDigests digests = {.file = byte_read_le32(&reader)};
+    uint64_t covered;
+
+    digests.offset = byte_read_le64(&reader);
+    digests.digests = reader.at;
+    digests.count = (guint)(reader.left / FRAME_DISK_DIGEST_BYTES);
+    covered = (uint64_t)digests.count * DISK_GRANULE_BYTES;
+    if (!byte_reader_ok(&reader) || reader.left % FRAME_DISK_DIGEST_BYTES != 0 ||
+        digests.count > FRAME_DISK_DIGESTS_MOST || !is_place(digests.offset, covered) ||
+        digests.offset % DISK_GRANULE_BYTES != 0)
+        return refuse("DISK_DIGESTS", length, error);
+    *ret = digests;
+    return TRUE;
+}
+
+void disk_same_encode_head(const DiskSame *same, uint8_t ret[FRAME_DISK_SAME_HEAD_BYTES])
+{
+    uint8_t *at = put(ret, same->file, 4);
+
+    at = put(at, same->offset, 8);
+    put(at, same->length, 8);
+}
+
+gboolean disk_same_decode(const uint8_t *payload, size_t length, DiskSame *ret, GError **error)
+{
+    ByteReader reader = byte_reader_make(payload, length);
+    DiskSame same = {.file = byte_read_le32(&reader)};
+
+    same.offset = byte_read_le64(&reader);
+    same.length = byte_read_le64(&reader);
+    same.digests = reader.at;
+    if (!byte_reader_ok(&reader) || !is_run(same.offset, same.length, FRAME_DISK_SAME_MOST) ||
+        reader.left != (size_t)disk_count_granules(same.length) * FRAME_DISK_DIGEST_BYTES)
+        return refuse("DISK_SAME", length, error);
+    *ret = same;
     return TRUE;
 }

@@ -70,6 +70,9 @@ typedef enum {
     FRAME_EPOCH_BARRIER = 49,   /* empty, in a checkpoint: what follows may name pages again */
     FRAME_PROTECT = 50, /* JSON, to a standby, after GUEST: its disks, and where it comes from */
     FRAME_EPOCH_EVENTS = 51, /* binary, destination: disk writes that pages of the epoch have */
+    FRAME_DISK_COMPARE = 52, /* binary, source: tell digests of the old file; see disk_frame.h */
+    FRAME_DISK_DIGESTS = 53, /* binary, destination: these */
+    FRAME_DISK_SAME = 54,    /* binary, source: content that the old file has */
 } FrameType;
 
 typedef struct {
@@ -108,6 +111,14 @@ typedef struct {
 #define FRAME_DISK_ZERO_BYTES 20u
 #define FRAME_DISK_FLUSH_BYTES 9u
 #define FRAME_DISK_DONE_BYTES 16u
+/* A DISK_COMPARE frame; a DISK_DIGESTS frame: its head, none to FRAME_DISK_DIGESTS_MOST digests; a
+ * DISK_SAME frame: its head, 1 to FRAME_DISK_SAME_MOST digests. */
+#define FRAME_DISK_COMPARE_BYTES 52u
+#define FRAME_DISK_DIGEST_BYTES 16u
+#define FRAME_DISK_DIGESTS_HEAD_BYTES 12u
+#define FRAME_DISK_DIGESTS_MOST 4096u
+#define FRAME_DISK_SAME_HEAD_BYTES 20u
+#define FRAME_DISK_SAME_MOST 256u
 
 /* An OUTSTANDING frame: its head, 1 to FRAME_OUTSTANDING_MAX_RUNS runs; the pages of a WANT; see
  * postcopy_frame.h. */

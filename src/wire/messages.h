@@ -26,6 +26,7 @@
 #define FEATURE_POSTCOPY "postcopy"
 #define FEATURE_STORE "store"
 #define FEATURE_STANDBY "standby"
+#define FEATURE_DISK_DIGESTS "disk-digests"
 
 #define MESSAGE_MAX_REGIONS 256
 #define MESSAGE_MAX_ADDRESS_BYTES 255
