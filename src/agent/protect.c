@@ -294,11 +294,24 @@ static gboolean await_first_epoch(Protecting *protecting, PostcopyDestination *s
 
 /* ---- its thread ---- */
 
+/* What came of its disks. */
+static json_t *describe_disks(Protecting *protecting)
+{
+    lock_guard(&protecting->lock);
+
+    return json_pack("{s:I, s:I}", "disk_bytes", (json_int_t)protecting->progress.disk_bytes,
+                     "disk_same_bytes", (json_int_t)protecting->progress.disk_same_bytes);
+}
+
 static json_t *make_report(Protecting *protecting, const char *status, const char *problem)
 {
-    return json_pack("{s:s, s:s, s:s?, s:s?}", "status", status, "standby", protecting->standby,
-                     "witness", *protecting->options.store ? protecting->options.store : NULL,
-                     "error", problem);
+    json_t *report = json_pack(
+        "{s:s, s:s, s:s?, s:s?}", "status", status, "standby", protecting->standby, "witness",
+        *protecting->options.store ? protecting->options.store : NULL, "error", problem);
+    g_autoptr(json_t) disks = describe_disks(protecting);
+
+    json_object_update(report, disks);
+    return report;
 }
 
 static void finish_failed(Protecting *protecting, const GError *error)
@@ -366,8 +379,9 @@ static gpointer protect_thread(gpointer data)
     keep(protecting, split);
     protected = await_first_epoch(protecting, split);
     if (protected)
-        event_log_add(protecting->context->events, protecting->guest->name, "protected", NULL,
-                      "is protected by %s, which has all of it now", protecting->standby);
+        event_log_add(protecting->context->events, protecting->guest->name, "protected",
+                      describe_disks(protecting), "is protected by %s, which has all of it now",
+                      protecting->standby);
     activity_finish(activity, make_report(protecting, protected ? "protected" : "failed",
                                           protected ? NULL
                                                     : "its standby has no epoch of it yet; see its "

@@ -176,11 +176,14 @@ static void print_copies(json_t *report)
         g_autofree char *copied = bytes_format(get_number(copy, "copied_bytes"));
         g_autofree char *zero = bytes_format(get_number(copy, "zero_bytes"));
         g_autofree char *wire = bytes_format(get_number(copy, "wire_bytes"));
+        double there = get_number(copy, "same_bytes");
+        g_autofree char *same = bytes_format(there);
         gboolean verified = json_flag_or(copy, "verified", FALSE);
 
-        printf("  disk        %s copied to %s: %s (%s sent), %s of zeros left out%s\n",
+        printf("  disk        %s copied to %s: %s (%s sent), %s of zeros left out%s%s%s%s\n",
                json_text_or(copy, "id", "?"), json_text_or(copy, "destination", "?"), copied, wire,
-               zero, verified ? "; verified" : "");
+               zero, there > 0 ? ", " : "", there > 0 ? same : "",
+               there > 0 ? " were there already" : "", verified ? "; verified" : "");
     }
 }
 

@@ -2,6 +2,7 @@
 #include <string.h>
 
 #include "base/quantity.h"
+#include "base/rate.h"
 #include "cli/cli.h"
 #include "cli/interrupt.h"
 #include "cli/progress.h"
@@ -46,6 +47,16 @@ static gboolean on_line(json_t *object, gpointer user)
     return TRUE;
 }
 
+static void print_protected(json_t *report, const char *name)
+{
+    double same = (double)json_count_or(report, "disk_same_bytes", 0);
+    g_autofree char *bytes = bytes_format(same);
+
+    printf("%s is protected by %s%s%s%s.\n", name, json_text_or(report, "standby", "?"),
+           same > 0 ? "; " : "", same > 0 ? bytes : "",
+           same > 0 ? " of its disks were there already" : "");
+}
+
 static int finish(const Following *following, const char *name, const GError *error)
 {
     const CommonOptions *common = &following->arguments->common;
@@ -57,7 +68,7 @@ static int finish(const Following *following, const char *name, const GError *er
     if (common->json)
         cli_print_json(following->report);
     else if (protected)
-        printf("%s is protected by %s.\n", name, json_text_or(following->report, "standby", "?"));
+        print_protected(following->report, name);
     else
         fprintf(stderr, "%s: %s\n", g_get_prgname(),
                 json_text_or(following->report, "error", status));

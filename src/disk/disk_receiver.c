@@ -15,6 +15,7 @@ struct DiskReceiver {
     Session *session;
     DiskReceiverOptions options;
     DiskTarget **targets;
+    OldFile **old;
     ZSTD_DCtx *zstd;
     uint8_t *unpacked; /* FRAME_DISK_WRITE_MAX_BYTES */
     GThread *thread;
@@ -30,16 +31,35 @@ struct DiskReceiver {
     gboolean ended, complete;
 };
 
+static gboolean check_number(const DiskReceiver *receiver, guint file, GError **error)
+{
+    if (file < receiver->options.files)
+        return TRUE;
+    error_set(error, VMFERRY_ERROR_INVALID, "content of file %u of %u", file,
+              receiver->options.files);
+    return FALSE;
+}
+
 static DiskTarget *find_target(DiskReceiver *receiver, guint file, GError **error)
 {
-    if (file >= receiver->options.files) {
-        error_set(error, VMFERRY_ERROR_INVALID, "content of file %u of %u", file,
-                  receiver->options.files);
+    if (!check_number(receiver, file, error))
         return NULL;
-    }
     if (!receiver->targets[file])
         receiver->targets[file] = receiver->options.open(file, receiver->options.user, error);
     return receiver->targets[file];
+}
+
+static OldFile *find_old(DiskReceiver *receiver, guint file, GError **error)
+{
+    if (!check_number(receiver, file, error))
+        return NULL;
+    if (!receiver->options.open_old) {
+        error_set(error, VMFERRY_ERROR_INVALID, "file %u is not to be compared", file);
+        return NULL;
+    }
+    if (!receiver->old[file])
+        receiver->old[file] = receiver->options.open_old(file, receiver->options.user, error);
+    return receiver->old[file];
 }
 
 static gboolean apply_write(DiskReceiver *receiver, const Frame *frame, GError **error)
@@ -72,6 +92,44 @@ static gboolean apply_zero(DiskReceiver *receiver, const Frame *frame, GError **
     return target && disk_target_zero(target, zero.offset, zero.length, error);
 }
 
+static gboolean tell_digests(DiskReceiver *receiver, const DiskCompare *compare,
+                             const GByteArray *bytes, GError **error)
+{
+    uint8_t head[FRAME_DISK_DIGESTS_HEAD_BYTES];
+    struct iovec payload[2] = {{head, sizeof head}, {bytes->data, bytes->len}};
+
+    disk_digests_encode_head(&(DiskDigests){.file = compare->file, .offset = compare->offset},
+                             head);
+    return session_send(receiver->session, FRAME_DISK_DIGESTS, payload, bytes->len > 0 ? 2 : 1,
+                        error);
+}
+
+static gboolean apply_compare(DiskReceiver *receiver, const Frame *frame, GError **error)
+{
+    g_autoptr(GByteArray) bytes = g_byte_array_new();
+    DiskCompare compare;
+    OldFile *old;
+
+    if (!disk_compare_decode(frame->payload, frame->length, &compare, error))
+        return FALSE;
+    old = find_old(receiver, compare.file, error);
+    return old && old_file_digest(old, &compare, bytes, error) &&
+           tell_digests(receiver, &compare, bytes, error);
+}
+
+static gboolean apply_same(DiskReceiver *receiver, const Frame *frame, GError **error)
+{
+    DiskTarget *target;
+    OldFile *old;
+    DiskSame same;
+
+    if (!disk_same_decode(frame->payload, frame->length, &same, error))
+        return FALSE;
+    old = find_old(receiver, same.file, error);
+    target = old ? find_target(receiver, same.file, error) : NULL;
+    return target && old_file_copy(old, &same, target, error);
+}
+
 static gboolean apply_flush(DiskReceiver *receiver, const Frame *frame, GError **error)
 {
     DiskFlush flush;
@@ -100,6 +158,11 @@ static gboolean apply(DiskReceiver *receiver, const Frame *frame, GError **error
     case FRAME_DISK_ZERO:
         receiver->done.applied_bytes += frame->length;
         return apply_zero(receiver, frame, error);
+    case FRAME_DISK_COMPARE:
+        return apply_compare(receiver, frame, error);
+    case FRAME_DISK_SAME:
+        receiver->done.applied_bytes += frame->length;
+        return apply_same(receiver, frame, error);
     case FRAME_DISK_FLUSH:
         return apply_flush(receiver, frame, error);
     default:
@@ -173,6 +236,8 @@ static void close_targets(DiskReceiver *receiver)
 {
     for (guint i = 0; i < receiver->options.files; i++)
         g_clear_pointer(&receiver->targets[i], disk_target_free);
+    for (guint i = 0; i < receiver->options.files; i++)
+        g_clear_pointer(&receiver->old[i], old_file_free);
 }
 
 /* The last flush is told only once the targets are closed: who hears of it may open the images. */
@@ -205,6 +270,7 @@ DiskReceiver *disk_receiver_start(Session *session, const DiskReceiverOptions *o
     receiver->session = session;
     receiver->options = *options;
     receiver->targets = g_new0(DiskTarget *, options->files + 1);
+    receiver->old = g_new0(OldFile *, options->files + 1);
     receiver->zstd = ZSTD_createDCtx();
     receiver->unpacked = g_malloc(FRAME_DISK_WRITE_MAX_BYTES);
     g_mutex_init(&receiver->lock);
@@ -258,6 +324,7 @@ void disk_receiver_free(DiskReceiver *receiver)
         g_thread_join(receiver->thread);
     close_targets(receiver);
     g_free(receiver->targets);
+    g_free(receiver->old);
     g_free(receiver->unpacked);
     ZSTD_freeDCtx(receiver->zstd);
     g_clear_error(&receiver->failure);

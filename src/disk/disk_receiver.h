@@ -6,6 +6,9 @@
  * more has arrived, and at least every megabyte.  A file's target is opened when its first content
  * comes, since an image can be opened only when the files below it are complete.
  *
+ * Where a file is made in place of another one, the sender may ask for digests of that (old_file.h), and
+ * have content copied from there.  Both are done in order with all else; the sender asks ahead.
+ *
  * A failure (a full disk) ends the thread and is kept for disk_receiver_check(), and the peer is
  * told.
  */
@@ -14,6 +17,7 @@
 #include <glib.h>
 
 #include "disk/disk_target.h"
+#include "disk/old_file.h"
 #include "wire/session.h"
 
 typedef struct DiskReceiver DiskReceiver;
@@ -22,6 +26,8 @@ typedef struct {
     guint files;
     /* Opens the target of a file; in the receiver's thread.  NULL with *error*. */
     DiskTarget *(*open)(guint file, gpointer user, GError **error);
+    /* Opens what was at its place before; the same.  NULL: no file is compared. */
+    OldFile *(*open_old)(guint file, gpointer user, GError **error);
     gpointer user;
 } DiskReceiverOptions;
 

@@ -7,6 +7,8 @@
 #include "base/lock_guard.h"
 #include "base/page.h"
 #include "base/thread.h"
+#include "disk/granule_digest.h"
+#include "disk/peer_digests.h"
 #include "page/zero.h"
 #include "page/zstd_block.h"
 #include "wire/disk_frame.h"
@@ -16,7 +18,7 @@
  * what is waited for is told in time). */
 #define PIECE_BYTES ((size_t)128 << 10)
 /* Zeros are looked for in pieces of this size, and what was written is remembered by it. */
-#define GRANULE_BYTES 65536u
+#define GRANULE_BYTES DISK_GRANULE_BYTES
 #define WINDOW_LEAST_BYTES ((uint64_t)256 << 10)
 #define WINDOW_MOST_BYTES ((uint64_t)16 << 20)
 #define WINDOW_FIRST_BYTES ((uint64_t)1 << 20)
@@ -37,6 +39,8 @@ typedef struct {
     ZSTD_CCtx *zstd;
     uint8_t *packed; /* PIECE_BYTES */
     uint64_t pack_pause_bytes;
+    PeerDigests *there;    /* of the old file; NULL: there is none.  Guarded by the sender's lock */
+    GranuleDigest *digest; /* of who gives content */
 } SenderFile;
 
 typedef struct {
@@ -57,6 +61,7 @@ struct DiskSender {
 
     GMutex lock;     /* protects all below, and the counts */
     GCond quiet;     /* no answer is being given */
+    GCond told;      /* digests have come, or none will */
     GError *failure; /* of the channel */
     gboolean silent; /* no more answers */
     guint answering; /* so many threads are giving one */
@@ -250,6 +255,158 @@ gboolean disk_sender_write(DiskSender *sender, guint number, uint64_t offset, co
     return TRUE;
 }
 
+/* ---- what an old file has ---- */
+
+static gboolean ask(DiskSender *sender, DiskCompare *question, GError **error)
+{
+    uint8_t payload[FRAME_DISK_COMPARE_BYTES];
+    SenderFile *file = &sender->files[question->file];
+    lock_guard(&sender->send_lock);
+
+    memcpy(question->key, granule_digest_get_key(file->digest), DISK_KEY_BYTES);
+    disk_compare_encode(question, payload);
+    return session_send_bytes(sender->session, FRAME_DISK_COMPARE, payload, sizeof payload, error);
+}
+
+/* TRUE with the next question. */
+static gboolean choose_question(DiskSender *sender, guint number, uint64_t offset, DiskCompare *ret)
+{
+    lock_guard(&sender->lock);
+
+    return peer_digests_ask(sender->files[number].there, offset, ret);
+}
+
+static gboolean await_told(DiskSender *sender, guint number, uint64_t offset, guint wait_ms)
+{
+    gint64 end = g_get_monotonic_time() + wait_ms * G_TIME_SPAN_MILLISECOND;
+    const PeerDigests *there = sender->files[number].there;
+    lock_guard(&sender->lock);
+
+    while (!peer_digests_knows(there, offset) && !sender->failure)
+        if (!g_cond_wait_until(&sender->told, &sender->lock, end))
+            return FALSE;
+    return peer_digests_knows(there, offset);
+}
+
+uint64_t disk_sender_end_of_range(uint64_t offset)
+{
+    return (offset / PEER_DIGESTS_RANGE_BYTES + 1) * PEER_DIGESTS_RANGE_BYTES;
+}
+
+gboolean disk_sender_await_digests(DiskSender *sender, guint number, uint64_t offset, guint wait_ms,
+                                   gboolean *ret_known, GError **error)
+{
+    DiskCompare question;
+
+    *ret_known = TRUE;
+    if (!sender->files[number].there)
+        return TRUE;
+    while (choose_question(sender, number, offset, &question))
+        if (!ask(sender, &question, error))
+            return FALSE;
+    *ret_known = await_told(sender, number, offset, wait_ms);
+    return *ret_known || check_alive(sender, error);
+}
+
+static gboolean find_there(DiskSender *sender, guint number, uint64_t offset,
+                           uint8_t ret[FRAME_DISK_DIGEST_BYTES])
+{
+    const uint8_t *there;
+    lock_guard(&sender->lock);
+
+    there = peer_digests_find(sender->files[number].there, offset);
+    if (there)
+        memcpy(ret, there, FRAME_DISK_DIGEST_BYTES);
+    return there != NULL;
+}
+
+/* TRUE where the old file has the granule, with its digest. */
+static gboolean is_same(DiskSender *sender, guint number, uint64_t offset, const uint8_t *data,
+                        size_t length, uint8_t ret[FRAME_DISK_DIGEST_BYTES])
+{
+    uint8_t there[FRAME_DISK_DIGEST_BYTES];
+
+    return find_there(sender, number, offset, there) &&
+           granule_digest_compute(sender->files[number].digest, data, length, ret, NULL) &&
+           memcmp(ret, there, sizeof there) == 0;
+}
+
+/* So many granules from *offset* on are the same. */
+static guint count_same(DiskSender *sender, guint number, uint64_t offset, const uint8_t *data,
+                        uint64_t length, uint8_t *ret_digests)
+{
+    guint count = 0;
+
+    for (uint64_t at = 0; at < length && count < FRAME_DISK_SAME_MOST; at += GRANULE_BYTES) {
+        if (!is_same(sender, number, offset + at, data + at, MIN(GRANULE_BYTES, length - at),
+                     ret_digests + (size_t)count * FRAME_DISK_DIGEST_BYTES))
+            break;
+        count++;
+    }
+    return count;
+}
+
+static gboolean send_same(DiskSender *sender, const DiskSame *same, GError **error)
+{
+    SenderFile *file = &sender->files[same->file];
+    size_t bytes = (size_t)disk_count_granules(same->length) * FRAME_DISK_DIGEST_BYTES;
+    uint8_t head[FRAME_DISK_SAME_HEAD_BYTES];
+    struct iovec payload[2] = {{head, sizeof head}, {(void *)same->digests, bytes}};
+
+    disk_same_encode_head(same, head);
+    note_written(file, same->offset, same->length);
+    g_mutex_lock(&sender->lock);
+    file->counts.same_bytes += same->length;
+    file->counts.wire_bytes += sizeof head + bytes;
+    g_mutex_unlock(&sender->lock);
+    return send_frame(sender, FRAME_DISK_SAME, payload, 2, error);
+}
+
+/* Up to the next granule that is the same, or *length*. */
+static uint64_t end_of_new(DiskSender *sender, guint number, uint64_t offset, const uint8_t *data,
+                           uint64_t length)
+{
+    uint8_t digest[FRAME_DISK_DIGEST_BYTES];
+    uint64_t at = 0;
+
+    do
+        at += MIN(GRANULE_BYTES, length - at);
+    while (at < length && !is_same(sender, number, offset + at, data + at,
+                                   MIN(GRANULE_BYTES, length - at), digest));
+    return at;
+}
+
+static gboolean is_whole(const SenderFile *file, uint64_t offset, uint64_t length)
+{
+    return offset % GRANULE_BYTES == 0 &&
+           (length % GRANULE_BYTES == 0 || offset + length == file->bytes);
+}
+
+gboolean disk_sender_write_compared(DiskSender *sender, guint number, uint64_t offset,
+                                    const uint8_t *data, size_t length, GError **error)
+{
+    SenderFile *file = &sender->files[number];
+    uint8_t digests[FRAME_DISK_SAME_MOST * FRAME_DISK_DIGEST_BYTES];
+    uint64_t at = 0;
+
+    if (!file->there || !is_whole(file, offset, length))
+        return disk_sender_write(sender, number, offset, data, length, error);
+    if (!check_place(file, offset, length, error) || !check_alive(sender, error))
+        return FALSE;
+    while (at < length) {
+        uint64_t count = count_same(sender, number, offset + at, data + at, length - at, digests);
+        DiskSame same = {number, offset + at, MIN(count * GRANULE_BYTES, length - at), digests};
+        uint64_t new =
+            count > 0 ? 0 : end_of_new(sender, number, offset + at, data + at, length - at);
+
+        if (count > 0 ? !send_same(sender, &same, error)
+                      : !disk_sender_write(sender, number, offset + at, data + at, new, error))
+            return FALSE;
+        at += count > 0 ? same.length : new;
+    }
+    return TRUE;
+}
+
 gboolean disk_sender_flush(DiskSender *sender, gboolean last, uint64_t *ret, GError **error)
 {
     uint8_t payload[FRAME_DISK_FLUSH_BYTES];
@@ -356,6 +513,22 @@ static gboolean take_done(DiskSender *sender, const Frame *frame, GError **error
     return TRUE;
 }
 
+static gboolean take_digests(DiskSender *sender, const Frame *frame, GError **error)
+{
+    lock_guard(&sender->lock);
+    DiskDigests digests;
+
+    if (!disk_digests_decode(frame->payload, frame->length, &digests, error))
+        return FALSE;
+    if (digests.file >= sender->options.files || !sender->files[digests.file].there) {
+        error_set(error, VMFERRY_ERROR_INVALID, "digests of file %u, which is not compared",
+                  digests.file);
+        return FALSE;
+    }
+    g_cond_broadcast(&sender->told);
+    return peer_digests_take(sender->files[digests.file].there, &digests, error);
+}
+
 gboolean disk_sender_is_flushed(DiskSender *sender, uint64_t number)
 {
     lock_guard(&sender->lock);
@@ -393,6 +566,8 @@ static gboolean hear(DiskSender *sender, GError **error)
     }
     if (frame.type == FRAME_DISK_DONE)
         return take_done(sender, &frame, error);
+    if (frame.type == FRAME_DISK_DIGESTS)
+        return take_digests(sender, &frame, error);
     error_set(error, VMFERRY_ERROR_INVALID, "unexpected %s frame about disks",
               frame_type_name(frame.type));
     return FALSE;
@@ -402,6 +577,7 @@ static void fail(DiskSender *sender, const GError *why)
 {
     g_mutex_lock(&sender->lock);
     sender->failure = g_error_copy(why);
+    g_cond_broadcast(&sender->told);
     g_mutex_unlock(&sender->lock);
     stop_answers(sender);
     sender->options.failed(why, sender->options.user);
@@ -439,6 +615,7 @@ DiskSender *disk_sender_start(Session *session, const DiskSenderOptions *options
     g_mutex_init(&sender->send_lock);
     g_mutex_init(&sender->lock);
     g_cond_init(&sender->quiet);
+    g_cond_init(&sender->told);
     g_queue_init(&sender->pending);
     sender->thread = thread_start("disk-sender", run, sender, error);
     if (sender->thread)
@@ -458,6 +635,23 @@ void disk_sender_begin_file(DiskSender *sender, guint number, uint64_t bytes, gb
     file->packed = g_malloc(PIECE_BYTES);
 }
 
+gboolean disk_sender_compare_file(DiskSender *sender, guint number, uint64_t old_bytes,
+                                  GError **error)
+{
+    SenderFile *file = &sender->files[number];
+    uint8_t key[DISK_KEY_BYTES];
+
+    if (!granule_digest_make_key(key, error))
+        return FALSE;
+    file->digest = granule_digest_new(key, error);
+    if (!file->digest)
+        return FALSE;
+    g_mutex_lock(&sender->lock);
+    file->there = peer_digests_new(number, old_bytes, file->bytes);
+    g_mutex_unlock(&sender->lock);
+    return TRUE;
+}
+
 void disk_sender_stop(DiskSender *sender)
 {
     g_atomic_int_set(&sender->ending, 1);
@@ -473,6 +667,8 @@ void disk_sender_free(DiskSender *sender)
     disk_sender_stop(sender);
     for (guint i = 0; i < sender->options.files; i++) {
         ZSTD_freeCCtx(sender->files[i].zstd);
+        granule_digest_free(sender->files[i].digest);
+        peer_digests_free(sender->files[i].there);
         g_free(sender->files[i].written);
         g_free(sender->files[i].packed);
     }
@@ -481,6 +677,7 @@ void disk_sender_free(DiskSender *sender)
     g_mutex_clear(&sender->send_lock);
     g_mutex_clear(&sender->lock);
     g_cond_clear(&sender->quiet);
+    g_cond_clear(&sender->told);
     g_clear_error(&sender->failure);
     g_free(sender);
 }

@@ -12,6 +12,9 @@
  * guest writes faster; nothing piles up.  What an answer does not promise, a flush does: it is done
  * when all before it is on the destination's storage, and only the last one counts.
  *
+ * A file that is made in place of another one can be compared with that (old_file.h): the destination
+ * tells digests of the old file, and of what has the same digest only the place is sent.
+ *
  * Threads: content of one file comes from one thread at a time, which may block as long as the
  * channel does.  A thread of the sender's own hears how far the destination is, and makes the calls
  * back.
@@ -40,6 +43,7 @@ typedef struct {
 typedef struct {
     uint64_t data_bytes; /* sent as content, unpacked */
     uint64_t zero_bytes; /* zeros that were not sent as content */
+    uint64_t same_bytes; /* content that the old file there has */
     uint64_t wire_bytes; /* payloads of frames */
 } DiskCounts;
 
@@ -57,6 +61,23 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(DiskSender, disk_sender_free)
 /* Before its first content.  *covers*: what is not written shows a backing file, so that zeros are
  * content, too. */
 void disk_sender_begin_file(DiskSender *sender, guint file, uint64_t bytes, gboolean covers);
+
+/* The same: an old file of that many bytes is there, and what it has may be copied there. */
+gboolean disk_sender_compare_file(DiskSender *sender, guint file, uint64_t old_bytes,
+                                  GError **error);
+
+/* Asks what the old file has from *offset* on, and waits for *wait_ms* at most until that is known of
+ * all that a piece up to *disk_sender_end_of_range()* has; *ret_known* then. */
+gboolean disk_sender_await_digests(DiskSender *sender, guint file, uint64_t offset, guint wait_ms,
+                                   gboolean *ret_known, GError **error);
+
+/* What comes with an answer ends here at the latest. */
+uint64_t disk_sender_end_of_range(uint64_t offset);
+
+/* As disk_sender_write(), which it becomes where nothing is known to be there already.  Whole granules
+ * of DISK_GRANULE_BYTES, but for the file's last one. */
+gboolean disk_sender_write_compared(DiskSender *sender, guint file, uint64_t offset,
+                                    const uint8_t *data, size_t length, GError **error);
 
 gboolean disk_sender_write(DiskSender *sender, guint file, uint64_t offset, const uint8_t *data,
                            size_t length, GError **error);

@@ -403,10 +403,22 @@ static DiskTarget *on_open(guint number, gpointer user, GError **error)
     return NULL;
 }
 
+static OldFile *on_open_old(guint number, gpointer user, GError **error)
+{
+    DestinationDisks *disks = user;
+    const DestinationFile *file = &disks->files[number];
+
+    if (file->make == DISK_MAKE_FILE)
+        return old_file_open(file->set_aside, file->wire->file_bytes, error);
+    error_set(error, VMFERRY_ERROR_INVALID, "%s to be compared, which was not to be made as a file",
+              file->path);
+    return NULL;
+}
+
 static gboolean start_receiver(DestinationDisks *disks, GError **error)
 {
     DestinationMove *move = disks->move;
-    DiskReceiverOptions options = {count_files(disks), on_open, disks};
+    DiskReceiverOptions options = {count_files(disks), on_open, on_open_old, disks};
 
     if (!session_send_bytes(move->session, FRAME_DISKS_MADE, NULL, 0, error) ||
         !session_await_channel(move->session, TRAFFIC_DISK, JOIN_MS, error))

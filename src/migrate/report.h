@@ -40,6 +40,7 @@ typedef struct {
     uint64_t uncovered_bytes; /* of what is outstanding, that no store has */
     uint64_t disk_bytes;      /* of disks that are copied: all that is stored, done */
     uint64_t disk_bytes_done;
+    uint64_t disk_same_bytes; /* of these: what old files there had already */
 } MigrateProgress;
 
 typedef struct {

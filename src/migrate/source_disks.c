@@ -41,12 +41,14 @@
 #include "disk/nbd_server.h"
 #include "policy/disk_pace.h"
 #include "vmm/vmm_driver.h"
+#include "wire/disk_frame.h"
 
 #define ANSWER_MS 60000
 #define JOIN_MS 10000
 #define POLL_NS 20000000ULL
 #define PAUSED_POLL_NS 200000ULL
 #define FLUSH_MS 60000
+#define DIGESTS_SLICE_MS 100
 
 #define ESTIMATE_AFTER_MS 500.0
 #define STALL_NS 1000000000ULL
@@ -526,7 +528,7 @@ static void report_progress(SourceDisks *disks)
     SourceMove *move = disks->move;
     MigrateProgress *progress = &move->progress;
 
-    progress->disk_bytes = progress->disk_bytes_done = 0;
+    progress->disk_bytes = progress->disk_bytes_done = progress->disk_same_bytes = 0;
     for (guint i = 0; i < disks->files->len; i++) {
         const SourceFile *file = get_file(disks, i);
         DiskCounts counts;
@@ -535,7 +537,9 @@ static void report_progress(SourceDisks *disks)
             continue;
         disk_sender_get_counts(disks->sender, i, &counts);
         progress->disk_bytes += file->file->allocated_bytes;
-        progress->disk_bytes_done += MIN(counts.data_bytes, file->file->allocated_bytes);
+        progress->disk_bytes_done +=
+            MIN(counts.data_bytes + counts.same_bytes, file->file->allocated_bytes);
+        progress->disk_same_bytes += counts.same_bytes;
     }
     estimate(disks);
     source_report_progress(move);
@@ -598,40 +602,125 @@ static gboolean find_data(int fd, const SourceFile *file, uint64_t *offset, size
     return TRUE;
 }
 
+static gboolean read_piece(int fd, const SourceFile *file, uint64_t offset, uint8_t *buffer,
+                           size_t length, GError **error)
+{
+    size_t done = 0;
+
+    while (done < length) {
+        ssize_t got = pread(fd, buffer + done, length - done, (off_t)(offset + done));
+
+        if (got < 0 && errno == EINTR)
+            continue;
+        if (got <= 0)
+            return read_failed(file, got < 0 ? errno : EIO, error);
+        done += (size_t)got;
+    }
+    return TRUE;
+}
+
+/* What it replaces may have most of it, as after a fail-over. */
+static gboolean begin_file(SourceDisks *disks, guint number)
+{
+    const SourceFile *file = get_file(disks, number);
+    const DiskFileSeen *seen = &disks->seen.files[number];
+    g_autoptr(GError) problem = NULL;
+    gboolean compares;
+
+    disk_sender_begin_file(disks->sender, number, file->file->file_bytes, FALSE);
+    compares = seen->exists && seen->bytes > 0 &&
+               peer_has_feature(&disks->move->peer, FEATURE_DISK_DIGESTS) &&
+               disk_sender_compare_file(disks->sender, number, seen->bytes, &problem);
+    if (problem)
+        log_warning("guest %s: %s is sent whole: %s", disks->move->job->guest, file->file->file,
+                    problem->message);
+    return compares;
+}
+
+/* Whole granules, in a range of which all is told. */
+static void widen_piece(const SourceFile *file, uint64_t *offset, size_t *length)
+{
+    uint64_t begin = *offset / DISK_GRANULE_BYTES * DISK_GRANULE_BYTES;
+    uint64_t end = *offset + *length + DISK_GRANULE_BYTES - 1;
+
+    end = MIN(end / DISK_GRANULE_BYTES * DISK_GRANULE_BYTES, begin + READ_BYTES);
+    end = MIN(end, MIN(disk_sender_end_of_range(begin), file->file->file_bytes));
+    *offset = begin;
+    *length = (size_t)(end - begin);
+}
+
+static gboolean await_digests(SourceDisks *disks, guint number, uint64_t offset, GError **error)
+{
+    SourceMove *move = disks->move;
+    uint64_t end = clock_now_ns() + (uint64_t)ANSWER_MS * 1000000;
+    gboolean known = FALSE;
+
+    while (!known) {
+        if (!disk_sender_await_digests(disks->sender, number, offset, DIGESTS_SLICE_MS, &known,
+                                       error) ||
+            !source_not_cancelled(move, error) || !source_hear_peer(move, error))
+            return FALSE;
+        if (known || clock_now_ns() < end)
+            continue;
+        error_set(error, VMFERRY_ERROR_TIMEOUT, "%s did not tell what the old %s has within %d s",
+                  session_get_peer_name(move->session), get_file(disks, number)->file->file,
+                  ANSWER_MS / 1000);
+        return FALSE;
+    }
+    return TRUE;
+}
+
+static gboolean send_piece(SourceDisks *disks, guint number, uint64_t offset, const uint8_t *bytes,
+                           size_t length, GError **error)
+{
+    if (!disk_sender_write_compared(disks->sender, number, offset, bytes, length, error) ||
+        !source_not_cancelled(disks->move, error) || !source_hear_peer(disks->move, error))
+        return FALSE;
+    if (clock_now_ns() - disks->move->last_progress_ns > 5 * POLL_NS)
+        report_progress(disks);
+    return TRUE;
+}
+
 static gboolean send_file(SourceDisks *disks, guint number, GError **error)
 {
     const SourceFile *file = get_file(disks, number);
     g_autofree uint8_t *buffer = g_malloc(READ_BYTES);
     autofd int fd = open(file->file->path, O_RDONLY | O_CLOEXEC);
+    gboolean compares = begin_file(disks, number);
     uint64_t offset = 0;
     size_t length;
 
     if (fd < 0)
         return read_failed(file, errno, error);
-    disk_sender_begin_file(disks->sender, number, file->file->file_bytes, FALSE);
     for (;;) {
-        ssize_t got;
-
         if (!find_data(fd, file, &offset, &length, error))
             return FALSE;
         if (length == 0)
             return TRUE;
-        got = pread(fd, buffer, length, (off_t)offset);
-        if (got <= 0)
-            return read_failed(file, got < 0 ? errno : EIO, error);
-        if (!disk_sender_write(disks->sender, number, offset, buffer, (size_t)got, error) ||
-            !source_not_cancelled(disks->move, error) || !source_hear_peer(disks->move, error))
+        if (compares)
+            widen_piece(file, &offset, &length);
+        if (!await_digests(disks, number, offset, error) ||
+            !read_piece(fd, file, offset, buffer, length, error) ||
+            !send_piece(disks, number, offset, buffer, length, error))
             return FALSE;
-        offset += (uint64_t)got;
-        if (clock_now_ns() - disks->move->last_progress_ns > 5 * POLL_NS)
-            report_progress(disks);
+        offset += length;
     }
+}
+
+static gboolean await_files(SourceDisks *disks, GError **error)
+{
+    uint64_t number;
+
+    if (!disk_sender_flush(disks->sender, FALSE, &number, error) ||
+        !await_flush(disks, number, error))
+        return FALSE;
+    report_progress(disks);
+    return TRUE;
 }
 
 static gboolean send_files(SourceDisks *disks, GError **error)
 {
     gboolean any = FALSE;
-    uint64_t number;
 
     for (guint i = 0; i < disks->files->len; i++) {
         if (get_file(disks, i)->make != DISK_MAKE_FILE)
@@ -640,8 +729,7 @@ static gboolean send_files(SourceDisks *disks, GError **error)
             return FALSE;
         any = TRUE;
     }
-    return !any || (disk_sender_flush(disks->sender, FALSE, &number, error) &&
-                    await_flush(disks, number, error));
+    return !any || await_files(disks, error);
 }
 
 /* ---- the old images ---- */
@@ -1133,6 +1221,7 @@ static void add_counts(SourceDisks *disks, const SourceDisk *disk, DiskCounts *s
         disk_sender_get_counts(disks->sender, number, &counts);
         sum->data_bytes += counts.data_bytes;
         sum->zero_bytes += counts.zero_bytes;
+        sum->same_bytes += counts.same_bytes;
         sum->wire_bytes += counts.wire_bytes;
     }
 }
@@ -1146,13 +1235,13 @@ static json_t *describe(SourceDisks *disks, const SourceDisk *disk)
     if (copied)
         add_counts(disks, disk, &sum);
     return json_pack(
-        "{s:s, s:s, s:s, s:s?, s:s?, s:I, s:I, s:I, s:f, s:f, s:o}", "id", disk->disk->id, "device",
-        disk->disk->device, "mode", disk_mode_name(disk->mode), "source", file ? file->file : NULL,
-        "destination",
+        "{s:s, s:s, s:s, s:s?, s:s?, s:I, s:I, s:I, s:I, s:f, s:f, s:o}", "id", disk->disk->id,
+        "device", disk->disk->device, "mode", disk_mode_name(disk->mode), "source",
+        file ? file->file : NULL, "destination",
         copied && disks->seen.count > disk->number ? disks->seen.files[disk->number].path : NULL,
         "copied_bytes", (json_int_t)sum.data_bytes, "zero_bytes", (json_int_t)sum.zero_bytes,
-        "wire_bytes", (json_int_t)sum.wire_bytes, "copy_ms",
-        span_ms(disk->begun_ns, disk->ready_ns), "in_sync_ms",
+        "same_bytes", (json_int_t)sum.same_bytes, "wire_bytes", (json_int_t)sum.wire_bytes,
+        "copy_ms", span_ms(disk->begun_ns, disk->ready_ns), "in_sync_ms",
         span_ms(disk->ready_ns, disk->finished_ns), "verified",
         disk->verified < 0 ? json_null() : json_boolean(disk->verified));
 }

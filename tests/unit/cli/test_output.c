@@ -171,13 +171,14 @@ static void test_report_of_copies(void **state)
         "\"copied_bytes\":2000000000,\"zero_bytes\":5000000,\"wire_bytes\":900000000,"
         "\"copy_ms\":9000.0,\"in_sync_ms\":1200.0,\"verified\":true},"
         "{\"id\":\"data\",\"destination\":\"/data/d.raw\",\"copied_bytes\":1000000,"
-        "\"zero_bytes\":0,\"wire_bytes\":1000000,\"verified\":null}],"
+        "\"zero_bytes\":0,\"same_bytes\":7000000,\"wire_bytes\":1000000,\"verified\":null}],"
         "\"disks\":[{\"device\":\"virtio-disk0\",\"source\":\"/srv/web1.qcow2\","
         "\"destination\":\"/data/web1.qcow2\",\"same_by\":\"copied\"}]}");
 
     assert_says(shown, "virtio0 copied to /data/web1.qcow2: 2.0 GB (900 MB sent), 5.0 MB of zeros "
                        "left out; verified\n");
-    assert_says(shown, "data copied to /data/d.raw: 1.0 MB (1.0 MB sent), 0 B of zeros left out\n");
+    assert_says(shown, "data copied to /data/d.raw: 1.0 MB (1.0 MB sent), 0 B of zeros left out, "
+                       "7.0 MB were there already\n");
     assert_says(shown, "made there");
 }
 

@@ -114,7 +114,7 @@ void transfer_open(Transfer *transfer, const TransferPlan *plan)
 {
     DiskSenderOptions sending = {TRANSFER_FILES, plan->pack, on_answer,
                                  on_tick,        on_failed,  transfer};
-    DiskReceiverOptions receiving = {TRANSFER_FILES, on_open, transfer};
+    DiskReceiverOptions receiving = {TRANSFER_FILES, on_open, NULL, transfer};
 
     *transfer = (Transfer){0};
     g_mutex_init(&transfer->lock);

@@ -420,7 +420,7 @@ static DiskTarget *open_far(guint number, gpointer user, GError **error)
 
 static void far_open(Far *far, int fd)
 {
-    DiskReceiverOptions options = {2, open_far, far};
+    DiskReceiverOptions options = {2, open_far, NULL, far};
 
     far->fd = fd;
     session_pair_open(&far->pair, TRAFFIC_DISK);
