@@ -299,8 +299,9 @@ static json_t *describe_disks(Protecting *protecting)
 {
     lock_guard(&protecting->lock);
 
-    return json_pack("{s:I, s:I}", "disk_bytes", (json_int_t)protecting->progress.disk_bytes,
-                     "disk_same_bytes", (json_int_t)protecting->progress.disk_same_bytes);
+    return json_pack("{s:I, s:I, s:I}", "disk_bytes", (json_int_t)protecting->progress.disk_bytes,
+                     "disk_same_bytes", (json_int_t)protecting->progress.disk_same_bytes,
+                     "disk_wire_bytes", (json_int_t)protecting->progress.disk_wire_bytes);
 }
 
 static json_t *make_report(Protecting *protecting, const char *status, const char *problem)

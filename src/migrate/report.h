@@ -41,6 +41,7 @@ typedef struct {
     uint64_t disk_bytes;      /* of disks that are copied: all that is stored, done */
     uint64_t disk_bytes_done;
     uint64_t disk_same_bytes; /* of these: what old files there had already */
+    uint64_t disk_wire_bytes; /* that went over the link for all of them */
 } MigrateProgress;
 
 typedef struct {

@@ -528,7 +528,8 @@ static void report_progress(SourceDisks *disks)
     SourceMove *move = disks->move;
     MigrateProgress *progress = &move->progress;
 
-    progress->disk_bytes = progress->disk_bytes_done = progress->disk_same_bytes = 0;
+    progress->disk_bytes = progress->disk_bytes_done = 0;
+    progress->disk_same_bytes = progress->disk_wire_bytes = 0;
     for (guint i = 0; i < disks->files->len; i++) {
         const SourceFile *file = get_file(disks, i);
         DiskCounts counts;
@@ -539,7 +540,8 @@ static void report_progress(SourceDisks *disks)
         progress->disk_bytes += file->file->allocated_bytes;
         progress->disk_bytes_done +=
             MIN(counts.data_bytes + counts.same_bytes, file->file->allocated_bytes);
-        progress->disk_same_bytes += counts.same_bytes;
+        progress->disk_same_bytes += MIN(counts.same_bytes, file->file->allocated_bytes);
+        progress->disk_wire_bytes += counts.wire_bytes;
     }
     estimate(disks);
     source_report_progress(move);

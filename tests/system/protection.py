@@ -19,10 +19,10 @@ PROTECT_POINTS = {
 BUSY = {"pattern": "mixed", "pages_per_second": 500}
 
 
-def with_disk(scene, **options):
+def with_disk(scene, data_mb=LARGE_MB, **options):
     """A guest that writes to a disk that only its host has."""
     DISK.on(scene.b).parent.mkdir()
-    DISK.make(scene.a, data_mb=LARGE_MB, size_mb=WRITTEN_MB + LARGE_MB + 8)
+    DISK.make(scene.a, data_mb=data_mb, size_mb=WRITTEN_MB + data_mb + 8)
     return run_with(scene, drive(DISK.on(scene.a)), **{**BUSY, **options})
 
 

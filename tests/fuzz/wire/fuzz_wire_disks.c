@@ -2,7 +2,7 @@
  * Frames and messages about disks: what is taken keeps its limits and comes out the same after
  * encoding
  *
- * The first byte chooses which: a frame ("W", "Z", "F", "D") or a message ("d", "s", "m", "g").
+ * The first byte chooses which: a frame ("W", "Z", "F", "D", "C", "G", "S") or a message ("d", "s", "m", "g").
  */
 #include <stdint.h>
 #include <stdlib.h>
@@ -78,6 +78,49 @@ static void check_done(const uint8_t *data, size_t size)
     check_same(data, again, size);
 }
 
+static void check_compare(const uint8_t *data, size_t size)
+{
+    uint8_t again[FRAME_DISK_COMPARE_BYTES];
+    DiskCompare compare;
+
+    if (!disk_compare_decode(data, size, &compare, NULL))
+        return;
+    check_place(compare.offset, compare.length);
+    if (disk_count_granules(compare.length) > FRAME_DISK_DIGESTS_MOST)
+        abort();
+    disk_compare_encode(&compare, again);
+    check_same(data, again, size);
+}
+
+static void check_granules(const uint8_t *data, size_t size)
+{
+    uint8_t again[FRAME_DISK_DIGESTS_HEAD_BYTES];
+    DiskDigests digests;
+
+    if (!disk_digests_decode(data, size, &digests, NULL))
+        return;
+    if (digests.count > FRAME_DISK_DIGESTS_MOST || digests.digests != data + sizeof again ||
+        size != sizeof again + (size_t)digests.count * FRAME_DISK_DIGEST_BYTES)
+        abort();
+    disk_digests_encode_head(&digests, again);
+    check_same(data, again, sizeof again);
+}
+
+static void check_same_content(const uint8_t *data, size_t size)
+{
+    uint8_t again[FRAME_DISK_SAME_HEAD_BYTES];
+    DiskSame same;
+
+    if (!disk_same_decode(data, size, &same, NULL))
+        return;
+    check_place(same.offset, same.length);
+    if (same.digests != data + sizeof again ||
+        size != sizeof again + (size_t)disk_count_granules(same.length) * FRAME_DISK_DIGEST_BYTES)
+        abort();
+    disk_same_encode_head(&same, again);
+    check_same(data, again, sizeof again);
+}
+
 /* ---- messages ---- */
 
 static void check_disks(const uint8_t *data, size_t size)
@@ -150,8 +193,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         char letter;
         void (*check)(const uint8_t *data, size_t size);
     } checks[] = {
-        {'W', check_write}, {'Z', check_zero}, {'F', check_flush}, {'D', check_done},
-        {'d', check_disks}, {'s', check_seen}, {'m', check_make},  {'g', check_digests},
+        {'C', check_compare}, {'G', check_granules}, {'S', check_same_content}, {'W', check_write},
+        {'Z', check_zero},    {'F', check_flush},    {'D', check_done},         {'d', check_disks},
+        {'s', check_seen},    {'m', check_make},     {'g', check_digests},
     };
 
     for (guint i = 0; size > 0 && i < G_N_ELEMENTS(checks); i++)

@@ -143,6 +143,7 @@ static void test_progress(void **state)
     progress.disk_bytes = 9000;
     progress.disk_bytes_done = 4500;
     progress.disk_same_bytes = 3500;
+    progress.disk_wire_bytes = 1100;
     object = migrate_progress_to_json(&progress);
     assert_true(json_number_value(json_object_get(object, "run_share")) == 0.5);
     assert_int_equal(json_integer_value(json_object_get(object, "work_set_bytes")), 7000);
@@ -150,6 +151,7 @@ static void test_progress(void **state)
     assert_int_equal(json_integer_value(json_object_get(object, "disk_bytes")), 9000);
     assert_int_equal(json_integer_value(json_object_get(object, "disk_bytes_done")), 4500);
     assert_int_equal(json_integer_value(json_object_get(object, "disk_same_bytes")), 3500);
+    assert_int_equal(json_integer_value(json_object_get(object, "disk_wire_bytes")), 1100);
 }
 
 static void test_names(void **state)
