@@ -806,8 +806,20 @@ gboolean postcopy_end_standby(AgentContext *context, Guest *guest, gboolean forc
         if (!go_on_alone(context, record, split, error))
             return FALSE;
     }
-    postcopy_destination_end_standby(split);
-    return TRUE;
+    if (postcopy_destination_end_standby(split))
+        return TRUE;
+    error_set(error, VMFERRY_ERROR_REFUSED, "guest %s fails over to %s", guest->name,
+              record->destination);
+    return FALSE;
+}
+
+static gboolean end_for_failover(const GuestRecord *record, PostcopyDestination *split,
+                                 GError **error)
+{
+    if (process_kill(record->pid, record->start_time, SIGKILL, error))
+        return TRUE;
+    postcopy_destination_drop_failover(split);
+    return FALSE;
 }
 
 gboolean postcopy_fail_over(AgentContext *context, Guest *guest, GError **error)
@@ -826,9 +838,14 @@ gboolean postcopy_fail_over(AgentContext *context, Guest *guest, GError **error)
                   split && counts.epochs > 0 ? "does not answer" : "has no epoch of it yet");
         return FALSE;
     }
+    if (!postcopy_destination_begin_failover(split)) {
+        error_set(error, VMFERRY_ERROR_REFUSED,
+                  "guest %s is not protected any more, or fails over already", guest->name);
+        return FALSE;
+    }
     event_log_add(context->events, guest->name, "failing-over", NULL,
                   "its process here is ended, so that %s goes on with it", record->destination);
-    return process_kill(record->pid, record->start_time, SIGKILL, error);
+    return end_for_failover(record, split, error);
 }
 
 /* Not through QMP, which may itself wait for a page. */

@@ -18,9 +18,12 @@ static gboolean is_wanted(const PostcopyAlone *alone, AgentContext *context,
 {
     guint idle_ms = postcopy_destination_get_source_idle_ms(split);
 
-    return postcopy_destination_get_leases(split) && !postcopy_destination_is_alone(split) &&
-           g_get_monotonic_time() >= alone->next_us &&
-           idle_ms / 1000 >= get_patience_s(context, split);
+    SplitLeases *leases = postcopy_destination_get_leases(split);
+
+    if (!leases || postcopy_destination_is_alone(split) || g_get_monotonic_time() < alone->next_us)
+        return FALSE;
+    /* The answer to a claim may have been lost: its source may not take it over any more. */
+    return split_leases_are_for_alone(leases) || idle_ms / 1000 >= get_patience_s(context, split);
 }
 
 /* The witness first, then our own record: in this order the death of its VMM is answered rightly. */

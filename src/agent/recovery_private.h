@@ -72,6 +72,9 @@ TakeoverGate *recovery_get_gate(Recovery *recovery, const GuestRecord *record);
 gboolean recovery_try_gate(Recovery *recovery, const GuestRecord *record);
 gboolean recovery_is_alone_there(Recovery *recovery, const GuestRecord *record);
 void recovery_forget_witness(Recovery *recovery, const GuestRecord *record);
+/* For one that gives up what the destination may still count on, and does not hear of: no consent is on
+ * record at the witness any more, and the record stays, by which the destination goes on alone. */
+gboolean recovery_give_back_witness(Recovery *recovery, const GuestRecord *record, GError **error);
 void recovery_leave_witness(Recovery *recovery);
 
 /* A guest of POSTCOPY_SOURCE that nobody runs any more, by the gate. */

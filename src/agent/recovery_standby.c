@@ -315,7 +315,10 @@ static RecoveryVerdict end_rebooted(Recovery *recovery, const GuestRecord *recor
         return RECOVERY_AGAIN;
     }
     g_clear_error(error);
-    recovery_forget_witness(recovery, record);
+    /* That it was told is not to say that it has heard it. */
+    if (!recovery_give_back_witness(recovery, record, error))
+        return RECOVERY_AGAIN;
+    recovery_leave_witness(recovery);
     return forget(recovery, "this host was restarted, and had it in its memory only");
 }
 
@@ -397,7 +400,9 @@ static RecoveryVerdict follow_decision(Standing *standing, const GuestRecord *re
         hand_over(standing);
         return take_over(recovery, record, "kept here by an operator's decision", error);
     }
-    recovery_forget_witness(recovery, record);
+    if (!recovery_give_back_witness(recovery, record, error))
+        return RECOVERY_AGAIN;
+    recovery_leave_witness(recovery);
     return forget(recovery, "given up by an operator's decision");
 }
 

@@ -68,6 +68,13 @@ void recovery_forget_witness(Recovery *recovery, const GuestRecord *record)
     recovery_leave_witness(recovery);
 }
 
+gboolean recovery_give_back_witness(Recovery *recovery, const GuestRecord *record, GError **error)
+{
+    TakeoverGate *gate = recovery_get_gate(recovery, record);
+
+    return !gate || takeover_gate_settle(gate, ASK_TIMEOUT_MS, error);
+}
+
 void recovery_leave_witness(Recovery *recovery)
 {
     g_clear_pointer(&recovery->gate, takeover_gate_free);

@@ -17,6 +17,7 @@
 #define NS_PER_MS 1000000LL
 /* The action has until this long before the deadline, or half of the lead; then comes SIGSTOP. */
 #define STOP_LEAD_MS 50
+#define STOP_AGAIN_NS (5 * 1000000LL)
 
 static GuardDeadlineFile *map_file(const char *path)
 {
@@ -69,13 +70,33 @@ static void set_timer(DeadlineWatch *watch, int64_t begins_ns)
     (void)timerfd_settime(watch->timer, TFD_TIMER_ABSTIME, &at, NULL);
 }
 
-static void stop_process(DeadlineWatch *watch)
+static int send_stop(DeadlineWatch *watch)
 {
     long done = syscall(SYS_pidfd_send_signal, PIDFD_FD, SIGSTOP, NULL, 0);
 
     if (done == 0)
         atomic_fetch_or(&watch->file->undo, GUARD_DEADLINE_UNDO_STOP);
-    atomic_store(&watch->file->word, done == 0 ? GUARD_DEADLINE_STOPPED : GUARD_DEADLINE_GONE);
+    return done == 0;
+}
+
+static void stop_process(DeadlineWatch *watch)
+{
+    int done = send_stop(watch);
+
+    atomic_store(&watch->file->word, done ? GUARD_DEADLINE_STOPPED : GUARD_DEADLINE_GONE);
+    watch->stops_again = done;
+}
+
+/* Whoever was about to resume the guest when the deadline came may have looked at it before, and send SIGCONT
+ * after we have stopped the process; it says when it is through.  Unless that is a new deadline. */
+static void stop_again(DeadlineWatch *watch)
+{
+    int resuming = (int)atomic_load(&watch->file->resuming);
+
+    if (watch->stops_again && atomic_load(&watch->file->word) == GUARD_DEADLINE_STOPPED)
+        watch->stops_again = send_stop(watch) && resuming;
+    else
+        watch->stops_again = 0;
 }
 
 /* *ret_paused: the guest ran, and was told to stand still: it may yet do so where no answer came in time,
@@ -122,7 +143,10 @@ static void look(DeadlineWatch *watch)
             pause_vmm(watch, (int64_t)word);
             break;
         }
-    set_timer(watch, deadline_watch_begins_ns(watch));
+    if (watch->stops_again)
+        stop_again(watch);
+    set_timer(watch, watch->stops_again ? guard_now_ns() + STOP_AGAIN_NS
+                                        : deadline_watch_begins_ns(watch));
 }
 
 void deadline_watch_begin(DeadlineWatch *watch, const char *path)

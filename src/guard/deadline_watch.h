@@ -11,6 +11,7 @@
 typedef struct {
     GuardDeadlineFile *file; /* NULL: there is no deadline */
     int timer;               /* of CLOCK_BOOTTIME, once there is a file */
+    int stops_again;         /* the process was stopped as the guest was about to be resumed */
     struct {
         size_t length;
         char steps[GUARD_ACTION_BYTES];

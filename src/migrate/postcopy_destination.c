@@ -29,6 +29,9 @@
 /* For a lease, of which answers may still come: they wait behind pages. */
 #define LEASE_QUESTIONS 16u
 
+/* Its source is a standby, and is to stay that; or to go on with the guest. */
+typedef enum { NOT_STOOD_BY, STOOD_BY, FAILING_OVER } StoodBy;
+
 struct PostcopyDestination {
     gatomicrefcount references;
     PostcopyDestinationHost host;
@@ -69,7 +72,7 @@ struct PostcopyDestination {
 
     uint64_t uncovered; /* atomic; as its source said last */
     gint forgone;       /* atomic: pages, by a guest that is not to run any more */
-    gint stood_by;      /* atomic: its source is a standby, and is to stay that */
+    gint stood_by;      /* atomic: a StoodBy */
 
     /* Of who completes it. */
     FaultServiceCounts counts;
@@ -191,7 +194,7 @@ PostcopyDestination *postcopy_destination_new(GuestMemory *memory, Userfault *us
     split->uncovered = UINT64_MAX;
     split->forgone = resumed && has_note(path, NOTE_FORGONE);
     split->source_gone = resumed && has_note(path, NOTE_SOURCE_GONE);
-    split->stood_by = has_note(path, NOTE_STANDBY);
+    split->stood_by = has_note(path, NOTE_STANDBY) ? STOOD_BY : NOT_STOOD_BY;
     split->idle_since_us = split->source_since_us = g_get_monotonic_time();
     split->regions = guest_source_new(memory);
     split->service = fault_service_start(userfault, memory, pages, resumed, on_want, split, error);
@@ -310,7 +313,7 @@ gboolean postcopy_destination_note_standby(const char *path, GError **error)
 
 gboolean postcopy_destination_is_stood_by(const PostcopyDestination *split)
 {
-    return g_atomic_int_get(&((PostcopyDestination *)split)->stood_by);
+    return g_atomic_int_get(&((PostcopyDestination *)split)->stood_by) != NOT_STOOD_BY;
 }
 
 void postcopy_destination_forget_standby(const char *path)
@@ -324,13 +327,26 @@ gboolean postcopy_destination_begin_standby(PostcopyDestination *split, GError *
     return remove_note(split->path, NOTE_SOURCE_GONE, error);
 }
 
-void postcopy_destination_end_standby(PostcopyDestination *split)
+gboolean postcopy_destination_end_standby(PostcopyDestination *split)
 {
     g_autoptr(GError) problem = NULL;
 
+    if (!g_atomic_int_compare_and_exchange(&split->stood_by, STOOD_BY, NOT_STOOD_BY) &&
+        postcopy_destination_is_stood_by(split))
+        return FALSE;
     if (!remove_note(split->path, NOTE_STANDBY, &problem))
         log_warning("%s", problem->message);
-    g_atomic_int_set(&split->stood_by, FALSE);
+    return TRUE;
+}
+
+gboolean postcopy_destination_begin_failover(PostcopyDestination *split)
+{
+    return g_atomic_int_compare_and_exchange(&split->stood_by, STOOD_BY, FAILING_OVER);
+}
+
+void postcopy_destination_drop_failover(PostcopyDestination *split)
+{
+    g_atomic_int_compare_and_exchange(&split->stood_by, FAILING_OVER, STOOD_BY);
 }
 
 /* Its source may still take over a protected guest. */
@@ -1019,8 +1035,7 @@ gboolean postcopy_destination_serve(PostcopyDestination *split, Session *session
     if (lost)
         pass_without_source(split);
     /* It may take over until it hears that it is not needed any more, and has given up. */
-    if (full)
-        postcopy_destination_end_standby(split);
+    full = full && postcopy_destination_end_standby(split);
     if (full || (lost && note_source_gone(split)))
         split->host.source_lost(problem, split->host.user);
     if (problem)

@@ -92,7 +92,13 @@ void postcopy_destination_forget_standby(const char *path);
 /* From here on there may be one. */
 gboolean postcopy_destination_begin_standby(PostcopyDestination *split, GError **error);
 /* None is wanted any more; that is on record.  It completes as one that has all of its memory. */
-void postcopy_destination_end_standby(PostcopyDestination *split);
+/* FALSE: it is about to go on with the guest (postcopy_destination_begin_failover()). */
+gboolean postcopy_destination_end_standby(PostcopyDestination *split);
+
+/* Its process is about to be ended so that its standby goes on with it: from now on the standby is not told
+ * that it is not needed.  FALSE: it is told so, or there is none.  And: that was not done. */
+gboolean postcopy_destination_begin_failover(PostcopyDestination *split);
+void postcopy_destination_drop_failover(PostcopyDestination *split);
 /* It is not to be stood by after all: output passes, overlays become part of their images, nothing stays in
  * the VMM (*vmm*), whose guest runs.  Blocks until that is so, or that VMM is no more.  For one that
  * nobody else knows of. */

@@ -240,16 +240,21 @@ static void release_output(gpointer user)
     output.release(output.user);
 }
 
-/* The output of a guest that runs by leases: a cut that was under way when the last one ends would
+/* The output of a guest that runs by leases, or is to: a cut that was under way when the last one ends would
  * resume it. */
 static gboolean begin_moment(gpointer user)
 {
-    return split_leases_begin_moment(user);
+    SplitLeases *leases = ((PostcopyProtection *)user)->leases;
+
+    return !leases || split_leases_begin_moment(leases);
 }
 
 static void end_moment(gpointer user)
 {
-    split_leases_end_moment(user);
+    SplitLeases *leases = ((PostcopyProtection *)user)->leases;
+
+    if (leases)
+        split_leases_end_moment(leases);
 }
 
 static gboolean cut_nothing(gpointer user, GError **error)
@@ -272,12 +277,11 @@ static gboolean start_sender(PostcopyProtection *protection, Vmm *vmm, GError **
                                           .user = protection};
     if (protection->writes)
         outputs[count++] = held_writes_get(protection->writes);
-    if (protection->leases)
-        outputs[count++] = (CheckpointOutput){.begin_moment = begin_moment,
-                                              .end_moment = end_moment,
-                                              .cut = cut_nothing,
-                                              .release = release_nothing,
-                                              .user = protection->leases};
+    outputs[count++] = (CheckpointOutput){.begin_moment = begin_moment,
+                                          .end_moment = end_moment,
+                                          .cut = cut_nothing,
+                                          .release = release_nothing,
+                                          .user = protection};
     checkpoint_sender_set_limits(protection->sender, &protection->limits);
     return checkpoint_sender_start(protection->sender, vmm, protection->interval_ms, outputs, count,
                                    error);

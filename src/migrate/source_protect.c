@@ -214,8 +214,7 @@ static gboolean start_leases(Protect *protect, GError **error)
 
 static gboolean track(Protect *protect, GError **error)
 {
-    return make_split(protect, error) && start_leases(protect, error) &&
-           !fault_point("protect.tracked", error);
+    return make_split(protect, error) && !fault_point("protect.tracked", error);
 }
 
 static void untrack(Protect *protect)
@@ -356,7 +355,9 @@ static gboolean begin(Protect *protect, GError **error)
     uint8_t start[START_MESSAGE_BYTES];
 
     start_message_encode(&(StartMessage){TRUE, move->job->term + 1}, start);
-    return postcopy_destination_begin_standby(protect->split, error) &&
+    /* Not before: as long as the disks are copied only the witness would grant any. */
+    return start_leases(protect, error) &&
+           postcopy_destination_begin_standby(protect->split, error) &&
            !fault_point("protect.begun", error) &&
            session_send_bytes(move->session, FRAME_START, start, sizeof start, error);
 }

@@ -254,6 +254,11 @@ gboolean split_leases_are_held(SplitLeases *leases)
            lease_keeper_get_state(leases->keeper) == LEASE_KEEPER_HELD;
 }
 
+gboolean split_leases_are_for_alone(SplitLeases *leases)
+{
+    return g_atomic_int_get(&leases->heard) == WITNESS_DESTINATION_ALONE + 1;
+}
+
 const char *split_leases_get_state_name(SplitLeases *leases)
 {
     gint heard = g_atomic_int_get(&leases->heard);

@@ -66,6 +66,8 @@ gboolean split_leases_begin_moment(SplitLeases *leases);
 void split_leases_end_moment(SplitLeases *leases);
 /* The last one has ended. */
 gboolean split_leases_are_held(SplitLeases *leases);
+/* The witness has it on record that this guest goes on alone, as it said last. */
+gboolean split_leases_are_for_alone(SplitLeases *leases);
 /* What the witness said last; NULL: nothing yet. */
 const char *split_leases_get_state_name(SplitLeases *leases);
 

@@ -6,6 +6,8 @@
 #include "policy/lease.h"
 
 #define NS_PER_MS ((uint64_t)1000000)
+/* A lease may be much shorter than the longest. */
+#define ATTENDED_MS 500
 /* Where nothing says how long to wait. */
 #define TRY_AGAIN_MS 250
 
@@ -34,7 +36,7 @@ TakeoverGate *takeover_gate_new(Witness *witness, const char *transaction, guint
                             : lease_grantor_new(lease_ms);
     gate->may_have_consent = restarted;
     if (witness)
-        witness_attend(witness, transaction, lease_ms);
+        witness_attend(witness, transaction, MIN(lease_ms, ATTENDED_MS));
     return gate;
 }
 

@@ -210,6 +210,34 @@ static void test_short_lead(void **state)
     end(vmm);
 }
 
+/* Who resumes the guest has looked before the deadline, and sends SIGCONT behind it. */
+static void test_resumed_too_late(void **state)
+{
+    pid_t vmm = start_vmm(RUNS);
+    Guard *guard = guard_start(vmm, NULL, NULL);
+    g_autoptr(GuardDeadline) deadline = open_deadline();
+    uint64_t limit;
+
+    guard_deadline_set_lead(deadline, 50);
+    arm(guard, deadline, 300);
+    assert_true(guard_deadline_begin_resume(deadline));
+    assert_int_equal(await_passed(deadline), GUARD_DEADLINE_STOPPED);
+    assert_true(is_stopped(vmm));
+    assert_int_equal(kill(vmm, SIGCONT), 0);
+    guard_deadline_undone(deadline, GUARD_DEADLINE_UNDO_STOP);
+    guard_deadline_end_resume(deadline);
+    for (limit = clock_boot_ns() + 5000 * MS; !is_stopped(vmm); clock_sleep_ns(MS))
+        assert_true(clock_boot_ns() < limit);
+    assert_int_equal(guard_deadline_get_undo(deadline), GUARD_DEADLINE_UNDO_STOP);
+    /* With a new deadline it may. */
+    arm(guard, deadline, LONG_MS);
+    assert_int_equal(kill(vmm, SIGCONT), 0);
+    clock_sleep_ns(50 * MS);
+    assert_false(is_stopped(vmm));
+    guard_free(guard);
+    end(vmm);
+}
+
 /* It was told to pause, and its process was stopped before it had answered: it may pause when it goes on,
  * so both are to be undone. */
 static void test_pauses_late(void **state)
@@ -505,6 +533,7 @@ int main(void)
         cmocka_unit_test(test_passes_and_begins_anew),
         cmocka_unit_test(test_short_lead),
         cmocka_unit_test(test_pauses_late),
+        cmocka_unit_test(test_resumed_too_late),
         cmocka_unit_test(test_renewed),
         cmocka_unit_test(test_cleared),
         cmocka_unit_test(test_found_paused),
