@@ -1,6 +1,6 @@
 """The lab: hosts, links, guests and clients on one machine; see lab/README.md."""
 
-from .agent import Agent, Command, Pki, Result, qemu_pids, vmferry_program
+from .agent import Agent, Command, Pki, Result, qemu_pids, run_pids, vmferry_program
 from .cache import REPOSITORY, cache_dir
 from .control import Control, Timing
 from .digest import digest_of_image
@@ -18,5 +18,5 @@ __all__ = ["Agent", "Beat", "Command", "Control", "Etcd", "Guest", "GuestHarmed"
            "Host", "Lab", "LabError", "MACHINES", "Pki", "Process", "Qemu", "REPOSITORY",
            "RedisLoad", "Request", "Result", "SlowImage", "Timing", "backports_qemu", "cache_dir",
            "clean", "cpu_seconds", "digest_of_image", "has_fuse", "has_kvm", "is_alive",
-           "peak_memory_bytes", "qemu", "qemu_pids", "quantile", "requests_between",
+           "peak_memory_bytes", "qemu", "qemu_pids", "quantile", "requests_between", "run_pids",
            "system_qemu", "vmferry_program", "wait_gone", "wait_until"]

@@ -13,6 +13,8 @@ from .guest import Guest
 from .lab import Host, Lab
 from .process import LabError, Orphan, Process, is_alive
 
+WAITING_TICKS = 3  # of 10 ms, that a vCPU thread takes to begin to wait
+
 
 def vmferry_program() -> str:
     """VMFERRY, or the one in build/."""
@@ -240,6 +242,23 @@ def _says_ready(notify: socket.socket) -> bool:
 def qemu_pids(host: Host, guest: Guest) -> list[int]:
     """All QEMU processes of this guest on a host, whoever started them."""
     return [pid for pid in host.namespace.pids() if is_alive(pid) and _runs(pid, guest)]
+
+
+def run_pids(host: Host, guest: Guest) -> list[int]:
+    """Those whose vCPUs have run: not one that waits, incoming, as a standby's does."""
+    return [pid for pid in qemu_pids(host, guest) if _vcpu_ticks(pid) > WAITING_TICKS]
+
+
+def _vcpu_ticks(pid: int) -> int:
+    ticks = 0
+    for task in Path(f"/proc/{pid}/task").glob("*"):
+        try:
+            name, _, rest = (task / "stat").read_text().partition("(")[2].rpartition(")")
+        except OSError:
+            continue
+        if name.startswith("CPU "):
+            ticks += sum(int(word) for word in rest.split()[11:13])
+    return ticks
 
 
 def _runs(pid: int, guest: Guest) -> bool:

@@ -21,7 +21,7 @@ from live import check_disk
 from protection import begin, epochs, overlays, progress, protect
 from scene import Scene
 from test_postcopy_witness import cut_between, join_again
-from vmferry_lab import LabError, qemu_pids, wait_until
+from vmferry_lab import LabError, qemu_pids, run_pids, wait_until
 
 QEMU, AGENT, HOST = "QEMU", "agent", "host"  # of the protected guest
 STANDBY, STANDBY_HOST, WITNESS = "standby's agent", "standby's host", "witness"
@@ -273,7 +273,7 @@ class ProtectInjector:
 
     def _look(self, pid: int) -> str | None:
         copies = [(agent, found) for agent in (self.here, self.there)
-                  for found in qemu_pids(agent.host, self.guest)]
+                  for found in run_pids(agent.host, self.guest)]
         if not copies and self._may_have_ended():
             gone = all(self.guest.name not in agent.guest_names()
                        for agent in (self.here, self.there))

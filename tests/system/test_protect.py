@@ -140,7 +140,7 @@ def test_epochs_by_time_only(scene, store):  # noqa: F811
         return (epochs(scene.a, guest) - before) / (time.monotonic() - at)
 
     assert 0.5 < rate() < 2.5
-    scene.a.kill()
+    scene.a.stop()
     scene.a.start()
     wait_connected(scene, guest)
     assert 0.5 < rate() < 2.5

@@ -11,7 +11,7 @@ from live import check_disk
 from protection import epochs, overlays, progress, protect, with_disk
 from scene import Scene
 from test_store import end_everything, store  # noqa: F401
-from vmferry_lab import qemu_pids, wait_until
+from vmferry_lab import qemu_pids, run_pids, wait_until
 
 PROCESS, HOST, AGENT, PLANNED = "its process", "its host", "agent and process", "planned"
 PROTECTED_S = 90
@@ -68,8 +68,8 @@ class Row:
     def _check(self) -> None:
         """One copy runs, and it knows all that anybody was told."""
         scene, guest = self.scene, self.guest
-        assert len(qemu_pids(scene.here(guest).host, guest)) == 1
-        assert not qemu_pids(scene.there(guest).host, guest)
+        assert len(run_pids(scene.here(guest).host, guest)) == 1
+        assert not run_pids(scene.there(guest).host, guest)
         wait_until(lambda: not overlays(scene.there(guest)), "its writes are gone there", 20)
         self.talker.require()
         scene.beats[guest.name].wait(5)

@@ -15,7 +15,7 @@ from live import check_disk
 from protection import (BUSY, epochs, has_gone_on, overlays, progress, protect, wait_connected,
                         with_disk)
 from test_store import end_everything, store  # noqa: F401
-from vmferry_lab import qemu_pids, vmferry_program, wait_until
+from vmferry_lab import qemu_pids, run_pids, vmferry_program, wait_until
 
 RECONNECT_S = 60
 
@@ -75,11 +75,11 @@ def test_link_is_cut_without_a_witness(scene):
         assert scene.b.status(guest)["state"] == "standby"
         check_failed(scene.a.vmferry("unprotect", guest.name), "no witness", "--force")
         check_failed(scene.a.vmferry("failover", guest.name), "does not answer")
-        assert not qemu_pids(scene.b.host, guest)
+        assert not run_pids(scene.b.host, guest)
         scene.a.vmferry("unprotect", guest.name, "--force").require()
         beats.wait(20)
         assert scene.a.status(guest)["state"] == "running"
-        assert not qemu_pids(scene.b.host, guest)
+        assert not run_pids(scene.b.host, guest)
         link.restore()
         wait_until(lambda: guest.name not in scene.b.guest_names(), "its standby ends", 60)
     assert qemu_pids(scene.a.host, guest) == [pid]
@@ -96,7 +96,7 @@ def test_host_dies_without_a_witness(scene):
         gains_epochs(scene, guest)
         end_everything(scene.a.host)
         wait_problem(scene.b, guest, f"resolve {guest.name} --keep here")
-        assert not qemu_pids(scene.b.host, guest)
+        assert not run_pids(scene.b.host, guest)
         scene.b.vmferry("resolve", guest.name, "--keep", "here").require()
         wait_until(lambda: scene.b.status(guest)["role"] == "ours", "it goes on there", 60)
         scene.a.start()
