@@ -443,8 +443,8 @@ static gboolean try_gate(Run *run)
  * to take over. */
 static gboolean watch_leases(Run *run, GError **error)
 {
-    if (!run->job->watches_leases || takeover_gate_get_left_ms(run->job->gate) > 0 ||
-        !try_gate(run))
+    if (!run->job->watches_leases || !run->job->gate ||
+        takeover_gate_get_left_ms(run->job->gate) > 0 || !try_gate(run))
         return TRUE;
     error_set(error, VMFERRY_ERROR_DISCONNECTED, "its last lease has ended");
     return FALSE;
