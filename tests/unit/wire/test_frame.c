@@ -80,7 +80,7 @@ static void test_which_carry_pages(void **state)
 {
     guint count = 0;
 
-    for (guint type = 0; type <= FRAME_EPOCH_EVENTS + 1; type++)
+    for (guint type = 0; type <= FRAME_DISK_SAME + 1; type++)
         count += frame_type_carries_pages((FrameType)type) ? 1 : 0;
     assert_int_equal(count, 5);
     assert_true(frame_type_carries_pages(FRAME_PAGES));
@@ -96,13 +96,14 @@ static void test_classes(void **state)
 {
     TrafficClass traffic;
 
-    for (guint type = 0; type <= FRAME_EPOCH_EVENTS + 1; type++) {
+    for (guint type = 0; type <= FRAME_DISK_SAME + 1; type++) {
         TrafficClass wanted = TRAFFIC_CONTROL;
 
         if (frame_type_carries_pages((FrameType)type) || type == FRAME_DEVICE_STATE ||
             type == FRAME_EPOCH_SEAL || type == FRAME_OUTSTANDING)
             wanted = TRAFFIC_BULK;
-        else if (type >= FRAME_DISK_WRITE && type <= FRAME_DISK_DONE)
+        else if ((type >= FRAME_DISK_WRITE && type <= FRAME_DISK_DONE) ||
+                 (type >= FRAME_DISK_COMPARE && type <= FRAME_DISK_SAME))
             wanted = TRAFFIC_DISK;
         else if (type == FRAME_WANT)
             wanted = TRAFFIC_FAULT;
