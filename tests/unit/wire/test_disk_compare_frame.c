@@ -17,7 +17,8 @@ static uint8_t *exactly(const uint8_t *bytes, size_t length, size_t wanted)
 {
     uint8_t *exact = wanted > 0 ? g_malloc0(wanted) : NULL;
 
-    memcpy(exact, bytes, MIN(length, wanted));
+    if (exact)
+        memcpy(exact, bytes, MIN(length, wanted));
     return exact;
 }
 
