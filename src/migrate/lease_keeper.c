@@ -233,14 +233,14 @@ static gboolean start_pauser(LeaseKeeper *keeper)
 {
     g_autoptr(GError) error = NULL;
 
-    keeper->pausing = TRUE;
-    keeper->overtaken = FALSE;
     guard_deadline_begin_pause(keeper->deadline);
     keeper->pauser = thread_start("pause", pauser_thread, keeper, &error);
     if (!keeper->pauser) {
         log_warning("transaction %s: the lease ends: %s", keeper->transaction, error->message);
         guard_deadline_undone(keeper->deadline, GUARD_DEADLINE_UNDO_PAUSE);
+        g_mutex_lock(&keeper->lock);
         keeper->pausing = FALSE;
+        g_mutex_unlock(&keeper->lock);
     }
     return keeper->pauser != NULL;
 }
@@ -275,17 +275,19 @@ static gboolean end_pauser(LeaseKeeper *keeper, gint64 patience_ms)
     return TRUE;
 }
 
-/* Within a moment the VMM does not answer; the guard has a way. */
-static gboolean may_pause(LeaseKeeper *keeper)
+/* Within a moment the VMM does not answer; the guard has a way.  And no moment begins from here on. */
+static gboolean begin_pausing(LeaseKeeper *keeper)
 {
     lock_guard(&keeper->lock);
 
-    return keeper->options.pause_guest && !keeper->in_moment;
+    keeper->pausing = keeper->options.pause_guest && !keeper->in_moment;
+    keeper->overtaken = FALSE;
+    return keeper->pausing;
 }
 
 static void pause_ourselves(LeaseKeeper *keeper)
 {
-    if (may_pause(keeper) && end_pauser(keeper, 0) && start_pauser(keeper))
+    if (end_pauser(keeper, 0) && begin_pausing(keeper) && start_pauser(keeper))
         await_pauser(keeper);
 }
 
