@@ -124,6 +124,10 @@ static GBytes *take_moment(CheckpointSender *sender, GError **error)
         return NULL;
     sender->cut_ns = clock_now_ns();
     done = capture(sender, error) && cut_outputs(sender, error);
+    /* Before the guest runs: what it then sends first is told once. */
+    g_mutex_lock(&sender->lock);
+    sender->hurry = FALSE;
+    g_mutex_unlock(&sender->lock);
     state = vmm_checkpoint_resume(sender->checkpoint, done ? error : NULL);
     stopped_ns = vmm_checkpoint_get_stopped_ns(sender->checkpoint);
     pause_ns = clock_now_ns() - stopped_ns;
@@ -131,7 +135,6 @@ static GBytes *take_moment(CheckpointSender *sender, GError **error)
     g_mutex_lock(&sender->lock);
     fault_latency_add(&sender->pauses, pause_ns);
     sender->counts.pause_ms += clock_ns_to_ms(pause_ns);
-    sender->hurry = FALSE;
     g_mutex_unlock(&sender->lock);
     return done ? g_steal_pointer(&state) : NULL;
 }

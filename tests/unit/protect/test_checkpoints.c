@@ -15,6 +15,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -48,6 +49,7 @@ typedef struct {
 /* Half of its memory has content. */
 static void child_main(Child *child)
 {
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
     for (uint64_t i = 0; i < PAGES / 2; i++)
         memcpy(child->address + i * PAGE_BYTES, &i, sizeof i);
     atomic_store(&child->desk->answer, 1);
@@ -96,6 +98,7 @@ static void child_end(Child *child)
 
 static _Atomic int stops;
 static _Atomic gboolean breaks;
+static CheckpointSender *_Atomic talks_to; /* the guest sends something as soon as it runs */
 
 static gboolean fake_stop(VmmCheckpoint *checkpoint, GError **error)
 {
@@ -111,6 +114,8 @@ static GBytes *fake_resume(VmmCheckpoint *checkpoint, GError **error)
 {
     g_autofree char *text = g_strdup_printf("state %d", atomic_load(&stops));
 
+    if (talks_to)
+        checkpoint_sender_hurry(talks_to);
     return g_bytes_new(text, strlen(text));
 }
 
@@ -242,6 +247,7 @@ static void scene_open(Scene *scene)
     *scene = (Scene){0};
     cuts = releases = stops = 0;
     breaks = is_full = FALSE;
+    talks_to = NULL;
     seals = 0;
     scene->directory = g_dir_make_tmp("checkpoints-XXXXXX", NULL);
     for (guint i = 0; i < 3; i++)
@@ -386,6 +392,25 @@ static void test_epochs_follow(void **state)
     /* What was there at the beginning the peer had. */
     assert_false(has_kept(&scene, 4));
     assert_true(releases > 1 && releases <= cuts);
+    scene_close(&scene);
+}
+
+/* The first packet behind a cut is told once, and may be sent before the VMM's answer is here. */
+static void test_output_at_once(void **state)
+{
+    const CheckpointPaceLimits limits = {.most_share = 1, .sync = CHECKPOINT_SYNC_OUTPUT};
+    Scene scene;
+
+    scene_open(&scene);
+    checkpoint_sender_set_limits(scene.sender, &limits);
+    assert_true(checkpoint_sender_start(scene.sender, &vmm, 86400e3, &output, 1, NULL));
+    connect_both(&scene);
+    talks_to = scene.sender;
+    checkpoint_sender_hurry(scene.sender);
+    for (guint i = 0; i < WAIT_MS && stops < 4; i++)
+        poll(NULL, 0, 1);
+    assert_true(stops >= 4);
+    disconnect(&scene);
     scene_close(&scene);
 }
 
@@ -643,6 +668,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_epochs_follow),
+        cmocka_unit_test(test_output_at_once),
         cmocka_unit_test(test_only_changes_are_sent),
         cmocka_unit_test(test_unconfirmed_is_cut_anew),
         cmocka_unit_test(test_agent_that_dies_among_pages),
