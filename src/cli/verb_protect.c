@@ -10,6 +10,7 @@
 
 #define LEAST_MS 10.0
 #define MOST_MS 5000.0
+#define MOST_OVERHEAD 50 /* percent */
 
 /* ---- protect ---- */
 
@@ -23,8 +24,7 @@ static const char protect_description[] =
 
 typedef struct {
     CommonOptions common;
-    char *witness, *interval, *disks, *disk_sync, *sync;
-    int overhead; /* percent; 0: by default */
+    char *witness, *interval, *disks, *overhead, *disk_sync, *sync;
     gboolean overwrite, detach;
 } ProtectArguments;
 
@@ -111,43 +111,62 @@ static int detach(const ProtectArguments *arguments, const char *name, const cha
     return EXIT_DONE;
 }
 
-/* NULL after a usage error was shown. */
 static json_t *make_request(const ProtectArguments *arguments, const char *standby)
 {
     json_t *request = json_pack("{s:s, s:b, s:b}", "standby", standby, "overwrite",
                                 arguments->overwrite, "detach", arguments->detach);
-    g_autoptr(GError) error = NULL;
-    double ms;
 
     if (arguments->witness)
         json_object_set_new(request, "witness", json_string(arguments->witness));
     if (arguments->disks)
         json_object_set_new(request, "disks", json_string(arguments->disks));
-    if (arguments->overhead > 0)
-        json_object_set_new(request, "overhead_percent", json_integer(arguments->overhead));
     if (arguments->sync)
         json_object_set_new(request, "sync", json_string(arguments->sync));
     if (arguments->disk_sync)
         json_object_set_new(request, "disk_sync", json_string(arguments->disk_sync));
-    if (!arguments->interval)
-        return request;
-    if (time_parse(arguments->interval, &ms, &error) && ms >= LEAST_MS && ms <= MOST_MS) {
-        json_object_set_new(request, "interval_ms", json_integer((json_int_t)ms));
-        return request;
+    return request;
+}
+
+/* "10" and "10%". */
+static gboolean add_overhead(json_t *request, const char *text)
+{
+    static const QuantityUnit units[] = {{"", 1}, {"%", 1}, {NULL, 0}};
+    double percent;
+
+    if (!text)
+        return TRUE;
+    if (!quantity_parse(text, units, &percent) || percent < 1 || percent > MOST_OVERHEAD) {
+        cli_usage_error("--overhead: a percentage from 1 to %d", MOST_OVERHEAD);
+        return FALSE;
     }
-    json_decref(request);
-    cli_usage_error("--interval: %s", error ? error->message : "10 ms to 5 s");
-    return NULL;
+    json_object_set_new(request, "overhead_percent", json_integer((json_int_t)percent));
+    return TRUE;
+}
+
+static gboolean add_interval(json_t *request, const char *text)
+{
+    g_autoptr(GError) error = NULL;
+    double ms;
+
+    if (!text)
+        return TRUE;
+    if (!time_parse(text, &ms, &error) || ms < LEAST_MS || ms > MOST_MS) {
+        cli_usage_error("--interval: %s", error ? error->message : "10 ms to 5 s");
+        return FALSE;
+    }
+    json_object_set_new(request, "interval_ms", json_integer((json_int_t)ms));
+    return TRUE;
 }
 
 static int protect(const ProtectArguments *arguments, const char *name, const char *standby)
 {
     g_autofree char *path = cli_guest_path(name, "/protect");
-    json_t *request = path ? make_request(arguments, standby) : NULL;
+    g_autoptr(json_t) request = make_request(arguments, standby);
 
-    if (!request)
+    if (!path || !add_interval(request, arguments->interval) ||
+        !add_overhead(request, arguments->overhead))
         return EXIT_USAGE;
-    return (arguments->detach ? detach : follow)(arguments, name, path, request);
+    return (arguments->detach ? detach : follow)(arguments, name, path, g_steal_pointer(&request));
 }
 
 static void arguments_clear(ProtectArguments *arguments)
@@ -156,6 +175,7 @@ static void arguments_clear(ProtectArguments *arguments)
     g_free(arguments->witness);
     g_free(arguments->interval);
     g_free(arguments->disks);
+    g_free(arguments->overhead);
     g_free(arguments->disk_sync);
     g_free(arguments->sync);
 }
@@ -176,7 +196,7 @@ int verb_protect(int argc, char **argv)
          "MODE"},
         {"disks", 0, 0, G_OPTION_ARG_STRING, &arguments.disks,
          "auto (those that both hosts do not share are copied) or copy", "MODE"},
-        {"overhead", 0, 0, G_OPTION_ARG_INT, &arguments.overhead,
+        {"overhead", 0, 0, G_OPTION_ARG_STRING, &arguments.overhead,
          "for how much of its time the guest may stand, at most (15)", "PERCENT"},
         {"disk-sync", 0, 0, G_OPTION_ARG_STRING, &arguments.disk_sync,
          "replay (disk writes whose data the standby has in memory are not sent) or copy", "MODE"},
