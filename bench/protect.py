@@ -27,6 +27,7 @@ HOSTS = {"hostA": "10.66.0.1", "hostB": "10.66.0.2", "hostC": "10.66.0.3"}
 PAGE = 4096
 FLOOR_TIMES = 30
 STOOD_S = 10
+LINK_BYTES_PER_S = 10**9 // 8
 
 # Options of a guest, and at how much of what it does alone it is to do when it is protected.
 GUESTS = {
@@ -99,6 +100,24 @@ class Stage:
         return median(times)
 
 
+    def checkpoints_by_migrate(self, times: int) -> dict:
+        """What is had without us: QEMU's `migrate` into a process that drops it, again and again."""
+        qmp, found = Qmp(self.qmp_path), {"ms": [], "pause_ms": [], "bytes": []}
+        qmp.execute("migrate-set-capabilities", capabilities=[{"capability": "events", "state": True}])
+        qmp.execute("migrate-set-parameters", **{"max-bandwidth": LINK_BYTES_PER_S})
+        for _ in range(times):
+            qmp.execute("migrate", uri="exec:cat > /dev/null")
+            qmp.wait_event(lambda event: event["event"] == "MIGRATION" and
+                           event["data"]["status"] in ("completed", "failed"), 60)
+            ended = time.monotonic()
+            facts = qmp.execute("query-migrate")
+            qmp.execute("cont")
+            found["pause_ms"].append(facts["downtime"] + (time.monotonic() - ended) * 1e3)
+            found["ms"].append(facts["total-time"])
+            found["bytes"].append(facts["ram"]["transferred"])
+        return {key: median(values) for key, values in found.items()}
+
+
 def between(before: dict, after: dict, seconds: float) -> dict:
     epochs = max(1, after["epochs"] - before["epochs"])
     pages, sent = after["pages"] - before["pages"], after["bytes"] - before["bytes"]
@@ -110,7 +129,8 @@ def between(before: dict, after: dict, seconds: float) -> dict:
 
 def measure_guest(pki: Pki, options: dict, runs: int, seconds: float) -> dict:
     with Stage(pki, **options) as stage:
-        found = {"floor_ms": stage.floor_ms(), "alone": [], "protected": [], "seconds": []}
+        found = {"floor_ms": stage.floor_ms(), "alone": [], "protected": [], "seconds": [],
+                 "migrate": stage.checkpoints_by_migrate(3)}
         epochs = []
         for _ in range(runs):
             found["alone"].append(stage.work_per_s(seconds))
@@ -213,6 +233,11 @@ def print_guest(name: str, found: dict, least: float) -> None:
         found["pause_p99_ms"] <= 3 * floor)
     row("memory on the wire, of whole pages", f"{found['share']:.3f}",
         "at most 0.2" if name == "mixed" else "", found["share"] <= 0.2 if name == "mixed" else None)
+    peer = found["migrate"]
+    row("a checkpoint by QEMU's migrate: time, pause",
+        f"{peer['ms']:.0f}, {peer['pause_ms']:.0f} ms")
+    row("bytes of an epoch, of one by migrate",
+        f"{found['share'] * found['pages'] * PAGE / peer['bytes']:.5f}")
     row("until the standby had all of it", f"{median(found['seconds']):.1f} s")
 
 
