@@ -18,8 +18,11 @@
 #define POSTCOPY_ALONE_STANDBY_S 5u
 
 typedef struct {
-    gint64 next_us; /* when it is tried again */
-    gboolean told;  /* that it cannot go on alone */
+    gint64 next_us;   /* when it is tried again */
+    gint64 looked_us; /* last */
+    gint64
+        awake_us; /* since when it has been looked without a gap: a host that stood still heard nobody */
+    gboolean told; /* that it cannot go on alone */
 } PostcopyAlone;
 
 /* To be called a few times a second.  May wait a second for the witness. */
