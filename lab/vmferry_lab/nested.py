@@ -14,7 +14,6 @@ that it was just patching.  With one there was none in 95.
 """
 
 import json
-import re
 import shutil
 import subprocess
 import time
@@ -25,6 +24,7 @@ from . import debian, images
 from .agent import vmferry_program
 from .cache import REPOSITORY, cache_lock
 from .heartbeat import Beat, parse_beat
+from .initramfs import copy_file, copy_modules, copy_program
 from .process import LabError, Process
 from .qemu import backports_qemu, system_qemu
 
@@ -49,38 +49,23 @@ def build_initramfs(kernel: images.Kernel, output: Path) -> None:
     tree = output.with_name("tree")
     (tree / "bin").mkdir(parents=True)
     with cache_lock():
-        _copy(images.fetch_busybox(), tree / "bin/busybox")
+        copy_file(images.fetch_busybox(), tree / "bin/busybox")
     (tree / "bin/sh").symlink_to("busybox")
     for program, place in ((system_qemu().program, "usr/bin/qemu-system-x86_64"),
                            (shutil.which("ip"), "usr/sbin/ip"),
                            (shutil.which("unshare"), "usr/bin/unshare"),
                            (vmferry_program(), "usr/bin/vmferry")):
-        _copy_program(program, tree, tree / place)
+        copy_program(program, tree, tree / place)
     for name in FIRMWARE:
-        _copy(_firmware(name), tree / "usr/share/qemu" / name)
-    _copy(guest.kernel, tree / "guest/vmlinuz")
-    _copy(guest.initramfs, tree / "guest/initramfs")
+        copy_file(_firmware(name), tree / "usr/share/qemu" / name)
+    copy_file(guest.kernel, tree / "guest/vmlinuz")
+    copy_file(guest.initramfs, tree / "guest/initramfs")
     for script in ("init", "steps"):
-        _copy(SOURCES / script, tree / script)
+        copy_file(SOURCES / script, tree / script)
         (tree / script).chmod(0o755)
-    _copy_modules(kernel, tree)
+    copy_modules(kernel, MODULES, tree)
     images.pack_initramfs(tree, output)
     shutil.rmtree(tree)
-
-
-def _copy(source: Path | str, target: Path) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copy(source, target)
-
-
-def _copy_program(program: str, tree: Path, target: Path) -> None:
-    """A program of this machine, with its libraries where its loader looks for them."""
-    _copy(program, target)
-    target.chmod(0o755)
-    listing = subprocess.run(["ldd", program], capture_output=True, text=True).stdout
-    for library in re.findall(r"(/\S+) \(0x", listing):
-        if not (tree / library[1:]).exists():
-            _copy(library, tree / library[1:])
 
 
 def _firmware(name: str) -> Path:
@@ -88,15 +73,6 @@ def _firmware(name: str) -> Path:
         if (path := Path(folder) / name).exists():
             return path
     raise LabError(f"{name} is not there: run scripts/bootstrap")
-
-
-def _copy_modules(kernel: images.Kernel, tree: Path) -> None:
-    (tree / "modules").mkdir()
-    order = []
-    for path in images.module_files(kernel, MODULES):
-        order.append(path.name.split(".ko")[0] + ".ko")
-        (tree / "modules" / order[-1]).write_bytes(images.read_module(path))
-    (tree / "modules/order").write_text("".join(f"{name}\n" for name in order))
 
 
 @dataclass

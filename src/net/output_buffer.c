@@ -39,6 +39,7 @@ struct OutputBuffer {
     GThread *thread;
     GMutex lock;       /* of all that follows */
     GPtrArray *nics;   /* of Nic; none goes before the end */
+    GPtrArray *taps;   /* of TapPlug, borrowed; the same */
     uint64_t epoch;    /* of what comes now */
     uint64_t released; /* epochs up to this one */
     gboolean passing;  /* what comes is not held */
@@ -66,9 +67,15 @@ static size_t memory_of(size_t frame_length)
     return sizeof(Packet) + sizeof(GList) + frame_length;
 }
 
+/* Nobody need be told of more packets. */
+static gboolean is_told(const OutputBuffer *buffer)
+{
+    return buffer->told || buffer->passing;
+}
+
 static void note_held(OutputBuffer *buffer)
 {
-    if (buffer->passing || buffer->told)
+    if (is_told(buffer))
         return;
     buffer->told = TRUE;
     buffer->tell_held = TRUE;
@@ -110,16 +117,21 @@ static void take_frame(OutputBuffer *buffer, Nic *nic, const uint8_t *frame, siz
     note_held(buffer);
 }
 
-/* A guest does not wait for a socket that is shut down. */
-static void fail_nic(OutputBuffer *buffer, Nic *nic, GError *failure)
+static void note_failure(OutputBuffer *buffer, GError *failure)
 {
-    nic->ended = TRUE;
-    (void)shutdown(nic->in, SHUT_RDWR);
     buffer->tell_failed = TRUE;
     if (buffer->failure)
         g_error_free(failure);
     else
         buffer->failure = failure;
+}
+
+/* A guest does not wait for a socket that is shut down. */
+static void fail_nic(OutputBuffer *buffer, Nic *nic, GError *failure)
+{
+    nic->ended = TRUE;
+    (void)shutdown(nic->in, SHUT_RDWR);
+    note_failure(buffer, failure);
 }
 
 static void take_frames(OutputBuffer *buffer, Nic *nic)
@@ -253,6 +265,51 @@ static void write_nic(OutputBuffer *buffer, Nic *nic)
     (void)shutdown(nic->out, SHUT_WR);
 }
 
+/* ---- what the kernel holds (with the lock) ---- */
+
+/* What was released comes by there, too. */
+static void serve_taps(OutputBuffer *buffer)
+{
+    for (guint i = 0; i < buffer->taps->len && !is_told(buffer); i++) {
+        TapPlug *tap = buffer->taps->pdata[i];
+
+        if (tap_plug_drain(tap) && tap_plug_holds(tap))
+            note_held(buffer);
+    }
+}
+
+static void cut_taps(OutputBuffer *buffer)
+{
+    for (guint i = 0; i < buffer->taps->len; i++) {
+        TapPlug *tap = buffer->taps->pdata[i];
+        GError *failure = NULL;
+
+        (void)tap_plug_drain(tap);
+        if (!tap_plug_cut(tap, buffer->epoch, &failure))
+            note_failure(buffer, failure);
+    }
+}
+
+static void release_taps(OutputBuffer *buffer)
+{
+    for (guint i = 0; i < buffer->taps->len; i++) {
+        GError *failure = NULL;
+
+        if (!tap_plug_release(buffer->taps->pdata[i], buffer->released, &failure))
+            note_failure(buffer, failure);
+    }
+}
+
+static void pass_taps(OutputBuffer *buffer)
+{
+    for (guint i = 0; i < buffer->taps->len; i++) {
+        GError *failure = NULL;
+
+        if (!tap_plug_pass(buffer->taps->pdata[i], &failure))
+            note_failure(buffer, failure);
+    }
+}
+
 /* ---- the thread ---- */
 
 static void wake(OutputBuffer *buffer)
@@ -283,6 +340,11 @@ static GArray *list_waits(OutputBuffer *buffer)
 
         g_array_append_val(waits, in);
         g_array_append_val(waits, out);
+    }
+    for (guint i = 0; i < buffer->taps->len && !is_told(buffer); i++) {
+        struct pollfd in = {.fd = tap_plug_get_fd(buffer->taps->pdata[i]), .events = POLLIN};
+
+        g_array_append_val(waits, in);
     }
     return waits;
 }
@@ -319,6 +381,7 @@ static gboolean serve_turn(OutputBuffer *buffer)
     drain_wake(buffer);
     g_mutex_lock(&buffer->lock);
     serve_nics(buffer);
+    serve_taps(buffer);
     held = buffer->tell_held;
     failed = buffer->tell_failed;
     buffer->tell_held = buffer->tell_failed = FALSE;
@@ -349,6 +412,7 @@ OutputBuffer *output_buffer_new(const OutputBufferOptions *options, GError **err
         buffer->options.limit_bytes = OUTPUT_BUFFER_LIMIT_BYTES;
     buffer->epoch = 1;
     buffer->nics = g_ptr_array_new_with_free_func((GDestroyNotify)nic_free);
+    buffer->taps = g_ptr_array_new();
     g_mutex_init(&buffer->lock);
     buffer->wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     if (buffer->wake < 0)
@@ -374,6 +438,7 @@ void output_buffer_free(OutputBuffer *buffer)
     }
     fd_close(&buffer->wake);
     g_ptr_array_unref(buffer->nics);
+    g_ptr_array_unref(buffer->taps);
     g_clear_error(&buffer->failure);
     g_mutex_clear(&buffer->lock);
     g_free(buffer);
@@ -392,6 +457,14 @@ void output_buffer_add_nic(OutputBuffer *buffer, int fd_in, int fd_out)
     wake(buffer);
 }
 
+void output_buffer_add_tap(OutputBuffer *buffer, TapPlug *tap)
+{
+    g_mutex_lock(&buffer->lock);
+    g_ptr_array_add(buffer->taps, tap);
+    g_mutex_unlock(&buffer->lock);
+    wake(buffer);
+}
+
 uint64_t output_buffer_cut(OutputBuffer *buffer)
 {
     lock_guard(&buffer->lock);
@@ -400,6 +473,7 @@ uint64_t output_buffer_cut(OutputBuffer *buffer)
     buffer->told = TRUE;
     for (guint i = 0; i < buffer->nics->len; i++)
         read_all(buffer, buffer->nics->pdata[i]);
+    cut_taps(buffer);
     buffer->told = FALSE;
     wake(buffer);
     return buffer->epoch++;
@@ -410,6 +484,7 @@ void output_buffer_release(OutputBuffer *buffer, uint64_t epoch)
     lock_guard(&buffer->lock);
 
     buffer->released = MAX(buffer->released, MIN(epoch, buffer->epoch - 1));
+    release_taps(buffer);
     wake(buffer);
 }
 
@@ -418,6 +493,7 @@ void output_buffer_pass(OutputBuffer *buffer)
     lock_guard(&buffer->lock);
 
     buffer->passing = TRUE;
+    pass_taps(buffer);
     wake(buffer);
 }
 

@@ -25,6 +25,10 @@
  * the sign that it has everything (vmm_end_hold()).  Both descriptors stay open until
  * output_buffer_free().
  *
+ * What a VMM does not hand over (vhost, several queues) the kernel holds at the tap interface
+ * (tap_plug.h): cuts and releases are those of its plugs, too, which count none of these packets here,
+ * and whose limit is their own.
+ *
  * What is no frame ends the NIC: its socket is shut down, so that the guest does not wait, and the
  * VMM drops what the guest sends until the hold is taken out.
  *
@@ -34,6 +38,8 @@
 
 #include <glib.h>
 #include <stdint.h>
+
+#include "net/tap_plug.h"
 
 #define OUTPUT_BUFFER_LIMIT_BYTES (64ull << 20)
 
@@ -52,7 +58,7 @@ typedef struct {
     gpointer user;
 } OutputBufferOptions;
 
-/* Packets of all NICs; but for the first three, since the beginning. */
+/* Packets of all NICs, but for those that plugs hold; but for the first three, since the beginning. */
 typedef struct {
     uint64_t held_packets; /* not given back yet, released or not */
     uint64_t held_bytes;
@@ -75,6 +81,9 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(OutputBuffer, output_buffer_free)
  * connections (VmmHoldEnds). */
 void output_buffer_add_nic(OutputBuffer *buffer, int fd_in, int fd_out);
 
+/* Holds by *tap*, too, which is the caller's to end and free, once the buffer is freed. */
+void output_buffer_add_tap(OutputBuffer *buffer, TapPlug *tap);
+
 /* The guest is paused: all that it has sent belongs to the epoch that is returned, or to earlier
  * ones.  Epochs count up by one. */
 uint64_t output_buffer_cut(OutputBuffer *buffer);
@@ -87,5 +96,6 @@ void output_buffer_pass(OutputBuffer *buffer);
 
 void output_buffer_take_stats(OutputBuffer *buffer, OutputBufferStats *ret);
 
-/* FALSE where the packets of a NIC are not passed on any more because its stream was broken. */
+/* FALSE where the packets of a NIC are not passed on any more because its stream was broken, or a plug
+ * has failed. */
 gboolean output_buffer_check(OutputBuffer *buffer, GError **error);
