@@ -411,3 +411,8 @@ gboolean vmm_end_hold(Vmm *vmm, const char *name, GError **error)
 {
     return has_net(vmm, error) && vmm->net->end_hold(vmm, name, error);
 }
+
+int vmm_open_tap_interface(Vmm *vmm, const char *nic, GError **error)
+{
+    return has_net(vmm, error) ? vmm->net->open_tap_interface(vmm, nic, error) : -1;
+}

@@ -265,6 +265,7 @@ typedef struct {
     GPtrArray *(*list_nics)(Vmm *vmm, GError **error);
     gboolean (*begin_hold)(Vmm *vmm, const VmmHold *hold, VmmHoldEnds *ret, GError **error);
     gboolean (*end_hold)(Vmm *vmm, const char *name, GError **error);
+    int (*open_tap_interface)(Vmm *vmm, const char *nic, GError **error);
 } VmmNetOps;
 
 /* Drivers embed this as their first member. */
@@ -578,3 +579,8 @@ gboolean vmm_begin_hold(Vmm *vmm, const VmmHold *hold, VmmHoldEnds *ret, GError 
  * *back* is not shut down within VMM_HOLD_END_MS what is under way is lost. */
 gboolean vmm_end_hold(Vmm *vmm, const char *name, GError **error);
 #define VMM_HOLD_END_MS 2000
+
+/* A descriptor of the tap device to which the card (VmmNic.id) sends, for what the VMM cannot hold
+ * (net/tap_plug.h); -1 with UNSUPPORTED where it has none.  Close it soon: the interface stays as long as
+ * it is open. */
+int vmm_open_tap_interface(Vmm *vmm, const char *nic, GError **error);

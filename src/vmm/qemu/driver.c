@@ -412,6 +412,16 @@ static gboolean end_hold(Vmm *vmm, const char *name, GError **error)
     return FALSE;
 }
 
+static int open_tap_interface(Vmm *vmm, const char *nic, GError **error)
+{
+    QemuVmm *qemu = from_vmm(vmm);
+    g_autoptr(GMutexLocker) locker G_GNUC_UNUSED = g_mutex_locker_new(&qemu->lock);
+    int fd = qemu_open_tap_interface(qemu, nic, error);
+
+    (void)end_operation(qemu, fd >= 0, error);
+    return fd;
+}
+
 static void note_shutdown(QemuVmm *qemu, const char *event, json_t *data)
 {
     const char *reason = strcmp(event, "SHUTDOWN") == 0 ? json_text_or(data, "reason", "shutdown")
@@ -625,6 +635,7 @@ static const VmmNetOps qemu_net_ops = {
     .list_nics = list_nics,
     .begin_hold = begin_hold,
     .end_hold = end_hold,
+    .open_tap_interface = open_tap_interface,
 };
 
 Vmm *qemu_vmm_new(pid_t pid, uint64_t start_time, const char *qmp_path, const char *log_path,

@@ -159,6 +159,7 @@ gboolean qemu_commit_overlay(QemuVmm *qemu, const char *name, gboolean *ret_done
 GPtrArray *qemu_list_nics(QemuVmm *qemu, GError **error);
 gboolean qemu_begin_hold(QemuVmm *qemu, const VmmHold *wanted, VmmHoldEnds *ret, GError **error);
 gboolean qemu_end_hold(QemuVmm *qemu, const char *name, GError **error);
+int qemu_open_tap_interface(QemuVmm *qemu, const char *id, GError **error);
 
 /* Removes what an agent that was killed left of its copies and taps, as far as that can be done. */
 void qemu_remove_left_copies(QemuVmm *qemu);

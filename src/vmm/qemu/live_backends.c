@@ -140,25 +140,13 @@ static gboolean update_objects(LivePlan *plan, GError **error)
 
 /* ---- network back ends ---- */
 
-/* "ifname=tap0,script=…,…": the value behind *key*, or NULL. */
-static char *detail_value(const char *detail, const char *key)
-{
-    g_autofree char *wanted = g_strconcat(key, "=", NULL);
-    g_auto(GStrv) pieces = g_strsplit(detail, ",", 64);
-
-    for (guint i = 0; pieces[i]; i++)
-        if (g_str_has_prefix(pieces[i], wanted))
-            return g_strdup(pieces[i] + strlen(wanted));
-    return NULL;
-}
-
 /* What `info network` says of a tap is all that it takes; of user networking it
  * leaves out forwarded ports, which would be lost. */
 static json_t *network_options(const QemuNetwork *network, GError **error)
 {
-    g_autofree char *interface = detail_value(network->detail, "ifname");
-    g_autofree char *net = detail_value(network->detail, "net");
-    g_autofree char *restricted = detail_value(network->detail, "restrict");
+    g_autofree char *interface = qemu_network_setting(network, "ifname");
+    g_autofree char *net = qemu_network_setting(network, "net");
+    g_autofree char *restricted = qemu_network_setting(network, "restrict");
 
     if (strcmp(network->type, "tap") == 0 && interface)
         return json_pack("{s:s, s:s, s:s, s:s, s:s}", "type", "tap", "id", network->id, "ifname",
@@ -188,7 +176,7 @@ gboolean live_need_network(LivePlan *plan, const char *id, GError **error)
 /* A back end that was deleted and made anew under its old name. */
 static gboolean is_other_network(const LineOption *line, const QemuNetwork *network)
 {
-    g_autofree char *interface = detail_value(network->detail, "ifname");
+    g_autofree char *interface = qemu_network_setting(network, "ifname");
     const char *type = line_option_get(line, "type");
     const char *named = line_option_get(line, "ifname");
 

@@ -352,22 +352,36 @@ static QemuNetwork *read_network_line(const char *line)
     return NULL;
 }
 
-static GPtrArray *read_networks(json_t *object, GError **error)
+GPtrArray *qemu_networks_parse(const char *text)
 {
-    g_autoptr(GPtrArray) networks = g_ptr_array_new_with_free_func((GDestroyNotify)network_free);
-    g_auto(GStrv) lines = NULL;
-    const char *text;
+    GPtrArray *networks = g_ptr_array_new_with_free_func((GDestroyNotify)network_free);
+    g_auto(GStrv) lines = g_strsplit_set(text, "\r\n", QEMU_MACHINE_MAX_ENTRIES);
 
-    if (!json_get_text(object, "networks", &text, error))
-        return NULL;
-    lines = g_strsplit_set(text, "\r\n", QEMU_MACHINE_MAX_ENTRIES);
     for (guint i = 0; lines[i]; i++) {
         QemuNetwork *network = read_network_line(lines[i]);
 
         if (network)
             g_ptr_array_add(networks, network);
     }
-    return g_steal_pointer(&networks);
+    return networks;
+}
+
+char *qemu_network_setting(const QemuNetwork *network, const char *key)
+{
+    g_autofree char *wanted = g_strconcat(key, "=", NULL);
+    g_auto(GStrv) pieces = g_strsplit(network->detail, ",", 64);
+
+    for (guint i = 0; pieces[i]; i++)
+        if (g_str_has_prefix(pieces[i], wanted))
+            return g_strdup(pieces[i] + strlen(wanted));
+    return NULL;
+}
+
+static GPtrArray *read_networks(json_t *object, GError **error)
+{
+    const char *text;
+
+    return json_get_text(object, "networks", &text, error) ? qemu_networks_parse(text) : NULL;
 }
 
 static QemuBus *read_devices(json_t *object, GError **error)

@@ -91,6 +91,12 @@ const QemuObject *qemu_object_find(const GPtrArray *objects, const char *name);
 const QemuNetwork *qemu_network_find(const QemuMachine *machine, const char *id);
 const QemuChardev *qemu_chardev_find(const QemuMachine *machine, const char *label);
 
+/* Reads the answer of `info network`: of QemuNetwork.  Free with g_ptr_array_unref(). */
+GPtrArray *qemu_networks_parse(const char *text);
+
+/* The value of *key* in its detail ("tap0" of "ifname"); NULL: none.  Free with g_free(). */
+char *qemu_network_setting(const QemuNetwork *network, const char *key);
+
 /* FALSE with the thing's name where something is going on that a move would
  * break or lose: a job, an export, a dirty bitmap that is not stored. */
 gboolean qemu_machine_check_idle(const QemuMachine *machine, GError **error);
