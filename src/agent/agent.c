@@ -14,6 +14,7 @@
 #include "agent/recovery.h"
 #include "agent/watch.h"
 #include "base/log.h"
+#include "protect/held_output.h"
 
 /* How long readers of the last lines are waited for. */
 #define FAREWELL_MS 2000
@@ -35,6 +36,7 @@ Agent *agent_new(const AgentSettings *settings, GError **error)
         return NULL;
     guest_directories_clean(settings->runtime_dir);
     made_files_recover(agent->context);
+    held_output_sweep();
     /* The guests' names are taken and their transactions marked before any
      * peer or user can ask. */
     if (!recovery_load_guests(agent->context, error))

@@ -18,6 +18,7 @@
 #include "migrate/epoch_writes.h"
 #include "migrate/postcopy_protection.h"
 #include "migrate/witness_open.h"
+#include "protect/held_output.h"
 
 #define KEEP_SLICE_MS 100
 #define STOP_TIMEOUT_MS 10000
@@ -650,6 +651,7 @@ void postcopy_drop_writes(AgentContext *context, Guest *guest)
 
     if (record->checkpoint_ms == 0 || !record->transaction)
         return;
+    held_output_sweep();
     overlays = guest_overlays_directory(context->settings->state_dir, NULL);
     if (!overlays)
         return;

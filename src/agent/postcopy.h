@@ -54,7 +54,7 @@ gboolean postcopy_go_alone(AgentContext *context, Guest *guest, GError **error);
 
 PostcopyKept postcopy_keep(AgentContext *context, Guest *guest, PostcopyDestination *split);
 
-/* Its process is gone: removes the overlays with what it wrote, which are of no use without it; but
+/* Its process is gone: takes out what held its output, and removes the overlays with what it wrote, which are of no use without it; but
  * where nobody else has that, an event says where it is.  Before the guest is removed. */
 void postcopy_drop_writes(AgentContext *context, Guest *guest);
 

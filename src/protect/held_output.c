@@ -1,13 +1,16 @@
 #include "protect/held_output.h"
 
 #include "base/error.h"
+#include "base/fd.h"
 #include "base/log.h"
+#include "net/tap_plug.h"
 
 #define NAME_FORMAT "vmferry-hold-%u"
 
 struct HeldOutput {
     OutputBuffer *buffer;
-    guint count; /* of cards that are held */
+    guint count;     /* of cards that the VMM holds */
+    GPtrArray *taps; /* of TapPlug: what it cannot hold */
     uint64_t cut;
     void (*waits)(gpointer user);
     gpointer user;
@@ -24,24 +27,40 @@ static void on_event(OutputBufferEvent event, gpointer user)
         log_warning("held output: %s", problem->message);
 }
 
+/* ---- what can be held ---- */
+
+static gboolean check_tap(Vmm *vmm, const VmmNic *nic, GError **error)
+{
+    autofd int tap = vmm_open_tap_interface(vmm, nic->id, error);
+
+    return tap >= 0 && tap_plug_check(tap, error);
+}
+
+static gboolean check_nic(Vmm *vmm, const VmmNic *nic, GError **error)
+{
+    g_autoptr(GError) why = NULL;
+
+    if (!nic->obstacle || (nic->id && check_tap(vmm, nic, &why)))
+        return TRUE;
+    error_set(error, VMFERRY_ERROR_UNSUPPORTED,
+              "what the guest sends through %s cannot be held back: %s%s%s", nic->device,
+              nic->obstacle, why ? "; by the kernel neither: " : "", why ? why->message : "");
+    return FALSE;
+}
+
 gboolean held_output_check(Vmm *vmm, GError **error)
 {
     g_autoptr(GPtrArray) nics = vmm_list_nics(vmm, error);
 
-    for (guint i = 0; nics && i < nics->len; i++) {
-        const VmmNic *nic = nics->pdata[i];
-
-        if (!nic->obstacle)
-            continue;
-        error_set(error, VMFERRY_ERROR_UNSUPPORTED,
-                  "what the guest sends through %s cannot be held back: %s", nic->device,
-                  nic->obstacle);
-        return FALSE;
-    }
+    for (guint i = 0; nics && i < nics->len; i++)
+        if (!check_nic(vmm, nics->pdata[i], error))
+            return FALSE;
     return nics != NULL;
 }
 
-static gboolean hold_one(HeldOutput *held, Vmm *vmm, const char *nic, GError **error)
+/* ---- holding ---- */
+
+static gboolean hold_by_vmm(HeldOutput *held, Vmm *vmm, const char *nic, GError **error)
 {
     g_autofree char *name = g_strdup_printf(NAME_FORMAT, held->count);
     VmmHold hold = {name, nic};
@@ -54,12 +73,25 @@ static gboolean hold_one(HeldOutput *held, Vmm *vmm, const char *nic, GError **e
     return TRUE;
 }
 
+static gboolean hold_by_kernel(HeldOutput *held, Vmm *vmm, const char *nic, GError **error)
+{
+    autofd int fd = vmm_open_tap_interface(vmm, nic, error);
+    TapPlug *tap =
+        fd >= 0 ? tap_plug_begin(fd, vmm_get_pid(vmm), OUTPUT_BUFFER_LIMIT_BYTES, error) : NULL;
+
+    if (!tap)
+        return FALSE;
+    g_ptr_array_add(held->taps, tap);
+    output_buffer_add_tap(held->buffer, tap);
+    return TRUE;
+}
+
 static gboolean hold_all(HeldOutput *held, Vmm *vmm, const GPtrArray *nics, GError **error)
 {
     for (guint i = 0; i < nics->len; i++) {
         const VmmNic *nic = nics->pdata[i];
 
-        if (nic->id && !hold_one(held, vmm, nic->id, error)) {
+        if (nic->id && !(nic->obstacle ? hold_by_kernel : hold_by_vmm)(held, vmm, nic->id, error)) {
             g_prefix_error(error, "output of %s: ", nic->device);
             return FALSE;
         }
@@ -75,6 +107,7 @@ HeldOutput *held_output_begin(Vmm *vmm, void (*waits)(gpointer user), gpointer u
     if (!nics)
         return NULL;
     held = g_new0(HeldOutput, 1);
+    held->taps = g_ptr_array_new_with_free_func((GDestroyNotify)tap_plug_free);
     held->waits = waits;
     held->user = user;
     held->buffer = output_buffer_new(&(OutputBufferOptions){.func = on_event, .user = held}, error);
@@ -83,7 +116,7 @@ HeldOutput *held_output_begin(Vmm *vmm, void (*waits)(gpointer user), gpointer u
     if (held->buffer)
         held_output_end(held, vmm);
     else
-        g_free(held);
+        held_output_free(held);
     return NULL;
 }
 
@@ -119,7 +152,22 @@ void held_output_end(HeldOutput *held, Vmm *vmm)
         if (!vmm_end_hold(vmm, name, &problem))
             log_warning("the hold on a network card is not taken out: %s", problem->message);
     }
+    /* Its thread uses them. */
+    g_clear_pointer(&held->buffer, output_buffer_free);
+    for (guint i = 0; i < held->taps->len; i++) {
+        g_autoptr(GError) problem = NULL;
+
+        if (!tap_plug_end(held->taps->pdata[i], &problem))
+            log_warning("the hold on a tap interface is not taken out: %s", problem->message);
+    }
     held_output_free(held);
+}
+
+static gboolean remove_tap(Vmm *vmm, const char *nic, GError **error)
+{
+    autofd int tap = vmm_open_tap_interface(vmm, nic, NULL);
+
+    return tap < 0 || tap_plug_remove(tap, error);
 }
 
 gboolean held_output_remove(Vmm *vmm, GError **error)
@@ -129,10 +177,18 @@ gboolean held_output_remove(Vmm *vmm, GError **error)
     for (guint i = 0; nics && i < nics->len; i++) {
         g_autofree char *name = g_strdup_printf(NAME_FORMAT, i);
 
-        if (!vmm_end_hold(vmm, name, error))
+        const VmmNic *nic = nics->pdata[i];
+
+        if (!vmm_end_hold(vmm, name, error) ||
+            (nic->id && nic->obstacle && !remove_tap(vmm, nic->id, error)))
             return FALSE;
     }
     return nics != NULL;
+}
+
+void held_output_sweep(void)
+{
+    tap_plug_sweep();
 }
 
 void held_output_free(HeldOutput *held)
@@ -140,5 +196,6 @@ void held_output_free(HeldOutput *held)
     if (!held)
         return;
     output_buffer_free(held->buffer);
+    g_ptr_array_unref(held->taps);
     g_free(held);
 }
