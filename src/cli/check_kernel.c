@@ -2,6 +2,7 @@
 
 #include "cli/check.h"
 #include "memory/probe.h"
+#include "net/tap_plug.h"
 
 static void add(Findings *findings, const char *topic, const ProbeResult *result,
                 FindingGrade otherwise, const char *advice)
@@ -34,6 +35,18 @@ static void add_attach_time(Findings *findings, const MemoryProbe *probe)
     findings_add(findings, "time to attach", FINDING_GOOD, text, NULL);
 }
 
+static void add_plug(Findings *findings)
+{
+    g_autoptr(GError) error = NULL;
+    gboolean works = tap_plug_probe(&error);
+
+    findings_add(findings, "output of vhost", works ? FINDING_GOOD : FINDING_NOTE,
+                 works ? "can be held (sch_plug)" : error->message,
+                 works ? NULL
+                       : "guests whose network cards have vhost or several queues cannot be "
+                         "protected; others can");
+}
+
 void check_kernel(Findings *findings)
 {
     MemoryProbe probe = {0};
@@ -56,5 +69,6 @@ void check_kernel(Findings *findings)
         "needs Linux 6.7; without it the tracker uffd-sync is used");
     add_trackers(findings, &probe);
     add_attach_time(findings, &probe);
+    add_plug(findings);
     memory_probe_clear(&probe);
 }

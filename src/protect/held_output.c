@@ -44,7 +44,7 @@ static gboolean check_nic(Vmm *vmm, const VmmNic *nic, GError **error)
         return TRUE;
     error_set(error, VMFERRY_ERROR_UNSUPPORTED,
               "what the guest sends through %s cannot be held back: %s%s%s", nic->device,
-              nic->obstacle, why ? "; by the kernel neither: " : "", why ? why->message : "");
+              nic->obstacle, why ? "; at its tap interface: " : "", why ? why->message : "");
     return FALSE;
 }
 

@@ -11,6 +11,16 @@ from test_store import store  # noqa: F401
 from vmferry_lab import qemu, qemu_pids, wait_until
 
 
+SEVERAL_QUEUES = ["-netdev", "tap,id=wide,queues=2,script=no,downscript=no",
+                  "-device", "virtio-net-pci,netdev=wide,mq=on,id=second"]
+
+
+def has_plug(agent) -> bool:
+    findings = agent.vmferry("check", "--json").json["findings"]
+    [plug] = [each for each in findings if each["topic"] == "output of vhost"]
+    return plug["grade"] == "good"
+
+
 def refused(agent, *arguments, words):
     """The command fails with all of *words*."""
     return check_failed(agent.vmferry(*arguments, timeout=60), *words)
@@ -52,6 +62,19 @@ def test_before_it_is_protected(scene, store):  # noqa: F811
         refused(scene.a, verb, "nobody", words=["nobody"])
     refused(scene.a, "resolve", name, "--keep", "here", words=["not in doubt"])
     runs_unprotected(scene, guest, pid)
+
+
+def test_output_that_cannot_be_held(scene, store):  # noqa: F811
+    """A card with several queues, under a kernel without sch_plug."""
+    if has_plug(scene.a):
+        pytest.skip("this kernel has sch_plug")
+    guest = scene.run(extra=SEVERAL_QUEUES, **BUSY)
+    [pid] = qemu_pids(scene.a.host, guest)
+    refused(scene.a, "protect", guest.name, scene.b.address, "--witness", store.address,
+            words=["second", "multiqueue", "needs sch_plug, which this kernel does not have"])
+    runs_unprotected(scene, guest, pid)
+    assert [] == [line for line in scene.a.host.run(["ip", "link"]).stdout.splitlines()
+                  if "vmferry" in line]
 
 
 def test_while_it_is_protected(scene, store):  # noqa: F811
