@@ -5,7 +5,7 @@ generic kernel from backports (6.12, which has PAGEMAP_SCAN) out of an
 initramfs made of this machine's own programs: QEMU, ip and vmferry with their
 libraries, and busybox.  Its first program is lab/nested/init, which plays
 both hosts of a move and reports on the second serial line; the head of
-lab/nested/steps describes the lines.
+lab/nested/library describes the lines.
 
 Limits: the outer machine has one processor.  With two, which QEMU emulates
 side by side, five crashes were seen in some 200 moves, in QEMU 7.2 and 10.0:
@@ -29,7 +29,8 @@ from .process import LabError, Process
 from .qemu import backports_qemu, system_qemu
 
 SOURCES = REPOSITORY / "lab" / "nested"
-MODULES = ("kvm_amd", "tun", "veth", "bridge")
+MODULES = ("kvm_amd", "tun", "veth", "bridge", "vhost_net", "ifb", "sch_ingress", "sch_plug",
+           "cls_matchall", "act_mirred")
 FIRMWARE_FOLDERS = ("/usr/share/seabios", "/usr/share/qemu", "/usr/lib/ipxe/qemu")
 FIRMWARE = ("bios-256k.bin", "vgabios-stdvga.bin", "efi-virtio.rom", "kvmvapic.bin",
             "linuxboot_dma.bin")
@@ -43,8 +44,9 @@ def fetch_outer_kernel() -> images.Kernel:
                                    f"{debian.release_name()}-backports")
 
 
-def build_initramfs(kernel: images.Kernel, output: Path) -> None:
-    """The outer machine's root file system.  Made anew every time, in a second or two."""
+def build_initramfs(kernel: images.Kernel, steps: str, output: Path) -> None:
+    """The outer machine's root file system, with these steps.  Made anew every time, in a second
+    or two."""
     guest = images.guest_image()
     tree = output.with_name("tree")
     (tree / "bin").mkdir(parents=True)
@@ -53,6 +55,7 @@ def build_initramfs(kernel: images.Kernel, output: Path) -> None:
     (tree / "bin/sh").symlink_to("busybox")
     for program, place in ((system_qemu().program, "usr/bin/qemu-system-x86_64"),
                            (shutil.which("ip"), "usr/sbin/ip"),
+                           (shutil.which("tc"), "usr/sbin/tc"),
                            (shutil.which("unshare"), "usr/bin/unshare"),
                            (vmferry_program(), "usr/bin/vmferry")):
         copy_program(program, tree, tree / place)
@@ -60,9 +63,9 @@ def build_initramfs(kernel: images.Kernel, output: Path) -> None:
         copy_file(_firmware(name), tree / "usr/share/qemu" / name)
     copy_file(guest.kernel, tree / "guest/vmlinuz")
     copy_file(guest.initramfs, tree / "guest/initramfs")
-    for script in ("init", "steps"):
-        copy_file(SOURCES / script, tree / script)
-        (tree / script).chmod(0o755)
+    for script, name in (("init", "init"), ("library", "library"), (steps, "steps")):
+        copy_file(SOURCES / script, tree / name)
+        (tree / name).chmod(0o755)
     copy_modules(kernel, MODULES, tree)
     images.pack_initramfs(tree, output)
     shutil.rmtree(tree)
@@ -111,13 +114,14 @@ class Report:
 class NestedHost:
     """The outer machine.  A context manager: its QEMU and its files go with it."""
 
-    def __init__(self, directory: Path, kernel: images.Kernel):
-        """*directory*: for its files; *kernel*: of fetch_outer_kernel()."""
+    def __init__(self, directory: Path, kernel: images.Kernel, steps: str = "steps"):
+        """*directory*: for its files; *kernel*: of fetch_outer_kernel(); *steps*: a file of
+        lab/nested, what happens."""
         self.console = directory / "outer.console"
         self._report = directory / "report"
         self._report.touch()
         self._initramfs = directory / "outer.cpio"
-        build_initramfs(kernel, self._initramfs)
+        build_initramfs(kernel, steps, self._initramfs)
         self.process = Process(
             [*backports_qemu().command, "-accel", "tcg", "-cpu", "EPYC", "-smp", "1",
              "-m", str(MEMORY_MB), "-nodefaults", "-display", "none", "-no-reboot",

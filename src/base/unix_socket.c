@@ -3,14 +3,13 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
-#include <sched.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
 
 #include "base/error.h"
-#include "base/thread.h"
 #include "base/fd.h"
+#include "base/net_namespace.h"
 
 static gboolean fill_address(struct sockaddr_un *address, const char *path)
 {
@@ -103,38 +102,28 @@ static int make_socket(void)
     return socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 }
 
-typedef struct {
-    int netns;
-    int fd; /* or -errno */
-} SocketRequest;
-
-/* A thread of its own, since it does not come back out of the namespace. */
-static gpointer make_socket_in_netns(gpointer data)
+/* *user*: an int, the descriptor or -errno. */
+static void make_socket_there(gpointer user)
 {
-    SocketRequest *request = data;
+    int *fd = user;
 
-    request->fd = setns(request->netns, CLONE_NEWNET) == 0 ? make_socket() : -1;
-    if (request->fd < 0)
-        request->fd = -errno;
-    return NULL;
+    *fd = make_socket();
+    if (*fd < 0)
+        *fd = -errno;
 }
 
 /* A socket belongs to the namespace that it was made in. */
 static int make_socket_for(const UnixAddress *address, GError **error)
 {
-    SocketRequest request = {.netns = address->netns};
+    int fd = -1;
 
-    if (address->netns >= 0) {
-        if (!thread_run("netns", make_socket_in_netns, &request, error))
-            return -1;
-    } else {
-        request.fd = make_socket();
-        if (request.fd < 0)
-            request.fd = -errno;
-    }
-    if (request.fd >= 0)
-        return request.fd;
-    error_set_errno(error, -request.fd, "socket");
+    if (address->netns < 0)
+        make_socket_there(&fd);
+    else if (!net_namespace_run(address->netns, make_socket_there, &fd, error))
+        return -1;
+    if (fd >= 0)
+        return fd;
+    error_set_errno(error, -fd, "socket");
     return -1;
 }
 

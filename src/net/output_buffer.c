@@ -267,15 +267,11 @@ static void write_nic(OutputBuffer *buffer, Nic *nic)
 
 /* ---- what the kernel holds (with the lock) ---- */
 
-/* What was released comes by there, too. */
 static void serve_taps(OutputBuffer *buffer)
 {
-    for (guint i = 0; i < buffer->taps->len && !is_told(buffer); i++) {
-        TapPlug *tap = buffer->taps->pdata[i];
-
-        if (tap_plug_drain(tap) && tap_plug_holds(tap))
+    for (guint i = 0; i < buffer->taps->len && !is_told(buffer); i++)
+        if (tap_plug_drain(buffer->taps->pdata[i]))
             note_held(buffer);
-    }
 }
 
 static void cut_taps(OutputBuffer *buffer)

@@ -18,7 +18,7 @@
 #include "base/fd.h"
 #include "base/log.h"
 #include "base/process.h"
-#include "net/net_namespace.h"
+#include "base/net_namespace.h"
 #include "net/traffic_control.h"
 
 #define PREFIX "vmferry"
@@ -464,13 +464,6 @@ gboolean tap_plug_drain(TapPlug *plug)
     while (recv(plug->packets, &byte, sizeof byte, MSG_DONTWAIT | MSG_TRUNC) >= 0)
         any = TRUE;
     return any;
-}
-
-gboolean tap_plug_holds(TapPlug *plug)
-{
-    uint32_t queued = 0;
-
-    return !traffic_count_queued(plug->socket, plug->ifb, &queued, NULL) || queued > 0;
 }
 
 /* ---- the end ---- */

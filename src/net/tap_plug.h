@@ -67,13 +67,12 @@ gboolean tap_plug_release(TapPlug *plug, uint64_t epoch, GError **error);
 /* From now on everything goes at once, what is held first. */
 gboolean tap_plug_pass(TapPlug *plug, GError **error);
 
-/* A descriptor that becomes readable when the guest has sent something: tap_plug_holds() says whether that is
- * held.  (Also what is released makes it readable.)  It lives as long as *plug*. */
+/* A descriptor that becomes readable when the guest has sent something.  (What is released is not seen there:
+ * the kernel does not show a packet twice that comes back from an ifb interface.)  It lives as long as
+ * *plug*. */
 int tap_plug_get_fd(const TapPlug *plug);
 /* Forgets what made it readable; FALSE: nothing has. */
 gboolean tap_plug_drain(TapPlug *plug);
-/* TRUE in doubt. */
-gboolean tap_plug_holds(TapPlug *plug);
 
 /* Takes it out, once what passes is through (TAP_PLUG_END_MS at most; the rest is lost). */
 gboolean tap_plug_end(TapPlug *plug, GError **error);

@@ -1,7 +1,7 @@
 """Moves under real KVM: two hosts inside an emulated machine with `kvm_amd`.
 
-lab/nested/steps is what happens there, and checks most of it; here are the
-reports of the moves and every beat that the client in there has seen.
+lab/nested/steps and protect_steps are what happens there, and check most of it;
+here are the reports of the moves and every beat that the client in there has seen.
 """
 
 import subprocess
@@ -37,6 +37,18 @@ def test_precopy_under_kvm(tmp_path, kernel):
     for beats in (report.beats["web1"], report.beats["web2"]):
         check_beats(beats)
         assert beats[-1].written > beats[0].written
+
+
+@pytest.mark.long
+def test_vhost_is_protected(tmp_path, kernel):
+    """A card with vhost and two queues: held by the kernel, released epoch by epoch, let go, held
+    anew by an agent that was killed; and when its process is killed the standby goes on with it."""
+    with nested.NestedHost(tmp_path, kernel, "protect_steps") as host:
+        report = host.wait(DEADLINE)
+    show(report)
+    beats = report.beats["web1"]
+    check_beats(beats)
+    assert beats[-1].written > beats[0].written
 
 
 def check_move(move, tracker, verified):

@@ -27,7 +27,7 @@
 
 #include "base/error.h"
 #include "base/fd.h"
-#include "net/net_namespace.h"
+#include "base/net_namespace.h"
 #include "net/output_buffer.h"
 #include "net/tap_plug.h"
 #include "net/traffic_control.h"
@@ -638,7 +638,7 @@ static void test_buffer_tells_once_an_epoch(void **state)
     assert_int_equal(output_buffer_cut(buffer), 1);
     output_buffer_release(buffer, 1);
     expect_packets(scene, 1, 20);
-    /* What leaves comes by the interface, and is not held. */
+    /* What leaves comes by the interface again, and is not told of. */
     assert_int_equal(g_atomic_int_get(&told), 1);
     send_packets(scene, 21, 21);
     await_count(&told, 2);

@@ -1,4 +1,4 @@
-#include "net/net_namespace.h"
+#include "base/net_namespace.h"
 
 #include <errno.h>
 #include <sched.h>
