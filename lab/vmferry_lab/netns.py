@@ -1,15 +1,19 @@
 """Network namespaces, and the links, bridges and taps in them, by ip(8), bridge(8) and tc(8)."""
 
 import ctypes
+import fcntl
 import os
 import signal
 import socket
+import struct
 import subprocess
 import threading
 import time
 from pathlib import Path
 
 CLONE_NEWNET = 0x40000000
+TUNSETIFF = 0x400454ca
+TAP_FLAGS = 0x5002  # IFF_TAP, IFF_NO_PI, IFF_VNET_HDR
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -59,6 +63,15 @@ class Namespace:
         self.ip("tuntap", "add", name, "mode", "tap", *(["user", user] if user else []))
         self.enslave(name, bridge)
         self.ip("link", "set", "dev", name, "up")
+
+    def open_tap(self, name: str):
+        """A tap device of this namespace, to be handed to a QEMU; it lasts as long as it is open."""
+        def make():
+            tap = open("/dev/net/tun", "r+b", buffering=0)
+            fcntl.ioctl(tap, TUNSETIFF, struct.pack("16sH22x", name.encode(), TAP_FLAGS))
+            return tap
+
+        return self._inside(make)
 
     def bytes_sent(self, name: str) -> int:
         return self._statistic(name, "tx_bytes")

@@ -43,10 +43,14 @@ class Qmp:
         line, _, self._pending = self._pending.partition(b"\n")
         return json.loads(line)
 
-    def execute(self, command: str, **arguments):
+    def give(self, name: str, fd: int) -> None:
+        """QEMU gets a copy of the descriptor, under that name."""
+        self.execute("getfd", fds=[fd], fdname=name)
+
+    def execute(self, command: str, fds=(), **arguments):
         order = {"execute": command, "arguments": arguments}
         self._socket.settimeout(self._timeout)
-        self._socket.sendall(json.dumps(order).encode() + b"\n")
+        socket.send_fds(self._socket, [json.dumps(order).encode() + b"\n"], fds)
         deadline = time.monotonic() + self._timeout
         while True:
             answer = self._read(deadline)

@@ -6,13 +6,18 @@
  *         the end of the next one; with "pause" the guest is paused at the boundaries
  *     hold_output PID QMP-SOCKET end       takes out what another one has left
  *     hold_output PID QMP-SOCKET list      its cards: back end, device, obstacle
+ *     hold_output PID QMP-SOCKET taps      its cards: back end, tap interface
  */
+#include <linux/if_tun.h>
+#include <net/if.h>
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
 
+#include "base/fd.h"
 #include "net/output_buffer.h"
 #include "vmm/vmm_driver.h"
 
@@ -124,6 +129,23 @@ static void list(const Holder *holder)
     }
 }
 
+static void list_taps(const Holder *holder)
+{
+    for (guint i = 0; i < holder->nics->len; i++) {
+        const VmmNic *nic = holder->nics->pdata[i];
+        g_autoptr(GError) error = NULL;
+        autofd int fd = nic->id ? vmm_open_tap_interface(holder->vmm, nic->id, &error) : -1;
+        struct ifreq interface = {0};
+
+        if (fd >= 0)
+            need(ioctl(fd, TUNGETIFF, &interface) == 0, NULL, "TUNGETIFF");
+        printf("%s|%s\n", nic->id ? nic->id : "",
+               fd >= 0 ? interface.ifr_name
+               : error ? error->message
+                       : "");
+    }
+}
+
 int main(int argc, char **argv)
 {
     Holder *holder = argc >= 4 ? find_guest(atoi(argv[1]), argv[2]) : NULL;
@@ -134,6 +156,8 @@ int main(int argc, char **argv)
         end_holds(holder);
     else if (argc == 4 && strcmp(argv[3], "list") == 0)
         list(holder);
+    else if (argc == 4 && strcmp(argv[3], "taps") == 0)
+        list_taps(holder);
     else
         return 2;
     output_buffer_free(holder->buffer);

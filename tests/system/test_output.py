@@ -112,6 +112,21 @@ def test_output_is_held_and_released(lab, guest, any_qemu, card):
     g.check()
 
 
+def test_tap_interfaces_are_found(lab, guest):
+    """By the name that QEMU gave, and by the descriptor that it was given; no other one's."""
+    g = guest(memory_mb=128, arena_mb=16, extra=SECOND_CARD)
+    process = g.start(lab.host_a)
+    with Qmp(g.qmp_path(lab.host_a)) as qmp, lab.host_a.namespace.open_tap("given0") as tap:
+        qmp.give("given", tap.fileno())
+        qmp.execute("netdev_add", type="tap", id="given", fd="given")
+        qmp.execute("netdev_add", type="user", id="user")
+        for back_end in ("given", "user"):
+            qmp.execute("device_add", driver="virtio-net-pci", netdev=back_end)
+    found = dict(line.split("|") for line in Holder(lab.host_a, process, g).run("taps").splitlines())
+    assert re.fullmatch(r"tap\d+", found.pop("wide"))
+    assert found == {"net0": g.tap, "given": "given0", "user": "no tap interface is found behind it"}
+
+
 @pytest.mark.long
 def test_holder_is_killed(lab, guest, any_qemu):
     g, beats, holder = begin(lab, guest, [], any_qemu)
