@@ -112,9 +112,9 @@ def test_output_is_held_and_released(lab, guest, any_qemu, card):
     g.check()
 
 
-def test_tap_interfaces_are_found(lab, guest):
+def test_tap_interfaces_are_found(lab, guest, any_qemu):
     """By the name that QEMU gave, and by the descriptor that it was given; no other one's."""
-    g = guest(memory_mb=128, arena_mb=16, extra=SECOND_CARD)
+    g = guest(qemu=any_qemu, memory_mb=128, arena_mb=16, extra=SECOND_CARD)
     process = g.start(lab.host_a)
     with Qmp(g.qmp_path(lab.host_a)) as qmp, lab.host_a.namespace.open_tap("given0") as tap:
         qmp.give("given", tap.fileno())
