@@ -8,6 +8,7 @@
 #include "agent/certificate.h"
 #include "agent/context.h"
 #include "agent/directory.h"
+#include "agent/load.h"
 #include "agent/made_files.h"
 #include "agent/peers.h"
 #include "agent/protect_again.h"
@@ -48,6 +49,7 @@ Agent *agent_new(const AgentSettings *settings, GError **error)
     if (!agent->api)
         return NULL;
     watch_start_polling(agent->context);
+    load_start(agent->context);
     protect_again_start(agent->context);
     agent->certificate = certificate_watch(agent->context);
     return g_steal_pointer(&agent);

@@ -11,6 +11,7 @@
  *     move.h, incoming.h    guests that leave or arrive
  *     recovery.h            guests whose change of owner a crash interrupted
  *     watch.h               their processes
+ *     load.h                what they and this host use
  *     registry.h, record.h  which guests there are, and what is on record
  *     transactions.h        what became of moves to here
  *     departures.h          where guests have gone

@@ -5,6 +5,7 @@
 #include "agent/recovery.h"
 #include "agent/guest_view.h"
 #include "agent/launch.h"
+#include "agent/load.h"
 #include "agent/metrics.h"
 #include "agent/move.h"
 #include "agent/page_stores.h"
@@ -78,10 +79,16 @@ static json_t *get_guests(ApiCall *call, GError **error)
 static json_t *get_metrics(ApiCall *call, GError **error)
 {
     g_autoptr(json_t) guests = list_guests(call);
-    g_autofree char *text = metrics_write(guests);
+    g_autoptr(LoadReport) load = load_get_report(call->context, NULL);
+    g_autofree char *text = metrics_write(guests, load);
 
     call->text_type = METRICS_CONTENT_TYPE;
     return json_string(text);
+}
+
+static json_t *get_load(ApiCall *call, GError **error)
+{
+    return load_to_json(call->context, error);
 }
 
 static json_t *get_departures(ApiCall *call, GError **error)
@@ -438,6 +445,7 @@ static const ApiRoute routes[] = {
     {"POST", "/v1/guests/NAME/resolve", post_resolve},
     {"GET", "/v1/departures", get_departures},
     {"GET", "/v1/metrics", get_metrics},
+    {"GET", "/v1/load", get_load},
 };
 
 static gboolean matches(const char *pattern, const char *path, char **ret_guest)

@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include "agent/agent_id.h"
+#include "agent/load.h"
 #include "agent/page_stores.h"
 #include "agent/postcopy.h"
 #include "base/clock.h"
@@ -85,7 +86,8 @@ static gboolean open_parts(AgentContext *context, GError **error)
     context->events = event_log_open(settings->state_dir);
     event_log_set_listener(context->events, on_event, context);
     context->stores = page_stores_open(context);
-    return TRUE;
+    context->collector = load_collector_new(context, error);
+    return context->collector != NULL;
 }
 
 static AgentSettings *copy_settings(const AgentSettings *settings)
@@ -97,6 +99,7 @@ static AgentSettings *copy_settings(const AgentSettings *settings)
     copy->state_dir = g_strdup(settings->state_dir);
     copy->runtime_dir = g_strdup(settings->runtime_dir);
     copy->pki_dir = g_strdup(settings->pki_dir);
+    copy->metrics_root = g_strdup(settings->metrics_root);
     copy->allow = g_strdupv(settings->allow);
     copy->rules = g_ptr_array_ref(settings->rules);
     return copy;
@@ -120,6 +123,7 @@ void agent_context_free(AgentContext *context)
 {
     if (!context)
         return;
+    collector_free(context->collector);
     page_stores_close(context->stores);
     event_log_close(context->events);
     registry_free(context->registry);
@@ -152,8 +156,10 @@ gboolean agent_context_get_channel_options(AgentContext *context, ChannelOptions
                   "`vmferry pki --help`, then start it again");
         return FALSE;
     }
-    *ret = (ChannelOptions){
-        .tls = context->identity, .instance = context->instance, .agent = context->agent_id};
+    *ret = (ChannelOptions){.tls = context->identity,
+                            .instance = context->instance,
+                            .agent = context->agent_id,
+                            .traffic = &context->traffic};
     return TRUE;
 }
 

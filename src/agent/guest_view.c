@@ -4,6 +4,8 @@
 #include "agent/registry.h"
 #include "base/error.h"
 
+#define ANSWER_MS 200u
+
 /* With the registry's lock held. */
 static json_t *view_locked(const Guest *guest)
 {
@@ -72,6 +74,20 @@ static char *refresh(Guest *guest)
     if (description)
         registry_set_summary(guest, make_summary(description));
     return obstacle;
+}
+
+void guest_view_learn_machine(Guest *guest)
+{
+    Vmm *vmm = registry_is_idle(guest) ? registry_get_vmm(guest, NULL) : NULL;
+    g_autoptr(VmmDescription) description = NULL;
+    VmmDiskCounters answer;
+
+    /* A question that waits for no lock comes first. */
+    if (!vmm || !vmm_ask_disk_counters(vmm, ANSWER_MS, &answer, NULL))
+        return;
+    description = vmm_describe(vmm, NULL);
+    if (description)
+        registry_set_summary(guest, make_summary(description));
 }
 
 json_t *guest_view_long(Guest *guest)

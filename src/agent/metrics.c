@@ -95,7 +95,7 @@ static void write_metric(GString *text, const Metric *metric, json_t *guests)
     }
 }
 
-char *metrics_write(json_t *guests)
+char *metrics_write(json_t *guests, const LoadReport *load)
 {
     GString *text = g_string_new(NULL);
     size_t i;
@@ -109,5 +109,7 @@ char *metrics_write(json_t *guests)
         get_text(guest, "name"), get_text(guest, "state"), get_text(guest, "role"));
     for (i = 0; i < G_N_ELEMENTS(metrics); i++)
         write_metric(text, &metrics[i], guests);
+    if (load)
+        load_report_write_metrics(load, text);
     return g_string_free(text, FALSE);
 }

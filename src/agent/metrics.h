@@ -6,8 +6,10 @@
 #pragma once
 
 #include "base/json.h"
+#include "collect/load_report.h"
 
 #define METRICS_CONTENT_TYPE "text/plain; version=0.0.4; charset=utf-8"
 
-/* *guests*: an array of guests as guest_view_short() makes them.  Free with g_free(). */
-char *metrics_write(json_t *guests);
+/* *guests*: an array of guests as guest_view_short() makes them.  *load*: adds what host and guests use; may
+ * be NULL.  Free with g_free(). */
+char *metrics_write(json_t *guests, const LoadReport *load);

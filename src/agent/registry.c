@@ -651,6 +651,13 @@ json_t *registry_view(Guest *guest, json_t *(*view)(const Guest *guest))
     return view(guest);
 }
 
+void registry_look(Guest *guest, void (*look)(const Guest *guest, gpointer user), gpointer user)
+{
+    lock_guard(&guest->registry->lock);
+
+    look(guest, user);
+}
+
 gboolean registry_is_watched(Guest *guest)
 {
     lock_guard(&guest->registry->lock);

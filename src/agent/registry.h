@@ -155,6 +155,9 @@ void registry_set_summary(Guest *guest, json_t *summary);
 /* What *view* makes of the guest, with the lock held. */
 json_t *registry_view(Guest *guest, json_t *(*view)(const Guest *guest));
 
+/* Calls *look* with the lock held: to copy more than one thing of one moment. */
+void registry_look(Guest *guest, void (*look)(const Guest *guest, gpointer user), gpointer user);
+
 /* guest_is_watched(). */
 gboolean registry_is_watched(Guest *guest);
 

@@ -51,6 +51,7 @@ void agent_settings_free(AgentSettings *settings)
     g_free(settings->state_dir);
     g_free(settings->runtime_dir);
     g_free(settings->pki_dir);
+    g_free(settings->metrics_root);
     g_strfreev(settings->allow);
     g_ptr_array_unref(settings->rules);
     g_free(settings);
@@ -207,6 +208,15 @@ static const struct {
     {"launch-ahead", set_launch_ahead},
 };
 
+static gboolean set_metrics_key(AgentSettings *settings, const char *key, const char *value,
+                                GError **error)
+{
+    if (strcmp(key, "root") == 0)
+        return set_path(&settings->metrics_root, value, error);
+    error_set(error, VMFERRY_ERROR_INVALID, "unknown key; there is root");
+    return FALSE;
+}
+
 static gboolean refuse_key(GError **error)
 {
     g_autoptr(GString) known = g_string_new(NULL);
@@ -321,9 +331,13 @@ gboolean agent_settings_parse(AgentSettings *settings, const char *text, size_t 
         } else if (strcmp(*group, "map") == 0) {
             if (!apply_group(settings, file, *group, add_map_rule, origin, error))
                 return FALSE;
+        } else if (strcmp(*group, "metrics") == 0) {
+            if (!apply_group(settings, file, *group, set_metrics_key, origin, error))
+                return FALSE;
         } else {
             error_set(error, VMFERRY_ERROR_INVALID,
-                      "%s: [%s]: unknown group; there are [agent] and [map]", origin, *group);
+                      "%s: [%s]: unknown group; there are [agent], [map] and [metrics]", origin,
+                      *group);
             return FALSE;
         }
     }

@@ -42,6 +42,8 @@ typedef struct {
     guint alone_after;      /* seconds without its source until a split guest goes on alone */
     guint
         protect_again; /* seconds until a guest whose standby is gone is protected again; 0: never */
+    char *
+        metrics_root; /* a control group's folder that is "this host" (collect/); NULL: the machine */
     gboolean launch_ahead; /* a standby has a process that waits (standby_ahead.h) */
     MigrateOptions moves;  /* defaults for moves from here */
     GPtrArray *rules;      /* of SettingsMapRule, in the file's order */

@@ -249,6 +249,11 @@ gboolean vmm_get_direct_io(Vmm *vmm, VmmDirectIo *ret, GError **error)
     return has_block(vmm, error) && vmm->block->get_direct_io(vmm, ret, error);
 }
 
+gboolean vmm_ask_disk_counters(Vmm *vmm, guint timeout_ms, VmmDiskCounters *ret, GError **error)
+{
+    return has_block(vmm, error) && vmm->block->ask_disk_counters(vmm, timeout_ms, ret, error);
+}
+
 gboolean vmm_drain(Vmm *vmm, GError **error)
 {
     return has_block(vmm, error) && vmm->block->drain(vmm, error);

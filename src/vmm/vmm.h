@@ -156,6 +156,11 @@ typedef struct {
     double slowest_ms; /* the mean of the slowest disk so far */
 } VmmDirectIo;
 
+/* What all disks of a machine have done since they were there. */
+typedef struct {
+    uint64_t read_bytes, written_bytes, flushes;
+} VmmDiskCounters;
+
 /* What the device state is saved for. */
 typedef enum {
     /* The guest goes on elsewhere: the locks on its disk images are released, too. */
@@ -234,6 +239,7 @@ typedef struct {
     gboolean (*check_writable)(Vmm *vmm, const VmmImage *image, GError **error);
     gboolean (*take_images)(Vmm *vmm, GError **error);
     gboolean (*get_direct_io)(Vmm *vmm, VmmDirectIo *ret, GError **error);
+    gboolean (*ask_disk_counters)(Vmm *vmm, guint timeout_ms, VmmDiskCounters *ret, GError **error);
     gboolean (*drain)(Vmm *vmm, GError **error);
     GPtrArray *(*list_disks)(Vmm *vmm, GError **error);
     gboolean (*start_copy)(Vmm *vmm, const VmmCopy *copy, GError **error);
@@ -442,6 +448,10 @@ gboolean vmm_take_images(Vmm *vmm, GError **error);
 
 /* Direct I/O of the machine's disks, as it is now. */
 gboolean vmm_get_direct_io(Vmm *vmm, VmmDirectIo *ret, GError **error);
+
+/* Waits for no other operation on this Vmm, and holds none up but for the moment that the VMM takes to
+ * answer; no answer within *timeout_ms* is an error. */
+gboolean vmm_ask_disk_counters(Vmm *vmm, guint timeout_ms, VmmDiskCounters *ret, GError **error);
 
 /* Returns when all I/O of its disks that was submitted before has ended, TRUE
  * only where that is certain.  The vCPUs are not stopped, but one that needs the

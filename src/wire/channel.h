@@ -26,6 +26,7 @@
 
 #include <gio/gio.h>
 #include <glib.h>
+#include <stdatomic.h>
 #include <sys/uio.h>
 
 #include "wire/frame.h"
@@ -38,6 +39,11 @@
 typedef struct TlsIdentity TlsIdentity; /* wire/tls.h */
 typedef struct Channel Channel;
 
+/* What several channels have sent and received together, as channel_get_sent_bytes(). */
+typedef struct {
+    atomic_uint_fast64_t sent_bytes, received_bytes;
+} ChannelTraffic;
+
 typedef struct {
     TlsIdentity *tls;    /* NULL: plain text, only by the user's explicit choice */
     int peer_timeout_ms; /* 0: CHANNEL_PEER_TIMEOUT_MS */
@@ -45,6 +51,8 @@ typedef struct {
     const char *instance;
     /* Our lasting id in HELLO; NULL for none. */
     const char *agent;
+    /* Counts this channel, too; outlives it.  NULL for none. */
+    ChannelTraffic *traffic;
 } ChannelOptions;
 
 /* Connects to HOST, HOST:PORT or [V6]:PORT within *timeout_ms*.  With TLS the

@@ -45,6 +45,9 @@ static Channel *make_channel(int fd, const ChannelOptions *options, char *label,
     channel->instance = g_strdup(options->instance);
     channel->agent = g_strdup(options->agent);
     stream_set_label(channel->stream, label);
+    if (options->traffic)
+        stream_count_in(channel->stream, &options->traffic->sent_bytes,
+                        &options->traffic->received_bytes);
     channel->peer_timeout_ns = (uint64_t)timeout_ms * 1000000;
     channel->secure = options->tls != NULL;
     g_mutex_init(&channel->state_lock);

@@ -22,6 +22,7 @@ struct Stream {
     const char *label; /* borrowed */
     GMutex read_lock;  /* held over a read and the count of it */
     atomic_uint_fast64_t sent_bytes, received_bytes;
+    atomic_uint_fast64_t *all_sent, *all_received; /* of others, too; NULL: none */
 };
 
 Stream *stream_new(int fd)
@@ -52,6 +53,13 @@ int stream_get_fd(const Stream *stream)
 void stream_set_label(Stream *stream, const char *label)
 {
     stream->label = label;
+}
+
+void stream_count_in(Stream *stream, atomic_uint_fast64_t *sent_bytes,
+                     atomic_uint_fast64_t *received_bytes)
+{
+    stream->all_sent = sent_bytes;
+    stream->all_received = received_bytes;
 }
 
 gboolean stream_start_tls(Stream *stream, TlsIdentity *identity, const StreamHandshake *handshake,
@@ -120,6 +128,8 @@ ssize_t stream_read(Stream *stream, void *buffer, size_t length, GError **error)
         raw = (size_t)MAX(got, 0);
     }
     atomic_fetch_add(&stream->received_bytes, raw);
+    if (stream->all_received)
+        atomic_fetch_add(stream->all_received, raw);
     return got;
 }
 
@@ -152,6 +162,8 @@ static ssize_t sent(Stream *stream, ssize_t put, GError **error)
 {
     if (put > 0) {
         atomic_fetch_add(&stream->sent_bytes, (uint64_t)put);
+        if (stream->all_sent)
+            atomic_fetch_add(stream->all_sent, (uint64_t)put);
         return put;
     }
     if (put == 0 || errno == EAGAIN || errno == EINTR)

@@ -11,6 +11,7 @@
 #pragma once
 
 #include <glib.h>
+#include <stdatomic.h>
 #include <stdint.h>
 #include <sys/types.h>
 #include <sys/uio.h>
@@ -56,6 +57,10 @@ int stream_get_fd(const Stream *stream);
 
 /* Names the peer in errors; borrowed. */
 void stream_set_label(Stream *stream, const char *label);
+
+/* From now on what is sent and received is added there, too; both are borrowed. */
+void stream_count_in(Stream *stream, atomic_uint_fast64_t *sent_bytes,
+                     atomic_uint_fast64_t *received_bytes);
 
 /* Number of bytes read, 0 where nothing is there now, -1 with *error*; the end
  * of the stream is VMFERRY_ERROR_DISCONNECTED. */

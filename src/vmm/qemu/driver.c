@@ -290,6 +290,12 @@ static gboolean get_direct_io(Vmm *vmm, VmmDirectIo *ret, GError **error)
     return end_operation(qemu, qemu_get_direct_io(qemu, ret, error), error);
 }
 
+/* Without the lock: it changes nothing, and whoever moves the guest must not wait for it. */
+static gboolean ask_disk_counters(Vmm *vmm, guint timeout_ms, VmmDiskCounters *ret, GError **error)
+{
+    return qemu_ask_disk_counters(from_vmm(vmm), timeout_ms, ret, error);
+}
+
 static gboolean start_copy(Vmm *vmm, const VmmCopy *copy, GError **error)
 {
     QemuVmm *qemu = from_vmm(vmm);
@@ -607,6 +613,7 @@ static const VmmBlockOps qemu_block_ops = {
     .check_writable = check_writable,
     .take_images = take_images,
     .get_direct_io = get_direct_io,
+    .ask_disk_counters = ask_disk_counters,
     .drain = drain,
     .list_disks = list_disks,
     .start_copy = start_copy,

@@ -105,6 +105,8 @@ gboolean qemu_get_set_balloon_action(QemuVmm *qemu, uint64_t bytes, GuardAction 
                                      GError **error);
 gboolean qemu_watch_statistics(QemuVmm *qemu, guint seconds, guint *ret_before, GError **error);
 gboolean qemu_get_direct_io(QemuVmm *qemu, VmmDirectIo *ret, GError **error);
+gboolean qemu_ask_disk_counters(QemuVmm *qemu, guint timeout_ms, VmmDiskCounters *ret,
+                                GError **error);
 gboolean qemu_drain(QemuVmm *qemu, GError **error);
 gboolean qemu_get_free_memory(QemuVmm *qemu, uint64_t *ret_free_bytes, uint64_t *ret_updated,
                               GError **error);

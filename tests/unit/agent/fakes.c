@@ -245,6 +245,21 @@ static VmmIdentity *fake_get_identity(Vmm *vmm)
     return identity;
 }
 
+static GArray *fake_get_vcpu_threads(Vmm *vmm, GError **error)
+{
+    GArray *threads = g_array_new(FALSE, FALSE, sizeof(pid_t));
+
+    g_array_append_val(threads, ((FakeVmm *)vmm)->pid);
+    return threads;
+}
+
+static gboolean fake_ask_disk_counters(Vmm *vmm, guint timeout_ms, VmmDiskCounters *ret,
+                                       GError **error)
+{
+    *ret = (VmmDiskCounters){.read_bytes = 1, .written_bytes = 2, .flushes = 3};
+    return TRUE;
+}
+
 static const VmmOps fake_ops = {
     .kind = "qemu",
     .free = fake_free,
@@ -254,6 +269,7 @@ static const VmmOps fake_ops = {
     .get_run_state = fake_get_run_state,
     .describe = fake_describe,
     .check_movable = fake_check_movable,
+    .get_vcpu_threads = fake_get_vcpu_threads,
     .read_machine = fake_read_machine,
     .get_process = fake_get_process,
     .resume = fake_resume,
@@ -266,6 +282,7 @@ static const VmmBlockOps fake_block_ops = {
     .list_images = fake_list_images,
     .list_disks = fake_list_disks,
     .take_images = fake_take_images,
+    .ask_disk_counters = fake_ask_disk_counters,
 };
 
 static const VmmBalloonOps fake_balloon_ops = {

@@ -8,7 +8,7 @@
 static void test_no_guest(void **state)
 {
     g_autoptr(json_t) guests = json_array();
-    g_autofree char *text = metrics_write(guests);
+    g_autofree char *text = metrics_write(guests, NULL);
 
     assert_non_null(strstr(text, "\nvmferry_guests 0\n"));
     assert_null(strstr(text, "vmferry_epochs_total"));
@@ -21,7 +21,7 @@ static void test_protected(void **state)
         "state", "running", "role", "ours", "activity", "name", "web2", "state", "protected",
         "role", "postcopy", "activity", "progress", "standby_connected", 1, "checkpoints", "epochs",
         (json_int_t)9007199254740993, "pause_p99_ms", 12.5, "age_ms", (json_int_t)250);
-    g_autofree char *text = metrics_write(guests);
+    g_autofree char *text = metrics_write(guests, NULL);
 
     assert_non_null(guests);
     assert_non_null(strstr(text, "\nvmferry_guests 2\n"));
