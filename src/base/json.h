@@ -14,8 +14,8 @@
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(json_t, json_decref)
 
 /* For json_dumps(): one line, and reals as users write them (12.5, not
- * 12.500000000000002). */
-#define JSON_LINE (JSON_COMPACT | JSON_REAL_PRECISION(9))
+ * 12.500000000000002), with room for the ms of a wall clock (1790000000.123). */
+#define JSON_LINE (JSON_COMPACT | JSON_REAL_PRECISION(13))
 
 /* Parses one JSON object of at most *limit* bytes; NULL with *error*. */
 json_t *json_parse_object(const char *text, size_t length, size_t limit, GError **error);

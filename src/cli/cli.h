@@ -95,3 +95,4 @@ int verb_failover(int argc, char **argv);
 int verb_cancel(int argc, char **argv);
 int verb_resolve(int argc, char **argv);
 int verb_check(int argc, char **argv);
+int verb_top(int argc, char **argv);

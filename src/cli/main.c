@@ -16,6 +16,7 @@ static const Verb verbs[] = {
     {"adopt", "Manage a QEMU that runs already", verb_adopt},
     {"list", "Show the guests of this host", verb_list},
     {"status", "Show a guest, or the agent", verb_status},
+    {"top", "Show what this host and its guests use", verb_top},
     {"disk", "Show the disks of a guest", verb_disk},
     {"stop", "End a guest", verb_stop},
     {"events", "Show what happened", verb_events},

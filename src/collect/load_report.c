@@ -2,8 +2,6 @@
 
 #include <math.h>
 
-#include "base/clock.h"
-
 void load_guest_facts_clear(LoadGuestFacts *facts)
 {
     g_free(facts->name);
@@ -63,7 +61,7 @@ LoadGuest *load_report_add_guest(LoadReport *report)
 
 static json_t *figure(double value)
 {
-    return value >= 0 && isfinite(value) ? json_real(value) : json_null();
+    return value >= 0 && value < 1e12 ? json_real(round(value * 1e6) / 1e6) : json_null();
 }
 
 /* Of a rate whose fractions say nothing. */
@@ -160,10 +158,11 @@ json_t *load_report_to_json(const LoadReport *report)
         json_pack("{s:o, s:o, s:o}", "received_bytes_per_s", whole(figures->moves.received),
                   "sent_bytes_per_s", whole(figures->moves.sent), "cpu_used",
                   figure(figures->moves.cpu_used));
-    json_t *object = json_pack(
-        "{s:f, s:f, s:o, s:o, s:o, s:o}", "time_ms", clock_ns_to_ms(host->time.boot_ns), "wall",
-        report->wall, "interval_ms", whole(figures->interval_ms), "cpus", figure(host->cpus),
-        "cpu_used", figure(figures->cpu_used), "run_queue", amount(host->run_queue));
+    json_t *object =
+        json_pack("{s:I, s:f, s:o, s:o, s:o, s:o}", "time_ms",
+                  (json_int_t)(host->time.boot_ns / 1000000), "wall", report->wall, "interval_ms",
+                  whole(figures->interval_ms), "cpus", figure(host->cpus), "cpu_used",
+                  figure(figures->cpu_used), "run_queue", amount(host->run_queue));
 
     json_object_set_new(object, "pressure", pressure_to_json(figures));
     json_object_set_new(object, "memory_bytes", amount(host->memory_bytes));

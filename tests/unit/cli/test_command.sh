@@ -29,7 +29,7 @@ expect 0 '{"version":"0.' version --json
 expect 2 'there is no verb "frob"' frob
 expect 2 'options follow the verb: vmferry VERB --json' --json list
 expect 2 'there is no verb "frob"' help frob
-for verb in agent pki run adopt list status disk stop events migrate protect unprotect failover cancel resolve check version help; do
+for verb in agent pki run adopt list status top disk stop events migrate protect unprotect failover cancel resolve check version help; do
     expect 0 "vmferry $verb" $verb --help
     expect 2 'Unknown option --frob' $verb --frob
     expect 2 "Try \`vmferry $verb --help\`" $verb --frob
@@ -45,6 +45,9 @@ expect 1 'cannot reach the agent' list
 expect 1 'cannot reach the agent at /tmp/none.sock' list --socket /tmp/none.sock
 expect 1 'cannot reach the agent' status
 expect 1 'cannot reach the agent' events
+expect 1 'cannot reach the agent' top
+expect 1 '{"error":{"code":"disconnected"' top --once --json
+expect 2 'wanted options only' top web1
 expect 2 'wanted one NAME' run
 expect 2 'the QEMU command line is missing' run a
 expect 2 'the QEMU command line is missing' run a --
