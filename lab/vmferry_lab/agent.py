@@ -119,6 +119,7 @@ class Agent:
         self.rules = {f"folder-of-{other.name}": f"{other.directory} => {host.directory}"
                       for other in lab.hosts if other is not host}
         self.rules.update(rules or {})
+        self.metrics_root: Path | None = None  # a control group that is its host, for its figures
 
     # ---- the process ----
 
@@ -166,6 +167,7 @@ class Agent:
     def _write_config(self) -> None:
         lines = ["[agent]"]
         lines += [f"{key} = {value}" for key, value in self.settings.items() if value is not None]
+        lines += ["[metrics]", f"root = {self.metrics_root}"] if self.metrics_root else []
         lines += ["[map]", *(f"{name} = {rule}" for name, rule in self.rules.items())]
         self.config.write_text("\n".join(lines) + "\n")
 
