@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from load import (Looks, check_sane, cpu_seconds, guest_of, load, make_group, mount_groups,
+from load import (Looks, check_sane, cpu_seconds, guest_of, hurry, load, make_group, mount_groups,
                   next_look, pin)
 from scene import SMALL
 from vmferry_lab import qemu_pids, wait_until
@@ -145,28 +145,34 @@ def ends(one, guest):
 
 
 def test_two_guests_on_one_cpu(one):
-    """Each vCPU then waits for half of the time; when one rests the other does not."""
+    """Each vCPU then waits for half of the time at least; one that goes first does not."""
     guests = [run(one, name, check=0, **BUSY) for name in ("web1", "web2")]
-    for guest in guests:
-        pin(qemu_pids(one.lab.host_a, guest)[0], 0)
+    pids = [qemu_pids(one.lab.host_a, guest)[0] for guest in guests]
+    for pid in pids:
+        pin(pid, 0)
     looks = Looks(one.a)
     looks.take(1)
     looks.looks.clear()
     looks.take(4)
-    waits = [looks.mean(lambda look, guest=guest: guest_of(look, guest)["cpu_wait"])
-             for guest in guests]
-    used = [looks.mean(lambda look, guest=guest: guest_of(look, guest)["cpu_used"])
-            for guest in guests]
+    waits = [mean_wait(looks, guest) for guest in guests]
+    used = looks.mean(lambda look: sum(entry["cpu_used"] for entry in look["guests"]))
     print(f"waits {waits}, used {used}")
-    assert min(waits) > 0.3
-    assert sum(used) < 1.15
+    assert min(waits) > 0.35
+    assert used < 1.15
     assert looks.mean(lambda look: look["pressure"]["cpu"]["some"]) > 0.3
-    with guests[1].control() as control:
-        control.write("idle")
-    # Pinned or not: on the other CPU there is room, or else nothing of this machine is ours.
-    pin(qemu_pids(one.lab.host_a, guests[1])[0], 1)
-    wait_until(lambda: guest_of(next_look(one.a, load(one.a)), guests[0])["cpu_wait"]
-               < 0.5 * waits[0], "the other one has the CPU for itself", 60)
+    # Whatever else this machine does, the first one need not wait for it now.
+    hurry(pids[0], -20)
+    looks.take(1)
+    looks.looks.clear()
+    looks.take(2)
+    waits_now = [mean_wait(looks, guest) for guest in guests]
+    print(f"waits {waits_now}")
+    assert waits_now[0] < 0.5 * waits[0]
+    assert waits_now[1] > waits[1]
+
+
+def mean_wait(looks, guest):
+    return looks.mean(lambda look: guest_of(look, guest)["cpu_wait"])
 
 
 def test_while_a_guest_moves(scene):
