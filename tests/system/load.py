@@ -1,17 +1,30 @@
 """What an agent says its host and guests use, look by look."""
 
+import json
 import os
+import socket
 import subprocess
+import threading
 from pathlib import Path
 
 from vmferry_lab import wait_until
-
-LOOK_S = 2.0
 
 
 def load(agent) -> dict:
     """The agent's last look."""
     return agent.vmferry("top", "--once", "--json").require().json
+
+
+def get(agent, path: str) -> str:
+    """What the agent's API answers."""
+    with socket.socket(socket.AF_UNIX) as client:
+        client.settimeout(20)
+        client.connect(str(agent.socket))
+        client.sendall(f"GET {path} HTTP/1.0\r\nHost: x\r\n\r\n".encode())
+        with client.makefile() as answer:
+            head, _, body = answer.read().partition("\n\n")
+    assert " 200 " in head.splitlines()[0], head
+    return body
 
 
 def next_look(agent, after: dict, timeout: float = 15) -> dict:
@@ -23,23 +36,53 @@ def next_look(agent, after: dict, timeout: float = 15) -> dict:
 
 
 class Looks:
-    """All looks from its making on, none left out, so that rates add up to what was counted."""
+    """All looks from its making on, none left out, so that rates add up to what was counted.  A thread takes
+    them as they come, until close()."""
 
     def __init__(self, agent):
         self.agent = agent
         self.looks: list[dict] = []
-        self.last = load(agent)
+        self.last = json.loads(get(agent, "/v1/load"))
+        self._problem: Exception | None = None
+        self._ends = threading.Event()
+        self._thread = threading.Thread(target=self._take_all)
+        self._thread.start()
 
-    def take(self, count: int = 1) -> list[dict]:
-        """The next ones."""
-        for _ in range(count):
-            now = next_look(self.agent, self.last)
-            ms = now["time_ms"] - self.last["time_ms"]
-            assert abs(ms - now["interval_ms"]) <= 2, f"a look was missed: {ms} ms"
-            check_sane(now)
-            self.last = now
-            self.looks.append(now)
-        return self.looks[-count:]
+    def _take_all(self) -> None:
+        try:
+            while not self._ends.wait(0.2):
+                now = json.loads(get(self.agent, "/v1/load"))
+                if now["time_ms"] == self.last["time_ms"]:
+                    continue
+                ms = now["time_ms"] - self.last["time_ms"]
+                assert abs(ms - now["interval_ms"]) <= 2, f"a look was missed: {ms} ms"
+                check_sane(now)
+                self.last = now
+                self.looks.append(now)
+        except Exception as problem:  # noqa: BLE001
+            self._problem = problem
+
+    def take(self, count: int = 1) -> None:
+        """Waits for so many more; the first one may have begun before this was called."""
+        wanted = len(self.looks) + count
+        wait_until(lambda: self._problem or len(self.looks) >= wanted, "the agent looks", 60)
+        if self._problem:
+            raise self._problem
+
+    def begin(self) -> None:
+        """Forgets those that were taken, and that which is under way."""
+        self.take(1)
+        self.looks = []
+
+    def close(self) -> None:
+        self._ends.set()
+        self._thread.join()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
 
     def sum(self, figure) -> float:
         """Of a rate, which figure(look) gives, over all of them: how much it was in all."""
@@ -91,10 +134,10 @@ def pin(pid: int, cpu: int) -> None:
         os.sched_setaffinity(int(task.name), {cpu})
 
 
-def hurry(pid: int, nice: int) -> None:
-    """Sets the nice value of all threads of a process."""
+def hurry(pid: int) -> None:
+    """All threads of a process go before those of others.  (A nice value counts within its session only.)"""
     for task in Path(f"/proc/{pid}/task").iterdir():
-        os.setpriority(os.PRIO_PROCESS, int(task.name), nice)
+        os.sched_setscheduler(int(task.name), os.SCHED_RR, os.sched_param(1))
 
 
 def mount_groups(lab) -> Path:

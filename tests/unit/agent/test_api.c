@@ -78,6 +78,9 @@ static void test_empty_agent(void **state)
     assert_answer(*state, "GET /v1/status", "", "200", "\"listening\":null");
     assert_answer(*state, "GET /v1/metrics", "", "200", "text/plain; version=0.0.4");
     assert_answer(*state, "GET /v1/metrics", "", "200", "\nvmferry_guests 0\n");
+    assert_answer(*state, "GET /v1/metrics", "", "200", "\nvmferry_host_cpu_seconds_total ");
+    assert_answer(*state, "GET /v1/load", "", "200", "\"guests\":[]}");
+    assert_answer(*state, "GET /v1/load", "", "200", "\"version\":\"");
     assert_answer(*state, "GET /v1/events", "", "200", "Transfer-Encoding: chunked");
 }
 

@@ -14,6 +14,18 @@ static void test_no_guest(void **state)
     assert_null(strstr(text, "vmferry_epochs_total"));
 }
 
+static void test_load(void **state)
+{
+    g_autoptr(json_t) guests = json_array();
+    g_autoptr(LoadReport) load = load_report_new();
+    g_autofree char *text = NULL;
+
+    load->host.memory_bytes = 4096;
+    text = metrics_write(guests, load);
+    assert_non_null(strstr(text, "\nvmferry_guests 0\n"));
+    assert_non_null(strstr(text, "\nvmferry_host_memory_bytes 4096\n"));
+}
+
 static void test_protected(void **state)
 {
     g_autoptr(json_t) guests = json_pack(
@@ -39,6 +51,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_no_guest),
+        cmocka_unit_test(test_load),
         cmocka_unit_test(test_protected),
     };
 

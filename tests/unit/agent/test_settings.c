@@ -27,6 +27,7 @@ static void test_defaults(void **state)
     assert_string_equal(settings->pki_dir, "/etc/vmferry/pki");
     assert_false(settings->insecure);
     assert_null(settings->allow[0]);
+    assert_null(settings->metrics_root);
     assert_int_equal(settings->allow_unconfined, 0);
     assert_true(settings->store_memory == SETTINGS_STORE_AUTO);
     assert_int_equal(settings->moves.bandwidth_bytes_per_second, 0);
@@ -63,7 +64,9 @@ static void test_every_key(void **state)
                                               "tracker = uffd-sync\n"
                                               "[map]\n"
                                               "disks = /srv/a => /data/b\n"
-                                              "tap0 = tap0 => tap7\n",
+                                              "tap0 = tap0 => tap7\n"
+                                              "[metrics]\n"
+                                              "root = /sys/fs/cgroup/a\n",
                                               NULL);
     const SettingsMapRule *rule;
 
@@ -72,6 +75,7 @@ static void test_every_key(void **state)
     assert_string_equal(settings->socket, "/tmp/s");
     assert_int_equal(settings->alone_after, 60);
     assert_false(settings->launch_ahead);
+    assert_string_equal(settings->metrics_root, "/sys/fs/cgroup/a");
     assert_string_equal(settings->state_dir, "/tmp/state");
     assert_string_equal(settings->runtime_dir, "/tmp/run");
     assert_string_equal(settings->pki_dir, "/tmp/pki");
@@ -101,7 +105,9 @@ static void test_error_texts(void **state)
         const char *text, *words;
     } bad[] = {
         {"[agent]\nlissten = x\n", "agent.conf: [agent] lissten: unknown key; there are listen, "},
-        {"[gent]\n", "agent.conf: [gent]: unknown group; there are [agent] and [map]"},
+        {"[gent]\n", "agent.conf: [gent]: unknown group; there are [agent], [map] and [metrics]"},
+        {"[metrics]\nroot = group\n", "[metrics] root: \"group\" is not an absolute path"},
+        {"[metrics]\nroots = /g\n", "agent.conf: [metrics] roots: unknown key; there is root"},
         {"[agent]\nsocket = here\n",
          "agent.conf: [agent] socket: \"here\" is not an absolute path"},
         {"[agent]\ninsecure = maybe\n", "[agent] insecure: \"maybe\" is neither true nor false"},

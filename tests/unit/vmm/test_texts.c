@@ -13,6 +13,7 @@
 
 #include "base/error.h"
 #include "base/fd.h"
+#include "vmm/qemu/disk_counters.h"
 #include "vmm/qemu/block_graph.h"
 #include "vmm/qemu/boot_files.h"
 #include "vmm/qemu/cpu_features.h"
@@ -278,6 +279,41 @@ static void test_direct_io(void **unused)
     assert_false(parse_direct_io("[]", "3", &io));
 }
 
+static gboolean parse_disk_counters(const char *statistics, VmmDiskCounters *ret)
+{
+    g_autoptr(json_t) list = json_loads(statistics, 0, NULL);
+
+    return qemu_parse_disk_counters(list, ret, NULL);
+}
+
+/* All disks together, or nothing. */
+static void test_disk_counters(void **unused)
+{
+    VmmDiskCounters counters;
+
+    assert_true(parse_disk_counters(
+        "[{\"stats\": {\"rd_bytes\": 3, \"wr_bytes\": 50, \"flush_operations\": 7}},"
+        " {\"stats\": {\"rd_bytes\": 1, \"wr_bytes\": 9000000000000000000,"
+        "   \"flush_operations\": 0}}]",
+        &counters));
+    assert_int_equal(counters.read_bytes, 4);
+    assert_true(counters.written_bytes == UINT64_C(9000000000000000050));
+    assert_int_equal(counters.flushes, 7);
+    assert_true(parse_disk_counters("[]", &counters));
+    assert_int_equal(counters.read_bytes, 0);
+    assert_false(parse_disk_counters("{}", &counters));
+    assert_false(parse_disk_counters("[{\"stats\": {\"rd_bytes\": 3}}]", &counters));
+    assert_false(parse_disk_counters(
+        "[{\"stats\": {\"rd_bytes\": -3, \"wr_bytes\": 5, \"flush_operations\": 7}}]", &counters));
+    assert_false(parse_disk_counters("[{\"stats\": {\"rd_bytes\": 9000000000000000000, "
+                                     "\"wr_bytes\": 5, \"flush_operations\": 7}},"
+                                     " {\"stats\": {\"rd_bytes\": 9000000000000000000, "
+                                     "\"wr_bytes\": 5, \"flush_operations\": 7}},"
+                                     " {\"stats\": {\"rd_bytes\": 9000000000000000000, "
+                                     "\"wr_bytes\": 5, \"flush_operations\": 7}}]",
+                                     &counters));
+}
+
 /* QEMU's NVMe driver, also where it was added at run time. */
 static void test_live_block_writers(void **unused)
 {
@@ -432,6 +468,7 @@ int main(void)
         cmocka_unit_test(test_run_states),
         cmocka_unit_test(test_statistics),
         cmocka_unit_test(test_direct_io),
+        cmocka_unit_test(test_disk_counters),
         cmocka_unit_test(test_live_block_writers),
         cmocka_unit_test(test_boot_files),
         cmocka_unit_test(test_leaves),

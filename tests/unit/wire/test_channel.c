@@ -523,6 +523,34 @@ static void test_pair_of_unix_sockets(void **state)
     pair_close(&pair);
 }
 
+/* Two channels one after the other count in the same place, which knows both directions. */
+static void test_traffic(void **state)
+{
+    static const uint8_t payload[1000];
+    ChannelTraffic here = {0}, there = {0};
+    ChannelOptions options = {.traffic = &here}, peer_options = {.traffic = &there};
+    uint64_t sent = 0, received = 0;
+
+    for (guint i = 0; i < 2; i++) {
+        Pair pair;
+        int fds[2];
+
+        assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds), 0);
+        pair.client = channel_accept(fds[0], &options, NULL);
+        pair.server = channel_accept(fds[1], &peer_options, NULL);
+        send_ok(pair.client, FRAME_STARTED, NULL, 0);
+        assert_true(channel_send_bytes(pair.client, FRAME_PAGES, payload, sizeof payload, NULL));
+        expect_ok(pair.server, FRAME_STARTED);
+        expect_ok(pair.server, FRAME_PAGES);
+        sent += channel_get_sent_bytes(pair.client);
+        received += channel_get_received_bytes(pair.server);
+        pair_close(&pair);
+    }
+    assert_true(atomic_load(&here.sent_bytes) >= sent && sent >= 2 * sizeof payload);
+    assert_true(atomic_load(&there.received_bytes) >= received && received >= 2 * sizeof payload);
+    assert_true(atomic_load(&here.received_bytes) < sizeof payload);
+}
+
 /* ---- bulk ---- */
 
 #define BULK_THREADS 3
@@ -711,6 +739,7 @@ int main(void)
         cmocka_unit_test(test_frames_of_a_dead_peer_are_received),
         cmocka_unit_test(test_sender_is_not_blocked_for_ever),
         cmocka_unit_test(test_pair_of_unix_sockets),
+        cmocka_unit_test(test_traffic),
         cmocka_unit_test(test_nobody_listens),
         cmocka_unit_test(test_connect_is_cancellable),
         cmocka_unit_test(test_bad_addresses),
