@@ -139,6 +139,7 @@ def ends(one, guest):
     wait_until(lambda: not load(one.a)["guests"], "its figures end with it", 10)
 
 
+@pytest.mark.long
 def test_two_guests_on_one_cpu(one):
     """Each vCPU then waits for half of the time at least; one that goes first does not."""
     guests = [run(one, name, check=0, **BUSY) for name in ("web1", "web2")]
@@ -168,10 +169,11 @@ def mean_wait(looks, guest):
     return looks.mean(lambda look: guest_of(look, guest)["cpu_wait"])
 
 
+@pytest.mark.long
 def test_while_a_guest_moves(scene):
     """Its traffic is told apart, its figures make sense, and it is told where it is."""
     scene.lab.link.shape("100mbit")
-    guest = scene.run(arena_mb=64, disk_mb=16, disk_rate=20, pattern="dense", pages_per_second=200)
+    guest = scene.run(memory_mb=256, arena_mb=64, disk_mb=16, disk_rate=20, pattern="dense", pages_per_second=200)
     scene.beats[guest.name].wait(5)
     with Looks(scene.a) as here, Looks(scene.b) as there:
         here.begin()
@@ -200,6 +202,7 @@ def test_while_a_guest_moves(scene):
     assert not load(scene.a)["guests"]
 
 
+@pytest.mark.long
 def test_a_control_group_is_the_host(lab, make_agent):
     """Two agents on one machine, each with a group of its own: the busy guest is in one of them."""
     root = mount_groups(lab)
