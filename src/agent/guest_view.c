@@ -4,8 +4,6 @@
 #include "agent/registry.h"
 #include "base/error.h"
 
-#define ANSWER_MS 200u
-
 /* With the registry's lock held. */
 static json_t *view_locked(const Guest *guest)
 {
@@ -80,10 +78,8 @@ void guest_view_learn_machine(Guest *guest)
 {
     Vmm *vmm = registry_is_idle(guest) ? registry_get_vmm(guest, NULL) : NULL;
     g_autoptr(VmmDescription) description = NULL;
-    VmmDiskCounters answer;
 
-    /* A question that waits for no lock comes first. */
-    if (!vmm || !vmm_ask_disk_counters(vmm, ANSWER_MS, &answer, NULL))
+    if (!vmm)
         return;
     description = vmm_describe(vmm, NULL);
     if (description)

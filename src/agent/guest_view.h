@@ -9,8 +9,7 @@ json_t *guest_view_short(Guest *guest);
 /* Asks the VMM too, where nothing is being done with the guest. */
 json_t *guest_view_long(Guest *guest);
 
-/* Asks the VMM of an idle guest what its machine is, where that is not known yet; leaves alone one that does
- * not answer at once. */
+/* Asks the VMM what its machine is, where nothing is being done with the guest. */
 void guest_view_learn_machine(Guest *guest);
 
 /* Its disks, as the VMM tells them just now.  NULL with *error*: BUSY while something is being

@@ -38,15 +38,20 @@ static void release_guest(gpointer owner)
     guest_unref(owner);
 }
 
+/* One that came by a move, or was found again, has not been asked yet. */
+static void learn_machine(gpointer owner)
+{
+    guest_view_learn_machine(owner);
+}
+
 static CollectorGuest *make_guest(Guest *guest)
 {
     CollectorGuest *copy = g_new0(CollectorGuest, 1);
 
     registry_look(guest, copy_guest, copy);
-    if (copy->facts.vcpus == 0)
-        guest_view_learn_machine(guest);
     copy->owner = guest_ref(guest);
     copy->release = release_guest;
+    copy->learn = copy->facts.vcpus == 0 ? learn_machine : NULL;
     copy->vmm = registry_is_idle(guest) ? registry_get_vmm(guest, NULL) : NULL;
     return copy;
 }

@@ -123,7 +123,7 @@ static void ask_threads(Tracked *tracked, Vmm *vmm)
     tracked->threads = THREADS_LOOKS;
 }
 
-static void ask_guest(Tracked *tracked, Vmm *vmm, DiskReading *ret)
+static void ask_guest(Tracked *tracked, const CollectorGuest *guest, DiskReading *ret)
 {
     VmmDiskCounters counters;
 
@@ -131,7 +131,7 @@ static void ask_guest(Tracked *tracked, Vmm *vmm, DiskReading *ret)
         tracked->silent--;
         return;
     }
-    if (!vmm_ask_disk_counters(vmm, ANSWER_MS, &counters, NULL)) {
+    if (!vmm_ask_disk_counters(guest->vmm, ANSWER_MS, &counters, NULL)) {
         tracked->silent = SILENT_LOOKS;
         return;
     }
@@ -139,8 +139,10 @@ static void ask_guest(Tracked *tracked, Vmm *vmm, DiskReading *ret)
                          .read_bytes = counters.read_bytes,
                          .written_bytes = counters.written_bytes,
                          .flushes = counters.flushes};
-    /* It answers just now: what it is asked next may take no time-out into account. */
-    ask_threads(tracked, vmm);
+    /* It answers just now: it is well enough for questions with longer time-outs. */
+    ask_threads(tracked, guest->vmm);
+    if (guest->learn)
+        guest->learn(guest->owner);
 }
 
 static void ask_guests(Collector *collector, const GPtrArray *guests, LoadReport *report)
@@ -152,7 +154,7 @@ static void ask_guests(Collector *collector, const GPtrArray *guests, LoadReport
         LoadGuest *entry = report->guests->pdata[i];
 
         if (guest->vmm && entry->reading.pid > 0)
-            ask_guest(g_hash_table_lookup(collector->tracked, entry->facts.id), guest->vmm,
+            ask_guest(g_hash_table_lookup(collector->tracked, entry->facts.id), guest,
                       &entry->reading.disk);
     }
 }

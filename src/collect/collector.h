@@ -30,9 +30,11 @@ typedef struct {
     LoadGuestFacts facts;
     pid_t pid; /* 0: it has no process */
     uint64_t start_time;
-    Vmm *vmm; /* may be asked; NULL: must not, because something is being done with the guest */
-    gpointer owner;                  /* keeps *vmm* … */
+    Vmm *vmm;       /* may be asked; NULL: must not, something is being done with the guest */
+    gpointer owner; /* keeps *vmm* … */
     void (*release)(gpointer owner); /* … until this is called; NULL: nothing need be */
+    /* Called once *vmm* has just answered, so that it can be asked for more; NULL: nothing is wanted. */
+    void (*learn)(gpointer owner);
 } CollectorGuest;
 
 /* Free with it what a CollectorSources.list() allocates. */

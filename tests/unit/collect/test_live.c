@@ -258,7 +258,7 @@ static void test_tap(void **state)
 typedef struct {
     Vmm vmm;
     gboolean silent;
-    guint asked, released;
+    guint asked, released, learnt;
     uint64_t written;
     guint guests;
 } Fake;
@@ -293,6 +293,11 @@ static void fake_release(gpointer owner)
     ((Fake *)owner)->released++;
 }
 
+static void fake_learn(gpointer owner)
+{
+    ((Fake *)owner)->learnt++;
+}
+
 static void free_guest(gpointer data)
 {
     collector_guest_free(data);
@@ -313,6 +318,7 @@ static GPtrArray *fake_list(gpointer user)
         guest->vmm = i == 0 ? &fake->vmm : NULL;
         guest->owner = fake;
         guest->release = fake_release;
+        guest->learn = fake_learn;
         g_ptr_array_add(list, guest);
     }
     return list;
@@ -344,6 +350,7 @@ static void test_collector(void **state)
     assert_true(report->figures.interval_ms >= 150);
     assert_int_equal(report->guests->len, 2);
     assert_int_equal(fake.asked, 2);
+    assert_int_equal(fake.learnt, 2);
     assert_int_equal(fake.released, 4);
     guest = report->guests->pdata[0];
     assert_true(guest->figures.cpu_used > 0.05 && guest->figures.disk.written > 0);
@@ -360,6 +367,7 @@ static void test_collector(void **state)
     for (guint i = 0; i < 5; i++)
         collector_look(collector);
     assert_int_equal(fake.asked, 3);
+    assert_int_equal(fake.learnt, 2);
     report = collector_get_report(collector, 0);
     assert_int_equal(report->guests->len, 1);
     load_report_unref(report);
