@@ -10,7 +10,7 @@
 #include "collect/host_figures.h"
 
 #define S UINT64_C(1000000000)
-#define MANY 1e18
+#define MANY G_MAXDOUBLE
 
 static LookTime at(uint64_t boot_ns)
 {
