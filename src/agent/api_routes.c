@@ -49,15 +49,15 @@ static json_t *get_status(ApiCall *call, GError **error)
     AgentContext *context = call->context;
     g_autoptr(GPtrArray) guests = registry_list(context->registry);
 
-    return json_pack("{s:o, s:I, s:s, s:s, s:i, s:s, s:s?, s:b, s:b, s:s, s:s, s:s, s:i, s:I}",
-                     "stored", page_stores_to_json(context->stores), "store_memory",
-                     (json_int_t)page_stores_get_limit(context->stores), "version", VMFERRY_VERSION,
-                     "host", context->host_name, "pid", (int)getpid(), "boot_id", context->boot_id,
-                     "listening", context->listening, "secure", context->identity != NULL,
-                     "insecure", context->settings->insecure, "pki_dir", context->settings->pki_dir,
-                     "state_dir", context->settings->state_dir, "runtime_dir",
-                     context->settings->runtime_dir, "guests", (int)guests->len, "last_event",
-                     (json_int_t)event_log_get_last(context->events));
+    return json_pack(
+        "{s:o, s:I, s:s, s:s, s:i, s:s, s:s?, s:s?, s:b, s:b, s:s, s:s, s:s, s:i, s:I}", "stored",
+        page_stores_to_json(context->stores), "store_memory",
+        (json_int_t)page_stores_get_limit(context->stores), "version", VMFERRY_VERSION, "host",
+        context->host_name, "pid", (int)getpid(), "boot_id", context->boot_id, "listening",
+        context->listening, "api", context->api_listening, "secure", context->identity != NULL,
+        "insecure", context->settings->insecure, "pki_dir", context->settings->pki_dir, "state_dir",
+        context->settings->state_dir, "runtime_dir", context->settings->runtime_dir, "guests",
+        (int)guests->len, "last_event", (json_int_t)event_log_get_last(context->events));
 }
 
 static json_t *list_guests(ApiCall *call)
@@ -97,8 +97,12 @@ static json_t *get_departures(ApiCall *call, GError **error)
 static json_t *get_guest(ApiCall *call, GError **error)
 {
     g_autoptr(Guest) guest = registry_find(call->context->registry, call->guest, error);
+    json_t *view = guest ? guest_view_long(guest) : NULL;
 
-    return guest ? guest_view_long(guest) : NULL;
+    /* It may hold passwords. */
+    if (view && call->access != API_ACCESS_LOCAL)
+        json_object_set_new(view, "command_line", json_null());
+    return view;
 }
 
 static json_t *get_disks(ApiCall *call, GError **error)
@@ -423,21 +427,23 @@ static json_t *post_resolve(ApiCall *call, GError **error)
     return json_pack("{s:s, s:s}", "guest", call->guest, "kept", guest ? "here" : "there");
 }
 
+/* What ends a guest for good, or decides which of two copies does, is a matter for somebody on the
+ * host; so is what runs a program of the caller's choice. */
 static const ApiRoute routes[] = {
-    {"GET", "/v1/status", get_status},
-    {"GET", "/v1/guests", get_guests},
-    {"POST", "/v1/guests", post_guests},
-    {"GET", "/v1/guests/NAME", get_guest},
-    {"DELETE", "/v1/guests/NAME", delete_guest},
-    {"GET", "/v1/guests/NAME/disks", get_disks},
-    {"POST", "/v1/guests/NAME/migrate", post_migrate},
-    {"POST", "/v1/guests/NAME/cancel", post_cancel},
-    {"POST", "/v1/guests/NAME/protect", post_protect},
-    {"POST", "/v1/guests/NAME/unprotect", post_unprotect},
-    {"POST", "/v1/guests/NAME/failover", post_failover},
-    {"POST", "/v1/guests/NAME/resolve", post_resolve},
-    {"GET", "/v1/departures", get_departures},
-    {"GET", "/v1/metrics", get_metrics},
+    {"GET", "/v1/status", API_ACCESS_READ, get_status},
+    {"GET", "/v1/guests", API_ACCESS_READ, get_guests},
+    {"POST", "/v1/guests", API_ACCESS_LOCAL, post_guests},
+    {"GET", "/v1/guests/NAME", API_ACCESS_READ, get_guest},
+    {"DELETE", "/v1/guests/NAME", API_ACCESS_LOCAL, delete_guest},
+    {"GET", "/v1/guests/NAME/disks", API_ACCESS_READ, get_disks},
+    {"POST", "/v1/guests/NAME/migrate", API_ACCESS_OPERATE, post_migrate},
+    {"POST", "/v1/guests/NAME/cancel", API_ACCESS_OPERATE, post_cancel},
+    {"POST", "/v1/guests/NAME/protect", API_ACCESS_OPERATE, post_protect},
+    {"POST", "/v1/guests/NAME/unprotect", API_ACCESS_OPERATE, post_unprotect},
+    {"POST", "/v1/guests/NAME/failover", API_ACCESS_OPERATE, post_failover},
+    {"POST", "/v1/guests/NAME/resolve", API_ACCESS_LOCAL, post_resolve},
+    {"GET", "/v1/departures", API_ACCESS_READ, get_departures},
+    {"GET", "/v1/metrics", API_ACCESS_READ, get_metrics},
 };
 
 static gboolean matches(const char *pattern, const char *path, char **ret_guest)

@@ -101,7 +101,7 @@ static void test_error_texts(void **state)
         const char *text, *words;
     } bad[] = {
         {"[agent]\nlissten = x\n", "agent.conf: [agent] lissten: unknown key; there are listen, "},
-        {"[gent]\n", "agent.conf: [gent]: unknown group; there are [agent] and [map]"},
+        {"[gent]\n", "agent.conf: [gent]: unknown group; there are [agent], [api] and [map]"},
         {"[agent]\nsocket = here\n",
          "agent.conf: [agent] socket: \"here\" is not an absolute path"},
         {"[agent]\ninsecure = maybe\n", "[agent] insecure: \"maybe\" is neither true nor false"},
