@@ -248,6 +248,27 @@ static json_t *post_migrate(ApiCall *call, GError **error)
     return NULL;
 }
 
+/* The rate limit is what can be changed of a move that is under way. */
+static json_t *patch_migrate(ApiCall *call, GError **error)
+{
+    static const char *const known[] = {"bandwidth", NULL};
+    MigrateOptions options;
+    uint64_t before;
+
+    migrate_options_init(&options);
+    if (!need_body(call, known, error) || !migrate_options_read(call->body, &options, error))
+        return NULL;
+    if (!json_object_get(call->body, "bandwidth")) {
+        error_set(error, VMFERRY_ERROR_INVALID, "\"bandwidth\" is missing");
+        return NULL;
+    }
+    if (!move_set_bandwidth(call->context, call->guest, options.bandwidth_bytes_per_second, &before,
+                            error))
+        return NULL;
+    return json_pack("{s:s, s:I, s:I}", "guest", call->guest, "bandwidth",
+                     (json_int_t)options.bandwidth_bytes_per_second, "before", (json_int_t)before);
+}
+
 /* *otherwise* where it is not there, or null. */
 static gboolean read_word(json_t *body, const char *key, const char *otherwise, const char **ret,
                           GError **error)
@@ -437,6 +458,7 @@ static const ApiRoute routes[] = {
     {"DELETE", "/v1/guests/NAME", API_ACCESS_LOCAL, delete_guest},
     {"GET", "/v1/guests/NAME/disks", API_ACCESS_READ, get_disks},
     {"POST", "/v1/guests/NAME/migrate", API_ACCESS_OPERATE, post_migrate},
+    {"PATCH", "/v1/guests/NAME/migrate", API_ACCESS_OPERATE, patch_migrate},
     {"POST", "/v1/guests/NAME/cancel", API_ACCESS_OPERATE, post_cancel},
     {"POST", "/v1/guests/NAME/protect", API_ACCESS_OPERATE, post_protect},
     {"POST", "/v1/guests/NAME/unprotect", API_ACCESS_OPERATE, post_unprotect},

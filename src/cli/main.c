@@ -23,6 +23,7 @@ static const Verb verbs[] = {
     {"protect", "Keep a standby of a guest on another host", verb_protect},
     {"unprotect", "End that", verb_unprotect},
     {"failover", "Have the standby go on with a guest", verb_failover},
+    {"bandwidth", "Change the rate limit of a move", verb_bandwidth},
     {"cancel", "Stop a move", verb_cancel},
     {"resolve", "Decide where a guest in doubt goes on", verb_resolve},
     {"check", "Find out what works on this host", verb_check},

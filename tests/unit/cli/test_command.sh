@@ -99,8 +99,8 @@ expect 1 'cannot reach the agent' migrate a b
 expect 1 '"status":"failed"' migrate a b --json
 expect 2 '--keep here or --keep there is missing' resolve a
 expect 2 '--keep here or --keep there is missing' resolve a --keep both
-expect 2 'wanted `init` or `issue HOST' pki
-expect 2 'wanted `init` or `issue HOST' pki issue
+expect 2 'wanted `init`, `issue HOST' pki
+expect 2 'wanted `init`, `issue HOST' pki issue
 expect 2 'Unknown option --name' pki issue a --name b
 expect 2 '"a/b" is not the name or address of a host' pki issue a/b
 expect 2 '--days must be above 0' pki init --days=-1
