@@ -99,7 +99,8 @@ class Agent:
     def __init__(self, lab: Lab, host: Host, pki: Path | None, settings: dict | None = None,
                  rules: dict[str, str] | None = None, program: str | None = None):
         """*pki* None: --insecure.  *settings* and *rules*: more of agent.conf's
-        [agent] and [map]; a setting of None leaves a default out."""
+        [agent] and [map]; a setting of None leaves a default out.  What [api] is to say goes into
+        self.api."""
         self.lab = lab
         self.host = host
         self.program = program or vmferry_program()
@@ -119,6 +120,7 @@ class Agent:
         self.rules = {f"folder-of-{other.name}": f"{other.directory} => {host.directory}"
                       for other in lab.hosts if other is not host}
         self.rules.update(rules or {})
+        self.api: dict[str, str] = {}
 
     # ---- the process ----
 
@@ -166,6 +168,7 @@ class Agent:
     def _write_config(self) -> None:
         lines = ["[agent]"]
         lines += [f"{key} = {value}" for key, value in self.settings.items() if value is not None]
+        lines += ["[api]", *(f"{key} = {value}" for key, value in self.api.items())]
         lines += ["[map]", *(f"{name} = {rule}" for name, rule in self.rules.items())]
         self.config.write_text("\n".join(lines) + "\n")
 

@@ -2,6 +2,7 @@
 #include <unistd.h>
 
 #include "agent/api_call.h"
+#include "agent/estimate.h"
 #include "agent/recovery.h"
 #include "agent/guest_view.h"
 #include "agent/launch.h"
@@ -10,9 +11,11 @@
 #include "agent/page_stores.h"
 #include "agent/protect.h"
 #include "base/name.h"
+#include "migrate/estimate.h"
 #include "migrate/protect.h"
 #include "migrate/witness_open.h"
 #include "base/error.h"
+#include "wire/address.h"
 #include "vmferry-config.h"
 
 #define CANCEL_TIMEOUT_MS 60000
@@ -279,6 +282,42 @@ static gboolean read_word(json_t *body, const char *key, const char *otherwise, 
     return !value || json_is_null(value) || json_get_text(body, key, ret, error);
 }
 
+/* *ret->options*: of the agent's own by default. */
+static gboolean read_estimate(ApiCall *call, EstimateRequest *ret, GError **error)
+{
+    static const char *const known[] = {"destination", "bandwidth", "seconds", NULL};
+    double seconds = ESTIMATE_DEFAULT_MS / 1000.0;
+    json_t *given = json_object_get(call->body, "seconds");
+    g_auto(Address) address = {0};
+
+    if (call->body && (!check_keys(call->body, known, error) ||
+                       !read_word(call->body, "destination", NULL, &ret->destination, error) ||
+                       !migrate_options_read(call->body, &ret->options, error)))
+        return FALSE;
+    if (ret->destination &&
+        !address_parse(ret->destination, CHANNEL_DEFAULT_PORT, &address, error)) {
+        g_prefix_error(error, "\"destination\": ");
+        return FALSE;
+    }
+    if (given)
+        seconds = json_is_number(given) ? json_number_value(given) : -1;
+    ret->look_ms = (guint)(CLAMP(seconds, 0, ESTIMATE_MOST_MS) * 1000);
+    if (seconds >= ESTIMATE_LEAST_MS / 1000.0 && seconds <= ESTIMATE_MOST_MS / 1000.0)
+        return TRUE;
+    error_set(error, VMFERRY_ERROR_INVALID, "\"seconds\" is not a number from %g to %g",
+              ESTIMATE_LEAST_MS / 1000.0, ESTIMATE_MOST_MS / 1000.0);
+    return FALSE;
+}
+
+static json_t *post_estimate(ApiCall *call, GError **error)
+{
+    EstimateRequest request = {.options = call->context->settings->moves};
+
+    return read_estimate(call, &request, error)
+               ? estimate_guest(call->context, call->guest, &request, error)
+               : NULL;
+}
+
 static gboolean read_witness(json_t *body, MigrateOptions *ret, GError **error)
 {
     const char *witness;
@@ -458,6 +497,7 @@ static const ApiRoute routes[] = {
     {"DELETE", "/v1/guests/NAME", API_ACCESS_LOCAL, delete_guest},
     {"GET", "/v1/guests/NAME/disks", API_ACCESS_READ, get_disks},
     {"POST", "/v1/guests/NAME/migrate", API_ACCESS_OPERATE, post_migrate},
+    {"POST", "/v1/guests/NAME/estimate", API_ACCESS_OPERATE, post_estimate},
     {"PATCH", "/v1/guests/NAME/migrate", API_ACCESS_OPERATE, patch_migrate},
     {"POST", "/v1/guests/NAME/cancel", API_ACCESS_OPERATE, post_cancel},
     {"POST", "/v1/guests/NAME/protect", API_ACCESS_OPERATE, post_protect},

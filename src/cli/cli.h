@@ -106,6 +106,7 @@ int verb_protect(int argc, char **argv);
 int verb_unprotect(int argc, char **argv);
 int verb_failover(int argc, char **argv);
 int verb_bandwidth(int argc, char **argv);
+int verb_estimate(int argc, char **argv);
 int verb_cancel(int argc, char **argv);
 int verb_resolve(int argc, char **argv);
 int verb_check(int argc, char **argv);

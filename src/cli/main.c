@@ -19,6 +19,7 @@ static const Verb verbs[] = {
     {"disk", "Show the disks of a guest", verb_disk},
     {"stop", "End a guest", verb_stop},
     {"events", "Show what happened", verb_events},
+    {"estimate", "Tell what a move of a guest would take", verb_estimate},
     {"migrate", "Move a guest to another host, live", verb_migrate},
     {"protect", "Keep a standby of a guest on another host", verb_protect},
     {"unprotect", "End that", verb_unprotect},
