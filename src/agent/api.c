@@ -296,6 +296,10 @@ static void on_early_request(SoupServer *server, SoupServerMessage *message, con
 {
     SoupMessageHeaders *headers = soup_server_message_get_request_headers(message);
 
+    /* libsoup 3.2 closes connections that it has not accepted itself after an answer; who knows that
+     * does not send the next request into one. */
+    soup_message_headers_replace(soup_server_message_get_response_headers(message), "Connection",
+                                 "close");
     if (soup_message_headers_get_encoding(headers) == SOUP_ENCODING_CONTENT_LENGTH &&
         soup_message_headers_get_content_length(headers) > (goffset)API_BODY_LIMIT) {
         refuse(message, SOUP_STATUS_REQUEST_ENTITY_TOO_LARGE, VMFERRY_ERROR_INVALID,

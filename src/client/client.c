@@ -296,6 +296,14 @@ static gboolean on_distrust(SoupMessage *message, GTlsCertificate *certificate,
     return FALSE;
 }
 
+/* libsoup forgets the certificate of a message that it sends once more, on another connection. */
+static gboolean on_certificate_wanted(SoupMessage *message, GTlsClientConnection *connection,
+                                      gpointer user)
+{
+    soup_message_set_tls_client_certificate(message, ((Wait *)user)->client->certificate);
+    return TRUE;
+}
+
 static GInputStream *send_request(Client *client, SoupMessage *message, GError **error)
 {
     g_autoptr(GError) cause = NULL;
@@ -307,6 +315,7 @@ static GInputStream *send_request(Client *client, SoupMessage *message, GError *
     g_signal_connect(message, "network-event", G_CALLBACK(on_network_event), &wait);
     g_signal_connect(message, "starting", G_CALLBACK(on_starting), &wait);
     g_signal_connect(message, "accept-certificate", G_CALLBACK(on_distrust), &wait);
+    g_signal_connect(message, "request-certificate", G_CALLBACK(on_certificate_wanted), &wait);
     soup_session_send_async(client->session, message, G_PRIORITY_DEFAULT, wait.cancellable,
                             on_result, &wait);
     stream = soup_session_send_finish(client->session, wait_for_result(&wait), &cause);

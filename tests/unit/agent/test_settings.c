@@ -27,6 +27,9 @@ static void test_defaults(void **state)
     assert_string_equal(settings->pki_dir, "/etc/vmferry/pki");
     assert_false(settings->insecure);
     assert_null(settings->allow[0]);
+    assert_string_equal(settings->api, "none");
+    assert_null(settings->api_read[0]);
+    assert_null(settings->api_operate[0]);
     assert_int_equal(settings->allow_unconfined, 0);
     assert_true(settings->store_memory == SETTINGS_STORE_AUTO);
     assert_int_equal(settings->moves.bandwidth_bytes_per_second, 0);
@@ -61,6 +64,10 @@ static void test_every_key(void **state)
                                               "streams = 4\n"
                                               "throttle = duty\n"
                                               "tracker = uffd-sync\n"
+                                              "api = :4748\n"
+                                              "[api]\n"
+                                              "read = grafana, hosta\n"
+                                              "operate = engine1\n"
                                               "[map]\n"
                                               "disks = /srv/a => /data/b\n"
                                               "tap0 = tap0 => tap7\n",
@@ -70,6 +77,9 @@ static void test_every_key(void **state)
     assert_non_null(settings);
     assert_string_equal(settings->listen, "[::]:5000");
     assert_string_equal(settings->socket, "/tmp/s");
+    assert_string_equal(settings->api, ":4748");
+    assert_int_equal(g_strv_length(settings->api_read), 2);
+    assert_string_equal(settings->api_operate[0], "engine1");
     assert_int_equal(settings->alone_after, 60);
     assert_false(settings->launch_ahead);
     assert_string_equal(settings->state_dir, "/tmp/state");
@@ -105,6 +115,9 @@ static void test_error_texts(void **state)
         {"[agent]\nsocket = here\n",
          "agent.conf: [agent] socket: \"here\" is not an absolute path"},
         {"[agent]\ninsecure = maybe\n", "[agent] insecure: \"maybe\" is neither true nor false"},
+        {"[agent]\napi = x:y\n", "[agent] api: \"x:y\" is not a valid address"},
+        {"[api]\nread =\n", "[api] read: names nobody"},
+        {"[api]\nallow = x\n", "[api] allow: unknown key; there are read, operate"},
         {"[agent]\nallow =\n", "[agent] allow: names no peer"},
         {"[agent]\nallow = ,\n", "[agent] allow: names no peer"},
         {"[agent]\nallow-unconfined = cgroups\n",
