@@ -39,6 +39,13 @@ class Pki:
     def folder(self, host: str) -> Path:
         return self.directory / host
 
+    def engine(self, name: str) -> Path:
+        """The folder of one who only uses the agents' API; made when it is asked for."""
+        folder = self.directory / f"engine-{name}"
+        if not folder.exists():
+            self._run("engine", name, "--dir", self.directory / "ca", "--out", folder)
+        return folder
+
     @staticmethod
     def _run(*arguments) -> None:
         done = subprocess.run([vmferry_program(), "pki", *map(str, arguments)],

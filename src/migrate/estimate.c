@@ -430,7 +430,7 @@ EstimateConfidence estimate_judge(const Estimate *estimate, gboolean cost_known,
         *ret_why = "the look was shorter than a second";
     } else if (estimate->bandwidth_assumed) {
         *ret_why = "the bandwidth is assumed: nobody has said what the link carries";
-    } else if (!estimate->fits) {
+    } else if (estimate->memory_intensive || !estimate->fits) {
         *ret_why =
             "such a guest does not converge by itself: how it is moved is decided on the way";
     } else {

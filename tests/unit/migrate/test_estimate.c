@@ -25,6 +25,7 @@ static void test_confidence(void **state)
     Estimate brief = {.look_ms = 500, .fits = TRUE};
     Estimate assumed = {.look_ms = 2000, .fits = TRUE, .bandwidth_assumed = TRUE};
     Estimate wild = {.look_ms = 2000};
+    Estimate intensive = {.look_ms = 2000, .fits = TRUE, .memory_intensive = TRUE};
 
     expect(seen, TRUE, 2, ESTIMATE_GOOD, "long enough");
     /* Where next to nothing is written, it does not matter what it costs. */
@@ -32,6 +33,7 @@ static void test_confidence(void **state)
     expect(seen, FALSE, 0.5, ESTIMATE_POOR, "what sending that again costs");
     expect(brief, TRUE, 0, ESTIMATE_FAIR, "shorter than a second");
     expect(assumed, TRUE, 0, ESTIMATE_FAIR, "assumed");
+    expect(intensive, TRUE, 2, ESTIMATE_FAIR, "does not converge");
     expect(wild, TRUE, 2, ESTIMATE_FAIR, "does not converge");
     assert_string_equal(estimate_confidence_name(ESTIMATE_POOR), "poor");
     assert_string_equal(estimate_confidence_name(ESTIMATE_GOOD), "good");
