@@ -39,6 +39,13 @@ class Pki:
     def folder(self, host: str) -> Path:
         return self.directory / host
 
+    def engine(self, name: str) -> Path:
+        """The folder of one who only uses the agents' API; made when it is asked for."""
+        folder = self.directory / f"engine-{name}"
+        if not folder.exists():
+            self._run("engine", name, "--dir", self.directory / "ca", "--out", folder)
+        return folder
+
     @staticmethod
     def _run(*arguments) -> None:
         done = subprocess.run([vmferry_program(), "pki", *map(str, arguments)],
@@ -99,7 +106,8 @@ class Agent:
     def __init__(self, lab: Lab, host: Host, pki: Path | None, settings: dict | None = None,
                  rules: dict[str, str] | None = None, program: str | None = None):
         """*pki* None: --insecure.  *settings* and *rules*: more of agent.conf's
-        [agent] and [map]; a setting of None leaves a default out."""
+        [agent] and [map]; a setting of None leaves a default out.  What [api] is to say goes into
+        self.api."""
         self.lab = lab
         self.host = host
         self.program = program or vmferry_program()
@@ -120,6 +128,7 @@ class Agent:
                       for other in lab.hosts if other is not host}
         self.rules.update(rules or {})
         self.metrics_root: Path | None = None  # a control group that is its host, for its figures
+        self.api: dict[str, str] = {}
 
     # ---- the process ----
 
@@ -168,6 +177,7 @@ class Agent:
         lines = ["[agent]"]
         lines += [f"{key} = {value}" for key, value in self.settings.items() if value is not None]
         lines += ["[metrics]", f"root = {self.metrics_root}"] if self.metrics_root else []
+        lines += ["[api]", *(f"{key} = {value}" for key, value in self.api.items())]
         lines += ["[map]", *(f"{name} = {rule}" for name, rule in self.rules.items())]
         self.config.write_text("\n".join(lines) + "\n")
 

@@ -76,6 +76,11 @@ const ActivityKind *activity_get_kind(const Activity *activity)
     return activity->kind;
 }
 
+gpointer activity_get_user(const Activity *activity)
+{
+    return activity->user;
+}
+
 gboolean activity_cancel(Activity *activity)
 {
     if (!activity->kind->cancel)

@@ -55,6 +55,8 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(Activity, activity_unref)
 /* 32 hexadecimal digits, random. */
 const char *activity_get_id(const Activity *activity);
 const ActivityKind *activity_get_kind(const Activity *activity);
+/* What it was made with, for whoever knows its kind. */
+gpointer activity_get_user(const Activity *activity);
 
 /* Asks it to end; FALSE where its kind cannot. */
 gboolean activity_cancel(Activity *activity);

@@ -6,15 +6,27 @@
 
 #include "agent/api_call.h"
 #include "agent/api_stream.h"
+#include "agent/api_tls.h"
 #include "agent/control_socket.h"
 #include "base/error.h"
 #include "base/log.h"
 
+/* In the remote address of a connection. */
+#define CALLER_KEY "vmferry-caller"
+
+/* A way in. */
+typedef struct {
+    Api *api;
+    gboolean network;
+    SoupServer *server;
+    GThreadPool *workers;
+} Door;
+
 struct Api {
     AgentContext *context;
-    SoupServer *server;
+    Door local, network; /* network: no server where it is off */
     GSocketService *service;
-    GThreadPool *workers;
+    ApiTls *tls; /* NULL: none */
     ApiStreams *streams;
     guint calls; /* at work */
 };
@@ -22,6 +34,7 @@ struct Api {
 /* A request while a worker has it. */
 typedef struct {
     Api *api;
+    const Door *door;
     SoupServerMessage *message;
     const ApiRoute *route;
     char *guest;
@@ -80,12 +93,18 @@ static void job_free(Job *job)
     g_free(job);
 }
 
+static gboolean may_stream(const Door *door)
+{
+    return !door->network || api_streams_count(door->api->streams) < API_NETWORK_STREAM_LIMIT;
+}
+
 static void send_answer(Job *job)
 {
     SoupServerMessage *message = job->message;
 
     if (job->call.stream) {
-        if (api_streams_add_activity(job->api->streams, message, job->call.stream)) {
+        if (may_stream(job->door) &&
+            api_streams_add_activity(job->api->streams, message, job->call.stream)) {
             job->call.stream = NULL;
             return;
         }
@@ -152,8 +171,10 @@ static json_t *parse_body(SoupServerMessage *message, GError **error)
     return object;
 }
 
-static void start_job(Api *api, SoupServerMessage *message, const ApiRoute *route, char *guest)
+static void start_job(const Door *door, SoupServerMessage *message, ApiAccess access,
+                      const ApiRoute *route, char *guest)
 {
+    Api *api = door->api;
     g_autoptr(GError) error = NULL;
     json_t *body = parse_body(message, &error);
     Job *job;
@@ -165,18 +186,22 @@ static void start_job(Api *api, SoupServerMessage *message, const ApiRoute *rout
     }
     job = g_new0(Job, 1);
     job->api = api;
+    job->door = door;
     job->message = g_object_ref(message);
     job->route = route;
     job->guest = guest;
-    job->call =
-        (ApiCall){.context = api->context, .guest = guest, .body = body, .status = SOUP_STATUS_OK};
+    job->call = (ApiCall){.context = api->context,
+                          .access = access,
+                          .guest = guest,
+                          .body = body,
+                          .status = SOUP_STATUS_OK};
     g_signal_connect(message, "finished", G_CALLBACK(on_job_finished), job);
     api->calls++;
     soup_server_message_pause(message);
-    g_thread_pool_push(api->workers, job, NULL);
+    g_thread_pool_push(door->workers, job, NULL);
 }
 
-static void serve_events(Api *api, SoupServerMessage *message, GHashTable *query)
+static void serve_events(const Door *door, SoupServerMessage *message, GHashTable *query)
 {
     const char *since = query ? g_hash_table_lookup(query, "since") : NULL;
     const char *follow = query ? g_hash_table_lookup(query, "follow") : NULL;
@@ -188,28 +213,66 @@ static void serve_events(Api *api, SoupServerMessage *message, GHashTable *query
         return;
     }
     soup_server_message_pause(message);
-    if (api_streams_add_events(api->streams, message, number, g_strcmp0(follow, "1") == 0))
+    if (may_stream(door) &&
+        api_streams_add_events(door->api->streams, message, number, g_strcmp0(follow, "1") == 0))
         return;
     refuse(message, SOUP_STATUS_SERVICE_UNAVAILABLE, VMFERRY_ERROR_BUSY, "too many open streams");
     soup_server_message_unpause(message);
 }
 
+/* NULL: nobody is known there. */
+static const ApiCaller *find_caller(const Door *door, SoupServerMessage *message)
+{
+    static const ApiCaller local = {.access = API_ACCESS_LOCAL};
+    GSocketAddress *address = soup_server_message_get_remote_address(message);
+
+    if (!door->network)
+        return &local;
+    return address ? g_object_get_data(G_OBJECT(address), CALLER_KEY) : NULL;
+}
+
+static void refuse_caller(const Door *door, SoupServerMessage *message, const ApiCaller *caller,
+                          ApiAccess needed)
+{
+    const char *name = caller ? caller->name : "somebody unknown";
+    g_autofree char *text = NULL;
+
+    if (needed == API_ACCESS_LOCAL)
+        text = g_strdup_printf("this can be asked on %s itself only, by its agent's Unix socket",
+                               door->api->context->host_name);
+    else
+        text = g_strdup_printf("%s may not %s at %s: see [api] in its agent.conf", name,
+                               needed == API_ACCESS_READ ? "use the API" : "change anything",
+                               door->api->context->host_name);
+    refuse(message, SOUP_STATUS_FORBIDDEN, VMFERRY_ERROR_PERMISSION, text);
+}
+
 static void on_request(SoupServer *server, SoupServerMessage *message, const char *path,
                        GHashTable *query, gpointer user)
 {
-    Api *api = user;
+    const Door *door = user;
     const char *method = soup_server_message_get_method(message);
-    char *guest = NULL;
+    const ApiCaller *caller = find_caller(door, message);
+    ApiAccess access = caller ? caller->access : API_ACCESS_NONE;
+    g_autofree char *guest = NULL;
     const ApiRoute *route;
     gboolean known;
 
-    if (agent_context_is_stopping(api->context)) {
+    if (access == API_ACCESS_NONE) {
+        refuse_caller(door, message, caller, API_ACCESS_READ);
+    } else if (agent_context_is_stopping(door->api->context)) {
         refuse(message, SOUP_STATUS_SERVICE_UNAVAILABLE, VMFERRY_ERROR_BUSY,
                "the agent is being stopped");
     } else if (strcmp(path, "/v1/events") == 0 && strcmp(method, "GET") == 0) {
-        serve_events(api, message, query);
+        serve_events(door, message, query);
     } else if ((route = api_route_find(method, path, &guest, &known))) {
-        start_job(api, message, route, guest);
+        if (access < route->access) {
+            refuse_caller(door, message, caller, route->access);
+            return;
+        }
+        if (door->network && route->access > API_ACCESS_READ)
+            log_info("API: %s: %s %s", caller->name, method, path);
+        start_job(door, message, access, route, g_steal_pointer(&guest));
     } else {
         refuse(message, known ? SOUP_STATUS_METHOD_NOT_ALLOWED : SOUP_STATUS_NOT_FOUND,
                known ? VMFERRY_ERROR_UNSUPPORTED : VMFERRY_ERROR_NOT_FOUND,
@@ -233,6 +296,10 @@ static void on_early_request(SoupServer *server, SoupServerMessage *message, con
 {
     SoupMessageHeaders *headers = soup_server_message_get_request_headers(message);
 
+    /* libsoup 3.2 closes connections that it has not accepted itself after an answer; who knows that
+     * does not send the next request into one. */
+    soup_message_headers_replace(soup_server_message_get_response_headers(message), "Connection",
+                                 "close");
     if (soup_message_headers_get_encoding(headers) == SOUP_ENCODING_CONTENT_LENGTH &&
         soup_message_headers_get_content_length(headers) > (goffset)API_BODY_LIMIT) {
         refuse(message, SOUP_STATUS_REQUEST_ENTITY_TOO_LARGE, VMFERRY_ERROR_INVALID,
@@ -251,9 +318,28 @@ static gboolean on_incoming(GSocketService *service, GSocketConnection *connecti
     g_autoptr(GError) error = NULL;
 
     if (local && remote &&
-        !soup_server_accept_iostream(api->server, G_IO_STREAM(connection), local, remote, &error))
+        !soup_server_accept_iostream(api->local.server, G_IO_STREAM(connection), local, remote,
+                                     &error))
         log_debug("control API: %s", error->message);
     return TRUE;
+}
+
+/* Of the network. */
+static void on_caller(GSocketConnection *connection, ApiCaller *caller, gpointer user)
+{
+    Api *api = user;
+    g_autoptr(GSocketAddress) local = g_socket_connection_get_local_address(connection, NULL);
+    g_autoptr(GSocketAddress) remote = g_socket_connection_get_remote_address(connection, NULL);
+    g_autoptr(GError) error = NULL;
+
+    if (!local || !remote || agent_context_is_stopping(api->context)) {
+        api_caller_free(caller);
+        return;
+    }
+    g_object_set_data_full(G_OBJECT(remote), CALLER_KEY, caller, (GDestroyNotify)api_caller_free);
+    if (!soup_server_accept_iostream(api->network.server, G_IO_STREAM(connection), local, remote,
+                                     &error))
+        log_debug("API: %s", error->message);
 }
 
 static void on_wake(gpointer user)
@@ -279,6 +365,33 @@ static GSocketService *listen_on(Api *api, GError **error)
     return service;
 }
 
+static void open_door(Api *api, Door *door, gboolean network)
+{
+    *door = (Door){.api = api, .network = network};
+    door->server = soup_server_new("server-header", "vmferry", NULL);
+    soup_server_add_early_handler(door->server, NULL, on_early_request, door, NULL);
+    soup_server_add_handler(door->server, NULL, on_request, door, NULL);
+    door->workers =
+        g_thread_pool_new(work, api, network ? API_NETWORK_WORKERS : API_WORKERS, FALSE, NULL);
+}
+
+/* Its workers have ended. */
+static void close_door(Door *door)
+{
+    if (door->server)
+        soup_server_disconnect(door->server);
+    g_clear_object(&door->server);
+}
+
+static gboolean listen_on_network(Api *api, GError **error)
+{
+    if (g_str_equal(api->context->settings->api, "none"))
+        return TRUE;
+    open_door(api, &api->network, TRUE);
+    api->tls = api_tls_new(api->context, on_caller, api, error);
+    return api->tls != NULL;
+}
+
 Api *api_new(AgentContext *context, GError **error)
 {
     Api *api = g_new0(Api, 1);
@@ -289,11 +402,12 @@ Api *api_new(AgentContext *context, GError **error)
         g_free(api);
         return NULL;
     }
-    api->server = soup_server_new("server-header", "vmferry", NULL);
-    soup_server_add_early_handler(api->server, NULL, on_early_request, api, NULL);
-    soup_server_add_handler(api->server, NULL, on_request, api, NULL);
-    api->workers = g_thread_pool_new(work, api, API_WORKERS, FALSE, NULL);
+    open_door(api, &api->local, FALSE);
     api->streams = api_streams_new(context);
+    if (!listen_on_network(api, error)) {
+        api_free(api);
+        return NULL;
+    }
     context->wake_user = api;
     context->on_wake = on_wake;
     g_socket_service_start(api->service);
@@ -307,6 +421,8 @@ void api_stop(Api *api)
         g_socket_listener_close(G_SOCKET_LISTENER(api->service));
         unlink(api->context->settings->socket);
     }
+    if (api->tls)
+        api_tls_stop(api->tls);
     api_streams_finish(api->streams);
 }
 
@@ -321,12 +437,15 @@ void api_free(Api *api)
         return;
     api_stop(api);
     api->context->on_wake = NULL;
-    g_thread_pool_free(api->workers, FALSE, TRUE);
+    g_thread_pool_free(api->local.workers, FALSE, TRUE);
+    if (api->network.workers)
+        g_thread_pool_free(api->network.workers, FALSE, TRUE);
     while (api->calls > 0)
         g_main_context_iteration(api->context->main, TRUE);
-    soup_server_disconnect(api->server);
+    close_door(&api->local);
+    close_door(&api->network);
+    api_tls_free(api->tls);
     api_streams_free(api->streams);
-    g_object_unref(api->server);
     g_object_unref(api->service);
     g_free(api);
 }

@@ -11,8 +11,14 @@
  * after the last thing it has seen.  A stream has one piece of text on its way
  * at a time, so a reader that does not read costs nothing but its place.
  *
+ * Where the settings say so it is served over the network, too (api_tls.h), by
+ * the same routes; each says which access it takes, and each connection has a
+ * caller with one.
+ *
  * Limits: bodies of API_BODY_LIMIT bytes, API_STREAM_LIMIT streams,
- * API_WORKERS requests at work at a time (others wait).
+ * API_WORKERS requests at work at a time (others wait).  Over the network
+ * API_NETWORK_STREAM_LIMIT and API_NETWORK_WORKERS, so that the local socket is
+ * never without.
  */
 #pragma once
 
@@ -21,6 +27,8 @@
 #define API_BODY_LIMIT (1u << 20)
 #define API_STREAM_LIMIT 64
 #define API_WORKERS 16
+#define API_NETWORK_STREAM_LIMIT 32
+#define API_NETWORK_WORKERS 8
 
 typedef struct Api Api;
 

@@ -4,8 +4,27 @@
 #include "agent/activity.h"
 #include "agent/context.h"
 
+/* Each may do what those before it may, too. */
+typedef enum {
+    API_ACCESS_NONE,
+    API_ACCESS_READ,
+    API_ACCESS_OPERATE, /* moves guests, protects them, ends both */
+    API_ACCESS_LOCAL, /* the Unix socket's: also what runs programs, ends guests, gives files away */
+} ApiAccess;
+
+/* Who is at the other end of a connection. */
+typedef struct {
+    char *name; /* in the certificate */
+    ApiAccess access;
+} ApiCaller;
+
+ApiCaller *api_caller_new(const char *name, ApiAccess access);
+/* NULL-safe. */
+void api_caller_free(ApiCaller *caller);
+
 typedef struct {
     AgentContext *context;
+    ApiAccess access;  /* of the caller */
     const char *guest; /* NAME of the path, or NULL */
     json_t *body;      /* an object, or NULL where there was none */
     /* The answer: */
@@ -22,6 +41,7 @@ typedef json_t *(*ApiHandler)(ApiCall *call, GError **error);
 typedef struct {
     const char *method;
     const char *path; /* NAME stands for a guest's name */
+    ApiAccess access; /* that it takes */
     ApiHandler handle;
 } ApiRoute;
 

@@ -2,6 +2,7 @@
 #include <unistd.h>
 
 #include "agent/api_call.h"
+#include "agent/estimate.h"
 #include "agent/recovery.h"
 #include "agent/guest_view.h"
 #include "agent/launch.h"
@@ -11,9 +12,11 @@
 #include "agent/page_stores.h"
 #include "agent/protect.h"
 #include "base/name.h"
+#include "migrate/estimate.h"
 #include "migrate/protect.h"
 #include "migrate/witness_open.h"
 #include "base/error.h"
+#include "wire/address.h"
 #include "vmferry-config.h"
 
 #define CANCEL_TIMEOUT_MS 60000
@@ -50,15 +53,15 @@ static json_t *get_status(ApiCall *call, GError **error)
     AgentContext *context = call->context;
     g_autoptr(GPtrArray) guests = registry_list(context->registry);
 
-    return json_pack("{s:o, s:I, s:s, s:s, s:i, s:s, s:s?, s:b, s:b, s:s, s:s, s:s, s:i, s:I}",
-                     "stored", page_stores_to_json(context->stores), "store_memory",
-                     (json_int_t)page_stores_get_limit(context->stores), "version", VMFERRY_VERSION,
-                     "host", context->host_name, "pid", (int)getpid(), "boot_id", context->boot_id,
-                     "listening", context->listening, "secure", context->identity != NULL,
-                     "insecure", context->settings->insecure, "pki_dir", context->settings->pki_dir,
-                     "state_dir", context->settings->state_dir, "runtime_dir",
-                     context->settings->runtime_dir, "guests", (int)guests->len, "last_event",
-                     (json_int_t)event_log_get_last(context->events));
+    return json_pack(
+        "{s:o, s:I, s:s, s:s, s:i, s:s, s:s?, s:s?, s:b, s:b, s:s, s:s, s:s, s:i, s:I}", "stored",
+        page_stores_to_json(context->stores), "store_memory",
+        (json_int_t)page_stores_get_limit(context->stores), "version", VMFERRY_VERSION, "host",
+        context->host_name, "pid", (int)getpid(), "boot_id", context->boot_id, "listening",
+        context->listening, "api", context->api_listening, "secure", context->identity != NULL,
+        "insecure", context->settings->insecure, "pki_dir", context->settings->pki_dir, "state_dir",
+        context->settings->state_dir, "runtime_dir", context->settings->runtime_dir, "guests",
+        (int)guests->len, "last_event", (json_int_t)event_log_get_last(context->events));
 }
 
 static json_t *list_guests(ApiCall *call)
@@ -104,8 +107,12 @@ static json_t *get_departures(ApiCall *call, GError **error)
 static json_t *get_guest(ApiCall *call, GError **error)
 {
     g_autoptr(Guest) guest = registry_find(call->context->registry, call->guest, error);
+    json_t *view = guest ? guest_view_long(guest) : NULL;
 
-    return guest ? guest_view_long(guest) : NULL;
+    /* It may hold passwords. */
+    if (view && call->access != API_ACCESS_LOCAL)
+        json_object_set_new(view, "command_line", json_null());
+    return view;
 }
 
 static json_t *get_disks(ApiCall *call, GError **error)
@@ -251,6 +258,27 @@ static json_t *post_migrate(ApiCall *call, GError **error)
     return NULL;
 }
 
+/* The rate limit is what can be changed of a move that is under way. */
+static json_t *patch_migrate(ApiCall *call, GError **error)
+{
+    static const char *const known[] = {"bandwidth", NULL};
+    MigrateOptions options;
+    uint64_t before;
+
+    migrate_options_init(&options);
+    if (!need_body(call, known, error) || !migrate_options_read(call->body, &options, error))
+        return NULL;
+    if (!json_object_get(call->body, "bandwidth")) {
+        error_set(error, VMFERRY_ERROR_INVALID, "\"bandwidth\" is missing");
+        return NULL;
+    }
+    if (!move_set_bandwidth(call->context, call->guest, options.bandwidth_bytes_per_second, &before,
+                            error))
+        return NULL;
+    return json_pack("{s:s, s:I, s:I}", "guest", call->guest, "bandwidth",
+                     (json_int_t)options.bandwidth_bytes_per_second, "before", (json_int_t)before);
+}
+
 /* *otherwise* where it is not there, or null. */
 static gboolean read_word(json_t *body, const char *key, const char *otherwise, const char **ret,
                           GError **error)
@@ -259,6 +287,42 @@ static gboolean read_word(json_t *body, const char *key, const char *otherwise, 
 
     *ret = otherwise;
     return !value || json_is_null(value) || json_get_text(body, key, ret, error);
+}
+
+/* *ret->options*: of the agent's own by default. */
+static gboolean read_estimate(ApiCall *call, EstimateRequest *ret, GError **error)
+{
+    static const char *const known[] = {"destination", "bandwidth", "seconds", NULL};
+    double seconds = ESTIMATE_DEFAULT_MS / 1000.0;
+    json_t *given = json_object_get(call->body, "seconds");
+    g_auto(Address) address = {0};
+
+    if (call->body && (!check_keys(call->body, known, error) ||
+                       !read_word(call->body, "destination", NULL, &ret->destination, error) ||
+                       !migrate_options_read(call->body, &ret->options, error)))
+        return FALSE;
+    if (ret->destination &&
+        !address_parse(ret->destination, CHANNEL_DEFAULT_PORT, &address, error)) {
+        g_prefix_error(error, "\"destination\": ");
+        return FALSE;
+    }
+    if (given)
+        seconds = json_is_number(given) ? json_number_value(given) : -1;
+    ret->look_ms = (guint)(CLAMP(seconds, 0, ESTIMATE_MOST_MS) * 1000);
+    if (seconds >= ESTIMATE_LEAST_MS / 1000.0 && seconds <= ESTIMATE_MOST_MS / 1000.0)
+        return TRUE;
+    error_set(error, VMFERRY_ERROR_INVALID, "\"seconds\" is not a number from %g to %g",
+              ESTIMATE_LEAST_MS / 1000.0, ESTIMATE_MOST_MS / 1000.0);
+    return FALSE;
+}
+
+static json_t *post_estimate(ApiCall *call, GError **error)
+{
+    EstimateRequest request = {.options = call->context->settings->moves};
+
+    return read_estimate(call, &request, error)
+               ? estimate_guest(call->context, call->guest, &request, error)
+               : NULL;
 }
 
 static gboolean read_witness(json_t *body, MigrateOptions *ret, GError **error)
@@ -430,22 +494,26 @@ static json_t *post_resolve(ApiCall *call, GError **error)
     return json_pack("{s:s, s:s}", "guest", call->guest, "kept", guest ? "here" : "there");
 }
 
+/* What ends a guest for good, or decides which of two copies does, is a matter for somebody on the
+ * host; so is what runs a program of the caller's choice. */
 static const ApiRoute routes[] = {
-    {"GET", "/v1/status", get_status},
-    {"GET", "/v1/guests", get_guests},
-    {"POST", "/v1/guests", post_guests},
-    {"GET", "/v1/guests/NAME", get_guest},
-    {"DELETE", "/v1/guests/NAME", delete_guest},
-    {"GET", "/v1/guests/NAME/disks", get_disks},
-    {"POST", "/v1/guests/NAME/migrate", post_migrate},
-    {"POST", "/v1/guests/NAME/cancel", post_cancel},
-    {"POST", "/v1/guests/NAME/protect", post_protect},
-    {"POST", "/v1/guests/NAME/unprotect", post_unprotect},
-    {"POST", "/v1/guests/NAME/failover", post_failover},
-    {"POST", "/v1/guests/NAME/resolve", post_resolve},
-    {"GET", "/v1/departures", get_departures},
-    {"GET", "/v1/metrics", get_metrics},
-    {"GET", "/v1/load", get_load},
+    {"GET", "/v1/status", API_ACCESS_READ, get_status},
+    {"GET", "/v1/guests", API_ACCESS_READ, get_guests},
+    {"POST", "/v1/guests", API_ACCESS_LOCAL, post_guests},
+    {"GET", "/v1/guests/NAME", API_ACCESS_READ, get_guest},
+    {"DELETE", "/v1/guests/NAME", API_ACCESS_LOCAL, delete_guest},
+    {"GET", "/v1/guests/NAME/disks", API_ACCESS_READ, get_disks},
+    {"POST", "/v1/guests/NAME/migrate", API_ACCESS_OPERATE, post_migrate},
+    {"POST", "/v1/guests/NAME/estimate", API_ACCESS_OPERATE, post_estimate},
+    {"PATCH", "/v1/guests/NAME/migrate", API_ACCESS_OPERATE, patch_migrate},
+    {"POST", "/v1/guests/NAME/cancel", API_ACCESS_OPERATE, post_cancel},
+    {"POST", "/v1/guests/NAME/protect", API_ACCESS_OPERATE, post_protect},
+    {"POST", "/v1/guests/NAME/unprotect", API_ACCESS_OPERATE, post_unprotect},
+    {"POST", "/v1/guests/NAME/failover", API_ACCESS_OPERATE, post_failover},
+    {"POST", "/v1/guests/NAME/resolve", API_ACCESS_LOCAL, post_resolve},
+    {"GET", "/v1/departures", API_ACCESS_READ, get_departures},
+    {"GET", "/v1/metrics", API_ACCESS_READ, get_metrics},
+    {"GET", "/v1/load", API_ACCESS_READ, get_load},
 };
 
 static gboolean matches(const char *pattern, const char *path, char **ret_guest)

@@ -101,6 +101,9 @@ static AgentSettings *copy_settings(const AgentSettings *settings)
     copy->pki_dir = g_strdup(settings->pki_dir);
     copy->metrics_root = g_strdup(settings->metrics_root);
     copy->allow = g_strdupv(settings->allow);
+    copy->api = g_strdup(settings->api);
+    copy->api_read = g_strdupv(settings->api_read);
+    copy->api_operate = g_strdupv(settings->api_operate);
     copy->rules = g_ptr_array_ref(settings->rules);
     return copy;
 }
@@ -142,6 +145,7 @@ void agent_context_free(AgentContext *context)
     g_free(context->agent_id);
     g_free(context->instance);
     g_free(context->listening);
+    g_free(context->api_listening);
     g_cond_clear(&context->background_ended);
     g_mutex_clear(&context->background_lock);
     g_free(context);

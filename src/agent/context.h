@@ -38,6 +38,7 @@ typedef struct {
     char *agent_id;                 /* of all runs of this agent (agent_id.h), in HELLO */
     char *instance;                 /* random: this run of this agent, in HELLO */
     char *listening;                /* the address peers reach us at, NULL for none */
+    char *api_listening;            /* the address of the API over the network, NULL for none */
     GMainContext *main;             /* the loop of the thread that made the agent */
     gint stopping;                  /* atomic: no new work, background threads end */
     gint wake_pending;              /* atomic */

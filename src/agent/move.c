@@ -10,6 +10,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "base/process.h"
+#include "base/rate.h"
 #include "migrate/source.h"
 #include "base/lock_guard.h"
 
@@ -21,6 +22,7 @@ typedef struct {
     Guest *guest;
     char *destination;
     MigrateOptions options;
+    MoveRate *rate;     /* in place of the one in *options* */
     json_t *disk_modes; /* NULL: none */
     char *witness;      /* from its registration on, or NULL … */
     char *witness_agent;
@@ -48,6 +50,7 @@ static json_t *get_move_progress(gpointer user)
     Move *move = user;
     lock_guard(&move->lock);
 
+    move->progress.bandwidth = move_rate_get(move->rate);
     return move->has_begun ? migrate_progress_to_json(&move->progress) : NULL;
 }
 
@@ -62,6 +65,7 @@ static void move_free(gpointer user)
 
     guest_unref(move->guest);
     g_free(move->destination);
+    move_rate_free(move->rate);
     json_decref(move->disk_modes);
     g_free(move->witness);
     g_free(move->witness_agent);
@@ -346,6 +350,7 @@ static MigrateReport *run(Move *move)
         .source_name = move->context->host_name,
         .channel = move->channel,
         .options = move->options,
+        .rate = move->rate,
         .disk_modes = move->disk_modes,
         .host = {.progress = on_progress,
                  .journal = on_journal,
@@ -401,6 +406,7 @@ static Move *move_new(AgentContext *context, Guest *guest, const MoveRequest *re
     move->guest = guest_ref(guest);
     move->destination = g_strdup(request->destination);
     move->options = *request->options;
+    move->rate = move_rate_new(request->options->bandwidth_bytes_per_second);
     move->disk_modes = json_incref(request->disk_modes);
     move->channel = *channel;
     move->cancellable = g_cancellable_new();
@@ -438,6 +444,44 @@ Activity *move_start(AgentContext *context, const char *name, const MoveRequest 
                   "the move to %s failed: the system gives no thread", destination);
     watch_release_from_activity(context, guest);
     return NULL;
+}
+
+static char *describe_rate(uint64_t bytes_per_second)
+{
+    return bytes_per_second ? rate_format((double)bytes_per_second) : g_strdup("no limit");
+}
+
+static void tell_bandwidth(Move *move, uint64_t before, uint64_t now)
+{
+    g_autofree char *text = describe_rate(now);
+    g_autofree char *was = describe_rate(before);
+
+    activity_note_progress(move->activity);
+    event_log_add(
+        move->context->events, move->guest->name, "bandwidth",
+        json_pack("{s:I, s:I}", "bandwidth", (json_int_t)now, "before", (json_int_t)before),
+        "the limit of its move to %s is %s now (%s before)", move->destination, text, was);
+}
+
+gboolean move_set_bandwidth(AgentContext *context, const char *name, uint64_t bytes_per_second,
+                            uint64_t *ret_before, GError **error)
+{
+    g_autoptr(Guest) guest = registry_find(context->registry, name, error);
+    g_autoptr(Activity) activity = guest ? registry_get_activity(guest) : NULL;
+    g_autoptr(json_t) report = activity ? activity_get_report(activity) : NULL;
+    Move *move;
+
+    if (!guest)
+        return FALSE;
+    if (!activity || report || activity_get_kind(activity) != &migrate_kind) {
+        error_set(error, VMFERRY_ERROR_REFUSED, "guest %s is not being moved from here", name);
+        return FALSE;
+    }
+    move = activity_get_user(activity);
+    *ret_before = move_rate_set(move->rate, bytes_per_second);
+    if (*ret_before != bytes_per_second)
+        tell_bandwidth(move, *ret_before, bytes_per_second);
+    return TRUE;
 }
 
 /* ---- the balloon ---- */

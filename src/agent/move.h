@@ -25,6 +25,11 @@ typedef struct {
 Activity *move_start(AgentContext *context, const char *name, const MoveRequest *request,
                      GError **error);
 
+/* Changes the rate limit of the move of this guest that is under way (bytes per second; 0: none);
+ * *ret_before*: what it was.  REFUSED where none is. */
+gboolean move_set_bandwidth(AgentContext *context, const char *name, uint64_t bytes_per_second,
+                            uint64_t *ret_before, GError **error);
+
 /* Notes in the guest's record what its balloon is to be given back (0: nothing). */
 gboolean balloon_note(Guest *guest, uint64_t bytes, GError **error);
 

@@ -1,16 +1,11 @@
 #include "agent/peers.h"
 
-#include <errno.h>
-#include <glib-unix.h>
-#include <netdb.h>
-#include <netinet/in.h>
 #include <string.h>
 #include <sys/socket.h>
 
-#include <sys/resource.h>
-
 #include "agent/admission.h"
 #include "agent/incoming.h"
+#include "agent/listener.h"
 #include "agent/page_stores.h"
 #include "agent/postcopy.h"
 #include "agent/standby.h"
@@ -24,11 +19,6 @@
 #define RESOLVE_TIMEOUT_MS 5000
 /* Until a peer has read what was said last, and closes. */
 #define DRAIN_MS 2000
-#define LISTEN_BACKLOG 128
-/* Descriptors that peers leave to moves under way and to the control socket. */
-#define DESCRIPTORS_KEPT 256
-/* Where the system gives none, it is asked again after that long. */
-#define ACCEPT_PAUSE_MS 250
 /* Lines about peers that were turned away, at most. */
 #define LINES_MOST 10
 #define LINES_PERIOD_US (60 * G_TIME_SPAN_SECOND)
@@ -36,8 +26,7 @@
 struct Peers {
     AgentContext *context;
     Admission *admission;
-    int fd;
-    GSource *source;      /* of the main loop: connections, or the end of a pause */
+    Listener *listener;   /* NULL: none, or not any more */
     GMutex lock;          /* protects all below */
     GHashTable *channels; /* those being served outside of a session, to cut them */
     GHashTable *sessions; /* those being served, the same, and to join them */
@@ -374,22 +363,13 @@ static gpointer connection_thread(gpointer data)
     return NULL;
 }
 
-/* Descriptors are given out from the lowest on. */
-static gboolean has_descriptors_left(int newest)
+static void serve(int taken, const struct sockaddr *address, gpointer user)
 {
-    struct rlimit limit;
-
-    if (getrlimit(RLIMIT_NOFILE, &limit) < 0 || limit.rlim_cur == RLIM_INFINITY)
-        return TRUE;
-    return (rlim_t)newest < limit.rlim_cur - MIN(DESCRIPTORS_KEPT, limit.rlim_cur / 2);
-}
-
-static void serve(Peers *peers, int taken, const struct sockaddr *address)
-{
+    Peers *peers = user;
     autofd int fd = taken;
     g_autoptr(GError) error = NULL;
     AdmissionPlace *place =
-        has_descriptors_left(fd) ? admission_enter(peers->admission, fd, address) : NULL;
+        listener_may_take(fd) ? admission_enter(peers->admission, fd, address) : NULL;
     Connection *connection;
 
     if (!place) {
@@ -407,103 +387,6 @@ static void serve(Peers *peers, int taken, const struct sockaddr *address)
     g_free(connection);
 }
 
-static gboolean on_connection(gint listener, GIOCondition condition, gpointer data);
-
-static void set_source(Peers *peers, GSource *source, GSourceFunc function)
-{
-    if (peers->source) {
-        g_source_destroy(peers->source);
-        g_source_unref(peers->source);
-    }
-    peers->source = source;
-    g_source_set_callback(source, function, peers, NULL);
-    g_source_attach(source, peers->context->main);
-}
-
-static gboolean on_pause_over(gpointer data)
-{
-    Peers *peers = data;
-
-    set_source(peers, g_unix_fd_source_new(peers->fd, G_IO_IN), G_SOURCE_FUNC(on_connection));
-    return G_SOURCE_REMOVE;
-}
-
-/* The connection stays in the queue and keeps the listener readable. */
-static gboolean lacks_means(int errnum)
-{
-    return errnum == EMFILE || errnum == ENFILE || errnum == ENOBUFS || errnum == ENOMEM;
-}
-
-static gboolean on_connection(gint listener, GIOCondition condition, gpointer data)
-{
-    struct sockaddr_storage address = {0};
-    socklen_t length = sizeof address;
-    Peers *peers = data;
-    int fd = accept4(listener, (struct sockaddr *)&address, &length, SOCK_CLOEXEC);
-
-    if (fd >= 0) {
-        serve(peers, fd, (struct sockaddr *)&address);
-        return G_SOURCE_CONTINUE;
-    }
-    if (!lacks_means(errno))
-        return G_SOURCE_CONTINUE;
-    log_debug("accept: %s", g_strerror(errno));
-    set_source(peers, g_timeout_source_new(ACCEPT_PAUSE_MS), on_pause_over);
-    return G_SOURCE_REMOVE;
-}
-
-static int bind_address(const struct addrinfo *info)
-{
-    autofd int fd = socket(info->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    int one = 1;
-
-    if (fd < 0)
-        return -1;
-    setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
-    if (bind(fd, info->ai_addr, info->ai_addrlen) < 0 || listen(fd, LISTEN_BACKLOG) < 0)
-        return -1;
-    return fd_steal(&fd);
-}
-
-static int open_listener(const char *address, GError **error)
-{
-    struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE};
-    struct addrinfo *list = NULL;
-    g_autofree char *service = NULL;
-    g_autofree char *host = NULL;
-    guint16 port;
-    int fd, problem;
-
-    if (!settings_split_address(address, &host, &port, error))
-        return -1;
-    service = g_strdup_printf("%u", port);
-    problem = getaddrinfo(host, service, &hints, &list);
-    if (problem) {
-        error_set(error, VMFERRY_ERROR_NOT_FOUND, "listen on %s: %s", address,
-                  gai_strerror(problem));
-        return -1;
-    }
-    fd = bind_address(list);
-    if (fd < 0)
-        error_set_errno(error, errno, "listen on %s (is another agent running?)", address);
-    freeaddrinfo(list);
-    return fd;
-}
-
-/* The address as it is bound: port 0 has become a real one. */
-static char *describe_listener(int fd)
-{
-    struct sockaddr_storage address;
-    socklen_t length = sizeof address;
-    char host[NI_MAXHOST], port[NI_MAXSERV];
-
-    if (getsockname(fd, (struct sockaddr *)&address, &length) < 0 ||
-        getnameinfo((struct sockaddr *)&address, length, host, sizeof host, port, sizeof port,
-                    NI_NUMERICHOST | NI_NUMERICSERV) != 0)
-        return NULL;
-    return g_strdup_printf(strchr(host, ':') ? "[%s]:%s" : "%s:%s", host, port);
-}
-
 static gboolean start_listening(Peers *peers, GError **error)
 {
     AgentContext *context = peers->context;
@@ -511,11 +394,11 @@ static gboolean start_listening(Peers *peers, GError **error)
 
     if (!agent_context_get_channel_options(context, &options, error))
         return FALSE;
-    peers->fd = open_listener(context->settings->listen, error);
-    if (peers->fd < 0)
+    peers->listener = listener_new(context->main, context->settings->listen, CHANNEL_DEFAULT_PORT,
+                                   serve, peers, error);
+    if (!peers->listener)
         return FALSE;
-    context->listening = describe_listener(peers->fd);
-    on_pause_over(peers);
+    context->listening = listener_describe(peers->listener);
     return TRUE;
 }
 
@@ -524,7 +407,6 @@ Peers *peers_new(AgentContext *context, GError **error)
     Peers *peers = g_new0(Peers, 1);
 
     peers->context = context;
-    peers->fd = -1;
     g_mutex_init(&peers->lock);
     peers->admission = admission_new();
     peers->channels = g_hash_table_new(NULL, NULL);
@@ -541,11 +423,7 @@ void peers_stop(Peers *peers)
     GHashTableIter iter;
     gpointer channel, session;
 
-    if (peers->source) {
-        g_source_destroy(peers->source);
-        g_clear_pointer(&peers->source, g_source_unref);
-    }
-    fd_close(&peers->fd);
+    g_clear_pointer(&peers->listener, listener_free);
     g_mutex_lock(&peers->lock);
     g_hash_table_iter_init(&iter, peers->channels);
     while (g_hash_table_iter_next(&iter, &channel, NULL))

@@ -33,6 +33,9 @@ AgentSettings *agent_settings_new(void)
     settings->runtime_dir = g_strdup("/run/vmferry");
     settings->pki_dir = g_strdup("/etc/vmferry/pki");
     settings->allow = g_new0(char *, 1);
+    settings->api = g_strdup("none");
+    settings->api_read = g_new0(char *, 1);
+    settings->api_operate = g_new0(char *, 1);
     settings->store_memory = SETTINGS_STORE_AUTO;
     settings->alone_after = SETTINGS_DEFAULT_ALONE_S;
     settings->protect_again = SETTINGS_DEFAULT_PROTECT_AGAIN_S;
@@ -53,6 +56,9 @@ void agent_settings_free(AgentSettings *settings)
     g_free(settings->pki_dir);
     g_free(settings->metrics_root);
     g_strfreev(settings->allow);
+    g_free(settings->api);
+    g_strfreev(settings->api_read);
+    g_strfreev(settings->api_operate);
     g_ptr_array_unref(settings->rules);
     g_free(settings);
 }
@@ -68,16 +74,27 @@ static gboolean set_path(char **field, const char *value, GError **error)
     return TRUE;
 }
 
-static gboolean set_listen(AgentSettings *settings, const char *value, GError **error)
+static gboolean set_address(char **field, guint16 default_port, const char *value, GError **error)
 {
     g_autofree char *host = NULL;
     guint16 port;
 
-    if (strcmp(value, "none") != 0 && !settings_split_address(value, &host, &port, error))
+    if (strcmp(value, "none") != 0 &&
+        !settings_split_address(value, default_port, &host, &port, error))
         return FALSE;
-    g_free(settings->listen);
-    settings->listen = g_strdup(value);
+    g_free(*field);
+    *field = g_strdup(value);
     return TRUE;
+}
+
+static gboolean set_listen(AgentSettings *settings, const char *value, GError **error)
+{
+    return set_address(&settings->listen, CHANNEL_DEFAULT_PORT, value, error);
+}
+
+static gboolean set_api(AgentSettings *settings, const char *value, GError **error)
+{
+    return set_address(&settings->api, CLIENT_DEFAULT_PORT, value, error);
 }
 
 static gboolean set_socket(AgentSettings *settings, const char *value, GError **error)
@@ -120,7 +137,8 @@ static gboolean set_launch_ahead(AgentSettings *settings, const char *value, GEr
     return read_flag(value, &settings->launch_ahead, error);
 }
 
-static gboolean set_allow(AgentSettings *settings, const char *value, GError **error)
+/* *empty*: what is wrong with a list of nobody. */
+static gboolean set_names(char ***field, const char *value, const char *empty, GError **error)
 {
     g_autoptr(GPtrArray) names = g_ptr_array_new_with_free_func(g_free);
     g_auto(GStrv) parts = g_strsplit_set(value, ", \t", -1);
@@ -129,16 +147,21 @@ static gboolean set_allow(AgentSettings *settings, const char *value, GError **e
         if (**part)
             g_ptr_array_add(names, g_strdup(*part));
     if (names->len == 0) {
-        /* An empty list would allow every peer, which is hardly meant by it. */
-        error_set(
-            error, VMFERRY_ERROR_INVALID,
-            "names no peer; leave the key out to allow all with a certificate of the same CA");
+        error_set(error, VMFERRY_ERROR_INVALID, "%s", empty);
         return FALSE;
     }
     g_ptr_array_add(names, NULL);
-    g_strfreev(settings->allow);
-    settings->allow = (char **)g_ptr_array_free(g_steal_pointer(&names), FALSE);
+    g_strfreev(*field);
+    *field = (char **)g_ptr_array_free(g_steal_pointer(&names), FALSE);
     return TRUE;
+}
+
+static gboolean set_allow(AgentSettings *settings, const char *value, GError **error)
+{
+    /* An empty list would allow every peer, which is hardly meant by it. */
+    return set_names(
+        &settings->allow, value,
+        "names no peer; leave the key out to allow all with a certificate of the same CA", error);
 }
 
 static gboolean set_allow_unconfined(AgentSettings *settings, const char *value, GError **error)
@@ -200,6 +223,7 @@ static const struct {
     {"runtime-dir", set_runtime_dir},
     {"pki", set_pki},
     {"insecure", set_insecure},
+    {"api", set_api},
     {"allow", set_allow},
     {"allow-unconfined", set_allow_unconfined},
     {"store-memory", set_store_memory},
@@ -286,6 +310,19 @@ static gboolean add_map_rule(AgentSettings *settings, const char *key, const cha
     return TRUE;
 }
 
+static gboolean set_api_key(AgentSettings *settings, const char *key, const char *value,
+                            GError **error)
+{
+    const char *empty = "names nobody; leave the key out";
+
+    if (strcmp(key, "read") == 0)
+        return set_names(&settings->api_read, value, empty, error);
+    if (strcmp(key, "operate") == 0)
+        return set_names(&settings->api_operate, value, empty, error);
+    error_set(error, VMFERRY_ERROR_INVALID, "unknown key; there are read, operate");
+    return FALSE;
+}
+
 typedef gboolean (*ApplyKey)(AgentSettings *settings, const char *key, const char *value,
                              GError **error);
 
@@ -334,9 +371,12 @@ gboolean agent_settings_parse(AgentSettings *settings, const char *text, size_t 
         } else if (strcmp(*group, "metrics") == 0) {
             if (!apply_group(settings, file, *group, set_metrics_key, origin, error))
                 return FALSE;
+        } else if (strcmp(*group, "api") == 0) {
+            if (!apply_group(settings, file, *group, set_api_key, origin, error))
+                return FALSE;
         } else {
             error_set(error, VMFERRY_ERROR_INVALID,
-                      "%s: [%s]: unknown group; there are [agent], [map] and [metrics]", origin,
+                      "%s: [%s]: unknown group; there are [agent], [api], [map] and [metrics]", origin,
                       *group);
             return FALSE;
         }
@@ -356,13 +396,13 @@ gboolean agent_settings_load(AgentSettings *settings, const char *path, gboolean
     return text && agent_settings_parse(settings, text, length, path, error);
 }
 
-gboolean settings_split_address(const char *address, char **ret_host, guint16 *ret_port,
-                                GError **error)
+gboolean settings_split_address(const char *address, guint16 default_port, char **ret_host,
+                                guint16 *ret_port, GError **error)
 {
     const char *colon = strrchr(address, ':');
     const char *bracket = strrchr(address, ']');
     g_autofree char *host = NULL;
-    guint64 port = CHANNEL_DEFAULT_PORT;
+    guint64 port = default_port;
 
     /* More than one colon without brackets is an IPv6 address without a port. */
     if (colon && (bracket ? colon < bracket : strchr(address, ':') != colon))

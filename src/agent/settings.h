@@ -37,6 +37,9 @@ typedef struct {
     char *pki_dir;
     gboolean insecure;      /* plain text between agents */
     char **allow;           /* peer names; empty: every peer with a certificate of the same CA */
+    char *api;              /* "ADDR:PORT" of the API over the network (api_tls.h), or "none" */
+    char **api_read;        /* names in certificates: who may read there … */
+    char **api_operate;     /* … and who may do something, too; none of these: nobody may */
     guint allow_unconfined; /* set of Confinement that arriving guests may do without */
     uint64_t store_memory;  /* bytes that other hosts' guests may have here (page_stores.h) */
     guint alone_after;      /* seconds without its source until a split guest goes on alone */
@@ -62,6 +65,6 @@ gboolean agent_settings_load(AgentSettings *settings, const char *path, gboolean
 gboolean agent_settings_parse(AgentSettings *settings, const char *text, size_t length,
                               const char *origin, GError **error);
 
-/* Splits ADDR:PORT, [V6]:PORT, ADDR or :PORT; free *ret_host with g_free(). */
-gboolean settings_split_address(const char *address, char **ret_host, guint16 *ret_port,
-                                GError **error);
+/* Splits ADDR:PORT, [V6]:PORT, ADDR (*default_port* then) or :PORT; free *ret_host with g_free(). */
+gboolean settings_split_address(const char *address, guint16 default_port, char **ret_host,
+                                guint16 *ret_port, GError **error);

@@ -11,6 +11,8 @@
 void common_options_clear(CommonOptions *common)
 {
     g_clear_pointer(&common->socket, g_free);
+    g_clear_pointer(&common->host, g_free);
+    g_clear_pointer(&common->pki, g_free);
 }
 
 static GOptionContext *make_context(const CliSpec *spec)
@@ -21,17 +23,64 @@ static GOptionContext *make_context(const CliSpec *spec)
         {"socket", 0, 0, G_OPTION_ARG_FILENAME, &spec->common->socket,
          "The agent's control socket (default: $VMFERRY_SOCKET, then /run/vmferry/agent.sock)",
          "PATH"},
+        {"host", 0, 0, G_OPTION_ARG_STRING, &spec->common->host,
+         "Another host's agent, over the network (default: $VMFERRY_HOST, then this host's)",
+         "HOST[:PORT]"},
+        {"pki", 0, 0, G_OPTION_ARG_FILENAME, &spec->common->pki,
+         "The certificate for that (default: $VMFERRY_PKI, then /etc/vmferry/pki)", "DIR"},
         {NULL},
     };
 
-    if (!spec->talks)
-        common[1] = (GOptionEntry){NULL};
+    common[spec->remote ? 4 : spec->talks ? 2 : 1] = (GOptionEntry){NULL};
     g_option_context_set_description(context, spec->description);
     g_option_context_set_strict_posix(context, spec->stops_at_argument);
     if (spec->entries)
         g_option_context_add_main_entries(context, spec->entries, NULL);
     g_option_context_add_main_entries(context, common, NULL);
     return context;
+}
+
+static const char *find_host(const CommonOptions *common)
+{
+    const char *host = common->host ? common->host : g_getenv("VMFERRY_HOST");
+
+    return host && *host && !common->socket ? host : NULL;
+}
+
+gboolean cli_is_remote(const CommonOptions *common)
+{
+    return find_host(common) != NULL;
+}
+
+Client *cli_connect(const CommonOptions *common, GError **error)
+{
+    const char *host = find_host(common);
+
+    return host ? client_new_tls(host, common->pki, error) : client_new(common->socket);
+}
+
+json_t *cli_call(const CommonOptions *common, const char *method, const char *path, json_t *body,
+                 GError **error)
+{
+    g_autoptr(Client) client = cli_connect(common, error);
+
+    if (client)
+        return client_call(client, method, path, body, error);
+    json_decref(body);
+    return NULL;
+}
+
+/* A guest must not be ended here because its user thinks of another host. */
+static gboolean check_host(const CliSpec *spec)
+{
+    if (spec->remote && spec->common->host && spec->common->socket)
+        cli_usage_error("--host and --socket exclude each other");
+    else if (spec->talks && !spec->remote && cli_is_remote(spec->common))
+        cli_usage_error("this works with the agent of this host only, and VMFERRY_HOST names "
+                        "another: unset it, or give --socket");
+    else
+        return TRUE;
+    return FALSE;
 }
 
 gboolean cli_parse(const CliSpec *spec, int *argc, char ***argv)
@@ -48,7 +97,7 @@ gboolean cli_parse(const CliSpec *spec, int *argc, char ***argv)
     }
     if (!done)
         cli_usage_error("%s", error->message);
-    return done;
+    return done && check_host(spec);
 }
 
 int cli_usage_error(const char *format, ...)

@@ -4,7 +4,7 @@
  * Theory of operation: main.c finds the verb; each verb has a file of its own
  * with a function of the type VerbMain that gets the arguments from the verb's
  * name on.  A verb parses its options with cli_parse(), asks the
- * local agent through client/client.h, and prints: for users by default, one JSON
+ * agent (of this host, or of another) through client/client.h, and prints: for users by default, one JSON
  * object (or one a line) with --json.  Answers go to standard output, errors
  * and progress to standard error.
  */
@@ -15,6 +15,7 @@
 
 #include "base/error.h"
 #include "base/json.h"
+#include "client/client.h"
 
 /* A contract with scripts; see vmferry(1). */
 typedef enum {
@@ -36,6 +37,7 @@ typedef struct {
 /* Options that verbs share. */
 typedef struct {
     char *socket;
+    char *host, *pki; /* the agent of another host */
     gboolean json;
 } CommonOptions;
 
@@ -48,12 +50,23 @@ typedef struct {
     const GOptionEntry *entries; /* of this verb, or NULL */
     CommonOptions *common;       /* where --json and (with talks) --socket go */
     gboolean talks;              /* to the agent: takes --socket */
+    gboolean remote;             /* also to one of another host: takes --host and --pki */
     gboolean stops_at_argument;  /* options end at the first other argument */
 } CliSpec;
 
 /* Parses and removes the options.  FALSE: EXIT_USAGE, after the error was
  * shown.  Prints the help and exits where it is asked for. */
 gboolean cli_parse(const CliSpec *spec, int *argc, char ***argv);
+
+/* The agent that the options, or VMFERRY_HOST, name; by default this host's. */
+Client *cli_connect(const CommonOptions *common, GError **error);
+
+/* client_call() of that one.  *body* (may be NULL) is taken. */
+json_t *cli_call(const CommonOptions *common, const char *method, const char *path, json_t *body,
+                 GError **error);
+
+/* TRUE where that is the agent of another host. */
+gboolean cli_is_remote(const CommonOptions *common);
 
 /* Shows a usage error of the running verb; returns EXIT_USAGE. */
 int cli_usage_error(const char *format, ...) G_GNUC_PRINTF(1, 2);
@@ -92,6 +105,8 @@ int verb_migrate(int argc, char **argv);
 int verb_protect(int argc, char **argv);
 int verb_unprotect(int argc, char **argv);
 int verb_failover(int argc, char **argv);
+int verb_bandwidth(int argc, char **argv);
+int verb_estimate(int argc, char **argv);
 int verb_cancel(int argc, char **argv);
 int verb_resolve(int argc, char **argv);
 int verb_check(int argc, char **argv);

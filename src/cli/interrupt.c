@@ -30,9 +30,8 @@ void interrupt_block(void)
 static gpointer cancel_thread(gpointer data)
 {
     Watch *watch = data;
-    g_autoptr(Client) client = client_new(watch->common.socket);
     g_autoptr(GError) error = NULL;
-    g_autoptr(json_t) answer = client_call(client, "POST", watch->path, NULL, &error);
+    g_autoptr(json_t) answer = cli_call(&watch->common, "POST", watch->path, NULL, &error);
 
     if (!answer)
         fprintf(stderr, "%s: cancel: %s\n", g_get_prgname(), error->message);
@@ -61,6 +60,8 @@ void interrupt_watch(const CommonOptions *common, const char *guest)
     Watch *watch = g_new0(Watch, 1);
 
     watch->common.socket = g_strdup(common->socket);
+    watch->common.host = g_strdup(common->host);
+    watch->common.pki = g_strdup(common->pki);
     watch->path = cli_guest_path(guest, "/cancel");
     g_thread_unref(g_thread_new("signals", signal_thread, watch));
 }

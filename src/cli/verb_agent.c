@@ -14,7 +14,7 @@ static const char description[] =
     "Options win over the configuration file (man 5 vmferry-agent.conf).";
 
 typedef struct {
-    char *config, *listen, *socket, *state_dir, *runtime_dir, *pki;
+    char *config, *listen, *api, *socket, *state_dir, *runtime_dir, *pki;
     gboolean insecure, list_faults, debug, json;
 } Options;
 
@@ -22,6 +22,7 @@ static void options_clear(Options *options)
 {
     g_free(options->config);
     g_free(options->listen);
+    g_free(options->api);
     g_free(options->socket);
     g_free(options->state_dir);
     g_free(options->runtime_dir);
@@ -43,13 +44,13 @@ static void replace_path(char **field, char *value)
     g_free(value);
 }
 
-static gboolean check_listen(const AgentSettings *settings, GError **error)
+static gboolean check_address(const char *address, GError **error)
 {
     g_autofree char *host = NULL;
     guint16 port;
 
-    return g_str_equal(settings->listen, "none") ||
-           settings_split_address(settings->listen, &host, &port, error);
+    return g_str_equal(address, "none") ||
+           settings_split_address(address, CLIENT_DEFAULT_PORT, &host, &port, error);
 }
 
 static AgentSettings *make_settings(Options *options, GError **error)
@@ -60,12 +61,15 @@ static AgentSettings *make_settings(Options *options, GError **error)
     if (!agent_settings_load(settings, path, options->config != NULL, error))
         return NULL;
     replace(&settings->listen, g_steal_pointer(&options->listen));
+    replace(&settings->api, g_steal_pointer(&options->api));
     replace_path(&settings->socket, g_steal_pointer(&options->socket));
     replace_path(&settings->state_dir, g_steal_pointer(&options->state_dir));
     replace_path(&settings->runtime_dir, g_steal_pointer(&options->runtime_dir));
     replace_path(&settings->pki_dir, g_steal_pointer(&options->pki));
     settings->insecure |= options->insecure;
-    return check_listen(settings, error) ? g_steal_pointer(&settings) : NULL;
+    return check_address(settings->listen, error) && check_address(settings->api, error)
+               ? g_steal_pointer(&settings)
+               : NULL;
 }
 
 static int list_faults(void)
@@ -104,6 +108,10 @@ int verb_agent(int argc, char **argv)
          "Configuration file (default: " SETTINGS_DEFAULT_FILE ")", "FILE"},
         {"listen", 0, 0, G_OPTION_ARG_STRING, &o.listen,
          "Where other agents reach this one, or \"none\" (default: 0.0.0.0:4747)", "ADDR:PORT"},
+        {"api", 0, 0, G_OPTION_ARG_STRING, &o.api,
+         "Where those that [api] in the configuration file names reach the API over the network "
+         "(default: \"none\"; the port is 4748 by default)",
+         "ADDR:PORT"},
         {"socket", 0, 0, G_OPTION_ARG_FILENAME, &o.socket,
          "Control socket (default: /run/vmferry/agent.sock)", "PATH"},
         {"state-dir", 0, 0, G_OPTION_ARG_FILENAME, &o.state_dir,

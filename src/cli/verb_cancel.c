@@ -22,9 +22,11 @@ static void tell(const char *name, json_t *report, int code)
 int verb_cancel(int argc, char **argv)
 {
     g_auto(CommonOptions) common = {0};
-    CliSpec spec = {
-        .parameters = "NAME", .description = description, .common = &common, .talks = TRUE};
-    g_autoptr(Client) client = NULL;
+    CliSpec spec = {.parameters = "NAME",
+                    .description = description,
+                    .common = &common,
+                    .talks = TRUE,
+                    .remote = TRUE};
     g_autoptr(GError) error = NULL;
     g_autoptr(json_t) report = NULL;
     g_autofree char *path = NULL;
@@ -35,8 +37,7 @@ int verb_cancel(int argc, char **argv)
     path = cli_guest_path(argv[1], "/cancel");
     if (!path)
         return EXIT_USAGE;
-    client = client_new(common.socket);
-    report = client_call(client, "POST", path, NULL, &error);
+    report = cli_call(&common, "POST", path, NULL, &error);
     if (!report)
         return cli_fail(&common, error);
     code = report_get_cancel_exit(report);

@@ -76,14 +76,12 @@ static void print_disks(json_t *disks, const char *guest)
 static int list(const CommonOptions *common, const char *guest)
 {
     g_autofree char *path = cli_guest_path(guest, "/disks");
-    g_autoptr(Client) client = NULL;
     g_autoptr(GError) error = NULL;
     g_autoptr(json_t) answer = NULL;
 
     if (!path)
         return EXIT_USAGE;
-    client = client_new(common->socket);
-    answer = client_call(client, "GET", path, NULL, &error);
+    answer = cli_call(common, "GET", path, NULL, &error);
     if (!answer)
         return cli_fail(common, error);
     if (common->json)
@@ -96,8 +94,11 @@ static int list(const CommonOptions *common, const char *guest)
 int verb_disk(int argc, char **argv)
 {
     g_auto(CommonOptions) common = {0};
-    CliSpec spec = {
-        .parameters = "list NAME", .description = description, .common = &common, .talks = TRUE};
+    CliSpec spec = {.parameters = "list NAME",
+                    .description = description,
+                    .common = &common,
+                    .talks = TRUE,
+                    .remote = TRUE};
 
     if (!cli_parse(&spec, &argc, &argv))
         return EXIT_USAGE;

@@ -50,7 +50,8 @@ int verb_events(int argc, char **argv)
                     .description = description,
                     .entries = entries,
                     .common = &common,
-                    .talks = TRUE};
+                    .talks = TRUE,
+                    .remote = TRUE};
     g_autoptr(Client) client = NULL;
     g_autoptr(GError) error = NULL;
     g_autofree char *path = NULL;
@@ -61,9 +62,9 @@ int verb_events(int argc, char **argv)
     if (since < 0)
         return cli_usage_error("--since must not be negative");
     printer.guest = argc == 2 ? argv[1] : NULL;
-    client = client_new(common.socket);
+    client = cli_connect(&common, &error);
     path = g_strdup_printf("/v1/events?since=%" G_GINT64_FORMAT "&follow=%d", since, follow);
-    if (!client_stream(client, "GET", path, NULL, print_event, &printer, &error))
+    if (!client || !client_stream(client, "GET", path, NULL, print_event, &printer, &error))
         return cli_fail(&common, error);
     return EXIT_DONE;
 }

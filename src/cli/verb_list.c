@@ -77,10 +77,9 @@ static void print_names(json_t *guests)
 
 static int list(const CommonOptions *common, gboolean names, gboolean moved)
 {
-    g_autoptr(Client) client = client_new(common->socket);
     g_autoptr(GError) error = NULL;
     g_autoptr(json_t) answer =
-        client_call(client, "GET", moved ? "/v1/departures" : "/v1/guests", NULL, &error);
+        cli_call(common, "GET", moved ? "/v1/departures" : "/v1/guests", NULL, &error);
     json_t *entries = json_object_get(answer, moved ? "departures" : "guests");
 
     if (!answer)
@@ -106,8 +105,11 @@ int verb_list(int argc, char **argv)
          "Show those that have moved away instead, and where to", NULL},
         {NULL},
     };
-    CliSpec spec = {
-        .description = description, .entries = entries, .common = &common, .talks = TRUE};
+    CliSpec spec = {.description = description,
+                    .entries = entries,
+                    .common = &common,
+                    .talks = TRUE,
+                    .remote = TRUE};
 
     if (!cli_parse(&spec, &argc, &argv) || !cli_check_arguments(argc, 0, 0, "options only"))
         return EXIT_USAGE;

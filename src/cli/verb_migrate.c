@@ -31,7 +31,7 @@ typedef struct {
     Recording recording;
     json_t *report; /* NULL until it came */
     char phase[16]; /* the last one seen */
-    pid_t pid;      /* the guest's, before the move */
+    pid_t pid;      /* the guest's on this host, before the move; 0: not known */
 } Run;
 
 /* ---- while it moves ---- */
@@ -70,11 +70,11 @@ static void note_pid(Run *run, Client *client)
  * *ret_gone: it is back and has no such guest. */
 static json_t *ask_returned_agent(Run *run, gboolean *ret_gone)
 {
-    g_autoptr(Client) client = client_new(run->arguments->common.socket);
+    g_autoptr(Client) client = cli_connect(&run->arguments->common, NULL);
     g_autofree char *path = cli_guest_path(run->guest, NULL);
 
     *ret_gone = FALSE;
-    for (int i = 0; i < RETURN_ATTEMPTS; i++) {
+    for (int i = 0; client && i < RETURN_ATTEMPTS; i++) {
         g_autoptr(GError) error = NULL;
         json_t *guest = client_call(client, "GET", path, NULL, &error);
         const char *state = guest ? json_text_or(guest, "state", "") : "";
@@ -149,10 +149,15 @@ static int finish(Run *run)
 
 static int follow(Run *run, json_t *request, const char *path)
 {
-    g_autoptr(Client) client = client_new(run->arguments->common.socket);
     g_autoptr(GError) error = NULL;
+    g_autoptr(Client) client = cli_connect(&run->arguments->common, &error);
 
-    note_pid(run, client);
+    if (!client) {
+        json_decref(request);
+        return cli_fail(&run->arguments->common, error);
+    }
+    if (!cli_is_remote(&run->arguments->common))
+        note_pid(run, client);
     interrupt_watch(&run->arguments->common, run->guest);
     progress_init(&run->progress);
     client_stream(client, "POST", path, request, on_line, run, &error);
@@ -168,9 +173,8 @@ static int follow(Run *run, json_t *request, const char *path)
 static int detach(const MigrateArguments *arguments, const char *guest, json_t *request,
                   const char *path)
 {
-    g_autoptr(Client) client = client_new(arguments->common.socket);
     g_autoptr(GError) error = NULL;
-    g_autoptr(json_t) answer = client_call(client, "POST", path, request, &error);
+    g_autoptr(json_t) answer = cli_call(&arguments->common, "POST", path, request, &error);
 
     if (!answer)
         return cli_fail(&arguments->common, error);
@@ -211,7 +215,8 @@ int verb_migrate(int argc, char **argv)
                     .description = description,
                     .entries = arguments.entries,
                     .common = &arguments.common,
-                    .talks = TRUE};
+                    .talks = TRUE,
+                    .remote = TRUE};
 
     migrate_arguments_init(&arguments);
     if (!cli_parse(&spec, &argc, &argv) || !cli_check_arguments(argc, 2, 2, "NAME and HOST[:PORT]"))

@@ -78,11 +78,15 @@ static int finish(const Following *following, const char *name, const GError *er
 static int follow(const ProtectArguments *arguments, const char *name, const char *path,
                   json_t *request)
 {
-    g_autoptr(Client) client = client_new(arguments->common.socket);
     g_autoptr(GError) error = NULL;
+    g_autoptr(Client) client = cli_connect(&arguments->common, &error);
     Following following = {.arguments = arguments};
     int code;
 
+    if (!client) {
+        json_decref(request);
+        return cli_fail(&arguments->common, error);
+    }
     interrupt_watch(&arguments->common, name);
     progress_init(&following.progress);
     client_stream(client, "POST", path, request, on_line, &following, &error);
@@ -98,9 +102,8 @@ static int follow(const ProtectArguments *arguments, const char *name, const cha
 static int detach(const ProtectArguments *arguments, const char *name, const char *path,
                   json_t *request)
 {
-    g_autoptr(Client) client = client_new(arguments->common.socket);
     g_autoptr(GError) error = NULL;
-    g_autoptr(json_t) answer = client_call(client, "POST", path, request, &error);
+    g_autoptr(json_t) answer = cli_call(&arguments->common, "POST", path, request, &error);
 
     if (!answer)
         return cli_fail(&arguments->common, error);
@@ -209,7 +212,8 @@ int verb_protect(int argc, char **argv)
                     .description = protect_description,
                     .entries = entries,
                     .common = &arguments.common,
-                    .talks = TRUE};
+                    .talks = TRUE,
+                    .remote = TRUE};
 
     if (!cli_parse(&spec, &argc, &argv) || !cli_check_arguments(argc, 2, 2, "NAME and HOST[:PORT]"))
         return EXIT_USAGE;
@@ -224,7 +228,6 @@ static int call(const CommonOptions *common, const char *name, const char *suffi
                 const char *said)
 {
     g_autofree char *path = cli_guest_path(name, suffix);
-    g_autoptr(Client) client = NULL;
     g_autoptr(json_t) answer = NULL;
     g_autoptr(GError) error = NULL;
 
@@ -232,8 +235,7 @@ static int call(const CommonOptions *common, const char *name, const char *suffi
         json_decref(request);
         return EXIT_USAGE;
     }
-    client = client_new(common->socket);
-    answer = client_call(client, "POST", path, request, &error);
+    answer = cli_call(common, "POST", path, request, &error);
     if (!answer)
         return cli_fail(common, error);
     if (common->json)
@@ -260,7 +262,8 @@ int verb_unprotect(int argc, char **argv)
                         "what it has of it.",
                     .entries = entries,
                     .common = &common,
-                    .talks = TRUE};
+                    .talks = TRUE,
+                    .remote = TRUE};
 
     if (!cli_parse(&spec, &argc, &argv) || !cli_check_arguments(argc, 1, 1, "one NAME"))
         return EXIT_USAGE;
@@ -278,7 +281,8 @@ int verb_failover(int argc, char **argv)
                         "Where this host has died, say `vmferry resolve NAME --keep\nhere` "
                         "on the standby, unless a witness has decided already.",
                     .common = &common,
-                    .talks = TRUE};
+                    .talks = TRUE,
+                    .remote = TRUE};
 
     if (!cli_parse(&spec, &argc, &argv) || !cli_check_arguments(argc, 1, 1, "one NAME"))
         return EXIT_USAGE;

@@ -208,8 +208,11 @@ static int fail(const CommonOptions *common, Client *client, const GError *error
 int verb_status(int argc, char **argv)
 {
     g_auto(CommonOptions) common = {0};
-    CliSpec spec = {
-        .parameters = "[NAME]", .description = description, .common = &common, .talks = TRUE};
+    CliSpec spec = {.parameters = "[NAME]",
+                    .description = description,
+                    .common = &common,
+                    .talks = TRUE,
+                    .remote = TRUE};
     g_autoptr(Client) client = NULL;
     g_autoptr(GError) error = NULL;
     g_autoptr(json_t) answer = NULL;
@@ -220,8 +223,8 @@ int verb_status(int argc, char **argv)
     path = argc == 2 ? cli_guest_path(argv[1], NULL) : g_strdup("/v1/status");
     if (!path)
         return EXIT_USAGE;
-    client = client_new(common.socket);
-    answer = client_call(client, "GET", path, NULL, &error);
+    client = cli_connect(&common, &error);
+    answer = client ? client_call(client, "GET", path, NULL, &error) : NULL;
     if (!answer)
         return fail(&common, client, error);
     if (common.json)

@@ -1,8 +1,15 @@
 /*
- * Talking to the local agent
+ * Talking to an agent
  *
- * HTTP over its Unix socket; blocking.  Errors of the agent come back with its
- * code and message.  VMFERRY_ERROR_DISCONNECTED: no agent, or it went away.
+ * HTTP over the Unix socket of the local one, or HTTPS to one on another host; blocking.  Errors of
+ * the agent come back with its code and message.  VMFERRY_ERROR_DISCONNECTED: no agent, or it went
+ * away.  Over the network also VMFERRY_ERROR_TIMEOUT, and VMFERRY_ERROR_REFUSED where either side
+ * does not trust the other's certificate.
+ *
+ * Theory of operation: each call runs libsoup in a main context of the client's own until it is
+ * answered or too late; no thread, and no other main loop, has a part in it.
+ *
+ * Threads: one at a time.
  */
 #pragma once
 
@@ -12,11 +19,30 @@
 #include "base/json.h"
 
 #define CLIENT_DEFAULT_SOCKET "/run/vmferry/agent.sock"
+/* Of the API over the network. */
+#define CLIENT_DEFAULT_PORT 4748
 
 typedef struct Client Client;
 
 /* *socket*: NULL for VMFERRY_SOCKET or, without that, the default. */
 Client *client_new(const char *socket);
+
+/* How long it takes over the network to connect; to answer (`cancel` waits for a minute); and
+ * between two lines of an answer that goes on. */
+#define CLIENT_CONNECT_MS 5000
+#define CLIENT_ANSWER_MS 75000
+#define CLIENT_SILENCE_MS 30000
+
+#define CLIENT_DEFAULT_PKI "/etc/vmferry/pki"
+
+/* To the agent at *address* (HOST[:PORT]) with the certificate in *pki* (ca.crt, host.crt,
+ * host.key; NULL for VMFERRY_PKI or, without that, the default).  Connects when it is called.  NULL
+ * with *error* where the address or the certificate cannot be used. */
+Client *client_new_tls(const char *address, const char *pki, GError **error);
+
+/* In place of the constants above, in ms; 0: no limit. */
+void client_set_timeouts(Client *client, guint connect_ms, guint answer_ms);
+
 void client_free(Client *client);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(Client, client_free)
 

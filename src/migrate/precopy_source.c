@@ -51,13 +51,12 @@ static ConvergenceLimits get_limits(const SourceMove *move)
 
 gboolean source_check_limits(SourceMove *move, GError **error)
 {
-    const MigrateOptions *options = &move->job->options;
     ConvergenceLimits limits = get_limits(move);
 
     return guest_memory_count_populated(move->memory, &move->populated_pages, error) &&
            convergence_check_limits(&limits, move->populated_pages * PAGE_BYTES,
-                                    (double)options->bandwidth_bytes_per_second / 1000,
-                                    SOURCE_EXPECTED_DEVICE_MS, error);
+                                    (double)source_get_rate(move) / 1000, SOURCE_EXPECTED_DEVICE_MS,
+                                    error);
 }
 
 /* A limit that would only fail when it is needed is better not counted on.  One
@@ -80,14 +79,13 @@ void source_begin_control(SourceMove *move)
     const MigrateOptions *options = &move->job->options;
     const MigrateSourceHost *host = &move->job->host;
 
-    precopy_control_init(
-        &move->control, work_set_get_account(move->work),
-        &(PrecopyOptions){
-            .limits = get_limits(move),
-            .link_limit_bytes_per_ms = (double)options->bandwidth_bytes_per_second / 1000,
-            .trace = options->record ? host->trace : NULL,
-            .user = host->user,
-        });
+    precopy_control_init(&move->control, work_set_get_account(move->work),
+                         &(PrecopyOptions){
+                             .limits = get_limits(move),
+                             .link_limit_bytes_per_ms = (double)source_get_rate(move) / 1000,
+                             .trace = options->record ? host->trace : NULL,
+                             .user = host->user,
+                         });
 }
 
 /* --- progress -------------------------------------------------------------------- */
@@ -125,6 +123,7 @@ void source_report_progress(SourceMove *move)
     progress->bytes_per_second = progress->phase == MIGRATE_PHASE_DISKS
                                      ? move->disk_bytes_per_ms * 1000
                                      : move->control.link.bytes_per_ms * 1000;
+    progress->bandwidth = source_get_rate(move);
     estimate_eta(move);
     if (move->job->host.progress)
         move->job->host.progress(progress, move->job->host.user);
@@ -157,6 +156,7 @@ static void measure_link(SourceMove *move)
     uint64_t sent_bytes = session_get_sent_bytes(move->session);
     gboolean buffered = !move->accepted && sent_bytes > FRAME_QUEUE_MOST_BYTES / 2;
 
+    precopy_control_set_link_limit(&move->control, (double)source_get_rate(move) / 1000);
     precopy_control_note_link(&move->control, source_now_ms(move), sent_bytes,
                               session_get_backlog_bytes(move->session), buffered);
 }

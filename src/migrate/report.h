@@ -32,6 +32,7 @@ typedef struct {
     uint64_t round_bytes_done;
     uint64_t wire_bytes;     /* since the start */
     double bytes_per_second; /* recent */
+    uint64_t bandwidth;      /* the limit, bytes per second; 0: none */
     double eta_ms;           /* to the end; negative: not known yet */
     double elapsed_ms;
     double run_share;         /* of time that the vCPUs may run; 1 (or unset, 0): all */

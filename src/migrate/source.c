@@ -61,6 +61,13 @@ gboolean source_describe(SourceMove *move, GError **error)
            (move->job->options.reclaim_free || source_check_limits(move, error));
 }
 
+uint64_t source_get_rate(const SourceMove *move)
+{
+    const MigrateSourceJob *job = move->job;
+
+    return job->rate ? move_rate_get(job->rate) : job->options.bandwidth_bytes_per_second;
+}
+
 gboolean source_connect(SourceMove *move, const char *purpose, GError **error)
 {
     guint version;
@@ -69,7 +76,10 @@ gboolean source_connect(SourceMove *move, const char *purpose, GError **error)
                                     move->cancellable, error);
     if (!move->session)
         return FALSE;
-    session_set_rate(move->session, move->job->options.bandwidth_bytes_per_second);
+    if (move->job->rate)
+        move_rate_attach(move->job->rate, move->session);
+    else
+        session_set_rate(move->session, move->job->options.bandwidth_bytes_per_second);
     if (!session_greet(move->session, purpose, &move->peer, &version, error))
         return FALSE;
     session_set_transaction(move->session, move->transaction);
@@ -465,6 +475,8 @@ void source_clear(SourceMove *move)
     g_strfreev(move->command_line);
     if (move->session)
         move->report->wire_bytes = session_get_sent_bytes(move->session);
+    if (move->job->rate)
+        move_rate_attach(move->job->rate, NULL);
     session_unref(move->session);
     hello_message_clear(&move->peer);
     page_source_free(move->pages);

@@ -5,6 +5,7 @@
 
 #include <gio/gio.h>
 
+#include "migrate/move_rate.h"
 #include "migrate/report.h"
 #include "vmm/vmm.h"
 #include "wire/channel.h"
@@ -80,6 +81,7 @@ typedef struct {
     const char *source_name;       /* for the report */
     ChannelOptions channel;
     MigrateOptions options;
+    MoveRate *rate; /* borrowed; NULL: that of *options*, which does not change */
     json_t
         *disk_modes; /* what its user wants of single disks: {id: DiskMode's name}; NULL: nothing */
     MigrateSourceHost host;

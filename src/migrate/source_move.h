@@ -103,6 +103,9 @@ static inline gboolean source_is_protected(const SourceMove *move)
            migrate_options_may_split(&move->job->options);
 }
 
+/* The rate limit as it is now; 0: none (source.c). */
+uint64_t source_get_rate(const SourceMove *move);
+
 /* Milliseconds since the move's start. */
 double source_now_ms(const SourceMove *move);
 

@@ -266,7 +266,9 @@ static void note_sender(PostcopySender *sender, gpointer user)
 
 static uint64_t get_rate(gpointer user)
 {
-    return source_store_get_rate(user);
+    SourceMove *move = user;
+
+    return source_store_is_used(move) ? source_store_get_rate(move) : source_get_rate(move);
 }
 
 static PostcopySourceJob make_job(SourceMove *move, CheckpointPart *part)
@@ -287,11 +289,11 @@ static PostcopySourceJob make_job(SourceMove *move, CheckpointPart *part)
         .give_up = move->deltas ? give_up : NULL,
         .gate = move->gate,
         .sender = get_options(move),
-        .rate = job->options.bandwidth_bytes_per_second,
+        .rate = source_get_rate(move),
         .get_channel = get_channel,
         .progress = note_progress,
         .get_uncovered = stored ? get_uncovered : NULL,
-        .get_rate = stored ? get_rate : NULL,
+        .get_rate = get_rate,
         .note_sender = stored ? note_sender : NULL,
         .is_stopping = is_stopping,
         .has_ended = has_ended,

@@ -36,6 +36,7 @@
 
 struct SourceStore {
     const MigrateSourceHost *host;
+    uint64_t limit; /* of the move, when the store was told its share */
     StoreSource *store;
     char *name;
     GPtrArray *written; /* since it was sent, and more: a PageSet a region; NULL: not yet */
@@ -162,6 +163,16 @@ static gboolean collect(SourceMove *move, const WorkBatch *batch, GError **error
 }
 
 /* A StoreSourceBefore: what is read after this is found again where it is written. */
+/* Before the pause nothing else is sent: all of the limit is the store's. */
+static void follow_rate(SourceMove *move)
+{
+    uint64_t limit = source_get_rate(move);
+
+    if (limit != move->store->limit)
+        store_source_set_rate(move->store->store, limit);
+    move->store->limit = limit;
+}
+
 static gboolean before_batch(const WorkBatch *batch, gpointer user, GError **error)
 {
     SourceMove *move = user;
@@ -172,6 +183,7 @@ static gboolean before_batch(const WorkBatch *batch, gpointer user, GError **err
         return FALSE;
     }
     move->progress.round_bytes_done += batch->pages * PAGE_BYTES;
+    follow_rate(move);
     if (clock_now_ns() - move->last_progress_ns > PROGRESS_INTERVAL_NS)
         source_report_progress(move);
     return TRUE;
@@ -279,7 +291,8 @@ gboolean source_store_fill(SourceMove *move, GError **error)
         return TRUE;
     }
     source_set_phase(move, MIGRATE_PHASE_STORE);
-    store_source_set_rate(store->store, move->job->options.bandwidth_bytes_per_second);
+    store->limit = source_get_rate(move);
+    store_source_set_rate(store->store, store->limit);
     store_source_set_packing(store->store, move->job->options.compress, move->report->streams);
     store->written = page_regions_new_sets(move->pages->regions);
     work_set_note_written(move->work, store->written);
@@ -368,7 +381,7 @@ static void on_lost(const GError *why, gpointer user)
 
 static uint64_t get_store_rate(const SourceMove *move)
 {
-    uint64_t limit = move->job->options.bandwidth_bytes_per_second;
+    uint64_t limit = source_get_rate(move);
 
     if (limit)
         return MAX(limit / STORE_SHARE, 1);
@@ -379,6 +392,7 @@ void source_store_begin_rest(SourceMove *move)
 {
     if (!source_store_is_used(move))
         return;
+    move->store->limit = source_get_rate(move);
     store_source_set_rate(move->store->store, get_store_rate(move));
     store_source_begin_rest(move->store->store, move->outstanding, on_lost, move->store);
 }
@@ -395,8 +409,11 @@ void source_store_note_sender(SourceMove *move, PostcopySender *sender)
 
 uint64_t source_store_get_rate(SourceMove *move)
 {
-    uint64_t limit = move->job->options.bandwidth_bytes_per_second;
+    uint64_t limit = source_get_rate(move);
 
+    if (limit != move->store->limit)
+        store_source_set_rate(move->store->store, get_store_rate(move));
+    move->store->limit = limit;
     if (limit == 0 || !store_source_is_filling(move->store->store))
         return limit;
     return limit - MAX(limit / STORE_SHARE, 1);

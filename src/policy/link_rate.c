@@ -14,6 +14,13 @@ void link_rate_start(LinkRate *rate, double now_ms, uint64_t sent_bytes, uint64_
     rate->started = TRUE;
 }
 
+void link_rate_set_limit(LinkRate *rate, double limit)
+{
+    rate->limit = limit;
+    if (limit > 0)
+        rate->bytes_per_ms = MIN(rate->bytes_per_ms, limit);
+}
+
 static gboolean is_busy(const LinkRate *rate, double now_rate, uint64_t carried, uint64_t backlog)
 {
     double least = LINK_RATE_BACKLOG_SHARE * (double)carried;

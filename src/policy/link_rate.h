@@ -37,6 +37,10 @@ typedef struct {
 /* Begins at these readings: what came before says nothing. */
 void link_rate_start(LinkRate *rate, double now_ms, uint64_t sent_bytes, uint64_t backlog_bytes);
 
+/* The limit is another one from now on (0: none).  What was carried under one that was lower says
+ * little: the rate is taken for what it was, and follows as it is measured. */
+void link_rate_set_limit(LinkRate *rate, double limit);
+
 /* FALSE: so far no window is over that began while something was sent, so the link may be what
  * limits though there was no backlog at its begin. */
 gboolean link_rate_is_clear(const LinkRate *rate);

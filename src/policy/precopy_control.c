@@ -116,6 +116,12 @@ void precopy_control_note_sync(PrecopyControl *control, double now_ms, double fa
 
 /* --- rounds -------------------------------------------------------------------- */
 
+void precopy_control_set_link_limit(PrecopyControl *control, double bytes_per_ms)
+{
+    control->options.link_limit_bytes_per_ms = bytes_per_ms;
+    link_rate_set_limit(&control->link, bytes_per_ms);
+}
+
 void precopy_control_begin_round(PrecopyControl *control, double now_ms, uint64_t sent_bytes)
 {
     control->in_round = TRUE;

@@ -105,6 +105,9 @@ PrecopyStep precopy_control_get_step(const PrecopyControl *control);
 void precopy_control_note_link(PrecopyControl *control, double now_ms, uint64_t sent_bytes,
                                uint64_t backlog_bytes, gboolean buffered);
 
+/* The user's limit is this one from now on. */
+void precopy_control_set_link_limit(PrecopyControl *control, double bytes_per_ms);
+
 void precopy_control_begin_round(PrecopyControl *control, double now_ms, uint64_t sent_bytes);
 /* A batch of *pages* was handed to the link; 0: none was left. */
 void precopy_control_note_batch(PrecopyControl *control, double now_ms, uint64_t pages);

@@ -78,6 +78,13 @@ static gboolean take_certificate_name(Channel *channel, GError **error)
     g_free(channel->peer_name);
     channel->peer_name = stream_get_certificate_name(channel->stream);
     channel->peer_certificate = stream_get_certificate_digest(channel->stream);
+    /* Else who may use an agent's API could bring it a guest, with a command line of their own. */
+    if (channel->peer_name && !stream_is_of_host(channel->stream)) {
+        error_set(error, VMFERRY_ERROR_REFUSED,
+                  "%s: its certificate is not a host's (`vmferry pki issue` makes those)",
+                  channel->peer_name);
+        return FALSE;
+    }
     if (channel->peer_name && channel->peer_certificate)
         return TRUE;
     error_set(error, VMFERRY_ERROR_REFUSED, "%s: its certificate names no host", channel->label);

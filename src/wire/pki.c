@@ -179,22 +179,41 @@ static gboolean copy_ca(const char *directory, X509 *ca, GError **error)
     return FALSE;
 }
 
-gboolean pki_issue(const char *directory, const char *host, const char *const *extra_names,
-                   guint days, const char *out_directory, GError **error)
+static gboolean publish_end(const char *out_directory, X509 *ca, EVP_PKEY *key, X509 *certificate,
+                            GError **error)
 {
     static const char hint[] = "remove host.key and host.crt there to issue new ones";
-    g_autoptr(X509) ca = NULL;
-    g_autoptr(EVP_PKEY) ca_key = NULL;
-    g_autoptr(EVP_PKEY) key = NULL;
-    g_autoptr(X509) certificate = NULL;
 
-    if (!load_ca(directory, &ca, &ca_key, error) || !(key = pki_make_key(error)) ||
-        !(certificate = pki_make_host(key, host, extra_names, days, ca, ca_key, error)))
-        return FALSE;
     if (!make_folder(out_directory, error) ||
         !refuse_existing(out_directory, "host.key", hint, error) ||
         !refuse_existing(out_directory, "host.crt", hint, error) ||
         !copy_ca(out_directory, ca, error))
         return FALSE;
     return publish_pair(out_directory, "host.key", key, "host.crt", certificate, error);
+}
+
+gboolean pki_issue(const char *directory, const char *host, const char *const *extra_names,
+                   guint days, const char *out_directory, GError **error)
+{
+    g_autoptr(X509) ca = NULL;
+    g_autoptr(EVP_PKEY) ca_key = NULL;
+    g_autoptr(EVP_PKEY) key = NULL;
+    g_autoptr(X509) certificate = NULL;
+
+    return load_ca(directory, &ca, &ca_key, error) && (key = pki_make_key(error)) &&
+           (certificate = pki_make_host(key, host, extra_names, days, ca, ca_key, error)) &&
+           publish_end(out_directory, ca, key, certificate, error);
+}
+
+gboolean pki_issue_engine(const char *directory, const char *name, guint days,
+                          const char *out_directory, GError **error)
+{
+    g_autoptr(X509) ca = NULL;
+    g_autoptr(EVP_PKEY) ca_key = NULL;
+    g_autoptr(EVP_PKEY) key = NULL;
+    g_autoptr(X509) certificate = NULL;
+
+    return load_ca(directory, &ca, &ca_key, error) && (key = pki_make_key(error)) &&
+           (certificate = pki_make_engine(key, name, days, ca, ca_key, error)) &&
+           publish_end(out_directory, ca, key, certificate, error);
 }

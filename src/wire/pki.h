@@ -15,3 +15,8 @@ gboolean pki_init(const char *directory, guint days, GError **error);
  * this folder is all a host needs. */
 gboolean pki_issue(const char *directory, const char *host, const char *const *extra_names,
                    guint days, const char *out_directory, GError **error);
+
+/* The same for who reaches the agents' API over the network and is no host (an engine, a user): the
+ * files have the same names, and with this certificate nobody can be taken for another agent. */
+gboolean pki_issue_engine(const char *directory, const char *name, guint days,
+                          const char *out_directory, GError **error);

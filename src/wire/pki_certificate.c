@@ -170,11 +170,11 @@ static gboolean end_with_ca(X509 *certificate, X509 *ca)
     return X509_set1_notAfter(certificate, X509_get0_notAfter(ca));
 }
 
-static gboolean add_host_extensions(X509 *certificate, X509 *ca)
+static gboolean add_end_extensions(X509 *certificate, X509 *ca, const char *uses)
 {
     return add_extension(certificate, ca, NID_basic_constraints, "critical,CA:FALSE") &&
            add_extension(certificate, ca, NID_key_usage, "critical,digitalSignature") &&
-           add_extension(certificate, ca, NID_ext_key_usage, "serverAuth,clientAuth") &&
+           add_extension(certificate, ca, NID_ext_key_usage, uses) &&
            add_extension(certificate, ca, NID_subject_key_identifier, "hash") &&
            add_extension(certificate, ca, NID_authority_key_identifier, "keyid");
 }
@@ -196,19 +196,32 @@ static gboolean check_names(const char *host, const char *const *extra_names, GE
     return TRUE;
 }
 
-X509 *pki_make_host(EVP_PKEY *key, const char *host, const char *const *extra_names, guint days,
-                    X509 *ca, EVP_PKEY *ca_key, GError **error)
+/* *uses*: what its key may be used for, and nothing else. */
+static X509 *make_end(EVP_PKEY *key, const char *name, const char *const *extra_names,
+                      const char *uses, guint days, X509 *ca, EVP_PKEY *ca_key, GError **error)
 {
     g_autoptr(X509) certificate = NULL;
 
-    if (!check_days(days, error) || !check_names(host, extra_names, error))
+    if (!check_days(days, error) || !check_names(name, extra_names, error))
         return NULL;
-    certificate = make_certificate(key, host, days, ca);
-    if (!certificate || !end_with_ca(certificate, ca) || !add_host_extensions(certificate, ca) ||
-        !add_names(certificate, host, extra_names) ||
+    certificate = make_certificate(key, name, days, ca);
+    if (!certificate || !end_with_ca(certificate, ca) ||
+        !add_end_extensions(certificate, ca, uses) || !add_names(certificate, name, extra_names) ||
         !X509_sign(certificate, ca_key, EVP_sha256())) {
-        set_openssl_error(error, "making a host's certificate");
+        set_openssl_error(error, "making a certificate");
         return NULL;
     }
     return g_steal_pointer(&certificate);
+}
+
+X509 *pki_make_host(EVP_PKEY *key, const char *host, const char *const *extra_names, guint days,
+                    X509 *ca, EVP_PKEY *ca_key, GError **error)
+{
+    return make_end(key, host, extra_names, "serverAuth,clientAuth", days, ca, ca_key, error);
+}
+
+X509 *pki_make_engine(EVP_PKEY *key, const char *name, guint days, X509 *ca, EVP_PKEY *ca_key,
+                      GError **error)
+{
+    return make_end(key, name, NULL, "clientAuth", days, ca, ca_key, error);
 }

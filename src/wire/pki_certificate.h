@@ -18,5 +18,9 @@ X509 *pki_make_ca(EVP_PKEY *key, guint days, GError **error);
 X509 *pki_make_host(EVP_PKEY *key, const char *host, const char *const *extra_names, guint days,
                     X509 *ca, EVP_PKEY *ca_key, GError **error);
 
+/* The same for who only connects, to the agents' API: no host.  *name* becomes its only name. */
+X509 *pki_make_engine(EVP_PKEY *key, const char *name, guint days, X509 *ca, EVP_PKEY *ca_key,
+                      GError **error);
+
 /* TRUE for a DNS name or an IP address that may be in a certificate. */
 gboolean pki_check_name(const char *name, GError **error);

@@ -84,6 +84,11 @@ char *stream_get_certificate_digest(Stream *stream)
     return stream->tls ? tls_session_get_peer_digest(stream->tls) : NULL;
 }
 
+gboolean stream_is_of_host(Stream *stream)
+{
+    return stream->tls && tls_session_is_of_host(stream->tls);
+}
+
 /* ---- reading ---- */
 
 static void set_socket_error(const Stream *stream, int errnum, GError **error)

@@ -53,6 +53,9 @@ struct TlsSession *stream_get_tls(Stream *stream);
 char *stream_get_certificate_name(Stream *stream);
 char *stream_get_certificate_digest(Stream *stream);
 
+/* FALSE where the peer's certificate is for clients only (pki_issue_engine()): it is no host. */
+gboolean stream_is_of_host(Stream *stream);
+
 int stream_get_fd(const Stream *stream);
 
 /* Names the peer in errors; borrowed. */

@@ -112,6 +112,13 @@ char *tls_session_get_peer_digest(TlsSession *session)
     return g_string_free(text, FALSE);
 }
 
+gboolean tls_session_is_of_host(TlsSession *session)
+{
+    X509 *certificate = SSL_get0_peer_certificate(session->ssl);
+
+    return certificate && X509_check_purpose(certificate, X509_PURPOSE_SSL_SERVER, 0) == 1;
+}
+
 const char *tls_session_get_cipher(TlsSession *session)
 {
     return SSL_get_cipher_name(session->ssl);

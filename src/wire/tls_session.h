@@ -27,6 +27,9 @@ char *tls_session_get_peer_name(TlsSession *session);
 /* SHA-256 of its certificate in hexadecimal digits. */
 char *tls_session_get_peer_digest(TlsSession *session);
 
+/* TRUE where its certificate is one of a server, too. */
+gboolean tls_session_is_of_host(TlsSession *session);
+
 /* As stream_read(); *ret_raw* is the number of bytes taken from the socket. */
 ssize_t tls_session_read(TlsSession *session, void *buffer, size_t length, const char *label,
                          size_t *ret_raw, GError **error);

@@ -399,6 +399,7 @@ MigrateReport *migrate_source_run(const MigrateSourceJob *job, GCancellable *can
         job->host.trace(line, job->host.user);
     }
     fakes.options = job->options;
+    fakes.rate = move_rate_get(job->rate);
     g_strlcpy(fakes.disk_mode, json_text_or(job->disk_modes, "system", ""), sizeof fakes.disk_mode);
     if (g_cancellable_is_cancelled(cancellable))
         report->status = MIGRATE_CANCELLED;

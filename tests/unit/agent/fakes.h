@@ -38,7 +38,8 @@ typedef struct {
     gint hold;              /* atomic */
     gint progressed;        /* atomic: how often progress was told */
     guint trace_lines;      /* traced right before the end, where a trace is wanted */
-    MigrateOptions options; /* of the last move */
+    MigrateOptions options; /* of the last move … */
+    uint64_t rate;          /* … and its rate limit at the end … */
     char disk_mode[16];     /* … and of its disk "system"; "": none was given */
     /* What migrate_source_resolve() answers; negative: cannot be reached. */
     gint outcome;   /* atomic */

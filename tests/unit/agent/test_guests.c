@@ -463,6 +463,54 @@ static void test_traced_move(void **state)
     g_free(stream.status);
 }
 
+static void refuse(Host *host, const char *method, const char *path, json_t *body, int code,
+                   const char *words)
+{
+    GError *error = NULL;
+
+    assert_null(host_call(host, method, path, body, &error));
+    assert_error_says(error, code, words);
+}
+
+/* The rate limit of a move changes while it runs, and of no other. */
+static void test_rate_of_a_move(void **state)
+{
+    static const char path[] = "/v1/guests/web1/migrate";
+    Host *host = *state;
+    g_autoptr(json_t) begun = NULL;
+    g_autoptr(json_t) answer = NULL;
+    g_autoptr(json_t) view = NULL;
+    json_t *progress;
+
+    run_guest(host, "web1");
+    refuse(host, "PATCH", path, json_pack("{s:i}", "bandwidth", 5), VMFERRY_ERROR_REFUSED,
+           "web1 is not being moved from here");
+    fakes.status = MIGRATE_FAILED;
+    g_atomic_int_set(&fakes.hold, 1);
+    begun = host_call(
+        host, "POST", path,
+        json_pack("{s:s, s:b, s:i}", "destination", "hostb", "detach", TRUE, "bandwidth", 7), NULL);
+    assert_non_null(begun);
+    refuse(host, "PATCH", path, json_object(), VMFERRY_ERROR_INVALID, "\"bandwidth\" is missing");
+    refuse(host, "PATCH", path, json_pack("{s:i}", "bandwidth", -1), VMFERRY_ERROR_INVALID,
+           "bandwidth");
+    refuse(host, "POST", "/v1/guests/web1/estimate", NULL, VMFERRY_ERROR_BUSY,
+           "wait for that to end");
+    answer = host_call(host, "PATCH", path, json_pack("{s:i}", "bandwidth", 5000000), NULL);
+    assert_int_equal(json_count_or(answer, "bandwidth", 0), 5000000);
+    assert_int_equal(json_count_or(answer, "before", 0), 7);
+    view = host_call(host, "GET", "/v1/guests/web1", NULL, NULL);
+    progress = json_object_get(json_object_get(view, "activity"), "progress");
+    if (json_is_object(progress))
+        assert_int_equal(json_count_or(progress, "bandwidth", 0), 5000000);
+    host_assert_event(host, "bandwidth");
+    g_atomic_int_set(&fakes.hold, 0);
+    host_await_state(host, "web1", "running");
+    assert_int_equal(fakes.rate, 5000000);
+    refuse(host, "PATCH", path, json_pack("{s:i}", "bandwidth", 5), VMFERRY_ERROR_REFUSED,
+           "is not being moved");
+}
+
 /* What the settings say holds where the request says nothing. */
 static void test_options_of_a_move(void **state)
 {
@@ -734,6 +782,7 @@ int main(void)
         RUNNING(test_stopping_agent_cancels_and_leaves),
         RUNNING(test_streamed_move),
         RUNNING(test_traced_move),
+        RUNNING(test_rate_of_a_move),
         STOPPED(test_options_of_a_move),
         RUNNING(test_reader_that_leaves),
         RUNNING(test_doubt_then_committed),

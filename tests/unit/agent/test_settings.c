@@ -62,6 +62,10 @@ static void test_every_key(void **state)
                                               "streams = 4\n"
                                               "throttle = duty\n"
                                               "tracker = uffd-sync\n"
+                                              "api = :4748\n"
+                                              "[api]\n"
+                                              "read = grafana, hosta\n"
+                                              "operate = engine1\n"
                                               "[map]\n"
                                               "disks = /srv/a => /data/b\n"
                                               "tap0 = tap0 => tap7\n"
@@ -73,6 +77,9 @@ static void test_every_key(void **state)
     assert_non_null(settings);
     assert_string_equal(settings->listen, "[::]:5000");
     assert_string_equal(settings->socket, "/tmp/s");
+    assert_string_equal(settings->api, ":4748");
+    assert_int_equal(g_strv_length(settings->api_read), 2);
+    assert_string_equal(settings->api_operate[0], "engine1");
     assert_int_equal(settings->alone_after, 60);
     assert_false(settings->launch_ahead);
     assert_string_equal(settings->metrics_root, "/sys/fs/cgroup/a");
@@ -105,12 +112,15 @@ static void test_error_texts(void **state)
         const char *text, *words;
     } bad[] = {
         {"[agent]\nlissten = x\n", "agent.conf: [agent] lissten: unknown key; there are listen, "},
-        {"[gent]\n", "agent.conf: [gent]: unknown group; there are [agent], [map] and [metrics]"},
+        {"[gent]\n", "agent.conf: [gent]: unknown group; there are [agent], [api], [map] and [metrics]"},
         {"[metrics]\nroot = group\n", "[metrics] root: \"group\" is not an absolute path"},
         {"[metrics]\nroots = /g\n", "agent.conf: [metrics] roots: unknown key; there is root"},
         {"[agent]\nsocket = here\n",
          "agent.conf: [agent] socket: \"here\" is not an absolute path"},
         {"[agent]\ninsecure = maybe\n", "[agent] insecure: \"maybe\" is neither true nor false"},
+        {"[agent]\napi = x:y\n", "[agent] api: \"x:y\" is not a valid address"},
+        {"[api]\nread =\n", "[api] read: names nobody"},
+        {"[api]\nallow = x\n", "[api] allow: unknown key; there are read, operate"},
         {"[agent]\nallow =\n", "[agent] allow: names no peer"},
         {"[agent]\nallow = ,\n", "[agent] allow: names no peer"},
         {"[agent]\nallow-unconfined = cgroups\n",

@@ -181,7 +181,7 @@ static void assert_split(const char *address, const char *host, guint16 port)
     g_autofree char *got_host = NULL;
     guint16 got_port;
 
-    assert_true(settings_split_address(address, &got_host, &got_port, NULL));
+    assert_true(settings_split_address(address, CHANNEL_DEFAULT_PORT, &got_host, &got_port, NULL));
     assert_string_equal(got_host, host);
     assert_int_equal(got_port, port);
 }
@@ -201,7 +201,7 @@ static void test_addresses(void **state)
         guint16 port;
         GError *error = NULL;
 
-        assert_false(settings_split_address(bad[i], &host, &port, &error));
+        assert_false(settings_split_address(bad[i], CHANNEL_DEFAULT_PORT, &host, &port, &error));
         assert_error_says(error, VMFERRY_ERROR_INVALID, "is not a valid address");
     }
 }

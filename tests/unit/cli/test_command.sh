@@ -29,7 +29,7 @@ expect 0 '{"version":"0.' version --json
 expect 2 'there is no verb "frob"' frob
 expect 2 'options follow the verb: vmferry VERB --json' --json list
 expect 2 'there is no verb "frob"' help frob
-for verb in agent pki run adopt list status top disk stop events migrate protect unprotect failover cancel resolve check version help; do
+for verb in agent pki run adopt list status top disk stop events estimate migrate bandwidth protect unprotect failover cancel resolve check version help; do
     expect 0 "vmferry $verb" $verb --help
     expect 2 'Unknown option --frob' $verb --frob
     expect 2 "Try \`vmferry $verb --help\`" $verb --frob
@@ -41,6 +41,16 @@ for verb in stop cancel; do
     expect 1 'cannot reach the agent at /nonexistent/agent.sock: is `vmferry agent` running?' $verb a
     expect 1 '{"error":{"code":"disconnected"' $verb a --json
 done
+expect 2 'NAME and RATE is missing' bandwidth a
+expect 2 'too many arguments' bandwidth a 1M b
+expect 2 'bandwidth --help' bandwidth a fast
+expect 1 'cannot reach the agent' bandwidth a 1M
+expect 2 'NAME and perhaps HOST' estimate
+expect 2 '--bandwidth: ' estimate a --bandwidth fast
+expect 1 'cannot reach the agent' estimate a b --seconds 1
+expect 2 '--host and --socket exclude each other' list --host a --socket /tmp/none.sock
+expect 1 'the certificate to show to agents' list --host a --pki /nonexistent
+expect 2 'Unknown option --host' stop a --host b
 expect 1 'cannot reach the agent' list
 expect 1 'cannot reach the agent at /tmp/none.sock' list --socket /tmp/none.sock
 expect 1 'cannot reach the agent' status
@@ -102,8 +112,8 @@ expect 1 'cannot reach the agent' migrate a b
 expect 1 '"status":"failed"' migrate a b --json
 expect 2 '--keep here or --keep there is missing' resolve a
 expect 2 '--keep here or --keep there is missing' resolve a --keep both
-expect 2 'wanted `init` or `issue HOST' pki
-expect 2 'wanted `init` or `issue HOST' pki issue
+expect 2 'wanted `init`, `issue HOST' pki
+expect 2 'wanted `init`, `issue HOST' pki issue
 expect 2 'Unknown option --name' pki issue a --name b
 expect 2 '"a/b" is not the name or address of a host' pki issue a/b
 expect 2 '--days must be above 0' pki init --days=-1
@@ -128,7 +138,7 @@ sed 's/^#\([a-z-]* = .*\)/\1/' "$sources/docs/agent.conf.example" >"$folder/agen
 expect 2 '"x:y" is not a valid address' agent --config "$folder/agent.conf" --listen x:y
 rm -rf "$folder"
 
-for verb in agent pki run adopt list status disk stop events migrate protect unprotect failover cancel resolve check; do
+for verb in agent pki run adopt list status disk stop events estimate migrate bandwidth protect unprotect failover cancel resolve check; do
     ls "$sources/man/vmferry-$verb."[18] >/dev/null 2>&1 || {
         echo "vmferry $verb has no man page"
         failures=$((failures + 1))

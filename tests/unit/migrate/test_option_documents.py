@@ -14,6 +14,8 @@ import tempfile
 from pathlib import Path
 
 LISTER, VMFERRY, ROOT = sys.argv[1], sys.argv[2], Path(sys.argv[3])
+# Described in vmferry(1).
+COMMON = {"socket", "host", "pki"}
 problems: list[str] = []
 
 
@@ -59,7 +61,7 @@ def section(text: str, first: str, last: str) -> str:
 
 options = json.loads(output(LISTER))
 names = {option["name"]: option for option in options}
-# What the command itself has besides the table: --progress, --json, --socket.
+# What the command itself has besides the table: --progress, --json, --socket and the like.
 written = dict(re.findall(r"^ +(?:-\w, )?--([a-z-]+)(?:=(\S+))?", output(VMFERRY, "migrate", "--help"),
                           re.MULTILINE))
 del written["help"]
@@ -71,8 +73,8 @@ def check_migrate_page() -> None:
     wanted = [f"{name} Ar {what.lower()}" if what else name for name, what in written.items()]
     compare("vmferry-migrate.1, synopsis", re.findall(r"^\.Op Fl -(.+)$", page, re.MULTILINE), wanted)
     described = items(section(page, ".Sh DESCRIPTION", ".Ss"), "Fl -")
-    # --socket is vmferry(1)'s.
-    compare("vmferry-migrate.1", list(described), [name for name in wanted if "socket" not in name])
+    compare("vmferry-migrate.1", list(described),
+            [name for name in wanted if name.split()[0] not in COMMON])
     for line, text in described.items():
         option = names.get(line.split()[0], {"kind": "", "choices": []})
         where = f"vmferry-migrate.1, --{line}"
@@ -89,10 +91,10 @@ def check_agent_files() -> None:
     keys = re.search(r"there are (.+)", text)[1].split(", ")
     settable = {option["file_key"]: option for option in options if option["file_key"]}
     compare("the agent's keys", [key for key in keys if key in settable], list(settable))
-    described = items(section(read("man/vmferry-agent.conf.5"), ".Ss [agent]", ".Ss [map]"), "Cm ")
+    described = items(section(read("man/vmferry-agent.conf.5"), ".Ss [agent]", ".Ss [api]"), "Cm ")
     compare("vmferry-agent.conf.5", list(described), keys)
     example = dict(re.findall(r"^#([a-z-]+) = (.*)$",
-                              section(read("docs/agent.conf.example"), "[agent]", "[map]"), re.MULTILINE))
+                              section(read("docs/agent.conf.example"), "[agent]", "\n[api]"), re.MULTILINE))
     compare("agent.conf.example", list(example), keys)
     for key, option in settable.items():
         where = f"vmferry-agent.conf.5, {key}"

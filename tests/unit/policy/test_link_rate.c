@@ -115,13 +115,29 @@ static void test_limits(void **state)
     assert_true(near(rate.bytes_per_ms, 1000));
 }
 
+/* The user's limit changes on the way. */
+static void test_new_limit(void **state)
+{
+    LinkRate rate = {.limit = 1000};
+
+    link_rate_start(&rate, 0, 0, 0);
+    link_rate_note(&rate, 100, 100000, 0);
+    assert_true(near(rate.bytes_per_ms, 1000));
+    link_rate_set_limit(&rate, 400);
+    assert_true(near(rate.bytes_per_ms, 400));
+    link_rate_set_limit(&rate, 0); /* none: nothing is known of more */
+    assert_true(near(rate.bytes_per_ms, 400));
+    link_rate_note(&rate, 200, 300000, 0);
+    assert_true(near(rate.bytes_per_ms, 2000));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_burst),  cmocka_unit_test(test_busy),
         cmocka_unit_test(test_idle),   cmocka_unit_test(test_new_begin),
         cmocka_unit_test(test_frames), cmocka_unit_test(test_own_limit),
-        cmocka_unit_test(test_limits),
+        cmocka_unit_test(test_limits), cmocka_unit_test(test_new_limit),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

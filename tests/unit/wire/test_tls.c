@@ -258,6 +258,22 @@ static void test_client_learns_late_that_it_is_refused(void **state)
     raw_server_end(&server);
 }
 
+/* It may use the agents' API, and must not be taken for one of them. */
+static void test_certificate_of_an_engine(void **state)
+{
+    Fixture *fixture = *state;
+    SSL_CTX *context = raw_context(fixture->ca);
+    g_autoptr(EVP_PKEY) key = pki_make_key(NULL);
+    g_autoptr(X509) certificate =
+        pki_make_engine(key, "localhost", 1, fixture->ca, fixture->ca_key, NULL);
+
+    assert_non_null(certificate);
+    assert_int_equal(SSL_CTX_use_certificate(context, certificate), 1);
+    assert_int_equal(SSL_CTX_use_PrivateKey(context, key), 1);
+    expect_error(accept_raw(fixture, context), VMFERRY_ERROR_REFUSED,
+                 "localhost: its certificate is not a host's");
+}
+
 /* ---- dates, names, versions ---- */
 
 static void test_expired_server(void **state)
@@ -630,6 +646,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(test_wrong_ca),
         TEST(test_client_of_wrong_ca),
+        TEST(test_certificate_of_an_engine),
         TEST(test_client_learns_late_that_it_is_refused),
         TEST(test_expired_server),
         TEST(test_expired_client),

@@ -1,0 +1,105 @@
+#include "agent/estimate.h"
+
+#include "agent/launch.h"
+#include "agent/registry.h"
+#include "agent/watch.h"
+#include "base/error.h"
+#include "migrate/estimate.h"
+
+#define LOOK_AT_STOP_MS 50
+
+/* Ends a look when the agent is stopped. */
+typedef struct {
+    AgentContext *context;
+    GCancellable *cancellable;
+    gint done; /* atomic */
+} StopWatch;
+
+static gpointer watch_stop(gpointer data)
+{
+    StopWatch *watch = data;
+
+    while (!g_atomic_int_get(&watch->done)) {
+        if (agent_context_is_stopping(watch->context))
+            g_cancellable_cancel(watch->cancellable);
+        g_usleep(LOOK_AT_STOP_MS * G_TIME_SPAN_MILLISECOND);
+    }
+    return NULL;
+}
+
+static gboolean look(AgentContext *context, const EstimateJob *job, Estimate *ret, GError **error)
+{
+    g_autoptr(GCancellable) cancellable = g_cancellable_new();
+    StopWatch watch = {.context = context, .cancellable = cancellable};
+    GThread *thread = g_thread_try_new("estimate", watch_stop, &watch, error);
+    gboolean done;
+
+    if (!thread)
+        return FALSE;
+    done = estimate_run(job, cancellable, ret, error);
+    g_atomic_int_set(&watch.done, 1);
+    g_thread_join(thread);
+    return done;
+}
+
+static json_t *estimate_to_json(const Estimate *estimate)
+{
+    return json_pack("{s:f, s:I, s:f, s:b, s:b, s:f, s:I, s:f, s:I, s:b, s:s, s:s, s:f, s:n}", "ms",
+                     estimate->ms, "bytes", (json_int_t)estimate->bytes, "pause_ms",
+                     estimate->pause_ms, "fits", estimate->fits, "memory_intensive",
+                     estimate->memory_intensive, "run_share", estimate->run_share,
+                     "populated_bytes", (json_int_t)estimate->populated_bytes, "dirty_bytes_per_s",
+                     estimate->dirty_bytes_per_second, "bandwidth", (json_int_t)estimate->bandwidth,
+                     "bandwidth_assumed", estimate->bandwidth_assumed, "confidence",
+                     estimate_confidence_name(estimate->confidence), "why", estimate->why,
+                     "look_ms", estimate->look_ms, "not_movable");
+}
+
+/* The same keys, all null but why it cannot be moved. */
+static json_t *obstacle_to_json(const char *obstacle)
+{
+    return json_pack("{s:n, s:n, s:n, s:n, s:n, s:n, s:n, s:n, s:n, s:n, s:n, s:n, s:n, s:s}", "ms",
+                     "bytes", "pause_ms", "fits", "memory_intensive", "run_share",
+                     "populated_bytes", "dirty_bytes_per_s", "bandwidth", "bandwidth_assumed",
+                     "confidence", "why", "look_ms", "not_movable", obstacle);
+}
+
+/* With the guest claimed. */
+static json_t *make_answer(AgentContext *context, Guest *guest, const EstimateRequest *request,
+                           GError **error)
+{
+    g_autoptr(GuestRecord) record = registry_get_record(guest);
+    g_autoptr(VmmDescription) description = NULL;
+    g_autofree char *obstacle = NULL;
+    EstimateJob job = {.vmm = registry_get_vmm(guest, error),
+                       .options = request->options,
+                       .look_ms = request->look_ms};
+    Estimate estimate;
+
+    if (!job.vmm)
+        return NULL;
+    obstacle = movable_find_obstacle(job.vmm, record->command_line, &description);
+    if (obstacle)
+        return obstacle_to_json(obstacle);
+    return look(context, &job, &estimate, error) ? estimate_to_json(&estimate) : NULL;
+}
+
+json_t *estimate_guest(AgentContext *context, const char *name, const EstimateRequest *request,
+                       GError **error)
+{
+    g_autoptr(Guest) guest = registry_find(context->registry, name, error);
+    json_t *answer;
+
+    if (!guest || !registry_claim(guest, GUEST_OURS, "estimate", error))
+        return NULL;
+    answer = make_answer(context, guest, request, error);
+    watch_release(context, guest);
+    if (!answer) {
+        g_prefix_error(error, "guest %s: estimate: ", name);
+        return NULL;
+    }
+    json_object_set_new(answer, "guest", json_string(name));
+    json_object_set_new(answer, "destination",
+                        request->destination ? json_string(request->destination) : json_null());
+    return answer;
+}
