@@ -177,7 +177,8 @@ class Agent:
         lines = ["[agent]"]
         lines += [f"{key} = {value}" for key, value in self.settings.items() if value is not None]
         lines += ["[metrics]", f"root = {self.metrics_root}"] if self.metrics_root else []
-        lines += ["[api]", *(f"{key} = {value}" for key, value in self.api.items())]
+        if self.api:
+            lines += ["[api]", *(f"{key} = {value}" for key, value in self.api.items())]
         lines += ["[map]", *(f"{name} = {rule}" for name, rule in self.rules.items())]
         self.config.write_text("\n".join(lines) + "\n")
 

@@ -279,7 +279,7 @@ def compare(scene, guest, rate: int, factor: float) -> None:
 # memory-intensive guest is moved is decided on the way: a look sees less of it.
 @pytest.mark.parametrize("rate,factor,options", [
     (12 * MB, 1.8, {"arena_mb": 16}),
-    pytest.param(25 * MB, 1.8, {"arena_mb": 96, "pattern": "dense", "pages_per_second": 3000},
+    pytest.param(25 * MB, 2.5, {"arena_mb": 96, "pattern": "dense", "pages_per_second": 3000},
                  marks=pytest.mark.long),
     pytest.param(25 * MB, 3, {"arena_mb": 96, "pattern": "dense", "pages_per_second": 30000},
                  marks=pytest.mark.long),
