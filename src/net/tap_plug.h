@@ -12,9 +12,9 @@
  *                         tap ◄───────────────────────────────────────────────────────┘
  *                          └──► bridge, routes
  *
- * Before the guest is paused vhost has given the kernel all that the guest has sent, and the kernel
- * puts it into the plug before it goes on with anything else of that thread: so what tap_plug_cut()
- * finds there are all packets of the epoch.  One that came later would be held for longer than it had
+ * A VMM that has paused its guest has stopped vhost, which gives the kernel all that it has taken from
+ * the guest before it stops; and the kernel puts each packet into the plug as it takes it.  So what
+ * tap_plug_cut() finds there are all packets of the epoch.  One that came later would be held for longer than it had
  * to be, which is safe.
  *
  * The plug counts the packets of one cut that was not released, no more.  A cut while the one before is
@@ -33,7 +33,8 @@
  *
  * Limits: what others do with what the tap interface receives (an ingress or clsact queueing discipline:
  * rate limits, BPF programs of containers' networks) and this exclude each other: REFUSED.  An XDP program
- * that redirects what it receives is not seen.  An administrator who sets the ifb interface down makes the
+ * that redirects what it receives is not seen.  A cut takes the lock of the kernel's network configuration
+ * (RTNL): while others hold it the guest stands.  An administrator who sets the ifb interface down makes the
  * plug miscount: whoever may do that may let packets pass in simpler ways.
  *
  * A TapPlug is used by one thread at a time.
