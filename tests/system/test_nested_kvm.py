@@ -12,6 +12,7 @@ from vmferry_lab import nested
 from vmferry_lab.heartbeat import check_beats, largest_gap_ms
 
 DEADLINE = 720  # seconds; alone on two cores it takes a fifth of that
+PROTECT_DEADLINE = 1100  # all of the memory is sent twice
 TRACKERS = {"there": "pagemap-scan", "back": "uffd-sync", "slowed": "pagemap-scan",
             "quick": "pagemap-scan", "adopted": "pagemap-scan"}
 UNVERIFIED = ("slowed", "quick")
@@ -44,7 +45,7 @@ def test_vhost_is_protected(tmp_path, kernel):
     """A card with vhost and two queues: held by the kernel, released epoch by epoch, let go, held
     anew by an agent that was killed; and when its process is killed the standby goes on with it."""
     with nested.NestedHost(tmp_path, kernel, "protect_steps") as host:
-        report = host.wait(DEADLINE)
+        report = host.wait(PROTECT_DEADLINE)
     show(report)
     beats = report.beats["web1"]
     check_beats(beats)
