@@ -27,7 +27,7 @@
  *
  * The outcome depends on names and figures only, not on the order of hosts, guests or rules in the view, and is
  * the same for the same view.  Time n log n for n hosts and guests, and next to nothing where nothing is hot:
- * destinations are looked at coolest first, CLUSTER_LOOK_AT of those that have room.
+ * destinations are looked at coolest first, and of those that have room the first CLUSTER_COMPARE that can work.
  *
  * Pure.  Indexes are of the view; whoever acts on a plan later asks cluster_move_check() again, with a view of then.
  */
@@ -36,6 +36,7 @@
 #include "policy/cluster_hotspots.h"
 
 #define CLUSTER_LOOK_AT 64
+#define CLUSTER_COMPARE 16
 #define CLUSTER_RUNNERS_UP 3
 #define CLUSTER_MOVE_RULES 4
 
