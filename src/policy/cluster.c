@@ -95,6 +95,17 @@ void cluster_history_add(ClusterHistory *history, double now_ms, double value)
     history->n_before = (uint8_t)MIN(history->n_before + 1, 2);
 }
 
+/* Where nobody has seen the coming hour yet, it may rise as this one did. */
+static double guess_mean(const ClusterHistory *history, guint this_slot)
+{
+    guint before = (this_slot + CLUSTER_HISTORY_HOURS - 1) % CLUSTER_HISTORY_HOURS;
+    double mean = history->mean[this_slot];
+
+    if (history->count[this_slot] == 0 || history->count[before] == 0)
+        return mean;
+    return mean + MAX(mean - history->mean[before], 0);
+}
+
 gboolean cluster_history_expect(const ClusterHistory *history, double now_ms, double ahead_ms,
                                 double *ret_mean, double *ret_rise)
 {
@@ -106,12 +117,16 @@ gboolean cluster_history_expect(const ClusterHistory *history, double now_ms, do
     *ret_mean = *ret_rise = 0;
     for (double hour = first; hour <= last; hour++) {
         guint slot = (guint)fmod(hour, CLUSTER_HISTORY_HOURS);
+        double mean = history->count[slot] > 0
+                          ? history->mean[slot]
+                          : guess_mean(history, (guint)fmod(first, CLUSTER_HISTORY_HOURS));
 
-        if (history->count[slot] == 0)
-            continue;
-        known = TRUE;
-        *ret_mean = MAX(*ret_mean, history->mean[slot]);
-        *ret_rise = MAX(*ret_rise, history->high[slot] - history->mean[slot]);
+        *ret_mean = MAX(*ret_mean, mean);
     }
+    for (guint slot = 0; slot < CLUSTER_HISTORY_HOURS; slot++)
+        if (history->count[slot] > 0) {
+            known = TRUE;
+            *ret_rise = MAX(*ret_rise, history->high[slot] - history->mean[slot]);
+        }
     return known;
 }

@@ -66,8 +66,8 @@ typedef struct {
 /* A reading at *now_ms* (any clock that does not jump); readings that cannot be are passed over. */
 void cluster_history_add(ClusterHistory *history, double now_ms, double value);
 
-/* The highest mean of the hours that lie in the next *ahead_ms* as they were on the days before, and how much
- * above it the figure went for a while.  FALSE where nothing is known of them. */
+/* The highest mean of the hours that lie in the next *ahead_ms* as they were on the days before (0 where they are
+ * not known yet), and how much the figure went above its hour's mean for a while, in any hour of the day.  FALSE where nothing is known. */
 gboolean cluster_history_expect(const ClusterHistory *history, double now_ms, double ahead_ms,
                                 double *ret_mean, double *ret_rise);
 

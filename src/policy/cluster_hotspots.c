@@ -24,8 +24,13 @@ const char *cluster_hot_kind_name(ClusterHotKind kind)
 
 ClusterThresholds cluster_thresholds_default(void)
 {
-    return (ClusterThresholds){
-        .k = 3, .n = 5, .cpu = 0.85, .link = 0.8, .swap_out = 1 << 20, .memory_pressure = 0.1};
+    return (ClusterThresholds){.k = 3,
+                               .n = 5,
+                               .cpu = 0.85,
+                               .cpu_early = 0.75,
+                               .link = 0.8,
+                               .swap_out = 1 << 20,
+                               .memory_pressure = 0.1};
 }
 
 gboolean cluster_thresholds_check(const ClusterThresholds *thresholds, GError **error)
@@ -45,6 +50,12 @@ gboolean cluster_thresholds_check(const ClusterThresholds *thresholds, GError **
                       fields[i].most);
             return FALSE;
         }
+    if (!(thresholds->cpu_early >= 0 && thresholds->cpu_early <= thresholds->cpu)) {
+        error_set(error, VMFERRY_ERROR_INVALID,
+                  "threshold cpu-early: takes a number from 0 (off) to %g, the threshold cpu",
+                  thresholds->cpu);
+        return FALSE;
+    }
     if (thresholds->k < 1 || thresholds->k > thresholds->n || thresholds->n > CLUSTER_SAMPLES) {
         error_set(error, VMFERRY_ERROR_INVALID,
                   "thresholds: samples: takes \"K of N\" with 1 to N, and N up to %d",
@@ -95,6 +106,7 @@ typedef struct {
     const ClusterSeries *series;
     double unit; /* the threshold is a share of it */
     double threshold;
+    gboolean early;
 } Figure;
 
 static gboolean is_beyond(ClusterHotKind kind, double value, double threshold)
@@ -132,13 +144,16 @@ static gboolean look(const Figure *figure, const ClusterThresholds *thresholds, 
     return is_beyond(figure->kind, ret->forecast, figure->threshold);
 }
 
-static void note(const Figure *figure, const ClusterThresholds *thresholds, GArray *hotspots)
+static gboolean note(const Figure *figure, const ClusterThresholds *thresholds, GArray *hotspots)
 {
     ClusterHotspot hotspot;
 
     /* Also where it is NaN. */
-    if (figure->threshold > 0 && figure->unit > 0 && look(figure, thresholds, &hotspot))
-        g_array_append_val(hotspots, hotspot);
+    if (!(figure->threshold > 0 && figure->unit > 0) || !look(figure, thresholds, &hotspot))
+        return FALSE;
+    hotspot.early = figure->early;
+    g_array_append_val(hotspots, hotspot);
+    return TRUE;
 }
 
 /* ---- what a guest was promised ---- */
@@ -172,16 +187,16 @@ static void look_at_guest(const ClusterView *view, guint i, const ClusterThresho
                           GArray *hotspots)
 {
     const ClusterGuest *guest = &view->guests[i];
-    const Figure wait = {CLUSTER_HOT_CPU_WAIT, guest->host, i,
-                         &guest->cpu_wait,     1,           guest->sla.cpu_wait};
+    const Figure wait = {CLUSTER_HOT_CPU_WAIT, guest->host, i, &guest->cpu_wait, 1,
+                         guest->sla.cpu_wait,  FALSE};
     /* Any byte is too much. */
-    const Figure swapped = {CLUSTER_HOT_SWAPPED, guest->host, i, &guest->swapped, 1, 0.5};
+    const Figure swapped = {CLUSTER_HOT_SWAPPED, guest->host, i, &guest->swapped, 1, 0.5, FALSE};
 
     note(&wait, thresholds, hotspots);
     if (guest->sla.network > 0 && is_starved_now(guest)) {
         ClusterSeries starved = starved_network(guest);
         const Figure network = {CLUSTER_HOT_NETWORK, guest->host, i, &starved, 1,
-                                guest->sla.network};
+                                guest->sla.network,  FALSE};
 
         note(&network, thresholds, hotspots);
     }
@@ -194,16 +209,22 @@ static void look_at_host(const ClusterView *view, guint i, const ClusterThreshol
 {
     const ClusterHost *host = &view->hosts[i];
     const Figure figures[] = {
-        {CLUSTER_HOT_CPU, i, CLUSTER_NONE, &host->cpu, host->cpus, thresholds->cpu},
+        {CLUSTER_HOT_CPU, i, CLUSTER_NONE, &host->cpu, host->cpus, thresholds->cpu, FALSE},
         {CLUSTER_HOT_LINK, i, CLUSTER_NONE, &host->network, host->link_bytes_per_s,
-         thresholds->link},
-        {CLUSTER_HOT_SWAP_OUT, i, CLUSTER_NONE, &host->swap_out, 1, thresholds->swap_out},
+         thresholds->link, FALSE},
+        {CLUSTER_HOT_SWAP_OUT, i, CLUSTER_NONE, &host->swap_out, 1, thresholds->swap_out, FALSE},
         {CLUSTER_HOT_MEMORY, i, CLUSTER_NONE, &host->memory_pressure, 1,
-         thresholds->memory_pressure},
+         thresholds->memory_pressure, FALSE},
     };
+
+    const Figure early = {CLUSTER_HOT_CPU,       i,   CLUSTER_NONE, &host->cpu, host->cpus,
+                          thresholds->cpu_early, TRUE};
+    guint before = hotspots->len;
 
     for (guint f = 0; f < G_N_ELEMENTS(figures); f++)
         note(&figures[f], thresholds, hotspots);
+    if (hotspots->len == before)
+        note(&early, thresholds, hotspots);
 }
 
 /* By hosts, then the host before its guests, these by their names. */

@@ -14,6 +14,9 @@
  * with its forecast, AR(1), fitted by least squares over the readings that are kept: a step up is then expected to
  * stay, a spike is expected to go, and what falls to the threshold is not waited for.
  *
+ * A host between cpu_early and cpu is told as `early`: it may give guests away to hosts that stay well below, and may still
+ * take some.
+ *
  * A reading that is not known is not above anything, and where the newest one is not known, or the host is not
  * usable, there is no hot spot: nothing is done on bad figures.  A threshold that is not above 0 is off.
  *
@@ -40,12 +43,13 @@ const char *cluster_hot_kind_name(ClusterHotKind kind);
 typedef struct {
     guint k, n;             /* k of the newest n readings; n at most CLUSTER_SAMPLES */
     double cpu;             /* share of a host's CPUs */
+    double cpu_early;       /* the same, from which on it is relieved where that is easy; 0: off */
     double link;            /* share of a host's link */
     double swap_out;        /* bytes/s */
     double memory_pressure; /* share of time */
 } ClusterThresholds;
 
-/* 3 of 5; 85 % of the CPUs, 80 % of the link, 1 MiB/s swapped out, 10 % of the time waiting for memory
+/* 3 of 5; 85 % of the CPUs (75 % early), 80 % of the link, 1 MiB/s swapped out, 10 % of the time waiting for memory
  * (docs/engine-policy.md says where they come from). */
 ClusterThresholds cluster_thresholds_default(void);
 
@@ -60,6 +64,7 @@ typedef struct {
     double threshold;
     double forecast; /* of the next reading */
     guint above;     /* readings beyond the threshold, of the newest n */
+    gboolean early;  /* not a hot spot yet: above cpu_early only */
     guint since;     /* readings in a row up to the newest one, of all that are kept */
 } ClusterHotspot;
 

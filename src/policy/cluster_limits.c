@@ -59,12 +59,12 @@ const char *cluster_why_text(ClusterWhy why)
 ClusterLimits cluster_limits_default(void)
 {
     return (ClusterLimits){.moves_per_host = 1,
-                           .moves_per_host_hour = 6,
+                           .moves_per_host_hour = 20,
                            .moves = 8,
                            .cool_down_ms = 15 * MINUTE_MS,
                            .plan_ms = 2 * MINUTE_MS,
                            .least_profit = 1,
-                           .destination_cpu = 0.7,
+                           .destination_cpu = 0.8,
                            .destination_link = 0.6,
                            .memory_overcommit = 1,
                            .ahead_ms = 60 * MINUTE_MS};

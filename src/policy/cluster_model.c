@@ -10,6 +10,8 @@
 #define STEEP_SLOPE 100.0
 /* Where nothing is known of the days before, what a figure may go above its mean: twice its deviation. */
 #define DEVIATIONS 2.0
+/* Of all rises at once, by squares: each is the highest of a day. */
+#define BURSTS_AT_ONCE 0.4
 
 double cluster_pressure(double share)
 {
@@ -397,8 +399,9 @@ ClusterLoad cluster_model_expected(const ClusterModel *model, guint h, const Clu
         cluster_need_add(&all, more);
         memory += more->resident;
     }
-    return make_load(&model->view->hosts[h], all.cpu_mean + sqrt(MAX(all.cpu_variance, 0)),
-                     all.link_mean + sqrt(MAX(all.link_variance, 0)), memory);
+    return make_load(&model->view->hosts[h],
+                     all.cpu_mean + BURSTS_AT_ONCE * sqrt(MAX(all.cpu_variance, 0)),
+                     all.link_mean + BURSTS_AT_ONCE * sqrt(MAX(all.link_variance, 0)), memory);
 }
 
 /* ---- changes ---- */

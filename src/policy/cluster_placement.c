@@ -20,6 +20,8 @@
 /* A list of destinations that is not longer is looked at as a whole. */
 #define SHORT_LIST 256
 #define WHY_LOOK_AT 16
+/* Of all hosts, up to which those that are not hot yet are relieved, too. */
+#define FEW_HOT 0.05
 
 /* ---- what hurts ---- */
 
@@ -388,7 +390,8 @@ static gboolean is_relieved(const ClusterPlanner *planner, const ClusterHotHost 
         return FALSE;
     after = cluster_model_now(model, hot->host, NULL, NULL);
     before = cluster_model_now(model, hot->host, NULL, &load->leaving);
-    return after.cpu <= planner->thresholds->cpu && after.link <= planner->thresholds->link &&
+    return after.cpu <= (hot->early ? planner->thresholds->cpu_early : planner->thresholds->cpu) &&
+           after.link <= planner->thresholds->link &&
            cluster_pain(planner, hot, NULL, &before, &after, NULL) <= 0;
 }
 
@@ -429,11 +432,21 @@ static gboolean take_best(ClusterPlanner *planner, const ClusterHotHost *hot, Cl
     return FALSE;
 }
 
+/* What is not yet hot is relieved only where that is easy. */
+static double destination_cpu(const ClusterPlanner *planner, const ClusterHotHost *hot)
+{
+    const ClusterThresholds *thresholds = planner->thresholds;
+    double most = planner->model->limits->destination_cpu;
+
+    return hot->early ? most - (thresholds->cpu - thresholds->cpu_early) : most;
+}
+
 static void relieve(ClusterPlanner *planner, const ClusterHotHost *hot)
 {
     ClusterAnswer answer = {.host = hot->host, .hotspot = hot->first};
     guint first = planner->plan->moves->len;
 
+    planner->model->cpu_share = destination_cpu(planner, hot);
     while (answer.why == CLUSTER_WHY_NOTHING) {
         if (is_relieved(planner, hot)) {
             answer.under_way = planner->plan->moves->len == first;
@@ -464,20 +477,38 @@ static GArray *find_hot_hosts(ClusterPlanner *planner)
     const GArray *hotspots = planner->hotspots;
 
     for (guint i = 0; i < hotspots->len;) {
-        ClusterHotHost hot = {.host = g_array_index(hotspots, ClusterHotspot, i).host, .first = i};
+        ClusterHotHost hot = {
+            .host = g_array_index(hotspots, ClusterHotspot, i).host, .first = i, .early = TRUE};
         ClusterLoad load = {0};
 
-        while (i < hotspots->len && g_array_index(hotspots, ClusterHotspot, i).host == hot.host)
+        while (i < hotspots->len && g_array_index(hotspots, ClusterHotspot, i).host == hot.host) {
+            hot.early = hot.early && g_array_index(hotspots, ClusterHotspot, i).early;
             hot.pain += full_pain(&g_array_index(hotspots, ClusterHotspot, i++));
+        }
         hot.count = i - hot.first;
         if (planner->model->loads[hot.host].known)
             load = cluster_model_now(planner->model, hot.host, NULL, NULL);
         hot.pain += cluster_load_pressure(&load);
-        planner->model->hot[hot.host] = TRUE;
+        planner->model->hot[hot.host] = !hot.early;
         g_array_append_val(hosts, hot);
     }
     g_array_sort_with_data(hosts, compare_hot_hosts, (gpointer)planner->model->view);
     return hosts;
+}
+
+/* Where much is hot, what room there is belongs to those. */
+static void relieve_all(ClusterPlanner *planner, const GArray *hosts)
+{
+    guint n_hot = 0;
+
+    for (guint i = 0; i < hosts->len; i++)
+        n_hot += g_array_index(hosts, ClusterHotHost, i).early ? 0 : 1;
+    for (guint i = 0; i < hosts->len; i++) {
+        const ClusterHotHost *hot = &g_array_index(hosts, ClusterHotHost, i);
+
+        if (!hot->early || n_hot <= FEW_HOT * planner->model->view->n_hosts)
+            relieve(planner, hot);
+    }
 }
 
 ClusterPlan *cluster_plan_make(const ClusterView *view, const ClusterThresholds *thresholds,
@@ -498,8 +529,7 @@ ClusterPlan *cluster_plan_make(const ClusterView *view, const ClusterThresholds 
     planner.model = model = cluster_model_new(view, limits);
     hosts = find_hot_hosts(&planner);
     planner.coolest = coolest = cluster_coolest_new(model);
-    for (guint i = 0; i < hosts->len; i++)
-        relieve(&planner, &g_array_index(hosts, ClusterHotHost, i));
+    relieve_all(&planner, hosts);
     return plan;
 }
 

@@ -93,8 +93,8 @@ typedef struct {
     double ahead_ms;                          /* what is expected at the destination: for so long */
 } ClusterLimits;
 
-/* 1 move a host at a time, 6 an hour; 8 in the cluster; 15 minutes of cool-down; plans hold for 2 minutes; profit of
- * 1; destinations at most 70 % of CPUs and 60 % of the link, for the next hour; no more memory than there is. */
+/* 1 move a host at a time, 20 an hour; 8 in the cluster; 15 minutes of cool-down; plans hold for 2 minutes; profit of
+ * 1; destinations at most 80 % of CPUs and 60 % of the link, for the next hour; no more memory than there is. */
 ClusterLimits cluster_limits_default(void);
 
 /* FALSE with *error* (VMFERRY_ERROR_INVALID), which names the limit, where one is empty, NaN or out of range. */

@@ -15,6 +15,7 @@ typedef struct {
 typedef struct {
     guint host, first, count;
     double pain;
+    gboolean early; /* no hot spot yet */
 } ClusterHotHost;
 
 typedef struct {

@@ -38,6 +38,7 @@ static gboolean can_come_back(ClusterModel *model, const ClusterUnit *first, gui
     ClusterHostLoad kept = model->loads[to];
     ClusterHostLoad *load = &model->loads[to];
     gboolean was_hot = model->hot[to], can;
+    double cpu_share = model->cpu_share;
 
     load->memory_free += first->need.resident;
     load->all.memory -= first->need.memory;
@@ -45,7 +46,7 @@ static gboolean can_come_back(ClusterModel *model, const ClusterUnit *first, gui
     model->cpu_share = 10;  /* what it comes to is weighed afterwards */
     model->link_share = 10;
     can = can_go(model, second, to, CLUSTER_NONE, unit);
-    model->cpu_share = model->limits->destination_cpu;
+    model->cpu_share = cpu_share;
     model->link_share = model->limits->destination_link;
     model->hot[to] = was_hot;
     model->loads[to] = kept;
@@ -60,8 +61,11 @@ static void weigh(Swap *swap, const ClusterUnit *a, const ClusterUnit *b, gboole
     ClusterLoad after = cluster_model_now(model, source, &a->need, &b->need);
     ClusterLoad was = cluster_model_expected(model, there, NULL, NULL);
     ClusterLoad will = cluster_model_expected(model, there, &b->need, &a->need);
+    ClusterLoad home = cluster_model_expected(model, source, &a->need, &b->need);
     double cost, gain;
 
+    if (home.cpu > planner->thresholds->cpu || home.link > planner->thresholds->link)
+        return;
     if (will.cpu > model->cpu_share || will.link > model->link_share)
         return;
     gain = cluster_load_pressure(&swap->before) - cluster_load_pressure(&after) -
