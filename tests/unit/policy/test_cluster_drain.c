@@ -80,6 +80,7 @@ static void test_goes_on_where_it_was(void **state)
             g_autoptr(ClusterDrain) meanwhile = drain_of(f, 0);
 
             assert_int_equal(meanwhile->under_way, 1);
+            assert_int_equal(meanwhile->stays->len, 0);
             assert_int_equal(meanwhile->steps->len, 12 - done - 1);
         }
         f->guests[next->guest].to = CLUSTER_NONE;

@@ -46,6 +46,8 @@ static void test_does_nothing_where_all_is_idle(void **state)
     g_autoptr(ClusterPlan) plan = NULL;
     guint g = add_guest(f, 0, 0.6, 4);
 
+    add_guest(f, 0, 0.6, 4);
+
     /* Waits for something, and not for a CPU of this host. */
     f->guests[g].sla.cpu_wait = 0.05;
     fill(&f->guests[g].cpu_wait, 0.1);
