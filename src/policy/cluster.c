@@ -1,6 +1,14 @@
 #include "policy/cluster.h"
 
 #include <float.h>
+#include <math.h>
+
+#define HOUR_MS 3600000.0
+/* Readings that the mean of an hour counts as, at most: what comes new is worth at least so much of it. */
+#define HOUR_READINGS 400
+/* What a day is worth that is over. */
+#define NEW_DAY_READINGS 40
+#define NEW_DAY_RISE 0.5F
 
 /* Written so that NaN fails, too. */
 static float known_or_unknown(double value)
@@ -27,4 +35,98 @@ double cluster_series_get(const ClusterSeries *series, guint i)
 double cluster_series_last(const ClusterSeries *series)
 {
     return series->length > 0 ? cluster_series_get(series, series->length - 1u) : CLUSTER_UNKNOWN;
+}
+
+double cluster_series_mean(const ClusterSeries *series, guint n)
+{
+    guint first = series->length > n ? series->length - n : 0;
+    double sum = 0;
+    guint known = 0;
+
+    for (guint i = first; i < series->length; i++) {
+        double value = cluster_series_get(series, i);
+
+        if (value >= 0) {
+            sum += value;
+            known++;
+        }
+    }
+    return known > 0 ? sum / known : CLUSTER_UNKNOWN;
+}
+
+double cluster_guest_demand(const ClusterGuest *guest, guint n)
+{
+    double used = cluster_series_mean(&guest->cpu, n);
+    double waited = cluster_series_mean(&guest->cpu_wait, n);
+
+    if (used < 0)
+        return CLUSTER_UNKNOWN;
+    return MIN(used + MAX(waited, 0) * guest->vcpus, MAX(guest->vcpus, used));
+}
+
+/* The day before fades, and is not forgotten. */
+static void begin_hour(ClusterHistory *history, guint slot)
+{
+    history->count[slot] = MIN(history->count[slot], NEW_DAY_READINGS);
+    history->high[slot] =
+        history->mean[slot] + NEW_DAY_RISE * (history->high[slot] - history->mean[slot]);
+}
+
+void cluster_history_add(ClusterHistory *history, double now_ms, double value)
+{
+    double hours = floor(now_ms / HOUR_MS);
+    guint slot;
+    float reading = known_or_unknown(value), lasting;
+
+    if (reading < 0 || !(hours >= 0 && hours < G_MAXUINT32))
+        return;
+    slot = (guint)fmod(hours, CLUSTER_HISTORY_HOURS);
+    if ((uint32_t)hours != history->hour && history->count[slot] > 0)
+        begin_hour(history, slot);
+    history->hour = (uint32_t)hours;
+    if (history->count[slot] < HOUR_READINGS)
+        history->count[slot]++;
+    history->mean[slot] += (reading - history->mean[slot]) / history->count[slot];
+    lasting = history->n_before < 2 ? history->mean[slot]
+                                    : MIN(reading, MIN(history->before[0], history->before[1]));
+    history->high[slot] = history->count[slot] == 1 ? lasting : MAX(history->high[slot], lasting);
+    history->before[0] = history->before[1];
+    history->before[1] = reading;
+    history->n_before = (uint8_t)MIN(history->n_before + 1, 2);
+}
+
+/* Where nobody has seen the coming hour yet, it may rise as this one did. */
+static double guess_mean(const ClusterHistory *history, guint this_slot)
+{
+    guint before = (this_slot + CLUSTER_HISTORY_HOURS - 1) % CLUSTER_HISTORY_HOURS;
+    double mean = history->mean[this_slot];
+
+    if (history->count[this_slot] == 0 || history->count[before] == 0)
+        return mean;
+    return mean + MAX(mean - history->mean[before], 0);
+}
+
+gboolean cluster_history_expect(const ClusterHistory *history, double now_ms, double ahead_ms,
+                                double *ret_mean, double *ret_rise)
+{
+    double first = floor(now_ms / HOUR_MS), last = floor((now_ms + ahead_ms) / HOUR_MS);
+    gboolean known = FALSE;
+
+    if (!(first >= 0 && last < first + CLUSTER_HISTORY_HOURS))
+        return FALSE;
+    *ret_mean = *ret_rise = 0;
+    for (double hour = first; hour <= last; hour++) {
+        guint slot = (guint)fmod(hour, CLUSTER_HISTORY_HOURS);
+        double mean = history->count[slot] > 0
+                          ? history->mean[slot]
+                          : guess_mean(history, (guint)fmod(first, CLUSTER_HISTORY_HOURS));
+
+        *ret_mean = MAX(*ret_mean, mean);
+    }
+    for (guint slot = 0; slot < CLUSTER_HISTORY_HOURS; slot++)
+        if (history->count[slot] > 0) {
+            known = TRUE;
+            *ret_rise = MAX(*ret_rise, history->high[slot] - history->mean[slot]);
+        }
+    return known;
 }

@@ -2,12 +2,15 @@
  * A cluster as the control engine sees it: hosts, guests, their figures, rules
  *
  * Theory of operation: agents tell figures (`GET /v1/load`), the engine keeps the last ones of each host and
- * guest, and lays them out as one ClusterView: arrays, sorted, that refer to each other by index.  What follows
+ * guest, and lays them out as one ClusterView: arrays that refer to each other by index.  What follows
  * is pure, and the simulator runs it too:
  *
  *     ClusterView ──► cluster_hotspots.h ──► cluster_placement.h ──► ClusterMove + why
  *      (figures,        what suffers,          who goes where,         (engine/: checks again, asks the
  *       rules)          for how long           or why nobody           source's agent, moves)
+ *          │                                                                     │
+ *          ├──► cluster_rules.h: which rules contradict each other               ▼ while it runs
+ *          └──► cluster_drain.h: how a host becomes empty               cluster_govern.h: how fast, or off
  *
  * Figures are shares and rates, never counters: whoever reads counters (collect/) has turned them into these
  * and marked what cannot be trusted.  A figure that is not known is CLUSTER_UNKNOWN (negative); a host whose
@@ -41,6 +44,33 @@ double cluster_series_get(const ClusterSeries *series, guint i);
 /* The newest; CLUSTER_UNKNOWN where there is none. */
 double cluster_series_last(const ClusterSeries *series);
 
+/* The mean of the *n* newest that are known; CLUSTER_UNKNOWN where none is. */
+double cluster_series_mean(const ClusterSeries *series, guint n);
+
+/* ---- what was at this time of the day ----
+ *
+ * The newest two minutes do not tell what a guest will need in ten.  So the mean of each hour of the day is kept,
+ * and the highest level that lasted (three readings in a row, so that a spike is none); days before fade.
+ * Some 300 bytes a figure. */
+
+#define CLUSTER_HISTORY_HOURS 24
+
+typedef struct {
+    float mean[CLUSTER_HISTORY_HOURS], high[CLUSTER_HISTORY_HOURS];
+    uint16_t count[CLUSTER_HISTORY_HOURS]; /* readings; 0: nothing known */
+    uint32_t hour;                         /* since the clock's begin, of the newest reading */
+    float before[2];                       /* the two readings before the next one */
+    uint8_t n_before;
+} ClusterHistory;
+
+/* A reading at *now_ms* (any clock that does not jump); readings that cannot be are passed over. */
+void cluster_history_add(ClusterHistory *history, double now_ms, double value);
+
+/* The highest mean of the hours that lie in the next *ahead_ms* as they were on the days before (0 where they are
+ * not known yet), and how much the figure went above its hour's mean for a while, in any hour of the day.  FALSE where nothing is known. */
+gboolean cluster_history_expect(const ClusterHistory *history, double now_ms, double ahead_ms,
+                                double *ret_mean, double *ret_rise);
+
 /* What a guest was promised; 0: nothing. */
 typedef struct {
     double cpu_wait;  /* the largest share of its time that its vCPUs may wait for a CPU */
@@ -61,13 +91,16 @@ typedef struct {
     guint to;         /* the host it is moving to, or CLUSTER_NONE */
     ClusterMobility mobility;
     ClusterSla sla;
-    double memory_bytes; /* that it may use */
+    double memory_bytes;   /* that it may use */
+    double resident_bytes; /* that it has; CLUSTER_UNKNOWN: all that it may use */
     guint vcpus;
     ClusterSeries cpu;      /* CPUs used */
-    ClusterSeries cpu_wait; /* share of its time that a vCPU waited for a CPU */
+    ClusterSeries cpu_wait; /* share of its time that a vCPU waited for a CPU, mean of its vCPUs */
     ClusterSeries network;  /* bytes/s, both ways */
     ClusterSeries backlog;  /* bytes that wait in its tap devices */
     ClusterSeries swapped;  /* bytes */
+    const ClusterHistory *cpu_history,
+        *network_history; /* of cluster_guest_demand(), of network; or NULL */
     /* What a move would cost; CLUSTER_UNKNOWN where nobody has asked yet. */
     double move_ms, move_bytes, move_pause_ms;
     double moved_at_ms; /* when it arrived here last; CLUSTER_UNKNOWN: never by the engine */
@@ -76,6 +109,10 @@ typedef struct {
         destinations; /* indexes of hosts that can take it (CPU model, machine type, storage), sorted */
     guint n_destinations; /* 0 with destinations NULL: all hosts can */
 } ClusterGuest;
+
+/* CPUs that it would use if it never waited for one, by its *n* newest readings: what it used and what it waited
+ * for, at most all its vCPUs.  CLUSTER_UNKNOWN where its use is. */
+double cluster_guest_demand(const ClusterGuest *guest, guint n);
 
 typedef struct {
     const char *name;                          /* borrowed */
@@ -112,10 +149,10 @@ typedef struct {
 } ClusterRule;
 
 typedef struct {
-    double now_ms;
+    double now_ms; /* may be any clock; histories' hours of the day are counted by it */
     ClusterHost *hosts;
     guint n_hosts;
-    ClusterGuest *guests; /* sorted by host */
+    ClusterGuest *guests; /* in any order: nothing depends on it, nor on that of the hosts */
     guint n_guests;
     const ClusterRule *rules;
     guint n_rules;

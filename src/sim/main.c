@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "base/json.h"
+#include "sim/cluster_command.h"
 #include "sim/simulator.h"
 #include "vmferry-config.h"
 
@@ -256,6 +257,8 @@ int main(int argc, char **argv)
     g_autoptr(Trace) trace = NULL;
     SimOptions options;
 
+    if (argc > 1 && strcmp(argv[1], "cluster") == 0)
+        return cluster_command(argc - 1, argv + 1);
     if (!parse_arguments(&arguments, &argc, &argv, &error) ||
         !check(argc == 1, "takes options only", &error)) {
         fprintf(stderr, "vmferry-sim: %s\n", error->message);
