@@ -5,10 +5,13 @@
 #include <string.h>
 
 #include "base/error.h"
+#include "base/fd.h"
 #include "wire/address.h"
 #include "wire/tls.h"
 
 #define ANSWER_LIMIT (64u << 20)
+#define TOKEN_LIMIT 4096u
+#define ENGINE_PORT 4750
 
 struct Client {
     char *label; /* the socket's path, or HOST:PORT */
@@ -17,7 +20,9 @@ struct Client {
     GMainContext *context;
     GTlsCertificate *certificate; /* ours; NULL: a Unix socket */
     guint connect_ms, answer_ms, silence_ms;
-    json_t *refusal; /* the last one */
+    gboolean is_engine;
+    char *authorization; /* of an engine; NULL: none */
+    json_t *refusal;     /* the last one */
 };
 
 static const char *choose(const char *value, const char *variable, const char *otherwise)
@@ -97,6 +102,54 @@ Client *client_new_tls(const char *address_text, const char *pki, GError **error
     return g_steal_pointer(&client);
 }
 
+static gboolean read_token(Client *client, const char *path, GError **error)
+{
+    g_autofree char *token = NULL;
+    size_t length;
+
+    if (!path)
+        return TRUE;
+    token = file_read(path, TOKEN_LIMIT, &length, error);
+    if (!token)
+        return FALSE;
+    client->authorization = g_strconcat("Bearer ", g_strstrip(token), NULL);
+    return TRUE;
+}
+
+static gboolean is_loopback(const char *host)
+{
+    g_autoptr(GInetAddress) address = g_inet_address_new_from_string(host);
+
+    return strcmp(host, "localhost") == 0 || (address && g_inet_address_get_is_loopback(address));
+}
+
+Client *client_new_engine(const char *address_text, const char *pki, const char *token_file,
+                          GError **error)
+{
+    g_autoptr(Client) client = make_client();
+    g_autoptr(GTlsDatabase) ca = NULL;
+    g_auto(Address) address = {0};
+    gboolean local;
+
+    if (!address_parse(choose(address_text, "VMFERRY_ENGINE", CLIENT_DEFAULT_ENGINE), ENGINE_PORT,
+                       &address, error) ||
+        !read_token(client, choose(token_file, "VMFERRY_TOKEN_FILE", NULL), error))
+        return NULL;
+    local = is_loopback(address.host);
+    if (!local &&
+        !load_certificate(client, choose(pki, "VMFERRY_PKI", CLIENT_DEFAULT_PKI), &ca, error))
+        return NULL;
+    client->is_engine = TRUE;
+    client->label = g_strdup(address.label);
+    client->base = g_strdup_printf(strchr(address.host, ':') ? "%s://[%s]:%u" : "%s://%s:%u",
+                                   local ? "http" : "https", address.host, address.port);
+    client->connect_ms = CLIENT_CONNECT_MS;
+    client->answer_ms = CLIENT_ANSWER_MS;
+    client->silence_ms = CLIENT_SILENCE_MS;
+    make_session(client, local ? "user-agent" : "tls-database", local ? (gpointer) "vmferry" : ca);
+    return g_steal_pointer(&client);
+}
+
 void client_set_timeouts(Client *client, guint connect_ms, guint answer_ms)
 {
     client->connect_ms = connect_ms;
@@ -121,6 +174,7 @@ void client_free(Client *client)
     json_decref(client->refusal);
     g_free(client->label);
     g_free(client->base);
+    g_free(client->authorization);
     g_free(client);
 }
 
@@ -188,7 +242,12 @@ static void wait_end(Wait *wait)
 
 static void set_unreachable(Client *client, const GError *cause, GError **error)
 {
-    if (g_error_matches(cause, G_IO_ERROR, G_IO_ERROR_PERMISSION_DENIED))
+    if (client->is_engine)
+        error_set(error, VMFERRY_ERROR_DISCONNECTED,
+                  "cannot reach the engine at %s: is `vmferry engine` running? (VMFERRY_ENGINE or "
+                  "--engine)",
+                  client->label);
+    else if (g_error_matches(cause, G_IO_ERROR, G_IO_ERROR_PERMISSION_DENIED))
         error_set(error, VMFERRY_ERROR_PERMISSION,
                   "not allowed to talk to the agent at %s: be root, or a member of the group "
                   "\"vmferry\"",
@@ -252,6 +311,16 @@ static void set_request_error(const Wait *wait, const GError *cause, GError **er
 
 /* --- requests ------------------------------------------------------------------------- */
 
+/* A page of another site cannot set the first (engine/server.h). */
+static void add_engine_headers(const Client *client, SoupMessage *message)
+{
+    SoupMessageHeaders *headers = soup_message_get_request_headers(message);
+
+    soup_message_headers_replace(headers, "X-Vmferry", "1");
+    if (client->authorization)
+        soup_message_headers_replace(headers, "Authorization", client->authorization);
+}
+
 static SoupMessage *make_message(Client *client, const char *method, const char *path, json_t *body)
 {
     g_autofree char *uri = g_strconcat(client->base, path, NULL);
@@ -263,6 +332,8 @@ static SoupMessage *make_message(Client *client, const char *method, const char 
     soup_message_add_flags(message, SOUP_MESSAGE_NO_REDIRECT);
     if (client->certificate)
         soup_message_set_tls_client_certificate(message, client->certificate);
+    if (client->is_engine)
+        add_engine_headers(client, message);
     if (!own)
         return message;
     text = json_dumps(own, JSON_LINE);

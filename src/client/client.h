@@ -40,6 +40,15 @@ Client *client_new(const char *socket);
  * with *error* where the address or the certificate cannot be used. */
 Client *client_new_tls(const char *address, const char *pki, GError **error);
 
+/* Where an engine listens by default. */
+#define CLIENT_DEFAULT_ENGINE "127.0.0.1:4750"
+
+/* To the engine at *address* (HOST[:PORT]; NULL for VMFERRY_ENGINE or, without that, the default): over HTTP on a
+ * loopback address, elsewhere over HTTPS with the certificate in *pki*, if there is one, as in client_new_tls().
+ * *token_file* (NULL for VMFERRY_TOKEN_FILE, or none): its token. */
+Client *client_new_engine(const char *address, const char *pki, const char *token_file,
+                          GError **error);
+
 /* In place of the constants above, in ms; 0: no limit. */
 void client_set_timeouts(Client *client, guint connect_ms, guint answer_ms);
 
