@@ -4,6 +4,7 @@ from .agent import Agent, Command, Pki, Result, qemu_pids, run_pids, vmferry_pro
 from .cache import REPOSITORY, cache_dir
 from .control import Control, Timing
 from .digest import digest_of_image
+from .engine import Engine
 from .etcd import Etcd
 from .guest import MACHINES, Guest
 from .heartbeat import Beat, Heartbeat
@@ -14,7 +15,7 @@ from .qemu import Qemu, backports_qemu, has_kvm, qemu, system_qemu
 from .redis import RedisLoad, Request, quantile, redis_throughput, requests_between
 from .slow_image import SlowImage, has_fuse
 
-__all__ = ["Agent", "Beat", "Command", "Control", "Etcd", "Guest", "GuestHarmed", "Heartbeat",
+__all__ = ["Agent", "Beat", "Command", "Control", "Engine", "Etcd", "Guest", "GuestHarmed", "Heartbeat",
            "Host", "Lab", "LabError", "MACHINES", "Pki", "Process", "Qemu", "REPOSITORY",
            "RedisLoad", "Request", "Result", "SlowImage", "Timing", "backports_qemu", "cache_dir",
            "clean", "cpu_seconds", "digest_of_image", "has_fuse", "has_kvm", "is_alive",

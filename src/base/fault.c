@@ -76,6 +76,9 @@ static const char *const points[] = {
     "protect.begun",              /* the standby counts, and is not told */
     "standby.before-commit",      /* it is told, and not on record */
     "takeover.become",            /* on record that the guest is the fresh VMM; it does not run */
+    "engine.intended",            /* a move is in the journal, nobody was asked for anything */
+    "engine.before-order",        /* all was checked again; the agent is told next */
+    "engine.ordered",             /* the agent has begun, the journal does not say so */
     NULL,
 };
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import pytest
 
 from disks import DISK_POINTS
+from fake_agents import ENGINE_POINTS
 from findings import check_failed
 from postcopy import FULL_POINTS, POSTCOPY_POINTS, STORE_POINTS, TAKEOVER_POINTS
 from protection import PROTECT_POINTS
@@ -103,7 +104,7 @@ def settle(scene, where: str) -> None:
 def test_table_is_complete(lab):
     listed = lab.host_a.run([vmferry_program(), "agent", "--list-faults"]).stdout.split()
     others = [*DISK_POINTS, *POSTCOPY_POINTS, *FULL_POINTS, *TAKEOVER_POINTS, *STORE_POINTS,
-              *PROTECT_POINTS]
+              *PROTECT_POINTS, *ENGINE_POINTS]
     assert sorted([*names(POINTS), *others]) == sorted(listed)
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from fake_agents import ENGINE_POINTS
 from kill_campaign import MACHINE, Injector
 from kill_full import FullInjector
 from kill_plan import (AGENTS, CUT, DESTINATION_AGENT, DESTINATION_QEMU, ENDED, FREEZE, FULL, IMAGE,
@@ -44,7 +45,8 @@ def pytest_generate_tests(metafunc):
 def points():
     with Lab() as lab:
         listed = lab.host_a.run([vmferry_program(), "agent", "--list-faults"]).stdout.split()
-        return [point for point in listed if point not in (*STORE_POINTS, *PROTECT_POINTS)]
+        return [point for point in listed
+                if point not in (*STORE_POINTS, *PROTECT_POINTS, *ENGINE_POINTS)]
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,16 @@
+#include "engine/agent_link.h"
+
+#include <string.h>
+
+#define UNIX_PREFIX "unix:"
+
+Client *agent_link_open(const char *address, const char *pki_dir, GError **error)
+{
+    Client *client = g_str_has_prefix(address, UNIX_PREFIX)
+                         ? client_new(address + strlen(UNIX_PREFIX))
+                         : client_new_tls(address, pki_dir, error);
+
+    if (client)
+        client_set_timeouts(client, AGENT_LINK_CONNECT_MS, AGENT_LINK_ANSWER_MS);
+    return client;
+}

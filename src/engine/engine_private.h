@@ -1,0 +1,122 @@
+/* What the parts of the engine share; see engine.h. */
+#pragma once
+
+#include "engine/engine.h"
+#include "engine/executor.h"
+#include "engine/model.h"
+#include "engine/planner.h"
+#include "engine/poller.h"
+#include "engine/store.h"
+#include "policy/cluster_govern.h"
+
+/* Of each host: sums of a minute's figures, for the history. */
+typedef struct {
+    gint64 minute;
+    guint count[4];
+    double sum[4]; /* CPU, memory, network, pressure */
+} EngineMinute;
+
+/* The newest figures in short steps, of the last hour. */
+#define ENGINE_RING_STEP_S 10
+#define ENGINE_RING_LENGTH 360
+typedef struct {
+    HistoryPoint points[ENGINE_RING_LENGTH];
+    guint first, length;
+} EngineRing;
+
+/* What a move is expected to cost, as its agent says. */
+typedef struct {
+    double ms, bytes, pause_ms;
+    double asked_ms;
+    gboolean pending;
+} EngineEstimate;
+
+/* A host that would not take a guest. */
+typedef struct {
+    guint host;
+    double until_ms;
+} EngineClosed;
+
+/* A move of a plan that is to follow another one. */
+typedef struct {
+    MoveRecord *record;
+    gint64 after;
+} EnginePending;
+
+typedef struct {
+    ClusterGovernor governor;
+    GHashTable *missed; /* names of guests that missed their SLA when it began */
+} EngineGoverned;
+
+struct Engine {
+    const EngineSettings *settings;
+    EngineStore *store;
+    EventLog *events;
+    Executor *executor;
+    Poller *poller;
+    GThreadPool *estimators;
+
+    GMutex lock; /* of all below */
+    GCond wake;
+    gboolean stopping;
+    Model *model;
+    GPtrArray *rules;      /* of Rule */
+    GHashTable *slas;      /* guest → ClusterSla */
+    GHashTable *frozen;    /* guest ("": all) → reason */
+    GHashTable *drained;   /* set of hosts */
+    GPtrArray *recent;     /* of MoveRecord that have ended in the last day, the newest last */
+    GHashTable *estimates; /* guest's id → EngineEstimate */
+    GHashTable *closed;    /* guest's id → GArray of EngineClosed */
+    GHashTable *governed;  /* move's id → EngineGoverned */
+    GPtrArray *pending;    /* of EnginePending */
+    EngineMinute *minutes; /* a host */
+    EngineRing *rings;     /* a host */
+    EnginePlan *plan; /* the newest, or NULL; its names may be gone: what is shown of it is below */
+    json_t *plan_json;
+    json_t *hot; /* a list of texts a host */
+    double plan_wall;
+    double thought_ms; /* how long the newest took */
+    double since_wall;
+    char *broken; /* why the store cannot be written to, or NULL */
+    gboolean leader;
+
+    GThread *thinker;
+};
+
+/* ---- with the engine's lock held ---- */
+
+/* A view of now; *except*: a move that is not counted (0: none); *thaws*: as if nothing was frozen. */
+EngineView *engine_make_view(Engine *engine, gint64 except, gboolean thaws);
+
+/* The limits of now; *by*: what binds depends on who wants the move. */
+ClusterLimits engine_limits(Engine *engine, MoveBy by);
+
+/* Why nothing is begun by itself; NULL: it may be.  Borrowed. */
+const char *engine_find_hold(Engine *engine);
+
+/* The frozen guests and drained hosts, as the model has them. */
+void engine_apply_wishes(Engine *engine);
+
+MoveRecord *engine_make_record(Engine *engine, const ModelGuest *guest, guint to, MoveBy by);
+
+/* The most that a move between these hosts may take, bytes/s; 0: not known. */
+double engine_bandwidth(Engine *engine, guint from, guint to);
+
+/* Has the guest's agent asked, soon, what a move there would cost. */
+void engine_ask_estimate(Engine *engine, const ModelGuest *guest, guint to);
+
+/* ---- without ---- */
+
+/* engine_think.c: once a second. */
+void engine_think(Engine *engine);
+
+/* The executor's hooks. */
+gboolean engine_find_host(const char *host, char **ret_address, char **ret_moves_to, gpointer user,
+                          GError **error);
+gboolean engine_check_move(const MoveRecord *record, gpointer user, GError **error);
+void engine_govern_move(const MoveRecord *record, json_t *progress, ExecutorWord *word,
+                        gpointer user);
+void engine_note_move(const MoveRecord *record, gpointer user);
+
+/* CLOCK_BOOTTIME, in ms. */
+double engine_now_ms(void);

@@ -1,0 +1,299 @@
+"""Agents that are none: they answer as docs/api.md says, about hosts and guests that exist in here only, so that
+the engine can be tested with hosts that lie, hang, die, and moves that take as long as a test wants."""
+
+import contextlib
+import json
+import socket
+import socketserver
+import threading
+import time
+from http.server import BaseHTTPRequestHandler
+from itertools import count
+
+# Where the engine can be made to fail (`VMFERRY_FAULT`); test_engine_fakes.py hits them.
+ENGINE_POINTS = ["engine.intended", "engine.before-order", "engine.ordered"]
+
+GIB = 1 << 30
+INTERVAL_MS = 2000
+
+
+class FakeGuest:
+    def __init__(self, name: str, cpu: float, memory_mb: int = 512, wait: float = 0.0):
+        self.name, self.cpu, self.memory_mb, self.wait = name, cpu, memory_mb, wait
+        self.id = f"{abs(hash(name)):032x}"[:32]
+        self.term = 1
+        self.activity: dict | None = None
+        self.not_movable: str | None = None
+
+
+class FakeHost:
+    """One host and its agent, on a Unix socket."""
+
+    def __init__(self, cluster: "FakeCluster", name: str, cpus: float = 2.0):
+        self.cluster, self.name, self.cpus = cluster, name, cpus
+        self.moves_to = f"10.0.0.{len(cluster.hosts) + 1}:4747"
+        self.socket = cluster.folder / f"{name}.sock"
+        self.guests: dict[str, FakeGuest] = {}
+        self.events: list[dict] = []
+        self.requests: list[tuple[str, str]] = []
+        self.version = "0.1.0"
+        self.wall_off = 0.0
+        self.lies: dict = {}            # fields of GET /v1/load that are replaced
+        self.hangs = threading.Event()  # set: answers nothing
+        self.stands_still = False       # its figures are those of one moment
+        self.still_ms = 0
+        self.drops_orders = False       # takes an order, and closes the connection instead of answering
+        self.server = None
+        self.start()
+
+    @property
+    def address(self) -> str:
+        return f"unix:{self.socket}"
+
+    def start(self) -> None:
+        self.socket.unlink(missing_ok=True)
+        self.server = _Server(str(self.socket), self)
+        threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.05},
+                         daemon=True).start()
+
+    def stop(self) -> None:
+        """As where the agent has died; its guests and moves go on."""
+        self.server.shutdown()
+        self.server.server_close()
+        for connection in list(self.server.connections):
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+        self.socket.unlink(missing_ok=True)
+
+    def add(self, name: str, cpu: float, **options) -> FakeGuest:
+        self.guests[name] = FakeGuest(name, cpu, **options)
+        return self.guests[name]
+
+    @property
+    def changes(self) -> list[tuple[str, str]]:
+        """What it was asked that is no GET."""
+        return [(method, path) for method, path in self.requests if method != "GET"]
+
+    @property
+    def orders(self) -> list[tuple[str, str]]:
+        return [one for one in self.changes if one[1].endswith("/migrate") and one[0] == "POST"]
+
+    # ---- what it answers ----
+
+    def load(self) -> dict:
+        now = time.clock_gettime(time.CLOCK_BOOTTIME) * 1e3
+        if self.stands_still:
+            self.still_ms = now = self.still_ms or now
+        wanted = sum(guest.cpu for guest in self.guests.values())
+        used = min(wanted + 0.02, self.cpus * 0.99)
+        answer = {
+            "host": self.name, "agent_id": f"agent-{self.name}", "version": self.version,
+            "boot_id": "boot", "time_ms": now, "wall": time.time() + self.wall_off,
+            "interval_ms": INTERVAL_MS, "cpus": self.cpus, "cpu_used": used, "run_queue": 1,
+            "pressure": {"cpu": {"some": max(0.0, min(1.0, wanted / self.cpus - 0.8))},
+                         "memory": {"some": 0.0, "full": 0.0}, "io": {"some": 0.0, "full": 0.0}},
+            "memory_bytes": 8 * GIB,
+            "memory_available_bytes": 8 * GIB - sum(guest.memory_mb << 20
+                                                    for guest in self.guests.values()),
+            "swap_bytes": 0, "swap_free_bytes": 0,
+            "swap_in_bytes_per_s": 0, "swap_out_bytes_per_s": 0,
+            "links": [{"name": "eth0", "speed_bytes_per_s": 125000000,
+                       "received_bytes_per_s": 1000, "sent_bytes_per_s": 1000, "drops_per_s": 0}],
+            "moves": {"received_bytes_per_s": 0, "sent_bytes_per_s": 0, "cpu_used": 0.0},
+            "problems": [],
+            "guests": [self._load_of(guest, min(1.0, used / max(wanted, 0.01)))
+                       for guest in self.guests.values()]}
+        return {**answer, **self.lies}
+
+    @staticmethod
+    def _load_of(guest: FakeGuest, share: float) -> dict:
+        return {"name": guest.name, "id": guest.id, "term": guest.term, "role": "ours",
+                "state": "migrating" if guest.activity else "running", "vcpus": 2,
+                "memory_bytes": guest.memory_mb << 20, "cpu_used": guest.cpu * share,
+                "cpu_wait": max(guest.wait, 1 - share), "resident_bytes": guest.memory_mb << 20,
+                "swapped_bytes": 0, "major_faults_per_s": 0,
+                "network": {"received_bytes_per_s": 100, "sent_bytes_per_s": 100,
+                            "backlog_bytes": 0, "drops_per_s": 0},
+                "disk": {"read_bytes_per_s": 0, "written_bytes_per_s": 0, "flushes_per_s": 0}}
+
+    def view(self, guest: FakeGuest) -> dict:
+        return {"name": guest.name, "id": guest.id, "term": guest.term, "role": "ours",
+                "state": "migrating" if guest.activity else "running", "origin": "run",
+                "since": 1, "pid": 1, "problem": None, "destination": None,
+                "activity": guest.activity, "not_movable": guest.not_movable}
+
+    def status(self) -> dict:
+        return {"version": self.version, "host": self.name, "listening": self.moves_to,
+                "guests": len(self.guests), "last_event": len(self.events)}
+
+    def add_event(self, guest: str, kind: str, data: dict | None, text: str = "") -> None:
+        self.events.append({"seq": len(self.events) + 1, "time": "2026-01-01T00:00:00.000000Z",
+                            "guest": guest, "type": kind, "text": text, "data": data})
+
+    def answer(self, method: str, path: str, body: dict | None) -> tuple[int, object]:
+        words = path.partition("?")[0].strip("/").split("/")[1:]
+        guest = self.guests.get(words[1]) if len(words) > 1 and words[0] == "guests" else None
+        if words[0] == "guests" and len(words) > 1 and not guest:
+            return 404, _error("not-found", f"no guest {words[1]} here")
+        match method, words[0], words[2:]:
+            case "GET", "load", _:
+                return 200, self.load()
+            case "GET", "status", _:
+                return 200, self.status()
+            case "GET", "events", _:
+                since = int(path.rpartition("since=")[2] or 0)
+                return 200, [event for event in self.events if event["seq"] > since]
+            case "GET", "guests", _:
+                if guest:
+                    return 200, self.view(guest)
+                return 200, {"guests": [self.view(one) for one in self.guests.values()]}
+            case "POST", "guests", ["migrate"]:
+                return self.cluster.begin(self, guest, body["destination"])
+            case "PATCH", "guests", ["migrate"]:
+                return 200, {"bandwidth": body["bandwidth"]}
+            case "POST", "guests", ["estimate"]:
+                return self.cluster.estimate(guest)
+            case "POST", "guests", ["cancel"]:
+                self.cluster.cancelled.add(guest.name)
+                return 200, {"status": "cancelled"}
+        return 404, _error("not-found", "there is no such path")
+
+
+class FakeCluster:
+    """Hosts by name, and the moves between them."""
+
+    def __init__(self, folder, *names: str):
+        self.folder = folder
+        self.hosts: dict[str, FakeHost] = {}
+        self.move_seconds = 1.0
+        self.fail_moves: str | None = None
+        self.estimates: dict[str, dict] = {}
+        self.cancelled: set[str] = set()
+        self.done: list[tuple[str, str, str]] = []  # moves that were completed
+        self.lock = threading.Lock()
+        self.numbers = count(1)
+        for name in names:
+            self.hosts[name] = FakeHost(self, name)
+
+    def __getitem__(self, name: str) -> FakeHost:
+        return self.hosts[name]
+
+    @property
+    def spec(self) -> str:
+        return ",".join(f"{name}={host.address}" for name, host in self.hosts.items())
+
+    @property
+    def orders(self) -> list[tuple[str, str]]:
+        return [order for host in self.hosts.values() for order in host.orders]
+
+    def place(self, guest: str) -> list[str]:
+        return [name for name, host in self.hosts.items() if guest in host.guests]
+
+    def estimate(self, guest: FakeGuest):
+        if guest.name in self.estimates:
+            return 200, self.estimates[guest.name]
+        return 404, _error("not-found", "there is no such path")
+
+    def begin(self, source: FakeHost, guest: FakeGuest, destination: str):
+        with self.lock:
+            if guest.activity:
+                return 409, _error("busy", f"guest {guest.name} moves already")
+            if self.fail_moves and self.fail_moves.startswith("refused:"):
+                return 403, _error("refused", self.fail_moves)
+            activity = f"{next(self.numbers):032x}"
+            guest.activity = {"id": activity, "kind": "migrate", "started": 1,
+                              "destination": destination,
+                              "progress": {"phase": "precopy", "round_bytes": 1000,
+                                           "round_bytes_done": 10, "bytes_per_second": 5e6}}
+        threading.Thread(target=self._move, args=(source, guest, destination), daemon=True).start()
+        return 202, {"guest": guest.name, "destination": destination, "activity": activity}
+
+    def _move(self, source: FakeHost, guest: FakeGuest, destination: str) -> None:
+        until = time.monotonic() + self.move_seconds
+        while time.monotonic() < until and guest.name not in self.cancelled:
+            time.sleep(0.02)
+        target = next(host for host in self.hosts.values() if host.moves_to == destination)
+        activity = guest.activity["id"]
+        report = {"guest": guest.name, "activity": activity, "status": "completed",
+                  "destination": destination, "total_ms": self.move_seconds * 1e3,
+                  "downtime_ms": 11.0, "wire_bytes": 1000, "error": None}
+        with self.lock:
+            guest.activity = None
+            if guest.name in self.cancelled:
+                self.cancelled.discard(guest.name)
+                source.add_event(guest.name, "cancelled", {**report, "status": "cancelled"})
+            elif self.fail_moves:
+                source.add_event(guest.name, "move-failed",
+                                 {**report, "status": "failed", "error": self.fail_moves})
+            else:
+                guest.term += 1
+                target.guests[guest.name] = source.guests.pop(guest.name)
+                self.done.append((guest.name, source.name, target.name))
+                source.add_event(guest.name, "moved", report)
+
+    def close(self) -> None:
+        for host in self.hosts.values():
+            host.hangs.clear()
+            if host.socket.exists():
+                host.stop()
+
+
+def _error(code: str, message: str) -> dict:
+    return {"error": {"code": code, "message": message}}
+
+
+class _Server(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
+    daemon_threads = True
+    request_queue_size = 64
+
+    def __init__(self, path: str, host: FakeHost):
+        super().__init__(path, _Handler)
+        self.host = host
+        self.connections = set()
+
+    def process_request(self, request, client_address):
+        self.connections.add(request)
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request):
+        self.connections.discard(request)
+        super().shutdown_request(request)
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def _serve(self) -> None:
+        host = self.server.host
+        length = int(self.headers.get("Content-Length") or 0)
+        body = json.loads(self.rfile.read(length)) if length else None
+        host.requests.append((self.command, self.path))
+        while host.hangs.is_set():
+            time.sleep(0.05)
+        status, answer = host.answer(self.command, self.path, body)
+        if host.drops_orders and self.command == "POST" and self.path.endswith("/migrate"):
+            host.drops_orders = False
+            self.close_connection = True
+            return
+        lines = answer if isinstance(answer, list) else [answer]
+        text = "".join(json.dumps(line) + "\n" for line in lines).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(text)))
+        self.end_headers()
+        self.wfile.write(text)
+
+    do_GET = do_POST = do_PATCH = do_DELETE = _serve
+
+    def address_string(self) -> str:
+        return "test"
+
+    def log_message(self, *_) -> None:
+        pass
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
