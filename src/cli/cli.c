@@ -13,6 +13,25 @@ void common_options_clear(CommonOptions *common)
     g_clear_pointer(&common->socket, g_free);
     g_clear_pointer(&common->host, g_free);
     g_clear_pointer(&common->pki, g_free);
+    g_clear_pointer(&common->engine, g_free);
+    g_clear_pointer(&common->token_file, g_free);
+}
+
+/* Of verbs that talk to the engine. */
+static void add_engine_options(GOptionContext *context, CommonOptions *common)
+{
+    const GOptionEntry entries[] = {
+        {"engine", 0, 0, G_OPTION_ARG_STRING, &common->engine,
+         "The engine (default: $VMFERRY_ENGINE, then " CLIENT_DEFAULT_ENGINE ")", "HOST[:PORT]"},
+        {"token-file", 0, 0, G_OPTION_ARG_FILENAME, &common->token_file,
+         "A file with its token (default: $VMFERRY_TOKEN_FILE, then none)", "FILE"},
+        {"pki", 0, 0, G_OPTION_ARG_FILENAME, &common->pki,
+         "The certificate for one of another host (default: $VMFERRY_PKI, then /etc/vmferry/pki)",
+         "DIR"},
+        {NULL},
+    };
+
+    g_option_context_add_main_entries(context, entries, NULL);
 }
 
 static GOptionContext *make_context(const CliSpec *spec)
@@ -37,6 +56,8 @@ static GOptionContext *make_context(const CliSpec *spec)
     if (spec->entries)
         g_option_context_add_main_entries(context, spec->entries, NULL);
     g_option_context_add_main_entries(context, common, NULL);
+    if (spec->engine)
+        add_engine_options(context, spec->common);
     return context;
 }
 
@@ -68,6 +89,20 @@ json_t *cli_call(const CommonOptions *common, const char *method, const char *pa
         return client_call(client, method, path, body, error);
     json_decref(body);
     return NULL;
+}
+
+Client *cli_connect_engine(const CommonOptions *common, GError **error)
+{
+    return client_new_engine(common->engine, common->pki, common->token_file, error);
+}
+
+json_t *cli_call_engine(const CommonOptions *common, const char *method, const char *path,
+                        json_t *body, GError **error)
+{
+    g_autoptr(json_t) owned = body;
+    g_autoptr(Client) client = cli_connect_engine(common, error);
+
+    return client ? client_call(client, method, path, g_steal_pointer(&owned), error) : NULL;
 }
 
 /* A guest must not be ended here because its user thinks of another host. */

@@ -38,6 +38,7 @@ typedef struct {
 typedef struct {
     char *socket;
     char *host, *pki; /* the agent of another host */
+    char *engine, *token_file;
     gboolean json;
 } CommonOptions;
 
@@ -51,6 +52,7 @@ typedef struct {
     CommonOptions *common;       /* where --json and (with talks) --socket go */
     gboolean talks;              /* to the agent: takes --socket */
     gboolean remote;             /* also to one of another host: takes --host and --pki */
+    gboolean engine;             /* to the engine: takes --engine, --token-file and --pki */
     gboolean stops_at_argument;  /* options end at the first other argument */
 } CliSpec;
 
@@ -64,6 +66,11 @@ Client *cli_connect(const CommonOptions *common, GError **error);
 /* client_call() of that one.  *body* (may be NULL) is taken. */
 json_t *cli_call(const CommonOptions *common, const char *method, const char *path, json_t *body,
                  GError **error);
+
+/* The same for the engine. */
+Client *cli_connect_engine(const CommonOptions *common, GError **error);
+json_t *cli_call_engine(const CommonOptions *common, const char *method, const char *path,
+                        json_t *body, GError **error);
 
 /* TRUE where that is the agent of another host. */
 gboolean cli_is_remote(const CommonOptions *common);
@@ -111,3 +118,11 @@ int verb_cancel(int argc, char **argv);
 int verb_resolve(int argc, char **argv);
 int verb_check(int argc, char **argv);
 int verb_top(int argc, char **argv);
+int verb_engine(int argc, char **argv);
+int verb_cluster(int argc, char **argv);
+int verb_drain(int argc, char **argv);
+int verb_undrain(int argc, char **argv);
+int verb_freeze(int argc, char **argv);
+int verb_thaw(int argc, char **argv);
+int verb_rule(int argc, char **argv);
+int verb_sla(int argc, char **argv);

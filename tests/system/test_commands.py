@@ -12,7 +12,8 @@ from findings import error_text
 from vmferry_lab import REPOSITORY, Result, vmferry_program
 
 VERBS = ["agent", "pki", "run", "adopt", "list", "status", "disk", "top", "stop", "events",
-         "estimate", "migrate", "bandwidth", "protect", "unprotect", "failover", "cancel", "resolve", "check"]
+         "estimate", "migrate", "bandwidth", "protect", "unprotect", "failover", "cancel", "resolve",
+         "check", "engine", "cluster", "drain", "undrain", "freeze", "thaw", "rule", "sla"]
 
 
 def vmferry(*words) -> Result:
@@ -76,7 +77,7 @@ def test_man_page(page):
     assert f'"{name} - ' in index.stdout, index.stdout
     command = ["vmferry", *name.split("-")[1:]]
     if name == "vmferry-sim" or page.suffix == ".5":
-        command = ["vmferry-sim"] if page.suffix == ".1" else ["/etc/vmferry/agent.conf"]
+        command = ["vmferry-sim"] if page.suffix == ".1" else [f"/etc/vmferry/{name.split('-')[1]}"]
     for line in section(text, "SYNOPSIS"):
         assert line.split()[:len(command)] == command, line
 
@@ -153,6 +154,10 @@ def test_version():
     ["agent", "now"], ["disk"], ["disk", "show", "web1"], ["disk", "list"],
     ["migrate", "web1", "b", "--disks", "some"], ["migrate", "web1", "b", "--disk", "system"],
     ["migrate", "web1", "b", "--keep", "--delete-source"],
+    ["engine"], ["engine", "--hosts", ""], ["engine", "--hosts", "a,a"], ["cluster"], ["cluster", "burn"],
+    ["cluster", "explain"], ["cluster", "move", "web1"], ["drain"], ["drain", "a", "b"], ["rule"],
+    ["rule", "add", "apart"], ["rule", "burn", "x"], ["sla", "web1", "--cpu-wait", "much"],
+    ["sla", "web1", "--swap", "1"], ["sla", "--none"], ["freeze", "a", "b"],
 ], ids=lambda words: "-".join(words) or "nothing")
 def test_wrong_usage(words):
     result = vmferry(*words)
