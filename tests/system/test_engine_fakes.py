@@ -1,0 +1,476 @@
+"""The engine with agents that are none (fake_agents.py): what it believes, decides, writes down and takes up again."""
+
+import json
+import subprocess
+import time
+import urllib.error
+import urllib.request
+
+import pytest
+
+from fake_agents import ENGINE_POINTS, FakeCluster, free_port
+from vmferry_lab import Engine, wait_until
+
+# As fast as a test wants it.
+FAST = {"engine": {"interval": "100ms"}}
+PATIENT = {**FAST, "engine": {"interval": "100ms", "automatic": "false"}}
+
+
+@pytest.fixture
+def cluster(tmp_path):
+    cluster = FakeCluster(tmp_path, "hosta", "hostb", "hostc")
+    yield cluster
+    cluster.close()
+
+
+@pytest.fixture
+def make_engine(tmp_path, cluster):
+    """make_engine(settings): one that is ready; gone after the test, without complaint of any sanitizer."""
+    engines = []
+
+    def make(settings=None, *, env=None, ready=True):
+        engine = Engine(tmp_path, cluster.spec, free_port(), settings or FAST)
+        engines.append(engine)
+        engine.start(env)
+        return engine.wait_ready() if ready else engine
+
+    yield make
+    for engine in engines:
+        if engine.process.poll() is None:
+            assert engine.stop() == 0, engine.log()
+        assert "Sanitizer" not in engine.log() and "CRITICAL" not in engine.log(), engine.log()
+
+
+def usable(engine):
+    wait_until(lambda: all(host["usable"] for host in engine.show("hosts")["hosts"]), "hosts", 10)
+    return engine
+
+
+def heat(cluster):
+    """hosta suffers, and hostb is the best place."""
+    for name, cpu in (("web1", 0.9), ("web2", 0.7), ("web3", 0.5)):
+        cluster["hosta"].add(name, cpu)
+    cluster["hostc"].add("db1", 0.8)
+
+
+def settled(engine, count=1):
+    def look():
+        moves = engine.moves()
+        done = [move for move in moves if move["state"] not in ("intended", "under-way")]
+        return moves if len(done) >= count else None
+    return wait_until(look, f"{count} moves have ended", 25, 0.2)
+
+
+# ---- it sees, decides, moves, explains ----
+
+def test_relieves_a_hot_host_by_itself(cluster, make_engine):
+    heat(cluster)
+    cluster.estimates = {name: {"ms": 900.0, "bytes": 5000, "pause_ms": 12.0}
+                         for name in ("web1", "web2", "web3")}
+    engine = make_engine()
+    move = settled(engine)[0]
+    assert move["state"] == "completed" and move["ordered_by"] == "engine"
+    assert (move["from"], move["to"]) == ("hosta", "hostb")
+    assert cluster.done == [(move["guest"], "hosta", "hostb")]
+    # What was expected, by what its agent had told, and what came of it.
+    assert move["forecast"]["ms"] == 900.0 and move["forecast"]["guessed"] is False
+    assert move["outcome"]["downtime_ms"] == 11.0
+    reason = move["explanation"]
+    assert reason["trigger"]["host"] == "hosta" and reason["trigger"]["kind"] == "cpu"
+    assert reason["destination_after"]["cpu"] < 0.85 and reason["runners_up"]
+    text = engine.vmferry("cluster", "explain", move["id"]).require().stdout
+    assert "hosta -> hostb" in text and "a pause of 11" in text and "Expected: 900" in text
+    # The guest rests now, and one move was enough.
+    assert engine.guest(move["guest"])["cooldown_ms"] > 60000
+    wait_until(lambda: engine.show("status")["hot"] == 0, "nothing is hot", 10)
+    assert engine.show("plan")["moves"] == [] and "nothing is hot" in engine.show("plan")["nothing"]
+    assert len(cluster.orders) == 1
+
+
+def test_a_plan_does_nothing(cluster, make_engine):
+    heat(cluster)
+    engine = usable(make_engine(PATIENT))
+    wait_until(lambda: engine.show("plan")["moves"], "there is a plan", 10)
+    url = f"http://127.0.0.1:{engine.port}/v1/plan"
+    for _ in range(1000):
+        with urllib.request.urlopen(url) as answer:
+            plan = json.load(answer)
+    move = plan["moves"][0]
+    assert move["from"] == "hosta" and move["text"] and plan["expires_at"] > plan["made_at"]
+    for host in cluster.hosts.values():
+        assert host.requests and host.changes == []
+    assert engine.moves() == []
+    text = engine.vmferry("cluster", "plan").require().stdout
+    assert "hosta" in text and move["guest"] in text
+
+
+def test_nothing_to_gain_is_said(cluster, make_engine):
+    cluster["hosta"].add("web1", 0.5)
+    engine = usable(make_engine())
+    wait_until(lambda: engine.show("plan")["made_at"], "a plan")
+    assert "nothing is hot" in engine.vmferry("cluster", "plan").require().stdout
+    assert cluster.orders == []
+
+
+def test_a_spike_moves_nobody(cluster, make_engine):
+    heat(cluster)
+    for guest in cluster["hosta"].guests.values():
+        guest.cpu /= 2
+    engine = usable(make_engine())
+    for _ in range(3):
+        time.sleep(0.8)
+        cluster["hosta"].lies = {"cpu_used": 1.99}
+        time.sleep(0.11)
+        cluster["hosta"].lies = {}
+    assert cluster.orders == [] and engine.moves() == []
+
+
+def test_an_sla_that_is_missed(cluster, make_engine):
+    cluster["hosta"].add("web1", 0.3, wait=0.3)
+    engine = usable(make_engine())
+    assert engine.guest("web1")["sla_met"] is None
+    engine.vmferry("sla", "web1", "--cpu-wait", "5%", "--network", "200mbit", "--swap", "0").require()
+    assert engine.show("guests")["guests"][0]["sla"] == {
+        "cpu_wait": 0.05, "network_bytes_per_s": 25000000, "no_swap": True}
+    wait_until(lambda: engine.guest("web1")["sla_met"] is False, "missed")
+    assert any("web1" in text for text in
+               wait_until(lambda: engine.host("hosta")["hot"], "hot", 10))
+    assert "25" in engine.vmferry("sla").require().stdout
+
+
+# ---- figures that cannot be used ----
+
+@pytest.mark.parametrize("change, problem", [
+    ({"lies": {"cpu_used": -1}}, "\"cpu_used\" is negative"),
+    ({"lies": {"pressure": {"cpu": {"some": 7}}}}, "more than can be"),
+    ({"lies": {"guests": "none"}}, "\"guests\" is not a list"),
+    ({"lies": {"memory_bytes": 1 << 20, "memory_available_bytes": 0}}, "in memory, of 1 MiB"),
+    ({"version": "0.9.0"}, "version 0.9.0"),
+    ({"wall_off": 300.0}, "ahead of ours"),
+    ({"wall_off": -300.0}, "behind ours"),
+], ids=["negative", "share", "list", "memory", "version", "ahead", "behind"])
+def test_bad_figures(cluster, make_engine, change, problem):
+    """A host that is hot, if its word was good."""
+    heat(cluster)
+    for key, value in change.items():
+        setattr(cluster["hosta"], key, value)
+    engine = make_engine()
+    wait_until(lambda: problem in (engine.host("hosta")["problem"] or ""), problem, 15)
+    assert engine.host("hosta")["stale"] and not engine.host("hosta")["usable"]
+    wait_until(lambda: engine.host("hostb")["usable"], "the others")
+    time.sleep(1.5)
+    assert cluster.orders == []
+    assert problem in engine.vmferry("cluster", "hosts").require().stdout
+
+
+def test_a_host_that_hangs_delays_nobody(cluster, make_engine):
+    heat(cluster)
+    cluster["hostc"].hangs.set()
+    engine = make_engine()
+    move = settled(engine)[0]
+    assert (move["from"], move["to"]) == ("hosta", "hostb")
+    assert not engine.host("hostc")["usable"] and engine.host("hosta")["usable"]
+
+
+def test_figures_that_stand_still_grow_old(cluster, make_engine):
+    engine = usable(make_engine(PATIENT))
+    cluster["hosta"].stands_still = True
+    wait_until(lambda: "s old" in (engine.host("hosta")["problem"] or ""), "stale", 20)
+    assert engine.host("hosta")["age_ms"] >= 10000
+    cluster["hosta"].stands_still = False
+    wait_until(lambda: engine.host("hosta")["usable"], "fresh again")
+
+
+def test_the_same_guest_on_two_hosts(cluster, make_engine):
+    heat(cluster)
+    cluster["hostb"].guests["web1"] = cluster["hosta"].guests["web1"]
+    engine = make_engine()
+    wait_until(lambda: "so has" in (engine.host("hosta")["problem"] or ""), "told", 10)
+    assert "has guest web1" in engine.host("hostb")["problem"]
+    time.sleep(1.5)
+    assert cluster.orders == []
+
+
+# ---- what was written down, and what was not ----
+
+@pytest.mark.parametrize("point", ENGINE_POINTS)
+@pytest.mark.parametrize("seconds", [0.2, 4.0], ids=["short", "long"])
+def test_killed_in_a_move(cluster, make_engine, point, seconds):
+    """A move is neither lost nor doubled: what was ordered is followed, what was not is not ordered again."""
+    heat(cluster)
+    cluster.move_seconds = seconds
+    engine = make_engine(env={"VMFERRY_FAULT": f"{point}=kill"}, ready=False)
+    engine.wait_end()
+    ordered = len(cluster.orders)
+    assert ordered == (1 if point == "engine.ordered" else 0)
+    time.sleep(0.3)
+    engine.settings["engine"]["automatic"] = "false"
+    engine.start().wait_ready()
+    assert len(engine.moves()) == 1
+    move = settled(engine)[0]
+    assert move["state"] == ("completed" if ordered else "abandoned")
+    assert len(cluster.orders) == len(cluster.done) == ordered
+    assert all(len(cluster.place(guest)) == 1 for guest in ("web1", "web2", "web3"))
+    # It was ours, so nobody is frozen for it.
+    assert not any(guest["frozen"] for guest in engine.show("guests")["guests"])
+    if ordered:
+        assert move["outcome"]["status"] == "completed"
+
+
+def test_killed_while_one_is_under_way(cluster, make_engine):
+    heat(cluster)
+    cluster.move_seconds = 3
+    engine = make_engine()
+    wait_until(lambda: [move for move in engine.moves() if move["state"] == "under-way"], "a move", 15)
+    engine.kill()
+    engine.start().wait_ready()
+    move = settled(engine)[0]
+    assert move["state"] == "completed" and len(cluster.orders) == 1
+
+
+def test_an_order_that_is_not_answered(cluster, make_engine):
+    """The agent takes it and goes away: nobody knows, until it is asked."""
+    heat(cluster)
+    cluster.move_seconds = 2
+    cluster["hosta"].drops_orders = True
+    engine = make_engine()
+    move = settled(engine)[0]
+    assert move["state"] == "completed" and len(cluster.orders) == 1 and move["activity"]
+
+
+def test_the_source_agent_dies_in_a_move(cluster, make_engine):
+    heat(cluster)
+    cluster.move_seconds = 2
+    engine = make_engine()
+    wait_until(lambda: [move for move in engine.moves() if move["state"] == "under-way"], "a move", 15)
+    cluster["hosta"].stop()
+    wait_until(lambda: cluster.done, "it moves nevertheless")
+    time.sleep(0.5)
+    assert engine.moves()[-1]["state"] == "under-way"
+    cluster["hosta"].start()
+    assert settled(engine)[0]["state"] == "completed"
+
+
+def test_a_move_that_fails(cluster, make_engine):
+    heat(cluster)
+    cluster.fail_moves = "the destination has no room"
+    cluster.move_seconds = 0.1
+    engine = make_engine()
+    move = settled(engine)[0]
+    assert move["state"] == "failed" and move["problem"] == "the destination has no room"
+    # It is not tried over and over.
+    time.sleep(2)
+    assert len([one for one in engine.moves() if one["guest"] == move["guest"]]) == 1
+
+
+def test_a_move_that_is_refused(cluster, make_engine):
+    heat(cluster)
+    for guest in cluster["hosta"].guests.values():
+        guest.not_movable = "it has a device of the host"
+    engine = make_engine()
+    move = settled(engine)[0]
+    assert move["state"] == "refused" and "device of the host" in move["problem"]
+    time.sleep(1)
+    assert cluster.orders == [] and len(engine.moves()) <= 6
+
+
+def test_a_store_that_cannot_be_used(cluster, make_engine, tmp_path):
+    (tmp_path / "engine.db").write_text("not a database, but long enough to look at; " * 20)
+    engine = make_engine(ready=False)
+    assert engine.wait_end() == 1
+    assert "is damaged, or not a database" in engine.log() and "move it aside" in engine.log()
+
+
+def test_one_engine_for_one_store(cluster, make_engine):
+    make_engine()
+    second = make_engine(ready=False)
+    assert second.wait_end() == 1 and "another engine has it" in second.log()
+
+
+# ---- what users say ----
+
+def test_freeze(cluster, make_engine):
+    engine = make_engine(PATIENT)
+    assert engine.show("status")["frozen"] is False
+    engine.vmferry("freeze").require()
+    engine.stop()
+    heat(cluster)
+    engine.settings["engine"]["automatic"] = "true"
+    engine.start().wait_ready()  # it is still frozen
+    assert "a user has frozen it" in engine.vmferry("cluster", "status").require().stdout
+    wait_until(lambda: engine.show("status")["hot"], "hot", 10)
+    time.sleep(1)
+    assert cluster.orders == [] and all(not host.changes for host in cluster.hosts.values())
+    engine.vmferry("thaw").require()
+    assert settled(engine)[0]["state"] == "completed"
+
+
+def test_freeze_of_a_guest(cluster, make_engine):
+    engine = usable(make_engine(PATIENT))
+    for name in ("web1", "web2"):
+        engine.vmferry("freeze", name).require()
+    heat(cluster)
+    engine.stop()
+    engine.settings["engine"]["automatic"] = "true"
+    engine.start().wait_ready()
+    assert settled(engine)[0]["guest"] == "web3"
+
+
+def test_rules(cluster, make_engine):
+    heat(cluster)
+    cluster["hostb"].add("web9", 0.1)
+    engine = usable(make_engine(PATIENT))
+    engine.vmferry("rule", "add", "apart", "web1", "web2", "web3", "web9").exit_code
+    first = engine.vmferry("rule", "add", "hosts", "web1", "web2", "--on", "hosta,hostc").require()
+    assert "Rule" in first.stdout
+    refused = engine.vmferry("rule", "add", "hosts", "web1", "--on", "hostb")
+    assert refused.exit_code == 1 and "contradict" in refused.stderr
+    assert "no host hostx" in engine.vmferry("rule", "add", "hosts", "web1", "--on", "hostx").stderr
+    rules = json.loads(engine.vmferry("rule", "list", "--json").require().stdout)["rules"]
+    for rule in rules:
+        engine.vmferry("rule", "remove", rule["id"]).require()
+    engine.vmferry("rule", "add", "never", "web1", "web2").require()
+    engine.stop()
+    engine.settings["engine"]["automatic"] = "true"
+    engine.start().wait_ready()
+    move = settled(engine)[0]
+    assert move["guest"] == "web3"
+    assert engine.guest("web1")["rules"]
+
+
+def test_drain(cluster, make_engine):
+    heat(cluster)
+    cluster["hosta"].guests["web2"].cpu = 0.2
+    cluster["hosta"].guests["web2"].activity = {"id": "x", "kind": "protection", "progress": {}}
+    cluster.move_seconds = 0.5
+    engine = usable(make_engine(PATIENT))
+    wait_until(lambda: len(engine.show("guests")["guests"]) == 4, "guests")
+    told = engine.vmferry("drain", "hosta", "--dry-run")
+    assert told.exit_code == 1 and "Cannot leave hosta:\n  web2: " in told.stdout
+    assert "protection" in told.stdout and told.stdout.index("web2") < told.stdout.index("web1 ->")
+    time.sleep(0.5)
+    assert cluster.orders == [] and engine.host("hosta")["drained"] is False
+    assert engine.vmferry("drain", "hosta").exit_code == 1
+    wait_until(lambda: list(cluster["hosta"].guests) == ["web2"], "all that can have left", 20)
+    assert {move["ordered_by"] for move in engine.moves()} == {"drain"}
+    # Once it can, it leaves, too.
+    cluster["hosta"].guests["web2"].activity = None
+    wait_until(lambda: not cluster["hosta"].guests, "it is empty", 20)
+    wait_until(lambda: "is empty and takes no guests" in engine.vmferry("drain", "hosta").stdout, "told")
+    refused = engine.vmferry("cluster", "move", "web1", "hosta")
+    assert refused.exit_code == 1 and "drain" in refused.stderr
+    engine.vmferry("undrain", "hosta").require()
+    assert engine.host("hosta")["drained"] is False
+
+
+def test_a_drain_is_taken_up_again(cluster, make_engine):
+    heat(cluster)
+    cluster.move_seconds = 1
+    engine = usable(make_engine(PATIENT))
+    wait_until(lambda: len(engine.show("guests")["guests"]) == 4, "guests")
+    engine.vmferry("drain", "hosta").require()
+    wait_until(lambda: cluster.orders, "it begins", 10)
+    engine.kill()
+    engine.start().wait_ready()
+    wait_until(lambda: not cluster["hosta"].guests, "it is empty", 25)
+    assert len(cluster.orders) == len(cluster.done) == 3
+
+
+def test_a_users_move(cluster, make_engine):
+    heat(cluster)
+    cluster.move_seconds = 30
+    engine = usable(make_engine(PATIENT))
+    wait_until(lambda: engine.guest("db1"), "guests")
+    answer = json.loads(engine.vmferry("cluster", "move", "db1", "hostb", "--json").require().stdout)
+    wait_until(lambda: engine.show("explain", answer["id"])["state"] == "under-way", "it begins")
+    assert engine.show("explain", answer["id"])["progress"]["phase"] == "precopy"
+    assert engine.vmferry("cluster", "move", "db1", "hostb").exit_code == 1
+    engine.vmferry("cluster", "cancel", answer["id"]).require()
+    move = settled(engine)[0]
+    assert move["state"] == "cancelled" and move["ordered_by"] == "user"
+    assert cluster.place("db1") == ["hostc"]
+
+
+@pytest.mark.parametrize("seconds", [0.0, 1.5], ids=["unseen", "seen"])
+def test_somebody_else_moves_a_guest(cluster, make_engine, seconds):
+    cluster["hosta"].add("web1", 0.5)
+    cluster.move_seconds = seconds
+    engine = usable(make_engine())
+    wait_until(lambda: engine.guest("web1"), "the guest")
+    cluster.begin(cluster["hosta"], cluster["hosta"].guests["web1"], cluster["hostb"].moves_to)
+    move = settled(engine)[0]
+    assert move["ordered_by"] == "somebody else" and move["state"] == "completed"
+    assert (move["from"], move["to"]) == ("hosta", "hostb")
+    assert "somebody else" in engine.guest("web1")["frozen_why"]
+    assert engine.events("second-balancer")
+    engine.vmferry("thaw", "web1").require()
+    assert engine.guest("web1")["frozen"] is False
+    time.sleep(0.5)
+    assert len(engine.moves()) == 1 and engine.guest("web1")["frozen"] is False
+
+
+# ---- its server ----
+
+def ask(engine, path, method="GET", headers=None, body=None):
+    request = urllib.request.Request(f"http://127.0.0.1:{engine.port}{path}", method=method,
+                                     headers=headers or {}, data=body)
+    try:
+        with urllib.request.urlopen(request) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode()
+
+
+def test_no_change_by_other_sites(cluster, make_engine):
+    engine = make_engine()
+    own = f"http://127.0.0.1:{engine.port}"
+    header = {"X-Vmferry": "1"}
+    assert ask(engine, "/v1/freeze", "POST")[0] == 403
+    assert ask(engine, "/v1/freeze", "POST", {**header, "Origin": "http://evil.example"})[0] == 403
+    assert ask(engine, "/v1/freeze", "POST", {**header, "Origin": "null"})[0] == 403
+    assert ask(engine, "/v1/cluster", headers={"Host": "evil.example"})[0] == 403
+    assert engine.show("status")["frozen"] is False
+    assert ask(engine, "/v1/freeze", "GET")[0] == 405
+    assert ask(engine, "/v1/freeze", "POST", {**header, "Origin": own})[0] == 200
+    assert engine.show("status")["frozen"] is True
+    assert ask(engine, "/v1/freeze", "POST", header, b"{" * 10)[0] == 400
+    assert ask(engine, "/v1/freeze", "POST", header, b" " * (1 << 17))[0] == 413
+    assert ask(engine, "/v1/freeze", "POST", header, b'{"gest": "web1"}')[0] == 400
+    assert ask(engine, "/v1/nothing")[0] == 404
+
+
+def test_a_token(cluster, make_engine, tmp_path):
+    (tmp_path / "token").write_text("correct horse battery\n")
+    engine = make_engine({"engine": {**FAST["engine"], "token-file": tmp_path / "token"}})
+    assert engine.vmferry("freeze").exit_code == 1
+    wrong = tmp_path / "wrong"
+    wrong.write_text("correct horse batterz\n")
+    assert engine.vmferry("freeze", "--token-file", wrong).exit_code == 1
+    engine.vmferry("freeze", "--token-file", tmp_path / "token").require()
+
+
+def test_history_and_metrics(cluster, make_engine):
+    engine = usable(make_engine())
+    wait_until(lambda: engine.show("history", "hostb")["cpu"], "history", 15)
+    assert "no host nowhere" in engine.vmferry("cluster", "history", "nowhere").stderr
+    status, text = ask(engine, "/metrics")
+    assert status == 200 and 'vmferry_host_usable{host="hosta"} 1\n' in text
+    assert "vmferry_engine_leader 1\n" in text
+
+
+def test_metrics_are_as_prometheus_wants_them(cluster, make_engine):
+    engine = usable(make_engine())
+    try:
+        done = subprocess.run(["promtool", "check", "metrics"], input=ask(engine, "/metrics")[1],
+                              capture_output=True, text=True, timeout=30)
+    except FileNotFoundError:
+        pytest.skip("no promtool")
+    assert done.returncode == 0 and done.stderr == "", done.stderr
+
+
+def test_ends_at_once(cluster, make_engine):
+    cluster["hostc"].hangs.set()
+    engine = make_engine()
+    start = time.monotonic()
+    assert engine.stop() == 0
+    assert time.monotonic() - start < 12
