@@ -376,8 +376,8 @@ gboolean agent_settings_parse(AgentSettings *settings, const char *text, size_t 
                 return FALSE;
         } else {
             error_set(error, VMFERRY_ERROR_INVALID,
-                      "%s: [%s]: unknown group; there are [agent], [api], [map] and [metrics]", origin,
-                      *group);
+                      "%s: [%s]: unknown group; there are [agent], [api], [map] and [metrics]",
+                      origin, *group);
             return FALSE;
         }
     }

@@ -111,15 +111,16 @@ gboolean cluster_history_expect(const ClusterHistory *history, double now_ms, do
 {
     double first = floor(now_ms / HOUR_MS), last = floor((now_ms + ahead_ms) / HOUR_MS);
     gboolean known = FALSE;
+    guint first_slot;
 
     if (!(first >= 0 && last < first + CLUSTER_HISTORY_HOURS))
         return FALSE;
+    first_slot = (guint)fmod(first, CLUSTER_HISTORY_HOURS);
     *ret_mean = *ret_rise = 0;
-    for (double hour = first; hour <= last; hour++) {
-        guint slot = (guint)fmod(hour, CLUSTER_HISTORY_HOURS);
-        double mean = history->count[slot] > 0
-                          ? history->mean[slot]
-                          : guess_mean(history, (guint)fmod(first, CLUSTER_HISTORY_HOURS));
+    for (guint hour = 0; hour <= (guint)(last - first); hour++) {
+        guint slot = (first_slot + hour) % CLUSTER_HISTORY_HOURS;
+        double mean =
+            history->count[slot] > 0 ? history->mean[slot] : guess_mean(history, first_slot);
 
         *ret_mean = MAX(*ret_mean, mean);
     }

@@ -101,11 +101,11 @@ double cluster_series_forecast(const ClusterSeries *series)
 /* ---- one figure ---- */
 
 typedef struct {
-    ClusterHotKind kind;
-    guint host, guest;
     const ClusterSeries *series;
     double unit; /* the threshold is a share of it */
     double threshold;
+    ClusterHotKind kind;
+    guint host, guest;
     gboolean early;
 } Figure;
 
@@ -187,16 +187,16 @@ static void look_at_guest(const ClusterView *view, guint i, const ClusterThresho
                           GArray *hotspots)
 {
     const ClusterGuest *guest = &view->guests[i];
-    const Figure wait = {CLUSTER_HOT_CPU_WAIT, guest->host, i, &guest->cpu_wait, 1,
-                         guest->sla.cpu_wait,  FALSE};
+    const Figure wait = {
+        &guest->cpu_wait, 1, guest->sla.cpu_wait, CLUSTER_HOT_CPU_WAIT, guest->host, i, FALSE};
     /* Any byte is too much. */
-    const Figure swapped = {CLUSTER_HOT_SWAPPED, guest->host, i, &guest->swapped, 1, 0.5, FALSE};
+    const Figure swapped = {&guest->swapped, 1, 0.5, CLUSTER_HOT_SWAPPED, guest->host, i, FALSE};
 
     note(&wait, thresholds, hotspots);
     if (guest->sla.network > 0 && is_starved_now(guest)) {
         ClusterSeries starved = starved_network(guest);
-        const Figure network = {CLUSTER_HOT_NETWORK, guest->host, i, &starved, 1,
-                                guest->sla.network,  FALSE};
+        const Figure network = {
+            &starved, 1, guest->sla.network, CLUSTER_HOT_NETWORK, guest->host, i, FALSE};
 
         note(&network, thresholds, hotspots);
     }
@@ -209,16 +209,16 @@ static void look_at_host(const ClusterView *view, guint i, const ClusterThreshol
 {
     const ClusterHost *host = &view->hosts[i];
     const Figure figures[] = {
-        {CLUSTER_HOT_CPU, i, CLUSTER_NONE, &host->cpu, host->cpus, thresholds->cpu, FALSE},
-        {CLUSTER_HOT_LINK, i, CLUSTER_NONE, &host->network, host->link_bytes_per_s,
-         thresholds->link, FALSE},
-        {CLUSTER_HOT_SWAP_OUT, i, CLUSTER_NONE, &host->swap_out, 1, thresholds->swap_out, FALSE},
-        {CLUSTER_HOT_MEMORY, i, CLUSTER_NONE, &host->memory_pressure, 1,
-         thresholds->memory_pressure, FALSE},
+        {&host->cpu, host->cpus, thresholds->cpu, CLUSTER_HOT_CPU, i, CLUSTER_NONE, FALSE},
+        {&host->network, host->link_bytes_per_s, thresholds->link, CLUSTER_HOT_LINK, i,
+         CLUSTER_NONE, FALSE},
+        {&host->swap_out, 1, thresholds->swap_out, CLUSTER_HOT_SWAP_OUT, i, CLUSTER_NONE, FALSE},
+        {&host->memory_pressure, 1, thresholds->memory_pressure, CLUSTER_HOT_MEMORY, i,
+         CLUSTER_NONE, FALSE},
     };
 
-    const Figure early = {CLUSTER_HOT_CPU,       i,   CLUSTER_NONE, &host->cpu, host->cpus,
-                          thresholds->cpu_early, TRUE};
+    const Figure early = {&host->cpu,   host->cpus, thresholds->cpu_early, CLUSTER_HOT_CPU, i,
+                          CLUSTER_NONE, TRUE};
     guint before = hotspots->len;
 
     for (guint f = 0; f < G_N_ELEMENTS(figures); f++)

@@ -411,7 +411,7 @@ static ClusterWhy what_stopped_most(const ClusterAnswer *answer)
 /* FALSE: nothing more to be done for this host. */
 static gboolean take_best(ClusterPlanner *planner, const ClusterHotHost *hot, ClusterAnswer *answer)
 {
-    ClusterChoice choice;
+    ClusterChoice choice = {.profit = -INFINITY};
     ClusterMove *move;
 
     memset(answer->stopped, 0, sizeof(answer->stopped));

@@ -112,7 +112,8 @@ static void test_error_texts(void **state)
         const char *text, *words;
     } bad[] = {
         {"[agent]\nlissten = x\n", "agent.conf: [agent] lissten: unknown key; there are listen, "},
-        {"[gent]\n", "agent.conf: [gent]: unknown group; there are [agent], [api], [map] and [metrics]"},
+        {"[gent]\n",
+         "agent.conf: [gent]: unknown group; there are [agent], [api], [map] and [metrics]"},
         {"[metrics]\nroot = group\n", "[metrics] root: \"group\" is not an absolute path"},
         {"[metrics]\nroots = /g\n", "agent.conf: [metrics] roots: unknown key; there is root"},
         {"[agent]\nsocket = here\n",

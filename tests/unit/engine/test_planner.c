@@ -80,8 +80,7 @@ static void test_stale(void **state)
     g_autoptr(json_t) object = planner_plan_to_json(plan, 5000);
 
     assert_int_equal(json_array_size(json_object_get(object, "moves")), 0);
-    assert_non_null(
-        strstr(json_text_or(object, "nothing", ""), "of no host anything is known"));
+    assert_non_null(strstr(json_text_or(object, "nothing", ""), "of no host anything is known"));
 }
 
 static void test_frozen_guests(void **state)
