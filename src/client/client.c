@@ -154,6 +154,9 @@ void client_set_timeouts(Client *client, guint connect_ms, guint answer_ms)
 {
     client->connect_ms = connect_ms;
     client->answer_ms = answer_ms;
+    /* An agent that hangs in the middle of an answer hangs. */
+    if (client->silence_ms == 0)
+        client->silence_ms = answer_ms;
 }
 
 void client_free(Client *client)

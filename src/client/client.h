@@ -49,7 +49,8 @@ Client *client_new_tls(const char *address, const char *pki, GError **error);
 Client *client_new_engine(const char *address, const char *pki, const char *token_file,
                           GError **error);
 
-/* In place of the constants above, in ms; 0: no limit. */
+/* In place of the constants above, in ms; 0: no limit.  Over a Unix socket, where there are none, *answer_ms* counts
+ * between two pieces of an answer, too. */
 void client_set_timeouts(Client *client, guint connect_ms, guint answer_ms);
 
 void client_free(Client *client);
