@@ -103,9 +103,7 @@ int verb_engine(int argc, char **argv)
     if (o.debug)
         log_set_level(LOG_LEVEL_DEBUG);
     settings = make_settings(&o, &error);
-    if (!settings) {
-        cli_fail(&common, error);
-        return EXIT_USAGE;
-    }
+    if (!settings)
+        return cli_usage_error("%s", error->message);
     return engine_daemon_run(settings, &error) ? EXIT_DONE : cli_fail(&common, error);
 }

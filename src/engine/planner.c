@@ -62,6 +62,7 @@ static json_t *hotspot_to_json(const EnginePlan *plan, const ClusterHotspot *spo
     json_object_set_new(object, "value", number_or_null(spot->value));
     json_object_set_new(object, "threshold", number_or_null(spot->threshold));
     json_object_set_new(object, "forecast", number_or_null(spot->forecast));
+    json_object_set_new(object, "early", json_boolean(spot->early));
     json_object_set_new(object, "readings", json_integer(spot->above));
     json_object_set_new(object, "text",
                         take_text(cluster_hotspot_describe(cluster, &plan->thresholds, spot)));
@@ -205,7 +206,7 @@ json_t *planner_list_hot(const EnginePlan *plan, guint host)
     json_t *list = json_array();
 
     for (guint i = 0; i < plan->hotspots->len; i++)
-        if (hotspot_at(plan, i)->host == host)
+        if (hotspot_at(plan, i)->host == host && !hotspot_at(plan, i)->early)
             json_array_append_new(
                 list, take_text(cluster_hotspot_describe(cluster_of(plan), &plan->thresholds,
                                                          hotspot_at(plan, i))));
@@ -215,7 +216,7 @@ json_t *planner_list_hot(const EnginePlan *plan, guint host)
 gboolean planner_is_hot(const EnginePlan *plan, guint host)
 {
     for (guint i = 0; i < plan->hotspots->len; i++)
-        if (hotspot_at(plan, i)->host == host)
+        if (hotspot_at(plan, i)->host == host && !hotspot_at(plan, i)->early)
             return TRUE;
     return FALSE;
 }

@@ -11,6 +11,7 @@
 #include "wire/address.h"
 
 #define UNIX_PREFIX "unix:"
+#define EARLY_UNSET (-1.0)
 #define HOST_GROUP "host "
 #define HOST_NAME_MAX_BYTES 253u
 
@@ -211,6 +212,13 @@ static gboolean set_share(EngineSettings *settings, const char *value, gpointer 
     return FALSE;
 }
 
+static gboolean set_share_or_off(EngineSettings *settings, const char *value, gpointer field,
+                                 GError **error)
+{
+    *(double *)field = 0;
+    return strcmp(value, "0") == 0 || set_share(settings, value, field, error);
+}
+
 static gboolean set_count(EngineSettings *settings, const char *value, gpointer field,
                           GError **error)
 {
@@ -368,6 +376,7 @@ static const struct {
     {"engine", "interval", set_interval, 0},
     {"hot", "samples", set_samples, 0},
     {"hot", "cpu", set_share, AT(thresholds.cpu)},
+    {"hot", "cpu-early", set_share_or_off, AT(thresholds.cpu_early)},
     {"hot", "link", set_share, AT(thresholds.link)},
     {"hot", "swap-out", set_rate, AT(thresholds.swap_out)},
     {"hot", "memory-pressure", set_share, AT(thresholds.memory_pressure)},
@@ -446,6 +455,15 @@ static gboolean apply_group(EngineSettings *settings, GKeyFile *file, const char
     return FALSE;
 }
 
+/* Where it is not said, it keeps its distance from *cpu*. */
+static void match_early(ClusterThresholds *thresholds)
+{
+    const ClusterThresholds usual = cluster_thresholds_default();
+
+    if (thresholds->cpu_early < 0)
+        thresholds->cpu_early = usual.cpu_early / usual.cpu * thresholds->cpu;
+}
+
 gboolean engine_settings_parse(EngineSettings *settings, const char *text, size_t length,
                                const char *origin, GError **error)
 {
@@ -457,6 +475,7 @@ gboolean engine_settings_parse(EngineSettings *settings, const char *text, size_
         error_set(error, VMFERRY_ERROR_INVALID, "%s: %s", origin, problem->message);
         return FALSE;
     }
+    settings->thresholds.cpu_early = EARLY_UNSET;
     groups = g_key_file_get_groups(file, NULL);
     for (char **group = groups; *group; group++) {
         if (apply_group(settings, file, *group, error))
@@ -464,6 +483,7 @@ gboolean engine_settings_parse(EngineSettings *settings, const char *text, size_
         g_prefix_error(error, "%s: [%s]: ", origin, *group);
         return FALSE;
     }
+    match_early(&settings->thresholds);
     if (cluster_thresholds_check(&settings->thresholds, error) &&
         cluster_limits_check(&settings->limits, error))
         return TRUE;

@@ -25,21 +25,22 @@ static void refuse(const char *text, const char *words)
 
 static void test_every_key(void **state)
 {
-    g_autoptr(EngineSettings) s = parse("[engine]\nname = e1\nhosts = hosta, b=unix:/run/b.sock\n"
-                                        "listen = [::1]:80\nstore = /x/e.db\npki = /x/pki\n"
-                                        "token-file = /x/token\nallow = ann, bob\n"
-                                        "automatic = false\ninterval = 1s\n"
-                                        "[hot]\nsamples = 4 of 6\ncpu = 90%\nlink = 0.7\n"
-                                        "swap-out = 2M\nmemory-pressure = 5%\n"
-                                        "[limits]\nmoves = 3\nmoves-per-host = 2\n"
-                                        "moves-per-host-hour = 9\ncool-down = 5m\n"
-                                        "plan-expires = 30s\nleast-profit = 1.5\n"
-                                        "destination-cpu = 60%\ndestination-link = 50%\n"
-                                        "look-ahead = 30m\nmemory-overcommit = 1.5\n"
-                                        "memory-reserve = 10%\nbandwidth-share = 25%\n"
-                                        "quiet-hours = 22:00-06:00, 12:00-13:30\n"
-                                        "[host c]\naddress = 10.0.0.3\nmoves = 10.1.0.3:4747\n",
-                                        NULL);
+    g_autoptr(EngineSettings) s =
+        parse("[engine]\nname = e1\nhosts = hosta, b=unix:/run/b.sock\n"
+              "listen = [::1]:80\nstore = /x/e.db\npki = /x/pki\n"
+              "token-file = /x/token\nallow = ann, bob\n"
+              "automatic = false\ninterval = 1s\n"
+              "[hot]\nsamples = 4 of 6\ncpu = 90%\ncpu-early = 0\nlink = 0.7\n"
+              "swap-out = 2M\nmemory-pressure = 5%\n"
+              "[limits]\nmoves = 3\nmoves-per-host = 2\n"
+              "moves-per-host-hour = 9\ncool-down = 5m\n"
+              "plan-expires = 30s\nleast-profit = 1.5\n"
+              "destination-cpu = 60%\ndestination-link = 50%\n"
+              "look-ahead = 30m\nmemory-overcommit = 1.5\n"
+              "memory-reserve = 10%\nbandwidth-share = 25%\n"
+              "quiet-hours = 22:00-06:00, 12:00-13:30\n"
+              "[host c]\naddress = 10.0.0.3\nmoves = 10.1.0.3:4747\n",
+              NULL);
     const EngineHostSetting *host;
 
     assert_non_null(s);
@@ -54,6 +55,7 @@ static void test_every_key(void **state)
     assert_false(s->automatic);
     assert_int_equal(s->thresholds.k, 4);
     assert_int_equal(s->thresholds.n, 6);
+    assert_true(s->thresholds.cpu_early == 0);
     assert_true(s->thresholds.cpu == 0.9 && s->thresholds.swap_out == 2e6);
     assert_int_equal(s->limits.moves, 3);
     assert_true(s->limits.cool_down_ms == 300000 && s->limits.plan_ms == 30000);
@@ -91,6 +93,11 @@ static void test_defaults_hold(void **state)
     assert_true(settings->automatic);
     assert_string_equal(settings->listen, "127.0.0.1:4750");
     assert_true(cluster_thresholds_check(&settings->thresholds, NULL));
+    g_clear_pointer(&settings, engine_settings_free);
+    /* Lower thresholds do not contradict what was not said. */
+    settings = parse("[hot]\ncpu = 50%\n", NULL);
+    assert_non_null(settings);
+    assert_true(settings->thresholds.cpu_early > 0.4 && settings->thresholds.cpu_early < 0.5);
     assert_true(cluster_limits_check(&settings->limits, NULL));
 }
 
