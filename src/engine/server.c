@@ -7,7 +7,9 @@
 #include "base/error.h"
 #include "base/fd.h"
 #include "base/log.h"
+#include "engine/browser.h"
 #include "engine/routes.h"
+#include "engine/web/web_files.h"
 #include "wire/address.h"
 
 #define KEEP_ALIVE_SECONDS 10
@@ -20,6 +22,7 @@ struct EngineServer {
     const EngineSettings *settings;
     SoupServer *server;
     gboolean is_local;  /* on a loopback address, without TLS */
+    GPtrArray *names;   /* of char *: that it has, but loopback ones and addresses */
     char *token;        /* NULL: none */
     GPtrArray *streams; /* of Stream */
     guint timer, wake;  /* sources, 0: none */
@@ -117,44 +120,29 @@ static gboolean has_certificate(const EngineServer *server, SoupServerMessage *m
     return subject && is_named(subject, allow);
 }
 
-/* HOST of HOST[:PORT] is of the loopback: no name that somebody else may have pointed here. */
-static gboolean is_loopback_host(const char *host)
+/* NULL: whoever sends it may; else why not. */
+static const char *find_lack(const EngineServer *server, SoupServerMessage *message,
+                             gboolean changes)
 {
-    g_autofree char *name = host[0] == '[' ? g_strndup(host + 1, strcspn(host + 1, "]"))
-                                           : g_strndup(host, strcspn(host, ":"));
-    g_autoptr(GInetAddress) address = g_inet_address_new_from_string(name);
-
-    return g_ascii_strcasecmp(name, "localhost") == 0 ||
-           (address && g_inet_address_get_is_loopback(address));
-}
-
-static gboolean has_own_origin(const EngineServer *server, SoupServerMessage *message)
-{
-    const char *origin = header_of(message, "Origin");
-    const char *host = header_of(message, "Host");
-    g_autofree char *own =
-        g_strconcat(server->is_local ? "http://" : "https://", host ? host : "", NULL);
-
-    return !origin || g_ascii_strcasecmp(origin, own) == 0;
-}
-
-/* NULL: it may go on; else why not. */
-static const char *find_objection(const EngineServer *server, SoupServerMessage *message,
-                                  gboolean changes)
-{
-    const char *host = header_of(message, "Host");
-
-    if (server->is_local && (!host || !is_loopback_host(host)))
-        return "this port is for this host alone: use 127.0.0.1 or localhost";
     if (!server->is_local && !has_token(server, message) && !has_certificate(server, message))
         return "a certificate of the cluster's CA, or the token, is needed";
-    if (changes && g_strcmp0(header_of(message, "X-Vmferry"), "1") != 0)
-        return "a change needs the header X-Vmferry: 1";
-    if (changes && !has_own_origin(server, message))
-        return "a page of another site may change nothing";
     if (changes && server->is_local && server->token && !has_token(server, message))
         return "a change needs the token (Authorization: Bearer …)";
     return NULL;
+}
+
+static const char *find_objection(const EngineServer *server, SoupServerMessage *message,
+                                  gboolean changes, gboolean is_page)
+{
+    BrowserRequest request = {.host = header_of(message, "Host"),
+                              .origin = header_of(message, "Origin"),
+                              .fetch_site = header_of(message, "Sec-Fetch-Site"),
+                              .mark = header_of(message, "X-Vmferry"),
+                              .changes = changes,
+                              .is_page = is_page};
+    BrowserSelf self = {.is_local = server->is_local, .names = server->names};
+
+    return browser_find_objection(&request, &self);
 }
 
 /* ---- streams ---- */
@@ -316,21 +304,64 @@ static void answer_route(EngineServer *server, SoupServerMessage *message, const
     g_free(call.text);
 }
 
+static void refuse_stranger(SoupServerMessage *message, const char *lack)
+{
+    soup_message_headers_replace(soup_server_message_get_response_headers(message),
+                                 "WWW-Authenticate", "Bearer");
+    refuse(message, 401, VMFERRY_ERROR_REFUSED, lack);
+}
+
+static const WebFile *find_file(const char *path)
+{
+    for (size_t i = 0; i < web_n_files; i++)
+        if (strcmp(web_files[i].path, path) == 0)
+            return &web_files[i];
+    return NULL;
+}
+
+/* A file of the page.  They tell nothing of the cluster, and the page has to come before it can ask for a token. */
+static void serve_file(SoupServerMessage *message, const WebFile *file)
+{
+    SoupMessageHeaders *headers = soup_server_message_get_response_headers(message);
+    gboolean known = g_strcmp0(header_of(message, "If-None-Match"), file->etag) == 0;
+
+    soup_message_headers_replace(headers, "Cache-Control", "no-cache");
+    soup_message_headers_replace(headers, "ETag", file->etag);
+    soup_server_message_set_status(message, known ? 304 : 200, NULL);
+    if (!known)
+        soup_server_message_set_response(message, file->type, SOUP_MEMORY_STATIC, file->data,
+                                         file->length);
+}
+
+static void add_headers(SoupServerMessage *message)
+{
+    SoupMessageHeaders *headers = soup_server_message_get_response_headers(message);
+
+    soup_message_headers_replace(headers, "Cache-Control", "no-store");
+    for (guint i = 0; browser_headers[i][0]; i++)
+        soup_message_headers_replace(headers, browser_headers[i][0], browser_headers[i][1]);
+}
+
 static void on_request(SoupServer *soup, SoupServerMessage *message, const char *path,
                        GHashTable *query, gpointer user)
 {
     EngineServer *server = user;
     const char *method = soup_server_message_get_method(message);
     gboolean changes = strcmp(method, "GET") != 0 && strcmp(method, "HEAD") != 0;
-    const char *objection = find_objection(server, message, changes);
+    const WebFile *file = changes ? NULL : find_file(path);
+    const char *objection = find_objection(server, message, changes, file != NULL);
+    const char *lack = objection || file ? NULL : find_lack(server, message, changes);
     g_autofree char *name = NULL;
     const EngineRoute *route;
     gboolean known;
 
-    soup_message_headers_replace(soup_server_message_get_response_headers(message), "Cache-Control",
-                                 "no-store");
+    add_headers(message);
     if (objection) {
         refuse(message, 403, VMFERRY_ERROR_REFUSED, objection);
+    } else if (file) {
+        serve_file(message, file);
+    } else if (lack) {
+        refuse_stranger(message, lack);
     } else if (strcmp(path, "/v1/events") == 0 && strcmp(method, "GET") == 0) {
         serve_events(server, message, query);
     } else if ((route = engine_route_find(method, path, &name, &known))) {
@@ -377,6 +408,19 @@ static gboolean read_token(EngineServer *server, GError **error)
     return FALSE;
 }
 
+/* The names that a browser would find in it. */
+static void add_names(EngineServer *server, GTlsCertificate *certificate)
+{
+    g_autoptr(GPtrArray) names = g_tls_certificate_get_dns_names(certificate);
+
+    for (guint i = 0; names && i < names->len; i++) {
+        gsize length;
+        const char *name = g_bytes_get_data(names->pdata[i], &length);
+
+        g_ptr_array_add(server->names, g_strndup(name, length));
+    }
+}
+
 static gboolean set_certificates(EngineServer *server, GError **error)
 {
     const char *pki = server->settings->pki_dir;
@@ -395,6 +439,7 @@ static gboolean set_certificates(EngineServer *server, GError **error)
                   pki, problem->message);
         return FALSE;
     }
+    add_names(server, certificate);
     soup_server_set_tls_certificate(server->server, certificate);
     soup_server_set_tls_database(server->server, ca);
     soup_server_set_tls_auth_mode(server->server, G_TLS_AUTHENTICATION_REQUESTED);
@@ -437,6 +482,9 @@ EngineServer *engine_server_new(Engine *engine, const EngineSettings *settings, 
     server->settings = settings;
     server->main = g_main_context_ref_thread_default();
     server->streams = g_ptr_array_new_with_free_func(stream_free);
+    server->names = g_ptr_array_new_with_free_func(g_free);
+    for (char **name = settings->names; *name; name++)
+        g_ptr_array_add(server->names, g_strdup(*name));
     g_source_set_callback(timer, on_keep_alive, server, NULL);
     server->timer = g_source_attach(timer, server->main);
     g_source_unref(timer);
@@ -464,6 +512,7 @@ void engine_server_free(EngineServer *server)
     while (g_main_context_iteration(server->main, FALSE))
         ;
     g_ptr_array_unref(server->streams);
+    g_ptr_array_unref(server->names);
     g_object_unref(server->server);
     g_main_context_unref(server->main);
     g_free(server->token);

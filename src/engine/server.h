@@ -8,13 +8,12 @@
  *
  * Who may do what:
  *
- *   - A request that changes something is a POST, PUT or DELETE, carries `X-Vmferry: 1`, which no form of another site
- *     can, and where it has an Origin, that is of this server.  A GET changes nothing.
- *   - On a loopback address plain HTTP is spoken, with names of the loopback only in Host: a name that somebody else has
- *     pointed here (DNS rebinding) is refused.  Who reaches it may do what the engine may, unless there is a token; then
- *     changes need it.
+ *   - A GET changes nothing.  What a browser may be made to send by another site's page is refused (browser.h), on any
+ *     address.
+ *   - On a loopback address plain HTTP is spoken.  Who reaches it may do what the engine may, unless there is a token;
+ *     then changes need it.
  *   - On any other address only TLS is spoken, and every request needs a certificate of the CA (whose name is on the
- *     list, if there is one) or the token.
+ *     list, if there is one) or the token; but for the page's own files, which tell nothing, so that it can ask for one.
  *
  * Limits: bodies of SERVER_BODY_LIMIT bytes, with their length told before; SERVER_STREAM_LIMIT streams of events.
  */

@@ -35,6 +35,7 @@ EngineSettings *engine_settings_new(void)
                          .store = g_strdup(ENGINE_DEFAULT_STORE),
                          .pki_dir = g_strdup("/etc/vmferry/pki"),
                          .allow = g_new0(char *, 1),
+                         .names = g_new0(char *, 1),
                          .hosts = g_ptr_array_new_with_free_func(host_free),
                          .automatic = TRUE,
                          .interval_ms = 2000,
@@ -56,6 +57,7 @@ void engine_settings_free(EngineSettings *settings)
     g_free(settings->pki_dir);
     g_free(settings->token_file);
     g_strfreev(settings->allow);
+    g_strfreev(settings->names);
     g_ptr_array_unref(settings->hosts);
     g_array_unref(settings->quiet_hours);
     g_free(settings);
@@ -343,8 +345,8 @@ static gboolean set_hosts(EngineSettings *settings, const char *value, gpointer 
     return engine_settings_set_hosts(settings, value, error);
 }
 
-static gboolean set_allow(EngineSettings *settings, const char *value, gpointer field,
-                          GError **error)
+static gboolean set_list(EngineSettings *settings, const char *value, gpointer field,
+                         GError **error)
 {
     g_auto(GStrv) parts = g_strsplit_set(value, ", \t", -1);
     g_autoptr(GPtrArray) names = g_ptr_array_new_with_free_func(g_free);
@@ -353,8 +355,8 @@ static gboolean set_allow(EngineSettings *settings, const char *value, gpointer 
         if (**part)
             g_ptr_array_add(names, g_strdup(*part));
     g_ptr_array_add(names, NULL);
-    g_strfreev(settings->allow);
-    settings->allow = (char **)g_ptr_array_free(g_steal_pointer(&names), FALSE);
+    g_strfreev(*(char ***)field);
+    *(char ***)field = (char **)g_ptr_array_free(g_steal_pointer(&names), FALSE);
     return TRUE;
 }
 
@@ -371,7 +373,8 @@ static const struct {
     {"engine", "store", set_path, AT(store)},
     {"engine", "pki", set_path, AT(pki_dir)},
     {"engine", "token-file", set_path, AT(token_file)},
-    {"engine", "allow", set_allow, 0},
+    {"engine", "allow", set_list, AT(allow)},
+    {"engine", "names", set_list, AT(names)},
     {"engine", "automatic", set_flag, AT(automatic)},
     {"engine", "interval", set_interval, 0},
     {"hot", "samples", set_samples, 0},

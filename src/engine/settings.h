@@ -31,6 +31,7 @@ typedef struct {
     char *pki_dir;
     char *token_file; /* NULL: no token */
     char **allow; /* names in certificates of those who may change things; empty: any of the CA */
+    char **names; /* by which browsers may reach it, besides those of its certificate */
     GPtrArray *hosts;   /* of EngineHostSetting */
     gboolean automatic; /* it moves guests by itself */
     guint interval_ms;  /* from one look at a host to the next */

@@ -1,0 +1,88 @@
+"""A real browser without a screen: Debian's chromium, driven by its chromedriver."""
+
+import json
+from pathlib import Path
+
+from selenium import webdriver
+from selenium.webdriver.chrome.options import Options
+from selenium.webdriver.chrome.service import Service
+from selenium.webdriver.common.by import By
+
+from vmferry_lab import wait_until
+
+ARGUMENTS = ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+             "--disable-background-networking", "--disable-component-update", "--disable-sync",
+             "--disable-dev-shm-usage", "--no-proxy-server", "--host-resolver-rules=MAP * ~NOTFOUND, "
+             "EXCLUDE 127.0.0.1, EXCLUDE localhost, MAP evil.example 127.0.0.1"]
+
+
+class Browser:
+    """One with a profile of its own; *dark*: what its user likes."""
+
+    def __init__(self, folder: Path, *, dark: bool = False, width: int = 1280, height: int = 1000):
+        options = Options()
+        options.binary_location = "/usr/bin/chromium"
+        for argument in [*ARGUMENTS, f"--user-data-dir={folder / 'profile'}"]:
+            options.add_argument(argument)
+        options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+        self.driver = webdriver.Chrome(service=Service("/usr/bin/chromedriver"), options=options)
+        self.driver.set_page_load_timeout(30)
+        self.driver.set_script_timeout(30)
+        self.resize(width, height)
+        self.like("dark" if dark else "light")
+
+    def close(self) -> None:
+        self.driver.quit()
+
+    def resize(self, width: int, height: int = 1000) -> None:
+        """Of the page, in CSS pixels; a window has a least width."""
+        self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", {
+            "width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600})
+
+    def like(self, scheme: str) -> None:
+        self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {
+            "features": [{"name": "prefers-color-scheme", "value": scheme}]})
+
+    def open(self, url: str) -> None:
+        self.driver.get(url)
+
+    def script(self, text: str, *arguments):
+        return self.driver.execute_script(text, *arguments)
+
+    def all(self, css: str):
+        return self.driver.find_elements(By.CSS_SELECTOR, css)
+
+    def one(self, css: str):
+        return self.driver.find_element(By.CSS_SELECTOR, css)
+
+    def text(self, css: str = "body") -> str:
+        """What is shown of the first such element; "" where there is none."""
+        return self.script("return document.querySelector(arguments[0])?.innerText ?? ''", css)
+
+    def row(self, table: str, name: str):
+        """The row of *name* in the table with that body."""
+        return next((row for row in self.all(f"#{table} tr")
+                     if row.find_element(By.CSS_SELECTOR, "th b").text == name), None)
+
+    def wait_text(self, css: str, text: str, seconds: float = 20) -> None:
+        wait_until(lambda: text in self.text(css), f"{text!r} in {css}", seconds, 0.1)
+
+    def push(self, css: str) -> None:
+        self.one(css).click()
+
+    def labelled(self, label: str):
+        """The button with that name."""
+        return self.one(f'button[aria-label="{label}"]')
+
+    def picture(self, path: Path) -> None:
+        """The whole page."""
+        height = self.script("return document.documentElement.scrollHeight")
+        width = self.script("return innerWidth")
+        self.resize(width, max(height, 400))
+        self.driver.save_screenshot(str(path))
+        self.resize(width)
+
+    def complaints(self) -> list[str]:
+        """What it said of errors since it was asked last."""
+        return [json.dumps(entry) for entry in self.driver.get_log("browser")
+                if entry["level"] == "SEVERE"]
