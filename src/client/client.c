@@ -1,5 +1,6 @@
 #include "client/client.h"
 
+#include <gio/gunixconnection.h>
 #include <gio/gunixsocketaddress.h>
 #include <libsoup/soup.h>
 #include <string.h>
@@ -32,6 +33,19 @@ static const char *choose(const char *value, const char *variable, const char *o
     if (value)
         return value;
     return set && *set ? set : otherwise;
+}
+
+void client_prepare(void)
+{
+    const GType types[] = {
+        G_TYPE_INET_SOCKET_ADDRESS, G_TYPE_UNIX_SOCKET_ADDRESS, G_TYPE_SOCKET_CLIENT,
+        G_TYPE_TCP_CONNECTION,      G_TYPE_UNIX_CONNECTION,     G_TYPE_TLS_CERTIFICATE,
+        SOUP_TYPE_SESSION,          SOUP_TYPE_MESSAGE,          SOUP_TYPE_SERVER,
+    };
+
+    for (guint i = 0; i < G_N_ELEMENTS(types); i++)
+        g_type_class_unref(g_type_class_ref(types[i]));
+    g_tls_backend_get_default();
 }
 
 static Client *make_client(void)

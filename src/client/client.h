@@ -24,6 +24,11 @@
 
 typedef struct Client Client;
 
+/* For programs with clients in several threads: to be called before the first of these.  GLib may deadlock where one
+ * thread initializes a class that needs a type which another one is registering (seen with 2.74: SoupSession against
+ * GInetSocketAddress); from here on all of them are there. */
+void client_prepare(void);
+
 /* *socket*: NULL for VMFERRY_SOCKET or, without that, the default. */
 Client *client_new(const char *socket);
 

@@ -4,6 +4,7 @@
 
 #include "base/clock.h"
 #include "base/error.h"
+#include "client/client.h"
 #include "base/lock_guard.h"
 #include "base/log.h"
 #include "base/thread.h"
@@ -268,6 +269,7 @@ Engine *engine_new(const EngineSettings *settings, GError **error)
                            .on_change = engine_note_move,
                            .user = engine};
 
+    client_prepare();
     engine->store = engine_store_open(settings->store, error);
     if (!engine->store || !read_wishes(engine, error) || !read_recent(engine, error))
         return NULL;
