@@ -46,7 +46,7 @@ json_t *engine_show_history(Engine *engine, const char *host, guint minutes, GEr
 json_t *engine_show_rules(Engine *engine);
 json_t *engine_show_slas(Engine *engine);
 
-/* Prometheus' text format; free with g_free(). */
+/* Prometheus' text format (engine_metrics.c); free with g_free(). */
 char *engine_show_metrics(Engine *engine);
 
 /* ---- what users want (engine_wishes.c) ---- */

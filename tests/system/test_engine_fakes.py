@@ -454,7 +454,7 @@ def test_history_and_metrics(cluster, make_engine):
     wait_until(lambda: engine.show("history", "hostb")["cpu"], "history", 15)
     assert "no host nowhere" in engine.vmferry("cluster", "history", "nowhere").stderr
     status, text = ask(engine, "/metrics")
-    assert status == 200 and 'vmferry_host_usable{host="hosta"} 1\n' in text
+    assert status == 200 and 'vmferry_engine_host_usable{host="hosta"} 1\n' in text
     assert "vmferry_engine_leader 1\n" in text
 
 
