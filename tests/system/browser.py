@@ -12,8 +12,9 @@ from vmferry_lab import wait_until
 
 ARGUMENTS = ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
              "--disable-background-networking", "--disable-component-update", "--disable-sync",
-             "--disable-dev-shm-usage", "--no-proxy-server", "--host-resolver-rules=MAP * ~NOTFOUND, "
-             "EXCLUDE 127.0.0.1, EXCLUDE localhost, MAP evil.example 127.0.0.1"]
+             "--disable-dev-shm-usage", "--no-proxy-server", 
+             "--host-resolver-rules=MAP evil.example 127.0.0.1, MAP * ~NOTFOUND, EXCLUDE 127.0.0.1, "
+             "EXCLUDE localhost"]
 
 
 class Browser:
@@ -67,8 +68,16 @@ class Browser:
     def wait_text(self, css: str, text: str, seconds: float = 20) -> None:
         wait_until(lambda: text in self.text(css), f"{text!r} in {css}", seconds, 0.1)
 
+    def click(self, element) -> None:
+        """In the middle of the window: what is at its top is below the sections' names."""
+        self.script("arguments[0].scrollIntoView({block: 'center'})", element)
+        element.click()
+
     def push(self, css: str) -> None:
-        self.one(css).click()
+        self.click(self.one(css))
+
+    def push_labelled(self, label: str) -> None:
+        self.click(self.labelled(label))
 
     def labelled(self, label: str):
         """The button with that name."""

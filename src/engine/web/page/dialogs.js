@@ -5,6 +5,7 @@ import {byId, button, el, setText} from "/web/dom.js";
 import * as format from "/web/format.js";
 
 let done = () => {};
+let asking = false; // for a token
 
 // *refresh*: called after something was done.
 export function onDone(refresh) { done = refresh; }
@@ -31,6 +32,7 @@ function ask({title, body, label, danger = false, run}) {
       setText(problem, error.message);
       problem.hidden = false;
       go.disabled = false;
+      if (error.status === 401 && !asking) askToken();
     }
   });
   dialog.addEventListener("close", () => dialog.remove());
@@ -155,8 +157,6 @@ export function askUndrain(host) {
     run: async () => { await api.undrain(host.name); return `${host.name} takes guests again.`; },
   });
 }
-
-let asking = false;
 
 export function askToken() {
   if (asking) return;
