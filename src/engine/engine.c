@@ -4,10 +4,10 @@
 
 #include "base/clock.h"
 #include "base/error.h"
-#include "client/client.h"
 #include "base/lock_guard.h"
 #include "base/log.h"
 #include "base/thread.h"
+#include "client/client.h"
 #include "engine/agent_link.h"
 #include "engine/engine_private.h"
 #include "vmferry-config.h"

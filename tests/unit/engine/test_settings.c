@@ -28,7 +28,7 @@ static void test_every_key(void **state)
     g_autoptr(EngineSettings) s =
         parse("[engine]\nname = e1\nhosts = hosta, b=unix:/run/b.sock\n"
               "listen = [::1]:80\nstore = /x/e.db\npki = /x/pki\n"
-              "token-file = /x/token\nallow = ann, bob\n"
+              "token-file = /x/token\nallow = ann, bob\nnames = engine.example\n"
               "automatic = false\ninterval = 1s\n"
               "[hot]\nsamples = 4 of 6\ncpu = 90%\ncpu-early = 0\nlink = 0.7\n"
               "swap-out = 2M\nmemory-pressure = 5%\n"
@@ -63,6 +63,8 @@ static void test_every_key(void **state)
     assert_int_equal(s->quiet_hours->len, 2);
     assert_int_equal(g_array_index(s->quiet_hours, ClusterQuietHours, 0).from_minute, 22 * 60);
     assert_string_equal(s->allow[1], "bob");
+    assert_string_equal(s->names[0], "engine.example");
+    assert_null(s->names[1]);
 }
 
 static void test_refuses(void **state)
