@@ -61,9 +61,14 @@ class Browser:
         return self.script("return document.querySelector(arguments[0])?.innerText ?? ''", css)
 
     def row(self, table: str, name: str):
-        """The row of *name* in the table with that body."""
-        return next((row for row in self.all(f"#{table} tr")
-                     if row.find_element(By.CSS_SELECTOR, "th b").text == name), None)
+        """The row of *name* in the table with that body; None where there is none."""
+        return self.script("""return [...document.querySelectorAll(`#${arguments[0]} tr`)].find(
+            (row) => row.querySelector('th b').textContent === arguments[1]) ?? null""", table, name)
+
+    def row_text(self, table: str, name: str) -> str:
+        """What is shown in it; "" where there is none.  The row may be gone at any moment, this does not mind."""
+        return self.script("""return [...document.querySelectorAll(`#${arguments[0]} tr`)].find(
+            (row) => row.querySelector('th b').textContent === arguments[1])?.innerText ?? ''""", table, name)
 
     def wait_text(self, css: str, text: str, seconds: float = 20) -> None:
         wait_until(lambda: text in self.text(css), f"{text!r} in {css}", seconds, 0.1)

@@ -97,7 +97,8 @@ def test_dashboard_is_one():
 @pytest.mark.parametrize("name", ["web", "a\\b"])
 def test_labels_are_escaped(cluster, make_engine, name):  # noqa: F811
     """A host's name is its user's."""
-    engine = make_engine({"engine": {**PATIENT["engine"], "hosts": f"{name}={cluster['hosta'].address}"}})
+    escaped = name.replace("\\", "\\\\")  # in a configuration file, too
+    engine = make_engine({"engine": {**PATIENT["engine"], "hosts": f"{escaped}={cluster['hosta'].address}"}})
     text = engine_metrics(engine)
-    assert f'host="{name.replace(chr(92), chr(92) * 2)}"' in text
+    assert f'vmferry_engine_host_usable{{host="{escaped}"}}' in text
     assert promtool("check", "metrics", text=text) == ""

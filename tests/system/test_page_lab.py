@@ -64,7 +64,7 @@ def browser(tmp_path):
 def test_moves_and_drains(cluster, make_engine, door, browser, tmp_path):  # noqa: F811
     """What is pressed happens to real guests, and is shown as it does."""
     heat(cluster)
-    engine = make_engine(engine={"automatic": "false"})
+    engine = make_engine(engine={"automatic": "false"}, hot={"cpu": "76%"})
     browser.open(f"http://127.0.0.1:{door.port}/")
     browser.wait_text("#hot-list", "hostA", 60)
     wait_until(lambda: all("stale" not in row.get_attribute("class") for row in browser.all("#host-rows tr")),
@@ -76,9 +76,12 @@ def test_moves_and_drains(cluster, make_engine, door, browser, tmp_path):  # noq
     browser.push("dialog .primary")
     browser.wait_text("#said", "web1 moves to hostB.")
     wait_until(lambda: cluster.place("web1") == ["hostB"], "it is there", 60)
-    wait_until(lambda: "hostB" in browser.row("guest-rows", "web1").text, "the page says so", 30)
+    wait_until(lambda: "hostB" in browser.row_text("guest-rows", "web1"), "the page says so", 30)
     browser.script("document.getElementById('moves-past').open = true")
     browser.wait_text("#moves-done", "pause ", 30)
+    for size in cluster.sizes:
+        size.set_cpus(2)  # there is room for all
+    wait_until(lambda: browser.text("#host-rows").count("% of 2") == 3, "larger hosts", 30)
     browser.push_labelled("Drain hostC")
     browser.wait_text("dialog", "Every guest there can leave.", 20)
     browser.push("dialog .danger")

@@ -44,8 +44,8 @@ function align(histories) {
   const step = Math.max(1, ...histories.map((one) => one.step_ms / 1000));
   const at = (time) => Math.round(time / step);
   const times = histories.flatMap((one) => one.time.map(at));
-  if (times.length === 0) return {x: [], rows: () => []};
-  const first = Math.min(...[times.reduce((a, b) => Math.min(a, b))]), last = times.reduce((a, b) => Math.max(a, b));
+  if (times.length === 0) return {x: [], rows: () => histories.map(() => [])};
+  const first = times.reduce((a, b) => Math.min(a, b)), last = times.reduce((a, b) => Math.max(a, b));
   const x = Array.from({length: last - first + 1}, (_, i) => (first + i) * step);
   const rows = (key) => histories.map((one) => {
     const row = new Array(x.length).fill(null);

@@ -41,12 +41,12 @@ const cell = (label, ...children) => el("td", {"data-label": label}, ...children
 function makeRow(state) {
   let host;
   const name = el("b"), address = el("span", {class: "sub"}), tags = el("span", {class: "tags"});
-  const why = el("span", {class: "why"}), guests = el("span"), trouble = el("span", {class: "sub"});
+  const why = el("span", {class: "why"}), notes = el("span", {class: "why quiet"}), guests = el("span"), trouble = el("span", {class: "sub"});
   const gauges = {cpu: gauge("CPU in use"), pressure: gauge("Time in which something waited for a CPU"),
     memory: gauge("Memory in use"), network: gauge("Network, of its link")};
   const drain = button("", () => host.drained ? askUndrain(host) : askDrain(host, state.cluster?.frozen));
   const row = el("tr", {},
-    el("th", {scope: "row"}, el("div", {class: "name"}, name, tags), address, why),
+    el("th", {scope: "row"}, el("div", {class: "name"}, name, tags), address, why, notes),
     cell("CPU", gauges.cpu.node), cell("Waiting for CPU", gauges.pressure.node),
     cell("Memory", gauges.memory.node, trouble), cell("Network", gauges.network.node),
     cell("Guests", guests), el("td", {class: "buttons"}, drain));
@@ -57,7 +57,8 @@ function makeRow(state) {
       setText(name, host.name);
       setText(address, host.address);
       setTags(tags, tagsOf(host));
-      setText(why, [host.problem, ...host.hot, host.notes].filter(Boolean).join("; "));
+      setText(why, [host.problem, ...host.hot].filter(Boolean).join("; "));
+      setText(notes, host.notes ?? "");
       setText(trouble, memoryTrouble(host));
       setText(guests, String(host.guests));
       setText(drain, host.drained ? "Take guests…" : "Drain…");
@@ -78,7 +79,7 @@ export function showHosts(state) {
 // One entry for each hot host, with what is done about it, and one for each of which nothing is known.
 function listTrouble(state) {
   const hot = (state.plan?.hot ?? []).map((answer) => ({
-    key: `hot ${answer.host}`, host: answer.host, kind: answer.under_way ? "being relieved" : "hot",
+    key: `hot ${answer.host}`, host: answer.host, kind: answer.under_way ? "being relieved" : answer.trigger?.early ? "busy" : "hot",
     why: state.hosts.find((host) => host.name === answer.host)?.hot ?? [], first: answer.trigger?.text,
     what: answer.text}));
   const named = new Set(hot.map((one) => one.host));
@@ -97,7 +98,7 @@ function makeTrouble() {
     update(one) {
       const reasons = one.why.length > 0 ? one.why : [one.first].filter(Boolean);
       setText(name, one.host);
-      setTags(tags, [[one.kind, one.kind === "being relieved" ? "note" : "bad"]]);
+      setTags(tags, [[one.kind, one.kind === "being relieved" || one.kind === "busy" ? "note" : "bad"]]);
       sync(why, reasons, (text) => text, () => {
         const node = el("li");
         return {node, update: (text) => setText(node, text)};
