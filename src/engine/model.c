@@ -8,6 +8,14 @@
 /* Shared pages are resident in every guest that maps them. */
 #define RESIDENT_SLACK 1.05
 
+/* A guest that its host does not have any more is seen at its next one a little later. */
+#define GONE_MS 60000.0
+
+typedef struct {
+    guint host;
+    double term, at_ms;
+} Gone;
+
 static void model_host_free(gpointer data)
 {
     ModelHost *host = data;
@@ -43,6 +51,7 @@ Model *model_new(const char *version)
     model->hosts = g_ptr_array_new_with_free_func(model_host_free);
     model->guests = g_ptr_array_new_with_free_func(model_guest_free);
     model->by_id = g_hash_table_new(g_str_hash, g_str_equal);
+    model->gone = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, g_free);
     model->version = g_strdup(version);
     return model;
 }
@@ -52,6 +61,7 @@ void model_free(Model *model)
     if (!model)
         return;
     g_hash_table_unref(model->by_id);
+    g_hash_table_unref(model->gone);
     g_ptr_array_unref(model->guests);
     g_ptr_array_unref(model->hosts);
     g_free(model->version);
@@ -150,12 +160,18 @@ static char *key_of(const ModelHost *host, const LoadGuest *guest)
 static ModelGuest *add_guest(Model *model, const LoadGuest *said, const char *id, guint host)
 {
     ModelGuest *guest = g_new0(ModelGuest, 1);
+    const Gone *gone = g_hash_table_lookup(model->gone, id);
 
     guest->name = g_strdup(said->name);
     guest->id = g_strdup(id);
     guest->host = host;
     guest->term = said->term;
     guest->came_from = CLUSTER_NONE;
+    if (gone && gone->host != host) {
+        guest->came_from = gone->host;
+        guest->came_from_term = gone->term;
+    }
+    g_hash_table_remove(model->gone, id);
     g_ptr_array_add(model->guests, guest);
     g_hash_table_insert(model->by_id, guest->id, guest);
     return guest;
@@ -234,13 +250,21 @@ static void take_guests(Model *model, guint index, double now_ms)
     }
 }
 
-static void remove_gone(Model *model, guint index)
+static gboolean is_long_gone(gpointer id, gpointer gone, gpointer now_ms)
 {
+    return *(double *)now_ms - ((Gone *)gone)->at_ms > GONE_MS;
+}
+
+static void remove_gone(Model *model, guint index, double now_ms)
+{
+    g_hash_table_foreach_remove(model->gone, is_long_gone, &now_ms);
     for (guint i = model->guests->len; i-- > 0;) {
         ModelGuest *guest = model->guests->pdata[i];
+        Gone gone = {.host = index, .term = guest->term, .at_ms = now_ms};
 
         if (guest->host != index || guest->looked)
             continue;
+        g_hash_table_insert(model->gone, g_strdup(guest->id), g_memdup2(&gone, sizeof gone));
         g_hash_table_remove(model->by_id, guest->id);
         g_ptr_array_remove_index_fast(model->guests, i);
     }
@@ -313,7 +337,7 @@ static void take_fresh(Model *model, guint index, Load *load, double now_ms)
     }
     add_samples(host);
     take_guests(model, index, now_ms);
-    remove_gone(model, index);
+    remove_gone(model, index, now_ms);
 }
 
 void model_take_look(Model *model, guint index, Load *load, json_t *guests, double now_ms,

@@ -64,7 +64,9 @@ typedef struct {
     GPtrArray *hosts;  /* of ModelHost, in the order of the settings */
     GPtrArray *guests; /* of ModelGuest, in no order */
     GHashTable *by_id; /* of ModelGuest */
-    char *version;     /* our own */
+    GHashTable
+        *gone; /* id → where a guest was that is not there any more, and may show up elsewhere */
+    char *version; /* our own */
 } Model;
 
 /* *version*: of the agents that we understand ("0.1.0": any 0.1). */

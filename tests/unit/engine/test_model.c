@@ -161,6 +161,10 @@ static void test_a_guest_moves(void **state)
     assert_ptr_equal(model_find_guest(model, "web1"), guest);
     test_look(model, 1, 6000, 4, 1, none);
     assert_null(model_find_guest(model, "web1"));
+    /* Seen nowhere for a moment, it has come from there nevertheless. */
+    test_look(model, 0, 7000, 4, 1, web);
+    assert_int_equal(model_find_guest(model, "web1")->came_from, 1);
+    assert_true(model_find_guest(model, "web1")->came_from_term == 2);
 }
 
 static void test_activities(void **state)
