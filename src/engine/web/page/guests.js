@@ -63,7 +63,7 @@ function makeRow(state) {
       setText(host, guest.host);
       setTags(sla, slaTag(guest));
       setText(promise, promised(guest.sla));
-      setText(cpu, `${format.number(guest.cpu_used, 2)} of ${guest.vcpus}`);
+      setText(cpu, `${format.number(guest.cpu_used, 2)} of ${guest.vcpus > 0 ? guest.vcpus : format.UNKNOWN}`);
       setText(wait, format.percent(guest.cpu_wait));
       setText(memory, format.bytes(guest.memory_bytes));
       setText(swapped, guest.swapped_bytes > 0 ? `${format.bytes(guest.swapped_bytes)} swapped out` : "");
