@@ -166,6 +166,18 @@ static gboolean is_stopped(pid_t pid)
     return g_file_get_contents(path, &text, NULL, NULL) && strstr(text, ") T ");
 }
 
+static void assert_stopped_in_time(pid_t vmm, GuardDeadline *deadline)
+{
+    uint64_t limit;
+
+    assert_int_equal(await_passed(deadline), GUARD_DEADLINE_STOPPED);
+    /* The signal is there; its threads have to see it. */
+    limit = clock_boot_ns() + 10000 * MS;
+    while (!is_stopped(vmm) && clock_boot_ns() < limit)
+        clock_sleep_ns(MS);
+    assert_true(is_stopped(vmm));
+}
+
 /* ---- with an agent that lives ---- */
 
 static void test_passes_and_begins_anew(void **state)
@@ -221,8 +233,7 @@ static void test_resumed_too_late(void **state)
     guard_deadline_set_lead(deadline, 50);
     arm(guard, deadline, 300);
     assert_true(guard_deadline_begin_resume(deadline));
-    assert_int_equal(await_passed(deadline), GUARD_DEADLINE_STOPPED);
-    assert_true(is_stopped(vmm));
+    assert_stopped_in_time(vmm, deadline);
     assert_int_equal(kill(vmm, SIGCONT), 0);
     guard_deadline_undone(deadline, GUARD_DEADLINE_UNDO_STOP);
     guard_deadline_end_resume(deadline);
@@ -309,18 +320,6 @@ static void test_found_paused(void **state)
     assert_false(is_stopped(vmm));
     guard_free(guard);
     end(vmm);
-}
-
-static void assert_stopped_in_time(pid_t vmm, GuardDeadline *deadline)
-{
-    uint64_t limit;
-
-    assert_int_equal(await_passed(deadline), GUARD_DEADLINE_STOPPED);
-    /* The signal is there; its threads have to see it. */
-    limit = clock_boot_ns() + 10000 * MS;
-    while (!is_stopped(vmm) && clock_boot_ns() < limit)
-        clock_sleep_ns(MS);
-    assert_true(is_stopped(vmm));
 }
 
 /* QMP does not answer; the monitor is held by the agent; or there is no time left. */
