@@ -15,7 +15,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 
     agent_settings_parse(settings, (const char *)data, size, "fuzz", NULL);
     rate_parse(text, &rate, NULL);
-    settings_split_address(text, CHANNEL_DEFAULT_PORT, &host, &port, NULL);
+    settings_split_address(text, 4747, &host, &port, NULL);
     if (request && migrate_options_read(request, &settings->moves, NULL))
         migrate_options_write(&settings->moves, G_MAXUINT32, request);
     return 0;
