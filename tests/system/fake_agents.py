@@ -277,11 +277,12 @@ class _Handler(BaseHTTPRequestHandler):
             return
         lines = answer if isinstance(answer, list) else [answer]
         text = "".join(json.dumps(line) + "\n" for line in lines).encode()
-        self.send_response(status)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(text)))
-        self.end_headers()
-        self.wfile.write(text)
+        with contextlib.suppress(BrokenPipeError):  # an engine that was killed, or has waited enough
+            self.send_response(status)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(text)))
+            self.end_headers()
+            self.wfile.write(text)
 
     do_GET = do_POST = do_PATCH = do_DELETE = _serve
 
