@@ -1,5 +1,7 @@
 #include "agent/estimate.h"
 
+#include <math.h>
+
 #include "agent/launch.h"
 #include "agent/registry.h"
 #include "agent/watch.h"
@@ -42,15 +44,22 @@ static gboolean look(AgentContext *context, const EstimateJob *job, Estimate *re
     return done;
 }
 
+/* What cannot be said is null: JSON has no infinity. */
+static json_t *number(double value)
+{
+    return isfinite(value) ? json_real(value) : json_null();
+}
+
 static json_t *estimate_to_json(const Estimate *estimate)
 {
-    return json_pack("{s:f, s:I, s:f, s:b, s:b, s:f, s:I, s:f, s:I, s:b, s:s, s:s, s:f, s:n}", "ms",
-                     estimate->ms, "bytes", (json_int_t)estimate->bytes, "pause_ms",
-                     estimate->pause_ms, "fits", estimate->fits, "memory_intensive",
+    return json_pack("{s:o, s:I, s:o, s:b, s:b, s:f, s:I, s:o, s:I, s:b, s:s, s:s, s:f, s:n}", "ms",
+                     number(estimate->ms), "bytes", (json_int_t)estimate->bytes, "pause_ms",
+                     number(estimate->pause_ms), "fits", estimate->fits, "memory_intensive",
                      estimate->memory_intensive, "run_share", estimate->run_share,
                      "populated_bytes", (json_int_t)estimate->populated_bytes, "dirty_bytes_per_s",
-                     estimate->dirty_bytes_per_second, "bandwidth", (json_int_t)estimate->bandwidth,
-                     "bandwidth_assumed", estimate->bandwidth_assumed, "confidence",
+                     number(estimate->dirty_bytes_per_second), "bandwidth",
+                     (json_int_t)estimate->bandwidth, "bandwidth_assumed",
+                     estimate->bandwidth_assumed, "confidence",
                      estimate_confidence_name(estimate->confidence), "why", estimate->why,
                      "look_ms", estimate->look_ms, "not_movable");
 }

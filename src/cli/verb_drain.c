@@ -46,6 +46,21 @@ static void print_drain(json_t *answer, const char *host)
         printf("%s is empty%s.\n", host, dry_run ? "" : " and takes no guests");
 }
 
+/* The engine's answer, printed where a program listens; NULL after an error was shown. */
+static json_t *order(const CommonOptions *common, const char *host, const char *what, json_t *body)
+{
+    g_autofree char *escaped = g_uri_escape_string(host, NULL, FALSE);
+    g_autofree char *path = g_strdup_printf("/v1/hosts/%s/%s", escaped, what);
+    g_autoptr(GError) error = NULL;
+    json_t *answer = cli_call_engine(common, "POST", path, body, &error);
+
+    if (!answer)
+        (void)cli_fail(common, error);
+    else if (common->json)
+        cli_print_json(answer);
+    return answer;
+}
+
 int verb_drain(int argc, char **argv)
 {
     g_auto(CommonOptions) common = {0};
@@ -59,21 +74,14 @@ int verb_drain(int argc, char **argv)
                     .entries = entries,
                     .common = &common,
                     .engine = TRUE};
-    g_autoptr(GError) error = NULL;
     g_autoptr(json_t) answer = NULL;
-    g_autofree char *host = NULL;
-    g_autofree char *path = NULL;
 
     if (!cli_parse(&spec, &argc, &argv) || !cli_check_arguments(argc, 1, 1, "one HOST"))
         return EXIT_USAGE;
-    host = g_uri_escape_string(argv[1], NULL, FALSE);
-    path = g_strdup_printf("/v1/hosts/%s/drain", host);
-    answer = cli_call_engine(&common, "POST", path, json_pack("{s:b}", "dry_run", dry_run), &error);
+    answer = order(&common, argv[1], "drain", json_pack("{s:b}", "dry_run", dry_run));
     if (!answer)
-        return cli_fail(&common, error);
-    if (common.json)
-        cli_print_json(answer);
-    else
+        return EXIT_FAILED;
+    if (!common.json)
         print_drain(answer, argv[1]);
     return json_array_size(json_object_get(answer, "cannot_leave")) > 0 ? EXIT_FAILED : EXIT_DONE;
 }
@@ -85,21 +93,14 @@ int verb_undrain(int argc, char **argv)
                     .description = undrain_description,
                     .common = &common,
                     .engine = TRUE};
-    g_autoptr(GError) error = NULL;
     g_autoptr(json_t) answer = NULL;
-    g_autofree char *host = NULL;
-    g_autofree char *path = NULL;
 
     if (!cli_parse(&spec, &argc, &argv) || !cli_check_arguments(argc, 1, 1, "one HOST"))
         return EXIT_USAGE;
-    host = g_uri_escape_string(argv[1], NULL, FALSE);
-    path = g_strdup_printf("/v1/hosts/%s/undrain", host);
-    answer = cli_call_engine(&common, "POST", path, NULL, &error);
+    answer = order(&common, argv[1], "undrain", NULL);
     if (!answer)
-        return cli_fail(&common, error);
-    if (common.json)
-        cli_print_json(answer);
-    else
+        return EXIT_FAILED;
+    if (!common.json)
         printf("%s takes guests again.\n", argv[1]);
     return EXIT_DONE;
 }

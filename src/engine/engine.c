@@ -22,6 +22,11 @@ double engine_now_ms(void)
     return clock_ns_to_ms(clock_boot_ns());
 }
 
+gint64 engine_wall_ms(void)
+{
+    return g_get_real_time() / 1000;
+}
+
 /* ---- what the poller has seen ---- */
 
 static void note_status(ModelHost *host, json_t *status)

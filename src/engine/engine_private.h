@@ -105,12 +105,15 @@ double engine_bandwidth(Engine *engine, guint from, guint to);
 /* Has the guest's agent asked, soon, what a move there would cost. */
 void engine_ask_estimate(Engine *engine, const ModelGuest *guest, guint to);
 
+/* engine_past.c: the host's newest figures into its history. */
+void engine_note_history(Engine *engine, guint index);
+
 /* ---- without ---- */
 
 /* engine_think.c: once a second. */
 void engine_think(Engine *engine);
 
-/* The executor's hooks. */
+/* The executor's hooks (engine_govern.c has the third). */
 gboolean engine_find_host(const char *host, char **ret_address, char **ret_moves_to, gpointer user,
                           GError **error);
 gboolean engine_check_move(const MoveRecord *record, gpointer user, GError **error);
@@ -120,3 +123,5 @@ void engine_note_move(const MoveRecord *record, gpointer user);
 
 /* CLOCK_BOOTTIME, in ms. */
 double engine_now_ms(void);
+/* Since 1970. */
+gint64 engine_wall_ms(void);

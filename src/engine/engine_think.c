@@ -20,11 +20,6 @@
 #define REFUSED_MS 60000.0
 #define REFUSED_DRAIN_MS 10000.0
 
-static gint64 wall_ms(void)
-{
-    return g_get_real_time() / 1000;
-}
-
 /* ---- what a view needs to know ---- */
 
 typedef struct {
@@ -60,7 +55,7 @@ static void count_moves(Facts *facts)
         const MoveRecord *record = engine->recent->pdata[i];
 
         /* What never began burdened nobody. */
-        if (record->ordered_ms == 0 || wall_ms() - record->ordered_ms > HOUR_MS)
+        if (record->ordered_ms == 0 || engine_wall_ms() - record->ordered_ms > HOUR_MS)
             continue;
         count_host(engine->model, record->from, facts->lately);
         count_host(engine->model, record->to, facts->lately);
@@ -86,7 +81,7 @@ static void fill_past(const Facts *facts, const ModelGuest *guest, ModelGuestFac
         /* One that was tried in vain burdened it, too. */
         if (record->ordered_ms == 0 || g_strcmp0(record->guest_id, guest->id) != 0)
             continue;
-        ret->moved_at_ms = facts->now_ms - (double)(wall_ms() - record->ended_ms);
+        ret->moved_at_ms = facts->now_ms - (double)(engine_wall_ms() - record->ended_ms);
         if (record->state != MOVE_COMPLETED)
             continue;
         for (guint j = 0; j < i; j++) {
@@ -320,127 +315,13 @@ gboolean engine_check_move(const MoveRecord *record, gpointer user, GError **err
         error_set(error, VMFERRY_ERROR_REFUSED, "the engine is frozen: %s", hold);
         return FALSE;
     }
-    if (wall_ms() - record->made_ms > (gint64)engine->settings->limits.plan_ms) {
+    if (engine_wall_ms() - record->made_ms > (gint64)engine->settings->limits.plan_ms) {
         error_set(error, VMFERRY_ERROR_REFUSED, "the plan has expired");
         return FALSE;
     }
     model_check(engine->model, engine_now_ms());
     view = engine_make_view(engine, record->id, record->by == MOVE_BY_USER);
     return check_in_view(engine, view, record, error);
-}
-
-/* ---- governing ---- */
-
-static gboolean misses_sla(const ClusterGuest *guest)
-{
-    g_autoptr(json_t) met = planner_sla_met(guest);
-
-    return json_is_false(met);
-}
-
-/* Guests on either host that miss what they were promised; with *missed*: and are not in it. */
-static guint count_missing(const EngineView *view, guint from, guint to, GHashTable *missed,
-                           gboolean add)
-{
-    guint count = 0;
-
-    for (guint i = 0; i < view->cluster.n_guests; i++) {
-        const ClusterGuest *guest = &view->cluster.guests[i];
-
-        if ((guest->host != from && guest->host != to) || !misses_sla(guest) ||
-            g_hash_table_contains(missed, guest->name))
-            continue;
-        count++;
-        if (add)
-            g_hash_table_add(missed, g_strdup(guest->name));
-    }
-    return count;
-}
-
-static EngineGoverned *find_governed(Engine *engine, const EngineView *view,
-                                     const MoveRecord *record, guint from, guint to)
-{
-    EngineGoverned *governed = g_hash_table_lookup(engine->governed, &record->id);
-    json_t *expected = json_object_get(record->forecast, "ms");
-    double hot = 0;
-
-    if (governed)
-        return governed;
-    for (guint i = 0; engine->plan && i < engine->plan->hotspots->len; i++)
-        hot += g_array_index(engine->plan->hotspots, ClusterHotspot, i).host == from;
-    governed = g_new0(EngineGoverned, 1);
-    governed->missed = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
-    governed->governor =
-        cluster_governor_new(engine_bandwidth(engine, from, to),
-                             json_is_number(expected) ? json_number_value(expected) : 60e3,
-                             fmax(hot, 1) * 600, view->cluster.now_ms);
-    count_missing(view, from, to, governed->missed, TRUE);
-    g_hash_table_insert(engine->governed, g_memdup2(&record->id, sizeof record->id), governed);
-    return governed;
-}
-
-static ClusterGovernLink link_of(const EngineView *view, guint host)
-{
-    const ClusterHost *entry = &view->cluster.hosts[host];
-
-    return (ClusterGovernLink){.link = entry->link_bytes_per_s,
-                               .guests = cluster_series_last(&entry->network),
-                               .moves = MAX(entry->moves, 1)};
-}
-
-static double progress_number(json_t *progress, const char *key)
-{
-    json_t *value = json_object_get(progress, key);
-
-    return json_is_number(value) ? json_number_value(value) : CLUSTER_UNKNOWN;
-}
-
-static double left_bytes(json_t *progress)
-{
-    double all = progress_number(progress, "round_bytes");
-    double done = progress_number(progress, "round_bytes_done");
-
-    return all >= 0 && done >= 0 ? fmax(all - done, 0) : CLUSTER_UNKNOWN;
-}
-
-static gboolean can_stop(json_t *progress)
-{
-    static const char *const early[] = {"connect", "disks", "precopy", "store", NULL};
-
-    return g_strv_contains(early, json_text_or(progress, "phase", "connect"));
-}
-
-void engine_govern_move(const MoveRecord *record, json_t *progress, ExecutorWord *word,
-                        gpointer user)
-{
-    Engine *engine = user;
-    g_autoptr(EngineView) view = NULL;
-    EngineGoverned *governed;
-    ClusterGovernInput input;
-    ClusterGovernOutput output;
-    guint from, to;
-
-    lock_guard(&engine->lock);
-    from = model_find_host(engine->model, record->from);
-    to = model_find_host(engine->model, record->to);
-    if (from == CLUSTER_NONE || to == CLUSTER_NONE || engine_bandwidth(engine, from, to) <= 0)
-        return;
-    view = engine_make_view(engine, 0, FALSE);
-    governed = find_governed(engine, view, record, from, to);
-    input = (ClusterGovernInput){.now_ms = view->cluster.now_ms,
-                                 .source = link_of(view, from),
-                                 .destination = link_of(view, to),
-                                 .measured = progress_number(progress, "bytes_per_second"),
-                                 .hurt = count_missing(view, from, to, governed->missed, FALSE),
-                                 .left_bytes = left_bytes(progress),
-                                 /* What a person wants is needed as long as they want it. */
-                                 .still_needed = record->by != MOVE_BY_ENGINE || !engine->plan ||
-                                                 planner_is_hot(engine->plan, from),
-                                 .can_stop = can_stop(progress)};
-    output = cluster_govern(&governed->governor, &input);
-    word->rate = output.rate;
-    word->why = output.why;
-    word->cancel = output.verdict == CLUSTER_GOVERN_CALL_OFF && record->by == MOVE_BY_ENGINE;
 }
 
 /* ---- what becomes of moves ---- */
@@ -501,7 +382,7 @@ static void forget_old(Engine *engine)
     while (engine->recent->len > 0) {
         const MoveRecord *record = engine->recent->pdata[0];
 
-        if (wall_ms() - record->ended_ms < DAY_MS)
+        if (engine_wall_ms() - record->ended_ms < DAY_MS)
             break;
         g_ptr_array_remove_index(engine->recent, 0);
     }
@@ -512,7 +393,7 @@ static void judge_one(Engine *engine, MoveRecord *record)
 {
     guint from = model_find_host(engine->model, record->from);
     guint to = model_find_host(engine->model, record->to);
-    gint64 age = wall_ms() - record->ended_ms;
+    gint64 age = engine_wall_ms() - record->ended_ms;
     g_autoptr(GError) error = NULL;
 
     if (record->by != MOVE_BY_ENGINE || record->state != MOVE_COMPLETED || record->hit >= 0 ||
@@ -634,83 +515,6 @@ static void notice_foreign(Engine *engine)
             follow_foreign(engine, guest);
         }
     }
-}
-
-/* ---- the past ---- */
-
-static double share(double part, double whole)
-{
-    return part >= 0 && whole > 0 ? part / whole : CLUSTER_UNKNOWN;
-}
-
-static void read_figures(const ModelHost *host, double *figures)
-{
-    const Load *load = host->load;
-
-    figures[0] = share(cluster_series_last(&host->cpu), load->cpus);
-    figures[1] = load->memory_available_bytes < 0
-                     ? CLUSTER_UNKNOWN
-                     : share(load->memory_bytes - load->memory_available_bytes, load->memory_bytes);
-    figures[2] = load->network;
-    figures[3] = load->cpu_pressure;
-}
-
-static HistoryPoint mean_of(const EngineMinute *minute)
-{
-    double mean[4];
-
-    for (guint i = 0; i < 4; i++)
-        mean[i] = minute->count[i] ? minute->sum[i] / minute->count[i] : CLUSTER_UNKNOWN;
-    return (HistoryPoint){.time_s = minute->minute * 60,
-                          .cpu = mean[0],
-                          .memory = mean[1],
-                          .network = mean[2],
-                          .pressure = mean[3]};
-}
-
-static void add_to_ring(EngineRing *ring, gint64 now_s, const double *figures)
-{
-    HistoryPoint point = {.time_s = now_s,
-                          .cpu = figures[0],
-                          .memory = figures[1],
-                          .network = figures[2],
-                          .pressure = figures[3]};
-
-    if (ring->length > 0 &&
-        now_s - ring->points[(ring->first + ring->length - 1) % ENGINE_RING_LENGTH].time_s <
-            ENGINE_RING_STEP_S)
-        return;
-    ring->points[(ring->first + ring->length) % ENGINE_RING_LENGTH] = point;
-    if (ring->length < ENGINE_RING_LENGTH)
-        ring->length++;
-    else
-        ring->first = (ring->first + 1) % ENGINE_RING_LENGTH;
-}
-
-static void note_history(Engine *engine, guint index)
-{
-    const ModelHost *host = engine->model->hosts->pdata[index];
-    EngineMinute *minute = &engine->minutes[index];
-    gint64 now_s = wall_ms() / 1000;
-    double figures[4];
-
-    if (minute->minute != now_s / 60) {
-        HistoryPoint point = mean_of(minute);
-
-        if (minute->minute > 0)
-            engine_store_add_history(engine->store, host->name, &point, NULL);
-        *minute = (EngineMinute){.minute = now_s / 60};
-    }
-    if (host->problem || !host->load)
-        return;
-    read_figures(host, figures);
-    for (guint i = 0; i < 4; i++) {
-        if (figures[i] < 0)
-            continue;
-        minute->sum[i] += figures[i];
-        minute->count[i]++;
-    }
-    add_to_ring(&engine->rings[index], now_s, figures);
 }
 
 /* ---- what is done ---- */
@@ -860,7 +664,7 @@ static void find_pending(Engine *engine, GArray *orders)
             continue;
         if (before->state == MOVE_COMPLETED) {
             /* It is checked again like any other; the time it waited does not count. */
-            pending->record->made_ms = wall_ms();
+            pending->record->made_ms = engine_wall_ms();
             add_order(engine, orders, g_steal_pointer(&pending->record));
         }
         g_ptr_array_remove_index(engine->pending, i);
@@ -915,7 +719,7 @@ static void think_locked(Engine *engine, GArray *orders)
     notice_foreign(engine);
     forget_old(engine);
     for (guint i = 0; i < engine->model->hosts->len; i++)
-        note_history(engine, i);
+        engine_note_history(engine, i);
     make_plan(engine);
     for (guint i = 0; i < engine->recent->len; i++)
         judge_one(engine, engine->recent->pdata[i]);

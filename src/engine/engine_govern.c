@@ -1,0 +1,118 @@
+/* What a move under way may take; see engine.h and policy/cluster_govern.h. */
+#include <math.h>
+#include <string.h>
+
+#include "base/lock_guard.h"
+#include "engine/engine_private.h"
+
+static gboolean misses_sla(const ClusterGuest *guest)
+{
+    g_autoptr(json_t) met = planner_sla_met(guest);
+
+    return json_is_false(met);
+}
+
+/* Guests on either host that miss what they were promised; with *missed*: and are not in it. */
+static guint count_missing(const EngineView *view, guint from, guint to, GHashTable *missed,
+                           gboolean add)
+{
+    guint count = 0;
+
+    for (guint i = 0; i < view->cluster.n_guests; i++) {
+        const ClusterGuest *guest = &view->cluster.guests[i];
+
+        if ((guest->host != from && guest->host != to) || !misses_sla(guest) ||
+            g_hash_table_contains(missed, guest->name))
+            continue;
+        count++;
+        if (add)
+            g_hash_table_add(missed, g_strdup(guest->name));
+    }
+    return count;
+}
+
+static EngineGoverned *find_governed(Engine *engine, const EngineView *view,
+                                     const MoveRecord *record, guint from, guint to)
+{
+    EngineGoverned *governed = g_hash_table_lookup(engine->governed, &record->id);
+    json_t *expected = json_object_get(record->forecast, "ms");
+    double hot = 0;
+
+    if (governed)
+        return governed;
+    for (guint i = 0; engine->plan && i < engine->plan->hotspots->len; i++)
+        hot += g_array_index(engine->plan->hotspots, ClusterHotspot, i).host == from;
+    governed = g_new0(EngineGoverned, 1);
+    governed->missed = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
+    governed->governor =
+        cluster_governor_new(engine_bandwidth(engine, from, to),
+                             json_is_number(expected) ? json_number_value(expected) : 60e3,
+                             fmax(hot, 1) * 600, view->cluster.now_ms);
+    count_missing(view, from, to, governed->missed, TRUE);
+    g_hash_table_insert(engine->governed, g_memdup2(&record->id, sizeof record->id), governed);
+    return governed;
+}
+
+static ClusterGovernLink link_of(const EngineView *view, guint host)
+{
+    const ClusterHost *entry = &view->cluster.hosts[host];
+
+    return (ClusterGovernLink){.link = entry->link_bytes_per_s,
+                               .guests = cluster_series_last(&entry->network),
+                               .moves = MAX(entry->moves, 1)};
+}
+
+static double progress_number(json_t *progress, const char *key)
+{
+    json_t *value = json_object_get(progress, key);
+
+    return json_is_number(value) ? json_number_value(value) : CLUSTER_UNKNOWN;
+}
+
+static double left_bytes(json_t *progress)
+{
+    double all = progress_number(progress, "round_bytes");
+    double done = progress_number(progress, "round_bytes_done");
+
+    return all >= 0 && done >= 0 ? fmax(all - done, 0) : CLUSTER_UNKNOWN;
+}
+
+static gboolean can_stop(json_t *progress)
+{
+    static const char *const early[] = {"connect", "disks", "precopy", "store", NULL};
+
+    return g_strv_contains(early, json_text_or(progress, "phase", "connect"));
+}
+
+void engine_govern_move(const MoveRecord *record, json_t *progress, ExecutorWord *word,
+                        gpointer user)
+{
+    Engine *engine = user;
+    g_autoptr(EngineView) view = NULL;
+    EngineGoverned *governed;
+    ClusterGovernInput input;
+    ClusterGovernOutput output;
+    guint from, to;
+
+    lock_guard(&engine->lock);
+    from = model_find_host(engine->model, record->from);
+    to = model_find_host(engine->model, record->to);
+    if (from == CLUSTER_NONE || to == CLUSTER_NONE || engine_bandwidth(engine, from, to) <= 0)
+        return;
+    view = engine_make_view(engine, 0, FALSE);
+    governed = find_governed(engine, view, record, from, to);
+    input = (ClusterGovernInput){.now_ms = view->cluster.now_ms,
+                                 .source = link_of(view, from),
+                                 .destination = link_of(view, to),
+                                 .measured = progress_number(progress, "bytes_per_second"),
+                                 .hurt = count_missing(view, from, to, governed->missed, FALSE),
+                                 .left_bytes = left_bytes(progress),
+                                 /* What a person wants is needed as long as they want it. */
+                                 .still_needed = record->by != MOVE_BY_ENGINE || !engine->plan ||
+                                                 planner_is_hot(engine->plan, from),
+                                 .can_stop = can_stop(progress)};
+    output = cluster_govern(&governed->governor, &input);
+    word->rate = output.rate;
+    word->why = output.why;
+    word->cancel = output.verdict == CLUSTER_GOVERN_CALL_OFF && record->by == MOVE_BY_ENGINE;
+}
