@@ -16,7 +16,7 @@
  * Numbers are little-endian, varints as in base/bytes.h.
  *
  * What decodes here is checked against all limits and with itself; a place beyond the index is
- * INVALID.  Memory in use is bounded by the length of what is decoded.
+ * INVALID.  Memory in use is bounded by the length of what is decoded (eight times that).
  *
  * Pure functions; any number of threads.
  */
@@ -52,7 +52,7 @@
 #define IMAGE_MAX_MACHINE_BYTES (1u << 20)
 #define IMAGE_MAX_NOTE_BYTES (1u << 20)
 #define IMAGE_MAX_STATE_BYTES (64u << 20)
-#define IMAGE_MAX_INDEX_BYTES (UINT64_C(1) << 30)
+#define IMAGE_MAX_INDEX_BYTES (UINT64_C(1) << 29)
 #define IMAGE_MAX_ORDER_RUNS (1u << 24)
 
 typedef enum {
@@ -71,6 +71,64 @@ gboolean image_id_is_equal(const ImageId *id, const ImageId *other);
 gboolean image_id_make(ImageId *ret, GError **error);
 /* 32 lower-case hexadecimal digits; free with g_free(). */
 char *image_id_format(const ImageId *id);
+
+/* ---- digests ---- */
+
+typedef struct ImageDigester ImageDigester;
+
+/* *key*: NULL for a kind without, else REFUSED; INVALID where it is too short or too long. */
+ImageDigester *image_digester_new(ImageDigestKind kind, GBytes *key, GError **error);
+/* NULL-safe. */
+void image_digester_free(ImageDigester *digester);
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(ImageDigester, image_digester_free)
+
+ImageDigestKind image_digester_get_kind(const ImageDigester *digester);
+
+/* Of some bytes without the key: XXH3-128 or SHA-256.  Any number of threads. */
+void image_digest_compute(ImageDigestKind kind, const void *bytes, size_t length,
+                          uint8_t ret[IMAGE_DIGEST_BYTES]);
+
+/* Of header and index: XXH3-128, or HMAC-SHA-256 with the key. */
+gboolean image_digester_seal(ImageDigester *digester, const uint8_t header[IMAGE_HEADER_BYTES],
+                             const void *index, size_t length, uint8_t ret[IMAGE_DIGEST_BYTES],
+                             GError **error);
+
+/* In the time that this takes for any two of them. */
+gboolean image_digest_is_equal(const uint8_t one[IMAGE_DIGEST_BYTES],
+                               const uint8_t other[IMAGE_DIGEST_BYTES]);
+
+/* "xxh3-128", "hmac-sha-256" */
+const char *image_digest_kind_name(ImageDigestKind kind);
+
+/* ---- header and footer ---- */
+
+typedef struct {
+    uint64_t critical_features, optional_features; /* none has a meaning in version 1 */
+    ImageId id, base;
+    ImageDigestKind digest;
+} ImageHeader;
+
+void image_header_encode(const ImageHeader *header, uint8_t out[IMAGE_HEADER_BYTES]);
+
+/* INVALID where these are other bytes, or damaged; UNSUPPORTED where the version is newer, or a critical
+ * feature or the kind of digest is not known. */
+gboolean image_header_decode(const uint8_t in[IMAGE_HEADER_BYTES], ImageHeader *ret,
+                             GError **error);
+
+typedef struct {
+    uint64_t index_place, index_bytes;
+    uint64_t place; /* of the footer itself */
+    ImageId id;
+    uint8_t digest[IMAGE_DIGEST_BYTES]; /* image_digester_seal() */
+} ImageFooter;
+
+void image_footer_encode(const ImageFooter *footer, uint8_t out[IMAGE_FOOTER_BYTES]);
+
+/* *place*: where these bytes are.  INVALID where they are none, or damaged. */
+gboolean image_footer_decode(const uint8_t in[IMAGE_FOOTER_BYTES], uint64_t place,
+                             const ImageHeader *header, ImageFooter *ret, GError **error);
+
+/* ---- runs ---- */
 
 /* A run of pages of one region. */
 typedef struct {
