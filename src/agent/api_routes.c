@@ -11,11 +11,15 @@
 #include "agent/move.h"
 #include "agent/page_stores.h"
 #include "agent/protect.h"
+#include "agent/restore.h"
+#include "agent/save.h"
 #include "base/name.h"
 #include "migrate/estimate.h"
 #include "migrate/protect.h"
+#include "migrate/saved_disks.h"
 #include "migrate/witness_open.h"
 #include "base/error.h"
+#include "vmm/vmm_driver.h"
 #include "wire/address.h"
 #include "vmferry-config.h"
 
@@ -258,6 +262,134 @@ static json_t *post_migrate(ApiCall *call, GError **error)
     return NULL;
 }
 
+/* *otherwise* where it is not there, or null. */
+static gboolean read_word(json_t *body, const char *key, const char *otherwise, const char **ret,
+                          GError **error)
+{
+    json_t *value = json_object_get(body, key);
+
+    *ret = otherwise;
+    return !value || json_is_null(value) || json_get_text(body, key, ret, error);
+}
+
+/* *ret*: of moves by default; what makes no sense for an image is not read. */
+static gboolean read_save(ApiCall *call, MigrateOptions *ret, SaveRequest *request, GError **error)
+{
+    json_t *body = call->body;
+    const char *disks;
+
+    request->options = ret;
+    request->replace = json_flag_or(body, "replace", FALSE);
+    request->ends = json_flag_or(body, "stop", FALSE);
+    ret->compress = PACKING_ZSTD;
+    if (!json_get_text(body, "file", &request->target, error) ||
+        !read_word(body, "disks", NULL, &disks, error))
+        return FALSE;
+    ret->disks = saved_disks_default(request->ends);
+    if (disks && strcmp(disks, "copy") == 0)
+        ret->disks = DISK_MODE_COPY;
+    else if (disks && strcmp(disks, "reference") == 0)
+        ret->disks = DISK_MODE_SHARED;
+    else if (disks) {
+        error_set(error, VMFERRY_ERROR_INVALID, "\"disks\" is copy or reference");
+        return FALSE;
+    }
+    return TRUE;
+}
+
+/* Those options of a move that mean the same for a save. */
+static gboolean read_save_options(json_t *body, MigrateOptions *ret, GError **error)
+{
+    static const char *const keys[] = {"bandwidth",   "max_downtime_ms", "downtime_cap_ms",
+                                       "deadline_ms", "compress",        "throttle"};
+    g_autoptr(json_t) request = json_object();
+
+    for (guint i = 0; i < G_N_ELEMENTS(keys); i++)
+        json_object_set(request, keys[i], json_object_get(body, keys[i]));
+    return migrate_options_read(request, ret, error);
+}
+
+static json_t *post_save(ApiCall *call, GError **error)
+{
+    static const char *const known[] = {
+        "file",        "disks",     "replace",         "stop",
+        "detach",      "bandwidth", "max_downtime_ms", "downtime_cap_ms",
+        "deadline_ms", "compress",  "throttle",        NULL,
+    };
+    MigrateOptions options = call->context->settings->moves;
+    SaveRequest request = {0};
+    g_autoptr(Activity) save = NULL;
+
+    if (!need_body(call, known, error) || !read_save(call, &options, &request, error) ||
+        !read_save_options(call->body, &options, error))
+        return NULL;
+    save = save_start(call->context, call->guest, &request, error);
+    if (!save)
+        return NULL;
+    if (json_flag_or(call->body, "detach", FALSE)) {
+        call->status = 202;
+        return json_pack("{s:s, s:s, s:s}", "guest", call->guest, "file", request.target,
+                         "activity", activity_get_id(save));
+    }
+    call->stream = activity_subscribe(save, on_news, call->context);
+    return NULL;
+}
+
+#define MAX_MAPS 64
+
+/* "maps": [{"from", "to"}]; texts are the request's. */
+static gboolean read_maps(json_t *body, GPtrArray *ret, GError **error)
+{
+    json_t *list = json_object_get(body, "maps"), *entry;
+    size_t i;
+
+    if (!list || json_is_null(list))
+        return TRUE;
+    if (!json_get_array(body, "maps", MAX_MAPS, &list, error))
+        return FALSE;
+    json_array_foreach(list, i, entry)
+    {
+        VmmMapRule *rule = g_new0(VmmMapRule, 1);
+        const char *from, *to;
+
+        g_ptr_array_add(ret, rule);
+        if (!json_is_object(entry)) {
+            error_set(error, VMFERRY_ERROR_INVALID, "\"maps\" does not hold an object at %zu", i);
+            return FALSE;
+        }
+        if (!json_get_text(entry, "from", &from, error) || !json_get_text(entry, "to", &to, error))
+            return FALSE;
+        *rule = (VmmMapRule){(char *)from, (char *)to};
+    }
+    return TRUE;
+}
+
+static gboolean read_restore(json_t *body, RestoreRequest *ret, GPtrArray *rules, GError **error)
+{
+    ret->rules = rules;
+    ret->trusts_disks = json_flag_or(body, "trust_disks", FALSE);
+    return json_get_text(body, "file", &ret->file, error) &&
+           read_word(body, "name", NULL, &ret->name, error) &&
+           read_word(body, "disks_in", NULL, &ret->disks_in, error) &&
+           read_maps(body, rules, error);
+}
+
+static json_t *post_restore(ApiCall *call, GError **error)
+{
+    static const char *const known[] = {"file", "name", "maps", "disks_in", "trust_disks", NULL};
+    g_autoptr(GPtrArray) rules = g_ptr_array_new_with_free_func(g_free);
+    g_autoptr(Guest) guest = NULL;
+    RestoreRequest request = {0};
+
+    if (!need_body(call, known, error) || !read_restore(call->body, &request, rules, error))
+        return NULL;
+    guest = restore_start(call->context, &request, error);
+    if (!guest)
+        return NULL;
+    call->status = 201;
+    return guest_view_short(guest);
+}
+
 /* The rate limit is what can be changed of a move that is under way. */
 static json_t *patch_migrate(ApiCall *call, GError **error)
 {
@@ -277,16 +409,6 @@ static json_t *patch_migrate(ApiCall *call, GError **error)
         return NULL;
     return json_pack("{s:s, s:I, s:I}", "guest", call->guest, "bandwidth",
                      (json_int_t)options.bandwidth_bytes_per_second, "before", (json_int_t)before);
-}
-
-/* *otherwise* where it is not there, or null. */
-static gboolean read_word(json_t *body, const char *key, const char *otherwise, const char **ret,
-                          GError **error)
-{
-    json_t *value = json_object_get(body, key);
-
-    *ret = otherwise;
-    return !value || json_is_null(value) || json_get_text(body, key, ret, error);
 }
 
 /* *ret->options*: of the agent's own by default. */
@@ -507,6 +629,8 @@ static const ApiRoute routes[] = {
     {"POST", "/v1/guests/NAME/estimate", API_ACCESS_OPERATE, post_estimate},
     {"PATCH", "/v1/guests/NAME/migrate", API_ACCESS_OPERATE, patch_migrate},
     {"POST", "/v1/guests/NAME/cancel", API_ACCESS_OPERATE, post_cancel},
+    {"POST", "/v1/restore", API_ACCESS_LOCAL, post_restore},
+    {"POST", "/v1/guests/NAME/save", API_ACCESS_OPERATE, post_save},
     {"POST", "/v1/guests/NAME/protect", API_ACCESS_OPERATE, post_protect},
     {"POST", "/v1/guests/NAME/unprotect", API_ACCESS_OPERATE, post_unprotect},
     {"POST", "/v1/guests/NAME/failover", API_ACCESS_OPERATE, post_failover},

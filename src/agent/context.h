@@ -29,6 +29,7 @@ typedef struct {
     struct PostcopyTable *splits; /* of guests whose memory is not all here (postcopy.h) */
     WitnessTable *witness;        /* of guests of other hosts */
     struct PageStores *stores;    /* of pages of other hosts' guests (page_stores.h) */
+    struct Peers *peers;          /* the listener for other agents (peers.h); NULL: not yet */
     struct Collector *collector;  /* of what this host and its guests use (load.h) */
     ChannelTraffic traffic;       /* with other agents */
     EventLog *events;

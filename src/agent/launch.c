@@ -4,6 +4,7 @@
 
 #include "agent/directory.h"
 #include "agent/postcopy.h"
+#include "agent/restore.h"
 #include "base/name.h"
 #include "agent/supervisor.h"
 #include "agent/watch.h"
@@ -283,6 +284,8 @@ gboolean launch_stop(AgentContext *context, const char *name, GError **error)
 
     if (guest && postcopy_has(context, guest))
         return stop_split(context, guest, error);
+    if (guest && restore_has(guest))
+        return restore_stop(guest, error);
     if (!guest || !registry_claim(guest, GUEST_OURS, "stop", error))
         return FALSE;
     activity = activity_new(&stop_kind, name, NULL);

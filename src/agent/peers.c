@@ -1,9 +1,11 @@
 #include "agent/peers.h"
 
+#include <errno.h>
 #include <string.h>
 #include <sys/socket.h>
 
 #include "agent/admission.h"
+#include "agent/images.h"
 #include "agent/incoming.h"
 #include "agent/listener.h"
 #include "agent/page_stores.h"
@@ -36,7 +38,7 @@ struct Peers {
 
 typedef struct {
     Peers *peers;
-    AdmissionPlace *place;
+    AdmissionPlace *place; /* NULL: this agent itself (peers_dial()) */
     int fd;
 } Connection;
 
@@ -47,6 +49,12 @@ typedef struct {
     Channel *channel; /* NULL once a session has it */
     char token[HELLO_TOKEN_DIGITS + 1];
 } Peer;
+
+/* This agent itself needs no leave. */
+static gboolean pass(const Peer *peer, AdmittedKind kind, GError **error)
+{
+    return !peer->place || admission_pass(peer->place, kind, error);
+}
 
 gboolean peers_is_allowed(char **allow, const char *name)
 {
@@ -124,7 +132,7 @@ static gboolean serve_session(Peer *peer, const HelloMessage *hello,
     Session *session;
     gboolean done;
 
-    if (!admission_pass(peer->place, ADMITTED_MOVE, error)) {
+    if (!pass(peer, ADMITTED_MOVE, error)) {
         channel_send_error(peer->channel, *error);
         return FALSE;
     }
@@ -156,7 +164,7 @@ static gboolean serve_join(Peer *peer, const HelloMessage *hello, GError **error
 {
     g_autoptr(Session) session = NULL;
 
-    if (!admission_pass(peer->place, ADMITTED_QUESTION, error))
+    if (!pass(peer, ADMITTED_QUESTION, error))
         return FALSE;
     session = find_session(peer->peers, hello->transaction);
     if (!session) {
@@ -215,7 +223,7 @@ static gboolean serve_resumed(Peer *peer, const HelloMessage *hello, GError **er
     gboolean complete;
     Frame frame;
 
-    if (!admission_pass(peer->place, ADMITTED_MOVE, error) ||
+    if (!pass(peer, ADMITTED_MOVE, error) ||
         !channel_expect(peer->channel, FRAME_RESUME, RESOLVE_TIMEOUT_MS, &frame, error) ||
         !resolve_message_decode((const char *)frame.payload, frame.length, &question, error))
         return FALSE;
@@ -233,7 +241,7 @@ static gboolean serve_store(Peer *peer, const HelloMessage *hello,
     Session *session;
     gboolean done;
 
-    if (!admission_pass(peer->place, ADMITTED_MOVE, error))
+    if (!pass(peer, ADMITTED_MOVE, error))
         return FALSE;
     session = begin_session(peer, hello);
     if (!session) {
@@ -253,6 +261,8 @@ static gboolean serve_purpose(Peer *peer, const HelloMessage *hello, GError **er
         return serve_session(peer, hello, incoming_serve, error);
     if (g_strcmp0(purpose, "protect") == 0)
         return serve_session(peer, hello, standby_receive, error);
+    if (g_strcmp0(purpose, "save") == 0)
+        return serve_session(peer, hello, images_receive, error);
     if (g_strcmp0(purpose, "join") == 0)
         return serve_join(peer, hello, error);
     if (g_strcmp0(purpose, "resume") == 0)
@@ -262,10 +272,10 @@ static gboolean serve_purpose(Peer *peer, const HelloMessage *hello, GError **er
     if (g_strcmp0(purpose, "fetch") == 0)
         return serve_store(peer, hello, page_stores_serve, error);
     if (g_strcmp0(purpose, "resolve") == 0)
-        return admission_pass(peer->place, ADMITTED_QUESTION, error) &&
+        return pass(peer, ADMITTED_QUESTION, error) &&
                answer_question(peer->peers->context, peer->channel, error);
     if (g_strcmp0(purpose, "witness") == 0)
-        return admission_pass(peer->place, ADMITTED_WITNESS, error) &&
+        return pass(peer, ADMITTED_WITNESS, error) &&
                witness_serve(peer->peers->context->witness, peer->channel, hello, error);
     if (g_strcmp0(purpose, "ping") == 0)
         return TRUE;
@@ -281,7 +291,8 @@ static gboolean serve_peer(Peer *peer, GError **error)
     guint version;
     gboolean done;
 
-    if (!peers_is_allowed(context->settings->allow, channel_get_peer_name(peer->channel))) {
+    if (peer->place &&
+        !peers_is_allowed(context->settings->allow, channel_get_peer_name(peer->channel))) {
         error_set(error, VMFERRY_ERROR_REFUSED,
                   "%s is not on the allow list of %s (`allow` in its agent.conf)",
                   channel_get_peer_name(peer->channel), context->host_name);
@@ -340,9 +351,9 @@ static gpointer connection_thread(gpointer data)
     Peer peer = {.peers = connection->peers, .place = connection->place};
     g_autoptr(GError) error = NULL;
     g_autofree char *name = NULL;
-    ChannelOptions options;
+    ChannelOptions options = {.agent = peer.peers->context->agent_id};
 
-    if (agent_context_get_channel_options(peer.peers->context, &options, &error))
+    if (!peer.place || agent_context_get_channel_options(peer.peers->context, &options, &error))
         peer.channel = channel_accept(fd_steal(&connection->fd), &options, &error);
     if (peer.channel)
         name = g_strdup(channel_get_peer_name(peer.channel));
@@ -350,7 +361,7 @@ static gpointer connection_thread(gpointer data)
         serve_peer(&peer, &error);
         unregister_peer(peer.peers, peer.channel);
     }
-    if (error && admission_was_cut(peer.place)) {
+    if (error && peer.place && admission_was_cut(peer.place)) {
         g_clear_error(&error);
         error_set(&error, VMFERRY_ERROR_REFUSED,
                   "said nothing for too long while others came; it was cut");
@@ -359,7 +370,8 @@ static gpointer connection_thread(gpointer data)
         log_failure(peer.peers, name, error);
     channel_free(peer.channel);
     fd_close(&connection->fd);
-    admission_leave(peer.place);
+    if (peer.place)
+        admission_leave(peer.place);
     return NULL;
 }
 
@@ -387,6 +399,26 @@ static void serve(int taken, const struct sockaddr *address, gpointer user)
     g_free(connection);
 }
 
+int peers_dial(gpointer user, GError **error)
+{
+    AgentContext *context = user;
+    Connection *connection;
+    int pair[2];
+
+    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0) {
+        error_set_errno(error, errno, "socketpair");
+        return -1;
+    }
+    connection = g_new(Connection, 1);
+    *connection = (Connection){context->peers, NULL, pair[1]};
+    if (agent_context_spawn(context, "peer", connection_thread, connection, error))
+        return pair[0];
+    fd_close(&pair[0]);
+    fd_close(&pair[1]);
+    g_free(connection);
+    return -1;
+}
+
 static gboolean start_listening(Peers *peers, GError **error)
 {
     AgentContext *context = peers->context;
@@ -407,6 +439,7 @@ Peers *peers_new(AgentContext *context, GError **error)
     Peers *peers = g_new0(Peers, 1);
 
     peers->context = context;
+    context->peers = peers;
     g_mutex_init(&peers->lock);
     peers->admission = admission_new();
     peers->channels = g_hash_table_new(NULL, NULL);
@@ -439,6 +472,7 @@ void peers_free(Peers *peers)
     if (!peers)
         return;
     peers_stop(peers);
+    peers->context->peers = NULL;
     g_hash_table_unref(peers->channels);
     g_hash_table_unref(peers->sessions);
     admission_free(peers->admission);

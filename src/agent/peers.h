@@ -25,5 +25,9 @@ void peers_stop(Peers *peers);
 /* After agent_context_join(). */
 void peers_free(Peers *peers);
 
+/* A ChannelOptions.dial of an AgentContext: this agent serves the other end itself, in plain text within this
+ * process, as it serves a peer. */
+int peers_dial(gpointer context, GError **error);
+
 /* TRUE where a peer of this name may come in: the list is empty or has it. */
 gboolean peers_is_allowed(char **allow, const char *name);

@@ -23,15 +23,17 @@ static const char *const role_names[] = {
     [GUEST_POSTCOPY] = "postcopy",
     [GUEST_POSTCOPY_SOURCE] = "postcopy-source",
     [GUEST_TAKEOVER] = "takeover",
+    [GUEST_RESTORING] = "restoring",
 };
-G_STATIC_ASSERT(G_N_ELEMENTS(role_names) == GUEST_TAKEOVER + 1);
+G_STATIC_ASSERT(G_N_ELEMENTS(role_names) == GUEST_RESTORING + 1);
 
 static const char *const origin_names[] = {
     [GUEST_ORIGIN_RUN] = "run",
     [GUEST_ORIGIN_ADOPT] = "adopt",
     [GUEST_ORIGIN_MOVE] = "move",
+    [GUEST_ORIGIN_IMAGE] = "image",
 };
-G_STATIC_ASSERT(G_N_ELEMENTS(origin_names) == GUEST_ORIGIN_MOVE + 1);
+G_STATIC_ASSERT(G_N_ELEMENTS(origin_names) == GUEST_ORIGIN_IMAGE + 1);
 
 const char *guest_role_name(GuestRole role)
 {
@@ -65,6 +67,7 @@ GuestRecord *guest_record_copy(const GuestRecord *record)
     copy->outstanding = g_strdup(record->outstanding);
     copy->source_agent = g_strdup(record->source_agent);
     copy->deltas = g_strdup(record->deltas);
+    copy->image = g_strdup(record->image);
     copy->other_directory = g_strdup(record->other_directory);
     copy->store = g_strdup(record->store);
     copy->store_agent = g_strdup(record->store_agent);
@@ -99,6 +102,7 @@ void guest_record_free(GuestRecord *record)
     g_free(record->outstanding);
     g_free(record->source_agent);
     g_free(record->deltas);
+    g_free(record->image);
     g_free(record->other_directory);
     g_free(record->store);
     g_free(record->store_agent);
@@ -157,6 +161,7 @@ json_t *guest_record_to_json(const GuestRecord *record)
     set_text(object, "outstanding", record->outstanding);
     set_text(object, "source_agent", record->source_agent);
     set_text(object, "deltas", record->deltas);
+    set_text(object, "image", record->image);
     if (record->untold)
         json_object_set_new(object, "untold", json_true());
     if (record->taking_over)
@@ -405,9 +410,14 @@ static gboolean read_move(json_t *object, GuestRecord *record, GError **error)
     }
     if (!read_path(object, "outstanding", &record->outstanding, error) ||
         !read_path(object, "deltas", &record->deltas, error) ||
+        !read_path(object, "image", &record->image, error) ||
         !read_checkpoints(object, record, error) || !read_takeover(object, record, error) ||
         !read_lease(object, record, error) || !read_stale(object, record, error))
         return FALSE;
+    if (record->role == GUEST_RESTORING && !record->deltas) {
+        error_set(error, VMFERRY_ERROR_INVALID, "role \"restoring\" without \"deltas\"");
+        return FALSE;
+    }
     if (record->role == GUEST_POSTCOPY && !record->outstanding) {
         error_set(error, VMFERRY_ERROR_INVALID, "role \"postcopy\" without \"outstanding\"");
         return FALSE;

@@ -48,8 +48,9 @@
  * TAKEOVER      it belongs to this host and runs in that fresh VMM; a part of its memory is
  *               still in the old one (*other_pid*).  Nothing is allowed.  Restart: fetch that.
  *
- * To come: a standby (it belongs to another host, whose checkpoints
- * are kept here).
+ * RESTORING     it belongs to this host and comes from *image*: it runs, and a part of its memory is still in there.
+ *               Nothing is allowed.  Restart: fetch that.  Without *image* its VMM does not have its device state
+ *               yet.  Restart: end it.
  */
 typedef enum {
     GUEST_STARTING,
@@ -61,6 +62,7 @@ typedef enum {
     GUEST_POSTCOPY,
     GUEST_POSTCOPY_SOURCE,
     GUEST_TAKEOVER,
+    GUEST_RESTORING,
 } GuestRole;
 
 const char *guest_role_name(GuestRole role);
@@ -69,6 +71,7 @@ typedef enum {
     GUEST_ORIGIN_RUN,   /* launched here */
     GUEST_ORIGIN_ADOPT, /* launched by others */
     GUEST_ORIGIN_MOVE,  /* came from another host */
+    GUEST_ORIGIN_IMAGE, /* restored from an image */
 } GuestOrigin;
 
 const char *guest_origin_name(GuestOrigin origin);
@@ -106,6 +109,7 @@ typedef struct {
     char *outstanding;        /* file of pages that are not here (memory/outstanding.h), or NULL */
     char *source_agent;       /* that has them */
     char *deltas; /* directory of epochs that the destination sends back, ours to remove; or NULL */
+    char *image;  /* RESTORING: the file that has its memory; or NULL */
     gboolean untold; /* LEAVING, and that destination has not confirmed that it knows (ENDED) */
     gboolean taking_over; /* see above */
     gboolean

@@ -132,7 +132,7 @@ static gboolean end_process(Recovery *recovery, GError **error)
     if (record->pid == 0)
         return TRUE;
     /* Whoever started it hears that it has moved. */
-    if (record->role != GUEST_INCOMING)
+    if (record->role != GUEST_INCOMING && record->role != GUEST_RESTORING)
         return migrate_source_end_old(record->pid, record->start_time, record->name,
                                       record->destination ? record->destination : "elsewhere",
                                       error);
@@ -184,7 +184,8 @@ static void clean(Recovery *recovery, const GuestRecord *record)
     g_autoptr(GError) problem = NULL;
 
     if (recovery->cleaned || record->role == GUEST_INCOMING || record->role == GUEST_POSTCOPY ||
-        record->role == GUEST_LEAVING || record->role == GUEST_TAKEOVER)
+        record->role == GUEST_LEAVING || record->role == GUEST_TAKEOVER ||
+        record->role == GUEST_RESTORING)
         return;
     recovery->cleaned = TRUE;
     if (!process_is_same(record->pid, record->start_time))
@@ -220,6 +221,8 @@ static RecoveryVerdict step(Recovery *recovery, GError **error)
         return recovery_serve_split(recovery, error);
     case GUEST_TAKEOVER:
         return recovery_keep_taken_over(recovery, error);
+    case GUEST_RESTORING:
+        return recovery_keep_restored(recovery, error);
     case GUEST_LEAVING:
         return recovery_release(recovery, "moved", "runs at its destination", error);
     case GUEST_INCOMING:

@@ -93,6 +93,9 @@ RecoveryVerdict recovery_take_over(Recovery *recovery, GError **error);
 RecoveryVerdict recovery_keep_taken_over(Recovery *recovery, GError **error);
 RecoveryVerdict recovery_takeover_gone(Recovery *recovery);
 
+/* RESTORING (restore.c). */
+RecoveryVerdict recovery_keep_restored(Recovery *recovery, GError **error);
+
 /* The fresh process of a takeover (recovery_fresh.c).  Ends the one that is on record, if it is there
  * still, and removes its directory; launches one, with nothing of an earlier one on record: it is on
  * record when *begun* (may be NULL) is called, and has done nothing by then. */

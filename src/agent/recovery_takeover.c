@@ -254,7 +254,7 @@ static gboolean load(Taking *taking, GError **error)
         error_set(error, VMFERRY_ERROR_INVALID, "no epoch of the guest is complete");
         return FALSE;
     }
-    return takeover_load(taking->takeover, taking->store, state, error) &&
+    return takeover_load(taking->takeover, takeover_pages_of(taking->store), state, error) &&
            !fault_point("takeover.loaded", error);
 }
 
@@ -421,7 +421,8 @@ RecoveryVerdict recovery_keep_taken_over(Recovery *recovery, GError **error)
 
     if (!open_all(&taking, error))
         return RECOVERY_AGAIN;
-    taking.takeover = takeover_reopen(record->pid, record->deltas, taking.store, &problem);
+    taking.takeover =
+        takeover_reopen(record->pid, record->deltas, takeover_pages_of(taking.store), &problem);
     if (problem) {
         g_propagate_error(error, g_steal_pointer(&problem));
         return RECOVERY_AGAIN;

@@ -66,6 +66,8 @@ const char *guest_get_shown_state(const Guest *guest)
         return guest->record->standby ? "standby" : "postcopy-source";
     case GUEST_TAKEOVER:
         return "takeover";
+    case GUEST_RESTORING:
+        return "restoring";
     }
     return "unknown";
 }
@@ -476,6 +478,7 @@ static void remove_directories(const GuestRecord *former)
 static void settle(GuestRecord *record)
 {
     g_clear_pointer(&record->deltas, g_free);
+    g_clear_pointer(&record->image, g_free);
     g_clear_pointer(&record->other_directory, g_free);
     record->other_pid = 0;
     record->untold = record->taking_over = record->standby = FALSE;

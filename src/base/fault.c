@@ -34,6 +34,16 @@ static const char *const points[] = {
     "source.start-sent",          /* word sent, answer not read */
     "source.after-started",       /* the answer came; the source's QEMU is still there */
     "source.split",               /* on record that pages here are still needed there */
+    "save.accepted",              /* a save: the image has begun, nothing was read */
+    "save.resumed",               /* all was read, the guest goes on, the image is not complete */
+    "save.sent",                  /* all was sent, whether the image is complete is not known */
+    "image.begun",                /* the image's host: it has begun, that is not said */
+    "image.disks-complete",       /* copies of disks are complete, on record as to be removed */
+    "image.before-commit",        /* they are kept, the image has no name */
+    "image.committed",            /* the image has its name, that is not said */
+    "restore.launched",           /* a VMM waits for its state */
+    "restore.loaded",             /* it has it, and its memory is served; not on record */
+    "restore.on-record",          /* the guest is ours and may run */
     "source.pushed",              /* all pages were sent, that is not said */
     "source.given-up",            /* on record that it will not take over; ENDED not sent */
     "destination.disks-made",     /* files for disks are there, empty */

@@ -109,6 +109,8 @@ int verb_disk(int argc, char **argv);
 int verb_stop(int argc, char **argv);
 int verb_events(int argc, char **argv);
 int verb_migrate(int argc, char **argv);
+int verb_save(int argc, char **argv);
+int verb_restore(int argc, char **argv);
 int verb_protect(int argc, char **argv);
 int verb_unprotect(int argc, char **argv);
 int verb_failover(int argc, char **argv);

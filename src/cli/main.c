@@ -22,6 +22,8 @@ static const Verb verbs[] = {
     {"events", "Show what happened", verb_events},
     {"estimate", "Tell what a move of a guest would take", verb_estimate},
     {"migrate", "Move a guest to another host, live", verb_migrate},
+    {"save", "Save a guest into an image", verb_save},
+    {"restore", "Go on with a guest from its image", verb_restore},
     {"protect", "Keep a standby of a guest on another host", verb_protect},
     {"unprotect", "End that", verb_unprotect},
     {"failover", "Have the standby go on with a guest", verb_failover},

@@ -55,6 +55,7 @@ static const char *describe_phase(const char *phase)
         {"stopped", "stopped, last round"},
         {"switchover", "switching over"},
         {"postcopy", "runs there, memory follows"},
+        {"image", "goes on, the image is completed"},
         {"done", "done"},
     };
 

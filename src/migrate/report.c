@@ -6,7 +6,8 @@ static const char *const phase_names[] = {
     [MIGRATE_PHASE_CONNECT] = "connect",   [MIGRATE_PHASE_DISKS] = "disks",
     [MIGRATE_PHASE_PRECOPY] = "precopy",   [MIGRATE_PHASE_STORE] = "store",
     [MIGRATE_PHASE_STOPPED] = "stopped",   [MIGRATE_PHASE_SWITCHOVER] = "switchover",
-    [MIGRATE_PHASE_POSTCOPY] = "postcopy", [MIGRATE_PHASE_DONE] = "done",
+    [MIGRATE_PHASE_POSTCOPY] = "postcopy", [MIGRATE_PHASE_IMAGE] = "image",
+    [MIGRATE_PHASE_DONE] = "done",
 };
 G_STATIC_ASSERT(G_N_ELEMENTS(phase_names) == MIGRATE_PHASE_DONE + 1);
 
@@ -57,6 +58,7 @@ void migrate_report_free(MigrateReport *report)
     json_decref(report->disks);
     json_decref(report->files);
     json_decref(report->copies);
+    json_decref(report->image);
     g_free(report);
 }
 
@@ -198,6 +200,8 @@ json_t *migrate_report_to_json(const MigrateReport *report)
                         json_integer((json_int_t)report->reclaimed_bytes));
     json_object_set_new(object, "direct_io", direct_io_to_json(&report->direct_io));
     json_object_set_new(object, "postcopy", postcopy_to_json(&report->postcopy));
+    if (report->image)
+        json_object_set(object, "image", report->image);
     add_work_set(object, report);
     return object;
 }

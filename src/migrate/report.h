@@ -20,6 +20,7 @@ typedef enum {
     MIGRATE_PHASE_STOPPED,    /* guest paused: last round, device state */
     MIGRATE_PHASE_SWITCHOVER, /* START is sent */
     MIGRATE_PHASE_POSTCOPY,   /* the guest runs there, pages that it lacks follow */
+    MIGRATE_PHASE_IMAGE,      /* of a save: all is read, the image is completed */
     MIGRATE_PHASE_DONE,
 } MigratePhase;
 
@@ -122,6 +123,7 @@ typedef struct {
     gboolean arrives_paused; /* its user had paused it, and it is paused there, too */
     gboolean unresumed;      /* it stays paused by this move, which could not resume it */
     char *source, *destination;
+    json_t *image;               /* of a save: {file, id, bytes}; NULL: it is not complete */
     char *tracker;               /* which one was used */
     double expected_downtime_ms; /* the policy's last prediction */
     /* What the downtime was made of, in order: QMP stop; last pages; device

@@ -153,7 +153,7 @@ char *source_encode_guest(SourceMove *move)
 }
 
 /* Pages follow at once; the answer is taken when it comes. */
-static gboolean offer(SourceMove *move, GError **error)
+gboolean source_offer(SourceMove *move, GError **error)
 {
     g_autofree char *text = source_encode_guest(move);
 
@@ -176,7 +176,7 @@ static void end_throttle(SourceMove *move)
 }
 
 /* Once it is on record that nothing is to be resumed, nothing may pause it. */
-static void withdraw(SourceMove *move)
+void source_withdraw(SourceMove *move)
 {
     g_autoptr(GError) reason = NULL;
 
@@ -261,7 +261,7 @@ static PageSender *make_sender(SourceMove *move)
     return sender;
 }
 
-static gboolean post_guard(SourceMove *move, GError **error)
+gboolean source_post_guard(SourceMove *move, GError **error)
 {
     if (!vmm_get_resume_action(move->job->vmm, &move->resume_action, error))
         return FALSE;
@@ -273,7 +273,7 @@ static gboolean post_guard(SourceMove *move, GError **error)
 
 /* All that the guard can do while we live is to restore limits: QEMU's QMP serves
  * one client, and that is we. */
-static void dismiss_guard(SourceMove *move)
+void source_dismiss_guard(SourceMove *move)
 {
     (move->guard_has_work ? guard_restore_limits : guard_free)(g_steal_pointer(&move->guard));
 }
@@ -288,7 +288,7 @@ static gboolean watch_cost(SourceMove *move, GError **error)
     return TRUE;
 }
 
-static gboolean watch(SourceMove *move, GError **error)
+gboolean source_watch(SourceMove *move, GError **error)
 {
     move->tracker = tracker_start(move->memory, move->job->options.tracker, error);
     if (!move->tracker)
@@ -306,7 +306,7 @@ static gboolean watch(SourceMove *move, GError **error)
     return TRUE;
 }
 
-static void unwatch(SourceMove *move)
+void source_unwatch(SourceMove *move)
 {
     end_throttle(move);
     source_describe_sender(move);
@@ -323,11 +323,11 @@ static const Stage stages[] = {
     STAGE("check", source_describe, NULL),
     STAGE("connect", connect_peer, NULL),
     STAGE("store", source_store_connect, source_store_withdraw),
-    STAGE("guard", post_guard, dismiss_guard),
+    STAGE("guard", source_post_guard, source_dismiss_guard),
     STAGE("disks", source_disks_prepare, source_disks_abort),
     STAGE("reclaim", source_reclaim, source_release_balloon),
-    STAGE("track", watch, unwatch),
-    STAGE("offer", offer, withdraw),
+    STAGE("track", source_watch, source_unwatch),
+    STAGE("offer", source_offer, source_withdraw),
     STAGE("copy disks", source_disks_mirror, NULL),
     STAGE("pre-copy", source_precopy, NULL),
     STAGE("images", source_settle_images, NULL),
@@ -391,8 +391,8 @@ static void complete(SourceMove *move)
     move->report->downtime_ms = clock_ns_to_ms(clock_now_ns() - move->paused_ns);
     move->report->total_ms = clock_ns_to_ms(clock_now_ns() - move->started_ns);
     source_journal(move, SOURCE_JOURNAL_GONE, NULL);
-    unwatch(move);
-    dismiss_guard(move);
+    source_unwatch(move);
+    source_dismiss_guard(move);
     if (!source_end_process(move, &error)) {
         g_prefix_error(&error, "the guest runs at the destination, but its old process remains: ");
         set_error(move, "end", error);
@@ -415,10 +415,10 @@ static void stay_in_doubt(SourceMove *move, TransactionOutcome outcome, GError *
               : why                   ? why->message
                                       : "it is still deciding");
     set_error(move, "switchover", error);
-    unwatch(move);
+    source_unwatch(move);
     /* A paused guest gets its memory back when it runs again here. */
     source_release_balloon(move);
-    dismiss_guard(move);
+    source_dismiss_guard(move);
 }
 
 /* The guest's downtime ends with STARTED; its move with the last page. */
@@ -437,8 +437,8 @@ static void complete_split(SourceMove *move, gboolean connected)
         return;
     move->report->status = MIGRATE_SPLIT;
     set_error(move, "post-copy", error);
-    unwatch(move);
-    dismiss_guard(move);
+    source_unwatch(move);
+    source_dismiss_guard(move);
 }
 
 static void settle(SourceMove *move)

@@ -19,6 +19,7 @@
  * a request waits is given up: the NBD servers are closed, the VMM drops the copies, the guest goes
  * on, and the move fails.
  */
+#include "migrate/saved_disks.h"
 #include "migrate/source_move.h"
 
 #include <errno.h>
@@ -128,7 +129,8 @@ static gboolean find_number(const SourceDisks *disks, const char *path, guint *r
 static gboolean add_file(SourceDisks *disks, const VmmDisk *disk, guint i, GError **error)
 {
     VmmDiskFile *file = disk->files->pdata[i];
-    const VmmDiskFile *below = i + 1 < disk->files->len ? disk->files->pdata[i + 1] : NULL;
+    const VmmDiskFile *below =
+        !disks->move->image && i + 1 < disk->files->len ? disk->files->pdata[i + 1] : NULL;
     SourceFile entry = {.file = file, .mode = 0600};
     struct stat info;
     guint number;
@@ -157,6 +159,9 @@ static gboolean choose_mode(SourceMove *move, const VmmDisk *disk, DiskMode *ret
     const char *obstacle = disk->obstacle;
 
     *ret = move->job->options.disks;
+    /* Nobody changes it: the image refers to it. */
+    if (move->image && disk->read_only)
+        *ret = DISK_MODE_SHARED;
     if (name && !disk_mode_from_name(name, ret)) {
         error_set(error, VMFERRY_ERROR_INVALID, "disk %s: \"%.32s\" is not a way to move a disk",
                   disk->id, name);
@@ -175,13 +180,19 @@ static gboolean choose_mode(SourceMove *move, const VmmDisk *disk, DiskMode *ret
     return FALSE;
 }
 
+/* Of its files, those that are made there; in an image all that it has is in one. */
+static guint count_layers(const SourceDisks *disks, const VmmDisk *disk)
+{
+    return disks->move->image ? 1 : disk->files->len;
+}
+
 static gboolean add_disk(SourceDisks *disks, const VmmDisk *disk, GError **error)
 {
     SourceDisk entry = {.owner = disks, .disk = disk, .verified = -1};
 
     if (!choose_mode(disks->move, disk, &entry.mode, error))
         return FALSE;
-    for (guint i = 0; entry.mode != DISK_MODE_SHARED && i < disk->files->len; i++)
+    for (guint i = 0; entry.mode != DISK_MODE_SHARED && i < count_layers(disks, disk); i++)
         if (!add_file(disks, disk, i, error))
             return FALSE;
     if (entry.mode != DISK_MODE_SHARED)
@@ -226,9 +237,19 @@ static gboolean list_disks(SourceDisks *disks, GError **error)
     return TRUE;
 }
 
+/* What a file is called there. */
+static char *name_there(const SourceDisks *disks, guint number)
+{
+    const char *image = disks->move->image;
+
+    return image ? saved_disk_name(image, number)
+                 : g_strdup(g_array_index(disks->files, SourceFile, number).file->file);
+}
+
 static char *encode_question(SourceDisks *disks)
 {
     SourceMove *move = disks->move;
+    g_autoptr(GPtrArray) names = g_ptr_array_new_with_free_func(g_free);
     g_autofree WireDiskFile *files = g_new0(WireDiskFile, disks->files->len + 1);
     DisksMessage message = {
         .transaction = move->transaction,
@@ -236,7 +257,8 @@ static char *encode_question(SourceDisks *disks)
         .vmm_kind = move->description->kind,
         .program = move->command_line[0],
         .working_directory =
-            (char *)(move->job->working_directory ? move->job->working_directory : "/"),
+            (char *)(move->job->working_directory && !move->image ? move->job->working_directory
+                                                                  : "/"),
         .process = move->process,
         .overwrite = move->job->options.overwrite,
         .files = files,
@@ -246,8 +268,9 @@ static char *encode_question(SourceDisks *disks)
     for (guint i = 0; i < disks->files->len; i++) {
         const SourceFile *entry = get_file(disks, i);
 
+        g_ptr_array_add(names, name_there(disks, i));
         files[i] = (WireDiskFile){
-            .path = entry->file->file,
+            .path = names->pdata[i],
             .format = entry->file->format,
             .bytes = entry->file->bytes,
             .file_bytes = entry->file->file_bytes,
@@ -360,7 +383,7 @@ static gboolean settle_top(SourceDisks *disks, SourceDisk *disk, GError **error)
 /* Backing files that are there are left alone, and proven to be the same. */
 static gboolean settle_backing(SourceDisks *disks, SourceDisk *disk, GError **error)
 {
-    for (guint i = 1; i < disk->disk->files->len; i++) {
+    for (guint i = 1; i < count_layers(disks, disk->disk); i++) {
         guint number;
         const DiskFileSeen *seen = find_seen(disks, disk->disk->files->pdata[i], &number);
 
@@ -907,7 +930,7 @@ static gboolean start_mirror(SourceDisks *disks, SourceDisk *disk, GError **erro
 {
     SourceMove *move = disks->move;
     const VmmDiskFile *file = disk->disk->files->pdata[0];
-    gboolean covers = disk->disk->files->len > 1;
+    gboolean covers = count_layers(disks, disk->disk) > 1;
     NbdServerOptions options = {
         .export_name = disk->copy,
         .bytes = file->bytes,

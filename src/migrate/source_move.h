@@ -45,6 +45,7 @@ typedef struct {
     uint64_t populated_pages; /* at the start */
     Session *session;
     char transaction[33];
+    const char *image; /* the file that it is saved into; NULL: it moves */
     Guard *guard;
     GuardAction resume_action; /* what the guard does about a guest that we have paused */
     gboolean guard_has_work;   /* it is to do what we could not undo */
@@ -92,6 +93,15 @@ gboolean source_describe(SourceMove *move, GError **error);
 gboolean source_connect(SourceMove *move, const char *purpose, GError **error);
 void source_make_transaction_id(char out[33]);
 void source_clear(SourceMove *move);
+
+/* The stages of a move that a save has, too (source.c): the guard that resumes the guest if we die; the
+ * tracker, the work set and the sender; GUEST, on record. */
+gboolean source_post_guard(SourceMove *move, GError **error);
+void source_dismiss_guard(SourceMove *move);
+gboolean source_watch(SourceMove *move, GError **error);
+void source_unwatch(SourceMove *move);
+gboolean source_offer(SourceMove *move, GError **error);
+void source_withdraw(SourceMove *move);
 
 /* What a restarted agent is to know (source.c). */
 gboolean source_journal(SourceMove *move, SourceJournalState state, GError **error);
@@ -220,6 +230,9 @@ void source_resume(SourceMove *move);
 gboolean source_hold(SourceMove *move, GError **error);
 void source_let_go(SourceMove *move);
 gboolean source_last_round(SourceMove *move, GError **error);
+/* Of it: pages and device state (to be unreferenced), where nothing follows; the state is not sent. */
+gboolean source_send_rest(SourceMove *move, VmmSavePurpose purpose, GBytes **ret_state,
+                          GError **error);
 gboolean source_await_ready(SourceMove *move, GError **error);
 gboolean source_send_start(SourceMove *move, GError **error);
 

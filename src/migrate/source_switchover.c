@@ -207,14 +207,30 @@ static gboolean name_outstanding(SourceMove *move, GError **error)
 }
 
 /* Where somebody changed the machine in the last moment, that is the reason. */
-static GBytes *save_state(SourceMove *move, GError **error)
+static GBytes *save_state(SourceMove *move, VmmSavePurpose purpose, GError **error)
 {
     g_autoptr(GError) failure = NULL;
-    GBytes *state = vmm_save_device_state(move->job->vmm, VMM_SAVE_SWITCHOVER, &failure);
+    GBytes *state = vmm_save_device_state(move->job->vmm, purpose, &failure);
 
     if (!state && vmm_check_unchanged(move->job->vmm, move->machine, error))
         g_propagate_error(error, g_steal_pointer(&failure));
     return state;
+}
+
+gboolean source_send_rest(SourceMove *move, VmmSavePurpose purpose, GBytes **ret_state,
+                          GError **error)
+{
+    g_autoptr(GBytes) state = NULL;
+
+    if (!find_dirty(move, error) || !source_send_paused_round(move, error))
+        return FALSE;
+    move->report->pages_ms = source_lap_ms(move);
+    state = save_state(move, purpose, error);
+    if (!state || fault_point("source.device-state-saved", error) || !send_late_pages(move, error))
+        return FALSE;
+    move->report->save_ms = source_lap_ms(move);
+    *ret_state = g_steal_pointer(&state);
+    return TRUE;
 }
 
 gboolean source_last_round(SourceMove *move, GError **error)
@@ -228,7 +244,7 @@ gboolean source_last_round(SourceMove *move, GError **error)
     if (!move->switches && (!find_dirty(move, error) || !source_send_paused_round(move, error)))
         return FALSE;
     move->report->pages_ms = source_lap_ms(move);
-    state = save_state(move, error);
+    state = save_state(move, VMM_SAVE_SWITCHOVER, error);
     if (!state || !source_deadline_check(move, error) ||
         fault_point("source.device-state-saved", error) ||
         !(move->switches ? name_outstanding : send_late_pages)(move, error))

@@ -23,8 +23,9 @@ struct Takeover {
     GuestMemory *old_memory;
     PageSource *bottom;   /* the old memory */
     GPtrArray *populated; /* a PageSet a region: of the old memory */
-    PageSource *layered;  /* NULL: nothing is above it */
-    Vmm *fresh;           /* borrowed; NULL where it was reopened */
+    TakeoverPages above;
+    PageSource *layered; /* NULL: there is one of the two only */
+    Vmm *fresh;          /* borrowed; NULL where it was reopened */
 
     /* Of the fresh one, until the feeder has them. */
     GuestMemory *memory;
@@ -148,22 +149,29 @@ static gboolean find_populated(Takeover *takeover, GError **error)
     return TRUE;
 }
 
-static gboolean put_store_above(Takeover *takeover, DeltaStore *store, GError **error)
+static gboolean put_above(Takeover *takeover, TakeoverPages above, GError **error)
 {
-    if (!store && takeover->bottom)
-        return TRUE;
-    if (!store) {
+    takeover->above = above;
+    if (!above.source && !takeover->bottom) {
         error_set(error, VMFERRY_ERROR_INVALID, "there is nothing that has the guest's memory");
         return FALSE;
     }
-    takeover->layered = layered_source_new(delta_store_get_source(store),
-                                           delta_store_list_pages(store), takeover->bottom, error);
+    if (!above.source || (!above.pages && !takeover->bottom))
+        return TRUE;
+    if (!above.pages) {
+        error_set(error, VMFERRY_ERROR_INVALID, "there are two that have all of its memory");
+        return FALSE;
+    }
+    takeover->layered =
+        layered_source_new(above.source, g_ptr_array_ref(above.pages), takeover->bottom, error);
     return takeover->layered != NULL;
 }
 
 static PageSource *source_of(const Takeover *takeover)
 {
-    return takeover->layered ? takeover->layered : takeover->bottom;
+    if (takeover->layered)
+        return takeover->layered;
+    return takeover->above.source ? takeover->above.source : takeover->bottom;
 }
 
 /* --- the fresh one, before it is loaded --------------------------------------------------- */
@@ -262,15 +270,15 @@ static void round_to_backing(const GuestRegion *region, PageSet *set)
 }
 
 /* What the layers have in a region. */
-static gboolean find_content(Takeover *takeover, DeltaStore *store, const GPtrArray *stored,
-                             guint region, PageSet *set, GError **error)
+static gboolean find_content(Takeover *takeover, guint region, PageSet *set, GError **error)
 {
+    const TakeoverPages *above = &takeover->above;
+
     page_set_add_all(set, takeover->populated->pdata[region]);
-    if (store) {
-        page_set_remove_all(set, stored->pdata[region]);
-        if (!page_source_add_populated(delta_store_get_source(store), region, set, error))
-            return FALSE;
-    }
+    if (above->source && above->pages)
+        page_set_remove_all(set, above->pages->pdata[region]);
+    if (above->source && !page_source_add_populated(above->source, region, set, error))
+        return FALSE;
     round_to_backing(guest_memory_get_region(takeover->memory, region), set);
     return TRUE;
 }
@@ -285,14 +293,12 @@ static void keep_outstanding(Takeover *takeover, guint region, const PageSet *se
     outstanding_remove(takeover->pages, region, (PageSpan){from, set->pages - from});
 }
 
-static gboolean settle_outstanding(Takeover *takeover, DeltaStore *store, GError **error)
+static gboolean settle_outstanding(Takeover *takeover, GError **error)
 {
-    g_autoptr(GPtrArray) stored = store ? delta_store_list_pages(store) : NULL;
-
     for (guint i = 0; i < takeover->memory->regions->len; i++) {
         g_autoptr(PageSet) set = page_set_new(guest_memory_get_region(takeover->memory, i)->pages);
 
-        if (!find_content(takeover, store, stored, i, set, error))
+        if (!find_content(takeover, i, set, error))
             return FALSE;
         keep_outstanding(takeover, i, set);
     }
@@ -314,14 +320,15 @@ static gboolean begin_feeding(Takeover *takeover, GError **error)
     return takeover->feeder != NULL;
 }
 
-gboolean takeover_load(Takeover *takeover, DeltaStore *store, GBytes *state, GError **error)
+gboolean takeover_load(Takeover *takeover, TakeoverPages above, GBytes *state, GError **error)
 {
     if (!takeover->memory) {
+        g_clear_pointer(&above.pages, g_ptr_array_unref);
         error_set(error, VMFERRY_ERROR_INVALID, "this takeover has been begun already");
         return FALSE;
     }
-    if (!check_old(takeover->old, error) || !put_store_above(takeover, store, error) ||
-        !settle_outstanding(takeover, store, error) || !discard_again(takeover, error) ||
+    if (!put_above(takeover, above, error) || !check_old(takeover->old, error) ||
+        !settle_outstanding(takeover, error) || !discard_again(takeover, error) ||
         !begin_feeding(takeover, error) || !vmm_load_device_state(takeover->fresh, state, error))
         return FALSE;
     takeover->loaded = TRUE;
@@ -378,26 +385,27 @@ gboolean takeover_fill(Takeover *takeover, GError **error)
 
 /* --- going on ------------------------------------------------------------------------------ */
 
-static gboolean reopen(Takeover *takeover, pid_t fresh, const char *directory, DeltaStore *store,
-                       GError **error)
+static gboolean reopen(Takeover *takeover, pid_t fresh, const char *directory, GError **error)
 {
-    if (!open_old(takeover, directory, error) || !put_store_above(takeover, store, error))
+    if (!open_old(takeover, directory, error) || !put_above(takeover, takeover->above, error))
         return FALSE;
     takeover->feeder = local_feeder_reopen(fresh, takeover->path, source_of(takeover), error);
     return takeover->feeder && takeover_fill(takeover, error);
 }
 
-Takeover *takeover_reopen(pid_t fresh_pid, const char *directory, DeltaStore *store, GError **error)
+Takeover *takeover_reopen(pid_t fresh_pid, const char *directory, TakeoverPages above,
+                          GError **error)
 {
     g_autoptr(Takeover) takeover = g_new0(Takeover, 1);
     gboolean whole;
 
     takeover->path = name_file(directory, OUTSTANDING_NAME);
     takeover->loaded = TRUE;
+    takeover->above = above;
     /* The old one may have been ended then. */
     if (!local_feeder_was_whole(fresh_pid, takeover->path, &whole, error) || whole)
         return NULL;
-    return reopen(takeover, fresh_pid, directory, store, error) ? g_steal_pointer(&takeover) : NULL;
+    return reopen(takeover, fresh_pid, directory, error) ? g_steal_pointer(&takeover) : NULL;
 }
 
 LocalFeederState takeover_await(Takeover *takeover, guint timeout_ms, GError **error)
@@ -426,6 +434,7 @@ void takeover_free(Takeover *takeover)
     userfault_free(takeover->userfault);
     guest_memory_free(takeover->memory);
     page_source_free(takeover->layered);
+    g_clear_pointer(&takeover->above.pages, g_ptr_array_unref);
     page_source_free(takeover->bottom);
     g_clear_pointer(&takeover->populated, g_ptr_array_unref);
     guest_memory_free(takeover->old_memory);

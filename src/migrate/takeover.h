@@ -6,8 +6,8 @@
  * as incoming, loads the device state and runs at once, while its memory comes from two layers:
  * pages of a delta store (transfer/delta_store.h) above the memory of the old one.  The source of a
  * post-copy recovers so from the last committed epoch, whose base is the old one's memory at the
- * switchover; a VMM is renewed so without a delta store; and a guest of a host that has died goes on from a
- * delta store alone (takeover_note_machine()).
+ * switchover; a VMM is renewed so without a delta store; a guest of a host that has died goes on from a
+ * delta store alone (takeover_note_machine()), and one that was saved from its image.
  *
  *     takeover_leave_place()
  *                           writes down where its memory lies, then gives up all else: only once
@@ -49,6 +49,19 @@
 
 typedef struct Takeover Takeover;
 
+/* What is above the old memory, or all of it: a source of the same regions (borrowed, as long as the Takeover lives),
+ * and which pages it has (a PageSet a region, taken; NULL: all). */
+typedef struct {
+    PageSource *source; /* NULL: nothing */
+    GPtrArray *pages;
+} TakeoverPages;
+
+static inline TakeoverPages takeover_pages_of(DeltaStore *store)
+{
+    return store ? (TakeoverPages){delta_store_get_source(store), delta_store_list_pages(store)}
+                 : (TakeoverPages){NULL, NULL};
+}
+
 /* Writes down what machine it is that ran on another host: there is no old one here, and *store* has all
  * of its memory.  *regions*: of RamRegion, with name and bytes. */
 gboolean takeover_note_machine(const char *machine, const GPtrArray *regions, const char *directory,
@@ -71,9 +84,8 @@ gboolean takeover_was_place_left(const char *directory);
 Takeover *takeover_prepare(Vmm *fresh, const char *directory, GError **error);
 
 /* Loads *state*; afterwards *fresh* is paused, and pages are there as soon as they are asked for.
- * *store*, borrowed as long as the Takeover lives: what is above the old memory, of the same
- * regions; NULL: nothing.  On failure *fresh* is to be ended, after takeover_free(). */
-gboolean takeover_load(Takeover *takeover, DeltaStore *store, GBytes *state, GError **error);
+ * On failure *fresh* is to be ended, after takeover_free(). */
+gboolean takeover_load(Takeover *takeover, TakeoverPages above, GBytes *state, GError **error);
 
 /* Begins to bring all other pages, once; better when the guest runs. */
 gboolean takeover_fill(Takeover *takeover, GError **error);
@@ -83,9 +95,9 @@ gboolean takeover_fill(Takeover *takeover, GError **error);
  * must run, on record, in the fresh one. */
 void takeover_give_back(Takeover *takeover);
 
-/* Goes on, filling, with *fresh_pid*, which an agent that died has loaded; *store* as it was.  NULL
+/* Goes on, filling, with *fresh_pid*, which an agent that died has loaded; *above* as it was.  NULL
  * and no *error* where its memory is all there already. */
-Takeover *takeover_reopen(pid_t fresh_pid, const char *directory, DeltaStore *store,
+Takeover *takeover_reopen(pid_t fresh_pid, const char *directory, TakeoverPages above,
                           GError **error);
 
 /* Waits until the fresh one has all its memory, for *timeout_ms* at most.  After NO_SPACE it may be

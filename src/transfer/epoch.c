@@ -164,8 +164,9 @@ gboolean epoch_receiver_seal(EpochReceiver *receiver, const Frame *frame, GError
     EpochSeal seal;
 
     if (!seal_frame_decode(frame->payload, frame->length, &seal, error) ||
-        !check_seal(receiver, &seal, error) || !page_applier_drain(receiver->applier, error) ||
-        !page_sink_seal(receiver->sink, seal.number, error))
+        !check_seal(receiver, &seal, error) ||
+        (receiver->applier && (!page_applier_drain(receiver->applier, error) ||
+                               !page_sink_seal(receiver->sink, seal.number, error))))
         return FALSE;
     g_clear_pointer(&receiver->sealed_state, g_bytes_unref);
     if (receiver->state)

@@ -81,7 +81,8 @@ gboolean epoch_sender_is_applied(const EpochSender *sender);
 
 typedef struct EpochReceiver EpochReceiver;
 
-/* Borrows both; *applier* writes to *sink*. */
+/* Borrows both; *applier* writes to *sink*.  NULL both: pages are taken elsewhere, and only what else an
+ * epoch has here. */
 EpochReceiver *epoch_receiver_new(PageSink *sink, PageApplier *applier);
 /* NULL-safe. */
 void epoch_receiver_free(EpochReceiver *receiver);

@@ -54,6 +54,8 @@ typedef struct {
     gboolean incoming;     /* start as the destination of a move: paused, not loaded */
     gboolean in_place; /* of one that gives its memory back while this one gets it (takeover.h): the
                           host need not have it twice */
+    gboolean
+        restored; /* incoming, from an image: its disks may have other backing files than on record */
     const GPtrArray *rules;         /* of VmmMapRule, may be NULL; applied for incoming only */
     const char *working_directory;  /* for relative paths of the command line; mapped, too */
     const ProcessIdentity *process; /* who is to run it; NULL: we */

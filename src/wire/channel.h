@@ -53,6 +53,11 @@ typedef struct {
     const char *agent;
     /* Counts this channel, too; outlives it.  NULL for none. */
     ChannelTraffic *traffic;
+    /* In place of a connection over the network: a connected stream socket, whose other end this process
+     * serves itself; -1 with *error*.  Without TLS, and the address is a name for messages then.  NULL:
+     * the address counts. */
+    int (*dial)(gpointer dial_user, GError **error);
+    gpointer dial_user;
 } ChannelOptions;
 
 /* Connects to HOST, HOST:PORT or [V6]:PORT within *timeout_ms*.  With TLS the

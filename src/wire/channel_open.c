@@ -115,6 +115,17 @@ static Channel *connect_channel(const Address *address, const ChannelOptions *op
     return g_steal_pointer(&channel);
 }
 
+static Channel *dial_channel(const char *label, const ChannelOptions *options, GError **error)
+{
+    int fd = options->dial(options->dial_user, error);
+    g_autoptr(Channel) channel = fd < 0 ? NULL : make_channel(fd, options, g_strdup(label), error);
+
+    if (!channel)
+        return NULL;
+    channel->peer_name = g_strdup(label);
+    return start_heartbeat(channel, error) ? g_steal_pointer(&channel) : NULL;
+}
+
 Channel *channel_connect(const char *address_text, const ChannelOptions *options, int timeout_ms,
                          GCancellable *cancellable, GError **error)
 {
@@ -122,6 +133,8 @@ Channel *channel_connect(const char *address_text, const ChannelOptions *options
     int cancel_fd;
     Channel *channel;
 
+    if (options->dial)
+        return dial_channel(address_text, options, error);
     if (!address_parse(address_text, CHANNEL_DEFAULT_PORT, &address, error))
         return NULL;
     cancel_fd = cancellable ? g_cancellable_get_fd(cancellable) : -1;

@@ -104,8 +104,11 @@ static const FrameKind kinds[] = {
     [FRAME_DISK_SAME] = {"DISK_SAME", FRAME_DISK_SAME_HEAD_BYTES + FRAME_DISK_DIGEST_BYTES,
                          FRAME_DISK_SAME_HEAD_BYTES + FRAME_DISK_DIGEST_BYTES *FRAME_DISK_SAME_MOST,
                          TRAFFIC_DISK},
+    [FRAME_SAVE] = {"SAVE", 2, JSON_BYTES},
+    [FRAME_SAVE_NOTE] = {"SAVE_NOTE", 2, STORE_BYTES},
+    [FRAME_SAVED] = {"SAVED", 2, JSON_BYTES},
 };
-G_STATIC_ASSERT(G_N_ELEMENTS(kinds) == FRAME_DISK_SAME + 1);
+G_STATIC_ASSERT(G_N_ELEMENTS(kinds) == FRAME_SAVED + 1);
 
 static const FrameKind *find_kind(guint type)
 {

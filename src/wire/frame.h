@@ -73,6 +73,9 @@ typedef enum {
     FRAME_DISK_COMPARE = 52, /* binary, source: tell digests of the old file; see disk_frame.h */
     FRAME_DISK_DIGESTS = 53, /* binary, destination: these */
     FRAME_DISK_SAME = 54,    /* binary, source: content that the old file has */
+    FRAME_SAVE = 55,         /* JSON, source: into which file; section 14 of docs/protocol.md */
+    FRAME_SAVE_NOTE = 56,    /* JSON, source: all is sent; what the image says besides */
+    FRAME_SAVED = 57,        /* JSON, destination: the image is complete, and on its storage */
 } FrameType;
 
 typedef struct {

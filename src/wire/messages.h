@@ -27,6 +27,7 @@
 #define FEATURE_STORE "store"
 #define FEATURE_STANDBY "standby"
 #define FEATURE_DISK_DIGESTS "disk-digests"
+#define FEATURE_SAVE "save"
 
 #define MESSAGE_MAX_REGIONS 256
 #define MESSAGE_MAX_ADDRESS_BYTES 255
@@ -336,6 +337,30 @@ G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(ProtectMessage, protect_message_clear)
 char *protect_message_encode(const ProtectMessage *message);
 gboolean protect_message_decode(const char *text, size_t length, ProtectMessage *ret,
                                 GError **error);
+
+/* A source to who keeps its image: into which file.  Before DISKS and GUEST. */
+#define SAVE_MESSAGE_MAX_NOTE_BYTES (1u << 20)
+
+typedef struct {
+    char *path;       /* absolute; map rules do not apply */
+    gboolean replace; /* a file that is there */
+} SaveMessage;
+
+void save_message_clear(SaveMessage *message);
+G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(SaveMessage, save_message_clear)
+char *save_message_encode(const SaveMessage *message);
+gboolean save_message_decode(const char *text, size_t length, SaveMessage *ret, GError **error);
+
+/* The image is complete. */
+typedef struct {
+    char *id;       /* of the image: 32 hex digits */
+    uint64_t bytes; /* of the file */
+} SavedMessage;
+
+void saved_message_clear(SavedMessage *message);
+G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(SavedMessage, saved_message_clear)
+char *saved_message_encode(const SavedMessage *message);
+gboolean saved_message_decode(const char *text, size_t length, SavedMessage *ret, GError **error);
 
 char *outcome_message_encode(const char *transaction, const OutcomeMessage *message);
 gboolean outcome_message_decode(const char *text, size_t length, const char *transaction,

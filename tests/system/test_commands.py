@@ -12,7 +12,7 @@ from findings import error_text
 from vmferry_lab import REPOSITORY, Result, vmferry_program
 
 VERBS = ["agent", "pki", "run", "adopt", "list", "status", "disk", "top", "stop", "events",
-         "estimate", "migrate", "bandwidth", "protect", "unprotect", "failover", "cancel", "resolve",
+         "estimate", "migrate", "bandwidth", "save", "restore", "protect", "unprotect", "failover", "cancel", "resolve",
          "check", "engine", "cluster", "drain", "undrain", "freeze", "thaw", "rule", "sla"]
 
 

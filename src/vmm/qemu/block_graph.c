@@ -359,7 +359,8 @@ static int compare_roles(gconstpointer left, gconstpointer right)
     return strcmp((*(BlockChild *const *)left)->role, (*(BlockChild *const *)right)->role);
 }
 
-static void describe(const BlockGraph *graph, const BlockNode *node, guint depth, GString *text)
+static void describe(const BlockGraph *graph, const BlockNode *node, gboolean no_backing,
+                     guint depth, GString *text)
 {
     g_autoptr(GPtrArray) children = g_ptr_array_new();
 
@@ -367,7 +368,9 @@ static void describe(const BlockGraph *graph, const BlockNode *node, guint depth
     if (node->children->len == 0 || depth >= MAX_CHAIN || text->len > MAX_DESCRIPTION_BYTES)
         return;
     for (guint i = 0; i < node->children->len; i++)
-        g_ptr_array_add(children, node->children->pdata[i]);
+        if (!no_backing ||
+            strcmp(((const BlockChild *)node->children->pdata[i])->role, "backing") != 0)
+            g_ptr_array_add(children, node->children->pdata[i]);
     g_ptr_array_sort(children, compare_roles);
     g_string_append_c(text, '(');
     for (guint i = 0; i < children->len; i++) {
@@ -376,18 +379,18 @@ static void describe(const BlockGraph *graph, const BlockNode *node, guint depth
 
         g_string_append_printf(text, "%s%s: ", i ? ", " : "", child->role);
         if (below)
-            describe(graph, below, depth + 1, text);
+            describe(graph, below, no_backing, depth + 1, text);
         if (text->len > MAX_DESCRIPTION_BYTES)
             break;
     }
     g_string_append_c(text, ')');
 }
 
-char *block_node_describe(const BlockGraph *graph, const BlockNode *node)
+char *block_node_describe(const BlockGraph *graph, const BlockNode *node, gboolean no_backing)
 {
     GString *text = g_string_new(NULL);
 
-    describe(graph, node, 0, text);
+    describe(graph, node, no_backing, 0, text);
     return g_string_free(text, FALSE);
 }
 

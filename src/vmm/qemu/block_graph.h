@@ -86,8 +86,8 @@ gboolean block_graph_is_above_drive(const BlockGraph *graph, const BlockNode *no
 gboolean block_node_is_unnamed(const BlockNode *node);
 
 /* The nodes below a node, as a text to compare: "qcow2(file: file, backing:
- * raw(file: file))".  Free with g_free(). */
-char *block_node_describe(const BlockGraph *graph, const BlockNode *node);
+ * raw(file: file))"; *no_backing*: without backing files.  Free with g_free(). */
+char *block_node_describe(const BlockGraph *graph, const BlockNode *node, gboolean no_backing);
 
 /* Calls *visit* for each node without children below *first* and the one in the
  * same place below *second*, from the top down; FALSE with *error* where they are

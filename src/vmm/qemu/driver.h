@@ -48,6 +48,7 @@ typedef struct {
     QemuArrival arrival;   /* of what comes through it */
     char *machine;         /* once asked for */
     GPtrArray *rules;      /* of VmmMapRule: what our command line was rewritten by */
+    gboolean restored;     /* it was started for an image (VmmLaunch) */
     GPtrArray *ram_blocks; /* of QemuRamBlock, as last described; NULL before */
     GPtrArray *copies;     /* of QemuCopy: copies and taps, begun here and not ended */
 } QemuVmm;

@@ -120,6 +120,7 @@ static Vmm *make_vmm(const Start *start, pid_t pid, uint64_t start_time, Qmp *qm
     Vmm *vmm = qemu_vmm_new(pid, start_time, start->qmp_path, start->log_path, start->clean, qmp);
 
     qemu_vmm_set_rules(vmm, launch->incoming ? launch->rules : NULL);
+    ((QemuVmm *)vmm)->restored = launch->restored;
     /* As the command line: without our rules. */
     ((QemuVmm *)vmm)->working_directory = g_strdup(launch->working_directory);
     return vmm;

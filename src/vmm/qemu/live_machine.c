@@ -342,7 +342,9 @@ gboolean qemu_match_machine(QemuVmm *qemu, const char *type, json_t *object, GEr
     if (!here || !match_cpu(qemu, json_object_get(object, VMM_MACHINE_CPU), error) ||
         !set_throttles(qemu, source, &here, error) || !set_objects(qemu, source, &here, error))
         return FALSE;
-    found = qemu_machine_compare(source, here, MACHINE_COMPARE_DESTINATION, qemu->rules);
+    found = qemu_machine_compare(
+        source, here, qemu->restored ? MACHINE_COMPARE_RESTORED : MACHINE_COMPARE_DESTINATION,
+        qemu->rules);
     if (found->len == 0)
         return TRUE;
     text = qemu_machine_join(found);

@@ -115,8 +115,9 @@ static void compare_throttle(Comparison *c, const char *name, const BlockDrive *
 static void compare_roots(Comparison *c, const char *name, const BlockNode *first,
                           const BlockNode *second)
 {
-    g_autofree char *here = block_node_describe(c->first->block, first);
-    g_autofree char *there = block_node_describe(c->second->block, second);
+    gboolean no_backing = c->kind == MACHINE_COMPARE_RESTORED;
+    g_autofree char *here = block_node_describe(c->first->block, first, no_backing);
+    g_autofree char *there = block_node_describe(c->second->block, second, no_backing);
 
     compare_text(c, name, "its image", here, there);
     compare_size(c, name, first->bytes, second->bytes);

@@ -19,6 +19,7 @@
 
 typedef enum {
     MACHINE_COMPARE_DESTINATION, /* source, incoming QEMU */
+    MACHINE_COMPARE_RESTORED,    /* saved, incoming QEMU: its images may have other backing files */
     MACHINE_COMPARE_LATER,       /* before, after: names and files count as well */
 } MachineComparison;
 

@@ -1,7 +1,7 @@
 /*
- * The small messages: HELLO, READY, RESOLVE, OUTCOME, ERROR, START, PROTECT
+ * The small messages: HELLO, READY, RESOLVE, OUTCOME, ERROR, START, PROTECT, SAVE, SAVED
  *
- * The first byte ("0" to "6", in this order) chooses which; the rest is the payload.
+ * The first byte ("0" to "8", in this order) chooses which; the rest is the payload.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -68,6 +68,32 @@ static void try_protect(const char *text, size_t length)
         abort();
 }
 
+static void try_save(const char *text, size_t length)
+{
+    g_auto(SaveMessage) message = {0}, back = {0};
+    g_autofree char *again = NULL;
+
+    if (!save_message_decode(text, length, &message, NULL))
+        return;
+    again = save_message_encode(&message);
+    if (!save_message_decode(again, strlen(again), &back, NULL) ||
+        strcmp(back.path, message.path) != 0 || back.replace != message.replace)
+        abort();
+}
+
+static void try_saved(const char *text, size_t length)
+{
+    g_auto(SavedMessage) message = {0}, back = {0};
+    g_autofree char *again = NULL;
+
+    if (!saved_message_decode(text, length, &message, NULL))
+        return;
+    again = saved_message_encode(&message);
+    if (!saved_message_decode(again, strlen(again), &back, NULL) ||
+        strcmp(back.id, message.id) != 0 || back.bytes != message.bytes)
+        abort();
+}
+
 static void try_outcome(const char *text, size_t length)
 {
     g_autofree char *again = NULL;
@@ -105,7 +131,8 @@ static void try_error(const char *text, size_t length)
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     static void (*const tries[])(const char *text, size_t length) = {
-        try_hello, try_ready, try_resolve, try_outcome, try_error, try_start, try_protect};
+        try_hello, try_ready,   try_resolve, try_outcome, try_error,
+        try_start, try_protect, try_save,    try_saved};
 
     if (size > 0)
         tries[(guint8)(data[0] - '0') % G_N_ELEMENTS(tries)]((const char *)data + 1, size - 1);

@@ -233,8 +233,9 @@ static void run(Scene *scene)
     fflush(stdout);
     if (scene->dies_at < 0)
         g_thread_unref(g_thread_new("die", die_later, &dies_after_ns));
-    timed("run", takeover_load(scene->takeover, scene->store, scene->state, &error) &&
-                     vmm_resume(scene->fresh, &error));
+    timed("run",
+          takeover_load(scene->takeover, takeover_pages_of(scene->store), scene->state, &error) &&
+              vmm_resume(scene->fresh, &error));
     takeover_give_back(scene->takeover);
     must("fill", takeover_fill(scene->takeover, &error));
     printf("outstanding %u\n", (guint)takeover_count_outstanding(scene->takeover));
@@ -290,7 +291,8 @@ static gboolean try_reopen(Scene *scene, pid_t pid)
     clock_sleep_ns(300000000);
     if (!process_get_start_time(pid, &start_time, NULL) || !process_is_same(pid, start_time))
         return FALSE;
-    timed("reopen", (scene->takeover = takeover_reopen(pid, scene->folder, scene->store, &error)));
+    timed("reopen", (scene->takeover = takeover_reopen(pid, scene->folder,
+                                                       takeover_pages_of(scene->store), &error)));
     printf("outstanding %u\n", (guint)takeover_count_outstanding(scene->takeover));
     attach_fresh(scene, pid, start_time);
     if (make_it_run(scene))
@@ -310,7 +312,7 @@ static void recover(Scene *scene, pid_t pid)
         takeover_give_back(scene->takeover);
         await_whole(scene);
         g_clear_pointer(&scene->takeover, takeover_free);
-        if (takeover_reopen(pid, scene->folder, scene->store, NULL))
+        if (takeover_reopen(pid, scene->folder, takeover_pages_of(scene->store), NULL))
             die("it is whole, and was reopened", NULL);
     } else {
         printf("anew 1\n");

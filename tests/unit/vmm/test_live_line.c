@@ -369,7 +369,7 @@ static void test_many_edges(void **state)
     assert_non_null(machine);
     for (guint n = 0; n < machine->block->nodes->len; n++) {
         g_autofree char *text =
-            block_node_describe(machine->block, machine->block->nodes->pdata[n]);
+            block_node_describe(machine->block, machine->block->nodes->pdata[n], FALSE);
 
         assert_true(strlen(text) < 1 << 16);
     }
@@ -392,7 +392,7 @@ static void test_circles(void **state)
     assert_non_null(machine);
     for (guint n = 0; n < machine->block->nodes->len; n++) {
         g_autofree char *text =
-            block_node_describe(machine->block, machine->block->nodes->pdata[n]);
+            block_node_describe(machine->block, machine->block->nodes->pdata[n], FALSE);
 
         assert_true(strlen(text) < 1 << 20);
     }

@@ -1,0 +1,268 @@
+#include "migrate/image_host.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "base/error.h"
+#include "base/fault.h"
+#include "base/fd.h"
+#include "base/page.h"
+#include "image/image_writer.h"
+#include "migrate/destination_move.h"
+#include "wire/messages.h"
+
+#define BEGIN_TIMEOUT_MS 15000
+#define GUEST_TIMEOUT_MS 600000
+#define RECEIVE_AHEAD_FRAMES 64
+#define HEAR_SLICE_MS 500
+
+typedef struct {
+    DestinationMove move; /* session, guest and disks of it */
+    MigrateDestinationHost disks;
+    const ImageHostOptions *options;
+    SaveMessage save;
+    char *machine; /* the GUEST message, as it came */
+    ImageId id;
+    int pipe; /* -1: a file */
+    ImageWriter *writer;
+    EpochReceiver *epochs;
+    FrameQueue *queue;
+    gboolean saved;
+} Saving;
+
+/* ---- up to ACCEPTED ---- */
+
+static char *keep_text(const char *text, gpointer user)
+{
+    return g_strdup(text);
+}
+
+static gboolean begin_nothing(const char *guest, gpointer user, GError **error)
+{
+    return TRUE;
+}
+
+static gboolean receive_begin(Saving *saving, GError **error)
+{
+    Frame frame;
+
+    return session_expect(saving->move.session, FRAME_SAVE, BEGIN_TIMEOUT_MS, &frame, error) &&
+           save_message_decode((const char *)frame.payload, frame.length, &saving->save, error);
+}
+
+static gboolean check_path(const Saving *saving, GError **error)
+{
+    struct stat info;
+
+    if (lstat(saving->save.path, &info) < 0 || S_ISFIFO(info.st_mode))
+        return TRUE;
+    if (!S_ISREG(info.st_mode)) {
+        error_set(error, VMFERRY_ERROR_EXISTS, "%s exists, and is not a file", saving->save.path);
+        return FALSE;
+    }
+    if (saving->save.replace)
+        return TRUE;
+    error_set(error, VMFERRY_ERROR_EXISTS, "%s exists (--replace replaces it)", saving->save.path);
+    return FALSE;
+}
+
+/* Perhaps with disks before it. */
+static gboolean receive_guest(Saving *saving, GError **error)
+{
+    DestinationMove *move = &saving->move;
+    Frame frame;
+
+    if (!session_receive(move->session, TRAFFIC_CONTROL, GUEST_TIMEOUT_MS, &frame, error))
+        return FALSE;
+    if (frame.type == FRAME_DISKS &&
+        (!destination_take_disks(move, &frame, error) ||
+         !destination_await_after_disks(move, FRAME_GUEST, &frame, error)))
+        return FALSE;
+    if (!destination_take_guest(move, &frame, error))
+        return FALSE;
+    saving->machine = g_strndup((const char *)frame.payload, frame.length);
+    return saving->options->begin(move->guest->guest, saving->save.path, saving->options->user,
+                                  error);
+}
+
+static ImageWriter *open_writer(Saving *saving, const ImageHead *head, GError **error)
+{
+    struct stat info;
+
+    if (lstat(saving->save.path, &info) < 0 || !S_ISFIFO(info.st_mode))
+        return image_writer_create(saving->save.path, head, error);
+    saving->pipe = open(saving->save.path, O_WRONLY | O_CLOEXEC | O_NOFOLLOW);
+    if (saving->pipe < 0) {
+        error_set_errno(error, errno, "%s", saving->save.path);
+        return NULL;
+    }
+    return image_writer_on_fd(saving->pipe, head, error);
+}
+
+static gboolean begin_image(Saving *saving, GError **error)
+{
+    const GuestMessage *guest = saving->move.guest;
+    g_autofree uint64_t *pages = g_new0(uint64_t, guest->region_count);
+    g_autofree char **names = g_new0(char *, guest->region_count + 1);
+    PageRegions regions = {guest->region_count, pages, names};
+    ImageHead head = {.regions = &regions};
+
+    for (guint i = 0; i < guest->region_count; i++) {
+        pages[i] = guest->regions[i].bytes / PAGE_BYTES;
+        names[i] = guest->regions[i].name;
+    }
+    if (!image_id_make(&saving->id, error))
+        return FALSE;
+    head.id = saving->id;
+    saving->writer = open_writer(saving, &head, error);
+    return saving->writer != NULL;
+}
+
+static gboolean begin(Saving *saving, GError **error)
+{
+    return receive_begin(saving, error) && check_path(saving, error) &&
+           receive_guest(saving, error) && begin_image(saving, error) &&
+           !fault_point("image.begun", error) &&
+           session_send_bytes(saving->move.session, FRAME_ACCEPTED, NULL, 0, error);
+}
+
+/* ---- pages ---- */
+
+static gboolean take_seal(Saving *saving, const Frame *frame, GError **error)
+{
+    return epoch_receiver_seal(saving->epochs, frame, error) &&
+           epoch_receiver_confirm(
+               saving->epochs, session_get_channel(saving->move.session, TRAFFIC_CONTROL), error);
+}
+
+/* Its disks first: as long as they are on record a restarted agent removes them. */
+static gboolean complete(Saving *saving, const Frame *note, GError **error)
+{
+    g_autofree char *text = g_strndup((const char *)note->payload, note->length);
+    g_autoptr(GBytes) state = epoch_receiver_get_state(saving->epochs, error);
+    ImageTail tail = {saving->machine, text, state};
+
+    if (!state || !destination_complete_disks(&saving->move, error) ||
+        fault_point("image.disks-complete", error))
+        return FALSE;
+    destination_keep_disks(&saving->move);
+    return !fault_point("image.before-commit", error) &&
+           image_writer_commit(saving->writer, &tail, saving->save.replace, error) &&
+           !fault_point("image.committed", error);
+}
+
+static gboolean answer(Saving *saving, GError **error)
+{
+    g_autofree char *id = image_id_format(&saving->id);
+    SavedMessage message = {.id = id};
+    g_autofree char *text = NULL;
+    ImageWriterTotals totals;
+
+    image_writer_get_totals(saving->writer, &totals);
+    message.bytes = totals.written_bytes;
+    text = saved_message_encode(&message);
+    return session_send_bytes(saving->move.session, FRAME_SAVED, text, strlen(text), error);
+}
+
+static gboolean take_frame(Saving *saving, const Frame *frame, GError **error)
+{
+    switch (frame->type) {
+    case FRAME_PAGES:
+    case FRAME_PAGES_LZ4:
+    case FRAME_PAGES_ZSTD:
+        return image_writer_add_frame(saving->writer, frame, error);
+    case FRAME_DEVICE_STATE:
+        return epoch_receiver_take_state(saving->epochs, frame, error);
+    case FRAME_EPOCH_SEAL:
+        return take_seal(saving, frame, error);
+    case FRAME_SAVE_NOTE:
+        saving->saved = complete(saving, frame, error);
+        return saving->saved;
+    case FRAME_ERROR:
+    case FRAME_ABORT:
+        session_error_from_frame(saving->move.session, frame, error);
+        return FALSE;
+    default:
+        error_set(error, VMFERRY_ERROR_INVALID, "unexpected %s frame",
+                  frame_type_name(frame->type));
+        return FALSE;
+    }
+}
+
+static gboolean receive(Saving *saving, GError **error)
+{
+    while (!saving->saved) {
+        g_autoptr(GError) quiet = NULL;
+        FrameSlot *slot = frame_queue_pop(saving->queue, HEAR_SLICE_MS, &quiet);
+        gboolean taken;
+
+        if (!destination_check_disks(&saving->move, error)) {
+            if (slot)
+                frame_queue_release(saving->queue, slot);
+            return FALSE;
+        }
+        if (!slot && error_is(quiet, VMFERRY_ERROR_TIMEOUT))
+            continue;
+        if (!slot) {
+            g_propagate_error(error, g_steal_pointer(&quiet));
+            return FALSE;
+        }
+        taken = take_frame(saving, &slot->frame, error);
+        frame_queue_release(saving->queue, slot);
+        if (!taken)
+            return FALSE;
+    }
+    return TRUE;
+}
+
+static gboolean receive_image(Saving *saving, GError **error)
+{
+    gboolean done;
+
+    saving->epochs = epoch_receiver_new(NULL, NULL);
+    saving->queue = frame_queue_start(session_get_channel(saving->move.session, TRAFFIC_CONTROL),
+                                      RECEIVE_AHEAD_FRAMES, error);
+    done = saving->queue && receive(saving, error);
+    frame_queue_free(saving->queue);
+    epoch_receiver_free(saving->epochs);
+    return done;
+}
+
+/* ---- the whole ---- */
+
+static void saving_clear(Saving *saving)
+{
+    if (!saving->saved)
+        destination_undo_disks(&saving->move);
+    destination_disks_free(saving->move.disks);
+    image_writer_free(saving->writer);
+    fd_close(&saving->pipe);
+    guest_message_free(saving->move.guest);
+    save_message_clear(&saving->save);
+    g_free(saving->machine);
+}
+
+gboolean image_host_receive(Session *session, const ImageHostOptions *options, GError **error)
+{
+    Saving saving = {.options = options, .disks = *options->disks, .pipe = -1};
+    g_autoptr(GError) problem = NULL;
+    gboolean done;
+
+    /* The source has named the files by the image. */
+    saving.disks.begin = begin_nothing;
+    saving.disks.map = keep_text;
+    saving.move.session = session;
+    saving.move.host = &saving.disks;
+    done =
+        begin(&saving, &problem) && receive_image(&saving, &problem) && answer(&saving, &problem);
+    if (!saving.saved && problem) {
+        session_send_error(session, problem);
+        session_shutdown(session);
+    }
+    saving_clear(&saving);
+    if (problem)
+        g_propagate_error(error, g_steal_pointer(&problem));
+    return done;
+}

@@ -1,0 +1,145 @@
+#include "migrate/image_restore.h"
+
+#include <string.h>
+
+#include "base/error.h"
+#include "base/page.h"
+#include "migrate/takeover.h"
+
+struct ImageRestore {
+    SavedImage *image;
+    GuestMessage *machine;
+    json_t *note;
+    GArray *disks;
+    Takeover *takeover; /* NULL: not loaded */
+};
+
+static gboolean check_regions(const ImageRestore *restore, GError **error)
+{
+    const PageRegions *regions = saved_image_get_regions(restore->image);
+    const GuestMessage *machine = restore->machine;
+    gboolean same = regions->count == machine->region_count;
+
+    for (guint i = 0; same && i < regions->count; i++)
+        same = strcmp(regions->names[i], machine->regions[i].name) == 0 &&
+               regions->pages[i] == machine->regions[i].bytes / PAGE_BYTES;
+    if (!same)
+        error_set(error, VMFERRY_ERROR_INVALID, "its memory is not that of its machine");
+    return same;
+}
+
+static gboolean read_texts(ImageRestore *restore, GError **error)
+{
+    const char *machine = saved_image_get_machine(restore->image);
+    const char *note = saved_image_get_note(restore->image);
+
+    if (!note) {
+        error_set(error, VMFERRY_ERROR_INVALID, "it has no note, so nothing is known of its disks");
+        return FALSE;
+    }
+    restore->machine = guest_message_decode(machine, strlen(machine), error);
+    restore->note = restore->machine
+                        ? json_parse_object(note, strlen(note), SAVE_MESSAGE_MAX_NOTE_BYTES, error)
+                        : NULL;
+    restore->disks = restore->note ? saved_disks_read(restore->note, error) : NULL;
+    return restore->disks && check_regions(restore, error);
+}
+
+ImageRestore *image_restore_open(const char *path, GError **error)
+{
+    g_autoptr(ImageRestore) restore = g_new0(ImageRestore, 1);
+
+    restore->image = saved_image_open(path, NULL, error);
+    if (!restore->image)
+        return NULL;
+    if (read_texts(restore, error))
+        return g_steal_pointer(&restore);
+    g_prefix_error(error, "%s: ", path);
+    return NULL;
+}
+
+void image_restore_free(ImageRestore *restore)
+{
+    if (!restore)
+        return;
+    takeover_free(restore->takeover);
+    guest_message_free(restore->machine);
+    json_decref(restore->note);
+    g_clear_pointer(&restore->disks, g_array_unref);
+    saved_image_free(restore->image);
+    g_free(restore);
+}
+
+const SavedImage *image_restore_get_image(const ImageRestore *restore)
+{
+    return restore->image;
+}
+
+const GuestMessage *image_restore_get_machine(const ImageRestore *restore)
+{
+    return restore->machine;
+}
+
+json_t *image_restore_get_note(const ImageRestore *restore)
+{
+    return restore->note;
+}
+
+const GArray *image_restore_get_disks(const ImageRestore *restore)
+{
+    return restore->disks;
+}
+
+static TakeoverPages all_pages(const ImageRestore *restore)
+{
+    return (TakeoverPages){saved_image_get_source(restore->image), NULL};
+}
+
+gboolean image_restore_load(ImageRestore *restore, Vmm *fresh, const char *directory,
+                            GError **error)
+{
+    const GuestMessage *machine = restore->machine;
+    g_autoptr(GPtrArray) regions = g_ptr_array_new_with_free_func((GDestroyNotify)ram_region_free);
+
+    for (guint i = 0; i < machine->region_count; i++)
+        g_ptr_array_add(regions,
+                        ram_region_new(machine->regions[i].name, 0, machine->regions[i].bytes));
+    if (!takeover_note_machine(machine->machine, regions, directory, error))
+        return FALSE;
+    restore->takeover = takeover_prepare(fresh, directory, error);
+    return restore->takeover && takeover_load(restore->takeover, all_pages(restore),
+                                              saved_image_get_state(restore->image), error);
+}
+
+gboolean image_restore_reopen(ImageRestore *restore, pid_t pid, const char *directory,
+                              gboolean *ret_whole, GError **error)
+{
+    g_autoptr(GError) problem = NULL;
+
+    restore->takeover = takeover_reopen(pid, directory, all_pages(restore), &problem);
+    *ret_whole = !restore->takeover && !problem;
+    if (!problem)
+        return TRUE;
+    g_propagate_error(error, g_steal_pointer(&problem));
+    return FALSE;
+}
+
+gboolean image_restore_fill(ImageRestore *restore, GError **error)
+{
+    return takeover_fill(restore->takeover, error);
+}
+
+LocalFeederState image_restore_await(ImageRestore *restore, guint timeout_ms, GError **error)
+{
+    return takeover_await(restore->takeover, timeout_ms, error);
+}
+
+uint64_t image_restore_count_outstanding(ImageRestore *restore)
+{
+    return takeover_count_outstanding(restore->takeover);
+}
+
+void image_restore_get_counts(ImageRestore *restore, FaultServiceCounts *ret)
+{
+    takeover_get_counts(restore->takeover, ret);
+}

@@ -1,0 +1,62 @@
+/*
+ * The disks of a guest that was saved into an image
+ *
+ * Theory of operation: the image's note has an entry for each disk, with how it is kept:
+ *
+ *     copy        a file beside the image has all of it, as it was at that moment: IMAGE.disk0, …
+ *     reference   the disk itself, which must not have changed since: each file of its chain has its length and
+ *                 the time of its last change on the note
+ *
+ *     [{"id", "device", "read_only", "mode": "copy"|"reference", "saved": NAME of the copy, or null,
+ *       "format", "bytes", "files": [{"file", "format", "file_bytes", "mtime_ns"}]}]
+ *
+ * A file that is written to gets another time of change, so one that has the same length and time is taken for
+ * unchanged; who copies files to another host must keep their times (cp -p, rsync -t).
+ *
+ * Pure, but for stat(2).
+ */
+#pragma once
+
+#include "base/json.h"
+#include "migrate/options.h"
+#include "vmm/vmm.h"
+
+#define SAVED_DISKS_MOST 256u
+
+/* The path of the copy with this number; free with g_free(). */
+char *saved_disk_name(const char *image, guint number);
+
+/* How disks are kept where their user has no wish. */
+static inline DiskMode saved_disks_default(gboolean ends)
+{
+    return ends ? DISK_MODE_SHARED : DISK_MODE_COPY;
+}
+
+/* FALSE (REFUSED) where the image would refer to a disk that the guest goes on to write to, or (UNSUPPORTED) to one
+ * that is not a file.  *disks*: of VmmDisk; *mode*: COPY or SHARED (which is by reference). */
+gboolean saved_disks_check(const GPtrArray *disks, DiskMode mode, gboolean ends, GError **error);
+
+/* *copies*: of the report (source_disks_describe()).  In the pause; looks at the files by reference. */
+json_t *saved_disks_note(const GPtrArray *disks, json_t *copies, GError **error);
+
+/* What the note of an image says of a disk; texts are the note's. */
+typedef struct {
+    const char *id, *device;
+    gboolean read_only;
+    const char *saved;  /* name of the copy, without folders; NULL: by reference */
+    const char *format; /* of the copy, or of the topmost file */
+    uint64_t bytes;     /* size of the disk */
+    json_t *files;      /* array; the topmost one first; borrowed from the note */
+} SavedDisk;
+
+/* Checks everything.  Of SavedDisk; free with g_array_unref(). */
+GArray *saved_disks_read(json_t *note, GError **error);
+
+/* As the VMM named it when the guest was saved. */
+const char *saved_disk_get_file(const SavedDisk *disk);
+
+/* FALSE (REFUSED) with what has changed since, in the files of a disk by reference.  *map*: how they are called here;
+ * its answer is freed with g_free(). */
+gboolean saved_disk_check_unchanged(const SavedDisk *disk,
+                                    char *(*map)(const char *text, gpointer user), gpointer user,
+                                    GError **error);
