@@ -105,8 +105,11 @@ static gboolean open_chain(SavedImage *image, const char *path, const SavedImage
         return FALSE;
     g_ptr_array_add(image->files, file);
     while (!image_id_is_none(&file->header.base) && !options->alone) {
-        if (!open_base(image, file, options, error))
+        if (!open_base(image, file, options, error)) {
+            if (file != top(image))
+                g_prefix_error(error, "%s: ", path);
             return FALSE;
+        }
         file = image->files->pdata[image->files->len - 1];
     }
     image->whole = image_id_is_none(&file->header.base);
