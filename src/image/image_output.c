@@ -72,9 +72,15 @@ ImageOutput *image_output_create(const char *path, GError **error)
     g_autofree char *name = g_path_get_basename(path);
     g_autofree char *temporary = NULL;
     autofd int folder = open(folder_name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    autofd int fd = folder < 0 ? -1 : open_new(folder, &temporary);
+    autofd int fd = -1;
     ImageOutput *output;
 
+    if (!*path || g_str_has_suffix(path, "/")) {
+        error_set(error, VMFERRY_ERROR_INVALID, "\"%s\" is not the name of a file", path);
+        return NULL;
+    }
+    if (folder >= 0)
+        fd = open_new(folder, &temporary);
     if (fd < 0) {
         error_set_errno(error, errno, "a file in %s", folder_name);
         return NULL;

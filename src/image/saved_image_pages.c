@@ -100,6 +100,8 @@ guint saved_image_list_extent(const SavedImage *image, guint number, PageSpan *s
     const OpenExtent *extent = saved_image_extent(image, number);
     const ImageMapRun *runs[IMAGE_MAX_EXTENT_PAGES];
 
+    if (extent->run_count == 0)
+        return 0;
     for (guint i = 0; i < extent->run_count; i++)
         runs[i] = run_of(image, extent, i);
     qsort(runs, extent->run_count, sizeof runs[0], compare_offsets);

@@ -261,6 +261,9 @@ static void test_no_folder(void **state)
     assert_null(image_writer_create(path, &head, &error));
     assert_true(error_is(error, VMFERRY_ERROR_NOT_FOUND));
     assert_non_null(strstr(error->message, model->folder));
+    g_clear_error(&error);
+    assert_null(image_writer_create("/tmp/", &head, &error));
+    assert_true(error_is(error, VMFERRY_ERROR_INVALID));
 }
 
 /* ---- what goes wrong ---- */
