@@ -18,6 +18,7 @@ static const Verb verbs[] = {
     {"status", "Show a guest, or the agent", verb_status},
     {"top", "Show what this host and its guests use", verb_top},
     {"disk", "Show the disks of a guest", verb_disk},
+    {"image", "Show, check and merge saved images", verb_image},
     {"stop", "End a guest", verb_stop},
     {"events", "Show what happened", verb_events},
     {"estimate", "Tell what a move of a guest would take", verb_estimate},

@@ -29,7 +29,7 @@ expect 0 '{"version":"0.' version --json
 expect 2 'there is no verb "frob"' frob
 expect 2 'options follow the verb: vmferry VERB --json' --json list
 expect 2 'there is no verb "frob"' help frob
-for verb in agent pki run adopt list status top disk stop events estimate migrate bandwidth protect unprotect failover cancel resolve check version help; do
+for verb in agent pki run adopt list status top disk image stop events estimate migrate bandwidth protect unprotect failover cancel resolve check version help; do
     expect 0 "vmferry $verb" $verb --help
     expect 2 'Unknown option --frob' $verb --frob
     expect 2 "Try \`vmferry $verb --help\`" $verb --frob
@@ -76,6 +76,16 @@ expect 2 'too many arguments' disk list a b
 expect 2 'is not a valid name for a guest' disk list a/b
 expect 1 'cannot reach the agent' disk list a
 expect 1 '{"error":' disk list a --json
+expect 2 'wanted `info FILE`, `verify FILE`' image
+expect 2 'wanted `info FILE`, `verify FILE`' image info
+expect 2 'wanted `info FILE`, `verify FILE`' image info a b
+expect 2 'wanted `info FILE`, `verify FILE`' image merge a
+expect 2 '--overwrite is for merge only' image info a --overwrite
+expect 1 'open /nonexistent/key: No such file' image info a --key-file /nonexistent/key
+expect 1 '/nonexistent/image: No such file' image info /nonexistent/image
+expect 1 '{"error":{"code":"not-found"' image verify /nonexistent/image --json
+expect 1 '/nonexistent' image list /nonexistent
+expect 1 'is not a saved image' image info /etc/passwd
 expect 2 '--pid PID is missing' adopt a
 expect 2 'Cannot parse integer value' adopt a --pid x
 expect 2 'NAME and HOST[:PORT] is missing' migrate a
