@@ -203,7 +203,7 @@ static void print_info(json_t *info)
     table_add(table, "digests", json_text_or(info, "digest", "?"), NULL);
     add_bytes(table, "memory", json_count_or(info, "memory_bytes", 0), " in %zu RAM blocks",
               json_array_size(json_object_get(info, "regions")));
-    add_bytes(table, "stored", pages * PAGE_BYTES, " of it, in %" PRIu64 " extents",
+    add_bytes(table, "stored", pages * PAGE_BYTES, " of it, extents: %" PRIu64,
               json_count_or(info, "extents", 0));
     add_bytes(table, "devices", json_count_or(info, "state_bytes", 0), "%s", "");
     add_bytes(table, "file's length", json_count_or(info, "file_bytes", 0), "%s", "");

@@ -420,6 +420,51 @@ static void test_forged_index(void **state)
     }
 }
 
+/* A header that is whole, but not the one that it was written with. */
+static void test_exchanged_header(void **state)
+{
+    Model *model = *state;
+    g_autoptr(GByteArray) bytes = save(model);
+    ImageHeader header;
+    ImageFooter footer;
+
+    get_ends(bytes, &header, &footer);
+    assert_true(image_id_make(&header.base, NULL));
+    image_header_encode(&header, bytes->data);
+    write_file(model, "bad", bytes);
+    model_assert_refused(model, "bad", NULL, VMFERRY_ERROR_INVALID, "its index is damaged (at");
+    assert_true(image_id_make(&header.id, NULL));
+    image_header_encode(&header, bytes->data);
+    write_file(model, "bad", bytes);
+    model_assert_refused(model, "bad", NULL, VMFERRY_ERROR_INVALID, "of two images");
+}
+
+/* Who has no key can make all digests right but one. */
+static void test_forged_without_key(void **state)
+{
+    Model *model = *state;
+    g_autoptr(GBytes) key = g_bytes_new("0123456789abcdef", 16);
+    const SavedImageOptions options = {.key = key};
+    g_autoptr(ImageWriter) writer = model_create(model, "a", NULL, NULL, key);
+    g_autoptr(GByteArray) bytes = NULL;
+    ImageHeader header;
+    ImageFooter footer;
+    uint8_t *section;
+    size_t length;
+
+    model_commit(writer);
+    bytes = read_file(model, "a");
+    get_ends(bytes, &header, &footer);
+    section = bytes->data + find_section(bytes, &footer, IMAGE_SECTION_STATE, &length);
+    section[IMAGE_SECTION_HEAD_BYTES] ^= 1;
+    write_file(model, "bad", bytes);
+    model_assert_refused(model, "bad", &options, VMFERRY_ERROR_INVALID, "section state");
+    image_digest_compute(IMAGE_DIGEST_HMAC, section + IMAGE_SECTION_HEAD_BYTES, strlen(MODEL_STATE),
+                         section + 16);
+    write_file(model, "bad", bytes);
+    model_assert_refused(model, "bad", &options, VMFERRY_ERROR_REFUSED, "has been changed since");
+}
+
 /* Sections that are missing, twice, or not in their order. */
 static void test_forged_sections(void **state)
 {
@@ -485,6 +530,8 @@ int main(void)
         scene(test_unknown_sections),
         scene(test_forged_index),
         scene(test_forged_sections),
+        scene(test_exchanged_header),
+        scene(test_forged_without_key),
         scene(test_foreign),
     };
 
