@@ -147,7 +147,8 @@ static gboolean end_guest(SaveActivity *save, MigrateReport *report)
     return FALSE;
 }
 
-static void finish_saved(SaveActivity *save, MigrateReport *report)
+/* TRUE where the guest is not here any more. */
+static gboolean finish_saved(SaveActivity *save, MigrateReport *report)
 {
     gboolean ended = save->ends && end_guest(save, report);
     g_autofree char *bytes = describe_image(report);
@@ -155,9 +156,9 @@ static void finish_saved(SaveActivity *save, MigrateReport *report)
     event_log_add(save->context->events, save->guest->name, "saved", migrate_report_to_json(report),
                   "saved into %s: %s, %.0f ms in all, %.1f ms of pause%s", save->target, bytes,
                   report->total_ms, report->downtime_ms, ended ? "; ended" : "");
-    if (!ended)
-        return;
-    registry_remove(save->guest);
+    if (ended)
+        registry_remove(save->guest);
+    return ended;
 }
 
 static void finish_failed(SaveActivity *save, const MigrateReport *report)
@@ -222,11 +223,12 @@ static gpointer save_thread(gpointer data)
     g_autoptr(Activity) activity = save->activity; /* the thread's reference */
     g_autoptr(MigrateReport) report = run(save);
 
-    if (report->status == MIGRATE_COMPLETED)
-        finish_saved(save, report);
-    else
+    if (report->status != MIGRATE_COMPLETED)
         finish_failed(save, report);
-    let_go(save, report);
+    if (report->status == MIGRATE_COMPLETED && finish_saved(save, report))
+        watch_release_from_activity(save->context, save->guest);
+    else
+        let_go(save, report);
     activity_finish(activity, migrate_report_to_json(report));
     return NULL;
 }

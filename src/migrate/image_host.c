@@ -12,11 +12,15 @@
 #include "image/image_writer.h"
 #include "migrate/destination_move.h"
 #include "wire/messages.h"
+#include "wire/page_frame.h"
 
 #define BEGIN_TIMEOUT_MS 15000
 #define GUEST_TIMEOUT_MS 600000
 #define RECEIVE_AHEAD_FRAMES 64
 #define HEAR_SLICE_MS 500
+/* What the guest wrote last is what it uses first: pages of the newest of so many epochs, so many of them. */
+#define RECENT_EPOCHS 16u
+#define RECENT_PAGES 65536u
 
 typedef struct {
     DestinationMove move; /* session, guest and disks of it */
@@ -29,6 +33,8 @@ typedef struct {
     ImageWriter *writer;
     EpochReceiver *epochs;
     FrameQueue *queue;
+    GQueue recent; /* of GArray of ImageRun, an epoch each, the newest first */
+    uint32_t epoch;
     gboolean saved;
 } Saving;
 
@@ -101,16 +107,25 @@ static ImageWriter *open_writer(Saving *saving, const ImageHead *head, GError **
     return image_writer_on_fd(saving->pipe, head, error);
 }
 
+/* Of each region; free with g_free(). */
+static uint64_t *list_pages(const GuestMessage *guest)
+{
+    uint64_t *pages = g_new0(uint64_t, guest->region_count);
+
+    for (guint i = 0; i < guest->region_count; i++)
+        pages[i] = guest->regions[i].bytes / PAGE_BYTES;
+    return pages;
+}
+
 static gboolean begin_image(Saving *saving, GError **error)
 {
     const GuestMessage *guest = saving->move.guest;
-    g_autofree uint64_t *pages = g_new0(uint64_t, guest->region_count);
+    g_autofree uint64_t *pages = list_pages(guest);
     g_autofree char **names = g_new0(char *, guest->region_count + 1);
     PageRegions regions = {guest->region_count, pages, names};
     ImageHead head = {.regions = &regions};
 
     for (guint i = 0; i < guest->region_count; i++) {
-        pages[i] = guest->regions[i].bytes / PAGE_BYTES;
         names[i] = guest->regions[i].name;
     }
     if (!image_id_make(&saving->id, error))
@@ -130,8 +145,57 @@ static gboolean begin(Saving *saving, GError **error)
 
 /* ---- pages ---- */
 
+/* Not the first one, which has all of memory. */
+static void note_recent(Saving *saving, const Frame *frame)
+{
+    GArray *runs = g_queue_peek_head(&saving->recent);
+    g_autofree PageFrame *pages = saving->epoch > 0 && runs ? g_new(PageFrame, 1) : NULL;
+    g_autofree uint64_t *region_pages = pages ? list_pages(saving->move.guest) : NULL;
+    guint count = saving->move.guest->region_count;
+    uint32_t raw;
+    size_t packed;
+
+    if (!pages ||
+        !(frame->type == FRAME_PAGES
+              ? page_frame_decode(frame->payload, frame->length, region_pages, count, pages, NULL)
+              : page_frame_decode_packed(frame->payload, frame->length, region_pages, count, pages,
+                                         &packed, &raw, NULL)))
+        return;
+    for (uint32_t i = 0; i < pages->run_count; i++) {
+        ImageRun run = {pages->region, {pages->runs[i].first, pages->runs[i].count}};
+
+        if (pages->runs[i].kind == PAGE_RUN_RAW)
+            g_array_append_val(runs, run);
+    }
+}
+
+static void begin_epoch(Saving *saving)
+{
+    g_queue_push_head(&saving->recent, g_array_new(FALSE, FALSE, sizeof(ImageRun)));
+    if (g_queue_get_length(&saving->recent) > RECENT_EPOCHS)
+        g_array_unref(g_queue_pop_tail(&saving->recent));
+}
+
+static gboolean set_order(Saving *saving, GError **error)
+{
+    g_autoptr(GArray) order = g_array_new(FALSE, FALSE, sizeof(ImageRun));
+    uint64_t pages = 0;
+
+    for (GList *at = saving->recent.head; at; at = at->next) {
+        const GArray *runs = at->data;
+
+        for (guint i = 0; i < runs->len && pages < RECENT_PAGES; i++) {
+            g_array_append_vals(order, &g_array_index(runs, ImageRun, i), 1);
+            pages += g_array_index(runs, ImageRun, i).span.count;
+        }
+    }
+    return image_writer_set_order(saving->writer, (const ImageRun *)order->data, order->len, error);
+}
+
 static gboolean take_seal(Saving *saving, const Frame *frame, GError **error)
 {
+    saving->epoch++;
+    begin_epoch(saving);
     return epoch_receiver_seal(saving->epochs, frame, error) &&
            epoch_receiver_confirm(
                saving->epochs, session_get_channel(saving->move.session, TRAFFIC_CONTROL), error);
@@ -148,7 +212,7 @@ static gboolean complete(Saving *saving, const Frame *note, GError **error)
         fault_point("image.disks-complete", error))
         return FALSE;
     destination_keep_disks(&saving->move);
-    return !fault_point("image.before-commit", error) &&
+    return !fault_point("image.before-commit", error) && set_order(saving, error) &&
            image_writer_commit(saving->writer, &tail, saving->save.replace, error) &&
            !fault_point("image.committed", error);
 }
@@ -172,6 +236,7 @@ static gboolean take_frame(Saving *saving, const Frame *frame, GError **error)
     case FRAME_PAGES:
     case FRAME_PAGES_LZ4:
     case FRAME_PAGES_ZSTD:
+        note_recent(saving, frame);
         return image_writer_add_frame(saving->writer, frame, error);
     case FRAME_DEVICE_STATE:
         return epoch_receiver_take_state(saving->epochs, frame, error);
@@ -239,6 +304,7 @@ static void saving_clear(Saving *saving)
     destination_disks_free(saving->move.disks);
     image_writer_free(saving->writer);
     fd_close(&saving->pipe);
+    g_queue_clear_full(&saving->recent, (GDestroyNotify)g_array_unref);
     guest_message_free(saving->move.guest);
     save_message_clear(&saving->save);
     g_free(saving->machine);
@@ -251,6 +317,7 @@ gboolean image_host_receive(Session *session, const ImageHostOptions *options, G
     gboolean done;
 
     /* The source has named the files by the image. */
+    g_queue_init(&saving.recent);
     saving.disks.begin = begin_nothing;
     saving.disks.map = keep_text;
     saving.move.session = session;

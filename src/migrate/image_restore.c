@@ -124,8 +124,23 @@ gboolean image_restore_reopen(ImageRestore *restore, pid_t pid, const char *dire
     return FALSE;
 }
 
+/* As the image knows it. */
+static void set_first(ImageRestore *restore)
+{
+    const GArray *order = saved_image_get_order(restore->image);
+    g_autofree LocalFeederRun *runs = g_new0(LocalFeederRun, order->len + 1);
+
+    for (guint i = 0; i < order->len; i++) {
+        const ImageRun *run = &g_array_index(order, ImageRun, i);
+
+        runs[i] = (LocalFeederRun){run->region, run->span};
+    }
+    takeover_set_first(restore->takeover, runs, order->len);
+}
+
 gboolean image_restore_fill(ImageRestore *restore, GError **error)
 {
+    set_first(restore);
     return takeover_fill(restore->takeover, error);
 }
 

@@ -37,6 +37,8 @@ struct LocalFeeder {
     GMutex lock;     /* protects all below */
     GPtrArray *left; /* a PageSet a region: nobody has taken these to place them */
     PushOrder *order;
+    GArray *first;  /* of LocalFeederRun: before what *order* says; NULL: nothing … */
+    guint first_at; /* … and how many of them have been brought */
     gboolean stopping;
     GError *error; /* the first one of our threads */
 };
@@ -80,11 +82,31 @@ static uint64_t take_wanted(LocalFeeder *feeder, const Want *want, PageSpan *ret
     return end;
 }
 
+/* With the lock held: what comes before all others. */
+static gboolean take_first(LocalFeeder *feeder, PushRun *ret)
+{
+    while (feeder->first && feeder->first_at < feeder->first->len) {
+        LocalFeederRun *run = &g_array_index(feeder->first, LocalFeederRun, feeder->first_at);
+        uint64_t end = run->span.first + run->span.count, first, count;
+
+        if (!page_set_next_run(feeder->left->pdata[run->region], run->span.first, BATCH_PAGES,
+                               &first, &count) ||
+            first >= end) {
+            feeder->first_at++;
+            continue;
+        }
+        *ret = (PushRun){run->region, first, MIN(count, end - first)};
+        return TRUE;
+    }
+    return FALSE;
+}
+
 static gboolean take_next(LocalFeeder *feeder, PushRun *ret)
 {
     lock_guard(&feeder->lock);
 
-    if (feeder->stopping || feeder->error || !push_order_next(feeder->order, BATCH_PAGES, ret))
+    if (feeder->stopping || feeder->error ||
+        (!take_first(feeder, ret) && !push_order_next(feeder->order, BATCH_PAGES, ret)))
         return FALSE;
     page_set_remove(feeder->left->pdata[ret->region], ret->first, ret->count);
     return TRUE;
@@ -326,6 +348,18 @@ LocalFeeder *local_feeder_reopen(pid_t pid, const char *path, PageSource *source
                               source, TRUE, error);
 }
 
+void local_feeder_set_first(LocalFeeder *feeder, const LocalFeederRun *runs, guint count)
+{
+    lock_guard(&feeder->lock);
+
+    g_clear_pointer(&feeder->first, g_array_unref);
+    feeder->first = g_array_sized_new(FALSE, FALSE, sizeof(LocalFeederRun), count);
+    feeder->first_at = 0;
+    for (guint i = 0; i < count; i++)
+        if (runs[i].region < feeder->left->len)
+            g_array_append_val(feeder->first, runs[i]);
+}
+
 gboolean local_feeder_fill(LocalFeeder *feeder, LocalFeederProgress progress, gpointer user,
                            GError **error)
 {
@@ -403,6 +437,7 @@ static void free_with(LocalFeeder *feeder, void (*end)(Userfault *userfault))
     g_clear_pointer(&feeder->service, fault_service_free);
     g_clear_pointer(&feeder->userfault, end);
     push_order_free(feeder->order);
+    g_clear_pointer(&feeder->first, g_array_unref);
     g_ptr_array_unref(feeder->left);
     g_async_queue_unref(feeder->wants);
     g_clear_error(&feeder->error);

@@ -44,6 +44,15 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(LocalFeeder, local_feeder_free)
  * there is let go, and reads zeroes. */
 void local_feeder_discard(LocalFeeder *feeder);
 
+/* Which pages are brought before all others, in this order, by local_feeder_fill(); those that are outstanding. */
+typedef struct {
+    guint region;
+    PageSpan span;
+} LocalFeederRun;
+
+/* Copies *runs*, of its regions (others are left out).  Before local_feeder_fill(). */
+void local_feeder_set_first(LocalFeeder *feeder, const LocalFeederRun *runs, guint count);
+
 /* Called in the filling thread, when LOCAL_FEEDER_CHUNK_PAGES more have come by it, and at its end. */
 typedef void (*LocalFeederProgress)(gpointer user);
 #define LOCAL_FEEDER_CHUNK_PAGES 8192u

@@ -378,6 +378,11 @@ void takeover_give_back(Takeover *takeover)
     g_atomic_int_set(&takeover->gives_back, TRUE);
 }
 
+void takeover_set_first(Takeover *takeover, const LocalFeederRun *runs, guint count)
+{
+    local_feeder_set_first(takeover->feeder, runs, count);
+}
+
 gboolean takeover_fill(Takeover *takeover, GError **error)
 {
     return local_feeder_fill(takeover->feeder, give_back, takeover, error);

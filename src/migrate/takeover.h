@@ -87,6 +87,9 @@ Takeover *takeover_prepare(Vmm *fresh, const char *directory, GError **error);
  * On failure *fresh* is to be ended, after takeover_free(). */
 gboolean takeover_load(Takeover *takeover, TakeoverPages above, GBytes *state, GError **error);
 
+/* local_feeder_set_first(). */
+void takeover_set_first(Takeover *takeover, const LocalFeederRun *runs, guint count);
+
 /* Begins to bring all other pages, once; better when the guest runs. */
 gboolean takeover_fill(Takeover *takeover, GError **error);
 

@@ -1,10 +1,14 @@
 """Guests that are saved into an image, and go on from it."""
 
+import os
+import subprocess
+
 import pytest
 
 from disks import LocalImage, drive, run_with
 from findings import check_failed
-from live import check_disk
+from live import check_disk, monitor, user_monitor
+from scene import SMALL
 from vmferry_lab import qemu_pids, wait_until
 
 
@@ -76,3 +80,181 @@ def test_goes_on_and_its_copy_too(scene, image_format, tmp_path):
     scene.check(guest)
     check_disk(guest)
     assert copy.read_bytes() == before
+
+
+def run_small(scene):
+    return scene.run(**SMALL, extra=user_monitor(scene))
+
+
+def restart(agent, fault=None):
+    agent.kill()
+    agent.start({"VMFERRY_FAULT": fault} if fault else None)
+
+
+def await_found(scene, guest):
+    wait_until(lambda: scene.a.status(guest)["state"] in ("running", "paused"), "guest found", 20)
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system that is too small for a guest's memory."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", folder], check=True)
+    yield folder
+    subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+def test_to_and_from_another_host(scene, tmp_path):
+    """The agent there keeps it, with its disk; the guest goes on there."""
+    image = LocalImage("disk.qcow2", "qcow2").make(scene.a)
+    guest = run_with(scene, drive(image.on(scene.a), "qcow2"))
+    file = scene.b.host.path("web1.image")
+    report = save(scene, guest, f"{scene.b.address}:{file}", "--stop", "--disks", "copy")
+    assert report["destination"] == scene.b.address
+    assert file.exists() and file.with_name("web1.image.disk0").exists()
+    wait_until(lambda: not qemu_pids(scene.a.host, guest), "end of the guest", 15)
+    restore(scene, scene.b, file, "--full", "--disks-in", scene.b.host.path("."))
+    scene.place[guest.name] = scene.b
+    scene.check(guest)
+    check_disk(guest)
+
+
+def test_through_a_pipe(scene, tmp_path):
+    guest = run_small(scene)
+    file = tmp_path / "web1.image"
+    with file.open("wb") as out:
+        done = subprocess.run(scene.a.host.namespace.wrap([scene.a.program, "save", guest.name, "-", "--stop",
+                                                           "--socket", scene.a.socket]), stdout=out,
+                              stderr=subprocess.PIPE, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "it has ended" in done.stderr
+    restore(scene, scene.a, file, "--full")
+    scene.check(guest)
+
+
+def test_a_paused_guest_stays_paused(scene, tmp_path):
+    guest = run_small(scene)
+    monitor(scene, guest).execute("stop")
+    file = tmp_path / "web1.image"
+    save(scene, guest, file)
+    assert scene.a.status(guest)["state"] == "paused"
+    stop(scene, guest)
+    assert restore(scene, scene.a, file, "--full")["state"] == "paused"
+    scene.require_silence(guest)
+    monitor(scene, guest).execute("cont")
+    scene.check(guest)
+
+
+def test_refused(scene, tmp_path):
+    """Each is told, and the guest runs on."""
+    image = LocalImage("disk.qcow2", "qcow2").make(scene.a)
+    guest = run_with(scene, drive(image.on(scene.a), "qcow2"))
+    file = tmp_path / "web1.image"
+    file.write_text("mine")
+    for options, words in [((file,), "exists"), ((tmp_path / "y", "--disks", "top"), "copy or reference"),
+                           ((tmp_path / "no" / "web1.image",), "no"),
+                           ((tmp_path,), "not a file"),
+                           ((tmp_path / "x", "--disks", "reference"), "written to after"),
+                           (("hostc:/x",), "hostc")]:
+        check_failed(scene.a.vmferry("save", guest.name, *options), words,
+                     exit_code=2 if words.startswith("copy or") else 1)
+    assert file.read_text() == "mine" and list(tmp_path.iterdir()) == [file]
+    check_failed(scene.a.vmferry("save", "web7", file), "web7", "no guest")
+    scene.check(guest)
+    for name, content in [("empty", b""), ("foreign", b"x" * 9000)]:
+        (tmp_path / name).write_bytes(content)
+        check_failed(scene.a.vmferry("restore", tmp_path / name), name)
+    check_failed(scene.a.vmferry("restore", tmp_path / "missing"), "missing")
+
+
+def test_a_disk_that_has_changed(scene, tmp_path):
+    image = LocalImage("disk.raw").make(scene.a)
+    guest = run_with(scene, drive(image.on(scene.a)))
+    file = tmp_path / "web1.image"
+    save(scene, guest, file, "--stop")
+    wait_until(lambda: not qemu_pids(scene.a.host, guest), "end of the guest", 15)
+    path = image.on(scene.a)
+    seen = path.stat()
+    with path.open("r+b") as disk:
+        disk.write(disk.read(1))
+    check_failed(scene.a.vmferry("restore", file), "disk0", "has changed since")
+    assert guest.name not in scene.a.guest_names()
+    os.utime(path, ns=(seen.st_atime_ns, seen.st_mtime_ns))
+    restore(scene, scene.a, file, "--full")
+    scene.check(guest)
+    check_disk(guest)
+
+
+@pytest.mark.parametrize("point", [
+    "save.accepted", "save.resumed", "save.sent", "image.begun", "image.before-commit"])
+def test_agent_killed_while_it_saves(scene, tmp_path, point):
+    """The guest runs on, and no half image has the name."""
+    guest = run_small(scene)
+    restart(scene.a, f"{point}=kill")
+    await_found(scene, guest)
+    result = scene.a.vmferry("save", guest.name, tmp_path / "web1.image", timeout=60)
+    assert result.exit_code != 0
+    restart(scene.a)
+    await_found(scene, guest)
+    scene.check(guest)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("point", ["restore.launched", "restore.loaded"])
+def test_agent_killed_before_the_guest_runs(scene, tmp_path, point):
+    """Nothing of it stays, and it can be restored again."""
+    guest = run_small(scene)
+    file = tmp_path / "web1.image"
+    save(scene, guest, file, "--stop")
+    restart(scene.a, f"{point}=kill")
+    assert scene.a.vmferry("restore", file, timeout=60).exit_code != 0
+    restart(scene.a)
+    wait_until(lambda: guest.name not in scene.a.guest_names() and
+               not qemu_pids(scene.a.host, guest), "end of what was left", 20)
+    restore(scene, scene.a, file, "--full")
+    scene.check(guest)
+
+
+def test_agent_killed_while_memory_comes(scene, tmp_path):
+    """It goes on with what is not there yet; whoever needs a page meanwhile waits."""
+    guest = run_small(scene)
+    file = tmp_path / "web1.image"
+    save(scene, guest, file, "--stop")
+    restart(scene.a, "restore.on-record=kill")
+    assert scene.a.vmferry("restore", file, timeout=60).exit_code != 0
+    assert len(qemu_pids(scene.a.host, guest)) == 1
+    restart(scene.a)
+    await_whole(scene.a, guest.name)
+    scene.check(guest)
+
+
+def test_full_disk(small_disk, scene):
+    """The guest runs on, and nothing is left.  (The mount comes before the hosts.)"""
+    guest = run_small(scene)
+    check_failed(scene.a.vmferry("save", guest.name, small_disk / "web1.image", timeout=60), "space")
+    assert list(small_disk.iterdir()) == []
+    scene.check(guest)
+
+
+def test_damaged_image(scene, tmp_path):
+    """A page that is damaged is never given to the guest."""
+    guest = run_small(scene)
+    file = tmp_path / "web1.image"
+    save(scene, guest, file, "--stop")
+    whole = bytearray(file.read_bytes())
+    spoilt = bytearray(whole)
+    for at in range(len(whole) // 3, len(whole) // 3 + 4096 * 64, 512):
+        spoilt[at] ^= 1
+    file.write_bytes(spoilt)
+    result = scene.a.vmferry("restore", file, "--full", "--json", timeout=60)
+    assert result.exit_code in (1, 3), result.stdout
+    if result.exit_code == 3:
+        assert "web1.image" in result.json["problem"]
+        assert scene.a.vmferry("stop", guest.name).exit_code == 0
+    wait_until(lambda: not qemu_pids(scene.a.host, guest) and
+               guest.name not in scene.a.guest_names(), "end of the guest", 20)
+    file.write_bytes(whole)
+    restore(scene, scene.a, file, "--full")
+    watch_anew(scene, guest, scene.a)
+    scene.check(guest)
