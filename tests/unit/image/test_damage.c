@@ -439,6 +439,36 @@ static void test_exchanged_header(void **state)
     model_assert_refused(model, "bad", NULL, VMFERRY_ERROR_INVALID, "of two images");
 }
 
+/* An index that is not what lies between the last extent and the footer. */
+static void test_forged_footer(void **state)
+{
+    Model *model = *state;
+    g_autoptr(GByteArray) bytes = save(model);
+    ImageHeader header;
+    ImageFooter good;
+
+    get_ends(bytes, &header, &good);
+    for (guint i = 0; i < 5; i++) {
+        ImageFooter bad = good;
+
+        if (i == 0)
+            bad.index_bytes -= 8;
+        if (i == 1)
+            bad.index_bytes = UINT64_MAX - 7;
+        if (i == 2)
+            bad.index_place = 0;
+        if (i == 3)
+            bad.index_place += 8;
+        if (i == 4)
+            bad.index_place = UINT64_MAX / 4096 * 4096;
+        if (i >= 2)
+            bad.index_bytes = bad.place - bad.index_place;
+        image_footer_encode(&bad, bytes->data + good.place);
+        write_file(model, "bad", bytes);
+        model_assert_refused(model, "bad", NULL, VMFERRY_ERROR_INVALID, "its index cannot be");
+    }
+}
+
 /* Who has no key can make all digests right but one. */
 static void test_forged_without_key(void **state)
 {
@@ -532,6 +562,7 @@ int main(void)
         scene(test_forged_sections),
         scene(test_exchanged_header),
         scene(test_forged_without_key),
+        scene(test_forged_footer),
         scene(test_foreign),
     };
 
