@@ -10,7 +10,7 @@ JOBS ?= 1
 SIDE_BY_SIDE := $(if $(filter-out 1,$(JOBS)),-n $(JOBS) --dist loadfile)
 
 .NOTPARALLEL:
-.PHONY: all unit fuzz-short model lint system check check-long check-kill check-kill-postcopy check-kill-full check-kill-protect demo bench bench-migrate bench-postcopy bench-disks bench-protect fuzz install uninstall clean help
+.PHONY: all unit fuzz-short model lint system check check-long check-kill check-kill-postcopy check-kill-full check-kill-protect demo bench bench-migrate bench-postcopy bench-disks bench-protect bench-save fuzz install uninstall clean help
 
 all:
 	scripts/bootstrap build
@@ -96,6 +96,11 @@ bench-disks: all
 	scripts/as-root bench/disks.py $(BENCH)
 
 # Half an hour; BENCH="--runs 1 --only failover" makes a part of it.
+bench-save: all
+	scripts/bootstrap lab
+	lab/lab prepare
+	scripts/as-root bench/save.py $(BENCH)
+
 bench-protect: all
 	scripts/bootstrap lab
 	lab/lab prepare
@@ -131,6 +136,7 @@ help:
 	@echo 'make bench-migrate  the same for guests of all kinds, and all that QEMU offers: hours'
 	@echo 'make bench-postcopy  post-copy by vmferry and by QEMU, and how long a guest waits for pages'
 	@echo 'make bench-disks a guest and its disk, by vmferry and by QEMU as libvirt drives it'
+	@echo 'make bench-save  a guest saved into a file and back, by vmferry and by QEMU'
 	@echo 'make bench-protect what protection costs a guest, and how fast its standby goes on'
 	@echo 'make fuzz        fuzz all parsers (SECONDS=3600 in all)'
 	@echo 'make unit, fuzz-short, model, lint, system   the parts of check'
