@@ -9,10 +9,12 @@
 #include "agent/load.h"
 #include "agent/metrics.h"
 #include "agent/move.h"
+#include "agent/order_expiry.h"
 #include "agent/page_stores.h"
 #include "agent/protect.h"
 #include "agent/restore.h"
 #include "agent/save.h"
+#include "base/clock.h"
 #include "base/name.h"
 #include "migrate/estimate.h"
 #include "migrate/protect.h"
@@ -52,20 +54,26 @@ static gboolean need_body(ApiCall *call, const char *const *known, GError **erro
     return check_keys(call->body, known, error);
 }
 
+static uint64_t boot_ms(void)
+{
+    return (uint64_t)clock_ns_to_ms(clock_boot_ns());
+}
+
 static json_t *get_status(ApiCall *call, GError **error)
 {
     AgentContext *context = call->context;
     g_autoptr(GPtrArray) guests = registry_list(context->registry);
 
     return json_pack(
-        "{s:o, s:I, s:s, s:s, s:i, s:s, s:s?, s:s?, s:b, s:b, s:s, s:s, s:s, s:i, s:I}", "stored",
-        page_stores_to_json(context->stores), "store_memory",
+        "{s:o, s:I, s:s, s:s, s:i, s:s, s:s?, s:s?, s:b, s:b, s:s, s:s, s:s, s:i, s:I, s:I}",
+        "stored", page_stores_to_json(context->stores), "store_memory",
         (json_int_t)page_stores_get_limit(context->stores), "version", VMFERRY_VERSION, "host",
         context->host_name, "pid", (int)getpid(), "boot_id", context->boot_id, "listening",
         context->listening, "api", context->api_listening, "secure", context->identity != NULL,
         "insecure", context->settings->insecure, "pki_dir", context->settings->pki_dir, "state_dir",
         context->settings->state_dir, "runtime_dir", context->settings->runtime_dir, "guests",
-        (int)guests->len, "last_event", (json_int_t)event_log_get_last(context->events));
+        (int)guests->len, "last_event", (json_int_t)event_log_get_last(context->events), "time_ms",
+        (json_int_t)boot_ms());
 }
 
 static json_t *list_guests(ApiCall *call)
@@ -238,7 +246,8 @@ static gboolean read_disk_modes(json_t *body, json_t **ret, GError **error)
 
 static json_t *post_migrate(ApiCall *call, GError **error)
 {
-    g_autofree const char **known = migrate_options_list_keys("destination", "disk_modes");
+    static const char *const others[] = {"destination", "disk_modes", "expires", NULL};
+    g_autofree const char **known = migrate_options_list_keys(others);
     MigrateOptions options = call->context->settings->moves;
     g_autoptr(Activity) move = NULL;
     const char *destination;
@@ -247,7 +256,8 @@ static json_t *post_migrate(ApiCall *call, GError **error)
     if (!need_body(call, known, error) ||
         !json_get_text(call->body, "destination", &destination, error) ||
         !migrate_options_read(call->body, &options, error) ||
-        !read_disk_modes(call->body, &request.disk_modes, error))
+        !read_disk_modes(call->body, &request.disk_modes, error) ||
+        !order_expiry_check(call->body, call->context->boot_id, boot_ms(), error))
         return NULL;
     request.destination = destination;
     move = move_start(call->context, call->guest, &request, error);

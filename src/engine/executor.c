@@ -45,6 +45,7 @@ typedef struct {
     /* The thread's own: */
     Client *source, *destination;
     char *moves_to;
+    json_t *expires; /* of the order, as its agent wants it; NULL: it has not told its clock */
 } Run;
 
 static void run_free(gpointer data)
@@ -56,6 +57,7 @@ static void run_free(gpointer data)
     client_free(run->source);
     client_free(run->destination);
     json_decref(run->progress);
+    json_decref(run->expires);
     move_record_free(run->record);
     g_free(run->moves_to);
     g_free(run);
@@ -530,14 +532,28 @@ static gboolean check_again(Run *run, GError **error)
     return hooks->check(run->record, hooks->user, error);
 }
 
-/* The source's newest event before the order: what comes after it may be of this move. */
-static gboolean note_last_event(Run *run, GError **error)
+/* Until when the order is to count, by its agent's clock. */
+static json_t *make_expiry(json_t *status)
+{
+    const char *boot_id = json_text_or(status, "boot_id", NULL);
+    uint64_t time_ms = json_count_or(status, "time_ms", 0);
+
+    if (!boot_id || time_ms == 0 || time_ms > G_MAXINT64 - EXECUTOR_ORDER_MS)
+        return NULL;
+    return json_pack("{s:s, s:I}", "boot_id", boot_id, "time_ms",
+                     (json_int_t)(time_ms + EXECUTOR_ORDER_MS));
+}
+
+/* The source's newest event before the order: what comes after it may be of this move.  And its clock, of before the
+ * record is written: whoever reads that record does so later. */
+static gboolean note_before(Run *run, GError **error)
 {
     g_autoptr(json_t) status = ask(run, FALSE, "GET", "/v1/status", NULL, error);
 
     if (!status)
         return FALSE;
     run->record->last_event = (gint64)json_count_or(status, "last_event", 0);
+    run->expires = make_expiry(status);
     return TRUE;
 }
 
@@ -547,6 +563,8 @@ static json_t *make_order(const Run *run)
 
     if (run->bandwidth > 0)
         json_object_set_new(body, "bandwidth", json_integer((json_int_t)run->bandwidth));
+    if (run->expires)
+        json_object_set(body, "expires", run->expires);
     return body;
 }
 
@@ -577,15 +595,15 @@ static gboolean start(Run *run)
     g_autoptr(GError) error = NULL;
     gboolean open = FALSE;
 
-    if (!note_last_event(run, &error) || !check_again(run, &error)) {
+    if (!note_before(run, &error) || !check_again(run, &error)) {
         set_state(run, MOVE_REFUSED, error->message);
         return FALSE;
     }
-    /* The last event is part of what is needed to settle it. */
     if (takes_cancel(run)) {
         set_state(run, MOVE_CANCELLED, NULL);
         return FALSE;
     }
+    /* The last event is part of what is needed to settle it. */
     if (!engine_store_write_move(run->owner->store, run->record, &error)) {
         set_state(run, MOVE_REFUSED, error->message);
         return FALSE;

@@ -13,7 +13,8 @@
  * After a restart, and where an agent did not answer to an order, nobody here knows what came of it: the move is
  * *settled* by asking both hosts' agents: by the guest's id and term, by what goes on with it, and by their events since
  * before the order.  Until then the record is open and nothing else may be begun with the guest.  An order is never
- * given twice.
+ * given twice: it counts for EXECUTOR_ORDER_MS from what its agent had said before the record was written, and what is
+ * not found is asked for during EXECUTOR_SETTLE_MS after the record was read, which is longer.
  *
  * Threads: any may call; the hooks are called from the moves' threads, with no lock of the executor held.
  */
@@ -21,7 +22,10 @@
 
 #include "engine/store.h"
 
-/* For so long an order may be on its way to an agent after whoever gave it is gone. */
+/* For so long an order counts, by the clock of the agent that it is for (agent/order_expiry.h). */
+#define EXECUTOR_ORDER_MS 10000
+/* Longer than that by more than clocks differ: what an agent, asked for so long, does not know of was not ordered, and
+ * cannot be any more, whoever gave the order and wherever it is. */
 #define EXECUTOR_SETTLE_MS 12000
 
 /* What is said to a move that runs. */

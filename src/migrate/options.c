@@ -640,14 +640,15 @@ void migrate_options_write(const MigrateOptions *options, MigrateOptionSet given
             json_object_set_new(request, table[i].api_key, make_json(&table[i], options));
 }
 
-const char **migrate_options_list_keys(const char *first, const char *second)
+const char **migrate_options_list_keys(const char *const *others)
 {
-    const char **keys = g_new0(const char *, G_N_ELEMENTS(table) + 3);
+    guint count = g_strv_length((char **)others);
+    const char **keys = g_new0(const char *, count + G_N_ELEMENTS(table) + 1);
 
-    keys[0] = first;
-    keys[1] = second;
+    for (guint i = 0; i < count; i++)
+        keys[i] = others[i];
     for (guint i = 0; i < G_N_ELEMENTS(table); i++)
-        keys[i + 2] = table[i].api_key;
+        keys[count + i] = table[i].api_key;
     return keys;
 }
 

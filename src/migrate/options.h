@@ -166,6 +166,6 @@ void migrate_options_write(const MigrateOptions *options, MigrateOptionSet given
 gboolean migrate_options_agree(MigrateOptions *options, MigrateOptionSet given,
                                MigrateOptionOrigin origin, GError **error);
 
-/* All keys of a request, NULL-terminated, with *first* and *second* (which are not options) before
- * them.  Free the array, not the texts, with g_free(). */
-const char **migrate_options_list_keys(const char *first, const char *second);
+/* All keys of a request, NULL-terminated, with *others* (NULL-terminated; they are not options)
+ * before them.  Free the array, not the texts, with g_free(). */
+const char **migrate_options_list_keys(const char *const *others);

@@ -36,6 +36,8 @@ class FakeHost:
         self.guests: dict[str, FakeGuest] = {}
         self.events: list[dict] = []
         self.requests: list[tuple[str, str]] = []
+        self.late: list[str] = []       # orders that had expired
+        self.slept_ms = 0               # what its clock has gone on by meanwhile
         self.version = "0.1.0"
         self.wall_off = 0.0
         self.lies: dict = {}            # fields of GET /v1/load that are replaced
@@ -124,7 +126,11 @@ class FakeHost:
 
     def status(self) -> dict:
         return {"version": self.version, "host": self.name, "listening": self.moves_to,
-                "guests": len(self.guests), "last_event": len(self.events)}
+                "guests": len(self.guests), "last_event": len(self.events),
+                "boot_id": "boot", "time_ms": self.time_ms()}
+
+    def time_ms(self) -> int:
+        return int(time.clock_gettime(time.CLOCK_BOOTTIME) * 1e3) + self.slept_ms
 
     def add_event(self, guest: str, kind: str, data: dict | None, text: str = "") -> None:
         self.events.append({"seq": len(self.events) + 1, "time": "2026-01-01T00:00:00.000000Z",
@@ -148,6 +154,10 @@ class FakeHost:
                     return 200, self.view(guest)
                 return 200, {"guests": [self.view(one) for one in self.guests.values()]}
             case "POST", "guests", ["migrate"]:
+                expires = body["expires"]
+                if expires["boot_id"] != "boot" or self.time_ms() >= expires["time_ms"]:
+                    self.late.append(path)
+                    return 403, _error("refused", "the order has expired")
                 return self.cluster.begin(self, guest, body["destination"])
             case "PATCH", "guests", ["migrate"]:
                 return 200, {"bandwidth": body["bandwidth"]}

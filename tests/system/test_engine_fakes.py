@@ -1,10 +1,12 @@
 """The engine with agents that are none (fake_agents.py): what it believes, decides, writes down and takes up again."""
 
 import json
+import signal
 import subprocess
 import time
 import urllib.error
 import urllib.request
+from pathlib import Path
 
 import pytest
 
@@ -51,6 +53,11 @@ def heat(cluster):
     for name, cpu in (("web1", 0.9), ("web2", 0.7), ("web3", 0.5)):
         cluster["hosta"].add(name, cpu)
     cluster["hostc"].add("db1", 0.8)
+
+
+def is_stopped(engine):
+    status = Path(f"/proc/{engine.process.pid}/status").read_text()
+    return "State:\tT" in status
 
 
 def settled(engine, count=1):
@@ -236,6 +243,18 @@ def test_an_order_that_is_not_answered(cluster, make_engine):
     engine = make_engine()
     move = settled(engine)[0]
     assert move["state"] == "completed" and len(cluster.orders) == 1 and move["activity"]
+
+
+def test_an_order_that_comes_late(cluster, make_engine):
+    """Who asks what came of it, meanwhile, has the agent's word that it does not begin any more."""
+    heat(cluster)
+    engine = make_engine(env={"VMFERRY_FAULT": "engine.before-order=stop"}, ready=False)
+    wait_until(lambda: is_stopped(engine), "it stands still", 20)
+    cluster["hosta"].slept_ms = 11000
+    engine.process.send_signal(signal.SIGCONT)
+    move = settled(engine.wait_ready())[0]
+    assert move["state"] == "refused" and "the order has expired" in move["problem"]
+    assert cluster["hosta"].late and cluster.done == []
 
 
 def test_the_source_agent_dies_in_a_move(cluster, make_engine):

@@ -261,7 +261,8 @@ static void test_store_needs_a_mode(void **state)
 
 static void test_keys(void **state)
 {
-    g_autofree const char **keys = migrate_options_list_keys("destination", "disk_modes");
+    static const char *const others[] = {"destination", "disk_modes", NULL};
+    g_autofree const char **keys = migrate_options_list_keys(others);
 
     assert_string_equal(keys[0], "destination");
     assert_true(g_strv_contains(keys, "memory_budget_bytes"));
