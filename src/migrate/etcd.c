@@ -18,6 +18,7 @@ struct Etcd {
     CURL *curl;
     struct curl_slist *headers;
     GString *body; /* of the answer that comes */
+    size_t limit;  /* of its bytes */
 };
 
 /* ---- addresses ---- */
@@ -37,7 +38,7 @@ static gboolean add_endpoint(GPtrArray *endpoints, const char *text, GError **er
         error_set(error, VMFERRY_ERROR_INVALID, "\"%s\" is not the name of a host", address.host);
         return FALSE;
     }
-    g_ptr_array_add(endpoints, g_strdup_printf("http://%s/v3/kv/txn", address.label));
+    g_ptr_array_add(endpoints, g_strdup_printf("http://%s", address.label));
     return TRUE;
 }
 
@@ -145,9 +146,8 @@ void etcd_answer_clear(EtcdAnswer *answer)
     *answer = (EtcdAnswer){0};
 }
 
-/* 64-bit numbers are texts in it; those that are 0 are left out. */
-static gboolean get_number(json_t *object, const char *key, uint64_t max, uint64_t *ret,
-                           GError **error)
+gboolean etcd_get_number(json_t *object, const char *key, uint64_t max, uint64_t *ret,
+                         GError **error)
 {
     const char *text;
     guint64 number;
@@ -167,7 +167,7 @@ static gboolean get_number(json_t *object, const char *key, uint64_t max, uint64
 
 static gboolean get_revision(json_t *object, const char *key, uint64_t *ret, GError **error)
 {
-    if (!get_number(object, key, G_MAXINT64, ret, error))
+    if (!etcd_get_number(object, key, G_MAXINT64, ret, error))
         return FALSE;
     if (*ret > 0)
         return TRUE;
@@ -175,20 +175,20 @@ static gboolean get_revision(json_t *object, const char *key, uint64_t *ret, GEr
     return FALSE;
 }
 
-/* Only as it is encoded canonically. */
-static guchar *get_bytes(json_t *object, const char *key, size_t *ret_length, GError **error)
+guchar *etcd_get_bytes(json_t *object, const char *key, size_t limit, size_t *ret_length,
+                       GError **error)
 {
     const char *text = json_text_or(object, key, "");
     g_autofree guchar *bytes = NULL;
     g_autofree char *again = NULL;
 
-    if (strlen(text) > (size_t)ETCD_MAX_VALUE_BYTES * 2) {
+    if (strlen(text) / 2 > limit) {
         error_set(error, VMFERRY_ERROR_INVALID, "\"%s\" is too long", key);
         return NULL;
     }
     bytes = g_base64_decode(text, ret_length);
     again = g_base64_encode(bytes, *ret_length);
-    if (strcmp(again, text) == 0 && *ret_length <= ETCD_MAX_VALUE_BYTES)
+    if (strcmp(again, text) == 0 && *ret_length <= limit)
         return g_steal_pointer(&bytes);
     error_set(error, VMFERRY_ERROR_INVALID, "\"%s\" is not base64, or too long", key);
     return NULL;
@@ -197,7 +197,7 @@ static guchar *get_bytes(json_t *object, const char *key, size_t *ret_length, GE
 static gboolean is_key(json_t *object, const char *expected, GError **error)
 {
     size_t length = 0;
-    g_autofree guchar *key = get_bytes(object, "key", &length, error);
+    g_autofree guchar *key = etcd_get_bytes(object, "key", ETCD_MAX_VALUE_BYTES, &length, error);
 
     if (!key)
         return FALSE;
@@ -213,7 +213,7 @@ static gboolean decode_entry(json_t *object, const char *key, EtcdEntry *ret, GE
 
     if (!is_key(object, key, error) || !get_revision(object, "mod_revision", &ret->revision, error))
         return FALSE;
-    value = get_bytes(object, "value", &ret->length, error);
+    value = etcd_get_bytes(object, "value", ETCD_MAX_VALUE_BYTES, &ret->length, error);
     if (!value)
         return FALSE;
     ret->value = g_strndup((const char *)value, ret->length);
@@ -262,7 +262,7 @@ static gboolean decode_header(json_t *object, EtcdAnswer *ret, GError **error)
         error_set(error, VMFERRY_ERROR_INVALID, "\"header\" is missing");
         return FALSE;
     }
-    if (!get_number(header, "cluster_id", G_MAXUINT64, &ret->cluster, error) ||
+    if (!etcd_get_number(header, "cluster_id", G_MAXUINT64, &ret->cluster, error) ||
         !get_revision(header, "revision", &ret->revision, error))
         return FALSE;
     if (ret->cluster > 0)
@@ -320,8 +320,9 @@ static void error_from_curl(CURLcode code, GError **error)
               code == CURLE_WRITE_ERROR ? "its answer is too long" : curl_easy_strerror(code));
 }
 
-static gboolean post(Etcd *etcd, const char *url, const char *text, int timeout_ms, GError **error)
+static gboolean post(Etcd *etcd, const char *path, const char *text, int timeout_ms, GError **error)
 {
+    g_autofree char *url = g_strconcat(etcd->endpoints->pdata[etcd->current], path, NULL);
     CURLcode code;
     long status = 0;
 
@@ -349,22 +350,22 @@ static int left_ms(uint64_t end_ns)
     return now < end_ns ? (int)((end_ns - now + NS_PER_MS - 1) / NS_PER_MS) : 0;
 }
 
-gboolean etcd_commit(Etcd *etcd, const EtcdKey *keys, guint count, uint64_t end_ns,
-                     uint64_t *ret_sent_ns, EtcdAnswer *ret, GError **error)
+/* Whether what has come is an answer; it goes to *user*. */
+typedef gboolean (*Accept)(Etcd *etcd, gpointer user, GError **error);
+
+/* One member after the other, until one's answer is accepted. */
+static gboolean ask_members(Etcd *etcd, const char *path, const char *text, uint64_t end_ns,
+                            uint64_t *ret_sent_ns, Accept accept, gpointer user, GError **error)
 {
-    g_autofree char *text = etcd_transaction_encode(keys, count);
     guint endpoints = etcd->endpoints->len;
     g_autoptr(GError) failure = NULL;
 
-    *ret = (EtcdAnswer){0};
     for (guint tried = 0; tried < endpoints && left_ms(end_ns) > 0; tried++) {
-        const char *url = etcd->endpoints->pdata[etcd->current];
         int share_ms = MAX(left_ms(end_ns) / (int)(endpoints - tried), 1);
 
         g_clear_error(&failure);
         *ret_sent_ns = clock_boot_ns();
-        if (post(etcd, url, text, share_ms, &failure) &&
-            etcd_answer_decode(etcd->body->str, etcd->body->len, keys, count, ret, &failure))
+        if (post(etcd, path, text, share_ms, &failure) && accept(etcd, user, &failure))
             return TRUE;
         etcd->current = (etcd->current + 1) % endpoints;
     }
@@ -375,13 +376,60 @@ gboolean etcd_commit(Etcd *etcd, const EtcdKey *keys, guint count, uint64_t end_
     return FALSE;
 }
 
+typedef struct {
+    const EtcdKey *keys;
+    guint count;
+    EtcdAnswer *answer;
+} Commit;
+
+static gboolean accept_commit(Etcd *etcd, gpointer user, GError **error)
+{
+    const Commit *commit = user;
+
+    return etcd_answer_decode(etcd->body->str, etcd->body->len, commit->keys, commit->count,
+                              commit->answer, error);
+}
+
+gboolean etcd_commit(Etcd *etcd, const EtcdKey *keys, guint count, uint64_t end_ns,
+                     uint64_t *ret_sent_ns, EtcdAnswer *ret, GError **error)
+{
+    g_autofree char *text = etcd_transaction_encode(keys, count);
+    Commit commit = {keys, count, ret};
+
+    *ret = (EtcdAnswer){0};
+    etcd->limit = ETCD_MAX_ANSWER_BYTES;
+    return ask_members(etcd, "/v3/kv/txn", text, end_ns, ret_sent_ns, accept_commit, &commit,
+                       error);
+}
+
+static gboolean accept_object(Etcd *etcd, gpointer user, GError **error)
+{
+    json_t **ret = user;
+
+    *ret = json_parse_object(etcd->body->str, etcd->body->len, etcd->limit, error);
+    return *ret != NULL;
+}
+
+json_t *etcd_request(Etcd *etcd, const char *path, json_t *body, size_t limit, uint64_t end_ns,
+                     uint64_t *ret_sent_ns, GError **error)
+{
+    char *text = json_dumps(body, JSON_LINE);
+    json_t *answer = NULL;
+
+    etcd->limit = limit;
+    ask_members(etcd, path, text, end_ns, ret_sent_ns, accept_object, &answer, error);
+    free(text);
+    return answer;
+}
+
 /* ---- making it ---- */
 
 static size_t on_bytes(char *bytes, size_t size, size_t count, void *user)
 {
-    GString *body = user;
+    Etcd *etcd = user;
+    GString *body = etcd->body;
 
-    if (body->len + size * count > ETCD_MAX_ANSWER_BYTES)
+    if (body->len + size * count > etcd->limit)
         return 0;
     g_string_append_len(body, bytes, (gssize)(size * count));
     return size * count;
@@ -408,7 +456,7 @@ static void set_options(Etcd *etcd)
     curl_easy_setopt(curl, CURLOPT_PROTOCOLS_STR, "http");
     curl_easy_setopt(curl, CURLOPT_HTTPHEADER, etcd->headers);
     curl_easy_setopt(curl, CURLOPT_WRITEFUNCTION, on_bytes);
-    curl_easy_setopt(curl, CURLOPT_WRITEDATA, etcd->body);
+    curl_easy_setopt(curl, CURLOPT_WRITEDATA, etcd);
     curl_easy_setopt(curl, CURLOPT_OPENSOCKETFUNCTION, on_open_socket);
 }
 

@@ -2,7 +2,7 @@
  * A few keys in etcd
  *
  * Theory of operation: etcd 3.4 or later, through the JSON gateway that each of its members has on its
- * client port (POST /v3/kv/txn).  Each call is one transaction, all of it or nothing: where each key that
+ * client port (POST /v3/kv/txn).  Each etcd_commit() is one transaction, all of it or nothing: where each key that
  * is compared was last written at the revision that the caller knows, the writes are done; otherwise
  * nothing is, and the keys come as they are.  Revisions are never used twice in a cluster, so whoever
  * has to know that nobody has written since, or that something sent earlier and not answered cannot
@@ -20,6 +20,8 @@
 
 #include <glib.h>
 #include <stdint.h>
+
+#include "base/json.h"
 
 #define ETCD_SCHEME "etcd://"
 #define ETCD_DEFAULT_PORT 2379
@@ -71,7 +73,20 @@ G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(EtcdAnswer, etcd_answer_clear)
 gboolean etcd_commit(Etcd *etcd, const EtcdKey *keys, guint count, uint64_t end_ns,
                      uint64_t *ret_sent_ns, EtcdAnswer *ret, GError **error);
 
-/* The two halves of it, without a network.  Free with g_free(). */
+/* Any request that the gateway knows (*path* "/v3/lease/grant"), asked and timed in the same way.  The answer,
+ * of at most *limit* bytes; free with json_decref().  NULL with *error*: nobody has answered. */
+json_t *etcd_request(Etcd *etcd, const char *path, json_t *body, size_t limit, uint64_t end_ns,
+                     uint64_t *ret_sent_ns, GError **error);
+
+/* Of an answer: 64-bit numbers are texts in it, and those that are 0 are left out. */
+gboolean etcd_get_number(json_t *object, const char *key, uint64_t max, uint64_t *ret,
+                         GError **error);
+/* Bytes, none where the key is missing; only as they are encoded canonically.  NULL with *error*: otherwise, or more than
+ * *limit*.  Free with g_free(). */
+guchar *etcd_get_bytes(json_t *object, const char *key, size_t limit, size_t *ret_length,
+                       GError **error);
+
+/* The two halves of etcd_commit(), without a network.  Free with g_free(). */
 char *etcd_transaction_encode(const EtcdKey *keys, guint count);
 gboolean etcd_answer_decode(const char *text, size_t length, const EtcdKey *keys, guint count,
                             EtcdAnswer *ret, GError **error);
