@@ -10,7 +10,7 @@ static const char description[] =
     "Options win over the configuration file (man 5 vmferry-engine.conf).";
 
 typedef struct {
-    char *config, *hosts, *listen, *store, *pki, *name, *token_file;
+    char *config, *hosts, *listen, *store, *pki, *name, *token_file, *etcd;
     gboolean manual, debug;
 } Options;
 
@@ -23,6 +23,7 @@ static void options_clear(Options *options)
     g_free(options->pki);
     g_free(options->name);
     g_free(options->token_file);
+    g_free(options->etcd);
 }
 G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(Options, options_clear)
 
@@ -57,6 +58,7 @@ static EngineSettings *make_settings(const Options *options, GError **error)
 
     if (!engine_settings_load(settings, path, options->config != NULL, error) ||
         (options->hosts && !engine_settings_set_hosts(settings, options->hosts, error)) ||
+        (options->etcd && !engine_settings_set_etcd(settings, options->etcd, error)) ||
         !has_hosts(settings, error))
         return NULL;
     replace(&settings->listen, options->listen);
@@ -84,6 +86,10 @@ int verb_engine(int argc, char **argv)
          "Where users and browsers reach it (default: " ENGINE_DEFAULT_LISTEN ")", "ADDR[:PORT]"},
         {"store", 0, 0, G_OPTION_ARG_FILENAME, &o.store,
          "Its database (default: " ENGINE_DEFAULT_STORE ")", "PATH"},
+        {"etcd", 0, 0, G_OPTION_ARG_STRING, &o.etcd,
+         "Where several engines of one cluster keep what they share: etcd's members, separated by "
+         "commas",
+         "http://HOST[:PORT],..."},
         {"pki", 0, 0, G_OPTION_ARG_FILENAME, &o.pki,
          "ca.crt, host.crt and host.key (default: /etc/vmferry/pki)", "DIR"},
         {"token-file", 0, 0, G_OPTION_ARG_FILENAME, &o.token_file,

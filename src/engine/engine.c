@@ -14,8 +14,6 @@
 
 #define THINK_MS 1000u
 #define ESTIMATORS 2
-#define RECENT_LIMIT 4096u
-#define DAY_MS 86400000
 
 double engine_now_ms(void)
 {
@@ -171,29 +169,15 @@ void engine_ask_estimate(Engine *engine, const ModelGuest *guest, guint to)
 
 /* ---- life ---- */
 
-static gboolean read_wishes(Engine *engine, GError **error)
+static EngineStore *open_store(const EngineSettings *settings, GError **error)
 {
-    engine->rules = engine_store_list_rules(engine->store, error);
-    engine->slas = engine->rules ? engine_store_list_slas(engine->store, error) : NULL;
-    engine->frozen = engine->slas ? engine_store_list_frozen(engine->store, error) : NULL;
-    engine->drained = engine->frozen ? engine_store_list_drained(engine->store, error) : NULL;
-    return engine->drained != NULL;
-}
+    EngineStore *store = engine_store_open(settings->store, error);
+    const StoreEtcdOptions options = {.address = settings->etcd,
+                                      .prefix = settings->etcd_prefix,
+                                      .name = settings->name,
+                                      .lease_ms = (guint)settings->etcd_lease_ms};
 
-static gboolean read_recent(Engine *engine, GError **error)
-{
-    g_autoptr(GPtrArray) moves = engine_store_list_moves(engine->store, FALSE, RECENT_LIMIT, error);
-    gint64 oldest = g_get_real_time() / 1000 - DAY_MS;
-
-    while (moves && moves->len > 0) {
-        MoveRecord *record = g_ptr_array_steal_index(moves, moves->len - 1);
-
-        if (!move_state_is_open(record->state) && record->ended_ms >= oldest)
-            g_ptr_array_add(engine->recent, record);
-        else
-            move_record_free(record);
-    }
-    return moves != NULL;
+    return store && settings->etcd ? engine_store_open_etcd(&options, store, error) : store;
 }
 
 static EventLog *open_events(const EngineSettings *settings)
@@ -251,7 +235,6 @@ static Engine *allocate(const EngineSettings *settings)
     Engine *engine = g_new0(Engine, 1);
 
     engine->settings = settings;
-    engine->leader = TRUE;
     engine->since_wall = (double)g_get_real_time() / 1e6;
     g_mutex_init(&engine->lock);
     g_cond_init(&engine->wake);
@@ -275,12 +258,12 @@ Engine *engine_new(const EngineSettings *settings, GError **error)
                            .user = engine};
 
     client_prepare();
-    engine->store = engine_store_open(settings->store, error);
-    if (!engine->store || !read_wishes(engine, error) || !read_recent(engine, error))
+    engine->store = open_store(settings, error);
+    if (!engine->store || !engine_reload(engine, error))
         return NULL;
     engine->events = open_events(settings);
     engine->executor = executor_new(engine->store, settings->pki_dir, &hooks);
-    if (!start_poller(engine, error) || !executor_resume(engine->executor, error))
+    if (!start_poller(engine, error) || !engine_follow_store(engine, error))
         return NULL;
     engine->thinker = thread_start("think", think, engine, error);
     return engine->thinker ? g_steal_pointer(&engine) : NULL;
@@ -324,6 +307,8 @@ void engine_free(Engine *engine)
     g_free(engine->minutes);
     g_free(engine->rings);
     g_free(engine->broken);
+    g_free(engine->standing);
+    g_free(engine->led_by);
     g_free(engine);
 }
 

@@ -199,12 +199,13 @@ static void write_info(GString *text, const Engine *engine)
 char *engine_show_metrics(Engine *engine)
 {
     g_autoptr(GString) text = g_string_new(NULL);
-    g_autoptr(GPtrArray) open = executor_list(engine->executor);
+    g_autoptr(GPtrArray) open = NULL;
     guint hits = 0, all = 0;
 
     engine_store_count_hits(engine->store, &hits, &all, NULL);
     lock_guard(&engine->lock);
     engine_apply_wishes(engine);
+    open = engine_list_open(engine);
     write_info(text, engine);
     write_plain(text, "leader", "Whether this engine leads.", engine->leader);
     write_plain(text, "automatic", "Whether it moves guests by itself.",

@@ -78,7 +78,13 @@ struct Engine {
     double thought_ms; /* how long the newest took */
     double since_wall;
     char *broken; /* why the store cannot be written to, or NULL */
-    gboolean leader;
+    /* Who leads (engine_lead.c): */
+    gint64 term;     /* of the store's, whose moves this engine follows; 0: another engine's */
+    gboolean leader; /* and it is sure of it */
+    char *standing;  /* why it is not, or NULL */
+    char *led_by;    /* whoever leads, of several; or NULL */
+    guint lease_left_ms;
+    gint64 pruned_s; /* wall clock */
 
     GThread *thinker;
 };
@@ -93,6 +99,14 @@ ClusterLimits engine_limits(Engine *engine, MoveBy by);
 
 /* Why nothing is begun by itself; NULL: it may be.  Borrowed. */
 const char *engine_find_hold(Engine *engine);
+/* The same of what users order. */
+const char *engine_find_bar(Engine *engine);
+
+/* engine_lead.c: what users have said, and where it does not lead the moves of the last day, as the store has them. */
+gboolean engine_reload(Engine *engine, GError **error);
+
+/* Of MoveRecord: the moves under way, whoever follows them; free with g_ptr_array_unref(). */
+GPtrArray *engine_list_open(Engine *engine);
 
 /* The frozen guests and drained hosts, as the model has them. */
 void engine_apply_wishes(Engine *engine);
@@ -112,6 +126,10 @@ void engine_note_history(Engine *engine, guint index);
 
 /* engine_think.c: once a second. */
 void engine_think(Engine *engine);
+
+/* engine_lead.c: before that: reads what others have written, and notices who leads; leads itself, or stands down.  FALSE
+ * with *error*: what the store has cannot be used.  One that does not answer is no error: the engine waits. */
+gboolean engine_follow_store(Engine *engine, GError **error);
 
 /* The executor's hooks (engine_govern.c has the third). */
 gboolean engine_find_host(const char *host, char **ret_address, char **ret_moves_to, gpointer user,

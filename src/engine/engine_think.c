@@ -140,7 +140,7 @@ EngineView *engine_make_view(Engine *engine, gint64 except, gboolean thaws)
     guint hosts = engine->model->hosts->len;
     g_autofree guint *moves = g_new0(guint, hosts + 1);
     g_autofree guint *lately = g_new0(guint, hosts + 1);
-    g_autoptr(GPtrArray) open = executor_list(engine->executor);
+    g_autoptr(GPtrArray) open = engine_list_open(engine);
     g_autoptr(GArray) closed = g_array_new(FALSE, FALSE, sizeof(guint));
     Facts facts = {.engine = engine,
                    .except = except,
@@ -171,15 +171,16 @@ static gboolean is_quiet(const Engine *engine)
     return cluster_is_quiet((const ClusterQuietHours *)(gpointer)hours->data, hours->len, minute);
 }
 
+const char *engine_find_bar(Engine *engine)
+{
+    return engine->broken ? engine->broken : engine->standing;
+}
+
 const char *engine_find_hold(Engine *engine)
 {
-    const char *frozen = g_hash_table_lookup(engine->frozen, "");
+    const char *bar = engine_find_bar(engine);
 
-    if (engine->broken)
-        return engine->broken;
-    if (frozen)
-        return frozen;
-    return engine->leader ? NULL : "another engine leads";
+    return bar ? bar : g_hash_table_lookup(engine->frozen, "");
 }
 
 ClusterLimits engine_limits(Engine *engine, MoveBy by)
@@ -198,7 +199,7 @@ ClusterLimits engine_limits(Engine *engine, MoveBy by)
     limits.destination_cpu = engine->settings->thresholds.cpu;
     limits.destination_link = engine->settings->thresholds.link;
     if (by == MOVE_BY_USER) {
-        limits.frozen = engine->broken != NULL;
+        limits.frozen = engine_find_bar(engine) != NULL;
         limits.moves_per_host = G_MAXINT16;
         limits.moves = 0;
         limits.destination_cpu = limits.destination_link = 1;
@@ -310,7 +311,7 @@ gboolean engine_check_move(const MoveRecord *record, gpointer user, GError **err
     const char *hold;
 
     lock_guard(&engine->lock);
-    hold = record->by == MOVE_BY_USER ? engine->broken : engine_find_hold(engine);
+    hold = record->by == MOVE_BY_USER ? engine_find_bar(engine) : engine_find_hold(engine);
     if (hold) {
         error_set(error, VMFERRY_ERROR_REFUSED, "the engine is frozen: %s", hold);
         return FALSE;
@@ -401,6 +402,7 @@ static void judge_one(Engine *engine, MoveRecord *record)
         to == CLUSTER_NONE || !engine->plan->view->cluster.hosts[from].usable ||
         !engine->plan->view->cluster.hosts[to].usable)
         return;
+    record->leadership = engine->term;
     record->hit = !planner_is_hot(engine->plan, from) && !planner_is_hot(engine->plan, to);
     if (!engine_store_write_move(engine->store, record, &error)) {
         record->hit = -1;
@@ -488,12 +490,20 @@ static void note_arrival(Engine *engine, const ModelGuest *guest)
     g_autoptr(GError) error = NULL;
 
     record->term = (gint64)fmax(guest->came_from_term, 0);
+    record->leadership = engine->term;
     record->state = MOVE_COMPLETED;
     record->ordered_ms = record->ended_ms = record->made_ms;
     if (!engine_store_write_move(engine->store, record, &error))
         log_warning("guest %s: %s", guest->name, error->message);
     tell_move(engine, record);
     g_ptr_array_add(engine->recent, g_steal_pointer(&record));
+}
+
+/* They are for the engine that leads to notice; one that comes to lead begins with those of now. */
+static void forget_arrivals(Engine *engine)
+{
+    for (guint i = 0; i < engine->model->guests->len; i++)
+        ((ModelGuest *)engine->model->guests->pdata[i])->came_from = CLUSTER_NONE;
 }
 
 static void notice_foreign(Engine *engine)
@@ -716,12 +726,15 @@ static void think_locked(Engine *engine, GArray *orders)
 {
     engine_apply_wishes(engine);
     model_check(engine->model, engine_now_ms());
-    notice_foreign(engine);
+    if (engine->leader)
+        notice_foreign(engine);
+    else if (engine->term == 0)
+        forget_arrivals(engine);
     forget_old(engine);
     for (guint i = 0; i < engine->model->hosts->len; i++)
         engine_note_history(engine, i);
     make_plan(engine);
-    for (guint i = 0; i < engine->recent->len; i++)
+    for (guint i = 0; engine->leader && i < engine->recent->len; i++)
         judge_one(engine, engine->recent->pdata[i]);
     if (engine_find_hold(engine))
         return;
@@ -734,13 +747,11 @@ static void think_locked(Engine *engine, GArray *orders)
 void engine_think(Engine *engine)
 {
     g_autoptr(GArray) orders = g_array_new(FALSE, FALSE, sizeof(Order));
-    char *broken = engine_store_get_failure(engine->store, TRUE);
+    g_autoptr(GError) error = NULL;
 
+    if (!engine_follow_store(engine, &error))
+        log_warning("%s", error->message);
     g_mutex_lock(&engine->lock);
-    if (broken && !engine->broken)
-        event_log_add(engine->events, NULL, "store-failed", NULL, "%s", broken);
-    g_free(engine->broken);
-    engine->broken = broken;
     think_locked(engine, orders);
     g_mutex_unlock(&engine->lock);
     for (guint i = 0; i < orders->len; i++)

@@ -45,11 +45,12 @@ static json_t *show_hit_rate(Engine *engine)
 
 json_t *engine_show_cluster(Engine *engine)
 {
-    g_autoptr(GPtrArray) open = executor_list(engine->executor);
     json_t *hit_rate = show_hit_rate(engine), *object;
+    g_autoptr(GPtrArray) open = NULL;
     guint usable = 0;
 
     lock_guard(&engine->lock);
+    open = engine_list_open(engine);
     for (guint i = 0; i < engine->model->hosts->len; i++)
         usable += !((ModelHost *)engine->model->hosts->pdata[i])->problem;
     object = json_pack("{s:s, s:b, s:b, s:f, s:i, s:i, s:i, s:i, s:i, s:f, s:o}", "engine",
@@ -58,6 +59,12 @@ json_t *engine_show_cluster(Engine *engine)
                        (int)engine->model->hosts->len, "usable", (int)usable, "guests",
                        (int)engine->model->guests->len, "hot", (int)count_hot(engine), "moves",
                        (int)open->len, "last_look_ms", engine->thought_ms, "hit_rate", hit_rate);
+    json_object_set_new(object, "led_by", text_or_null(engine->led_by));
+    json_object_set_new(object, "lease_ms",
+                        engine->lease_left_ms > 0 ? json_integer((json_int_t)engine->lease_left_ms)
+                                                  : json_null());
+    json_object_set_new(object, "store", json_string(engine->settings->etcd ? "etcd" : "sqlite"));
+    json_object_set_new(object, "store_problem", text_or_null(engine->broken));
     json_object_set_new(object, "frozen", json_boolean(engine_find_hold(engine) != NULL));
     json_object_set_new(object, "hold", text_or_null(engine_find_hold(engine)));
     return object;

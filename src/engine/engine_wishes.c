@@ -145,6 +145,17 @@ static MoveRecord *make_user_move(Engine *engine, const char *name, const char *
     return record;
 }
 
+/* One plan at a time: moves are for the engine that leads. */
+static gboolean check_leads(const Engine *engine, GError **error)
+{
+    if (!engine->standing)
+        return TRUE;
+    error_set(error, VMFERRY_ERROR_BUSY,
+              "this engine does not lead (%s); moves are ordered of the one that does",
+              engine->standing);
+    return FALSE;
+}
+
 json_t *engine_order_move(Engine *engine, const char *guest, const char *to, GError **error)
 {
     MoveRecord *record;
@@ -152,7 +163,7 @@ json_t *engine_order_move(Engine *engine, const char *guest, const char *to, GEr
     gint64 id = 0;
 
     g_mutex_lock(&engine->lock);
-    record = make_user_move(engine, guest, to, error);
+    record = check_leads(engine, error) ? make_user_move(engine, guest, to, error) : NULL;
     if (record)
         bandwidth = engine_bandwidth(engine, model_find_host(engine->model, record->from),
                                      model_find_host(engine->model, record->to));
@@ -164,7 +175,13 @@ json_t *engine_order_move(Engine *engine, const char *guest, const char *to, GEr
 
 json_t *engine_cancel_move(Engine *engine, gint64 id, GError **error)
 {
-    if (!executor_cancel(engine->executor, id, error))
+    gboolean leads;
+
+    g_mutex_lock(&engine->lock);
+    /* What it follows it can call off, whether or not its store answers. */
+    leads = engine->term != 0 || check_leads(engine, error);
+    g_mutex_unlock(&engine->lock);
+    if (!leads || !executor_cancel(engine->executor, id, error))
         return NULL;
     return json_pack("{s:I, s:s}", "id", (json_int_t)id, "state", "cancelling");
 }

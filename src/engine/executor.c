@@ -12,6 +12,7 @@
 
 #define FOLLOW_MS 500
 #define SETTLE_STEP_MS 1000
+#define WRITE_AGAIN_MS 1000
 /* How long the agents' word is waited for, once a move is not under way any more. */
 #define OUTCOME_MS 30000
 #define GUESTS_LIMIT 4096u
@@ -27,6 +28,7 @@ struct Executor {
     GCond wake;
     GPtrArray *runs; /* of Run */
     gboolean stopping;
+    gint64 term; /* in which moves are begun; 0: none */
 };
 
 /* One move and its thread. */
@@ -40,6 +42,7 @@ typedef struct {
     gboolean ended;   /* the thread ends, and can be joined */
     gboolean cannot_govern;
     gboolean cancels; /* a user wants it to end */
+    gboolean dropped; /* another engine leads: the thread ends, and says and writes nothing more */
     gint64 since;     /* monotonic us, of what is waited for */
     GThread *thread;
     /* The thread's own: */
@@ -65,29 +68,53 @@ static void run_free(gpointer data)
 
 /* ---- what changes the record ---- */
 
+/* FALSE once its thread is to end. */
+static gboolean wait_ms(Run *run, guint ms)
+{
+    Executor *executor = run->owner;
+    gint64 until = g_get_monotonic_time() + ms * (gint64)G_TIME_SPAN_MILLISECOND;
+
+    lock_guard(&executor->lock);
+    while (!executor->stopping && !run->dropped)
+        if (!g_cond_wait_until(&executor->wake, &executor->lock, until))
+            break;
+    return !executor->stopping && !run->dropped;
+}
+
+static gboolean is_dropped(Run *run)
+{
+    lock_guard(&run->owner->lock);
+
+    return run->dropped;
+}
+
+static MoveRecord *copy_record(Run *run)
+{
+    lock_guard(&run->owner->lock);
+
+    return move_record_copy(run->record);
+}
+
 static void tell(Run *run)
 {
     const ExecutorHooks *hooks = &run->owner->hooks;
-    g_autoptr(MoveRecord) copy = NULL;
+    g_autoptr(MoveRecord) copy = copy_record(run);
 
-    g_mutex_lock(&run->owner->lock);
-    copy = move_record_copy(run->record);
-    g_mutex_unlock(&run->owner->lock);
-    hooks->on_change(copy, hooks->user);
+    if (!is_dropped(run))
+        hooks->on_change(copy, hooks->user);
 }
 
-/* Waits until the journal has it, or we end; then it is open at the next start, and settled again. */
+/* Waits until the journal has it, or it is to end; then it is open there, and settled again by whoever takes it up. */
 static void write_record(Run *run)
 {
-    Executor *executor = run->owner;
+    g_autoptr(MoveRecord) copy = copy_record(run);
     g_autoptr(GError) error = NULL;
 
-    lock_guard(&executor->lock);
-    while (!engine_store_write_move(executor->store, run->record, &error) && !executor->stopping) {
-        log_warning("move %lld: %s", (long long)run->record->id, error->message);
+    while (!is_dropped(run) && !engine_store_write_move(run->owner->store, copy, &error)) {
+        log_warning("move %lld: %s", (long long)copy->id, error->message);
         g_clear_error(&error);
-        g_cond_wait_until(&executor->wake, &executor->lock,
-                          g_get_monotonic_time() + G_TIME_SPAN_SECOND);
+        if (!wait_ms(run, WRITE_AGAIN_MS))
+            return;
     }
 }
 
@@ -299,19 +326,6 @@ static gboolean end_by_report(Run *run)
 }
 
 /* ---- waiting ---- */
-
-/* FALSE once all threads are to end. */
-static gboolean wait_ms(Run *run, guint ms)
-{
-    Executor *executor = run->owner;
-    gint64 until = g_get_monotonic_time() + ms * (gint64)G_TIME_SPAN_MILLISECOND;
-
-    lock_guard(&executor->lock);
-    while (!executor->stopping)
-        if (!g_cond_wait_until(&executor->wake, &executor->lock, until))
-            break;
-    return !executor->stopping;
-}
 
 static gboolean has_waited(const Run *run, guint ms)
 {
@@ -609,6 +623,11 @@ static gboolean start(Run *run)
         return FALSE;
     }
     fault_point("engine.before-order", NULL);
+    /* Whoever leads by now has the record.  That nothing is ordered twice does not depend on it; it spares a surprise. */
+    if (!engine_store_check_term(run->owner->store, run->record->leadership, &error)) {
+        set_state(run, MOVE_REFUSED, error->message);
+        return FALSE;
+    }
     if (order(run, &open, &error)) {
         fault_point("engine.ordered", NULL);
         set_state(run, MOVE_ORDERED, NULL);
@@ -684,7 +703,7 @@ static Run *find_run(Executor *executor, const char *guest_id)
     for (guint i = 0; i < executor->runs->len; i++) {
         Run *run = executor->runs->pdata[i];
 
-        if (!run->ended && g_strcmp0(run->record->guest_id, guest_id) == 0)
+        if (!run->ended && !run->dropped && g_strcmp0(run->record->guest_id, guest_id) == 0)
             return run;
     }
     return NULL;
@@ -717,18 +736,57 @@ static Run *run_new(Executor *executor, MoveRecord *record)
     return run;
 }
 
-gboolean executor_resume(Executor *executor, GError **error)
+static gboolean is_followed(Executor *executor, gint64 id)
 {
+    lock_guard(&executor->lock);
+
+    for (guint i = 0; i < executor->runs->len; i++) {
+        const Run *run = executor->runs->pdata[i];
+
+        /* One that has just ended may still be open in an older reading of the journal. */
+        if (!run->dropped && run->record->id == id)
+            return TRUE;
+    }
+    return FALSE;
+}
+
+/* Takes *record*. */
+static gboolean take_up(Executor *executor, MoveRecord *record, GError **error)
+{
+    Run *run = run_new(executor, record);
+
+    record->leadership = executor->term;
+    run->settles = record->state == MOVE_INTENDED;
+    return launch(run, error);
+}
+
+gboolean executor_lead(Executor *executor, gint64 term, GError **error)
+{
+    lock_guard(&executor->entering);
     g_autoptr(GPtrArray) open = engine_store_list_moves(executor->store, TRUE, G_MAXINT32, error);
 
+    executor->term = term;
     while (open && open->len > 0) {
-        Run *run = run_new(executor, g_ptr_array_steal_index(open, open->len - 1));
+        MoveRecord *record = g_ptr_array_steal_index(open, open->len - 1);
 
-        run->settles = run->record->state == MOVE_INTENDED;
-        if (!launch(run, error))
+        if (is_followed(executor, record->id))
+            move_record_free(record);
+        else if (!take_up(executor, record, error))
             return FALSE;
     }
     return open != NULL;
+}
+
+void executor_stand_down(Executor *executor)
+{
+    lock_guard(&executor->entering);
+
+    executor->term = 0;
+    g_mutex_lock(&executor->lock);
+    for (guint i = 0; i < executor->runs->len; i++)
+        ((Run *)executor->runs->pdata[i])->dropped = TRUE;
+    g_cond_broadcast(&executor->wake);
+    g_mutex_unlock(&executor->lock);
 }
 
 /* Writes *record* down, unless its guest has an open move; takes it. */
@@ -737,6 +795,7 @@ static Run *enter(Executor *executor, MoveRecord *record, GError **error)
     g_autoptr(MoveRecord) owned = record;
     gboolean busy;
 
+    record->leadership = executor->term;
     reap(executor);
     g_mutex_lock(&executor->lock);
     busy = find_run(executor, record->guest_id) != NULL;
@@ -783,7 +842,7 @@ gboolean executor_cancel(Executor *executor, gint64 id, GError **error)
     for (guint i = 0; i < executor->runs->len; i++) {
         Run *run = executor->runs->pdata[i];
 
-        if (run->record->id != id || run->ended)
+        if (run->record->id != id || run->ended || run->dropped)
             continue;
         run->cancels = TRUE;
         return TRUE;
@@ -801,7 +860,7 @@ GPtrArray *executor_list(Executor *executor)
     for (guint i = 0; i < executor->runs->len; i++) {
         const Run *run = executor->runs->pdata[i];
 
-        if (!run->ended)
+        if (!run->ended && !run->dropped)
             g_ptr_array_add(list, move_record_copy(run->record));
     }
     return list;
@@ -813,7 +872,7 @@ json_t *executor_get_progress(Executor *executor, gint64 id)
     for (guint i = 0; i < executor->runs->len; i++) {
         const Run *run = executor->runs->pdata[i];
 
-        if (run->record->id == id)
+        if (run->record->id == id && !run->dropped)
             return json_incref(run->progress);
     }
     return NULL;

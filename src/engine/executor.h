@@ -16,6 +16,9 @@
  * given twice: it counts for EXECUTOR_ORDER_MS from what its agent had said before the record was written, and what is
  * not found is asked for during EXECUTOR_SETTLE_MS after the record was read, which is longer.
  *
+ * Of several engines the one that leads does all this, in its term; one that does not any more lets go of it
+ * (executor_stand_down()).  Should it be in the middle of an order then, that one is in the journal, as above.
+ *
  * Threads: any may call; the hooks are called from the moves' threads, with no lock of the executor held.
  */
 #pragma once
@@ -52,8 +55,13 @@ typedef struct Executor Executor;
 
 Executor *executor_new(EngineStore *store, const char *pki_dir, const ExecutorHooks *hooks);
 
-/* Begins with what the journal has open, without ordering anything.  Before the first executor_begin(). */
-gboolean executor_resume(Executor *executor, GError **error);
+/* This engine leads, in that term (store.h): takes up what the journal has open and is not followed yet, without ordering
+ * anything.  Before the first executor_begin() of a term; may be called again. */
+gboolean executor_lead(Executor *executor, gint64 term, GError **error);
+
+/* It does not lead any more: nothing more is ordered or written down, and the moves under way are another engine's to
+ * follow. */
+void executor_stand_down(Executor *executor);
 
 /* Writes the move down and goes on in a thread; *record* is taken. *ret_id*: its number.  VMFERRY_ERROR_BUSY: the guest
  * has an open move. *bandwidth*: bytes/s, 0: the agent's default. */

@@ -43,7 +43,8 @@ typedef struct {
     gint64 made_ms, ordered_ms, ended_ms;     /* wall clock; 0: not yet */
     char *problem;                            /* why it came to nothing, or NULL */
     json_t *forecast, *outcome, *explanation; /* objects, or NULL */
-    int hit; /* whether the forecast came true: 1, 0; -1: not known (yet) */
+    gint64 leadership; /* the term in which it is written (store.h); not part of the record */
+    int hit;           /* whether the forecast came true: 1, 0; -1: not known (yet) */
 } MoveRecord;
 
 MoveRecord *move_record_new(const char *guest, const char *from, const char *to, MoveBy by);
@@ -53,6 +54,10 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(MoveRecord, move_record_free)
 
 /* As GET /v1/moves shows it. */
 json_t *move_record_to_json(const MoveRecord *record);
+
+/* All of it, for a journal of texts (store_etcd.c), and back; NULL with *error*. */
+json_t *move_record_encode(const MoveRecord *record);
+MoveRecord *move_record_decode(json_t *object, GError **error);
 
 /* TRUE while it is not settled. */
 gboolean move_state_is_open(MoveState state);

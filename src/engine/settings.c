@@ -8,9 +8,13 @@
 #include "base/fd.h"
 #include "base/quantity.h"
 #include "base/rate.h"
+#include "engine/leader.h"
+#include "migrate/etcd.h"
 #include "wire/address.h"
 
 #define UNIX_PREFIX "unix:"
+#define HTTP_PREFIX "http://"
+#define ETCD_PREFIX_MAX_BYTES 256u
 #define EARLY_UNSET (-1.0)
 #define HOST_GROUP "host "
 #define HOST_NAME_MAX_BYTES 253u
@@ -33,6 +37,8 @@ EngineSettings *engine_settings_new(void)
         (EngineSettings){.name = g_strdup(g_get_host_name()),
                          .listen = g_strdup(ENGINE_DEFAULT_LISTEN),
                          .store = g_strdup(ENGINE_DEFAULT_STORE),
+                         .etcd_prefix = g_strdup(ENGINE_DEFAULT_ETCD_PREFIX),
+                         .etcd_lease_ms = ENGINE_DEFAULT_ETCD_LEASE_MS,
                          .pki_dir = g_strdup("/etc/vmferry/pki"),
                          .allow = g_new0(char *, 1),
                          .names = g_new0(char *, 1),
@@ -54,6 +60,8 @@ void engine_settings_free(EngineSettings *settings)
     g_free(settings->name);
     g_free(settings->listen);
     g_free(settings->store);
+    g_free(settings->etcd);
+    g_free(settings->etcd_prefix);
     g_free(settings->pki_dir);
     g_free(settings->token_file);
     g_strfreev(settings->allow);
@@ -169,6 +177,45 @@ static gboolean add_host_group(EngineSettings *settings, GKeyFile *file, const c
         return FALSE;
     }
     return add_host(settings, group + strlen(HOST_GROUP), address, moves, error);
+}
+
+/* ---- etcd ---- */
+
+/* One of its members, as whoever runs it writes it: HOST[:PORT]. */
+static char *read_member(const char *text)
+{
+    size_t length = strlen(text);
+
+    if (g_str_has_prefix(text, HTTP_PREFIX))
+        return g_strndup(text + strlen(HTTP_PREFIX),
+                         length - strlen(HTTP_PREFIX) - (text[length - 1] == '/'));
+    return g_strdup(text);
+}
+
+gboolean engine_settings_set_etcd(EngineSettings *settings, const char *list, GError **error)
+{
+    const char *rest = etcd_is_address(list) ? list + strlen(ETCD_SCHEME) : list;
+    g_auto(GStrv) parts = g_strsplit_set(rest, ", \t\n", -1);
+    g_autoptr(GString) address = g_string_new(ETCD_SCHEME);
+
+    for (char **part = parts; *part; part++) {
+        g_autofree char *member = read_member(*part);
+
+        if (!**part)
+            continue;
+        if (strstr(member, "://")) {
+            error_set(error, VMFERRY_ERROR_UNSUPPORTED,
+                      "\"%s\": etcd is reached by " HTTP_PREFIX " only", *part);
+            return FALSE;
+        }
+        g_string_append_printf(address, "%s%s", address->len > strlen(ETCD_SCHEME) ? "," : "",
+                               member);
+    }
+    if (!etcd_address_check(address->str, error))
+        return FALSE;
+    g_free(settings->etcd);
+    settings->etcd = g_strdup(address->str);
+    return TRUE;
 }
 
 /* ---- values ---- */
@@ -360,6 +407,41 @@ static gboolean set_list(EngineSettings *settings, const char *value, gpointer f
     return TRUE;
 }
 
+static gboolean set_etcd(EngineSettings *settings, const char *value, gpointer field,
+                         GError **error)
+{
+    return engine_settings_set_etcd(settings, value, error);
+}
+
+static gboolean set_etcd_prefix(EngineSettings *settings, const char *value, gpointer field,
+                                GError **error)
+{
+    g_autofree char *prefix = g_strconcat(value, g_str_has_suffix(value, "/") ? "" : "/", NULL);
+
+    if (strlen(prefix) <= ETCD_PREFIX_MAX_BYTES)
+        return set_text(settings, prefix, field, error);
+    error_set(error, VMFERRY_ERROR_INVALID, "has more than %u bytes", ETCD_PREFIX_MAX_BYTES);
+    return FALSE;
+}
+
+/* etcd counts in seconds. */
+static gboolean set_etcd_lease(EngineSettings *settings, const char *value, gpointer field,
+                               GError **error)
+{
+    double ms;
+
+    if (!time_parse(value, &ms, error))
+        return FALSE;
+    if (ms < LEADER_SHORTEST_LEASE_S * 1e3 || ms > LEADER_LONGEST_LEASE_S * 1e3 ||
+        (guint)ms % 1000 != 0) {
+        error_set(error, VMFERRY_ERROR_INVALID, "the value must be %ds to %ds, in whole seconds",
+                  LEADER_SHORTEST_LEASE_S, LEADER_LONGEST_LEASE_S);
+        return FALSE;
+    }
+    *(double *)field = ms;
+    return TRUE;
+}
+
 #define AT(field) G_STRUCT_OFFSET(EngineSettings, field)
 
 static const struct {
@@ -377,6 +459,9 @@ static const struct {
     {"engine", "names", set_list, AT(names)},
     {"engine", "automatic", set_flag, AT(automatic)},
     {"engine", "interval", set_interval, 0},
+    {"store", "etcd", set_etcd, 0},
+    {"store", "prefix", set_etcd_prefix, AT(etcd_prefix)},
+    {"store", "lease", set_etcd_lease, AT(etcd_lease_ms)},
     {"hot", "samples", set_samples, 0},
     {"hot", "cpu", set_share, AT(thresholds.cpu)},
     {"hot", "cpu-early", set_share_or_off, AT(thresholds.cpu_early)},
@@ -454,7 +539,7 @@ static gboolean apply_group(EngineSettings *settings, GKeyFile *file, const char
         if (strcmp(keys[i].group, group) == 0)
             return apply_keys(settings, file, group, error);
     error_set(error, VMFERRY_ERROR_INVALID,
-              "unknown group; there are [engine], [hot], [limits] and [host NAME]");
+              "unknown group; there are [engine], [store], [hot], [limits] and [host NAME]");
     return FALSE;
 }
 

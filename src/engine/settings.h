@@ -14,6 +14,8 @@
 #define ENGINE_DEFAULT_FILE "/etc/vmferry/engine.conf"
 #define ENGINE_DEFAULT_LISTEN "127.0.0.1:4750"
 #define ENGINE_DEFAULT_PORT 4750
+#define ENGINE_DEFAULT_ETCD_PREFIX "/vmferry/engine/"
+#define ENGINE_DEFAULT_ETCD_LEASE_MS 10000
 #define ENGINE_DEFAULT_STORE "/var/lib/vmferry/engine.db"
 #define ENGINE_SETTINGS_LIMIT (256u << 10)
 #define ENGINE_MAX_HOSTS 1024u
@@ -28,6 +30,9 @@ typedef struct {
     char *name;   /* of this engine */
     char *listen; /* ADDR:PORT */
     char *store;
+    char *etcd; /* of several engines, as migrate/etcd.h wants it; NULL: this is the only one */
+    char *etcd_prefix; /* of its keys; ends with a slash */
+    double etcd_lease_ms;
     char *pki_dir;
     char *token_file; /* NULL: no token */
     char **allow; /* names in certificates of those who may change things; empty: any of the CA */
@@ -53,6 +58,9 @@ gboolean engine_settings_load(EngineSettings *settings, const char *path, gboole
 /* The same from text (*origin* names it in errors). */
 gboolean engine_settings_parse(EngineSettings *settings, const char *text, size_t length,
                                const char *origin, GError **error);
+
+/* "http://HOST[:PORT]" of etcd's members with commas or spaces between them, or "etcd://HOST[:PORT],…". */
+gboolean engine_settings_set_etcd(EngineSettings *settings, const char *list, GError **error);
 
 /* "[NAME=]ADDRESS" with commas or spaces between them, in place of those that were set before. */
 gboolean engine_settings_set_hosts(EngineSettings *settings, const char *list, GError **error);
