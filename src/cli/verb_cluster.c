@@ -70,6 +70,18 @@ static char *join(json_t *list)
 
 /* ---- status ---- */
 
+/* "yes, for 8.1 s more if etcd is away", "no, engine1 does" */
+static char *describe_lead(json_t *cluster)
+{
+    const char *led_by = json_text_or(cluster, "led_by", NULL);
+    double lease_ms = number_of(cluster, "lease_ms");
+
+    if (!json_flag_or(cluster, "leader", FALSE))
+        return led_by ? g_strdup_printf("no, %s does", led_by) : g_strdup("no");
+    return lease_ms > 0 ? g_strdup_printf("yes, for %.1f s more if etcd is away", lease_ms / 1e3)
+                        : g_strdup("yes");
+}
+
 static void print_status(json_t *cluster)
 {
     static const char *const columns[] = {"", "", NULL};
@@ -78,6 +90,7 @@ static void print_status(json_t *cluster)
     g_autofree char *hosts =
         g_strdup_printf("%d, %d of them usable", (int)number_of(cluster, "hosts"),
                         (int)number_of(cluster, "usable"));
+    g_autofree char *lead = describe_lead(cluster);
     g_autofree char *guests = g_strdup_printf("%d", (int)number_of(cluster, "guests"));
     g_autofree char *hot = g_strdup_printf("%d", (int)number_of(cluster, "hot"));
     g_autofree char *moves = g_strdup_printf("%d", (int)number_of(cluster, "moves"));
@@ -85,7 +98,8 @@ static void print_status(json_t *cluster)
         g_strdup_printf("%d of %d", (int)number_of(hits, "hits"), (int)number_of(hits, "of"));
 
     table_add(table, "engine", json_text_or(cluster, "engine", "?"), NULL);
-    table_add(table, "leads", json_flag_or(cluster, "leader", FALSE) ? "yes" : "no", NULL);
+    table_add(table, "leads", lead, NULL);
+    table_add(table, "store", json_text_or(cluster, "store", "?"), NULL);
     table_add(table, "moves by itself", json_flag_or(cluster, "automatic", FALSE) ? "yes" : "no",
               NULL);
     if (json_flag_or(cluster, "frozen", FALSE))

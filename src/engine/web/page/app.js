@@ -52,7 +52,7 @@ function facts(cluster) {
   const rate = cluster.hit_rate;
   const usable = cluster.usable ?? cluster.hosts;
   return [
-    [cluster.leader ? "leads" : "stands by", cluster.leader ? "good" : "note"],
+    [cluster.leader ? "leads" : cluster.led_by ? `stands by: ${cluster.led_by} leads` : "stands by", cluster.leader ? "good" : "note"],
     cluster.automatic === false && ["moves nothing by itself", "note"],
     cluster.frozen && [`frozen: ${cluster.hold ?? "by a user"}`, "bad"],
     [usable === cluster.hosts ? format.plural(cluster.hosts, "host") : `${usable} of ${format.plural(cluster.hosts, "host")} usable`, bad(usable < cluster.hosts)],
