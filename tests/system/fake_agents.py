@@ -44,6 +44,7 @@ class FakeHost:
         self.hangs = threading.Event()  # set: answers nothing
         self.stands_still = False       # its figures are those of one moment
         self.still_ms = 0
+        self.holds_orders = threading.Event()  # set: an order is on its way until it is cleared
         self.drops_orders = False       # takes an order, and closes the connection instead of answering
         self.server = None
         self.start()
@@ -244,6 +245,7 @@ class FakeCluster:
     def close(self) -> None:
         for host in self.hosts.values():
             host.hangs.clear()
+            host.holds_orders.clear()
             if host.socket.exists():
                 host.stop()
 
@@ -279,6 +281,8 @@ class _Handler(BaseHTTPRequestHandler):
         body = json.loads(self.rfile.read(length)) if length else None
         host.requests.append((self.command, self.path))
         while host.hangs.is_set():
+            time.sleep(0.05)
+        while host.holds_orders.is_set() and self.command == "POST" and self.path.endswith("/migrate"):
             time.sleep(0.05)
         status, answer = host.answer(self.command, self.path, body)
         if host.drops_orders and self.command == "POST" and self.path.endswith("/migrate"):

@@ -193,16 +193,41 @@ def test_the_leader_is_killed(cluster, make_engine):
     assert moves[0]["id"] == move["id"] and moves[0]["state"] == "completed"
     assert moves[0]["outcome"]["status"] == "completed"
     assert not any(guest["frozen"] for guest in second.show("guests")["guests"])
-    # It acts: a drain, that was said to nobody before.
-    second.vmferry("drain", "hosta")
-    wait_until(lambda: not cluster["hosta"].guests, "hosta is empty", 40)
-    check_once(cluster, ("web1", "web2", "web3"))
+    # It acts.
+    cluster.move_seconds = 0.1
+    second.vmferry("cluster", "move", "db1", "hostb").require()
+    assert settled(second, 2)[1]["guest"] == "db1" and cluster.place("db1") == ["hostb"]
+    check_once(cluster, ("web1", "web2", "web3", "db1"))
 
 
+@pytest.mark.long
+@pytest.mark.parametrize("late", [False, True], ids=["in-time", "late"])
+def test_an_order_outlives_its_leader(cluster, make_engine, late):
+    """The leader dies while its order is on the way, and another one leads by the time it arrives.  It counts for as long
+    as the new one asks for it; later the agent refuses it."""
+    heat(cluster)
+    cluster.move_seconds = 1
+    cluster["hosta"].holds_orders.set()
+    first = wait_leads(make_engine("one"))
+    second = make_engine("two", automatic="false")
+    wait_until(lambda: cluster.orders, "an order", 20)
+    first.kill()
+    wait_leads(second)
+    if late:
+        cluster["hosta"].slept_ms = 11000
+    time.sleep(1)
+    cluster["hosta"].holds_orders.clear()
+    move = settled(second)[0]
+    assert move["state"] == ("abandoned" if late else "completed") and len(second.moves()) == 1
+    assert len(cluster["hosta"].late) == late and len(cluster.done) == (not late)
+    assert not any(guest["frozen"] for guest in second.show("guests")["guests"])
+
+
+@pytest.mark.long
 def test_a_leader_that_stood_still(cluster, make_engine):
     """Stopped right before it orders, for longer than its lease: what it wakes up with is refused."""
     heat(cluster)
-    first = make_engine("one", env={"VMFERRY_FAULT": "engine.before-order=stop"}, ready=False)
+    first = make_engine("one", env={"VMFERRY_FAULT": "engine.before-order=stop@1"}, ready=False)
     wait_until(lambda: is_stopped(first), "it stands still", 30)
     second = wait_leads(make_engine("two", automatic="false"), 10)
     first.process.send_signal(signal.SIGCONT)
@@ -211,7 +236,13 @@ def test_a_leader_that_stood_still(cluster, make_engine):
     # The record that it has left is settled by the new one.
     move = settled(second, timeout=30)[0]
     assert move["state"] == "abandoned" and cluster.orders == []
-    assert first.moves() == second.moves()
+    assert first.moves() == second.moves() and first.show("status")["moves"] == 0
+    assert first.events("stand-by")
+    # Its turn again: it plans anew, and nothing is left of what it was about to do.
+    assert second.stop() == 0
+    moves = settled(wait_leads(first), 2)
+    assert moves[0] == move and moves[1]["state"] == "completed"
+    check_once(cluster, ("web1", "web2", "web3"))
 
 
 # ---- etcd is away ----
@@ -227,7 +258,7 @@ def test_etcd_is_away(cluster, make_engine, etcd):
     # Another reason to move, and nothing happens.
     cluster["hosta"].add("web9", 1.2)
     wait_until(lambda: engine.show("plan")["hot"], "hot", 10)
-    time.sleep(4)
+    time.sleep(2.5)
     status = engine.show("status")
     assert len(cluster.orders) == 1 and "etcd" in status["hold"] and status["store_problem"]
     assert "etcd" in engine.vmferry("cluster", "status").require().stdout
