@@ -706,8 +706,11 @@ static void make_plan(Engine *engine)
 {
     ClusterLimits limits = engine_limits(engine, MOVE_BY_ENGINE);
     double began = engine_now_ms();
-    EnginePlan *plan =
-        planner_make(engine_make_view(engine, 0, FALSE), &engine->settings->thresholds, &limits);
+    EnginePlan *plan;
+
+    /* One that stands by plans as if it led. */
+    limits.frozen = engine->broken || g_hash_table_contains(engine->frozen, "");
+    plan = planner_make(engine_make_view(engine, 0, FALSE), &engine->settings->thresholds, &limits);
 
     engine_plan_free(engine->plan);
     engine->plan = plan;

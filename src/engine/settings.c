@@ -184,12 +184,12 @@ static gboolean add_host_group(EngineSettings *settings, GKeyFile *file, const c
 /* One of its members, as whoever runs it writes it: HOST[:PORT]. */
 static char *read_member(const char *text)
 {
-    size_t length = strlen(text);
+    gboolean is_url = g_str_has_prefix(text, HTTP_PREFIX);
+    char *member = g_strdup(is_url ? text + strlen(HTTP_PREFIX) : text);
 
-    if (g_str_has_prefix(text, HTTP_PREFIX))
-        return g_strndup(text + strlen(HTTP_PREFIX),
-                         length - strlen(HTTP_PREFIX) - (text[length - 1] == '/'));
-    return g_strdup(text);
+    if (is_url && g_str_has_suffix(member, "/"))
+        member[strlen(member) - 1] = '\0';
+    return member;
 }
 
 gboolean engine_settings_set_etcd(EngineSettings *settings, const char *list, GError **error)
@@ -210,6 +210,10 @@ gboolean engine_settings_set_etcd(EngineSettings *settings, const char *list, GE
         }
         g_string_append_printf(address, "%s%s", address->len > strlen(ETCD_SCHEME) ? "," : "",
                                member);
+    }
+    if (strcmp(address->str, ETCD_SCHEME) == 0) {
+        error_set(error, VMFERRY_ERROR_INVALID, "names no member of etcd");
+        return FALSE;
     }
     if (!etcd_address_check(address->str, error))
         return FALSE;

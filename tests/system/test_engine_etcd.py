@@ -153,7 +153,7 @@ def test_one_leads_and_both_show(cluster, make_engine):
     text = second.vmferry("cluster", "status").require().stdout
     assert "one" in text and "etcd" in text
     # It plans, but orders nothing, not for a user either.
-    wait_until(lambda: second.show("plan")["made_at"], "it plans", 10)
+    wait_until(lambda: second.show("plan")["moves"], "it plans", 10)
     refused = second.vmferry("cluster", "move", "db1", "hostb")
     assert refused.exit_code == 1 and "engine one leads" in refused.stderr
     # What users say may be said to any of them.

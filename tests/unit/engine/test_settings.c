@@ -30,6 +30,7 @@ static void test_every_key(void **state)
               "listen = [::1]:80\nstore = /x/e.db\npki = /x/pki\n"
               "token-file = /x/token\nallow = ann, bob\nnames = engine.example\n"
               "automatic = false\ninterval = 1s\n"
+              "[store]\netcd = http://e1:1234, http://e2/, e3\nprefix = /mine\nlease = 4s\n"
               "[hot]\nsamples = 4 of 6\ncpu = 90%\ncpu-early = 0\nlink = 0.7\n"
               "swap-out = 2M\nmemory-pressure = 5%\n"
               "[limits]\nmoves = 3\nmoves-per-host = 2\n"
@@ -57,6 +58,9 @@ static void test_every_key(void **state)
     assert_int_equal(s->thresholds.n, 6);
     assert_true(s->thresholds.cpu_early == 0);
     assert_true(s->thresholds.cpu == 0.9 && s->thresholds.swap_out == 2e6);
+    assert_string_equal(s->etcd, "etcd://e1:1234,e2,e3");
+    assert_string_equal(s->etcd_prefix, "/mine/");
+    assert_true(s->etcd_lease_ms == 4000);
     assert_int_equal(s->limits.moves, 3);
     assert_true(s->limits.cool_down_ms == 300000 && s->limits.plan_ms == 30000);
     assert_true(s->memory_reserve == 0.1 && s->bandwidth_share == 0.25);
@@ -83,8 +87,27 @@ static void test_refuses(void **state)
     refuse("[engine]\nhosts = unix:relative\n", "absolute path");
     refuse("[engine]\nstore = engine.db\n", "absolute path");
     refuse("[engine]\ninterval = 1m\n", "100ms to 5s");
+    refuse("[store]\nlease = 1s\n", "2s to 600s, in whole seconds");
+    refuse("[store]\nlease = 2500ms\n", "in whole seconds");
+    refuse("[store]\netcd = http://\n", "names no member");
+    refuse("[store]\netcd = http://a:99999\n", "not a valid address");
+    refuse("[store]\netcd = ,\n", "names no member");
+    refuse("[store]\netcd = a,b,c,d,e,f,g,h,i\n", "at most 8 members");
+    refuse("[store]\npath = /x\n", "there are etcd, prefix, lease");
     refuse("[host x]\nmoves = y\n", "has no address");
     refuse("[host x]\naddress = y\nport = 4\n", "port: unknown key");
+}
+
+static void test_etcd_by_http_only(void **state)
+{
+    g_autoptr(EngineSettings) settings = engine_settings_new();
+    GError *error = NULL;
+
+    assert_true(engine_settings_set_etcd(settings, "etcd://a,b:1", NULL));
+    assert_string_equal(settings->etcd, "etcd://a,b:1");
+    assert_false(engine_settings_set_etcd(settings, "https://a", &error));
+    assert_error_says(error, VMFERRY_ERROR_UNSUPPORTED, "http:// only");
+    assert_string_equal(settings->etcd, "etcd://a,b:1");
 }
 
 static void test_defaults_hold(void **state)
@@ -94,6 +117,7 @@ static void test_defaults_hold(void **state)
     assert_non_null(settings);
     assert_true(settings->automatic);
     assert_string_equal(settings->listen, "127.0.0.1:4750");
+    assert_null(settings->etcd);
     assert_true(cluster_thresholds_check(&settings->thresholds, NULL));
     g_clear_pointer(&settings, engine_settings_free);
     /* Lower thresholds do not contradict what was not said. */
@@ -108,6 +132,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_every_key),
         cmocka_unit_test(test_refuses),
+        cmocka_unit_test(test_etcd_by_http_only),
         cmocka_unit_test(test_defaults_hold),
     };
 
