@@ -14,10 +14,17 @@
  * the plan's.  It may not act while it is frozen (by a user, or because its store cannot be written to), not `automatic`,
  * or not the leader.
  *
+ * Of several engines one leads (leadership.h; store.h says what they share): it alone does that, and notices what others do
+ * to guests.  The others look, plan and show the same.  Once a second, before it thinks, each reads what others have
+ * written and sees who leads (engine_lead.c): one that has come to lead takes up what the journal has open, as after a
+ * restart; one that does not any more lets go of its moves.  While etcd does not answer it keeps following them, begins
+ * nothing once its lease is over, and writes their outcome down later.
+ *
  * One lock holds the model, the plan and what users have said; it is never held across a request to an agent.  Order of
  * locks: engine, executor, store.
  *
- * Limits: a thread a host.  What a guest needed at which hour of the day is forgotten when the engine ends.
+ * Limits: with etcd a user's change, and what the leader notes of others, is written with that lock held, for up to a third
+ * of the lease, at most 3 s, where etcd has just gone.  A thread a host.  What a guest needed at which hour of the day is forgotten when the engine ends.
  */
 #pragma once
 

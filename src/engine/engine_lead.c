@@ -56,13 +56,14 @@ static gboolean read_recent(Engine *engine, GError **error)
 gboolean engine_reload(Engine *engine, GError **error)
 {
     /* One that leads knows its moves better than the store does. */
-    return read_wishes(engine, error) && (engine->term != 0 || read_recent(engine, error));
+    return read_wishes(engine, error) && (engine->lead_term != 0 || read_recent(engine, error));
 }
 
 GPtrArray *engine_list_open(Engine *engine)
 {
-    GPtrArray *open =
-        engine->term == 0 ? engine_store_list_moves(engine->store, TRUE, G_MAXINT32, NULL) : NULL;
+    GPtrArray *open = engine->lead_term == 0
+                          ? engine_store_list_moves(engine->store, TRUE, G_MAXINT32, NULL)
+                          : NULL;
 
     return open ? open : executor_list(engine->executor);
 }
@@ -84,7 +85,7 @@ static void stand_down(Engine *engine)
     log_info("this engine does not lead any more");
     executor_stand_down(engine->executor);
     g_mutex_lock(&engine->lock);
-    engine->term = 0;
+    engine->lead_term = 0;
     engine->leader = FALSE;
     g_ptr_array_set_size(engine->pending, 0);
     g_hash_table_remove_all(engine->governed);
@@ -93,7 +94,7 @@ static void stand_down(Engine *engine)
 
 static void note_leadership(Engine *engine, StoreLeadership *leadership)
 {
-    engine->leader = leadership->is_held && engine->term == leadership->term;
+    engine->leader = leadership->is_held && engine->lead_term == leadership->term;
     g_clear_pointer(&engine->standing, g_free);
     if (!engine->leader)
         engine->standing = leadership->is_held ? g_strdup("it has just come to lead")
@@ -105,7 +106,7 @@ static void note_leadership(Engine *engine, StoreLeadership *leadership)
 
 static gboolean take_up(Engine *engine, gint64 term, GError **error)
 {
-    gboolean anew = engine->term != term;
+    gboolean anew = engine->lead_term != term;
 
     if (!executor_lead(engine->executor, term, error))
         return FALSE;
@@ -114,7 +115,7 @@ static gboolean take_up(Engine *engine, gint64 term, GError **error)
         log_info("this engine leads");
     }
     g_mutex_lock(&engine->lock);
-    engine->term = term;
+    engine->lead_term = term;
     g_mutex_unlock(&engine->lock);
     return TRUE;
 }
@@ -142,10 +143,10 @@ gboolean engine_follow_store(Engine *engine, GError **error)
     refreshed = engine_store_refresh(engine->store, &changed, &problem);
     if (!refreshed)
         log_debug("%s", problem->message);
-    if (engine->term != 0 && engine->term != leadership.term)
+    if (engine->lead_term != 0 && engine->lead_term != leadership.term)
         stand_down(engine);
     /* In a new term its predecessor's moves count, too. */
-    changed |= engine->term != leadership.term;
+    changed |= engine->lead_term != leadership.term;
     g_mutex_lock(&engine->lock);
     note_failure(engine, engine_store_get_failure(engine->store, TRUE));
     is_read = !changed || engine_reload(engine, error);

@@ -79,10 +79,10 @@ struct Engine {
     double since_wall;
     char *broken; /* why the store cannot be written to, or NULL */
     /* Who leads (engine_lead.c): */
-    gint64 term;     /* of the store's, whose moves this engine follows; 0: another engine's */
-    gboolean leader; /* and it is sure of it */
-    char *standing;  /* why it is not, or NULL */
-    char *led_by;    /* whoever leads, of several; or NULL */
+    gint64 lead_term; /* of the store's, whose moves this engine follows; 0: another engine's */
+    gboolean leader;  /* and it is sure of it */
+    char *standing;   /* why it is not, or NULL */
+    char *led_by;     /* whoever leads, of several; or NULL */
     guint lease_left_ms;
     gint64 pruned_s; /* wall clock */
 

@@ -402,7 +402,7 @@ static void judge_one(Engine *engine, MoveRecord *record)
         to == CLUSTER_NONE || !engine->plan->view->cluster.hosts[from].usable ||
         !engine->plan->view->cluster.hosts[to].usable)
         return;
-    record->leadership = engine->term;
+    record->lead_term = engine->lead_term;
     record->hit = !planner_is_hot(engine->plan, from) && !planner_is_hot(engine->plan, to);
     if (!engine_store_write_move(engine->store, record, &error)) {
         record->hit = -1;
@@ -490,7 +490,7 @@ static void note_arrival(Engine *engine, const ModelGuest *guest)
     g_autoptr(GError) error = NULL;
 
     record->term = (gint64)fmax(guest->came_from_term, 0);
-    record->leadership = engine->term;
+    record->lead_term = engine->lead_term;
     record->state = MOVE_COMPLETED;
     record->ordered_ms = record->ended_ms = record->made_ms;
     if (!engine_store_write_move(engine->store, record, &error))
@@ -731,7 +731,7 @@ static void think_locked(Engine *engine, GArray *orders)
     model_check(engine->model, engine_now_ms());
     if (engine->leader)
         notice_foreign(engine);
-    else if (engine->term == 0)
+    else if (engine->lead_term == 0)
         forget_arrivals(engine);
     forget_old(engine);
     for (guint i = 0; i < engine->model->hosts->len; i++)

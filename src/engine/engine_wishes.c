@@ -179,7 +179,7 @@ json_t *engine_cancel_move(Engine *engine, gint64 id, GError **error)
 
     g_mutex_lock(&engine->lock);
     /* What it follows it can call off, whether or not its store answers. */
-    leads = engine->term != 0 || check_leads(engine, error);
+    leads = engine->lead_term != 0 || check_leads(engine, error);
     g_mutex_unlock(&engine->lock);
     if (!leads || !executor_cancel(engine->executor, id, error))
         return NULL;

@@ -28,7 +28,7 @@ struct Executor {
     GCond wake;
     GPtrArray *runs; /* of Run */
     gboolean stopping;
-    gint64 term; /* in which moves are begun; 0: none */
+    gint64 lead_term; /* in which moves are begun; 0: none */
 };
 
 /* One move and its thread. */
@@ -624,7 +624,7 @@ static gboolean start(Run *run)
     }
     fault_point("engine.before-order", NULL);
     /* Whoever leads by now has the record.  That nothing is ordered twice does not depend on it; it spares a surprise. */
-    if (!engine_store_check_term(run->owner->store, run->record->leadership, &error)) {
+    if (!engine_store_check_term(run->owner->store, run->record->lead_term, &error)) {
         set_state(run, MOVE_REFUSED, error->message);
         return FALSE;
     }
@@ -755,7 +755,7 @@ static gboolean take_up(Executor *executor, MoveRecord *record, GError **error)
 {
     Run *run = run_new(executor, record);
 
-    record->leadership = executor->term;
+    record->lead_term = executor->lead_term;
     run->settles = record->state == MOVE_INTENDED;
     return launch(run, error);
 }
@@ -765,7 +765,7 @@ gboolean executor_lead(Executor *executor, gint64 term, GError **error)
     lock_guard(&executor->entering);
     g_autoptr(GPtrArray) open = engine_store_list_moves(executor->store, TRUE, G_MAXINT32, error);
 
-    executor->term = term;
+    executor->lead_term = term;
     while (open && open->len > 0) {
         MoveRecord *record = g_ptr_array_steal_index(open, open->len - 1);
 
@@ -781,7 +781,7 @@ void executor_stand_down(Executor *executor)
 {
     lock_guard(&executor->entering);
 
-    executor->term = 0;
+    executor->lead_term = 0;
     g_mutex_lock(&executor->lock);
     for (guint i = 0; i < executor->runs->len; i++)
         ((Run *)executor->runs->pdata[i])->dropped = TRUE;
@@ -795,7 +795,7 @@ static Run *enter(Executor *executor, MoveRecord *record, GError **error)
     g_autoptr(MoveRecord) owned = record;
     gboolean busy;
 
-    record->leadership = executor->term;
+    record->lead_term = executor->lead_term;
     reap(executor);
     g_mutex_lock(&executor->lock);
     busy = find_run(executor, record->guest_id) != NULL;

@@ -298,14 +298,6 @@ void leader_state_clear(LeaderState *state)
     *state = (LeaderState){0};
 }
 
-gboolean leader_holds(Leader *leader, gint64 term)
-{
-    lock_guard(&leader->lock);
-
-    return term > 0 && leader->leadership.term == term &&
-           leadership_is_held(&leader->leadership, clock_boot_ns());
-}
-
 void leader_look(Leader *leader)
 {
     lock_guard(&leader->lock);

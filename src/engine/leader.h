@@ -40,8 +40,5 @@ void leader_get(Leader *leader, LeaderState *ret);
 void leader_state_clear(LeaderState *state);
 G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(LeaderState, leader_state_clear)
 
-/* We lead in this term, and are sure to. */
-gboolean leader_holds(Leader *leader, gint64 term);
-
 /* A write was refused, or somebody waits for news: look now. */
 void leader_look(Leader *leader);

@@ -43,8 +43,8 @@ typedef struct {
     gint64 made_ms, ordered_ms, ended_ms;     /* wall clock; 0: not yet */
     char *problem;                            /* why it came to nothing, or NULL */
     json_t *forecast, *outcome, *explanation; /* objects, or NULL */
-    gint64 leadership; /* the term in which it is written (store.h); not part of the record */
-    int hit;           /* whether the forecast came true: 1, 0; -1: not known (yet) */
+    gint64 lead_term; /* the term in which it is written (store.h); not part of the record */
+    int hit;          /* whether the forecast came true: 1, 0; -1: not known (yet) */
 } MoveRecord;
 
 MoveRecord *move_record_new(const char *guest, const char *from, const char *to, MoveBy by);

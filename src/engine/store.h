@@ -13,7 +13,7 @@
  *     engine_store_refresh().
  *
  * Of several engines one leads (leadership.h), in a *term*: a number that no two have in common.  The journal is
- * written in a term (MoveRecord.leadership), and refused where that is over: so it has one writer at a time, and
+ * written in a term (MoveRecord.lead_term), and refused where that is over: so it has one writer at a time, and
  * whoever reads it in a later term knows all that was ever written in the one before.  What users have said may be
  * written by any engine.  With SQLite the term is always 1.
  *

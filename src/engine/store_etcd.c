@@ -703,7 +703,7 @@ static gboolean write_new(StoreEtcd *store, MoveRecord *record, GError **error)
     g_autofree char *text = encode_move(record, id, error);
 
     if (!text || !commit_in_term(
-                     store, record->leadership, json_pack("[o]", etcd_compare_made(key, 0)),
+                     store, record->lead_term, json_pack("[o]", etcd_compare_made(key, 0)),
                      json_pack("[o, o]", etcd_put(key, text, 0), etcd_put(last, number, 0)), error))
         return FALSE;
     record->id = id;
@@ -715,7 +715,7 @@ static gboolean write_again(StoreEtcd *store, const MoveRecord *record, GError *
     g_autofree char *key = numbered_key(store, "moves/", record->id);
     g_autofree char *text = encode_move(record, record->id, error);
 
-    return text && commit_in_term(store, record->leadership, json_array(),
+    return text && commit_in_term(store, record->lead_term, json_array(),
                                   json_pack("[o]", etcd_put(key, text, 0)), error);
 }
 
@@ -723,7 +723,7 @@ static gboolean etcd_write_move(EngineStore *base, MoveRecord *record, GError **
 {
     StoreEtcd *store = (StoreEtcd *)base;
 
-    if (!engine_store_check_term(base, record->leadership, error))
+    if (!engine_store_check_term(base, record->lead_term, error))
         return FALSE;
     lock_guard(&store->asking);
     if (!(record->id == 0 ? write_new(store, record, error) : write_again(store, record, error)))

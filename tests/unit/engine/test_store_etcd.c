@@ -98,7 +98,7 @@ static MoveRecord *make_move(const char *guest, gint64 term)
 
     record->guest_id = g_strdup("0123");
     record->term = 4;
-    record->leadership = term;
+    record->lead_term = term;
     record->explanation = json_pack("{s:s}", "text", "it was hot");
     return record;
 }
@@ -370,7 +370,7 @@ static void test_a_partition(void **state)
     await(&one, answers);
     after = engine_store_get_failure(one.store, TRUE);
     assert_null(after);
-    move->leadership = term_of(&one);
+    move->lead_term = term_of(&one);
     assert_true(engine_store_write_move(one.store, move, NULL));
     engine_end(&one);
 }
