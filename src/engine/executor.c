@@ -555,7 +555,7 @@ static json_t *make_expiry(json_t *status)
     if (!boot_id || time_ms == 0 || time_ms > G_MAXINT64 - EXECUTOR_ORDER_MS)
         return NULL;
     return json_pack("{s:s, s:I}", "boot_id", boot_id, "time_ms",
-                     (json_int_t)(time_ms + EXECUTOR_ORDER_MS));
+                     (json_int_t)time_ms + EXECUTOR_ORDER_MS);
 }
 
 /* The source's newest event before the order: what comes after it may be of this move.  And its clock, of before the
