@@ -104,6 +104,8 @@ static void print_status(json_t *cluster)
               NULL);
     if (json_flag_or(cluster, "frozen", FALSE))
         table_add(table, "frozen", json_text_or(cluster, "hold", "yes"), NULL);
+    else if (json_text_or(cluster, "hold", NULL))
+        table_add(table, "begins nothing", json_text_or(cluster, "hold", "?"), NULL);
     table_add(table, "hosts", hosts, NULL);
     table_add(table, "guests", guests, NULL);
     table_add(table, "hot hosts", hot, NULL);

@@ -157,6 +157,9 @@ gboolean engine_follow_store(Engine *engine, GError **error)
         return FALSE;
     if (refreshed)
         prune(engine);
+    /* As it is by now: all that may have taken a while. */
+    store_leadership_clear(&leadership);
+    engine_store_get_leadership(engine->store, &leadership);
     g_mutex_lock(&engine->lock);
     note_leadership(engine, &leadership);
     g_mutex_unlock(&engine->lock);

@@ -101,6 +101,8 @@ ClusterLimits engine_limits(Engine *engine, MoveBy by);
 const char *engine_find_hold(Engine *engine);
 /* The same of what users order. */
 const char *engine_find_bar(Engine *engine);
+/* A user wants that, or the store fails: whether or not it leads. */
+gboolean engine_is_frozen(const Engine *engine);
 
 /* engine_lead.c: what users have said, and where it does not lead the moves of the last day, as the store has them. */
 gboolean engine_reload(Engine *engine, GError **error);

@@ -176,6 +176,11 @@ const char *engine_find_bar(Engine *engine)
     return engine->broken ? engine->broken : engine->standing;
 }
 
+gboolean engine_is_frozen(const Engine *engine)
+{
+    return engine->broken || g_hash_table_contains(engine->frozen, "");
+}
+
 const char *engine_find_hold(Engine *engine)
 {
     const char *bar = engine_find_bar(engine);
@@ -709,7 +714,7 @@ static void make_plan(Engine *engine)
     EnginePlan *plan;
 
     /* One that stands by plans as if it led. */
-    limits.frozen = engine->broken || g_hash_table_contains(engine->frozen, "");
+    limits.frozen = engine_is_frozen(engine);
     plan = planner_make(engine_make_view(engine, 0, FALSE), &engine->settings->thresholds, &limits);
 
     engine_plan_free(engine->plan);

@@ -65,7 +65,7 @@ json_t *engine_show_cluster(Engine *engine)
                                                   : json_null());
     json_object_set_new(object, "store", json_string(engine->settings->etcd ? "etcd" : "sqlite"));
     json_object_set_new(object, "store_problem", text_or_null(engine->broken));
-    json_object_set_new(object, "frozen", json_boolean(engine_find_hold(engine) != NULL));
+    json_object_set_new(object, "frozen", json_boolean(engine_is_frozen(engine)));
     json_object_set_new(object, "hold", text_or_null(engine_find_hold(engine)));
     return object;
 }

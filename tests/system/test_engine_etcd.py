@@ -149,9 +149,10 @@ def test_one_leads_and_both_show(cluster, make_engine):
     wait_until(lambda: second.show("status")["led_by"] == "one", "it knows who leads", 10)
     status = second.show("status")
     assert not status["leader"] and status["hold"] == "engine one leads" and status["lease_ms"] is None
+    assert status["frozen"] is False
     assert 0 < first.show("status")["lease_ms"] <= LEASE * 1000
     text = second.vmferry("cluster", "status").require().stdout
-    assert "one" in text and "etcd" in text
+    assert "no, one does" in text and "etcd" in text
     # It plans, but orders nothing, not for a user either.
     wait_until(lambda: second.show("plan")["moves"], "it plans", 10)
     refused = second.vmferry("cluster", "move", "db1", "hostb")

@@ -186,6 +186,36 @@ static void test_a_long_journal(void **state)
     engine_end(&two);
 }
 
+/* What is old goes, but what is open. */
+static void test_prune(void **state)
+{
+    Engine one, two;
+    g_autoptr(GPtrArray) moves = NULL;
+    gint64 now_ms = g_get_real_time() / 1000;
+
+    etcd_server_need();
+    engine_start(&one, "one", "/prune/");
+    await(&one, leads);
+    refresh(&one);
+    for (guint i = 0; i < 3; i++) {
+        g_autoptr(MoveRecord) move = make_move("web1", term_of(&one));
+
+        move->state = i == 1 ? MOVE_ORDERED : MOVE_COMPLETED;
+        if (i < 2)
+            move->made_ms = now_ms - (ENGINE_STORE_KEPT_DAYS + 1) * INT64_C(86400000);
+        assert_true(engine_store_write_move(one.store, move, NULL));
+    }
+    assert_true(engine_store_prune(one.store, now_ms / 1000, NULL));
+    engine_start(&two, "two", "/prune/");
+    await(&two, answers);
+    moves = engine_store_list_moves(two.store, FALSE, 10, NULL);
+    assert_int_equal(moves->len, 2);
+    assert_int_equal(((MoveRecord *)moves->pdata[0])->id, 3);
+    assert_int_equal(((MoveRecord *)moves->pdata[1])->id, 2);
+    engine_end(&one);
+    engine_end(&two);
+}
+
 /* A term that is over does not come again, and nothing is written in it. */
 static void test_a_term_that_is_over(void **state)
 {
@@ -460,6 +490,7 @@ int main(void)
         cmocka_unit_test(test_a_long_journal),
         cmocka_unit_test(test_a_term_that_is_over),
         cmocka_unit_test(test_etcd_refuses),
+        cmocka_unit_test(test_prune),
         cmocka_unit_test(test_wishes),
         cmocka_unit_test(test_what_may_come),
         cmocka_unit_test(test_a_record_there_and_back),

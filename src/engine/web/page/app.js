@@ -55,6 +55,7 @@ function facts(cluster) {
     [cluster.leader ? "leads" : cluster.led_by ? `stands by: ${cluster.led_by} leads` : "stands by", cluster.leader ? "good" : "note"],
     cluster.automatic === false && ["moves nothing by itself", "note"],
     cluster.frozen && [`frozen: ${cluster.hold ?? "by a user"}`, "bad"],
+    !cluster.frozen && !cluster.led_by && cluster.hold && [cluster.hold, "bad"],
     [usable === cluster.hosts ? format.plural(cluster.hosts, "host") : `${usable} of ${format.plural(cluster.hosts, "host")} usable`, bad(usable < cluster.hosts)],
     [format.plural(cluster.guests, "guest"), ""],
     [`${cluster.hot} hot`, bad(cluster.hot > 0)],
