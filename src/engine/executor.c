@@ -669,14 +669,25 @@ Executor *executor_new(EngineStore *store, const char *pki_dir, const ExecutorHo
     return executor;
 }
 
+/* Their threads may ask for the list meanwhile, by a hook: what they find is whole. */
+static void join_all(Executor *executor)
+{
+    GPtrArray *runs;
+
+    g_mutex_lock(&executor->lock);
+    executor->stopping = TRUE;
+    g_cond_broadcast(&executor->wake);
+    runs = executor->runs;
+    executor->runs = g_ptr_array_new_with_free_func(run_free);
+    g_mutex_unlock(&executor->lock);
+    g_ptr_array_unref(runs);
+}
+
 void executor_free(Executor *executor)
 {
     if (!executor)
         return;
-    g_mutex_lock(&executor->lock);
-    executor->stopping = TRUE;
-    g_cond_broadcast(&executor->wake);
-    g_mutex_unlock(&executor->lock);
+    join_all(executor);
     g_ptr_array_unref(executor->runs);
     g_mutex_clear(&executor->entering);
     g_mutex_clear(&executor->lock);

@@ -45,6 +45,7 @@ class FakeHost:
         self.stands_still = False       # its figures are those of one moment
         self.still_ms = 0
         self.holds_orders = threading.Event()  # set: an order is on its way until it is cleared
+        self.held: set[str] = set()     # GETs of these paths, too
         self.drops_orders = False       # takes an order, and closes the connection instead of answering
         self.server = None
         self.start()
@@ -246,6 +247,7 @@ class FakeCluster:
         for host in self.hosts.values():
             host.hangs.clear()
             host.holds_orders.clear()
+            host.held.clear()
             if host.socket.exists():
                 host.stop()
 
@@ -282,7 +284,8 @@ class _Handler(BaseHTTPRequestHandler):
         host.requests.append((self.command, self.path))
         while host.hangs.is_set():
             time.sleep(0.05)
-        while host.holds_orders.is_set() and self.command == "POST" and self.path.endswith("/migrate"):
+        while ((host.holds_orders.is_set() and self.command == "POST" and self.path.endswith("/migrate"))
+               or (self.command == "GET" and self.path in host.held)):
             time.sleep(0.05)
         status, answer = host.answer(self.command, self.path, body)
         if host.drops_orders and self.command == "POST" and self.path.endswith("/migrate"):

@@ -487,6 +487,21 @@ def test_metrics_are_as_prometheus_wants_them(cluster, make_engine):
     assert done.returncode == 0 and done.stderr == "", done.stderr
 
 
+def test_ends_while_a_move_is_checked(cluster, make_engine):
+    """What the check looks at is still there."""
+    heat(cluster)
+    engine = usable(make_engine(PATIENT))
+    wait_until(lambda: engine.guest("db1"), "guests")
+    path = "/v1/guests/db1"
+    cluster["hostc"].held.add(path)
+    engine.vmferry("cluster", "move", "db1", "hostb").require()
+    wait_until(lambda: ("GET", path) in cluster["hostc"].requests, "it is checked")
+    engine.process.send_signal(signal.SIGTERM)
+    time.sleep(1)
+    cluster["hostc"].held.clear()
+    assert engine.wait_end() == 0, engine.log()
+
+
 def test_ends_at_once(cluster, make_engine):
     cluster["hostc"].hangs.set()
     engine = make_engine()
