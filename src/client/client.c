@@ -20,6 +20,7 @@ struct Client {
     SoupSession *session;
     GMainContext *context;
     GTlsCertificate *certificate; /* ours; NULL: a Unix socket */
+    GCancellable *stop;           /* ends all calls; NULL: nothing does */
     guint connect_ms, answer_ms, silence_ms;
     gboolean is_engine;
     char *authorization; /* of an engine; NULL: none */
@@ -173,6 +174,11 @@ void client_set_timeouts(Client *client, guint connect_ms, guint answer_ms)
         client->silence_ms = answer_ms;
 }
 
+void client_set_stop(Client *client, GCancellable *stop)
+{
+    g_set_object(&client->stop, stop);
+}
+
 void client_free(Client *client)
 {
     if (!client)
@@ -188,6 +194,7 @@ void client_free(Client *client)
     }
     g_main_context_unref(client->context);
     g_clear_object(&client->certificate);
+    g_clear_object(&client->stop);
     json_decref(client->refusal);
     g_free(client->label);
     g_free(client->base);
@@ -203,8 +210,9 @@ typedef struct {
     GCancellable *cancellable;
     GSource *timer; /* NULL: no limit */
     GAsyncResult *result;
-    guint answer_ms; /* that follow once it is connected */
-    gboolean late, connected;
+    gulong stop_handler; /* of the client's stop; 0: none */
+    guint answer_ms;     /* that follow once it is connected */
+    gboolean late, stopped, connected;
     GTlsCertificateFlags distrust; /* what is wrong with the agent's certificate */
 } Wait;
 
@@ -230,10 +238,19 @@ static void set_timer(Wait *wait, guint ms)
     g_source_attach(wait->timer, wait->client->context);
 }
 
+/* In any thread: the one that waits does the rest. */
+static void on_stop(GCancellable *stop, gpointer context)
+{
+    g_main_context_wakeup(context);
+}
+
 static void wait_begin(Wait *wait, Client *client, guint ms)
 {
     *wait = (Wait){.client = client, .cancellable = g_cancellable_new()};
     set_timer(wait, ms);
+    if (client->stop)
+        wait->stop_handler =
+            g_cancellable_connect(client->stop, G_CALLBACK(on_stop), client->context, NULL);
 }
 
 static void on_result(GObject *source, GAsyncResult *result, gpointer user)
@@ -241,16 +258,27 @@ static void on_result(GObject *source, GAsyncResult *result, gpointer user)
     ((Wait *)user)->result = g_object_ref(result);
 }
 
+static void obey_stop(Wait *wait)
+{
+    if (wait->stopped || !g_cancellable_is_cancelled(wait->client->stop))
+        return;
+    wait->stopped = TRUE;
+    g_cancellable_cancel(wait->cancellable);
+}
+
 static GAsyncResult *wait_for_result(Wait *wait)
 {
-    while (!wait->result)
+    while (!wait->result) {
+        obey_stop(wait);
         g_main_context_iteration(wait->client->context, TRUE);
+    }
     return wait->result;
 }
 
 static void wait_end(Wait *wait)
 {
     set_timer(wait, 0);
+    g_cancellable_disconnect(wait->client->stop, wait->stop_handler);
     g_clear_object(&wait->result);
     g_clear_object(&wait->cancellable);
 }
@@ -320,7 +348,10 @@ static void set_network_error(const Wait *wait, const GError *cause, GError **er
 
 static void set_request_error(const Wait *wait, const GError *cause, GError **error)
 {
-    if (wait->client->certificate)
+    if (wait->stopped)
+        error_set(error, VMFERRY_ERROR_CANCELLED, "what was asked of %s is not waited for any more",
+                  wait->client->label);
+    else if (wait->client->certificate)
         set_network_error(wait, cause, error);
     else
         set_unreachable(wait->client, cause, error);
@@ -428,7 +459,7 @@ static gssize read_some(Client *client, GInputStream *stream, char *buffer, gsiz
     g_input_stream_read_async(stream, buffer, length, G_PRIORITY_DEFAULT, wait.cancellable,
                               on_result, &wait);
     got = g_input_stream_read_finish(stream, wait_for_result(&wait), &cause);
-    if (got < 0 && wait.late)
+    if (got < 0 && (wait.late || wait.stopped))
         set_request_error(&wait, cause, error);
     else if (got < 0)
         error_set(error, VMFERRY_ERROR_DISCONNECTED, "the agent went away");

@@ -125,7 +125,8 @@ static void estimate(gpointer data, gpointer user)
     Engine *engine = user;
     g_autofree char *path = g_strdup_printf("/v1/guests/%s/estimate", job->name);
     g_autoptr(GError) error = NULL;
-    g_autoptr(Client) client = agent_link_open(job->address, engine->settings->pki_dir, &error);
+    g_autoptr(Client) client =
+        agent_link_open(job->address, engine->settings->pki_dir, engine->stop, &error);
     g_autoptr(json_t) answer = NULL;
     EngineEstimate *entry;
 
@@ -221,7 +222,7 @@ static gboolean start_poller(Engine *engine, GError **error)
     engine->minutes = g_new0(EngineMinute, hosts->len + 1);
     engine->rings = g_new0(EngineRing, hosts->len + 1);
     engine->poller = poller_new((const char *const *)addresses->pdata, engine->settings->pki_dir,
-                                engine->settings->interval_ms, &handlers, error);
+                                engine->settings->interval_ms, engine->stop, &handlers, error);
     return engine->poller != NULL;
 }
 
@@ -252,6 +253,7 @@ static Engine *allocate(const EngineSettings *settings)
 
     engine->settings = settings;
     engine->leader = TRUE;
+    engine->stop = g_cancellable_new();
     engine->since_wall = (double)g_get_real_time() / 1e6;
     g_mutex_init(&engine->lock);
     g_cond_init(&engine->wake);
@@ -279,7 +281,7 @@ Engine *engine_new(const EngineSettings *settings, GError **error)
     if (!engine->store || !read_wishes(engine, error) || !read_recent(engine, error))
         return NULL;
     engine->events = open_events(settings);
-    engine->executor = executor_new(engine->store, settings->pki_dir, &hooks);
+    engine->executor = executor_new(engine->store, settings->pki_dir, engine->stop, &hooks);
     if (!start_poller(engine, error) || !executor_resume(engine->executor, error))
         return NULL;
     engine->thinker = thread_start("think", think, engine, error);
@@ -292,6 +294,7 @@ static void stop_threads(Engine *engine)
     engine->stopping = TRUE;
     g_cond_broadcast(&engine->wake);
     g_mutex_unlock(&engine->lock);
+    g_cancellable_cancel(engine->stop);
     if (engine->thinker)
         g_thread_join(engine->thinker);
     g_thread_pool_free(engine->estimators, FALSE, TRUE);
@@ -317,6 +320,7 @@ void engine_free(Engine *engine)
     g_hash_table_unref(engine->closed);
     g_hash_table_unref(engine->governed);
     model_free(engine->model);
+    g_object_unref(engine->stop);
     engine_store_close(engine->store);
     g_clear_pointer(&engine->events, event_log_close);
     g_mutex_clear(&engine->lock);

@@ -55,6 +55,7 @@ struct Engine {
     Executor *executor;
     Poller *poller;
     GThreadPool *estimators;
+    GCancellable *stop; /* cancelled when it ends: no agent is waited for any more */
 
     GMutex lock; /* of all below */
     GCond wake;
@@ -77,7 +78,7 @@ struct Engine {
     double plan_wall;
     double thought_ms; /* how long the newest took */
     double since_wall;
-    char *broken; /* why the store cannot be written to, or NULL */
+    char *broken;   /* why the store cannot be written to, or NULL */
     gboolean leader;
 
     GThread *thinker;

@@ -19,6 +19,8 @@
  */
 #pragma once
 
+#include <gio/gio.h>
+
 #include "engine/store.h"
 
 /* For so long an order may be on its way to an agent after whoever gave it is gone. */
@@ -46,7 +48,9 @@ typedef struct {
 
 typedef struct Executor Executor;
 
-Executor *executor_new(EngineStore *store, const char *pki_dir, const ExecutorHooks *hooks);
+/* *stop*: cancelled when the engine ends. */
+Executor *executor_new(EngineStore *store, const char *pki_dir, GCancellable *stop,
+                       const ExecutorHooks *hooks);
 
 /* Begins with what the journal has open, without ordering anything.  Before the first executor_begin(). */
 gboolean executor_resume(Executor *executor, GError **error);
@@ -68,6 +72,7 @@ GPtrArray *executor_list(Executor *executor);
 /* The newest progress of an open one, or NULL; free with json_decref(). */
 json_t *executor_get_progress(Executor *executor, gint64 id);
 
-/* Waits for the threads; moves go on without us. */
+/* Waits for the threads, which wait for no agent once *stop* is cancelled; moves go on without us, and an order that was
+ * not answered is settled at the next start. */
 void executor_free(Executor *executor);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(Executor, executor_free)

@@ -43,6 +43,7 @@ class FakeHost:
         self.stands_still = False       # its figures are those of one moment
         self.still_ms = 0
         self.drops_orders = False       # takes an order, and closes the connection instead of answering
+        self.hangs_after_orders = False # takes an order, and answers nothing from then on
         self.server = None
         self.start()
 
@@ -275,6 +276,10 @@ class _Handler(BaseHTTPRequestHandler):
             host.drops_orders = False
             self.close_connection = True
             return
+        if host.hangs_after_orders and self.command == "POST" and self.path.endswith("/migrate"):
+            host.hangs.set()
+        while host.hangs.is_set():
+            time.sleep(0.05)
         lines = answer if isinstance(answer, list) else [answer]
         text = "".join(json.dumps(line) + "\n" for line in lines).encode()
         with contextlib.suppress(BrokenPipeError):  # an engine that was killed, or has waited enough
