@@ -19,7 +19,14 @@
 
 double engine_now_ms(void)
 {
-    return clock_ns_to_ms(clock_boot_ns());
+    static gsize known;
+    static double began; /* when CLOCK_BOOTTIME was 0 */
+
+    if (g_once_init_enter(&known)) {
+        began = (double)engine_wall_ms() - clock_ns_to_ms(clock_boot_ns());
+        g_once_init_leave(&known, 1);
+    }
+    return began + clock_ns_to_ms(clock_boot_ns());
 }
 
 gint64 engine_wall_ms(void)
@@ -278,7 +285,8 @@ Engine *engine_new(const EngineSettings *settings, GError **error)
 
     client_prepare();
     engine->store = engine_store_open(settings->store, error);
-    if (!engine->store || !read_wishes(engine, error) || !read_recent(engine, error))
+    if (!engine->store || !read_wishes(engine, error) || !read_recent(engine, error) ||
+        !engine_read_daily(engine, error))
         return NULL;
     engine->events = open_events(settings);
     engine->executor = executor_new(engine->store, settings->pki_dir, engine->stop, &hooks);
@@ -307,6 +315,8 @@ void engine_free(Engine *engine)
     if (!engine)
         return;
     stop_threads(engine);
+    if (engine->thinker)
+        engine_keep_daily(engine, TRUE);
     engine_plan_free(engine->plan);
     json_decref(engine->plan_json);
     json_decref(engine->hot);

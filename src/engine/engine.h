@@ -17,7 +17,8 @@
  * One lock holds the model, the plan and what users have said; it is never held across a request to an agent.  Order of
  * locks: engine, executor, store.
  *
- * Limits: a thread a host.  What a guest needed at which hour of the day is forgotten when the engine ends.
+ * Limits: a thread a host.  What a guest needed at which hour of the day is written once an hour and when the engine ends: one that
+ * is killed has lost up to an hour of that.
  */
 #pragma once
 

@@ -78,6 +78,7 @@ struct Engine {
     double plan_wall;
     double thought_ms; /* how long the newest took */
     double since_wall;
+    double kept_ms; /* when engine_keep_daily() wrote last */
     char *broken;   /* why the store cannot be written to, or NULL */
     gboolean leader;
 
@@ -111,6 +112,11 @@ void engine_note_history(Engine *engine, guint index);
 
 /* ---- without ---- */
 
+/* engine_past.c: what was at which hour of the day, read at the start … */
+gboolean engine_read_daily(Engine *engine, GError **error);
+/* … and written once an hour, or *at_once*; what is too old to be kept goes then. */
+void engine_keep_daily(Engine *engine, gboolean at_once);
+
 /* engine_think.c: once a second. */
 void engine_think(Engine *engine);
 
@@ -122,7 +128,7 @@ void engine_govern_move(const MoveRecord *record, json_t *progress, ExecutorWord
                         gpointer user);
 void engine_note_move(const MoveRecord *record, gpointer user);
 
-/* CLOCK_BOOTTIME, in ms. */
+/* In ms since 1970, by the wall clock as it was when this was first called and CLOCK_BOOTTIME since: never jumps. */
 double engine_now_ms(void);
 /* Since 1970. */
 gint64 engine_wall_ms(void);

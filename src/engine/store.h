@@ -2,8 +2,8 @@
  * What the engine must not forget
  *
  * Theory of operation: one SQLite database in WAL mode, of which one engine at a time has the lock.  It holds
- * the rules and promises, what is frozen and drained, the journal of moves (move_record.h) and a minute's means
- * of the hosts' figures.  One connection, serialized by a lock here: writes are few, and each is on the disk
+ * the rules and promises, what is frozen and drained, the journal of moves (move_record.h), a minute's means of the
+ * hosts' figures, and what guests needed at which hour of the day.  One connection, serialized by a lock here: writes are few, and each is on the disk
  * when its function returns.
  *
  * A database that is damaged, read-only, somebody else's, or from a newer version is refused when it is opened,
@@ -15,10 +15,12 @@
  */
 #pragma once
 
+#include "engine/daily.h"
 #include "engine/move_record.h"
 #include "engine/rules.h"
 
-#define ENGINE_STORE_VERSION 1
+/* 2: the table "daily" */
+#define ENGINE_STORE_VERSION 2
 /* Of the journal and of the figures; older ones go. */
 #define ENGINE_STORE_KEPT_DAYS 30
 
@@ -81,6 +83,10 @@ gboolean engine_store_add_history(EngineStore *store, const char *host, const Hi
                                   GError **error);
 GArray *engine_store_read_history(EngineStore *store, const char *host, gint64 since_s,
                                   GError **error); /* of HistoryPoint, the oldest first */
+
+/* What was at this time of the day: *daily* has a Daily for each guest's id.  All are written, or none. */
+gboolean engine_store_write_daily(EngineStore *store, GHashTable *daily, GError **error);
+GHashTable *engine_store_read_daily(EngineStore *store, GError **error); /* guest's id → Daily */
 
 /* Forgets what is older than ENGINE_STORE_KEPT_DAYS. */
 gboolean engine_store_prune(EngineStore *store, gint64 now_s, GError **error);

@@ -1,6 +1,8 @@
 """The engine with agents that are none (fake_agents.py): what it believes, decides, writes down and takes up again."""
 
+import contextlib
 import json
+import sqlite3
 import subprocess
 import time
 import urllib.error
@@ -272,6 +274,31 @@ def test_a_move_that_is_refused(cluster, make_engine):
     assert move["state"] == "refused" and "device of the host" in move["problem"]
     time.sleep(1)
     assert cluster.orders == [] and len(engine.moves()) <= 6
+
+
+def readings(engine) -> dict:
+    """Of each guest that the store knows: how many readings of its CPUs, in all hours of the day."""
+    with contextlib.closing(sqlite3.connect(engine.store)) as store:
+        rows = store.execute("SELECT guest, figures FROM daily").fetchall()
+    return {guest: sum(hour[0] for hour in json.loads(figures)["cpu"]["hours"] if hour)
+            for guest, figures in rows}
+
+
+def test_hours_of_the_day_outlive_a_restart(cluster, make_engine):
+    here, gone = cluster["hosta"].add("web1", 0.5), cluster["hosta"].add("web2", 0.5)
+    engine = usable(make_engine(PATIENT))
+    wait_until(lambda: len(engine.show("guests")["guests"]) == 2, "guests")
+    time.sleep(1)
+    assert engine.stop() == 0
+    before = readings(engine)
+    assert set(before) == {here.id, gone.id} and before[here.id] > 3
+    del cluster["hosta"].guests["web2"]
+    engine.start().wait_ready()
+    wait_until(lambda: engine.guest("web1"), "the guest")
+    assert engine.stop() == 0
+    after = readings(engine)
+    # Counted on, and what is not there now is not forgotten.
+    assert after[here.id] > before[here.id] and after[gone.id] == before[gone.id]
 
 
 def test_a_store_that_cannot_be_used(cluster, make_engine, tmp_path):
