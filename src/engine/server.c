@@ -120,10 +120,13 @@ static gboolean has_certificate(const EngineServer *server, SoupServerMessage *m
     return subject && is_named(subject, allow);
 }
 
-/* NULL: whoever sends it may; else why not. */
+/* NULL: whoever sends it may; else why not.  Who gives a token that is wrong is told so at once, and not only where one
+ * is needed. */
 static const char *find_lack(const EngineServer *server, SoupServerMessage *message,
                              gboolean changes)
 {
+    if (server->token && header_of(message, "Authorization") && !has_token(server, message))
+        return "the token that was given is not the engine's";
     if (!server->is_local && !has_token(server, message) && !has_certificate(server, message))
         return "a certificate of the cluster's CA, or the token, is needed";
     if (changes && server->is_local && server->token && !has_token(server, message))
