@@ -49,8 +49,8 @@ Client *client_new_tls(const char *address, const char *pki, GError **error);
 #define CLIENT_DEFAULT_ENGINE "127.0.0.1:4750"
 
 /* To the engine at *address* (HOST[:PORT]; NULL for VMFERRY_ENGINE or, without that, the default): over HTTP on a
- * loopback address, elsewhere over HTTPS with the certificate in *pki*, if there is one, as in client_new_tls().
- * *token_file* (NULL for VMFERRY_TOKEN_FILE, or none): its token. */
+ * loopback address, elsewhere over HTTPS with the certificate in *pki*, as in client_new_tls(); with a token only the CA's
+ * has to be there.  *token_file* (NULL for VMFERRY_TOKEN_FILE, or none): its token. */
 Client *client_new_engine(const char *address, const char *pki, const char *token_file,
                           GError **error);
 

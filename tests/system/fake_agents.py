@@ -5,6 +5,7 @@ import contextlib
 import json
 import socket
 import socketserver
+import ssl
 import threading
 import time
 from http.server import BaseHTTPRequestHandler
@@ -51,9 +52,12 @@ class FakeHost:
     def address(self) -> str:
         return f"unix:{self.socket}"
 
-    def start(self) -> None:
+    def _listen(self):
         self.socket.unlink(missing_ok=True)
-        self.server = _Server(str(self.socket), self)
+        return _Server(str(self.socket), self)
+
+    def start(self) -> None:
+        self.server = self._listen()
         threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.05},
                          daemon=True).start()
 
@@ -64,6 +68,7 @@ class FakeHost:
         for connection in list(self.server.connections):
             with contextlib.suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
+        self.server = None
         self.socket.unlink(missing_ok=True)
 
     def add(self, name: str, cpu: float, **options) -> FakeGuest:
@@ -160,6 +165,23 @@ class FakeHost:
         return 404, _error("not-found", "there is no such path")
 
 
+class FakeTlsHost(FakeHost):
+    """The same over HTTPS at a loopback address, for those who have a certificate of the CA."""
+
+    def __init__(self, cluster: "FakeCluster", name: str, pki):
+        """*pki*: the folder of its certificate."""
+        self.pki, self.port = pki, free_port()
+        self.callers: set[str] = set()  # the names in the certificates that it was shown
+        super().__init__(cluster, name)
+
+    @property
+    def address(self) -> str:
+        return f"127.0.0.1:{self.port}"
+
+    def _listen(self):
+        return _TlsServer(self)
+
+
 class FakeCluster:
     """Hosts by name, and the moves between them."""
 
@@ -235,7 +257,7 @@ class FakeCluster:
     def close(self) -> None:
         for host in self.hosts.values():
             host.hangs.clear()
-            if host.socket.exists():
+            if host.server:
                 host.stop()
 
 
@@ -259,6 +281,34 @@ class _Server(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
     def shutdown_request(self, request):
         self.connections.discard(request)
         super().shutdown_request(request)
+
+
+class _TlsServer(socketserver.ThreadingMixIn, socketserver.TCPServer):
+    daemon_threads = True
+    allow_reuse_address = True
+    request_queue_size = 64
+
+    def __init__(self, host: FakeTlsHost):
+        self.context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=host.pki / "ca.crt")
+        self.context.verify_mode = ssl.CERT_REQUIRED
+        self.context.load_cert_chain(host.pki / "host.crt", host.pki / "host.key")
+        super().__init__(("127.0.0.1", host.port), _TlsHandler)
+        self.host = host
+        self.connections = set()
+
+    def get_request(self):
+        plain, address = super().get_request()
+        # The handshake is made by the connection's thread.
+        secured = self.context.wrap_socket(plain, server_side=True, do_handshake_on_connect=False)
+        self.connections.add(secured)
+        return secured, address
+
+    def shutdown_request(self, request):
+        self.connections.discard(request)
+        super().shutdown_request(request)
+
+    def handle_error(self, request, client_address):
+        pass  # a handshake that failed
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -296,6 +346,15 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, *_) -> None:
         pass
+
+
+class _TlsHandler(_Handler):
+    def setup(self):
+        self.request.settimeout(20)
+        self.request.do_handshake()
+        self.server.host.callers |= {value for part in self.request.getpeercert()["subject"]
+                                     for key, value in part if key == "commonName"}
+        super().setup()
 
 
 def free_port() -> int:
