@@ -189,6 +189,7 @@ class FakeCluster:
         self.folder = folder
         self.hosts: dict[str, FakeHost] = {}
         self.move_seconds = 1.0
+        self.round_bytes = 1000
         self.fail_moves: str | None = None
         self.estimates: dict[str, dict] = {}
         self.cancelled: set[str] = set()
@@ -226,7 +227,7 @@ class FakeCluster:
             activity = f"{next(self.numbers):032x}"
             guest.activity = {"id": activity, "kind": "migrate", "started": 1,
                               "destination": destination,
-                              "progress": {"phase": "precopy", "round_bytes": 1000,
+                              "progress": {"phase": "precopy", "round_bytes": self.round_bytes,
                                            "round_bytes_done": 10, "bytes_per_second": 5e6}}
         threading.Thread(target=self._move, args=(source, guest, destination), daemon=True).start()
         return 202, {"guest": guest.name, "destination": destination, "activity": activity}

@@ -508,7 +508,8 @@ def test_ends_at_once(cluster, make_engine):
 def test_ends_while_an_order_is_not_answered(cluster, make_engine):
     """Whether its agent has taken it is not known then; the next start finds out."""
     heat(cluster)
-    cluster.move_seconds = 3
+    cluster.move_seconds = 5
+    cluster.round_bytes = 10**10  # most of it is still to be done
     engine = make_engine()
     cluster["hosta"].hangs_after_orders = True
     wait_until(lambda: cluster.orders, "a move is ordered", 15)
@@ -517,7 +518,8 @@ def test_ends_while_an_order_is_not_answered(cluster, make_engine):
     assert time.monotonic() - start < 2
     cluster["hosta"].hangs_after_orders = False
     cluster["hosta"].hangs.clear()
-    engine.settings["engine"]["automatic"] = "false"
+    # So slow that it does not know for some time whether the move is worth anything: it is not called off for that.
+    engine.settings["engine"].update(automatic="false", interval="1s")
     engine.start().wait_ready()
     move = settled(engine)[0]
     assert move["state"] == "completed" and len(cluster.orders) == len(cluster.done) == 1
