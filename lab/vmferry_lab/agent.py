@@ -39,6 +39,12 @@ class Pki:
     def folder(self, host: str) -> Path:
         return self.directory / host
 
+    def host(self, name: str, *names: str) -> Path:
+        """The folder of one more host, whose certificate is for *names*, too; made when it is asked for."""
+        if not self.folder(name).exists():
+            self._run("issue", name, *names, "--dir", self.directory / "ca", "--out", self.folder(name))
+        return self.folder(name)
+
     def engine(self, name: str) -> Path:
         """The folder of one who only uses the agents' API; made when it is asked for."""
         folder = self.directory / f"engine-{name}"

@@ -24,7 +24,12 @@ class Engine:
                                     "store": self.store, "name": "engine1"}}
         for group, keys in (settings or {}).items():
             self.settings.setdefault(group, {}).update(keys)
+        self.user_env: dict[str, str] = {}  # of its users' commands: certificates, a token
         self.process: subprocess.Popen | None = None
+
+    @property
+    def address(self) -> str:
+        return self.settings["engine"]["listen"]
 
     def start(self, env: dict | None = None) -> "Engine":
         self.config.write_text("".join(
@@ -63,7 +68,7 @@ class Engine:
         done = subprocess.run(
             self.wrap([vmferry_program(), *map(str, words)]), capture_output=True, text=True,
             stdin=subprocess.DEVNULL, timeout=timeout,
-            env={**os.environ, "VMFERRY_ENGINE": f"127.0.0.1:{self.port}"})
+            env={**os.environ, "VMFERRY_ENGINE": self.address, **self.user_env})
         return Result(done.returncode, done.stdout, done.stderr)
 
     # ---- what it shows ----

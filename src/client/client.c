@@ -4,6 +4,7 @@
 #include <gio/gunixsocketaddress.h>
 #include <libsoup/soup.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/error.h"
 #include "base/fd.h"
@@ -19,7 +20,9 @@ struct Client {
     char *base;  /* of URIs */
     SoupSession *session;
     GMainContext *context;
-    GTlsCertificate *certificate; /* ours; NULL: a Unix socket */
+    gboolean secure;              /* HTTPS */
+    GTlsCertificate *certificate; /* ours; NULL: none is shown */
+    GCancellable *stop;           /* ends all calls; NULL: nothing does */
     guint connect_ms, answer_ms, silence_ms;
     gboolean is_engine;
     char *authorization; /* of an engine; NULL: none */
@@ -77,23 +80,46 @@ Client *client_new(const char *socket)
     return client;
 }
 
+static GTlsDatabase *load_ca(const char *pki, GError **error)
+{
+    g_autofree char *ca = g_build_filename(pki, "ca.crt", NULL);
+    g_autofree char *path = g_canonicalize_filename(ca, NULL);
+
+    return g_tls_file_database_new(path, error);
+}
+
 /* Checks the folder as an agent would, with its words. */
 static gboolean load_certificate(Client *client, const char *pki, GTlsDatabase **ret_ca,
                                  GError **error)
 {
-    g_autofree char *ca = g_build_filename(pki, "ca.crt", NULL);
-    g_autofree char *ca_path = g_canonicalize_filename(ca, NULL);
     g_autofree char *certificate = g_build_filename(pki, "host.crt", NULL);
     g_autofree char *key = g_build_filename(pki, "host.key", NULL);
     g_autoptr(TlsIdentity) identity = tls_identity_load(pki, error);
 
     if (!identity) {
-        g_prefix_error(error, "the certificate to show to agents (--pki, made by `vmferry pki "
-                              "engine NAME` or `vmferry pki issue HOST`) cannot be used: ");
+        g_prefix_error(error,
+                       "the certificate to show to %s (--pki, made by `vmferry pki engine NAME` or "
+                       "`vmferry pki issue HOST`) cannot be used: ",
+                       client->is_engine ? "the engine" : "agents");
         return FALSE;
     }
     client->certificate = g_tls_certificate_new_from_files(certificate, key, error);
-    *ret_ca = client->certificate ? g_tls_file_database_new(ca_path, error) : NULL;
+    *ret_ca = client->certificate ? load_ca(pki, error) : NULL;
+    return *ret_ca != NULL;
+}
+
+/* Who has a token needs no certificate, but that of the CA that the engine's is of. */
+static gboolean load_trust(Client *client, const char *pki, GTlsDatabase **ret_ca, GError **error)
+{
+    g_autofree char *certificate = g_build_filename(pki, "host.crt", NULL);
+
+    client->secure = TRUE;
+    if (!client->authorization || access(certificate, F_OK) == 0)
+        return load_certificate(client, pki, ret_ca, error);
+    *ret_ca = load_ca(pki, error);
+    if (!*ret_ca)
+        g_prefix_error(error, "the CA's certificate, by which the engine's is checked (ca.crt in "
+                              "the folder of --pki), cannot be used: ");
     return *ret_ca != NULL;
 }
 
@@ -106,6 +132,7 @@ Client *client_new_tls(const char *address_text, const char *pki, GError **error
     if (!address_parse(address_text, CLIENT_DEFAULT_PORT, &address, error) ||
         !load_certificate(client, choose(pki, "VMFERRY_PKI", CLIENT_DEFAULT_PKI), &ca, error))
         return NULL;
+    client->secure = TRUE;
     client->label = g_strdup(address.label);
     client->base = g_strdup_printf(strchr(address.host, ':') ? "https://[%s]:%u" : "https://%s:%u",
                                    address.host, address.port);
@@ -150,10 +177,9 @@ Client *client_new_engine(const char *address_text, const char *pki, const char 
         !read_token(client, choose(token_file, "VMFERRY_TOKEN_FILE", NULL), error))
         return NULL;
     local = is_loopback(address.host);
-    if (!local &&
-        !load_certificate(client, choose(pki, "VMFERRY_PKI", CLIENT_DEFAULT_PKI), &ca, error))
-        return NULL;
     client->is_engine = TRUE;
+    if (!local && !load_trust(client, choose(pki, "VMFERRY_PKI", CLIENT_DEFAULT_PKI), &ca, error))
+        return NULL;
     client->label = g_strdup(address.label);
     client->base = g_strdup_printf(strchr(address.host, ':') ? "%s://[%s]:%u" : "%s://%s:%u",
                                    local ? "http" : "https", address.host, address.port);
@@ -173,6 +199,11 @@ void client_set_timeouts(Client *client, guint connect_ms, guint answer_ms)
         client->silence_ms = answer_ms;
 }
 
+void client_set_stop(Client *client, GCancellable *stop)
+{
+    g_set_object(&client->stop, stop);
+}
+
 void client_free(Client *client)
 {
     if (!client)
@@ -188,6 +219,7 @@ void client_free(Client *client)
     }
     g_main_context_unref(client->context);
     g_clear_object(&client->certificate);
+    g_clear_object(&client->stop);
     json_decref(client->refusal);
     g_free(client->label);
     g_free(client->base);
@@ -203,8 +235,9 @@ typedef struct {
     GCancellable *cancellable;
     GSource *timer; /* NULL: no limit */
     GAsyncResult *result;
-    guint answer_ms; /* that follow once it is connected */
-    gboolean late, connected;
+    gulong stop_handler; /* of the client's stop; 0: none */
+    guint answer_ms;     /* that follow once it is connected */
+    gboolean late, stopped, connected;
     GTlsCertificateFlags distrust; /* what is wrong with the agent's certificate */
 } Wait;
 
@@ -230,10 +263,19 @@ static void set_timer(Wait *wait, guint ms)
     g_source_attach(wait->timer, wait->client->context);
 }
 
+/* In any thread: the one that waits does the rest. */
+static void on_stop(GCancellable *stop, gpointer context)
+{
+    g_main_context_wakeup(context);
+}
+
 static void wait_begin(Wait *wait, Client *client, guint ms)
 {
     *wait = (Wait){.client = client, .cancellable = g_cancellable_new()};
     set_timer(wait, ms);
+    if (client->stop)
+        wait->stop_handler =
+            g_cancellable_connect(client->stop, G_CALLBACK(on_stop), client->context, NULL);
 }
 
 static void on_result(GObject *source, GAsyncResult *result, gpointer user)
@@ -241,16 +283,27 @@ static void on_result(GObject *source, GAsyncResult *result, gpointer user)
     ((Wait *)user)->result = g_object_ref(result);
 }
 
+static void obey_stop(Wait *wait)
+{
+    if (wait->stopped || !g_cancellable_is_cancelled(wait->client->stop))
+        return;
+    wait->stopped = TRUE;
+    g_cancellable_cancel(wait->cancellable);
+}
+
 static GAsyncResult *wait_for_result(Wait *wait)
 {
-    while (!wait->result)
+    while (!wait->result) {
+        obey_stop(wait);
         g_main_context_iteration(wait->client->context, TRUE);
+    }
     return wait->result;
 }
 
 static void wait_end(Wait *wait)
 {
     set_timer(wait, 0);
+    g_cancellable_disconnect(wait->client->stop, wait->stop_handler);
     g_clear_object(&wait->result);
     g_clear_object(&wait->cancellable);
 }
@@ -292,35 +345,39 @@ static const char *describe_distrust(GTlsCertificateFlags flags)
 static void set_network_error(const Wait *wait, const GError *cause, GError **error)
 {
     const char *label = wait->client->label;
+    const char *who = wait->client->is_engine ? "engine" : "agent";
+    const char *listening = wait->client->is_engine ? "is `listen` set in its engine.conf?"
+                                                    : "is `api` set in its agent.conf?";
 
     if (wait->late && !wait->connected)
         error_set(error, VMFERRY_ERROR_TIMEOUT,
-                  "cannot reach the agent at %s: nobody answers there (a firewall? is `api` set in "
-                  "its agent.conf?)",
-                  label);
+                  "cannot reach the %s at %s: nobody answers there (a firewall? %s)", who, label,
+                  listening);
     else if (wait->late)
-        error_set(error, VMFERRY_ERROR_TIMEOUT, "the agent at %s does not answer in time", label);
+        error_set(error, VMFERRY_ERROR_TIMEOUT, "the %s at %s does not answer in time", who, label);
     else if (wait->distrust)
-        error_set(error, VMFERRY_ERROR_REFUSED, "the agent at %s: %s", label,
+        error_set(error, VMFERRY_ERROR_REFUSED, "the %s at %s: %s", who, label,
                   describe_distrust(wait->distrust));
     else if (cause->domain == G_TLS_ERROR)
         error_set(error, VMFERRY_ERROR_REFUSED,
-                  "the agent at %s does not take our certificate, or speaks no TLS there: %s",
+                  "the %s at %s does not take our certificate, or speaks no TLS there: %s", who,
                   label, cause->message);
     else if (wait->connected)
         error_set(error, VMFERRY_ERROR_DISCONNECTED,
-                  "the agent at %s closed the connection: it does not take our certificate (of "
+                  "the %s at %s closed the connection: it does not take our certificate (of "
                   "another CA, expired?), is busy, or was stopped (%s)",
-                  label, cause->message);
+                  who, label, cause->message);
     else
-        error_set(error, VMFERRY_ERROR_DISCONNECTED,
-                  "cannot reach the agent at %s: %s (is `api` set in its agent.conf?)", label,
-                  cause->message);
+        error_set(error, VMFERRY_ERROR_DISCONNECTED, "cannot reach the %s at %s: %s (%s)", who,
+                  label, cause->message, listening);
 }
 
 static void set_request_error(const Wait *wait, const GError *cause, GError **error)
 {
-    if (wait->client->certificate)
+    if (wait->stopped)
+        error_set(error, VMFERRY_ERROR_CANCELLED, "what was asked of %s is not waited for any more",
+                  wait->client->label);
+    else if (wait->client->secure)
         set_network_error(wait, cause, error);
     else
         set_unreachable(wait->client, cause, error);
@@ -388,8 +445,11 @@ static gboolean on_distrust(SoupMessage *message, GTlsCertificate *certificate,
 static gboolean on_certificate_wanted(SoupMessage *message, GTlsClientConnection *connection,
                                       gpointer user)
 {
-    soup_message_set_tls_client_certificate(message, ((Wait *)user)->client->certificate);
-    return TRUE;
+    GTlsCertificate *ours = ((Wait *)user)->client->certificate;
+
+    if (ours)
+        soup_message_set_tls_client_certificate(message, ours);
+    return ours != NULL;
 }
 
 static GInputStream *send_request(Client *client, SoupMessage *message, GError **error)
@@ -428,7 +488,7 @@ static gssize read_some(Client *client, GInputStream *stream, char *buffer, gsiz
     g_input_stream_read_async(stream, buffer, length, G_PRIORITY_DEFAULT, wait.cancellable,
                               on_result, &wait);
     got = g_input_stream_read_finish(stream, wait_for_result(&wait), &cause);
-    if (got < 0 && wait.late)
+    if (got < 0 && (wait.late || wait.stopped))
         set_request_error(&wait, cause, error);
     else if (got < 0)
         error_set(error, VMFERRY_ERROR_DISCONNECTED, "the agent went away");

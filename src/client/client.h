@@ -4,12 +4,12 @@
  * HTTP over the Unix socket of the local one, or HTTPS to one on another host; blocking.  Errors of
  * the agent come back with its code and message.  VMFERRY_ERROR_DISCONNECTED: no agent, or it went
  * away.  Over the network also VMFERRY_ERROR_TIMEOUT, and VMFERRY_ERROR_REFUSED where either side
- * does not trust the other's certificate.
+ * does not trust the other's certificate.  VMFERRY_ERROR_CANCELLED where its owner has asked for that.
  *
  * Theory of operation: each call runs libsoup in a main context of the client's own until it is
  * answered or too late; no thread, and no other main loop, has a part in it.
  *
- * Threads: one at a time.
+ * Threads: one at a time; what client_set_stop() was given may be cancelled in any.
  */
 #pragma once
 
@@ -49,14 +49,18 @@ Client *client_new_tls(const char *address, const char *pki, GError **error);
 #define CLIENT_DEFAULT_ENGINE "127.0.0.1:4750"
 
 /* To the engine at *address* (HOST[:PORT]; NULL for VMFERRY_ENGINE or, without that, the default): over HTTP on a
- * loopback address, elsewhere over HTTPS with the certificate in *pki*, if there is one, as in client_new_tls().
- * *token_file* (NULL for VMFERRY_TOKEN_FILE, or none): its token. */
+ * loopback address, elsewhere over HTTPS with the certificate in *pki*, as in client_new_tls(); with a token only the CA's
+ * has to be there.  *token_file* (NULL for VMFERRY_TOKEN_FILE, or none): its token. */
 Client *client_new_engine(const char *address, const char *pki, const char *token_file,
                           GError **error);
 
 /* In place of the constants above, in ms; 0: no limit.  Over a Unix socket, where there are none, *answer_ms* counts
  * between two pieces of an answer, too. */
 void client_set_timeouts(Client *client, guint connect_ms, guint answer_ms);
+
+/* Once *stop* (a reference is kept) is cancelled, in any thread, the call that is under way and all later ones end with
+ * VMFERRY_ERROR_CANCELLED.  Whether a request that was sent already has been carried out is not known then. */
+void client_set_stop(Client *client, GCancellable *stop);
 
 void client_free(Client *client);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(Client, client_free)

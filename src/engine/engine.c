@@ -17,7 +17,14 @@
 
 double engine_now_ms(void)
 {
-    return clock_ns_to_ms(clock_boot_ns());
+    static gsize known;
+    static double began; /* when CLOCK_BOOTTIME was 0 */
+
+    if (g_once_init_enter(&known)) {
+        began = (double)engine_wall_ms() - clock_ns_to_ms(clock_boot_ns());
+        g_once_init_leave(&known, 1);
+    }
+    return began + clock_ns_to_ms(clock_boot_ns());
 }
 
 gint64 engine_wall_ms(void)
@@ -123,7 +130,8 @@ static void estimate(gpointer data, gpointer user)
     Engine *engine = user;
     g_autofree char *path = g_strdup_printf("/v1/guests/%s/estimate", job->name);
     g_autoptr(GError) error = NULL;
-    g_autoptr(Client) client = agent_link_open(job->address, engine->settings->pki_dir, &error);
+    g_autoptr(Client) client =
+        agent_link_open(job->address, engine->settings->pki_dir, engine->stop, &error);
     g_autoptr(json_t) answer = NULL;
     EngineEstimate *entry;
 
@@ -205,7 +213,7 @@ static gboolean start_poller(Engine *engine, GError **error)
     engine->minutes = g_new0(EngineMinute, hosts->len + 1);
     engine->rings = g_new0(EngineRing, hosts->len + 1);
     engine->poller = poller_new((const char *const *)addresses->pdata, engine->settings->pki_dir,
-                                engine->settings->interval_ms, &handlers, error);
+                                engine->settings->interval_ms, engine->stop, &handlers, error);
     return engine->poller != NULL;
 }
 
@@ -235,6 +243,7 @@ static Engine *allocate(const EngineSettings *settings)
     Engine *engine = g_new0(Engine, 1);
 
     engine->settings = settings;
+    engine->stop = g_cancellable_new();
     engine->since_wall = (double)g_get_real_time() / 1e6;
     g_mutex_init(&engine->lock);
     g_cond_init(&engine->wake);
@@ -259,10 +268,10 @@ Engine *engine_new(const EngineSettings *settings, GError **error)
 
     client_prepare();
     engine->store = open_store(settings, error);
-    if (!engine->store || !engine_reload(engine, error))
+    if (!engine->store || !engine_reload(engine, error) || !engine_read_daily(engine, error))
         return NULL;
     engine->events = open_events(settings);
-    engine->executor = executor_new(engine->store, settings->pki_dir, &hooks);
+    engine->executor = executor_new(engine->store, settings->pki_dir, engine->stop, &hooks);
     if (!start_poller(engine, error) || !engine_follow_store(engine, error))
         return NULL;
     engine->thinker = thread_start("think", think, engine, error);
@@ -275,6 +284,7 @@ static void stop_threads(Engine *engine)
     engine->stopping = TRUE;
     g_cond_broadcast(&engine->wake);
     g_mutex_unlock(&engine->lock);
+    g_cancellable_cancel(engine->stop);
     if (engine->thinker)
         g_thread_join(engine->thinker);
     g_thread_pool_free(engine->estimators, FALSE, TRUE);
@@ -287,6 +297,8 @@ void engine_free(Engine *engine)
     if (!engine)
         return;
     stop_threads(engine);
+    if (engine->thinker)
+        engine_keep_daily(engine, TRUE);
     engine_plan_free(engine->plan);
     json_decref(engine->plan_json);
     json_decref(engine->hot);
@@ -300,6 +312,7 @@ void engine_free(Engine *engine)
     g_hash_table_unref(engine->closed);
     g_hash_table_unref(engine->governed);
     model_free(engine->model);
+    g_object_unref(engine->stop);
     engine_store_close(engine->store);
     g_clear_pointer(&engine->events, event_log_close);
     g_mutex_clear(&engine->lock);

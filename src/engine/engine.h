@@ -24,7 +24,8 @@
  * locks: engine, executor, store.
  *
  * Limits: with etcd a user's change, and what the leader notes of others, is written with that lock held, for up to a third
- * of the lease, at most 3 s, where etcd has just gone.  A thread a host.  What a guest needed at which hour of the day is forgotten when the engine ends.
+ * of the lease, at most 3 s, where etcd has just gone.  A thread a host.  What a guest needed at which hour of the day is written once an hour and
+ * when the engine ends: one that is killed has lost up to an hour of that.
  */
 #pragma once
 

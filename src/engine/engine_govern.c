@@ -84,6 +84,17 @@ static gboolean can_stop(json_t *progress)
     return g_strv_contains(early, json_text_or(progress, "phase", "connect"));
 }
 
+/* What a person wants is needed as long as they want it.  An engine that has just started does not know yet whether the
+ * source is hot, and a move that goes on meanwhile was worth it to the one before. */
+static gboolean is_needed(const Engine *engine, const MoveRecord *record, guint from)
+{
+    const ModelHost *source = engine->model->hosts->pdata[from];
+
+    return record->by != MOVE_BY_ENGINE || !engine->plan ||
+           source->cpu.length < engine->settings->thresholds.n ||
+           planner_is_hot(engine->plan, from);
+}
+
 void engine_govern_move(const MoveRecord *record, json_t *progress, ExecutorWord *word,
                         gpointer user)
 {
@@ -107,9 +118,7 @@ void engine_govern_move(const MoveRecord *record, json_t *progress, ExecutorWord
                                  .measured = progress_number(progress, "bytes_per_second"),
                                  .hurt = count_missing(view, from, to, governed->missed, FALSE),
                                  .left_bytes = left_bytes(progress),
-                                 /* What a person wants is needed as long as they want it. */
-                                 .still_needed = record->by != MOVE_BY_ENGINE || !engine->plan ||
-                                                 planner_is_hot(engine->plan, from),
+                                 .still_needed = is_needed(engine, record, from),
                                  .can_stop = can_stop(progress)};
     output = cluster_govern(&governed->governor, &input);
     word->rate = output.rate;

@@ -1,5 +1,11 @@
-/* Figures of hosts as time goes by: of the last hour, and by the minute in the store; see engine.h. */
+/* Figures of hosts as time goes by: of the last hour, and by the minute in the store; and what guests needed at which
+ * hour of the day; see engine.h. */
+#include "base/lock_guard.h"
+#include "base/log.h"
 #include "engine/engine_private.h"
+
+#define HOUR_MS 3600e3
+#define KEPT_MS (ENGINE_STORE_KEPT_DAYS * 24 * HOUR_MS)
 
 static double share(double part, double whole)
 {
@@ -74,4 +80,43 @@ void engine_note_history(Engine *engine, guint index)
         minute->count[i]++;
     }
     add_to_ring(&engine->rings[index], now_s, figures);
+}
+
+/* ---- what was at this time of the day ---- */
+
+gboolean engine_read_daily(Engine *engine, GError **error)
+{
+    g_autoptr(GHashTable) daily = engine_store_read_daily(engine->store, error);
+    GHashTableIter at;
+    gpointer id, figures;
+
+    if (!daily)
+        return FALSE;
+    g_hash_table_iter_init(&at, daily);
+    while (g_hash_table_iter_next(&at, &id, &figures))
+        model_remember(engine->model, id, figures);
+    engine->kept_ms = engine_now_ms();
+    return TRUE;
+}
+
+/* NULL: it is not time yet. */
+static GHashTable *list_daily(Engine *engine, gboolean at_once)
+{
+    lock_guard(&engine->lock);
+    double now_ms = engine_now_ms();
+
+    if (!at_once && now_ms - engine->kept_ms < HOUR_MS)
+        return NULL;
+    engine->kept_ms = now_ms;
+    model_forget(engine->model, now_ms - KEPT_MS);
+    return model_list_daily(engine->model);
+}
+
+void engine_keep_daily(Engine *engine, gboolean at_once)
+{
+    g_autoptr(GHashTable) daily = list_daily(engine, at_once);
+    g_autoptr(GError) error = NULL;
+
+    if (daily && !engine_store_write_daily(engine->store, daily, &error))
+        log_warning("what guests needed at which hour of the day is not kept: %s", error->message);
 }

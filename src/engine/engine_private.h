@@ -55,6 +55,7 @@ struct Engine {
     Executor *executor;
     Poller *poller;
     GThreadPool *estimators;
+    GCancellable *stop; /* cancelled when it ends: no agent is waited for any more */
 
     GMutex lock; /* of all below */
     GCond wake;
@@ -85,6 +86,7 @@ struct Engine {
     char *led_by;     /* whoever leads, of several; or NULL */
     guint lease_left_ms;
     gint64 pruned_s; /* wall clock */
+    double kept_ms;  /* when engine_keep_daily() wrote last */
 
     GThread *thinker;
 };
@@ -126,6 +128,11 @@ void engine_note_history(Engine *engine, guint index);
 
 /* ---- without ---- */
 
+/* engine_past.c: what was at which hour of the day, read at the start … */
+gboolean engine_read_daily(Engine *engine, GError **error);
+/* … and written once an hour, or *at_once*; what is too old to be kept goes then. */
+void engine_keep_daily(Engine *engine, gboolean at_once);
+
 /* engine_think.c: once a second. */
 void engine_think(Engine *engine);
 
@@ -141,7 +148,7 @@ void engine_govern_move(const MoveRecord *record, json_t *progress, ExecutorWord
                         gpointer user);
 void engine_note_move(const MoveRecord *record, gpointer user);
 
-/* CLOCK_BOOTTIME, in ms. */
+/* In ms since 1970, by the wall clock as it was when this was first called and CLOCK_BOOTTIME since: never jumps. */
 double engine_now_ms(void);
 /* Since 1970. */
 gint64 engine_wall_ms(void);

@@ -764,4 +764,5 @@ void engine_think(Engine *engine)
     g_mutex_unlock(&engine->lock);
     for (guint i = 0; i < orders->len; i++)
         perform(engine, &g_array_index(orders, Order, i));
+    engine_keep_daily(engine, FALSE);
 }

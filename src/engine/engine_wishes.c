@@ -111,6 +111,18 @@ static guint find_in_view(const EngineView *view, const ModelGuest *guest)
     return CLUSTER_NONE;
 }
 
+/* What is wrong with the host that *why* is about; NULL: it is about none, or nothing is.  Borrowed. */
+static const char *find_problem(const Engine *engine, ClusterWhy why, guint from, guint to)
+{
+    const ModelHost *host = NULL;
+
+    if (why == CLUSTER_WHY_SOURCE_UNUSABLE)
+        host = engine->model->hosts->pdata[from];
+    else if (why == CLUSTER_WHY_DESTINATION_UNUSABLE)
+        host = engine->model->hosts->pdata[to];
+    return host ? host->problem : NULL;
+}
+
 /* What cannot work is refused before anything is written down. */
 static MoveRecord *make_user_move(Engine *engine, const char *name, const char *to, GError **error)
 {
@@ -119,6 +131,7 @@ static MoveRecord *make_user_move(Engine *engine, const char *name, const char *
     g_autoptr(EngineView) view = NULL;
     g_autofree char *text = NULL;
     guint host, index, rule = CLUSTER_NONE;
+    const char *problem;
     MoveRecord *record;
     ClusterCost price;
     ClusterWhy why;
@@ -134,8 +147,10 @@ static MoveRecord *make_user_move(Engine *engine, const char *name, const char *
     index = find_in_view(view, guest);
     why = cluster_move_check(&view->cluster, &limits, index, host, &rule);
     if (why != CLUSTER_WHY_NOTHING) {
+        problem = find_problem(engine, why, guest->host, host);
         text = planner_describe_why(view, index, host, why, rule);
-        error_set(error, VMFERRY_ERROR_REFUSED, "guest %s does not go to %s: %s", name, to, text);
+        error_set(error, VMFERRY_ERROR_REFUSED, "guest %s does not go to %s: %s%s%s", name, to,
+                  text, problem ? "; " : "", problem ? problem : "");
         return NULL;
     }
     price = cluster_move_price(&view->cluster, index, host);

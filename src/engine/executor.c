@@ -18,10 +18,12 @@
 #define GUESTS_LIMIT 4096u
 /* A change below that is not worth a request. */
 #define RATE_STEP 0.05
+#define NOT_ORDERED "it was not ordered before the engine ended"
 
 struct Executor {
     EngineStore *store;
     char *pki_dir;
+    GCancellable *stop;
     ExecutorHooks hooks;
     GMutex entering; /* held while one is entered: a guest has one open move */
     GMutex lock;     /* of what follows, and of each Run's record and progress */
@@ -177,7 +179,7 @@ static Client *reach(Run *run, Client **client, const char *host, gboolean is_de
         g_free(run->moves_to);
         run->moves_to = g_steal_pointer(&moves_to);
     }
-    *client = agent_link_open(address, run->owner->pki_dir, error);
+    *client = agent_link_open(address, run->owner->pki_dir, run->owner->stop, error);
     return *client;
 }
 
@@ -496,7 +498,7 @@ static gboolean settle(Run *run)
         case SETTLE_NOT_YET:
             if (!has_waited(run, EXECUTOR_SETTLE_MS))
                 break;
-            set_state(run, MOVE_ABANDONED, "it was not ordered before the engine ended");
+            set_state(run, MOVE_ABANDONED, NOT_ORDERED);
             return FALSE;
         }
     } while (wait_ms(run, SETTLE_STEP_MS));
@@ -595,7 +597,8 @@ static gboolean order(Run *run, gboolean *ret_open, GError **error)
         return TRUE;
     }
     *ret_open = !failure || error_is(failure, VMFERRY_ERROR_DISCONNECTED) ||
-                error_is(failure, VMFERRY_ERROR_TIMEOUT);
+                error_is(failure, VMFERRY_ERROR_TIMEOUT) ||
+                error_is(failure, VMFERRY_ERROR_CANCELLED);
     if (failure)
         g_propagate_error(error, g_steal_pointer(&failure));
     else
@@ -610,7 +613,10 @@ static gboolean start(Run *run)
     gboolean open = FALSE;
 
     if (!note_before(run, &error) || !check_again(run, &error)) {
-        set_state(run, MOVE_REFUSED, error->message);
+        if (error_is(error, VMFERRY_ERROR_CANCELLED))
+            set_state(run, MOVE_ABANDONED, NOT_ORDERED);
+        else
+            set_state(run, MOVE_REFUSED, error->message);
         return FALSE;
     }
     if (takes_cancel(run)) {
@@ -655,12 +661,14 @@ static gpointer work(gpointer user)
 
 /* ---- all of them ---- */
 
-Executor *executor_new(EngineStore *store, const char *pki_dir, const ExecutorHooks *hooks)
+Executor *executor_new(EngineStore *store, const char *pki_dir, GCancellable *stop,
+                       const ExecutorHooks *hooks)
 {
     Executor *executor = g_new0(Executor, 1);
 
     executor->store = store;
     executor->pki_dir = g_strdup(pki_dir);
+    executor->stop = g_object_ref(stop);
     executor->hooks = *hooks;
     g_mutex_init(&executor->entering);
     g_mutex_init(&executor->lock);
@@ -692,6 +700,7 @@ void executor_free(Executor *executor)
     g_mutex_clear(&executor->entering);
     g_mutex_clear(&executor->lock);
     g_cond_clear(&executor->wake);
+    g_object_unref(executor->stop);
     g_free(executor->pki_dir);
     g_free(executor);
 }

@@ -23,6 +23,8 @@
  */
 #pragma once
 
+#include <gio/gio.h>
+
 #include "engine/store.h"
 
 /* For so long an order counts, by the clock of the agent that it is for (agent/order_expiry.h). */
@@ -53,7 +55,9 @@ typedef struct {
 
 typedef struct Executor Executor;
 
-Executor *executor_new(EngineStore *store, const char *pki_dir, const ExecutorHooks *hooks);
+/* *stop*: cancelled when the engine ends. */
+Executor *executor_new(EngineStore *store, const char *pki_dir, GCancellable *stop,
+                       const ExecutorHooks *hooks);
 
 /* This engine leads, in that term (store.h): takes up what the journal has open and is not followed yet, without ordering
  * anything.  Before the first executor_begin() of a term; may be called again. */
@@ -80,6 +84,7 @@ GPtrArray *executor_list(Executor *executor);
 /* The newest progress of an open one, or NULL; free with json_decref(). */
 json_t *executor_get_progress(Executor *executor, gint64 id);
 
-/* Waits for the threads; moves go on without us. */
+/* Waits for the threads, which wait for no agent once *stop* is cancelled; moves go on without us, and an order that was
+ * not answered is settled at the next start. */
 void executor_free(Executor *executor);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(Executor, executor_free)

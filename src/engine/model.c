@@ -52,6 +52,7 @@ Model *model_new(const char *version)
     model->guests = g_ptr_array_new_with_free_func(model_guest_free);
     model->by_id = g_hash_table_new(g_str_hash, g_str_equal);
     model->gone = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, g_free);
+    model->daily = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, g_free);
     model->version = g_strdup(version);
     return model;
 }
@@ -62,6 +63,7 @@ void model_free(Model *model)
         return;
     g_hash_table_unref(model->by_id);
     g_hash_table_unref(model->gone);
+    g_hash_table_unref(model->daily);
     g_ptr_array_unref(model->guests);
     g_ptr_array_unref(model->hosts);
     g_free(model->version);
@@ -132,6 +134,49 @@ ModelGuest *model_find_guest(const Model *model, const char *name)
     return found;
 }
 
+/* ---- what was at this time of the day ---- */
+
+static void copy_daily(GHashTable *table, const char *id, const Daily *daily)
+{
+    g_hash_table_replace(table, g_strdup(id), g_memdup2(daily, sizeof *daily));
+}
+
+void model_remember(Model *model, const char *id, const Daily *daily)
+{
+    copy_daily(model->daily, id, daily);
+}
+
+GHashTable *model_list_daily(const Model *model)
+{
+    GHashTable *list = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, g_free);
+    GHashTableIter at;
+    gpointer id, daily;
+
+    g_hash_table_iter_init(&at, model->daily);
+    while (g_hash_table_iter_next(&at, &id, &daily))
+        copy_daily(list, id, daily);
+    for (guint i = 0; i < model->guests->len; i++) {
+        const ModelGuest *guest = model->guests->pdata[i];
+
+        copy_daily(list, guest->id, &guest->daily);
+    }
+    return list;
+}
+
+static gboolean is_forgotten(gpointer id, gpointer value, gpointer oldest_hour)
+{
+    const Daily *daily = value;
+
+    return MAX(daily->cpu.hour, daily->network.hour) < *(double *)oldest_hour;
+}
+
+void model_forget(Model *model, double oldest_ms)
+{
+    double oldest_hour = oldest_ms / 3600e3;
+
+    g_hash_table_foreach_remove(model->daily, is_forgotten, &oldest_hour);
+}
+
 /* ---- a look at a host ---- */
 
 void model_take_failure(Model *model, guint host, const char *text)
@@ -161,6 +206,7 @@ static ModelGuest *add_guest(Model *model, const LoadGuest *said, const char *id
 {
     ModelGuest *guest = g_new0(ModelGuest, 1);
     const Gone *gone = g_hash_table_lookup(model->gone, id);
+    const Daily *daily = g_hash_table_lookup(model->daily, id);
 
     guest->name = g_strdup(said->name);
     guest->id = g_strdup(id);
@@ -171,7 +217,10 @@ static ModelGuest *add_guest(Model *model, const LoadGuest *said, const char *id
         guest->came_from = gone->host;
         guest->came_from_term = gone->term;
     }
+    if (daily)
+        guest->daily = *daily;
     g_hash_table_remove(model->gone, id);
+    g_hash_table_remove(model->daily, id);
     g_ptr_array_add(model->guests, guest);
     g_hash_table_insert(model->by_id, guest->id, guest);
     return guest;
@@ -213,8 +262,8 @@ static void note_guest(ModelGuest *guest, const LoadGuest *said, double now_ms)
     cluster_series_add(&guest->backlog, said->backlog);
     cluster_series_add(&guest->swapped, said->swapped_bytes);
     guest->resident_bytes = said->resident_bytes;
-    cluster_history_add(&guest->cpu_history, now_ms, demand_of(guest));
-    cluster_history_add(&guest->network_history, now_ms, said->network);
+    cluster_history_add(&guest->daily.cpu, now_ms, demand_of(guest));
+    cluster_history_add(&guest->daily.network, now_ms, said->network);
 }
 
 /* FALSE: *known*'s host has it with a better right, or was seen with it as lately. */
@@ -265,6 +314,7 @@ static void remove_gone(Model *model, guint index, double now_ms)
         if (guest->host != index || guest->looked)
             continue;
         g_hash_table_insert(model->gone, g_strdup(guest->id), g_memdup2(&gone, sizeof gone));
+        model_remember(model, guest->id, &guest->daily);
         g_hash_table_remove(model->by_id, guest->id);
         g_ptr_array_remove_index_fast(model->guests, i);
     }
@@ -584,8 +634,8 @@ static void fill_guest(EngineView *view, const Model *model, const ModelGuest *g
                           .sla = facts.sla,
                           .memory_bytes = guest->memory_bytes,
                           .resident_bytes = guest->resident_bytes,
-                          .cpu_history = &guest->cpu_history,
-                          .network_history = &guest->network_history,
+                          .cpu_history = &guest->daily.cpu,
+                          .network_history = &guest->daily.network,
                           .vcpus = guest->vcpus,
                           .cpu = guest->cpu,
                           .cpu_wait = guest->cpu_wait,

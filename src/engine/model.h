@@ -16,10 +16,12 @@
  * Guests are told apart by their id, which is theirs wherever they go.  Of two hosts that have a guest of
  * one id, the one with the higher term is right (docs/api.md).
  *
- * Not thread-safe: whoever shares one has a lock.  Times are in ms of one clock (clock_boot_ns()).
+ * Not thread-safe: whoever shares one has a lock.  Times are in ms of one clock that does not jump and began in 1970, so
+ * that hours of the day are the same ones after a restart (engine_now_ms()).
  */
 #pragma once
 
+#include "engine/daily.h"
 #include "engine/load.h"
 #include "engine/rules.h"
 
@@ -49,7 +51,7 @@ typedef struct {
     double memory_bytes;
     double resident_bytes;
     ClusterSeries cpu, cpu_wait, network, backlog, swapped;
-    ClusterHistory cpu_history, network_history; /* of what it would use, and of its network */
+    Daily daily;
     char *activity_id; /* of a move of it that its agent knows of; NULL: none */
     char *activity_to; /* where that goes, as its user named it */
     char *stuck;       /* why it cannot move now; NULL: it can */
@@ -66,7 +68,8 @@ typedef struct {
     GHashTable *by_id; /* of ModelGuest */
     GHashTable
         *gone; /* id → where a guest was that is not there any more, and may show up elsewhere */
-    char *version; /* our own */
+    GHashTable *daily; /* id → Daily: what is known of guests that are not there now */
+    char *version;     /* our own */
 } Model;
 
 /* *version*: of the agents that we understand ("0.1.0": any 0.1). */
@@ -95,6 +98,13 @@ ModelGuest *model_find_guest_by_id(const Model *model, const char *id);
 void model_take_look(Model *model, guint host, Load *load, json_t *guests, double now_ms,
                      double wall);
 void model_take_failure(Model *model, guint host, const char *text);
+
+/* What was known of the guest of this id, before it is seen; *daily* is copied. */
+void model_remember(Model *model, const char *id, const Daily *daily);
+/* A copy of what is known of all guests, there or not: id → Daily. */
+GHashTable *model_list_daily(const Model *model);
+/* Forgets what is known of guests that have not been there since *oldest_ms*. */
+void model_forget(Model *model, double oldest_ms);
 
 /* Finds the hosts' problems anew: what changes as time goes by, and what hosts say of each other. */
 void model_check(Model *model, double now_ms);

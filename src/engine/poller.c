@@ -19,6 +19,7 @@ typedef struct {
 struct Poller {
     PollerHandlers handlers;
     char *pki_dir;
+    GCancellable *stop;
     guint interval_ms;
     GPtrArray *hosts; /* of Watched */
     GMutex lock;      /* of what follows */
@@ -80,7 +81,7 @@ static gpointer watch(gpointer user)
         g_autoptr(GError) error = NULL;
 
         if (!client)
-            client = agent_link_open(watched->address, poller->pki_dir, &error);
+            client = agent_link_open(watched->address, poller->pki_dir, poller->stop, &error);
         if (!client || !look(watched, client, looks % LOOKS_A_STATUS == 0, &error)) {
             poller->handlers.on_failure(watched->index, error, poller->handlers.user);
             /* A connection that has failed is made anew, and the status asked for again. */
@@ -96,7 +97,7 @@ static gpointer watch(gpointer user)
 }
 
 Poller *poller_new(const char *const *addresses, const char *pki_dir, guint interval_ms,
-                   const PollerHandlers *handlers, GError **error)
+                   GCancellable *stop, const PollerHandlers *handlers, GError **error)
 {
     g_autoptr(Poller) poller = g_new0(Poller, 1);
 
@@ -104,6 +105,7 @@ Poller *poller_new(const char *const *addresses, const char *pki_dir, guint inte
     g_cond_init(&poller->stopped);
     poller->handlers = *handlers;
     poller->pki_dir = g_strdup(pki_dir);
+    poller->stop = g_object_ref(stop);
     poller->interval_ms = interval_ms;
     poller->hosts = g_ptr_array_new_with_free_func(watched_free);
     for (; *addresses; addresses++) {
@@ -135,6 +137,7 @@ void poller_free(Poller *poller)
     g_ptr_array_unref(poller->hosts);
     g_mutex_clear(&poller->lock);
     g_cond_clear(&poller->stopped);
+    g_object_unref(poller->stop);
     g_free(poller->pki_dir);
     g_free(poller);
 }

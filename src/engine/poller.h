@@ -7,6 +7,8 @@
  */
 #pragma once
 
+#include <gio/gio.h>
+
 #include "base/json.h"
 #include "engine/load.h"
 
@@ -24,10 +26,10 @@ typedef struct {
 
 typedef struct Poller Poller;
 
-/* *addresses*: NULL-terminated; hosts are told by their place in it. */
+/* *addresses*: NULL-terminated; hosts are told by their place in it. *stop*: cancelled when the engine ends. */
 Poller *poller_new(const char *const *addresses, const char *pki_dir, guint interval_ms,
-                   const PollerHandlers *handlers, GError **error);
+                   GCancellable *stop, const PollerHandlers *handlers, GError **error);
 
-/* Waits for the threads: as long as the longest time-out of a client. */
+/* Waits for the threads, which wait for no agent once *stop* is cancelled. */
 void poller_free(Poller *poller);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(Poller, poller_free)

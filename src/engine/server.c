@@ -120,10 +120,13 @@ static gboolean has_certificate(const EngineServer *server, SoupServerMessage *m
     return subject && is_named(subject, allow);
 }
 
-/* NULL: whoever sends it may; else why not. */
+/* NULL: whoever sends it may; else why not.  Who gives a token that is wrong is told so at once, and not only where one
+ * is needed. */
 static const char *find_lack(const EngineServer *server, SoupServerMessage *message,
                              gboolean changes)
 {
+    if (server->token && header_of(message, "Authorization") && !has_token(server, message))
+        return "the token that was given is not the engine's";
     if (!server->is_local && !has_token(server, message) && !has_certificate(server, message))
         return "a certificate of the cluster's CA, or the token, is needed";
     if (changes && server->is_local && server->token && !has_token(server, message))
@@ -374,6 +377,18 @@ static void on_request(SoupServer *soup, SoupServerMessage *message, const char 
     }
 }
 
+/* In the handshake; one that is shown is refused unless we say otherwise.  Whose it is counts later. */
+static gboolean on_certificate(SoupServerMessage *message, GTlsCertificate *certificate,
+                               GTlsCertificateFlags errors, gpointer user)
+{
+    return errors == 0;
+}
+
+static void on_started(SoupServer *soup, SoupServerMessage *message, gpointer user)
+{
+    g_signal_connect(message, "accept-certificate", G_CALLBACK(on_certificate), NULL);
+}
+
 /* Before a body is read: one that does not say how long it is, or is too long, is not. */
 static void on_early_request(SoupServer *soup, SoupServerMessage *message, const char *path,
                              GHashTable *query, gpointer user)
@@ -489,6 +504,7 @@ EngineServer *engine_server_new(Engine *engine, const EngineSettings *settings, 
     server->timer = g_source_attach(timer, server->main);
     g_source_unref(timer);
     server->server = soup_server_new("server-header", "vmferry", NULL);
+    g_signal_connect(server->server, "request-started", G_CALLBACK(on_started), NULL);
     soup_server_add_early_handler(server->server, NULL, on_early_request, server, NULL);
     soup_server_add_handler(server->server, NULL, on_request, server, NULL);
     if (!read_token(server, error) || !listen_on(server, error))

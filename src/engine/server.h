@@ -15,6 +15,8 @@
  *   - On any other address only TLS is spoken, and every request needs a certificate of the CA (whose name is on the
  *     list, if there is one) or the token; but for the page's own files, which tell nothing, so that it can ask for one.
  *
+ *   - A token that is wrong is refused everywhere.
+ *
  * Limits: bodies of SERVER_BODY_LIMIT bytes, with their length told before; SERVER_STREAM_LIMIT streams of events.
  */
 #pragma once

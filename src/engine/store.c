@@ -141,6 +141,16 @@ GArray *engine_store_read_history(EngineStore *store, const char *host, gint64 s
     return store->ops->read_history(store, host, since_s, error);
 }
 
+gboolean engine_store_write_daily(EngineStore *store, GHashTable *daily, GError **error)
+{
+    return store->ops->write_daily(store, daily, error);
+}
+
+GHashTable *engine_store_read_daily(EngineStore *store, GError **error)
+{
+    return store->ops->read_daily(store, error);
+}
+
 gboolean engine_store_prune(EngineStore *store, gint64 now_s, GError **error)
 {
     return store->ops->prune(store, now_s, error);

@@ -2,7 +2,7 @@
  * What the engine must not forget
  *
  * Theory of operation: the rules and promises, what is frozen and drained, the journal of moves (move_record.h) and a
- * minute's means of the hosts' figures.  What was written is there to stay when its function returns.  There are two
+ * minute's means of the hosts' figures, and what guests needed at which hour of the day.  What was written is there to stay when its function returns.  There are two
  * kinds, each a table of functions (store_private.h):
  *
  *   - for one engine (store_sqlite.c): one SQLite database in WAL mode, of which one engine at a time has the lock.
@@ -25,10 +25,12 @@
  */
 #pragma once
 
+#include "engine/daily.h"
 #include "engine/move_record.h"
 #include "engine/rules.h"
 
-#define ENGINE_STORE_VERSION 1
+/* 2: the table "daily" */
+#define ENGINE_STORE_VERSION 2
 /* Of the journal and of the figures; older ones go. */
 #define ENGINE_STORE_KEPT_DAYS 30
 
@@ -129,6 +131,10 @@ gboolean engine_store_add_history(EngineStore *store, const char *host, const Hi
                                   GError **error);
 GArray *engine_store_read_history(EngineStore *store, const char *host, gint64 since_s,
                                   GError **error); /* of HistoryPoint, the oldest first */
+
+/* What was at this time of the day: *daily* has a Daily for each guest's id.  All are written, or none. */
+gboolean engine_store_write_daily(EngineStore *store, GHashTable *daily, GError **error);
+GHashTable *engine_store_read_daily(EngineStore *store, GError **error); /* guest's id → Daily */
 
 /* Forgets what is older than ENGINE_STORE_KEPT_DAYS. */
 gboolean engine_store_prune(EngineStore *store, gint64 now_s, GError **error);

@@ -791,6 +791,16 @@ static GArray *etcd_read_history(EngineStore *base, const char *host, gint64 sin
     return engine_store_read_history(((StoreEtcd *)base)->figures, host, since_s, error);
 }
 
+static gboolean etcd_write_daily(EngineStore *base, GHashTable *daily, GError **error)
+{
+    return engine_store_write_daily(((StoreEtcd *)base)->figures, daily, error);
+}
+
+static GHashTable *etcd_read_daily(EngineStore *base, GError **error)
+{
+    return engine_store_read_daily(((StoreEtcd *)base)->figures, error);
+}
+
 /* Takes what is old out of the copy; returns operations that remove it from etcd, as many as go into one transaction. */
 static json_t *forget_old(StoreEtcd *store, gint64 oldest_ms)
 {
@@ -895,6 +905,8 @@ EngineStore *engine_store_open_etcd(const StoreEtcdOptions *options, EngineStore
         .count_hits = etcd_count_hits,
         .add_history = etcd_add_history,
         .read_history = etcd_read_history,
+        .write_daily = etcd_write_daily,
+        .read_daily = etcd_read_daily,
         .prune = etcd_prune,
     };
     StoreEtcd *store = allocate(options, figures);

@@ -27,6 +27,8 @@ typedef struct {
     gboolean (*add_history)(EngineStore *store, const char *host, const HistoryPoint *point,
                             GError **error);
     GArray *(*read_history)(EngineStore *store, const char *host, gint64 since_s, GError **error);
+    gboolean (*write_daily)(EngineStore *store, GHashTable *daily, GError **error);
+    GHashTable *(*read_daily)(EngineStore *store, GError **error);
     gboolean (*prune)(EngineStore *store, gint64 now_s, GError **error);
 } EngineStoreOps;
 

@@ -18,6 +18,10 @@ typedef struct {
     char *failure;
 } StoreSqlite;
 
+#define DAILY_TABLE                                                                                \
+    "CREATE TABLE daily (guest TEXT PRIMARY KEY, time_s INTEGER NOT NULL, figures TEXT NOT NULL);"
+#define SET_VERSION "PRAGMA user_version = " G_STRINGIFY(ENGINE_STORE_VERSION) ";"
+
 static const char schema[] =
     "CREATE TABLE rules (id INTEGER PRIMARY KEY AUTOINCREMENT, rule TEXT NOT NULL);"
     "CREATE TABLE slas (guest TEXT PRIMARY KEY, sla TEXT NOT NULL);"
@@ -31,10 +35,8 @@ static const char schema[] =
     "CREATE INDEX moves_by_state ON moves (state);"
     "CREATE TABLE history (host TEXT NOT NULL, time_s INTEGER NOT NULL, cpu REAL NOT NULL,"
     " memory REAL NOT NULL, network REAL NOT NULL, pressure REAL NOT NULL,"
-    " PRIMARY KEY (host, time_s)) WITHOUT ROWID;"
-    "PRAGMA application_id = " G_STRINGIFY(APPLICATION_ID) ";"
-                                                           "PRAGMA user_version = " G_STRINGIFY(
-                                                               ENGINE_STORE_VERSION) ";";
+    " PRIMARY KEY (host, time_s)) WITHOUT ROWID;" DAILY_TABLE
+    "PRAGMA application_id = " G_STRINGIFY(APPLICATION_ID) ";" SET_VERSION;
 
 #define MOVE_COLUMNS                                                                               \
     "id, guest, guest_id, term, source, destination, ordered_by, state, activity, last_event, "    \
@@ -221,7 +223,8 @@ static gboolean check_schema(StoreSqlite *store, GError **error)
                   "%s was written by a newer version (format %d, this one knows %d)", store->path,
                   (int)version, ENGINE_STORE_VERSION);
     else
-        return TRUE;
+        return version == ENGINE_STORE_VERSION ||
+               run_script(store, "BEGIN IMMEDIATE;" DAILY_TABLE SET_VERSION "COMMIT;", error);
     return FALSE;
 }
 
@@ -595,6 +598,59 @@ static GArray *sqlite_read_history(EngineStore *base, const char *host, gint64 s
                : NULL;
 }
 
+/* ---- what was at this time of the day ---- */
+
+static gboolean write_daily(StoreSqlite *store, const char *guest, const Daily *daily,
+                            GError **error)
+{
+    g_autoptr(json_t) object = daily_to_json(daily);
+    g_autofree char *text = dump(object);
+
+    return change(store, error, "INSERT OR REPLACE INTO daily VALUES (?, ?, ?)", "sis", guest,
+                  (gint64)MAX(daily->cpu.hour, daily->network.hour) * 3600, text);
+}
+
+static gboolean write_all_daily(StoreSqlite *store, GHashTable *daily, GError **error)
+{
+    GHashTableIter at;
+    gpointer guest, figures;
+
+    g_hash_table_iter_init(&at, daily);
+    while (g_hash_table_iter_next(&at, &guest, &figures))
+        if (!write_daily(store, guest, figures, error))
+            return FALSE;
+    return TRUE;
+}
+
+static gboolean sqlite_write_daily(EngineStore *base, GHashTable *daily, GError **error)
+{
+    StoreSqlite *store = (StoreSqlite *)base;
+    lock_guard(&store->lock);
+
+    if (!change(store, error, "BEGIN IMMEDIATE", ""))
+        return FALSE;
+    if (write_all_daily(store, daily, error) && change(store, error, "COMMIT", ""))
+        return TRUE;
+    roll_back(store);
+    return FALSE;
+}
+
+static void add_daily(sqlite3_stmt *row, gpointer user)
+{
+    const char *text = text_of(row, 1);
+    g_autoptr(json_t) object =
+        text ? json_parse_object(text, strlen(text), JSON_LIMIT, NULL) : NULL;
+    Daily daily;
+
+    if (object && daily_from_json(object, &daily))
+        g_hash_table_insert(user, g_strdup(text_of(row, 0)), g_memdup2(&daily, sizeof daily));
+}
+
+static GHashTable *sqlite_read_daily(EngineStore *base, GError **error)
+{
+    return list_table((StoreSqlite *)base, add_daily, "SELECT guest, figures FROM daily", error);
+}
+
 static gboolean sqlite_prune(EngineStore *base, gint64 now_s, GError **error)
 {
     StoreSqlite *store = (StoreSqlite *)base;
@@ -602,6 +658,7 @@ static gboolean sqlite_prune(EngineStore *base, gint64 now_s, GError **error)
     gint64 oldest = now_s - ENGINE_STORE_KEPT_DAYS * INT64_C(86400);
 
     return change(store, error, "DELETE FROM history WHERE time_s < ?", "i", oldest) &&
+           change(store, error, "DELETE FROM daily WHERE time_s < ?", "i", oldest) &&
            change(store, error,
                   "DELETE FROM moves WHERE made_ms < ? AND state NOT IN ('intended', 'under-way')",
                   "i", oldest * 1000);
@@ -643,6 +700,8 @@ EngineStore *engine_store_open(const char *path, GError **error)
         .count_hits = sqlite_count_hits,
         .add_history = sqlite_add_history,
         .read_history = sqlite_read_history,
+        .write_daily = sqlite_write_daily,
+        .read_daily = sqlite_read_daily,
         .prune = sqlite_prune,
     };
     StoreSqlite *store = g_new0(StoreSqlite, 1);

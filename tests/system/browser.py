@@ -1,9 +1,13 @@
 """A real browser without a screen: Debian's chromium, driven by its chromedriver."""
 
+import contextlib
 import json
+import os
+import subprocess
 from pathlib import Path
 
 from selenium import webdriver
+from selenium.common.exceptions import WebDriverException
 from selenium.webdriver.chrome.options import Options
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
@@ -17,16 +21,29 @@ ARGUMENTS = ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic"
              "EXCLUDE localhost"]
 
 
+def trust(home: Path, ca: Path) -> None:
+    """As a user would by the browser's settings."""
+    database = home / ".pki" / "nssdb"
+    database.mkdir(parents=True)
+    for words in (["-N", "--empty-password"], ["-A", "-n", "cluster", "-t", "C,,", "-i", str(ca)]):
+        subprocess.run(["certutil", "-d", f"sql:{database}", *words], check=True, capture_output=True)
+
+
 class Browser:
     """One with a profile of its own; *dark*: what its user likes."""
 
-    def __init__(self, folder: Path, *, dark: bool = False, width: int = 1280, height: int = 1000):
+    def __init__(self, folder: Path, *, dark: bool = False, width: int = 1280, height: int = 1000,
+                 ca: Path | None = None):
+        """*ca*: a certificate of an authority that its user trusts."""
         options = Options()
         options.binary_location = "/usr/bin/chromium"
         for argument in [*ARGUMENTS, f"--user-data-dir={folder / 'profile'}"]:
             options.add_argument(argument)
         options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-        self.driver = webdriver.Chrome(service=Service("/usr/bin/chromedriver"), options=options)
+        home = {**os.environ, "HOME": str(folder)}
+        if ca:
+            trust(folder, ca)
+        self.driver = webdriver.Chrome(service=Service("/usr/bin/chromedriver", env=home), options=options)
         self.driver.set_page_load_timeout(30)
         self.driver.set_script_timeout(30)
         self.resize(width, height)
@@ -46,6 +63,11 @@ class Browser:
 
     def open(self, url: str) -> None:
         self.driver.get(url)
+
+    def open_badly(self, url: str) -> None:
+        """A page that does not come; what the browser says instead is there then."""
+        with contextlib.suppress(WebDriverException):
+            self.driver.get(url)
 
     def script(self, text: str, *arguments):
         return self.driver.execute_script(text, *arguments)

@@ -5,6 +5,7 @@ import contextlib
 import json
 import socket
 import socketserver
+import ssl
 import threading
 import time
 from http.server import BaseHTTPRequestHandler
@@ -47,6 +48,7 @@ class FakeHost:
         self.holds_orders = threading.Event()  # set: an order is on its way until it is cleared
         self.held: set[str] = set()     # GETs of these paths, too
         self.drops_orders = False       # takes an order, and closes the connection instead of answering
+        self.hangs_after_orders = False # takes an order, and answers nothing from then on
         self.server = None
         self.start()
 
@@ -54,9 +56,12 @@ class FakeHost:
     def address(self) -> str:
         return f"unix:{self.socket}"
 
-    def start(self) -> None:
+    def _listen(self):
         self.socket.unlink(missing_ok=True)
-        self.server = _Server(str(self.socket), self)
+        return _Server(str(self.socket), self)
+
+    def start(self) -> None:
+        self.server = self._listen()
         threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.05},
                          daemon=True).start()
 
@@ -67,6 +72,7 @@ class FakeHost:
         for connection in list(self.server.connections):
             with contextlib.suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
+        self.server = None
         self.socket.unlink(missing_ok=True)
 
     def add(self, name: str, cpu: float, **options) -> FakeGuest:
@@ -171,6 +177,23 @@ class FakeHost:
         return 404, _error("not-found", "there is no such path")
 
 
+class FakeTlsHost(FakeHost):
+    """The same over HTTPS at a loopback address, for those who have a certificate of the CA."""
+
+    def __init__(self, cluster: "FakeCluster", name: str, pki):
+        """*pki*: the folder of its certificate."""
+        self.pki, self.port = pki, free_port()
+        self.callers: set[str] = set()  # the names in the certificates that it was shown
+        super().__init__(cluster, name)
+
+    @property
+    def address(self) -> str:
+        return f"127.0.0.1:{self.port}"
+
+    def _listen(self):
+        return _TlsServer(self)
+
+
 class FakeCluster:
     """Hosts by name, and the moves between them."""
 
@@ -178,6 +201,7 @@ class FakeCluster:
         self.folder = folder
         self.hosts: dict[str, FakeHost] = {}
         self.move_seconds = 1.0
+        self.round_bytes = 1000
         self.fail_moves: str | None = None
         self.estimates: dict[str, dict] = {}
         self.cancelled: set[str] = set()
@@ -215,7 +239,7 @@ class FakeCluster:
             activity = f"{next(self.numbers):032x}"
             guest.activity = {"id": activity, "kind": "migrate", "started": 1,
                               "destination": destination,
-                              "progress": {"phase": "precopy", "round_bytes": 1000,
+                              "progress": {"phase": "precopy", "round_bytes": self.round_bytes,
                                            "round_bytes_done": 10, "bytes_per_second": 5e6}}
         threading.Thread(target=self._move, args=(source, guest, destination), daemon=True).start()
         return 202, {"guest": guest.name, "destination": destination, "activity": activity}
@@ -248,7 +272,7 @@ class FakeCluster:
             host.hangs.clear()
             host.holds_orders.clear()
             host.held.clear()
-            if host.socket.exists():
+            if host.server:
                 host.stop()
 
 
@@ -274,6 +298,34 @@ class _Server(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
         super().shutdown_request(request)
 
 
+class _TlsServer(socketserver.ThreadingMixIn, socketserver.TCPServer):
+    daemon_threads = True
+    allow_reuse_address = True
+    request_queue_size = 64
+
+    def __init__(self, host: FakeTlsHost):
+        self.context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=host.pki / "ca.crt")
+        self.context.verify_mode = ssl.CERT_REQUIRED
+        self.context.load_cert_chain(host.pki / "host.crt", host.pki / "host.key")
+        super().__init__(("127.0.0.1", host.port), _TlsHandler)
+        self.host = host
+        self.connections = set()
+
+    def get_request(self):
+        plain, address = super().get_request()
+        # The handshake is made by the connection's thread.
+        secured = self.context.wrap_socket(plain, server_side=True, do_handshake_on_connect=False)
+        self.connections.add(secured)
+        return secured, address
+
+    def shutdown_request(self, request):
+        self.connections.discard(request)
+        super().shutdown_request(request)
+
+    def handle_error(self, request, client_address):
+        pass  # a handshake that failed
+
+
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
@@ -292,6 +344,10 @@ class _Handler(BaseHTTPRequestHandler):
             host.drops_orders = False
             self.close_connection = True
             return
+        if host.hangs_after_orders and self.command == "POST" and self.path.endswith("/migrate"):
+            host.hangs.set()
+        while host.hangs.is_set():
+            time.sleep(0.05)
         lines = answer if isinstance(answer, list) else [answer]
         text = "".join(json.dumps(line) + "\n" for line in lines).encode()
         with contextlib.suppress(BrokenPipeError):  # an engine that was killed, or has waited enough
@@ -308,6 +364,15 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, *_) -> None:
         pass
+
+
+class _TlsHandler(_Handler):
+    def setup(self):
+        self.request.settimeout(20)
+        self.request.do_handshake()
+        self.server.host.callers |= {value for part in self.request.getpeercert()["subject"]
+                                     for key, value in part if key == "commonName"}
+        super().setup()
 
 
 def free_port() -> int:

@@ -53,7 +53,8 @@ class SmallHost:
 class Cluster:
     """Three hosts with an agent each, and guests."""
 
-    def __init__(self, lab, pki):
+    def __init__(self, lab, pki, prepare=lambda agent: None):
+        """*prepare*: called with each agent before it starts."""
         self.lab = lab
         lab.hosts = [*lab.hosts, lab.third_host()]  # each maps the folders of all others
         root = mount_groups(lab)
@@ -65,6 +66,7 @@ class Cluster:
             agent.metrics_root = small.folder
             agent.wrapper = ["sh", "-c", f"echo $$ >{small.group}/cgroup.procs && exec \"$@\"", "sh"]
             lab.at_close(lambda agent=agent: agent.process and agent.process.kill())
+            prepare(agent)
             self.agents[host.name] = agent.start()
         self.guests, self.beats = {}, {}
 

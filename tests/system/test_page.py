@@ -48,7 +48,11 @@ def page(browser, cluster, make_engine):  # noqa: F811
     browser.engine = engine
     browser.open(url_of(engine))
     browser.wait_text("#host-rows", "hostc")
-    return browser
+    yield browser
+    # The engine ends before the browser: it is not asked any more.
+    left = browser.complaints()
+    browser.open("about:blank")
+    assert left == []
 
 
 def ask(engine, path, method="GET", headers=None):
@@ -156,6 +160,10 @@ def test_text_is_text(browser, cluster, make_engine):  # noqa: F811
 
 # ---- what it does ----
 
+def wait_closed(page) -> None:
+    wait_until(lambda: page.all("dialog") == [], "the dialog is closed", 5)
+
+
 def test_a_move_and_its_end(page, cluster):  # noqa: F811
     cluster.move_seconds = 60
     page.push_labelled("Move db1")
@@ -187,7 +195,7 @@ def test_a_refusal_in_plain_words(page, cluster):  # noqa: F811
     page.wait_text("dialog .problem", "Guest db1 does not go to hostb: hostb:")
     assert "memory" in page.text("dialog .problem") and cluster.orders == []
     page.one("dialog").send_keys(WEBDRIVER_KEYS["escape"])
-    assert page.all("dialog") == []
+    wait_closed(page)
     assert any("403" in line for line in page.complaints())
 
 
@@ -214,7 +222,8 @@ def test_drain_says_first_what_cannot_leave(page, cluster):  # noqa: F811
 def test_freezing_all(page, cluster):  # noqa: F811
     page.push("#freeze-all")
     page.push("dialog .dialog-buttons button[type=button]")
-    assert page.all("dialog") == [] and not page.engine.show("status")["frozen"]
+    wait_closed(page)
+    assert not page.engine.show("status")["frozen"]
     page.push("#freeze-all")
     assert "Moves under way go on" in page.text("dialog")
     page.push("dialog .danger")
@@ -223,6 +232,78 @@ def test_freezing_all(page, cluster):  # noqa: F811
     page.push("#freeze-all")
     page.push("dialog .primary")
     wait_until(lambda: not page.engine.show("status")["frozen"], "thawed")
+
+
+def test_rules(page):
+    page.push("#add-rule")
+    page.one("#rule-kind option[value=apart]").click()
+    assert not page.one("#rule-hosts").is_displayed()
+    # What is known is offered, and may be taken with one press.
+    page.one("#rule-guests").send_keys("web2, w")
+    wait_until(lambda: [one.text for one in page.all("dialog .suggestions button") if one.is_displayed()]
+               == ["web1", "web3"], "those that begin so, but the one that is there")
+    page.push("dialog .suggestions button")
+    assert page.one("#rule-guests").get_attribute("value") == "web2, web1, "
+    page.one("#rule-guests").send_keys("new7")
+    page.push("dialog .primary")
+    page.wait_text("#said", "Rule 1 is in force.")
+    page.wait_text("#rule-list", "no two of web2, web1, new7 on one host")
+    [rule] = page.engine.vmferry("rule", "list", "--json").require().json["rules"]
+    assert (rule["kind"], rule["guests"], rule["strict"]) == ("apart", ["web2", "web1", "new7"], True)
+    wait_until(lambda: "rule 1" in page.row_text("guest-rows", "web1"), "at its guests")
+    # One that contradicts it is refused in the engine's words, and may be changed where it stands.
+    page.push("#add-rule")
+    page.one("#rule-kind option[value=together]").click()
+    page.one("#rule-guests").send_keys("web1 web2")
+    page.push("dialog .primary")
+    page.wait_text("dialog .problem", "contradict each other: both bind guest web")
+    page.one("#rule-kind option[value=hosts]").click()
+    page.one("#rule-guests").clear()
+    page.one("#rule-guests").send_keys("db1")
+    page.one("#rule-hosts").send_keys("hostx")
+    page.push("dialog .primary")
+    page.wait_text("dialog .problem", "There is no host hostx.")
+    page.one("#rule-hosts").clear()
+    page.one("#rule-hosts").send_keys("hostc,hostb")
+    page.push("#rule-preferred")
+    page.push("dialog .primary")
+    page.wait_text("#rule-list", "db1 on hostc, hostb only")
+    assert "a wish" in page.text("#rule-list")
+    page.push_labelled("Remove rule 1")
+    assert "It says: no two of web2, web1, new7 on one host." in page.text("dialog")
+    page.push("dialog .danger")
+    page.wait_text("#said", "Rule 1 is removed.")
+    wait_until(lambda: "web1" not in page.text("#rule-list"), "it is gone")
+    assert [rule["strict"] for rule in page.engine.vmferry("rule", "list", "--json").require().json["rules"]] == [False]
+    assert len(page.complaints()) == 2  # 403 and 404
+
+
+def test_promises(page, cluster):  # noqa: F811
+    page.push_labelled("SLA of db1")
+    assert not page.all("dialog .danger")
+    page.one("#sla-wait").send_keys("2.5")
+    page.one("#sla-network").send_keys("200")
+    page.push("#sla-swap")
+    page.push("dialog .primary")
+    page.wait_text("#said", "db1 is promised: waits at most 2.5 %, 25 MB/s, no swap.")
+    slas = page.engine.vmferry("sla", "--json").require().json["slas"]
+    assert slas == {"db1": {"cpu_wait": 0.025, "network_bytes_per_s": 25000000, "no_swap": True}}
+    wait_until(lambda: "waits at most 2.5 %" in page.row_text("guest-rows", "db1"), "shown")
+    # What was promised is there to be changed; what is emptied is not promised any more.
+    page.push_labelled("SLA of db1")
+    assert page.one("#sla-network").get_attribute("value") == "200" and page.one("#sla-swap").is_selected()
+    page.one("#sla-network").clear()
+    page.push("dialog .primary")
+    page.wait_text("#said", "db1 is promised: waits at most 2.5 %, no swap.")
+    # It may be taken back also where the guest is not there.
+    del cluster["hostc"].guests["db1"]
+    page.wait_text("#absent-list", "waits at most 2.5 %")
+    page.click(page.one("#absent-list button"))
+    page.push("dialog .danger")
+    page.wait_text("#said", "db1 is promised nothing any more.")
+    wait_until(lambda: not page.one("#absent").is_displayed(), "nothing is left")
+    slas = page.engine.vmferry("sla", "--json").require().json["slas"]
+    assert slas == {"db1": {"cpu_wait": 0.0, "network_bytes_per_s": 0.0, "no_swap": False}}
 
 
 def test_a_token(browser, cluster, make_engine, tmp_path):  # noqa: F811
@@ -234,6 +315,9 @@ def test_a_token(browser, cluster, make_engine, tmp_path):  # noqa: F811
     browser.push("#freeze-all")
     browser.push("dialog .danger")
     wait_until(lambda: browser.all("#token"), "it asks")
+    browser.one("#token").send_keys("correct horse batterz" + WEBDRIVER_KEYS["enter"])
+    browser.wait_text("dialog:last-of-type .problem", "The token that was given is not the engine's.")
+    browser.one("#token").clear()
     browser.one("#token").send_keys("correct horse battery" + WEBDRIVER_KEYS["enter"])
     wait_until(lambda: not browser.all("#token"), "it is taken")
     browser.push("dialog .danger")
@@ -251,7 +335,7 @@ def test_keyboard(page):
     page.driver.switch_to.active_element.send_keys(WEBDRIVER_KEYS["enter"])
     assert page.script("return document.querySelector('dialog').contains(document.activeElement)")
     page.driver.switch_to.active_element.send_keys(WEBDRIVER_KEYS["escape"])
-    assert page.all("dialog") == []
+    wait_closed(page)
     assert page.script("return document.activeElement.id") == "freeze-all"
 
 

@@ -1,55 +1,18 @@
 """The engine's page before three hosts of the lab, with real agents and guests."""
 
-import contextlib
-import socket
-import threading
-
 import pytest
 
 from browser import Browser
+from door import Door
 from test_engine import PORT, cluster, heat, make_engine  # noqa: F401
 from vmferry_lab import wait_until
 
 pytestmark = pytest.mark.long
 
 
-class Door:
-    """A port of this machine that leads to the engine's, on the loopback of its host."""
-
-    def __init__(self, namespace, port: int):
-        self.namespace, self.inner = namespace, port
-        self.listener = socket.create_server(("127.0.0.1", 0))
-        self.port = self.listener.getsockname()[1]
-        threading.Thread(target=self._accept, daemon=True).start()
-
-    def _accept(self) -> None:
-        with contextlib.suppress(OSError):
-            while True:
-                outer, _ = self.listener.accept()
-                threading.Thread(target=self._serve, args=(outer,), daemon=True).start()
-
-    def _serve(self, outer) -> None:
-        inner = self.namespace.socket()
-        with outer, inner, contextlib.suppress(OSError):
-            inner.connect(("127.0.0.1", self.inner))
-            threading.Thread(target=self._pump, args=(inner, outer), daemon=True).start()
-            self._pump(outer, inner)
-
-    @staticmethod
-    def _pump(source, target) -> None:
-        with contextlib.suppress(OSError):
-            while data := source.recv(65536):
-                target.sendall(data)
-            target.shutdown(socket.SHUT_WR)
-
-    def close(self) -> None:
-        self.listener.shutdown(socket.SHUT_RDWR)
-        self.listener.close()
-
-
 @pytest.fixture
 def door(cluster):  # noqa: F811
-    door = Door(cluster["hostA"].host.namespace, PORT)
+    door = Door(cluster["hostA"].host.namespace, "127.0.0.1", PORT)
     yield door
     door.close()
 

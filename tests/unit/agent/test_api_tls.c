@@ -5,6 +5,7 @@
 #include <netinet/in.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 #include "agent/api_tls.h"
@@ -396,6 +397,80 @@ static void test_client_does_not_wait_for_ever(void **state)
            "cannot reach the agent at 127.0.0.1:");
 }
 
+static gpointer cancel_soon(gpointer stop)
+{
+    clock_sleep_ns(100000000);
+    g_cancellable_cancel(stop);
+    return NULL;
+}
+
+/* *client* speaks to somebody who never answers. */
+static void expect_stop(Client *client)
+{
+    g_autoptr(GCancellable) stop = g_cancellable_new();
+    uint64_t begun = clock_now_ns();
+    GThread *thread;
+
+    client_set_stop(client, stop);
+    thread = g_thread_new("cancel", cancel_soon, stop);
+    expect(client, "GET", "/v1/guests", NULL, VMFERRY_ERROR_CANCELLED, "not waited for any more");
+    g_thread_join(thread);
+    /* And later ones do not even begin. */
+    expect(client, "POST", "/v1/guests", json_object(), VMFERRY_ERROR_CANCELLED, "not waited for");
+    assert_true(clock_now_ns() - begun < 2000000000ULL);
+}
+
+static int listen_silently(int family, const struct sockaddr *address, socklen_t length)
+{
+    int fd = socket(family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+    assert_int_equal(bind(fd, address, length), 0);
+    assert_int_equal(listen(fd, 4), 0);
+    return fd;
+}
+
+static void test_client_is_stopped(void **state)
+{
+    Site *site = *state;
+    g_autofree char *folder = issue(site, "reader");
+    g_autofree char *path = g_build_filename(site->host->folder, "silent.sock", NULL);
+    struct sockaddr_un local = {.sun_family = AF_UNIX};
+    struct sockaddr_in inet = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    socklen_t length = sizeof inet;
+    g_autoptr(Client) near_one = client_new(path);
+    g_autoptr(Client) far_one = NULL;
+    g_autofree char *address = NULL;
+    autofd int local_fd = -1;
+    autofd int fd = listen_silently(AF_INET, (struct sockaddr *)&inet, sizeof inet);
+
+    assert_true(strlen(path) < sizeof local.sun_path);
+    strcpy(local.sun_path, path);
+    local_fd = listen_silently(AF_UNIX, (struct sockaddr *)&local, sizeof local);
+    assert_int_equal(getsockname(fd, (struct sockaddr *)&inet, &length), 0);
+    address = g_strdup_printf("127.0.0.1:%u", ntohs(inet.sin_port));
+    far_one = client_new_tls(address, folder, NULL);
+    expect_stop(near_one);
+    expect_stop(far_one);
+}
+
+/* In the middle of an answer that goes on. */
+static void test_stream_is_stopped(void **state)
+{
+    g_autoptr(Client) reader = connect_as(*state, "reader");
+    g_autoptr(GCancellable) stop = g_cancellable_new();
+    uint64_t begun = clock_now_ns();
+    GError *error = NULL;
+    GThread *thread;
+
+    client_set_stop(reader, stop);
+    thread = g_thread_new("cancel", cancel_soon, stop);
+    assert_false(
+        client_stream(reader, "GET", "/v1/events?follow=1", NULL, take_none, NULL, &error));
+    assert_error_says(error, VMFERRY_ERROR_CANCELLED, "not waited for any more");
+    g_thread_join(thread);
+    assert_true(clock_now_ns() - begun < 2000000000ULL);
+}
+
 static void test_client_checks_what_it_is_given(void **state)
 {
     Site *site = *state;
@@ -420,6 +495,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_silent_strangers, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_streams_are_limited, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_client_does_not_wait_for_ever, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_client_is_stopped, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_stream_is_stopped, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_client_checks_what_it_is_given, set_up, tear_down),
     };
 

@@ -229,14 +229,54 @@ static void test_destinations(void **state)
     assert_false(model_is_destination(NULL, "hostb"));
 }
 
+/* What is known of a guest outlives its absence, and a restart (whoever restarts hands it in). */
+static void test_remembers_hours_of_the_day(void **state)
+{
+    g_autoptr(Model) model = two_hosts();
+    g_autoptr(GHashTable) list = NULL;
+    Daily before = {0};
+    const Daily *daily;
+
+    for (guint i = 0; i < 7; i++)
+        cluster_history_add(&before.cpu, 3600e3 + i, 0.5);
+    test_look(model, 0, 1000, 4, 1, none);
+    list = model_list_daily(model);
+    assert_int_equal(g_hash_table_size(list), 0);
+    model_remember(model, "id-web1", &before);
+    test_look(model, 0, 3600e3 + 4000, 4, 1, web);
+    test_look(model, 0, 3600e3 + 6000, 4, 1, none);
+    test_look(model, 1, 3600e3 + 6000, 4, 1, web);
+    test_look(model, 1, 3600e3 + 8000, 4, 1, none);
+    g_clear_pointer(&list, g_hash_table_unref);
+    list = model_list_daily(model);
+    assert_int_equal(g_hash_table_size(list), 1);
+    daily = g_hash_table_lookup(list, "id-web1");
+    assert_non_null(daily);
+    assert_int_equal(daily->cpu.count[1], 9);
+    model_forget(model, 3600e3);
+    g_clear_pointer(&list, g_hash_table_unref);
+    list = model_list_daily(model);
+    assert_int_equal(g_hash_table_size(list), 1);
+    model_forget(model, 2 * 3600e3);
+    g_clear_pointer(&list, g_hash_table_unref);
+    list = model_list_daily(model);
+    assert_int_equal(g_hash_table_size(list), 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_fresh_and_stale),   cmocka_unit_test(test_clock),
-        cmocka_unit_test(test_versions),          cmocka_unit_test(test_lies_about_memory),
-        cmocka_unit_test(test_same_guest_twice),  cmocka_unit_test(test_same_agent_twice),
-        cmocka_unit_test(test_a_guest_moves),     cmocka_unit_test(test_activities),
-        cmocka_unit_test(test_rules_in_the_view), cmocka_unit_test(test_destinations),
+        cmocka_unit_test(test_fresh_and_stale),
+        cmocka_unit_test(test_clock),
+        cmocka_unit_test(test_versions),
+        cmocka_unit_test(test_lies_about_memory),
+        cmocka_unit_test(test_same_guest_twice),
+        cmocka_unit_test(test_same_agent_twice),
+        cmocka_unit_test(test_a_guest_moves),
+        cmocka_unit_test(test_activities),
+        cmocka_unit_test(test_rules_in_the_view),
+        cmocka_unit_test(test_destinations),
+        cmocka_unit_test(test_remembers_hours_of_the_day),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

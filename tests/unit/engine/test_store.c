@@ -90,6 +90,105 @@ static void test_keeps(void **state)
     scratch_remove(folder);
 }
 
+static Daily make_daily(void)
+{
+    Daily daily = {0};
+
+    for (guint i = 0; i < 10; i++) {
+        cluster_history_add(&daily.cpu, (24 * 100 + 5) * 3600e3 + i * 1000, 0.5);
+        cluster_history_add(&daily.network, (24 * 100 + 5) * 3600e3 + i * 1000, 2e6);
+    }
+    return daily;
+}
+
+static GHashTable *make_dailies(const char *guest, const char *other)
+{
+    GHashTable *table = g_hash_table_new_full(g_str_hash, g_str_equal, NULL, g_free);
+    Daily daily = make_daily();
+
+    g_hash_table_insert(table, (gpointer)guest, g_memdup2(&daily, sizeof daily));
+    if (other)
+        g_hash_table_insert(table, (gpointer)other, g_memdup2(&daily, sizeof daily));
+    return table;
+}
+
+static void test_keeps_hours_of_the_day(void **state)
+{
+    char *folder = scratch_new();
+    g_autofree char *path = path_in(folder);
+    g_autoptr(EngineStore) store = engine_store_open(path, NULL);
+    g_autoptr(GHashTable) first = make_dailies("0123", "4567");
+    g_autoptr(GHashTable) later = make_dailies("0123", NULL);
+    g_autoptr(GHashTable) found = NULL;
+    Daily daily = make_daily();
+    const Daily *seen;
+
+    cluster_history_add(&daily.cpu, (24 * 100 + 6) * 3600e3, 0.75);
+    *(Daily *)g_hash_table_lookup(later, "0123") = daily;
+    assert_true(engine_store_write_daily(store, first, NULL));
+    assert_true(engine_store_write_daily(store, later, NULL));
+    engine_store_close(g_steal_pointer(&store));
+    store = engine_store_open(path, NULL);
+    found = engine_store_read_daily(store, NULL);
+    assert_int_equal(g_hash_table_size(found), 2);
+    seen = g_hash_table_lookup(found, "0123");
+    assert_int_equal(seen->cpu.hour, 24 * 100 + 6);
+    assert_int_equal(seen->cpu.count[5], 10);
+    assert_true(seen->cpu.mean[6] == 0.75f && seen->network.high[5] == 2e6f);
+    /* What nobody has seen for a month goes. */
+    g_clear_pointer(&found, g_hash_table_unref);
+    assert_true(engine_store_prune(store, (24 * 100 + 5) * INT64_C(3600) + 1 + 30 * 86400, NULL));
+    found = engine_store_read_daily(store, NULL);
+    assert_int_equal(g_hash_table_size(found), 1);
+    assert_non_null(g_hash_table_lookup(found, "0123"));
+    engine_store_close(g_steal_pointer(&store));
+    scratch_remove(folder);
+}
+
+/* As the first version wrote it: without that table. */
+static void test_takes_over_an_older_one(void **state)
+{
+    char *folder = scratch_new();
+    g_autofree char *path = path_in(folder);
+    g_autoptr(EngineStore) store = engine_store_open(path, NULL);
+    g_autoptr(GHashTable) daily = make_dailies("0123", NULL);
+    g_autoptr(GHashTable) frozen = NULL;
+
+    assert_true(engine_store_set_frozen(store, "web2", "why", NULL));
+    engine_store_close(g_steal_pointer(&store));
+    run_sql(path, "DROP TABLE daily; PRAGMA user_version = 1");
+    store = engine_store_open(path, NULL);
+    assert_non_null(store);
+    frozen = engine_store_list_frozen(store, NULL);
+    assert_string_equal(g_hash_table_lookup(frozen, "web2"), "why");
+    assert_true(engine_store_write_daily(store, daily, NULL));
+    engine_store_close(g_steal_pointer(&store));
+    store = engine_store_open(path, NULL);
+    assert_non_null(store);
+    engine_store_close(g_steal_pointer(&store));
+    scratch_remove(folder);
+}
+
+static void test_hours_that_make_no_sense(void **state)
+{
+    static const char sick[] =
+        "{\"cpu\": {\"hour\": 5, \"hours\": [[0, 1, 1], [1, -1, 1], [70000, 1, 1], [3, 1e300, 1],"
+        " [1, 2], 7, \"x\", {}, null, [2, \"a\", 3], [4, 0.5, 0.75], [1.5, 1, 1], null, null, null,"
+        " null, null, null, null, null, null, null, null, null]},"
+        " \"network\": {\"hour\": -1, \"hours\": []}}";
+    g_autoptr(json_t) object = json_parse_object(sick, strlen(sick), 4096, NULL);
+    g_autoptr(json_t) nothing = json_object();
+    Daily daily;
+
+    assert_non_null(object);
+    assert_true(daily_from_json(object, &daily));
+    for (guint i = 0; i < CLUSTER_HISTORY_HOURS; i++)
+        assert_int_equal(daily.cpu.count[i], i == 10 ? 4 : 0);
+    assert_true(daily.cpu.high[10] == 0.75f && daily.network.hour == 0);
+    assert_false(daily_from_json(nothing, &daily));
+    assert_int_equal(daily.cpu.count[10], 0);
+}
+
 static void test_moves_are_settled(void **state)
 {
     char *folder = scratch_new();
@@ -191,7 +290,7 @@ static void test_strange(void **state)
     g_autofree char *nowhere = g_build_filename(folder, "no", "such", "folder.db", NULL);
 
     engine_store_close(engine_store_open(path, NULL));
-    run_sql(path, "PRAGMA user_version = 2");
+    run_sql(path, "PRAGMA user_version = 3");
     expect_refusal(path, VMFERRY_ERROR_UNSUPPORTED, "newer version");
     run_sql(other, "CREATE TABLE t (a)");
     expect_refusal(other, VMFERRY_ERROR_INVALID, "is not the store of an engine");
@@ -229,6 +328,9 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_keeps),
+        cmocka_unit_test(test_keeps_hours_of_the_day),
+        cmocka_unit_test(test_takes_over_an_older_one),
+        cmocka_unit_test(test_hours_that_make_no_sense),
         cmocka_unit_test(test_moves_are_settled),
         cmocka_unit_test(test_numbers_only_grow),
         cmocka_unit_test(test_one_engine),

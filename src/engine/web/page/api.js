@@ -13,6 +13,7 @@ export const engineNow = () => (Date.now() + clockOffset) / 1000;
 
 // Kept for this tab only.
 export function setToken(token) { sessionStorage.setItem(TOKEN_KEY, token); }
+export function dropToken() { sessionStorage.removeItem(TOKEN_KEY); }
 const getToken = () => sessionStorage.getItem(TOKEN_KEY);
 
 function describe(error) {
@@ -73,5 +74,10 @@ export const api = {
   freeze: (guest) => request("POST", "/v1/freeze", guest === null ? {} : {guest}),
   thaw: (guest) => request("POST", "/v1/thaw", guest === null ? {} : {guest}),
   move: (guest, to) => request("POST", "/v1/moves", {guest, to}),
+  rules: () => request("GET", "/v1/rules"),
+  addRule: (rule) => request("POST", "/v1/rules", rule),
+  removeRule: (id) => request("DELETE", `/v1/rules/${name(id)}`),
+  slas: () => request("GET", "/v1/slas"),
+  setSla: (guest, sla) => request("PUT", `/v1/slas/${name(guest)}`, sla),
   cancel: (id) => request("DELETE", `/v1/moves/${name(id)}`),
 };

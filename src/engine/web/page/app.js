@@ -8,20 +8,21 @@ import * as format from "/web/format.js";
 import {showGuests} from "/web/guests.js";
 import {showHosts, showTrouble} from "/web/hosts.js";
 import {showMoves, showPlan} from "/web/moves.js";
+import {askAddRule, showWishes} from "/web/wishes.js";
 
 const EVERY_MS = 2000;
 const HIDDEN_EVERY_MS = 15000;
 
-const state = {cluster: null, hosts: [], guests: [], plan: null, moves: [], reached: false, heardAt: null, problem: null};
+const state = {cluster: null, hosts: [], guests: [], plan: null, moves: [], rules: [], slas: {}, reached: false, heardAt: null, problem: null};
 
 // ---- asking ----
 
 async function look() {
   try {
-    const [cluster, hosts, guests, plan, moves] =
-      await Promise.all([api.cluster(), api.hosts(), api.guests(), api.plan(), api.moves()]);
-    Object.assign(state, {cluster, hosts: hosts.hosts, guests: guests.guests, plan, moves: moves.moves,
-      reached: true, heardAt: Date.now(), problem: null});
+    const [cluster, hosts, guests, plan, moves, rules, slas] =
+      await Promise.all([api.cluster(), api.hosts(), api.guests(), api.plan(), api.moves(), api.rules(), api.slas()]);
+    Object.assign(state, {cluster, hosts: hosts.hosts, guests: guests.guests, plan, moves: moves.moves, rules: rules.rules,
+      slas: slas.slas, reached: true, heardAt: Date.now(), problem: null});
   } catch (error) {
     state.reached = false;
     state.problem = error.message;
@@ -105,6 +106,7 @@ function show() {
       showPlan(state);
       showHosts(state);
       showGuests(state);
+      showWishes(state);
     }
   } catch (error) {
     console.error(error);
@@ -117,6 +119,7 @@ function show() {
 }
 
 byId("freeze-all").addEventListener("click", () => state.cluster?.frozen ? askThawAll(state.plan) : askFreezeAll());
+byId("add-rule").addEventListener("click", () => askAddRule(state));
 byId("find").addEventListener("input", () => showGuests(state));
 byId("only").addEventListener("change", () => showGuests(state));
 byId("minutes").addEventListener("change", () => redraw(state));

@@ -1,6 +1,6 @@
 // What is asked before something is done.  Each says what will happen, and shows in place why it did not.
 
-import {api, setToken} from "/web/api.js";
+import {api, dropToken, setToken} from "/web/api.js";
 import {byId, button, el, setText} from "/web/dom.js";
 import * as format from "/web/format.js";
 
@@ -12,36 +12,39 @@ export function onDone(refresh) { done = refresh; }
 
 export function say(text) { setText(byId("said"), text); }
 
-// Shows a dialog until it is closed.  *run*() does it and gives the sentence that is said then.
-function ask({title, body, label, danger = false, run}) {
+// Shows a dialog until it is closed.  *run*() does it and gives the sentence that is said then.  *also*: {label, run} of
+// a second button, for which nothing has to be filled in.
+export function ask({title, body, label, danger = false, run, also = null}) {
   const problem = el("p", {class: "problem", role: "alert", hidden: true});
   const go = el("button", {type: "submit", text: label, class: danger ? "danger" : "primary"});
+  const other = also && button(also.label, () => attempt(also.run), {class: "danger"});
   const form = el("form", {method: "dialog"},
     el("h2", {id: "dialog-title", text: title}), el("div", {class: "dialog-body"}, body), problem,
-    el("div", {class: "dialog-buttons"}, button("Leave it", () => dialog.close()), go));
+    el("div", {class: "dialog-buttons"}, button("Leave it", () => dialog.close()), other, go));
   const dialog = el("dialog", {"aria-labelledby": "dialog-title"}, form);
-  form.addEventListener("submit", async (event) => {
-    event.preventDefault();
-    go.disabled = true;
+  const allow = (allowed) => { for (const one of [go, other]) if (one) one.disabled = !allowed; };
+  const attempt = async (act) => {
+    allow(false);
     problem.hidden = true;
     try {
-      say(await run());
+      say(await act());
       dialog.close();
       done();
     } catch (error) {
       setText(problem, error.message);
       problem.hidden = false;
-      go.disabled = false;
+      allow(true);
       if (error.status === 401 && !asking) askToken();
     }
-  });
+  };
+  form.addEventListener("submit", (event) => { event.preventDefault(); attempt(run); });
   dialog.addEventListener("close", () => dialog.remove());
   document.body.append(dialog);
   dialog.showModal();
   return {dialog, go};
 }
 
-const p = (text, kind) => el("p", {text, class: kind});
+export const p = (text, kind) => el("p", {text, class: kind});
 
 export function askFreezeAll() {
   ask({
@@ -168,7 +171,12 @@ export function askToken() {
       el("p", {}, el("label", {for: "token", text: "Token "}), input)],
     run: async () => {
       setToken(input.value.trim());
-      await api.cluster();
+      try {
+        await api.cluster();
+      } catch (error) {
+        dropToken(); // else every look would be refused, also one that needs none
+        throw error;
+      }
       return "The engine has taken the token.";
     },
   });

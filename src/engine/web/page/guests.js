@@ -3,6 +3,7 @@
 import {askFreeze, askMove, askThaw} from "/web/dialogs.js";
 import {button, byId, el, setAttribute, setHidden, setTags, setText, sync} from "/web/dom.js";
 import * as format from "/web/format.js";
+import {askSla, promised} from "/web/wishes.js";
 
 const SHOWN = 200;
 
@@ -25,14 +26,6 @@ function whyOf(guest) {
   return words.join("; ");
 }
 
-function promised(sla) {
-  const words = [];
-  if (sla?.cpu_wait > 0) words.push(`waits at most ${format.percent(sla.cpu_wait)}`);
-  if (sla?.network_bytes_per_s > 0) words.push(format.rate(sla.network_bytes_per_s));
-  if (sla?.no_swap) words.push("no swap");
-  return words.join(", ");
-}
-
 function slaTag(guest) {
   if (!promised(guest.sla)) return [["none", ""]];
   if (guest.sla_met === null || guest.stale) return [["not known", "old"]];
@@ -48,11 +41,12 @@ function makeRow(state) {
   const memory = el("span"), swapped = el("span", {class: "sub"});
   const move = button("Move…", () => askMove(guest, state.hosts));
   const freeze = button("", () => guest.frozen ? askThaw(guest) : askFreeze(guest));
+  const change = button("SLA…", () => askSla(guest.name, guest.sla));
   const row = el("tr", {},
     el("th", {scope: "row"}, el("div", {class: "name"}, name, tags), why),
     host, el("td", {"data-label": "SLA"}, el("div", {}, sla, promise)), cpu, wait,
     el("td", {"data-label": "Memory"}, el("div", {}, memory, swapped)), network,
-    el("td", {class: "buttons"}, move, freeze));
+    el("td", {class: "buttons"}, move, freeze, change));
   return {
     node: row,
     update(item) {
@@ -70,9 +64,10 @@ function makeRow(state) {
       setText(network, format.rate(guest.network_bytes_per_s));
       setText(freeze, guest.frozen ? "Thaw…" : "Freeze…");
       setAttribute(move, "aria-label", `Move ${guest.name}`);
+      setAttribute(change, "aria-label", `SLA of ${guest.name}`);
       setAttribute(freeze, "aria-label", `${guest.frozen ? "Thaw" : "Freeze"} ${guest.name}`);
       move.disabled = !state.reached || guest.moving;
-      freeze.disabled = !state.reached;
+      freeze.disabled = change.disabled = !state.reached;
       row.classList.toggle("stale", Boolean(guest.stale));
     },
   };
