@@ -113,8 +113,13 @@ static gboolean make_disks(Restore *restore, GError **error)
                                     .folder = restore->request->disks_in,
                                     .trusts = restore->request->trusts_disks};
 
+    const GuestMessage *machine = image_restore_get_machine(restore->image);
+    const VmmDriver *driver = vmm_driver_find(machine->vmm_kind, error);
+    g_auto(GStrv) line = NULL;
     GuestRecord *record;
 
+    if (!driver)
+        return FALSE;
     restore->rules = make_rules(restore);
     restore->disks =
         restored_disks_make(restore->context, restore->image, &request, restore->rules, error);
@@ -122,8 +127,9 @@ static gboolean make_disks(Restore *restore, GError **error)
         return FALSE;
     record = registry_get_record(restore->guest);
     g_strfreev(record->command_line);
-    record->command_line = restored_disks_apply(
-        restore->disks, image_restore_get_machine(restore->image)->command_line);
+    line = restored_disks_apply(restore->disks, machine->command_line);
+    record->command_line =
+        driver->renew_generation ? driver->renew_generation(line) : g_strdupv(line);
     return registry_journal_record(restore->guest, record, error);
 }
 

@@ -89,6 +89,10 @@ typedef struct {
 
     /* Starts a storage process (vmm_storage.h).  NULL: it has none. */
     VmmStorage *(*open_storage)(const VmmStorageLaunch *launch, GError **error);
+
+    /* The command line of a machine that goes on from a copy of itself, and tells its guest so where it can: with
+     * a new VM generation id.  Free with g_strfreev().  NULL: it cannot. */
+    char **(*renew_generation)(char *const *command_line);
 } VmmDriver;
 
 /* The driver of this kind (NULL: of none); UNSUPPORTED where there is none. */

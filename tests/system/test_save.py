@@ -258,3 +258,19 @@ def test_damaged_image(scene, tmp_path):
     restore(scene, scene.a, file, "--full")
     watch_anew(scene, guest, scene.a)
     scene.check(guest)
+
+
+def test_a_new_generation(scene, tmp_path):
+    """A machine with a VM generation id tells its guest that it is a copy: Linux draws new random numbers."""
+    guest = scene.run(**SMALL, kernel_words="loglevel=7", extra=[
+        *user_monitor(scene), "-device", "vmgenid,id=generation,guid=324e6eaf-d1d1-4bf6-bf41-b9bb6c91fb87"])
+    file = tmp_path / "web1.image"
+    save(scene, guest, file, "--stop")
+    assert "virtual machine fork" not in guest.console_text()
+    restore(scene, scene.a, file, "--full")
+    scene.check(guest)
+    qmp = monitor(scene, guest)
+    seen = qmp.execute("query-vm-generation-id")["guid"]
+    assert seen != "324e6eaf-d1d1-4bf6-bf41-b9bb6c91fb87"
+    line = " ".join(scene.a.status(guest)["command_line"])
+    assert seen in line.lower()

@@ -1,4 +1,5 @@
 /* The driver's object and its table of operations. */
+#include "vmm/qemu/options.h"
 #include "vmm/qemu/driver.h"
 #include "vmm/qemu/give_up.h"
 
@@ -678,4 +679,5 @@ const VmmDriver qemu_driver = {
     .adopt = qemu_adopt,
     .reattach = qemu_reattach,
     .open_storage = qemu_storage_open,
+    .renew_generation = qemu_renew_generation,
 };

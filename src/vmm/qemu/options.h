@@ -53,3 +53,6 @@ char *qemu_parameters_to_text(const QemuParameters *parameters);
 
 /* *text* with every comma doubled; free with g_free(). */
 char *qemu_escape_commas(const char *text);
+
+/* The same command line with a new id in each "-device vmgenid" (generation.c); free with g_strfreev(). */
+char **qemu_renew_generation(char *const *command_line);
