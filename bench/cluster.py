@@ -9,7 +9,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 TRACES = ["diurnal", "bursts", "flapping", "hot-guest", "leak", "oscillation", "loss", "spikes", "idle"]
-RIVALS = ["threshold", "proxmox", "sandpiper"]
+RIVALS = ["threshold", "proxmox", "sandpiper", "sandpiper-5s"]
 TARGETS = {
     "violation": 0.5,  # of the best rival's
     "moves": 1.0,  # of that rival's
@@ -69,12 +69,12 @@ def judge(trace: str, ours: dict, rivals: list[dict]) -> None:
 
 
 def compare(seeds: int) -> None:
-    print(f"{'trace':12} {'policy':10} {'SLA missed s':>13} {'moves':>7} {'spoiled':>8} {'most/guest':>10}")
+    print(f"{'trace':12} {'policy':12} {'SLA missed s':>13} {'moves':>7} {'spoiled':>8} {'most/guest':>10}")
     for trace in TRACES:
         rows = [play(trace, policy, seeds) for policy in ["engine", *RIVALS, "none"]]
         for row in rows:
             print(
-                f"{trace:12} {row['policy']:10} {row['violation']:13.0f} {row['moves']:7} "
+                f"{trace:12} {row['policy']:12} {row['violation']:13.0f} {row['moves']:7} "
                 f"{row['spoiled']:8} {row['per_guest']:10}",
                 flush=True,
             )

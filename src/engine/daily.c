@@ -9,11 +9,11 @@ static json_t *hours_to_json(const ClusterHistory *history)
     json_t *hours = json_array();
 
     for (guint i = 0; i < CLUSTER_HISTORY_HOURS; i++)
-        json_array_append_new(hours,
-                              history->count[i] == 0
-                                  ? json_null()
-                                  : json_pack("[i, f, f]", (int)history->count[i],
-                                              (double)history->mean[i], (double)history->high[i]));
+        json_array_append_new(hours, history->count[i] == 0
+                                         ? json_null()
+                                         : json_pack("[i, f, f]", (int)history->count[i],
+                                                     (double)history->mean[i],
+                                                     (double)history->variance[i]));
     return json_pack("{s:I, s:o}", "hour", (json_int_t)history->hour, "hours", hours);
 }
 
@@ -23,27 +23,27 @@ json_t *daily_to_json(const Daily *daily)
                      hours_to_json(&daily->network));
 }
 
-static gboolean read_figure(json_t *value, float *ret)
+static gboolean read_figure(json_t *value, double most, float *ret)
 {
     double figure = json_is_number(value) ? json_number_value(value) : -1;
 
     *ret = (float)figure;
-    return figure >= 0 && figure <= MOST_FIGURE;
+    return figure >= 0 && figure <= most;
 }
 
 /* FALSE: nothing is known of that hour. */
 static gboolean read_hour(json_t *value, ClusterHistory *history, guint i)
 {
     json_int_t readings = json_integer_value(json_array_get(value, 0));
-    float mean, high;
+    float mean, variance;
 
     if (json_array_size(value) != 3 || readings <= 0 || readings > MOST_READINGS ||
-        !read_figure(json_array_get(value, 1), &mean) ||
-        !read_figure(json_array_get(value, 2), &high))
+        !read_figure(json_array_get(value, 1), MOST_FIGURE, &mean) ||
+        !read_figure(json_array_get(value, 2), MOST_FIGURE * MOST_FIGURE, &variance))
         return FALSE;
     history->count[i] = (uint16_t)readings;
     history->mean[i] = mean;
-    history->high[i] = high;
+    history->variance[i] = variance;
     return TRUE;
 }
 

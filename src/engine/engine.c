@@ -248,6 +248,7 @@ static Engine *allocate(const EngineSettings *settings)
     g_mutex_init(&engine->lock);
     g_cond_init(&engine->wake);
     engine->model = model_new(VMFERRY_VERSION);
+    engine->model->reading_ms = engine->settings->reading_ms;
     engine->recent = g_ptr_array_new_with_free_func((GDestroyNotify)move_record_free);
     engine->estimates = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, g_free);
     engine->closed = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, closed_free);

@@ -233,8 +233,27 @@ static void move_guest(ModelGuest *guest, const LoadGuest *said, guint host)
     guest->host = host;
     /* What it waited for, it waited for there. */
     guest->cpu_wait = guest->backlog = guest->swapped = (ClusterSeries){0};
+    memset(guest->means, 0, sizeof(guest->means));
     g_clear_pointer(&guest->activity_id, g_free);
     g_clear_pointer(&guest->activity_to, g_free);
+}
+
+/* ---- readings ---- */
+
+static void add_look(ModelMean *mean, double value)
+{
+    if (value >= 0 && isfinite(value)) {
+        mean->sum += value;
+        mean->n++;
+    }
+}
+
+static double end_mean(ModelMean *mean)
+{
+    double value = mean->n > 0 ? mean->sum / mean->n : CLUSTER_UNKNOWN;
+
+    *mean = (ModelMean){0};
+    return value;
 }
 
 static double demand_of(const ModelGuest *guest)
@@ -244,7 +263,7 @@ static double demand_of(const ModelGuest *guest)
     return cluster_guest_demand(&seen, 1);
 }
 
-static void note_guest(ModelGuest *guest, const LoadGuest *said, double now_ms)
+static void note_guest(ModelGuest *guest, const LoadGuest *said)
 {
     guest->term = said->term;
     g_free(guest->name);
@@ -256,14 +275,23 @@ static void note_guest(ModelGuest *guest, const LoadGuest *said, double now_ms)
     guest->vcpus = said->vcpus;
     guest->memory_bytes = said->memory_bytes;
     guest->looked = TRUE;
-    cluster_series_add(&guest->cpu, said->cpu_used);
-    cluster_series_add(&guest->cpu_wait, said->cpu_wait);
-    cluster_series_add(&guest->network, said->network);
-    cluster_series_add(&guest->backlog, said->backlog);
-    cluster_series_add(&guest->swapped, said->swapped_bytes);
+    add_look(&guest->means[0], said->cpu_used);
+    add_look(&guest->means[1], said->cpu_wait);
+    add_look(&guest->means[2], said->network);
+    add_look(&guest->means[3], said->backlog);
+    add_look(&guest->means[4], said->swapped_bytes);
     guest->resident_bytes = said->resident_bytes;
+}
+
+static void read_guest(ModelGuest *guest, double now_ms)
+{
+    cluster_series_add(&guest->cpu, end_mean(&guest->means[0]));
+    cluster_series_add(&guest->cpu_wait, end_mean(&guest->means[1]));
+    cluster_series_add(&guest->network, end_mean(&guest->means[2]));
+    cluster_series_add(&guest->backlog, end_mean(&guest->means[3]));
+    cluster_series_add(&guest->swapped, end_mean(&guest->means[4]));
     cluster_history_add(&guest->daily.cpu, now_ms, demand_of(guest));
-    cluster_history_add(&guest->daily.network, now_ms, said->network);
+    cluster_history_add(&guest->daily.network, now_ms, cluster_series_last(&guest->network));
 }
 
 /* FALSE: *known*'s host has it with a better right, or was seen with it as lately. */
@@ -272,7 +300,7 @@ static gboolean takes_over(const ModelGuest *known, const LoadGuest *said, guint
     return known->host == host || said->term > known->term || !known->looked;
 }
 
-static void take_guests(Model *model, guint index, double now_ms)
+static void take_guests(Model *model, guint index)
 {
     ModelHost *host = model->hosts->pdata[index];
 
@@ -295,7 +323,7 @@ static void take_guests(Model *model, guint index, double now_ms)
             continue;
         if (guest->host != index)
             move_guest(guest, said, index);
-        note_guest(guest, said, now_ms);
+        note_guest(guest, said);
     }
 }
 
@@ -356,7 +384,7 @@ static const char *find_absurd(const ModelHost *host, const Load *load)
     return load->time_ms < before->time_ms ? "its clock went back" : NULL;
 }
 
-static void add_samples(ModelHost *host)
+static void note_host(ModelHost *host)
 {
     const Load *load = host->load;
     double network = load->network;
@@ -364,14 +392,44 @@ static void add_samples(ModelHost *host)
     /* What moves cost is no reason for another one. */
     if (network >= 0 && load->moves_network > 0)
         network = fmax(network - load->moves_network, 0);
-    cluster_series_add(&host->network, network);
-    cluster_series_add(&host->cpu, load->cpu_used >= 0 && load->moves_cpu > 0
-                                       ? fmax(load->cpu_used - load->moves_cpu, 0)
-                                       : load->cpu_used);
-    cluster_series_add(&host->cpu_pressure, load->cpu_pressure);
-    cluster_series_add(&host->memory_available, load->memory_available_bytes);
-    cluster_series_add(&host->memory_pressure, load->memory_pressure);
-    cluster_series_add(&host->swap_out, load->swap_out);
+    add_look(&host->means[0], load->cpu_used >= 0 && load->moves_cpu > 0
+                                  ? fmax(load->cpu_used - load->moves_cpu, 0)
+                                  : load->cpu_used);
+    add_look(&host->means[1], load->cpu_pressure);
+    add_look(&host->means[2], network);
+    add_look(&host->means[3], load->memory_available_bytes);
+    add_look(&host->means[4], load->memory_pressure);
+    add_look(&host->means[5], load->swap_out);
+}
+
+static void read_host(ModelHost *host)
+{
+    cluster_series_add(&host->cpu, end_mean(&host->means[0]));
+    cluster_series_add(&host->cpu_pressure, end_mean(&host->means[1]));
+    cluster_series_add(&host->network, end_mean(&host->means[2]));
+    cluster_series_add(&host->memory_available, end_mean(&host->means[3]));
+    cluster_series_add(&host->memory_pressure, end_mean(&host->means[4]));
+    cluster_series_add(&host->swap_out, end_mean(&host->means[5]));
+}
+
+/* Ends the reading where its time is over.  The next one is due by the first one's clock, so that looks that do not divide it
+ * make some a little longer and some shorter; and by now, where looks did not come. */
+static void read_where_due(Model *model, guint index, double now_ms)
+{
+    ModelHost *host = model->hosts->pdata[index];
+
+    if (now_ms < host->reading_due_ms)
+        return;
+    host->reading_due_ms += model->reading_ms;
+    if (host->reading_due_ms <= now_ms)
+        host->reading_due_ms = now_ms + model->reading_ms;
+    read_host(host);
+    for (guint i = 0; i < model->guests->len; i++) {
+        ModelGuest *guest = model->guests->pdata[i];
+
+        if (guest->host == index && guest->looked)
+            read_guest(guest, now_ms);
+    }
 }
 
 static void take_fresh(Model *model, guint index, Load *load, double now_ms)
@@ -385,9 +443,10 @@ static void take_fresh(Model *model, guint index, Load *load, double now_ms)
         model_take_failure(model, index, "its figures are over too long a time");
         return;
     }
-    add_samples(host);
-    take_guests(model, index, now_ms);
+    note_host(host);
+    take_guests(model, index);
     remove_gone(model, index, now_ms);
+    read_where_due(model, index, now_ms);
 }
 
 void model_take_look(Model *model, guint index, Load *load, json_t *guests, double now_ms,

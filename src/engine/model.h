@@ -5,7 +5,8 @@
  * or that it said nothing (model_take_failure()); each sample is held against the ones before it and against what
  * other hosts say, and a host whose word cannot be trusted is given a *problem*: it is not usable, nothing is
  * decided on its figures, and nothing is moved to it or from it, until fresh and sensible ones come.
- * model_make_view() lays all out as a ClusterView for the policy.
+ * model_make_view() lays all out as a ClusterView for the policy.  Looks of reading_ms make one reading, their mean: what
+ * lasts is told by readings, so they are as long as the policy was measured with, however often agents are asked.
  *
  *     agent ──► Load ──► Model: samples, problems ──► EngineView ──► planner
  *
@@ -27,8 +28,19 @@
 
 #define MODEL_STALE_MS 10000.0
 #define MODEL_SKEW_S 30.0
+/* Of a reading; vmferry-sim has the same. */
+#define MODEL_READING_MS 5000.0
 /* A sample over more than that: the agent was suspended, or stopped. */
 #define MODEL_LONGEST_INTERVAL_MS 30000.0
+
+#define MODEL_HOST_FIGURES 6
+#define MODEL_GUEST_FIGURES 5
+
+/* What looks have told since the last reading. */
+typedef struct {
+    double sum;
+    guint n; /* of those that are known */
+} ModelMean;
 
 typedef struct {
     char *name;     /* unique */
@@ -39,6 +51,8 @@ typedef struct {
     Load *load;     /* the last good one, or NULL */
     double seen_ms; /* when that came; CLUSTER_UNKNOWN: never */
     gboolean drained;
+    double reading_due_ms; /* when the present one ends */
+    ModelMean means[MODEL_HOST_FIGURES];
     ClusterSeries cpu, cpu_pressure, network, memory_available, memory_pressure, swap_out;
 } ModelHost;
 
@@ -50,6 +64,7 @@ typedef struct {
     guint vcpus;
     double memory_bytes;
     double resident_bytes;
+    ModelMean means[MODEL_GUEST_FIGURES];
     ClusterSeries cpu, cpu_wait, network, backlog, swapped;
     Daily daily;
     char *activity_id; /* of a move of it that its agent knows of; NULL: none */
@@ -70,6 +85,7 @@ typedef struct {
         *gone; /* id → where a guest was that is not there any more, and may show up elsewhere */
     GHashTable *daily; /* id → Daily: what is known of guests that are not there now */
     char *version;     /* our own */
+    double reading_ms; /* 0: each look is a reading */
 } Model;
 
 /* *version*: of the agents that we understand ("0.1.0": any 0.1). */

@@ -9,6 +9,7 @@
 #include "base/quantity.h"
 #include "base/rate.h"
 #include "engine/leader.h"
+#include "engine/model.h"
 #include "migrate/etcd.h"
 #include "wire/address.h"
 
@@ -45,6 +46,7 @@ EngineSettings *engine_settings_new(void)
                          .hosts = g_ptr_array_new_with_free_func(host_free),
                          .automatic = TRUE,
                          .interval_ms = 2000,
+                         .reading_ms = MODEL_READING_MS,
                          .thresholds = cluster_thresholds_default(),
                          .limits = cluster_limits_default(),
                          .quiet_hours = g_array_new(FALSE, FALSE, sizeof(ClusterQuietHours)),
@@ -316,6 +318,21 @@ static gboolean set_interval(EngineSettings *settings, const char *value, gpoint
     return TRUE;
 }
 
+static gboolean set_reading(EngineSettings *settings, const char *value, gpointer field,
+                            GError **error)
+{
+    double ms;
+
+    if (!time_parse(value, &ms, error))
+        return FALSE;
+    if (ms < 100 || ms > 60000) {
+        error_set(error, VMFERRY_ERROR_INVALID, "the value must be 100ms to 60s");
+        return FALSE;
+    }
+    settings->reading_ms = ms;
+    return TRUE;
+}
+
 /* "5 of 6" */
 static gboolean set_samples(EngineSettings *settings, const char *value, gpointer field,
                             GError **error)
@@ -329,7 +346,7 @@ static gboolean set_samples(EngineSettings *settings, const char *value, gpointe
         settings->thresholds.n = all;
         return TRUE;
     }
-    error_set(error, VMFERRY_ERROR_INVALID, "write it as K of N, with N up to 12");
+    error_set(error, VMFERRY_ERROR_INVALID, "write it as K of N, with N up to %d", CLUSTER_SAMPLES);
     return FALSE;
 }
 
@@ -466,6 +483,7 @@ static const struct {
     {"store", "etcd", set_etcd, 0},
     {"store", "prefix", set_etcd_prefix, AT(etcd_prefix)},
     {"store", "lease", set_etcd_lease, AT(etcd_lease_ms)},
+    {"hot", "reading", set_reading, 0},
     {"hot", "samples", set_samples, 0},
     {"hot", "cpu", set_share, AT(thresholds.cpu)},
     {"hot", "cpu-early", set_share_or_off, AT(thresholds.cpu_early)},

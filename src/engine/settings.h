@@ -40,6 +40,7 @@ typedef struct {
     GPtrArray *hosts;   /* of EngineHostSetting */
     gboolean automatic; /* it moves guests by itself */
     guint interval_ms;  /* from one look at a host to the next */
+    double reading_ms;  /* looks of so long make a reading, their mean */
 
     ClusterThresholds thresholds;
     ClusterLimits limits;   /* but what time and users decide: frozen, quiet */

@@ -5,9 +5,9 @@
 
 #define HOUR_MS 3600000.0
 /* Readings that the mean of an hour counts as, at most: what comes new is worth at least so much of it. */
-#define HOUR_READINGS 400
+#define HOUR_READINGS 800
 /* What a day is worth that is over. */
-#define NEW_DAY_READINGS 40
+#define NEW_DAY_READINGS 80
 #define NEW_DAY_RISE 0.5F
 
 /* Written so that NaN fails, too. */
@@ -54,6 +54,25 @@ double cluster_series_mean(const ClusterSeries *series, guint n)
     return known > 0 ? sum / known : CLUSTER_UNKNOWN;
 }
 
+double cluster_series_median(const ClusterSeries *series, guint n)
+{
+    guint first = series->length > n ? series->length - n : 0, known = 0;
+    double sorted[CLUSTER_SAMPLES];
+
+    for (guint i = first; i < series->length; i++) {
+        double value = cluster_series_get(series, i);
+        guint at = known;
+
+        if (value < 0)
+            continue;
+        for (; at > 0 && sorted[at - 1] > value; at--)
+            sorted[at] = sorted[at - 1];
+        sorted[at] = value;
+        known++;
+    }
+    return known > 0 ? sorted[(known - 1) / 2] : CLUSTER_UNKNOWN;
+}
+
 double cluster_guest_demand(const ClusterGuest *guest, guint n)
 {
     double used = cluster_series_mean(&guest->cpu, n);
@@ -68,15 +87,13 @@ double cluster_guest_demand(const ClusterGuest *guest, guint n)
 static void begin_hour(ClusterHistory *history, guint slot)
 {
     history->count[slot] = MIN(history->count[slot], NEW_DAY_READINGS);
-    history->high[slot] =
-        history->mean[slot] + NEW_DAY_RISE * (history->high[slot] - history->mean[slot]);
 }
 
 void cluster_history_add(ClusterHistory *history, double now_ms, double value)
 {
     double hours = floor(now_ms / HOUR_MS);
     guint slot;
-    float reading = known_or_unknown(value), lasting;
+    float reading = known_or_unknown(value), off, share;
 
     if (reading < 0 || !(hours >= 0 && hours < G_MAXUINT32))
         return;
@@ -86,37 +103,38 @@ void cluster_history_add(ClusterHistory *history, double now_ms, double value)
     history->hour = (uint32_t)hours;
     if (history->count[slot] < HOUR_READINGS)
         history->count[slot]++;
-    history->mean[slot] += (reading - history->mean[slot]) / history->count[slot];
-    lasting = history->n_before < 2 ? history->mean[slot]
-                                    : MIN(reading, MIN(history->before[0], history->before[1]));
-    history->high[slot] = history->count[slot] == 1 ? lasting : MAX(history->high[slot], lasting);
-    history->before[0] = history->before[1];
-    history->before[1] = reading;
-    history->n_before = (uint8_t)MIN(history->n_before + 1, 2);
+    share = 1.0F / history->count[slot];
+    off = reading - history->mean[slot];
+    history->mean[slot] += off * share;
+    history->variance[slot] = (1 - share) * (history->variance[slot] + share * off * off);
 }
 
-/* Where nobody has seen the coming hour yet, it may rise as this one did. */
+/* Where nobody has seen the coming hour yet, it may rise as the last two did: one alone may have been a step, and
+ * those have come to their end. */
 static double guess_mean(const ClusterHistory *history, guint this_slot)
 {
     guint before = (this_slot + CLUSTER_HISTORY_HOURS - 1) % CLUSTER_HISTORY_HOURS;
-    double mean = history->mean[this_slot];
+    guint earlier = (this_slot + CLUSTER_HISTORY_HOURS - 2) % CLUSTER_HISTORY_HOURS;
+    double mean = history->mean[this_slot], rise;
 
-    if (history->count[this_slot] == 0 || history->count[before] == 0)
+    if (history->count[this_slot] == 0 || history->count[before] == 0 ||
+        history->count[earlier] == 0)
         return mean;
-    return mean + MAX(mean - history->mean[before], 0);
+    rise = MIN(mean - history->mean[before], history->mean[before] - history->mean[earlier]);
+    return mean + MAX(rise, 0);
 }
 
 gboolean cluster_history_expect(const ClusterHistory *history, double now_ms, double ahead_ms,
-                                double *ret_mean, double *ret_rise)
+                                double *ret_mean, double *ret_deviation)
 {
     double first = floor(now_ms / HOUR_MS), last = floor((now_ms + ahead_ms) / HOUR_MS);
-    gboolean known = FALSE;
+    double sum = 0, readings = 0;
     guint first_slot;
 
     if (!(first >= 0 && last < first + CLUSTER_HISTORY_HOURS))
         return FALSE;
     first_slot = (guint)fmod(first, CLUSTER_HISTORY_HOURS);
-    *ret_mean = *ret_rise = 0;
+    *ret_mean = *ret_deviation = 0;
     for (guint hour = 0; hour <= (guint)(last - first); hour++) {
         guint slot = (first_slot + hour) % CLUSTER_HISTORY_HOURS;
         double mean =
@@ -124,10 +142,10 @@ gboolean cluster_history_expect(const ClusterHistory *history, double now_ms, do
 
         *ret_mean = MAX(*ret_mean, mean);
     }
-    for (guint slot = 0; slot < CLUSTER_HISTORY_HOURS; slot++)
-        if (history->count[slot] > 0) {
-            known = TRUE;
-            *ret_rise = MAX(*ret_rise, history->high[slot] - history->mean[slot]);
-        }
-    return known;
+    for (guint slot = 0; slot < CLUSTER_HISTORY_HOURS; slot++) {
+        sum += history->variance[slot] * history->count[slot];
+        readings += history->count[slot];
+    }
+    *ret_deviation = readings > 0 ? sqrt(sum / readings) : 0;
+    return readings > 0;
 }

@@ -27,7 +27,7 @@
 
 #define CLUSTER_UNKNOWN (-1.0)
 #define CLUSTER_NONE G_MAXUINT /* no such host or guest */
-#define CLUSTER_SAMPLES 12     /* the most that are kept of each figure */
+#define CLUSTER_SAMPLES 24     /* the most that are kept of each figure: of 5 s each, two minutes */
 
 /* The last readings of one figure. */
 typedef struct {
@@ -47,29 +47,31 @@ double cluster_series_last(const ClusterSeries *series);
 /* The mean of the *n* newest that are known; CLUSTER_UNKNOWN where none is. */
 double cluster_series_mean(const ClusterSeries *series, guint n);
 
+/* The median of the *n* newest that are known (the lower one of two), so that what is shorter than half of them does not count;
+ * CLUSTER_UNKNOWN where none is. */
+double cluster_series_median(const ClusterSeries *series, guint n);
+
 /* ---- what was at this time of the day ----
  *
  * The newest two minutes do not tell what a guest will need in ten.  So the mean of each hour of the day is kept,
- * and the highest level that lasted (three readings in a row, so that a spike is none); days before fade.
+ * and how its readings vary around it; days before fade.
  * Some 300 bytes a figure. */
 
 #define CLUSTER_HISTORY_HOURS 24
 
 typedef struct {
-    float mean[CLUSTER_HISTORY_HOURS], high[CLUSTER_HISTORY_HOURS];
+    float mean[CLUSTER_HISTORY_HOURS], variance[CLUSTER_HISTORY_HOURS];
     uint16_t count[CLUSTER_HISTORY_HOURS]; /* readings; 0: nothing known */
     uint32_t hour;                         /* since the clock's begin, of the newest reading */
-    float before[2];                       /* the two readings before the next one */
-    uint8_t n_before;
 } ClusterHistory;
 
 /* A reading at *now_ms* (any clock that does not jump); readings that cannot be are passed over. */
 void cluster_history_add(ClusterHistory *history, double now_ms, double value);
 
 /* The highest mean of the hours that lie in the next *ahead_ms* as they were on the days before (0 where they are
- * not known yet), and how much the figure went above its hour's mean for a while, in any hour of the day.  FALSE where nothing is known. */
+ * not known yet), and the standard deviation from the hour's mean, over all hours that are known.  FALSE where nothing is known. */
 gboolean cluster_history_expect(const ClusterHistory *history, double now_ms, double ahead_ms,
-                                double *ret_mean, double *ret_rise);
+                                double *ret_mean, double *ret_deviation);
 
 /* What a guest was promised; 0: nothing. */
 typedef struct {

@@ -6,6 +6,10 @@
 
 /* A share of all that a series varies by, below which it counts as constant: no slope is fitted to noise. */
 #define LEAST_VARIANCE 1e-12
+/* The newest readings that are forecast from. */
+#define FORECAST_FROM 12
+/* Of a host's CPUs, how much of what it uses may be there for a moment only. */
+#define LASTING_SLACK 0.1
 
 static const struct {
     const char *name;
@@ -27,7 +31,7 @@ ClusterThresholds cluster_thresholds_default(void)
     return (ClusterThresholds){.k = 3,
                                .n = 5,
                                .cpu = 0.85,
-                               .cpu_early = 0.75,
+                               .cpu_early = 0.7,
                                .link = 0.8,
                                .swap_out = 1 << 20,
                                .memory_pressure = 0.1};
@@ -69,9 +73,9 @@ gboolean cluster_thresholds_check(const ClusterThresholds *thresholds, GError **
 double cluster_series_forecast(const ClusterSeries *series)
 {
     double sum_x = 0, sum_y = 0, var = 0, cov = 0, last = cluster_series_last(series), next;
-    guint pairs = 0;
+    guint pairs = 0, first = series->length > FORECAST_FROM ? series->length - FORECAST_FROM : 0;
 
-    for (guint i = 0; i + 1 < series->length; i++) {
+    for (guint i = first; i + 1 < series->length; i++) {
         double x = cluster_series_get(series, i), y = cluster_series_get(series, i + 1);
 
         if (x < 0 || y < 0)
@@ -84,7 +88,7 @@ double cluster_series_forecast(const ClusterSeries *series)
         return last;
     sum_x /= pairs;
     sum_y /= pairs;
-    for (guint i = 0; i + 1 < series->length; i++) {
+    for (guint i = first; i + 1 < series->length; i++) {
         double x = cluster_series_get(series, i), y = cluster_series_get(series, i + 1);
 
         if (x < 0 || y < 0)
@@ -114,6 +118,13 @@ static gboolean is_beyond(ClusterHotKind kind, double value, double threshold)
     return value >= 0 && (kinds[kind].below ? value < threshold : value > threshold);
 }
 
+/* What is not urgent is above the limit on the whole, too. */
+static gboolean is_early(const ClusterSeries *series, double limit)
+{
+    return series->length == CLUSTER_SAMPLES &&
+           cluster_series_mean(series, CLUSTER_SAMPLES) > limit;
+}
+
 /* How many of the newest are beyond, of all that are kept in a row, and the newest one. */
 static gboolean look(const Figure *figure, const ClusterThresholds *thresholds, ClusterHotspot *ret)
 {
@@ -138,7 +149,7 @@ static gboolean look(const Figure *figure, const ClusterThresholds *thresholds, 
         if (in_a_row)
             ret->since++;
     }
-    if (ret->above < thresholds->k)
+    if (ret->above < thresholds->k || (figure->early && !is_early(series, limit)))
         return FALSE;
     ret->forecast = cluster_series_forecast(series) / figure->unit;
     return is_beyond(figure->kind, ret->forecast, figure->threshold);
@@ -183,8 +194,36 @@ static gboolean is_starved_now(const ClusterGuest *guest)
            is_beyond(CLUSTER_HOT_NETWORK, cluster_series_last(&guest->network), guest->sla.network);
 }
 
+/* What of a guest's newest reading is there for a moment only. */
+static double momentary(const ClusterGuest *guest, guint n)
+{
+    double last = cluster_series_last(&guest->cpu), median = cluster_series_median(&guest->cpu, n);
+
+    return last > 0 ? MAX(last - median, 0) : 0;
+}
+
+/* Of each host's newest reading, CPUs without what guests use for a moment only: spikes of one guest after the other keep a host
+ * busy, and moving any of them helps nobody. */
+static double *find_lasting(const ClusterView *view, guint n)
+{
+    double *lasting = g_new(double, view->n_hosts + 1);
+
+    for (guint i = 0; i < view->n_hosts; i++)
+        lasting[i] = cluster_series_last(&view->hosts[i].cpu);
+    for (guint i = 0; i < view->n_guests; i++)
+        if (view->guests[i].host < view->n_hosts)
+            lasting[view->guests[i].host] -= momentary(&view->guests[i], n);
+    return lasting;
+}
+
+static gboolean lasts(const ClusterHost *host, double lasting, double share)
+{
+    return lasting >
+           MIN(share * host->cpus, cluster_series_last(&host->cpu)) - LASTING_SLACK * host->cpus;
+}
+
 static void look_at_guest(const ClusterView *view, guint i, const ClusterThresholds *thresholds,
-                          GArray *hotspots)
+                          double lasting, GArray *hotspots)
 {
     const ClusterGuest *guest = &view->guests[i];
     const Figure wait = {
@@ -192,7 +231,8 @@ static void look_at_guest(const ClusterView *view, guint i, const ClusterThresho
     /* Any byte is too much. */
     const Figure swapped = {&guest->swapped, 1, 0.5, CLUSTER_HOT_SWAPPED, guest->host, i, FALSE};
 
-    note(&wait, thresholds, hotspots);
+    if (lasts(&view->hosts[guest->host], lasting, thresholds->cpu))
+        note(&wait, thresholds, hotspots);
     if (guest->sla.network > 0 && is_starved_now(guest)) {
         ClusterSeries starved = starved_network(guest);
         const Figure network = {
@@ -205,7 +245,7 @@ static void look_at_guest(const ClusterView *view, guint i, const ClusterThresho
 }
 
 static void look_at_host(const ClusterView *view, guint i, const ClusterThresholds *thresholds,
-                         GArray *hotspots)
+                         double lasting, GArray *hotspots)
 {
     const ClusterHost *host = &view->hosts[i];
     const Figure figures[] = {
@@ -222,8 +262,9 @@ static void look_at_host(const ClusterView *view, guint i, const ClusterThreshol
     guint before = hotspots->len;
 
     for (guint f = 0; f < G_N_ELEMENTS(figures); f++)
-        note(&figures[f], thresholds, hotspots);
-    if (hotspots->len == before)
+        if (figures[f].kind != CLUSTER_HOT_CPU || lasts(host, lasting, thresholds->cpu))
+            note(&figures[f], thresholds, hotspots);
+    if (hotspots->len == before && lasts(host, lasting, thresholds->cpu_early))
         note(&early, thresholds, hotspots);
 }
 
@@ -245,12 +286,14 @@ static gint compare_hotspots(gconstpointer a, gconstpointer b, gpointer user)
 void cluster_find_hotspots(const ClusterView *view, const ClusterThresholds *thresholds,
                            GArray *hotspots)
 {
+    g_autofree double *lasting = find_lasting(view, thresholds->n);
+
     for (guint i = 0; i < view->n_hosts; i++)
         if (view->hosts[i].usable)
-            look_at_host(view, i, thresholds, hotspots);
+            look_at_host(view, i, thresholds, lasting[i], hotspots);
     for (guint i = 0; i < view->n_guests; i++)
         if (view->guests[i].host < view->n_hosts && view->hosts[view->guests[i].host].usable)
-            look_at_guest(view, i, thresholds, hotspots);
+            look_at_guest(view, i, thresholds, lasting[view->guests[i].host], hotspots);
     g_array_sort_with_data(hotspots, compare_hotspots, (gpointer)view);
 }
 

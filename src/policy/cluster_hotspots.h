@@ -14,8 +14,11 @@
  * with its forecast, AR(1), fitted by least squares over the readings that are kept: a step up is then expected to
  * stay, a spike is expected to go, and what falls to the threshold is not waited for.
  *
- * A host between cpu_early and cpu is told as `early`: it may give guests away to hosts that stay well below, and may still
- * take some.
+ * What one guest uses for a moment only, its newest reading beyond the median of its newest n, does not count: guests
+ * that have a spike each, one after the other, keep a host busy, and to move one of them helps nobody.
+ *
+ * A host between cpu_early and cpu, also on the whole of the kept readings, is told as `early`: it may give guests away to
+ * hosts that stay well below, and may still take some.
  *
  * A reading that is not known is not above anything, and where the newest one is not known, or the host is not
  * usable, there is no hot spot: nothing is done on bad figures.  A threshold that is not above 0 is off.
@@ -49,7 +52,7 @@ typedef struct {
     double memory_pressure; /* share of time */
 } ClusterThresholds;
 
-/* 3 of 5; 85 % of the CPUs (75 % early), 80 % of the link, 1 MiB/s swapped out, 10 % of the time waiting for memory
+/* 3 of 5; 85 % of the CPUs (70 % early), 80 % of the link, 1 MiB/s swapped out, 10 % of the time waiting for memory
  * (docs/engine-policy.md says where they come from). */
 ClusterThresholds cluster_thresholds_default(void);
 

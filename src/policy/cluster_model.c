@@ -8,11 +8,6 @@
 #define NOW_READINGS 3
 #define STEEP_FROM 0.9
 #define STEEP_SLOPE 100.0
-/* Where nothing is known of the days before, what a figure may go above its mean: twice its deviation. */
-#define DEVIATIONS 2.0
-/* Of all rises at once, by squares: each is the highest of a day. */
-#define BURSTS_AT_ONCE 0.4
-
 double cluster_pressure(double share)
 {
     double u = MAX(share, 0);
@@ -81,23 +76,20 @@ static double deviation(const ClusterSeries *series, double mean)
 static void expect(const ClusterSeries *series, const ClusterHistory *history, double now,
                    double all, const ClusterModel *model, double *ret_mean, double *ret_variance)
 {
-    double mean, rise;
+    double mean, above;
 
     *ret_mean = MAX(now, all);
     if (!history || !cluster_history_expect(history, model->view->now_ms, model->limits->ahead_ms,
-                                            &mean, &rise)) {
-        double above = DEVIATIONS * deviation(series, cluster_series_mean(series, CLUSTER_SAMPLES));
+                                            &mean, &above)) {
+        above = deviation(series, cluster_series_mean(series, CLUSTER_SAMPLES));
+    } else {
+        /* What it needs beyond what is known of it may be such a deviation already. */
+        double most = mean + above;
 
-        *ret_variance = above * above;
-        return;
+        *ret_mean = MAX(*ret_mean, mean);
+        above = MAX(most - *ret_mean, 0);
     }
-    /* What it needs beyond what is known of it may be such a rise already. */
-    rise = MAX(mean + rise - *ret_mean, 0);
-    if (mean > *ret_mean) {
-        rise = rise - (mean - *ret_mean);
-        *ret_mean = mean;
-    }
-    *ret_variance = rise > 0 ? rise * rise : 0;
+    *ret_variance = above * above;
 }
 
 static gboolean is_starved(const ClusterGuest *guest, double network)
@@ -399,9 +391,8 @@ ClusterLoad cluster_model_expected(const ClusterModel *model, guint h, const Clu
         cluster_need_add(&all, more);
         memory += more->resident;
     }
-    return make_load(&model->view->hosts[h],
-                     all.cpu_mean + BURSTS_AT_ONCE * sqrt(MAX(all.cpu_variance, 0)),
-                     all.link_mean + BURSTS_AT_ONCE * sqrt(MAX(all.link_variance, 0)), memory);
+    return make_load(&model->view->hosts[h], all.cpu_mean + sqrt(MAX(all.cpu_variance, 0)),
+                     all.link_mean + sqrt(MAX(all.link_variance, 0)), memory);
 }
 
 /* ---- changes ---- */

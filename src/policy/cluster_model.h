@@ -10,7 +10,7 @@
 
 #include "policy/cluster_placement.h"
 
-/* Now: what is used and waited for.  Expected: mean and variance (the square of how much it goes above). */
+/* Now: what is used and waited for.  Expected: mean and variance. */
 typedef struct {
     double cpu, link;
     double cpu_mean, cpu_variance, link_mean, link_variance;

@@ -13,8 +13,8 @@
  * it is.  An SLA that is not met counts besides, by how far it is missed.
  *
  * The source's load is what its guests need now, what they wait for included.  The destination's is what is to be
- * expected there for the next hour: means of guests add up, and how much each goes above its mean adds up by squares,
- * as independent bursts do (cluster_history_expect(); Chen et al., "Effective VM sizing in virtualized data
+ * expected there for the next hour: means of guests add up, and their standard deviations by squares,
+ * as those of independent bursts do (cluster_history_expect(); Chen et al., "Effective VM sizing in virtualized data
  * centers", IM 2011).  It must stay below destination_share.
  *
  * Guests in motion count at both hosts, in memory and load; one that leaves a hot host already counts as relief.

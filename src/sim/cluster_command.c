@@ -40,7 +40,7 @@ static gboolean parse_arguments(Arguments *a, int *argc, char ***argv, GError **
          "diurnal, bursts, flapping, hot-guest, leak, oscillation, loss, spikes, idle", "KIND"},
         {"file", 'f', 0, G_OPTION_ARG_FILENAME, &a->file, "Replay a recorded trace", "FILE"},
         {"policy", 'p', 0, G_OPTION_ARG_STRING, &a->policy,
-         "engine (default), threshold, proxmox, sandpiper, none", "POLICY"},
+         "engine (default), threshold, proxmox, sandpiper, sandpiper-5s, none", "POLICY"},
         {"hosts", 0, 0, G_OPTION_ARG_INT, &a->hosts, "Hosts (40)", "N"},
         {"guests", 0, 0, G_OPTION_ARG_INT, &a->guests, "Guests (400)", "N"},
         {"hours", 0, 0, G_OPTION_ARG_DOUBLE, &a->hours, "Length (that of the trace)", "HOURS"},

@@ -6,7 +6,11 @@
 #define GIB 1073741824.0
 #define HOUR_MS 3600000.0
 #define MINUTE_MS 60000.0
-#define NOISE_KEPT 0.8
+/* From step to step; of what is new so much that it varies as if a fifth of it came each 10 s. */
+#define NOISE_KEPT 0.894
+#define NOISE_NEW 0.149
+#define SPIKE_MS 10000.0
+#define SPIKE_REST_MS 60000.0
 #define BURST_SHARE 0.95
 
 static const struct {
@@ -102,6 +106,19 @@ void cluster_demand_init(ClusterDemandGuest *guest, ClusterTraceKind kind, guint
     }
 }
 
+/* Single ones: a guest that had one rests.  Many at once, so that hosts have spikes, too. */
+static gboolean has_spike(ClusterDemandGuest *guest, double now_ms, double draw)
+{
+    double most = fmod(now_ms, 17 * MINUTE_MS) < SPIKE_MS ? 0.7 : 0.004;
+
+    if (fmod(now_ms, SPIKE_MS) >= CLUSTER_STEP_MS)
+        return guest->special;
+    guest->special = now_ms >= guest->rests_until_ms && draw < most;
+    if (guest->special)
+        guest->rests_until_ms = now_ms + SPIKE_REST_MS;
+    return guest->special;
+}
+
 /* What the trace makes of the guest's usual share. */
 static double shape(ClusterDemandGuest *guest, ClusterTraceKind kind, double now_ms, double draw)
 {
@@ -124,10 +141,7 @@ static double shape(ClusterDemandGuest *guest, ClusterTraceKind kind, double now
     case CLUSTER_TRACE_HOT_GUEST:
         return guest->special && now_ms > 10 * MINUTE_MS ? 1 : base;
     case CLUSTER_TRACE_SPIKES:
-        /* Many at once, so that hosts have spikes, too. */
-        return draw < 0.004 || (fmod(now_ms, 17 * MINUTE_MS) < CLUSTER_STEP_MS && draw < 0.7)
-                   ? 1
-                   : base;
+        return has_spike(guest, now_ms, draw) ? 1 : base;
     case CLUSTER_TRACE_LEAK:
     case CLUSTER_TRACE_LOSS:
     case CLUSTER_TRACE_IDLE:
@@ -143,7 +157,7 @@ ClusterDemand cluster_demand_next(ClusterDemandGuest *guest, ClusterTraceKind ki
     double draw = g_rand_double(rand), share;
     double memory = guest->base_memory + guest->leak_per_h * now_ms / HOUR_MS;
 
-    guest->noise = NOISE_KEPT * guest->noise + (1 - NOISE_KEPT) * g_rand_double_range(rand, -1, 1);
+    guest->noise = NOISE_KEPT * guest->noise + NOISE_NEW * g_rand_double_range(rand, -1, 1);
     share = shape(guest, kind, now_ms, draw) * (1 + 0.3 * guest->noise);
     return (ClusterDemand){.cpu = CLAMP(share, 0.005, 1) * guest->vcpus,
                            .network = guest->base_network * (1 + 0.5 * guest->noise),

@@ -18,9 +18,9 @@ typedef struct {
     double amplitude, phase_h;
     double leak_per_h; /* share of its memory */
     double noise;
-    double busy_until_ms;
+    double busy_until_ms, rests_until_ms;
     double busy_rate, busy_ms; /* bursts an hour, and how long */
-    gboolean special;          /* the hot guest, one that leaks, one that flaps */
+    gboolean special; /* the hot guest, one that leaks, one that flaps; one that has a spike now */
 } ClusterDemandGuest;
 
 /* Draws a guest. */

@@ -5,8 +5,8 @@
 
 #include "sim/cluster_rivals.h"
 
-static const char *const names[CLUSTER_POLICIES] = {"engine", "threshold", "proxmox", "sandpiper",
-                                                    "none"};
+static const char *const names[CLUSTER_POLICIES] = {"engine",    "threshold",    "proxmox",
+                                                    "sandpiper", "sandpiper-5s", "none"};
 
 const char *cluster_policy_name(ClusterPolicyKind kind)
 {
@@ -142,6 +142,7 @@ void cluster_policy_decide(ClusterPolicy *policy, const ClusterView *view, GArra
         cluster_rival_proxmox(view, &policy->rounds, moves);
         break;
     case CLUSTER_POLICY_SANDPIPER:
+    case CLUSTER_POLICY_SANDPIPER_QUICK:
         cluster_rival_sandpiper(view, moves);
         break;
     case CLUSTER_POLICY_NONE:
@@ -160,18 +161,32 @@ static double cpu_ms(void)
     return (double)now.tv_sec * 1e3 + (double)now.tv_nsec / 1e6;
 }
 
+/* The others have theirs as they were published: 10 s. */
+static guint reading_steps(ClusterPolicyKind kind)
+{
+    gboolean quick = kind == CLUSTER_POLICY_ENGINE || kind == CLUSTER_POLICY_SANDPIPER_QUICK;
+
+    return quick ? 1 : (guint)(CLUSTER_POLICY_READING_MS / CLUSTER_STEP_MS);
+}
+
 ClusterWorldResult cluster_play(const ClusterWorldOptions *options, ClusterPolicyKind kind,
                                 void (*told)(double now_ms, const char *text))
 {
-    g_autoptr(ClusterWorld) world = cluster_world_new(options);
+    ClusterWorldOptions own = *options;
+    g_autoptr(ClusterWorld) world = NULL;
     g_autoptr(ClusterPolicy) policy = cluster_policy_new(kind, options);
     g_autoptr(GArray) moves = g_array_new(FALSE, FALSE, sizeof(ClusterPolicyMove));
-    ClusterWorldResult *result = cluster_world_result(world);
+    ClusterWorldResult *result;
 
+    own.reading_steps = reading_steps(kind);
+    world = cluster_world_new(&own);
+    result = cluster_world_result(world);
     cluster_policy_set_explain(policy, told);
     while (cluster_world_step(world)) {
         double before = cpu_ms(), took;
 
+        if (!cluster_world_has_reading(world))
+            continue;
         g_array_set_size(moves, 0);
         cluster_policy_decide(policy, cluster_world_view(world), moves);
         took = cpu_ms() - before;

@@ -21,12 +21,15 @@
 
 #include "sim/cluster_world.h"
 
+#define CLUSTER_POLICY_READING_MS 10000.0
+
 typedef enum {
     CLUSTER_POLICY_ENGINE,
     CLUSTER_POLICY_THRESHOLD,
     CLUSTER_POLICY_PROXMOX,
     CLUSTER_POLICY_SANDPIPER,
-    CLUSTER_POLICY_NONE, /* does nothing */
+    CLUSTER_POLICY_SANDPIPER_QUICK, /* with readings as short as the engine's */
+    CLUSTER_POLICY_NONE,            /* does nothing */
     CLUSTER_POLICIES
 } ClusterPolicyKind;
 

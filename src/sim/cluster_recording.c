@@ -13,7 +13,7 @@
 
 char *cluster_recording_header_line(const ClusterView *view)
 {
-    GString *line = g_string_new("{\"cluster_trace\":1,\"hosts\":[");
+    GString *line = g_string_new("{\"cluster_trace\":2,\"hosts\":[");
 
     for (guint h = 0; h < view->n_hosts; h++)
         g_string_append_printf(line, "%s[%.6g,%.0f,%.0f]", h > 0 ? "," : "", view->hosts[h].cpus,
@@ -96,14 +96,16 @@ static gboolean parse_guest(ClusterRecording *recording, guint g, json_t *guest,
 static gboolean parse_header(ClusterRecording *recording, json_t *object, GError **error)
 {
     json_t *hosts, *guests;
+    guint64 version = json_count_or(object, "cluster_trace", 0);
 
-    if (json_count_or(object, "cluster_trace", 0) != 1) {
-        error_set(error, VMFERRY_ERROR_INVALID, "not a cluster trace of version 1");
+    if (version != 1 && version != 2) {
+        error_set(error, VMFERRY_ERROR_INVALID, "not a cluster trace of version 1 or 2");
         return FALSE;
     }
     if (!json_get_array(object, "hosts", CLUSTER_RECORDING_MOST_HOSTS, &hosts, error) ||
         !json_get_array(object, "guests", CLUSTER_RECORDING_MOST_GUESTS, &guests, error))
         return FALSE;
+    recording->repeat = version == 1 ? 2 : 1;
     recording->n_hosts = (guint)json_array_size(hosts);
     recording->n_guests = (guint)json_array_size(guests);
     if (recording->n_hosts == 0 || recording->n_guests == 0) {

@@ -1,9 +1,10 @@
 /*
  * Recordings of a cluster, to be played again
  *
- * JSON lines, version 1.  The first tells hosts and guests, the others what guests demanded in a step of 10 s:
+ * JSON lines, version 2.  The first tells hosts and guests, the others what guests demanded in a step of 5 s (in
+ * version 1: of 10 s):
  *
- *     {"cluster_trace":1,"hosts":[[cpus,memory,link],…],"guests":[[host,vcpus,memory,cpu_wait,network],…]}
+ *     {"cluster_trace":2,"hosts":[[cpus,memory,link],…],"guests":[[host,vcpus,memory,cpu_wait,network],…]}
  *     {"cpu":[CPUs,…],"network":[bytes/s,…],"memory":[bytes,…]}
  *
  * cpu_wait and network are the guest's SLA.  What is out of order is refused, with the line's number; unknown keys are passed over.
@@ -20,6 +21,7 @@
 
 struct ClusterRecording {
     guint n_hosts, n_guests, steps;
+    guint repeat; /* steps of the world (CLUSTER_STEP_MS) that one of it lasts */
     struct {
         double cpus, memory, link;
     } * hosts;

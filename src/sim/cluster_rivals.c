@@ -90,11 +90,12 @@ static gboolean has_memory(const Rival *rival, guint g, guint h)
 /* ---- thresholds ---- */
 
 #define HIGH_CPU 0.8
+#define HIGH_READINGS 12 /* two minutes */
 
 static gboolean threshold_place(Rival *rival, guint g)
 {
     const ClusterView *view = rival->view;
-    double cpu = MAX(cluster_series_mean(&view->guests[g].cpu, CLUSTER_SAMPLES), 0);
+    double cpu = MAX(cluster_series_mean(&view->guests[g].cpu, HIGH_READINGS), 0);
     double least = HIGH_CPU;
     guint best = CLUSTER_NONE;
 
@@ -119,13 +120,13 @@ void cluster_rival_threshold(const ClusterView *view, GArray *moves)
 {
     g_auto(Rival) rival = {0};
 
-    rival_init(&rival, view, CLUSTER_SAMPLES, moves);
+    rival_init(&rival, view, HIGH_READINGS, moves);
     for (guint h = 0; h < view->n_hosts; h++) {
         double most = INFINITY;
 
         if (rival.hosts[h].leaving || !rival.hosts[h].usable ||
             rival.hosts[h].cpu <= HIGH_CPU * view->hosts[h].cpus ||
-            view->hosts[h].cpu.length < CLUSTER_SAMPLES)
+            view->hosts[h].cpu.length < HIGH_READINGS)
             continue;
         /* The largest one, then the next smaller one. */
         for (;;) {
@@ -134,7 +135,7 @@ void cluster_rival_threshold(const ClusterView *view, GArray *moves)
 
             for (guint i = rival.first[h]; i < rival.first[h + 1]; i++) {
                 double cpu =
-                    cluster_series_mean(&view->guests[rival.by_host[i]].cpu, CLUSTER_SAMPLES);
+                    cluster_series_mean(&view->guests[rival.by_host[i]].cpu, HIGH_READINGS);
 
                 if (cpu < most && cpu > use) {
                     use = cpu;
@@ -229,6 +230,7 @@ void cluster_rival_proxmox(const ClusterView *view, guint *rounds, GArray *moves
 #define SANDPIPER_THRESHOLD 0.75
 #define SANDPIPER_K 3
 #define SANDPIPER_N 5
+#define PROFILE_READINGS 12
 
 typedef struct {
     guint index;
@@ -261,9 +263,10 @@ static double host_volume(const Rival *rival, guint h)
 /* Peaks, as its profiles have them. */
 static double peak(const ClusterSeries *series)
 {
+    guint first = series->length > PROFILE_READINGS ? series->length - PROFILE_READINGS : 0;
     double most = 0;
 
-    for (guint i = 0; i < series->length; i++)
+    for (guint i = first; i < series->length; i++)
         most = MAX(most, cluster_series_get(series, i));
     return most;
 }

@@ -34,6 +34,12 @@
 #define SLA_WAIT 0.05
 #define LEFT_HOSTS 4
 
+/* What a guest, or a host, was seen to use; a sum, or a mean, of some steps. */
+typedef struct {
+    double cpu, cpu_wait, network, backlog, swapped;           /* of a guest */
+    double memory_available, memory_pressure, swap_out, waits; /* of a host, with cpu and network */
+} ClusterReading;
+
 typedef struct {
     ClusterDemandGuest demand;
     ClusterDemand now;
@@ -45,6 +51,7 @@ typedef struct {
         double ms;
     } left[LEFT_HOSTS];
     double swapped;
+    ClusterReading sum; /* of the steps since the last reading */
 } SimGuest;
 
 typedef struct {
@@ -52,6 +59,7 @@ typedef struct {
     double move_cpu, move_link;
     double cpu, link, memory; /* demanded */
     gboolean lost;
+    ClusterReading sum;
 } SimHost;
 
 /* A destination that is watched. */
@@ -188,8 +196,9 @@ ClusterWorld *cluster_world_new(const ClusterWorldOptions *options)
     }
     n_hosts = world->options.hosts;
     n_guests = world->options.guests;
-    world->steps =
-        options->recording ? options->recording->steps : (guint)(hours * HOUR_MS / CLUSTER_STEP_MS);
+    world->options.reading_steps = MAX(options->reading_steps, 1);
+    world->steps = options->recording ? options->recording->steps * options->recording->repeat
+                                      : (guint)(hours * HOUR_MS / CLUSTER_STEP_MS);
     world->rand = g_rand_new_with_seed((guint32)options->seed);
     world->hosts = g_new0(ClusterHost, n_hosts + 1);
     world->guests = g_new0(ClusterGuest, n_guests + 1);
@@ -365,7 +374,7 @@ static void demand(ClusterWorld *world)
         SimGuest *sim = &world->sim_guests[g];
         const ClusterGuest *guest = &world->guests[g];
 
-        sim->now = recording ? cluster_recording_get(recording, world->step, g)
+        sim->now = recording ? cluster_recording_get(recording, world->step / recording->repeat, g)
                              : cluster_demand_next(&sim->demand, world->options.kind,
                                                    world->view.now_ms, world->rand);
         world->sim_hosts[guest->host].cpu += sim->now.cpu;
@@ -384,7 +393,26 @@ static double waiting(double demanded, double cpus)
     return queue + (1 - queue) * MAX(1 - cpus / demanded, 0);
 }
 
-static void read_guest(ClusterWorld *world, guint g)
+static ClusterReading mean_of(const ClusterReading *sum, guint n)
+{
+    return (ClusterReading){.cpu = sum->cpu / n,
+                            .cpu_wait = sum->cpu_wait / n,
+                            .network = sum->network / n,
+                            .backlog = sum->backlog / n,
+                            .swapped = sum->swapped / n,
+                            .memory_available = sum->memory_available / n,
+                            .memory_pressure = sum->memory_pressure / n,
+                            .swap_out = sum->swap_out / n,
+                            .waits = sum->waits / n};
+}
+
+gboolean cluster_world_has_reading(const ClusterWorld *world)
+{
+    return world->step % world->options.reading_steps == 0;
+}
+
+/* A step of a guest, and whether its SLA was missed in it. */
+static void watch_guest(ClusterWorld *world, guint g)
 {
     ClusterGuest *guest = &world->guests[g];
     SimGuest *sim = &world->sim_guests[g];
@@ -393,20 +421,16 @@ static void read_guest(ClusterWorld *world, guint g)
     double cpu = there->cpu + there->move_cpu, link = there->link + there->move_link;
     double short_of = MAX(there->memory + OWN_MEMORY - host->memory_bytes, 0);
     double wait = waiting(cpu, host->cpus) * sim->now.cpu / guest->vcpus;
-    double used = sim->now.cpu * MIN(host->cpus / cpu, 1);
     double network = sim->now.network * MIN(host->link_bytes_per_s / MAX(link, 1), 1);
     gboolean violated;
 
     sim->swapped = short_of * sim->now.memory / MAX(there->memory, 1);
     guest->resident_bytes = sim->now.memory;
-    cluster_series_add(&guest->cpu, used);
-    cluster_series_add(&guest->cpu_wait, wait);
-    cluster_series_add(&guest->network, network);
-    cluster_series_add(&guest->backlog, network < sim->now.network * 0.99 ? 1e5 : 0);
-    cluster_series_add(&guest->swapped, sim->swapped > SWAP_TOLERATED ? sim->swapped : 0);
-    cluster_history_add(&world->cpu_histories[g], world->view.now_ms,
-                        cluster_guest_demand(guest, 1));
-    cluster_history_add(&world->network_histories[g], world->view.now_ms, network);
+    sim->sum.cpu += sim->now.cpu * MIN(host->cpus / cpu, 1);
+    sim->sum.cpu_wait += wait;
+    sim->sum.network += network;
+    sim->sum.backlog += network < sim->now.network * 0.99 ? 1e5 : 0;
+    sim->sum.swapped += sim->swapped > SWAP_TOLERATED ? sim->swapped : 0;
     guest->move_bytes = sim->now.memory * (sim->intense ? MOVE_AGAIN_INTENSE : MOVE_AGAIN);
     guest->move_pause_ms = (sim->intense ? PAUSE_INTENSE_S : PAUSE_S) * 1000;
     violated =
@@ -416,23 +440,55 @@ static void read_guest(ClusterWorld *world, guint g)
     world->result.violation_s += violated ? STEP_S : 0;
 }
 
-static void read_host(ClusterWorld *world, guint h)
+static void read_guest(ClusterWorld *world, guint g)
+{
+    ClusterGuest *guest = &world->guests[g];
+    ClusterReading *sum = &world->sim_guests[g].sum;
+    ClusterReading mean = mean_of(sum, world->options.reading_steps);
+
+    *sum = (ClusterReading){0};
+    cluster_series_add(&guest->cpu, mean.cpu);
+    cluster_series_add(&guest->cpu_wait, mean.cpu_wait);
+    cluster_series_add(&guest->network, mean.network);
+    cluster_series_add(&guest->backlog, mean.backlog);
+    cluster_series_add(&guest->swapped, mean.swapped);
+    cluster_history_add(&world->cpu_histories[g], world->view.now_ms,
+                        cluster_guest_demand(guest, 1));
+    cluster_history_add(&world->network_histories[g], world->view.now_ms, mean.network);
+}
+
+static void watch_host(ClusterWorld *world, guint h)
 {
     ClusterHost *host = &world->hosts[h];
-    const SimHost *sim = &world->sim_hosts[h];
+    SimHost *sim = &world->sim_hosts[h];
     double used = sim->memory + OWN_MEMORY, short_of = MAX(used - host->memory_bytes, 0);
 
     host->usable = !sim->lost;
-    cluster_series_add(&host->cpu, MIN(sim->cpu, host->cpus));
-    cluster_series_add(&host->cpu_pressure, waiting(sim->cpu, host->cpus));
-    cluster_series_add(&host->network, MIN(sim->link, host->link_bytes_per_s));
-    cluster_series_add(&host->memory_available, MAX(host->memory_bytes - used, 0));
-    cluster_series_add(&host->memory_pressure, MIN(short_of / host->memory_bytes * 10, 1));
-    cluster_series_add(&host->swap_out, short_of / 100);
+    sim->sum.cpu += MIN(sim->cpu, host->cpus);
+    sim->sum.waits += waiting(sim->cpu, host->cpus);
+    sim->sum.network += MIN(sim->link, host->link_bytes_per_s);
+    sim->sum.memory_available += MAX(host->memory_bytes - used, 0);
+    sim->sum.memory_pressure += MIN(short_of / host->memory_bytes * 10, 1);
+    sim->sum.swap_out += short_of / 100;
     host->moves_lately = 0;
     for (guint i = 0; i < G_N_ELEMENTS(sim->moves_ms); i++)
         if (world->view.now_ms - sim->moves_ms[i] < HOUR_MS)
             host->moves_lately++;
+}
+
+static void read_host(ClusterWorld *world, guint h)
+{
+    ClusterHost *host = &world->hosts[h];
+    ClusterReading *sum = &world->sim_hosts[h].sum;
+    ClusterReading mean = mean_of(sum, world->options.reading_steps);
+
+    *sum = (ClusterReading){0};
+    cluster_series_add(&host->cpu, mean.cpu);
+    cluster_series_add(&host->cpu_pressure, mean.waits);
+    cluster_series_add(&host->network, mean.network);
+    cluster_series_add(&host->memory_available, mean.memory_available);
+    cluster_series_add(&host->memory_pressure, mean.memory_pressure);
+    cluster_series_add(&host->swap_out, mean.swap_out);
 }
 
 /* A tenth of the hosts end; their guests start elsewhere. */
@@ -496,6 +552,14 @@ static void watch_destinations(ClusterWorld *world)
     }
 }
 
+static void take_readings(ClusterWorld *world)
+{
+    for (guint g = 0; g < world->options.guests; g++)
+        read_guest(world, g);
+    for (guint h = 0; h < world->options.hosts; h++)
+        read_host(world, h);
+}
+
 gboolean cluster_world_step(ClusterWorld *world)
 {
     if (world->step >= world->steps)
@@ -509,14 +573,16 @@ gboolean cluster_world_step(ClusterWorld *world)
         if (world->guests[g].to != CLUSTER_NONE)
             go_on_moving(world, g);
     for (guint g = 0; g < world->options.guests; g++)
-        read_guest(world, g);
+        watch_guest(world, g);
     for (guint h = 0; h < world->options.hosts; h++)
-        read_host(world, h);
+        watch_host(world, h);
+    world->step++;
+    if (cluster_world_has_reading(world))
+        take_readings(world);
     for (guint g = 0; g < world->options.guests; g++)
         if (world->guests[g].to != CLUSTER_NONE && world->sim_guests[g].move_left <= 0)
             finish_move(world, g);
     watch_destinations(world);
-    world->step++;
     return TRUE;
 }
 

@@ -1,7 +1,7 @@
 /*
  * A cluster in simulated time: hosts, guests, what they demand, what they get, and moves between them
  *
- * Theory of operation: time goes in steps of CLUSTER_STEP_MS, one reading each.  In a step each guest demands CPU,
+ * Theory of operation: time goes in steps of CLUSTER_STEP_MS; every reading_steps of them make a reading.  In a step each guest demands CPU,
  * network and memory as its trace says (cluster_trace.h).  A host's CPUs and link are shared in proportion where more
  * is demanded than there is; vCPUs wait some before that, as the host fills up; memory beyond what the host has is
  * swapped out.  The readings that an agent would make of that are kept in a ClusterView, which a policy is given; the policy
@@ -17,7 +17,7 @@
 
 #include "policy/cluster_placement.h"
 
-#define CLUSTER_STEP_MS 10000.0
+#define CLUSTER_STEP_MS 5000.0
 
 typedef enum {
     CLUSTER_TRACE_DIURNAL,     /* days and nights, most guests in phase */
@@ -27,7 +27,7 @@ typedef enum {
     CLUSTER_TRACE_LEAK,        /* guests whose memory grows until their hosts swap */
     CLUSTER_TRACE_OSCILLATION, /* two halves that are busy in turns, 12 hours each */
     CLUSTER_TRACE_LOSS,        /* hosts end; their guests start elsewhere at random */
-    CLUSTER_TRACE_SPIKES,      /* nothing but single readings */
+    CLUSTER_TRACE_SPIKES,      /* nothing but spikes of 10 s */
     CLUSTER_TRACE_IDLE,        /* uneven, and nobody suffers */
     CLUSTER_TRACES,
     CLUSTER_TRACE_RECORDED = CLUSTER_TRACES
@@ -45,6 +45,7 @@ typedef struct {
     guint hosts, guests;
     double hours; /* 0: as long as the trace is made for */
     guint64 seed;
+    guint reading_steps; /* in a reading: its mean; 0: 1 */
 } ClusterWorldOptions;
 
 typedef struct {
@@ -67,7 +68,10 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(ClusterWorld, cluster_world_free)
 /* One step; FALSE where the trace has ended. */
 gboolean cluster_world_step(ClusterWorld *world);
 
-/* What agents tell, as of the last step. */
+/* Has the last step ended a reading? */
+gboolean cluster_world_has_reading(const ClusterWorld *world);
+
+/* What agents tell, as of the last reading. */
 const ClusterView *cluster_world_view(const ClusterWorld *world);
 
 /* Begins a move; FALSE where it is not possible (which is counted). */

@@ -14,7 +14,7 @@ from vmferry_lab import Agent, Engine, qemu_pids, wait_until
 # A guest that does nothing but answer its heartbeat takes about 0.08 CPUs: three of them are too many for such a host.
 CPUS = 0.28
 SETTINGS = {"engine": {"interval": "1s"},
-            "hot": {"cpu": "70%"},
+            "hot": {"reading": "1s", "cpu": "70%"},
             "limits": {"least-profit": "0.1", "destination-cpu": "100%", "memory-reserve": "1%"}}
 PORT = 4750
 

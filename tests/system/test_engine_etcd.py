@@ -80,6 +80,7 @@ def make_engine(tmp_path, cluster, etcd):
         folder = tmp_path / name
         folder.mkdir()
         settings = {"engine": {"interval": "100ms", "name": name, **engine_settings},
+                    "hot": {"reading": "100ms"},
                     "store": {"etcd": etcd.address, "lease": f"{LEASE:.0f}s"}}
         engine = Engine(folder, cluster.spec, free_port(), settings)
         engines.append(engine)

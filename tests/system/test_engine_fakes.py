@@ -16,7 +16,7 @@ from fake_agents import ENGINE_POINTS, FakeCluster, free_port
 from vmferry_lab import Engine, wait_until
 
 # As fast as a test wants it.
-FAST = {"engine": {"interval": "100ms"}}
+FAST = {"engine": {"interval": "100ms"}, "hot": {"reading": "100ms"}}
 PATIENT = {**FAST, "engine": {"interval": "100ms", "automatic": "false"}}
 
 
@@ -487,7 +487,7 @@ def test_no_change_by_other_sites(cluster, make_engine):
 
 def test_a_token(cluster, make_engine, tmp_path):
     (tmp_path / "token").write_text("correct horse battery\n")
-    engine = make_engine({"engine": {**FAST["engine"], "token-file": tmp_path / "token"}})
+    engine = make_engine({**FAST, "engine": {**FAST["engine"], "token-file": tmp_path / "token"}})
     assert engine.vmferry("freeze").exit_code == 1
     wrong = tmp_path / "wrong"
     wrong.write_text("correct horse batterz\n")

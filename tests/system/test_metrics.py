@@ -98,7 +98,7 @@ def test_dashboard_is_one():
 def test_labels_are_escaped(cluster, make_engine, name):  # noqa: F811
     """A host's name is its user's."""
     escaped = name.replace("\\", "\\\\")  # in a configuration file, too
-    engine = make_engine({"engine": {**PATIENT["engine"], "hosts": f"{escaped}={cluster['hosta'].address}"}})
+    engine = make_engine({**PATIENT, "engine": {**PATIENT["engine"], "hosts": f"{escaped}={cluster['hosta'].address}"}})
     text = engine_metrics(engine)
     assert f'vmferry_engine_host_usable{{host="{escaped}"}}' in text
     assert promtool("check", "metrics", text=text) == ""

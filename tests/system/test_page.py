@@ -309,7 +309,7 @@ def test_promises(page, cluster):  # noqa: F811
 def test_a_token(browser, cluster, make_engine, tmp_path):  # noqa: F811
     """Who may look may not yet change something."""
     (tmp_path / "token").write_text("correct horse battery\n")
-    engine = usable(make_engine({"engine": {**PATIENT["engine"], "token-file": tmp_path / "token"}}))
+    engine = usable(make_engine({**PATIENT, "engine": {**PATIENT["engine"], "token-file": tmp_path / "token"}}))
     browser.open(url_of(engine))
     browser.wait_text("#host-rows", "hostc")
     browser.push("#freeze-all")
@@ -495,7 +495,7 @@ def test_a_name_that_was_pointed_here(browser, cluster, make_engine):  # noqa: F
 
 
 def test_a_name_that_was_configured(cluster, make_engine):  # noqa: F811
-    engine = make_engine({"engine": {**FAST["engine"], "names": "engine.example, other.example"}})
+    engine = make_engine({**FAST, "engine": {**FAST["engine"], "names": "engine.example, other.example"}})
     assert ask(engine, "/v1/cluster", headers={"Host": "engine.example:443"})[0] == 200
     assert ask(engine, "/v1/cluster", headers={"Host": "third.example"})[0] == 403
     assert json.loads(ask(engine, "/v1/cluster", headers={"Host": "other.example"})[2])["engine"] == "engine1"

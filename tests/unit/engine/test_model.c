@@ -70,6 +70,36 @@ static void test_fresh_and_stale(void **state)
     expect_problem(model, 0, 39000, "19 s old");
 }
 
+/* Agents are asked more often than readings are made. */
+static void test_readings_are_means_of_looks(void **state)
+{
+    g_autoptr(Model) model = two_hosts();
+    const ModelHost *host = host_at(model, 0);
+    const ModelGuest *guest;
+
+    model->reading_ms = 5000;
+    test_look(model, 0, 102000, 4, 1, web);
+    assert_int_equal(host->cpu.length, 1); /* the first one at once */
+    test_look(model, 0, 104000, 4, 2, web);
+    test_look(model, 0, 106000, 4, 3, web);
+    assert_int_equal(host->cpu.length, 1);
+    test_look(model, 0, 108000, 4, 1, web);
+    assert_int_equal(host->cpu.length, 2);
+    assert_true(cluster_series_last(&host->cpu) == 2);
+    guest = model_find_guest(model, web[0].name);
+    assert_int_equal(guest->cpu.length, 2);
+    assert_true(cluster_series_last(&guest->cpu) == (float)web[0].cpu);
+    /* The next one is due at 112 s: by the first one's clock. */
+    test_look(model, 0, 110000, 4, 1, web);
+    test_look(model, 0, 112000, 4, 2, web);
+    assert_int_equal(host->cpu.length, 3);
+    assert_true(cluster_series_last(&host->cpu) == 1.5);
+    /* None came for a while. */
+    test_look(model, 0, 160000, 4, 4, web);
+    test_look(model, 0, 162000, 4, 4, web);
+    assert_int_equal(host->cpu.length, 4);
+}
+
 static void test_clock(void **state)
 {
     g_autoptr(Model) model = two_hosts();
@@ -267,6 +297,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_fresh_and_stale),
+        cmocka_unit_test(test_readings_are_means_of_looks),
         cmocka_unit_test(test_clock),
         cmocka_unit_test(test_versions),
         cmocka_unit_test(test_lies_about_memory),

@@ -31,7 +31,7 @@ static void test_every_key(void **state)
               "token-file = /x/token\nallow = ann, bob\nnames = engine.example\n"
               "automatic = false\ninterval = 1s\n"
               "[store]\netcd = http://e1:1234, http://e2/, e3\nprefix = /mine\nlease = 4s\n"
-              "[hot]\nsamples = 4 of 6\ncpu = 90%\ncpu-early = 0\nlink = 0.7\n"
+              "[hot]\nreading = 500ms\nsamples = 4 of 6\ncpu = 90%\ncpu-early = 0\nlink = 0.7\n"
               "swap-out = 2M\nmemory-pressure = 5%\n"
               "[limits]\nmoves = 3\nmoves-per-host = 2\n"
               "moves-per-host-hour = 9\ncool-down = 5m\n"
@@ -56,6 +56,7 @@ static void test_every_key(void **state)
     assert_false(s->automatic);
     assert_int_equal(s->thresholds.k, 4);
     assert_int_equal(s->thresholds.n, 6);
+    assert_true(s->reading_ms == 500);
     assert_true(s->thresholds.cpu_early == 0);
     assert_true(s->thresholds.cpu == 0.9 && s->thresholds.swap_out == 2e6);
     assert_string_equal(s->etcd, "etcd://e1:1234,e2,e3");
@@ -80,6 +81,7 @@ static void test_refuses(void **state)
     refuse("[limits]\nmoves-per-host =\n", "is empty");
     refuse("[hot]\ncpu = 140%\n", "is not a share");
     refuse("[hot]\ncpu = -1\n", "is not a share");
+    refuse("[hot]\nreading = 5m\n", "100ms to 60s");
     refuse("[hot]\nsamples = 7 of 5\n", "K of N");
     refuse("[limits]\nquiet-hours = 25:00-06:00\n", "22:00-06:00");
     refuse("[limits]\ncool-down = soon\n", "time");

@@ -37,11 +37,28 @@ static void test_series_marks_what_cannot_be(void **state)
     }
 }
 
+static void test_median_forgets_what_is_short(void **state)
+{
+    ClusterSeries series = {0};
+
+    assert_true(cluster_series_median(&series, 5) == CLUSTER_UNKNOWN);
+    for (guint i = 0; i < 5; i++)
+        cluster_series_add(&series, 2);
+    cluster_series_add(&series, 9);
+    cluster_series_add(&series, NAN);
+    cluster_series_add(&series, 8);
+    assert_true(cluster_series_median(&series, 5) == 2);
+    cluster_series_add(&series, 8);
+    assert_true(cluster_series_median(&series, 5) == 8);
+    assert_true(cluster_series_median(&series, 2 * CLUSTER_SAMPLES) == 2);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_series_keeps_the_last),
         cmocka_unit_test(test_series_marks_what_cannot_be),
+        cmocka_unit_test(test_median_forgets_what_is_short),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -68,7 +68,9 @@ static void test_what_falls_is_not_waited_for(void **state)
 {
     g_autofree Fixture *f = fixture_new(1);
 
-    set(&f->hosts[0].cpu, (const double[]){16, 15.6, 15.2, 14.8, 14.4, 14.0, 13.7}, 7);
+    fill(&f->hosts[0].cpu, 16);
+    for (guint i = 0; i < 7; i++)
+        cluster_series_add(&f->hosts[0].cpu, 15.7 - 0.33 * i);
     assert_int_equal(count(f), 1); /* early */
     f->thresholds.cpu_early = 0;
     assert_int_equal(count(f), 0);
@@ -162,9 +164,9 @@ static void test_empty_thresholds(void **state)
 static void test_history(void **state)
 {
     ClusterHistory history = {0};
-    double mean, rise;
+    double mean, deviation;
 
-    assert_false(cluster_history_expect(&history, 0, 3600000, &mean, &rise));
+    assert_false(cluster_history_expect(&history, 0, 3600000, &mean, &deviation));
     for (guint i = 0; i < 24 * 360;
          i++) /* busy from 12:00 on; one spike a minute, and a minute at 6:00 */
         cluster_history_add(&history, i * 10000.0,
@@ -172,13 +174,82 @@ static void test_history(void **state)
                             : i >= 6 * 360 && i < 6 * 360 + 6 ? 5
                             : i >= 12 * 360                   ? 2
                                                               : 1);
-    assert_true(
-        cluster_history_expect(&history, 24 * 3600000.0 + 11.5 * 3600000, 3600000, &mean, &rise));
+    assert_true(cluster_history_expect(&history, 24 * 3600000.0 + 11.5 * 3600000, 3600000, &mean,
+                                       &deviation));
     assert_true(mean > 2 && mean < 2.2);
-    assert_true(rise > 3.7 && rise < 4);
+    assert_true(deviation > 0.9 && deviation < 1.05); /* of spikes, not of day and night */
     assert_true(
-        cluster_history_expect(&history, 24 * 3600000.0 + 2 * 3600000, 3600000, &mean, &rise));
+        cluster_history_expect(&history, 24 * 3600000.0 + 2 * 3600000, 3600000, &mean, &deviation));
     assert_true(mean < 1.2);
+}
+
+static double expected_after(const double *hours, guint n)
+{
+    ClusterHistory history = {0};
+    double mean, deviation;
+
+    for (guint hour = 0; hour < n; hour++)
+        for (guint i = 0; i < 720; i++)
+            cluster_history_add(&history, hour * 3600000.0 + i * 5000.0, hours[hour]);
+    assert_true(cluster_history_expect(&history, n * 3600000.0 - 1, 3600000, &mean, &deviation));
+    assert_true(deviation < 0.01);
+    return mean;
+}
+
+/* A step has come to its end; what rises hour by hour goes on. */
+static void test_the_first_day(void **state)
+{
+    assert_true(fabs(expected_after((const double[]){1, 1, 4}, 3) - 4) < 0.01);
+    assert_true(fabs(expected_after((const double[]){1, 2, 3}, 3) - 4) < 0.01);
+    assert_true(fabs(expected_after((const double[]){1, 4}, 2) - 4) < 0.01);
+    assert_true(fabs(expected_after((const double[]){3, 2, 1}, 3) - 1) < 0.01);
+}
+
+/* Guests of h0 that are busy one after the other, two readings each, the others idle meanwhile. */
+static void take_turns(Fixture *f, gboolean same)
+{
+    for (guint g = 0; g < 5; g++) {
+        add_guest(f, 0, 1, 4);
+        f->guests[g].vcpus = 16;
+        memset(&f->guests[g].cpu, 0, sizeof(f->guests[g].cpu));
+    }
+    for (guint i = 0; i < CLUSTER_SAMPLES; i++)
+        for (guint g = 0; g < 5; g++)
+            cluster_series_add(&f->guests[g].cpu, g == (same ? 0 : i / 2 % 5) ? 14 : 0.2);
+    fill(&f->hosts[0].cpu, 14.8);
+}
+
+static void test_spikes_one_after_the_other_do_not_count(void **state)
+{
+    g_autofree Fixture *f = fixture_new(1), *other = fixture_new(1);
+
+    take_turns(f, TRUE);
+    f->guests[1].sla.cpu_wait = 0.05;
+    fill(&f->guests[1].cpu_wait, 0.2);
+    assert_int_equal(count(f), 2);
+    take_turns(other, FALSE);
+    other->guests[1].sla.cpu_wait = 0.05;
+    fill(&other->guests[1].cpu_wait, 0.2);
+    assert_int_equal(count(other), 0);
+}
+
+/* What is not hot yet has to be so on the whole of two minutes. */
+static void test_early(void **state)
+{
+    g_autofree Fixture *f = fixture_new(1);
+    g_autoptr(GArray) hotspots = NULL;
+    double values[CLUSTER_SAMPLES];
+
+    for (guint i = 0; i < CLUSTER_SAMPLES; i++)
+        values[i] = i < CLUSTER_SAMPLES / 2 ? 4 : 12.5;
+    set(&f->hosts[0].cpu, values, CLUSTER_SAMPLES);
+    assert_int_equal(count(f), 0);
+    fill(&f->hosts[0].cpu, 12.5);
+    hotspots = hotspots_of(f);
+    assert_int_equal(hotspots->len, 1);
+    assert_true(g_array_index(hotspots, ClusterHotspot, 0).early);
+    set(&f->hosts[0].cpu, (const double[]){12.5, 12.5, 12.5, 12.5, 12.5, 12.5}, 6);
+    assert_int_equal(count(f), 0);
 }
 
 int main(void)
@@ -194,6 +265,9 @@ int main(void)
         cmocka_unit_test(test_memory),
         cmocka_unit_test(test_empty_thresholds),
         cmocka_unit_test(test_history),
+        cmocka_unit_test(test_the_first_day),
+        cmocka_unit_test(test_spikes_one_after_the_other_do_not_count),
+        cmocka_unit_test(test_early),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

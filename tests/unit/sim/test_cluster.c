@@ -40,6 +40,16 @@ static void test_a_hot_guest_is_relieved(void **state)
     assert_int_equal(ours.failed, 0);
 }
 
+/* The step of a day that nobody has seen yet is no reason to leave guests where they are. */
+static void test_a_step_of_the_day(void **state)
+{
+    ClusterWorldResult ours = play(CLUSTER_TRACE_OSCILLATION, CLUSTER_POLICY_ENGINE, 13);
+    ClusterWorldResult other = play(CLUSTER_TRACE_OSCILLATION, CLUSTER_POLICY_SANDPIPER, 13);
+
+    assert_true(ours.violation_s < other.violation_s);
+    assert_true(ours.moves < other.moves);
+}
+
 /* No ping-pong: once a cool-down at most, and far fewer moves than rules without one. */
 static void test_oscillation(void **state)
 {
@@ -100,13 +110,57 @@ static void test_a_recording_is_played_again(void **state)
 
     assert_null(error);
     assert_non_null(recording);
-    assert_int_equal(recording->steps, 360);
+    assert_int_equal(recording->steps, 720);
+    assert_int_equal(recording->repeat, 1);
     options.kind = CLUSTER_TRACE_RECORDED;
     options.recording = recording;
     again = cluster_play(&options, CLUSTER_POLICY_NONE, NULL);
     assert_true(first.violation_s > 0);
     assert_true(again.violation_s > first.violation_s * 0.98 &&
                 again.violation_s < first.violation_s * 1.02);
+}
+
+/* Version 1 had steps of 10 s. */
+static void test_an_older_recording(void **state)
+{
+    static const char text[] =
+        "{\"cluster_trace\":1,\"hosts\":[[4,1e9,1e8]],\"guests\":[[0,1,1e8,0,0]]}\n"
+        "{\"cpu\":[1],\"network\":[2],\"memory\":[3]}\n"
+        "{\"cpu\":[0],\"network\":[2],\"memory\":[3]}\n";
+    g_autoptr(ClusterRecording) recording = cluster_recording_parse(text, strlen(text), NULL);
+    const ClusterWorldOptions options = {.kind = CLUSTER_TRACE_RECORDED, .recording = recording};
+    g_autoptr(ClusterWorld) world = cluster_world_new(&options);
+    guint steps = 0, busy = 0;
+
+    while (cluster_world_step(world)) {
+        steps++;
+        busy += cluster_series_last(&cluster_world_view(world)->guests[0].cpu) > 0.5 ? 1 : 0;
+    }
+    assert_int_equal(steps, 4);
+    assert_int_equal(busy, 2);
+}
+
+/* A reading of two steps is their mean. */
+static void test_readings_of_several_steps(void **state)
+{
+    static const char text[] =
+        "{\"cluster_trace\":2,\"hosts\":[[4,1e9,1e8]],\"guests\":[[0,1,1e8,0,0]]}\n"
+        "{\"cpu\":[1],\"network\":[2],\"memory\":[3]}\n"
+        "{\"cpu\":[0.5],\"network\":[4],\"memory\":[3]}\n";
+    g_autoptr(ClusterRecording) recording = cluster_recording_parse(text, strlen(text), NULL);
+    const ClusterWorldOptions options = {
+        .kind = CLUSTER_TRACE_RECORDED, .recording = recording, .reading_steps = 2};
+    g_autoptr(ClusterWorld) world = cluster_world_new(&options);
+    const ClusterGuest *guest = &cluster_world_view(world)->guests[0];
+
+    assert_true(cluster_world_step(world));
+    assert_false(cluster_world_has_reading(world));
+    assert_int_equal(guest->cpu.length, 0);
+    assert_true(cluster_world_step(world));
+    assert_true(cluster_world_has_reading(world));
+    assert_int_equal(guest->cpu.length, 1);
+    assert_true(cluster_series_last(&guest->cpu) == 0.75);
+    assert_true(cluster_series_last(&guest->network) == 3);
 }
 
 static void test_bad_recordings(void **state)
@@ -141,10 +195,13 @@ int main(void)
         cmocka_unit_test(test_single_spikes_move_nothing),
         cmocka_unit_test(test_an_idle_cluster_moves_nothing),
         cmocka_unit_test(test_a_hot_guest_is_relieved),
+        cmocka_unit_test(test_a_step_of_the_day),
         cmocka_unit_test(test_oscillation),
         cmocka_unit_test(test_flapping),
         cmocka_unit_test(test_the_same_twice),
         cmocka_unit_test(test_a_recording_is_played_again),
+        cmocka_unit_test(test_an_older_recording),
+        cmocka_unit_test(test_readings_of_several_steps),
         cmocka_unit_test(test_bad_recordings),
     };
 
