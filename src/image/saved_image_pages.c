@@ -318,8 +318,22 @@ static void source_free(PageSource *source)
 {
 }
 
+/* Zeroes have no extent. */
+static guint source_find_together(PageSource *source, guint region, uint64_t page, PageSpan *ret,
+                                  guint most)
+{
+    g_autofree ImageNeighbours *found = g_new(ImageNeighbours, 1);
+    guint count;
+
+    if (!saved_image_find_neighbours(image_of(source), region, page, found, NULL) || !found->stored)
+        return 0;
+    count = MIN(found->count, most);
+    memcpy(ret, found->spans, count * sizeof *ret);
+    return count;
+}
+
 const PageSourceMethods saved_image_source_methods = {source_read, source_add_populated,
-                                                      source_free};
+                                                      source_free, source_find_together};
 
 PageSource *saved_image_get_source(SavedImage *image)
 {

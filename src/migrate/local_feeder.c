@@ -1,5 +1,6 @@
 #include "migrate/local_feeder.h"
 
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include "base/error.h"
@@ -14,7 +15,10 @@
 #define BATCH_PAGES 64u
 /* Pages around a wanted one that come with it: each costs a tenth of a fault. */
 #define AROUND_PAGES 8u
+/* Spans of pages that a source keeps together (an extent of an image). */
+#define TOGETHER_SPANS 256u
 #define LOOK_MS 20
+#define FILL_NICENESS 10
 
 typedef struct {
     guint region;
@@ -29,7 +33,8 @@ struct LocalFeeder {
     PageSource *source;
     char *path;
     GAsyncQueue *wants; /* of Want; one of no pages ends the answering thread */
-    GThread *answering, *filling;
+    GThread *answering, *filling,
+        *helping; /* the third fills, too, where there are processors for it */
     LocalFeederProgress progress;
     gpointer progress_user;
     FaultServiceCounts counts; /* at the end */
@@ -157,6 +162,40 @@ static gboolean bring(LocalFeeder *feeder, guint region, PageSpan span, uint8_t 
            place(feeder, region, span, buffer, error);
 }
 
+/* Takes the first run of *span* that nobody has taken; FALSE at its end. */
+static gboolean take_within(LocalFeeder *feeder, guint region, PageSpan *span, PageSpan *ret)
+{
+    lock_guard(&feeder->lock);
+    uint64_t end = span->first + span->count, first, count;
+
+    if (feeder->stopping ||
+        !page_set_next_run(feeder->left->pdata[region], span->first, BATCH_PAGES, &first, &count) ||
+        first >= end)
+        return FALSE;
+    *ret = (PageSpan){first, MIN(count, end - first)};
+    page_set_remove(feeder->left->pdata[region], ret->first, ret->count);
+    *span = (PageSpan){ret->first + ret->count, end - ret->first - ret->count};
+    return TRUE;
+}
+
+/* What the source has at hand now; unless *waits*, not while somebody waits for something else. */
+static gboolean bring_together(LocalFeeder *feeder, guint region, uint64_t page, gboolean waits,
+                               uint8_t *buffer, GError **error)
+{
+    g_autofree PageSpan *spans = g_new(PageSpan, TOGETHER_SPANS);
+    guint count = page_source_find_together(feeder->source, region, page, spans, TOGETHER_SPANS);
+    PageSpan run;
+
+    for (guint i = 0; i < count; i++)
+        while (take_within(feeder, region, &spans[i], &run)) {
+            if (!bring(feeder, region, run, buffer, error))
+                return FALSE;
+            if (!waits && g_async_queue_length(feeder->wants) > 0)
+                return TRUE;
+        }
+    return TRUE;
+}
+
 /* --- the threads ----------------------------------------------------------------------- */
 
 /* A FaultServiceWant. */
@@ -175,7 +214,8 @@ static gboolean answer(LocalFeeder *feeder, Want *want, uint8_t *buffer, GError 
         PageSpan span;
         uint64_t next = take_wanted(feeder, want, &span);
 
-        if (!bring(feeder, want->region, span, buffer, error))
+        if (!bring(feeder, want->region, span, buffer, error) ||
+            !bring_together(feeder, want->region, span.first, FALSE, buffer, error))
             return FALSE;
         want->span = (PageSpan){next, end - next};
     }
@@ -206,6 +246,30 @@ static void say_progress(LocalFeeder *feeder)
         feeder->progress(feeder->progress_user);
 }
 
+/* Nobody waits for what is filled in; the guest, and who answers it, go before.  (Of a thread: setpriority(2), "C
+ * library/kernel differences".) */
+static void step_back(void)
+{
+    (void)setpriority(PRIO_PROCESS, (id_t)gettid(), FILL_NICENESS);
+}
+
+static gpointer help_main(gpointer data)
+{
+    LocalFeeder *feeder = data;
+    g_autofree uint8_t *buffer = g_malloc(BATCH_PAGES * PAGE_BYTES);
+    GError *error = NULL;
+    PushRun run;
+
+    step_back();
+    while (take_next(feeder, &run))
+        if (!bring(feeder, run.region, (PageSpan){run.first, run.count}, buffer, &error) ||
+            !bring_together(feeder, run.region, run.first, TRUE, buffer, &error)) {
+            note_error(feeder, error);
+            break;
+        }
+    return NULL;
+}
+
 static gpointer fill_main(gpointer data)
 {
     LocalFeeder *feeder = data;
@@ -214,8 +278,10 @@ static gpointer fill_main(gpointer data)
     uint64_t filled = 0;
     PushRun run;
 
+    step_back();
     while (take_next(feeder, &run)) {
-        if (!bring(feeder, run.region, (PageSpan){run.first, run.count}, buffer, &error)) {
+        if (!bring(feeder, run.region, (PageSpan){run.first, run.count}, buffer, &error) ||
+            !bring_together(feeder, run.region, run.first, TRUE, buffer, &error)) {
             note_error(feeder, error);
             return NULL;
         }
@@ -239,6 +305,7 @@ static void stop_threads(LocalFeeder *feeder)
         on_want(0, (PageSpan){0, 0}, feeder);
     g_clear_pointer(&feeder->answering, g_thread_join);
     g_clear_pointer(&feeder->filling, g_thread_join);
+    g_clear_pointer(&feeder->helping, g_thread_join);
 }
 
 /* --- starting -------------------------------------------------------------------------- */
@@ -366,6 +433,8 @@ gboolean local_feeder_fill(LocalFeeder *feeder, LocalFeederProgress progress, gp
     feeder->progress = progress;
     feeder->progress_user = user;
     feeder->filling = thread_start("fill", fill_main, feeder, error);
+    if (feeder->filling && g_get_num_processors() > 1)
+        feeder->helping = thread_start("fill-too", help_main, feeder, NULL);
     return feeder->filling != NULL;
 }
 

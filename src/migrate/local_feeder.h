@@ -6,7 +6,7 @@
  *
  *     made           before the device state is loaded, which touches memory
  *     answering      a thread reads what a fault waits for, and its neighbours, at once
- *     filling        another brings all the rest, in the order of policy/push_order.h, once the
+ *     filling        one or two more bring all the rest, in the order of policy/push_order.h, once the
  *                    guest runs
  *     whole          no page is outstanding: local_feeder_await() takes the userfaultfd out of the
  *                    VMM, then removes the file.  A crash in between leads to the same end.

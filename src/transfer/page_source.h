@@ -47,6 +47,10 @@ typedef struct {
     /* Adds to *set* the pages that have content; all others read as zero. */
     gboolean (*add_populated)(PageSource *source, guint region, PageSet *set, GError **error);
     void (*free)(PageSource *source);
+    /* Which pages cost little more when this one has been read, since they are kept with it: at most *most* spans,
+     * ascending, into *ret*; returns how many.  NULL: none. */
+    guint (*find_together)(PageSource *source, guint region, uint64_t page, PageSpan *ret,
+                           guint most);
 } PageSourceMethods;
 
 /* The head of each kind of source. */
@@ -65,6 +69,14 @@ static inline gboolean page_source_add_populated(PageSource *source, guint regio
                                                  GError **error)
 {
     return source->methods->add_populated(source, region, set, error);
+}
+
+static inline guint page_source_find_together(PageSource *source, guint region, uint64_t page,
+                                              PageSpan *ret, guint most)
+{
+    return source->methods->find_together
+               ? source->methods->find_together(source, region, page, ret, most)
+               : 0;
 }
 
 /* NULL-safe. */
