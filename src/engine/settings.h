@@ -35,6 +35,7 @@ typedef struct {
     GPtrArray *hosts;   /* of EngineHostSetting */
     gboolean automatic; /* it moves guests by itself */
     guint interval_ms;  /* from one look at a host to the next */
+    double judge_ms;    /* so long after a move it is seen whether it has helped */
 
     ClusterThresholds thresholds;
     ClusterLimits limits;   /* but what time and users decide: frozen, quiet */
