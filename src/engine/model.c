@@ -309,12 +309,9 @@ static const char *find_absurd(const ModelHost *host, const Load *load)
 static void add_samples(ModelHost *host)
 {
     const Load *load = host->load;
-    double network = load->network;
 
     /* What moves cost is no reason for another one. */
-    if (network >= 0 && load->moves_network > 0)
-        network = fmax(network - load->moves_network, 0);
-    cluster_series_add(&host->network, network);
+    cluster_series_add(&host->network, load->guests_network);
     cluster_series_add(&host->cpu, load->cpu_used >= 0 && load->moves_cpu > 0
                                        ? fmax(load->cpu_used - load->moves_cpu, 0)
                                        : load->cpu_used);
