@@ -119,6 +119,15 @@ static double measure(EngineGoverned *governed, json_t *progress)
     return begun ? more / took * 1000 : CLUSTER_UNKNOWN;
 }
 
+/* A host that its moves fill, too, is not relieved: they take CPUs from its guests, which then seem to need less. */
+static gboolean is_needed(const Engine *engine, guint from)
+{
+    const Load *load = ((const ModelHost *)engine->model->hosts->pdata[from])->load;
+
+    return !engine->plan || planner_is_hot(engine->plan, from) ||
+           (load && load->cpu_used > load->cpus * engine->settings->thresholds.cpu);
+}
+
 static gboolean can_stop(json_t *progress)
 {
     static const char *const early[] = {"connect", "disks", "precopy", "store", NULL};
@@ -151,8 +160,8 @@ void engine_govern_move(const MoveRecord *record, json_t *progress, ExecutorWord
                                  .hurt = count_missing(view, from, to, governed->missed, FALSE),
                                  .left_bytes = left_bytes(progress),
                                  /* What a person wants is needed as long as they want it. */
-                                 .still_needed = record->by != MOVE_BY_ENGINE || !engine->plan ||
-                                                 planner_is_hot(engine->plan, from),
+                                 .still_needed =
+                                     record->by != MOVE_BY_ENGINE || is_needed(engine, from),
                                  .can_stop = can_stop(progress)};
     before = governed->governor.rate;
     output = cluster_govern(&governed->governor, &input);

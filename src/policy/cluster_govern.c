@@ -24,6 +24,8 @@
 #define MOST_TIMES 5
 #define LEAST_LONG_MS 60000
 #define MOSTLY_DONE 0.5
+/* One reading is below a threshold now and then, the more where a move takes CPUs from guests. */
+#define GONE_FOR_MS 30000
 
 static double trickle_of(double cap)
 {
@@ -41,6 +43,7 @@ ClusterGovernor cluster_governor_new(double cap, double expected_ms, double good
                              .good_s = good_s,
                              .started_ms = now_ms,
                              .asked_ms = now_ms,
+                             .needed_ms = now_ms,
                              .correction = 1,
                              .clean_ms = now_ms,
                              .wait_ms = FIRST_WAIT_MS,
@@ -146,8 +149,8 @@ static const char *why_call_off(const ClusterGovernor *governor, const ClusterGo
         return NULL;
     if (governor->harm_s > 0 && governor->harm_s + share_hurt * left_s > governor->good_s)
         return "it does more harm to other guests than it is worth";
-    if (!input->still_needed && left_s * 1000 > MOSTLY_DONE * (gone + left_s * 1000) &&
-        input->left_bytes >= 0)
+    if (input->now_ms - governor->needed_ms >= GONE_FOR_MS &&
+        left_s * 1000 > MOSTLY_DONE * (gone + left_s * 1000) && input->left_bytes >= 0)
         return "what it was for is gone, and most of it is still to be done";
     if (governor->expected_ms > 0 && gone > MAX(governor->expected_ms * MOST_TIMES, LEAST_LONG_MS))
         return "it takes much longer than was expected";
@@ -161,6 +164,8 @@ ClusterGovernOutput cluster_govern(ClusterGovernor *governor, const ClusterGover
     const char *off;
 
     governor->asked_ms = MAX(input->now_ms, governor->asked_ms);
+    if (input->still_needed)
+        governor->needed_ms = input->now_ms;
     correct(governor, input->measured);
     weigh_harm(governor, input, seconds);
     governor->rate = governor->yielding ? governor->trickle : choose_rate(governor, input, seconds);

@@ -15,7 +15,7 @@
  *
  * It is called off where it does more harm than good: harm is the guest-seconds that it has hurt and is expected to,
  * good the guest-seconds that its relief is expected to be worth; while it yields it is judged by the rate at which it
- * is to come back.  Also where what it was for is gone and more than half is
+ * is to come back.  Also where what it was for has been gone for 30 s and more than half is
  * to be done yet, and where it takes several times as long as was expected.  Never once its point of no return is near
  * (`can_stop`).
  *
@@ -59,6 +59,7 @@ typedef struct {
     double expected_ms; /* that the move was expected to take */
     double good_s;      /* guest-seconds of SLA that it is expected to save */
     double started_ms, asked_ms;
+    double needed_ms;  /* when what triggered it was there last */
     double rate;       /* as answered last */
     double correction; /* what is asked for, of what is wanted */
     double harm_s;     /* guest-seconds so far */

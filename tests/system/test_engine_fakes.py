@@ -532,6 +532,16 @@ def test_a_noisy_reading_does_not_call_off_a_large_guests_move(cluster, make_eng
     assert engine.moves()[0]["state"] == "under-way"
 
 
+def test_a_move_outlives_a_cool_moment(cluster, make_engine):
+    heat(cluster)
+    cluster.round_bytes, cluster.move_seconds = 4 * GIB, 6
+    engine = make_engine()
+    wait_until(lambda: cluster.orders, "it begins", 15)
+    cluster["hosta"].lies = {"cpu_used": 1.0}
+    wait_until(lambda: engine.show("status")["hot"] == 0, "nothing is hot", 5)
+    assert settled(engine)[0]["state"] == "completed"
+
+
 @pytest.mark.parametrize("helps", [True, False], ids=["hit", "miss"])
 def test_what_came_of_the_forecast(cluster, make_engine, helps):
     heat(cluster)
