@@ -653,6 +653,20 @@ Executor *executor_new(EngineStore *store, const char *pki_dir, const ExecutorHo
     return executor;
 }
 
+/* One by one: until a thread is joined it may look at those that are left. */
+static void join_all(Executor *executor)
+{
+    Run *run;
+
+    do {
+        g_mutex_lock(&executor->lock);
+        run = executor->runs->len > 0 ? g_ptr_array_steal_index_fast(executor->runs, 0) : NULL;
+        g_mutex_unlock(&executor->lock);
+        if (run)
+            run_free(run);
+    } while (run);
+}
+
 void executor_free(Executor *executor)
 {
     if (!executor)
@@ -661,6 +675,7 @@ void executor_free(Executor *executor)
     executor->stopping = TRUE;
     g_cond_broadcast(&executor->wake);
     g_mutex_unlock(&executor->lock);
+    join_all(executor);
     g_ptr_array_unref(executor->runs);
     g_mutex_clear(&executor->entering);
     g_mutex_clear(&executor->lock);
