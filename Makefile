@@ -10,7 +10,7 @@ JOBS ?= 1
 SIDE_BY_SIDE := $(if $(filter-out 1,$(JOBS)),-n $(JOBS) --dist loadfile)
 
 .NOTPARALLEL:
-.PHONY: all unit fuzz-short model lint system check check-long check-kill check-kill-postcopy check-kill-full check-kill-protect demo bench bench-migrate bench-postcopy bench-disks bench-protect bench-save fuzz install uninstall clean help
+.PHONY: all unit fuzz-short model lint system check check-long check-kill check-kill-postcopy check-kill-full check-kill-protect demo bench bench-migrate bench-postcopy bench-disks bench-protect bench-engine bench-save fuzz install uninstall clean help
 
 all:
 	scripts/bootstrap build
@@ -106,6 +106,11 @@ bench-protect: all
 	lab/lab prepare
 	scripts/as-root bench/protect.py $(BENCH)
 
+bench-engine: all
+	scripts/bootstrap lab
+	lab/lab prepare
+	scripts/as-root bench/engine.py $(BENCH)
+
 # Fuzzes until stopped, or for SECONDS in all.
 SECONDS ?= 3600
 fuzz:
@@ -138,6 +143,7 @@ help:
 	@echo 'make bench-disks a guest and its disk, by vmferry and by QEMU as libvirt drives it'
 	@echo 'make bench-save  a guest saved into a file and back, by vmferry and by QEMU'
 	@echo 'make bench-protect what protection costs a guest, and how fast its standby goes on'
+	@echo 'make bench-engine  how long a host stays hot: the control engine, three hosts, six guests'
 	@echo 'make fuzz        fuzz all parsers (SECONDS=3600 in all)'
 	@echo 'make unit, fuzz-short, model, lint, system   the parts of check'
 	@echo 'make install     install what was built (DESTDIR=... honoured)'

@@ -222,12 +222,17 @@ static void closed_free(gpointer data)
     g_array_unref(data);
 }
 
-static void pending_free(gpointer data)
+void engine_pending_free(gpointer data)
 {
     EnginePending *pending = data;
 
-    move_record_free(pending->record);
-    g_free(pending);
+    while (pending) {
+        EnginePending *next = pending->next;
+
+        move_record_free(pending->record);
+        g_free(pending);
+        pending = next;
+    }
 }
 
 static void governed_free(gpointer data)
@@ -253,7 +258,7 @@ static Engine *allocate(const EngineSettings *settings)
     engine->estimates = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, g_free);
     engine->closed = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, closed_free);
     engine->governed = g_hash_table_new_full(g_int64_hash, g_int64_equal, g_free, governed_free);
-    engine->pending = g_ptr_array_new_with_free_func(pending_free);
+    engine->pending = g_ptr_array_new_with_free_func(engine_pending_free);
     engine->estimators = g_thread_pool_new(estimate, engine, ESTIMATORS, FALSE, NULL);
     return engine;
 }

@@ -38,14 +38,18 @@ typedef struct {
 } EngineClosed;
 
 /* A move of a plan that is to follow another one. */
-typedef struct {
+typedef struct EnginePending EnginePending;
+struct EnginePending {
     MoveRecord *record;
     gint64 after;
-} EnginePending;
+    EnginePending *next; /* what is to follow this one, or NULL */
+};
 
 typedef struct {
     ClusterGovernor governor;
     GHashTable *missed; /* names of guests that missed their SLA when it began */
+    /* What its agent said when its rate was made lower last: what it takes is measured from there. */
+    double since_ms, since_bytes;
 } EngineGoverned;
 
 struct Engine {
@@ -119,6 +123,11 @@ MoveRecord *engine_make_record(Engine *engine, const ModelGuest *guest, guint to
 
 /* The most that a move between these hosts may take, bytes/s; 0: not known. */
 double engine_bandwidth(Engine *engine, guint from, guint to);
+
+/* With what it begins, by what their guests leave free; 0: not known. */
+double engine_first_rate(Engine *engine, guint from, guint to);
+
+void engine_pending_free(gpointer pending);
 
 /* Has the guest's agent asked, soon, what a move there would cost. */
 void engine_ask_estimate(Engine *engine, const ModelGuest *guest, guint to);

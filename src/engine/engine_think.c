@@ -11,9 +11,10 @@
 #define HOUR_MS 3600000
 /* What an agent has said of a move's cost is good for so long. */
 #define ESTIMATE_MS 300000.0
-/* When it is looked whether a move has helped, and until when that makes sense. */
-#define JUDGE_AFTER_MS 60000
-#define JUDGE_UNTIL_MS 600000
+/* Until when it makes sense to look whether a move has helped, from the first time on. */
+#define JUDGE_WITHIN_MS 540000
+/* A host's figures show within that time that a guest has left. */
+#define FOLLOW_WITHIN_MS 30000
 /* A host to which a guest could not be moved is not tried again for so long; nor one that it was not moved to because
  * something had changed. */
 #define CLOSED_MS 3600000.0
@@ -287,6 +288,22 @@ static guint find_in_view(const EngineView *view, const char *guest_id)
     return CLUSTER_NONE;
 }
 
+static gboolean is_swap(const MoveRecord *record)
+{
+    return json_is_true(json_object_get(record->explanation, "swap"));
+}
+
+/* The other guest of its swap. */
+static guint find_swapped(const EngineView *view, const MoveRecord *record)
+{
+    const char *name = json_text_or(record->explanation, "swap_with", NULL);
+
+    for (guint i = 0; name && i < view->cluster.n_guests; i++)
+        if (strcmp(view->cluster.guests[i].name, name) == 0)
+            return i;
+    return CLUSTER_NONE;
+}
+
 static gboolean check_in_view(Engine *engine, const EngineView *view, const MoveRecord *record,
                               GError **error)
 {
@@ -301,7 +318,10 @@ static gboolean check_in_view(Engine *engine, const EngineView *view, const Move
         error_set(error, VMFERRY_ERROR_REFUSED, "it is not on %s any more", record->from);
         return FALSE;
     }
-    why = cluster_move_check(&view->cluster, &limits, guest, to, &rule);
+    why = is_swap(record)
+              ? cluster_swap_check(&view->cluster, &limits, &engine->settings->thresholds, guest,
+                                   to, find_swapped(view, record), &rule)
+              : cluster_move_check(&view->cluster, &limits, guest, to, &rule);
     if (why == CLUSTER_WHY_NOTHING)
         return TRUE;
     text = planner_describe_why(view, guest, to, why, rule);
@@ -399,12 +419,12 @@ static void judge_one(Engine *engine, MoveRecord *record)
 {
     guint from = model_find_host(engine->model, record->from);
     guint to = model_find_host(engine->model, record->to);
-    gint64 age = engine_wall_ms() - record->ended_ms;
+    double late = (double)(engine_wall_ms() - record->ended_ms) - engine->settings->judge_ms;
     g_autoptr(GError) error = NULL;
 
     if (record->by != MOVE_BY_ENGINE || record->state != MOVE_COMPLETED || record->hit >= 0 ||
-        age < JUDGE_AFTER_MS || age > JUDGE_UNTIL_MS || from == CLUSTER_NONE ||
-        to == CLUSTER_NONE || !engine->plan->view->cluster.hosts[from].usable ||
+        late < 0 || late > JUDGE_WITHIN_MS || from == CLUSTER_NONE || to == CLUSTER_NONE ||
+        !engine->plan->view->cluster.hosts[from].usable ||
         !engine->plan->view->cluster.hosts[to].usable)
         return;
     record->lead_term = engine->lead_term;
@@ -538,13 +558,15 @@ typedef struct {
     MoveRecord *record;
     double bandwidth;
     EnginePending *then; /* what is to follow it, or NULL */
+    guint group;         /* of the plan; CLUSTER_NONE: not of one */
 } Order;
 
 static void add_order(Engine *engine, GArray *orders, MoveRecord *record)
 {
     guint from = model_find_host(engine->model, record->from);
     guint to = model_find_host(engine->model, record->to);
-    Order order = {.record = record, .bandwidth = engine_bandwidth(engine, from, to)};
+    Order order = {
+        .record = record, .bandwidth = engine_first_rate(engine, from, to), .group = CLUSTER_NONE};
 
     g_array_append_val(orders, order);
 }
@@ -637,6 +659,21 @@ static gboolean has_prices(Engine *engine, guint group)
     return known;
 }
 
+/* *record*, of the group's next move, follows the moves of the last order; FALSE: they are not that group's. */
+static gboolean add_next(GArray *orders, MoveRecord *record, guint group)
+{
+    Order *last = orders->len > 0 ? &g_array_index(orders, Order, orders->len - 1) : NULL;
+    EnginePending **end;
+
+    if (!last || last->group != group)
+        return FALSE;
+    for (end = &last->then; *end;)
+        end = &(*end)->next;
+    *end = g_new0(EnginePending, 1);
+    (*end)->record = record;
+    return TRUE;
+}
+
 static void find_moves(Engine *engine, GArray *orders)
 {
     const GArray *moves = engine->plan->plan->moves;
@@ -650,40 +687,84 @@ static void find_moves(Engine *engine, GArray *orders)
         record = record_of_move(engine, i);
         if (move->after == CLUSTER_NONE) {
             add_order(engine, orders, record);
-        } else {
-            EnginePending *then = g_new0(EnginePending, 1);
-
-            then->record = record;
-            /* Its predecessor comes before it in the plan, so it is the last order, or none. */
-            if (orders->len > 0 && !g_array_index(orders, Order, orders->len - 1).then) {
-                g_array_index(orders, Order, orders->len - 1).then = then;
-            } else {
-                move_record_free(record);
-                g_free(then);
-            }
+            g_array_index(orders, Order, orders->len - 1).group = move->group;
+        } else if (!add_next(orders, record, move->group)) {
+            move_record_free(record);
         }
     }
 }
 
-/* Second halves of swaps, once the first ones are done; what failed takes them along. */
-static void find_pending(Engine *engine, GArray *orders)
+static const MoveRecord *find_recent(const Engine *engine, gint64 id)
 {
+    for (guint i = 0; i < engine->recent->len; i++)
+        if (((MoveRecord *)engine->recent->pdata[i])->id == id)
+            return engine->recent->pdata[i];
+    return NULL;
+}
+
+/* What is to follow does not; takes *record*. */
+static void refuse_pending(Engine *engine, MoveRecord *record, const char *why)
+{
+    g_autoptr(GError) error = NULL;
+
+    record->state = MOVE_REFUSED;
+    record->ended_ms = engine_wall_ms();
+    record->problem = g_strdup(why);
+    if (!engine_store_write_move(engine->store, record, &error))
+        log_warning("guest %s: %s", record->guest, error->message);
+    tell_move(engine, record);
+    close_host(engine, record);
+    g_ptr_array_add(engine->recent, record);
+}
+
+typedef enum { PENDING_WAITS, PENDING_GOES, PENDING_IS_OVER } PendingFate;
+
+/* *before* is over.  Until the figures of the host that its guest has left show that, there is no room for the next. */
+static PendingFate judge_pending(Engine *engine, EnginePending *pending, const MoveRecord *before)
+{
+    const ModelGuest *moved = model_find_guest_by_id(engine->model, before->guest_id);
+    gboolean is_seen = moved && moved->host == model_find_host(engine->model, before->to);
+    gboolean is_late = engine_wall_ms() - before->ended_ms > FOLLOW_WITHIN_MS;
+    g_autoptr(EngineView) view = NULL;
+    g_autoptr(GError) error = NULL;
+
+    if (before->state != MOVE_COMPLETED)
+        return PENDING_IS_OVER;
+    if (!is_seen && !is_late)
+        return PENDING_WAITS;
+    view = engine_make_view(engine, 0, FALSE);
+    if (!is_late && check_in_view(engine, view, pending->record, &error))
+        return PENDING_GOES;
+    if (!is_late)
+        return PENDING_WAITS;
+    if (!error)
+        error_set(&error, VMFERRY_ERROR_REFUSED, "the move that it was to follow is too long ago");
+    refuse_pending(engine, g_steal_pointer(&pending->record), error->message);
+    return PENDING_IS_OVER;
+}
+
+/* Second halves of swaps, once the first ones are done; what failed takes them along.  TRUE: one is about to follow. */
+static gboolean find_pending(Engine *engine, GArray *orders)
+{
+    gboolean waits = FALSE;
+
     for (guint i = engine->pending->len; i-- > 0;) {
         EnginePending *pending = engine->pending->pdata[i];
-        const MoveRecord *before = NULL;
+        const MoveRecord *before = find_recent(engine, pending->after);
+        PendingFate fate = before ? judge_pending(engine, pending, before) : PENDING_WAITS;
 
-        for (guint j = 0; j < engine->recent->len; j++)
-            if (((MoveRecord *)engine->recent->pdata[j])->id == pending->after)
-                before = engine->recent->pdata[j];
-        if (!before)
+        waits = waits || (before && fate == PENDING_WAITS);
+        if (fate == PENDING_WAITS)
             continue;
-        if (before->state == MOVE_COMPLETED) {
+        if (fate == PENDING_GOES) {
             /* It is checked again like any other; the time it waited does not count. */
             pending->record->made_ms = engine_wall_ms();
             add_order(engine, orders, g_steal_pointer(&pending->record));
+            g_array_index(orders, Order, orders->len - 1).then = g_steal_pointer(&pending->next);
         }
         g_ptr_array_remove_index(engine->pending, i);
     }
+    return waits;
 }
 
 static void perform(Engine *engine, Order *order)
@@ -697,8 +778,7 @@ static void perform(Engine *engine, Order *order)
     if (!order->then)
         return;
     if (error) {
-        move_record_free(order->then->record);
-        g_free(order->then);
+        engine_pending_free(order->then);
         return;
     }
     order->then->after = id;
@@ -732,6 +812,8 @@ static void make_plan(Engine *engine)
 /* With the lock held; what is to be begun goes to *orders*. */
 static void think_locked(Engine *engine, GArray *orders)
 {
+    gboolean waits;
+
     engine_apply_wishes(engine);
     model_check(engine->model, engine_now_ms());
     if (engine->leader)
@@ -747,9 +829,27 @@ static void think_locked(Engine *engine, GArray *orders)
     if (engine_find_hold(engine))
         return;
     find_drains(engine, orders);
-    find_pending(engine, orders);
-    if (engine->settings->automatic && orders->len == 0)
+    waits = find_pending(engine, orders);
+    if (engine->settings->automatic && orders->len == 0 && !waits)
         find_moves(engine, orders);
+}
+
+/* Hosts with moves are looked at more often: a guest that one hurts is to be seen at once. */
+static void hurry_looks(Engine *engine)
+{
+    g_autoptr(GPtrArray) open = executor_list(engine->executor);
+
+    for (guint i = 0; i < engine->model->hosts->len; i++) {
+        const char *name = ((ModelHost *)engine->model->hosts->pdata[i])->name;
+        gboolean hurries = FALSE;
+
+        for (guint j = 0; j < open->len && !hurries; j++) {
+            const MoveRecord *record = open->pdata[j];
+
+            hurries = g_strcmp0(record->from, name) == 0 || g_strcmp0(record->to, name) == 0;
+        }
+        poller_hurry(engine->poller, i, hurries);
+    }
 }
 
 void engine_think(Engine *engine)
@@ -765,4 +865,5 @@ void engine_think(Engine *engine)
     for (guint i = 0; i < orders->len; i++)
         perform(engine, &g_array_index(orders, Order, i));
     engine_keep_daily(engine, FALSE);
+    hurry_looks(engine);
 }

@@ -180,8 +180,8 @@ json_t *engine_order_move(Engine *engine, const char *guest, const char *to, GEr
     g_mutex_lock(&engine->lock);
     record = check_leads(engine, error) ? make_user_move(engine, guest, to, error) : NULL;
     if (record)
-        bandwidth = engine_bandwidth(engine, model_find_host(engine->model, record->from),
-                                     model_find_host(engine->model, record->to));
+        bandwidth = engine_first_rate(engine, model_find_host(engine->model, record->from),
+                                      model_find_host(engine->model, record->to));
     g_mutex_unlock(&engine->lock);
     if (!record || !executor_begin(engine->executor, record, bandwidth, &id, error))
         return NULL;

@@ -45,7 +45,8 @@ typedef struct {
     gboolean cannot_govern;
     gboolean cancels; /* a user wants it to end */
     gboolean dropped; /* another engine leads: the thread ends, and says and writes nothing more */
-    gint64 since;     /* monotonic us, of what is waited for */
+    const char *called_off; /* why its agent was asked to end it, or NULL; static */
+    gint64 since;           /* monotonic us, of what is waited for */
     GThread *thread;
     /* The thread's own: */
     Client *source, *destination;
@@ -312,6 +313,7 @@ static gboolean end_by_report(Run *run)
 {
     g_autoptr(json_t) event = find_report(run);
     json_t *report = json_object_get(event, "data");
+    const char *problem = NULL;
     MoveState state;
 
     if (!event)
@@ -319,11 +321,12 @@ static gboolean end_by_report(Run *run)
     state = state_from_event(event);
     if (json_is_object(report))
         set_outcome(run, report);
-    set_state(
-        run, state,
-        state == MOVE_FAILED
-            ? json_text_or(report, "error", json_text_or(event, "text", "the agent says no more"))
-            : NULL);
+    if (state == MOVE_FAILED)
+        problem =
+            json_text_or(report, "error", json_text_or(event, "text", "the agent says no more"));
+    else if (state == MOVE_CANCELLED)
+        problem = run->called_off;
+    set_state(run, state, problem);
     return TRUE;
 }
 
@@ -373,25 +376,43 @@ static gboolean takes_cancel(Run *run)
     return cancels;
 }
 
+static void ask_again(Run *run)
+{
+    lock_guard(&run->owner->lock);
+    run->cancels = TRUE;
+}
+
+/* Once the agent has taken it, the outcome is waited for; it may have come too late. */
+static void try_call_off(Run *run, const char *why, gboolean by_user)
+{
+    g_autoptr(GError) error = NULL;
+
+    if (call_off(run, &error)) {
+        log_info("move %lld of %s is called off: %s", (long long)run->record->id,
+                 run->record->guest, why);
+        run->called_off = why;
+        return;
+    }
+    log_debug("move %lld: %s", (long long)run->record->id, error->message);
+    if (by_user &&
+        (error_is(error, VMFERRY_ERROR_DISCONNECTED) || error_is(error, VMFERRY_ERROR_TIMEOUT)))
+        ask_again(run);
+}
+
 static void govern(Run *run)
 {
     const ExecutorHooks *hooks = &run->owner->hooks;
-    ExecutorWord word = {.cancel = takes_cancel(run), .why = "a user has asked for that"};
+    gboolean by_user = takes_cancel(run);
+    ExecutorWord word = {.cancel = by_user, .why = "a user has asked for that"};
 
-    if (run->foreign && !word.cancel)
+    if ((run->foreign && !word.cancel) || run->called_off)
         return;
     if (!word.cancel)
         hooks->govern(run->record, run->progress, &word, hooks->user);
-    if (word.cancel) {
-        g_autoptr(GError) error = NULL;
-
-        log_info("move %lld of %s is called off: %s", (long long)run->record->id,
-                 run->record->guest, word.why);
-        if (!call_off(run, &error))
-            log_debug("move %lld: %s", (long long)run->record->id, error->message);
-    } else {
+    if (word.cancel)
+        try_call_off(run, word.why, by_user);
+    else
         say_rate(run, word.rate);
-    }
 }
 
 /* The move is not under way any more, and its source has no report of it. */

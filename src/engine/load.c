@@ -12,6 +12,8 @@
 /* Rates are over an interval that is measured on its own: a little more than all of it is no lie. */
 #define SHARE_SLACK 1.1
 #define CPU_SLACK 1.5
+/* What moves have sent and what their link has sent are read a moment apart. */
+#define MOVES_SLACK 0.2
 
 typedef struct {
     GError **error;
@@ -166,22 +168,71 @@ static gboolean read_guests(json_t *object, Load *load, GError **error)
     return !reader.failed;
 }
 
+typedef struct {
+    double received, sent;
+} Ways;
+
+static Ways read_ways(Reader *reader, json_t *object)
+{
+    return (Ways){read_number(reader, object, "received_bytes_per_s", MAX_BYTES),
+                  read_number(reader, object, "sent_bytes_per_s", MAX_BYTES)};
+}
+
+/* What is left of a link's traffic without that of moves; below 0: it does not carry them. */
+static Ways subtract(const Ways *link, const Ways *moves)
+{
+    return (Ways){link->received - moves->received, link->sent - moves->sent};
+}
+
+/* Agents do not tell which link their moves use: it is the one of which least is left. */
+static guint find_carrier(const GArray *links, const Ways *moves)
+{
+    guint carrier = CLUSTER_NONE;
+    double least = INFINITY;
+
+    for (guint i = 0; i < links->len; i++) {
+        const Ways *link = &g_array_index(links, Ways, i);
+        Ways rest = subtract(link, moves);
+
+        if (rest.received < -MOVES_SLACK * moves->received ||
+            rest.sent < -MOVES_SLACK * moves->sent ||
+            fabs(rest.received) + fabs(rest.sent) >= least)
+            continue;
+        least = fabs(rest.received) + fabs(rest.sent);
+        carrier = i;
+    }
+    return carrier;
+}
+
 /* The busiest link is the one that counts, and the busier way of it. */
 static void read_links(Reader *reader, json_t *object, Load *load)
 {
     json_t *list = read_list(reader, object, "links", LOAD_MAX_LINKS), *entry;
+    Ways moves = read_ways(reader, json_object_get(object, "moves"));
+    g_autoptr(GArray) links = g_array_new(FALSE, FALSE, sizeof(Ways));
+    guint carrier;
     size_t i;
 
-    load->link_speed = load->network = CLUSTER_UNKNOWN;
+    load->link_speed = load->network = load->guests_network = CLUSTER_UNKNOWN;
     json_array_foreach(list, i, entry)
     {
         double speed = read_number(reader, entry, "speed_bytes_per_s", MAX_BYTES);
-        double received = read_number(reader, entry, "received_bytes_per_s", MAX_BYTES);
-        double sent = read_number(reader, entry, "sent_bytes_per_s", MAX_BYTES);
+        Ways ways = read_ways(reader, entry);
 
         if (speed > 0 && (load->link_speed < 0 || speed < load->link_speed))
             load->link_speed = speed;
-        load->network = fmax(load->network, fmax(received, sent));
+        load->network = fmax(load->network, fmax(ways.received, ways.sent));
+        if (ways.received >= 0 || ways.sent >= 0)
+            g_array_append_val(links, ways);
+    }
+    moves = (Ways){fmax(moves.received, 0), fmax(moves.sent, 0)};
+    carrier = find_carrier(links, &moves);
+    for (guint l = 0; l < links->len; l++) {
+        Ways ways = g_array_index(links, Ways, l);
+
+        if (l == carrier)
+            ways = subtract(&ways, &moves);
+        load->guests_network = fmax(load->guests_network, fmax(fmax(ways.received, ways.sent), 0));
     }
 }
 
@@ -210,8 +261,6 @@ static void read_pressure(Reader *reader, json_t *object, Load *load)
 
 static void read_host(Reader *reader, json_t *object, Load *load)
 {
-    json_t *moves = json_object_get(object, "moves");
-
     load->host = need_text(reader, object, "host");
     load->version = need_text(reader, object, "version");
     load->agent_id = read_text(reader, object, "agent_id");
@@ -225,9 +274,7 @@ static void read_host(Reader *reader, json_t *object, Load *load)
     load->memory_bytes = need_number(reader, object, "memory_bytes", MAX_BYTES);
     load->memory_available_bytes = read_number(reader, object, "memory_available_bytes", MAX_BYTES);
     load->swap_out = read_number(reader, object, "swap_out_bytes_per_s", MAX_BYTES);
-    load->moves_network = sum(read_number(reader, moves, "received_bytes_per_s", MAX_BYTES),
-                              read_number(reader, moves, "sent_bytes_per_s", MAX_BYTES));
-    load->moves_cpu = read_number(reader, moves, "cpu_used", MAX_CPUS);
+    load->moves_cpu = read_number(reader, json_object_get(object, "moves"), "cpu_used", MAX_CPUS);
     if (load->memory_available_bytes > load->memory_bytes)
         fail(reader, "memory_available_bytes", "is more than all of its memory");
 }

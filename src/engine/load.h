@@ -40,9 +40,9 @@ typedef struct {
     double cpu_pressure, memory_pressure, io_pressure; /* PSI some */
     double memory_bytes, memory_available_bytes;
     double swap_out;
-    double link_speed;    /* of the slowest of those whose speed is known */
-    double network;       /* the busiest way of the busiest link */
-    double moves_network; /* of that: by moves and protection, both ways */
+    double link_speed;     /* of the slowest of those whose speed is known */
+    double network;        /* the busiest way of the busiest link */
+    double guests_network; /* the same, but for moves and protection */
     double moves_cpu;
     char *problems;    /* of the agent's own, "; " between them; NULL: none */
     GPtrArray *guests; /* of LoadGuest */

@@ -242,7 +242,10 @@ static void move_guest(ModelGuest *guest, const LoadGuest *said, guint host)
 
 static void add_look(ModelMean *mean, double value)
 {
-    if (value >= 0 && isfinite(value)) {
+    gboolean known = value >= 0 && isfinite(value);
+
+    mean->last = known ? value : CLUSTER_UNKNOWN;
+    if (known) {
         mean->sum += value;
         mean->n++;
     }
@@ -252,7 +255,7 @@ static double end_mean(ModelMean *mean)
 {
     double value = mean->n > 0 ? mean->sum / mean->n : CLUSTER_UNKNOWN;
 
-    *mean = (ModelMean){0};
+    *mean = (ModelMean){.last = mean->last};
     return value;
 }
 
@@ -387,16 +390,13 @@ static const char *find_absurd(const ModelHost *host, const Load *load)
 static void note_host(ModelHost *host)
 {
     const Load *load = host->load;
-    double network = load->network;
 
     /* What moves cost is no reason for another one. */
-    if (network >= 0 && load->moves_network > 0)
-        network = fmax(network - load->moves_network, 0);
     add_look(&host->means[0], load->cpu_used >= 0 && load->moves_cpu > 0
                                   ? fmax(load->cpu_used - load->moves_cpu, 0)
                                   : load->cpu_used);
     add_look(&host->means[1], load->cpu_pressure);
-    add_look(&host->means[2], network);
+    add_look(&host->means[2], load->guests_network);
     add_look(&host->means[3], load->memory_available_bytes);
     add_look(&host->means[4], load->memory_pressure);
     add_look(&host->means[5], load->swap_out);
@@ -780,6 +780,29 @@ EngineView *model_make_view(const Model *model, const ModelContext *context, dou
     }
     fill_rules(view, model, context->rules);
     return view;
+}
+
+double model_get_newest_network(const ModelHost *host)
+{
+    return host->load ? host->means[2].last : CLUSTER_UNKNOWN;
+}
+
+void engine_view_add_looks(EngineView *view, const Model *model)
+{
+    for (guint i = 0; i < view->cluster.n_hosts; i++)
+        cluster_series_add(&view->cluster.hosts[i].network,
+                           model_get_newest_network(model->hosts->pdata[i]));
+    for (guint i = 0; i < view->cluster.n_guests; i++) {
+        const ModelMean *means = view->guests[i]->means;
+        ClusterGuest *guest = &view->cluster.guests[i];
+
+        if (!view->guests[i]->looked)
+            continue;
+        cluster_series_add(&guest->cpu_wait, means[1].last);
+        cluster_series_add(&guest->network, means[2].last);
+        cluster_series_add(&guest->backlog, means[3].last);
+        cluster_series_add(&guest->swapped, means[4].last);
+    }
 }
 
 void engine_view_free(EngineView *view)

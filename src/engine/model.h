@@ -39,7 +39,8 @@
 /* What looks have told since the last reading. */
 typedef struct {
     double sum;
-    guint n; /* of those that are known */
+    guint n;     /* of those that are known */
+    double last; /* the newest look; CLUSTER_UNKNOWN */
 } ModelMean;
 
 typedef struct {
@@ -155,5 +156,11 @@ typedef struct {
 } EngineView;
 
 EngineView *model_make_view(const Model *model, const ModelContext *context, double now_ms);
+
+/* For whoever must act within seconds: the newest look at each counts as a reading of its own, on top. */
+void engine_view_add_looks(EngineView *view, const Model *model);
+/* The same of what a host's guests have on its link. */
+double model_get_newest_network(const ModelHost *host);
+
 void engine_view_free(EngineView *view);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(EngineView, engine_view_free)

@@ -115,6 +115,19 @@ static json_t *runners_up_to_json(const ClusterView *cluster, const ClusterMove 
     return list;
 }
 
+/* The guest that comes in its place, or null. */
+static json_t *name_swapped(const EnginePlan *plan, guint index)
+{
+    const GArray *moves = plan->plan->moves;
+    const ClusterMove *move = &g_array_index(moves, ClusterMove, index);
+    guint other = move->after == CLUSTER_NONE ? index + 1 : move->after;
+
+    if (!move->swap || other >= moves->len)
+        return json_null();
+    return json_string(
+        cluster_of(plan)->guests[g_array_index(moves, ClusterMove, other).guest].name);
+}
+
 json_t *planner_move_to_json(const EnginePlan *plan, guint index)
 {
     const ClusterView *cluster = cluster_of(plan);
@@ -127,6 +140,7 @@ json_t *planner_move_to_json(const EnginePlan *plan, guint index)
 
     json_object_set_new(object, "burden", json_real(move->cost));
     json_object_set_new(object, "swap", json_boolean(move->swap));
+    json_object_set_new(object, "swap_with", name_swapped(plan, index));
     json_object_set_new(object, "after",
                         move->after == CLUSTER_NONE ? json_null() : json_integer(move->after));
     json_object_set_new(object, "source_before", load_to_json(&move->from_before));

@@ -8,11 +8,14 @@
 #define GUESTS_LIMIT 4096u
 /* GET /v1/status tells what seldom changes. */
 #define LOOKS_A_STATUS 15
+/* Agents look every two seconds or so; what they have seen is to be known soon after that. */
+#define HURRY_MS 500u
 
 typedef struct {
     Poller *owner;
     guint index;
     char *address;
+    gboolean hurries; /* by the owner's lock */
     GThread *thread;
 } Watched;
 
@@ -23,7 +26,7 @@ struct Poller {
     guint interval_ms;
     GPtrArray *hosts; /* of Watched */
     GMutex lock;      /* of what follows */
-    GCond stopped;
+    GCond changed;
     gboolean stopping;
 };
 
@@ -58,14 +61,20 @@ static gboolean look(Watched *watched, Client *client, gboolean with_status, GEr
     return TRUE;
 }
 
-/* FALSE once it is to end. */
-static gboolean pause_until(Poller *poller, gint64 until)
+/* Until the look after the one that began at *last*, which *ret_next* tells; FALSE once it is to end. */
+static gboolean pause_after(Watched *watched, gint64 last, gint64 *ret_next)
 {
-    lock_guard(&poller->lock);
+    Poller *poller = watched->owner;
 
-    while (!poller->stopping)
-        if (!g_cond_wait_until(&poller->stopped, &poller->lock, until))
+    lock_guard(&poller->lock);
+    while (!poller->stopping) {
+        guint ms = watched->hurries ? MIN(poller->interval_ms, HURRY_MS) : poller->interval_ms;
+
+        *ret_next = last + ms * (gint64)G_TIME_SPAN_MILLISECOND;
+        if (!g_cond_wait_until(&poller->changed, &poller->lock, *ret_next))
             break;
+    }
+    *ret_next = MAX(*ret_next, g_get_monotonic_time());
     return !poller->stopping;
 }
 
@@ -90,9 +99,7 @@ static gpointer watch(gpointer user)
         } else {
             looks++;
         }
-        next = MAX(next + poller->interval_ms * (gint64)G_TIME_SPAN_MILLISECOND,
-                   g_get_monotonic_time());
-    } while (pause_until(poller, next));
+    } while (pause_after(watched, next, &next));
     return NULL;
 }
 
@@ -102,7 +109,7 @@ Poller *poller_new(const char *const *addresses, const char *pki_dir, guint inte
     g_autoptr(Poller) poller = g_new0(Poller, 1);
 
     g_mutex_init(&poller->lock);
-    g_cond_init(&poller->stopped);
+    g_cond_init(&poller->changed);
     poller->handlers = *handlers;
     poller->pki_dir = g_strdup(pki_dir);
     poller->stop = g_object_ref(stop);
@@ -126,17 +133,28 @@ Poller *poller_new(const char *const *addresses, const char *pki_dir, guint inte
     return g_steal_pointer(&poller);
 }
 
+void poller_hurry(Poller *poller, guint host, gboolean hurries)
+{
+    Watched *watched = poller->hosts->pdata[host];
+
+    lock_guard(&poller->lock);
+    if (watched->hurries == hurries)
+        return;
+    watched->hurries = hurries;
+    g_cond_broadcast(&poller->changed);
+}
+
 void poller_free(Poller *poller)
 {
     if (!poller)
         return;
     g_mutex_lock(&poller->lock);
     poller->stopping = TRUE;
-    g_cond_broadcast(&poller->stopped);
+    g_cond_broadcast(&poller->changed);
     g_mutex_unlock(&poller->lock);
     g_ptr_array_unref(poller->hosts);
     g_mutex_clear(&poller->lock);
-    g_cond_clear(&poller->stopped);
+    g_cond_clear(&poller->changed);
     g_object_unref(poller->stop);
     g_free(poller->pki_dir);
     g_free(poller);

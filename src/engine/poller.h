@@ -3,7 +3,7 @@
  *
  * Theory of operation: a thread a host asks its agent again and again for GET /v1/load and GET /v1/guests, and now
  * and then for GET /v1/status; nothing else is ever sent from here.  What came, or what went wrong, is handed to the owner
- * in that thread.  A host that hangs delays nobody: its thread waits for the client's time-out, and its figures grow old.
+ * in that thread.  A host that is in a hurry is asked twice a second.  A host that hangs delays nobody: its thread waits for the client's time-out, and its figures grow old.
  */
 #pragma once
 
@@ -29,6 +29,9 @@ typedef struct Poller Poller;
 /* *addresses*: NULL-terminated; hosts are told by their place in it. *stop*: cancelled when the engine ends. */
 Poller *poller_new(const char *const *addresses, const char *pki_dir, guint interval_ms,
                    GCancellable *stop, const PollerHandlers *handlers, GError **error);
+
+/* From now on it is in a hurry, or is not any more. */
+void poller_hurry(Poller *poller, guint host, gboolean hurries);
 
 /* Waits for the threads, which wait for no agent once *stop* is cancelled. */
 void poller_free(Poller *poller);

@@ -41,6 +41,7 @@ typedef struct {
     gboolean automatic; /* it moves guests by itself */
     guint interval_ms;  /* from one look at a host to the next */
     double reading_ms;  /* looks of so long make a reading, their mean */
+    double judge_ms;    /* so long after a move it is seen whether it has helped */
 
     ClusterThresholds thresholds;
     ClusterLimits limits;   /* but what time and users decide: frozen, quiet */

@@ -9,7 +9,11 @@
 /* A share of the cap, and at least so much: enough that the connection and the guest's tracking live on. */
 #define TRICKLE_SHARE 0.02
 #define LEAST_TRICKLE 1e6
+/* Where no link's speed is known: more than there is. */
+#define UNKNOWN_CAP 12.5e9
 #define RISE_PER_S 1.25
+/* Headers and a sender's bursts take no more beyond the command. */
+#define LEAST_CORRECTION 0.8
 /* A rate that rises from so low takes no minutes to be worth anything. */
 #define FIRST_RISE_SHARE 0.1
 /* Yielding has to help within this time, else it was not the move. */
@@ -20,23 +24,30 @@
 #define MOST_TIMES 5
 #define LEAST_LONG_MS 60000
 #define MOSTLY_DONE 0.5
+/* One reading is below a threshold now and then, the more where a move takes CPUs from guests. */
+#define GONE_FOR_MS 30000
+
+static double trickle_of(double cap)
+{
+    return MIN(cap, MAX(cap * TRICKLE_SHARE, LEAST_TRICKLE));
+}
 
 ClusterGovernor cluster_governor_new(double cap, double expected_ms, double good_s, double now_ms)
 {
+    gboolean known = cap > 0;
+
+    cap = known ? cap : UNKNOWN_CAP;
     return (ClusterGovernor){.cap = cap,
+                             .trickle = known ? trickle_of(cap) : LEAST_TRICKLE,
                              .expected_ms = expected_ms,
                              .good_s = good_s,
                              .started_ms = now_ms,
                              .asked_ms = now_ms,
+                             .needed_ms = now_ms,
                              .correction = 1,
                              .clean_ms = now_ms,
                              .wait_ms = FIRST_WAIT_MS,
                              .ceiling = cap};
-}
-
-static double trickle(const ClusterGovernor *governor)
-{
-    return MIN(governor->cap, MAX(governor->cap * TRICKLE_SHARE, LEAST_TRICKLE));
 }
 
 static double share_of(const ClusterGovernLink *link)
@@ -44,6 +55,12 @@ static double share_of(const ClusterGovernLink *link)
     if (!(link->link > 0) || !(link->guests >= 0))
         return INFINITY;
     return MAX(link->link * FULL_LINK - link->guests, 0) / MAX(link->moves, 1);
+}
+
+double cluster_govern_first_rate(double cap, const ClusterGovernLink *source,
+                                 const ClusterGovernLink *destination)
+{
+    return MAX(MIN(cap, MIN(share_of(source), share_of(destination))), trickle_of(cap));
 }
 
 /* ---- how fast ---- */
@@ -56,7 +73,8 @@ static void correct(ClusterGovernor *governor, double measured)
     if (!(measured >= 0) || !(asked > 0))
         return;
     if (measured > governor->rate)
-        governor->correction *= MAX(governor->rate / measured, 0.5);
+        governor->correction =
+            MAX(governor->correction * governor->rate / measured, LEAST_CORRECTION);
     else
         governor->correction = MIN(governor->correction * 1.02, 1);
 }
@@ -64,7 +82,7 @@ static void correct(ClusterGovernor *governor, double measured)
 static double choose_rate(ClusterGovernor *governor, const ClusterGovernInput *input,
                           double seconds)
 {
-    double least = trickle(governor);
+    double least = governor->trickle;
     double free = MIN(share_of(&input->source), share_of(&input->destination));
     double wanted, rise;
 
@@ -85,7 +103,7 @@ static void begin_yielding(ClusterGovernor *governor, double now_ms)
         governor->wait_ms = MIN(governor->wait_ms * 2, LONGEST_WAIT_MS);
     governor->yielding = TRUE;
     governor->yielded_ms = now_ms;
-    governor->ceiling = MAX(governor->rate / 2, trickle(governor));
+    governor->ceiling = MAX(governor->rate / 2, governor->trickle);
 }
 
 static void weigh_harm(ClusterGovernor *governor, const ClusterGovernInput *input, double seconds)
@@ -117,7 +135,9 @@ static void weigh_harm(ClusterGovernor *governor, const ClusterGovernInput *inpu
 
 static double time_left_s(const ClusterGovernor *governor, const ClusterGovernInput *input)
 {
-    return input->left_bytes >= 0 && governor->rate > 0 ? input->left_bytes / governor->rate : 0;
+    double rate = governor->yielding ? governor->ceiling : governor->rate;
+
+    return input->left_bytes >= 0 && rate > 0 ? input->left_bytes / rate : 0;
 }
 
 static const char *why_call_off(const ClusterGovernor *governor, const ClusterGovernInput *input)
@@ -129,8 +149,8 @@ static const char *why_call_off(const ClusterGovernor *governor, const ClusterGo
         return NULL;
     if (governor->harm_s > 0 && governor->harm_s + share_hurt * left_s > governor->good_s)
         return "it does more harm to other guests than it is worth";
-    if (!input->still_needed && left_s * 1000 > MOSTLY_DONE * (gone + left_s * 1000) &&
-        input->left_bytes >= 0)
+    if (input->now_ms - governor->needed_ms >= GONE_FOR_MS &&
+        left_s * 1000 > MOSTLY_DONE * (gone + left_s * 1000) && input->left_bytes >= 0)
         return "what it was for is gone, and most of it is still to be done";
     if (governor->expected_ms > 0 && gone > MAX(governor->expected_ms * MOST_TIMES, LEAST_LONG_MS))
         return "it takes much longer than was expected";
@@ -144,9 +164,11 @@ ClusterGovernOutput cluster_govern(ClusterGovernor *governor, const ClusterGover
     const char *off;
 
     governor->asked_ms = MAX(input->now_ms, governor->asked_ms);
+    if (input->still_needed)
+        governor->needed_ms = input->now_ms;
     correct(governor, input->measured);
     weigh_harm(governor, input, seconds);
-    governor->rate = governor->yielding ? trickle(governor) : choose_rate(governor, input, seconds);
+    governor->rate = governor->yielding ? governor->trickle : choose_rate(governor, input, seconds);
     output.rate = governor->rate * governor->correction;
     if (governor->yielding) {
         output.verdict = CLUSTER_GOVERN_YIELD;

@@ -7,14 +7,15 @@
  *     rate = the least of its cap, and of what the hosts' guests leave free of either link, by the moves there
  *
  * It falls at once, and rises by a quarter a second.  The command is made smaller by what the move was measured to
- * take beyond it, so that it stays within 5 % of its cap.
+ * take beyond it, so that it stays within 5 % of its cap.  Where no link's speed is known nothing but yielding slows it.
  *
  * It yields, at the next question, where a guest on either host misses its SLA that met it before the
  * move began: down to a trickle.  Where that helps, it was the move; it comes back after a while, at half the
  * rate, and waits longer each time.  Where it does not help for 10 s, something else hurts that guest, and the move goes on.
  *
  * It is called off where it does more harm than good: harm is the guest-seconds that it has hurt and is expected to,
- * good the guest-seconds that its relief is expected to be worth.  Also where what it was for is gone and more than half is
+ * good the guest-seconds that its relief is expected to be worth; while it yields it is judged by the rate at which it
+ * is to come back.  Also where what it was for has been gone for 30 s and more than half is
  * to be done yet, and where it takes several times as long as was expected.  Never once its point of no return is near
  * (`can_stop`).
  *
@@ -33,7 +34,7 @@ typedef struct {
 typedef struct {
     double now_ms;
     ClusterGovernLink source, destination;
-    double measured; /* what the move takes now; CLUSTER_UNKNOWN */
+    double measured; /* what the move has taken since the rate fell last; CLUSTER_UNKNOWN */
     guint hurt;      /* guests on either host that miss their SLA and met it when the move began */
     double left_bytes;     /* to be sent yet; CLUSTER_UNKNOWN */
     gboolean still_needed; /* what triggered it is still there */
@@ -54,9 +55,11 @@ typedef struct {
 
 typedef struct {
     double cap;         /* never more than that */
+    double trickle;     /* while it yields */
     double expected_ms; /* that the move was expected to take */
     double good_s;      /* guest-seconds of SLA that it is expected to save */
     double started_ms, asked_ms;
+    double needed_ms;  /* when what triggered it was there last */
     double rate;       /* as answered last */
     double correction; /* what is asked for, of what is wanted */
     double harm_s;     /* guest-seconds so far */
@@ -68,5 +71,10 @@ typedef struct {
     guint not_ours;    /* hurt by something else */
 } ClusterGovernor;
 
+/* *cap*: not above 0 where it is not known. */
 ClusterGovernor cluster_governor_new(double cap, double expected_ms, double good_s, double now_ms);
+/* With what a move begins, which is in the links' `moves` already. */
+double cluster_govern_first_rate(double cap, const ClusterGovernLink *source,
+                                 const ClusterGovernLink *destination);
+
 ClusterGovernOutput cluster_govern(ClusterGovernor *governor, const ClusterGovernInput *input);

@@ -547,8 +547,8 @@ gboolean cluster_plan_has_expired(const ClusterPlan *plan, double now_ms)
     return !(now_ms >= plan->made_ms && now_ms < plan->expires_ms);
 }
 
-ClusterWhy cluster_move_check(const ClusterView *view, const ClusterLimits *limits, guint guest,
-                              guint to, guint *ret_rule)
+static ClusterWhy check_move(const ClusterView *view, const ClusterLimits *limits, guint guest,
+                             guint to, guint without, guint *ret_rule)
 {
     g_autoptr(ClusterModel) model = cluster_model_new(view, limits);
     ClusterWhy why = source_may_move(model, view->guests[guest].host);
@@ -556,7 +556,25 @@ ClusterWhy cluster_move_check(const ClusterView *view, const ClusterLimits *limi
 
     if (why != CLUSTER_WHY_NOTHING || !cluster_unit_begin(model, guest, &unit, &why))
         return why;
-    return cluster_unit_check(model, &unit, to, CLUSTER_NONE, ret_rule);
+    return cluster_unit_check(model, &unit, to, without, ret_rule);
+}
+
+ClusterWhy cluster_move_check(const ClusterView *view, const ClusterLimits *limits, guint guest,
+                              guint to, guint *ret_rule)
+{
+    return check_move(view, limits, guest, to, CLUSTER_NONE, ret_rule);
+}
+
+ClusterWhy cluster_swap_check(const ClusterView *view, const ClusterLimits *limits,
+                              const ClusterThresholds *thresholds, guint guest, guint to,
+                              guint with, guint *ret_rule)
+{
+    gboolean is_there = with < view->n_guests && view->guests[with].host == to;
+    ClusterLimits wide = *limits;
+
+    wide.destination_cpu = MAX(limits->destination_cpu, thresholds->cpu);
+    wide.destination_link = MAX(limits->destination_link, thresholds->link);
+    return check_move(view, &wide, guest, to, is_there ? with : CLUSTER_NONE, ret_rule);
 }
 
 ClusterCost cluster_move_price(const ClusterView *view, guint guest, guint to)

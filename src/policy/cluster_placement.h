@@ -172,6 +172,12 @@ gboolean cluster_plan_has_expired(const ClusterPlan *plan, double now_ms);
 ClusterWhy cluster_move_check(const ClusterView *view, const ClusterLimits *limits, guint guest,
                               guint to, guint *ret_rule);
 
+/* The same for half of a swap: *with* is the other guest, whose load does not count where it is at *to* yet; each
+ * host may be as full as one that is not hot. */
+ClusterWhy cluster_swap_check(const ClusterView *view, const ClusterLimits *limits,
+                              const ClusterThresholds *thresholds, guint guest, guint to,
+                              guint with, guint *ret_rule);
+
 /* The guest's price as its agent has told it, or guessed. */
 ClusterCost cluster_move_price(const ClusterView *view, guint guest, guint to);
 

@@ -15,12 +15,14 @@ from itertools import count
 ENGINE_POINTS = ["engine.intended", "engine.before-order", "engine.ordered"]
 
 GIB = 1 << 30
+LINK = 125_000_000  # bytes/s, of each host
 INTERVAL_MS = 2000
 
 
 class FakeGuest:
-    def __init__(self, name: str, cpu: float, memory_mb: int = 512, wait: float = 0.0):
+    def __init__(self, name: str, cpu: float, memory_mb: int = 512, wait: float = 0.0, vcpus: int = 2):
         self.name, self.cpu, self.memory_mb, self.wait = name, cpu, memory_mb, wait
+        self.vcpus = vcpus
         self.id = f"{abs(hash(name)):032x}"[:32]
         self.term = 1
         self.activity: dict | None = None
@@ -47,6 +49,11 @@ class FakeHost:
         self.still_ms = 0
         self.holds_orders = threading.Event()  # set: an order is on its way until it is cleared
         self.held: set[str] = set()     # GETs of these paths, too
+        self.looks_every = 0.0          # seconds; 0: whenever it is asked
+        self.looked = 0.0
+        self.figures: dict = {}
+        self.traffic = 1000.0           # of its guests, bytes/s
+        self.rates: list[tuple[float, str, float]] = []  # when, guest, bytes/s, as ordered and changed
         self.drops_orders = False       # takes an order, and closes the connection instead of answering
         self.hangs_after_orders = False # takes an order, and answers nothing from then on
         self.server = None
@@ -91,12 +98,19 @@ class FakeHost:
     # ---- what it answers ----
 
     def load(self) -> dict:
+        if time.monotonic() >= self.looked + self.looks_every:
+            self.looked = time.monotonic()
+            self.figures = self.look()
+        return {**self.figures, **self.lies}
+
+    def look(self) -> dict:
         now = time.clock_gettime(time.CLOCK_BOOTTIME) * 1e3
         if self.stands_still:
             self.still_ms = now = self.still_ms or now
         wanted = sum(guest.cpu for guest in self.guests.values())
         used = min(wanted + 0.02, self.cpus * 0.99)
-        answer = {
+        moving = sum(move.rate for move in self.cluster.moves.values() if self in (move.source, move.target))
+        return {
             "host": self.name, "agent_id": f"agent-{self.name}", "version": self.version,
             "boot_id": "boot", "time_ms": now, "wall": time.time() + self.wall_off,
             "interval_ms": INTERVAL_MS, "cpus": self.cpus, "cpu_used": used, "run_queue": 1,
@@ -107,18 +121,18 @@ class FakeHost:
                                                     for guest in self.guests.values()),
             "swap_bytes": 0, "swap_free_bytes": 0,
             "swap_in_bytes_per_s": 0, "swap_out_bytes_per_s": 0,
-            "links": [{"name": "eth0", "speed_bytes_per_s": 125000000,
-                       "received_bytes_per_s": 1000, "sent_bytes_per_s": 1000, "drops_per_s": 0}],
-            "moves": {"received_bytes_per_s": 0, "sent_bytes_per_s": 0, "cpu_used": 0.0},
+            "links": [{"name": "eth0", "speed_bytes_per_s": LINK,
+                       "received_bytes_per_s": 1000, "sent_bytes_per_s": self.traffic + moving,
+                       "drops_per_s": 0}],
+            "moves": {"received_bytes_per_s": 0, "sent_bytes_per_s": moving, "cpu_used": 0.0},
             "problems": [],
             "guests": [self._load_of(guest, min(1.0, used / max(wanted, 0.01)))
                        for guest in self.guests.values()]}
-        return {**answer, **self.lies}
 
     @staticmethod
     def _load_of(guest: FakeGuest, share: float) -> dict:
         return {"name": guest.name, "id": guest.id, "term": guest.term, "role": "ours",
-                "state": "migrating" if guest.activity else "running", "vcpus": 2,
+                "state": "migrating" if guest.activity else "running", "vcpus": guest.vcpus,
                 "memory_bytes": guest.memory_mb << 20, "cpu_used": guest.cpu * share,
                 "cpu_wait": max(guest.wait, 1 - share), "resident_bytes": guest.memory_mb << 20,
                 "swapped_bytes": 0, "major_faults_per_s": 0,
@@ -166,9 +180,9 @@ class FakeHost:
                 if expires["boot_id"] != "boot" or self.time_ms() >= expires["time_ms"]:
                     self.late.append(path)
                     return 403, _error("refused", "the order has expired")
-                return self.cluster.begin(self, guest, body["destination"])
+                return self.cluster.begin(self, guest, body["destination"], body.get("bandwidth", 0))
             case "PATCH", "guests", ["migrate"]:
-                return 200, {"bandwidth": body["bandwidth"]}
+                return self.cluster.set_rate(self, guest, body["bandwidth"])
             case "POST", "guests", ["estimate"]:
                 return self.cluster.estimate(guest)
             case "POST", "guests", ["cancel"]:
@@ -192,6 +206,21 @@ class FakeTlsHost(FakeHost):
 
     def _listen(self):
         return _TlsServer(self)
+class FakeMove:
+    """One that is under way; it sends as fast as it may."""
+
+    def __init__(self, source: FakeHost, target: FakeHost, guest: FakeGuest, rate: float):
+        self.source, self.target, self.guest, self.rate = source, target, guest, rate
+        self.started = self.noted = time.monotonic()
+        self.sent = 0.0
+
+    def note(self, overhead: float) -> None:
+        now = time.monotonic()
+        self.sent += self.rate * overhead * (now - self.noted)
+        self.noted = now
+        progress = self.guest.activity["progress"]
+        progress.update(wire_bytes=int(self.sent), elapsed_ms=(now - self.started) * 1e3,
+                        bandwidth=self.rate)
 
 
 class FakeCluster:
@@ -201,8 +230,11 @@ class FakeCluster:
         self.folder = folder
         self.hosts: dict[str, FakeHost] = {}
         self.move_seconds = 1.0
-        self.round_bytes = 1000
         self.fail_moves: str | None = None
+        self.fail_guests: set[str] = set()  # only these; empty: all
+        self.round_bytes = 1000
+        self.overhead = 1.0                 # of what a move takes beyond its rate
+        self.moves: dict[str, FakeMove] = {}
         self.estimates: dict[str, dict] = {}
         self.cancelled: set[str] = set()
         self.done: list[tuple[str, str, str]] = []  # moves that were completed
@@ -230,7 +262,17 @@ class FakeCluster:
             return 200, self.estimates[guest.name]
         return 404, _error("not-found", "there is no such path")
 
-    def begin(self, source: FakeHost, guest: FakeGuest, destination: str):
+    def set_rate(self, source: FakeHost, guest: FakeGuest, rate: float):
+        with self.lock:
+            if guest.name not in self.moves:
+                return 403, _error("refused", f"guest {guest.name} is not being moved from here")
+            self.moves[guest.name].note(self.overhead)
+            self.moves[guest.name].rate = rate
+            source.rates.append((time.monotonic(), guest.name, rate))
+        return 200, {"bandwidth": rate}
+
+    def begin(self, source: FakeHost, guest: FakeGuest, destination: str, rate: float = 0):
+        target = next(host for host in self.hosts.values() if host.moves_to == destination)
         with self.lock:
             if guest.activity:
                 return 409, _error("busy", f"guest {guest.name} moves already")
@@ -240,25 +282,30 @@ class FakeCluster:
             guest.activity = {"id": activity, "kind": "migrate", "started": 1,
                               "destination": destination,
                               "progress": {"phase": "precopy", "round_bytes": self.round_bytes,
-                                           "round_bytes_done": 10, "bytes_per_second": 5e6}}
-        threading.Thread(target=self._move, args=(source, guest, destination), daemon=True).start()
+                                           "round_bytes_done": 10, "bytes_per_second": LINK}}
+            self.moves[guest.name] = FakeMove(source, target, guest, rate)
+            source.rates.append((time.monotonic(), guest.name, rate))
+        threading.Thread(target=self._move, args=(self.moves[guest.name], destination), daemon=True).start()
         return 202, {"guest": guest.name, "destination": destination, "activity": activity}
 
-    def _move(self, source: FakeHost, guest: FakeGuest, destination: str) -> None:
+    def _move(self, move: FakeMove, destination: str) -> None:
+        source, target, guest = move.source, move.target, move.guest
         until = time.monotonic() + self.move_seconds
         while time.monotonic() < until and guest.name not in self.cancelled:
+            with self.lock:
+                move.note(self.overhead)
             time.sleep(0.02)
-        target = next(host for host in self.hosts.values() if host.moves_to == destination)
         activity = guest.activity["id"]
         report = {"guest": guest.name, "activity": activity, "status": "completed",
                   "destination": destination, "total_ms": self.move_seconds * 1e3,
                   "downtime_ms": 11.0, "wire_bytes": 1000, "error": None}
         with self.lock:
             guest.activity = None
+            del self.moves[guest.name]
             if guest.name in self.cancelled:
                 self.cancelled.discard(guest.name)
                 source.add_event(guest.name, "cancelled", {**report, "status": "cancelled"})
-            elif self.fail_moves:
+            elif self.fail_moves and guest.name in (self.fail_guests or {guest.name}):
                 source.add_event(guest.name, "move-failed",
                                  {**report, "status": "failed", "error": self.fail_moves})
             else:

@@ -1,99 +1,15 @@
 """The engine with real agents and real guests on three hosts: it sees which one suffers, and relieves it."""
 
-import os
-import shutil
+import socket
 import threading
-from pathlib import Path
+import time
 
 import pytest
 
-from load import make_group, mount_groups
-from scene import SMALL
-from vmferry_lab import Agent, Engine, qemu_pids, wait_until
+from engine_scene import SETTINGS, Cluster
+from vmferry_lab import Engine, wait_until
 
-# A guest that does nothing but answer its heartbeat takes about 0.08 CPUs: three of them are too many for such a host.
-CPUS = 0.28
-SETTINGS = {"engine": {"interval": "1s"},
-            "hot": {"reading": "1s", "cpu": "70%"},
-            "limits": {"least-profit": "0.1", "destination-cpu": "100%", "memory-reserve": "1%"}}
 PORT = 4750
-
-
-class SmallHost:
-    """What is to be an agent's host: a control group whose use is real, and that says it has few CPUs.  The machine may
-    have no controller that limits them."""
-
-    def __init__(self, lab, root: Path, name: str):
-        self.group = make_group(lab, root, name)
-        self.folder = lab.directory / f"{name}-figures"
-        self.folder.mkdir()
-        self.set_cpus(CPUS)
-        (self.folder / "cgroup.procs").write_text("")
-        self._ends = threading.Event()
-        self._copy()
-        thread = threading.Thread(target=self._run)
-        thread.start()
-        lab.at_close(lambda: (self._ends.set(), thread.join()))
-
-    def set_cpus(self, cpus: float) -> None:
-        (self.folder / "cpu.max").write_text(f"{int(cpus * 100000)} 100000\n")
-
-    def _copy(self) -> None:
-        for name in ("cpu.stat", "cpu.pressure", "memory.pressure", "io.pressure"):
-            if (self.group / name).exists():
-                new = self.folder / f".{name}"
-                shutil.copyfile(self.group / name, new)
-                os.replace(new, self.folder / name)
-
-    def _run(self) -> None:
-        while not self._ends.wait(0.1):
-            self._copy()
-
-
-class Cluster:
-    """Three hosts with an agent each, and guests."""
-
-    def __init__(self, lab, pki, prepare=lambda agent: None):
-        """*prepare*: called with each agent before it starts."""
-        self.lab = lab
-        lab.hosts = [*lab.hosts, lab.third_host()]  # each maps the folders of all others
-        root = mount_groups(lab)
-        self.agents, self.sizes = {}, []
-        for host in lab.hosts:
-            small = SmallHost(lab, root, host.name)
-            self.sizes.append(small)
-            agent = Agent(lab, host, pki.folder(host.name))
-            agent.metrics_root = small.folder
-            agent.wrapper = ["sh", "-c", f"echo $$ >{small.group}/cgroup.procs && exec \"$@\"", "sh"]
-            lab.at_close(lambda agent=agent: agent.process and agent.process.kill())
-            prepare(agent)
-            self.agents[host.name] = agent.start()
-        self.guests, self.beats = {}, {}
-
-    def __getitem__(self, name) -> Agent:
-        return self.agents[name]
-
-    @property
-    def spec(self) -> str:
-        return ",".join(f"{name}=unix:{agent.socket}" for name, agent in self.agents.items())
-
-    def run(self, host: str, *names: str, **options) -> None:
-        for name in names:
-            self.guests[name] = self.lab.guest(name, **{**SMALL, "check": 0, **options})
-            self[host].run(self.guests[name])
-            self.beats[name] = self.guests[name].heartbeat(20)
-
-    def place(self, name) -> list[str]:
-        return [host for host, agent in self.agents.items()
-                if qemu_pids(agent.host, self.guests[name])]
-
-    def check(self) -> None:
-        """Each guest runs once, and is unharmed."""
-        for name, guest in self.guests.items():
-            wait_until(lambda name=name: len(self.place(name)) == 1, f"one {name}", 20)
-            self.beats[name].wait(5)
-            self.beats[name].check()
-            guest.check()
 
 
 @pytest.fixture
@@ -195,4 +111,98 @@ def test_somebody_else_moves_a_guest(cluster, make_engine):
     [move] = wait_until(lambda: ended(engine), "it is seen", 20, 0.5)
     assert move["ordered_by"] == "somebody else" and (move["from"], move["to"]) == ("hostA", "hostC")
     assert engine.guest("web1")["frozen"] and engine.events("second-balancer")
+    cluster.check()
+
+
+class Counter:
+    """What an interface has sent, several times a second, until close()."""
+
+    def __init__(self, lab, member: str):
+        self.samples: list[tuple[float, int]] = []
+        self._ends = threading.Event()
+        self._thread = threading.Thread(target=self._run, args=(lab, member))
+        self._thread.start()
+
+    def _run(self, lab, member) -> None:
+        while not self._ends.wait(0.2):
+            before = time.monotonic()
+            sent = lab.link.bytes_from(member)
+            self.samples.append(((before + time.monotonic()) / 2, sent))
+
+    def close(self) -> None:
+        self._ends.set()
+        self._thread.join()
+
+    def rates(self, seconds: float = 2.0, since: float = 0.0):
+        """(begin, bytes/s) of each window of that length that begins after *since*."""
+        for at, sent in self.samples:
+            later = next(((end, total) for end, total in self.samples if end - at >= seconds), None)
+            if at >= since and later:
+                yield at, (later[1] - sent) / (later[0] - at)
+
+
+class Flood:
+    """Packets for a guest, of its size and at its rate; it takes them and says nothing."""
+
+    def __init__(self, namespace, address: str, bytes_per_s: float):
+        self._socket = namespace.socket(kind=socket.SOCK_DGRAM)
+        self._ends = threading.Event()
+        self._thread = threading.Thread(target=self._run, args=(address, bytes_per_s))
+        self._thread.start()
+
+    def _run(self, address, bytes_per_s) -> None:
+        size, begun, sent = 1400, time.monotonic(), 0
+        while not self._ends.wait(0.01):
+            while sent < (time.monotonic() - begun) * bytes_per_s:
+                self._socket.sendto(bytes(size), (address, 9))
+                sent += size
+
+    def close(self) -> None:
+        self._ends.set()
+        self._thread.join()
+        self._socket.close()
+
+
+@pytest.mark.long
+def test_a_move_follows_what_guests_leave_free(cluster, make_engine):
+    """On links of 40 Mbit/s, as its interface counts it: at most 5 % over its cap at any time, and less while a guest at
+    the destination has much traffic."""
+    link = 5e6
+    cap = link / 2
+    for size in cluster.sizes:
+        size.set_cpus(8)
+    cluster.lab.link.shape("40mbit")
+    cluster.run("hostA", "web1", memory_mb=128, arena_mb=48)
+    cluster.run("hostB", "db1")
+    engine = make_engine(engine={"automatic": "false"})
+    wait_until(lambda: engine.host("hostB")["usable"] and engine.guest("web1"), "figures", 20, 0.5)
+
+    def rate() -> float:
+        activity = cluster["hostA"].status(cluster.guests["web1"])["activity"]
+        return activity["progress"]["bandwidth"] if activity else 0
+
+    counter = Counter(cluster.lab, "hostA")
+    try:
+        engine.vmferry("cluster", "move", "web1", "hostB").require()
+        wait_until(lambda: rate() > cap * 0.8, "it begins", 15)
+        time.sleep(4)  # on its own
+        flood = Flood(cluster.lab.client, cluster.guests["db1"].ip, link * 0.75)
+        try:
+            wait_until(lambda: 0 < rate() < cap * 0.6, "it gives way", 10)
+            gave_way = time.monotonic()
+            time.sleep(5)
+        finally:
+            flood.close()
+        came_back = time.monotonic()
+        wait_until(lambda: rate() > cap * 0.85, "it has its share again", 25)
+        time.sleep(3)
+    finally:
+        counter.close()
+    most = max(value for _, value in counter.rates())
+    assert most <= cap * 1.05, f"{most:.0f} bytes/s, of {cap:.0f}"
+    meanwhile = [value for at, value in counter.rates(since=gave_way) if at + 2.5 < came_back]
+    assert meanwhile and max(meanwhile) <= cap * 0.7, meanwhile
+    [move] = wait_until(lambda: ended(engine), "it ends", 90, 0.5)
+    assert move["state"] == "completed" and cluster.place("web1") == ["hostB"]
+    print(f"at most {most / cap:.3f} of its cap; {max(meanwhile) / cap:.3f} meanwhile")
     cluster.check()

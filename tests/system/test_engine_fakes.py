@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import random
 import signal
 import sqlite3
 import subprocess
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from fake_agents import ENGINE_POINTS, FakeCluster, free_port
+from fake_agents import ENGINE_POINTS, GIB, LINK, FakeCluster, free_port
 from vmferry_lab import Engine, wait_until
 
 # As fast as a test wants it.
@@ -453,6 +454,321 @@ def test_somebody_else_moves_a_guest(cluster, make_engine, seconds):
     assert engine.guest("web1")["frozen"] is False
     time.sleep(0.5)
     assert len(engine.moves()) == 1 and engine.guest("web1")["frozen"] is False
+
+
+# ---- while a move runs ----
+
+CAP = LINK / 2
+TRICKLE = CAP * 0.02
+
+
+def begin_move(cluster, engine, guest, to):
+    """A user's; it has begun."""
+    wait_until(lambda: engine.guest(guest), "the guest")
+    usable(engine)
+    engine.vmferry("cluster", "move", guest, to).require()
+    wait_until(lambda: cluster.orders, "it is ordered")
+
+
+def last_rate(cluster, host="hosta"):
+    return cluster[host].rates[-1][2]
+
+
+def test_a_move_takes_what_is_free(cluster, make_engine):
+    """It falls at once where guests send more, comes back slowly, and is never beyond its cap by more than 5 %, although
+    its agent takes 10 % more than it is told."""
+    cluster["hosta"].add("web1", 0.3)
+    cluster.move_seconds, cluster.overhead = 60, 1.1
+    cluster["hostb"].traffic = LINK * 0.65
+    engine = make_engine(PATIENT)
+    begin_move(cluster, engine, "web1", "hostb")
+    free = LINK * (0.95 - 0.65)
+    assert last_rate(cluster) == pytest.approx(free, rel=0.01), "it begins with what is free"
+    cluster["hostb"].traffic = LINK * 0.85
+    wait_until(lambda: last_rate(cluster) <= LINK * 0.1 * 1.05, "it gives way", 2)
+    cluster["hostb"].traffic = 0.0
+    began, low = time.monotonic(), last_rate(cluster)
+    wait_until(lambda: last_rate(cluster) > CAP * 0.85, "it has its share again", 20)
+    took = time.monotonic() - began
+    assert CAP * 0.85 / low < 1.3 ** (took + 2), f"it rose from {low} within {took} s"
+    move = cluster.moves["web1"]
+    before, at = move.sent, time.monotonic()
+    time.sleep(2.5)
+    assert (move.sent - before) / (time.monotonic() - at) <= CAP * 1.05
+    assert all(rate * cluster.overhead <= CAP * 1.15 for _, _, rate in cluster["hosta"].rates)
+    engine.vmferry("cluster", "cancel", engine.moves()[0]["id"]).require()
+    assert settled(engine)[0]["state"] == "cancelled"
+
+
+@pytest.mark.parametrize("where", ["hosta", "hostb"], ids=["source", "destination"])
+def test_a_move_yields_to_a_guest_that_it_hurts(cluster, make_engine, where):
+    """With the engine's own interval: agents look every two seconds, and what they have seen is known soon."""
+    cluster["hosta"].add("web1", 0.3)
+    hurt = cluster[where].add("web2", 0.3)
+    cluster.move_seconds = 60
+    engine = make_engine({"engine": {"automatic": "false"}})
+    engine.vmferry("sla", "web2", "--cpu-wait", "5%").require()
+    begin_move(cluster, engine, "web1", "hostb")
+    time.sleep(2)  # it is well under way
+    hurt.wait = 0.3
+    wait_until(lambda: last_rate(cluster) <= TRICKLE * 1.01, "it yields", 2)
+    if where == "hosta":
+        return
+    hurt.wait = 0.0
+    yielded = time.monotonic()
+    wait_until(lambda: last_rate(cluster) > TRICKLE * 2, "it comes back", 15)
+    assert 4 < time.monotonic() - yielded and last_rate(cluster) <= CAP * 0.65
+    assert engine.moves()[0]["state"] == "under-way"
+
+
+def test_a_move_yields_where_no_link_tells_its_speed(cluster, make_engine):
+    cluster["hosta"].add("web1", 0.3)
+    hurt = cluster["hostb"].add("web2", 0.3)
+    cluster.move_seconds = 60
+    for host in cluster.hosts.values():
+        host.lies = {"links": []}
+    engine = make_engine(PATIENT)
+    engine.vmferry("sla", "web2", "--cpu-wait", "5%").require()
+    begin_move(cluster, engine, "web1", "hostb")
+    assert cluster["hosta"].rates[0][2] == 0, "no limit"
+    time.sleep(1)
+    hurt.wait = 0.3
+    wait_until(lambda: 0 < last_rate(cluster) <= 1e6, "it yields", 2)
+
+
+def test_a_move_that_does_more_harm_than_good(cluster, make_engine):
+    heat(cluster)
+    hurt = [cluster["hostb"].add(f"db{number}", 0.05) for number in range(2, 8)]
+    cluster.round_bytes, cluster.move_seconds = 100 * GIB, 60
+    engine = make_engine(PATIENT)
+    for guest in hurt:
+        engine.vmferry("sla", guest.name, "--cpu-wait", "50%").require()
+    engine.stop()
+    engine.settings["engine"]["automatic"] = "true"
+    engine.start().wait_ready()
+    wait_until(lambda: cluster.orders, "it begins", 15)
+    time.sleep(1)
+    for guest in hurt:
+        guest.wait = 0.9
+    move = settled(engine)[0]
+    assert move["state"] == "cancelled" and move["ordered_by"] == "engine"
+    assert "more harm to other guests" in move["problem"]
+    assert [path for _, path in cluster["hosta"].changes if path.endswith("/cancel")] == \
+        [f"/v1/guests/{move['guest']}/cancel"]
+    assert "more harm" in engine.vmferry("cluster", "explain", move["id"]).require().stdout
+    assert engine.guest(move["guest"])["cooldown_ms"] > 60000, "it is not tried again soon"
+
+
+def test_a_noisy_reading_does_not_call_off_a_large_guests_move(cluster, make_engine):
+    heat(cluster)
+    hurt = cluster["hostb"].add("db2", 0.05)
+    cluster.round_bytes, cluster.move_seconds = 4 * GIB, 60
+    engine = make_engine(PATIENT)
+    engine.vmferry("sla", "db2", "--cpu-wait", "50%").require()
+    engine.stop()
+    engine.settings["engine"]["automatic"] = "true"
+    engine.start().wait_ready()
+    wait_until(lambda: cluster.orders, "it begins", 15)
+    time.sleep(1)
+    hurt.wait = 0.9
+    wait_until(lambda: last_rate(cluster) <= TRICKLE * 1.01, "it yields", 2)
+    hurt.wait = 0.0
+    wait_until(lambda: last_rate(cluster) > TRICKLE * 2, "it comes back", 15)
+    assert engine.moves()[0]["state"] == "under-way"
+
+
+def test_a_move_outlives_a_cool_moment(cluster, make_engine):
+    heat(cluster)
+    cluster.round_bytes, cluster.move_seconds = 4 * GIB, 6
+    engine = make_engine()
+    wait_until(lambda: cluster.orders, "it begins", 15)
+    cluster["hosta"].lies = {"cpu_used": 1.0}
+    wait_until(lambda: engine.show("status")["hot"] == 0, "nothing is hot", 5)
+    assert settled(engine)[0]["state"] == "completed"
+
+
+@pytest.mark.parametrize("helps", [True, False], ids=["hit", "miss"])
+def test_what_came_of_the_forecast(cluster, make_engine, helps):
+    heat(cluster)
+    engine = make_engine({**FAST, "engine": {**FAST["engine"], "judge-after": "1s"}})
+    assert engine.show("status")["hit_rate"] == {"hits": 0, "of": 0, "rate": None}
+    wait_until(lambda: cluster.orders, "it begins", 15)
+    for guest in cluster["hosta"].guests.values():
+        guest.not_movable = None if guest.activity else "it stays"
+        guest.cpu = guest.cpu if helps or guest.activity else 1.2
+    move = settled(engine)[0]
+    wait_until(lambda: engine.show("status")["hit_rate"]["of"], "it is judged", 10)
+    assert engine.show("status")["hit_rate"] == {"hits": int(helps), "of": 1, "rate": float(helps)}
+    move = engine.show("explain", move["id"])
+    assert move["hit"] is helps and move["forecast"]["ms"] > 0 and move["outcome"]["total_ms"] > 0
+    assert f"{int(helps)} of 1" in engine.vmferry("cluster", "status").require().stdout
+
+
+# ---- swaps ----
+
+def fill_for_swap(cluster, looks_every=0.0):
+    """No host has room for one of hosta's; hostb has for it if one of its own goes the other way."""
+    for host in cluster.hosts.values():
+        host.cpus, host.looks_every = 16.0, looks_every
+    for number in range(2):
+        cluster["hosta"].add(f"big{number}", 7.5, vcpus=8)
+    for number in range(3):
+        cluster["hostb"].add(f"small{number}", 2.5, vcpus=4)
+    cluster["hostc"].add("other", 11.8, vcpus=16)
+
+
+@pytest.mark.parametrize("looks_every", [0.0, 0.7], ids=["at-once", "looks"])
+def test_a_swap(cluster, make_engine, looks_every):
+    """The second half follows the first, once the figures show that there is room."""
+    fill_for_swap(cluster, looks_every)
+    cluster.move_seconds = 0.5
+    engine = make_engine()
+    moves = settled(engine, 2)
+    assert [move["state"] for move in moves] == ["completed"] * 2, moves
+    first, second = moves
+    assert {(first["from"], first["to"]), (second["from"], second["to"])} == \
+        {("hosta", "hostb"), ("hostb", "hosta")}
+    assert second["ordered_at"] >= first["ended_at"]
+    assert first["explanation"]["swap"] and first["explanation"]["swap_with"] == second["guest"]
+    assert second["explanation"]["swap_with"] == first["guest"]
+    wait_until(lambda: engine.show("status")["hot"] == 0, "nothing is hot", 10)
+    time.sleep(1)
+    assert len(cluster.orders) == 2
+
+
+def test_a_swap_whose_second_half_fails(cluster, make_engine):
+    """It is told, and not tried again; what is hot then is relieved in another way."""
+    fill_for_swap(cluster)
+    cluster.move_seconds = 0.3
+    engine = make_engine()
+    wait_until(lambda: len(cluster.orders) == 1, "the first half", 15)
+    partner = engine.moves()[0]["explanation"]["swap_with"]
+    cluster.fail_moves, cluster.fail_guests = "it cannot leave", {partner}
+    moves = settled(engine, 2)
+    assert [move["state"] for move in moves[:2]] == ["completed", "failed"]
+    assert moves[1]["guest"] == partner and moves[1]["problem"] == "it cannot leave"
+    wait_until(lambda: engine.show("status")["hot"] == 0, "relieved nevertheless", 20)
+    time.sleep(1)
+    assert [move["guest"] for move in engine.moves()].count(partner) == 1
+    assert len(cluster.orders) <= 4
+
+
+def test_a_swap_whose_first_half_fails(cluster, make_engine):
+    fill_for_swap(cluster)
+    cluster.move_seconds = 0.3
+    engine = make_engine()
+    wait_until(lambda: len(cluster.orders) == 1, "the first half", 15)
+    [move] = engine.moves()
+    partner, cluster.fail_moves = move["explanation"]["swap_with"], "no"
+    cluster.fail_guests = {move["guest"]}
+    assert settled(engine)[0]["state"] == "failed"
+    cluster.fail_moves = None
+    moves = settled(engine, 3)
+    # The other guest did not go alone; hosta is relieved by another pair.
+    assert moves[1]["explanation"]["swap_with"] == moves[2]["guest"] and move["guest"] not in \
+        (moves[1]["guest"], moves[2]["guest"], moves[1]["explanation"]["swap_with"])
+
+
+# ---- killed at any moment ----
+
+def check_books(cluster, engine, guests):
+    """Each guest is in one place, and each order is one record of the journal, with the outcome that it had."""
+    assert all(len(cluster.place(guest)) == 1 for guest in guests), "a guest is lost, or there twice"
+    moves = engine.moves()
+    assert all(move["state"] not in ("intended", "under-way") for move in moves)
+    activities = [move["activity"] for move in moves if move["activity"]]
+    assert len(activities) == len(set(activities)), "one move was written down twice"
+    came = [(move["guest"], move["from"], move["to"]) for move in moves if move["state"] == "completed"]
+    assert sorted(came) == sorted(cluster.done)
+    assert len(cluster.orders) == len(cluster.done) == len(activities)
+    assert not any(guest["frozen"] for guest in engine.show("guests")["guests"])
+
+
+@pytest.mark.parametrize("kills", [3, pytest.param(12, marks=pytest.mark.long)])
+def test_killed_at_random_moments(cluster, make_engine, kills):
+    """A drain that goes on from engine to engine, and back: no move is lost, and none is made twice."""
+    chance = random.Random(kills)
+    guests = [f"web{number}" for number in range(6)]
+    for name in guests:
+        cluster["hosta"].add(name, 0.1)
+    engine = usable(make_engine({**PATIENT, "limits": {"moves-per-host": "3"}}))
+    wait_until(lambda: len(engine.show("guests")["guests"]) == len(guests), "guests")
+    cluster.move_seconds = 0.4
+    for number in range(kills):
+        empty = "hosta" if number % 2 == 0 else "hostb"
+        engine.vmferry("undrain", "hostb" if empty == "hosta" else "hosta").require()
+        engine.vmferry("drain", empty)
+        time.sleep(chance.uniform(0, 0.9))
+        engine.kill()
+        engine.start().wait_ready()
+    wait_until(lambda: not cluster[empty].guests, "the last drain is done", 60)
+    wait_until(lambda: not [move for move in engine.moves() if move["state"] in ("intended", "under-way")],
+               "all is settled", 30)
+    check_books(cluster, engine, guests)
+    assert len(cluster.orders) >= len(guests)
+
+
+# ---- a disk that is full ----
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """Ask for it before make_engine."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=512k", "none", folder], check=True)
+    yield folder
+    subprocess.run(["umount", folder], check=True)
+
+
+def fill(path):
+    """All but nothing of what is free."""
+    with path.open("wb", buffering=0) as file, contextlib.suppress(OSError):
+        while file.write(bytes(1024)):
+            pass
+
+
+def test_a_full_disk(cluster, small_disk, make_engine):
+    """What cannot be written down is not begun; the engine says so, and goes on when there is room."""
+    engine = usable(make_engine({"engine": {**FAST["engine"], "store": small_disk / "engine.db"}}))
+    fill(small_disk / "other")
+    heat(cluster)
+    held = wait_until(lambda: engine.show("status")["hold"], "it is held", 15)
+    assert "full" in held and "engine.db" in held
+    time.sleep(2)  # and it stays so: no move now and then
+    assert engine.show("status")["hold"] and engine.show("status")["frozen"]
+    assert cluster.orders == [] and engine.moves() == []
+    assert "full" in engine.vmferry("cluster", "status").require().stdout
+    refused = engine.vmferry("rule", "add", "never", "web1")
+    assert refused.exit_code == 1 and "full" in refused.stderr
+    assert engine.log().count("no move is begun") <= 2
+    (small_disk / "other").unlink()
+    move = settled(engine)[0]
+    assert move["state"] == "completed" and not engine.show("status")["frozen"]
+
+
+def test_the_disk_fills_up_in_a_move(cluster, small_disk, make_engine):
+    """What came of it is written down once there is room; until then nothing else is begun."""
+    heat(cluster)
+    cluster.move_seconds = 2
+    engine = make_engine({"engine": {**FAST["engine"], "store": small_disk / "engine.db"}})
+    wait_until(lambda: [move for move in engine.moves() if move["state"] == "under-way"], "a move", 15)
+    fill(small_disk / "other")
+    wait_until(lambda: cluster.done, "it ends", 15)
+    wait_until(lambda: engine.show("status")["hold"], "it is held", 15)
+    cluster["hosta"].add("web9", 1.5)  # hot again
+    time.sleep(2)
+    assert len(cluster.orders) == 1
+    engine.kill()
+    engine.start()
+    time.sleep(1)
+    (small_disk / "other").unlink()
+    if engine.process.poll() is not None:
+        assert "full" in engine.log()
+        engine.start()
+    engine.wait_ready()
+    moves = settled(engine)
+    assert moves[0]["state"] == "completed" and moves[0]["activity"]
+    assert [order[1] for order in cluster.orders].count(cluster.orders[0][1]) == 1
 
 
 # ---- its server ----

@@ -13,7 +13,8 @@ from browser import Browser
 from certificates import issue_until
 from door import Door
 from fake_agents import FakeCluster, FakeTlsHost, free_port
-from test_engine import SETTINGS, Cluster, ended
+from engine_scene import SETTINGS, Cluster
+from test_engine import ended
 from test_engine_fakes import FAST, PATIENT, heat, settled, usable
 from vmferry_lab import Engine, Pki, wait_until
 

@@ -23,6 +23,38 @@ static void test_reads(void **state)
     assert_true(guest->cpu_used == 1.2 && guest->cpu_wait == 0.2);
 }
 
+static double guests_network(const char *links, const char *moves)
+{
+    g_autoptr(json_t) object = test_load("hosta", 5000, 4, 1.5, two);
+    g_autoptr(Load) load = NULL;
+
+    json_object_set_new(object, "links", json_loads(links, 0, NULL));
+    json_object_set_new(object, "moves", json_loads(moves, 0, NULL));
+    load = load_parse(object, NULL);
+    assert_non_null(load);
+    return load->guests_network;
+}
+
+#define LINK(received, sent)                                                                       \
+    "{\"received_bytes_per_s\": " #received ", \"sent_bytes_per_s\": " #sent "}"
+
+/* What moves take is no traffic of guests: of the link that carries them, and of the way that it takes. */
+static void test_traffic_without_moves(void **state)
+{
+    assert_true(guests_network("[" LINK(900, 100) "]", LINK(0, 0)) == 900);
+    assert_true(guests_network("[" LINK(900, 100) "]", "null") == 900);
+    assert_true(guests_network("[" LINK(900, 100) "]", LINK(700, 0)) == 200);
+    /* One comes, one goes. */
+    assert_true(guests_network("[" LINK(900, 800) "]", LINK(700, 700)) == 200);
+    /* A link of their own, and one of the guests'. */
+    assert_true(guests_network("[" LINK(750, 10) "," LINK(1000, 20) "]", LINK(700, 0)) == 1000);
+    assert_true(guests_network("[" LINK(1000, 20) "," LINK(750, 10) "]", LINK(700, 0)) == 1000);
+    /* Read a moment apart. */
+    assert_true(guests_network("[" LINK(690, 0) "," LINK(20, 20) "]", LINK(700, 0)) == 20);
+    assert_true(guests_network("[]", LINK(700, 0)) == CLUSTER_UNKNOWN);
+    assert_true(guests_network("[" LINK(null, null) "]", LINK(700, 0)) == CLUSTER_UNKNOWN);
+}
+
 /* Whatever is missing or null is not known, and nothing else is lost by it. */
 static void test_unknown(void **state)
 {
@@ -87,9 +119,8 @@ static void test_limits(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_reads),
-        cmocka_unit_test(test_unknown),
-        cmocka_unit_test(test_absurd),
+        cmocka_unit_test(test_reads),   cmocka_unit_test(test_traffic_without_moves),
+        cmocka_unit_test(test_unknown), cmocka_unit_test(test_absurd),
         cmocka_unit_test(test_limits),
     };
 

@@ -29,7 +29,7 @@ static void test_every_key(void **state)
         parse("[engine]\nname = e1\nhosts = hosta, b=unix:/run/b.sock\n"
               "listen = [::1]:80\nstore = /x/e.db\npki = /x/pki\n"
               "token-file = /x/token\nallow = ann, bob\nnames = engine.example\n"
-              "automatic = false\ninterval = 1s\n"
+              "automatic = false\ninterval = 1s\njudge-after = 2m\n"
               "[store]\netcd = http://e1:1234, http://e2/, e3\nprefix = /mine\nlease = 4s\n"
               "[hot]\nreading = 500ms\nsamples = 4 of 6\ncpu = 90%\ncpu-early = 0\nlink = 0.7\n"
               "swap-out = 2M\nmemory-pressure = 5%\n"
@@ -54,6 +54,7 @@ static void test_every_key(void **state)
     host = s->hosts->pdata[2];
     assert_string_equal(host->moves, "10.1.0.3:4747");
     assert_false(s->automatic);
+    assert_true(s->judge_ms == 120000);
     assert_int_equal(s->thresholds.k, 4);
     assert_int_equal(s->thresholds.n, 6);
     assert_true(s->reading_ms == 500);

@@ -364,6 +364,31 @@ static void test_swap(void **state)
     assert_true(move_of(plan, 0)->gain - move_of(plan, 0)->cost >= f->limits.least_profit);
 }
 
+/* What was planned as a swap can be begun, and its second half can follow; neither could go alone. */
+static void test_swap_check(void **state)
+{
+    g_autofree Fixture *f = fixture_new(2);
+    const ClusterThresholds thresholds = cluster_thresholds_default();
+    guint big = add_guest(f, 0, 7.5, 20), small;
+
+    add_guest(f, 0, 7.5, 20);
+    small = add_guest(f, 1, 2.5, 10);
+    add_guest(f, 1, 2.5, 10);
+    add_guest(f, 1, 2.5, 10);
+    f->guests[0].vcpus = f->guests[1].vcpus = 8;
+    assert_int_equal(cluster_move_check(&f->view, &f->limits, big, 1, NULL), CLUSTER_WHY_CPU);
+    assert_int_equal(cluster_swap_check(&f->view, &f->limits, &thresholds, big, 1, small, NULL),
+                     CLUSTER_WHY_NOTHING);
+    assert_int_equal(
+        cluster_swap_check(&f->view, &f->limits, &thresholds, big, 1, CLUSTER_NONE, NULL),
+        CLUSTER_WHY_CPU);
+    assert_int_equal(cluster_swap_check(&f->view, &f->limits, &thresholds, small, 0, big, NULL),
+                     CLUSTER_WHY_NOTHING);
+    f->limits.frozen = TRUE;
+    assert_int_equal(cluster_swap_check(&f->view, &f->limits, &thresholds, big, 1, small, NULL),
+                     CLUSTER_WHY_FROZEN);
+}
+
 /* ---- storms ---- */
 
 static void test_no_storm(void **state)
@@ -622,6 +647,7 @@ int main(void)
         cmocka_unit_test(test_hosts),
         cmocka_unit_test(test_memory_intensive_guests_are_dear),
         cmocka_unit_test(test_swap),
+        cmocka_unit_test(test_swap_check),
         cmocka_unit_test(test_no_storm),
         cmocka_unit_test(test_properties),
         cmocka_unit_test(test_order_does_not_matter),
