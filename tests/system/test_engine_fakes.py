@@ -731,6 +731,8 @@ def test_a_full_disk(cluster, small_disk, make_engine):
     """What cannot be written down is not begun; the engine says so, and goes on when there is room."""
     engine = usable(make_engine({"engine": {**FAST["engine"], "store": small_disk / "engine.db"}}))
     fill(small_disk / "other")
+    # What the store's log has taken before can be written again: only what is more than that needs room.
+    wait_until(lambda: engine.vmferry("rule", "add", "never", "web7").exit_code, "a write that is refused", 30)
     heat(cluster)
     held = wait_until(lambda: engine.show("status")["hold"], "it is held", 15)
     assert "full" in held and "engine.db" in held
