@@ -158,6 +158,9 @@ def measure(cluster: Cluster, hosts, folder: Path, cpus: float) -> dict:
         time.sleep(4)  # and it stays so
         relieved = Work(cluster, workers)
         time.sleep(6)
+        move = wait_until(lambda: next((one for one in engine.moves()
+                                        if one["id"] == move["id"] and one["outcome"]), None),
+                          "its outcome", 60, 0.5)
         found = {"cpus": cpus, "guest": move["guest"], "to": move["to"],
                  "ordered_s": move["ordered_at"] - wall - hot, "ended_s": ended - hot,
                  "relief_s": readings.cool_since(ended) - hot, "moves": len(engine.moves()),
