@@ -13,6 +13,7 @@ from fake_agents import ENGINE_POINTS
 from findings import check_failed
 from postcopy import FULL_POINTS, POSTCOPY_POINTS, STORE_POINTS, TAKEOVER_POINTS
 from protection import PROTECT_POINTS
+from saving import ALL_POINTS as IMAGE_POINTS
 from scene import is_stopped
 from vmferry_lab import qemu_pids, vmferry_program, wait_until
 
@@ -104,7 +105,7 @@ def settle(scene, where: str) -> None:
 def test_table_is_complete(lab):
     listed = lab.host_a.run([vmferry_program(), "agent", "--list-faults"]).stdout.split()
     others = [*DISK_POINTS, *POSTCOPY_POINTS, *FULL_POINTS, *TAKEOVER_POINTS, *STORE_POINTS,
-              *PROTECT_POINTS, *ENGINE_POINTS]
+              *PROTECT_POINTS, *ENGINE_POINTS, *IMAGE_POINTS]
     assert sorted([*names(POINTS), *others]) == sorted(listed)
 
 

@@ -8,6 +8,7 @@ import pytest
 from disks import LocalImage, drive, run_with
 from findings import check_failed
 from live import check_disk, monitor, user_monitor
+from saving import IMAGE_POINTS, RESTORE_POINTS, SAVE_POINTS
 from scene import SMALL
 from vmferry_lab import qemu_pids, wait_until
 
@@ -186,8 +187,7 @@ def test_a_disk_that_has_changed(scene, tmp_path):
     check_disk(guest)
 
 
-@pytest.mark.parametrize("point", [
-    "save.accepted", "save.resumed", "save.sent", "image.begun", "image.before-commit"])
+@pytest.mark.parametrize("point", SAVE_POINTS)
 def test_agent_killed_while_it_saves(scene, tmp_path, point):
     """The guest runs on, and no half image has the name."""
     guest = run_small(scene)
@@ -201,7 +201,26 @@ def test_agent_killed_while_it_saves(scene, tmp_path, point):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("point", ["restore.launched", "restore.loaded"])
+@pytest.mark.parametrize("point", IMAGE_POINTS)
+def test_agent_killed_at_the_end_of_an_image(scene, tmp_path, point):
+    """Copies of its disks are there with their image, or not at all."""
+    image = LocalImage("disk.qcow2", "qcow2").make(scene.a)
+    guest = run_with(scene, drive(image.on(scene.a), "qcow2"))
+    restart(scene.a, f"{point}=kill")
+    await_found(scene, guest)
+    file = tmp_path / "web1.image"
+    assert scene.a.vmferry("save", guest.name, file, timeout=60).exit_code != 0
+    restart(scene.a)
+    await_found(scene, guest)
+    scene.check(guest)
+    check_disk(guest)
+    left = sorted(path.name for path in tmp_path.iterdir())
+    assert left == ([] if point == "image.disks-complete" else ["web1.image", "web1.image.disk0"])
+    if left:
+        assert scene.a.vmferry("image", "verify", file).exit_code == 0
+
+
+@pytest.mark.parametrize("point", RESTORE_POINTS)
 def test_agent_killed_before_the_guest_runs(scene, tmp_path, point):
     """Nothing of it stays, and it can be restored again."""
     guest = run_small(scene)
