@@ -196,7 +196,7 @@ static void print_info(json_t *info)
 
     table_add(table, "file", json_text_or(info, "file", "?"), NULL);
     table_add(table, "machine",
-              json_text_or(json_object_get(info, "machine"), "name", "(without a name)"), NULL);
+              json_text_or(json_object_get(info, "machine"), "guest", "(without a name)"), NULL);
     table_add(table, "id", json_text_or(info, "id", "?"), NULL);
     table_add(table, "base", json_text_or(info, "base", "none: a full image"), NULL);
     add_chain(table, info);
@@ -312,7 +312,7 @@ static json_t *describe_file(const Options *o, const char *path)
 
     json_object_set_new(entry, "error", text_or_null(error ? error->message : NULL));
     if (image) {
-        json_t *name = json_object_get(json_object_get(entry, "machine"), "name");
+        json_t *name = json_object_get(json_object_get(entry, "machine"), "guest");
 
         json_object_set(entry, "name", json_is_string(name) ? name : json_null());
         json_object_del(entry, "machine");

@@ -92,7 +92,7 @@ class Image(unittest.TestCase):
         images = {Path(image["file"]).name: image
                   for image in self.run_json("list", self.folder)["images"]}
         self.assertEqual(sorted(images), ["cut", "full.vmfi", "increment.vmfi", "keyed.vmfi"])
-        self.assertEqual(images["full.vmfi"]["name"], "golden")
+        self.assertIsNone(images["full.vmfi"]["name"])
         self.assertIsNone(images["full.vmfi"]["error"])
         self.assertEqual(images["increment.vmfi"]["base"], FULL_ID)
         self.assertIn("its end is missing", images["cut"]["error"])
