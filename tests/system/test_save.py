@@ -293,3 +293,15 @@ def test_a_new_generation(scene, tmp_path):
     assert seen != "324e6eaf-d1d1-4bf6-bf41-b9bb6c91fb87"
     line = " ".join(scene.a.status(guest)["command_line"])
     assert seen in line.lower()
+
+
+def test_a_guest_that_was_to_end_goes_on(scene, tmp_path):
+    """Where its image cannot be completed; its disk is its own again."""
+    image = LocalImage("disk.qcow2", "qcow2").make(scene.a)
+    guest = run_with(scene, drive(image.on(scene.a), "qcow2"))
+    restart(scene.a, "image.before-commit=fail")
+    await_found(scene, guest)
+    check_failed(scene.a.vmferry("save", guest.name, tmp_path / "web1.image", "--stop"), "image.before-commit")
+    scene.check(guest)
+    check_disk(guest)
+    assert list(tmp_path.iterdir()) == []
