@@ -354,6 +354,9 @@ static Step renew(Question *question, GError **error)
     step = commit(question, keys, error);
     if (step == STEP_DONE) {
         question->reply->lease_ms = lease_ms;
+        /* It counts from its question, which another member may have got long after the first one was asked. */
+        known->covered_until_ns =
+            MAX(known->covered_until_ns, question->reply->sent_ns + lease_ms * NS_PER_MS);
         note_lease(known, question->witness->revision, covering_ms);
     }
     return step;

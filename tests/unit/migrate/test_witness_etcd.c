@@ -1,8 +1,12 @@
 /* A witness that is etcd: the rules against a real one, and what an evil one may answer. */
 #include "etcd_server.h"
 
+#include <netinet/in.h>
+#include <poll.h>
+#include <stdatomic.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
 #include "base/clock.h"
 #include "base/error.h"
@@ -601,6 +605,96 @@ static void test_addresses(void **state)
     assert_false(witness_address_is_foreign(NULL));
 }
 
+/* Passes on what is said to etcd, but for one request, which it keeps to itself. */
+typedef struct {
+    int listening, client;
+    atomic_bool swallows;
+} Swallower;
+
+static Swallower swallower;
+
+static gboolean pass_on(int from, int to)
+{
+    char bytes[16384];
+    ssize_t got = recv(from, bytes, sizeof bytes, 0);
+
+    if (from == swallower.client && got > 0 && atomic_exchange(&swallower.swallows, FALSE))
+        return recv(from, bytes, sizeof bytes, 0) > 0; /* until it is given up */
+    return got > 0 && send(to, bytes, (size_t)got, MSG_NOSIGNAL) == got;
+}
+
+static void serve(int client)
+{
+    struct sockaddr_in address = {.sin_family = AF_INET,
+                                  .sin_addr.s_addr = htonl(INADDR_LOOPBACK),
+                                  .sin_port = htons((uint16_t)etcd_server_port())};
+    autofd int server = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    struct pollfd both[] = {{.fd = client, .events = POLLIN}, {.fd = server, .events = POLLIN}};
+
+    swallower.client = client;
+    assert_int_equal(connect(server, (struct sockaddr *)&address, sizeof address), 0);
+    while (poll(both, 2, -1) > 0)
+        if ((both[0].revents && !pass_on(client, server)) ||
+            (both[1].revents && !pass_on(server, client)))
+            return;
+}
+
+static gpointer serve_all(gpointer unused)
+{
+    int fd;
+
+    while ((fd = accept(swallower.listening, NULL, NULL)) >= 0) {
+        serve(fd);
+        close(fd);
+    }
+    return NULL;
+}
+
+static WitnessReply renew(Fixture *f, Witness *witness, guint lease_ms)
+{
+    WitnessRequest request = {
+        .kind = WITNESS_RENEW, .transaction = f->transaction, .lease_ms = lease_ms};
+    g_autoptr(GError) error = NULL;
+    WitnessReply reply;
+
+    if (!witness_call(witness, &request, 2 * SHARE_MS, &reply, &error))
+        fail_msg("%s", error->message);
+    return reply;
+}
+
+/* A lease counts from the question that was answered: where a first one was lost, that is later than the attempt began.  A
+ * shorter lease behind it must not make a source forget that. */
+static void test_a_lost_question_and_a_shorter_lease(void **state)
+{
+    Fixture *f = *state;
+    g_autofree char *address = NULL;
+    WitnessReply longer, claimed;
+    Witness *witness;
+    GThread *thread;
+    guint port;
+
+    etcd_server_need();
+    swallower.listening = listen_somewhere(&port);
+    thread = g_thread_new("swallower", serve_all, NULL);
+    address = g_strdup_printf("etcd://127.0.0.1:%u,127.0.0.1:%u", port, port);
+    witness = make_witness(address, NULL, DESTINATION);
+    register_guest(f, 2 * LEASE_MS);
+    renew(f, witness, LEASE_MS);
+    /* What an agent before this one may have been granted is over. */
+    clock_sleep_ns(2 * LEASE_MS * NS_PER_MS);
+    atomic_store(&swallower.swallows, TRUE);
+    longer = renew(f, witness, 2 * LEASE_MS);
+    assert_false(atomic_load(&swallower.swallows));
+    assert_int_equal(renew(f, witness, LEASE_MS).lease_ms, LEASE_MS);
+    claimed = assert_refused(f, f->source, WITNESS_CLAIM, VMFERRY_ERROR_BUSY);
+    assert_true(clock_boot_ns() + claimed.wait_ms * NS_PER_MS >=
+                longer.sent_ns + longer.lease_ms * NS_PER_MS);
+    witness_free(witness);
+    shutdown(swallower.listening, SHUT_RDWR);
+    g_thread_join(thread);
+    fd_close(&swallower.listening);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
 
 int main(void)
@@ -611,6 +705,7 @@ int main(void)
         TEST(test_registering),
         TEST(test_shorter_leases),
         TEST(test_attending),
+        TEST(test_a_lost_question_and_a_shorter_lease),
         TEST(test_late_requests),
         TEST(test_late_renewal),
         TEST(test_another_cluster),
