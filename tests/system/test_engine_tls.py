@@ -178,11 +178,18 @@ def engine(real, pki):
 def sees_all(engine):
     wait_until(lambda: all(host["usable"] for host in engine.show("hosts")["hosts"]) and engine.guest("web1"),
                "figures of all hosts", 30, 0.3)
+    # By a first reading, which takes some looks.
+    wait_until(lambda: all(guest["cpu_used"] is not None for guest in engine.show("guests")["guests"]), "readings", 30, 0.3)
 
 
 def plans(engine):
     """An agent that has just been restarted says for a moment that its guest cannot move."""
     wait_until(lambda: "web1 -> host" in engine.vmferry("drain", "hostA", "--dry-run").stdout, "a plan", 30, 0.3)
+
+
+def order(engine, guest, host):
+    """As soon as it is seen that the agents are back."""
+    wait_until(lambda: engine.vmferry("cluster", "move", guest, host).exit_code == 0, "an order", 30, 0.3)
 
 
 @pytest.mark.long
@@ -212,7 +219,7 @@ def test_whom_the_agents_let(real, engine):
     for name in real.agents:
         real.admit(name, read="engine1")
     plans(engine)
-    engine.vmferry("cluster", "move", "web1", "hostB").require()
+    order(engine, "web1", "hostB")
     [move] = wait_until(lambda: ended(engine), "it is refused", 30, 0.3)
     assert move["state"] == "refused" and "engine1 may not change anything at " in move["problem"], move
     text = engine.vmferry("cluster", "explain", move["id"]).require().stdout
@@ -221,7 +228,7 @@ def test_whom_the_agents_let(real, engine):
     for name in real.agents:
         real.admit(name, operate="engine1")
     plans(engine)
-    engine.vmferry("cluster", "move", "web1", "hostC").require()
+    order(engine, "web1", "hostC")
     wait_until(lambda: len(ended(engine)) == 2 and real.place("web1") == ["hostC"], "it is there", 60, 0.3)
     real.check()
 
