@@ -559,6 +559,7 @@ def test_a_move_that_does_more_harm_than_good(cluster, make_engine):
     assert engine.guest(move["guest"])["cooldown_ms"] > 60000, "it is not tried again soon"
 
 
+@pytest.mark.long
 def test_a_noisy_reading_does_not_call_off_a_large_guests_move(cluster, make_engine):
     heat(cluster)
     hurt = cluster["hostb"].add("db2", 0.05)
@@ -577,6 +578,7 @@ def test_a_noisy_reading_does_not_call_off_a_large_guests_move(cluster, make_eng
     assert engine.moves()[0]["state"] == "under-way"
 
 
+@pytest.mark.long
 def test_a_move_outlives_a_cool_moment(cluster, make_engine):
     heat(cluster)
     cluster.round_bytes, cluster.move_seconds = 4 * GIB, 6
@@ -748,6 +750,7 @@ def test_a_full_disk(cluster, small_disk, make_engine):
     assert move["state"] == "completed" and not engine.show("status")["frozen"]
 
 
+@pytest.mark.long
 def test_the_disk_fills_up_in_a_move(cluster, small_disk, make_engine):
     """What came of it is written down once there is room; until then nothing else is begun."""
     heat(cluster)
