@@ -20,6 +20,7 @@ from kill_plan import (AGENTS, CUT, DESTINATION_AGENT, DESTINATION_QEMU, ENDED, 
 from kill_postcopy import PostcopyInjector
 from postcopy import STORE_POINTS
 from protection import PROTECT_POINTS
+from saving import ALL_POINTS as IMAGE_POINTS
 from scene import Scene
 from vmferry_lab import Lab, vmferry_program
 
@@ -46,7 +47,7 @@ def points():
     with Lab() as lab:
         listed = lab.host_a.run([vmferry_program(), "agent", "--list-faults"]).stdout.split()
         return [point for point in listed
-                if point not in (*STORE_POINTS, *PROTECT_POINTS, *ENGINE_POINTS)]
+                if point not in (*STORE_POINTS, *PROTECT_POINTS, *ENGINE_POINTS, *IMAGE_POINTS)]
 
 
 @pytest.fixture(scope="module")
