@@ -68,6 +68,7 @@ struct FaultService {
     Userfault *userfault;
     GuestMemory *memory;
     OutstandingPages *pages;
+    SharedPages *shared;     /* NULL: nothing is shared */
     OutstandingPages *noted; /* atomic; discarded pages are added to it; NULL: not wanted */
     FaultServiceWant want;
     gpointer user;
@@ -135,6 +136,23 @@ typedef enum {
     PUT_FAILED, /* with an error */
 } PutResult;
 
+static gboolean is_shared(const FaultService *service, guint region)
+{
+    return service->shared &&
+           guest_memory_get_region(service->memory, region)->backing == GUEST_BACKING_COPY_ON_WRITE;
+}
+
+/* It is everybody's then; ours wait for it in their own registration. */
+static PutResult put_shared(FaultService *service, const Unit *unit, const uint8_t *content,
+                            GError **error)
+{
+    if (!shared_pages_put(service->shared, unit->region, unit->span, content, error))
+        return PUT_FAILED;
+    userfault_wake(service->userfault, address_of(service, unit), unit->span.count * PAGE_BYTES,
+                   NULL);
+    return PUT_DONE;
+}
+
 /* *content* NULL: zeroes. */
 static PutResult put(FaultService *service, const Unit *unit, const uint8_t *content,
                      GError **error)
@@ -143,6 +161,8 @@ static PutResult put(FaultService *service, const Unit *unit, const uint8_t *con
     uint64_t bytes = unit->span.count * PAGE_BYTES;
     g_autoptr(GError) why = NULL;
 
+    if (content && is_shared(service, unit->region))
+        return put_shared(service, unit, content, error);
     if (content || huge
             ? userfault_copy(service->userfault, address_of(service, unit),
                              content ? content : service->zeroes, bytes, service->protect, &why)
@@ -314,6 +334,27 @@ static gboolean place_pages(FaultService *service, guint region, PageSpan span,
             return FALSE;
     }
     return TRUE;
+}
+
+/* --- what guests share ---------------------------------------------------------- */
+
+gboolean fault_service_settle_shared(FaultService *service, guint region, PageSpan span,
+                                     PageSpan *ret_lacking)
+{
+    uint64_t end = span.first + span.count;
+    Unit there = {region, span};
+    gboolean lacks;
+
+    *ret_lacking = span;
+    if (!is_shared(service, region))
+        return span.count > 0;
+    /* Asked once: what comes meanwhile must be in one of the two. */
+    lacks = shared_pages_next_run(service->shared, region, span.first, end, FALSE, ret_lacking);
+    if (lacks)
+        there.span.count = ret_lacking->first - span.first;
+    outstanding_remove(service->pages, region, there.span);
+    settle(service, &there);
+    return lacks;
 }
 
 /* --- huge pages --------------------------------------------------------------- */
@@ -611,11 +652,17 @@ static void wake_discarded(FaultService *service)
     }
 }
 
-/* A page that has no content.  FALSE where it is to be tried again. */
+/* A page that has no content.  FALSE where it is to be tried again.  One that has come to be shared since its
+ * fault only has to be faulted anew. */
 static gboolean put_zero(FaultService *service, const Unit *unit)
 {
     GError *error = NULL;
 
+    if (is_shared(service, unit->region) &&
+        shared_pages_has(service->shared, unit->region, unit->span.first)) {
+        userfault_wake(service->userfault, address_of(service, unit), PAGE_BYTES, NULL);
+        return TRUE;
+    }
     switch (put(service, unit, NULL, &error)) {
     case PUT_THERE:
         userfault_wake(service->userfault, address_of(service, unit), unit->span.count * PAGE_BYTES,
@@ -945,14 +992,15 @@ static FaultService *service_new(Userfault *userfault, GuestMemory *memory, Outs
 }
 
 FaultService *fault_service_start(Userfault *userfault, GuestMemory *memory,
-                                  OutstandingPages *pages, gboolean resumed, FaultServiceWant want,
-                                  gpointer user, GError **error)
+                                  OutstandingPages *pages, SharedPages *shared, gboolean resumed,
+                                  FaultServiceWant want, gpointer user, GError **error)
 {
     g_autoptr(FaultService) service = NULL;
 
     if (!check_uses(userfault, error) || !check_same(memory, pages, error))
         return NULL;
     service = service_new(userfault, memory, pages);
+    service->shared = shared;
     service->want = want;
     service->user = user;
     if (service->stop < 0) {

@@ -32,12 +32,17 @@
  * restarted agent fetches it and serves on.  Threads that wait then have given their event to the
  * dead agent: fault_service_start() with *resumed* wakes them all, so that they fault anew.
  *
+ * Memory that a guest shares with others (shared_pages.h): a page is put into what they share, and who
+ * waits for it is woken and finds it there.  It may be there by another guest's service already:
+ * fault_service_settle_shared().
+ *
  * Threads: placing from any number; the rest from one.  want() is called in the service's thread
  * and must neither wait for long nor place pages itself: placing may wait for that thread.
  */
 #pragma once
 
 #include "memory/outstanding.h"
+#include "memory/shared_pages.h"
 #include "memory/userfault.h"
 
 typedef struct FaultService FaultService;
@@ -55,12 +60,13 @@ gboolean fault_service_check(const GuestMemory *memory, GError **error);
 #define FAULT_SERVICE_USES (USERFAULT_MISSING | USERFAULT_REMOVE)
 
 /* Registers all of *memory* with *userfault* and starts to serve.  Borrows all of them.
+ * *shared*: what has been mapped over some of it, or NULL.
  * *resumed*: the userfault was fetched from a VMM that an agent that died has left.  INVALID where
  * *pages* are of other RAM, or not whole huge pages: who adds outstanding pages rounds them.  On
  * failure some of it may be registered until *userfault* is freed. */
 FaultService *fault_service_start(Userfault *userfault, GuestMemory *memory,
-                                  OutstandingPages *pages, gboolean resumed, FaultServiceWant want,
-                                  gpointer user, GError **error);
+                                  OutstandingPages *pages, SharedPages *shared, gboolean resumed,
+                                  FaultServiceWant want, gpointer user, GError **error);
 
 /* Stops serving; what waits goes on waiting, until the Userfault is freed.  NULL-safe. */
 void fault_service_free(FaultService *service);
@@ -73,6 +79,12 @@ gboolean fault_service_place(FaultService *service, guint region, const PageSpan
                              guint count, const uint8_t *buffer, GError **error);
 gboolean fault_service_place_zero(FaultService *service, guint region, PageSpan run,
                                   GError **error);
+
+/* Pages of *span* that what is shared has already are not outstanding any more, up to the first run
+ * that it lacks, *ret_lacking*; who waits for them is woken.  FALSE where it lacks none.  Without
+ * shared memory it lacks all of *span*. */
+gboolean fault_service_settle_shared(FaultService *service, guint region, PageSpan span,
+                                     PageSpan *ret_lacking);
 
 /* Calls want() anew for all pages that a thread waits for: requests may have been lost with a
  * connection.  From any thread. */

@@ -16,6 +16,7 @@
 #include "base/page.h"
 #include "memory/maps.h"
 #include "memory/pagemap.h"
+#include "memory/shared_pages.h"
 #include "page/zero.h"
 
 #define ZERO_CHUNK_PAGES 256u
@@ -59,11 +60,22 @@ static int open_backing(pid_t pid, const Mapping *mapping, GError **error)
 {
     g_autofree char *path = g_strdup_printf("/proc/%d/map_files/%" PRIx64 "-%" PRIx64, (int)pid,
                                             mapping->start, mapping->end);
-    int fd = open(path, O_RDWR | O_CLOEXEC);
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
 
     if (fd < 0)
         error_set_errno(error, errno, "open the file behind guest RAM (%s)", path);
     return fd;
+}
+
+static gboolean is_copy_on_write(const Mapping *mapping)
+{
+    return !mapping->shared && mapping->inode != 0 && mapping->page_bytes == PAGE_BYTES;
+}
+
+/* Nobody but us writes to that file. */
+static gboolean is_shared_pages(const Mapping *mapping)
+{
+    return g_str_has_prefix(mapping->path, "/memfd:" SHARED_PAGES_NAME);
 }
 
 /* Every mapping of the range must be of the same sort and writable. */
@@ -80,18 +92,21 @@ static gboolean open_region(GuestRegion *region, const GPtrArray *maps, GError *
                       "address 0x%" PRIx64 " is not readable and writable memory", at);
             return FALSE;
         }
-        if (mapping->shared != first->shared || mapping->page_bytes != first->page_bytes) {
+        if (mapping->shared != first->shared || mapping->page_bytes != first->page_bytes ||
+            is_copy_on_write(mapping) != is_copy_on_write(first)) {
             error_set(error, VMFERRY_ERROR_UNSUPPORTED, "it is made of several kinds of memory");
             return FALSE;
         }
-        if (!mapping->shared && mapping->inode != 0 && mapping->page_bytes == PAGE_BYTES) {
+        if (is_copy_on_write(mapping) && !is_shared_pages(mapping)) {
             error_set(error, VMFERRY_ERROR_UNSUPPORTED,
                       "it is a private mapping of %s; use share=on or no file", mapping->path);
             return FALSE;
         }
         at = mapping->end;
     }
-    region->backing = first->shared ? GUEST_BACKING_SHARED : GUEST_BACKING_PRIVATE;
+    region->backing = is_copy_on_write(first) ? GUEST_BACKING_COPY_ON_WRITE
+                      : first->shared         ? GUEST_BACKING_SHARED
+                                              : GUEST_BACKING_PRIVATE;
     region->backing_page_bytes = first->page_bytes;
     return TRUE;
 }
@@ -294,8 +309,10 @@ gboolean guest_memory_add_populated(GuestMemory *memory, guint index, PageSet *s
 {
     const GuestRegion *region = guest_memory_get_region(memory, index);
 
+    if (region->backing != GUEST_BACKING_PRIVATE && !add_file_data(memory, region, set, error))
+        return FALSE;
     if (region->backing == GUEST_BACKING_SHARED)
-        return add_file_data(memory, region, set, error);
+        return TRUE;
     return pagemap_add_populated(memory->pagemap, region->host_address, set, error);
 }
 

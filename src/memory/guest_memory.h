@@ -44,6 +44,7 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(RamRegion, ram_region_free)
 typedef enum {
     GUEST_BACKING_PRIVATE, /* anonymous, not shared */
     GUEST_BACKING_SHARED,  /* memfd, tmpfs or hugetlbfs file, shared */
+    GUEST_BACKING_COPY_ON_WRITE, /* a private mapping of pages that guests have in common (shared_pages.h) */
 } GuestBacking;
 
 typedef struct {

@@ -63,6 +63,8 @@ static void parse_field(const char *line, Mapping *mapping)
 
         mapping->userfault_wp = g_strv_contains((const char *const *)flags, "uw");
         mapping->userfault_missing = g_strv_contains((const char *const *)flags, "um");
+        mapping->dont_fork = g_strv_contains((const char *const *)flags, "dc");
+        mapping->dont_dump = g_strv_contains((const char *const *)flags, "dd");
     }
 }
 

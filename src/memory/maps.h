@@ -13,7 +13,8 @@ typedef struct {
     uint64_t page_bytes;   /* 2 MiB and up for hugetlbfs */
     gboolean userfault_wp; /* registered with a userfaultfd in write-protect mode */
     gboolean userfault_missing;
-    char *path; /* "" for anonymous memory */
+    gboolean dont_fork, dont_dump; /* madvise(2) */
+    char *path;                    /* "" for anonymous memory */
 } Mapping;
 
 /* Parses the text of a smaps file: array of Mapping in order of address.

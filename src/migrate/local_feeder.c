@@ -3,6 +3,7 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/error.h"
 #include "base/lock_guard.h"
 #include "base/page.h"
@@ -31,6 +32,7 @@ struct LocalFeeder {
     OutstandingPages *pages;
     FaultService *service; /* NULL once it is whole */
     PageSource *source;
+    SharedPages *shared; /* NULL: nothing is */
     char *path;
     GAsyncQueue *wants; /* of Want; one of no pages ends the answering thread */
     GThread *answering, *filling,
@@ -42,8 +44,9 @@ struct LocalFeeder {
     GMutex lock;     /* protects all below */
     GPtrArray *left; /* a PageSet a region: nobody has taken these to place them */
     PushOrder *order;
-    GArray *first;  /* of LocalFeederRun: before what *order* says; NULL: nothing … */
-    guint first_at; /* … and how many of them have been brought */
+    GArray *first;    /* of LocalFeederRun: before what *order* says; NULL: nothing … */
+    guint first_at;   /* … and how many of them have been brought */
+    GArray *accesses; /* of LocalFeederRun: what was waited for */
     gboolean stopping;
     GError *error; /* the first one of our threads */
 };
@@ -70,6 +73,21 @@ static void fill_sets(LocalFeeder *feeder)
             page_set_add(feeder->left->pdata[i], first, count);
 }
 
+/* With the lock held. */
+static void note_access(LocalFeeder *feeder, guint region, uint64_t page)
+{
+    LocalFeederRun *last =
+        feeder->accesses->len == 0
+            ? NULL
+            : &g_array_index(feeder->accesses, LocalFeederRun, feeder->accesses->len - 1);
+    LocalFeederRun run = {region, {page, 1}};
+
+    if (last && last->region == region && last->span.first + last->span.count == page)
+        last->span.count++;
+    else if (feeder->accesses->len < LOCAL_FEEDER_MOST_ACCESSES)
+        g_array_append_val(feeder->accesses, run);
+}
+
 /* The wanted ones, and neighbours that nobody has taken yet; at least the first wanted one.
  * Returns where the taken ones of the wanted span end. */
 static uint64_t take_wanted(LocalFeeder *feeder, const Want *want, PageSpan *ret)
@@ -80,6 +98,7 @@ static uint64_t take_wanted(LocalFeeder *feeder, const Want *want, PageSpan *ret
     uint64_t last = end;
 
     push_order_note_fault(feeder->order, want->region, want->span.first);
+    note_access(feeder, want->region, want->span.first);
     while (last < end + AROUND_PAGES - 1 && page_set_has(left, last))
         last++;
     page_set_remove(left, want->span.first, last - want->span.first);
@@ -155,11 +174,21 @@ static gboolean place(LocalFeeder *feeder, guint region, PageSpan span, const ui
     return TRUE;
 }
 
+/* What is shared is there already, as far as another guest has wanted it. */
 static gboolean bring(LocalFeeder *feeder, guint region, PageSpan span, uint8_t *buffer,
                       GError **error)
 {
-    return page_source_read(feeder->source, region, &span, 1, buffer, error) &&
-           place(feeder, region, span, buffer, error);
+    uint64_t end = span.first + span.count;
+    PageSpan lacking;
+
+    while (fault_service_settle_shared(feeder->service, region, span, &lacking)) {
+        if (!page_source_read(feeder->source, region, &lacking, 1, buffer, error) ||
+            !place(feeder, region, lacking, buffer, error))
+            return FALSE;
+        span.first = lacking.first + lacking.count;
+        span.count = end - span.first;
+    }
+    return TRUE;
 }
 
 /* Takes the first run of *span* that nobody has taken; FALSE at its end. */
@@ -311,7 +340,7 @@ static void stop_threads(LocalFeeder *feeder)
 /* --- starting -------------------------------------------------------------------------- */
 
 static LocalFeeder *feeder_new(GuestMemory *memory, Userfault *userfault, OutstandingPages *pages,
-                               const char *path, PageSource *source)
+                               const char *path, PageSource *source, SharedPages *shared)
 {
     LocalFeeder *feeder = g_new0(LocalFeeder, 1);
 
@@ -319,6 +348,8 @@ static LocalFeeder *feeder_new(GuestMemory *memory, Userfault *userfault, Outsta
     feeder->userfault = userfault;
     feeder->pages = pages;
     feeder->source = source;
+    feeder->shared = shared;
+    feeder->accesses = g_array_new(FALSE, FALSE, sizeof(LocalFeederRun));
     feeder->path = g_strdup(path);
     feeder->wants = g_async_queue_new_full(g_free);
     g_mutex_init(&feeder->lock);
@@ -346,8 +377,8 @@ static gboolean start(LocalFeeder *feeder, gboolean resumed, GError **error)
 {
     if (!check_regions(feeder->memory, feeder->source, error))
         return FALSE;
-    feeder->service = fault_service_start(feeder->userfault, feeder->memory, feeder->pages, resumed,
-                                          on_want, feeder, error);
+    feeder->service = fault_service_start(feeder->userfault, feeder->memory, feeder->pages,
+                                          feeder->shared, resumed, on_want, feeder, error);
     if (!feeder->service ||
         (!resumed && !guest_memory_check_missing(feeder->memory, feeder->pages, error)))
         return FALSE;
@@ -356,10 +387,10 @@ static gboolean start(LocalFeeder *feeder, gboolean resumed, GError **error)
 }
 
 LocalFeeder *local_feeder_start(GuestMemory *memory, Userfault *userfault, OutstandingPages *pages,
-                                const char *path, PageSource *source, gboolean resumed,
-                                GError **error)
+                                const char *path, PageSource *source, SharedPages *shared,
+                                gboolean resumed, GError **error)
 {
-    LocalFeeder *feeder = feeder_new(memory, userfault, pages, path, source);
+    LocalFeeder *feeder = feeder_new(memory, userfault, pages, path, source, shared);
 
     if (start(feeder, resumed, error))
         return feeder;
@@ -412,7 +443,7 @@ LocalFeeder *local_feeder_reopen(pid_t pid, const char *path, PageSource *source
     if (!userfault)
         return NULL;
     return local_feeder_start(g_steal_pointer(&memory), userfault, g_steal_pointer(&pages), path,
-                              source, TRUE, error);
+                              source, NULL, TRUE, error);
 }
 
 void local_feeder_set_first(LocalFeeder *feeder, const LocalFeederRun *runs, guint count)
@@ -425,6 +456,36 @@ void local_feeder_set_first(LocalFeeder *feeder, const LocalFeederRun *runs, gui
     for (guint i = 0; i < count; i++)
         if (runs[i].region < feeder->left->len)
             g_array_append_val(feeder->first, runs[i]);
+}
+
+/* Takes one of the first ones, if the time for them is not over. */
+static gboolean take_one_first(LocalFeeder *feeder, uint64_t until_ns, PushRun *ret)
+{
+    lock_guard(&feeder->lock);
+
+    if (clock_now_ns() >= until_ns || !take_first(feeder, ret))
+        return FALSE;
+    page_set_remove(feeder->left->pdata[ret->region], ret->first, ret->count);
+    return TRUE;
+}
+
+gboolean local_feeder_bring_first(LocalFeeder *feeder, guint budget_ms, GError **error)
+{
+    g_autofree uint8_t *buffer = g_malloc(BATCH_PAGES * PAGE_BYTES);
+    uint64_t until_ns = clock_now_ns() + budget_ms * UINT64_C(1000000);
+    PushRun run;
+
+    while (take_one_first(feeder, until_ns, &run))
+        if (!bring(feeder, run.region, (PageSpan){run.first, run.count}, buffer, error))
+            return FALSE;
+    return TRUE;
+}
+
+GArray *local_feeder_list_accesses(LocalFeeder *feeder)
+{
+    lock_guard(&feeder->lock);
+
+    return g_array_copy(feeder->accesses);
 }
 
 gboolean local_feeder_fill(LocalFeeder *feeder, LocalFeederProgress progress, gpointer user,
@@ -507,6 +568,7 @@ static void free_with(LocalFeeder *feeder, void (*end)(Userfault *userfault))
     g_clear_pointer(&feeder->userfault, end);
     push_order_free(feeder->order);
     g_clear_pointer(&feeder->first, g_array_unref);
+    g_array_unref(feeder->accesses);
     g_ptr_array_unref(feeder->left);
     g_async_queue_unref(feeder->wants);
     g_clear_error(&feeder->error);

@@ -5,6 +5,7 @@
  * a PageSource here: another VMM's memory with what has changed since (transfer/layered_source.h).
  *
  *     made           before the device state is loaded, which touches memory
+ *     first          what is known to be wanted soon, before the guest runs
  *     answering      a thread reads what a fault waits for, and its neighbours, at once
  *     filling        one or two more bring all the rest, in the order of policy/push_order.h, once the
  *                    guest runs
@@ -12,6 +13,9 @@
  *                    VMM, then removes the file.  A crash in between leads to the same end.
  *     left           the agent stops, or has died: all stays in the VMM as it is, and threads that
  *                    need a page wait for a feeder that is started with *resumed*.
+ *
+ * Guests that share pages (memory/shared_pages.h) each have a feeder, with the same SharedPages: what one has
+ * brought the others only have to find there.
  *
  * Threads: starting, filling, awaiting and freeing from one at a time.
  */
@@ -24,10 +28,11 @@ typedef struct LocalFeeder LocalFeeder;
 
 /* Takes *memory*, *userfault* and *pages* (in any case), borrows *source*, of the same regions;
  * begins to answer.  The pages have been discarded.  *path*: of the file behind *pages*.
- * *resumed*: see fault_service_start(). */
+ * *shared* (borrowed; NULL: nothing is): has been mapped over some of *memory*.  *resumed*: see
+ * fault_service_start(). */
 LocalFeeder *local_feeder_start(GuestMemory *memory, Userfault *userfault, OutstandingPages *pages,
-                                const char *path, PageSource *source, gboolean resumed,
-                                GError **error);
+                                const char *path, PageSource *source, SharedPages *shared,
+                                gboolean resumed, GError **error);
 
 /* What an agent that died has left in process *pid*, by the file at *path*, is fed on. */
 LocalFeeder *local_feeder_reopen(pid_t pid, const char *path, PageSource *source, GError **error);
@@ -52,6 +57,14 @@ typedef struct {
 
 /* Copies *runs*, of its regions (others are left out).  Before local_feeder_fill(). */
 void local_feeder_set_first(LocalFeeder *feeder, const LocalFeederRun *runs, guint count);
+
+/* Brings those, as many as come within *budget_ms*; before local_feeder_fill(), which brings the others. */
+gboolean local_feeder_bring_first(LocalFeeder *feeder, guint budget_ms, GError **error);
+
+/* Which pages were waited for, in this order, at most LOCAL_FEEDER_MOST_ACCESSES runs: LocalFeederRun; free with
+ * g_array_unref(). */
+GArray *local_feeder_list_accesses(LocalFeeder *feeder);
+#define LOCAL_FEEDER_MOST_ACCESSES 65536u
 
 /* Called in the filling thread, when LOCAL_FEEDER_CHUNK_PAGES more have come by it, and at its end. */
 typedef void (*LocalFeederProgress)(gpointer user);

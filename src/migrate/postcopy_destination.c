@@ -197,7 +197,8 @@ PostcopyDestination *postcopy_destination_new(GuestMemory *memory, Userfault *us
     split->stood_by = has_note(path, NOTE_STANDBY) ? STOOD_BY : NOT_STOOD_BY;
     split->idle_since_us = split->source_since_us = g_get_monotonic_time();
     split->regions = guest_source_new(memory);
-    split->service = fault_service_start(userfault, memory, pages, resumed, on_want, split, error);
+    split->service =
+        fault_service_start(userfault, memory, pages, NULL, resumed, on_want, split, error);
     /* From here on none comes unseen; none has been put in yet by us. */
     if (split->service && (resumed || guest_memory_check_missing(memory, pages, error))) {
         split->sink = postcopy_sink_new(split->service, split->regions->regions);

@@ -26,6 +26,7 @@ struct Takeover {
     TakeoverPages above;
     PageSource *layered; /* NULL: there is one of the two only */
     Vmm *fresh;          /* borrowed; NULL where it was reopened */
+    SharedPages *shared; /* borrowed; NULL: nothing is */
 
     /* Of the fresh one, until the feeder has them. */
     GuestMemory *memory;
@@ -314,10 +315,20 @@ static gboolean discard_again(Takeover *takeover, GError **error)
 
 static gboolean begin_feeding(Takeover *takeover, GError **error)
 {
-    takeover->feeder = local_feeder_start(
-        g_steal_pointer(&takeover->memory), g_steal_pointer(&takeover->userfault),
-        g_steal_pointer(&takeover->pages), takeover->path, source_of(takeover), FALSE, error);
-    return takeover->feeder != NULL;
+    GuestMemory *memory = takeover->memory;
+
+    if (takeover->shared && !shared_pages_map(takeover->shared, memory, error))
+        return FALSE;
+    takeover->feeder =
+        local_feeder_start(g_steal_pointer(&takeover->memory),
+                           g_steal_pointer(&takeover->userfault), g_steal_pointer(&takeover->pages),
+                           takeover->path, source_of(takeover), takeover->shared, FALSE, error);
+    return takeover->feeder && (!takeover->shared || shared_pages_open_up(memory, error));
+}
+
+void takeover_share(Takeover *takeover, SharedPages *shared)
+{
+    takeover->shared = shared;
 }
 
 gboolean takeover_load(Takeover *takeover, TakeoverPages above, GBytes *state, GError **error)
@@ -381,6 +392,16 @@ void takeover_give_back(Takeover *takeover)
 void takeover_set_first(Takeover *takeover, const LocalFeederRun *runs, guint count)
 {
     local_feeder_set_first(takeover->feeder, runs, count);
+}
+
+gboolean takeover_bring_first(Takeover *takeover, guint budget_ms, GError **error)
+{
+    return local_feeder_bring_first(takeover->feeder, budget_ms, error);
+}
+
+GArray *takeover_list_accesses(Takeover *takeover)
+{
+    return local_feeder_list_accesses(takeover->feeder);
 }
 
 gboolean takeover_fill(Takeover *takeover, GError **error)

@@ -83,12 +83,18 @@ gboolean takeover_was_place_left(const char *directory);
  * its memory empty.  The old one must be paused by now.  On failure *fresh* is to be ended. */
 Takeover *takeover_prepare(Vmm *fresh, const char *directory, GError **error);
 
+/* From the load on, RAM of the fresh one is *shared* (borrowed, as long as the Takeover lives) with other guests, as far
+ * as that can be: memory/shared_pages.h.  Before takeover_load(). */
+void takeover_share(Takeover *takeover, SharedPages *shared);
+
 /* Loads *state*; afterwards *fresh* is paused, and pages are there as soon as they are asked for.
  * On failure *fresh* is to be ended, after takeover_free(). */
 gboolean takeover_load(Takeover *takeover, TakeoverPages above, GBytes *state, GError **error);
 
-/* local_feeder_set_first(). */
+/* As those of local_feeder.h. */
 void takeover_set_first(Takeover *takeover, const LocalFeederRun *runs, guint count);
+gboolean takeover_bring_first(Takeover *takeover, guint budget_ms, GError **error);
+GArray *takeover_list_accesses(Takeover *takeover);
 
 /* Begins to bring all other pages, once; better when the guest runs. */
 gboolean takeover_fill(Takeover *takeover, GError **error);

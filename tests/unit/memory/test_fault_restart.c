@@ -230,7 +230,7 @@ static void agent_main(const Scene *scene, int heard)
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     if (!pages || !outstanding_add(pages, 0, (PageSpan){0, PAGES / 2}, NULL) || !userfault ||
         !guest_memory_discard(memory, pages, NULL) ||
-        !fault_service_start(userfault, memory, pages, FALSE, put_want, wants, NULL))
+        !fault_service_start(userfault, memory, pages, NULL, FALSE, put_want, wants, NULL))
         _exit(1);
     scene->desk->go = 1;
     for (guint i = 0; i < 2; i++)
@@ -273,7 +273,8 @@ static void test_another_process(void **state)
     userfault = userfault_open(scene->pid, FAULT_SERVICE_USES, USERFAULT_STAYS_IN_VMM, &error);
     if (!userfault)
         fail_msg("%s", error->message);
-    service = fault_service_start(userfault, scene->memory, pages, FALSE, put_want, wants, NULL);
+    service =
+        fault_service_start(userfault, scene->memory, pages, NULL, FALSE, put_want, wants, NULL);
     assert_non_null(service);
     scene->desk->go = 1;
     serve_next(service, wants);
@@ -303,7 +304,7 @@ static void test_restart(void **state)
     memory = guest_memory_open(scene->pid, outstanding_get_regions(pages), NULL);
     userfault = userfault_fetch(scene->pid, NULL);
     assert_true(memory && userfault);
-    service = fault_service_start(userfault, memory, pages, TRUE, put_want, wants, NULL);
+    service = fault_service_start(userfault, memory, pages, NULL, TRUE, put_want, wants, NULL);
     assert_non_null(service);
     serve_next(service, wants);
     serve_next(service, wants);
@@ -328,7 +329,8 @@ static void test_the_vmm_ends(void **state)
     assert_true(guest_memory_discard(scene->memory, pages, NULL));
     userfault = userfault_open(scene->pid, FAULT_SERVICE_USES, USERFAULT_CLOSES_WITH_US, NULL);
     assert_non_null(userfault);
-    service = fault_service_start(userfault, scene->memory, pages, FALSE, put_want, wants, NULL);
+    service =
+        fault_service_start(userfault, scene->memory, pages, NULL, FALSE, put_want, wants, NULL);
     assert_non_null(service);
     assert_null(fault_service_get_error(service));
     kill(scene->pid, SIGKILL);

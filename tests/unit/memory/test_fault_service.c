@@ -99,7 +99,7 @@ static void start(Scene *scene, gboolean resumed)
 {
     g_autoptr(GError) error = NULL;
 
-    scene->service = fault_service_start(scene->userfault, scene->memory, scene->outstanding,
+    scene->service = fault_service_start(scene->userfault, scene->memory, scene->outstanding, NULL,
                                          resumed, want, scene, &error);
     if (!scene->service)
         fail_msg("%s", error->message);
@@ -463,13 +463,13 @@ static void test_refused(void **state)
     g_autoptr(Userfault) tracking = open_own(USERFAULT_MISSING);
     g_autoptr(GError) error = NULL;
 
-    assert_null(fault_service_start(tracking, scene->memory, scene->outstanding, FALSE, want, scene,
-                                    &error));
+    assert_null(fault_service_start(tracking, scene->memory, scene->outstanding, NULL, FALSE, want,
+                                    scene, &error));
     assert_true(error_is(error, VMFERRY_ERROR_INVALID));
     g_clear_error(&error);
     guest_memory_get_region(scene->memory, 0)->host_address += PAGE_BYTES;
-    assert_null(fault_service_start(scene->userfault, scene->memory, scene->outstanding, FALSE,
-                                    want, scene, &error));
+    assert_null(fault_service_start(scene->userfault, scene->memory, scene->outstanding, NULL,
+                                    FALSE, want, scene, &error));
     assert_true(error_is(error, VMFERRY_ERROR_INVALID));
     guest_memory_get_region(scene->memory, 0)->host_address -= PAGE_BYTES;
     if (scene->kind == KIND_PRIVATE)
@@ -682,8 +682,8 @@ static void test_huge_refused(void **state)
     g_autoptr(GError) error = NULL;
 
     add(scene, 0, HUGE_PARTS - 1);
-    assert_null(fault_service_start(scene->userfault, scene->memory, scene->outstanding, FALSE,
-                                    want, scene, &error));
+    assert_null(fault_service_start(scene->userfault, scene->memory, scene->outstanding, NULL,
+                                    FALSE, want, scene, &error));
     assert_true(error_is(error, VMFERRY_ERROR_INVALID));
 }
 

@@ -23,6 +23,7 @@
 #include "base/fd.h"
 #include "base/page.h"
 #include "memory/discard.h"
+#include "memory/tracker.h"
 #include "migrate/local_feeder.h"
 
 #define PAGES 2048u
@@ -53,6 +54,9 @@ typedef struct {
     char *folder, *path;
     GPtrArray *regions;
     Source source;
+    gboolean shares;
+    SharedPages *shared; /* with *shares*, once there is a feeder; borrowed where *lent* */
+    gboolean lent;
 } Scene;
 
 /* Some pages are zero. */
@@ -187,6 +191,15 @@ static int setup_private(void **state)
     return geteuid() == 0 ? scene_new(state, FALSE) : 0;
 }
 
+static int setup_sharing(void **state)
+{
+    int result = setup_private(state);
+
+    if (*state)
+        ((Scene *)*state)->shares = TRUE;
+    return result;
+}
+
 static int setup_shared(void **state)
 {
     return geteuid() == 0 ? scene_new(state, TRUE) : 0;
@@ -200,6 +213,8 @@ static int teardown(void **state)
         return 0;
     kill(scene->pid, SIGKILL);
     waitpid(scene->pid, NULL, 0);
+    if (!scene->lent)
+        shared_pages_free(scene->shared);
     g_ptr_array_unref(scene->regions);
     munmap(scene->address, PAGES * PAGE_BYTES);
     munmap(scene->desk, sizeof(Desk));
@@ -222,6 +237,18 @@ static Scene *need_root(void **state)
 
 /* --- feeders ---------------------------------------------------------------------------- */
 
+/* Where the scene shares. */
+static gboolean map_shared(Scene *scene, GuestMemory *memory, GError **error)
+{
+    const uint64_t pages = PAGES;
+
+    if (!scene->shares)
+        return TRUE;
+    if (!scene->shared)
+        scene->shared = shared_pages_new(&pages, 1, error);
+    return scene->shared && shared_pages_map(scene->shared, memory, error);
+}
+
 static LocalFeeder *start_feeder(Scene *scene)
 {
     g_autoptr(GError) error = NULL;
@@ -232,9 +259,11 @@ static LocalFeeder *start_feeder(Scene *scene)
     LocalFeeder *feeder = NULL;
 
     if (pages && userfault && outstanding_add(pages, 0, (PageSpan){0, OUTSTANDING}, NULL) &&
-        guest_memory_discard(memory, pages, &error))
+        guest_memory_discard(memory, pages, &error) && map_shared(scene, memory, &error))
         feeder = local_feeder_start(memory, userfault, pages, scene->path, &scene->source.head,
-                                    FALSE, &error);
+                                    scene->shared, FALSE, &error);
+    if (feeder && scene->shares && !shared_pages_open_up(memory, &error))
+        g_clear_pointer(&feeder, local_feeder_discard);
     if (!feeder)
         fprintf(stderr, "%s\n", error ? error->message : "?");
     return feeder;
@@ -320,6 +349,108 @@ static void test_source_fails(void **state)
     assert_true(whole);
 }
 
+/* --- sharing ----------------------------------------------------------------------------- */
+
+static uint64_t count_content(void)
+{
+    uint64_t count = 0;
+
+    for (uint64_t page = 0; page < OUTSTANDING; page++)
+        count += content_of(page) != 0;
+    return count;
+}
+
+/* What the first has brought, the second needs no source for. */
+static void test_two_share(void **state)
+{
+    Scene *one = need_root(state), *other;
+    LocalFeeder *feeder = start_feeder(one);
+
+    assert_non_null(feeder);
+    one->desk->go = 1;
+    assert_true(local_feeder_fill(feeder, NULL, NULL, NULL));
+    assert_whole(one, feeder);
+    assert_int_equal(shared_pages_count(one->shared), count_content());
+    scene_new((void **)&other, FALSE);
+    other->shares = other->lent = TRUE;
+    other->shared = one->shared;
+    g_atomic_int_set(&other->source.fails_at, 1501);
+    assert_true(content_of(1501) != 0);
+    feeder = start_feeder(other);
+    assert_non_null(feeder);
+    other->desk->go = 1;
+    assert_true(local_feeder_fill(feeder, NULL, NULL, NULL));
+    assert_int_equal(local_feeder_await(feeder, DEADLINE_MS, NULL), LOCAL_FEEDER_WHOLE);
+    await_touched(other, PAGES);
+    local_feeder_free(feeder);
+    teardown((void **)&other);
+}
+
+/* Both at a time, each asking for what the other may just bring. */
+static void test_two_at_a_time(void **state)
+{
+    Scene *one = need_root(state), *other;
+    LocalFeeder *feeders[2];
+
+    /* Before there is a userfaultfd that it would inherit. */
+    scene_new((void **)&other, FALSE);
+    feeders[0] = start_feeder(one);
+    other->shares = other->lent = TRUE;
+    other->shared = one->shared;
+    feeders[1] = start_feeder(other);
+    assert_true(feeders[0] && feeders[1]);
+    one->desk->go = other->desk->go = 1;
+    for (guint i = 0; i < 2; i++)
+        assert_true(local_feeder_fill(feeders[i], NULL, NULL, NULL));
+    for (guint i = 0; i < 2; i++)
+        assert_int_equal(local_feeder_await(feeders[i], DEADLINE_MS, NULL), LOCAL_FEEDER_WHOLE);
+    await_touched(one, PAGES);
+    await_touched(other, PAGES);
+    local_feeder_free(feeders[0]);
+    local_feeder_free(feeders[1]);
+    teardown((void **)&other);
+}
+
+/* Pages that are the file's have content and are not written; a write is seen, and is nobody else's. */
+static void test_shared_pages_are_tracked(void **state)
+{
+    static uint8_t page[PAGE_BYTES], back[PAGE_BYTES];
+    Scene *scene = need_root(state);
+    LocalFeeder *feeder = start_feeder(scene);
+    g_autoptr(GuestMemory) memory = NULL;
+    g_autoptr(GPtrArray) sets = NULL;
+    g_autoptr(PageSet) set = page_set_new(PAGES);
+    g_autoptr(Tracker) tracker = NULL;
+    g_autoptr(GError) error = NULL;
+    const PageSpan written[] = {{3, 1}, {777, 1}, {PAGES - 1, 1}};
+
+    assert_non_null(feeder);
+    assert_true(local_feeder_fill(feeder, NULL, NULL, NULL));
+    assert_int_equal(local_feeder_await(feeder, DEADLINE_MS, NULL), LOCAL_FEEDER_WHOLE);
+    local_feeder_free(feeder);
+    memory = guest_memory_open(scene->pid, scene->regions, NULL);
+    assert_int_equal(guest_memory_get_region(memory, 0)->backing, GUEST_BACKING_COPY_ON_WRITE);
+    assert_true(guest_memory_add_populated(memory, 0, set, NULL));
+    assert_int_equal(page_set_count(set), count_content());
+    tracker = tracker_start(memory, TRACKER_AUTO, &error);
+    if (!tracker)
+        fail_msg("%s", error->message);
+    sets = guest_memory_new_sets(memory);
+    assert_true(tracker_collect(tracker, sets, NULL));
+    page_set_clear(sets->pdata[0]);
+    memset(page, 0x77, PAGE_BYTES);
+    for (guint i = 0; i < G_N_ELEMENTS(written); i++)
+        assert_true(guest_memory_write(memory, 0, &written[i], 1, page, NULL));
+    assert_true(guest_memory_read(memory, 0, &(PageSpan){5, 1}, 1, back, NULL));
+    assert_true(tracker_collect(tracker, sets, NULL));
+    for (guint i = 0; i < G_N_ELEMENTS(written); i++)
+        assert_true(page_set_has(sets->pdata[0], written[i].first));
+    assert_int_equal(page_set_count(sets->pdata[0]), G_N_ELEMENTS(written));
+    assert_int_equal(shared_pages_count(scene->shared), count_content());
+}
+
+/* --- deaths -------------------------------------------------------------------------------- */
+
 /* An agent that is killed in the middle. */
 static void die_as_agent(Scene *scene)
 {
@@ -337,7 +468,7 @@ static void die_as_agent(Scene *scene)
         for (;;)
             pause();
     }
-    await_touched(scene, 50);
+    await_touched(scene, 5);
     assert_int_equal(waitpid(pid, NULL, WNOHANG), 0);
     kill(pid, SIGKILL);
     waitpid(pid, NULL, 0);
@@ -420,20 +551,29 @@ static void test_discard(void **state)
 
 #define private_test(name) cmocka_unit_test_setup_teardown(name, setup_private, teardown)
 #define shared_test(name) cmocka_unit_test_setup_teardown(name, setup_shared, teardown)
+#define sharing_test(name) cmocka_unit_test_setup_teardown(name, setup_sharing, teardown)
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         private_test(test_feeding),
         shared_test(test_feeding),
+        sharing_test(test_feeding),
         private_test(test_faults_alone),
+        sharing_test(test_faults_alone),
         private_test(test_source_fails),
+        sharing_test(test_source_fails),
+        sharing_test(test_two_share),
+        sharing_test(test_two_at_a_time),
+        sharing_test(test_shared_pages_are_tracked),
         private_test(test_killed),
         shared_test(test_killed),
+        sharing_test(test_killed),
         private_test(test_killed_at_the_end),
         private_test(test_userfaultfd_is_gone),
         private_test(test_the_vmm_ends),
         private_test(test_discard),
+        sharing_test(test_discard),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
