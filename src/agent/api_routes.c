@@ -378,6 +378,7 @@ static gboolean read_restore(json_t *body, RestoreRequest *ret, GPtrArray *rules
 {
     ret->rules = rules;
     ret->trusts_disks = json_flag_or(body, "trust_disks", FALSE);
+    ret->shares = json_flag_or(body, "share_memory", FALSE);
     return json_get_text(body, "file", &ret->file, error) &&
            read_word(body, "name", NULL, &ret->name, error) &&
            read_word(body, "disks_in", NULL, &ret->disks_in, error) &&
@@ -386,7 +387,8 @@ static gboolean read_restore(json_t *body, RestoreRequest *ret, GPtrArray *rules
 
 static json_t *post_restore(ApiCall *call, GError **error)
 {
-    static const char *const known[] = {"file", "name", "maps", "disks_in", "trust_disks", NULL};
+    static const char *const known[] = {"file",        "name",         "maps", "disks_in",
+                                        "trust_disks", "share_memory", NULL};
     g_autoptr(GPtrArray) rules = g_ptr_array_new_with_free_func(g_free);
     g_autoptr(Guest) guest = NULL;
     RestoreRequest request = {0};

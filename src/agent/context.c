@@ -7,6 +7,7 @@
 #include "agent/load.h"
 #include "agent/page_stores.h"
 #include "agent/postcopy.h"
+#include "agent/shared_images.h"
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/log.h"
@@ -82,6 +83,7 @@ static gboolean open_parts(AgentContext *context, GError **error)
     context->departures = departure_log_open(context->store, error);
     if (!context->departures)
         return FALSE;
+    context->shared = shared_images_new();
     context->registry = registry_new(context->store, context->boot_id);
     context->events = event_log_open(settings->state_dir);
     event_log_set_listener(context->events, on_event, context);
@@ -130,6 +132,7 @@ void agent_context_free(AgentContext *context)
     page_stores_close(context->stores);
     event_log_close(context->events);
     registry_free(context->registry);
+    shared_images_free(context->shared);
     departure_log_close(context->departures);
     arrivals_free(context->arrivals);
     postcopy_table_free(context->splits);

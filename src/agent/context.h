@@ -28,10 +28,12 @@ typedef struct {
     Arrivals *arrivals;
     struct PostcopyTable *splits; /* of guests whose memory is not all here (postcopy.h) */
     WitnessTable *witness;        /* of guests of other hosts */
-    struct PageStores *stores;    /* of pages of other hosts' guests (page_stores.h) */
-    struct Peers *peers;          /* the listener for other agents (peers.h); NULL: not yet */
-    struct Collector *collector;  /* of what this host and its guests use (load.h) */
-    ChannelTraffic traffic;       /* with other agents */
+    struct SharedImages
+        *shared; /* pages of images that guests here have in common (shared_images.h) */
+    struct PageStores *stores;   /* of pages of other hosts' guests (page_stores.h) */
+    struct Peers *peers;         /* the listener for other agents (peers.h); NULL: not yet */
+    struct Collector *collector; /* of what this host and its guests use (load.h) */
+    ChannelTraffic traffic;      /* with other agents */
     EventLog *events;
     TlsIdentity *identity; /* NULL: insecure, or no moves at all */
     char *host_name;

@@ -46,7 +46,9 @@ typedef struct {
     gboolean process_gone; /* seen to have ended while the claim was held */
     gboolean removed;      /* no longer in the registry */
     GSource *watch;        /* on the process */
-    json_t *summary;       /* machine, vCPUs, memory; NULL: not asked for yet */
+    struct SharedImage
+        *shared;     /* what its memory has in common with others (shared_images.h), or NULL */
+    json_t *summary; /* machine, vCPUs, memory; NULL: not asked for yet */
 } Guest;
 
 Guest *guest_ref(Guest *guest);

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "agent/directory.h"
+#include "agent/shared_images.h"
 #include "base/name.h"
 #include "base/error.h"
 #include "base/lock_guard.h"
@@ -25,6 +26,7 @@ void guest_unref(Guest *guest)
     if (guest->watch)
         g_source_unref(guest->watch);
     guest_record_free(guest->record);
+    shared_image_release(guest->shared);
     json_decref(guest->summary);
     g_free(guest->problem);
     g_free(guest->decided);
@@ -305,6 +307,13 @@ gboolean registry_set_watch(Guest *guest, GSource *watch)
         return FALSE;
     guest->watch = g_source_ref(watch);
     return TRUE;
+}
+
+void registry_set_shared(Guest *guest, SharedImage *shared)
+{
+    lock_guard(&guest->registry->lock);
+
+    guest->shared = shared;
 }
 
 void registry_set_activity(Guest *guest, Activity *activity)

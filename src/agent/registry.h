@@ -67,6 +67,9 @@ gboolean registry_claim_recovery(Guest *guest);
  * removed: FALSE. */
 gboolean registry_set_watch(Guest *guest, GSource *watch);
 
+/* Takes what the guest's memory has in common with others: released with the guest. */
+void registry_set_shared(Guest *guest, struct SharedImage *shared);
+
 /* What goes on with the guest, or NULL: the registry holds a reference of its own. */
 void registry_set_activity(Guest *guest, Activity *activity);
 

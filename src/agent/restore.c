@@ -8,6 +8,7 @@
 #include "agent/launch.h"
 #include "agent/recovery_private.h"
 #include "agent/restored_disks.h"
+#include "agent/shared_images.h"
 #include "agent/watch.h"
 #include "base/clock.h"
 #include "base/error.h"
@@ -22,15 +23,18 @@
 #define RESUME_ATTEMPTS 20
 #define RESUME_PAUSE_NS 100000000ULL
 #define KILL_TIMEOUT_MS 10000
+/* The guest waits meanwhile. */
+#define FIRST_PAGES_MS 60
 
 typedef struct {
     AgentContext *context;
     const RestoreRequest *request;
     ImageRestore *image;
     RestoredDisks *disks;
-    GPtrArray *rules; /* of VmmMapRule: all */
-    Guest *guest;     /* with its claim */
-    Vmm *vmm;         /* until the guest has it */
+    SharedImage *shared; /* until the guest has it */
+    GPtrArray *rules;    /* of VmmMapRule: all */
+    Guest *guest;        /* with its claim */
+    Vmm *vmm;            /* until the guest has it */
     uint64_t begun_ns;
     double launch_ms, load_ms, run_ms; /* until then, since the begin */
 } Restore;
@@ -182,12 +186,27 @@ static gboolean launch_vmm(Restore *restore, GError **error)
            vmm_match_machine(restore->vmm, machine->machine, machine->live, error);
 }
 
+static gboolean share(Restore *restore, GError **error)
+{
+    const SavedImage *image = image_restore_get_image(restore->image);
+
+    if (!restore->request->shares)
+        return TRUE;
+    restore->shared = shared_images_join(restore->context->shared, saved_image_get_id(image),
+                                         saved_image_get_regions(image), error);
+    if (restore->shared)
+        image_restore_share(restore->image, shared_image_get_pages(restore->shared));
+    return restore->shared != NULL;
+}
+
 static gboolean load(Restore *restore, GError **error)
 {
     g_autoptr(GuestRecord) record = registry_get_record(restore->guest);
 
-    if (!image_restore_load(restore->image, restore->vmm, record->deltas, error) ||
-        fault_point("restore.loaded", error))
+    if (!share(restore, error) ||
+        !image_restore_load(restore->image, restore->vmm, record->deltas, error) ||
+        fault_point("restore.loaded", error) ||
+        !image_restore_bring_first(restore->image, FIRST_PAGES_MS, error))
         return FALSE;
     restore->load_ms = clock_ns_to_ms(clock_now_ns() - restore->begun_ns);
     return TRUE;
@@ -207,6 +226,7 @@ static gboolean become(Restore *restore, GError **error)
     if (!registry_journal_record(restore->guest, record, error))
         return FALSE;
     registry_set_vmm(restore->guest, g_steal_pointer(&restore->vmm));
+    registry_set_shared(restore->guest, g_steal_pointer(&restore->shared));
     fault_point("restore.on-record", NULL);
     return TRUE;
 }
@@ -312,6 +332,16 @@ static json_t *make_report(Feeding *feeding, const char *status)
                      "fault_p50_ms", counts.p50_ms, "fault_p99_ms", counts.p99_ms);
 }
 
+/* For the next one; a folder that cannot be written to has none. */
+static void record_order(Feeding *feeding)
+{
+    g_autoptr(GError) problem = NULL;
+
+    if (!image_restore_record(feeding->image, &problem))
+        log_debug("guest %s: what it has used first is not recorded: %s", feeding->guest->name,
+                  problem->message);
+}
+
 /* It is all there. */
 static void settle(Feeding *feeding)
 {
@@ -322,6 +352,7 @@ static void settle(Feeding *feeding)
     if (problem)
         log_warning("guest %s: %s", feeding->guest->name, problem->message);
     registry_set_problem(feeding->guest, NULL);
+    record_order(feeding);
     event_log_add(feeding->context->events, feeding->guest->name, "restored",
                   json_deep_copy(report), "has all of its memory from %s", feeding->file);
     watch_release_from_activity(feeding->context, feeding->guest);
@@ -406,6 +437,7 @@ static void restore_clear(Restore *restore)
     g_clear_pointer(&restore->image, image_restore_free);
     if (restore->vmm)
         kill_vmm(g_steal_pointer(&restore->vmm));
+    shared_image_release(restore->shared);
     g_clear_pointer(&restore->rules, g_ptr_array_unref);
     restored_disks_free(restore->disks);
     guest_unref(restore->guest);

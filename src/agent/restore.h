@@ -23,6 +23,7 @@ typedef struct {
     const GPtrArray *rules; /* of VmmMapRule, before those of this host; may be empty */
     const char *disks_in;   /* RestoredDisksRequest.folder */
     gboolean trusts_disks;
+    gboolean shares; /* memory that it only reads with other guests of this image */
 } RestoreRequest;
 
 /* Returns once the guest runs, or is paused as it was; a new reference. */

@@ -20,7 +20,7 @@ typedef struct {
     CommonOptions common;
     char *name, *disks_in;
     char **maps;
-    gboolean full, trust_disks;
+    gboolean full, trust_disks, share_memory;
 } RestoreArguments;
 
 static gboolean add_maps(const RestoreArguments *arguments, json_t *request)
@@ -52,7 +52,8 @@ static json_t *make_request(const RestoreArguments *arguments, const char *file)
     g_autofree char *path = make_absolute(file);
     g_autofree char *folder = arguments->disks_in ? make_absolute(arguments->disks_in) : NULL;
     g_autoptr(json_t) request =
-        json_pack("{s:s, s:b}", "file", path, "trust_disks", arguments->trust_disks);
+        json_pack("{s:s, s:b, s:b}", "file", path, "trust_disks", arguments->trust_disks,
+                  "share_memory", arguments->share_memory);
 
     if (arguments->name)
         json_object_set_new(request, "name", json_string(arguments->name));
@@ -147,6 +148,8 @@ int verb_restore(int argc, char **argv)
          "What is called FROM in its command line is TO here (repeatable)", "FROM=TO"},
         {"disks-in", 0, 0, G_OPTION_ARG_FILENAME, &arguments.disks_in,
          "Folder for disks of its own", "FOLDER"},
+        {"share-memory", 0, 0, G_OPTION_ARG_NONE, &arguments.share_memory,
+         "Have memory that is only read in common with other guests of this image", NULL},
         {"trust-disks", 0, 0, G_OPTION_ARG_NONE, &arguments.trust_disks,
          "Disks by reference have not changed: do not look", NULL},
         {NULL, 0, 0, 0, NULL, NULL, NULL},

@@ -7,6 +7,7 @@
 #include "base/error.h"
 #include "base/json.h"
 #include "base/page.h"
+#include "image/image_order.h"
 
 /* Of one stored page of an extent, while a map is read: is it named already? */
 #define BITMAP_WORDS (IMAGE_MAX_EXTENT_PAGES / 64u)
@@ -187,18 +188,6 @@ static void write_map(GByteArray *out, const GArray *map)
     }
 }
 
-static void write_order(GByteArray *out, const GArray *order)
-{
-    byte_write_varint(out, order->len);
-    for (guint i = 0; i < order->len; i++) {
-        const ImageRun *run = &g_array_index(order, ImageRun, i);
-
-        byte_write_varint(out, run->region);
-        byte_write_varint(out, run->span.first);
-        byte_write_varint(out, run->span.count);
-    }
-}
-
 static void write_text(GByteArray *out, const char *text)
 {
     byte_write_span(out, text, strlen(text));
@@ -242,7 +231,7 @@ static void write_content(GByteArray *out, const ImageIndex *index, ImageSection
         write_text(out, index->note);
         break;
     case IMAGE_SECTION_ORDER:
-        write_order(out, index->order);
+        image_order_encode(out, index->order);
         break;
     case IMAGE_SECTION_BASE_NAME:
         write_text(out, index->base_name);
@@ -551,29 +540,6 @@ static gboolean read_maps(Decoding *decoding, ByteReader *reader, GError **error
     return TRUE;
 }
 
-static gboolean read_order(Decoding *decoding, ByteReader *reader, GError **error)
-{
-    const PageRegions *regions = &decoding->index->regions;
-    uint64_t count = byte_read_varint(reader);
-
-    if (!byte_reader_ok(reader) || count > IMAGE_MAX_ORDER_RUNS)
-        return malformed(error, "too many runs");
-    for (uint64_t i = 0; i < count; i++) {
-        uint64_t region = byte_read_varint(reader);
-        ImageRun run;
-
-        run.span.first = byte_read_varint(reader);
-        run.span.count = byte_read_varint(reader);
-        if (!byte_reader_ok(reader) || region >= regions->count || run.span.count == 0 ||
-            run.span.first > regions->pages[region] ||
-            run.span.count > regions->pages[region] - run.span.first)
-            return malformed(error, "a run is not in its RAM block");
-        run.region = (uint32_t)region;
-        g_array_append_val(decoding->index->order, run);
-    }
-    return TRUE;
-}
-
 /* All that is left. */
 static char *take_text(ByteReader *reader)
 {
@@ -628,7 +594,7 @@ static gboolean read_content(Decoding *decoding, ImageSection type, ByteReader *
     case IMAGE_SECTION_NOTE:
         return read_json(reader, "note", IMAGE_MAX_NOTE_BYTES, &decoding->index->note, error);
     case IMAGE_SECTION_ORDER:
-        return read_order(decoding, reader, error);
+        return image_order_decode(reader, &decoding->index->regions, decoding->index->order, error);
     case IMAGE_SECTION_BASE_NAME:
         return read_base_name(decoding, reader, error);
     }

@@ -216,22 +216,30 @@ static gboolean run_job(Job *job, GError **error)
     return job->done;
 }
 
+/* A machine's small regions could nearly always be. */
+static gboolean check_worth(const SharedPages *shared, const GuestMemory *memory, GError **error)
+{
+    uint64_t all = 0, sharing = 0;
+
+    for (guint i = 0; i < memory->regions->len; i++) {
+        uint64_t pages = guest_memory_get_region(memory, i)->pages;
+
+        all += pages;
+        sharing += can_share(shared, memory, i) ? pages : 0;
+    }
+    if (sharing * 2 > all)
+        return TRUE;
+    error_set(error, VMFERRY_ERROR_UNSUPPORTED,
+              "its RAM cannot be shared: that takes private memory of 4 KiB pages");
+    return FALSE;
+}
+
 gboolean shared_pages_map(SharedPages *shared, GuestMemory *memory, GError **error)
 {
     g_autoptr(GPtrArray) maps = maps_read(memory->pid, error);
     Job job = {.shared = shared, .memory = memory, .maps = maps};
-    guint sharing = 0;
 
-    if (!maps)
-        return FALSE;
-    for (guint i = 0; i < memory->regions->len; i++)
-        sharing += can_share(shared, memory, i);
-    if (sharing == 0) {
-        error_set(error, VMFERRY_ERROR_UNSUPPORTED,
-                  "none of its RAM can be shared: that takes private memory of 4 KiB pages");
-        return FALSE;
-    }
-    if (!run_job(&job, error))
+    if (!maps || !check_worth(shared, memory, error) || !run_job(&job, error))
         return FALSE;
     for (guint i = 0; i < memory->regions->len; i++)
         if (can_share(shared, memory, i))

@@ -17,8 +17,9 @@
  *
  * When a guest has all that the image has, its registration may end: what it then reads of a hole is zero by right.
  *
- * Limits: private memory of 4 KiB pages; others keep what they have.  A guest that discards pages (a balloon, free page
- * reporting) would find the file's content there again, not zeroes: the caller refuses those.
+ * Limits: private memory of 4 KiB pages; others keep what they have.  A guest that discards pages finds the file's content
+ * there again, not zeroes: right for a balloon, not where it relies on zeroes (free page reporting, virtio-mem), which the
+ * caller refuses.
  *
  * Threads: any.  See userfaultfd(2), and mfill_atomic_pte() of the kernel for what a private mapping gets.
  */
@@ -38,7 +39,7 @@ void shared_pages_free(SharedPages *shared);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(SharedPages, shared_pages_free)
 
 /* Maps the file over the regions of *memory* that can be shared, as seen by their backing; what they held is lost.
- * The process must not touch them until shared_pages_open_up().  UNSUPPORTED where there are none.  On failure the process is
+ * The process must not touch them until shared_pages_open_up().  UNSUPPORTED where that is not most of it.  On failure the process is
  * to be ended. */
 gboolean shared_pages_map(SharedPages *shared, GuestMemory *memory, GError **error);
 gboolean shared_pages_open_up(GuestMemory *memory, GError **error);

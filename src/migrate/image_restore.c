@@ -3,7 +3,9 @@
 #include <string.h>
 
 #include "base/error.h"
+#include "base/log.h"
 #include "base/page.h"
+#include "image/image_order.h"
 #include "migrate/takeover.h"
 
 struct ImageRestore {
@@ -11,6 +13,8 @@ struct ImageRestore {
     GuestMessage *machine;
     json_t *note;
     GArray *disks;
+    GArray *recorded; /* of ImageRun: what restores before this one waited for */
+    SharedPages *shared;
     Takeover *takeover; /* NULL: not loaded */
 };
 
@@ -45,6 +49,19 @@ static gboolean read_texts(ImageRestore *restore, GError **error)
     return restore->disks && check_regions(restore, error);
 }
 
+/* It is a hint: without it all comes in another order. */
+static void read_recorded(ImageRestore *restore, const char *path)
+{
+    g_autoptr(GError) problem = NULL;
+
+    restore->recorded = image_order_read(path, saved_image_get_id(restore->image),
+                                         saved_image_get_regions(restore->image), &problem);
+    if (problem && !error_is(problem, VMFERRY_ERROR_NOT_FOUND))
+        log_warning("%s", problem->message);
+    if (!restore->recorded)
+        restore->recorded = g_array_new(FALSE, FALSE, sizeof(ImageRun));
+}
+
 ImageRestore *image_restore_open(const char *path, GError **error)
 {
     g_autoptr(ImageRestore) restore = g_new0(ImageRestore, 1);
@@ -52,10 +69,12 @@ ImageRestore *image_restore_open(const char *path, GError **error)
     restore->image = saved_image_open(path, NULL, error);
     if (!restore->image)
         return NULL;
-    if (read_texts(restore, error))
-        return g_steal_pointer(&restore);
-    g_prefix_error(error, "%s: ", path);
-    return NULL;
+    if (!read_texts(restore, error)) {
+        g_prefix_error(error, "%s: ", path);
+        return NULL;
+    }
+    read_recorded(restore, path);
+    return g_steal_pointer(&restore);
 }
 
 void image_restore_free(ImageRestore *restore)
@@ -66,6 +85,7 @@ void image_restore_free(ImageRestore *restore)
     guest_message_free(restore->machine);
     json_decref(restore->note);
     g_clear_pointer(&restore->disks, g_array_unref);
+    g_clear_pointer(&restore->recorded, g_array_unref);
     saved_image_free(restore->image);
     g_free(restore);
 }
@@ -95,6 +115,31 @@ static TakeoverPages all_pages(const ImageRestore *restore)
     return (TakeoverPages){saved_image_get_source(restore->image), NULL};
 }
 
+void image_restore_share(ImageRestore *restore, SharedPages *shared)
+{
+    restore->shared = shared;
+}
+
+static void append_runs(GArray *runs, const GArray *order)
+{
+    for (guint i = 0; i < order->len; i++) {
+        const ImageRun *run = &g_array_index(order, ImageRun, i);
+        const LocalFeederRun first = {run->region, run->span};
+
+        g_array_append_val(runs, first);
+    }
+}
+
+/* What was waited for once, then what the guest had written last. */
+static void set_first(ImageRestore *restore)
+{
+    g_autoptr(GArray) runs = g_array_new(FALSE, FALSE, sizeof(LocalFeederRun));
+
+    append_runs(runs, restore->recorded);
+    append_runs(runs, saved_image_get_order(restore->image));
+    takeover_set_first(restore->takeover, (const LocalFeederRun *)runs->data, runs->len);
+}
+
 gboolean image_restore_load(ImageRestore *restore, Vmm *fresh, const char *directory,
                             GError **error)
 {
@@ -107,8 +152,14 @@ gboolean image_restore_load(ImageRestore *restore, Vmm *fresh, const char *direc
     if (!takeover_note_machine(machine->machine, regions, directory, error))
         return FALSE;
     restore->takeover = takeover_prepare(fresh, directory, error);
-    return restore->takeover && takeover_load(restore->takeover, all_pages(restore),
-                                              saved_image_get_state(restore->image), error);
+    if (!restore->takeover)
+        return FALSE;
+    takeover_share(restore->takeover, restore->shared);
+    if (!takeover_load(restore->takeover, all_pages(restore), saved_image_get_state(restore->image),
+                       error))
+        return FALSE;
+    set_first(restore);
+    return TRUE;
 }
 
 gboolean image_restore_reopen(ImageRestore *restore, pid_t pid, const char *directory,
@@ -124,29 +175,35 @@ gboolean image_restore_reopen(ImageRestore *restore, pid_t pid, const char *dire
     return FALSE;
 }
 
-/* As the image knows it. */
-static void set_first(ImageRestore *restore)
+gboolean image_restore_bring_first(ImageRestore *restore, guint budget_ms, GError **error)
 {
-    const GArray *order = saved_image_get_order(restore->image);
-    g_autofree LocalFeederRun *runs = g_new0(LocalFeederRun, order->len + 1);
-
-    for (guint i = 0; i < order->len; i++) {
-        const ImageRun *run = &g_array_index(order, ImageRun, i);
-
-        runs[i] = (LocalFeederRun){run->region, run->span};
-    }
-    takeover_set_first(restore->takeover, runs, order->len);
+    return takeover_bring_first(restore->takeover, restore->recorded->len, budget_ms, error);
 }
 
 gboolean image_restore_fill(ImageRestore *restore, GError **error)
 {
-    set_first(restore);
     return takeover_fill(restore->takeover, error);
 }
 
 LocalFeederState image_restore_await(ImageRestore *restore, guint timeout_ms, GError **error)
 {
     return takeover_await(restore->takeover, timeout_ms, error);
+}
+
+gboolean image_restore_record(ImageRestore *restore, GError **error)
+{
+    g_autoptr(GArray) accesses = takeover_list_accesses(restore->takeover);
+    g_autoptr(GArray) runs = g_array_copy(restore->recorded);
+
+    for (guint i = 0; i < accesses->len && runs->len < LOCAL_FEEDER_MOST_ACCESSES; i++) {
+        const LocalFeederRun *access = &g_array_index(accesses, LocalFeederRun, i);
+        const ImageRun run = {access->region, access->span};
+
+        g_array_append_val(runs, run);
+    }
+    return runs->len == restore->recorded->len ||
+           image_order_write(saved_image_get_path(restore->image),
+                             saved_image_get_id(restore->image), runs, error);
 }
 
 uint64_t image_restore_count_outstanding(ImageRestore *restore)

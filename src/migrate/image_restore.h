@@ -8,10 +8,13 @@
  *     image_restore_open()    what machine it is, and its disks
  *     launch one              as incoming; vmm_match_machine()
  *     image_restore_load()    its memory is served from here on
+ *     image_restore_bring_first()
+ *                             what a restore before this one waited for, as far as there is time
  *     (on record)
  *     vmm_resume()
  *     image_restore_fill()    first the pages that the saved guest had used last, or a restore before this one first
  *     image_restore_await()   until its memory is all there
+ *     image_restore_record()  what it has waited for, beside the image, for the next restore
  *
  * An image that is damaged, or gets shorter meanwhile, is an error of image_restore_await(): what needs such a page
  * waits, and never reads zeroes.  After our death image_restore_reopen() goes on, by the files in *directory*.
@@ -41,6 +44,10 @@ const GuestMessage *image_restore_get_machine(const ImageRestore *restore);
 json_t *image_restore_get_note(const ImageRestore *restore);
 const GArray *image_restore_get_disks(const ImageRestore *restore); /* of SavedDisk */
 
+/* Guests of the same image share their pages (memory/shared_pages.h), from image_restore_load() on; *shared* (borrowed,
+ * as long as this lives) is of the regions of image_restore_get_image(). */
+void image_restore_share(ImageRestore *restore, SharedPages *shared);
+
 /* Loads *fresh* (borrowed), launched as incoming for this machine; it is paused then.  On failure it is to be killed,
  * after image_restore_free(). */
 gboolean image_restore_load(ImageRestore *restore, Vmm *fresh, const char *directory,
@@ -50,10 +57,16 @@ gboolean image_restore_load(ImageRestore *restore, Vmm *fresh, const char *direc
 gboolean image_restore_reopen(ImageRestore *restore, pid_t pid, const char *directory,
                               gboolean *ret_whole, GError **error);
 
+/* As many of the recorded pages as come within *budget_ms*; before the guest runs. */
+gboolean image_restore_bring_first(ImageRestore *restore, guint budget_ms, GError **error);
+
 /* Begins to bring all other pages, once. */
 gboolean image_restore_fill(ImageRestore *restore, GError **error);
 
 LocalFeederState image_restore_await(ImageRestore *restore, guint timeout_ms, GError **error);
+
+/* Adds what was waited for to what was recorded before; nothing where there was nothing. */
+gboolean image_restore_record(ImageRestore *restore, GError **error);
 
 /* Pages that are still in the image only. */
 uint64_t image_restore_count_outstanding(ImageRestore *restore);

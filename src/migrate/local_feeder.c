@@ -458,24 +458,24 @@ void local_feeder_set_first(LocalFeeder *feeder, const LocalFeederRun *runs, gui
             g_array_append_val(feeder->first, runs[i]);
 }
 
-/* Takes one of the first ones, if the time for them is not over. */
-static gboolean take_one_first(LocalFeeder *feeder, uint64_t until_ns, PushRun *ret)
+/* Takes one of the first *count* ones, if the time for them is not over. */
+static gboolean take_one_first(LocalFeeder *feeder, guint count, uint64_t until_ns, PushRun *ret)
 {
     lock_guard(&feeder->lock);
 
-    if (clock_now_ns() >= until_ns || !take_first(feeder, ret))
+    if (clock_now_ns() >= until_ns || feeder->first_at >= count || !take_first(feeder, ret))
         return FALSE;
     page_set_remove(feeder->left->pdata[ret->region], ret->first, ret->count);
     return TRUE;
 }
 
-gboolean local_feeder_bring_first(LocalFeeder *feeder, guint budget_ms, GError **error)
+gboolean local_feeder_bring_first(LocalFeeder *feeder, guint count, guint budget_ms, GError **error)
 {
     g_autofree uint8_t *buffer = g_malloc(BATCH_PAGES * PAGE_BYTES);
     uint64_t until_ns = clock_now_ns() + budget_ms * UINT64_C(1000000);
     PushRun run;
 
-    while (take_one_first(feeder, until_ns, &run))
+    while (take_one_first(feeder, count, until_ns, &run))
         if (!bring(feeder, run.region, (PageSpan){run.first, run.count}, buffer, error))
             return FALSE;
     return TRUE;

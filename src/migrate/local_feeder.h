@@ -58,8 +58,10 @@ typedef struct {
 /* Copies *runs*, of its regions (others are left out).  Before local_feeder_fill(). */
 void local_feeder_set_first(LocalFeeder *feeder, const LocalFeederRun *runs, guint count);
 
-/* Brings those, as many as come within *budget_ms*; before local_feeder_fill(), which brings the others. */
-gboolean local_feeder_bring_first(LocalFeeder *feeder, guint budget_ms, GError **error);
+/* Brings *count* of those runs, or as many as come within *budget_ms*; before local_feeder_fill(), which brings the
+ * others. */
+gboolean local_feeder_bring_first(LocalFeeder *feeder, guint count, guint budget_ms,
+                                  GError **error);
 
 /* Which pages were waited for, in this order, at most LOCAL_FEEDER_MOST_ACCESSES runs: LocalFeederRun; free with
  * g_array_unref(). */

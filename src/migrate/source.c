@@ -235,6 +235,9 @@ static SentStore *make_store(SourceMove *move, uint64_t budget)
 }
 
 /* As many as there are cores for: they wait where the link is what limits. */
+/* What is packed together is unpacked for one of its pages, when a guest is restored and waits. */
+#define IMAGE_BATCH_PAGES 64u
+
 static guint choose_workers(const MigrateOptions *options)
 {
     return options->streams ? options->streams : CLAMP(g_get_num_processors(), 1, MOST_WORKERS);
@@ -242,7 +245,8 @@ static guint choose_workers(const MigrateOptions *options)
 
 static PageSender *make_sender(SourceMove *move)
 {
-    PageSenderOptions options = {.workers = choose_workers(&move->job->options)};
+    PageSenderOptions options = {.workers = choose_workers(&move->job->options),
+                                 .batch_pages = move->image ? IMAGE_BATCH_PAGES : 0};
     uint64_t budget = get_budget(move);
     PageSender *sender;
 

@@ -27,6 +27,7 @@ struct Takeover {
     PageSource *layered; /* NULL: there is one of the two only */
     Vmm *fresh;          /* borrowed; NULL where it was reopened */
     SharedPages *shared; /* borrowed; NULL: nothing is */
+    gboolean discards;   /* VmmDescription.discards_memory, of the fresh one */
 
     /* Of the fresh one, until the feeder has them. */
     GuestMemory *memory;
@@ -215,6 +216,7 @@ static gboolean open_memory(Takeover *takeover, GError **error)
 
     if (!regions)
         return FALSE;
+    takeover->discards = description->discards_memory;
     takeover->memory = guest_memory_open(vmm_get_pid(takeover->fresh), regions, error);
     return takeover->memory && vmm_check_process(takeover->fresh, error) &&
            guest_memory_check_room(takeover->memory, error) &&
@@ -313,11 +315,22 @@ static gboolean discard_again(Takeover *takeover, GError **error)
            guest_memory_discard(takeover->memory, takeover->pages, error);
 }
 
+/* A page that it gives back would be as in the file again. */
+static gboolean map_shared(Takeover *takeover, GError **error)
+{
+    if (!takeover->discards)
+        return shared_pages_map(takeover->shared, takeover->memory, error);
+    error_set(error, VMFERRY_ERROR_REFUSED,
+              "its memory cannot be shared: the guest may rely on pages that it gives back being "
+              "zero (free page reporting, virtio-mem)");
+    return FALSE;
+}
+
 static gboolean begin_feeding(Takeover *takeover, GError **error)
 {
     GuestMemory *memory = takeover->memory;
 
-    if (takeover->shared && !shared_pages_map(takeover->shared, memory, error))
+    if (takeover->shared && !map_shared(takeover, error))
         return FALSE;
     takeover->feeder =
         local_feeder_start(g_steal_pointer(&takeover->memory),
@@ -394,9 +407,9 @@ void takeover_set_first(Takeover *takeover, const LocalFeederRun *runs, guint co
     local_feeder_set_first(takeover->feeder, runs, count);
 }
 
-gboolean takeover_bring_first(Takeover *takeover, guint budget_ms, GError **error)
+gboolean takeover_bring_first(Takeover *takeover, guint count, guint budget_ms, GError **error)
 {
-    return local_feeder_bring_first(takeover->feeder, budget_ms, error);
+    return local_feeder_bring_first(takeover->feeder, count, budget_ms, error);
 }
 
 GArray *takeover_list_accesses(Takeover *takeover)

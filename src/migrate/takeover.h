@@ -93,7 +93,7 @@ gboolean takeover_load(Takeover *takeover, TakeoverPages above, GBytes *state, G
 
 /* As those of local_feeder.h. */
 void takeover_set_first(Takeover *takeover, const LocalFeederRun *runs, guint count);
-gboolean takeover_bring_first(Takeover *takeover, guint budget_ms, GError **error);
+gboolean takeover_bring_first(Takeover *takeover, guint count, guint budget_ms, GError **error);
 GArray *takeover_list_accesses(Takeover *takeover);
 
 /* Begins to bring all other pages, once; better when the guest runs. */

@@ -28,6 +28,7 @@ struct PageSender {
     GThreadPool *pool;
     Slot *slots; /* a ring: pushed at *tail*, sent from *head* */
     guint workers, slot_count, head, used;
+    guint batch_pages; /* at most */
     GMutex lock;
     GCond encoded;
     Packing packing;
@@ -71,6 +72,7 @@ PageSender *page_sender_new(PageSource *source, Channel *channel, const PageSend
     sender->encoder.whole_pages = options->whole_pages;
     sender->encoder.index = options->index;
     sender->workers = workers;
+    sender->batch_pages = options->batch_pages ? options->batch_pages : WORK_BATCH_PAGES;
     sender->slot_count = workers + SPARE_JOBS;
     sender->slots = g_new0(Slot, sender->slot_count);
     for (guint i = 0; i < sender->slot_count; i++)
@@ -202,7 +204,7 @@ static gboolean is_ahead(const PageSender *sender)
 
 guint page_sender_get_batch_pages(const PageSender *sender)
 {
-    return (guint)CLAMP(get_most_pages_ahead(sender), WORK_LEAST_BATCH_PAGES, WORK_BATCH_PAGES);
+    return (guint)CLAMP(get_most_pages_ahead(sender), WORK_LEAST_BATCH_PAGES, sender->batch_pages);
 }
 
 static gboolean send_oldest(PageSender *sender, GError **error)

@@ -28,6 +28,7 @@ typedef struct PageSender PageSender;
 
 typedef struct {
     guint workers;        /* 1 to PAGE_SENDER_MAX_WORKERS */
+    guint batch_pages;    /* at most so many in a batch; 0: WORK_BATCH_PAGES */
     SentStore *store;     /* NULL: no SEGMENTS; taken over */
     gboolean whole_pages; /* the store tells unchanged pages only; changed ones are sent whole */
     PageCopies *copies;   /* for the first pass; NULL: no COPIES; taken over */
