@@ -23,8 +23,6 @@
 #define RESUME_ATTEMPTS 20
 #define RESUME_PAUSE_NS 100000000ULL
 #define KILL_TIMEOUT_MS 10000
-/* The guest waits meanwhile. */
-#define FIRST_PAGES_MS 60
 
 typedef struct {
     AgentContext *context;
@@ -205,8 +203,7 @@ static gboolean load(Restore *restore, GError **error)
 
     if (!share(restore, error) ||
         !image_restore_load(restore->image, restore->vmm, record->deltas, error) ||
-        fault_point("restore.loaded", error) ||
-        !image_restore_bring_first(restore->image, FIRST_PAGES_MS, error))
+        fault_point("restore.loaded", error))
         return FALSE;
     restore->load_ms = clock_ns_to_ms(clock_now_ns() - restore->begun_ns);
     return TRUE;

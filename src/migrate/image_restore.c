@@ -8,6 +8,9 @@
 #include "image/image_order.h"
 #include "migrate/takeover.h"
 
+/* The guest waits meanwhile. */
+#define FIRST_PAGES_MS 60u
+
 struct ImageRestore {
     SavedImage *image;
     GuestMessage *machine;
@@ -137,7 +140,8 @@ static void set_first(ImageRestore *restore)
 
     append_runs(runs, restore->recorded);
     append_runs(runs, saved_image_get_order(restore->image));
-    takeover_set_first(restore->takeover, (const LocalFeederRun *)runs->data, runs->len);
+    takeover_set_first(restore->takeover, (const LocalFeederRun *)runs->data, runs->len,
+                       restore->recorded->len, FIRST_PAGES_MS);
 }
 
 gboolean image_restore_load(ImageRestore *restore, Vmm *fresh, const char *directory,
@@ -155,11 +159,9 @@ gboolean image_restore_load(ImageRestore *restore, Vmm *fresh, const char *direc
     if (!restore->takeover)
         return FALSE;
     takeover_share(restore->takeover, restore->shared);
-    if (!takeover_load(restore->takeover, all_pages(restore), saved_image_get_state(restore->image),
-                       error))
-        return FALSE;
     set_first(restore);
-    return TRUE;
+    return takeover_load(restore->takeover, all_pages(restore),
+                         saved_image_get_state(restore->image), error);
 }
 
 gboolean image_restore_reopen(ImageRestore *restore, pid_t pid, const char *directory,
@@ -173,11 +175,6 @@ gboolean image_restore_reopen(ImageRestore *restore, pid_t pid, const char *dire
         return TRUE;
     g_propagate_error(error, g_steal_pointer(&problem));
     return FALSE;
-}
-
-gboolean image_restore_bring_first(ImageRestore *restore, guint budget_ms, GError **error)
-{
-    return takeover_bring_first(restore->takeover, restore->recorded->len, budget_ms, error);
 }
 
 gboolean image_restore_fill(ImageRestore *restore, GError **error)

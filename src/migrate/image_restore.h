@@ -7,9 +7,8 @@
  *
  *     image_restore_open()    what machine it is, and its disks
  *     launch one              as incoming; vmm_match_machine()
- *     image_restore_load()    its memory is served from here on
- *     image_restore_bring_first()
- *                             what a restore before this one waited for, as far as there is time
+ *     image_restore_load()    its memory is served from here on; first what a restore before this one waited for,
+ *                             as far as there is time
  *     (on record)
  *     vmm_resume()
  *     image_restore_fill()    first the pages that the saved guest had used last, or a restore before this one first
@@ -56,9 +55,6 @@ gboolean image_restore_load(ImageRestore *restore, Vmm *fresh, const char *direc
 /* Goes on with what an agent that died has loaded, and fills.  *ret_whole*: it has all of its memory already. */
 gboolean image_restore_reopen(ImageRestore *restore, pid_t pid, const char *directory,
                               gboolean *ret_whole, GError **error);
-
-/* As many of the recorded pages as come within *budget_ms*; before the guest runs. */
-gboolean image_restore_bring_first(ImageRestore *restore, guint budget_ms, GError **error);
 
 /* Begins to bring all other pages, once. */
 gboolean image_restore_fill(ImageRestore *restore, GError **error);

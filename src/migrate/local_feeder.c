@@ -20,6 +20,8 @@
 #define TOGETHER_SPANS 256u
 #define LOOK_MS 20
 #define FILL_NICENESS 10
+/* What is noted of an access. */
+#define ACCESS_BLOCK_PAGES UINT64_C(16)
 
 typedef struct {
     guint region;
@@ -46,7 +48,8 @@ struct LocalFeeder {
     PushOrder *order;
     GArray *first;    /* of LocalFeederRun: before what *order* says; NULL: nothing … */
     guint first_at;   /* … and how many of them have been brought */
-    GArray *accesses; /* of LocalFeederRun: what was waited for */
+    GArray *accesses; /* of LocalFeederRun: where pages were waited for, in that order … */
+    GPtrArray *noted; /* … and the same as a PageSet a region */
     gboolean stopping;
     GError *error; /* the first one of our threads */
 };
@@ -73,19 +76,18 @@ static void fill_sets(LocalFeeder *feeder)
             page_set_add(feeder->left->pdata[i], first, count);
 }
 
-/* With the lock held. */
+/* With the lock held.  What is next to it is likely to be used soon, too, in another run at another moment. */
 static void note_access(LocalFeeder *feeder, guint region, uint64_t page)
 {
-    LocalFeederRun *last =
-        feeder->accesses->len == 0
-            ? NULL
-            : &g_array_index(feeder->accesses, LocalFeederRun, feeder->accesses->len - 1);
-    LocalFeederRun run = {region, {page, 1}};
+    uint64_t first = page - page % ACCESS_BLOCK_PAGES;
+    LocalFeederRun run = {
+        region, {first, MIN(ACCESS_BLOCK_PAGES, feeder->source->regions->pages[region] - first)}};
 
-    if (last && last->region == region && last->span.first + last->span.count == page)
-        last->span.count++;
-    else if (feeder->accesses->len < LOCAL_FEEDER_MOST_ACCESSES)
-        g_array_append_val(feeder->accesses, run);
+    if (page_set_has(feeder->noted->pdata[region], page) ||
+        feeder->accesses->len == LOCAL_FEEDER_MOST_ACCESSES)
+        return;
+    page_set_add(feeder->noted->pdata[region], run.span.first, run.span.count);
+    g_array_append_val(feeder->accesses, run);
 }
 
 /* The wanted ones, and neighbours that nobody has taken yet; at least the first wanted one.
@@ -354,6 +356,7 @@ static LocalFeeder *feeder_new(GuestMemory *memory, Userfault *userfault, Outsta
     feeder->wants = g_async_queue_new_full(g_free);
     g_mutex_init(&feeder->lock);
     feeder->left = guest_memory_new_sets(memory);
+    feeder->noted = guest_memory_new_sets(memory);
     feeder->order =
         push_order_new(source->regions->pages, source->regions->count, NULL, next_left, feeder);
     fill_sets(feeder);
@@ -569,6 +572,7 @@ static void free_with(LocalFeeder *feeder, void (*end)(Userfault *userfault))
     push_order_free(feeder->order);
     g_clear_pointer(&feeder->first, g_array_unref);
     g_array_unref(feeder->accesses);
+    g_ptr_array_unref(feeder->noted);
     g_ptr_array_unref(feeder->left);
     g_async_queue_unref(feeder->wants);
     g_clear_error(&feeder->error);

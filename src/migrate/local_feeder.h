@@ -63,8 +63,8 @@ void local_feeder_set_first(LocalFeeder *feeder, const LocalFeederRun *runs, gui
 gboolean local_feeder_bring_first(LocalFeeder *feeder, guint count, guint budget_ms,
                                   GError **error);
 
-/* Which pages were waited for, in this order, at most LOCAL_FEEDER_MOST_ACCESSES runs: LocalFeederRun; free with
- * g_array_unref(). */
+/* Blocks of some pages in which one was waited for, in this order, each once, at most LOCAL_FEEDER_MOST_ACCESSES:
+ * LocalFeederRun; free with g_array_unref(). */
 GArray *local_feeder_list_accesses(LocalFeeder *feeder);
 #define LOCAL_FEEDER_MOST_ACCESSES 65536u
 

@@ -27,7 +27,9 @@ struct Takeover {
     PageSource *layered; /* NULL: there is one of the two only */
     Vmm *fresh;          /* borrowed; NULL where it was reopened */
     SharedPages *shared; /* borrowed; NULL: nothing is */
-    gboolean discards;   /* VmmDescription.discards_memory, of the fresh one */
+    GArray *first;       /* of LocalFeederRun; NULL: none */
+    guint urgent, urgent_ms;
+    gboolean discards; /* VmmDescription.discards_memory, of the fresh one */
 
     /* Of the fresh one, until the feeder has them. */
     GuestMemory *memory;
@@ -326,6 +328,16 @@ static gboolean map_shared(Takeover *takeover, GError **error)
     return FALSE;
 }
 
+static gboolean bring_first(Takeover *takeover, GError **error)
+{
+    const GArray *first = takeover->first;
+
+    if (!first)
+        return TRUE;
+    local_feeder_set_first(takeover->feeder, (const LocalFeederRun *)first->data, first->len);
+    return local_feeder_bring_first(takeover->feeder, takeover->urgent, takeover->urgent_ms, error);
+}
+
 static gboolean begin_feeding(Takeover *takeover, GError **error)
 {
     GuestMemory *memory = takeover->memory;
@@ -336,7 +348,18 @@ static gboolean begin_feeding(Takeover *takeover, GError **error)
         local_feeder_start(g_steal_pointer(&takeover->memory),
                            g_steal_pointer(&takeover->userfault), g_steal_pointer(&takeover->pages),
                            takeover->path, source_of(takeover), takeover->shared, FALSE, error);
-    return takeover->feeder && (!takeover->shared || shared_pages_open_up(memory, error));
+    return takeover->feeder && (!takeover->shared || shared_pages_open_up(memory, error)) &&
+           bring_first(takeover, error);
+}
+
+void takeover_set_first(Takeover *takeover, const LocalFeederRun *runs, guint count, guint urgent,
+                        guint budget_ms)
+{
+    g_clear_pointer(&takeover->first, g_array_unref);
+    takeover->first = g_array_sized_new(FALSE, FALSE, sizeof(LocalFeederRun), count);
+    g_array_append_vals(takeover->first, runs, count);
+    takeover->urgent = urgent;
+    takeover->urgent_ms = budget_ms;
 }
 
 void takeover_share(Takeover *takeover, SharedPages *shared)
@@ -400,16 +423,6 @@ static void give_back(gpointer user)
 void takeover_give_back(Takeover *takeover)
 {
     g_atomic_int_set(&takeover->gives_back, TRUE);
-}
-
-void takeover_set_first(Takeover *takeover, const LocalFeederRun *runs, guint count)
-{
-    local_feeder_set_first(takeover->feeder, runs, count);
-}
-
-gboolean takeover_bring_first(Takeover *takeover, guint count, guint budget_ms, GError **error)
-{
-    return local_feeder_bring_first(takeover->feeder, count, budget_ms, error);
 }
 
 GArray *takeover_list_accesses(Takeover *takeover)
@@ -478,6 +491,7 @@ void takeover_free(Takeover *takeover)
     g_clear_pointer(&takeover->populated, g_ptr_array_unref);
     guest_memory_free(takeover->old_memory);
     takeover_old_free(takeover->old);
+    g_clear_pointer(&takeover->first, g_array_unref);
     g_free(takeover->path);
     g_free(takeover);
 }

@@ -87,13 +87,16 @@ Takeover *takeover_prepare(Vmm *fresh, const char *directory, GError **error);
  * as that can be: memory/shared_pages.h.  Before takeover_load(). */
 void takeover_share(Takeover *takeover, SharedPages *shared);
 
+/* Before takeover_load(): pages that come before all others (local_feeder_set_first()).  The first *urgent* of these runs
+ * come before the device state is loaded, which uses some of them, as far as *budget_ms* allows. */
+void takeover_set_first(Takeover *takeover, const LocalFeederRun *runs, guint count, guint urgent,
+                        guint budget_ms);
+
 /* Loads *state*; afterwards *fresh* is paused, and pages are there as soon as they are asked for.
  * On failure *fresh* is to be ended, after takeover_free(). */
 gboolean takeover_load(Takeover *takeover, TakeoverPages above, GBytes *state, GError **error);
 
-/* As those of local_feeder.h. */
-void takeover_set_first(Takeover *takeover, const LocalFeederRun *runs, guint count);
-gboolean takeover_bring_first(Takeover *takeover, guint count, guint budget_ms, GError **error);
+/* local_feeder_list_accesses(). */
 GArray *takeover_list_accesses(Takeover *takeover);
 
 /* Begins to bring all other pages, once; better when the guest runs. */

@@ -349,6 +349,37 @@ static void test_source_fails(void **state)
     assert_true(whole);
 }
 
+/* What is known to be wanted soon is there before anybody asks, and what was asked for is told. */
+static void test_first(void **state)
+{
+    static const LocalFeederRun first[] = {{0, {1001, 3}}, {0, {7, 1}}, {0, {500, 1}}, {9, {0, 1}}};
+    Scene *scene = need_root(state);
+    LocalFeeder *feeder = start_feeder(scene);
+    g_autoptr(GArray) accesses = NULL;
+
+    assert_non_null(feeder);
+    local_feeder_set_first(feeder, first, G_N_ELEMENTS(first));
+    assert_true(local_feeder_bring_first(feeder, 0, DEADLINE_MS, NULL));
+    assert_true(local_feeder_bring_first(feeder, 3, 0, NULL));
+    assert_int_equal(local_feeder_count_outstanding(feeder), OUTSTANDING);
+    assert_true(local_feeder_bring_first(feeder, 2, DEADLINE_MS, NULL));
+    assert_int_equal(local_feeder_count_outstanding(feeder), OUTSTANDING - 4);
+    accesses = local_feeder_list_accesses(feeder);
+    assert_int_equal(accesses->len, 0);
+    g_clear_pointer(&accesses, g_array_unref);
+    scene->desk->go = 1;
+    await_touched(scene, 100);
+    assert_true(local_feeder_fill(feeder, NULL, NULL, NULL));
+    assert_int_equal(local_feeder_await(feeder, DEADLINE_MS, NULL), LOCAL_FEEDER_WHOLE);
+    accesses = local_feeder_list_accesses(feeder);
+    assert_true(accesses->len > 0);
+    /* The first of the touchers' pages, in their block. */
+    assert_true(g_array_index(accesses, LocalFeederRun, 0).span.first <= 37);
+    for (guint i = 0; i < accesses->len; i++)
+        assert_true(g_array_index(accesses, LocalFeederRun, i).span.count == 16);
+    local_feeder_free(feeder);
+}
+
 /* --- sharing ----------------------------------------------------------------------------- */
 
 static uint64_t count_content(void)
@@ -561,6 +592,8 @@ int main(void)
         sharing_test(test_feeding),
         private_test(test_faults_alone),
         sharing_test(test_faults_alone),
+        private_test(test_first),
+        sharing_test(test_first),
         private_test(test_source_fails),
         sharing_test(test_source_fails),
         sharing_test(test_two_share),
