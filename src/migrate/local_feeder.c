@@ -108,10 +108,10 @@ static uint64_t take_wanted(LocalFeeder *feeder, const Want *want, PageSpan *ret
     return end;
 }
 
-/* With the lock held: what comes before all others. */
-static gboolean take_first(LocalFeeder *feeder, PushRun *ret)
+/* With the lock held: what comes before all others, of the first so many runs. */
+static gboolean take_first(LocalFeeder *feeder, guint runs, PushRun *ret)
 {
-    while (feeder->first && feeder->first_at < feeder->first->len) {
+    while (feeder->first && feeder->first_at < MIN(runs, feeder->first->len)) {
         LocalFeederRun *run = &g_array_index(feeder->first, LocalFeederRun, feeder->first_at);
         uint64_t end = run->span.first + run->span.count, first, count;
 
@@ -132,7 +132,7 @@ static gboolean take_next(LocalFeeder *feeder, PushRun *ret)
     lock_guard(&feeder->lock);
 
     if (feeder->stopping || feeder->error ||
-        (!take_first(feeder, ret) && !push_order_next(feeder->order, BATCH_PAGES, ret)))
+        (!take_first(feeder, G_MAXUINT, ret) && !push_order_next(feeder->order, BATCH_PAGES, ret)))
         return FALSE;
     page_set_remove(feeder->left->pdata[ret->region], ret->first, ret->count);
     return TRUE;
@@ -466,7 +466,7 @@ static gboolean take_one_first(LocalFeeder *feeder, guint count, uint64_t until_
 {
     lock_guard(&feeder->lock);
 
-    if (clock_now_ns() >= until_ns || feeder->first_at >= count || !take_first(feeder, ret))
+    if (clock_now_ns() >= until_ns || !take_first(feeder, count, ret))
         return FALSE;
     page_set_remove(feeder->left->pdata[ret->region], ret->first, ret->count);
     return TRUE;
