@@ -3,7 +3,9 @@
 
 QEMU: `migrate` to a file with mapped-ram, and `snapshot-save`/`snapshot-load` (what savevm and loadvm
 do). Each saves the guest twice: once the guest goes on (its pause, the work that it lost), once it is
-ended, to be restored. Prints medians and ratios; bench/results/ gets all samples as JSON.
+ended, to be restored; by vmferry it is restored twice, since the second time it is known what is used
+first. At the end ten guests are restored from one image, and what memory that takes is held against one.
+Prints medians and ratios; bench/results/ gets all samples as JSON.
 """
 
 import argparse
@@ -24,11 +26,14 @@ from measure import lost_work_ms, touch_free_memory  # noqa: E402
 from vmferry_lab import Agent, Lab, LabError, backports_qemu, wait_until  # noqa: E402
 from vmferry_lab.qmp import Qmp  # noqa: E402
 
+CLONES = 10
 HEARTBEAT_MS = 10
 RUN_IN_S = 2
 GUESTS = {
     "idle": {"memory_mb": 1024, "arena_mb": 16, "load": {"pattern": "idle"}},
     "busy": {"memory_mb": 1024, "arena_mb": 512, "load": {"pattern": "dense", "mb_per_second": 40}},
+    "redis": {"memory_mb": 1024, "arena_mb": 16, "load": {"pattern": "idle"},
+              "redis": {"keys": 200_000, "value_bytes": 1000, "rate": 1000}},
     "sparse": {"memory_mb": 4096, "arena_mb": 64, "load": {"pattern": "idle"}},
 }
 # What a median of ours may be at most, as a multiple of the best peer's.
@@ -45,6 +50,10 @@ class Sample:
     run_ms: float = 0       # until the guest may run
     answer_ms: float = 0    # until it answers
     whole_ms: float = 0     # until all of its memory is there
+    faults: float | None = None  # of ours
+    again_answer_ms: float | None = None  # the same by a second restore
+    again_whole_ms: float | None = None
+    again_faults: float | None = None
 
 
 def allocated_mb(path: Path) -> float:
@@ -74,7 +83,17 @@ class Vmferry:
         wait_until(lambda: self.agent.events("restored"), "all of its memory", 120)
         facts = self.agent.events("restored")[-1]["data"]
         sample.launch_ms, sample.run_ms = facts["launch_ms"], facts["run_ms"]
-        sample.whole_ms = facts["total_ms"]
+        sample.whole_ms, sample.faults = facts["total_ms"], facts["faults"]
+
+    def restore_again(self, sample: Sample, ping) -> None:
+        self.stop()
+        begun = time.monotonic()
+        answers = ping()
+        self.agent.vmferry("restore", self.file, timeout=300).require()
+        sample.again_answer_ms = answers.wait() - begun * 1e3
+        wait_until(lambda: len(self.agent.events("restored")) == 2, "all of its memory", 120)
+        facts = self.agent.events("restored")[-1]["data"]
+        sample.again_whole_ms, sample.again_faults = facts["total_ms"], facts["faults"]
 
     def stop(self):
         self.agent.vmferry("stop", self.guest.name)
@@ -221,12 +240,28 @@ sys.exit(1)
 """
 
 
+REDIS_PING = """
+import socket, sys, time
+end = time.monotonic() + 60
+while time.monotonic() < end:
+    try:
+        with socket.create_connection((sys.argv[1], 6379), 0.02) as redis:
+            redis.settimeout(2)
+            redis.sendall(b"GET key:1\\r\\n")
+            if redis.recv(64)[:1] == b"$":
+                sys.exit(0)
+    except OSError:
+        time.sleep(0.005)
+sys.exit(1)
+"""
+
+
 class Ping:
     """Until the guest answers one echo request of a hundred a second: what a held connection does
     after a silence is the business of TCP's timers."""
 
-    def __init__(self, lab, guest):
-        argv = lab.client.wrap([sys.executable, "-c", PING, guest.ip])
+    def __init__(self, lab, guest, program=PING):
+        argv = lab.client.wrap([sys.executable, "-c", program, guest.ip])
         self.process = subprocess.Popen(argv)
 
     def wait(self) -> float:
@@ -240,10 +275,13 @@ def run(contender: str, kind: str, folder: Path) -> Sample:
     touch_free_memory()
     with Lab() as lab:
         guest = lab.guest("bench", memory_mb=settings["memory_mb"], qemu=backports_qemu(), check=0,
-                          arena_mb=settings["arena_mb"])
+                          arena_mb=settings["arena_mb"], redis="redis" in settings)
         subject = CONTENDERS[contender](lab, guest, folder)
         subject.start()
         heartbeat = settle(guest, settings["load"], HEARTBEAT_MS)
+        load = guest.redis_load(**settings["redis"]) if "redis" in settings else None
+        if load:
+            load.start()
         time.sleep(RUN_IN_S)
         sample = Sample()
         before = list(heartbeat.beats)[-int(RUN_IN_S * 900 / HEARTBEAT_MS):]
@@ -255,11 +293,15 @@ def run(contender: str, kind: str, folder: Path) -> Sample:
         sample.pause_ms = heartbeat.downtime_ms(since)
         sample.lost_ms = lost_work_ms(before, [beat for beat in heartbeat.beats
                                                if beat.arrival_ms >= since])
+        if load:
+            load.close()
         subject.save(stop=True)
         sample.file_mb = allocated_mb(subject.file)
         time.sleep(0.5)  # what was on its way has come
         begun = time.monotonic()
-        ping = Ping(lab, guest)
+        def make_ping():
+            return Ping(lab, guest, REDIS_PING if load else PING)
+        ping = make_ping()
         waiter = threading.Thread(
             target=lambda: setattr(sample, "answer_ms", ping.wait() - begun * 1e3))
         waiter.start()
@@ -268,8 +310,56 @@ def run(contender: str, kind: str, folder: Path) -> Sample:
         subject.await_whole(sample, begun)
         guest.check()
         heartbeat.check()
+        if isinstance(subject, Vmferry):
+            subject.restore_again(sample, make_ping)
+            guest.check()
         subject.stop()
     return sample
+
+
+def used_mb() -> float:
+    facts = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
+    return (int(facts["MemTotal"].split()[0]) - int(facts["MemAvailable"].split()[0])) / 1e3
+
+
+def measure_clones(folder: Path, count: int) -> dict:
+    """Memory of one restored guest and of *count* that share, in MB, QEMU's own included; the second
+    figure of each is of the guests' RAM alone."""
+    with Lab() as lab:
+        agent = Agent(lab, lab.host_a, None).start()
+        lab.at_close(agent.kill)
+        guest = lab.guest("bench", memory_mb=1024, arena_mb=512, check=0, qemu=backports_qemu())
+        file = folder / "clones.image"
+        agent.run(guest)
+        agent.vmferry("save", guest.name, file, "--stop", "--json", timeout=300).require()
+        before, found, pids = used_mb(), {}, []
+        for number in range(count):
+            lab.host_a.add_tap(f"clone{number}")
+            pids.append(agent.vmferry("restore", file, "--name", f"clone{number}", "--share-memory", "--full",
+                                      "--map", f"{guest.tap}=clone{number}", "--json",
+                                      timeout=300).require().json["pid"])
+            if number + 1 in (1, count):
+                time.sleep(2)
+                found[str(number + 1)] = [used_mb() - before, ram_mb(pids)]
+        for number in range(count):
+            agent.vmferry("stop", f"clone{number}").require()
+    return found
+
+
+def ram_mb(pids: list[int]) -> float:
+    """The file that they share, and what each has of its own in its place."""
+    own, file = 0, 0
+    for pid in pids:
+        shared = False
+        for line in Path(f"/proc/{pid}/smaps").read_text().splitlines():
+            if line[0] in "0123456789abcdef":
+                shared = "/memfd:vmferry-shared" in line
+                where = line.split()[0]
+                if shared:
+                    file = Path(f"/proc/{pid}/map_files/{where}").stat().st_blocks * 512
+            elif shared and line.startswith("Anonymous:"):
+                own += int(line.split()[1]) * 1024
+    return (own + file) / 1e6
 
 
 def medians(samples: list[Sample]) -> dict:
@@ -296,6 +386,7 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--guests", nargs="+", choices=GUESTS, default=list(GUESTS))
     parser.add_argument("--contenders", nargs="+", choices=CONTENDERS, default=list(CONTENDERS))
+    parser.add_argument("--clones", type=int, default=CLONES, help="0: none")
     parser.add_argument("--folder", type=Path, default=HERE / "results" / "images")
     arguments = parser.parse_args()
     results: dict = {}
@@ -309,6 +400,13 @@ def main() -> None:
                     path.unlink()
         show(kind, {name: medians(list_) for name, list_ in samples.items()})
         results[kind] = {name: [asdict(one) for one in list_] for name, list_ in samples.items()}
+    if arguments.clones:
+        results["clones"] = found = measure_clones(arguments.folder, arguments.clones)
+        for path in arguments.folder.iterdir():
+            path.unlink()
+        one, all_ = found["1"], found[str(arguments.clones)]
+        print(f"\n{arguments.clones} guests of one image, MB: {all_[0]:.0f}, of one {one[0]:.0f} "
+              f"({all_[0] / one[0]:.2f} ×); their RAM {all_[1]:.0f}, of one {one[1]:.0f} ({all_[1] / one[1]:.2f} ×)")
     arguments.folder.rmdir()
     (HERE / "results" / "save.json").write_text(json.dumps(results, indent=1) + "\n")
 
