@@ -97,7 +97,7 @@ bench-disks: all
 
 # Half an hour; BENCH="--runs 1 --only failover" makes a part of it.
 bench-save: all
-	scripts/bootstrap lab
+	scripts/bootstrap lab bench
 	lab/lab prepare
 	scripts/as-root bench/save.py $(BENCH)
 
@@ -141,7 +141,7 @@ help:
 	@echo 'make bench-migrate  the same for guests of all kinds, and all that QEMU offers: hours'
 	@echo 'make bench-postcopy  post-copy by vmferry and by QEMU, and how long a guest waits for pages'
 	@echo 'make bench-disks a guest and its disk, by vmferry and by QEMU as libvirt drives it'
-	@echo 'make bench-save  a guest saved into a file and back, by vmferry and by QEMU'
+	@echo 'make bench-save  a guest saved into a file and back, by vmferry, QEMU and libvirt'
 	@echo 'make bench-protect what protection costs a guest, and how fast its standby goes on'
 	@echo 'make bench-engine  how long a host stays hot: the control engine, three hosts, six guests'
 	@echo 'make fuzz        fuzz all parsers (SECONDS=3600 in all)'

@@ -2,7 +2,7 @@
 """A guest saved into a file and restored from it, by vmferry and by QEMU itself, in turns.
 
 QEMU: `migrate` to a file with mapped-ram, and `snapshot-save`/`snapshot-load` (what savevm and loadvm
-do). Each saves the guest twice: once the guest goes on (its pause, the work that it lost), once it is
+do); libvirt 9.0: `virsh save` and `restore`, with QEMU 7.2, since it cannot use 10.0. Each saves the guest twice: once the guest goes on (its pause, the work that it lost), once it is
 ended, to be restored; by vmferry it is restored twice, since the second time it is known what is used
 first. At the end ten guests are restored from one image, and what memory that takes is held against one.
 Prints medians and ratios; bench/results/ gets all samples as JSON.
@@ -17,6 +17,7 @@ import threading
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from xml.sax.saxutils import escape
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "lab"))
@@ -24,6 +25,7 @@ sys.path.insert(0, str(HERE.parent / "lab"))
 from contenders import settle  # noqa: E402
 from measure import lost_work_ms, touch_free_memory  # noqa: E402
 from vmferry_lab import Agent, Lab, LabError, backports_qemu, wait_until  # noqa: E402
+from vmferry_lab.qemu import system_qemu  # noqa: E402
 from vmferry_lab.qmp import Qmp  # noqa: E402
 
 CLONES = 10
@@ -221,7 +223,80 @@ class Snapshot(Qemu):
         pass
 
 
-CONTENDERS = {contender.label: contender for contender in (Vmferry, MappedRam, Snapshot)}
+DOMAIN = """<domain type="qemu"><name>{name}</name><memory unit="MiB">{memory}</memory><vcpu>1</vcpu>
+<os><type arch="x86_64" machine="pc">hvm</type><kernel>{kernel}</kernel><initrd>{initrd}</initrd>
+<cmdline>{words}</cmdline></os><features><acpi/></features><devices><emulator>{emulator}</emulator>
+<serial type="file"><source path="{console}" append="on"/><target port="0"/></serial>
+<interface type="ethernet"><mac address="{mac}"/><target dev="{tap}" managed="no"/><model type="virtio"/></interface>
+<controller type="usb" model="none"/><memballoon model="none"/></devices></domain>
+"""
+# libvirt's driver runs in virsh itself, in a folder of ours: there is no daemon.
+LIBVIRT = """user = "root"
+group = "root"
+security_driver = "none"
+namespaces = [ ]
+stdio_handler = "file"
+remember_owner = 0
+cgroup_controllers = [ ]
+"""
+
+
+class Virsh:
+    """It always ends the guest that it saves: one that is to go on is restored at once."""
+    label = "virsh"
+
+    def __init__(self, lab, guest, folder):
+        self.lab, self.guest, self.file = lab, guest, folder / "guest.save"
+        self.root = lab.host_a.directory / "libvirt"
+        (self.root / "etc").mkdir(parents=True)
+        (self.root / "etc" / "qemu.conf").write_text(LIBVIRT)
+        self.process = subprocess.Popen(
+            lab.host_a.namespace.wrap(["virsh", "-q", "-c", f"qemu:///embed?root={self.root}"]),
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, bufsize=1)
+        lab.at_close(self.end)
+
+    def end(self):
+        self.process.stdin.close()
+        self.process.wait()
+
+    def order(self, words: str) -> None:
+        self.process.stdin.write(f"{words}\necho the-end\n")
+        said = []
+        # It shows each order when it comes to it.
+        while not (said and said[-1].strip().endswith("echo the-end")):
+            said.append(self.process.stdout.readline())
+            assert said[-1], "".join(said)
+        assert not any("error:" in line for line in said), "".join(said)
+
+    def start(self):
+        words = self.guest.command
+        domain = self.root / "domain.xml"
+        domain.write_text(DOMAIN.format(
+            name=self.guest.name, memory=self.guest.memory_mb, kernel=words[words.index("-kernel") + 1],
+            initrd=words[words.index("-initrd") + 1], words=escape(words[words.index("-append") + 1]),
+            emulator=words[0], console=self.guest.console, mac=self.guest.mac, tap=self.guest.tap))
+        self.order(f"create {domain}")
+        self.guest.wait_ready()
+
+    def save(self, stop: bool) -> None:
+        self.file.unlink(missing_ok=True)
+        self.order(f"save {self.guest.name} {self.file}")
+        if not stop:
+            self.order(f"restore {self.file}")
+        subprocess.run(["sync", self.file], check=True)
+
+    def restore(self, sample: Sample, begun: float) -> None:
+        self.order(f"restore {self.file}")
+        sample.run_ms = sample.whole_ms = (time.monotonic() - begun) * 1e3
+
+    def await_whole(self, sample: Sample, begun: float) -> None:
+        pass
+
+    def stop(self):
+        self.order(f"destroy {self.guest.name}")
+
+
+CONTENDERS = {contender.label: contender for contender in (Vmferry, MappedRam, Snapshot, Virsh)}
 
 
 PING = """
@@ -274,7 +349,8 @@ def run(contender: str, kind: str, folder: Path) -> Sample:
     settings = GUESTS[kind]
     touch_free_memory()
     with Lab() as lab:
-        guest = lab.guest("bench", memory_mb=settings["memory_mb"], qemu=backports_qemu(), check=0,
+        guest = lab.guest("bench", memory_mb=settings["memory_mb"], check=0,
+                          qemu=system_qemu() if contender == Virsh.label else backports_qemu(),
                           arena_mb=settings["arena_mb"], redis="redis" in settings)
         subject = CONTENDERS[contender](lab, guest, folder)
         subject.start()
