@@ -293,6 +293,7 @@ static gboolean read_save(ApiCall *call, MigrateOptions *ret, SaveRequest *reque
     request->ends = json_flag_or(body, "stop", FALSE);
     ret->compress = PACKING_ZSTD;
     if (!json_get_text(body, "file", &request->target, error) ||
+        !read_word(body, "base", NULL, &request->base, error) ||
         !read_word(body, "disks", NULL, &disks, error))
         return FALSE;
     ret->disks = saved_disks_default(request->ends);
@@ -322,9 +323,19 @@ static gboolean read_save_options(json_t *body, MigrateOptions *ret, GError **er
 static json_t *post_save(ApiCall *call, GError **error)
 {
     static const char *const known[] = {
-        "file",        "disks",     "replace",         "stop",
-        "detach",      "bandwidth", "max_downtime_ms", "downtime_cap_ms",
-        "deadline_ms", "compress",  "throttle",        NULL,
+        "file",
+        "base",
+        "disks",
+        "replace",
+        "stop",
+        "detach",
+        "bandwidth",
+        "max_downtime_ms",
+        "downtime_cap_ms",
+        "deadline_ms",
+        "compress",
+        "throttle",
+        NULL,
     };
     MigrateOptions options = call->context->settings->moves;
     SaveRequest request = {0};

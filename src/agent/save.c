@@ -19,7 +19,7 @@ typedef struct {
     Activity *activity; /* owns this */
     Guest *guest;
     char *host; /* NULL: this one */
-    char *path, *target;
+    char *path, *base, *target;
     MigrateOptions options;
     gboolean replace, ends;
     ChannelOptions channel;
@@ -56,6 +56,7 @@ static void save_free(gpointer user)
     guest_unref(save->guest);
     g_free(save->host);
     g_free(save->path);
+    g_free(save->base);
     g_free(save->target);
     g_object_unref(save->cancellable);
     g_mutex_clear(&save->lock);
@@ -210,6 +211,7 @@ static MigrateReport *run(SaveActivity *save)
                           .remove_directory = on_remove_directory,
                           .user = save}},
         .path = save->path,
+        .base = save->base,
         .replace = save->replace,
         .ends = save->ends,
     };
@@ -268,6 +270,7 @@ static SaveActivity *save_new(AgentContext *context, Guest *guest, const SaveReq
     save->options.reclaim_free = FALSE;
     save->options.verify = FALSE;
     save->options.store[0] = '\0';
+    save->base = g_strdup(request->base);
     save->replace = request->replace;
     save->ends = request->ends;
     save->cancellable = g_cancellable_new();
@@ -313,6 +316,10 @@ Activity *save_start(AgentContext *context, const char *name, const SaveRequest 
 
     if (!guest)
         return NULL;
+    if (request->base && !g_path_is_absolute(request->base)) {
+        error_set(error, VMFERRY_ERROR_INVALID, "\"%s\" is not an absolute path", request->base);
+        return NULL;
+    }
     save = save_new(context, guest, request);
     activity = save->activity;
     if (!split_target(request->target, &save->host, &save->path, error) ||

@@ -14,6 +14,7 @@
 typedef struct {
     const char *target; /* an absolute path, or HOST[:PORT]:PATH of another host */
     const MigrateOptions *options;
+    const char *base; /* of an image beside it; NULL: a full one */
     gboolean replace; /* a file that is there */
     gboolean ends;    /* the guest */
 } SaveRequest;

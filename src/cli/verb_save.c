@@ -26,7 +26,7 @@ static const char description[] =
 
 typedef struct {
     CommonOptions common;
-    char *disks, *bandwidth, *downtime, *cap, *deadline, *compress;
+    char *base, *disks, *bandwidth, *downtime, *cap, *deadline, *compress;
     gboolean stop, replace, detach;
 } SaveArguments;
 
@@ -80,8 +80,21 @@ static gboolean add_options(const SaveArguments *arguments, json_t *request)
     return TRUE;
 }
 
+/* A name without folders is beside the image; free with g_free(). */
+static char *make_base(const char *base, const char *target)
+{
+    const char *path = *target == '/' ? target : strstr(target, ":/") + 1;
+    g_autofree char *folder = g_path_get_dirname(path);
+
+    if (g_path_is_absolute(base))
+        return g_strdup(base);
+    return strchr(base, '/') ? g_canonicalize_filename(base, NULL)
+                             : g_build_filename(folder, base, NULL);
+}
+
 static json_t *make_request(const SaveArguments *arguments, const char *target)
 {
+    g_autofree char *base = arguments->base ? make_base(arguments->base, target) : NULL;
     g_autoptr(json_t) request =
         json_pack("{s:s, s:b, s:b, s:b}", "file", target, "stop", arguments->stop, "replace",
                   arguments->replace, "detach", arguments->detach);
@@ -91,6 +104,8 @@ static json_t *make_request(const SaveArguments *arguments, const char *target)
         cli_usage_error("--disks: copy or reference");
         return NULL;
     }
+    if (arguments->base)
+        json_object_set_new(request, "base", json_string(base));
     if (arguments->disks)
         json_object_set_new(request, "disks", json_string(arguments->disks));
     return add_options(arguments, request) ? g_steal_pointer(&request) : NULL;
@@ -177,6 +192,16 @@ static gboolean on_line(json_t *object, gpointer user)
     return TRUE;
 }
 
+static void print_compared(FILE *out, json_t *base)
+{
+    if (base)
+        fprintf(out,
+                "Above %s: of %" G_GUINT64_FORMAT " pages with content %" G_GUINT64_FORMAT
+                " are as there, %" G_GUINT64_FORMAT " were stored.\n",
+                json_text_or(base, "file", "?"), json_count_or(base, "compared_pages", 0),
+                json_count_or(base, "equal_pages", 0), json_count_or(base, "stored_pages", 0));
+}
+
 static void print_saved(const SaveArguments *arguments, json_t *report, const char *name,
                         const char *file)
 {
@@ -186,6 +211,7 @@ static void print_saved(const SaveArguments *arguments, json_t *report, const ch
     g_autofree char *pause = format_ms(json_number_value(json_object_get(report, "downtime_ms")));
     FILE *out = strcmp(file, "-") == 0 ? stderr : stdout;
 
+    print_compared(out, json_object_get(image, "base"));
     fprintf(out, "%s was saved into %s: %s in %s%s%s.\n", name, file, bytes, total,
             arguments->stop ? "; it has ended" : ", paused for ", arguments->stop ? "" : pause);
 }
@@ -258,6 +284,8 @@ static int save_to_output(const SaveArguments *arguments, const char *name, cons
 
     if (arguments->common.json || arguments->detach || cli_is_remote(&arguments->common))
         return cli_usage_error("- goes with none of --json, --detach and --host");
+    if (arguments->base)
+        return cli_usage_error("--base needs a file beside the base, and - is none");
     if (isatty(STDOUT_FILENO))
         return cli_usage_error("an image is not for a terminal: send it to a pipe");
     if (outlet_begin(&outlet, &error)) {
@@ -294,6 +322,8 @@ int verb_save(int argc, char **argv)
     const GOptionEntry entries[] = {
         {"stop", 0, 0, G_OPTION_ARG_NONE, &arguments.stop,
          "End the guest once its image is complete", NULL},
+        {"base", 0, 0, G_OPTION_ARG_STRING, &arguments.base,
+         "Store only what differs from this image, beside FILE", "BASE"},
         {"disks", 0, 0, G_OPTION_ARG_STRING, &arguments.disks,
          "copy (default), or reference: as they are (default with --stop)", "HOW"},
         {"replace", 0, 0, G_OPTION_ARG_NONE, &arguments.replace, "Replace a file that is there",
@@ -324,6 +354,7 @@ int verb_save(int argc, char **argv)
         arguments.common = common;
         code = save(&arguments, argv[1], argv[2]);
     }
+    g_free(arguments.base);
     g_free(arguments.disks);
     g_free(arguments.bandwidth);
     g_free(arguments.downtime);

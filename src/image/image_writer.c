@@ -5,6 +5,7 @@
 
 #include "base/error.h"
 #include "base/page.h"
+#include "image/image_frame.h"
 #include "image/image_index.h"
 #include "image/image_output.h"
 #include "wire/page_frame.h"
@@ -264,44 +265,25 @@ gboolean image_writer_add_zero(ImageWriter *writer, guint region, PageSpan span,
     return TRUE;
 }
 
-/* ---- frames ---- */
-
-/* Into writer->frame; the bytes of its pages, and how they are packed. */
-static gboolean decode(ImageWriter *writer, const Frame *frame, PackMethod *ret_method,
-                       size_t *ret_length, GError **error)
+gboolean image_writer_has_page(const ImageWriter *writer, guint region, uint64_t page)
 {
     const PageRegions *regions = &writer->index->regions;
-    PageFrame *pages = &writer->frame;
-    uint32_t raw_pages;
+    const PageNotes *notes = region < regions->count && page < regions->pages[region]
+                                 ? writer->notes[region][page / GROUP_PAGES]
+                                 : NULL;
 
-    switch (frame->type) {
-    case FRAME_PAGES:
-        *ret_method = PACK_NONE;
-        if (!page_frame_decode(frame->payload, frame->length, regions->pages, regions->count, pages,
-                               error))
-            return FALSE;
-        *ret_length = (size_t)(frame->payload + frame->length - pages->raw);
-        return TRUE;
-    case FRAME_PAGES_LZ4:
-    case FRAME_PAGES_ZSTD:
-        *ret_method = frame->type == FRAME_PAGES_LZ4 ? PACK_LZ4 : PACK_ZSTD;
-        return page_frame_decode_packed(frame->payload, frame->length, regions->pages,
-                                        regions->count, pages, ret_length, &raw_pages, error);
-    default:
-        error_set(error, VMFERRY_ERROR_INVALID, "a saved image takes no %s frames",
-                  frame_type_name(frame->type));
-        return FALSE;
-    }
+    return notes && notes->extents[page % GROUP_PAGES] != PAGE_UNTOLD;
 }
+
+/* ---- frames ---- */
 
 gboolean image_writer_add_frame(ImageWriter *writer, const Frame *frame, GError **error)
 {
     const PageFrame *pages = &writer->frame;
-    PackMethod method;
-    size_t length;
+    ImageFrameFacts facts;
     guint count = 0;
 
-    if (!decode(writer, frame, &method, &length, error))
+    if (!image_frame_decode(frame, &writer->index->regions, &writer->frame, &facts, error))
         return FALSE;
     for (guint i = 0; i < pages->run_count; i++) {
         PageSpan span = {pages->runs[i].first, pages->runs[i].count};
@@ -311,8 +293,8 @@ gboolean image_writer_add_frame(ImageWriter *writer, const Frame *frame, GError 
         else if (!image_writer_add_zero(writer, pages->region, span, error))
             return FALSE;
     }
-    return count == 0 || image_writer_add_pages(writer, pages->region, writer->runs, count, method,
-                                                pages->raw, length, error);
+    return count == 0 || image_writer_add_pages(writer, pages->region, writer->runs, count,
+                                                facts.method, pages->raw, facts.length, error);
 }
 
 /* ---- order ---- */

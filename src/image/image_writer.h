@@ -64,6 +64,9 @@ gboolean image_writer_add_pages(ImageWriter *writer, guint region, const PageSpa
 /* These pages are zero now. */
 gboolean image_writer_add_zero(ImageWriter *writer, guint region, PageSpan span, GError **error);
 
+/* Whether this image tells of the page: stored, or (above a base) zero. */
+gboolean image_writer_has_page(const ImageWriter *writer, guint region, uint64_t page);
+
 /* In which order the machine first used its pages, as far as known: who restores it places
  * these first.  Replaces what was set before; copied.  INVALID where a run is not in its region. */
 gboolean image_writer_set_order(ImageWriter *writer, const ImageRun *runs, guint count,

@@ -9,8 +9,10 @@
 #include "base/fault.h"
 #include "base/fd.h"
 #include "base/page.h"
+#include "image/image_increment.h"
 #include "image/image_writer.h"
 #include "migrate/destination_move.h"
+#include "migrate/save_base.h"
 #include "wire/messages.h"
 #include "wire/page_frame.h"
 
@@ -31,6 +33,8 @@ typedef struct {
     ImageId id;
     int pipe; /* -1: a file */
     ImageWriter *writer;
+    SavedImage *base;          /* NULL: a full image */
+    ImageIncrement *increment; /* above it */
     EpochReceiver *epochs;
     FrameQueue *queue;
     GQueue recent; /* of GArray of ImageRun, an epoch each, the newest first */
@@ -72,6 +76,20 @@ static gboolean check_path(const Saving *saving, GError **error)
         return TRUE;
     error_set(error, VMFERRY_ERROR_EXISTS, "%s exists (--replace replaces it)", saving->save.path);
     return FALSE;
+}
+
+static gboolean open_base(Saving *saving, GError **error)
+{
+    g_auto(SaveBaseMessage) message = {0};
+    g_autofree char *text = NULL;
+
+    if (!saving->save.base)
+        return TRUE;
+    saving->base = save_base_open(saving->save.base, saving->save.path, error);
+    if (!saving->base || !save_base_describe(saving->base, &message, error))
+        return FALSE;
+    text = save_base_message_encode(&message);
+    return session_send_bytes(saving->move.session, FRAME_SAVE_BASE, text, strlen(text), error);
 }
 
 /* Perhaps with disks before it. */
@@ -117,27 +135,45 @@ static uint64_t *list_pages(const GuestMessage *guest)
     return pages;
 }
 
+/* The writer's image is to have this name of its base; free with g_free(). */
+static char *name_base(const Saving *saving)
+{
+    return saving->base ? g_path_get_basename(saving->save.base) : NULL;
+}
+
+static gboolean begin_increment(Saving *saving, GError **error)
+{
+    if (saving->base)
+        saving->increment = image_increment_new(saving->base, saving->writer, error);
+    return !saving->base || saving->increment != NULL;
+}
+
 static gboolean begin_image(Saving *saving, GError **error)
 {
     const GuestMessage *guest = saving->move.guest;
     g_autofree uint64_t *pages = list_pages(guest);
     g_autofree char **names = g_new0(char *, guest->region_count + 1);
     PageRegions regions = {guest->region_count, pages, names};
-    ImageHead head = {.regions = &regions};
+    g_autofree char *base_name = name_base(saving);
+    ImageHead head = {.regions = &regions, .base_name = base_name};
 
     for (guint i = 0; i < guest->region_count; i++) {
         names[i] = guest->regions[i].name;
     }
+    if (saving->base && !save_base_check_guest(saving->base, guest->guest_id, &regions, error))
+        return FALSE;
     if (!image_id_make(&saving->id, error))
         return FALSE;
     head.id = saving->id;
+    if (saving->base)
+        head.base = *saved_image_get_id(saving->base);
     saving->writer = open_writer(saving, &head, error);
-    return saving->writer != NULL;
+    return saving->writer && begin_increment(saving, error);
 }
 
 static gboolean begin(Saving *saving, GError **error)
 {
-    return receive_begin(saving, error) && check_path(saving, error) &&
+    return receive_begin(saving, error) && check_path(saving, error) && open_base(saving, error) &&
            receive_guest(saving, error) && begin_image(saving, error) &&
            !fault_point("image.begun", error) &&
            session_send_bytes(saving->move.session, FRAME_ACCEPTED, NULL, 0, error);
@@ -208,13 +244,28 @@ static gboolean complete(Saving *saving, const Frame *note, GError **error)
     g_autoptr(GBytes) state = epoch_receiver_get_state(saving->epochs, error);
     ImageTail tail = {saving->machine, text, state};
 
-    if (!state || !destination_complete_disks(&saving->move, error) ||
+    if (!state || (saving->increment && !image_increment_finish(saving->increment, error)) ||
+        !destination_complete_disks(&saving->move, error) ||
         fault_point("image.disks-complete", error))
         return FALSE;
     destination_keep_disks(&saving->move);
     return !fault_point("image.before-commit", error) && set_order(saving, error) &&
            image_writer_commit(saving->writer, &tail, saving->save.replace, error) &&
            !fault_point("image.committed", error);
+}
+
+static void describe_increment(const Saving *saving, SavedMessage *ret)
+{
+    ImageIncrementCounts counts;
+
+    ret->above_base = saving->increment != NULL;
+    if (!saving->increment)
+        return;
+    image_increment_get_counts(saving->increment, &counts);
+    ret->compared = counts.compared;
+    ret->equal = counts.equal;
+    ret->stored = counts.stored;
+    ret->zeroed = counts.zeroed;
 }
 
 static gboolean answer(Saving *saving, GError **error)
@@ -226,6 +277,7 @@ static gboolean answer(Saving *saving, GError **error)
 
     image_writer_get_totals(saving->writer, &totals);
     message.bytes = totals.written_bytes;
+    describe_increment(saving, &message);
     text = saved_message_encode(&message);
     return session_send_bytes(saving->move.session, FRAME_SAVED, text, strlen(text), error);
 }
@@ -237,7 +289,8 @@ static gboolean take_frame(Saving *saving, const Frame *frame, GError **error)
     case FRAME_PAGES_LZ4:
     case FRAME_PAGES_ZSTD:
         note_recent(saving, frame);
-        return image_writer_add_frame(saving->writer, frame, error);
+        return saving->increment ? image_increment_add_frame(saving->increment, frame, error)
+                                 : image_writer_add_frame(saving->writer, frame, error);
     case FRAME_DEVICE_STATE:
         return epoch_receiver_take_state(saving->epochs, frame, error);
     case FRAME_EPOCH_SEAL:
@@ -302,7 +355,9 @@ static void saving_clear(Saving *saving)
     if (!saving->saved)
         destination_undo_disks(&saving->move);
     destination_disks_free(saving->move.disks);
+    image_increment_free(saving->increment);
     image_writer_free(saving->writer);
+    saved_image_free(saving->base);
     fd_close(&saving->pipe);
     g_queue_clear_full(&saving->recent, (GDestroyNotify)g_array_unref);
     guest_message_free(saving->move.guest);

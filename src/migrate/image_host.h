@@ -6,6 +6,7 @@
  *
  *     source (save_source.h)                     here
  *       SAVE (into which file)          -->
+ *                                     <--      SAVE_BASE, where it is to be above another image (save_base.h)
  *       DISKS … as in a move            -->      files beside the image
  *       GUEST                           -->      the image begins, without a name
  *                                       <--      ACCEPTED
@@ -16,8 +17,9 @@
  *       SAVE_NOTE                       -->      disks closed and kept, index, sync, rename
  *                                       <--      SAVED
  *
- * Pages are not unpacked, and not applied: an epoch that replaces a page just adds it again. The pages of the last
- * epochs, those that were written last, become the order in which a restore places pages first.
+ * Pages are not unpacked, and not applied: an epoch that replaces a page just adds it again. Only above a base are they
+ * unpacked, and compared with what that has (image_increment.h). The pages of the last epochs, those that were written
+ * last, become the order in which a restore places pages first.
  *
  * Where the path is a FIFO, the image goes into it.
  */

@@ -20,7 +20,8 @@
 typedef struct {
     SourceMove move;
     const SaveJob *job;
-    GPtrArray *disks; /* of VmmDisk: as they were before the save */
+    GPtrArray *disks;     /* of VmmDisk: as they were before the save */
+    SaveBaseMessage base; /* where there is one */
     GBytes *state;
     json_t *note;
 } Save;
@@ -38,10 +39,19 @@ static gboolean describe(Save *save, GError **error)
            saved_disks_check(save->disks, move->job->options.disks, save->job->ends, error);
 }
 
+/* It takes as long as the base's index. */
+static gboolean await_base(Save *save, GError **error)
+{
+    Frame frame;
+
+    return source_await(&save->move, FRAME_SAVE_BASE, ACCEPT_TIMEOUT_MS, &frame, error) &&
+           save_base_message_decode((const char *)frame.payload, frame.length, &save->base, error);
+}
+
 static gboolean connect_peer(Save *save, GError **error)
 {
     SourceMove *move = &save->move;
-    SaveMessage message = {(char *)save->job->path, save->job->replace};
+    SaveMessage message = {(char *)save->job->path, save->job->replace, (char *)save->job->base};
     g_autofree char *text = save_message_encode(&message);
 
     if (!source_connect(move, "save", error))
@@ -51,7 +61,13 @@ static gboolean connect_peer(Save *save, GError **error)
                   session_get_peer_name(move->session));
         return FALSE;
     }
-    return session_send_bytes(move->session, FRAME_SAVE, text, strlen(text), error);
+    if (save->job->base && !peer_has_feature(&move->peer, FEATURE_SAVE_BASE)) {
+        error_set(error, VMFERRY_ERROR_UNSUPPORTED, "%s keeps full images only",
+                  session_get_peer_name(move->session));
+        return FALSE;
+    }
+    return session_send_bytes(move->session, FRAME_SAVE, text, strlen(text), error) &&
+           (!save->job->base || await_base(save, error));
 }
 
 /* It is known at once whether the file can be made. */
@@ -129,6 +145,14 @@ static gboolean send_note(Save *save, GError **error)
     return FALSE;
 }
 
+static json_t *describe_base(const Save *save, const SavedMessage *saved)
+{
+    return json_pack("{s:s, s:s, s:I, s:I, s:I, s:I}", "file", save->job->base, "id", save->base.id,
+                     "compared_pages", (json_int_t)saved->compared, "equal_pages",
+                     (json_int_t)saved->equal, "stored_pages", (json_int_t)saved->stored,
+                     "zeroed_pages", (json_int_t)saved->zeroed);
+}
+
 static gboolean await_saved(Save *save, GError **error)
 {
     SourceMove *move = &save->move;
@@ -140,6 +164,8 @@ static gboolean await_saved(Save *save, GError **error)
         return FALSE;
     move->report->image = json_pack("{s:s, s:s, s:I}", "file", save->job->path, "id", saved.id,
                                     "bytes", (json_int_t)saved.bytes);
+    if (save->job->base)
+        json_object_set_new(move->report->image, "base", describe_base(save, &saved));
     return TRUE;
 }
 
@@ -205,6 +231,7 @@ static void save_clear(Save *save)
     g_clear_pointer(&save->disks, g_ptr_array_unref);
     g_clear_pointer(&save->state, g_bytes_unref);
     json_decref(save->note);
+    save_base_message_clear(&save->base);
 }
 
 MigrateReport *save_source_run(const SaveJob *job, GCancellable *cancellable)

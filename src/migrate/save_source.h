@@ -22,6 +22,7 @@
 typedef struct {
     MigrateSourceJob move; /* *destination*: for messages, where *move.channel* dials */
     const char *path;      /* of the image, absolute, there */
+    const char *base;      /* an image beside it that it is to be above; NULL: a full one */
     gboolean replace;      /* a file that is there */
     gboolean ends;         /* the guest is ended once its image is complete */
 } SaveJob;

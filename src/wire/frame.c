@@ -107,8 +107,9 @@ static const FrameKind kinds[] = {
     [FRAME_SAVE] = {"SAVE", 2, JSON_BYTES},
     [FRAME_SAVE_NOTE] = {"SAVE_NOTE", 2, STORE_BYTES},
     [FRAME_SAVED] = {"SAVED", 2, JSON_BYTES},
+    [FRAME_SAVE_BASE] = {"SAVE_BASE", 2, STORE_BYTES},
 };
-G_STATIC_ASSERT(G_N_ELEMENTS(kinds) == FRAME_SAVED + 1);
+G_STATIC_ASSERT(G_N_ELEMENTS(kinds) == FRAME_SAVE_BASE + 1);
 
 static const FrameKind *find_kind(guint type)
 {

@@ -76,6 +76,7 @@ typedef enum {
     FRAME_SAVE = 55,         /* JSON, source: into which file; section 14 of docs/protocol.md */
     FRAME_SAVE_NOTE = 56,    /* JSON, source: all is sent; what the image says besides */
     FRAME_SAVED = 57,        /* JSON, destination: the image is complete, and on its storage */
+    FRAME_SAVE_BASE = 58,    /* JSON, destination, to SAVE with a base: what that has of disks */
 } FrameType;
 
 typedef struct {

@@ -28,6 +28,7 @@
 #define FEATURE_STANDBY "standby"
 #define FEATURE_DISK_DIGESTS "disk-digests"
 #define FEATURE_SAVE "save"
+#define FEATURE_SAVE_BASE "save-base"
 
 #define MESSAGE_MAX_REGIONS 256
 #define MESSAGE_MAX_ADDRESS_BYTES 255
@@ -344,6 +345,7 @@ gboolean protect_message_decode(const char *text, size_t length, ProtectMessage 
 typedef struct {
     char *path;       /* absolute; map rules do not apply */
     gboolean replace; /* a file that is there */
+    char *base;       /* absolute; NULL: a full image.  Else SAVE_BASE answers */
 } SaveMessage;
 
 void save_message_clear(SaveMessage *message);
@@ -351,10 +353,36 @@ G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(SaveMessage, save_message_clear)
 char *save_message_encode(const SaveMessage *message);
 gboolean save_message_decode(const char *text, size_t length, SaveMessage *ret, GError **error);
 
+/* What an image is that another is made above: its copies of disks. */
+#define SAVE_BASE_MAX_DISKS 256u
+
+typedef struct {
+    char *id;     /* VmmDisk.id */
+    char *saved;  /* the name of the copy, without folders */
+    char *format; /* of that */
+    uint64_t bytes;
+} SaveBaseDisk;
+
+typedef struct {
+    char *id; /* of the image: 32 hex digits */
+    SaveBaseDisk *disks;
+    guint disk_count;
+} SaveBaseMessage;
+
+void save_base_message_clear(SaveBaseMessage *message);
+G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(SaveBaseMessage, save_base_message_clear)
+char *save_base_message_encode(const SaveBaseMessage *message);
+gboolean save_base_message_decode(const char *text, size_t length, SaveBaseMessage *ret,
+                                  GError **error);
+
 /* The image is complete. */
 typedef struct {
     char *id;       /* of the image: 32 hex digits */
     uint64_t bytes; /* of the file */
+    /* Above a base: pages that were compared with its, those of these that are equal, those that were stored,
+     * and those that became zero. */
+    gboolean above_base;
+    uint64_t compared, equal, stored, zeroed;
 } SavedMessage;
 
 void saved_message_clear(SavedMessage *message);

@@ -1,7 +1,7 @@
 /*
- * The small messages: HELLO, READY, RESOLVE, OUTCOME, ERROR, START, PROTECT, SAVE, SAVED
+ * The small messages: HELLO, READY, RESOLVE, OUTCOME, ERROR, START, PROTECT, SAVE, SAVED, SAVE_BASE
  *
- * The first byte ("0" to "8", in this order) chooses which; the rest is the payload.
+ * The first byte ("0" to "9", in this order) chooses which; the rest is the payload.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -77,7 +77,8 @@ static void try_save(const char *text, size_t length)
         return;
     again = save_message_encode(&message);
     if (!save_message_decode(again, strlen(again), &back, NULL) ||
-        strcmp(back.path, message.path) != 0 || back.replace != message.replace)
+        strcmp(back.path, message.path) != 0 || back.replace != message.replace ||
+        g_strcmp0(back.base, message.base) != 0)
         abort();
 }
 
@@ -90,7 +91,21 @@ static void try_saved(const char *text, size_t length)
         return;
     again = saved_message_encode(&message);
     if (!saved_message_decode(again, strlen(again), &back, NULL) ||
-        strcmp(back.id, message.id) != 0 || back.bytes != message.bytes)
+        strcmp(back.id, message.id) != 0 || back.bytes != message.bytes ||
+        back.above_base != message.above_base || back.stored != message.stored)
+        abort();
+}
+
+static void try_save_base(const char *text, size_t length)
+{
+    g_auto(SaveBaseMessage) message = {0}, back = {0};
+    g_autofree char *again = NULL;
+
+    if (!save_base_message_decode(text, length, &message, NULL))
+        return;
+    again = save_base_message_encode(&message);
+    if (!save_base_message_decode(again, strlen(again), &back, NULL) ||
+        strcmp(back.id, message.id) != 0 || back.disk_count != message.disk_count)
         abort();
 }
 
@@ -132,7 +147,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     static void (*const tries[])(const char *text, size_t length) = {
         try_hello, try_ready,   try_resolve, try_outcome, try_error,
-        try_start, try_protect, try_save,    try_saved};
+        try_start, try_protect, try_save,    try_saved,   try_save_base};
 
     if (size > 0)
         tries[(guint8)(data[0] - '0') % G_N_ELEMENTS(tries)]((const char *)data + 1, size - 1);

@@ -101,18 +101,19 @@ ImageWriter *model_create(const Model *model, const char *name, const ImageId *b
     return writer;
 }
 
-static void add_frame(ImageWriter *writer, FrameType type, const GByteArray *payload)
+static void add_frame(const Model *model, ImageWriter *writer, FrameType type,
+                      const GByteArray *payload)
 {
     const Frame frame = {type, payload->len, payload->data};
     g_autoptr(GError) error = NULL;
 
-    if (!image_writer_add_frame(writer, &frame, &error))
+    if (!(model->increment ? image_increment_add_frame(model->increment, &frame, &error)
+                           : image_writer_add_frame(writer, &frame, &error)))
         fail_msg("%s", error->message);
 }
 
-/* What the model has in these runs. */
-static void write_runs(Model *model, ImageWriter *writer, guint region, const PageRun *runs,
-                       guint count, PackMethod method)
+void model_write_runs(Model *model, ImageWriter *writer, guint region, const PageRun *runs,
+                      guint count, PackMethod method)
 {
     g_autoptr(GByteArray) payload = g_byte_array_new(), raw = g_byte_array_new();
     g_autofree uint8_t *packed = g_malloc(IMAGE_MAX_EXTENT_BYTES);
@@ -126,7 +127,7 @@ static void write_runs(Model *model, ImageWriter *writer, guint region, const Pa
     length = pack(model->codec, method, 0, raw->data, raw->len, packed, IMAGE_MAX_EXTENT_BYTES);
     g_byte_array_append(payload, length > 0 ? packed : raw->data,
                         length > 0 ? (guint)length : raw->len);
-    add_frame(writer,
+    add_frame(model, writer,
               length == 0           ? FRAME_PAGES
               : method == PACK_ZSTD ? FRAME_PAGES_ZSTD
                                     : FRAME_PAGES_LZ4,
@@ -138,7 +139,7 @@ void model_write_span(Model *model, ImageWriter *writer, guint region, PageSpan 
 {
     const PageRun run = {span.first, (uint32_t)span.count, PAGE_RUN_RAW};
 
-    write_runs(model, writer, region, &run, 1, method);
+    model_write_runs(model, writer, region, &run, 1, method);
 }
 
 static void change_run(Model *model, guint region, const PageRun *run)
@@ -177,8 +178,8 @@ void model_write(Model *model, ImageWriter *writer, guint count)
             change_run(model, region, run);
             from = run->first + run->count;
         }
-        write_runs(model, writer, region, runs, used,
-                   (PackMethod)g_rand_int_range(model->random, 0, 3));
+        model_write_runs(model, writer, region, runs, used,
+                         (PackMethod)g_rand_int_range(model->random, 0, 3));
     }
 }
 

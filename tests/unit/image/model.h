@@ -4,6 +4,7 @@
 #include <glib.h>
 
 #include "base/error.h"
+#include "image/image_increment.h"
 #include "image/image_writer.h"
 #include "image/saved_image.h"
 
@@ -18,6 +19,7 @@ typedef struct {
     uint8_t *content[MODEL_REGIONS];
     GRand *random;
     PackContext *codec;
+    ImageIncrement *increment; /* takes the frames in the writer's place; NULL: the writer does */
 } Model;
 
 int model_setup(void **state);
@@ -41,6 +43,9 @@ void model_write(Model *model, ImageWriter *writer, guint count);
 /* One of the content that the model has. */
 void model_write_span(Model *model, ImageWriter *writer, guint region, PageSpan span,
                       PackMethod method);
+/* These runs, as they are in the model, or zero. */
+void model_write_runs(Model *model, ImageWriter *writer, guint region, const PageRun *runs,
+                      guint count, PackMethod method);
 void model_commit(ImageWriter *writer);
 /* A whole image, of *frames* frames. */
 void model_save(Model *model, const char *name, const ImageId *base, const char *base_name,

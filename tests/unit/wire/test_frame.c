@@ -80,7 +80,7 @@ static void test_which_carry_pages(void **state)
 {
     guint count = 0;
 
-    for (guint type = 0; type <= FRAME_SAVED + 1; type++)
+    for (guint type = 0; type <= FRAME_SAVE_BASE + 1; type++)
         count += frame_type_carries_pages((FrameType)type) ? 1 : 0;
     assert_int_equal(count, 5);
     assert_true(frame_type_carries_pages(FRAME_PAGES));
@@ -96,7 +96,7 @@ static void test_classes(void **state)
 {
     TrafficClass traffic;
 
-    for (guint type = 0; type <= FRAME_SAVED + 1; type++) {
+    for (guint type = 0; type <= FRAME_SAVE_BASE + 1; type++) {
         TrafficClass wanted = TRAFFIC_CONTROL;
 
         if (frame_type_carries_pages((FrameType)type) || type == FRAME_DEVICE_STATE ||
