@@ -185,18 +185,6 @@ static gboolean make_overlay(RestoredDisks *disks, const SavedDisk *disk, const 
     return vmm_storage_create(storage, &request, error);
 }
 
-/* Whoever runs the guest must be able to read what its overlay is above. */
-static gboolean give_copy(const RestoredDisks *disks, const char *saved, GError **error)
-{
-    struct stat info;
-
-    if (lstat(saved, &info) == 0 && S_ISREG(info.st_mode))
-        return TRUE;
-    error_set(error, VMFERRY_ERROR_NOT_FOUND,
-              "%s, the copy of a disk that belongs to the image, is not there", saved);
-    return FALSE;
-}
-
 /* ---- rules ---- */
 
 static void add_rule(RestoredDisks *disks, const char *from, const char *to)
@@ -218,7 +206,7 @@ static gboolean make_copied(RestoredDisks *disks, const RestoredDisksRequest *re
     g_autofree char *saved = g_build_filename(disks->saved_folder, disk->saved, NULL);
     gboolean made;
 
-    if (!give_copy(disks, saved, error))
+    if (!saved_disk_check_files(disk, disks->saved_folder, error))
         return FALSE;
     if (strcmp(disk->format, "raw") == 0)
         made = copy_raw(disks, saved, path, error);

@@ -110,18 +110,19 @@ gboolean save_base_check_guest(const SavedImage *base, const char *guest_id,
 
 /* ---- its disks ---- */
 
-static gboolean is_there(const SavedImage *base, const char *name)
+static char **list_backing(const SavedDisk *disk)
 {
-    g_autofree char *folder = g_path_get_dirname(saved_image_get_path(base));
-    g_autofree char *path = g_build_filename(folder, name, NULL);
-    struct stat info;
+    char **names = g_new0(char *, json_array_size(disk->backing) + 1);
 
-    return lstat(path, &info) == 0 && S_ISREG(info.st_mode);
+    for (size_t i = 0; i < json_array_size(disk->backing); i++)
+        names[i] = g_strdup(json_string_value(json_array_get(disk->backing, i)));
+    return names;
 }
 
 gboolean save_base_describe(const SavedImage *base, SaveBaseMessage *ret, GError **error)
 {
     g_autoptr(json_t) note = parse_note(base, error);
+    g_autofree char *folder = g_path_get_dirname(saved_image_get_path(base));
     g_autoptr(GArray) disks = note ? saved_disks_read(note, error) : NULL;
 
     if (!disks) {
@@ -133,10 +134,14 @@ gboolean save_base_describe(const SavedImage *base, SaveBaseMessage *ret, GError
     for (guint i = 0; i < disks->len; i++) {
         const SavedDisk *disk = &g_array_index(disks, SavedDisk, i);
 
-        if (!disk->saved || !is_there(base, disk->saved))
+        if (!disk->saved || !saved_disk_check_files(disk, folder, NULL))
             continue;
-        ret->disks[ret->disk_count++] = (SaveBaseDisk){g_strdup(disk->id), g_strdup(disk->saved),
-                                                       g_strdup(disk->format), disk->bytes};
+        ret->disks[ret->disk_count++] = (SaveBaseDisk){.id = g_strdup(disk->id),
+                                                       .saved = g_strdup(disk->saved),
+                                                       .format = g_strdup(disk->format),
+                                                       .bytes = disk->bytes,
+                                                       .bitmap = g_strdup(disk->bitmap),
+                                                       .backing = list_backing(disk)};
     }
     return TRUE;
 }

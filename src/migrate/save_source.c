@@ -66,8 +66,11 @@ static gboolean connect_peer(Save *save, GError **error)
                   session_get_peer_name(move->session));
         return FALSE;
     }
-    return session_send_bytes(move->session, FRAME_SAVE, text, strlen(text), error) &&
-           (!save->job->base || await_base(save, error));
+    if (!session_send_bytes(move->session, FRAME_SAVE, text, strlen(text), error) ||
+        (save->job->base && !await_base(save, error)))
+        return FALSE;
+    move->base = save->job->base ? &save->base : NULL;
+    return TRUE;
 }
 
 /* It is known at once whether the file can be made. */
@@ -190,6 +193,7 @@ static const Stage stages[] = {
     STAGE("offer", offer, source_withdraw),
     STAGE("copy disks", source_disks_mirror, NULL),
     STAGE("pre-copy", source_precopy, NULL),
+    STAGE("changes of disks", source_disks_catch_up, NULL),
     STAGE("pause", source_pause, source_resume),
     STAGE("last round", finish_in_pause, NULL),
     STAGE("resume", go_on, NULL),
@@ -219,6 +223,7 @@ static void complete(Save *save)
     source_set_phase(move, MIGRATE_PHASE_DONE);
     if (!save->job->ends)
         source_journal(move, SOURCE_JOURNAL_RETURNED, NULL);
+    source_disks_keep_bitmaps(move);
     source_unwatch(move);
     source_disks_abort(move);
     source_dismiss_guard(move);
@@ -241,7 +246,8 @@ MigrateReport *save_source_run(const SaveJob *job, GCancellable *cancellable)
         .move = {.job = &job->move,
                  .cancellable = cancellable,
                  .started_ns = clock_now_ns(),
-                 .image = job->path},
+                 .image = job->path,
+                 .notes_changes = !job->ends},
     };
     SourceMove *move = &save.move;
     MigrateReport *report = move->report = migrate_report_new();

@@ -94,8 +94,8 @@ static json_t *note_files(const VmmDisk *disk, gboolean copied, GError **error)
     return files;
 }
 
-/* The path of its copy, or NULL. */
-static const char *find_copy(json_t *copies, const char *id)
+/* The report's entry about its copy, or NULL. */
+static json_t *find_copy(json_t *copies, const char *id)
 {
     json_t *copy;
     size_t i;
@@ -103,23 +103,26 @@ static const char *find_copy(json_t *copies, const char *id)
     json_array_foreach(copies, i, copy)
     {
         if (g_strcmp0(json_string_value(json_object_get(copy, "id")), id) == 0)
-            return json_string_value(json_object_get(copy, "destination"));
+            return copy;
     }
     return NULL;
 }
 
 static json_t *note_disk(const VmmDisk *disk, json_t *copies, GError **error)
 {
-    const char *copy = find_copy(copies, disk->id);
-    g_autofree char *name = copy ? g_path_get_basename(copy) : NULL;
+    json_t *copy = find_copy(copies, disk->id);
+    const char *path = json_text_or(copy, "destination", NULL);
+    g_autofree char *name = path ? g_path_get_basename(path) : NULL;
+    json_t *backing = json_object_get(copy, "backing");
     const VmmDiskFile *top = disk->files->len > 0 ? disk->files->pdata[0] : NULL;
-    json_t *files = note_files(disk, copy != NULL, error);
+    json_t *files = note_files(disk, path != NULL, error);
 
     if (!files)
         return NULL;
-    return json_pack("{s:o, s:o, s:b, s:s, s:s?, s:s, s:I, s:o}", "id", make_text(disk->id),
-                     "device", make_text(disk->device), "read_only", disk->read_only, "mode",
-                     copy ? "copy" : "reference", "saved", name, "format",
+    return json_pack("{s:o, s:o, s:b, s:s, s:s?, s:O?, s:s?, s:s, s:I, s:o}", "id",
+                     make_text(disk->id), "device", make_text(disk->device), "read_only",
+                     disk->read_only, "mode", path ? "copy" : "reference", "saved", name, "backing",
+                     backing, "bitmap", json_text_or(copy, "bitmap", NULL), "format",
                      top ? top->format : "raw", "bytes", (json_int_t)(top ? top->bytes : 0),
                      "files", files);
 }
@@ -143,12 +146,37 @@ json_t *saved_disks_note(const GPtrArray *disks, json_t *copies, GError **error)
 /* ---- when it is restored ---- */
 
 /* A name beside the image, and nothing that leads elsewhere. */
-static gboolean check_name(const char *name, GError **error)
+static gboolean check_name(const char *key, const char *name, GError **error)
 {
-    if (*name && !strchr(name, '/') && strcmp(name, ".") != 0 && strcmp(name, "..") != 0)
+    if (name && *name && !strchr(name, '/') && strcmp(name, ".") != 0 && strcmp(name, "..") != 0)
         return TRUE;
-    error_set(error, VMFERRY_ERROR_INVALID, "\"saved\" is not a valid name of a file");
+    error_set(error, VMFERRY_ERROR_INVALID, "\"%s\" is not a valid name of a file", key);
     return FALSE;
+}
+
+/* Images of before there were such have none. */
+static gboolean is_missing(json_t *object, const char *key)
+{
+    json_t *value = json_object_get(object, key);
+
+    return !value || json_is_null(value);
+}
+
+static gboolean read_backing(json_t *object, SavedDisk *disk, GError **error)
+{
+    json_t *name;
+    size_t i;
+
+    if (is_missing(object, "backing"))
+        return TRUE;
+    if (!json_get_array(object, "backing", SAVED_DISK_MAX_BACKING, &disk->backing, error))
+        return FALSE;
+    json_array_foreach(disk->backing, i, name)
+    {
+        if (!check_name("backing", json_string_value(name), error))
+            return FALSE;
+    }
+    return TRUE;
 }
 
 static gboolean check_file(json_t *file, GError **error)
@@ -194,7 +222,9 @@ static gboolean read_disk(json_t *object, SavedDisk *disk, GError **error)
     disk->read_only = json_is_true(json_object_get(object, "read_only"));
     if (!saved || json_is_null(saved))
         return TRUE;
-    if (!json_get_text(object, "saved", &disk->saved, error) || !check_name(disk->saved, error))
+    if (!json_get_text(object, "saved", &disk->saved, error) ||
+        !check_name("saved", disk->saved, error) || !read_backing(object, disk, error) ||
+        (!is_missing(object, "bitmap") && !json_get_text(object, "bitmap", &disk->bitmap, error)))
         return FALSE;
     if (json_array_size(disk->files) > 0)
         return TRUE;
@@ -225,6 +255,38 @@ GArray *saved_disks_read(json_t *note, GError **error)
         g_array_append_val(disks, disk);
     }
     return g_steal_pointer(&disks);
+}
+
+static gboolean check_beside(const SavedDisk *disk, const char *folder, const char *name,
+                             GError **error)
+{
+    g_autofree char *path = g_build_filename(folder, name, NULL);
+    struct stat info;
+
+    if (lstat(path, &info) == 0 && S_ISREG(info.st_mode))
+        return TRUE;
+    error_set(
+        error, VMFERRY_ERROR_NOT_FOUND,
+        "disk %s (%s): %s, which is (part of) its copy and belongs to the image, is not there",
+        disk->id, disk->device, path);
+    return FALSE;
+}
+
+gboolean saved_disk_check_files(const SavedDisk *disk, const char *folder, GError **error)
+{
+    json_t *name;
+    size_t i;
+
+    if (!disk->saved)
+        return TRUE;
+    if (!check_beside(disk, folder, disk->saved, error))
+        return FALSE;
+    json_array_foreach(disk->backing, i, name)
+    {
+        if (!check_beside(disk, folder, json_string_value(name), error))
+            return FALSE;
+    }
+    return TRUE;
 }
 
 const char *saved_disk_get_file(const SavedDisk *disk)

@@ -8,7 +8,11 @@
  *                 the time of its last change on the note
  *
  *     [{"id", "device", "read_only", "mode": "copy"|"reference", "saved": NAME of the copy, or null,
- *       "format", "bytes", "files": [{"file", "format", "file_bytes", "mtime_ns"}]}]
+ *       "backing": [NAMES of what is below the copy], "bitmap": NAME, or null, "format", "bytes",
+ *       "files": [{"file", "format", "file_bytes", "mtime_ns"}]}]
+ *
+ * A copy above that of an earlier image (disk_changes.h) has its files beside that one, by their names.  The bitmap is
+ * the guest's VMM's, of what has changed since; who finds it there may make such a copy.
  *
  * A file that is written to gets another time of change, so one that has the same length and time is taken for
  * unchanged; who copies files to another host must keep their times (cp -p, rsync -t).
@@ -47,10 +51,17 @@ typedef struct {
     const char *format; /* of the copy, or of the topmost file */
     uint64_t bytes;     /* size of the disk */
     json_t *files;      /* array; the topmost one first; borrowed from the note */
+    json_t *backing;    /* array of names of files below the copy, the next one first; NULL: none */
+    const char *bitmap; /* NULL: none */
 } SavedDisk;
+
+#define SAVED_DISK_MAX_BACKING 64u
 
 /* Checks everything.  Of SavedDisk; free with g_array_unref(). */
 GArray *saved_disks_read(json_t *note, GError **error);
+
+/* Of copies: that all of their files are beside the image, in *folder*; NOT_FOUND with the first that is not. */
+gboolean saved_disk_check_files(const SavedDisk *disk, const char *folder, GError **error);
 
 /* As the VMM named it when the guest was saved. */
 const char *saved_disk_get_file(const SavedDisk *disk);

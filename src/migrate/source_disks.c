@@ -38,6 +38,7 @@
 #include "base/page.h"
 #include "disk/disk_sender.h"
 #include "disk/disk_target.h"
+#include "migrate/disk_changes.h"
 #include "disk/image_view.h"
 #include "disk/nbd_server.h"
 #include "policy/disk_pace.h"
@@ -79,7 +80,10 @@ typedef struct {
     VmmCopyState state;
     uint64_t begun_ns, ready_ns, finished_ns;
     gboolean synchronous, finished;
-    int verified; /* 1, 0, -1 not asked for */
+    int verified;             /* 1, 0, -1 not asked for */
+    const SaveBaseDisk *base; /* of an image: only what has changed since this copy; NULL: all … */
+    char *whole;              /* … and why, where there is a base */
+    char *bitmap;             /* of what changes from the pause on; NULL: none */
 } SourceDisk;
 
 struct SourceDisks {
@@ -90,7 +94,8 @@ struct SourceDisks {
     DisksSeenMessage seen;
     gboolean makes; /* something is made there */
     DiskSender *sender;
-    double begun_ms; /* since the move's start: the first content */
+    DiskChanges *changes; /* of disks with a base; NULL: there are none */
+    double begun_ms;      /* since the move's start: the first content */
     uint64_t last_flush;
     char *directory; /* of a storage process, to read images for --verify; NULL: none */
     VmmStorage *storage;
@@ -180,6 +185,92 @@ static gboolean choose_mode(SourceMove *move, const VmmDisk *disk, DiskMode *ret
     return FALSE;
 }
 
+/* ---- above copies of an earlier image ---- */
+
+static const SaveBaseDisk *find_base_disk(const SaveBaseMessage *base, const char *id)
+{
+    for (guint i = 0; i < base->disk_count; i++)
+        if (strcmp(base->disks[i].id, id) == 0)
+            return &base->disks[i];
+    return NULL;
+}
+
+static gboolean has_bitmap(Vmm *vmm, const VmmDisk *disk, const char *bitmap)
+{
+    g_autoptr(GPtrArray) names = vmm_list_bitmaps(vmm, disk->node, NULL);
+
+    return names && bitmap && g_ptr_array_find_with_equal_func(names, bitmap, g_str_equal, NULL);
+}
+
+/* Why all of a disk is copied; NULL: it is not. */
+static const char *find_why_whole(const SourceMove *move, const VmmDisk *disk,
+                                  const SaveBaseDisk *base)
+{
+    const VmmDiskFile *top = disk->files->pdata[0];
+
+    if (!base)
+        return "the base has no copy of it";
+    if (strcmp(base->format, "qcow2") != 0 || strcmp(top->format, "qcow2") != 0)
+        return "only qcow2 disks can be above a copy";
+    if (base->bytes != top->bytes)
+        return "its size has changed";
+    if (disk->shared)
+        return "others may write to it";
+    if (g_strv_length(base->backing) + 1 >= SAVED_DISK_MAX_BACKING)
+        return "too many copies are above each other";
+    if (!has_bitmap(move->job->vmm, disk, base->bitmap))
+        return "what has changed since the base is not known: another QEMU ran the guest then, or "
+               "more than two "
+               "images were saved since";
+    return NULL;
+}
+
+static gboolean on_changed(guint number, uint64_t offset, const uint8_t *data, size_t length,
+                           gpointer user, GError **error)
+{
+    SourceDisks *disks = user;
+
+    return source_deadline_check(disks->move, error) && source_disks_check(disks->move, error) &&
+           disk_sender_write(disks->sender, number, offset, data, length, error) &&
+           source_not_cancelled(disks->move, error) && source_hear_peer(disks->move, error);
+}
+
+static gboolean open_changes(SourceDisks *disks, GError **error)
+{
+    SourceMove *move = disks->move;
+    DiskChangesOptions options = {
+        .vmm = move->job->vmm,
+        .transaction = move->transaction,
+        .write = on_changed,
+        .user = disks,
+    };
+
+    if (disks->changes)
+        return TRUE;
+    if (!disks->directory)
+        disks->directory = move->job->host.make_directory(move->job->host.user, error);
+    options.directory = disks->directory;
+    if (disks->directory)
+        disks->changes = disk_changes_new(&options, error);
+    return disks->changes != NULL;
+}
+
+/* Where it cannot be above the base's copy it is copied whole. */
+static void choose_base(SourceDisks *disks, SourceDisk *entry)
+{
+    SourceMove *move = disks->move;
+    const SaveBaseDisk *base = find_base_disk(move->base, entry->disk->id);
+    g_autoptr(GError) problem = NULL;
+
+    entry->whole = g_strdup(find_why_whole(move, entry->disk, base));
+    if (!entry->whole && !open_changes(disks, &problem))
+        entry->whole = g_strdup_printf("QEMU does not show it: %s", problem->message);
+    if (!entry->whole)
+        entry->base = base;
+}
+
+/* ---- what becomes of a disk ---- */
+
 /* Of its files, those that are made there; in an image all that it has is in one. */
 static guint count_layers(const SourceDisks *disks, const VmmDisk *disk)
 {
@@ -197,6 +288,12 @@ static gboolean add_disk(SourceDisks *disks, const VmmDisk *disk, GError **error
             return FALSE;
     if (entry.mode != DISK_MODE_SHARED)
         find_number(disks, ((VmmDiskFile *)disk->files->pdata[0])->path, &entry.number);
+    if (disks->move->base && entry.mode != DISK_MODE_SHARED && !disk->read_only && !disk->flash)
+        choose_base(disks, &entry);
+    if (entry.base) {
+        get_file(disks, entry.number)->backing = entry.base->saved;
+        get_file(disks, entry.number)->backing_format = entry.base->format;
+    }
     g_array_append_val(disks->disks, entry);
     return TRUE;
 }
@@ -964,7 +1061,7 @@ static gboolean start_mirrors(SourceDisks *disks, GError **error)
     for (guint i = 0; i < disks->disks->len; i++) {
         SourceDisk *disk = get_disk(disks, i);
 
-        if (!is_mirrored(disks, disk))
+        if (!is_mirrored(disks, disk) || disk->base)
             continue;
         disk->copy = g_strdup_printf(COPY_PREFIX "%.8s-%u", disks->move->transaction, i);
         if (!start_mirror(disks, disk, error))
@@ -1044,6 +1141,27 @@ static gboolean await_sync(SourceDisks *disks, GError **error)
     return TRUE;
 }
 
+/* The rest of it follows before and in the pause. */
+static gboolean send_changes(SourceDisks *disks, GError **error)
+{
+    for (guint i = 0; i < disks->disks->len; i++) {
+        const SourceDisk *disk = get_disk(disks, i);
+        uint64_t bytes = disk->base ? disk->base->bytes : 0;
+
+        if (!disk->base)
+            continue;
+        disk_sender_begin_file(disks->sender, disk->number, bytes, TRUE);
+        disk_changes_add(disks->changes, disk->number, disk->disk->node, bytes, disk->base->bitmap);
+    }
+    return !disks->changes || disk_changes_send_most(disks->changes, error);
+}
+
+gboolean source_disks_catch_up(SourceMove *move, GError **error)
+{
+    return !move->disks || !move->disks->changes ||
+           disk_changes_send_most(move->disks->changes, error);
+}
+
 gboolean source_disks_mirror(SourceMove *move, GError **error)
 {
     SourceDisks *disks = move->disks;
@@ -1051,10 +1169,72 @@ gboolean source_disks_mirror(SourceMove *move, GError **error)
     if (!disks || !disks->makes)
         return TRUE;
     if (!start_mirrors(disks, error) || fault_point("source.disks-begun", error) ||
-        !await_sync(disks, error) || fault_point("source.disks-in-sync", error))
+        !send_changes(disks, error) || !await_sync(disks, error) ||
+        fault_point("source.disks-in-sync", error))
         return FALSE;
     report_progress(disks);
     return TRUE;
+}
+
+/* ---- bitmaps of what changes after an image ---- */
+
+#define KEPT_BITMAPS 2u
+
+/* In the pause, with its copy complete.  Without one the next image has all of the disk. */
+static void begin_bitmaps(SourceDisks *disks)
+{
+    SourceMove *move = disks->move;
+
+    for (guint i = 0; move->notes_changes && i < disks->disks->len; i++) {
+        SourceDisk *disk = get_disk(disks, i);
+        g_autoptr(GError) problem = NULL;
+
+        if (!is_mirrored(disks, disk))
+            continue;
+        /* In the order of their age. */
+        disk->bitmap = g_strdup_printf(VMM_BITMAP_PREFIX "%016" G_GINT64_MODIFIER "x-%s",
+                                       (guint64)g_get_monotonic_time(), move->transaction);
+        if (vmm_begin_bitmap(move->job->vmm, disk->disk->node, disk->bitmap, &problem))
+            continue;
+        log_warning("guest %s: disk %s: the next image will have all of it: %s", move->job->guest,
+                    disk->disk->id, problem->message);
+        g_clear_pointer(&disk->bitmap, g_free);
+    }
+}
+
+static void remove_bitmap(SourceDisks *disks, const SourceDisk *disk, const char *name)
+{
+    g_autoptr(GError) problem = NULL;
+
+    if (!vmm_remove_bitmap(disks->move->job->vmm, disk->disk->node, name, &problem))
+        log_debug("disk %s: bitmap %s: %s", disk->disk->id, name, problem->message);
+}
+
+/* Those of an image that was not completed. */
+static void drop_bitmaps(SourceDisks *disks)
+{
+    for (guint i = 0; i < disks->disks->len; i++) {
+        SourceDisk *disk = get_disk(disks, i);
+
+        if (disk->bitmap)
+            remove_bitmap(disks, disk, disk->bitmap);
+        g_clear_pointer(&disk->bitmap, g_free);
+    }
+}
+
+void source_disks_keep_bitmaps(SourceMove *move)
+{
+    SourceDisks *disks = move->disks;
+
+    for (guint i = 0; disks && i < disks->disks->len; i++) {
+        SourceDisk *disk = get_disk(disks, i);
+        g_autoptr(GPtrArray) names =
+            disk->bitmap ? vmm_list_bitmaps(move->job->vmm, disk->disk->node, NULL) : NULL;
+
+        for (guint k = 0; names && k + KEPT_BITMAPS < names->len; k++)
+            remove_bitmap(disks, disk, names->pdata[k]);
+        g_clear_pointer(&disk->bitmap, g_free);
+    }
 }
 
 void source_disks_abort(SourceMove *move)
@@ -1067,6 +1247,8 @@ void source_disks_abort(SourceMove *move)
     error_set(&why, VMFERRY_ERROR_CANCELLED, "the move is over");
     /* First, since the VMM may wait for an answer. */
     close_servers(disks, why);
+    g_clear_pointer(&disks->changes, disk_changes_free);
+    drop_bitmaps(disks);
     for (guint i = 0; i < disks->disks->len; i++) {
         SourceDisk *disk = get_disk(disks, i);
         g_autoptr(GError) problem = NULL;
@@ -1082,6 +1264,7 @@ void source_disks_abort(SourceMove *move)
 gboolean source_disks_finish(SourceMove *move, GError **error)
 {
     SourceDisks *disks = move->disks;
+    uint64_t left;
 
     if (!disks || !disks->makes)
         return TRUE;
@@ -1097,6 +1280,9 @@ gboolean source_disks_finish(SourceMove *move, GError **error)
         disk->finished = TRUE;
         disk->finished_ns = clock_now_ns();
     }
+    if (disks->changes && !disk_changes_send(disks->changes, TRUE, &left, error))
+        return FALSE;
+    begin_bitmaps(disks);
     return !fault_point("source.disks-finished", error) && source_disks_check(move, error) &&
            disk_sender_flush(disks->sender, TRUE, &disks->last_flush, error);
 }
@@ -1251,15 +1437,36 @@ static void add_counts(SourceDisks *disks, const SourceDisk *disk, DiskCounts *s
     }
 }
 
+/* Names of files below its copy, or NULL. */
+static json_t *describe_backing(const SourceDisk *disk)
+{
+    json_t *names = disk->base ? json_pack("[s]", disk->base->saved) : NULL;
+
+    for (guint i = 0; names && disk->base->backing[i]; i++)
+        json_array_append_new(names, json_string(disk->base->backing[i]));
+    return names;
+}
+
+/* Of an image. */
+static void describe_base(const SourceDisks *disks, const SourceDisk *disk, json_t *object)
+{
+    if (!disks->move->image)
+        return;
+    json_object_set_new(object, "backing", describe_backing(disk));
+    json_object_set_new(object, "bitmap", disk->bitmap ? json_string(disk->bitmap) : NULL);
+    json_object_set_new(object, "whole", disk->whole ? json_string(disk->whole) : NULL);
+}
+
 static json_t *describe(SourceDisks *disks, const SourceDisk *disk)
 {
     const VmmDiskFile *file = disk->disk->files->len > 0 ? disk->disk->files->pdata[0] : NULL;
     gboolean copied = disk->mode != DISK_MODE_SHARED;
     DiskCounts sum = {0};
+    json_t *object;
 
     if (copied)
         add_counts(disks, disk, &sum);
-    return json_pack(
+    object = json_pack(
         "{s:s, s:s, s:s, s:s?, s:s?, s:I, s:I, s:I, s:I, s:f, s:f, s:o}", "id", disk->disk->id,
         "device", disk->disk->device, "mode", disk_mode_name(disk->mode), "source",
         file ? file->file : NULL, "destination",
@@ -1269,6 +1476,8 @@ static json_t *describe(SourceDisks *disks, const SourceDisk *disk)
         "copy_ms", span_ms(disk->begun_ns, disk->ready_ns), "in_sync_ms",
         span_ms(disk->ready_ns, disk->finished_ns), "verified",
         disk->verified < 0 ? json_null() : json_boolean(disk->verified));
+    describe_base(disks, disk, object);
+    return object;
 }
 
 void source_disks_describe(SourceMove *move)
@@ -1301,9 +1510,13 @@ void source_disks_free(SourceDisks *disks)
 {
     if (!disks)
         return;
+    disk_changes_free(disks->changes);
     end_threads(disks);
-    for (guint i = 0; i < disks->disks->len; i++)
+    for (guint i = 0; i < disks->disks->len; i++) {
         g_free(get_disk(disks, i)->copy);
+        g_free(get_disk(disks, i)->whole);
+        g_free(get_disk(disks, i)->bitmap);
+    }
     vmm_storage_free(disks->storage);
     if (disks->directory)
         disks->move->job->host.remove_directory(disks->directory, disks->move->job->host.user);

@@ -45,7 +45,9 @@ typedef struct {
     uint64_t populated_pages; /* at the start */
     Session *session;
     char transaction[33];
-    const char *image; /* the file that it is saved into; NULL: it moves */
+    const char *image;           /* the file that it is saved into; NULL: it moves */
+    const SaveBaseMessage *base; /* of that; NULL: a full one */
+    gboolean notes_changes;      /* of its disks, from the pause on, for an image above this one */
     Guard *guard;
     GuardAction resume_action; /* what the guard does about a guest that we have paused */
     gboolean guard_has_work;   /* it is to do what we could not undo */
@@ -197,6 +199,10 @@ gboolean source_disks_prepare(SourceMove *move, GError **error);
 gboolean source_disks_list(SourceMove *move, GError **error);
 gboolean source_disks_complete(SourceMove *move, GError **error);
 gboolean source_disks_mirror(SourceMove *move, GError **error);
+/* Of an image: what has changed of disks since; before the pause. */
+gboolean source_disks_catch_up(SourceMove *move, GError **error);
+/* The image is complete: bitmaps of what changes from now on stay. */
+void source_disks_keep_bitmaps(SourceMove *move);
 gboolean source_disks_check(SourceMove *move, GError **error);
 gboolean source_disks_prepare_verify(SourceMove *move, GError **error);
 /* What --verify adds to the pause, at most. */

@@ -315,6 +315,36 @@ gboolean vmm_abort_copy(Vmm *vmm, const char *name, GError **error)
     return has_block(vmm, error) && vmm->block->abort_copy(vmm, name, error);
 }
 
+gboolean vmm_begin_bitmap(Vmm *vmm, const char *node, const char *name, GError **error)
+{
+    return has_block(vmm, error) && vmm->block->begin_bitmap(vmm, node, name, error);
+}
+
+gboolean vmm_remove_bitmap(Vmm *vmm, const char *node, const char *name, GError **error)
+{
+    return has_block(vmm, error) && vmm->block->remove_bitmap(vmm, node, name, error);
+}
+
+GPtrArray *vmm_list_bitmaps(Vmm *vmm, const char *node, GError **error)
+{
+    return has_block(vmm, error) ? vmm->block->list_bitmaps(vmm, node, error) : NULL;
+}
+
+gboolean vmm_start_exports(Vmm *vmm, int listener, GError **error)
+{
+    return has_block(vmm, error) && vmm->block->start_exports(vmm, listener, error);
+}
+
+char *vmm_export_changes(Vmm *vmm, const VmmChanges *changes, GError **error)
+{
+    return has_block(vmm, error) ? vmm->block->export_changes(vmm, changes, error) : NULL;
+}
+
+gboolean vmm_end_exports(Vmm *vmm, GError **error)
+{
+    return has_block(vmm, error) && vmm->block->end_exports(vmm, error);
+}
+
 gboolean vmm_start_tap(Vmm *vmm, const VmmTap *tap, GError **error)
 {
     return has_block(vmm, error) && vmm->block->start_tap(vmm, tap, error);

@@ -121,6 +121,19 @@ typedef struct {
     gboolean top; /* only what is in the topmost image, not in its backing files */
 } VmmCopy;
 
+/* Names of bitmaps (and of exports): of what has changed since an image was saved, and for a while only. */
+#define VMM_BITMAP_PREFIX "vmferry-saved-"
+#define VMM_CHANGES_PREFIX "vmferry-changes-"
+
+/* What has changed of a disk, to be read while the guest runs on. */
+typedef struct {
+    const char *node;  /* VmmDisk.node */
+    const char *name;  /* of the export; begins with VMM_CHANGES_PREFIX */
+    const char *since; /* the bitmap that says what has changed … */
+    gboolean keeps;    /* … and that goes on; else it ends, and has what changed up to now */
+    const char *next;  /* a bitmap that begins in the same moment; NULL: none */
+} VmmChanges;
+
 /* A disk whose writes are written to an NBD server, too, before the guest sees them completed. */
 typedef enum {
     VMM_TAP_ACTIVE, /* the server has all that the guest has written since the start */
@@ -247,6 +260,12 @@ typedef struct {
     gboolean (*sync_copy)(Vmm *vmm, const char *name, GError **error);
     gboolean (*finish_copy)(Vmm *vmm, const char *name, GError **error);
     gboolean (*abort_copy)(Vmm *vmm, const char *name, GError **error);
+    gboolean (*begin_bitmap)(Vmm *vmm, const char *node, const char *name, GError **error);
+    gboolean (*remove_bitmap)(Vmm *vmm, const char *node, const char *name, GError **error);
+    GPtrArray *(*list_bitmaps)(Vmm *vmm, const char *node, GError **error);
+    gboolean (*start_exports)(Vmm *vmm, int listener, GError **error);
+    char *(*export_changes)(Vmm *vmm, const VmmChanges *changes, GError **error);
+    gboolean (*end_exports)(Vmm *vmm, GError **error);
     gboolean (*start_tap)(Vmm *vmm, const VmmTap *tap, GError **error);
     gboolean (*get_tap)(Vmm *vmm, const char *name, VmmTapState *ret, GError **error);
     gboolean (*resync_tap)(Vmm *vmm, const char *name, gboolean *ret_done, GError **error);
@@ -487,6 +506,28 @@ gboolean vmm_finish_copy(Vmm *vmm, const char *name, GError **error);
 /* Ends it in whatever state it is, without a trace; the NBD server must have closed its connection
  * before.  TRUE also where there is none. */
 gboolean vmm_abort_copy(Vmm *vmm, const char *name, GError **error);
+
+/*
+ * Changes of disks (VmmBlockOps): the VMM notes in bitmaps what the guest writes to, in pieces of 64 KiB, without any
+ * cost to the guest worth mentioning, and as long as it lives; and shows a disk, with such a bitmap, to who reads it by
+ * NBD while the guest goes on.  Nothing of the guest waits for the reader.
+ */
+
+/* What changes from now on; a guest that is to be paused for an exact moment is so already. */
+gboolean vmm_begin_bitmap(Vmm *vmm, const char *node, const char *name, GError **error);
+gboolean vmm_remove_bitmap(Vmm *vmm, const char *node, const char *name, GError **error);
+/* Names that begin with VMM_BITMAP_PREFIX, ascending, of bitmaps that have seen all since they began; free with
+ * g_ptr_array_unref(). */
+GPtrArray *vmm_list_bitmaps(Vmm *vmm, const char *node, GError **error);
+
+/* Serves exports on a socket that listens (borrowed).  Fails where the VMM serves others already. */
+gboolean vmm_start_exports(Vmm *vmm, int listener, GError **error);
+/* Exports the disk as it is at any time, read-only, with what has changed of it up to this moment; the name of its NBD
+ * metadata context for that (bit 0: has changed), free with g_free().  The bitmap *since* (with *keeps*: one called
+ * *name*) is to be removed once the export has ended. */
+char *vmm_export_changes(Vmm *vmm, const VmmChanges *changes, GError **error);
+/* All of them. */
+gboolean vmm_end_exports(Vmm *vmm, GError **error);
 
 /*
  * Taps of disks (VmmBlockOps).  Each write and write of zeros of the guest is sent to an NBD server

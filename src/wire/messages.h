@@ -355,12 +355,15 @@ gboolean save_message_decode(const char *text, size_t length, SaveMessage *ret, 
 
 /* What an image is that another is made above: its copies of disks. */
 #define SAVE_BASE_MAX_DISKS 256u
+#define SAVE_BASE_MAX_BACKING 64u
 
 typedef struct {
     char *id;     /* VmmDisk.id */
     char *saved;  /* the name of the copy, without folders */
     char *format; /* of that */
     uint64_t bytes;
+    char *bitmap;   /* of the VMM, which notes what has changed since; NULL: none */
+    char **backing; /* names of the files below the copy, the next one first; NULL-terminated */
 } SaveBaseDisk;
 
 typedef struct {

@@ -77,6 +77,8 @@ void save_base_message_clear(SaveBaseMessage *message)
         g_free(message->disks[i].id);
         g_free(message->disks[i].saved);
         g_free(message->disks[i].format);
+        g_free(message->disks[i].bitmap);
+        g_strfreev(message->disks[i].backing);
     }
     message->disk_count = 0;
     g_clear_pointer(&message->disks, g_free);
@@ -95,11 +97,31 @@ char *save_base_message_encode(const SaveBaseMessage *message)
         json_object_set_new(entry, "saved", json_field_make_text(disk->saved));
         json_object_set_new(entry, "format", json_field_make_text(disk->format));
         json_object_set_new(entry, "bytes", json_integer((json_int_t)disk->bytes));
+        if (disk->bitmap)
+            json_object_set_new(entry, "bitmap", json_field_make_text(disk->bitmap));
+        json_object_set_new(entry, "backing", json_field_make_texts(disk->backing));
         json_array_append_new(disks, entry);
     }
     json_object_set_new(object, "id", json_field_make_text(message->id));
     json_object_set_new(object, "disks", disks);
     return json_field_finish(object);
+}
+
+static gboolean is_name(const char *name)
+{
+    return *name && !strchr(name, '/') && strcmp(name, ".") != 0 && strcmp(name, "..") != 0;
+}
+
+static gboolean check_names(const SaveBaseDisk *disk, GError **error)
+{
+    gboolean valid = is_name(disk->saved);
+
+    for (guint i = 0; valid && disk->backing[i]; i++)
+        valid = is_name(disk->backing[i]);
+    if (!valid)
+        error_set(error, VMFERRY_ERROR_INVALID,
+                  "\"saved\" or \"backing\" is not a valid name of a file");
+    return valid;
 }
 
 static gboolean decode_base_disk(json_t *entry, SaveBaseDisk *disk, GError **error)
@@ -111,13 +133,14 @@ static gboolean decode_base_disk(json_t *entry, SaveBaseDisk *disk, GError **err
     if (!json_field_text(entry, "id", MAX_DISK_ID_BYTES, TRUE, &disk->id, error) ||
         !json_field_text(entry, "saved", MAX_NAME_BYTES, TRUE, &disk->saved, error) ||
         !json_field_text(entry, "format", MAX_FORMAT_BYTES, TRUE, &disk->format, error) ||
-        !json_get_count(entry, "bytes", G_MAXINT64, &disk->bytes, error))
+        !json_get_count(entry, "bytes", G_MAXINT64, &disk->bytes, error) ||
+        !json_field_text(entry, "bitmap", MAX_NAME_BYTES, FALSE, &disk->bitmap, error) ||
+        !json_field_texts(entry, "backing", SAVE_BASE_MAX_BACKING, MAX_NAME_BYTES, &disk->backing,
+                          error))
         return FALSE;
-    if (!strchr(disk->saved, '/') && strcmp(disk->saved, ".") != 0 &&
-        strcmp(disk->saved, "..") != 0)
-        return TRUE;
-    error_set(error, VMFERRY_ERROR_INVALID, "\"saved\" is not a valid name of a file");
-    return FALSE;
+    if (!*disk->bitmap)
+        g_clear_pointer(&disk->bitmap, g_free);
+    return check_names(disk, error);
 }
 
 static gboolean decode_base(json_t *object, SaveBaseMessage *message, GError **error)

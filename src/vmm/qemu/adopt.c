@@ -140,6 +140,7 @@ static Vmm *take(const VmmIdentity *identity, Qmp *qmp)
     if (qemu_images_may_be_released(qemu))
         g_atomic_int_set(&qemu->images_released, TRUE);
     qemu_remove_left_copies(qemu);
+    qemu_remove_left_changes(qemu);
     return vmm;
 }
 

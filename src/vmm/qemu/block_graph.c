@@ -4,6 +4,7 @@
 
 #include "base/error.h"
 #include "base/json.h"
+#include "vmm/vmm.h"
 
 #define MAX_CHAIN 256 /* nodes on a way down */
 #define MAX_DESCRIPTION_BYTES 16384
@@ -68,7 +69,7 @@ static BlockCache read_cache(json_t *entry)
                         json_flag_or(cache, "writeback", TRUE)};
 }
 
-/* A bitmap that is not stored in the image is gone when this QEMU ends. */
+/* A bitmap that is not stored in the image is gone when this QEMU ends; ours may be. */
 static char *find_unsaved_bitmap(json_t *entry)
 {
     json_t *bitmaps = json_object_get(entry, "dirty-bitmaps");
@@ -82,7 +83,9 @@ static char *find_unsaved_bitmap(json_t *entry)
         if (i >= BLOCK_GRAPH_MAX_BITMAPS)
             break;
         /* Those without a name belong to a job, which is told as such. */
-        if (name && !json_flag_or(bitmap, "persistent", FALSE))
+        if (name && !g_str_has_prefix(name, VMM_BITMAP_PREFIX) &&
+            !g_str_has_prefix(name, VMM_CHANGES_PREFIX) &&
+            !json_flag_or(bitmap, "persistent", FALSE))
             return g_strdup(name);
     }
     return NULL;

@@ -339,6 +339,55 @@ static gboolean abort_copy(Vmm *vmm, const char *copy, GError **error)
     return FALSE;
 }
 
+/* Defines the table's entry around an operation on one bitmap. */
+#define BITMAP_OPERATION(name, operation)                                                          \
+    static gboolean name(Vmm *vmm, const char *node, const char *bitmap, GError **error)           \
+    {                                                                                              \
+        QemuVmm *qemu = from_vmm(vmm);                                                             \
+        g_autoptr(GMutexLocker) locker G_GNUC_UNUSED = g_mutex_locker_new(&qemu->lock);            \
+                                                                                                   \
+        return end_operation(qemu, operation(qemu, node, bitmap, error), error);                   \
+    }
+
+BITMAP_OPERATION(begin_bitmap, qemu_begin_bitmap)
+BITMAP_OPERATION(remove_bitmap, qemu_remove_bitmap)
+
+static GPtrArray *list_bitmaps(Vmm *vmm, const char *node, GError **error)
+{
+    QemuVmm *qemu = from_vmm(vmm);
+    g_autoptr(GMutexLocker) locker G_GNUC_UNUSED = g_mutex_locker_new(&qemu->lock);
+    GPtrArray *names = qemu_list_bitmaps(qemu, node, error);
+
+    end_operation(qemu, names != NULL, error);
+    return names;
+}
+
+static gboolean start_exports(Vmm *vmm, int listener, GError **error)
+{
+    QemuVmm *qemu = from_vmm(vmm);
+    g_autoptr(GMutexLocker) locker G_GNUC_UNUSED = g_mutex_locker_new(&qemu->lock);
+
+    return end_operation(qemu, qemu_start_exports(qemu, listener, error), error);
+}
+
+static char *export_changes(Vmm *vmm, const VmmChanges *changes, GError **error)
+{
+    QemuVmm *qemu = from_vmm(vmm);
+    g_autoptr(GMutexLocker) locker G_GNUC_UNUSED = g_mutex_locker_new(&qemu->lock);
+    char *context = qemu_export_changes(qemu, changes, error);
+
+    end_operation(qemu, context != NULL, error);
+    return context;
+}
+
+static gboolean end_exports(Vmm *vmm, GError **error)
+{
+    QemuVmm *qemu = from_vmm(vmm);
+    g_autoptr(GMutexLocker) locker G_GNUC_UNUSED = g_mutex_locker_new(&qemu->lock);
+
+    return end_operation(qemu, qemu_end_exports(qemu, error), error);
+}
+
 COPY_OPERATION(stop_tap_locked, qemu_stop_tap)
 
 static gboolean stop_tap(Vmm *vmm, const char *name, GError **error)
@@ -622,6 +671,12 @@ static const VmmBlockOps qemu_block_ops = {
     .sync_copy = sync_copy,
     .finish_copy = finish_copy,
     .abort_copy = abort_copy,
+    .begin_bitmap = begin_bitmap,
+    .remove_bitmap = remove_bitmap,
+    .list_bitmaps = list_bitmaps,
+    .start_exports = start_exports,
+    .export_changes = export_changes,
+    .end_exports = end_exports,
     .start_tap = start_tap,
     .get_tap = get_tap,
     .resync_tap = resync_tap,

@@ -145,6 +145,16 @@ gboolean qemu_sync_copy(QemuVmm *qemu, const char *name, GError **error);
 gboolean qemu_finish_copy(QemuVmm *qemu, const char *name, GError **error);
 gboolean qemu_abort_copy(QemuVmm *qemu, const char *name, GError **error);
 
+/* Changes of disks. */
+gboolean qemu_begin_bitmap(QemuVmm *qemu, const char *node, const char *name, GError **error);
+gboolean qemu_remove_bitmap(QemuVmm *qemu, const char *node, const char *name, GError **error);
+GPtrArray *qemu_list_bitmaps(QemuVmm *qemu, const char *node, GError **error);
+gboolean qemu_start_exports(QemuVmm *qemu, int listener, GError **error);
+char *qemu_export_changes(QemuVmm *qemu, const VmmChanges *changes, GError **error);
+gboolean qemu_end_exports(QemuVmm *qemu, GError **error);
+/* Removes what an agent that was killed left of them, but for bitmaps of images. */
+void qemu_remove_left_changes(QemuVmm *qemu);
+
 /* Cuts the copy's connection, so that a server that stalls holds up nothing.  Without the lock:
  * it may be an operation of another thread that hangs. */
 void qemu_yank_copy(QemuVmm *qemu, const char *name);

@@ -62,7 +62,10 @@ static char disk0[] = "disk0", copy0[] = "old.img.disk0", qcow2[] = "qcow2", raw
 
 static void test_base(void **state)
 {
-    SaveBaseDisk disks[] = {{disk0, copy0, qcow2, 1 << 30}, {path, copy0, raw, 0}};
+    static char bitmap[] = "vmferry-saved-1", below[] = "older.img.disk0";
+    char *backing[] = {below, NULL}, *nothing[] = {NULL};
+    SaveBaseDisk disks[] = {{disk0, copy0, qcow2, 1 << 30, bitmap, backing},
+                            {path, copy0, raw, 0, NULL, nothing}};
     g_autofree char *text = save_base_message_encode(&(SaveBaseMessage){id, disks, 2});
     g_auto(SaveBaseMessage) back = {0};
 
@@ -71,6 +74,10 @@ static void test_base(void **state)
     assert_int_equal(back.disk_count, 2);
     assert_string_equal(back.disks[0].saved, copy0);
     assert_int_equal(back.disks[0].bytes, 1 << 30);
+    assert_string_equal(back.disks[0].bitmap, bitmap);
+    assert_string_equal(back.disks[0].backing[0], below);
+    assert_null(back.disks[0].backing[1]);
+    assert_null(back.disks[1].bitmap);
     assert_string_equal(back.disks[1].id, path);
     assert_string_equal(back.disks[1].format, raw);
 }
@@ -91,12 +98,17 @@ static void test_bad_base(void **state)
     check_bad_base("{\"disks\": []}", "SAVE_BASE: \"id\"");
     check_bad_base(BASE "{}}", "disks");
     check_bad_base(BASE "[1]}", "not an object");
-    check_bad_base(BASE
-                   "[{\"id\": \"a\", \"saved\": \"../b\", \"format\": \"raw\", \"bytes\": 1}]}",
+    check_bad_base(BASE "[{\"id\": \"a\", \"saved\": \"../b\", \"format\": \"raw\", \"bytes\": 1, "
+                        "\"backing\": []}]}",
                    "not a valid name");
-    check_bad_base(BASE "[{\"id\": \"a\", \"saved\": \"..\", \"format\": \"raw\", \"bytes\": 1}]}",
-                   "not a valid name");
+    check_bad_base(
+        BASE
+        "[{\"id\": \"a\", \"saved\": \"..\", \"format\": \"raw\", \"bytes\": 1, \"backing\": []}]}",
+        "not a valid name");
     check_bad_base(BASE "[{\"id\": \"a\", \"saved\": \"b\", \"format\": \"raw\"}]}", "bytes");
+    check_bad_base(BASE "[{\"id\": \"a\", \"saved\": \"b\", \"format\": \"raw\", \"bytes\": 1, "
+                        "\"backing\": [\"../c\"]}]}",
+                   "not a valid name");
 }
 
 static void check_refused(const char *text, gboolean saved, const char *why)
