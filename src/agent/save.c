@@ -148,6 +148,23 @@ static gboolean end_guest(SaveActivity *save, MigrateReport *report)
     return FALSE;
 }
 
+/* Disks that could not be above the base's copies. */
+static void tell_whole(SaveActivity *save, const MigrateReport *report)
+{
+    json_t *copy;
+    size_t i;
+
+    json_array_foreach(report->copies, i, copy)
+    {
+        const char *why = json_text_or(copy, "whole", NULL);
+
+        if (why)
+            event_log_add(save->context->events, save->guest->name, "disk-saved-whole", NULL,
+                          "disk %s was saved whole, not only what has changed since %s: %s",
+                          json_text_or(copy, "id", "?"), save->base, why);
+    }
+}
+
 /* TRUE where the guest is not here any more. */
 static gboolean finish_saved(SaveActivity *save, MigrateReport *report)
 {
@@ -157,6 +174,7 @@ static gboolean finish_saved(SaveActivity *save, MigrateReport *report)
     event_log_add(save->context->events, save->guest->name, "saved", migrate_report_to_json(report),
                   "saved into %s: %s, %.0f ms in all, %.1f ms of pause%s", save->target, bytes,
                   report->total_ms, report->downtime_ms, ended ? "; ended" : "");
+    tell_whole(save, report);
     if (ended)
         registry_remove(save->guest);
     return ended;

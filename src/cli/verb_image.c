@@ -6,6 +6,7 @@
 #include "base/fd.h"
 #include "base/page.h"
 #include "cli/cli.h"
+#include "cli/image_disks.h"
 #include "cli/output.h"
 #include "image/image_merge.h"
 #include "image/saved_image.h"
@@ -16,7 +17,8 @@ static const char description[] =
     "  verify FILE       reads all of it and of its bases: is it as it was written?\n"
     "  list [FOLDER]     the saved images of a folder (default: this one)\n"
     "  merge FILE OUT    writes one image, which needs no base, to OUT\n\n"
-    "A base is looked for beside the file that needs it, and among --base.";
+    "A base is looked for beside the file that needs it, and among --base.  Copies of disks are\n"
+    "beside the image; merging leaves them as they are, and needed.";
 
 /* Of a damaged image so many places are told. */
 #define MOST_TOLD 10
@@ -156,6 +158,7 @@ static json_t *describe(const SavedImage *image)
     set_count(object, "state_bytes", g_bytes_get_size(saved_image_get_state(image)));
     set_count(object, "order_runs", saved_image_get_order(image)->len);
     json_object_set_new(object, "regions", describe_regions(saved_image_get_regions(image)));
+    json_object_set_new(object, "disk_files", image_disks_describe(image));
     return object;
 }
 
@@ -188,6 +191,21 @@ static void add_chain(Table *table, json_t *info)
         table_add(table, "cannot be used", failure, NULL);
 }
 
+static void add_disk_files(Table *table, json_t *info)
+{
+    json_t *file;
+    size_t i;
+
+    json_array_foreach(json_object_get(info, "disk_files"), i, file)
+    {
+        g_autofree char *text =
+            g_strconcat(json_text_or(file, "file", "?"),
+                        json_flag_or(file, "there", FALSE) ? "" : " (is not there)", NULL);
+
+        table_add(table, i == 0 ? "disk files" : "and", text, NULL);
+    }
+}
+
 static void print_info(json_t *info)
 {
     static const char *const columns[] = {"", "", NULL};
@@ -200,6 +218,7 @@ static void print_info(json_t *info)
     table_add(table, "id", json_text_or(info, "id", "?"), NULL);
     table_add(table, "base", json_text_or(info, "base", "none: a full image"), NULL);
     add_chain(table, info);
+    add_disk_files(table, info);
     table_add(table, "digests", json_text_or(info, "digest", "?"), NULL);
     add_bytes(table, "memory", json_count_or(info, "memory_bytes", 0), " in %zu RAM blocks",
               json_array_size(json_object_get(info, "regions")));
@@ -262,35 +281,53 @@ static void print_damages(const char *path, json_t *damages, uint64_t bad, uint6
             path, bad, all);
 }
 
+static void print_missing(const char *path, json_t *files)
+{
+    json_t *file;
+    size_t i;
+
+    json_array_foreach(files, i, file) if (!json_flag_or(file, "there", FALSE))
+        fprintf(stderr, "%s: %s: disk file %s is not there\n", g_get_prgname(), path,
+                json_text_or(file, "file", "?"));
+}
+
 static int verify(const Options *o, const char *path)
 {
     g_autoptr(GError) error = NULL;
     g_autoptr(SavedImage) image = open_whole(o, path, &error);
     g_autoptr(json_t) damages = json_array();
+    g_autoptr(json_t) files = NULL;
     SavedImageTotals totals;
     uint64_t bad;
+    guint missing;
 
     if (!image)
         return fail(o, &error);
+    files = image_disks_describe(image);
+    missing = image_disks_count_missing(files);
     saved_image_get_totals(image, &totals);
     bad = check_extents(image, totals.extents, damages);
     if (bad > 0)
         print_damages(path, damages, bad, totals.extents);
+    print_missing(path, files);
     if (o->common.json) {
-        g_autoptr(json_t) object =
-            json_pack("{s:s, s:i, s:I, s:I, s:O}", "status", bad ? "damaged" : "whole", "files",
-                      (int)saved_image_get_depth(image), "extents", (json_int_t)totals.extents,
-                      "damaged", (json_int_t)bad, "damages", damages);
+        g_autoptr(json_t) object = json_pack("{s:s, s:i, s:I, s:I, s:O, s:O}", "status",
+                                             bad       ? "damaged"
+                                             : missing ? "incomplete"
+                                                       : "whole",
+                                             "files", (int)saved_image_get_depth(image), "extents",
+                                             (json_int_t)totals.extents, "damaged", (json_int_t)bad,
+                                             "damages", damages, "disk_files", files);
 
         cli_print_json(object);
-    } else if (bad == 0) {
+    } else if (bad == 0 && missing == 0) {
         g_autofree char *size = format_size(totals.pages * PAGE_BYTES);
 
         printf("%s is whole: %" PRIu64 " extents in %u %s, %s of memory.\n", path, totals.extents,
                saved_image_get_depth(image), saved_image_get_depth(image) == 1 ? "file" : "files",
                size);
     }
-    return bad ? EXIT_FAILED : EXIT_DONE;
+    return bad || missing ? EXIT_FAILED : EXIT_DONE;
 }
 
 /* ---- list ---- */
@@ -413,17 +450,33 @@ static int list(const Options *o, const char *folder)
 
 /* ---- merge ---- */
 
-static int show_merged(const Options *o, const char *out, const ImageId *id, guint files)
+static void print_needed(json_t *files)
+{
+    json_t *file;
+    size_t i;
+
+    json_array_foreach(files, i, file)
+        printf(i == 0 ? "It needs these copies of disks beside it, as before: %s" : ", %s",
+               json_text_or(file, "file", "?"));
+    if (json_array_size(files) > 0)
+        printf(".\n");
+}
+
+static int show_merged(const Options *o, const SavedImage *image, const char *out,
+                       const ImageId *id)
 {
     g_autofree char *text = image_id_format(id);
+    guint files = saved_image_get_depth(image);
+    g_autoptr(json_t) disks = image_disks_describe(image);
 
     if (o->common.json) {
-        g_autoptr(json_t) object = json_pack("{s:o, s:s, s:i}", "file", text_or_null(out), "id",
-                                             text, "merged", (int)files);
+        g_autoptr(json_t) object = json_pack("{s:o, s:s, s:i, s:O}", "file", text_or_null(out),
+                                             "id", text, "merged", (int)files, "disk_files", disks);
 
         cli_print_json(object);
     } else {
         printf("%s is a full image, made of %u %s.\n", out, files, files == 1 ? "file" : "files");
+        print_needed(disks);
     }
     return EXIT_DONE;
 }
@@ -435,7 +488,7 @@ static int merge(const Options *o, const char *path, const char *out)
     ImageId id;
 
     if (image && image_merge(image, out, o->key, o->overwrite, &id, &error))
-        return show_merged(o, out, &id, saved_image_get_depth(image));
+        return show_merged(o, image, out, &id);
     cli_add_hint(&error, VMFERRY_ERROR_EXISTS, "--overwrite replaces it");
     return fail(o, &error);
 }

@@ -202,6 +202,20 @@ static void print_compared(FILE *out, json_t *base)
                 json_count_or(base, "equal_pages", 0), json_count_or(base, "stored_pages", 0));
 }
 
+static void print_whole(FILE *out, json_t *copies)
+{
+    json_t *copy;
+    size_t i;
+
+    json_array_foreach(copies, i, copy)
+    {
+        const char *why = json_text_or(copy, "whole", NULL);
+
+        if (why)
+            fprintf(out, "Disk %s was copied whole: %s.\n", json_text_or(copy, "id", "?"), why);
+    }
+}
+
 static void print_saved(const SaveArguments *arguments, json_t *report, const char *name,
                         const char *file)
 {
@@ -212,6 +226,7 @@ static void print_saved(const SaveArguments *arguments, json_t *report, const ch
     FILE *out = strcmp(file, "-") == 0 ? stderr : stdout;
 
     print_compared(out, json_object_get(image, "base"));
+    print_whole(out, json_object_get(report, "copies"));
     fprintf(out, "%s was saved into %s: %s in %s%s%s.\n", name, file, bytes, total,
             arguments->stop ? "; it has ended" : ", paused for ", arguments->stop ? "" : pause);
 }

@@ -160,7 +160,8 @@ static gboolean begin_image(Saving *saving, GError **error)
     for (guint i = 0; i < guest->region_count; i++) {
         names[i] = guest->regions[i].name;
     }
-    if (saving->base && !save_base_check_guest(saving->base, guest->guest_id, &regions, error))
+    if (saving->base &&
+        !save_base_check_guest(saving->base, guest->guest_id, guest->guest, &regions, error))
         return FALSE;
     if (!image_id_make(&saving->id, error))
         return FALSE;

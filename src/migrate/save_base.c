@@ -87,7 +87,7 @@ static json_t *parse_note(const SavedImage *base, GError **error)
     return NULL;
 }
 
-gboolean save_base_check_guest(const SavedImage *base, const char *guest_id,
+gboolean save_base_check_guest(const SavedImage *base, const char *guest_id, const char *name,
                                const PageRegions *regions, GError **error)
 {
     g_autoptr(json_t) note = parse_note(base, error);
@@ -95,7 +95,8 @@ gboolean save_base_check_guest(const SavedImage *base, const char *guest_id,
 
     if (!note)
         return FALSE;
-    if (g_strcmp0(json_text_or(note, "guest_id", NULL), guest_id) != 0) {
+    if (g_strcmp0(json_text_or(note, "guest_id", NULL), guest_id) != 0 &&
+        g_strcmp0(json_text_or(note, "guest", NULL), name) != 0) {
         error_set(error, VMFERRY_ERROR_REFUSED, "base %s is of another guest (%s on %s)",
                   saved_image_get_path(base), json_text_or(note, "guest", "?"),
                   json_text_or(note, "host", "?"));

@@ -14,8 +14,9 @@
 /* REFUSED, INVALID or NOT_FOUND where *base* (absolute) cannot be one for *image*. */
 SavedImage *save_base_open(const char *base, const char *image, GError **error);
 
-/* Once it is known which guest it is to be of. */
-gboolean save_base_check_guest(const SavedImage *base, const char *guest_id,
+/* Once it is known which guest it is to be of: the one with that id; or with that name, since one that was restored has
+ * another id.  Whose it is is for catching mistakes: pages are compared, whatever is below. */
+gboolean save_base_check_guest(const SavedImage *base, const char *guest_id, const char *name,
                                const PageRegions *regions, GError **error);
 
 /* Those copies of disks that are beside it. */
