@@ -86,7 +86,7 @@ static gboolean open_base(Saving *saving, GError **error)
     if (!saving->save.base)
         return TRUE;
     saving->base = save_base_open(saving->save.base, saving->save.path, error);
-    if (!saving->base || !save_base_describe(saving->base, &message, error))
+    if (!saving->base || !save_base_describe(saving->base, saving->save.path, &message, error))
         return FALSE;
     text = save_base_message_encode(&message);
     return session_send_bytes(saving->move.session, FRAME_SAVE_BASE, text, strlen(text), error);

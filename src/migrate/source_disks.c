@@ -11,7 +11,8 @@
  *            which opens them
  *   mirror   what the guest writes to: the VMM itself copies the disk, live, into an NBD server of
  *            ours for each disk, whose requests a DiskSender takes to the destination; memory
- *            follows when all disks are in sync
+ *            follows when all disks are in sync; of an image above another one, only what has changed
+ *            since (disk_base.h, disk_changes.h)
  *   finish   in the pause: the VMM ends the copies, which it does only when they are complete, and
  *            a last flush puts all of it on the destination's storage
  *
@@ -19,6 +20,8 @@
  * a request waits is given up: the NBD servers are closed, the VMM drops the copies, the guest goes
  * on, and the move fails.
  */
+#include "migrate/disk_base.h"
+#include "migrate/disk_changes.h"
 #include "migrate/saved_disks.h"
 #include "migrate/source_move.h"
 
@@ -38,7 +41,6 @@
 #include "base/page.h"
 #include "disk/disk_sender.h"
 #include "disk/disk_target.h"
-#include "migrate/disk_changes.h"
 #include "disk/image_view.h"
 #include "disk/nbd_server.h"
 #include "policy/disk_pace.h"
@@ -187,44 +189,6 @@ static gboolean choose_mode(SourceMove *move, const VmmDisk *disk, DiskMode *ret
 
 /* ---- above copies of an earlier image ---- */
 
-static const SaveBaseDisk *find_base_disk(const SaveBaseMessage *base, const char *id)
-{
-    for (guint i = 0; i < base->disk_count; i++)
-        if (strcmp(base->disks[i].id, id) == 0)
-            return &base->disks[i];
-    return NULL;
-}
-
-static gboolean has_bitmap(Vmm *vmm, const VmmDisk *disk, const char *bitmap)
-{
-    g_autoptr(GPtrArray) names = vmm_list_bitmaps(vmm, disk->node, NULL);
-
-    return names && bitmap && g_ptr_array_find_with_equal_func(names, bitmap, g_str_equal, NULL);
-}
-
-/* Why all of a disk is copied; NULL: it is not. */
-static const char *find_why_whole(const SourceMove *move, const VmmDisk *disk,
-                                  const SaveBaseDisk *base)
-{
-    const VmmDiskFile *top = disk->files->pdata[0];
-
-    if (!base)
-        return "the base has no copy of it";
-    if (strcmp(base->format, "qcow2") != 0 || strcmp(top->format, "qcow2") != 0)
-        return "only qcow2 disks can be above a copy";
-    if (base->bytes != top->bytes)
-        return "its size has changed";
-    if (disk->shared)
-        return "others may write to it";
-    if (g_strv_length(base->backing) + 1 >= SAVED_DISK_MAX_BACKING)
-        return "too many copies are above each other";
-    if (!has_bitmap(move->job->vmm, disk, base->bitmap))
-        return "what has changed since the base is not known: another QEMU ran the guest then, or "
-               "more than two "
-               "images were saved since";
-    return NULL;
-}
-
 static gboolean on_changed(guint number, uint64_t offset, const uint8_t *data, size_t length,
                            gpointer user, GError **error)
 {
@@ -259,10 +223,10 @@ static gboolean open_changes(SourceDisks *disks, GError **error)
 static void choose_base(SourceDisks *disks, SourceDisk *entry)
 {
     SourceMove *move = disks->move;
-    const SaveBaseDisk *base = find_base_disk(move->base, entry->disk->id);
+    const SaveBaseDisk *base = disk_base_find(move->base, entry->disk->id);
     g_autoptr(GError) problem = NULL;
 
-    entry->whole = g_strdup(find_why_whole(move, entry->disk, base));
+    entry->whole = g_strdup(disk_base_find_obstacle(move->job->vmm, entry->disk, base));
     if (!entry->whole && !open_changes(disks, &problem))
         entry->whole = g_strdup_printf("QEMU does not show it: %s", problem->message);
     if (!entry->whole)
@@ -1178,8 +1142,6 @@ gboolean source_disks_mirror(SourceMove *move, GError **error)
 
 /* ---- bitmaps of what changes after an image ---- */
 
-#define KEPT_BITMAPS 2u
-
 /* In the pause, with its copy complete.  Without one the next image has all of the disk. */
 static void begin_bitmaps(SourceDisks *disks)
 {
@@ -1191,23 +1153,11 @@ static void begin_bitmaps(SourceDisks *disks)
 
         if (!is_mirrored(disks, disk))
             continue;
-        /* In the order of their age. */
-        disk->bitmap = g_strdup_printf(VMM_BITMAP_PREFIX "%016" G_GINT64_MODIFIER "x-%s",
-                                       (guint64)g_get_monotonic_time(), move->transaction);
-        if (vmm_begin_bitmap(move->job->vmm, disk->disk->node, disk->bitmap, &problem))
-            continue;
-        log_warning("guest %s: disk %s: the next image will have all of it: %s", move->job->guest,
-                    disk->disk->id, problem->message);
-        g_clear_pointer(&disk->bitmap, g_free);
+        disk->bitmap = disk_bitmap_begin(move->job->vmm, disk->disk, move->transaction, &problem);
+        if (problem)
+            log_warning("guest %s: disk %s: the next image will have all of it: %s",
+                        move->job->guest, disk->disk->id, problem->message);
     }
-}
-
-static void remove_bitmap(SourceDisks *disks, const SourceDisk *disk, const char *name)
-{
-    g_autoptr(GError) problem = NULL;
-
-    if (!vmm_remove_bitmap(disks->move->job->vmm, disk->disk->node, name, &problem))
-        log_debug("disk %s: bitmap %s: %s", disk->disk->id, name, problem->message);
 }
 
 /* Those of an image that was not completed. */
@@ -1217,7 +1167,7 @@ static void drop_bitmaps(SourceDisks *disks)
         SourceDisk *disk = get_disk(disks, i);
 
         if (disk->bitmap)
-            remove_bitmap(disks, disk, disk->bitmap);
+            disk_bitmap_drop(disks->move->job->vmm, disk->disk, disk->bitmap);
         g_clear_pointer(&disk->bitmap, g_free);
     }
 }
@@ -1228,11 +1178,9 @@ void source_disks_keep_bitmaps(SourceMove *move)
 
     for (guint i = 0; disks && i < disks->disks->len; i++) {
         SourceDisk *disk = get_disk(disks, i);
-        g_autoptr(GPtrArray) names =
-            disk->bitmap ? vmm_list_bitmaps(move->job->vmm, disk->disk->node, NULL) : NULL;
 
-        for (guint k = 0; names && k + KEPT_BITMAPS < names->len; k++)
-            remove_bitmap(disks, disk, names->pdata[k]);
+        if (disk->bitmap)
+            disk_bitmap_keep_newest(move->job->vmm, disk->disk);
         g_clear_pointer(&disk->bitmap, g_free);
     }
 }
@@ -1437,22 +1385,12 @@ static void add_counts(SourceDisks *disks, const SourceDisk *disk, DiskCounts *s
     }
 }
 
-/* Names of files below its copy, or NULL. */
-static json_t *describe_backing(const SourceDisk *disk)
-{
-    json_t *names = disk->base ? json_pack("[s]", disk->base->saved) : NULL;
-
-    for (guint i = 0; names && disk->base->backing[i]; i++)
-        json_array_append_new(names, json_string(disk->base->backing[i]));
-    return names;
-}
-
 /* Of an image. */
 static void describe_base(const SourceDisks *disks, const SourceDisk *disk, json_t *object)
 {
     if (!disks->move->image)
         return;
-    json_object_set_new(object, "backing", describe_backing(disk));
+    json_object_set_new(object, "backing", disk_base_list_backing(disk->base));
     json_object_set_new(object, "bitmap", disk->bitmap ? json_string(disk->bitmap) : NULL);
     json_object_set_new(object, "whole", disk->whole ? json_string(disk->whole) : NULL);
 }
