@@ -207,11 +207,12 @@ gboolean image_increment_finish(ImageIncrement *increment, GError **error)
 {
     for (guint i = 0; i < increment->content->len; i++) {
         PageSet *gone = increment->content->pdata[i];
-        PageSpan span = {0, 0};
+        PageSpan span;
 
         page_set_remove_all(gone, increment->came->pdata[i]);
-        while (
-            page_set_next_run(gone, span.first + span.count, G_MAXUINT64, &span.first, &span.count))
+        for (uint64_t from = 0;
+             page_set_next_run(gone, from, G_MAXUINT64, &span.first, &span.count);
+             from = span.first + span.count)
             if (!add_zero(increment, i, span, error))
                 return FALSE;
     }

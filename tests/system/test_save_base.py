@@ -4,9 +4,9 @@ import shutil
 
 from disks import LARGE_MB, WRITTEN_MB, LocalImage, drive, run_with
 from findings import check_failed
-from live import check_disk
+from live import check_disk, monitor
 from test_agent import read_events
-from test_save import restore, run_small, save, stop, watch_anew
+from test_save import await_found, restart, restore, run_small, save, stop, watch_anew
 
 
 def names_in(folder):
@@ -67,6 +67,29 @@ def test_three(scene, any_qemu, tmp_path):
     stop(scene, guest)
     check_failed(scene.a.vmferry("restore", files[2]), "0.image.disk0", "is not there")
     assert "0.image.disk0 is not there" in scene.a.vmferry("image", "verify", files[2]).stderr
+
+
+def test_agent_killed_in_the_pause(scene, tmp_path):
+    """Nothing of it stays in QEMU, and the next increment has only what has changed, and all of that."""
+    image = LocalImage("disk.qcow2", "qcow2").make(scene.a)
+    guest = run_with(scene, drive(image.on(scene.a), "qcow2"))
+    folder = tmp_path / "saved"
+    folder.mkdir()
+    save(scene, guest, folder / "0.image")
+    before = names_in(folder)
+    restart(scene.a, "source.disks-finished=kill")
+    await_found(scene, guest)
+    assert scene.a.vmferry("save", guest.name, folder / "1.image", "--base", "0.image", timeout=60).exit_code != 0
+    restart(scene.a)
+    await_found(scene, guest)
+    assert names_in(folder) == before
+    scene.check(guest)
+    [disk] = save(scene, guest, folder / "1.image", "--base", "0.image")["copies"]
+    assert disk["backing"] == ["0.image.disk0"]
+    bitmaps = [bitmap["name"] for node in monitor(scene, guest).execute("query-named-block-nodes")
+               for bitmap in node.get("dirty-bitmaps", [])]
+    assert len(bitmaps) == 2 and all(name.startswith("vmferry-saved-") for name in bitmaps)
+    go_on_from(scene, guest, folder / "1.image", tmp_path / "own")
 
 
 def test_refused(scene, tmp_path):
