@@ -62,7 +62,7 @@ class Image(unittest.TestCase):
     def test_verify(self):
         result = self.run_json("verify", self.increment)
         self.assertEqual(result, {"status": "whole", "files": 2, "extents": 4, "damaged": 0,
-                                  "damages": []})
+                                  "damages": [], "disk_files": []})
         self.assertIn("is whole: 4 extents in 2 files", self.run_image("verify", self.increment)[0])
 
     def test_verify_damaged(self):
