@@ -14,9 +14,11 @@
 #include "base/fd.h"
 #include "base/log.h"
 #include "base/name.h"
+#include "disk/export_reader.h"
 #include "vmm/vmm_driver.h"
 
 #define FOLDER_NAME "restored"
+#define FLATTEN_NAME "saved"
 #define COPY_BYTES ((size_t)8 << 20)
 
 struct RestoredDisks {
@@ -166,6 +168,49 @@ static VmmStorage *get_storage(RestoredDisks *disks, const GPtrArray *rules, GEr
     return disks->storage ? recovery_storage_get(disks->storage) : NULL;
 }
 
+static gboolean write_piece(uint64_t offset, const uint8_t *data, size_t length, gpointer user,
+                            GError **error)
+{
+    const int *fd = user;
+
+    while (length > 0) {
+        ssize_t wrote = pwrite(*fd, data, length, (off_t)offset);
+
+        if (wrote < 0 && errno != EINTR) {
+            error_set_errno(error, errno, "write");
+            return FALSE;
+        }
+        if (wrote <= 0)
+            continue;
+        offset += (uint64_t)wrote;
+        data += wrote;
+        length -= (size_t)wrote;
+    }
+    return TRUE;
+}
+
+/* What a copy above others shows, as one raw file: the storage process reads it. */
+static gboolean flatten(RestoredDisks *disks, const SavedDisk *disk, const char *saved,
+                        const char *path, const GPtrArray *rules, GError **error)
+{
+    VmmStorage *storage = get_storage(disks, rules, error);
+    autofd int fd = storage ? make_file(disks, path, error) : -1;
+    g_autofree char *socket = storage ? vmm_storage_get_socket(storage) : NULL;
+    uint64_t bytes;
+    gboolean done;
+
+    if (fd < 0 ||
+        !vmm_storage_open_image(storage, FLATTEN_NAME, saved, disk->saved_format, FALSE, error))
+        return FALSE;
+    done = export_read(socket, FLATTEN_NAME, NULL, write_piece, &fd, &bytes, error);
+    if (!vmm_storage_close_image(storage, FLATTEN_NAME, done ? error : NULL) || !done)
+        return FALSE;
+    if (ftruncate(fd, (off_t)bytes) == 0)
+        return TRUE;
+    error_set_errno(error, errno, "%s", path);
+    return FALSE;
+}
+
 static gboolean make_overlay(RestoredDisks *disks, const SavedDisk *disk, const char *saved,
                              const char *path, const GPtrArray *rules, GError **error)
 {
@@ -175,7 +220,7 @@ static gboolean make_overlay(RestoredDisks *disks, const SavedDisk *disk, const 
         .format = disk->format,
         .bytes = disk->bytes,
         .backing = saved,
-        .backing_format = disk->format,
+        .backing_format = disk->saved_format,
     };
     int fd = storage ? make_file(disks, path, error) : -1;
 
@@ -209,7 +254,9 @@ static gboolean make_copied(RestoredDisks *disks, const RestoredDisksRequest *re
     if (!saved_disk_check_files(disk, disks->saved_folder, error))
         return FALSE;
     if (strcmp(disk->format, "raw") == 0)
-        made = copy_raw(disks, saved, path, error);
+        made = strcmp(disk->saved_format, "raw") == 0
+                   ? copy_raw(disks, saved, path, error)
+                   : flatten(disks, disk, saved, path, rules, error);
     else if (strcmp(disk->format, "qcow2") == 0)
         made = make_overlay(disks, disk, saved, path, rules, error);
     else {

@@ -6,7 +6,7 @@
  *
  *     qcow2   an overlay above the copy, which takes what the guest writes: made in no time
  *     raw     a copy of the copy: shares its blocks where the file system can (FICLONE), else is written, without
- *             its holes
+ *             its holes; from a copy that is above others (an increment's), all that these show is written into one
  *
  * One by reference is used as it is, once it is proven that nobody has written to it since.  The machine's command line
  * is led to the right files by map rules.

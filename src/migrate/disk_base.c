@@ -31,8 +31,6 @@ const char *disk_base_find_obstacle(Vmm *vmm, const VmmDisk *disk, const SaveBas
 
     if (!base)
         return "the base has no copy of it";
-    if (strcmp(base->format, "qcow2") != 0 || strcmp(top->format, "qcow2") != 0)
-        return "only qcow2 disks can be above a copy";
     if (base->bytes != top->bytes)
         return "its size has changed";
     if (disk->shared)

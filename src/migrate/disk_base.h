@@ -14,6 +14,9 @@
 /* Its entry about this disk, or NULL. */
 const SaveBaseDisk *disk_base_find(const SaveBaseMessage *base, const char *id);
 
+/* What a copy above another one is made as. */
+#define DISK_BASE_FORMAT "qcow2"
+
 /* Why all of the disk is to be copied, for users; NULL: what has changed is enough.  *base* may be NULL. */
 const char *disk_base_find_obstacle(Vmm *vmm, const VmmDisk *disk, const SaveBaseDisk *base);
 

@@ -174,7 +174,7 @@ gboolean save_base_describe(const SavedImage *base, const char *image, SaveBaseM
             return FALSE;
         ret->disks[ret->disk_count++] = (SaveBaseDisk){.id = g_strdup(disk->id),
                                                        .saved = g_strdup(disk->saved),
-                                                       .format = g_strdup(disk->format),
+                                                       .format = g_strdup(disk->saved_format),
                                                        .bytes = disk->bytes,
                                                        .bitmap = g_strdup(disk->bitmap),
                                                        .backing = list_backing(disk)};

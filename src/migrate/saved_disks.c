@@ -119,10 +119,11 @@ static json_t *note_disk(const VmmDisk *disk, json_t *copies, GError **error)
 
     if (!files)
         return NULL;
-    return json_pack("{s:o, s:o, s:b, s:s, s:s?, s:O?, s:s?, s:s, s:I, s:o}", "id",
+    return json_pack("{s:o, s:o, s:b, s:s, s:s?, s:s?, s:O?, s:s?, s:s, s:I, s:o}", "id",
                      make_text(disk->id), "device", make_text(disk->device), "read_only",
-                     disk->read_only, "mode", path ? "copy" : "reference", "saved", name, "backing",
-                     backing, "bitmap", json_text_or(copy, "bitmap", NULL), "format",
+                     disk->read_only, "mode", path ? "copy" : "reference", "saved", name,
+                     "saved_format", json_text_or(copy, "format", NULL), "backing", backing,
+                     "bitmap", json_text_or(copy, "bitmap", NULL), "format",
                      top ? top->format : "raw", "bytes", (json_int_t)(top ? top->bytes : 0),
                      "files", files);
 }
@@ -160,6 +161,18 @@ static gboolean is_missing(json_t *object, const char *key)
     json_t *value = json_object_get(object, key);
 
     return !value || json_is_null(value);
+}
+
+static gboolean read_saved_format(json_t *object, SavedDisk *disk, GError **error)
+{
+    disk->saved_format = disk->format;
+    if (!is_missing(object, "saved_format") &&
+        !json_get_text(object, "saved_format", &disk->saved_format, error))
+        return FALSE;
+    if (strcmp(disk->saved_format, "raw") == 0 || strcmp(disk->saved_format, "qcow2") == 0)
+        return TRUE;
+    error_set(error, VMFERRY_ERROR_INVALID, "the format of a copy is neither raw nor qcow2");
+    return FALSE;
 }
 
 static gboolean read_backing(json_t *object, SavedDisk *disk, GError **error)
@@ -223,7 +236,8 @@ static gboolean read_disk(json_t *object, SavedDisk *disk, GError **error)
     if (!saved || json_is_null(saved))
         return TRUE;
     if (!json_get_text(object, "saved", &disk->saved, error) ||
-        !check_name("saved", disk->saved, error) || !read_backing(object, disk, error) ||
+        !check_name("saved", disk->saved, error) || !read_saved_format(object, disk, error) ||
+        !read_backing(object, disk, error) ||
         (!is_missing(object, "bitmap") && !json_get_text(object, "bitmap", &disk->bitmap, error)))
         return FALSE;
     if (json_array_size(disk->files) > 0)

@@ -8,7 +8,8 @@
  *                 the time of its last change on the note
  *
  *     [{"id", "device", "read_only", "mode": "copy"|"reference", "saved": NAME of the copy, or null,
- *       "backing": [NAMES of what is below the copy], "bitmap": NAME, or null, "format", "bytes",
+ *       "saved_format": of the copy, or null: "format"; "backing": [NAMES of what is below the copy],
+ *       "bitmap": NAME, or null, "format", "bytes",
  *       "files": [{"file", "format", "file_bytes", "mtime_ns"}]}]
  *
  * A copy above that of an earlier image (disk_changes.h) has its files beside that one, by their names.  The bitmap is
@@ -47,10 +48,11 @@ json_t *saved_disks_note(const GPtrArray *disks, json_t *copies, GError **error)
 typedef struct {
     const char *id, *device;
     gboolean read_only;
-    const char *saved;  /* name of the copy, without folders; NULL: by reference */
-    const char *format; /* of the copy, or of the topmost file */
-    uint64_t bytes;     /* size of the disk */
-    json_t *files;      /* array; the topmost one first; borrowed from the note */
+    const char *saved;        /* name of the copy, without folders; NULL: by reference */
+    const char *format;       /* of the topmost file */
+    const char *saved_format; /* of the copy: raw or qcow2 */
+    uint64_t bytes;           /* size of the disk */
+    json_t *files;            /* array; the topmost one first; borrowed from the note */
     json_t *backing;    /* array of names of files below the copy, the next one first; NULL: none */
     const char *bitmap; /* NULL: none */
 } SavedDisk;

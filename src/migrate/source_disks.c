@@ -67,6 +67,7 @@ typedef struct {
     ImageView *view; /* locked, so that the destination can tell the very same file */
     uint64_t lock;
     DiskMake make;
+    const char *format;  /* that it is made as */
     const char *backing; /* below it; NULL: nothing */
     const char *backing_format;
     guint mode;
@@ -153,6 +154,7 @@ static gboolean add_file(SourceDisks *disks, const VmmDisk *disk, guint i, GErro
     if (!image_view_lock(entry.view, entry.lock, NULL))
         entry.lock = 0;
     entry.mode = info.st_mode & 0777;
+    entry.format = file->format;
     entry.backing = below ? below->file : NULL;
     entry.backing_format = below ? below->format : NULL;
     g_array_append_val(disks->files, entry);
@@ -233,6 +235,14 @@ static void choose_base(SourceDisks *disks, SourceDisk *entry)
         entry->base = base;
 }
 
+static void put_above(SourceFile *file, const SaveBaseDisk *base)
+{
+    if (strcmp(file->format, DISK_BASE_FORMAT) != 0)
+        file->format = DISK_BASE_FORMAT;
+    file->backing = base->saved;
+    file->backing_format = base->format;
+}
+
 /* ---- what becomes of a disk ---- */
 
 /* Of its files, those that are made there; in an image all that it has is in one. */
@@ -254,10 +264,8 @@ static gboolean add_disk(SourceDisks *disks, const VmmDisk *disk, GError **error
         find_number(disks, ((VmmDiskFile *)disk->files->pdata[0])->path, &entry.number);
     if (disks->move->base && entry.mode != DISK_MODE_SHARED && !disk->read_only && !disk->flash)
         choose_base(disks, &entry);
-    if (entry.base) {
-        get_file(disks, entry.number)->backing = entry.base->saved;
-        get_file(disks, entry.number)->backing_format = entry.base->format;
-    }
+    if (entry.base)
+        put_above(get_file(disks, entry.number), entry.base);
     g_array_append_val(disks->disks, entry);
     return TRUE;
 }
@@ -332,15 +340,16 @@ static char *encode_question(SourceDisks *disks)
         g_ptr_array_add(names, name_there(disks, i));
         files[i] = (WireDiskFile){
             .path = names->pdata[i],
-            .format = entry->file->format,
+            .format = (char *)entry->format,
             .bytes = entry->file->bytes,
             .file_bytes = entry->file->file_bytes,
-            .allocated_bytes = entry->file->allocated_bytes,
+            /* How much has changed is not known yet. */
+            .allocated_bytes = move->image && entry->backing ? 0 : entry->file->allocated_bytes,
             .mode = entry->mode,
             .lock = entry->lock,
             .backing = (char *)entry->backing,
             .backing_format = (char *)entry->backing_format,
-            .options = entry->file->options,
+            .options = entry->format == entry->file->format ? entry->file->options : NULL,
         };
     }
     return disks_message_encode(&message);
@@ -1391,6 +1400,8 @@ static void describe_base(const SourceDisks *disks, const SourceDisk *disk, json
     if (!disks->move->image)
         return;
     json_object_set_new(object, "backing", disk_base_list_backing(disk->base));
+    if (disk->base)
+        json_object_set_new(object, "format", json_string(DISK_BASE_FORMAT));
     json_object_set_new(object, "bitmap", disk->bitmap ? json_string(disk->bitmap) : NULL);
     json_object_set_new(object, "whole", disk->whole ? json_string(disk->whole) : NULL);
 }

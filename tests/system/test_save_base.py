@@ -70,9 +70,10 @@ def test_three(scene, any_qemu, tmp_path):
 
 
 def test_agent_killed_in_the_pause(scene, tmp_path):
-    """Nothing of it stays in QEMU, and the next increment has only what has changed, and all of that."""
-    image = LocalImage("disk.qcow2", "qcow2").make(scene.a)
-    guest = run_with(scene, drive(image.on(scene.a), "qcow2"))
+    """Nothing of it stays in QEMU, and the next increment has only what has changed, and all of that.  (A raw disk
+    is raw again when it is restored.)"""
+    image = LocalImage("disk.raw").make(scene.a)
+    guest = run_with(scene, drive(image.on(scene.a)))
     folder = tmp_path / "saved"
     folder.mkdir()
     save(scene, guest, folder / "0.image")

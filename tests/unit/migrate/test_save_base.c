@@ -251,6 +251,7 @@ static void test_bad_notes(void **state)
     check_bad_disk("\"saved\":\"a\",\"backing\":[1]", "\"backing\" is not a valid name");
     check_bad_disk("\"saved\":\"a\",\"backing\":\"b\"", "backing");
     check_bad_disk("\"saved\":\"a\",\"bitmap\":7", "bitmap");
+    check_bad_disk("\"saved\":\"a\",\"saved_format\":\"vmdk\"", "neither raw nor qcow2");
     check_bad_disk(many->str, "backing");
 }
 
