@@ -285,7 +285,7 @@ gboolean launch_stop(AgentContext *context, const char *name, GError **error)
     if (guest && postcopy_has(context, guest))
         return stop_split(context, guest, error);
     if (guest && restore_has(guest))
-        return restore_stop(guest, error);
+        return restore_stop(context, guest, error);
     if (!guest || !registry_claim(guest, GUEST_OURS, "stop", error))
         return FALSE;
     activity = activity_new(&stop_kind, name, NULL);

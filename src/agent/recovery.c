@@ -241,15 +241,18 @@ static RecoveryVerdict step(Recovery *recovery, GError **error)
     return settle_here(recovery, known ? &state : NULL, "found again");
 }
 
+/* With the registry's lock held.  The end of its process calls once. */
 static gboolean is_called(gpointer user)
 {
-    const Recovery *recovery = user;
+    Recovery *recovery = user;
+    gboolean has_ended = recovery->guest->process_gone && !recovery->seen_gone;
 
-    return agent_context_is_stopping(recovery->context) ||
+    recovery->seen_gone = recovery->guest->process_gone;
+    return has_ended || agent_context_is_stopping(recovery->context) ||
            guest_get_decision(recovery->guest) != recovery->seen_decision;
 }
 
-/* Waits for the next attempt, an operator's decision or the agent's end. */
+/* Waits for the next attempt, an operator's decision, or the end of the guest or the agent. */
 static void pause_between(Recovery *recovery)
 {
     guint ms = FIRST_PAUSE_MS << MIN(recovery->attempts, 7);

@@ -22,6 +22,7 @@ typedef struct {
     Guest *guest;
     guint attempts;
     Decision seen_decision; /* when the present step began */
+    gboolean seen_gone;     /* a step began because its process was seen to end */
     gboolean told;          /* an event has said that it is in doubt */
     uint64_t term;          /* with which it is kept; 0: the one it has */
     gboolean cleaned;       /* of what a dead agent left in it */

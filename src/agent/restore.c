@@ -23,6 +23,8 @@
 #define RESUME_ATTEMPTS 20
 #define RESUME_PAUSE_NS 100000000ULL
 #define KILL_TIMEOUT_MS 10000
+#define STOP_GENTLY_MS 3000
+#define STOP_TIMEOUT_MS 10000
 
 typedef struct {
     AgentContext *context;
@@ -489,12 +491,34 @@ gboolean restore_has(Guest *guest)
     return record->role == GUEST_RESTORING;
 }
 
-/* Whoever brings its memory sees its end. */
-gboolean restore_stop(Guest *guest, GError **error)
+static gboolean is_removed(gpointer user)
+{
+    return ((const Guest *)user)->removed;
+}
+
+/* A VMM one of whose threads waits for a page that cannot be read ends by SIGKILL only. */
+static gboolean end_process(const GuestRecord *record, GError **error)
+{
+    return process_kill(record->pid, record->start_time, SIGTERM, error) &&
+           (process_wait_gone(record->pid, record->start_time, STOP_GENTLY_MS) ||
+            process_kill(record->pid, record->start_time, SIGKILL, error));
+}
+
+/* Whoever brings its memory sees its end, and removes it. */
+gboolean restore_stop(AgentContext *context, Guest *guest, GError **error)
 {
     g_autoptr(GuestRecord) record = registry_get_record(guest);
+    gint64 until;
 
-    return process_kill(record->pid, record->start_time, SIGTERM, error);
+    if (!end_process(record, error))
+        return FALSE;
+    until = g_get_monotonic_time() + STOP_TIMEOUT_MS * G_TIME_SPAN_MILLISECOND;
+    if (!registry_await(context->registry, until, is_removed, guest)) {
+        error_set(error, VMFERRY_ERROR_TIMEOUT, "guest %s does not end", guest->name);
+        return FALSE;
+    }
+    event_log_add(context->events, guest->name, "stopped", NULL, "stopped by request");
+    return TRUE;
 }
 
 /* ---- after a restart ---- */
@@ -526,7 +550,6 @@ static gboolean run_again(Recovery *recovery, GError **error)
     if (!vmm_get_run_state(vmm, &state, error) || !recovery_end_pause(recovery, vmm, &state, error))
         return FALSE;
     registry_set_run_state(recovery->guest, state);
-    watch_guest(recovery->context, recovery->guest);
     return TRUE;
 }
 
@@ -539,6 +562,7 @@ RecoveryVerdict recovery_keep_restored(Recovery *recovery, GError **error)
     if (!record->image)
         return recovery_release(recovery, "not-restored",
                                 "was not restored: the agent had ended meanwhile", error);
+    watch_guest(recovery->context, recovery->guest);
     image = image_restore_open(record->image, error);
     if (!image || !image_restore_reopen(image, record->pid, record->deltas, &whole, error) ||
         !run_again(recovery, error) || (!whole && !feed_again(recovery, image, error)))

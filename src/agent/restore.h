@@ -29,6 +29,6 @@ typedef struct {
 /* Returns once the guest runs, or is paused as it was; a new reference. */
 Guest *restore_start(AgentContext *context, const RestoreRequest *request, GError **error);
 
-/* TRUE where the guest still lacks memory; then restore_stop() ends it. */
+/* TRUE where the guest still lacks memory; then restore_stop() ends it, and returns when it is gone. */
 gboolean restore_has(Guest *guest);
-gboolean restore_stop(Guest *guest, GError **error);
+gboolean restore_stop(AgentContext *context, Guest *guest, GError **error);

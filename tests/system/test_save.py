@@ -256,16 +256,40 @@ def test_full_disk(small_disk, scene):
     scene.check(guest)
 
 
+def spoil(file, first, last):
+    """Damages what is between these shares of the file."""
+    with file.open("r+b") as image:
+        size = file.stat().st_size
+        image.seek(int(size * first))
+        content = image.read(int(size * (last - first)))
+        image.seek(int(size * first))
+        image.write(bytes(byte ^ 1 if at % 512 == 0 else byte for at, byte in enumerate(content)))
+
+
+def test_stopped_while_it_waits(scene, tmp_path):
+    """A guest that needs a page that cannot be read takes no signal but SIGKILL; it is gone when `stop` returns, and
+    its name is free."""
+    guest = run_small(scene)
+    file, spoilt = tmp_path / "web1.image", tmp_path / "spoilt.image"
+    save(scene, guest, file, "--stop")
+    spoilt.write_bytes(file.read_bytes())
+    spoil(spoilt, 0.3, 0.6)
+    assert scene.a.vmferry("restore", spoilt, timeout=60).exit_code in (0, 3)  # it waits now, or soon
+    wait_until(lambda: "spoilt.image" in (scene.a.status(guest)["problem"] or ""), "the guest waits", 20)
+    assert scene.a.vmferry("stop", guest.name, timeout=20).exit_code == 0
+    assert not qemu_pids(scene.a.host, guest) and guest.name not in scene.a.guest_names()
+    restore(scene, scene.a, file, "--full")
+    watch_anew(scene, guest, scene.a)
+    scene.check(guest)
+
+
 def test_damaged_image(scene, tmp_path):
     """A page that is damaged is never given to the guest."""
     guest = run_small(scene)
     file = tmp_path / "web1.image"
     save(scene, guest, file, "--stop")
-    whole = bytearray(file.read_bytes())
-    spoilt = bytearray(whole)
-    for at in range(len(whole) // 3, len(whole) // 3 + 4096 * 64, 512):
-        spoilt[at] ^= 1
-    file.write_bytes(spoilt)
+    whole = file.read_bytes()
+    spoil(file, 1 / 3, 1 / 3 + 4096 * 64 / len(whole))
     result = scene.a.vmferry("restore", file, "--full", "--json", timeout=60)
     assert result.exit_code in (1, 3), result.stdout
     if result.exit_code == 3:
