@@ -291,6 +291,7 @@ static gboolean read_save(ApiCall *call, MigrateOptions *ret, SaveRequest *reque
     request->options = ret;
     request->replace = json_flag_or(body, "replace", FALSE);
     request->ends = json_flag_or(body, "stop", FALSE);
+    request->pipes = call->access == API_ACCESS_LOCAL;
     ret->compress = PACKING_ZSTD;
     if (!json_get_text(body, "file", &request->target, error) ||
         !read_word(body, "base", NULL, &request->base, error) ||

@@ -15,10 +15,10 @@ static gboolean on_begin(const char *guest, const char *path, gpointer user, GEr
     return FALSE;
 }
 
-gboolean images_receive(AgentContext *context, Session *session, GError **error)
+static gboolean receive(AgentContext *context, Session *session, gboolean own, GError **error)
 {
     MigrateDestinationHost disks;
-    ImageHostOptions options = {.disks = &disks, .begin = on_begin, .user = context};
+    ImageHostOptions options = {.disks = &disks, .begin = on_begin, .user = context, .pipes = own};
     Incoming incoming;
     gboolean done;
 
@@ -27,4 +27,14 @@ gboolean images_receive(AgentContext *context, Session *session, GError **error)
     done = image_host_receive(session, &options, error);
     incoming_end(&incoming);
     return done;
+}
+
+gboolean images_receive(AgentContext *context, Session *session, GError **error)
+{
+    return receive(context, session, FALSE, error);
+}
+
+gboolean images_receive_own(AgentContext *context, Session *session, GError **error)
+{
+    return receive(context, session, TRUE, error);
 }

@@ -11,3 +11,6 @@
 
 /* Serves one save to its end. */
 gboolean images_receive(AgentContext *context, Session *session, GError **error);
+
+/* The same for a guest of this agent itself: the file may be a FIFO. */
+gboolean images_receive_own(AgentContext *context, Session *session, GError **error);

@@ -262,7 +262,7 @@ static gboolean serve_purpose(Peer *peer, const HelloMessage *hello, GError **er
     if (g_strcmp0(purpose, "protect") == 0)
         return serve_session(peer, hello, standby_receive, error);
     if (g_strcmp0(purpose, "save") == 0)
-        return serve_session(peer, hello, images_receive, error);
+        return serve_session(peer, hello, peer->place ? images_receive : images_receive_own, error);
     if (g_strcmp0(purpose, "join") == 0)
         return serve_join(peer, hello, error);
     if (g_strcmp0(purpose, "resume") == 0)

@@ -1,6 +1,7 @@
 #include "agent/save.h"
 
 #include <string.h>
+#include <sys/stat.h>
 
 #include "agent/directory.h"
 #include "agent/moved_images.h"
@@ -270,6 +271,17 @@ static gboolean split_target(const char *target, char **ret_host, char **ret_pat
     return TRUE;
 }
 
+/* Who reads from a FIFO decides when the agent goes on. */
+static gboolean check_pipe(const SaveActivity *save, const SaveRequest *request, GError **error)
+{
+    struct stat info;
+
+    if (save->host || request->pipes || lstat(save->path, &info) < 0 || !S_ISFIFO(info.st_mode))
+        return TRUE;
+    error_set(error, VMFERRY_ERROR_EXISTS, "%s exists, and is not a file", save->path);
+    return FALSE;
+}
+
 static SaveActivity *save_new(AgentContext *context, Guest *guest, const SaveRequest *request)
 {
     SaveActivity *save = g_new0(SaveActivity, 1);
@@ -341,7 +353,8 @@ Activity *save_start(AgentContext *context, const char *name, const SaveRequest 
     save = save_new(context, guest, request);
     activity = save->activity;
     if (!split_target(request->target, &save->host, &save->path, error) ||
-        !get_channel(save, error) || !registry_claim(guest, GUEST_OURS, "save", error))
+        !check_pipe(save, request, error) || !get_channel(save, error) ||
+        !registry_claim(guest, GUEST_OURS, "save", error))
         return NULL;
     return start_claimed(save, error);
 }

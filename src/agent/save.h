@@ -17,6 +17,7 @@ typedef struct {
     const char *base; /* of an image beside it; NULL: a full one */
     gboolean replace; /* a file that is there */
     gboolean ends;    /* the guest */
+    gboolean pipes;   /* a path of this host may be a FIFO's */
 } SaveRequest;
 
 /* Claims the guest and starts the save.  The caller owns a reference. */

@@ -1,7 +1,6 @@
 #include "migrate/image_host.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <string.h>
 #include <sys/stat.h>
 
@@ -12,6 +11,7 @@
 #include "image/image_increment.h"
 #include "image/image_writer.h"
 #include "migrate/destination_move.h"
+#include "migrate/image_pipe.h"
 #include "migrate/save_base.h"
 #include "wire/messages.h"
 #include "wire/page_frame.h"
@@ -20,6 +20,9 @@
 #define GUEST_TIMEOUT_MS 600000
 #define RECEIVE_AHEAD_FRAMES 64
 #define HEAR_SLICE_MS 500
+/* Less than the source waits for ACCEPTED. */
+#define READER_TIMEOUT_MS 30000
+#define READER_SLICE_MS 100
 /* What the guest wrote last is what it uses first: pages of the newest of so many epochs, so many of them. */
 #define RECENT_EPOCHS 16u
 #define RECENT_PAGES 65536u
@@ -66,7 +69,7 @@ static gboolean check_path(const Saving *saving, GError **error)
 {
     struct stat info;
 
-    if (lstat(saving->save.path, &info) < 0 || S_ISFIFO(info.st_mode))
+    if (lstat(saving->save.path, &info) < 0 || (S_ISFIFO(info.st_mode) && saving->options->pipes))
         return TRUE;
     if (!S_ISREG(info.st_mode)) {
         error_set(error, VMFERRY_ERROR_EXISTS, "%s exists, and is not a file", saving->save.path);
@@ -111,18 +114,32 @@ static gboolean receive_guest(Saving *saving, GError **error)
                                   error);
 }
 
+/* An ImagePipeWait.  Up to ACCEPTED the source says nothing but that it gives up. */
+static gboolean wait_for_reader(gpointer user, GError **error)
+{
+    Session *session = ((Saving *)user)->move.session;
+    g_autoptr(GError) quiet = NULL;
+    Frame frame;
+
+    if (session_receive(session, TRAFFIC_CONTROL, READER_SLICE_MS, &frame, &quiet)) {
+        session_error_from_frame(session, &frame, error);
+        return FALSE;
+    }
+    if (error_is(quiet, VMFERRY_ERROR_TIMEOUT))
+        return TRUE;
+    g_propagate_error(error, g_steal_pointer(&quiet));
+    return FALSE;
+}
+
 static ImageWriter *open_writer(Saving *saving, const ImageHead *head, GError **error)
 {
     struct stat info;
 
-    if (lstat(saving->save.path, &info) < 0 || !S_ISFIFO(info.st_mode))
+    if (!saving->options->pipes || lstat(saving->save.path, &info) < 0 || !S_ISFIFO(info.st_mode))
         return image_writer_create(saving->save.path, head, error);
-    saving->pipe = open(saving->save.path, O_WRONLY | O_CLOEXEC | O_NOFOLLOW);
-    if (saving->pipe < 0) {
-        error_set_errno(error, errno, "%s", saving->save.path);
-        return NULL;
-    }
-    return image_writer_on_fd(saving->pipe, head, error);
+    saving->pipe =
+        image_pipe_open(saving->save.path, READER_TIMEOUT_MS, wait_for_reader, saving, error);
+    return saving->pipe < 0 ? NULL : image_writer_on_fd(saving->pipe, head, error);
 }
 
 /* Of each region; free with g_free(). */

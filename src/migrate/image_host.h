@@ -21,7 +21,7 @@
  * unpacked, and compared with what that has (image_increment.h). The pages of the last epochs, those that were written
  * last, become the order in which a restore places pages first.
  *
- * Where the path is a FIFO, the image goes into it.
+ * Where the path is a FIFO, and the source may name one, the image goes into it.
  */
 #pragma once
 
@@ -32,6 +32,7 @@ typedef struct {
     /* Once it is known whose it is, before anything is made; FALSE refuses. */
     gboolean (*begin)(const char *guest, const char *path, gpointer user, GError **error);
     gpointer user;
+    gboolean pipes; /* the path may be a FIFO's */
 } ImageHostOptions;
 
 /* Blocks to the end.  On failure nothing is left of the image nor of its disks, and the peer was told. */

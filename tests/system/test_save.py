@@ -283,6 +283,22 @@ def test_stopped_while_it_waits(scene, tmp_path):
     scene.check(guest)
 
 
+def test_pipes(scene, tmp_path):
+    """A FIFO that nobody reads holds nothing up, and none is for who is not on this host."""
+    guest = run_small(scene)
+    pipe, there = tmp_path / "pipe", scene.b.host.path("pipe")
+    for path in (pipe, there):
+        os.mkfifo(path)
+    check_failed(scene.a.vmferry("save", guest.name, f"{scene.b.address}:{there}"), "not a file")
+    assert scene.a.vmferry("save", guest.name, pipe, "--detach").exit_code == 0
+    wait_until(lambda: scene.a.status(guest)["state"] == "saving", "the save", 10)
+    cancelled = scene.a.vmferry("cancel", guest.name, "--json", timeout=20)
+    assert cancelled.exit_code == 0 and cancelled.json["kind"] == "save"
+    scene.check(guest)
+    scene.restart(scene.a)
+    scene.check(guest)
+
+
 def test_damaged_image(scene, tmp_path):
     """A page that is damaged is never given to the guest."""
     guest = run_small(scene)
