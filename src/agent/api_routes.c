@@ -597,6 +597,16 @@ static json_t *post_failover(ApiCall *call, GError **error)
     return json_pack("{s:s, s:s}", "guest", call->guest, "status", "failed-over");
 }
 
+/* The report, and what it is of. */
+static json_t *make_cancelled(Activity *activity)
+{
+    json_t *report = activity_get_report(activity);
+
+    if (report)
+        json_object_set_new(report, "kind", json_string(activity_get_kind(activity)->kind));
+    return report;
+}
+
 static json_t *post_cancel(ApiCall *call, GError **error)
 {
     g_autoptr(Guest) guest = registry_find(call->context->registry, call->guest, error);
@@ -615,7 +625,7 @@ static json_t *post_cancel(ApiCall *call, GError **error)
                   call->guest, activity_get_kind(activity)->kind, call->guest);
         return NULL;
     }
-    return activity_get_report(activity);
+    return make_cancelled(activity);
 }
 
 static json_t *post_resolve(ApiCall *call, GError **error)

@@ -49,7 +49,7 @@ static gpointer signal_thread(gpointer data)
     fprintf(stderr, "\nCancelling; again to leave without waiting.\n");
     g_thread_unref(g_thread_new("cancel", cancel_thread, data));
     if (sigwait(&set, &number) == 0) {
-        fprintf(stderr, "\nLeft; see `vmferry list` for how the move ends.\n");
+        fprintf(stderr, "\nLeft; see `vmferry list` for how it ends.\n");
         _exit(EXIT_ATTENTION);
     }
     return NULL;

@@ -29,7 +29,7 @@ static const Verb verbs[] = {
     {"unprotect", "End that", verb_unprotect},
     {"failover", "Have the standby go on with a guest", verb_failover},
     {"bandwidth", "Change the rate limit of a move", verb_bandwidth},
-    {"cancel", "Stop a move", verb_cancel},
+    {"cancel", "Stop a move or a save", verb_cancel},
     {"resolve", "Decide where a guest in doubt goes on", verb_resolve},
     {"engine", "Watch all hosts and move guests (the daemon)", verb_engine},
     {"cluster", "Show what the engine knows, plans and does", verb_cluster},

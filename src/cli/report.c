@@ -38,6 +38,35 @@ CliExit report_get_cancel_exit(json_t *report)
     return code == EXIT_DONE ? EXIT_ATTENTION : code;
 }
 
+static const char *get_noun(json_t *report)
+{
+    const char *kind = json_text_or(report, "kind", "migrate");
+
+    if (strcmp(kind, "migrate") == 0)
+        return "move";
+    return strcmp(kind, "protect") == 0 ? "protection" : kind;
+}
+
+static char *describe_too_late(json_t *report, const char *guest, const char *noun)
+{
+    if (strcmp(noun, "move") == 0)
+        return g_strdup_printf("Too late: %s has moved to %s.", guest,
+                               json_text_or(report, "destination", "?"));
+    return g_strdup_printf("Too late: the %s of %s is complete.", noun, guest);
+}
+
+char *report_describe_cancel(json_t *report, const char *guest)
+{
+    const char *noun = get_noun(report);
+
+    if (report_get_cancel_exit(report) == EXIT_DONE)
+        return g_strdup_printf("The %s of %s is cancelled; it runs on here.", noun, guest);
+    if (has_status(report, "completed") || has_status(report, "protected"))
+        return describe_too_late(report, guest, noun);
+    return g_strdup_printf("The %s of %s ended by itself: %s", noun, guest,
+                           json_text_or(report, "error", "?"));
+}
+
 json_t *report_make(const char *guest, const char *destination, const char *reason,
                     const char *error)
 {

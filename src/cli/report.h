@@ -14,6 +14,9 @@ CliExit report_get_exit(json_t *report);
 /* The exit code of `vmferry cancel`: done where nothing has moved. */
 CliExit report_get_cancel_exit(json_t *report);
 
+/* What came of a `vmferry cancel`, by its report and that one's "kind".  Free with g_free(). */
+char *report_describe_cancel(json_t *report, const char *guest);
+
 /* A report for a move that has no other: it never began, or its agent went
  * away.  Free with json_decref(). */
 json_t *report_make(const char *guest, const char *destination, const char *reason,

@@ -1,23 +1,13 @@
 #include <stdio.h>
-#include <string.h>
 
 #include "cli/cli.h"
 #include "client/client.h"
 #include "cli/report.h"
 
 static const char description[] =
-    "Stops a move and waits until it has stopped.  The guest runs on here.  A move that is\n"
-    "past its point of no return is completed instead; then the exit code is 3.";
-
-static void tell(const char *name, json_t *report, int code)
-{
-    if (code == EXIT_DONE)
-        printf("The move of %s is cancelled; it runs on here.\n", name);
-    else if (strcmp(json_text_or(report, "status", ""), "completed") == 0)
-        printf("Too late: %s has moved to %s.\n", name, json_text_or(report, "destination", "?"));
-    else
-        printf("The move of %s ended by itself: %s\n", name, json_text_or(report, "error", "?"));
-}
+    "Stops a move or a save, or what begins to protect a guest, and waits until it has stopped.\n"
+    "The guest runs on here.  What is past its point of no return is completed instead; then the\n"
+    "exit code is 3.";
 
 int verb_cancel(int argc, char **argv)
 {
@@ -29,8 +19,7 @@ int verb_cancel(int argc, char **argv)
                     .remote = TRUE};
     g_autoptr(GError) error = NULL;
     g_autoptr(json_t) report = NULL;
-    g_autofree char *path = NULL;
-    int code;
+    g_autofree char *path = NULL, *text = NULL;
 
     if (!cli_parse(&spec, &argc, &argv) || !cli_check_arguments(argc, 1, 1, "one NAME"))
         return EXIT_USAGE;
@@ -40,10 +29,10 @@ int verb_cancel(int argc, char **argv)
     report = cli_call(&common, "POST", path, NULL, &error);
     if (!report)
         return cli_fail(&common, error);
-    code = report_get_cancel_exit(report);
+    text = report_describe_cancel(report, argv[1]);
     if (common.json)
         cli_print_json(report);
     else
-        tell(argv[1], report, code);
-    return code;
+        printf("%s\n", text);
+    return report_get_cancel_exit(report);
 }

@@ -83,6 +83,32 @@ static void test_exit_codes(void **state)
     assert_exits("{}", EXIT_FAILED, EXIT_FAILED);
 }
 
+static void test_what_was_cancelled(void **state)
+{
+    static const struct {
+        const char *report, *text;
+    } cases[] = {
+        {"{\"status\":\"cancelled\"}", "The move of web1 is cancelled; it runs on here."},
+        {"{\"kind\":\"migrate\",\"status\":\"completed\",\"destination\":\"hostb\"}",
+         "Too late: web1 has moved to hostb."},
+        {"{\"kind\":\"save\",\"status\":\"cancelled\"}",
+         "The save of web1 is cancelled; it runs on here."},
+        {"{\"kind\":\"save\",\"status\":\"completed\",\"destination\":\"/srv/web1.image\"}",
+         "Too late: the save of web1 is complete."},
+        {"{\"kind\":\"save\",\"status\":\"failed\",\"error\":\"no space\"}",
+         "The save of web1 ended by itself: no space"},
+        {"{\"kind\":\"protect\",\"status\":\"cancelled\"}",
+         "The protection of web1 is cancelled; it runs on here."},
+    };
+
+    for (guint i = 0; i < G_N_ELEMENTS(cases); i++) {
+        g_autoptr(json_t) report = json_loads(cases[i].report, 0, NULL);
+        g_autofree char *text = report_describe_cancel(report, "web1");
+
+        assert_string_equal(text, cases[i].text);
+    }
+}
+
 /* A move that never began has all the keys of the contract, too. */
 static void test_made_report(void **state)
 {
@@ -259,6 +285,7 @@ int main(void)
         cmocka_unit_test(test_ages),
         cmocka_unit_test(test_bar),
         cmocka_unit_test(test_exit_codes),
+        cmocka_unit_test(test_what_was_cancelled),
         cmocka_unit_test(test_made_report),
         cmocka_unit_test(test_recording),
         cmocka_unit_test(test_progress),
