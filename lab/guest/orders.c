@@ -277,6 +277,33 @@ static long count_cpus(void)
     return (long)last + 1;
 }
 
+/* 0: there is none. */
+static unsigned long long read_rtc(void)
+{
+    FILE *file = fopen("/sys/class/rtc/rtc0/since_epoch", "r");
+    unsigned long long seconds = 0;
+
+    if (file && fscanf(file, "%llu", &seconds) != 1)
+        seconds = 0;
+    if (file)
+        fclose(file);
+    return seconds;
+}
+
+static unsigned long long read_clock_ns(clockid_t clock)
+{
+    struct timespec now;
+
+    clock_gettime(clock, &now);
+    return now.tv_sec * 1000000000ull + now.tv_nsec;
+}
+
+static void answer_clocks(Connection *connection)
+{
+    answer(connection, "mono_ns=%llu real_ns=%llu rtc_s=%llu", read_clock_ns(CLOCK_MONOTONIC),
+           read_clock_ns(CLOCK_REALTIME), read_rtc());
+}
+
 static void answer_machine(Connection *connection)
 {
     char blocks[128], nets[64];
@@ -366,6 +393,8 @@ static void execute(Connection *connection, char *line)
         start_block_order(connection, line + 13, false);
     else if (!strcmp(line, "machine"))
         answer_machine(connection);
+    else if (!strcmp(line, "clocks"))
+        answer_clocks(connection);
     else if (!strcmp(line, "poweroff"))
         reboot(RB_POWER_OFF);
     else

@@ -120,6 +120,13 @@ class Control:
         return {"cpus": int(fields["cpus"]), "mem_kb": int(fields["mem_kb"]),
                 "blocks": set(fields["blocks"].split(",")), "nets": set(fields["nets"].split(","))}
 
+    def clocks(self) -> dict[str, int]:
+        """The guest's clocks: mono_ns, real_ns, and rtc_s (0: it has none)."""
+        return {key: int(value) for key, value in _fields(self.ask("clocks")).items()}
+
+    def mac(self, card: str) -> str:
+        return self.read(f"/sys/class/net/{card}/address", 0, 17).decode()
+
     def power_off(self) -> None:
         """The guest powers off; no answer comes, so none is waited for."""
         self._socket.sendall(b"poweroff\n")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from . import images
 from .control import Control
+from .guest_agent import agent_options
 from .heartbeat import Heartbeat
 from .process import GuestHarmed, LabError, Orphan, wait_until
 from .qemu import Qemu, system_qemu
@@ -26,7 +27,7 @@ class Guest:
                  memory_mb: int = 256, vcpus: int = 1, qemu: Qemu | None = None,
                  accel: str = "tcg", disk_mb: int = 0, vga: bool | None = None,
                  rng: bool = True, tpm: str | None = None, shared_memory: bool = False,
-                 redis: bool = False,
+                 redis: bool = False, guest_agent: bool = False, follow_card: bool = False,
                  arena_mb: int = 64, content: str = "random", pattern: str = "idle", order: str = "random",
                  pages_per_second: int = 0, span_mb: int = 0, check: int = 1024,
                  disk_rate: int = 0, disk_buffered: bool = False, readers: int = 0, kernel_words: str = "", extra: list[str] | None = None):
@@ -46,6 +47,8 @@ class Guest:
         self.vga = machine != "microvm" if vga is None else vga
         self.shared_memory = shared_memory
         self.redis = redis
+        self.guest_agent = guest_agent
+        self.follow_card = follow_card
         self.extra = extra or []
         if disk_mb:
             self.disk = images.disk_image(lab.shared / f"{name}.disk", disk_mb)
@@ -64,7 +67,7 @@ class Guest:
     @property
     def command(self) -> list[str]:
         """A plain QEMU command line, as a user would type it, without QMP."""
-        image = images.guest_image(self.redis)
+        image = images.guest_image(self.redis, self.guest_agent)
         return [
             *self.qemu.command,
             "-name", self.name,
@@ -79,8 +82,8 @@ class Guest:
             "-chardev", f"file,id=console,path={self.console},append=on",
             "-serial", "chardev:console",
             "-netdev", f"tap,id=net0,ifname={self.tap},script=no,downscript=no",
-            "-device", f"{self._virtio('net')},netdev=net0,mac={self.mac}",
-            *self._disk(), *self._small_devices(), *self.extra,
+            *self._card(),
+            *self._disk(), *self._small_devices(), *self._agent_port(), *self.extra,
         ]
 
     def command_with_qmp(self, path: Path) -> list[str]:
@@ -88,6 +91,12 @@ class Guest:
 
     def _virtio(self, kind: str) -> str:
         return f"virtio-{kind}-{'device' if self.machine == 'microvm' else 'pci'}"
+
+    def _card(self) -> list[str]:
+        """Of a q35 in a port that it can be unplugged from."""
+        port = self.machine == "q35" and self.follow_card
+        return [*(["-device", "pcie-root-port,id=port0,chassis=1"] if port else []),
+                "-device", f"{self._virtio('net')},netdev=net0,mac={self.mac}{',bus=port0' if port else ''}"]
 
     def _memory(self) -> list[str]:
         if not self.shared_memory:
@@ -111,9 +120,13 @@ class Guest:
                         "-device", f"{self.tpm_model},tpmdev=tpm0"]
         return devices
 
+    def _agent_port(self) -> list[str]:
+        return agent_options(self.lab.host_a.path(f"{self.name}.qga")) if self.guest_agent else []
+
     def _kernel_command_line(self) -> str:
         words = ["console=ttyS0", "loglevel=4", "panic=-1", f"lab.ip={self.ip}", self.workload,
-                 "lab.redis=1" if self.redis else "", self.kernel_words]
+                 "lab.redis=1" if self.redis else "", "lab.agent=1" if self.guest_agent else "",
+                 "lab.follow-card=1" if self.follow_card else "", self.kernel_words]
         if self.machine == "microvm" and self.accel == "tcg":
             words.append(f"tsc_early_khz={images.host_tsc_khz()} tsc=reliable")
         return " ".join(word for word in words if word)

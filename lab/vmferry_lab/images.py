@@ -11,6 +11,7 @@ from pathlib import Path
 
 from . import debian
 from .cache import REPOSITORY, cache_lock, make_once
+from .guest_agent import install_agent
 from .redis import install_redis
 
 GUEST_SOURCES = REPOSITORY / "lab" / "guest"
@@ -18,7 +19,7 @@ WORKLOAD_SOURCES = ("workload.c", "arena.c", "block.c", "console.c", "content.c"
                     "files.c", "orders.c", "reader.c", "settings.c", "timings.c", "touch.c",
                     "writers.c")
 GUEST_MODULES = ("virtio_pci", "virtio_mmio", "virtio_net", "virtio_blk", "virtio_rng",
-                 "virtio_balloon", "virtio_scsi", "sd_mod", "sr_mod")
+                 "virtio_balloon", "virtio_scsi", "virtio_console", "sd_mod", "sr_mod")
 IDE_MODULES = ("ata_piix",)  # loaded with the kernel word lab.ide=1
 
 
@@ -150,12 +151,12 @@ def _install(source: Path, target: Path) -> None:
 
 
 def _recipe() -> str:
-    own = [Path(__file__).with_name(name) for name in ("images.py", "redis.py")]
+    own = [Path(__file__).with_name(name) for name in ("images.py", "guest_agent.py", "packages.py", "redis.py")]
     return digest_of([*sorted(GUEST_SOURCES.iterdir()), *own])
 
 
-def guest_image(redis: bool = False) -> Image:
-    """The lab's guest, or the one with Redis; downloaded and built on first use."""
+def guest_image(redis: bool = False, agent: bool = False) -> Image:
+    """The lab's guest, perhaps with Redis or a guest agent; downloaded and built on first use."""
     with cache_lock():
         kernel = fetch_kernel()
 
@@ -165,10 +166,13 @@ def guest_image(redis: bool = False) -> Image:
             fill_guest_tree(tree, kernel)
             if redis:
                 install_redis(tree)
+            if agent:
+                install_agent(tree)
             pack_initramfs(tree, folder / "initramfs.cpio")
             shutil.rmtree(tree)
 
-        folder = make_once(f"guest{'-redis' if redis else ''}-{_recipe()}", make)
+        extras = ("-redis" if redis else "") + ("-agent" if agent else "")
+        folder = make_once(f"guest{extras}-{_recipe()}", make)
         return Image(kernel.vmlinuz, folder / "initramfs.cpio")
 
 

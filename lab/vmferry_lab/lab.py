@@ -112,6 +112,8 @@ class Lab:
         tpm             "tpm-tis" or "tpm-crb", with a swtpm on each host
         shared_memory   guest RAM as a shared memfd
         redis           with a Redis server: see Guest.redis_load()
+        guest_agent     with Debian's qemu-guest-agent, and a port for it
+        follow_card     what takes a network card's place gets its address
         arena_mb        memory the workload owns, writes and checks
         content         what all of that holds at first: "random", "text", "zero"
         pattern, order, pages_per_second, span_mb     what it writes: see Control.write()

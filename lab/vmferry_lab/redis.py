@@ -11,71 +11,20 @@ from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import debian
-from .cache import cache_lock, make_once
 from .netns import Namespace
+from .packages import fetch_program, install_program
 from .process import LabError
 
 PACKAGE = "redis-tools"  # the server is in there too
 SERVER = "usr/bin/redis-check-rdb"  # a program of several names, redis-server one of them
-LIBRARIES = "lib/x86_64-linux-gnu"
-LOADER = "lib64/ld-linux-x86-64.so.2"
 PORT = 6379
 
 
 # ---- in the image ----
 
-def library_packages(package: str, suite: str) -> list[str]:
-    """The libraries a package depends on, directly or not.  Lock held, lists fetched."""
-    found, waiting = set(), [package]
-    while waiting:
-        needed = [name for name in debian.depends(waiting.pop(), suite)
-                  if name.startswith("lib") and name not in found]
-        found.update(needed)
-        waiting += needed
-    return sorted(found)
-
-
-def fetch_redis() -> Path:
-    """A folder with Redis and all its libraries, unpacked.  Lock held."""
-    suite = debian.release_name()
-
-    def make(folder: Path) -> None:
-        debian.update()
-        debian.unpack([PACKAGE, *library_packages(PACKAGE, suite)], suite, folder)
-
-    return make_once(f"redis-{suite}", make)
-
-
-def needed_libraries(program: Path, folder: Path) -> dict[str, Path]:
-    """The shared libraries of *program* by name, found in *folder*, and those of these."""
-    files = {path.name: path for path in sorted(folder.rglob("*.so*"))}
-    found: dict[str, Path] = {}
-    waiting = [program]
-    while waiting:
-        dynamic = subprocess.run(["readelf", "-d", waiting.pop()], capture_output=True, text=True,
-                                 check=True).stdout
-        for name in re.findall(r"\(NEEDED\).*\[(.*)\]", dynamic):
-            if name in found:
-                continue
-            if name not in files:
-                raise LabError(f"Redis for the guest: no package brings {name}")
-            found[name] = files[name]
-            waiting.append(files[name])
-    return found
-
-
 def install_redis(tree: Path) -> None:
     """Puts the server where the guest's init starts it from.  Lock held."""
-    folder = fetch_redis()
-    libraries = needed_libraries(folder / SERVER, folder)
-    loader = libraries.pop(Path(LOADER).name)
-    targets = {tree / LIBRARIES / name: path for name, path in libraries.items()}
-    targets |= {tree / LOADER: loader, tree / "bin/redis-server": folder / SERVER}
-    for target, source in targets.items():
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(source, target)
-        target.chmod(0o755)
+    install_program(tree, fetch_program("redis", PACKAGE), SERVER, "redis-server")
 
 
 # ---- from outside ----
