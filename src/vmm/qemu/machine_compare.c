@@ -171,10 +171,11 @@ static gboolean is_user_made(const QemuMachine *machine, const QemuDevice *devic
 }
 
 /* Values that are compared in another way (a USB port as told by the bus), or
- * that are local to a host: a ROM's content is guest memory. */
+ * that are local to a host: a ROM's content is guest memory.  The numbers of buses behind bridges ("busnr", QEMU 10 tells
+ * them) come from the guest, when it boots. */
 static gboolean is_left_out(const char *property)
 {
-    static const char *const names[] = {"drive", "romfile", "port", NULL};
+    static const char *const names[] = {"drive", "romfile", "port", "busnr", NULL};
 
     return g_strv_contains(names, property);
 }

@@ -176,6 +176,23 @@ static void test_same_machine(void **state)
     }
 }
 
+/* The guest has given a bus behind a bridge a number since. */
+static void test_numbered_buses(void **state)
+{
+    g_autoptr(json_t) object = read_machine("incus-10.0", ".json");
+    g_autoptr(QemuMachine) fresh = qemu_machine_parse(object, NULL);
+    g_auto(GStrv) pieces = g_strsplit(json_text_or(object, "devices", ""), "busnr = 0 (0x0)", -1);
+    g_autofree char *devices = g_strjoinv("busnr = 1 (0x1)", pieces);
+    g_autoptr(QemuMachine) booted = NULL;
+    g_autoptr(GPtrArray) found = NULL;
+
+    assert_true(g_strv_length(pieces) > 1);
+    json_object_set_new(object, "devices", json_string(devices));
+    booted = qemu_machine_parse(object, NULL);
+    found = qemu_machine_compare(booted, fresh, MACHINE_COMPARE_DESTINATION, NULL);
+    assert_int_equal(found->len, 0);
+}
+
 static void assert_says(const char *shape, gboolean back, const char *words)
 {
     g_autofree char *text =
@@ -405,6 +422,7 @@ int main(void)
         cmocka_unit_test(test_changed),
         cmocka_unit_test(test_original_words_travel),
         cmocka_unit_test(test_same_machine),
+        cmocka_unit_test(test_numbered_buses),
         cmocka_unit_test(test_differences_are_named),
         cmocka_unit_test(test_unknown_node_driver),
         cmocka_unit_test(test_unknown_object),
