@@ -386,6 +386,20 @@ static gboolean read_maps(json_t *body, GPtrArray *ret, GError **error)
     return TRUE;
 }
 
+static gboolean read_wishes(json_t *body, RestoredGuestWishes *ret, GError **error)
+{
+    const char *clock;
+
+    ret->new_macs = json_flag_or(body, "new_mac", FALSE);
+    if (!read_word(body, "clock", "keep", &clock, error))
+        return FALSE;
+    ret->sets_clock = strcmp(clock, "host") == 0;
+    if (ret->sets_clock || strcmp(clock, "keep") == 0)
+        return TRUE;
+    error_set(error, VMFERRY_ERROR_INVALID, "\"clock\" is keep or host");
+    return FALSE;
+}
+
 static gboolean read_restore(json_t *body, RestoreRequest *ret, GPtrArray *rules, GError **error)
 {
     ret->rules = rules;
@@ -394,13 +408,14 @@ static gboolean read_restore(json_t *body, RestoreRequest *ret, GPtrArray *rules
     return json_get_text(body, "file", &ret->file, error) &&
            read_word(body, "name", NULL, &ret->name, error) &&
            read_word(body, "disks_in", NULL, &ret->disks_in, error) &&
-           read_maps(body, rules, error);
+           read_wishes(body, &ret->wishes, error) && read_maps(body, rules, error);
 }
 
 static json_t *post_restore(ApiCall *call, GError **error)
 {
-    static const char *const known[] = {"file",        "name",         "maps", "disks_in",
-                                        "trust_disks", "share_memory", NULL};
+    static const char *const known[] = {"file",     "name",        "maps",
+                                        "disks_in", "trust_disks", "share_memory",
+                                        "clock",    "new_mac",     NULL};
     g_autoptr(GPtrArray) rules = g_ptr_array_new_with_free_func(g_free);
     g_autoptr(Guest) guest = NULL;
     RestoreRequest request = {0};

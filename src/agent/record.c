@@ -76,6 +76,7 @@ GuestRecord *guest_record_copy(const GuestRecord *record)
     copy->stale_transaction = g_strdup(record->stale_transaction);
     copy->moved_images = g_strdupv(record->moved_images);
     copy->protection = json_incref(record->protection);
+    copy->renewal = json_incref(record->renewal);
     return copy;
 }
 
@@ -84,6 +85,7 @@ void guest_record_free(GuestRecord *record)
     if (!record)
         return;
     json_decref(record->protection);
+    json_decref(record->renewal);
     g_free(record->name);
     g_free(record->id);
     g_free(record->boot_id);
@@ -184,6 +186,8 @@ json_t *guest_record_to_json(const GuestRecord *record)
     set_text(object, "stale_transaction", record->stale_transaction);
     if (record->protection)
         json_object_set(object, "protection", record->protection);
+    if (record->renewal)
+        json_object_set(object, "renewal", record->renewal);
     json_object_set_new(object, "resume", json_boolean(record->resume));
     if (record->balloon_bytes > 0)
         json_object_set_new(object, "balloon_bytes",
@@ -400,6 +404,8 @@ static gboolean read_move(json_t *object, GuestRecord *record, GError **error)
     record->split = json_flag_or(object, "split", FALSE);
     if (json_is_object(json_object_get(object, "protection")))
         record->protection = json_incref(json_object_get(object, "protection"));
+    if (json_is_object(json_object_get(object, "renewal")))
+        record->renewal = json_incref(json_object_get(object, "renewal"));
     record->source_agent = g_strdup(json_text_or(object, "source_agent", NULL));
     record->untold = json_flag_or(object, "untold", FALSE);
     record->store = g_strdup(json_text_or(object, "store", NULL));

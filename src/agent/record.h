@@ -110,6 +110,9 @@ typedef struct {
     char *source_agent;       /* that has them */
     char *deltas; /* directory of epochs that the destination sends back, ours to remove; or NULL */
     char *image;  /* RESTORING: the file that has its memory; or NULL */
+    json_t *
+        renewal; /* RESTORING: what is still to be changed in it (restored_guest.h); NULL: nothing.  Not changed once
+                        it is there */
     gboolean untold; /* LEAVING, and that destination has not confirmed that it knows (ENDED) */
     gboolean taking_over; /* see above */
     gboolean

@@ -488,6 +488,7 @@ static void settle(GuestRecord *record)
 {
     g_clear_pointer(&record->deltas, g_free);
     g_clear_pointer(&record->image, g_free);
+    g_clear_pointer(&record->renewal, json_decref);
     g_clear_pointer(&record->other_directory, g_free);
     record->other_pid = 0;
     record->untold = record->taking_over = record->standby = FALSE;

@@ -35,6 +35,7 @@ typedef struct {
     GPtrArray *rules;    /* of VmmMapRule: all */
     Guest *guest;        /* with its claim */
     Vmm *vmm;            /* until the guest has it */
+    json_t *renewal;     /* for its record, or NULL */
     uint64_t begun_ns;
     double launch_ms, load_ms, run_ms; /* until then, since the begin */
 } Restore;
@@ -183,7 +184,8 @@ static gboolean launch_vmm(Restore *restore, GError **error)
     restore->vmm = driver ? driver->launch(&launch, error) : NULL;
     restore->launch_ms = clock_ns_to_ms(clock_now_ns() - restore->begun_ns);
     return restore->vmm && !fault_point("restore.launched", error) &&
-           vmm_match_machine(restore->vmm, machine->machine, machine->live, error);
+           vmm_match_machine(restore->vmm, machine->machine, machine->live, error) &&
+           restored_guest_plan(restore->vmm, &restore->request->wishes, &restore->renewal, error);
 }
 
 static gboolean share(Restore *restore, GError **error)
@@ -222,6 +224,7 @@ static gboolean become(Restore *restore, GError **error)
     launch_fill_record(record, restore->vmm);
     record->process = process ? process_identity_copy(process) : NULL;
     record->image = g_strdup(restore->request->file);
+    record->renewal = g_steal_pointer(&restore->renewal);
     if (!registry_journal_record(restore->guest, record, error))
         return FALSE;
     registry_set_vmm(restore->guest, g_steal_pointer(&restore->vmm));
@@ -263,6 +266,7 @@ typedef struct {
     char *file;
     uint64_t begun_ns, pages; /* outstanding at the begin */
     double launch_ms, load_ms, run_ms;
+    RestoredGuest restored;
 } Feeding;
 
 static json_t *get_feeding_progress(gpointer user)
@@ -298,6 +302,7 @@ static void feeding_free(gpointer user)
     Feeding *feeding = user;
 
     image_restore_free(feeding->image);
+    restored_guest_clear(&feeding->restored);
     g_mutex_clear(&feeding->lock);
     guest_unref(feeding->guest);
     g_free(feeding->file);
@@ -350,7 +355,8 @@ static void settle(Feeding *feeding)
     registry_journal_settled(feeding->guest, 0, &problem);
     if (problem)
         log_warning("guest %s: %s", feeding->guest->name, problem->message);
-    registry_set_problem(feeding->guest, NULL);
+    registry_set_problem(feeding->guest,
+                         feeding->restored.failed ? feeding->restored.failed->str : NULL);
     record_order(feeding);
     event_log_add(feeding->context->events, feeding->guest->name, "restored",
                   json_deep_copy(report), "has all of its memory from %s", feeding->file);
@@ -375,19 +381,31 @@ static void leave(Feeding *feeding, const GError *error)
     recovery_start(feeding->context, feeding->guest);
 }
 
+/* Where the memory is there and something else is not, the wait is for that. */
+static LocalFeederState await_memory(Feeding *feeding, gboolean renewed, GError **error)
+{
+    LocalFeederState state = image_restore_await(feeding->image, AWAIT_SLICE_MS, error);
+
+    if (state == LOCAL_FEEDER_WHOLE && !renewed)
+        clock_sleep_ns(AWAIT_SLICE_MS * 1000000ULL);
+    return state;
+}
+
 static gpointer feeding_thread(gpointer data)
 {
     Feeding *feeding = data;
     g_autoptr(Activity) activity = feeding->activity; /* the thread's reference */
     g_autoptr(GError) error = NULL;
     LocalFeederState state;
+    gboolean renewed;
 
     do {
-        state = image_restore_await(feeding->image, AWAIT_SLICE_MS, &error);
+        renewed = restored_guest_go_on(&feeding->restored);
+        state = await_memory(feeding, renewed, &error);
         activity_note_progress(activity);
-    } while (state == LOCAL_FEEDER_FEEDING && !agent_context_is_stopping(feeding->context) &&
-             !is_gone(feeding->guest));
-    if (state == LOCAL_FEEDER_WHOLE) {
+    } while ((state == LOCAL_FEEDER_FEEDING || (state == LOCAL_FEEDER_WHOLE && !renewed)) &&
+             !agent_context_is_stopping(feeding->context) && !is_gone(feeding->guest));
+    if (state == LOCAL_FEEDER_WHOLE && renewed) {
         settle(feeding);
     } else if (is_gone(feeding->guest)) {
         activity_finish(activity, make_report(feeding, "failed"));
@@ -407,6 +425,7 @@ static void begin_feeding(Restore *restore)
     *feeding = (Feeding){.context = restore->context,
                          .guest = guest_ref(guest),
                          .image = g_steal_pointer(&restore->image),
+                         .restored = {.context = restore->context, .guest = guest},
                          .file = g_strdup(restore->request->file),
                          .begun_ns = restore->begun_ns,
                          .launch_ms = restore->launch_ms,
@@ -438,6 +457,7 @@ static void restore_clear(Restore *restore)
         kill_vmm(g_steal_pointer(&restore->vmm));
     shared_image_release(restore->shared);
     g_clear_pointer(&restore->rules, g_ptr_array_unref);
+    json_decref(restore->renewal);
     restored_disks_free(restore->disks);
     guest_unref(restore->guest);
 }
@@ -445,8 +465,10 @@ G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(Restore, restore_clear)
 
 static gboolean begin(Restore *restore, GError **error)
 {
-    return open_image(restore, error) && take_name(restore, error) && make_disks(restore, error) &&
-           launch_vmm(restore, error) && load(restore, error) && become(restore, error);
+    return open_image(restore, error) &&
+           restored_guest_check(restore->image, &restore->request->wishes, error) &&
+           take_name(restore, error) && make_disks(restore, error) && launch_vmm(restore, error) &&
+           load(restore, error) && become(restore, error);
 }
 
 static void say_begun(const Restore *restore)
@@ -523,20 +545,33 @@ gboolean restore_stop(AgentContext *context, Guest *guest, GError **error)
 
 /* ---- after a restart ---- */
 
-static gboolean feed_again(Recovery *recovery, ImageRestore *image, GError **error)
+/* *image* NULL: all of its memory is there. */
+static LocalFeederState await_again(ImageRestore *image, GError **error)
 {
-    for (;;) {
-        switch (image_restore_await(image, AWAIT_SLICE_MS, error)) {
-        case LOCAL_FEEDER_WHOLE:
+    if (image)
+        return image_restore_await(image, AWAIT_SLICE_MS, error);
+    clock_sleep_ns(AWAIT_SLICE_MS * 1000000ULL);
+    return LOCAL_FEEDER_WHOLE;
+}
+
+static gboolean feed_again(Recovery *recovery, ImageRestore *image, RestoredGuest *restored,
+                           GError **error)
+{
+    gboolean renewed = FALSE;
+
+    while (!agent_context_is_stopping(recovery->context) && !is_gone(recovery->guest)) {
+        LocalFeederState state;
+
+        renewed = renewed || restored_guest_go_on(restored);
+        state = await_again(image, error);
+        if (state == LOCAL_FEEDER_FAILED)
+            return FALSE;
+        if (state == LOCAL_FEEDER_WHOLE && renewed)
             return TRUE;
-        case LOCAL_FEEDER_FAILED:
-            return FALSE;
-        case LOCAL_FEEDER_FEEDING:
-            break;
-        }
-        if (agent_context_is_stopping(recovery->context) || is_gone(recovery->guest))
-            return FALSE;
+        if (state == LOCAL_FEEDER_WHOLE)
+            image = NULL;
     }
+    return FALSE;
 }
 
 static gboolean run_again(Recovery *recovery, GError **error)
@@ -556,7 +591,9 @@ static gboolean run_again(Recovery *recovery, GError **error)
 RecoveryVerdict recovery_keep_restored(Recovery *recovery, GError **error)
 {
     g_autoptr(GuestRecord) record = registry_get_record(recovery->guest);
+    g_auto(RestoredGuest) restored = {.context = recovery->context, .guest = recovery->guest};
     g_autoptr(ImageRestore) image = NULL;
+    RecoveryVerdict verdict;
     gboolean whole;
 
     if (!record->image)
@@ -565,7 +602,11 @@ RecoveryVerdict recovery_keep_restored(Recovery *recovery, GError **error)
     watch_guest(recovery->context, recovery->guest);
     image = image_restore_open(record->image, error);
     if (!image || !image_restore_reopen(image, record->pid, record->deltas, &whole, error) ||
-        !run_again(recovery, error) || (!whole && !feed_again(recovery, image, error)))
+        !run_again(recovery, error) ||
+        !feed_again(recovery, whole ? NULL : image, &restored, error))
         return RECOVERY_AGAIN;
-    return recovery_keep(recovery, "has all of its memory from its image", error);
+    verdict = recovery_keep(recovery, "has all of its memory from its image", error);
+    if (verdict == RECOVERY_DONE && restored.failed)
+        registry_set_problem(recovery->guest, restored.failed->str);
+    return verdict;
 }

@@ -10,12 +10,15 @@
  *     RESTORING, image on record        it may have run: whatever fails, it stays, and waits for its memory
  *     OURS                              all of its memory is here; the image is not needed any more
  *
+ * The same thread brings about what was wished of the guest itself (restored_guest.h).
+ *
  * A restarted agent goes on from the same image (recovery_keep_restored()).  Is that damaged or gone, the guest waits for
  * what it needs of it, and its status says so.
  */
 #pragma once
 
 #include "agent/context.h"
+#include "agent/restored_guest.h"
 
 typedef struct {
     const char *file;
@@ -24,6 +27,7 @@ typedef struct {
     const char *disks_in;   /* RestoredDisksRequest.folder */
     gboolean trusts_disks;
     gboolean shares; /* memory that it only reads with other guests of this image */
+    RestoredGuestWishes wishes;
 } RestoreRequest;
 
 /* Returns once the guest runs, or is paused as it was; a new reference. */

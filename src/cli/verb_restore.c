@@ -18,9 +18,9 @@ static const char description[] =
 
 typedef struct {
     CommonOptions common;
-    char *name, *disks_in;
+    char *name, *disks_in, *clock;
     char **maps;
-    gboolean full, trust_disks, share_memory;
+    gboolean full, trust_disks, share_memory, new_mac;
 } RestoreArguments;
 
 static gboolean add_maps(const RestoreArguments *arguments, json_t *request)
@@ -52,9 +52,16 @@ static json_t *make_request(const RestoreArguments *arguments, const char *file)
     g_autofree char *path = make_absolute(file);
     g_autofree char *folder = arguments->disks_in ? make_absolute(arguments->disks_in) : NULL;
     g_autoptr(json_t) request =
-        json_pack("{s:s, s:b, s:b}", "file", path, "trust_disks", arguments->trust_disks,
-                  "share_memory", arguments->share_memory);
+        json_pack("{s:s, s:b, s:b, s:b}", "file", path, "trust_disks", arguments->trust_disks,
+                  "share_memory", arguments->share_memory, "new_mac", arguments->new_mac);
 
+    if (arguments->clock && strcmp(arguments->clock, "keep") != 0 &&
+        strcmp(arguments->clock, "host") != 0) {
+        cli_usage_error("--clock: keep or host");
+        return NULL;
+    }
+    if (arguments->clock)
+        json_object_set_new(request, "clock", json_string(arguments->clock));
     if (arguments->name)
         json_object_set_new(request, "name", json_string(arguments->name));
     if (folder)
@@ -152,6 +159,10 @@ int verb_restore(int argc, char **argv)
          "Have memory that is only read in common with other guests of this image", NULL},
         {"trust-disks", 0, 0, G_OPTION_ARG_NONE, &arguments.trust_disks,
          "Disks by reference have not changed: do not look", NULL},
+        {"clock", 0, 0, G_OPTION_ARG_STRING, &arguments.clock,
+         "keep (default): its own goes on; host: its agent sets it", "HOW"},
+        {"new-mac", 0, 0, G_OPTION_ARG_NONE, &arguments.new_mac,
+         "Exchange its network cards for ones with new addresses", NULL},
         {NULL, 0, 0, 0, NULL, NULL, NULL},
     };
     CliSpec spec = {.parameters = "FILE",
@@ -167,6 +178,7 @@ int verb_restore(int argc, char **argv)
     }
     g_free(arguments.name);
     g_free(arguments.disks_in);
+    g_free(arguments.clock);
     g_strfreev(arguments.maps);
     return code;
 }

@@ -451,3 +451,19 @@ int vmm_open_tap_interface(Vmm *vmm, const char *nic, GError **error)
 {
     return has_net(vmm, error) ? vmm->net->open_tap_interface(vmm, nic, error) : -1;
 }
+
+json_t *vmm_plan_new_macs(Vmm *vmm, GError **error)
+{
+    return has_net(vmm, error) ? vmm->net->plan_new_macs(vmm, error) : NULL;
+}
+
+gboolean vmm_renew_macs(Vmm *vmm, json_t *plan, gboolean *ret_done, GError **error)
+{
+    return has_net(vmm, error) && vmm->net->renew_macs(vmm, plan, ret_done, error);
+}
+
+gboolean vmm_set_clock(Vmm *vmm, gboolean (*gives_up)(gpointer user), gpointer user, GError **error)
+{
+    return has_table(vmm, vmm->agent, "agents in guests", error) &&
+           vmm->agent->set_clock(vmm, gives_up, user, error);
+}

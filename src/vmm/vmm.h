@@ -291,7 +291,15 @@ typedef struct {
     gboolean (*begin_hold)(Vmm *vmm, const VmmHold *hold, VmmHoldEnds *ret, GError **error);
     gboolean (*end_hold)(Vmm *vmm, const char *name, GError **error);
     int (*open_tap_interface)(Vmm *vmm, const char *nic, GError **error);
+    json_t *(*plan_new_macs)(Vmm *vmm, GError **error);
+    gboolean (*renew_macs)(Vmm *vmm, json_t *plan, gboolean *ret_done, GError **error);
 } VmmNetOps;
+
+/* The agent in the guest. */
+typedef struct {
+    gboolean (*set_clock)(Vmm *vmm, gboolean (*gives_up)(gpointer user), gpointer user,
+                          GError **error);
+} VmmAgentOps;
 
 /* Drivers embed this as their first member. */
 struct Vmm {
@@ -299,6 +307,7 @@ struct Vmm {
     const VmmBlockOps *block;     /* NULL: the driver knows nothing of disks */
     const VmmBalloonOps *balloon; /* NULL: the driver knows no balloon */
     const VmmNetOps *net;         /* NULL: the driver knows nothing of network cards */
+    const VmmAgentOps *agent;     /* NULL: the driver knows no agents in guests */
 };
 
 /* Closes the control connection; the process lives on.  NULL-safe. */
@@ -635,3 +644,28 @@ gboolean vmm_end_hold(Vmm *vmm, const char *name, GError **error);
  * (net/tap_plug.h); -1 with UNSUPPORTED where it has none.  Close it soon: the interface stays as long as
  * it is open. */
 int vmm_open_tap_interface(Vmm *vmm, const char *nic, GError **error);
+
+/*
+ * New addresses (VmmNetOps), of a machine that goes on from a copy of itself: each network card is unplugged, and another
+ * one like it is plugged, with a random address that is locally administered.  VmmDriver.check_new_macs says whether all
+ * cards bear that.
+ */
+
+/* Before the machine runs: cuts its cards off, so that nothing passes under the old addresses, and plans the new ones.
+ * An array of objects of the driver's own form, of which "netdev", "mac_before" and "mac" are for users; free with
+ * json_decref(). */
+json_t *vmm_plan_new_macs(Vmm *vmm, GError **error);
+
+/* Does what can be done of that plan just now.  The machine runs: its guest lets each card go when it likes.  Call it until
+ * *ret_done, some times a second; also by an agent that was restarted.  A card that is not let go of stays cut off. */
+gboolean vmm_renew_macs(Vmm *vmm, json_t *plan, gboolean *ret_done, GError **error);
+
+/*
+ * The agent in the guest (VmmAgentOps): a program there that does what it is asked to, where there is one.
+ * VmmDriver.check_agent says whether there is a channel to it.
+ */
+
+/* Sets the guest's wall clock to this host's.  TIMEOUT where nobody answers, for 10 s; *gives_up* is asked meanwhile
+ * (CANCELLED).  Holds no other operation up. */
+gboolean vmm_set_clock(Vmm *vmm, gboolean (*gives_up)(gpointer user), gpointer user,
+                       GError **error);

@@ -93,6 +93,13 @@ typedef struct {
     /* The command line of a machine that goes on from a copy of itself, and tells its guest so where it can: with
      * a new VM generation id.  Free with g_strfreev().  NULL: it cannot. */
     char **(*renew_generation)(char *const *command_line);
+
+    /* FALSE (UNSUPPORTED) where such a machine has no channel to an agent in its guest (vmm_set_clock()).  NULL: none has. */
+    gboolean (*check_agent)(char *const *command_line, GError **error);
+
+    /* FALSE (UNSUPPORTED) with the network card that can get no new address (vmm_plan_new_macs()); *machine* is what
+     * vmm_read_machine() told.  NULL: none can. */
+    gboolean (*check_new_macs)(json_t *machine, GError **error);
 } VmmDriver;
 
 /* The driver of this kind (NULL: of none); UNSUPPORTED where there is none. */

@@ -5,3 +5,17 @@ SAVE_POINTS = ["save.accepted", "save.resumed", "save.sent", "image.begun", "ima
 IMAGE_POINTS = ["image.disks-complete", "image.committed"]
 RESTORE_POINTS = ["restore.launched", "restore.loaded"]
 ALL_POINTS = [*SAVE_POINTS, *IMAGE_POINTS, *RESTORE_POINTS, "restore.on-record"]
+
+
+def save(scene, guest, file, *options):
+    """`vmferry save`; its report."""
+    result = scene.here(guest).vmferry("save", guest.name, file, *options, "--json", timeout=120)
+    assert result.exit_code == 0, result.stderr
+    assert result.json["status"] == "completed"
+    return result.json
+
+
+def restore(scene, agent, file, *options):
+    result = agent.vmferry("restore", file, *options, "--json", timeout=120)
+    assert result.exit_code == 0, result.stderr
+    return result.json

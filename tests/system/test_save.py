@@ -8,23 +8,9 @@ import pytest
 from disks import LocalImage, drive, run_with
 from findings import check_failed
 from live import check_disk, monitor, user_monitor
-from saving import IMAGE_POINTS, RESTORE_POINTS, SAVE_POINTS
+from saving import IMAGE_POINTS, RESTORE_POINTS, SAVE_POINTS, restore, save
 from scene import SMALL
 from vmferry_lab import qemu_pids, wait_until
-
-
-def save(scene, guest, file, *options):
-    """`vmferry save`; its report."""
-    result = scene.here(guest).vmferry("save", guest.name, file, *options, "--json", timeout=120)
-    assert result.exit_code == 0, result.stderr
-    assert result.json["status"] == "completed"
-    return result.json
-
-
-def restore(scene, agent, file, *options):
-    result = agent.vmferry("restore", file, *options, "--json", timeout=120)
-    assert result.exit_code == 0, result.stderr
-    return result.json
 
 
 def stop(scene, guest):

@@ -11,6 +11,8 @@
 #include "base/json.h"
 #include "base/process.h"
 #include "vmm/qemu/command_line.h"
+#include "vmm/qemu/agent_channel.h"
+#include "vmm/qemu/new_macs.h"
 #include "vmm/qemu/stderr_tail.h"
 #include "vmm/qemu/storage.h"
 
@@ -122,6 +124,7 @@ LOCKED_OPERATION(gboolean, quit, qemu_quit)
 LOCKED_OPERATION(gboolean, drain, qemu_drain)
 LOCKED_OPERATION(GPtrArray *, list_disks, qemu_list_disks)
 LOCKED_OPERATION(GPtrArray *, list_nics, qemu_list_nics)
+LOCKED_OPERATION(json_t *, plan_new_macs, qemu_plan_new_macs)
 
 /* The same for an operation that has more arguments. */
 static gboolean end_operation(QemuVmm *qemu, gboolean done, GError **error)
@@ -129,6 +132,22 @@ static gboolean end_operation(QemuVmm *qemu, gboolean done, GError **error)
     if (!done)
         qemu_vmm_add_exit_reason(qemu, error);
     return done;
+}
+
+static gboolean renew_macs(Vmm *vmm, json_t *plan, gboolean *ret_done, GError **error)
+{
+    QemuVmm *qemu = from_vmm(vmm);
+    g_autoptr(GMutexLocker) locker G_GNUC_UNUSED = g_mutex_locker_new(&qemu->lock);
+
+    return end_operation(qemu, qemu_renew_macs(qemu, plan, ret_done, error), error);
+}
+
+static gboolean set_clock(Vmm *vmm, gboolean (*gives_up)(gpointer user), gpointer user,
+                          GError **error)
+{
+    QemuVmm *qemu = from_vmm(vmm);
+
+    return end_operation(qemu, qemu_set_clock(qemu, gives_up, user, error), error);
 }
 
 static json_t *read_machine(Vmm *vmm, char *const *original, char ***ret_line, GError **error)
@@ -699,6 +718,12 @@ static const VmmNetOps qemu_net_ops = {
     .begin_hold = begin_hold,
     .end_hold = end_hold,
     .open_tap_interface = open_tap_interface,
+    .plan_new_macs = plan_new_macs,
+    .renew_macs = renew_macs,
+};
+
+static const VmmAgentOps qemu_agent_ops = {
+    .set_clock = set_clock,
 };
 
 Vmm *qemu_vmm_new(pid_t pid, uint64_t start_time, const char *qmp_path, const char *log_path,
@@ -710,6 +735,7 @@ Vmm *qemu_vmm_new(pid_t pid, uint64_t start_time, const char *qmp_path, const ch
     qemu->base.block = &qemu_block_ops;
     qemu->base.balloon = &qemu_balloon_ops;
     qemu->base.net = &qemu_net_ops;
+    qemu->base.agent = &qemu_agent_ops;
     g_mutex_init(&qemu->lock);
     g_mutex_init(&qemu->event_lock);
     g_cond_init(&qemu->event_came);
@@ -735,4 +761,6 @@ const VmmDriver qemu_driver = {
     .reattach = qemu_reattach,
     .open_storage = qemu_storage_open,
     .renew_generation = qemu_renew_generation,
+    .check_agent = qemu_check_agent,
+    .check_new_macs = qemu_check_new_macs,
 };

@@ -49,6 +49,8 @@ typedef struct {
     char *machine;         /* once asked for */
     GPtrArray *rules;      /* of VmmMapRule: what our command line was rewritten by */
     gboolean restored;     /* it was started for an image (VmmLaunch) */
+    uint64_t unplugged_ns; /* when the guest was last asked to let its cards go; 0: never */
+    uint64_t card_gone_ns; /* since when one of them is gone, and no other in its place; 0: none */
     GPtrArray *ram_blocks; /* of QemuRamBlock, as last described; NULL before */
     GPtrArray *copies;     /* of QemuCopy: copies and taps, begun here and not ended */
 } QemuVmm;
@@ -172,7 +174,13 @@ gboolean qemu_commit_overlay(QemuVmm *qemu, const char *name, gboolean *ret_done
 GPtrArray *qemu_list_nics(QemuVmm *qemu, GError **error);
 gboolean qemu_begin_hold(QemuVmm *qemu, const VmmHold *wanted, VmmHoldEnds *ret, GError **error);
 gboolean qemu_end_hold(QemuVmm *qemu, const char *name, GError **error);
+json_t *qemu_plan_new_macs(QemuVmm *qemu, GError **error);
+gboolean qemu_renew_macs(QemuVmm *qemu, json_t *plan, gboolean *ret_done, GError **error);
 int qemu_open_tap_interface(QemuVmm *qemu, const char *id, GError **error);
+
+/* Through the agent in the guest.  Without the lock: it takes long. */
+gboolean qemu_set_clock(QemuVmm *qemu, gboolean (*gives_up)(gpointer user), gpointer user,
+                        GError **error);
 
 /* Removes what an agent that was killed left of its copies and taps, as far as that can be done. */
 void qemu_remove_left_copies(QemuVmm *qemu);

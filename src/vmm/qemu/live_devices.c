@@ -11,6 +11,7 @@
 
 #include "base/error.h"
 #include "base/json.h"
+#include "vmm/qemu/device_options.h"
 #include "vmm/qemu/live_line_private.h"
 
 #define ANONYMOUS_FOLDER "/machine/peripheral-anon/"
@@ -448,15 +449,6 @@ static json_t *cpu_options(const LivePlan *plan, const AddedDevice *added, GErro
     return NULL;
 }
 
-/* "/machine/i440fx/pci.0" */
-static char *bus_name(json_t *settings)
-{
-    const char *path = json_text_or(settings, "parent_bus", "");
-    const char *slash = strrchr(path, '/');
-
-    return slash && slash[1] ? g_strdup(slash + 1) : NULL;
-}
-
 typedef struct {
     const AddedDevice *added;
     const char *bus;
@@ -497,21 +489,9 @@ static gboolean set_port(const LivePlan *plan, const AddedDevice *added, const c
 static gboolean set_bus(const LivePlan *plan, const AddedDevice *added, json_t *options,
                         GError **error)
 {
-    g_autofree char *bus = bus_name(options);
-    json_t *address = json_object_get(options, "addr");
+    g_autofree char *bus = qemu_settings_to_options(options);
 
-    json_object_del(options, "parent_bus");
-    if (!bus)
-        return TRUE;
-    json_object_set_new(options, "bus", json_string(bus));
-    /* A PCI device's number is slot × 8 + function. */
-    if (json_is_integer(address)) {
-        guint number = (guint)json_integer_value(address) & 0xffu;
-        g_autofree char *text = g_strdup_printf("%02x.%x", number >> 3, number & 7);
-
-        json_object_set_new(options, "addr", json_string(text));
-    }
-    return set_port(plan, added, bus, options, error);
+    return !bus || set_port(plan, added, bus, options, error);
 }
 
 /* Makes sure that what the options refer to is made before. */

@@ -7,10 +7,10 @@
 /* More than any real command line has; the rest is not read. */
 #define MAX_ENDPOINTS 64
 
-static void endpoint_free(gpointer data)
+void qmp_endpoint_free(QmpEndpoint *endpoint)
 {
-    QmpEndpoint *endpoint = data;
-
+    if (!endpoint)
+        return;
     g_free(endpoint->text);
     g_free(endpoint);
 }
@@ -88,8 +88,7 @@ static QmpEndpoint *compat_endpoint(const char *value)
     return socket_endpoint(parameters);
 }
 
-/* The chardev called *id*; NULL where there is none. */
-static QmpEndpoint *chardev_endpoint(char *const *argv, const char *id)
+QmpEndpoint *qmp_endpoint_of_chardev(char *const *argv, const char *id)
 {
     QemuOption option = {0};
 
@@ -128,12 +127,12 @@ static QmpEndpoint *endpoint_of(char *const *argv, const QemuOption *option)
     g_autofree char *id = control_chardev(option);
 
     if (id)
-        return chardev_endpoint(argv, id);
+        return qmp_endpoint_of_chardev(argv, id);
     if (!option->value ||
         (g_strcmp0(option->name, "qmp") != 0 && g_strcmp0(option->name, "qmp-pretty") != 0))
         return NULL;
     if (g_str_has_prefix(option->value, "chardev:"))
-        return chardev_endpoint(argv, option->value + 8);
+        return qmp_endpoint_of_chardev(argv, option->value + 8);
     if (strcmp(option->value, "none") == 0)
         return NULL;
     return compat_endpoint(option->value);
@@ -141,7 +140,7 @@ static QmpEndpoint *endpoint_of(char *const *argv, const QemuOption *option)
 
 GPtrArray *qmp_endpoints_find(char *const *argv)
 {
-    GPtrArray *endpoints = g_ptr_array_new_with_free_func(endpoint_free);
+    GPtrArray *endpoints = g_ptr_array_new_with_free_func((GDestroyNotify)qmp_endpoint_free);
     QemuOption option = {0};
 
     while (endpoints->len < MAX_ENDPOINTS && qemu_option_next(argv, &option)) {

@@ -22,5 +22,11 @@ typedef struct {
     gboolean padded; /* of an abstract name: tight=off */
 } QmpEndpoint;
 
+void qmp_endpoint_free(QmpEndpoint *endpoint);
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(QmpEndpoint, qmp_endpoint_free)
+
+/* Where the chardev called *id* is; NULL where there is none. */
+QmpEndpoint *qmp_endpoint_of_chardev(char *const *argv, const char *id);
+
 /* Of QmpEndpoint, in the command line's order; free with g_ptr_array_unref(). */
 GPtrArray *qmp_endpoints_find(char *const *argv);

@@ -5,7 +5,6 @@
 
 #include "base/error.h"
 #include "base/fd.h"
-#include "vmm/qemu/qmp_endpoints.h"
 #include "base/unix_socket.h"
 
 #define ENVIRONMENT_LIMIT (2u << 20)
@@ -149,4 +148,12 @@ GPtrArray *qmp_places_find(pid_t pid, char *const *argv, GError **error)
         return g_steal_pointer(&places);
     set_other_error(pid, endpoints, error);
     return NULL;
+}
+
+GPtrArray *qmp_places_of(pid_t pid, const QmpEndpoint *endpoint)
+{
+    GPtrArray *places = g_ptr_array_new_with_free_func(g_free);
+
+    add_endpoint(places, pid, endpoint);
+    return places;
 }

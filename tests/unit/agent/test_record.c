@@ -50,6 +50,7 @@ static void test_round_trip(void **state)
     copy->supervisor = g_strdup("a shell");
     copy->store = g_strdup("hostc:4747");
     copy->store_agent = g_strdup(ID);
+    copy->renewal = json_pack("{s:b}", "clock", TRUE);
     object = guest_record_to_json(copy);
     again = guest_record_from_json(object, NULL);
     assert_non_null(again);
@@ -78,6 +79,7 @@ static void test_round_trip(void **state)
     assert_string_equal(again->store_agent, ID);
     assert_null(again->moved_images[2]);
     assert_true(again->removes_images);
+    assert_true(json_is_true(json_object_get(again->renewal, "clock")));
     assert_string_equal(again->supervisor, "a shell");
 }
 

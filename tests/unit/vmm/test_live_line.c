@@ -12,6 +12,7 @@
 #include "base/json.h"
 #include "vmm/qemu/command_line.h"
 #include "vmm/qemu/live_line.h"
+#include "vmm/qemu/new_macs.h"
 #include "vmm/qemu/machine_compare.h"
 
 static const char *const shapes[] = {
@@ -415,6 +416,41 @@ static void test_circles(void **state)
     }
 }
 
+/* ---- new addresses for its cards ---- */
+
+static void test_new_macs(void **state)
+{
+    static const struct {
+        const char *name, *refusal; /* NULL: none */
+    } cases[] = {
+        {"libvirt-7.2", NULL},
+        {"libvirt-10.0", NULL},
+        {"proxmox-10.0", NULL},
+        {"plain-7.2", "no -device option"},
+        {"q35-7.2", "its place"},
+        {"microvm-10.0", "its place"},
+        {"incus-7.2", "no network card"},
+    };
+
+    for (guint i = 0; i < G_N_ELEMENTS(cases); i++) {
+        g_autoptr(json_t) object = read_machine(cases[i].name, ".json");
+        g_autoptr(GError) error = NULL;
+
+        assert_int_equal(qemu_check_new_macs(object, &error), cases[i].refusal == NULL);
+        if (cases[i].refusal)
+            assert_non_null(strstr(error->message, cases[i].refusal));
+    }
+}
+
+static void test_random_macs(void **state)
+{
+    g_autofree char *one = qemu_make_mac(), *other = qemu_make_mac();
+
+    assert_int_equal(strlen(one), 17);
+    assert_int_equal(g_ascii_strtoull(one, NULL, 16) & 3, 2);
+    assert_string_not_equal(one, other);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -432,6 +468,8 @@ int main(void)
         cmocka_unit_test(test_long_words),
         cmocka_unit_test(test_many_edges),
         cmocka_unit_test(test_circles),
+        cmocka_unit_test(test_new_macs),
+        cmocka_unit_test(test_random_macs),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
