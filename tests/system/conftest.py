@@ -1,5 +1,6 @@
 """Fixtures of the system tests; lab/README.md describes what they hand out."""
 
+import re
 import sys
 from collections import Counter
 from pathlib import Path
@@ -12,6 +13,7 @@ from vmferry_lab import Agent, Lab, Pki, backports_qemu, clean, system_qemu  # n
 from vmferry_lab.netns import namespace_names  # noqa: E402
 
 from disks import make_local_scene  # noqa: E402
+from memory_kinds import HUGE_PAGE_MB, HUGE_PAGES  # noqa: E402
 from scene import BUSY, Scene  # noqa: E402
 
 HOSTS = {"hostA": "10.66.0.1", "hostB": "10.66.0.2", "hostC": "10.66.0.3"}
@@ -171,3 +173,17 @@ def local(request, module_scenes, pki):
 def any_qemu(request):
     """Runs the test under both versions of QEMU; under one of them in the short suite."""
     return backports_qemu() if request.param == "10.0" else system_qemu()
+
+
+@pytest.fixture
+def huge_pages():
+    """Room for two small guests of huge pages; as before afterwards."""
+    before = HUGE_PAGES.read_text()
+    wanted = 2 * 128 // HUGE_PAGE_MB
+    HUGE_PAGES.write_text(str(int(before) + wanted))
+    free = int(re.search(r"HugePages_Free: *(\d+)", Path("/proc/meminfo").read_text())[1])
+    if free < wanted:
+        HUGE_PAGES.write_text(before)
+        pytest.skip(f"only {free} of {wanted} huge pages can be had on this machine")
+    yield
+    HUGE_PAGES.write_text(before)

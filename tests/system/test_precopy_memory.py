@@ -6,15 +6,9 @@ from pathlib import Path
 import pytest
 
 import postcopy
+from memory_kinds import huge_memory, memory_backend
 from trouble import kernel_without
 from vmferry_lab import qemu_pids
-
-HUGE_PAGES = Path("/proc/sys/vm/nr_hugepages")
-HUGE_PAGE_MB = 2
-
-
-def memory_backend(kind: str, memory_mb: int) -> list[str]:
-    return ["-object", f"{kind},id=ram0,size={memory_mb}M", "-machine", "memory-backend=ram0"]
 
 
 def smaps_kb(pid: int, field: str) -> int:
@@ -59,25 +53,10 @@ def test_no_transparent_huge_pages(scene):
     scene.move(guest, "--verify")
 
 
-@pytest.fixture
-def huge_pages():
-    """Room for two small guests of huge pages; as before afterwards."""
-    before = HUGE_PAGES.read_text()
-    wanted = 2 * 128 // HUGE_PAGE_MB
-    HUGE_PAGES.write_text(str(int(before) + wanted))
-    free = int(re.search(r"HugePages_Free: *(\d+)", Path("/proc/meminfo").read_text())[1])
-    if free < wanted:
-        HUGE_PAGES.write_text(before)
-        pytest.skip(f"only {free} of {wanted} huge pages can be had on this machine")
-    yield
-    HUGE_PAGES.write_text(before)
-
-
 @pytest.mark.parametrize("tracker", [
     "pagemap-scan", pytest.param("uffd-sync", marks=pytest.mark.long)])
 def test_hugetlbfs(scene, huge_pages, tracker):
-    guest = scene.run(pattern="dense", pages_per_second=500, extra=memory_backend(
-        f"memory-backend-memfd,hugetlb=on,hugetlbsize={HUGE_PAGE_MB}M,share=on", 128))
+    guest = scene.run(pattern="dense", pages_per_second=500, extra=huge_memory(128))
     scene.move(guest, "--verify", "--tracker", tracker)
     [pid] = qemu_pids(scene.lab.host_b, guest)
     assert "hugetlb" in Path(f"/proc/{pid}/smaps").read_text() or \
@@ -85,8 +64,7 @@ def test_hugetlbfs(scene, huge_pages, tracker):
 
 
 def test_hugetlbfs_by_postcopy(scene, huge_pages):
-    guest = scene.run(pattern="dense", pages_per_second=500, extra=memory_backend(
-        f"memory-backend-memfd,hugetlb=on,hugetlbsize={HUGE_PAGE_MB}M,share=on", 128))
+    guest = scene.run(pattern="dense", pages_per_second=500, extra=huge_memory(128))
     postcopy.move(scene, guest)
     postcopy.move(scene, guest)
     scene.move(guest, "--verify")

@@ -86,3 +86,32 @@ def test_cards_that_stay_are_named(scene, tmp_path):
     assert not qemu_pids(scene.a.host, guest) and guest.name not in scene.a.guest_names()
     restore(scene, scene.a, file, "--full")
     scene.check(guest)
+
+
+@pytest.mark.long
+def test_agent_killed_before_the_cards_are_exchanged(scene, tmp_path):
+    """It is on record that they are to be."""
+    guest = scene.run(**SMALL, follow_card=True)
+    file = tmp_path / "web1.image"
+    save(scene, guest, file, "--stop")
+    scene.restart(scene.a, {"VMFERRY_FAULT": "restore.on-record=kill"}, finds_guests=False)
+    assert scene.a.vmferry("restore", file, "--new-mac", timeout=60).exit_code != 0
+    scene.a.kill()
+    scene.a.start()
+    card, = await_event(scene.a, "new-addresses")["data"]["cards"]
+    scene.check(guest)
+    with guest.control() as control:
+        assert control.mac("eth0") == card["mac"]
+
+
+@pytest.mark.long
+def test_a_guest_that_keeps_its_card(scene, tmp_path):
+    """It hears of no unplugging; it goes on without a network."""
+    guest = scene.run(**SMALL, kernel_words="acpi=off")
+    file = tmp_path / "web1.image"
+    save(scene, guest, file, "--stop")
+    result = scene.a.vmferry("restore", file, "--new-mac", "--full", "--json", timeout=60)
+    assert result.exit_code == 3 and "cut off" in result.json["problem"]
+    await_event(scene.a, "no-new-addresses")
+    assert scene.a.status(guest)["state"] == "running"
+    scene.require_silence(guest)

@@ -1,13 +1,16 @@
 """Guests that are saved into an image, and go on from it."""
 
 import os
+import re
 import subprocess
+from pathlib import Path
 
 import pytest
 
 from disks import LocalImage, drive, run_with
 from findings import check_failed
 from live import check_disk, monitor, user_monitor
+from memory_kinds import huge_memory
 from saving import IMAGE_POINTS, RESTORE_POINTS, SAVE_POINTS, restore, save
 from scene import SMALL
 from vmferry_lab import qemu_pids, wait_until
@@ -302,6 +305,40 @@ def test_damaged_image(scene, tmp_path):
     file.write_bytes(whole)
     restore(scene, scene.a, file, "--full")
     watch_anew(scene, guest, scene.a)
+    scene.check(guest)
+
+
+@pytest.mark.parametrize("kind", ["shared", pytest.param("huge", marks=pytest.mark.long)])
+def test_kinds_of_memory(scene, request, tmp_path, kind):
+    if kind == "huge":
+        request.getfixturevalue("huge_pages")
+    guest = scene.run(**SMALL, shared_memory=kind == "shared", extra=huge_memory(128) if kind == "huge" else [])
+    file = tmp_path / "web1.image"
+    save(scene, guest, file, "--stop")
+    restore(scene, scene.a, file, "--full")
+    scene.check(guest)
+
+
+def keep_little_memory(scene, agent):
+    """Its host tells that it has 64 MiB left."""
+    meminfo = agent.host.path("meminfo")
+    meminfo.write_text(re.sub(r"MemAvailable: .*", "MemAvailable: 65536 kB", Path("/proc/meminfo").read_text()))
+    agent.wrapper = ["unshare", "--mount", "sh", "-c", f"mount --bind {meminfo} /proc/meminfo && exec \"$@\"", "sh"]
+    scene.restart(agent)
+
+
+def test_not_here(scene, tmp_path):
+    """A host with too little memory, and an image of a later version: nothing is started."""
+    guest = run_small(scene)
+    file, later = tmp_path / "web1.image", tmp_path / "later.image"
+    save(scene, guest, file, "--stop")
+    later.write_bytes(file.read_bytes()[:8] + bytes([2]) + file.read_bytes()[9:])
+    check_failed(scene.a.vmferry("restore", later), "later.image", "version 2")
+    keep_little_memory(scene, scene.b)
+    check_failed(scene.b.vmferry("restore", file), "not enough memory here", "64 MiB available")
+    for agent in (scene.a, scene.b):
+        assert not qemu_pids(agent.host, guest) and guest.name not in agent.guest_names()
+    restore(scene, scene.a, file, "--full")
     scene.check(guest)
 
 
