@@ -248,6 +248,22 @@ QemuForm *qemu_form_read(const void *data, size_t length, GError **error)
 
 /* ---- writing ---- */
 
+void qemu_section_write_content(const QemuSection *section, GByteArray *out)
+{
+    if (section->record)
+        qemu_record_write(out, section->record);
+    else
+        byte_write_span(out, g_bytes_get_data(section->opaque, NULL),
+                        g_bytes_get_size(section->opaque));
+}
+
+void qemu_section_set_opaque(QemuSection *section, const void *bytes, size_t length)
+{
+    g_clear_pointer(&section->record, qemu_record_free);
+    g_clear_pointer(&section->opaque, g_bytes_unref);
+    section->opaque = g_bytes_new(bytes, length);
+}
+
 static void write_section(GByteArray *out, const QemuSection *section)
 {
     byte_write_u8(out, QEMU_SECTION_FULL);
@@ -256,11 +272,7 @@ static void write_section(GByteArray *out, const QemuSection *section)
     byte_write_span(out, section->name, strlen(section->name));
     byte_write_be32(out, section->instance);
     byte_write_be32(out, section->version);
-    if (section->record)
-        qemu_record_write(out, section->record);
-    else
-        byte_write_span(out, g_bytes_get_data(section->opaque, NULL),
-                        g_bytes_get_size(section->opaque));
+    qemu_section_write_content(section, out);
     byte_write_u8(out, QEMU_SECTION_FOOTER);
     byte_write_be32(out, section->id);
 }

@@ -66,6 +66,12 @@ QemuSection *qemu_form_find(const QemuForm *form, const char *name, uint32_t ins
 /* The part of a section's name that says what it is: "ide" of "0000:00:01.1/ide". */
 const char *qemu_section_kind(const QemuSection *section);
 
+/* What stands between header and footer. */
+void qemu_section_write_content(const QemuSection *section, GByteArray *out);
+
+/* The section becomes opaque, with that content. */
+void qemu_section_set_opaque(QemuSection *section, const void *bytes, size_t length);
+
 /* ---- fields ---- */
 
 /* A number of any width, zero-extended (INT32: as its 32 bits).  FALSE where it is not there, or not a number. */

@@ -151,6 +151,20 @@ static const StateField piix3_fields[] = {
 const StateGroup state_piix3_group = {"intel,piix3", "ISA bridge (Intel 82371SB, 290550).",
                                       "`pci:00:01.0`", piix3_fields};
 
+static const StateField pio_fields[] = {
+    NUMBER("sectors", 32, "of the command, still to be moved"),
+    NUMBER("offset", 32, "in the buffer, of the next byte"),
+    NUMBER("length", 32, "bytes that are still to be moved"),
+    NUMBER("then", 8, "what follows: as QEMU numbers it"),
+    NUMBER("block_bytes", 32, "of a packet, still to be moved in this block"),
+    NUMBER("packet_bytes", 32, "of a packet, still to be moved"),
+    STATE_BYTES_FIELD("buffer", 131076, ""),
+    {NULL},
+};
+
+static const StateGroup pio_group = {"pio", "A transfer by the data port that has not ended.", NULL,
+                                     pio_fields};
+
 static const StateField drive_fields[] = {
     NUMBER("features", 8, ""),
     NUMBER("error", 8, ""),
@@ -171,11 +185,27 @@ static const StateField drive_fields[] = {
     NUMBER("sense_key", 8, "of a CD-ROM drive"),
     NUMBER("sense_code", 8, "additional sense code"),
     NUMBER("medium_changed", 8, ""),
+    OPTIONAL("tray_open", 1, "0"),
+    OPTIONAL("tray_locked", 1, "0"),
+    OPTIONAL("event_new_medium", 1, "0"),
+    OPTIONAL("event_eject_request", 1, "0"),
+    STATE_OPTIONAL_GROUP("pio", &pio_group, "none"),
     {NULL},
 };
 
 static const StateGroup drive_group = {
     "drive", "The registers of a drive (ATA/ATAPI-6, T13/1410D, 7).", NULL, drive_fields};
+
+static const StateField ide_dma_fields[] = {
+    NUMBER("address", 32, "of the next descriptor"),
+    NUMBER("last", 32, "that one is the last"),
+    NUMBER("data_address", 32, ""),
+    NUMBER("data_bytes", 32, "still to be moved of it"),
+    {NULL},
+};
+
+static const StateGroup ide_dma_group = {"dma", "How far the bus master is in its descriptors.",
+                                         NULL, ide_dma_fields};
 
 static const StateField ide_channel_fields[] = {
     NUMBER("bus_master_command", 8, "BMICX"),
@@ -184,6 +214,7 @@ static const StateField ide_channel_fields[] = {
     NUMBER("device_control", 8, "port 3F6h"),
     NUMBER("selected", 1, "the drive that answers"),
     STATE_GROUPS("drives", &drive_group, 2, ""),
+    STATE_OPTIONAL_GROUP("dma", &ide_dma_group, "at the beginning"),
     {NULL},
 };
 

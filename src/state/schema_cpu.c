@@ -134,6 +134,7 @@ static const StateField cpu_fields[] = {
     NUMBER("interrupt_shadow", 1, "the instruction before was STI or MOV SS (SDM 3, 6.8.3)"),
     NUMBER("nmi_blocked", 1, "until IRET"),
     NUMBER("nmi_pending", 1, ""),
+    NUMBER("interrupt_request", 1, "an interrupt controller asserts INTR"),
     OPTIONAL("injected_interrupt", 8, "vector of an interrupt that is being delivered; none"),
     OPTIONAL("injected_software", 1, "that one comes from an INT instruction; 0"),
     OPTIONAL("injected_exception", 8, "vector of an exception that is being delivered; none"),

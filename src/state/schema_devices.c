@@ -20,6 +20,8 @@ static const StateField serial_fields[] = {
     NUMBER("scr", 8, ""),
     OPTIONAL("thr_interrupt", 1, "\"THR empty\" is pending; follows from IIR"),
     OPTIONAL("timeout_interrupt", 1, "\"character time-out\" is pending; 0"),
+    OPTIONAL("shift_register", 8, "a byte that is being sent; none"),
+    OPTIONAL("holding_register", 8, "a byte that waits to be sent; 0"),
     STATE_OPTIONAL_BYTES("receive_fifo", 0, "bytes that have come, the first one first; none"),
     STATE_OPTIONAL_BYTES("transmit_fifo", 0, "bytes that wait to be sent; none"),
     {NULL},
@@ -88,7 +90,7 @@ const StateGroup state_port92_group = {"ibm,port92", "System control port A (IBM
 
 static const StateField speaker_fields[] = {
     NUMBER("data_on", 1, "port 61h, bit 1"),
-    NUMBER("refresh", 1, "port 61h, bit 4, as it was read last"),
+    NUMBER("refresh", 8, "port 61h, bit 4 of it, as it was read last"),
     {NULL},
 };
 

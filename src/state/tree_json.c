@@ -40,25 +40,42 @@ char *state_leaf_text(const StateNode *leaf)
     return g_strdup_printf("%s of %u", state_kind_name(leaf->kind), state_length(leaf));
 }
 
-static json_t *node_to_json(const StateNode *node)
+static json_t *children_to_json(const StateNode *node, const StateField *field,
+                                const StateGroup *schema);
+
+/* *field* is what the schema says of the node, or of the list that it is in; NULL: nothing. */
+static json_t *node_to_json(const StateNode *node, const StateField *field)
 {
     g_autofree char *text = NULL;
-    json_t *json;
 
-    if (node->kind == STATE_TIME)
+    switch (node->kind) {
+    case STATE_GROUP:
+        return children_to_json(node, NULL, field ? state_schema_group(field, node) : NULL);
+    case STATE_LIST:
+        return children_to_json(node, field, NULL);
+    case STATE_TIME:
         return json_integer((json_int_t)node->number);
-    if (node->kind != STATE_GROUP && node->kind != STATE_LIST) {
+    default:
         text = state_leaf_text(node);
         return json_string(text);
     }
-    json = node->kind == STATE_GROUP ? json_object() : json_array();
-    for (guint i = 0; i < node->children->len; i++) {
-        const StateNode *child = node->children->pdata[i];
+}
 
-        if (node->kind == STATE_GROUP)
-            json_object_set_new(json, child->name, node_to_json(child));
-        else
-            json_array_append_new(json, node_to_json(child));
+static json_t *children_to_json(const StateNode *node, const StateField *field,
+                                const StateGroup *schema)
+{
+    g_autoptr(GPtrArray) children = state_sorted_children(node, schema);
+    json_t *json = node->kind == STATE_GROUP ? json_object() : json_array();
+
+    for (guint i = 0; i < children->len; i++) {
+        const StateNode *child = children->pdata[i];
+
+        if (node->kind == STATE_LIST) {
+            json_array_append_new(json, node_to_json(child, field));
+            continue;
+        }
+        field = schema ? state_schema_field(schema, child->name) : NULL;
+        json_object_set_new(json, child->name, node_to_json(child, field));
     }
     return json;
 }
@@ -68,7 +85,7 @@ json_t *state_to_json(const StateNode *root)
     g_autofree char *digest = state_digest(root);
     json_t *json = json_pack("{s:s, s:i, s:s}", "format", STATE_FORMAT, "version", STATE_VERSION,
                              "digest", digest);
-    g_autoptr(json_t) children = node_to_json(root);
+    g_autoptr(json_t) children = children_to_json(root, NULL, state_schema_root());
 
     json_object_update(json, children);
     return json;
