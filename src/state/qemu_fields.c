@@ -185,3 +185,20 @@ guint qemu_count(const QemuRecord *record, const char *path)
 
     return find_place(record, path, &place) ? qemu_value_elements(place.field, place.value) : 0;
 }
+
+gboolean qemu_set_conditional_bytes(QemuRecord *record, const char *name, const void *bytes,
+                                    size_t length)
+{
+    guint place;
+    const QemuField *field = qemu_record_field(record, name, strlen(name), &place);
+    QemuValue *value = field ? &record->values[place] : NULL;
+
+    if (!value || field->type != QEMU_BUFFER || !field->when || (bytes && length != field->count))
+        return FALSE;
+    g_clear_pointer(&value->bytes, g_free);
+    value->present = bytes != NULL;
+    value->length = bytes ? length : 0;
+    if (bytes)
+        value->bytes = g_memdup2(bytes, length);
+    return TRUE;
+}

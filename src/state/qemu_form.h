@@ -87,6 +87,10 @@ const guint8 *qemu_get_bytes(const QemuRecord *record, const char *path, size_t 
 /* As many as there are; FALSE otherwise. */
 gboolean qemu_set_bytes(QemuRecord *record, const char *path, const void *bytes, size_t length);
 
+/* The same of a buffer that is there by a condition, which is the caller's to set: NULL takes it away. */
+gboolean qemu_set_conditional_bytes(QemuRecord *record, const char *name, const void *bytes,
+                                    size_t length);
+
 /* The record behind a path ("env.segs[1]", "e1000/mit_state"), or NULL. */
 QemuRecord *qemu_get_record(const QemuRecord *record, const char *path);
 

@@ -102,7 +102,7 @@ static gboolean read_numbers(QemuMapContext *context, const QemuMapRow *row,
     guint count = qemu_count(record, row->own);
 
     if (count == 0)
-        return qemu_map_refuse(context, "is not in QEMU's state", row->own);
+        return row->value || qemu_map_refuse(context, "is not in QEMU's state", row->own);
     for (guint i = 0; i < count; i++) {
         g_autofree char *own = g_strdup_printf("%s[%u]", row->own, i);
         g_autofree char *path = g_strdup_printf("%s[%u]", row->neutral, i);
@@ -115,14 +115,14 @@ static gboolean read_numbers(QemuMapContext *context, const QemuMapRow *row,
 static gboolean write_numbers(QemuMapContext *context, const QemuMapRow *row, QemuRecord *record,
                               const StateNode *node)
 {
-    guint count = qemu_count(record, row->own);
+    guint count = row->value ? (guint)row->value : qemu_count(record, row->own);
 
     for (guint i = 0; i < count; i++) {
         g_autofree char *own = g_strdup_printf("%s[%u]", row->own, i);
         g_autofree char *path = g_strdup_printf("%s[%u]", row->neutral, i);
-        uint64_t value;
+        uint64_t value = 0;
 
-        if (!state_get_number(node, path, &value))
+        if (!state_get_number(node, path, &value) && !row->value)
             return qemu_map_refuse(context, "is missing", path);
         if (!qemu_map_put(context, record, own, value))
             return FALSE;

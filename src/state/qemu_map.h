@@ -49,9 +49,9 @@ struct QemuMapRow {
 
 typedef struct {
     const char *section; /* its kind */
-    const char *type;    /* of the device; NULL: *group* names a group, or is "cpus" */
+    const char *type;    /* of the device; NULL: a processor */
     const char *at[4];   /* of the first one, the second …; NULL for the first: its PCI address */
-    const char *group;   /* path from the device on; NULL: the device itself */
+    const char *group;   /* of the device or the processor; NULL: that itself */
     const QemuMapRow *rows;
 } QemuMap;
 
@@ -68,6 +68,15 @@ gboolean qemu_map_read_rows(QemuMapContext *context, const QemuMapRow *rows,
                             const QemuRecord *record, StateNode *node);
 gboolean qemu_map_write_rows(QemuMapContext *context, const QemuMapRow *rows, QemuRecord *record,
                              const StateNode *node);
+
+/* TRUE where a row says something about the field, or about something below it.  *path*: from the
+ * section's record on; indexes do not count. */
+gboolean qemu_map_covers(const QemuMapRow *rows, const char *path);
+
+/* Calls *visit* with each subsection that is there and that no row is about. */
+typedef void (*QemuMapVisit)(const QemuRecord *subsection, void *context);
+void qemu_map_visit_unmapped(const QemuMapRow *rows, const QemuRecord *record, QemuMapVisit visit,
+                             void *context);
 
 /* For conversions by code: FALSE with the context's error, which names the place. */
 gboolean qemu_map_refuse(QemuMapContext *context, const char *what, const char *place);

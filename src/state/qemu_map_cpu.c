@@ -43,7 +43,7 @@ static const QemuMapRow mtrr_rows[] = {NUMBER("base", "base"), NUMBER("mask", "m
 
 /* ---- x87, SSE, AVX ---- */
 
-enum { REGISTERS = 16, X87_REGISTERS = 8 };
+enum { REGISTERS = 16, X87_REGISTERS = 8, OPMASKS = 8 };
 
 /* One family of vector registers: parts of 8 bytes each, in QEMU's struct. */
 typedef struct {
@@ -92,17 +92,23 @@ static gboolean read_vectors(QemuMapContext *context, const QemuRecord *record, 
 static gboolean write_vector(QemuMapContext *context, QemuRecord *record, const StateNode *node,
                              const VectorFamily *family, guint i)
 {
-    g_autofree char *own = g_strdup_printf("%s[%u]", family->own, i);
     g_autofree char *path = g_strdup_printf("fpu.%s[%u]", family->neutral, i);
-    QemuRecord *inner = qemu_get_record(record, own);
     size_t length = 0;
     const uint8_t *bytes = state_get_bytes(node, path, &length);
 
     if (!bytes)
         return TRUE;
-    if (!inner || length != family_bytes(family))
+    if (length != family_bytes(family))
         return qemu_map_refuse(context, "does not fit into QEMU's state", path);
-    return qemu_map_put_span(context, inner, family->parts, 8, bytes);
+    for (guint part = 0; family->parts[part]; part++) {
+        g_autofree char *own = g_strdup_printf("%s[%u]|%s", family->own, i, family->parts[part]);
+        uint64_t value;
+
+        memcpy(&value, bytes + 8 * part, sizeof value);
+        if (!qemu_map_put(context, record, own, GUINT64_FROM_LE(value)))
+            return FALSE;
+    }
+    return TRUE;
 }
 
 static gboolean write_vectors(QemuMapContext *context, QemuRecord *record, const StateNode *node)
@@ -175,6 +181,25 @@ static gboolean write_tsc(QemuMapContext *context, QemuRecord *record, const Sta
         return qemu_map_refuse(context, "is missing", "ia32_tsc");
     /* Of the machine, it is written with the clock. */
     return qemu_map_number(record, "env.tsc") == 0 || qemu_map_put(context, record, "env.tsc", tsc);
+}
+
+#define HZ_A_KHZ 1000u
+
+static gboolean read_tsc_hz(QemuMapContext *context, const QemuRecord *record, StateNode *node)
+{
+    uint64_t khz;
+
+    if (qemu_get_number(record, "cpu/tsc_khz|env.tsc_khz", &khz))
+        state_set_number(node, "tsc_hz", khz * HZ_A_KHZ);
+    return TRUE;
+}
+
+static gboolean write_tsc_hz(QemuMapContext *context, QemuRecord *record, const StateNode *node)
+{
+    uint64_t khz = state_number_or(node, "tsc_hz", 0) / HZ_A_KHZ;
+
+    return (khz == 0 && !qemu_get_record(record, "cpu/tsc_khz")) ||
+           qemu_map_put(context, record, "cpu/tsc_khz|env.tsc_khz", khz);
 }
 
 /* ---- what QEMU keeps of modes, which follows from the registers ---- */
@@ -394,6 +419,7 @@ static const QemuMapRow cpu_rows[] = {
     NUMBER("ia32_sysenter_eip", "env.sysenter_eip"),
     NUMBER("ia32_pat", "env.pat"),
     CODE("env.tsc env.tsc_offset", read_tsc, write_tsc),
+    CODE("cpu/tsc_khz", read_tsc_hz, write_tsc_hz),
     NUMBER("ia32_tsc_aux", "env.tsc_aux"),
     OPTIONAL("ia32_tsc_adjust", "cpu/msr_tsc_adjust|env.tsc_adjust", 0),
     OPTIONAL("ia32_tsc_deadline", "cpu/msr_tscdeadline|env.tsc_deadline", 0),
@@ -432,6 +458,7 @@ static const QemuMapRow cpu_rows[] = {
     CODE("env.fpregs", read_x87, write_x87),
     CODE("env.xmm_regs[0] env.xmm_regs[1] cpu/avx512|zmm_high cpu/avx512|zmm_upper", read_vectors,
          write_vectors),
+    {QEMU_MAP_NUMBERS, "fpu.k", "cpu/avx512|env.opmask_regs", .value = OPMASKS},
     CODE("env.mp_state", read_activity, write_activity),
     CODE("env.hflags", NULL, write_modes),
     LEFT_OUT("env.fpregs_format_vmstate", "0: 80 bits a register"),
@@ -534,9 +561,9 @@ static const QemuMapRow sipi_rows[] = {
 };
 
 const QemuMap qemu_maps_cpu[] = {
-    {"cpu_common", .group = "", .rows = common_rows},
-    {"cpu", .group = "", .rows = cpu_rows},
+    {"cpu_common", .rows = common_rows},
+    {"cpu", .rows = cpu_rows},
     {"apic", .group = "local_apic", .rows = apic_rows},
-    {"apic_sipi", .group = "", .rows = sipi_rows},
+    {"apic_sipi", .rows = sipi_rows},
     {NULL},
 };

@@ -30,6 +30,26 @@
 
 /* ---- IDE ---- */
 
+static gboolean read_identify(QemuMapContext *context, const QemuRecord *record, StateNode *node)
+{
+    size_t length;
+    const guint8 *bytes = qemu_get_bytes(record, "identify_data", &length);
+
+    if (bytes)
+        state_set_bytes(node, "identify", bytes, length);
+    return TRUE;
+}
+
+static gboolean write_identify(QemuMapContext *context, QemuRecord *record, const StateNode *node)
+{
+    size_t length = 0;
+    const uint8_t *bytes = state_get_bytes(node, "identify", &length);
+
+    return (qemu_set_number(record, "identify_set", bytes != NULL) &&
+            qemu_set_conditional_bytes(record, "identify_data", bytes, length)) ||
+           qemu_map_refuse(context, "does not fit into QEMU's state", "identify");
+}
+
 static const QemuMapRow drive_rows[] = {
     NUMBER("features", "feature"),
     NUMBER("error", "error"),
@@ -46,11 +66,10 @@ static const QemuMapRow drive_rows[] = {
     NUMBER("status", "status"),
     NUMBER("lba48", "lba48"),
     NUMBER("multiple_sectors", "mult_sectors"),
-    BYTES("identify", "identify_data"),
+    CODE("identify_data identify_set", read_identify, write_identify),
     NUMBER("sense_key", "sense_key"),
     NUMBER("sense_code", "asc"),
     NUMBER("medium_changed", "cdrom_changed"),
-    LEFT_OUT("identify_set", "the data is there, or is not"),
     OPTIONAL("pio.sectors", "ide_drive/pio_state|req_nb_sectors", 0),
     OPTIONAL("pio.offset", "ide_drive/pio_state|cur_io_buffer_offset", 0),
     OPTIONAL("pio.length", "ide_drive/pio_state|cur_io_buffer_len", 0),

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/error.h"
+#include "state/qemu_form_private.h"
 #include "state/qemu_map.h"
 #include "state/schema.h"
 
@@ -46,14 +47,28 @@ const QemuMap *const *qemu_map_tables(guint *ret_count)
 
 /* ---- which node a section is of ---- */
 
-/* The first *n* of a kind are counted in the stream's order. */
+/* What is found out once of each section. */
+typedef struct {
+    QemuSection *section;
+    const QemuMap *map; /* NULL: it is left out, or not known */
+    guint ordinal;      /* the first one of its kind in the stream is 0 */
+    char *place;        /* of its device; NULL: a processor's */
+} Placed;
+
+static void clear_placed(gpointer data)
+{
+    Placed *placed = data;
+
+    g_free(placed->place);
+}
+
 static guint ordinal_of(const QemuForm *form, const QemuSection *section)
 {
+    const char *kind = qemu_section_kind(section);
     guint ordinal = 0;
 
     for (guint i = 0; form->sections->pdata[i] != section; i++)
-        ordinal +=
-            strcmp(qemu_section_kind(form->sections->pdata[i]), qemu_section_kind(section)) == 0;
+        ordinal += strcmp(qemu_section_kind(form->sections->pdata[i]), kind) == 0;
     return ordinal;
 }
 
@@ -67,50 +82,65 @@ static char *pci_place(const char *name)
     return g_strdup_printf("pci:%.7s", name + 5);
 }
 
-/* Where the device of a section is; NULL: it has no place that is known. g_free(). */
-static char *place_of(const QemuForm *form, const QemuMap *map, const QemuSection *section)
+static char *place_of(const QemuMap *map, const char *name, guint ordinal)
 {
-    guint ordinal = ordinal_of(form, section);
-
     if (!map->at[0])
-        return pci_place(section->name);
+        return pci_place(name);
     return ordinal < G_N_ELEMENTS(map->at) ? g_strdup(map->at[ordinal]) : NULL;
 }
 
-static const QemuMap *map_of(const QemuForm *form, const QemuSection *section)
+static const QemuMap *map_of_kind(const char *kind)
 {
     guint count;
     const QemuMap *const *tables = qemu_map_tables(&count);
 
     for (guint i = 0; i < count; i++)
-        for (const QemuMap *map = tables[i]; map->section; map++) {
-            g_autofree char *place = map->type ? place_of(form, map, section) : g_strdup("");
-
-            if (strcmp(map->section, qemu_section_kind(section)) == 0 && place && section->record)
+        for (const QemuMap *map = tables[i]; map->section; map++)
+            if (strcmp(map->section, kind) == 0)
                 return map;
-        }
     return NULL;
 }
 
-/* The path of the group that a section's fields go to; NULL: the tree has no such device. g_free(). */
-static char *path_of(const StateNode *root, const QemuForm *form, const QemuMap *map,
-                     const QemuSection *section)
+/* One at a place that no table has is not known. */
+static Placed place_section(const QemuForm *form, QemuSection *section)
 {
-    g_autofree char *place = NULL, *above = NULL;
-    const StateNode *devices = state_find(root, "devices");
+    Placed placed = {.section = section, .ordinal = ordinal_of(form, section)};
 
-    if (!map->type) {
-        above = g_strdup_printf("cpus[%u]", ordinal_of(form, section));
-    } else {
-        place = place_of(form, map, section);
-        for (guint i = 0; !above && devices && i < state_length(devices); i++)
-            if (state_child(devices, i) == state_find_device(root, map->type, place))
-                above = g_strdup_printf("devices[%u]", i);
+    if (section->record)
+        placed.map = map_of_kind(qemu_section_kind(section));
+    if (placed.map && placed.map->type)
+        placed.place = place_of(placed.map, section->name, placed.ordinal);
+    if (placed.map && placed.map->type && !placed.place)
+        placed.map = NULL;
+    return placed;
+}
+
+static GArray *place_sections(const QemuForm *form)
+{
+    GArray *all = g_array_new(FALSE, FALSE, sizeof(Placed));
+
+    g_array_set_clear_func(all, clear_placed);
+    for (guint i = 0; i < form->sections->len; i++) {
+        Placed placed = place_section(form, form->sections->pdata[i]);
+
+        g_array_append_val(all, placed);
     }
-    if (!above)
-        return NULL;
-    return map->group && *map->group ? g_strdup_printf("%s.%s", above, map->group)
-                                     : g_steal_pointer(&above);
+    return all;
+}
+
+static gboolean is_unknown(const Placed *placed)
+{
+    return !placed->map && !qemu_left_out(qemu_section_kind(placed->section));
+}
+
+/* The device or the processor that a section is of; NULL: the tree has none. */
+static const StateNode *whole_of(const StateNode *root, const Placed *placed)
+{
+    const StateNode *cpus = state_find(root, "cpus");
+
+    if (placed->map->type)
+        return state_find_device(root, placed->map->type, placed->place);
+    return cpus ? state_child(cpus, placed->ordinal) : NULL;
 }
 
 /* ---- reading ---- */
@@ -133,70 +163,83 @@ static void read_clock(QemuMapContext *context, StateNode *root)
     state_set_list(root, "devices");
 }
 
-static gboolean read_section(QemuMapContext *context, const QemuMap *map,
-                             const QemuSection *section, StateNode *root)
-{
-    g_autofree char *path = path_of(root, context->form, map, section);
-    g_autofree char *place = map->type ? place_of(context->form, map, section) : NULL;
+typedef struct {
+    StateNode *root;
+    const QemuSection *section;
+} Unmapped;
 
-    if (!path) {
-        (void)state_add_device(root, map->type, place);
-        path = path_of(root, context->form, map, section);
-    }
-    if (qemu_map_read_rows(context, map->rows, section->record, state_set_group(root, path)))
+/* What no table translates: a device of an unknown type, for which the whole state is refused. */
+static void add_unknown(const Unmapped *unmapped, const char *what, const GByteArray *content)
+{
+    g_autofree char *type = g_strconcat(UNKNOWN_TYPE, what, NULL);
+    g_autofree char *place =
+        g_strdup_printf("qemu:%s#%u", unmapped->section->name, unmapped->section->instance);
+    StateNode *device = state_add_device(unmapped->root, type, place);
+
+    state_set_bytes(device, OPAQUE_LEAF, content->data, content->len);
+}
+
+static void add_unmapped(const QemuRecord *subsection, void *context)
+{
+    g_autoptr(GByteArray) content = g_byte_array_new();
+
+    qemu_record_write(content, subsection);
+    add_unknown(context, subsection->layout->name, content);
+}
+
+static StateNode *make_whole(StateNode *root, const Placed *placed)
+{
+    StateNode *whole = (StateNode *)whole_of(root, placed);
+
+    if (whole)
+        return whole;
+    return placed->map->type ? state_add_device(root, placed->map->type, placed->place)
+                             : state_append_group(root, "cpus");
+}
+
+static gboolean read_section(QemuMapContext *context, const Placed *placed, StateNode *root)
+{
+    StateNode *node = make_whole(root, placed);
+
+    if (placed->map->group)
+        node = state_set_group(node, placed->map->group);
+    if (qemu_map_read_rows(context, placed->map->rows, placed->section->record, node))
         return TRUE;
-    g_prefix_error(context->error, "QEMU section \"%s\": ", section->name);
+    g_prefix_error(context->error, "QEMU section \"%s\": ", placed->section->name);
     return FALSE;
 }
 
-static gboolean read_known(QemuMapContext *context, StateNode *root)
+/* In the order of the tables, whatever the stream's is. */
+static gboolean read_known(QemuMapContext *context, const GArray *all, StateNode *root)
 {
     guint count;
     const QemuMap *const *tables = qemu_map_tables(&count);
 
     for (guint i = 0; i < count; i++)
         for (const QemuMap *map = tables[i]; map->section; map++)
-            for (guint j = 0; j < context->form->sections->len; j++) {
-                const QemuSection *section = context->form->sections->pdata[j];
+            for (guint j = 0; j < all->len; j++) {
+                const Placed *placed = &g_array_index(all, Placed, j);
 
-                if (map_of(context->form, section) == map &&
-                    !read_section(context, map, section, root))
+                if (placed->map == map && !read_section(context, placed, root))
                     return FALSE;
             }
     return TRUE;
 }
 
-static gboolean is_unknown(const QemuForm *form, const QemuSection *section)
+static void read_unknown(const GArray *all, StateNode *root)
 {
-    return !qemu_left_out(qemu_section_kind(section)) && !map_of(form, section);
-}
+    for (guint i = 0; i < all->len; i++) {
+        const Placed *placed = &g_array_index(all, Placed, i);
+        Unmapped unmapped = {root, placed->section};
+        g_autoptr(GByteArray) content = g_byte_array_new();
 
-static GBytes *content_of(const QemuSection *section)
-{
-    GByteArray *content;
-
-    if (section->opaque)
-        return g_bytes_ref(section->opaque);
-    content = g_byte_array_new();
-    qemu_section_write_content(section, content);
-    return g_byte_array_free_to_bytes(content);
-}
-
-static void read_unknown(QemuMapContext *context, StateNode *root)
-{
-    for (guint i = 0; i < context->form->sections->len; i++) {
-        const QemuSection *section = context->form->sections->pdata[i];
-        g_autofree char *type = g_strconcat(UNKNOWN_TYPE, qemu_section_kind(section), NULL);
-        g_autofree char *place = g_strdup_printf("qemu:%s#%u", section->name, section->instance);
-        g_autoptr(GBytes) content = NULL;
-        StateNode *device;
-
-        if (!is_unknown(context->form, section))
-            continue;
-        content = content_of(section);
-        device = state_add_device(root, type, place);
-        state_set_bytes(device, OPAQUE_LEAF, g_bytes_get_data(content, NULL),
-                        g_bytes_get_size(content));
+        if (placed->map) {
+            qemu_map_visit_unmapped(placed->map->rows, placed->section->record, add_unmapped,
+                                    &unmapped);
+        } else if (is_unknown(placed)) {
+            qemu_section_write_content(placed->section, content);
+            add_unknown(&unmapped, qemu_section_kind(placed->section), content);
+        }
     }
 }
 
@@ -213,13 +256,14 @@ static gboolean find_now(QemuMapContext *context)
 static StateNode *from_form(QemuMapContext *context)
 {
     g_autoptr(StateNode) root = state_new();
+    g_autoptr(GArray) all = place_sections(context->form);
 
     if (!find_now(context))
         return NULL;
     read_clock(context, root);
-    if (!read_known(context, root))
+    if (!read_known(context, all, root))
         return NULL;
-    read_unknown(context, root);
+    read_unknown(all, root);
     state_set_number(root, "clock.tsc", state_number_or(root, "cpus[0].ia32_tsc", 0));
     return g_steal_pointer(&root);
 }
@@ -282,30 +326,58 @@ static gboolean lacks(QemuMapContext *context, const char *what, const char *who
     return qemu_map_refuse(context, text, what);
 }
 
-static gboolean write_section(QemuMapContext *context, const QemuMap *map, QemuSection *section,
-                              const StateNode *root, GHashTable *written)
+static gboolean write_section(QemuMapContext *context, const Placed *placed, const StateNode *root,
+                              GHashTable *written)
 {
-    g_autofree char *path = path_of(root, context->form, map, section);
-    g_autofree char *place = map->type ? place_of(context->form, map, section) : NULL;
-    const StateNode *node = path ? state_find(root, path) : NULL;
+    const QemuMap *map = placed->map;
+    const StateNode *whole = whole_of(root, placed), *node = whole;
 
+    if (whole && map->group)
+        node = state_find(whole, map->group);
     if (!node)
-        return lacks(context, map->type ? map->type : section->name, "the state");
-    g_hash_table_add(written, (gpointer)(map->type ? state_find_device(root, map->type, place)
-                                                   : state_find(root, path)));
-    if (qemu_map_write_rows(context, map->rows, section->record, node))
+        return lacks(context, map->type ? map->type : placed->section->name, "the state");
+    g_hash_table_add(written, (gpointer)whole);
+    if (qemu_map_write_rows(context, map->rows, placed->section->record, node))
         return TRUE;
-    g_prefix_error(context->error, "QEMU section \"%s\": ", section->name);
+    g_prefix_error(context->error, "QEMU section \"%s\": ", placed->section->name);
     return FALSE;
+}
+
+typedef struct {
+    const StateNode *root;
+    const QemuSection *section;
+    GHashTable *written;
+} Unwritten;
+
+static const StateNode *find_unknown(const StateNode *root, const QemuSection *section,
+                                     const char *what)
+{
+    g_autofree char *type = g_strconcat(UNKNOWN_TYPE, what, NULL);
+    g_autofree char *place = g_strdup_printf("qemu:%s#%u", section->name, section->instance);
+
+    return state_find_device(root, type, place);
+}
+
+/* A subsection that the template has just so is as good as written. */
+static void accept_unmapped(const QemuRecord *subsection, void *context)
+{
+    const Unwritten *unwritten = context;
+    const StateNode *device =
+        find_unknown(unwritten->root, unwritten->section, subsection->layout->name);
+    g_autoptr(GByteArray) content = g_byte_array_new();
+    size_t length = 0;
+    const uint8_t *bytes = device ? state_get_bytes(device, OPAQUE_LEAF, &length) : NULL;
+
+    qemu_record_write(content, subsection);
+    if (bytes && length == content->len && memcmp(bytes, content->data, length) == 0)
+        g_hash_table_add(unwritten->written, (gpointer)device);
 }
 
 /* The bytes that came from such a section of another QEMU. */
 static gboolean write_unknown(QemuMapContext *context, QemuSection *section, const StateNode *root,
                               GHashTable *written)
 {
-    g_autofree char *type = g_strconcat(UNKNOWN_TYPE, qemu_section_kind(section), NULL);
-    g_autofree char *place = g_strdup_printf("qemu:%s#%u", section->name, section->instance);
-    const StateNode *device = state_find_device(root, type, place);
+    const StateNode *device = find_unknown(root, section, qemu_section_kind(section));
     size_t length = 0;
     const uint8_t *bytes = device ? state_get_bytes(device, OPAQUE_LEAF, &length) : NULL;
 
@@ -316,21 +388,29 @@ static gboolean write_unknown(QemuMapContext *context, QemuSection *section, con
     return TRUE;
 }
 
+static gboolean write_one(QemuMapContext *context, const Placed *placed, const StateNode *root,
+                          GHashTable *written)
+{
+    Unwritten unwritten = {root, placed->section, written};
+
+    if (is_unknown(placed))
+        return write_unknown(context, placed->section, root, written);
+    if (!placed->map)
+        return TRUE;
+    if (!write_section(context, placed, root, written))
+        return FALSE;
+    qemu_map_visit_unmapped(placed->map->rows, placed->section->record, accept_unmapped,
+                            &unwritten);
+    return TRUE;
+}
+
 static gboolean write_sections(QemuMapContext *context, const StateNode *root, GHashTable *written)
 {
-    for (guint i = 0; i < context->form->sections->len; i++) {
-        QemuSection *section = context->form->sections->pdata[i];
-        const QemuMap *map = map_of(context->form, section);
+    g_autoptr(GArray) all = place_sections(context->form);
 
-        if (map && !write_section(context, map, section, root, written))
+    for (guint i = 0; i < all->len; i++)
+        if (!write_one(context, &g_array_index(all, Placed, i), root, written))
             return FALSE;
-    }
-    for (guint i = 0; i < context->form->sections->len; i++) {
-        QemuSection *section = context->form->sections->pdata[i];
-
-        if (is_unknown(context->form, section) && !write_unknown(context, section, root, written))
-            return FALSE;
-    }
     return TRUE;
 }
 
