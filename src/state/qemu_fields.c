@@ -80,12 +80,13 @@ QemuRecord *qemu_get_record(const QemuRecord *record, const char *path)
 
 static gboolean find_place(const QemuRecord *record, const char *path, Place *ret)
 {
-    const char *last = strrchr(path, '|');
-    g_autofree char *above = last ? g_strndup(path, (gsize)(last - path)) : g_strdup("");
-    const QemuRecord *inner = qemu_get_record(record, above);
-    const char *name = last ? last + 1 : path;
+    size_t length;
 
-    return inner && find_field(inner, name, strlen(name), ret);
+    while (record && path[length = strcspn(path, "|")] == '|') {
+        record = step_into(record, path, length);
+        path += length + 1;
+    }
+    return record && find_field(record, path, length, ret);
 }
 
 static uint64_t decode(const QemuField *field, const guint8 *bytes)
@@ -103,14 +104,34 @@ static gboolean is_number(const Place *place)
            (place->is_element || qemu_value_elements(place->field, place->value) == 1);
 }
 
+static uint64_t get_at(const Place *place, guint index)
+{
+    return decode(place->field, place->value->bytes + index * qemu_type_bytes(place->field->type));
+}
+
 gboolean qemu_get_number(const QemuRecord *record, const char *path, uint64_t *ret)
 {
     Place place;
 
     if (!find_place(record, path, &place) || !is_number(&place))
         return FALSE;
-    *ret =
-        decode(place.field, place.value->bytes + place.index * qemu_type_bytes(place.field->type));
+    *ret = get_at(&place, place.index);
+    return TRUE;
+}
+
+static gboolean has_element(const Place *place, guint index)
+{
+    return place->value->bytes && place->field->type < QEMU_BUFFER && !place->is_element &&
+           index < qemu_value_elements(place->field, place->value);
+}
+
+gboolean qemu_get_element(const QemuRecord *record, const char *path, guint index, uint64_t *ret)
+{
+    Place place;
+
+    if (!find_place(record, path, &place) || !has_element(&place, index))
+        return FALSE;
+    *ret = get_at(&place, index);
     return TRUE;
 }
 
@@ -135,25 +156,48 @@ static gboolean add_subsection(QemuRecord *record, const char *path)
     return FALSE;
 }
 
-gboolean qemu_set_number(QemuRecord *record, const char *path, uint64_t value)
+static gboolean set_at(const Place *place, guint index, uint64_t value)
 {
-    Place place;
-    guint bytes;
+    guint bytes = (guint)qemu_type_bytes(place->field->type);
 
-    if (!find_place(record, path, &place)) {
-        if (value == 0 && strchr(path, '|'))
-            return TRUE;
-        if (!add_subsection(record, path) || !find_place(record, path, &place))
-            return FALSE;
-    }
-    bytes = (guint)qemu_type_bytes(place.field->type);
-    if (!is_number(&place) || (bytes < 8 && value >> (8 * bytes) != 0))
+    if (bytes < 8 && value >> (8 * bytes) != 0)
         return FALSE;
-    if (place.field->type == QEMU_INT32_LE)
+    if (place->field->type == QEMU_INT32_LE)
         value = GUINT32_SWAP_LE_BE((guint32)value);
     for (guint i = 0; i < bytes; i++)
-        place.value->bytes[place.index * bytes + i] = (guint8)(value >> (8 * (bytes - 1 - i)));
+        place->value->bytes[index * bytes + i] = (guint8)(value >> (8 * (bytes - 1 - i)));
     return TRUE;
+}
+
+/* TRUE also where nothing has to be there: *ret_needed says whether something has. */
+static gboolean find_or_add(QemuRecord *record, const char *path, uint64_t value, Place *ret,
+                            gboolean *ret_needed)
+{
+    *ret_needed = TRUE;
+    if (find_place(record, path, ret))
+        return TRUE;
+    *ret_needed = value != 0 || !strchr(path, '|');
+    return !*ret_needed || (add_subsection(record, path) && find_place(record, path, ret));
+}
+
+gboolean qemu_set_number(QemuRecord *record, const char *path, uint64_t value)
+{
+    gboolean needed;
+    Place place;
+
+    if (!find_or_add(record, path, value, &place, &needed))
+        return FALSE;
+    return !needed || (is_number(&place) && set_at(&place, place.index, value));
+}
+
+gboolean qemu_set_element(QemuRecord *record, const char *path, guint index, uint64_t value)
+{
+    gboolean needed;
+    Place place;
+
+    if (!find_or_add(record, path, value, &place, &needed))
+        return FALSE;
+    return !needed || (has_element(&place, index) && set_at(&place, index, value));
 }
 
 const guint8 *qemu_get_bytes(const QemuRecord *record, const char *path, size_t *ret_length)

@@ -116,6 +116,35 @@ static void add_way(Search *search, Rest *rest, size_t next, QemuRecord *record)
     rest->ways = MIN(rest->ways + behind->ways, 2);
 }
 
+/* The next footer of that section, or NULL.  Most of a state is zero: memchr() is fast there. */
+static const uint8_t *find_footer(Search *search, const uint8_t *from, uint32_t id)
+{
+    const uint8_t wanted[FOOTER_BYTES] = {QEMU_SECTION_FOOTER, (uint8_t)(id >> 24),
+                                          (uint8_t)(id >> 16), (uint8_t)(id >> 8), (uint8_t)id};
+    const uint8_t *end = search->data + search->length, *found = from;
+
+    while ((found = memchr(found, QEMU_SECTION_FOOTER, (size_t)(end - found))) &&
+           (size_t)(end - found) >= FOOTER_BYTES && memcmp(found, wanted, FOOTER_BYTES) != 0)
+        found++;
+    if (found && (size_t)(end - found) < FOOTER_BYTES)
+        found = NULL;
+    search->searched += (size_t)((found ? found : end) - from);
+    return search->searched <= SEARCH_MAX_BYTES ? found : NULL;
+}
+
+/* Bytes of content up to the last footer that could be its, with that: a section is no longer. */
+static size_t longest_content(Search *search, ByteReader content, uint32_t id)
+{
+    const uint8_t *footer = content.at;
+    size_t longest = 0;
+
+    while ((footer = find_footer(search, footer, id))) {
+        longest = (size_t)(footer - content.at) + FOOTER_BYTES;
+        footer++;
+    }
+    return longest;
+}
+
 /* By a layout, with all numbers of entries that there can be. */
 static void read_by_layout(Search *search, ByteReader content, Rest *rest, const QemuLayout *layout)
 {
@@ -127,6 +156,8 @@ static void read_by_layout(Search *search, ByteReader content, Rest *rest, const
             qemu_record_read(&reading, layout, rest->section->version, NULL);
 
         more = record && reading.has_fits;
+        if (more && fits == 0)
+            content.left = longest_content(search, content, rest->section->id);
         if (record && take_footer(&reading.reader, rest->section->id))
             add_way(search, rest, (size_t)(reading.reader.at - search->data),
                     g_steal_pointer(&record));
@@ -140,18 +171,6 @@ static void read_known(Search *search, ByteReader content, Rest *rest)
     for (; layouts && *layouts; layouts++)
         if ((*layouts)->version == rest->section->version)
             read_by_layout(search, content, rest, *layouts);
-}
-
-/* The next footer of that section, or NULL. */
-static const uint8_t *find_footer(Search *search, const uint8_t *from, uint32_t id)
-{
-    const uint8_t wanted[FOOTER_BYTES] = {QEMU_SECTION_FOOTER, (uint8_t)(id >> 24),
-                                          (uint8_t)(id >> 16), (uint8_t)(id >> 8), (uint8_t)id};
-    size_t left = (size_t)(search->data + search->length - from);
-    const uint8_t *found = memmem(from, left, wanted, sizeof wanted);
-
-    search->searched += found ? (size_t)(found - from) : left;
-    return search->searched <= SEARCH_MAX_BYTES ? found : NULL;
 }
 
 /* Tries all footers of that section. */

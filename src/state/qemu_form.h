@@ -81,6 +81,10 @@ gboolean qemu_get_number(const QemuRecord *record, const char *path, uint64_t *r
  * not there is added, all of it zero, unless the number is 0. */
 gboolean qemu_set_number(QemuRecord *record, const char *path, uint64_t value);
 
+/* An element of an array, or the number itself; the same otherwise. */
+gboolean qemu_get_element(const QemuRecord *record, const char *path, guint index, uint64_t *ret);
+gboolean qemu_set_element(QemuRecord *record, const char *path, guint index, uint64_t value);
+
 /* The bytes of a buffer, or all of an array; borrowed.  NULL: not there. */
 const guint8 *qemu_get_bytes(const QemuRecord *record, const char *path, size_t *ret_length);
 

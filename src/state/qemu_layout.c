@@ -48,7 +48,8 @@ gboolean qemu_field_has_name(const QemuField *field, const char *name, size_t le
 {
     for (const char *at = field->name; at; at = strchr(at, ',')) {
         at += *at == ',';
-        if (strncmp(at, name, length) == 0 && (at[length] == '\0' || at[length] == ','))
+        if (*at == *name && strncmp(at, name, length) == 0 &&
+            (at[length] == '\0' || at[length] == ','))
             return TRUE;
     }
     return FALSE;

@@ -104,28 +104,28 @@ static gboolean read_numbers(QemuMapContext *context, const QemuMapRow *row,
     if (count == 0)
         return row->value || qemu_map_refuse(context, "is not in QEMU's state", row->own);
     for (guint i = 0; i < count; i++) {
-        g_autofree char *own = g_strdup_printf("%s[%u]", row->own, i);
-        g_autofree char *path = g_strdup_printf("%s[%u]", row->neutral, i);
+        uint64_t own = 0;
 
-        state_set_number(node, path, qemu_map_number(record, own));
+        (void)qemu_get_element(record, row->own, i, &own);
+        state_append_number(node, row->neutral, own);
     }
     return TRUE;
 }
 
+/* Of a subsection, a list may be missing: all zero. */
 static gboolean write_numbers(QemuMapContext *context, const QemuMapRow *row, QemuRecord *record,
                               const StateNode *node)
 {
     guint count = row->value ? (guint)row->value : qemu_count(record, row->own);
+    const StateNode *list = state_find(node, row->neutral);
 
+    if (!(list && state_length(list) == count) && !(row->value && !list))
+        return qemu_map_refuse(context, "has another number of entries in QEMU", row->neutral);
     for (guint i = 0; i < count; i++) {
-        g_autofree char *own = g_strdup_printf("%s[%u]", row->own, i);
-        g_autofree char *path = g_strdup_printf("%s[%u]", row->neutral, i);
-        uint64_t value = 0;
+        const StateNode *leaf = list ? state_child(list, i) : NULL;
 
-        if (!state_get_number(node, path, &value) && !row->value)
-            return qemu_map_refuse(context, "is missing", path);
-        if (!qemu_map_put(context, record, own, value))
-            return FALSE;
+        if (!qemu_set_element(record, row->own, i, leaf ? state_number_or(leaf, "", 0) : 0))
+            return qemu_map_refuse(context, "does not fit into QEMU's state", row->neutral);
     }
     return TRUE;
 }

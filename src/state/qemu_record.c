@@ -32,7 +32,7 @@ void qemu_record_free(QemuRecord *record)
 {
     if (!record)
         return;
-    for (guint i = 0; i < count_fields(record->layout); i++) {
+    for (guint i = 0, count = count_fields(record->layout); i < count; i++) {
         g_free(record->values[i].bytes);
         if (record->values[i].records)
             g_ptr_array_unref(record->values[i].records);
@@ -45,10 +45,12 @@ void qemu_record_free(QemuRecord *record)
 const QemuField *qemu_record_field(const QemuRecord *record, const char *name, size_t length,
                                    guint *ret_place)
 {
-    for (guint i = 0; i < count_fields(record->layout); i++)
-        if (qemu_field_has_name(&record->layout->fields[i], name, length)) {
+    const QemuField *fields = record->layout->fields;
+
+    for (guint i = 0; fields && fields[i].name; i++)
+        if (qemu_field_has_name(&fields[i], name, length)) {
             *ret_place = i;
-            return &record->layout->fields[i];
+            return &fields[i];
         }
     return NULL;
 }
@@ -176,7 +178,7 @@ QemuRecord *qemu_record_read(QemuReading *reading, const QemuLayout *layout, uin
     g_autoptr(QemuRecord) record = record_new(layout, version);
     gboolean good = ++reading->nesting <= QEMU_MAX_NESTING;
 
-    for (guint i = 0; good && i < count_fields(layout); i++)
+    for (guint i = 0, count = count_fields(layout); good && i < count; i++)
         good = read_value(reading, &layout->fields[i], record, around, &record->values[i]);
     good = good && read_subsections(reading, record);
     reading->nesting--;
@@ -195,7 +197,7 @@ static void write_value(GByteArray *out, const QemuValue *value)
 
 void qemu_record_write(GByteArray *out, const QemuRecord *record)
 {
-    for (guint i = 0; i < count_fields(record->layout); i++)
+    for (guint i = 0, count = count_fields(record->layout); i < count; i++)
         write_value(out, &record->values[i]);
     for (guint i = 0; i < record->subsections->len; i++) {
         const QemuRecord *subsection = record->subsections->pdata[i];

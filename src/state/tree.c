@@ -281,6 +281,16 @@ void state_set_number(StateNode *node, const char *path, uint64_t value)
         leaf->number = value;
 }
 
+void state_append_number(StateNode *node, const char *path, uint64_t value)
+{
+    StateNode *list = make_path(node, path, STATE_LIST), *leaf;
+
+    g_return_if_fail(list);
+    leaf = state_node_new(STATE_NUMBER, NULL);
+    leaf->number = value;
+    state_node_adopt(list, leaf);
+}
+
 void state_set_time(StateNode *node, const char *path, int64_t ns)
 {
     StateNode *leaf = make_path(node, path, STATE_TIME);

@@ -84,6 +84,8 @@ const StateNode *state_find_device(const StateNode *root, const char *type, cons
 
 /* The entry of a list that a path names is there, or the next one. */
 void state_set_number(StateNode *node, const char *path, uint64_t value);
+/* One more number at the end of a list. */
+void state_append_number(StateNode *node, const char *path, uint64_t value);
 void state_set_time(StateNode *node, const char *path, int64_t ns);
 void state_set_bytes(StateNode *node, const char *path, const void *bytes, size_t length);
 void state_set_text(StateNode *node, const char *path, const char *text);
