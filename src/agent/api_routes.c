@@ -7,6 +7,7 @@
 #include "agent/guest_view.h"
 #include "agent/launch.h"
 #include "agent/load.h"
+#include "agent/machine_state.h"
 #include "agent/metrics.h"
 #include "agent/move.h"
 #include "agent/order_expiry.h"
@@ -132,6 +133,11 @@ static json_t *get_disks(ApiCall *call, GError **error)
     g_autoptr(Guest) guest = registry_find(call->context->registry, call->guest, error);
 
     return guest ? guest_view_disks(guest, error) : NULL;
+}
+
+static json_t *get_state(ApiCall *call, GError **error)
+{
+    return machine_state_get(call->context, call->guest, error);
 }
 
 static char **read_command_line(json_t *body, GError **error)
@@ -674,6 +680,7 @@ static const ApiRoute routes[] = {
     {"GET", "/v1/guests/NAME", API_ACCESS_READ, get_guest},
     {"DELETE", "/v1/guests/NAME", API_ACCESS_LOCAL, delete_guest},
     {"GET", "/v1/guests/NAME/disks", API_ACCESS_READ, get_disks},
+    {"GET", "/v1/guests/NAME/state", API_ACCESS_LOCAL, get_state},
     {"POST", "/v1/guests/NAME/migrate", API_ACCESS_OPERATE, post_migrate},
     {"POST", "/v1/guests/NAME/estimate", API_ACCESS_OPERATE, post_estimate},
     {"PATCH", "/v1/guests/NAME/migrate", API_ACCESS_OPERATE, patch_migrate},

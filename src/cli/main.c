@@ -19,6 +19,7 @@ static const Verb verbs[] = {
     {"top", "Show what this host and its guests use", verb_top},
     {"disk", "Show the disks of a guest", verb_disk},
     {"image", "Show, check and merge saved images", verb_image},
+    {"state", "Show, compare and check the state of processors and devices", verb_state},
     {"stop", "End a guest", verb_stop},
     {"events", "Show what happened", verb_events},
     {"estimate", "Tell what a move of a guest would take", verb_estimate},

@@ -123,7 +123,7 @@ StateNode *state_from_json(json_t *json, GError **error);
 
 typedef struct {
     char *path;
-    char *left, *right; /* as the JSON form has it; NULL: is not there */
+    char *left, *right; /* as the JSON form has it (of a device, its type); NULL: is not there */
 } StateDifference;
 
 /* All leaves that differ, in the order of *left*; empty: they are equal.  g_ptr_array_unref(). */

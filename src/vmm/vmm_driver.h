@@ -19,6 +19,7 @@
 #include <sys/types.h>
 
 #include "identity/identity.h"
+#include "state/tree.h"
 #include "vmm/vmm.h"
 #include "vmm/vmm_storage.h"
 
@@ -100,6 +101,10 @@ typedef struct {
     /* FALSE (UNSUPPORTED) with the network card that can get no new address (vmm_plan_new_macs()); *machine* is what
      * vmm_read_machine() told.  NULL: none can. */
     gboolean (*check_new_macs)(json_t *machine, GError **error);
+
+    /* What the bytes that vmm_save_device_state() or a checkpoint returned mean, as a neutral state
+     * (state/tree.h).  NULL in the table: nobody can say. */
+    StateNode *(*read_state)(const void *bytes, size_t length, GError **error);
 } VmmDriver;
 
 /* The driver of this kind (NULL: of none); UNSUPPORTED where there is none. */
@@ -112,6 +117,9 @@ const VmmDriver *vmm_driver_find_for_command_line(char *const *command_line, GEr
 /* The driver for a process that runs, by its program's file or, for one that was
  * started through a loader, argv[0]; INVALID where no driver knows it. */
 const VmmDriver *vmm_driver_find_for_process(pid_t pid, GError **error);
+
+/* By the driver of that kind; UNSUPPORTED where it cannot say.  Free with state_free(). */
+StateNode *vmm_read_state(const char *kind, GBytes *bytes, GError **error);
 
 /* For drivers, before they launch an incoming guest: refuses
  * (VMFERRY_ERROR_NO_SPACE) where less than *guest_bytes* are available on this

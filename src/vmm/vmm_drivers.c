@@ -81,6 +81,23 @@ const VmmDriver *vmm_driver_find_for_process(pid_t pid, GError **error)
     return NULL;
 }
 
+StateNode *vmm_read_state(const char *kind, GBytes *bytes, GError **error)
+{
+    const VmmDriver *driver = vmm_driver_find(kind, error);
+    gconstpointer data;
+    gsize length;
+
+    if (!driver)
+        return NULL;
+    if (!driver->read_state) {
+        error_set(error, VMFERRY_ERROR_UNSUPPORTED, "the state of guests of %s is not read here",
+                  kind);
+        return NULL;
+    }
+    data = g_bytes_get_data(bytes, &length);
+    return driver->read_state(data, length, error);
+}
+
 /* ---- what they share ---- */
 
 void vmm_identity_free(VmmIdentity *identity)

@@ -10,6 +10,7 @@
 #include "base/fd.h"
 #include "base/json.h"
 #include "base/process.h"
+#include "state/state_qemu.h"
 #include "vmm/qemu/command_line.h"
 #include "vmm/qemu/agent_channel.h"
 #include "vmm/qemu/new_macs.h"
@@ -763,4 +764,5 @@ const VmmDriver qemu_driver = {
     .renew_generation = qemu_renew_generation,
     .check_agent = qemu_check_agent,
     .check_new_macs = qemu_check_new_macs,
+    .read_state = state_from_qemu,
 };

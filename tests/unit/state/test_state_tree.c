@@ -206,6 +206,28 @@ static void test_differences_are_named(void **unused)
     assert_string_equal(first->right, "0x3");
 }
 
+/* The place of a device in its list does not count. */
+static void test_devices_are_compared_by_what_they_are(void **unused)
+{
+    g_autoptr(StateNode) left = state_new(), right = state_new();
+    g_autoptr(GPtrArray) found = NULL;
+    const StateDifference *first;
+
+    state_set_number(state_add_device(left, "intel,8259a", "io:20"), "imr", 1);
+    state_set_number(state_add_device(left, "intel,8254", "io:40"), "imr", 2);
+    (void)state_add_device(right, "intel,hpet", "mmio:fed00000");
+    state_set_number(state_add_device(right, "intel,8254", "io:40"), "imr", 2);
+    state_set_number(state_add_device(right, "intel,8259a", "io:20"), "imr", 3);
+    found = state_compare(left, right);
+    assert_int_equal(found->len, 2);
+    first = found->pdata[0];
+    assert_string_equal(first->path, "devices[0].imr");
+    assert_string_equal(first->right, "0x3");
+    first = found->pdata[1];
+    assert_null(first->left);
+    assert_string_equal(first->right, "intel,hpet");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -215,6 +237,7 @@ int main(void)
         cmocka_unit_test(test_checks_name_the_place),
         cmocka_unit_test(test_damage_is_found),
         cmocka_unit_test(test_differences_are_named),
+        cmocka_unit_test(test_devices_are_compared_by_what_they_are),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,0 +1,55 @@
+#include "agent/machine_state.h"
+
+#include "agent/registry.h"
+#include "agent/watch.h"
+#include "base/clock.h"
+#include "base/error.h"
+#include "vmm/vmm_driver.h"
+
+static GBytes *take_state(Vmm *vmm, double *ret_ms, GError **error)
+{
+    g_autoptr(VmmCheckpoint) checkpoint = NULL;
+    GBytes *bytes;
+
+    if (!vmm_check_turns(vmm, error))
+        return NULL;
+    checkpoint = vmm_open_checkpoint(vmm, error);
+    if (!checkpoint || !vmm_checkpoint_stop(checkpoint, error))
+        return NULL;
+    bytes = vmm_checkpoint_resume(checkpoint, error);
+    *ret_ms = clock_ns_to_ms(clock_now_ns() - vmm_checkpoint_get_stopped_ns(checkpoint));
+    return bytes;
+}
+
+/* With the guest claimed. */
+static json_t *make_answer(Guest *guest, GError **error)
+{
+    Vmm *vmm = registry_get_vmm(guest, error);
+    g_autoptr(VmmIdentity) identity = vmm ? vmm_get_identity(vmm) : NULL;
+    g_autoptr(StateNode) state = NULL;
+    g_autoptr(GBytes) bytes = NULL;
+    double ms = 0;
+
+    if (!vmm)
+        return NULL;
+    bytes = take_state(vmm, &ms, error);
+    state = bytes ? vmm_read_state(identity->kind, bytes, error) : NULL;
+    if (!state)
+        return NULL;
+    return json_pack("{s:s, s:s, s:f, s:o}", "guest", guest->name, "vmm_kind", identity->kind,
+                     "paused_ms", ms, "state", state_to_json(state));
+}
+
+json_t *machine_state_get(AgentContext *context, const char *name, GError **error)
+{
+    g_autoptr(Guest) guest = registry_find(context->registry, name, error);
+    json_t *answer;
+
+    if (!guest || !registry_claim(guest, GUEST_OURS, "state", error))
+        return NULL;
+    answer = make_answer(guest, error);
+    watch_release(context, guest);
+    if (!answer)
+        g_prefix_error(error, "guest %s: state: ", name);
+    return answer;
+}
