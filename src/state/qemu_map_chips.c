@@ -119,25 +119,35 @@ static const QemuMapRow hpet_timer_rows[] = {
 
 #define HPET_NS_A_TICK 10u
 
-/* The main counter is (virtual clock + offset) / 10 ns; with the subsection, the offset counts. */
-static gboolean write_hpet_offset(QemuMapContext *context, QemuRecord *record,
-                                  const StateNode *node)
+#define HPET_ENABLED 1u
+
+/* The main counter is (virtual clock + offset) / 10 ns.  QEMU goes by the offset, and by that of a
+ * machine that has not run where the subsection is missing. */
+static gboolean write_hpet_counter(QemuMapContext *context, QemuRecord *record,
+                                   const StateNode *node)
 {
     uint64_t before = qemu_map_number(record, "hpet_counter");
     uint64_t counter = state_number_or(node, "counter", 0);
-    uint64_t ns = counter * HPET_NS_A_TICK;
 
     if (!qemu_map_put(context, record, "hpet_counter", counter))
         return FALSE;
-    return counter == before || !qemu_get_record(record, "hpet/offset") ||
-           qemu_map_put(context, record, "hpet/offset|hpet_offset", ns - context->now);
+    return (counter == before && !context->moved) ||
+           !(state_number_or(node, "config", 0) & HPET_ENABLED) ||
+           qemu_map_put(context, record, "hpet/offset|hpet_offset",
+                        counter * HPET_NS_A_TICK - context->now);
+}
+
+static gboolean read_hpet_counter(QemuMapContext *context, const QemuRecord *record,
+                                  StateNode *node)
+{
+    state_set_number(node, "counter", qemu_map_number(record, "hpet_counter"));
+    return TRUE;
 }
 
 static const QemuMapRow hpet_rows[] = {
     NUMBER("config", "config"),
     NUMBER("isr", "isr"),
-    CODE("hpet/offset", NULL, write_hpet_offset),
-    NUMBER("counter", "hpet_counter"),
+    CODE("hpet_counter hpet/offset", read_hpet_counter, write_hpet_counter),
     {QEMU_MAP_GROUPS, "timers", "timer", .rows = hpet_timer_rows},
     LEFT_OUT("num_timers", "the length of the list"),
     LEFT_OUT("hpet/rtc_irq_level", "the real-time clock's, when the HPET replaces it"),
