@@ -15,6 +15,8 @@
 /* What is looked at in search of ends, in all: bytes, and places where the rest is read. */
 #define SEARCH_MAX_BYTES ((size_t)1 << 28)
 #define SEARCH_MAX_PLACES 4096u
+/* A byte that is read as a field is as dear as so many that are looked at. */
+#define FIELD_COST 256u
 
 static void free_section(gpointer data)
 {
@@ -150,11 +152,13 @@ static void read_by_layout(Search *search, ByteReader content, Rest *rest, const
 {
     gboolean more = TRUE;
 
-    for (guint fits = 0; more && fits <= QEMU_MAX_FITS; fits++) {
+    for (guint fits = 0; more && fits <= QEMU_MAX_FITS && search->searched <= SEARCH_MAX_BYTES;
+         fits++) {
         QemuReading reading = {.reader = content, .fits = fits};
         g_autoptr(QemuRecord) record =
             qemu_record_read(&reading, layout, rest->section->version, NULL);
 
+        search->searched += FIELD_COST * (size_t)(reading.reader.at - content.at);
         more = record && reading.has_fits;
         if (more && fits == 0)
             content.left = longest_content(search, content, rest->section->id);
@@ -168,7 +172,7 @@ static void read_known(Search *search, ByteReader content, Rest *rest)
 {
     const QemuLayout *const *layouts = qemu_layouts_of_section(rest->section->name);
 
-    for (; layouts && *layouts; layouts++)
+    for (; layouts && *layouts && rest->ways == 0; layouts++)
         if ((*layouts)->version == rest->section->version)
             read_by_layout(search, content, rest, *layouts);
 }
