@@ -537,6 +537,13 @@ static const QemuLayout *const cpu_subsections[] = {&cpu_poll_control_msr,
                                                     NULL};
 static const QemuLayout cpu = {"cpu", 12, cpu_fields, cpu_subsections};
 
+static const QemuField apic_sipi_fields[] = {
+    {"sipi_vector", QEMU_INT32},
+    {"wait_for_sipi", QEMU_INT32},
+    {NULL},
+};
+static const QemuLayout apic_sipi = {"apic_sipi", 1, apic_sipi_fields, NULL};
+
 static const QemuField apic_fields[] = {
     {"apicbase", QEMU_UINT32},
     {"id", QEMU_UINT8},
@@ -559,14 +566,8 @@ static const QemuField apic_fields[] = {
     {"timer_expiry", QEMU_INT64},
     {NULL},
 };
-static const QemuLayout apic = {"apic", 3, apic_fields, NULL};
-
-static const QemuField apic_sipi_fields[] = {
-    {"sipi_vector", QEMU_INT32},
-    {"wait_for_sipi", QEMU_INT32},
-    {NULL},
-};
-static const QemuLayout apic_sipi = {"apic_sipi", 1, apic_sipi_fields, NULL};
+static const QemuLayout *const apic_subsections[] = {&apic_sipi, NULL};
+static const QemuLayout apic = {"apic", 3, apic_fields, apic_subsections};
 
 static const QemuField kvmvapic_handlers_fields[] = {
     {"set_tpr", QEMU_UINT32},
@@ -623,7 +624,6 @@ const QemuLayoutEntry qemu_layouts_cpu[] = {{"timer", {&timer}},
                                             {"cpu_common", {&cpu_common}},
                                             {"cpu", {&cpu}},
                                             {"apic", {&apic}},
-                                            {"apic_sipi", {&apic_sipi}},
                                             {"kvm-tpr-opt", {&kvm_tpr_opt}},
                                             {"kvmclock", {&kvmclock}},
                                             {NULL}};

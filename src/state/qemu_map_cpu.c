@@ -1,4 +1,4 @@
-/* The processors: QEMU's sections "cpu_common", "cpu", "apic" and "apic_sipi". */
+/* The processors: QEMU's sections "cpu_common", "cpu" and "apic". */
 #include <string.h>
 
 #include "state/qemu_map.h"
@@ -307,14 +307,16 @@ static QemuRecord *beside(const QemuMapContext *context, const QemuRecord *recor
     return section ? section->record : NULL;
 }
 
+static const char waits_for_sipi[] = "apic_sipi|wait_for_sipi";
+
 static guint activity_of(const QemuMapContext *context, const QemuRecord *cpu)
 {
     const QemuRecord *common = beside(context, cpu, "cpu", "cpu_common");
-    const QemuRecord *sipi = beside(context, cpu, "cpu", "apic_sipi");
+    const QemuRecord *apic = beside(context, cpu, "cpu", "apic");
     uint64_t mp = qemu_map_number(cpu, "env.mp_state");
 
     if (mp == MP_UNINITIALIZED || mp == MP_INIT_RECEIVED ||
-        (sipi && qemu_map_number(sipi, "wait_for_sipi") != 0))
+        (apic && qemu_map_number(apic, waits_for_sipi) != 0))
         return WAITS_FOR_SIPI;
     return mp == MP_HALTED || (common && qemu_map_number(common, "halted")) ? HALTED : ACTIVE;
 }
@@ -332,7 +334,7 @@ static gboolean write_activity(QemuMapContext *context, QemuRecord *record, cons
         [ACTIVE] = 0, [HALTED] = MP_HALTED, [WAITS_FOR_SIPI] = MP_UNINITIALIZED};
     uint64_t activity = state_number_or(node, "activity", ACTIVE);
     QemuRecord *common = beside(context, record, "cpu", "cpu_common");
-    QemuRecord *sipi = beside(context, record, "cpu", "apic_sipi");
+    QemuRecord *apic = beside(context, record, "cpu", "apic");
 
     if (activity == activity_of(context, record))
         return TRUE;
@@ -340,7 +342,7 @@ static gboolean write_activity(QemuMapContext *context, QemuRecord *record, cons
         return qemu_map_refuse(context, "is not one that QEMU can be in", "activity");
     return qemu_map_put(context, record, "env.mp_state", mp_states[activity]) &&
            (!common || qemu_map_put(context, common, "halted", activity != ACTIVE)) &&
-           (!sipi || qemu_map_put(context, sipi, "wait_for_sipi", activity == WAITS_FOR_SIPI));
+           (!apic || qemu_map_put(context, apic, waits_for_sipi, activity == WAITS_FOR_SIPI));
 }
 
 static const QemuMapRow common_rows[] = {
@@ -551,12 +553,8 @@ static const QemuMapRow apic_rows[] = {
     {QEMU_MAP_SINCE, "since_load", "initial_count_load_time"},
     {QEMU_MAP_UNTIL, "until_fire", "timer_expiry"},
     CODE("next_time", NULL, write_next_time),
-    {0},
-};
-
-static const QemuMapRow sipi_rows[] = {
-    LEFT_OUT("sipi_vector", "of a start-up IPI, which is taken at once"),
-    LEFT_OUT("wait_for_sipi", "in the activity"),
+    LEFT_OUT("apic_sipi|sipi_vector", "of a start-up IPI, which is taken at once"),
+    LEFT_OUT("apic_sipi|wait_for_sipi", "in the activity"),
     {0},
 };
 
@@ -564,6 +562,5 @@ const QemuMap qemu_maps_cpu[] = {
     {"cpu_common", .rows = common_rows},
     {"cpu", .rows = cpu_rows},
     {"apic", .group = "local_apic", .rows = apic_rows},
-    {"apic_sipi", .rows = sipi_rows},
     {NULL},
 };

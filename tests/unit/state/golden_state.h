@@ -3,11 +3,12 @@
 
 #include <gio/gio.h>
 
-static const char *const golden_names[] = {"pc-linux-7.2",  "pc-linux-10.0", "pc-firmware-7.2",
-                                           "pc-start-10.0", "microvm-7.2",   "microvm-10.0"};
+static const char *const golden_names[] = {"pc-linux-7.2",  "pc-linux-10.0",    "pc-firmware-7.2",
+                                           "pc-start-10.0", "pc-start-smp-7.2", "microvm-7.2",
+                                           "microvm-10.0"};
 
 /* All of QEMU's -M pc. */
-#define GOLDEN_PCS 4u
+#define GOLDEN_PCS 5u
 
 static inline GBytes *golden_stream(const char *name)
 {

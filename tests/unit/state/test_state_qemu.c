@@ -206,6 +206,23 @@ static void test_another_qemu_takes_it(void **unused)
     expect_equal(root, again);
 }
 
+/* A processor that runs, in a machine whose second one has not been started yet. */
+static void test_processors_are_started(void **unused)
+{
+    g_autoptr(GBytes) stream = golden_stream("pc-linux-7.2"), fresh = NULL, written = NULL;
+    g_autoptr(StateNode) root = read_state(stream), of_fresh = NULL, again = NULL;
+
+    fresh = golden_stream("pc-start-smp-7.2");
+    of_fresh = read_state(fresh);
+    assert_int_equal(state_number_or(of_fresh, "cpus[0].activity", 9), 0);
+    assert_int_equal(state_number_or(of_fresh, "cpus[1].activity", 9), 3);
+    state_set_number(root, "cpus[0].activity", 0);
+    written = write_state(root, fresh);
+    again = read_state(written);
+    assert_int_equal(state_number_or(again, "cpus[0].activity", 9), 0);
+    assert_int_equal(state_number_or(again, "cpus[1].activity", 9), 1);
+}
+
 static void expect_not_written(const StateNode *root, GBytes *template_stream, const char *text)
 {
     g_autoptr(GError) error = NULL;
@@ -324,6 +341,7 @@ int main(void)
         cmocka_unit_test(test_a_known_guest),
         cmocka_unit_test(test_drawn_states_are_kept),
         cmocka_unit_test(test_another_qemu_takes_it),
+        cmocka_unit_test(test_processors_are_started),
         cmocka_unit_test(test_other_machines_are_refused_by_name),
         cmocka_unit_test(test_each_field_has_a_row_or_a_reason),
         cmocka_unit_test(test_translation_is_fast),
