@@ -134,37 +134,41 @@ static const uint8_t *find_footer(Search *search, const uint8_t *from, uint32_t 
     return search->searched <= SEARCH_MAX_BYTES ? found : NULL;
 }
 
-/* Bytes of content up to the last footer that could be its, with that: a section is no longer. */
-static size_t longest_content(Search *search, ByteReader content, uint32_t id)
+/* Reads a section with that number of entries.  Returns the bytes that its fields have; 0 where they
+ * do not follow the layout. */
+static size_t read_entries(Search *search, ByteReader content, Rest *rest, const QemuLayout *layout,
+                           guint fits, gboolean *ret_has_fits)
 {
-    const uint8_t *footer = content.at;
-    size_t longest = 0;
+    QemuReading reading = {.reader = content, .fits = fits};
+    g_autoptr(QemuRecord) record = qemu_record_read(&reading, layout, rest->section->version, NULL);
+    size_t bytes = (size_t)(reading.reader.at - content.at);
 
-    while ((footer = find_footer(search, footer, id))) {
-        longest = (size_t)(footer - content.at) + FOOTER_BYTES;
-        footer++;
-    }
-    return longest;
+    search->searched += FIELD_COST * bytes;
+    *ret_has_fits = reading.has_fits;
+    if (!record)
+        return 0;
+    if (take_footer(&reading.reader, rest->section->id))
+        add_way(search, rest, (size_t)(reading.reader.at - search->data), g_steal_pointer(&record));
+    return bytes;
 }
 
-/* By a layout, with all numbers of entries that there can be. */
+/* By a layout.  Where it has an array whose number of entries is not in the stream, that is the last
+ * thing in the section: how long one is, is seen with one of them, and how many, by the footers. */
 static void read_by_layout(Search *search, ByteReader content, Rest *rest, const QemuLayout *layout)
 {
-    gboolean more = TRUE;
+    gboolean has_fits;
+    size_t none = read_entries(search, content, rest, layout, 0, &has_fits), one;
+    const uint8_t *footer = content.at + none;
 
-    for (guint fits = 0; more && fits <= QEMU_MAX_FITS && search->searched <= SEARCH_MAX_BYTES;
-         fits++) {
-        QemuReading reading = {.reader = content, .fits = fits};
-        g_autoptr(QemuRecord) record =
-            qemu_record_read(&reading, layout, rest->section->version, NULL);
+    if (none == 0 || !has_fits)
+        return;
+    one = read_entries(search, content, rest, layout, 1, &has_fits);
+    while (one > none && (footer = find_footer(search, footer, rest->section->id))) {
+        size_t bytes = (size_t)(footer - content.at) - none, each = one - none;
 
-        search->searched += FIELD_COST * (size_t)(reading.reader.at - content.at);
-        more = record && reading.has_fits;
-        if (more && fits == 0)
-            content.left = longest_content(search, content, rest->section->id);
-        if (record && take_footer(&reading.reader, rest->section->id))
-            add_way(search, rest, (size_t)(reading.reader.at - search->data),
-                    g_steal_pointer(&record));
+        if (bytes % each == 0 && bytes / each > 1 && bytes / each <= QEMU_MAX_FITS)
+            (void)read_entries(search, content, rest, layout, (guint)(bytes / each), &has_fits);
+        footer++;
     }
 }
 

@@ -49,6 +49,7 @@ typedef struct {
         *count_from;      /* the field that says how many (of bytes, or entries), in this record or
                                one around it; *count* is the most there can be */
     uint32_t count_bytes; /* of a buffer with count_from: bytes for each; 0: one */
+    uint32_t count_less;  /* with count_from: so many fewer */
     const char *when;     /* there only where the field of that name … */
     uint64_t when_mask;   /* … has one of these bits */
     const QemuLayout *layout; /* of QEMU_STRUCT and QEMU_TEMPORARY */
@@ -62,7 +63,7 @@ struct QemuLayout {
 };
 
 /* A *count* for arrays whose number of entries is nowhere in the stream: the one with which the
- * section ends where its footer is.  One array of a section at most. */
+ * section ends where its footer is.  At most one array of a section, the last of its fields. */
 #define QEMU_COUNT_FITS 0xffffffffu
 #define QEMU_MAX_FITS 1024u
 #define QEMU_MAX_NESTING 8u

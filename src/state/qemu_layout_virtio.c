@@ -132,7 +132,8 @@ static const QemuField net_multiqueue_device_fields[] = {
     NET_FIELDS,
     {"max_queue_pairs", QEMU_UINT16},
     {"curr_queue_pairs", QEMU_UINT16},
-    {"vqs[1]", QEMU_STRUCT, QEMU_COUNT_FITS, .layout = &queue_pair},
+    {"vqs[1]", QEMU_STRUCT, VIRTIO_MAX_QUEUES, .count_from = "curr_queue_pairs", .count_less = 1,
+     .layout = &queue_pair},
     GUEST_OFFLOADS,
     {NULL},
 };
