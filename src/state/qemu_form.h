@@ -37,6 +37,7 @@ struct QemuRecord {
     uint32_t version;       /* of a section or a subsection, as the stream has it */
     QemuValue *values;      /* one for each field of the layout */
     GPtrArray *subsections; /* QemuRecord */
+    guint *recent;          /* place of the field that was found last: the next one is near it */
 };
 
 typedef struct {

@@ -25,6 +25,7 @@ static QemuRecord *record_new(const QemuLayout *layout, uint32_t version)
     record->version = version;
     record->values = g_new0(QemuValue, count_fields(layout) + 1);
     record->subsections = g_ptr_array_new_with_free_func(free_record);
+    record->recent = g_new0(guint, 1);
     return record;
 }
 
@@ -38,6 +39,7 @@ void qemu_record_free(QemuRecord *record)
             g_ptr_array_unref(record->values[i].records);
     }
     g_free(record->values);
+    g_free(record->recent);
     g_ptr_array_unref(record->subsections);
     g_free(record);
 }
@@ -46,12 +48,16 @@ const QemuField *qemu_record_field(const QemuRecord *record, const char *name, s
                                    guint *ret_place)
 {
     const QemuField *fields = record->layout->fields;
+    guint count = count_fields(record->layout), first = *record->recent;
 
-    for (guint i = 0; fields && fields[i].name; i++)
-        if (qemu_field_has_name(&fields[i], name, length)) {
-            *ret_place = i;
-            return &fields[i];
+    for (guint i = 0; i < count; i++) {
+        guint place = (first + i) % count;
+
+        if (qemu_field_has_name(&fields[place], name, length)) {
+            *ret_place = *record->recent = place;
+            return &fields[place];
         }
+    }
     return NULL;
 }
 
