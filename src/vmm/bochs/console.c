@@ -1,0 +1,236 @@
+#include "vmm/bochs/console.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/error.h"
+#include "base/fd.h"
+
+#define MAX_COMMAND 200
+#define PIECE 65536u
+
+struct BochsConsole {
+    int input, output;
+    GString *text;     /* read, and not yet told */
+    gboolean overflow; /* some of it was dropped */
+    guint64 prompt;    /* number of the last prompt that came, or is outstanding */
+    gboolean running;
+};
+
+static void set_nonblocking(int fd)
+{
+    int flags = fcntl(fd, F_GETFL);
+
+    if (flags >= 0)
+        (void)fcntl(fd, F_SETFL, flags | O_NONBLOCK);
+}
+
+BochsConsole *bochs_console_new(int input, int output)
+{
+    BochsConsole *console = g_new0(BochsConsole, 1);
+
+    set_nonblocking(input);
+    set_nonblocking(output);
+    console->input = input;
+    console->output = output;
+    console->text = g_string_new(NULL);
+    console->prompt = 1;
+    console->running = TRUE;
+    return console;
+}
+
+void bochs_console_free(BochsConsole *console)
+{
+    if (!console)
+        return;
+    fd_close(&console->input);
+    fd_close(&console->output);
+    g_string_free(console->text, TRUE);
+    g_free(console);
+}
+
+gboolean bochs_console_is_running(const BochsConsole *console)
+{
+    return console->running;
+}
+
+/* ---- reading ---- */
+
+static int left_ms(gint64 deadline)
+{
+    gint64 left = deadline - g_get_monotonic_time();
+
+    return left <= 0 ? 0 : (int)((left + 999) / 1000);
+}
+
+/* FALSE with *error* at the deadline, too. */
+static gboolean wait_for(int fd, short events, gint64 deadline, GError **error)
+{
+    for (;;) {
+        struct pollfd wanted = {.fd = fd, .events = events};
+        int ready = poll(&wanted, 1, left_ms(deadline));
+
+        if (ready > 0)
+            return TRUE;
+        if (ready == 0) {
+            error_set(error, VMFERRY_ERROR_TIMEOUT, "Bochs's debugger does not answer");
+            return FALSE;
+        }
+        if (errno != EINTR) {
+            error_set_errno(error, errno, "wait for Bochs");
+            return FALSE;
+        }
+    }
+}
+
+/* Reads what is there; the caller has waited for it. */
+static gboolean read_piece(BochsConsole *console, GError **error)
+{
+    g_autofree char *piece = g_malloc(PIECE);
+    ssize_t got = read(console->output, piece, PIECE);
+
+    if (got > 0) {
+        g_string_append_len(console->text, piece, got);
+        return TRUE;
+    }
+    if (got < 0 && (errno == EAGAIN || errno == EINTR))
+        return TRUE;
+    error_set(error, VMFERRY_ERROR_DISCONNECTED, "Bochs has closed its debugger's console");
+    return FALSE;
+}
+
+/* Drops all but what the end of a prompt may be in. */
+static void limit_text(BochsConsole *console)
+{
+    const gsize keep = 64;
+
+    if (console->text->len <= BOCHS_ANSWER_MAX)
+        return;
+    g_string_erase(console->text, 0, (gssize)(console->text->len - keep));
+    console->overflow = TRUE;
+}
+
+/* The prompt is the last thing that a waiting Bochs has written, at the start of a line. */
+static gboolean ends_with_prompt(const BochsConsole *console, gsize *ret_length)
+{
+    char prompt[40];
+    int length =
+        g_snprintf(prompt, sizeof prompt, "\n<bochs:%" G_GUINT64_FORMAT "> ", console->prompt);
+    const GString *text = console->text;
+
+    if (text->len < (gsize)length ||
+        memcmp(text->str + text->len - length, prompt, (size_t)length) != 0)
+        return FALSE;
+    *ret_length = text->len - (gsize)length + 1;
+    return TRUE;
+}
+
+static gboolean take_answer(BochsConsole *console, gsize length, char **ret, GError **error)
+{
+    gboolean overflow = console->overflow;
+
+    if (ret && !overflow)
+        *ret = g_strndup(console->text->str, length);
+    g_string_truncate(console->text, 0);
+    console->overflow = FALSE;
+    console->running = FALSE;
+    if (overflow)
+        error_set(error, VMFERRY_ERROR_INVALID, "Bochs's answer is too long");
+    return !overflow;
+}
+
+gboolean bochs_console_await_prompt(BochsConsole *console, int timeout_ms, char **ret,
+                                    GError **error)
+{
+    gint64 deadline = g_get_monotonic_time() + (gint64)timeout_ms * 1000;
+    gsize length;
+
+    if (ret)
+        *ret = NULL;
+    if (!console->running)
+        return TRUE;
+    while (!ends_with_prompt(console, &length)) {
+        if (!wait_for(console->output, POLLIN, deadline, error) || !read_piece(console, error))
+            return FALSE;
+        limit_text(console);
+    }
+    return take_answer(console, length, ret, error);
+}
+
+/* ---- writing ---- */
+
+static gboolean check_command(const char *command, GError **error)
+{
+    gsize length = strlen(command);
+
+    for (const char *at = command; *at; at++)
+        if (!g_ascii_isprint(*at))
+            length = 0;
+    if (length > 0 && length <= MAX_COMMAND)
+        return TRUE;
+    error_set(error, VMFERRY_ERROR_INVALID, "not a command for Bochs");
+    return FALSE;
+}
+
+static gboolean write_line(BochsConsole *console, const char *command, GError **error)
+{
+    g_autofree char *line = g_strconcat(command, "\n", NULL);
+    gint64 deadline = g_get_monotonic_time() + (gint64)BOCHS_COMMAND_MS * 1000;
+    size_t left = strlen(line);
+
+    for (const char *at = line; left > 0;) {
+        ssize_t done;
+
+        if (!wait_for(console->input, POLLOUT, deadline, error))
+            return FALSE;
+        done = write(console->input, at, left);
+        if (done < 0 && errno != EAGAIN && errno != EINTR) {
+            error_set_errno(error, errno, "write to Bochs's debugger");
+            return FALSE;
+        }
+        if (done > 0) {
+            at += done;
+            left -= (size_t)done;
+        }
+    }
+    return TRUE;
+}
+
+gboolean bochs_console_send(BochsConsole *console, const char *command, GError **error)
+{
+    if (!check_command(command, error))
+        return FALSE;
+    if (console->running) {
+        error_set(error, VMFERRY_ERROR_BUSY, "Bochs is not at its debugger's prompt");
+        return FALSE;
+    }
+    g_string_truncate(console->text, 0);
+    console->prompt++;
+    console->running = TRUE;
+    return write_line(console, command, error);
+}
+
+/* Without the command that is repeated. */
+static char *strip_echo(const char *answer, const char *command)
+{
+    size_t length = strlen(command);
+
+    if (strncmp(answer, command, length) == 0 && answer[length] == '\n')
+        answer += length + 1;
+    return g_strdup(answer);
+}
+
+char *bochs_console_run(BochsConsole *console, const char *command, int timeout_ms, GError **error)
+{
+    g_autofree char *answer = NULL;
+
+    if (!bochs_console_send(console, command, error) ||
+        !bochs_console_await_prompt(console, timeout_ms, &answer, error)) {
+        g_prefix_error(error, "%s: ", command);
+        return NULL;
+    }
+    return strip_echo(answer, command);
+}

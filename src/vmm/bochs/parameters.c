@@ -1,0 +1,82 @@
+#include "vmm/bochs/parameters.h"
+
+#include <string.h>
+
+#include "base/error.h"
+#include "base/fd.h"
+
+#define MAX_PATH 120u
+
+static gboolean check_path(const char *path, GError **error)
+{
+    static const char allowed[] =
+        "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.";
+
+    /* An empty one would end Bochs. */
+    if (*path && strlen(path) <= MAX_PATH && path[strspn(path, allowed)] == '\0')
+        return TRUE;
+    error_set(error, VMFERRY_ERROR_INVALID, "\"%s\" is not a valid path of a parameter", path);
+    return FALSE;
+}
+
+BochsNode *bochs_show_parse(const char *answer, const char *path, GError **error)
+{
+    g_autofree char *heading = g_strdup_printf("show param name: <%s>\n", path);
+    g_autofree char *missing = g_strdup_printf("can't find param <%s> ", path);
+
+    if (!g_str_has_prefix(answer, heading)) {
+        error_set(error, VMFERRY_ERROR_INVALID, "Bochs's answer does not show %s", path);
+        return NULL;
+    }
+    answer += strlen(heading);
+    if (!g_str_has_prefix(answer, missing))
+        return bochs_tree_parse(answer, strlen(answer), error);
+    error_set(error, VMFERRY_ERROR_NOT_FOUND, "this Bochs has no %s", path);
+    return NULL;
+}
+
+BochsNode *bochs_show(BochsConsole *console, const char *path, GError **error)
+{
+    g_autofree char *command = g_strdup_printf("show \"%s\"", path);
+    g_autofree char *answer = NULL;
+
+    if (!check_path(path, error))
+        return NULL;
+    answer = bochs_console_run(console, command, BOCHS_COMMAND_MS, error);
+    return answer ? bochs_show_parse(answer, path, error) : NULL;
+}
+
+static gboolean check_folder(const char *folder, GError **error)
+{
+    if (!strpbrk(folder, " \"\t\n\\"))
+        return TRUE;
+    error_set(error, VMFERRY_ERROR_INVALID, "Bochs cannot read from the folder %s", folder);
+    return FALSE;
+}
+
+gboolean bochs_restore_text(BochsConsole *console, const char *folder, const char *name,
+                            const char *text, GError **error)
+{
+    g_autofree char *command = g_strdup_printf("restore \"%s\" \"%s\"", name, folder);
+    g_autofree char *file = g_build_filename(folder, name, NULL);
+    g_autofree char *answer = NULL;
+
+    if (!check_path(name, error) || !check_folder(folder, error) ||
+        !file_replace(file, text, strlen(text), FALSE, error))
+        return FALSE;
+    answer = bochs_console_run(console, command, BOCHS_COMMAND_MS, error);
+    if (!answer)
+        return FALSE;
+    if (g_str_has_prefix(answer, "restoring param (") && !strstr(answer, "\nError: "))
+        return TRUE;
+    error_set(error, VMFERRY_ERROR_FAILED, "Bochs did not take the state of %s", name);
+    return FALSE;
+}
+
+gboolean bochs_restore(BochsConsole *console, const char *folder, const BochsNode *wanted,
+                       GError **error)
+{
+    g_autofree char *text = bochs_tree_format(wanted);
+
+    return bochs_restore_text(console, folder, wanted->name, text, error);
+}
