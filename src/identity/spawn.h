@@ -9,8 +9,8 @@
  * the two it waits for leave through a second pipe, so that whoever starts it
  * can write down its pid: at no time does a process run that nobody knows of.
  *
- * The process begins in a session of its own with no signal blocked; standard
- * input is /dev/null; no descriptor is inherited but standard output and error.
+ * The process begins in a session of its own with no signal blocked; no
+ * descriptor is inherited but its standard streams.
  */
 #pragma once
 
@@ -28,6 +28,8 @@ typedef struct {
      * this has returned, the process ends as well. */
     gboolean (*begun)(pid_t pid, gpointer user, GError **error);
     gpointer user;
+    int input;  /* becomes standard input; 0: /dev/null does */
+    int errors; /* becomes standard error; 0: *output* does */
 } Spawn;
 
 /* Returns when the program was executed; a failure names the step. */

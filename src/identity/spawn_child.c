@@ -60,10 +60,13 @@ static int enter_folder(const Spawn *spawn, gint32 *at)
 static int set_streams(const Spawn *spawn, gint32 *at)
 {
     int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+    int input = fcntl(spawn->input ? spawn->input : null, F_DUPFD_CLOEXEC, FIRST_FREE_FD);
     int output = fcntl(spawn->output, F_DUPFD_CLOEXEC, FIRST_FREE_FD);
+    int errors =
+        fcntl(spawn->errors ? spawn->errors : spawn->output, F_DUPFD_CLOEXEC, FIRST_FREE_FD);
 
-    if (null < 0 || output < 0 || dup2(null, STDIN_FILENO) < 0 || dup2(output, STDOUT_FILENO) < 0 ||
-        dup2(output, STDERR_FILENO) < 0)
+    if (null < 0 || dup2(input, STDIN_FILENO) < 0 || dup2(output, STDOUT_FILENO) < 0 ||
+        dup2(errors, STDERR_FILENO) < 0)
         return errno;
     return result((int)syscall(SYS_close_range, FIRST_FREE_FD, ~0U, 4 /* CLOSE_RANGE_CLOEXEC */));
 }

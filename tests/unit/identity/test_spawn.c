@@ -199,6 +199,46 @@ static void test_as_we_are(void **unused)
     assert_int_equal(seen->oom_score_adj, 0);
 }
 
+/* Standard input and standard error of its own. */
+static void test_streams(void **state)
+{
+    g_autofree char *folder = g_dir_make_tmp("vmferry-spawn-XXXXXX", NULL);
+    g_autofree char *path = g_build_filename(folder, "errors", NULL);
+    char *argv[] = {(char *)"sh", (char *)"-c", (char *)"read x; echo out; echo $x >&2", NULL};
+    char *environment[] = {NULL};
+    g_autoptr(SpawnPlan) plan = spawn_plan_new(NULL, 0, FALSE, NULL);
+    autofd int errors = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+    int input[2], output[2];
+    char text[8] = "", told[8] = "";
+    Spawn spawn = {.plan = plan,
+                   .program = "/bin/sh",
+                   .argv = argv,
+                   .environment = environment,
+                   .working_directory = "/",
+                   .errors = errors};
+    pid_t pid;
+
+    assert_int_equal(pipe2(input, O_CLOEXEC), 0);
+    assert_int_equal(pipe2(output, O_CLOEXEC), 0);
+    spawn.input = input[0];
+    spawn.output = output[1];
+    assert_true(fd_write_all(input[1], "word\n", 5, NULL));
+    assert_true(spawn_detached(&spawn, &pid, NULL));
+    fd_close(&output[1]);
+    assert_int_equal(read(output[0], text, sizeof text), 4);
+    assert_int_equal(read(output[0], text + 4, 1), 0); /* it has ended */
+    assert_memory_equal(text, "out\n", 4);
+    fd_close(&errors);
+    errors = open(path, O_RDONLY | O_CLOEXEC);
+    assert_int_equal(read(errors, told, sizeof told), 5);
+    assert_memory_equal(told, "word\n", 5);
+    close(input[0]);
+    close(input[1]);
+    close(output[0]);
+    unlink(path);
+    rmdir(folder);
+}
+
 static void test_another_user(void **unused)
 {
     g_autoptr(ProcessIdentity) identity = our_identity();
@@ -592,6 +632,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_as_we_are),
         cmocka_unit_test(test_nothing_runs_unknown),
+        cmocka_unit_test(test_streams),
         cmocka_unit_test(test_another_user),
         cmocka_unit_test(test_ambient_capabilities),
         cmocka_unit_test(test_root_with_less),
