@@ -18,6 +18,7 @@ struct BochsConsole {
     gboolean overflow; /* some of it was dropped */
     guint64 prompt;    /* number of the last prompt that came, or is outstanding */
     gboolean running;
+    gsize echo; /* bytes of the command, as Bochs repeats it, that have not come */
 };
 
 static void set_nonblocking(int fd)
@@ -94,6 +95,7 @@ static gboolean read_piece(BochsConsole *console, GError **error)
 
     if (got > 0) {
         g_string_append_len(console->text, piece, got);
+        console->echo -= MIN(console->echo, (gsize)got);
         return TRUE;
     }
     if (got < 0 && (errno == EAGAIN || errno == EINTR))
@@ -160,6 +162,16 @@ gboolean bochs_console_await_prompt(BochsConsole *console, int timeout_ms, char 
     return take_answer(console, length, ret, error);
 }
 
+gboolean bochs_console_await_echo(BochsConsole *console, int timeout_ms, GError **error)
+{
+    gint64 deadline = g_get_monotonic_time() + (gint64)timeout_ms * 1000;
+
+    while (console->running && console->echo > 0)
+        if (!wait_for(console->output, POLLIN, deadline, error) || !read_piece(console, error))
+            return FALSE;
+    return TRUE;
+}
+
 /* ---- writing ---- */
 
 static gboolean check_command(const char *command, GError **error)
@@ -210,6 +222,7 @@ gboolean bochs_console_send(BochsConsole *console, const char *command, GError *
     g_string_truncate(console->text, 0);
     console->prompt++;
     console->running = TRUE;
+    console->echo = strlen(command) + 1;
     return write_line(console, command, error);
 }
 

@@ -38,6 +38,10 @@ gboolean bochs_console_await_prompt(BochsConsole *console, int timeout_ms, char 
  * while a prompt is outstanding. */
 gboolean bochs_console_send(BochsConsole *console, const char *command, GError **error);
 
+/* Waits until Bochs has read the command that is under way: it repeats it.  Its line editor drops a
+ * command that a signal finds there. */
+gboolean bochs_console_await_echo(BochsConsole *console, int timeout_ms, GError **error);
+
 /* Sends a command and returns its answer, without the line that repeats the command.  Free with
  * g_free(). */
 char *bochs_console_run(BochsConsole *console, const char *command, int timeout_ms, GError **error);

@@ -137,7 +137,11 @@ static void test_running(void **unused)
     open_started(&scene);
     assert_true(bochs_console_send(scene.console, "c", NULL));
     assert_true(bochs_console_is_running(scene.console));
-    say(&scene, "c\n");
+    assert_false(bochs_console_await_echo(scene.console, 20, NULL));
+    say(&scene, "c");
+    assert_false(bochs_console_await_echo(scene.console, 20, NULL));
+    say(&scene, "\n");
+    assert_true(bochs_console_await_echo(scene.console, 1000, NULL));
     assert_false(bochs_console_await_prompt(scene.console, 20, NULL, NULL));
     say(&scene, "Next at t=5\n<bochs:2> ");
     assert_true(bochs_console_await_prompt(scene.console, 1000, &answer, NULL));

@@ -1,0 +1,32 @@
+/*
+ * The driver for Bochs: a Vmm over a stock Bochs 2.7
+ *
+ * Theory of operation: Bochs (process.h) stands at its debugger's prompt or runs.  Paused is "at its
+ * prompt": all state can be read and set there, field by field (parameters.h), and its guest's
+ * clock, which counts instructions, stands still.  Guest RAM is one region (ram.h) that memory/ reads, writes
+ * and tracks.  All vCPUs run in one thread.
+ *
+ * It is not in the registry (vmm_driver.h) yet: no command of an agent leads here.  What the driver
+ * cannot do fails with UNSUPPORTED and names it.  Output of a guest is not held: its cards are
+ * connected to nothing.
+ *
+ * Threads: as vmm.h says; a mutex serialises the operations.
+ */
+#pragma once
+
+#include "vmm/bochs/machine.h"
+#include "vmm/vmm.h"
+
+#define BOCHS_KIND "bochs"
+
+typedef struct {
+    const char *name;      /* guest's name */
+    const char *directory; /* where its folder NAME.bochs is made (exists, private) */
+    const BochsMachine *machine;
+    /* See VmmLaunch. */
+    gboolean (*begun)(pid_t pid, gpointer user, GError **error);
+    gpointer user;
+} BochsLaunch;
+
+/* Starts one that is paused and has not run yet.  NULL with *error*: nothing of it runs. */
+Vmm *bochs_launch(const BochsLaunch *launch, GError **error);

@@ -1,0 +1,315 @@
+#include "vmm/bochs/process.h"
+
+#include <fcntl.h>
+#include <signal.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/error.h"
+#include "base/fd.h"
+#include "base/net_namespace.h"
+#include "base/process.h"
+#include "identity/spawn.h"
+#include "vmm/bochs/folder.h"
+
+#define START_MS 60000
+#define INTERRUPT_MS 10000
+#define REPEAT_MS 20 /* between two signals */
+#define QUIT_MS 5000
+#define TERM_MS 2000
+#define KILL_MS 5000
+#define MAX_ERRORS (256u << 10)
+#define MAX_LINE 300u
+
+static const char program_name[] = "bochs-bin";
+static const char end_heading[] = "Bochs is exiting with the following message:\n";
+
+/* ---- starting ---- */
+
+typedef struct {
+    const Spawn *spawn;
+    pid_t pid;
+    gboolean done;
+    GError *error;
+} Job;
+
+/* In a thread that is in the new network namespace, which the process inherits. */
+static void run_spawn(gpointer user)
+{
+    Job *job = user;
+
+    job->done = spawn_detached(job->spawn, &job->pid, &job->error);
+}
+
+static gboolean spawn_in_namespace(const Spawn *spawn, pid_t *ret_pid, GError **error)
+{
+    Job job = {.spawn = spawn};
+
+    if (!net_namespace_run(NET_NAMESPACE_FRESH, run_spawn, &job, error))
+        return FALSE;
+    *ret_pid = job.pid;
+    if (!job.done)
+        g_propagate_error(error, job.error);
+    return job.done;
+}
+
+static char *find_program(const BochsStart *start, GError **error)
+{
+    const char *name = start->program ? start->program : program_name;
+    char *program = g_find_program_in_path(name);
+
+    if (!program)
+        error_set(error, VMFERRY_ERROR_NOT_FOUND, "there is no program %s (Debian: package bochs)",
+                  name);
+    return program;
+}
+
+/* The streams are Bochs's own, both ways of each FIFO. */
+static gboolean run(const BochsStart *start, pid_t *ret_pid, GError **error)
+{
+    g_autofree char *program = find_program(start, error);
+    /* Nobody's readline settings. */
+    char *environment[] = {(char *)"PATH=/usr/bin:/bin", (char *)"LC_ALL=C", (char *)"TERM=dumb",
+                           (char *)"INPUTRC=/dev/null", NULL};
+    char *argv[] = {(char *)program_name, (char *)"-q", (char *)"-f", (char *)"bochsrc", NULL};
+    g_autoptr(SpawnPlan) plan = spawn_plan_new(NULL, 0, FALSE, error);
+    autofd int input = bochs_folder_open(start->folder, "input", O_RDWR, error);
+    autofd int output = input < 0 ? -1 : bochs_folder_open(start->folder, "output", O_RDWR, error);
+    autofd int errors = output < 0
+                            ? -1
+                            : bochs_folder_open(start->folder, "errors",
+                                                O_WRONLY | O_CREAT | O_EXCL | O_APPEND, error);
+    Spawn spawn = {
+        .plan = plan,
+        .program = program,
+        .argv = argv,
+        .environment = environment,
+        .working_directory = start->folder,
+        .input = input,
+        .output = output,
+        .errors = errors,
+        .begun = start->begun,
+        .user = start->user,
+    };
+
+    if (!program || !plan || errors < 0)
+        return FALSE;
+    return spawn_in_namespace(&spawn, ret_pid, error);
+}
+
+/* Our ends.  That of its input stays readable, too: a write to a Bochs that has ended raises no signal. */
+static BochsConsole *open_console(const char *folder, GError **error)
+{
+    autofd int input = bochs_folder_open(folder, "input", O_RDWR | O_NONBLOCK, error);
+    int output = input < 0 ? -1 : bochs_folder_open(folder, "output", O_RDONLY | O_NONBLOCK, error);
+
+    return output < 0 ? NULL : bochs_console_new(fd_steal(&input), output);
+}
+
+static char *pick_version(const char *banner)
+{
+    static const char mark[] = "Bochs x86 Emulator ";
+    const char *at = banner ? strstr(banner, mark) : NULL;
+
+    if (!at)
+        return g_strdup("unknown");
+    at += strlen(mark);
+    return g_strndup(at, MIN(strspn(at, "0123456789."), 16));
+}
+
+static BochsProcess *process_new(const BochsStart *start, BochsConsole *console)
+{
+    BochsProcess *process = g_new0(BochsProcess, 1);
+
+    process->folder = g_strdup(start->folder);
+    process->state_folder = bochs_folder_path(start->folder, "state");
+    process->console = console;
+    process->locks = g_ptr_array_new_with_free_func(g_free);
+    return process;
+}
+
+void bochs_process_free(BochsProcess *process)
+{
+    if (!process)
+        return;
+    bochs_console_free(process->console);
+    g_free(process->folder);
+    g_free(process->state_folder);
+    g_free(process->version);
+    g_ptr_array_unref(process->locks);
+    g_free(process);
+}
+
+static gboolean signal_and_wait(BochsProcess *process, int signal_number, int timeout_ms)
+{
+    (void)process_kill(process->pid, process->start_time, signal_number, NULL);
+    return process_wait_gone(process->pid, process->start_time, timeout_ms);
+}
+
+static void set_start_error(const BochsProcess *process, GError **error)
+{
+    g_autofree char *said = bochs_process_read_end(process);
+
+    g_clear_error(error);
+    error_set(error, VMFERRY_ERROR_FAILED, "Bochs did not start: %s",
+              said ? said : "it ended without a message");
+}
+
+/* Only of images that it has opened, and so locked. */
+static void note_locks(BochsProcess *process, const BochsMachine *machine)
+{
+    for (guint i = 0; i < machine->disk_count; i++)
+        g_ptr_array_add(process->locks, g_strconcat(machine->disks[i].path, ".lock", NULL));
+}
+
+static gboolean await_start(BochsProcess *process, GError **error)
+{
+    g_autofree char *banner = NULL;
+
+    if (!process_get_start_time(process->pid, &process->start_time, NULL)) {
+        set_start_error(process, error);
+        return FALSE;
+    }
+    if (bochs_console_await_prompt(process->console, START_MS, &banner, error)) {
+        process->version = pick_version(banner);
+        return TRUE;
+    }
+    if (error && error_is(*error, VMFERRY_ERROR_DISCONNECTED))
+        set_start_error(process, error);
+    (void)signal_and_wait(process, SIGKILL, KILL_MS);
+    return FALSE;
+}
+
+/* One that was not allowed to begin ends by itself, and has the FIFOs open until then. */
+static void await_not_begun(BochsProcess *process)
+{
+    if (process->pid > 0 && process_get_start_time(process->pid, &process->start_time, NULL))
+        (void)process_wait_gone(process->pid, process->start_time, KILL_MS);
+}
+
+BochsProcess *bochs_process_start(const BochsStart *start, GError **error)
+{
+    g_autoptr(BochsProcess) process = NULL;
+    BochsConsole *console;
+
+    if (!bochs_machine_check(start->machine, error) ||
+        !bochs_folder_make(start->folder, start->machine, error))
+        return NULL;
+    /* Nothing is lost of what Bochs writes at once; its own ends keep ours from waiting. */
+    autofd int writer = bochs_folder_open(start->folder, "output", O_RDWR, error);
+    console = writer < 0 ? NULL : open_console(start->folder, error);
+    if (!console)
+        return NULL;
+    process = process_new(start, console);
+    if (!run(start, &process->pid, error)) {
+        await_not_begun(process);
+        return NULL;
+    }
+    fd_close(&writer);
+    if (!await_start(process, error))
+        return NULL;
+    note_locks(process, start->machine);
+    return g_steal_pointer(&process);
+}
+
+/* ---- running ---- */
+
+gboolean bochs_process_is_alive(const BochsProcess *process)
+{
+    return process_is_same(process->pid, process->start_time);
+}
+
+gboolean bochs_process_continue(BochsProcess *process, GError **error)
+{
+    return bochs_console_send(process->console, "c", error);
+}
+
+gboolean bochs_process_interrupt(BochsProcess *process, GError **error)
+{
+    gint64 deadline = g_get_monotonic_time() + (gint64)INTERRUPT_MS * 1000;
+
+    if (!bochs_console_await_echo(process->console, INTERRUPT_MS, error))
+        return FALSE;
+    while (bochs_console_is_running(process->console)) {
+        g_autoptr(GError) failure = NULL;
+
+        if (!process_kill(process->pid, process->start_time, SIGINT, error))
+            return FALSE;
+        if (bochs_console_await_prompt(process->console, REPEAT_MS, NULL, &failure))
+            return TRUE;
+        if (error_is(failure, VMFERRY_ERROR_INVALID))
+            continue;
+        if (!error_is(failure, VMFERRY_ERROR_TIMEOUT) || g_get_monotonic_time() > deadline) {
+            g_propagate_error(error, g_steal_pointer(&failure));
+            return FALSE;
+        }
+    }
+    return TRUE;
+}
+
+/* ---- its end ---- */
+
+gboolean bochs_process_quit(BochsProcess *process, GError **error)
+{
+    if (!bochs_process_is_alive(process))
+        return TRUE;
+    if (bochs_process_interrupt(process, NULL) && bochs_console_send(process->console, "q", NULL) &&
+        process_wait_gone(process->pid, process->start_time, QUIT_MS))
+        return TRUE;
+    if (!bochs_process_is_alive(process))
+        return TRUE;
+    error_set(error, VMFERRY_ERROR_TIMEOUT, "Bochs (pid %d) does not end by `q`",
+              (int)process->pid);
+    return FALSE;
+}
+
+gboolean bochs_process_end(BochsProcess *process, GError **error)
+{
+    if (bochs_process_quit(process, NULL))
+        return TRUE;
+    if (signal_and_wait(process, SIGTERM, TERM_MS) || signal_and_wait(process, SIGKILL, KILL_MS)) {
+        for (guint i = 0; i < process->locks->len; i++)
+            unlink(process->locks->pdata[i]);
+        return TRUE;
+    }
+    error_set(error, VMFERRY_ERROR_TIMEOUT, "Bochs (pid %d) does not end, not even by SIGKILL",
+              (int)process->pid);
+    return FALSE;
+}
+
+/* Printable, without blanks around it. */
+static char *clean_line(const char *line, size_t length)
+{
+    g_autofree char *cut = g_strndup(line, MIN(length, MAX_LINE));
+    char *clean = g_utf8_make_valid(cut, -1);
+
+    for (char *at = clean; *at; at++)
+        if (g_ascii_iscntrl(*at))
+            *at = ' ';
+    return g_strstrip(clean);
+}
+
+char *bochs_pick_end(const char *text)
+{
+    const char *heading = NULL;
+
+    for (const char *at = text; (at = strstr(at, end_heading)); at += strlen(end_heading))
+        heading = at;
+    if (!heading)
+        return NULL;
+    heading += strlen(end_heading);
+    return clean_line(heading, strcspn(heading, "\n"));
+}
+
+char *bochs_process_read_end(const BochsProcess *process)
+{
+    g_autofree char *path = bochs_folder_path(process->folder, "errors");
+    g_autofree char *text = file_read(path, MAX_ERRORS, NULL, NULL);
+
+    return text ? bochs_pick_end(text) : NULL;
+}
+
+char *bochs_process_log_path(const BochsProcess *process)
+{
+    return bochs_folder_path(process->folder, "log");
+}

@@ -1,0 +1,80 @@
+/*
+ * Bochs's process
+ *
+ * Theory of operation: Bochs runs in a session and a network namespace of its own, is not our child,
+ * and outlives us.  All that it needs is in one folder:
+ *
+ *     bochsrc    its configuration (machine.h)
+ *     input      a FIFO: its standard input, the debugger's commands
+ *     output     a FIFO: its standard output
+ *     log        what it logs
+ *     errors     its standard error
+ *     state/     files that `restore` reads
+ *
+ * Bochs holds both ends of its FIFOs, so that our death is neither an end of its input nor a broken
+ * pipe; when its own end comes, the reading end here sees it.  It begins at its prompt, and
+ * stands still there.
+ *
+ * `c` lets the machine run, SIGINT brings the prompt back.  A signal that comes before Bochs has
+ * begun to run is lost, so it is sent again until there is a prompt.
+ */
+#pragma once
+
+#include <glib.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "vmm/bochs/console.h"
+#include "vmm/bochs/machine.h"
+
+typedef struct {
+    const BochsMachine *machine;
+    const char *program; /* NULL: "bochs-bin" of PATH */
+    const char *folder;  /* made anew (folder.h), in a directory that only we can write to */
+    /* Called when the process exists and has done nothing yet; FALSE with *error*: it never runs.  May
+     * be NULL. */
+    gboolean (*begun)(pid_t pid, gpointer user, GError **error);
+    gpointer user;
+} BochsStart;
+
+typedef struct {
+    pid_t pid;
+    uint64_t start_time;
+    char *folder;
+    char *state_folder; /* for bochs_restore() */
+    char *version;      /* "2.7" */
+    GPtrArray *locks;   /* of paths: files that mark its images as in use, which it removes when it
+                           ends in order, and which keep another Bochs from starting */
+    BochsConsole *console;
+} BochsProcess;
+
+/* Returns when it is at its first prompt.  NULL with *error*, with what Bochs said: nothing of it
+ * runs. */
+BochsProcess *bochs_process_start(const BochsStart *start, GError **error);
+
+/* Closes the console; the process lives on. */
+void bochs_process_free(BochsProcess *process);
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(BochsProcess, bochs_process_free)
+
+gboolean bochs_process_is_alive(const BochsProcess *process);
+
+/* Lets the machine run; returns at once. */
+gboolean bochs_process_continue(BochsProcess *process, GError **error);
+
+/* Brings the prompt back; TRUE at once where it is there. */
+gboolean bochs_process_interrupt(BochsProcess *process, GError **error);
+
+/* Ends it by `q`; FALSE where that does not end it. */
+gboolean bochs_process_quit(BochsProcess *process, GError **error);
+
+/* Ends it, by signals where it must be. */
+gboolean bochs_process_end(BochsProcess *process, GError **error);
+
+/* What Bochs said when it ended itself, one line, or NULL.  Free with g_free(). */
+char *bochs_process_read_end(const BochsProcess *process);
+
+/* The same of the text of its standard error. */
+char *bochs_pick_end(const char *text);
+
+/* The file of its log.  Free with g_free(). */
+char *bochs_process_log_path(const BochsProcess *process);

@@ -1,0 +1,500 @@
+/*
+ * The driver on a real Bochs
+ *
+ * Its guest is some bytes of code in real mode that count in 16 pages; they are put into its memory
+ * from outside, as is the place to run.
+ */
+#include <fcntl.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "base/error.h"
+#include "base/fd.h"
+#include "base/page.h"
+#include "base/process.h"
+#include "memory/tracker.h"
+#include "vmm/bochs/bochs.h"
+#include "vmm/bochs/driver.h"
+#include "vmm/bochs/folder.h"
+#include "vmm/bochs/parameters.h"
+#include "vmm/vmm_driver.h"
+
+#define MEMORY (16u << 20)
+#define CODE_PAGE 7u /* 7000h */
+#define FIRST_PAGE 16u
+#define COUNT_PAGES 16u
+#define WAIT_MS 20000
+
+/* again: mov bx, 1000h; next: mov ds, bx; inc dword [0]; add bx, 100h; cmp bx, 2000h; jb next;
+ * jmp again */
+static const uint8_t code[] = {0xbb, 0x00, 0x10, 0x8e, 0xdb, 0x66, 0xff, 0x06, 0x00, 0x00, 0x81,
+                               0xc3, 0x00, 0x01, 0x81, 0xfb, 0x00, 0x20, 0x72, 0xef, 0xeb, 0xea};
+
+static char *directory;
+
+static BochsMachine make_machine(void)
+{
+    return (BochsMachine){
+        .memory_bytes = MEMORY,
+        .vcpus = 1,
+        .cpu_model = "corei7_haswell_4770",
+        .ips = 50000000,
+        .start_time = 1000,
+    };
+}
+
+static Vmm *try_launch(const BochsMachine *machine, GError **error)
+{
+    const BochsLaunch launch = {.name = "guest", .directory = directory, .machine = machine};
+
+    return bochs_launch(&launch, error);
+}
+
+/* Of a test that failed. */
+static pid_t last_pid;
+static uint64_t last_start_time;
+
+static Vmm *launch(void)
+{
+    const BochsMachine machine = make_machine();
+    g_autoptr(GError) error = NULL;
+    Vmm *vmm = try_launch(&machine, &error);
+
+    if (!vmm)
+        fail_msg("%s", error ? error->message : "no error");
+    last_pid = vmm_get_pid(vmm);
+    last_start_time = ((BochsVmm *)vmm)->process->start_time;
+    return vmm;
+}
+
+static int end_last(void **unused)
+{
+    if (last_pid)
+        (void)process_kill(last_pid, last_start_time, SIGKILL, NULL);
+    return 0;
+}
+
+static BochsProcess *process_of(Vmm *vmm)
+{
+    return ((BochsVmm *)vmm)->process;
+}
+
+static void end(Vmm *vmm)
+{
+    g_autoptr(GError) error = NULL;
+
+    if (!vmm_quit(vmm, &error))
+        fail_msg("%s", error->message);
+    vmm_free(vmm);
+}
+
+static GuestMemory *open_memory(Vmm *vmm)
+{
+    g_autoptr(VmmDescription) description = vmm_describe(vmm, NULL);
+    g_autoptr(GError) error = NULL;
+    GuestMemory *memory = guest_memory_open(vmm_get_pid(vmm), description->ram_regions, &error);
+
+    if (!memory)
+        fail_msg("%s", error->message);
+    return memory;
+}
+
+static void put_code(Vmm *vmm, GuestMemory *memory)
+{
+    const PageSpan span = {CODE_PAGE, 1};
+    uint8_t page[PAGE_BYTES] = {0};
+    g_autoptr(BochsNode) cpu = bochs_tree_new("cpu0");
+    g_autoptr(GError) error = NULL;
+
+    memcpy(page, code, sizeof code);
+    assert_true(guest_memory_write(memory, 0, &span, 1, page, NULL));
+    bochs_tree_set(cpu, "RIP", BOCHS_NODE_HEX, CODE_PAGE * PAGE_BYTES);
+    bochs_tree_set(cpu, "CS.selector", BOCHS_NODE_HEX, 0);
+    bochs_tree_set(cpu, "CS.base", BOCHS_NODE_HEX, 0);
+    if (!bochs_restore(process_of(vmm)->console, process_of(vmm)->state_folder, cpu, &error))
+        fail_msg("%s", error->message);
+}
+
+static uint32_t read_count(GuestMemory *memory, guint page)
+{
+    const PageSpan span = {FIRST_PAGE + page, 1};
+    uint8_t content[PAGE_BYTES];
+    uint32_t count;
+
+    assert_true(guest_memory_read(memory, 0, &span, 1, content, NULL));
+    memcpy(&count, content, sizeof count);
+    return count;
+}
+
+static void await_count(GuestMemory *memory, uint32_t above)
+{
+    gint64 deadline = g_get_monotonic_time() + WAIT_MS * 1000;
+
+    while (read_count(memory, COUNT_PAGES - 1) <= above) {
+        assert_true(g_get_monotonic_time() < deadline);
+        usleep(1000);
+    }
+}
+
+static void expect_state(Vmm *vmm, VmmRunState wanted)
+{
+    VmmRunState state;
+
+    assert_true(vmm_get_run_state(vmm, &state, NULL));
+    assert_string_equal(vmm_run_state_name(state), vmm_run_state_name(wanted));
+}
+
+static void expect_own_network(Vmm *vmm)
+{
+    g_autofree char *theirs = g_strdup_printf("/proc/%d/ns/net", (int)vmm_get_pid(vmm));
+    struct stat a, b;
+
+    assert_int_equal(stat("/proc/self/ns/net", &a), 0);
+    assert_int_equal(stat(theirs, &b), 0);
+    assert_int_not_equal(a.st_ino, b.st_ino);
+}
+
+static void test_starts_paused(void **unused)
+{
+    Vmm *vmm = launch();
+    g_autoptr(VmmDescription) description = vmm_describe(vmm, NULL);
+    g_autoptr(VmmIdentity) identity = vmm_get_identity(vmm);
+    const RamRegion *ram = description->ram_regions->pdata[0];
+
+    expect_state(vmm, VMM_RUN_STATE_PAUSED);
+    assert_int_equal(vmm_get_start(vmm), VMM_START_NEVER);
+    assert_string_equal(description->kind, "bochs");
+    assert_string_equal(description->version, "2.7");
+    assert_int_equal(description->memory_bytes, MEMORY);
+    assert_int_equal(description->ram_regions->len, 1);
+    assert_int_equal(ram->bytes, MEMORY);
+    assert_string_equal(identity->kind, "bochs");
+    assert_int_equal(identity->pid, vmm_get_pid(vmm));
+    expect_own_network(vmm);
+    end(vmm);
+    assert_false(process_is_same(identity->pid, identity->start_time));
+}
+
+static void test_runs_and_pauses(void **unused)
+{
+    Vmm *vmm = launch();
+    g_autoptr(GuestMemory) memory = open_memory(vmm);
+    gboolean was_running = TRUE;
+    uint32_t count;
+
+    put_code(vmm, memory);
+    assert_int_equal(read_count(memory, 0), 0);
+    assert_true(vmm_pause(vmm, &was_running, NULL));
+    assert_false(was_running);
+    assert_true(vmm_resume(vmm, NULL));
+    expect_state(vmm, VMM_RUN_STATE_RUNNING);
+    assert_false(vmm_check_paused(vmm, NULL));
+    await_count(memory, 100);
+    assert_true(vmm_pause(vmm, &was_running, NULL));
+    assert_true(was_running);
+    expect_state(vmm, VMM_RUN_STATE_PAUSED);
+    assert_true(vmm_check_paused(vmm, NULL));
+    assert_int_equal(vmm_get_start(vmm), VMM_START_DONE);
+    count = read_count(memory, COUNT_PAGES - 1);
+    usleep(20000);
+    assert_int_equal(read_count(memory, COUNT_PAGES - 1), count);
+    assert_true(vmm_resume(vmm, NULL));
+    assert_true(vmm_resume(vmm, NULL));
+    await_count(memory, count);
+    end(vmm);
+}
+
+/* A signal may come before Bochs has begun to run. */
+static void test_pauses_at_once(void **unused)
+{
+    Vmm *vmm = launch();
+    g_autoptr(GuestMemory) memory = open_memory(vmm);
+    g_autoptr(GError) error = NULL;
+
+    put_code(vmm, memory);
+    for (guint i = 0; i < 50; i++) {
+        assert_true(vmm_resume(vmm, NULL));
+        if (!vmm_pause(vmm, NULL, &error))
+            fail_msg("%s", error->message);
+        expect_state(vmm, VMM_RUN_STATE_PAUSED);
+    }
+    end(vmm);
+}
+
+/* ---- dirty tracking ---- */
+
+static void clear_sets(GPtrArray *sets)
+{
+    for (guint i = 0; i < sets->len; i++)
+        page_set_clear(sets->pdata[i]);
+}
+
+static void collect(Tracker *tracker, GPtrArray *sets)
+{
+    g_autoptr(GError) error = NULL;
+
+    clear_sets(sets);
+    if (!tracker_collect(tracker, sets, &error))
+        fail_msg("%s", error->message);
+}
+
+static void run_for_a_while(Vmm *vmm, GuestMemory *memory)
+{
+    uint32_t count = read_count(memory, COUNT_PAGES - 1);
+
+    assert_true(vmm_resume(vmm, NULL));
+    await_count(memory, count + 10);
+    assert_true(vmm_pause(vmm, NULL, NULL));
+}
+
+/* Each write of the guest is seen, also those of a page that was collected while it ran. */
+static void expect_tracked(TrackerKind kind)
+{
+    Vmm *vmm = launch();
+    g_autoptr(GuestMemory) memory = open_memory(vmm);
+    g_autoptr(GPtrArray) sets = guest_memory_new_sets(memory);
+    g_autoptr(GError) error = NULL;
+    Tracker *tracker;
+    const PageSet *set = sets->pdata[0];
+
+    put_code(vmm, memory);
+    run_for_a_while(vmm, memory);
+    tracker = tracker_start(memory, kind, &error);
+    if (!tracker)
+        fail_msg("%s", error->message);
+    collect(tracker, sets);
+    collect(tracker, sets);
+    assert_int_equal(page_set_count(set), 0);
+    for (guint round = 0; round < 3; round++) {
+        run_for_a_while(vmm, memory);
+        collect(tracker, sets);
+        assert_int_equal(page_set_count(set), COUNT_PAGES);
+        for (guint i = 0; i < COUNT_PAGES; i++)
+            assert_true(page_set_has(set, FIRST_PAGE + i));
+    }
+    assert_true(vmm_resume(vmm, NULL));
+    for (guint round = 0; round < 20; round++) {
+        uint32_t count;
+
+        collect(tracker, sets);
+        count = read_count(memory, COUNT_PAGES - 1);
+        await_count(memory, count + 10);
+    }
+    assert_true(vmm_pause(vmm, NULL, NULL));
+    collect(tracker, sets);
+    assert_int_equal(page_set_count(set), COUNT_PAGES);
+    tracker_free(tracker);
+    run_for_a_while(vmm, memory);
+    end(vmm);
+}
+
+static void test_tracked_by_pagemap_scan(void **unused)
+{
+    expect_tracked(TRACKER_PAGEMAP_SCAN);
+}
+
+static void test_tracked_by_faults(void **unused)
+{
+    expect_tracked(TRACKER_UFFD_SYNC);
+}
+
+/* ---- ends ---- */
+
+static void test_outlives_its_console(void **unused)
+{
+    Vmm *vmm = launch();
+    pid_t pid = vmm_get_pid(vmm);
+    uint64_t start_time = process_of(vmm)->start_time;
+    g_autoptr(GuestMemory) memory = open_memory(vmm);
+    uint32_t count;
+
+    put_code(vmm, memory);
+    assert_true(vmm_resume(vmm, NULL));
+    await_count(memory, 0);
+    vmm_free(vmm);
+    count = read_count(memory, COUNT_PAGES - 1);
+    await_count(memory, count + 100);
+    assert_true(process_is_same(pid, start_time));
+    assert_true(process_kill(pid, start_time, SIGKILL, NULL));
+    assert_true(process_wait_gone(pid, start_time, WAIT_MS));
+}
+
+static void test_killed(void **unused)
+{
+    Vmm *vmm = launch();
+    g_autoptr(GError) error = NULL;
+    g_autofree char *told = NULL;
+
+    assert_true(vmm_resume(vmm, NULL));
+    assert_true(process_kill(vmm_get_pid(vmm), process_of(vmm)->start_time, SIGKILL, NULL));
+    assert_true(process_wait_gone(vmm_get_pid(vmm), process_of(vmm)->start_time, WAIT_MS));
+    expect_state(vmm, VMM_RUN_STATE_GONE);
+    assert_false(vmm_pause(vmm, NULL, &error));
+    assert_false(vmm_resume(vmm, NULL));
+    told = vmm_describe_end(vmm);
+    assert_string_equal(told, "Bochs ended");
+    assert_true(vmm_quit(vmm, NULL));
+    vmm_free(vmm);
+}
+
+/* What it says when it ends itself is told. */
+static void test_ends_by_itself(void **unused)
+{
+    Vmm *vmm = launch();
+    BochsProcess *process = process_of(vmm);
+    g_autoptr(BochsNode) wanted = bochs_tree_new("pic");
+    g_autoptr(BochsNode) shown = bochs_show(process->console, "pic", NULL);
+    g_autoptr(GError) error = NULL;
+    g_autofree char *told = NULL;
+
+    bochs_tree_set(wanted, "master.nothing", BOCHS_NODE_HEX, 1);
+    assert_false(bochs_tree_check_known(wanted, shown, NULL));
+    (void)bochs_restore(process->console, process->state_folder, wanted, NULL);
+    assert_true(process_wait_gone(process->pid, process->start_time, WAIT_MS));
+    assert_false(vmm_resume(vmm, &error));
+    assert_non_null(strstr(error->message, "cannot find param 'nothing'"));
+    told = vmm_get_stderr_tail(vmm);
+    assert_non_null(strstr(told, "cannot find param 'nothing'"));
+    vmm_free(vmm);
+}
+
+static void test_unsupported(void **unused)
+{
+    Vmm *vmm = launch();
+    g_autoptr(GError) error = NULL;
+
+    assert_false(vmm_check_movable(vmm, &error));
+    assert_true(error_is(error, VMFERRY_ERROR_UNSUPPORTED));
+    assert_string_equal(error->message, "Bochs: moving a guest away is not supported");
+    assert_null(vmm_list_disks(vmm, NULL));
+    assert_null(vmm_list_nics(vmm, NULL));
+    assert_null(vmm_open_checkpoint(vmm, NULL));
+    end(vmm);
+}
+
+/* ---- starts that fail ---- */
+
+static void expect_no_start(const BochsMachine *machine, const char *wanted)
+{
+    g_autoptr(GError) error = NULL;
+
+    assert_null(try_launch(machine, &error));
+    if (!strstr(error->message, wanted))
+        fail_msg("\"%s\" is not in \"%s\"", wanted, error->message);
+}
+
+static void test_start_fails(void **unused)
+{
+    BochsMachine machine = make_machine();
+    const BochsDisk missing = {0, 0, "/nonexistent/image"};
+
+    machine.cpu_model = "z80";
+    expect_no_start(&machine, "Bochs did not start: [      ] bochsrc:14: cpu directive malformed.");
+    machine = make_machine();
+    machine.disks = &missing;
+    machine.disk_count = 1;
+    expect_no_start(&machine, "Bochs did not start: ");
+}
+
+static gboolean refuse_to_begin(pid_t pid, gpointer user, GError **error)
+{
+    *(pid_t *)user = pid;
+    error_set(error, VMFERRY_ERROR_FAILED, "it could not be written down");
+    return FALSE;
+}
+
+static void test_is_not_begun(void **unused)
+{
+    const BochsMachine machine = make_machine();
+    pid_t pid = 0;
+    const BochsLaunch wanted = {.name = "guest",
+                                .directory = directory,
+                                .machine = &machine,
+                                .begun = refuse_to_begin,
+                                .user = &pid};
+    g_autoptr(GError) error = NULL;
+
+    assert_null(bochs_launch(&wanted, &error));
+    assert_non_null(strstr(error->message, "it could not be written down"));
+    assert_true(pid > 0);
+}
+
+static void test_one_a_folder(void **unused)
+{
+    const BochsMachine machine = make_machine();
+    Vmm *vmm = launch();
+    g_autoptr(GError) error = NULL;
+
+    assert_null(try_launch(&machine, &error));
+    assert_true(error_is(error, VMFERRY_ERROR_EXISTS));
+    expect_state(vmm, VMM_RUN_STATE_PAUSED);
+    end(vmm);
+}
+
+/* The mark that keeps others from an image goes with a Bochs that had to be killed. */
+static void test_image_lock(void **unused)
+{
+    g_autofree char *image = g_build_filename(directory, "disk.raw", NULL);
+    g_autofree char *lock = g_strconcat(image, ".lock", NULL);
+    autofd int fd = open(image, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    const BochsDisk disk = {0, 0, image};
+    BochsMachine machine = make_machine();
+    Vmm *vmm;
+
+    assert_int_equal(ftruncate(fd, 16 << 20), 0);
+    machine.disks = &disk;
+    machine.disk_count = 1;
+    vmm = try_launch(&machine, NULL);
+    assert_non_null(vmm);
+    assert_int_equal(access(lock, F_OK), 0);
+    assert_int_equal(kill(vmm_get_pid(vmm), SIGSTOP), 0); /* deaf to `q` and SIGTERM */
+    assert_true(vmm_quit(vmm, NULL));
+    vmm_free(vmm);
+    assert_int_not_equal(access(lock, F_OK), 0);
+    unlink(image);
+}
+
+static int begin(void **unused)
+{
+    directory = g_dir_make_tmp("vmferry-bochs-XXXXXX", NULL);
+    return directory ? 0 : -1;
+}
+
+static int clean_up(void **unused)
+{
+    g_autofree char *folder = g_build_filename(directory, "guest.bochs", NULL);
+
+    bochs_folder_remove(folder);
+    rmdir(directory);
+    g_free(directory);
+    return 0;
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_teardown(test_starts_paused, end_last),
+        cmocka_unit_test_teardown(test_runs_and_pauses, end_last),
+        cmocka_unit_test_teardown(test_pauses_at_once, end_last),
+        cmocka_unit_test_teardown(test_tracked_by_pagemap_scan, end_last),
+        cmocka_unit_test_teardown(test_tracked_by_faults, end_last),
+        cmocka_unit_test_teardown(test_outlives_its_console, end_last),
+        cmocka_unit_test_teardown(test_killed, end_last),
+        cmocka_unit_test_teardown(test_ends_by_itself, end_last),
+        cmocka_unit_test_teardown(test_unsupported, end_last),
+        cmocka_unit_test_teardown(test_start_fails, end_last),
+        cmocka_unit_test_teardown(test_is_not_begun, end_last),
+        cmocka_unit_test_teardown(test_one_a_folder, end_last),
+        cmocka_unit_test_teardown(test_image_lock, end_last),
+    };
+
+    return cmocka_run_group_tests(tests, begin, clean_up);
+}
