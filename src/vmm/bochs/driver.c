@@ -170,6 +170,35 @@ static VmmStart get_start(Vmm *vmm)
     return from_vmm(vmm)->has_run ? VMM_START_DONE : VMM_START_NEVER;
 }
 
+/* ---- its state ---- */
+
+static GBytes *save_device_state(Vmm *vmm, VmmSavePurpose purpose, GError **error)
+{
+    BochsVmm *bochs = from_vmm(vmm);
+    g_autoptr(GMutexLocker) locker G_GNUC_UNUSED = g_mutex_locker_new(&bochs->lock);
+    GBytes *state = bochs_save_device_state(bochs, purpose, error);
+
+    (void)end_operation(bochs, state != NULL, error);
+    return state;
+}
+
+static gboolean open_incoming(Vmm *vmm, const char *machine, const GPtrArray *regions,
+                              GError **error)
+{
+    BochsVmm *bochs = from_vmm(vmm);
+    g_autoptr(GMutexLocker) locker G_GNUC_UNUSED = g_mutex_locker_new(&bochs->lock);
+
+    return bochs_open_incoming(bochs, machine, regions, error);
+}
+
+static gboolean load_device_state(Vmm *vmm, GBytes *state, GError **error)
+{
+    BochsVmm *bochs = from_vmm(vmm);
+    g_autoptr(GMutexLocker) locker G_GNUC_UNUSED = g_mutex_locker_new(&bochs->lock);
+
+    return end_operation(bochs, bochs_load_device_state(bochs, state, error), error);
+}
+
 /* ---- its end ---- */
 
 /* Bochs ends by itself when its guest powers off, and does not tell it from other reasons. */
@@ -221,9 +250,9 @@ static const VmmOps bochs_ops = {
     .get_start = get_start,
     .get_resume_action = bochs_get_resume_action,
     .get_pause_action = bochs_get_pause_action,
-    .save_device_state = bochs_save_device_state,
-    .open_incoming = bochs_open_incoming,
-    .load_device_state = bochs_load_device_state,
+    .save_device_state = save_device_state,
+    .open_incoming = open_incoming,
+    .load_device_state = load_device_state,
     .describe_end = describe_end,
     .was_shut_down = was_shut_down,
     .stay_at_shutdown = bochs_stay_at_shutdown,
@@ -235,7 +264,7 @@ static const VmmOps bochs_ops = {
 
 /* ---- launching ---- */
 
-static Vmm *vmm_new(BochsProcess *process, RamRegion *ram, guint vcpus)
+static Vmm *vmm_new(BochsProcess *process, RamRegion *ram, const BochsMachine *machine)
 {
     BochsVmm *bochs = g_new0(BochsVmm, 1);
 
@@ -243,7 +272,8 @@ static Vmm *vmm_new(BochsProcess *process, RamRegion *ram, guint vcpus)
     g_mutex_init(&bochs->lock);
     bochs->process = process;
     bochs->ram = ram;
-    bochs->vcpus = vcpus;
+    bochs->vcpus = machine->vcpus;
+    bochs->ips = machine->ips;
     return &bochs->base;
 }
 
@@ -264,7 +294,7 @@ Vmm *bochs_launch(const BochsLaunch *launch, GError **error)
         return NULL;
     ram = bochs_ram_open(process, launch->machine->memory_bytes, error);
     if (ram)
-        return vmm_new(g_steal_pointer(&process), ram, launch->machine->vcpus);
+        return vmm_new(g_steal_pointer(&process), ram, launch->machine);
     (void)bochs_process_end(process, NULL);
     return NULL;
 }

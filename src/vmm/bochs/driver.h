@@ -10,6 +10,7 @@ typedef struct {
     BochsProcess *process;
     RamRegion *ram;
     guint vcpus;
+    uint32_t ips;
     gboolean has_run; /* since it was started */
 } BochsVmm;
 
@@ -20,10 +21,12 @@ gboolean bochs_check_unchanged(Vmm *vmm, json_t *before, GError **error);
 gboolean bochs_match_machine(Vmm *vmm, const char *type, json_t *machine, GError **error);
 gboolean bochs_get_resume_action(Vmm *vmm, GuardAction *ret, GError **error);
 gboolean bochs_get_pause_action(Vmm *vmm, GuardAction *ret, GError **error);
-GBytes *bochs_save_device_state(Vmm *vmm, VmmSavePurpose purpose, GError **error);
-gboolean bochs_open_incoming(Vmm *vmm, const char *machine, const GPtrArray *regions,
-                             GError **error);
-gboolean bochs_load_device_state(Vmm *vmm, GBytes *state, GError **error);
 gboolean bochs_stay_at_shutdown(Vmm *vmm, gboolean stays, GError **error);
 gboolean bochs_announce(Vmm *vmm, GError **error);
 ProcessIdentity *bochs_get_process(Vmm *vmm, GError **error);
+
+/* The operations of the table on the device state, each without the lock. */
+GBytes *bochs_save_device_state(BochsVmm *bochs, VmmSavePurpose purpose, GError **error);
+gboolean bochs_open_incoming(BochsVmm *bochs, const char *machine, const GPtrArray *regions,
+                             GError **error);
+gboolean bochs_load_device_state(BochsVmm *bochs, GBytes *bytes, GError **error);

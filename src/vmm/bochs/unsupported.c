@@ -40,23 +40,6 @@ gboolean bochs_get_pause_action(Vmm *vmm, GuardAction *ret, GError **error)
     return refuse("being paused when the agent dies", error);
 }
 
-GBytes *bochs_save_device_state(Vmm *vmm, VmmSavePurpose purpose, GError **error)
-{
-    refuse("saving the device state", error);
-    return NULL;
-}
-
-gboolean bochs_open_incoming(Vmm *vmm, const char *machine, const GPtrArray *regions,
-                             GError **error)
-{
-    return refuse("receiving a guest", error);
-}
-
-gboolean bochs_load_device_state(Vmm *vmm, GBytes *state, GError **error)
-{
-    return refuse("loading a device state", error);
-}
-
 gboolean bochs_stay_at_shutdown(Vmm *vmm, gboolean stays, GError **error)
 {
     return refuse("staying when the guest shuts down", error);

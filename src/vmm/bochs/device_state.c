@@ -1,0 +1,55 @@
+/* The device state of a Bochs as bytes: the neutral state, encoded. */
+#include "base/error.h"
+#include "vmm/bochs/driver.h"
+#include "vmm/bochs/live.h"
+
+/* It stands at its prompt. */
+static gboolean check_prompt(BochsVmm *bochs, GError **error)
+{
+    if (bochs_console_await_prompt(bochs->process->console, 0, NULL, NULL))
+        return TRUE;
+    error_set(error, VMFERRY_ERROR_BUSY, "the guest is not paused");
+    return FALSE;
+}
+
+GBytes *bochs_save_device_state(BochsVmm *bochs, VmmSavePurpose purpose, GError **error)
+{
+    g_autoptr(BochsForm) shown = NULL;
+    g_autoptr(StateNode) state = NULL;
+
+    if (!check_prompt(bochs, error))
+        return NULL;
+    shown = bochs_form_show(bochs->process, bochs->ips, error);
+    state = shown ? bochs_form_to_state(shown, error) : NULL;
+    return state ? state_encode(state) : NULL;
+}
+
+/* RAM is one region, of this size; its content is the caller's. */
+gboolean bochs_open_incoming(BochsVmm *bochs, const char *machine, const GPtrArray *regions,
+                             GError **error)
+{
+    const RamRegion *region = regions->len == 1 ? regions->pdata[0] : NULL;
+
+    if (bochs->has_run)
+        error_set(error, VMFERRY_ERROR_REFUSED, "the guest of this Bochs has run already");
+    else if (!region || g_strcmp0(region->name, bochs->ram->name) != 0 ||
+             region->bytes != bochs->ram->bytes)
+        error_set(error, VMFERRY_ERROR_REFUSED, "the guest's memory is not that of this Bochs");
+    else
+        return TRUE;
+    return FALSE;
+}
+
+gboolean bochs_load_device_state(BochsVmm *bochs, GBytes *bytes, GError **error)
+{
+    g_autoptr(StateNode) state =
+        state_decode(g_bytes_get_data(bytes, NULL), g_bytes_get_size(bytes), error);
+    g_autoptr(BochsForm) shown = NULL;
+    g_autoptr(BochsForm) wanted = NULL;
+
+    if (!state || !check_prompt(bochs, error))
+        return FALSE;
+    shown = bochs_form_show(bochs->process, bochs->ips, error);
+    wanted = shown ? bochs_form_from_state(state, shown, error) : NULL;
+    return wanted && bochs_form_restore(bochs->process, wanted, error);
+}

@@ -1,0 +1,164 @@
+#include "vmm/bochs/form.h"
+
+#include <string.h>
+
+#include "base/error.h"
+#include "vmm/bochs/form_private.h"
+
+static const char *const device_names[] = {"pc_system", "virt_timer", "pic", "ioapic",
+                                           "pit",       "cpu0",       NULL};
+
+const char *const *bochs_form_devices(void)
+{
+    return device_names;
+}
+
+static void free_node(gpointer node)
+{
+    bochs_node_free(node);
+}
+
+BochsForm *bochs_form_new(uint32_t ips)
+{
+    BochsForm *form = g_new0(BochsForm, 1);
+
+    form->devices = g_ptr_array_new_with_free_func(free_node);
+    form->ips = ips;
+    return form;
+}
+
+void bochs_form_free(BochsForm *form)
+{
+    if (!form)
+        return;
+    g_ptr_array_unref(form->devices);
+    g_free(form);
+}
+
+BochsNode *bochs_form_find(const BochsForm *form, const char *name)
+{
+    for (guint i = 0; i < form->devices->len; i++) {
+        BochsNode *device = form->devices->pdata[i];
+
+        if (strcmp(device->name, name) == 0)
+            return device;
+    }
+    return NULL;
+}
+
+void bochs_form_add(BochsForm *form, BochsNode *device)
+{
+    g_ptr_array_add(form->devices, device);
+}
+
+BochsNode *bochs_form_get(BochsForm *form, const char *name)
+{
+    BochsNode *device = bochs_form_find(form, name);
+
+    if (device)
+        return device;
+    device = bochs_tree_new(name);
+    bochs_form_add(form, device);
+    return device;
+}
+
+static gboolean check_complete(const BochsForm *shown, GError **error)
+{
+    for (const char *const *name = device_names; *name; name++)
+        if (!bochs_form_find(shown, *name)) {
+            error_set(error, VMFERRY_ERROR_UNSUPPORTED, "Bochs shows no %s", *name);
+            return FALSE;
+        }
+    return TRUE;
+}
+
+static gboolean check_machine(const StateNode *state, GError **error)
+{
+    const StateNode *cpus = state_find(state, "cpus");
+
+    if (!cpus || state_length(cpus) != 1)
+        error_set(error, VMFERRY_ERROR_UNSUPPORTED,
+                  "cpus: the state of one processor is carried over to Bochs, not of %u",
+                  cpus ? state_length(cpus) : 0);
+    else if (!state_number_or(state, "machine.a20", 0))
+        error_set(error, VMFERRY_ERROR_UNSUPPORTED,
+                  "machine.a20: masking address line 20 is not carried over to Bochs");
+    else
+        return TRUE;
+    return FALSE;
+}
+
+/* All that is set is something that is shown. */
+static gboolean check_known(const BochsForm *wanted, const BochsForm *shown, GError **error)
+{
+    for (guint i = 0; i < wanted->devices->len; i++) {
+        const BochsNode *device = wanted->devices->pdata[i];
+
+        if (!bochs_tree_check_known(device, bochs_form_find(shown, device->name), error))
+            return FALSE;
+    }
+    return TRUE;
+}
+
+/* In the order of the names: the processor after what interrupts it. */
+static BochsForm *new_wanted(uint32_t ips)
+{
+    BochsForm *wanted = bochs_form_new(ips);
+
+    for (const char *const *name = device_names; *name; name++)
+        bochs_form_add(wanted, bochs_tree_new(*name));
+    return wanted;
+}
+
+BochsForm *bochs_form_from_state(const StateNode *state, const BochsForm *shown, GError **error)
+{
+    g_autoptr(BochsForm) wanted = new_wanted(shown->ips);
+    BochsClock clock;
+
+    if (!check_complete(shown, error) || !state_check(state, error) ||
+        !check_machine(state, error) || !bochs_clock_choose(state, shown->ips, &clock, error) ||
+        !bochs_clock_write(&clock, shown, wanted, error) ||
+        !bochs_chips_write(state, &clock, wanted, error) ||
+        !bochs_cpu_write(state_find(state, "cpus[0]"), &clock, shown, wanted, error) ||
+        !bochs_clock_finish(&clock, shown, wanted, error) || !check_known(wanted, shown, error))
+        return NULL;
+    return g_steal_pointer(&wanted);
+}
+
+static void read_clock(const BochsClock *clock, const StateNode *cpu, StateNode *state)
+{
+    state_set_text(state, "machine.architecture", "x86-64");
+    state_set_number(state, "machine.a20", 1);
+    state_set_number(state, "clock.tsc", state_number_or(cpu, "ia32_tsc", 0));
+    state_set_number(state, "clock.tsc_hz", clock->ips);
+    state_set_time(state, "clock.since_start", bochs_clock_ns(clock, clock->now));
+}
+
+static gboolean check_shown_machine(const BochsForm *shown, GError **error)
+{
+    uint64_t a20;
+
+    if (!bochs_tree_get(bochs_form_find(shown, "pc_system"), "enable_a20", &a20, error))
+        return FALSE;
+    if (a20)
+        return TRUE;
+    error_set(error, VMFERRY_ERROR_UNSUPPORTED, "address line 20 is masked");
+    return FALSE;
+}
+
+StateNode *bochs_form_to_state(const BochsForm *shown, GError **error)
+{
+    g_autoptr(StateNode) state = state_new();
+    BochsClock clock;
+    StateNode *cpu;
+
+    if (!check_complete(shown, error) || !check_shown_machine(shown, error) ||
+        !bochs_clock_read(shown, &clock, error))
+        return NULL;
+    cpu = state_append_group(state, "cpus");
+    if (!bochs_cpu_read(shown, &clock, cpu, error) ||
+        !bochs_chips_read(shown, &clock, state, error))
+        return NULL;
+    read_clock(&clock, cpu, state);
+    return state_check(state, error) ? g_steal_pointer(&state) : NULL;
+}

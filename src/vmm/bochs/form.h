@@ -1,0 +1,48 @@
+/*
+ * The state of a Bochs's machine as a whole
+ *
+ * Theory of operation: a BochsForm is what `show` tells of all devices, or what `restore` is to set.
+ * bochs_form_to_state() makes the neutral state of the first, bochs_form_from_state() the second of a
+ * neutral state; both are pure.  The tables are in state_cpu.c and state_chips.c; what they are made of
+ * was found with Bochs 2.7.
+ *
+ * Bochs has one clock: it counts instructions (ticks), of which `ips` make a second, and everything
+ * derives from it.  So the machine must have been started with the guest's TSC frequency for its ips.
+ * state_clock.c chooses what the clock is set to.  Timers fire when the clock is equal to their time, so none is
+ * set to what has passed.
+ *
+ * What has no counterpart is refused by name.
+ */
+#pragma once
+
+#include "state/tree.h"
+#include "vmm/bochs/tree.h"
+
+typedef struct {
+    GPtrArray *devices; /* of BochsNode, in the order in which they are to be set */
+    uint32_t ips;
+} BochsForm;
+
+BochsForm *bochs_form_new(uint32_t ips);
+void bochs_form_free(BochsForm *form);
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(BochsForm, bochs_form_free)
+
+/* NULL where it has none of that name. */
+BochsNode *bochs_form_find(const BochsForm *form, const char *name);
+
+/* The device's tree, made at the end where it is missing. */
+BochsNode *bochs_form_get(BochsForm *form, const char *name);
+
+/* Takes *device*. */
+void bochs_form_add(BochsForm *form, BochsNode *device);
+
+/* The devices that a state is made of, up to NULL; "cpu0" stands for all processors. */
+const char *const *bochs_form_devices(void);
+
+/* What to set in a Bochs that shows *shown*, of one processor and not run yet.  UNSUPPORTED with the path
+ * of what it cannot be. */
+BochsForm *bochs_form_from_state(const StateNode *state, const BochsForm *shown, GError **error);
+
+/* The state of the machine that is shown: processor, interrupt controllers, interval timer, clock.
+ * UNSUPPORTED with what cannot be told. */
+StateNode *bochs_form_to_state(const BochsForm *shown, GError **error);

@@ -1,0 +1,54 @@
+/* The parts of the translation (form.h). */
+#pragma once
+
+#include "vmm/bochs/fields.h"
+#include "vmm/bochs/form.h"
+
+/* The clock of Bochs, and times as its ticks. */
+typedef struct {
+    uint64_t now; /* ticks at the pause */
+    uint32_t ips;
+} BochsClock;
+
+/* What the clock is to be set to for this state. */
+gboolean bochs_clock_choose(const StateNode *state, uint32_t ips, BochsClock *ret, GError **error);
+
+/* What it shows. */
+gboolean bochs_clock_read(const BochsForm *shown, BochsClock *ret, GError **error);
+
+/* Ticks of a time of the guest's clock, rounded down; 0 for what is below 0. */
+uint64_t bochs_clock_ticks(const BochsClock *clock, int64_t ns);
+int64_t bochs_clock_ns(const BochsClock *clock, uint64_t ticks);
+/* Whole microseconds that have passed on it. */
+uint64_t bochs_clock_usec(const BochsClock *clock);
+
+/* Shifts all timers to it, and sets it. */
+gboolean bochs_clock_write(const BochsClock *clock, const BochsForm *shown, BochsForm *wanted,
+                           GError **error);
+
+/* Arms the processor's APIC timer, or the interval timer, to fire so many ticks, or microseconds, from
+ * now; 0: disarms it. */
+void bochs_clock_arm(const BochsClock *clock, BochsForm *wanted, uint64_t timer, uint64_t ticks);
+void bochs_clock_arm_virtual(const BochsClock *clock, BochsForm *wanted, guint timer,
+                             uint64_t usec);
+/* After all are armed: when the first of them fires. */
+gboolean bochs_clock_finish(const BochsClock *clock, const BochsForm *shown, BochsForm *wanted,
+                            GError **error);
+
+gboolean bochs_cpu_write(const StateNode *cpu, const BochsClock *clock, const BochsForm *shown,
+                         BochsForm *wanted, GError **error);
+gboolean bochs_cpu_read(const BochsForm *shown, const BochsClock *clock, StateNode *cpu,
+                        GError **error);
+
+gboolean bochs_fpu_write(const StateNode *fpu, BochsNode *cpu, GError **error);
+gboolean bochs_fpu_read(const BochsNode *cpu, StateNode *fpu, GError **error);
+
+gboolean bochs_chips_write(const StateNode *state, const BochsClock *clock, BochsForm *wanted,
+                           GError **error);
+gboolean bochs_chips_read(const BochsForm *shown, const BochsClock *clock, StateNode *state,
+                          GError **error);
+
+gboolean bochs_pit_write(const StateNode *pit, const BochsClock *clock, BochsForm *wanted,
+                         GError **error);
+gboolean bochs_pit_read(const BochsForm *shown, const BochsClock *clock, StateNode *state,
+                        GError **error);

@@ -1,0 +1,103 @@
+#include "vmm/bochs/live.h"
+
+#include <string.h>
+
+#include "vmm/bochs/parameters.h"
+
+/* What is needed of a processor. */
+static const char *const cpu_parts[] = {
+    "RAX",
+    "RBX",
+    "RCX",
+    "RDX",
+    "RSP",
+    "RBP",
+    "RSI",
+    "RDI",
+    "R8",
+    "R9",
+    "R10",
+    "R11",
+    "R12",
+    "R13",
+    "R14",
+    "R15",
+    "RIP",
+    "EFLAGS",
+    "DR0",
+    "DR1",
+    "DR2",
+    "DR3",
+    "DR6",
+    "DR7",
+    "CR0",
+    "CR2",
+    "CR3",
+    "CR4",
+    "XCR0",
+    "pkru",
+    "tsc_adjust",
+    "cpu_mode",
+    "activity_state",
+    "inhibit_mask",
+    "inhibit_icount",
+    "icount",
+    "smbase",
+    "pending_event",
+    "event_mask",
+    "async_event",
+    "in_smm",
+    "ES",
+    "CS",
+    "SS",
+    "DS",
+    "FS",
+    "GS",
+    "GDTR",
+    "IDTR",
+    "LDTR",
+    "TR",
+    "MSR",
+    "FPU",
+    "SSE",
+    "local_apic",
+};
+
+static BochsNode *show_cpu(BochsProcess *process, GError **error)
+{
+    g_autoptr(BochsNode) cpu = bochs_tree_new("cpu0");
+
+    for (guint i = 0; i < G_N_ELEMENTS(cpu_parts); i++) {
+        g_autofree char *path = g_strconcat("cpu0.", cpu_parts[i], NULL);
+        BochsNode *part = bochs_show(process->console, path, error);
+
+        if (!part)
+            return NULL;
+        g_ptr_array_add(cpu->children, part);
+    }
+    return g_steal_pointer(&cpu);
+}
+
+BochsForm *bochs_form_show(BochsProcess *process, uint32_t ips, GError **error)
+{
+    g_autoptr(BochsForm) form = bochs_form_new(ips);
+
+    for (const char *const *name = bochs_form_devices(); *name; name++) {
+        BochsNode *device = strcmp(*name, "cpu0") == 0 ? show_cpu(process, error)
+                                                       : bochs_show(process->console, *name, error);
+
+        if (!device)
+            return NULL;
+        bochs_form_add(form, device);
+    }
+    return g_steal_pointer(&form);
+}
+
+gboolean bochs_form_restore(BochsProcess *process, const BochsForm *wanted, GError **error)
+{
+    for (guint i = 0; i < wanted->devices->len; i++)
+        if (!bochs_restore(process->console, process->state_folder, wanted->devices->pdata[i],
+                           error))
+            return FALSE;
+    return TRUE;
+}

@@ -1,0 +1,11 @@
+/* Reading and setting the state of a Bochs that stands at its prompt, as a whole (form.h). */
+#pragma once
+
+#include "vmm/bochs/form.h"
+#include "vmm/bochs/process.h"
+
+/* All that a state is made of; of the processor without its TLBs, which are 500 KB of text. */
+BochsForm *bochs_form_show(BochsProcess *process, uint32_t ips, GError **error);
+
+/* Sets all of *wanted*, in its order.  After a failure the machine must not run. */
+gboolean bochs_form_restore(BochsProcess *process, const BochsForm *wanted, GError **error);

@@ -1,0 +1,210 @@
+/* Interrupt controllers, ports, serial lines. */
+#include "vmm/bochs/form_private.h"
+
+#include <string.h>
+
+#include "base/error.h"
+
+/* ---- 8259A ---- */
+
+static const BochsField pic_fields[] = {
+    BOCHS_HEX("irr", "irr"),
+    BOCHS_HEX("imr", "imr"),
+    BOCHS_HEX("isr", "isr"),
+    BOCHS_HEX("lines", "IRQ_in"),
+    BOCHS_HEX("vector_base", "interrupt_offset"),
+    BOCHS_DECIMAL("read_isr", "read_reg_select"),
+    BOCHS_FLAG("poll", "polled", 0),
+    BOCHS_FLAG("special_mask", "special_mask", 0),
+    BOCHS_HEX("auto_eoi", "auto_eoi"),
+    BOCHS_FLAG("rotate_on_auto_eoi", "rotate_on_autoeoi", 0),
+    BOCHS_FLAG("needs_icw4", "requires_4", 0),
+    BOCHS_HEX("elcr", "edge_level"),
+    BOCHS_END,
+};
+
+static const struct {
+    const char *at, *name;
+} pics[] = {{"io:20", "master"}, {"io:a0", "slave"}};
+
+/* The input that is to be delivered, or -1 (231468, "fully nested mode"). */
+static int pic_request(const StateNode *pic)
+{
+    uint64_t first = state_number_or(pic, "highest_priority", 0);
+    uint64_t asked = state_number_or(pic, "irr", 0) & ~state_number_or(pic, "imr", 0);
+    uint64_t served = state_number_or(pic, "isr", 0);
+    gboolean special = state_number_or(pic, "special_mask", 0) != 0;
+
+    for (uint64_t i = 0; i < 8; i++) {
+        uint64_t bit = (uint64_t)1 << ((first + i) & 7);
+
+        if (served & bit && !special)
+            return -1;
+        if (asked & bit && !(served & bit))
+            return (int)((first + i) & 7);
+    }
+    return -1;
+}
+
+static void set(BochsNode *device, const char *under, const char *name, BochsNodeKind kind,
+                uint64_t value)
+{
+    g_autofree char *path = bochs_path(under, name);
+
+    bochs_tree_set(device, path, kind, value);
+}
+
+static gboolean write_pic(const StateNode *state, guint i, BochsNode *to, GError **error)
+{
+    const StateNode *pic = state_find_device(state, "intel,8259a", pics[i].at);
+    uint64_t step = state_number_or(pic, "init_step", 0);
+    int request;
+
+    if (!pic) {
+        error_set(error, VMFERRY_ERROR_UNSUPPORTED, "the machine has no 8259A at %s", pics[i].at);
+        return FALSE;
+    }
+    if (state_number_or(pic, "special_fully_nested", 0) || state_number_or(pic, "single", 0)) {
+        error_set(error, VMFERRY_ERROR_UNSUPPORTED, "8259A at %s: a mode that Bochs has not",
+                  pics[i].at);
+        return FALSE;
+    }
+    request = pic_request(pic);
+    bochs_fields_write(pic_fields, pic, to, pics[i].name);
+    set(to, pics[i].name, "lowest_priority", BOCHS_NODE_HEX,
+        (state_number_or(pic, "highest_priority", 0) + 7) & 7);
+    set(to, pics[i].name, "INT", BOCHS_NODE_BOOLEAN, request >= 0);
+    set(to, pics[i].name, "irq", BOCHS_NODE_HEX, request >= 0 ? (uint64_t)request : 0);
+    set(to, pics[i].name, "in_init", BOCHS_NODE_BOOLEAN, step > 0);
+    set(to, pics[i].name, "byte_expected", BOCHS_NODE_DECIMAL, step > 0 ? step + 1 : 0);
+    return TRUE;
+}
+
+static gboolean read_pic(const BochsNode *from, guint i, StateNode *state, GError **error)
+{
+    StateNode *pic = state_add_device(state, "intel,8259a", pics[i].at);
+    g_autofree char *lowest_path = bochs_path(pics[i].name, "lowest_priority");
+    g_autofree char *init_path = bochs_path(pics[i].name, "in_init");
+    g_autofree char *byte_path = bochs_path(pics[i].name, "byte_expected");
+    uint64_t lowest, init, byte;
+
+    if (!bochs_tree_get(from, lowest_path, &lowest, error) ||
+        !bochs_tree_get(from, init_path, &init, error) ||
+        !bochs_tree_get(from, byte_path, &byte, error) ||
+        !bochs_fields_read(pic_fields, from, pics[i].name, pic, error))
+        return FALSE;
+    state_set_number(pic, "highest_priority", (lowest + 1) & 7);
+    state_set_number(pic, "init_step", init && byte > 1 ? (byte - 1) & 3 : 0);
+    state_set_number(pic, "special_fully_nested", 0);
+    state_set_number(pic, "single", 0);
+    return TRUE;
+}
+
+/* ---- I/O APIC ---- */
+
+static const BochsField ioapic_fields[] = {
+    BOCHS_HEX("register_select", "ioregsel"),
+    BOCHS_HEX("lines", "irr"),
+    BOCHS_DERIVED("lines", "intin", 0, 24),
+    BOCHS_END,
+};
+
+static const BochsField redirection_fields[] = {
+    BOCHS_BITS("", "lo", 0, 32),
+    BOCHS_BITS("", "hi", 32, 32),
+    BOCHS_END,
+};
+
+/* Its entries are numbered in hexadecimal. */
+static char *redirection_path(guint i, const char *half)
+{
+    return g_strdup_printf("ioredtbl.0x%02x.%s", i, half);
+}
+
+static void write_ioapic(const StateNode *ioapic, BochsNode *to)
+{
+    bochs_fields_write(ioapic_fields, ioapic, to, "");
+    for (guint i = 0; i < 24; i++) {
+        g_autofree char *from = g_strdup_printf("redirection[%u]", i);
+        uint64_t entry = state_number_or(ioapic, from, 0x10000);
+
+        for (guint half = 0; half < 2; half++) {
+            g_autofree char *path = redirection_path(i, redirection_fields[half].bochs);
+
+            bochs_tree_set(to, path, BOCHS_NODE_HEX,
+                           entry >> redirection_fields[half].shift & G_MAXUINT32);
+        }
+    }
+}
+
+static gboolean read_ioapic(const BochsNode *from, StateNode *state, GError **error)
+{
+    StateNode *ioapic = state_add_device(state, "intel,82093aa", "mmio:fec00000");
+
+    state_set_number(ioapic, "id", 0);
+    if (!bochs_fields_read(ioapic_fields, from, "", ioapic, error))
+        return FALSE;
+    for (guint i = 0; i < 24; i++) {
+        g_autofree char *to = g_strdup_printf("redirection[%u]", i);
+        g_autofree char *low_path = redirection_path(i, "lo");
+        g_autofree char *high_path = redirection_path(i, "hi");
+        uint64_t low, high;
+
+        if (!bochs_tree_get(from, low_path, &low, error) ||
+            !bochs_tree_get(from, high_path, &high, error))
+            return FALSE;
+        state_set_number(ioapic, to, low | high << 32);
+    }
+    return TRUE;
+}
+
+/* ---- all ---- */
+
+/* Devices of a PC that are not carried over, and may be there as long as nobody depends on them. */
+static const char *const handled[] = {"intel,8259a", "intel,82093aa", "intel,8254", NULL};
+
+static gboolean check_devices(const StateNode *state, GError **error)
+{
+    const StateNode *devices = state_find(state, "devices");
+
+    for (guint i = 0; devices && i < state_length(devices); i++) {
+        const char *type = state_get_text(state_child(devices, i), "type");
+
+        if (type && g_strv_contains(handled, type))
+            continue;
+        error_set(error, VMFERRY_ERROR_UNSUPPORTED,
+                  "device %s at %s: the state of that is not carried over to Bochs",
+                  type ? type : "?", state_get_text(state_child(devices, i), "at"));
+        return FALSE;
+    }
+    return TRUE;
+}
+
+gboolean bochs_chips_write(const StateNode *state, const BochsClock *clock, BochsForm *wanted,
+                           GError **error)
+{
+    const StateNode *ioapic = state_find_device(state, "intel,82093aa", NULL);
+    const StateNode *pit = state_find_device(state, "intel,8254", NULL);
+    BochsNode *pic = bochs_form_get(wanted, "pic");
+
+    if (!check_devices(state, error))
+        return FALSE;
+    if (!pit || !ioapic) {
+        error_set(error, VMFERRY_ERROR_UNSUPPORTED, "the machine has no %s: Bochs has one always",
+                  pit ? "I/O APIC" : "8254");
+        return FALSE;
+    }
+    write_ioapic(ioapic, bochs_form_get(wanted, "ioapic"));
+    return write_pic(state, 0, pic, error) && write_pic(state, 1, pic, error) &&
+           bochs_pit_write(pit, clock, wanted, error);
+}
+
+gboolean bochs_chips_read(const BochsForm *shown, const BochsClock *clock, StateNode *state,
+                          GError **error)
+{
+    const BochsNode *pic = bochs_form_find(shown, "pic");
+
+    return read_pic(pic, 0, state, error) && read_pic(pic, 1, state, error) &&
+           read_ioapic(bochs_form_find(shown, "ioapic"), state, error) &&
+           bochs_pit_read(shown, clock, state, error);
+}
