@@ -5,8 +5,13 @@
 #include "base/error.h"
 #include "vmm/bochs/form_private.h"
 
-static const char *const device_names[] = {"pc_system", "virt_timer", "pic", "ioapic",
-                                           "pit",       "cpu0",       NULL};
+/* The processor after what interrupts it, the ISA bridge last: each `restore` makes all devices look at
+ * their state anew, and a bridge that enters its interrupt routes twice ends Bochs. */
+static const char *const device_names[] = {
+    "pc_system", "virt_timer", "memory", "pic",        "ioapic",  "pit",
+    "cmos",      "hpet",       "dma",    "pci_bridge", "pci_ide", "hard_drive",
+    "acpi",      "keyboard",   "serial", "cpu0",       "pci2isa", NULL,
+};
 
 const char *const *bochs_form_devices(void)
 {
@@ -18,11 +23,21 @@ static void free_node(gpointer node)
     bochs_node_free(node);
 }
 
+static void free_bytes(gpointer data)
+{
+    BochsBytes *bytes = data;
+
+    g_free(bytes->name);
+    g_bytes_unref(bytes->bytes);
+    g_free(bytes);
+}
+
 BochsForm *bochs_form_new(uint32_t ips)
 {
     BochsForm *form = g_new0(BochsForm, 1);
 
     form->devices = g_ptr_array_new_with_free_func(free_node);
+    form->bytes = g_ptr_array_new_with_free_func(free_bytes);
     form->ips = ips;
     return form;
 }
@@ -32,6 +47,7 @@ void bochs_form_free(BochsForm *form)
     if (!form)
         return;
     g_ptr_array_unref(form->devices);
+    g_ptr_array_unref(form->bytes);
     g_free(form);
 }
 
@@ -60,6 +76,31 @@ BochsNode *bochs_form_get(BochsForm *form, const char *name)
     device = bochs_tree_new(name);
     bochs_form_add(form, device);
     return device;
+}
+
+void bochs_form_set_bytes(BochsForm *form, const char *device, const char *path, const void *bytes,
+                          size_t length)
+{
+    BochsBytes *entry = g_new0(BochsBytes, 1);
+
+    entry->name = g_strconcat(device, ".", path, NULL);
+    entry->bytes = g_bytes_new(bytes, length);
+    g_ptr_array_add(form->bytes, entry);
+    bochs_tree_set_text(bochs_form_get(form, device), path, entry->name);
+}
+
+const uint8_t *bochs_form_get_bytes(const BochsForm *form, const char *device, const char *path,
+                                    size_t length)
+{
+    g_autofree char *name = g_strconcat(device, ".", path, NULL);
+
+    for (guint i = 0; i < form->bytes->len; i++) {
+        const BochsBytes *entry = form->bytes->pdata[i];
+
+        if (strcmp(entry->name, name) == 0 && g_bytes_get_size(entry->bytes) == length)
+            return g_bytes_get_data(entry->bytes, NULL);
+    }
+    return NULL;
 }
 
 static gboolean check_complete(const BochsForm *shown, GError **error)
@@ -118,7 +159,7 @@ BochsForm *bochs_form_from_state(const StateNode *state, const BochsForm *shown,
     if (!check_complete(shown, error) || !state_check(state, error) ||
         !check_machine(state, error) || !bochs_clock_choose(state, shown->ips, &clock, error) ||
         !bochs_clock_write(&clock, shown, wanted, error) ||
-        !bochs_chips_write(state, &clock, wanted, error) ||
+        !bochs_chips_write(state, &clock, shown, wanted, error) ||
         !bochs_cpu_write(state_find(state, "cpus[0]"), &clock, shown, wanted, error) ||
         !bochs_clock_finish(&clock, shown, wanted, error) || !check_known(wanted, shown, error))
         return NULL;

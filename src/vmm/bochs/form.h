@@ -18,8 +18,15 @@
 #include "state/tree.h"
 #include "vmm/bochs/tree.h"
 
+/* Bytes of a parameter that `show` does not tell, and that `restore` reads from a file. */
+typedef struct {
+    char *name; /* of the file; of the parameter, too: "pci2isa.pci_conf" */
+    GBytes *bytes;
+} BochsBytes;
+
 typedef struct {
     GPtrArray *devices; /* of BochsNode, in the order in which they are to be set */
+    GPtrArray *bytes;   /* of BochsBytes */
     uint32_t ips;
 } BochsForm;
 
@@ -35,6 +42,13 @@ BochsNode *bochs_form_get(BochsForm *form, const char *name);
 
 /* Takes *device*. */
 void bochs_form_add(BochsForm *form, BochsNode *device);
+
+/* Bytes of a parameter of a device ("pci_conf" of "pci2isa"); set them, or NULL where they are not
+ * known. */
+void bochs_form_set_bytes(BochsForm *form, const char *device, const char *path, const void *bytes,
+                          size_t length);
+const uint8_t *bochs_form_get_bytes(const BochsForm *form, const char *device, const char *path,
+                                    size_t length);
 
 /* The devices that a state is made of, up to NULL; "cpu0" stands for all processors. */
 const char *const *bochs_form_devices(void);

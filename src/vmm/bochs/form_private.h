@@ -43,8 +43,18 @@ gboolean bochs_cpu_read(const BochsForm *shown, const BochsClock *clock, StateNo
 gboolean bochs_fpu_write(const StateNode *fpu, BochsNode *cpu, GError **error);
 gboolean bochs_fpu_read(const BochsNode *cpu, StateNode *fpu, GError **error);
 
-gboolean bochs_chips_write(const StateNode *state, const BochsClock *clock, BochsForm *wanted,
-                           GError **error);
+/* A device of the neutral state that is registers, and no time. */
+typedef struct {
+    const char *type;
+    gboolean (*write)(const StateNode *device, const BochsForm *shown, BochsForm *wanted,
+                      GError **error);
+} BochsDevice;
+
+/* Each up to NULL. */
+extern const BochsDevice bochs_port_devices[], bochs_pci_devices[];
+
+gboolean bochs_chips_write(const StateNode *state, const BochsClock *clock, const BochsForm *shown,
+                           BochsForm *wanted, GError **error);
 gboolean bochs_chips_read(const BochsForm *shown, const BochsClock *clock, StateNode *state,
                           GError **error);
 

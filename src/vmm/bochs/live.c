@@ -2,6 +2,7 @@
 
 #include <string.h>
 
+#include "base/fd.h"
 #include "vmm/bochs/parameters.h"
 
 /* What is needed of a processor. */
@@ -93,11 +94,33 @@ BochsForm *bochs_form_show(BochsProcess *process, uint32_t ips, GError **error)
     return g_steal_pointer(&form);
 }
 
+static gboolean write_bytes(BochsProcess *process, const BochsForm *wanted, GError **error)
+{
+    for (guint i = 0; i < wanted->bytes->len; i++) {
+        const BochsBytes *entry = wanted->bytes->pdata[i];
+        g_autofree char *path = g_build_filename(process->state_folder, entry->name, NULL);
+        gsize length;
+        gconstpointer bytes = g_bytes_get_data(entry->bytes, &length);
+
+        if (!file_replace(path, bytes, length, FALSE, error))
+            return FALSE;
+    }
+    return TRUE;
+}
+
+/* One of which nothing is set is left alone. */
+static gboolean restore_device(BochsProcess *process, const BochsNode *device, GError **error)
+{
+    return device->children->len == 0 ||
+           bochs_restore(process->console, process->state_folder, device, error);
+}
+
 gboolean bochs_form_restore(BochsProcess *process, const BochsForm *wanted, GError **error)
 {
+    if (!write_bytes(process, wanted, error))
+        return FALSE;
     for (guint i = 0; i < wanted->devices->len; i++)
-        if (!bochs_restore(process->console, process->state_folder, wanted->devices->pdata[i],
-                           error))
+        if (!restore_device(process, wanted->devices->pdata[i], error))
             return FALSE;
     return TRUE;
 }

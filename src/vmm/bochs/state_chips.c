@@ -54,10 +54,11 @@ static void set(BochsNode *device, const char *under, const char *name, BochsNod
     bochs_tree_set(device, path, kind, value);
 }
 
-static gboolean write_pic(const StateNode *state, guint i, BochsNode *to, GError **error)
+static gboolean write_pic(const StateNode *state, guint i, BochsForm *wanted, GError **error)
 {
     const StateNode *pic = state_find_device(state, "intel,8259a", pics[i].at);
     uint64_t step = state_number_or(pic, "init_step", 0);
+    BochsNode *to = bochs_form_get(wanted, "pic");
     int request;
 
     if (!pic) {
@@ -75,6 +76,8 @@ static gboolean write_pic(const StateNode *state, guint i, BochsNode *to, GError
         (state_number_or(pic, "highest_priority", 0) + 7) & 7);
     set(to, pics[i].name, "INT", BOCHS_NODE_BOOLEAN, request >= 0);
     set(to, pics[i].name, "irq", BOCHS_NODE_HEX, request >= 0 ? (uint64_t)request : 0);
+    bochs_tree_set(bochs_form_get(wanted, "pci2isa"), i ? "elcr2" : "elcr1", BOCHS_NODE_HEX,
+                   state_number_or(pic, "elcr", 0));
     set(to, pics[i].name, "in_init", BOCHS_NODE_BOOLEAN, step > 0);
     set(to, pics[i].name, "byte_expected", BOCHS_NODE_DECIMAL, step > 0 ? step + 1 : 0);
     return TRUE;
@@ -160,43 +163,60 @@ static gboolean read_ioapic(const BochsNode *from, StateNode *state, GError **er
 
 /* ---- all ---- */
 
-/* Devices of a PC that are not carried over, and may be there as long as nobody depends on them. */
-static const char *const handled[] = {"intel,8259a", "intel,82093aa", "intel,8254", NULL};
+/* Found by their types in code of their own. */
+static const char *const chips[] = {"intel,8259a", "intel,82093aa", "intel,8254", NULL};
 
-static gboolean check_devices(const StateNode *state, GError **error)
+static const BochsDevice *find_device(const char *type)
+{
+    const BochsDevice *const tables[] = {bochs_port_devices, bochs_pci_devices};
+
+    for (guint i = 0; i < G_N_ELEMENTS(tables); i++)
+        for (const BochsDevice *device = tables[i]; device->type; device++)
+            if (strcmp(device->type, type) == 0)
+                return device;
+    return NULL;
+}
+
+static gboolean write_device(const StateNode *node, const BochsForm *shown, BochsForm *wanted,
+                             GError **error)
+{
+    const char *type = state_get_text(node, "type"), *at = state_get_text(node, "at");
+    const BochsDevice *device = find_device(type);
+
+    if (g_strv_contains(chips, type))
+        return TRUE;
+    if (device)
+        return device->write(node, shown, wanted, error);
+    error_set(error, VMFERRY_ERROR_UNSUPPORTED,
+              "device %s at %s: the state of that is not carried over to Bochs", type, at);
+    return FALSE;
+}
+
+static gboolean write_devices(const StateNode *state, const BochsForm *shown, BochsForm *wanted,
+                              GError **error)
 {
     const StateNode *devices = state_find(state, "devices");
 
-    for (guint i = 0; devices && i < state_length(devices); i++) {
-        const char *type = state_get_text(state_child(devices, i), "type");
-
-        if (type && g_strv_contains(handled, type))
-            continue;
-        error_set(error, VMFERRY_ERROR_UNSUPPORTED,
-                  "device %s at %s: the state of that is not carried over to Bochs",
-                  type ? type : "?", state_get_text(state_child(devices, i), "at"));
-        return FALSE;
-    }
+    for (guint i = 0; devices && i < state_length(devices); i++)
+        if (!write_device(state_child(devices, i), shown, wanted, error))
+            return FALSE;
     return TRUE;
 }
 
-gboolean bochs_chips_write(const StateNode *state, const BochsClock *clock, BochsForm *wanted,
-                           GError **error)
+gboolean bochs_chips_write(const StateNode *state, const BochsClock *clock, const BochsForm *shown,
+                           BochsForm *wanted, GError **error)
 {
     const StateNode *ioapic = state_find_device(state, "intel,82093aa", NULL);
     const StateNode *pit = state_find_device(state, "intel,8254", NULL);
-    BochsNode *pic = bochs_form_get(wanted, "pic");
 
-    if (!check_devices(state, error))
-        return FALSE;
     if (!pit || !ioapic) {
         error_set(error, VMFERRY_ERROR_UNSUPPORTED, "the machine has no %s: Bochs has one always",
                   pit ? "I/O APIC" : "8254");
         return FALSE;
     }
     write_ioapic(ioapic, bochs_form_get(wanted, "ioapic"));
-    return write_pic(state, 0, pic, error) && write_pic(state, 1, pic, error) &&
-           bochs_pit_write(pit, clock, wanted, error);
+    return write_pic(state, 0, wanted, error) && write_pic(state, 1, wanted, error) &&
+           bochs_pit_write(pit, clock, wanted, error) && write_devices(state, shown, wanted, error);
 }
 
 gboolean bochs_chips_read(const BochsForm *shown, const BochsClock *clock, StateNode *state,

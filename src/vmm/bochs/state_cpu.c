@@ -407,6 +407,7 @@ static gboolean read_rest(const BochsNode *from, const BochsClock *clock, StateN
     state_set_number(cpu, "interrupt_shadow", inhibited && icount <= until);
     state_set_number(cpu, "nmi_blocked", (mask & EVENT_NMI) != 0);
     state_set_number(cpu, "nmi_pending", (pending & EVENT_NMI) != 0);
+    state_set_number(cpu, "interrupt_request", (pending & (EVENT_PIC | EVENT_APIC)) != 0);
     state_set_number(cpu, "cpl", privilege_of(cpu));
     return TRUE;
 }

@@ -8,7 +8,10 @@
  */
 #pragma once
 
+#include <glib.h>
 #include <stdint.h>
+
+#include "memory/guest_memory.h"
 
 #define BARE_GUEST_CODE 0x7c00u
 #define BARE_GUEST_STATISTICS 0x5000u
@@ -24,3 +27,13 @@ typedef struct {
     uint64_t broken; /* rounds in which a register was not */
     uint64_t tsc;    /* at the end of the last round */
 } BareGuestStatistics;
+
+/* Of a guest whose main RAM is region *region*. */
+BareGuestStatistics bare_guest_read(GuestMemory *memory, guint region);
+
+/* Waits until there are so many ticks and rounds; the test fails after a minute. */
+BareGuestStatistics bare_guest_await(GuestMemory *memory, guint region, uint64_t ticks,
+                                     uint64_t rounds);
+
+/* Fails the test where something was not what it should be. */
+void bare_guest_expect_sound(const BareGuestStatistics *statistics);

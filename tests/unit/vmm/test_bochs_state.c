@@ -20,7 +20,6 @@
 #include "vmm/bochs/live.h"
 #include "vmm/bochs/parameters.h"
 
-#define WAIT_MS 60000
 #define SIDES 2u
 
 static char *directory;
@@ -81,39 +80,6 @@ static void put_guest(Vmm *vmm, GuestMemory *memory)
     assert_true(bochs_restore(process->console, process->state_folder, cpu, NULL));
 }
 
-static BareGuestStatistics read_statistics(GuestMemory *memory)
-{
-    const PageSpan span = {BARE_GUEST_STATISTICS / PAGE_BYTES, 1};
-    uint8_t page[PAGE_BYTES];
-    BareGuestStatistics statistics;
-
-    assert_true(guest_memory_read(memory, 0, &span, 1, page, NULL));
-    memcpy(&statistics, page, sizeof statistics);
-    return statistics;
-}
-
-static BareGuestStatistics await(GuestMemory *memory, uint64_t ticks, uint64_t rounds)
-{
-    gint64 deadline = g_get_monotonic_time() + (gint64)WAIT_MS * 1000;
-
-    for (;;) {
-        BareGuestStatistics statistics = read_statistics(memory);
-
-        if (statistics.ticks >= ticks && statistics.rounds >= rounds)
-            return statistics;
-        if (g_get_monotonic_time() > deadline)
-            fail_msg("%" G_GUINT64_FORMAT " ticks, %" G_GUINT64_FORMAT " rounds", statistics.ticks,
-                     statistics.rounds);
-        usleep(5000);
-    }
-}
-
-static void expect_sound(const BareGuestStatistics *statistics)
-{
-    assert_int_equal(statistics->wrong, 0);
-    assert_int_equal(statistics->broken, 0);
-}
-
 static void copy_memory(GuestMemory *from, GuestMemory *to)
 {
     const PageSpan span = {0, BARE_GUEST_BYTES / PAGE_BYTES};
@@ -170,18 +136,18 @@ static void test_goes_on_in_another(void **unused)
 
     put_guest(first, here);
     assert_true(vmm_resume(first, NULL));
-    await(here, 50, 2);
+    bare_guest_await(here, 0, 50, 2);
     assert_true(vmm_pause(first, NULL, NULL));
-    before = read_statistics(here);
-    expect_sound(&before);
+    before = bare_guest_read(here, 0);
+    bare_guest_expect_sound(&before);
     state = save(first);
     copy_memory(here, there);
     load(second, state);
     again = save(second);
     expect_equal_state(state, again);
     assert_true(vmm_resume(second, NULL));
-    after = await(there, before.ticks + 50, before.rounds + 2);
-    expect_sound(&after);
+    after = bare_guest_await(there, 0, before.ticks + 50, before.rounds + 2);
+    bare_guest_expect_sound(&after);
     assert_true(after.tsc > before.tsc);
     end(first);
     end(second);

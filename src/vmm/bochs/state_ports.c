@@ -1,0 +1,245 @@
+/* Devices of a PC that are registers and little else: clock, HPET, DMA, keyboard controller, serial port. */
+#include "vmm/bochs/form_private.h"
+
+#include <string.h>
+
+#include "base/error.h"
+
+static gboolean refuse(GError **error, const char *path, const char *why)
+{
+    error_set(error, VMFERRY_ERROR_UNSUPPORTED, "%s: %s", path, why);
+    return FALSE;
+}
+
+/* ---- MC146818 ---- */
+
+static const BochsField cmos_fields[] = {BOCHS_HEX("index", "mem_address"), BOCHS_END};
+
+static gboolean write_cmos(const StateNode *device, const BochsForm *shown, BochsForm *wanted,
+                           GError **error)
+{
+    size_t length = 0;
+    const uint8_t *bytes = state_get_bytes(device, "cmos", &length);
+
+    bochs_form_set_bytes(wanted, "cmos", "ram", bytes, length);
+    bochs_fields_write(cmos_fields, device, bochs_form_get(wanted, "cmos"), "");
+    return TRUE;
+}
+
+/* ---- HPET ---- */
+
+static const BochsField hpet_fields[] = {
+    BOCHS_HEX("config", "config"),
+    BOCHS_HEX("isr", "isr"),
+    BOCHS_HEX("counter", "hpet_counter"),
+    BOCHS_END,
+};
+
+static const BochsField hpet_timer_fields[] = {
+    BOCHS_HEX("config", "config"),
+    BOCHS_HEX("comparator", "cmp"),
+    BOCHS_HEX("fsb", "fsb"),
+    BOCHS_DECIMAL("period", "period"),
+    BOCHS_END,
+};
+
+#define HPET_TIMERS 3u
+
+static gboolean write_hpet(const StateNode *device, const BochsForm *shown, BochsForm *wanted,
+                           GError **error)
+{
+    const StateNode *timers = state_find(device, "timers");
+    BochsNode *to = bochs_form_get(wanted, "hpet");
+
+    if (state_number_or(device, "config", 0) & 1)
+        return refuse(error, "intel,hpet.config",
+                      "a main counter that runs is not carried over to Bochs");
+    if (state_length(timers) != HPET_TIMERS)
+        return refuse(error, "intel,hpet.timers", "Bochs has 3");
+    bochs_fields_write(hpet_fields, device, to, "");
+    for (guint i = 0; i < HPET_TIMERS; i++) {
+        g_autofree char *under = g_strdup_printf("timer%u", i);
+
+        bochs_fields_write(hpet_timer_fields, state_child(timers, i), to, under);
+    }
+    return TRUE;
+}
+
+/* ---- 8237A ---- */
+
+/* Of a controller; with bit n of the mask channel n. */
+static const BochsField dma_fields[] = {
+    BOCHS_HEX("command", "command_reg"),     BOCHS_FLAG("command", "ctrl_disabled", 2),
+    BOCHS_FLAG("flip_flop", "flip_flop", 0), BOCHS_FLAG("mask", "0.mask", 0),
+    BOCHS_FLAG("mask", "1.mask", 1),         BOCHS_FLAG("mask", "2.mask", 2),
+    BOCHS_FLAG("mask", "3.mask", 3),         BOCHS_END,
+};
+
+static const BochsField dma_channel_fields[] = {
+    BOCHS_BITS("mode", "mode_type", 6, 2),
+    BOCHS_FLAG("mode", "address_decrement", 5),
+    BOCHS_FLAG("mode", "autoinit_enable", 4),
+    BOCHS_BITS("mode", "transfer_type", 2, 2),
+    BOCHS_HEX("base[0]", "base_address"),
+    BOCHS_HEX("base[1]", "base_count"),
+    BOCHS_DERIVED("base[0]", "current_address", 0, 16),
+    BOCHS_DERIVED("base[1]", "current_count", 0, 16),
+    BOCHS_HEX("page", "page_reg"),
+    BOCHS_END,
+};
+
+/* The channel that is the cascade to the other controller is always open. */
+static gboolean is_idle(const StateNode *device, gboolean second)
+{
+    return (state_number_or(device, "mask", 0) & 15) >= (second ? 14u : 15u);
+}
+
+static gboolean write_dma(const StateNode *device, const BochsForm *shown, BochsForm *wanted,
+                          GError **error)
+{
+    gboolean second = g_strcmp0(state_get_text(device, "at"), "io:c0") == 0;
+    const char *name = second ? "1" : "0";
+    BochsNode *to = bochs_form_get(wanted, "dma");
+
+    if (!is_idle(device, second))
+        return refuse(error, "intel,8237a.mask",
+                      "a channel that is open is not carried over to Bochs");
+    bochs_fields_write(dma_fields, device, to, name);
+    for (guint i = 0; i < 4; i++) {
+        g_autofree char *from = g_strdup_printf("channels[%u]", i);
+        g_autofree char *under = g_strdup_printf("%s.%u", name, i);
+
+        bochs_fields_write(dma_channel_fields, state_find(device, from), to, under);
+    }
+    return TRUE;
+}
+
+/* ---- 8042 ---- */
+
+static const BochsField keyboard_fields[] = {
+    BOCHS_FLAG("status", "controller.outb", 0),
+    BOCHS_FLAG("status", "controller.inpb", 1),
+    BOCHS_FLAG("status", "controller.sysf", 2),
+    BOCHS_FLAG("status", "controller.c_d", 3),
+    BOCHS_FLAG("status", "controller.auxb", 5),
+    BOCHS_FLAG("status", "controller.tim", 6),
+    BOCHS_FLAG("command_byte", "controller.allow_irq1", 0),
+    BOCHS_FLAG("command_byte", "controller.allow_irq12", 1),
+    BOCHS_FLAG("command_byte", "controller.scancodes_translate", 6),
+    BOCHS_HEX("output_byte", "controller.kbd_output_buffer"),
+    BOCHS_FLAG("keyboard.scan_enabled", "kbd_internal_buffer.scanning_enabled", 0),
+    BOCHS_HEX("keyboard.leds", "kbd_internal_buffer.led_status"),
+    BOCHS_FLAG("mouse.status", "mouse.enable", 5),
+    BOCHS_END,
+};
+
+static gboolean has_bytes(const StateNode *device, const char *path)
+{
+    size_t length = 0;
+
+    return state_get_bytes(device, path, &length) && length > 0;
+}
+
+static gboolean write_keyboard(const StateNode *device, const BochsForm *shown, BochsForm *wanted,
+                               GError **error)
+{
+    BochsNode *to = bochs_form_get(wanted, "keyboard");
+    uint64_t command = state_number_or(device, "command_byte", 0);
+    uint64_t set = state_number_or(device, "keyboard.scan_code_set", 0);
+
+    if (has_bytes(device, "keyboard.queue") || has_bytes(device, "mouse.queue") ||
+        state_number_or(device, "status", 0) & 1)
+        return refuse(error, "intel,8042", "bytes of the keyboard or the mouse wait to be read");
+    if (state_number_or(device, "pending_command", 0) ||
+        state_find(device, "keyboard.pending_command") ||
+        state_find(device, "mouse.pending_command"))
+        return refuse(error, "intel,8042.pending_command", "a command waits for its parameter");
+    bochs_fields_write(keyboard_fields, device, to, "");
+    bochs_tree_set(to, "controller.kbd_clock_enabled", BOCHS_NODE_BOOLEAN, !(command & 0x10));
+    bochs_tree_set(to, "controller.aux_clock_enabled", BOCHS_NODE_BOOLEAN, !(command & 0x20));
+    bochs_tree_set(to, "controller.current_scancodes_set", BOCHS_NODE_DECIMAL, set ? set - 1 : 1);
+    return TRUE;
+}
+
+/* ---- 16550A ---- */
+
+static const BochsField serial_fields[] = {
+    BOCHS_BITS("divisor", "divisor_lsb", 0, 8),
+    BOCHS_BITS("divisor", "divisor_msb", 8, 8),
+    BOCHS_HEX("rbr", "rxbuffer"),
+    BOCHS_FLAG("ier", "int_enable.rxdata_enable", 0),
+    BOCHS_FLAG("ier", "int_enable.txhold_enable", 1),
+    BOCHS_FLAG("ier", "int_enable.rxlstat_enable", 2),
+    BOCHS_FLAG("ier", "int_enable.modstat_enable", 3),
+    BOCHS_FLAG("iir", "int_ident.ipending", 0),
+    BOCHS_BITS("iir", "int_ident.int_ID", 1, 3),
+    BOCHS_FLAG("fcr", "fifo_cntl.enable", 0),
+    BOCHS_BITS("fcr", "fifo_cntl.rxtrigger", 6, 2),
+    BOCHS_BITS("lcr", "line_cntl.wordlen_sel", 0, 2),
+    BOCHS_FLAG("lcr", "line_cntl.stopbits", 2),
+    BOCHS_FLAG("lcr", "line_cntl.parity_enable", 3),
+    BOCHS_FLAG("lcr", "line_cntl.evenparity_sel", 4),
+    BOCHS_FLAG("lcr", "line_cntl.stick_parity", 5),
+    BOCHS_FLAG("lcr", "line_cntl.break_cntl", 6),
+    BOCHS_FLAG("lcr", "line_cntl.dlab", 7),
+    BOCHS_FLAG("mcr", "modem_cntl.dtr", 0),
+    BOCHS_FLAG("mcr", "modem_cntl.rts", 1),
+    BOCHS_FLAG("mcr", "modem_cntl.out1", 2),
+    BOCHS_FLAG("mcr", "modem_cntl.out2", 3),
+    BOCHS_FLAG("mcr", "modem_cntl.local_loopback", 4),
+    BOCHS_FLAG("lsr", "line_status.rxdata_ready", 0),
+    BOCHS_FLAG("lsr", "line_status.overrun_error", 1),
+    BOCHS_FLAG("lsr", "line_status.parity_error", 2),
+    BOCHS_FLAG("lsr", "line_status.framing_error", 3),
+    BOCHS_FLAG("lsr", "line_status.break_int", 4),
+    BOCHS_FLAG("lsr", "line_status.thr_empty", 5),
+    BOCHS_FLAG("lsr", "line_status.tsr_empty", 6),
+    BOCHS_FLAG("lsr", "line_status.fifo_error", 7),
+    BOCHS_FLAG("msr", "modem_status.delta_cts", 0),
+    BOCHS_FLAG("msr", "modem_status.delta_dsr", 1),
+    BOCHS_FLAG("msr", "modem_status.ri_trailedge", 2),
+    BOCHS_FLAG("msr", "modem_status.delta_dcd", 3),
+    BOCHS_FLAG("msr", "modem_status.cts", 4),
+    BOCHS_FLAG("msr", "modem_status.dsr", 5),
+    BOCHS_FLAG("msr", "modem_status.ri", 6),
+    BOCHS_FLAG("msr", "modem_status.dcd", 7),
+    BOCHS_HEX("scr", "scratch"),
+    BOCHS_FLAG("thr_interrupt", "tx_interrupt", 0),
+    BOCHS_END,
+};
+
+static gboolean write_serial(const StateNode *device, const BochsForm *shown, BochsForm *wanted,
+                             GError **error)
+{
+    if (g_strcmp0(state_get_text(device, "at"), "io:3f8") != 0)
+        return refuse(error, "ns,16550a.at", "this Bochs has one at io:3f8 only");
+    if (has_bytes(device, "receive_fifo") || has_bytes(device, "transmit_fifo") ||
+        !(state_number_or(device, "lsr", 0) & 0x40))
+        return refuse(error, "ns,16550a", "bytes are under way");
+    bochs_fields_write(serial_fields, device, bochs_form_get(wanted, "serial"), "0");
+    return TRUE;
+}
+
+/* ---- the rest ---- */
+
+static gboolean write_speaker(const StateNode *device, const BochsForm *shown, BochsForm *wanted,
+                              GError **error)
+{
+    bochs_tree_set(bochs_form_get(wanted, "pit"), "speaker_data_on", BOCHS_NODE_BOOLEAN,
+                   state_number_or(device, "data_on", 0));
+    return TRUE;
+}
+
+/* The address line is told by the machine's "a20". */
+static gboolean write_port92(const StateNode *device, const BochsForm *shown, BochsForm *wanted,
+                             GError **error)
+{
+    return TRUE;
+}
+
+const BochsDevice bochs_port_devices[] = {
+    {"motorola,mc146818", write_cmos}, {"intel,hpet", write_hpet},
+    {"intel,8237a", write_dma},        {"intel,8042", write_keyboard},
+    {"ns,16550a", write_serial},       {"ibm,speaker", write_speaker},
+    {"ibm,port92", write_port92},      {NULL, NULL},
+};
