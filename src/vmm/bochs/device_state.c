@@ -2,6 +2,7 @@
 #include "base/error.h"
 #include "vmm/bochs/driver.h"
 #include "vmm/bochs/live.h"
+#include "vmm/bochs/places.h"
 
 /* It stands at its prompt. */
 static gboolean check_prompt(BochsVmm *bochs, GError **error)
@@ -20,7 +21,9 @@ GBytes *bochs_save_device_state(BochsVmm *bochs, VmmSavePurpose purpose, GError 
     if (!check_prompt(bochs, error))
         return NULL;
     shown = bochs_form_show(bochs->process, bochs->ips, error);
-    state = shown ? bochs_form_to_state(shown, error) : NULL;
+    if (!shown || !bochs_places_read(bochs->process, bochs->places, shown, error))
+        return NULL;
+    state = bochs_form_to_state(shown, bochs->loaded, error);
     return state ? state_encode(state) : NULL;
 }
 
@@ -51,5 +54,9 @@ gboolean bochs_load_device_state(BochsVmm *bochs, GBytes *bytes, GError **error)
         return FALSE;
     shown = bochs_form_show(bochs->process, bochs->ips, error);
     wanted = shown ? bochs_form_from_state(state, shown, error) : NULL;
-    return wanted && bochs_form_restore(bochs->process, wanted, error);
+    if (!wanted || !bochs_form_restore(bochs->process, wanted, error))
+        return FALSE;
+    g_clear_pointer(&bochs->loaded, state_free);
+    bochs->loaded = g_steal_pointer(&state);
+    return TRUE;
 }

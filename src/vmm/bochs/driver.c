@@ -4,6 +4,7 @@
 #include "base/error.h"
 #include "base/process.h"
 #include "vmm/bochs/folder.h"
+#include "vmm/bochs/places.h"
 #include "vmm/bochs/ram.h"
 #include "vmm/vmm_driver.h"
 
@@ -42,6 +43,8 @@ static void free_vmm(Vmm *vmm)
 
     bochs_process_free(bochs->process);
     ram_region_free(bochs->ram);
+    g_array_unref(bochs->places);
+    state_free(bochs->loaded);
     g_mutex_clear(&bochs->lock);
     g_free(bochs);
 }
@@ -264,7 +267,9 @@ static const VmmOps bochs_ops = {
 
 /* ---- launching ---- */
 
-static Vmm *vmm_new(BochsProcess *process, RamRegion *ram, const BochsMachine *machine)
+/* Takes all but the machine. */
+static Vmm *vmm_new(BochsProcess *process, RamRegion *ram, GArray *places,
+                    const BochsMachine *machine)
 {
     BochsVmm *bochs = g_new0(BochsVmm, 1);
 
@@ -272,6 +277,7 @@ static Vmm *vmm_new(BochsProcess *process, RamRegion *ram, const BochsMachine *m
     g_mutex_init(&bochs->lock);
     bochs->process = process;
     bochs->ram = ram;
+    bochs->places = places;
     bochs->vcpus = machine->vcpus;
     bochs->ips = machine->ips;
     return &bochs->base;
@@ -288,13 +294,15 @@ Vmm *bochs_launch(const BochsLaunch *launch, GError **error)
         .user = launch->user,
     };
     g_autoptr(BochsProcess) process = bochs_process_start(&start, error);
-    RamRegion *ram;
+    g_autoptr(RamRegion) ram = NULL;
+    GArray *places;
 
     if (!process)
         return NULL;
     ram = bochs_ram_open(process, launch->machine->memory_bytes, error);
-    if (ram)
-        return vmm_new(g_steal_pointer(&process), ram, launch->machine);
+    places = ram ? bochs_places_find(process, ram, error) : NULL;
+    if (places)
+        return vmm_new(g_steal_pointer(&process), g_steal_pointer(&ram), places, launch->machine);
     (void)bochs_process_end(process, NULL);
     return NULL;
 }

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "vmm/bochs/bochs.h"
+#include "state/tree.h"
 #include "vmm/bochs/process.h"
 
 typedef struct {
@@ -11,7 +12,9 @@ typedef struct {
     RamRegion *ram;
     guint vcpus;
     uint32_t ips;
-    gboolean has_run; /* since it was started */
+    gboolean has_run;  /* since it was started */
+    GArray *places;    /* of BochsPlace */
+    StateNode *loaded; /* NULL: nothing was */
 } BochsVmm;
 
 /* Operations that no Bochs has (unsupported.c). */

@@ -78,15 +78,28 @@ BochsNode *bochs_form_get(BochsForm *form, const char *name)
     return device;
 }
 
+/* As `restore` reads an array: "[", numbers with blanks between, "]". */
+static char *format_bytes(const uint8_t *bytes, size_t length)
+{
+    GString *text = g_string_new("[");
+
+    for (size_t i = 0; i < length; i++)
+        g_string_append_printf(text, "%s0x%02x", i % 16 ? " " : "\n    ", bytes[i]);
+    g_string_append(text, "\n  ]");
+    return g_string_free(text, FALSE);
+}
+
 void bochs_form_set_bytes(BochsForm *form, const char *device, const char *path, const void *bytes,
                           size_t length)
 {
     BochsBytes *entry = g_new0(BochsBytes, 1);
+    g_autofree char *text = NULL;
 
     entry->name = g_strconcat(device, ".", path, NULL);
     entry->bytes = g_bytes_new(bytes, length);
     g_ptr_array_add(form->bytes, entry);
-    bochs_tree_set_text(bochs_form_get(form, device), path, entry->name);
+    text = format_bytes(bytes, length);
+    bochs_tree_set_text(bochs_form_get(form, device), path, text);
 }
 
 const uint8_t *bochs_form_get_bytes(const BochsForm *form, const char *device, const char *path,
@@ -187,16 +200,16 @@ static gboolean check_shown_machine(const BochsForm *shown, GError **error)
     return FALSE;
 }
 
-StateNode *bochs_form_to_state(const BochsForm *shown, GError **error)
+StateNode *bochs_form_to_state(const BochsForm *shown, const StateNode *loaded, GError **error)
 {
-    g_autoptr(StateNode) state = state_new();
+    g_autoptr(StateNode) state = loaded ? state_copy(loaded) : state_new();
     BochsClock clock;
     StateNode *cpu;
 
     if (!check_complete(shown, error) || !check_shown_machine(shown, error) ||
         !bochs_clock_read(shown, &clock, error))
         return NULL;
-    cpu = state_append_group(state, "cpus");
+    cpu = state_set_group(state, "cpus[0]");
     if (!bochs_cpu_read(shown, &clock, cpu, error) ||
         !bochs_chips_read(shown, &clock, state, error))
         return NULL;

@@ -18,9 +18,9 @@
 #include "state/tree.h"
 #include "vmm/bochs/tree.h"
 
-/* Bytes of a parameter that `show` does not tell, and that `restore` reads from a file. */
+/* Bytes of a parameter that `show` does not tell. */
 typedef struct {
-    char *name; /* of the file; of the parameter, too: "pci2isa.pci_conf" */
+    char *name; /* "pci2isa.pci_conf" */
     GBytes *bytes;
 } BochsBytes;
 
@@ -57,6 +57,7 @@ const char *const *bochs_form_devices(void);
  * of what it cannot be. */
 BochsForm *bochs_form_from_state(const StateNode *state, const BochsForm *shown, GError **error);
 
-/* The state of the machine that is shown: processor, interrupt controllers, interval timer, clock.
- * UNSUPPORTED with what cannot be told. */
-StateNode *bochs_form_to_state(const BochsForm *shown, GError **error);
+/* The state of the machine that is shown.  *loaded* is what was loaded into it: its devices are told, and what
+ * Bochs has not (machine check banks, identification of drives) stays as it was there.  NULL: processor,
+ * interrupt controllers and interval timer only.  UNSUPPORTED or BUSY with what cannot be told. */
+StateNode *bochs_form_to_state(const BochsForm *shown, const StateNode *loaded, GError **error);

@@ -43,12 +43,21 @@ gboolean bochs_cpu_read(const BochsForm *shown, const BochsClock *clock, StateNo
 gboolean bochs_fpu_write(const StateNode *fpu, BochsNode *cpu, GError **error);
 gboolean bochs_fpu_read(const BochsNode *cpu, StateNode *fpu, GError **error);
 
-/* A device of the neutral state that is registers, and no time. */
+/* A device of the neutral state that is registers. */
 typedef struct {
     const char *type;
     gboolean (*write)(const StateNode *device, const BochsForm *shown, BochsForm *wanted,
                       GError **error);
+    /* Into the device, which has what it was loaded with. */
+    gboolean (*read)(const BochsForm *shown, const BochsClock *clock, StateNode *device,
+                     GError **error);
 } BochsDevice;
+
+/* The device of that type at that place, added where it is missing. */
+StateNode *bochs_state_device(StateNode *state, const char *type, const char *at);
+
+/* What the PM timer reads. */
+uint64_t bochs_clock_pm_timer(const BochsClock *clock);
 
 /* Each up to NULL. */
 extern const BochsDevice bochs_port_devices[], bochs_pci_devices[];

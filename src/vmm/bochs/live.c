@@ -2,7 +2,6 @@
 
 #include <string.h>
 
-#include "base/fd.h"
 #include "vmm/bochs/parameters.h"
 
 /* What is needed of a processor. */
@@ -94,20 +93,6 @@ BochsForm *bochs_form_show(BochsProcess *process, uint32_t ips, GError **error)
     return g_steal_pointer(&form);
 }
 
-static gboolean write_bytes(BochsProcess *process, const BochsForm *wanted, GError **error)
-{
-    for (guint i = 0; i < wanted->bytes->len; i++) {
-        const BochsBytes *entry = wanted->bytes->pdata[i];
-        g_autofree char *path = g_build_filename(process->state_folder, entry->name, NULL);
-        gsize length;
-        gconstpointer bytes = g_bytes_get_data(entry->bytes, &length);
-
-        if (!file_replace(path, bytes, length, FALSE, error))
-            return FALSE;
-    }
-    return TRUE;
-}
-
 /* One of which nothing is set is left alone. */
 static gboolean restore_device(BochsProcess *process, const BochsNode *device, GError **error)
 {
@@ -117,8 +102,6 @@ static gboolean restore_device(BochsProcess *process, const BochsNode *device, G
 
 gboolean bochs_form_restore(BochsProcess *process, const BochsForm *wanted, GError **error)
 {
-    if (!write_bytes(process, wanted, error))
-        return FALSE;
     for (guint i = 0; i < wanted->devices->len; i++)
         if (!restore_device(process, wanted->devices->pdata[i], error))
             return FALSE;

@@ -5,6 +5,21 @@
 
 #include "base/error.h"
 
+StateNode *bochs_state_device(StateNode *state, const char *type, const char *at)
+{
+    StateNode *devices = state_find_mutable(state, "devices");
+
+    for (guint i = 0; devices && i < state_length(devices); i++) {
+        g_autofree char *path = g_strdup_printf("[%u]", i);
+        StateNode *device = state_find_mutable(devices, path);
+
+        if (g_strcmp0(state_get_text(device, "type"), type) == 0 &&
+            g_strcmp0(state_get_text(device, "at"), at) == 0)
+            return device;
+    }
+    return state_add_device(state, type, at);
+}
+
 /* ---- 8259A ---- */
 
 static const BochsField pic_fields[] = {
@@ -85,7 +100,7 @@ static gboolean write_pic(const StateNode *state, guint i, BochsForm *wanted, GE
 
 static gboolean read_pic(const BochsNode *from, guint i, StateNode *state, GError **error)
 {
-    StateNode *pic = state_add_device(state, "intel,8259a", pics[i].at);
+    StateNode *pic = bochs_state_device(state, "intel,8259a", pics[i].at);
     g_autofree char *lowest_path = bochs_path(pics[i].name, "lowest_priority");
     g_autofree char *init_path = bochs_path(pics[i].name, "in_init");
     g_autofree char *byte_path = bochs_path(pics[i].name, "byte_expected");
@@ -142,9 +157,10 @@ static void write_ioapic(const StateNode *ioapic, BochsNode *to)
 
 static gboolean read_ioapic(const BochsNode *from, StateNode *state, GError **error)
 {
-    StateNode *ioapic = state_add_device(state, "intel,82093aa", "mmio:fec00000");
+    StateNode *ioapic = bochs_state_device(state, "intel,82093aa", "mmio:fec00000");
 
-    state_set_number(ioapic, "id", 0);
+    /* That is not shown. */
+    state_set_number(ioapic, "id", state_number_or(ioapic, "id", 0));
     if (!bochs_fields_read(ioapic_fields, from, "", ioapic, error))
         return FALSE;
     for (guint i = 0; i < 24; i++) {
@@ -219,6 +235,23 @@ gboolean bochs_chips_write(const StateNode *state, const BochsClock *clock, cons
            bochs_pit_write(pit, clock, wanted, error) && write_devices(state, shown, wanted, error);
 }
 
+/* Of the state that was loaded; what was not there is not told. */
+static gboolean read_devices(const BochsForm *shown, const BochsClock *clock, StateNode *state,
+                             GError **error)
+{
+    StateNode *devices = state_find_mutable(state, "devices");
+
+    for (guint i = 0; i < state_length(devices); i++) {
+        g_autofree char *path = g_strdup_printf("[%u]", i);
+        StateNode *node = state_find_mutable(devices, path);
+        const BochsDevice *device = find_device(state_get_text(node, "type"));
+
+        if (device && !device->read(shown, clock, node, error))
+            return FALSE;
+    }
+    return TRUE;
+}
+
 gboolean bochs_chips_read(const BochsForm *shown, const BochsClock *clock, StateNode *state,
                           GError **error)
 {
@@ -226,5 +259,5 @@ gboolean bochs_chips_read(const BochsForm *shown, const BochsClock *clock, State
 
     return read_pic(pic, 0, state, error) && read_pic(pic, 1, state, error) &&
            read_ioapic(bochs_form_find(shown, "ioapic"), state, error) &&
-           bochs_pit_read(shown, clock, state, error);
+           bochs_pit_read(shown, clock, state, error) && read_devices(shown, clock, state, error);
 }

@@ -46,6 +46,11 @@ static uint64_t pm_timer_at(uint64_t usec)
     return (uint64_t)((Wide)usec * PM_TIMER_HZ / MICROSECONDS) & PM_TIMER_MASK;
 }
 
+uint64_t bochs_clock_pm_timer(const BochsClock *clock)
+{
+    return pm_timer_at(bochs_clock_usec(clock));
+}
+
 /* The latest time up to *clock* at which the PM timer reads *wanted*; the clock as it is where there
  * was none. */
 static void go_back_to(BochsClock *clock, uint64_t wanted)

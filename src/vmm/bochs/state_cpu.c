@@ -307,6 +307,8 @@ static gboolean read_timer(const BochsForm *shown, const BochsNode *from, const 
         !bochs_tree_get(system, "timer.1.timeToFire", &fires, error))
         return FALSE;
     state_set_number(cpu, "local_apic.timer_hz", clock->ips);
+    (void)state_remove(cpu, "ia32_tsc_deadline");
+    (void)state_remove(cpu, "local_apic.until_fire");
     if (lvt & LVT_TSC_DEADLINE) {
         state_set_time(cpu, "local_apic.since_load", 0);
         if (active)
@@ -412,9 +414,11 @@ static gboolean read_rest(const BochsNode *from, const BochsClock *clock, StateN
     return TRUE;
 }
 
-/* Bochs has no machine check banks. */
+/* Bochs has no machine check banks: they stay as they were loaded. */
 static void read_machine_check(StateNode *cpu)
 {
+    if (state_find(cpu, "ia32_mcg_cap"))
+        return;
     state_set_number(cpu, "ia32_mcg_cap", 0);
     state_set_number(cpu, "ia32_mcg_status", 0);
     state_set_number(cpu, "ia32_mcg_ctl", 0);

@@ -28,6 +28,17 @@ static gboolean write_config(const StateNode *device, const char *name, BochsFor
     return TRUE;
 }
 
+static gboolean read_config(const BochsForm *shown, const char *name, StateNode *device,
+                            GError **error)
+{
+    const uint8_t *bytes = bochs_form_get_bytes(shown, name, "pci_conf", CONFIG_BYTES);
+
+    if (!bytes)
+        return refuse(error, name, "its configuration space is not known");
+    state_set_bytes(device, "config", bytes, CONFIG_BYTES);
+    return TRUE;
+}
+
 /* ---- 82441FX ---- */
 
 /* PAM0's upper half is of F0000h, PAM1 to PAM6 are of two areas each, the lower half first (290549, 3.2.18); bit
@@ -57,6 +68,13 @@ static gboolean write_host_bridge(const StateNode *device, const BochsForm *show
     return TRUE;
 }
 
+/* Port CF8h is not told by Bochs: it stays as it was loaded, and whoever uses it sets it before. */
+static gboolean read_host_bridge(const BochsForm *shown, const BochsClock *clock, StateNode *device,
+                                 GError **error)
+{
+    return read_config(shown, "pci_bridge", device, error);
+}
+
 /* ---- 82371SB ---- */
 
 static gboolean write_isa_bridge(const StateNode *device, const BochsForm *shown, BochsForm *wanted,
@@ -69,6 +87,19 @@ static gboolean write_isa_bridge(const StateNode *device, const BochsForm *shown
             return refuse(error, "intel,piix3.pirq_levels", "a PCI interrupt is asserted");
     }
     return write_config(device, "pci2isa", wanted, error);
+}
+
+static gboolean read_isa_bridge(const BochsForm *shown, const BochsClock *clock, StateNode *device,
+                                GError **error)
+{
+    const BochsNode *levels = bochs_tree_find(bochs_form_find(shown, "pci2isa"), "irq_level");
+
+    for (guint i = 0; levels && levels->children && i < levels->children->len; i++)
+        if (((const BochsNode *)levels->children->pdata[i])->number) {
+            error_set(error, VMFERRY_ERROR_BUSY, "intel,piix3: a PCI interrupt is asserted");
+            return FALSE;
+        }
+    return read_config(shown, "pci2isa", device, error);
 }
 
 /* ---- IDE ---- */
@@ -104,7 +135,7 @@ static const BochsField drive_fields[] = {
     BOCHS_END,
 };
 
-#define STATUS_ERR 0x01u
+#define DEVICE_OBSOLETE 0xa0u /* bits 7 and 5, which read as 1 */
 #define STATUS_BUSY_OR_DRQ 0x88u
 
 static void write_drive(const StateNode *drive, const char *under, uint64_t control, BochsNode *to)
@@ -153,6 +184,57 @@ static gboolean write_ide(const StateNode *device, const BochsForm *shown, Bochs
            write_channel(state_find(device, "channels[1]"), 1, shown, wanted, error);
 }
 
+static gboolean read_drive(const BochsNode *from, const char *under, StateNode *drive,
+                           GError **error)
+{
+    g_autofree char *path = bochs_path(under, "cylinder_no");
+    uint64_t cylinder;
+
+    if (!bochs_tree_get(from, path, &cylinder, error) ||
+        !bochs_fields_read(drive_fields, from, under, drive, error))
+        return FALSE;
+    if (state_number_or(drive, "status", 0) & STATUS_BUSY_OR_DRQ) {
+        error_set(error, VMFERRY_ERROR_BUSY, "intel,piix3-ide: a command is under way");
+        return FALSE;
+    }
+    state_set_number(drive, "device", state_number_or(drive, "device", 0) | DEVICE_OBSOLETE);
+    state_set_number(drive, "cylinder_low", cylinder & 0xff);
+    state_set_number(drive, "cylinder_high", cylinder >> 8 & 0xff);
+    return TRUE;
+}
+
+static gboolean read_channel(const BochsForm *shown, guint number, StateNode *channel,
+                             GError **error)
+{
+    const BochsNode *drives = bochs_form_find(shown, "hard_drive");
+    g_autofree char *name = g_strdup_printf("%u", number);
+    g_autofree char *select = g_strdup_printf("%u.drive_select", number);
+    uint64_t selected;
+
+    if (!bochs_fields_read(channel_fields, bochs_form_find(shown, "pci_ide"), name, channel,
+                           error) ||
+        !bochs_tree_get(drives, select, &selected, error))
+        return FALSE;
+    state_set_number(channel, "selected", selected & 1);
+    for (guint i = 0; i < 2; i++) {
+        g_autofree char *under = g_strdup_printf("%u.drive%u", number, i);
+        g_autofree char *path = g_strdup_printf("drives[%u]", i);
+
+        if (bochs_tree_find(drives, under) &&
+            !read_drive(drives, under, state_set_group(channel, path), error))
+            return FALSE;
+    }
+    return TRUE;
+}
+
+static gboolean read_ide(const BochsForm *shown, const BochsClock *clock, StateNode *device,
+                         GError **error)
+{
+    return read_config(shown, "pci_ide", device, error) &&
+           read_channel(shown, 0, state_set_group(device, "channels[0]"), error) &&
+           read_channel(shown, 1, state_set_group(device, "channels[1]"), error);
+}
+
 /* ---- power management ---- */
 
 static const BochsField acpi_fields[] = {
@@ -176,10 +258,19 @@ static gboolean write_acpi(const StateNode *device, const BochsForm *shown, Boch
     return write_config(device, "acpi", wanted, error);
 }
 
+static gboolean read_acpi(const BochsForm *shown, const BochsClock *clock, StateNode *device,
+                          GError **error)
+{
+    if (!bochs_fields_read(acpi_fields, bochs_form_find(shown, "acpi"), "", device, error))
+        return FALSE;
+    state_set_number(device, "pm_timer", bochs_clock_pm_timer(clock));
+    return read_config(shown, "acpi", device, error);
+}
+
 const BochsDevice bochs_pci_devices[] = {
-    {"intel,440fx", write_host_bridge},
-    {"intel,piix3", write_isa_bridge},
-    {"intel,piix3-ide", write_ide},
-    {"intel,piix4-pm", write_acpi},
-    {NULL, NULL},
+    {"intel,440fx", write_host_bridge, read_host_bridge},
+    {"intel,piix3", write_isa_bridge, read_isa_bridge},
+    {"intel,piix3-ide", write_ide, read_ide},
+    {"intel,piix4-pm", write_acpi, read_acpi},
+    {NULL, NULL, NULL},
 };

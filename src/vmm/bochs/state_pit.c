@@ -253,7 +253,8 @@ static gboolean read_steps(const BochsNode *from, const char *under, StateNode *
 static gboolean read_one(const BochsNode *from, guint number, uint64_t behind, StateNode *pit,
                          GError **error)
 {
-    StateNode *channel = state_append_group(pit, "channels");
+    g_autofree char *path = g_strdup_printf("channels[%u]", number);
+    StateNode *channel = state_set_group(pit, path);
     g_autofree char *under = g_strdup_printf("counter.%u", number);
     Counter counter;
     uint64_t clocks, gate;
@@ -278,13 +279,14 @@ gboolean bochs_pit_read(const BochsForm *shown, const BochsClock *clock, StateNo
                         GError **error)
 {
     const BochsNode *from = bochs_form_find(shown, "pit");
-    StateNode *pit = state_add_device(state, "intel,8254", "io:40");
+    StateNode *pit = bochs_state_device(state, "intel,8254", "io:40");
     uint64_t behind, enabled;
 
     if (!read_behind(from, clock, &behind, error) ||
         !bochs_tree_get(from, "irq_enabled", &enabled, error))
         return FALSE;
     state_set_number(pit, "irq_disabled", !enabled);
+    (void)state_remove(pit, "until_transition");
     for (guint i = 0; i < 3; i++)
         if (!read_one(from, i, behind, pit, error))
             return FALSE;

@@ -26,6 +26,17 @@ static gboolean write_cmos(const StateNode *device, const BochsForm *shown, Boch
     return TRUE;
 }
 
+static gboolean read_cmos(const BochsForm *shown, const BochsClock *clock, StateNode *device,
+                          GError **error)
+{
+    const uint8_t *bytes = bochs_form_get_bytes(shown, "cmos", "ram", 128);
+
+    if (!bytes)
+        return refuse(error, "motorola,mc146818.cmos", "not known");
+    state_set_bytes(device, "cmos", bytes, 128);
+    return bochs_fields_read(cmos_fields, bochs_form_find(shown, "cmos"), "", device, error);
+}
+
 /* ---- HPET ---- */
 
 static const BochsField hpet_fields[] = {
@@ -61,6 +72,26 @@ static gboolean write_hpet(const StateNode *device, const BochsForm *shown, Boch
         g_autofree char *under = g_strdup_printf("timer%u", i);
 
         bochs_fields_write(hpet_timer_fields, state_child(timers, i), to, under);
+    }
+    return TRUE;
+}
+
+static gboolean read_hpet(const BochsForm *shown, const BochsClock *clock, StateNode *device,
+                          GError **error)
+{
+    const BochsNode *from = bochs_form_find(shown, "hpet");
+
+    if (!bochs_fields_read(hpet_fields, from, "", device, error))
+        return FALSE;
+    if (state_number_or(device, "config", 0) & 1)
+        return refuse(error, "intel,hpet.config", "a main counter that runs is not told by Bochs");
+    for (guint i = 0; i < HPET_TIMERS; i++) {
+        g_autofree char *under = g_strdup_printf("timer%u", i);
+        g_autofree char *path = g_strdup_printf("timers[%u]", i);
+
+        if (!bochs_fields_read(hpet_timer_fields, from, under, state_set_group(device, path),
+                               error))
+            return FALSE;
     }
     return TRUE;
 }
@@ -114,6 +145,27 @@ static gboolean write_dma(const StateNode *device, const BochsForm *shown, Bochs
     return TRUE;
 }
 
+static gboolean read_dma(const BochsForm *shown, const BochsClock *clock, StateNode *device,
+                         GError **error)
+{
+    gboolean second = g_strcmp0(state_get_text(device, "at"), "io:c0") == 0;
+    const BochsNode *from = bochs_form_find(shown, "dma");
+    const char *name = second ? "1" : "0";
+
+    if (!bochs_fields_read(dma_fields, from, name, device, error))
+        return FALSE;
+    if (!is_idle(device, second))
+        return refuse(error, "intel,8237a.mask", "a channel that is open is not told by Bochs");
+    for (guint i = 0; i < 4; i++) {
+        g_autofree char *to = g_strdup_printf("channels[%u]", i);
+        g_autofree char *under = g_strdup_printf("%s.%u", name, i);
+
+        if (!bochs_fields_read(dma_channel_fields, from, under, state_set_group(device, to), error))
+            return FALSE;
+    }
+    return TRUE;
+}
+
 /* ---- 8042 ---- */
 
 static const BochsField keyboard_fields[] = {
@@ -158,6 +210,33 @@ static gboolean write_keyboard(const StateNode *device, const BochsForm *shown, 
     bochs_tree_set(to, "controller.kbd_clock_enabled", BOCHS_NODE_BOOLEAN, !(command & 0x10));
     bochs_tree_set(to, "controller.aux_clock_enabled", BOCHS_NODE_BOOLEAN, !(command & 0x20));
     bochs_tree_set(to, "controller.current_scancodes_set", BOCHS_NODE_DECIMAL, set ? set - 1 : 1);
+    return TRUE;
+}
+
+#define STATUS_UNLOCKED 0x10u /* of which Bochs has no parameter: it is always so */
+
+static gboolean read_keyboard(const BochsForm *shown, const BochsClock *clock, StateNode *device,
+                              GError **error)
+{
+    const BochsNode *from = bochs_form_find(shown, "keyboard");
+    uint64_t command, status, waits, clocked, mouse_clocked, set;
+
+    if (!bochs_tree_get(from, "kbd_internal_buffer.num_elements", &waits, error) ||
+        !bochs_tree_get(from, "controller.kbd_clock_enabled", &clocked, error) ||
+        !bochs_tree_get(from, "controller.aux_clock_enabled", &mouse_clocked, error) ||
+        !bochs_tree_get(from, "controller.current_scancodes_set", &set, error) ||
+        !bochs_fields_read(keyboard_fields, from, "", device, error))
+        return FALSE;
+    status = state_number_or(device, "status", 0);
+    if (waits || status & 1) {
+        error_set(error, VMFERRY_ERROR_BUSY, "intel,8042: bytes of the keyboard wait to be read");
+        return FALSE;
+    }
+    command = state_number_or(device, "command_byte", 0) | (status & 4);
+    state_set_number(device, "status", status | STATUS_UNLOCKED);
+    state_set_number(device, "command_byte",
+                     command | (clocked ? 0 : 0x10) | (mouse_clocked ? 0 : 0x20));
+    state_set_number(device, "keyboard.scan_code_set", set + 1);
     return TRUE;
 }
 
@@ -220,6 +299,24 @@ static gboolean write_serial(const StateNode *device, const BochsForm *shown, Bo
     return TRUE;
 }
 
+#define IIR_FIFOS 0xc0u /* follows from FCR */
+
+static gboolean read_serial(const BochsForm *shown, const BochsClock *clock, StateNode *device,
+                            GError **error)
+{
+    const BochsNode *from = bochs_form_find(shown, "serial");
+
+    if (!bochs_fields_read(serial_fields, from, "0", device, error))
+        return FALSE;
+    if (!(state_number_or(device, "lsr", 0) & 0x40) || state_number_or(device, "lsr", 0) & 1) {
+        error_set(error, VMFERRY_ERROR_BUSY, "ns,16550a: bytes are under way");
+        return FALSE;
+    }
+    if (state_number_or(device, "fcr", 0) & 1)
+        state_set_number(device, "iir", state_number_or(device, "iir", 0) | IIR_FIFOS);
+    return TRUE;
+}
+
 /* ---- the rest ---- */
 
 static gboolean write_speaker(const StateNode *device, const BochsForm *shown, BochsForm *wanted,
@@ -230,6 +327,17 @@ static gboolean write_speaker(const StateNode *device, const BochsForm *shown, B
     return TRUE;
 }
 
+static gboolean read_speaker(const BochsForm *shown, const BochsClock *clock, StateNode *device,
+                             GError **error)
+{
+    uint64_t on;
+
+    if (!bochs_tree_get(bochs_form_find(shown, "pit"), "speaker_data_on", &on, error))
+        return FALSE;
+    state_set_number(device, "data_on", on);
+    return TRUE;
+}
+
 /* The address line is told by the machine's "a20". */
 static gboolean write_port92(const StateNode *device, const BochsForm *shown, BochsForm *wanted,
                              GError **error)
@@ -237,9 +345,15 @@ static gboolean write_port92(const StateNode *device, const BochsForm *shown, Bo
     return TRUE;
 }
 
+static gboolean read_port92(const BochsForm *shown, const BochsClock *clock, StateNode *device,
+                            GError **error)
+{
+    return TRUE;
+}
+
 const BochsDevice bochs_port_devices[] = {
-    {"motorola,mc146818", write_cmos}, {"intel,hpet", write_hpet},
-    {"intel,8237a", write_dma},        {"intel,8042", write_keyboard},
-    {"ns,16550a", write_serial},       {"ibm,speaker", write_speaker},
-    {"ibm,port92", write_port92},      {NULL, NULL},
+    {"motorola,mc146818", write_cmos, read_cmos}, {"intel,hpet", write_hpet, read_hpet},
+    {"intel,8237a", write_dma, read_dma},         {"intel,8042", write_keyboard, read_keyboard},
+    {"ns,16550a", write_serial, read_serial},     {"ibm,speaker", write_speaker, read_speaker},
+    {"ibm,port92", write_port92, read_port92},    {NULL, NULL, NULL},
 };

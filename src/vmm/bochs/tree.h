@@ -17,8 +17,9 @@
  *       ram = 'binary data size=128'
  *     }
  *
- * Numbers are decimal (with a sign) or hexadecimal (0x); of byte arrays only the size is shown, and
- * a file of its own would be read where one is named.  Whoever prints this may be a Bochs that its
+ * Numbers are decimal (with a sign) or hexadecimal (0x).  Of byte arrays only the size is shown; short ones
+ * are set by "NAME = [", numbers with blanks between, and "]" (a text here); long ones would be read from
+ * a file that is named.  Whoever prints this may be a Bochs that its
  * guest has taken over: depth, names and the number of nodes are limited, and what is not in this
  * syntax is refused.
  */

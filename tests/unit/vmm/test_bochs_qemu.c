@@ -1,4 +1,4 @@
-/* A guest goes on from a real QEMU in a real Bochs. */
+/* A guest goes on from a real QEMU in a real Bochs, and from there in another QEMU. */
 #include <fcntl.h>
 #include <setjmp.h>
 #include <signal.h>
@@ -139,34 +139,108 @@ static void end(Vmm *vmm)
     vmm_free(vmm);
 }
 
-static void test_from_qemu(void **unused)
+/* The neutral state of a QEMU's stream, encoded. */
+static GBytes *translate(GBytes *stream)
 {
-    Vmm *first = launch_qemu(0, FALSE), *second = launch_bochs(1);
-    guint here, there;
-    g_autoptr(GuestMemory) source = open_memory(first, &here);
-    g_autoptr(GuestMemory) destination = open_memory(second, &there);
-    g_autoptr(GBytes) stream = NULL;
-    g_autoptr(StateNode) state = NULL;
     g_autoptr(GError) error = NULL;
-    g_autoptr(GBytes) encoded = NULL;
-    BareGuestStatistics before, after;
+    g_autoptr(StateNode) state =
+        state_from_qemu(g_bytes_get_data(stream, NULL), g_bytes_get_size(stream), &error);
 
-    bare_guest_await(source, here, 200, 20);
-    assert_true(vmm_pause(first, NULL, NULL));
-    before = bare_guest_read(source, here);
-    bare_guest_expect_sound(&before);
-    stream = save(first);
-    state = state_from_qemu(g_bytes_get_data(stream, NULL), g_bytes_get_size(stream), &error);
     if (!state)
         fail_msg("%s", error->message);
-    copy_memory(source, here, destination, there);
-    encoded = state_encode(state);
-    load(second, encoded);
-    assert_true(vmm_resume(second, NULL));
-    after = bare_guest_await(destination, there, before.ticks + 50, before.rounds + 3);
+    return state_encode(state);
+}
+
+static GBytes *translate_back(GBytes *encoded, GBytes *template)
+{
+    g_autoptr(GError) error = NULL;
+    g_autoptr(StateNode) state =
+        state_decode(g_bytes_get_data(encoded, NULL), g_bytes_get_size(encoded), &error);
+    GBytes *stream = state ? state_to_qemu(state, g_bytes_get_data(template, NULL),
+                                           g_bytes_get_size(template), &error)
+                           : NULL;
+
+    if (!stream)
+        fail_msg("%s", error->message);
+    return stream;
+}
+
+/* All but main RAM: what QEMU's firmware is in. */
+static void copy_rest(GuestMemory *from, GuestMemory *to)
+{
+    for (guint i = 0; i < from->regions->len; i++) {
+        const GuestRegion *region = guest_memory_get_region(from, i);
+        const PageSpan span = {0, region->pages};
+        g_autofree uint8_t *content = g_malloc(region->pages * PAGE_BYTES);
+
+        if (region->pages * PAGE_BYTES == BARE_GUEST_BYTES)
+            continue;
+        assert_true(guest_memory_read(from, i, &span, 1, content, NULL));
+        assert_true(guest_memory_write(to, i, &span, 1, content, NULL));
+    }
+}
+
+/* Runs it until it has gone through its table some more. */
+static BareGuestStatistics go_on(Vmm *vmm, GuestMemory *memory, guint region,
+                                 const BareGuestStatistics *before)
+{
+    BareGuestStatistics after;
+    g_autoptr(GError) error = NULL;
+
+    if (!vmm_resume(vmm, &error))
+        fail_msg("%s", error->message);
+    bare_guest_await(memory, region, before->ticks + 50, before->rounds + 3);
+    assert_true(vmm_pause(vmm, NULL, NULL));
+    after = bare_guest_read(memory, region);
     bare_guest_expect_sound(&after);
+    assert_true(after.tsc > before->tsc);
+    return after;
+}
+
+static Vmm *launch_incoming(Vmm *source)
+{
+    g_autoptr(VmmDescription) description = vmm_describe(source, NULL);
+    Vmm *vmm = launch_qemu(2, TRUE);
+    g_autoptr(GError) error = NULL;
+
+    if (!vmm_open_incoming(vmm, description->machine, description->ram_regions, &error))
+        fail_msg("%s", error->message);
+    return vmm;
+}
+
+static void test_there_and_back(void **unused)
+{
+    Vmm *first = launch_qemu(0, FALSE), *second = launch_bochs(1), *third = launch_incoming(first);
+    guint at_first, at_second, at_third;
+    g_autoptr(GuestMemory) memory = open_memory(first, &at_first);
+    g_autoptr(GuestMemory) in_bochs = open_memory(second, &at_second);
+    g_autoptr(GuestMemory) back = open_memory(third, &at_third);
+    g_autoptr(GBytes) stream = NULL;
+    g_autoptr(GBytes) there = NULL;
+    g_autoptr(GBytes) returned = NULL;
+    g_autoptr(GBytes) again = NULL;
+    g_autoptr(GError) error = NULL;
+    BareGuestStatistics statistics;
+
+    bare_guest_await(memory, at_first, 200, 20);
+    assert_true(vmm_pause(first, NULL, NULL));
+    statistics = bare_guest_read(memory, at_first);
+    bare_guest_expect_sound(&statistics);
+    stream = save(first);
+    there = translate(stream);
+    copy_memory(memory, at_first, in_bochs, at_second);
+    load(second, there);
+    statistics = go_on(second, in_bochs, at_second, &statistics);
+    returned = save(second);
+    again = translate_back(returned, stream);
+    copy_rest(memory, back);
+    copy_memory(in_bochs, at_second, back, at_third);
+    if (!vmm_load_device_state(third, again, &error))
+        fail_msg("%s", error->message);
+    go_on(third, back, at_third, &statistics);
     end(first);
     end(second);
+    end(third);
 }
 
 static int begin(void **unused)
@@ -198,7 +272,7 @@ static int clean_up(void **unused)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_teardown(test_from_qemu, end_started),
+        cmocka_unit_test_teardown(test_there_and_back, end_started),
     };
 
     return cmocka_run_group_tests(tests, begin, clean_up);
