@@ -33,6 +33,8 @@ static gboolean read_field(const BochsField *table, const BochsField *field, con
     for (const BochsField *before = table; before < field; before++)
         if (!before->derived && g_str_equal(before->neutral, field->neutral))
             number = state_number_or(group, field->neutral, 0);
+    if (field->optional && value == 0 && !state_find(group, field->neutral))
+        return TRUE;
     state_set_number(group, field->neutral, number | (value & mask_of(field)) << field->shift);
     return TRUE;
 }

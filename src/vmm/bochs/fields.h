@@ -17,6 +17,7 @@ typedef struct {
     BochsNodeKind kind;
     guint shift, bits; /* which of the number; bits 0: all from *shift* on */
     gboolean derived;  /* Bochs has it twice: it is not read */
+    gboolean optional; /* 0 is not told, where the state does not have it already */
 } BochsField;
 
 /* Rows of tables; each table ends with {NULL}. */
@@ -39,6 +40,10 @@ typedef struct {
 #define BOCHS_DERIVED(neutral, bochs, shift, bits)                                                 \
     {                                                                                              \
         neutral, bochs, BOCHS_NODE_HEX, shift, bits, TRUE                                          \
+    }
+#define BOCHS_OPTIONAL(neutral, bochs)                                                             \
+    {                                                                                              \
+        neutral, bochs, BOCHS_NODE_HEX, 0, 0, FALSE, TRUE                                          \
     }
 /* No rows. */
 #define BOCHS_END                                                                                  \

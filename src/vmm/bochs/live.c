@@ -35,7 +35,6 @@ static const char *const cpu_parts[] = {
     "CR3",
     "CR4",
     "XCR0",
-    "pkru",
     "tsc_adjust",
     "cpu_mode",
     "activity_state",

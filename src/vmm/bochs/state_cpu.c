@@ -74,7 +74,6 @@ static const BochsField cpu_fields[] = {
     BOCHS_HEX("ia32_sysenter_eip", "MSR.sysenter_eip_msr"),
     BOCHS_HEX("ia32_pat", "MSR.pat"),
     BOCHS_HEX("ia32_tsc_aux", "MSR.tsc_aux"),
-    BOCHS_HEX("pkru", "pkru"),
     BOCHS_HEX("ia32_mtrr_def_type", "MSR.mtrr_deftype"),
     BOCHS_HEX("ia32_mtrr_fixed[0]", "MSR.mtrrfix64k"),
     BOCHS_HEX("ia32_mtrr_fixed[1]", "MSR.mtrrfix16k_80000"),
@@ -156,6 +155,7 @@ static gboolean check_cpu(const StateNode *cpu, GError **error)
         {"smm", 0, "system management mode"},
         {"xcr0", 7, "more than x87, SSE and AVX"},
         {"ia32_xss", 0, "supervisor state components"},
+        {"pkru", 0, "protection keys"},
         {"injected_nmi", 0, "an NMI is being delivered"},
         {"activity", 3, "not an activity"},
     };

@@ -14,9 +14,9 @@
 static const BochsField fpu_fields[] = {
     BOCHS_HEX("control", "FPU.cwd"),
     BOCHS_HEX("status", "FPU.swd"),
-    BOCHS_HEX("opcode", "FPU.foo"),
-    BOCHS_HEX("instruction_pointer", "FPU.fip"),
-    BOCHS_HEX("data_pointer", "FPU.fdp"),
+    BOCHS_OPTIONAL("opcode", "FPU.foo"),
+    BOCHS_OPTIONAL("instruction_pointer", "FPU.fip"),
+    BOCHS_OPTIONAL("data_pointer", "FPU.fdp"),
     BOCHS_HEX("mxcsr", "SSE.mxcsr"),
     BOCHS_END,
 };

@@ -245,7 +245,9 @@ static gboolean read_steps(const BochsNode *from, const char *under, StateNode *
 
         if (!bochs_tree_get(from, path, &step, error))
             return FALSE;
-        state_set_number(channel, names[i], (step & 3) + 1);
+        /* 0 is of a channel that was never programmed. */
+        if (step > 0 || state_number_or(channel, names[i], 1) != 0)
+            state_set_number(channel, names[i], (step & 3) + 1);
     }
     return TRUE;
 }
@@ -266,7 +268,8 @@ static gboolean read_one(const BochsNode *from, guint number, uint64_t behind, S
     gate = state_number_or(channel, "gate", 0);
     clocks = clocks_since_load(&counter) + (gate ? behind : 0);
     state_set_number(channel, "count", counter.count);
-    state_set_number(channel, "write_latch", 0);
+    /* It has a meaning only in a state that is refused. */
+    state_set_number(channel, "write_latch", state_number_or(channel, "write_latch", 0));
     /* Rounded up: it is that clock, not the one before. */
     state_set_time(channel, "since_load", (int64_t)(((Wide)clocks * NANOSECONDS + HZ - 1) / HZ));
     place(&counter, clocks);

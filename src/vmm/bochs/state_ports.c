@@ -151,9 +151,11 @@ static gboolean read_dma(const BochsForm *shown, const BochsClock *clock, StateN
     gboolean second = g_strcmp0(state_get_text(device, "at"), "io:c0") == 0;
     const BochsNode *from = bochs_form_find(shown, "dma");
     const char *name = second ? "1" : "0";
+    uint64_t unused = state_number_or(device, "mask", 0) & 0xf0;
 
     if (!bochs_fields_read(dma_fields, from, name, device, error))
         return FALSE;
+    state_set_number(device, "mask", state_number_or(device, "mask", 0) | unused);
     if (!is_idle(device, second))
         return refuse(error, "intel,8237a.mask", "a channel that is open is not told by Bochs");
     for (guint i = 0; i < 4; i++) {
@@ -178,9 +180,9 @@ static const BochsField keyboard_fields[] = {
     BOCHS_FLAG("command_byte", "controller.allow_irq1", 0),
     BOCHS_FLAG("command_byte", "controller.allow_irq12", 1),
     BOCHS_FLAG("command_byte", "controller.scancodes_translate", 6),
-    BOCHS_HEX("output_byte", "controller.kbd_output_buffer"),
+    BOCHS_OPTIONAL("output_byte", "controller.kbd_output_buffer"),
     BOCHS_FLAG("keyboard.scan_enabled", "kbd_internal_buffer.scanning_enabled", 0),
-    BOCHS_HEX("keyboard.leds", "kbd_internal_buffer.led_status"),
+    BOCHS_OPTIONAL("keyboard.leds", "kbd_internal_buffer.led_status"),
     BOCHS_FLAG("mouse.status", "mouse.enable", 5),
     BOCHS_END,
 };
@@ -213,12 +215,14 @@ static gboolean write_keyboard(const StateNode *device, const BochsForm *shown, 
     return TRUE;
 }
 
-#define STATUS_UNLOCKED 0x10u /* of which Bochs has no parameter: it is always so */
+#define COMMAND_SYSTEM_FLAG 0x04u /* has no effect */
+#define STATUS_UNLOCKED 0x10u     /* of which Bochs has no parameter: it is always so */
 
 static gboolean read_keyboard(const BochsForm *shown, const BochsClock *clock, StateNode *device,
                               GError **error)
 {
     const BochsNode *from = bochs_form_find(shown, "keyboard");
+    uint64_t kept = state_number_or(device, "command_byte", 0) & COMMAND_SYSTEM_FLAG;
     uint64_t command, status, waits, clocked, mouse_clocked, set;
 
     if (!bochs_tree_get(from, "kbd_internal_buffer.num_elements", &waits, error) ||
@@ -232,7 +236,7 @@ static gboolean read_keyboard(const BochsForm *shown, const BochsClock *clock, S
         error_set(error, VMFERRY_ERROR_BUSY, "intel,8042: bytes of the keyboard wait to be read");
         return FALSE;
     }
-    command = state_number_or(device, "command_byte", 0) | (status & 4);
+    command = state_number_or(device, "command_byte", 0) | kept;
     state_set_number(device, "status", status | STATUS_UNLOCKED);
     state_set_number(device, "command_byte",
                      command | (clocked ? 0 : 0x10) | (mouse_clocked ? 0 : 0x20));
@@ -283,7 +287,7 @@ static const BochsField serial_fields[] = {
     BOCHS_FLAG("msr", "modem_status.ri", 6),
     BOCHS_FLAG("msr", "modem_status.dcd", 7),
     BOCHS_HEX("scr", "scratch"),
-    BOCHS_FLAG("thr_interrupt", "tx_interrupt", 0),
+    {"thr_interrupt", "tx_interrupt", BOCHS_NODE_BOOLEAN, 0, 1, FALSE, TRUE},
     BOCHS_END,
 };
 

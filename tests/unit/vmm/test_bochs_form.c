@@ -1,0 +1,461 @@
+/*
+ * The neutral state and Bochs's parameters, without a Bochs
+ *
+ * bochs-2.7/ has what a fresh Bochs shows, and state.json the state of a QEMU (-M pc with a disk).  What
+ * `restore` does to what `show` tells is done here.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "base/error.h"
+#include "base/fd.h"
+#include "vmm/bochs/form.h"
+#include "vmm/bochs/parameters.h"
+
+#define IPS 50000000u
+#define ROUNDS 300u
+
+static char *read_recorded(const char *name)
+{
+    g_autofree char *path = g_build_filename(RECORDED, name, NULL);
+    char *text = file_read(path, 1u << 20, NULL, NULL);
+
+    assert_non_null(text);
+    return text;
+}
+
+static BochsForm *read_fresh(void)
+{
+    BochsForm *form = bochs_form_new(IPS);
+
+    for (const char *const *name = bochs_form_devices(); *name; name++) {
+        g_autofree char *text = read_recorded(*name);
+        BochsNode *device = bochs_show_parse(text, *name, NULL);
+
+        assert_non_null(device);
+        bochs_form_add(form, device);
+    }
+    return form;
+}
+
+static StateNode *read_state(void)
+{
+    g_autofree char *text = read_recorded("state.json");
+    json_t *json = json_loads(text, 0, NULL);
+    g_autoptr(GError) error = NULL;
+    StateNode *state = state_from_json(json, &error);
+
+    json_decref(json);
+    if (!state || !state_check(state, &error))
+        fail_msg("%s", error->message);
+    return state;
+}
+
+/* ---- a Bochs ---- */
+
+static void apply_node(const BochsNode *wanted, BochsNode *shown)
+{
+    for (guint i = 0; i < wanted->children->len; i++) {
+        const BochsNode *child = wanted->children->pdata[i];
+        BochsNode *known = bochs_tree_find(shown, child->name);
+
+        assert_non_null(known);
+        if (child->kind == BOCHS_NODE_LIST)
+            apply_node(child, known);
+        else if (child->kind != BOCHS_NODE_TEXT)
+            known->number = child->number;
+    }
+}
+
+/* What a fresh Bochs shows after this was set. */
+static BochsForm *apply(const BochsForm *wanted)
+{
+    BochsForm *form = read_fresh();
+
+    for (guint i = 0; i < wanted->devices->len; i++) {
+        const BochsNode *device = wanted->devices->pdata[i];
+
+        apply_node(device, bochs_form_find(form, device->name));
+    }
+    for (guint i = 0; i < wanted->bytes->len; i++) {
+        const BochsBytes *bytes = wanted->bytes->pdata[i];
+        g_auto(GStrv) names = g_strsplit(bytes->name, ".", 2);
+
+        bochs_form_set_bytes(form, names[0], names[1], g_bytes_get_data(bytes->bytes, NULL),
+                             g_bytes_get_size(bytes->bytes));
+    }
+    return form;
+}
+
+/* To a fresh Bochs, and back. */
+static StateNode *go_round(const StateNode *state)
+{
+    g_autoptr(BochsForm) fresh = read_fresh();
+    g_autoptr(GError) error = NULL;
+    g_autoptr(BochsForm) wanted = bochs_form_from_state(state, fresh, &error);
+    g_autoptr(BochsForm) loaded = NULL;
+    StateNode *back;
+
+    if (!wanted)
+        fail_msg("%s", error->message);
+    loaded = apply(wanted);
+    back = bochs_form_to_state(loaded, state, &error);
+    if (!back)
+        fail_msg("%s", error->message);
+    return back;
+}
+
+/* ---- states ---- */
+
+static GRand *dice;
+
+static uint64_t draw(guint bits)
+{
+    uint64_t value = (uint64_t)g_rand_int(dice) << 32 | g_rand_int(dice);
+
+    return bits < 64 ? value & (((uint64_t)1 << bits) - 1) : value;
+}
+
+static void draw_number(StateNode *node, const char *path, guint bits)
+{
+    assert_non_null(state_find(node, path));
+    state_set_number(node, path, draw(bits));
+}
+
+static void draw_bytes(StateNode *node, const char *path, size_t length)
+{
+    g_autofree uint8_t *bytes = g_malloc(length);
+
+    for (size_t i = 0; i < length; i++)
+        bytes[i] = (uint8_t)draw(8);
+    state_set_bytes(node, path, bytes, length);
+}
+
+static void draw_registers(StateNode *cpu)
+{
+    static const char *const names[] = {
+        "rax",
+        "rbx",
+        "rcx",
+        "rdx",
+        "rsp",
+        "rbp",
+        "rsi",
+        "rdi",
+        "r8",
+        "r15",
+        "rip",
+        "cr2",
+        "cr3",
+        "dr0",
+        "dr3",
+        "ia32_star",
+        "ia32_lstar",
+        "ia32_cstar",
+        "ia32_fmask",
+        "ia32_pat",
+        "gdtr.base",
+        "idtr.base",
+        "fs.base",
+        "gs.base",
+        "ia32_kernel_gs_base",
+        "ia32_mtrr_fixed[7]",
+        "ia32_mtrr_variable[3].mask",
+    };
+    static const char *const segments[] = {"es", "cs", "ss", "ds", "fs", "gs"};
+
+    for (guint i = 0; i < G_N_ELEMENTS(names); i++)
+        draw_number(cpu, names[i], 64);
+    for (guint i = 0; i < G_N_ELEMENTS(segments); i++) {
+        g_autofree char *selector = g_strconcat(segments[i], ".selector", NULL);
+        g_autofree char *limit = g_strconcat(segments[i], ".limit", NULL);
+        g_autofree char *access = g_strconcat(segments[i], ".access", NULL);
+
+        draw_number(cpu, selector, 16);
+        draw_number(cpu, limit, 32);
+        state_set_number(cpu, access, draw(16) & 0xf0ff);
+    }
+    state_set_number(cpu, "cpl", state_number_or(cpu, "cs.selector", 0) & 3);
+    state_set_number(cpu, "rflags", (draw(18) & 0xfd5) | 2);
+    state_set_number(cpu, "interrupt_shadow", draw(1));
+    state_set_number(cpu, "activity", draw(1));
+    state_set_number(cpu, "ia32_tsc", draw(46) + 1000000000u);
+    state_set_number(cpu, "ia32_tsc_aux", draw(32));
+}
+
+static void draw_fpu(StateNode *fpu)
+{
+    draw_number(fpu, "control", 13);
+    draw_number(fpu, "status", 16);
+    draw_number(fpu, "tag", 8);
+    for (guint i = 0; i < 8; i++) {
+        g_autofree char *path = g_strdup_printf("r[%u]", i);
+
+        draw_bytes(fpu, path, 10);
+    }
+    for (guint i = 0; i < 16; i++) {
+        g_autofree char *low = g_strdup_printf("xmm[%u]", i);
+        g_autofree char *high = g_strdup_printf("ymm_high[%u]", i);
+
+        draw_bytes(fpu, low, 16);
+        draw_bytes(fpu, high, 16);
+    }
+}
+
+static void draw_apic(StateNode *cpu)
+{
+    static const char *const names[] = {"lvt_timer", "lvt_lint0", "lvt_error", "initial_count",
+                                        "isr[2]",    "tmr[7]",    "irr[4]"};
+
+    for (guint i = 0; i < G_N_ELEMENTS(names); i++) {
+        g_autofree char *path = g_strconcat("local_apic.", names[i], NULL);
+
+        state_set_number(cpu, path, draw(32) & ~(i == 0 ? 0x40000u : 0u));
+    }
+    state_set_number(cpu, "local_apic.svr", draw(10));
+    state_set_number(cpu, "local_apic.tpr", draw(8));
+    state_set_number(cpu, "local_apic.icr", draw(64));
+    state_set_number(cpu, "local_apic.ldr", draw(8) << 24);
+    state_set_number(cpu, "local_apic.dfr", draw(4) << 28 | 0x0fffffff);
+    state_set_number(cpu, "local_apic.divide_configuration", draw(4) & 11);
+    (void)state_remove(cpu, "local_apic.until_fire");
+    if (draw(1))
+        state_set_time(cpu, "local_apic.until_fire", (int64_t)draw(33));
+}
+
+static StateNode *device_of(StateNode *state, guint number)
+{
+    g_autofree char *path = g_strdup_printf("devices[%u]", number);
+
+    return state_find_mutable(state, path);
+}
+
+static void draw_device(StateNode *device)
+{
+    const char *type = state_get_text(device, "type");
+
+    if (strcmp(type, "intel,8259a") == 0) {
+        draw_number(device, "irr", 8);
+        draw_number(device, "imr", 8);
+        draw_number(device, "isr", 8);
+        draw_number(device, "lines", 8);
+        draw_number(device, "vector_base", 8);
+        draw_number(device, "highest_priority", 3);
+        state_set_number(device, "init_step", draw(2));
+    } else if (strcmp(type, "intel,82093aa") == 0) {
+        draw_number(device, "redirection[0]", 64);
+        draw_number(device, "redirection[23]", 64);
+    } else if (strcmp(type, "motorola,mc146818") == 0) {
+        draw_bytes(device, "cmos", 128);
+    } else if (state_find(device, "config") && g_str_has_prefix(type, "intel,piix")) {
+        draw_bytes(device, "config", 256);
+    }
+}
+
+static void draw_pit(StateNode *pit)
+{
+    for (guint i = 0; i < 3; i++) {
+        static const guint modes[] = {0, 2, 3, 4};
+        g_autofree char *mode = g_strdup_printf("channels[%u].mode", i);
+        g_autofree char *count = g_strdup_printf("channels[%u].count", i);
+        g_autofree char *since = g_strdup_printf("channels[%u].since_load", i);
+
+        state_set_number(pit, mode, modes[draw(2)]);
+        state_set_number(pit, count, draw(16) + 2 > 0x10000 ? 0x10000 : draw(15) + 2);
+        state_set_time(pit, since, (int64_t)draw(36));
+    }
+}
+
+static void draw_state(StateNode *state)
+{
+    StateNode *cpu = state_find_mutable(state, "cpus[0]");
+
+    draw_registers(cpu);
+    draw_fpu(state_find_mutable(cpu, "fpu"));
+    draw_apic(cpu);
+    for (guint i = 0; device_of(state, i); i++) {
+        draw_device(device_of(state, i));
+        if (strcmp(state_get_text(device_of(state, i), "type"), "intel,8254") == 0)
+            draw_pit(device_of(state, i));
+    }
+    state_set_number(state, "clock.tsc", state_number_or(cpu, "ia32_tsc", 0));
+    state_set_number(state, "clock.tsc_hz", IPS);
+}
+
+/* ---- tests ---- */
+
+/* Times come back within a period, and in whole ticks; what is derived may be said another way. */
+static gboolean is_free(const char *path)
+{
+    static const char *const names[] = {"since_load",       "since_start",      "until_fire",
+                                        "until_transition", "timer_hz",         "pm_timer",
+                                        "tsc_hz",           "interrupt_request"};
+
+    for (guint i = 0; i < G_N_ELEMENTS(names); i++)
+        if (g_str_has_suffix(path, names[i]))
+            return TRUE;
+    return FALSE;
+}
+
+static void expect_equal(const StateNode *left, const StateNode *right)
+{
+    g_autoptr(GPtrArray) differences = state_compare(left, right);
+
+    for (guint i = 0; i < differences->len; i++) {
+        const StateDifference *difference = differences->pdata[i];
+
+        if (!is_free(difference->path))
+            fail_msg("%s: %s, %s", difference->path, difference->left, difference->right);
+    }
+}
+
+static int64_t get_time(const StateNode *state, const char *path)
+{
+    int64_t time = -1;
+
+    assert_true(state_get_time(state, path, &time));
+    return time;
+}
+
+/* All that can be represented comes back as it was, and what came back stays as it is for ever. */
+static void test_round_trip(void **unused)
+{
+    dice = g_rand_new_with_seed(18);
+    for (guint i = 0; i < ROUNDS; i++) {
+        g_autoptr(StateNode) state = read_state();
+        g_autoptr(StateNode) back = NULL;
+        g_autoptr(StateNode) again = NULL;
+
+        draw_state(state);
+        back = go_round(state);
+        expect_equal(state, back);
+        again = go_round(back);
+        expect_equal(back, again);
+    }
+    g_rand_free(dice);
+}
+
+static void test_recorded_state(void **unused)
+{
+    g_autoptr(StateNode) state = read_state();
+    g_autoptr(StateNode) back = go_round(state);
+    const StateNode *pit = state_find_device(back, "intel,8254", NULL);
+    const StateNode *pm = state_find_device(back, "intel,piix4-pm", NULL);
+    const StateNode *pm_before = state_find_device(state, "intel,piix4-pm", NULL);
+
+    expect_equal(state, back);
+    /* 4A9h clocks are 1.000 ms. */
+    assert_true(get_time(pit, "channels[0].since_load") < 1000000);
+    assert_true(get_time(pit, "until_transition") <= 1000000);
+    assert_in_range(state_number_or(pm, "pm_timer", 0),
+                    state_number_or(pm_before, "pm_timer", 0) - 1,
+                    state_number_or(pm_before, "pm_timer", 0) + 4);
+}
+
+/* The interval timer is at the same place of its period. */
+static void test_pit_phase(void **unused)
+{
+    g_autoptr(StateNode) state = read_state();
+
+    for (guint mode = 2; mode <= 3; mode++)
+        for (uint64_t clocks = 0; clocks < 23; clocks++) {
+            StateNode *pit = (StateNode *)state_find_device(state, "intel,8254", NULL);
+            int64_t since = (int64_t)((clocks * 1000000000u + 1193181u) / 1193182u);
+            g_autoptr(StateNode) back = NULL;
+            const StateNode *seen;
+
+            state_set_number(pit, "channels[0].mode", mode);
+            state_set_number(pit, "channels[0].count", 23);
+            state_set_time(pit, "channels[0].since_load", since);
+            back = go_round(state);
+            seen = state_find_device(back, "intel,8254", NULL);
+            assert_int_equal(get_time(seen, "channels[0].since_load"), since);
+        }
+}
+
+static void expect_refused(const StateNode *state, VmferryErrorCode code, const char *wanted)
+{
+    g_autoptr(BochsForm) fresh = read_fresh();
+    g_autoptr(GError) error = NULL;
+
+    assert_null(bochs_form_from_state(state, fresh, &error));
+    if (!error_is(error, code) || !strstr(error->message, wanted))
+        fail_msg("\"%s\" is not in \"%s\"", wanted, error->message);
+}
+
+static void refuse_number(const char *path, uint64_t value, VmferryErrorCode code,
+                          const char *wanted)
+{
+    g_autoptr(StateNode) state = read_state();
+
+    state_set_number(state, path, value);
+    expect_refused(state, code, wanted);
+}
+
+static void refuse_of_device(const char *type, const char *path, uint64_t value, const char *wanted)
+{
+    g_autoptr(StateNode) state = read_state();
+    StateNode *device = (StateNode *)state_find_device(state, type, NULL);
+
+    state_set_number(device, path, value);
+    expect_refused(state, VMFERRY_ERROR_UNSUPPORTED, wanted);
+}
+
+/* What Bochs cannot be is refused by name. */
+static void test_refused(void **unused)
+{
+    const VmferryErrorCode unsupported = VMFERRY_ERROR_UNSUPPORTED;
+    g_autoptr(StateNode) none = read_state();
+    g_autoptr(StateNode) card = read_state();
+
+    refuse_number("cpus[0].smm", 1, unsupported, "cpus[0].smm: system management mode");
+    refuse_number("cpus[0].xcr0", 0xe7, unsupported, "cpus[0].xcr0");
+    refuse_number("cpus[0].injected_interrupt", 32, VMFERRY_ERROR_BUSY,
+                  "an interrupt is being delivered");
+    refuse_number("clock.tsc_hz", 2000000000, unsupported, "this Bochs was started with 50000000");
+    refuse_number("machine.a20", 0, unsupported, "machine.a20");
+    refuse_of_device("intel,hpet", "config", 1, "intel,hpet.config");
+    refuse_of_device("intel,8237a", "mask", 0xb, "intel,8237a.mask");
+    refuse_of_device("intel,8254", "channels[0].bcd", 1, "8254, channel 0");
+    refuse_of_device("intel,8259a", "special_fully_nested", 1, "8259A at io:20");
+    refuse_of_device("intel,8042", "status", 0x1d, "wait to be read");
+    refuse_of_device("intel,piix3", "pirq_levels[2]", 1, "a PCI interrupt is asserted");
+    refuse_of_device("intel,piix3-ide", "channels[0].bus_master_command", 1,
+                     "a transfer is under way");
+    (void)state_remove(none, "cpus[0].local_apic");
+    expect_refused(none, unsupported, "cpus[0].local_apic");
+    (void)state_add_device(card, "ibm,port92", "io:92");
+    state_set_text((StateNode *)state_find_device(card, "ibm,port92", NULL), "type",
+                   "qemu,virtio-net");
+    expect_refused(card, unsupported, "qemu,virtio-net");
+}
+
+/* One that has run is not loaded into. */
+static void test_only_fresh(void **unused)
+{
+    g_autoptr(StateNode) state = read_state();
+    g_autoptr(BochsForm) fresh = read_fresh();
+    g_autoptr(BochsForm) wanted = bochs_form_from_state(state, fresh, NULL);
+    g_autoptr(BochsForm) used = apply(wanted);
+    g_autoptr(GError) error = NULL;
+
+    assert_null(bochs_form_from_state(state, used, &error));
+    assert_non_null(strstr(error->message, "that has not run yet"));
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_round_trip), cmocka_unit_test(test_recorded_state),
+        cmocka_unit_test(test_pit_phase),  cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_only_fresh),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
