@@ -28,8 +28,7 @@ GBytes *bochs_save_device_state(BochsVmm *bochs, VmmSavePurpose purpose, GError 
 }
 
 /* RAM is one region, of this size; its content is the caller's. */
-gboolean bochs_open_incoming(BochsVmm *bochs, const char *machine, const GPtrArray *regions,
-                             GError **error)
+static gboolean check_regions(const BochsVmm *bochs, const GPtrArray *regions, GError **error)
 {
     const RamRegion *region = regions->len == 1 ? regions->pdata[0] : NULL;
 
@@ -43,17 +42,34 @@ gboolean bochs_open_incoming(BochsVmm *bochs, const char *machine, const GPtrArr
     return FALSE;
 }
 
+/* What it shows is taken before the source's pause. */
+gboolean bochs_open_incoming(BochsVmm *bochs, const char *machine, const GPtrArray *regions,
+                             GError **error)
+{
+    if (!check_regions(bochs, regions, error) || !check_prompt(bochs, error))
+        return FALSE;
+    g_clear_pointer(&bochs->fresh, bochs_form_free);
+    bochs->fresh = bochs_form_show(bochs->process, bochs->ips, error);
+    return bochs->fresh != NULL;
+}
+
+static gboolean check_opened(BochsVmm *bochs, GError **error)
+{
+    if (bochs->fresh && !bochs->loaded && !bochs->has_run)
+        return check_prompt(bochs, error);
+    error_set(error, VMFERRY_ERROR_REFUSED, "this Bochs does not wait for a state");
+    return FALSE;
+}
+
 gboolean bochs_load_device_state(BochsVmm *bochs, GBytes *bytes, GError **error)
 {
     g_autoptr(StateNode) state =
         state_decode(g_bytes_get_data(bytes, NULL), g_bytes_get_size(bytes), error);
-    g_autoptr(BochsForm) shown = NULL;
     g_autoptr(BochsForm) wanted = NULL;
 
-    if (!state || !check_prompt(bochs, error))
+    if (!state || !check_opened(bochs, error))
         return FALSE;
-    shown = bochs_form_show(bochs->process, bochs->ips, error);
-    wanted = shown ? bochs_form_from_state(state, shown, error) : NULL;
+    wanted = bochs_form_from_state(state, bochs->fresh, error);
     if (!wanted || !bochs_form_restore(bochs->process, wanted, error))
         return FALSE;
     g_clear_pointer(&bochs->loaded, state_free);

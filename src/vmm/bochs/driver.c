@@ -45,6 +45,7 @@ static void free_vmm(Vmm *vmm)
     ram_region_free(bochs->ram);
     g_array_unref(bochs->places);
     state_free(bochs->loaded);
+    bochs_form_free(bochs->fresh);
     g_mutex_clear(&bochs->lock);
     g_free(bochs);
 }
@@ -118,6 +119,8 @@ static gboolean ask_run_state(Vmm *vmm, guint timeout_ms, VmmRunState *ret, GErr
 
     if (!bochs_process_is_alive(bochs->process))
         *ret = VMM_RUN_STATE_GONE;
+    else if (bochs->fresh && !bochs->loaded)
+        *ret = VMM_RUN_STATE_INCOMING;
     else if (bochs_console_await_prompt(bochs->process->console, 0, NULL, NULL))
         *ret = VMM_RUN_STATE_PAUSED;
     else
@@ -162,6 +165,10 @@ static gboolean resume_vcpus(Vmm *vmm, GError **error)
         error_set(error, VMFERRY_ERROR_DISCONNECTED, "%s", end);
         return FALSE;
     }
+    if (bochs->fresh && !bochs->loaded) {
+        error_set(error, VMFERRY_ERROR_REFUSED, "the guest's state was not loaded");
+        return FALSE;
+    }
     bochs->has_run = TRUE;
     if (!bochs_console_await_prompt(bochs->process->console, 0, NULL, NULL))
         return TRUE;
@@ -191,7 +198,7 @@ static gboolean open_incoming(Vmm *vmm, const char *machine, const GPtrArray *re
     BochsVmm *bochs = from_vmm(vmm);
     g_autoptr(GMutexLocker) locker G_GNUC_UNUSED = g_mutex_locker_new(&bochs->lock);
 
-    return bochs_open_incoming(bochs, machine, regions, error);
+    return end_operation(bochs, bochs_open_incoming(bochs, machine, regions, error), error);
 }
 
 static gboolean load_device_state(Vmm *vmm, GBytes *state, GError **error)

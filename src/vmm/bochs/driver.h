@@ -3,6 +3,7 @@
 
 #include "vmm/bochs/bochs.h"
 #include "state/tree.h"
+#include "vmm/bochs/form.h"
 #include "vmm/bochs/process.h"
 
 typedef struct {
@@ -15,6 +16,7 @@ typedef struct {
     gboolean has_run;  /* since it was started */
     GArray *places;    /* of BochsPlace */
     StateNode *loaded; /* NULL: nothing was */
+    BochsForm *fresh;  /* what it showed when it was opened for a state; NULL before */
 } BochsVmm;
 
 /* Operations that no Bochs has (unsupported.c). */

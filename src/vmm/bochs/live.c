@@ -4,7 +4,6 @@
 
 #include "vmm/bochs/parameters.h"
 
-/* What is needed of a processor. */
 static const char *const cpu_parts[] = {
     "RAX",
     "RBX",
@@ -60,21 +59,40 @@ static const char *const cpu_parts[] = {
     "FPU",
     "SSE",
     "local_apic",
+    NULL,
 };
+static const char *const memory_parts[] = {"memtype", NULL};
+static const char *const serial_parts[] = {"0", NULL};
 
-static BochsNode *show_cpu(BochsProcess *process, GError **error)
+/* Of these devices a part is enough: all of a processor are 500 KB of text, memory has a line for each of
+ * its blocks. */
+static const struct {
+    const char *device;
+    const char *const *parts;
+} parts_of[] = {{"cpu0", cpu_parts}, {"memory", memory_parts}, {"serial", serial_parts}};
+
+static BochsNode *show_parts(BochsProcess *process, const char *name, const char *const *parts,
+                             GError **error)
 {
-    g_autoptr(BochsNode) cpu = bochs_tree_new("cpu0");
+    g_autoptr(BochsNode) device = bochs_tree_new(name);
 
-    for (guint i = 0; i < G_N_ELEMENTS(cpu_parts); i++) {
-        g_autofree char *path = g_strconcat("cpu0.", cpu_parts[i], NULL);
+    for (; *parts; parts++) {
+        g_autofree char *path = g_strconcat(name, ".", *parts, NULL);
         BochsNode *part = bochs_show(process->console, path, error);
 
         if (!part)
             return NULL;
-        g_ptr_array_add(cpu->children, part);
+        g_ptr_array_add(device->children, part);
     }
-    return g_steal_pointer(&cpu);
+    return g_steal_pointer(&device);
+}
+
+static BochsNode *show_device(BochsProcess *process, const char *name, GError **error)
+{
+    for (guint i = 0; i < G_N_ELEMENTS(parts_of); i++)
+        if (strcmp(parts_of[i].device, name) == 0)
+            return show_parts(process, name, parts_of[i].parts, error);
+    return bochs_show(process->console, name, error);
 }
 
 BochsForm *bochs_form_show(BochsProcess *process, uint32_t ips, GError **error)
@@ -82,8 +100,7 @@ BochsForm *bochs_form_show(BochsProcess *process, uint32_t ips, GError **error)
     g_autoptr(BochsForm) form = bochs_form_new(ips);
 
     for (const char *const *name = bochs_form_devices(); *name; name++) {
-        BochsNode *device = strcmp(*name, "cpu0") == 0 ? show_cpu(process, error)
-                                                       : bochs_show(process->console, *name, error);
+        BochsNode *device = show_device(process, *name, error);
 
         if (!device)
             return NULL;

@@ -4,7 +4,7 @@
 #include "vmm/bochs/form.h"
 #include "vmm/bochs/process.h"
 
-/* All that a state is made of; of the processor without its TLBs, which are 500 KB of text. */
+/* All that a state is made of. */
 BochsForm *bochs_form_show(BochsProcess *process, uint32_t ips, GError **error);
 
 /* Sets all of *wanted*, in its order.  After a failure the machine must not run. */

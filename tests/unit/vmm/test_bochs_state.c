@@ -153,6 +153,35 @@ static void test_goes_on_in_another(void **unused)
     end(second);
 }
 
+/* One that waits for its state runs only when that is there, whole. */
+static void test_incoming(void **unused)
+{
+    Vmm *vmm = launch(0);
+    g_autoptr(VmmDescription) description = vmm_describe(vmm, NULL);
+    g_autoptr(GBytes) state = save(vmm);
+    g_autoptr(GBytes) half = g_bytes_new_from_bytes(state, 0, g_bytes_get_size(state) / 2);
+    g_autoptr(GError) error = NULL;
+    VmmRunState run_state;
+
+    assert_false(vmm_load_device_state(vmm, state, NULL));
+    ((RamRegion *)description->ram_regions->pdata[0])->bytes -= PAGE_BYTES;
+    assert_false(vmm_open_incoming(vmm, "pc-i440fx", description->ram_regions, &error));
+    assert_true(error_is(error, VMFERRY_ERROR_REFUSED));
+    ((RamRegion *)description->ram_regions->pdata[0])->bytes += PAGE_BYTES;
+    assert_true(vmm_open_incoming(vmm, "pc-i440fx", description->ram_regions, NULL));
+    assert_true(vmm_get_run_state(vmm, &run_state, NULL));
+    assert_int_equal(run_state, VMM_RUN_STATE_INCOMING);
+    assert_false(vmm_load_device_state(vmm, half, NULL));
+    g_clear_error(&error);
+    assert_false(vmm_resume(vmm, &error));
+    assert_true(error_is(error, VMFERRY_ERROR_REFUSED));
+    assert_true(vmm_load_device_state(vmm, state, NULL));
+    assert_false(vmm_load_device_state(vmm, state, NULL));
+    assert_true(vmm_resume(vmm, NULL));
+    assert_true(vmm_pause(vmm, NULL, NULL));
+    end(vmm);
+}
+
 static int begin(void **unused)
 {
     directory = g_dir_make_tmp("vmferry-bochs-XXXXXX", NULL);
@@ -183,6 +212,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_teardown(test_goes_on_in_another, end_started),
+        cmocka_unit_test_teardown(test_incoming, end_started),
     };
 
     return cmocka_run_group_tests(tests, begin, clean_up);
