@@ -21,7 +21,7 @@ static const char description[] =
     "Saves a running guest, its memory, devices and disks, into an image.  It runs on meanwhile,\n"
     "but for one short pause at the end, and afterwards (--stop: it is ended).\n\n"
     "FILE: a path; HOST[:PORT]:PATH on another host, with an agent; - for standard output.\n"
-    "Copies of its disks go beside it (FILE.disk0, …).\n"
+    "Copies of its disks go beside it (FILE.01234567.disk0, …).\n"
     "Ctrl-C cancels the save.";
 
 typedef struct {

@@ -28,6 +28,52 @@ struct ChangeReader {
     uint8_t *piece;
 };
 
+/* ---- waiting ---- */
+
+/* So long the server may be silent: the guest may be paused meanwhile. */
+#define SILENCE_MS 10000
+
+/* FALSE where nothing comes of it in time. */
+static gboolean wait_for_server(ChangeReader *reader, const char *what, GError **error)
+{
+    int ready = nbd_poll(reader->nbd, SILENCE_MS);
+
+    if (ready > 0)
+        return TRUE;
+    if (ready == 0)
+        error_set(error, VMFERRY_ERROR_TIMEOUT, "%s: the server has been silent for %d s", what,
+                  SILENCE_MS / 1000);
+    else
+        nbd_export_set_error(reader->nbd, what, error);
+    return FALSE;
+}
+
+static gboolean await_command(ChangeReader *reader, int64_t cookie, const char *what,
+                              GError **error)
+{
+    int done = cookie < 0 ? -1 : 0;
+
+    while (done == 0) {
+        done = nbd_aio_command_completed(reader->nbd, (uint64_t)cookie);
+        if (done == 0 && !wait_for_server(reader, what, error))
+            return FALSE;
+    }
+    if (done < 0)
+        nbd_export_set_error(reader->nbd, what, error);
+    return done > 0;
+}
+
+static gboolean await_ready(ChangeReader *reader, GError **error)
+{
+    while (nbd_aio_is_connecting(reader->nbd) == 1)
+        if (!wait_for_server(reader, "connect", error))
+            return FALSE;
+    if (nbd_aio_is_ready(reader->nbd) == 1)
+        return TRUE;
+    nbd_export_set_error(reader->nbd, "connect", error);
+    return FALSE;
+}
+
 /* ---- opening ---- */
 
 static gboolean connect_to(ChangeReader *reader, const char *socket_path, const char *name,
@@ -45,8 +91,8 @@ static gboolean connect_to(ChangeReader *reader, const char *socket_path, const 
     fd = unix_socket_connect(socket_path, error);
     if (fd < 0)
         return FALSE;
-    if (nbd_connect_socket(reader->nbd, fd) == 0)
-        return TRUE;
+    if (nbd_aio_connect_socket(reader->nbd, fd) == 0)
+        return await_ready(reader, error);
     nbd_export_set_error(reader->nbd, "connect", error);
     return FALSE;
 }
@@ -128,12 +174,13 @@ static gboolean look(ChangeReader *reader, GError **error)
 {
     uint64_t before = reader->looked;
 
-    if (nbd_block_status(reader->nbd, MIN(LOOK_BYTES, reader->bytes - before), before,
-                         (nbd_extent_callback){.callback = on_extents, .user_data = reader},
-                         0) < 0) {
-        nbd_export_set_error(reader->nbd, "look for changes", error);
+    if (!await_command(
+            reader,
+            nbd_aio_block_status(reader->nbd, MIN(LOOK_BYTES, reader->bytes - before), before,
+                                 (nbd_extent_callback){.callback = on_extents, .user_data = reader},
+                                 NBD_NULL_COMPLETION, 0),
+            "look for changes", error))
         return FALSE;
-    }
     if (reader->looked > before && reader->ranges->len <= MAX_RANGES)
         return TRUE;
     error_set(error, VMFERRY_ERROR_INVALID, "the server does not tell what has changed");
@@ -171,8 +218,8 @@ gboolean change_reader_next(ChangeReader *reader, uint64_t *ret_offset, const ui
     reader->at = *ret_offset + *ret_length;
     if (reader->at == range->end)
         reader->next++;
-    if (nbd_pread(reader->nbd, reader->piece, *ret_length, *ret_offset, 0) == 0)
-        return TRUE;
-    nbd_export_set_error(reader->nbd, "read", error);
-    return FALSE;
+    return await_command(
+        reader,
+        nbd_aio_pread(reader->nbd, reader->piece, *ret_length, *ret_offset, NBD_NULL_COMPLETION, 0),
+        "read", error);
 }

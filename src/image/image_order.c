@@ -1,7 +1,11 @@
 #include "image/image_order.h"
 
 #include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include "base/error.h"
 #include "base/fd.h"
@@ -126,17 +130,55 @@ static char *name_file(const char *path)
     return g_strconcat(path, ".order", NULL);
 }
 
+/* Others may be able to make files in this folder: a link of theirs is not followed. */
+static gboolean write_new(const char *name, const GByteArray *bytes, GError **error)
+{
+    autofd int fd = open(name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+
+    if (fd >= 0)
+        return fd_write_all(fd, bytes->data, bytes->len, error);
+    error_set_errno(error, errno, "%s", name);
+    return FALSE;
+}
+
 /* It is a hint, so it need not be on the disk at once. */
 gboolean image_order_write(const char *path, const ImageId *id, const GArray *runs, GError **error)
 {
     g_autofree char *name = name_file(path);
+    g_autofree char *made = g_strdup_printf("%s.%08x", name, g_random_int());
     g_autoptr(GByteArray) bytes = image_order_file_encode(id, runs);
 
     if (bytes->len > IMAGE_ORDER_MAX_FILE_BYTES) {
         error_set(error, VMFERRY_ERROR_INVALID, "%s: more than a file has", name);
         return FALSE;
     }
-    return file_replace(name, bytes->data, bytes->len, FALSE, error);
+    if (write_new(made, bytes, error)) {
+        if (rename(made, name) == 0)
+            return TRUE;
+        error_set_errno(error, errno, "%s", name);
+        unlink(made);
+    }
+    return FALSE;
+}
+
+/* Neither a link nor a FIFO; *length*: at most IMAGE_ORDER_MAX_FILE_BYTES. */
+static uint8_t *read_file(const char *name, size_t *ret_length, GError **error)
+{
+    autofd int fd = open(name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+    g_autofree uint8_t *bytes = NULL;
+    struct stat info;
+
+    if (fd < 0 || fstat(fd, &info) < 0) {
+        error_set_errno(error, errno, "%s", name);
+        return NULL;
+    }
+    if (!S_ISREG(info.st_mode) || info.st_size > (off_t)IMAGE_ORDER_MAX_FILE_BYTES) {
+        error_set(error, VMFERRY_ERROR_INVALID, "%s is no order of pages", name);
+        return NULL;
+    }
+    *ret_length = (size_t)info.st_size;
+    bytes = g_malloc(*ret_length + 1);
+    return fd_read_all(fd, bytes, *ret_length, error) ? g_steal_pointer(&bytes) : NULL;
 }
 
 GArray *image_order_read(const char *path, const ImageId *id, const PageRegions *regions,
@@ -144,9 +186,8 @@ GArray *image_order_read(const char *path, const ImageId *id, const PageRegions 
 {
     g_autofree char *name = name_file(path);
     size_t length;
-    g_autofree char *bytes = file_read(name, IMAGE_ORDER_MAX_FILE_BYTES, &length, error);
-    GArray *runs =
-        bytes ? image_order_file_decode((const uint8_t *)bytes, length, id, regions, error) : NULL;
+    g_autofree uint8_t *bytes = read_file(name, &length, error);
+    GArray *runs = bytes ? image_order_file_decode(bytes, length, id, regions, error) : NULL;
 
     if (bytes && !runs)
         g_prefix_error(error, "%s ", name);

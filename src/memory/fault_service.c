@@ -357,6 +357,36 @@ gboolean fault_service_settle_shared(FaultService *service, guint region, PageSp
     return lacks;
 }
 
+static void put_zeroes(FaultService *service, const Unit *run)
+{
+    uint64_t reads = get_reads(service);
+    PutResult result;
+
+    while ((result = put(service, run, NULL, NULL)) == PUT_BUSY &&
+           wait_for_reading(service, reads, NULL))
+        reads = get_reads(service);
+    for (uint64_t i = 0; result != PUT_DONE && run->span.count > 1 && i < run->span.count; i++) {
+        const Unit unit = {run->region, {run->span.first + i, 1}};
+
+        put_zeroes(service, &unit);
+    }
+}
+
+void fault_service_fill_zeroes(FaultService *service)
+{
+    for (guint i = 0; i < service->memory->regions->len; i++) {
+        uint64_t pages = guest_memory_get_region(service->memory, i)->pages, from = 0;
+        Unit run = {.region = i};
+
+        while (is_shared(service, i) &&
+               shared_pages_next_run(service->shared, i, from, pages, FALSE, &run.span)) {
+            run.span.count = MIN(run.span.count, ZERO_RUN_PAGES);
+            put_zeroes(service, &run);
+            from = run.span.first + run.span.count;
+        }
+    }
+}
+
 /* --- huge pages --------------------------------------------------------------- */
 
 static Partial *get_partial(FaultService *service, const Unit *unit)
@@ -602,7 +632,9 @@ static uint64_t clear_discarded(FaultService *service, const UserfaultEvent *eve
 
         if (from >= to)
             continue;
-        removed += outstanding_remove(service->pages, i, span);
+        /* The guest finds there what the file has, which has to have it for the others. */
+        if (!is_shared(service, i))
+            removed += outstanding_remove(service->pages, i, span);
         if (noted)
             outstanding_add(noted, i, span, NULL);
     }

@@ -32,7 +32,9 @@
  * restarted agent fetches it and serves on.  Threads that wait then have given their event to the
  * dead agent: fault_service_start() with *resumed* wakes them all, so that they fault anew.
  *
- * Memory that a guest shares with others (shared_pages.h): a page is put into what they share, and who
+ * Memory that a guest shares with others (shared_pages.h) may be left unserved only when the file has all of the content
+ * there is, since a hole that is touched then becomes a page of zeroes for all: what the guest discards stays outstanding, and
+ * reads as in the file.  In such memory a page is put into what they share, and who
  * waits for it is woken and finds it there.  It may be there by another guest's service already:
  * fault_service_settle_shared().
  *
@@ -79,6 +81,10 @@ gboolean fault_service_place(FaultService *service, guint region, const PageSpan
                              guint count, const uint8_t *buffer, GError **error);
 gboolean fault_service_place_zero(FaultService *service, guint region, PageSpan run,
                                   GError **error);
+
+/* Puts the guest's own zeroes where what is shared has nothing, for when no fault is served any more: the first write
+ * there would take a page of the file besides.  Once nothing is outstanding.  What cannot be put in is left. */
+void fault_service_fill_zeroes(FaultService *service);
 
 /* Pages of *span* that what is shared has already are not outstanding any more, up to the first run
  * that it lacks, *ret_lacking*; who waits for them is woken.  FALSE where it lacks none.  Without

@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <poll.h>
+#include <signal.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
@@ -160,6 +161,22 @@ gboolean guest_memory_check_process(GuestMemory *memory, GError **error)
         return TRUE;
     error_set(error, VMFERRY_ERROR_NOT_FOUND, "guest RAM of pid %d: its process has ended",
               (int)memory->pid);
+    return FALSE;
+}
+
+gboolean guest_memory_kill(GuestMemory *memory, int timeout_ms)
+{
+    struct pollfd p = {.fd = memory->pidfd, .events = POLLIN};
+
+    (void)syscall(SYS_pidfd_send_signal, memory->pidfd, SIGKILL, NULL, 0);
+    return poll(&p, 1, timeout_ms) == 1;
+}
+
+gboolean guest_memory_has_shared_pages(const GuestMemory *memory)
+{
+    for (guint i = 0; i < memory->regions->len; i++)
+        if (guest_memory_get_region(memory, i)->backing == GUEST_BACKING_COPY_ON_WRITE)
+            return TRUE;
     return FALSE;
 }
 

@@ -70,6 +70,12 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(GuestMemory, guest_memory_free)
 /* FALSE with *error* where its process has ended. */
 gboolean guest_memory_check_process(GuestMemory *memory, GError **error);
 
+/* Kills its process, and waits for its end; FALSE where that does not come in time. */
+gboolean guest_memory_kill(GuestMemory *memory, int timeout_ms);
+
+/* TRUE where some of it is GUEST_BACKING_COPY_ON_WRITE. */
+gboolean guest_memory_has_shared_pages(const GuestMemory *memory);
+
 /* Fails (NO_SPACE) where the file system behind shared RAM has no room for all
  * of it: a guest that fills it would be killed when it touches new memory. */
 gboolean guest_memory_check_room(GuestMemory *memory, GError **error);

@@ -5,8 +5,10 @@
 #include <inttypes.h>
 #include <linux/userfaultfd.h>
 #include <stdio.h>
+#include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -37,16 +39,20 @@ static gboolean make_file(SharedPages *shared, GError **error)
 {
     g_autofree char *path = NULL;
 
-    shared->file = memfd_create(SHARED_PAGES_NAME, MFD_CLOEXEC);
-    if (shared->file < 0 || ftruncate(shared->file, (off_t)shared->bytes) < 0) {
+    shared->file = memfd_create(SHARED_PAGES_NAME, MFD_CLOEXEC | MFD_ALLOW_SEALING);
+    if (shared->file < 0 || ftruncate(shared->file, (off_t)shared->bytes) < 0 ||
+        fcntl(shared->file, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW) < 0) {
         error_set_errno(error, errno, "memory that guests share");
         return FALSE;
     }
     path = g_strdup_printf("/proc/self/fd/%d", shared->file);
     shared->read_only = open(path, O_RDONLY | O_CLOEXEC);
-    if (shared->read_only < 0)
+    /* Nobody but root opens it again by what a guest's process has. */
+    if (shared->read_only < 0 || fchmod(shared->file, 0) < 0) {
         error_set_errno(error, errno, "open %s", path);
-    return shared->read_only >= 0;
+        return FALSE;
+    }
+    return TRUE;
 }
 
 /* Nobody here touches it, so user mode is not asked for, and not needed. */
@@ -78,22 +84,116 @@ static gboolean map_file(SharedPages *shared, GError **error)
                               USERFAULT_MODE_MISSING, error);
 }
 
-SharedPages *shared_pages_new(const uint64_t *pages, guint count, GError **error)
+static SharedPages *shared_pages_make(guint count)
 {
-    g_autoptr(SharedPages) shared = g_new0(SharedPages, 1);
+    SharedPages *shared = g_new0(SharedPages, 1);
 
     shared->file = shared->read_only = -1;
     g_mutex_init(&shared->lock);
     shared->count = count;
-    shared->pages = g_memdup2(pages, count * sizeof *pages);
+    shared->pages = g_new0(uint64_t, count + 1);
     shared->offsets = g_new0(uint64_t, count + 1);
     shared->have = g_ptr_array_new_with_free_func((GDestroyNotify)page_set_free);
+    return shared;
+}
+
+static void add_region(SharedPages *shared, guint region, uint64_t pages, uint64_t offset)
+{
+    shared->pages[region] = pages;
+    shared->offsets[region] = offset;
+    g_ptr_array_add(shared->have, page_set_new(pages));
+}
+
+SharedPages *shared_pages_new(const uint64_t *pages, guint count, GError **error)
+{
+    g_autoptr(SharedPages) shared = shared_pages_make(count);
+
     for (guint i = 0; i < count; i++) {
-        g_ptr_array_add(shared->have, page_set_new(pages[i]));
-        shared->offsets[i] = shared->bytes;
+        add_region(shared, i, pages[i], shared->bytes);
         shared->bytes += pages[i] * PAGE_BYTES;
     }
     if (!make_file(shared, error) || !open_userfault(shared, error) || !map_file(shared, error))
+        return NULL;
+    return g_steal_pointer(&shared);
+}
+
+/* ---- a file that a guest has mapped ---- */
+
+static gboolean open_mapped(SharedPages *shared, const GuestMemory *memory, const Mapping *mapping,
+                            GError **error)
+{
+    g_autofree char *path = g_strdup_printf("/proc/%d/map_files/%" PRIx64 "-%" PRIx64,
+                                            (int)memory->pid, mapping->start, mapping->end);
+    struct stat info;
+
+    if (shared->file >= 0)
+        return TRUE;
+    shared->file = open(path, O_RDWR | O_CLOEXEC);
+    if (shared->file < 0 || fstat(shared->file, &info) < 0) {
+        error_set_errno(error, errno, "the memory that guests share (%s)", path);
+        return FALSE;
+    }
+    shared->bytes = (uint64_t)info.st_size;
+    return TRUE;
+}
+
+/* Who touches such memory only after that faults on what the file lacks, so all of its pages have content. */
+static gboolean find_pages(SharedPages *shared, guint region, GError **error)
+{
+    off_t base = (off_t)shared->offsets[region];
+    off_t end = base + (off_t)(shared->pages[region] * PAGE_BYTES);
+
+    for (off_t at = base; at < end;) {
+        off_t data = lseek(shared->file, at, SEEK_DATA);
+        off_t hole = data >= 0 ? lseek(shared->file, data, SEEK_HOLE) : -1;
+
+        if (data < 0 && errno == ENXIO)
+            return TRUE;
+        if (data < 0 || hole < 0) {
+            error_set_errno(error, errno, "look for pages that guests share");
+            return FALSE;
+        }
+        data = MIN(data, end);
+        at = MIN(hole, end);
+        page_set_add(shared->have->pdata[region], (uint64_t)(data - base) / PAGE_BYTES,
+                     (uint64_t)(at - data) / PAGE_BYTES);
+    }
+    return TRUE;
+}
+
+static gboolean take_region(SharedPages *shared, GuestMemory *memory, const GPtrArray *maps,
+                            guint index, GError **error)
+{
+    const GuestRegion *region = guest_memory_get_region(memory, index);
+    const Mapping *mapping = maps_find(maps, region->host_address);
+
+    if (region->backing != GUEST_BACKING_COPY_ON_WRITE) {
+        add_region(shared, index, 0, 0);
+        return TRUE;
+    }
+    if (!mapping) {
+        error_set(error, VMFERRY_ERROR_FAILED, "RAM block %s is not mapped", region->name);
+        return FALSE;
+    }
+    add_region(shared, index, region->pages,
+               mapping->offset + region->host_address - mapping->start);
+    if (!open_mapped(shared, memory, mapping, error) || !find_pages(shared, index, error))
+        return FALSE;
+    shared->have_count += page_set_count(shared->have->pdata[index]);
+    return TRUE;
+}
+
+SharedPages *shared_pages_of(GuestMemory *memory, GError **error)
+{
+    g_autoptr(SharedPages) shared = shared_pages_make(memory->regions->len);
+    g_autoptr(GPtrArray) maps = maps_read(memory->pid, error);
+
+    if (!maps)
+        return NULL;
+    for (guint i = 0; i < memory->regions->len; i++)
+        if (!take_region(shared, memory, maps, i, error))
+            return NULL;
+    if (!open_userfault(shared, error) || !map_file(shared, error))
         return NULL;
     return g_steal_pointer(&shared);
 }
@@ -274,6 +374,16 @@ static void unmap_again(SharedPages *shared, uint64_t offset, uint64_t bytes)
     (void)madvise(shared->mapping + offset, bytes, MADV_DONTNEED);
 }
 
+/* Another one has put it in, or it is not what this image has.  Touching it is no missing fault. */
+static gboolean check_same(uint64_t at, const uint8_t *page, GError **error)
+{
+    if (memcmp((const void *)(uintptr_t)at, page, PAGE_BYTES) == 0)
+        return TRUE;
+    error_set(error, VMFERRY_ERROR_FAILED,
+              "a page that guests share has other content than the image");
+    return FALSE;
+}
+
 static gboolean put_one(SharedPages *shared, uint64_t at, const uint8_t *page, GError **error)
 {
     g_autoptr(GError) problem = NULL;
@@ -282,7 +392,9 @@ static gboolean put_one(SharedPages *shared, uint64_t at, const uint8_t *page, G
         g_clear_error(&problem);
     while (!userfault_copy(shared->userfault, at, page, PAGE_BYTES, FALSE, &problem) &&
            error_is(problem, VMFERRY_ERROR_BUSY));
-    if (!problem || error_is(problem, VMFERRY_ERROR_EXISTS))
+    if (error_is(problem, VMFERRY_ERROR_EXISTS))
+        return check_same(at, page, error);
+    if (!problem)
         return TRUE;
     g_propagate_error(error, g_steal_pointer(&problem));
     return FALSE;

@@ -15,10 +15,11 @@
  * of zeroes.  And nobody may read a hole where it is not registered: that would give the file a page of zeroes, for
  * all.  Hence the guests' mappings begin inaccessible.
  *
- * When a guest has all that the image has, its registration may end: what it then reads of a hole is zero by right.
+ * A guest's registration may end only when the file has all that the image has: what is then touched of a hole is zero by
+ * right.  One that has to go before that is killed first (local_feeder_discard()).
  *
  * Limits: private memory of 4 KiB pages; others keep what they have.  A guest that discards pages finds the file's content
- * there again, not zeroes: right for a balloon, not where it relies on zeroes (free page reporting, virtio-mem), which the
+ * there again, not zeroes (they stay outstanding until the file has it): right for a balloon, not where it relies on zeroes (free page reporting, virtio-mem), which the
  * caller refuses.
  *
  * Threads: any.  See userfaultfd(2), and mfill_atomic_pte() of the kernel for what a private mapping gets.
@@ -34,6 +35,8 @@ typedef struct SharedPages SharedPages;
 
 /* *pages*: of each of *count* regions. */
 SharedPages *shared_pages_new(const uint64_t *pages, guint count, GError **error);
+/* The one that *memory*, opened anew, has mapped.  There may be several of one file. */
+SharedPages *shared_pages_of(GuestMemory *memory, GError **error);
 /* Guests that have mapped it keep the file.  NULL-safe. */
 void shared_pages_free(SharedPages *shared);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(SharedPages, shared_pages_free)
@@ -44,7 +47,7 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(SharedPages, shared_pages_free)
 gboolean shared_pages_map(SharedPages *shared, GuestMemory *memory, GError **error);
 gboolean shared_pages_open_up(GuestMemory *memory, GError **error);
 
-/* Puts in what is not there yet.  NO_SPACE where the host has no memory left. */
+/* Puts in what is not there yet.  NO_SPACE where the host has no memory left; FAILED where something else is there. */
 gboolean shared_pages_put(SharedPages *shared, guint region, PageSpan span, const uint8_t *content,
                           GError **error);
 

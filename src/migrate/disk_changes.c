@@ -69,11 +69,11 @@ static gboolean begin_serving(DiskChanges *changes, GError **error)
 
 static gboolean end_serving(DiskChanges *changes, GError **error)
 {
-    gboolean done = !changes->serves || vmm_end_exports(changes->options.vmm, error);
-
+    if (changes->serves && !vmm_end_exports(changes->options.vmm, error))
+        return FALSE; /* disk_changes_free() tries it again */
     changes->serves = FALSE;
     unlink(changes->socket);
-    return done;
+    return TRUE;
 }
 
 DiskChanges *disk_changes_new(const DiskChangesOptions *options, GError **error)
@@ -94,6 +94,7 @@ static void note_bitmap(ChangedDisk *disk, const char *name)
     g_ptr_array_add(disk->bitmaps, g_strdup(name));
 }
 
+/* One that stays is tried again at the end. */
 static void remove_bitmap(DiskChanges *changes, ChangedDisk *disk, const char *name)
 {
     g_autoptr(GError) problem = NULL;
@@ -101,7 +102,7 @@ static void remove_bitmap(DiskChanges *changes, ChangedDisk *disk, const char *n
 
     if (!vmm_remove_bitmap(changes->options.vmm, disk->node, name, &problem))
         log_debug("bitmap %s: %s", name, problem->message);
-    if (g_ptr_array_find_with_equal_func(disk->bitmaps, name, g_str_equal, &place))
+    else if (g_ptr_array_find_with_equal_func(disk->bitmaps, name, g_str_equal, &place))
         g_ptr_array_remove_index(disk->bitmaps, place);
 }
 
@@ -116,8 +117,8 @@ void disk_changes_free(DiskChanges *changes)
     for (guint i = 0; i < changes->disks->len; i++) {
         ChangedDisk *disk = changes->disks->pdata[i];
 
-        while (disk->bitmaps->len > 0)
-            remove_bitmap(changes, disk, disk->bitmaps->pdata[0]);
+        for (guint k = disk->bitmaps->len; k-- > 0;)
+            remove_bitmap(changes, disk, disk->bitmaps->pdata[k]);
     }
     g_ptr_array_unref(changes->disks);
     g_free(changes->socket);

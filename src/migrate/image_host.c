@@ -12,6 +12,7 @@
 #include "image/image_writer.h"
 #include "migrate/destination_move.h"
 #include "migrate/image_pipe.h"
+#include "migrate/replaced_copies.h"
 #include "migrate/save_base.h"
 #include "wire/messages.h"
 #include "wire/page_frame.h"
@@ -89,7 +90,7 @@ static gboolean open_base(Saving *saving, GError **error)
     if (!saving->save.base)
         return TRUE;
     saving->base = save_base_open(saving->save.base, saving->save.path, error);
-    if (!saving->base || !save_base_describe(saving->base, saving->save.path, &message, error))
+    if (!saving->base || !save_base_describe(saving->base, &message, error))
         return FALSE;
     text = save_base_message_encode(&message);
     return session_send_bytes(saving->move.session, FRAME_SAVE_BASE, text, strlen(text), error);
@@ -255,6 +256,19 @@ static gboolean take_seal(Saving *saving, const Frame *frame, GError **error)
                saving->epochs, session_get_channel(saving->move.session, TRAFFIC_CONTROL), error);
 }
 
+static gboolean commit(Saving *saving, const ImageTail *tail, GError **error)
+{
+    g_autoptr(GPtrArray) replaced =
+        saving->save.replace ? replaced_copies_find(saving->save.path) : NULL;
+
+    if (!set_order(saving, error) ||
+        !image_writer_commit(saving->writer, tail, saving->save.replace, error))
+        return FALSE;
+    if (replaced)
+        replaced_copies_remove(saving->save.path, replaced);
+    return TRUE;
+}
+
 /* Its disks first: as long as they are on record a restarted agent removes them. */
 static gboolean complete(Saving *saving, const Frame *note, GError **error)
 {
@@ -267,8 +281,7 @@ static gboolean complete(Saving *saving, const Frame *note, GError **error)
         fault_point("image.disks-complete", error))
         return FALSE;
     destination_keep_disks(&saving->move);
-    return !fault_point("image.before-commit", error) && set_order(saving, error) &&
-           image_writer_commit(saving->writer, &tail, saving->save.replace, error) &&
+    return !fault_point("image.before-commit", error) && commit(saving, &tail, error) &&
            !fault_point("image.committed", error);
 }
 

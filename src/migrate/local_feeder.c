@@ -19,6 +19,7 @@
 /* Spans of pages that a source keeps together (an extent of an image). */
 #define TOGETHER_SPANS 256u
 #define LOOK_MS 20
+#define KILL_TIMEOUT_MS 10000
 #define FILL_NICENESS 10
 /* What is noted of an access. */
 #define ACCESS_BLOCK_PAGES UINT64_C(16)
@@ -34,7 +35,8 @@ struct LocalFeeder {
     OutstandingPages *pages;
     FaultService *service; /* NULL once it is whole */
     PageSource *source;
-    SharedPages *shared; /* NULL: nothing is */
+    SharedPages *shared;     /* NULL: nothing is */
+    SharedPages *own_shared; /* the same, where it is ours */
     char *path;
     GAsyncQueue *wants; /* of Want; one of no pages ends the answering thread */
     GThread *answering, *filling,
@@ -115,13 +117,15 @@ static gboolean take_first(LocalFeeder *feeder, guint runs, PushRun *ret)
         LocalFeederRun *run = &g_array_index(feeder->first, LocalFeederRun, feeder->first_at);
         uint64_t end = run->span.first + run->span.count, first, count;
 
-        if (!page_set_next_run(feeder->left->pdata[run->region], run->span.first, BATCH_PAGES,
-                               &first, &count) ||
-            first >= end) {
+        /* Not searched beyond the run: there may be very many. */
+        PageSet within = *(const PageSet *)feeder->left->pdata[run->region];
+
+        within.pages = MIN(end, within.pages);
+        if (!page_set_next_run(&within, run->span.first, BATCH_PAGES, &first, &count)) {
             feeder->first_at++;
             continue;
         }
-        *ret = (PushRun){run->region, first, MIN(count, end - first)};
+        *ret = (PushRun){run->region, first, count};
         return TRUE;
     }
     return FALSE;
@@ -436,6 +440,30 @@ gboolean local_feeder_was_whole(pid_t pid, const char *path, gboolean *ret, GErr
     return FALSE;
 }
 
+/* What others share has to have all content by the end: lacking pages do not become this one's own. */
+static LocalFeeder *reopen(GuestMemory *memory, Userfault *userfault, OutstandingPages *pages,
+                           const char *path, PageSource *source, GError **error)
+{
+    SharedPages *shared = NULL;
+    LocalFeeder *feeder;
+
+    if (guest_memory_has_shared_pages(memory)) {
+        shared = shared_pages_of(memory, error);
+        if (!shared) {
+            userfault_leave(userfault);
+            outstanding_free(pages);
+            guest_memory_free(memory);
+            return NULL;
+        }
+    }
+    feeder = local_feeder_start(memory, userfault, pages, path, source, shared, TRUE, error);
+    if (feeder)
+        feeder->own_shared = shared;
+    else
+        shared_pages_free(shared);
+    return feeder;
+}
+
 LocalFeeder *local_feeder_reopen(pid_t pid, const char *path, PageSource *source, GError **error)
 {
     g_autoptr(OutstandingPages) pages = outstanding_open(path, error);
@@ -445,8 +473,8 @@ LocalFeeder *local_feeder_reopen(pid_t pid, const char *path, PageSource *source
 
     if (!userfault)
         return NULL;
-    return local_feeder_start(g_steal_pointer(&memory), userfault, g_steal_pointer(&pages), path,
-                              source, NULL, TRUE, error);
+    return reopen(g_steal_pointer(&memory), userfault, g_steal_pointer(&pages), path, source,
+                  error);
 }
 
 void local_feeder_set_first(LocalFeeder *feeder, const LocalFeederRun *runs, guint count)
@@ -509,13 +537,18 @@ gboolean local_feeder_fill(LocalFeeder *feeder, LocalFeederProgress progress, gp
 static void stop_service(LocalFeeder *feeder)
 {
     UserfaultEvent events[USERFAULT_MOST_EVENTS];
+    FaultService *service = feeder->service;
 
-    if (!feeder->service)
+    if (!service)
         return;
     stop_threads(feeder);
-    fault_service_get_counts(feeder->service, &feeder->counts);
+    fault_service_fill_zeroes(service);
     userfault_unregister(feeder->userfault);
-    g_clear_pointer(&feeder->service, fault_service_free);
+    g_mutex_lock(&feeder->lock);
+    fault_service_get_counts(service, &feeder->counts);
+    feeder->service = NULL;
+    g_mutex_unlock(&feeder->lock);
+    fault_service_free(service);
     while (userfault_read(feeder->userfault, events, USERFAULT_MOST_EVENTS) > 0)
         ;
 }
@@ -571,6 +604,7 @@ static void free_with(LocalFeeder *feeder, void (*end)(Userfault *userfault))
     g_clear_pointer(&feeder->userfault, end);
     push_order_free(feeder->order);
     g_clear_pointer(&feeder->first, g_array_unref);
+    shared_pages_free(feeder->own_shared);
     g_array_unref(feeder->accesses);
     g_ptr_array_unref(feeder->noted);
     g_ptr_array_unref(feeder->left);
@@ -589,10 +623,15 @@ void local_feeder_free(LocalFeeder *feeder)
         free_with(feeder, userfault_leave);
 }
 
+/* What is let go reads holes of what others share, and makes zeroes of them for all: so it ends first, or waits for good. */
 void local_feeder_discard(LocalFeeder *feeder)
 {
+    gboolean shares = feeder->shared != NULL;
+
+    if (shares)
+        (void)guest_memory_kill(feeder->memory, KILL_TIMEOUT_MS);
     unlink(feeder->path);
-    free_with(feeder, userfault_free);
+    free_with(feeder, shares ? userfault_leave : userfault_free);
 }
 
 uint64_t local_feeder_count_outstanding(LocalFeeder *feeder)
@@ -607,6 +646,8 @@ const OutstandingPages *local_feeder_get_outstanding(const LocalFeeder *feeder)
 
 void local_feeder_get_counts(LocalFeeder *feeder, FaultServiceCounts *ret)
 {
+    lock_guard(&feeder->lock);
+
     if (feeder->service)
         fault_service_get_counts(feeder->service, ret);
     else

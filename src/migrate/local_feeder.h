@@ -46,7 +46,7 @@ void local_feeder_free(LocalFeeder *feeder);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(LocalFeeder, local_feeder_free)
 
 /* The VMM has not run and is about to be ended: nothing is to stay.  Frees the feeder; what waits
- * there is let go, and reads zeroes. */
+ * there is let go, and reads zeroes; one that shares pages is killed here. */
 void local_feeder_discard(LocalFeeder *feeder);
 
 /* Which pages are brought before all others, in this order, by local_feeder_fill(); those that are outstanding. */

@@ -120,40 +120,7 @@ static char **list_backing(const SavedDisk *disk)
     return names;
 }
 
-/* A copy of the new image is not to be above itself. */
-static gboolean check_name(const SavedImage *base, const char *name, const char *image,
-                           GError **error)
-{
-    g_autofree char *own = g_path_get_basename(image);
-    g_autofree char *prefix = g_strconcat(own, ".disk", NULL);
-
-    if (!g_str_has_prefix(name, prefix))
-        return TRUE;
-    error_set(
-        error, VMFERRY_ERROR_REFUSED,
-        "%s, a copy of a disk that base %s needs, would be replaced: give the image another name",
-        name, saved_image_get_path(base));
-    return FALSE;
-}
-
-static gboolean check_names(const SavedImage *base, const SavedDisk *disk, const char *image,
-                            GError **error)
-{
-    json_t *name;
-    size_t i;
-
-    if (!check_name(base, disk->saved, image, error))
-        return FALSE;
-    json_array_foreach(disk->backing, i, name)
-    {
-        if (!check_name(base, json_string_value(name), image, error))
-            return FALSE;
-    }
-    return TRUE;
-}
-
-gboolean save_base_describe(const SavedImage *base, const char *image, SaveBaseMessage *ret,
-                            GError **error)
+gboolean save_base_describe(const SavedImage *base, SaveBaseMessage *ret, GError **error)
 {
     g_autoptr(json_t) note = parse_note(base, error);
     g_autofree char *folder = g_path_get_dirname(saved_image_get_path(base));
@@ -170,8 +137,6 @@ gboolean save_base_describe(const SavedImage *base, const char *image, SaveBaseM
 
         if (!disk->saved || !saved_disk_check_files(disk, folder, NULL))
             continue;
-        if (!check_names(base, disk, image, error))
-            return FALSE;
         ret->disks[ret->disk_count++] = (SaveBaseDisk){.id = g_strdup(disk->id),
                                                        .saved = g_strdup(disk->saved),
                                                        .format = g_strdup(disk->saved_format),

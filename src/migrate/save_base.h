@@ -19,6 +19,5 @@ SavedImage *save_base_open(const char *base, const char *image, GError **error);
 gboolean save_base_check_guest(const SavedImage *base, const char *guest_id, const char *name,
                                const PageRegions *regions, GError **error);
 
-/* Those copies of disks that are beside it.  REFUSED where one of them is what *image* would replace. */
-gboolean save_base_describe(const SavedImage *base, const char *image, SaveBaseMessage *ret,
-                            GError **error);
+/* Those copies of disks that are beside it. */
+gboolean save_base_describe(const SavedImage *base, SaveBaseMessage *ret, GError **error);

@@ -1,6 +1,7 @@
 #include "migrate/saved_disks.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
 
@@ -8,9 +9,19 @@
 
 #define NS_PER_S INT64_C(1000000000)
 
-char *saved_disk_name(const char *image, guint number)
+char *saved_disk_name(const char *image, const char *transaction, guint number)
 {
-    return g_strdup_printf("%s.disk%u", image, number);
+    return g_strdup_printf("%s.%.8s.disk%u", image, transaction, number);
+}
+
+gboolean saved_disk_is_of(const char *name, const char *image)
+{
+    g_autofree char *base = g_path_get_basename(image);
+    const char *rest = g_str_has_prefix(name, base) ? name + strlen(base) : "";
+    guint number, length = 0;
+
+    return sscanf(rest, ".%*8[0-9a-f].disk%3u%n", &number, &length) == 1 && length > 0 &&
+           rest[length] == '\0' && strspn(rest + 1, "0123456789abcdef") == 8;
 }
 
 /* ---- when it is saved ---- */
@@ -149,7 +160,12 @@ json_t *saved_disks_note(const GPtrArray *disks, json_t *copies, GError **error)
 /* A name beside the image, and nothing that leads elsewhere. */
 static gboolean check_name(const char *key, const char *name, GError **error)
 {
-    if (name && *name && !strchr(name, '/') && strcmp(name, ".") != 0 && strcmp(name, "..") != 0)
+    gboolean valid =
+        name && *name && !strchr(name, '/') && strcmp(name, ".") != 0 && strcmp(name, "..") != 0;
+
+    for (const char *at = name; valid && *at; at++)
+        valid = !g_ascii_iscntrl(*at);
+    if (valid)
         return TRUE;
     error_set(error, VMFERRY_ERROR_INVALID, "\"%s\" is not a valid name of a file", key);
     return FALSE;

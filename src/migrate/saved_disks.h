@@ -3,7 +3,7 @@
  *
  * Theory of operation: the image's note has an entry for each disk, with how it is kept:
  *
- *     copy        a file beside the image has all of it, as it was at that moment: IMAGE.disk0, …
+ *     copy        a file beside the image has all of it, as it was at that moment: IMAGE.01234567.disk0, …
  *     reference   the disk itself, which must not have changed since: each file of its chain has its length and
  *                 the time of its last change on the note
  *
@@ -28,8 +28,11 @@
 
 #define SAVED_DISKS_MOST 256u
 
-/* The path of the copy with this number; free with g_free(). */
-char *saved_disk_name(const char *image, guint number);
+/* The path of the copy with this number, for a save with this transaction (hexadecimal digits); free with g_free().  No
+ * two saves give the same name: images that are above a copy go on needing it when its own image is replaced. */
+char *saved_disk_name(const char *image, const char *transaction, guint number);
+/* Whether *name* (without folders) is such a name, of *image*. */
+gboolean saved_disk_is_of(const char *name, const char *image);
 
 /* How disks are kept where their user has no wish. */
 static inline DiskMode saved_disks_default(gboolean ends)

@@ -311,14 +311,23 @@ static char *name_there(const SourceDisks *disks, guint number)
 {
     const char *image = disks->move->image;
 
-    return image ? saved_disk_name(image, number)
+    return image ? saved_disk_name(image, disks->move->transaction, number)
                  : g_strdup(g_array_index(disks->files, SourceFile, number).file->file);
+}
+
+/* What it is above, of an image beside it.  QEMU takes what is before a colon for a protocol, unless a slash comes
+ * first. */
+static char *name_below(const SourceDisks *disks, const SourceFile *file)
+{
+    return file->backing && disks->move->image ? g_strconcat("./", file->backing, NULL)
+                                               : g_strdup(file->backing);
 }
 
 static char *encode_question(SourceDisks *disks)
 {
     SourceMove *move = disks->move;
     g_autoptr(GPtrArray) names = g_ptr_array_new_with_free_func(g_free);
+    g_autoptr(GPtrArray) below = g_ptr_array_new_with_free_func(g_free);
     g_autofree WireDiskFile *files = g_new0(WireDiskFile, disks->files->len + 1);
     DisksMessage message = {
         .transaction = move->transaction,
@@ -338,6 +347,7 @@ static char *encode_question(SourceDisks *disks)
         const SourceFile *entry = get_file(disks, i);
 
         g_ptr_array_add(names, name_there(disks, i));
+        g_ptr_array_add(below, name_below(disks, entry));
         files[i] = (WireDiskFile){
             .path = names->pdata[i],
             .format = (char *)entry->format,
@@ -347,7 +357,7 @@ static char *encode_question(SourceDisks *disks)
             .allocated_bytes = move->image && entry->backing ? 0 : entry->file->allocated_bytes,
             .mode = entry->mode,
             .lock = entry->lock,
-            .backing = (char *)entry->backing,
+            .backing = below->pdata[i],
             .backing_format = (char *)entry->backing_format,
             .options = entry->format == entry->file->format ? entry->file->options : NULL,
         };
@@ -1225,6 +1235,8 @@ gboolean source_disks_finish(SourceMove *move, GError **error)
 
     if (!disks || !disks->makes)
         return TRUE;
+    /* Before anything is read for the last time: rather too much is noted than too little. */
+    begin_bitmaps(disks);
     for (guint i = 0; i < disks->disks->len; i++) {
         SourceDisk *disk = get_disk(disks, i);
 
@@ -1239,7 +1251,6 @@ gboolean source_disks_finish(SourceMove *move, GError **error)
     }
     if (disks->changes && !disk_changes_send(disks->changes, TRUE, &left, error))
         return FALSE;
-    begin_bitmaps(disks);
     return !fault_point("source.disks-finished", error) && source_disks_check(move, error) &&
            disk_sender_flush(disks->sender, TRUE, &disks->last_flush, error);
 }

@@ -131,7 +131,7 @@ typedef struct {
     const char *name;  /* of the export; begins with VMM_CHANGES_PREFIX */
     const char *since; /* the bitmap that says what has changed … */
     gboolean keeps;    /* … and that goes on; else it ends, and has what changed up to now */
-    const char *next;  /* a bitmap that begins in the same moment; NULL: none */
+    const char *next;  /* a bitmap that begins no later than that; NULL: none */
 } VmmChanges;
 
 /* A disk whose writes are written to an NBD server, too, before the guest sees them completed. */

@@ -109,7 +109,10 @@ char *save_base_message_encode(const SaveBaseMessage *message)
 
 static gboolean is_name(const char *name)
 {
-    return *name && !strchr(name, '/') && strcmp(name, ".") != 0 && strcmp(name, "..") != 0;
+    for (const char *at = name; *at; at++)
+        if (*at == '/' || g_ascii_iscntrl(*at))
+            return FALSE;
+    return *name && strcmp(name, ".") != 0 && strcmp(name, "..") != 0;
 }
 
 static gboolean check_names(const SaveBaseDisk *disk, GError **error)

@@ -19,3 +19,9 @@ def restore(scene, agent, file, *options):
     result = agent.vmferry("restore", file, *options, "--json", timeout=120)
     assert result.exit_code == 0, result.stderr
     return result.json
+
+
+def disk_copy(file):
+    """The copy of the first disk that the image there has."""
+    copy, = file.parent.glob(f"{file.name}.????????.disk0")
+    return copy

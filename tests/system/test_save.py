@@ -11,7 +11,7 @@ from disks import LocalImage, drive, run_with
 from findings import check_failed
 from live import check_disk, monitor, user_monitor
 from memory_kinds import huge_memory
-from saving import IMAGE_POINTS, RESTORE_POINTS, SAVE_POINTS, restore, save
+from saving import IMAGE_POINTS, RESTORE_POINTS, SAVE_POINTS, disk_copy, restore, save, disk_copy
 from scene import SMALL
 from vmferry_lab import qemu_pids, wait_until
 
@@ -55,8 +55,9 @@ def test_goes_on_and_its_copy_too(scene, image_format, tmp_path):
     """The guest runs on; another one goes on from the image, with a disk of its own."""
     image = LocalImage(f"disk.{image_format}", image_format).make(scene.a)
     guest = run_with(scene, drive(image.on(scene.a), image_format))
-    file, copy = tmp_path / "web1.image", tmp_path / "web1.image.disk0"
+    file = tmp_path / "web1.image"
     report = save(scene, guest, file)
+    copy = disk_copy(file)
     assert report["downtime_ms"] > 0
     assert sorted(path.name for path in tmp_path.iterdir()) == [file.name, copy.name]
     scene.check(guest)
@@ -102,7 +103,7 @@ def test_to_and_from_another_host(scene, tmp_path):
     file = scene.b.host.path("web1.image")
     report = save(scene, guest, f"{scene.b.address}:{file}", "--stop", "--disks", "copy")
     assert report["destination"] == scene.b.address
-    assert file.exists() and file.with_name("web1.image.disk0").exists()
+    assert file.exists() and disk_copy(file).exists()
     wait_until(lambda: not qemu_pids(scene.a.host, guest), "end of the guest", 15)
     restore(scene, scene.b, file, "--full", "--disks-in", scene.b.host.path("."))
     scene.place[guest.name] = scene.b
@@ -204,7 +205,7 @@ def test_agent_killed_at_the_end_of_an_image(scene, tmp_path, point):
     scene.check(guest)
     check_disk(guest)
     left = sorted(path.name for path in tmp_path.iterdir())
-    assert left == ([] if point == "image.disks-complete" else ["web1.image", "web1.image.disk0"])
+    assert left == ([] if point == "image.disks-complete" else [file.name, disk_copy(file).name])
     if left:
         assert scene.a.vmferry("image", "verify", file).exit_code == 0
 

@@ -5,6 +5,7 @@ import shutil
 from disks import LARGE_MB, WRITTEN_MB, LocalImage, drive, run_with
 from findings import check_failed
 from live import check_disk, monitor
+from saving import disk_copy
 from test_agent import read_events
 from test_save import await_found, restart, restore, run_small, save, stop, watch_anew
 
@@ -48,7 +49,7 @@ def test_three(scene, any_qemu, tmp_path):
         assert files[number].stat().st_size < files[0].stat().st_size / 4
         [disk] = reports[number]["copies"]
         assert "whole" not in disk
-        assert disk["backing"] == [f"{below}.image.disk0" for below in reversed(range(number))]
+        assert disk["backing"] == [disk_copy(files[below]).name for below in reversed(range(number))]
         assert 0 < disk["copied_bytes"] < reports[0]["copies"][0]["copied_bytes"]
     assert scene.a.vmferry("image", "verify", files[2]).exit_code == 0
     kept = {path.name: path.read_bytes() for path in folder.iterdir()}
@@ -60,13 +61,19 @@ def test_three(scene, any_qemu, tmp_path):
     assert again["image"]["base"]["equal_pages"] > 0
     assert "disk-saved-whole" in [event["type"] for event in read_events(scene.a)]
     merged = scene.a.vmferry("image", "merge", files[2], folder / "merged.image", "--json")
-    assert [disk["file"] for disk in merged.json["disk_files"]] == [f"{file}.disk0" for file in reversed(files)]
+    assert [disk["file"] for disk in merged.json["disk_files"]] == [str(disk_copy(file)) for file in reversed(files)]
     go_on_from(scene, guest, folder / "merged.image", tmp_path / "merged")
     assert all((folder / name).read_bytes() == content for name, content in kept.items())
-    (folder / "0.image.disk0").rename(folder / "elsewhere")
+    # What has replaced an image takes no name of a copy that others are above.
+    first = disk_copy(files[0])
+    save(scene, guest, files[0], "--replace")
+    assert first.exists() and len(list(folder.glob("0.image.*.disk0"))) == 2
+    save(scene, guest, files[0], "--replace")
+    assert first.exists() and len(list(folder.glob("0.image.*.disk0"))) == 2
+    first.rename(folder / "elsewhere")
     stop(scene, guest)
-    check_failed(scene.a.vmferry("restore", files[2]), "0.image.disk0", "is not there")
-    assert "0.image.disk0 is not there" in scene.a.vmferry("image", "verify", files[2]).stderr
+    check_failed(scene.a.vmferry("restore", folder / "merged.image"), first.name, "is not there")
+    assert f"{first.name} is not there" in scene.a.vmferry("image", "verify", folder / "merged.image").stderr
 
 
 def test_agent_killed_in_the_pause(scene, tmp_path):
@@ -86,7 +93,7 @@ def test_agent_killed_in_the_pause(scene, tmp_path):
     assert names_in(folder) == before
     scene.check(guest)
     [disk] = save(scene, guest, folder / "1.image", "--base", "0.image")["copies"]
-    assert disk["backing"] == ["0.image.disk0"]
+    assert disk["backing"] == [disk_copy(folder / "0.image").name]
     bitmaps = [bitmap["name"] for node in monitor(scene, guest).execute("query-named-block-nodes")
                for bitmap in node.get("dirty-bitmaps", [])]
     assert len(bitmaps) == 2 and all(name.startswith("vmferry-saved-") for name in bitmaps)

@@ -100,11 +100,16 @@ gboolean qemu_end_exports(QemuVmm *qemu, GError **error)
     return qmp_run(qemu->qmp, "nbd-server-stop", NULL, BLOCK_JOB_END_MS, error);
 }
 
-/* At one moment: what has changed up to it is held, and what changes from it on is noted. */
+/* The next bitmap comes first: QEMU runs these one after the other, and writes of a disk in an iothread go on between
+ * them.  What is written then is in both bitmaps; in another order it would be in none. */
 static json_t *make_turn(const VmmChanges *changes)
 {
     json_t *actions = json_array();
 
+    if (changes->next)
+        json_array_append_new(actions,
+                              make_action("block-dirty-bitmap-add",
+                                          describe_add(changes->node, changes->next, FALSE)));
     if (changes->keeps) {
         json_array_append_new(actions,
                               make_action("block-dirty-bitmap-add",
@@ -118,10 +123,6 @@ static json_t *make_turn(const VmmChanges *changes)
                                                    json_pack("{s:s, s:s}", "node", changes->node,
                                                              "name", changes->since)));
     }
-    if (changes->next)
-        json_array_append_new(actions,
-                              make_action("block-dirty-bitmap-add",
-                                          describe_add(changes->node, changes->next, FALSE)));
     return json_pack("{s:o}", "actions", actions);
 }
 

@@ -22,8 +22,9 @@ static gint64 now_ns(void)
 static gboolean is_right(GuestAgent *agent, GError **error)
 {
     g_autoptr(json_t) time = guest_agent_execute(agent, "guest-get-time", NULL, GET_MS, error);
+    gint64 said = json_integer_value(time), now = now_ns();
 
-    return time && llabs(json_integer_value(time) - now_ns()) < NEAR_NS;
+    return time && said > now - NEAR_NS && said < now + NEAR_NS;
 }
 
 /* The agent complains of a missing hardware clock, which it sets along, when it has set the clock that counts: whether

@@ -5,6 +5,8 @@
 #include <cmocka.h>
 
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include <glib/gstdio.h>
 
@@ -51,6 +53,30 @@ static void test_there_and_back(void **state)
     g_rmdir(folder);
 }
 
+/* What somebody else has put there is neither read through nor written through. */
+static void test_links(void **state)
+{
+    g_autoptr(GArray) runs = make_runs();
+    g_autofree char *folder = g_dir_make_tmp("order-XXXXXX", NULL);
+    g_autofree char *path = g_build_filename(folder, "a.vmfi", NULL);
+    g_autofree char *file = g_strconcat(path, ".order", NULL);
+    g_autofree char *victim = g_build_filename(folder, "victim", NULL);
+    g_autofree char *text = NULL;
+
+    assert_true(g_file_set_contents(victim, "mine", -1, NULL));
+    assert_int_equal(symlink(victim, file), 0);
+    assert_null(image_order_read(path, &id, &regions, NULL));
+    assert_true(image_order_write(path, &id, runs, NULL));
+    assert_true(g_file_get_contents(victim, &text, NULL, NULL));
+    assert_string_equal(text, "mine");
+    g_unlink(file);
+    assert_int_equal(mkfifo(file, 0600), 0);
+    assert_null(image_order_read(path, &id, &regions, NULL));
+    g_unlink(file);
+    g_unlink(victim);
+    assert_int_equal(g_rmdir(folder), 0);
+}
+
 static void test_of_another_image(void **state)
 {
     g_autoptr(GArray) runs = make_runs();
@@ -93,9 +119,8 @@ static void test_damage(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_there_and_back),
-        cmocka_unit_test(test_of_another_image),
-        cmocka_unit_test(test_run_outside),
+        cmocka_unit_test(test_there_and_back),   cmocka_unit_test(test_links),
+        cmocka_unit_test(test_of_another_image), cmocka_unit_test(test_run_outside),
         cmocka_unit_test(test_damage),
     };
 

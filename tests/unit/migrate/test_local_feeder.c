@@ -30,11 +30,13 @@
 /* Those behind have no content. */
 #define OUTSTANDING 1800u
 #define THREADS 2u
+#define DISCARDED 64u
 #define DEADLINE_MS 20000
 
 /* Shared with the child. */
 typedef struct {
     _Atomic int ready, go;
+    _Atomic int discard;      /* the first pages, and set it back */
     _Atomic unsigned touched; /* pages that were right */
     _Atomic unsigned wrong;   /* a page that was not, and 1; 0: none */
 } Desk;
@@ -114,8 +116,12 @@ static void child_main(const Scene *scene)
         pthread_create(&thread, NULL, touch_main, &touchers[i]);
     }
     scene->desk->ready = 1;
-    for (;;)
-        pause();
+    for (;; poll(NULL, 0, 1)) {
+        if (!scene->desk->discard)
+            continue;
+        madvise(scene->address, DISCARDED * PAGE_BYTES, MADV_DONTNEED);
+        scene->desk->discard = 0;
+    }
 }
 
 /* --- the source ------------------------------------------------------------------------- */
@@ -480,6 +486,55 @@ static void test_shared_pages_are_tracked(void **state)
     assert_int_equal(shared_pages_count(scene->shared), count_content());
 }
 
+/* What others share has all of the content whatever a guest discards, since it is not looked after at the end. */
+static void test_shared_is_discarded(void **state)
+{
+    Scene *scene = need_root(state);
+    LocalFeeder *feeder = start_feeder(scene);
+
+    assert_non_null(feeder);
+    scene->desk->discard = 1;
+    for (guint i = 0; scene->desk->discard && i < DEADLINE_MS; i++)
+        poll(NULL, 0, 1);
+    assert_int_equal(scene->desk->discard, 0);
+    assert_true(local_feeder_fill(feeder, NULL, NULL, NULL));
+    scene->desk->go = 1;
+    assert_whole(scene, feeder);
+    assert_int_equal(shared_pages_count(scene->shared), count_content());
+}
+
+/* Touched without a fault being served, and no page of the file for it. */
+static void assert_file_complete(Scene *scene)
+{
+    g_autoptr(GuestMemory) memory = guest_memory_open(scene->pid, scene->regions, NULL);
+    g_autoptr(SharedPages) shared = shared_pages_of(memory, NULL);
+
+    assert_non_null(shared);
+    assert_int_equal(shared_pages_count(shared), count_content());
+}
+
+/* Something else is there than the image has: that is told, not believed. */
+static void test_shared_differs(void **state)
+{
+    static uint8_t page[PAGE_BYTES];
+    g_autoptr(SharedPages) other = NULL;
+    g_autoptr(GuestMemory) memory = NULL;
+    Scene *scene = need_root(state);
+    LocalFeeder *feeder = start_feeder(scene);
+    g_autoptr(GError) error = NULL;
+
+    assert_non_null(feeder);
+    memory = guest_memory_open(scene->pid, scene->regions, NULL);
+    other = shared_pages_of(memory, NULL);
+    assert_non_null(other);
+    memset(page, 0x11, sizeof page);
+    assert_true(shared_pages_put(other, 0, (PageSpan){9, 1}, page, NULL));
+    assert_true(local_feeder_fill(feeder, NULL, NULL, NULL));
+    assert_int_equal(local_feeder_await(feeder, DEADLINE_MS, &error), LOCAL_FEEDER_FAILED);
+    assert_non_null(strstr(error->message, "other content"));
+    local_feeder_discard(feeder);
+}
+
 /* --- deaths -------------------------------------------------------------------------------- */
 
 /* An agent that is killed in the middle. */
@@ -522,6 +577,8 @@ static void test_killed(void **state)
     assert_true(local_feeder_count_outstanding(feeder) > 0);
     assert_true(local_feeder_fill(feeder, NULL, NULL, NULL));
     assert_whole(scene, feeder);
+    if (scene->shares)
+        assert_file_complete(scene);
 }
 
 /* Killed between the end of the userfaultfd and that of the file. */
@@ -566,6 +623,14 @@ static void test_the_vmm_ends(void **state)
     local_feeder_free(feeder);
 }
 
+static void assert_ended(const Scene *scene)
+{
+    siginfo_t info = {0};
+
+    assert_int_equal(waitid(P_PID, (id_t)scene->pid, &info, WEXITED | WNOHANG | WNOWAIT), 0);
+    assert_int_equal(info.si_pid, scene->pid);
+}
+
 /* One that was not loaded: nothing stays. */
 static void test_discard(void **state)
 {
@@ -575,8 +640,12 @@ static void test_discard(void **state)
 
     assert_non_null(feeder);
     local_feeder_discard(feeder);
-    userfaults = userfault_list(scene->pid, NULL);
-    assert_int_equal(userfaults->len, 0);
+    userfaults = scene->shares ? NULL : userfault_list(scene->pid, NULL);
+    /* One that shares is never let go: it would make zeroes of what the others lack. */
+    if (scene->shares)
+        assert_ended(scene);
+    else
+        assert_int_equal(userfaults->len, 0);
     assert_false(g_file_test(scene->path, G_FILE_TEST_EXISTS));
 }
 
@@ -599,6 +668,8 @@ int main(void)
         sharing_test(test_two_share),
         sharing_test(test_two_at_a_time),
         sharing_test(test_shared_pages_are_tracked),
+        sharing_test(test_shared_is_discarded),
+        sharing_test(test_shared_differs),
         private_test(test_killed),
         shared_test(test_killed),
         sharing_test(test_killed),

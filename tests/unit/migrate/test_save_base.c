@@ -9,6 +9,7 @@
 
 #include "base/error.h"
 #include "image/image_writer.h"
+#include "migrate/replaced_copies.h"
 #include "migrate/save_base.h"
 #include "migrate/saved_disks.h"
 
@@ -186,7 +187,7 @@ static void test_no_note(void **state)
     assert_false(save_base_check_guest(base, GUEST_ID, "web1", &regions, &error));
     expect(error, VMFERRY_ERROR_REFUSED, "does not say of which guest");
     error = NULL;
-    assert_false(save_base_describe(base, new, &message, &error));
+    assert_false(save_base_describe(base, &message, &error));
     expect(error, VMFERRY_ERROR_REFUSED, "does not say of which guest");
 }
 
@@ -207,23 +208,79 @@ static void test_disks(void **state)
         NOTE(DISK
              "\"saved\":\"b.disk0\",\"backing\":[\"a.disk0\"],\"bitmap\":\"vmferry-saved-1\"}"));
     g_autofree char *new = g_build_filename(folder, "new", NULL);
-    g_autofree char *above_itself = g_build_filename(folder, "a", NULL);
     g_autoptr(SavedImage) base = open_base(path, new);
-    g_auto(SaveBaseMessage) message = {0}, none = {0}, refused = {0};
-    GError *error = NULL;
+    g_auto(SaveBaseMessage) message = {0}, none = {0};
 
     touch(folder, "b.disk0");
-    assert_true(save_base_describe(base, new, &none, NULL));
+    assert_true(save_base_describe(base, &none, NULL));
     assert_int_equal(none.disk_count, 0); /* a file below its copy is not there */
     touch(folder, "a.disk0");
-    assert_true(save_base_describe(base, new, &message, NULL));
+    assert_true(save_base_describe(base, &message, NULL));
     assert_int_equal(message.disk_count, 1);
     assert_string_equal(message.disks[0].saved, "b.disk0");
     assert_string_equal(message.disks[0].backing[0], "a.disk0");
     assert_string_equal(message.disks[0].bitmap, "vmferry-saved-1");
     assert_int_equal(message.disks[0].bytes, 1048576);
-    assert_false(save_base_describe(base, above_itself, &refused, &error));
-    expect(error, VMFERRY_ERROR_REFUSED, "a.disk0, a copy of a disk that base");
+}
+
+static void assert_there(const char *folder, const char *name, gboolean there)
+{
+    g_autofree char *path = g_build_filename(folder, name, NULL);
+
+    assert_int_equal(g_file_test(path, G_FILE_TEST_EXISTS), there);
+}
+
+/* When an image is replaced its copies go; not those that another image needs, nor anything else that it names. */
+static void test_replaced(void **state)
+{
+    const char *folder = *state;
+    g_autofree char *image =
+        make(folder, "r", NULL, NULL,
+             NOTE(DISK "\"saved\":\"r.0123abcd.disk0\"}," DISK
+                       "\"saved\":\"r.0123abcd.disk1\",\"backing\":[\"r.ffffffff.disk1\"]}," DISK
+                       "\"saved\":\"precious\"}," DISK "\"saved\":\"r.0123abcd.disk1x\"}"));
+    g_autofree char *other =
+        make(folder, "other", NULL, NULL,
+             NOTE(DISK "\"saved\":\"other.01234567.disk1\",\"backing\":[\"r.0123abcd.disk1\"]}"));
+    g_autoptr(GPtrArray) copies = replaced_copies_find(image);
+    static const char *const files[] = {"r.0123abcd.disk0", "r.0123abcd.disk1", "r.ffffffff.disk1",
+                                        "precious", "r.0123abcd.disk1x"};
+
+    assert_int_equal(copies->len, 3);
+    for (guint i = 0; i < G_N_ELEMENTS(files); i++)
+        touch(folder, files[i]);
+    /* As long as it is there itself nothing goes. */
+    replaced_copies_remove(image, copies);
+    for (guint i = 0; i < G_N_ELEMENTS(files); i++)
+        assert_there(folder, files[i], TRUE);
+    unlink(image);
+    replaced_copies_remove(image, copies);
+    assert_there(folder, files[0], FALSE);
+    assert_there(folder, files[1], TRUE);
+    assert_there(folder, files[2], FALSE);
+    assert_there(folder, files[3], TRUE);
+    assert_there(folder, files[4], TRUE);
+    unlink(other);
+}
+
+/* An image that cannot be read may need any of them. */
+static void test_replaced_beside_damage(void **state)
+{
+    const char *folder = *state;
+    g_autofree char *image =
+        make(folder, "d", NULL, NULL, NOTE(DISK "\"saved\":\"d.0123abcd.disk0\"}"));
+    g_autofree char *damaged = g_build_filename(folder, "damaged", NULL);
+    g_autoptr(GPtrArray) copies = replaced_copies_find(image);
+
+    assert_int_equal(copies->len, 1);
+    unlink(image);
+    touch(folder, "d.0123abcd.disk0");
+    assert_true(g_file_set_contents(damaged, IMAGE_MAGIC "and no more", -1, NULL));
+    replaced_copies_remove(image, copies);
+    assert_there(folder, "d.0123abcd.disk0", TRUE);
+    unlink(damaged);
+    replaced_copies_remove(image, copies);
+    assert_there(folder, "d.0123abcd.disk0", FALSE);
 }
 
 static void check_bad_disk(const char *rest, const char *words)
@@ -265,6 +322,8 @@ int main(void)
         scene(test_guest),
         scene(test_no_note),
         scene(test_disks),
+        scene(test_replaced),
+        scene(test_replaced_beside_damage),
         cmocka_unit_test(test_bad_notes),
     };
 
