@@ -6,8 +6,9 @@
  * "microvm": fields in their order, and *subsections*, which follow the fields and are there only
  * when their content is not the default (they begin with a byte 0x05 and their name).  Layouts are
  * facts, taken from the description that QEMU itself writes at the end of its `migrate` stream
- * ("vmdescription"); tests/system/test_state_qemu.py compares these tables with the ones of each
- * QEMU, field by field.  They are true for QEMU 7.2 to 10.0.  All numbers are big-endian.
+ * ("vmdescription"), and for subsections that no machine of ours has, from the tables within Debian's
+ * QEMU programs; tests/system/test_state_qemu.py compares these here with the description of each QEMU,
+ * field by field.  They are true for QEMU 7.2 to 10.0.  All numbers are big-endian.
  *
  * Where a field has several names (in QEMU's versions, or one of ours that says which of two it is), they have "," between.
  */

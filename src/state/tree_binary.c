@@ -25,7 +25,7 @@ static const char magic[8] = "VMFSTATE";
 
 static uint64_t zigzag(uint64_t value)
 {
-    return (value << 1) ^ (uint64_t)((int64_t)value >> 63);
+    return (value << 1) ^ (0 - (value >> 63));
 }
 
 static uint64_t unzigzag(uint64_t value)
