@@ -11,9 +11,8 @@ static char *bytes_text(GBytes *bytes)
     gsize length;
     const guint8 *data = g_bytes_get_data(bytes, &length);
     static const char digits[] = "0123456789abcdef";
-    char *text = g_malloc(4 + 2 * length + 1), *at = text + 4;
+    char *text = g_malloc(strlen("hex:") + 2 * length + 1), *at = g_stpcpy(text, "hex:");
 
-    memcpy(text, "hex:", 4);
     for (gsize i = 0; i < length; i++) {
         *at++ = digits[data[i] >> 4];
         *at++ = digits[data[i] & 15];
