@@ -21,6 +21,7 @@
 #include "base/page.h"
 #include "base/process.h"
 #include "memory/tracker.h"
+#include "real_bochs.h"
 #include "vmm/bochs/bochs.h"
 #include "vmm/bochs/driver.h"
 #include "vmm/bochs/folder.h"
@@ -496,5 +497,7 @@ int main(void)
         cmocka_unit_test_teardown(test_image_lock, end_last),
     };
 
+    if (!real_bochs_is_there())
+        return SKIP_ALL;
     return cmocka_run_group_tests(tests, begin, clean_up);
 }

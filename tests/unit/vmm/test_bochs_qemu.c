@@ -17,6 +17,7 @@
 #include "base/page.h"
 #include "base/process.h"
 #include "state/state_qemu.h"
+#include "real_bochs.h"
 #include "vmm/bochs/bochs.h"
 #include "vmm/bochs/driver.h"
 #include "vmm/bochs/folder.h"
@@ -275,5 +276,7 @@ int main(void)
         cmocka_unit_test_teardown(test_there_and_back, end_started),
     };
 
+    if (!real_bochs_is_there())
+        return SKIP_ALL;
     return cmocka_run_group_tests(tests, begin, clean_up);
 }

@@ -14,6 +14,7 @@
 #include "base/page.h"
 #include "base/process.h"
 #include "state/tree.h"
+#include "real_bochs.h"
 #include "vmm/bochs/bochs.h"
 #include "vmm/bochs/driver.h"
 #include "vmm/bochs/folder.h"
@@ -215,5 +216,7 @@ int main(void)
         cmocka_unit_test_teardown(test_incoming, end_started),
     };
 
+    if (!real_bochs_is_there())
+        return SKIP_ALL;
     return cmocka_run_group_tests(tests, begin, clean_up);
 }
