@@ -70,7 +70,7 @@ gboolean bochs_load_device_state(BochsVmm *bochs, GBytes *bytes, GError **error)
     if (!state || !check_opened(bochs, error))
         return FALSE;
     wanted = bochs_form_from_state(state, bochs->fresh, error);
-    if (!wanted || !bochs_form_restore(bochs->process, wanted, error))
+    if (!wanted || !bochs_form_restore(bochs->process, bochs->ram->host_address, wanted, error))
         return FALSE;
     g_clear_pointer(&bochs->loaded, state_free);
     bochs->loaded = g_steal_pointer(&state);

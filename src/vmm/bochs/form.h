@@ -28,6 +28,8 @@ typedef struct {
     GPtrArray *devices; /* of BochsNode, in the order in which they are to be set */
     GPtrArray *bytes;   /* of BochsBytes */
     uint32_t ips;
+    uint32_t
+        hpet_start; /* to be written to the HPET when its parameters are set; 0: it stands still */
 } BochsForm;
 
 BochsForm *bochs_form_new(uint32_t ips);

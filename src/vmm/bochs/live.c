@@ -2,6 +2,7 @@
 
 #include <string.h>
 
+#include "vmm/bochs/hpet_start.h"
 #include "vmm/bochs/parameters.h"
 
 static const char *const cpu_parts[] = {
@@ -116,10 +117,17 @@ static gboolean restore_device(BochsProcess *process, const BochsNode *device, G
            bochs_restore(process->console, process->state_folder, device, error);
 }
 
-gboolean bochs_form_restore(BochsProcess *process, const BochsForm *wanted, GError **error)
+gboolean bochs_form_restore(BochsProcess *process, uint64_t ram, const BochsForm *wanted,
+                            GError **error)
 {
-    for (guint i = 0; i < wanted->devices->len; i++)
-        if (!restore_device(process, wanted->devices->pdata[i], error))
+    for (guint i = 0; i < wanted->devices->len; i++) {
+        const BochsNode *device = wanted->devices->pdata[i];
+
+        if (!restore_device(process, device, error))
             return FALSE;
+        if (wanted->hpet_start && strcmp(device->name, "hpet") == 0 &&
+            !bochs_hpet_start(process, ram, wanted->hpet_start, error))
+            return FALSE;
+    }
     return TRUE;
 }

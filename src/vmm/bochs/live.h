@@ -7,5 +7,7 @@
 /* All that a state is made of. */
 BochsForm *bochs_form_show(BochsProcess *process, uint32_t ips, GError **error);
 
-/* Sets all of *wanted*, in its order.  After a failure the machine must not run. */
-gboolean bochs_form_restore(BochsProcess *process, const BochsForm *wanted, GError **error);
+/* Sets all of *wanted*, in its order.  *ram* is the address of guest RAM in Bochs's process (hpet_start.h).
+ * After a failure the machine must not run. */
+gboolean bochs_form_restore(BochsProcess *process, uint64_t ram, const BochsForm *wanted,
+                            GError **error);

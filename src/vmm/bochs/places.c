@@ -118,7 +118,7 @@ static gboolean set_bytes(BochsProcess *process, const Wanted *wanted, const uin
     g_autoptr(BochsForm) form = bochs_form_new(1);
 
     bochs_form_set_bytes(form, wanted->device, wanted->path, bytes, wanted->length);
-    return bochs_form_restore(process, form, error);
+    return bochs_form_restore(process, 0, form, error);
 }
 
 /* What is at each candidate; NULL where that cannot be read. */

@@ -75,8 +75,7 @@ gboolean bochs_clock_choose(const StateNode *state, uint32_t ips, BochsClock *re
                   rate, ips);
         return FALSE;
     }
-    ret->ips = ips;
-    ret->now = state_number_or(state, "cpus[0].ia32_tsc", 0);
+    *ret = (BochsClock){.ips = ips, .now = state_number_or(state, "cpus[0].ia32_tsc", 0)};
     if (ret->now > G_MAXINT64) {
         error_set(error, VMFERRY_ERROR_UNSUPPORTED,
                   "cpus[0].ia32_tsc: Bochs's clock takes 63 bits");
@@ -101,8 +100,7 @@ gboolean bochs_clock_read(const BochsForm *shown, BochsClock *ret, GError **erro
         !bochs_tree_get(system, "currCountdown", &countdown, error) ||
         !bochs_tree_get(system, "currCountdownPeriod", &period, error))
         return FALSE;
-    ret->ips = shown->ips;
-    ret->now = total + period - countdown;
+    *ret = (BochsClock){.ips = shown->ips, .now = total + period - countdown};
     return TRUE;
 }
 

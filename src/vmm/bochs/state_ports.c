@@ -55,19 +55,27 @@ static const BochsField hpet_timer_fields[] = {
 };
 
 #define HPET_TIMERS 3u
+#define HPET_HZ 100000000u
+#define HPET_ENABLE 1u
+#define HPET_LEGACY 2u
+#define HPET_TIMER_ENABLE 4u
+#define HPET_TIMER_32 0x100u
 
 static gboolean write_hpet(const StateNode *device, const BochsForm *shown, BochsForm *wanted,
                            GError **error)
 {
     const StateNode *timers = state_find(device, "timers");
     BochsNode *to = bochs_form_get(wanted, "hpet");
+    uint32_t config = (uint32_t)state_number_or(device, "config", 0);
 
-    if (state_number_or(device, "config", 0) & 1)
-        return refuse(error, "intel,hpet.config",
-                      "a main counter that runs is not carried over to Bochs");
     if (state_length(timers) != HPET_TIMERS)
         return refuse(error, "intel,hpet.timers", "Bochs has 3");
     bochs_fields_write(hpet_fields, device, to, "");
+    /* The bits that make it run are written at the end (hpet_start.h). */
+    if (config & HPET_ENABLE) {
+        bochs_tree_set(to, "config", BOCHS_NODE_HEX, 0);
+        wanted->hpet_start = config & (HPET_ENABLE | HPET_LEGACY);
+    }
     for (guint i = 0; i < HPET_TIMERS; i++) {
         g_autofree char *under = g_strdup_printf("timer%u", i);
 
@@ -76,22 +84,57 @@ static gboolean write_hpet(const StateNode *device, const BochsForm *shown, Boch
     return TRUE;
 }
 
+/* The main counter: it has counted since it was loaded, at the time that was chosen then.  *shown*: what it
+ * was set to last; another value than was loaded means that the guest has stopped and started it, and nobody
+ * tells when. */
+static gboolean read_hpet_counter(const BochsClock *clock, uint64_t loaded, uint64_t shown,
+                                  StateNode *device, GError **error)
+{
+    if (shown != loaded)
+        return refuse(error, "intel,hpet.counter",
+                      "the guest has set it anew, and Bochs does not tell when");
+    state_set_number(device, "counter",
+                     loaded + (uint64_t)(bochs_clock_ns(clock, clock->now - clock->loaded) /
+                                         (1000000000 / HPET_HZ)));
+    return TRUE;
+}
+
+static void read_hpet_fire(const StateNode *device, StateNode *timer)
+{
+    uint64_t config = state_number_or(timer, "config", 0);
+    uint64_t left = state_number_or(timer, "comparator", 0) - state_number_or(device, "counter", 0);
+
+    (void)state_remove(timer, "until_fire");
+    if (!(config & HPET_TIMER_ENABLE))
+        return;
+    if (config & HPET_TIMER_32)
+        left = (uint32_t)left;
+    if (left < (uint64_t)G_MAXINT64 / 10)
+        state_set_time(timer, "until_fire", (int64_t)left * (1000000000 / HPET_HZ));
+}
+
 static gboolean read_hpet(const BochsForm *shown, const BochsClock *clock, StateNode *device,
                           GError **error)
 {
     const BochsNode *from = bochs_form_find(shown, "hpet");
+    uint64_t loaded = state_number_or(device, "counter", 0);
+    gboolean runs;
 
     if (!bochs_fields_read(hpet_fields, from, "", device, error))
         return FALSE;
-    if (state_number_or(device, "config", 0) & 1)
-        return refuse(error, "intel,hpet.config", "a main counter that runs is not told by Bochs");
+    runs = state_number_or(device, "config", 0) & HPET_ENABLE;
+    if (runs &&
+        !read_hpet_counter(clock, loaded, state_number_or(device, "counter", 0), device, error))
+        return FALSE;
     for (guint i = 0; i < HPET_TIMERS; i++) {
         g_autofree char *under = g_strdup_printf("timer%u", i);
         g_autofree char *path = g_strdup_printf("timers[%u]", i);
+        StateNode *timer = state_set_group(device, path);
 
-        if (!bochs_fields_read(hpet_timer_fields, from, under, state_set_group(device, path),
-                               error))
+        if (!bochs_fields_read(hpet_timer_fields, from, under, timer, error))
             return FALSE;
+        if (runs)
+            read_hpet_fire(device, timer);
     }
     return TRUE;
 }

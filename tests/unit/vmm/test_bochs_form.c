@@ -83,6 +83,8 @@ static BochsForm *apply(const BochsForm *wanted)
 
         apply_node(device, bochs_form_find(form, device->name));
     }
+    if (wanted->hpet_start)
+        bochs_tree_set(bochs_form_find(form, "hpet"), "config", BOCHS_NODE_HEX, wanted->hpet_start);
     for (guint i = 0; i < wanted->bytes->len; i++) {
         const BochsBytes *bytes = wanted->bytes->pdata[i];
         g_auto(GStrv) names = g_strsplit(bytes->name, ".", 2);
@@ -253,6 +255,11 @@ static void draw_device(StateNode *device)
         draw_number(device, "redirection[23]", 64);
     } else if (strcmp(type, "motorola,mc146818") == 0) {
         draw_bytes(device, "cmos", 128);
+    } else if (strcmp(type, "intel,hpet") == 0) {
+        draw_number(device, "config", 2);
+        draw_number(device, "counter", 62);
+        draw_number(device, "timers[1].comparator", 62);
+        draw_number(device, "timers[2].config", 15);
     } else if (state_find(device, "config") && g_str_has_prefix(type, "intel,piix")) {
         draw_bytes(device, "config", 256);
     }
@@ -420,7 +427,6 @@ static void test_refused(void **unused)
                   "an interrupt is being delivered");
     refuse_number("clock.tsc_hz", 2000000000, unsupported, "this Bochs was started with 50000000");
     refuse_number("machine.a20", 0, unsupported, "machine.a20");
-    refuse_of_device("intel,hpet", "config", 1, "intel,hpet.config");
     refuse_of_device("intel,8237a", "mask", 0xb, "intel,8237a.mask");
     refuse_of_device("intel,8254", "channels[0].bcd", 1, "8254, channel 0");
     refuse_of_device("intel,8259a", "special_fully_nested", 1, "8259A at io:20");
@@ -434,6 +440,38 @@ static void test_refused(void **unused)
     state_set_text((StateNode *)state_find_device(card, "ibm,port92", NULL), "type",
                    "qemu,virtio-net");
     expect_refused(card, unsupported, "qemu,virtio-net");
+}
+
+/* An HPET that runs is started when all of it is set; what it counts goes on with the clock. */
+static void test_hpet(void **unused)
+{
+    g_autoptr(StateNode) state = read_state();
+    g_autoptr(BochsForm) fresh = read_fresh();
+    g_autoptr(BochsForm) wanted = NULL;
+    g_autoptr(BochsForm) loaded = NULL;
+    g_autoptr(StateNode) later = NULL;
+    StateNode *hpet = (StateNode *)state_find_device(state, "intel,hpet", NULL);
+    BochsNode *system;
+    uint64_t value = 1;
+
+    state_set_number(hpet, "config", 3);
+    state_set_number(hpet, "counter", 1000);
+    state_set_number(hpet, "timers[0].config", 4);
+    state_set_number(hpet, "timers[0].comparator", 300000);
+    wanted = bochs_form_from_state(state, fresh, NULL);
+    assert_int_equal(wanted->hpet_start, 3);
+    assert_true(bochs_tree_get(bochs_form_find(wanted, "hpet"), "config", &value, NULL));
+    assert_int_equal(value, 0);
+    loaded = apply(wanted);
+    system = bochs_form_find(loaded, "pc_system");
+    assert_true(bochs_tree_get(system, "ticksTotal", &value, NULL));
+    bochs_tree_set(system, "ticksTotal", BOCHS_NODE_DECIMAL, value + IPS / 1000);
+    later = bochs_form_to_state(loaded, state, NULL);
+    hpet = (StateNode *)state_find_device(later, "intel,hpet", NULL);
+    assert_int_equal(state_number_or(hpet, "counter", 0), 101000);
+    assert_int_equal(get_time(hpet, "timers[0].until_fire"), 1990000);
+    bochs_tree_set(bochs_form_find(loaded, "hpet"), "hpet_counter", BOCHS_NODE_HEX, 7);
+    assert_null(bochs_form_to_state(loaded, state, NULL));
 }
 
 /* One that has run is not loaded into. */
@@ -454,7 +492,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_round_trip), cmocka_unit_test(test_recorded_state),
         cmocka_unit_test(test_pit_phase),  cmocka_unit_test(test_refused),
-        cmocka_unit_test(test_only_fresh),
+        cmocka_unit_test(test_only_fresh), cmocka_unit_test(test_hpet),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

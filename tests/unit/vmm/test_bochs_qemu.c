@@ -26,7 +26,7 @@
 
 #define SIDES 3u /* QEMU, Bochs, QEMU */
 
-static char *directory, *image;
+static char *directory, *image, *other_image;
 
 /* Of a test that failed. */
 static struct {
@@ -72,7 +72,10 @@ static Vmm *launch_qemu(guint side, gboolean incoming)
 
 static Vmm *launch_bochs(guint side)
 {
+    const BochsDisk disk = {0, 0, other_image};
     const BochsMachine machine = {
+        .disks = &disk,
+        .disk_count = 1,
         .memory_bytes = BARE_GUEST_BYTES,
         .vcpus = 1,
         .cpu_model = "corei7_haswell_4770",
@@ -209,6 +212,37 @@ static Vmm *launch_incoming(Vmm *source)
     return vmm;
 }
 
+static StateNode *decode(GBytes *encoded)
+{
+    StateNode *state =
+        state_decode(g_bytes_get_data(encoded, NULL), g_bytes_get_size(encoded), NULL);
+
+    assert_non_null(state);
+    return state;
+}
+
+/* The devices that the guest does not touch are as they went. */
+static void expect_same_devices(GBytes *there, GBytes *returned)
+{
+    static const char *const types[] = {"intel,440fx",     "intel,piix3", "intel,82093aa",
+                                        "intel,piix3-ide", "intel,8042",  "intel,8237a",
+                                        "intel,hpet",      "ibm,port92",  "ibm,speaker"};
+    g_autoptr(StateNode) before = decode(there);
+    g_autoptr(StateNode) after = decode(returned);
+
+    for (guint i = 0; i < G_N_ELEMENTS(types); i++) {
+        g_autoptr(GPtrArray) differences = state_compare(state_find_device(before, types[i], NULL),
+                                                         state_find_device(after, types[i], NULL));
+
+        for (guint j = 0; j < differences->len; j++) {
+            const StateDifference *difference = differences->pdata[j];
+
+            fail_msg("%s, %s: %s, %s", types[i], difference->path, difference->left,
+                     difference->right);
+        }
+    }
+}
+
 static void test_there_and_back(void **unused)
 {
     Vmm *first = launch_qemu(0, FALSE), *second = launch_bochs(1), *third = launch_incoming(first);
@@ -233,6 +267,7 @@ static void test_there_and_back(void **unused)
     load(second, there);
     statistics = go_on(second, in_bochs, at_second, &statistics);
     returned = save(second);
+    expect_same_devices(there, returned);
     again = translate_back(returned, stream);
     copy_rest(memory, back);
     copy_memory(in_bochs, at_second, back, at_third);
@@ -247,10 +282,15 @@ static void test_there_and_back(void **unused)
 static int begin(void **unused)
 {
     autofd int fd = -1;
+    autofd int other = -1;
 
     directory = g_dir_make_tmp("vmferry-bochs-XXXXXX", NULL);
     image = g_build_filename(directory, "disk.raw", NULL);
     fd = open(image, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    other_image = g_build_filename(directory, "other.raw", NULL);
+    other = open(other_image, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    if (other < 0 || ftruncate(other, 1 << 20) < 0)
+        return -1;
     return fd >= 0 && fd_write_all(fd, bare_guest, 512, NULL) && ftruncate(fd, 1 << 20) == 0 ? 0
                                                                                              : -1;
 }
