@@ -11,6 +11,7 @@
 #include "base/process.h"
 #include "identity/spawn.h"
 #include "vmm/bochs/folder.h"
+#include "vmm/bochs/texts.h"
 
 #define START_MS 60000
 #define INTERRUPT_MS 10000
@@ -19,10 +20,8 @@
 #define TERM_MS 2000
 #define KILL_MS 5000
 #define MAX_ERRORS (256u << 10)
-#define MAX_LINE 300u
 
 static const char program_name[] = "bochs-bin";
-static const char end_heading[] = "Bochs is exiting with the following message:\n";
 
 /* ---- starting ---- */
 
@@ -106,17 +105,6 @@ static BochsConsole *open_console(const char *folder, GError **error)
     return output < 0 ? NULL : bochs_console_new(fd_steal(&input), output);
 }
 
-static char *pick_version(const char *banner)
-{
-    static const char mark[] = "Bochs x86 Emulator ";
-    const char *at = banner ? strstr(banner, mark) : NULL;
-
-    if (!at)
-        return g_strdup("unknown");
-    at += strlen(mark);
-    return g_strndup(at, MIN(strspn(at, "0123456789."), 16));
-}
-
 static BochsProcess *process_new(const BochsStart *start, BochsConsole *console)
 {
     BochsProcess *process = g_new0(BochsProcess, 1);
@@ -171,7 +159,7 @@ static gboolean await_start(BochsProcess *process, GError **error)
         return FALSE;
     }
     if (bochs_console_await_prompt(process->console, START_MS, &banner, error)) {
-        process->version = pick_version(banner);
+        process->version = bochs_text_pick_version(banner);
         return TRUE;
     }
     if (error && error_is(*error, VMFERRY_ERROR_DISCONNECTED))
@@ -277,36 +265,12 @@ gboolean bochs_process_end(BochsProcess *process, GError **error)
     return FALSE;
 }
 
-/* Printable, without blanks around it. */
-static char *clean_line(const char *line, size_t length)
-{
-    g_autofree char *cut = g_strndup(line, MIN(length, MAX_LINE));
-    char *clean = g_utf8_make_valid(cut, -1);
-
-    for (char *at = clean; *at; at++)
-        if (g_ascii_iscntrl(*at))
-            *at = ' ';
-    return g_strstrip(clean);
-}
-
-char *bochs_pick_end(const char *text)
-{
-    const char *heading = NULL;
-
-    for (const char *at = text; (at = strstr(at, end_heading)); at += strlen(end_heading))
-        heading = at;
-    if (!heading)
-        return NULL;
-    heading += strlen(end_heading);
-    return clean_line(heading, strcspn(heading, "\n"));
-}
-
 char *bochs_process_read_end(const BochsProcess *process)
 {
     g_autofree char *path = bochs_folder_path(process->folder, "errors");
     g_autofree char *text = file_read(path, MAX_ERRORS, NULL, NULL);
 
-    return text ? bochs_pick_end(text) : NULL;
+    return text ? bochs_text_pick_end(text) : NULL;
 }
 
 char *bochs_process_log_path(const BochsProcess *process)

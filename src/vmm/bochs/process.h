@@ -73,8 +73,5 @@ gboolean bochs_process_end(BochsProcess *process, GError **error);
 /* What Bochs said when it ended itself, one line, or NULL.  Free with g_free(). */
 char *bochs_process_read_end(const BochsProcess *process);
 
-/* The same of the text of its standard error. */
-char *bochs_pick_end(const char *text);
-
 /* The file of its log.  Free with g_free(). */
 char *bochs_process_log_path(const BochsProcess *process);

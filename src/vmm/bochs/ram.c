@@ -1,29 +1,13 @@
 #include "vmm/bochs/ram.h"
 
-#include <string.h>
-
 #include "base/error.h"
 #include "base/fd.h"
-#include "base/page.h"
 #include "vmm/bochs/parameters.h"
+#include "vmm/bochs/texts.h"
 
 #define BLOCK_BYTES 131072u /* of Bochs 2.7 */
 #define MAX_LOG (4u << 20)
 #define OVERFLOW_FILE "memory.ram"
-
-gboolean bochs_ram_find_vector(const char *log, uint64_t *ret)
-{
-    static const char mark[] = " after alignment, vector=0x";
-    const char *at = strstr(log, mark);
-    char *end;
-
-    if (!at)
-        return FALSE;
-    at += strlen(mark);
-    *ret = g_ascii_strtoull(at, &end, 16);
-    return end > at && end - at <= 16 && (*end == '\n' || *end == '\0') && *ret != 0 &&
-           *ret % PAGE_BYTES == 0;
-}
 
 static gboolean read_vector(BochsProcess *process, uint64_t *ret, GError **error)
 {
@@ -32,7 +16,7 @@ static gboolean read_vector(BochsProcess *process, uint64_t *ret, GError **error
 
     if (!log)
         return FALSE;
-    if (bochs_ram_find_vector(log, ret))
+    if (bochs_text_find_vector(log, ret))
         return TRUE;
     error_set(error, VMFERRY_ERROR_UNSUPPORTED, "Bochs does not tell where its guest's memory is");
     return FALSE;

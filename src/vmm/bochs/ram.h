@@ -17,6 +17,3 @@
 
 /* Of a Bochs that is at its first prompt.  The region of *bytes*; free with ram_region_free(). */
 RamRegion *bochs_ram_open(BochsProcess *process, uint64_t bytes, GError **error);
-
-/* The address in the text of a log; FALSE where it does not tell one. */
-gboolean bochs_ram_find_vector(const char *log, uint64_t *ret);

@@ -1,8 +1,9 @@
-/* What Bochs's debugger shows: whatever was taken is written so that it reads the same. */
+/* What Bochs writes, and what its debugger shows: whatever was taken is written so that it reads the same. */
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "vmm/bochs/texts.h"
 #include "vmm/bochs/tree.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
@@ -26,11 +27,25 @@ static void check_round_trip(const BochsNode *root)
     (void)bochs_tree_check_known(again, root, NULL);
 }
 
+static void pick_texts(const uint8_t *data, size_t size)
+{
+    g_autofree char *text = g_strndup((const char *)data, size);
+    g_autofree char *end = bochs_text_pick_end(text);
+    g_autofree char *version = bochs_text_pick_version(text);
+    uint64_t vector;
+
+    if (bochs_text_find_vector(text, &vector) && (vector == 0 || vector % 4096 != 0))
+        abort();
+    if (end && !g_utf8_validate(end, -1, NULL))
+        abort();
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     g_autoptr(GError) error = NULL;
     g_autoptr(BochsNode) root = bochs_tree_parse((const char *)data, size, &error);
 
+    pick_texts(data, size);
     if (!root) {
         if (!error)
             abort();

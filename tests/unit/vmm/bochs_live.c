@@ -1,11 +1,12 @@
 /*
- * A guest goes on in Bochs, by hand (not part of the suite)
+ * A guest goes on in Bochs, and comes back, by hand (not part of the suite)
  *
- *     bochs_live FOLDER IPS SECONDS SECONDS -- QEMU-COMMAND-LINE
+ *     bochs_live FOLDER IPS SECONDS SECONDS SECONDS -- QEMU-COMMAND-LINE
  *
  * starts the machine, lets it run, stops and copies it into a Bochs of IPS instructions a second (the
- * guest's TSC frequency), and lets it run on there; what it sends through COM1 is in FOLDER/serial.
- * An attempt that meets an unlucky moment is made again after a millisecond.
+ * guest's TSC frequency), lets it run on there, and from there copies it into another QEMU.  Each
+ * "SIDE" in the command line becomes "a" or "b"; what it sends through COM1 in Bochs is in
+ * FOLDER/serial.  An attempt that meets an unlucky moment is made again after a millisecond.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -30,12 +31,22 @@ static void check(gboolean ok, GError *error, const char *what)
     exit(1);
 }
 
-static Vmm *start_qemu(const char *folder, char **line)
+static Vmm *start_qemu(const char *folder, char **words, const char *side, gboolean incoming)
 {
-    const VmmLaunch launch = {.name = "live", .command_line = line, .directory = folder};
+    g_auto(GStrv) line = g_strdupv(words);
+    const VmmLaunch launch = {
+        .name = side, .command_line = line, .directory = folder, .incoming = incoming};
     GError *error = NULL;
-    Vmm *vmm = qemu_launch(&launch, &error);
+    Vmm *vmm;
 
+    for (guint i = 0; line[i]; i++) {
+        GString *word = g_string_new(line[i]);
+
+        g_string_replace(word, "SIDE", side, 0);
+        g_free(line[i]);
+        line[i] = g_string_free(word, FALSE);
+    }
+    vmm = qemu_launch(&launch, &error);
     check(vmm != NULL, error, "launch QEMU");
     return vmm;
 }
@@ -81,12 +92,12 @@ static GuestMemory *open_memory(Vmm *vmm, uint64_t bytes, guint *ret_region)
 
 static void copy(GuestMemory *from, guint here, GuestMemory *to, guint there, uint64_t bytes)
 {
-    const uint64_t step = 256;
+    const uint64_t step = 64;
     g_autofree uint8_t *buffer = g_malloc(step * PAGE_BYTES);
     GError *error = NULL;
 
     for (uint64_t page = 0; page < bytes / PAGE_BYTES; page += step) {
-        const PageSpan span = {page, step};
+        const PageSpan span = {page, MIN(step, bytes / PAGE_BYTES - page)};
 
         check(guest_memory_read(from, here, &span, 1, buffer, &error) &&
                   guest_memory_write(to, there, &span, 1, buffer, &error),
@@ -94,67 +105,126 @@ static void copy(GuestMemory *from, guint here, GuestMemory *to, guint there, ui
     }
 }
 
+/* What is copied. */
+typedef struct {
+    Vmm *qemu, *bochs, *back;
+    GuestMemory *in_qemu, *in_bochs, *in_back;
+    guint at_qemu, at_bochs, at_back;
+    uint64_t bytes;
+    GBytes *stream; /* of the first QEMU: the template of the second one's */
+} Journey;
+
 /* FALSE: it was an unlucky moment. */
-static gboolean try_to_load(Vmm *qemu, Vmm *bochs, GError **error)
+typedef gboolean (*Attempt)(Journey *journey, GError **error);
+
+static gboolean go_there(Journey *journey, GError **error)
 {
-    g_autoptr(GBytes) stream = vmm_save_device_state(qemu, VMM_SAVE_CHECKPOINT, error);
     g_autoptr(StateNode) state = NULL;
     g_autoptr(GBytes) encoded = NULL;
-    uint64_t begin = clock_now_ns();
+    uint64_t begin;
 
-    check(stream != NULL, error ? *error : NULL, "save");
-    state = state_from_qemu(g_bytes_get_data(stream, NULL), g_bytes_get_size(stream), error);
+    g_clear_pointer(&journey->stream, g_bytes_unref);
+    journey->stream = vmm_save_device_state(journey->qemu, VMM_SAVE_CHECKPOINT, error);
+    check(journey->stream != NULL, error ? *error : NULL, "save");
+    begin = clock_now_ns();
+    state = state_from_qemu(g_bytes_get_data(journey->stream, NULL),
+                            g_bytes_get_size(journey->stream), error);
     check(state != NULL, error ? *error : NULL, "translate");
     encoded = state_encode(state);
     printf("translated: %.2f ms\n", clock_ns_to_ms(clock_now_ns() - begin));
     begin = clock_now_ns();
-    if (!vmm_load_device_state(bochs, encoded, error))
+    if (!vmm_load_device_state(journey->bochs, encoded, error))
         return FALSE;
     printf("loaded: %.1f ms\n", clock_ns_to_ms(clock_now_ns() - begin));
     return TRUE;
 }
 
-static void move(Vmm *qemu, Vmm *bochs)
+static gboolean go_back(Journey *journey, GError **error)
+{
+    uint64_t begin = clock_now_ns();
+    g_autoptr(GBytes) encoded = vmm_save_device_state(journey->bochs, VMM_SAVE_SWITCHOVER, error);
+    g_autoptr(StateNode) state = NULL;
+    g_autoptr(GBytes) stream = NULL;
+
+    if (!encoded)
+        return FALSE;
+    printf("saved: %.1f ms\n", clock_ns_to_ms(clock_now_ns() - begin));
+    state = state_decode(g_bytes_get_data(encoded, NULL), g_bytes_get_size(encoded), error);
+    stream = state_to_qemu(state, g_bytes_get_data(journey->stream, NULL),
+                           g_bytes_get_size(journey->stream), error);
+    check(stream != NULL, error ? *error : NULL, "translate back");
+    copy(journey->in_bochs, journey->at_bochs, journey->in_back, journey->at_back, journey->bytes);
+    check(vmm_load_device_state(journey->back, stream, error), error ? *error : NULL, "load");
+    return TRUE;
+}
+
+static void try_to(Attempt attempt, Journey *journey, Vmm *from)
 {
     GError *error = NULL;
 
     for (guint i = 0; i < ATTEMPTS; i++) {
-        check(vmm_pause(qemu, NULL, &error), error, "pause");
-        if (try_to_load(qemu, bochs, &error))
+        check(vmm_pause(from, NULL, &error), error, "pause");
+        if (attempt(journey, &error))
             return;
         printf("again: %s\n", error->message);
         if (i + 1 < ATTEMPTS)
             g_clear_error(&error);
-        check(vmm_resume(qemu, NULL), NULL, "resume");
+        check(vmm_resume(from, NULL), NULL, "resume");
         usleep(1000);
     }
-    check(FALSE, error, "load");
+    check(FALSE, error, "find a good moment");
+}
+
+/* All but main RAM: what QEMU's firmware is in. */
+static void copy_rest(Journey *journey)
+{
+    for (guint i = 0; i < journey->in_qemu->regions->len; i++)
+        if (i != journey->at_qemu)
+            copy(journey->in_qemu, i, journey->in_back, i,
+                 guest_memory_get_region(journey->in_qemu, i)->pages * PAGE_BYTES);
+}
+
+static void start_all(Journey *journey, char **argv)
+{
+    VmmDescription *description;
+    GError *error = NULL;
+
+    journey->qemu = start_qemu(argv[1], argv + 7, "a", FALSE);
+    description = vmm_describe(journey->qemu, NULL);
+    journey->bytes = description->memory_bytes;
+    journey->bochs = start_bochs(argv[1], (uint32_t)strtoul(argv[2], NULL, 10), journey->bytes);
+    journey->back = start_qemu(argv[1], argv + 7, "b", TRUE);
+    check(vmm_open_incoming(journey->back, description->machine, description->ram_regions, &error),
+          error, "open the second QEMU");
+    vmm_description_free(description);
+    journey->in_qemu = open_memory(journey->qemu, journey->bytes, &journey->at_qemu);
+    journey->in_bochs = open_memory(journey->bochs, journey->bytes, &journey->at_bochs);
+    journey->in_back = open_memory(journey->back, journey->bytes, &journey->at_back);
 }
 
 int main(int argc, char **argv)
 {
-    VmmDescription *description;
-    GuestMemory *from, *to;
-    guint here, there;
-    uint64_t bytes;
-    Vmm *qemu, *bochs;
+    Journey journey = {0};
+    GError *error = NULL;
 
-    if (argc < 7 || strcmp(argv[5], "--") != 0) {
-        fprintf(stderr, "usage: bochs_live FOLDER IPS SECONDS SECONDS -- QEMU-COMMAND-LINE\n");
+    if (argc < 8 || strcmp(argv[6], "--") != 0) {
+        fprintf(stderr,
+                "usage: bochs_live FOLDER IPS SECONDS SECONDS SECONDS -- QEMU-COMMAND-LINE\n");
         return 2;
     }
-    qemu = start_qemu(argv[1], argv + 6);
-    description = vmm_describe(qemu, NULL);
-    bytes = description->memory_bytes;
-    bochs = start_bochs(argv[1], (uint32_t)strtoul(argv[2], NULL, 10), bytes);
-    from = open_memory(qemu, bytes, &here);
-    to = open_memory(bochs, bytes, &there);
+    setlinebuf(stdout);
+    start_all(&journey, argv);
     sleep((unsigned)atoi(argv[3]));
-    move(qemu, bochs);
-    copy(from, here, to, there, bytes);
-    check(vmm_resume(bochs, NULL), NULL, "resume Bochs");
+    try_to(go_there, &journey, journey.qemu);
+    copy(journey.in_qemu, journey.at_qemu, journey.in_bochs, journey.at_bochs, journey.bytes);
+    check(vmm_resume(journey.bochs, &error), error, "resume Bochs");
     sleep((unsigned)atoi(argv[4]));
-    vmm_quit(qemu, NULL);
-    vmm_quit(bochs, NULL);
+    copy_rest(&journey);
+    try_to(go_back, &journey, journey.bochs);
+    check(vmm_resume(journey.back, &error), error, "resume the second QEMU");
+    sleep((unsigned)atoi(argv[5]));
+    vmm_quit(journey.qemu, NULL);
+    vmm_quit(journey.bochs, NULL);
+    vmm_quit(journey.back, NULL);
     return 0;
 }
