@@ -18,7 +18,8 @@ gboolean saved_disk_is_of(const char *name, const char *image)
 {
     g_autofree char *base = g_path_get_basename(image);
     const char *rest = g_str_has_prefix(name, base) ? name + strlen(base) : "";
-    guint number, length = 0;
+    guint number;
+    int length = 0;
 
     return sscanf(rest, ".%*8[0-9a-f].disk%3u%n", &number, &length) == 1 && length > 0 &&
            rest[length] == '\0' && strspn(rest + 1, "0123456789abcdef") == 8;
