@@ -59,7 +59,9 @@ static void read_recorded(ImageRestore *restore, const char *path)
 
     restore->recorded = image_order_read(path, saved_image_get_id(restore->image),
                                          saved_image_get_regions(restore->image), &problem);
-    if (problem && !error_is(problem, VMFERRY_ERROR_NOT_FOUND))
+    /* That of an image whose place this one has taken is of no use. */
+    if (problem && !error_is(problem, VMFERRY_ERROR_NOT_FOUND) &&
+        !error_is(problem, VMFERRY_ERROR_REFUSED))
         log_warning("%s", problem->message);
     if (!restore->recorded)
         restore->recorded = g_array_new(FALSE, FALSE, sizeof(ImageRun));
@@ -187,16 +189,32 @@ LocalFeederState image_restore_await(ImageRestore *restore, guint timeout_ms, GE
     return takeover_await(restore->takeover, timeout_ms, error);
 }
 
+/* A PageSet for each region; free with g_ptr_array_unref(). */
+static GPtrArray *list_recorded(const ImageRestore *restore)
+{
+    GPtrArray *sets = page_regions_new_sets(saved_image_get_regions(restore->image));
+
+    for (guint i = 0; i < restore->recorded->len; i++) {
+        const ImageRun *run = &g_array_index(restore->recorded, ImageRun, i);
+
+        page_set_add(sets->pdata[run->region], run->span.first, run->span.count);
+    }
+    return sets;
+}
+
+/* What was recorded and waited for all the same (the time for it was over) is not added again. */
 gboolean image_restore_record(ImageRestore *restore, GError **error)
 {
     g_autoptr(GArray) accesses = takeover_list_accesses(restore->takeover);
     g_autoptr(GArray) runs = g_array_copy(restore->recorded);
+    g_autoptr(GPtrArray) known = list_recorded(restore);
 
     for (guint i = 0; i < accesses->len && runs->len < LOCAL_FEEDER_MOST_ACCESSES; i++) {
         const LocalFeederRun *access = &g_array_index(accesses, LocalFeederRun, i);
         const ImageRun run = {access->region, access->span};
 
-        g_array_append_val(runs, run);
+        if (!page_set_has(known->pdata[run.region], run.span.first))
+            g_array_append_val(runs, run);
     }
     return runs->len == restore->recorded->len ||
            image_order_write(saved_image_get_path(restore->image),
