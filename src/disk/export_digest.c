@@ -16,6 +16,6 @@ char *disk_digest_export(const char *socket_path, const char *name, const gint *
     g_autoptr(ContentDigest) digest = content_digest_new();
 
     return export_read(socket_path, name, cancelled, add_piece, digest, NULL, error)
-               ? content_digest_finish(g_steal_pointer(&digest))
+               ? content_digest_finish(digest)
                : NULL;
 }
