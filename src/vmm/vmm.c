@@ -467,3 +467,22 @@ gboolean vmm_set_clock(Vmm *vmm, gboolean (*gives_up)(gpointer user), gpointer u
     return has_table(vmm, vmm->agent, "agents in guests", error) &&
            vmm->agent->set_clock(vmm, gives_up, user, error);
 }
+
+static gboolean check_neutral(Vmm *vmm, GError **error)
+{
+    if (vmm->neutral)
+        return TRUE;
+    error_set(error, VMFERRY_ERROR_UNSUPPORTED, "a guest of %s cannot go to another VMM",
+              vmm->ops->kind);
+    return FALSE;
+}
+
+MachineDescription *vmm_describe_neutral(Vmm *vmm, json_t *machine, GError **error)
+{
+    return check_neutral(vmm, error) ? vmm->neutral->describe(vmm, machine, error) : NULL;
+}
+
+GBytes *vmm_save_neutral(Vmm *vmm, VmmSavePurpose purpose, GError **error)
+{
+    return check_neutral(vmm, error) ? vmm->neutral->save(vmm, purpose, error) : NULL;
+}

@@ -24,6 +24,7 @@
 #include "guard/action.h"
 #include "identity/identity.h"
 #include "memory/guest_memory.h"
+#include "state/machine_description.h"
 #include "vmm/vmm_checkpoint.h"
 
 typedef enum {
@@ -301,6 +302,12 @@ typedef struct {
                           GError **error);
 } VmmAgentOps;
 
+/* The neutral form, in which a machine goes to a VMM of another kind. */
+typedef struct {
+    MachineDescription *(*describe)(Vmm *vmm, json_t *machine, GError **error);
+    GBytes *(*save)(Vmm *vmm, VmmSavePurpose purpose, GError **error);
+} VmmNeutralOps;
+
 /* Drivers embed this as their first member. */
 struct Vmm {
     const VmmOps *ops;
@@ -308,6 +315,7 @@ struct Vmm {
     const VmmBalloonOps *balloon; /* NULL: the driver knows no balloon */
     const VmmNetOps *net;         /* NULL: the driver knows nothing of network cards */
     const VmmAgentOps *agent;     /* NULL: the driver knows no agents in guests */
+    const VmmNeutralOps *neutral; /* NULL: the driver knows no neutral form */
 };
 
 /* Closes the control connection; the process lives on.  NULL-safe. */
@@ -669,3 +677,19 @@ gboolean vmm_renew_macs(Vmm *vmm, json_t *plan, gboolean *ret_done, GError **err
  * (CANCELLED).  Holds no other operation up. */
 gboolean vmm_set_clock(Vmm *vmm, gboolean (*gives_up)(gpointer user), gpointer user,
                        GError **error);
+
+/*
+ * The neutral form (VmmNeutralOps): of a machine that goes on in a VMM of another kind.  What goes is main RAM, and the VGA's
+ * memory where there is a VGA, in regions of these names; the state is a neutral state (state/tree.h), encoded.
+ * The other side is an incoming launch with VmmLaunch.neutral.
+ */
+#define VMM_NEUTRAL_RAM "ram"
+#define VMM_NEUTRAL_VIDEO "video"
+
+/* What the machine is made of; *machine* is what vmm_read_machine() told.  What has no neutral form is in it, by name (VmmDriver.plan
+ * refuses it); UNSUPPORTED where even that cannot be told.  Free with machine_description_free(). */
+MachineDescription *vmm_describe_neutral(Vmm *vmm, json_t *machine, GError **error);
+
+/* As vmm_save_device_state(), in the neutral form.  BUSY: something is under way at this very moment that has no
+ * neutral form; let the machine run for a millisecond, and try again. */
+GBytes *vmm_save_neutral(Vmm *vmm, VmmSavePurpose purpose, GError **error);

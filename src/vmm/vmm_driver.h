@@ -57,6 +57,10 @@ typedef struct {
                           host need not have it twice */
     gboolean
         restored; /* incoming, from an image: its disks may have other backing files than on record */
+    /* Incoming, in the neutral form (vmm.h): *command_line* was planned for this machine.  Its RAM is described
+     * (vmm_describe()) by the neutral names until its state is loaded, and vmm_load_device_state() takes a neutral state.
+     * NULL: in the driver's own form. */
+    const MachineDescription *neutral;
     const GPtrArray *rules;         /* of VmmMapRule, may be NULL; applied for incoming only */
     const char *working_directory;  /* for relative paths of the command line; mapped, too */
     const ProcessIdentity *process; /* who is to run it; NULL: we */
@@ -105,6 +109,14 @@ typedef struct {
     /* What the bytes that vmm_save_device_state() or a checkpoint returned mean, as a neutral state
      * (state/tree.h).  NULL in the table: nobody can say. */
     StateNode *(*read_state)(const void *bytes, size_t length, GError **error);
+
+    /* The command line that makes such a machine here, program first, before map rules; free with g_strfreev().  UNSUPPORTED with all that
+     * cannot be made (devices, CPU features, sizes), each by name.  NULL: nothing comes to it in the neutral form. */
+    char **(*plan)(const MachineDescription *machine, GError **error);
+
+    /* Whether a machine in this state could go on in such a VMM: pure, and cheap enough for the pause.  BUSY: not at this very moment;
+     * UNSUPPORTED: never, with the path of what cannot be.  NULL: always. */
+    gboolean (*check_state)(const StateNode *state, GError **error);
 } VmmDriver;
 
 /* The driver of this kind (NULL: of none); UNSUPPORTED where there is none. */
