@@ -166,6 +166,14 @@ static gboolean read_intx(QemuMapContext *context, const QemuMapRow *row, const 
     return bytes || qemu_map_refuse(context, "is not in QEMU's state", row->own);
 }
 
+gboolean qemu_map_intx(const QemuRecord *record, const QemuMapRow *row, guint line)
+{
+    size_t length = 0;
+    const guint8 *bytes = qemu_get_bytes(record, row->own, &length);
+
+    return bytes && length > 4 * line + 3 && bytes[4 * line + 3] != 0;
+}
+
 static gboolean write_intx(QemuMapContext *context, const QemuMapRow *row, QemuRecord *record,
                            const StateNode *node)
 {

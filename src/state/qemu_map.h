@@ -78,6 +78,9 @@ typedef void (*QemuMapVisit)(const QemuRecord *subsection, void *context);
 void qemu_map_visit_unmapped(const QemuMapRow *rows, const QemuRecord *record, QemuMapVisit visit,
                              void *context);
 
+/* A level, of a row of INTx#. */
+gboolean qemu_map_intx(const QemuRecord *record, const QemuMapRow *row, guint line);
+
 /* For conversions by code: FALSE with the context's error, which names the place. */
 gboolean qemu_map_refuse(QemuMapContext *context, const char *what, const char *place);
 gboolean qemu_map_put(QemuMapContext *context, QemuRecord *record, const char *path,

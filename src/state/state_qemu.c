@@ -1,6 +1,7 @@
 /* Whole streams into trees and back: which section is which device. */
 #include "state/state_qemu.h"
 
+#include <stdio.h>
 #include <string.h>
 
 #include "base/error.h"
@@ -404,14 +405,53 @@ static gboolean write_one(QemuMapContext *context, const Placed *placed, const S
     return TRUE;
 }
 
+#define CHIPSET_INPUTS 4u
+
+/* Adds how many devices assert each of the chipset's inputs: each slot is wired one further (290550, 4.1). */
+static void count_levels(const GArray *all, int64_t weight, int64_t counts[CHIPSET_INPUTS])
+{
+    for (guint i = 0; i < all->len; i++) {
+        const Placed *placed = &g_array_index(all, Placed, i);
+        const QemuMapRow *row = placed->map ? placed->map->rows : NULL;
+        guint slot = 0;
+
+        while (row && row->own && row->kind != QEMU_MAP_INTX)
+            row++;
+        if (!row || !row->own || !placed->place || sscanf(placed->place, "pci:00:%x.", &slot) != 1)
+            continue;
+        for (guint line = 0; line < CHIPSET_INPUTS; line++)
+            counts[(slot - 1 + line) % CHIPSET_INPUTS] +=
+                qemu_map_intx(placed->section->record, row, line) ? weight : 0;
+    }
+}
+
+/* QEMU counts them once more; what the template's devices assert is in its count. */
+static gboolean put_levels(QemuMapContext *context, const int64_t counts[CHIPSET_INPUTS])
+{
+    QemuSection *bus = qemu_form_find(context->form, "PCIBUS", 0);
+
+    for (guint i = 0; bus && bus->record && i < CHIPSET_INPUTS; i++) {
+        g_autofree char *path = g_strdup_printf("irq_count[%u]", i);
+        uint64_t before = qemu_map_number(bus->record, path);
+
+        if (counts[i] &&
+            !qemu_map_put(context, bus->record, path, (uint32_t)(before + (uint64_t)counts[i])))
+            return FALSE;
+    }
+    return TRUE;
+}
+
 static gboolean write_sections(QemuMapContext *context, const StateNode *root, GHashTable *written)
 {
     g_autoptr(GArray) all = place_sections(context->form);
+    int64_t counts[CHIPSET_INPUTS] = {0};
 
+    count_levels(all, -1, counts);
     for (guint i = 0; i < all->len; i++)
         if (!write_one(context, &g_array_index(all, Placed, i), root, written))
             return FALSE;
-    return TRUE;
+    count_levels(all, 1, counts);
+    return put_levels(context, counts);
 }
 
 static gboolean all_are_written(QemuMapContext *context, const StateNode *root, const char *list,

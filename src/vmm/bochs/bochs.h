@@ -14,6 +14,7 @@
  */
 #pragma once
 
+#include "state/tree.h"
 #include "vmm/bochs/machine.h"
 #include "vmm/vmm.h"
 
@@ -27,6 +28,9 @@ typedef struct {
     gboolean (*begun)(pid_t pid, gpointer user, GError **error);
     gpointer user;
 } BochsLaunch;
+
+/* VmmDriver.check_state: bochs_form_from_state() agrees. */
+gboolean bochs_check_state(const StateNode *state, GError **error);
 
 /* Starts one that is paused and has not run yet.  NULL with *error*: nothing of it runs. */
 Vmm *bochs_launch(const BochsLaunch *launch, GError **error);

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "base/error.h"
+#include "vmm/bochs/bochs.h"
 #include "vmm/bochs/form_private.h"
 
 /* The processor after what interrupts it, the ISA bridge last: each `restore` makes all devices look at
@@ -126,22 +127,6 @@ static gboolean check_complete(const BochsForm *shown, GError **error)
     return TRUE;
 }
 
-static gboolean check_machine(const StateNode *state, GError **error)
-{
-    const StateNode *cpus = state_find(state, "cpus");
-
-    if (!cpus || state_length(cpus) != 1)
-        error_set(error, VMFERRY_ERROR_UNSUPPORTED,
-                  "cpus: the state of one processor is carried over to Bochs, not of %u",
-                  cpus ? state_length(cpus) : 0);
-    else if (!state_number_or(state, "machine.a20", 0))
-        error_set(error, VMFERRY_ERROR_UNSUPPORTED,
-                  "machine.a20: masking address line 20 is not carried over to Bochs");
-    else
-        return TRUE;
-    return FALSE;
-}
-
 /* All that is set is something that is shown. */
 static gboolean check_known(const BochsForm *wanted, const BochsForm *shown, GError **error)
 {
@@ -169,8 +154,8 @@ BochsForm *bochs_form_from_state(const StateNode *state, const BochsForm *shown,
     g_autoptr(BochsForm) wanted = new_wanted(shown->ips);
     BochsClock clock;
 
-    if (!check_complete(shown, error) || !state_check(state, error) ||
-        !check_machine(state, error) || !bochs_clock_choose(state, shown->ips, &clock, error) ||
+    if (!check_complete(shown, error) || !bochs_check_state(state, error) ||
+        !bochs_clock_choose(state, shown->ips, &clock, error) ||
         !bochs_clock_write(&clock, shown, wanted, error) ||
         !bochs_chips_write(state, &clock, shown, wanted, error) ||
         !bochs_cpu_write(state_find(state, "cpus[0]"), &clock, shown, wanted, error) ||
@@ -216,5 +201,5 @@ StateNode *bochs_form_to_state(const BochsForm *shown, const StateNode *loaded, 
         !bochs_chips_read(shown, &clock, state, error))
         return NULL;
     read_clock(&clock, cpu, state);
-    return state_check(state, error) ? g_steal_pointer(&state) : NULL;
+    return bochs_check_state(state, error) ? g_steal_pointer(&state) : NULL;
 }

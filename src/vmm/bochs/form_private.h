@@ -4,6 +4,8 @@
 #include "vmm/bochs/fields.h"
 #include "vmm/bochs/form.h"
 
+#define BOCHS_HPET_TIMERS 3u
+
 /* The clock of Bochs, and times as its ticks. */
 typedef struct {
     uint64_t now;    /* ticks at the pause */
@@ -59,6 +61,13 @@ StateNode *bochs_state_device(StateNode *state, const char *type, const char *at
 
 /* What the PM timer reads. */
 uint64_t bochs_clock_pm_timer(const BochsClock *clock);
+
+/* Of PCI cards; when all devices are there. */
+void bochs_interrupts_write(const StateNode *state, BochsForm *wanted);
+gboolean bochs_interrupts_read(const BochsForm *shown, StateNode *state, GError **error);
+
+/* TRUE where the state of such a device is carried over. */
+gboolean bochs_has_device(const char *type);
 
 /* Each up to NULL. */
 extern const BochsDevice bochs_port_devices[], bochs_pci_devices[];

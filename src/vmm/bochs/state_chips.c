@@ -69,22 +69,13 @@ static void set(BochsNode *device, const char *under, const char *name, BochsNod
     bochs_tree_set(device, path, kind, value);
 }
 
-static gboolean write_pic(const StateNode *state, guint i, BochsForm *wanted, GError **error)
+static void write_pic(const StateNode *state, guint i, BochsForm *wanted)
 {
     const StateNode *pic = state_find_device(state, "intel,8259a", pics[i].at);
     uint64_t step = state_number_or(pic, "init_step", 0);
     BochsNode *to = bochs_form_get(wanted, "pic");
     int request;
 
-    if (!pic) {
-        error_set(error, VMFERRY_ERROR_UNSUPPORTED, "the machine has no 8259A at %s", pics[i].at);
-        return FALSE;
-    }
-    if (state_number_or(pic, "special_fully_nested", 0) || state_number_or(pic, "single", 0)) {
-        error_set(error, VMFERRY_ERROR_UNSUPPORTED, "8259A at %s: a mode that Bochs has not",
-                  pics[i].at);
-        return FALSE;
-    }
     request = pic_request(pic);
     bochs_fields_write(pic_fields, pic, to, pics[i].name);
     set(to, pics[i].name, "lowest_priority", BOCHS_NODE_HEX,
@@ -95,7 +86,6 @@ static gboolean write_pic(const StateNode *state, guint i, BochsForm *wanted, GE
                    state_number_or(pic, "elcr", 0));
     set(to, pics[i].name, "in_init", BOCHS_NODE_BOOLEAN, step > 0);
     set(to, pics[i].name, "byte_expected", BOCHS_NODE_DECIMAL, step > 0 ? step + 1 : 0);
-    return TRUE;
 }
 
 static gboolean read_pic(const BochsNode *from, guint i, StateNode *state, GError **error)
@@ -193,19 +183,18 @@ static const BochsDevice *find_device(const char *type)
     return NULL;
 }
 
+gboolean bochs_has_device(const char *type)
+{
+    return g_strv_contains(chips, type) || find_device(type);
+}
+
+/* The chips are written already. */
 static gboolean write_device(const StateNode *node, const BochsForm *shown, BochsForm *wanted,
                              GError **error)
 {
-    const char *type = state_get_text(node, "type"), *at = state_get_text(node, "at");
-    const BochsDevice *device = find_device(type);
+    const BochsDevice *device = find_device(state_get_text(node, "type"));
 
-    if (g_strv_contains(chips, type))
-        return TRUE;
-    if (device)
-        return device->write(node, shown, wanted, error);
-    error_set(error, VMFERRY_ERROR_UNSUPPORTED,
-              "device %s at %s: the state of that is not carried over to Bochs", type, at);
-    return FALSE;
+    return !device || device->write(node, shown, wanted, error);
 }
 
 static gboolean write_devices(const StateNode *state, const BochsForm *shown, BochsForm *wanted,
@@ -225,14 +214,13 @@ gboolean bochs_chips_write(const StateNode *state, const BochsClock *clock, cons
     const StateNode *ioapic = state_find_device(state, "intel,82093aa", NULL);
     const StateNode *pit = state_find_device(state, "intel,8254", NULL);
 
-    if (!pit || !ioapic) {
-        error_set(error, VMFERRY_ERROR_UNSUPPORTED, "the machine has no %s: Bochs has one always",
-                  pit ? "I/O APIC" : "8254");
-        return FALSE;
-    }
     write_ioapic(ioapic, bochs_form_get(wanted, "ioapic"));
-    return write_pic(state, 0, wanted, error) && write_pic(state, 1, wanted, error) &&
-           bochs_pit_write(pit, clock, wanted, error) && write_devices(state, shown, wanted, error);
+    write_pic(state, 0, wanted);
+    write_pic(state, 1, wanted);
+    if (!bochs_pit_write(pit, clock, wanted, error) || !write_devices(state, shown, wanted, error))
+        return FALSE;
+    bochs_interrupts_write(state, wanted);
+    return TRUE;
 }
 
 /* Of the state that was loaded; what was not there is not told. */
@@ -259,5 +247,6 @@ gboolean bochs_chips_read(const BochsForm *shown, const BochsClock *clock, State
 
     return read_pic(pic, 0, state, error) && read_pic(pic, 1, state, error) &&
            read_ioapic(bochs_form_find(shown, "ioapic"), state, error) &&
-           bochs_pit_read(shown, clock, state, error) && read_devices(shown, clock, state, error);
+           bochs_pit_read(shown, clock, state, error) && read_devices(shown, clock, state, error) &&
+           bochs_interrupts_read(shown, state, error);
 }

@@ -143,39 +143,6 @@ static const struct {
     {"fs", "FS", FALSE}, {"gs", "GS", FALSE}, {"ldtr", "LDTR", TRUE}, {"tr", "TR", TRUE},
 };
 
-/* ---- what is refused ---- */
-
-static gboolean check_cpu(const StateNode *cpu, GError **error)
-{
-    static const struct {
-        const char *path;
-        uint64_t allowed; /* bits */
-        const char *why;
-    } limits[] = {
-        {"smm", 0, "system management mode"},
-        {"xcr0", 7, "more than x87, SSE and AVX"},
-        {"ia32_xss", 0, "supervisor state components"},
-        {"pkru", 0, "protection keys"},
-        {"injected_nmi", 0, "an NMI is being delivered"},
-        {"activity", 3, "not an activity"},
-    };
-
-    for (guint i = 0; i < G_N_ELEMENTS(limits); i++)
-        if (state_number_or(cpu, limits[i].path, 0) & ~limits[i].allowed) {
-            error_set(error, VMFERRY_ERROR_UNSUPPORTED, "cpus[0].%s: %s", limits[i].path,
-                      limits[i].why);
-            return FALSE;
-        }
-    if (state_find(cpu, "injected_interrupt") || state_find(cpu, "injected_exception")) {
-        error_set(error, VMFERRY_ERROR_BUSY, "cpus[0]: an interrupt is being delivered");
-        return FALSE;
-    }
-    if (state_find(cpu, "local_apic"))
-        return TRUE;
-    error_set(error, VMFERRY_ERROR_UNSUPPORTED, "cpus[0].local_apic: Bochs has one always");
-    return FALSE;
-}
-
 /* ---- what follows from the rest ---- */
 
 /* As Bochs numbers them. */
@@ -348,8 +315,6 @@ gboolean bochs_cpu_write(const StateNode *cpu, const BochsClock *clock, const Bo
     const StateNode *fpu = state_find(cpu, "fpu");
     BochsNode *to = bochs_form_get(wanted, "cpu0");
 
-    if (!check_cpu(cpu, error))
-        return FALSE;
     bochs_fields_write(cpu_fields, cpu, to, "");
     for (guint i = 0; i < G_N_ELEMENTS(segments); i++) {
         const StateNode *segment = state_find(cpu, segments[i].neutral);

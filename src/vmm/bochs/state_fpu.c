@@ -129,23 +129,9 @@ static gboolean read_half(const BochsNode *cpu, const char *list, guint number, 
     return TRUE;
 }
 
-/* Without AVX-512, which none of the models that are used so far has. */
-static gboolean check_components(const StateNode *fpu, GError **error)
-{
-    static const char *const lists[] = {"k", "zmm_high", "zmm_upper"};
-
-    for (guint i = 0; i < G_N_ELEMENTS(lists); i++)
-        if (state_find(fpu, lists[i]) && state_number_or(fpu, "xstate_bv", 0) & 0xe0) {
-            error_set(error, VMFERRY_ERROR_UNSUPPORTED, "cpus[0].fpu.%s: AVX-512 is in use",
-                      lists[i]);
-            return FALSE;
-        }
-    return TRUE;
-}
-
 gboolean bochs_fpu_write(const StateNode *fpu, BochsNode *cpu, GError **error)
 {
-    if (!check_components(fpu, error) || !write_x87(fpu, cpu, error))
+    if (!write_x87(fpu, cpu, error))
         return FALSE;
     bochs_fields_write(fpu_fields, fpu, cpu, "");
     for (guint i = 0; i < REGISTERS; i++)

@@ -80,25 +80,12 @@ static gboolean read_host_bridge(const BochsForm *shown, const BochsClock *clock
 static gboolean write_isa_bridge(const StateNode *device, const BochsForm *shown, BochsForm *wanted,
                                  GError **error)
 {
-    for (guint i = 0; i < 4; i++) {
-        g_autofree char *path = g_strdup_printf("pirq_levels[%u]", i);
-
-        if (state_number_or(device, path, 0))
-            return refuse(error, "intel,piix3.pirq_levels", "a PCI interrupt is asserted");
-    }
     return write_config(device, "pci2isa", wanted, error);
 }
 
 static gboolean read_isa_bridge(const BochsForm *shown, const BochsClock *clock, StateNode *device,
                                 GError **error)
 {
-    const BochsNode *levels = bochs_tree_find(bochs_form_find(shown, "pci2isa"), "irq_level");
-
-    for (guint i = 0; levels && levels->children && i < levels->children->len; i++)
-        if (((const BochsNode *)levels->children->pdata[i])->number) {
-            error_set(error, VMFERRY_ERROR_BUSY, "intel,piix3: a PCI interrupt is asserted");
-            return FALSE;
-        }
     return read_config(shown, "pci2isa", device, error);
 }
 
@@ -136,7 +123,6 @@ static const BochsField drive_fields[] = {
 };
 
 #define DEVICE_OBSOLETE 0xa0u /* bits 7 and 5, which read as 1 */
-#define STATUS_BUSY_OR_DRQ 0x88u
 
 static void write_drive(const StateNode *drive, const char *under, uint64_t control, BochsNode *to)
 {
@@ -159,8 +145,6 @@ static gboolean write_channel(const StateNode *channel, guint number, const Boch
     const StateNode *drives = state_find(channel, "drives");
     BochsNode *to = bochs_form_get(wanted, "hard_drive");
 
-    if (state_number_or(channel, "bus_master_command", 0) & 1 || state_find(channel, "dma"))
-        return refuse(error, "intel,piix3-ide.channels", "a transfer is under way");
     bochs_fields_write(channel_fields, channel, bochs_form_get(wanted, "pci_ide"), name);
     bochs_tree_set(to, select, BOCHS_NODE_DECIMAL, state_number_or(channel, "selected", 0));
     for (guint i = 0; i < state_length(drives); i++) {
@@ -169,8 +153,6 @@ static gboolean write_channel(const StateNode *channel, guint number, const Boch
 
         if (!bochs_tree_find(bochs_form_find(shown, "hard_drive"), under))
             continue;
-        if (state_number_or(drive, "status", 0) & STATUS_BUSY_OR_DRQ || state_find(drive, "pio"))
-            return refuse(error, "intel,piix3-ide.channels", "a command is under way");
         write_drive(drive, under, state_number_or(channel, "device_control", 0), to);
     }
     return TRUE;
@@ -193,10 +175,6 @@ static gboolean read_drive(const BochsNode *from, const char *under, StateNode *
     if (!bochs_tree_get(from, path, &cylinder, error) ||
         !bochs_fields_read(drive_fields, from, under, drive, error))
         return FALSE;
-    if (state_number_or(drive, "status", 0) & STATUS_BUSY_OR_DRQ) {
-        error_set(error, VMFERRY_ERROR_BUSY, "intel,piix3-ide: a command is under way");
-        return FALSE;
-    }
     state_set_number(drive, "device", state_number_or(drive, "device", 0) | DEVICE_OBSOLETE);
     state_set_number(drive, "cylinder_low", cylinder & 0xff);
     state_set_number(drive, "cylinder_high", cylinder >> 8 & 0xff);
@@ -216,6 +194,7 @@ static gboolean read_channel(const BochsForm *shown, guint number, StateNode *ch
         !bochs_tree_get(drives, select, &selected, error))
         return FALSE;
     state_set_number(channel, "selected", selected & 1);
+    (void)state_remove(channel, "dma");
     for (guint i = 0; i < 2; i++) {
         g_autofree char *under = g_strdup_printf("%u.drive%u", number, i);
         g_autofree char *path = g_strdup_printf("drives[%u]", i);

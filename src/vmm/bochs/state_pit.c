@@ -125,13 +125,6 @@ static void write_counter(const StateNode *channel, const Counter *counter, guin
     set(to, number, "state_bit_2", BOCHS_NODE_BOOLEAN, counter->mode == 3 && counter->reload);
 }
 
-static gboolean check_channel(const StateNode *channel, const Counter *counter)
-{
-    return !state_number_or(channel, "bcd", 0) && state_number_or(channel, "write_state", 0) != 4 &&
-           state_number_or(channel, "count_latched", 0) != 4 &&
-           (counter->count > 1 || (counter->mode != 2 && counter->mode != 3));
-}
-
 static gboolean read_channel(const StateNode *channel, guint number, Counter *ret, GError **error)
 {
     uint64_t count = state_number_or(channel, "count", 0);
@@ -143,13 +136,6 @@ static gboolean read_channel(const StateNode *channel, guint number, Counter *re
         return FALSE;
     }
     ret->count = count ? count : 0x10000;
-    if (!check_channel(channel, ret)) {
-        error_set(error, VMFERRY_ERROR_UNSUPPORTED,
-                  "8254, channel %u: BCD, a count of 1, and one that is half written or half read "
-                  "are not carried over to Bochs",
-                  number);
-        return FALSE;
-    }
     place(ret, since > 0 ? (uint64_t)((Wide)since * HZ / NANOSECONDS) : 0);
     /* A counter whose gate is shut stands still. */
     if (!state_number_or(channel, "gate", 0))

@@ -15,6 +15,7 @@
 
 #include "base/error.h"
 #include "base/fd.h"
+#include "vmm/bochs/bochs.h"
 #include "vmm/bochs/form.h"
 #include "vmm/bochs/parameters.h"
 
@@ -386,14 +387,18 @@ static void test_pit_phase(void **unused)
         }
 }
 
+/* By the check that needs no Bochs as well, in the same words. */
 static void expect_refused(const StateNode *state, VmferryErrorCode code, const char *wanted)
 {
     g_autoptr(BochsForm) fresh = read_fresh();
-    g_autoptr(GError) error = NULL;
+    g_autoptr(GError) error = NULL, checked = NULL;
 
     assert_null(bochs_form_from_state(state, fresh, &error));
     if (!error_is(error, code) || !strstr(error->message, wanted))
         fail_msg("\"%s\" is not in \"%s\"", wanted, error->message);
+    assert_false(bochs_check_state(state, &checked));
+    assert_true(error_is(checked, code));
+    assert_string_equal(checked->message, error->message);
 }
 
 static void refuse_number(const char *path, uint64_t value, VmferryErrorCode code,
@@ -405,13 +410,14 @@ static void refuse_number(const char *path, uint64_t value, VmferryErrorCode cod
     expect_refused(state, code, wanted);
 }
 
-static void refuse_of_device(const char *type, const char *path, uint64_t value, const char *wanted)
+static void refuse_of_device(const char *type, const char *path, uint64_t value,
+                             VmferryErrorCode code, const char *wanted)
 {
     g_autoptr(StateNode) state = read_state();
     StateNode *device = (StateNode *)state_find_device(state, type, NULL);
 
     state_set_number(device, path, value);
-    expect_refused(state, VMFERRY_ERROR_UNSUPPORTED, wanted);
+    expect_refused(state, code, wanted);
 }
 
 /* What Bochs cannot be is refused by name. */
@@ -420,26 +426,64 @@ static void test_refused(void **unused)
     const VmferryErrorCode unsupported = VMFERRY_ERROR_UNSUPPORTED;
     g_autoptr(StateNode) none = read_state();
     g_autoptr(StateNode) card = read_state();
+    g_autoptr(StateNode) rate = read_state();
+    g_autoptr(BochsForm) fresh = read_fresh();
+    g_autoptr(GError) error = NULL;
 
     refuse_number("cpus[0].smm", 1, unsupported, "cpus[0].smm: system management mode");
     refuse_number("cpus[0].xcr0", 0xe7, unsupported, "cpus[0].xcr0");
-    refuse_number("cpus[0].injected_interrupt", 32, VMFERRY_ERROR_BUSY,
-                  "an interrupt is being delivered");
-    refuse_number("clock.tsc_hz", 2000000000, unsupported, "this Bochs was started with 50000000");
+    refuse_number("cpus[0].cr4", 0x2020, unsupported, "cpus[0].cr4");
+    refuse_number("cpus[0].ia32_efer", 0x1500, unsupported, "cpus[0].ia32_efer");
     refuse_number("machine.a20", 0, unsupported, "machine.a20");
-    refuse_of_device("intel,8237a", "mask", 0xb, "intel,8237a.mask");
-    refuse_of_device("intel,8254", "channels[0].bcd", 1, "8254, channel 0");
-    refuse_of_device("intel,8259a", "special_fully_nested", 1, "8259A at io:20");
-    refuse_of_device("intel,8042", "status", 0x1d, "wait to be read");
-    refuse_of_device("intel,piix3", "pirq_levels[2]", 1, "a PCI interrupt is asserted");
-    refuse_of_device("intel,piix3-ide", "channels[0].bus_master_command", 1,
-                     "a transfer is under way");
+    refuse_of_device("intel,8254", "channels[0].bcd", 1, unsupported,
+                     "intel,8254 at io:40.channels[0].bcd");
+    refuse_of_device("intel,8259a", "special_fully_nested", 1, unsupported, "intel,8259a at io:20");
     (void)state_remove(none, "cpus[0].local_apic");
     expect_refused(none, unsupported, "cpus[0].local_apic");
     (void)state_add_device(card, "ibm,port92", "io:92");
     state_set_text((StateNode *)state_find_device(card, "ibm,port92", NULL), "type",
                    "qemu,virtio-net");
     expect_refused(card, unsupported, "qemu,virtio-net");
+    state_set_number(rate, "clock.tsc_hz", 2000000000);
+    assert_true(bochs_check_state(rate, NULL));
+    assert_null(bochs_form_from_state(rate, fresh, &error));
+    assert_non_null(strstr(error->message, "this Bochs was started with 50000000"));
+}
+
+/* What passes is told from it, and comes after it. */
+static void test_moments(void **unused)
+{
+    const VmferryErrorCode busy = VMFERRY_ERROR_BUSY;
+    g_autoptr(StateNode) queue = read_state();
+    g_autoptr(StateNode) both = read_state();
+
+    refuse_number("cpus[0].injected_interrupt", 32, busy, "an interrupt is being delivered");
+    refuse_of_device("intel,8237a", "mask", 0xb, busy, "intel,8237a at io:00.mask");
+    refuse_of_device("intel,8254", "channels[1].write_state", 4, busy, "half written");
+    refuse_of_device("intel,8042", "status", 0x1d, busy, "waits to be read");
+    refuse_of_device("intel,piix3-ide", "channels[0].bus_master_status", 1, busy,
+                     "a transfer is under way");
+    refuse_of_device("intel,piix3-ide", "channels[1].drives[0].status", 0x80, busy,
+                     "a command is under way");
+    state_set_bytes((StateNode *)state_find_device(queue, "intel,8042", NULL), "mouse.queue", "a",
+                    1);
+    expect_refused(queue, busy, "mouse.queue: bytes wait");
+    state_set_number(both, "cpus[0].injected_interrupt", 32);
+    state_set_number(both, "cpus[0].smm", 1);
+    expect_refused(both, VMFERRY_ERROR_UNSUPPORTED, "cpus[0].smm");
+}
+
+/* A bus master that has ended, and that the guest has not stopped yet, goes along. */
+static void test_ended_transfer(void **unused)
+{
+    g_autoptr(StateNode) state = read_state();
+    g_autoptr(StateNode) back = NULL;
+    StateNode *ide = (StateNode *)state_find_device(state, "intel,piix3-ide", NULL);
+
+    state_set_number(ide, "channels[0].bus_master_command", 9);
+    state_set_number(ide, "channels[0].bus_master_status", 0x64);
+    back = go_round(state);
+    expect_equal(state, back);
 }
 
 /* An HPET that runs is started when all of it is set; what it counts goes on with the clock. */
@@ -493,6 +537,7 @@ int main(void)
         cmocka_unit_test(test_round_trip), cmocka_unit_test(test_recorded_state),
         cmocka_unit_test(test_pit_phase),  cmocka_unit_test(test_refused),
         cmocka_unit_test(test_only_fresh), cmocka_unit_test(test_hpet),
+        cmocka_unit_test(test_moments),    cmocka_unit_test(test_ended_transfer),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
