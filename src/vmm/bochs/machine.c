@@ -75,7 +75,12 @@ static gboolean check_disks(const BochsMachine *machine, GError **error)
             return FALSE;
         }
         seen |= 1u << place;
-        if (!disk->path || !check_path("disk", disk->path, error))
+        if ((!disk->path && !disk->cdrom) || (disk->journal && disk->cdrom)) {
+            error_set(error, VMFERRY_ERROR_INVALID, "disk %u: %s", i,
+                      disk->path ? "nothing is written to a CD-ROM" : "it has no image");
+            return FALSE;
+        }
+        if (!check_path("disk", disk->path, error) || !check_path("disk", disk->journal, error))
             return FALSE;
     }
     return TRUE;
@@ -114,12 +119,19 @@ gboolean bochs_machine_check(const BochsMachine *machine, GError **error)
 
 /* ---- the file ---- */
 
-static void add_disks(const BochsMachine *machine, GString *out)
+static void add_disk(const BochsDisk *disk, GString *out)
 {
-    for (guint i = 0; i < machine->disk_count; i++)
-        g_string_append_printf(out, "ata%u-%s: type=disk, path=\"%s\", mode=flat\n",
-                               machine->disks[i].channel,
-                               machine->disks[i].unit ? "slave" : "master", machine->disks[i].path);
+    g_string_append_printf(out, "ata%u-%s: type=%s, ", disk->channel,
+                           disk->unit ? "slave" : "master", disk->cdrom ? "cdrom" : "disk");
+    if (disk->cdrom && !disk->path)
+        g_string_append(out, "path=\"\", status=ejected\n");
+    else if (disk->cdrom)
+        g_string_append_printf(out, "path=\"%s\", status=inserted\n", disk->path);
+    else if (disk->journal)
+        g_string_append_printf(out, "path=\"%s\", mode=volatile, journal=\"%s\"\n", disk->path,
+                               disk->journal);
+    else
+        g_string_append_printf(out, "path=\"%s\", mode=flat\n", disk->path);
 }
 
 static gboolean has_card(const BochsMachine *machine, BochsSlot wanted)
@@ -182,7 +194,8 @@ char *bochs_machine_format(const BochsMachine *machine, const char *log)
                            machine->bios ? machine->bios : BOCHS_BIOS);
     g_string_append_printf(out, "vgaromimage: file=\"%s\"\n",
                            machine->vga_bios ? machine->vga_bios : BOCHS_VGA_BIOS);
-    add_disks(machine, out);
+    for (guint i = 0; i < machine->disk_count; i++)
+        add_disk(&machine->disks[i], out);
     add_cards(machine, out);
     add_serial(machine, out);
     return g_string_free(out, FALSE);

@@ -23,6 +23,8 @@
 #define BOCHS_MAX_VCPUS 8u
 #define BOCHS_MAX_MEMORY_MIB 2048u
 #define BOCHS_MAX_SLOTS 5u
+#define BOCHS_FIRST_SLOT 2u           /* PCI device of slot 1 */
+#define BOCHS_VIDEO_BYTES (16u << 20) /* of its VGA */
 
 /* Where Debian's packages bochsbios and vgabios have them. */
 #define BOCHS_BIOS "/usr/share/bochs/BIOS-bochs-latest"
@@ -33,7 +35,11 @@ typedef enum { BOCHS_SLOT_EMPTY, BOCHS_SLOT_VGA, BOCHS_SLOT_E1000 } BochsSlot;
 typedef struct {
     guint channel;    /* 0 or 1 */
     guint unit;       /* 0: master, 1: slave */
-    const char *path; /* a raw image */
+    const char *path; /* a raw image; NULL: a CD-ROM drive without a medium */
+    gboolean cdrom;
+    /* Of a disk: what is written goes to a file of this name and a suffix, which ends with the process; the
+     * image is only read.  NULL: into the image. */
+    const char *journal;
 } BochsDisk;
 
 /* Borrows all that it points to. */

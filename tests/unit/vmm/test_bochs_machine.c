@@ -74,6 +74,24 @@ static void test_devices(void **unused)
     expect_line(text, "romimage: file=\"/usr/share/seabios/bios.bin\"");
 }
 
+static void test_drives(void **unused)
+{
+    const BochsDisk disks[] = {{.path = "/a", .journal = "/run/journal"},
+                               {.unit = 1, .path = "/b.iso", .cdrom = TRUE},
+                               {.channel = 1, .cdrom = TRUE}};
+    BochsMachine machine = make_machine();
+    g_autofree char *text = NULL;
+
+    machine.disks = disks;
+    machine.disk_count = 3;
+    assert_true(bochs_machine_check(&machine, NULL));
+    text = bochs_machine_format(&machine, "log");
+    expect_line(text, "ata0-master: type=disk, path=\"/a\", mode=volatile, "
+                      "journal=\"/run/journal\"");
+    expect_line(text, "ata0-slave: type=cdrom, path=\"/b.iso\", status=inserted");
+    expect_line(text, "ata1-master: type=cdrom, path=\"\", status=ejected");
+}
+
 static void expect_refused(const BochsMachine *machine, VmferryErrorCode code, const char *wanted)
 {
     g_autoptr(GError) error = NULL;
@@ -110,7 +128,7 @@ static void test_processor_and_memory(void **unused)
 static void test_places(void **unused)
 {
     const BochsDisk twice[] = {{0, 1, "/a"}, {0, 1, "/b"}}, far[] = {{2, 0, "/a"}},
-                    none[] = {{0, 0, NULL}};
+                    none[] = {{0, 0, NULL}}, written[] = {{0, 0, "/a", TRUE, "/j"}};
     BochsMachine machine = make_machine();
 
     machine.disks = twice;
@@ -120,7 +138,9 @@ static void test_places(void **unused)
     machine.disk_count = 1;
     expect_refused(&machine, VMFERRY_ERROR_INVALID, "disk 0 has no place of its own");
     machine.disks = none;
-    assert_false(bochs_machine_check(&machine, NULL));
+    expect_refused(&machine, VMFERRY_ERROR_INVALID, "disk 0: it has no image");
+    machine.disks = written;
+    expect_refused(&machine, VMFERRY_ERROR_INVALID, "disk 0: nothing is written to a CD-ROM");
     machine = make_machine();
     machine.slots[0] = machine.slots[4] = BOCHS_SLOT_E1000;
     expect_refused(&machine, VMFERRY_ERROR_UNSUPPORTED, "one e1000 card only");
@@ -152,8 +172,11 @@ static void test_paths(void **unused)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_plain),  cmocka_unit_test(test_devices),
-        cmocka_unit_test(test_places), cmocka_unit_test(test_processor_and_memory),
+        cmocka_unit_test(test_plain),
+        cmocka_unit_test(test_devices),
+        cmocka_unit_test(test_drives),
+        cmocka_unit_test(test_places),
+        cmocka_unit_test(test_processor_and_memory),
         cmocka_unit_test(test_paths),
     };
 
