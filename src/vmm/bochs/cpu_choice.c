@@ -9,8 +9,8 @@
  */
 #include <string.h>
 
+#include "state/cpu_feature_names.h"
 #include "vmm/bochs/cpu_models.h"
-#include "vmm/qemu/cpu_features.h"
 
 #define HYPERVISOR_LEAVES 0x40000000u /* to 400000FFh */
 
@@ -124,15 +124,6 @@ static guint count_extra(const BochsCpuModel *model, const GArray *cpuid)
     return count;
 }
 
-static char *name_bit(const MachineCpuid *word, guint bit)
-{
-    const char *name = qemu_cpu_feature_name(word->leaf, word->subleaf, word->reg, bit);
-
-    return name ? g_strdup(name)
-                : g_strdup_printf("bit %u of CPUID 0x%x/%u %s", bit, word->leaf, word->subleaf,
-                                  word->reg);
-}
-
 static GPtrArray *list_missing(const BochsCpuModel *model, const GArray *cpuid)
 {
     GPtrArray *names = g_ptr_array_new_with_free_func(g_free);
@@ -143,7 +134,7 @@ static GPtrArray *list_missing(const BochsCpuModel *model, const GArray *cpuid)
 
         for (guint bit = 0; bit < 32; bit++)
             if (bits >> bit & 1)
-                g_ptr_array_add(names, name_bit(word, bit));
+                g_ptr_array_add(names, cpu_feature_tell(word->leaf, word->subleaf, word->reg, bit));
     }
     return names;
 }

@@ -4,6 +4,7 @@
 
 #include "base/error.h"
 #include "base/json.h"
+#include "state/cpu_feature_names.h"
 
 #define MOST_WORDS 256
 
@@ -76,15 +77,6 @@ static gboolean find_features(json_t *words, const Word *wanted, uint64_t *ret, 
     return TRUE;
 }
 
-static char *name_bit(const Word *word, guint bit)
-{
-    const char *name = qemu_cpu_feature_name((guint)word->eax, (guint)word->ecx, word->reg, bit);
-
-    return name ? g_strdup(name)
-                : g_strdup_printf("bit %u of CPUID 0x%x/%u %.8s", bit, (guint)word->eax,
-                                  (guint)word->ecx, word->reg);
-}
-
 static gboolean get_words(json_t *cpu, json_t **ret, GError **error)
 {
     *ret = NULL;
@@ -110,7 +102,8 @@ GPtrArray *qemu_list_missing_features(json_t *source, json_t *here, GError **err
             return NULL;
         for (guint bit = 0; bit < 32; bit++)
             if ((word.features & ~features) >> bit & 1)
-                g_ptr_array_add(missing, name_bit(&word, bit));
+                g_ptr_array_add(missing,
+                                cpu_feature_tell((guint)word.eax, (guint)word.ecx, word.reg, bit));
     }
     return g_steal_pointer(&missing);
 }

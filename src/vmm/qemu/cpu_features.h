@@ -9,9 +9,6 @@
  * leaf, register, 32 bits), the destination compares them with those of the
  * QEMU that it started, before it accepts the guest.  More features than the
  * source has do no harm.
- *
- * Names are for messages only (cpu_feature_names.c): a bit without one is told
- * by its place.
  */
 #pragma once
 
@@ -29,6 +26,3 @@ json_t *qemu_query_cpu_features(Qmp *qmp, GError **error);
  * with *error* where one cannot be read.  What is not told lacks nothing.  Free
  * with g_ptr_array_unref(). */
 GPtrArray *qemu_list_missing_features(json_t *source, json_t *here, GError **error);
-
-/* "avx2", or NULL.  *reg*: "EAX" to "EDX". */
-const char *qemu_cpu_feature_name(guint eax, guint ecx, const char *reg, guint bit);

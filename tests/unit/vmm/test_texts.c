@@ -115,12 +115,12 @@ static void test_features_of_a_stranger(void **unused)
 
 static void test_feature_names(void **unused)
 {
-    assert_string_equal(qemu_cpu_feature_name(1, 0, "EDX", 0), "fpu");
-    assert_string_equal(qemu_cpu_feature_name(1, 0, "ECX", 26), "xsave");
-    assert_string_equal(qemu_cpu_feature_name(7, 0, "EBX", 29), "sha-ni");
-    assert_string_equal(qemu_cpu_feature_name(0x80000001, 0, "ECX", 2), "svm");
-    assert_null(qemu_cpu_feature_name(7, 0, "EBX", 32));
-    assert_null(qemu_cpu_feature_name(7, 0, "XYZ", 0));
+    assert_string_equal(cpu_feature_name(1, 0, "EDX", 0), "fpu");
+    assert_string_equal(cpu_feature_name(1, 0, "ECX", 26), "xsave");
+    assert_string_equal(cpu_feature_name(7, 0, "EBX", 29), "sha-ni");
+    assert_string_equal(cpu_feature_name(0x80000001, 0, "ECX", 2), "svm");
+    assert_null(cpu_feature_name(7, 0, "EBX", 32));
+    assert_null(cpu_feature_name(7, 0, "XYZ", 0));
 }
 
 static void expect_loses(const char *version, const char *iothreads, gboolean wanted)

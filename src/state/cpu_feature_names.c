@@ -1,10 +1,10 @@
-#include "vmm/qemu/cpu_features.h"
+#include "state/cpu_feature_names.h"
 
 #include <string.h>
 
 /* Found by switching each property of a CPU of QEMU 10.0 alone and looking which bit changed. */
 static const struct {
-    guint eax, ecx;
+    guint leaf, subleaf;
     const char *reg;
     const char *names[32];
 } words[] = {
@@ -220,10 +220,18 @@ static const struct {
       [13] = "pmm-en"}},
 };
 
-const char *qemu_cpu_feature_name(guint eax, guint ecx, const char *reg, guint bit)
+const char *cpu_feature_name(guint leaf, guint subleaf, const char *reg, guint bit)
 {
     for (guint i = 0; i < G_N_ELEMENTS(words) && bit < 32; i++)
-        if (words[i].eax == eax && words[i].ecx == ecx && strcmp(words[i].reg, reg) == 0)
+        if (words[i].leaf == leaf && words[i].subleaf == subleaf && strcmp(words[i].reg, reg) == 0)
             return words[i].names[bit];
     return NULL;
+}
+
+char *cpu_feature_tell(guint leaf, guint subleaf, const char *reg, guint bit)
+{
+    const char *name = cpu_feature_name(leaf, subleaf, reg, bit);
+
+    return name ? g_strdup(name)
+                : g_strdup_printf("bit %u of CPUID 0x%x/%u %.8s", bit, leaf, subleaf, reg);
 }
