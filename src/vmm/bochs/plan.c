@@ -148,8 +148,17 @@ static void plan_card(Plan *plan, const MachineDevice *device, guint kind)
     cards[kind].plan(plan, device);
 }
 
+/* Each Bochs has it, whether it is looked for or not. */
+static gboolean is_in_any(const MachineDevice *device)
+{
+    return strcmp(device->type, "intel,hpet") == 0 ||
+           (strcmp(device->type, "ns,16550a") == 0 && strcmp(device->at, "io:3f8") == 0);
+}
+
 static void plan_device(Plan *plan, const MachineDevice *device)
 {
+    if (is_in_any(device))
+        return;
     for (guint i = 0; i < G_N_ELEMENTS(cards); i++) {
         if (strcmp(cards[i].type, device->type) == 0) {
             plan_card(plan, device, i);
@@ -256,6 +265,10 @@ MachineDescription *bochs_describe(const BochsMachine *from)
     for (guint i = 0; i < BOCHS_MAX_SLOTS; i++)
         if (from->slots[i] != BOCHS_SLOT_EMPTY)
             describe_card(from, i, machine);
+    machine_description_add_device(machine, g_strdup("intel,hpet"), g_strdup("mmio:fed00000"),
+                                   g_strdup("hpet"), NULL);
+    machine_description_add_device(machine, g_strdup("ns,16550a"), g_strdup("io:3f8"),
+                                   g_strdup("com1"), NULL);
     for (guint i = 0; i < from->disk_count; i++)
         describe_disk(&from->disks[i], machine);
     machine->origin_kind = g_strdup(BOCHS_KIND);

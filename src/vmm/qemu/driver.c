@@ -14,6 +14,7 @@
 #include "vmm/qemu/command_line.h"
 #include "vmm/qemu/agent_channel.h"
 #include "vmm/qemu/new_macs.h"
+#include "vmm/qemu/plan.h"
 #include "vmm/qemu/stderr_tail.h"
 #include "vmm/qemu/storage.h"
 
@@ -141,6 +142,16 @@ static gboolean renew_macs(Vmm *vmm, json_t *plan, gboolean *ret_done, GError **
     g_autoptr(GMutexLocker) locker G_GNUC_UNUSED = g_mutex_locker_new(&qemu->lock);
 
     return end_operation(qemu, qemu_renew_macs(qemu, plan, ret_done, error), error);
+}
+
+static MachineDescription *describe_neutral(Vmm *vmm, json_t *machine, GError **error)
+{
+    QemuVmm *qemu = from_vmm(vmm);
+    g_autoptr(GMutexLocker) locker G_GNUC_UNUSED = g_mutex_locker_new(&qemu->lock);
+    MachineDescription *description = qemu_describe_neutral(qemu, machine, error);
+
+    (void)end_operation(qemu, description != NULL, error);
+    return description;
 }
 
 static gboolean set_clock(Vmm *vmm, gboolean (*gives_up)(gpointer user), gpointer user,
@@ -727,6 +738,10 @@ static const VmmAgentOps qemu_agent_ops = {
     .set_clock = set_clock,
 };
 
+static const VmmNeutralOps qemu_neutral_ops = {
+    .describe = describe_neutral,
+};
+
 Vmm *qemu_vmm_new(pid_t pid, uint64_t start_time, const char *qmp_path, const char *log_path,
                   char *const *command_line, Qmp *qmp)
 {
@@ -737,6 +752,7 @@ Vmm *qemu_vmm_new(pid_t pid, uint64_t start_time, const char *qmp_path, const ch
     qemu->base.balloon = &qemu_balloon_ops;
     qemu->base.net = &qemu_net_ops;
     qemu->base.agent = &qemu_agent_ops;
+    qemu->base.neutral = &qemu_neutral_ops;
     g_mutex_init(&qemu->lock);
     g_mutex_init(&qemu->event_lock);
     g_cond_init(&qemu->event_came);
@@ -765,4 +781,5 @@ const VmmDriver qemu_driver = {
     .check_agent = qemu_check_agent,
     .check_new_macs = qemu_check_new_macs,
     .read_state = state_from_qemu,
+    .plan = qemu_plan,
 };

@@ -135,6 +135,9 @@ gboolean qemu_check_unchanged(QemuVmm *qemu, json_t *before, GError **error);
 gboolean qemu_match_machine(QemuVmm *qemu, const char *type, json_t *object, GError **error);
 GPtrArray *qemu_list_images(QemuVmm *qemu, json_t *source, GError **error);
 
+/* vmm_describe_neutral(). */
+MachineDescription *qemu_describe_neutral(QemuVmm *qemu, json_t *machine, GError **error);
+
 /* The path by which this process reaches a file that QEMU (*pid*) names and has open; NULL where
  * none leads to it (any more).  Free with g_free(). */
 char *qemu_find_open_file(pid_t pid, const char *file);

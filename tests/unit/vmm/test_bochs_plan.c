@@ -119,6 +119,8 @@ static void test_plan(void **unused)
     machine->video_bytes = 16 * MIB;
     add_device(machine, "bochs,vbe", "pci:00:02.0", "VGA at 00:02.0", NULL);
     add_device(machine, "intel,82540em", "pci:00:04.0", "e1000 at 00:04.0", "RT\0\x12\x34\xfe");
+    add_device(machine, "intel,hpet", "mmio:fed00000", "hpet", NULL);
+    add_device(machine, "ns,16550a", "io:3f8", "isa-serial at io:3f8", NULL);
     add_disk(machine, "pci:00:01.1/0/0", "/images/a.raw", "raw", FALSE);
     add_disk(machine, "pci:00:01.1/0/1", "/images/b c.iso", "raw", TRUE);
     add_disk(machine, "pci:00:01.1/1/0", NULL, NULL, TRUE);
@@ -190,6 +192,7 @@ static void test_refusals(void **unused)
     add_device(machine, "bochs,vbe", "pci:00:02.0", "VGA at 00:02.0", NULL);
     add_device(machine, "qemu,virtio-blk-pci", "pci:00:03.0", "virtio-blk-pci at 00:03.0", NULL);
     add_device(machine, "intel,82540em", "pci:00:09.0", "e1000 at 00:09.0", "RT\0\x12\x34\xfe");
+    add_device(machine, "ns,16550a", "io:2f8", "isa-serial at io:2f8", NULL);
     add_disk(machine, "pci:00:01.1/0/0", "/a.qcow2", "qcow2", FALSE);
     add_disk(machine, "pci:00:01.1/0/1", "relative", "raw", FALSE);
     add_disk(machine, "pci:00:01.1/1/0", "/a,b", "raw", FALSE);
@@ -201,7 +204,7 @@ static void test_refusals(void **unused)
         "a TSC of 5000000000 Hz (Bochs takes 1000000 to 4294967295); "
         "VGA at 00:02.0 with 32 MiB of memory (Bochs has 16); virtio-blk-pci at 00:03.0; "
         "e1000 at 00:09.0: the place pci:00:09.0 (Bochs has slots at pci:00:02.0 to 06.0); "
-        "disk /a.qcow2: format qcow2 (Bochs reads raw images); "
+        "isa-serial at io:2f8; disk /a.qcow2: format qcow2 (Bochs reads raw images); "
         "disk relative: Bochs takes absolute paths without quotes, commas, '$', '#' and '\\'; "
         "disk /a,b: Bochs takes absolute paths without quotes, commas, '$', '#' and '\\'; "
         "a disk at qemu:virtio0 (Bochs has IDE at pci:00:01.1)");

@@ -13,6 +13,7 @@
 
 #include "base/error.h"
 #include "base/fd.h"
+#include "state/cpu_feature_names.h"
 #include "vmm/qemu/disk_counters.h"
 #include "vmm/qemu/block_graph.h"
 #include "vmm/qemu/boot_files.h"

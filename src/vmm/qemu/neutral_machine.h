@@ -1,0 +1,30 @@
+/*
+ * A live QEMU's machine in the neutral form
+ *
+ * Theory of operation: the machine that vmm_read_machine() told has every device that there is.  What each machine
+ * of the chipset has is not listed, nor what a guest sees nothing of (constant tables in
+ * neutral_machine.c, in agreement with state/state_qemu.h).  Devices that the neutral state has words
+ * for get its types and places; all others get types that begin with "qemu,".  Of a device that has no neutral
+ * form what is plugged into it is not told: it stays what it is.
+ *
+ * Pure.
+ */
+#pragma once
+
+#include <jansson.h>
+
+#include "state/machine_description.h"
+
+/* What that object does not tell. */
+typedef struct {
+    const char *architecture; /* QEMU's name: "x86_64" */
+    const char *machine_type; /* "pc-i440fx-7.2" */
+    const char *directory;    /* of relative paths */
+    uint64_t ram_bytes;
+    guint vcpus;
+    uint64_t tsc_hz; /* 0: not known */
+} QemuNeutralFacts;
+
+/* INVALID where the object cannot be read. */
+MachineDescription *qemu_neutral_machine(json_t *object, const QemuNeutralFacts *facts,
+                                         GError **error);
