@@ -452,8 +452,9 @@ static void tell(int second_fd)
     uint64_t expirations;
 
     if (read(second_fd, &expirations, sizeof(expirations)) > 0)
-        say("lab: beat guest_ms=%.0f passes=%llu errors=%llu written=%llu", now_ms(),
-            writers.passes, all_errors(), writers.written);
+        say("lab: beat guest_ms=%.0f passes=%llu errors=%llu written=%llu disk=%llu", now_ms(),
+            writers.passes, all_errors(), writers.written,
+            (unsigned long long)disk_get_status().sequence);
 }
 
 static void serve_connection(Connection *connection, const struct pollfd fds[2])

@@ -26,7 +26,8 @@ class Guest:
     def __init__(self, lab: Lab, name: str, number: int, *, machine: str = "pc",
                  memory_mb: int = 256, vcpus: int = 1, qemu: Qemu | None = None,
                  accel: str = "tcg", disk_mb: int = 0, vga: bool | None = None,
-                 rng: bool = True, tpm: str | None = None, shared_memory: bool = False,
+                 rng: bool = True, ide: bool = False, card: bool = True, cpu: str | None = None,
+                 tpm: str | None = None, shared_memory: bool = False,
                  redis: bool = False, guest_agent: bool = False, follow_card: bool = False,
                  arena_mb: int = 64, content: str = "random", pattern: str = "idle", order: str = "random",
                  pages_per_second: int = 0, span_mb: int = 0, check: int = 1024,
@@ -44,6 +45,9 @@ class Guest:
         self.console = lab.shared / f"{name}.console"
         self.disk = None
         self.rng = rng
+        self.ide = ide
+        self.card = card
+        self.cpu = cpu
         self.vga = machine != "microvm" if vga is None else vga
         self.shared_memory = shared_memory
         self.redis = redis
@@ -81,7 +85,7 @@ class Guest:
             "-append", self._kernel_command_line(),
             "-chardev", f"file,id=console,path={self.console},append=on",
             "-serial", "chardev:console",
-            "-netdev", f"tap,id=net0,ifname={self.tap},script=no,downscript=no",
+            *(["-cpu", self.cpu] if self.cpu else []),
             *self._card(),
             *self._disk(), *self._small_devices(), *self._agent_port(), *self.extra,
         ]
@@ -94,8 +98,11 @@ class Guest:
 
     def _card(self) -> list[str]:
         """Of a q35 in a port that it can be unplugged from."""
+        if not self.card:
+            return []
         port = self.machine == "q35" and self.follow_card
-        return [*(["-device", "pcie-root-port,id=port0,chassis=1"] if port else []),
+        return ["-netdev", f"tap,id=net0,ifname={self.tap},script=no,downscript=no",
+                *(["-device", "pcie-root-port,id=port0,chassis=1"] if port else []),
                 "-device", f"{self._virtio('net')},netdev=net0,mac={self.mac}{',bus=port0' if port else ''}"]
 
     def _memory(self) -> list[str]:
@@ -107,6 +114,8 @@ class Guest:
     def _disk(self) -> list[str]:
         if not self.disk:
             return []
+        if self.ide:
+            return ["-drive", f"file={self.disk},format=raw,if=ide"]
         return ["-drive", f"file={self.disk},format=raw,if=none,id=disk0,cache=none",
                 "-device", f"{self._virtio('blk')},drive=disk0"]
 
@@ -124,7 +133,8 @@ class Guest:
         return agent_options(self.lab.host_a.path(f"{self.name}.qga")) if self.guest_agent else []
 
     def _kernel_command_line(self) -> str:
-        words = ["console=ttyS0", "loglevel=4", "panic=-1", f"lab.ip={self.ip}", self.workload,
+        words = ["console=ttyS0", "loglevel=4", "panic=-1", f"lab.ip={self.ip}" if self.card else "",
+                 "lab.ide=1 lab.disk=sda" if self.ide else "", self.workload,
                  "lab.redis=1" if self.redis else "", "lab.agent=1" if self.guest_agent else "",
                  "lab.follow-card=1" if self.follow_card else "", self.kernel_words]
         if self.machine == "microvm" and self.accel == "tcg":

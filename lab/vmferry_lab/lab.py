@@ -108,6 +108,9 @@ class Lab:
         memory_mb, vcpus, accel
         qemu            system_qemu() (default) or backports_qemu()
         disk_mb         size of a virtio disk on storage both hosts share; 0: none
+        ide             that disk is an IDE disk
+        card            False: no network card, so its console is all that is heard of it
+        cpu             model of QEMU's
         vga, rng        devices; VGA is there by default except in microvm
         tpm             "tpm-tis" or "tpm-crb", with a swtpm on each host
         shared_memory   guest RAM as a shared memfd

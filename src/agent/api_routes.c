@@ -176,7 +176,8 @@ static gboolean run_guest(ApiCall *call, const char *name, GError **error)
         error_set(error, VMFERRY_ERROR_INVALID, "\"directory\" is not an absolute path");
         return FALSE;
     }
-    return arguments && launch_run(call->context, name, arguments, directory, error);
+    return arguments && launch_run(call->context, name, arguments, directory,
+                                   json_text_or(call->body, "vmm", NULL), error);
 }
 
 static gboolean adopt_guest(ApiCall *call, const char *name, GError **error)
@@ -196,7 +197,7 @@ static gboolean adopt_guest(ApiCall *call, const char *name, GError **error)
 static json_t *post_guests(ApiCall *call, GError **error)
 {
     static const char *const known[] = {
-        "name", "command_line", "directory", "pid", "qmp", "allow_supervisor", NULL,
+        "name", "command_line", "directory", "pid", "qmp", "allow_supervisor", "vmm", NULL,
     };
     const char *name;
     gboolean run;

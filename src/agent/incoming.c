@@ -34,14 +34,15 @@ GPtrArray *incoming_make_rules(const AgentSettings *settings)
 }
 
 /* Name, transaction and record, in this order; each is undone by give_up(). */
-static gboolean put_on_record(Incoming *incoming, const GuestMessage *message, GError **error)
+static gboolean put_on_record(Incoming *incoming, const GuestMessage *message, char **line,
+                              GError **error)
 {
     AgentContext *context = incoming->context;
     TransactionOffer offer = {message->transaction, message->guest, message->guest_id,
                               message->term};
     const char *folder = message->working_directory ? message->working_directory : "/";
-    GuestRecord *record = launch_make_record(message->guest, GUEST_INCOMING, GUEST_ORIGIN_MOVE,
-                                             message->command_line, folder);
+    GuestRecord *record =
+        launch_make_record(message->guest, GUEST_INCOMING, GUEST_ORIGIN_MOVE, line, folder);
 
     record->transaction = g_strdup(message->transaction);
     record->checkpoint_ms = message->checkpoint_ms;
@@ -70,6 +71,7 @@ static Vmm *launch_incoming(Incoming *incoming, const VmmDriver *driver,
         .directory = record->directory,
         .working_directory = record->working_directory,
         .incoming = TRUE,
+        .neutral = message->neutral,
         .rules = incoming->rules,
         .process = message->process,
         .allow_unconfined = incoming->context->settings->allow_unconfined,
@@ -122,16 +124,30 @@ static void end_arrival(Incoming *incoming)
     g_clear_pointer(&incoming->arrives, g_free);
 }
 
+/* A new vector: as it came, or as the driver plans it of a machine of another VMM. */
+static char **get_command_line(const VmmDriver *driver, const GuestMessage *message, GError **error)
+{
+    if (!message->neutral)
+        return g_strdupv(message->command_line);
+    if (driver->plan)
+        return driver->plan(message->neutral, error);
+    error_set(error, VMFERRY_ERROR_UNSUPPORTED, "no guest of another VMM can go on in %s",
+              driver->kind);
+    return NULL;
+}
+
 static Vmm *on_launch(const GuestMessage *message, gpointer user, GError **error)
 {
     Incoming *incoming = user;
+    g_auto(GStrv) line = NULL;
     const VmmDriver *driver;
     Vmm *vmm = NULL;
 
     if (agent_context_is_stopping(incoming->context))
         error_set(error, VMFERRY_ERROR_REFUSED, "the agent here is being stopped");
     else if ((driver = vmm_driver_find(message->vmm_kind, error)) &&
-             put_on_record(incoming, message, error))
+             (line = get_command_line(driver, message, error)) &&
+             put_on_record(incoming, message, line, error))
         vmm = launch_incoming(incoming, driver, message, error);
     if (!vmm) {
         give_up(incoming);

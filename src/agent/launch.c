@@ -161,8 +161,8 @@ static gboolean start_claimed(AgentContext *context, Guest *guest, GError **erro
     return vmm && take_managed(context, guest, vmm, FALSE, error);
 }
 
-gboolean launch_run(AgentContext *context, const char *name, char **command_line,
-                    const char *working_directory, GError **error)
+static gboolean run_line(AgentContext *context, const char *name, char **command_line,
+                         const char *working_directory, GError **error)
 {
     GuestRecord *record =
         launch_make_record(name, GUEST_STARTING, GUEST_ORIGIN_RUN, command_line, working_directory);
@@ -180,6 +180,17 @@ gboolean launch_run(AgentContext *context, const char *name, char **command_line
                   "started as process %d", (int)started->pid);
     watch_release(context, guest);
     return TRUE;
+}
+
+gboolean launch_run(AgentContext *context, const char *name, char **command_line,
+                    const char *working_directory, const char *kind, GError **error)
+{
+    g_auto(GStrv) planned = NULL;
+
+    if (!kind)
+        return run_line(context, name, command_line, working_directory, error);
+    planned = launch_plan(context, name, command_line, working_directory, kind, error);
+    return planned && run_line(context, name, planned, working_directory, error);
 }
 
 /* Puts the claim on a process before it is touched: two guests must not be one

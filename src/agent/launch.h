@@ -11,9 +11,14 @@
 #include <glib.h>
 
 /* Launches a VMM from a plain command line, in *working_directory*, and manages
- * its guest. */
+ * its guest.  *kind*: the VMM that is to run it, where that is not the one whose command line it is; or NULL. */
 gboolean launch_run(AgentContext *context, const char *name, char **command_line,
-                    const char *working_directory, GError **error);
+                    const char *working_directory, const char *kind, GError **error);
+
+/* The command line by which a VMM of *kind* makes the machine of another VMM's: that one is started for a moment,
+ * without running the guest (launch_plan.c).  Free with g_strfreev(). */
+char **launch_plan(AgentContext *context, const char *name, char **command_line,
+                   const char *working_directory, const char *kind, GError **error);
 
 typedef struct {
     pid_t pid;

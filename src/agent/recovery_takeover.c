@@ -66,10 +66,13 @@ GuestMessage *recovery_read_machine(const char *deltas, GError **error)
 {
     g_autofree char *path = g_build_filename(deltas, SOURCE_MACHINE, NULL);
     g_autofree char *text = NULL;
+    g_autoptr(GuestMessage) machine = NULL;
     size_t length;
 
     text = file_read(path, MACHINE_MAX_BYTES, &length, error);
-    return text ? guest_message_decode(text, length, error) : NULL;
+    machine = text ? guest_message_decode(text, length, error) : NULL;
+    return machine && guest_message_check_own_form(machine, error) ? g_steal_pointer(&machine)
+                                                                   : NULL;
 }
 
 static gboolean open_all(Taking *taking, GError **error)

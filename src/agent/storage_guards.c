@@ -14,12 +14,8 @@ GHashTable *storage_guards_new(void)
 
 gboolean storage_guards_begun(pid_t pid, gpointer user, GError **error)
 {
-    GuardAction kill_action;
-    Guard *guard;
+    Guard *guard = guard_start_kill(pid, error);
 
-    guard_action_begin(&kill_action, 1);
-    guard_action_add_kill(&kill_action);
-    guard = guard_start(pid, &kill_action, error);
     if (guard)
         g_hash_table_replace(user, GINT_TO_POINTER(pid), guard);
     return guard != NULL;

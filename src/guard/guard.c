@@ -260,6 +260,15 @@ static pid_t start_process(int pipe_end, int pidfd, pid_t vmm, GError **error)
     return helper_start(GUARD_NAME, fds, G_N_ELEMENTS(fds), error);
 }
 
+Guard *guard_start_kill(pid_t pid, GError **error)
+{
+    GuardAction kill;
+
+    guard_action_begin(&kill, 1);
+    guard_action_add_kill(&kill);
+    return guard_start(pid, &kill, error);
+}
+
 Guard *guard_start(pid_t pid, const GuardAction *action, GError **error)
 {
     autofd int pidfd = (int)syscall(SYS_pidfd_open, pid, 0);

@@ -55,6 +55,9 @@ typedef struct Guard Guard;
  * nothing armed).  Free it with guard_free(). */
 Guard *guard_start(pid_t pid, const GuardAction *action, GError **error);
 
+/* The same, for a VMM that ends with us. */
+Guard *guard_start_kill(pid_t pid, GError **error);
+
 /* From now on our death makes the guard perform *action*, in place of what was
  * armed in this slot.  When this returns the action is in the pipe, and found by
  * our death: what is to be undone is done afterwards.  FALSE with *error*: the

@@ -88,7 +88,7 @@ gboolean destination_take_guest(DestinationMove *move, const Frame *frame, GErro
     if (!check_guest_frame(move, frame, error))
         return FALSE;
     move->guest = guest_message_decode((const char *)frame->payload, frame->length, error);
-    if (!move->guest)
+    if (!move->guest || (!move->takes_neutral && !guest_message_check_own_form(move->guest, error)))
         return FALSE;
     session_set_transaction(move->session, move->guest->transaction);
     return move->disks ? destination_are_disks_of(move, move->guest, error)
@@ -170,7 +170,9 @@ static gboolean arm_guard(DestinationMove *move, GError **error)
 
 static gboolean make_machine(DestinationMove *move, GError **error)
 {
-    return vmm_match_machine(move->vmm, move->guest->machine, move->guest->live, error) &&
+    /* A machine of another VMM's is what was planned of its description. */
+    return (move->guest->neutral ||
+            vmm_match_machine(move->vmm, move->guest->machine, move->guest->live, error)) &&
            open_incoming(move, error) && !fault_point("destination.opened", error) &&
            open_memory(move, error);
 }
@@ -574,7 +576,7 @@ static void move_clear(DestinationMove *move)
 gboolean migrate_destination_serve(Session *session, const MigrateDestinationHost *host,
                                    GError **error)
 {
-    DestinationMove move = {.session = session, .host = host};
+    DestinationMove move = {.session = session, .host = host, .takes_neutral = TRUE};
     gboolean done = stages_run(stages, G_N_ELEMENTS(stages), note_failure, &move, error);
 
     if (done) {

@@ -314,14 +314,11 @@ static gboolean make_image(DestinationDisks *disks, const DestinationFile *file,
 static gboolean open_storage(DestinationDisks *disks, GError **error)
 {
     const MigrateDestinationHost *host = disks->move->host;
-    GuardAction kill_action;
 
     disks->storage = host->open_storage(&disks->message, host->user, error);
     if (!disks->storage)
         return FALSE;
-    guard_action_begin(&kill_action, 1);
-    guard_action_add_kill(&kill_action);
-    disks->guard = guard_start(vmm_storage_get_pid(disks->storage), &kill_action, error);
+    disks->guard = guard_start_kill(vmm_storage_get_pid(disks->storage), error);
     return disks->guard != NULL;
 }
 

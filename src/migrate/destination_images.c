@@ -7,6 +7,7 @@
 #include "base/error.h"
 #include "disk/image_reader.h"
 #include "disk/image_view.h"
+#include "migrate/neutral_images.h"
 
 /* Somebody who reads an image has it locked for a moment. */
 #define LOCK_ATTEMPTS 5
@@ -111,6 +112,9 @@ static gboolean list_images(DestinationMove *move, guint wanted, GError **error)
 {
     if (!move->images) {
         move->images = vmm_list_images(move->vmm, move->guest->live, error);
+        if (move->guest->neutral)
+            move->images = neutral_images_order(move->images, move->guest->neutral, move->host->map,
+                                                move->host->user, error);
         if (!move->images || !check_writable(move, error))
             return FALSE;
     }

@@ -16,6 +16,7 @@
 typedef struct {
     Session *session;
     const MigrateDestinationHost *host;
+    gboolean takes_neutral; /* a guest may come from a VMM of another kind */
     GuestMessage *guest;
     Vmm *vmm;
     Guard *guard;

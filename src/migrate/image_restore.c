@@ -45,7 +45,7 @@ static gboolean read_texts(ImageRestore *restore, GError **error)
         return FALSE;
     }
     restore->machine = guest_message_decode(machine, strlen(machine), error);
-    restore->note = restore->machine
+    restore->note = restore->machine && guest_message_check_own_form(restore->machine, error)
                         ? json_parse_object(note, strlen(note), SAVE_MESSAGE_MAX_NOTE_BYTES, error)
                         : NULL;
     restore->disks = restore->note ? saved_disks_read(restore->note, error) : NULL;

@@ -8,6 +8,7 @@
 #include "base/quantity.h"
 #include "base/rate.h"
 #include "migrate/witness_open.h"
+#include "vmm/vmm_driver.h"
 
 #define SECOND_MS 1000u
 #define HOUR_MS (3600 * SECOND_MS)
@@ -31,6 +32,16 @@ static const char *const disk_mode_names[] = {
     [DISK_MODE_TOP] = "top",
 };
 NAMES_DEFINE(disk_mode, DiskMode, disk_mode_names)
+
+const char *migrate_vmm_kind(guint vmm)
+{
+    return vmm > 0 ? vmm_driver_kind(vmm - 1) : NULL;
+}
+
+const char *migrate_vmm_name(guint vmm)
+{
+    return vmm > 0 ? migrate_vmm_kind(vmm) : "same";
+}
 
 CHOICE(disk_mode, DiskMode)
 CHOICE(tracker_kind, TrackerKind)
@@ -87,6 +98,17 @@ static const MigrateOption table[] = {
         .choices = MIGRATE_SAFETY_FULL + 1,
         .fallback = "network",
         .help = "What post-copy survives: none, network, or full",
+    },
+    {
+        .name = "vmm",
+        .api_key = "vmm",
+        .kind = MIGRATE_OPTION_CHOICE,
+        FIELD(vmm),
+        .argument = "KIND",
+        .choice = migrate_vmm_name,
+        .choices = VMM_DRIVER_KINDS + 1,
+        .fallback = "same",
+        .help = "The virtual machine monitor that it goes on in",
     },
     {
         .name = "checkpoint-interval",

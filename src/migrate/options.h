@@ -88,6 +88,7 @@ typedef struct {
     ThrottleMode throttle;
     DiskMode disks;
     SentStoreMode segments;
+    guint vmm;                       /* the kind of VMM that it goes to: migrate_vmm_kind() */
     char store[MIGRATE_STORE_BYTES]; /* HOST[:PORT] of a store (store_host.h); "": none */
 } MigrateOptions;
 
@@ -97,6 +98,12 @@ static inline gboolean migrate_options_may_split(const MigrateOptions *options)
     return options->mode == MIGRATE_MODE_POSTCOPY || options->mode == MIGRATE_MODE_HYBRID ||
            (options->mode == MIGRATE_MODE_AUTO && options->safety == MIGRATE_SAFETY_FULL);
 }
+
+/* "same", or the name of a driver (vmm_driver_kind()); NULL behind the last. */
+const char *migrate_vmm_name(guint vmm);
+
+/* The driver's name; NULL: of the same kind as here. */
+const char *migrate_vmm_kind(guint vmm);
 
 typedef enum {
     MIGRATE_OPTION_FLAG,     /* gboolean */

@@ -200,6 +200,10 @@ json_t *migrate_report_to_json(const MigrateReport *report)
                         json_integer((json_int_t)report->reclaimed_bytes));
     json_object_set_new(object, "direct_io", direct_io_to_json(&report->direct_io));
     json_object_set_new(object, "postcopy", postcopy_to_json(&report->postcopy));
+    if (report->vmm)
+        json_object_set_new(
+            object, "neutral",
+            json_pack("{s:s, s:i}", "vmm", report->vmm, "moments", (int)report->moments));
     if (report->image)
         json_object_set(object, "image", report->image);
     add_work_set(object, report);

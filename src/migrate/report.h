@@ -130,6 +130,9 @@ typedef struct {
      * state out; digests (--verify); the state's way over and in (READY); START
      * and the guest's start. */
     double disks_ms; /* ending the copies of disks */
+    guint moments;   /* that it was let run on for, until its state had a neutral form; in a move to
+                      another VMM */
+    const char *vmm; /* the kind of that; NULL: of the same kind */
     double pause_ms, pages_ms, save_ms, verify_ms, prepare_ms, start_ms;
     /* What was expected once the first round had shown the guest and the link;
      * negative: the move did not get that far. */

@@ -36,7 +36,7 @@ static gboolean read_machine(SourceMove *move, GError **error)
         vmm_read_machine(move->job->vmm, move->job->command_line, &move->command_line, error);
     if (move->machine && move->job->options.allow_cpu_mismatch)
         json_object_del(move->machine, VMM_MACHINE_CPU);
-    return move->machine && (move->job->options.trust_images || source_images_open(move, error));
+    return move->machine != NULL;
 }
 
 gboolean source_describe(SourceMove *move, GError **error)
@@ -45,7 +45,8 @@ gboolean source_describe(SourceMove *move, GError **error)
         return FALSE;
     move->process = vmm_get_process(move->job->vmm, error);
     move->description = move->process ? vmm_describe(move->job->vmm, error) : NULL;
-    if (!move->description)
+    if (!move->description || !source_describe_neutral(move, error) ||
+        (!move->job->options.trust_images && !source_images_open(move, error)))
         return FALSE;
     for (guint i = 0; i < move->description->ram_regions->len; i++) {
         const RamRegion *region = g_ptr_array_index(move->description->ram_regions, i);
@@ -93,7 +94,7 @@ gboolean source_connect(SourceMove *move, const char *purpose, GError **error)
 
 static gboolean connect_peer(SourceMove *move, GError **error)
 {
-    return source_connect(move, "migrate", error);
+    return source_connect(move, "migrate", error) && source_check_neutral_peer(move, error);
 }
 
 void source_make_transaction_id(char out[33])
@@ -123,7 +124,7 @@ char *source_encode_guest(SourceMove *move)
         .guest = (char *)move->job->guest,
         .guest_id = (char *)move->job->guest_id,
         .term = move->job->term + 1,
-        .vmm_kind = description->kind,
+        .vmm_kind = move->neutral ? (char *)move->neutral_driver->kind : description->kind,
         .vmm_version = description->version,
         .machine = description->machine,
         .accelerator = description->accelerator,
@@ -131,6 +132,7 @@ char *source_encode_guest(SourceMove *move)
         .working_directory = (char *)move->job->working_directory,
         .process = move->process,
         .live = move->machine,
+        .neutral = move->neutral,
         .vcpus = description->vcpus,
         .memory_bytes = description->memory_bytes,
         .verify = move->job->options.verify,
@@ -476,6 +478,7 @@ void source_clear(SourceMove *move)
     source_images_free(move->images);
     source_disks_free(move->disks);
     json_decref(move->machine);
+    machine_description_free(move->neutral);
     g_strfreev(move->command_line);
     if (move->session)
         move->report->wire_bytes = session_get_sent_bytes(move->session);

@@ -22,6 +22,7 @@
 #include "disk/image_address.h"
 #include "disk/image_reader.h"
 #include "disk/image_view.h"
+#include "migrate/neutral_images.h"
 
 #define ANSWER_MS 15000
 /* What is read within a pause, of all images together. */
@@ -124,6 +125,8 @@ gboolean source_images_open(SourceMove *move, GError **error)
 
     images->images = g_ptr_array_new_with_free_func((GDestroyNotify)source_image_free);
     images->list = vmm_list_images(move->job->vmm, move->machine, error);
+    if (move->neutral)
+        images->list = neutral_images_order(images->list, move->neutral, NULL, NULL, error);
     if (!images->list) {
         images->list = g_ptr_array_new();
         source_images_free(images);

@@ -15,6 +15,7 @@
 #include "migrate/kept_writes.h"
 #include "migrate/source.h"
 #include "migrate/takeover_gate.h"
+#include "vmm/vmm_driver.h"
 #include "throttle/throttle.h"
 #include "transfer/work_set.h"
 #include "wire/session.h"
@@ -39,7 +40,9 @@ typedef struct {
     double disk_bytes_per_ms;    /* content of disks that were copied, and in that phase … */
     double disk_eta_ms;          /* … the time to the end of the move; negative: not known yet */
     VmmDescription *description;
-    ProcessIdentity *process; /* who runs it here */
+    MachineDescription *neutral;     /* it goes to a VMM of another kind; NULL: it does not … */
+    const VmmDriver *neutral_driver; /* … that kind's */
+    ProcessIdentity *process;        /* who runs it here */
     GuestMemory *memory;
     PageSource *pages;        /* of the same */
     uint64_t populated_pages; /* at the start */
@@ -214,6 +217,12 @@ void source_disks_abort(SourceMove *move);
 gboolean source_disks_makes(const SourceMove *move, const char *path);
 void source_disks_describe(SourceMove *move);
 void source_disks_free(SourceDisks *disks);
+
+/* source_neutral.c: where it goes to a VMM of another kind: what it is made of, and whether that can be made there; whether the
+ * peer takes such guests; in the pause: lets it run on for a millisecond at a time, until its state can be told. */
+gboolean source_describe_neutral(SourceMove *move, GError **error);
+gboolean source_check_neutral_peer(const SourceMove *move, GError **error);
+gboolean source_find_moment(SourceMove *move, GError **error);
 
 /* source_recheck.c: from the tracker's start on; at a round's end, where it is worth it: drains I/O
  * and sends again what had been written unseen, as a round of its own; once the guest is paused and

@@ -89,7 +89,7 @@ gboolean source_pause(SourceMove *move, GError **error)
     if (move->stays_paused && !vmm_check_paused(move->job->vmm, error))
         return FALSE;
     move->report->arrives_paused = move->stays_paused;
-    if (fault_point("source.paused", error))
+    if (fault_point("source.paused", error) || !source_find_moment(move, error))
         return FALSE;
     move->report->pause_ms = source_lap_ms(move);
     return source_deadline_start(move, error);
@@ -210,7 +210,8 @@ static gboolean name_outstanding(SourceMove *move, GError **error)
 static GBytes *save_state(SourceMove *move, VmmSavePurpose purpose, GError **error)
 {
     g_autoptr(GError) failure = NULL;
-    GBytes *state = vmm_save_device_state(move->job->vmm, purpose, &failure);
+    GBytes *state = (move->neutral ? vmm_save_neutral : vmm_save_device_state)(move->job->vmm,
+                                                                               purpose, &failure);
 
     if (!state && vmm_check_unchanged(move->job->vmm, move->machine, error))
         g_propagate_error(error, g_steal_pointer(&failure));

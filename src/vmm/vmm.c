@@ -482,6 +482,11 @@ MachineDescription *vmm_describe_neutral(Vmm *vmm, json_t *machine, GError **err
     return check_neutral(vmm, error) ? vmm->neutral->describe(vmm, machine, error) : NULL;
 }
 
+GPtrArray *vmm_list_neutral_regions(Vmm *vmm, const VmmDescription *description, GError **error)
+{
+    return check_neutral(vmm, error) ? vmm->neutral->list_regions(vmm, description, error) : NULL;
+}
+
 GBytes *vmm_save_neutral(Vmm *vmm, VmmSavePurpose purpose, GError **error)
 {
     return check_neutral(vmm, error) ? vmm->neutral->save(vmm, purpose, error) : NULL;

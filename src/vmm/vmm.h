@@ -304,7 +304,9 @@ typedef struct {
 
 /* The neutral form, in which a machine goes to a VMM of another kind. */
 typedef struct {
+    gboolean only; /* the driver has no other form */
     MachineDescription *(*describe)(Vmm *vmm, json_t *machine, GError **error);
+    GPtrArray *(*list_regions)(Vmm *vmm, const VmmDescription *description, GError **error);
     GBytes *(*save)(Vmm *vmm, VmmSavePurpose purpose, GError **error);
 } VmmNeutralOps;
 
@@ -689,6 +691,10 @@ gboolean vmm_set_clock(Vmm *vmm, gboolean (*gives_up)(gpointer user), gpointer u
 /* What the machine is made of; *machine* is what vmm_read_machine() told.  What has no neutral form is in it, by name (VmmDriver.plan
  * refuses it); UNSUPPORTED where even that cannot be told.  Free with machine_description_free(). */
 MachineDescription *vmm_describe_neutral(Vmm *vmm, json_t *machine, GError **error);
+
+/* Of its RAM, as vmm_describe() told, what goes: an array of RamRegion with the names above; free with
+ * g_ptr_array_unref(). */
+GPtrArray *vmm_list_neutral_regions(Vmm *vmm, const VmmDescription *description, GError **error);
 
 /* As vmm_save_device_state(), in the neutral form.  BUSY: something is under way at this very moment that has no
  * neutral form; let the machine run for a millisecond, and try again. */

@@ -53,6 +53,7 @@ typedef struct {
     char **command_line;   /* as the user gave it, program first */
     const char *directory; /* where the control socket and the log go (exists, private) */
     gboolean incoming;     /* start as the destination of a move: paused, not loaded */
+    gboolean paused;       /* start without running an instruction of the guest */
     gboolean in_place; /* of one that gives its memory back while this one gets it (takeover.h): the
                           host need not have it twice */
     gboolean
@@ -118,6 +119,10 @@ typedef struct {
      * UNSUPPORTED: never, with the path of what cannot be.  NULL: always. */
     gboolean (*check_state)(const StateNode *state, GError **error);
 } VmmDriver;
+
+/* How many drivers there are, and their kinds by number; NULL behind the last. */
+#define VMM_DRIVER_KINDS 2u
+const char *vmm_driver_kind(guint index);
 
 /* The driver of this kind (NULL: of none); UNSUPPORTED where there is none. */
 const VmmDriver *vmm_driver_find(const char *kind, GError **error);

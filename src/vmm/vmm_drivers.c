@@ -13,6 +13,11 @@ static const VmmDriver *const drivers[] = {&qemu_driver, NULL};
 
 /* ---- finding one ---- */
 
+const char *vmm_driver_kind(guint index)
+{
+    return index < G_N_ELEMENTS(drivers) && drivers[index] ? drivers[index]->kind : NULL;
+}
+
 const VmmDriver *vmm_driver_find(const char *kind, GError **error)
 {
     for (const VmmDriver *const *at = drivers; *at; at++)

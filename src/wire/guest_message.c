@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "base/error.h"
+#include "state/tree.h"
 #include "wire/json_fields.h"
 #include "wire/messages.h"
 #include "wire/witness_message.h"
@@ -34,11 +35,18 @@ void guest_message_free(GuestMessage *message)
     g_free(message->store);
     g_free(message->store_agent);
     json_decref(message->live);
+    machine_description_free(message->neutral);
     process_identity_free(message->process);
     g_free(message);
 }
 
 /* ---- encoding ---- */
+
+static json_t *encode_neutral(const MachineDescription *machine)
+{
+    return json_pack("{s:s, s:i, s:o}", "form", STATE_FORMAT, "version", STATE_VERSION, "machine",
+                     machine_description_to_json(machine));
+}
 
 char *guest_message_encode(const GuestMessage *message)
 {
@@ -52,7 +60,10 @@ char *guest_message_encode(const GuestMessage *message)
     json_object_set_new(object, "vmm_version", json_field_make_text(message->vmm_version));
     json_object_set_new(object, "machine", json_field_make_text(message->machine));
     json_object_set_new(object, "accelerator", json_field_make_text(message->accelerator));
-    json_object_set_new(object, "command_line", json_field_make_texts(message->command_line));
+    if (message->neutral)
+        json_object_set_new(object, "neutral", encode_neutral(message->neutral));
+    else
+        json_object_set_new(object, "command_line", json_field_make_texts(message->command_line));
     if (message->working_directory)
         json_object_set_new(object, "working_directory",
                             json_field_make_text(message->working_directory));
@@ -149,6 +160,37 @@ static gboolean decode_live(json_t *object, GuestMessage *message, GError **erro
     return FALSE;
 }
 
+static gboolean decode_own_form(json_t *object, GuestMessage *message, GError **error)
+{
+    return decode_command_line(object, message, error) && decode_live(object, message, error);
+}
+
+/* A guest in another form, or of a later version, is refused before anything of it is looked at. */
+static gboolean decode_neutral(json_t *object, GuestMessage *message, GError **error)
+{
+    json_t *neutral = json_object_get(object, "neutral");
+    const char *form = json_text_or(neutral, "form", "");
+    uint64_t version;
+
+    if (!json_get_count(neutral, "version", G_MAXUINT32, &version, error))
+        return FALSE;
+    if (strcmp(form, STATE_FORMAT) != 0 || version != STATE_VERSION) {
+        error_set(error, VMFERRY_ERROR_UNSUPPORTED,
+                  "the guest's state comes as \"%.64s\", version %" G_GUINT64_FORMAT
+                  "; known here is \"%s\", version %u",
+                  form, version, STATE_FORMAT, STATE_VERSION);
+        return FALSE;
+    }
+    message->neutral = machine_description_from_json(json_object_get(neutral, "machine"), error);
+    return message->neutral != NULL;
+}
+
+static gboolean decode_form(json_t *object, GuestMessage *message, GError **error)
+{
+    return (json_object_get(object, "neutral") ? decode_neutral : decode_own_form)(object, message,
+                                                                                   error);
+}
+
 static gboolean decode_process(json_t *object, GuestMessage *message, GError **error)
 {
     message->process = process_identity_from_json(json_object_get(object, "process"), error);
@@ -199,6 +241,10 @@ static gboolean decode_postcopy(json_t *object, GuestMessage *message, GError **
         return FALSE;
     }
     message->postcopy = json_is_true(postcopy);
+    if (message->postcopy && message->neutral) {
+        error_set(error, VMFERRY_ERROR_INVALID, "\"postcopy\" of a guest in the neutral form");
+        return FALSE;
+    }
     return decode_checkpoint(object, message, error);
 }
 
@@ -247,14 +293,20 @@ GuestMessage *guest_message_decode(const char *text, size_t length, GError **err
     g_autoptr(GuestMessage) message = g_new0(GuestMessage, 1);
 
     if (object && decode_texts(object, message, error) && decode_owner(object, message, error) &&
-        decode_command_line(object, message, error) &&
-        decode_working_directory(object, message, error) &&
-        decode_process(object, message, error) && decode_live(object, message, error) &&
-        decode_numbers(object, message, error) && decode_postcopy(object, message, error) &&
-        decode_balloon(object, message, error) && decode_store(object, message, error) &&
-        decode_lease(object, message, error) &&
+        decode_form(object, message, error) && decode_working_directory(object, message, error) &&
+        decode_process(object, message, error) && decode_numbers(object, message, error) &&
+        decode_postcopy(object, message, error) && decode_balloon(object, message, error) &&
+        decode_store(object, message, error) && decode_lease(object, message, error) &&
         wire_regions_decode(object, &message->regions, &message->region_count, error))
         return g_steal_pointer(&message);
     g_prefix_error(error, "GUEST: ");
     return NULL;
+}
+
+gboolean guest_message_check_own_form(const GuestMessage *message, GError **error)
+{
+    if (!message->neutral)
+        return TRUE;
+    error_set(error, VMFERRY_ERROR_UNSUPPORTED, "GUEST: a guest in the neutral form is only moved");
+    return FALSE;
 }

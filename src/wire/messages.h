@@ -11,6 +11,7 @@
 
 #include "base/json.h"
 #include "identity/identity.h"
+#include "state/machine_description.h"
 #include "wire/channel.h"
 
 #define PROTOCOL_VERSION 1
@@ -29,6 +30,7 @@
 #define FEATURE_DISK_DIGESTS "disk-digests"
 #define FEATURE_SAVE "save"
 #define FEATURE_SAVE_BASE "save-base"
+#define FEATURE_NEUTRAL "neutral-state"
 
 #define MESSAGE_MAX_REGIONS 256
 #define MESSAGE_MAX_ADDRESS_BYTES 255
@@ -98,6 +100,9 @@ typedef struct {
     char *working_directory;  /* that relative paths in it are relative to; NULL: not sent */
     ProcessIdentity *process; /* that is to run it */
     json_t *live;             /* the live machine, in the VMM driver's own form */
+    MachineDescription *
+        neutral; /* it comes in the neutral form, and this is what it is made of: then there is neither *live*
+                                    nor a command line; NULL: in the driver's own form */
     guint vcpus;
     uint64_t memory_bytes;
     gboolean verify;
@@ -122,6 +127,9 @@ void guest_message_free(GuestMessage *message);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(GuestMessage, guest_message_free)
 char *guest_message_encode(const GuestMessage *message);
 GuestMessage *guest_message_decode(const char *text, size_t length, GError **error);
+
+/* UNSUPPORTED for a guest in the neutral form, for who needs the driver's own. */
+gboolean guest_message_check_own_form(const GuestMessage *message, GError **error);
 
 /* Questions of a source about the images below the guest's disks, which both
  * sides list in one order (vmm_list_images()), and what a destination sees. */

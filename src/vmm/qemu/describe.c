@@ -4,6 +4,7 @@
 #include "base/error.h"
 #include "base/json.h"
 #include "vmm/qemu/driver.h"
+#include "vmm/qemu/neutral.h"
 
 #define MAX_VCPUS 4096
 #define MAX_THREAD (1u << 22) /* the kernel's limit */
@@ -156,5 +157,8 @@ VmmDescription *qemu_describe(QemuVmm *qemu, GError **error)
         !qemu_query_discards(qemu->qmp, &description->discards_memory, error))
         return NULL;
     description->ram_regions = qemu_query_ram_regions(qemu, error);
-    return description->ram_regions ? g_steal_pointer(&description) : NULL;
+    if (!description->ram_regions ||
+        (qemu->neutral && !qemu_neutral_describe(qemu, description, error)))
+        return NULL;
+    return g_steal_pointer(&description);
 }

@@ -82,7 +82,7 @@ static gboolean save_by_fdset(Qmp *qmp, int memory, VmmSavePurpose purpose, GErr
     return saved;
 }
 
-static GBytes *take_stream(QemuVmm *qemu, VmmSavePurpose purpose, GError **error)
+GBytes *qemu_take_stream(QemuVmm *qemu, VmmSavePurpose purpose, GError **error)
 {
     autofd int memory = memfd_create("vmferry-device-state", MFD_CLOEXEC);
     gboolean saved;
@@ -171,7 +171,7 @@ GBytes *qemu_save_device_state(QemuVmm *qemu, VmmSavePurpose purpose, GError **e
     }
     if (purpose == VMM_SAVE_SWITCHOVER)
         g_atomic_int_set(&qemu->images_released, TRUE);
-    stream = take_stream(qemu, purpose, error);
+    stream = qemu_take_stream(qemu, purpose, error);
     if (!stream)
         return NULL;
     if (purpose == VMM_SAVE_SWITCHOVER)

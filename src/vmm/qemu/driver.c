@@ -13,6 +13,7 @@
 #include "state/state_qemu.h"
 #include "vmm/qemu/command_line.h"
 #include "vmm/qemu/agent_channel.h"
+#include "vmm/qemu/neutral.h"
 #include "vmm/qemu/new_macs.h"
 #include "vmm/qemu/plan.h"
 #include "vmm/qemu/stderr_tail.h"
@@ -268,16 +269,20 @@ static gboolean open_incoming(Vmm *vmm, const char *machine, const GPtrArray *re
 {
     QemuVmm *qemu = from_vmm(vmm);
     g_autoptr(GMutexLocker) locker G_GNUC_UNUSED = g_mutex_locker_new(&qemu->lock);
+    gboolean opened = qemu->neutral ? qemu_neutral_open(qemu, regions, error)
+                                    : qemu_open_incoming(qemu, machine, regions, error);
 
-    return end_operation(qemu, qemu_open_incoming(qemu, machine, regions, error), error);
+    return end_operation(qemu, opened, error);
 }
 
 static gboolean load_device_state(Vmm *vmm, GBytes *state, GError **error)
 {
     QemuVmm *qemu = from_vmm(vmm);
     g_autoptr(GMutexLocker) locker G_GNUC_UNUSED = g_mutex_locker_new(&qemu->lock);
+    gboolean loaded =
+        (qemu->neutral ? qemu_neutral_load : qemu_load_device_state)(qemu, state, error);
 
-    return end_operation(qemu, qemu_load_device_state(qemu, state, error), error);
+    return end_operation(qemu, loaded, error);
 }
 
 static gboolean get_balloon(Vmm *vmm, uint64_t *ret_bytes, GError **error)
@@ -642,6 +647,7 @@ void qemu_vmm_free(Vmm *vmm)
     g_strfreev(qemu->command_line);
     g_free(qemu->working_directory);
     g_strfreev(qemu->cgroups);
+    qemu_neutral_free(qemu->neutral);
     g_free(qemu->machine);
     g_free(qemu->shutdown_reason);
     g_clear_pointer(&qemu->rules, g_ptr_array_unref);
@@ -734,12 +740,14 @@ static const VmmNetOps qemu_net_ops = {
     .renew_macs = renew_macs,
 };
 
-static const VmmAgentOps qemu_agent_ops = {
-    .set_clock = set_clock,
-};
-
 static const VmmNeutralOps qemu_neutral_ops = {
     .describe = describe_neutral,
+    .list_regions = qemu_neutral_list_regions,
+    .save = qemu_neutral_save,
+};
+
+static const VmmAgentOps qemu_agent_ops = {
+    .set_clock = set_clock,
 };
 
 Vmm *qemu_vmm_new(pid_t pid, uint64_t start_time, const char *qmp_path, const char *log_path,

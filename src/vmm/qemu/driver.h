@@ -18,6 +18,8 @@
 /* How an incoming migration has ended, by QEMU's MIGRATION events. */
 typedef enum { QEMU_ARRIVAL_OPEN, QEMU_ARRIVAL_COMPLETED, QEMU_ARRIVAL_FAILED } QemuArrival;
 
+typedef struct QemuNeutral QemuNeutral; /* neutral.h */
+
 typedef struct {
     Vmm base;
     GMutex lock;       /* serialises the operations */
@@ -53,6 +55,7 @@ typedef struct {
     uint64_t card_gone_ns; /* since when one of them is gone, and no other in its place; 0: none */
     GPtrArray *ram_blocks; /* of QemuRamBlock, as last described; NULL before */
     GPtrArray *copies;     /* of QemuCopy: copies and taps, begun here and not ended */
+    QemuNeutral *neutral;  /* it waits for a machine in the neutral form; else NULL */
 } QemuVmm;
 
 /* Takes *qmp*; copies the rest. */
@@ -113,6 +116,12 @@ gboolean qemu_ask_disk_counters(QemuVmm *qemu, guint timeout_ms, VmmDiskCounters
 gboolean qemu_drain(QemuVmm *qemu, GError **error);
 gboolean qemu_get_free_memory(QemuVmm *qemu, uint64_t *ret_free_bytes, uint64_t *ret_updated,
                               GError **error);
+
+/* The bytes that QEMU saves, whatever it does just now. */
+GBytes *qemu_take_stream(QemuVmm *qemu, VmmSavePurpose purpose, GError **error);
+
+/* Makes QEMU's blocks as long as *regions*, finds them, and waits for the state from then on. */
+gboolean qemu_open_stream(QemuVmm *qemu, const GPtrArray *regions, GError **error);
 
 /* Saves the device state of a paused guest to *name*, as QEMU opens it. */
 gboolean qemu_save_to_file(Qmp *qmp, const char *name, VmmSavePurpose purpose, GError **error);

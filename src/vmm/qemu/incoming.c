@@ -214,16 +214,12 @@ static gboolean open_stream(QemuVmm *qemu, const GPtrArray *blocks, const GPtrAr
            check_blocks(qemu, blocks, regions, error);
 }
 
-gboolean qemu_open_incoming(QemuVmm *qemu, const char *machine, const GPtrArray *regions,
-                            GError **error)
+gboolean qemu_open_stream(QemuVmm *qemu, const GPtrArray *regions, GError **error)
 {
-    g_autoptr(GPtrArray) blocks = NULL;
-    g_autoptr(GPtrArray) matched = NULL;
+    g_autofree char *machine = qemu_get_machine(qemu, error);
+    g_autoptr(GPtrArray) blocks = machine ? qemu_query_ram_blocks(qemu->qmp, error) : NULL;
+    g_autoptr(GPtrArray) matched = blocks ? qemu_match_regions(blocks, regions, error) : NULL;
 
-    if (!qemu_check_machine_type(qemu, machine, error))
-        return FALSE;
-    blocks = qemu_query_ram_blocks(qemu->qmp, error);
-    matched = blocks ? qemu_match_regions(blocks, regions, error) : NULL;
     if (!matched)
         return FALSE;
     if (!open_stream(qemu, matched, regions, error)) {
@@ -234,6 +230,12 @@ gboolean qemu_open_incoming(QemuVmm *qemu, const char *machine, const GPtrArray 
     g_clear_pointer(&qemu->ram_blocks, g_ptr_array_unref);
     qemu->ram_blocks = g_steal_pointer(&blocks);
     return TRUE;
+}
+
+gboolean qemu_open_incoming(QemuVmm *qemu, const char *machine, const GPtrArray *regions,
+                            GError **error)
+{
+    return qemu_check_machine_type(qemu, machine, error) && qemu_open_stream(qemu, regions, error);
 }
 
 /* Waits for the event, looking now and then whether QEMU lives. */

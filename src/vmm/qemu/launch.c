@@ -3,6 +3,7 @@
 #include "base/process.h"
 #include "vmm/qemu/command_line.h"
 #include "vmm/qemu/driver.h"
+#include "vmm/qemu/neutral.h"
 #include "vmm/qemu/qemu.h"
 #include "vmm/qemu/start.h"
 #include "vmm/qemu/start_options.h"
@@ -161,6 +162,15 @@ static Vmm *begin(const Start *start, GError **error)
     return make_vmm(start, pid, start_time, g_steal_pointer(&qmp));
 }
 
+static void add_word(char ***argv, const char *word)
+{
+    guint count = g_strv_length(*argv);
+
+    *argv = g_renew(char *, *argv, count + 2);
+    (*argv)[count] = g_strdup(word);
+    (*argv)[count + 1] = NULL;
+}
+
 static void prepare(const VmmLaunch *launch, Start *start)
 {
     const char *folder = launch->working_directory ? launch->working_directory : "/";
@@ -174,6 +184,8 @@ static void prepare(const VmmLaunch *launch, Start *start)
         launch->incoming
             ? qemu_command_line_for_incoming(launch->command_line, launch->rules, start->qmp_path)
             : qemu_command_line_for_start(launch->command_line, start->qmp_path);
+    if (launch->paused)
+        add_word(&start->argv, "-S");
     start->working_directory =
         launch->incoming ? vmm_map_text(folder, launch->rules) : g_strdup(folder);
 }
@@ -187,6 +199,10 @@ Vmm *qemu_launch(const VmmLaunch *launch, GError **error)
     if (!check_start(&start, error) || !make_plan(&start, error))
         return NULL;
     vmm = begin(&start, error);
+    if (vmm && launch->neutral && !qemu_neutral_begin((QemuVmm *)vmm, launch, error)) {
+        (void)vmm_quit(vmm, NULL);
+        g_clear_pointer(&vmm, vmm_free);
+    }
     if (vmm)
         ((QemuVmm *)vmm)->cgroups = spawn_plan_keep(start.plan);
     return vmm;

@@ -1,52 +1,237 @@
-/* Asking a live QEMU for what its machine in the neutral form has beside the devices. */
+#include "vmm/qemu/neutral.h"
+
 #include <string.h>
 
-#include "base/json.h"
-#include "base/tsc.h"
-#include "vmm/qemu/driver.h"
-#include "vmm/qemu/neutral_machine.h"
+#include "base/error.h"
+#include "base/page.h"
+#include "memory/guest_memory.h"
+#include "state/state_qemu.h"
+#include "state/tree.h"
+#include "vmm/qemu/twin.h"
 
-static json_t *get_cpu_property(Qmp *qmp, const char *name)
+struct QemuNeutral {
+    char *main_block;    /* name of main RAM's block */
+    GPtrArray *firmware; /* of QemuFirmware */
+    GBytes *template;    /* its own state, fresh */
+};
+
+void qemu_neutral_free(QemuNeutral *neutral)
 {
-    g_autoptr(json_t) cpus = qmp_execute(qmp, "query-cpus-fast", NULL, QMP_COMMAND_MS, NULL);
-    const char *path = json_text_or(json_array_get(cpus, 0), "qom-path", NULL);
-
-    return path ? qmp_execute(qmp, "qom-get",
-                              json_pack("{s:s, s:s}", "path", path, "property", name),
-                              QMP_COMMAND_MS, NULL)
-                : NULL;
+    if (!neutral)
+        return;
+    g_free(neutral->main_block);
+    if (neutral->firmware)
+        g_ptr_array_unref(neutral->firmware);
+    g_bytes_unref(neutral->template);
+    g_free(neutral);
 }
 
-/* KVM tells it.  TCG has none of its own: the guest reads this host's counter. */
-static uint64_t find_tsc_hz(Qmp *qmp, const char *accelerator)
-{
-    g_autoptr(json_t) told = get_cpu_property(qmp, "tsc-frequency");
-    json_int_t hz = told ? json_integer_value(told) : 0;
+/* ---- its RAM ---- */
 
-    if (strcmp(accelerator, "tcg") == 0)
-        return tsc_hz();
-    return hz > 0 ? (uint64_t)hz : tsc_hz();
+char *qemu_neutral_query_main(QemuVmm *qemu, GError **error)
+{
+    g_autoptr(json_t) reply =
+        qmp_execute(qemu->qmp, "qom-get",
+                    json_pack("{s:s, s:s}", "path", "/machine", "property", "memory-backend"),
+                    QMP_COMMAND_MS, error);
+    const char *path = json_string_value(reply);
+
+    if (path && *path)
+        return g_path_get_basename(path);
+    if (reply)
+        error_set(error, VMFERRY_ERROR_UNSUPPORTED, "QEMU does not tell which memory is its RAM");
+    return NULL;
 }
 
-static char *query_architecture(Qmp *qmp, GError **error)
+/* A block's name ends with its backend's id, or is that. */
+QemuNeutralBlock qemu_neutral_block(const char *block, const char *main)
 {
-    g_autoptr(json_t) reply = qmp_execute(qmp, "query-target", NULL, QMP_COMMAND_MS, error);
-    const char *name;
+    const char *slash = strrchr(block, '/');
+    const char *last = slash ? slash + 1 : block;
 
-    return reply && json_get_text(reply, "arch", &name, error) ? g_strdup(name) : NULL;
+    if (strcmp(last, main) == 0)
+        return QEMU_NEUTRAL_RAM;
+    return slash && strcmp(last, "vga.vram") == 0 ? QEMU_NEUTRAL_VIDEO : QEMU_NEUTRAL_NONE;
 }
 
-MachineDescription *qemu_describe_neutral(QemuVmm *qemu, json_t *machine, GError **error)
-{
-    g_autoptr(VmmDescription) description = qemu_describe(qemu, error);
-    g_autofree char *architecture = description ? query_architecture(qemu->qmp, error) : NULL;
-    QemuNeutralFacts facts = {.architecture = architecture, .directory = qemu->working_directory};
+static const char *const names[] = {
+    [QEMU_NEUTRAL_NONE] = NULL,
+    [QEMU_NEUTRAL_RAM] = VMM_NEUTRAL_RAM,
+    [QEMU_NEUTRAL_VIDEO] = VMM_NEUTRAL_VIDEO,
+};
 
-    if (!architecture)
+/* Main RAM first; each at most once. */
+static GPtrArray *pick_regions(const GPtrArray *regions, const char *main, GError **error)
+{
+    g_autoptr(GPtrArray) picked = g_ptr_array_new_with_free_func((GDestroyNotify)ram_region_free);
+
+    for (guint wanted = QEMU_NEUTRAL_RAM; wanted <= QEMU_NEUTRAL_VIDEO; wanted++) {
+        guint before = picked->len;
+
+        for (guint i = 0; i < regions->len; i++) {
+            const RamRegion *region = regions->pdata[i];
+
+            if (qemu_neutral_block(region->name, main) == wanted)
+                g_ptr_array_add(picked,
+                                ram_region_new(names[wanted], region->host_address, region->bytes));
+        }
+        if (picked->len - before > 1 || (wanted == QEMU_NEUTRAL_RAM && picked->len == 0)) {
+            error_set(error, VMFERRY_ERROR_UNSUPPORTED, "QEMU has %u blocks of memory for \"%s\"",
+                      picked->len - before, names[wanted]);
+            return NULL;
+        }
+    }
+    return g_steal_pointer(&picked);
+}
+
+GPtrArray *qemu_neutral_list_regions(Vmm *vmm, const VmmDescription *description, GError **error)
+{
+    QemuVmm *qemu = (QemuVmm *)vmm;
+    g_autoptr(GMutexLocker) locker G_GNUC_UNUSED = g_mutex_locker_new(&qemu->lock);
+    g_autofree char *main_block = qemu_neutral_query_main(qemu, error);
+
+    return main_block ? pick_regions(description->ram_regions, main_block, error) : NULL;
+}
+
+gboolean qemu_neutral_describe(QemuVmm *qemu, VmmDescription *description, GError **error)
+{
+    GPtrArray *picked = pick_regions(description->ram_regions, qemu->neutral->main_block, error);
+
+    if (!picked)
+        return FALSE;
+    g_ptr_array_unref(description->ram_regions);
+    description->ram_regions = picked;
+    return TRUE;
+}
+
+/* ---- leaving ---- */
+
+GBytes *qemu_neutral_save(Vmm *vmm, VmmSavePurpose purpose, GError **error)
+{
+    g_autoptr(GBytes) stream = vmm_save_device_state(vmm, purpose, error);
+    g_autoptr(StateNode) state = NULL;
+
+    if (stream)
+        state = state_from_qemu(g_bytes_get_data(stream, NULL), g_bytes_get_size(stream), error);
+    return state ? state_encode(state) : NULL;
+}
+
+/* ---- arriving ---- */
+
+gboolean qemu_neutral_begin(QemuVmm *qemu, const VmmLaunch *launch, GError **error)
+{
+    QemuNeutral *neutral = qemu->neutral = g_new0(QemuNeutral, 1);
+
+    neutral->main_block = qemu_neutral_query_main(qemu, error);
+    if (!neutral->main_block)
+        return FALSE;
+    neutral->template = qemu_take_stream(qemu, VMM_SAVE_CHECKPOINT, error);
+    neutral->firmware = neutral->template ? qemu_twin_read_firmware(launch, error) : NULL;
+    return neutral->firmware != NULL;
+}
+
+static const RamRegion *find_region(const GPtrArray *regions, const char *name)
+{
+    for (guint i = 0; name && i < regions->len; i++)
+        if (strcmp(((const RamRegion *)regions->pdata[i])->name, name) == 0)
+            return regions->pdata[i];
+    return NULL;
+}
+
+static const QemuFirmware *find_firmware(const QemuNeutral *neutral, const char *name)
+{
+    for (guint i = 0; i < neutral->firmware->len; i++)
+        if (strcmp(((const QemuFirmware *)neutral->firmware->pdata[i])->name, name) == 0)
+            return neutral->firmware->pdata[i];
+    return NULL;
+}
+
+/* How long a block is to be; 0 with *error* where nobody says what is in it. */
+static uint64_t wanted_bytes(const QemuNeutral *neutral, const QemuRamBlock *block,
+                             const GPtrArray *regions, guint *found, GError **error)
+{
+    const char *name = names[qemu_neutral_block(block->name, neutral->main_block)];
+    const RamRegion *region = find_region(regions, name);
+    const QemuFirmware *firmware = name ? NULL : find_firmware(neutral, block->name);
+
+    if (region && region->bytes == block->used) {
+        ++*found;
+        return block->used;
+    }
+    if (firmware && g_bytes_get_size(firmware->content) >= block->used)
+        return g_bytes_get_size(firmware->content);
+    error_set(error, VMFERRY_ERROR_REFUSED,
+              "the guest has no memory for block %s of %" G_GUINT64_FORMAT " bytes", block->name,
+              block->used);
+    return 0;
+}
+
+/* All blocks of ours, with what they hold. */
+static GPtrArray *plan_blocks(QemuVmm *qemu, const GPtrArray *regions, GError **error)
+{
+    g_autoptr(GPtrArray) planned = g_ptr_array_new_with_free_func((GDestroyNotify)ram_region_free);
+    g_autoptr(GPtrArray) blocks = qemu_query_ram_blocks(qemu->qmp, error);
+    guint found = 0;
+
+    if (!blocks)
         return NULL;
-    facts.machine_type = description->machine;
-    facts.ram_bytes = description->memory_bytes;
-    facts.vcpus = description->vcpus;
-    facts.tsc_hz = find_tsc_hz(qemu->qmp, description->accelerator);
-    return qemu_neutral_machine(machine, &facts, error);
+    for (guint i = 0; i < blocks->len; i++) {
+        const QemuRamBlock *block = blocks->pdata[i];
+        uint64_t bytes;
+
+        if (!block->name[0] || block->used == 0)
+            continue;
+        bytes = wanted_bytes(qemu->neutral, block, regions, &found, error);
+        if (bytes == 0)
+            return NULL;
+        g_ptr_array_add(planned, ram_region_new(block->name, 0, bytes));
+    }
+    if (found == regions->len)
+        return g_steal_pointer(&planned);
+    error_set(error, VMFERRY_ERROR_REFUSED, "the guest has memory that QEMU here has not");
+    return NULL;
+}
+
+/* The markers by which the blocks were found go with that. */
+static gboolean write_firmware(QemuVmm *qemu, const GPtrArray *blocks, GError **error)
+{
+    g_autoptr(GuestMemory) memory = guest_memory_open(qemu->pid, blocks, error);
+
+    for (guint i = 0; memory && i < blocks->len; i++) {
+        const RamRegion *region = blocks->pdata[i];
+        const QemuFirmware *firmware = find_firmware(qemu->neutral, region->name);
+        const PageSpan span = {0, guest_memory_get_region(memory, i)->pages};
+
+        if (firmware && !guest_memory_write(memory, i, &span, 1,
+                                            g_bytes_get_data(firmware->content, NULL), error))
+            return FALSE;
+    }
+    return memory != NULL;
+}
+
+gboolean qemu_neutral_open(QemuVmm *qemu, const GPtrArray *regions, GError **error)
+{
+    g_autoptr(GPtrArray) planned = plan_blocks(qemu, regions, error);
+    g_autoptr(GPtrArray) blocks = NULL;
+
+    if (!planned || !qemu_open_stream(qemu, planned, error))
+        return FALSE;
+    blocks = qemu_query_ram_regions(qemu, error);
+    return blocks && write_firmware(qemu, blocks, error);
+}
+
+gboolean qemu_neutral_load(QemuVmm *qemu, GBytes *bytes, GError **error)
+{
+    const QemuNeutral *neutral = qemu->neutral;
+    g_autoptr(StateNode) state =
+        state_decode(g_bytes_get_data(bytes, NULL), g_bytes_get_size(bytes), error);
+    g_autoptr(GBytes) stream = NULL;
+
+    if (state && state_check(state, error))
+        stream = state_to_qemu(state, g_bytes_get_data(neutral->template, NULL),
+                               g_bytes_get_size(neutral->template), error);
+    if (!stream || !qemu_load_device_state(qemu, stream, error))
+        return FALSE;
+    g_clear_pointer(&qemu->neutral, qemu_neutral_free);
+    return TRUE;
 }

@@ -1,0 +1,146 @@
+/* A guest that goes to a VMM of another kind (vmm.h: the neutral form). */
+#include "migrate/source_move.h"
+
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/error.h"
+#include "state/tree.h"
+#include "vmm/vmm_driver.h"
+
+/* A guest that works hard has a moment that can be told within some tries. */
+#define MOMENTS 300u
+#define MOMENT_NS 1000000ULL
+
+static const char *wanted_kind(const SourceMove *move)
+{
+    const char *kind = migrate_vmm_kind(move->job->options.vmm);
+
+    return kind ? kind : move->description->kind;
+}
+
+/* What reads a page of a VMM's own form later, or copies disks by a VMM, is not for another one. */
+static gboolean check_options(const SourceMove *move, const char *kind, GError **error)
+{
+    const MigrateOptions *options = &move->job->options;
+    const char *what =
+        options->mode == MIGRATE_MODE_POSTCOPY || options->mode == MIGRATE_MODE_HYBRID ? "post-copy"
+        : migrate_options_may_split(options) ? "--safety full"
+        : options->disks == DISK_MODE_COPY || options->disks == DISK_MODE_TOP ||
+                move->job->disk_modes
+            ? "copying disks"
+        : options->reclaim_free ? "--reclaim-free"
+                                : NULL;
+
+    if (!what)
+        return TRUE;
+    error_set(error, VMFERRY_ERROR_UNSUPPORTED, "%s is not possible on the way to %s", what, kind);
+    return FALSE;
+}
+
+/* Before anything is sent: the driver of that kind is in every agent.  The destination asks its own again. */
+static gboolean check_plan(const SourceMove *move, const VmmDriver *driver, GError **error)
+{
+    g_auto(GStrv) line = NULL;
+
+    if (!driver->plan) {
+        error_set(error, VMFERRY_ERROR_UNSUPPORTED, "no guest of another VMM can go on in %s",
+                  driver->kind);
+        return FALSE;
+    }
+    line = driver->plan(move->neutral, error);
+    return line != NULL;
+}
+
+static gboolean pick_regions(SourceMove *move, GError **error)
+{
+    GPtrArray *regions = vmm_list_neutral_regions(move->job->vmm, move->description, error);
+
+    if (!regions)
+        return FALSE;
+    g_ptr_array_unref(move->description->ram_regions);
+    move->description->ram_regions = regions;
+    return TRUE;
+}
+
+gboolean source_describe_neutral(SourceMove *move, GError **error)
+{
+    const char *kind = wanted_kind(move);
+    const VmmDriver *driver = vmm_driver_find(kind, error);
+
+    if (!driver)
+        return FALSE;
+    if (move->image || (strcmp(kind, move->description->kind) == 0 &&
+                        !(move->job->vmm->neutral && move->job->vmm->neutral->only)))
+        return TRUE;
+    if (!check_options(move, kind, error))
+        return FALSE;
+    move->neutral = vmm_describe_neutral(move->job->vmm, move->machine, error);
+    if (!move->neutral)
+        return FALSE;
+    if (!move->neutral->origin_line) {
+        g_free(move->neutral->origin_kind);
+        move->neutral->origin_kind = g_strdup(move->description->kind);
+        move->neutral->origin_line = g_strdupv(move->command_line);
+    }
+    move->neutral_driver = driver;
+    move->report->vmm = driver->kind;
+    return check_plan(move, driver, error) && pick_regions(move, error);
+}
+
+gboolean source_check_neutral_peer(const SourceMove *move, GError **error)
+{
+    if (!move->neutral || peer_has_feature(&move->peer, FEATURE_NEUTRAL))
+        return TRUE;
+    error_set(error, VMFERRY_ERROR_UNSUPPORTED, "%s takes no guests of another VMM",
+              session_get_peer_name(move->session));
+    return FALSE;
+}
+
+/* ---- the moment ---- */
+
+static gboolean try_moment(const SourceMove *move, GError **error)
+{
+    g_autoptr(GBytes) bytes = vmm_save_neutral(move->job->vmm, VMM_SAVE_CHECKPOINT, error);
+    g_autoptr(StateNode) state = NULL;
+
+    if (bytes)
+        state = state_decode(g_bytes_get_data(bytes, NULL), g_bytes_get_size(bytes), error);
+    return state && state_check(state, error) &&
+           (!move->neutral_driver->check_state || move->neutral_driver->check_state(state, error));
+}
+
+/* A millisecond later.  Its user may have paused it in between. */
+static gboolean run_on(SourceMove *move, GError **error)
+{
+    gboolean was_running = FALSE;
+
+    if (!source_not_cancelled(move, error) || !vmm_resume(move->job->vmm, error))
+        return FALSE;
+    clock_sleep_ns(MOMENT_NS);
+    move->paused_ns = move->lap_ns = clock_now_ns();
+    if (!vmm_pause(move->job->vmm, &was_running, error))
+        return FALSE;
+    if (was_running)
+        return TRUE;
+    error_set(error, VMFERRY_ERROR_REFUSED, "another program has paused the guest");
+    return FALSE;
+}
+
+gboolean source_find_moment(SourceMove *move, GError **error)
+{
+    for (guint i = 0; move->neutral; i++) {
+        g_autoptr(GError) busy = NULL;
+
+        if (try_moment(move, &busy))
+            return TRUE;
+        if (move->stays_paused || i == MOMENTS || !error_is(busy, VMFERRY_ERROR_BUSY)) {
+            g_propagate_error(error, g_steal_pointer(&busy));
+            return FALSE;
+        }
+        if (!run_on(move, error))
+            return FALSE;
+        move->report->moments++;
+    }
+    return TRUE;
+}
