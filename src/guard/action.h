@@ -5,12 +5,13 @@
  * done (a VMM's driver, the throttle) makes the list beforehand; the guard
  * (guard.h) only performs it, and knows no VMM:
  *
- *     write    a text to a file; a file that cannot be written is left as it is
+ *     write    a text to a file, or a FIFO that is read; one that cannot be written at once is left as it is
  *     connect  to a Unix socket; the steps from here to `ready` open a conversation
  *     ready    the conversation is open; actions that open the same one share it,
  *              since a monitor serves one client at a time
  *     send     a text
  *     expect   read until a text has come
+ *     signal   a signal to the guard's process
  *     kill     SIGKILL to the guard's process; no step of any action comes after it
  *
  * An action is tried again, after a short pause, until all its steps are done or
@@ -33,6 +34,7 @@ typedef enum {
     GUARD_STEP_SEND,   /* text */
     GUARD_STEP_EXPECT, /* text, other, unless */
     GUARD_STEP_KILL,
+    GUARD_STEP_SIGNAL, /* text: its number */
 } GuardStep;
 
 #define GUARD_ACTION_BYTES 2048
@@ -54,6 +56,7 @@ void guard_action_add_write(GuardAction *action, const char *path, const char *t
 void guard_action_add_ready(GuardAction *action);
 void guard_action_add_send(GuardAction *action, const char *text);
 void guard_action_add_kill(GuardAction *action);
+void guard_action_add_signal(GuardAction *action, int number);
 
 /* *where* as unix_socket.h has it.  INVALID where the path is missing or too long:
  * the guard keeps no descriptors, so a long path cannot go through one. */

@@ -5,11 +5,12 @@
 #include "base/error.h"
 #include "base/fd.h"
 #include "base/process.h"
+#include "vmm/bochs/bochs.h"
 #include "vmm/qemu/qemu.h"
 
 #define MEBIBYTE ((uint64_t)1 << 20)
 
-static const VmmDriver *const drivers[] = {&qemu_driver, NULL};
+static const VmmDriver *const drivers[] = {&qemu_driver, &bochs_driver, NULL};
 
 /* ---- finding one ---- */
 

@@ -6,24 +6,33 @@
  * clock, which counts instructions, stands still.  Guest RAM is one region (ram.h) that memory/ reads, writes
  * and tracks.  All vCPUs run in one thread.
  *
- * It is not in the registry (vmm_driver.h) yet: no command of an agent leads here.  What the driver
- * cannot do fails with UNSUPPORTED and names it.  Output of a guest is not held: its cards are
- * connected to nothing.
+ * A guest's command line is the program and lines of its configuration (command_line.h).  What the driver cannot do fails
+ * with UNSUPPORTED and names it.  Output of a guest is not held: its cards are connected to nothing.
+ *
+ * All that an agent which comes back needs is in its folder (record.h, process.h).  A guest that runs goes on
+ * running meanwhile, one that is paused stays so.  When the agent dies a guard (guard/guard.h) lets it run by a `c` in
+ * its input.
  *
  * Threads: as vmm.h says; a mutex serialises the operations.
  */
 #pragma once
 
+#include "identity/spawn_plan.h"
 #include "state/tree.h"
 #include "vmm/bochs/machine.h"
 #include "vmm/vmm.h"
+#include "vmm/vmm_driver.h"
 
 #define BOCHS_KIND "bochs"
+
+extern const VmmDriver bochs_driver;
 
 typedef struct {
     const char *name;      /* guest's name */
     const char *directory; /* where its folder NAME.bochs is made (exists, private) */
     const BochsMachine *machine;
+    const char *program;   /* NULL: "bochs-bin" of PATH */
+    const SpawnPlan *plan; /* NULL: as we are */
     /* See VmmLaunch. */
     gboolean (*begun)(pid_t pid, gpointer user, GError **error);
     gpointer user;

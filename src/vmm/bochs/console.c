@@ -16,7 +16,7 @@ struct BochsConsole {
     int input, output;
     GString *text;     /* read, and not yet told */
     gboolean overflow; /* some of it was dropped */
-    guint64 prompt;    /* number of the last prompt that came, or is outstanding */
+    guint64 prompt;    /* number of the last prompt that came, or is outstanding; 0: any */
     gboolean running;
     gsize echo; /* bytes of the command, as Bochs repeats it, that have not come */
 };
@@ -40,6 +40,14 @@ BochsConsole *bochs_console_new(int input, int output)
     console->text = g_string_new(NULL);
     console->prompt = 1;
     console->running = TRUE;
+    return console;
+}
+
+BochsConsole *bochs_console_new_again(int input, int output)
+{
+    BochsConsole *console = bochs_console_new(input, output);
+
+    console->prompt = 0;
     return console;
 }
 
@@ -115,14 +123,32 @@ static void limit_text(BochsConsole *console)
     console->overflow = TRUE;
 }
 
+/* One of any number; 0 where there is none. */
+static guint64 find_any_prompt(const GString *text, gsize *ret_length)
+{
+    static const char begin[] = "<bochs:";
+    const char *at = g_strrstr_len(text->str, (gssize)text->len, begin);
+    char *end = NULL;
+    guint64 number = 0;
+
+    if (at && (at == text->str || at[-1] == '\n') && g_ascii_isdigit(at[strlen(begin)]))
+        number = g_ascii_strtoull(at + strlen(begin), &end, 10);
+    if (number == 0 || number == G_MAXUINT64 || strcmp(end, "> ") != 0)
+        return 0;
+    *ret_length = (gsize)(at - text->str);
+    return number;
+}
+
 /* The prompt is the last thing that a waiting Bochs has written, at the start of a line. */
-static gboolean ends_with_prompt(const BochsConsole *console, gsize *ret_length)
+static gboolean ends_with_prompt(BochsConsole *console, gsize *ret_length)
 {
     char prompt[40];
     int length =
         g_snprintf(prompt, sizeof prompt, "\n<bochs:%" G_GUINT64_FORMAT "> ", console->prompt);
     const GString *text = console->text;
 
+    if (console->prompt == 0)
+        return (console->prompt = find_any_prompt(text, ret_length)) != 0;
     if (text->len < (gsize)length ||
         memcmp(text->str + text->len - length, prompt, (size_t)length) != 0)
         return FALSE;
@@ -246,4 +272,56 @@ char *bochs_console_run(BochsConsole *console, const char *command, int timeout_
         return NULL;
     }
     return strip_echo(answer, command);
+}
+
+/* ---- a process that was there before ---- */
+
+static gboolean drop(int fd)
+{
+    g_autofree char *piece = g_malloc(PIECE);
+    gboolean some = FALSE;
+
+    while (read(fd, piece, PIECE) > 0)
+        some = TRUE;
+    return some;
+}
+
+void bochs_console_drop_input(BochsConsole *console)
+{
+    (void)drop(console->input);
+}
+
+gboolean bochs_console_drop_output(BochsConsole *console)
+{
+    g_string_truncate(console->text, 0);
+    return drop(console->output);
+}
+
+/* Of a line that was dropped in part the line editor has the rest: it forgets that at ^U. */
+#define FORGET_LINE "\x15"
+
+/* An answer that nobody else has asked for. */
+static gboolean has_answer(BochsConsole *console, const char *answer, gsize *ret_length)
+{
+    return strstr(console->text->str, answer) && ends_with_prompt(console, ret_length);
+}
+
+gboolean bochs_console_catch_up(BochsConsole *console, int timeout_ms, GError **error)
+{
+    gint64 deadline = g_get_monotonic_time() + (gint64)timeout_ms * 1000;
+    g_autofree char *command = g_strdup_printf(FORGET_LINE "calc 0x%x", g_random_int() | 1u << 31);
+    g_autofree char *answer = g_strdup_printf("\n%s ", strchr(command, ' ') + 1);
+    gsize length;
+
+    (void)bochs_console_drop_output(console);
+    console->prompt = 0;
+    console->running = TRUE;
+    if (!write_line(console, command, error))
+        return FALSE;
+    while (!has_answer(console, answer, &length)) {
+        if (!wait_for(console->output, POLLIN, deadline, error) || !read_piece(console, error))
+            return FALSE;
+        limit_text(console);
+    }
+    return take_answer(console, length, NULL, error);
 }

@@ -24,6 +24,19 @@ typedef struct BochsConsole BochsConsole;
 /* Takes the descriptors: *input* is written, *output* read.  The process has just begun: its first
  * prompt is awaited before the first command. */
 BochsConsole *bochs_console_new(int input, int output);
+
+/* The same of a process that has been there before.  The prompt that comes next is the one that it has when the machine
+ * stops, of whatever number; or bochs_console_catch_up() is called, where it stands at one. */
+BochsConsole *bochs_console_new_again(int input, int output);
+
+/* Of such a console whose process stands at its prompt: finds the prompt's number, whatever else was written before. */
+gboolean bochs_console_catch_up(BochsConsole *console, int timeout_ms, GError **error);
+
+/* Drops what was written to the process and not read by it: *input* must be readable, too (a FIFO). */
+void bochs_console_drop_input(BochsConsole *console);
+
+/* Drops what the process has written up to now: for one that may wait for room to write more.  FALSE: that was nothing. */
+gboolean bochs_console_drop_output(BochsConsole *console);
 void bochs_console_free(BochsConsole *console);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(BochsConsole, bochs_console_free)
 

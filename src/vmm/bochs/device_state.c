@@ -3,6 +3,7 @@
 #include "vmm/bochs/driver.h"
 #include "vmm/bochs/live.h"
 #include "vmm/bochs/places.h"
+#include "vmm/bochs/record.h"
 
 /* It stands at its prompt. */
 static gboolean check_prompt(BochsVmm *bochs, GError **error)
@@ -20,11 +21,13 @@ GBytes *bochs_save_device_state(BochsVmm *bochs, VmmSavePurpose purpose, GError 
 
     if (!check_prompt(bochs, error))
         return NULL;
-    shown = bochs_form_show(bochs->process, bochs->ips, error);
+    shown = bochs_form_show(bochs->process, bochs->line->machine.ips, error);
     if (!shown || !bochs_places_read(bochs->process, bochs->places, shown, error))
         return NULL;
     state = bochs_form_to_state(shown, bochs->loaded, error);
-    return state ? state_encode(state) : NULL;
+    if (!state || (purpose == VMM_SAVE_SWITCHOVER && !bochs_release_images(bochs, error)))
+        return NULL;
+    return state_encode(state);
 }
 
 /* RAM is one region, of this size; its content is the caller's. */
@@ -49,7 +52,7 @@ gboolean bochs_open_incoming(BochsVmm *bochs, const char *machine, const GPtrArr
     if (!check_regions(bochs, regions, error) || !check_prompt(bochs, error))
         return FALSE;
     g_clear_pointer(&bochs->fresh, bochs_form_free);
-    bochs->fresh = bochs_form_show(bochs->process, bochs->ips, error);
+    bochs->fresh = bochs_form_show(bochs->process, bochs->line->machine.ips, error);
     return bochs->fresh != NULL;
 }
 
@@ -71,6 +74,8 @@ gboolean bochs_load_device_state(BochsVmm *bochs, GBytes *bytes, GError **error)
         return FALSE;
     wanted = bochs_form_from_state(state, bochs->fresh, error);
     if (!wanted || !bochs_form_restore(bochs->process, bochs->ram->host_address, wanted, error))
+        return FALSE;
+    if (!bochs_record_write_loaded(bochs, bytes, error))
         return FALSE;
     g_clear_pointer(&bochs->loaded, state_free);
     bochs->loaded = g_steal_pointer(&state);

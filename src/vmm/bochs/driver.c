@@ -6,6 +6,7 @@
 #include "vmm/bochs/folder.h"
 #include "vmm/bochs/places.h"
 #include "vmm/bochs/ram.h"
+#include "vmm/bochs/record.h"
 #include "vmm/vmm_driver.h"
 
 /* A dying Bochs closes its console a little before it is gone. */
@@ -37,13 +38,36 @@ static gboolean end_operation(BochsVmm *bochs, gboolean done, GError **error)
     return FALSE;
 }
 
+gboolean bochs_awaits_state(const BochsVmm *bochs)
+{
+    return (bochs->incoming || bochs->fresh) && !bochs->loaded;
+}
+
+/* With its folder. */
+static gboolean end_process(BochsVmm *bochs, GError **error)
+{
+    if (!bochs_process_end(bochs->process, error))
+        return FALSE;
+    bochs_folder_remove(bochs->process->folder);
+    return TRUE;
+}
+
 static void free_vmm(Vmm *vmm)
 {
     BochsVmm *bochs = from_vmm(vmm);
 
+    if (bochs->process && bochs_awaits_state(bochs) && bochs_process_is_alive(bochs->process))
+        (void)end_process(bochs, NULL);
     bochs_process_free(bochs->process);
     ram_region_free(bochs->ram);
-    g_array_unref(bochs->places);
+    g_strfreev(bochs->words);
+    bochs_command_line_free(bochs->line);
+    g_strfreev(bochs->original);
+    g_free(bochs->working_directory);
+    machine_description_free(bochs->machine);
+    g_strfreev(bochs->cgroups);
+    if (bochs->places)
+        g_array_unref(bochs->places);
     state_free(bochs->loaded);
     bochs_form_free(bochs->fresh);
     g_mutex_clear(&bochs->lock);
@@ -64,7 +88,8 @@ static gboolean is_same_process(Vmm *vmm)
 
 static VmmIdentity *get_identity(Vmm *vmm)
 {
-    const BochsProcess *process = from_vmm(vmm)->process;
+    const BochsVmm *bochs = from_vmm(vmm);
+    const BochsProcess *process = bochs->process;
     VmmIdentity *identity = g_new0(VmmIdentity, 1);
 
     identity->kind = g_strdup(BOCHS_KIND);
@@ -72,7 +97,9 @@ static VmmIdentity *get_identity(Vmm *vmm)
     identity->start_time = process->start_time;
     identity->control_path = bochs_folder_path(process->folder, "input");
     identity->log_path = bochs_folder_path(process->folder, "errors");
-    identity->working_directory = g_strdup(process->folder);
+    identity->command_line = g_strdupv(bochs->original ? bochs->original : bochs->words);
+    identity->working_directory = g_strdup(bochs->working_directory);
+    identity->cgroups = g_strdupv(bochs->cgroups);
     return identity;
 }
 
@@ -84,9 +111,9 @@ static VmmDescription *describe(Vmm *vmm, GError **error)
 
     description->kind = g_strdup(BOCHS_KIND);
     description->version = g_strdup(bochs->process->version);
-    description->machine = g_strdup("pc-i440fx");
+    description->machine = g_strdup(BOCHS_MACHINE);
     description->accelerator = g_strdup("interpreter");
-    description->vcpus = bochs->vcpus;
+    description->vcpus = bochs->line->machine.vcpus;
     description->memory_bytes = ram->bytes;
     description->ram_regions = g_ptr_array_new_with_free_func((GDestroyNotify)ram_region_free);
     g_ptr_array_add(description->ram_regions,
@@ -119,7 +146,7 @@ static gboolean ask_run_state(Vmm *vmm, guint timeout_ms, VmmRunState *ret, GErr
 
     if (!bochs_process_is_alive(bochs->process))
         *ret = VMM_RUN_STATE_GONE;
-    else if (bochs->fresh && !bochs->loaded)
+    else if (bochs_awaits_state(bochs))
         *ret = VMM_RUN_STATE_INCOMING;
     else if (bochs_console_await_prompt(bochs->process->console, 0, NULL, NULL))
         *ret = VMM_RUN_STATE_PAUSED;
@@ -154,6 +181,15 @@ static gboolean check_paused(Vmm *vmm, GError **error)
     return FALSE;
 }
 
+/* With the lock; it stands at its prompt. */
+static gboolean let_run(BochsVmm *bochs, GError **error)
+{
+    if (!bochs_take_images(bochs, error) || !bochs_record_note_run(bochs, error))
+        return FALSE;
+    bochs->has_run = TRUE;
+    return end_operation(bochs, bochs_process_continue(bochs->process, error), error);
+}
+
 static gboolean resume_vcpus(Vmm *vmm, GError **error)
 {
     BochsVmm *bochs = from_vmm(vmm);
@@ -165,14 +201,12 @@ static gboolean resume_vcpus(Vmm *vmm, GError **error)
         error_set(error, VMFERRY_ERROR_DISCONNECTED, "%s", end);
         return FALSE;
     }
-    if (bochs->fresh && !bochs->loaded) {
+    if (bochs_awaits_state(bochs)) {
         error_set(error, VMFERRY_ERROR_REFUSED, "the guest's state was not loaded");
         return FALSE;
     }
-    bochs->has_run = TRUE;
-    if (!bochs_console_await_prompt(bochs->process->console, 0, NULL, NULL))
-        return TRUE;
-    return end_operation(bochs, bochs_process_continue(bochs->process, error), error);
+    return !bochs_console_await_prompt(bochs->process->console, 0, NULL, NULL) ||
+           let_run(bochs, error);
 }
 
 static VmmStart get_start(Vmm *vmm)
@@ -230,7 +264,7 @@ static gboolean quit(Vmm *vmm, GError **error)
     BochsVmm *bochs = from_vmm(vmm);
     g_autoptr(GMutexLocker) locker G_GNUC_UNUSED = g_mutex_locker_new(&bochs->lock);
 
-    return bochs_process_end(bochs->process, error);
+    return end_process(bochs, error);
 }
 
 static char *get_stderr_tail(Vmm *vmm)
@@ -272,44 +306,67 @@ static const VmmOps bochs_ops = {
     .get_stderr_tail = get_stderr_tail,
 };
 
+/* ---- the neutral form ---- */
+
+static GBytes *save_neutral(Vmm *vmm, VmmSavePurpose purpose, GError **error)
+{
+    return save_device_state(vmm, purpose, error);
+}
+
+static const VmmNeutralOps neutral_ops = {
+    .describe = bochs_describe_neutral,
+    .save = save_neutral,
+};
+
 /* ---- launching ---- */
 
-/* Takes all but the machine. */
-static Vmm *vmm_new(BochsProcess *process, RamRegion *ram, GArray *places,
-                    const BochsMachine *machine)
+Vmm *bochs_vmm_new(void)
 {
     BochsVmm *bochs = g_new0(BochsVmm, 1);
 
     bochs->base.ops = &bochs_ops;
+    bochs->base.block = &bochs_block_ops;
+    bochs->base.neutral = &neutral_ops;
     g_mutex_init(&bochs->lock);
-    bochs->process = process;
-    bochs->ram = ram;
-    bochs->places = places;
-    bochs->vcpus = machine->vcpus;
-    bochs->ips = machine->ips;
     return &bochs->base;
+}
+
+char *bochs_launch_folder(const char *directory, const char *name)
+{
+    g_autofree char *folder = g_strconcat(name, ".bochs", NULL);
+
+    return g_build_filename(directory, folder, NULL);
+}
+
+/* Reads from the process what is needed of it. */
+static gboolean look_into(BochsVmm *bochs, const BochsMachine *machine, GError **error)
+{
+    bochs->words = bochs_command_line_format("bochs", machine);
+    bochs->line = bochs_command_line_parse(bochs->words, error);
+    bochs->ram = bochs->line ? bochs_ram_open(bochs->process, machine->memory_bytes, error) : NULL;
+    bochs->places = bochs->ram ? bochs_places_find(bochs->process, bochs->ram, error) : NULL;
+    return bochs->places && bochs_record_write(bochs, error);
 }
 
 Vmm *bochs_launch(const BochsLaunch *launch, GError **error)
 {
-    g_autofree char *name = g_strconcat(launch->name, ".bochs", NULL);
-    g_autofree char *folder = g_build_filename(launch->directory, name, NULL);
+    g_autofree char *folder = bochs_launch_folder(launch->directory, launch->name);
     const BochsStart start = {
         .machine = launch->machine,
+        .program = launch->program,
+        .plan = launch->plan,
         .folder = folder,
         .begun = launch->begun,
         .user = launch->user,
     };
-    g_autoptr(BochsProcess) process = bochs_process_start(&start, error);
-    g_autoptr(RamRegion) ram = NULL;
-    GArray *places;
+    g_autoptr(Vmm) vmm = bochs_vmm_new();
+    BochsVmm *bochs = from_vmm(vmm);
 
-    if (!process)
+    bochs->process = bochs_process_start(&start, error);
+    if (!bochs->process)
         return NULL;
-    ram = bochs_ram_open(process, launch->machine->memory_bytes, error);
-    places = ram ? bochs_places_find(process, ram, error) : NULL;
-    if (places)
-        return vmm_new(g_steal_pointer(&process), g_steal_pointer(&ram), places, launch->machine);
-    (void)bochs_process_end(process, NULL);
+    if (look_into(bochs, launch->machine, error))
+        return g_steal_pointer(&vmm);
+    (void)end_process(bochs, NULL);
     return NULL;
 }

@@ -40,6 +40,38 @@ static gboolean make_fifo(const char *folder, const char *name, GError **error)
     return FALSE;
 }
 
+gboolean bochs_folder_write(const char *path, const char *text, GError **error)
+{
+    if (!file_replace(path, text, strlen(text), FALSE, error))
+        return FALSE;
+    if (chmod(path, 0640) == 0)
+        return TRUE;
+    error_set_errno(error, errno, "open %s for its group", path);
+    return FALSE;
+}
+
+gboolean bochs_folder_share(const char *folder, uid_t uid, gid_t gid, GError **error)
+{
+    g_autofree char *parent = g_path_get_dirname(folder);
+    g_autofree char *state = bochs_folder_path(folder, "state");
+    g_autofree char *configuration = bochs_folder_path(folder, "bochsrc");
+    autofd int log = -1;
+
+    if (uid == geteuid())
+        return TRUE;
+    log = bochs_folder_open(folder, "log", O_WRONLY | O_CREAT | O_EXCL, error);
+    if (log < 0)
+        return FALSE;
+    /* What is made in `state` has its group. */
+    if (fchown(log, uid, gid) == 0 && chown(parent, (uid_t)-1, gid) == 0 &&
+        chmod(parent, 0710) == 0 && chown(folder, (uid_t)-1, gid) == 0 &&
+        chmod(folder, 0710) == 0 && chown(state, (uid_t)-1, gid) == 0 &&
+        chmod(state, 02710) == 0 && chown(configuration, (uid_t)-1, gid) == 0)
+        return TRUE;
+    error_set_errno(error, errno, "open %s for user %u", folder, (guint)uid);
+    return FALSE;
+}
+
 static gboolean make_files(const char *folder, const BochsMachine *machine, GError **error)
 {
     g_autofree char *state = bochs_folder_path(folder, "state");
@@ -51,7 +83,7 @@ static gboolean make_files(const char *folder, const BochsMachine *machine, GErr
         error_set_errno(error, errno, "make %s", state);
         return FALSE;
     }
-    return file_replace(path, text, strlen(text), FALSE, error) &&
+    return bochs_folder_write(path, text, error) &&
            make_fifo(folder, "input", error) && make_fifo(folder, "output", error) &&
            drop_packet_logs(folder, error);
 }

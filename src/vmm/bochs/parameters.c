@@ -4,6 +4,7 @@
 
 #include "base/error.h"
 #include "base/fd.h"
+#include "vmm/bochs/folder.h"
 
 #define MAX_PATH 120u
 
@@ -62,7 +63,7 @@ gboolean bochs_restore_text(BochsConsole *console, const char *folder, const cha
     g_autofree char *answer = NULL;
 
     if (!check_path(name, error) || !check_folder(folder, error) ||
-        !file_replace(file, text, strlen(text), FALSE, error))
+        !bochs_folder_write(file, text, error))
         return FALSE;
     answer = bochs_console_run(console, command, BOCHS_COMMAND_MS, error);
     if (!answer)

@@ -2,7 +2,9 @@
 
 #include <fcntl.h>
 #include <signal.h>
+#include <stdio.h>
 #include <string.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "base/error.h"
@@ -20,6 +22,10 @@
 #define TERM_MS 2000
 #define KILL_MS 5000
 #define MAX_ERRORS (256u << 10)
+#define OUTPUT_BYTES (1 << 20) /* of the FIFO */
+#define MAX_SYSCALL 1024
+#define SETTLE_MS 500 /* for a command that is under way when its agent dies */
+#define LOOK_US 2000
 
 static const char program_name[] = "bochs-bin";
 
@@ -71,7 +77,8 @@ static gboolean run(const BochsStart *start, pid_t *ret_pid, GError **error)
     char *environment[] = {(char *)"PATH=/usr/bin:/bin", (char *)"LC_ALL=C", (char *)"TERM=dumb",
                            (char *)"INPUTRC=/dev/null", NULL};
     char *argv[] = {(char *)program_name, (char *)"-q", (char *)"-f", (char *)"bochsrc", NULL};
-    g_autoptr(SpawnPlan) plan = spawn_plan_new(NULL, 0, FALSE, error);
+    g_autoptr(SpawnPlan) plain = start->plan ? NULL : spawn_plan_new(NULL, 0, FALSE, error);
+    const SpawnPlan *plan = start->plan ? start->plan : plain;
     autofd int input = bochs_folder_open(start->folder, "input", O_RDWR, error);
     autofd int output = input < 0 ? -1 : bochs_folder_open(start->folder, "output", O_RDWR, error);
     autofd int errors = output < 0
@@ -97,22 +104,26 @@ static gboolean run(const BochsStart *start, pid_t *ret_pid, GError **error)
 }
 
 /* Our ends.  That of its input stays readable, too: a write to a Bochs that has ended raises no signal. */
-static BochsConsole *open_console(const char *folder, GError **error)
+static BochsConsole *open_console(const char *folder, gboolean again, GError **error)
 {
     autofd int input = bochs_folder_open(folder, "input", O_RDWR | O_NONBLOCK, error);
     int output = input < 0 ? -1 : bochs_folder_open(folder, "output", O_RDONLY | O_NONBLOCK, error);
 
-    return output < 0 ? NULL : bochs_console_new(fd_steal(&input), output);
+    if (output < 0)
+        return NULL;
+    /* Bochs must not wait for an agent that has died, but come back to its prompt. */
+    (void)fcntl(output, F_SETPIPE_SZ, OUTPUT_BYTES);
+    return again ? bochs_console_new_again(fd_steal(&input), output)
+                 : bochs_console_new(fd_steal(&input), output);
 }
 
-static BochsProcess *process_new(const BochsStart *start, BochsConsole *console)
+static BochsProcess *process_new(const char *folder, BochsConsole *console)
 {
     BochsProcess *process = g_new0(BochsProcess, 1);
 
-    process->folder = g_strdup(start->folder);
-    process->state_folder = bochs_folder_path(start->folder, "state");
+    process->folder = g_strdup(folder);
+    process->state_folder = bochs_folder_path(folder, "state");
     process->console = console;
-    process->locks = g_ptr_array_new_with_free_func(g_free);
     return process;
 }
 
@@ -124,7 +135,6 @@ void bochs_process_free(BochsProcess *process)
     g_free(process->folder);
     g_free(process->state_folder);
     g_free(process->version);
-    g_ptr_array_unref(process->locks);
     g_free(process);
 }
 
@@ -143,11 +153,16 @@ static void set_start_error(const BochsProcess *process, GError **error)
               said ? said : "it ended without a message");
 }
 
-/* Only of images that it has opened, and so locked. */
-static void note_locks(BochsProcess *process, const BochsMachine *machine)
+/* Files by which one Bochs keeps another from an image, not a QEMU.  Locks on the images do (image_locks.h), and go with
+ * the process however it ends. */
+static void drop_lock_files(const BochsMachine *machine)
 {
-    for (guint i = 0; i < machine->disk_count; i++)
-        g_ptr_array_add(process->locks, g_strconcat(machine->disks[i].path, ".lock", NULL));
+    for (guint i = 0; i < machine->disk_count; i++) {
+        g_autofree char *path = g_strconcat(machine->disks[i].path, ".lock", NULL);
+
+        if (machine->disks[i].path)
+            unlink(path);
+    }
 }
 
 static gboolean await_start(BochsProcess *process, GError **error)
@@ -175,20 +190,32 @@ static void await_not_begun(BochsProcess *process)
         (void)process_wait_gone(process->pid, process->start_time, KILL_MS);
 }
 
+static gboolean make_folder(const BochsStart *start, GError **error)
+{
+    uid_t uid;
+    gid_t gid;
+
+    if (!bochs_folder_make(start->folder, start->machine, error))
+        return FALSE;
+    if (!start->plan)
+        return TRUE;
+    spawn_plan_get_start_owner(start->plan, &uid, &gid);
+    return bochs_folder_share(start->folder, uid, gid, error);
+}
+
 BochsProcess *bochs_process_start(const BochsStart *start, GError **error)
 {
     g_autoptr(BochsProcess) process = NULL;
     BochsConsole *console;
 
-    if (!bochs_machine_check(start->machine, error) ||
-        !bochs_folder_make(start->folder, start->machine, error))
+    if (!bochs_machine_check(start->machine, error) || !make_folder(start, error))
         return NULL;
     /* Nothing is lost of what Bochs writes at once; its own ends keep ours from waiting. */
     autofd int writer = bochs_folder_open(start->folder, "output", O_RDWR, error);
-    console = writer < 0 ? NULL : open_console(start->folder, error);
+    console = writer < 0 ? NULL : open_console(start->folder, FALSE, error);
     if (!console)
         return NULL;
-    process = process_new(start, console);
+    process = process_new(start->folder, console);
     if (!run(start, &process->pid, error)) {
         await_not_begun(process);
         return NULL;
@@ -196,7 +223,58 @@ BochsProcess *bochs_process_start(const BochsStart *start, GError **error)
     fd_close(&writer);
     if (!await_start(process, error))
         return NULL;
-    note_locks(process, start->machine);
+    drop_lock_files(start->machine);
+    return g_steal_pointer(&process);
+}
+
+/* ---- one that was there before ---- */
+
+/* At its prompt its main thread waits for standard input, and nowhere else. */
+static gboolean waits_for_input(pid_t pid)
+{
+    g_autofree char *path = g_strdup_printf("/proc/%d/syscall", (int)pid);
+    g_autofree char *text = file_read(path, MAX_SYSCALL, NULL, NULL);
+    unsigned long long first;
+    long number;
+
+    if (!text || sscanf(text, "%ld 0x%llx", &number, &first) != 2)
+        return FALSE;
+    return (number == SYS_read && first == STDIN_FILENO) ||
+           ((number == SYS_pselect6 || number == SYS_select) && first == STDIN_FILENO + 1);
+}
+
+/* FALSE where it runs its machine, and so writes nothing. */
+static gboolean comes_to_prompt(BochsProcess *process)
+{
+    gint64 start = g_get_monotonic_time(), last = start, now = start;
+
+    bochs_console_drop_input(process->console);
+    while (!waits_for_input(process->pid)) {
+        if (now - last > SETTLE_MS * 1000 || now - start > START_MS * 1000)
+            return FALSE;
+        g_usleep(LOOK_US);
+        now = g_get_monotonic_time();
+        if (bochs_console_drop_output(process->console))
+            last = now;
+    }
+    return TRUE;
+}
+
+BochsProcess *bochs_process_attach(pid_t pid, uint64_t start_time, const char *folder,
+                                   char *version, GError **error)
+{
+    BochsConsole *console = open_console(folder, TRUE, error);
+    g_autoptr(BochsProcess) process = console ? process_new(folder, console) : NULL;
+
+    if (!process) {
+        g_free(version);
+        return NULL;
+    }
+    process->pid = pid;
+    process->start_time = start_time;
+    process->version = version;
+    if (comes_to_prompt(process) && !bochs_console_catch_up(console, BOCHS_COMMAND_MS, error))
+        return NULL;
     return g_steal_pointer(&process);
 }
 
@@ -212,12 +290,24 @@ gboolean bochs_process_continue(BochsProcess *process, GError **error)
     return bochs_console_send(process->console, "c", error);
 }
 
+/* Its line editor drops a line that a signal finds there still, and waits for another without a new prompt. */
+static gboolean has_dropped_line(BochsProcess *process)
+{
+    g_autoptr(GError) failure = NULL;
+
+    return waits_for_input(process->pid) &&
+           !bochs_console_await_prompt(process->console, 0, NULL, &failure) &&
+           error_is(failure, VMFERRY_ERROR_TIMEOUT);
+}
+
 gboolean bochs_process_interrupt(BochsProcess *process, GError **error)
 {
     gint64 deadline = g_get_monotonic_time() + (gint64)INTERRUPT_MS * 1000;
 
     if (!bochs_console_await_echo(process->console, INTERRUPT_MS, error))
         return FALSE;
+    if (bochs_console_is_running(process->console))
+        bochs_console_drop_input(process->console);
     while (bochs_console_is_running(process->console)) {
         g_autoptr(GError) failure = NULL;
 
@@ -227,6 +317,8 @@ gboolean bochs_process_interrupt(BochsProcess *process, GError **error)
             return TRUE;
         if (error_is(failure, VMFERRY_ERROR_INVALID))
             continue;
+        if (has_dropped_line(process))
+            return bochs_console_catch_up(process->console, BOCHS_COMMAND_MS, error);
         if (!error_is(failure, VMFERRY_ERROR_TIMEOUT) || g_get_monotonic_time() > deadline) {
             g_propagate_error(error, g_steal_pointer(&failure));
             return FALSE;
@@ -255,11 +347,8 @@ gboolean bochs_process_end(BochsProcess *process, GError **error)
 {
     if (bochs_process_quit(process, NULL))
         return TRUE;
-    if (signal_and_wait(process, SIGTERM, TERM_MS) || signal_and_wait(process, SIGKILL, KILL_MS)) {
-        for (guint i = 0; i < process->locks->len; i++)
-            unlink(process->locks->pdata[i]);
+    if (signal_and_wait(process, SIGTERM, TERM_MS) || signal_and_wait(process, SIGKILL, KILL_MS))
         return TRUE;
-    }
     error_set(error, VMFERRY_ERROR_TIMEOUT, "Bochs (pid %d) does not end, not even by SIGKILL",
               (int)process->pid);
     return FALSE;

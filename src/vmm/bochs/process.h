@@ -16,7 +16,11 @@
  * stands still there.
  *
  * `c` lets the machine run, SIGINT brings the prompt back.  A signal that comes before Bochs has
- * begun to run is lost, so it is sent again until there is a prompt.
+ * begun to run is lost, so it is sent again until there is a prompt.  A `c` that finds the machine running (a guard's,
+ * guard/guard.h) would wait in the FIFO for the next prompt, and undo that: it is dropped before.
+ *
+ * An agent that comes back finds from the process's main thread whether it stands at its prompt: it waits for standard input
+ * there, and only there.
  */
 #pragma once
 
@@ -24,12 +28,14 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+#include "identity/spawn_plan.h"
 #include "vmm/bochs/console.h"
 #include "vmm/bochs/machine.h"
 
 typedef struct {
     const BochsMachine *machine;
     const char *program; /* NULL: "bochs-bin" of PATH */
+    const SpawnPlan *plan; /* NULL: as we are */
     const char *folder;  /* made anew (folder.h), in a directory that only we can write to */
     /* Called when the process exists and has done nothing yet; FALSE with *error*: it never runs.  May
      * be NULL. */
@@ -43,14 +49,16 @@ typedef struct {
     char *folder;
     char *state_folder; /* for bochs_restore() */
     char *version;      /* "2.7" */
-    GPtrArray *locks;   /* of paths: files that mark its images as in use, which it removes when it
-                           ends in order, and which keep another Bochs from starting */
     BochsConsole *console;
 } BochsProcess;
 
 /* Returns when it is at its first prompt.  NULL with *error*, with what Bochs said: nothing of it
  * runs. */
 BochsProcess *bochs_process_start(const BochsStart *start, GError **error);
+
+/* Connects again to one that was started in this folder; its machine runs on, or stands still, as it did.  Takes
+ * *version*, in failure too. */
+BochsProcess *bochs_process_attach(pid_t pid, uint64_t start_time, const char *folder, char *version, GError **error);
 
 /* Closes the console; the process lives on. */
 void bochs_process_free(BochsProcess *process);

@@ -2,6 +2,7 @@
 
 #include "base/error.h"
 #include "base/fd.h"
+#include "vmm/bochs/folder.h"
 #include "vmm/bochs/parameters.h"
 #include "vmm/bochs/texts.h"
 
@@ -28,7 +29,7 @@ static gboolean write_overflow_file(BochsProcess *process, GError **error)
 {
     g_autofree char *path = g_build_filename(process->state_folder, OVERFLOW_FILE, NULL);
 
-    return file_replace(path, "", 0, FALSE, error);
+    return bochs_folder_write(path, "", error);
 }
 
 static char *format_mapping(uint64_t blocks)

@@ -11,6 +11,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -20,6 +21,7 @@
 #include "base/fd.h"
 #include "base/page.h"
 #include "base/process.h"
+#include "guard/guard.h"
 #include "memory/tracker.h"
 #include "real_bochs.h"
 #include "vmm/bochs/bochs.h"
@@ -372,10 +374,11 @@ static void test_unsupported(void **unused)
     Vmm *vmm = launch();
     g_autoptr(GError) error = NULL;
 
-    assert_false(vmm_check_movable(vmm, &error));
+    assert_false(vmm_stay_at_shutdown(vmm, TRUE, &error));
     assert_true(error_is(error, VMFERRY_ERROR_UNSUPPORTED));
-    assert_string_equal(error->message, "Bochs: moving a guest away is not supported");
-    assert_null(vmm_list_disks(vmm, NULL));
+    assert_string_equal(error->message,
+                        "Bochs: staying when the guest shuts down is not supported");
+    assert_false(vmm_begin_bitmap(vmm, "ata0-master", "bitmap", NULL));
     assert_null(vmm_list_nics(vmm, NULL));
     assert_null(vmm_open_checkpoint(vmm, NULL));
     end(vmm);
@@ -440,27 +443,320 @@ static void test_one_a_folder(void **unused)
     end(vmm);
 }
 
-/* The mark that keeps others from an image goes with a Bochs that had to be killed. */
-static void test_image_lock(void **unused)
+/* ---- images ---- */
+
+#define IMAGE_BYTES (16 << 20)
+
+static char *make_image(void)
 {
-    g_autofree char *image = g_build_filename(directory, "disk.raw", NULL);
-    g_autofree char *lock = g_strconcat(image, ".lock", NULL);
+    char *image = g_build_filename(directory, "disk.raw", NULL);
     autofd int fd = open(image, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
-    const BochsDisk disk = {0, 0, image};
+
+    assert_true(fd >= 0);
+    assert_int_equal(ftruncate(fd, IMAGE_BYTES), 0);
+    return image;
+}
+
+static Vmm *launch_with_image(const char *image)
+{
+    const BochsDisk disk = {.path = image};
     BochsMachine machine = make_machine();
+    g_autoptr(GError) error = NULL;
     Vmm *vmm;
 
-    assert_int_equal(ftruncate(fd, 16 << 20), 0);
     machine.disks = &disk;
     machine.disk_count = 1;
-    vmm = try_launch(&machine, NULL);
-    assert_non_null(vmm);
-    assert_int_equal(access(lock, F_OK), 0);
+    vmm = try_launch(&machine, &error);
+    if (!vmm)
+        fail_msg("%s", error->message);
+    last_pid = vmm_get_pid(vmm);
+    last_start_time = process_of(vmm)->start_time;
+    return vmm;
+}
+
+static gboolean set_lock(int fd, short type, off_t byte)
+{
+    struct flock lock = {.l_type = type, .l_whence = SEEK_SET, .l_start = byte, .l_len = 1};
+
+    return fcntl(fd, F_OFD_SETLK, &lock) == 0;
+}
+
+/* As a QEMU finds out that it must not write: it shares that with nobody. */
+static gboolean may_write(const char *image)
+{
+    autofd int fd = open(image, O_RDWR | O_CLOEXEC);
+
+    return set_lock(fd, F_WRLCK, 101) && set_lock(fd, F_WRLCK, 201);
+}
+
+/* What keeps another Bochs from an image does not outlive this one, and would keep one from a guest that comes from there. */
+static void test_no_lock_file(void **unused)
+{
+    g_autofree char *image = make_image();
+    g_autofree char *lock = g_strconcat(image, ".lock", NULL);
+    Vmm *vmm = launch_with_image(image);
+
+    assert_int_not_equal(access(lock, F_OK), 0);
     assert_int_equal(kill(vmm_get_pid(vmm), SIGSTOP), 0); /* deaf to `q` and SIGTERM */
     assert_true(vmm_quit(vmm, NULL));
     vmm_free(vmm);
     assert_int_not_equal(access(lock, F_OK), 0);
     unlink(image);
+}
+
+/* No QEMU writes to an image while a guest of Bochs has it; whether we live or not. */
+static void test_image_locks(void **unused)
+{
+    g_autofree char *image = make_image();
+    Vmm *vmm = launch_with_image(image);
+    g_autoptr(GBytes) state = NULL;
+    g_autoptr(GError) error = NULL;
+
+    assert_true(may_write(image));
+    assert_true(vmm_resume(vmm, NULL));
+    assert_false(may_write(image));
+    assert_true(vmm_pause(vmm, NULL, NULL));
+    assert_false(may_write(image));
+    assert_true(vmm_take_images(vmm, NULL));
+    /* What was released is taken back. */
+    assert_true(bochs_release_images((BochsVmm *)vmm, NULL));
+    assert_true(may_write(image));
+    assert_true(vmm_take_images(vmm, NULL));
+    assert_false(may_write(image));
+    end(vmm);
+    assert_true(may_write(image));
+    unlink(image);
+}
+
+static void expect_refused(Vmm *vmm, const char *image, off_t byte)
+{
+    g_autoptr(GError) error = NULL;
+    autofd int fd = open(image, O_RDWR | O_CLOEXEC);
+
+    assert_true(set_lock(fd, F_RDLCK, byte));
+    assert_false(vmm_resume(vmm, &error));
+    assert_true(error_is(error, VMFERRY_ERROR_BUSY));
+    assert_non_null(strstr(error->message, image));
+    expect_state(vmm, VMM_RUN_STATE_PAUSED);
+}
+
+static void test_image_of_another(void **unused)
+{
+    g_autofree char *image = make_image();
+    Vmm *vmm = launch_with_image(image);
+
+    expect_refused(vmm, image, 201); /* who lets nobody write */
+    expect_refused(vmm, image, 101); /* who writes */
+    assert_true(may_write(image));   /* nothing is left of that */
+    assert_true(vmm_resume(vmm, NULL));
+    end(vmm);
+    unlink(image);
+}
+
+static void test_disks_are_told(void **unused)
+{
+    g_autofree char *path = make_image();
+    Vmm *vmm = launch_with_image(path);
+    g_autoptr(GPtrArray) images = vmm_list_images(vmm, NULL, NULL);
+    g_autoptr(GPtrArray) disks = vmm_list_disks(vmm, NULL);
+    const VmmImage *image = images->pdata[0];
+    const VmmDisk *disk = disks->pdata[0];
+    const VmmDiskFile *file = disk->files->pdata[0];
+
+    assert_int_equal(images->len, 1);
+    assert_string_equal(image->device, "disk at pci:00:01.1/0/0");
+    assert_string_equal(image->path, path);
+    assert_false(image->read_only);
+    assert_int_equal(disks->len, 1);
+    assert_string_equal(disk->id, "ata0-master");
+    assert_string_equal(file->format, "raw");
+    assert_int_equal(file->bytes, IMAGE_BYTES);
+    end(vmm);
+    unlink(path);
+}
+
+/* ---- an agent that comes back ---- */
+
+/* As after our death: nothing is said to Bochs. */
+static Vmm *come_back(Vmm *vmm)
+{
+    g_autoptr(VmmIdentity) identity = vmm_get_identity(vmm);
+    g_autoptr(GError) error = NULL;
+
+    vmm_free(vmm);
+    vmm = bochs_driver.reattach(identity, &error);
+    if (!vmm)
+        fail_msg("%s", error->message);
+    return vmm;
+}
+
+static void test_paused_guest_is_found_again(void **unused)
+{
+    Vmm *vmm = launch();
+    RamRegion *ram = ((BochsVmm *)vmm)->ram;
+    uint64_t address = ram->host_address, bytes = ram->bytes;
+    guint places = ((BochsVmm *)vmm)->places->len;
+    GuestMemory *memory;
+
+    vmm = come_back(vmm);
+    expect_state(vmm, VMM_RUN_STATE_PAUSED);
+    assert_int_equal(vmm_get_start(vmm), VMM_START_NEVER);
+    assert_true(((BochsVmm *)vmm)->ram->host_address == address);
+    assert_true(((BochsVmm *)vmm)->ram->bytes == bytes);
+    assert_int_equal(((BochsVmm *)vmm)->places->len, places);
+    memory = open_memory(vmm);
+    put_code(vmm, memory);
+    assert_true(vmm_resume(vmm, NULL));
+    await_count(memory, 0);
+    guest_memory_free(memory);
+    end(vmm);
+}
+
+/* It is not stopped for that. */
+static void test_running_guest_is_found_again(void **unused)
+{
+    Vmm *vmm = launch();
+    GuestMemory *memory = open_memory(vmm);
+    gboolean was_running;
+
+    put_code(vmm, memory);
+    assert_true(vmm_resume(vmm, NULL));
+    await_count(memory, 0);
+    for (guint i = 0; i < 3; i++) {
+        vmm = come_back(vmm);
+        expect_state(vmm, VMM_RUN_STATE_RUNNING);
+        assert_int_equal(vmm_get_start(vmm), VMM_START_DONE);
+        await_count(memory, read_count(memory, COUNT_PAGES - 1));
+    }
+    assert_true(vmm_pause(vmm, &was_running, NULL));
+    assert_true(was_running);
+    vmm = come_back(vmm);
+    expect_state(vmm, VMM_RUN_STATE_PAUSED);
+    assert_true(vmm_resume(vmm, NULL));
+    await_count(memory, read_count(memory, COUNT_PAGES - 1));
+    guest_memory_free(memory);
+    end(vmm);
+}
+
+/* A command is under way, and its answer is longer than what a pipe holds as a rule. */
+static void test_found_amid_a_command(void **unused)
+{
+    Vmm *vmm = launch();
+
+    for (guint i = 0; i < 20; i++) {
+        assert_true(bochs_console_send(process_of(vmm)->console, "show \"cpu0\"", NULL));
+        usleep(i * i * 50);
+        vmm = come_back(vmm);
+        expect_state(vmm, VMM_RUN_STATE_PAUSED);
+        assert_non_null(bochs_console_run(process_of(vmm)->console, "calc 1", 1000, NULL));
+    }
+    end(vmm);
+}
+
+/* Of an agent that died while it launched one. */
+static void test_unready_one_is_ended(void **unused)
+{
+    Vmm *vmm = launch();
+    g_autoptr(VmmIdentity) identity = vmm_get_identity(vmm);
+    g_autofree char *record = bochs_folder_path(process_of(vmm)->folder, "record");
+    g_autoptr(GError) error = NULL;
+
+    vmm_free(vmm);
+    assert_int_equal(unlink(record), 0);
+    assert_null(bochs_driver.reattach(identity, &error));
+    assert_false(process_is_same(identity->pid, identity->start_time));
+}
+
+/* ---- what a guard does ---- */
+
+/* Its action, by the guard's own hand: as if we had died. */
+static void perform(Vmm *vmm, gboolean resume)
+{
+    GuardAction action;
+    Guard *guard = guard_start(vmm_get_pid(vmm), NULL, NULL);
+
+    assert_non_null(guard);
+    assert_true(resume ? vmm_get_resume_action(vmm, &action, NULL)
+                       : vmm_get_pause_action(vmm, &action, NULL));
+    assert_true(guard_arm(guard, GUARD_SLOT_GUEST, &action, NULL));
+    guard_leave(guard);
+}
+
+static void test_guard_resumes(void **unused)
+{
+    Vmm *vmm = launch();
+    GuestMemory *memory = open_memory(vmm);
+
+    put_code(vmm, memory);
+    assert_true(vmm_resume(vmm, NULL));
+    await_count(memory, 0);
+    assert_true(vmm_pause(vmm, NULL, NULL));
+    perform(vmm, TRUE);
+    await_count(memory, read_count(memory, COUNT_PAGES - 1));
+    vmm = come_back(vmm);
+    expect_state(vmm, VMM_RUN_STATE_RUNNING);
+    assert_int_equal(vmm_get_start(vmm), VMM_START_DONE);
+    guest_memory_free(memory);
+    end(vmm);
+}
+
+static gsize count_input(Vmm *vmm)
+{
+    autofd int fd = bochs_folder_open(process_of(vmm)->folder, "input", O_RDWR, NULL);
+    int count = 0;
+
+    assert_int_equal(ioctl(fd, FIONREAD, &count), 0);
+    return (gsize)count;
+}
+
+/* One that runs already still stops when it is told to: by an agent that lives, and by one that comes back. */
+static void test_guard_resumes_a_running_one(void **unused)
+{
+    Vmm *vmm = launch();
+    GuestMemory *memory = open_memory(vmm);
+    gboolean was_running;
+    uint32_t count;
+
+    put_code(vmm, memory);
+    for (guint i = 0; i < 2; i++) {
+        assert_true(vmm_resume(vmm, NULL));
+        await_count(memory, read_count(memory, COUNT_PAGES - 1));
+        perform(vmm, TRUE);
+        while (count_input(vmm) == 0)
+            usleep(1000);
+        if (i == 1)
+            vmm = come_back(vmm);
+        assert_true(vmm_pause(vmm, &was_running, NULL));
+        assert_true(was_running);
+        count = read_count(memory, COUNT_PAGES - 1);
+        usleep(100000);
+        assert_int_equal(read_count(memory, COUNT_PAGES - 1), count);
+        expect_state(vmm, VMM_RUN_STATE_PAUSED);
+    }
+    guest_memory_free(memory);
+    end(vmm);
+}
+
+static void test_guard_pauses(void **unused)
+{
+    Vmm *vmm = launch();
+    GuestMemory *memory = open_memory(vmm);
+    gint64 deadline = g_get_monotonic_time() + WAIT_MS * 1000;
+    VmmRunState state = VMM_RUN_STATE_RUNNING;
+
+    put_code(vmm, memory);
+    assert_true(vmm_resume(vmm, NULL));
+    await_count(memory, 0);
+    perform(vmm, FALSE);
+    while (state == VMM_RUN_STATE_RUNNING && g_get_monotonic_time() < deadline)
+        assert_true(vmm_get_run_state(vmm, &state, NULL));
+    assert_int_equal(state, VMM_RUN_STATE_PAUSED);
+    /* Of one that is paused nothing is to be done. */
+    perform(vmm, FALSE);
+    usleep(50000);
+    expect_state(vmm, VMM_RUN_STATE_PAUSED);
+    guest_memory_free(memory);
+    end(vmm);
 }
 
 static int begin(void **unused)
@@ -494,7 +790,17 @@ int main(void)
         cmocka_unit_test_teardown(test_start_fails, end_last),
         cmocka_unit_test_teardown(test_is_not_begun, end_last),
         cmocka_unit_test_teardown(test_one_a_folder, end_last),
-        cmocka_unit_test_teardown(test_image_lock, end_last),
+        cmocka_unit_test_teardown(test_no_lock_file, end_last),
+        cmocka_unit_test_teardown(test_image_locks, end_last),
+        cmocka_unit_test_teardown(test_image_of_another, end_last),
+        cmocka_unit_test_teardown(test_disks_are_told, end_last),
+        cmocka_unit_test_teardown(test_paused_guest_is_found_again, end_last),
+        cmocka_unit_test_teardown(test_running_guest_is_found_again, end_last),
+        cmocka_unit_test_teardown(test_found_amid_a_command, end_last),
+        cmocka_unit_test_teardown(test_unready_one_is_ended, end_last),
+        cmocka_unit_test_teardown(test_guard_resumes, end_last),
+        cmocka_unit_test_teardown(test_guard_resumes_a_running_one, end_last),
+        cmocka_unit_test_teardown(test_guard_pauses, end_last),
     };
 
     if (!real_bochs_is_there())

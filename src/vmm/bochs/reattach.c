@@ -1,0 +1,53 @@
+/* A Bochs of an agent that was there before. */
+#include <signal.h>
+
+#include "base/error.h"
+#include "base/process.h"
+#include "vmm/bochs/record.h"
+#include "vmm/vmm_driver.h"
+
+#define KILL_MS 5000
+
+/* Its guest never ran, and cannot be made ready by anybody else. */
+static void end_unready(const VmmIdentity *identity, GError **error)
+{
+    (void)process_kill(identity->pid, identity->start_time, SIGKILL, NULL);
+    (void)process_wait_gone(identity->pid, identity->start_time, KILL_MS);
+    g_prefix_error(error, "Bochs (pid %d) was ended, since it was not ready when its agent died: ",
+                   (int)identity->pid);
+}
+
+static BochsVmm *read_record(const VmmIdentity *identity, const char *folder, char **ret_version,
+                             GError **error)
+{
+    g_autoptr(GError) failure = NULL;
+    BochsVmm *bochs = bochs_record_read(folder, ret_version, &failure);
+
+    if (bochs)
+        return bochs;
+    if (error_is(failure, VMFERRY_ERROR_NOT_FOUND))
+        end_unready(identity, &failure);
+    g_propagate_error(error, g_steal_pointer(&failure));
+    return NULL;
+}
+
+Vmm *bochs_reattach(const VmmIdentity *identity, GError **error)
+{
+    g_autofree char *folder =
+        identity->control_path ? g_path_get_dirname(identity->control_path) : NULL;
+    g_autoptr(Vmm) vmm = NULL;
+    BochsVmm *bochs;
+    char *version;
+
+    if (!folder || !process_is_same(identity->pid, identity->start_time)) {
+        error_set(error, VMFERRY_ERROR_NOT_FOUND, "Bochs (pid %d) has ended", (int)identity->pid);
+        return NULL;
+    }
+    bochs = read_record(identity, folder, &version, error);
+    if (!bochs)
+        return NULL;
+    vmm = &bochs->base;
+    bochs->process =
+        bochs_process_attach(identity->pid, identity->start_time, folder, version, error);
+    return bochs->process ? g_steal_pointer(&vmm) : NULL;
+}
