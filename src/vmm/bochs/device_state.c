@@ -30,15 +30,28 @@ GBytes *bochs_save_device_state(BochsVmm *bochs, VmmSavePurpose purpose, GError 
     return state_encode(state);
 }
 
-/* RAM is one region, of this size; its content is the caller's. */
+static gboolean is_same_region(const RamRegion *own, const RamRegion *other)
+{
+    return g_strcmp0(other->name, own->name) == 0 && other->bytes == own->bytes;
+}
+
+/* Each of these regions is one of ours, of the same size, and RAM is among them; their content is the caller's. */
+static gboolean are_same_regions(const BochsVmm *bochs, const GPtrArray *regions)
+{
+    guint ram = 0, video = 0;
+
+    for (guint i = 0; i < regions->len; i++) {
+        ram += is_same_region(bochs->ram, regions->pdata[i]);
+        video += bochs->video && is_same_region(bochs->video, regions->pdata[i]);
+    }
+    return ram == 1 && video <= 1 && ram + video == regions->len;
+}
+
 static gboolean check_regions(const BochsVmm *bochs, const GPtrArray *regions, GError **error)
 {
-    const RamRegion *region = regions->len == 1 ? regions->pdata[0] : NULL;
-
     if (bochs->has_run)
         error_set(error, VMFERRY_ERROR_REFUSED, "the guest of this Bochs has run already");
-    else if (!region || g_strcmp0(region->name, bochs->ram->name) != 0 ||
-             region->bytes != bochs->ram->bytes)
+    else if (!are_same_regions(bochs, regions))
         error_set(error, VMFERRY_ERROR_REFUSED, "the guest's memory is not that of this Bochs");
     else
         return TRUE;
@@ -73,7 +86,8 @@ gboolean bochs_load_device_state(BochsVmm *bochs, GBytes *bytes, GError **error)
     if (!state || !check_opened(bochs, error))
         return FALSE;
     wanted = bochs_form_from_state(state, bochs->fresh, error);
-    if (!wanted || !bochs_form_restore(bochs->process, bochs->ram->host_address, wanted, error))
+    if (!wanted || !bochs_places_write(bochs->process, bochs->places, wanted, error) ||
+        !bochs_form_restore(bochs->process, bochs->ram->host_address, wanted, error))
         return FALSE;
     if (!bochs_record_write_loaded(bochs, bytes, error))
         return FALSE;

@@ -7,6 +7,7 @@
 #include "vmm/bochs/places.h"
 #include "vmm/bochs/ram.h"
 #include "vmm/bochs/record.h"
+#include "vmm/bochs/video.h"
 #include "vmm/vmm_driver.h"
 
 /* A dying Bochs closes its console a little before it is gone. */
@@ -60,6 +61,7 @@ static void free_vmm(Vmm *vmm)
         (void)end_process(bochs, NULL);
     bochs_process_free(bochs->process);
     ram_region_free(bochs->ram);
+    ram_region_free(bochs->video);
     g_strfreev(bochs->words);
     bochs_command_line_free(bochs->line);
     g_strfreev(bochs->original);
@@ -118,6 +120,10 @@ static VmmDescription *describe(Vmm *vmm, GError **error)
     description->ram_regions = g_ptr_array_new_with_free_func((GDestroyNotify)ram_region_free);
     g_ptr_array_add(description->ram_regions,
                     ram_region_new(ram->name, ram->host_address, ram->bytes));
+    if (bochs->video)
+        g_ptr_array_add(
+            description->ram_regions,
+            ram_region_new(bochs->video->name, bochs->video->host_address, bochs->video->bytes));
     return description;
 }
 
@@ -160,13 +166,25 @@ static gboolean get_run_state(Vmm *vmm, VmmRunState *ret, GError **error)
     return ask_run_state(vmm, 0, ret, error);
 }
 
+/* See video.h. */
+static gboolean set_video_order(BochsVmm *bochs, gboolean neutral, GError **error)
+{
+    if (!bochs->video || bochs->video_is_neutral == neutral)
+        return TRUE;
+    bochs->video_is_neutral = neutral;
+    return bochs_video_reorder(bochs->process, bochs->video, neutral, error);
+}
+
 static gboolean pause_vcpus(Vmm *vmm, gboolean *ret_was_running, GError **error)
 {
     BochsVmm *bochs = from_vmm(vmm);
     g_autoptr(GMutexLocker) locker G_GNUC_UNUSED = g_mutex_locker_new(&bochs->lock);
 
     *ret_was_running = !bochs_console_await_prompt(bochs->process->console, 0, NULL, NULL);
-    return end_operation(bochs, bochs_process_interrupt(bochs->process, error), error);
+    return end_operation(bochs,
+                         bochs_process_interrupt(bochs->process, error) &&
+                             set_video_order(bochs, TRUE, error),
+                         error);
 }
 
 static gboolean check_paused(Vmm *vmm, GError **error)
@@ -187,7 +205,10 @@ static gboolean let_run(BochsVmm *bochs, GError **error)
     if (!bochs_take_images(bochs, error) || !bochs_record_note_run(bochs, error))
         return FALSE;
     bochs->has_run = TRUE;
-    return end_operation(bochs, bochs_process_continue(bochs->process, error), error);
+    return end_operation(bochs,
+                         set_video_order(bochs, FALSE, error) &&
+                             bochs_process_continue(bochs->process, error),
+                         error);
 }
 
 static gboolean resume_vcpus(Vmm *vmm, GError **error)
@@ -313,7 +334,22 @@ static GBytes *save_neutral(Vmm *vmm, VmmSavePurpose purpose, GError **error)
     return save_device_state(vmm, purpose, error);
 }
 
+/* It has no other names for them. */
+static GPtrArray *list_regions(Vmm *vmm, const VmmDescription *description, GError **error)
+{
+    GPtrArray *regions = g_ptr_array_new_with_free_func((GDestroyNotify)ram_region_free);
+
+    for (guint i = 0; i < description->ram_regions->len; i++) {
+        const RamRegion *region = description->ram_regions->pdata[i];
+
+        g_ptr_array_add(regions, ram_region_new(region->name, region->host_address, region->bytes));
+    }
+    return regions;
+}
+
 static const VmmNeutralOps neutral_ops = {
+    .only = TRUE,
+    .list_regions = list_regions,
     .describe = bochs_describe_neutral,
     .save = save_neutral,
 };
@@ -328,6 +364,7 @@ Vmm *bochs_vmm_new(void)
     bochs->base.block = &bochs_block_ops;
     bochs->base.neutral = &neutral_ops;
     g_mutex_init(&bochs->lock);
+    bochs->video_is_neutral = TRUE;
     return &bochs->base;
 }
 
@@ -344,7 +381,14 @@ static gboolean look_into(BochsVmm *bochs, const BochsMachine *machine, GError *
     bochs->words = bochs_command_line_format("bochs", machine);
     bochs->line = bochs_command_line_parse(bochs->words, error);
     bochs->ram = bochs->line ? bochs_ram_open(bochs->process, machine->memory_bytes, error) : NULL;
-    bochs->places = bochs->ram ? bochs_places_find(bochs->process, bochs->ram, error) : NULL;
+    if (!bochs->ram)
+        return FALSE;
+    if (bochs_machine_has_card(machine, BOCHS_SLOT_VGA)) {
+        bochs->video = bochs_video_open(bochs->process, bochs->ram, error);
+        if (!bochs->video)
+            return FALSE;
+    }
+    bochs->places = bochs_places_find(bochs->process, bochs->ram, error);
     return bochs->places && bochs_record_write(bochs, error);
 }
 

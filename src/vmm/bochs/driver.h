@@ -12,9 +12,11 @@ typedef struct {
     GMutex lock; /* serialises the operations */
     BochsProcess *process;
     RamRegion *ram;
-    char **words;           /* what it was started by, paths as they are here … */
-    BochsCommandLine *line; /* … and what they mean */
-    char **original;        /* as VmmLaunch has them; NULL: not known */
+    RamRegion *video;          /* NULL: it has no VGA card */
+    gboolean video_is_neutral; /* in the order of video.h; while it runs it is not */
+    char **words;              /* what it was started by, paths as they are here … */
+    BochsCommandLine *line;    /* … and what they mean */
+    char **original;           /* as VmmLaunch has them; NULL: not known */
     char *working_directory;
     MachineDescription *machine; /* NULL: not known */
     gboolean incoming;           /* it was started to be loaded */
@@ -22,8 +24,8 @@ typedef struct {
     char **cgroups;              /* as VmmIdentity has them */
     gboolean has_run;            /* since it was started */
     GArray *places;              /* of BochsPlace */
-    StateNode *loaded; /* NULL: nothing was */
-    BochsForm *fresh;  /* what it showed when it was opened for a state; NULL before */
+    StateNode *loaded;           /* NULL: nothing was */
+    BochsForm *fresh;            /* what it showed when it was opened for a state; NULL before */
 } BochsVmm;
 
 /* What describe() says of its machine. */

@@ -65,8 +65,8 @@ gboolean bochs_folder_share(const char *folder, uid_t uid, gid_t gid, GError **e
     /* What is made in `state` has its group. */
     if (fchown(log, uid, gid) == 0 && chown(parent, (uid_t)-1, gid) == 0 &&
         chmod(parent, 0710) == 0 && chown(folder, (uid_t)-1, gid) == 0 &&
-        chmod(folder, 0710) == 0 && chown(state, (uid_t)-1, gid) == 0 &&
-        chmod(state, 02710) == 0 && chown(configuration, (uid_t)-1, gid) == 0)
+        chmod(folder, 0710) == 0 && chown(state, (uid_t)-1, gid) == 0 && chmod(state, 02710) == 0 &&
+        chown(configuration, (uid_t)-1, gid) == 0)
         return TRUE;
     error_set_errno(error, errno, "open %s for user %u", folder, (guint)uid);
     return FALSE;
@@ -83,9 +83,8 @@ static gboolean make_files(const char *folder, const BochsMachine *machine, GErr
         error_set_errno(error, errno, "make %s", state);
         return FALSE;
     }
-    return bochs_folder_write(path, text, error) &&
-           make_fifo(folder, "input", error) && make_fifo(folder, "output", error) &&
-           drop_packet_logs(folder, error);
+    return bochs_folder_write(path, text, error) && make_fifo(folder, "input", error) &&
+           make_fifo(folder, "output", error) && drop_packet_logs(folder, error);
 }
 
 int bochs_folder_open(const char *folder, const char *name, int flags, GError **error)

@@ -9,10 +9,18 @@
 /* The processor after what interrupts it, the ISA bridge last: each `restore` makes all devices look at
  * their state anew, and a bridge that enters its interrupt routes twice ends Bochs. */
 static const char *const device_names[] = {
-    "pc_system", "virt_timer", "memory", "pic",        "ioapic",  "pit",
-    "cmos",      "hpet",       "dma",    "pci_bridge", "pci_ide", "hard_drive",
-    "acpi",      "keyboard",   "serial", "cpu0",       "pci2isa", NULL,
+    "pc_system", "virt_timer", "memory",     "pic",     "ioapic",     "pit",  "cmos",
+    "hpet",      "dma",        "pci_bridge", "pci_ide", "hard_drive", "acpi", "keyboard",
+    "serial",    "vga",        "e1000",      "cpu0",    "pci2isa",    NULL,
 };
+
+/* Of cards that not every machine has. */
+static const char *const card_names[] = {"vga", "e1000", NULL};
+
+gboolean bochs_form_is_card(const char *name)
+{
+    return g_strv_contains(card_names, name);
+}
 
 const char *const *bochs_form_devices(void)
 {
@@ -90,16 +98,22 @@ static char *format_bytes(const uint8_t *bytes, size_t length)
     return g_string_free(text, FALSE);
 }
 
-void bochs_form_set_bytes(BochsForm *form, const char *device, const char *path, const void *bytes,
+void bochs_form_add_bytes(BochsForm *form, const char *device, const char *path, const void *bytes,
                           size_t length)
 {
     BochsBytes *entry = g_new0(BochsBytes, 1);
-    g_autofree char *text = NULL;
 
     entry->name = g_strconcat(device, ".", path, NULL);
     entry->bytes = g_bytes_new(bytes, length);
     g_ptr_array_add(form->bytes, entry);
-    text = format_bytes(bytes, length);
+}
+
+void bochs_form_set_bytes(BochsForm *form, const char *device, const char *path, const void *bytes,
+                          size_t length)
+{
+    g_autofree char *text = format_bytes(bytes, length);
+
+    bochs_form_add_bytes(form, device, path, bytes, length);
     bochs_tree_set_text(bochs_form_get(form, device), path, text);
 }
 
@@ -120,7 +134,7 @@ const uint8_t *bochs_form_get_bytes(const BochsForm *form, const char *device, c
 static gboolean check_complete(const BochsForm *shown, GError **error)
 {
     for (const char *const *name = device_names; *name; name++)
-        if (!bochs_form_find(shown, *name)) {
+        if (!bochs_form_find(shown, *name) && !bochs_form_is_card(*name)) {
             error_set(error, VMFERRY_ERROR_UNSUPPORTED, "Bochs shows no %s", *name);
             return FALSE;
         }
@@ -132,8 +146,9 @@ static gboolean check_known(const BochsForm *wanted, const BochsForm *shown, GEr
 {
     for (guint i = 0; i < wanted->devices->len; i++) {
         const BochsNode *device = wanted->devices->pdata[i];
+        const BochsNode *known = bochs_form_find(shown, device->name);
 
-        if (!bochs_tree_check_known(device, bochs_form_find(shown, device->name), error))
+        if ((known || device->children->len > 0) && !bochs_tree_check_known(device, known, error))
             return FALSE;
     }
     return TRUE;
@@ -201,5 +216,5 @@ StateNode *bochs_form_to_state(const BochsForm *shown, const StateNode *loaded, 
         !bochs_chips_read(shown, &clock, state, error))
         return NULL;
     read_clock(&clock, cpu, state);
-    return bochs_check_state(state, error) ? g_steal_pointer(&state) : NULL;
+    return bochs_check_told(state, error) ? g_steal_pointer(&state) : NULL;
 }

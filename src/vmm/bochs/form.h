@@ -45,8 +45,10 @@ BochsNode *bochs_form_get(BochsForm *form, const char *name);
 /* Takes *device*. */
 void bochs_form_add(BochsForm *form, BochsNode *device);
 
-/* Bytes of a parameter of a device ("pci_conf" of "pci2isa"); set them, or NULL where they are not
- * known. */
+/* Bytes of a parameter of a device ("pci_conf" of "pci2isa"): to be set by `restore`, or where they are (places.h); NULL
+ * where they are not known. */
+void bochs_form_add_bytes(BochsForm *form, const char *device, const char *path, const void *bytes,
+                          size_t length);
 void bochs_form_set_bytes(BochsForm *form, const char *device, const char *path, const void *bytes,
                           size_t length);
 const uint8_t *bochs_form_get_bytes(const BochsForm *form, const char *device, const char *path,
@@ -54,6 +56,9 @@ const uint8_t *bochs_form_get_bytes(const BochsForm *form, const char *device, c
 
 /* The devices that a state is made of, up to NULL; "cpu0" stands for all processors. */
 const char *const *bochs_form_devices(void);
+
+/* One that not every machine has. */
+gboolean bochs_form_is_card(const char *name);
 
 /* What to set in a Bochs that shows *shown*, of one processor and not run yet.  UNSUPPORTED with the path
  * of what it cannot be. */

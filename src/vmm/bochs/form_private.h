@@ -5,6 +5,7 @@
 #include "vmm/bochs/form.h"
 
 #define BOCHS_HPET_TIMERS 3u
+#define BOCHS_CONFIG_BYTES 256u /* a PCI configuration space */
 
 /* The clock of Bochs, and times as its ticks. */
 typedef struct {
@@ -71,6 +72,17 @@ gboolean bochs_has_device(const char *type);
 
 /* Each up to NULL. */
 extern const BochsDevice bochs_port_devices[], bochs_pci_devices[];
+extern const BochsDevice bochs_vga_device, bochs_e1000_device;
+
+/* UNSUPPORTED with the mode that Bochs's display does not take. */
+gboolean bochs_vga_check(const StateNode *device, const char *what, GError **error);
+
+gboolean bochs_e1000_check(const StateNode *device, const char *what, GError **error);
+/* BUSY while its interrupt is held back. */
+gboolean bochs_e1000_check_moment(const StateNode *device, GError **error);
+
+/* bochs_check_state() but for that: of a state that Bochs tells. */
+gboolean bochs_check_told(const StateNode *state, GError **error);
 
 gboolean bochs_chips_write(const StateNode *state, const BochsClock *clock, const BochsForm *shown,
                            BochsForm *wanted, GError **error);

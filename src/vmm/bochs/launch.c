@@ -48,7 +48,8 @@ static char *find_program(const char *word, const char *folder, GError **error)
     g_autofree char *path = strchr(word, '/') && !g_path_is_absolute(word)
                                 ? g_build_filename(folder, word, NULL)
                                 : g_strdup(word);
-    g_autofree char *beside = g_strcmp0(base, "bochs") == 0 ? g_strconcat(path, "-bin", NULL) : NULL;
+    g_autofree char *beside =
+        g_strcmp0(base, "bochs") == 0 ? g_strconcat(path, "-bin", NULL) : NULL;
     char *program = beside ? g_find_program_in_path(beside) : NULL;
 
     if (!program)

@@ -2,6 +2,7 @@
 
 #include <string.h>
 
+#include "base/error.h"
 #include "vmm/bochs/hpet_start.h"
 #include "vmm/bochs/parameters.h"
 
@@ -101,11 +102,15 @@ BochsForm *bochs_form_show(BochsProcess *process, uint32_t ips, GError **error)
     g_autoptr(BochsForm) form = bochs_form_new(ips);
 
     for (const char *const *name = bochs_form_devices(); *name; name++) {
-        BochsNode *device = show_device(process, *name, error);
+        g_autoptr(GError) failure = NULL;
+        BochsNode *device = show_device(process, *name, &failure);
 
-        if (!device)
-            return NULL;
-        bochs_form_add(form, device);
+        if (device)
+            bochs_form_add(form, device);
+        if (device || (bochs_form_is_card(*name) && error_is(failure, VMFERRY_ERROR_NOT_FOUND)))
+            continue;
+        g_propagate_error(error, g_steal_pointer(&failure));
+        return NULL;
     }
     return g_steal_pointer(&form);
 }

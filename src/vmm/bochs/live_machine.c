@@ -124,8 +124,7 @@ void bochs_identity_drop_network(ProcessIdentity *identity)
 ProcessIdentity *bochs_get_process(Vmm *vmm, GError **error)
 {
     const ProcessHabits habits = {0};
-    ProcessIdentity *identity =
-        process_identity_read(from_vmm(vmm)->process->pid, &habits, error);
+    ProcessIdentity *identity = process_identity_read(from_vmm(vmm)->process->pid, &habits, error);
 
     if (identity)
         bochs_identity_drop_network(identity);

@@ -134,7 +134,7 @@ static void add_disk(const BochsDisk *disk, GString *out)
         g_string_append_printf(out, "path=\"%s\", mode=flat\n", disk->path);
 }
 
-static gboolean has_card(const BochsMachine *machine, BochsSlot wanted)
+gboolean bochs_machine_has_card(const BochsMachine *machine, BochsSlot wanted)
 {
     for (guint i = 0; i < BOCHS_MAX_SLOTS; i++)
         if (machine->slots[i] == wanted)
@@ -152,7 +152,7 @@ static void add_cards(const BochsMachine *machine, GString *out)
         if (machine->slots[i] != BOCHS_SLOT_EMPTY)
             g_string_append_printf(out, ", slot%u=%s", i + 1, names[machine->slots[i]]);
     g_string_append_c(out, '\n');
-    if (has_card(machine, BOCHS_SLOT_E1000))
+    if (bochs_machine_has_card(machine, BOCHS_SLOT_E1000))
         g_string_append_printf(out,
                                "e1000: enabled=1, mac=%02x:%02x:%02x:%02x:%02x:%02x, ethmod=null\n",
                                mac[0], mac[1], mac[2], mac[3], mac[4], mac[5]);

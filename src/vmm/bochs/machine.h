@@ -60,6 +60,8 @@ typedef struct {
 /* FALSE with what Bochs cannot make of it (UNSUPPORTED), or what is wrong with it (INVALID). */
 gboolean bochs_machine_check(const BochsMachine *machine, GError **error);
 
+gboolean bochs_machine_has_card(const BochsMachine *machine, BochsSlot wanted);
+
 /* The bochsrc of a machine that was checked; *log* is where Bochs writes its log.  Free with
  * g_free(). */
 char *bochs_machine_format(const BochsMachine *machine, const char *log);

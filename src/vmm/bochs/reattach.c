@@ -49,5 +49,9 @@ Vmm *bochs_reattach(const VmmIdentity *identity, GError **error)
     vmm = &bochs->base;
     bochs->process =
         bochs_process_attach(identity->pid, identity->start_time, folder, version, error);
-    return bochs->process ? g_steal_pointer(&vmm) : NULL;
+    if (!bochs->process)
+        return NULL;
+    /* As pausing and resuming leave it. */
+    bochs->video_is_neutral = bochs_console_await_prompt(bochs->process->console, 0, NULL, NULL);
+    return g_steal_pointer(&vmm);
 }

@@ -38,23 +38,25 @@ static json_t *encode_places(const GArray *places)
     for (guint i = 0; i < places->len; i++) {
         const BochsPlace *place = &g_array_index(places, BochsPlace, i);
 
-        json_array_append_new(array, json_pack("{s:s, s:s, s:I, s:I}", "device", place->device,
-                                               "path", place->path, "address",
-                                               (json_int_t)place->address, "length",
-                                               (json_int_t)place->length));
+        json_array_append_new(array,
+                              json_pack("{s:s, s:s, s:I, s:I}", "device", place->device, "path",
+                                        place->path, "address", (json_int_t)place->address,
+                                        "length", (json_int_t)place->length));
     }
     return array;
 }
 
 static json_t *encode(const BochsVmm *bochs)
 {
-    json_t *object =
-        json_pack("{s:i, s:s, s:I, s:b, s:b, s:o, s:o, s:o}", "format", FORMAT, "version",
-                  bochs->process->version, "ram_address", (json_int_t)bochs->ram->host_address,
-                  "incoming", bochs->incoming, "neutral", bochs->neutral, "words",
-                  encode_words(bochs->words), "command_line", encode_words(bochs->original),
-                  "places", encode_places(bochs->places));
+    json_t *object = json_pack(
+        "{s:i, s:s, s:I, s:b, s:b, s:o, s:o, s:o}", "format", FORMAT, "version",
+        bochs->process->version, "ram_address", (json_int_t)bochs->ram->host_address, "incoming",
+        bochs->incoming, "neutral", bochs->neutral, "words", encode_words(bochs->words),
+        "command_line", encode_words(bochs->original), "places", encode_places(bochs->places));
 
+    if (object && bochs->video)
+        json_object_set_new(object, "video_address",
+                            json_integer((json_int_t)bochs->video->host_address));
     if (object && bochs->working_directory)
         json_object_set_new(object, "working_directory", json_string(bochs->working_directory));
     if (object && bochs->machine)
@@ -168,6 +170,18 @@ static gboolean decode_machine(json_t *object, BochsVmm *bochs, GError **error)
     return bochs->machine != NULL;
 }
 
+static gboolean decode_video(json_t *object, BochsVmm *bochs, GError **error)
+{
+    uint64_t address;
+
+    if (!bochs_machine_has_card(&bochs->line->machine, BOCHS_SLOT_VGA))
+        return TRUE;
+    if (!json_get_count(object, "video_address", G_MAXINT64, &address, error))
+        return FALSE;
+    bochs->video = ram_region_new(VMM_NEUTRAL_VIDEO, address, BOCHS_VIDEO_BYTES);
+    return TRUE;
+}
+
 static gboolean decode(json_t *object, BochsVmm *bochs, char **ret_version, GError **error)
 {
     const char *version;
@@ -188,7 +202,7 @@ static gboolean decode(json_t *object, BochsVmm *bochs, char **ret_version, GErr
     bochs->neutral = json_flag_or(object, "neutral", FALSE);
     bochs->ram = ram_region_new(BOCHS_RAM_NAME, address, bochs->line->machine.memory_bytes);
     *ret_version = g_strdup(version);
-    return TRUE;
+    return decode_video(object, bochs, error);
 }
 
 static char *read_file(const char *folder, const char *name, size_t limit, size_t *ret_length)

@@ -259,6 +259,8 @@ static const struct {
     {"intel,8042", NULL, check_keyboard_moment},
     {"ns,16550a", check_serial, check_serial_moment},
     {"intel,piix3-ide", NULL, check_ide_moment},
+    {"bochs,vbe", bochs_vga_check, NULL},
+    {"intel,82540em", bochs_e1000_check, NULL},
 };
 
 static gboolean check_device(const StateNode *device, gboolean moment, GError **error)
@@ -324,10 +326,17 @@ static gboolean check_machine(const StateNode *state, GError **error)
     return FALSE;
 }
 
-gboolean bochs_check_state(const StateNode *state, GError **error)
+gboolean bochs_check_told(const StateNode *state, GError **error)
 {
     return state_check(state, error) && check_cpu(state, error) && check_machine(state, error) &&
            check_fixed(state, error) && check_devices(state, FALSE, error) &&
            check_cpu_moment(state_child(state_find(state, "cpus"), 0), error) &&
            check_devices(state, TRUE, error);
+}
+
+gboolean bochs_check_state(const StateNode *state, GError **error)
+{
+    const StateNode *card = state_find_device(state, "intel,82540em", NULL);
+
+    return bochs_check_told(state, error) && (!card || bochs_e1000_check_moment(card, error));
 }

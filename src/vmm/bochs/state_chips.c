@@ -174,12 +174,16 @@ static const char *const chips[] = {"intel,8259a", "intel,82093aa", "intel,8254"
 
 static const BochsDevice *find_device(const char *type)
 {
+    const BochsDevice *const cards[] = {&bochs_vga_device, &bochs_e1000_device};
     const BochsDevice *const tables[] = {bochs_port_devices, bochs_pci_devices};
 
     for (guint i = 0; i < G_N_ELEMENTS(tables); i++)
         for (const BochsDevice *device = tables[i]; device->type; device++)
             if (strcmp(device->type, type) == 0)
                 return device;
+    for (guint i = 0; i < G_N_ELEMENTS(cards); i++)
+        if (strcmp(cards[i]->type, type) == 0)
+            return cards[i];
     return NULL;
 }
 

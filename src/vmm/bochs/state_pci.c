@@ -5,7 +5,6 @@
 
 #include "base/error.h"
 
-#define CONFIG_BYTES 256u
 #define PAM0 0x59u
 #define AREAS 13u /* of Bochs's memory: C0000h to EFFFFh by 16 KiB, then F0000h */
 
@@ -22,7 +21,7 @@ static gboolean write_config(const StateNode *device, const char *name, BochsFor
     size_t length = 0;
     const uint8_t *bytes = state_get_bytes(device, "config", &length);
 
-    if (!bytes || length != CONFIG_BYTES)
+    if (!bytes || length != BOCHS_CONFIG_BYTES)
         return refuse(error, name, "no configuration space");
     bochs_form_set_bytes(wanted, name, "pci_conf", bytes, length);
     return TRUE;
@@ -31,11 +30,11 @@ static gboolean write_config(const StateNode *device, const char *name, BochsFor
 static gboolean read_config(const BochsForm *shown, const char *name, StateNode *device,
                             GError **error)
 {
-    const uint8_t *bytes = bochs_form_get_bytes(shown, name, "pci_conf", CONFIG_BYTES);
+    const uint8_t *bytes = bochs_form_get_bytes(shown, name, "pci_conf", BOCHS_CONFIG_BYTES);
 
     if (!bytes)
         return refuse(error, name, "its configuration space is not known");
-    state_set_bytes(device, "config", bytes, CONFIG_BYTES);
+    state_set_bytes(device, "config", bytes, BOCHS_CONFIG_BYTES);
     return TRUE;
 }
 

@@ -90,7 +90,7 @@ static BochsForm *apply(const BochsForm *wanted)
         const BochsBytes *bytes = wanted->bytes->pdata[i];
         g_auto(GStrv) names = g_strsplit(bytes->name, ".", 2);
 
-        bochs_form_set_bytes(form, names[0], names[1], g_bytes_get_data(bytes->bytes, NULL),
+        bochs_form_add_bytes(form, names[0], names[1], g_bytes_get_data(bytes->bytes, NULL),
                              g_bytes_get_size(bytes->bytes));
     }
     return form;
@@ -232,6 +232,112 @@ static void draw_apic(StateNode *cpu)
         state_set_time(cpu, "local_apic.until_fire", (int64_t)draw(33));
 }
 
+static void draw_list(StateNode *device, const char *list, guint count, guint bits)
+{
+    for (guint i = 0; i < count; i++)
+        state_append_number(device, list, draw(bits));
+}
+
+/* Bits that the VGA has not are 0. */
+static StateNode *add_vga(StateNode *state)
+{
+    static const struct {
+        const char *name;
+        guint bits;
+    } numbers[] = {
+        {"latch", 32},          {"sequencer_index", 3},     {"graphics_index", 4},
+        {"attribute_index", 6}, {"attribute_flip_flop", 1}, {"crt_index", 5},
+        {"feature_control", 8}, {"input_status_0", 8},      {"input_status_1", 8},
+        {"dac_read_index", 8},  {"dac_write_index", 8},     {"vbe_index", 4},
+    };
+    static const uint8_t sequencer[8] = {3, 0x21, 15, 0x3f, 14};
+    static const uint8_t graphics[16] = {15, 15, 15, 0x1f, 3, 0x7b, 15, 15, 0xff};
+    StateNode *vga = state_add_device(state, "bochs,vbe", "pci:00:02.0");
+    uint8_t bytes[21] = {0};
+
+    for (guint i = 0; i < G_N_ELEMENTS(numbers); i++)
+        state_set_number(vga, numbers[i].name, draw(numbers[i].bits));
+    draw_bytes(vga, "config", 256);
+    draw_list(vga, "intx", 4, 0);
+    for (guint i = 0; i < 8; i++)
+        bytes[i] = (uint8_t)draw(8) & sequencer[i];
+    state_set_bytes(vga, "sequencer", bytes, 8);
+    for (guint i = 0; i < 16; i++)
+        bytes[i] = (uint8_t)draw(8) & graphics[i];
+    state_set_bytes(vga, "graphics", bytes, 16);
+    memset(bytes, 0, sizeof bytes);
+    for (guint i = 0; i < 21; i++)
+        bytes[i] = (uint8_t)draw(i < 16 ? 6 : 3);
+    state_set_bytes(vga, "attribute", bytes, 21);
+    draw_bytes(vga, "crt", 256);
+    draw_bytes(vga, "palette", 768);
+    draw_bytes(vga, "dac_cache", 3);
+    state_set_number(vga, "miscellaneous_output", draw(8) & 0xef);
+    state_set_number(vga, "dac_state", draw(1) ? 3 : 0);
+    state_set_number(vga, "dac_component", draw(1));
+    draw_list(vga, "vbe", 10, 10);
+    state_set_number(vga, "vbe[3]", 32);
+    state_set_number(vga, "vbe[4]", draw(1) ? 0x41 : 0);
+    state_set_number(vga, "vbe[5]", draw(8));
+    state_set_number(vga, "bank", state_number_or(vga, "vbe[5]", 0) << 16);
+    return vga;
+}
+
+static void draw_context(StateNode *card, const char *group)
+{
+    static const char *const names[] = {"ipcss", "ipcso",  "ipcse",  "tucss", "tucso",
+                                        "tucse", "paylen", "hdrlen", "mss"};
+    StateNode *context = state_set_group(card, group);
+
+    for (guint i = 0; i < G_N_ELEMENTS(names); i++)
+        state_set_number(context, names[i], draw(8));
+    state_set_number(context, "ip", draw(1));
+    state_set_number(context, "tcp", draw(1));
+}
+
+static StateNode *add_e1000(StateNode *state)
+{
+    StateNode *card = state_add_device(state, "intel,82540em", "pci:00:03.0");
+
+    draw_bytes(card, "config", 256);
+    draw_list(card, "intx", 4, 1);
+    draw_bytes(card, "registers", 131072);
+    draw_list(card, "phy", 32, 16);
+    draw_list(card, "eeprom", 64, 16);
+    state_set_number(card, "eeprom_access.clock_in", draw(32));
+    state_set_number(card, "eeprom_access.bits_in", draw(9));
+    state_set_number(card, "eeprom_access.bits_out", draw(9));
+    state_set_number(card, "eeprom_access.reading", draw(1));
+    state_set_number(card, "eeprom_access.last_control", draw(16));
+    draw_context(card, "checksum_offload");
+    draw_context(card, "segmentation_offload");
+    state_set_number(card, "segments_sent", draw(10));
+    state_set_number(card, "checksums_needed", draw(2));
+    draw_bytes(card, "transmit_data", draw(12));
+    if (draw(1))
+        draw_bytes(card, "transmit_header", 256);
+    /* Else an interrupt may be held back. */
+    state_set_number(card, "intx[0]", 1);
+    return card;
+}
+
+/* Which of the chipset's inputs they assert: the second slot's first is the second one (290550). */
+static void set_inputs(StateNode *state, const StateNode *card)
+{
+    StateNode *bridge = (StateNode *)state_find_device(state, "intel,piix3", NULL);
+    size_t length = 0;
+    g_autofree uint8_t *config = g_memdup2(state_get_bytes(bridge, "config", &length), 256);
+
+    memcpy(config + 0x60, "\x0b\x0b\x0a\x0a", 4);
+    state_set_bytes(bridge, "config", config, 256);
+    for (guint i = 0; i < 4; i++) {
+        g_autofree char *from = g_strdup_printf("intx[%u]", i);
+        g_autofree char *to = g_strdup_printf("pirq_levels[%u]", (i + 2) % 4);
+
+        state_set_number(bridge, to, state_number_or(card, from, 0));
+    }
+}
+
 static StateNode *device_of(StateNode *state, guint number)
 {
     g_autofree char *path = g_strdup_printf("devices[%u]", number);
@@ -349,6 +455,56 @@ static void test_round_trip(void **unused)
     g_rand_free(dice);
 }
 
+/* The cards of a default machine, with their interrupts. */
+static void test_cards_round_trip(void **unused)
+{
+    dice = g_rand_new_with_seed(82540);
+    for (guint i = 0; i < ROUNDS / 3; i++) {
+        g_autoptr(StateNode) state = read_state();
+        g_autoptr(StateNode) back = NULL;
+
+        (void)add_vga(state);
+        set_inputs(state, add_e1000(state));
+        back = go_round(state);
+        expect_equal(state, back);
+    }
+    g_rand_free(dice);
+}
+
+/* What Bochs keeps of the VGA's registers a second time. */
+static void test_vga_derived(void **unused)
+{
+    static const struct {
+        const char *path;
+        uint64_t value;
+    } expected[] = {
+        {"vgacore.line_offset", 160},          {"vgacore.line_compare", 1023},
+        {"vgacore.vertical_display_end", 399}, {"vgacore.charmap_address", 0x2000},
+        {"vgacore.CRTC.write_protect", 1},     {"vgacore.y_doublescan", 1},
+    };
+    uint8_t crt[256] = {[7] = 0x1f,    [9] = 0x4f,    [0x11] = 0x8e, [0x12] = 0x8f,
+                        [0x13] = 0x28, [0x17] = 0xa3, [0x18] = 0xff};
+    static const uint8_t sequencer[8] = {3, 0, 3, 0x10, 2};
+    g_autoptr(StateNode) state = read_state();
+    g_autoptr(BochsForm) fresh = read_fresh();
+    g_autoptr(BochsForm) wanted = NULL;
+    StateNode *vga;
+
+    dice = g_rand_new_with_seed(3);
+    vga = add_vga(state);
+    g_rand_free(dice);
+    state_set_bytes(vga, "crt", crt, sizeof crt);
+    state_set_bytes(vga, "sequencer", sequencer, sizeof sequencer);
+    state_set_number(vga, "vbe[4]", 0);
+    wanted = bochs_form_from_state(state, fresh, NULL);
+    for (guint i = 0; i < G_N_ELEMENTS(expected); i++) {
+        uint64_t value = 0;
+
+        assert_true(bochs_tree_get(bochs_form_find(wanted, "vga"), expected[i].path, &value, NULL));
+        assert_int_equal(value, expected[i].value);
+    }
+}
+
 static void test_recorded_state(void **unused)
 {
     g_autoptr(StateNode) state = read_state();
@@ -427,6 +583,8 @@ static void test_refused(void **unused)
     g_autoptr(StateNode) none = read_state();
     g_autoptr(StateNode) card = read_state();
     g_autoptr(StateNode) rate = read_state();
+    g_autoptr(StateNode) display = read_state();
+    StateNode *vga;
     g_autoptr(BochsForm) fresh = read_fresh();
     g_autoptr(GError) error = NULL;
 
@@ -444,6 +602,12 @@ static void test_refused(void **unused)
     state_set_text((StateNode *)state_find_device(card, "ibm,port92", NULL), "type",
                    "qemu,virtio-net");
     expect_refused(card, unsupported, "qemu,virtio-net");
+    dice = g_rand_new_with_seed(4);
+    vga = add_vga(display);
+    g_rand_free(dice);
+    state_set_number(vga, "vbe[1]", 2560);
+    state_set_number(vga, "vbe[4]", 0x41);
+    expect_refused(display, unsupported, "bochs,vbe at pci:00:02.0.vbe: a mode of 2560x");
     state_set_number(rate, "clock.tsc_hz", 2000000000);
     assert_true(bochs_check_state(rate, NULL));
     assert_null(bochs_form_from_state(rate, fresh, &error));
@@ -456,6 +620,8 @@ static void test_moments(void **unused)
     const VmferryErrorCode busy = VMFERRY_ERROR_BUSY;
     g_autoptr(StateNode) queue = read_state();
     g_autoptr(StateNode) both = read_state();
+    g_autoptr(StateNode) held = read_state();
+    StateNode *e1000;
 
     refuse_number("cpus[0].injected_interrupt", 32, busy, "an interrupt is being delivered");
     refuse_of_device("intel,8237a", "mask", 0xb, busy, "intel,8237a at io:00.mask");
@@ -468,6 +634,11 @@ static void test_moments(void **unused)
     state_set_bytes((StateNode *)state_find_device(queue, "intel,8042", NULL), "mouse.queue", "a",
                     1);
     expect_refused(queue, busy, "mouse.queue: bytes wait");
+    dice = g_rand_new_with_seed(5);
+    e1000 = add_e1000(held);
+    g_rand_free(dice);
+    state_set_number(e1000, "intx[0]", 0);
+    expect_refused(held, busy, "an interrupt is held back");
     state_set_number(both, "cpus[0].injected_interrupt", 32);
     state_set_number(both, "cpus[0].smm", 1);
     expect_refused(both, VMFERRY_ERROR_UNSUPPORTED, "cpus[0].smm");
@@ -534,10 +705,11 @@ static void test_only_fresh(void **unused)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_round_trip), cmocka_unit_test(test_recorded_state),
-        cmocka_unit_test(test_pit_phase),  cmocka_unit_test(test_refused),
-        cmocka_unit_test(test_only_fresh), cmocka_unit_test(test_hpet),
-        cmocka_unit_test(test_moments),    cmocka_unit_test(test_ended_transfer),
+        cmocka_unit_test(test_round_trip),       cmocka_unit_test(test_recorded_state),
+        cmocka_unit_test(test_pit_phase),        cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_only_fresh),       cmocka_unit_test(test_hpet),
+        cmocka_unit_test(test_cards_round_trip), cmocka_unit_test(test_vga_derived),
+        cmocka_unit_test(test_moments),          cmocka_unit_test(test_ended_transfer),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
