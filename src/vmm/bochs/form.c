@@ -203,14 +203,12 @@ static gboolean check_shown_machine(const BochsForm *shown, GError **error)
 StateNode *bochs_form_to_state(const BochsForm *shown, const StateNode *loaded, GError **error)
 {
     g_autoptr(StateNode) state = loaded ? state_copy(loaded) : state_new();
-    BochsClock clock, before = {0};
+    BochsClock clock;
     StateNode *cpu;
 
     if (!check_complete(shown, error) || !check_shown_machine(shown, error) ||
-        !bochs_clock_read(shown, &clock, error) ||
-        (loaded && !bochs_clock_choose(loaded, shown->ips, &before, error)))
+        !bochs_clock_read(shown, &clock, error))
         return NULL;
-    clock.loaded = before.now;
     cpu = state_set_group(state, "cpus[0]");
     if (!bochs_cpu_read(shown, &clock, cpu, error) ||
         !bochs_chips_read(shown, &clock, state, error))

@@ -9,8 +9,7 @@
 
 /* The clock of Bochs, and times as its ticks. */
 typedef struct {
-    uint64_t now;    /* ticks at the pause */
-    uint64_t loaded; /* what it was set to when the state was loaded; of a state that is read */
+    uint64_t now; /* ticks at the pause */
     uint32_t ips;
 } BochsClock;
 

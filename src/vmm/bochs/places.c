@@ -4,6 +4,7 @@
 
 #include "base/error.h"
 #include "base/fd.h"
+#include "vmm/bochs/hpet_place.h"
 #include "vmm/bochs/live.h"
 #include "vmm/bochs/parameters.h"
 #include "vmm/bochs/search.h"
@@ -304,11 +305,23 @@ static gboolean find_empty(BochsProcess *process, const RamRegion *ram, GArray *
 
 /* ---- all ---- */
 
+static gboolean find_hpet(BochsProcess *process, const RamRegion *ram, GArray *places,
+                          GError **error)
+{
+    uint64_t address;
+
+    if (!bochs_hpet_find(process, ram, &address, error))
+        return FALSE;
+    add_place(places, "hpet", BOCHS_HPET_REFERENCE, BOCHS_HPET_REFERENCE_BYTES, address);
+    return TRUE;
+}
+
 GArray *bochs_places_find(BochsProcess *process, const RamRegion *ram, GError **error)
 {
     g_autoptr(GArray) places = g_array_new(FALSE, FALSE, sizeof(BochsPlace));
 
-    if (!find_known(process, ram, places, error) || !find_empty(process, ram, places, error))
+    if (!find_known(process, ram, places, error) || !find_empty(process, ram, places, error) ||
+        !find_hpet(process, ram, places, error))
         return NULL;
     return g_steal_pointer(&places);
 }

@@ -5,7 +5,9 @@
 #include <sys/uio.h>
 
 #include "base/error.h"
+#include "base/page.h"
 #include "memory/maps.h"
+#include "memory/pagemap.h"
 
 #define MAX_RANGE_BYTES (256u << 20)
 #define PIECE_BYTES (1u << 20)
@@ -56,21 +58,41 @@ static void search_piece(const BochsPattern *pattern, const uint8_t *buffer, siz
     }
 }
 
-static void search_range(const BochsProcess *process, uint64_t start, uint64_t end,
-                         const BochsPattern *patterns, const GPtrArray *found)
+/* What is searched. */
+typedef struct {
+    const BochsProcess *process;
+    Pagemap *pagemap;
+    const BochsPattern *patterns;
+    const GPtrArray *found;
+} Search;
+
+/* Pages that have content, one behind the other. */
+static void search_run(const Search *search, uint64_t start, uint64_t end)
 {
     g_autofree uint8_t *piece = g_malloc(PIECE_BYTES + OVERLAP_BYTES);
 
-    if (end - start > MAX_RANGE_BYTES)
-        return;
     for (uint64_t at = start; at < end; at += PIECE_BYTES) {
         size_t length = MIN(PIECE_BYTES + OVERLAP_BYTES, end - at);
 
-        if (!bochs_memory_read(process, at, piece, length, NULL))
+        if (!bochs_memory_read(search->process, at, piece, length, NULL))
             continue;
-        for (guint i = 0; i < found->len; i++)
-            search_piece(&patterns[i], piece, length, PIECE_BYTES, at, found->pdata[i]);
+        for (guint i = 0; i < search->found->len; i++)
+            search_piece(&search->patterns[i], piece, length, PIECE_BYTES, at,
+                         search->found->pdata[i]);
     }
+}
+
+static void search_range(const Search *search, uint64_t start, uint64_t end)
+{
+    g_autoptr(PageSet) pages = page_set_new((end - start) / PAGE_BYTES);
+    uint64_t first, count;
+
+    if (end - start > MAX_RANGE_BYTES ||
+        !pagemap_add_populated(search->pagemap, start, pages, NULL))
+        return;
+    for (uint64_t from = 0; page_set_next_run(pages, from, G_MAXUINT64, &first, &count);
+         from = first + count)
+        search_run(search, start + first * PAGE_BYTES, start + (first + count) * PAGE_BYTES);
 }
 
 static gboolean may_hold(const Mapping *mapping)
@@ -80,35 +102,36 @@ static gboolean may_hold(const Mapping *mapping)
 }
 
 /* Guest RAM is a part of a mapping that may hold other data, too. */
-static void search_mapping(const BochsProcess *process, const Mapping *mapping,
-                           const RamRegion *ram, const BochsPattern *patterns,
-                           const GPtrArray *found)
+static void search_mapping(const Search *search, const Mapping *mapping, const RamRegion *ram)
 {
     uint64_t ram_end = ram->host_address + ram->bytes;
 
     if (ram->host_address >= mapping->end || ram_end <= mapping->start) {
-        search_range(process, mapping->start, mapping->end, patterns, found);
+        search_range(search, mapping->start, mapping->end);
         return;
     }
     if (ram->host_address > mapping->start)
-        search_range(process, mapping->start, ram->host_address, patterns, found);
+        search_range(search, mapping->start, ram->host_address);
     if (ram_end < mapping->end)
-        search_range(process, ram_end, mapping->end, patterns, found);
+        search_range(search, ram_end, mapping->end);
 }
 
 GPtrArray *bochs_search(const BochsProcess *process, const RamRegion *ram,
                         const BochsPattern *patterns, guint count, GError **error)
 {
     g_autoptr(GPtrArray) maps = maps_read(process->pid, error);
+    g_autoptr(Pagemap) pagemap = maps ? pagemap_open(process->pid, error) : NULL;
     GPtrArray *found;
+    Search search;
 
-    if (!maps)
+    if (!pagemap)
         return NULL;
     found = g_ptr_array_new_with_free_func((GDestroyNotify)g_array_unref);
+    search = (Search){process, pagemap, patterns, found};
     for (guint i = 0; i < count; i++)
         g_ptr_array_add(found, g_array_new(FALSE, FALSE, sizeof(uint64_t)));
     for (guint i = 0; i < maps->len; i++)
         if (may_hold(maps->pdata[i]))
-            search_mapping(process, maps->pdata[i], ram, patterns, found);
+            search_mapping(&search, maps->pdata[i], ram);
     return found;
 }

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/error.h"
+#include "vmm/bochs/hpet_place.h"
 
 static gboolean refuse(GError **error, const char *path, const char *why)
 {
@@ -81,18 +82,20 @@ static gboolean write_hpet(const StateNode *device, const BochsForm *shown, Boch
     return TRUE;
 }
 
-/* The main counter: it has counted since it was loaded, at the time that was chosen then.  *shown*: what it
- * was set to last; another value than was loaded means that the guest has stopped and started it, and nobody
- * tells when. */
-static gboolean read_hpet_counter(const BochsClock *clock, uint64_t loaded, uint64_t shown,
+/* The main counter of one that runs: what it counts from is in Bochs's memory. */
+static gboolean read_hpet_counter(const BochsForm *shown, const BochsClock *clock,
                                   StateNode *device, GError **error)
 {
-    if (shown != loaded)
-        return refuse(error, "intel,hpet.counter",
-                      "the guest has set it anew, and Bochs does not tell when");
+    const uint8_t *bytes =
+        bochs_form_get_bytes(shown, "hpet", BOCHS_HPET_REFERENCE, BOCHS_HPET_REFERENCE_BYTES);
+    uint64_t value, since, now = (uint64_t)bochs_clock_ns(clock, clock->now);
+
+    if (!bytes)
+        return refuse(error, "intel,hpet.counter", "not known");
+    memcpy(&value, bytes, sizeof value);
+    memcpy(&since, bytes + sizeof value, sizeof since);
     state_set_number(device, "counter",
-                     loaded + (uint64_t)(bochs_clock_ns(clock, clock->now - clock->loaded) /
-                                         (1000000000 / HPET_HZ)));
+                     value + (now > since ? now - since : 0) / (1000000000 / HPET_HZ));
     return TRUE;
 }
 
@@ -114,14 +117,12 @@ static gboolean read_hpet(const BochsForm *shown, const BochsClock *clock, State
                           GError **error)
 {
     const BochsNode *from = bochs_form_find(shown, "hpet");
-    uint64_t loaded = state_number_or(device, "counter", 0);
     gboolean runs;
 
     if (!bochs_fields_read(hpet_fields, from, "", device, error))
         return FALSE;
     runs = state_number_or(device, "config", 0) & HPET_ENABLE;
-    if (runs &&
-        !read_hpet_counter(clock, loaded, state_number_or(device, "counter", 0), device, error))
+    if (runs && !read_hpet_counter(shown, clock, device, error))
         return FALSE;
     for (guint i = 0; i < BOCHS_HPET_TIMERS; i++) {
         g_autofree char *under = g_strdup_printf("timer%u", i);

@@ -6,7 +6,9 @@
  * starts the machine, lets it run, stops and copies it into a Bochs of IPS instructions a second (the
  * guest's TSC frequency), lets it run on there, and from there copies it into another QEMU.  Each
  * "SIDE" in the command line becomes "a" or "b"; what it sends through COM1 in Bochs is in
- * FOLDER/serial.  An attempt that meets an unlucky moment is made again after a millisecond.
+ * FOLDER/serial.  An attempt that meets an unlucky moment is made again after a millisecond.  In Bochs it has the
+ * VGA where QEMU has one, an e1000 where the command line says "e1000", and the first raw image that it names
+ * ("file=PATH,…", with file.locking=off, for all use the same one), as the first disk.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -51,9 +53,29 @@ static Vmm *start_qemu(const char *folder, char **words, const char *side, gbool
     return vmm;
 }
 
-static Vmm *start_bochs(const char *folder, uint32_t ips, uint64_t bytes)
+/* The first "file=" of a command line, or NULL. */
+static char *find_disk(char **words)
+{
+    for (guint i = 0; words[i]; i++)
+        if (g_str_has_prefix(words[i], "file="))
+            return g_strndup(words[i] + 5, strcspn(words[i] + 5, ","));
+    return NULL;
+}
+
+static gboolean says_e1000(char **words)
+{
+    for (guint i = 0; words[i]; i++)
+        if (strstr(words[i], "e1000"))
+            return TRUE;
+    return FALSE;
+}
+
+static Vmm *start_bochs(const char *folder, uint32_t ips, uint64_t bytes, gboolean vga,
+                        char **words)
 {
     g_autofree char *serial = g_build_filename(folder, "serial", NULL);
+    g_autofree char *path = find_disk(words);
+    const BochsDisk disk = {.path = path};
     const BochsMachine machine = {
         .memory_bytes = bytes,
         .vcpus = 1,
@@ -61,6 +83,11 @@ static Vmm *start_bochs(const char *folder, uint32_t ips, uint64_t bytes)
         .ips = ips,
         .start_time = 1000,
         .serial_file = serial,
+        .disks = &disk,
+        .disk_count = path ? 1 : 0,
+        .slots = {vga ? BOCHS_SLOT_VGA : BOCHS_SLOT_EMPTY,
+                  says_e1000(words) ? BOCHS_SLOT_E1000 : BOCHS_SLOT_EMPTY},
+        .mac = {0x52, 0x54, 0, 0x12, 0x34, 0x56},
     };
     const BochsLaunch launch = {.name = "live", .directory = folder, .machine = &machine};
     GError *error = NULL;
@@ -90,6 +117,18 @@ static GuestMemory *open_memory(Vmm *vmm, uint64_t bytes, guint *ret_region)
     return memory;
 }
 
+/* Of the VGA, or the number of regions. */
+static guint find_video(GuestMemory *memory)
+{
+    guint i = 0;
+
+    while (i < memory->regions->len &&
+           !g_str_has_suffix(guest_memory_get_region(memory, i)->name, "vga.vram") &&
+           strcmp(guest_memory_get_region(memory, i)->name, VMM_NEUTRAL_VIDEO) != 0)
+        i++;
+    return i;
+}
+
 static void copy(GuestMemory *from, guint here, GuestMemory *to, guint there, uint64_t bytes)
 {
     const uint64_t step = 64;
@@ -103,6 +142,14 @@ static void copy(GuestMemory *from, guint here, GuestMemory *to, guint there, ui
                   guest_memory_write(to, there, &span, 1, buffer, &error),
               error, "copy memory");
     }
+}
+
+static void copy_video(GuestMemory *from, GuestMemory *to)
+{
+    guint here = find_video(from), there = find_video(to);
+
+    if (here < from->regions->len && there < to->regions->len)
+        copy(from, here, to, there, guest_memory_get_region(from, here)->pages * PAGE_BYTES);
 }
 
 /* What is copied. */
@@ -154,6 +201,7 @@ static gboolean go_back(Journey *journey, GError **error)
                            g_bytes_get_size(journey->stream), error);
     check(stream != NULL, error ? *error : NULL, "translate back");
     copy(journey->in_bochs, journey->at_bochs, journey->in_back, journey->at_back, journey->bytes);
+    copy_video(journey->in_bochs, journey->in_back);
     check(vmm_load_device_state(journey->back, stream, error), error ? *error : NULL, "load");
     return TRUE;
 }
@@ -192,12 +240,14 @@ static void start_all(Journey *journey, char **argv)
     journey->qemu = start_qemu(argv[1], argv + 7, "a", FALSE);
     description = vmm_describe(journey->qemu, NULL);
     journey->bytes = description->memory_bytes;
-    journey->bochs = start_bochs(argv[1], (uint32_t)strtoul(argv[2], NULL, 10), journey->bytes);
+    journey->in_qemu = open_memory(journey->qemu, journey->bytes, &journey->at_qemu);
+    journey->bochs =
+        start_bochs(argv[1], (uint32_t)strtoul(argv[2], NULL, 10), journey->bytes,
+                    find_video(journey->in_qemu) < journey->in_qemu->regions->len, argv + 7);
     journey->back = start_qemu(argv[1], argv + 7, "b", TRUE);
     check(vmm_open_incoming(journey->back, description->machine, description->ram_regions, &error),
           error, "open the second QEMU");
     vmm_description_free(description);
-    journey->in_qemu = open_memory(journey->qemu, journey->bytes, &journey->at_qemu);
     journey->in_bochs = open_memory(journey->bochs, journey->bytes, &journey->at_bochs);
     journey->in_back = open_memory(journey->back, journey->bytes, &journey->at_back);
 }
@@ -217,6 +267,7 @@ int main(int argc, char **argv)
     sleep((unsigned)atoi(argv[3]));
     try_to(go_there, &journey, journey.qemu);
     copy(journey.in_qemu, journey.at_qemu, journey.in_bochs, journey.at_bochs, journey.bytes);
+    copy_video(journey.in_qemu, journey.in_bochs);
     check(vmm_resume(journey.bochs, &error), error, "resume Bochs");
     sleep((unsigned)atoi(argv[4]));
     copy_rest(&journey);
