@@ -4,11 +4,19 @@
 
 #include "base/error.h"
 
+/* A VMM may name it by a relative path; a description does not. */
+static gboolean is_file(const VmmImage *image, const char *path)
+{
+    return strcmp(image->file, path) == 0 ||
+           (!g_path_is_absolute(image->file) && g_str_has_suffix(path, image->file) &&
+            path[strlen(path) - strlen(image->file) - 1] == '/');
+}
+
 /* Takes it out of *images*; NULL where it is not there. */
 static VmmImage *take(GPtrArray *images, const char *file)
 {
     for (guint i = 0; i < images->len; i++)
-        if (strcmp(((const VmmImage *)images->pdata[i])->file, file) == 0)
+        if (is_file(images->pdata[i], file))
             return g_ptr_array_steal_index(images, i);
     return NULL;
 }

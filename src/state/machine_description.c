@@ -21,6 +21,7 @@ static void device_free(MachineDevice *device)
     g_free(device->type);
     g_free(device->at);
     g_free(device->name);
+    g_free(device->file);
     g_free(device);
 }
 
@@ -59,8 +60,8 @@ void machine_description_free(MachineDescription *machine)
     g_free(machine);
 }
 
-void machine_description_add_device(MachineDescription *machine, char *type, char *at, char *name,
-                                    const uint8_t *mac)
+MachineDevice *machine_description_add_device(MachineDescription *machine, char *type, char *at,
+                                              char *name, const uint8_t *mac)
 {
     MachineDevice *device = g_new0(MachineDevice, 1);
 
@@ -71,6 +72,7 @@ void machine_description_add_device(MachineDescription *machine, char *type, cha
     if (mac)
         memcpy(device->mac, mac, sizeof device->mac);
     g_ptr_array_add(machine->devices, device);
+    return device;
 }
 
 void machine_description_add_disk(MachineDescription *machine, MachineDisk *disk)
@@ -105,8 +107,8 @@ MachineDescription *machine_description_copy(const MachineDescription *machine)
         const MachineDevice *device = machine->devices->pdata[i];
 
         machine_description_add_device(copy, g_strdup(device->type), g_strdup(device->at),
-                                       g_strdup(device->name),
-                                       device->has_mac ? device->mac : NULL);
+                                       g_strdup(device->name), device->has_mac ? device->mac : NULL)
+            ->file = g_strdup(device->file);
     }
     for (guint i = 0; i < machine->disks->len; i++)
         copy_disk(copy, machine->disks->pdata[i]);
@@ -156,6 +158,7 @@ static json_t *device_to_json(const MachineDevice *device)
     set_text(object, "type", device->type);
     set_text(object, "at", device->at);
     set_text(object, "name", device->name);
+    set_text(object, "file", device->file);
     if (device->has_mac)
         json_object_set_new(object, "mac",
                             json_sprintf("%02x:%02x:%02x:%02x:%02x:%02x", mac[0], mac[1], mac[2],
@@ -317,7 +320,8 @@ static gboolean read_device(MachineDescription *machine, json_t *entry, GError *
     g_ptr_array_add(machine->devices, device);
     return read_word(entry, "type", &device->type, error) &&
            read_word(entry, "at", &device->at, error) &&
-           read_word(entry, "name", &device->name, error) && read_mac(entry, device, error);
+           read_word(entry, "name", &device->name, error) && read_mac(entry, device, error) &&
+           read_text(entry, "file", FALSE, MAX_PATH, &device->file, error);
 }
 
 static gboolean has_disk_at(const MachineDescription *machine, const char *at)

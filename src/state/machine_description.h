@@ -36,11 +36,12 @@ typedef struct {
     char *name; /* for messages: "e1000 at 00:03.0" */
     gboolean has_mac;
     uint8_t mac[6];
+    char *file; /* of a serial line: what the guest sends is written there; NULL: it is not */
 } MachineDevice;
 
 typedef struct {
-    char *at;    /* as in the neutral state: "pci:00:01.1/0/0", channel and unit */
-    char *path;  /* as the source's VMM names it; NULL: a drive without a medium */
+    char *at;     /* as in the neutral state: "pci:00:01.1/0/0", channel and unit */
+    char *path;   /* as the source's VMM names it; NULL: a drive without a medium */
     char *format; /* "raw", "qcow2" */
     uint64_t bytes;
     gboolean cdrom;
@@ -53,14 +54,14 @@ typedef struct {
     uint64_t ram_bytes;
     uint64_t video_bytes; /* of the VGA's memory; 0: it has no VGA */
     guint vcpus;
-    uint64_t tsc_hz; /* rate of the guest's TSC; 0: not known */
-    GArray *cpuid;   /* of MachineCpuid; empty: not known */
+    uint64_t tsc_hz;    /* rate of the guest's TSC; 0: not known */
+    GArray *cpuid;      /* of MachineCpuid; empty: not known */
     GPtrArray *devices; /* of MachineDevice: those that not every machine of this chipset has */
     GPtrArray *disks;   /* of MachineDisk */
     /* How a VMM of this kind made it, for one of that kind; NULL: not known. */
-    char *origin_kind;     /* "qemu" */
-    char *origin_machine;  /* versioned machine type: "pc-i440fx-7.2" */
-    char **origin_line;    /* program first */
+    char *origin_kind;    /* "qemu" */
+    char *origin_machine; /* versioned machine type: "pc-i440fx-7.2" */
+    char **origin_line;   /* program first */
 } MachineDescription;
 
 /* Empty, all its arrays are there. */
@@ -70,9 +71,9 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(MachineDescription, machine_description_free)
 
 MachineDescription *machine_description_copy(const MachineDescription *machine);
 
-/* Takes *type*, *at*, *name*; *mac* may be NULL. */
-void machine_description_add_device(MachineDescription *machine, char *type, char *at, char *name,
-                                    const uint8_t *mac);
+/* Takes *type*, *at*, *name*; *mac* may be NULL.  What was added, for more. */
+MachineDevice *machine_description_add_device(MachineDescription *machine, char *type, char *at,
+                                              char *name, const uint8_t *mac);
 /* Takes *disk* (from g_new0()). */
 void machine_description_add_disk(MachineDescription *machine, MachineDisk *disk);
 

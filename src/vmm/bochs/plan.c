@@ -16,6 +16,7 @@ typedef struct {
     const MachineDescription *from;
     BochsMachine to;
     BochsDisk disks[BOCHS_MAX_DISKS];
+    char *serial_file;
     GPtrArray *obstacles; /* of char * */
 } Plan;
 
@@ -155,10 +156,24 @@ static gboolean is_in_any(const MachineDevice *device)
            (strcmp(device->type, "ns,16550a") == 0 && strcmp(device->at, "io:3f8") == 0);
 }
 
+/* Bochs begins its files anew: not the one that another VMM appends to. */
+static void plan_serial(Plan *plan, const MachineDevice *device)
+{
+    if (!device->file)
+        return;
+    g_free(plan->serial_file);
+    plan->to.serial_file = plan->serial_file = g_strconcat(device->file, ".bochs", NULL);
+    if (!bochs_path_is_valid(plan->serial_file))
+        refuse(plan, "%s, which writes to %s: Bochs cannot be told that name", device->name,
+               device->file);
+}
+
 static void plan_device(Plan *plan, const MachineDevice *device)
 {
-    if (is_in_any(device))
+    if (is_in_any(device)) {
+        plan_serial(plan, device);
         return;
+    }
     for (guint i = 0; i < G_N_ELEMENTS(cards); i++) {
         if (strcmp(cards[i].type, device->type) == 0) {
             plan_card(plan, device, i);
@@ -202,6 +217,7 @@ char **bochs_plan(const MachineDescription *machine, GError **error)
     g_autoptr(GPtrArray) obstacles = g_ptr_array_new_with_free_func(g_free);
     Plan plan = {.from = machine, .obstacles = obstacles};
     g_autofree char *all = NULL;
+    char **line;
 
     if (g_strcmp0(machine->origin_kind, BOCHS_KIND) == 0 && machine->origin_line)
         return g_strdupv(machine->origin_line);
@@ -212,8 +228,10 @@ char **bochs_plan(const MachineDescription *machine, GError **error)
         plan_device(&plan, machine->devices->pdata[i]);
     for (guint i = 0; i < machine->disks->len; i++)
         plan_disk(&plan, machine->disks->pdata[i]);
-    if (obstacles->len == 0)
-        return bochs_command_line_format("bochs", &plan.to);
+    line = obstacles->len == 0 ? bochs_command_line_format("bochs", &plan.to) : NULL;
+    g_free(plan.serial_file);
+    if (line)
+        return line;
     g_ptr_array_add(obstacles, NULL);
     all = g_strjoinv("; ", (char **)obstacles->pdata);
     error_set(error, VMFERRY_ERROR_UNSUPPORTED, "Bochs cannot be this machine: it has %s", all);
@@ -268,7 +286,8 @@ MachineDescription *bochs_describe(const BochsMachine *from)
     machine_description_add_device(machine, g_strdup("intel,hpet"), g_strdup("mmio:fed00000"),
                                    g_strdup("hpet"), NULL);
     machine_description_add_device(machine, g_strdup("ns,16550a"), g_strdup("io:3f8"),
-                                   g_strdup("com1"), NULL);
+                                   g_strdup("com1"), NULL)
+        ->file = g_strdup(from->serial_file);
     for (guint i = 0; i < from->disk_count; i++)
         describe_disk(&from->disks[i], machine);
     machine->origin_kind = g_strdup(BOCHS_KIND);

@@ -109,6 +109,8 @@ static void add_device(Describer *describer, const QemuDevice *device, const cha
 {
     g_autofree char *at = place ? g_strdup(place) : find_place(device);
     const char *memory = device_get_property(device, "vgamem_mb");
+    const char *chardev = device_get_property(device, "chardev");
+    MachineDevice *added;
     uint8_t mac[6];
     gboolean has_mac = read_mac(device_get_property(device, "mac"), mac);
 
@@ -116,8 +118,10 @@ static void add_device(Describer *describer, const QemuDevice *device, const cha
         return;
     if (strcmp(type, "bochs,vbe") == 0)
         describer->machine->video_bytes = memory ? g_ascii_strtoull(memory, NULL, 0) * MEBIBYTE : 0;
-    machine_description_add_device(describer->machine, g_strdup(type), g_strdup(at),
-                                   name_device(device, at), has_mac ? mac : NULL);
+    added = machine_description_add_device(describer->machine, g_strdup(type), g_strdup(at),
+                                           name_device(device, at), has_mac ? mac : NULL);
+    if (chardev && describer->facts->files)
+        added->file = g_strdup(g_hash_table_lookup(describer->facts->files, chardev));
 }
 
 static void add_unknown(Describer *describer, const QemuDevice *device)

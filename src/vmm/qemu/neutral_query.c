@@ -5,6 +5,8 @@
 #include "base/tsc.h"
 #include "vmm/qemu/driver.h"
 #include "vmm/qemu/neutral_machine.h"
+#include "vmm/qemu/options.h"
+#include "vmm/vmm_driver.h"
 
 static json_t *get_cpu_property(Qmp *qmp, const char *name)
 {
@@ -36,11 +38,58 @@ static char *query_architecture(Qmp *qmp, GError **error)
     return reply && json_get_text(reply, "arch", &name, error) ? g_strdup(name) : NULL;
 }
 
+static void add_file(QemuVmm *qemu, GHashTable *files, char *id, const char *path)
+{
+    char *whole = g_path_is_absolute(path) || !qemu->working_directory
+                      ? g_strdup(path)
+                      : g_build_filename(qemu->working_directory, path, NULL);
+
+    g_hash_table_replace(files, id, whole);
+}
+
+static void read_chardev(QemuVmm *qemu, const QemuOption *option, GHashTable *files)
+{
+    g_autoptr(QemuParameters) parameters = qemu_parameters_parse(option->value, "backend");
+    const char *id = qemu_parameters_get(parameters, "id"),
+               *path = qemu_parameters_get(parameters, "path");
+
+    if (id && path && g_strcmp0(qemu_parameters_get(parameters, "backend"), "file") == 0)
+        add_file(qemu, files, g_strdup(id), path);
+}
+
+/* "-serial file:PATH" is the character device "serialN". */
+static GHashTable *list_files(QemuVmm *qemu)
+{
+    GHashTable *files = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, g_free);
+    g_autoptr(GPtrArray) line = g_ptr_array_new_with_free_func(g_free);
+    QemuOption option = {0};
+    guint serials = 0;
+
+    for (char **word = qemu->command_line; word && *word; word++)
+        g_ptr_array_add(line, vmm_map_text(*word, qemu->rules));
+    g_ptr_array_add(line, NULL);
+    while (qemu_option_next((char **)line->pdata, &option)) {
+        if (!option.value)
+            continue;
+        if (g_strcmp0(option.name, "chardev") == 0)
+            read_chardev(qemu, &option, files);
+        if (g_strcmp0(option.name, "serial") != 0)
+            continue;
+        if (g_str_has_prefix(option.value, "file:"))
+            add_file(qemu, files, g_strdup_printf("serial%u", serials),
+                     option.value + strlen("file:"));
+        serials++;
+    }
+    return files;
+}
+
 MachineDescription *qemu_describe_neutral(QemuVmm *qemu, json_t *machine, GError **error)
 {
     g_autoptr(VmmDescription) description = qemu_describe(qemu, error);
     g_autofree char *architecture = description ? query_architecture(qemu->qmp, error) : NULL;
-    QemuNeutralFacts facts = {.architecture = architecture, .directory = qemu->working_directory};
+    g_autoptr(GHashTable) files = list_files(qemu);
+    QemuNeutralFacts facts = {
+        .architecture = architecture, .directory = qemu->working_directory, .files = files};
 
     if (!architecture)
         return NULL;

@@ -107,7 +107,7 @@ typedef struct {
     const MachineDescription *machine;
     GPtrArray *words;
     GPtrArray *obstacles; /* of char * */
-    gboolean serial[MAX_SERIAL];
+    const MachineDevice *serial[MAX_SERIAL];
 } Plan;
 
 static void add(Plan *plan, const char *option, const char *format, ...) G_GNUC_PRINTF(3, 4);
@@ -198,7 +198,7 @@ static void plan_serial(Plan *plan, const MachineDevice *device)
 
     for (guint i = 0; i < MAX_SERIAL; i++) {
         if (strcmp(places[i], device->at) == 0) {
-            plan->serial[i] = TRUE;
+            plan->serial[i] = device;
             return;
         }
     }
@@ -213,9 +213,16 @@ static void plan_hpet(Plan *plan, const MachineDevice *device)
 static void add_serial(Plan *plan)
 {
     for (guint i = 0; i < MAX_SERIAL; i++) {
+        g_autofree char *file = plan->serial[i] && plan->serial[i]->file
+                                    ? qemu_escape_commas(plan->serial[i]->file)
+                                    : NULL;
+
         if (!plan->serial[i])
             continue;
-        add(plan, "-chardev", "null,id=serial%u", i);
+        if (file)
+            add(plan, "-chardev", "file,id=serial%u,path=%s,append=on", i, file);
+        else
+            add(plan, "-chardev", "null,id=serial%u", i);
         add(plan, "-device", "isa-serial,chardev=serial%u,index=%u", i, i);
     }
 }
