@@ -5,6 +5,7 @@
 
 #include "base/error.h"
 #include "vmm/qemu/driver.h"
+#include "vmm/qemu/options.h"
 
 #define PROGRAM "qemu-system-x86_64"
 #define KIBIBYTE 1024u
