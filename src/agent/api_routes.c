@@ -305,12 +305,13 @@ static gboolean read_save(ApiCall *call, MigrateOptions *ret, SaveRequest *reque
         !read_word(body, "disks", NULL, &disks, error))
         return FALSE;
     ret->disks = saved_disks_default(request->ends);
+    request->live_disks = g_strcmp0(disks, "live") == 0;
     if (disks && strcmp(disks, "copy") == 0)
         ret->disks = DISK_MODE_COPY;
-    else if (disks && strcmp(disks, "reference") == 0)
+    else if (disks && (strcmp(disks, "reference") == 0 || strcmp(disks, "live") == 0))
         ret->disks = DISK_MODE_SHARED;
     else if (disks) {
-        error_set(error, VMFERRY_ERROR_INVALID, "\"disks\" is copy or reference");
+        error_set(error, VMFERRY_ERROR_INVALID, "\"disks\" is copy, reference or live");
         return FALSE;
     }
     return TRUE;

@@ -22,7 +22,7 @@ typedef struct {
     char *host; /* NULL: this one */
     char *path, *base, *target;
     MigrateOptions options;
-    gboolean replace, ends;
+    gboolean replace, ends, live_disks;
     ChannelOptions channel;
     GCancellable *cancellable;
     GMutex lock; /* protects all below */
@@ -233,6 +233,7 @@ static MigrateReport *run(SaveActivity *save)
         .base = save->base,
         .replace = save->replace,
         .ends = save->ends,
+        .live_disks = save->live_disks,
     };
 
     return save_source_run(&job, save->cancellable);
@@ -303,6 +304,7 @@ static SaveActivity *save_new(AgentContext *context, Guest *guest, const SaveReq
     save->base = g_strdup(request->base);
     save->replace = request->replace;
     save->ends = request->ends;
+    save->live_disks = request->live_disks;
     save->cancellable = g_cancellable_new();
     save->activity = activity_new(&save_kind, guest->name, save);
     return save;

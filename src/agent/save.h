@@ -14,10 +14,11 @@
 typedef struct {
     const char *target; /* an absolute path, or HOST[:PORT]:PATH of another host */
     const MigrateOptions *options;
-    const char *base; /* of an image beside it; NULL: a full one */
-    gboolean replace; /* a file that is there */
-    gboolean ends;    /* the guest */
-    gboolean pipes;   /* a path of this host may be a FIFO's */
+    const char *base;    /* of an image beside it; NULL: a full one */
+    gboolean replace;    /* a file that is there */
+    gboolean ends;       /* the guest */
+    gboolean live_disks; /* see SaveJob */
+    gboolean pipes;      /* a path of this host may be a FIFO's */
 } SaveRequest;
 
 /* Claims the guest and starts the save.  The caller owns a reference. */

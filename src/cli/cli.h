@@ -108,6 +108,7 @@ int verb_status(int argc, char **argv);
 int verb_disk(int argc, char **argv);
 int verb_image(int argc, char **argv);
 int verb_state(int argc, char **argv);
+int verb_debug(int argc, char **argv);
 int verb_stop(int argc, char **argv);
 int verb_events(int argc, char **argv);
 int verb_migrate(int argc, char **argv);

@@ -20,6 +20,7 @@ static const Verb verbs[] = {
     {"disk", "Show the disks of a guest", verb_disk},
     {"image", "Show, check and merge saved images", verb_image},
     {"state", "Show, compare and check the state of processors and devices", verb_state},
+    {"debug", "Look into a copy of a guest with a debugger", verb_debug},
     {"stop", "End a guest", verb_stop},
     {"events", "Show what happened", verb_events},
     {"estimate", "Tell what a move of a guest would take", verb_estimate},

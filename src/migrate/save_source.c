@@ -36,7 +36,8 @@ static gboolean describe(Save *save, GError **error)
         return FALSE;
     save->disks = vmm_list_disks(move->job->vmm, error);
     return save->disks &&
-           saved_disks_check(save->disks, move->job->options.disks, save->job->ends, error);
+           saved_disks_check(save->disks, move->job->options.disks,
+                             save->job->ends || save->job->live_disks, error);
 }
 
 /* It takes as long as the base's index. */

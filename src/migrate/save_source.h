@@ -24,7 +24,9 @@ typedef struct {
     const char *path;      /* of the image, absolute, there */
     const char *base;      /* an image beside it that it is to be above; NULL: a full one */
     gboolean replace;      /* a file that is there */
-    gboolean ends;         /* the guest is ended once its image is complete */
+    gboolean
+        live_disks; /* by reference, although the guest goes on to write to them: for who looks at its memory */
+    gboolean ends; /* the guest is ended once its image is complete */
 } SaveJob;
 
 /* Blocks.  Whatever fails, the guest is as it was.  MIGRATE_COMPLETED: the image is complete (report->image); with

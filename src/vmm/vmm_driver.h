@@ -73,6 +73,15 @@ typedef struct {
     gpointer user;
 } VmmLaunch;
 
+/* What is on record of a guest that is not there now: of an image. */
+typedef struct {
+    json_t *machine; /* what vmm_read_machine() told */
+    const char *machine_type, *accelerator; /* may be NULL */
+    const char *directory;                  /* of relative paths; may be NULL */
+    guint vcpus;
+    uint64_t memory_bytes;
+} VmmSavedMachine;
+
 typedef struct {
     const char *kind; /* "qemu": in records, and in what agents tell each other */
 
@@ -114,6 +123,14 @@ typedef struct {
     /* The command line that makes such a machine here, program first, before map rules; free with g_strfreev().  UNSUPPORTED with all that
      * cannot be made (devices, CPU features, sizes), each by name.  NULL: nothing comes to it in the neutral form. */
     char **(*plan)(const MachineDescription *machine, GError **error);
+
+    /* As vmm_describe_neutral(), of a guest that is not there now; the rate of its TSC is that of this host's.  NULL:
+     * nobody can say. */
+    MachineDescription *(*describe_saved)(const VmmSavedMachine *saved, GError **error);
+
+    /* VMM_NEUTRAL_RAM or VMM_NEUTRAL_VIDEO for a RAM region of such a guest, NULL for others.  NULL: as above. */
+    const char *(*find_neutral_region)(const VmmSavedMachine *saved, const char *name,
+                                       uint64_t bytes);
 
     /* Whether a machine in this state could go on in such a VMM: pure, and cheap enough for the pause.  BUSY: not at this very moment;
      * UNSUPPORTED: never, with the path of what cannot be.  NULL: always. */

@@ -160,7 +160,7 @@ static void drop_lock_files(const BochsMachine *machine)
     for (guint i = 0; i < machine->disk_count; i++) {
         g_autofree char *path = g_strconcat(machine->disks[i].path, ".lock", NULL);
 
-        if (machine->disks[i].path)
+        if (machine->disks[i].path && !machine->disks[i].journal)
             unlink(path);
     }
 }

@@ -790,4 +790,6 @@ const VmmDriver qemu_driver = {
     .check_new_macs = qemu_check_new_macs,
     .read_state = state_from_qemu,
     .plan = qemu_plan,
+    .describe_saved = qemu_describe_saved,
+    .find_neutral_region = qemu_find_neutral_region,
 };

@@ -5,6 +5,7 @@
 #include "vmm/qemu/qemu.h"
 #include "vmm/qemu/qmp.h"
 #include "vmm/qemu/ram_blocks.h"
+#include "vmm/vmm_driver.h"
 
 #define QEMU_KIND "qemu"
 #define QEMU_PROGRAMS "QEMU (a program whose name holds \"qemu\", or is \"kvm\")"
@@ -146,6 +147,11 @@ GPtrArray *qemu_list_images(QemuVmm *qemu, json_t *source, GError **error);
 
 /* vmm_describe_neutral(). */
 MachineDescription *qemu_describe_neutral(QemuVmm *qemu, json_t *machine, GError **error);
+
+/* See VmmDriver. */
+MachineDescription *qemu_describe_saved(const VmmSavedMachine *saved, GError **error);
+const char *qemu_find_neutral_region(const VmmSavedMachine *saved, const char *name,
+                                     uint64_t bytes);
 
 /* The path by which this process reaches a file that QEMU (*pid*) names and has open; NULL where
  * none leads to it (any more).  Free with g_free(). */
