@@ -86,6 +86,11 @@ expect 1 '/nonexistent/image: No such file' image info /nonexistent/image
 expect 1 '{"error":{"code":"not-found"' image verify /nonexistent/image --json
 expect 1 '/nonexistent' image list /nonexistent
 expect 1 'is not a saved image' image info /etc/passwd
+expect 2 'NAME is missing' debug
+expect 2 'too many arguments' debug a b
+expect 2 'too many arguments' debug a --image /nonexistent/image
+expect 2 '--key-file goes with --image' debug a --key-file /nonexistent/key
+expect 2 'is not a valid name for a guest' debug a/b
 expect 2 '--pid PID is missing' adopt a
 expect 2 'Cannot parse integer value' adopt a --pid x
 expect 2 'NAME and HOST[:PORT] is missing' migrate a
