@@ -73,9 +73,10 @@ static char *find_program(const BochsStart *start, GError **error)
 static gboolean run(const BochsStart *start, pid_t *ret_pid, GError **error)
 {
     g_autofree char *program = find_program(start, error);
-    /* Nobody's readline settings. */
-    char *environment[] = {(char *)"PATH=/usr/bin:/bin", (char *)"LC_ALL=C", (char *)"TERM=dumb",
-                           (char *)"INPUTRC=/dev/null", NULL};
+    /* Nobody's readline settings, and a line wide enough for any command: it is repeated as a whole. */
+    char *environment[] = {(char *)"PATH=/usr/bin:/bin", (char *)"LC_ALL=C",
+                           (char *)"TERM=dumb",          (char *)"INPUTRC=/dev/null",
+                           (char *)"COLUMNS=1000",       NULL};
     char *argv[] = {(char *)program_name, (char *)"-q", (char *)"-f", (char *)"bochsrc", NULL};
     g_autoptr(SpawnPlan) plain = start->plan ? NULL : spawn_plan_new(NULL, 0, FALSE, error);
     const SpawnPlan *plan = start->plan ? start->plan : plain;

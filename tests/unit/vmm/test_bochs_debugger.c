@@ -86,6 +86,17 @@ static void test_commands(void **unused)
     expect_answer(debugger, "frob", FALSE, "syntax error");
 }
 
+/* Longer than a terminal is wide. */
+static void test_long_command(void **unused)
+{
+    g_autoptr(VmmDebugger) debugger = open_debugger();
+    g_autofree char *zeros = g_strnfill(150, '0');
+    g_autofree char *command = g_strdup_printf("xp /1wx 0x%s", zeros);
+    g_autofree char *answer = execute(debugger, command, FALSE);
+
+    assert_true(g_str_has_prefix(answer, "[bochs]:"));
+}
+
 static void test_no_command(void **unused)
 {
     g_autoptr(VmmDebugger) debugger = open_debugger();
@@ -163,6 +174,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_commands),
+        cmocka_unit_test(test_long_command),
         cmocka_unit_test(test_no_command),
         cmocka_unit_test(test_leaves_nothing),
         cmocka_unit_test(test_refused),
