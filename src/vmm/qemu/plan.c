@@ -134,11 +134,20 @@ static void refuse(Plan *plan, const char *format, ...)
     va_end(arguments);
 }
 
+/* A name that says nothing else to QEMU. */
+static gboolean is_name(const char *text)
+{
+    return *text && text[strspn(text, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+                                      "0123456789.-_")] == '\0';
+}
+
 static void plan_board(Plan *plan)
 {
     const MachineDescription *machine = plan->machine;
     gboolean own = g_strcmp0(machine->origin_kind, QEMU_KIND) == 0 && machine->origin_machine;
 
+    if (own && !is_name(machine->origin_machine))
+        refuse(plan, "machine type \"%s\"", machine->origin_machine);
     if (strcmp(machine->architecture, "x86-64") != 0)
         refuse(plan, "architecture %s", machine->architecture);
     if (strcmp(machine->chipset, "intel,440fx") != 0)
@@ -270,7 +279,7 @@ static void plan_disk(Plan *plan, guint number, const MachineDisk *disk)
         refuse(plan, "a disk at %s", disk->at);
         return;
     }
-    if ((!path && !disk->cdrom) || (path && !disk->format)) {
+    if ((!path && !disk->cdrom) || (path && !(disk->format && is_name(disk->format)))) {
         refuse(plan, "a disk at %s without %s", disk->at, path ? "a known format" : "an image");
         return;
     }

@@ -15,6 +15,8 @@
 #include "vmm/qemu/cpu_features.h"
 #include "vmm/qemu/live_line.h"
 #include "vmm/qemu/machine_compare.h"
+#include "vmm/qemu/neutral_machine.h"
+#include "vmm/qemu/plan.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
@@ -50,6 +52,23 @@ static void compare_cpu(json_t *cpu)
         abort();
 }
 
+/* In the neutral form it makes a command line, or is refused with a reason. */
+static void plan(json_t *object)
+{
+    const QemuNeutralFacts facts = {.architecture = "x86_64",
+                                    .machine_type = "pc-i440fx-7.2",
+                                    .directory = "/a",
+                                    .ram_bytes = 1u << 28,
+                                    .vcpus = 1};
+    g_autoptr(GError) error = NULL, refusal = NULL;
+    g_autoptr(MachineDescription) machine = qemu_neutral_machine(object, &facts, &error);
+    g_auto(GStrv) line = machine ? qemu_plan(machine, &refusal) : NULL;
+    g_autoptr(json_t) json = machine ? machine_description_to_json(machine) : NULL;
+
+    if ((!machine && !error) || (machine && !line && !refusal))
+        abort();
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     g_autofree char *text = g_strndup((const char *)data, size);
@@ -69,6 +88,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         (void)qemu_machine_check_idle(machine, NULL);
         (void)found;
         make_line(machine, object, words);
+        plan(object);
     } else if (json_is_object(object) && !error) {
         abort();
     }

@@ -271,6 +271,22 @@ static void test_qemu_plan_refusals(void **unused)
                         "command line is known; xen-platform at 00:07.0; uart: the place io:100");
 }
 
+/* What a peer tells is never another option. */
+static void test_qemu_plan_injection(void **unused)
+{
+    g_autoptr(MachineDescription) machine = read_shape("plain-7.2");
+    MachineDisk *disk = machine->disks->pdata[0];
+    g_autoptr(GError) error = NULL;
+
+    g_free(machine->origin_machine);
+    machine->origin_machine = g_strdup("pc,accel=x");
+    g_free(disk->format);
+    disk->format = g_strdup("raw,file=/etc/shadow");
+    assert_null(qemu_plan(machine, &error));
+    assert_non_null(strstr(error->message, "machine type \"pc,accel=x\""));
+    assert_non_null(strstr(error->message, "without a known format"));
+}
+
 /* ---- live ---- */
 
 static char *directory;
@@ -389,6 +405,7 @@ int main(void)
         cmocka_unit_test(test_qemu_plan),
         cmocka_unit_test(test_qemu_plan_of_other),
         cmocka_unit_test(test_qemu_plan_refusals),
+        cmocka_unit_test(test_qemu_plan_injection),
         cmocka_unit_test(test_live),
         cmocka_unit_test(test_live_max),
     };
