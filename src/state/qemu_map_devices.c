@@ -395,8 +395,13 @@ static const struct {
 
 static void swap_registers(guint8 *to, const guint8 *from, guint count)
 {
-    for (guint i = 0; i < 4 * count; i++)
-        to[i] = from[(i & ~3u) + 3 - (i & 3)];
+    for (guint i = 0; i < count; i++) {
+        guint32 value;
+
+        memcpy(&value, from + sizeof value * i, sizeof value);
+        value = GUINT32_SWAP_LE_BE(value);
+        memcpy(to + sizeof value * i, &value, sizeof value);
+    }
 }
 
 static gboolean read_registers(QemuMapContext *context, const QemuRecord *record, StateNode *node)

@@ -118,7 +118,8 @@ static StateNode *child_named(const StateNode *group, const char *name, size_t l
     for (guint i = 0; i < group->children->len; i++) {
         StateNode *child = group->children->pdata[i];
 
-        if (strncmp(child->name, name, length) == 0 && child->name[length] == '\0')
+        if (child->name[0] == name[0] && strncmp(child->name, name, length) == 0 &&
+            child->name[length] == '\0')
             return child;
     }
     return NULL;

@@ -7,6 +7,7 @@
 #include "vmm/bochs/places.h"
 #include "vmm/bochs/ram.h"
 #include "vmm/bochs/record.h"
+#include "vmm/bochs/settle.h"
 #include "vmm/bochs/video.h"
 #include "vmm/vmm_driver.h"
 
@@ -183,6 +184,7 @@ static gboolean pause_vcpus(Vmm *vmm, gboolean *ret_was_running, GError **error)
     *ret_was_running = !bochs_console_await_prompt(bochs->process->console, 0, NULL, NULL);
     return end_operation(bochs,
                          bochs_process_interrupt(bochs->process, error) &&
+                             (!*ret_was_running || bochs_settle(bochs->process, error)) &&
                              set_video_order(bochs, TRUE, error),
                          error);
 }

@@ -178,6 +178,7 @@ static const char fixed_lines[] = "config_interface: textconfig\n"
                                   "info: action=ignore, memory=report\n"
                                   "debug: action=ignore\n"
                                   "port_e9_hack: enabled=0\n"
+                                  "vga: extension=vbe, update_freq=5, realtime=0\n"
                                   "parport1: enabled=0\n";
 
 char *bochs_machine_format(const BochsMachine *machine, const char *log)

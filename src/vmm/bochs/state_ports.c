@@ -310,7 +310,11 @@ static const BochsField serial_fields[] = {
 static gboolean write_serial(const StateNode *device, const BochsForm *shown, BochsForm *wanted,
                              GError **error)
 {
-    bochs_fields_write(serial_fields, device, bochs_form_get(wanted, "serial"), "0");
+    BochsNode *to = bochs_form_get(wanted, "serial");
+
+    bochs_fields_write(serial_fields, device, to, "0");
+    /* Bytes are sent at once, as in QEMU; by the line's rate they would nearly always be under way. */
+    bochs_tree_set(to, "0.databyte_usec", BOCHS_NODE_DECIMAL, 1);
     return TRUE;
 }
 

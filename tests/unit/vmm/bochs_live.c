@@ -211,7 +211,9 @@ static void try_to(Attempt attempt, Journey *journey, Vmm *from)
     GError *error = NULL;
 
     for (guint i = 0; i < ATTEMPTS; i++) {
-        check(vmm_pause(from, NULL, &error), error, "pause");
+        gboolean paused = vmm_pause(from, NULL, &error);
+
+        check(paused, error, "pause");
         if (attempt(journey, &error))
             return;
         printf("again: %s\n", error->message);

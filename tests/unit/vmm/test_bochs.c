@@ -401,7 +401,7 @@ static void test_start_fails(void **unused)
     const BochsDisk missing = {0, 0, "/nonexistent/image"};
 
     machine.cpu_model = "z80";
-    expect_no_start(&machine, "Bochs did not start: [      ] bochsrc:14: cpu directive malformed.");
+    expect_no_start(&machine, "Bochs did not start: [      ] bochsrc:15: cpu directive malformed.");
     machine = make_machine();
     machine.disks = &missing;
     machine.disk_count = 1;
