@@ -12,8 +12,10 @@ owner that died has left.
 import itertools
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 from .guest import Guest
@@ -157,7 +159,17 @@ def _remove(lab_name: str) -> None:
     for name in namespace_names():
         if name.startswith(f"{lab_name}-"):
             remove_namespace(name)
-    shutil.rmtree(Path(tempfile.gettempdir()) / lab_name, ignore_errors=True)
+    folder = Path(tempfile.gettempdir()) / lab_name
+    _kill_in(folder)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _kill_in(folder: Path) -> None:
+    """What has a network namespace of its own (Bochs) runs in a folder of the lab."""
+    for link in Path("/proc").glob("[0-9]*/cwd"):
+        with suppress(OSError):
+            if Path(os.readlink(link)).is_relative_to(folder):
+                os.kill(int(link.parent.name), signal.SIGKILL)
 
 
 def _lab_names() -> set[str]:

@@ -58,11 +58,14 @@ static gboolean check_folder(const char *folder, GError **error)
 gboolean bochs_restore_text(BochsConsole *console, const char *folder, const char *name,
                             const char *text, GError **error)
 {
-    g_autofree char *command = g_strdup_printf("restore \"%s\" \"%s\"", name, folder);
+    /* As Bochs, which runs in the folder around it, finds it: its line editor shows no line in one piece that is longer
+     * than a terminal's. */
+    g_autofree char *base = g_path_get_basename(folder);
+    g_autofree char *command = g_strdup_printf("restore \"%s\" \"%s\"", name, base);
     g_autofree char *file = g_build_filename(folder, name, NULL);
     g_autofree char *answer = NULL;
 
-    if (!check_path(name, error) || !check_folder(folder, error) ||
+    if (!check_path(name, error) || !check_folder(base, error) ||
         !bochs_folder_write(file, text, error))
         return FALSE;
     answer = bochs_console_run(console, command, BOCHS_COMMAND_MS, error);

@@ -34,9 +34,9 @@
 
 typedef struct {
     const BochsMachine *machine;
-    const char *program; /* NULL: "bochs-bin" of PATH */
+    const char *program;   /* NULL: "bochs-bin" of PATH */
     const SpawnPlan *plan; /* NULL: as we are */
-    const char *folder;  /* made anew (folder.h), in a directory that only we can write to */
+    const char *folder;    /* made anew (folder.h), in a directory that only we can write to */
     /* Called when the process exists and has done nothing yet; FALSE with *error*: it never runs.  May
      * be NULL. */
     gboolean (*begun)(pid_t pid, gpointer user, GError **error);
@@ -47,7 +47,7 @@ typedef struct {
     pid_t pid;
     uint64_t start_time;
     char *folder;
-    char *state_folder; /* for bochs_restore() */
+    char *state_folder; /* for bochs_restore(): in the folder that it runs in */
     char *version;      /* "2.7" */
     BochsConsole *console;
 } BochsProcess;
@@ -58,7 +58,8 @@ BochsProcess *bochs_process_start(const BochsStart *start, GError **error);
 
 /* Connects again to one that was started in this folder; its machine runs on, or stands still, as it did.  Takes
  * *version*, in failure too. */
-BochsProcess *bochs_process_attach(pid_t pid, uint64_t start_time, const char *folder, char *version, GError **error);
+BochsProcess *bochs_process_attach(pid_t pid, uint64_t start_time, const char *folder,
+                                   char *version, GError **error);
 
 /* Closes the console; the process lives on. */
 void bochs_process_free(BochsProcess *process);

@@ -104,12 +104,19 @@ static gboolean read_mac(const char *text, uint8_t *ret)
     return TRUE;
 }
 
+static const char *find_serial_file(const QemuNeutralFacts *facts, const char *index)
+{
+    guint64 number = g_ascii_strtoull(index, NULL, 0);
+
+    return number < G_N_ELEMENTS(facts->serial_files) ? facts->serial_files[number] : NULL;
+}
+
 static void add_device(Describer *describer, const QemuDevice *device, const char *type,
                        const char *place)
 {
     g_autofree char *at = place ? g_strdup(place) : find_place(device);
     const char *memory = device_get_property(device, "vgamem_mb");
-    const char *chardev = device_get_property(device, "chardev");
+    const char *index = device_get_property(device, "index");
     MachineDevice *added;
     uint8_t mac[6];
     gboolean has_mac = read_mac(device_get_property(device, "mac"), mac);
@@ -120,8 +127,8 @@ static void add_device(Describer *describer, const QemuDevice *device, const cha
         describer->machine->video_bytes = memory ? g_ascii_strtoull(memory, NULL, 0) * MEBIBYTE : 0;
     added = machine_description_add_device(describer->machine, g_strdup(type), g_strdup(at),
                                            name_device(device, at), has_mac ? mac : NULL);
-    if (chardev && describer->facts->files)
-        added->file = g_strdup(g_hash_table_lookup(describer->facts->files, chardev));
+    if (strcmp(type, "ns,16550a") == 0 && index)
+        added->file = g_strdup(find_serial_file(describer->facts, index));
 }
 
 static void add_unknown(Describer *describer, const QemuDevice *device)

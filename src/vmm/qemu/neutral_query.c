@@ -38,58 +38,73 @@ static char *query_architecture(Qmp *qmp, GError **error)
     return reply && json_get_text(reply, "arch", &name, error) ? g_strdup(name) : NULL;
 }
 
-static void add_file(QemuVmm *qemu, GHashTable *files, char *id, const char *path)
+static char *make_absolute(const QemuVmm *qemu, const char *path)
 {
-    char *whole = g_path_is_absolute(path) || !qemu->working_directory
-                      ? g_strdup(path)
-                      : g_build_filename(qemu->working_directory, path, NULL);
-
-    g_hash_table_replace(files, id, whole);
+    return g_path_is_absolute(path) || !qemu->working_directory
+               ? g_strdup(path)
+               : g_build_filename(qemu->working_directory, path, NULL);
 }
 
-static void read_chardev(QemuVmm *qemu, const QemuOption *option, GHashTable *files)
+/* Of a character device that writes into a file: that, by its id. */
+static void note_chardev(const QemuVmm *qemu, const char *value, GHashTable *chardevs)
 {
-    g_autoptr(QemuParameters) parameters = qemu_parameters_parse(option->value, "backend");
+    g_autoptr(QemuParameters) parameters = qemu_parameters_parse(value, "backend");
     const char *id = qemu_parameters_get(parameters, "id"),
                *path = qemu_parameters_get(parameters, "path");
 
     if (id && path && g_strcmp0(qemu_parameters_get(parameters, "backend"), "file") == 0)
-        add_file(qemu, files, g_strdup(id), path);
+        g_hash_table_replace(chardevs, g_strdup(id), make_absolute(qemu, path));
 }
 
-/* "-serial file:PATH" is the character device "serialN". */
-static GHashTable *list_files(QemuVmm *qemu)
+/* What "-serial", or "-device isa-serial", says of the next line. */
+static void note_serial(const QemuVmm *qemu, const QemuOption *option, GHashTable *chardevs,
+                        QemuNeutralFacts *ret, guint *next)
 {
-    GHashTable *files = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, g_free);
+    gboolean plain = strcmp(option->name, "serial") == 0;
+    g_autoptr(QemuParameters) device =
+        plain ? NULL : qemu_parameters_parse(option->value, "driver");
+    const char *chardev = plain ? option->value : qemu_parameters_get(device, "chardev");
+
+    if (!plain && g_strcmp0(qemu_parameters_get(device, "driver"), "isa-serial") != 0)
+        return;
+    if (*next >= G_N_ELEMENTS(ret->serial_files))
+        return;
+    if (plain && g_str_has_prefix(chardev, "file:"))
+        ret->serial_files[*next] = make_absolute(qemu, chardev + strlen("file:"));
+    else if (chardev)
+        ret->serial_files[*next] = g_strdup(g_hash_table_lookup(
+            chardevs, plain && g_str_has_prefix(chardev, "chardev:") ? chardev + strlen("chardev:")
+                                                                     : chardev));
+    ++*next;
+}
+
+/* Into which files its serial lines write, as its command line says: nothing else tells. */
+static void find_serial_files(const QemuVmm *qemu, QemuNeutralFacts *ret)
+{
+    g_autoptr(GHashTable) chardevs = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, g_free);
     g_autoptr(GPtrArray) line = g_ptr_array_new_with_free_func(g_free);
     QemuOption option = {0};
-    guint serials = 0;
+    guint next = 0;
 
     for (char **word = qemu->command_line; word && *word; word++)
         g_ptr_array_add(line, vmm_map_text(*word, qemu->rules));
     g_ptr_array_add(line, NULL);
-    while (qemu_option_next((char **)line->pdata, &option)) {
-        if (!option.value)
-            continue;
-        if (g_strcmp0(option.name, "chardev") == 0)
-            read_chardev(qemu, &option, files);
-        if (g_strcmp0(option.name, "serial") != 0)
-            continue;
-        if (g_str_has_prefix(option.value, "file:"))
-            add_file(qemu, files, g_strdup_printf("serial%u", serials),
-                     option.value + strlen("file:"));
-        serials++;
-    }
-    return files;
+    while (qemu_option_next((char **)line->pdata, &option))
+        if (option.value && g_strcmp0(option.name, "chardev") == 0)
+            note_chardev(qemu, option.value, chardevs);
+    option = (QemuOption){0};
+    while (qemu_option_next((char **)line->pdata, &option))
+        if (option.value &&
+            (g_strcmp0(option.name, "serial") == 0 || g_strcmp0(option.name, "device") == 0))
+            note_serial(qemu, &option, chardevs, ret, &next);
 }
 
 MachineDescription *qemu_describe_neutral(QemuVmm *qemu, json_t *machine, GError **error)
 {
     g_autoptr(VmmDescription) description = qemu_describe(qemu, error);
     g_autofree char *architecture = description ? query_architecture(qemu->qmp, error) : NULL;
-    g_autoptr(GHashTable) files = list_files(qemu);
-    QemuNeutralFacts facts = {
-        .architecture = architecture, .directory = qemu->working_directory, .files = files};
+    QemuNeutralFacts facts = {.architecture = architecture, .directory = qemu->working_directory};
+    MachineDescription *neutral;
 
     if (!architecture)
         return NULL;
@@ -97,5 +112,9 @@ MachineDescription *qemu_describe_neutral(QemuVmm *qemu, json_t *machine, GError
     facts.ram_bytes = description->memory_bytes;
     facts.vcpus = description->vcpus;
     facts.tsc_hz = find_tsc_hz(qemu->qmp, description->accelerator);
-    return qemu_neutral_machine(machine, &facts, error);
+    find_serial_files(qemu, &facts);
+    neutral = qemu_neutral_machine(machine, &facts, error);
+    for (guint i = 0; i < G_N_ELEMENTS(facts.serial_files); i++)
+        g_free(facts.serial_files[i]);
+    return neutral;
 }

@@ -1,0 +1,115 @@
+"""A guest that moves between QEMU and Bochs, heard of by its console alone."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from vmferry_lab import Agent, GuestHarmed, LabError, wait_until
+
+BEAT = re.compile(r"lab: beat guest_ms=(\d+) passes=(\d+) errors=(\d+) written=(\d+) disk=(\d+)")
+# An -M pc that Bochs can be: no card, or none that it has not.
+PC = {"rng": False, "vga": False, "card": False, "memory_mb": 96, "arena_mb": 8, "disk_mb": 4,
+      "ide": True, "cpu": "Haswell", "pattern": "mixed", "pages_per_second": 10, "check": 4,
+      "disk_rate": 2, "kernel_words": "loglevel=6"}
+
+
+@dataclass(frozen=True)
+class Beat:
+    guest_ms: int
+    passes: int
+    errors: int
+    written: int
+    disk: int
+
+
+def beats_of(text: str) -> list[Beat]:
+    return [Beat(*map(int, match.groups())) for match in BEAT.finditer(text)]
+
+
+class Journey:
+    """A guest, and all that it has said: in QEMU into its console, in Bochs into a file beside it."""
+
+    def __init__(self, a: Agent, b: Agent, guest):
+        self.a, self.b, self.guest = a, b, guest
+        self.here = a
+        self.heard: list[Beat] = []
+        self.said = 0  # of the file that it writes to now
+        self.file = Path(guest.console)
+
+    def begin(self) -> "Journey":
+        self.a.run(self.guest)
+        self.hear(2)
+        return self
+
+    # ---- moves ----
+
+    def move(self, vmm: str, *options) -> dict:
+        there = self.b if self.here is self.a else self.a
+        self._take_all()
+        result = self.here.migrate(self.guest, there, "--vmm", vmm, *options)
+        if result.exit_code != 0:
+            raise LabError(f"move to {vmm}: {result.stdout} {result.stderr} {there.log()[-2000:]}")
+        self.here = there
+        self.follow(vmm)
+        assert self.status()["state"] == "running"
+        assert self.guest.name not in self.other().guest_names()
+        return result.json
+
+    def follow(self, vmm: str) -> None:
+        """From now on what it says goes there; Bochs begins its file anew."""
+        console = Path(self.guest.console)
+        if vmm == "bochs":
+            self.file, self.said = console.with_name(console.name + ".bochs"), 0
+        else:
+            self.file, self.said = console, len(console.read_text(errors="replace"))
+
+    def other(self) -> Agent:
+        return self.b if self.here is self.a else self.a
+
+    def status(self) -> dict:
+        return self.here.status(self.guest)
+
+    # ---- what it says ----
+
+    def _take_all(self) -> str:
+        text = self.file.read_text(errors="replace") if self.file.exists() else ""
+        new = text[self.said:]
+        whole = new[:new.rfind("\n") + 1]
+        self.said += len(whole)
+        self.heard += beats_of(whole)
+        if "lab: BAD" in new:
+            raise GuestHarmed(f"it says: {new}")
+        return new
+
+    def hear(self, beats: int, timeout: float = 120) -> list[Beat]:
+        """Waits for so many more; all of what it has said must be sound."""
+        wanted = len(self.heard) + beats
+
+        def look() -> bool:
+            self._take_all()
+            return len(self.heard) >= wanted
+        wait_until(look, f"{beats} beats of {self.guest.name} in {self.file.name}", timeout)
+        self.check()
+        return self.heard[-beats:]
+
+    def check(self) -> None:
+        """Memory and disk hold what was written; its clock goes forward, by about a second a beat."""
+        for before, after in zip(self.heard, self.heard[1:]):
+            if after.errors:
+                raise GuestHarmed(f"it has found errors: {after}")
+            step = after.guest_ms - before.guest_ms
+            if not 0 < step < 4000:
+                raise GuestHarmed(f"its clock made a step of {step} ms at {after}")
+            if after.disk < before.disk or after.passes < before.passes:
+                raise GuestHarmed(f"what it had done is gone: {before}, {after}")
+
+    def complaints(self) -> list[str]:
+        """Of the kernel, since it had started, about clocks or devices."""
+        console = Path(self.guest.console)
+        texts = [file.read_text(errors="replace").partition("lab: ready")[2] if file is console
+                 else file.read_text(errors="replace")
+                 for file in (console, console.with_name(console.name + ".bochs"))
+                 if file.exists()]
+        words = re.compile(r"clocksource|unstable|watchdog|lost interrupt|ata\d.*(error|exception|timeout)"
+                           r"|BUG|Oops|rcu.*stall|soft lockup", re.I)
+        return [line for text in texts for line in text.splitlines() if words.search(line)]
