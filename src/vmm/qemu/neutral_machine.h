@@ -20,8 +20,7 @@ typedef struct {
     const char *architecture; /* QEMU's name: "x86_64" */
     const char *machine_type; /* "pc-i440fx-7.2" */
     const char *directory;    /* of relative paths */
-    GHashTable *
-        files; /* of character devices that write into a file: its path by their id; NULL: not known */
+    char *serial_files[4]; /* into which its serial lines write, by their index; NULL: into none */
     uint64_t ram_bytes;
     guint vcpus;
     uint64_t tsc_hz; /* 0: not known */
