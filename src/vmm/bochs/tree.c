@@ -245,7 +245,8 @@ static BochsNode *find_child(const BochsNode *list, const char *name, size_t len
     for (guint i = 0; list->children && i < list->children->len; i++) {
         BochsNode *child = list->children->pdata[i];
 
-        if (strncmp(child->name, name, length) == 0 && child->name[length] == '\0')
+        if (child->name[0] == name[0] && strncmp(child->name, name, length) == 0 &&
+            child->name[length] == '\0')
             return child;
     }
     return NULL;

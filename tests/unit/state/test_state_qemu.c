@@ -96,6 +96,36 @@ static void test_a_known_guest(void **unused)
                         "\x52\x54\x00\x12\x34\x56", 6);
 }
 
+static uint64_t count_of(GBytes *stream, guint input)
+{
+    g_autoptr(QemuForm) form =
+        qemu_form_read(g_bytes_get_data(stream, NULL), g_bytes_get_size(stream), NULL);
+    QemuSection *bus = qemu_form_find(form, "PCIBUS", 0);
+    g_autofree char *path = g_strdup_printf("irq_count[%u]", input);
+    uint64_t count = 9;
+
+    assert_true(qemu_get_number(bus->record, path, &count));
+    return count;
+}
+
+/* QEMU counts what its devices assert; the third slot's first line is the chipset's third input. */
+static void test_asserted_interrupts_are_counted(void **unused)
+{
+    g_autoptr(GBytes) stream = golden_stream("pc-linux-7.2");
+    g_autoptr(StateNode) root = read_state(stream);
+    StateNode *card = (StateNode *)state_find_device(root, "intel,82540em", "pci:00:03.0");
+    g_autoptr(GBytes) asserted = NULL;
+    g_autoptr(GBytes) again = NULL;
+
+    state_set_number(card, "intx[0]", 1);
+    asserted = write_state(root, stream);
+    for (guint i = 0; i < 4; i++)
+        assert_int_equal(count_of(asserted, i), count_of(stream, i) + (i == 2));
+    state_set_number(card, "intx[0]", 0);
+    again = write_state(root, asserted);
+    assert_true(g_bytes_equal(again, stream));
+}
+
 /* ---- states that are drawn ---- */
 
 /* What a stream cannot have at all: it follows from something else. */
@@ -339,6 +369,7 @@ int main(void)
         cmocka_unit_test(test_there_and_back_each_bit_is_the_same),
         cmocka_unit_test(test_what_no_other_vmm_has_is_refused_by_name),
         cmocka_unit_test(test_a_known_guest),
+        cmocka_unit_test(test_asserted_interrupts_are_counted),
         cmocka_unit_test(test_drawn_states_are_kept),
         cmocka_unit_test(test_another_qemu_takes_it),
         cmocka_unit_test(test_processors_are_started),

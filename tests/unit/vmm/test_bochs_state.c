@@ -20,6 +20,7 @@
 #include "vmm/bochs/folder.h"
 #include "vmm/bochs/live.h"
 #include "vmm/bochs/parameters.h"
+#include "vmm/bochs/settle.h"
 
 #define SIDES 2u
 
@@ -183,6 +184,35 @@ static void test_incoming(void **unused)
     end(vmm);
 }
 
+static uint64_t ask_ticks(const BochsProcess *process)
+{
+    g_autoptr(BochsNode) system = bochs_show(process->console, "pc_system", NULL);
+    uint64_t total = 0, countdown = 0, period = 0;
+
+    assert_non_null(system);
+    assert_true(bochs_tree_get(system, "ticksTotal", &total, NULL));
+    assert_true(bochs_tree_get(system, "currCountdown", &countdown, NULL));
+    assert_true(bochs_tree_get(system, "currCountdownPeriod", &period, NULL));
+    return total + period - countdown;
+}
+
+/* One where something is under way goes on for a while, and stands again; another one is left as it is. */
+static void test_settles(void **unused)
+{
+    Vmm *vmm = launch(0);
+    BochsProcess *process = ((BochsVmm *)vmm)->process;
+    g_autoptr(BochsNode) serial = bochs_tree_new("serial");
+    uint64_t before = ask_ticks(process);
+
+    assert_true(bochs_settle(process, NULL));
+    assert_int_equal(ask_ticks(process), before);
+    bochs_tree_set(serial, "0.line_status.tsr_empty", BOCHS_NODE_BOOLEAN, 0);
+    assert_true(bochs_restore(process->console, process->state_folder, serial, NULL));
+    assert_true(bochs_settle(process, NULL));
+    assert_true(ask_ticks(process) > before);
+    end(vmm);
+}
+
 static int begin(void **unused)
 {
     directory = g_dir_make_tmp("vmferry-bochs-XXXXXX", NULL);
@@ -214,6 +244,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_teardown(test_goes_on_in_another, end_started),
         cmocka_unit_test_teardown(test_incoming, end_started),
+        cmocka_unit_test_teardown(test_settles, end_started),
     };
 
     if (!real_bochs_is_there())
