@@ -370,6 +370,11 @@ gboolean bochs_vga_check(const StateNode *device, const char *what, GError **err
 {
     Mode mode = vbe_mode(device);
 
+    /* Bochs does not look at it again. */
+    if (state_number_or(device, "vbe[5]", 0) >= MEMORY_BYTES >> BANK_SHIFT) {
+        error_set(error, VMFERRY_ERROR_UNSUPPORTED, "%s.vbe[5]: a bank behind the memory", what);
+        return FALSE;
+    }
     if (!mode.on || (mode.width > 0 && mode.width <= MAX_WIDTH && mode.height > 0 &&
                      mode.height <= MAX_HEIGHT && mode.depth != 4 &&
                      mode.start + (uint64_t)mode.line * mode.height <= MEMORY_BYTES))

@@ -621,6 +621,8 @@ static void test_refused(void **unused)
     state_set_number(vga, "vbe[1]", 2560);
     state_set_number(vga, "vbe[4]", 0x41);
     expect_refused(display, unsupported, "bochs,vbe at pci:00:02.0.vbe: a mode of 2560x");
+    state_set_number(vga, "vbe[5]", 256);
+    expect_refused(display, unsupported, "bochs,vbe at pci:00:02.0.vbe[5]");
     state_set_number(rate, "clock.tsc_hz", 2000000000);
     assert_true(bochs_check_state(rate, NULL));
     assert_null(bochs_form_from_state(rate, fresh, &error));
