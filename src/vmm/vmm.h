@@ -469,7 +469,8 @@ char *vmm_get_stderr_tail(Vmm *vmm);
 
 /* The images below the machine's disks, then the files that the VMM loaded into the
  * guest and that do not move with its memory; of VmmImage, in one order on both
- * sides of a move.  *source* is the machine that vmm_read_machine() told.  Left
+ * sides of a move.  *source* is the machine that vmm_read_machine() told; NULL, of one that comes in the neutral
+ * form: in an order of its own.  Left
  * out is what the machine carries in its memory (flash, firmware).  Fails where a
  * path does not lead to the file that the VMM has open, or to one that has
  * changed since the VMM loaded it. */

@@ -44,11 +44,11 @@ class Journey:
     # ---- moves ----
 
     def move(self, vmm: str, *options) -> dict:
-        there = self.b if self.here is self.a else self.a
-        self._take_all()
+        there = self.other()
         result = self.here.migrate(self.guest, there, "--vmm", vmm, *options)
         if result.exit_code != 0:
             raise LabError(f"move to {vmm}: {result.stdout} {result.stderr} {there.log()[-2000:]}")
+        self._take_all()
         self.here = there
         self.follow(vmm)
         assert self.status()["state"] == "running"
