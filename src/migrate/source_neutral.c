@@ -19,6 +19,13 @@ static const char *wanted_kind(const SourceMove *move)
     return kind ? kind : move->description->kind;
 }
 
+/* Where the same kind is asked for by name, too: QEMU to QEMU, of which one has KVM and the other has not. */
+static gboolean goes_neutral(const SourceMove *move, const char *kind)
+{
+    return move->job->options.vmm > 0 || strcmp(kind, move->description->kind) != 0 ||
+           (move->job->vmm->neutral && move->job->vmm->neutral->only);
+}
+
 /* What reads a page of a VMM's own form later, or copies disks by a VMM, is not for another one. */
 static gboolean check_options(const SourceMove *move, const char *kind, GError **error)
 {
@@ -70,8 +77,7 @@ gboolean source_describe_neutral(SourceMove *move, GError **error)
 
     if (!driver)
         return FALSE;
-    if (move->image || (strcmp(kind, move->description->kind) == 0 &&
-                        !(move->job->vmm->neutral && move->job->vmm->neutral->only)))
+    if (move->image || !goes_neutral(move, kind))
         return TRUE;
     if (!check_options(move, kind, error))
         return FALSE;
@@ -83,6 +89,8 @@ gboolean source_describe_neutral(SourceMove *move, GError **error)
         move->neutral->origin_kind = g_strdup(move->description->kind);
         move->neutral->origin_line = g_strdupv(move->command_line);
     }
+    if (move->job->options.allow_cpu_mismatch)
+        g_array_set_size(move->neutral->cpuid, 0);
     move->neutral_driver = driver;
     move->report->vmm = driver->kind;
     return check_plan(move, driver, error) && pick_regions(move, error);

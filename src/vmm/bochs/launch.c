@@ -73,6 +73,15 @@ static void set_names(const Start *start, const BochsCommandLine *unmapped)
     }
 }
 
+/* Of a guest that came here, what its CPU has is what it found when it booted, not what Bochs's has besides. */
+static void set_cpuid(MachineDescription *machine, const MachineDescription *neutral)
+{
+    if (!neutral || neutral->cpuid->len == 0)
+        return;
+    g_array_set_size(machine->cpuid, 0);
+    g_array_append_vals(machine->cpuid, neutral->cpuid->data, neutral->cpuid->len);
+}
+
 /* Where it came in the neutral form, what it was made by first stays known. */
 static void set_origin(MachineDescription *machine, const VmmLaunch *launch)
 {
@@ -98,6 +107,7 @@ static gboolean describe(Start *start, GError **error)
         return FALSE;
     start->machine = bochs_describe(&start->line->machine);
     set_names(start, unmapped);
+    set_cpuid(start->machine, launch->neutral);
     set_origin(start->machine, launch);
     return TRUE;
 }

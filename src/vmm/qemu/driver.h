@@ -143,6 +143,8 @@ json_t *qemu_read_settings(const char *path, const char *type, gpointer user, GE
 json_t *qemu_read_machine(QemuVmm *qemu, char *const *original, char ***ret_line, GError **error);
 gboolean qemu_check_unchanged(QemuVmm *qemu, json_t *before, GError **error);
 gboolean qemu_match_machine(QemuVmm *qemu, const char *type, json_t *object, GError **error);
+/* FALSE with the names of what *source* (cpu_features.h; NULL: not known) has and the CPU here lacks. */
+gboolean qemu_match_cpu(QemuVmm *qemu, json_t *source, GError **error);
 GPtrArray *qemu_list_images(QemuVmm *qemu, json_t *source, GError **error);
 
 /* vmm_describe_neutral(). */

@@ -312,7 +312,7 @@ static gboolean set_objects(QemuVmm *qemu, const QemuMachine *source, QemuMachin
 }
 
 /* A guest uses what it found when it booted. */
-static gboolean match_cpu(QemuVmm *qemu, json_t *source, GError **error)
+gboolean qemu_match_cpu(QemuVmm *qemu, json_t *source, GError **error)
 {
     g_autoptr(json_t) here = source ? qemu_query_cpu_features(qemu->qmp, error) : json_null();
     g_autoptr(GPtrArray) missing = here ? qemu_list_missing_features(source, here, error) : NULL;
@@ -339,7 +339,7 @@ gboolean qemu_match_machine(QemuVmm *qemu, const char *type, json_t *object, GEr
     g_autoptr(GPtrArray) found = NULL;
     g_autofree char *text = NULL;
 
-    if (!here || !match_cpu(qemu, json_object_get(object, VMM_MACHINE_CPU), error) ||
+    if (!here || !qemu_match_cpu(qemu, json_object_get(object, VMM_MACHINE_CPU), error) ||
         !set_throttles(qemu, source, &here, error) || !set_objects(qemu, source, &here, error))
         return FALSE;
     found = qemu_machine_compare(

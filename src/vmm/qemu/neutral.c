@@ -118,12 +118,35 @@ GBytes *qemu_neutral_save(Vmm *vmm, VmmSavePurpose purpose, GError **error)
 
 /* ---- arriving ---- */
 
+/* In the form of cpu_features.h; NULL: nothing is known. */
+static json_t *words_of_cpu(const MachineDescription *machine)
+{
+    json_t *words = machine->cpuid->len > 0 ? json_array() : NULL;
+
+    for (guint i = 0; i < machine->cpuid->len; i++) {
+        const MachineCpuid *word = &g_array_index(machine->cpuid, MachineCpuid, i);
+
+        json_array_append_new(words, json_pack("{s:I, s:I, s:s, s:I}", "cpuid-input-eax",
+                                               (json_int_t)word->leaf, "cpuid-input-ecx",
+                                               (json_int_t)word->subleaf, "cpuid-register",
+                                               word->reg, "features", (json_int_t)word->bits));
+    }
+    return words ? json_pack("{s:o}", "words", words) : NULL;
+}
+
+static gboolean match_cpu(QemuVmm *qemu, const MachineDescription *machine, GError **error)
+{
+    g_autoptr(json_t) source = words_of_cpu(machine);
+
+    return qemu_match_cpu(qemu, source, error);
+}
+
 gboolean qemu_neutral_begin(QemuVmm *qemu, const VmmLaunch *launch, GError **error)
 {
     QemuNeutral *neutral = qemu->neutral = g_new0(QemuNeutral, 1);
 
     neutral->main_block = qemu_neutral_query_main(qemu, error);
-    if (!neutral->main_block)
+    if (!neutral->main_block || !match_cpu(qemu, launch->neutral, error))
         return FALSE;
     neutral->template = qemu_take_stream(qemu, VMM_SAVE_CHECKPOINT, error);
     neutral->firmware = neutral->template ? qemu_twin_read_firmware(launch, error) : NULL;
