@@ -35,9 +35,8 @@ static gboolean describe(Save *save, GError **error)
     if (!source_describe(move, error))
         return FALSE;
     save->disks = vmm_list_disks(move->job->vmm, error);
-    return save->disks &&
-           saved_disks_check(save->disks, move->job->options.disks,
-                             save->job->ends || save->job->live_disks, error);
+    return save->disks && saved_disks_check(save->disks, move->job->options.disks,
+                                            save->job->ends || save->job->live_disks, error);
 }
 
 /* It takes as long as the base's index. */

@@ -75,7 +75,7 @@ typedef struct {
 
 /* What is on record of a guest that is not there now: of an image. */
 typedef struct {
-    json_t *machine; /* what vmm_read_machine() told */
+    json_t *machine;                        /* what vmm_read_machine() told */
     const char *machine_type, *accelerator; /* may be NULL */
     const char *directory;                  /* of relative paths; may be NULL */
     guint vcpus;

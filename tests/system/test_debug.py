@@ -32,9 +32,10 @@ def bare_disk(tmp_path_factory):
     return folder / "disk"
 
 
-def run(scene, disk, name="bare", *words):
-    scene.a.vmferry("run", name, "--", "qemu-system-x86_64", "-M", "pc", "-m", "32", "-nodefaults",
-                    "-display", "none", "-cpu", "Haswell",
+def run(scene, disk, name="bare", *words, defaults=False):
+    """*defaults*: with what QEMU adds by itself: VGA, e1000, a CD-ROM drive, a serial line."""
+    scene.a.vmferry("run", name, "--", "qemu-system-x86_64", "-M", "pc", "-m", "32",
+                    *([] if defaults else ["-nodefaults"]), "-display", "none", "-cpu", "Haswell",
                     "-drive", f"file={disk},format=raw,if=ide", *words).require()
 
 
@@ -94,6 +95,13 @@ def test_debug_of_a_guest(scene, bare_disk, tmp_path):
     assert digest(bare_disk) == before
     check_runs_on(scene)
     check_image(scene, tmp_path)
+
+
+def test_debug_of_a_whole_pc(scene, bare_disk):
+    run(scene, bare_disk, defaults=True)
+    wait_booted(scene)
+    look(scene, "bare")
+    check_runs_on(scene)
 
 
 def check_runs_on(scene):

@@ -173,10 +173,8 @@ static int remove_files(void **unused)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_commands),
-        cmocka_unit_test(test_long_command),
-        cmocka_unit_test(test_no_command),
-        cmocka_unit_test(test_leaves_nothing),
+        cmocka_unit_test(test_commands),   cmocka_unit_test(test_long_command),
+        cmocka_unit_test(test_no_command), cmocka_unit_test(test_leaves_nothing),
         cmocka_unit_test(test_refused),
     };
 
