@@ -33,6 +33,8 @@ DebugConsole *debug_console_new(GError **error)
     sigaddset(&set, SIGTERM);
     sigaddset(&set, SIGHUP);
     pthread_sigmask(SIG_BLOCK, &set, NULL);
+    /* Nobody reads any more: then it ends, with all that is to be cleaned up. */
+    (void)signal(SIGPIPE, SIG_IGN);
     fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
     if (fd < 0) {
         error_set_errno(error, errno, "signalfd");
@@ -112,8 +114,8 @@ static gboolean run(DebugConsole *console, VmmDebugger *debugger, const char *co
         if (interrupting)
             vmm_debugger_interrupt(debugger);
     }
-    fputs(answer, stdout);
-    fflush(stdout);
+    if (fputs(answer, stdout) < 0 || fflush(stdout) != 0)
+        console->ending = TRUE;
     return TRUE;
 }
 

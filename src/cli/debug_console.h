@@ -2,8 +2,9 @@
  * A debugger's console at the user's terminal
  *
  * Theory of operation: lines of standard input, or commands of an option, are given to the debugger one by one, and what it
- * says to standard output when each has ended.  Ctrl-C ends a command that lets the machine run, and not the program; SIGTERM and
- * SIGHUP end both.  They are blocked (interrupt_block()) and read from a descriptor, so that none comes at a wrong moment.
+ * says to standard output when each has ended.  Ctrl-C ends a command that lets the machine run, and not the program; SIGTERM,
+ * SIGHUP and an output that nobody reads end both.  Signals are blocked and read from a descriptor, so that none comes at a wrong
+ * moment.
  */
 #pragma once
 

@@ -157,6 +157,17 @@ def test_interrupt(scene, bare_disk):
         assert process.wait(60) == 0
 
 
+def test_nobody_reads(scene, bare_disk, tmp_path):
+    """It ends, and leaves no Bochs and no file."""
+    run(scene, bare_disk)
+    wait_booted(scene)
+    with begin(scene, "bare", "--folder", tmp_path) as process:
+        process.stdout.close()
+        process.stdin.write(b"r\nr\nr\n")
+        process.wait(60)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_refused(scene, bare_disk):
     """Each by its name, and the guest runs on."""
     run(scene, bare_disk, "bare", "-device", "virtio-rng-pci")
