@@ -8,6 +8,8 @@ import shutil
 import signal
 import subprocess
 import time
+from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
@@ -166,6 +168,29 @@ def test_nobody_reads(scene, bare_disk, tmp_path):
         process.stdin.write(b"r\nr\nr\n")
         process.wait(60)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_killed(scene, bare_disk, tmp_path):
+    """No Bochs outlives the command."""
+    run(scene, bare_disk)
+    wait_booted(scene)
+    with begin(scene, "bare", "--folder", tmp_path) as process:
+        process.stdin.write(b"r\n")
+        read_until(process, b"eflags")
+        assert bochs_in(tmp_path)
+        process.kill()
+    wait_until(lambda: not bochs_in(tmp_path), "end of Bochs", 10)
+    assert state_of(scene) == "running"
+
+
+def bochs_in(folder) -> list[str]:
+    """Processes that run below a folder."""
+    found = []
+    for link in Path("/proc").glob("[0-9]*/cwd"):
+        with suppress(OSError):
+            if os.readlink(link).startswith(f"{folder}/"):
+                found.append(link.parent.name)
+    return found
 
 
 def test_refused(scene, bare_disk):

@@ -4,6 +4,7 @@
 
 #include "base/error.h"
 #include "base/process.h"
+#include "guard/guard.h"
 #include "vmm/bochs/command_line.h"
 #include "vmm/bochs/driver.h"
 #include "vmm/bochs/folder.h"
@@ -14,6 +15,7 @@
 
 struct VmmDebugger {
     Vmm *vmm;
+    Guard *guard; /* ends it with us */
     char *folder; /* of Bochs's process */
     char *command;
 };
@@ -64,8 +66,12 @@ VmmDebugger *vmm_debugger_open(const MachineDescription *machine, const char *di
         return NULL;
     debugger = g_new0(VmmDebugger, 1);
     debugger->vmm = vmm;
+    debugger->guard = guard_start_kill(vmm_get_pid(vmm), error);
     debugger->folder = g_strdup(get_process(debugger)->folder);
-    return debugger;
+    if (debugger->guard)
+        return debugger;
+    vmm_debugger_free(debugger);
+    return NULL;
 }
 
 void vmm_debugger_free(VmmDebugger *debugger)
@@ -74,6 +80,7 @@ void vmm_debugger_free(VmmDebugger *debugger)
         return;
     (void)vmm_quit(debugger->vmm, NULL);
     vmm_free(debugger->vmm);
+    guard_free(debugger->guard);
     bochs_folder_remove(debugger->folder);
     g_free(debugger->folder);
     g_free(debugger->command);
