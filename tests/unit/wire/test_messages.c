@@ -228,6 +228,70 @@ static void test_guest_round_trip(void **state)
     assert_int_equal(back->regions[1].bytes, 4096);
 }
 
+/* A guest of another VMM: its machine instead of a command line. */
+static char *encode_neutral_guest(void)
+{
+    WireRegion region = {(char *)"ram", 4096};
+    char *line[] = {(char *)"qemu-system-x86_64", (char *)"-m", (char *)"1", NULL};
+    g_autoptr(MachineDescription) machine = machine_description_new();
+    g_autoptr(ProcessIdentity) process = process_identity_read(getpid(), NULL, NULL);
+    GuestMessage message = {.transaction = (char *)TRANSACTION,
+                            .guest = (char *)"web1",
+                            .guest_id = (char *)GUEST_ID,
+                            .term = 2,
+                            .process = process,
+                            .vmm_kind = (char *)"bochs",
+                            .command_line = line,
+                            .neutral = machine,
+                            .vcpus = 1,
+                            .memory_bytes = 4096,
+                            .regions = &region,
+                            .region_count = 1};
+
+    machine->architecture = g_strdup("x86-64");
+    machine->chipset = g_strdup("intel,440fx");
+    machine->ram_bytes = 4096;
+    machine->vcpus = 1;
+    machine->origin_kind = g_strdup("qemu");
+    machine->origin_line = g_strdupv(line);
+    return guest_message_encode(&message);
+}
+
+static void test_guest_of_another_vmm(void **state)
+{
+    g_autofree char *text = encode_neutral_guest();
+    g_autoptr(GuestMessage) back = guest_message_decode(text, strlen(text), NULL);
+    g_autoptr(GError) error = NULL;
+
+    assert_null(strstr(text, "command_line"));
+    assert_non_null(back);
+    assert_null(back->command_line);
+    assert_null(back->live);
+    assert_string_equal(back->vmm_kind, "bochs");
+    assert_int_equal(back->neutral->ram_bytes, 4096);
+    assert_string_equal(back->neutral->origin_line[1], "-m");
+    assert_false(guest_message_check_own_form(back, &error));
+    assert_true(error_is(error, VMFERRY_ERROR_UNSUPPORTED));
+}
+
+static void test_guest_of_another_vmm_damaged(void **state)
+{
+    static const Damage damages[] = {
+        {"\"version\":1", "\"version\":\"1\"", "version"},
+        {"\"architecture\":\"x86-64\"", "\"architecture\":1", "architecture"},
+        {"\"verify\":false", "\"verify\":false,\"postcopy\":true", "postcopy"},
+    };
+    g_autofree char *text = encode_neutral_guest();
+    const Damage other = {"\"version\":1", "\"version\":2", NULL};
+    g_autofree char *later = damaged(text, &other);
+    g_autoptr(GError) error = NULL;
+
+    CHECK(decode_guest, text, damages);
+    assert_false(decode_guest(later, strlen(later), &error));
+    assert_true(error_is(error, VMFERRY_ERROR_UNSUPPORTED));
+    assert_non_null(strstr(error->message, "version 2"));
+}
+
 /* A balloon that is left alone is not named, nor is post-copy where it may not be: older agents
  * know no such keys. */
 static void test_guest_without_extras(void **state)
@@ -658,6 +722,8 @@ int main(void)
         cmocka_unit_test(test_hello_round_trip),
         cmocka_unit_test(test_hello_damages),
         cmocka_unit_test(test_guest_round_trip),
+        cmocka_unit_test(test_guest_of_another_vmm),
+        cmocka_unit_test(test_guest_of_another_vmm_damaged),
         cmocka_unit_test(test_guest_without_extras),
         cmocka_unit_test(test_guest_damages),
         cmocka_unit_test(test_images_round_trip),
