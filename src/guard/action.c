@@ -58,15 +58,6 @@ void guard_action_add_kill(GuardAction *action)
     add_step(action, GUARD_STEP_KILL);
 }
 
-void guard_action_add_signal(GuardAction *action, int number)
-{
-    char text[12];
-
-    g_snprintf(text, sizeof text, "%d", number);
-    add_step(action, GUARD_STEP_SIGNAL);
-    add_text(action, text);
-}
-
 static void add_expected(GuardAction *action, const char *text)
 {
     if (text && strlen(text) >= GUARD_EXPECT_BYTES)
@@ -109,7 +100,7 @@ const char *guard_step_next(const char *step)
 {
     static const uint8_t texts[] = {
         [GUARD_STEP_WRITE] = 2,  [GUARD_STEP_READY] = 0, [GUARD_STEP_SEND] = 1,
-        [GUARD_STEP_EXPECT] = 3, [GUARD_STEP_KILL] = 0,  [GUARD_STEP_SIGNAL] = 1,
+        [GUARD_STEP_EXPECT] = 3, [GUARD_STEP_KILL] = 0,
     };
     const char *end = step + 1;
 

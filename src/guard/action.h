@@ -11,7 +11,6 @@
  *              since a monitor serves one client at a time
  *     send     a text
  *     expect   read until a text has come
- *     signal   a signal to the guard's process
  *     kill     SIGKILL to the guard's process; no step of any action comes after it
  *
  * An action is tried again, after a short pause, until all its steps are done or
@@ -34,7 +33,6 @@ typedef enum {
     GUARD_STEP_SEND,   /* text */
     GUARD_STEP_EXPECT, /* text, other, unless */
     GUARD_STEP_KILL,
-    GUARD_STEP_SIGNAL, /* text: its number */
 } GuardStep;
 
 #define GUARD_ACTION_BYTES 2048
@@ -56,7 +54,6 @@ void guard_action_add_write(GuardAction *action, const char *path, const char *t
 void guard_action_add_ready(GuardAction *action);
 void guard_action_add_send(GuardAction *action, const char *text);
 void guard_action_add_kill(GuardAction *action);
-void guard_action_add_signal(GuardAction *action, int number);
 
 /* *where* as unix_socket.h has it.  INVALID where the path is missing or too long:
  * the guard keeps no descriptors, so a long path cannot go through one. */

@@ -114,16 +114,6 @@ static void write_file(const char *path, const char *text)
     close(fd);
 }
 
-/* Of a few digits. */
-static int read_number(const char *text)
-{
-    int number = 0;
-
-    for (; *text >= '0' && *text <= '9'; text++)
-        number = number * 10 + (*text - '0');
-    return number;
-}
-
 /* *text*: those of the step.  Whether the action is over is what the last one would tell. */
 static StepResult expect_step(const char *text, Conversation *conversation)
 {
@@ -149,9 +139,6 @@ static StepResult perform_step(const char *step, Conversation *conversation)
         return say(conversation->fd, text) ? STEP_DONE : STEP_FAILED;
     case GUARD_STEP_EXPECT:
         return expect_step(text, conversation);
-    case GUARD_STEP_SIGNAL:
-        syscall(SYS_pidfd_send_signal, PIDFD_FD, read_number(text), NULL, 0);
-        return STEP_DONE;
     case GUARD_STEP_KILL:
         syscall(SYS_pidfd_send_signal, PIDFD_FD, SIGKILL, NULL, 0);
         _exit(0);

@@ -199,5 +199,6 @@ char *bochs_machine_format(const BochsMachine *machine, const char *log)
         add_disk(&machine->disks[i], out);
     add_cards(machine, out);
     add_serial(machine, out);
+    g_string_append(out, "boot: disk, cdrom\n");
     return g_string_free(out, FALSE);
 }

@@ -13,7 +13,8 @@ BochsNode *bochs_show_parse(const char *answer, const char *path, GError **error
 
 /* Sets what is in *wanted*, a device's tree, and leaves the rest of the device as it is; by the file
  * FOLDER/NAME, which must not be written by others.  What is set was shown before
- * (bochs_tree_check_known()): Bochs ends where it does not know a name.  FOLDER has no blanks or quotes. */
+ * (bochs_tree_check_known()): Bochs ends where it does not know a name.  FOLDER is in Bochs's working folder, and its
+ * name has no blanks or quotes. */
 gboolean bochs_restore(BochsConsole *console, const char *folder, const BochsNode *wanted,
                        GError **error);
 

@@ -8,6 +8,7 @@
 #include <stddef.h>
 #include <cmocka.h>
 
+#include <fcntl.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -15,6 +16,7 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/un.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -324,6 +326,39 @@ static void test_files(void **state)
     waitpid(vmm, NULL, 0);
 }
 
+/* Nobody is waited for who does not read, and who reads gets it. */
+static void test_fifos(void **state)
+{
+    pid_t vmm = start_vmm(), agent;
+    g_autofree char *read_one = g_strconcat(folder, "/read", NULL);
+    g_autofree char *lonely = g_strconcat(folder, "/lonely", NULL);
+    char text[8] = "";
+    int reader;
+
+    assert_int_equal(mkfifo(read_one, 0600), 0);
+    assert_int_equal(mkfifo(lonely, 0600), 0);
+    reader = open(read_one, O_RDWR | O_CLOEXEC);
+    atomic_store(resumed, 0);
+    agent = fork();
+    if (agent == 0) {
+        Guard *guard = start_guard(vmm, RESUME);
+
+        if (!guard || !arm_file(guard, lonely, "c\n", NULL) ||
+            !arm_file(guard, read_one, "c\n", NULL))
+            _exit(1);
+        kill(getpid(), SIGKILL);
+    }
+    assert_int_equal(waitpid(agent, NULL, 0), agent);
+    assert_true(wait_for(was_resumed, vmm));
+    assert_int_equal(read(reader, text, sizeof text), 2);
+    assert_string_equal(text, "c\n");
+    close(reader);
+    unlink(read_one);
+    unlink(lonely);
+    kill(vmm, SIGKILL);
+    waitpid(vmm, NULL, 0);
+}
+
 /* By us instead of our death: done when the call returns.  We live, and so QEMU
  * does not serve the guard. */
 static void test_files_now(void **state)
@@ -517,12 +552,19 @@ static void test_errors(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_resumes),         cmocka_unit_test(test_resumes_by_an_abstract_name),
-        cmocka_unit_test(test_kills),           cmocka_unit_test(test_leaves),
-        cmocka_unit_test(test_files),           cmocka_unit_test(test_files_now),
-        cmocka_unit_test(test_too_much),        cmocka_unit_test(test_errors),
-        cmocka_unit_test(test_keeps_no_memory), cmocka_unit_test(test_balloon),
-        cmocka_unit_test(test_resumes_once),    cmocka_unit_test(test_state_that_is_not_told),
+        cmocka_unit_test(test_resumes),
+        cmocka_unit_test(test_resumes_by_an_abstract_name),
+        cmocka_unit_test(test_kills),
+        cmocka_unit_test(test_leaves),
+        cmocka_unit_test(test_files),
+        cmocka_unit_test(test_fifos),
+        cmocka_unit_test(test_files_now),
+        cmocka_unit_test(test_too_much),
+        cmocka_unit_test(test_errors),
+        cmocka_unit_test(test_keeps_no_memory),
+        cmocka_unit_test(test_balloon),
+        cmocka_unit_test(test_resumes_once),
+        cmocka_unit_test(test_state_that_is_not_told),
     };
     int result;
 

@@ -670,14 +670,13 @@ static void test_unready_one_is_ended(void **unused)
 /* ---- what a guard does ---- */
 
 /* Its action, by the guard's own hand: as if we had died. */
-static void perform(Vmm *vmm, gboolean resume)
+static void perform_resume(Vmm *vmm)
 {
     GuardAction action;
     Guard *guard = guard_start(vmm_get_pid(vmm), NULL, NULL);
 
     assert_non_null(guard);
-    assert_true(resume ? vmm_get_resume_action(vmm, &action, NULL)
-                       : vmm_get_pause_action(vmm, &action, NULL));
+    assert_true(vmm_get_resume_action(vmm, &action, NULL));
     assert_true(guard_arm(guard, GUARD_SLOT_GUEST, &action, NULL));
     guard_leave(guard);
 }
@@ -691,7 +690,7 @@ static void test_guard_resumes(void **unused)
     assert_true(vmm_resume(vmm, NULL));
     await_count(memory, 0);
     assert_true(vmm_pause(vmm, NULL, NULL));
-    perform(vmm, TRUE);
+    perform_resume(vmm);
     await_count(memory, read_count(memory, COUNT_PAGES - 1));
     vmm = come_back(vmm);
     expect_state(vmm, VMM_RUN_STATE_RUNNING);
@@ -721,7 +720,7 @@ static void test_guard_resumes_a_running_one(void **unused)
     for (guint i = 0; i < 2; i++) {
         assert_true(vmm_resume(vmm, NULL));
         await_count(memory, read_count(memory, COUNT_PAGES - 1));
-        perform(vmm, TRUE);
+        perform_resume(vmm);
         while (count_input(vmm) == 0)
             usleep(1000);
         if (i == 1)
@@ -733,28 +732,6 @@ static void test_guard_resumes_a_running_one(void **unused)
         assert_int_equal(read_count(memory, COUNT_PAGES - 1), count);
         expect_state(vmm, VMM_RUN_STATE_PAUSED);
     }
-    guest_memory_free(memory);
-    end(vmm);
-}
-
-static void test_guard_pauses(void **unused)
-{
-    Vmm *vmm = launch();
-    GuestMemory *memory = open_memory(vmm);
-    gint64 deadline = g_get_monotonic_time() + WAIT_MS * 1000;
-    VmmRunState state = VMM_RUN_STATE_RUNNING;
-
-    put_code(vmm, memory);
-    assert_true(vmm_resume(vmm, NULL));
-    await_count(memory, 0);
-    perform(vmm, FALSE);
-    while (state == VMM_RUN_STATE_RUNNING && g_get_monotonic_time() < deadline)
-        assert_true(vmm_get_run_state(vmm, &state, NULL));
-    assert_int_equal(state, VMM_RUN_STATE_PAUSED);
-    /* Of one that is paused nothing is to be done. */
-    perform(vmm, FALSE);
-    usleep(50000);
-    expect_state(vmm, VMM_RUN_STATE_PAUSED);
     guest_memory_free(memory);
     end(vmm);
 }
@@ -800,7 +777,6 @@ int main(void)
         cmocka_unit_test_teardown(test_unready_one_is_ended, end_last),
         cmocka_unit_test_teardown(test_guard_resumes, end_last),
         cmocka_unit_test_teardown(test_guard_resumes_a_running_one, end_last),
-        cmocka_unit_test_teardown(test_guard_pauses, end_last),
     };
 
     if (!real_bochs_is_there())
