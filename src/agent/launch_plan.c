@@ -15,13 +15,26 @@ static MachineDescription *describe(Vmm *vmm, char **command_line, GError **erro
     return machine ? vmm_describe_neutral(vmm, machine, error) : NULL;
 }
 
-static MachineDescription *make_and_describe(const VmmDriver *driver, const VmmLaunch *launch,
+/* It ends with us, from its begin on: it has the guest's images open. */
+static gboolean on_begun(const VmmIdentity *identity, gpointer user, GError **error)
+{
+    Guard **guard = user;
+
+    *guard = guard_start_kill(identity->pid, error);
+    return *guard != NULL;
+}
+
+static MachineDescription *make_and_describe(const VmmDriver *driver, VmmLaunch *launch,
                                              GError **error)
 {
-    Vmm *vmm = driver->launch(launch, error);
-    g_autoptr(Guard) guard = vmm ? guard_start_kill(vmm_get_pid(vmm), error) : NULL;
-    MachineDescription *description = guard ? describe(vmm, launch->command_line, error) : NULL;
+    g_autoptr(Guard) guard = NULL;
+    MachineDescription *description;
+    Vmm *vmm;
 
+    launch->begun = on_begun;
+    launch->user = &guard;
+    vmm = driver->launch(launch, error);
+    description = vmm ? describe(vmm, launch->command_line, error) : NULL;
     launch_undo(vmm);
     return description;
 }

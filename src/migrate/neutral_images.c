@@ -4,19 +4,22 @@
 
 #include "base/error.h"
 
-/* A VMM may name it by a relative path; a description does not. */
-static gboolean is_file(const VmmImage *image, const char *path)
+/* A VMM may name it by a relative path; a description does not.  One that knows the neutral places names them: there
+ * paths may be rewritten by rules of this host. */
+static gboolean is_image(const VmmImage *image, const char *at, const char *path)
 {
-    return strcmp(image->file, path) == 0 ||
+    g_autofree char *place = g_strconcat(" at ", at, NULL);
+
+    return g_str_has_suffix(image->device, place) || strcmp(image->file, path) == 0 ||
            (!g_path_is_absolute(image->file) && g_str_has_suffix(path, image->file) &&
             path[strlen(path) - strlen(image->file) - 1] == '/');
 }
 
 /* Takes it out of *images*; NULL where it is not there. */
-static VmmImage *take(GPtrArray *images, const char *file)
+static VmmImage *take(GPtrArray *images, const char *at, const char *file)
 {
     for (guint i = 0; i < images->len; i++)
-        if (is_file(images->pdata[i], file))
+        if (is_image(images->pdata[i], at, file))
             return g_ptr_array_steal_index(images, i);
     return NULL;
 }
@@ -33,7 +36,7 @@ GPtrArray *neutral_images_order(GPtrArray *images, const MachineDescription *mac
         g_autofree char *file = !disk->path ? NULL
                                 : map       ? map(disk->path, user)
                                             : g_strdup(disk->path);
-        VmmImage *image = file ? take(images, file) : NULL;
+        VmmImage *image = file ? take(images, disk->at, file) : NULL;
 
         if (file && !image) {
             error_set(error, VMFERRY_ERROR_REFUSED, "no disk of the machine here has the image %s",

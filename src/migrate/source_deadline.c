@@ -53,7 +53,7 @@ static gpointer watch_thread(gpointer data)
     return NULL;
 }
 
-static uint64_t get_limit_ms(SourceMove *move)
+uint64_t source_deadline_limit_ms(const SourceMove *move)
 {
     const MigrateOptions *options = &move->job->options;
     guint cap = options->downtime_cap_ms;
@@ -72,7 +72,7 @@ static void set_passed(SourceMove *move, GError **error)
         "yet: the link or the destination has become slower (--downtime-cap is %u ms, the "
         "limit with what estimates may be off %u ms)",
         clock_ns_to_ms(clock_now_ns() - move->paused_ns), move->job->options.downtime_cap_ms,
-        (guint)get_limit_ms(move));
+        (guint)source_deadline_limit_ms(move));
 }
 
 gboolean source_deadline_start(SourceMove *move, GError **error)
@@ -84,7 +84,7 @@ gboolean source_deadline_start(SourceMove *move, GError **error)
         return TRUE;
     deadline = g_new0(SourceDeadline, 1);
     deadline->session = move->session;
-    deadline->at_ns = move->paused_ns + get_limit_ms(move) * 1000000;
+    deadline->at_ns = move->paused_ns + source_deadline_limit_ms(move) * 1000000;
     deadline->done = eventfd(0, EFD_CLOEXEC);
     if (deadline->done < 0)
         error_set_errno(error, errno, "eventfd");

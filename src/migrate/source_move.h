@@ -240,6 +240,8 @@ double source_recheck_expect_ms(SourceMove *move);
 /* The stages from the pause on (source_switchover.c). */
 gboolean source_pause(SourceMove *move, GError **error);
 void source_resume(SourceMove *move);
+/* Its user has paused it before we did: from now on it stays so, whatever becomes of the move. */
+gboolean source_note_user_pause(SourceMove *move, GError **error);
 /* For a moment before that: holds the guest still, and lets it go again (always, also where holding
  * has failed). */
 gboolean source_hold(SourceMove *move, GError **error);
@@ -254,6 +256,7 @@ gboolean source_send_start(SourceMove *move, GError **error);
 /* source_deadline.c: from the pause on a limit holds; FALSE where it has passed.  Its end, after
  * which nothing cuts the connection any more: before START, or when all is undone.  Puts it in
  * place of what a step said that failed by it. */
+uint64_t source_deadline_limit_ms(const SourceMove *move); /* what it is */
 gboolean source_deadline_start(SourceMove *move, GError **error);
 gboolean source_deadline_check(SourceMove *move, GError **error);
 gboolean source_deadline_end(SourceMove *move, GError **error);

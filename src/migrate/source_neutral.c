@@ -8,9 +8,9 @@
 #include "state/tree.h"
 #include "vmm/vmm_driver.h"
 
-/* A guest that works hard has a moment that can be told within some tries. */
-#define MOMENTS 300u
+/* What it runs on for between two tries: longer each time, since each try costs it more than that. */
 #define MOMENT_NS 1000000ULL
+#define MOMENT_MOST_NS 64000000ULL
 
 static const char *wanted_kind(const SourceMove *move)
 {
@@ -118,36 +118,43 @@ static gboolean try_moment(const SourceMove *move, GError **error)
            (!move->neutral_driver->check_state || move->neutral_driver->check_state(state, error));
 }
 
-/* A millisecond later.  Its user may have paused it in between. */
-static gboolean run_on(SourceMove *move, GError **error)
+/* Its pause goes on afterwards: what it stood still before counts.  Its user may have paused it in between; then it
+ * stays so. */
+static gboolean run_on(SourceMove *move, uint64_t ns, GError **error)
 {
+    uint64_t stood_ns = clock_now_ns() - move->paused_ns;
     gboolean was_running = FALSE;
 
     if (!source_not_cancelled(move, error) || !vmm_resume(move->job->vmm, error))
         return FALSE;
-    clock_sleep_ns(MOMENT_NS);
-    move->paused_ns = move->lap_ns = clock_now_ns();
-    if (!vmm_pause(move->job->vmm, &was_running, error))
-        return FALSE;
-    if (was_running)
-        return TRUE;
-    error_set(error, VMFERRY_ERROR_REFUSED, "another program has paused the guest");
-    return FALSE;
+    clock_sleep_ns(ns);
+    move->paused_ns = clock_now_ns() - stood_ns;
+    return vmm_pause(move->job->vmm, &was_running, error) &&
+           (was_running || source_note_user_pause(move, error));
+}
+
+static gboolean may_try_again(const SourceMove *move, const GError *failure)
+{
+    return error_is(failure, VMFERRY_ERROR_BUSY) && !move->stays_paused &&
+           clock_now_ns() - move->paused_ns < source_deadline_limit_ms(move) * 1000000;
 }
 
 gboolean source_find_moment(SourceMove *move, GError **error)
 {
-    for (guint i = 0; move->neutral; i++) {
-        g_autoptr(GError) busy = NULL;
+    uint64_t ns = MOMENT_NS;
 
-        if (try_moment(move, &busy))
+    while (move->neutral) {
+        g_autoptr(GError) failure = NULL;
+
+        if (try_moment(move, &failure))
             return TRUE;
-        if (move->stays_paused || i == MOMENTS || !error_is(busy, VMFERRY_ERROR_BUSY)) {
-            g_propagate_error(error, g_steal_pointer(&busy));
+        if (!may_try_again(move, failure)) {
+            g_propagate_error(error, g_steal_pointer(&failure));
             return FALSE;
         }
-        if (!run_on(move, error))
+        if (!run_on(move, ns, error))
             return FALSE;
+        ns = MIN(2 * ns, MOMENT_MOST_NS);
         move->report->moments++;
     }
     return TRUE;

@@ -49,7 +49,7 @@ static gboolean arm(SourceMove *move, GError **error)
 }
 
 /* Its user was quicker than we. */
-static gboolean disarm(SourceMove *move, GError **error)
+gboolean source_note_user_pause(SourceMove *move, GError **error)
 {
     move->stays_paused = TRUE;
     return guard_disarm(move->guard, GUARD_SLOT_GUEST, error) &&
@@ -77,7 +77,7 @@ gboolean source_pause(SourceMove *move, GError **error)
         move->paused_ns = MIN(move->paused_ns, since_ns);
     if (!vmm_pause(move->job->vmm, &was_running, error))
         return FALSE;
-    if (!was_running && since_ns == 0 && !move->stays_paused && !disarm(move, error))
+    if (!was_running && since_ns == 0 && !move->stays_paused && !source_note_user_pause(move, error))
         return FALSE;
     /* Its user has resumed it since its state was asked for. */
     if (was_running && move->stays_paused) {
@@ -104,7 +104,7 @@ gboolean source_hold(SourceMove *move, GError **error)
     move->paused_ns = clock_now_ns();
     move->paused = TRUE;
     return arm(move, error) && vmm_pause(move->job->vmm, &was_running, error) &&
-           (was_running || move->stays_paused || disarm(move, error));
+           (was_running || move->stays_paused || source_note_user_pause(move, error));
 }
 
 void source_let_go(SourceMove *move)

@@ -180,7 +180,7 @@ static gboolean begin(BochsVmm *bochs, const Start *start, GError **error)
 {
     return spawn_plan_check(start->plan, bochs->process->pid, error) &&
            bochs_record_write(bochs, error) &&
-           (start->launch->incoming || vmm_resume(&bochs->base, error));
+           (start->launch->incoming || start->launch->paused || vmm_resume(&bochs->base, error));
 }
 
 static Vmm *start_guest(Start *start, GError **error)

@@ -16,22 +16,21 @@
 
 /* ---- its command line ---- */
 
-/* Images, consoles, monitors, and what is of a process. */
-static const char *const dropped[] = {
-    "drive",      "hda",          "hdb",        "hdc",     "hdd",      "cdrom",
-    "blockdev",   "fda",          "fdb",        "sd",      "mtdblock", "qmp",
-    "qmp-pretty", "mon",          "monitor",    "pidfile", "D",        "d",
-    "trace",      "gdb",          "s",          "vnc",     "spice",    "display",
-    "nographic",  "sandbox",      "runas",      "chroot",  "run-with", "snapshot",
-    "mem-path",   "mem-prealloc", "overcommit", "k",       "boot",     "writeconfig",
-    NULL,
+/* What makes the machine, and what confines the process; all else is left out: images, consoles, monitors, files. */
+static const char *const kept_options[] = {
+    "machine", "M",    "accel",      "enable-kvm",     "cpu",      "smp",
+    "m",       "numa", "nodefaults", "no-user-config", "name",     "uuid",
+    "smbios",  "rtc",  "no-hpet",    "no-acpi",        "device",   "global",
+    "bios",    "L",    "vga",        "kernel",         "initrd",   "append",
+    "netdev",  "nic",  "net",        "serial",         "parallel", "chardev",
+    "object",  "usb",  "sandbox",    "runas",          "run-with", NULL,
 };
 
 static gboolean is_dropped(const QemuOption *option)
 {
     g_autoptr(QemuParameters) parameters = NULL;
 
-    if (g_strv_contains(dropped, option->name))
+    if (!g_strv_contains(kept_options, option->name))
         return TRUE;
     if (strcmp(option->name, "device") != 0 || !option->value)
         return FALSE;
@@ -73,10 +72,11 @@ static char *plain_memory(const QemuOption *option)
 
     return type && g_str_has_prefix(type, "memory-backend-")
                ? keep_only(option, "qom-type", "memory-backend-ram", kept)
-               : g_strdup(option->value);
+               : NULL;
 }
 
-/* The value in the twin's line; NULL: the option is left out.  "-net nic" is a card, any other "-net" a back end. */
+/* The value in the twin's line; NULL: the option is left out.  "-net nic" is a card, any other "-net" a back end.  Of
+ * objects only memory is of the machine. */
 static char *twin_value(const QemuOption *option, guint *hubs)
 {
     static const char *const id[] = {"id", NULL};
@@ -187,7 +187,16 @@ static gboolean read_blocks(Vmm *twin, GPtrArray *out, GError **error)
     return memory && vmm_check_process(twin, error);
 }
 
-static Vmm *launch_twin(const VmmLaunch *launch, GError **error)
+/* It ends with us, from its begin on. */
+static gboolean on_begun(const VmmIdentity *identity, gpointer user, GError **error)
+{
+    Guard **guard = user;
+
+    *guard = guard_start_kill(identity->pid, error);
+    return *guard != NULL;
+}
+
+static Vmm *launch_twin(const VmmLaunch *launch, Guard **ret_guard, GError **error)
 {
     g_autofree char *name = g_strconcat(launch->name, ".twin", NULL);
     g_autofree char *folder =
@@ -199,6 +208,10 @@ static Vmm *launch_twin(const VmmLaunch *launch, GError **error)
         .directory = launch->directory,
         .paused = TRUE,
         .working_directory = folder,
+        .process = launch->process,
+        .allow_unconfined = launch->allow_unconfined,
+        .begun = on_begun,
+        .user = ret_guard,
     };
 
     for (guint i = 0; line && line[i]; i++) {
@@ -213,9 +226,9 @@ static Vmm *launch_twin(const VmmLaunch *launch, GError **error)
 GPtrArray *qemu_twin_read_firmware(const VmmLaunch *launch, GError **error)
 {
     g_autoptr(GPtrArray) firmware = g_ptr_array_new_with_free_func(firmware_free);
-    g_autoptr(Vmm) twin = launch_twin(launch, error);
-    g_autoptr(Guard) guard = twin ? guard_start_kill(vmm_get_pid(twin), error) : NULL;
-    gboolean read = guard && read_blocks(twin, firmware, error);
+    g_autoptr(Guard) guard = NULL;
+    g_autoptr(Vmm) twin = launch_twin(launch, &guard, error);
+    gboolean read = twin && read_blocks(twin, firmware, error);
 
     if (!twin || (!vmm_quit(twin, read ? error : NULL) && read) || !read) {
         g_prefix_error(error, "reading the firmware of a QEMU like it: ");

@@ -59,6 +59,24 @@ static void test_order(void **unused)
     assert_string_equal(((VmmImage *)ordered->pdata[1])->file, "/srv/b");
 }
 
+/* By the place, where that is known: its path was rewritten by rules. */
+static void test_by_place(void **unused)
+{
+    g_autoptr(MachineDescription) machine = make_machine("/srv/a", "/srv/b");
+    GPtrArray *images = make_images("/here/b", "/here/a");
+    g_autoptr(GPtrArray) ordered = NULL;
+
+    for (guint i = 0; i < 2; i++) {
+        VmmImage *image = images->pdata[i];
+
+        g_free(image->device);
+        image->device = g_strdup_printf("disk at pci:00:01.1/0/%u", 1 - i);
+    }
+    ordered = neutral_images_order(images, machine, NULL, NULL, NULL);
+    assert_non_null(ordered);
+    assert_string_equal(((VmmImage *)ordered->pdata[0])->file, "/here/a");
+}
+
 static char *map(const char *path, gpointer user)
 {
     return g_strconcat(user, path, NULL);
@@ -98,6 +116,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_order),
+        cmocka_unit_test(test_by_place),
         cmocka_unit_test(test_mapped),
         cmocka_unit_test(test_refused),
     };

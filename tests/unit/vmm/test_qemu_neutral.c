@@ -284,8 +284,10 @@ static void test_twin_line(void **unused)
     expect_twin(
         "qemu -object memory-backend-file,id=m,size=64M,mem-path=/dev/shm/x,share=on -machine "
         "memory-backend=m -object secret,id=s,data=x",
-        "qemu -object memory-backend-ram,id=m,size=64M -machine memory-backend=m -object "
-        "secret,id=s,data=x -display none");
+        "qemu -object memory-backend-ram,id=m,size=64M -machine memory-backend=m -display none");
+    expect_twin("qemu -debugcon file:/x -fsdev local,id=f,path=/ -add-fd fd=3,set=1 -sandbox on "
+                "-object filter-dump,id=d,netdev=n,file=/x",
+                "qemu -sandbox on -display none");
     expect_twin("qemu -nic none -net none -serial none -parallel none",
                 "qemu -nic none -net none -serial none -parallel none -display none");
     expect_twin("qemu -readconfig /f",
