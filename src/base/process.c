@@ -107,6 +107,14 @@ gboolean process_wait_gone(pid_t pid, uint64_t start_time, int timeout_ms)
     return fd_wait_readable(pidfd, timeout_ms, NULL) == 1;
 }
 
+gboolean process_has_memory(pid_t pid)
+{
+    g_autofree char *path = g_strdup_printf("/proc/%d/statm", (int)pid);
+    g_autofree char *text = file_read(path, 4096, NULL, NULL);
+
+    return text && strtoull(text, NULL, 10) > 0;
+}
+
 char *process_get_boot_id(void)
 {
     char *text = file_read("/proc/sys/kernel/random/boot_id", 128, NULL, NULL);

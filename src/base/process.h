@@ -26,5 +26,9 @@ gboolean process_kill(pid_t pid, uint64_t start_time, int signal_number, GError 
 /* Waits until the process is gone; FALSE after *timeout_ms*. */
 gboolean process_wait_gone(pid_t pid, uint64_t start_time, int timeout_ms);
 
+/* FALSE where its first thread has given its memory back already: it ends, or has ended.  Its files may be
+ * open for a moment more. */
+gboolean process_has_memory(pid_t pid);
+
 /* This boot's id (/proc/sys/kernel/random/boot_id); free with g_free(). */
 char *process_get_boot_id(void);

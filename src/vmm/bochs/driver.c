@@ -11,7 +11,7 @@
 #include "vmm/bochs/video.h"
 #include "vmm/vmm_driver.h"
 
-/* A dying Bochs closes its console a little before it is gone. */
+/* A dying Bochs gives back its memory and closes its console a little before it is gone. */
 #define DYING_MS 2000
 
 static BochsVmm *from_vmm(Vmm *vmm)
@@ -145,13 +145,21 @@ static gboolean check_turns(Vmm *vmm, GError **error)
 
 /* ---- running ---- */
 
+/* Its memory goes before it does: who has found that out asks at once. */
+static gboolean is_gone(const BochsProcess *process)
+{
+    return !bochs_process_is_alive(process) ||
+           (!process_has_memory(process->pid) &&
+            process_wait_gone(process->pid, process->start_time, DYING_MS));
+}
+
 /* The machine may have stopped by itself, at a breakpoint or because its processor was shut down. */
 static gboolean ask_run_state(Vmm *vmm, guint timeout_ms, VmmRunState *ret, GError **error)
 {
     BochsVmm *bochs = from_vmm(vmm);
     g_autoptr(GMutexLocker) locker G_GNUC_UNUSED = g_mutex_locker_new(&bochs->lock);
 
-    if (!bochs_process_is_alive(bochs->process))
+    if (is_gone(bochs->process))
         *ret = VMM_RUN_STATE_GONE;
     else if (bochs_awaits_state(bochs))
         *ret = VMM_RUN_STATE_INCOMING;

@@ -63,6 +63,7 @@ static void test_other_threads_count(void **state)
     assert_true(process_get_start_time(pid, &start, NULL));
     await_zombie(pid);
     assert_true(process_is_same(pid, start));
+    assert_false(process_has_memory(pid));
     assert_false(process_wait_gone(pid, start, 20));
     assert_true(process_kill(pid, start, SIGKILL, NULL));
     assert_true(process_wait_gone(pid, start, WAIT_MS));
@@ -77,6 +78,7 @@ static void test_another_process(void **state)
 
     assert_true(process_get_start_time(getpid(), &start, NULL));
     assert_true(process_is_same(getpid(), start));
+    assert_true(process_has_memory(getpid()));
     assert_false(process_is_same(getpid(), start + 1));
     assert_false(process_is_same(0, start));
 }
