@@ -10,7 +10,7 @@ JOBS ?= 1
 SIDE_BY_SIDE := $(if $(filter-out 1,$(JOBS)),-n $(JOBS) --dist loadfile)
 
 .NOTPARALLEL:
-.PHONY: all unit fuzz-short model lint system check check-long check-kill check-kill-postcopy check-kill-full check-kill-protect demo bench bench-migrate bench-postcopy bench-disks bench-protect bench-engine bench-save fuzz install uninstall clean help
+.PHONY: all unit fuzz-short model lint system check check-long check-kill check-kill-postcopy check-kill-full check-kill-protect demo bench bench-migrate bench-postcopy bench-disks bench-protect bench-engine bench-save bench-other-vmm fuzz install uninstall clean help
 
 all:
 	scripts/bootstrap build
@@ -101,6 +101,12 @@ bench-save: all
 	lab/lab prepare
 	scripts/as-root bench/save.py $(BENCH)
 
+# Some minutes; BENCH="--runs 1" is enough to try it.
+bench-other-vmm: all
+	scripts/bootstrap lab
+	lab/lab prepare
+	scripts/as-root bench/other_vmm.py $(BENCH)
+
 bench-protect: all
 	scripts/bootstrap lab
 	lab/lab prepare
@@ -142,6 +148,7 @@ help:
 	@echo 'make bench-postcopy  post-copy by vmferry and by QEMU, and how long a guest waits for pages'
 	@echo 'make bench-disks a guest and its disk, by vmferry and by QEMU as libvirt drives it'
 	@echo 'make bench-save  a guest saved into a file and back, by vmferry, QEMU and libvirt'
+	@echo 'make bench-other-vmm  the same guest between two QEMUs, and between QEMU and Bochs'
 	@echo 'make bench-protect what protection costs a guest, and how fast its standby goes on'
 	@echo 'make bench-engine  how long a host stays hot: the control engine, three hosts, six guests'
 	@echo 'make fuzz        fuzz all parsers (SECONDS=3600 in all)'
