@@ -67,6 +67,8 @@ char **launch_plan(AgentContext *context, const char *name, char **command_line,
         return NULL;
     launch.directory = directory;
     description = make_and_describe(driver, &launch, error);
+    if (description && wanted->first_tsc_hz > 0)
+        description->tsc_hz = wanted->first_tsc_hz;
     guest_directory_remove(directory);
     return description ? wanted->plan(description, error) : NULL;
 }

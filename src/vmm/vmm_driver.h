@@ -124,6 +124,9 @@ typedef struct {
      * cannot be made (devices, CPU features, sizes), each by name.  NULL: nothing comes to it in the neutral form. */
     char **(*plan)(const MachineDescription *machine, GError **error);
 
+    /* What the TSC of a machine that begins in it counts a second; 0: what the description says. */
+    uint64_t first_tsc_hz;
+
     /* As vmm_describe_neutral(), of a guest that is not there now; the rate of its TSC is that of this host's.  NULL:
      * nobody can say. */
     MachineDescription *(*describe_saved)(const VmmSavedMachine *saved, GError **error);

@@ -231,6 +231,9 @@ static StateNode *read_state(const void *bytes, size_t length, GError **error)
     return state_decode(bytes, length, error);
 }
 
+/* About as many instructions as it executes, so that its guest's second takes about a second. */
+#define FIRST_TSC_HZ 50000000u
+
 const VmmDriver bochs_driver = {
     .kind = BOCHS_KIND,
     .programs = "a Bochs (bochs, bochs-bin)",
@@ -240,5 +243,6 @@ const VmmDriver bochs_driver = {
     .reattach = bochs_reattach,
     .read_state = read_state,
     .plan = bochs_plan,
+    .first_tsc_hz = FIRST_TSC_HZ,
     .check_state = bochs_check_state,
 };

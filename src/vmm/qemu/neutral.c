@@ -146,7 +146,8 @@ gboolean qemu_neutral_begin(QemuVmm *qemu, const VmmLaunch *launch, GError **err
     QemuNeutral *neutral = qemu->neutral = g_new0(QemuNeutral, 1);
 
     neutral->main_block = qemu_neutral_query_main(qemu, error);
-    if (!neutral->main_block || !match_cpu(qemu, launch->neutral, error))
+    if (!neutral->main_block || !match_cpu(qemu, launch->neutral, error) ||
+        !qemu_check_tsc(qemu, launch->neutral->tsc_hz, error))
         return FALSE;
     neutral->template = qemu_take_stream(qemu, VMM_SAVE_CHECKPOINT, error);
     neutral->firmware = neutral->template ? qemu_twin_read_firmware(launch, error) : NULL;

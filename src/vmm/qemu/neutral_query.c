@@ -1,9 +1,11 @@
 /* Asking a live QEMU for what its machine in the neutral form has beside the devices. */
 #include <string.h>
 
+#include "base/error.h"
 #include "base/json.h"
 #include "base/tsc.h"
 #include "vmm/qemu/driver.h"
+#include "vmm/qemu/neutral.h"
 #include "vmm/qemu/neutral_machine.h"
 #include "vmm/qemu/options.h"
 #include "vmm/vmm_driver.h"
@@ -28,6 +30,27 @@ static uint64_t find_tsc_hz(Qmp *qmp, const char *accelerator)
     if (strcmp(accelerator, "tcg") == 0)
         return tsc_hz();
     return hz > 0 ? (uint64_t)hz : tsc_hz();
+}
+
+/* In parts of a rate: more than two measurements of one counter differ by. */
+#define RATE_PARTS 200u
+
+gboolean qemu_check_tsc(QemuVmm *qemu, uint64_t wanted_hz, GError **error)
+{
+    g_autoptr(json_t) kvm = qmp_execute(qemu->qmp, "query-kvm", NULL, QMP_COMMAND_MS, error);
+    uint64_t hz;
+
+    if (!kvm)
+        return FALSE;
+    hz = find_tsc_hz(qemu->qmp, json_flag_or(kvm, "enabled", FALSE) ? "kvm" : "tcg");
+    if (wanted_hz == 0 || hz == 0 ||
+        (wanted_hz > hz ? wanted_hz - hz : hz - wanted_hz) <= hz / RATE_PARTS)
+        return TRUE;
+    error_set(error, VMFERRY_ERROR_UNSUPPORTED,
+              "the guest's TSC counts %" G_GUINT64_FORMAT
+              " a second, that of QEMU here %" G_GUINT64_FORMAT,
+              wanted_hz, hz);
+    return FALSE;
 }
 
 static char *query_architecture(Qmp *qmp, GError **error)
