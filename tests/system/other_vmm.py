@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from vmferry_lab import Agent, GuestHarmed, LabError, wait_until
+from vmferry_lab import Agent, GuestHarmed, Host, LabError, is_alive, wait_until
 
 BEAT = re.compile(r"lab: beat guest_ms=(\d+) passes=(\d+) errors=(\d+) written=(\d+) disk=(\d+)")
 # An -M pc that Bochs can be: no card, or none that it has not.
@@ -26,6 +26,23 @@ def beats_of(text: str) -> list[Beat]:
     return [Beat(*map(int, match.groups())) for match in BEAT.finditer(text)]
 
 
+def vmm_programs(host: Host) -> list[str]:
+    """The command lines of QEMUs and Bochses that a host's agent has started.  A Bochs is in a network of its own, in a folder of
+    its agent's."""
+    inside = set(host.namespace.pids())
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (process / "cmdline").read_bytes().decode(errors="replace").split("\0")
+            folder = str((process / "cwd").readlink())
+        except OSError:
+            continue
+        if re.match(r"qemu-system|bochs", Path(words[0]).name) and is_alive(int(process.name)) and \
+                (int(process.name) in inside or folder.startswith(str(host.directory))):
+            found.append(" ".join(words))
+    return found
+
+
 class Journey:
     """A guest, and all that it has said: in QEMU into its console, in Bochs into a file beside it."""
 
@@ -39,6 +56,11 @@ class Journey:
     def begin(self) -> "Journey":
         self.a.run(self.guest)
         self.hear(2)
+        return self
+
+    def begin_at_once(self) -> "Journey":
+        """It has just been started: its firmware runs."""
+        self.a.run(self.guest, wait=False)
         return self
 
     # ---- moves ----
@@ -62,6 +84,12 @@ class Journey:
             self.file, self.said = console.with_name(console.name + ".bochs"), 0
         else:
             self.file, self.said = console, len(console.read_text(errors="replace"))
+
+    def finish(self) -> None:
+        """It goes on where it is, and has had nothing to complain of."""
+        before, after = self.heard[-1], self.hear(3)[-1]
+        assert after.disk > before.disk and after.written > before.written
+        assert self.complaints() == []
 
     def other(self) -> Agent:
         return self.b if self.here is self.a else self.a
