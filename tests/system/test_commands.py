@@ -11,7 +11,7 @@ import pytest
 from findings import error_text
 from vmferry_lab import REPOSITORY, Result, vmferry_program
 
-VERBS = ["agent", "pki", "run", "adopt", "list", "status", "disk", "image", "state", "top", "stop", "events",
+VERBS = ["agent", "pki", "run", "adopt", "list", "status", "disk", "image", "state", "debug", "top", "stop", "events",
          "estimate", "migrate", "bandwidth", "save", "restore", "protect", "unprotect", "failover", "cancel", "resolve",
          "check", "engine", "cluster", "drain", "undrain", "freeze", "thaw", "rule", "sla"]
 
