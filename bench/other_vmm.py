@@ -80,7 +80,7 @@ class Console:
         while not self._ends:
             for path in self._files.values():
                 size = path.stat().st_size if path.exists() else 0
-                if sizes.get(path) != size:
+                if sizes.get(path, 0) != size:
                     sizes[path] = size
                     self._take(path.read_text(errors="replace"))
             time.sleep(LOOK_S)

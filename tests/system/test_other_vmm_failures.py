@@ -6,6 +6,7 @@ process, no folder, no lock beside an image.
 
 import os
 import shutil
+import signal
 
 import pytest
 
@@ -14,20 +15,24 @@ from findings import check_failed
 from other_vmm import PC
 from other_vmm_trouble import TroubledJourney
 from vmferry_lab import Agent, Lab, wait_until
+from vmferry_lab.qmp import Qmp
 
 pytestmark = pytest.mark.skipif(not shutil.which("bochs-bin"), reason="there is no bochs-bin")
 
 WAYS = {"there": "qemu", "back": "bochs"}  # by what it is in when the move begins
 
 
-def begin_journey(pki) -> TroubledJourney:
+def begin_journey(pki, *, user_qmp=False) -> TroubledJourney:
+    """*user_qmp*: its user has a QMP socket of his own."""
     lab = Lab()
     try:
         agents = [Agent(lab, host, pki.folder(host.name)) for host in lab.hosts]
         for agent in agents:
             lab.at_close(lambda agent=agent: agent.process and agent.process.kill())
             agent.start()
-        return TroubledJourney(*agents, lab.guest("web1", **PC)).begin()
+        path = lab.host_a.path("user.qmp")  # map rules make it the same on the other host
+        extra = ["-qmp", f"unix:{path},server=on,wait=off"] if user_qmp else []
+        return TroubledJourney(*agents, lab.guest("web1", **PC, extra=extra)).begin()
     except BaseException:
         lab.close()
         raise
@@ -193,6 +198,44 @@ def test_cancelled_in_the_pause(shared, way, moment):
         trip.check_runs()
 
 
+@pytest.mark.long
+def test_paused_by_another_program(pki):
+    """A guest that stood still when it left stands still where it arrives, until somebody lets it go on."""
+    trip = begin_journey(pki, user_qmp=True)
+    try:
+        check_paused_moves(trip)
+    finally:
+        trip.lab.close()
+
+
+def check_paused_moves(trip) -> None:
+    tell_qemu(trip, "stop")
+    arrive_paused(trip)
+    arrive_paused(trip)
+    tell_qemu(trip, "cont")
+    trip.check_runs()
+    trip.be_in("bochs")
+    os.kill(trip.here.guest_pid(trip.guest), signal.SIGINT)
+    arrive_paused(trip)
+    tell_qemu(trip, "cont")
+    trip.check_runs()
+
+
+def tell_qemu(trip, order: str) -> None:
+    with Qmp(trip.here.host.path("user.qmp")) as qmp:
+        qmp.execute(order)
+
+
+def arrive_paused(trip) -> None:
+    wait_until(lambda: trip.status()["state"] == "paused", "the pause", 20)
+    trip.note()
+    result = trip.here.migrate(trip.guest, trip.other(), "--vmm", trip.next_vmm)
+    assert result.exit_code == 0 and result.json["paused"], result
+    trip.arrived()
+    assert trip.status()["state"] == "paused"
+    assert trip.copies(trip.other()) == []
+
+
 # ---- the guest itself ends ----
 
 @pytest.mark.parametrize("way", ["back", pytest.param("there", marks=pytest.mark.long)])
@@ -200,7 +243,7 @@ def test_source_killed(shared, way):
     """Nobody can save the guest then; both hosts say so, and nothing is left."""
     trip = shared.be_in(WAYS[way])
     move = trip.begin_slow()
-    os.kill(trip.here.guest_pid(trip.guest), 9)
+    os.kill(trip.here.guest_pid(trip.guest), signal.SIGKILL)
     check_failed(move.finish(), trip.guest.name, "has ended", exit_code=4, status="ended")
     trip.check_gone()
     trip.over = True
