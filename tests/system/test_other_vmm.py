@@ -160,6 +160,7 @@ def test_run_in_bochs(agents, small):
     a.vmferry("run", "small", "--vmm", "bochs", "--", *command).require()
     assert a.status(small)["vmm"] == "bochs"
     last = hear_counts(small.bochs_console)[-1]
+    small.bochs_console.unlink()  # each Bochs begins its own
     a.migrate(small, b, "--vmm", "bochs").require()
     assert b.status(small)["vmm"] == "bochs" and a.guest_names() == []
     assert is_later(hear_counts(small.bochs_console)[0], last)

@@ -134,24 +134,6 @@ static void add_disk(const BochsDisk *disk, GString *out)
         g_string_append_printf(out, "path=\"%s\", mode=flat\n", disk->path);
 }
 
-static gboolean has_drive(const BochsMachine *machine, gboolean cdrom)
-{
-    for (guint i = 0; i < machine->disk_count; i++)
-        if (machine->disks[i].cdrom == cdrom)
-            return TRUE;
-    return FALSE;
-}
-
-/* Bochs begins with the floppy drive, where it is not told, and its BIOS goes on with nothing else. */
-static void add_boot_order(const BochsMachine *machine, GString *out)
-{
-    gboolean disk = has_drive(machine, FALSE), cdrom = has_drive(machine, TRUE);
-
-    if (disk || cdrom)
-        g_string_append_printf(out, "boot: %s%s%s\n", disk ? "disk" : "",
-                               disk && cdrom ? ", " : "", cdrom ? "cdrom" : "");
-}
-
 gboolean bochs_machine_has_card(const BochsMachine *machine, BochsSlot wanted)
 {
     for (guint i = 0; i < BOCHS_MAX_SLOTS; i++)
@@ -215,7 +197,6 @@ char *bochs_machine_format(const BochsMachine *machine, const char *log)
                            machine->vga_bios ? machine->vga_bios : BOCHS_VGA_BIOS);
     for (guint i = 0; i < machine->disk_count; i++)
         add_disk(&machine->disks[i], out);
-    add_boot_order(machine, out);
     add_cards(machine, out);
     add_serial(machine, out);
     g_string_append(out, "boot: disk, cdrom\n");
