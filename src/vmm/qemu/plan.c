@@ -237,25 +237,34 @@ static void add_serial(Plan *plan)
     }
 }
 
-static const struct {
+typedef struct {
     const char *type;
     void (*plan)(Plan *plan, const MachineDevice *device);
-} devices[] = {
-    {"bochs,vbe", plan_vga},
-    {"intel,82540em", plan_e1000},
-    {"ns,16550a", plan_serial},
-    {HPET, plan_hpet},
-};
+} DeviceKind;
+
+static const DeviceKind *find_device(const char *type)
+{
+    static const DeviceKind kinds[] = {
+        {"bochs,vbe", plan_vga},
+        {"intel,82540em", plan_e1000},
+        {"ns,16550a", plan_serial},
+        {HPET, plan_hpet},
+    };
+
+    for (guint i = 0; i < G_N_ELEMENTS(kinds); i++)
+        if (strcmp(kinds[i].type, type) == 0)
+            return &kinds[i];
+    return NULL;
+}
 
 static void plan_device(Plan *plan, const MachineDevice *device)
 {
-    for (guint i = 0; i < G_N_ELEMENTS(devices); i++) {
-        if (strcmp(devices[i].type, device->type) == 0) {
-            devices[i].plan(plan, device);
-            return;
-        }
-    }
-    refuse(plan, "%s", device->name);
+    const DeviceKind *kind = find_device(device->type);
+
+    if (kind)
+        kind->plan(plan, device);
+    else
+        refuse(plan, "%s", device->name);
 }
 
 /* A comma in a value is doubled. */
@@ -306,6 +315,20 @@ static char **end_plan(Plan *plan, GError **error)
     return NULL;
 }
 
+/* Its own line again; the state of other devices has no neutral form. */
+static char **plan_origin(Plan *plan, GError **error)
+{
+    for (guint i = 0; i < plan->machine->devices->len; i++) {
+        const MachineDevice *device = plan->machine->devices->pdata[i];
+
+        if (!find_device(device->type))
+            refuse(plan, "%s", device->name);
+    }
+    for (char **word = plan->machine->origin_line; *word; word++)
+        g_ptr_array_add(plan->words, g_strdup(*word));
+    return end_plan(plan, error);
+}
+
 char **qemu_plan(const MachineDescription *machine, GError **error)
 {
     g_autoptr(GPtrArray) words = g_ptr_array_new_with_free_func(g_free),
@@ -313,7 +336,7 @@ char **qemu_plan(const MachineDescription *machine, GError **error)
     Plan plan = {.machine = machine, .words = words, .obstacles = obstacles};
 
     if (g_strcmp0(machine->origin_kind, QEMU_KIND) == 0 && machine->origin_line)
-        return g_strdupv(machine->origin_line);
+        return plan_origin(&plan, error);
     plan_board(&plan);
     for (guint i = 0; i < machine->devices->len; i++)
         plan_device(&plan, machine->devices->pdata[i]);
