@@ -159,7 +159,7 @@ def test_run_in_bochs(agents, small):
     a.vmferry("run", "small", "--vmm", "bochs", "--", *small_machine(small.disk, small.console)).require()
     assert a.status(small)["vmm"] == "bochs"
     hear_counts(small.bochs_console)
-    result = a.migrate(small, b, "--vmm", "qemu")
+    result = a.migrate(small, b, "--vmm", "qemu", "--allow-cpu-mismatch")
     assert result.exit_code != 0 and "TSC" in result.json["error"]
     assert a.status(small)["state"] == "running"
     assert b.guest_names() == [] and vmm_programs(b.host) == []
