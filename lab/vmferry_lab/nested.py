@@ -34,6 +34,9 @@ MODULES = ("kvm_amd", "tun", "veth", "bridge", "vhost_net", "ifb", "sch_ingress"
 FIRMWARE_FOLDERS = ("/usr/share/seabios", "/usr/share/qemu", "/usr/lib/ipxe/qemu")
 FIRMWARE = ("bios-256k.bin", "vgabios-stdvga.bin", "efi-virtio.rom", "kvmvapic.bin",
             "linuxboot_dma.bin")
+# What Debian's QEMU loads without KVM.
+MODULE_FOLDER = Path("/usr/lib/x86_64-linux-gnu/qemu")
+TCG = "accel-tcg-x86_64.so"
 MEMORY_MB = 2048
 
 
@@ -61,6 +64,7 @@ def build_initramfs(kernel: images.Kernel, steps: str, output: Path) -> None:
         copy_program(program, tree, tree / place)
     for name in FIRMWARE:
         copy_file(_firmware(name), tree / "usr/share/qemu" / name)
+    copy_file(MODULE_FOLDER / TCG, tree / MODULE_FOLDER.relative_to("/") / TCG)
     copy_file(guest.kernel, tree / "guest/vmlinuz")
     copy_file(guest.initramfs, tree / "guest/initramfs")
     for script, name in (("init", "init"), ("library", "library"), (steps, "steps")):
@@ -95,6 +99,7 @@ class Report:
     steps: dict[str, Step] = field(default_factory=dict)
     moves: dict[str, dict] = field(default_factory=dict)  # what `migrate --json` said
     beats: dict[str, list[Beat]] = field(default_factory=dict)  # of guests
+    said: list[str] = field(default_factory=list)  # by a guest on its serial line
     finished: bool = False
 
     def add(self, kind: str, rest: str) -> None:
@@ -107,6 +112,8 @@ class Report:
         elif kind == "beat":
             arrival, _, fields = text.partition(" ")
             self.beats.setdefault(name, []).append(parse_beat(float(arrival), fields))
+        elif kind == "said":
+            self.said.append(rest)
         elif kind == "end":
             self.finished = True
 

@@ -67,6 +67,8 @@ class Journey:
 
     def move(self, vmm: str, *options) -> dict:
         there = self.other()
+        if vmm == "bochs":
+            self._bochs_file().unlink(missing_ok=True)  # of the visit before
         result = self.here.migrate(self.guest, there, "--vmm", vmm, *options)
         if result.exit_code != 0:
             raise LabError(f"move to {vmm}: {result.stdout} {result.stderr} {there.log()[-2000:]}")
@@ -81,7 +83,7 @@ class Journey:
         """From now on what it says goes there; Bochs begins its file anew."""
         console = Path(self.guest.console)
         if vmm == "bochs":
-            self.file, self.said = console.with_name(console.name + ".bochs"), 0
+            self.file, self.said = self._bochs_file(), 0
         else:
             self.file, self.said = console, len(console.read_text(errors="replace"))
 
@@ -90,6 +92,10 @@ class Journey:
         before, after = self.heard[-1], self.hear(3)[-1]
         assert after.disk > before.disk and after.written > before.written
         assert self.complaints() == []
+
+    def _bochs_file(self) -> Path:
+        console = Path(self.guest.console)
+        return console.with_name(console.name + ".bochs")
 
     def other(self) -> Agent:
         return self.b if self.here is self.a else self.a

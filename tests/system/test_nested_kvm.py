@@ -52,6 +52,23 @@ def test_vhost_is_protected(tmp_path, kernel):
     assert beats[-1].written > beats[0].written
 
 
+@pytest.mark.long
+def test_kvm_to_tcg_and_back(tmp_path, kernel):
+    """One guest, in the neutral form: its QEMU has KVM on the one host and none on the other."""
+    with nested.NestedHost(tmp_path, kernel, "accel_steps") as host:
+        report = host.wait(PROTECT_DEADLINE)
+    show(report)
+    for name in ("to-tcg", "to-kvm"):
+        check_move(report.moves[name], "pagemap-scan", verified=True)
+        assert report.moves[name]["neutral"]["vmm"] == "qemu"
+    said = [{key: int(value) for key, value in (word.split("=") for word in line.split())}
+            for line in report.said]
+    for before, after in zip(said, said[1:]):
+        assert 0 < after["guest_ms"] - before["guest_ms"] < 10000
+        assert after["errors"] == 0 and after["passes"] >= before["passes"]
+    assert said[-1]["written"] > said[0]["written"]
+
+
 def check_move(move, tracker, verified):
     assert move["status"] == "completed" and move["error"] is None
     assert move["mode"] == "precopy" and move["tracker"] == tracker
