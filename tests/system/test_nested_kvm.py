@@ -64,7 +64,7 @@ def test_kvm_to_tcg_and_back(tmp_path, kernel):
     said = [{key: int(value) for key, value in (word.split("=") for word in line.split())}
             for line in report.said]
     for before, after in zip(said, said[1:]):
-        assert 0 < after["guest_ms"] - before["guest_ms"] < 10000
+        assert 0 < after["guest_ms"] - before["guest_ms"] < 45000  # a pause of an emulated machine
         assert after["errors"] == 0 and after["passes"] >= before["passes"]
     assert said[-1]["written"] > said[0]["written"]
 
