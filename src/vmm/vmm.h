@@ -397,7 +397,8 @@ gboolean vmm_check_paused(Vmm *vmm, GError **error);
 gboolean vmm_resume(Vmm *vmm, GError **error);
 
 /* The on-death action (guard/guard.h) that does what vmm_resume() does, as far as
- * that can be done without us.  INVALID where the VMM's control socket is not
+ * that can be done without us; one without steps where nothing can (Bochs): the machine then waits
+ * for a restarted agent.  INVALID where the VMM's control socket is not
  * known or its path is too long. */
 gboolean vmm_get_resume_action(Vmm *vmm, GuardAction *ret, GError **error);
 

@@ -10,8 +10,8 @@
  * with UNSUPPORTED and names it.  Output of a guest is not held: its cards are connected to nothing.
  *
  * All that an agent which comes back needs is in its folder (record.h, process.h).  A guest that runs goes on
- * running meanwhile, one that is paused stays so.  When the agent dies a guard (guard/guard.h) lets it run by a `c` in
- * its input.
+ * running meanwhile, one that is paused stays so: a guard (guard/guard.h) does not let it run, so one whose agent dies in a
+ * pause waits for the agent's return.
  *
  * Threads: as vmm.h says; a mutex serialises the operations.
  */

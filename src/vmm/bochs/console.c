@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
 
 #include "base/error.h"
@@ -18,7 +19,8 @@ struct BochsConsole {
     gboolean overflow; /* some of it was dropped */
     guint64 prompt;    /* number of the last prompt that came, or is outstanding; 0: any */
     gboolean running;
-    gsize echo; /* bytes of the command, as Bochs repeats it, that have not come */
+    gboolean runs_machine; /* the command that is under way is `c` */
+    gsize echo;            /* bytes of the command, as Bochs repeats it, that have not come */
 };
 
 static void set_nonblocking(int fd)
@@ -64,6 +66,16 @@ void bochs_console_free(BochsConsole *console)
 gboolean bochs_console_is_running(const BochsConsole *console)
 {
     return console->running;
+}
+
+gboolean bochs_console_runs_machine(const BochsConsole *console)
+{
+    return console->running && console->runs_machine;
+}
+
+void bochs_console_set_runs_machine(BochsConsole *console)
+{
+    console->runs_machine = TRUE;
 }
 
 /* ---- reading ---- */
@@ -165,6 +177,7 @@ static gboolean take_answer(BochsConsole *console, gsize length, char **ret, GEr
     g_string_truncate(console->text, 0);
     console->overflow = FALSE;
     console->running = FALSE;
+    console->runs_machine = FALSE;
     if (overflow)
         error_set(error, VMFERRY_ERROR_INVALID, "Bochs's answer is too long");
     return !overflow;
@@ -249,7 +262,10 @@ gboolean bochs_console_send(BochsConsole *console, const char *command, GError *
     console->prompt++;
     console->running = TRUE;
     console->echo = strlen(command) + 1;
-    return write_line(console, command, error);
+    if (!write_line(console, command, error))
+        return FALSE;
+    console->runs_machine = strcmp(command, "c") == 0;
+    return TRUE;
 }
 
 /* Without the command that is repeated. */
@@ -286,6 +302,13 @@ static gboolean drop(int fd)
     return some;
 }
 
+gboolean bochs_console_has_unread(const BochsConsole *console)
+{
+    int count = 0;
+
+    return ioctl(console->input, FIONREAD, &count) == 0 && count > 0;
+}
+
 void bochs_console_drop_input(BochsConsole *console)
 {
     (void)drop(console->input);
@@ -316,6 +339,7 @@ gboolean bochs_console_catch_up(BochsConsole *console, int timeout_ms, GError **
     (void)bochs_console_drop_output(console);
     console->prompt = 0;
     console->running = TRUE;
+    console->runs_machine = FALSE;
     if (!write_line(console, command, error))
         return FALSE;
     while (!has_answer(console, answer, &length)) {

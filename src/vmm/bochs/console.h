@@ -35,6 +35,9 @@ gboolean bochs_console_catch_up(BochsConsole *console, int timeout_ms, GError **
 /* Drops what was written to the process and not read by it: *input* must be readable, too (a FIFO). */
 void bochs_console_drop_input(BochsConsole *console);
 
+/* Some of what was written to the process was not read by it; *input* as above. */
+gboolean bochs_console_has_unread(const BochsConsole *console);
+
 /* Drops what the process has written up to now: for one that may wait for room to write more.  FALSE: that was nothing. */
 gboolean bochs_console_drop_output(BochsConsole *console);
 void bochs_console_free(BochsConsole *console);
@@ -61,3 +64,9 @@ char *bochs_console_run(BochsConsole *console, const char *command, int timeout_
 
 /* TRUE while a prompt is outstanding: a command is under way, or the machine runs. */
 gboolean bochs_console_is_running(const BochsConsole *console);
+
+/* TRUE while that is `c`: the machine runs.  After any other command it stands when the prompt comes, however late. */
+gboolean bochs_console_runs_machine(const BochsConsole *console);
+
+/* Of a process that was there before, whose `c` is under way. */
+void bochs_console_set_runs_machine(BochsConsole *console);

@@ -9,7 +9,7 @@
 static gboolean check_prompt(BochsVmm *bochs, GError **error)
 {
     if (bochs_console_await_prompt(bochs->process->console, 0, NULL, NULL))
-        return TRUE;
+        return bochs_process_note_run(bochs->process, FALSE, error);
     error_set(error, VMFERRY_ERROR_BUSY, "the guest is not paused");
     return FALSE;
 }

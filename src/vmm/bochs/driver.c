@@ -9,6 +9,7 @@
 #include "vmm/bochs/record.h"
 #include "vmm/bochs/settle.h"
 #include "vmm/bochs/video.h"
+#include "vmm/bochs/video_order.h"
 #include "vmm/vmm_driver.h"
 
 /* A dying Bochs gives back its memory and closes its console a little before it is gone. */
@@ -153,7 +154,14 @@ static gboolean is_gone(const BochsProcess *process)
             process_wait_gone(process->pid, process->start_time, DYING_MS));
 }
 
-/* The machine may have stopped by itself, at a breakpoint or because its processor was shut down. */
+/* The machine may have stopped by itself, at a breakpoint or because its processor was shut down.  While a command is late it
+ * stands. */
+static gboolean is_running(const BochsProcess *process)
+{
+    return !bochs_console_await_prompt(process->console, 0, NULL, NULL) &&
+           bochs_console_runs_machine(process->console);
+}
+
 static gboolean ask_run_state(Vmm *vmm, guint timeout_ms, VmmRunState *ret, GError **error)
 {
     BochsVmm *bochs = from_vmm(vmm);
@@ -163,10 +171,8 @@ static gboolean ask_run_state(Vmm *vmm, guint timeout_ms, VmmRunState *ret, GErr
         *ret = VMM_RUN_STATE_GONE;
     else if (bochs_awaits_state(bochs))
         *ret = VMM_RUN_STATE_INCOMING;
-    else if (bochs_console_await_prompt(bochs->process->console, 0, NULL, NULL))
-        *ret = VMM_RUN_STATE_PAUSED;
     else
-        *ret = VMM_RUN_STATE_RUNNING;
+        *ret = is_running(bochs->process) ? VMM_RUN_STATE_RUNNING : VMM_RUN_STATE_PAUSED;
     return TRUE;
 }
 
@@ -175,13 +181,9 @@ static gboolean get_run_state(Vmm *vmm, VmmRunState *ret, GError **error)
     return ask_run_state(vmm, 0, ret, error);
 }
 
-/* See video.h. */
 static gboolean set_video_order(BochsVmm *bochs, gboolean neutral, GError **error)
 {
-    if (!bochs->video || bochs->video_is_neutral == neutral)
-        return TRUE;
-    bochs->video_is_neutral = neutral;
-    return bochs_video_reorder(bochs->process, bochs->video, neutral, error);
+    return !bochs->video || bochs_video_order_set(bochs->process, bochs->video, neutral, error);
 }
 
 static gboolean pause_vcpus(Vmm *vmm, gboolean *ret_was_running, GError **error)
@@ -189,7 +191,7 @@ static gboolean pause_vcpus(Vmm *vmm, gboolean *ret_was_running, GError **error)
     BochsVmm *bochs = from_vmm(vmm);
     g_autoptr(GMutexLocker) locker G_GNUC_UNUSED = g_mutex_locker_new(&bochs->lock);
 
-    *ret_was_running = !bochs_console_await_prompt(bochs->process->console, 0, NULL, NULL);
+    *ret_was_running = is_running(bochs->process) || bochs->process->interrupted;
     return end_operation(bochs,
                          bochs_process_interrupt(bochs->process, error) &&
                              (!*ret_was_running || bochs_settle(bochs->process, error)) &&
@@ -209,16 +211,35 @@ static gboolean check_paused(Vmm *vmm, GError **error)
     return FALSE;
 }
 
+/* All that can fail comes before it is written down that the guest runs. */
+static gboolean make_ready(BochsVmm *bochs, GError **error)
+{
+    return bochs_take_images(bochs, error) && set_video_order(bochs, FALSE, error) &&
+           bochs_process_note_run(bochs->process, TRUE, error) &&
+           bochs_record_note_run(bochs, error);
+}
+
 /* With the lock; it stands at its prompt. */
 static gboolean let_run(BochsVmm *bochs, GError **error)
 {
-    if (!bochs_take_images(bochs, error) || !bochs_record_note_run(bochs, error))
+    if (!make_ready(bochs, error)) {
+        (void)bochs_process_note_run(bochs->process, FALSE, NULL);
+        if (!bochs->has_run)
+            (void)bochs_release_images(bochs, NULL);
         return FALSE;
+    }
     bochs->has_run = TRUE;
-    return end_operation(bochs,
-                         set_video_order(bochs, FALSE, error) &&
-                             bochs_process_continue(bochs->process, error),
-                         error);
+    return bochs_process_continue(bochs->process, error);
+}
+
+/* With the lock.  A command, or an interrupt, of an operation that has failed may be under way still: its end is awaited. */
+static gboolean run_again(BochsVmm *bochs, GError **error)
+{
+    BochsProcess *process = bochs->process;
+
+    if (is_running(process) && !process->interrupted)
+        return TRUE;
+    return bochs_process_interrupt(process, error) && let_run(bochs, error);
 }
 
 static gboolean resume_vcpus(Vmm *vmm, GError **error)
@@ -236,8 +257,7 @@ static gboolean resume_vcpus(Vmm *vmm, GError **error)
         error_set(error, VMFERRY_ERROR_REFUSED, "the guest's state was not loaded");
         return FALSE;
     }
-    return !bochs_console_await_prompt(bochs->process->console, 0, NULL, NULL) ||
-           let_run(bochs, error);
+    return end_operation(bochs, run_again(bochs, error), error);
 }
 
 static VmmStart get_start(Vmm *vmm)
@@ -374,7 +394,6 @@ Vmm *bochs_vmm_new(void)
     bochs->base.block = &bochs_block_ops;
     bochs->base.neutral = &neutral_ops;
     g_mutex_init(&bochs->lock);
-    bochs->video_is_neutral = TRUE;
     return &bochs->base;
 }
 

@@ -12,11 +12,10 @@ typedef struct {
     GMutex lock; /* serialises the operations */
     BochsProcess *process;
     RamRegion *ram;
-    RamRegion *video;          /* NULL: it has no VGA card */
-    gboolean video_is_neutral; /* in the order of video.h; while it runs it is not */
-    char **words;              /* what it was started by, paths as they are here … */
-    BochsCommandLine *line;    /* … and what they mean */
-    char **original;           /* as VmmLaunch has them; NULL: not known */
+    RamRegion *video;       /* NULL: it has no VGA card */
+    char **words;           /* what it was started by, paths as they are here … */
+    BochsCommandLine *line; /* … and what they mean */
+    char **original;        /* as VmmLaunch has them; NULL: not known */
     char *working_directory;
     MachineDescription *machine; /* NULL: not known */
     gboolean incoming;           /* it was started to be loaded */

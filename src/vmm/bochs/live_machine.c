@@ -4,8 +4,6 @@
 #include "base/error.h"
 #include "base/json.h"
 #include "vmm/bochs/driver.h"
-#include "vmm/bochs/folder.h"
-#include "vmm/bochs/record.h"
 
 static BochsVmm *from_vmm(Vmm *vmm)
 {
@@ -138,16 +136,11 @@ gboolean bochs_announce(Vmm *vmm, GError **error)
 
 /* ---- when the agent dies ---- */
 
-/* Of one that runs the `c` would stay in its input: whoever stops it drops that before (process.h). */
+/* None: a guard could neither take the locks on its images nor bring the VGA's memory into its order (video.h).  It waits for the
+ * agent's return. */
 gboolean bochs_get_resume_action(Vmm *vmm, GuardAction *ret, GError **error)
 {
-    const char *folder = from_vmm(vmm)->process->folder;
-    g_autofree char *ran = bochs_folder_path(folder, BOCHS_RECORD_RAN);
-    g_autofree char *input = bochs_folder_path(folder, "input");
-
     guard_action_begin(ret, 1);
-    guard_action_add_write(ret, ran, "1");
-    guard_action_add_write(ret, input, "c\n");
     return TRUE;
 }
 

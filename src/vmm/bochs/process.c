@@ -1,5 +1,6 @@
 #include "vmm/bochs/process.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
@@ -24,8 +25,11 @@
 #define MAX_ERRORS (256u << 10)
 #define OUTPUT_BYTES (1 << 20) /* of the FIFO */
 #define MAX_SYSCALL 1024
-#define SETTLE_MS 500 /* for a command that is under way when its agent dies */
+#define ATTACH_MS 20000
+#define SETTLE_MS 1000 /* for a command that is under way when its agent dies */
 #define LOOK_US 2000
+
+#define RUNS_FILE "runs"
 
 static const char program_name[] = "bochs-bin";
 
@@ -244,20 +248,63 @@ static gboolean waits_for_input(pid_t pid)
            ((number == SYS_pselect6 || number == SYS_select) && first == STDIN_FILENO + 1);
 }
 
-/* FALSE where it runs its machine, and so writes nothing. */
-static gboolean comes_to_prompt(BochsProcess *process)
+/* What is written to it is read before it waits again. */
+static gboolean stands_at_prompt(const BochsProcess *process)
 {
-    gint64 start = g_get_monotonic_time(), last = start, now = start;
+    return !bochs_console_has_unread(process->console) && waits_for_input(process->pid);
+}
+
+/* A command of the agent before may be under way, which is let end, or its interrupt, which may have been lost. */
+static gboolean bring_prompt(BochsProcess *process, GError **error)
+{
+    gint64 start = g_get_monotonic_time(), next = start + SETTLE_MS * 1000, now;
 
     bochs_console_drop_input(process->console);
-    while (!waits_for_input(process->pid)) {
-        if (now - last > SETTLE_MS * 1000 || now - start > START_MS * 1000)
-            return FALSE;
-        g_usleep(LOOK_US);
+    while (!stands_at_prompt(process)) {
         now = g_get_monotonic_time();
-        if (bochs_console_drop_output(process->console))
-            last = now;
+        if (now - start > ATTACH_MS * 1000) {
+            error_set(error, VMFERRY_ERROR_TIMEOUT, "Bochs (pid %d) does not come to its prompt",
+                      (int)process->pid);
+            return FALSE;
+        }
+        if (now > next && !process_kill(process->pid, process->start_time, SIGINT, error))
+            return FALSE;
+        if (now > next)
+            next = now + REPEAT_MS * 1000;
+        g_usleep(LOOK_US);
+        (void)bochs_console_drop_output(process->console);
     }
+    return TRUE;
+}
+
+/* Its line editor may drop the first line after a signal. */
+static gboolean catch_up(BochsProcess *process, GError **error)
+{
+    return bochs_console_catch_up(process->console, SETTLE_MS, NULL) ||
+           bochs_console_catch_up(process->console, BOCHS_COMMAND_MS, error);
+}
+
+/* TRUE with *ret_runs: a `c` that nobody has interrupted is under way. */
+static gboolean read_run(const BochsProcess *process, gboolean *ret_runs, GError **error)
+{
+    g_autofree char *path = bochs_folder_path(process->folder, RUNS_FILE);
+
+    *ret_runs = access(path, F_OK) == 0;
+    if (*ret_runs || errno == ENOENT)
+        return TRUE;
+    error_set_errno(error, errno, "%s", path);
+    return FALSE;
+}
+
+static gboolean find_state(BochsProcess *process, GError **error)
+{
+    gboolean runs;
+
+    if (!read_run(process, &runs, error))
+        return FALSE;
+    if (!runs || stands_at_prompt(process))
+        return bring_prompt(process, error) && catch_up(process, error);
+    bochs_console_set_runs_machine(process->console);
     return TRUE;
 }
 
@@ -274,9 +321,7 @@ BochsProcess *bochs_process_attach(pid_t pid, uint64_t start_time, const char *f
     process->pid = pid;
     process->start_time = start_time;
     process->version = version;
-    if (comes_to_prompt(process) && !bochs_console_catch_up(console, BOCHS_COMMAND_MS, error))
-        return NULL;
-    return g_steal_pointer(&process);
+    return find_state(process, error) ? g_steal_pointer(&process) : NULL;
 }
 
 /* ---- running ---- */
@@ -284,6 +329,18 @@ BochsProcess *bochs_process_attach(pid_t pid, uint64_t start_time, const char *f
 gboolean bochs_process_is_alive(const BochsProcess *process)
 {
     return process_is_same(process->pid, process->start_time);
+}
+
+gboolean bochs_process_note_run(const BochsProcess *process, gboolean runs, GError **error)
+{
+    g_autofree char *path = bochs_folder_path(process->folder, RUNS_FILE);
+
+    if (runs)
+        return file_replace(path, "", 0, FALSE, error);
+    if (unlink(path) == 0 || errno == ENOENT)
+        return TRUE;
+    error_set_errno(error, errno, "remove %s", path);
+    return FALSE;
 }
 
 gboolean bochs_process_continue(BochsProcess *process, GError **error)
@@ -301,14 +358,20 @@ static gboolean has_dropped_line(BochsProcess *process)
            error_is(failure, VMFERRY_ERROR_TIMEOUT);
 }
 
-gboolean bochs_process_interrupt(BochsProcess *process, GError **error)
+/* A command that is not `c` has its prompt soon, as a rule. */
+static void await_command(BochsProcess *process)
+{
+    if (!bochs_console_runs_machine(process->console))
+        (void)bochs_console_await_prompt(process->console, BOCHS_COMMAND_MS, NULL, NULL);
+}
+
+static gboolean interrupt_machine(BochsProcess *process, GError **error)
 {
     gint64 deadline = g_get_monotonic_time() + (gint64)INTERRUPT_MS * 1000;
+    int echo_ms = bochs_console_runs_machine(process->console) ? INTERRUPT_MS : 0;
 
-    if (!bochs_console_await_echo(process->console, INTERRUPT_MS, error))
+    if (!bochs_console_await_echo(process->console, echo_ms, error))
         return FALSE;
-    if (bochs_console_is_running(process->console))
-        bochs_console_drop_input(process->console);
     while (bochs_console_is_running(process->console)) {
         g_autoptr(GError) failure = NULL;
 
@@ -325,6 +388,16 @@ gboolean bochs_process_interrupt(BochsProcess *process, GError **error)
             return FALSE;
         }
     }
+    return TRUE;
+}
+
+gboolean bochs_process_interrupt(BochsProcess *process, GError **error)
+{
+    await_command(process);
+    process->interrupted |= bochs_console_runs_machine(process->console);
+    if (!bochs_process_note_run(process, FALSE, error) || !interrupt_machine(process, error))
+        return FALSE;
+    process->interrupted = FALSE;
     return TRUE;
 }
 

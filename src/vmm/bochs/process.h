@@ -10,17 +10,18 @@
  *     log        what it logs
  *     errors     its standard error
  *     state/     files that `restore` reads
+ *     runs       is there while the machine was let run by `c`, and nobody has interrupted it
  *
  * Bochs holds both ends of its FIFOs, so that our death is neither an end of its input nor a broken
  * pipe; when its own end comes, the reading end here sees it.  It begins at its prompt, and
  * stands still there.
  *
  * `c` lets the machine run, SIGINT brings the prompt back.  A signal that comes before Bochs has
- * begun to run is lost, so it is sent again until there is a prompt.  A `c` that finds the machine running (a guard's,
- * guard/guard.h) would wait in the FIFO for the next prompt, and undo that: it is dropped before.
+ * begun to run is lost, so it is sent again until there is a prompt.
  *
  * An agent that comes back finds from the process's main thread whether it stands at its prompt: it waits for standard input
- * there, and only there.
+ * there, and only there.  Where it does not, `runs` tells a machine that runs from a command, or an interrupt, that is under way
+ * still: its prompt is awaited.
  */
 #pragma once
 
@@ -50,6 +51,7 @@ typedef struct {
     char *state_folder; /* for bochs_restore(): in the folder that it runs in */
     char *version;      /* "2.7" */
     BochsConsole *console;
+    gboolean interrupted; /* it ran by `c`, and the prompt after an interrupt has not come */
 } BochsProcess;
 
 /* Returns when it is at its first prompt.  NULL with *error*, with what Bochs said: nothing of it
@@ -67,10 +69,15 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(BochsProcess, bochs_process_free)
 
 gboolean bochs_process_is_alive(const BochsProcess *process);
 
-/* Lets the machine run; returns at once. */
+/* For an agent that comes back: whether the machine, if it is not at its prompt, runs by `c`.  So before `c`; an interrupt takes
+ * it back, before the signal.  While it stands no command may be sent with such a note. */
+gboolean bochs_process_note_run(const BochsProcess *process, gboolean runs, GError **error);
+
+/* Lets the machine run, which was noted before; returns at once. */
 gboolean bochs_process_continue(BochsProcess *process, GError **error);
 
-/* Brings the prompt back; TRUE at once where it is there. */
+/* Brings the prompt back; TRUE at once where it is there.  An ordinary command is let end.  After TIMEOUT the machine may stop
+ * still. */
 gboolean bochs_process_interrupt(BochsProcess *process, GError **error);
 
 /* Ends it by `q`; FALSE where that does not end it. */

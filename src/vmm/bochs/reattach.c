@@ -2,6 +2,7 @@
 #include <signal.h>
 
 #include "base/error.h"
+#include "base/log.h"
 #include "base/process.h"
 #include "vmm/bochs/record.h"
 #include "vmm/vmm_driver.h"
@@ -31,6 +32,18 @@ static BochsVmm *read_record(const VmmIdentity *identity, const char *folder, ch
     return NULL;
 }
 
+/* One that runs has the locks on its images; else another may write to them, and it must not. */
+static gboolean keep_images(BochsVmm *bochs, GError **error)
+{
+    g_autoptr(GError) problem = NULL;
+
+    if (!bochs_console_runs_machine(bochs->process->console) || bochs_take_images(bochs, &problem))
+        return TRUE;
+    log_warning("Bochs (pid %d) ran without locks on its images, and is paused: %s",
+                (int)bochs->process->pid, problem->message);
+    return vmm_pause(&bochs->base, NULL, error);
+}
+
 Vmm *bochs_reattach(const VmmIdentity *identity, GError **error)
 {
     g_autofree char *folder =
@@ -49,9 +62,5 @@ Vmm *bochs_reattach(const VmmIdentity *identity, GError **error)
     vmm = &bochs->base;
     bochs->process =
         bochs_process_attach(identity->pid, identity->start_time, folder, version, error);
-    if (!bochs->process)
-        return NULL;
-    /* As pausing and resuming leave it. */
-    bochs->video_is_neutral = bochs_console_await_prompt(bochs->process->console, 0, NULL, NULL);
-    return g_steal_pointer(&vmm);
+    return bochs->process && keep_images(bochs, error) ? g_steal_pointer(&vmm) : NULL;
 }

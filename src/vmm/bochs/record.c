@@ -14,6 +14,7 @@
 
 #define RECORD "record"
 #define LOADED "loaded"
+#define RAN "ran"
 #define MAX_RECORD (1u << 20)
 #define MAX_LOADED (64u << 20)
 #define MAX_WORDS 64u
@@ -83,7 +84,7 @@ gboolean bochs_record_write(BochsVmm *bochs, GError **error)
         return FALSE;
     }
     /* Last: with it the machine is ready. */
-    done = write_file(bochs->process->folder, BOCHS_RECORD_RAN, "", 0, error) &&
+    done = write_file(bochs->process->folder, RAN, "", 0, error) &&
            write_file(bochs->process->folder, RECORD, text, strlen(text), error);
     free(text);
     return done;
@@ -97,10 +98,7 @@ gboolean bochs_record_write_loaded(const BochsVmm *bochs, GBytes *state, GError 
 
 gboolean bochs_record_note_run(const BochsVmm *bochs, GError **error)
 {
-    autofd int fd = bochs_folder_open(bochs->process->folder, BOCHS_RECORD_RAN,
-                                      O_WRONLY | O_CREAT | O_TRUNC, error);
-
-    return fd >= 0 && fd_write_all(fd, "1", 1, error);
+    return bochs->has_run || write_file(bochs->process->folder, RAN, "1", 1, error);
 }
 
 /* ---- reading ---- */
@@ -227,7 +225,7 @@ BochsVmm *bochs_record_read(const char *folder, char **ret_version, GError **err
 {
     size_t length;
     g_autofree char *text = read_file(folder, RECORD, MAX_RECORD, &length);
-    g_autofree char *ran = read_file(folder, BOCHS_RECORD_RAN, 16, NULL);
+    g_autofree char *ran = read_file(folder, RAN, 16, NULL);
     g_autoptr(json_t) object = NULL;
     g_autofree char *version = NULL;
     g_autoptr(Vmm) vmm = bochs_vmm_new();

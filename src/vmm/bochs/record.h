@@ -4,15 +4,13 @@
  *     record    JSON: what cannot be found out again (where RAM and byte arrays are, the command line, the
  *               machine's description)
  *     loaded    the state that was loaded into it, encoded
- *     ran       "1" since its guest was let run; its guard writes that, too
+ *     ran       "1" since its guest was let run
  *
  * Only we write to the folder; it is checked all the same.
  */
 #pragma once
 
 #include "vmm/bochs/driver.h"
-
-#define BOCHS_RECORD_RAN "ran"
 
 /* Of a Bochs that is ready, before its guest is let run. */
 gboolean bochs_record_write(BochsVmm *bochs, GError **error);

@@ -194,20 +194,21 @@ static gboolean read_mode(BochsProcess *process, gboolean *ret_linear, BochsPlan
 }
 
 gboolean bochs_video_reorder(BochsProcess *process, const RamRegion *video, gboolean to_neutral,
-                             GError **error)
+                             uint8_t **ret, GError **error)
 {
-    g_autofree uint8_t *from = NULL, *to = NULL;
+    g_autofree uint8_t *from = NULL;
     BochsPlanes planes;
     gboolean linear;
 
+    *ret = NULL;
     if (!read_mode(process, &linear, &planes, error))
         return FALSE;
     if (linear)
         return TRUE;
     from = g_malloc(BOCHS_PLANES_BYTES);
-    to = g_malloc(BOCHS_PLANES_BYTES);
     if (!bochs_memory_read(process, video->host_address, from, BOCHS_PLANES_BYTES, error))
         return FALSE;
-    bochs_planes_reorder(planes, to_neutral, from, to);
-    return bochs_memory_write(process, video->host_address, to, BOCHS_PLANES_BYTES, error);
+    *ret = g_malloc(BOCHS_PLANES_BYTES);
+    bochs_planes_reorder(planes, to_neutral, from, *ret);
+    return TRUE;
 }

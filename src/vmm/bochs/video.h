@@ -19,9 +19,10 @@
  * VMM_NEUTRAL_VIDEO; free with ram_region_free(). */
 RamRegion *bochs_video_open(BochsProcess *process, const RamRegion *ram, GError **error);
 
-/* Into the neutral order, or out of it, by the mode that Bochs shows.  The machine is paused. */
+/* What the planes' memory is in the neutral order, or out of it, by the mode that Bochs shows: BOCHS_PLANES_BYTES for its
+ * beginning, free with g_free(); *ret NULL: it is the same.  The machine is paused. */
 gboolean bochs_video_reorder(BochsProcess *process, const RamRegion *video, gboolean to_neutral,
-                             GError **error);
+                             uint8_t **ret, GError **error);
 
 /* The same of the planes' memory, in *bytes*: what is at one place of the one order in the other.  For tests. */
 typedef enum { BOCHS_PLANES_TEXT, BOCHS_PLANES_CHAINED, BOCHS_PLANES_SEPARATE } BochsPlanes;
