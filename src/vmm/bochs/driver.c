@@ -43,7 +43,7 @@ static gboolean end_operation(BochsVmm *bochs, gboolean done, GError **error)
 
 gboolean bochs_awaits_state(const BochsVmm *bochs)
 {
-    return (bochs->incoming || bochs->fresh) && !bochs->loaded;
+    return (bochs->incoming || bochs->fresh) && !bochs->loaded && !bochs->has_run;
 }
 
 /* With its folder. */

@@ -18,6 +18,14 @@ static void end_unready(const VmmIdentity *identity, GError **error)
                    (int)identity->pid);
 }
 
+static gboolean was_never_ready(const char *folder, const GError *failure)
+{
+    gboolean has_run;
+
+    return error_is(failure, VMFERRY_ERROR_NOT_FOUND) &&
+           bochs_record_read_run(folder, &has_run, NULL) && !has_run;
+}
+
 static BochsVmm *read_record(const VmmIdentity *identity, const char *folder, char **ret_version,
                              GError **error)
 {
@@ -26,7 +34,7 @@ static BochsVmm *read_record(const VmmIdentity *identity, const char *folder, ch
 
     if (bochs)
         return bochs;
-    if (error_is(failure, VMFERRY_ERROR_NOT_FOUND))
+    if (was_never_ready(folder, failure))
         end_unready(identity, &failure);
     g_propagate_error(error, g_steal_pointer(&failure));
     return NULL;

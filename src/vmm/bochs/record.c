@@ -203,45 +203,74 @@ static gboolean decode(json_t *object, BochsVmm *bochs, char **ret_version, GErr
     return decode_video(object, bochs, error);
 }
 
-static char *read_file(const char *folder, const char *name, size_t limit, size_t *ret_length)
+/* *ret NULL: there is none. */
+static gboolean read_file(const char *folder, const char *name, size_t limit, char **ret,
+                          size_t *ret_length, GError **error)
 {
     g_autofree char *path = bochs_folder_path(folder, name);
+    g_autoptr(GError) failure = NULL;
 
-    return file_read(path, limit, ret_length, NULL);
+    *ret = file_read(path, limit, ret_length, &failure);
+    if (*ret || error_is(failure, VMFERRY_ERROR_NOT_FOUND))
+        return TRUE;
+    g_propagate_error(error, g_steal_pointer(&failure));
+    return FALSE;
 }
 
 /* FALSE where there is one that is none. */
 static gboolean read_loaded(const char *folder, BochsVmm *bochs, GError **error)
 {
     size_t length;
-    g_autofree char *bytes = read_file(folder, LOADED, MAX_LOADED, &length);
+    g_autofree char *bytes = NULL;
 
+    if (!read_file(folder, LOADED, MAX_LOADED, &bytes, &length, error))
+        return FALSE;
     if (bytes)
         bochs->loaded = state_decode(bytes, length, error);
     return !bytes || bochs->loaded;
 }
 
-BochsVmm *bochs_record_read(const char *folder, char **ret_version, GError **error)
+gboolean bochs_record_read_run(const char *folder, gboolean *ret, GError **error)
 {
     size_t length;
-    g_autofree char *text = read_file(folder, RECORD, MAX_RECORD, &length);
-    g_autofree char *ran = read_file(folder, RAN, 16, NULL);
+    g_autofree char *text = NULL;
+
+    *ret = FALSE;
+    if (!read_file(folder, RAN, 16, &text, &length, error))
+        return FALSE;
+    *ret = text && *text;
+    return TRUE;
+}
+
+static gboolean read_record(const char *folder, BochsVmm *bochs, char **ret_version, GError **error)
+{
+    size_t length;
+    g_autofree char *text = NULL;
     g_autoptr(json_t) object = NULL;
+
+    if (!read_file(folder, RECORD, MAX_RECORD, &text, &length, error))
+        return FALSE;
+    if (!text) {
+        error_set(error, VMFERRY_ERROR_NOT_FOUND, "%s has no record of a Bochs that was ready",
+                  folder);
+        return FALSE;
+    }
+    object = json_parse_object(text, length, MAX_RECORD, error);
+    if (object && decode(object, bochs, ret_version, error))
+        return TRUE;
+    g_prefix_error(error, "%s/" RECORD ": ", folder);
+    return FALSE;
+}
+
+BochsVmm *bochs_record_read(const char *folder, char **ret_version, GError **error)
+{
     g_autofree char *version = NULL;
     g_autoptr(Vmm) vmm = bochs_vmm_new();
     BochsVmm *bochs = (BochsVmm *)vmm;
 
-    if (!text) {
-        error_set(error, VMFERRY_ERROR_NOT_FOUND, "%s has no record of a Bochs that was ready",
-                  folder);
+    if (!read_record(folder, bochs, &version, error) || !read_loaded(folder, bochs, error) ||
+        !bochs_record_read_run(folder, &bochs->has_run, error))
         return NULL;
-    }
-    object = json_parse_object(text, length, MAX_RECORD, error);
-    if (!object || !decode(object, bochs, &version, error) || !read_loaded(folder, bochs, error)) {
-        g_prefix_error(error, "%s/" RECORD ": ", folder);
-        return NULL;
-    }
-    bochs->has_run = ran && *ran;
     *ret_version = g_steal_pointer(&version);
     return (BochsVmm *)g_steal_pointer(&vmm);
 }

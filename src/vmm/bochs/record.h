@@ -21,5 +21,8 @@ BochsVmm *bochs_record_read(const char *folder, char **ret_version, GError **err
 
 gboolean bochs_record_write_loaded(const BochsVmm *bochs, GBytes *state, GError **error);
 
+/* Whether its guest was let run. */
+gboolean bochs_record_read_run(const char *folder, gboolean *ret, GError **error);
+
 /* Its guest is about to run. */
 gboolean bochs_record_note_run(const BochsVmm *bochs, GError **error);

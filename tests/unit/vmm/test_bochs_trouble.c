@@ -5,21 +5,29 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <linux/magic.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #include <cmocka.h>
 
 #include "base/error.h"
 #include "base/fd.h"
+#include "base/page.h"
+#include "base/process.h"
 #include "counting_guest.h"
 #include "real_bochs.h"
 #include "vmm/bochs/folder.h"
+#include "vmm/bochs/record.h"
 #include "vmm/bochs/search.h"
 #include "vmm/bochs/video.h"
 #include "vmm/vmm_driver.h"
+
+#define CACHE_PAGES 256u
 
 static Vmm *launch_with_vga(const char *image)
 {
@@ -283,6 +291,152 @@ static void test_running_one_without_locks(void **unused)
     unlink(image);
 }
 
+/* ---- images ---- */
+
+/* How many of its first pages the host has cached. */
+static guint count_cached(const char *image)
+{
+    autofd int fd = open(image, O_RDONLY | O_CLOEXEC);
+    unsigned char cached[CACHE_PAGES];
+    void *mapped = mmap(NULL, sizeof cached * PAGE_BYTES, PROT_READ, MAP_SHARED, fd, 0);
+    guint count = 0;
+
+    assert_ptr_not_equal(mapped, MAP_FAILED);
+    assert_int_equal(mincore(mapped, sizeof cached * PAGE_BYTES, cached), 0);
+    for (guint i = 0; i < sizeof cached; i++)
+        count += cached[i] & 1;
+    munmap(mapped, sizeof cached * PAGE_BYTES);
+    return count;
+}
+
+/* Dirty pages, which the host does not forget. */
+static void write_image(const char *image)
+{
+    g_autofree char *text = g_malloc0(CACHE_PAGES * PAGE_BYTES);
+    autofd int fd = open(image, O_WRONLY | O_CLOEXEC);
+
+    assert_true(fd_write_all(fd, text, CACHE_PAGES * PAGE_BYTES, NULL));
+}
+
+static gboolean is_in_memory(const char *path)
+{
+    struct statfs status;
+
+    return statfs(path, &status) == 0 && status.f_type == TMPFS_MAGIC;
+}
+
+/* It is on its storage when others may have it, and read from there when they had it. */
+static void test_images_are_flushed(void **unused)
+{
+    g_autofree char *image = make_image();
+    Vmm *vmm = launch_with_image(image);
+
+    if (!is_in_memory(image)) {
+        for (guint i = 0; i < 2; i++) {
+            autofd int fd = open(image, O_RDONLY | O_CLOEXEC);
+
+            write_image(image);
+            if (i == 0)
+                assert_true(vmm_drain(vmm, NULL));
+            else
+                assert_true(bochs_release_images((BochsVmm *)vmm, NULL));
+            assert_int_equal(count_cached(image), CACHE_PAGES);
+            assert_int_equal(posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED), 0);
+            assert_int_equal(count_cached(image), 0);
+        }
+        write_image(image);
+        assert_true(bochs_release_images((BochsVmm *)vmm, NULL));
+        assert_int_equal(count_cached(image), CACHE_PAGES);
+        assert_true(vmm_take_images(vmm, NULL));
+        assert_int_equal(count_cached(image), 0);
+    }
+    end(vmm);
+    unlink(image);
+}
+
+/* A CD-ROM's is not ours: Bochs writes to disks only. */
+static void test_lock_file_of_a_cdrom(void **unused)
+{
+    g_autofree char *image = make_image();
+    g_autofree char *lock = g_strconcat(image, ".lock", NULL);
+    const BochsDisk disk = {.path = image, .cdrom = TRUE};
+    BochsMachine machine = make_machine();
+    Vmm *vmm;
+
+    machine.disks = &disk;
+    machine.disk_count = 1;
+    assert_true(file_replace(lock, "", 0, FALSE, NULL));
+    vmm = try_launch(&machine, NULL);
+    assert_non_null(vmm);
+    assert_int_equal(access(lock, F_OK), 0);
+    end(vmm);
+    unlink(lock);
+    unlink(image);
+}
+
+/* ---- records ---- */
+
+/* A guest that arrived and has run lives on, whatever of its folder is not there or cannot be read. */
+static void test_arrived_guest_lives(void **unused)
+{
+    Vmm *vmm = launch();
+    BochsVmm *bochs = (BochsVmm *)vmm;
+    GuestMemory *memory = open_memory(vmm);
+
+    bochs->incoming = TRUE;
+    bochs->loaded = state_new();
+    assert_true(bochs_record_write(bochs, NULL));
+    run(vmm, memory);
+    vmm = come_back(vmm);
+    expect_runs(vmm, memory);
+    vmm_free(vmm);
+    assert_true(process_is_same(last_pid, last_start_time));
+    guest_memory_free(memory);
+    assert_true(process_kill(last_pid, last_start_time, SIGKILL, NULL));
+    assert_true(process_wait_gone(last_pid, last_start_time, WAIT_MS));
+}
+
+static void expect_not_found_again(const VmmIdentity *identity)
+{
+    g_autoptr(GError) error = NULL;
+
+    assert_null(bochs_driver.reattach(identity, &error));
+    assert_non_null(error);
+    assert_true(process_is_same(last_pid, last_start_time));
+}
+
+static void test_unreadable_records(void **unused)
+{
+    static const char *const names[] = {"record", "ran", "loaded"};
+    Vmm *vmm = launch();
+    GuestMemory *memory = open_memory(vmm);
+    g_autoptr(VmmIdentity) identity = vmm_get_identity(vmm);
+    g_autofree char *folder = g_strdup(process_of(vmm)->folder);
+    g_autofree char *aside = bochs_folder_path(folder, "aside");
+    g_autofree char *record = bochs_folder_path(folder, "record");
+
+    run(vmm, memory);
+    vmm_free(vmm);
+    for (guint i = 0; i < G_N_ELEMENTS(names); i++) {
+        g_autofree char *path = bochs_folder_path(folder, names[i]);
+        gboolean is_there = rename(path, aside) == 0;
+
+        assert_int_equal(mkdir(path, 0700), 0);
+        expect_not_found_again(identity);
+        assert_int_equal(rmdir(path), 0);
+        if (is_there)
+            assert_int_equal(rename(aside, path), 0);
+    }
+    assert_int_equal(rename(record, aside), 0);
+    expect_not_found_again(identity);
+    assert_int_equal(rename(aside, record), 0);
+    vmm = bochs_driver.reattach(identity, NULL);
+    assert_non_null(vmm);
+    expect_runs(vmm, memory);
+    guest_memory_free(memory);
+    end(vmm);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -292,6 +446,10 @@ int main(void)
         cmocka_unit_test_teardown(test_order_after_a_death, end_last),
         cmocka_unit_test_teardown(test_order_after_a_failure, end_last),
         cmocka_unit_test_teardown(test_running_one_without_locks, end_last),
+        cmocka_unit_test_teardown(test_images_are_flushed, end_last),
+        cmocka_unit_test_teardown(test_lock_file_of_a_cdrom, end_last),
+        cmocka_unit_test_teardown(test_arrived_guest_lives, end_last),
+        cmocka_unit_test_teardown(test_unreadable_records, end_last),
         cmocka_unit_test_teardown(test_start_that_fails, end_last),
     };
 
