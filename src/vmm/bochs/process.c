@@ -158,14 +158,15 @@ static void set_start_error(const BochsProcess *process, GError **error)
               said ? said : "it ended without a message");
 }
 
-/* Files by which one Bochs keeps another from an image, not a QEMU.  Locks on the images do (image_locks.h), and go with
+/* Files by which one Bochs keeps another from an image that it writes to, not a QEMU.  Locks on the images do (image_locks.h), and go with
  * the process however it ends. */
 static void drop_lock_files(const BochsMachine *machine)
 {
     for (guint i = 0; i < machine->disk_count; i++) {
-        g_autofree char *path = g_strconcat(machine->disks[i].path, ".lock", NULL);
+        const BochsDisk *disk = &machine->disks[i];
+        g_autofree char *path = g_strconcat(disk->path, ".lock", NULL);
 
-        if (machine->disks[i].path && !machine->disks[i].journal)
+        if (disk->path && !disk->cdrom && !disk->journal)
             unlink(path);
     }
 }
