@@ -99,7 +99,10 @@ static gboolean get_direct_io(Vmm *vmm, VmmDirectIo *ret, GError **error)
 
 static gboolean drain(Vmm *vmm, GError **error)
 {
-    return TRUE;
+    BochsVmm *bochs = (BochsVmm *)vmm;
+    g_autoptr(GMutexLocker) locker G_GNUC_UNUSED = g_mutex_locker_new(&bochs->lock);
+
+    return bochs_images_flush(bochs->process, machine_of(vmm), error);
 }
 
 /* ---- disks ---- */

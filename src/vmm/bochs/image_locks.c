@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "base/error.h"
 #include "base/fd.h"
@@ -107,8 +108,10 @@ static gboolean is_written(const BochsDisk *disk)
     return disk->path && !disk->cdrom && !disk->journal;
 }
 
-gboolean bochs_image_locks_release(const BochsProcess *process, const BochsMachine *machine,
-                                   GError **error)
+/* Calls it with each image; FALSE at the first that fails. */
+static gboolean for_each_image(const BochsProcess *process, const BochsMachine *machine,
+                               gboolean (*act)(int fd, const char *path, GError **error),
+                               GError **error)
 {
     for (guint i = 0; i < machine->disk_count; i++) {
         const BochsDisk *disk = &machine->disks[i];
@@ -117,27 +120,53 @@ gboolean bochs_image_locks_release(const BochsProcess *process, const BochsMachi
         if (!is_written(disk))
             continue;
         fd = open_image(process, disk->path, error);
-        if (fd < 0)
+        if (fd < 0 || !act(fd, disk->path, error))
             return FALSE;
-        unlock(fd);
     }
     return TRUE;
+}
+
+static gboolean flush(int fd, const char *path, GError **error)
+{
+    if (fdatasync(fd) == 0)
+        return TRUE;
+    error_set_errno(error, errno, "write %s to the disk", path);
+    return FALSE;
+}
+
+static gboolean unlock_image(int fd, const char *path, GError **error)
+{
+    unlock(fd);
+    return TRUE;
+}
+
+/* What is in the cache may be older than what another host has written. */
+static gboolean take_image(int fd, const char *path, GError **error)
+{
+    if (!lock(fd, path, error))
+        return FALSE;
+    (void)posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED);
+    return TRUE;
+}
+
+gboolean bochs_images_flush(const BochsProcess *process, const BochsMachine *machine,
+                            GError **error)
+{
+    return for_each_image(process, machine, flush, error);
+}
+
+gboolean bochs_image_locks_release(const BochsProcess *process, const BochsMachine *machine,
+                                   GError **error)
+{
+    return bochs_images_flush(process, machine, error) &&
+           for_each_image(process, machine, unlock_image, error);
 }
 
 gboolean bochs_image_locks_take(const BochsProcess *process, const BochsMachine *machine,
                                 GError **error)
 {
-    for (guint i = 0; i < machine->disk_count; i++) {
-        const BochsDisk *disk = &machine->disks[i];
-        autofd int fd = -1;
-
-        if (!is_written(disk))
-            continue;
-        fd = open_image(process, disk->path, error);
-        if (fd < 0 || !lock(fd, disk->path, error)) {
-            (void)bochs_image_locks_release(process, machine, NULL);
-            return FALSE;
-        }
-    }
-    return TRUE;
+    if (for_each_image(process, machine, take_image, error))
+        return TRUE;
+    (void)for_each_image(process, machine, unlock_image, NULL);
+    return FALSE;
 }

@@ -14,9 +14,14 @@
 #include "vmm/bochs/machine.h"
 #include "vmm/bochs/process.h"
 
-/* All or none.  BUSY where another process has one of the images. */
+/* All or none.  BUSY where another process has one of the images.  What the host has cached of them is read anew. */
 gboolean bochs_image_locks_take(const BochsProcess *process, const BochsMachine *machine,
                                 GError **error);
 
+/* What was written to them is on their storage.  Where that fails they are kept. */
 gboolean bochs_image_locks_release(const BochsProcess *process, const BochsMachine *machine,
                                    GError **error);
+
+/* The same without releasing them. */
+gboolean bochs_images_flush(const BochsProcess *process, const BochsMachine *machine,
+                            GError **error);
