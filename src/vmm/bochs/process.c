@@ -392,6 +392,11 @@ static gboolean interrupt_machine(BochsProcess *process, GError **error)
     return TRUE;
 }
 
+gboolean bochs_process_break(BochsProcess *process, GError **error)
+{
+    return interrupt_machine(process, error);
+}
+
 gboolean bochs_process_interrupt(BochsProcess *process, GError **error)
 {
     await_command(process);

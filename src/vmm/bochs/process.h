@@ -80,6 +80,9 @@ gboolean bochs_process_continue(BochsProcess *process, GError **error);
  * still. */
 gboolean bochs_process_interrupt(BochsProcess *process, GError **error);
 
+/* Brings the prompt back from a command of steps that takes too long. */
+gboolean bochs_process_break(BochsProcess *process, GError **error);
+
 /* Ends it by `q`; FALSE where that does not end it. */
 gboolean bochs_process_quit(BochsProcess *process, GError **error);
 

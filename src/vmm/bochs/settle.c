@@ -1,11 +1,12 @@
 #include "vmm/bochs/settle.h"
 
 #include "base/clock.h"
+#include "base/error.h"
 #include "vmm/bochs/parameters.h"
 
 /* Half of what a guest needs from a transfer's end to the next one.  Not a time breakpoint of Bochs, which comes again and again. */
 #define STEP_COMMAND "s 25000"
-#define STEP_MS 20000
+#define STEP_MS 1000
 
 /* Parameters that say so with bits that are set; the first of each list is what is shown. */
 static const struct {
@@ -39,25 +40,37 @@ static gboolean ask_busy(BochsProcess *process, gboolean *ret_busy, GError **err
     return TRUE;
 }
 
-/* Of instructions: while the guest waits for the disk its time passes without any. */
-static gboolean step(BochsProcess *process, GError **error)
+/* Of instructions: while the guest waits for the disk its time passes without any.  One that has halted for good executes none:
+ * then it is stopped. */
+static gboolean step(BochsProcess *process, gboolean *ret_stuck, GError **error)
 {
-    g_autofree char *ran = bochs_console_run(process->console, STEP_COMMAND, STEP_MS, error);
+    g_autoptr(GError) failure = NULL;
 
-    return ran != NULL;
+    *ret_stuck = FALSE;
+    if (!bochs_console_send(process->console, STEP_COMMAND, error))
+        return FALSE;
+    if (bochs_console_await_prompt(process->console, STEP_MS, NULL, &failure))
+        return TRUE;
+    *ret_stuck = error_is(failure, VMFERRY_ERROR_TIMEOUT);
+    if (*ret_stuck)
+        return bochs_process_break(process, error);
+    g_propagate_error(error, g_steal_pointer(&failure));
+    return FALSE;
 }
 
 gboolean bochs_settle(BochsProcess *process, GError **error)
 {
     uint64_t begin = clock_now_ns();
-    gboolean busy;
+    gboolean busy, stuck;
 
     for (;;) {
         if (!ask_busy(process, &busy, error))
             return FALSE;
         if (!busy || clock_ns_to_ms(clock_now_ns() - begin) > BOCHS_SETTLE_MS)
             return TRUE;
-        if (!step(process, error))
+        if (!step(process, &stuck, error))
             return FALSE;
+        if (stuck)
+            return TRUE;
     }
 }
