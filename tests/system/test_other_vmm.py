@@ -131,6 +131,7 @@ def is_later(count: int, before: int) -> bool:
     return 0 < (count - before) % 0x10000 < 0x8000
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("seed", range(3))
 def test_boot_loader(agents, small, seed):
     """In real mode, which reads its disk through the BIOS: at moments that nobody has chosen."""

@@ -56,7 +56,7 @@ def rows(*table):
 
 @pytest.mark.parametrize("way, point, moved", rows(
     ("there", "source.first-round", False, True),
-    ("there", "source.paused", False, False),
+    ("there", "source.paused", False, True),
     ("there", "source.device-state-saved", False, True),
     ("there", "source.switching-over", False, True),
     ("there", "source.start-sent", True, False),
@@ -81,7 +81,7 @@ def test_source_agent_killed(shared, way, point, moved):
 @pytest.mark.parametrize("way, point, moved", rows(
     ("there", "destination.launched", False, True),
     ("there", "destination.before-load", False, True),
-    ("there", "destination.before-ready", False, False),
+    ("there", "destination.before-ready", False, True),
     ("there", "destination.before-commit", False, True),
     ("there", "destination.committed", True, True),
     ("there", "destination.after-commit", True, True),
@@ -176,7 +176,8 @@ def test_answer_lost_on_the_way(shared, way):
 
 # ---- users ----
 
-@pytest.mark.parametrize("way", ["there", pytest.param("back", marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("way", WAYS)
 def test_cancelled(shared, way):
     trip = shared.be_in(WAYS[way])
     move = trip.begin_slow()
