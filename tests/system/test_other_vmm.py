@@ -57,6 +57,17 @@ def test_qemu_to_qemu(journey, any_qemu):
 
 
 @pytest.mark.long
+def test_bochs_to_bochs(journey):
+    """Of a guest that had come there from a QEMU, and goes back into one.  Both write into one file, which begins anew."""
+    trip = journey().begin()
+    trip.longest_step_ms = 60000
+    for vmm in ("bochs", "bochs", "qemu"):
+        trip.move(vmm, "--verify")
+        trip.hear(1, timeout=240)
+    assert trip.complaints() == []
+
+
+@pytest.mark.long
 def test_ten_moves(journey):
     """In a row, of a guest that works."""
     trip = journey(pages_per_second=200, vga=True, extra=E1000).begin()

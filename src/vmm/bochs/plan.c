@@ -156,13 +156,23 @@ static gboolean is_in_any(const MachineDevice *device)
            (strcmp(device->type, "ns,16550a") == 0 && strcmp(device->at, "io:3f8") == 0);
 }
 
+/* The name beside a serial line's file, and the file that it is beside. */
+#define OWN_FILE ".bochs"
+
+static char *file_of_others(const char *file)
+{
+    return file && g_str_has_suffix(file, OWN_FILE)
+               ? g_strndup(file, strlen(file) - strlen(OWN_FILE))
+               : g_strdup(file);
+}
+
 /* Bochs begins its files anew: not the one that another VMM appends to. */
 static void plan_serial(Plan *plan, const MachineDevice *device)
 {
     if (!device->file)
         return;
     g_free(plan->serial_file);
-    plan->to.serial_file = plan->serial_file = g_strconcat(device->file, ".bochs", NULL);
+    plan->to.serial_file = plan->serial_file = g_strconcat(device->file, OWN_FILE, NULL);
     if (!bochs_path_is_valid(plan->serial_file))
         refuse(plan, "%s, which writes to %s: Bochs cannot be told that name", device->name,
                device->file);
@@ -287,7 +297,7 @@ MachineDescription *bochs_describe(const BochsMachine *from)
                                    g_strdup("hpet"), NULL);
     machine_description_add_device(machine, g_strdup("ns,16550a"), g_strdup("io:3f8"),
                                    g_strdup("com1"), NULL)
-        ->file = g_strdup(from->serial_file);
+        ->file = file_of_others(from->serial_file);
     for (guint i = 0; i < from->disk_count; i++)
         describe_disk(&from->disks[i], machine);
     machine->origin_kind = g_strdup(BOCHS_KIND);
