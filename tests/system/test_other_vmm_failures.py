@@ -71,8 +71,8 @@ def test_source_agent_killed(shared, way, point, moved):
     with trip.fault(trip.here, f"{point}=kill"):
         trip.fail_move()
         wait_until(lambda: not trip.here.process.running, "the agent dies")
-        if not moved:
-            trip.hear(2)  # by its guard, with no agent
+        if not moved and trip.vmm == "qemu":
+            trip.hear(2)  # by its guard, with no agent: a Bochs waits for that
     if moved:
         trip.arrived()
     trip.check_runs()

@@ -24,7 +24,8 @@ static gboolean put_page(GuestMemory *memory, guint page, const void *content, s
     const PageSpan span = {page, 1};
     uint8_t buffer[PAGE_BYTES] = {0};
 
-    memcpy(buffer, content, bytes);
+    if (bytes > 0)
+        memcpy(buffer, content, bytes);
     return guest_memory_write(memory, 0, &span, 1, buffer, error);
 }
 

@@ -457,11 +457,14 @@ static void test_found_amid_a_command(void **unused)
     Vmm *vmm = launch();
 
     for (guint i = 0; i < 20; i++) {
+        g_autofree char *answer = NULL;
+
         assert_true(bochs_console_send(process_of(vmm)->console, "show \"cpu0\"", NULL));
         usleep(i * i * 50);
         vmm = come_back(vmm);
         expect_state(vmm, VMM_RUN_STATE_PAUSED);
-        assert_non_null(bochs_console_run(process_of(vmm)->console, "calc 1", 1000, NULL));
+        answer = bochs_console_run(process_of(vmm)->console, "calc 1", 1000, NULL);
+        assert_non_null(answer);
     }
     end(vmm);
 }
