@@ -77,7 +77,8 @@ gboolean source_pause(SourceMove *move, GError **error)
         move->paused_ns = MIN(move->paused_ns, since_ns);
     if (!vmm_pause(move->job->vmm, &was_running, error))
         return FALSE;
-    if (!was_running && since_ns == 0 && !move->stays_paused && !source_note_user_pause(move, error))
+    if (!was_running && since_ns == 0 && !move->stays_paused &&
+        !source_note_user_pause(move, error))
         return FALSE;
     /* Its user has resumed it since its state was asked for. */
     if (was_running && move->stays_paused) {

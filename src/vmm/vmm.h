@@ -688,7 +688,8 @@ gboolean vmm_set_clock(Vmm *vmm, gboolean (*gives_up)(gpointer user), gpointer u
  * The other side is an incoming launch with VmmLaunch.neutral.
  */
 #define VMM_NEUTRAL_RAM "ram"
-#define VMM_NEUTRAL_VIDEO "video" /* the four planes of the VGA's own modes: byte by byte, side by side */
+#define VMM_NEUTRAL_VIDEO                                                                          \
+    "video" /* the four planes of the VGA's own modes: byte by byte, side by side */
 
 /* What the machine is made of; *machine* is what vmm_read_machine() told.  What has no neutral form is in it, by name (VmmDriver.plan
  * refuses it); UNSUPPORTED where even that cannot be told.  Free with machine_description_free(). */

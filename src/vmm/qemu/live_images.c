@@ -110,9 +110,8 @@ static void list_drive(const QemuDevice *device, const BlockDrive *first, const 
 
 GPtrArray *qemu_list_images(QemuVmm *qemu, json_t *object, GError **error)
 {
-    g_autoptr(QemuMachine) source = object
-                                        ? qemu_machine_parse(object, error)
-                                        : qemu_machine_read(qemu->qmp, qemu->copies, error);
+    g_autoptr(QemuMachine) source = object ? qemu_machine_parse(object, error)
+                                           : qemu_machine_read(qemu->qmp, qemu->copies, error);
     g_autoptr(QemuMachine) here = source ? qemu_machine_read(qemu->qmp, qemu->copies, error) : NULL;
     g_autoptr(GPtrArray) images = g_ptr_array_new_with_free_func((GDestroyNotify)vmm_image_free);
     ImageLister lister = {.source = source, .here = here, .pid = qemu->pid, .images = images};
