@@ -287,7 +287,7 @@ char *bochs_console_run(BochsConsole *console, const char *command, int timeout_
         g_prefix_error(error, "%s: ", command);
         return NULL;
     }
-    return strip_echo(answer, command);
+    return strip_echo(answer ? answer : "", command);
 }
 
 /* ---- a process that was there before ---- */

@@ -142,7 +142,7 @@ static GPtrArray *list_missing(const BochsCpuModel *model, const GArray *cpuid)
 const BochsCpuModel *bochs_cpu_choose(const GArray *cpuid, const BochsCpuModel **ret_closest,
                                       GPtrArray **ret_missing)
 {
-    const BochsCpuModel *best = NULL;
+    const BochsCpuModel *best = bochs_cpu_models;
     guint least = G_MAXUINT, extra_of_best = G_MAXUINT;
 
     for (const BochsCpuModel *model = bochs_cpu_models; model->name; model++) {

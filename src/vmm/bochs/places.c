@@ -235,7 +235,7 @@ static gboolean set_empty(BochsProcess *process, const gboolean *has,
         if (!has[i])
             continue;
         if (mark)
-            memcpy(bytes, random[i], RANDOM_BYTES);
+            memcpy(bytes, random[i], RANDOM_BYTES); // NOLINT(clang-analyzer-core.CallAndMessage)
         if (!add_bytes(process, form, empty[i].device, empty[i].path, empty[i].form, bytes, length,
                        error))
             return FALSE;
@@ -282,7 +282,7 @@ static gboolean find_one_empty(const BochsProcess *process, const Empty *wanted,
 static gboolean find_empty(BochsProcess *process, const RamRegion *ram, GArray *places,
                            GError **error)
 {
-    uint8_t random[G_N_ELEMENTS(empty)][RANDOM_BYTES];
+    uint8_t random[G_N_ELEMENTS(empty)][RANDOM_BYTES] = {{0}};
     BochsPattern patterns[G_N_ELEMENTS(empty)];
     gboolean has[G_N_ELEMENTS(empty)];
     g_autoptr(GPtrArray) candidates = NULL;

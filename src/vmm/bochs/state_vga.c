@@ -14,24 +14,23 @@
 
 /* Bits of a byte of an array of the neutral state. */
 typedef struct {
-    const char *neutral;
+    const char *neutral, *bochs;
     guint index;
-    const char *bochs;
     BochsNodeKind kind;
     guint shift, bits;
 } ByteField;
 
 #define BYTE_FLAG(neutral, index, bochs, shift)                                                    \
     {                                                                                              \
-        neutral, index, bochs, BOCHS_NODE_BOOLEAN, shift, 1                                        \
+        neutral, bochs, index, BOCHS_NODE_BOOLEAN, shift, 1                                        \
     }
 #define BYTE_DECIMAL(neutral, index, bochs, shift, bits)                                           \
     {                                                                                              \
-        neutral, index, bochs, BOCHS_NODE_DECIMAL, shift, bits                                     \
+        neutral, bochs, index, BOCHS_NODE_DECIMAL, shift, bits                                     \
     }
 #define BYTE_HEX(neutral, index, bochs, bits)                                                      \
     {                                                                                              \
-        neutral, index, bochs, BOCHS_NODE_HEX, 0, bits                                             \
+        neutral, bochs, index, BOCHS_NODE_HEX, 0, bits                                             \
     }
 
 static const ByteField byte_fields[] = {
