@@ -235,11 +235,11 @@ static gboolean set_empty(BochsProcess *process, const gboolean *has,
         if (!has[i])
             continue;
         if (mark)
-            memcpy(bytes, random[i], RANDOM_BYTES); // NOLINT(clang-analyzer-core.CallAndMessage)
+            memcpy(bytes, random[i], RANDOM_BYTES);
         if (!add_bytes(process, form, empty[i].device, empty[i].path, empty[i].form, bytes, length,
                        error))
             return FALSE;
-        for (guint j = 0; j < empty[i].marks; j++)
+        for (guint j = 0; j < MIN(empty[i].marks, G_N_ELEMENTS(palette_marks)); j++)
             bochs_tree_set(bochs_form_get(form, empty[i].device), palette_marks[j],
                            j == 2 ? BOCHS_NODE_DECIMAL : BOCHS_NODE_HEX, mark ? MARK : j == 2);
     }
