@@ -16,12 +16,23 @@ static gboolean same_process(const ProcessIdentity *a, const ProcessIdentity *b)
     return json_equal(first, second) && json_equal(first, third);
 }
 
+/* A command line, or a machine in the neutral form. */
+static gboolean same_machine(const GuestMessage *a, const GuestMessage *b)
+{
+    g_autoptr(json_t) first = NULL, second = NULL;
+
+    if (!a->neutral || !b->neutral)
+        return a->neutral == b->neutral && g_strv_equal((const gchar *const *)a->command_line,
+                                                        (const gchar *const *)b->command_line);
+    first = machine_description_to_json(a->neutral);
+    second = machine_description_to_json(b->neutral);
+    return json_equal(first, second);
+}
+
 static gboolean is_same(const GuestMessage *a, const GuestMessage *b)
 {
     return strcmp(a->transaction, b->transaction) == 0 && strcmp(a->guest, b->guest) == 0 &&
-           strcmp(a->guest_id, b->guest_id) == 0 && a->term == b->term &&
-           g_strv_equal((const gchar *const *)a->command_line,
-                        (const gchar *const *)b->command_line) &&
+           strcmp(a->guest_id, b->guest_id) == 0 && a->term == b->term && same_machine(a, b) &&
            same_process(a->process, b->process) && a->memory_bytes == b->memory_bytes &&
            a->balloon_bytes == b->balloon_bytes && a->postcopy == b->postcopy &&
            a->region_count == b->region_count;
