@@ -74,7 +74,7 @@ static void say(pid_t pid, const char *text)
 static void say_moved(pid_t pid, const char *guest, const char *destination)
 {
     g_autofree char *text = g_strdup_printf(
-        "qemu: guest %s moved to %s by vmferry; its process here ends with status %d\n", guest,
+        "vmferry: guest %s moved to %s by vmferry; its process here ends with status %d\n", guest,
         destination, MIGRATE_EXIT_CODE_MOVED);
 
     say(pid, text);

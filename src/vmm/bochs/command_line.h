@@ -19,7 +19,7 @@
  *
  * Blanks are where Bochs takes them; a value with blanks is in double quotes.  Of a disk `mode` is "flat" or
  * "volatile": what is written is kept apart, in a file "JOURNAL.XXXXXX" ("journal=PATH") that is gone when Bochs ends.  All
- * that is not of this form is refused, by the word.
+ * that is not of this form is refused by name.
  */
 #pragma once
 
@@ -38,7 +38,7 @@ typedef struct {
 void bochs_command_line_free(BochsCommandLine *line);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(BochsCommandLine, bochs_command_line_free)
 
-/* INVALID or UNSUPPORTED with the word that is not of this form, or what bochs_machine_check() says. */
+/* INVALID or UNSUPPORTED with the argument that is not of this form, or what bochs_machine_check() says. */
 BochsCommandLine *bochs_command_line_parse(char *const *words, GError **error);
 
 /* The words for a machine that was checked, program first; free with g_strfreev().  A start time of 0 is not told. */
