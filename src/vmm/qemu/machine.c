@@ -329,20 +329,19 @@ static gpointer read_export(json_t *entry, gboolean *ret_valid)
     return g_strdup(id);
 }
 
-/* " \ net0: index=0,type=tap,ifname=tap0,…"; NULL for other lines. */
-static QemuNetwork *read_network_line(const char *line)
+/* "net0: index=0,type=tap,ifname=tap0,…"; NULL for other texts. */
+static QemuNetwork *read_client(const char *text)
 {
     static const char mark[] = ",type=";
-    const char *start = line + strspn(line, " \\");
-    const char *colon = strstr(start, ": index=");
+    const char *colon = strstr(text, ": index=");
     const char *type = colon ? strstr(colon, mark) : NULL;
     QemuNetwork *network;
 
-    if (!type || colon == start)
+    if (!type || colon == text)
         return NULL;
     type += strlen(mark);
     network = g_new0(QemuNetwork, 1);
-    network->id = g_strndup(start, (gsize)(colon - start));
+    network->id = g_strndup(text, (gsize)(colon - text));
     network->type = g_strndup(type, strcspn(type, ","));
     type += strlen(network->type);
     network->detail = g_strdup(*type == ',' ? type + 1 : type);
@@ -352,14 +351,44 @@ static QemuNetwork *read_network_line(const char *line)
     return NULL;
 }
 
+/* "hub 0" comes before its ports' lines. */
+static gboolean is_hub_line(const char *line)
+{
+    return g_str_has_prefix(line, "hub ") && line[4 + strspn(line + 4, "0123456789")] == '\0';
+}
+
+/* " \ h0" or " \ h0: " with what is connected to the port: adds the port, and returns the rest. */
+static const char *read_hub_port(const char *line, GPtrArray *networks)
+{
+    const char *start = line + strspn(line, " \\");
+    gsize length = strcspn(start, ":");
+    QemuNetwork *port = g_new0(QemuNetwork, 1);
+
+    port->id = g_strndup(start, length);
+    port->type = g_strdup("hubport");
+    port->detail = g_strdup("");
+    g_ptr_array_add(networks, port);
+    start += length;
+    return *start == ':' ? start + 1 + strspn(start + 1, " ") : start;
+}
+
+/* Its lines are indented below a card's, where there is one, or below a hub's; those of a hub begin with its port. */
 GPtrArray *qemu_networks_parse(const char *text)
 {
     GPtrArray *networks = g_ptr_array_new_with_free_func((GDestroyNotify)network_free);
     g_auto(GStrv) lines = g_strsplit_set(text, "\r\n", QEMU_MACHINE_MAX_ENTRIES);
+    gboolean in_hub = FALSE;
 
     for (guint i = 0; lines[i]; i++) {
-        QemuNetwork *network = read_network_line(lines[i]);
+        const char *line = lines[i];
+        gboolean indented = g_str_has_prefix(line, " \\ ");
+        QemuNetwork *network;
 
+        if (!*line)
+            continue;
+        in_hub = is_hub_line(line) || (in_hub && indented);
+        line = in_hub && indented ? read_hub_port(line, networks) : line + strspn(line, " \\");
+        network = read_client(line);
         if (network)
             g_ptr_array_add(networks, network);
     }

@@ -286,6 +286,66 @@ static void test_network_without_settings(void **state)
     expect_refusal("libvirt-7.2", object, "network back end \"hostnet0\" (l2tpv3)");
 }
 
+/* As QEMU 7.2 and 10.0 print it. */
+#define HUBS                                                                                       \
+    "hub 1\r\n"                                                                                    \
+    " \\ alone\r\n"                                                                                \
+    "hub 0\r\n"                                                                                    \
+    " \\ port1: nic0: index=0,type=nic,model=e1000,macaddr=52:54:00:12:34:56\r\n"                  \
+    " \\ port0: up0: index=0,type=user,net=10.0.2.0,restrict=off\r\n"                              \
+    "nic1: index=0,type=nic,model=virtio-net-pci,macaddr=52:54:00:12:34:57\r\n"                    \
+    " \\ tap1: index=0,type=tap,ifname=tap1,script=no,downscript=no\r\n"                           \
+    "filters:\r\n"                                                                                 \
+    "  - dump: type=filter-dump,file=/d,netdev=tap1,queue=all\r\n"
+
+/* Those of a hub are back ends like others; a card is none. */
+static void test_networks_of_hubs(void **state)
+{
+    static const char *const wanted[][2] = {{"alone", "hubport"},
+                                            {"port1", "hubport"},
+                                            {"port0", "hubport"},
+                                            {"up0", "user"},
+                                            {"tap1", "tap"}};
+    g_autoptr(GPtrArray) networks = qemu_networks_parse(HUBS);
+    g_autofree char *interface = NULL;
+
+    assert_int_equal(networks->len, G_N_ELEMENTS(wanted));
+    for (guint i = 0; i < networks->len; i++) {
+        const QemuNetwork *network = networks->pdata[i];
+
+        assert_string_equal(network->id, wanted[i][0]);
+        assert_string_equal(network->type, wanted[i][1]);
+    }
+    interface = qemu_network_setting(networks->pdata[4], "ifname");
+    assert_string_equal(interface, "tap1");
+}
+
+/* The lines of hub ports stay on the command line of the destination. */
+static void test_hub_ports_stay(void **state)
+{
+    static const char *const options[] = {"user,id=up0", "hubport,id=port0,hubid=0,netdev=up0",
+                                          "hubport,id=port1,hubid=0"};
+    g_autoptr(json_t) object = read_machine("plain-7.2", ".json");
+    g_auto(GStrv) words = read_words("plain-7.2", ".words");
+    g_autoptr(GStrvBuilder) builder = g_strv_builder_new();
+    g_auto(GStrv) argv = NULL, got = NULL;
+    g_autofree char *networks =
+        g_strconcat(json_text_or(object, "networks", ""), "\r\n" HUBS, NULL);
+    g_autoptr(GError) error = NULL;
+
+    json_object_set_new(object, "networks", json_string(networks));
+    g_strv_builder_addv(builder, (const char **)words);
+    for (guint i = 0; i < G_N_ELEMENTS(options); i++)
+        g_strv_builder_add_many(builder, "-netdev", options[i], NULL);
+    argv = g_strv_builder_end(builder);
+    got = make_line(argv, NULL, object, &error);
+    if (!got)
+        fail_msg("%s", error->message);
+    for (guint i = 0; i < G_N_ELEMENTS(options); i++)
+        if (!g_strv_contains((const char *const *)got, options[i]))
+            fail_msg("\"%s\" is lost", options[i]);
+}
+
 static void expect_busy(json_t *object, const char *words)
 {
     g_autoptr(QemuMachine) machine = qemu_machine_parse(object, NULL);
@@ -463,6 +523,8 @@ int main(void)
         cmocka_unit_test(test_unknown_node_driver),
         cmocka_unit_test(test_unknown_object),
         cmocka_unit_test(test_network_without_settings),
+        cmocka_unit_test(test_networks_of_hubs),
+        cmocka_unit_test(test_hub_ports_stay),
         cmocka_unit_test(test_what_is_under_way),
         cmocka_unit_test(test_hostile_machines),
         cmocka_unit_test(test_long_words),
