@@ -14,20 +14,37 @@ static gboolean check_prompt(BochsVmm *bochs, GError **error)
     return FALSE;
 }
 
-GBytes *bochs_save_device_state(BochsVmm *bochs, VmmSavePurpose purpose, GError **error)
+static GBytes *read_state(BochsVmm *bochs, GError **error)
 {
-    g_autoptr(BochsForm) shown = NULL;
+    g_autoptr(BochsForm) shown = bochs_form_show(bochs->process, bochs->line->machine.ips, error);
     g_autoptr(StateNode) state = NULL;
 
-    if (!check_prompt(bochs, error))
-        return NULL;
-    shown = bochs_form_show(bochs->process, bochs->line->machine.ips, error);
     if (!shown || !bochs_places_read(bochs->process, bochs->places, shown, error))
         return NULL;
     state = bochs_form_to_state(shown, bochs->loaded, error);
-    if (!state || (purpose == VMM_SAVE_SWITCHOVER && !bochs_release_images(bochs, error)))
+    return state ? state_encode(state) : NULL;
+}
+
+/* Showing all devices is most of what a move takes of the pause, and it asks twice: at one prompt the state is one. */
+static gboolean update_saved(BochsVmm *bochs, GError **error)
+{
+    BochsConsole *console = bochs->process->console;
+    guint64 prompt = bochs_console_get_prompt(console);
+
+    if (bochs->saved && prompt != 0 && prompt == bochs->saved_at)
+        return TRUE;
+    g_clear_pointer(&bochs->saved, g_bytes_unref);
+    bochs->saved = read_state(bochs, error);
+    bochs->saved_at = bochs_console_get_prompt(console);
+    return bochs->saved != NULL;
+}
+
+GBytes *bochs_save_device_state(BochsVmm *bochs, VmmSavePurpose purpose, GError **error)
+{
+    if (!check_prompt(bochs, error) || !update_saved(bochs, error) ||
+        (purpose == VMM_SAVE_SWITCHOVER && !bochs_release_images(bochs, error)))
         return NULL;
-    return state_encode(state);
+    return g_bytes_ref(bochs->saved);
 }
 
 static gboolean is_same_region(const RamRegion *own, const RamRegion *other)

@@ -73,6 +73,7 @@ static void free_vmm(Vmm *vmm)
     if (bochs->places)
         g_array_unref(bochs->places);
     state_free(bochs->loaded);
+    g_bytes_unref(bochs->saved);
     bochs_form_free(bochs->fresh);
     g_mutex_clear(&bochs->lock);
     g_free(bochs);

@@ -24,6 +24,8 @@ typedef struct {
     gboolean has_run;            /* since it was started */
     GArray *places;              /* of BochsPlace */
     StateNode *loaded;           /* NULL: nothing was */
+    GBytes *saved;               /* its state when it … */
+    guint64 saved_at;            /* … stood at this prompt; NULL: was not saved */
     BochsForm *fresh;            /* what it showed when it was opened for a state; NULL before */
 } BochsVmm;
 

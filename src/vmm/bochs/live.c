@@ -73,44 +73,78 @@ static const struct {
     const char *const *parts;
 } parts_of[] = {{"cpu0", cpu_parts}, {"memory", memory_parts}, {"serial", serial_parts}};
 
-static BochsNode *show_parts(BochsProcess *process, const char *name, const char *const *parts,
-                             GError **error)
-{
-    g_autoptr(BochsNode) device = bochs_tree_new(name);
-
-    for (; *parts; parts++) {
-        g_autofree char *path = g_strconcat(name, ".", *parts, NULL);
-        BochsNode *part = bochs_show(process->console, path, error);
-
-        if (!part)
-            return NULL;
-        g_ptr_array_add(device->children, part);
-    }
-    return g_steal_pointer(&device);
-}
-
-static BochsNode *show_device(BochsProcess *process, const char *name, GError **error)
+/* NULL: all of it. */
+static const char *const *parts_of_device(const char *name)
 {
     for (guint i = 0; i < G_N_ELEMENTS(parts_of); i++)
         if (strcmp(parts_of[i].device, name) == 0)
-            return show_parts(process, name, parts_of[i].parts, error);
-    return bochs_show(process->console, name, error);
+            return parts_of[i].parts;
+    return NULL;
+}
+
+/* The paths of all devices, in their order, or of their parts. */
+static char **list_paths(void)
+{
+    g_autoptr(GStrvBuilder) paths = g_strv_builder_new();
+
+    for (const char *const *name = bochs_form_devices(); *name; name++) {
+        const char *const *parts = parts_of_device(*name);
+
+        if (!parts)
+            g_strv_builder_add(paths, *name);
+        for (; parts && *parts; parts++) {
+            g_autofree char *path = g_strconcat(*name, ".", *parts, NULL);
+
+            g_strv_builder_add(paths, path);
+        }
+    }
+    return g_strv_builder_end(paths);
+}
+
+/* Takes the next ones of *nodes*, and makes a device of its parts; *ret NULL: it has no such card. */
+static gboolean take_device(GPtrArray *nodes, guint *at, const char *name, BochsNode **ret,
+                            GError **error)
+{
+    const char *const *parts = parts_of_device(name);
+    g_autoptr(BochsNode) device = parts ? bochs_tree_new(name) : NULL;
+    guint count = parts ? g_strv_length((char **)parts) : 1;
+
+    for (guint i = 0; i < count; i++) {
+        BochsNode *node = nodes->pdata[*at];
+
+        nodes->pdata[(*at)++] = NULL;
+
+        if (!node && !bochs_form_is_card(name)) {
+            error_set(error, VMFERRY_ERROR_NOT_FOUND, "this Bochs has no %s%s%s", name,
+                      parts ? "." : "", parts ? parts[i] : "");
+            return FALSE;
+        }
+        if (parts)
+            g_ptr_array_add(device->children, node);
+        else
+            device = node;
+    }
+    *ret = g_steal_pointer(&device);
+    return TRUE;
 }
 
 BochsForm *bochs_form_show(BochsProcess *process, uint32_t ips, GError **error)
 {
     g_autoptr(BochsForm) form = bochs_form_new(ips);
+    g_auto(GStrv) paths = list_paths();
+    g_autoptr(GPtrArray) nodes =
+        bochs_show_all(process->console, (const char *const *)paths, BOCHS_COMMAND_MS, error);
+    guint at = 0;
 
+    if (!nodes)
+        return NULL;
     for (const char *const *name = bochs_form_devices(); *name; name++) {
-        g_autoptr(GError) failure = NULL;
-        BochsNode *device = show_device(process, *name, &failure);
+        BochsNode *device;
 
+        if (!take_device(nodes, &at, *name, &device, error))
+            return NULL;
         if (device)
             bochs_form_add(form, device);
-        if (device || (bochs_form_is_card(*name) && error_is(failure, VMFERRY_ERROR_NOT_FOUND)))
-            continue;
-        g_propagate_error(error, g_steal_pointer(&failure));
-        return NULL;
     }
     return g_steal_pointer(&form);
 }

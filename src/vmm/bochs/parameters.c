@@ -47,6 +47,53 @@ BochsNode *bochs_show(BochsConsole *console, const char *path, GError **error)
     return answer ? bochs_show_parse(answer, path, error) : NULL;
 }
 
+static char **format_commands(const char *const *paths, GError **error)
+{
+    g_autoptr(GStrvBuilder) commands = g_strv_builder_new();
+
+    for (; *paths; paths++) {
+        g_autofree char *command = g_strdup_printf("show \"%s\"", *paths);
+
+        if (!check_path(*paths, error))
+            return NULL;
+        g_strv_builder_add(commands, command);
+    }
+    return g_strv_builder_end(commands);
+}
+
+static void free_node(gpointer node)
+{
+    bochs_node_free(node);
+}
+
+static GPtrArray *parse_all(const GPtrArray *answers, const char *const *paths, GError **error)
+{
+    g_autoptr(GPtrArray) nodes = g_ptr_array_new_with_free_func(free_node);
+
+    for (guint i = 0; i < answers->len; i++) {
+        g_autoptr(GError) failure = NULL;
+        BochsNode *node = bochs_show_parse(answers->pdata[i], paths[i], &failure);
+
+        if (!node && !error_is(failure, VMFERRY_ERROR_NOT_FOUND)) {
+            g_propagate_error(error, g_steal_pointer(&failure));
+            return NULL;
+        }
+        g_ptr_array_add(nodes, node);
+    }
+    return g_steal_pointer(&nodes);
+}
+
+GPtrArray *bochs_show_all(BochsConsole *console, const char *const *paths, int timeout_ms,
+                          GError **error)
+{
+    g_auto(GStrv) commands = format_commands(paths, error);
+    g_autoptr(GPtrArray) answers = NULL;
+
+    if (commands)
+        answers = bochs_console_run_all(console, (const char *const *)commands, timeout_ms, error);
+    return answers ? parse_all(answers, paths, error) : NULL;
+}
+
 static gboolean check_folder(const char *folder, GError **error)
 {
     if (!strpbrk(folder, " \"\t\n\\"))

@@ -8,6 +8,11 @@
  * NOT_FOUND where Bochs has none of that path.  Free with bochs_node_free(). */
 BochsNode *bochs_show(BochsConsole *console, const char *path, GError **error);
 
+/* The same of several paths, up to NULL, at once: an array of as many nodes, NULL where Bochs has none.  Free with
+ * g_ptr_array_unref(). */
+GPtrArray *bochs_show_all(BochsConsole *console, const char *const *paths, int timeout_ms,
+                          GError **error);
+
 /* The same from the answer of the command. */
 BochsNode *bochs_show_parse(const char *answer, const char *path, GError **error);
 

@@ -92,6 +92,40 @@ static void test_commands(void **unused)
     close_scene(&scene);
 }
 
+/* All are sent before the first is answered; a prompt is one only with its number. */
+static void test_several_commands(void **unused)
+{
+    static const char *const paths[] = {"pit", "e1000", "cpu0.RIP", NULL};
+    g_autoptr(GPtrArray) nodes = NULL;
+    g_autoptr(GError) error = NULL;
+    Scene scene;
+
+    open_started(&scene);
+    say(&scene,
+        "show \"pit\"\nshow param name: <pit>\npit = {\n  x = 7\n}\n<bochs:2> "
+        "show \"e1000\"\nshow param name: <e1000>\ncan't find param <e1000> in global\n"
+        "<bochs:3> show \"cpu0.RIP\"\nshow param name: <cpu0.RIP>\nRIP = 0xfff0\n<bochs:4> ");
+    nodes = bochs_show_all(scene.console, paths, 1000, NULL);
+    assert_int_equal(nodes->len, 3);
+    assert_int_equal(((BochsNode *)((BochsNode *)nodes->pdata[0])->children->pdata[0])->number, 7);
+    assert_null(nodes->pdata[1]);
+    assert_int_equal(((BochsNode *)nodes->pdata[2])->number, 0xfff0);
+    expect_command(&scene, "show \"pit\"\nshow \"e1000\"\nshow \"cpu0.RIP\"\n");
+    assert_int_equal(bochs_console_get_prompt(scene.console), 4);
+    /* One that is missing. */
+    say(&scene, "show \"pit\"\nshow param name: <pit>\npit = {\n}\n<bochs:5> x\n<bochs:7> ");
+    assert_null(bochs_show_all(scene.console, paths, 1000, &error));
+    assert_true(error_is(error, VMFERRY_ERROR_INVALID));
+    assert_false(bochs_console_is_running(scene.console));
+    g_clear_error(&error);
+    /* None in time: they are under way still. */
+    assert_null(bochs_show_all(scene.console, paths, 20, &error));
+    assert_true(error_is(error, VMFERRY_ERROR_TIMEOUT));
+    assert_int_equal(bochs_console_get_prompt(scene.console), 0);
+    assert_false(bochs_console_send(scene.console, "r", NULL));
+    close_scene(&scene);
+}
+
 /* A prompt is one only with its number, at the end and at the start of a line. */
 static void test_false_prompts(void **unused)
 {
@@ -251,7 +285,7 @@ int main(void)
         cmocka_unit_test(test_false_prompts), cmocka_unit_test(test_prompt_in_pieces),
         cmocka_unit_test(test_running),       cmocka_unit_test(test_too_long),
         cmocka_unit_test(test_end),           cmocka_unit_test(test_commands_are_checked),
-        cmocka_unit_test(test_restore),
+        cmocka_unit_test(test_restore),       cmocka_unit_test(test_several_commands),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
