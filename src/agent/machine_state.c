@@ -2,24 +2,7 @@
 
 #include "agent/registry.h"
 #include "agent/watch.h"
-#include "base/clock.h"
-#include "base/error.h"
 #include "vmm/vmm_driver.h"
-
-static GBytes *take_state(Vmm *vmm, double *ret_ms, GError **error)
-{
-    g_autoptr(VmmCheckpoint) checkpoint = NULL;
-    GBytes *bytes;
-
-    if (!vmm_check_turns(vmm, error))
-        return NULL;
-    checkpoint = vmm_open_checkpoint(vmm, error);
-    if (!checkpoint || !vmm_checkpoint_stop(checkpoint, error))
-        return NULL;
-    bytes = vmm_checkpoint_resume(checkpoint, error);
-    *ret_ms = clock_ns_to_ms(clock_now_ns() - vmm_checkpoint_get_stopped_ns(checkpoint));
-    return bytes;
-}
 
 /* With the guest claimed. */
 static json_t *make_answer(Guest *guest, GError **error)
@@ -32,7 +15,7 @@ static json_t *make_answer(Guest *guest, GError **error)
 
     if (!vmm)
         return NULL;
-    bytes = take_state(vmm, &ms, error);
+    bytes = vmm_look(vmm, &ms, error);
     state = bytes ? vmm_read_state(identity->kind, bytes, error) : NULL;
     if (!state)
         return NULL;

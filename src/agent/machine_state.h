@@ -1,8 +1,8 @@
 /*
  * The neutral state of a guest, as it is now
  *
- * Theory of operation: a checkpoint (vmm/vmm_checkpoint.h) of the running guest, whose pause of some ms is the VMM's own:
- * whatever becomes of this agent, the guest goes on.  One that its user has paused stays paused.
+ * Theory of operation: vmm_look() pauses the guest for some ms, and lets it go on whatever fails.  QEMU does that by itself,
+ * whatever becomes of this agent; a Bochs goes on when its agent is back.  One that its user has paused stays paused.
  * The guest is claimed meanwhile, so that nothing else is done with it.
  */
 #pragma once

@@ -20,6 +20,7 @@ static const char *const points[] = {
     "source.disks-finished",  /* guest stopped, copies complete, not yet on the storage there */
     "source.image-lock",      /* before an image is locked; fails: as where locks are not shared */
     "source.image-token",     /* the same of its access time */
+    "look.paused",            /* a guest of Bochs stopped for its state to be looked at */
     "source.accepted",        /* the destination has accepted the guest */
     "source.first-round",     /* before the first page is read */
     "source.decided",         /* pre-copy is over, the guest still runs */

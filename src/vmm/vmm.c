@@ -1,5 +1,6 @@
 #include "vmm/vmm.h"
 
+#include "base/clock.h"
 #include "base/error.h"
 
 static const char *const run_state_names[] = {
@@ -84,6 +85,24 @@ VmmCheckpoint *vmm_open_checkpoint(Vmm *vmm, GError **error)
 gboolean vmm_check_turns(Vmm *vmm, GError **error)
 {
     return vmm->ops->check_turns(vmm, error);
+}
+
+GBytes *vmm_look(Vmm *vmm, double *ret_paused_ms, GError **error)
+{
+    g_autoptr(VmmCheckpoint) checkpoint = NULL;
+    GBytes *state;
+
+    *ret_paused_ms = 0;
+    if (!vmm_check_turns(vmm, error))
+        return NULL;
+    if (vmm->ops->look)
+        return vmm->ops->look(vmm, ret_paused_ms, error);
+    checkpoint = vmm_open_checkpoint(vmm, error);
+    if (!checkpoint || !vmm_checkpoint_stop(checkpoint, error))
+        return NULL;
+    state = vmm_checkpoint_resume(checkpoint, error);
+    *ret_paused_ms = clock_ns_to_ms(clock_now_ns() - vmm_checkpoint_get_stopped_ns(checkpoint));
+    return state;
 }
 
 GArray *vmm_get_vcpu_threads(Vmm *vmm, GError **error)

@@ -233,7 +233,8 @@ typedef struct {
     gboolean (*get_resume_action)(Vmm *vmm, GuardAction *ret, GError **error);
     gboolean (*get_pause_action)(Vmm *vmm, GuardAction *ret, GError **error);
     GBytes *(*save_device_state)(Vmm *vmm, VmmSavePurpose purpose, GError **error);
-    VmmCheckpoint *(*open_checkpoint)(Vmm *vmm, GError **error); /* NULL: it takes none */
+    VmmCheckpoint *(*open_checkpoint)(Vmm *vmm, GError **error);      /* NULL: it takes none */
+    GBytes *(*look)(Vmm *vmm, double *ret_paused_ms, GError **error); /* NULL: by a checkpoint */
     gboolean (*open_incoming)(Vmm *vmm, const char *machine, const GPtrArray *regions,
                               GError **error);
     gboolean (*load_device_state)(Vmm *vmm, GBytes *state, GError **error);
@@ -421,6 +422,10 @@ GBytes *vmm_save_device_state(Vmm *vmm, VmmSavePurpose purpose, GError **error);
 /* For checkpoints of the running machine (vmm_checkpoint.h), which borrow *vmm*.  vmm_check_turns()
  * says whether it bears them.  UNSUPPORTED where the VMM takes none. */
 VmmCheckpoint *vmm_open_checkpoint(Vmm *vmm, GError **error);
+
+/* The state of a machine that goes on as it did, whatever fails; one that was paused stays so.  What the driver's read_state()
+ * takes; free with g_bytes_unref().  *ret_paused_ms is for how long it stood.  REFUSED where it bears no such pauses. */
+GBytes *vmm_look(Vmm *vmm, double *ret_paused_ms, GError **error);
 
 /* Makes a machine that was launched as incoming ready to be written to: its RAM
  * becomes that of the source, whose machine type and regions (of RamRegion, with

@@ -12,6 +12,8 @@ PC = {"rng": False, "vga": False, "card": False, "memory_mb": 96, "arena_mb": 8,
       "ide": True, "cpu": "Haswell", "pattern": "mixed", "pages_per_second": 10, "check": 4,
       "disk_rate": 2, "kernel_words": "loglevel=6"}
 
+LOOK_POINTS = ["look.paused"]  # faults: of `vmferry state`, not of moves
+
 
 @dataclass(frozen=True)
 class Beat:

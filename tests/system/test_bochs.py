@@ -4,6 +4,7 @@ import fcntl
 import json
 import os
 import shutil
+import signal
 import struct
 import subprocess
 from contextlib import contextmanager
@@ -140,6 +141,65 @@ def test_agent_killed(guest):
     assert write_locked(guest)
     guest.agent.vmferry("stop", guest.name).require()
     assert guest.pids() == [] and guest.folders == []
+
+
+def shown(guest) -> dict:
+    return guest.agent.vmferry("state", "show", guest.name, "--json").require().json
+
+
+def test_state_is_shown(guest):
+    """Of one that runs, which goes on, and of one that stands, which does not."""
+    guest.run().require()
+    guest.require_runs()
+    first, second = shown(guest), shown(guest)
+    assert first["format"] == "vmferry-state" and len(first["cpus"]) == 1
+    assert second["clock"]["since_start"] > first["clock"]["since_start"]
+    assert guest.status["state"] == "running"
+    guest.require_runs()
+    os.kill(guest.pid, signal.SIGINT)
+    wait_until(lambda: guest.status["state"] == "paused", "the pause", 20)
+    assert shown(guest) == shown(guest)
+    assert guest.status["state"] == "paused"
+
+
+def test_look_that_fails(guest):
+    guest.run().require()
+    guest.agent.stop()
+    guest.agent.start({"VMFERRY_FAULT": "look.paused=fail"})
+    wait_found(guest)
+    result = guest.agent.vmferry("state", "show", guest.name)
+    assert result.exit_code == 1 and "look.paused" in result.stderr
+    assert guest.status["state"] == "running"
+    guest.require_runs()
+
+
+def test_agent_killed_in_a_look(guest):
+    """The guest stands, and runs on as soon as an agent is back; a pause of somebody else's is not ended."""
+    guest.run().require()
+    guest.require_runs()
+    pid = guest.pid
+    guest.agent.stop()
+    guest.agent.start({"VMFERRY_FAULT": "look.paused=kill"})
+    wait_found(guest)
+    assert guest.agent.vmferry("state", "show", guest.name).exit_code != 0
+    wait_until(lambda: not guest.agent.process.running, "the agent dies")
+    before = bochs_ticks(pid)
+    guest.agent.start()
+    wait_found(guest)
+    wait_until(lambda: bochs_ticks(pid) > before + 20, "it works", 30)
+    guest.require_runs()
+    assert write_locked(guest)
+    os.kill(pid, signal.SIGINT)
+    wait_until(lambda: guest.status["state"] == "paused", "the pause", 20)
+    guest.agent.kill()
+    guest.agent.start()
+    wait_until(lambda: guest.status["state"] == "paused", "it is found again, as it was", 30)
+
+
+def bochs_ticks(pid: int) -> int:
+    """CPU time of its process: of one that stands at its prompt it does not grow."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return int(fields[11]) + int(fields[12])
 
 
 def test_bochs_killed(guest):

@@ -11,6 +11,7 @@ import pytest
 from disks import DISK_POINTS
 from fake_agents import ENGINE_POINTS
 from findings import check_failed
+from other_vmm import LOOK_POINTS
 from postcopy import FULL_POINTS, POSTCOPY_POINTS, STORE_POINTS, TAKEOVER_POINTS
 from protection import PROTECT_POINTS
 from saving import ALL_POINTS as IMAGE_POINTS
@@ -105,7 +106,7 @@ def settle(scene, where: str) -> None:
 def test_table_is_complete(lab):
     listed = lab.host_a.run([vmferry_program(), "agent", "--list-faults"]).stdout.split()
     others = [*DISK_POINTS, *POSTCOPY_POINTS, *FULL_POINTS, *TAKEOVER_POINTS, *STORE_POINTS,
-              *PROTECT_POINTS, *ENGINE_POINTS, *IMAGE_POINTS]
+              *PROTECT_POINTS, *ENGINE_POINTS, *IMAGE_POINTS, *LOOK_POINTS]
     assert sorted([*names(POINTS), *others]) == sorted(listed)
 
 

@@ -18,6 +18,7 @@ from kill_plan import (AGENTS, CUT, DESTINATION_AGENT, DESTINATION_QEMU, ENDED, 
                        READ_ONLY, SOURCE_AGENT, SOURCE_QEMU, SPLIT, STAYED, Record, Sample,
                        compatible, double_run, plan, table)
 from kill_postcopy import PostcopyInjector
+from other_vmm import LOOK_POINTS
 from postcopy import STORE_POINTS
 from protection import PROTECT_POINTS
 from saving import ALL_POINTS as IMAGE_POINTS
@@ -47,7 +48,8 @@ def points():
     with Lab() as lab:
         listed = lab.host_a.run([vmferry_program(), "agent", "--list-faults"]).stdout.split()
         return [point for point in listed
-                if point not in (*STORE_POINTS, *PROTECT_POINTS, *ENGINE_POINTS, *IMAGE_POINTS)]
+                if point not in (*STORE_POINTS, *PROTECT_POINTS, *ENGINE_POINTS, *IMAGE_POINTS,
+                                 *LOOK_POINTS)]
 
 
 @pytest.fixture(scope="module")

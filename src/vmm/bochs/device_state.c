@@ -14,7 +14,7 @@ static gboolean check_prompt(BochsVmm *bochs, GError **error)
     return FALSE;
 }
 
-static GBytes *read_state(BochsVmm *bochs, GError **error)
+static GBytes *show_state(BochsVmm *bochs, GError **error)
 {
     g_autoptr(BochsForm) shown = bochs_form_show(bochs->process, bochs->line->machine.ips, error);
     g_autoptr(StateNode) state = NULL;
@@ -34,9 +34,14 @@ static gboolean update_saved(BochsVmm *bochs, GError **error)
     if (bochs->saved && prompt != 0 && prompt == bochs->saved_at)
         return TRUE;
     g_clear_pointer(&bochs->saved, g_bytes_unref);
-    bochs->saved = read_state(bochs, error);
+    bochs->saved = show_state(bochs, error);
     bochs->saved_at = bochs_console_get_prompt(console);
     return bochs->saved != NULL;
+}
+
+GBytes *bochs_read_state(BochsVmm *bochs, GError **error)
+{
+    return update_saved(bochs, error) ? g_bytes_ref(bochs->saved) : NULL;
 }
 
 GBytes *bochs_save_device_state(BochsVmm *bochs, VmmSavePurpose purpose, GError **error)

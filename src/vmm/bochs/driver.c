@@ -155,14 +155,6 @@ static gboolean is_gone(const BochsProcess *process)
             process_wait_gone(process->pid, process->start_time, DYING_MS));
 }
 
-/* The machine may have stopped by itself, at a breakpoint or because its processor was shut down.  While a command is late it
- * stands. */
-static gboolean is_running(const BochsProcess *process)
-{
-    return !bochs_console_await_prompt(process->console, 0, NULL, NULL) &&
-           bochs_console_runs_machine(process->console);
-}
-
 static gboolean ask_run_state(Vmm *vmm, guint timeout_ms, VmmRunState *ret, GError **error)
 {
     BochsVmm *bochs = from_vmm(vmm);
@@ -173,7 +165,7 @@ static gboolean ask_run_state(Vmm *vmm, guint timeout_ms, VmmRunState *ret, GErr
     else if (bochs_awaits_state(bochs))
         *ret = VMM_RUN_STATE_INCOMING;
     else
-        *ret = is_running(bochs->process) ? VMM_RUN_STATE_RUNNING : VMM_RUN_STATE_PAUSED;
+        *ret = bochs_process_runs(bochs->process) ? VMM_RUN_STATE_RUNNING : VMM_RUN_STATE_PAUSED;
     return TRUE;
 }
 
@@ -192,7 +184,8 @@ static gboolean pause_vcpus(Vmm *vmm, gboolean *ret_was_running, GError **error)
     BochsVmm *bochs = from_vmm(vmm);
     g_autoptr(GMutexLocker) locker G_GNUC_UNUSED = g_mutex_locker_new(&bochs->lock);
 
-    *ret_was_running = is_running(bochs->process) || bochs->process->interrupted;
+    *ret_was_running = bochs_process_runs(bochs->process) || bochs->process->interrupted ||
+                       bochs->process->looked_at;
     return end_operation(bochs,
                          bochs_process_interrupt(bochs->process, error) &&
                              (!*ret_was_running || bochs_settle(bochs->process, error)) &&
@@ -238,7 +231,7 @@ static gboolean run_again(BochsVmm *bochs, GError **error)
 {
     BochsProcess *process = bochs->process;
 
-    if (is_running(process) && !process->interrupted)
+    if (bochs_process_runs(process) && !process->interrupted)
         return TRUE;
     return bochs_process_interrupt(process, error) && let_run(bochs, error);
 }
@@ -273,6 +266,16 @@ static GBytes *save_device_state(Vmm *vmm, VmmSavePurpose purpose, GError **erro
     BochsVmm *bochs = from_vmm(vmm);
     g_autoptr(GMutexLocker) locker G_GNUC_UNUSED = g_mutex_locker_new(&bochs->lock);
     GBytes *state = bochs_save_device_state(bochs, purpose, error);
+
+    (void)end_operation(bochs, state != NULL, error);
+    return state;
+}
+
+static GBytes *look(Vmm *vmm, double *ret_paused_ms, GError **error)
+{
+    BochsVmm *bochs = from_vmm(vmm);
+    g_autoptr(GMutexLocker) locker G_GNUC_UNUSED = g_mutex_locker_new(&bochs->lock);
+    GBytes *state = bochs_look(bochs, ret_paused_ms, error);
 
     (void)end_operation(bochs, state != NULL, error);
     return state;
@@ -347,6 +350,7 @@ static const VmmOps bochs_ops = {
     .get_resume_action = bochs_get_resume_action,
     .get_pause_action = bochs_get_pause_action,
     .save_device_state = save_device_state,
+    .look = look,
     .open_incoming = open_incoming,
     .load_device_state = load_device_state,
     .describe_end = describe_end,

@@ -67,6 +67,9 @@ extern const VmmBlockOps bochs_block_ops;
 
 /* The operations of the table on the device state, each without the lock. */
 GBytes *bochs_save_device_state(BochsVmm *bochs, VmmSavePurpose purpose, GError **error);
+/* As it stands at its prompt, and nothing else is done. */
+GBytes *bochs_read_state(BochsVmm *bochs, GError **error);
+GBytes *bochs_look(BochsVmm *bochs, double *ret_paused_ms, GError **error);
 gboolean bochs_open_incoming(BochsVmm *bochs, const char *machine, const GPtrArray *regions,
                              GError **error);
 gboolean bochs_load_device_state(BochsVmm *bochs, GBytes *bytes, GError **error);

@@ -30,6 +30,8 @@
 #define LOOK_US 2000
 
 #define RUNS_FILE "runs"
+#define LOOKED_AT "look"
+#define MAX_RUNS 64u
 
 static const char program_name[] = "bochs-bin";
 
@@ -285,15 +287,19 @@ static gboolean catch_up(BochsProcess *process, GError **error)
            bochs_console_catch_up(process->console, BOCHS_COMMAND_MS, error);
 }
 
-/* TRUE with *ret_runs: a `c` that nobody has interrupted is under way. */
-static gboolean read_run(const BochsProcess *process, gboolean *ret_runs, GError **error)
+/* TRUE with *ret_runs: a `c` is under way that nobody has interrupted; *ret_looked_at: for a look only. */
+static gboolean read_run(const BochsProcess *process, gboolean *ret_runs, gboolean *ret_looked_at,
+                         GError **error)
 {
     g_autofree char *path = bochs_folder_path(process->folder, RUNS_FILE);
+    g_autoptr(GError) failure = NULL;
+    g_autofree char *text = file_read(path, MAX_RUNS, NULL, &failure);
 
-    *ret_runs = access(path, F_OK) == 0;
-    if (*ret_runs || errno == ENOENT)
+    *ret_looked_at = g_strcmp0(text, LOOKED_AT) == 0;
+    *ret_runs = text && !*ret_looked_at;
+    if (text || error_is(failure, VMFERRY_ERROR_NOT_FOUND))
         return TRUE;
-    error_set_errno(error, errno, "%s", path);
+    g_propagate_error(error, g_steal_pointer(&failure));
     return FALSE;
 }
 
@@ -301,7 +307,7 @@ static gboolean find_state(BochsProcess *process, GError **error)
 {
     gboolean runs;
 
-    if (!read_run(process, &runs, error))
+    if (!read_run(process, &runs, &process->looked_at, error))
         return FALSE;
     if (!runs || stands_at_prompt(process))
         return bring_prompt(process, error) && catch_up(process, error);
@@ -332,12 +338,25 @@ gboolean bochs_process_is_alive(const BochsProcess *process)
     return process_is_same(process->pid, process->start_time);
 }
 
+gboolean bochs_process_runs(const BochsProcess *process)
+{
+    return !bochs_console_await_prompt(process->console, 0, NULL, NULL) &&
+           bochs_console_runs_machine(process->console);
+}
+
+static gboolean write_run(const BochsProcess *process, const char *text, GError **error)
+{
+    g_autofree char *path = bochs_folder_path(process->folder, RUNS_FILE);
+
+    return file_replace(path, text, strlen(text), FALSE, error);
+}
+
 gboolean bochs_process_note_run(const BochsProcess *process, gboolean runs, GError **error)
 {
     g_autofree char *path = bochs_folder_path(process->folder, RUNS_FILE);
 
     if (runs)
-        return file_replace(path, "", 0, FALSE, error);
+        return write_run(process, "", error);
     if (unlink(path) == 0 || errno == ENOENT)
         return TRUE;
     error_set_errno(error, errno, "remove %s", path);
@@ -401,9 +420,36 @@ gboolean bochs_process_interrupt(BochsProcess *process, GError **error)
 {
     await_command(process);
     process->interrupted |= bochs_console_runs_machine(process->console);
-    if (!bochs_process_note_run(process, FALSE, error) || !interrupt_machine(process, error))
+    if (!bochs_process_note_run(process, FALSE, error))
+        return FALSE;
+    process->looked_at = FALSE;
+    if (!interrupt_machine(process, error))
         return FALSE;
     process->interrupted = FALSE;
+    return TRUE;
+}
+
+/* ---- looking at it ---- */
+
+gboolean bochs_process_begin_look(BochsProcess *process, GError **error)
+{
+    if (!write_run(process, LOOKED_AT, error))
+        return FALSE;
+    process->looked_at = TRUE;
+    return interrupt_machine(process, error);
+}
+
+/* The note goes last: of an agent that dies before, the next one does all of this again, and a machine that runs by then is none
+ * the worse for it. */
+gboolean bochs_process_end_look(BochsProcess *process, GError **error)
+{
+    if (!process->looked_at)
+        return TRUE;
+    await_command(process);
+    if (!interrupt_machine(process, error) || !bochs_process_continue(process, error) ||
+        !bochs_process_note_run(process, TRUE, error))
+        return FALSE;
+    process->interrupted = process->looked_at = FALSE;
     return TRUE;
 }
 

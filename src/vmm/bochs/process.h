@@ -10,7 +10,8 @@
  *     log        what it logs
  *     errors     its standard error
  *     state/     files that `restore` reads
- *     runs       is there while the machine was let run by `c`, and nobody has interrupted it
+ *     runs       is there while the machine was let run by `c`, and nobody has interrupted it; with a word in it where somebody
+ *                has, to look at it only
  *
  * Bochs holds both ends of its FIFOs, so that our death is neither an end of its input nor a broken
  * pipe; when its own end comes, the reading end here sees it.  It begins at its prompt, and
@@ -21,7 +22,7 @@
  *
  * An agent that comes back finds from the process's main thread whether it stands at its prompt: it waits for standard input
  * there, and only there.  Where it does not, `runs` tells a machine that runs from a command, or an interrupt, that is under way
- * still: its prompt is awaited.
+ * still: its prompt is awaited.  One that was looked at is brought to its prompt, too, and is to run on.
  */
 #pragma once
 
@@ -52,6 +53,7 @@ typedef struct {
     char *version;      /* "2.7" */
     BochsConsole *console;
     gboolean interrupted; /* it ran by `c`, and the prompt after an interrupt has not come */
+    gboolean looked_at;   /* it stands for a look: bochs_process_end_look() */
 } BochsProcess;
 
 /* Returns when it is at its first prompt.  NULL with *error*, with what Bochs said: nothing of it
@@ -69,6 +71,10 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(BochsProcess, bochs_process_free)
 
 gboolean bochs_process_is_alive(const BochsProcess *process);
 
+/* The machine runs.  It may have stopped by itself, at a breakpoint or because its processor was shut down.  While a command is
+ * late it stands. */
+gboolean bochs_process_runs(const BochsProcess *process);
+
 /* For an agent that comes back: whether the machine, if it is not at its prompt, runs by `c`.  So before `c`; an interrupt takes
  * it back, before the signal.  While it stands no command may be sent with such a note. */
 gboolean bochs_process_note_run(const BochsProcess *process, gboolean runs, GError **error);
@@ -79,6 +85,13 @@ gboolean bochs_process_continue(BochsProcess *process, GError **error);
 /* Brings the prompt back; TRUE at once where it is there.  An ordinary command is let end.  After TIMEOUT the machine may stop
  * still. */
 gboolean bochs_process_interrupt(BochsProcess *process, GError **error);
+
+/* The same of a machine that runs, for a look: an agent that comes back lets it run on.  Whether this fails or not, the look
+ * is to be ended. */
+gboolean bochs_process_begin_look(BochsProcess *process, GError **error);
+
+/* Lets it run on, whatever is under way; FALSE: it may stand. */
+gboolean bochs_process_end_look(BochsProcess *process, GError **error);
 
 /* Brings the prompt back from a command of steps that takes too long. */
 gboolean bochs_process_break(BochsProcess *process, GError **error);

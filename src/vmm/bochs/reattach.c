@@ -52,6 +52,21 @@ static gboolean keep_images(BochsVmm *bochs, GError **error)
     return vmm_pause(&bochs->base, NULL, error);
 }
 
+/* It stands since an agent died that was looking at it, and has its locks. */
+static gboolean end_look(BochsVmm *bochs, GError **error)
+{
+    BochsProcess *process = bochs->process;
+    g_autoptr(GError) problem = NULL;
+
+    if (!process->looked_at)
+        return TRUE;
+    if (bochs_take_images(bochs, &problem))
+        return bochs_process_end_look(process, error);
+    log_warning("Bochs (pid %d), which was looked at, stays paused: %s", (int)process->pid,
+                problem->message);
+    return bochs_process_interrupt(process, error);
+}
+
 Vmm *bochs_reattach(const VmmIdentity *identity, GError **error)
 {
     g_autofree char *folder =
@@ -70,5 +85,7 @@ Vmm *bochs_reattach(const VmmIdentity *identity, GError **error)
     vmm = &bochs->base;
     bochs->process =
         bochs_process_attach(identity->pid, identity->start_time, folder, version, error);
-    return bochs->process && keep_images(bochs, error) ? g_steal_pointer(&vmm) : NULL;
+    return bochs->process && end_look(bochs, error) && keep_images(bochs, error)
+               ? g_steal_pointer(&vmm)
+               : NULL;
 }
