@@ -2,13 +2,27 @@
 
 #include "agent/registry.h"
 #include "agent/watch.h"
+#include "state/state_machine.h"
 #include "vmm/vmm_driver.h"
+
+/* Before the pause.  NULL: it cannot be told, or is in the state already. */
+static MachineDescription *describe(Vmm *vmm, const VmmIdentity *identity)
+{
+    g_auto(GStrv) line = NULL;
+    g_autoptr(json_t) machine = NULL;
+
+    if (!vmm->neutral || vmm->neutral->only)
+        return NULL;
+    machine = vmm_read_machine(vmm, identity->command_line, &line, NULL);
+    return machine ? vmm_describe_neutral(vmm, machine, NULL) : NULL;
+}
 
 /* With the guest claimed. */
 static json_t *make_answer(Guest *guest, GError **error)
 {
     Vmm *vmm = registry_get_vmm(guest, error);
     g_autoptr(VmmIdentity) identity = vmm ? vmm_get_identity(vmm) : NULL;
+    g_autoptr(MachineDescription) machine = vmm ? describe(vmm, identity) : NULL;
     g_autoptr(StateNode) state = NULL;
     g_autoptr(GBytes) bytes = NULL;
     double ms = 0;
@@ -19,6 +33,7 @@ static json_t *make_answer(Guest *guest, GError **error)
     state = bytes ? vmm_read_state(identity->kind, bytes, error) : NULL;
     if (!state)
         return NULL;
+    state_note_machine(state, machine);
     return json_pack("{s:s, s:s, s:f, s:o}", "guest", guest->name, "vmm_kind", identity->kind,
                      "paused_ms", ms, "state", state_to_json(state));
 }

@@ -5,6 +5,7 @@
 #include "cli/output.h"
 #include "cli/state_source.h"
 #include "state/schema.h"
+#include "state/state_machine.h"
 
 static const char description[] =
     "Shows, compares and checks the state of a guest's processors and devices, in a form that\n"
@@ -121,6 +122,7 @@ static int diff(const Options *o, char **names, GError **error)
 
     if (!right)
         return cli_fail(&o->common, *error);
+    state_drop_unknown(left, right);
     found = state_compare(left, right);
     json = differences_to_json(found);
     if (o->common.json)

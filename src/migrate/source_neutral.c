@@ -109,7 +109,8 @@ gboolean source_check_neutral_peer(const SourceMove *move, GError **error)
 
 static gboolean try_moment(const SourceMove *move, GError **error)
 {
-    g_autoptr(GBytes) bytes = vmm_save_neutral(move->job->vmm, VMM_SAVE_CHECKPOINT, error);
+    g_autoptr(GBytes) bytes =
+        vmm_save_neutral(move->job->vmm, VMM_SAVE_CHECKPOINT, move->neutral, error);
     g_autoptr(StateNode) state = NULL;
 
     if (bytes)

@@ -211,8 +211,9 @@ static gboolean name_outstanding(SourceMove *move, GError **error)
 static GBytes *save_state(SourceMove *move, VmmSavePurpose purpose, GError **error)
 {
     g_autoptr(GError) failure = NULL;
-    GBytes *state = (move->neutral ? vmm_save_neutral : vmm_save_device_state)(move->job->vmm,
-                                                                               purpose, &failure);
+    GBytes *state = move->neutral
+                        ? vmm_save_neutral(move->job->vmm, purpose, move->neutral, &failure)
+                        : vmm_save_device_state(move->job->vmm, purpose, &failure);
 
     if (!state && vmm_check_unchanged(move->job->vmm, move->machine, error))
         g_propagate_error(error, g_steal_pointer(&failure));

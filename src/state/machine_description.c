@@ -40,6 +40,7 @@ MachineDescription *machine_description_new(void)
     MachineDescription *machine = g_new0(MachineDescription, 1);
 
     machine->cpuid = g_array_new(FALSE, TRUE, sizeof(MachineCpuid));
+    machine->memory = g_array_new(FALSE, TRUE, sizeof(MachineMemory));
     machine->devices = g_ptr_array_new_with_free_func((GDestroyNotify)device_free);
     machine->disks = g_ptr_array_new_with_free_func((GDestroyNotify)disk_free);
     return machine;
@@ -52,6 +53,7 @@ void machine_description_free(MachineDescription *machine)
     g_free(machine->architecture);
     g_free(machine->chipset);
     g_array_unref(machine->cpuid);
+    g_array_unref(machine->memory);
     g_ptr_array_unref(machine->devices);
     g_ptr_array_unref(machine->disks);
     g_free(machine->origin_kind);
@@ -103,6 +105,8 @@ MachineDescription *machine_description_copy(const MachineDescription *machine)
     copy->tsc_hz = machine->tsc_hz;
     if (machine->cpuid->len > 0)
         g_array_append_vals(copy->cpuid, machine->cpuid->data, machine->cpuid->len);
+    if (machine->memory->len > 0)
+        g_array_append_vals(copy->memory, machine->memory->data, machine->memory->len);
     for (guint i = 0; i < machine->devices->len; i++) {
         const MachineDevice *device = machine->devices->pdata[i];
 
@@ -196,6 +200,21 @@ static json_t *cpuid_to_json(const GArray *words)
     return array;
 }
 
+static json_t *memory_to_json(const GArray *memory)
+{
+    json_t *array = json_array();
+
+    for (guint i = 0; i < memory->len; i++) {
+        const MachineMemory *part = &g_array_index(memory, MachineMemory, i);
+        json_t *object = json_object();
+
+        set_count(object, "base", part->base);
+        set_count(object, "bytes", part->bytes);
+        json_array_append_new(array, object);
+    }
+    return array;
+}
+
 static json_t *origin_to_json(const MachineDescription *machine)
 {
     json_t *object = json_object();
@@ -223,6 +242,8 @@ json_t *machine_description_to_json(const MachineDescription *machine)
     set_text(object, "architecture", machine->architecture);
     set_text(object, "chipset", machine->chipset);
     set_count(object, "ram_bytes", machine->ram_bytes);
+    if (machine->memory->len > 0)
+        json_object_set_new(object, "memory", memory_to_json(machine->memory));
     set_count(object, "video_bytes", machine->video_bytes);
     set_count(object, "vcpus", machine->vcpus);
     set_count(object, "tsc_hz", machine->tsc_hz);
@@ -370,6 +391,26 @@ static gboolean read_cpuid(MachineDescription *machine, json_t *entry, GError **
     return TRUE;
 }
 
+/* Ascending, and none over another. */
+static gboolean read_memory_part(MachineDescription *machine, json_t *entry, GError **error)
+{
+    const GArray *memory = machine->memory;
+    const MachineMemory *last =
+        memory->len > 0 ? &g_array_index(memory, MachineMemory, memory->len - 1) : NULL;
+    MachineMemory part;
+
+    if (!json_get_count(entry, "base", MAX_RAM, &part.base, error) ||
+        !json_get_count(entry, "bytes", MAX_RAM, &part.bytes, error))
+        return FALSE;
+    if (part.bytes == 0 || (last && part.base < last->base + last->bytes)) {
+        error_set(error, VMFERRY_ERROR_INVALID, "%s",
+                  part.bytes == 0 ? "\"bytes\" is 0" : "\"base\" is within what is before it");
+        return FALSE;
+    }
+    g_array_append_val(machine->memory, part);
+    return TRUE;
+}
+
 typedef gboolean (*EntryReader)(MachineDescription *machine, json_t *entry, GError **error);
 
 static gboolean read_list(MachineDescription *machine, json_t *object, const char *key, size_t max,
@@ -388,6 +429,25 @@ static gboolean read_list(MachineDescription *machine, json_t *object, const cha
         }
     }
     return TRUE;
+}
+
+/* Peers of before do not tell it. */
+static gboolean read_memory(MachineDescription *machine, json_t *object, GError **error)
+{
+    uint64_t bytes = 0;
+
+    if (!json_object_get(object, "memory"))
+        return TRUE;
+    if (!read_list(machine, object, "memory", MACHINE_MAX_MEMORY, read_memory_part, error))
+        return FALSE;
+    for (guint i = 0; i < machine->memory->len; i++)
+        bytes += g_array_index(machine->memory, MachineMemory, i).bytes;
+    if (bytes == machine->ram_bytes || machine->memory->len == 0)
+        return TRUE;
+    error_set(error, VMFERRY_ERROR_INVALID,
+              "\"memory\" has %" G_GUINT64_FORMAT " bytes, \"ram_bytes\" says %" G_GUINT64_FORMAT,
+              bytes, machine->ram_bytes);
+    return FALSE;
 }
 
 static gboolean read_line(MachineDescription *machine, json_t *origin, GError **error)
@@ -458,7 +518,7 @@ MachineDescription *machine_description_from_json(json_t *object, GError **error
 
     if (read_word(object, "architecture", &machine->architecture, error) &&
         read_word(object, "chipset", &machine->chipset, error) &&
-        read_sizes(machine, object, error) &&
+        read_sizes(machine, object, error) && read_memory(machine, object, error) &&
         read_list(machine, object, "cpuid", MACHINE_MAX_CPUID_WORDS, read_cpuid, error) &&
         read_list(machine, object, "devices", MACHINE_MAX_DEVICES, read_device, error) &&
         read_list(machine, object, "disks", MACHINE_MAX_DISKS, read_disk, error) &&

@@ -20,6 +20,7 @@
 
 #define MACHINE_MAX_DEVICES 256u
 #define MACHINE_MAX_DISKS 64u
+#define MACHINE_MAX_MEMORY 64u
 #define MACHINE_MAX_CPUID_WORDS 256u
 #define MACHINE_MAX_ARGUMENTS 4096u
 
@@ -29,6 +30,11 @@ typedef struct {
     char reg[4]; /* "EAX" to "EDX" */
     uint32_t bits;
 } MachineCpuid;
+
+/* A part of main memory in the guest's address space. */
+typedef struct {
+    uint64_t base, bytes;
+} MachineMemory;
 
 typedef struct {
     char *type; /* "intel,82540em" */
@@ -52,6 +58,7 @@ typedef struct {
     char *architecture; /* "x86-64" */
     char *chipset;      /* "intel,440fx"; "none" */
     uint64_t ram_bytes;
+    GArray *memory;       /* of MachineMemory, ascending: where that is; empty: not known */
     uint64_t video_bytes; /* of the VGA's memory; 0: it has no VGA */
     guint vcpus;
     uint64_t tsc_hz;    /* rate of the guest's TSC; 0: not known */

@@ -8,7 +8,7 @@
 static const StateField memory_fields[] = {
     STATE_NUMBER_FIELD("base", 64, "guest-physical address"),
     STATE_NUMBER_FIELD("bytes", 64, ""),
-    STATE_TEXT_FIELD("kind", "\"ram\", \"rom\" or \"video\""),
+    STATE_TEXT_FIELD("kind", "\"ram\", or \"video\" (where the BAR of the VGA says)"),
     {NULL},
 };
 
@@ -57,11 +57,12 @@ static const StateGroup device_group = {"device", "A device.", NULL, device_fiel
 
 static const StateField root_fields[] = {
     STATE_GROUP_FIELD("machine", &machine_group, ""),
-    STATE_OPTIONAL_GROUPS("memory", &memory_group, 0, "the memory map; not known"),
+    STATE_OPTIONAL_GROUPS("memory", &memory_group, 0, "main memory, and the VGA's; not known"),
     STATE_GROUP_FIELD("clock", &clock_group, ""),
     STATE_GROUPS("cpus", &state_cpu_group, 0, "in the order of their APIC ids"),
     STATE_GROUPS("devices", &device_group, 0, "buses and interrupt controllers are devices, too"),
-    STATE_OPTIONAL_GROUPS("disks", &disk_group, 0, "not known"),
+    STATE_OPTIONAL_GROUPS("disks", &disk_group, 0,
+                          "those of controllers in `devices`, by their places; not known"),
     STATE_OPTIONAL_BYTES_LIST("pending_output", 0, 0,
                               "packets the guest has sent, which nobody has got yet; none"),
     {NULL},

@@ -506,7 +506,8 @@ GPtrArray *vmm_list_neutral_regions(Vmm *vmm, const VmmDescription *description,
     return check_neutral(vmm, error) ? vmm->neutral->list_regions(vmm, description, error) : NULL;
 }
 
-GBytes *vmm_save_neutral(Vmm *vmm, VmmSavePurpose purpose, GError **error)
+GBytes *vmm_save_neutral(Vmm *vmm, VmmSavePurpose purpose, const MachineDescription *machine,
+                         GError **error)
 {
-    return check_neutral(vmm, error) ? vmm->neutral->save(vmm, purpose, error) : NULL;
+    return check_neutral(vmm, error) ? vmm->neutral->save(vmm, purpose, machine, error) : NULL;
 }

@@ -308,7 +308,8 @@ typedef struct {
     gboolean only; /* the driver has no other form */
     MachineDescription *(*describe)(Vmm *vmm, json_t *machine, GError **error);
     GPtrArray *(*list_regions)(Vmm *vmm, const VmmDescription *description, GError **error);
-    GBytes *(*save)(Vmm *vmm, VmmSavePurpose purpose, GError **error);
+    GBytes *(*save)(Vmm *vmm, VmmSavePurpose purpose, const MachineDescription *machine,
+                    GError **error);
 } VmmNeutralOps;
 
 /* Drivers embed this as their first member. */
@@ -704,6 +705,8 @@ MachineDescription *vmm_describe_neutral(Vmm *vmm, json_t *machine, GError **err
  * g_ptr_array_unref(). */
 GPtrArray *vmm_list_neutral_regions(Vmm *vmm, const VmmDescription *description, GError **error);
 
-/* As vmm_save_device_state(), in the neutral form.  BUSY: something is under way at this very moment that has no
+/* As vmm_save_device_state(), in the neutral form, with what *machine* (vmm_describe_neutral(); NULL: nothing) says of memory and
+ * disks.  BUSY: something is under way at this very moment that has no
  * neutral form; let the machine run for a millisecond, and try again. */
-GBytes *vmm_save_neutral(Vmm *vmm, VmmSavePurpose purpose, GError **error);
+GBytes *vmm_save_neutral(Vmm *vmm, VmmSavePurpose purpose, const MachineDescription *machine,
+                         GError **error);

@@ -76,6 +76,9 @@ def test_state_is_compared(journey, tmp_path):
     trip.hear(2)
     after = trip.here.vmferry("state", "show", "web1", "--json").require().json
     assert parts(after) == parts(before)
+    assert before["memory"] == after["memory"] == [{"base": "0x0", "bytes": hex(96 << 20), "kind": "ram"}]
+    [disk] = before["disks"]
+    assert disk["at"] == "pci:00:01.1/0/0" and int(disk["bytes"], 16) == 4 << 20 and after["disks"] == [disk]
     assert int(after["clock"]["tsc"], 16) > int(before["clock"]["tsc"], 16)
     assert trip.here.vmferry("state", "check", "web1").exit_code == 0
     result = trip.here.vmferry("state", "diff", file, "web1", "--json")
@@ -231,6 +234,7 @@ REFUSALS = {
     "q35": (["-machine", "q35"], [], ["chipset qemu,q35"]),
     "vcpus": (["-smp", "2"], [], ["2 vCPUs"]),
     "memory": (["-m", "4G"], [], ["4096 MiB of memory"]),
+    "memory-map": (["-machine", "max-ram-below-4g=64M", "-m", "96"], [], ["memory at 0x100000000"]),
     "cpu": (["-cpu", "max"], [], ["CPU features"]),
     "several": (["-smp", "2", "-device", "virtio-rng-pci"], [], ["2 vCPUs", "virtio-rng"]),
     "postcopy": ([], ["--mode", "postcopy"], ["post-copy", "bochs"]),

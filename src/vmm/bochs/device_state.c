@@ -1,8 +1,10 @@
 /* The device state of a Bochs as bytes: the neutral state, encoded. */
 #include "base/error.h"
+#include "state/state_machine.h"
 #include "vmm/bochs/driver.h"
 #include "vmm/bochs/live.h"
 #include "vmm/bochs/places.h"
+#include "vmm/bochs/plan.h"
 #include "vmm/bochs/record.h"
 
 /* It stands at its prompt. */
@@ -17,12 +19,16 @@ static gboolean check_prompt(BochsVmm *bochs, GError **error)
 static GBytes *show_state(BochsVmm *bochs, GError **error)
 {
     g_autoptr(BochsForm) shown = bochs_form_show(bochs->process, bochs->line->machine.ips, error);
+    g_autoptr(MachineDescription) machine = bochs_describe(&bochs->line->machine);
     g_autoptr(StateNode) state = NULL;
 
     if (!shown || !bochs_places_read(bochs->process, bochs->places, shown, error))
         return NULL;
     state = bochs_form_to_state(shown, bochs->loaded, error);
-    return state ? state_encode(state) : NULL;
+    if (!state)
+        return NULL;
+    state_note_machine(state, machine);
+    return state_encode(state);
 }
 
 /* Showing all devices is most of what a move takes of the pause, and it asks twice: at one prompt the state is one. */
@@ -105,7 +111,8 @@ gboolean bochs_load_device_state(BochsVmm *bochs, GBytes *bytes, GError **error)
         state_decode(g_bytes_get_data(bytes, NULL), g_bytes_get_size(bytes), error);
     g_autoptr(BochsForm) wanted = NULL;
 
-    if (!state || !check_opened(bochs, error))
+    if (!state || !check_opened(bochs, error) ||
+        !state_check_ram(state, bochs->ram->bytes, "Bochs", error))
         return FALSE;
     wanted = bochs_form_from_state(state, bochs->fresh, error);
     if (!wanted || !bochs_places_write(bochs->process, bochs->places, wanted, error) ||

@@ -364,7 +364,9 @@ static const VmmOps bochs_ops = {
 
 /* ---- the neutral form ---- */
 
-static GBytes *save_neutral(Vmm *vmm, VmmSavePurpose purpose, GError **error)
+/* It says what its machine is in any case. */
+static GBytes *save_neutral(Vmm *vmm, VmmSavePurpose purpose, const MachineDescription *machine,
+                            GError **error)
 {
     return save_device_state(vmm, purpose, error);
 }

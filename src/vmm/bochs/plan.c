@@ -47,6 +47,13 @@ static void plan_board(Plan *plan)
     else if (from->ram_bytes / MEBIBYTE > BOCHS_MAX_MEMORY_MIB)
         refuse(plan, "%" G_GUINT64_FORMAT " MiB of memory (Bochs takes %u)",
                from->ram_bytes / MEBIBYTE, BOCHS_MAX_MEMORY_MIB);
+    for (guint i = 0; i < from->memory->len; i++) {
+        const MachineMemory *part = &g_array_index(from->memory, MachineMemory, i);
+
+        if (part->base > 0)
+            refuse(plan, "memory at 0x%" G_GINT64_MODIFIER "x (Bochs has all of it from 0 on)",
+                   part->base);
+    }
     plan->to.memory_bytes = from->ram_bytes;
 }
 
@@ -282,10 +289,12 @@ MachineDescription *bochs_describe(const BochsMachine *from)
 {
     MachineDescription *machine = machine_description_new();
     const BochsCpuModel *model = bochs_cpu_find(from->cpu_model);
+    const MachineMemory memory = {0, from->memory_bytes};
 
     machine->architecture = g_strdup("x86-64");
     machine->chipset = g_strdup("intel,440fx");
     machine->ram_bytes = from->memory_bytes;
+    g_array_append_val(machine->memory, memory);
     machine->vcpus = from->vcpus;
     machine->tsc_hz = from->ips;
     if (model)

@@ -5,11 +5,13 @@
 #include "base/error.h"
 #include "base/page.h"
 #include "memory/guest_memory.h"
+#include "state/state_machine.h"
 #include "state/state_qemu.h"
 #include "state/tree.h"
 #include "vmm/qemu/twin.h"
 
 struct QemuNeutral {
+    uint64_t ram_bytes;  /* of main RAM; 0: its stream was not opened yet */
     char *main_block;    /* name of main RAM's block */
     GPtrArray *firmware; /* of QemuFirmware */
     GBytes *template;    /* its own state, fresh */
@@ -106,14 +108,18 @@ gboolean qemu_neutral_describe(QemuVmm *qemu, VmmDescription *description, GErro
 
 /* ---- leaving ---- */
 
-GBytes *qemu_neutral_save(Vmm *vmm, VmmSavePurpose purpose, GError **error)
+GBytes *qemu_neutral_save(Vmm *vmm, VmmSavePurpose purpose, const MachineDescription *machine,
+                          GError **error)
 {
     g_autoptr(GBytes) stream = vmm_save_device_state(vmm, purpose, error);
     g_autoptr(StateNode) state = NULL;
 
     if (stream)
         state = state_from_qemu(g_bytes_get_data(stream, NULL), g_bytes_get_size(stream), error);
-    return state ? state_encode(state) : NULL;
+    if (!state)
+        return NULL;
+    state_note_machine(state, machine);
+    return state_encode(state);
 }
 
 /* ---- arriving ---- */
@@ -141,12 +147,40 @@ static gboolean match_cpu(QemuVmm *qemu, const MachineDescription *machine, GErr
     return qemu_match_cpu(qemu, source, error);
 }
 
+/* Where it is has to be right to the byte: it is in the guest's tables. */
+static gboolean match_memory(QemuVmm *qemu, const MachineDescription *machine, GError **error)
+{
+    const GArray *wanted = machine->memory;
+    g_autoptr(GArray) own = NULL;
+
+    if (wanted->len == 0)
+        return TRUE;
+    own = qemu_query_memory(qemu, machine->ram_bytes, error);
+    if (!own)
+        return FALSE;
+    for (guint i = 0; i < wanted->len; i++) {
+        const MachineMemory *part = &g_array_index(wanted, MachineMemory, i);
+        const MachineMemory *here =
+            i < own->len ? &g_array_index(own, MachineMemory, i) : &(const MachineMemory){0, 0};
+
+        if (part->base == here->base && part->bytes == here->bytes)
+            continue;
+        error_set(error, VMFERRY_ERROR_REFUSED,
+                  "the guest has %" G_GUINT64_FORMAT " bytes of RAM at 0x%" G_GINT64_MODIFIER
+                  "x, QEMU here %" G_GUINT64_FORMAT " at 0x%" G_GINT64_MODIFIER "x",
+                  part->bytes, part->base, here->bytes, here->base);
+        return FALSE;
+    }
+    return TRUE;
+}
+
 gboolean qemu_neutral_begin(QemuVmm *qemu, const VmmLaunch *launch, GError **error)
 {
     QemuNeutral *neutral = qemu->neutral = g_new0(QemuNeutral, 1);
 
     neutral->main_block = qemu_neutral_query_main(qemu, error);
-    if (!neutral->main_block || !match_cpu(qemu, launch->neutral, error) ||
+    if (!neutral->main_block || !match_memory(qemu, launch->neutral, error) ||
+        !match_cpu(qemu, launch->neutral, error) ||
         !qemu_check_tsc(qemu, launch->neutral->tsc_hz, error))
         return FALSE;
     neutral->template = qemu_take_stream(qemu, VMM_SAVE_CHECKPOINT, error);
@@ -172,7 +206,8 @@ static const QemuFirmware *find_firmware(const QemuNeutral *neutral, const char 
 
 /* How long a block is to be; 0 with *error* where nobody says what is in it. */
 static uint64_t wanted_bytes(const QemuNeutral *neutral, const QemuRamBlock *block,
-                             const GPtrArray *regions, guint *found, GError **error)
+                             const GPtrArray *regions, guint *found, uint64_t *ret_ram,
+                             GError **error)
 {
     const char *name = names[qemu_neutral_block(block->name, neutral->main_block)];
     const RamRegion *region = find_region(regions, name);
@@ -180,6 +215,8 @@ static uint64_t wanted_bytes(const QemuNeutral *neutral, const QemuRamBlock *blo
 
     if (region && region->bytes == block->used) {
         ++*found;
+        if (strcmp(name, VMM_NEUTRAL_RAM) == 0)
+            *ret_ram = block->used;
         return block->used;
     }
     if (firmware && g_bytes_get_size(firmware->content) >= block->used)
@@ -205,7 +242,8 @@ static GPtrArray *plan_blocks(QemuVmm *qemu, const GPtrArray *regions, GError **
 
         if (!block->name[0] || block->used == 0)
             continue;
-        bytes = wanted_bytes(qemu->neutral, block, regions, &found, error);
+        bytes =
+            wanted_bytes(qemu->neutral, block, regions, &found, &qemu->neutral->ram_bytes, error);
         if (bytes == 0)
             return NULL;
         g_ptr_array_add(planned, ram_region_new(block->name, 0, bytes));
@@ -251,7 +289,8 @@ gboolean qemu_neutral_load(QemuVmm *qemu, GBytes *bytes, GError **error)
         state_decode(g_bytes_get_data(bytes, NULL), g_bytes_get_size(bytes), error);
     g_autoptr(GBytes) stream = NULL;
 
-    if (state && state_check(state, error))
+    if (state && state_check(state, error) &&
+        state_check_ram(state, neutral->ram_bytes, "QEMU", error))
         stream = state_to_qemu(state, g_bytes_get_data(neutral->template, NULL),
                                g_bytes_get_size(neutral->template), error);
     if (!stream || !qemu_load_device_state(qemu, stream, error))

@@ -21,12 +21,16 @@ char *qemu_neutral_query_main(QemuVmm *qemu, GError **error);
 /* What a RAM block is in the neutral form, where *main* is that one.  Pure. */
 QemuNeutralBlock qemu_neutral_block(const char *block, const char *main);
 
+/* Where its main RAM, of so many bytes, is (neutral_machine.h). */
+GArray *qemu_query_memory(QemuVmm *qemu, uint64_t ram_bytes, GError **error);
+
 /* UNSUPPORTED where the TSC of its guest has another rate; 0: nobody knows. */
 gboolean qemu_check_tsc(QemuVmm *qemu, uint64_t wanted_hz, GError **error);
 
 /* See VmmNeutralOps. */
 GPtrArray *qemu_neutral_list_regions(Vmm *vmm, const VmmDescription *description, GError **error);
-GBytes *qemu_neutral_save(Vmm *vmm, VmmSavePurpose purpose, GError **error);
+GBytes *qemu_neutral_save(Vmm *vmm, VmmSavePurpose purpose, const MachineDescription *machine,
+                          GError **error);
 
 /* Of a QEMU that was just launched for VmmLaunch.neutral: takes what is needed of it. */
 gboolean qemu_neutral_begin(QemuVmm *qemu, const VmmLaunch *launch, GError **error);

@@ -7,6 +7,7 @@
 #include "base/error.h"
 #include "base/json.h"
 #include "vmm/qemu/machine.h"
+#include "vmm/qemu/ram_blocks.h"
 #include "vmm/vmm.h"
 
 #define MEBIBYTE (1u << 20)
@@ -284,6 +285,68 @@ static gboolean read_cpuid(json_t *object, MachineDescription *machine, GError *
     return TRUE;
 }
 
+/* ---- memory ---- */
+
+/* The chipset lays smaller views of the same bytes, at the same addresses, over main RAM. */
+static gboolean is_view(const GPtrArray *ranges, guint index)
+{
+    const QemuTreeRange *range = ranges->pdata[index];
+
+    for (guint i = 0; i < ranges->len; i++) {
+        const QemuTreeRange *other = ranges->pdata[i];
+
+        if (i == index || strcmp(other->region, range->region) != 0 ||
+            range->address < other->address ||
+            range->address - range->offset != other->address - other->offset ||
+            range->bytes > other->bytes ||
+            range->address - other->address > other->bytes - range->bytes)
+            continue;
+        if (range->bytes < other->bytes || i < index)
+            return TRUE;
+    }
+    return FALSE;
+}
+
+static gint compare_bases(gconstpointer a, gconstpointer b)
+{
+    const MachineMemory *left = a, *right = b;
+
+    return left->base < right->base ? -1 : left->base > right->base;
+}
+
+static gboolean are_side_by_side(const GArray *memory, uint64_t bytes)
+{
+    uint64_t sum = 0, end = 0;
+
+    for (guint i = 0; i < memory->len; i++) {
+        const MachineMemory *part = &g_array_index(memory, MachineMemory, i);
+
+        if (part->base < end || part->bytes > bytes - sum)
+            return FALSE;
+        sum += part->bytes;
+        end = part->base + part->bytes;
+    }
+    return sum == bytes;
+}
+
+GArray *qemu_neutral_memory(const GPtrArray *ranges, const char *main, uint64_t ram_bytes)
+{
+    GArray *memory = g_array_new(FALSE, FALSE, sizeof(MachineMemory));
+
+    for (guint i = 0; i < ranges->len; i++) {
+        const QemuTreeRange *range = ranges->pdata[i];
+        const MachineMemory part = {range->address, range->bytes};
+
+        if (strcmp(range->region, main) == 0 && !is_view(ranges, i) &&
+            memory->len < MACHINE_MAX_MEMORY)
+            g_array_append_val(memory, part);
+    }
+    g_array_sort(memory, compare_bases);
+    if (!are_side_by_side(memory, ram_bytes))
+        g_array_set_size(memory, 0);
+    return memory;
+}
+
 MachineDescription *qemu_neutral_machine(json_t *object, const QemuNeutralFacts *facts,
                                          GError **error)
 {
@@ -298,6 +361,8 @@ MachineDescription *qemu_neutral_machine(json_t *object, const QemuNeutralFacts 
     machine->chipset = g_strdup("none");
     device_tree_visit(live->devices, find_chipset, machine);
     machine->ram_bytes = facts->ram_bytes;
+    if (facts->memory && facts->memory->len > 0)
+        g_array_append_vals(machine->memory, facts->memory->data, facts->memory->len);
     machine->vcpus = facts->vcpus;
     machine->tsc_hz = facts->tsc_hz;
     machine->origin_kind = g_strdup("qemu");

@@ -22,9 +22,14 @@ typedef struct {
     const char *directory;    /* of relative paths */
     char *serial_files[4]; /* into which its serial lines write, by their index; NULL: into none */
     uint64_t ram_bytes;
+    const GArray *memory; /* of MachineMemory; NULL: not known */
     guint vcpus;
     uint64_t tsc_hz; /* 0: not known */
 } QemuNeutralFacts;
+
+/* Where main RAM, the block called *main*, is, of what `info mtree` has (of QemuTreeRange, ram_blocks.h): an array of
+ * MachineMemory, free with g_array_unref().  Empty where it is not *ram_bytes* in pieces side by side. */
+GArray *qemu_neutral_memory(const GPtrArray *ranges, const char *main, uint64_t ram_bytes);
 
 /* INVALID where the object cannot be read. */
 MachineDescription *qemu_neutral_machine(json_t *object, const QemuNeutralFacts *facts,

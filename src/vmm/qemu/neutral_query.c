@@ -8,6 +8,7 @@
 #include "vmm/qemu/neutral.h"
 #include "vmm/qemu/neutral_machine.h"
 #include "vmm/qemu/options.h"
+#include "vmm/qemu/ram_blocks.h"
 #include "vmm/vmm_driver.h"
 
 static json_t *get_cpu_property(Qmp *qmp, const char *name)
@@ -122,11 +123,25 @@ static void find_serial_files(const QemuVmm *qemu, QemuNeutralFacts *ret)
             note_serial(qemu, &option, chardevs, ret, &next);
 }
 
+GArray *qemu_query_memory(QemuVmm *qemu, uint64_t ram_bytes, GError **error)
+{
+    g_autofree char *main = qemu_neutral_query_main(qemu, error);
+    g_autofree char *text =
+        main ? qmp_execute_human(qemu->qmp, "info mtree", QMP_COMMAND_MS, error) : NULL;
+    g_autoptr(GPtrArray) ranges = text ? qemu_parse_memory_tree(text, error) : NULL;
+
+    return ranges ? qemu_neutral_memory(ranges, main, ram_bytes) : NULL;
+}
+
 MachineDescription *qemu_describe_neutral(QemuVmm *qemu, json_t *machine, GError **error)
 {
     g_autoptr(VmmDescription) description = qemu_describe(qemu, error);
     g_autofree char *architecture = description ? query_architecture(qemu->qmp, error) : NULL;
-    QemuNeutralFacts facts = {.architecture = architecture, .directory = qemu->working_directory};
+    /* Not each machine tells it. */
+    g_autoptr(GArray) memory =
+        architecture ? qemu_query_memory(qemu, description->memory_bytes, NULL) : NULL;
+    QemuNeutralFacts facts = {
+        .architecture = architecture, .directory = qemu->working_directory, .memory = memory};
     MachineDescription *neutral;
 
     if (!architecture)

@@ -78,6 +78,7 @@ QemuMappings *qemu_parse_smaps(const char *text, GError **error);
 typedef struct {
     char *region;          /* QEMU's name of the memory region ("vga.vram") */
     uint64_t address;      /* in the guest */
+    uint64_t bytes;        /* so much of it */
     uint64_t offset;       /* in the region */
     uint64_t host_address; /* of the region's start; 0: not known */
     char *device;          /* path of the PCI device it belongs to, or NULL */

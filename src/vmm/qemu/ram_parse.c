@@ -279,6 +279,7 @@ static QemuTreeRange *parse_tree_line(const char *line)
     range = g_new0(QemuTreeRange, 1);
     range->region = g_strndup(region, MAX_NAME_BYTES);
     range->address = first;
+    range->bytes = last - first < G_MAXUINT64 ? last - first + 1 : last;
     range->offset = offset;
     return range;
 }

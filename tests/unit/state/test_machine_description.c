@@ -29,10 +29,13 @@ static MachineDescription *make_machine(void)
     MachineDescription *machine = machine_description_new();
     static const char *const line[] = {"qemu-system-x86_64", "-M", "", NULL};
     MachineCpuid word = {0x80000001, 0, "EDX", 0xfeedbeef};
+    const MachineMemory low = {0, 96u << 20}, high = {(uint64_t)4 << 30, 32u << 20};
 
     machine->architecture = g_strdup("x86-64");
     machine->chipset = g_strdup("intel,440fx");
     machine->ram_bytes = 128u << 20;
+    g_array_append_val(machine->memory, low);
+    g_array_append_val(machine->memory, high);
     machine->video_bytes = 16u << 20;
     machine->vcpus = 2;
     machine->tsc_hz = 2096000000;
@@ -53,11 +56,15 @@ static void expect_made(const MachineDescription *machine)
 {
     const MachineDevice *card = machine_description_find(machine, "intel,82540em");
     const MachineCpuid *word = &g_array_index(machine->cpuid, MachineCpuid, 0);
+    const MachineMemory *part = &g_array_index(machine->memory, MachineMemory, 1);
     const MachineDisk *disk = machine->disks->pdata[0], *drive = machine->disks->pdata[1];
 
     assert_string_equal(machine->architecture, "x86-64");
     assert_string_equal(machine->chipset, "intel,440fx");
     assert_int_equal(machine->ram_bytes, 128u << 20);
+    assert_int_equal(machine->memory->len, 2);
+    assert_int_equal(part->base, (uint64_t)4 << 30);
+    assert_int_equal(part->bytes, 32u << 20);
     assert_int_equal(machine->video_bytes, 16u << 20);
     assert_int_equal(machine->vcpus, 2);
     assert_int_equal(machine->tsc_hz, 2096000000);
@@ -117,6 +124,7 @@ static void test_least(void **state)
     assert_null(again->origin_kind);
     assert_null(again->origin_line);
     assert_int_equal(again->devices->len + again->disks->len + again->cpuid->len, 0);
+    assert_int_equal(again->memory->len, 0);
 }
 
 /* A file's name that is not UTF-8 is told as far as it can be. */
@@ -165,6 +173,11 @@ static const struct {
      "machine: devices[0]: \"mac\" is no address of a network card"},
     {"devices", "mac", "7", "machine: devices[0]: \"mac\" is missing or no text"},
     {"devices", "at", "null", "machine: devices[0]: \"at\" is missing or no text"},
+    {"memory", "bytes", "0", "machine: memory[0]: \"bytes\" is 0"},
+    {"memory", "bytes", "4294971392", "machine: memory[1]: \"base\" is within what is before it"},
+    {"memory", "bytes", "4096",
+     "machine: \"memory\" has 33558528 bytes, \"ram_bytes\" says 134217728"},
+    {"memory", "base", "-1", "machine: memory[0]: \"base\" is missing or no count"},
     {"disks", "cdrom", "0", "machine: disks[0]: \"cdrom\" is missing or no boolean"},
     {"disks", "path", "\"\"",
      "machine: disks[0]: \"path\" is empty, longer than 4095 bytes or has control characters"},

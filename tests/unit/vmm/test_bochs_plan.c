@@ -220,6 +220,17 @@ static void test_cards(void **unused)
                    "Bochs cannot be this machine: it has e1000 at 00:04.0, the second of its kind");
 }
 
+static void test_memory_elsewhere(void **unused)
+{
+    g_autoptr(MachineDescription) machine = make_machine();
+    const MachineMemory parts[] = {{0, machine->ram_bytes / 2},
+                                   {(uint64_t)4 << 30, machine->ram_bytes / 2}};
+
+    g_array_append_vals(machine->memory, parts, G_N_ELEMENTS(parts));
+    expect_refused(machine, "Bochs cannot be this machine: it has memory at 0x100000000 (Bochs has "
+                            "all of it from 0 on)");
+}
+
 static void test_unknown(void **unused)
 {
     g_autoptr(MachineDescription) machine = make_machine();
@@ -421,12 +432,19 @@ static void test_programs(void **unused)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_plan),          cmocka_unit_test(test_describe),
-        cmocka_unit_test(test_refusals),      cmocka_unit_test(test_cards),
-        cmocka_unit_test(test_unknown),       cmocka_unit_test(test_cpu),
-        cmocka_unit_test(test_cpu_missing),   cmocka_unit_test(test_cpu_models),
-        cmocka_unit_test(test_line),          cmocka_unit_test(test_line_spelling),
-        cmocka_unit_test(test_line_refusals), cmocka_unit_test(test_line_missing),
+        cmocka_unit_test(test_plan),
+        cmocka_unit_test(test_describe),
+        cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_cards),
+        cmocka_unit_test(test_memory_elsewhere),
+        cmocka_unit_test(test_unknown),
+        cmocka_unit_test(test_cpu),
+        cmocka_unit_test(test_cpu_missing),
+        cmocka_unit_test(test_cpu_models),
+        cmocka_unit_test(test_line),
+        cmocka_unit_test(test_line_spelling),
+        cmocka_unit_test(test_line_refusals),
+        cmocka_unit_test(test_line_missing),
         cmocka_unit_test(test_programs),
     };
 

@@ -13,6 +13,7 @@
 #include "vmm/bochs/plan.h"
 #include "vmm/qemu/neutral_machine.h"
 #include "vmm/qemu/plan.h"
+#include "vmm/qemu/ram_blocks.h"
 #include "vmm/vmm_driver.h"
 
 #define MIB G_GUINT64_CONSTANT(0x100000)
@@ -363,6 +364,8 @@ static void test_live(void **unused)
         g_autoptr(MachineDescription) machine = describe(launch(words, "live"));
 
         assert_int_equal(machine->ram_bytes, 64 * MIB);
+        assert_int_equal(machine->memory->len, 1);
+        assert_int_equal(g_array_index(machine->memory, MachineMemory, 0).bytes, 64 * MIB);
         assert_int_equal(machine->tsc_hz, tsc_hz());
         assert_int_equal(machine->disks->len, 1);
         expect_model(machine, cpus[i].model);
@@ -379,6 +382,42 @@ static void test_live_max(void **unused)
 
     assert_null(bochs_plan(machine, &error));
     assert_non_null(strstr(error->message, "la57"));
+}
+
+/* ---- memory ---- */
+
+/* Of `info mtree`, QEMU 7.2 and 10.0; views of the chipset among it. */
+#define TREE                                                                                       \
+    "address-space: memory\r\n"                                                                    \
+    "  0000000000000000-ffffffffffffffff (prio 0, i/o): system\r\n"                                \
+    "    0000000000000000-0000000003ffffff (prio 0, ram): alias ram-below-4g @pc.ram "             \
+    "0000000000000000-0000000003ffffff\r\n"                                                        \
+    "      00000000000c0000-00000000000c3fff (prio 1, ram): alias pam-ram @pc.ram "                \
+    "00000000000c0000-00000000000c3fff\r\n"                                                        \
+    "      00000000000f0000-00000000000fffff (prio 1, ram): alias pam-rom @pc.ram "                \
+    "00000000000f0000-00000000000fffff [disabled]\r\n"                                             \
+    "    00000000fd000000-00000000fdffffff (prio 1, ram): vga.vram\r\n"                            \
+    "    0000000100000000-0000000101ffffff (prio 0, ram): alias ram-above-4g @pc.ram "             \
+    "0000000004000000-0000000005ffffff\r\n"                                                        \
+    "\r\n"                                                                                         \
+    "memory-region: pc.ram\r\n"                                                                    \
+    "  0000000000000000-0000000005ffffff (prio 0, ram): pc.ram\r\n"
+
+static void test_memory(void **unused)
+{
+    g_autoptr(GPtrArray) ranges = qemu_parse_memory_tree(TREE, NULL);
+    g_autoptr(GArray) memory = qemu_neutral_memory(ranges, "pc.ram", 96 * MIB);
+    g_autoptr(GArray) other = qemu_neutral_memory(ranges, "pc.ram", 97 * MIB);
+    g_autoptr(GArray) none = qemu_neutral_memory(ranges, "ram0", 96 * MIB);
+    const MachineMemory *high = &g_array_index(memory, MachineMemory, 1);
+
+    assert_int_equal(memory->len, 2);
+    assert_int_equal(g_array_index(memory, MachineMemory, 0).base, 0);
+    assert_int_equal(g_array_index(memory, MachineMemory, 0).bytes, 64 * MIB);
+    assert_int_equal(high->base, (uint64_t)4 << 30);
+    assert_int_equal(high->bytes, 32 * MIB);
+    assert_int_equal(other->len, 0);
+    assert_int_equal(none->len, 0);
 }
 
 static int make_directory(void **unused)
@@ -406,6 +445,7 @@ int main(void)
         cmocka_unit_test(test_qemu_plan_of_other),
         cmocka_unit_test(test_qemu_plan_refusals),
         cmocka_unit_test(test_qemu_plan_injection),
+        cmocka_unit_test(test_memory),
         cmocka_unit_test(test_live),
         cmocka_unit_test(test_live_max),
     };

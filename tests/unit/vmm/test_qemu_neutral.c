@@ -163,7 +163,7 @@ static BareGuestStatistics go_on(Vmm *vmm, GuestMemory *memory, const BareGuestS
 static GBytes *save(Vmm *vmm)
 {
     g_autoptr(GError) error = NULL;
-    GBytes *state = vmm_save_neutral(vmm, VMM_SAVE_SWITCHOVER, &error);
+    GBytes *state = vmm_save_neutral(vmm, VMM_SAVE_SWITCHOVER, NULL, &error);
 
     if (!state)
         fail_msg("%s", error->message);
