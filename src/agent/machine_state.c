@@ -5,13 +5,13 @@
 #include "state/state_machine.h"
 #include "vmm/vmm_driver.h"
 
-/* Before the pause.  NULL: it cannot be told, or is in the state already. */
+/* Before the pause.  NULL: it cannot be told. */
 static MachineDescription *describe(Vmm *vmm, const VmmIdentity *identity)
 {
     g_auto(GStrv) line = NULL;
     g_autoptr(json_t) machine = NULL;
 
-    if (!vmm->neutral || vmm->neutral->only)
+    if (!vmm->neutral)
         return NULL;
     machine = vmm_read_machine(vmm, identity->command_line, &line, NULL);
     return machine ? vmm_describe_neutral(vmm, machine, NULL) : NULL;
@@ -33,9 +33,13 @@ static json_t *make_answer(Guest *guest, GError **error)
     state = bytes ? vmm_read_state(identity->kind, bytes, error) : NULL;
     if (!state)
         return NULL;
-    state_note_machine(state, machine);
-    return json_pack("{s:s, s:s, s:f, s:o}", "guest", guest->name, "vmm_kind", identity->kind,
-                     "paused_ms", ms, "state", state_to_json(state));
+    /* What has the neutral form only has that in it. */
+    if (machine && !vmm->neutral->only)
+        state_note_machine(state, machine);
+    return json_pack("{s:s, s:s, s:f, s:o*, s:o}", "guest", guest->name, "vmm_kind", identity->kind,
+                     "paused_ms", ms, "machine",
+                     machine ? machine_description_to_json(machine) : NULL, "state",
+                     state_to_json(state));
 }
 
 json_t *machine_state_get(AgentContext *context, const char *name, GError **error)

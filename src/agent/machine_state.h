@@ -9,5 +9,6 @@
 
 #include "agent/context.h"
 
-/* {"guest": …, "vmm_kind": …, "paused_ms": …, "state": {…}} (docs/state-format.md). */
+/* {"guest": …, "vmm_kind": …, "paused_ms": …, "machine": {…}, "state": {…}} (docs/state-format.md, docs/machine-format.md;
+ * without "machine" where it cannot be told). */
 json_t *machine_state_get(AgentContext *context, const char *name, GError **error);

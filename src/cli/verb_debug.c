@@ -15,7 +15,7 @@
 
 static const char description[] =
     "Looks into a copy of a running guest, or of a saved image, with Bochs and its debugger.\n\n"
-    "The copy has the guest's memory, processor and devices of one moment (a pause of some ms), "
+    "The copy has the guest's memory, processor and devices of one moment (two pauses of some ms), "
     "and\n"
     "stands still there. The guest runs on, and is not touched: the copy reads the guest's disks, "
     "as\n"
@@ -119,6 +119,22 @@ static VmmDebugger *open_image(const Debug *debug, const char *path, gboolean wa
     return debug_copy_open(&job, error);
 }
 
+/* Before it is saved.  At another moment it may be possible, and what is not known now will be told. */
+static gboolean check(const Debug *debug, const char *name, GError **error)
+{
+    g_autofree char *path = cli_guest_path(name, "/state");
+    g_autoptr(GError) failure = NULL;
+    g_autoptr(json_t) told = cli_call(&debug->common, "GET", path, NULL, &failure);
+
+    if (!told &&
+        (error_is(failure, VMFERRY_ERROR_UNSUPPORTED) || error_is(failure, VMFERRY_ERROR_REFUSED)))
+        return TRUE;
+    if (told && (debug_copy_check(told, &failure) || error_is(failure, VMFERRY_ERROR_BUSY)))
+        return TRUE;
+    g_propagate_error(error, g_steal_pointer(&failure));
+    return FALSE;
+}
+
 /* Of one moment; BUSY: not of this one. */
 static VmmDebugger *open_guest(Debug *debug, const char *name, GError **error)
 {
@@ -182,8 +198,9 @@ static int run(Debug *debug, const char *name)
     debug->console = debug_console_new(&error);
     if (!debug->console || !prepare(debug, &error))
         return cli_fail(&debug->common, error);
-    debugger = debug->image ? open_image(debug, debug->image, TRUE, &error)
-                            : open_guest(debug, name, &error);
+    debugger = debug->image                 ? open_image(debug, debug->image, TRUE, &error)
+               : check(debug, name, &error) ? open_guest(debug, name, &error)
+                                            : NULL;
     if (!debugger)
         return cli_fail(&debug->common, error);
     if (!debug->exec && isatty(STDIN_FILENO))

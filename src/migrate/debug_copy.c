@@ -47,18 +47,25 @@ static gboolean read_texts(Copy *copy, GError **error)
     return copy->guest && (copy->note || !note);
 }
 
+/* One whose images can be read. */
+static const VmmDriver *find_driver(const char *kind, gboolean is_told, GError **error)
+{
+    const VmmDriver *driver = vmm_driver_find(kind, error);
+
+    if (!driver || (driver->describe_saved && is_told))
+        return driver;
+    error_set(error, VMFERRY_ERROR_UNSUPPORTED,
+              "the machine of an image of a guest of %s cannot be told", kind);
+    return NULL;
+}
+
 static gboolean read_machine(Copy *copy, GError **error)
 {
     const GuestMessage *guest = copy->guest;
 
-    copy->driver = vmm_driver_find(guest->vmm_kind, error);
+    copy->driver = find_driver(guest->vmm_kind, guest->live != NULL, error);
     if (!copy->driver)
         return FALSE;
-    if (!copy->driver->describe_saved || !guest->live) {
-        error_set(error, VMFERRY_ERROR_UNSUPPORTED,
-                  "the machine of an image of a guest of %s cannot be told", guest->vmm_kind);
-        return FALSE;
-    }
     copy->saved = (VmmSavedMachine){
         .machine = guest->live,
         .machine_type = guest->machine,
@@ -72,17 +79,20 @@ static gboolean read_machine(Copy *copy, GError **error)
 }
 
 /* The state may know better what its TSC counts. */
+static void note_tsc(MachineDescription *machine, const StateNode *state)
+{
+    uint64_t hz = state_number_or(state, "cpus[0].tsc_hz", 0);
+
+    if (hz > 0)
+        machine->tsc_hz = hz;
+}
+
 static gboolean read_state(Copy *copy, GError **error)
 {
-    uint64_t hz;
-
     copy->state = vmm_read_state(copy->guest->vmm_kind, saved_image_get_state(copy->image), error);
-    if (!copy->state)
-        return FALSE;
-    hz = state_number_or(copy->state, "cpus[0].tsc_hz", 0);
-    if (hz > 0)
-        copy->machine->tsc_hz = hz;
-    return TRUE;
+    if (copy->state)
+        note_tsc(copy->machine, copy->state);
+    return copy->state != NULL;
 }
 
 /* ---- its disks ---- */
@@ -226,4 +236,25 @@ VmmDebugger *debug_copy_open(const DebugCopyJob *job, GError **error)
     if (debugger && load(&copy, vmm_debugger_get_vmm(debugger), error))
         return g_steal_pointer(&debugger);
     return NULL;
+}
+
+/* ---- before there is an image ---- */
+
+gboolean debug_copy_check(json_t *told, GError **error)
+{
+    json_t *object = json_object_get(told, "machine");
+    g_autoptr(MachineDescription) machine = NULL;
+    g_autoptr(StateNode) state = NULL;
+    const char *kind;
+
+    if (!json_get_text(told, "vmm_kind", &kind, error) || !find_driver(kind, TRUE, error))
+        return FALSE;
+    if (!object)
+        return TRUE;
+    machine = machine_description_from_json(object, error);
+    state = machine ? state_from_json(json_object_get(told, "state"), error) : NULL;
+    if (!state)
+        return FALSE;
+    note_tsc(machine, state);
+    return vmm_debugger_check(machine, state, error);
 }

@@ -19,4 +19,8 @@ typedef struct {
     void (*warn)(const char *text);
 } DebugCopyJob;
 
+/* Whether a guest that runs could go on there, by what its agent told of it (GET /v1/guests/NAME/state): so that it is not saved
+ * for nothing.  TRUE also where that is not known before. */
+gboolean debug_copy_check(json_t *told, GError **error);
+
 VmmDebugger *debug_copy_open(const DebugCopyJob *job, GError **error);

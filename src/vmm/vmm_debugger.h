@@ -17,6 +17,7 @@
 #pragma once
 
 #include "state/machine_description.h"
+#include "state/tree.h"
 #include "vmm/vmm.h"
 
 typedef struct VmmDebugger VmmDebugger;
@@ -25,6 +26,11 @@ typedef struct VmmDebugger VmmDebugger;
  * cannot be of this machine, each by name. */
 VmmDebugger *vmm_debugger_open(const MachineDescription *machine, const char *directory,
                                GError **error);
+
+/* Whether that could be, and go on in this state: as vmm_debugger_open() and vmm_load_device_state() will say, and nothing is
+ * made.  BUSY: not at this very moment. */
+gboolean vmm_debugger_check(const MachineDescription *machine, const StateNode *state,
+                            GError **error);
 
 /* Ends its process and removes its files.  NULL-safe. */
 void vmm_debugger_free(VmmDebugger *debugger);

@@ -198,6 +198,7 @@ def test_refused(scene, bare_disk):
     run(scene, bare_disk, "bare", "-device", "virtio-rng-pci")
     result = scene.a.vmferry("debug", "bare", "--exec", "r")
     assert result.exit_code == 1 and "virtio-rng-pci at 00:02.0" in result.stderr
+    assert scene.a.events("saving") == []
     assert state_of(scene) == "running"
     missing = scene.a.vmferry("debug", "nobody", "--exec", "r")
     assert missing.exit_code == 1 and 'no guest "nobody"' in missing.stderr

@@ -74,6 +74,14 @@ VmmDebugger *vmm_debugger_open(const MachineDescription *machine, const char *di
     return NULL;
 }
 
+gboolean vmm_debugger_check(const MachineDescription *machine, const StateNode *state,
+                            GError **error)
+{
+    g_auto(GStrv) words = bochs_plan(machine, error);
+
+    return words && bochs_check_state(state, error);
+}
+
 void vmm_debugger_free(VmmDebugger *debugger)
 {
     if (!debugger)
