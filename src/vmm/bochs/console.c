@@ -231,12 +231,13 @@ static gboolean check_command(const char *command, GError **error)
     return FALSE;
 }
 
-static gboolean write_text(BochsConsole *console, const char *text, GError **error)
+static gboolean write_line(BochsConsole *console, const char *command, GError **error)
 {
+    g_autofree char *line = g_strconcat(command, "\n", NULL);
     gint64 deadline = g_get_monotonic_time() + (gint64)BOCHS_COMMAND_MS * 1000;
-    size_t left = strlen(text);
+    size_t left = strlen(line);
 
-    for (const char *at = text; left > 0;) {
+    for (const char *at = line; left > 0;) {
         ssize_t done;
 
         if (!wait_for(console->input, POLLOUT, deadline, error))
@@ -254,33 +255,19 @@ static gboolean write_text(BochsConsole *console, const char *text, GError **err
     return TRUE;
 }
 
-static gboolean write_line(BochsConsole *console, const char *command, GError **error)
+gboolean bochs_console_send(BochsConsole *console, const char *command, GError **error)
 {
-    g_autofree char *line = g_strconcat(command, "\n", NULL);
-
-    return write_text(console, line, error);
-}
-
-/* So many commands, of which the first has *echo* bytes with its end of line. */
-static gboolean send_lines(BochsConsole *console, const char *lines, guint count, gsize echo,
-                           GError **error)
-{
+    if (!check_command(command, error))
+        return FALSE;
     if (console->running) {
         error_set(error, VMFERRY_ERROR_BUSY, "Bochs is not at its debugger's prompt");
         return FALSE;
     }
     g_string_truncate(console->text, 0);
-    console->prompt += count;
+    console->prompt++;
     console->running = TRUE;
-    console->echo = echo;
-    return write_text(console, lines, error);
-}
-
-gboolean bochs_console_send(BochsConsole *console, const char *command, GError **error)
-{
-    g_autofree char *line = g_strconcat(command, "\n", NULL);
-
-    if (!check_command(command, error) || !send_lines(console, line, 1, strlen(line), error))
+    console->echo = strlen(command) + 1;
+    if (!write_line(console, command, error))
         return FALSE;
     console->runs_machine = strcmp(command, "c") == 0;
     return TRUE;
@@ -306,51 +293,6 @@ char *bochs_console_run(BochsConsole *console, const char *command, int timeout_
         return NULL;
     }
     return strip_echo(answer ? answer : "", command);
-}
-
-/* Each answer but the last ends with the prompt of the next command. */
-static GPtrArray *split_answers(const char *text, const char *const *commands, guint64 prompt,
-                                GError **error)
-{
-    g_autoptr(GPtrArray) answers = g_ptr_array_new_with_free_func(g_free);
-
-    for (; *commands; commands++) {
-        g_autofree char *next = g_strdup_printf("\n<bochs:%" G_GUINT64_FORMAT "> ", ++prompt);
-        const char *end = commands[1] ? strstr(text, next) : text + strlen(text);
-        g_autofree char *answer = NULL;
-
-        if (!end) {
-            error_set(error, VMFERRY_ERROR_INVALID, "%s: Bochs has not answered", *commands);
-            return NULL;
-        }
-        answer = g_strndup(text, (gsize)(end - text) + (commands[1] != NULL));
-        g_ptr_array_add(answers, strip_echo(answer, *commands));
-        text = commands[1] ? end + strlen(next) : end;
-    }
-    return g_steal_pointer(&answers);
-}
-
-GPtrArray *bochs_console_run_all(BochsConsole *console, const char *const *commands, int timeout_ms,
-                                 GError **error)
-{
-    g_autoptr(GString) lines = g_string_new(NULL);
-    g_autofree char *text = NULL;
-    guint64 prompt = console->prompt;
-    guint count = 0;
-
-    for (; commands[count]; count++) {
-        if (!check_command(commands[count], error))
-            return NULL;
-        g_string_append_printf(lines, "%s\n", commands[count]);
-    }
-    if (count == 0)
-        return g_ptr_array_new_with_free_func(g_free);
-    if (!send_lines(console, lines->str, count, strlen(commands[0]) + 1, error) ||
-        !bochs_console_await_prompt(console, timeout_ms, &text, error)) {
-        g_prefix_error(error, "%s and %u more: ", commands[0], count - 1);
-        return NULL;
-    }
-    return split_answers(text ? text : "", commands, prompt, error);
 }
 
 /* ---- a process that was there before ---- */

@@ -62,11 +62,6 @@ gboolean bochs_console_await_echo(BochsConsole *console, int timeout_ms, GError 
  * g_free(). */
 char *bochs_console_run(BochsConsole *console, const char *command, int timeout_ms, GError **error);
 
-/* The same of several commands, up to NULL, that only tell something: all are sent at once, and Bochs does one after the other
- * without waiting for us.  An array of as many texts, free with g_ptr_array_unref(); *timeout_ms* is for all of them. */
-GPtrArray *bochs_console_run_all(BochsConsole *console, const char *const *commands, int timeout_ms,
-                                 GError **error);
-
 /* TRUE while a prompt is outstanding: a command is under way, or the machine runs. */
 gboolean bochs_console_is_running(const BochsConsole *console);
 

@@ -133,7 +133,7 @@ BochsForm *bochs_form_show(BochsProcess *process, uint32_t ips, GError **error)
     g_autoptr(BochsForm) form = bochs_form_new(ips);
     g_auto(GStrv) paths = list_paths();
     g_autoptr(GPtrArray) nodes =
-        bochs_show_all(process->console, (const char *const *)paths, BOCHS_COMMAND_MS, error);
+        bochs_show_all(process->console, process->state_folder, (const char *const *)paths, error);
     guint at = 0;
 
     if (!nodes)

@@ -47,53 +47,6 @@ BochsNode *bochs_show(BochsConsole *console, const char *path, GError **error)
     return answer ? bochs_show_parse(answer, path, error) : NULL;
 }
 
-static char **format_commands(const char *const *paths, GError **error)
-{
-    g_autoptr(GStrvBuilder) commands = g_strv_builder_new();
-
-    for (; *paths; paths++) {
-        g_autofree char *command = g_strdup_printf("show \"%s\"", *paths);
-
-        if (!check_path(*paths, error))
-            return NULL;
-        g_strv_builder_add(commands, command);
-    }
-    return g_strv_builder_end(commands);
-}
-
-static void free_node(gpointer node)
-{
-    bochs_node_free(node);
-}
-
-static GPtrArray *parse_all(const GPtrArray *answers, const char *const *paths, GError **error)
-{
-    g_autoptr(GPtrArray) nodes = g_ptr_array_new_with_free_func(free_node);
-
-    for (guint i = 0; i < answers->len; i++) {
-        g_autoptr(GError) failure = NULL;
-        BochsNode *node = bochs_show_parse(answers->pdata[i], paths[i], &failure);
-
-        if (!node && !error_is(failure, VMFERRY_ERROR_NOT_FOUND)) {
-            g_propagate_error(error, g_steal_pointer(&failure));
-            return NULL;
-        }
-        g_ptr_array_add(nodes, node);
-    }
-    return g_steal_pointer(&nodes);
-}
-
-GPtrArray *bochs_show_all(BochsConsole *console, const char *const *paths, int timeout_ms,
-                          GError **error)
-{
-    g_auto(GStrv) commands = format_commands(paths, error);
-    g_autoptr(GPtrArray) answers = NULL;
-
-    if (commands)
-        answers = bochs_console_run_all(console, (const char *const *)commands, timeout_ms, error);
-    return answers ? parse_all(answers, paths, error) : NULL;
-}
-
 static gboolean check_folder(const char *folder, GError **error)
 {
     if (!strpbrk(folder, " \"\t\n\\"))
@@ -101,6 +54,72 @@ static gboolean check_folder(const char *folder, GError **error)
     error_set(error, VMFERRY_ERROR_INVALID, "Bochs cannot read from the folder %s", folder);
     return FALSE;
 }
+
+/* ---- several at once ---- */
+
+#define SHOW_FILE "show"
+
+static gboolean write_commands(const char *folder, const char *const *paths, GError **error)
+{
+    g_autofree char *file = g_build_filename(folder, SHOW_FILE, NULL);
+    g_autoptr(GString) commands = g_string_new(NULL);
+
+    for (; *paths; paths++) {
+        if (!check_path(*paths, error))
+            return FALSE;
+        g_string_append_printf(commands, "show \"%s\"\n", *paths);
+    }
+    return bochs_folder_write(file, commands->str, error);
+}
+
+static void free_node(gpointer node)
+{
+    bochs_node_free(node);
+}
+
+/* Of one path, up to the heading of the next one.  TRUE with *ret NULL: it has none. */
+static gboolean parse_next(const char **text, const char *const *path, BochsNode **ret,
+                           GError **error)
+{
+    g_autofree char *next = path[1] ? g_strdup_printf("\nshow param name: <%s>\n", path[1]) : NULL;
+    const char *end = next ? strstr(*text, next) : NULL;
+    g_autofree char *answer = end ? g_strndup(*text, (gsize)(end + 1 - *text)) : g_strdup(*text);
+    g_autoptr(GError) failure = NULL;
+
+    *ret = bochs_show_parse(answer, *path, &failure);
+    *text += strlen(answer);
+    if (*ret || error_is(failure, VMFERRY_ERROR_NOT_FOUND))
+        return TRUE;
+    g_propagate_error(error, g_steal_pointer(&failure));
+    return FALSE;
+}
+
+GPtrArray *bochs_show_all(BochsConsole *console, const char *folder, const char *const *paths,
+                          GError **error)
+{
+    g_autofree char *base = g_path_get_basename(folder);
+    g_autofree char *command = g_strdup_printf("source %s/" SHOW_FILE, base);
+    g_autoptr(GPtrArray) nodes = g_ptr_array_new_with_free_func(free_node);
+    g_autofree char *answer = NULL;
+    const char *at;
+
+    if (!check_folder(base, error) || !write_commands(folder, paths, error))
+        return NULL;
+    answer = bochs_console_run(console, command, BOCHS_COMMAND_MS, error);
+    if (!answer)
+        return NULL;
+    at = answer;
+    for (; *paths; paths++) {
+        BochsNode *node;
+
+        if (!parse_next(&at, paths, &node, error))
+            return NULL;
+        g_ptr_array_add(nodes, node);
+    }
+    return g_steal_pointer(&nodes);
+}
+
+/* ---- setting ---- */
 
 gboolean bochs_restore_text(BochsConsole *console, const char *folder, const char *name,
                             const char *text, GError **error)

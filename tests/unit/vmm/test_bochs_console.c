@@ -92,37 +92,47 @@ static void test_commands(void **unused)
     close_scene(&scene);
 }
 
-/* All are sent before the first is answered; a prompt is one only with its number. */
-static void test_several_commands(void **unused)
+#define TOLD_PIT "show param name: <pit>\npit = {\n  x = 7\n}\n"
+#define TOLD_NO_CARD "show param name: <e1000>\ncan't find param <e1000> in global\n"
+#define TOLD_RIP "show param name: <cpu0.RIP>\nRIP = 0xfff0\n"
+
+/* One command makes Bochs read them from a file. */
+static void test_several_at_once(void **unused)
 {
     static const char *const paths[] = {"pit", "e1000", "cpu0.RIP", NULL};
+    static const char *const wrong[] = {"pit", "a\" q", NULL};
+    g_autofree char *folder = g_dir_make_tmp("bochs-XXXXXX", NULL);
+    g_autofree char *base = g_path_get_basename(folder);
+    g_autofree char *file = g_build_filename(folder, "show", NULL);
+    g_autofree char *command = g_strdup_printf("source %s/show\n", base);
+    g_autofree char *answer =
+        g_strconcat(command, TOLD_PIT TOLD_NO_CARD TOLD_RIP, "<bochs:2> ", NULL);
+    g_autofree char *text = NULL;
     g_autoptr(GPtrArray) nodes = NULL;
     g_autoptr(GError) error = NULL;
     Scene scene;
 
     open_started(&scene);
-    say(&scene,
-        "show \"pit\"\nshow param name: <pit>\npit = {\n  x = 7\n}\n<bochs:2> "
-        "show \"e1000\"\nshow param name: <e1000>\ncan't find param <e1000> in global\n"
-        "<bochs:3> show \"cpu0.RIP\"\nshow param name: <cpu0.RIP>\nRIP = 0xfff0\n<bochs:4> ");
-    nodes = bochs_show_all(scene.console, paths, 1000, NULL);
+    say(&scene, answer);
+    nodes = bochs_show_all(scene.console, folder, paths, NULL);
     assert_int_equal(nodes->len, 3);
     assert_int_equal(((BochsNode *)((BochsNode *)nodes->pdata[0])->children->pdata[0])->number, 7);
     assert_null(nodes->pdata[1]);
     assert_int_equal(((BochsNode *)nodes->pdata[2])->number, 0xfff0);
-    expect_command(&scene, "show \"pit\"\nshow \"e1000\"\nshow \"cpu0.RIP\"\n");
-    assert_int_equal(bochs_console_get_prompt(scene.console), 4);
-    /* One that is missing. */
-    say(&scene, "show \"pit\"\nshow param name: <pit>\npit = {\n}\n<bochs:5> x\n<bochs:7> ");
-    assert_null(bochs_show_all(scene.console, paths, 1000, &error));
+    expect_command(&scene, command);
+    text = file_read(file, 1000, NULL, NULL);
+    assert_string_equal(text, "show \"pit\"\nshow \"e1000\"\nshow \"cpu0.RIP\"\n");
+    assert_int_equal(bochs_console_get_prompt(scene.console), 2);
+    /* One that is missing, and a file that cannot be read. */
+    say(&scene, TOLD_PIT TOLD_RIP "<bochs:3> ");
+    assert_null(bochs_show_all(scene.console, folder, paths, &error));
     assert_true(error_is(error, VMFERRY_ERROR_INVALID));
+    say(&scene, "(null): can not open file 'x' for reading.\n<bochs:4> ");
+    assert_null(bochs_show_all(scene.console, folder, paths, NULL));
+    assert_null(bochs_show_all(scene.console, folder, wrong, NULL));
     assert_false(bochs_console_is_running(scene.console));
-    g_clear_error(&error);
-    /* None in time: they are under way still. */
-    assert_null(bochs_show_all(scene.console, paths, 20, &error));
-    assert_true(error_is(error, VMFERRY_ERROR_TIMEOUT));
-    assert_int_equal(bochs_console_get_prompt(scene.console), 0);
-    assert_false(bochs_console_send(scene.console, "r", NULL));
+    unlink(file);
+    rmdir(folder);
     close_scene(&scene);
 }
 
@@ -285,7 +295,7 @@ int main(void)
         cmocka_unit_test(test_false_prompts), cmocka_unit_test(test_prompt_in_pieces),
         cmocka_unit_test(test_running),       cmocka_unit_test(test_too_long),
         cmocka_unit_test(test_end),           cmocka_unit_test(test_commands_are_checked),
-        cmocka_unit_test(test_restore),       cmocka_unit_test(test_several_commands),
+        cmocka_unit_test(test_restore),       cmocka_unit_test(test_several_at_once),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
