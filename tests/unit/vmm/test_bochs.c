@@ -451,6 +451,57 @@ static void test_running_guest_is_found_again(void **unused)
     end(vmm);
 }
 
+/* One that runs is looked at, and runs on; one that stands is, and stands. */
+static void test_look(void **unused)
+{
+    Vmm *vmm = launch();
+    GuestMemory *memory = open_memory(vmm);
+    g_autoptr(GBytes) first = NULL, second = NULL, third = NULL;
+    double ms = 0;
+
+    put_code(vmm, memory);
+    assert_true(vmm_resume(vmm, NULL));
+    await_count(memory, 0);
+    first = vmm_look(vmm, &ms, NULL);
+    assert_non_null(first);
+    assert_true(ms > 0);
+    expect_state(vmm, VMM_RUN_STATE_RUNNING);
+    await_count(memory, read_count(memory, COUNT_PAGES - 1));
+    assert_true(vmm_pause(vmm, NULL, NULL));
+    second = vmm_look(vmm, &ms, NULL);
+    third = vmm_look(vmm, &ms, NULL);
+    assert_true(ms == 0);
+    assert_true(g_bytes_equal(second, third));
+    assert_false(g_bytes_equal(first, second));
+    expect_state(vmm, VMM_RUN_STATE_PAUSED);
+    guest_memory_free(memory);
+    end(vmm);
+}
+
+/* An agent that died while it looked is followed by one that lets the guest run; one that died in a pause behind a look is not. */
+static void test_found_amid_a_look(void **unused)
+{
+    Vmm *vmm = launch();
+    GuestMemory *memory = open_memory(vmm);
+
+    put_code(vmm, memory);
+    assert_true(vmm_resume(vmm, NULL));
+    for (guint i = 0; i < 4; i++) {
+        assert_true(bochs_process_begin_look(process_of(vmm), NULL));
+        if (i > 1)
+            assert_true(bochs_console_send(process_of(vmm)->console, "show \"cpu0\"", NULL));
+        vmm = come_back(vmm);
+        expect_state(vmm, VMM_RUN_STATE_RUNNING);
+        await_count(memory, read_count(memory, COUNT_PAGES - 1));
+    }
+    assert_true(bochs_process_begin_look(process_of(vmm), NULL));
+    assert_true(vmm_pause(vmm, NULL, NULL));
+    vmm = come_back(vmm);
+    expect_state(vmm, VMM_RUN_STATE_PAUSED);
+    guest_memory_free(memory);
+    end(vmm);
+}
+
 /* A command is under way, and its answer is longer than what a pipe holds as a rule. */
 static void test_found_amid_a_command(void **unused)
 {
@@ -536,6 +587,8 @@ int main(void)
         cmocka_unit_test_teardown(test_paused_guest_is_found_again, end_last),
         cmocka_unit_test_teardown(test_running_guest_is_found_again, end_last),
         cmocka_unit_test_teardown(test_found_amid_a_command, end_last),
+        cmocka_unit_test_teardown(test_look, end_last),
+        cmocka_unit_test_teardown(test_found_amid_a_look, end_last),
         cmocka_unit_test_teardown(test_unready_one_is_ended, end_last),
         cmocka_unit_test_teardown(test_guard_leaves_a_paused_one, end_last),
     };
