@@ -309,6 +309,13 @@ static QemuRecord *beside(const QemuMapContext *context, const QemuRecord *recor
 
 static const char waits_for_sipi[] = "apic_sipi|wait_for_sipi";
 
+/* QEMU sets "halted" with and without KVM; its mp_state is KVM's alone: under TCG it stays what was loaded, whatever the processor
+ * does.  One that is said to be halted with its interrupts off never goes on. */
+static gboolean is_halted(const QemuRecord *common, uint64_t mp)
+{
+    return common ? qemu_map_number(common, "halted") != 0 : mp == MP_HALTED;
+}
+
 static guint activity_of(const QemuMapContext *context, const QemuRecord *cpu)
 {
     const QemuRecord *common = beside(context, cpu, "cpu", "cpu_common");
@@ -318,7 +325,7 @@ static guint activity_of(const QemuMapContext *context, const QemuRecord *cpu)
     if (mp == MP_UNINITIALIZED || mp == MP_INIT_RECEIVED ||
         (apic && qemu_map_number(apic, waits_for_sipi) != 0))
         return WAITS_FOR_SIPI;
-    return mp == MP_HALTED || (common && qemu_map_number(common, "halted")) ? HALTED : ACTIVE;
+    return is_halted(common, mp) ? HALTED : ACTIVE;
 }
 
 static gboolean read_activity(QemuMapContext *context, const QemuRecord *record, StateNode *node)

@@ -252,6 +252,21 @@ static void test_processors_are_started(void **unused)
     assert_int_equal(state_number_or(again, "cpus[1].activity", 9), 1);
 }
 
+/* Under TCG mp_state stays what was loaded when a processor that was halted has long gone on. */
+static void test_a_processor_that_went_on(void **unused)
+{
+    g_autoptr(GBytes) stream = golden_stream("pc-linux-7.2"), later = NULL;
+    g_autoptr(QemuForm) form =
+        qemu_form_read(g_bytes_get_data(stream, NULL), g_bytes_get_size(stream), NULL);
+    g_autoptr(StateNode) root = NULL;
+
+    assert_true(qemu_set_number(qemu_form_find(form, "cpu", 0)->record, "env.mp_state", 3));
+    assert_true(qemu_set_number(qemu_form_find(form, "cpu_common", 0)->record, "halted", 0));
+    later = qemu_form_write(form);
+    root = read_state(later);
+    assert_int_equal(state_number_or(root, "cpus[0].activity", 9), 0);
+}
+
 static void expect_not_written(const StateNode *root, GBytes *template_stream, const char *text)
 {
     g_autoptr(GError) error = NULL;
@@ -377,6 +392,7 @@ int main(void)
         cmocka_unit_test(test_what_no_other_vmm_has_is_refused_by_name),
         cmocka_unit_test(test_a_known_guest),
         cmocka_unit_test(test_asserted_interrupts_are_counted),
+        cmocka_unit_test(test_a_processor_that_went_on),
         cmocka_unit_test(test_drawn_states_are_kept),
         cmocka_unit_test(test_another_qemu_takes_it),
         cmocka_unit_test(test_processors_are_started),
