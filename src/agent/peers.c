@@ -160,7 +160,10 @@ static Session *find_session(Peers *peers, const char *transaction)
 }
 
 /* The session keeps the channel; its own admission was that of the move. */
-static gboolean serve_join(Peer *peer, const HelloMessage *hello, GError **error)
+static gboolean serve_channel(Peer *peer, const HelloMessage *hello,
+                              gboolean (*admit)(Session *, Channel *, const HelloMessage *,
+                                                GError **),
+                              GError **error)
 {
     g_autoptr(Session) session = NULL;
 
@@ -172,7 +175,7 @@ static gboolean serve_join(Peer *peer, const HelloMessage *hello, GError **error
         return FALSE;
     }
     unregister_peer(peer->peers, peer->channel);
-    if (!session_admit(session, peer->channel, hello, error))
+    if (!admit(session, peer->channel, hello, error))
         return FALSE;
     peer->channel = NULL;
     return TRUE;
@@ -264,7 +267,9 @@ static gboolean serve_purpose(Peer *peer, const HelloMessage *hello, GError **er
     if (g_strcmp0(purpose, "save") == 0)
         return serve_session(peer, hello, peer->place ? images_receive : images_receive_own, error);
     if (g_strcmp0(purpose, "join") == 0)
-        return serve_join(peer, hello, error);
+        return serve_channel(peer, hello, session_admit, error);
+    if (g_strcmp0(purpose, "reconnect") == 0)
+        return serve_channel(peer, hello, session_readmit, error);
     if (g_strcmp0(purpose, "resume") == 0)
         return serve_resumed(peer, hello, error);
     if (g_strcmp0(purpose, "store") == 0)

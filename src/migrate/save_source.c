@@ -70,6 +70,7 @@ static gboolean connect_peer(Save *save, GError **error)
         (save->job->base && !await_base(save, error)))
         return FALSE;
     move->base = save->job->base ? &save->base : NULL;
+    source_allow_breaks(move);
     return TRUE;
 }
 

@@ -94,7 +94,10 @@ gboolean source_connect(SourceMove *move, const char *purpose, GError **error)
 
 static gboolean connect_peer(SourceMove *move, GError **error)
 {
-    return source_connect(move, "migrate", error) && source_check_neutral_peer(move, error);
+    if (!source_connect(move, "migrate", error) || !source_check_neutral_peer(move, error))
+        return FALSE;
+    source_allow_breaks(move);
+    return TRUE;
 }
 
 void source_make_transaction_id(char out[33])
@@ -124,6 +127,7 @@ char *source_encode_guest(SourceMove *move)
         .guest = (char *)move->job->guest,
         .guest_id = (char *)move->job->guest_id,
         .term = move->job->term + 1,
+        .retry_for_ms = move->retry_for_ms,
         .vmm_kind = move->neutral ? (char *)move->neutral_driver->kind : description->kind,
         .vmm_version = description->version,
         .machine = description->machine,
@@ -480,8 +484,10 @@ void source_clear(SourceMove *move)
     json_decref(move->machine);
     machine_description_free(move->neutral);
     g_strfreev(move->command_line);
-    if (move->session)
+    if (move->session) {
         move->report->wire_bytes = session_get_sent_bytes(move->session);
+        move->report->breaks = session_count_breaks(move->session);
+    }
     if (move->job->rate)
         move_rate_attach(move->job->rate, NULL);
     session_unref(move->session);

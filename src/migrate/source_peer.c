@@ -14,6 +14,54 @@ gboolean source_not_cancelled(SourceMove *move, GError **error)
     return FALSE;
 }
 
+/* ---- connections that break ---- */
+
+void source_allow_breaks(SourceMove *move)
+{
+    move->retry_for_ms = move->job->options.retry_for_ms;
+    if (move->retry_for_ms > 0)
+        session_allow_reconnect(move->session, &move->job->channel, move->retry_for_ms);
+}
+
+void source_shorten_breaks(SourceMove *move)
+{
+    if (!move->switches)
+        session_set_patience(move->session, MIN(move->retry_for_ms, SESSION_PAUSE_PATIENCE_MS));
+}
+
+void source_lengthen_breaks(SourceMove *move)
+{
+    if (!move->switches)
+        session_set_patience(move->session, move->retry_for_ms);
+}
+
+void source_end_breaks(SourceMove *move)
+{
+    session_set_patience(move->session, 0);
+}
+
+/* Nothing is gained from slowing it while nothing can be sent; the next decision slows it again. */
+static gboolean let_run(SourceMove *move, GError **error)
+{
+    return !move->throttle || throttle_set(move->throttle, 1, error);
+}
+
+gboolean source_await_connection(SourceMove *move, GError **error)
+{
+    while (session_is_broken(move->session)) {
+        move->progress.disconnected = TRUE;
+        source_report_progress(move);
+        if (!source_not_cancelled(move, error) || !let_run(move, error) ||
+            !source_hear_peer(move, error))
+            return FALSE;
+        clock_sleep_ns(AWAIT_SLICE_MS * 1000000ULL);
+    }
+    move->progress.disconnected = FALSE;
+    return TRUE;
+}
+
+/* ---- what the peer says ---- */
+
 static gboolean unexpected(SourceMove *move, const Frame *frame, GError **error)
 {
     if (frame->type == FRAME_ERROR || frame->type == FRAME_ABORT)
@@ -72,6 +120,10 @@ gboolean source_await(SourceMove *move, FrameType type, int timeout_ms, Frame *r
         } else if (!error_is(quiet, VMFERRY_ERROR_TIMEOUT)) {
             g_propagate_error(error, g_steal_pointer(&quiet));
             return FALSE;
+        } else if (!move->paused && session_is_broken(move->session)) {
+            if (!source_await_connection(move, error))
+                return FALSE;
+            end = clock_now_ns() + (uint64_t)timeout_ms * 1000000;
         } else if (clock_now_ns() > end) {
             error_set(error, VMFERRY_ERROR_TIMEOUT, "%s did not send %s within %d s",
                       session_get_peer_name(move->session), frame_type_name(type),

@@ -61,10 +61,12 @@ gboolean source_pause(SourceMove *move, GError **error)
     gboolean was_running = FALSE;
     uint64_t since_ns = 0;
 
-    if (!source_not_cancelled(move, error) || fault_point("source.decided", error) ||
+    if (!source_not_cancelled(move, error) || !source_await_connection(move, error) ||
+        fault_point("source.decided", error) ||
         !vmm_check_unchanged(move->job->vmm, move->machine, error) ||
         !check_user_pause(move, error))
         return FALSE;
+    source_shorten_breaks(move);
     move->paused_ns = move->lap_ns = clock_now_ns();
     move->paused = TRUE;
     /* A guest that is slowed in turns may be paused already: that counts as pause. */
@@ -164,6 +166,7 @@ void source_resume(SourceMove *move)
     if (!in_time && session_get_backlog_bytes(move->session) > 0)
         session_shutdown(move->session);
     move->paused = FALSE;
+    source_lengthen_breaks(move);
     move->report->downtime_ms = clock_ns_to_ms(clock_now_ns() - move->paused_ns);
     if (!move->report->unresumed)
         guard_disarm(move->guard, GUARD_SLOT_GUEST, NULL);
@@ -315,6 +318,8 @@ gboolean source_send_start(SourceMove *move, GError **error)
         return FALSE;
     source_set_phase(move, MIGRATE_PHASE_SWITCHOVER);
     move->start_sent = TRUE;
+    /* Whether it has come is asked for, not tried again. */
+    source_end_breaks(move);
     /* Its first lease, by the answer to READY. */
     if (move->gate)
         takeover_gate_grant(move->gate, 0);

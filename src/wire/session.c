@@ -13,6 +13,8 @@
 
 /* Joining is answered at once, as HELLO is. */
 #define ACCEPTED_TIMEOUT_MS 10000
+/* And so is RECONNECT, which follows HELLO. */
+#define RECONNECT_TIMEOUT_MS 5000
 
 struct Session {
     Channel *first;
@@ -30,6 +32,10 @@ struct Session {
     GError *failure;  /* of some channel; once set it stays */
     gboolean failing; /* the others are being failed with it */
     gboolean closing;
+    gboolean reconnects; /* with these: */
+    gboolean connects;   /* by this side */
+    ChannelOptions options;
+    guint patience_ms;
 };
 
 /* ---- making one ---- */
@@ -202,6 +208,87 @@ void session_unref(Session *session)
         g_atomic_rc_box_release_full(session, session_clear);
 }
 
+/* ---- surviving connections ---- */
+
+/* With the lock held. */
+static void let_reconnect(Session *session, Channel *channel, TrafficClass traffic)
+{
+    ChannelRedial redial = {.address = session->address,
+                            .transaction = session->transaction,
+                            .token = session->token,
+                            .agent = session->peer_agent,
+                            .instance = session->peer_instance,
+                            .traffic = traffic,
+                            .options = session->options};
+
+    if (session->reconnects)
+        channel_allow_reconnect(channel, session->connects ? &redial : NULL, session->patience_ms);
+}
+
+void session_allow_reconnect(Session *session, const ChannelOptions *options, guint patience_ms)
+{
+    lock_guard(&session->lock);
+
+    /* Nothing could be proven again, or this process itself is the other side. */
+    if (!session->token || !*session->token || !session->transaction ||
+        (options && (options->dial || !session->address)))
+        return;
+    session->reconnects = TRUE;
+    session->connects = options != NULL;
+    if (options)
+        session->options = *options;
+    session->patience_ms = patience_ms;
+    let_reconnect(session, session->first, TRAFFIC_CONTROL);
+    for (guint i = 1; i < TRAFFIC_CLASSES; i++)
+        if (atomic_load(&session->by_class[i]) != session->first)
+            let_reconnect(session, atomic_load(&session->by_class[i]), (TrafficClass)i);
+}
+
+void session_set_patience(Session *session, guint patience_ms)
+{
+    lock_guard(&session->lock);
+
+    session->patience_ms = patience_ms;
+    channel_set_patience(session->first, patience_ms);
+    for (guint i = 0; i < session->joined_count; i++)
+        channel_set_patience(session->joined[i], patience_ms);
+}
+
+/* The channel that *traffic* went by from its join on; NULL where there is none, or this side is the
+ * one that connects. */
+static Channel *find_broken(Session *session, TrafficClass traffic)
+{
+    lock_guard(&session->lock);
+    Channel *channel = atomic_load(&session->by_class[traffic]);
+
+    if (!session->reconnects || session->connects || session->closing || session->failure ||
+        (traffic != TRAFFIC_CONTROL && channel == session->first))
+        return NULL;
+    return channel;
+}
+
+guint session_count_breaks(Session *session)
+{
+    Channel *channels[TRAFFIC_CLASSES + 1];
+    guint count = list_channels(session, channels);
+    guint breaks = 0;
+
+    for (guint i = 0; i < count; i++)
+        breaks += channel_get_breaks(channels[i]);
+    return breaks;
+}
+
+gboolean session_is_broken(Session *session)
+{
+    Channel *channels[TRAFFIC_CLASSES + 1];
+    guint count = list_channels(session, channels);
+
+    for (guint i = 0; i < count; i++)
+        if (channel_is_broken(channels[i]))
+            return TRUE;
+    return FALSE;
+}
+
 /* ---- joining ---- */
 
 void session_set_transaction(Session *session, const char *transaction)
@@ -268,6 +355,7 @@ static gboolean attach(Session *session, Channel *channel, TrafficClass traffic,
     }
     session->joined[session->joined_count++] = channel;
     atomic_store(&session->by_class[traffic], channel);
+    let_reconnect(session, channel, traffic);
     g_cond_broadcast(&session->changed);
     g_mutex_unlock(&session->lock);
     /* From now on they live and die together. */
@@ -315,22 +403,51 @@ gboolean session_join(Session *session, TrafficClass traffic, const ChannelOptio
     return done;
 }
 
+static gboolean check_hello(Session *session, Channel *channel, const HelloMessage *hello,
+                            TrafficClass *ret_traffic, GError **error)
+{
+    if (!has_token(session, hello) || !is_same_peer(session, channel, hello) ||
+        !session_has_transaction(session, hello->transaction)) {
+        session_refuse(error);
+        return FALSE;
+    }
+    if (traffic_class_from_name(hello->traffic, ret_traffic))
+        return TRUE;
+    error_set(error, VMFERRY_ERROR_INVALID, "\"%s\" is not a valid class of traffic",
+              hello->traffic ? hello->traffic : "");
+    return FALSE;
+}
+
+gboolean session_readmit(Session *session, Channel *channel, const HelloMessage *hello,
+                         GError **error)
+{
+    uint64_t received;
+    TrafficClass traffic;
+    Channel *broken;
+    Frame frame;
+
+    if (!check_hello(session, channel, hello, &traffic, error))
+        return FALSE;
+    broken = find_broken(session, traffic);
+    if (!broken) {
+        session_refuse(error);
+        return FALSE;
+    }
+    if (!channel_expect(channel, FRAME_RECONNECT, RECONNECT_TIMEOUT_MS, &frame, error) ||
+        !received_frame_decode(&frame, &received, error))
+        return FALSE;
+    channel_take_over(broken, channel, received);
+    return TRUE;
+}
+
 gboolean session_admit(Session *session, Channel *channel, const HelloMessage *hello,
                        GError **error)
 {
     TrafficClass traffic;
     gboolean is_free;
 
-    if (!has_token(session, hello) || !is_same_peer(session, channel, hello) ||
-        !session_has_transaction(session, hello->transaction)) {
-        session_refuse(error);
+    if (!check_hello(session, channel, hello, &traffic, error))
         return FALSE;
-    }
-    if (!traffic_class_from_name(hello->traffic, &traffic)) {
-        error_set(error, VMFERRY_ERROR_INVALID, "\"%s\" is not a valid class of traffic",
-                  hello->traffic ? hello->traffic : "");
-        return FALSE;
-    }
     g_mutex_lock(&session->lock);
     is_free = check_free(session, traffic, error);
     g_mutex_unlock(&session->lock);
