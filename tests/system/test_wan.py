@@ -138,6 +138,16 @@ def test_stream_fills_the_path(lab):
     assert 0.8 * 5e6 < done.rate < 5e6
 
 
+def test_random_loss_holds_a_stream_back_as_its_congestion_control_says(lab):
+    """At 1 % and 40 ms a Reno stream carries about 1460 / 0.04 * 1.22 / sqrt(0.01) = 445 kB/s, of
+    a path of twenty times as much."""
+    for host in lab.hosts:
+        host.namespace.congestion_control("reno")
+    lab.wan.set(rate="80mbit", delay="20ms", loss="1%")
+    done = stream(lab.host_a, lab.host_b, 2_000_000)
+    assert done.whole and 250_000 < done.rate < 900_000
+
+
 def test_rate_changes_while_packets_wait(lab, probe):
     lab.wan.set(rate="1mbit", queue_time="10s")
     start = time.time()
