@@ -17,6 +17,9 @@
 #include "wire/connect.h"
 #include "wire/socket_wait.h"
 
+/* No local network's switches take as long. */
+#define LONG_WAY_NS 5000000ULL
+
 static gboolean set_options(int fd, int peer_timeout_ms, GError **error)
 {
     int flags = fcntl(fd, F_GETFL);
@@ -73,8 +76,21 @@ static Channel *make_channel(int fd, const ChannelOptions *options, char *label,
     return g_steal_pointer(&channel);
 }
 
+/* On a long way a lost packet says little about how full the line is, and a rate that is halved by it takes
+ * many round trips to come back: BBR goes by what arrives (Cardwell et al., "BBR: Congestion-Based
+ * Congestion Control", ACM Queue 14(5), 2016).  A kernel without it keeps its own. */
+static void choose_congestion_control(Channel *channel)
+{
+    static const char name[] = "bbr";
+
+    if (channel_get_round_trip_ns(channel) >= LONG_WAY_NS)
+        setsockopt(stream_get_fd(channel->stream), IPPROTO_TCP, TCP_CONGESTION, name,
+                   sizeof name - 1);
+}
+
 static gboolean start_heartbeat(Channel *channel, GError **error)
 {
+    choose_congestion_control(channel);
     channel->heartbeat = g_thread_try_new("heartbeat", channel_heartbeat_main, channel, error);
     return channel->heartbeat != NULL;
 }

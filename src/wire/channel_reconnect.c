@@ -41,10 +41,12 @@
 #define RESEND_BYTES ((size_t)256 << 10)
 /* The side that connects tries to after that long without a sign of life: four heartbeats. */
 #define PROBE_NS 2000000000ULL
-/* One attempt: a lost SYN is sent again after one second, then after two. */
-#define FIRST_ATTEMPT_MS 2000
+/* One attempt, TLS included: a lost SYN is sent again after one second, so anew is sooner; but on a long way
+ * there must be time for the round trips. */
+#define SHORTEST_ATTEMPT_MS 1000
 #define LONGEST_ATTEMPT_MS 8000
-#define BETWEEN_ATTEMPTS_NS 300000000ULL
+#define ATTEMPT_ROUND_TRIPS 6
+#define BETWEEN_ATTEMPTS_NS 100000000ULL
 #define ANSWER_TIMEOUT_MS 8000
 /* A receive with a deadline nearer than that is a look, and no break makes it longer. */
 #define LOOK_NS 1000000000ULL
@@ -511,6 +513,7 @@ typedef struct {
 static void begin_recovery(Recovery *recovery, Channel *channel, uint64_t alive_ns)
 {
     uint64_t patience_ns = atomic_load(&channel->patience_ns);
+    uint64_t round_trip_ms = channel_get_round_trip_ns(channel) / 1000000;
     lock_guard(&channel->state_lock);
     gboolean broken = atomic_load(&channel->broken);
 
@@ -518,7 +521,8 @@ static void begin_recovery(Recovery *recovery, Channel *channel, uint64_t alive_
         .channel = channel,
         .since_ns = broken ? channel->broken_ns : alive_ns,
         .limit_ns = broken ? patience_ns : MAX(patience_ns, channel->peer_timeout_ns),
-        .attempt_ms = FIRST_ATTEMPT_MS,
+        .attempt_ms = (int)CLAMP(ATTEMPT_ROUND_TRIPS * round_trip_ms, SHORTEST_ATTEMPT_MS,
+                                 LONGEST_ATTEMPT_MS),
         .breaks = atomic_load(&channel->breaks),
     };
     stream_peek(channel->stream, &recovery->before);
@@ -600,7 +604,7 @@ static gboolean try_to_connect(Recovery *recovery)
 
     g_clear_error(&recovery->last);
     new_one = dial_again(channel, recovery->attempt_ms, &recovery->final, &recovery->last);
-    recovery->attempt_ms = MIN(recovery->attempt_ms * 3 / 2, LONGEST_ATTEMPT_MS);
+    recovery->attempt_ms = MIN(recovery->attempt_ms * 5 / 4, LONGEST_ATTEMPT_MS);
     if (!new_one)
         return FALSE;
     if (lives_again(recovery)) {
