@@ -37,7 +37,7 @@ static void end_abandoned(Session *earlier, Session *session)
     g_autoptr(GError) cause = NULL;
 
     if (!earlier || !session || !session_is_broken(earlier) ||
-        g_strcmp0(session_get_peer_agent(earlier), session_get_peer_agent(session)) != 0)
+        !session_has_same_peer(earlier, session))
         return;
     error_set(&cause, VMFERRY_ERROR_DISCONNECTED, "%s has given up, and begins anew",
               session_get_peer_name(earlier));

@@ -66,7 +66,33 @@ gboolean peers_is_allowed(char **allow, const char *name)
     return FALSE;
 }
 
-static gboolean answer_question(AgentContext *context, Channel *channel, GError **error)
+static Session *find_session(Peers *peers, const char *transaction)
+{
+    lock_guard(&peers->lock);
+    GHashTableIter iter;
+    gpointer session;
+
+    g_hash_table_iter_init(&iter, peers->sessions);
+    while (g_hash_table_iter_next(&iter, &session, NULL))
+        if (session_has_transaction(session, transaction))
+            return session_ref(session);
+    return NULL;
+}
+
+/* Who asks what became of a move has no use for its session any more: one that has lost its connection is not
+ * to wait for another one, with the guest paused over there. */
+static void stop_waiting(Peers *peers, Channel *channel, const char *agent, const char *transaction)
+{
+    g_autoptr(Session) session = find_session(peers, transaction);
+
+    if (session && g_strcmp0(session_get_peer_agent(session), agent) == 0 &&
+        g_strcmp0(session_get_peer_certificate(session), channel_get_peer_certificate(channel)) ==
+            0)
+        session_set_patience(session, 0);
+}
+
+static gboolean answer_question(AgentContext *context, Channel *channel, const char *agent,
+                                GError **error)
 {
     g_auto(ResolveMessage) question = {0};
     g_autofree char *answer = NULL;
@@ -76,6 +102,7 @@ static gboolean answer_question(AgentContext *context, Channel *channel, GError 
     if (!channel_expect(channel, FRAME_RESOLVE, RESOLVE_TIMEOUT_MS, &frame, error) ||
         !resolve_message_decode((const char *)frame.payload, frame.length, &question, error))
         return FALSE;
+    stop_waiting(context->peers, channel, agent, question.transaction);
     outcome = transaction_log_resolve(context->transactions, &question);
     answer = outcome_message_encode(question.transaction, &outcome);
     log_info("%s asked for transaction %s: %s", channel_get_peer_name(channel),
@@ -144,19 +171,6 @@ static gboolean serve_session(Peer *peer, const HelloMessage *hello,
     done = serve(peer->peers->context, session, error);
     end_session(peer->peers, session);
     return done;
-}
-
-static Session *find_session(Peers *peers, const char *transaction)
-{
-    lock_guard(&peers->lock);
-    GHashTableIter iter;
-    gpointer session;
-
-    g_hash_table_iter_init(&iter, peers->sessions);
-    while (g_hash_table_iter_next(&iter, &session, NULL))
-        if (session_has_transaction(session, transaction))
-            return session_ref(session);
-    return NULL;
 }
 
 /* The session keeps the channel; its own admission was that of the move. */
@@ -278,7 +292,7 @@ static gboolean serve_purpose(Peer *peer, const HelloMessage *hello, GError **er
         return serve_store(peer, hello, page_stores_serve, error);
     if (g_strcmp0(purpose, "resolve") == 0)
         return pass(peer, ADMITTED_QUESTION, error) &&
-               answer_question(peer->peers->context, peer->channel, error);
+               answer_question(peer->peers->context, peer->channel, hello->agent, error);
     if (g_strcmp0(purpose, "witness") == 0)
         return pass(peer, ADMITTED_WITNESS, error) &&
                witness_serve(peer->peers->context->witness, peer->channel, hello, error);

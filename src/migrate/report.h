@@ -116,7 +116,7 @@ typedef struct {
     char *error;      /* NULL, or the whole text */
     double total_ms, downtime_ms;
     uint64_t wire_bytes, ram_bytes;
-    guint breaks; /* of connections, that were survived */
+    guint breaks;   /* of connections, that were survived */
     GArray *rounds; /* of MigrateRound */
     int verified;   /* of memory: 1, 0, -1 not asked for */
     json_t *disks;  /* array, an object for each image: how it was found to be the same there */

@@ -70,7 +70,6 @@ static gboolean connect_peer(Save *save, GError **error)
         (save->job->base && !await_base(save, error)))
         return FALSE;
     move->base = save->job->base ? &save->base : NULL;
-    source_allow_breaks(move);
     return TRUE;
 }
 

@@ -94,10 +94,7 @@ gboolean source_connect(SourceMove *move, const char *purpose, GError **error)
 
 static gboolean connect_peer(SourceMove *move, GError **error)
 {
-    if (!source_connect(move, "migrate", error) || !source_check_neutral_peer(move, error))
-        return FALSE;
-    source_allow_breaks(move);
-    return TRUE;
+    return source_connect(move, "migrate", error) && source_check_neutral_peer(move, error);
 }
 
 void source_make_transaction_id(char out[33])
@@ -161,12 +158,15 @@ char *source_encode_guest(SourceMove *move)
 /* Pages follow at once; the answer is taken when it comes. */
 gboolean source_offer(SourceMove *move, GError **error)
 {
-    g_autofree char *text = source_encode_guest(move);
+    g_autofree char *text = NULL;
 
     if (!source_journal(move, SOURCE_JOURNAL_MOVING, error)) {
         g_prefix_error(error, "the move cannot be written down: ");
         return FALSE;
     }
+    /* The other side does so by GUEST, and confirms nothing before. */
+    source_allow_breaks(move);
+    text = source_encode_guest(move);
     move->offered = TRUE;
     return session_send_bytes(move->session, FRAME_GUEST, text, strlen(text), error);
 }

@@ -100,9 +100,9 @@ gboolean source_connect(SourceMove *move, const char *purpose, GError **error);
 /* From here on the session survives breaks of its connections, as the user wants it: a guest that runs
  * goes on, unthrottled, while they last (source_peer.c). */
 void source_allow_breaks(SourceMove *move);
-/* In a pause only a short one may be waited for; behind it, as before; none any more: from START on, or
+/* In a pause, which does not begin while there is one, only a short one may be waited for; behind it, as before; none any more: from START on, or
  * where the session gets channels of a post-copy, which knows breaks itself. */
-void source_shorten_breaks(SourceMove *move);
+gboolean source_shorten_breaks(SourceMove *move, GError **error);
 void source_lengthen_breaks(SourceMove *move);
 void source_end_breaks(SourceMove *move);
 /* Waits while a connection is broken. */

@@ -61,12 +61,12 @@ gboolean source_pause(SourceMove *move, GError **error)
     gboolean was_running = FALSE;
     uint64_t since_ns = 0;
 
-    if (!source_not_cancelled(move, error) || !source_await_connection(move, error) ||
-        fault_point("source.decided", error) ||
+    if (!source_not_cancelled(move, error) || fault_point("source.decided", error) ||
         !vmm_check_unchanged(move->job->vmm, move->machine, error) ||
         !check_user_pause(move, error))
         return FALSE;
-    source_shorten_breaks(move);
+    if (!source_shorten_breaks(move, error))
+        return FALSE;
     move->paused_ns = move->lap_ns = clock_now_ns();
     move->paused = TRUE;
     /* A guest that is slowed in turns may be paused already: that counts as pause. */
@@ -298,13 +298,24 @@ gboolean source_await_ready(SourceMove *move, GError **error)
 /* The point of no return.  First the journal, by which a restarted agent asks the
  * destination before it touches the guest, then the guard: if we die in between,
  * it still resumes a guest for which START was never sent. */
+/* START must not wait for a new connection. */
+static gboolean check_connection(SourceMove *move, GError **error)
+{
+    if (!session_is_broken(move->session))
+        return TRUE;
+    error_set(error, VMFERRY_ERROR_DISCONNECTED, "%s: the connection is broken",
+              session_get_peer_name(move->session));
+    return FALSE;
+}
+
 gboolean source_send_start(SourceMove *move, GError **error)
 {
     StartMessage start = {.run = !move->stays_paused, .term = move->job->term + 1};
     uint8_t payload[START_MESSAGE_BYTES];
 
     if (!source_not_cancelled(move, error) || fault_point("source.before-start", error) ||
-        !vmm_check_paused(move->job->vmm, error) || !source_deadline_end(move, error))
+        !vmm_check_paused(move->job->vmm, error) || !source_deadline_end(move, error) ||
+        !check_connection(move, error))
         return FALSE;
     if (!source_journal(move,
                         move->switches ? SOURCE_JOURNAL_SWITCHING_OVER_SPLIT

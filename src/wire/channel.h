@@ -93,6 +93,8 @@ typedef struct {
 void channel_allow_reconnect(Channel *channel, const ChannelRedial *redial, guint patience_ms);
 /* 0: a break is the channel's end from now on. */
 void channel_set_patience(Channel *channel, guint patience_ms);
+/* As session_flush(), for one channel that nobody receives on. */
+gboolean channel_flush(Channel *channel, int timeout_ms);
 /* The peer has connected again: takes *new_one*, on which RECONNECT has come. */
 void channel_take_over(Channel *channel, Channel *new_one, uint64_t peer_received);
 /* How often that has happened. */

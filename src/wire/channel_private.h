@@ -1,7 +1,7 @@
 /*
  * Inside a Channel
  *
- * Order of locks: bulk_lock, send_lock, receive_lock, then the pacer's or state_lock.  A
+ * Order of locks: bulk_lock, send_lock, (a session's lock,) receive_lock, then the pacer's or state_lock.  A
  * sender keeps bulk_lock and send_lock while it waits for the socket or for
  * its turn under the rate limit, a receiver receive_lock while it waits for the socket; nobody else
  * needs them meanwhile (the heartbeat thread only tries, but for a connection that has broken, and
@@ -76,12 +76,13 @@ struct Channel {
     atomic_uint_fast64_t received_bytes;  /* of counted frames: given out, or early */
     atomic_uint_fast64_t confirmed_bytes; /* of those what the peer was told */
     atomic_uint_fast64_t patience_ns;     /* how long a break may take; 0: none */
-    atomic_bool recovering;               /* the heartbeat thread is in channel_recover() */
-    atomic_bool broken;                   /* the stream is shut down; written under state_lock */
-    GError *break_cause;                  /* under state_lock */
-    uint64_t broken_ns;                   /* the same */
-    atomic_bool peer_done, own_done;      /* an end of the connection is meant */
-    GCond mended;                         /* with receive_lock: stream_number has changed */
+    gboolean frozen; /* under receive_lock: what has come is final, nothing is read any more */
+    atomic_bool recovering;          /* the heartbeat thread is in channel_recover() */
+    atomic_bool broken;              /* the stream is shut down; written under state_lock */
+    GError *break_cause;             /* under state_lock */
+    uint64_t broken_ns;              /* the same */
+    atomic_bool peer_done, own_done; /* an end of the connection is meant */
+    GCond mended;                    /* with receive_lock: stream_number has changed */
     guint stream_number;
     atomic_uint breaks;
     Channel *returned; /* under state_lock: the new connection's, made by the other side … */
@@ -89,6 +90,7 @@ struct Channel {
     Channel *attempt;                        /* under state_lock: ours that is being made */
     ChannelRedial *redial;                   /* NULL: the other side connects */
     uint64_t earlier_sent, earlier_received; /* by earlier connections; under state_lock */
+    uint64_t peer_confirmed;                 /* by its last RECONNECT; of the heartbeat thread */
     gboolean resending;                      /* under send_lock */
 
     GThread *heartbeat;

@@ -88,7 +88,7 @@ static gboolean fill(Channel *channel, size_t need, uint64_t *deadline_ns, GErro
     make_room(channel, need);
     while (channel->end - channel->start < need) {
         /* What has come of it is the heartbeat thread's to read. */
-        if (atomic_load(&channel->broken)) {
+        if (atomic_load(&channel->broken) || channel->frozen) {
             channel->restart = channel_await_mend(channel, deadline_ns, error);
             return FALSE;
         }
@@ -267,7 +267,7 @@ gboolean channel_pump_locked(Channel *channel, size_t most)
     size_t read = 0;
     ssize_t got = 1;
 
-    if (channel->receive_failure)
+    if (channel->receive_failure || channel->frozen)
         return FALSE;
     begin_early(channel);
     while (got > 0 && read < most && channel->early_bytes < EARLY_MOST_BYTES &&
@@ -534,7 +534,7 @@ static gboolean read_on(Channel *channel, GByteArray *bytes, uint64_t deadline_n
     uint8_t chunk[16384];
     ssize_t got;
 
-    if (atomic_load(&channel->broken))
+    if (atomic_load(&channel->broken) || channel->frozen)
         return FALSE;
     got = stream_read(channel->stream, chunk, sizeof chunk, NULL);
 

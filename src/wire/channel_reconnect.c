@@ -186,7 +186,8 @@ gboolean channel_await_mend(Channel *channel, uint64_t *deadline_ns, GError **er
     gboolean is_look = *deadline_ns != SOCKET_WAIT_FOREVER && *deadline_ns < begun_ns + LOOK_NS;
     guint number = channel->stream_number;
 
-    while (channel->stream_number == number && g_queue_is_empty(&channel->early)) {
+    while (channel->stream_number == number && g_queue_is_empty(&channel->early) &&
+           !channel->receive_failure) {
         if (!channel_check(channel, error))
             return FALSE;
         if (is_look && clock_now_ns() >= *deadline_ns) {
@@ -207,7 +208,8 @@ static void await_confirmation(Channel *channel, ResendBuffer *resend)
     if (!atomic_load(&channel->broken) && g_mutex_trylock(&channel->receive_lock)) {
         gboolean read = FALSE;
 
-        if (socket_wait(stream_get_fd(channel->stream), POLLIN, channel->wake_fd,
+        if (!channel->frozen &&
+            socket_wait(stream_get_fd(channel->stream), POLLIN, channel->wake_fd,
                         clock_now_ns() + NAP_MS * 1000000ULL) == SOCKET_READY)
             read = channel_pump_locked(channel, RESEND_BYTES);
         g_mutex_unlock(&channel->receive_lock);
@@ -217,18 +219,54 @@ static void await_confirmation(Channel *channel, ResendBuffer *resend)
     resend_buffer_wait(resend, NAP_MS);
 }
 
+/* A peer that lives, and has confirmed nothing since *since_ns*: as one that takes nothing. */
+static gboolean check_confirming(Channel *channel, uint64_t since_ns, GError **error)
+{
+    uint64_t limit_ns = CHANNEL_STALL_FACTOR * channel->peer_timeout_ns;
+
+    if (!channel_is_broken(channel) && clock_now_ns() - since_ns > limit_ns)
+        channel_fail(channel,
+                     g_error_new(VMFERRY_ERROR, VMFERRY_ERROR_DISCONNECTED,
+                                 "%s has confirmed nothing for %.1f s: the connection is given up",
+                                 channel->label, clock_ns_to_ms(limit_ns) / 1e3));
+    return channel_check(channel, error);
+}
+
 gboolean channel_keep_frame(Channel *channel, const StreamCursor *cursor, GError **error)
 {
     ResendBuffer *resend = atomic_load(&channel->resend);
+    uint64_t since_ns = clock_now_ns();
+    uint64_t unconfirmed = 0;
 
     if (!resend)
         return TRUE;
     while (!resend_buffer_append(resend, cursor->at, cursor->left)) {
+        uint64_t unconfirmed_now = resend_buffer_count_unconfirmed(resend);
+
+        if (unconfirmed_now != unconfirmed || channel_is_broken(channel))
+            since_ns = clock_now_ns();
+        unconfirmed = unconfirmed_now;
         g_mutex_unlock(&channel->send_lock);
         await_confirmation(channel, resend);
         g_mutex_lock(&channel->send_lock);
-        if (!channel_check(channel, error))
+        if (!check_confirming(channel, since_ns, error))
             return FALSE;
+    }
+    return TRUE;
+}
+
+gboolean channel_flush(Channel *channel, int timeout_ms)
+{
+    ResendBuffer *resend = atomic_load(&channel->resend);
+    uint64_t end_ns = socket_deadline(timeout_ms);
+    uint64_t since_ns = clock_now_ns();
+
+    while (resend && resend_buffer_count_unconfirmed(resend) > 0) {
+        if (channel_is_broken(channel))
+            since_ns = clock_now_ns();
+        if (!check_confirming(channel, since_ns, NULL) || clock_now_ns() > end_ns)
+            return FALSE;
+        await_confirmation(channel, resend);
     }
     return TRUE;
 }
@@ -271,6 +309,7 @@ static uint64_t freeze(Channel *channel)
 
     while (channel_pump_locked(channel, RESEND_BYTES))
         ;
+    channel->frozen = TRUE;
     return atomic_load(&channel->received_bytes) + channel_drop_partial_frame(channel);
 }
 
@@ -319,6 +358,7 @@ static Stream *exchange_stream(Channel *channel, Channel *new_one)
     g_clear_error(&channel->break_cause);
     atomic_store(&channel->broken, FALSE);
     g_mutex_unlock(&channel->state_lock);
+    channel->frozen = FALSE;
     channel->stream_number++;
     g_cond_broadcast(&channel->mended);
     g_mutex_unlock(&channel->receive_lock);
@@ -354,6 +394,7 @@ static gboolean install(Channel *channel, Channel *new_one, uint64_t peer_receiv
     g_mutex_lock(&channel->send_lock);
     old = exchange_stream(channel, taken);
     resend_buffer_confirm(channel->resend, peer_received);
+    channel->peer_confirmed = peer_received;
     channel->resending = TRUE;
     whole = send_again(channel, peer_received, &failure);
     channel->resending = FALSE;
@@ -447,6 +488,9 @@ static gboolean switch_over(Channel *channel, Channel *taken, gboolean *ret_fina
     Frame frame;
 
     report_silence(channel);
+    /* Nobody waits for another one any more. */
+    if (!atomic_load(&channel->broken))
+        return FALSE;
     agreed = set_attempt(channel, new_one) && send_received(new_one, freeze(channel), error) &&
              !atomic_load(&channel->peer_done) &&
              channel_expect(new_one, FRAME_RECONNECT, ANSWER_TIMEOUT_MS, &frame, error) &&
@@ -492,7 +536,7 @@ static gboolean accept_returned(Channel *channel, Channel *taken, uint64_t peer_
         return FALSE;
     }
     report_silence(channel);
-    return send_received(new_one, freeze(channel), NULL) &&
+    return atomic_load(&channel->broken) && send_received(new_one, freeze(channel), NULL) &&
            install(channel, g_steal_pointer(&new_one), peer_received);
 }
 
@@ -500,19 +544,18 @@ static gboolean accept_returned(Channel *channel, Channel *taken, uint64_t peer_
 
 typedef struct {
     Channel *channel;
-    uint64_t since_ns;  /* the last sign of life */
-    uint64_t limit_ns;  /* from then on */
-    gboolean told;      /* the log has it */
-    int attempt_ms;     /* how long the next one may take */
-    StreamSigns before; /* of the old connection, when it was last looked at */
-    guint breaks;       /* there were, then */
-    GError *last;       /* what the last attempt failed by … */
-    gboolean final;     /* … and any other would */
+    uint64_t since_ns;   /* the last sign of life */
+    gboolean by_silence; /* nobody had said that it is broken */
+    gboolean told;       /* the log has it */
+    int attempt_ms;      /* how long the next one may take */
+    StreamSigns before;  /* of the old connection, when it was last looked at */
+    uint64_t confirmed;  /* what the peer had by then */
+    GError *last;        /* what the last attempt failed by … */
+    gboolean final;      /* … and any other would */
 } Recovery;
 
 static void begin_recovery(Recovery *recovery, Channel *channel, uint64_t alive_ns)
 {
-    uint64_t patience_ns = atomic_load(&channel->patience_ns);
     uint64_t round_trip_ms = channel_get_round_trip_ns(channel) / 1000000;
     lock_guard(&channel->state_lock);
     gboolean broken = atomic_load(&channel->broken);
@@ -520,10 +563,10 @@ static void begin_recovery(Recovery *recovery, Channel *channel, uint64_t alive_
     *recovery = (Recovery){
         .channel = channel,
         .since_ns = broken ? channel->broken_ns : alive_ns,
-        .limit_ns = broken ? patience_ns : MAX(patience_ns, channel->peer_timeout_ns),
+        .by_silence = !broken,
         .attempt_ms = (int)CLAMP(ATTEMPT_ROUND_TRIPS * round_trip_ms, SHORTEST_ATTEMPT_MS,
                                  LONGEST_ATTEMPT_MS),
-        .breaks = atomic_load(&channel->breaks),
+        .confirmed = channel->peer_confirmed,
     };
     stream_peek(channel->stream, &recovery->before);
 }
@@ -633,6 +676,15 @@ static void nap(Channel *channel)
         (void)!read(channel->nudge_fd, &nudges, sizeof nudges);
 }
 
+/* The patience may have become shorter meanwhile. */
+static uint64_t get_limit_ns(const Recovery *recovery)
+{
+    const Channel *channel = recovery->channel;
+    uint64_t patience_ns = atomic_load(&channel->patience_ns);
+
+    return recovery->by_silence ? MAX(patience_ns, channel->peer_timeout_ns) : patience_ns;
+}
+
 /* FALSE: it is the channel's end. */
 static gboolean go_on(Recovery *recovery)
 {
@@ -643,13 +695,13 @@ static gboolean go_on(Recovery *recovery)
     if (atomic_load(&channel->broken))
         drain(channel);
     tell_break(recovery);
-    /* There was a new one, which broke while what was missing was sent. */
-    if (recovery->breaks != atomic_load(&channel->breaks)) {
-        recovery->breaks = atomic_load(&channel->breaks);
+    /* There was a new one, by which something came to the peer before it broke. */
+    if (recovery->confirmed != channel->peer_confirmed) {
+        recovery->confirmed = channel->peer_confirmed;
         recovery->since_ns = clock_now_ns();
     }
     if (!may_mend(channel) || recovery->final ||
-        clock_now_ns() - recovery->since_ns >= recovery->limit_ns)
+        clock_now_ns() - recovery->since_ns >= get_limit_ns(recovery))
         return give_up(recovery);
     return TRUE;
 }

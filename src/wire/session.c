@@ -210,7 +210,8 @@ void session_unref(Session *session)
 
 /* ---- surviving connections ---- */
 
-/* With the lock held. */
+/* Without the lock: a sender that fails has its channel's send_lock, and takes the session's then.
+ * What is read here stays as it is once the session reconnects. */
 static void let_reconnect(Session *session, Channel *channel, TrafficClass traffic)
 {
     ChannelRedial redial = {.address = session->address,
@@ -221,27 +222,49 @@ static void let_reconnect(Session *session, Channel *channel, TrafficClass traff
                             .traffic = traffic,
                             .options = session->options};
 
-    if (session->reconnects)
-        channel_allow_reconnect(channel, session->connects ? &redial : NULL, session->patience_ms);
+    channel_allow_reconnect(channel, session->connects ? &redial : NULL, session->patience_ms);
 }
 
-void session_allow_reconnect(Session *session, const ChannelOptions *options, guint patience_ms)
+static gboolean begin_reconnecting(Session *session, const ChannelOptions *options,
+                                   guint patience_ms)
 {
     lock_guard(&session->lock);
 
     /* Nothing could be proven again, or this process itself is the other side. */
-    if (!session->token || !*session->token || !session->transaction ||
+    if (session->reconnects || !session->token || !*session->token || !session->transaction ||
         (options && (options->dial || !session->address)))
-        return;
-    session->reconnects = TRUE;
+        return FALSE;
     session->connects = options != NULL;
     if (options)
         session->options = *options;
     session->patience_ms = patience_ms;
+    session->reconnects = TRUE;
+    return TRUE;
+}
+
+gboolean session_allow_reconnect(Session *session, const ChannelOptions *options, guint patience_ms)
+{
+    if (!begin_reconnecting(session, options, patience_ms))
+        return FALSE;
     let_reconnect(session, session->first, TRAFFIC_CONTROL);
     for (guint i = 1; i < TRAFFIC_CLASSES; i++)
         if (atomic_load(&session->by_class[i]) != session->first)
             let_reconnect(session, atomic_load(&session->by_class[i]), (TrafficClass)i);
+    return TRUE;
+}
+
+gboolean session_flush(Session *session, int timeout_ms)
+{
+    return channel_flush(session->first, timeout_ms);
+}
+
+gboolean session_has_same_peer(Session *session, Session *other)
+{
+    return g_strcmp0(session->peer_agent, other->peer_agent) == 0 &&
+           g_strcmp0(channel_get_peer_certificate(session->first),
+                     channel_get_peer_certificate(other->first)) == 0 &&
+           g_strcmp0(channel_get_peer_name(session->first), channel_get_peer_name(other->first)) ==
+               0;
 }
 
 void session_set_patience(Session *session, guint patience_ms)
@@ -261,7 +284,8 @@ static Channel *find_broken(Session *session, TrafficClass traffic)
     lock_guard(&session->lock);
     Channel *channel = atomic_load(&session->by_class[traffic]);
 
-    if (!session->reconnects || session->connects || session->closing || session->failure ||
+    if (!session->reconnects || session->connects || session->patience_ms == 0 ||
+        session->closing || session->failure ||
         (traffic != TRAFFIC_CONTROL && channel == session->first))
         return NULL;
     return channel;
@@ -346,6 +370,8 @@ static gboolean check_free(Session *session, TrafficClass traffic, GError **erro
 /* Takes the channel where it can. */
 static gboolean attach(Session *session, Channel *channel, TrafficClass traffic, GError **error)
 {
+    gboolean reconnects;
+
     channel_share_rate(channel, session->first);
     channel_set_unattended(channel);
     g_mutex_lock(&session->lock);
@@ -355,9 +381,11 @@ static gboolean attach(Session *session, Channel *channel, TrafficClass traffic,
     }
     session->joined[session->joined_count++] = channel;
     atomic_store(&session->by_class[traffic], channel);
-    let_reconnect(session, channel, traffic);
+    reconnects = session->reconnects;
     g_cond_broadcast(&session->changed);
     g_mutex_unlock(&session->lock);
+    if (reconnects)
+        let_reconnect(session, channel, traffic);
     /* From now on they live and die together. */
     channel_watch_failure(session->first, on_channel_failed, session);
     channel_watch_failure(channel, on_channel_failed, session);
@@ -558,6 +586,11 @@ void session_error_from_frame(Session *session, const Frame *frame, GError **err
 const char *session_get_peer_agent(Session *session)
 {
     return session->peer_agent;
+}
+
+const char *session_get_peer_certificate(Session *session)
+{
+    return channel_get_peer_certificate(session->first);
 }
 
 const char *session_get_peer_name(Session *session)

@@ -90,14 +90,23 @@ gboolean session_await_channel(Session *session, TrafficClass traffic, int timeo
 
 /* From now on a break of a connection may take *patience_ms* before it is the session's end; channels that
  * join later are included.  *options*: of the connecting side, as for session_join(), and what it
- * points to outlives the session; NULL on the accepting one. */
-void session_allow_reconnect(Session *session, const ChannelOptions *options, guint patience_ms);
+ * points to outlives the session; NULL on the accepting one.  Once for a session; FALSE where it cannot
+ * be: the peer gave no token, or is this process itself. */
+gboolean session_allow_reconnect(Session *session, const ChannelOptions *options,
+                                 guint patience_ms);
 /* 0: no more breaks are survived. */
 void session_set_patience(Session *session, guint patience_ms);
 
 /* Gives a channel a new connection, whose HELLO (*hello*) asks for that; as session_admit(). */
 gboolean session_readmit(Session *session, Channel *channel, const HelloMessage *hello,
                          GError **error);
+
+/* Before the end of a session whose last words matter: waits until the peer has all that was sent on the first
+ * channel, over breaks.  TRUE at once where it does not survive them. */
+gboolean session_flush(Session *session, int timeout_ms);
+
+/* Whether both are with the same agent, as its certificate and HELLO say. */
+gboolean session_has_same_peer(Session *session, Session *other);
 
 guint session_count_breaks(Session *session);
 /* Whether a connection is broken just now. */
@@ -132,6 +141,8 @@ Channel *session_get_channel(Session *session, TrafficClass traffic);
 
 /* ---- facts ---- */
 
+/* As channel_get_peer_certificate(). */
+const char *session_get_peer_certificate(Session *session);
 const char *session_get_peer_name(Session *session);
 /* Its lasting id, as its HELLO said; borrowed, NULL before. */
 const char *session_get_peer_agent(Session *session);

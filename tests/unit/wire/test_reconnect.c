@@ -329,12 +329,16 @@ static void test_silence(void **state)
 
 static void expect_failed(Session *session, VmferryErrorCode code, const char *words)
 {
+    uint64_t end = clock_now_ns() + TIMEOUT_MS * 1000000ULL;
     GError *error = NULL;
     Frame frame;
 
     assert_false(session_receive(session, TRAFFIC_CONTROL, TIMEOUT_MS, &frame, &error));
     expect_error(error, code, words);
-    assert_false(send_number(session, TRAFFIC_CONTROL, FRAME_PAGES, 1, 100, NULL));
+    while (send_number(session, TRAFFIC_CONTROL, FRAME_PAGES, 1, 100, NULL)) {
+        assert_true(clock_now_ns() < end);
+        clock_sleep_ns(1000000);
+    }
 }
 
 static void test_patience_ends(void **state)
@@ -488,6 +492,109 @@ static void test_false_numbers(void **state)
     ends_close(&ends);
 }
 
+/* ---- what must not hang ---- */
+
+static gpointer fill_main(gpointer data)
+{
+    Worker *worker = data;
+
+    while (send_number(worker->session, worker->traffic, FRAME_PAGES, 1, 100000, NULL))
+        atomic_fetch_add(&worker->done, 1);
+    return NULL;
+}
+
+static gpointer allow_main(gpointer data)
+{
+    Worker *worker = data;
+
+    session_allow_reconnect(worker->session, NULL, PATIENCE_MS);
+    atomic_store(&worker->done, 1);
+    return NULL;
+}
+
+/* A sender that is stuck has its channel's send_lock: who looks for a session does not wait for it. */
+static void test_a_stuck_sender_holds_nobody(void **state)
+{
+    Worker fill, allow;
+    Channel *deaf;
+    Ends ends;
+
+    ends_open(&ends, *state, 0);
+    ends_join(&ends, TRAFFIC_DISK);
+    deaf = session_get_channel(ends.client, TRAFFIC_DISK);
+    g_mutex_lock(&deaf->receive_lock);
+    fill = allow = (Worker){.session = ends.accepted, .traffic = TRAFFIC_DISK};
+    fill.thread = g_thread_new("fill", fill_main, &fill);
+    for (guint before = 0; before == 0 || before != atomic_load(&fill.done);) {
+        before = atomic_load(&fill.done);
+        clock_sleep_ns(200000000);
+    }
+    allow.thread = g_thread_new("allow", allow_main, &allow);
+    clock_sleep_ns(200000000);
+    assert_true(session_has_transaction(ends.accepted, TRANSACTION));
+    g_mutex_unlock(&deaf->receive_lock);
+    session_shutdown(ends.accepted);
+    g_thread_join(fill.thread);
+    g_thread_join(allow.thread);
+    ends_close(&ends);
+}
+
+/* What has been told as received is final: a connection that breaks again before the answer leaves nothing
+ * behind that is read on. */
+static void test_frozen(void **state)
+{
+    ChannelOptions plain = {.peer_timeout_ms = 1000};
+    Channel *accepted, *dead;
+    GError *error = NULL;
+    Frame frame;
+    int pair[2];
+    Ends ends;
+
+    open_ends(&ends, *state, PATIENCE_MS);
+    accepted = session_get_channel(ends.accepted, TRAFFIC_CONTROL);
+    shutdown(ends.server.listener.fd, SHUT_RDWR); /* it does not come back */
+    cut(ends.accepted, TRAFFIC_CONTROL);
+    while (!channel_is_broken(accepted))
+        send_number(ends.accepted, TRAFFIC_CONTROL, FRAME_PAGES, 1, 100, NULL);
+    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair), 0);
+    dead = channel_accept(pair[0], &plain, NULL);
+    assert_non_null(dead);
+    close(pair[1]);
+    channel_take_over(accepted, dead, accepted->counted_bytes);
+    for (gboolean frozen = FALSE; !frozen;) {
+        g_mutex_lock(&accepted->receive_lock);
+        frozen = accepted->frozen;
+        /* As if the old connection had more. */
+        if (frozen)
+            assert_false(channel_pump_locked(accepted, 1));
+        g_mutex_unlock(&accepted->receive_lock);
+    }
+    assert_false(session_receive(ends.accepted, TRAFFIC_CONTROL, 300, &frame, &error));
+    expect_error(error, VMFERRY_ERROR_TIMEOUT, "no answer in time");
+    session_shutdown(ends.client);
+    session_shutdown(ends.accepted);
+    ends_close(&ends);
+}
+
+/* The last word of a session whose connection breaks just then. */
+static void test_flush(void **state)
+{
+    Worker receiver;
+    Ends ends;
+
+    open_ends(&ends, *state, PATIENCE_MS);
+    receiver = (Worker){.session = ends.client, .traffic = TRAFFIC_CONTROL, .frames = 1};
+    receiver.thread = g_thread_new("receiver", receive_main, &receiver);
+    cut(ends.accepted, TRAFFIC_CONTROL);
+    send_ok(ends.accepted, TRAFFIC_CONTROL, FRAME_PAGES, 0, length_of(0));
+    assert_true(session_flush(ends.accepted, TIMEOUT_MS));
+    g_clear_pointer(&ends.server.session, session_unref);
+    g_clear_pointer(&ends.accepted, session_unref);
+    g_thread_join(receiver.thread);
+    assert_int_equal(receiver.done, 1);
+    ends_close(&ends);
+}
+
 #define RECONNECT_TEST(function)                                                                   \
     cmocka_unit_test_setup_teardown(function, ends_set_up, ends_tear_down)
 
@@ -503,6 +610,9 @@ int main(void)
         RECONNECT_TEST(test_an_end_that_is_meant),
         RECONNECT_TEST(test_the_peers_error_is_final),
         RECONNECT_TEST(test_shutdown_ends_a_break),
+        RECONNECT_TEST(test_a_stuck_sender_holds_nobody),
+        RECONNECT_TEST(test_frozen),
+        RECONNECT_TEST(test_flush),
         RECONNECT_TEST(test_strangers),
         RECONNECT_TEST(test_false_numbers),
     };
