@@ -19,6 +19,10 @@
     {                                                                                              \
         QEMU_MAP_LEFT_OUT, why, own                                                                \
     }
+#define CODE(own, read, write)                                                                     \
+    {                                                                                              \
+        QEMU_MAP_CODE, NULL, own, 0, 0, 0, NULL, read, write                                       \
+    }
 
 /* ---- segments ---- */
 
@@ -345,17 +349,51 @@ static gboolean write_activity(QemuMapContext *context, QemuRecord *record, cons
            (!apic || qemu_map_put(context, apic, waits_for_sipi, activity == WAITS_FOR_SIPI));
 }
 
+enum { REQUESTS_INIT = 0x400, REQUESTS_SIPI = 0x800 };
+
+static const char sipi_vector[] = "apic_sipi|sipi_vector";
+
+/* TCG: a processor that has halted takes an INIT when its start-up IPI comes, not before.  KVM has none that is under way when it tells,
+ * and does not take one. */
+static gboolean read_requests(QemuMapContext *context, const QemuRecord *record, StateNode *node)
+{
+    const QemuRecord *apic = beside(context, record, "cpu_common", "apic");
+    uint64_t requests = qemu_map_number(record, "interrupt_request");
+
+    if (requests & REQUESTS_INIT)
+        state_set_number(node, "pending_init", 1);
+    if (requests & REQUESTS_SIPI && apic)
+        state_set_number(node, "pending_sipi", qemu_map_number(apic, sipi_vector) & 0xff);
+    return TRUE;
+}
+
+static gboolean write_requests(QemuMapContext *context, QemuRecord *record, const StateNode *node)
+{
+    QemuRecord *apic = beside(context, record, "cpu_common", "apic");
+    uint64_t requests = qemu_map_number(record, "interrupt_request"), vector = 0;
+
+    if (qemu_form_find(context->form, "kvmclock", 0) &&
+        (state_number_or(node, "pending_init", 0) || state_find(node, "pending_sipi")))
+        return qemu_map_refuse(context, "is not one that QEMU can be in with KVM", "pending_init");
+    requests &= ~(uint64_t)(REQUESTS_INIT | REQUESTS_SIPI);
+    if (state_number_or(node, "pending_init", 0))
+        requests |= REQUESTS_INIT;
+    if (state_get_number(node, "pending_sipi", &vector)) {
+        requests |= REQUESTS_SIPI;
+        if (apic && !qemu_map_put(context, apic, sipi_vector, vector))
+            return FALSE;
+    }
+    return qemu_map_put(context, record, "interrupt_request", requests);
+}
+
 static const QemuMapRow common_rows[] = {
     BITS("interrupt_request", "interrupt_request", 1, 1),
+    CODE("interrupt_request", read_requests, write_requests),
     LEFT_OUT("halted", "in the activity"),
     {0},
 };
 
 #define NESTED "of a nested guest, which is not represented"
-#define CODE(own, read, write)                                                                     \
-    {                                                                                              \
-        QEMU_MAP_CODE, NULL, own, 0, 0, 0, NULL, read, write                                       \
-    }
 
 static const QemuMapRow cpu_rows[] = {
     NUMBER("rax", "env.regs[0]"),
@@ -553,7 +591,7 @@ static const QemuMapRow apic_rows[] = {
     {QEMU_MAP_SINCE, "since_load", "initial_count_load_time"},
     {QEMU_MAP_UNTIL, "until_fire", "timer_expiry"},
     CODE("next_time", NULL, write_next_time),
-    LEFT_OUT("apic_sipi|sipi_vector", "of a start-up IPI, which is taken at once"),
+    LEFT_OUT("apic_sipi|sipi_vector", "of a start-up IPI, with what is requested"),
     LEFT_OUT("apic_sipi|wait_for_sipi", "in the activity"),
     {0},
 };

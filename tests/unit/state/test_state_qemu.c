@@ -252,6 +252,35 @@ static void test_processors_are_started(void **unused)
     assert_int_equal(state_number_or(again, "cpus[1].activity", 9), 1);
 }
 
+static uint64_t requests_of(GBytes *stream, guint processor)
+{
+    g_autoptr(QemuForm) form =
+        qemu_form_read(g_bytes_get_data(stream, NULL), g_bytes_get_size(stream), NULL);
+    uint64_t requests = 0;
+
+    assert_true(qemu_get_number(qemu_form_find(form, "cpu_common", processor)->record,
+                                "interrupt_request", &requests));
+    return requests;
+}
+
+/* INIT and start-up IPIs that a processor of TCG has not taken yet; the next state does not inherit them. */
+static void test_processors_are_being_started(void **unused)
+{
+    g_autoptr(GBytes) stream = golden_stream("pc-linux-7.2"), written = NULL, cleared = NULL;
+    g_autoptr(StateNode) plain = read_state(stream), root = read_state(stream), again = NULL;
+
+    assert_null(state_find(plain, "cpus[1].pending_init"));
+    state_set_number(root, "cpus[1].pending_init", 1);
+    state_set_number(root, "cpus[1].pending_sipi", 0x9a);
+    written = write_state(root, stream);
+    assert_int_equal(requests_of(written, 0) & 0xc00, 0);
+    assert_int_equal(requests_of(written, 1) & 0xc00, 0xc00);
+    again = read_state(written);
+    expect_equal(root, again);
+    cleared = write_state(plain, written);
+    assert_int_equal(requests_of(cleared, 1), requests_of(stream, 1));
+}
+
 static void expect_not_written(const StateNode *root, GBytes *template_stream, const char *text)
 {
     g_autoptr(GError) error = NULL;
@@ -380,6 +409,7 @@ int main(void)
         cmocka_unit_test(test_drawn_states_are_kept),
         cmocka_unit_test(test_another_qemu_takes_it),
         cmocka_unit_test(test_processors_are_started),
+        cmocka_unit_test(test_processors_are_being_started),
         cmocka_unit_test(test_other_machines_are_refused_by_name),
         cmocka_unit_test(test_each_field_has_a_row_or_a_reason),
         cmocka_unit_test(test_the_form_has_not_changed),
