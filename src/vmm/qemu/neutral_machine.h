@@ -23,8 +23,14 @@ typedef struct {
     char *serial_files[4]; /* into which its serial lines write, by their index; NULL: into none */
     uint64_t ram_bytes;
     guint vcpus;
-    uint64_t tsc_hz; /* 0: not known */
+    guint vcpus_max;          /* 0: as *vcpus* */
+    MachineTopology topology; /* all 0: not known */
+    uint64_t tsc_hz;          /* 0: not known */
 } QemuNeutralFacts;
+
+/* What `query-hotpluggable-cpus` answers: how its processors are arranged, and how many there can be.  All 0 where it is not
+ * told of each of them. */
+void qemu_neutral_topology(json_t *answer, MachineTopology *ret, guint *ret_max);
 
 /* INVALID where the object cannot be read. */
 MachineDescription *qemu_neutral_machine(json_t *object, const QemuNeutralFacts *facts,

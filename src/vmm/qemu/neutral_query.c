@@ -122,6 +122,15 @@ static void find_serial_files(const QemuVmm *qemu, QemuNeutralFacts *ret)
             note_serial(qemu, &option, chardevs, ret, &next);
 }
 
+/* A machine without places for processors has no answer. */
+static void find_topology(Qmp *qmp, QemuNeutralFacts *ret)
+{
+    g_autoptr(json_t) places =
+        qmp_execute(qmp, "query-hotpluggable-cpus", NULL, QMP_COMMAND_MS, NULL);
+
+    qemu_neutral_topology(places, &ret->topology, &ret->vcpus_max);
+}
+
 MachineDescription *qemu_describe_neutral(QemuVmm *qemu, json_t *machine, GError **error)
 {
     g_autoptr(VmmDescription) description = qemu_describe(qemu, error);
@@ -134,6 +143,7 @@ MachineDescription *qemu_describe_neutral(QemuVmm *qemu, json_t *machine, GError
     facts.machine_type = description->machine;
     facts.ram_bytes = description->memory_bytes;
     facts.vcpus = description->vcpus;
+    find_topology(qemu->qmp, &facts);
     facts.tsc_hz = find_tsc_hz(qemu->qmp, description->accelerator);
     find_serial_files(qemu, &facts);
     neutral = qemu_neutral_machine(machine, &facts, error);
