@@ -21,7 +21,7 @@ GBytes *bochs_save_device_state(BochsVmm *bochs, VmmSavePurpose purpose, GError 
 
     if (!check_prompt(bochs, error))
         return NULL;
-    shown = bochs_form_show(bochs->process, bochs->line->machine.ips, error);
+    shown = bochs_form_show(bochs->process, &bochs->line->machine, error);
     if (!shown || !bochs_places_read(bochs->process, bochs->places, shown, error))
         return NULL;
     state = bochs_form_to_state(shown, bochs->loaded, error);
@@ -65,7 +65,7 @@ gboolean bochs_open_incoming(BochsVmm *bochs, const char *machine, const GPtrArr
     if (!check_regions(bochs, regions, error) || !check_prompt(bochs, error))
         return FALSE;
     g_clear_pointer(&bochs->fresh, bochs_form_free);
-    bochs->fresh = bochs_form_show(bochs->process, bochs->line->machine.ips, error);
+    bochs->fresh = bochs_form_show(bochs->process, &bochs->line->machine, error);
     return bochs->fresh != NULL;
 }
 

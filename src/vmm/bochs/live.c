@@ -71,7 +71,7 @@ static const char *const serial_parts[] = {"0", NULL};
 static const struct {
     const char *device;
     const char *const *parts;
-} parts_of[] = {{"cpu0", cpu_parts}, {"memory", memory_parts}, {"serial", serial_parts}};
+} parts_of[] = {{"memory", memory_parts}, {"serial", serial_parts}};
 
 static BochsNode *show_parts(BochsProcess *process, const char *name, const char *const *parts,
                              GError **error)
@@ -97,13 +97,31 @@ static BochsNode *show_device(BochsProcess *process, const char *name, GError **
     return bochs_show(process->console, name, error);
 }
 
-BochsForm *bochs_form_show(BochsProcess *process, uint32_t ips, GError **error)
+static gboolean show_cpus(BochsProcess *process, guint count, BochsForm *form, GError **error)
 {
-    g_autoptr(BochsForm) form = bochs_form_new(ips);
+    for (guint i = 0; i < count; i++) {
+        BochsNode *cpu = show_parts(process, bochs_form_cpu(i), cpu_parts, error);
 
+        if (!cpu)
+            return FALSE;
+        bochs_form_add(form, cpu);
+    }
+    return TRUE;
+}
+
+BochsForm *bochs_form_show(BochsProcess *process, const BochsMachine *machine, GError **error)
+{
+    g_autoptr(BochsForm) form = bochs_form_new(machine->ips);
+
+    if (!show_cpus(process, machine->vcpus, form, error))
+        return NULL;
     for (const char *const *name = bochs_form_devices(); *name; name++) {
         g_autoptr(GError) failure = NULL;
-        BochsNode *device = show_device(process, *name, &failure);
+        BochsNode *device;
+
+        if (bochs_form_find(form, *name))
+            continue;
+        device = show_device(process, *name, &failure);
 
         if (device)
             bochs_form_add(form, device);
