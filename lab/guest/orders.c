@@ -19,6 +19,7 @@
 #include "arena.h"
 #include "block.h"
 #include "console.h"
+#include "cpus.h"
 #include "disk.h"
 #include "files.h"
 #include "reader.h"
@@ -451,10 +452,12 @@ static void tell(int second_fd)
     WritersStatus writers = writers_get_status();
     uint64_t expirations;
 
-    if (read(second_fd, &expirations, sizeof(expirations)) > 0)
+    if (read(second_fd, &expirations, sizeof(expirations)) > 0) {
         say("lab: beat guest_ms=%.0f passes=%llu errors=%llu written=%llu disk=%llu", now_ms(),
             writers.passes, all_errors(), writers.written,
             (unsigned long long)disk_get_status().sequence);
+        cpus_tell();
+    }
 }
 
 static void serve_connection(Connection *connection, const struct pollfd fds[2])

@@ -42,6 +42,8 @@ bool settings_set(Settings *settings, const char *key, const char *value, uint64
         settings->disk_buffered = number != 0;
     else if (!strcmp(key, "readers"))
         settings->readers = number;
+    else if (!strcmp(key, "cpus"))
+        settings->cpus = number != 0;
     else if (!strcmp(key, "disk") && strlen(value) < sizeof(settings->disk))
         strcpy(settings->disk, value);
     else

@@ -32,6 +32,7 @@ typedef struct {
     unsigned disk_batch;    /* blocks of a commit; 0: one */
     unsigned disk_buffered; /* 1: they go through the page cache */
     unsigned readers;       /* of the second disk, at a time */
+    bool cpus;              /* each processor counts (cpus.h); on the kernel command line only */
     char disk[16];          /* name of the disk that is written; on the kernel command line only */
 } Settings;
 

@@ -36,7 +36,8 @@
  * "lab: BAD …" for every finding (the first hundred).
  *
  * lab.content, on the kernel command line only, says what all pages hold at
- * first: random, text or zero; lab.disk which disk is written, vda where it is not said.
+ * first: random, text or zero; lab.disk which disk is written, vda where it is not said; lab.cpus=1 that each
+ * processor counts (cpus.h).
  *
  * Limits: digest means something only while the pattern is idle.
  */
@@ -52,6 +53,7 @@
 #include "arena.h"
 #include "block.h"
 #include "console.h"
+#include "cpus.h"
 #include "disk.h"
 #include "orders.h"
 #include "reader.h"
@@ -128,6 +130,8 @@ int main(void)
     reader_set_count(settings.readers);
     reader_start();
     block_start(wake_fd);
+    if (settings.cpus)
+        cpus_start(cpus);
     orders_open();
     take_priority();
     say("lab: ready pages=%lu threads=%u disk_blocks=%u", pages, threads, disk_get_status().blocks);

@@ -68,6 +68,21 @@ def test_bochs_to_bochs(journey):
 
 
 @pytest.mark.long
+def test_two_processors(journey, any_qemu):
+    """Both go on, by one clock, there and back.  A Bochs of several processors does not leave out the time in which they are idle, so
+    that a second of the guest's takes it most of a minute."""
+    trip = journey(qemu=any_qemu, vcpus=2, kernel_words="loglevel=6 lab.cpus=1").begin()
+    report = trip.move("bochs", "--verify")
+    assert report["verified"] is True
+    assert "count=1:2:1" in trip.bochs_configuration()
+    trip.hear(3, timeout=500)
+    report = trip.move("qemu", "--verify")
+    assert report["verified"] is True
+    trip.finish()
+    assert len(trip.cpus) > 6 and len(trip.cpus[-1]) == 2
+
+
+@pytest.mark.long
 def test_ten_moves(journey):
     """In a row, of a guest that works."""
     trip = journey(pages_per_second=200, vga=True, extra=E1000).begin()
@@ -142,15 +157,12 @@ def is_later(count: int, before: int) -> bool:
     return 0 < (count - before) % 0x10000 < 0x8000
 
 
-@pytest.mark.long
-@pytest.mark.parametrize("seed", range(3))
-def test_boot_loader(agents, small, seed):
-    """In real mode, which reads its disk through the BIOS: at moments that nobody has chosen."""
-    chance = random.Random(seed)
+def go_small(agents, small, chance, rounds: int, *more) -> None:
+    """There and back, at moments that nobody has chosen."""
     a, b = agents
-    a.vmferry("run", "small", "--", *small_machine(small.disk, small.console)).require()
+    a.vmferry("run", "small", "--", *small_machine(small.disk, small.console, *more)).require()
     last = hear_counts(small.console)[-1]
-    for _ in range(2):
+    for _ in range(rounds):
         time.sleep(chance.uniform(0, 0.3))
         a.migrate(small, b, "--vmm", "bochs").require()
         since = small.console.stat().st_size
@@ -163,6 +175,18 @@ def test_boot_loader(agents, small, seed):
         assert is_later(told[0], last)
         last = told[-1]
     a.vmferry("stop", "small").require()
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("seed", range(3))
+def test_boot_loader(agents, small, seed):
+    """In real mode, which reads its disk through the BIOS."""
+    go_small(agents, small, random.Random(seed), 2)
+
+
+def test_halted_processors(agents, small):
+    """The others stay where QEMU's BIOS has left them."""
+    go_small(agents, small, random.Random(4), 1, "-smp", "4,sockets=2,cores=2")
 
 
 def test_run_in_bochs(agents, small):
@@ -193,10 +217,12 @@ REFUSALS = {
     "virtio": (["-device", "virtio-rng-pci"], [], ["virtio-rng"]),
     "virtio-net": (["-netdev", "hubport,id=lan0,hubid=0", "-device", "virtio-net-pci,netdev=lan0"], [], ["virtio-net"]),
     "q35": (["-machine", "q35"], [], ["chipset qemu,q35"]),
-    "vcpus": (["-smp", "2"], [], ["2 vCPUs"]),
+    "vcpus": (["-smp", "9"], [], ["9 vCPUs (Bochs takes 8)"]),
+    "more vcpus later": (["-smp", "2,maxcpus=4"], [], ["2 of 4 vCPUs"]),
+    "numbers": (["-smp", "6,sockets=2,cores=3"], [], ["sockets of 3 cores"]),
     "memory": (["-m", "4G"], [], ["4096 MiB of memory"]),
     "cpu": (["-cpu", "max"], [], ["CPU features"]),
-    "several": (["-smp", "2", "-device", "virtio-rng-pci"], [], ["2 vCPUs", "virtio-rng"]),
+    "several": (["-smp", "9", "-device", "virtio-rng-pci"], [], ["9 vCPUs", "virtio-rng"]),
     "postcopy": ([], ["--mode", "postcopy"], ["post-copy", "bochs"]),
     "copy": ([], ["--disks", "copy"], ["copying disks", "bochs"]),
 }
