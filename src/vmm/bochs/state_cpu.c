@@ -218,6 +218,12 @@ static uint64_t divisor_of(uint64_t configuration)
     return code == 7 ? 1 : 2u << code;
 }
 
+/* A logical address in x2APIC mode follows from the id (SDM 3, 11.12.10.2), and is not in all states. */
+static uint64_t x2apic_ldr(uint64_t id)
+{
+    return id >> 4 << 16 | (uint64_t)1 << (id & 15);
+}
+
 static void write_apic(const StateNode *cpu, BochsNode *to)
 {
     uint64_t base = state_number_or(cpu, "local_apic.ia32_apic_base", 0);
@@ -229,7 +235,8 @@ static void write_apic(const StateNode *cpu, BochsNode *to)
                    !(base & APIC_GLOBAL_ENABLE) ? 0
                    : x2                         ? 3
                                                 : 2);
-    bochs_tree_set(to, "local_apic.ldr", BOCHS_NODE_HEX, x2 ? ldr : ldr >> 24);
+    bochs_tree_set(to, "local_apic.ldr", BOCHS_NODE_HEX,
+                   x2 ? x2apic_ldr(state_number_or(cpu, "local_apic.id", 0)) : ldr >> 24);
     bochs_tree_set(to, "local_apic.dest_format", BOCHS_NODE_HEX,
                    state_number_or(cpu, "local_apic.dfr", 0) >> 28 & 15);
     bochs_tree_set(to, "local_apic.timer_divide_factor", BOCHS_NODE_DECIMAL,

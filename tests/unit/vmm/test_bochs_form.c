@@ -569,6 +569,24 @@ static void test_one_tsc(void **unused)
     assert_non_null(strstr(error->message, "cpus: their ia32_tsc differ by 50000000"));
 }
 
+/* It is that of their numbers, whatever the state has. */
+static void test_x2apic(void **unused)
+{
+    g_autoptr(StateNode) state = read_state();
+    g_autoptr(BochsForm) fresh = read_fresh();
+    g_autoptr(BochsForm) wanted = NULL;
+    uint64_t ldr = 0, mode = 0;
+
+    state_set_number(state, "cpus[1].local_apic.ia32_apic_base", 0xfee00c00);
+    state_set_number(state, "cpus[1].local_apic.ldr", 0);
+    wanted = bochs_form_from_state(state, fresh, NULL);
+    assert_non_null(wanted);
+    assert_true(bochs_tree_get(bochs_form_find(wanted, "cpu1"), "local_apic.ldr", &ldr, NULL));
+    assert_true(bochs_tree_get(bochs_form_find(wanted, "cpu1"), "local_apic.mode", &mode, NULL));
+    assert_int_equal(mode, 3);
+    assert_int_equal(ldr, 2);
+}
+
 /* The 8259A interrupts the first one only, and one that waits for its start-up IPI takes nothing else. */
 static void test_events(void **unused)
 {
@@ -891,6 +909,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_two_timers, with_two, with_one),
         cmocka_unit_test_setup_teardown(test_one_tsc, with_two, with_one),
         cmocka_unit_test_setup_teardown(test_events, with_two, with_one),
+        cmocka_unit_test_setup_teardown(test_x2apic, with_two, with_one),
         cmocka_unit_test_setup_teardown(test_two_refused, with_two, with_one),
     };
 
