@@ -57,13 +57,14 @@ def test_qemu_to_qemu(journey, any_qemu):
 
 
 @pytest.mark.long
-def test_bochs_to_bochs(journey):
+@pytest.mark.parametrize("vcpus", (1, 2))
+def test_bochs_to_bochs(journey, vcpus):
     """Of a guest that had come there from a QEMU, and goes back into one.  Both write into one file, which begins anew."""
-    trip = journey().begin()
+    trip = journey(vcpus=vcpus, kernel_words="loglevel=6 lab.cpus=1").begin()
     trip.longest_step_ms = 60000
     for vmm in ("bochs", "bochs", "qemu"):
         trip.move(vmm, "--verify")
-        trip.hear(1, timeout=240)
+        trip.hear(1, timeout=300)
     assert trip.complaints() == []
 
 
@@ -108,17 +109,19 @@ def test_random_moments(journey, seed):
 
 
 @pytest.mark.long
+@pytest.mark.parametrize("vcpus", (1, 2))
 @pytest.mark.parametrize("seed", range(4))
-def test_early_boot(journey, seed):
-    """Of a kernel that finds its devices just now."""
+def test_early_boot(journey, seed, vcpus):
+    """Of a kernel that finds its devices, or starts its second processor, just now."""
     chance = random.Random(seed)
-    trip = journey().begin_at_once()
+    trip = journey(vcpus=vcpus, kernel_words="loglevel=6 lab.cpus=1").begin_at_once()
     wait_until(lambda: "Linux version" in trip.guest.console_text(), "the kernel begins", 90)
     for vmm in ("bochs", "qemu"):
         time.sleep(chance.uniform(0, 2))
         trip.move(vmm)
     trip.hear(2)
     trip.finish()
+    assert len(trip.cpus[-1]) == vcpus
 
 
 # ---- without an operating system ----
