@@ -64,7 +64,7 @@ def test_bochs_to_bochs(journey, vcpus):
     trip.longest_step_ms = 60000
     for vmm in ("bochs", "bochs", "qemu"):
         trip.move(vmm, "--verify")
-        trip.hear(1, timeout=300)
+        trip.hear(1, timeout=900)
     assert trip.complaints() == []
 
 
@@ -76,7 +76,7 @@ def test_two_processors(journey, any_qemu):
     report = trip.move("bochs", "--verify")
     assert report["verified"] is True
     assert "count=1:2:1" in trip.bochs_configuration()
-    trip.hear(3, timeout=500)
+    trip.hear(3, timeout=900)
     report = trip.move("qemu", "--verify")
     assert report["verified"] is True
     trip.finish()
