@@ -96,11 +96,12 @@ def test_ten_moves(journey):
 
 
 @pytest.mark.long
+@pytest.mark.parametrize("vcpus", (1, 2))
 @pytest.mark.parametrize("seed", range(4))
-def test_random_moments(journey, seed):
+def test_random_moments(journey, seed, vcpus):
     """Begun whenever, of a guest that works."""
     chance = random.Random(seed)
-    trip = journey().begin()
+    trip = journey(vcpus=vcpus, kernel_words="loglevel=6 lab.cpus=1").begin()
     for _ in range(2):
         for vmm in ("bochs", "qemu"):
             time.sleep(chance.uniform(0, 3))
