@@ -193,10 +193,12 @@ def test_halted_processors(agents, small):
     go_small(agents, small, random.Random(4), 1, "-smp", "4,sockets=2,cores=2")
 
 
-def test_run_in_bochs(agents, small):
+@pytest.mark.parametrize("vcpus", (1, pytest.param(2, marks=pytest.mark.long)))
+def test_run_in_bochs(agents, small, vcpus):
     """A QEMU command line of which a Bochs is made.  Its TSC is as slow as Bochs is, which no QEMU here has."""
     a, b = agents
-    a.vmferry("run", "small", "--vmm", "bochs", "--", *small_machine(small.disk, small.console)).require()
+    a.vmferry("run", "small", "--vmm", "bochs", "--",
+              *small_machine(small.disk, small.console, "-smp", str(vcpus))).require()
     assert a.status(small)["vmm"] == "bochs"
     hear_counts(small.bochs_console)
     result = a.migrate(small, b, "--vmm", "qemu", "--allow-cpu-mismatch")
