@@ -313,16 +313,28 @@ static QemuRecord *beside(const QemuMapContext *context, const QemuRecord *recor
 
 static const char waits_for_sipi[] = "apic_sipi|wait_for_sipi";
 
+/* Its TSC is the machine's. */
+static gboolean is_of_tcg(const QemuRecord *cpu)
+{
+    return qemu_map_number(cpu, "env.tsc") == 0;
+}
+
+/* KVM has it in the mp_state, and what waits_for_sipi says stays what it was at the reset.  TCG has it in the other two, and keeps
+ * whatever mp_state it was once given: a processor that is taken for one that has halted would not wake up in code that keeps
+ * interrupts off. */
 static guint activity_of(const QemuMapContext *context, const QemuRecord *cpu)
 {
     const QemuRecord *common = beside(context, cpu, "cpu", "cpu_common");
     const QemuRecord *apic = beside(context, cpu, "cpu", "apic");
-    uint64_t mp = qemu_map_number(cpu, "env.mp_state");
+    uint64_t mp = is_of_tcg(cpu) ? 0 : qemu_map_number(cpu, "env.mp_state");
 
-    if (mp == MP_UNINITIALIZED || mp == MP_INIT_RECEIVED ||
-        (apic && qemu_map_number(apic, waits_for_sipi) != 0))
+    if (mp == MP_UNINITIALIZED || mp == MP_INIT_RECEIVED)
         return WAITS_FOR_SIPI;
-    return mp == MP_HALTED || (common && qemu_map_number(common, "halted")) ? HALTED : ACTIVE;
+    if (mp == MP_HALTED)
+        return HALTED;
+    if (!common || !qemu_map_number(common, "halted"))
+        return ACTIVE;
+    return apic && qemu_map_number(apic, waits_for_sipi) != 0 ? WAITS_FOR_SIPI : HALTED;
 }
 
 static gboolean read_activity(QemuMapContext *context, const QemuRecord *record, StateNode *node)
@@ -331,7 +343,7 @@ static gboolean read_activity(QemuMapContext *context, const QemuRecord *record,
     return TRUE;
 }
 
-/* KVM goes by one of them, TCG by the others: all are set, but for what says the same already. */
+/* Both ways of saying it are set, that of KVM for KVM only, but for what says the same already. */
 static gboolean write_activity(QemuMapContext *context, QemuRecord *record, const StateNode *node)
 {
     static const guint mp_states[] = {
@@ -344,7 +356,8 @@ static gboolean write_activity(QemuMapContext *context, QemuRecord *record, cons
         return TRUE;
     if (activity > WAITS_FOR_SIPI || activity == 2)
         return qemu_map_refuse(context, "is not one that QEMU can be in", "activity");
-    return qemu_map_put(context, record, "env.mp_state", mp_states[activity]) &&
+    return (is_of_tcg(record) ||
+            qemu_map_put(context, record, "env.mp_state", mp_states[activity])) &&
            (!common || qemu_map_put(context, common, "halted", activity != ACTIVE)) &&
            (!apic || qemu_map_put(context, apic, waits_for_sipi, activity == WAITS_FOR_SIPI));
 }

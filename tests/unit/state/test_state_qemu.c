@@ -252,6 +252,60 @@ static void test_processors_are_started(void **unused)
     assert_int_equal(state_number_or(again, "cpus[1].activity", 9), 1);
 }
 
+/* What the stream is once the second processor has these. */
+static GBytes *with_numbers(GBytes *stream, uint64_t tsc, uint64_t mp, uint64_t halted)
+{
+    g_autoptr(QemuForm) form =
+        qemu_form_read(g_bytes_get_data(stream, NULL), g_bytes_get_size(stream), NULL);
+    QemuRecord *cpu = qemu_form_find(form, "cpu", 1)->record;
+
+    assert_true(qemu_set_number(cpu, "env.tsc", tsc));
+    assert_true(qemu_set_number(cpu, "env.mp_state", mp));
+    assert_true(qemu_set_number(qemu_form_find(form, "cpu_common", 1)->record, "halted", halted));
+    return qemu_form_write(form);
+}
+
+static void expect_activity(GBytes *stream, guint activity)
+{
+    g_autoptr(StateNode) root = read_state(stream);
+
+    assert_int_equal(state_number_or(root, "cpus[1].activity", 9), activity);
+}
+
+/* TCG keeps an mp_state of before, KVM what an APIC was at the reset: neither is what the processor does now. */
+static void test_activity_is_what_it_does_now(void **unused)
+{
+    static const struct {
+        uint64_t tsc, mp, halted;
+        guint activity;
+    } cases[] = {
+        {0, 0, 1, 3}, {0, 0, 0, 0}, {0, 3, 0, 0}, {0, 1, 0, 0},
+        {7, 0, 0, 0}, {7, 3, 0, 1}, {7, 3, 1, 1}, {7, 1, 0, 3},
+    };
+    g_autoptr(GBytes) fresh = golden_stream("pc-start-smp-7.2");
+    g_autoptr(GBytes) linux_stream = golden_stream("pc-linux-7.2");
+    g_autoptr(StateNode) root = read_state(linux_stream);
+    g_autoptr(GBytes) arrived = NULL, woken = NULL;
+
+    for (guint i = 0; i < G_N_ELEMENTS(cases); i++) {
+        g_autoptr(GBytes) stream = with_numbers(fresh, cases[i].tsc, cases[i].mp, cases[i].halted);
+
+        expect_activity(stream, cases[i].activity);
+    }
+    /* One that arrived halted, and woke up. */
+    assert_int_equal(state_number_or(root, "cpus[1].activity", 9), 1);
+    arrived = write_state(root, fresh);
+    expect_activity(arrived, 1);
+    {
+        g_autoptr(QemuForm) form =
+            qemu_form_read(g_bytes_get_data(arrived, NULL), g_bytes_get_size(arrived), NULL);
+
+        assert_true(qemu_set_number(qemu_form_find(form, "cpu_common", 1)->record, "halted", 0));
+        woken = qemu_form_write(form);
+    }
+    expect_activity(woken, 0);
+}
+
 static uint64_t requests_of(GBytes *stream, guint processor)
 {
     g_autoptr(QemuForm) form =
@@ -410,6 +464,7 @@ int main(void)
         cmocka_unit_test(test_another_qemu_takes_it),
         cmocka_unit_test(test_processors_are_started),
         cmocka_unit_test(test_processors_are_being_started),
+        cmocka_unit_test(test_activity_is_what_it_does_now),
         cmocka_unit_test(test_other_machines_are_refused_by_name),
         cmocka_unit_test(test_each_field_has_a_row_or_a_reason),
         cmocka_unit_test(test_the_form_has_not_changed),
