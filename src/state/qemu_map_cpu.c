@@ -362,7 +362,33 @@ static gboolean write_activity(QemuMapContext *context, QemuRecord *record, cons
            (!apic || qemu_map_put(context, apic, waits_for_sipi, activity == WAITS_FOR_SIPI));
 }
 
-enum { REQUESTS_INIT = 0x400, REQUESTS_SIPI = 0x800 };
+enum { REQUESTS_NMI = 0x200, REQUESTS_INIT = 0x400, REQUESTS_SIPI = 0x800 };
+
+/* TCG has it among what is requested, and does not look at the other, which is KVM's. */
+static gboolean read_nmi(QemuMapContext *context, const QemuRecord *record, StateNode *node)
+{
+    const QemuRecord *common = beside(context, record, "cpu", "cpu_common");
+    uint64_t pending = is_of_tcg(record) && common
+                           ? qemu_map_number(common, "interrupt_request") & REQUESTS_NMI
+                           : qemu_map_number(record, "env.nmi_pending");
+
+    state_set_number(node, "nmi_pending", pending != 0);
+    return TRUE;
+}
+
+static gboolean write_nmi(QemuMapContext *context, QemuRecord *record, const StateNode *node)
+{
+    QemuRecord *common = beside(context, record, "cpu", "cpu_common");
+    uint64_t requests = common ? qemu_map_number(common, "interrupt_request") : 0, pending = 0;
+
+    if (!state_get_number(node, "nmi_pending", &pending))
+        return qemu_map_refuse(context, "is missing", "nmi_pending");
+    if (!is_of_tcg(record) || !common)
+        return qemu_map_put(context, record, "env.nmi_pending", pending);
+    requests &= ~(uint64_t)REQUESTS_NMI;
+    return qemu_map_put(context, common, "interrupt_request",
+                        pending ? requests | REQUESTS_NMI : requests);
+}
 
 static const char sipi_vector[] = "apic_sipi|sipi_vector";
 
@@ -454,7 +480,7 @@ static const QemuMapRow cpu_rows[] = {
     NUMBER("dr7", "env.dr[7]"),
     LEFT_OUT("env.dr", "DR4 and DR5 are others by CR4.DE"),
     NUMBER("smbase", "env.smbase"),
-    NUMBER("nmi_pending", "env.nmi_pending"),
+    CODE("env.nmi_pending", read_nmi, write_nmi),
     NUMBER("injected_nmi", "env.nmi_injected"),
     {QEMU_MAP_NONE, "injected_interrupt", "env.interrupt_injected"},
     NUMBER("injected_software", "env.soft_interrupt"),
