@@ -110,6 +110,20 @@ def test_random_moments(journey, seed, vcpus):
 
 
 @pytest.mark.long
+@pytest.mark.parametrize("seed", range(2))
+def test_short_stays(journey, seed):
+    """Many in a row: each processor does there what it did here, also one that has woken up since it arrived."""
+    chance = random.Random(seed)
+    trip = journey(vcpus=2, kernel_words="loglevel=6 lab.cpus=1").begin()
+    for _ in range(12):
+        for vmm in ("bochs", "qemu"):
+            time.sleep(chance.uniform(0, 2))
+            trip.move(vmm)
+        trip.hear(2)
+    trip.finish()
+
+
+@pytest.mark.long
 @pytest.mark.parametrize("vcpus", (1, 2))
 @pytest.mark.parametrize("seed", range(4))
 def test_early_boot(journey, seed, vcpus):
