@@ -150,7 +150,8 @@ class Journey:
                 raise GuestHarmed(f"its clock made a step of {step} ms at {after}")
             if after.disk < before.disk or after.passes < before.passes:
                 raise GuestHarmed(f"what it had done is gone: {before}, {after}")
-        for before, after in zip(self.cpus, self.cpus[1:]):
+        # Two lines on: a host with fewer cores than its guest may leave one of them out for a moment.
+        for before, after in zip(self.cpus, self.cpus[2:]):
             if not all(now > then for then, now in zip(before, after, strict=True)):
                 raise GuestHarmed(f"a processor stands, or has gone back: {before}, {after}")
 
