@@ -9,6 +9,7 @@ packets of the link's size with their check sums, whatever the hosts' cards are 
 import json
 import os
 import socket
+import threading
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
@@ -95,6 +96,7 @@ class Wan:
 
     def __init__(self, middle: Namespace, near: str, far: str, directory: Path, link: WanLink):
         self.link = link
+        self._lock = threading.Lock()
         self._socket_path = directory / "wan.socket"
         for tap, bridge in (("wan-near", near), ("wan-far", far)):
             middle.tap(tap, bridge)
@@ -111,9 +113,10 @@ class Wan:
                    "the relay's taps are in their bridges")
 
     def order(self, line: str) -> dict:
-        """One line as in lab/link/control.h, and its answer."""
-        self._socket.send(line.encode())
-        answer = json.loads(self._socket.recv(1 << 16))
+        """One line as in lab/link/control.h, and its answer; from any thread."""
+        with self._lock:
+            self._socket.send(line.encode())
+            answer = json.loads(self._socket.recv(1 << 16))
         if "error" in answer:
             raise LabError(f"link: {line}: {answer['error']}")
         return answer
