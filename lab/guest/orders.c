@@ -22,6 +22,7 @@
 #include "cpus.h"
 #include "disk.h"
 #include "files.h"
+#include "noise.h"
 #include "reader.h"
 #include "touch.h"
 #include "writers.h"
@@ -93,7 +94,7 @@ static void start_beat(Connection *connection, long ms)
 
 static unsigned long long all_errors(void)
 {
-    return arena_get_errors() + disk_get_status().errors;
+    return arena_get_errors() + disk_get_status().errors + noise_get_errors();
 }
 
 static void beat(Connection *connection)

@@ -16,7 +16,7 @@ from .redis import install_redis
 
 GUEST_SOURCES = REPOSITORY / "lab" / "guest"
 WORKLOAD_SOURCES = ("workload.c", "arena.c", "block.c", "console.c", "content.c", "cpus.c", "disk.c",
-                    "files.c", "orders.c", "reader.c", "settings.c", "timings.c", "touch.c",
+                    "files.c", "noise.c", "orders.c", "reader.c", "settings.c", "timings.c", "touch.c",
                     "writers.c")
 GUEST_MODULES = ("virtio_pci", "virtio_mmio", "virtio_net", "virtio_blk", "virtio_rng",
                  "virtio_balloon", "virtio_scsi", "virtio_console", "sd_mod", "sr_mod")

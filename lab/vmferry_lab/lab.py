@@ -135,7 +135,7 @@ class Lab:
         disk_rate       blocks it writes to the disk a second
         disk_buffered   they go through its page cache (else around it)
         readers         of a second disk (see SlowImage), at a time; what they read is kept
-        kernel_words, extra     more words for its kernel, for QEMU
+        kernel_words, extra     more words for its kernel (also what lab/guest/noise.h has), for QEMU
         """
         return Guest(self, name, next(self._guest_numbers), **options)
 

@@ -84,9 +84,9 @@ def test_two_processors(journey, any_qemu):
 
 
 @pytest.mark.long
-def test_ten_moves(journey):
+def test_ten_moves(journey, any_qemu):
     """In a row, of a guest that works."""
-    trip = journey(pages_per_second=200, vga=True, extra=E1000).begin()
+    trip = journey(qemu=any_qemu, pages_per_second=200, vga=True, extra=E1000).begin()
     for _ in range(5):
         trip.move("bochs", "--verify")
         trip.hear(1, timeout=240)
@@ -95,13 +95,45 @@ def test_ten_moves(journey):
     trip.finish()
 
 
+# What it is at when it is stopped: options of its machine.
+WORK = {
+    "mixture": {},
+    "disk": {"disk_rate": 500},
+    "timers": {"kernel_words": PC["kernel_words"] + " lab.wakeups=2000"},
+    "user": {"pages_per_second": 0, "span_mb": 1},
+    "kernel": {"kernel_words": PC["kernel_words"] + " lab.calls=1"},
+}
+
+
+def check_work(trip: Journey, work: str) -> None:
+    """Nearly always in user mode, or in the kernel; else as it comes."""
+    if work not in ("user", "kernel"):
+        return
+    levels = [trip.here.vmferry("state", "show", trip.guest.name, "--json").json["cpus"][0]["cpl"] for _ in range(5)]
+    assert levels.count("0x3" if work == "user" else "0x0") >= 3, levels
+
+
 @pytest.mark.long
-@pytest.mark.parametrize("vcpus", (1, 2))
 @pytest.mark.parametrize("seed", range(4))
-def test_random_moments(journey, seed, vcpus):
+def test_random_moments_of_two_processors(journey, seed):
     """Begun whenever, of a guest that works."""
     chance = random.Random(seed)
-    trip = journey(vcpus=vcpus, kernel_words="loglevel=6 lab.cpus=1").begin()
+    trip = journey(vcpus=2, kernel_words="loglevel=6 lab.cpus=1").begin()
+    go_at_random(trip, chance)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("work", WORK)
+def test_random_moments(journey, any_qemu, work, seed):
+    """Begun whenever, of a guest that is at that work."""
+    chance = random.Random(seed)
+    trip = journey(qemu=any_qemu, **WORK[work]).begin()
+    check_work(trip, work)
+    go_at_random(trip, chance)
+
+
+def go_at_random(trip: Journey, chance: random.Random) -> None:
     for _ in range(2):
         for vmm in ("bochs", "qemu"):
             time.sleep(chance.uniform(0, 3))
@@ -125,11 +157,11 @@ def test_short_stays(journey, seed):
 
 @pytest.mark.long
 @pytest.mark.parametrize("vcpus", (1, 2))
-@pytest.mark.parametrize("seed", range(4))
-def test_early_boot(journey, seed, vcpus):
+@pytest.mark.parametrize("seed", range(5))
+def test_early_boot(journey, any_qemu, seed, vcpus):
     """Of a kernel that finds its devices, or starts its second processor, just now."""
     chance = random.Random(seed)
-    trip = journey(vcpus=vcpus, kernel_words="loglevel=6 lab.cpus=1").begin_at_once()
+    trip = journey(qemu=any_qemu, vcpus=vcpus, kernel_words="loglevel=6 lab.cpus=1").begin_at_once()
     wait_until(lambda: "Linux version" in trip.guest.console_text(), "the kernel begins", 90)
     for vmm in ("bochs", "qemu"):
         time.sleep(chance.uniform(0, 2))
@@ -141,9 +173,9 @@ def test_early_boot(journey, seed, vcpus):
 
 # ---- without an operating system ----
 
-def small_machine(disk, console, *more) -> list[str]:
+def small_machine(disk, console, *more, qemu=("qemu-system-x86_64",)) -> list[str]:
     """A guest that is its disk's boot sector."""
-    return ["qemu-system-x86_64", "-accel", "tcg", "-machine", "pc", "-cpu", "Haswell", "-m", "64", "-nodefaults",
+    return [*qemu, "-accel", "tcg", "-machine", "pc", "-cpu", "Haswell", "-m", "64", "-nodefaults",
             "-no-user-config", "-display", "none", "-drive", f"file={disk},format=raw,if=ide",
             "-chardev", f"file,id=console,path={console},append=on", "-serial", "chardev:console", *more]
 
@@ -175,10 +207,10 @@ def is_later(count: int, before: int) -> bool:
     return 0 < (count - before) % 0x10000 < 0x8000
 
 
-def go_small(agents, small, chance, rounds: int, *more) -> None:
+def go_small(agents, small, chance, rounds: int, *more, qemu=("qemu-system-x86_64",)) -> None:
     """There and back, at moments that nobody has chosen."""
     a, b = agents
-    a.vmferry("run", "small", "--", *small_machine(small.disk, small.console, *more)).require()
+    a.vmferry("run", "small", "--", *small_machine(small.disk, small.console, *more, qemu=qemu)).require()
     last = hear_counts(small.console)[-1]
     for _ in range(rounds):
         time.sleep(chance.uniform(0, 0.3))
@@ -196,10 +228,10 @@ def go_small(agents, small, chance, rounds: int, *more) -> None:
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("seed", range(3))
-def test_boot_loader(agents, small, seed):
+@pytest.mark.parametrize("seed", range(5))
+def test_boot_loader(agents, small, any_qemu, seed):
     """In real mode, which reads its disk through the BIOS."""
-    go_small(agents, small, random.Random(seed), 2)
+    go_small(agents, small, random.Random(seed), 2, qemu=any_qemu.command)
 
 
 def test_halted_processors(agents, small):
