@@ -20,7 +20,8 @@
 #include "vmm/bochs/parameters.h"
 
 #define IPS 50000000u
-#define ROUNDS 300u
+#define ROUNDS 600u
+#define MOST_CPUS 8u
 
 /* Of both: the Bochs and the state. */
 static guint cpus = 1;
@@ -67,7 +68,7 @@ static void add_cpu(json_t *json, guint number)
     json_array_append_new(list, cpu);
 }
 
-static StateNode *read_state(void)
+static StateNode *read_recorded_state(void)
 {
     g_autofree char *text = read_recorded("state.json");
     json_t *json = json_loads(text, 0, NULL);
@@ -81,6 +82,15 @@ static StateNode *read_state(void)
     if (!state || !state_check(state, &error))
         fail_msg("%s", error->message);
     return state;
+}
+
+static StateNode *read_state(void)
+{
+    static StateNode *kept[MOST_CPUS + 1];
+
+    if (!kept[cpus])
+        kept[cpus] = read_recorded_state();
+    return state_copy(kept[cpus]);
 }
 
 /* ---- a Bochs ---- */
@@ -134,12 +144,21 @@ static BochsForm *apply(const BochsForm *wanted)
     return form;
 }
 
+/* Kept: it is only looked at. */
+static const BochsForm *get_fresh(void)
+{
+    static BochsForm *fresh[MOST_CPUS + 1];
+
+    if (!fresh[cpus])
+        fresh[cpus] = read_fresh();
+    return fresh[cpus];
+}
+
 /* To a fresh Bochs, and back. */
 static StateNode *go_round(const StateNode *state)
 {
-    g_autoptr(BochsForm) fresh = read_fresh();
     g_autoptr(GError) error = NULL;
-    g_autoptr(BochsForm) wanted = bochs_form_from_state(state, fresh, &error);
+    g_autoptr(BochsForm) wanted = bochs_form_from_state(state, get_fresh(), &error);
     g_autoptr(BochsForm) loaded = NULL;
     StateNode *back;
 
@@ -190,12 +209,24 @@ static void draw_registers(StateNode *cpu)
         "rsi",
         "rdi",
         "r8",
+        "r9",
+        "r10",
+        "r11",
+        "r12",
+        "r13",
+        "r14",
         "r15",
         "rip",
         "cr2",
         "cr3",
         "dr0",
+        "dr1",
+        "dr2",
         "dr3",
+        "ia32_sysenter_esp",
+        "ia32_sysenter_eip",
+        "ldtr.base",
+        "tr.base",
         "ia32_star",
         "ia32_lstar",
         "ia32_cstar",
@@ -206,7 +237,10 @@ static void draw_registers(StateNode *cpu)
         "fs.base",
         "gs.base",
         "ia32_kernel_gs_base",
+        "ia32_mtrr_fixed[0]",
         "ia32_mtrr_fixed[7]",
+        "ia32_mtrr_fixed[10]",
+        "ia32_mtrr_variable[0].base",
         "ia32_mtrr_variable[3].mask",
     };
     static const char *const segments[] = {"es", "cs", "ss", "ds", "fs", "gs"};
@@ -228,6 +262,9 @@ static void draw_registers(StateNode *cpu)
     state_set_number(cpu, "activity", draw(1));
     state_set_number(cpu, "ia32_tsc", draw(46) + 1000000000u);
     state_set_number(cpu, "ia32_tsc_aux", draw(32));
+    state_set_number(cpu, "ia32_sysenter_cs", draw(32));
+    draw_number(cpu, "gdtr.limit", 16);
+    draw_number(cpu, "idtr.limit", 16);
 }
 
 static void draw_fpu(StateNode *fpu)
@@ -235,6 +272,10 @@ static void draw_fpu(StateNode *fpu)
     draw_number(fpu, "control", 13);
     draw_number(fpu, "status", 16);
     draw_number(fpu, "tag", 8);
+    draw_number(fpu, "opcode", 11);
+    draw_number(fpu, "instruction_pointer", 64);
+    draw_number(fpu, "data_pointer", 64);
+    draw_number(fpu, "mxcsr", 16);
     for (guint i = 0; i < 8; i++) {
         g_autofree char *path = g_strdup_printf("r[%u]", i);
 
@@ -314,6 +355,8 @@ static StateNode *add_vga(StateNode *state)
     state_set_number(vga, "dac_state", draw(1) ? 3 : 0);
     state_set_number(vga, "dac_component", draw(1));
     draw_list(vga, "vbe", 10, 10);
+    state_set_number(vga, "vbe[1]", draw(10) + 8);
+    state_set_number(vga, "vbe[2]", draw(9) + 1);
     state_set_number(vga, "vbe[3]", 32);
     state_set_number(vga, "vbe[4]", draw(1) ? 0x41 : 0);
     state_set_number(vga, "vbe[5]", draw(8));
@@ -383,6 +426,38 @@ static StateNode *device_of(StateNode *state, guint number)
     return state_find_mutable(state, path);
 }
 
+static void draw_dma(StateNode *device)
+{
+    static const struct {
+        const char *name;
+        guint bits;
+    } numbers[] = {{"current[0]", 16}, {"current[1]", 16}, {"base[0]", 16},
+                   {"base[1]", 16},    {"page", 8},        {"mode", 8}};
+
+    for (guint i = 0; i < 4; i++)
+        for (guint j = 0; j < G_N_ELEMENTS(numbers); j++) {
+            g_autofree char *path = g_strdup_printf("channels[%u].%s", i, numbers[j].name);
+
+            draw_number(device, path, numbers[j].bits);
+        }
+    draw_number(device, "flip_flop", 1);
+}
+
+/* What the guest has written for its next command. */
+static void draw_ide(StateNode *device)
+{
+    static const char *const names[] = {"features", "error",        "sector_count",
+                                        "sector",   "cylinder_low", "cylinder_high"};
+
+    draw_bytes(device, "config", 256);
+    draw_number(device, "channels[0].selected", 1);
+    for (guint i = 0; i < G_N_ELEMENTS(names); i++) {
+        g_autofree char *path = g_strconcat("channels[0].drives[0].", names[i], NULL);
+
+        draw_number(device, path, 8);
+    }
+}
+
 static void draw_device(StateNode *device)
 {
     const char *type = state_get_text(device, "type");
@@ -395,11 +470,26 @@ static void draw_device(StateNode *device)
         draw_number(device, "vector_base", 8);
         draw_number(device, "highest_priority", 3);
         state_set_number(device, "init_step", draw(2));
+        draw_number(device, "elcr", 8);
+        draw_number(device, "read_isr", 1);
+        draw_number(device, "poll", 1);
+        draw_number(device, "special_mask", 1);
+        draw_number(device, "auto_eoi", 1);
+        draw_number(device, "rotate_on_auto_eoi", 1);
     } else if (strcmp(type, "intel,82093aa") == 0) {
-        draw_number(device, "redirection[0]", 64);
-        draw_number(device, "redirection[23]", 64);
+        for (guint i = 0; i < 24; i++) {
+            g_autofree char *path = g_strdup_printf("redirection[%u]", i);
+
+            draw_number(device, path, 64);
+        }
+        draw_number(device, "register_select", 8);
     } else if (strcmp(type, "motorola,mc146818") == 0) {
         draw_bytes(device, "cmos", 128);
+        draw_number(device, "index", 7);
+    } else if (strcmp(type, "intel,8237a") == 0) {
+        draw_dma(device);
+    } else if (strcmp(type, "intel,piix3-ide") == 0) {
+        draw_ide(device);
     } else if (strcmp(type, "intel,hpet") == 0) {
         draw_number(device, "config", 2);
         draw_number(device, "counter", 62);
