@@ -36,7 +36,7 @@ LINKS = {
     "mobile": {"trace": "mobile", "delay": "40ms"},
     "breaks": {"rate": "100mbit", "delay": "50ms", "loss": "0.5%"},
 }
-BREAKS = {"break_": "5s", "break_every": "30s", "break_after": "6s"}
+BREAKS = {"break_": "5s", "break_every": "30s", "break_after": "4s"}
 
 WORKLOADS = {
     "idle": Workload("nothing but its heartbeat; 64 MiB of random bytes", 64),
@@ -48,6 +48,8 @@ WORKLOADS = {
                             redis={"keys": 20_000, "value_bytes": 1000, "rate": 100}),
 }
 
+# The lab sets it to 0.
+OPTIONS = ("--retry-for", "1m")
 OURS = "vmferry-tls"
 PEERS = ("multifd", "xbzrle")
 
@@ -74,12 +76,13 @@ def run_once(contender: str, link: str, workload: str, pki: Pki) -> Sample:
             # Clients are far away, too: a request is answered after the way there and back.
             if one.redis:
                 guest.redis_load(**one.redis)
-            heartbeat = settle(guest, one.load, HEARTBEAT_MS)
+            return settle(guest, one.load, HEARTBEAT_MS)
+
+        def begun():
             if link == "breaks":
                 lab.wan.set(**BREAKS)
-            return heartbeat
 
-        sample = CONTENDERS[contender].move(lab, guest, prepare, pki, (), LIMIT_S)
+        sample = CONTENDERS[contender].move(lab, guest, prepare, pki, OPTIONS, LIMIT_S, begun)
         if link == "breaks":
             lab.wan.set(break_=0)
         if sample.finished:
