@@ -10,7 +10,7 @@ JOBS ?= 1
 SIDE_BY_SIDE := $(if $(filter-out 1,$(JOBS)),-n $(JOBS) --dist loadfile)
 
 .NOTPARALLEL:
-.PHONY: all unit fuzz-short model lint system check check-long check-kill check-kill-postcopy check-kill-full check-kill-protect demo bench bench-migrate bench-postcopy bench-disks bench-protect bench-engine bench-save bench-other-vmm fuzz install uninstall clean help
+.PHONY: all unit fuzz-short model lint system check check-long check-kill check-kill-postcopy check-kill-full check-kill-protect demo bench bench-migrate bench-postcopy bench-disks bench-protect bench-engine bench-save bench-other-vmm bench-wan fuzz install uninstall clean help
 
 all:
 	scripts/bootstrap build
@@ -106,6 +106,12 @@ bench-other-vmm: all
 	scripts/bootstrap lab
 	lab/lab prepare
 	scripts/as-root bench/other_vmm.py $(BENCH)
+
+# An hour; BENCH="--runs 1 --link breaks --workload idle" makes a part of it.
+bench-wan: all
+	scripts/bootstrap lab bench
+	lab/lab prepare
+	scripts/as-root bench/wan.py $(BENCH)
 
 bench-protect: all
 	scripts/bootstrap lab

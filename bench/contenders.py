@@ -44,9 +44,11 @@ def _is_known(option: str) -> bool:
     return known
 
 
-def move_with_vmferry(lab, guest, prepare, pki, options=(), limit_s: float = LIMIT_S) -> Sample:
+def move_with_vmferry(lab, guest, prepare, pki, options=(), limit_s: float = LIMIT_S,
+                      begun=lambda: None) -> Sample:
     """*pki* None: plain TCP, as QEMU's.  *prepare(guest)* sets the guest's load and returns a
-    heartbeat.  A move that takes longer than *limit_s* is cancelled."""
+    heartbeat.  A move that takes longer than *limit_s* is cancelled.  *begun()* is called with the
+    order."""
     agents = [Agent(lab, host, pki.folder(host.name) if pki else None).start()
               for host in lab.hosts]
     a, b = agents
@@ -54,6 +56,7 @@ def move_with_vmferry(lab, guest, prepare, pki, options=(), limit_s: float = LIM
     heartbeat = prepare(guest)
     ruler = Ruler(lab, heartbeat, a.guest_pid(guest), [agent.pid for agent in agents])
     ruler.start()
+    begun()
     command = a.begin_migrate(guest, b, *known_options(options))
     in_time = _ends_within(command.popen, limit_s)
     if not in_time:
@@ -112,8 +115,8 @@ class Tuning:
         qmp.execute("migrate-start-postcopy")
 
 
-def move_with_qemu(lab, guest, prepare, tuning: Tuning = Tuning(),
-                   limit_s: float = LIMIT_S) -> Sample:
+def move_with_qemu(lab, guest, prepare, tuning: Tuning = Tuning(), limit_s: float = LIMIT_S,
+                   begun=lambda: None) -> Sample:
     """QEMU's own pre-copy, or post-copy, over plain TCP."""
     uri = f"tcp:{lab.host_b.ip}:{INCOMING_PORT}"
     source = guest.start(lab.host_a)
@@ -129,6 +132,7 @@ def move_with_qemu(lab, guest, prepare, tuning: Tuning = Tuning(),
         prestart = cpu_seconds(destination.pid)
         ruler = Ruler(lab, heartbeat, source.pid, [destination.pid])
         ruler.start()
+        begun()
         here.execute("migrate", uri=uri)
         tuning.switch(here)
         finished = _finish_or_cancel(here, limit_s)
@@ -190,16 +194,18 @@ class Contender:
     safety: str | None = None     # of a post-copy
     store: bool = False           # of a post-copy, on a third host
 
-    def move(self, lab, guest, prepare, pki, options, limit_s: float) -> Sample:
+    def move(self, lab, guest, prepare, pki, options, limit_s: float,
+             begun=lambda: None) -> Sample:
         if self.tuning is not None:
-            return move_with_qemu(lab, guest, prepare, self.tuning, limit_s)
+            return move_with_qemu(lab, guest, prepare, self.tuning, limit_s, begun)
         if self.mode:
             options = ("--mode", self.mode)
         if self.safety:
             options += ("--safety", self.safety)
         if self.store:
             options += ("--store", start_store(lab))
-        return move_with_vmferry(lab, guest, prepare, pki if self.tls else None, options, limit_s)
+        return move_with_vmferry(lab, guest, prepare, pki if self.tls else None, options, limit_s,
+                                 begun)
 
 
 HALF_OF_MEMORY = 512 << 20  # of the guests in workloads.py

@@ -19,8 +19,10 @@
 #include "arena.h"
 #include "block.h"
 #include "console.h"
+#include "cpus.h"
 #include "disk.h"
 #include "files.h"
+#include "noise.h"
 #include "reader.h"
 #include "touch.h"
 #include "writers.h"
@@ -92,7 +94,7 @@ static void start_beat(Connection *connection, long ms)
 
 static unsigned long long all_errors(void)
 {
-    return arena_get_errors() + disk_get_status().errors;
+    return arena_get_errors() + disk_get_status().errors + noise_get_errors();
 }
 
 static void beat(Connection *connection)
@@ -451,10 +453,12 @@ static void tell(int second_fd)
     WritersStatus writers = writers_get_status();
     uint64_t expirations;
 
-    if (read(second_fd, &expirations, sizeof(expirations)) > 0)
+    if (read(second_fd, &expirations, sizeof(expirations)) > 0) {
         say("lab: beat guest_ms=%.0f passes=%llu errors=%llu written=%llu disk=%llu", now_ms(),
             writers.passes, all_errors(), writers.written,
             (unsigned long long)disk_get_status().sequence);
+        cpus_tell();
+    }
 }
 
 static void serve_connection(Connection *connection, const struct pollfd fds[2])

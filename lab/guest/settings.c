@@ -6,6 +6,8 @@
 #include "disk.h"
 
 #define MAX_DISK_RATE 10000u
+#define MAX_WAKEUPS 100000u
+#define MAX_CALLS 16u
 
 const char *const pattern_names[] = {"idle", "sparse", "dense", "intensive", "text",
                                      "zero", "mixed",  "read",  "touch"};
@@ -42,6 +44,12 @@ bool settings_set(Settings *settings, const char *key, const char *value, uint64
         settings->disk_buffered = number != 0;
     else if (!strcmp(key, "readers"))
         settings->readers = number;
+    else if (!strcmp(key, "cpus"))
+        settings->cpus = number != 0;
+    else if (!strcmp(key, "wakeups"))
+        settings->wakeups = number > MAX_WAKEUPS ? MAX_WAKEUPS : number;
+    else if (!strcmp(key, "calls"))
+        settings->calls = number > MAX_CALLS ? MAX_CALLS : number;
     else if (!strcmp(key, "disk") && strlen(value) < sizeof(settings->disk))
         strcpy(settings->disk, value);
     else

@@ -32,6 +32,9 @@ typedef struct {
     unsigned disk_batch;    /* blocks of a commit; 0: one */
     unsigned disk_buffered; /* 1: they go through the page cache */
     unsigned readers;       /* of the second disk, at a time */
+    bool cpus;              /* each processor counts (cpus.h); on the kernel command line only */
+    unsigned wakeups;       /* by a timer, a second; on the kernel command line only */
+    unsigned calls;         /* threads that are in system calls; on the kernel command line only */
     char disk[16];          /* name of the disk that is written; on the kernel command line only */
 } Settings;
 

@@ -35,8 +35,9 @@
  * and reports on the console: "lab: ready", once a second "lab: beat …", and
  * "lab: BAD …" for every finding (the first hundred).
  *
- * lab.content, on the kernel command line only, says what all pages hold at
- * first: random, text or zero; lab.disk which disk is written, vda where it is not said.
+ * lab.wakeups and lab.calls are in noise.h.  lab.content, on the kernel command line only, says what all
+ * pages hold at first: random, text or zero; lab.disk which disk is written, vda where it is not said;
+ * lab.cpus=1 that each processor counts (cpus.h).
  *
  * Limits: digest means something only while the pattern is idle.
  */
@@ -52,7 +53,9 @@
 #include "arena.h"
 #include "block.h"
 #include "console.h"
+#include "cpus.h"
 #include "disk.h"
+#include "noise.h"
 #include "orders.h"
 #include "reader.h"
 #include "writers.h"
@@ -127,7 +130,10 @@ int main(void)
     disk_start(settings.disk, wake_fd);
     reader_set_count(settings.readers);
     reader_start();
+    noise_start(&settings);
     block_start(wake_fd);
+    if (settings.cpus)
+        cpus_start(cpus);
     orders_open();
     take_priority();
     say("lab: ready pages=%lu threads=%u disk_blocks=%u", pages, threads, disk_get_status().blocks);

@@ -14,10 +14,12 @@ from .process import (GuestHarmed, LabError, Process, cpu_seconds, is_alive, pea
 from .qemu import Qemu, backports_qemu, has_kvm, qemu, system_qemu
 from .redis import RedisLoad, Request, quantile, redis_throughput, requests_between
 from .slow_image import SlowImage, has_fuse
+from .wan import Wan, WanLink
 
 __all__ = ["Agent", "Beat", "Command", "Control", "Engine", "Etcd", "Guest", "GuestHarmed", "Heartbeat",
            "Host", "Lab", "LabError", "MACHINES", "Pki", "Process", "Qemu", "REPOSITORY",
-           "RedisLoad", "Request", "Result", "SlowImage", "Timing", "backports_qemu", "cache_dir",
+           "RedisLoad", "Request", "Result", "SlowImage", "Timing", "Wan", "WanLink",
+           "backports_qemu", "cache_dir",
            "clean", "cpu_seconds", "digest_of_image", "has_fuse", "has_kvm", "is_alive",
            "peak_memory_bytes", "qemu", "qemu_pids", "quantile", "redis_throughput",
            "requests_between", "run_pids", "system_qemu", "vmferry_program", "wait_gone", "wait_until"]

@@ -128,6 +128,7 @@ class Agent:
             "runtime-dir": host.path("run"),
             **({"pki": pki} if pki else {"insecure": "true"}),
             "protect-again": "0",
+            "retry-for": "0",  # a connection that breaks is the end, unless a test says otherwise
             **(settings or {}),
         }
         self.rules = {f"folder-of-{other.name}": f"{other.directory} => {host.directory}"

@@ -15,8 +15,8 @@ from .guest_agent import install_agent
 from .redis import install_redis
 
 GUEST_SOURCES = REPOSITORY / "lab" / "guest"
-WORKLOAD_SOURCES = ("workload.c", "arena.c", "block.c", "console.c", "content.c", "disk.c",
-                    "files.c", "orders.c", "reader.c", "settings.c", "timings.c", "touch.c",
+WORKLOAD_SOURCES = ("workload.c", "arena.c", "block.c", "console.c", "content.c", "cpus.c", "disk.c",
+                    "files.c", "noise.c", "orders.c", "reader.c", "settings.c", "timings.c", "touch.c",
                     "writers.c")
 GUEST_MODULES = ("virtio_pci", "virtio_mmio", "virtio_net", "virtio_blk", "virtio_rng",
                  "virtio_balloon", "virtio_scsi", "virtio_console", "sd_mod", "sr_mod")

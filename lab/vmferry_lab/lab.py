@@ -4,6 +4,8 @@
                  └────────────────┘
     guest ─ tap ─ bridge in host ─ lan0 ─ switch "lan" ─ client      the guests' network
 
+With a WanLink the switch "link" is two, with a relay between them (wan.py).
+
 Everything is in namespaces of the lab's own, whose names carry the owner's
 pid, so that any number of labs run side by side and clean() can tell what an
 owner that died has left.
@@ -22,6 +24,7 @@ from .guest import Guest
 from .links import Switch
 from .netns import Namespace, namespace_names, remove_namespace
 from .process import Orphan, Process, start_time
+from .wan import WanLink, WanSwitch
 
 PREFIX = "vmlab"
 
@@ -71,9 +74,12 @@ class Host:
 
 
 class Lab:
-    """Use it as a context manager, or call close()."""
+    """Use it as a context manager, or call close().
 
-    def __init__(self):
+    With a *wan* hostB is far away: whatever it sends and gets on the link goes through `lab.wan`.
+    """
+
+    def __init__(self, wan: WanLink | None = None):
         owner = os.getpid()
         self.name = f"{PREFIX}-{owner}-{start_time(owner)}-{next(_labs)}"
         self._cleanups = []
@@ -83,14 +89,17 @@ class Lab:
         self.shared.mkdir()
         self._guest_numbers = itertools.count()
         try:
-            self._build()
+            self._build(wan)
         except BaseException:
             self.close()
             raise
 
-    def _build(self) -> None:
+    def _build(self, wan: WanLink | None) -> None:
         self.middle = Namespace(f"{self.name}-middle")
-        self.link = Switch(self.middle, "link")
+        self.link = WanSwitch(self.middle, "link", {"hostB"}) if wan else Switch(self.middle, "link")
+        self.wan = self.link.join(self.directory, wan) if wan else None
+        if self.wan:
+            self.at_close(self.wan.close)
         self.lan = Switch(self.middle, "lan")
         self.host_a = Host(self, "hostA", "10.66.0.1")
         self.host_b = Host(self, "hostB", "10.66.0.2")
@@ -126,14 +135,14 @@ class Lab:
         disk_rate       blocks it writes to the disk a second
         disk_buffered   they go through its page cache (else around it)
         readers         of a second disk (see SlowImage), at a time; what they read is kept
-        kernel_words, extra     more words for its kernel, for QEMU
+        kernel_words, extra     more words for its kernel (also what lab/guest/noise.h has), for QEMU
         """
         return Guest(self, name, next(self._guest_numbers), **options)
 
     def logs(self) -> dict[str, str]:
         """The end of every log and console in the lab, by name."""
-        found = [*self.directory.glob("*/*.log"), *self.directory.glob("host*/run/**/*.log"),
-                 *self.shared.glob("*.console")]
+        found = [*self.directory.glob("*.log"), *self.directory.glob("*/*.log"),
+                 *self.directory.glob("host*/run/**/*.log"), *self.shared.glob("*.console")]
         return {str(path.relative_to(self.directory)): path.read_text(errors="replace")[-4000:]
                 for path in sorted(set(found))}
 

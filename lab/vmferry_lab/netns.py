@@ -73,6 +73,13 @@ class Namespace:
 
         return self._inside(make)
 
+    def congestion_control(self, name: str) -> None:
+        """What TCP connections from here on begin with, instead of this machine's default.
+
+        "reno", or another one of this machine's net.ipv4.tcp_allowed_congestion_control.
+        """
+        run(*self.wrap(["sh", "-c", f"echo {name} >/proc/sys/net/ipv4/tcp_congestion_control"]))
+
     def bytes_sent(self, name: str) -> int:
         return self._statistic(name, "tx_bytes")
 

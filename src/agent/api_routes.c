@@ -321,7 +321,8 @@ static gboolean read_save(ApiCall *call, MigrateOptions *ret, SaveRequest *reque
 static gboolean read_save_options(json_t *body, MigrateOptions *ret, GError **error)
 {
     static const char *const keys[] = {"bandwidth",   "max_downtime_ms", "downtime_cap_ms",
-                                       "deadline_ms", "compress",        "throttle"};
+                                       "deadline_ms", "retry_for_ms",    "compress",
+                                       "throttle"};
     g_autoptr(json_t) request = json_object();
 
     for (guint i = 0; i < G_N_ELEMENTS(keys); i++)
@@ -342,6 +343,7 @@ static json_t *post_save(ApiCall *call, GError **error)
         "max_downtime_ms",
         "downtime_cap_ms",
         "deadline_ms",
+        "retry_for_ms",
         "compress",
         "throttle",
         NULL,

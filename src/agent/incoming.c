@@ -111,7 +111,8 @@ static gboolean on_begin(const char *guest, gpointer user, GError **error)
 {
     Incoming *incoming = user;
 
-    if (!arrivals_begin(incoming->context->arrivals, guest, EARLIER_ATTEMPT_MS, error))
+    if (!arrivals_begin(incoming->context->arrivals, guest, incoming->session, EARLIER_ATTEMPT_MS,
+                        error))
         return FALSE;
     incoming->arrives = g_strdup(guest);
     return TRUE;

@@ -66,7 +66,33 @@ gboolean peers_is_allowed(char **allow, const char *name)
     return FALSE;
 }
 
-static gboolean answer_question(AgentContext *context, Channel *channel, GError **error)
+static Session *find_session(Peers *peers, const char *transaction)
+{
+    lock_guard(&peers->lock);
+    GHashTableIter iter;
+    gpointer session;
+
+    g_hash_table_iter_init(&iter, peers->sessions);
+    while (g_hash_table_iter_next(&iter, &session, NULL))
+        if (session_has_transaction(session, transaction))
+            return session_ref(session);
+    return NULL;
+}
+
+/* Who asks what became of a move has no use for its session any more: one that has lost its connection is not
+ * to wait for another one, with the guest paused over there. */
+static void stop_waiting(Peers *peers, Channel *channel, const char *agent, const char *transaction)
+{
+    g_autoptr(Session) session = find_session(peers, transaction);
+
+    if (session && g_strcmp0(session_get_peer_agent(session), agent) == 0 &&
+        g_strcmp0(session_get_peer_certificate(session), channel_get_peer_certificate(channel)) ==
+            0)
+        session_set_patience(session, 0);
+}
+
+static gboolean answer_question(AgentContext *context, Channel *channel, const char *agent,
+                                GError **error)
 {
     g_auto(ResolveMessage) question = {0};
     g_autofree char *answer = NULL;
@@ -76,6 +102,7 @@ static gboolean answer_question(AgentContext *context, Channel *channel, GError 
     if (!channel_expect(channel, FRAME_RESOLVE, RESOLVE_TIMEOUT_MS, &frame, error) ||
         !resolve_message_decode((const char *)frame.payload, frame.length, &question, error))
         return FALSE;
+    stop_waiting(context->peers, channel, agent, question.transaction);
     outcome = transaction_log_resolve(context->transactions, &question);
     answer = outcome_message_encode(question.transaction, &outcome);
     log_info("%s asked for transaction %s: %s", channel_get_peer_name(channel),
@@ -146,21 +173,11 @@ static gboolean serve_session(Peer *peer, const HelloMessage *hello,
     return done;
 }
 
-static Session *find_session(Peers *peers, const char *transaction)
-{
-    lock_guard(&peers->lock);
-    GHashTableIter iter;
-    gpointer session;
-
-    g_hash_table_iter_init(&iter, peers->sessions);
-    while (g_hash_table_iter_next(&iter, &session, NULL))
-        if (session_has_transaction(session, transaction))
-            return session_ref(session);
-    return NULL;
-}
-
 /* The session keeps the channel; its own admission was that of the move. */
-static gboolean serve_join(Peer *peer, const HelloMessage *hello, GError **error)
+static gboolean serve_channel(Peer *peer, const HelloMessage *hello,
+                              gboolean (*admit)(Session *, Channel *, const HelloMessage *,
+                                                GError **),
+                              GError **error)
 {
     g_autoptr(Session) session = NULL;
 
@@ -172,7 +189,7 @@ static gboolean serve_join(Peer *peer, const HelloMessage *hello, GError **error
         return FALSE;
     }
     unregister_peer(peer->peers, peer->channel);
-    if (!session_admit(session, peer->channel, hello, error))
+    if (!admit(session, peer->channel, hello, error))
         return FALSE;
     peer->channel = NULL;
     return TRUE;
@@ -264,7 +281,9 @@ static gboolean serve_purpose(Peer *peer, const HelloMessage *hello, GError **er
     if (g_strcmp0(purpose, "save") == 0)
         return serve_session(peer, hello, peer->place ? images_receive : images_receive_own, error);
     if (g_strcmp0(purpose, "join") == 0)
-        return serve_join(peer, hello, error);
+        return serve_channel(peer, hello, session_admit, error);
+    if (g_strcmp0(purpose, "reconnect") == 0)
+        return serve_channel(peer, hello, session_readmit, error);
     if (g_strcmp0(purpose, "resume") == 0)
         return serve_resumed(peer, hello, error);
     if (g_strcmp0(purpose, "store") == 0)
@@ -273,7 +292,7 @@ static gboolean serve_purpose(Peer *peer, const HelloMessage *hello, GError **er
         return serve_store(peer, hello, page_stores_serve, error);
     if (g_strcmp0(purpose, "resolve") == 0)
         return pass(peer, ADMITTED_QUESTION, error) &&
-               answer_question(peer->peers->context, peer->channel, error);
+               answer_question(peer->peers->context, peer->channel, hello->agent, error);
     if (g_strcmp0(purpose, "witness") == 0)
         return pass(peer, ADMITTED_WITNESS, error) &&
                witness_serve(peer->peers->context->witness, peer->channel, hello, error);

@@ -124,6 +124,9 @@ char *progress_describe(json_t *object)
     g_autofree char *position = describe_position(object);
     g_autofree char *means = describe_means(object);
 
+    if (json_flag_or(object, "disconnected", FALSE))
+        return g_strdup_printf("%s, %s, %s, connection lost, connecting again",
+                               describe_phase(phase), position, sent);
     return g_strdup_printf("%s, %s, %s, %s%s%s%s", describe_phase(phase), position, sent, rate,
                            eta ? ", left " : "", eta ? eta : "", means);
 }

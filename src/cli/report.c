@@ -236,6 +236,16 @@ static void print_postcopy(json_t *report)
     printf("\n");
 }
 
+static void print_breaks(json_t *report)
+{
+    guint64 breaks = json_count_or(report, "breaks", 0);
+
+    if (breaks > 0)
+        printf("  breaks      the connection was lost %" G_GUINT64_FORMAT
+               " time%s, and made again\n",
+               breaks, breaks == 1 ? "" : "s");
+}
+
 static void print_completed(json_t *report, const char *guest)
 {
     g_autofree char *wire = bytes_format(get_number(report, "wire_bytes"));
@@ -251,6 +261,7 @@ static void print_completed(json_t *report, const char *guest)
     print_times(report);
     printf("  sent        %s for %s of memory, in %zu round%s (%s)\n", wire, ram, rounds,
            rounds == 1 ? "" : "s", json_text_or(report, "reason", "?"));
+    print_breaks(report);
     print_postcopy(report);
     print_reclaimed(report);
     if (parts > 0)

@@ -26,7 +26,7 @@ static const char description[] =
 
 typedef struct {
     CommonOptions common;
-    char *base, *disks, *bandwidth, *downtime, *cap, *deadline, *compress;
+    char *base, *disks, *bandwidth, *downtime, *cap, *deadline, *retry, *compress;
     gboolean stop, replace, detach;
 } SaveArguments;
 
@@ -54,11 +54,9 @@ static gboolean add_options(const SaveArguments *arguments, json_t *request)
 {
     const struct {
         const char *name, *text;
-    } given[] = {{"bandwidth", arguments->bandwidth},
-                 {"max-downtime", arguments->downtime},
-                 {"downtime-cap", arguments->cap},
-                 {"deadline", arguments->deadline},
-                 {"compress", arguments->compress}};
+    } given[] = {{"bandwidth", arguments->bandwidth}, {"max-downtime", arguments->downtime},
+                 {"downtime-cap", arguments->cap},    {"deadline", arguments->deadline},
+                 {"retry-for", arguments->retry},     {"compress", arguments->compress}};
     MigrateOptionSet set = 0;
     MigrateOptions options;
 
@@ -349,6 +347,8 @@ int verb_save(int argc, char **argv)
          "TIME"},
         {"downtime-cap", 0, 0, G_OPTION_ARG_STRING, &arguments.cap,
          "The pause that is not exceeded knowingly", "TIME"},
+        {"retry-for", 0, 0, G_OPTION_ARG_STRING, &arguments.retry,
+         "Connect again for that long where the connection to another host breaks", "TIME"},
         {"deadline", 0, 0, G_OPTION_ARG_STRING, &arguments.deadline, "End within that time",
          "TIME"},
         {"compress", 0, 0, G_OPTION_ARG_STRING, &arguments.compress,
@@ -375,6 +375,7 @@ int verb_save(int argc, char **argv)
     g_free(arguments.downtime);
     g_free(arguments.cap);
     g_free(arguments.deadline);
+    g_free(arguments.retry);
     g_free(arguments.compress);
     return code;
 }

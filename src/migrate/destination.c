@@ -91,6 +91,8 @@ gboolean destination_take_guest(DestinationMove *move, const Frame *frame, GErro
     if (!move->guest || (!move->takes_neutral && !guest_message_check_own_form(move->guest, error)))
         return FALSE;
     session_set_transaction(move->session, move->guest->transaction);
+    if (move->guest->retry_for_ms > 0)
+        session_allow_reconnect(move->session, NULL, move->guest->retry_for_ms);
     return move->disks ? destination_are_disks_of(move, move->guest, error)
                        : move->host->begin(move->guest->guest, move->host->user, error);
 }
@@ -262,6 +264,7 @@ static gboolean handle_frame(DestinationMove *move, const Frame *frame, GError *
     case FRAME_DISKS_VERIFY:
         return destination_verify_disks(move, error);
     case FRAME_PREPARE:
+        session_set_patience(move->session, move->guest->postcopy ? 0 : SESSION_PAUSE_PATIENCE_MS);
         return prepare(move, error);
     case FRAME_ERROR:
     case FRAME_ABORT:
@@ -306,6 +309,7 @@ static gboolean take_start(DestinationMove *move, const Frame *frame, GError **e
 {
     if (!start_message_decode(frame->payload, frame->length, &move->start, error))
         return FALSE;
+    session_set_patience(move->session, 0);
     if (move->start.term == move->guest->term) {
         if (destination_runs_by_leases(move))
             split_leases_grant(postcopy_destination_get_leases(move->split), move->ready_ns,

@@ -17,6 +17,8 @@
 #include "wire/messages.h"
 #include "wire/page_frame.h"
 
+/* A session's patience ends before, where it has less. */
+#define SAVED_FLUSH_MS 3600000
 #define BEGIN_TIMEOUT_MS 15000
 #define GUEST_TIMEOUT_MS 600000
 #define RECEIVE_AHEAD_FRAMES 64
@@ -310,7 +312,11 @@ static gboolean answer(Saving *saving, GError **error)
     message.bytes = totals.written_bytes;
     describe_increment(saving, &message);
     text = saved_message_encode(&message);
-    return session_send_bytes(saving->move.session, FRAME_SAVED, text, strlen(text), error);
+    if (!session_send_bytes(saving->move.session, FRAME_SAVED, text, strlen(text), error))
+        return FALSE;
+    /* The image is there: its source is to hear of it, also where the connection breaks just now. */
+    session_flush(saving->move.session, SAVED_FLUSH_MS);
+    return TRUE;
 }
 
 static gboolean take_frame(Saving *saving, const Frame *frame, GError **error)

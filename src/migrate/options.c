@@ -157,6 +157,17 @@ static const MigrateOption table[] = {
         .help = "The whole move is to be over by then",
     },
     {
+        .name = "retry-for",
+        .api_key = "retry_for_ms",
+        .file_key = "retry-for",
+        .kind = MIGRATE_OPTION_DURATION,
+        FIELD(retry_for_ms),
+        .argument = "TIME",
+        .limit = HOUR_MS,
+        .fallback = "1m",
+        .help = "Connect again for that long where the connection breaks; 0: give up",
+    },
+    {
         .name = "store",
         .api_key = "store",
         .kind = MIGRATE_OPTION_HOST,

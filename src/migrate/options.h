@@ -71,6 +71,7 @@ typedef struct {
     guint downtime_cap_ms;               /* the pause that is never exceeded knowingly; not below
                                             max_downtime_ms */
     guint deadline_ms;                   /* for the whole move; 0: none */
+    guint retry_for_ms;                  /* that a broken connection is made again; 0: it is not */
     uint64_t bandwidth_bytes_per_second; /* 0: unlimited */
     uint64_t memory_budget_bytes;        /* to remember what was sent; 0: 1/16 of guest RAM */
     guint streams;                       /* 0: by the number of cores, else 1..16 */

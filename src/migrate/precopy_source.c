@@ -154,7 +154,8 @@ void source_tally(guint region, const GroupCost *cost, gpointer user)
 static void measure_link(SourceMove *move)
 {
     uint64_t sent_bytes = session_get_sent_bytes(move->session);
-    gboolean buffered = !move->accepted && sent_bytes > FRAME_QUEUE_MOST_BYTES / 2;
+    gboolean buffered = (!move->accepted && sent_bytes > FRAME_QUEUE_MOST_BYTES / 2) ||
+                        session_is_broken(move->session);
 
     precopy_control_set_link_limit(&move->control, (double)source_get_rate(move) / 1000);
     precopy_control_note_link(&move->control, source_now_ms(move), sent_bytes,
@@ -166,6 +167,8 @@ static gboolean before_batch(SourceMove *move, GError **error)
     PageSenderCounts counts;
 
     measure_link(move);
+    if (!move->paused && !source_await_connection(move, error))
+        return FALSE;
     page_sender_get_counts(move->sender, &counts);
     move->progress.round_bytes_done = (counts.done_pages - move->pass_pages) * PAGE_BYTES;
     if (clock_now_ns() - move->last_progress_ns > PROGRESS_INTERVAL_NS)

@@ -182,6 +182,7 @@ json_t *migrate_report_to_json(const MigrateReport *report)
                                   report->pages_ms, "save_ms", report->save_ms, "verify_ms",
                                   report->verify_ms, "prepare_ms", report->prepare_ms, "start_ms",
                                   report->start_ms));
+    json_object_set_new(object, "breaks", json_integer(report->breaks));
     json_object_set_new(object, "verified",
                         report->verified < 0 ? json_null() : json_boolean(report->verified));
     json_object_set_new(object, "disks",
@@ -214,18 +215,19 @@ json_t *migrate_progress_to_json(const MigrateProgress *progress)
 {
     double run_share = progress->run_share > 0 ? progress->run_share : 1;
 
-    return json_pack(
-        "{s:s, s:i, s:I, s:I, s:I, s:f, s:I, s:f, s:o, s:f, s:I, s:I, s:I, s:I, s:I, s:I, s:I}",
-        "phase", migrate_phase_name(progress->phase), "round", (int)progress->round, "round_bytes",
-        (json_int_t)progress->round_bytes, "round_bytes_done",
-        (json_int_t)progress->round_bytes_done, "wire_bytes", (json_int_t)progress->wire_bytes,
-        "bytes_per_second", progress->bytes_per_second, "bandwidth",
-        (json_int_t)progress->bandwidth, "elapsed_ms", progress->elapsed_ms, "eta_ms",
-        known_to_json(progress->eta_ms), "run_share", run_share, "work_set_bytes",
-        (json_int_t)progress->work_set_bytes, "deferred_bytes",
-        (json_int_t)progress->deferred_bytes, "disk_bytes", (json_int_t)progress->disk_bytes,
-        "disk_bytes_done", (json_int_t)progress->disk_bytes_done, "disk_same_bytes",
-        (json_int_t)progress->disk_same_bytes, "disk_wire_bytes",
-        (json_int_t)progress->disk_wire_bytes, "uncovered_bytes",
-        (json_int_t)progress->uncovered_bytes);
+    return json_pack("{s:s, s:i, s:I, s:I, s:I, s:f, s:I, s:f, s:o, s:f, s:I, s:I, s:I, s:I, s:I, "
+                     "s:I, s:I, s:b}",
+                     "phase", migrate_phase_name(progress->phase), "round", (int)progress->round,
+                     "round_bytes", (json_int_t)progress->round_bytes, "round_bytes_done",
+                     (json_int_t)progress->round_bytes_done, "wire_bytes",
+                     (json_int_t)progress->wire_bytes, "bytes_per_second",
+                     progress->bytes_per_second, "bandwidth", (json_int_t)progress->bandwidth,
+                     "elapsed_ms", progress->elapsed_ms, "eta_ms", known_to_json(progress->eta_ms),
+                     "run_share", run_share, "work_set_bytes", (json_int_t)progress->work_set_bytes,
+                     "deferred_bytes", (json_int_t)progress->deferred_bytes, "disk_bytes",
+                     (json_int_t)progress->disk_bytes, "disk_bytes_done",
+                     (json_int_t)progress->disk_bytes_done, "disk_same_bytes",
+                     (json_int_t)progress->disk_same_bytes, "disk_wire_bytes",
+                     (json_int_t)progress->disk_wire_bytes, "uncovered_bytes",
+                     (json_int_t)progress->uncovered_bytes, "disconnected", progress->disconnected);
 }

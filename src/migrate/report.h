@@ -44,6 +44,7 @@ typedef struct {
     uint64_t disk_bytes_done;
     uint64_t disk_same_bytes; /* of these: what old files there had already */
     uint64_t disk_wire_bytes; /* that went over the link for all of them */
+    gboolean disconnected;    /* a connection is broken, and being made again */
 } MigrateProgress;
 
 typedef struct {
@@ -115,6 +116,7 @@ typedef struct {
     char *error;      /* NULL, or the whole text */
     double total_ms, downtime_ms;
     uint64_t wire_bytes, ram_bytes;
+    guint breaks;   /* of connections, that were survived */
     GArray *rounds; /* of MigrateRound */
     int verified;   /* of memory: 1, 0, -1 not asked for */
     json_t *disks;  /* array, an object for each image: how it was found to be the same there */

@@ -124,6 +124,7 @@ char *source_encode_guest(SourceMove *move)
         .guest = (char *)move->job->guest,
         .guest_id = (char *)move->job->guest_id,
         .term = move->job->term + 1,
+        .retry_for_ms = move->retry_for_ms,
         .vmm_kind = move->neutral ? (char *)move->neutral_driver->kind : description->kind,
         .vmm_version = description->version,
         .machine = description->machine,
@@ -157,12 +158,15 @@ char *source_encode_guest(SourceMove *move)
 /* Pages follow at once; the answer is taken when it comes. */
 gboolean source_offer(SourceMove *move, GError **error)
 {
-    g_autofree char *text = source_encode_guest(move);
+    g_autofree char *text = NULL;
 
     if (!source_journal(move, SOURCE_JOURNAL_MOVING, error)) {
         g_prefix_error(error, "the move cannot be written down: ");
         return FALSE;
     }
+    /* The other side does so by GUEST, and confirms nothing before. */
+    source_allow_breaks(move);
+    text = source_encode_guest(move);
     move->offered = TRUE;
     return session_send_bytes(move->session, FRAME_GUEST, text, strlen(text), error);
 }
@@ -480,8 +484,10 @@ void source_clear(SourceMove *move)
     json_decref(move->machine);
     machine_description_free(move->neutral);
     g_strfreev(move->command_line);
-    if (move->session)
+    if (move->session) {
         move->report->wire_bytes = session_get_sent_bytes(move->session);
+        move->report->breaks = session_count_breaks(move->session);
+    }
     if (move->job->rate)
         move_rate_attach(move->job->rate, NULL);
     session_unref(move->session);

@@ -68,6 +68,7 @@ typedef struct {
     PageSenderCounts round_counts; /* at its begin */
     uint64_t pass_pages;           /* that the sender had done when the pass began */
     HelloMessage peer;             /* what the destination can: peer_has_feature() */
+    guint retry_for_ms;            /* its connections may be broken that long; 0: not at all */
     gboolean offered, accepted;
     gboolean switches; /* the pause is a switchover to post-copy: what is pending follows it */
     gboolean paused;
@@ -96,6 +97,16 @@ char *source_encode_guest(SourceMove *move);
  * frees what these have made, and the disks. */
 gboolean source_describe(SourceMove *move, GError **error);
 gboolean source_connect(SourceMove *move, const char *purpose, GError **error);
+/* From here on the session survives breaks of its connections, as the user wants it: a guest that runs
+ * goes on, unthrottled, while they last (source_peer.c). */
+void source_allow_breaks(SourceMove *move);
+/* In a pause, which does not begin while there is one, only a short one may be waited for; behind it, as before; none any more: from START on, or
+ * where the session gets channels of a post-copy, which knows breaks itself. */
+gboolean source_shorten_breaks(SourceMove *move, GError **error);
+void source_lengthen_breaks(SourceMove *move);
+void source_end_breaks(SourceMove *move);
+/* Waits while a connection is broken. */
+gboolean source_await_connection(SourceMove *move, GError **error);
 void source_make_transaction_id(char out[33]);
 void source_clear(SourceMove *move);
 

@@ -14,6 +14,70 @@ gboolean source_not_cancelled(SourceMove *move, GError **error)
     return FALSE;
 }
 
+/* ---- connections that break ---- */
+
+void source_allow_breaks(SourceMove *move)
+{
+    guint patience_ms = move->job->options.retry_for_ms;
+
+    if (patience_ms > 0 && session_allow_reconnect(move->session, &move->job->channel, patience_ms))
+        move->retry_for_ms = patience_ms;
+}
+
+void source_lengthen_breaks(SourceMove *move)
+{
+    if (!move->switches)
+        session_set_patience(move->session, move->retry_for_ms);
+}
+
+void source_end_breaks(SourceMove *move)
+{
+    session_set_patience(move->session, 0);
+}
+
+/* Nothing is gained from slowing it while nothing can be sent; the next decision slows it again. */
+static gboolean let_run(SourceMove *move, GError **error)
+{
+    return !move->throttle || throttle_set(move->throttle, 1, error);
+}
+
+static gboolean note_break(SourceMove *move, gboolean disconnected, GError **error)
+{
+    if (!disconnected && !move->progress.disconnected)
+        return TRUE;
+    move->progress.disconnected = disconnected;
+    source_report_progress(move);
+    return !disconnected || let_run(move, error);
+}
+
+gboolean source_await_connection(SourceMove *move, GError **error)
+{
+    while (session_is_broken(move->session)) {
+        if (!source_not_cancelled(move, error) || !note_break(move, TRUE, error) ||
+            !source_hear_peer(move, error))
+            return FALSE;
+        clock_sleep_ns(AWAIT_SLICE_MS * 1000000ULL);
+    }
+    return note_break(move, FALSE, error);
+}
+
+/* One that begins just then has the short limit. */
+gboolean source_shorten_breaks(SourceMove *move, GError **error)
+{
+    if (move->switches)
+        return TRUE;
+    for (;;) {
+        session_set_patience(move->session, MIN(move->retry_for_ms, SESSION_PAUSE_PATIENCE_MS));
+        if (!session_is_broken(move->session))
+            return TRUE;
+        source_lengthen_breaks(move);
+        if (!source_await_connection(move, error))
+            return FALSE;
+    }
+}
+
+/* ---- what the peer says ---- */
+
 static gboolean unexpected(SourceMove *move, const Frame *frame, GError **error)
 {
     if (frame->type == FRAME_ERROR || frame->type == FRAME_ABORT)
@@ -66,12 +130,17 @@ gboolean source_await(SourceMove *move, FrameType type, int timeout_ms, Frame *r
             return FALSE;
         if (session_receive(move->session, TRAFFIC_CONTROL, AWAIT_SLICE_MS, ret, &quiet)) {
             if (ret->type == type)
-                return TRUE;
+                return note_break(move, FALSE, error);
             if (!take_other(move, ret, error))
                 return FALSE;
         } else if (!error_is(quiet, VMFERRY_ERROR_TIMEOUT)) {
             g_propagate_error(error, g_steal_pointer(&quiet));
             return FALSE;
+        } else if (!move->paused && session_is_broken(move->session)) {
+            /* What is awaited comes here, and to nobody else. */
+            if (!note_break(move, TRUE, error))
+                return FALSE;
+            end = clock_now_ns() + (uint64_t)timeout_ms * 1000000;
         } else if (clock_now_ns() > end) {
             error_set(error, VMFERRY_ERROR_TIMEOUT, "%s did not send %s within %d s",
                       session_get_peer_name(move->session), frame_type_name(type),

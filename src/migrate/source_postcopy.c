@@ -141,6 +141,8 @@ static gboolean prepare_protection(SourceMove *move, GError **error)
 /* While the guest still runs. */
 gboolean source_prepare_split(SourceMove *move, GError **error)
 {
+    if (move->switches)
+        source_end_breaks(move);
     return !move->switches ||
            (join(move, TRAFFIC_FAULT, error) && prepare_protection(move, error) &&
             !fault_point("source.fault-channel", error) && announce_outstanding(move, error));

@@ -65,6 +65,8 @@ gboolean source_pause(SourceMove *move, GError **error)
         !vmm_check_unchanged(move->job->vmm, move->machine, error) ||
         !check_user_pause(move, error))
         return FALSE;
+    if (!source_shorten_breaks(move, error))
+        return FALSE;
     move->paused_ns = move->lap_ns = clock_now_ns();
     move->paused = TRUE;
     /* A guest that is slowed in turns may be paused already: that counts as pause. */
@@ -164,6 +166,7 @@ void source_resume(SourceMove *move)
     if (!in_time && session_get_backlog_bytes(move->session) > 0)
         session_shutdown(move->session);
     move->paused = FALSE;
+    source_lengthen_breaks(move);
     move->report->downtime_ms = clock_ns_to_ms(clock_now_ns() - move->paused_ns);
     if (!move->report->unresumed)
         guard_disarm(move->guard, GUARD_SLOT_GUEST, NULL);
@@ -296,13 +299,24 @@ gboolean source_await_ready(SourceMove *move, GError **error)
 /* The point of no return.  First the journal, by which a restarted agent asks the
  * destination before it touches the guest, then the guard: if we die in between,
  * it still resumes a guest for which START was never sent. */
+/* START must not wait for a new connection. */
+static gboolean check_connection(SourceMove *move, GError **error)
+{
+    if (!session_is_broken(move->session))
+        return TRUE;
+    error_set(error, VMFERRY_ERROR_DISCONNECTED, "%s: the connection is broken",
+              session_get_peer_name(move->session));
+    return FALSE;
+}
+
 gboolean source_send_start(SourceMove *move, GError **error)
 {
     StartMessage start = {.run = !move->stays_paused, .term = move->job->term + 1};
     uint8_t payload[START_MESSAGE_BYTES];
 
     if (!source_not_cancelled(move, error) || fault_point("source.before-start", error) ||
-        !vmm_check_paused(move->job->vmm, error) || !source_deadline_end(move, error))
+        !vmm_check_paused(move->job->vmm, error) || !source_deadline_end(move, error) ||
+        !check_connection(move, error))
         return FALSE;
     if (!source_journal(move,
                         move->switches ? SOURCE_JOURNAL_SWITCHING_OVER_SPLIT
@@ -316,6 +330,8 @@ gboolean source_send_start(SourceMove *move, GError **error)
         return FALSE;
     source_set_phase(move, MIGRATE_PHASE_SWITCHOVER);
     move->start_sent = TRUE;
+    /* Whether it has come is asked for, not tried again. */
+    source_end_breaks(move);
     /* Its first lease, by the answer to READY. */
     if (move->gate)
         takeover_gate_grant(move->gate, 0);

@@ -102,6 +102,8 @@ MachineDescription *machine_description_copy(const MachineDescription *machine)
     copy->ram_bytes = machine->ram_bytes;
     copy->video_bytes = machine->video_bytes;
     copy->vcpus = machine->vcpus;
+    copy->vcpus_max = machine->vcpus_max;
+    copy->topology = machine->topology;
     copy->tsc_hz = machine->tsc_hz;
     if (machine->cpuid->len > 0)
         g_array_append_vals(copy->cpuid, machine->cpuid->data, machine->cpuid->len);
@@ -231,6 +233,20 @@ static json_t *origin_to_json(const MachineDescription *machine)
     return object;
 }
 
+static void set_processors(json_t *object, const MachineDescription *machine)
+{
+    const MachineTopology *topology = &machine->topology;
+
+    set_count(object, "vcpus", machine->vcpus);
+    if (machine->vcpus_max > 0)
+        set_count(object, "vcpus_max", machine->vcpus_max);
+    if (topology->sockets == 0)
+        return;
+    json_object_set_new(object, "topology",
+                        json_pack("{s:i, s:i, s:i}", "sockets", (int)topology->sockets, "cores",
+                                  (int)topology->cores, "threads", (int)topology->threads));
+}
+
 json_t *machine_description_to_json(const MachineDescription *machine)
 {
     json_t *object = json_object(), *devices = json_array(), *disks = json_array();
@@ -245,7 +261,7 @@ json_t *machine_description_to_json(const MachineDescription *machine)
     if (machine->memory->len > 0)
         json_object_set_new(object, "memory", memory_to_json(machine->memory));
     set_count(object, "video_bytes", machine->video_bytes);
-    set_count(object, "vcpus", machine->vcpus);
+    set_processors(object, machine);
     set_count(object, "tsc_hz", machine->tsc_hz);
     json_object_set_new(object, "cpuid", cpuid_to_json(machine->cpuid));
     json_object_set_new(object, "devices", devices);
@@ -491,22 +507,56 @@ static gboolean read_origin(MachineDescription *machine, json_t *object, GError 
     return FALSE;
 }
 
-static gboolean read_sizes(MachineDescription *machine, json_t *object, GError **error)
+static gboolean read_topology(MachineDescription *machine, json_t *object, GError **error)
 {
-    uint64_t vcpus;
+    json_t *topology = json_object_get(object, "topology");
+    uint64_t sockets, cores, threads, all = MAX(machine->vcpus, machine->vcpus_max);
 
-    if (!json_get_count(object, "ram_bytes", MAX_RAM, &machine->ram_bytes, error) ||
-        !json_get_count(object, "video_bytes", MAX_VIDEO, &machine->video_bytes, error) ||
-        !json_get_count(object, "vcpus", MAX_VCPUS, &vcpus, error) ||
-        !json_get_count(object, "tsc_hz", MAX_TSC_HZ, &machine->tsc_hz, error))
+    if (!topology)
+        return TRUE;
+    if (!json_get_count(topology, "sockets", MAX_VCPUS, &sockets, error) ||
+        !json_get_count(topology, "cores", MAX_VCPUS, &cores, error) ||
+        !json_get_count(topology, "threads", MAX_VCPUS, &threads, error)) {
+        g_prefix_error(error, "topology: ");
+        return FALSE;
+    }
+    machine->topology = (MachineTopology){(guint)sockets, (guint)cores, (guint)threads};
+    if (sockets * cores * threads == all)
+        return TRUE;
+    error_set(error, VMFERRY_ERROR_INVALID, "\"topology\" is not of %" G_GUINT64_FORMAT " vCPUs",
+              all);
+    return FALSE;
+}
+
+static gboolean read_processors(MachineDescription *machine, json_t *object, GError **error)
+{
+    uint64_t vcpus, most = 0;
+
+    if (!json_get_count(object, "vcpus", MAX_VCPUS, &vcpus, error) ||
+        (json_object_get(object, "vcpus_max") &&
+         !json_get_count(object, "vcpus_max", MAX_VCPUS, &most, error)))
         return FALSE;
     machine->vcpus = (guint)vcpus;
+    machine->vcpus_max = (guint)most;
+    if (vcpus > 0 && (most == 0 || most >= vcpus))
+        return read_topology(machine, object, error);
+    error_set(error, VMFERRY_ERROR_INVALID, "%s",
+              vcpus == 0 ? "\"vcpus\" is 0" : "\"vcpus_max\" is less than \"vcpus\"");
+    return FALSE;
+}
+
+static gboolean read_sizes(MachineDescription *machine, json_t *object, GError **error)
+{
+    if (!json_get_count(object, "ram_bytes", MAX_RAM, &machine->ram_bytes, error) ||
+        !json_get_count(object, "video_bytes", MAX_VIDEO, &machine->video_bytes, error) ||
+        !read_processors(machine, object, error) ||
+        !json_get_count(object, "tsc_hz", MAX_TSC_HZ, &machine->tsc_hz, error))
+        return FALSE;
     if (machine->ram_bytes > 0 && machine->ram_bytes % 4096 == 0 &&
-        machine->video_bytes % 4096 == 0 && vcpus > 0)
+        machine->video_bytes % 4096 == 0)
         return TRUE;
     error_set(error, VMFERRY_ERROR_INVALID, "%s",
-              vcpus == 0                  ? "\"vcpus\" is 0"
-              : machine->ram_bytes == 0   ? "\"ram_bytes\" is 0"
+              machine->ram_bytes == 0     ? "\"ram_bytes\" is 0"
               : machine->ram_bytes % 4096 ? "\"ram_bytes\" is not of whole pages"
                                           : "\"video_bytes\" is not of whole pages");
     return FALSE;

@@ -54,6 +54,13 @@ typedef struct {
     gboolean read_only;
 } MachineDisk;
 
+/* As the guest sees its processors; all 0: not known. */
+typedef struct {
+    guint sockets;
+    guint cores;   /* of a socket, its dies together */
+    guint threads; /* of a core */
+} MachineTopology;
+
 typedef struct {
     char *architecture; /* "x86-64" */
     char *chipset;      /* "intel,440fx"; "none" */
@@ -61,6 +68,8 @@ typedef struct {
     GArray *memory;       /* of MachineMemory, ascending: where that is; empty: not known */
     uint64_t video_bytes; /* of the VGA's memory; 0: it has no VGA */
     guint vcpus;
+    guint vcpus_max; /* with those that can be plugged in; 0: as *vcpus* */
+    MachineTopology topology;
     uint64_t tsc_hz;    /* rate of the guest's TSC; 0: not known */
     GArray *cpuid;      /* of MachineCpuid; empty: not known */
     GPtrArray *devices; /* of MachineDevice: those that not every machine of this chipset has */

@@ -200,6 +200,11 @@ gboolean qemu_set_element(QemuRecord *record, const char *path, guint index, uin
     return !needed || (has_element(&place, index) && set_at(&place, index, value));
 }
 
+guint8 *qemu_edit_bytes(QemuRecord *record, const char *path, size_t *ret_length)
+{
+    return (guint8 *)qemu_get_bytes(record, path, ret_length);
+}
+
 const guint8 *qemu_get_bytes(const QemuRecord *record, const char *path, size_t *ret_length)
 {
     Place place;

@@ -88,6 +88,8 @@ gboolean qemu_set_element(QemuRecord *record, const char *path, guint index, uin
 
 /* The bytes of a buffer, or all of an array; borrowed.  NULL: not there. */
 const guint8 *qemu_get_bytes(const QemuRecord *record, const char *path, size_t *ret_length);
+/* The same, to be written to in place. */
+guint8 *qemu_edit_bytes(QemuRecord *record, const char *path, size_t *ret_length);
 
 /* As many as there are; FALSE otherwise. */
 gboolean qemu_set_bytes(QemuRecord *record, const char *path, const void *bytes, size_t length);

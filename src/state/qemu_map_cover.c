@@ -77,8 +77,8 @@ static void visit_inner(const QemuMapRow *rows, const QemuRecord *record, const 
                         QemuMapVisit visit, void *context)
 {
     for (guint i = 0; record->layout->fields && record->layout->fields[i].name; i++) {
-        g_autofree char *below = join(path, record->layout->fields[i].name);
         const GPtrArray *records = record->values[i].records;
+        g_autofree char *below = records ? join(path, record->layout->fields[i].name) : NULL;
 
         for (guint j = 0; records && j < records->len; j++)
             visit_record(rows, records->pdata[j], below, visit, context);

@@ -19,6 +19,10 @@
     {                                                                                              \
         QEMU_MAP_LEFT_OUT, why, own                                                                \
     }
+#define CODE(own, read, write)                                                                     \
+    {                                                                                              \
+        QEMU_MAP_CODE, NULL, own, 0, 0, 0, NULL, read, write                                       \
+    }
 
 /* ---- segments ---- */
 
@@ -309,23 +313,28 @@ static QemuRecord *beside(const QemuMapContext *context, const QemuRecord *recor
 
 static const char waits_for_sipi[] = "apic_sipi|wait_for_sipi";
 
-/* QEMU sets "halted" with and without KVM; its mp_state is KVM's alone: under TCG it stays what was loaded, whatever the processor
- * does.  One that is said to be halted with its interrupts off never goes on. */
-static gboolean is_halted(const QemuRecord *common, uint64_t mp)
+/* Its TSC is the machine's. */
+static gboolean is_of_tcg(const QemuRecord *cpu)
 {
-    return common ? qemu_map_number(common, "halted") != 0 : mp == MP_HALTED;
+    return qemu_map_number(cpu, "env.tsc") == 0;
 }
 
+/* KVM has it in the mp_state, and what waits_for_sipi says stays what it was at the reset.  TCG has it in the other two, and keeps
+ * whatever mp_state it was once given: a processor that is taken for one that has halted would not wake up in code that keeps
+ * interrupts off. */
 static guint activity_of(const QemuMapContext *context, const QemuRecord *cpu)
 {
     const QemuRecord *common = beside(context, cpu, "cpu", "cpu_common");
     const QemuRecord *apic = beside(context, cpu, "cpu", "apic");
-    uint64_t mp = qemu_map_number(cpu, "env.mp_state");
+    uint64_t mp = is_of_tcg(cpu) ? 0 : qemu_map_number(cpu, "env.mp_state");
 
-    if (mp == MP_UNINITIALIZED || mp == MP_INIT_RECEIVED ||
-        (apic && qemu_map_number(apic, waits_for_sipi) != 0))
+    if (mp == MP_UNINITIALIZED || mp == MP_INIT_RECEIVED)
         return WAITS_FOR_SIPI;
-    return is_halted(common, mp) ? HALTED : ACTIVE;
+    if (mp == MP_HALTED)
+        return HALTED;
+    if (!common || !qemu_map_number(common, "halted"))
+        return ACTIVE;
+    return apic && qemu_map_number(apic, waits_for_sipi) != 0 ? WAITS_FOR_SIPI : HALTED;
 }
 
 static gboolean read_activity(QemuMapContext *context, const QemuRecord *record, StateNode *node)
@@ -334,7 +343,7 @@ static gboolean read_activity(QemuMapContext *context, const QemuRecord *record,
     return TRUE;
 }
 
-/* KVM goes by one of them, TCG by the others: all are set, but for what says the same already. */
+/* Both ways of saying it are set, that of KVM for KVM only, but for what says the same already. */
 static gboolean write_activity(QemuMapContext *context, QemuRecord *record, const StateNode *node)
 {
     static const guint mp_states[] = {
@@ -347,22 +356,83 @@ static gboolean write_activity(QemuMapContext *context, QemuRecord *record, cons
         return TRUE;
     if (activity > WAITS_FOR_SIPI || activity == 2)
         return qemu_map_refuse(context, "is not one that QEMU can be in", "activity");
-    return qemu_map_put(context, record, "env.mp_state", mp_states[activity]) &&
+    return (is_of_tcg(record) ||
+            qemu_map_put(context, record, "env.mp_state", mp_states[activity])) &&
            (!common || qemu_map_put(context, common, "halted", activity != ACTIVE)) &&
            (!apic || qemu_map_put(context, apic, waits_for_sipi, activity == WAITS_FOR_SIPI));
 }
 
+enum { REQUESTS_NMI = 0x200, REQUESTS_INIT = 0x400, REQUESTS_SIPI = 0x800 };
+
+/* TCG has it among what is requested, and does not look at the other, which is KVM's. */
+static gboolean read_nmi(QemuMapContext *context, const QemuRecord *record, StateNode *node)
+{
+    const QemuRecord *common = beside(context, record, "cpu", "cpu_common");
+    uint64_t pending = is_of_tcg(record) && common
+                           ? qemu_map_number(common, "interrupt_request") & REQUESTS_NMI
+                           : qemu_map_number(record, "env.nmi_pending");
+
+    state_set_number(node, "nmi_pending", pending != 0);
+    return TRUE;
+}
+
+static gboolean write_nmi(QemuMapContext *context, QemuRecord *record, const StateNode *node)
+{
+    QemuRecord *common = beside(context, record, "cpu", "cpu_common");
+    uint64_t requests = common ? qemu_map_number(common, "interrupt_request") : 0, pending = 0;
+
+    if (!state_get_number(node, "nmi_pending", &pending))
+        return qemu_map_refuse(context, "is missing", "nmi_pending");
+    if (!is_of_tcg(record) || !common)
+        return qemu_map_put(context, record, "env.nmi_pending", pending);
+    requests &= ~(uint64_t)REQUESTS_NMI;
+    return qemu_map_put(context, common, "interrupt_request",
+                        pending ? requests | REQUESTS_NMI : requests);
+}
+
+static const char sipi_vector[] = "apic_sipi|sipi_vector";
+
+/* TCG: a processor that has halted takes an INIT when its start-up IPI comes, not before.  KVM has none that is under way when it tells,
+ * and does not take one. */
+static gboolean read_requests(QemuMapContext *context, const QemuRecord *record, StateNode *node)
+{
+    const QemuRecord *apic = beside(context, record, "cpu_common", "apic");
+    uint64_t requests = qemu_map_number(record, "interrupt_request");
+
+    if (requests & REQUESTS_INIT)
+        state_set_number(node, "pending_init", 1);
+    if (requests & REQUESTS_SIPI && apic)
+        state_set_number(node, "pending_sipi", qemu_map_number(apic, sipi_vector) & 0xff);
+    return TRUE;
+}
+
+static gboolean write_requests(QemuMapContext *context, QemuRecord *record, const StateNode *node)
+{
+    QemuRecord *apic = beside(context, record, "cpu_common", "apic");
+    uint64_t requests = qemu_map_number(record, "interrupt_request"), vector = 0;
+
+    if (qemu_form_find(context->form, "kvmclock", 0) &&
+        (state_number_or(node, "pending_init", 0) || state_find(node, "pending_sipi")))
+        return qemu_map_refuse(context, "is not one that QEMU can be in with KVM", "pending_init");
+    requests &= ~(uint64_t)(REQUESTS_INIT | REQUESTS_SIPI);
+    if (state_number_or(node, "pending_init", 0))
+        requests |= REQUESTS_INIT;
+    if (state_get_number(node, "pending_sipi", &vector)) {
+        requests |= REQUESTS_SIPI;
+        if (apic && !qemu_map_put(context, apic, sipi_vector, vector))
+            return FALSE;
+    }
+    return qemu_map_put(context, record, "interrupt_request", requests);
+}
+
 static const QemuMapRow common_rows[] = {
     BITS("interrupt_request", "interrupt_request", 1, 1),
+    CODE("interrupt_request", read_requests, write_requests),
     LEFT_OUT("halted", "in the activity"),
     {0},
 };
 
 #define NESTED "of a nested guest, which is not represented"
-#define CODE(own, read, write)                                                                     \
-    {                                                                                              \
-        QEMU_MAP_CODE, NULL, own, 0, 0, 0, NULL, read, write                                       \
-    }
 
 static const QemuMapRow cpu_rows[] = {
     NUMBER("rax", "env.regs[0]"),
@@ -410,7 +480,7 @@ static const QemuMapRow cpu_rows[] = {
     NUMBER("dr7", "env.dr[7]"),
     LEFT_OUT("env.dr", "DR4 and DR5 are others by CR4.DE"),
     NUMBER("smbase", "env.smbase"),
-    NUMBER("nmi_pending", "env.nmi_pending"),
+    CODE("env.nmi_pending", read_nmi, write_nmi),
     NUMBER("injected_nmi", "env.nmi_injected"),
     {QEMU_MAP_NONE, "injected_interrupt", "env.interrupt_injected"},
     NUMBER("injected_software", "env.soft_interrupt"),
@@ -560,7 +630,7 @@ static const QemuMapRow apic_rows[] = {
     {QEMU_MAP_SINCE, "since_load", "initial_count_load_time"},
     {QEMU_MAP_UNTIL, "until_fire", "timer_expiry"},
     CODE("next_time", NULL, write_next_time),
-    LEFT_OUT("apic_sipi|sipi_vector", "of a start-up IPI, which is taken at once"),
+    LEFT_OUT("apic_sipi|sipi_vector", "of a start-up IPI, with what is requested"),
     LEFT_OUT("apic_sipi|wait_for_sipi", "in the activity"),
     {0},
 };

@@ -418,26 +418,36 @@ static gboolean read_registers(QemuMapContext *context, const QemuRecord *record
     }
     if (all)
         swap_registers(registers, all, E1000_REGISTERS);
-    state_set_bytes(node, "registers", registers, 4 * E1000_REGISTERS);
+    state_take_bytes(node, "registers", g_steal_pointer(&registers), 4 * E1000_REGISTERS);
+    return TRUE;
+}
+
+/* TRUE also where the record has them not. */
+static gboolean put_registers(QemuMapContext *context, QemuRecord *record, const char *path,
+                              const guint8 *from, guint count)
+{
+    size_t length = 0;
+    guint8 *own = qemu_edit_bytes(record, path, &length);
+
+    if (own && length != 4 * (size_t)count)
+        return qemu_map_refuse(context, "does not fit into QEMU's state", "registers");
+    if (own)
+        swap_registers(own, from, count);
     return TRUE;
 }
 
 static gboolean write_registers(QemuMapContext *context, QemuRecord *record, const StateNode *node)
 {
-    g_autofree guint8 *swapped = g_malloc(4 * E1000_REGISTERS);
     size_t length = 0;
     const uint8_t *registers = state_get_bytes(node, "registers", &length);
 
     if (!registers || length != 4 * E1000_REGISTERS)
         return qemu_map_refuse(context, "does not fit into QEMU's state", "registers");
-    swap_registers(swapped, registers, E1000_REGISTERS);
     for (guint i = 0; i < G_N_ELEMENTS(named_registers); i++)
-        if (qemu_get_bytes(record, named_registers[i].own, &length) &&
-            !qemu_set_bytes(record, named_registers[i].own, swapped + named_registers[i].offset,
-                            4 * named_registers[i].count))
-            return qemu_map_refuse(context, "does not fit into QEMU's state", "registers");
-    return !qemu_get_record(record, "e1000/full_mac_state") ||
-           qemu_set_bytes(record, all_registers, swapped, 4 * E1000_REGISTERS);
+        if (!put_registers(context, record, named_registers[i].own,
+                           registers + named_registers[i].offset, named_registers[i].count))
+            return FALSE;
+    return put_registers(context, record, all_registers, registers, E1000_REGISTERS);
 }
 
 static gboolean read_transmit_data(QemuMapContext *context, const QemuRecord *record,

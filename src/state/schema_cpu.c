@@ -141,6 +141,8 @@ static const StateField cpu_fields[] = {
     OPTIONAL("injected_error_code", 1, "that one pushes an error code; 0"),
     OPTIONAL("injected_nmi", 1, "an NMI is being delivered; 0"),
     OPTIONAL("sipi_vector", 32, "of a start-up IPI that has come; 0"),
+    OPTIONAL("pending_init", 1, "an INIT is being delivered; 0"),
+    OPTIONAL("pending_sipi", 8, "vector of a start-up IPI that is being delivered; none"),
     NUMBER("ia32_efer", 64, ""),
     NUMBER("ia32_star", 64, ""),
     NUMBER("ia32_lstar", 64, ""),

@@ -313,7 +313,12 @@ static void set_span(StateNode *leaf, gpointer data, size_t length)
 
 void state_set_bytes(StateNode *node, const char *path, const void *bytes, size_t length)
 {
-    set_span(make_path(node, path, STATE_BYTES), g_memdup2(bytes, length), length);
+    state_take_bytes(node, path, g_memdup2(bytes, length), length);
+}
+
+void state_take_bytes(StateNode *node, const char *path, void *bytes, size_t length)
+{
+    set_span(make_path(node, path, STATE_BYTES), bytes, length);
 }
 
 /* Behind the bytes of a text there is a NUL, which they do not count. */

@@ -88,6 +88,8 @@ void state_set_number(StateNode *node, const char *path, uint64_t value);
 void state_append_number(StateNode *node, const char *path, uint64_t value);
 void state_set_time(StateNode *node, const char *path, int64_t ns);
 void state_set_bytes(StateNode *node, const char *path, const void *bytes, size_t length);
+/* The same without a copy: takes *bytes*, which g_free() frees. */
+void state_take_bytes(StateNode *node, const char *path, void *bytes, size_t length);
 void state_set_text(StateNode *node, const char *path, const char *text);
 /* Makes the group where it is not there. */
 StateNode *state_set_group(StateNode *node, const char *path);

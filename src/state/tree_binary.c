@@ -11,6 +11,8 @@
  */
 #include <string.h>
 
+#include <openssl/sha.h>
+
 #include "base/bytes.h"
 #include "base/error.h"
 #include "state/schema.h"
@@ -89,13 +91,10 @@ static void write_children(GByteArray *out, const StateNode *node, const StateFi
 
 static void add_digest(GByteArray *out, const void *data, size_t length)
 {
-    g_autoptr(GChecksum) checksum = g_checksum_new(G_CHECKSUM_SHA256);
     guint8 digest[DIGEST_BYTES];
-    gsize bytes = sizeof digest;
 
-    g_checksum_update(checksum, data, (gssize)length);
-    g_checksum_get_digest(checksum, digest, &bytes);
-    byte_write_span(out, digest, bytes);
+    SHA256(data, length, digest);
+    byte_write_span(out, digest, sizeof digest);
 }
 
 GBytes *state_encode(const StateNode *root)

@@ -29,9 +29,13 @@ void channel_fail(Channel *channel, GError *cause)
     g_mutex_lock(&channel->state_lock);
     if (!channel->failure)
         channel->failure = g_error_copy(cause);
+    if (channel->attempt)
+        channel_shutdown(channel->attempt);
     g_mutex_unlock(&channel->state_lock);
     /* An eventfd takes a number whenever it is far from full. */
     (void)!write(channel->wake_fd, &one, sizeof one);
+    if (atomic_load(&channel->resend))
+        resend_buffer_wake(channel->resend);
     channel_note_failure(channel, cause, FALSE);
 }
 
@@ -83,7 +87,9 @@ void channel_shutdown(Channel *channel)
     channel_fail(channel,
                  g_error_new(VMFERRY_ERROR, VMFERRY_ERROR_CANCELLED,
                              "%s: the connection was shut down on this side", channel->label));
+    g_mutex_lock(&channel->state_lock);
     shutdown(stream_get_fd(channel->stream), SHUT_RDWR);
+    g_mutex_unlock(&channel->state_lock);
 }
 
 /* ---- ending ---- */
@@ -114,6 +120,7 @@ static void linger(const Stream *stream)
 
 static void drain_and_close(Channel *channel)
 {
+    channel_say_bye(channel);
     linger(channel->stream);
     g_mutex_lock(&channel->send_lock);
     if (!channel->send_failure)
@@ -128,22 +135,24 @@ void channel_free(Channel *channel)
 
     if (!channel)
         return;
-    broken = channel->wake_fd < 0 || !channel_check(channel, NULL);
+    broken = !channel->stream || channel->wake_fd < 0 || !channel_check(channel, NULL);
     if (channel->heartbeat) {
         channel_fail(channel, g_error_new(VMFERRY_ERROR, VMFERRY_ERROR_CANCELLED, "closed"));
         g_thread_join(channel->heartbeat);
     }
-    if (!broken)
+    if (!broken && !atomic_load(&channel->broken))
         drain_and_close(channel);
+    channel_clear_reconnect(channel);
     stream_free(channel->stream);
     fd_close(&channel->wake_fd);
+    fd_close(&channel->nudge_fd);
     g_clear_error(&channel->failure);
     g_clear_error(&channel->send_failure);
     g_clear_error(&channel->receive_failure);
     g_mutex_clear(&channel->state_lock);
     g_mutex_clear(&channel->bulk_lock);
     g_mutex_clear(&channel->send_lock);
-    g_mutex_clear(&channel->unattended_lock);
+    g_mutex_clear(&channel->receive_lock);
     channel_pacer_release(channel->pacer);
     g_free(channel->buffer);
     g_free(channel->peer_name);
@@ -183,12 +192,15 @@ const char *channel_get_peer_certificate(Channel *channel)
 
 uint64_t channel_get_sent_bytes(Channel *channel)
 {
-    return stream_get_sent_bytes(channel->stream);
+    lock_guard(&channel->state_lock);
+
+    return channel->earlier_sent + stream_get_sent_bytes(channel->stream);
 }
 
 uint64_t channel_get_backlog_bytes(Channel *channel)
 {
     int bytes = 0;
+    lock_guard(&channel->state_lock);
 
     if (ioctl(stream_get_fd(channel->stream), SIOCOUTQ, &bytes) < 0 || bytes < 0)
         return 0;
@@ -199,6 +211,7 @@ uint64_t channel_get_round_trip_ns(Channel *channel)
 {
     struct tcp_info info = {0};
     socklen_t length = sizeof info;
+    lock_guard(&channel->state_lock);
 
     /* Older kernels fill less of it, and it may not be TCP.  All ones: none was measured yet. */
     if (getsockopt(stream_get_fd(channel->stream), IPPROTO_TCP, TCP_INFO, &info, &length) < 0 ||
@@ -210,5 +223,7 @@ uint64_t channel_get_round_trip_ns(Channel *channel)
 
 uint64_t channel_get_received_bytes(Channel *channel)
 {
-    return stream_get_received_bytes(channel->stream);
+    lock_guard(&channel->state_lock);
+
+    return channel->earlier_received + stream_get_received_bytes(channel->stream);
 }

@@ -39,6 +39,12 @@
 typedef struct TlsIdentity TlsIdentity; /* wire/tls.h */
 typedef struct Channel Channel;
 
+typedef struct {
+    FrameType type;
+    uint32_t length;
+    const uint8_t *payload; /* owned by the channel, valid until the next receive */
+} Frame;
+
 /* What several channels have sent and received together, as channel_get_sent_bytes(). */
 typedef struct {
     atomic_uint_fast64_t sent_bytes, received_bytes;
@@ -70,6 +76,35 @@ Channel *channel_connect(const char *address, const ChannelOptions *options, int
  * half of the TLS handshake, for which the peer has the peer time-out.
  * Without TLS any stream socket will do, also one of a pair. */
 Channel *channel_accept(int fd, const ChannelOptions *options, GError **error);
+
+/* ---- surviving a connection (channel_reconnect.c) ---- */
+
+/* Connects again to the same peer, for *traffic* of *transaction*; the strings are copied, what
+ * *options* points to outlives the channel. */
+typedef struct {
+    char *address, *transaction, *token, *agent, *instance;
+    TrafficClass traffic;
+    ChannelOptions options;
+} ChannelRedial;
+
+/* From now on what is sent is kept until the peer confirms it, and a connection that breaks is replaced by
+ * another one within *patience_ms*: by ours where *redial* is given, else by the peer's
+ * (channel_take_over()). */
+void channel_allow_reconnect(Channel *channel, const ChannelRedial *redial, guint patience_ms);
+/* 0: a break is the channel's end from now on. */
+void channel_set_patience(Channel *channel, guint patience_ms);
+/* As session_flush(), for one channel that nobody receives on. */
+gboolean channel_flush(Channel *channel, int timeout_ms);
+/* The peer has connected again: takes *new_one*, on which RECONNECT has come. */
+void channel_take_over(Channel *channel, Channel *new_one, uint64_t peer_received);
+/* How often that has happened. */
+guint channel_get_breaks(Channel *channel);
+/* Broken, or silent for so long that another connection is tried. */
+gboolean channel_is_broken(Channel *channel);
+
+/* The payload of RECEIVED and RECONNECT. */
+void received_frame_encode(uint64_t bytes, uint8_t out[FRAME_RECEIVED_BYTES]);
+gboolean received_frame_decode(const Frame *frame, uint64_t *ret, GError **error);
 
 /* Drains and closes: waits up to 1 s until the peer's kernel has what was sent last.
  * NULL-safe. */
@@ -106,12 +141,6 @@ gboolean channel_send_bytes(Channel *channel, FrameType type, const void *payloa
  * only. */
 gboolean channel_send_as(Channel *channel, TrafficClass traffic, FrameType type,
                          const struct iovec *payload, int count, GError **error);
-
-typedef struct {
-    FrameType type;
-    uint32_t length;
-    const uint8_t *payload; /* owned by the channel, valid until the next receive */
-} Frame;
 
 /* Receives the next frame that is no heartbeat.  *timeout_ms* -1: as long as
  * the peer lives.  VMFERRY_ERROR_TIMEOUT leaves the channel usable. */

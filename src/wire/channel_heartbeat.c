@@ -5,8 +5,12 @@
  * The exception is a receive buffer that we left to fill up: then the peer has
  * no way to send anything, and the sign of life is that its kernel still
  * acknowledges our own heartbeats.  Where nobody receives at all yet, the thread reads the
- * peer's heartbeats itself.
+ * peer's heartbeats itself.  It also confirms what has come, and it is this thread that replaces a
+ * connection (channel_reconnect.c).
  */
+#include <poll.h>
+#include <unistd.h>
+
 #include "base/clock.h"
 #include "base/error.h"
 #include "wire/channel_private.h"
@@ -34,7 +38,15 @@ static gboolean is_alive(const StreamSigns *now, const StreamSigns *before)
            (now->unread >= BACKLOG_BYTES && now->acknowledged != before->acknowledged);
 }
 
-static void check_silence(Channel *channel, Watch *watch)
+static void give_up_silent(Channel *channel)
+{
+    channel_fail(channel,
+                 g_error_new(VMFERRY_ERROR, VMFERRY_ERROR_DISCONNECTED,
+                             "%s has been silent for %.1f s: the connection is given up",
+                             channel->label, clock_ns_to_ms(channel->peer_timeout_ns) / 1e3));
+}
+
+static uint64_t look_for_life(Channel *channel, Watch *watch)
 {
     uint64_t now = clock_now_ns();
     StreamSigns signs;
@@ -43,12 +55,38 @@ static void check_silence(Channel *channel, Watch *watch)
     if (is_alive(&signs, &watch->last))
         watch->alive_ns = now;
     watch->last = signs;
-    if (now - watch->alive_ns <= channel->peer_timeout_ns)
+    return now - watch->alive_ns;
+}
+
+static void begin_watch(Channel *channel, Watch *watch)
+{
+    watch->alive_ns = clock_now_ns();
+    stream_peek(channel->stream, &watch->last);
+}
+
+/* FALSE once the channel has failed. */
+static gboolean keep_connection(Channel *channel, Watch *watch)
+{
+    uint64_t silent_ns = look_for_life(channel, watch);
+
+    if (channel_may_probe(channel, silent_ns)) {
+        if (!channel_recover(channel, watch->alive_ns))
+            return FALSE;
+        begin_watch(channel, watch);
+        return TRUE;
+    }
+    if (silent_ns > channel->peer_timeout_ns)
+        give_up_silent(channel);
+    return TRUE;
+}
+
+static void be_heard(Channel *channel, uint64_t tick_ns)
+{
+    if (atomic_load(&channel->broken))
         return;
-    channel_fail(channel,
-                 g_error_new(VMFERRY_ERROR, VMFERRY_ERROR_DISCONNECTED,
-                             "%s has been silent for %.1f s: the connection is given up",
-                             channel->label, clock_ns_to_ms(channel->peer_timeout_ns) / 1e3));
+    if (clock_now_ns() - atomic_load(&channel->last_sent_ns) >= tick_ns)
+        channel_try_heartbeat(channel);
+    channel_try_confirm(channel);
 }
 
 gpointer channel_heartbeat_main(gpointer data)
@@ -56,14 +94,18 @@ gpointer channel_heartbeat_main(gpointer data)
     Channel *channel = data;
     /* Twice an interval keeps every pause below one. */
     uint64_t tick_ns = interval_ns(channel) / 2;
-    Watch watch = {.alive_ns = clock_now_ns()};
+    Watch watch;
+    uint64_t nudges;
 
-    stream_peek(channel->stream, &watch.last);
-    while (socket_wait(-1, 0, channel->wake_fd, clock_now_ns() + tick_ns) != SOCKET_WOKEN) {
-        check_silence(channel, &watch);
-        channel_drain_heartbeats(channel);
-        if (clock_now_ns() - atomic_load(&channel->last_sent_ns) >= tick_ns)
-            channel_try_heartbeat(channel);
+    begin_watch(channel, &watch);
+    while (socket_wait(channel->nudge_fd, POLLIN, channel->wake_fd, clock_now_ns() + tick_ns) !=
+           SOCKET_WOKEN) {
+        (void)!read(channel->nudge_fd, &nudges, sizeof nudges);
+        if (!keep_connection(channel, &watch))
+            break;
+        if (atomic_load(&channel->unattended))
+            channel_pump(channel);
+        be_heard(channel, tick_ns);
     }
     return NULL;
 }

@@ -12,9 +12,13 @@
 
 #include "base/clock.h"
 #include "base/error.h"
+#include "base/lock_guard.h"
 #include "wire/channel_private.h"
 #include "wire/connect.h"
 #include "wire/socket_wait.h"
+
+/* No local network's switches take as long. */
+#define LONG_WAY_NS 5000000ULL
 
 static gboolean set_options(int fd, int peer_timeout_ms, GError **error)
 {
@@ -53,11 +57,17 @@ static Channel *make_channel(int fd, const ChannelOptions *options, char *label,
     g_mutex_init(&channel->state_lock);
     g_mutex_init(&channel->bulk_lock);
     g_mutex_init(&channel->send_lock);
-    g_mutex_init(&channel->unattended_lock);
+    g_mutex_init(&channel->receive_lock);
+    g_cond_init(&channel->mended);
+    g_queue_init(&channel->early);
+    channel->tail = g_byte_array_new();
+    channel->wake_fd = channel->nudge_fd = -1;
+    channel->traffic = options->traffic;
     channel->pacer = channel_pacer_new();
     atomic_store(&channel->last_sent_ns, clock_now_ns());
     channel->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    if (channel->wake_fd < 0) {
+    channel->nudge_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (channel->wake_fd < 0 || channel->nudge_fd < 0) {
         error_set_errno(error, errno, "eventfd");
         return NULL;
     }
@@ -66,8 +76,21 @@ static Channel *make_channel(int fd, const ChannelOptions *options, char *label,
     return g_steal_pointer(&channel);
 }
 
+/* On a long way a lost packet says little about how full the line is, and a rate that is halved by it takes
+ * many round trips to come back: BBR goes by what arrives (Cardwell et al., "BBR: Congestion-Based
+ * Congestion Control", ACM Queue 14(5), 2016).  A kernel without it keeps its own. */
+static void choose_congestion_control(Channel *channel)
+{
+    static const char name[] = "bbr";
+
+    if (channel_get_round_trip_ns(channel) >= LONG_WAY_NS)
+        setsockopt(stream_get_fd(channel->stream), IPPROTO_TCP, TCP_CONGESTION, name,
+                   sizeof name - 1);
+}
+
 static gboolean start_heartbeat(Channel *channel, GError **error)
 {
+    choose_congestion_control(channel);
     channel->heartbeat = g_thread_try_new("heartbeat", channel_heartbeat_main, channel, error);
     return channel->heartbeat != NULL;
 }
@@ -126,19 +149,24 @@ static Channel *dial_channel(const char *label, const ChannelOptions *options, G
     return start_heartbeat(channel, error) ? g_steal_pointer(&channel) : NULL;
 }
 
-Channel *channel_connect(const char *address_text, const ChannelOptions *options, int timeout_ms,
-                         GCancellable *cancellable, GError **error)
+Channel *channel_connect_waking(const char *address_text, const ChannelOptions *options,
+                                int timeout_ms, int wake_fd, GError **error)
 {
     g_auto(Address) address = {0};
-    int cancel_fd;
-    Channel *channel;
 
     if (options->dial)
         return dial_channel(address_text, options, error);
     if (!address_parse(address_text, CHANNEL_DEFAULT_PORT, &address, error))
         return NULL;
-    cancel_fd = cancellable ? g_cancellable_get_fd(cancellable) : -1;
-    channel = connect_channel(&address, options, socket_deadline(timeout_ms), cancel_fd, error);
+    return connect_channel(&address, options, socket_deadline(timeout_ms), wake_fd, error);
+}
+
+Channel *channel_connect(const char *address, const ChannelOptions *options, int timeout_ms,
+                         GCancellable *cancellable, GError **error)
+{
+    int cancel_fd = cancellable ? g_cancellable_get_fd(cancellable) : -1;
+    Channel *channel = channel_connect_waking(address, options, timeout_ms, cancel_fd, error);
+
     if (cancel_fd >= 0)
         g_cancellable_release_fd(cancellable);
     return channel;
@@ -161,6 +189,8 @@ static char *describe_peer(int fd)
 
 char *channel_get_peer_host(Channel *channel)
 {
+    lock_guard(&channel->state_lock);
+
     return describe_peer(stream_get_fd(channel->stream));
 }
 

@@ -70,6 +70,11 @@ static gboolean wait_turn(Channel *channel, size_t bytes, size_t *ret_piece, GEr
         if (socket_wait(-1, 0, channel->wake_fd, clock_now_ns() + MIN(delay_ns, LONGEST_NAP_NS)) ==
             SOCKET_WOKEN)
             return channel_check(channel, error);
+        /* What is sent now is kept only, and who has the lock keeps the new connection off. */
+        if (atomic_load(&channel->broken)) {
+            *ret_piece = SIZE_MAX;
+            return TRUE;
+        }
     }
 }
 
@@ -116,6 +121,10 @@ static gboolean wait_writable(Channel *channel, GError **error)
         if (queued_now < queued)
             progress_ns = clock_now_ns();
         queued = queued_now;
+        if (channel->resending && clock_now_ns() - progress_ns >= channel->peer_timeout_ns) {
+            error_set(error, VMFERRY_ERROR_DISCONNECTED, "%s was silent", channel->label);
+            return FALSE;
+        }
         if (clock_now_ns() - progress_ns >= CHANNEL_STALL_FACTOR * channel->peer_timeout_ns)
             return give_up(channel, error);
     }
@@ -130,8 +139,7 @@ static size_t cursor_bytes(const StreamCursor *cursor)
     return bytes;
 }
 
-/* Sends all of the cursor; with *paced* no faster than the rate allows. */
-static gboolean send_pieces(Channel *channel, StreamCursor *cursor, gboolean paced, GError **error)
+gboolean channel_send_pieces(Channel *channel, StreamCursor *cursor, gboolean paced, GError **error)
 {
     size_t limit = SIZE_MAX;
 
@@ -153,20 +161,35 @@ static gboolean send_pieces(Channel *channel, StreamCursor *cursor, gboolean pac
     return TRUE;
 }
 
-/* With send_lock held. */
-static gboolean send_locked(Channel *channel, StreamCursor *cursor, gboolean paced, GError **error)
+static gboolean check_sending(Channel *channel, GError **error)
 {
-    GError *failure = NULL;
-
     if (!channel_check(channel, error))
         return FALSE;
-    if (channel->send_failure) {
-        if (error)
-            *error = g_error_copy(channel->send_failure);
+    if (channel->send_failure && error)
+        *error = g_error_copy(channel->send_failure);
+    return channel->send_failure == NULL;
+}
+
+/* With send_lock held.  A frame that is kept has been sent, whatever becomes of the connection. */
+static gboolean send_locked(Channel *channel, FrameType type, StreamCursor *cursor, gboolean paced,
+                            GError **error)
+{
+    size_t bytes = cursor_bytes(cursor);
+    GError *failure = NULL;
+
+    if (!check_sending(channel, error))
         return FALSE;
+    if (frame_type_is_counted(type)) {
+        if (!channel_keep_frame(channel, cursor, error) || !check_sending(channel, error))
+            return FALSE;
+        channel->counted_bytes += bytes;
     }
-    if (send_pieces(channel, cursor, paced, &failure))
+    if (atomic_load(&channel->broken) || channel_send_pieces(channel, cursor, paced, &failure))
         return TRUE;
+    if (channel_report_break(channel, failure)) {
+        g_error_free(failure);
+        return TRUE;
+    }
     /* Half a frame may be out: nothing can follow it. */
     channel->send_failure = g_error_copy(failure);
     channel_note_failure(channel, failure, TRUE);
@@ -174,7 +197,8 @@ static gboolean send_locked(Channel *channel, StreamCursor *cursor, gboolean pac
     return FALSE;
 }
 
-static gboolean send_in_turn(Channel *channel, gboolean paced, StreamCursor *cursor, GError **error)
+static gboolean send_in_turn(Channel *channel, FrameType type, gboolean paced, StreamCursor *cursor,
+                             GError **error)
 {
     size_t piece;
     gboolean ok;
@@ -188,7 +212,7 @@ static gboolean send_in_turn(Channel *channel, gboolean paced, StreamCursor *cur
         }
     }
     g_mutex_lock(&channel->send_lock);
-    ok = send_locked(channel, cursor, paced, error);
+    ok = send_locked(channel, type, cursor, paced, error);
     g_mutex_unlock(&channel->send_lock);
     if (paced)
         g_mutex_unlock(&channel->bulk_lock);
@@ -243,7 +267,9 @@ gboolean channel_send_as(Channel *channel, TrafficClass traffic, FrameType type,
 
     if (!make_frame(type, payload, count, header, pieces, error))
         return FALSE;
-    if (send_in_turn(channel, paced, &cursor, &failure))
+    if (type == FRAME_ERROR || type == FRAME_ABORT)
+        atomic_store(&channel->own_done, TRUE);
+    if (send_in_turn(channel, type, paced, &cursor, &failure))
         return TRUE;
     prefer_final_error(channel, type, &failure);
     g_propagate_error(error, g_steal_pointer(&failure));
@@ -264,17 +290,52 @@ gboolean channel_send_bytes(Channel *channel, FrameType type, const void *payloa
     return channel_send(channel, type, &piece, length > 0 ? 1 : 0, error);
 }
 
+/* FALSE where another frame is being sent right now. */
+static gboolean try_to_send(Channel *channel, FrameType type, const void *payload, size_t length)
+{
+    FrameHeader header = {.type = type, .length = (uint32_t)length};
+    uint8_t bytes[FRAME_HEADER_BYTES];
+    struct iovec pieces[] = {{bytes, sizeof bytes}, {(void *)payload, length}};
+    StreamCursor cursor = {.at = pieces, .left = length > 0 ? 2 : 1};
+    gboolean sent;
+
+    if (!g_mutex_trylock(&channel->send_lock))
+        return FALSE;
+    frame_header_encode(&header, bytes);
+    sent = send_locked(channel, type, &cursor, FALSE, NULL);
+    g_mutex_unlock(&channel->send_lock);
+    return sent;
+}
+
+/* What is being sent is sign of life enough. */
 void channel_try_heartbeat(Channel *channel)
 {
-    FrameHeader header = {.type = FRAME_HEARTBEAT};
+    try_to_send(channel, FRAME_HEARTBEAT, NULL, 0);
+}
+
+void channel_try_confirm(Channel *channel)
+{
+    uint64_t received = atomic_load(&channel->received_bytes);
+    uint8_t payload[FRAME_RECEIVED_BYTES];
+
+    if (!atomic_load(&channel->resend) || atomic_load(&channel->broken) ||
+        received == atomic_load(&channel->confirmed_bytes))
+        return;
+    received_frame_encode(received, payload);
+    if (try_to_send(channel, FRAME_RECEIVED, payload, sizeof payload))
+        atomic_store(&channel->confirmed_bytes, received);
+}
+
+/* At once or not at all: nobody waits for a peer that takes nothing. */
+void channel_say_bye(Channel *channel)
+{
+    FrameHeader header = {.type = FRAME_BYE};
     uint8_t bytes[FRAME_HEADER_BYTES];
     struct iovec piece = {bytes, sizeof bytes};
     StreamCursor cursor = {.at = &piece, .left = 1};
+    lock_guard(&channel->send_lock);
 
-    /* A frame that is being sent right now is sign of life enough. */
-    if (!g_mutex_trylock(&channel->send_lock))
-        return;
     frame_header_encode(&header, bytes);
-    send_locked(channel, &cursor, FALSE, NULL);
-    g_mutex_unlock(&channel->send_lock);
+    if (!channel->send_failure && !stream_has_unsent(channel->stream))
+        (void)stream_write(channel->stream, &cursor, SIZE_MAX, NULL);
 }

@@ -108,8 +108,11 @@ static const FrameKind kinds[] = {
     [FRAME_SAVE_NOTE] = {"SAVE_NOTE", 2, STORE_BYTES},
     [FRAME_SAVED] = {"SAVED", 2, JSON_BYTES},
     [FRAME_SAVE_BASE] = {"SAVE_BASE", 2, STORE_BYTES},
+    [FRAME_RECEIVED] = {"RECEIVED", FRAME_RECEIVED_BYTES, FRAME_RECEIVED_BYTES},
+    [FRAME_RECONNECT] = {"RECONNECT", FRAME_RECEIVED_BYTES, FRAME_RECEIVED_BYTES},
+    [FRAME_BYE] = {"BYE", 0, 0},
 };
-G_STATIC_ASSERT(G_N_ELEMENTS(kinds) == FRAME_SAVE_BASE + 1);
+G_STATIC_ASSERT(G_N_ELEMENTS(kinds) == FRAME_BYE + 1);
 
 static const FrameKind *find_kind(guint type)
 {
@@ -206,4 +209,10 @@ gboolean frame_header_decode(const uint8_t in[FRAME_HEADER_BYTES], FrameHeader *
         return FALSE;
     *ret = header;
     return TRUE;
+}
+
+gboolean frame_type_is_counted(FrameType type)
+{
+    return type != FRAME_HEARTBEAT && type != FRAME_RECEIVED && type != FRAME_RECONNECT &&
+           type != FRAME_BYE;
 }

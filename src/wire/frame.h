@@ -77,6 +77,9 @@ typedef enum {
     FRAME_SAVE_NOTE = 56,    /* JSON, source: all is sent; what the image says besides */
     FRAME_SAVED = 57,        /* JSON, destination: the image is complete, and on its storage */
     FRAME_SAVE_BASE = 58,    /* JSON, destination, to SAVE with a base: what that has of disks */
+    FRAME_RECEIVED = 59,     /* u64, either: so many bytes of counted frames have come */
+    FRAME_RECONNECT = 60, /* the same, each side, on the connection that takes the place of one */
+    FRAME_BYE = 61,       /* empty, either: the end of the connection is meant */
 } FrameType;
 
 typedef struct {
@@ -143,6 +146,8 @@ typedef struct {
 #define FRAME_UNCOVERED_BYTES 8u
 /* A LEASE frame; see lease_frame.h. */
 #define FRAME_LEASE_BYTES 12u
+/* A RECEIVED and a RECONNECT frame. */
+#define FRAME_RECEIVED_BYTES 8u
 
 /* What a frame is sent as: each class of a session may have a channel of its own
  * (session.h), so that nothing has to wait behind what is less urgent. */
@@ -173,6 +178,10 @@ gboolean frame_type_carries_pages(FrameType type);
 
 /* TRUE where a frame of *type*, sent as *traffic*, waits for its turn under the rate limit. */
 gboolean frame_type_is_paced(FrameType type, TrafficClass traffic);
+
+/* FALSE for what a channel says about itself: such frames are not counted, and not sent again on a new
+ * connection (channel_reconnect.h). */
+gboolean frame_type_is_counted(FrameType type);
 
 /* Name for messages ("PAGES"). */
 const char *frame_type_name(FrameType type);

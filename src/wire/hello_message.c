@@ -215,15 +215,28 @@ gboolean handshake_connect(Channel *channel, const char *purpose, HelloMessage *
     return connect_saying(channel, &said, ret_peer, ret_version, error);
 }
 
-gboolean handshake_join(Channel *channel, const char *transaction, TrafficClass traffic,
-                        const char *token, HelloMessage *ret_peer, GError **error)
+static gboolean connect_to_session(Channel *channel, const char *purpose, const char *transaction,
+                                   TrafficClass traffic, const char *token, HelloMessage *ret_peer,
+                                   GError **error)
 {
-    HelloMessage said = {.purpose = (char *)"join",
+    HelloMessage said = {.purpose = (char *)purpose,
                          .transaction = (char *)transaction,
                          .traffic = (char *)traffic_class_name(traffic),
                          .token = (char *)token};
 
     return connect_saying(channel, &said, ret_peer, NULL, error);
+}
+
+gboolean handshake_join(Channel *channel, const char *transaction, TrafficClass traffic,
+                        const char *token, HelloMessage *ret_peer, GError **error)
+{
+    return connect_to_session(channel, "join", transaction, traffic, token, ret_peer, error);
+}
+
+gboolean handshake_reconnect(Channel *channel, const char *transaction, TrafficClass traffic,
+                             const char *token, HelloMessage *ret_peer, GError **error)
+{
+    return connect_to_session(channel, "reconnect", transaction, traffic, token, ret_peer, error);
 }
 
 gboolean handshake_accept(Channel *channel, const char *token, HelloMessage *ret_peer,

@@ -69,11 +69,14 @@ gboolean peer_has_feature(const HelloMessage *peer, const char *feature);
 /* Exchanges HELLO on a new channel and agrees on the highest version both
  * speak.  The connecting side speaks first; VMFERRY_ERROR_REFUSED where it has
  * reached its own agent.  *token* is what the accepting side gives (NULL: none);
- * handshake_join() is handshake_connect() for the purpose "join". */
+ * handshake_join() and handshake_reconnect() are handshake_connect() for a channel of a session that
+ * there is. */
 gboolean handshake_connect(Channel *channel, const char *purpose, HelloMessage *ret_peer,
                            guint *ret_version, GError **error);
 gboolean handshake_join(Channel *channel, const char *transaction, TrafficClass traffic,
                         const char *token, HelloMessage *ret_peer, GError **error);
+gboolean handshake_reconnect(Channel *channel, const char *transaction, TrafficClass traffic,
+                             const char *token, HelloMessage *ret_peer, GError **error);
 gboolean handshake_accept(Channel *channel, const char *token, HelloMessage *ret_peer,
                           guint *ret_version, GError **error);
 
@@ -111,13 +114,15 @@ typedef struct {
     uint64_t balloon_bytes; /* what its balloon is set to once it runs there; 0: left alone */
     char *store;            /* HOST[:PORT] of an agent that keeps its pages, too; NULL: none does */
     char *store_agent;      /* its lasting id */
-    guint lease_ms; /* it runs there by leases of this length, and that agent is the witness;
+    guint lease_ms;     /* it runs there by leases of this length, and that agent is the witness;
                                0: it needs none */
+    guint retry_for_ms; /* its source connects again where a connection breaks, for so long */
     WireRegion *regions;
     guint region_count;
 } GuestMessage;
 
 #define GUEST_MESSAGE_MAX_CHECKPOINT_MS 60000
+#define GUEST_MAX_RETRY_MS 3600000
 /* The field "regions" of a message; regions that were decoded. */
 json_t *wire_regions_encode(const WireRegion *regions, guint count);
 gboolean wire_regions_decode(json_t *object, WireRegion **ret, guint *ret_count, GError **error);

@@ -13,6 +13,8 @@
 
 /* Joining is answered at once, as HELLO is. */
 #define ACCEPTED_TIMEOUT_MS 10000
+/* And so is RECONNECT, which follows HELLO. */
+#define RECONNECT_TIMEOUT_MS 5000
 
 struct Session {
     Channel *first;
@@ -30,6 +32,10 @@ struct Session {
     GError *failure;  /* of some channel; once set it stays */
     gboolean failing; /* the others are being failed with it */
     gboolean closing;
+    gboolean reconnects; /* with these: */
+    gboolean connects;   /* by this side */
+    ChannelOptions options;
+    guint patience_ms;
 };
 
 /* ---- making one ---- */
@@ -202,6 +208,111 @@ void session_unref(Session *session)
         g_atomic_rc_box_release_full(session, session_clear);
 }
 
+/* ---- surviving connections ---- */
+
+/* Without the lock: a sender that fails has its channel's send_lock, and takes the session's then.
+ * What is read here stays as it is once the session reconnects. */
+static void let_reconnect(Session *session, Channel *channel, TrafficClass traffic)
+{
+    ChannelRedial redial = {.address = session->address,
+                            .transaction = session->transaction,
+                            .token = session->token,
+                            .agent = session->peer_agent,
+                            .instance = session->peer_instance,
+                            .traffic = traffic,
+                            .options = session->options};
+
+    channel_allow_reconnect(channel, session->connects ? &redial : NULL, session->patience_ms);
+}
+
+static gboolean begin_reconnecting(Session *session, const ChannelOptions *options,
+                                   guint patience_ms)
+{
+    lock_guard(&session->lock);
+
+    /* Nothing could be proven again, or this process itself is the other side. */
+    if (session->reconnects || !session->token || !*session->token || !session->transaction ||
+        (options && (options->dial || !session->address)))
+        return FALSE;
+    session->connects = options != NULL;
+    if (options)
+        session->options = *options;
+    session->patience_ms = patience_ms;
+    session->reconnects = TRUE;
+    return TRUE;
+}
+
+gboolean session_allow_reconnect(Session *session, const ChannelOptions *options, guint patience_ms)
+{
+    if (!begin_reconnecting(session, options, patience_ms))
+        return FALSE;
+    let_reconnect(session, session->first, TRAFFIC_CONTROL);
+    for (guint i = 1; i < TRAFFIC_CLASSES; i++)
+        if (atomic_load(&session->by_class[i]) != session->first)
+            let_reconnect(session, atomic_load(&session->by_class[i]), (TrafficClass)i);
+    return TRUE;
+}
+
+gboolean session_flush(Session *session, int timeout_ms)
+{
+    return channel_flush(session->first, timeout_ms);
+}
+
+gboolean session_has_same_peer(Session *session, Session *other)
+{
+    return g_strcmp0(session->peer_agent, other->peer_agent) == 0 &&
+           g_strcmp0(channel_get_peer_certificate(session->first),
+                     channel_get_peer_certificate(other->first)) == 0 &&
+           g_strcmp0(channel_get_peer_name(session->first), channel_get_peer_name(other->first)) ==
+               0;
+}
+
+void session_set_patience(Session *session, guint patience_ms)
+{
+    lock_guard(&session->lock);
+
+    session->patience_ms = patience_ms;
+    channel_set_patience(session->first, patience_ms);
+    for (guint i = 0; i < session->joined_count; i++)
+        channel_set_patience(session->joined[i], patience_ms);
+}
+
+/* The channel that *traffic* went by from its join on; NULL where there is none, or this side is the
+ * one that connects. */
+static Channel *find_broken(Session *session, TrafficClass traffic)
+{
+    lock_guard(&session->lock);
+    Channel *channel = atomic_load(&session->by_class[traffic]);
+
+    if (!session->reconnects || session->connects || session->patience_ms == 0 ||
+        session->closing || session->failure ||
+        (traffic != TRAFFIC_CONTROL && channel == session->first))
+        return NULL;
+    return channel;
+}
+
+guint session_count_breaks(Session *session)
+{
+    Channel *channels[TRAFFIC_CLASSES + 1];
+    guint count = list_channels(session, channels);
+    guint breaks = 0;
+
+    for (guint i = 0; i < count; i++)
+        breaks += channel_get_breaks(channels[i]);
+    return breaks;
+}
+
+gboolean session_is_broken(Session *session)
+{
+    Channel *channels[TRAFFIC_CLASSES + 1];
+    guint count = list_channels(session, channels);
+
+    for (guint i = 0; i < count; i++)
+        if (channel_is_broken(channels[i]))
+            return TRUE;
+    return FALSE;
+}
+
 /* ---- joining ---- */
 
 void session_set_transaction(Session *session, const char *transaction)
@@ -259,6 +370,8 @@ static gboolean check_free(Session *session, TrafficClass traffic, GError **erro
 /* Takes the channel where it can. */
 static gboolean attach(Session *session, Channel *channel, TrafficClass traffic, GError **error)
 {
+    gboolean reconnects;
+
     channel_share_rate(channel, session->first);
     channel_set_unattended(channel);
     g_mutex_lock(&session->lock);
@@ -268,8 +381,11 @@ static gboolean attach(Session *session, Channel *channel, TrafficClass traffic,
     }
     session->joined[session->joined_count++] = channel;
     atomic_store(&session->by_class[traffic], channel);
+    reconnects = session->reconnects;
     g_cond_broadcast(&session->changed);
     g_mutex_unlock(&session->lock);
+    if (reconnects)
+        let_reconnect(session, channel, traffic);
     /* From now on they live and die together. */
     channel_watch_failure(session->first, on_channel_failed, session);
     channel_watch_failure(channel, on_channel_failed, session);
@@ -315,22 +431,51 @@ gboolean session_join(Session *session, TrafficClass traffic, const ChannelOptio
     return done;
 }
 
+static gboolean check_hello(Session *session, Channel *channel, const HelloMessage *hello,
+                            TrafficClass *ret_traffic, GError **error)
+{
+    if (!has_token(session, hello) || !is_same_peer(session, channel, hello) ||
+        !session_has_transaction(session, hello->transaction)) {
+        session_refuse(error);
+        return FALSE;
+    }
+    if (traffic_class_from_name(hello->traffic, ret_traffic))
+        return TRUE;
+    error_set(error, VMFERRY_ERROR_INVALID, "\"%s\" is not a valid class of traffic",
+              hello->traffic ? hello->traffic : "");
+    return FALSE;
+}
+
+gboolean session_readmit(Session *session, Channel *channel, const HelloMessage *hello,
+                         GError **error)
+{
+    uint64_t received;
+    TrafficClass traffic;
+    Channel *broken;
+    Frame frame;
+
+    if (!check_hello(session, channel, hello, &traffic, error))
+        return FALSE;
+    broken = find_broken(session, traffic);
+    if (!broken) {
+        session_refuse(error);
+        return FALSE;
+    }
+    if (!channel_expect(channel, FRAME_RECONNECT, RECONNECT_TIMEOUT_MS, &frame, error) ||
+        !received_frame_decode(&frame, &received, error))
+        return FALSE;
+    channel_take_over(broken, channel, received);
+    return TRUE;
+}
+
 gboolean session_admit(Session *session, Channel *channel, const HelloMessage *hello,
                        GError **error)
 {
     TrafficClass traffic;
     gboolean is_free;
 
-    if (!has_token(session, hello) || !is_same_peer(session, channel, hello) ||
-        !session_has_transaction(session, hello->transaction)) {
-        session_refuse(error);
+    if (!check_hello(session, channel, hello, &traffic, error))
         return FALSE;
-    }
-    if (!traffic_class_from_name(hello->traffic, &traffic)) {
-        error_set(error, VMFERRY_ERROR_INVALID, "\"%s\" is not a valid class of traffic",
-                  hello->traffic ? hello->traffic : "");
-        return FALSE;
-    }
     g_mutex_lock(&session->lock);
     is_free = check_free(session, traffic, error);
     g_mutex_unlock(&session->lock);
@@ -441,6 +586,11 @@ void session_error_from_frame(Session *session, const Frame *frame, GError **err
 const char *session_get_peer_agent(Session *session)
 {
     return session->peer_agent;
+}
+
+const char *session_get_peer_certificate(Session *session)
+{
+    return channel_get_peer_certificate(session->first);
 }
 
 const char *session_get_peer_name(Session *session)

@@ -20,6 +20,10 @@
  * two: a class is moved to a channel of its own while nothing of that class is under way, and what
  * depends on an order across classes waits for an answer.
  *
+ * Where it was allowed (session_allow_reconnect()), each channel survives its connection: the side that
+ * had connected connects again, with HELLO "reconnect" that says the same as that of "join", and
+ * session_readmit() looks at it as session_admit() does (channel_reconnect.c).
+ *
  * The channels live and die together.  Each has its heartbeats; one that fails makes all others
  * fail with its error (frames that have arrived are still given out).  The rate limit is of all
  * channels together.
@@ -79,6 +83,35 @@ void session_refuse(GError **error);
 gboolean session_await_channel(Session *session, TrafficClass traffic, int timeout_ms,
                                GError **error);
 
+/* ---- surviving connections ---- */
+
+/* With a guest that stands no longer break is waited for. */
+#define SESSION_PAUSE_PATIENCE_MS 3000u
+
+/* From now on a break of a connection may take *patience_ms* before it is the session's end; channels that
+ * join later are included.  *options*: of the connecting side, as for session_join(), and what it
+ * points to outlives the session; NULL on the accepting one.  Once for a session; FALSE where it cannot
+ * be: the peer gave no token, or is this process itself. */
+gboolean session_allow_reconnect(Session *session, const ChannelOptions *options,
+                                 guint patience_ms);
+/* 0: no more breaks are survived. */
+void session_set_patience(Session *session, guint patience_ms);
+
+/* Gives a channel a new connection, whose HELLO (*hello*) asks for that; as session_admit(). */
+gboolean session_readmit(Session *session, Channel *channel, const HelloMessage *hello,
+                         GError **error);
+
+/* Before the end of a session whose last words matter: waits until the peer has all that was sent on the first
+ * channel, over breaks.  TRUE at once where it does not survive them. */
+gboolean session_flush(Session *session, int timeout_ms);
+
+/* Whether both are with the same agent, as its certificate and HELLO say. */
+gboolean session_has_same_peer(Session *session, Session *other);
+
+guint session_count_breaks(Session *session);
+/* Whether a connection is broken just now. */
+gboolean session_is_broken(Session *session);
+
 /* ---- frames ---- */
 
 /* As the channel_ functions, each on the channel of the type's class, or of *traffic*. */
@@ -108,6 +141,8 @@ Channel *session_get_channel(Session *session, TrafficClass traffic);
 
 /* ---- facts ---- */
 
+/* As channel_get_peer_certificate(). */
+const char *session_get_peer_certificate(Session *session);
 const char *session_get_peer_name(Session *session);
 /* Its lasting id, as its HELLO said; borrowed, NULL before. */
 const char *session_get_peer_agent(Session *session);

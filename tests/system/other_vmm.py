@@ -6,6 +6,7 @@ from pathlib import Path
 
 from vmferry_lab import Agent, GuestHarmed, Host, LabError, is_alive, wait_until
 
+CPUS = re.compile(r"lab: cpus((?: \d+)+)")
 BEAT = re.compile(r"lab: beat guest_ms=(\d+) passes=(\d+) errors=(\d+) written=(\d+) disk=(\d+)")
 # An -M pc that Bochs can be: no card, or none that it has not.
 PC = {"rng": False, "vga": False, "card": False, "memory_mb": 96, "arena_mb": 8, "disk_mb": 4,
@@ -22,6 +23,11 @@ class Beat:
     errors: int
     written: int
     disk: int
+
+
+def cpus_of(text: str) -> list[list[int]]:
+    """What each processor had counted, once a second, of a guest with `lab.cpus=1`."""
+    return [list(map(int, match.group(1).split())) for match in CPUS.finditer(text)]
 
 
 def beats_of(text: str) -> list[Beat]:
@@ -53,6 +59,7 @@ class Journey:
         self.here = a
         self.longest_step_ms = 4000
         self.heard: list[Beat] = []
+        self.cpus: list[list[int]] = []
         self.said = 0  # of the file that it writes to now
         self.file = Path(guest.console)
 
@@ -100,6 +107,11 @@ class Journey:
         console = Path(self.guest.console)
         return console.with_name(console.name + ".bochs")
 
+    def bochs_configuration(self) -> str:
+        """Of the one that it is in."""
+        folder, = self.here.host.path("run").glob(f"guest-*/{self.guest.name}.bochs")
+        return (folder / "bochsrc").read_text()
+
     def other(self) -> Agent:
         return self.b if self.here is self.a else self.a
 
@@ -114,6 +126,7 @@ class Journey:
         whole = new[:new.rfind("\n") + 1]
         self.said += len(whole)
         self.heard += beats_of(whole)
+        self.cpus += cpus_of(whole)
         if "lab: BAD" in new:
             raise GuestHarmed(f"it says: {new}")
         return new
@@ -139,6 +152,10 @@ class Journey:
                 raise GuestHarmed(f"its clock made a step of {step} ms at {after}")
             if after.disk < before.disk or after.passes < before.passes:
                 raise GuestHarmed(f"what it had done is gone: {before}, {after}")
+        # Two lines on: a host with fewer cores than its guest may leave one of them out for a moment.
+        for before, after in zip(self.cpus, self.cpus[2:]):
+            if not all(now > then for then, now in zip(before, after, strict=True)):
+                raise GuestHarmed(f"a processor stands, or has gone back: {before}, {after}")
 
     def complaints(self) -> list[str]:
         """Of the kernel, since it had started, about clocks or devices."""

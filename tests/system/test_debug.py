@@ -22,16 +22,24 @@ STATISTICS = 0x5000
 LOOK = f"x /10wx {STATISTICS:#x}; r; x /10wx {STATISTICS:#x}"
 
 
-@pytest.fixture(scope="module")
-def bare_disk(tmp_path_factory):
-    """A disk with the bare guest in its boot sector."""
-    folder = tmp_path_factory.mktemp("bare")
-    source = REPOSITORY / "tests/unit/vmm/bare_guest.S"
+def make_disk(folder, name):
+    """A disk with that guest of the unit tests in its first sectors."""
+    source = REPOSITORY / "tests/unit/vmm" / name
     subprocess.run(["gcc", "-c", source, "-o", folder / "guest.o"], check=True)
     subprocess.run(["objcopy", "-O", "binary", "-j", ".rodata", folder / "guest.o", folder / "disk"],
                    check=True)
     os.truncate(folder / "disk", 4 << 20)
     return folder / "disk"
+
+
+@pytest.fixture(scope="module")
+def bare_disk(tmp_path_factory):
+    return make_disk(tmp_path_factory.mktemp("bare"), "bare_guest.S")
+
+
+@pytest.fixture(scope="module")
+def pair_disk(tmp_path_factory):
+    return make_disk(tmp_path_factory.mktemp("pair"), "pair_guest.S")
 
 
 def run(scene, disk, name="bare", *words, defaults=False):
@@ -104,6 +112,27 @@ def test_debug_of_a_whole_pc(scene, bare_disk):
     wait_booted(scene)
     look(scene, "bare")
     check_runs_on(scene)
+
+
+def test_debug_of_two_processors(scene, pair_disk):
+    """Each can be looked at, and steps: one is in its rounds, the other waits for its start-up IPI."""
+    run(scene, pair_disk, "pair", "-smp", "2")
+
+    def look_at_both():
+        return scene.a.vmferry("debug", "pair", "--exec",
+                               f"r; set $cpu = 1; r; s all 1000; r; set $cpu = 0; r; x /1wx {STATISTICS + 8:#x}")
+    wait_until(lambda: statistics_of_pair(look_at_both().stdout) > 0, "the guest runs", timeout=60)
+    text = look_at_both().stdout
+    assert re.findall(r"^CPU([01]):$", text, re.MULTILINE) == ["0", "1", "1", "0"]
+    rips = [int(rip.replace("_", ""), 16) for rip in re.findall(r"^rip: ([0-9a-f_]+)", text, re.MULTILINE)]
+    assert 0x7c00 <= rips[0] < 0x8000 and 0x7c00 <= rips[3] < 0x8000
+    assert rips[2] == 0xfff0
+    assert state_of(scene, "pair") == "running"
+
+
+def statistics_of_pair(text: str) -> int:
+    """Rounds of the first processor."""
+    return int(re.findall(r"\t(0x[0-9a-f]{8})", text)[-1], 16)
 
 
 def check_runs_on(scene):

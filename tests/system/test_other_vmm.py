@@ -96,20 +96,36 @@ def parts(state: dict) -> list:
 
 
 @pytest.mark.long
-def test_bochs_to_bochs(journey):
+@pytest.mark.parametrize("vcpus", (1, 2))
+def test_bochs_to_bochs(journey, vcpus):
     """Of a guest that had come there from a QEMU, and goes back into one.  Both write into one file, which begins anew."""
-    trip = journey().begin()
+    trip = journey(vcpus=vcpus, kernel_words="loglevel=6 lab.cpus=1").begin()
     trip.longest_step_ms = 60000
     for vmm in ("bochs", "bochs", "qemu"):
         trip.move(vmm, "--verify")
-        trip.hear(1, timeout=240)
+        trip.hear(1, timeout=900)
     assert trip.complaints() == []
 
 
 @pytest.mark.long
-def test_ten_moves(journey):
+def test_two_processors(journey, any_qemu):
+    """Both go on, by one clock, there and back.  A Bochs of several processors does not leave out the time in which they are idle, so
+    that a second of the guest's takes it most of a minute."""
+    trip = journey(qemu=any_qemu, vcpus=2, kernel_words="loglevel=6 lab.cpus=1").begin()
+    report = trip.move("bochs", "--verify")
+    assert report["verified"] is True
+    assert "count=1:2:1" in trip.bochs_configuration()
+    trip.hear(3, timeout=900)
+    report = trip.move("qemu", "--verify")
+    assert report["verified"] is True
+    trip.finish()
+    assert len(trip.cpus) > 6 and len(trip.cpus[-1]) == 2
+
+
+@pytest.mark.long
+def test_ten_moves(journey, any_qemu):
     """In a row, of a guest that works."""
-    trip = journey(pages_per_second=200, vga=True, extra=E1000).begin()
+    trip = journey(qemu=any_qemu, pages_per_second=200, vga=True, extra=E1000).begin()
     for _ in range(5):
         trip.move("bochs", "--verify")
         trip.hear(1, timeout=240)
@@ -118,12 +134,45 @@ def test_ten_moves(journey):
     trip.finish()
 
 
+# What it is at when it is stopped: options of its machine.
+WORK = {
+    "mixture": {},
+    "disk": {"disk_rate": 500},
+    "timers": {"kernel_words": PC["kernel_words"] + " lab.wakeups=2000"},
+    "user": {"pages_per_second": 0, "span_mb": 1},
+    "kernel": {"kernel_words": PC["kernel_words"] + " lab.calls=1"},
+}
+
+
+def check_work(trip: Journey, work: str) -> None:
+    """Nearly always in user mode, or in the kernel; else as it comes."""
+    if work not in ("user", "kernel"):
+        return
+    levels = [trip.here.vmferry("state", "show", trip.guest.name, "--json").json["cpus"][0]["cpl"] for _ in range(5)]
+    assert levels.count("0x3" if work == "user" else "0x0") >= 3, levels
+
+
 @pytest.mark.long
 @pytest.mark.parametrize("seed", range(4))
-def test_random_moments(journey, seed):
+def test_random_moments_of_two_processors(journey, seed):
     """Begun whenever, of a guest that works."""
     chance = random.Random(seed)
-    trip = journey().begin()
+    trip = journey(vcpus=2, kernel_words="loglevel=6 lab.cpus=1").begin()
+    go_at_random(trip, chance)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("work", WORK)
+def test_random_moments(journey, any_qemu, work, seed):
+    """Begun whenever, of a guest that is at that work."""
+    chance = random.Random(seed)
+    trip = journey(qemu=any_qemu, **WORK[work]).begin()
+    check_work(trip, work)
+    go_at_random(trip, chance)
+
+
+def go_at_random(trip: Journey, chance: random.Random) -> None:
     for _ in range(2):
         for vmm in ("bochs", "qemu"):
             time.sleep(chance.uniform(0, 3))
@@ -132,24 +181,40 @@ def test_random_moments(journey, seed):
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("seed", range(4))
-def test_early_boot(journey, seed):
-    """Of a kernel that finds its devices just now."""
+@pytest.mark.parametrize("seed", range(2))
+def test_short_stays(journey, seed):
+    """Many in a row: each processor does there what it did here, also one that has woken up since it arrived."""
     chance = random.Random(seed)
-    trip = journey().begin_at_once()
+    trip = journey(vcpus=2, kernel_words="loglevel=6 lab.cpus=1").begin()
+    for _ in range(12):
+        for vmm in ("bochs", "qemu"):
+            time.sleep(chance.uniform(0, 2))
+            trip.move(vmm)
+        trip.hear(2)
+    trip.finish()
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("vcpus", (1, 2))
+@pytest.mark.parametrize("seed", range(5))
+def test_early_boot(journey, any_qemu, seed, vcpus):
+    """Of a kernel that finds its devices, or starts its second processor, just now."""
+    chance = random.Random(seed)
+    trip = journey(qemu=any_qemu, vcpus=vcpus, kernel_words="loglevel=6 lab.cpus=1").begin_at_once()
     wait_until(lambda: "Linux version" in trip.guest.console_text(), "the kernel begins", 90)
     for vmm in ("bochs", "qemu"):
         time.sleep(chance.uniform(0, 2))
         trip.move(vmm)
     trip.hear(2)
     trip.finish()
+    assert len(trip.cpus[-1]) == vcpus
 
 
 # ---- without an operating system ----
 
-def small_machine(disk, console, *more) -> list[str]:
+def small_machine(disk, console, *more, qemu=("qemu-system-x86_64",)) -> list[str]:
     """A guest that is its disk's boot sector."""
-    return ["qemu-system-x86_64", "-accel", "tcg", "-machine", "pc", "-cpu", "Haswell", "-m", "64", "-nodefaults",
+    return [*qemu, "-accel", "tcg", "-machine", "pc", "-cpu", "Haswell", "-m", "64", "-nodefaults",
             "-no-user-config", "-display", "none", "-drive", f"file={disk},format=raw,if=ide",
             "-chardev", f"file,id=console,path={console},append=on", "-serial", "chardev:console", *more]
 
@@ -181,15 +246,12 @@ def is_later(count: int, before: int) -> bool:
     return 0 < (count - before) % 0x10000 < 0x8000
 
 
-@pytest.mark.long
-@pytest.mark.parametrize("seed", range(3))
-def test_boot_loader(agents, small, seed):
-    """In real mode, which reads its disk through the BIOS: at moments that nobody has chosen."""
-    chance = random.Random(seed)
+def go_small(agents, small, chance, rounds: int, *more, qemu=("qemu-system-x86_64",)) -> None:
+    """There and back, at moments that nobody has chosen."""
     a, b = agents
-    a.vmferry("run", "small", "--", *small_machine(small.disk, small.console)).require()
+    a.vmferry("run", "small", "--", *small_machine(small.disk, small.console, *more, qemu=qemu)).require()
     last = hear_counts(small.console)[-1]
-    for _ in range(2):
+    for _ in range(rounds):
         time.sleep(chance.uniform(0, 0.3))
         a.migrate(small, b, "--vmm", "bochs").require()
         since = small.console.stat().st_size
@@ -204,10 +266,24 @@ def test_boot_loader(agents, small, seed):
     a.vmferry("stop", "small").require()
 
 
-def test_run_in_bochs(agents, small):
+@pytest.mark.long
+@pytest.mark.parametrize("seed", range(5))
+def test_boot_loader(agents, small, any_qemu, seed):
+    """In real mode, which reads its disk through the BIOS."""
+    go_small(agents, small, random.Random(seed), 2, qemu=any_qemu.command)
+
+
+def test_halted_processors(agents, small):
+    """The others stay where QEMU's BIOS has left them."""
+    go_small(agents, small, random.Random(4), 1, "-smp", "4,sockets=2,cores=2")
+
+
+@pytest.mark.parametrize("vcpus", (1, pytest.param(2, marks=pytest.mark.long)))
+def test_run_in_bochs(agents, small, vcpus):
     """A QEMU command line of which a Bochs is made.  Its TSC is as slow as Bochs is, which no QEMU here has."""
     a, b = agents
-    a.vmferry("run", "small", "--vmm", "bochs", "--", *small_machine(small.disk, small.console)).require()
+    a.vmferry("run", "small", "--vmm", "bochs", "--",
+              *small_machine(small.disk, small.console, "-smp", str(vcpus))).require()
     assert a.status(small)["vmm"] == "bochs"
     hear_counts(small.bochs_console)
     result = a.migrate(small, b, "--vmm", "qemu", "--allow-cpu-mismatch")
@@ -232,11 +308,13 @@ REFUSALS = {
     "virtio": (["-device", "virtio-rng-pci"], [], ["virtio-rng"]),
     "virtio-net": (["-netdev", "hubport,id=lan0,hubid=0", "-device", "virtio-net-pci,netdev=lan0"], [], ["virtio-net"]),
     "q35": (["-machine", "q35"], [], ["chipset qemu,q35"]),
-    "vcpus": (["-smp", "2"], [], ["2 vCPUs"]),
+    "vcpus": (["-smp", "9"], [], ["9 vCPUs (Bochs takes 8)"]),
+    "more vcpus later": (["-smp", "2,maxcpus=4"], [], ["2 of 4 vCPUs"]),
+    "numbers": (["-smp", "6,sockets=2,cores=3"], [], ["sockets of 3 cores"]),
     "memory": (["-m", "4G"], [], ["4096 MiB of memory"]),
     "memory-map": (["-machine", "max-ram-below-4g=64M", "-m", "96"], [], ["memory at 0x100000000"]),
     "cpu": (["-cpu", "max"], [], ["CPU features"]),
-    "several": (["-smp", "2", "-device", "virtio-rng-pci"], [], ["2 vCPUs", "virtio-rng"]),
+    "several": (["-smp", "9", "-device", "virtio-rng-pci"], [], ["9 vCPUs", "virtio-rng"]),
     "postcopy": ([], ["--mode", "postcopy"], ["post-copy", "bochs"]),
     "copy": ([], ["--disks", "copy"], ["copying disks", "bochs"]),
 }

@@ -138,17 +138,34 @@ static gboolean read_memory(BochsCommandLine *line, Word *word)
     return take_number(word, "host", G_MAXUINT32, &host) ? host == guest : !take(word, "host");
 }
 
+/* "2", or "1:2:1": sockets, cores of each, threads of each of these. */
+static gboolean read_count(const char *text, BochsMachine *machine)
+{
+    g_auto(GStrv) parts = g_strsplit(text ? text : "1", ":", 4);
+    guint count = g_strv_length(parts);
+    uint64_t numbers[3] = {1, 1, 1};
+
+    if (count != 1 && count != 3)
+        return FALSE;
+    for (guint i = 0; i < count; i++)
+        if (!g_ascii_string_to_unsigned(parts[i], 10, count > 1,
+                                        count > 1 ? G_MAXUINT8 : G_MAXUINT16, &numbers[i], NULL))
+            return FALSE;
+    machine->vcpus = (guint)(numbers[0] * numbers[1] * numbers[2]);
+    machine->cores = (guint)numbers[1];
+    machine->threads = (guint)numbers[2];
+    return TRUE;
+}
+
 static gboolean read_cpu(BochsCommandLine *line, Word *word)
 {
-    uint64_t count = 1, ips;
+    uint64_t ips;
 
     line->machine.cpu_model = take_text(line, word, "model");
-    if (!line->machine.cpu_model || !take_number(word, "ips", G_MAXUINT32, &ips) ||
-        (!take_number(word, "count", G_MAXUINT16, &count) && take(word, "count")))
+    if (!line->machine.cpu_model || !take_number(word, "ips", G_MAXUINT32, &ips))
         return FALSE;
     line->machine.ips = (uint32_t)ips;
-    line->machine.vcpus = (guint)count;
-    return TRUE;
+    return read_count(take(word, "count"), &line->machine);
 }
 
 static gboolean read_clock(BochsCommandLine *line, Word *word)
@@ -410,11 +427,12 @@ static void add_file(GPtrArray *words, const char *before, const char *path)
 char **bochs_command_line_format(const char *program, const BochsMachine *machine)
 {
     guint mib = (guint)(machine->memory_bytes / MEBIBYTE);
+    g_autofree char *count = bochs_machine_format_count(machine);
     GPtrArray *words = g_ptr_array_new();
 
     g_ptr_array_add(words, g_strdup(program));
     add(words, "memory: guest=%u, host=%u", mib, mib);
-    add(words, "cpu: model=%s, count=%u, ips=%u", machine->cpu_model, machine->vcpus, machine->ips);
+    add(words, "cpu: model=%s, count=%s, ips=%u", machine->cpu_model, count, machine->ips);
     if (machine->start_time > 0)
         add(words, "clock: sync=none, time0=%" G_GUINT64_FORMAT, machine->start_time);
     add_cards(words, machine);

@@ -18,7 +18,7 @@ static gboolean check_prompt(BochsVmm *bochs, GError **error)
 
 static GBytes *show_state(BochsVmm *bochs, GError **error)
 {
-    g_autoptr(BochsForm) shown = bochs_form_show(bochs->process, bochs->line->machine.ips, error);
+    g_autoptr(BochsForm) shown = bochs_form_show(bochs->process, &bochs->line->machine, error);
     g_autoptr(MachineDescription) machine = bochs_describe(&bochs->line->machine);
     g_autoptr(StateNode) state = NULL;
 
@@ -93,7 +93,7 @@ gboolean bochs_open_incoming(BochsVmm *bochs, const char *machine, const GPtrArr
     if (!check_regions(bochs, regions, error) || !check_prompt(bochs, error))
         return FALSE;
     g_clear_pointer(&bochs->fresh, bochs_form_free);
-    bochs->fresh = bochs_form_show(bochs->process, bochs->line->machine.ips, error);
+    bochs->fresh = bochs_form_show(bochs->process, &bochs->line->machine, error);
     return bochs->fresh != NULL;
 }
 

@@ -188,7 +188,8 @@ static gboolean pause_vcpus(Vmm *vmm, gboolean *ret_was_running, GError **error)
                        bochs->process->looked_at;
     return end_operation(bochs,
                          bochs_process_interrupt(bochs->process, error) &&
-                             (!*ret_was_running || bochs_settle(bochs->process, error)) &&
+                             (!*ret_was_running ||
+                              bochs_settle(bochs->process, bochs->line->machine.vcpus, error)) &&
                              set_video_order(bochs, TRUE, error),
                          error);
 }

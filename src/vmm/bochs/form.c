@@ -6,13 +6,16 @@
 #include "vmm/bochs/bochs.h"
 #include "vmm/bochs/form_private.h"
 
-/* The processor after what interrupts it, the ISA bridge last: each `restore` makes all devices look at
+/* The processors after what interrupts them, the ISA bridge last: each `restore` makes all devices look at
  * their state anew, and a bridge that enters its interrupt routes twice ends Bochs. */
 static const char *const device_names[] = {
     "pc_system", "virt_timer", "memory",     "pic",     "ioapic",     "pit",  "cmos",
     "hpet",      "dma",        "pci_bridge", "pci_ide", "hard_drive", "acpi", "keyboard",
     "serial",    "vga",        "e1000",      "cpu0",    "pci2isa",    NULL,
 };
+
+static const char *const cpu_names[BOCHS_MAX_VCPUS] = {"cpu0", "cpu1", "cpu2", "cpu3",
+                                                       "cpu4", "cpu5", "cpu6", "cpu7"};
 
 /* Of cards that not every machine has. */
 static const char *const card_names[] = {"vga", "e1000", NULL};
@@ -25,6 +28,20 @@ gboolean bochs_form_is_card(const char *name)
 const char *const *bochs_form_devices(void)
 {
     return device_names;
+}
+
+const char *bochs_form_cpu(guint number)
+{
+    return cpu_names[number];
+}
+
+guint bochs_form_count_cpus(const BochsForm *shown)
+{
+    guint count = 0;
+
+    while (count < BOCHS_MAX_VCPUS && bochs_form_find(shown, cpu_names[count]))
+        count++;
+    return count;
 }
 
 static void free_node(gpointer node)
@@ -154,29 +171,76 @@ static gboolean check_known(const BochsForm *wanted, const BochsForm *shown, GEr
     return TRUE;
 }
 
-/* In the order of the names: the processor after what interrupts it. */
-static BochsForm *new_wanted(uint32_t ips)
+/* In the order of the names: the processors after what interrupts them. */
+static BochsForm *new_wanted(const BochsForm *shown)
 {
-    BochsForm *wanted = bochs_form_new(ips);
+    BochsForm *wanted = bochs_form_new(shown->ips);
+    guint cpus = bochs_form_count_cpus(shown);
 
-    for (const char *const *name = device_names; *name; name++)
-        bochs_form_add(wanted, bochs_tree_new(*name));
+    for (const char *const *name = device_names; *name; name++) {
+        if (strcmp(*name, cpu_names[0]) != 0) {
+            bochs_form_add(wanted, bochs_tree_new(*name));
+            continue;
+        }
+        for (guint i = 0; i < cpus; i++)
+            bochs_form_add(wanted, bochs_tree_new(cpu_names[i]));
+    }
     return wanted;
+}
+
+static gboolean check_count(const StateNode *state, const BochsForm *shown, GError **error)
+{
+    guint wanted = state_length(state_find(state, "cpus")), has = bochs_form_count_cpus(shown);
+
+    if (wanted == has)
+        return TRUE;
+    error_set(error, VMFERRY_ERROR_UNSUPPORTED,
+              "cpus: the state is of %u processors, this Bochs was started with %u", wanted, has);
+    return FALSE;
+}
+
+static gboolean write_cpus(const StateNode *state, const BochsClock *clock, const BochsForm *shown,
+                           BochsForm *wanted, GError **error)
+{
+    const StateNode *cpus = state_find(state, "cpus");
+
+    for (guint i = 0; i < clock->cpus; i++)
+        if (!bochs_cpu_write(state_child(cpus, i), i, clock, shown, wanted, error)) {
+            g_prefix_error(error, "cpus[%u].", i);
+            return FALSE;
+        }
+    return TRUE;
 }
 
 BochsForm *bochs_form_from_state(const StateNode *state, const BochsForm *shown, GError **error)
 {
-    g_autoptr(BochsForm) wanted = new_wanted(shown->ips);
+    g_autoptr(BochsForm) wanted = new_wanted(shown);
     BochsClock clock;
 
     if (!check_complete(shown, error) || !bochs_check_state(state, error) ||
+        !check_count(state, shown, error) ||
         !bochs_clock_choose(state, shown->ips, &clock, error) ||
         !bochs_clock_write(&clock, shown, wanted, error) ||
         !bochs_chips_write(state, &clock, shown, wanted, error) ||
-        !bochs_cpu_write(state_find(state, "cpus[0]"), &clock, shown, wanted, error) ||
+        !write_cpus(state, &clock, shown, wanted, error) ||
         !bochs_clock_finish(&clock, shown, wanted, error) || !check_known(wanted, shown, error))
         return NULL;
     return g_steal_pointer(&wanted);
+}
+
+/* The first of them, whose TSC is the clock's. */
+static const StateNode *read_cpus(const BochsForm *shown, const BochsClock *clock, StateNode *state,
+                                  GError **error)
+{
+    for (guint i = 0; i < clock->cpus; i++) {
+        g_autofree char *path = g_strdup_printf("cpus[%u]", i);
+
+        if (!bochs_cpu_read(shown, i, clock, state_set_group(state, path), error)) {
+            g_prefix_error(error, "%s: ", cpu_names[i]);
+            return NULL;
+        }
+    }
+    return state_find(state, "cpus[0]");
 }
 
 static void read_clock(const BochsClock *clock, const StateNode *cpu, StateNode *state)
@@ -204,14 +268,13 @@ StateNode *bochs_form_to_state(const BochsForm *shown, const StateNode *loaded, 
 {
     g_autoptr(StateNode) state = loaded ? state_copy(loaded) : state_new();
     BochsClock clock;
-    StateNode *cpu;
+    const StateNode *cpu;
 
     if (!check_complete(shown, error) || !check_shown_machine(shown, error) ||
         !bochs_clock_read(shown, &clock, error))
         return NULL;
-    cpu = state_set_group(state, "cpus[0]");
-    if (!bochs_cpu_read(shown, &clock, cpu, error) ||
-        !bochs_chips_read(shown, &clock, state, error))
+    cpu = read_cpus(shown, &clock, state, error);
+    if (!cpu || !bochs_chips_read(shown, &clock, state, error))
         return NULL;
     read_clock(&clock, cpu, state);
     return bochs_check_told(state, error) ? g_steal_pointer(&state) : NULL;

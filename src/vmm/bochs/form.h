@@ -57,14 +57,20 @@ const uint8_t *bochs_form_get_bytes(const BochsForm *form, const char *device, c
 /* The devices that a state is made of, up to NULL; "cpu0" stands for all processors. */
 const char *const *bochs_form_devices(void);
 
+/* "cpu0" and on; *number* below BOCHS_MAX_VCPUS (machine.h). */
+const char *bochs_form_cpu(guint number);
+
+/* How many processors a Bochs that shows this has. */
+guint bochs_form_count_cpus(const BochsForm *shown);
+
 /* One that not every machine has. */
 gboolean bochs_form_is_card(const char *name);
 
-/* What to set in a Bochs that shows *shown*, of one processor and not run yet.  UNSUPPORTED with the path
+/* What to set in a Bochs that shows *shown*, with as many processors as the state and not run yet.  UNSUPPORTED with the path
  * of what it cannot be. */
 BochsForm *bochs_form_from_state(const StateNode *state, const BochsForm *shown, GError **error);
 
 /* The state of the machine that is shown.  *loaded* is what was loaded into it: its devices are told, and what
- * Bochs has not (machine check banks, identification of drives) stays as it was there.  NULL: processor,
+ * Bochs has not (machine check banks, identification of drives) stays as it was there.  NULL: processors,
  * interrupt controllers and interval timer only.  UNSUPPORTED or BUSY with what cannot be told. */
 StateNode *bochs_form_to_state(const BochsForm *shown, const StateNode *loaded, GError **error);

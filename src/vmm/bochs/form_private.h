@@ -10,7 +10,9 @@
 /* The clock of Bochs, and times as its ticks. */
 typedef struct {
     uint64_t now; /* ticks at the pause */
+    uint64_t tsc; /* what is loaded: the TSC of all processors */
     uint32_t ips;
+    guint cpus;
 } BochsClock;
 
 /* What the clock is to be set to for this state. */
@@ -29,8 +31,10 @@ uint64_t bochs_clock_usec(const BochsClock *clock);
 gboolean bochs_clock_write(const BochsClock *clock, const BochsForm *shown, BochsForm *wanted,
                            GError **error);
 
-/* Arms the processor's APIC timer, or the interval timer, to fire so many ticks, or microseconds, from
- * now; 0: disarms it. */
+/* Among the timers in ticks that of a processor's APIC. */
+guint bochs_clock_apic_timer(guint cpu);
+
+/* Arms one of them, or the interval timer, to fire so many ticks, or microseconds, from now; 0: disarms it. */
 void bochs_clock_arm(const BochsClock *clock, BochsForm *wanted, uint64_t timer, uint64_t ticks);
 void bochs_clock_arm_virtual(const BochsClock *clock, BochsForm *wanted, guint timer,
                              uint64_t usec);
@@ -38,11 +42,13 @@ void bochs_clock_arm_virtual(const BochsClock *clock, BochsForm *wanted, guint t
 gboolean bochs_clock_finish(const BochsClock *clock, const BochsForm *shown, BochsForm *wanted,
                             GError **error);
 
-gboolean bochs_cpu_write(const StateNode *cpu, const BochsClock *clock, const BochsForm *shown,
-                         BochsForm *wanted, GError **error);
-gboolean bochs_cpu_read(const BochsForm *shown, const BochsClock *clock, StateNode *cpu,
-                        GError **error);
+/* The processor of that number. */
+gboolean bochs_cpu_write(const StateNode *cpu, guint number, const BochsClock *clock,
+                         const BochsForm *shown, BochsForm *wanted, GError **error);
+gboolean bochs_cpu_read(const BochsForm *shown, guint number, const BochsClock *clock,
+                        StateNode *cpu, GError **error);
 
+/* Errors name the path from the processor on. */
 gboolean bochs_fpu_write(const StateNode *fpu, BochsNode *cpu, GError **error);
 gboolean bochs_fpu_read(const BochsNode *cpu, StateNode *fpu, GError **error);
 

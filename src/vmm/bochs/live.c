@@ -71,23 +71,39 @@ static const char *const serial_parts[] = {"0", NULL};
 static const struct {
     const char *device;
     const char *const *parts;
-} parts_of[] = {{"cpu0", cpu_parts}, {"memory", memory_parts}, {"serial", serial_parts}};
+} parts_of[] = {{"memory", memory_parts}, {"serial", serial_parts}};
 
 /* NULL: all of it. */
 static const char *const *parts_of_device(const char *name)
 {
+    if (g_str_has_prefix(name, "cpu"))
+        return cpu_parts;
     for (guint i = 0; i < G_N_ELEMENTS(parts_of); i++)
         if (strcmp(parts_of[i].device, name) == 0)
             return parts_of[i].parts;
     return NULL;
 }
 
-/* The paths of all devices, in their order, or of their parts. */
-static char **list_paths(void)
+/* What a state is made of, in this order: the processors, and the devices besides.  Borrowed names, NULL behind the last. */
+static GPtrArray *list_devices(guint cpus)
+{
+    GPtrArray *names = g_ptr_array_new();
+
+    for (guint i = 0; i < cpus; i++)
+        g_ptr_array_add(names, (gpointer)bochs_form_cpu(i));
+    for (const char *const *name = bochs_form_devices(); *name; name++)
+        if (!g_str_has_prefix(*name, "cpu"))
+            g_ptr_array_add(names, (gpointer)*name);
+    g_ptr_array_add(names, NULL);
+    return names;
+}
+
+/* Their paths, or those of their parts. */
+static char **list_paths(const char *const *name)
 {
     g_autoptr(GStrvBuilder) paths = g_strv_builder_new();
 
-    for (const char *const *name = bochs_form_devices(); *name; name++) {
+    for (; *name; name++) {
         const char *const *parts = parts_of_device(*name);
 
         if (!parts)
@@ -128,20 +144,22 @@ static gboolean take_device(GPtrArray *nodes, guint *at, const char *name, Bochs
     return TRUE;
 }
 
-BochsForm *bochs_form_show(BochsProcess *process, uint32_t ips, GError **error)
+BochsForm *bochs_form_show(BochsProcess *process, const BochsMachine *machine, GError **error)
 {
-    g_autoptr(BochsForm) form = bochs_form_new(ips);
-    g_auto(GStrv) paths = list_paths();
+    g_autoptr(BochsForm) form = bochs_form_new(machine->ips);
+    g_autoptr(GPtrArray) devices = list_devices(machine->vcpus);
+    const char *const *names = (const char *const *)devices->pdata;
+    g_auto(GStrv) paths = list_paths(names);
     g_autoptr(GPtrArray) nodes =
         bochs_show_all(process->console, process->state_folder, (const char *const *)paths, error);
     guint at = 0;
 
     if (!nodes)
         return NULL;
-    for (const char *const *name = bochs_form_devices(); *name; name++) {
+    for (; *names; names++) {
         BochsNode *device;
 
-        if (!take_device(nodes, &at, *name, &device, error))
+        if (!take_device(nodes, &at, *names, &device, error))
             return NULL;
         if (device)
             bochs_form_add(form, device);

@@ -5,7 +5,7 @@
 #include "vmm/bochs/process.h"
 
 /* All that a state is made of. */
-BochsForm *bochs_form_show(BochsProcess *process, uint32_t ips, GError **error);
+BochsForm *bochs_form_show(BochsProcess *process, const BochsMachine *machine, GError **error);
 
 /* Sets all of *wanted*, in its order.  *ram* is the address of guest RAM in Bochs's process (hpet_start.h).
  * After a failure the machine must not run. */

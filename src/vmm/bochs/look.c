@@ -18,9 +18,10 @@
 /* It has just stopped, or not. */
 static GBytes *read_stopped(BochsVmm *bochs, gboolean stopped, GError **error)
 {
-    return stopped && !fault_point("look.paused", error) && bochs_settle(bochs->process, error)
-               ? bochs_read_state(bochs, error)
-               : NULL;
+    if (!stopped || fault_point("look.paused", error) ||
+        !bochs_settle(bochs->process, bochs->line->machine.vcpus, error))
+        return NULL;
+    return bochs_read_state(bochs, error);
 }
 
 static GBytes *look_once(BochsVmm *bochs, double *ret_paused_ms, GError **error)

@@ -32,6 +32,11 @@ static gboolean check_path(const char *what, const char *path, GError **error)
     return FALSE;
 }
 
+static guint vcpus_of_socket(const BochsMachine *machine)
+{
+    return MAX(1, machine->cores) * MAX(1, machine->threads);
+}
+
 static gboolean check_cpu(const BochsMachine *machine, GError **error)
 {
     const char *model = machine->cpu_model;
@@ -42,6 +47,11 @@ static gboolean check_cpu(const BochsMachine *machine, GError **error)
     else if (machine->vcpus < 1 || machine->vcpus > BOCHS_MAX_VCPUS)
         error_set(error, VMFERRY_ERROR_UNSUPPORTED, "Bochs takes 1 to %u vCPUs, not %u",
                   BOCHS_MAX_VCPUS, machine->vcpus);
+    else if (machine->cores > BOCHS_MAX_VCPUS || machine->threads > BOCHS_MAX_VCPUS ||
+             machine->vcpus % vcpus_of_socket(machine) != 0)
+        error_set(error, VMFERRY_ERROR_INVALID,
+                  "%u vCPUs are not sockets of %u cores with %u threads", machine->vcpus,
+                  MAX(1, machine->cores), MAX(1, machine->threads));
     else if (machine->ips < MIN_IPS)
         error_set(error, VMFERRY_ERROR_INVALID, "Bochs needs at least %u instructions a second",
                   MIN_IPS);
@@ -181,14 +191,24 @@ static const char fixed_lines[] = "config_interface: textconfig\n"
                                   "vga: extension=vbe, update_freq=5, realtime=0\n"
                                   "parport1: enabled=0\n";
 
+char *bochs_machine_format_count(const BochsMachine *machine)
+{
+    guint each = vcpus_of_socket(machine);
+
+    return each == 1 ? g_strdup_printf("%u", machine->vcpus)
+                     : g_strdup_printf("%u:%u:%u", machine->vcpus / each, MAX(1, machine->cores),
+                                       MAX(1, machine->threads));
+}
+
 char *bochs_machine_format(const BochsMachine *machine, const char *log)
 {
     GString *out = g_string_new(fixed_lines);
+    g_autofree char *count = bochs_machine_format_count(machine);
 
     g_string_append_printf(out, "log: %s\n", log);
     g_string_append_printf(out, "megs: %u\n", (guint)(machine->memory_bytes / MEBIBYTE));
-    g_string_append_printf(out, "cpu: model=%s, count=%u, ips=%u, reset_on_triple_fault=0\n",
-                           machine->cpu_model, machine->vcpus, machine->ips);
+    g_string_append_printf(out, "cpu: model=%s, count=%s, ips=%u, reset_on_triple_fault=0\n",
+                           machine->cpu_model, count, machine->ips);
     g_string_append_printf(out, "clock: sync=none, time0=%" G_GUINT64_FORMAT "\n",
                            machine->start_time);
     g_string_append_printf(out, "romimage: file=\"%s\"\n",

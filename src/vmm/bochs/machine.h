@@ -46,6 +46,7 @@ typedef struct {
 typedef struct {
     uint64_t memory_bytes; /* whole MiB */
     guint vcpus;
+    guint cores, threads;  /* of a socket, of a core, as the guest sees them; 0: 1 */
     const char *cpu_model; /* one of `bochs --help cpu`: "corei7_haswell_4770" */
     uint32_t ips;          /* instructions that make a second, from 1,000,000 on */
     uint64_t start_time;   /* of the clock in CMOS: seconds since 1970; from 2 on */
@@ -65,6 +66,9 @@ gboolean bochs_machine_has_card(const BochsMachine *machine, BochsSlot wanted);
 /* The bochsrc of a machine that was checked; *log* is where Bochs writes its log.  Free with
  * g_free(). */
 char *bochs_machine_format(const BochsMachine *machine, const char *log);
+
+/* What "count" of its processors is: "2", or "1:2:1" (sockets, cores, threads).  Free with g_free(). */
+char *bochs_machine_format_count(const BochsMachine *machine);
 
 /* TRUE where a path can be told in a bochsrc. */
 gboolean bochs_path_is_valid(const char *path);

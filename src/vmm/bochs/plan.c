@@ -80,12 +80,38 @@ static void plan_model(Plan *plan)
     g_ptr_array_unref(missing);
 }
 
+static gboolean is_power_of_two(guint number)
+{
+    return (number & (number - 1)) == 0;
+}
+
+/* A guest finds its processors by the numbers of their APICs, which have room for each core's threads and each socket's cores in
+ * whole bits: Bochs's are numbered one after the other. */
+static void plan_topology(Plan *plan)
+{
+    const MachineTopology *from = &plan->from->topology;
+
+    if ((!is_power_of_two(from->threads) && from->cores * from->sockets > 1) ||
+        (!is_power_of_two(from->cores) && from->sockets > 1))
+        refuse(plan,
+               "sockets of %u cores with %u threads, whose APICs are not numbered one after the "
+               "other",
+               from->cores, from->threads);
+    plan->to.cores = from->cores;
+    plan->to.threads = from->threads;
+}
+
 static void plan_processors(Plan *plan)
 {
     const MachineDescription *from = plan->from;
 
-    if (from->vcpus > BOCHS_PLAN_MAX_VCPUS)
-        refuse(plan, "%u vCPUs (%u can go to Bochs)", from->vcpus, BOCHS_PLAN_MAX_VCPUS);
+    if (from->vcpus > BOCHS_MAX_VCPUS)
+        refuse(plan, "%u vCPUs (Bochs takes %u)", from->vcpus, BOCHS_MAX_VCPUS);
+    if (from->vcpus_max > from->vcpus)
+        refuse(plan, "%u of %u vCPUs (none can be plugged in later in Bochs)", from->vcpus,
+               from->vcpus_max);
+    else
+        plan_topology(plan);
     if (from->tsc_hz == 0)
         refuse(plan, "a TSC whose rate is not known");
     else if (from->tsc_hz < MIN_IPS || from->tsc_hz > G_MAXUINT32)
@@ -296,6 +322,9 @@ MachineDescription *bochs_describe(const BochsMachine *from)
     machine->ram_bytes = from->memory_bytes;
     g_array_append_val(machine->memory, memory);
     machine->vcpus = from->vcpus;
+    machine->topology.cores = MAX(1, from->cores);
+    machine->topology.threads = MAX(1, from->threads);
+    machine->topology.sockets = from->vcpus / (machine->topology.cores * machine->topology.threads);
     machine->tsc_hz = from->ips;
     if (model)
         bochs_cpu_describe(model, machine->cpuid);

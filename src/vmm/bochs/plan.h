@@ -12,9 +12,6 @@
 #include "state/machine_description.h"
 #include "vmm/bochs/machine.h"
 
-/* More vCPUs than that are refused. */
-#define BOCHS_PLAN_MAX_VCPUS 1u
-
 /* The command line (command_line.h), of a program "bochs" and without a time for its clock; of a machine that was a Bochs
  * before, its own.  Free with g_strfreev().  UNSUPPORTED with all that cannot be. */
 char **bochs_plan(const MachineDescription *machine, GError **error);

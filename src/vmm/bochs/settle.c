@@ -5,7 +5,7 @@
 #include "vmm/bochs/parameters.h"
 
 /* Half of what a guest needs from a transfer's end to the next one.  Not a time breakpoint of Bochs, which comes again and again. */
-#define STEP_COMMAND "s 25000"
+#define STEPS "25000"
 #define STEP_MS 1000
 
 /* Parameters that say so with bits that are set; the first of each list is what is shown. */
@@ -41,13 +41,14 @@ static gboolean ask_busy(BochsProcess *process, gboolean *ret_busy, GError **err
 }
 
 /* Of instructions: while the guest waits for the disk its time passes without any.  One that has halted for good executes none:
- * then it is stopped. */
-static gboolean step(BochsProcess *process, gboolean *ret_stuck, GError **error)
+ * then it is stopped.  Several processors go on together: time passes with each of their steps, whether they have halted or not. */
+static gboolean step(BochsProcess *process, guint vcpus, gboolean *ret_stuck, GError **error)
 {
+    const char *command = vcpus > 1 ? "s all " STEPS : "s " STEPS;
     g_autoptr(GError) failure = NULL;
 
     *ret_stuck = FALSE;
-    if (!bochs_console_send(process->console, STEP_COMMAND, error))
+    if (!bochs_console_send(process->console, command, error))
         return FALSE;
     if (bochs_console_await_prompt(process->console, STEP_MS, NULL, &failure))
         return TRUE;
@@ -58,7 +59,7 @@ static gboolean step(BochsProcess *process, gboolean *ret_stuck, GError **error)
     return FALSE;
 }
 
-gboolean bochs_settle(BochsProcess *process, GError **error)
+gboolean bochs_settle(BochsProcess *process, guint vcpus, GError **error)
 {
     uint64_t begin = clock_now_ns();
     gboolean busy, stuck;
@@ -68,7 +69,7 @@ gboolean bochs_settle(BochsProcess *process, GError **error)
             return FALSE;
         if (!busy || clock_ns_to_ms(clock_now_ns() - begin) > BOCHS_SETTLE_MS)
             return TRUE;
-        if (!step(process, &stuck, error))
+        if (!step(process, vcpus, &stuck, error))
             return FALSE;
         if (stuck)
             return TRUE;

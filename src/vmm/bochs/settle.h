@@ -13,4 +13,4 @@
 #define BOCHS_SETTLE_MS 1500
 
 /* It stands at its prompt, and does so afterwards, at a good moment or not. */
-gboolean bochs_settle(BochsProcess *process, GError **error);
+gboolean bochs_settle(BochsProcess *process, guint vcpus, GError **error);

@@ -89,33 +89,58 @@ static gboolean check_vectors(const StateNode *fpu, const char *what, GError **e
     return TRUE;
 }
 
-static gboolean check_cpu(const StateNode *state, GError **error)
+/* Bochs numbers their APICs from 0 on. */
+static gboolean check_cpu(const StateNode *cpu, guint number, const char *what, GError **error)
 {
-    const StateNode *cpus = state_find(state, "cpus");
-    const StateNode *cpu = cpus && state_length(cpus) == 1 ? state_child(cpus, 0) : NULL;
+    g_autofree char *fpu = g_strconcat(what, ".fpu", NULL);
 
-    if (!cpu) {
-        error_set(error, VMFERRY_ERROR_UNSUPPORTED,
-                  "cpus: the state of one processor is carried over to Bochs, not of %u",
-                  cpus ? state_length(cpus) : 0);
-        return FALSE;
-    }
     if (!state_find(cpu, "local_apic"))
-        return fail(error, VMFERRY_ERROR_UNSUPPORTED, "cpus[0]", "local_apic",
-                    "Bochs has one always");
-    return check_limits(cpu, "cpus[0]", cpu_limits, VMFERRY_ERROR_UNSUPPORTED, error) &&
-           check_vectors(state_find(cpu, "fpu"), "cpus[0].fpu", error);
+        return fail(error, VMFERRY_ERROR_UNSUPPORTED, what, "local_apic", "Bochs has one always");
+    if (state_number_or(cpu, "local_apic.id", number) != number)
+        return fail(error, VMFERRY_ERROR_UNSUPPORTED, what, "local_apic.id",
+                    "Bochs's are numbered one after the other");
+    return check_limits(cpu, what, cpu_limits, VMFERRY_ERROR_UNSUPPORTED, error) &&
+           check_vectors(state_find(cpu, "fpu"), fpu, error);
 }
 
-static gboolean check_cpu_moment(const StateNode *cpu, GError **error)
+/* What is on its way to a processor while another one runs, too. */
+static gboolean check_cpu_moment(const StateNode *cpu, guint number, const char *what,
+                                 GError **error)
 {
-    static const char *const injected[] = {"injected_interrupt", "injected_exception"};
+    static const struct {
+        const char *path, *why;
+    } delivered[] = {
+        {"injected_interrupt", "an interrupt is being delivered"},
+        {"injected_exception", "an interrupt is being delivered"},
+        {"pending_sipi", "a start-up IPI is being delivered"},
+    };
 
-    for (guint i = 0; i < G_N_ELEMENTS(injected); i++)
-        if (state_find(cpu, injected[i]))
-            return fail(error, VMFERRY_ERROR_BUSY, "cpus[0]", injected[i],
-                        "an interrupt is being delivered");
-    return check_limits(cpu, "cpus[0]", cpu_moments, VMFERRY_ERROR_BUSY, error);
+    for (guint i = 0; i < G_N_ELEMENTS(delivered); i++)
+        if (state_find(cpu, delivered[i].path))
+            return fail(error, VMFERRY_ERROR_BUSY, what, delivered[i].path, delivered[i].why);
+    return check_limits(cpu, what, cpu_moments, VMFERRY_ERROR_BUSY, error);
+}
+
+typedef gboolean (*CheckCpu)(const StateNode *cpu, guint number, const char *what, GError **error);
+
+static gboolean check_cpus(const StateNode *state, CheckCpu check, GError **error)
+{
+    const StateNode *cpus = state_find(state, "cpus");
+    guint count = cpus ? state_length(cpus) : 0;
+
+    if (count == 0 || count > BOCHS_MAX_VCPUS) {
+        error_set(error, VMFERRY_ERROR_UNSUPPORTED,
+                  "cpus: the state of 1 to %u processors is carried over to Bochs, not of %u",
+                  BOCHS_MAX_VCPUS, count);
+        return FALSE;
+    }
+    for (guint i = 0; i < count; i++) {
+        g_autofree char *what = g_strdup_printf("cpus[%u]", i);
+
+        if (!check(state_child(cpus, i), i, what, error))
+            return FALSE;
+    }
+    return TRUE;
 }
 
 /* ---- devices ---- */
@@ -328,9 +353,9 @@ static gboolean check_machine(const StateNode *state, GError **error)
 
 gboolean bochs_check_told(const StateNode *state, GError **error)
 {
-    return state_check(state, error) && check_cpu(state, error) && check_machine(state, error) &&
-           check_fixed(state, error) && check_devices(state, FALSE, error) &&
-           check_cpu_moment(state_child(state_find(state, "cpus"), 0), error) &&
+    return state_check(state, error) && check_cpus(state, check_cpu, error) &&
+           check_machine(state, error) && check_fixed(state, error) &&
+           check_devices(state, FALSE, error) && check_cpus(state, check_cpu_moment, error) &&
            check_devices(state, TRUE, error);
 }
 

@@ -7,9 +7,12 @@
  * what the guest has read (it wraps in 4.7 s).
  *
  * pc_system.timer are timers in ticks.  virt_timer.timer are in microseconds, and have together one of
- * the former.  Numbers of timers are in the order in which Bochs 2.7 registers them, with one processor: 1 to
- * 3 of the processor, 4 of the virtual timers, 5 of those that follow real time; and of the virtual
+ * the former.  Numbers of timers are in the order in which Bochs 2.7 registers them: from 1 on three of each processor, of
+ * which the first is its APIC's, then that of the virtual timers, and that of those that follow real time; and of the virtual
  * ones 3 is the interval timer.  That is checked.
+ *
+ * All processors have the clock, and so one TSC.  KVM tells those of several each at a moment of its own: what differs by less than
+ * KVM itself takes for the same (a second) becomes the latest of them, since no TSC may go back.
  */
 #include "vmm/bochs/form_private.h"
 
@@ -18,10 +21,21 @@
 #define MICROSECONDS 1000000u
 #define PM_TIMER_HZ 3579545u
 #define PM_TIMER_MASK 0xffffffu
-#define VIRTUAL_TIMERS "4" /* among pc_system.timer */
+#define CPU_TIMERS 3u /* of each processor */
 #define MAX_VIRTUAL_USEC 0x7fffffffu
 
 typedef unsigned __int128 Wide;
+
+guint bochs_clock_apic_timer(guint cpu)
+{
+    return 1 + CPU_TIMERS * cpu;
+}
+
+/* Of the virtual timers. */
+static guint virtual_timer(guint cpus)
+{
+    return 1 + CPU_TIMERS * cpus;
+}
 
 uint64_t bochs_clock_ticks(const BochsClock *clock, int64_t ns)
 {
@@ -63,8 +77,42 @@ static void go_back_to(BochsClock *clock, uint64_t wanted)
         clock->now = (uint64_t)((Wide)(usec - back + 1) * clock->ips / MICROSECONDS);
 }
 
+/* The TSC of all of them. */
+static gboolean find_tsc(const StateNode *cpus, uint32_t ips, uint64_t *ret, GError **error)
+{
+    uint64_t earliest = G_MAXUINT64;
+
+    *ret = 0;
+    for (guint i = 0; i < state_length(cpus); i++) {
+        uint64_t tsc = state_number_or(state_child(cpus, i), "ia32_tsc", 0);
+
+        if (tsc > G_MAXINT64) {
+            error_set(error, VMFERRY_ERROR_UNSUPPORTED,
+                      "cpus[%u].ia32_tsc: Bochs's clock takes 63 bits", i);
+            return FALSE;
+        }
+        earliest = MIN(earliest, tsc);
+        *ret = MAX(*ret, tsc);
+    }
+    if (*ret - earliest < ips)
+        return TRUE;
+    error_set(error, VMFERRY_ERROR_UNSUPPORTED,
+              "cpus: their ia32_tsc differ by %" G_GUINT64_FORMAT ", Bochs has one for all",
+              *ret - earliest);
+    return FALSE;
+}
+
+static gboolean has_deadline(const StateNode *cpus)
+{
+    for (guint i = 0; i < state_length(cpus); i++)
+        if (state_number_or(state_child(cpus, i), "ia32_tsc_deadline", 0) != 0)
+            return TRUE;
+    return FALSE;
+}
+
 gboolean bochs_clock_choose(const StateNode *state, uint32_t ips, BochsClock *ret, GError **error)
 {
+    const StateNode *cpus = state_find(state, "cpus");
     const StateNode *pm = state_find_device(state, "intel,piix4-pm", NULL);
     uint64_t rate = state_number_or(state, "clock.tsc_hz", ips), wanted;
 
@@ -75,14 +123,11 @@ gboolean bochs_clock_choose(const StateNode *state, uint32_t ips, BochsClock *re
                   rate, ips);
         return FALSE;
     }
-    *ret = (BochsClock){.ips = ips, .now = state_number_or(state, "cpus[0].ia32_tsc", 0)};
-    if (ret->now > G_MAXINT64) {
-        error_set(error, VMFERRY_ERROR_UNSUPPORTED,
-                  "cpus[0].ia32_tsc: Bochs's clock takes 63 bits");
+    *ret = (BochsClock){.ips = ips, .cpus = state_length(cpus)};
+    if (!find_tsc(cpus, ips, &ret->tsc, error))
         return FALSE;
-    }
-    if (state_number_or(state, "cpus[0].ia32_tsc_deadline", 0) == 0 && pm &&
-        state_get_number(pm, "pm_timer", &wanted))
+    ret->now = ret->tsc;
+    if (!has_deadline(cpus) && pm && state_get_number(pm, "pm_timer", &wanted))
         go_back_to(ret, wanted);
     return TRUE;
 }
@@ -100,7 +145,8 @@ gboolean bochs_clock_read(const BochsForm *shown, BochsClock *ret, GError **erro
         !bochs_tree_get(system, "currCountdown", &countdown, error) ||
         !bochs_tree_get(system, "currCountdownPeriod", &period, error))
         return FALSE;
-    *ret = (BochsClock){.ips = shown->ips, .now = total + period - countdown};
+    *ret = (BochsClock){
+        .ips = shown->ips, .now = total + period - countdown, .cpus = bochs_form_count_cpus(shown)};
     return TRUE;
 }
 
@@ -153,6 +199,31 @@ static gboolean shift_timers(const BochsNode *shown, BochsNode *wanted, uint64_t
     return TRUE;
 }
 
+static gboolean are_apic_timers(const BochsForm *shown)
+{
+    guint cpus = bochs_form_count_cpus(shown);
+
+    for (guint i = 0; i < cpus; i++) {
+        uint64_t handle = 0;
+
+        if (!bochs_tree_get(bochs_form_find(shown, bochs_form_cpu(i)), "local_apic.timer_handle",
+                            &handle, NULL) ||
+            handle != bochs_clock_apic_timer(i))
+            return FALSE;
+    }
+    return TRUE;
+}
+
+static gboolean is_virtual_timer(const BochsForm *shown)
+{
+    g_autofree char *path =
+        g_strdup_printf("timer.%u.period", virtual_timer(bochs_form_count_cpus(shown)));
+    uint64_t period;
+
+    return bochs_tree_get(bochs_form_find(shown, "pc_system"), path, &period, NULL) &&
+           period == (uint64_t)shown->ips * 100 / MICROSECONDS;
+}
+
 /* It is one that has not run, and its timers are where they are expected. */
 static gboolean check_timers(const BochsForm *shown, uint64_t now, GError **error)
 {
@@ -166,9 +237,8 @@ static gboolean check_timers(const BochsForm *shown, uint64_t now, GError **erro
         {"virt_timer", "timer.3.period", 100},
         {"virt_timer", "timer.3.active", 0},
         {"virt_timer", "timer.3.realtime", 0},
-        {"cpu0", "local_apic.timer_handle", 1},
     };
-    uint64_t period, value;
+    uint64_t value;
 
     for (guint i = 0; now == 0 && i < G_N_ELEMENTS(expected); i++) {
         const BochsNode *device = bochs_form_find(shown, expected[i].device);
@@ -177,13 +247,10 @@ static gboolean check_timers(const BochsForm *shown, uint64_t now, GError **erro
             value != expected[i].value)
             now = 1;
     }
-    if (now == 0 &&
-        bochs_tree_get(bochs_form_find(shown, "pc_system"), "timer." VIRTUAL_TIMERS ".period",
-                       &period, NULL) &&
-        period == (uint64_t)shown->ips * 100 / MICROSECONDS)
+    if (now == 0 && are_apic_timers(shown) && is_virtual_timer(shown))
         return TRUE;
     error_set(error, VMFERRY_ERROR_UNSUPPORTED,
-              "state can be loaded into a Bochs 2.7 with one processor that has not run yet only");
+              "state can be loaded into a Bochs 2.7 that has not run yet only");
     return FALSE;
 }
 
@@ -256,7 +323,8 @@ gboolean bochs_clock_finish(const BochsClock *clock, const BochsForm *shown, Boc
 
     bochs_tree_set(virtual, "s.0.timers_next_event_time", BOCHS_NODE_DECIMAL, usec);
     bochs_tree_set(virtual, "s.0.virtual_next_event_time", BOCHS_NODE_DECIMAL, usec);
-    arm(system, 4, clock->now, MAX(1, (uint64_t)((Wide)usec * clock->ips / MICROSECONDS)));
+    arm(system, virtual_timer(clock->cpus), clock->now,
+        MAX(1, (uint64_t)((Wide)usec * clock->ips / MICROSECONDS)));
     ticks = find_first(system, bochs_form_find(shown, "pc_system"), clock->now, G_MAXUINT32);
     bochs_tree_set(system, "ticksTotal", BOCHS_NODE_DECIMAL, clock->now);
     bochs_tree_set(system, "currCountdown", BOCHS_NODE_DECIMAL, ticks);

@@ -1,4 +1,4 @@
-/* The processor, with its local APIC. */
+/* The processors, with their local APICs. */
 #include "vmm/bochs/form_private.h"
 
 #include "base/error.h"
@@ -14,6 +14,8 @@
 
 /* Of Bochs's pending_event and event_mask. */
 #define EVENT_NMI 0x1u
+#define EVENT_INIT 0x4u
+#define EVENTS_OF_SIPI_WAIT 0x7u /* SMI, too */
 #define EVENT_PIC 0x400u
 #define EVENT_APIC 0x800u
 #define EVENTS_WITHOUT_IF 0xf40u
@@ -145,6 +147,8 @@ static const struct {
 
 /* ---- what follows from the rest ---- */
 
+#define WAITS_FOR_SIPI 3u
+
 /* As Bochs numbers them. */
 typedef enum { MODE_REAL, MODE_VIRTUAL_8086, MODE_PROTECTED, MODE_COMPATIBILITY, MODE_64 } Mode;
 
@@ -179,7 +183,8 @@ static gboolean apic_interrupts(const StateNode *cpu)
            (uint64_t)request / 16 > state_number_or(cpu, "local_apic.tpr", 0) / 16;
 }
 
-static void write_events(const StateNode *cpu, const BochsForm *wanted, BochsNode *to)
+/* The 8259A interrupts the first processor only. */
+static void write_events(const StateNode *cpu, guint number, const BochsForm *wanted, BochsNode *to)
 {
     const BochsNode *pic = bochs_form_find(wanted, "pic");
     gboolean enabled = (state_number_or(cpu, "rflags", 0) & RFLAGS_IF) != 0;
@@ -187,9 +192,13 @@ static void write_events(const StateNode *cpu, const BochsForm *wanted, BochsNod
 
     if (state_number_or(cpu, "nmi_blocked", 0))
         mask |= EVENT_NMI;
+    if (state_number_or(cpu, "activity", 0) == WAITS_FOR_SIPI)
+        mask |= EVENTS_OF_SIPI_WAIT;
+    else if (state_number_or(cpu, "pending_init", 0))
+        pending |= EVENT_INIT;
     if (state_number_or(cpu, "nmi_pending", 0))
         pending |= EVENT_NMI;
-    if (pic && bochs_tree_get(pic, "master.INT", &raised, NULL) && raised)
+    if (number == 0 && pic && bochs_tree_get(pic, "master.INT", &raised, NULL) && raised)
         pending |= EVENT_PIC;
     if (apic_interrupts(cpu))
         pending |= EVENT_APIC;
@@ -209,6 +218,12 @@ static uint64_t divisor_of(uint64_t configuration)
     return code == 7 ? 1 : 2u << code;
 }
 
+/* A logical address in x2APIC mode follows from the id (SDM 3, 11.12.10.2), and is not in all states. */
+static uint64_t x2apic_ldr(uint64_t id)
+{
+    return id >> 4 << 16 | (uint64_t)1 << (id & 15);
+}
+
 static void write_apic(const StateNode *cpu, BochsNode *to)
 {
     uint64_t base = state_number_or(cpu, "local_apic.ia32_apic_base", 0);
@@ -220,7 +235,8 @@ static void write_apic(const StateNode *cpu, BochsNode *to)
                    !(base & APIC_GLOBAL_ENABLE) ? 0
                    : x2                         ? 3
                                                 : 2);
-    bochs_tree_set(to, "local_apic.ldr", BOCHS_NODE_HEX, x2 ? ldr : ldr >> 24);
+    bochs_tree_set(to, "local_apic.ldr", BOCHS_NODE_HEX,
+                   x2 ? x2apic_ldr(state_number_or(cpu, "local_apic.id", 0)) : ldr >> 24);
     bochs_tree_set(to, "local_apic.dest_format", BOCHS_NODE_HEX,
                    state_number_or(cpu, "local_apic.dfr", 0) >> 28 & 15);
     bochs_tree_set(to, "local_apic.timer_divide_factor", BOCHS_NODE_DECIMAL,
@@ -242,8 +258,8 @@ static gboolean read_apic(const BochsNode *from, StateNode *cpu, GError **error)
 }
 
 /* It counts with Bochs's clock, whatever the source's counted with. */
-static void write_timer(const StateNode *cpu, const BochsClock *clock, BochsForm *wanted,
-                        BochsNode *to)
+static void write_timer(const StateNode *cpu, guint number, const BochsClock *clock,
+                        BochsForm *wanted, BochsNode *to)
 {
     uint64_t deadline = state_number_or(cpu, "ia32_tsc_deadline", 0), loaded, after = 0;
     gboolean by_deadline = state_number_or(cpu, "local_apic.lvt_timer", 0) & LVT_TSC_DEADLINE;
@@ -260,18 +276,19 @@ static void write_timer(const StateNode *cpu, const BochsClock *clock, BochsForm
     bochs_tree_set(to, "local_apic.timer_active", BOCHS_NODE_BOOLEAN, after > 0);
     bochs_tree_set(to, "local_apic.timer_current", BOCHS_NODE_HEX,
                    after > 0 ? state_number_or(cpu, "local_apic.initial_count", 0) : 0);
-    bochs_clock_arm(clock, wanted, 1, after);
+    bochs_clock_arm(clock, wanted, bochs_clock_apic_timer(number), after);
 }
 
-static gboolean read_timer(const BochsForm *shown, const BochsNode *from, const BochsClock *clock,
-                           StateNode *cpu, GError **error)
+static gboolean read_timer(const BochsForm *shown, guint number, const BochsNode *from,
+                           const BochsClock *clock, StateNode *cpu, GError **error)
 {
     const BochsNode *system = bochs_form_find(shown, "pc_system");
+    g_autofree char *path = g_strdup_printf("timer.%u.timeToFire", bochs_clock_apic_timer(number));
     uint64_t active, loaded, fires, lvt = state_number_or(cpu, "local_apic.lvt_timer", 0);
 
     if (!bochs_tree_get(from, "local_apic.timer_active", &active, error) ||
         !bochs_tree_get(from, "local_apic.ticksInitial", &loaded, error) ||
-        !bochs_tree_get(system, "timer.1.timeToFire", &fires, error))
+        !bochs_tree_get(system, path, &fires, error))
         return FALSE;
     state_set_number(cpu, "local_apic.timer_hz", clock->ips);
     (void)state_remove(cpu, "ia32_tsc_deadline");
@@ -300,8 +317,7 @@ static gboolean write_rest(const StateNode *cpu, const BochsClock *clock, const 
 
     if (!bochs_tree_get(shown, "icount", &icount, error))
         return FALSE;
-    bochs_tree_set(to, "tsc_adjust", BOCHS_NODE_HEX,
-                   state_number_or(cpu, "ia32_tsc", 0) - clock->now);
+    bochs_tree_set(to, "tsc_adjust", BOCHS_NODE_HEX, clock->tsc - clock->now);
     bochs_tree_set(to, "inhibit_mask", BOCHS_NODE_HEX, shadow);
     bochs_tree_set(to, "inhibit_icount", BOCHS_NODE_HEX, shadow ? icount : 0);
     bochs_tree_set(to, "cpu_mode", BOCHS_NODE_DECIMAL, mode_of(cpu));
@@ -309,11 +325,12 @@ static gboolean write_rest(const StateNode *cpu, const BochsClock *clock, const 
     return TRUE;
 }
 
-gboolean bochs_cpu_write(const StateNode *cpu, const BochsClock *clock, const BochsForm *shown,
-                         BochsForm *wanted, GError **error)
+gboolean bochs_cpu_write(const StateNode *cpu, guint number, const BochsClock *clock,
+                         const BochsForm *shown, BochsForm *wanted, GError **error)
 {
     const StateNode *fpu = state_find(cpu, "fpu");
-    BochsNode *to = bochs_form_get(wanted, "cpu0");
+    const char *name = bochs_form_cpu(number);
+    BochsNode *to = bochs_form_get(wanted, name);
 
     bochs_fields_write(cpu_fields, cpu, to, "");
     for (guint i = 0; i < G_N_ELEMENTS(segments); i++) {
@@ -324,9 +341,9 @@ gboolean bochs_cpu_write(const StateNode *cpu, const BochsClock *clock, const Bo
             bochs_fields_write(long_fields, segment, to, segments[i].bochs);
     }
     write_apic(cpu, to);
-    write_timer(cpu, clock, wanted, to);
-    write_events(cpu, wanted, to);
-    return write_rest(cpu, clock, bochs_form_find(shown, "cpu0"), to, error) &&
+    write_timer(cpu, number, clock, wanted, to);
+    write_events(cpu, number, wanted, to);
+    return write_rest(cpu, clock, bochs_form_find(shown, name), to, error) &&
            bochs_fpu_write(fpu, to, error);
 }
 
@@ -372,9 +389,14 @@ static gboolean read_rest(const BochsNode *from, const BochsClock *clock, StateN
     /* One that waits for a store (MWAIT) wakes up when it likes. */
     state_set_number(cpu, "activity", activity > 3 ? 0 : activity);
     state_set_number(cpu, "interrupt_shadow", inhibited && icount <= until);
-    state_set_number(cpu, "nmi_blocked", (mask & EVENT_NMI) != 0);
+    /* One that waits for a start-up IPI is reset by that. */
+    state_set_number(cpu, "nmi_blocked", activity != WAITS_FOR_SIPI && mask & EVENT_NMI);
     state_set_number(cpu, "nmi_pending", (pending & EVENT_NMI) != 0);
     state_set_number(cpu, "interrupt_request", (pending & (EVENT_PIC | EVENT_APIC)) != 0);
+    (void)state_remove(cpu, "pending_init");
+    (void)state_remove(cpu, "pending_sipi");
+    if (pending & EVENT_INIT)
+        state_set_number(cpu, "pending_init", 1);
     state_set_number(cpu, "cpl", privilege_of(cpu));
     return TRUE;
 }
@@ -394,13 +416,13 @@ static void read_machine_check(StateNode *cpu)
     }
 }
 
-gboolean bochs_cpu_read(const BochsForm *shown, const BochsClock *clock, StateNode *cpu,
-                        GError **error)
+gboolean bochs_cpu_read(const BochsForm *shown, guint number, const BochsClock *clock,
+                        StateNode *cpu, GError **error)
 {
-    const BochsNode *from = bochs_form_find(shown, "cpu0");
+    const BochsNode *from = bochs_form_find(shown, bochs_form_cpu(number));
 
     if (!bochs_fields_read(cpu_fields, from, "", cpu, error) || !read_segments(from, cpu, error) ||
-        !read_apic(from, cpu, error) || !read_timer(shown, from, clock, cpu, error) ||
+        !read_apic(from, cpu, error) || !read_timer(shown, number, from, clock, cpu, error) ||
         !read_rest(from, clock, cpu, error))
         return FALSE;
     read_machine_check(cpu);

@@ -46,7 +46,7 @@ static gboolean write_x87(const StateNode *fpu, BochsNode *cpu, GError **error)
         uint16_t exponent;
 
         if (!bytes || length != 10) {
-            error_set(error, VMFERRY_ERROR_INVALID, "cpus[0].fpu.%s is missing", from);
+            error_set(error, VMFERRY_ERROR_INVALID, "fpu.%s is missing", from);
             return FALSE;
         }
         memcpy(&fraction, bytes, 8);
@@ -100,7 +100,7 @@ static gboolean write_half(const StateNode *fpu, const char *list, guint number,
     uint64_t words[2] = {0};
 
     if (bytes && length != sizeof words) {
-        error_set(error, VMFERRY_ERROR_INVALID, "cpus[0].fpu.%s is not of 16 bytes", from);
+        error_set(error, VMFERRY_ERROR_INVALID, "fpu.%s is not of 16 bytes", from);
         return FALSE;
     }
     if (bytes)

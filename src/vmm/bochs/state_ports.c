@@ -177,6 +177,18 @@ static gboolean write_dma(const StateNode *device, const BochsForm *shown, Bochs
     return TRUE;
 }
 
+/* The mode's low bits, which name the channel when it is written (8237A, mode register), are not in Bochs, and stay as they were loaded. */
+static gboolean read_dma_channel(const BochsNode *from, const char *under, StateNode *channel,
+                                 GError **error)
+{
+    uint64_t named = state_number_or(channel, "mode", 0) & 3;
+
+    if (!bochs_fields_read(dma_channel_fields, from, under, channel, error))
+        return FALSE;
+    state_set_number(channel, "mode", state_number_or(channel, "mode", 0) | named);
+    return TRUE;
+}
+
 static gboolean read_dma(const BochsForm *shown, const BochsClock *clock, StateNode *device,
                          GError **error)
 {
@@ -192,7 +204,7 @@ static gboolean read_dma(const BochsForm *shown, const BochsClock *clock, StateN
         g_autofree char *to = g_strdup_printf("channels[%u]", i);
         g_autofree char *under = g_strdup_printf("%s.%u", name, i);
 
-        if (!bochs_fields_read(dma_channel_fields, from, under, state_set_group(device, to), error))
+        if (!read_dma_channel(from, under, state_set_group(device, to), error))
             return FALSE;
     }
     return TRUE;

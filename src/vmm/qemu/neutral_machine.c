@@ -11,6 +11,7 @@
 #include "vmm/vmm.h"
 
 #define MEBIBYTE (1u << 20)
+#define MAX_PROCESSORS 4096u
 
 /* ---- what is known of devices ---- */
 
@@ -347,6 +348,41 @@ GArray *qemu_neutral_memory(const GPtrArray *ranges, const char *main, uint64_t 
     return memory;
 }
 
+/* How many there are of one kind, by the highest number. */
+static gboolean count_kind(json_t *places, const char *kind, guint *ret)
+{
+    json_t *place;
+    size_t i;
+
+    *ret = 0;
+    json_array_foreach(places, i, place)
+    {
+        json_t *number = json_object_get(json_object_get(place, "props"), kind);
+        json_int_t value = json_integer_value(number);
+
+        if ((number && !json_is_integer(number)) || value < 0 || value >= MAX_PROCESSORS)
+            return FALSE;
+        *ret = MAX(*ret, (guint)value + 1);
+    }
+    return *ret > 0;
+}
+
+void qemu_neutral_topology(json_t *answer, MachineTopology *ret, guint *ret_max)
+{
+    size_t count = json_is_array(answer) ? json_array_size(answer) : 0;
+    guint sockets, dies, cores, threads;
+
+    *ret = (MachineTopology){0};
+    *ret_max = 0;
+    if (count == 0 || count > MAX_PROCESSORS || !count_kind(answer, "socket-id", &sockets) ||
+        !count_kind(answer, "die-id", &dies) || !count_kind(answer, "core-id", &cores) ||
+        !count_kind(answer, "thread-id", &threads) ||
+        (uint64_t)sockets * dies * cores * threads != count)
+        return;
+    *ret = (MachineTopology){sockets, dies * cores, threads};
+    *ret_max = (guint)count;
+}
+
 MachineDescription *qemu_neutral_machine(json_t *object, const QemuNeutralFacts *facts,
                                          GError **error)
 {
@@ -364,6 +400,9 @@ MachineDescription *qemu_neutral_machine(json_t *object, const QemuNeutralFacts 
     if (facts->memory && facts->memory->len > 0)
         g_array_append_vals(machine->memory, facts->memory->data, facts->memory->len);
     machine->vcpus = facts->vcpus;
+    machine->vcpus_max = facts->vcpus_max > facts->vcpus ? facts->vcpus_max : 0;
+    if (facts->vcpus_max >= facts->vcpus)
+        machine->topology = facts->topology;
     machine->tsc_hz = facts->tsc_hz;
     machine->origin_kind = g_strdup("qemu");
     machine->origin_machine = g_strdup(facts->machine_type);

@@ -24,12 +24,18 @@ typedef struct {
     uint64_t ram_bytes;
     const GArray *memory; /* of MachineMemory; NULL: not known */
     guint vcpus;
-    uint64_t tsc_hz; /* 0: not known */
+    guint vcpus_max;          /* 0: as *vcpus* */
+    MachineTopology topology; /* all 0: not known */
+    uint64_t tsc_hz;          /* 0: not known */
 } QemuNeutralFacts;
 
 /* Where main RAM, the block called *main*, is, of what `info mtree` has (of QemuTreeRange, ram_blocks.h): an array of
  * MachineMemory, free with g_array_unref().  Empty where it is not *ram_bytes* in pieces side by side. */
 GArray *qemu_neutral_memory(const GPtrArray *ranges, const char *main, uint64_t ram_bytes);
+
+/* What `query-hotpluggable-cpus` answers: how its processors are arranged, and how many there can be.  All 0 where it is not
+ * told of each of them. */
+void qemu_neutral_topology(json_t *answer, MachineTopology *ret, guint *ret_max);
 
 /* INVALID where the object cannot be read. */
 MachineDescription *qemu_neutral_machine(json_t *object, const QemuNeutralFacts *facts,

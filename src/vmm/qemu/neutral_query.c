@@ -133,6 +133,15 @@ GArray *qemu_query_memory(QemuVmm *qemu, uint64_t ram_bytes, GError **error)
     return ranges ? qemu_neutral_memory(ranges, main, ram_bytes) : NULL;
 }
 
+/* A machine without places for processors has no answer. */
+static void find_topology(Qmp *qmp, QemuNeutralFacts *ret)
+{
+    g_autoptr(json_t) places =
+        qmp_execute(qmp, "query-hotpluggable-cpus", NULL, QMP_COMMAND_MS, NULL);
+
+    qemu_neutral_topology(places, &ret->topology, &ret->vcpus_max);
+}
+
 MachineDescription *qemu_describe_neutral(QemuVmm *qemu, json_t *machine, GError **error)
 {
     g_autoptr(VmmDescription) description = qemu_describe(qemu, error);
@@ -149,6 +158,7 @@ MachineDescription *qemu_describe_neutral(QemuVmm *qemu, json_t *machine, GError
     facts.machine_type = description->machine;
     facts.ram_bytes = description->memory_bytes;
     facts.vcpus = description->vcpus;
+    find_topology(qemu->qmp, &facts);
     facts.tsc_hz = find_tsc_hz(qemu->qmp, description->accelerator);
     find_serial_files(qemu, &facts);
     neutral = qemu_neutral_machine(machine, &facts, error);

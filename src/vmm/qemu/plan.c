@@ -141,6 +141,22 @@ static gboolean is_name(const char *text)
                                       "0123456789.-_")] == '\0';
 }
 
+/* QEMU's own choice, where it is not known. */
+static void add_processors(Plan *plan)
+{
+    const MachineDescription *machine = plan->machine;
+    const MachineTopology *topology = &machine->topology;
+    g_autofree char *most = machine->vcpus_max > machine->vcpus
+                                ? g_strdup_printf(",maxcpus=%u", machine->vcpus_max)
+                                : g_strdup("");
+
+    if (topology->sockets == 0)
+        add(plan, "-smp", "%u%s", machine->vcpus, most);
+    else
+        add(plan, "-smp", "%u%s,sockets=%u,cores=%u,threads=%u", machine->vcpus, most,
+            topology->sockets, topology->cores, topology->threads);
+}
+
 static void plan_board(Plan *plan)
 {
     const MachineDescription *machine = plan->machine;
@@ -159,7 +175,7 @@ static void plan_board(Plan *plan)
         machine_description_find(machine, HPET) ? "" : ",hpet=off");
     add(plan, "-cpu", "%s", choose_model(machine));
     add(plan, "-m", "%" G_GUINT64_FORMAT "k", machine->ram_bytes / KIBIBYTE);
-    add(plan, "-smp", "%u", machine->vcpus);
+    add_processors(plan);
     g_ptr_array_add(plan->words, g_strdup("-nodefaults"));
     add(plan, "-display", "none");
 }

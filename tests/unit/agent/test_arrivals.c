@@ -13,12 +13,12 @@ static void test_one_at_a_time(void **state)
     Arrivals *arrivals = arrivals_new();
     g_autoptr(GError) error = NULL;
 
-    assert_true(arrivals_begin(arrivals, "web1", 0, NULL));
-    assert_true(arrivals_begin(arrivals, "web2", 0, NULL));
-    assert_false(arrivals_begin(arrivals, "web1", 10, &error));
+    assert_true(arrivals_begin(arrivals, "web1", NULL, 0, NULL));
+    assert_true(arrivals_begin(arrivals, "web2", NULL, 0, NULL));
+    assert_false(arrivals_begin(arrivals, "web1", NULL, 10, &error));
     assert_true(error_is(error, VMFERRY_ERROR_BUSY));
     arrivals_end(arrivals, "web1");
-    assert_true(arrivals_begin(arrivals, "web1", 0, NULL));
+    assert_true(arrivals_begin(arrivals, "web1", NULL, 0, NULL));
     arrivals_end(arrivals, "web1");
     arrivals_end(arrivals, "web2");
     arrivals_free(arrivals);
@@ -36,9 +36,9 @@ static void test_the_next_one_waits(void **state)
     Arrivals *arrivals = arrivals_new();
     GThread *first;
 
-    assert_true(arrivals_begin(arrivals, "web1", 0, NULL));
+    assert_true(arrivals_begin(arrivals, "web1", NULL, 0, NULL));
     first = g_thread_new("first", end_later, arrivals);
-    assert_true(arrivals_begin(arrivals, "web1", 10000, NULL));
+    assert_true(arrivals_begin(arrivals, "web1", NULL, 10000, NULL));
     g_thread_join(first);
     arrivals_end(arrivals, "web1");
     arrivals_free(arrivals);

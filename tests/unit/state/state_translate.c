@@ -1,7 +1,7 @@
 /*
  * Takes a machine's state out of one stream of QEMU (STATE), through the neutral state's JSON form, and
  * puts it over another one (TEMPLATE), into OUT.  For tests/system/test_state_qemu.py.  With `--time STATE` prints what that
- * costs in a pause: the best of a hundred of each way, in ms.
+ * costs in a pause: the first of each way, with page faults and what is set up once, and the best of a hundred, in ms.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -41,17 +41,22 @@ static gboolean translate(char **paths, GError **error)
                                       (gssize)g_bytes_get_size(out), error);
 }
 
-static double best_ms(double before, uint64_t begin)
+typedef struct {
+    double first, best;
+} Times;
+
+static void note_time(Times *times, uint64_t begin)
 {
     double ms = clock_ns_to_ms(clock_now_ns() - begin);
 
-    return before > 0 ? MIN(before, ms) : ms;
+    times->best = times->first > 0 ? MIN(times->best, ms) : ms;
+    times->first = times->first > 0 ? times->first : ms;
 }
 
 static gboolean take_times(const char *path, GError **error)
 {
     g_autoptr(GBytes) stream = read_bytes(path, error);
-    double there = 0, back = 0;
+    Times there = {0}, back = {0};
 
     for (guint i = 0; stream && i < 100; i++) {
         uint64_t begin = clock_now_ns();
@@ -61,7 +66,7 @@ static gboolean take_times(const char *path, GError **error)
         g_autoptr(StateNode) decoded = NULL;
         g_autoptr(GBytes) out = NULL;
 
-        there = best_ms(there, begin);
+        note_time(&there, begin);
         begin = clock_now_ns();
         if (encoded)
             decoded =
@@ -71,10 +76,12 @@ static gboolean take_times(const char *path, GError **error)
                                 error);
         if (!out)
             return FALSE;
-        back = best_ms(back, begin);
+        note_time(&back, begin);
     }
     if (stream)
-        printf("{\"from_qemu_ms\": %.3f, \"to_qemu_ms\": %.3f}\n", there, back);
+        printf("{\"from_qemu_ms\": %.3f, \"to_qemu_ms\": %.3f, \"first_from_qemu_ms\": %.3f, "
+               "\"first_to_qemu_ms\": %.3f}\n",
+               there.best, back.best, there.first, back.first);
     return stream != NULL;
 }
 

@@ -38,6 +38,8 @@ static MachineDescription *make_machine(void)
     g_array_append_val(machine->memory, high);
     machine->video_bytes = 16u << 20;
     machine->vcpus = 2;
+    machine->vcpus_max = 4;
+    machine->topology = (MachineTopology){1, 2, 2};
     machine->tsc_hz = 2096000000;
     g_array_append_val(machine->cpuid, word);
     machine_description_add_device(machine, g_strdup("bochs,vbe"), g_strdup("pci:00:02.0"),
@@ -67,6 +69,10 @@ static void expect_made(const MachineDescription *machine)
     assert_int_equal(part->bytes, 32u << 20);
     assert_int_equal(machine->video_bytes, 16u << 20);
     assert_int_equal(machine->vcpus, 2);
+    assert_int_equal(machine->vcpus_max, 4);
+    assert_int_equal(machine->topology.sockets, 1);
+    assert_int_equal(machine->topology.cores, 2);
+    assert_int_equal(machine->topology.threads, 2);
     assert_int_equal(machine->tsc_hz, 2096000000);
     assert_int_equal(machine->cpuid->len, 1);
     assert_int_equal(word->leaf, 0x80000001);
@@ -160,6 +166,11 @@ static const struct {
     {NULL, "video_bytes", "1", "machine: \"video_bytes\" is not of whole pages"},
     {NULL, "vcpus", "0", "machine: \"vcpus\" is 0"},
     {NULL, "vcpus", "5000", "machine: \"vcpus\" is 5000, the limit is 4096"},
+    {NULL, "vcpus_max", "1", "machine: \"vcpus_max\" is less than \"vcpus\""},
+    {NULL, "topology", "{\"sockets\": 2, \"cores\": 4, \"threads\": 1}",
+     "machine: \"topology\" is not of 4 vCPUs"},
+    {NULL, "topology", "{\"sockets\": 4, \"cores\": 1}",
+     "machine: topology: \"threads\" is missing or no count"},
     {NULL, "tsc_hz", "null", "machine: \"tsc_hz\" is missing or no count"},
     {NULL, "cpuid", "{}", "machine: \"cpuid\" is missing, no array or longer than 256 entries"},
     {NULL, "devices", "[7]", "machine: devices[0]: \"type\" is missing or no text"},

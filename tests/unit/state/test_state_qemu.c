@@ -127,6 +127,9 @@ static void test_asserted_interrupts_are_counted(void **unused)
 
 /* ---- states that are drawn ---- */
 
+/* Of each machine. */
+#define DRAWN 200u
+
 /* What a stream cannot have at all: it follows from something else. */
 static gboolean follows(const char *name)
 {
@@ -195,27 +198,56 @@ static void draw_children(StateNode *node, const StateField *field, const StateG
     }
 }
 
-/* Each state that a machine can have, written over another one of that machine, is read again as it was. */
+/* Each state that a machine can have, written over another one of that machine, is read again as it was; and that one,
+ * written again, is the same stream bit by bit. */
+static void check_drawn(const StateNode *machine, GBytes *stream, guint seed)
+{
+    g_autoptr(GRand) draw = g_rand_new_with_seed(seed);
+    g_autoptr(StateNode) root = state_copy(machine), again = NULL;
+    g_autoptr(GBytes) written = NULL, twice = NULL;
+
+    draw_children(root, NULL, state_schema_root(), draw);
+    written = write_state(root, stream);
+    again = read_state(written);
+    /* Which the clock decides. */
+    state_set_number(
+        (StateNode *)state_find_device(root, "intel,piix4-pm", NULL), "pm_timer",
+        state_number_or(state_find_device(again, "intel,piix4-pm", NULL), "pm_timer", 0));
+    expect_equal(root, again);
+    twice = write_state(again, written);
+    assert_true(g_bytes_equal(written, twice));
+}
+
 static void test_drawn_states_are_kept(void **unused)
 {
-    g_autoptr(GBytes) stream = golden_stream("pc-linux-7.2");
+    for (guint i = 0; i < GOLDEN_PCS; i++) {
+        g_autoptr(GBytes) stream = golden_stream(golden_names[i]);
+        g_autoptr(StateNode) machine = read_state(stream);
 
-    for (guint seed = 0; seed < 20; seed++) {
+        for (guint seed = 0; seed < DRAWN; seed++)
+            check_drawn(machine, stream, DRAWN * i + seed);
+    }
+}
+
+/* Out of the one QEMU into the other, and back: both have all of it. */
+static void test_drawn_states_go_round(void **unused)
+{
+    g_autoptr(GBytes) stream = golden_stream("pc-linux-7.2"),
+                      other = golden_stream("pc-linux-10.0");
+    g_autoptr(StateNode) machine = read_state(stream);
+
+    for (guint seed = 0; seed < DRAWN; seed++) {
         g_autoptr(GRand) draw = g_rand_new_with_seed(seed);
-        g_autoptr(StateNode) root = read_state(stream), again = NULL;
-        g_autoptr(GBytes) written = NULL, twice = NULL;
+        g_autoptr(StateNode) root = state_copy(machine), there = NULL, again = NULL;
+        g_autoptr(GBytes) drawn = NULL, written = NULL, back = NULL;
 
         draw_children(root, NULL, state_schema_root(), draw);
-        assert_true(state_remove(root, "devices[0].x-note") == FALSE);
-        written = write_state(root, stream);
-        again = read_state(written);
-        /* Which the clock decides. */
-        state_set_number(
-            (StateNode *)state_find_device(root, "intel,piix4-pm", NULL), "pm_timer",
-            state_number_or(state_find_device(again, "intel,piix4-pm", NULL), "pm_timer", 0));
-        expect_equal(root, again);
-        twice = write_state(again, written);
-        assert_true(g_bytes_equal(written, twice));
+        drawn = write_state(root, stream);
+        again = read_state(drawn);
+        written = write_state(again, other);
+        there = read_state(written);
+        back = write_state(there, stream);
+        assert_true(g_bytes_equal(drawn, back));
     }
 }
 
@@ -252,19 +284,88 @@ static void test_processors_are_started(void **unused)
     assert_int_equal(state_number_or(again, "cpus[1].activity", 9), 1);
 }
 
-/* Under TCG mp_state stays what was loaded when a processor that was halted has long gone on. */
-static void test_a_processor_that_went_on(void **unused)
+/* What the stream is once the second processor has these. */
+static GBytes *with_numbers(GBytes *stream, uint64_t tsc, uint64_t mp, uint64_t halted)
 {
-    g_autoptr(GBytes) stream = golden_stream("pc-linux-7.2"), later = NULL;
     g_autoptr(QemuForm) form =
         qemu_form_read(g_bytes_get_data(stream, NULL), g_bytes_get_size(stream), NULL);
-    g_autoptr(StateNode) root = NULL;
+    QemuRecord *cpu = qemu_form_find(form, "cpu", 1)->record;
 
-    assert_true(qemu_set_number(qemu_form_find(form, "cpu", 0)->record, "env.mp_state", 3));
-    assert_true(qemu_set_number(qemu_form_find(form, "cpu_common", 0)->record, "halted", 0));
-    later = qemu_form_write(form);
-    root = read_state(later);
-    assert_int_equal(state_number_or(root, "cpus[0].activity", 9), 0);
+    assert_true(qemu_set_number(cpu, "env.tsc", tsc));
+    assert_true(qemu_set_number(cpu, "env.mp_state", mp));
+    assert_true(qemu_set_number(qemu_form_find(form, "cpu_common", 1)->record, "halted", halted));
+    return qemu_form_write(form);
+}
+
+static void expect_activity(GBytes *stream, guint activity)
+{
+    g_autoptr(StateNode) root = read_state(stream);
+
+    assert_int_equal(state_number_or(root, "cpus[1].activity", 9), activity);
+}
+
+/* TCG keeps an mp_state of before, KVM what an APIC was at the reset: neither is what the processor does now. */
+static void test_activity_is_what_it_does_now(void **unused)
+{
+    static const struct {
+        uint64_t tsc, mp, halted;
+        guint activity;
+    } cases[] = {
+        {0, 0, 1, 3}, {0, 0, 0, 0}, {0, 3, 0, 0}, {0, 1, 0, 0},
+        {7, 0, 0, 0}, {7, 3, 0, 1}, {7, 3, 1, 1}, {7, 1, 0, 3},
+    };
+    g_autoptr(GBytes) fresh = golden_stream("pc-start-smp-7.2");
+    g_autoptr(GBytes) linux_stream = golden_stream("pc-linux-7.2");
+    g_autoptr(StateNode) root = read_state(linux_stream);
+    g_autoptr(GBytes) arrived = NULL, woken = NULL;
+
+    for (guint i = 0; i < G_N_ELEMENTS(cases); i++) {
+        g_autoptr(GBytes) stream = with_numbers(fresh, cases[i].tsc, cases[i].mp, cases[i].halted);
+
+        expect_activity(stream, cases[i].activity);
+    }
+    /* One that arrived halted, and woke up. */
+    assert_int_equal(state_number_or(root, "cpus[1].activity", 9), 1);
+    arrived = write_state(root, fresh);
+    expect_activity(arrived, 1);
+    {
+        g_autoptr(QemuForm) form =
+            qemu_form_read(g_bytes_get_data(arrived, NULL), g_bytes_get_size(arrived), NULL);
+
+        assert_true(qemu_set_number(qemu_form_find(form, "cpu_common", 1)->record, "halted", 0));
+        woken = qemu_form_write(form);
+    }
+    expect_activity(woken, 0);
+}
+
+static uint64_t requests_of(GBytes *stream, guint processor)
+{
+    g_autoptr(QemuForm) form =
+        qemu_form_read(g_bytes_get_data(stream, NULL), g_bytes_get_size(stream), NULL);
+    uint64_t requests = 0;
+
+    assert_true(qemu_get_number(qemu_form_find(form, "cpu_common", processor)->record,
+                                "interrupt_request", &requests));
+    return requests;
+}
+
+/* NMIs, INITs and start-up IPIs that a processor of TCG has not taken yet; the next state does not inherit them. */
+static void test_processors_are_being_started(void **unused)
+{
+    g_autoptr(GBytes) stream = golden_stream("pc-linux-7.2"), written = NULL, cleared = NULL;
+    g_autoptr(StateNode) plain = read_state(stream), root = read_state(stream), again = NULL;
+
+    assert_null(state_find(plain, "cpus[1].pending_init"));
+    state_set_number(root, "cpus[1].nmi_pending", 1);
+    state_set_number(root, "cpus[1].pending_init", 1);
+    state_set_number(root, "cpus[1].pending_sipi", 0x9a);
+    written = write_state(root, stream);
+    assert_int_equal(requests_of(written, 0) & 0xe00, 0);
+    assert_int_equal(requests_of(written, 1) & 0xe00, 0xe00);
+    again = read_state(written);
+    expect_equal(root, again);
+    cleared = write_state(plain, written);
+    assert_int_equal(requests_of(cleared, 1), requests_of(stream, 1));
 }
 
 static void expect_not_written(const StateNode *root, GBytes *template_stream, const char *text)
@@ -392,10 +493,12 @@ int main(void)
         cmocka_unit_test(test_what_no_other_vmm_has_is_refused_by_name),
         cmocka_unit_test(test_a_known_guest),
         cmocka_unit_test(test_asserted_interrupts_are_counted),
-        cmocka_unit_test(test_a_processor_that_went_on),
         cmocka_unit_test(test_drawn_states_are_kept),
+        cmocka_unit_test(test_drawn_states_go_round),
         cmocka_unit_test(test_another_qemu_takes_it),
         cmocka_unit_test(test_processors_are_started),
+        cmocka_unit_test(test_processors_are_being_started),
+        cmocka_unit_test(test_activity_is_what_it_does_now),
         cmocka_unit_test(test_other_machines_are_refused_by_name),
         cmocka_unit_test(test_each_field_has_a_row_or_a_reason),
         cmocka_unit_test(test_the_form_has_not_changed),

@@ -1,8 +1,8 @@
 /*
  * The neutral state and Bochs's parameters, without a Bochs
  *
- * bochs-2.7/ has what a fresh Bochs shows, and state.json the state of a QEMU (-M pc with a disk).  What
- * `restore` does to what `show` tells is done here.
+ * bochs-2.7/ has what a fresh Bochs shows, cpu1 and pc_system-2 one of two processors, and state.json the state of a QEMU (-M pc with
+ * a disk).  What `restore` does to what `show` tells is done here.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -20,7 +20,11 @@
 #include "vmm/bochs/parameters.h"
 
 #define IPS 50000000u
-#define ROUNDS 300u
+#define ROUNDS 600u
+#define MOST_CPUS 9u /* one more than there may be */
+
+/* Of both: the Bochs and the state. */
+static guint cpus = 1;
 
 static char *read_recorded(const char *name)
 {
@@ -31,31 +35,62 @@ static char *read_recorded(const char *name)
     return text;
 }
 
+static void add_fresh(BochsForm *form, const char *name, const char *file)
+{
+    g_autofree char *text = read_recorded(file);
+    BochsNode *device = bochs_show_parse(text, name, NULL);
+
+    assert_non_null(device);
+    bochs_form_add(form, device);
+}
+
 static BochsForm *read_fresh(void)
 {
     BochsForm *form = bochs_form_new(IPS);
 
-    for (const char *const *name = bochs_form_devices(); *name; name++) {
-        g_autofree char *text = read_recorded(*name);
-        BochsNode *device = bochs_show_parse(text, *name, NULL);
-
-        assert_non_null(device);
-        bochs_form_add(form, device);
-    }
+    for (const char *const *name = bochs_form_devices(); *name; name++)
+        add_fresh(form, *name, cpus > 1 && strcmp(*name, "pc_system") == 0 ? "pc_system-2" : *name);
+    if (cpus > 1)
+        add_fresh(form, "cpu1", "cpu1");
+    assert_int_equal(bochs_form_count_cpus(form), cpus);
     return form;
 }
 
-static StateNode *read_state(void)
+/* Another processor like the first one. */
+static void add_cpu(json_t *json, guint number)
+{
+    json_t *list = json_object_get(json, "cpus");
+    json_t *cpu = json_deep_copy(json_array_get(list, 0));
+    json_t *apic = json_object_get(cpu, "local_apic");
+
+    json_object_set_new(apic, "id", json_sprintf("0x%x", number));
+    json_object_set_new(apic, "ia32_apic_base", json_string("0xfee00800"));
+    json_array_append_new(list, cpu);
+}
+
+static StateNode *read_recorded_state(void)
 {
     g_autofree char *text = read_recorded("state.json");
     json_t *json = json_loads(text, 0, NULL);
     g_autoptr(GError) error = NULL;
-    StateNode *state = state_from_json(json, &error);
+    StateNode *state;
 
+    for (guint i = 1; i < cpus; i++)
+        add_cpu(json, i);
+    state = state_from_json(json, &error);
     json_decref(json);
     if (!state || !state_check(state, &error))
         fail_msg("%s", error->message);
     return state;
+}
+
+static StateNode *read_state(void)
+{
+    static StateNode *kept[MOST_CPUS + 1];
+
+    if (!kept[cpus])
+        kept[cpus] = read_recorded_state();
+    return state_copy(kept[cpus]);
 }
 
 /* ---- a Bochs ---- */
@@ -109,12 +144,21 @@ static BochsForm *apply(const BochsForm *wanted)
     return form;
 }
 
+/* Kept: it is only looked at. */
+static const BochsForm *get_fresh(void)
+{
+    static BochsForm *fresh[MOST_CPUS + 1];
+
+    if (!fresh[cpus])
+        fresh[cpus] = read_fresh();
+    return fresh[cpus];
+}
+
 /* To a fresh Bochs, and back. */
 static StateNode *go_round(const StateNode *state)
 {
-    g_autoptr(BochsForm) fresh = read_fresh();
     g_autoptr(GError) error = NULL;
-    g_autoptr(BochsForm) wanted = bochs_form_from_state(state, fresh, &error);
+    g_autoptr(BochsForm) wanted = bochs_form_from_state(state, get_fresh(), &error);
     g_autoptr(BochsForm) loaded = NULL;
     StateNode *back;
 
@@ -165,12 +209,24 @@ static void draw_registers(StateNode *cpu)
         "rsi",
         "rdi",
         "r8",
+        "r9",
+        "r10",
+        "r11",
+        "r12",
+        "r13",
+        "r14",
         "r15",
         "rip",
         "cr2",
         "cr3",
         "dr0",
+        "dr1",
+        "dr2",
         "dr3",
+        "ia32_sysenter_esp",
+        "ia32_sysenter_eip",
+        "ldtr.base",
+        "tr.base",
         "ia32_star",
         "ia32_lstar",
         "ia32_cstar",
@@ -181,7 +237,10 @@ static void draw_registers(StateNode *cpu)
         "fs.base",
         "gs.base",
         "ia32_kernel_gs_base",
+        "ia32_mtrr_fixed[0]",
         "ia32_mtrr_fixed[7]",
+        "ia32_mtrr_fixed[10]",
+        "ia32_mtrr_variable[0].base",
         "ia32_mtrr_variable[3].mask",
     };
     static const char *const segments[] = {"es", "cs", "ss", "ds", "fs", "gs"};
@@ -203,6 +262,9 @@ static void draw_registers(StateNode *cpu)
     state_set_number(cpu, "activity", draw(1));
     state_set_number(cpu, "ia32_tsc", draw(46) + 1000000000u);
     state_set_number(cpu, "ia32_tsc_aux", draw(32));
+    state_set_number(cpu, "ia32_sysenter_cs", draw(32));
+    draw_number(cpu, "gdtr.limit", 16);
+    draw_number(cpu, "idtr.limit", 16);
 }
 
 static void draw_fpu(StateNode *fpu)
@@ -210,6 +272,10 @@ static void draw_fpu(StateNode *fpu)
     draw_number(fpu, "control", 13);
     draw_number(fpu, "status", 16);
     draw_number(fpu, "tag", 8);
+    draw_number(fpu, "opcode", 11);
+    draw_number(fpu, "instruction_pointer", 64);
+    draw_number(fpu, "data_pointer", 64);
+    draw_number(fpu, "mxcsr", 16);
     for (guint i = 0; i < 8; i++) {
         g_autofree char *path = g_strdup_printf("r[%u]", i);
 
@@ -289,6 +355,8 @@ static StateNode *add_vga(StateNode *state)
     state_set_number(vga, "dac_state", draw(1) ? 3 : 0);
     state_set_number(vga, "dac_component", draw(1));
     draw_list(vga, "vbe", 10, 10);
+    state_set_number(vga, "vbe[1]", draw(10) + 8);
+    state_set_number(vga, "vbe[2]", draw(9) + 1);
     state_set_number(vga, "vbe[3]", 32);
     state_set_number(vga, "vbe[4]", draw(1) ? 0x41 : 0);
     state_set_number(vga, "vbe[5]", draw(8));
@@ -358,6 +426,38 @@ static StateNode *device_of(StateNode *state, guint number)
     return state_find_mutable(state, path);
 }
 
+static void draw_dma(StateNode *device)
+{
+    static const struct {
+        const char *name;
+        guint bits;
+    } numbers[] = {{"current[0]", 16}, {"current[1]", 16}, {"base[0]", 16},
+                   {"base[1]", 16},    {"page", 8},        {"mode", 8}};
+
+    for (guint i = 0; i < 4; i++)
+        for (guint j = 0; j < G_N_ELEMENTS(numbers); j++) {
+            g_autofree char *path = g_strdup_printf("channels[%u].%s", i, numbers[j].name);
+
+            draw_number(device, path, numbers[j].bits);
+        }
+    draw_number(device, "flip_flop", 1);
+}
+
+/* What the guest has written for its next command. */
+static void draw_ide(StateNode *device)
+{
+    static const char *const names[] = {"features", "error",        "sector_count",
+                                        "sector",   "cylinder_low", "cylinder_high"};
+
+    draw_bytes(device, "config", 256);
+    draw_number(device, "channels[0].selected", 1);
+    for (guint i = 0; i < G_N_ELEMENTS(names); i++) {
+        g_autofree char *path = g_strconcat("channels[0].drives[0].", names[i], NULL);
+
+        draw_number(device, path, 8);
+    }
+}
+
 static void draw_device(StateNode *device)
 {
     const char *type = state_get_text(device, "type");
@@ -370,11 +470,26 @@ static void draw_device(StateNode *device)
         draw_number(device, "vector_base", 8);
         draw_number(device, "highest_priority", 3);
         state_set_number(device, "init_step", draw(2));
+        draw_number(device, "elcr", 8);
+        draw_number(device, "read_isr", 1);
+        draw_number(device, "poll", 1);
+        draw_number(device, "special_mask", 1);
+        draw_number(device, "auto_eoi", 1);
+        draw_number(device, "rotate_on_auto_eoi", 1);
     } else if (strcmp(type, "intel,82093aa") == 0) {
-        draw_number(device, "redirection[0]", 64);
-        draw_number(device, "redirection[23]", 64);
+        for (guint i = 0; i < 24; i++) {
+            g_autofree char *path = g_strdup_printf("redirection[%u]", i);
+
+            draw_number(device, path, 64);
+        }
+        draw_number(device, "register_select", 8);
     } else if (strcmp(type, "motorola,mc146818") == 0) {
         draw_bytes(device, "cmos", 128);
+        draw_number(device, "index", 7);
+    } else if (strcmp(type, "intel,8237a") == 0) {
+        draw_dma(device);
+    } else if (strcmp(type, "intel,piix3-ide") == 0) {
+        draw_ide(device);
     } else if (strcmp(type, "intel,hpet") == 0) {
         draw_number(device, "config", 2);
         draw_number(device, "counter", 62);
@@ -399,13 +514,29 @@ static void draw_pit(StateNode *pit)
     }
 }
 
-static void draw_state(StateNode *state)
+static void draw_cpu(StateNode *state, guint number)
 {
-    StateNode *cpu = state_find_mutable(state, "cpus[0]");
+    g_autofree char *path = g_strdup_printf("cpus[%u]", number);
+    StateNode *cpu = state_find_mutable(state, path);
 
     draw_registers(cpu);
     draw_fpu(state_find_mutable(cpu, "fpu"));
     draw_apic(cpu);
+    if (number == 0)
+        return;
+    state_set_number(cpu, "activity", "\0\1\3"[draw(8) % 3]);
+    if (state_number_or(cpu, "activity", 0) != 3 && draw(1))
+        state_set_number(cpu, "pending_init", 1);
+    state_set_number(cpu, "ia32_tsc", state_number_or(state, "cpus[0].ia32_tsc", 0));
+}
+
+static void draw_state(StateNode *state)
+{
+    const StateNode *cpu;
+
+    for (guint i = 0; i < cpus; i++)
+        draw_cpu(state, i);
+    cpu = state_find(state, "cpus[0]");
     for (guint i = 0; device_of(state, i); i++) {
         draw_device(device_of(state, i));
         if (strcmp(state_get_text(device_of(state, i), "type"), "intel,8254") == 0)
@@ -466,6 +597,110 @@ static void test_round_trip(void **unused)
         expect_equal(back, again);
     }
     g_rand_free(dice);
+}
+
+/* ---- two processors ---- */
+
+static int with_two(void **unused)
+{
+    cpus = 2;
+    return 0;
+}
+
+static int with_one(void **unused)
+{
+    cpus = 1;
+    return 0;
+}
+
+/* The timers of their APICs are two: each fires at its own time. */
+static void test_two_timers(void **unused)
+{
+    g_autoptr(StateNode) state = read_state();
+    g_autoptr(BochsForm) fresh = read_fresh();
+    g_autoptr(BochsForm) wanted = NULL;
+    g_autoptr(StateNode) back = NULL;
+    const BochsNode *system;
+    uint64_t first = 0, second = 0, now = 0;
+
+    state_set_time(state, "cpus[0].local_apic.until_fire", 1000000);
+    state_set_time(state, "cpus[1].local_apic.until_fire", 7000000);
+    wanted = bochs_form_from_state(state, fresh, NULL);
+    assert_non_null(wanted);
+    system = bochs_form_find(wanted, "pc_system");
+    assert_true(bochs_tree_get(system, "ticksTotal", &now, NULL));
+    assert_true(bochs_tree_get(system, "timer.1.timeToFire", &first, NULL));
+    assert_true(bochs_tree_get(system, "timer.4.timeToFire", &second, NULL));
+    assert_int_equal(first - now, IPS / 1000);
+    assert_int_equal(second - now, 7 * IPS / 1000);
+    back = go_round(state);
+    assert_int_equal(get_time(back, "cpus[1].local_apic.until_fire"), 7000000);
+}
+
+/* One TSC for both, the latest: KVM tells each processor's a little later than the one's before. */
+static void test_one_tsc(void **unused)
+{
+    g_autoptr(StateNode) state = read_state();
+    g_autoptr(BochsForm) fresh = read_fresh();
+    g_autoptr(StateNode) back = NULL;
+    g_autoptr(GError) error = NULL;
+    uint64_t first = state_number_or(state, "cpus[0].ia32_tsc", 0);
+
+    state_set_number(state, "cpus[1].ia32_tsc", first + 12345);
+    back = go_round(state);
+    for (guint i = 0; i < 2; i++) {
+        g_autofree char *path = g_strdup_printf("cpus[%u].ia32_tsc", i);
+
+        assert_int_equal(state_number_or(back, path, 0), first + 12345);
+    }
+    state_set_number(state, "cpus[1].ia32_tsc", first - IPS);
+    assert_null(bochs_form_from_state(state, fresh, &error));
+    assert_true(error_is(error, VMFERRY_ERROR_UNSUPPORTED));
+    assert_non_null(strstr(error->message, "cpus: their ia32_tsc differ by 50000000"));
+}
+
+/* It is that of their numbers, whatever the state has. */
+static void test_x2apic(void **unused)
+{
+    g_autoptr(StateNode) state = read_state();
+    g_autoptr(BochsForm) fresh = read_fresh();
+    g_autoptr(BochsForm) wanted = NULL;
+    uint64_t ldr = 0, mode = 0;
+
+    state_set_number(state, "cpus[1].local_apic.ia32_apic_base", 0xfee00c00);
+    state_set_number(state, "cpus[1].local_apic.ldr", 0);
+    wanted = bochs_form_from_state(state, fresh, NULL);
+    assert_non_null(wanted);
+    assert_true(bochs_tree_get(bochs_form_find(wanted, "cpu1"), "local_apic.ldr", &ldr, NULL));
+    assert_true(bochs_tree_get(bochs_form_find(wanted, "cpu1"), "local_apic.mode", &mode, NULL));
+    assert_int_equal(mode, 3);
+    assert_int_equal(ldr, 2);
+}
+
+/* The 8259A interrupts the first one only, and one that waits for its start-up IPI takes nothing else. */
+static void test_events(void **unused)
+{
+    g_autoptr(StateNode) state = read_state();
+    g_autoptr(BochsForm) fresh = read_fresh();
+    g_autoptr(BochsForm) wanted = NULL;
+    StateNode *pic = (StateNode *)state_find_device(state, "intel,8259a", "io:20");
+    g_autoptr(GError) error = NULL;
+    uint64_t value = 0;
+
+    state_set_number(pic, "irr", 1);
+    state_set_number(pic, "imr", 0);
+    state_set_number(pic, "isr", 0);
+    state_set_number(state, "cpus[1].activity", 3);
+    state_set_number(state, "cpus[1].nmi_blocked", 0);
+    wanted = bochs_form_from_state(state, fresh, &error);
+    if (!wanted)
+        fail_msg("%s", error->message);
+    assert_true(bochs_tree_get(bochs_form_find(wanted, "cpu0"), "pending_event", &value, NULL));
+    assert_int_equal(value & 0x400, 0x400);
+    assert_true(bochs_tree_get(bochs_form_find(wanted, "cpu1"), "pending_event", &value, NULL));
+    assert_int_equal(value & 0x400, 0);
+    assert_true(bochs_tree_get(bochs_form_find(wanted, "cpu1"), "event_mask", &value, NULL));
+    assert_int_equal(value & 7, 7);
 }
 
 /* The cards of a default machine, with their interrupts. */
@@ -577,6 +812,35 @@ static void refuse_number(const char *path, uint64_t value, VmferryErrorCode cod
 
     state_set_number(state, path, value);
     expect_refused(state, code, wanted);
+}
+
+/* What only a machine of two processors can have. */
+static void test_two_refused(void **unused)
+{
+    g_autoptr(StateNode) state = read_state();
+    g_autoptr(BochsForm) fresh = NULL;
+    g_autoptr(GError) error = NULL;
+
+    refuse_number("cpus[1].smm", 1, VMFERRY_ERROR_UNSUPPORTED, "cpus[1].smm: system management");
+    refuse_number("cpus[1].local_apic.id", 2, VMFERRY_ERROR_UNSUPPORTED,
+                  "cpus[1].local_apic.id: Bochs's are numbered one after the other");
+    refuse_number("cpus[1].injected_interrupt", 32, VMFERRY_ERROR_BUSY,
+                  "cpus[1].injected_interrupt: an interrupt is being delivered");
+    refuse_number("cpus[1].pending_sipi", 0x9a, VMFERRY_ERROR_BUSY,
+                  "cpus[1].pending_sipi: a start-up IPI is being delivered");
+    cpus = 1;
+    fresh = read_fresh();
+    assert_null(bochs_form_from_state(state, fresh, &error));
+    assert_true(error_is(error, VMFERRY_ERROR_UNSUPPORTED));
+    assert_string_equal(error->message,
+                        "cpus: the state is of 2 processors, this Bochs was started with 1");
+    cpus = 9;
+    g_clear_pointer(&state, state_free);
+    state = read_state();
+    g_clear_error(&error);
+    assert_false(bochs_check_state(state, &error));
+    assert_string_equal(error->message,
+                        "cpus: the state of 1 to 8 processors is carried over to Bochs, not of 9");
 }
 
 static void refuse_of_device(const char *type, const char *path, uint64_t value,
@@ -720,11 +984,23 @@ static void test_only_fresh(void **unused)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_round_trip),       cmocka_unit_test(test_recorded_state),
-        cmocka_unit_test(test_pit_phase),        cmocka_unit_test(test_refused),
-        cmocka_unit_test(test_only_fresh),       cmocka_unit_test(test_hpet),
-        cmocka_unit_test(test_cards_round_trip), cmocka_unit_test(test_vga_derived),
-        cmocka_unit_test(test_moments),          cmocka_unit_test(test_ended_transfer),
+        cmocka_unit_test(test_round_trip),
+        cmocka_unit_test(test_recorded_state),
+        cmocka_unit_test(test_pit_phase),
+        cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_only_fresh),
+        cmocka_unit_test(test_hpet),
+        cmocka_unit_test(test_cards_round_trip),
+        cmocka_unit_test(test_vga_derived),
+        cmocka_unit_test(test_moments),
+        cmocka_unit_test(test_ended_transfer),
+        cmocka_unit_test_setup_teardown(test_round_trip, with_two, with_one),
+        cmocka_unit_test_setup_teardown(test_only_fresh, with_two, with_one),
+        cmocka_unit_test_setup_teardown(test_two_timers, with_two, with_one),
+        cmocka_unit_test_setup_teardown(test_one_tsc, with_two, with_one),
+        cmocka_unit_test_setup_teardown(test_events, with_two, with_one),
+        cmocka_unit_test_setup_teardown(test_x2apic, with_two, with_one),
+        cmocka_unit_test_setup_teardown(test_two_refused, with_two, with_one),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

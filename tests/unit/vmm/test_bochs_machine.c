@@ -108,6 +108,17 @@ static void test_processor_and_memory(void **unused)
 
     machine.vcpus = 9;
     expect_refused(&machine, VMFERRY_ERROR_UNSUPPORTED, "1 to 8 vCPUs, not 9");
+    machine.vcpus = 2;
+    machine.cores = 4;
+    expect_refused(&machine, VMFERRY_ERROR_INVALID, "2 vCPUs are not sockets of 4 cores");
+    machine.cores = 2;
+    assert_true(bochs_machine_check(&machine, NULL));
+    {
+        g_autofree char *text = bochs_machine_format(&machine, "log");
+
+        expect_line(text, "cpu: model=corei7_haswell_4770, count=1:2:1, ips=50000000, "
+                          "reset_on_triple_fault=0");
+    }
     machine = make_machine();
     machine.cpu_model = "x, count=4";
     expect_refused(&machine, VMFERRY_ERROR_INVALID, "not a CPU model");

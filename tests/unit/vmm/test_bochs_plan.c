@@ -186,7 +186,7 @@ static void test_refusals(void **unused)
     g_free(machine->chipset);
     machine->chipset = g_strdup("qemu,q35");
     machine->ram_bytes = 4096 * MIB;
-    machine->vcpus = 2;
+    machine->vcpus = 9;
     machine->tsc_hz = 5000000000;
     machine->video_bytes = 32 * MIB;
     add_device(machine, "bochs,vbe", "pci:00:02.0", "VGA at 00:02.0", NULL);
@@ -200,7 +200,7 @@ static void test_refusals(void **unused)
     expect_refused(
         machine,
         "Bochs cannot be this machine: it has chipset qemu,q35 (Bochs has intel,440fx); "
-        "4096 MiB of memory (Bochs takes 2048); 2 vCPUs (1 can go to Bochs); "
+        "4096 MiB of memory (Bochs takes 2048); 9 vCPUs (Bochs takes 8); "
         "a TSC of 5000000000 Hz (Bochs takes 1000000 to 4294967295); "
         "VGA at 00:02.0 with 32 MiB of memory (Bochs has 16); virtio-blk-pci at 00:03.0; "
         "e1000 at 00:09.0: the place pci:00:09.0 (Bochs has slots at pci:00:02.0 to 06.0); "
@@ -208,6 +208,59 @@ static void test_refusals(void **unused)
         "disk relative: Bochs takes absolute paths without quotes, commas, '$', '#' and '\\'; "
         "disk /a,b: Bochs takes absolute paths without quotes, commas, '$', '#' and '\\'; "
         "a disk at qemu:virtio0 (Bochs has IDE at pci:00:01.1)");
+}
+
+/* The arrangement of the processors goes along, where their APICs are numbered as Bochs's. */
+static void test_processors(void **unused)
+{
+    static const struct {
+        guint vcpus, vcpus_max;
+        MachineTopology topology;
+        const char *count, *refused;
+    } cases[] = {
+        {2, 0, {0}, "count=2,", NULL},
+        {2, 0, {2, 1, 1}, "count=2,", NULL},
+        {2, 0, {1, 2, 1}, "count=1:2:1,", NULL},
+        {8, 0, {2, 2, 2}, "count=2:2:2,", NULL},
+        {3, 0, {1, 3, 1}, "count=1:3:1,", NULL},
+        {6,
+         0,
+         {2, 3, 1},
+         NULL,
+         "sockets of 3 cores with 1 threads, whose APICs are not numbered one after the other"},
+        {6,
+         0,
+         {1, 2, 3},
+         NULL,
+         "sockets of 2 cores with 3 threads, whose APICs are not numbered one after the other"},
+        {2, 4, {1, 4, 1}, NULL, "2 of 4 vCPUs (none can be plugged in later in Bochs)"},
+    };
+
+    for (guint i = 0; i < G_N_ELEMENTS(cases); i++) {
+        g_autoptr(MachineDescription) machine = make_machine();
+
+        machine->vcpus = cases[i].vcpus;
+        machine->vcpus_max = cases[i].vcpus_max;
+        machine->topology = cases[i].topology;
+        if (cases[i].refused) {
+            g_autofree char *wanted =
+                g_strconcat("Bochs cannot be this machine: it has ", cases[i].refused, NULL);
+
+            expect_refused(machine, wanted);
+        } else {
+            g_autoptr(GError) error = NULL;
+            g_auto(GStrv) words = bochs_plan(machine, &error);
+            g_autoptr(BochsCommandLine) line = NULL;
+
+            if (!words)
+                fail_msg("%s", error->message);
+            assert_non_null(strstr(words[2], cases[i].count));
+            line = bochs_command_line_parse(words, NULL);
+            assert_int_equal(line->machine.vcpus, cases[i].vcpus);
+            assert_int_equal(line->machine.cores, MAX(1, cases[i].topology.cores));
+            assert_int_equal(line->machine.threads, MAX(1, cases[i].topology.threads));
+        }
+    }
 }
 
 static void test_cards(void **unused)
@@ -375,6 +428,10 @@ static void test_line_refusals(void **unused)
         {"cpu", "cpu: model=ryzen"},
         {"cpu", "cpu: model=ryzen, ips=50000000, reset_on_triple_fault=1"},
         {"cpu", "cpu: model=ryzen, ips=50000000, ips=50000000"},
+        {"cpu", "cpu: model=ryzen, count=2:2, ips=50000000"},
+        {"cpu", "cpu: model=ryzen, count=1:0:2, ips=50000000"},
+        {"cpu", "cpu: model=ryzen, count=1:2:2:1, ips=50000000"},
+        {"cpu", "cpu: model=ryzen, count=, ips=50000000"},
         {"clock", "clock: sync=realtime, time0=1000"},
         {"pci", "pci: enabled=1, chipset=i440fx, slot1=ne2k"},
         {"pci", "pci: enabled=1, chipset=i440fx, slot6=e1000"},
@@ -407,6 +464,8 @@ static void test_line_refusals(void **unused)
     expect_line_refused("pci", "pci: enabled=1, chipset=i440fx", VMFERRY_ERROR_INVALID,
                         "a slot that has it");
     expect_line_refused("cpu", "cpu: model=ryzen, ips=7", VMFERRY_ERROR_INVALID, "at least");
+    expect_line_refused("cpu", "cpu: model=ryzen, count=2:4:2, ips=50000000",
+                        VMFERRY_ERROR_UNSUPPORTED, "1 to 8 vCPUs, not 16");
     expect_line_refused("ata0-slave", "ata0-slave: type=disk, mode=flat, path=c",
                         VMFERRY_ERROR_INVALID, "disk: Bochs cannot be told");
 }
@@ -446,6 +505,7 @@ int main(void)
         cmocka_unit_test(test_line_refusals),
         cmocka_unit_test(test_line_missing),
         cmocka_unit_test(test_programs),
+        cmocka_unit_test(test_processors),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -17,6 +17,7 @@
 #include "base/page.h"
 #include "base/process.h"
 #include "state/state_qemu.h"
+#include "pair_guest.h"
 #include "real_bochs.h"
 #include "vmm/bochs/bochs.h"
 #include "vmm/bochs/driver.h"
@@ -26,7 +27,7 @@
 
 #define SIDES 3u /* QEMU, Bochs, QEMU */
 
-static char *directory, *image, *other_image;
+static char *directory, *image, *pair_image, *other_image;
 
 /* Of a test that failed. */
 static struct {
@@ -45,15 +46,21 @@ static void note_started(Vmm *vmm, guint side)
 /* With the cards of a default machine, VGA and e1000. */
 static gboolean with_cards;
 
+/* One processor, or two that are cores of one socket. */
+static guint vcpus = 1;
+
 static Vmm *launch_qemu(guint side, gboolean incoming)
 {
     g_autofree char *name = g_strdup_printf("qemu%u", side);
-    g_autofree char *drive = g_strdup_printf("file=%s,format=raw,snapshot=on,if=ide", image);
+    g_autofree char *drive =
+        g_strdup_printf("file=%s,format=raw,snapshot=on,if=ide", vcpus > 1 ? pair_image : image);
     char *line[] = {(char *)"qemu-system-x86_64",
                     (char *)"-M",
                     (char *)"pc,accel=tcg",
                     (char *)"-m",
                     (char *)"16",
+                    (char *)"-smp",
+                    (char *)(vcpus > 1 ? "2,sockets=1,cores=2" : "1"),
                     (char *)"-nodefaults",
                     (char *)"-vga",
                     (char *)(with_cards ? "std" : "none"),
@@ -82,7 +89,8 @@ static Vmm *launch_bochs(guint side)
         .disks = &disk,
         .disk_count = 1,
         .memory_bytes = BARE_GUEST_BYTES,
-        .vcpus = 1,
+        .vcpus = vcpus,
+        .cores = vcpus,
         .cpu_model = "corei7_haswell_4770",
         .ips = 50000000,
         .start_time = 1000,
@@ -345,20 +353,144 @@ static void test_there_and_back_with_cards(void **unused)
     go_there_and_back();
 }
 
+/* ---- two processors ---- */
+
+/* In which of them the second processor is started. */
+typedef enum { IN_FIRST_QEMU, IN_BOCHS, IN_SECOND_QEMU } StartedIn;
+
+/* Runs it until all processors that have been started have gone through their tables some more. */
+static PairGuestStatistics go_on_together(Vmm *vmm, GuestMemory *memory, guint region, guint cpus,
+                                          const PairGuestStatistics *before)
+{
+    PairGuestStatistics after;
+    g_autoptr(GError) error = NULL;
+
+    if (!vmm_resume(vmm, &error))
+        fail_msg("%s", error->message);
+    (void)pair_guest_await(memory, region, cpus, before, 20, 3);
+    if (!vmm_pause(vmm, NULL, &error))
+        fail_msg("%s", error->message);
+    after = pair_guest_read(memory, region);
+    pair_guest_expect_sound(&after);
+    for (guint i = 0; i < cpus; i++)
+        assert_true(after.cpus[i].tsc > before->cpus[i].tsc);
+    if (cpus > 1)
+        assert_true(after.cpus[1].signals > before->cpus[1].signals);
+    return after;
+}
+
+/* A processor of QEMU that has halted may still be about to do so. */
+static void expect_waits_for_sipi(GBytes *encoded, gboolean waits, gboolean may_be_soon)
+{
+    g_autoptr(StateNode) state = decode(encoded);
+    gboolean soon = state_number_or(state, "cpus[1].pending_init", 0) != 0;
+
+    assert_int_equal(state_length(state_find(state, "cpus")), 2);
+    assert_int_equal(state_number_or(state, "cpus[0].activity", 9), 0);
+    assert_true((state_number_or(state, "cpus[1].activity", 9) == 3 || soon) == waits);
+    assert_true(may_be_soon || !soon);
+    assert_int_equal(state_number_or(state, "cpus[0].ia32_tsc", 0),
+                     state_number_or(state, "cpus[1].ia32_tsc", 1));
+}
+
+static void go_together(StartedIn where)
+{
+    static const PairGuestStatistics none;
+    Vmm *first = launch_qemu(0, FALSE), *second = launch_bochs(1), *third = launch_incoming(first);
+    guint at_first, at_second, at_third;
+    g_autoptr(GuestMemory) memory = open_memory(first, &at_first);
+    g_autoptr(GuestMemory) in_bochs = open_memory(second, &at_second);
+    g_autoptr(GuestMemory) back = open_memory(third, &at_third);
+    g_autoptr(GBytes) stream = NULL;
+    g_autoptr(GBytes) there = NULL;
+    g_autoptr(GBytes) returned = NULL;
+    g_autoptr(GBytes) again = NULL;
+    g_autoptr(GError) error = NULL;
+    PairGuestStatistics statistics = pair_guest_await(memory, at_first, 1, &none, 20, 3);
+
+    if (where == IN_FIRST_QEMU) {
+        pair_guest_start(memory, at_first);
+        (void)pair_guest_await(memory, at_first, 2, &statistics, 20, 3);
+    }
+    assert_true(vmm_pause(first, NULL, NULL));
+    statistics = pair_guest_read(memory, at_first);
+    pair_guest_expect_sound(&statistics);
+    stream = save(first);
+    there = translate(stream);
+    expect_waits_for_sipi(there, where != IN_FIRST_QEMU, TRUE);
+    copy_memory(memory, at_first, in_bochs, at_second);
+    load(second, there);
+    if (where == IN_BOCHS)
+        pair_guest_start(in_bochs, at_second);
+    statistics =
+        go_on_together(second, in_bochs, at_second, where == IN_SECOND_QEMU ? 1 : 2, &statistics);
+    returned = save(second);
+    expect_waits_for_sipi(returned, where == IN_SECOND_QEMU, FALSE);
+    again = translate_back(returned, stream);
+    copy_rest(memory, back, at_first);
+    copy_memory(in_bochs, at_second, back, at_third);
+    if (!vmm_load_device_state(third, again, &error))
+        fail_msg("%s", error->message);
+    if (where == IN_SECOND_QEMU) {
+        g_autoptr(GBytes) waiting = NULL;
+        g_autoptr(GBytes) seen = NULL;
+
+        statistics = go_on_together(third, back, at_third, 1, &statistics);
+        waiting = save(third);
+        seen = translate(waiting);
+        expect_waits_for_sipi(seen, TRUE, FALSE);
+        pair_guest_start(back, at_third);
+    }
+    (void)go_on_together(third, back, at_third, 2, &statistics);
+    end(first);
+    end(second);
+    end(third);
+}
+
+static void test_two_processors(void **unused)
+{
+    with_cards = FALSE;
+    vcpus = 2;
+    go_together(IN_FIRST_QEMU);
+}
+
+/* One that waits for its start-up IPI does so in the other VMM, and takes it. */
+static void test_started_there(void **unused)
+{
+    with_cards = FALSE;
+    vcpus = 2;
+    go_together(IN_BOCHS);
+}
+
+static void test_started_back(void **unused)
+{
+    with_cards = FALSE;
+    vcpus = 2;
+    go_together(IN_SECOND_QEMU);
+}
+
+static gboolean write_image(const char *path, const uint8_t *begin, size_t length)
+{
+    autofd int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+
+    return fd >= 0 && fd_write_all(fd, begin, length, NULL) && ftruncate(fd, 1 << 20) == 0;
+}
+
 static int begin(void **unused)
 {
-    autofd int fd = -1;
     autofd int other = -1;
 
     directory = g_dir_make_tmp("vmferry-bochs-XXXXXX", NULL);
     image = g_build_filename(directory, "disk.raw", NULL);
-    fd = open(image, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    pair_image = g_build_filename(directory, "pair.raw", NULL);
     other_image = g_build_filename(directory, "other.raw", NULL);
     other = open(other_image, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
     if (other < 0 || ftruncate(other, 1 << 20) < 0)
         return -1;
-    return fd >= 0 && fd_write_all(fd, bare_guest, 512, NULL) && ftruncate(fd, 1 << 20) == 0 ? 0
-                                                                                             : -1;
+    return write_image(image, bare_guest, 512) &&
+                   write_image(pair_image, pair_guest, (size_t)(pair_guest_end - pair_guest))
+               ? 0
+               : -1;
 }
 
 static int end_started(void **unused)
@@ -381,6 +513,9 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_teardown(test_there_and_back, end_started),
         cmocka_unit_test_teardown(test_there_and_back_with_cards, end_started),
+        cmocka_unit_test_teardown(test_two_processors, end_started),
+        cmocka_unit_test_teardown(test_started_there, end_started),
+        cmocka_unit_test_teardown(test_started_back, end_started),
     };
 
     if (!real_bochs_is_there())

@@ -225,14 +225,14 @@ static void test_settles(void **unused)
     g_autoptr(BochsNode) serial = bochs_tree_new("serial");
     uint64_t before = ask_ticks(process);
 
-    assert_true(bochs_settle(process, NULL));
+    assert_true(bochs_settle(process, 1, NULL));
     assert_int_equal(ask_ticks(process), before);
     bochs_tree_set(serial, "0.line_status.tsr_empty", BOCHS_NODE_BOOLEAN, 0);
     assert_true(bochs_restore(process->console, process->state_folder, serial, NULL));
     {
         g_autoptr(GError) error = NULL;
 
-        if (!bochs_settle(process, &error))
+        if (!bochs_settle(process, 1, &error))
             fail_msg("%s", error->message);
     }
     assert_true(ask_ticks(process) > before);

@@ -210,6 +210,45 @@ static void test_qemu_plan(void **unused)
                 "readonly=on -device ide-cd,drive=disk1,bus=ide.1,unit=0");
 }
 
+static void expect_topology(const char *text, const MachineTopology *wanted, guint max)
+{
+    json_t *answer = json_loads(text, 0, NULL);
+    MachineTopology topology;
+    guint found;
+
+    qemu_neutral_topology(answer, &topology, &found);
+    json_decref(answer);
+    assert_memory_equal(&topology, wanted, sizeof topology);
+    assert_int_equal(found, max);
+}
+
+/* What QEMU 7.2 answers, and what it should not. */
+static void test_topology(void **unused)
+{
+    static const MachineTopology cores = {1, 2, 1}, four = {2, 2, 1}, dies = {1, 4, 1}, none;
+
+    expect_topology("[{\"props\": {\"core-id\": 1, \"thread-id\": 0, \"socket-id\": 0},"
+                    "  \"vcpus-count\": 1, \"qom-path\": \"/b\", \"type\": \"c\"},"
+                    " {\"props\": {\"core-id\": 0, \"thread-id\": 0, \"socket-id\": 0},"
+                    "  \"vcpus-count\": 1, \"qom-path\": \"/a\", \"type\": \"c\"}]",
+                    &cores, 2);
+    expect_topology("[{\"props\": {\"core-id\": 1, \"thread-id\": 0, \"socket-id\": 1}},"
+                    " {\"props\": {\"core-id\": 0, \"thread-id\": 0, \"socket-id\": 1}},"
+                    " {\"props\": {\"core-id\": 1, \"thread-id\": 0, \"socket-id\": 0}},"
+                    " {\"props\": {\"core-id\": 0, \"thread-id\": 0, \"socket-id\": 0}}]",
+                    &four, 4);
+    expect_topology("[{\"props\": {\"core-id\": 0, \"die-id\": 0}},"
+                    " {\"props\": {\"core-id\": 1, \"die-id\": 0}},"
+                    " {\"props\": {\"core-id\": 0, \"die-id\": 1}},"
+                    " {\"props\": {\"core-id\": 1, \"die-id\": 1}}]",
+                    &dies, 4);
+    expect_topology("[]", &none, 0);
+    expect_topology("{}", &none, 0);
+    expect_topology("[{\"props\": {\"core-id\": 3}}]", &none, 0);
+    expect_topology("[{\"props\": {\"core-id\": -1}}]", &none, 0);
+    expect_topology("[{\"props\": {\"core-id\": \"0\"}}]", &none, 0);
+}
+
 static void test_qemu_plan_of_other(void **unused)
 {
     g_autoptr(MachineDescription) machine = machine_description_new();
@@ -247,10 +286,13 @@ static void test_qemu_plan_of_other(void **unused)
                 "-device ide-hd,drive=disk0,bus=ide.0,unit=1 "
                 "-drive if=none,id=disk1,media=cdrom -device ide-cd,drive=disk1,bus=ide.1,unit=0");
     add_cpuid(machine, 7, "ECX", 0xffffffff);
+    machine->topology = (MachineTopology){1, 2, 2};
+    machine->vcpus_max = 4;
     {
         g_auto(GStrv) words = qemu_plan(machine, NULL);
 
         assert_string_equal(words[4], "max");
+        assert_string_equal(words[8], "2,maxcpus=4,sockets=1,cores=2,threads=2");
     }
 }
 
@@ -443,6 +485,7 @@ int main(void)
         cmocka_unit_test(test_no_machine),
         cmocka_unit_test(test_qemu_plan),
         cmocka_unit_test(test_qemu_plan_of_other),
+        cmocka_unit_test(test_topology),
         cmocka_unit_test(test_qemu_plan_refusals),
         cmocka_unit_test(test_qemu_plan_injection),
         cmocka_unit_test(test_memory),

@@ -12,233 +12,16 @@
 
 #include "base/clock.h"
 #include "base/error.h"
-#include "loopback.h"
+#include "session_ends.h"
 #include "wire/channel_private.h"
 #include "wire/pki.h"
 #include "wire/messages.h"
 #include "wire/session.h"
 
-#define TIMEOUT_MS 10000
 #define SETTLED_NS 400000000ULL /* several heartbeats' time */
-#define AGENT_A "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"
-#define AGENT_B "bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb"
-#define AGENT_C "cccccccccccccccccccccccccccccccc"
-#define TRANSACTION "0123456789abcdef0123456789abcdef"
-#define OTHER_TRANSACTION "ffffffffffffffffffffffffffffffff"
 #define PAGES_BYTES 100000u
-
-typedef struct {
-    char *folder;
-    TlsIdentity *server, *client, *stranger; /* three hosts of one CA */
-} Fixture;
-
-/* An agent that accepts: the first connection begins the session, others join it or are refused. */
-typedef struct {
-    Listener listener;
-    ChannelOptions options;
-    gboolean gives_no_token;
-    GThread *thread;
-    GAsyncQueue *begun; /* the session */
-    Session *session;
-} Server;
-
-typedef struct {
-    Server server;
-    ChannelOptions options;
-    Session *client, *accepted;
-} Ends;
-
-/* ---- certificates ---- */
-
-static TlsIdentity *issue(const char *folder, const char *name)
-{
-    static const char *const names[] = {"127.0.0.1", NULL};
-    g_autofree char *ca = g_build_filename(folder, "ca", NULL);
-    g_autofree char *host = g_build_filename(folder, name, NULL);
-    GError *error = NULL;
-    TlsIdentity *identity;
-
-    pki_issue(ca, name, names, 10, host, &error);
-    assert_null(error);
-    identity = tls_identity_load(host, &error);
-    assert_null(error);
-    return identity;
-}
-
-static int set_up(void **state)
-{
-    Fixture *fixture = g_new0(Fixture, 1);
-    g_autofree char *ca = NULL;
-
-    fixture->folder = folder_new();
-    ca = g_build_filename(fixture->folder, "ca", NULL);
-    assert_true(pki_init(ca, 30, NULL));
-    fixture->server = issue(fixture->folder, "server");
-    fixture->client = issue(fixture->folder, "client");
-    fixture->stranger = issue(fixture->folder, "stranger");
-    *state = fixture;
-    return 0;
-}
-
-static int tear_down(void **state)
-{
-    Fixture *fixture = *state;
-
-    tls_identity_unref(fixture->server);
-    tls_identity_unref(fixture->client);
-    tls_identity_unref(fixture->stranger);
-    folder_remove(fixture->folder);
-    g_free(fixture);
-    return 0;
-}
-
-/* ---- both ends ---- */
-
-static void serve_join(Server *server, Channel *channel, const HelloMessage *hello)
-{
-    /* The test may end its own before this thread is through. */
-    g_autoptr(Session) session = session_ref(server->session);
-    g_autoptr(GError) error = NULL;
-
-    if (session_admit(session, channel, hello, &error))
-        return;
-    channel_send_error(channel, error);
-    channel_free(channel);
-}
-
-static void serve_one(Server *server, int fd)
-{
-    char token[HELLO_TOKEN_DIGITS + 1];
-    Channel *channel = channel_accept(fd, &server->options, NULL);
-    HelloMessage hello = {0};
-
-    assert_true(session_make_token(token, NULL));
-    if (!channel ||
-        !handshake_accept(channel, server->gives_no_token ? NULL : token, &hello, NULL, NULL)) {
-        channel_free(channel);
-        return;
-    }
-    if (strcmp(hello.purpose, "join") == 0) {
-        serve_join(server, channel, &hello);
-    } else {
-        server->session = session_new(channel, &hello, server->gives_no_token ? NULL : token);
-        session_set_transaction(server->session, TRANSACTION);
-        g_async_queue_push(server->begun, session_ref(server->session));
-    }
-    hello_message_clear(&hello);
-}
-
-static gpointer server_main(gpointer data)
-{
-    Server *server = data;
-    int fd;
-
-    while ((fd = listener_accept(&server->listener)) >= 0)
-        serve_one(server, fd);
-    return NULL;
-}
-
-static void server_start(Server *server, TlsIdentity *tls, int peer_timeout_ms)
-{
-    server->options = (ChannelOptions){
-        .tls = tls, .peer_timeout_ms = peer_timeout_ms, .agent = AGENT_A, .instance = "server"};
-    server->begun = g_async_queue_new();
-    listener_open(&server->listener);
-    server->thread = g_thread_new("server", server_main, server);
-}
-
-static void server_end(Server *server)
-{
-    if (!server->thread)
-        return;
-    shutdown(server->listener.fd, SHUT_RDWR);
-    g_thread_join(server->thread);
-    server->thread = NULL;
-    session_unref(server->session);
-    listener_close(&server->listener);
-    g_async_queue_unref(server->begun);
-}
-
-static void ends_connect(Ends *ends)
-{
-    GError *error = NULL;
-    HelloMessage peer = {0};
-
-    ends->client =
-        session_connect(ends->server.listener.address, &ends->options, TIMEOUT_MS, NULL, &error);
-    if (!ends->client || !session_greet(ends->client, "migrate", &peer, NULL, &error))
-        fail_msg("%s", error->message);
-    session_set_transaction(ends->client, TRANSACTION);
-    ends->accepted = g_async_queue_pop(ends->server.begun);
-    hello_message_clear(&peer);
-}
-
-static void ends_open(Ends *ends, Fixture *fixture, int peer_timeout_ms)
-{
-    *ends = (Ends){.options = {.tls = fixture->client,
-                               .peer_timeout_ms = peer_timeout_ms,
-                               .agent = AGENT_B,
-                               .instance = "client"}};
-    server_start(&ends->server, fixture->server, peer_timeout_ms);
-    ends_connect(ends);
-}
-
-static void ends_close(Ends *ends)
-{
-    g_clear_pointer(&ends->client, session_unref);
-    g_clear_pointer(&ends->accepted, session_unref);
-    server_end(&ends->server);
-}
-
-static void join(Ends *ends, TrafficClass traffic)
-{
-    GError *error = NULL;
-
-    if (!session_join(ends->client, traffic, &ends->options, TIMEOUT_MS, NULL, &error) ||
-        !session_await_channel(ends->accepted, traffic, TIMEOUT_MS, &error))
-        fail_msg("%s", error->message);
-}
-
-/* ---- frames with a number ---- */
-
-static gboolean send_number(Session *session, TrafficClass traffic, FrameType type, uint32_t number,
-                            size_t length, GError **error)
-{
-    g_autofree uint8_t *payload = g_malloc0(length);
-    struct iovec piece = {payload, length};
-
-    memcpy(payload, &number, sizeof number);
-    return session_send_as(session, traffic, type, &piece, 1, error);
-}
-
-static void send_ok(Session *session, TrafficClass traffic, FrameType type, uint32_t number,
-                    size_t length)
-{
-    GError *error = NULL;
-
-    if (!send_number(session, traffic, type, number, length, &error))
-        fail_msg("%s", error->message);
-}
-
-static void expect_number(Session *session, TrafficClass traffic, FrameType type, uint32_t number)
-{
-    GError *error = NULL;
-    Frame frame;
-
-    if (!session_receive(session, traffic, TIMEOUT_MS, &frame, &error))
-        fail_msg("%s", error->message);
-    assert_int_equal(frame.type, type);
-    assert_memory_equal(frame.payload, &number, sizeof number);
-}
-
-static void expect_error(GError *error, VmferryErrorCode code, const char *words)
-{
-    assert_non_null(error);
-    if (!error_is(error, code) || !strstr(error->message, words))
-        fail_msg("expected %s with \"%s\", got %s: %s", vmferry_error_code_name(code), words,
-                 vmferry_error_code_name((VmferryErrorCode)error->code), error->message);
-    g_error_free(error);
-}
+#define OTHER_TRANSACTION "ffffffffffffffffffffffffffffffff"
+#define AGENT_C "cccccccccccccccccccccccccccccccc"
 
 /* Nothing more goes and comes, by any of the classes. */
 static void expect_ended(Session *session)
@@ -285,7 +68,7 @@ static void test_order_of_each_channel(void **state)
 
     ends_open(&ends, *state, 0);
     for (guint i = 0; i < G_N_ELEMENTS(joined); i++)
-        join(&ends, joined[i]);
+        ends_join(&ends, joined[i]);
     before = channel_get_sent_bytes(session_get_channel(ends.client, TRAFFIC_CONTROL));
     for (guint i = 0; i < 50; i++)
         for (guint k = 0; k < G_N_ELEMENTS(joined); k++)
@@ -351,8 +134,8 @@ static void test_urgent_passes_full_bulk(void **state)
     Ends ends;
 
     ends_open(&ends, *state, 0);
-    join(&ends, TRAFFIC_BULK);
-    join(&ends, TRAFFIC_FAULT);
+    ends_join(&ends, TRAFFIC_BULK);
+    ends_join(&ends, TRAFFIC_FAULT);
     thread = fill_bulk(&sender, ends.client);
     send_ok(ends.client, TRAFFIC_FAULT, FRAME_PAGES, 7, 4200);
     expect_number(ends.accepted, TRAFFIC_FAULT, FRAME_PAGES, 7);
@@ -375,7 +158,7 @@ static void test_faults_are_answered(void **state)
     Ends ends;
 
     ends_open(&ends, *state, 0);
-    join(&ends, TRAFFIC_FAULT);
+    ends_join(&ends, TRAFFIC_FAULT);
     session_set_rate(ends.client, rate);
     send_ok(ends.client, TRAFFIC_BULK, FRAME_PAGES, 1, (size_t)rate / 2); /* nothing is saved up */
     start = clock_now_ns();
@@ -401,7 +184,7 @@ static void test_rate_is_of_all(void **state)
     Ends ends;
 
     ends_open(&ends, *state, 0);
-    join(&ends, TRAFFIC_BULK);
+    ends_join(&ends, TRAFFIC_BULK);
     sender.session = ends.client;
     session_set_rate(ends.client, 1000000);
     send_ok(ends.client, TRAFFIC_FAULT, FRAME_PAGES, 1, 500000);
@@ -420,7 +203,7 @@ static void test_a_channel_for_disks(void **state)
     Ends ends;
 
     ends_open(&ends, *state, 0);
-    join(&ends, TRAFFIC_DISK);
+    ends_join(&ends, TRAFFIC_DISK);
     assert_ptr_not_equal(session_get_channel(ends.client, TRAFFIC_DISK),
                          session_get_channel(ends.client, TRAFFIC_CONTROL));
     assert_ptr_equal(session_get_channel(ends.client, TRAFFIC_BULK),
@@ -447,7 +230,7 @@ static void test_content_of_disks_is_paced(void **state)
     Ends ends;
 
     ends_open(&ends, *state, 0);
-    join(&ends, TRAFFIC_DISK);
+    ends_join(&ends, TRAFFIC_DISK);
     session_set_rate(ends.client, 1000000);
     start = clock_now_ns();
     for (guint i = 0; i < 6; i++)
@@ -472,7 +255,7 @@ static void test_an_idle_channel_lives(void **state)
     Ends ends;
 
     ends_open(&ends, *state, 2000);
-    join(&ends, TRAFFIC_BULK);
+    ends_join(&ends, TRAFFIC_BULK);
     assert_false(session_receive(ends.accepted, TRAFFIC_CONTROL, 5000, &frame, &error));
     expect_error(g_steal_pointer(&error), VMFERRY_ERROR_TIMEOUT, "");
     assert_true(
@@ -605,7 +388,7 @@ static void test_a_class_is_joined_once(void **state)
     Ends ends;
 
     ends_open(&ends, *state, 0);
-    join(&ends, TRAFFIC_BULK);
+    ends_join(&ends, TRAFFIC_BULK);
     assert_false(session_join(ends.client, TRAFFIC_BULK, &ends.options, TIMEOUT_MS, NULL, &error));
     expect_error(error, VMFERRY_ERROR_EXISTS, "a channel for bulk: ");
     send_ok(ends.client, TRAFFIC_BULK, FRAME_PAGES, 1, 100);
@@ -680,8 +463,8 @@ static void test_a_cut_channel_ends_it(void **state)
     Ends ends;
 
     ends_open(&ends, *state, 0);
-    join(&ends, TRAFFIC_BULK);
-    join(&ends, TRAFFIC_FAULT);
+    ends_join(&ends, TRAFFIC_BULK);
+    ends_join(&ends, TRAFFIC_FAULT);
     receiver_start(&receivers[0], ends.client, TRAFFIC_CONTROL);
     receiver_start(&receivers[1], ends.accepted, TRAFFIC_FAULT);
     cut(ends.client, TRAFFIC_BULK);
@@ -703,7 +486,7 @@ static void test_the_first_channel_ends_it(void **state)
     Ends ends;
 
     ends_open(&ends, *state, 0);
-    join(&ends, TRAFFIC_BULK);
+    ends_join(&ends, TRAFFIC_BULK);
     receiver_start(&receiver, ends.client, TRAFFIC_CONTROL);
     thread = fill_bulk(&sender, ends.client);
     cut(ends.accepted, TRAFFIC_CONTROL);
@@ -723,7 +506,7 @@ static void test_shutdown_ends_all(void **state)
     Ends ends;
 
     ends_open(&ends, *state, 0);
-    join(&ends, TRAFFIC_BULK);
+    ends_join(&ends, TRAFFIC_BULK);
     receiver_start(&receiver, ends.client, TRAFFIC_CONTROL);
     thread = fill_bulk(&sender, ends.client);
     session_shutdown(ends.client);
@@ -747,7 +530,7 @@ static void test_a_failure_ends_all(void **state)
     Ends ends;
 
     ends_open(&ends, *state, 0);
-    join(&ends, TRAFFIC_BULK);
+    ends_join(&ends, TRAFFIC_BULK);
     receiver_start(&receiver, ends.client, TRAFFIC_CONTROL);
     thread = fill_bulk(&sender, ends.client);
     session_fail(ends.client, cause);
@@ -781,7 +564,7 @@ static void test_the_last_frame_survives(void **state)
     Ends ends;
 
     ends_open(&ends, *state, 0);
-    join(&ends, TRAFFIC_BULK);
+    ends_join(&ends, TRAFFIC_BULK);
     send_ok(ends.accepted, TRAFFIC_CONTROL, FRAME_EPOCH_APPLIED, 4, 4);
     assert_true(session_send_bytes(ends.accepted, FRAME_STARTED, NULL, 0, NULL));
     g_clear_pointer(&ends.accepted, session_unref);
@@ -806,7 +589,7 @@ static void test_the_peers_reason_is_heard(void **state)
     Ends ends;
 
     ends_open(&ends, *state, 0);
-    join(&ends, TRAFFIC_BULK);
+    ends_join(&ends, TRAFFIC_BULK);
     thread = fill_bulk(&sender, ends.client);
     error_set(&cause, VMFERRY_ERROR_NO_SPACE, "the disk is full");
     session_send_error(ends.accepted, cause);
@@ -830,7 +613,7 @@ static void test_control_frames_come_by_control(void **state)
     Ends ends;
 
     ends_open(&ends, *state, 0);
-    join(&ends, TRAFFIC_BULK);
+    ends_join(&ends, TRAFFIC_BULK);
     for (guint i = 0; i < G_N_ELEMENTS(refused); i++) {
         guint length = MIN(frame_payload_limit(refused[i]), START_MESSAGE_BYTES);
         struct iovec piece = {(void *)"123456789", length};
@@ -856,7 +639,7 @@ static void test_garbage_ends_it(void **state)
     Ends ends;
 
     ends_open(&ends, *state, 0);
-    join(&ends, TRAFFIC_FAULT);
+    ends_join(&ends, TRAFFIC_FAULT);
     receiver_start(&receiver, ends.accepted, TRAFFIC_CONTROL);
     channel = session_get_channel(ends.client, TRAFFIC_FAULT);
     g_mutex_lock(&channel->send_lock);
@@ -869,7 +652,8 @@ static void test_garbage_ends_it(void **state)
     ends_close(&ends);
 }
 
-#define SESSION_TEST(function) cmocka_unit_test_setup_teardown(function, set_up, tear_down)
+#define SESSION_TEST(function)                                                                     \
+    cmocka_unit_test_setup_teardown(function, ends_set_up, ends_tear_down)
 
 int main(void)
 {

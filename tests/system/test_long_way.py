@@ -1,0 +1,62 @@
+"""Moves over a long, lossy link (lab/link): they get there, and as they should."""
+
+import pytest
+
+from findings import check_completed
+from scene import Scene, wait_progress
+from vmferry_lab import Lab, WanLink
+from vmferry_lab.netns import run
+
+GUEST = {"memory_mb": 128, "arena_mb": 32, "check": 256, "pattern": "mixed",
+         "pages_per_second": 100}
+
+
+@pytest.fixture
+def far(pki):
+    """A scene whose other host is far away, with what the link is to be."""
+    labs = []
+
+    def make(**link) -> Scene:
+        lab = Lab(wan=WanLink(seed=1, **link))
+        labs.append(lab)
+        scene = Scene(lab, pki)
+        scene.run(**GUEST)
+        return scene
+
+    yield make
+    for lab in labs:
+        lab.close()
+
+
+def test_what_the_way_does_to_packets(far):
+    """Lost, late, doubled and overtaken ones."""
+    scene = far(rate="50mbit", delay="20ms", jitter="5ms", loss="1%", burst=3, reorder="2%", reorder_by="10ms",
+                duplicate="2%")
+    scene.move(scene.guest, "--verify")
+    counts = scene.lab.wan.stats()["forward"]
+    assert counts["dropped"]["lost"] > 0 and counts["duplicated"] > 0
+
+
+def test_congestion_control_of_a_long_way(far):
+    scene = far(rate="20mbit", delay="20ms")
+    if "bbr" not in run("sysctl", "-n", "net.ipv4.tcp_available_congestion_control"):
+        pytest.skip("this kernel has no BBR")
+    for host in scene.lab.hosts:
+        host.namespace.congestion_control("reno")
+    move = scene.a.begin_migrate(scene.guest, scene.b)
+    wait_progress(scene.a, scene.guest, "precopy", 1_000_000)
+    sockets = run("ip", "netns", "exec", scene.a.host.namespace.name, "ss", "-tin", "dport", "=",
+                  ":4747")
+    assert " bbr " in sockets, sockets
+    check_completed(move.finish())
+    scene.has_moved(scene.guest)
+
+
+def test_breaks_of_a_long_way(far):
+    scene = far(rate="50mbit", delay="40ms", loss="0.5%")
+    scene.lab.wan.set(break_="4s", break_every="12s", break_after="2s")
+    report = check_completed(scene.migrate(scene.guest, "--retry-for", "30s", "--verify",
+                                           "--bandwidth", "4M"), verified=True)
+    scene.lab.wan.set(break_=0)
+    assert report["breaks"] >= 1
+    scene.has_moved(scene.guest)
