@@ -210,7 +210,7 @@ static uint64_t wanted_bytes(const QemuNeutral *neutral, const QemuRamBlock *blo
                              GError **error)
 {
     const char *name = names[qemu_neutral_block(block->name, neutral->main_block)];
-    const RamRegion *region = find_region(regions, name);
+    const RamRegion *region = name ? find_region(regions, name) : NULL;
     const QemuFirmware *firmware = name ? NULL : find_firmware(neutral, block->name);
 
     if (region && region->bytes == block->used) {
