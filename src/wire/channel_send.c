@@ -336,6 +336,7 @@ void channel_say_bye(Channel *channel)
     lock_guard(&channel->send_lock);
 
     frame_header_encode(&header, bytes);
-    if (!channel->send_failure && !stream_has_unsent(channel->stream))
+    /* Nobody would take the end of others for a break; and a stranger is told nothing. */
+    if (atomic_load(&channel->resend) && !channel->send_failure && !stream_has_unsent(channel->stream))
         (void)stream_write(channel->stream, &cursor, SIZE_MAX, NULL);
 }
