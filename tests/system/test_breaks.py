@@ -142,6 +142,7 @@ def test_in_the_pause(broken):
     broken.move(broken.guest)
 
 
+@pytest.mark.long
 def test_save_to_another_host(scene):
     """Of a guest whose writes do not wait for the disk's copy."""
     scene.run(pattern="mixed", pages_per_second=300, disk_mb=16)

@@ -16,6 +16,9 @@ from probe import HEADERS, Probe, stream
 from vmferry_lab import Lab, LabError, WanLink, cpu_seconds
 from vmferry_lab.netns import namespace_names
 
+# What the model decides has its unit tests; a slow machine is late by more than is allowed here.
+pytestmark = pytest.mark.long
+
 SLACK_MS = 4    # of a median
 CLOCK_MS = 0.05  # the sender's clock is read before its packet goes; the kernel's in between
 FULL = 1472     # a datagram that makes a packet of 1500 bytes
