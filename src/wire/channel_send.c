@@ -337,6 +337,7 @@ void channel_say_bye(Channel *channel)
 
     frame_header_encode(&header, bytes);
     /* Nobody would take the end of others for a break; and a stranger is told nothing. */
-    if (atomic_load(&channel->resend) && !channel->send_failure && !stream_has_unsent(channel->stream))
+    if (atomic_load(&channel->resend) && !channel->send_failure &&
+        !stream_has_unsent(channel->stream))
         (void)stream_write(channel->stream, &cursor, SIZE_MAX, NULL);
 }
