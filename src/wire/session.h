@@ -101,8 +101,8 @@ void session_set_patience(Session *session, guint patience_ms);
 gboolean session_readmit(Session *session, Channel *channel, const HelloMessage *hello,
                          GError **error);
 
-/* Before the end of a session whose last words matter: waits until the peer has all that was sent on the first
- * channel, over breaks.  TRUE at once where it does not survive them. */
+/* Before the end of a session whose last frame must arrive: waits until the peer has confirmed all that was
+ * sent on the first channel, over breaks.  TRUE at once where it does not survive them. */
 gboolean session_flush(Session *session, int timeout_ms);
 
 /* Whether both are with the same agent, as its certificate and HELLO say. */
