@@ -162,6 +162,7 @@ gboolean admission_pass(AdmissionPlace *place, AdmittedKind kind, GError **error
         [ADMITTED_MOVE] = {ADMISSION_MOVES, "moves"},
         [ADMITTED_QUESTION] = {ADMISSION_QUESTIONS, "questions"},
         [ADMITTED_WITNESS] = {ADMISSION_WITNESSED, "hosts of witnessed guests"},
+        [ADMITTED_MEASURING] = {ADMISSION_MEASURING, "measurements of a path"},
     };
     Admission *admission = place->admission;
     lock_guard(&admission->lock);

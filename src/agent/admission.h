@@ -28,9 +28,16 @@
 #define ADMISSION_PER_ADDRESS 8
 #define ADMISSION_MOVES 48
 #define ADMISSION_QUESTIONS 48
+#define ADMISSION_MEASURING 4   /* of which each may take what the network carries */
 #define ADMISSION_WITNESSED 256 /* connections to the witness here: one of each side of a guest */
 
-typedef enum { ADMITTED_MOVE, ADMITTED_QUESTION, ADMITTED_WITNESS, ADMITTED_KINDS } AdmittedKind;
+typedef enum {
+    ADMITTED_MOVE,
+    ADMITTED_QUESTION,
+    ADMITTED_WITNESS,
+    ADMITTED_MEASURING,
+    ADMITTED_KINDS
+} AdmittedKind;
 
 typedef struct Admission Admission;
 typedef struct AdmissionPlace AdmissionPlace;

@@ -12,12 +12,14 @@
 #include "agent/move.h"
 #include "agent/order_expiry.h"
 #include "agent/page_stores.h"
+#include "agent/path_check.h"
 #include "agent/protect.h"
 #include "agent/restore.h"
 #include "agent/save.h"
 #include "base/clock.h"
 #include "base/name.h"
 #include "migrate/estimate.h"
+#include "migrate/path_probe.h"
 #include "migrate/protect.h"
 #include "migrate/saved_disks.h"
 #include "migrate/witness_open.h"
@@ -29,6 +31,8 @@
 #define CANCEL_TIMEOUT_MS 60000
 #define MAX_ARGUMENTS 1024
 #define MAX_PID (1u << 22)
+/* What `check` says times for by default. */
+#define CHECK_MEMORY_BYTES (1024.0 * 1024 * 1024)
 
 /* A key that is not known is an error, so that a misspelt one is not ignored. */
 static gboolean check_keys(json_t *body, const char *const *known, GError **error)
@@ -496,6 +500,45 @@ static json_t *post_estimate(ApiCall *call, GError **error)
                : NULL;
 }
 
+/* From *least* to *most*; *ret* stays where the key is missing or null. */
+static gboolean read_number(json_t *body, const char *key, double least, double most, double *ret,
+                            GError **error)
+{
+    json_t *given = json_object_get(body, key);
+    double value = given && json_is_number(given) ? json_number_value(given) : -1;
+
+    if (!given || json_is_null(given))
+        return TRUE;
+    if (value >= least && value <= most) {
+        *ret = value;
+        return TRUE;
+    }
+    error_set(error, VMFERRY_ERROR_INVALID, "\"%s\" is not a number from %g to %g", key, least,
+              most);
+    return FALSE;
+}
+
+static json_t *post_check(ApiCall *call, GError **error)
+{
+    static const char *const known[] = {"destination", "seconds", "memory_bytes", NULL};
+    double seconds = PATH_PROBE_DEFAULT_MS / 1000.0;
+    PathCheckRequest request = {.memory_bytes = CHECK_MEMORY_BYTES};
+    g_autoptr(Activity) check = NULL;
+
+    if (!need_body(call, known, error) ||
+        !json_get_text(call->body, "destination", &request.destination, error) ||
+        !read_number(call->body, "seconds", PATH_PROBE_LEAST_MS / 1000.0,
+                     PATH_PROBE_MOST_MS / 1000.0, &seconds, error) ||
+        !read_number(call->body, "memory_bytes", 1, (double)MESSAGE_MAX_MEMORY_BYTES,
+                     &request.memory_bytes, error))
+        return NULL;
+    request.data_ms = (guint)(seconds * 1000);
+    check = path_check_start(call->context, &request, error);
+    if (check)
+        call->stream = activity_subscribe(check, on_news, call->context);
+    return NULL;
+}
+
 static gboolean read_witness(json_t *body, MigrateOptions *ret, GError **error)
 {
     const char *witness;
@@ -695,6 +738,7 @@ static const ApiRoute routes[] = {
     {"POST", "/v1/guests/NAME/unprotect", API_ACCESS_OPERATE, post_unprotect},
     {"POST", "/v1/guests/NAME/failover", API_ACCESS_OPERATE, post_failover},
     {"POST", "/v1/guests/NAME/resolve", API_ACCESS_LOCAL, post_resolve},
+    {"POST", "/v1/check", API_ACCESS_OPERATE, post_check},
     {"GET", "/v1/departures", API_ACCESS_READ, get_departures},
     {"GET", "/v1/metrics", API_ACCESS_READ, get_metrics},
     {"GET", "/v1/load", API_ACCESS_READ, get_load},

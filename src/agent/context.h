@@ -45,6 +45,7 @@ typedef struct {
     GMainContext *main;             /* the loop of the thread that made the agent */
     gint stopping;                  /* atomic: no new work, background threads end */
     gint wake_pending;              /* atomic */
+    gint path_checks;               /* atomic: that are under way (path_check.h) */
     void (*on_wake)(gpointer user); /* in the main loop, after agent_context_wake() */
     gpointer wake_user;
 

@@ -4,44 +4,17 @@
 
 #include "agent/launch.h"
 #include "agent/registry.h"
+#include "agent/stop_watch.h"
 #include "agent/watch.h"
 #include "base/error.h"
 #include "migrate/estimate.h"
 
-#define LOOK_AT_STOP_MS 50
-
-/* Ends a look when the agent is stopped. */
-typedef struct {
-    AgentContext *context;
-    GCancellable *cancellable;
-    gint done; /* atomic */
-} StopWatch;
-
-static gpointer watch_stop(gpointer data)
-{
-    StopWatch *watch = data;
-
-    while (!g_atomic_int_get(&watch->done)) {
-        if (agent_context_is_stopping(watch->context))
-            g_cancellable_cancel(watch->cancellable);
-        g_usleep(LOOK_AT_STOP_MS * G_TIME_SPAN_MILLISECOND);
-    }
-    return NULL;
-}
-
 static gboolean look(AgentContext *context, const EstimateJob *job, Estimate *ret, GError **error)
 {
     g_autoptr(GCancellable) cancellable = g_cancellable_new();
-    StopWatch watch = {.context = context, .cancellable = cancellable};
-    GThread *thread = g_thread_try_new("estimate", watch_stop, &watch, error);
-    gboolean done;
+    g_autoptr(StopWatch) watch = stop_watch_new(context, cancellable, error);
 
-    if (!thread)
-        return FALSE;
-    done = estimate_run(job, cancellable, ret, error);
-    g_atomic_int_set(&watch.done, 1);
-    g_thread_join(thread);
-    return done;
+    return watch && estimate_run(job, cancellable, ret, error);
 }
 
 /* What cannot be said is null: JSON has no infinity. */

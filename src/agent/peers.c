@@ -16,6 +16,7 @@
 #include "base/fd.h"
 #include "base/log.h"
 #include "base/lock_guard.h"
+#include "migrate/path_probe.h"
 #include "wire/session.h"
 
 #define RESOLVE_TIMEOUT_MS 5000
@@ -296,6 +297,8 @@ static gboolean serve_purpose(Peer *peer, const HelloMessage *hello, GError **er
     if (g_strcmp0(purpose, "witness") == 0)
         return pass(peer, ADMITTED_WITNESS, error) &&
                witness_serve(peer->peers->context->witness, peer->channel, hello, error);
+    if (g_strcmp0(purpose, "measure") == 0)
+        return pass(peer, ADMITTED_MEASURING, error) && path_probe_serve(peer->channel, error);
     if (g_strcmp0(purpose, "ping") == 0)
         return TRUE;
     error_set(error, VMFERRY_ERROR_UNSUPPORTED, "purpose \"%.32s\" is not known here",

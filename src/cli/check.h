@@ -36,6 +36,10 @@ json_t *findings_to_json(Findings *findings);
 /* TRUE where nothing is bad. */
 gboolean findings_are_good(Findings *findings);
 
+/* Of the way to another host: "path_usable" in place of "moves_possible", and *report* besides
+ * (taken). */
+json_t *findings_to_path_json(Findings *findings, json_t *report);
+
 /* The probes. */
 void check_kernel(Findings *findings);
 void check_qemu(Findings *findings);
@@ -44,3 +48,6 @@ void check_qemu(Findings *findings);
  * itself, NULL where none answers; *named*: the settings' directory counts,
  * whatever the agent uses. */
 void check_pki(Findings *findings, const AgentSettings *settings, gboolean named, json_t *agent);
+
+/* What an agent's answer to POST /v1/check says of the way. */
+void check_path(Findings *findings, json_t *report);

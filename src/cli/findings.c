@@ -63,6 +63,13 @@ json_t *findings_to_json(Findings *findings)
     return json_pack("{s:O, s:b}", "findings", findings->list, "moves_possible", !findings->bad);
 }
 
+json_t *findings_to_path_json(Findings *findings, json_t *report)
+{
+    json_object_set(report, "findings", findings->list);
+    json_object_set_new(report, "path_usable", json_boolean(!findings->bad));
+    return report;
+}
+
 gboolean findings_are_good(Findings *findings)
 {
     return !findings->bad;

@@ -33,12 +33,20 @@ static gboolean is_about_disks(json_t *object)
     return strcmp(json_text_or(object, "phase", ""), "disks") == 0;
 }
 
+/* Of `vmferry check HOST`: it tells its share itself. */
+static gboolean is_check(json_t *object)
+{
+    return json_object_get(object, "share") != NULL;
+}
+
 static double get_share(json_t *object)
 {
     gboolean disks = is_about_disks(object);
     double all = (double)json_count_or(object, disks ? "disk_bytes" : "round_bytes", 0);
     double done = (double)json_count_or(object, disks ? "disk_bytes_done" : "round_bytes_done", 0);
 
+    if (is_check(object))
+        return json_number_value(json_object_get(object, "share"));
     return all > 0 ? done / all : 0;
 }
 
@@ -56,6 +64,12 @@ static const char *describe_phase(const char *phase)
         {"switchover", "switching over"},
         {"postcopy", "runs there, memory follows"},
         {"image", "goes on, the image is completed"},
+        {"address", "connecting"},
+        {"tls", "connecting"},
+        {"hello", "connecting"},
+        {"round-trips", "round trips"},
+        {"segments", "size of packets"},
+        {"rate", "rate"},
         {"done", "done"},
     };
 
@@ -124,6 +138,8 @@ char *progress_describe(json_t *object)
     g_autofree char *position = describe_position(object);
     g_autofree char *means = describe_means(object);
 
+    if (is_check(object))
+        return g_strdup_printf("%s, %s", describe_phase(phase), sent);
     if (json_flag_or(object, "disconnected", FALSE))
         return g_strdup_printf("%s, %s, %s, connection lost, connecting again",
                                describe_phase(phase), position, sent);

@@ -163,6 +163,17 @@ void channel_free(Channel *channel)
     g_free(channel);
 }
 
+void channel_abandon(Channel *channel)
+{
+    struct linger none = {.l_onoff = 1};
+
+    if (!channel)
+        return;
+    channel_shutdown(channel);
+    setsockopt(stream_get_fd(channel->stream), SOL_SOCKET, SO_LINGER, &none, sizeof none);
+    channel_free(channel);
+}
+
 /* ---- facts ---- */
 
 const char *channel_get_peer_name(Channel *channel)

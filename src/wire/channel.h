@@ -50,6 +50,14 @@ typedef struct {
     atomic_uint_fast64_t sent_bytes, received_bytes;
 } ChannelTraffic;
 
+/* How far channel_connect() has come. */
+typedef enum {
+    CHANNEL_STAGE_ADDRESS, /* the address as text */
+    CHANNEL_STAGE_CONNECT, /* the host's name, its address, the port */
+    CHANNEL_STAGE_TLS,
+    CHANNEL_STAGE_DONE,
+} ChannelStage;
+
 typedef struct {
     TlsIdentity *tls;    /* NULL: plain text, only by the user's explicit choice */
     int peer_timeout_ms; /* 0: CHANNEL_PEER_TIMEOUT_MS */
@@ -64,6 +72,8 @@ typedef struct {
      * the address counts. */
     int (*dial)(gpointer dial_user, GError **error);
     gpointer dial_user;
+    guint most_segment;  /* as of connect_socket(); 0: no limit */
+    ChannelStage *stage; /* is set by channel_connect(); NULL for none */
 } ChannelOptions;
 
 /* Connects to HOST, HOST:PORT or [V6]:PORT within *timeout_ms*.  With TLS the
@@ -110,6 +120,9 @@ gboolean received_frame_decode(const Frame *frame, uint64_t *ret, GError **error
  * NULL-safe. */
 void channel_free(Channel *channel);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(Channel, channel_free)
+
+/* The same at once: what was sent and has not arrived is dropped, also in the kernel.  NULL-safe. */
+void channel_abandon(Channel *channel);
 
 /* Makes all calls, also those under way in other threads, fail at once with
  * VMFERRY_ERROR_CANCELLED. */
@@ -174,6 +187,20 @@ uint64_t channel_get_received_bytes(Channel *channel);
 /* Of the sent bytes those that the peer's kernel has not confirmed yet: 0
  * means that the link is idle. */
 uint64_t channel_get_backlog_bytes(Channel *channel);
+
+/* What the kernel knows of the way that a connection takes.  Zero: not known. */
+typedef struct {
+    uint64_t round_trip_ns;       /* smoothed */
+    uint64_t least_round_trip_ns; /* channel_get_round_trip_ns() */
+    uint64_t segments;            /* with content, sent so far … */
+    uint64_t retransmitted;       /* … of these again */
+    guint most_segment;           /* bytes of content in one */
+    guint path_mtu;               /* as far as it is known */
+    guint header_bytes;           /* of IP and TCP, without options */
+    char congestion_control[16];  /* its name */
+} ChannelPath;
+
+void channel_get_path(Channel *channel, ChannelPath *ret);
 
 /* The shortest time that the peer's kernel has taken to confirm something; 0: not known. */
 uint64_t channel_get_round_trip_ns(Channel *channel);

@@ -114,6 +114,12 @@ static gboolean take_certificate_name(Channel *channel, GError **error)
     return FALSE;
 }
 
+static void note_stage(const ChannelOptions *options, ChannelStage stage)
+{
+    if (options->stage)
+        *options->stage = stage;
+}
+
 static Channel *connect_channel(const Address *address, const ChannelOptions *options,
                                 uint64_t deadline_ns, int cancel_fd, GError **error)
 {
@@ -121,11 +127,14 @@ static Channel *connect_channel(const Address *address, const ChannelOptions *op
                                  .label = address->label,
                                  .wake_fd = cancel_fd,
                                  .deadline_ns = deadline_ns};
-    int fd = connect_socket(address, deadline_ns, cancel_fd, error);
     g_autoptr(Channel) channel = NULL;
+    int fd;
 
+    note_stage(options, CHANNEL_STAGE_CONNECT);
+    fd = connect_socket(address, options->most_segment, deadline_ns, cancel_fd, error);
     if (fd < 0)
         return NULL;
+    note_stage(options, CHANNEL_STAGE_TLS);
     channel = make_channel(fd, options, g_strdup(address->label), error);
     if (!channel)
         return NULL;
@@ -135,6 +144,7 @@ static Channel *connect_channel(const Address *address, const ChannelOptions *op
         return NULL;
     if (!start_heartbeat(channel, error))
         return NULL;
+    note_stage(options, CHANNEL_STAGE_DONE);
     return g_steal_pointer(&channel);
 }
 
@@ -156,6 +166,7 @@ Channel *channel_connect_waking(const char *address_text, const ChannelOptions *
 
     if (options->dial)
         return dial_channel(address_text, options, error);
+    note_stage(options, CHANNEL_STAGE_ADDRESS);
     if (!address_parse(address_text, CHANNEL_DEFAULT_PORT, &address, error))
         return NULL;
     return connect_channel(&address, options, socket_deadline(timeout_ms), wake_fd, error);

@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <poll.h>
 #include <sys/socket.h>
 
@@ -46,15 +47,20 @@ static gboolean finish_connect(int fd, uint64_t deadline_ns, int cancel_fd, GErr
     return errnum == 0;
 }
 
-static int connect_one(const struct sockaddr_storage *address, uint64_t deadline_ns, int cancel_fd,
-                       GError **error)
+static int connect_one(const struct sockaddr_storage *address, guint most_segment,
+                       uint64_t deadline_ns, int cancel_fd, GError **error)
 {
+    int segment = (int)most_segment;
     autofd int fd = socket(address->ss_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     socklen_t length =
         address->ss_family == AF_INET ? sizeof(struct sockaddr_in) : sizeof(struct sockaddr_in6);
 
     if (fd < 0) {
         set_connect_error(error, errno);
+        return -1;
+    }
+    if (segment > 0 && setsockopt(fd, IPPROTO_TCP, TCP_MAXSEG, &segment, sizeof segment) < 0) {
+        error_set_errno(error, errno, "TCP_MAXSEG");
         return -1;
     }
     if (connect(fd, (const struct sockaddr *)address, length) < 0 && errno != EINPROGRESS &&
@@ -75,7 +81,8 @@ static uint64_t share_of(uint64_t deadline_ns, guint addresses_left)
     return now + (deadline_ns - now) / addresses_left;
 }
 
-int connect_socket(const Address *address, uint64_t deadline_ns, int cancel_fd, GError **error)
+int connect_socket(const Address *address, guint most_segment, uint64_t deadline_ns, int cancel_fd,
+                   GError **error)
 {
     g_autoptr(GPtrArray) all = dns_look_up(address, deadline_ns, cancel_fd, error);
     int fd = -1;
@@ -83,7 +90,8 @@ int connect_socket(const Address *address, uint64_t deadline_ns, int cancel_fd, 
     for (guint i = 0; all && fd < 0 && i < all->len; i++) {
         g_autoptr(GError) failure = NULL;
 
-        fd = connect_one(all->pdata[i], share_of(deadline_ns, all->len - i), cancel_fd, &failure);
+        fd = connect_one(all->pdata[i], most_segment, share_of(deadline_ns, all->len - i),
+                         cancel_fd, &failure);
         if (fd < 0 && (i + 1 == all->len || error_is(failure, VMFERRY_ERROR_CANCELLED))) {
             g_propagate_error(error, g_steal_pointer(&failure));
             break;

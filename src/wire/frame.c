@@ -111,8 +111,11 @@ static const FrameKind kinds[] = {
     [FRAME_RECEIVED] = {"RECEIVED", FRAME_RECEIVED_BYTES, FRAME_RECEIVED_BYTES},
     [FRAME_RECONNECT] = {"RECONNECT", FRAME_RECEIVED_BYTES, FRAME_RECEIVED_BYTES},
     [FRAME_BYE] = {"BYE", 0, 0},
+    [FRAME_MEASURE] = {"MEASURE", FRAME_MEASURE_HEAD_BYTES,
+                       FRAME_MEASURE_HEAD_BYTES + FRAME_MEASURE_MOST_BYTES, TRAFFIC_BULK},
+    [FRAME_MEASURED] = {"MEASURED", FRAME_MEASURED_BYTES, FRAME_MEASURED_BYTES},
 };
-G_STATIC_ASSERT(G_N_ELEMENTS(kinds) == FRAME_BYE + 1);
+G_STATIC_ASSERT(G_N_ELEMENTS(kinds) == FRAME_MEASURED + 1);
 
 static const FrameKind *find_kind(guint type)
 {
@@ -148,7 +151,8 @@ gboolean frame_type_carries_pages(FrameType type)
 
 gboolean frame_type_is_paced(FrameType type, TrafficClass traffic)
 {
-    return (traffic == TRAFFIC_BULK && frame_type_carries_pages(type)) || type == FRAME_DISK_WRITE;
+    return (traffic == TRAFFIC_BULK && (frame_type_carries_pages(type) || type == FRAME_MEASURE)) ||
+           type == FRAME_DISK_WRITE;
 }
 
 const char *frame_type_name(FrameType type)

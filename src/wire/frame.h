@@ -80,6 +80,8 @@ typedef enum {
     FRAME_RECEIVED = 59,     /* u64, either: so many bytes of counted frames have come */
     FRAME_RECONNECT = 60, /* the same, each side, on the connection that takes the place of one */
     FRAME_BYE = 61,       /* empty, either: the end of the connection is meant */
+    FRAME_MEASURE = 70,   /* binary, connecting side with "measure": see measure_frame.h */
+    FRAME_MEASURED = 71,  /* binary, the other side: the same */
 } FrameType;
 
 typedef struct {
@@ -146,6 +148,11 @@ typedef struct {
 #define FRAME_UNCOVERED_BYTES 8u
 /* A LEASE frame; see lease_frame.h. */
 #define FRAME_LEASE_BYTES 12u
+/* A MEASURE frame: its number, and none to FRAME_MEASURE_MOST_BYTES that mean nothing; a MEASURED
+ * frame; see measure_frame.h. */
+#define FRAME_MEASURE_HEAD_BYTES 8u
+#define FRAME_MEASURE_MOST_BYTES (64u << 10)
+#define FRAME_MEASURED_BYTES 16u
 /* A RECEIVED and a RECONNECT frame. */
 #define FRAME_RECEIVED_BYTES 8u
 

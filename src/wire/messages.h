@@ -31,6 +31,7 @@
 #define FEATURE_SAVE "save"
 #define FEATURE_SAVE_BASE "save-base"
 #define FEATURE_NEUTRAL "neutral-state"
+#define FEATURE_MEASURE "measure"
 
 #define MESSAGE_MAX_REGIONS 256
 #define MESSAGE_MAX_ADDRESS_BYTES 255

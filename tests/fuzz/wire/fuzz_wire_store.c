@@ -1,10 +1,11 @@
-/* STORE, STORED, UNCOVERED and LEASE: what is accepted keeps its limits and encodes to the same again.  The
- * first byte ("0" to "3") says which it is. */
+/* STORE, STORED, UNCOVERED, LEASE and MEASURED: what is accepted keeps its limits and encodes to the same again.  The
+ * first byte ("0" to "4") says which it is. */
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/page.h"
 #include "wire/lease_frame.h"
+#include "wire/measure_frame.h"
 #include "wire/messages.h"
 #include "wire/store_frame.h"
 
@@ -55,6 +56,18 @@ static void try_uncovered(const uint8_t *data, size_t size)
         abort();
 }
 
+static void try_measured(const uint8_t *data, size_t size)
+{
+    uint8_t again[FRAME_MEASURED_BYTES];
+    MeasuredFrame frame;
+
+    if (!measured_frame_decode(data, size, &frame, NULL))
+        return;
+    measured_frame_encode(&frame, again);
+    if (size != sizeof again || memcmp(again, data, size) != 0)
+        abort();
+}
+
 static void try_lease(const uint8_t *data, size_t size)
 {
     uint8_t again[FRAME_LEASE_BYTES];
@@ -70,9 +83,9 @@ static void try_lease(const uint8_t *data, size_t size)
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     static void (*const tries[])(const uint8_t *, size_t) = {try_store, try_stored, try_uncovered,
-                                                             try_lease};
+                                                             try_lease, try_measured};
 
     if (size > 0)
-        tries[(guint)data[0] % G_N_ELEMENTS(tries)](data + 1, size - 1);
+        tries[((guint)data[0] - '0') % G_N_ELEMENTS(tries)](data + 1, size - 1);
     return 0;
 }
