@@ -10,7 +10,7 @@ JOBS ?= 1
 SIDE_BY_SIDE := $(if $(filter-out 1,$(JOBS)),-n $(JOBS) --dist loadfile)
 
 .NOTPARALLEL:
-.PHONY: all unit fuzz-short model lint system check check-long check-kill check-kill-postcopy check-kill-full check-kill-protect demo bench bench-migrate bench-postcopy bench-disks bench-protect bench-engine bench-save bench-other-vmm bench-wan fuzz install uninstall clean help
+.PHONY: all unit fuzz-short model lint system check check-long check-kill check-kill-postcopy check-kill-full check-kill-protect demo bench bench-migrate bench-postcopy bench-disks bench-protect bench-engine bench-save bench-other-vmm bench-wan fuzz dist deb install uninstall clean help
 
 all:
 	scripts/bootstrap build
@@ -130,6 +130,15 @@ fuzz:
 	scripts/build build-fuzz
 	scripts/run-fuzz $(SECONDS)
 
+# The release tarball: the same bytes from each build of a commit.
+dist:
+	scripts/bootstrap packaging
+	scripts/dist
+
+deb:
+	scripts/bootstrap packaging
+	scripts/deb
+
 install: all
 	meson install -C build --no-rebuild
 
@@ -159,6 +168,8 @@ help:
 	@echo 'make bench-engine  how long a host stays hot: the control engine, three hosts, six guests'
 	@echo 'make fuzz        fuzz all parsers (SECONDS=3600 in all)'
 	@echo 'make unit, fuzz-short, model, lint, system   the parts of check'
+	@echo 'make deb         Debian packages of the last commit, into build/packages'
+	@echo 'make dist        the release tarball of the last commit, into build/dist'
 	@echo 'make install     install what was built (DESTDIR=... honoured)'
 	@echo 'make uninstall   remove what the last make install has installed'
 	@echo 'make clean       remove what was built; downloads stay in .cache/'

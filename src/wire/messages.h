@@ -42,7 +42,7 @@
 typedef struct {
     guint version_min, version_max;
     char **features; /* NULL-terminated; unknown ones are ignored */
-    char *software;  /* "vmferry 0.1.0" */
+    char *software;  /* "vmferry 0.2.0" */
     char *host;      /* the sender's host name */
     /* Of the connecting side: "migrate", "resume", "resolve", "ping", "join", "store", "fetch",
      * "witness", "protect". */

@@ -41,7 +41,7 @@ class FakeHost:
         self.requests: list[tuple[str, str]] = []
         self.late: list[str] = []       # orders that had expired
         self.slept_ms = 0               # what its clock has gone on by meanwhile
-        self.version = "0.1.0"
+        self.version = "0.2.0"
         self.wall_off = 0.0
         self.lies: dict = {}            # fields of GET /v1/load that are replaced
         self.hangs = threading.Event()  # set: answers nothing
