@@ -143,6 +143,8 @@ static gboolean receive_ahead(DestinationMove *move, GError **error)
 {
     move->queue = frame_queue_start(session_get_channel(move->session, TRAFFIC_CONTROL),
                                     RECEIVE_AHEAD_FRAMES, error);
+    if (move->queue)
+        frame_queue_take_further(move->queue, move->session);
     return move->queue != NULL;
 }
 

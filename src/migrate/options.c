@@ -8,6 +8,7 @@
 #include "base/quantity.h"
 #include "base/rate.h"
 #include "migrate/witness_open.h"
+#include "policy/connection_count.h"
 #include "vmm/vmm_driver.h"
 
 #define SECOND_MS 1000u
@@ -210,6 +211,19 @@ static const MigrateOption table[] = {
         .fallback = "auto",
         .automatic = "as many as cores, at most 4",
         .help = "Threads that read and pack pages",
+    },
+    {
+        .name = "connections",
+        .api_key = "connections",
+        .file_key = "connections",
+        .kind = MIGRATE_OPTION_COUNT,
+        FIELD(connections),
+        .argument = "N",
+        .least = 1,
+        .limit = CONNECTION_COUNT_MOST,
+        .fallback = "auto",
+        .automatic = "as many as help, at most 8",
+        .help = "Connections that pages go over",
     },
     {
         .name = "compress",

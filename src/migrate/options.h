@@ -75,6 +75,7 @@ typedef struct {
     uint64_t bandwidth_bytes_per_second; /* 0: unlimited */
     uint64_t memory_budget_bytes;        /* to remember what was sent; 0: 1/16 of guest RAM */
     guint streams;                       /* 0: by the number of cores, else 1..16 */
+    guint connections;                   /* 0: as many as help, else 1..8 */
     gboolean verify;
     gboolean allow_cpu_mismatch; /* of what the guest's CPU can do, with the destination's */
     gboolean trust_images;       /* do not prove that the disks' images are the same there */

@@ -113,6 +113,16 @@ static void estimate_eta(SourceMove *move)
             (double)left / progress->bytes_per_second * 1000 + SOURCE_EXPECTED_DEVICE_MS;
 }
 
+static void note_connections(SourceMove *move)
+{
+    MigrateProgress *progress = &move->progress;
+
+    progress->connections = 1;
+    progress->most_connections = MAX(progress->most_connections, 1);
+    if (move->bulk)
+        bulk_sender_get_counts(move->bulk, &progress->connections, &progress->most_connections);
+}
+
 void source_report_progress(SourceMove *move)
 {
     MigrateProgress *progress = &move->progress;
@@ -124,6 +134,7 @@ void source_report_progress(SourceMove *move)
                                      ? move->disk_bytes_per_ms * 1000
                                      : move->control.link.bytes_per_ms * 1000;
     progress->bandwidth = source_get_rate(move);
+    note_connections(move);
     estimate_eta(move);
     if (move->job->host.progress)
         move->job->host.progress(progress, move->job->host.user);
@@ -158,6 +169,8 @@ static void measure_link(SourceMove *move)
                         session_is_broken(move->session);
 
     precopy_control_set_link_limit(&move->control, (double)source_get_rate(move) / 1000);
+    if (move->bulk)
+        bulk_sender_set_limit(move->bulk, source_get_rate(move));
     precopy_control_note_link(&move->control, source_now_ms(move), sent_bytes,
                               session_get_backlog_bytes(move->session), buffered);
 }
@@ -514,6 +527,9 @@ void source_describe_sender(SourceMove *move)
 
     if (!move->sender)
         return;
+    note_connections(move);
+    report->connections = move->progress.connections;
+    report->most_connections = move->progress.most_connections;
     page_sender_get_counts(move->sender, &counts);
     report->store_bytes = MAX(report->store_bytes, counts.store_bytes);
     report->packed_none = get_packed(&counts, PACK_NONE);

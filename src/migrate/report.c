@@ -183,6 +183,8 @@ json_t *migrate_report_to_json(const MigrateReport *report)
                                   report->verify_ms, "prepare_ms", report->prepare_ms, "start_ms",
                                   report->start_ms));
     json_object_set_new(object, "breaks", json_integer(report->breaks));
+    json_object_set_new(object, "connections", json_integer(MAX(report->connections, 1)));
+    json_object_set_new(object, "most_connections", json_integer(MAX(report->most_connections, 1)));
     json_object_set_new(object, "verified",
                         report->verified < 0 ? json_null() : json_boolean(report->verified));
     json_object_set_new(object, "disks",
@@ -216,7 +218,7 @@ json_t *migrate_progress_to_json(const MigrateProgress *progress)
     double run_share = progress->run_share > 0 ? progress->run_share : 1;
 
     return json_pack("{s:s, s:i, s:I, s:I, s:I, s:f, s:I, s:f, s:o, s:f, s:I, s:I, s:I, s:I, s:I, "
-                     "s:I, s:I, s:b}",
+                     "s:I, s:I, s:b, s:i, s:i}",
                      "phase", migrate_phase_name(progress->phase), "round", (int)progress->round,
                      "round_bytes", (json_int_t)progress->round_bytes, "round_bytes_done",
                      (json_int_t)progress->round_bytes_done, "wire_bytes",
@@ -229,5 +231,7 @@ json_t *migrate_progress_to_json(const MigrateProgress *progress)
                      (json_int_t)progress->disk_bytes_done, "disk_same_bytes",
                      (json_int_t)progress->disk_same_bytes, "disk_wire_bytes",
                      (json_int_t)progress->disk_wire_bytes, "uncovered_bytes",
-                     (json_int_t)progress->uncovered_bytes, "disconnected", progress->disconnected);
+                     (json_int_t)progress->uncovered_bytes, "disconnected", progress->disconnected,
+                     "connections", (int)MAX(progress->connections, 1), "most_connections",
+                     (int)MAX(progress->most_connections, 1));
 }

@@ -42,9 +42,10 @@ typedef struct {
     uint64_t uncovered_bytes; /* of what is outstanding, that no store has */
     uint64_t disk_bytes;      /* of disks that are copied: all that is stored, done */
     uint64_t disk_bytes_done;
-    uint64_t disk_same_bytes; /* of these: what old files there had already */
-    uint64_t disk_wire_bytes; /* that went over the link for all of them */
-    gboolean disconnected;    /* a connection is broken, and being made again */
+    uint64_t disk_same_bytes;            /* of these: what old files there had already */
+    uint64_t disk_wire_bytes;            /* that went over the link for all of them */
+    gboolean disconnected;               /* a connection is broken, and being made again */
+    guint connections, most_connections; /* that pages go over: now, at most */
 } MigrateProgress;
 
 typedef struct {
@@ -149,6 +150,7 @@ typedef struct {
     uint64_t memory_budget_bytes; /* the limit; what was in use at most: */
     uint64_t store_bytes;
     guint streams;
+    guint connections, most_connections; /* that pages went over: at the end, at most */
     MigrateReclaim reclaim;
     uint64_t reclaimed_bytes; /* what the balloon took, and was not sent therefore */
     MigratePacked packed_none, packed_lz4, packed_zstd;

@@ -249,6 +249,19 @@ static guint choose_workers(const MigrateOptions *options)
     return options->streams ? options->streams : CLAMP(g_get_num_processors(), 1, MOST_WORKERS);
 }
 
+/* A save's file takes what one connection brings, in its order. */
+static gboolean make_bulk(SourceMove *move, GError **error)
+{
+    const MigrateSourceJob *job = move->job;
+    BulkSenderOptions options = {.connections = job->options.connections, .channel = &job->channel};
+
+    if (move->image || job->channel.dial || job->options.connections == 1 ||
+        !peer_has_feature(&move->peer, FEATURE_BULK_CHANNELS))
+        return TRUE;
+    move->bulk = bulk_sender_new(move->session, &options, error);
+    return move->bulk != NULL;
+}
+
 static PageSender *make_sender(SourceMove *move)
 {
     PageSenderOptions options = {.workers = choose_workers(&move->job->options),
@@ -264,6 +277,7 @@ static PageSender *make_sender(SourceMove *move)
         page_sender_new(move->pages, session_get_channel(move->session, TRAFFIC_BULK), &options);
     page_sender_set_tally(sender, source_tally, move);
     page_sender_set_link(sender, &move->control.link);
+    page_sender_set_bulk(sender, move->bulk);
     page_sender_set_packing(sender, move->job->options.compress,
                             peer_has_feature(&move->peer, FEATURE_PAGES_LZ4),
                             peer_has_feature(&move->peer, FEATURE_PAGES_ZSTD));
@@ -308,7 +322,7 @@ gboolean source_watch(SourceMove *move, GError **error)
         return FALSE;
     move->work = work_set_new(move->memory, move->tracker);
     source_begin_control(move);
-    if (!watch_cost(move, error))
+    if (!watch_cost(move, error) || !make_bulk(move, error))
         return FALSE;
     move->sender = make_sender(move);
     move->epochs =
@@ -321,6 +335,7 @@ void source_unwatch(SourceMove *move)
     end_throttle(move);
     source_describe_sender(move);
     g_clear_pointer(&move->sender, page_sender_free);
+    g_clear_pointer(&move->bulk, bulk_sender_free);
     guest_cost_clear(&move->cost);
     g_clear_pointer(&move->work, work_set_free);
     source_recheck_end(move);

@@ -6,6 +6,7 @@
 #include "policy/precopy_control.h"
 #include "guard/guard.h"
 #include "memory/guest_cost.h"
+#include "transfer/bulk_sender.h"
 #include "transfer/delta_store.h"
 #include "transfer/epoch.h"
 #include "transfer/page_sender.h"
@@ -57,6 +58,7 @@ typedef struct {
     uint64_t balloon_bytes;    /* before it was inflated; 0: it was not */
     Tracker *tracker;
     PageSender *sender;
+    BulkSender *bulk; /* its connections; NULL: one */
     EpochSender epochs;
     WorkSet *work;
     struct SourceRecheck *recheck; /* NULL: no direct I/O */

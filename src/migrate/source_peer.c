@@ -93,6 +93,8 @@ static gboolean take_other(SourceMove *move, const Frame *frame, GError **error)
 {
     if (frame->type == FRAME_ACCEPTED && !move->accepted) {
         move->accepted = TRUE;
+        if (move->bulk)
+            bulk_sender_begin(move->bulk);
         return source_images_ask(move, error);
     }
     if (frame->type == FRAME_IMAGES_SEEN)
@@ -136,7 +138,8 @@ gboolean source_await(SourceMove *move, FrameType type, int timeout_ms, Frame *r
         } else if (!error_is(quiet, VMFERRY_ERROR_TIMEOUT)) {
             g_propagate_error(error, g_steal_pointer(&quiet));
             return FALSE;
-        } else if (!move->paused && session_is_broken(move->session)) {
+        } else if (!move->paused &&
+                   (session_is_broken(move->session) || session_has_broken_bulk(move->session))) {
             /* What is awaited comes here, and to nobody else. */
             if (!note_break(move, TRUE, error))
                 return FALSE;
@@ -158,6 +161,10 @@ gboolean source_confirm_round(SourceMove *move, GError **error)
         return FALSE;
     if (move->paused) /* READY will tell that all of it has arrived */
         return TRUE;
-    return source_await(move, FRAME_EPOCH_APPLIED, APPLIED_TIMEOUT_MS, &frame, error) &&
-           epoch_sender_take_applied(&move->epochs, &frame, error);
+    if (!source_await(move, FRAME_EPOCH_APPLIED, APPLIED_TIMEOUT_MS, &frame, error) ||
+        !epoch_sender_take_applied(&move->epochs, &frame, error))
+        return FALSE;
+    if (move->bulk)
+        bulk_sender_note_applied(move->bulk);
+    return TRUE;
 }

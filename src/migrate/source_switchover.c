@@ -69,6 +69,8 @@ gboolean source_pause(SourceMove *move, GError **error)
         return FALSE;
     move->paused_ns = move->lap_ns = clock_now_ns();
     move->paused = TRUE;
+    if (move->bulk)
+        bulk_sender_set_steady(move->bulk, TRUE);
     /* A guest that is slowed in turns may be paused already: that counts as pause. */
     if (move->throttle && !throttle_end_for_pause(move->throttle, &since_ns, error))
         return FALSE;
@@ -166,6 +168,8 @@ void source_resume(SourceMove *move)
     if (!in_time && session_get_backlog_bytes(move->session) > 0)
         session_shutdown(move->session);
     move->paused = FALSE;
+    if (move->bulk)
+        bulk_sender_set_steady(move->bulk, FALSE);
     source_lengthen_breaks(move);
     move->report->downtime_ms = clock_ns_to_ms(clock_now_ns() - move->paused_ns);
     if (!move->report->unresumed)
@@ -283,6 +287,8 @@ gboolean source_await_ready(SourceMove *move, GError **error)
         error_set(error, VMFERRY_ERROR_INVALID, "READY before the last EPOCH_APPLIED");
         return FALSE;
     }
+    if (move->bulk)
+        bulk_sender_note_applied(move->bulk);
     if (move->job->options.verify) {
         move->report->verified = ready.verified;
         if (!ready.verified) {

@@ -23,6 +23,7 @@ typedef struct {
 
 struct PageSender {
     Channel *channel;
+    BulkSender *bulk; /* NULL: all goes by the channel */
     PageEncoder encoder;
     SentStore *store; /* the encoder's, where it notes; NULL: none */
     GThreadPool *pool;
@@ -100,6 +101,11 @@ void page_sender_set_link(PageSender *sender, const LinkRate *link)
     sender->link = link;
 }
 
+void page_sender_set_bulk(PageSender *sender, BulkSender *bulk)
+{
+    sender->bulk = bulk;
+}
+
 void page_sender_set_tally(PageSender *sender, PageSenderTally tally, gpointer user)
 {
     sender->tally = tally;
@@ -128,6 +134,9 @@ static gboolean send_frame(PageSender *sender, const EncodedFrame *frame, GError
         return TRUE;
     for (int i = 0; i < frame->piece_count; i++)
         sender->counts.body_bytes += frame->pieces[i].iov_len;
+    if (sender->bulk)
+        return bulk_sender_send(sender->bulk, frame->type, frame->pieces, frame->piece_count,
+                                error);
     return channel_send(sender->channel, frame->type, frame->pieces, frame->piece_count, error);
 }
 
@@ -258,7 +267,7 @@ gboolean page_sender_flush(PageSender *sender, GError **error)
     while (sender->used > 0)
         if (!send_oldest(sender, error))
             return FALSE;
-    return end_copies(sender, error);
+    return (!sender->bulk || bulk_sender_flush(sender->bulk, error)) && end_copies(sender, error);
 }
 
 gboolean page_sender_add_discarded(PageSender *sender, GPtrArray *sets, GError **error)

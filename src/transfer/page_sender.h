@@ -22,6 +22,7 @@
 #include "policy/packing.h"
 #include "transfer/page_encoder.h"
 #include "policy/link_rate.h"
+#include "transfer/bulk_sender.h"
 #include "wire/channel.h"
 
 typedef struct PageSender PageSender;
@@ -53,6 +54,8 @@ void page_sender_set_packing(PageSender *sender, PackingMode mode, gboolean with
                              gboolean with_zstd);
 /* Where the link's rate is to be seen (borrowed), for packing and how far to run ahead. */
 void page_sender_set_link(PageSender *sender, const LinkRate *link);
+/* Pages go by this (borrowed) from now on, which has the channel as its first connection. */
+void page_sender_set_bulk(PageSender *sender, BulkSender *bulk);
 void page_sender_set_tally(PageSender *sender, PageSenderTally tally, gpointer user);
 
 /* With a store and *each_once*: FALSE: pages go whole, and take no memory of the store; only as long as

@@ -92,6 +92,22 @@ void channel_shutdown(Channel *channel)
     g_mutex_unlock(&channel->state_lock);
 }
 
+gboolean channel_has_failed(Channel *channel, GError **ret_failure)
+{
+    gboolean failed;
+
+    if (!channel_check(channel, ret_failure))
+        return TRUE;
+    /* Who has it reads just now. */
+    if (!g_mutex_trylock(&channel->receive_lock))
+        return FALSE;
+    failed = channel->receive_failure != NULL;
+    if (failed && ret_failure)
+        *ret_failure = g_error_copy(channel->receive_failure);
+    g_mutex_unlock(&channel->receive_lock);
+    return failed;
+}
+
 /* ---- ending ---- */
 
 /* Reads and forgets what is there; FALSE once nothing more can come. */

@@ -94,6 +94,7 @@ Channel *channel_accept(int fd, const ChannelOptions *options, GError **error);
 typedef struct {
     char *address, *transaction, *token, *agent, *instance;
     TrafficClass traffic;
+    guint number; /* of a further channel for bulk; 0: the class's own */
     ChannelOptions options;
 } ChannelRedial;
 
@@ -137,6 +138,9 @@ gboolean channel_is_secure(Channel *channel);
 
 /* SHA-256 of the peer's certificate in hexadecimal digits; NULL where insecure. */
 const char *channel_get_peer_certificate(Channel *channel);
+
+/* TRUE with why where it was given up, or the peer has ended it. */
+gboolean channel_has_failed(Channel *channel, GError **ret_failure);
 
 /* As in ChannelOptions. */
 const char *channel_get_instance(Channel *channel);
@@ -194,6 +198,8 @@ typedef struct {
     uint64_t least_round_trip_ns; /* channel_get_round_trip_ns() */
     uint64_t segments;            /* with content, sent so far … */
     uint64_t retransmitted;       /* … of these again */
+    double lost_share;            /* of the bytes sent, that were sent again */
+    uint64_t unsent_bytes;        /* wait in the kernel until they may go */
     guint most_segment;           /* bytes of content in one */
     guint path_mtu;               /* as far as it is known */
     guint header_bytes;           /* of IP and TCP, without options */

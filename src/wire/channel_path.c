@@ -51,6 +51,10 @@ void channel_get_path(Channel *channel, ChannelPath *ret)
         ret->least_round_trip_ns = info.tcpi_min_rtt * 1000ULL;
     if (HAS(length, tcpi_data_segs_out))
         ret->segments = info.tcpi_data_segs_out;
+    if (HAS(length, tcpi_notsent_bytes))
+        ret->unsent_bytes = info.tcpi_notsent_bytes;
+    if (HAS(length, tcpi_bytes_retrans) && info.tcpi_bytes_sent > 0)
+        ret->lost_share = (double)info.tcpi_bytes_retrans / (double)info.tcpi_bytes_sent;
     if (getsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, ret->congestion_control, &name_length) < 0)
         ret->congestion_control[0] = '\0';
 }

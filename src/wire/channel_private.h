@@ -20,6 +20,7 @@
 typedef struct {
     GMutex lock;
     RateLimit limit;
+    guint channels; /* that share it */
 } Pacer;
 
 /* Called once, from any thread, perhaps with send_lock held, when a channel has failed for good: it

@@ -84,6 +84,7 @@ static ChannelRedial *redial_copy(const ChannelRedial *redial)
                             .agent = g_strdup(redial->agent),
                             .instance = g_strdup(redial->instance),
                             .traffic = redial->traffic,
+                            .number = redial->number,
                             .options = redial->options};
     /* What a handshake takes is no traffic of the transaction. */
     copy->options.traffic = NULL;
@@ -470,8 +471,8 @@ static Channel *dial_again(Channel *channel, int timeout_ms, gboolean *ret_final
     if (!new_one)
         return NULL;
     greeted = set_attempt(channel, new_one) &&
-              handshake_reconnect(new_one, redial->transaction, redial->traffic, redial->token,
-                                  &hello, error) &&
+              handshake_reconnect(new_one, redial->transaction, redial->traffic, redial->number,
+                                  redial->token, &hello, error) &&
               is_same_peer(channel, new_one, &hello, error);
     set_attempt(channel, NULL);
     hello_message_clear(&hello);

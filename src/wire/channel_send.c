@@ -11,6 +11,7 @@
 
 /* After that long a sender that waits notices a change of the rate. */
 #define LONGEST_NAP_NS 100000000ULL
+#define LEAST_PIECE_BYTES 512u
 
 /* ---- the rate ---- */
 
@@ -19,6 +20,7 @@ Pacer *channel_pacer_new(void)
     Pacer *pacer = g_atomic_rc_box_new0(Pacer);
 
     g_mutex_init(&pacer->lock);
+    pacer->channels = 1;
     return pacer;
 }
 
@@ -31,6 +33,9 @@ static void pacer_clear(gpointer data)
 
 void channel_pacer_release(Pacer *pacer)
 {
+    g_mutex_lock(&pacer->lock);
+    pacer->channels--;
+    g_mutex_unlock(&pacer->lock);
     g_atomic_rc_box_release_full(pacer, pacer_clear);
 }
 
@@ -40,6 +45,9 @@ void channel_share_rate(Channel *channel, Channel *with)
 
     channel_pacer_release(channel->pacer);
     channel->pacer = g_atomic_rc_box_acquire(with->pacer);
+    g_mutex_lock(&channel->pacer->lock);
+    channel->pacer->channels++;
+    g_mutex_unlock(&channel->pacer->lock);
 }
 
 void channel_set_rate(Channel *channel, uint64_t bytes_per_second)
@@ -49,13 +57,21 @@ void channel_set_rate(Channel *channel, uint64_t bytes_per_second)
     rate_limit_init(&channel->pacer->limit, bytes_per_second, clock_now_ns());
 }
 
+/* What all that share the limit may send at once, each before the others are counted, is one piece. */
+static size_t get_piece(const Pacer *pacer)
+{
+    if (pacer->limit.bytes_per_second == 0)
+        return SIZE_MAX;
+    return MAX(rate_limit_piece(&pacer->limit) / MAX(pacer->channels, 1), LEAST_PIECE_BYTES);
+}
+
 /* How long to wait for the turn of *bytes* (at most a piece). */
 static uint64_t next_turn_ns(Channel *channel, size_t bytes, size_t *ret_piece)
 {
     RateLimit *limit = &channel->pacer->limit;
     lock_guard(&channel->pacer->lock);
 
-    *ret_piece = limit->bytes_per_second ? rate_limit_piece(limit) : SIZE_MAX;
+    *ret_piece = get_piece(channel->pacer);
     return rate_limit_delay_ns(limit, MIN(bytes, *ret_piece), clock_now_ns());
 }
 

@@ -7,6 +7,7 @@
 G_STATIC_ASSERT(FRAME_DEVICE_STATE_HEADER_BYTES == 8 + 8);
 G_STATIC_ASSERT(FRAME_DIGESTS_HEADER_BYTES == 4 + 8);
 G_STATIC_ASSERT(FRAME_EPOCH_SEAL_BYTES == 4 + 8 && FRAME_EPOCH_APPLIED_BYTES == 4);
+G_STATIC_ASSERT(FRAME_BULK_BARRIER_BYTES == 4 + 8);
 
 static gboolean cut_short(const char *name, size_t length, GError **error)
 {
@@ -127,5 +128,26 @@ gboolean applied_frame_decode(const uint8_t *payload, size_t length, uint32_t *r
     if (!byte_reader_ok(&reader) || reader.left > 0)
         return cut_short("EPOCH_APPLIED", length, error);
     *ret_number = number;
+    return TRUE;
+}
+
+void barrier_frame_encode(GByteArray *out, const BulkBarrier *barrier)
+{
+    byte_write_le32(out, barrier->number);
+    byte_write_le64(out, barrier->channels);
+}
+
+gboolean barrier_frame_decode(const uint8_t *payload, size_t length, BulkBarrier *ret,
+                              GError **error)
+{
+    ByteReader reader = byte_reader_make(payload, length);
+    BulkBarrier barrier;
+
+    barrier.number = byte_read_le32(&reader);
+    barrier.channels = byte_read_le64(&reader);
+    /* Bit 0 would be the first channel. */
+    if (!byte_reader_ok(&reader) || reader.left > 0 || (barrier.channels & 1))
+        return cut_short("BULK_BARRIER", length, error);
+    *ret = barrier;
     return TRUE;
 }

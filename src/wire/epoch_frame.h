@@ -14,6 +14,9 @@
  *
  *     EPOCH_APPLIED   0   u32  number of the epoch
  *
+ *     BULK_BARRIER    0   u32  number of the barrier
+ *                     4   u64  on the first channel: which further ones have it, bit n for number n
+ *
  * Theory of operation: encoders append to *out*; decoders check everything that can be known from the frame
  * alone, borrow from the payload, and allocate nothing.  Whether pieces and
  * numbers follow each other is for who receives the epoch (transfer/epoch.h).
@@ -65,6 +68,16 @@ typedef struct {
 void seal_frame_encode(GByteArray *out, const EpochSeal *seal);
 /* INVALID where the state is longer than FRAME_DEVICE_STATE_MAX_BYTES. */
 gboolean seal_frame_decode(const uint8_t *payload, size_t length, EpochSeal *ret, GError **error);
+
+typedef struct {
+    uint32_t number;
+    uint64_t channels;
+} BulkBarrier;
+
+void barrier_frame_encode(GByteArray *out, const BulkBarrier *barrier);
+/* INVALID where it names a channel that is no further one. */
+gboolean barrier_frame_decode(const uint8_t *payload, size_t length, BulkBarrier *ret,
+                              GError **error);
 
 void applied_frame_encode(GByteArray *out, uint32_t number);
 gboolean applied_frame_decode(const uint8_t *payload, size_t length, uint32_t *ret_number,

@@ -80,8 +80,9 @@ typedef enum {
     FRAME_RECEIVED = 59,     /* u64, either: so many bytes of counted frames have come */
     FRAME_RECONNECT = 60, /* the same, each side, on the connection that takes the place of one */
     FRAME_BYE = 61,       /* empty, either: the end of the connection is meant */
-    FRAME_MEASURE = 70,   /* binary, connecting side with "measure": see measure_frame.h */
-    FRAME_MEASURED = 71,  /* binary, the other side: the same */
+    FRAME_BULK_BARRIER = 67, /* binary, source: lies between two epochs on each channel of bulk */
+    FRAME_MEASURE = 70,      /* binary, connecting side with "measure": see measure_frame.h */
+    FRAME_MEASURED = 71,     /* binary, the other side: the same */
 } FrameType;
 
 typedef struct {
@@ -155,6 +156,8 @@ typedef struct {
 #define FRAME_MEASURED_BYTES 16u
 /* A RECEIVED and a RECONNECT frame. */
 #define FRAME_RECEIVED_BYTES 8u
+/* A BULK_BARRIER frame; see epoch_frame.h. */
+#define FRAME_BULK_BARRIER_BYTES 12u
 
 /* What a frame is sent as: each class of a session may have a channel of its own
  * (session.h), so that nothing has to wait behind what is less urgent. */

@@ -56,6 +56,8 @@ char *hello_message_encode(const HelloMessage *message)
     set_optional(object, "token", message->token);
     set_optional(object, "transaction", message->transaction);
     set_optional(object, "class", message->traffic);
+    if (message->number > 0)
+        json_object_set_new(object, "number", json_integer(message->number));
     return json_field_finish(object);
 }
 
@@ -69,6 +71,18 @@ static gboolean decode_hex(json_t *object, const char *key, guint digits, char *
         return TRUE;
     error_set(error, VMFERRY_ERROR_INVALID, "\"%s\" is not of %u hex digits", key, digits);
     return FALSE;
+}
+
+/* May be missing. */
+static gboolean decode_number(json_t *object, HelloMessage *message, GError **error)
+{
+    uint64_t number = 0;
+
+    if (json_object_get(object, "number") &&
+        !json_get_count(object, "number", HELLO_MOST_NUMBER, &number, error))
+        return FALSE;
+    message->number = (guint)number;
+    return TRUE;
 }
 
 static gboolean decode_fields(json_t *object, HelloMessage *message, GError **error)
@@ -97,7 +111,8 @@ static gboolean decode_fields(json_t *object, HelloMessage *message, GError **er
            decode_hex(object, "token", HELLO_TOKEN_DIGITS, &message->token, error) &&
            decode_hex(object, "transaction", HELLO_TRANSACTION_DIGITS, &message->transaction,
                       error) &&
-           json_field_text(object, "class", MAX_TRAFFIC_BYTES, FALSE, &message->traffic, error);
+           json_field_text(object, "class", MAX_TRAFFIC_BYTES, FALSE, &message->traffic, error) &&
+           decode_number(object, message, error);
 }
 
 gboolean hello_message_decode(const char *text, size_t length, HelloMessage *ret, GError **error)
@@ -123,12 +138,14 @@ gboolean peer_has_feature(const HelloMessage *peer, const char *feature)
 static gboolean send_hello(Channel *channel, const HelloMessage *said, GError **error)
 {
     static char software[] = "vmferry " VMFERRY_VERSION;
-    static char *features[] = {
-        (char *)FEATURE_PAGES_LZ4,    (char *)FEATURE_PAGES_ZSTD, (char *)FEATURE_SEGMENTS,
-        (char *)FEATURE_COPIES,       (char *)FEATURE_BALLOON,    (char *)FEATURE_DISKS,
-        (char *)FEATURE_POSTCOPY,     (char *)FEATURE_STORE,      (char *)FEATURE_STANDBY,
-        (char *)FEATURE_DISK_DIGESTS, (char *)FEATURE_SAVE,       (char *)FEATURE_SAVE_BASE,
-        (char *)FEATURE_NEUTRAL,      (char *)FEATURE_MEASURE,    NULL};
+    static char *features[] = {(char *)FEATURE_PAGES_LZ4, (char *)FEATURE_PAGES_ZSTD,
+                               (char *)FEATURE_SEGMENTS,  (char *)FEATURE_COPIES,
+                               (char *)FEATURE_BALLOON,   (char *)FEATURE_DISKS,
+                               (char *)FEATURE_POSTCOPY,  (char *)FEATURE_STORE,
+                               (char *)FEATURE_STANDBY,   (char *)FEATURE_DISK_DIGESTS,
+                               (char *)FEATURE_SAVE,      (char *)FEATURE_SAVE_BASE,
+                               (char *)FEATURE_NEUTRAL,   (char *)FEATURE_BULK_CHANNELS,
+                               (char *)FEATURE_MEASURE,   NULL};
     HelloMessage ours = *said;
     g_autofree char *text = NULL;
 
@@ -215,27 +232,31 @@ gboolean handshake_connect(Channel *channel, const char *purpose, HelloMessage *
 }
 
 static gboolean connect_to_session(Channel *channel, const char *purpose, const char *transaction,
-                                   TrafficClass traffic, const char *token, HelloMessage *ret_peer,
-                                   GError **error)
+                                   TrafficClass traffic, guint number, const char *token,
+                                   HelloMessage *ret_peer, GError **error)
 {
     HelloMessage said = {.purpose = (char *)purpose,
                          .transaction = (char *)transaction,
                          .traffic = (char *)traffic_class_name(traffic),
+                         .number = number,
                          .token = (char *)token};
 
     return connect_saying(channel, &said, ret_peer, NULL, error);
 }
 
 gboolean handshake_join(Channel *channel, const char *transaction, TrafficClass traffic,
-                        const char *token, HelloMessage *ret_peer, GError **error)
+                        guint number, const char *token, HelloMessage *ret_peer, GError **error)
 {
-    return connect_to_session(channel, "join", transaction, traffic, token, ret_peer, error);
+    return connect_to_session(channel, "join", transaction, traffic, number, token, ret_peer,
+                              error);
 }
 
 gboolean handshake_reconnect(Channel *channel, const char *transaction, TrafficClass traffic,
-                             const char *token, HelloMessage *ret_peer, GError **error)
+                             guint number, const char *token, HelloMessage *ret_peer,
+                             GError **error)
 {
-    return connect_to_session(channel, "reconnect", transaction, traffic, token, ret_peer, error);
+    return connect_to_session(channel, "reconnect", transaction, traffic, number, token, ret_peer,
+                              error);
 }
 
 gboolean handshake_accept(Channel *channel, const char *token, HelloMessage *ret_peer,

@@ -32,6 +32,7 @@
 #define FEATURE_SAVE_BASE "save-base"
 #define FEATURE_NEUTRAL "neutral-state"
 #define FEATURE_MEASURE "measure"
+#define FEATURE_BULK_CHANNELS "bulk-channels"
 
 #define MESSAGE_MAX_REGIONS 256
 #define MESSAGE_MAX_ADDRESS_BYTES 255
@@ -55,7 +56,11 @@ typedef struct {
     /* Of "join" only, otherwise "" or NULL: what is joined, and the class of its traffic. */
     char *transaction;
     char *traffic;
+    guint number; /* of a further channel for bulk; 0: the class's own */
 } HelloMessage;
+
+/* Each number is used once in a session. */
+#define HELLO_MOST_NUMBER 63u
 
 #define HELLO_TRANSACTION_DIGITS 32
 #define HELLO_TOKEN_DIGITS 64
@@ -75,9 +80,10 @@ gboolean peer_has_feature(const HelloMessage *peer, const char *feature);
 gboolean handshake_connect(Channel *channel, const char *purpose, HelloMessage *ret_peer,
                            guint *ret_version, GError **error);
 gboolean handshake_join(Channel *channel, const char *transaction, TrafficClass traffic,
-                        const char *token, HelloMessage *ret_peer, GError **error);
+                        guint number, const char *token, HelloMessage *ret_peer, GError **error);
 gboolean handshake_reconnect(Channel *channel, const char *transaction, TrafficClass traffic,
-                             const char *token, HelloMessage *ret_peer, GError **error);
+                             guint number, const char *token, HelloMessage *ret_peer,
+                             GError **error);
 gboolean handshake_accept(Channel *channel, const char *token, HelloMessage *ret_peer,
                           guint *ret_version, GError **error);
 

@@ -9,34 +9,10 @@
 
 #include "base/error.h"
 #include "base/lock_guard.h"
-#include "wire/channel_private.h"
+#include "wire/session_private.h"
 
-/* Joining is answered at once, as HELLO is. */
-#define ACCEPTED_TIMEOUT_MS 10000
-/* And so is RECONNECT, which follows HELLO. */
+/* RECONNECT follows HELLO at once. */
 #define RECONNECT_TIMEOUT_MS 5000
-
-struct Session {
-    Channel *first;
-    _Atomic(Channel *) by_class[TRAFFIC_CLASSES];
-    char *address; /* of the connecting side; NULL: accepted */
-
-    /* From the first HELLOs. */
-    char *token, *peer_agent, *peer_instance;
-
-    GMutex lock; /* protects all below, and attaching */
-    GCond changed;
-    char *transaction;
-    Channel *joined[TRAFFIC_CLASSES]; /* in the order in which they came */
-    guint joined_count;
-    GError *failure;  /* of some channel; once set it stays */
-    gboolean failing; /* the others are being failed with it */
-    gboolean closing;
-    gboolean reconnects; /* with these: */
-    gboolean connects;   /* by this side */
-    ChannelOptions options;
-    guint patience_ms;
-};
 
 /* ---- making one ---- */
 
@@ -105,15 +81,26 @@ Session *session_new(Channel *channel, const HelloMessage *peer, const char *tok
 
 /* ---- ending ---- */
 
-/* All channels that there are, without the lock afterwards. */
-static guint list_channels(Session *session, Channel *ret[TRAFFIC_CLASSES + 1])
+guint session_visit(Session *session, Channel *ret[SESSION_CHANNELS_MOST])
+{
+    guint count = 0;
+    lock_guard(&session->lock);
+
+    session->visitors++;
+    ret[count++] = session->first;
+    for (guint i = 0; i < session->joined_count; i++)
+        ret[count++] = session->joined[i];
+    for (guint i = 0; i < session->bulk_count; i++)
+        ret[count++] = session->bulk[i];
+    return count;
+}
+
+void session_end_visit(Session *session)
 {
     lock_guard(&session->lock);
 
-    ret[0] = session->first;
-    for (guint i = 0; i < session->joined_count; i++)
-        ret[i + 1] = session->joined[i];
-    return session->joined_count + 1;
+    session->visitors--;
+    g_cond_broadcast(&session->changed);
 }
 
 /* What a channel is for, in messages. */
@@ -125,7 +112,7 @@ static const char *name_channel(Session *session, const Channel *channel)
     return "joined";
 }
 
-/* Notes the first failure; session_clear() waits until the others have been failed with it. */
+/* Notes the first failure; begins a visit then. */
 static gboolean begin_failing(Session *session, const Channel *channel, const GError *cause)
 {
     lock_guard(&session->lock);
@@ -135,43 +122,41 @@ static gboolean begin_failing(Session *session, const Channel *channel, const GE
     session->failure = g_error_copy(cause);
     if (channel != session->first)
         g_prefix_error(&session->failure, "the %s channel: ", name_channel(session, channel));
-    session->failing = TRUE;
+    session->visitors++;
     g_cond_broadcast(&session->changed);
     return TRUE;
 }
 
-/* A ChannelFailed. */
-static void on_channel_failed(Channel *channel, const GError *cause, gboolean sending,
-                              gpointer user)
+void session_on_channel_failed(Channel *channel, const GError *cause, gboolean sending,
+                               gpointer user)
 {
     Session *session = user;
-    Channel *channels[TRAFFIC_CLASSES + 1];
+    Channel *channels[SESSION_CHANNELS_MOST];
     guint count;
 
     if (!begin_failing(session, channel, cause))
         return;
-    count = list_channels(session, channels);
+    count = session_visit(session, channels);
     for (guint i = 0; i < count; i++)
         if (channels[i] != channel || !sending)
             channel_fail(channels[i], g_error_copy(session->failure));
-    g_mutex_lock(&session->lock);
-    session->failing = FALSE;
-    g_cond_broadcast(&session->changed);
-    g_mutex_unlock(&session->lock);
+    session_end_visit(session);
+    session_end_visit(session);
 }
 
 void session_shutdown(Session *session)
 {
-    Channel *channels[TRAFFIC_CLASSES + 1];
+    Channel *channels[SESSION_CHANNELS_MOST];
     guint count;
 
     g_mutex_lock(&session->lock);
     session->closing = TRUE;
     g_cond_broadcast(&session->changed);
     g_mutex_unlock(&session->lock);
-    count = list_channels(session, channels);
+    count = session_visit(session, channels);
     for (guint i = 0; i < count; i++)
         channel_shutdown(channels[i]);
+    session_end_visit(session);
 }
 
 Session *session_ref(Session *session)
@@ -185,13 +170,15 @@ static void session_clear(gpointer data)
 
     g_mutex_lock(&session->lock);
     session->closing = TRUE;
-    while (session->failing)
+    while (session->visitors > 0)
         g_cond_wait(&session->changed, &session->lock);
     g_mutex_unlock(&session->lock);
     /* A peer that sees a joined channel end has all of the first one. */
     channel_free(session->first);
     for (guint i = 0; i < session->joined_count; i++)
         channel_free(session->joined[i]);
+    for (guint i = 0; i < session->bulk_count; i++)
+        channel_free(session->bulk[i]);
     g_clear_error(&session->failure);
     g_mutex_clear(&session->lock);
     g_cond_clear(&session->changed);
@@ -212,7 +199,7 @@ void session_unref(Session *session)
 
 /* Without the lock: a sender that fails has its channel's send_lock, and takes the session's then.
  * What is read here stays as it is once the session reconnects. */
-static void let_reconnect(Session *session, Channel *channel, TrafficClass traffic)
+void session_let_reconnect(Session *session, Channel *channel, TrafficClass traffic, guint number)
 {
     ChannelRedial redial = {.address = session->address,
                             .transaction = session->transaction,
@@ -220,6 +207,7 @@ static void let_reconnect(Session *session, Channel *channel, TrafficClass traff
                             .agent = session->peer_agent,
                             .instance = session->peer_instance,
                             .traffic = traffic,
+                            .number = number,
                             .options = session->options};
 
     channel_allow_reconnect(channel, session->connects ? &redial : NULL, session->patience_ms);
@@ -246,10 +234,10 @@ gboolean session_allow_reconnect(Session *session, const ChannelOptions *options
 {
     if (!begin_reconnecting(session, options, patience_ms))
         return FALSE;
-    let_reconnect(session, session->first, TRAFFIC_CONTROL);
+    session_let_reconnect(session, session->first, TRAFFIC_CONTROL, 0);
     for (guint i = 1; i < TRAFFIC_CLASSES; i++)
         if (atomic_load(&session->by_class[i]) != session->first)
-            let_reconnect(session, atomic_load(&session->by_class[i]), (TrafficClass)i);
+            session_let_reconnect(session, atomic_load(&session->by_class[i]), (TrafficClass)i, 0);
     return TRUE;
 }
 
@@ -275,14 +263,16 @@ void session_set_patience(Session *session, guint patience_ms)
     channel_set_patience(session->first, patience_ms);
     for (guint i = 0; i < session->joined_count; i++)
         channel_set_patience(session->joined[i], patience_ms);
+    for (guint i = 0; i < session->bulk_count; i++)
+        channel_set_patience(session->bulk[i], patience_ms);
 }
 
-/* The channel that *traffic* went by from its join on; NULL where there is none, or this side is the
- * one that connects. */
-static Channel *find_broken(Session *session, TrafficClass traffic)
+/* With the lock held: the channel that *traffic* went by from its join on; NULL where there is none, or
+ * this side is the one that connects. */
+static Channel *find_broken(Session *session, TrafficClass traffic, guint number)
 {
-    lock_guard(&session->lock);
-    Channel *channel = atomic_load(&session->by_class[traffic]);
+    Channel *channel = number ? session_find_bulk(session, number)
+                              : (Channel *)atomic_load(&session->by_class[traffic]);
 
     if (!session->reconnects || session->connects || session->patience_ms == 0 ||
         session->closing || session->failure ||
@@ -293,24 +283,25 @@ static Channel *find_broken(Session *session, TrafficClass traffic)
 
 guint session_count_breaks(Session *session)
 {
-    Channel *channels[TRAFFIC_CLASSES + 1];
-    guint count = list_channels(session, channels);
-    guint breaks = 0;
+    lock_guard(&session->lock);
+    guint breaks = session->ended_breaks + channel_get_breaks(session->first);
 
-    for (guint i = 0; i < count; i++)
-        breaks += channel_get_breaks(channels[i]);
+    for (guint i = 0; i < session->joined_count; i++)
+        breaks += channel_get_breaks(session->joined[i]);
+    for (guint i = 0; i < session->bulk_count; i++)
+        breaks += channel_get_breaks(session->bulk[i]);
     return breaks;
 }
 
+/* Without one of the further channels for bulk it goes on. */
 gboolean session_is_broken(Session *session)
 {
-    Channel *channels[TRAFFIC_CLASSES + 1];
-    guint count = list_channels(session, channels);
+    lock_guard(&session->lock);
+    gboolean broken = channel_is_broken(session->first);
 
-    for (guint i = 0; i < count; i++)
-        if (channel_is_broken(channels[i]))
-            return TRUE;
-    return FALSE;
+    for (guint i = 0; i < session->joined_count; i++)
+        broken |= channel_is_broken(session->joined[i]);
+    return broken;
 }
 
 /* ---- joining ---- */
@@ -352,12 +343,20 @@ static gboolean has_token(const Session *session, const HelloMessage *hello)
            CRYPTO_memcmp(session->token, hello->token, HELLO_TOKEN_DIGITS) == 0;
 }
 
+gboolean session_check_alive(Session *session, GError **error)
+{
+    if (!session->failure && !session->closing)
+        return TRUE;
+    error_set(error, VMFERRY_ERROR_DISCONNECTED, "the session has ended");
+    return FALSE;
+}
+
 /* With the lock held. */
 static gboolean check_free(Session *session, TrafficClass traffic, GError **error)
 {
-    if (session->failure || session->closing)
-        error_set(error, VMFERRY_ERROR_DISCONNECTED, "the session has ended");
-    else if (traffic == TRAFFIC_CONTROL)
+    if (!session_check_alive(session, error))
+        return FALSE;
+    if (traffic == TRAFFIC_CONTROL)
         error_set(error, VMFERRY_ERROR_INVALID, "control stays on the first channel");
     else if (atomic_load(&session->by_class[traffic]) != session->first)
         error_set(error, VMFERRY_ERROR_EXISTS, "there is a channel for %s",
@@ -385,10 +384,10 @@ static gboolean attach(Session *session, Channel *channel, TrafficClass traffic,
     g_cond_broadcast(&session->changed);
     g_mutex_unlock(&session->lock);
     if (reconnects)
-        let_reconnect(session, channel, traffic);
+        session_let_reconnect(session, channel, traffic, 0);
     /* From now on they live and die together. */
-    channel_watch_failure(session->first, on_channel_failed, session);
-    channel_watch_failure(channel, on_channel_failed, session);
+    channel_watch_failure(session->first, session_on_channel_failed, session);
+    channel_watch_failure(channel, session_on_channel_failed, session);
     return TRUE;
 }
 
@@ -404,8 +403,9 @@ static gboolean check_same_peer(Session *session, Channel *channel, const HelloM
     return FALSE;
 }
 
-gboolean session_join(Session *session, TrafficClass traffic, const ChannelOptions *options,
-                      int timeout_ms, GCancellable *cancellable, GError **error)
+Channel *session_connect_further(Session *session, TrafficClass traffic, guint number,
+                                 const ChannelOptions *options, int timeout_ms,
+                                 GCancellable *cancellable, GError **error)
 {
     g_autoptr(Channel) channel = NULL;
     HelloMessage peer = {0};
@@ -415,20 +415,29 @@ gboolean session_join(Session *session, TrafficClass traffic, const ChannelOptio
     if (!session->token || !*session->token || !session->transaction) {
         error_set(error, VMFERRY_ERROR_UNSUPPORTED, "%s takes no further channels",
                   session_get_peer_name(session));
-        return FALSE;
+        return NULL;
     }
     channel = channel_connect(session->address, options, timeout_ms, cancellable, error);
-    if (channel &&
-        handshake_join(channel, session->transaction, traffic, session->token, &peer, error))
+    if (channel && handshake_join(channel, session->transaction, traffic, number, session->token,
+                                  &peer, error))
         done = check_same_peer(session, channel, &peer, error) &&
-               channel_expect(channel, FRAME_ACCEPTED, ACCEPTED_TIMEOUT_MS, &frame, error) &&
-               attach(session, channel, traffic, error);
+               channel_expect(channel, FRAME_ACCEPTED, ACCEPTED_TIMEOUT_MS, &frame, error);
     hello_message_clear(&peer);
-    if (done)
+    return done ? g_steal_pointer(&channel) : NULL;
+}
+
+gboolean session_join(Session *session, TrafficClass traffic, const ChannelOptions *options,
+                      int timeout_ms, GCancellable *cancellable, GError **error)
+{
+    g_autoptr(Channel) channel =
+        session_connect_further(session, traffic, 0, options, timeout_ms, cancellable, error);
+
+    if (channel && attach(session, channel, traffic, error)) {
         g_steal_pointer(&channel);
-    else
-        g_prefix_error(error, "a channel for %s: ", traffic_class_name(traffic));
-    return done;
+        return TRUE;
+    }
+    g_prefix_error(error, "a channel for %s: ", traffic_class_name(traffic));
+    return FALSE;
 }
 
 static gboolean check_hello(Session *session, Channel *channel, const HelloMessage *hello,
@@ -439,10 +448,15 @@ static gboolean check_hello(Session *session, Channel *channel, const HelloMessa
         session_refuse(error);
         return FALSE;
     }
-    if (traffic_class_from_name(hello->traffic, ret_traffic))
+    if (!traffic_class_from_name(hello->traffic, ret_traffic)) {
+        error_set(error, VMFERRY_ERROR_INVALID, "\"%s\" is not a valid class of traffic",
+                  hello->traffic ? hello->traffic : "");
+        return FALSE;
+    }
+    if (hello->number == 0 || *ret_traffic == TRAFFIC_BULK)
         return TRUE;
-    error_set(error, VMFERRY_ERROR_INVALID, "\"%s\" is not a valid class of traffic",
-              hello->traffic ? hello->traffic : "");
+    error_set(error, VMFERRY_ERROR_INVALID, "there are further channels for bulk only, not for %s",
+              hello->traffic);
     return FALSE;
 }
 
@@ -451,21 +465,26 @@ gboolean session_readmit(Session *session, Channel *channel, const HelloMessage 
 {
     uint64_t received;
     TrafficClass traffic;
+    gboolean taken;
     Channel *broken;
     Frame frame;
 
     if (!check_hello(session, channel, hello, &traffic, error))
         return FALSE;
-    broken = find_broken(session, traffic);
+    g_mutex_lock(&session->lock);
+    broken = find_broken(session, traffic, hello->number);
+    session->visitors += broken != NULL;
+    g_mutex_unlock(&session->lock);
     if (!broken) {
         session_refuse(error);
         return FALSE;
     }
-    if (!channel_expect(channel, FRAME_RECONNECT, RECONNECT_TIMEOUT_MS, &frame, error) ||
-        !received_frame_decode(&frame, &received, error))
-        return FALSE;
-    channel_take_over(broken, channel, received);
-    return TRUE;
+    taken = channel_expect(channel, FRAME_RECONNECT, RECONNECT_TIMEOUT_MS, &frame, error) &&
+            received_frame_decode(&frame, &received, error);
+    if (taken)
+        channel_take_over(broken, channel, received);
+    session_end_visit(session);
+    return taken;
 }
 
 gboolean session_admit(Session *session, Channel *channel, const HelloMessage *hello,
@@ -476,6 +495,8 @@ gboolean session_admit(Session *session, Channel *channel, const HelloMessage *h
 
     if (!check_hello(session, channel, hello, &traffic, error))
         return FALSE;
+    if (hello->number > 0)
+        return session_admit_bulk(session, channel, hello->number, error);
     g_mutex_lock(&session->lock);
     is_free = check_free(session, traffic, error);
     g_mutex_unlock(&session->lock);
@@ -570,6 +591,17 @@ void session_send_abort(Session *session, const GError *cause)
     channel_send_abort(session->first, cause);
 }
 
+void session_prefer_final_error(Session *session, GError **error)
+{
+    g_autoptr(GError) final_error = NULL;
+
+    if (!error || !channel_check_open(session->first, NULL) ||
+        !channel_find_final_error(session->first, &final_error))
+        return;
+    g_clear_error(error);
+    *error = g_steal_pointer(&final_error);
+}
+
 /* All channels fail with the first one. */
 void session_fail(Session *session, const GError *cause)
 {
@@ -603,23 +635,28 @@ void session_set_rate(Session *session, uint64_t bytes_per_second)
     channel_set_rate(session->first, bytes_per_second);
 }
 
+/* The counts of channels take their own locks only. */
 static uint64_t add_up(Session *session, uint64_t (*count)(Channel *channel))
 {
-    Channel *channels[TRAFFIC_CLASSES + 1];
-    guint number = list_channels(session, channels);
-    uint64_t sum = 0;
+    uint64_t sum = count(session->first);
 
-    for (guint i = 0; i < number; i++)
-        sum += count(channels[i]);
+    for (guint i = 0; i < session->joined_count; i++)
+        sum += count(session->joined[i]);
+    for (guint i = 0; i < session->bulk_count; i++)
+        sum += count(session->bulk[i]);
     return sum;
 }
 
 uint64_t session_get_sent_bytes(Session *session)
 {
-    return add_up(session, channel_get_sent_bytes);
+    lock_guard(&session->lock);
+
+    return session->ended_sent + add_up(session, channel_get_sent_bytes);
 }
 
 uint64_t session_get_backlog_bytes(Session *session)
 {
+    lock_guard(&session->lock);
+
     return add_up(session, channel_get_backlog_bytes);
 }

@@ -20,6 +20,10 @@
  * two: a class is moved to a channel of its own while nothing of that class is under way, and what
  * depends on an order across classes waits for an answer.
  *
+ * Bulk may have further channels, with a number in HELLO "join": an epoch's pages go by any of them.
+ * What has an order among these is for who sends and receives on them (transfer/bulk_sender.h,
+ * frame_queue.h).  These come and go, and the end of one is not the session's.
+ *
  * Where it was allowed (session_allow_reconnect()), each channel survives its connection: the side that
  * had connected connects again, with HELLO "reconnect" that says the same as that of "join", and
  * session_readmit() looks at it as session_admit() does (channel_reconnect.c).
@@ -83,6 +87,28 @@ void session_refuse(GError **error);
 gboolean session_await_channel(Session *session, TrafficClass traffic, int timeout_ms,
                                GError **error);
 
+/* ---- further channels for bulk (session_bulk.c) ---- */
+
+/* At a time, beside the one that bulk goes by anyway. */
+#define SESSION_BULK_MOST 7u
+
+/* Connects one more with a *number* that no other has had (1 to HELLO_MOST_NUMBER).  Borrowed, until
+ * session_end_bulk(); it fails with the session, but not the session with it.  NULL with *error*:
+ * nothing has changed. */
+Channel *session_join_bulk(Session *session, guint number, const ChannelOptions *options,
+                           int timeout_ms, GCancellable *cancellable, GError **error);
+
+/* The accepting side: who receives by it from now on (called with the session's lock held, from any
+ * thread); FALSE: it is not taken.  NULL: none joins any more; no call is under way then. */
+typedef gboolean (*SessionBulkTaker)(Channel *channel, guint number, gpointer user, GError **error);
+void session_take_bulk(Session *session, SessionBulkTaker taker, gpointer user);
+
+/* Closes one; nobody uses it any more.  Either side; unknown numbers are ignored. */
+void session_end_bulk(Session *session, guint number);
+
+/* Whether one of them is broken just now: session_is_broken() does not say so. */
+gboolean session_has_broken_bulk(Session *session);
+
 /* ---- surviving connections ---- */
 
 /* With a guest that stands no longer break is waited for. */
@@ -109,7 +135,7 @@ gboolean session_flush(Session *session, int timeout_ms);
 gboolean session_has_same_peer(Session *session, Session *other);
 
 guint session_count_breaks(Session *session);
-/* Whether a connection is broken just now. */
+/* Whether a connection is broken just now that there is no other for. */
 gboolean session_is_broken(Session *session);
 
 /* ---- frames ---- */
@@ -134,6 +160,9 @@ void session_send_abort(Session *session, const GError *cause);
 /* Makes all calls, also those under way in other threads, fail with *cause*: something on this side
  * that the session cannot go on without has failed.  The first cause of all wins. */
 void session_fail(Session *session, const GError *cause);
+/* Puts what the peer has said last, where it has, in place of an *error* that another channel ended
+ * with.  For who receives on the first one. */
+void session_prefer_final_error(Session *session, GError **error);
 void session_error_from_frame(Session *session, const Frame *frame, GError **error);
 
 /* The channel that *traffic* goes by now; borrowed. */

@@ -450,7 +450,7 @@ static void expect_refused(Ends *ends, TlsIdentity *tls, const char *agent, cons
     Frame frame;
 
     assert_non_null(channel);
-    assert_true(handshake_reconnect(channel, TRANSACTION, TRAFFIC_CONTROL, token, &hello, NULL));
+    assert_true(handshake_reconnect(channel, TRANSACTION, TRAFFIC_CONTROL, 0, token, &hello, NULL));
     assert_false(channel_expect(channel, FRAME_RECONNECT, TIMEOUT_MS, &frame, &error));
     expect_error(error, VMFERRY_ERROR_REFUSED, "nothing here that this peer could join");
     hello_message_clear(&hello);

@@ -276,6 +276,7 @@ typedef struct {
     const char *transaction, *traffic;
     VmferryErrorCode code;
     const char *words;
+    guint number;
 } Attempt;
 
 /* Connects as *options* say and asks to join with what the attempt has; the answer to it. */
@@ -290,7 +291,8 @@ static GError *ask_to_join(Ends *ends, const ChannelOptions *options, const Atte
                           .agent = (char *)options->agent,
                           .token = (char *)(attempt->token ? attempt->token : token),
                           .transaction = (char *)attempt->transaction,
-                          .traffic = (char *)attempt->traffic};
+                          .traffic = (char *)attempt->traffic,
+                          .number = attempt->number};
     g_autofree char *text = hello_message_encode(&hello);
     GError *error = NULL;
     g_autoptr(Channel) channel =
@@ -343,6 +345,12 @@ static void test_wrong_words_are_refused(void **state)
         {NULL, TRANSACTION, "urgent", VMFERRY_ERROR_INVALID, "not a valid class"},
         {NULL, TRANSACTION, "", VMFERRY_ERROR_INVALID, "not a valid class"},
         {NULL, TRANSACTION, "control", VMFERRY_ERROR_INVALID, "stays on the first"},
+        {zeroes, TRANSACTION, "bulk", VMFERRY_ERROR_REFUSED, nothing, 1},
+        {NULL, OTHER_TRANSACTION, "bulk", VMFERRY_ERROR_REFUSED, nothing, 1},
+        {NULL, TRANSACTION, "fault", VMFERRY_ERROR_INVALID, "for bulk only", 1},
+        {NULL, TRANSACTION, "control", VMFERRY_ERROR_INVALID, "for bulk only", 1},
+        {NULL, TRANSACTION, "bulk", VMFERRY_ERROR_INVALID, "number", HELLO_MOST_NUMBER + 1},
+        {NULL, TRANSACTION, "bulk", VMFERRY_ERROR_UNSUPPORTED, "nothing here takes", 1},
     };
     g_autofree char *token = NULL;
     Ends ends;
@@ -362,6 +370,9 @@ static void test_other_peers_are_refused(void **state)
 {
     static const Attempt attempt = {NULL, TRANSACTION, "bulk", VMFERRY_ERROR_REFUSED,
                                     "nothing here that this peer could join"};
+    static const Attempt further = {
+        NULL, TRANSACTION, "bulk", VMFERRY_ERROR_REFUSED, "nothing here that this peer could join",
+        1};
     Fixture *fixture = *state;
     g_autofree char *token = NULL;
     ChannelOptions others[3];
@@ -375,6 +386,7 @@ static void test_other_peers_are_refused(void **state)
     others[2].instance = "later";
     for (guint i = 0; i < G_N_ELEMENTS(others); i++) {
         expect_error(ask_to_join(&ends, &others[i], &attempt, token), attempt.code, attempt.words);
+        expect_error(ask_to_join(&ends, &others[i], &further, token), further.code, further.words);
         assert_unharmed(&ends);
     }
     /* The same with nothing wrong: it is not for another reason. */
