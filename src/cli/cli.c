@@ -17,8 +17,10 @@ void common_options_clear(CommonOptions *common)
     g_clear_pointer(&common->token_file, g_free);
 }
 
+typedef void (*TakeEntries)(void *to, const GOptionEntry *entries);
+
 /* Of verbs that talk to the engine. */
-static void add_engine_options(GOptionContext *context, CommonOptions *common)
+static void add_engine_options(TakeEntries take, void *to, CommonOptions *common)
 {
     const GOptionEntry entries[] = {
         {"engine", 0, 0, G_OPTION_ARG_STRING, &common->engine,
@@ -31,12 +33,12 @@ static void add_engine_options(GOptionContext *context, CommonOptions *common)
         {NULL},
     };
 
-    g_option_context_add_main_entries(context, entries, NULL);
+    take(to, entries);
 }
 
-static GOptionContext *make_context(const CliSpec *spec)
+/* Hands all options of a verb out, its own ones first. */
+static void add_options(const CliSpec *spec, TakeEntries take, void *to)
 {
-    GOptionContext *context = g_option_context_new(spec->parameters);
     GOptionEntry common[] = {
         {"json", 0, 0, G_OPTION_ARG_NONE, &spec->common->json, "Print JSON instead of text", NULL},
         {"socket", 0, 0, G_OPTION_ARG_FILENAME, &spec->common->socket,
@@ -51,14 +53,64 @@ static GOptionContext *make_context(const CliSpec *spec)
     };
 
     common[spec->remote ? 4 : spec->talks ? 2 : 1] = (GOptionEntry){NULL};
+    if (spec->entries)
+        take(to, spec->entries);
+    take(to, common);
+    if (spec->engine)
+        add_engine_options(take, to, spec->common);
+}
+
+static void take_for_parsing(void *to, const GOptionEntry *entries)
+{
+    g_option_context_add_main_entries(to, entries, NULL);
+}
+
+static GOptionContext *make_context(const CliSpec *spec)
+{
+    GOptionContext *context = g_option_context_new(spec->parameters);
+
     g_option_context_set_description(context, spec->description);
     g_option_context_set_strict_posix(context, spec->stops_at_argument);
-    if (spec->entries)
-        g_option_context_add_main_entries(context, spec->entries, NULL);
-    g_option_context_add_main_entries(context, common, NULL);
-    if (spec->engine)
-        add_engine_options(context, spec->common);
+    add_options(spec, take_for_parsing, context);
     return context;
+}
+
+/* ---- the list of all options ---- */
+
+/* Where cli_parse() writes what a verb takes, instead of parsing; NULL: it parses. */
+static json_t *described;
+
+static void take_for_listing(void *to, const GOptionEntry *entries)
+{
+    for (; entries->long_name; entries++) {
+        const char short_name[] = {entries->short_name, 0};
+
+        json_array_append_new(to,
+                              json_pack("{s:s, s:s*, s:s?, s:s}", "name", entries->long_name,
+                                        "short", *short_name ? short_name : NULL, "value",
+                                        entries->arg_description, "text", entries->description));
+    }
+}
+
+static void describe(const CliSpec *spec)
+{
+    json_t *options = json_array();
+
+    add_options(spec, take_for_listing, options);
+    json_object_set_new(described, "arguments",
+                        json_string(spec->parameters ? spec->parameters : ""));
+    json_object_set_new(described, "options", options);
+}
+
+json_t *cli_describe(const Verb *verb)
+{
+    char *argv[] = {(char *)verb->name, NULL};
+    json_t *object = json_pack("{s:s, s:s}", "verb", verb->name, "summary", verb->summary);
+
+    described = object;
+    verb->main(1, argv);
+    described = NULL;
+    return object;
 }
 
 static const char *find_host(const CommonOptions *common)
@@ -120,10 +172,16 @@ static gboolean check_host(const CliSpec *spec)
 
 gboolean cli_parse(const CliSpec *spec, int *argc, char ***argv)
 {
-    GOptionContext *context = make_context(spec);
+    GOptionContext *context;
     g_autoptr(GError) error = NULL;
-    gboolean done = g_option_context_parse(context, argc, argv, &error);
+    gboolean done;
 
+    if (described) {
+        describe(spec);
+        return FALSE;
+    }
+    context = make_context(spec);
+    done = g_option_context_parse(context, argc, argv, &error);
     g_option_context_free(context);
     /* GLib leaves a "--" that ended the options in its place. */
     if (done && *argc > 1 && strcmp((*argv)[1], "--") == 0) {

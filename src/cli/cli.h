@@ -57,8 +57,13 @@ typedef struct {
 } CliSpec;
 
 /* Parses and removes the options.  FALSE: EXIT_USAGE, after the error was
- * shown.  Prints the help and exits where it is asked for. */
+ * shown.  Prints the help and exits where it is asked for.  A verb does nothing
+ * that can be noticed before it calls this. */
 gboolean cli_parse(const CliSpec *spec, int *argc, char ***argv);
+
+/* What a verb takes: {"verb", "summary", "arguments", "options": [{"name", "short", "value", "text"}]}, where "value" is
+ * null for an option that takes none, a word for its kind (FILE), or what it may be (a|b|c).  A new object. */
+json_t *cli_describe(const Verb *verb);
 
 /* The agent that the options, or VMFERRY_HOST, name; by default this host's. */
 Client *cli_connect(const CommonOptions *common, GError **error);

@@ -115,17 +115,32 @@ static int show_verb(const char *name)
     return run_verb(verb, 2, arguments);
 }
 
+/* All verbs with all options, for those who make something of it (completions/generate). */
+static int list_verbs(void)
+{
+    g_autoptr(json_t) object = json_pack("{s:s, s:[]}", "version", VMFERRY_VERSION, "verbs");
+    json_t *list = json_object_get(object, "verbs");
+
+    for (const Verb *verb = verbs; verb->name; verb++)
+        json_array_append_new(list, cli_describe(verb));
+    cli_print_json(object);
+    return EXIT_DONE;
+}
+
 static int verb_help(int argc, char **argv)
 {
     g_auto(CommonOptions) common = {0};
     CliSpec spec = {.parameters = "[VERB]",
-                    .description = "Shows what there is, or the manual of a verb.",
+                    .description = "Shows what there is, or the manual of a verb; with --json all "
+                                   "verbs and their options.",
                     .common = &common};
 
     if (!cli_parse(&spec, &argc, &argv) || !cli_check_arguments(argc, 0, 1, "one verb"))
         return EXIT_USAGE;
     if (argc == 2)
         return show_verb(argv[1]);
+    if (common.json)
+        return list_verbs();
     print_usage(stdout);
     return EXIT_DONE;
 }

@@ -8,15 +8,9 @@
 
 static void add_range(const MigrateOption *option, GString *help)
 {
-    g_autofree char *choices = NULL;
-
     if (option->kind == MIGRATE_OPTION_COUNT)
         g_string_append_printf(help, ", %" G_GUINT64_FORMAT " to %" G_GUINT64_FORMAT,
                                (guint64)option->least, (guint64)option->limit);
-    if (option->kind != MIGRATE_OPTION_CHOICE)
-        return;
-    choices = migrate_option_list_choices(option, ", ");
-    g_string_append_printf(help, ": %s", choices);
 }
 
 static void add_default(const MigrateOption *option, GString *help)
@@ -38,6 +32,19 @@ static char *make_help(const MigrateOption *option)
     return g_string_free(help, FALSE);
 }
 
+/* "TIME", or "auto|none|lz4"; NULL where it takes none. */
+static char *make_value(const MigrateOption *option)
+{
+    g_autoptr(GString) text = NULL;
+
+    if (option->kind != MIGRATE_OPTION_CHOICE)
+        return g_strdup(option->argument);
+    text = g_string_new(option->choice(0));
+    for (guint i = 1; i < option->choices; i++)
+        g_string_append_printf(text, "|%s", option->choice(i));
+    return g_strdup(text->str);
+}
+
 static GOptionEntry make_entry(const MigrateOption *option, guint row, MigrateArguments *arguments)
 {
     GOptionEntry entry = {
@@ -45,7 +52,7 @@ static GOptionEntry make_entry(const MigrateOption *option, guint row, MigrateAr
         .arg = G_OPTION_ARG_STRING,
         .arg_data = &arguments->texts[row],
         .description = arguments->help[row],
-        .arg_description = option->argument,
+        .arg_description = arguments->values[row],
     };
 
     if (option->kind == MIGRATE_OPTION_FILE) {
@@ -65,6 +72,7 @@ void migrate_arguments_init(MigrateArguments *arguments)
     *arguments = (MigrateArguments){0};
     for (; (option = migrate_option_at(row)); row++) {
         arguments->help[row] = make_help(option);
+        arguments->values[row] = make_value(option);
         arguments->entries[row] = make_entry(option, row, arguments);
     }
     arguments->entries[row++] = (GOptionEntry){
@@ -87,6 +95,7 @@ void migrate_arguments_clear(MigrateArguments *arguments)
     for (guint i = 0; i < MIGRATE_OPTIONS_LIMIT; i++) {
         g_clear_pointer(&arguments->texts[i], g_free);
         g_clear_pointer(&arguments->help[i], g_free);
+        g_clear_pointer(&arguments->values[i], g_free);
     }
     g_clear_pointer(&arguments->disks, g_strfreev);
     common_options_clear(&arguments->common);

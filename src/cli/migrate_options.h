@@ -21,6 +21,7 @@ typedef struct {
     gboolean flags[MIGRATE_OPTIONS_LIMIT];
     char **disks; /* of --disk, or NULL */
     char *help[MIGRATE_OPTIONS_LIMIT];
+    char *values[MIGRATE_OPTIONS_LIMIT];             /* what may stand behind "=" */
     GOptionEntry entries[MIGRATE_OPTIONS_LIMIT + 3]; /* for cli_parse() */
 } MigrateArguments;
 

@@ -398,7 +398,9 @@ int verb_cluster(int argc, char **argv)
          NULL},
         {NULL},
     };
-    CliSpec spec = {.parameters = "WORD [ARGUMENT...]",
+    CliSpec spec = {.parameters =
+                        "status | hosts | guests | plan | moves | explain ID | history HOST | "
+                        "events | move GUEST HOST | cancel ID",
                     .description = description,
                     .entries = entries,
                     .common = &common,

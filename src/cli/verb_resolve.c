@@ -35,7 +35,7 @@ int verb_resolve(int argc, char **argv)
     g_autofree char *keep = NULL;
     const GOptionEntry entries[] = {
         {"keep", 0, 0, G_OPTION_ARG_STRING, &keep,
-         "\"here\" resumes the guest on this host; \"there\" ends this host's copy", "WHERE"},
+         "\"here\" resumes the guest on this host; \"there\" ends this host's copy", "here|there"},
         {NULL},
     };
     CliSpec spec = {.parameters = "NAME --keep here|there",

@@ -160,7 +160,7 @@ int verb_restore(int argc, char **argv)
         {"trust-disks", 0, 0, G_OPTION_ARG_NONE, &arguments.trust_disks,
          "Disks by reference have not changed: do not look", NULL},
         {"clock", 0, 0, G_OPTION_ARG_STRING, &arguments.clock,
-         "keep (default): its own goes on; host: its agent sets it", "HOW"},
+         "keep (default): its own goes on; host: its agent sets it", "keep|host"},
         {"new-mac", 0, 0, G_OPTION_ARG_NONE, &arguments.new_mac,
          "Exchange its network cards for ones with new addresses", NULL},
         {NULL, 0, 0, 0, NULL, NULL, NULL},

@@ -110,7 +110,7 @@ int verb_rule(int argc, char **argv)
          "A wish: it may be broken where nothing else helps", NULL},
         {NULL},
     };
-    CliSpec spec = {.parameters = "add|list|remove ...",
+    CliSpec spec = {.parameters = "add together|apart|hosts|never GUEST... | list | remove ID",
                     .description = description,
                     .entries = entries,
                     .common = &common,

@@ -59,7 +59,7 @@ int verb_run(int argc, char **argv)
     g_autofree char *vmm = NULL;
     const GOptionEntry entries[] = {
         {"vmm", 0, 0, G_OPTION_ARG_STRING, &vmm,
-         "Run it in this virtual machine monitor: qemu or bochs", "KIND"},
+         "Run it in this virtual machine monitor (default: qemu)", "qemu|bochs"},
         {NULL},
     };
     int separator = find_separator(argc, argv);

@@ -338,7 +338,7 @@ int verb_save(int argc, char **argv)
         {"base", 0, 0, G_OPTION_ARG_STRING, &arguments.base,
          "Store only what differs from this image, beside FILE", "BASE"},
         {"disks", 0, 0, G_OPTION_ARG_STRING, &arguments.disks,
-         "copy (default), or reference: as they are (default with --stop)", "HOW"},
+         "copy (default), or reference: as they are (default with --stop)", "copy|reference"},
         {"replace", 0, 0, G_OPTION_ARG_NONE, &arguments.replace, "Replace a file that is there",
          NULL},
         {"bandwidth", 0, 0, G_OPTION_ARG_STRING, &arguments.bandwidth,
@@ -352,7 +352,7 @@ int verb_save(int argc, char **argv)
         {"deadline", 0, 0, G_OPTION_ARG_STRING, &arguments.deadline, "End within that time",
          "TIME"},
         {"compress", 0, 0, G_OPTION_ARG_STRING, &arguments.compress,
-         "zstd (default), lz4, auto or none", "HOW"},
+         "How it is compressed (default: zstd)", "auto|none|lz4|zstd"},
         {"detach", 0, 0, G_OPTION_ARG_NONE, &arguments.detach, "Do not wait for the end", NULL},
         {NULL, 0, 0, 0, NULL, NULL, NULL},
     };

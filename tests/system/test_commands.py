@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import subprocess
 from pathlib import Path
 
@@ -103,31 +104,86 @@ def test_man_page_of_a_verb_names_its_options(verb):
 
 # ---- completion ----
 
-def bash(script: str) -> subprocess.CompletedProcess:
-    return subprocess.run(["bash", "-c", f"source {REPOSITORY}/completions/vmferry; {script}"],
-                          capture_output=True, text=True, timeout=30)
+COMPLETIONS = Path(vmferry_program()).parents[2] / "completions"
+SHELLS = ["bash", "zsh", "fish"]
 
 
-def complete(*words) -> list[str]:
-    """What is offered for the last word."""
-    quoted = " ".join(f"'{word}'" for word in words)
-    done = bash(f"COMP_WORDS=({vmferry_program()} {quoted}); COMP_CWORD={len(words)}; _vmferry; "
-                "printf '%s\\n' \"${COMPREPLY[@]}\"")
-    assert done.stderr == ""
-    return done.stdout.split()
+def in_bash(words: list[str]) -> str:
+    return (f"source {COMPLETIONS}/vmferry; COMP_WORDS=({shlex.join(words)}); COMP_CWORD={len(words) - 1}; "
+            "_vmferry; printf '%s\\n' \"${COMPREPLY[@]}\"")
 
 
-def test_completion_knows_every_verb():
-    assert set(complete("")) == {*VERBS, "version", "help", "--help", "--version"}
+def in_zsh(words: list[str]) -> str:
+    """With stand-ins for what zsh's own completion offers it with."""
+    return (f"words=({shlex.join(words)}); CURRENT={len(words)}; compset() {{ :; }}; "
+            "compadd() { shift; print -rl -- \"$@\"; }; _files() { print FILES; }; _hosts() { print HOSTS; }; "
+            "_command_names() { print COMMANDS; }; "
+            "_describe() { local name=$@[$#]; print -rl -- \"${(@)${(P@)name}%%:*}\"; }; "
+            f"autoload() {{ :; }}; source {COMPLETIONS}/_vmferry; _vmferry")
 
 
-@pytest.mark.parametrize("verb", [*VERBS, "version", "help"])
-def test_completion_knows_the_options_of_a_verb(verb):
-    assert set(complete(verb, "--")) == options_of(verb)
-    for option in options_of(verb, valued=True):
-        assert bash(f"_vmferry_value {option} '' {verb}").returncode == 0, f"{option} takes a value"
-    for option in options_of(verb, valued=False):
-        assert bash(f"_vmferry_value {option} '' {verb}").returncode == 1, f"{option} takes no value"
+def in_fish(words: list[str]) -> str:
+    line = shlex.join(words[:-1]) + " " + words[-1]
+    return f"source {COMPLETIONS}/vmferry.fish; complete -C {shlex.quote(line)}"
+
+
+def complete(shell: str, *words: str) -> list[str]:
+    """What a shell offers for the last word; what only looks like an error is one."""
+    script = {"bash": in_bash, "zsh": in_zsh, "fish": in_fish}[shell](["vmferry", *words])
+    path = f"{Path(vmferry_program()).parent}:{os.environ['PATH']}"
+    argv = [shell, *{"bash": ["--norc"], "zsh": ["-f"], "fish": ["--no-config"]}[shell], "-c", script]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL,
+                          env={**os.environ, "PATH": path, "VMFERRY_SOCKET": "/nonexistent"})
+    assert done.stderr == "", done.stderr
+    return [line.partition("\t")[0] for line in done.stdout.splitlines() if line]
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_completion_knows_every_verb(shell):
+    found = set(complete(shell, ""))
+    assert found | {"--help", "--version"} == {*VERBS, "version", "help", "--help", "--version"}
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_completion_knows_the_options_of_every_verb(shell):
+    for verb in [*VERBS, "version", "help"]:
+        found = {word for word in complete(shell, verb, "--") if word.startswith("--")}
+        assert found == options_of(verb), verb
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+@pytest.mark.parametrize("words, expected", [
+    (["migrate", "web1", "b", "--mode", ""], {"auto", "precopy", "postcopy", "hybrid"}),
+    (["protect", "--disks", ""], {"auto", "copy"}),
+    (["migrate", "--disks", ""], {"auto", "shared", "copy", "top"}),
+    (["resolve", "web1", "--keep", ""], {"here", "there"}),
+    (["migrate", "--max-downtime", ""], set()),
+    (["cluster", ""], {"status", "hosts", "guests", "plan", "moves", "explain", "history", "events", "move",
+                       "cancel"}),
+    (["rule", "add", ""], {"together", "apart", "hosts", "never"}),
+    (["rule", "list", ""], set()), (["rule", "--on", "a,b", "add", ""], {"together", "apart", "hosts", "never"}),
+    (["image", "--json", ""], {"info", "verify", "list", "merge"}),
+], ids=lambda value: "-".join(value) if isinstance(value, list) else "")
+def test_completion_of_values_and_arguments(shell, words, expected):
+    assert set(complete(shell, *words)) == expected
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_completion_of_files(shell, tmp_path):
+    (tmp_path / "one.image").touch()
+    assert complete(shell, "restore", f"{tmp_path}/on") in ([f"{tmp_path}/one.image"], ["FILES"])
+    assert complete(shell, "agent", "--config", f"{tmp_path}/on") in ([f"{tmp_path}/one.image"], ["FILES"])
+    assert "qemu-img" in complete(shell, "run", "x", "--", "qemu-im") or shell == "zsh"
+
+
+def test_list_of_options():
+    """`vmferry help --json` tells what --help does."""
+    told = vmferry("help", "--json").require().json
+    assert {verb["verb"] for verb in told["verbs"]} == {*VERBS, "version", "help"}
+    for verb in told["verbs"]:
+        names = {f"--{option['name']}": option["value"] for option in verb["options"]}
+        assert set(names) == options_of(verb["verb"]) - {"--help"}
+        assert {name for name, value in names.items() if value} == options_of(verb["verb"], valued=True)
 
 
 def test_version():

@@ -153,7 +153,7 @@ def test_what_is_installed():
                           text=True, check=True)
     installed = json.loads(done.stdout).values()
     rows = re.findall(r"^\| (.*) \| `(/usr/local/[^`]*)` \|$", TEXT, re.M)
-    assert len(rows) == 5
+    assert len(rows) == 7
     for what, where in rows:
         there = [path for path in installed if path.startswith(f"{where}/")]
         assert there, where

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Man pages, completion, docs/api.md and docs/agent.conf.example have the options of a move that the
+"""Man pages, docs/api.md and docs/agent.conf.example have the options of a move that the
 table of src/migrate/options.c has: all of them, none besides, with their choices, limits and
 defaults.
 
@@ -65,6 +65,8 @@ names = {option["name"]: option for option in options}
 written = dict(re.findall(r"^ +(?:-\w, )?--([a-z-]+)(?:=(\S+))?", output(VMFERRY, "migrate", "--help"),
                           re.MULTILINE))
 del written["help"]
+# "a|b|c" in the help, a word for it in the man page.
+written.update({name: option["argument"] for name, option in names.items() if option["choices"]})
 compare("vmferry migrate --help", [name for name in written if name in names], list(names))
 
 
@@ -119,25 +121,20 @@ def check_api() -> None:
             need(f"api.md, {option['api_key']}", row, [f"{option['least']} to {option['limit']}"])
 
 
-def check_completion() -> None:
-    text = read("completions/vmferry")
-    offered = section(text, '    migrate) echo "$common', ";;")
-    # --json and --help are in $common.
-    compare("completions/vmferry", re.findall(r"--([a-z-]+)", offered),
-            [name for name in written if name != "json"])
-    values = section(text, "_vmferry_value()", "\n}\n")
-    with_choices = dict(re.findall(r"--([a-z-]+)\) COMPREPLY=\(\$\(compgen -W '([^']*)'", values))
+def check_list() -> None:
+    """What the shells' completion is made of."""
+    verbs = {verb["verb"]: verb for verb in json.loads(output(VMFERRY, "help", "--json"))["verbs"]}
+    values = {option["name"]: option["value"] for option in verbs["migrate"]["options"]}
+    compare("vmferry help --json", list(values), list(written))
     for name, option in names.items():
-        if option["choices"]:
-            if with_choices.get(name, "").split() != option["choices"]:
-                problems.append(f"completions/vmferry: --{name} is one of {option['choices']}")
-        elif option["argument"] and f"--{name}" not in values:
-            problems.append(f"completions/vmferry: --{name} takes a value")
+        wanted = "|".join(option["choices"]) or option["argument"]
+        if values.get(name) != wanted:
+            problems.append(f"vmferry help --json: --{name} takes {values.get(name)}, not {wanted}")
 
 
 check_migrate_page()
 check_agent_files()
 check_api()
-check_completion()
+check_list()
 print("\n".join(problems))
 sys.exit(bool(problems))
