@@ -102,6 +102,13 @@ def test_man_page_of_a_verb_names_its_options(verb):
     assert options_of(verb) - common <= explained
 
 
+def test_man_page_names_the_codes_of_errors():
+    table = re.findall(r'^ +\[VMFERRY_ERROR_\w+\] = "([a-z-]+)",', (REPOSITORY / "src/base/error.c").read_text(), re.M)
+    page = (REPOSITORY / "man/vmferry.1").read_text()
+    named = re.findall(r"^\.It Cm ([a-z-]+)$", page.partition(".Sh JSON")[2].partition(".Sh EXIT")[0], re.M)
+    assert len(table) > 10 and sorted(named) == sorted(table)
+
+
 # ---- completion ----
 
 COMPLETIONS = Path(vmferry_program()).parents[2] / "completions"
