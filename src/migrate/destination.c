@@ -190,6 +190,7 @@ static gboolean accept_pages(DestinationMove *move, GError **error)
 {
     move->sink = guest_sink_new(move->memory);
     move->applier = page_applier_new(move->sink, release_slot, move->queue);
+    page_applier_take_windows(move->applier);
     move->epochs = epoch_receiver_new(move->sink, move->applier);
     move->received = guest_source_new(move->memory);
     move->check = digest_check_new(move->received);

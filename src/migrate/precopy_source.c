@@ -535,4 +535,7 @@ void source_describe_sender(SourceMove *move)
     report->packed_none = get_packed(&counts, PACK_NONE);
     report->packed_lz4 = get_packed(&counts, PACK_LZ4);
     report->packed_zstd = get_packed(&counts, PACK_ZSTD);
+    report->packed_window =
+        (MigratePacked){counts.packing.linked_raw_bytes, counts.packing.linked_packed_bytes};
+    report->zstd_level = counts.way.method == PACK_ZSTD ? counts.way.level : 0;
 }

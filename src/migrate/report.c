@@ -88,6 +88,16 @@ static json_t *packed_to_json(const MigratePacked *packed)
                      (json_int_t)packed->bytes_out);
 }
 
+static json_t *zstd_to_json(const MigrateReport *report)
+{
+    json_t *object = packed_to_json(&report->packed_zstd);
+
+    json_object_set_new(object, "level",
+                        report->zstd_level > 0 ? json_integer(report->zstd_level) : json_null());
+    json_object_set_new(object, "window", packed_to_json(&report->packed_window));
+    return object;
+}
+
 /* Null where a number is not known. */
 static json_t *known_to_json(double number)
 {
@@ -110,7 +120,7 @@ static void add_work_set(json_t *object, const MigrateReport *report)
         sent_store_mode_name(report->segments), "memory_budget_bytes",
         (json_int_t)report->memory_budget_bytes, "store_bytes", (json_int_t)report->store_bytes,
         "streams", (int)report->streams, "compress", "none", packed_to_json(&report->packed_none),
-        "lz4", packed_to_json(&report->packed_lz4), "zstd", packed_to_json(&report->packed_zstd));
+        "lz4", packed_to_json(&report->packed_lz4), "zstd", zstd_to_json(report));
 
     json_object_update(object, work_set);
     json_object_set_new(object, "throttle_unavailable",

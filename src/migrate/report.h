@@ -154,6 +154,8 @@ typedef struct {
     MigrateReclaim reclaim;
     uint64_t reclaimed_bytes; /* what the balloon took, and was not sent therefore */
     MigratePacked packed_none, packed_lz4, packed_zstd;
+    MigratePacked packed_window; /* of packed_zstd: with reference to earlier pages */
+    int zstd_level;              /* that was in use last; 0: zstd was not */
     MigrateDirectIo direct_io;
     MigratePostcopy postcopy;
 } MigrateReport;

@@ -8,6 +8,7 @@
 #include "base/error.h"
 #include "base/fault.h"
 #include "base/stages.h"
+#include "page/pack_window.h"
 #include "policy/lease.h"
 #include "transfer/guest_pages.h"
 
@@ -17,6 +18,8 @@
 #define BUDGET_SHARE 16
 /* Of it, what may be spent on finding equal pages in the first round. */
 #define COPIES_SHARE 8
+/* What is packed with reference to earlier pages has these in memory: guest RAM by this. */
+#define WINDOW_SHARE 16
 /* Without --streams: beyond that, other guests need the cores more. */
 #define MOST_WORKERS 4u
 
@@ -262,6 +265,16 @@ static gboolean make_bulk(SourceMove *move, GError **error)
     return move->bulk != NULL;
 }
 
+/* Longer ones pack better; a small guest's is no longer than its share. */
+static guint choose_window_log(const SourceMove *move)
+{
+    guint log = PACK_WINDOW_LEAST_LOG;
+
+    while (log < PACK_WINDOW_MOST_LOG && 2ULL << log <= move->report->ram_bytes / WINDOW_SHARE)
+        log++;
+    return log;
+}
+
 static PageSender *make_sender(SourceMove *move)
 {
     PageSenderOptions options = {.workers = choose_workers(&move->job->options),
@@ -281,6 +294,8 @@ static PageSender *make_sender(SourceMove *move)
     page_sender_set_packing(sender, move->job->options.compress,
                             peer_has_feature(&move->peer, FEATURE_PAGES_LZ4),
                             peer_has_feature(&move->peer, FEATURE_PAGES_ZSTD));
+    if (peer_has_feature(&move->peer, FEATURE_PAGES_WINDOW) && !move->image)
+        page_sender_allow_windows(sender, choose_window_log(move));
     move->report->streams = options.workers;
     return sender;
 }

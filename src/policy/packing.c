@@ -15,13 +15,29 @@ static const struct {
     PackWay way;
     double gain, gain_over_lz4;
 } ladder[PACKING_STEPS] = {
-    {{PACK_NONE, 0}, 1, 1},       {{PACK_LZ4, 0}, 1.1, 1},      {{PACK_ZSTD, 1}, 1.1, 0.5},
-    {{PACK_ZSTD, 3}, 1.03, 1.03}, {{PACK_ZSTD, 6}, 1.03, 1.03},
+    {{PACK_NONE, 0}, 1, 1},       {{PACK_LZ4, 0}, 1.1, 1},       {{PACK_ZSTD, 1}, 1.1, 0.5},
+    {{PACK_ZSTD, 3}, 1.03, 1.03}, {{PACK_ZSTD, 6}, 1.03, 1.03},  {{PACK_ZSTD, 3, TRUE}, 1, 1},
+    {{PACK_ZSTD, 9, TRUE}, 1, 1}, {{PACK_ZSTD, 18, TRUE}, 1, 1},
 };
 
 #define STEP_NONE 0u
 #define STEP_LZ4 1u
-#define STEP_ZSTD 2u /* its first level */
+#define STEP_ZSTD 2u   /* its first level */
+#define STEP_LINKED 5u /* the first of them */
+
+/* Of the linked steps, beside STEP_ZSTD: RAM of the bench's guests in batches as for 20 Mbit/s, windows of
+ * 32 MiB.  *share*: of one core's time that it may take. */
+static const struct {
+    double ratio, speed, share;
+} linked[PACKING_STEPS - STEP_LINKED] = {{0.88, 0.25, 1}, {0.83, 0.065, 1}, {0.77, 0.007, 0.5}};
+/* A step is chosen for so much more than a cheaper one carries; what is in use is kept for less, since
+ * what it knows is worth something. */
+#define LINKED_GAIN 1.02
+#define LINKED_STAY 1.05
+/* Blocks instead, where they carry so much more. */
+#define UNLINK_GAIN 1.15
+/* The link was what limited in so many batches of a window: it was not starved. */
+#define BUSY_BATCHES 2u
 
 static const char *const mode_names[] = {
     [PACKING_AUTO] = "auto",
@@ -32,6 +48,12 @@ static const char *const mode_names[] = {
 
 NAMES_DEFINE(packing_mode, PackingMode, mode_names)
 
+static gboolean is_linked(guint step)
+{
+    return step >= STEP_LINKED;
+}
+
+/* As a step of the ladder of blocks. */
 static gboolean is_usable(const Packing *packing, guint step, gboolean with_lz4, gboolean with_zstd)
 {
     switch (ladder[step].way.method) {
@@ -40,7 +62,8 @@ static gboolean is_usable(const Packing *packing, guint step, gboolean with_lz4,
     case PACK_LZ4:
         return with_lz4 && (packing->mode == PACKING_AUTO || packing->mode == PACKING_LZ4);
     case PACK_ZSTD:
-        return with_zstd && (packing->mode == PACKING_AUTO || packing->mode == PACKING_ZSTD);
+        return with_zstd && !is_linked(step) &&
+               (packing->mode == PACKING_AUTO || packing->mode == PACKING_ZSTD);
     }
     return FALSE;
 }
@@ -65,6 +88,18 @@ Packing packing_make(PackingMode mode, gboolean with_lz4, gboolean with_zstd, gu
     if (mode == PACKING_AUTO)
         packing.now = packing.settled = with_zstd ? STEP_ZSTD : with_lz4 ? STEP_LZ4 : STEP_NONE;
     return packing;
+}
+
+void packing_allow_links(Packing *packing, gboolean allowed)
+{
+    packing->may_link = allowed && packing->steps[STEP_ZSTD].usable;
+    if (!packing->may_link && is_linked(packing->settled))
+        packing->now = packing->settled = STEP_ZSTD;
+}
+
+PackWay packing_get_way(const Packing *packing)
+{
+    return ladder[packing->settled].way;
 }
 
 PackingChoice packing_choose(Packing *packing)
@@ -147,7 +182,7 @@ static double carries(const Packing *packing, guint i)
     if (step->ratio <= 0 || step->ratio > PACKING_WORTH_RATIO)
         return 0;
     return fmin(packing->link_bytes_per_ms / step->ratio,
-                step->bytes_per_ms * (double)packing->workers);
+                step->bytes_per_ms * (is_linked(i) ? 1 : (double)packing->workers));
 }
 
 static guint best(const Packing *packing)
@@ -232,6 +267,110 @@ static void explore(Packing *packing)
         packing->now = packing->settled = first_usable(packing);
 }
 
+/* ---- linked ---- */
+
+static gboolean wants_links(const Packing *packing)
+{
+    double most = PACKING_LINKED_BYTES_PER_MS * (is_linked(packing->settled) ? STARVED : 1);
+
+    return packing->may_link && packing->unlinked_wait == 0 && packing->link_bytes_per_ms < most;
+}
+
+static double factor_of_ratio(guint step)
+{
+    return is_linked(step) ? linked[step - STEP_LINKED].ratio : 1;
+}
+
+static double factor_of_speed(guint step)
+{
+    return is_linked(step) ? linked[step - STEP_LINKED].speed : 1;
+}
+
+/* What the step would make of the data, and how fast, by what is known of the one in use: what others made
+ * was of other data. */
+static PackingStep expect_of(const Packing *packing, guint step)
+{
+    guint from = is_linked(packing->settled) ? packing->settled : STEP_ZSTD;
+    PackingStep expected = packing->steps[from];
+
+    expected.ratio *= factor_of_ratio(step) / factor_of_ratio(from);
+    expected.bytes_per_ms *= factor_of_speed(step) / factor_of_speed(from);
+    return expected;
+}
+
+static double linked_carries(const Packing *packing, guint i)
+{
+    PackingStep step = expect_of(packing, i);
+
+    return step.ratio > 0 ? fmin(packing->link_bytes_per_ms / step.ratio,
+                                 step.bytes_per_ms * linked[i - STEP_LINKED].share)
+                          : 0;
+}
+
+static guint best_linked(const Packing *packing)
+{
+    guint best = STEP_LINKED;
+
+    for (guint i = STEP_LINKED + 1; i <= packing->dearest; i++) {
+        double gain = i == packing->settled ? LINKED_GAIN / LINKED_STAY : LINKED_GAIN;
+
+        if (linked[i - STEP_LINKED].share < 1 &&
+            packing->linked_windows < PACKING_LINKED_BEFORE_DEAR)
+            break;
+        if (best == packing->settled)
+            gain *= LINKED_STAY;
+        if (linked_carries(packing, i) > gain * linked_carries(packing, best))
+            best = i;
+    }
+    return best;
+}
+
+static void use_linked(Packing *packing, guint step)
+{
+    PackingStep expected = expect_of(packing, step);
+
+    packing->steps[step].ratio = expected.ratio;
+    packing->steps[step].bytes_per_ms = expected.bytes_per_ms;
+    packing->now = packing->settled = step;
+    packing->linked_wait = packing->linked_next_wait;
+    packing->linked_next_wait = MIN(2 * packing->linked_next_wait, PACKING_LONGEST_PAUSE);
+}
+
+static void go_unlinked(Packing *packing)
+{
+    packing->now = packing->settled = STEP_ZSTD;
+    packing->unlinked_wait = PACKING_LINKED_PAUSE;
+}
+
+/* The link waits for what is packed: the next cheaper step.  What the link carries is not known then. */
+static void relieve(Packing *packing)
+{
+    const PackingStep *blocks = &packing->steps[STEP_ZSTD];
+    double they_carry = blocks->bytes_per_ms * (double)packing->workers;
+
+    packing->dearest = MAX(packing->settled, STEP_LINKED + 1) - 1;
+    if (packing->settled > STEP_LINKED)
+        use_linked(packing, packing->settled - 1);
+    else if (they_carry > UNLINK_GAIN * packing->steps[STEP_LINKED].bytes_per_ms)
+        go_unlinked(packing);
+}
+
+static void decide_linked(Packing *packing)
+{
+    packing->linked_windows++;
+    if (!is_linked(packing->settled)) {
+        packing->linked_next_wait = PACKING_LINKED_FIRST_PAUSE;
+        packing->dearest = PACKING_STEPS - 1;
+        use_linked(packing, best_linked(packing));
+    } else if (packing->busy < BUSY_BATCHES) {
+        relieve(packing);
+    } else if (packing->linked_wait > 0) {
+        packing->linked_wait--;
+    } else {
+        use_linked(packing, best_linked(packing));
+    }
+}
+
 static void decide(Packing *packing)
 {
     gboolean learned;
@@ -239,6 +378,8 @@ static void decide(Packing *packing)
     for (guint i = 0; i < PACKING_STEPS; i++)
         if (packing->steps[i].paused_windows > 0)
             packing->steps[i].paused_windows--;
+    if (packing->unlinked_wait > 0)
+        packing->unlinked_wait--;
     learned = learn(packing);
     if (packing->link_bytes_per_ms <= 0) {
         explore(packing);
@@ -253,6 +394,12 @@ static void decide(Packing *packing)
         packing->now = packing->settled;
         return;
     }
+    if (wants_links(packing)) {
+        decide_linked(packing);
+        return;
+    }
+    if (is_linked(packing->settled))
+        packing->now = packing->settled = STEP_ZSTD;
     settle(packing);
     for (guint i = 0; i < PACKING_STEPS; i++) {
         if (may_try(packing, i)) {
@@ -285,7 +432,7 @@ static void add_comparison(PackComparison *sum, const PackComparison *one)
 
 static gboolean is_same_way(PackWay a, PackWay b)
 {
-    return a.method == b.method && a.level == b.level;
+    return a.method == b.method && a.level == b.level && a.linked == b.linked;
 }
 
 void packing_note(Packing *packing, const PackingSample *sample)
@@ -294,6 +441,10 @@ void packing_note(Packing *packing, const PackingSample *sample)
 
     packing->totals.raw_bytes[method] += sample->raw_bytes;
     packing->totals.packed_bytes[method] += sample->packed_bytes;
+    if (sample->way.linked && !sample->skipped) {
+        packing->totals.linked_raw_bytes += sample->raw_bytes;
+        packing->totals.linked_packed_bytes += sample->packed_bytes;
+    }
     see_link(packing, sample);
     if (!is_same_way(sample->way, ladder[packing->now].way))
         return;
@@ -303,10 +454,11 @@ void packing_note(Packing *packing, const PackingSample *sample)
         packing->pack_ms += sample->pack_ms;
         add_comparison(&packing->compared, &sample->compared);
     }
+    packing->busy += sample->link_busy ? 1 : 0;
     if (++packing->batches < PACKING_WINDOW_BATCHES)
         return;
     decide(packing);
-    packing->batches = 0;
+    packing->batches = packing->busy = 0;
     packing->raw_bytes = packing->packed_bytes = 0;
     packing->pack_ms = 0;
     packing->compared = (PackComparison){0};

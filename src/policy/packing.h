@@ -37,6 +37,16 @@
  * without is tried then: soon where the link was never seen to limit, and
  * rarely after that, since it may have become fast.  On a link as fast as
  * memory nothing else is tried.
+ *
+ * Slow links: where bytes are dear, zstd packs better than one block at a time: *linked*, with reference
+ * to what was packed before (page/pack_window.h).  One thread does that, whatever the workers, which is
+ * also the bound of what it takes from the guests.  Below PACKING_LINKED_BYTES_PER_MS the steps are linked
+ * ones of a ladder of their own.  A change of level forgets what was before, so nothing is tried: what a
+ * step would make is taken from what the step in use makes, by figures measured with the lab's guests.
+ * They are weighed after twice as many windows each time; a step that is too slow
+ * for the link is left at once for the next cheaper one, the cheapest for blocks, as above, for a while.
+ * The dear one is used only where half of one core's time is enough for it, and not before the link has
+ * shown for some time what it carries.
  */
 #pragma once
 
@@ -52,7 +62,7 @@ const char *packing_mode_name(PackingMode mode);
 gboolean packing_mode_from_name(const char *name, PackingMode *ret);
 
 #define PACKING_METHODS 3u /* PackMethod */
-#define PACKING_STEPS 5u   /* none, lz4, zstd 1, zstd 3, zstd 6 */
+#define PACKING_STEPS 8u   /* none, lz4, zstd 1, 3, 6; linked: zstd 3, 9, 18 */
 #define PACKING_WINDOW_BATCHES 4u
 /* What a window must have packed to say anything. */
 #define PACKING_LEAST_BYTES (256u * 1024)
@@ -66,10 +76,18 @@ gboolean packing_mode_from_name(const char *name, PackingMode *ret);
  * slower. */
 #define PACKING_SLOW_LINK_BYTES_PER_MS 160000.0
 #define PACKING_WORTH_RATIO 0.95
+/* Linked from this rate on downwards (240 Mbit/s). */
+#define PACKING_LINKED_BYTES_PER_MS 30000.0
+/* Windows: between two weighings at first; until a dear step is thought of; until what is linked is tried
+ * again where it was too slow. */
+#define PACKING_LINKED_FIRST_PAUSE 2u
+#define PACKING_LINKED_BEFORE_DEAR 16u
+#define PACKING_LINKED_PAUSE 64u
 
 typedef struct {
     PackMethod method;
-    int level; /* of PACK_ZSTD */
+    int level;       /* of PACK_ZSTD */
+    gboolean linked; /* of PACK_ZSTD: in a window (pack_window.h) */
 } PackWay;
 
 /* How a batch is to be packed, and, to compare, what else: the baseline, whose output is thrown
@@ -96,6 +114,7 @@ typedef struct {
 
 typedef struct {
     uint64_t raw_bytes[PACKING_METHODS], packed_bytes[PACKING_METHODS];
+    uint64_t linked_raw_bytes, linked_packed_bytes; /* of PACK_ZSTD's */
 } PackingTotals;
 
 typedef struct {
@@ -113,14 +132,27 @@ typedef struct {
     double link_bytes_per_ms; /* 0: not known */
     gboolean link_busy, link_seen;
     guint batches; /* in this window */
+    guint busy;    /* of them: the link limited */
     guint to_try;  /* batches that are still to be chosen for, of a trial */
     uint64_t raw_bytes, packed_bytes;
     double pack_ms;
     PackComparison compared;
     PackingTotals totals;
+    gboolean may_link;
+    guint linked_windows;   /* so far */
+    guint linked_wait;      /* until they are weighed again */
+    guint linked_next_wait; /* … after that */
+    guint unlinked_wait;    /* blocks for so long */
+    guint dearest;          /* step that the link has left time for */
 } Packing;
 
 Packing packing_make(PackingMode mode, gboolean with_lz4, gboolean with_zstd, guint workers);
+
+/* Whether anything may be linked from now on; at first not. */
+void packing_allow_links(Packing *packing, gboolean allowed);
+
+/* What is in use. */
+PackWay packing_get_way(const Packing *packing);
 
 /* For the next batch.  A trial is of one window's batches: those that follow
  * before it is known what became of them go as before. */

@@ -100,16 +100,17 @@ static gboolean do_without(Connection *connection, const GError *cause)
     return FALSE;
 }
 
-/* The first connection takes what comes; others, what it has no time for. */
+/* The first connection takes what comes; others, what it has no time for, and has no order. */
 static gboolean may_take(const Connection *connection)
 {
     const BulkSender *sender = connection->sender;
+    const QueuedFrame *next = g_queue_peek_head((GQueue *)&sender->frames);
     guint waiting = g_queue_get_length((GQueue *)&sender->frames);
 
     if (waiting == 0 || !connection->in_use || connection->sending)
         return FALSE;
-    return connection->number == 0 ||
-           (!sender->flushed && (sender->connections[0]->sending || waiting > 1));
+    return connection->number == 0 || (!sender->flushed && !frame_type_has_order(next->type) &&
+                                       (sender->connections[0]->sending || waiting > 1));
 }
 
 /* ---- the connections' threads ---- */

@@ -262,10 +262,11 @@ FrameQueue *frame_queue_start(Channel *channel, guint slots, GError **error)
 
 /* ---- further channels ---- */
 
-/* Pages, and what lies between two epochs of them; copies come behind all others. */
+/* Pages, and what lies between two epochs of them; but what has an order comes on the first. */
 static gboolean check_further(const Further *further, const Frame *frame, GError **error)
 {
-    if (frame_type_carries_pages(frame->type) && frame->type != FRAME_COPIES && further->begun)
+    if (frame_type_carries_pages(frame->type) && !frame_type_has_order(frame->type) &&
+        further->begun)
         return TRUE;
     error_set(error, VMFERRY_ERROR_INVALID, "%s sent %s on further channel %u for bulk%s",
               channel_get_peer_name(further->channel), frame_type_name(frame->type),

@@ -4,6 +4,7 @@
 #include "base/lock_guard.h"
 #include "base/page.h"
 #include "page/pack.h"
+#include "page/pack_window.h"
 #include "wire/copy_frame.h"
 #include "wire/page_frame.h"
 #include "wire/segment_frame.h"
@@ -39,6 +40,7 @@ struct PageApplier {
     GThreadPool *pool;
     GAsyncQueue *scratches; /* one for each thread */
     gboolean copying;       /* what was pushed last are COPIES */
+    UnpackWindow *window;   /* NULL: it takes none */
     gint given_up;          /* atomic: what was pushed is not applied any more */
     GMutex lock;            /* protects all below */
     GCond idle;
@@ -79,6 +81,30 @@ static gboolean apply_raw_runs(PageApplier *applier, ApplyScratch *scratch, GErr
            page_sink_write(applier->sink, pages->region, scratch->spans, count, pages->raw, error);
 }
 
+static gboolean decode_window(PageApplier *applier, const Frame *frame, ApplyScratch *scratch,
+                              GError **error)
+{
+    const PageRegions *regions = applier->sink->regions;
+    gboolean begins;
+    uint32_t raw_pages;
+    size_t packed_bytes;
+
+    if (!applier->window) {
+        error_set(error, VMFERRY_ERROR_INVALID, "PAGES_WINDOW where none is expected");
+        return FALSE;
+    }
+    if (!page_frame_decode_window(frame->payload, frame->length, regions->pages, regions->count,
+                                  &scratch->pages, &begins, &packed_bytes, &raw_pages, error))
+        return FALSE;
+    if (!unpack_window(applier->window, begins, scratch->pages.raw, packed_bytes, scratch->unpacked,
+                       (size_t)raw_pages * PAGE_BYTES, error)) {
+        g_prefix_error(error, "PAGES_WINDOW: ");
+        return FALSE;
+    }
+    scratch->pages.raw = scratch->unpacked;
+    return TRUE;
+}
+
 static gboolean decode_pages(PageApplier *applier, const Frame *frame, ApplyScratch *scratch,
                              GError **error)
 {
@@ -87,6 +113,8 @@ static gboolean decode_pages(PageApplier *applier, const Frame *frame, ApplyScra
     uint32_t raw_pages;
     size_t packed_bytes;
 
+    if (frame->type == FRAME_PAGES_WINDOW)
+        return decode_window(applier, frame, scratch, error);
     if (frame->type == FRAME_PAGES)
         return page_frame_decode(frame->payload, frame->length, regions->pages, regions->count,
                                  &scratch->pages, error);
@@ -203,10 +231,8 @@ static void scratch_free(gpointer data)
     g_free(scratch);
 }
 
-static void work(gpointer data, gpointer user)
+static void apply_task(PageApplier *applier, const ApplyTask *task)
 {
-    PageApplier *applier = user;
-    g_autofree ApplyTask *task = data;
     GError *error = NULL;
     ApplyScratch *scratch = g_async_queue_pop(applier->scratches);
 
@@ -223,6 +249,13 @@ static void work(gpointer data, gpointer user)
         g_cond_signal(&applier->idle);
     g_mutex_unlock(&applier->lock);
     g_clear_error(&error);
+}
+
+static void work(gpointer data, gpointer user)
+{
+    g_autofree ApplyTask *task = data;
+
+    apply_task(user, task);
 }
 
 PageApplier *page_applier_new(PageSink *sink, PageApplierRelease release, gpointer user)
@@ -242,6 +275,12 @@ PageApplier *page_applier_new(PageSink *sink, PageApplierRelease release, gpoint
     return applier;
 }
 
+void page_applier_take_windows(PageApplier *applier)
+{
+    if (!applier->window)
+        applier->window = unpack_window_new();
+}
+
 void page_applier_free(PageApplier *applier)
 {
     if (!applier)
@@ -249,6 +288,7 @@ void page_applier_free(PageApplier *applier)
     g_atomic_int_set(&applier->given_up, 1);
     g_thread_pool_free(applier->pool, FALSE, TRUE);
     g_async_queue_unref(applier->scratches);
+    unpack_window_free(applier->window);
     g_clear_error(&applier->failure);
     g_cond_clear(&applier->idle);
     g_mutex_clear(&applier->lock);
@@ -286,6 +326,10 @@ gboolean page_applier_push(PageApplier *applier, const Frame *frame, gpointer ow
     if (!await_sources(applier, frame->type, error) || !count_in(applier, error)) {
         applier->release(owner, applier->user);
         return FALSE;
+    }
+    if (frame->type == FRAME_PAGES_WINDOW) {
+        apply_task(applier, &(ApplyTask){*frame, owner});
+        return TRUE;
     }
     task = g_new(ApplyTask, 1);
     *task = (ApplyTask){*frame, owner};

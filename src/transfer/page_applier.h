@@ -8,6 +8,9 @@
  * in any order and side by side; page_applier_drain() at the end of the epoch
  * keeps an older version from overtaking a newer one, and a patch from its page.
  *
+ * Pieces of a window (PAGES_WINDOW) refer to those before them: they are unpacked and handed to the sink
+ * by the caller's thread, in the order in which they are pushed.
+ *
  * Where frames come from and whose memory they lie in is the caller's: what
  * owns a frame is handed back when its pages are in.  After an error nothing
  * more is applied.
@@ -31,6 +34,10 @@ typedef void (*PageApplierRelease)(gpointer owner, gpointer user);
 
 /* Borrows *sink*.  *release* is called once for each frame that is pushed. */
 PageApplier *page_applier_new(PageSink *sink, PageApplierRelease release, gpointer user);
+
+/* From now on it takes PAGES_WINDOW, too, whose pieces are unpacked where they are pushed, in that
+ * order: it is for slow links. */
+void page_applier_take_windows(PageApplier *applier);
 
 /* What was pushed is not applied any more; waits for frames in the middle of it.
  * NULL-safe. */

@@ -5,11 +5,14 @@
 #include "base/clock.h"
 #include "base/page.h"
 #include "page/pack.h"
+#include "page/pack_window.h"
 #include "page/zero.h"
 #include "wire/page_frame.h"
 #include "wire/segment_frame.h"
 
 G_STATIC_ASSERT(WORK_BATCH_PAGES <= PAGE_FRAME_MAX_RAW_PAGES);
+/* What pack_window_bound() adds to a batch, and the byte before it. */
+G_STATIC_ASSERT(WORK_BATCH_PAGES *PAGE_BYTES / 256 + 64 + 1 <= PAGE_FRAME_WINDOW_MARGIN);
 
 #define BATCH_BYTES ((size_t)WORK_BATCH_PAGES * PAGE_BYTES)
 /* Read at a time: what is read several times stays in a core's cache. */
@@ -215,21 +218,48 @@ static size_t pack_pages(EncoderJob *job)
     return packed;
 }
 
-static void finish_pages(Classifier *classifier)
+/* 0: they are sent as they are.  What a window has taken is sent as that, shrunk or not: what
+ * follows refers to it. */
+static size_t pack_linked(PageEncoder *encoder, EncoderJob *job, double *ret_ms)
+{
+    size_t raw = job->pages.raw_bytes, packed;
+    gboolean begins;
+
+    if (!pack_sample_shrinks(job->pack, PACK_ZSTD, job->raw, raw)) {
+        job->skipped = TRUE;
+        return 0;
+    }
+    job->packed = need_capacity(job->packed, pack_window_bound(raw), &job->packed_capacity);
+    packed = window_turns_pack(encoder->window, job->turn, job->choice.way.level, job->raw, raw,
+                               job->packed, &begins, ret_ms);
+    job->turn = 0;
+    if (packed > 0)
+        g_byte_array_append(job->head, &(guint8){begins ? 1 : 0}, 1);
+    return packed;
+}
+
+static FrameType get_type(const EncoderJob *job, size_t packed)
+{
+    if (packed == 0)
+        return FRAME_PAGES;
+    if (job->choice.way.linked)
+        return FRAME_PAGES_WINDOW;
+    return job->choice.way.method == PACK_ZSTD ? FRAME_PAGES_ZSTD : FRAME_PAGES_LZ4;
+}
+
+static void finish_pages(Classifier *classifier, double *ret_linked_ms)
 {
     EncoderJob *job = classifier->job;
     EncodedFrame *frame = &job->pages;
-    PackMethod method = job->choice.way.method;
     size_t packed = 0;
 
     if (classifier->run_count == 0)
         return;
     page_frame_encode(job->head, job->batch.region, classifier->runs, classifier->run_count);
-    if (method != PACK_NONE && frame->raw_bytes > 0)
-        packed = pack_pages(job);
-    frame->type = packed == 0           ? FRAME_PAGES
-                  : method == PACK_ZSTD ? FRAME_PAGES_ZSTD
-                                        : FRAME_PAGES_LZ4;
+    if (job->choice.way.method != PACK_NONE && frame->raw_bytes > 0)
+        packed = job->choice.way.linked ? pack_linked(classifier->encoder, job, ret_linked_ms)
+                                        : pack_pages(job);
+    frame->type = get_type(job, packed);
     frame->packed_bytes = packed > 0 ? packed : frame->raw_bytes;
     frame->pieces[0] = (struct iovec){job->head->data, job->head->len};
     frame->pieces[1] = (struct iovec){packed > 0 ? job->packed : job->raw, frame->packed_bytes};
@@ -337,21 +367,38 @@ static gboolean read_and_classify(Classifier *classifier)
     return TRUE;
 }
 
-void page_encoder_run(PageEncoder *encoder, EncoderJob *job)
+/* Packing linked takes its own time; all the rest is what it takes from here to there. */
+static void pack_frames(Classifier *classifier)
+{
+    EncoderJob *job = classifier->job;
+    double linked_ms = 0;
+    uint64_t start = clock_now_ns();
+
+    finish_pages(classifier, &linked_ms);
+    if (job->choice.way.linked)
+        start = clock_now_ns();
+    finish_segments(classifier);
+    job->pack_ms = linked_ms + clock_ns_to_ms(clock_now_ns() - start) - job->compared.baseline_ms;
+    scale_costs(job);
+}
+
+static void encode(PageEncoder *encoder, EncoderJob *job)
 {
     g_autofree Classifier *classifier = g_new(Classifier, 1);
-    uint64_t start;
 
     reset(job);
     classifier->encoder = encoder;
     classifier->job = job;
     classifier->run_count = classifier->segment_pages = 0;
     classifier->last_page = UINT64_MAX;
-    if (!read_and_classify(classifier))
-        return;
-    start = clock_now_ns();
-    finish_pages(classifier);
-    finish_segments(classifier);
-    job->pack_ms = clock_ns_to_ms(clock_now_ns() - start) - job->compared.baseline_ms;
-    scale_costs(job);
+    if (read_and_classify(classifier))
+        pack_frames(classifier);
+}
+
+void page_encoder_run(PageEncoder *encoder, EncoderJob *job)
+{
+    encode(encoder, job);
+    if (job->turn > 0)
+        window_turns_pass(encoder->window, job->turn);
+    job->turn = 0;
 }

@@ -6,7 +6,8 @@
  * it (page/sent_store.h): nothing to send, zero, segments, a copy of another
  * page (page_copies.h), or the whole page.
  * The batch becomes up to two frames, one of pages (PAGES, or packed) and one
- * of SEGMENTS.  What was noted as sent is what lies in the buffer, so the
+ * of SEGMENTS.  Where its pages are to be packed in a window, it waits for its turn (window_turns.h).
+ * What was noted as sent is what lies in the buffer, so the
  * buffer is what is sent: the guest may write on meanwhile.
  *
  * Where it is not known what the destination holds (*sent* is NULL), but for what the store has
@@ -25,6 +26,7 @@
 #include "transfer/page_copies.h"
 #include "transfer/page_index.h"
 #include "transfer/page_source.h"
+#include "transfer/window_turns.h"
 #include "transfer/work_set.h"
 #include "page/pack.h"
 #include "page/sent_store.h"
@@ -42,6 +44,7 @@ typedef struct {
     PageCopies *copies;   /* NULL: the peer takes no COPIES, or not the first pass */
     gboolean whole_pages; /* the peer takes no SEGMENTS */
     PageIndex *index;     /* is told of what the peer has; NULL: nobody is */
+    WindowTurns *window;  /* for jobs with a turn; NULL: there are none */
 } PageEncoder;
 
 typedef struct {
@@ -65,6 +68,7 @@ struct EncoderJob {
     /* In */
     WorkBatch batch;
     PackingChoice choice;
+    uint64_t turn; /* with the choice to pack linked: when it may; ends with the job.  0: none */
     /* Out */
     EncodedFrame pages, segments;
     PageCounts counts;
@@ -72,7 +76,7 @@ struct EncoderJob {
     guint cost_count;
     PageCopy copies[WORK_BATCH_PAGES]; /* to be told of behind all pages of the pass */
     guint copy_count;
-    double pack_ms;          /* without what was packed beside */
+    double pack_ms;          /* without what was packed beside, and without waiting for its turn */
     PackComparison compared; /* of the pages */
     gboolean skipped;        /* the pages were not packed: a sample of them did not shrink */
     GError *error;

@@ -96,6 +96,12 @@ void page_sender_set_packing(PageSender *sender, PackingMode mode, gboolean with
     sender->packing = packing_make(mode, with_lz4, with_zstd, sender->workers);
 }
 
+void page_sender_allow_windows(PageSender *sender, guint log)
+{
+    sender->encoder.window = window_turns_new(log);
+    packing_allow_links(&sender->packing, TRUE);
+}
+
 void page_sender_set_link(PageSender *sender, const LinkRate *link)
 {
     sender->link = link;
@@ -123,6 +129,7 @@ void page_sender_free(PageSender *sender)
     g_clear_pointer(&sender->encoder.sent, g_ptr_array_unref);
     sent_store_free(sender->store);
     page_copies_free(sender->encoder.copies);
+    window_turns_free(sender->encoder.window);
     g_mutex_clear(&sender->lock);
     g_cond_clear(&sender->encoded);
     g_free(sender);
@@ -227,6 +234,17 @@ static gboolean send_oldest(PageSender *sender, GError **error)
     return send_job(sender, slot->job, error);
 }
 
+/* What is in a window goes by one connection: where others help, it is of less use than they are. */
+static PackingChoice choose_packing(PageSender *sender)
+{
+    guint connections = 1, most;
+
+    if (sender->bulk)
+        bulk_sender_get_counts(sender->bulk, &connections, &most);
+    packing_allow_links(&sender->packing, sender->encoder.window && connections == 1);
+    return packing_choose(&sender->packing);
+}
+
 gboolean page_sender_push(PageSender *sender, const WorkBatch *batch, GError **error)
 {
     Slot *slot;
@@ -237,7 +255,9 @@ gboolean page_sender_push(PageSender *sender, const WorkBatch *batch, GError **e
     slot = &sender->slots[(sender->head + sender->used) % sender->slot_count];
     slot->done = FALSE;
     slot->job->batch = *batch;
-    slot->job->choice = packing_choose(&sender->packing);
+    slot->job->choice = choose_packing(sender);
+    if (slot->job->choice.way.linked)
+        slot->job->turn = window_turns_take(sender->encoder.window);
     if (sender->used == 0 && batch->pages < INLINE_PAGES) {
         page_encoder_run(&sender->encoder, slot->job);
         return send_job(sender, slot->job, error);
@@ -290,6 +310,7 @@ void page_sender_get_counts(const PageSender *sender, PageSenderCounts *ret)
 {
     *ret = sender->counts;
     ret->packing = sender->packing.totals;
+    ret->way = packing_get_way(&sender->packing);
     ret->store_bytes = sender->store ? sent_store_get_bytes(sender->store) : 0;
     if (sender->encoder.copies)
         ret->store_bytes += page_copies_get_bytes(sender->encoder.copies);

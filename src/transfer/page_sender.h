@@ -52,6 +52,9 @@ PageSender *page_sender_new(PageSource *source, Channel *channel, const PageSend
  * methods that the peer can unpack. */
 void page_sender_set_packing(PageSender *sender, PackingMode mode, gboolean with_lz4,
                              gboolean with_zstd);
+/* After that: the peer takes PAGES_WINDOW, too, and windows of 2^*log* bytes are to be used where the link
+ * is slow. */
+void page_sender_allow_windows(PageSender *sender, guint log);
 /* Where the link's rate is to be seen (borrowed), for packing and how far to run ahead. */
 void page_sender_set_link(PageSender *sender, const LinkRate *link);
 /* Pages go by this (borrowed) from now on, which has the channel as its first connection. */
@@ -85,6 +88,7 @@ typedef struct {
     uint64_t done_pages; /* that went through */
     uint64_t body_bytes; /* handed to the channel */
     PackingTotals packing;
+    PackWay way;          /* now */
     uint64_t store_bytes; /* now */
 } PageSenderCounts;
 

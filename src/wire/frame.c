@@ -14,6 +14,8 @@
 #define PAGES_BYTES                                                                                \
     (PAGE_FRAME_HEADER_BYTES + PAGE_FRAME_RUN_BYTES * PAGE_FRAME_MAX_RUNS +                        \
      PAGE_BYTES * PAGE_FRAME_MAX_RAW_PAGES)
+/* A piece of a window may be longer than what it becomes. */
+#define PAGES_WINDOW_BYTES (PAGES_BYTES + PAGE_FRAME_WINDOW_MARGIN)
 
 typedef struct {
     const char *name;
@@ -111,6 +113,8 @@ static const FrameKind kinds[] = {
     [FRAME_RECEIVED] = {"RECEIVED", FRAME_RECEIVED_BYTES, FRAME_RECEIVED_BYTES},
     [FRAME_RECONNECT] = {"RECONNECT", FRAME_RECEIVED_BYTES, FRAME_RECEIVED_BYTES},
     [FRAME_BYE] = {"BYE", 0, 0},
+    [FRAME_PAGES_WINDOW] = {"PAGES_WINDOW", PAGE_FRAME_HEADER_BYTES + PAGE_FRAME_RUN_BYTES + 2,
+                            PAGES_WINDOW_BYTES, TRAFFIC_BULK, TRUE},
     [FRAME_BULK_BARRIER] = {"BULK_BARRIER", FRAME_BULK_BARRIER_BYTES, FRAME_BULK_BARRIER_BYTES,
                             TRAFFIC_BULK},
     [FRAME_MEASURE] = {"MEASURE", FRAME_MEASURE_HEAD_BYTES,
@@ -149,6 +153,11 @@ gboolean frame_type_carries_pages(FrameType type)
     const FrameKind *kind = find_kind((guint)type);
 
     return kind && kind->carries_pages;
+}
+
+gboolean frame_type_has_order(FrameType type)
+{
+    return type == FRAME_COPIES || type == FRAME_PAGES_WINDOW;
 }
 
 gboolean frame_type_is_paced(FrameType type, TrafficClass traffic)

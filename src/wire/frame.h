@@ -80,6 +80,7 @@ typedef enum {
     FRAME_RECEIVED = 59,     /* u64, either: so many bytes of counted frames have come */
     FRAME_RECONNECT = 60, /* the same, each side, on the connection that takes the place of one */
     FRAME_BYE = 61,       /* empty, either: the end of the connection is meant */
+    FRAME_PAGES_WINDOW = 62, /* as PAGES, as a piece of a window; feature "pages-window" */
     FRAME_BULK_BARRIER = 67, /* binary, source: lies between two epochs on each channel of bulk */
     FRAME_MEASURE = 70,      /* binary, connecting side with "measure": see measure_frame.h */
     FRAME_MEASURED = 71,     /* binary, the other side: the same */
@@ -185,6 +186,9 @@ uint32_t frame_payload_limit(FrameType type);
  * wait for their turn under the rate limit.  They may be applied in any order within an epoch,
  * COPIES behind all others. */
 gboolean frame_type_carries_pages(FrameType type);
+
+/* Of those: TRUE where what came before matters, so that they go by the first channel for bulk. */
+gboolean frame_type_has_order(FrameType type);
 
 /* TRUE where a frame of *type*, sent as *traffic*, waits for its turn under the rate limit. */
 gboolean frame_type_is_paced(FrameType type, TrafficClass traffic);

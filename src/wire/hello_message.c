@@ -138,14 +138,23 @@ gboolean peer_has_feature(const HelloMessage *peer, const char *feature)
 static gboolean send_hello(Channel *channel, const HelloMessage *said, GError **error)
 {
     static char software[] = "vmferry " VMFERRY_VERSION;
-    static char *features[] = {(char *)FEATURE_PAGES_LZ4, (char *)FEATURE_PAGES_ZSTD,
-                               (char *)FEATURE_SEGMENTS,  (char *)FEATURE_COPIES,
-                               (char *)FEATURE_BALLOON,   (char *)FEATURE_DISKS,
-                               (char *)FEATURE_POSTCOPY,  (char *)FEATURE_STORE,
-                               (char *)FEATURE_STANDBY,   (char *)FEATURE_DISK_DIGESTS,
-                               (char *)FEATURE_SAVE,      (char *)FEATURE_SAVE_BASE,
-                               (char *)FEATURE_NEUTRAL,   (char *)FEATURE_BULK_CHANNELS,
-                               (char *)FEATURE_MEASURE,   NULL};
+    static char *features[] = {(char *)FEATURE_PAGES_LZ4,
+                               (char *)FEATURE_PAGES_ZSTD,
+                               (char *)FEATURE_SEGMENTS,
+                               (char *)FEATURE_COPIES,
+                               (char *)FEATURE_BALLOON,
+                               (char *)FEATURE_DISKS,
+                               (char *)FEATURE_POSTCOPY,
+                               (char *)FEATURE_STORE,
+                               (char *)FEATURE_STANDBY,
+                               (char *)FEATURE_DISK_DIGESTS,
+                               (char *)FEATURE_SAVE,
+                               (char *)FEATURE_SAVE_BASE,
+                               (char *)FEATURE_NEUTRAL,
+                               (char *)FEATURE_BULK_CHANNELS,
+                               (char *)FEATURE_MEASURE,
+                               (char *)FEATURE_PAGES_WINDOW,
+                               NULL};
     HelloMessage ours = *said;
     g_autofree char *text = NULL;
 

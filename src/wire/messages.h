@@ -33,6 +33,7 @@
 #define FEATURE_NEUTRAL "neutral-state"
 #define FEATURE_MEASURE "measure"
 #define FEATURE_BULK_CHANNELS "bulk-channels"
+#define FEATURE_PAGES_WINDOW "pages-window"
 
 #define MESSAGE_MAX_REGIONS 256
 #define MESSAGE_MAX_ADDRESS_BYTES 255

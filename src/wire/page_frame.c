@@ -128,3 +128,21 @@ gboolean page_frame_decode_packed(const uint8_t *payload, size_t length,
     *ret_raw_pages = (uint32_t)raw_pages;
     return TRUE;
 }
+
+gboolean page_frame_decode_window(const uint8_t *payload, size_t length,
+                                  const uint64_t *region_pages, size_t region_count, PageFrame *ret,
+                                  gboolean *ret_begins, size_t *ret_packed_bytes,
+                                  uint32_t *ret_raw_pages, GError **error)
+{
+    if (!page_frame_decode_packed(payload, length, region_pages, region_count, ret,
+                                  ret_packed_bytes, ret_raw_pages, error))
+        return FALSE;
+    if (*ret_packed_bytes < 2 || *ret->raw > 1) {
+        error_set(error, VMFERRY_ERROR_INVALID, "PAGES_WINDOW: no piece of a window");
+        return FALSE;
+    }
+    *ret_begins = *ret->raw == 1;
+    ret->raw++;
+    (*ret_packed_bytes)--;
+    return TRUE;
+}

@@ -18,6 +18,8 @@
 #define PAGE_FRAME_MAX_RAW_PAGES 256u
 #define PAGE_FRAME_RUN_BYTES 16u
 #define PAGE_FRAME_HEADER_BYTES 8u
+/* How much longer a piece of a window may be than what it becomes, with the byte before it. */
+#define PAGE_FRAME_WINDOW_MARGIN 4352u
 
 typedef enum { PAGE_RUN_RAW = 0, PAGE_RUN_ZERO = 1 } PageRunKind;
 
@@ -50,3 +52,10 @@ gboolean page_frame_decode_packed(const uint8_t *payload, size_t length,
                                   const uint64_t *region_pages, size_t region_count, PageFrame *ret,
                                   size_t *ret_packed_bytes, uint32_t *ret_raw_pages,
                                   GError **error);
+
+/* PAGES_WINDOW: a u8 stands before the piece, 1: another window begins with it.  As
+ * page_frame_decode_packed(), *ret->raw* and *ret_packed_bytes* without that. */
+gboolean page_frame_decode_window(const uint8_t *payload, size_t length,
+                                  const uint64_t *region_pages, size_t region_count, PageFrame *ret,
+                                  gboolean *ret_begins, size_t *ret_packed_bytes,
+                                  uint32_t *ret_raw_pages, GError **error);

@@ -48,6 +48,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     static const uint64_t regions[] = {16, 1ULL << 34, 0, 300};
     static PageFrame frame;
+    gboolean begins;
+    size_t packed;
+    uint32_t pages;
 
     if (size < FRAME_HEADER_BYTES)
         return 0;
@@ -55,5 +58,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (page_frame_decode(data + FRAME_HEADER_BYTES, size - FRAME_HEADER_BYTES, regions,
                           G_N_ELEMENTS(regions), &frame, NULL))
         check_frame(&frame, regions, data + size);
+    if (page_frame_decode_window(data + FRAME_HEADER_BYTES, size - FRAME_HEADER_BYTES, regions,
+                                 G_N_ELEMENTS(regions), &frame, &begins, &packed, &pages, NULL) &&
+        (pages == 0 || packed == 0 || frame.raw + packed != data + size))
+        abort();
     return 0;
 }

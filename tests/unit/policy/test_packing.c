@@ -19,23 +19,27 @@ typedef struct {
     double slower[PACKING_STEPS];  /* and of its speed */
 } World;
 
-static double factor(const double *factors, int level)
+static guint step_of(PackWay way)
 {
-    guint step = level == 6 ? 4 : level == 3 ? 3 : 0;
+    if (way.linked)
+        return way.level == 18 ? 7 : way.level == 9 ? 6 : 5;
+    return way.level == 6 ? 4 : way.level == 3 ? 3 : 0;
+}
 
-    return factors[step] > 0 ? factors[step] : 1;
+static double factor(const double *factors, PackWay way)
+{
+    return factors[step_of(way)] > 0 ? factors[step_of(way)] : 1;
 }
 
 static uint64_t packed_bytes(const World *world, PackWay way)
 {
-    return (uint64_t)(MIB * world->ratio[way.method] * factor(world->better, way.level));
+    return (uint64_t)(MIB * world->ratio[way.method] * factor(world->better, way));
 }
 
 static double pack_ms(const World *world, PackWay way)
 {
-    return way.method == PACK_NONE
-               ? 0
-               : MIB / world->speed[way.method] / factor(world->slower, way.level);
+    return way.method == PACK_NONE ? 0
+                                   : MIB / world->speed[way.method] / factor(world->slower, way);
 }
 
 static double window(Packing *packing, const World *world)
@@ -71,8 +75,8 @@ static double window(Packing *packing, const World *world)
     return raw / elapsed;
 }
 
-static const PackMethod methods[PACKING_STEPS] = {PACK_NONE, PACK_LZ4, PACK_ZSTD, PACK_ZSTD,
-                                                  PACK_ZSTD};
+static const PackMethod methods[PACKING_STEPS] = {PACK_NONE, PACK_LZ4,  PACK_ZSTD, PACK_ZSTD,
+                                                  PACK_ZSTD, PACK_ZSTD, PACK_ZSTD, PACK_ZSTD};
 
 static PackMethod settled_after(Packing *packing, const World *world, int windows)
 {
@@ -310,6 +314,124 @@ static void test_trials_are_short(void **state)
     assert_int_not_equal(packing.now, step);
 }
 
+/* ---- linked ---- */
+
+/* 20 Mbit/s, and a core that has nothing else to do. */
+static const World slow_link = {2400,
+                                {1, 0.5, 0.34},
+                                {0, 900e3, 1300e3},
+                                {[5] = 0.88, [6] = 0.83, [7] = 0.77},
+                                {[5] = 0.25, [6] = 0.065, [7] = 0.007}};
+
+static Packing make_linking(PackingMode mode)
+{
+    Packing packing = packing_make(mode, TRUE, TRUE, 2);
+
+    packing_allow_links(&packing, TRUE);
+    return packing;
+}
+
+static int level_after(Packing *packing, const World *world, int windows)
+{
+    settled_after(packing, world, windows);
+    return packing_get_way(packing).linked ? packing_get_way(packing).level : 0;
+}
+
+/* Soon linked; the dear step once the link has shown what it carries, and only where there is time. */
+static void test_linked(void **state)
+{
+    Packing packing = make_linking(PACKING_AUTO), slower = packing,
+            only = make_linking(PACKING_ZSTD);
+    World world = slow_link;
+
+    assert_int_equal(level_after(&packing, &world, 3), 9);
+    assert_int_equal(level_after(&packing, &world, 60), 9);
+    world.path = 600; /* 5 Mbit/s */
+    assert_int_equal(level_after(&packing, &world, 60), 18);
+    assert_int_equal(packing.totals.packed_bytes[PACK_ZSTD] > packing.totals.linked_packed_bytes,
+                     1);
+    assert_in_range(packing.totals.linked_raw_bytes, 118 * 4 * MIB, 122 * 4 * MIB);
+    assert_int_equal(level_after(&only, &world, 60), 18);
+    world.path = 12000; /* 100 Mbit/s */
+    assert_int_equal(level_after(&slower, &world, 60), 9);
+}
+
+/* A peer that does not take them, no zstd, a mode without. */
+static void test_not_linked(void **state)
+{
+    Packing without = packing_make(PACKING_AUTO, TRUE, TRUE, 2);
+    Packing no_zstd = packing_make(PACKING_AUTO, TRUE, FALSE, 2);
+    Packing lz4 = make_linking(PACKING_LZ4), none = make_linking(PACKING_NONE);
+
+    packing_allow_links(&no_zstd, TRUE);
+    assert_int_equal(level_after(&without, &slow_link, 60), 0);
+    assert_int_equal(level_after(&no_zstd, &slow_link, 60), 0);
+    assert_int_equal(level_after(&lz4, &slow_link, 60), 0);
+    assert_int_equal(level_after(&none, &slow_link, 60), 0);
+}
+
+/* Not any more at once, and again soon. */
+static void test_links_forbidden(void **state)
+{
+    Packing packing = make_linking(PACKING_AUTO);
+
+    assert_int_equal(level_after(&packing, &slow_link, 10), 9);
+    packing_allow_links(&packing, FALSE);
+    assert_false(packing_choose(&packing).way.linked);
+    assert_int_equal(level_after(&packing, &slow_link, 60), 0);
+    packing_allow_links(&packing, TRUE);
+    assert_int_equal(level_after(&packing, &slow_link, 2), 9);
+}
+
+/* A link that becomes fast, or slow, is followed. */
+static void test_links_follow_path(void **state)
+{
+    Packing packing = make_linking(PACKING_AUTO);
+    World world = slow_link;
+
+    world.path = 117e3;
+    assert_int_equal(level_after(&packing, &world, 20), 0);
+    world.path = 5000;
+    assert_int_not_equal(level_after(&packing, &world, 20), 0);
+    world.path = 117e3;
+    assert_int_equal(level_after(&packing, &world, 80), 0);
+}
+
+/* Changes of level are rare: each forgets what was before. */
+static void test_links_are_kept(void **state)
+{
+    Packing packing = make_linking(PACKING_AUTO);
+    World hard = slow_link;
+    guint changes = 0;
+    int level = 0;
+
+    hard.ratio[PACK_ZSTD] = 0.7;
+    hard.speed[PACK_ZSTD] = 300e3;
+    for (int i = 0; i < 400; i++) {
+        int now = level_after(&packing, i % 5 < 2 ? &hard : &slow_link, 1);
+
+        changes += now != level;
+        level = now;
+    }
+    assert_in_range(changes, 1, 8);
+}
+
+/* Too slow for the link: cheaper at once, and blocks by all workers where even that is too slow. */
+static void test_links_too_slow(void **state)
+{
+    Packing packing = make_linking(PACKING_AUTO);
+    World world = slow_link;
+
+    world.path = 12000;
+    assert_int_equal(level_after(&packing, &world, 10), 9);
+    world.slower[6] = 0.01;
+    assert_int_equal(level_after(&packing, &world, 2), 3);
+    world.slower[5] = 0.01;
+    assert_int_equal(level_after(&packing, &world, 3), 0);
+    assert_int_equal(level_after(&packing, &slow_link, PACKING_LINKED_PAUSE - 10), 0);
+    assert_int_not_equal(level_after(&packing, &slow_link, 20), 0); /* tried again */
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -326,6 +448,12 @@ int main(void)
         cmocka_unit_test(test_trial_after_other_data),
         cmocka_unit_test(test_little_data),
         cmocka_unit_test(test_trials_are_short),
+        cmocka_unit_test(test_linked),
+        cmocka_unit_test(test_not_linked),
+        cmocka_unit_test(test_links_forbidden),
+        cmocka_unit_test(test_links_follow_path),
+        cmocka_unit_test(test_links_are_kept),
+        cmocka_unit_test(test_links_too_slow),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

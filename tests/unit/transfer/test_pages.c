@@ -29,6 +29,7 @@
 #include "transfer/page_applier.h"
 #include "transfer/page_sender.h"
 #include "page/pack.h"
+#include "page/pack_window.h"
 #include "wire/copy_frame.h"
 #include "wire/epoch_frame.h"
 #include "wire/page_frame.h"
@@ -465,6 +466,90 @@ static void test_packed_pages(void **state)
         g_byte_array_set_size(frame, PAGE_FRAME_HEADER_BYTES + 2 * PAGE_FRAME_RUN_BYTES);
         expect_refused(fixture, types[method], frame, "PAGES: no pages in a packed frame");
     }
+}
+
+/* Rounds over a link that leaves packing all the time there is. */
+static void test_windows(void **state)
+{
+    static const LinkRate slow = {.bytes_per_ms = 2400, .busy = TRUE, .windows = 2};
+    Fixture *fixture = *state;
+    g_autoptr(GPtrArray) sets = guest_memory_new_sets(fixture->source.guest);
+    g_autoptr(GRand) random = g_rand_new_with_seed(7);
+    PageSet *set = g_ptr_array_index(sets, 0);
+    PageSenderCounts counts;
+
+    page_sender_free(fixture->sender);
+    fixture->sender = make_sender(fixture, 3, SENT_STORE_AUTO);
+    page_sender_set_packing(fixture->sender, PACKING_AUTO, TRUE, TRUE);
+    page_sender_allow_windows(fixture->sender, 21);
+    page_sender_set_link(fixture->sender, &slow);
+    page_applier_take_windows(fixture->applier);
+    for (int round = 0; round < 8; round++) {
+        for (size_t page = 0; page < PAGES; page++) {
+            uint64_t *words = (uint64_t *)(fixture->source.memory + page * PAGE_BYTES);
+
+            /* Now and then batches that do not shrink, and zero pages, are between them. */
+            if (page % 1000 < 100)
+                for (size_t i = 0; i < PAGE_BYTES / sizeof *words; i++)
+                    words[i] = (uint64_t)g_rand_int(random) << 32 | g_rand_int(random);
+            else
+                memset(words, page % 50 == 0 ? 0 : g_rand_int_range(random, 1, 200), PAGE_BYTES);
+        }
+        page_set_add(set, 0, PAGES);
+        send_round(fixture, sets);
+        assert_same(fixture);
+    }
+    page_sender_get_counts(fixture->sender, &counts);
+    assert_true(counts.packing.linked_raw_bytes > 4 * BYTES);
+    assert_true(counts.packing.linked_packed_bytes < counts.packing.linked_raw_bytes / 4);
+    assert_true(counts.way.linked);
+}
+
+/* Two pages from *first* on, as the next piece of *window*. */
+static GByteArray *make_window(PackWindow *window, int level, uint64_t first,
+                               const uint8_t *content)
+{
+    const PageRun run = {first, 2, PAGE_RUN_RAW};
+    GByteArray *frame = g_byte_array_new();
+    g_autofree uint8_t *packed = g_malloc(pack_window_bound(2 * PAGE_BYTES));
+    gboolean begins;
+    size_t bytes = pack_window_pack(window, level, content, 2 * PAGE_BYTES, packed, &begins);
+
+    page_frame_encode(frame, 0, &run, 1);
+    g_byte_array_append(frame, &(guint8){begins ? 1 : 0}, 1);
+    g_byte_array_append(frame, packed, (guint)bytes);
+    return frame;
+}
+
+static void test_hostile_windows(void **state)
+{
+    const guint head = PAGE_FRAME_HEADER_BYTES + PAGE_FRAME_RUN_BYTES;
+    static uint8_t content[2 * PAGE_BYTES];
+    Fixture *fixture = *state;
+    g_autoptr(PackWindow) window = pack_window_new(21);
+    g_autoptr(GByteArray) first = NULL;
+    g_autoptr(GByteArray) second = NULL;
+
+    memset(content, 5, sizeof content);
+    first = make_window(window, 3, 0, content);
+    second = make_window(window, 3, 2, content);
+    expect_refused(fixture, FRAME_PAGES_WINDOW, first, "where none is expected");
+    page_applier_take_windows(fixture->applier);
+    expect_refused(fixture, FRAME_PAGES_WINDOW, second, "no window");
+    page_applier_take_windows(fixture->applier);
+    expect_applied(fixture, FRAME_PAGES_WINDOW, first);
+    expect_applied(fixture, FRAME_PAGES_WINDOW, second);
+    assert_memory_equal(fixture->destination.memory + 2 * PAGE_BYTES, content, sizeof content);
+    /* Neither yes nor no; a window's begin that goes on; one byte short. */
+    first->data[head] = 2;
+    expect_refused(fixture, FRAME_PAGES_WINDOW, first, "no piece of a window");
+    page_applier_take_windows(fixture->applier);
+    first->data[head] = 0;
+    expect_refused(fixture, FRAME_PAGES_WINDOW, first, "no window");
+    page_applier_take_windows(fixture->applier);
+    first->data[head] = 1;
+    g_byte_array_set_size(first, first->len - 1);
+    expect_refused(fixture, FRAME_PAGES_WINDOW, first, "do not make 8192 bytes");
 }
 
 static GByteArray *make_segments(const GByteArray *body, uint32_t pages, PackMethod method)
@@ -1020,6 +1105,8 @@ int main(void)
         PAGES_TEST(test_changes),
         PAGES_TEST(test_discarded),
         PAGES_TEST(test_packed_pages),
+        PAGES_TEST(test_windows),
+        PAGES_TEST(test_hostile_windows),
         PAGES_TEST(test_segments),
         PAGES_TEST(test_hostile_segments),
         PAGES_TEST(test_copies),
