@@ -18,8 +18,9 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "lab"))
 
 from contenders import CONTENDERS, settle  # noqa: E402
-from measure import Sample  # noqa: E402
-from vmferry_lab import Lab, LabError, Pki, WanLink, backports_qemu  # noqa: E402
+from measure import Ruler, Sample  # noqa: E402
+from vmferry_lab import (Agent, Lab, LabError, Pki, WanLink, backports_qemu, qemu_pids,  # noqa: E402
+                         wait_until)
 from workloads import Workload  # noqa: E402
 
 HOSTS = {"hostA": "10.66.0.1", "hostB": "10.66.0.2"}
@@ -56,6 +57,10 @@ PEERS = ("multifd", "xbzrle")
 # What a median of ours may be at most, as a multiple of the best peer's that finishes.
 TARGETS = {"total_ms": 0.6, "gap_ms": 0.5}
 BREAKS_TARGET = 1.3  # … and a move with breaks, of one without
+SEED_TARGET = 0.3    # … and bytes of one with a seed, of one without
+
+# A guest that was saved, and has written a fifth of its memory since.
+SEED_ARENA_MB, SEED_REWRITTEN_MB = 200, 40
 
 ROWS = [
     ("total_ms", "total time", "s", 1e-3),
@@ -155,16 +160,79 @@ def print_breaks(record: dict) -> None:
                   f"{'ok  ' if ratio <= BREAKS_TARGET else 'MISS'} at most {BREAKS_TARGET}")
 
 
+# ---- with a seed ----
+
+def rewrite(guest, megabytes: int) -> None:
+    with guest.control() as control:
+        before = int(control.status()["written"])
+        control.write("dense", span_mb=megabytes, order="sequential")
+        wait_until(lambda: int(control.status()["written"]) - before > 2 * megabytes * 256,
+                   "pages to be written", 60)
+        control.write("idle")
+
+
+def move_seeded(link: str, pki: Pki, folder: Path, seeded: bool) -> dict:
+    """One move of it; the image is on the other host already."""
+    with Lab(wan=WanLink(seed=SEED, **LINKS[link])) as lab:
+        guest = lab.guest("bench", memory_mb=MEMORY_MB, qemu=backports_qemu(), check=0,
+                          arena_mb=SEED_ARENA_MB)
+        a, b = (Agent(lab, host, pki.folder(host.name)).start() for host in lab.hosts)
+        a.run(guest)
+        image = folder / "bench.image"
+        image.unlink(missing_ok=True)
+        a.vmferry("save", guest.name, image, timeout=120).require()
+        rewrite(guest, SEED_REWRITTEN_MB)
+        heartbeat = settle(guest, {}, HEARTBEAT_MS)
+        ruler = Ruler(lab, heartbeat, a.guest_pid(guest), [a.pid, b.pid])
+        ruler.start()
+        options = ("--seed", str(image)) if seeded else ()
+        report = a.begin_migrate(guest, b, *OPTIONS, *options).finish().json
+        ruler.stop(qemu_pids(lab.host_b, guest))
+        if report.get("status") != "completed":
+            raise LabError(f"vmferry migrate: {report}")
+        guest.check()
+        return {"total_ms": report["total_ms"], "wire_bytes": ruler.readings()["wire_bytes"],
+                "gap_ms": ruler.readings()["gap_ms"], "seed": report["seed"]}
+
+
+def measure_seed(link: str, pki: Pki, runs: int) -> list[dict]:
+    """With and without it in turns."""
+    samples = []
+    with tempfile.TemporaryDirectory() as folder:
+        for _ in range(runs):
+            samples.append({"with": move_seeded(link, pki, Path(folder), True),
+                            "without": move_seeded(link, pki, Path(folder), False)})
+    print(f"\na seed with {1 - SEED_REWRITTEN_MB / SEED_ARENA_MB:.0%} of {SEED_ARENA_MB} MiB, "
+          f"link {link}: {' '.join(f'{key} {value}' for key, value in LINKS[link].items())}\n")
+    print(f"  {'':32}{'without':>12}{'with':>12}  ratio   target")
+    for key, title, unit, scale in ROWS:
+        if key not in samples[0]["with"]:
+            continue
+        values = [statistics.median(sample[which][key] for sample in samples)
+                  for which in ("without", "with")]
+        ratio = values[1] / values[0] if values[0] else 0
+        target = ""
+        if key == "wire_bytes":
+            target = f"{'ok  ' if ratio <= SEED_TARGET else 'MISS'} at most {SEED_TARGET}"
+        print(f"  {title:28}{unit:>4}" + "".join(show(value, scale) for value in values)
+              + f"  {ratio:6.2f}   {target}")
+    return samples
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--link", action="append", choices=LINKS)
     parser.add_argument("--workload", action="append", choices=WORKLOADS)
     parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--seed", action="store_true",
+                        help="only moves with a saved image at the destination, beside ones without")
     arguments = parser.parse_args()
     record = {}
     with tempfile.TemporaryDirectory() as folder:
         pki = Pki(Path(folder), HOSTS)
-        for link in arguments.link or LINKS:
+        for link in (arguments.link or ("100mbit", "20mbit")) if arguments.seed else ():
+            record.setdefault("seed", {})[link] = measure_seed(link, pki, arguments.runs)
+        for link in () if arguments.seed else arguments.link or LINKS:
             for workload in arguments.workload or WORKLOADS:
                 record.setdefault(link, {})[workload] = measure(link, workload, pki,
                                                                 arguments.runs)

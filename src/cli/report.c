@@ -246,6 +246,23 @@ static void print_breaks(json_t *report)
                breaks, breaks == 1 ? "" : "s");
 }
 
+static void print_seed(json_t *report)
+{
+    json_t *seed = json_object_get(report, "seed");
+    guint64 lacking = json_count_or(seed, "lacking_pages", 0);
+    g_autofree char *taken = NULL;
+
+    if (!json_is_object(seed))
+        return;
+    taken = bytes_format((double)json_count_or(seed, "bytes", 0));
+    printf("  not sent    %" G_GUINT64_FORMAT " pages (%s) that %s there has\n",
+           json_count_or(seed, "pages", 0), taken, json_text_or(seed, "image", "the seed"));
+    if (lacking > 0)
+        printf("  seed        it was changed meanwhile: %" G_GUINT64_FORMAT
+               " pages were sent after all\n",
+               lacking);
+}
+
 static void print_completed(json_t *report, const char *guest)
 {
     g_autofree char *wire = bytes_format(get_number(report, "wire_bytes"));
@@ -270,6 +287,7 @@ static void print_completed(json_t *report, const char *guest)
                parts, parts + sum_over_rounds(report, "pages_whole"));
     if (copied > 0)
         printf("  not sent    %" G_GUINT64_FORMAT " pages that are equal to others\n", copied);
+    print_seed(report);
     for (char **sentence = behaviour; *sentence; sentence++)
         printf("  the guest   %s\n", *sentence);
     if (json_is_boolean(json_object_get(report, "verified")))

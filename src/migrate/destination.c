@@ -93,16 +93,21 @@ gboolean destination_take_guest(DestinationMove *move, const Frame *frame, GErro
     session_set_transaction(move->session, move->guest->transaction);
     if (move->guest->retry_for_ms > 0)
         session_allow_reconnect(move->session, NULL, move->guest->retry_for_ms);
+    destination_seed_send_list(move);
     return move->disks ? destination_are_disks_of(move, move->guest, error)
                        : move->host->begin(move->guest->guest, move->host->user, error);
 }
 
-/* Perhaps with disks before it. */
+/* Perhaps with a seed and disks before it. */
 static gboolean receive_guest(DestinationMove *move, GError **error)
 {
     Frame frame;
 
     if (!session_receive(move->session, TRAFFIC_CONTROL, GUEST_TIMEOUT_MS, &frame, error))
+        return FALSE;
+    if (frame.type == FRAME_SEED &&
+        (!destination_take_seed(move, &frame, error) ||
+         !session_receive(move->session, TRAFFIC_CONTROL, GUEST_TIMEOUT_MS, &frame, error)))
         return FALSE;
     if (frame.type == FRAME_DISKS &&
         (!destination_take_disks(move, &frame, error) ||
@@ -191,6 +196,7 @@ static gboolean accept_pages(DestinationMove *move, GError **error)
     move->sink = guest_sink_new(move->memory);
     move->applier = page_applier_new(move->sink, release_slot, move->queue);
     page_applier_take_windows(move->applier);
+    page_applier_set_seed(move->applier, destination_seed_get_reader(move));
     move->epochs = epoch_receiver_new(move->sink, move->applier);
     move->received = guest_source_new(move->memory);
     move->check = digest_check_new(move->received);
@@ -211,7 +217,7 @@ static void stop_threads(DestinationMove *move)
 
 static gboolean end_epoch(DestinationMove *move, const Frame *frame, GError **error)
 {
-    return epoch_receiver_seal(move->epochs, frame, error) &&
+    return epoch_receiver_seal(move->epochs, frame, error) && destination_seed_end(move, error) &&
            destination_drop_outstanding(move, error) &&
            !fault_point("destination.round-applied", error) &&
            epoch_receiver_confirm(move->epochs, session_get_channel(move->session, TRAFFIC_CONTROL),
@@ -231,6 +237,8 @@ static gboolean prepare(DestinationMove *move, GError **error)
         g_prefix_error(error, "PREPARE: ");
         return FALSE;
     }
+    if (!destination_seed_check(move, error))
+        return FALSE;
     if (move->guest->verify && !digest_check_finish(move->check, error))
         return FALSE;
     ready.verified = move->guest->verify;
@@ -257,6 +265,7 @@ static gboolean handle_frame(DestinationMove *move, const Frame *frame, GError *
     case FRAME_EPOCH_SEAL:
         return end_epoch(move, frame, error);
     case FRAME_OUTSTANDING:
+        destination_seed_note_outstanding(move, frame);
         return destination_take_outstanding(move, frame, error);
     case FRAME_DEVICE_STATE:
         return epoch_receiver_take_state(move->epochs, frame, error);
@@ -576,6 +585,7 @@ static void move_clear(DestinationMove *move)
     vmm_description_free(move->description);
     guest_message_free(move->guest);
     destination_disks_free(move->disks);
+    destination_seed_free(move->seed);
     g_clear_pointer(&move->images, g_ptr_array_unref);
     g_clear_error(&move->failure);
 }

@@ -34,6 +34,7 @@ typedef struct {
     GPtrArray *images;              /* of VmmImage, once asked for */
     struct ImageAnswer *answer;     /* the last one, perhaps still being made */
     struct DestinationDisks *disks; /* NULL: none are copied */
+    struct DestinationSeed *seed;   /* NULL: all pages travel */
     Userfault *userfault;           /* where its memory may be split; NULL once *split* has it */
     OutstandingPages *outstanding;  /* pages that do not come before START; the same */
     gboolean has_stale;             /* content of such pages is still there */
@@ -85,6 +86,18 @@ void destination_end_userfault(DestinationMove *move);
 void destination_drop_overlays(DestinationMove *move);
 void destination_serve_split(DestinationMove *move);
 void destination_undo_split(DestinationMove *move);
+
+/* destination_seed.c: SEED has come: opens the image, and answers; GUEST has come: the list may be sent; for the
+ * page applier, NULL without one; the first epoch is in place: names what the seed did not have; a page that
+ * is outstanding comes later; before the device state is loaded: all of that has come. */
+typedef struct DestinationSeed DestinationSeed;
+gboolean destination_take_seed(DestinationMove *move, const Frame *frame, GError **error);
+void destination_seed_send_list(DestinationMove *move);
+SeedReader *destination_seed_get_reader(const DestinationMove *move);
+gboolean destination_seed_end(DestinationMove *move, GError **error);
+void destination_seed_note_outstanding(DestinationMove *move, const Frame *frame);
+gboolean destination_seed_check(DestinationMove *move, GError **error);
+void destination_seed_free(DestinationSeed *seed);
 
 /* destination_disks.c: DISKS has come in place of GUEST: makes what is wanted, and receives from
  * then on; waits for the next frame of the sequence, which may take as long as disks take; FALSE

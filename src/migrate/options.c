@@ -177,6 +177,14 @@ static const MigrateOption table[] = {
         .help = "A third agent that keeps a copy of what follows a post-copy's switchover",
     },
     {
+        .name = "seed",
+        .api_key = "seed",
+        .kind = MIGRATE_OPTION_PATH,
+        FIELD(seed),
+        .argument = "IMAGE",
+        .help = "A saved image at the destination: pages that it has are not sent",
+    },
+    {
         .name = "throttle",
         .api_key = "throttle",
         .file_key = "throttle",
@@ -405,7 +413,7 @@ static gboolean is_wide(const MigrateOption *option)
 
 static gboolean is_text(const MigrateOption *option)
 {
-    return option->kind == MIGRATE_OPTION_HOST;
+    return option->kind == MIGRATE_OPTION_HOST || option->kind == MIGRATE_OPTION_PATH;
 }
 
 /* Long enough for a name and a port; what is not an address is found where it is connected to. */
@@ -427,6 +435,26 @@ static gboolean set_host(const MigrateOption *option, const char *text, MigrateO
     }
     g_strlcpy((char *)options + option->offset, text, MIGRATE_STORE_BYTES);
     return TRUE;
+}
+
+static gboolean set_path(const MigrateOption *option, const char *text, MigrateOptions *options,
+                         GError **error)
+{
+    if (!g_path_is_absolute(text) || strlen(text) >= MIGRATE_SEED_BYTES) {
+        error_set(error, VMFERRY_ERROR_INVALID,
+                  "\"%.64s\" is not an absolute path of at most %u bytes", text,
+                  MIGRATE_SEED_BYTES - 1);
+        return FALSE;
+    }
+    g_strlcpy((char *)options + option->offset, text, MIGRATE_SEED_BYTES);
+    return TRUE;
+}
+
+static gboolean set_any_text(const MigrateOption *option, const char *text, MigrateOptions *options,
+                             GError **error)
+{
+    return (option->kind == MIGRATE_OPTION_PATH ? set_path : set_host)(option, text, options,
+                                                                       error);
 }
 
 G_STATIC_ASSERT(sizeof(gboolean) == sizeof(guint) && sizeof(MigrateMode) == sizeof(guint));
@@ -565,6 +593,7 @@ static gboolean parse_value(const MigrateOption *option, const char *text, uint6
     case MIGRATE_OPTION_RATE:
         return rate_parse(text, ret, error);
     case MIGRATE_OPTION_HOST:
+    case MIGRATE_OPTION_PATH:
         break; /* no number */
     case MIGRATE_OPTION_DURATION:
         if (!time_parse(text, &amount, error))
@@ -595,7 +624,7 @@ gboolean migrate_option_set_text(const MigrateOption *option, MigrateOptionOrigi
         return TRUE;
     }
     if (is_text(option))
-        return set_host(option, text, options, error) || name_in_error(option, origin, error);
+        return set_any_text(option, text, options, error) || name_in_error(option, origin, error);
     if (!parse_value(option, text, &value, error))
         return name_in_error(option, origin, error);
     if (has_limits(option) && !check_limits(option, origin, value, error))
@@ -644,7 +673,7 @@ static gboolean read_field(const MigrateOption *option, json_t *request, Migrate
 
     if (is_text(option))
         return json_get_text(request, option->api_key, &text, error) &&
-               (set_host(option, text, options, error) ||
+               (set_any_text(option, text, options, error) ||
                 name_in_error(option, MIGRATE_FROM_API, error));
     if (!read_value(option, request, &value, error))
         return FALSE;
@@ -800,10 +829,27 @@ static gboolean check_safety(const MigrateOptions *options, MigrateOptionOrigin 
     return FALSE;
 }
 
+/* There nearly all of it is sent when the guest runs there. */
+static gboolean check_seed(const MigrateOptions *options, MigrateOptionOrigin origin,
+                           GError **error)
+{
+    g_autofree char *mode = NULL, *seed = NULL;
+
+    if (!*options->seed || options->mode != MIGRATE_MODE_POSTCOPY)
+        return TRUE;
+    mode = spell(find_field(offsetof(MigrateOptions, mode)), origin);
+    seed = spell(find_field(offsetof(MigrateOptions, seed)), origin);
+    error_set(error, VMFERRY_ERROR_INVALID,
+              "%s is of use before the switchover: not with %s \"postcopy\" (\"hybrid\" goes)",
+              seed, mode);
+    return FALSE;
+}
+
 gboolean migrate_options_agree(MigrateOptions *options, MigrateOptionSet given,
                                MigrateOptionOrigin origin, GError **error)
 {
     return match_downtimes(options, given, origin, error) && check_reader(options, origin, error) &&
            check_source_images(options, origin, error) && check_store(options, origin, error) &&
-           check_verify(options, origin, error) && check_safety(options, origin, error);
+           check_verify(options, origin, error) && check_safety(options, origin, error) &&
+           check_seed(options, origin, error);
 }

@@ -62,6 +62,7 @@ const char *disk_mode_name(DiskMode mode);
 gboolean disk_mode_from_name(const char *name, DiskMode *ret);
 
 #define MIGRATE_STORE_BYTES 256u
+#define MIGRATE_SEED_BYTES 1024u
 
 typedef struct {
     MigrateMode mode;
@@ -92,6 +93,7 @@ typedef struct {
     SentStoreMode segments;
     guint vmm;                       /* the kind of VMM that it goes to: migrate_vmm_kind() */
     char store[MIGRATE_STORE_BYTES]; /* HOST[:PORT] of a store (store_host.h); "": none */
+    char seed[MIGRATE_SEED_BYTES];   /* path of an image at the destination; "": none */
 } MigrateOptions;
 
 /* TRUE where the guest may run at its destination before its memory is all there. */
@@ -116,6 +118,7 @@ typedef enum {
     MIGRATE_OPTION_SIZE,     /* uint64_t, bytes */
     MIGRATE_OPTION_RATE,     /* uint64_t, bytes per second */
     MIGRATE_OPTION_HOST,     /* char[MIGRATE_STORE_BYTES] */
+    MIGRATE_OPTION_PATH,     /* char[MIGRATE_SEED_BYTES]; absolute, at the destination */
 } MigrateOptionKind;
 
 /* A row of the table.  All texts are constants. */

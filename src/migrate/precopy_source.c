@@ -184,6 +184,7 @@ static gboolean before_batch(SourceMove *move, GError **error)
         return FALSE;
     page_sender_get_counts(move->sender, &counts);
     move->progress.round_bytes_done = (counts.done_pages - move->pass_pages) * PAGE_BYTES;
+    move->progress.seed_bytes = counts.pages.seeded * PAGE_BYTES;
     if (clock_now_ns() - move->last_progress_ns > PROGRESS_INTERVAL_NS)
         source_report_progress(move);
     /* While the guest is paused only answers come, each awaited at its place. */
@@ -253,9 +254,11 @@ static void describe_round(MigrateRound *round, const PageSenderCounts *before,
     round->pages_whole = after->pages.whole - before->pages.whole;
     round->pages_segments = after->pages.segments - before->pages.segments;
     round->pages_copied = after->pages.copied - before->pages.copied;
+    round->pages_seeded = after->pages.seeded - before->pages.seeded;
     round->pages_unchanged = after->pages.unchanged - before->pages.unchanged;
     round->pages_zero = after->pages.zero - before->pages.zero;
-    round->pages = round->pages_whole + round->pages_segments + round->pages_copied;
+    round->pages =
+        round->pages_whole + round->pages_segments + round->pages_copied + round->pages_seeded;
 }
 
 /* The round is confirmed: on the report with it. */
@@ -361,7 +364,7 @@ static gboolean decide(SourceMove *move, GError **error)
     facts = (PrecopyFacts){
         .now_ms = source_now_ms(move),
         .device_ms = SOURCE_EXPECTED_DEVICE_MS + source_recheck_expect_ms(move),
-        .can_pause = move->accepted,
+        .can_pause = move->accepted && source_seed_is_settled(move),
         .must_run = source_images_are_read(move),
     };
     if (!precopy_control_decide(&move->control, &facts))
@@ -532,6 +535,7 @@ void source_describe_sender(SourceMove *move)
     report->most_connections = move->progress.most_connections;
     page_sender_get_counts(move->sender, &counts);
     report->store_bytes = MAX(report->store_bytes, counts.store_bytes);
+    report->seed_pages = counts.pages.seeded - MIN(report->seed_lacking_pages, counts.pages.seeded);
     report->packed_none = get_packed(&counts, PACK_NONE);
     report->packed_lz4 = get_packed(&counts, PACK_LZ4);
     report->packed_zstd = get_packed(&counts, PACK_ZSTD);

@@ -1,6 +1,7 @@
 #include "migrate/report.h"
 
 #include "base/json.h"
+#include "base/page.h"
 
 static const char *const phase_names[] = {
     [MIGRATE_PHASE_CONNECT] = "connect",   [MIGRATE_PHASE_DISKS] = "disks",
@@ -59,18 +60,22 @@ void migrate_report_free(MigrateReport *report)
     json_decref(report->files);
     json_decref(report->copies);
     json_decref(report->image);
+    g_free(report->seed);
+    g_free(report->seed_id);
     g_free(report);
 }
 
 static json_t *round_to_json(const MigrateRound *round)
 {
     return json_pack(
-        "{s:I, s:I, s:I, s:f, s:I, s:I, s:I, s:I, s:I, s:I}", "pages", (json_int_t)round->pages,
-        "dirty_bytes", (json_int_t)round->dirty_bytes, "wire_bytes", (json_int_t)round->wire_bytes,
-        "ms", round->ms, "work_set_bytes", (json_int_t)round->work_set_bytes, "pages_whole",
-        (json_int_t)round->pages_whole, "pages_segments", (json_int_t)round->pages_segments,
-        "pages_copied", (json_int_t)round->pages_copied, "pages_unchanged",
-        (json_int_t)round->pages_unchanged, "pages_zero", (json_int_t)round->pages_zero);
+        "{s:I, s:I, s:I, s:f, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "pages",
+        (json_int_t)round->pages, "dirty_bytes", (json_int_t)round->dirty_bytes, "wire_bytes",
+        (json_int_t)round->wire_bytes, "ms", round->ms, "work_set_bytes",
+        (json_int_t)round->work_set_bytes, "pages_whole", (json_int_t)round->pages_whole,
+        "pages_segments", (json_int_t)round->pages_segments, "pages_copied",
+        (json_int_t)round->pages_copied, "pages_seeded", (json_int_t)round->pages_seeded,
+        "pages_unchanged", (json_int_t)round->pages_unchanged, "pages_zero",
+        (json_int_t)round->pages_zero);
 }
 
 static json_t *rounds_to_json(const GArray *rounds)
@@ -153,6 +158,17 @@ static json_t *postcopy_to_json(const MigratePostcopy *postcopy)
                      (json_int_t)postcopy->again_pages, "breaks", (int)postcopy->breaks);
 }
 
+static json_t *seed_to_json(const MigrateReport *report)
+{
+    if (!report->seed)
+        return json_null();
+    return json_pack("{s:s, s:s?, s:I, s:I, s:I, s:I, s:I}", "image", report->seed, "id",
+                     report->seed_id, "digests", (json_int_t)report->seed_digests, "list_bytes",
+                     (json_int_t)report->seed_list_bytes, "pages", (json_int_t)report->seed_pages,
+                     "bytes", (json_int_t)(report->seed_pages * PAGE_BYTES), "lacking_pages",
+                     (json_int_t)report->seed_lacking_pages);
+}
+
 /* How it came to be moved, whatever was asked for. */
 static const char *mode_name(const MigrateReport *report)
 {
@@ -213,6 +229,7 @@ json_t *migrate_report_to_json(const MigrateReport *report)
                         json_integer((json_int_t)report->reclaimed_bytes));
     json_object_set_new(object, "direct_io", direct_io_to_json(&report->direct_io));
     json_object_set_new(object, "postcopy", postcopy_to_json(&report->postcopy));
+    json_object_set_new(object, "seed", seed_to_json(report));
     if (report->vmm)
         json_object_set_new(
             object, "neutral",
@@ -227,21 +244,21 @@ json_t *migrate_progress_to_json(const MigrateProgress *progress)
 {
     double run_share = progress->run_share > 0 ? progress->run_share : 1;
 
-    return json_pack("{s:s, s:i, s:I, s:I, s:I, s:f, s:I, s:f, s:o, s:f, s:I, s:I, s:I, s:I, s:I, "
-                     "s:I, s:I, s:b, s:i, s:i}",
-                     "phase", migrate_phase_name(progress->phase), "round", (int)progress->round,
-                     "round_bytes", (json_int_t)progress->round_bytes, "round_bytes_done",
-                     (json_int_t)progress->round_bytes_done, "wire_bytes",
-                     (json_int_t)progress->wire_bytes, "bytes_per_second",
-                     progress->bytes_per_second, "bandwidth", (json_int_t)progress->bandwidth,
-                     "elapsed_ms", progress->elapsed_ms, "eta_ms", known_to_json(progress->eta_ms),
-                     "run_share", run_share, "work_set_bytes", (json_int_t)progress->work_set_bytes,
-                     "deferred_bytes", (json_int_t)progress->deferred_bytes, "disk_bytes",
-                     (json_int_t)progress->disk_bytes, "disk_bytes_done",
-                     (json_int_t)progress->disk_bytes_done, "disk_same_bytes",
-                     (json_int_t)progress->disk_same_bytes, "disk_wire_bytes",
-                     (json_int_t)progress->disk_wire_bytes, "uncovered_bytes",
-                     (json_int_t)progress->uncovered_bytes, "disconnected", progress->disconnected,
-                     "connections", (int)MAX(progress->connections, 1), "most_connections",
-                     (int)MAX(progress->most_connections, 1));
+    return json_pack(
+        "{s:s, s:i, s:I, s:I, s:I, s:f, s:I, s:f, s:o, s:f, s:I, s:I, s:I, s:I, s:I, "
+        "s:I, s:I, s:b, s:i, s:i, s:I}",
+        "phase", migrate_phase_name(progress->phase), "round", (int)progress->round, "round_bytes",
+        (json_int_t)progress->round_bytes, "round_bytes_done",
+        (json_int_t)progress->round_bytes_done, "wire_bytes", (json_int_t)progress->wire_bytes,
+        "bytes_per_second", progress->bytes_per_second, "bandwidth",
+        (json_int_t)progress->bandwidth, "elapsed_ms", progress->elapsed_ms, "eta_ms",
+        known_to_json(progress->eta_ms), "run_share", run_share, "work_set_bytes",
+        (json_int_t)progress->work_set_bytes, "deferred_bytes",
+        (json_int_t)progress->deferred_bytes, "disk_bytes", (json_int_t)progress->disk_bytes,
+        "disk_bytes_done", (json_int_t)progress->disk_bytes_done, "disk_same_bytes",
+        (json_int_t)progress->disk_same_bytes, "disk_wire_bytes",
+        (json_int_t)progress->disk_wire_bytes, "uncovered_bytes",
+        (json_int_t)progress->uncovered_bytes, "disconnected", progress->disconnected,
+        "connections", (int)MAX(progress->connections, 1), "most_connections",
+        (int)MAX(progress->most_connections, 1), "seed_bytes", (json_int_t)progress->seed_bytes);
 }

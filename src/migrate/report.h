@@ -46,6 +46,7 @@ typedef struct {
     uint64_t disk_wire_bytes;            /* that went over the link for all of them */
     gboolean disconnected;               /* a connection is broken, and being made again */
     guint connections, most_connections; /* that pages go over: now, at most */
+    uint64_t seed_bytes;                 /* guest bytes that were taken from the seed */
 } MigrateProgress;
 
 typedef struct {
@@ -55,8 +56,8 @@ typedef struct {
     double ms;
     uint64_t work_set_bytes; /* wire bytes that were expected at its start */
     /* How its pages went: whole, as dirty segments, as copies of others, not at all
-     * because the destination had that content, as zero. */
-    uint64_t pages_whole, pages_segments, pages_copied, pages_unchanged, pages_zero;
+     * as pages that its seed has, not at all because the destination had that content, as zero. */
+    uint64_t pages_whole, pages_segments, pages_copied, pages_seeded, pages_unchanged, pages_zero;
 } MigrateRound;
 
 /* What one way of packing took and made. */
@@ -156,6 +157,12 @@ typedef struct {
     MigratePacked packed_none, packed_lz4, packed_zstd;
     MigratePacked packed_window; /* of packed_zstd: with reference to earlier pages */
     int zstd_level;              /* that was in use last; 0: zstd was not */
+    char *seed;                  /* an image at the destination, its path there … */
+    char *seed_id;               /* … and its id; NULL: none, or not opened */
+    uint64_t seed_digests;       /* that it has distinct pages */
+    uint64_t seed_list_bytes;    /* that came for them */
+    uint64_t seed_pages;         /* that were taken from it */
+    uint64_t seed_lacking_pages; /* that it did not have after all; they were sent */
     MigrateDirectIo direct_io;
     MigratePostcopy postcopy;
 } MigrateReport;

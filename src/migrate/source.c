@@ -201,7 +201,7 @@ void source_withdraw(SourceMove *move)
                    NULL);
 }
 
-static uint64_t get_budget(SourceMove *move)
+uint64_t source_get_budget(SourceMove *move)
 {
     const MigrateOptions *options = &move->job->options;
     uint64_t budget = options->memory_budget_bytes ? options->memory_budget_bytes
@@ -279,12 +279,13 @@ static PageSender *make_sender(SourceMove *move)
 {
     PageSenderOptions options = {.workers = choose_workers(&move->job->options),
                                  .batch_pages = move->image ? IMAGE_BATCH_PAGES : 0};
-    uint64_t budget = get_budget(move);
+    uint64_t budget = source_get_budget(move), taken;
     PageSender *sender;
 
     options.copies = make_copies(move, budget);
-    options.store =
-        make_store(move, budget - (options.copies ? page_copies_get_bytes(options.copies) : 0));
+    taken =
+        source_seed_get_bytes(move) + (options.copies ? page_copies_get_bytes(options.copies) : 0);
+    options.store = make_store(move, budget - MIN(taken, budget));
     options.whole_pages = !sends_segments(move);
     sender =
         page_sender_new(move->pages, session_get_channel(move->session, TRAFFIC_BULK), &options);
@@ -362,12 +363,14 @@ void source_unwatch(SourceMove *move)
 static const Stage stages[] = {
     STAGE("check", source_describe, NULL),
     STAGE("connect", connect_peer, NULL),
+    STAGE("seed", source_seed_ask, NULL),
     STAGE("store", source_store_connect, source_store_withdraw),
     STAGE("guard", source_post_guard, source_dismiss_guard),
     STAGE("disks", source_disks_prepare, source_disks_abort),
     STAGE("reclaim", source_reclaim, source_release_balloon),
     STAGE("track", source_watch, source_unwatch),
     STAGE("offer", source_offer, source_withdraw),
+    STAGE("seed's digests", source_seed_await, NULL),
     STAGE("copy disks", source_disks_mirror, NULL),
     STAGE("pre-copy", source_precopy, NULL),
     STAGE("images", source_settle_images, NULL),
@@ -511,6 +514,7 @@ void source_clear(SourceMove *move)
 {
     source_images_free(move->images);
     source_disks_free(move->disks);
+    source_seed_free(move->seed);
     json_decref(move->machine);
     machine_description_free(move->neutral);
     g_strfreev(move->command_line);

@@ -61,6 +61,7 @@ typedef struct {
     BulkSender *bulk; /* its connections; NULL: one */
     EpochSender epochs;
     WorkSet *work;
+    struct SourceSeed *seed;       /* NULL: all pages travel */
     struct SourceRecheck *recheck; /* NULL: no direct I/O */
     GuestCost cost;                /* of the tracking, to the guest */
     uint64_t faults;               /* when that was read */
@@ -130,6 +131,9 @@ static inline gboolean source_is_protected(const SourceMove *move)
     return move->job->options.safety == MIGRATE_SAFETY_FULL &&
            migrate_options_may_split(&move->job->options);
 }
+
+/* Memory to remember what was sent (source.c). */
+uint64_t source_get_budget(SourceMove *move);
 
 /* The rate limit as it is now; 0: none (source.c). */
 uint64_t source_get_rate(const SourceMove *move);
@@ -236,6 +240,17 @@ void source_disks_free(SourceDisks *disks);
 gboolean source_describe_neutral(SourceMove *move, GError **error);
 gboolean source_check_neutral_peer(const SourceMove *move, GError **error);
 gboolean source_find_moment(SourceMove *move, GError **error);
+
+/* source_seed.c: asks for the image; its list's memory; takes some of the list; waits until it is complete; takes what was
+ * not there after all; FALSE while that is still open. */
+typedef struct SourceSeed SourceSeed;
+gboolean source_seed_ask(SourceMove *move, GError **error);
+uint64_t source_seed_get_bytes(const SourceMove *move);
+gboolean source_seed_take(SourceMove *move, const Frame *frame, GError **error);
+gboolean source_seed_await(SourceMove *move, GError **error);
+gboolean source_seed_take_lacking(SourceMove *move, const Frame *frame, GError **error);
+gboolean source_seed_is_settled(const SourceMove *move);
+void source_seed_free(SourceSeed *seed);
 
 /* source_recheck.c: from the tracker's start on; at a round's end, where it is worth it: drains I/O
  * and sends again what had been written unseen, as a round of its own; once the guest is paused and

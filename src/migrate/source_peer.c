@@ -97,6 +97,10 @@ static gboolean take_other(SourceMove *move, const Frame *frame, GError **error)
             bulk_sender_begin(move->bulk);
         return source_images_ask(move, error);
     }
+    if (frame->type == FRAME_SEED_DIGESTS)
+        return source_seed_take(move, frame, error);
+    if (frame->type == FRAME_OUTSTANDING)
+        return source_seed_take_lacking(move, frame, error);
     if (frame->type == FRAME_IMAGES_SEEN)
         return source_images_take(move, frame, error);
     /* In the pause epochs are confirmed behind everything else. */

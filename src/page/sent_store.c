@@ -169,7 +169,7 @@ PageVerdict sent_store_note(SentStore *store, guint region, uint64_t page, const
     return verdict;
 }
 
-void sent_store_note_zero(SentStore *store, guint region, uint64_t page)
+static void let_go(SentStore *store, guint region, uint64_t page, Kept kept)
 {
     Page held;
 
@@ -178,7 +178,17 @@ void sent_store_note_zero(SentStore *store, guint region, uint64_t page)
     held.kept = &store->regions[region].kept[page];
     if (is_shadow(*held.kept) && find_page(store, region, page, &held) && held.words)
         sent_memory_give_page(store->memory, shadow_of(&held));
-    *held.kept = KEPT_ZERO;
+    *held.kept = kept;
+}
+
+void sent_store_note_zero(SentStore *store, guint region, uint64_t page)
+{
+    let_go(store, region, page, KEPT_ZERO);
+}
+
+void sent_store_forget(SentStore *store, guint region, uint64_t page)
+{
+    let_go(store, region, page, KEPT_NOTHING);
 }
 
 uint64_t sent_store_get_bytes(const SentStore *store)

@@ -73,6 +73,9 @@ PageVerdict sent_store_note(SentStore *store, guint region, uint64_t page, const
  * content. */
 void sent_store_note_zero(SentStore *store, guint region, uint64_t page);
 
+/* The destination does not have what was noted last: the page must be sent whole. */
+void sent_store_forget(SentStore *store, guint region, uint64_t page);
+
 /* Memory in use; it never shrinks.  Bytes of a fingerprinted block; 0 where
  * there are no fingerprints. */
 uint64_t sent_store_get_bytes(const SentStore *store);

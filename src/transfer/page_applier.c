@@ -16,12 +16,14 @@
 #define MOST_THREADS 4
 
 G_STATIC_ASSERT(FRAME_SEGMENTS_MAX_BODY_BYTES >= PAGE_FRAME_MAX_RAW_PAGES * PAGE_BYTES);
+G_STATIC_ASSERT(FRAME_SEGMENTS_MAX_BODY_BYTES >= SEED_FRAME_MAX_PAGES * PAGE_BYTES);
 
 /* What a thread needs for the frame that it applies. */
 typedef struct {
     PackContext *codecs;
     PageFrame pages;
     CopyFrame copies;
+    SeedScratch seed;
     PageSpan spans[PAGE_FRAME_MAX_RUNS];
     PagePatch patches[PATCH_STEP_PAGES];
     uint8_t unpacked[FRAME_SEGMENTS_MAX_BODY_BYTES]; /* raw pages are less */
@@ -35,6 +37,7 @@ typedef struct {
 
 struct PageApplier {
     PageSink *sink;
+    SeedReader *seed; /* NULL: none */
     PageApplierRelease release;
     gpointer user;
     GThreadPool *pool;
@@ -64,6 +67,8 @@ static gboolean apply_zero_run(PageApplier *applier, guint region, const PageRun
 
         if (is_given_up(applier, error) || !page_sink_zero(applier->sink, region, step, error))
             return FALSE;
+        if (applier->seed)
+            seed_reader_note_written(applier->seed, region, &step, 1);
     }
     return TRUE;
 }
@@ -77,8 +82,12 @@ static gboolean apply_raw_runs(PageApplier *applier, ApplyScratch *scratch, GErr
     for (guint i = 0; i < pages->run_count; i++)
         if (pages->runs[i].kind == PAGE_RUN_RAW)
             scratch->spans[count++] = (PageSpan){pages->runs[i].first, pages->runs[i].count};
-    return count == 0 ||
-           page_sink_write(applier->sink, pages->region, scratch->spans, count, pages->raw, error);
+    if (count > 0 &&
+        !page_sink_write(applier->sink, pages->region, scratch->spans, count, pages->raw, error))
+        return FALSE;
+    if (applier->seed)
+        seed_reader_note_written(applier->seed, pages->region, scratch->spans, count);
+    return TRUE;
 }
 
 static gboolean decode_window(PageApplier *applier, const Frame *frame, ApplyScratch *scratch,
@@ -202,6 +211,16 @@ static gboolean apply_copies(PageApplier *applier, const Frame *frame, ApplyScra
            page_sink_copy(applier->sink, copies->region, copies->runs, copies->run_count, error);
 }
 
+static gboolean apply_seeded(PageApplier *applier, const Frame *frame, ApplyScratch *scratch,
+                             GError **error)
+{
+    if (applier->seed)
+        return seed_reader_apply(applier->seed, applier->sink, frame, &scratch->seed,
+                                 scratch->unpacked, error);
+    error_set(error, VMFERRY_ERROR_INVALID, "SEED_PAGES frame, and there is no seed");
+    return FALSE;
+}
+
 static gboolean apply_frame(PageApplier *applier, const Frame *frame, ApplyScratch *scratch,
                             GError **error)
 {
@@ -210,6 +229,8 @@ static gboolean apply_frame(PageApplier *applier, const Frame *frame, ApplyScrat
         return apply_segments(applier, frame, scratch, error);
     case FRAME_COPIES:
         return apply_copies(applier, frame, scratch, error);
+    case FRAME_SEED_PAGES:
+        return apply_seeded(applier, frame, scratch, error);
     default:
         return apply_pages(applier, frame, scratch, error);
     }
@@ -279,6 +300,11 @@ void page_applier_take_windows(PageApplier *applier)
 {
     if (!applier->window)
         applier->window = unpack_window_new();
+}
+
+void page_applier_set_seed(PageApplier *applier, SeedReader *seed)
+{
+    applier->seed = seed;
 }
 
 void page_applier_free(PageApplier *applier)

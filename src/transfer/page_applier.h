@@ -3,7 +3,7 @@
  *
  * Theory of operation: page frames are unpacked, checked against the sink's
  * regions and handed to it (page_sink.h): PAGES and its packed forms become
- * writes and zero runs, SEGMENTS patches, COPIES copies.  Within an epoch no page
+ * writes and zero runs, SEGMENTS patches, COPIES copies, SEED_PAGES what a seed has (seed_reader.h).  Within an epoch no page
  * comes twice in any of these frames (docs/protocol.md), so they may be applied
  * in any order and side by side; page_applier_drain() at the end of the epoch
  * keeps an older version from overtaking a newer one, and a patch from its page.
@@ -25,6 +25,7 @@
 #include <glib.h>
 
 #include "transfer/page_sink.h"
+#include "transfer/seed_reader.h"
 #include "wire/channel.h"
 
 typedef struct PageApplier PageApplier;
@@ -38,6 +39,9 @@ PageApplier *page_applier_new(PageSink *sink, PageApplierRelease release, gpoint
 /* From now on it takes PAGES_WINDOW, too, whose pieces are unpacked where they are pushed, in that
  * order: it is for slow links. */
 void page_applier_take_windows(PageApplier *applier);
+
+/* Where SEED_PAGES are taken from (borrowed); without one they are INVALID.  Before anything is pushed. */
+void page_applier_set_seed(PageApplier *applier, SeedReader *seed);
 
 /* What was pushed is not applied any more; waits for frames in the middle of it.
  * NULL-safe. */

@@ -1,5 +1,6 @@
 #include "transfer/page_encoder.h"
 
+#include <openssl/sha.h>
 #include <string.h>
 
 #include "base/clock.h"
@@ -8,11 +9,13 @@
 #include "page/pack_window.h"
 #include "page/zero.h"
 #include "wire/page_frame.h"
+#include "wire/seed_frame.h"
 #include "wire/segment_frame.h"
 
 G_STATIC_ASSERT(WORK_BATCH_PAGES <= PAGE_FRAME_MAX_RAW_PAGES);
 /* What pack_window_bound() adds to a batch, and the byte before it. */
 G_STATIC_ASSERT(WORK_BATCH_PAGES *PAGE_BYTES / 256 + 64 + 1 <= PAGE_FRAME_WINDOW_MARGIN);
+G_STATIC_ASSERT(WORK_BATCH_PAGES <= SEED_FRAME_MAX_PAGES);
 
 #define BATCH_BYTES ((size_t)WORK_BATCH_PAGES * PAGE_BYTES)
 /* Read at a time: what is read several times stays in a core's cache. */
@@ -26,6 +29,8 @@ typedef struct {
     guint run_count;
     uint64_t last_page; /* of the SEGMENTS body */
     guint segment_pages;
+    SeedRun seed_runs[WORK_BATCH_PAGES];
+    guint seed_run_count;
 } Classifier;
 
 EncoderJob *encoder_job_new(void)
@@ -36,6 +41,7 @@ EncoderJob *encoder_job_new(void)
     job->head = g_byte_array_new();
     job->segment_head = g_byte_array_new();
     job->body = g_byte_array_new();
+    job->seeded_body = g_byte_array_new();
     job->pack = pack_context_new();
     return job;
 }
@@ -52,6 +58,8 @@ void encoder_job_free(EncoderJob *job)
     g_byte_array_unref(job->head);
     g_byte_array_unref(job->segment_head);
     g_byte_array_unref(job->body);
+    g_byte_array_unref(job->seeded_body);
+    g_free(job->seeded_raw);
     pack_context_free(job->pack);
     g_free(job);
 }
@@ -124,6 +132,28 @@ static gboolean is_copy(Classifier *classifier, uint64_t page, gboolean again,
     return TRUE;
 }
 
+/* Its content is kept for the proof. */
+static gboolean is_in_seed(Classifier *classifier, uint64_t page, gboolean again,
+                           const uint8_t *content)
+{
+    EncoderJob *job = classifier->job;
+    const SeedIndex *seed = classifier->encoder->seed;
+    SeedRun *last =
+        classifier->seed_run_count ? &classifier->seed_runs[classifier->seed_run_count - 1] : NULL;
+    uint32_t number;
+
+    if (!seed || again || !seed_index_find(seed, seed_index_digest(seed, content), &number))
+        return FALSE;
+    if (last && last->first + last->count == page && last->number + last->count == number)
+        last->count++;
+    else
+        classifier->seed_runs[classifier->seed_run_count++] = (SeedRun){page, 1, number};
+    if (!job->seeded_raw)
+        job->seeded_raw = g_malloc(BATCH_BYTES);
+    memcpy(job->seeded_raw + job->counts.seeded++ * PAGE_BYTES, content, PAGE_BYTES);
+    return TRUE;
+}
+
 static void note_sent(PageSet *sent, uint64_t page)
 {
     if (sent)
@@ -162,6 +192,9 @@ static void classify(Classifier *classifier, uint64_t page, const uint8_t *conte
         classifier->segment_pages++;
         job->counts.segments++;
         add_cost(job, page, again, job->body->len - before);
+    } else if (is_in_seed(classifier, page, again, content)) {
+        note_sent(sent, page);
+        add_cost(job, page, again, 0);
     } else if (is_copy(classifier, page, again, content)) {
         note_sent(sent, page);
         job->counts.copied++;
@@ -291,6 +324,24 @@ static void finish_segments(Classifier *classifier)
                                   : (struct iovec){job->body->data, job->body->len};
 }
 
+static void finish_seeded(Classifier *classifier)
+{
+    EncoderJob *job = classifier->job;
+    EncodedFrame *frame = &job->seeded;
+    uint8_t proof[FRAME_SEED_PROOF_BYTES];
+
+    if (classifier->seed_run_count == 0)
+        return;
+    SHA256(job->seeded_raw, job->counts.seeded * PAGE_BYTES, proof);
+    seed_pages_encode(job->seeded_body, job->batch.region, classifier->seed_runs,
+                      classifier->seed_run_count, proof);
+    *frame = (EncodedFrame){.type = FRAME_SEED_PAGES,
+                            .pieces = {{job->seeded_body->data, job->seeded_body->len}},
+                            .piece_count = 1,
+                            .raw_bytes = job->seeded_body->len,
+                            .packed_bytes = job->seeded_body->len};
+}
+
 /* What was counted before packing becomes what it costs on the wire. */
 static void scale_costs(EncoderJob *job)
 {
@@ -312,7 +363,7 @@ static void scale_costs(EncoderJob *job)
 static void reset(EncoderJob *job)
 {
     g_clear_error(&job->error);
-    job->pages = job->segments = (EncodedFrame){0};
+    job->pages = job->segments = job->seeded = (EncodedFrame){0};
     job->counts = (PageCounts){0};
     job->cost_count = 0;
     job->copy_count = 0;
@@ -321,6 +372,7 @@ static void reset(EncoderJob *job)
     g_byte_array_set_size(job->head, 0);
     g_byte_array_set_size(job->segment_head, 0);
     g_byte_array_set_size(job->body, 0);
+    g_byte_array_set_size(job->seeded_body, 0);
 }
 
 typedef struct {
@@ -378,6 +430,7 @@ static void pack_frames(Classifier *classifier)
     if (job->choice.way.linked)
         start = clock_now_ns();
     finish_segments(classifier);
+    finish_seeded(classifier);
     job->pack_ms = linked_ms + clock_ns_to_ms(clock_now_ns() - start) - job->compared.baseline_ms;
     scale_costs(job);
 }
@@ -389,7 +442,7 @@ static void encode(PageEncoder *encoder, EncoderJob *job)
     reset(job);
     classifier->encoder = encoder;
     classifier->job = job;
-    classifier->run_count = classifier->segment_pages = 0;
+    classifier->run_count = classifier->segment_pages = classifier->seed_run_count = 0;
     classifier->last_page = UINT64_MAX;
     if (read_and_classify(classifier))
         pack_frames(classifier);

@@ -3,11 +3,12 @@
  *
  * Theory of operation: a batch of pages of one region is read into a buffer,
  * some pages at a time, and each is classified by what the destination holds of
- * it (page/sent_store.h): nothing to send, zero, segments, a copy of another
- * page (page_copies.h), or the whole page.
- * The batch becomes up to two frames, one of pages (PAGES, or packed) and one
- * of SEGMENTS.  Where its pages are to be packed in a window, it waits for its turn (window_turns.h).
- * What was noted as sent is what lies in the buffer, so the
+ * it (page/sent_store.h): nothing to send, zero, segments, a page of its seed
+ * (seed_index.h), a copy of another page (page_copies.h), or the whole page.
+ * The batch becomes up to three frames, one of pages (PAGES, or packed), one
+ * of SEGMENTS, one of SEED_PAGES.  Where its pages are to be packed in a window, it waits for its turn (window_turns.h).
+ * What the seed has is looked up before copies, and never one that others
+ * are copies of: it may turn out not to be there.  What was noted as sent is what lies in the buffer, so the
  * buffer is what is sent: the guest may write on meanwhile.
  *
  * Where it is not known what the destination holds (*sent* is NULL), but for what the store has
@@ -26,6 +27,7 @@
 #include "transfer/page_copies.h"
 #include "transfer/page_index.h"
 #include "transfer/page_source.h"
+#include "transfer/seed_index.h"
 #include "transfer/window_turns.h"
 #include "transfer/work_set.h"
 #include "page/pack.h"
@@ -33,15 +35,16 @@
 #include "wire/frame.h"
 
 typedef struct {
-    uint64_t unchanged, zero, segments, copied, whole;
+    uint64_t unchanged, zero, segments, copied, seeded, whole;
 } PageCounts;
 
 /* What all jobs of a move share. */
 typedef struct {
     PageSource *source;
-    GPtrArray *sent;      /* pages that have content at the destination; NULL: not known */
-    SentStore *store;     /* NULL: not known what was sent */
-    PageCopies *copies;   /* NULL: the peer takes no COPIES, or not the first pass */
+    GPtrArray *sent;    /* pages that have content at the destination; NULL: not known */
+    SentStore *store;   /* NULL: not known what was sent */
+    PageCopies *copies; /* NULL: the peer takes no COPIES, or not the first pass */
+    SeedIndex *seed;    /* of what the peer has in an image; NULL: nothing, or not the first pass */
     gboolean whole_pages; /* the peer takes no SEGMENTS */
     PageIndex *index;     /* is told of what the peer has; NULL: nobody is */
     WindowTurns *window;  /* for jobs with a turn; NULL: there are none */
@@ -70,7 +73,7 @@ struct EncoderJob {
     PackingChoice choice;
     uint64_t turn; /* with the choice to pack linked: when it may; ends with the job.  0: none */
     /* Out */
-    EncodedFrame pages, segments;
+    EncodedFrame pages, segments, seeded;
     PageCounts counts;
     GroupCost costs[WORK_BATCH_PAGES];
     guint cost_count;
@@ -82,8 +85,9 @@ struct EncoderJob {
     GError *error;
     /* Buffers */
     uint8_t *raw, *packed, *packed_segments, *packed_baseline;
+    uint8_t *seeded_raw; /* of a batch; NULL until there is a seed */
     size_t packed_capacity, packed_segments_capacity, packed_baseline_capacity;
-    GByteArray *head, *segment_head, *body;
+    GByteArray *head, *segment_head, *body, *seeded_body;
     PackContext *pack;
 };
 

@@ -44,7 +44,8 @@ struct PageSender {
 static uint64_t get_body_bytes(const EncoderJob *job)
 {
     return (job->pages.piece_count ? job->pages.packed_bytes : 0) +
-           (job->segments.piece_count ? job->segments.packed_bytes : 0);
+           (job->segments.piece_count ? job->segments.packed_bytes : 0) +
+           (job->seeded.piece_count ? job->seeded.packed_bytes : 0);
 }
 
 static void work(gpointer data, gpointer user)
@@ -118,6 +119,12 @@ void page_sender_set_tally(PageSender *sender, PageSenderTally tally, gpointer u
     sender->tally_user = user;
 }
 
+void page_sender_set_seed(PageSender *sender, SeedIndex *seed)
+{
+    seed_index_free(sender->encoder.seed);
+    sender->encoder.seed = seed;
+}
+
 void page_sender_free(PageSender *sender)
 {
     if (!sender)
@@ -130,6 +137,7 @@ void page_sender_free(PageSender *sender)
     sent_store_free(sender->store);
     page_copies_free(sender->encoder.copies);
     window_turns_free(sender->encoder.window);
+    seed_index_free(sender->encoder.seed);
     g_mutex_clear(&sender->lock);
     g_cond_clear(&sender->encoded);
     g_free(sender);
@@ -164,6 +172,7 @@ static void count(PageSender *sender, const EncoderJob *job)
     pages->zero += job->counts.zero;
     pages->segments += job->counts.segments;
     pages->copied += job->counts.copied;
+    pages->seeded += job->counts.seeded;
     pages->whole += job->counts.whole;
     if (job->copy_count > 0)
         page_copies_add(sender->encoder.copies, job->copies, job->copy_count);
@@ -189,7 +198,8 @@ static gboolean send_job(PageSender *sender, EncoderJob *job, GError **error)
         g_propagate_error(error, g_steal_pointer(&job->error));
         return FALSE;
     }
-    if (!send_frame(sender, &job->pages, error) || !send_frame(sender, &job->segments, error))
+    if (!send_frame(sender, &job->pages, error) || !send_frame(sender, &job->segments, error) ||
+        !send_frame(sender, &job->seeded, error))
         return FALSE;
     count(sender, job);
     return TRUE;
@@ -273,6 +283,7 @@ static gboolean end_copies(PageSender *sender, GError **error)
 {
     uint64_t bytes = 0;
 
+    g_clear_pointer(&sender->encoder.seed, seed_index_free);
     if (!sender->encoder.copies)
         return TRUE;
     if (!page_copies_send(sender->encoder.copies, sender->channel, &bytes, error))
@@ -288,6 +299,12 @@ gboolean page_sender_flush(PageSender *sender, GError **error)
         if (!send_oldest(sender, error))
             return FALSE;
     return (!sender->bulk || bulk_sender_flush(sender->bulk, error)) && end_copies(sender, error);
+}
+
+void page_sender_forget(PageSender *sender, guint region, PageSpan span)
+{
+    for (uint64_t i = 0; sender->store && i < span.count; i++)
+        sent_store_forget(sender->store, region, span.first + i);
 }
 
 gboolean page_sender_add_discarded(PageSender *sender, GPtrArray *sets, GError **error)
@@ -314,4 +331,6 @@ void page_sender_get_counts(const PageSender *sender, PageSenderCounts *ret)
     ret->store_bytes = sender->store ? sent_store_get_bytes(sender->store) : 0;
     if (sender->encoder.copies)
         ret->store_bytes += page_copies_get_bytes(sender->encoder.copies);
+    if (sender->encoder.seed)
+        ret->store_bytes += seed_index_get_bytes(sender->encoder.seed);
 }

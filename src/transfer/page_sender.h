@@ -65,6 +65,9 @@ void page_sender_set_tally(PageSender *sender, PageSenderTally tally, gpointer u
  * nothing is in it.  When all that was pushed has been sent. */
 void page_sender_set_noting(PageSender *sender, gboolean notes);
 
+/* What the peer has in its seed, for the first pass; taken over.  Before anything is pushed. */
+void page_sender_set_seed(PageSender *sender, SeedIndex *seed);
+
 /* Waits for the workers and drops what was not sent.  NULL-safe. */
 void page_sender_free(PageSender *sender);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(PageSender, page_sender_free)
@@ -75,6 +78,10 @@ guint page_sender_get_batch_pages(const PageSender *sender);
 
 /* Takes a copy of *batch*.  Waits, sending, while all jobs are taken. */
 gboolean page_sender_push(PageSender *sender, const WorkBatch *batch, GError **error);
+
+/* What was sent of these pages has turned out not to be there: when they are sent next, they go whole.  While
+ * nothing is encoded. */
+void page_sender_forget(PageSender *sender, guint region, PageSpan span);
 
 /* Ends a pass: returns when all that was pushed has been sent. */
 gboolean page_sender_flush(PageSender *sender, GError **error);

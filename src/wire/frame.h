@@ -81,6 +81,9 @@ typedef enum {
     FRAME_RECONNECT = 60, /* the same, each side, on the connection that takes the place of one */
     FRAME_BYE = 61,       /* empty, either: the end of the connection is meant */
     FRAME_PAGES_WINDOW = 62, /* as PAGES, as a piece of a window; feature "pages-window" */
+    FRAME_SEED = 64,      /* JSON, source: an image there whose pages need not travel; its answer */
+    FRAME_SEED_DIGESTS = 65, /* binary, destination: of that image's pages; see seed_frame.h */
+    FRAME_SEED_PAGES = 66,   /* binary, source: pages that the image has; feature "seed" */
     FRAME_BULK_BARRIER = 67, /* binary, source: lies between two epochs on each channel of bulk */
     FRAME_MEASURE = 70,      /* binary, connecting side with "measure": see measure_frame.h */
     FRAME_MEASURED = 71,     /* binary, the other side: the same */
@@ -157,6 +160,16 @@ typedef struct {
 #define FRAME_MEASURED_BYTES 16u
 /* A RECEIVED and a RECONNECT frame. */
 #define FRAME_RECEIVED_BYTES 8u
+/* A SEED_DIGESTS frame: its head, none to FRAME_SEED_DIGESTS_MOST digests; a SEED_PAGES frame: its head,
+ * 1 to FRAME_SEED_PAGES_MAX_RUNS runs; see seed_frame.h. */
+#define FRAME_SEED_DIGESTS_HEAD_BYTES 5u
+#define FRAME_SEED_DIGEST_BYTES 6u
+#define FRAME_SEED_DIGESTS_MOST 16384u
+#define FRAME_SEED_PROOF_BYTES 32u
+#define FRAME_SEED_PAGES_HEAD_BYTES (4u + 4u + FRAME_SEED_PROOF_BYTES)
+#define FRAME_SEED_PAGES_MAX_RUNS 256u
+#define FRAME_SEED_PAGES_MIN_RUN_BYTES 3u
+#define FRAME_SEED_PAGES_MAX_RUN_BYTES 11u
 /* A BULK_BARRIER frame; see epoch_frame.h. */
 #define FRAME_BULK_BARRIER_BYTES 12u
 

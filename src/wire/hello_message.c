@@ -154,6 +154,7 @@ static gboolean send_hello(Channel *channel, const HelloMessage *said, GError **
                                (char *)FEATURE_BULK_CHANNELS,
                                (char *)FEATURE_MEASURE,
                                (char *)FEATURE_PAGES_WINDOW,
+                               (char *)FEATURE_SEED,
                                NULL};
     HelloMessage ours = *said;
     g_autofree char *text = NULL;

@@ -34,6 +34,7 @@
 #define FEATURE_MEASURE "measure"
 #define FEATURE_BULK_CHANNELS "bulk-channels"
 #define FEATURE_PAGES_WINDOW "pages-window"
+#define FEATURE_SEED "seed"
 
 #define MESSAGE_MAX_REGIONS 256
 #define MESSAGE_MAX_ADDRESS_BYTES 255
@@ -413,6 +414,30 @@ void saved_message_clear(SavedMessage *message);
 G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(SavedMessage, saved_message_clear)
 char *saved_message_encode(const SavedMessage *message);
 gboolean saved_message_decode(const char *text, size_t length, SavedMessage *ret, GError **error);
+
+/* Before anything else of a move: an image at the destination, by its path there, and of how many pages the
+ * source takes digests. */
+typedef struct {
+    char *path;
+    uint32_t most; /* 1 to SEED_MAX_DIGESTS (seed_frame.h) */
+} SeedMessage;
+
+void seed_message_clear(SeedMessage *message);
+G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(SeedMessage, seed_message_clear)
+char *seed_message_encode(const SeedMessage *message);
+gboolean seed_message_decode(const char *text, size_t length, SeedMessage *ret, GError **error);
+
+/* The destination has opened it. */
+typedef struct {
+    char *id;       /* the image's, 32 hex digits */
+    uint64_t pages; /* with content, as far as its index tells */
+    uint64_t key;   /* of the digests */
+} SeedAnswer;
+
+void seed_answer_clear(SeedAnswer *answer);
+G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(SeedAnswer, seed_answer_clear)
+char *seed_answer_encode(const SeedAnswer *answer);
+gboolean seed_answer_decode(const char *text, size_t length, SeedAnswer *ret, GError **error);
 
 char *outcome_message_encode(const char *transaction, const OutcomeMessage *message);
 gboolean outcome_message_decode(const char *text, size_t length, const char *transaction,

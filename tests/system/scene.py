@@ -196,9 +196,9 @@ def is_stopped(pid: int) -> bool:
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
 
 
-def move_until(scene, agent, point: str):
+def move_until(scene, agent, point: str, *options):
     """Begins a move and waits until *agent* stops at a fault point; agent.thaw() lets it go on."""
     scene.restart(agent, {"VMFERRY_FAULT": f"{point}=stop"})
-    move = scene.here(scene.guest).begin_migrate(scene.guest, scene.there(scene.guest))
+    move = scene.here(scene.guest).begin_migrate(scene.guest, scene.there(scene.guest), *options)
     wait_until(lambda: is_stopped(agent.pid), point)
     return move

@@ -52,6 +52,8 @@ static char *make_text(const MigrateOption *option)
         return g_strdup(option->choice(option->choices - 1));
     case MIGRATE_OPTION_HOST:
         return g_strdup("hostc:4747");
+    case MIGRATE_OPTION_PATH:
+        return g_strdup("/srv/saved/template.image");
     case MIGRATE_OPTION_DURATION:
     case MIGRATE_OPTION_COUNT:
     case MIGRATE_OPTION_SIZE:
@@ -247,6 +249,26 @@ static void test_record_needs_a_reader(void **state)
     assert_true(migrate_options_agree(&options, bits("record", NULL), MIGRATE_FROM_COMMAND, NULL));
 }
 
+static void test_seed(void **state)
+{
+    MigrateOptions options = {.mode = MIGRATE_MODE_POSTCOPY, .seed = "/srv/web1.image"};
+    g_autofree char *longest = g_strnfill(MIGRATE_SEED_BYTES - 1, '/');
+    g_autofree char *longer = g_strnfill(MIGRATE_SEED_BYTES, '/');
+    g_autoptr(GError) error = NULL;
+
+    assert_false(migrate_options_agree(&options, bits("seed", NULL), MIGRATE_FROM_COMMAND, &error));
+    assert_non_null(strstr(error->message, "--seed is of use before the switchover"));
+    options.mode = MIGRATE_MODE_HYBRID;
+    assert_true(migrate_options_agree(&options, bits("seed", NULL), MIGRATE_FROM_COMMAND, NULL));
+    assert_refused("seed", MIGRATE_FROM_COMMAND, "web1.image", VMFERRY_ERROR_INVALID,
+                   "--seed: \"web1.image\" is not an absolute path of at most 1023 bytes");
+    assert_refused("seed", MIGRATE_FROM_API, "", VMFERRY_ERROR_INVALID,
+                   "seed: \"\" is not an absolute path of at most 1023 bytes");
+    assert_true(set("seed", MIGRATE_FROM_COMMAND, longest, &options, NULL));
+    assert_string_equal(options.seed, longest);
+    assert_false(set("seed", MIGRATE_FROM_COMMAND, longer, &options, NULL));
+}
+
 static void test_store_needs_a_mode(void **state)
 {
     MigrateOptions options = {.mode = MIGRATE_MODE_AUTO, .store = "hostc"};
@@ -281,6 +303,7 @@ int main(void)
         cmocka_unit_test(test_downtimes_agree),
         cmocka_unit_test(test_record_needs_a_reader),
         cmocka_unit_test(test_store_needs_a_mode),
+        cmocka_unit_test(test_seed),
         cmocka_unit_test(test_keys),
     };
 

@@ -10,7 +10,7 @@
 static void test_contract(void **state)
 {
     g_autoptr(MigrateReport) report = migrate_report_new();
-    MigrateRound round = {12, 40960, 41000, 1.5, 41500, 5, 3, 4, 1, 2};
+    MigrateRound round = {12, 40960, 41000, 1.5, 41500, 5, 3, 4, 6, 1, 2};
     g_autoptr(json_t) object = NULL;
     json_t *first;
 
@@ -42,8 +42,33 @@ static void test_contract(void **state)
     assert_int_equal(json_integer_value(json_object_get(first, "pages_whole")), 5);
     assert_int_equal(json_integer_value(json_object_get(first, "pages_segments")), 3);
     assert_int_equal(json_integer_value(json_object_get(first, "pages_copied")), 4);
+    assert_int_equal(json_integer_value(json_object_get(first, "pages_seeded")), 6);
     assert_int_equal(json_integer_value(json_object_get(first, "pages_unchanged")), 1);
     assert_int_equal(json_integer_value(json_object_get(first, "pages_zero")), 2);
+}
+
+static void test_seed(void **state)
+{
+    g_autoptr(MigrateReport) report = migrate_report_new();
+    g_autoptr(json_t) without = migrate_report_to_json(report);
+    g_autoptr(json_t) object = NULL;
+    json_t *seed;
+
+    assert_true(json_is_null(json_object_get(without, "seed")));
+    report->seed = g_strdup("/srv/a.image");
+    report->seed_digests = 7;
+    report->seed_list_bytes = 59;
+    report->seed_pages = 3;
+    report->seed_lacking_pages = 2;
+    object = migrate_report_to_json(report);
+    seed = json_object_get(object, "seed");
+    assert_string_equal(json_string_value(json_object_get(seed, "image")), "/srv/a.image");
+    assert_true(json_is_null(json_object_get(seed, "id")));
+    assert_int_equal(json_integer_value(json_object_get(seed, "digests")), 7);
+    assert_int_equal(json_integer_value(json_object_get(seed, "list_bytes")), 59);
+    assert_int_equal(json_integer_value(json_object_get(seed, "pages")), 3);
+    assert_int_equal(json_integer_value(json_object_get(seed, "bytes")), 3 * 4096);
+    assert_int_equal(json_integer_value(json_object_get(seed, "lacking_pages")), 2);
 }
 
 static double number_at(json_t *object, const char *outer, const char *inner)
@@ -173,9 +198,10 @@ static void test_names(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_contract),      cmocka_unit_test(test_work_set),
-        cmocka_unit_test(test_nothing_known), cmocka_unit_test(test_statuses),
-        cmocka_unit_test(test_progress),      cmocka_unit_test(test_names),
+        cmocka_unit_test(test_contract), cmocka_unit_test(test_seed),
+        cmocka_unit_test(test_work_set), cmocka_unit_test(test_nothing_known),
+        cmocka_unit_test(test_statuses), cmocka_unit_test(test_progress),
+        cmocka_unit_test(test_names),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

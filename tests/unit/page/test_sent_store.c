@@ -253,6 +253,26 @@ static void test_zero(void **state)
     assert_int_equal(send_page(&world, 3, NULL), PAGE_WHOLE);
 }
 
+/* Of a page that did not get there nothing is held, however it was kept; its shadow is for others. */
+static void test_forgotten(void **state)
+{
+    g_auto(World) world = world_make(PAGES, 4 * MIB, SENT_STORE_AUTO);
+
+    send_page(&world, 3, NULL);
+    sent_store_forget(world.store, 0, 3);
+    assert_int_equal(send_page(&world, 3, NULL), PAGE_WHOLE);
+    assert_int_equal(send_page(&world, 3, NULL), PAGE_UNCHANGED);
+    change_bytes(&world, 3, 1);
+    assert_int_equal(send_page(&world, 3, NULL), PAGE_SEGMENTS);
+    sent_store_forget(world.store, 0, 3);
+    assert_int_equal(send_page(&world, 3, NULL), PAGE_WHOLE);
+    send_zero(&world, 3);
+    sent_store_forget(world.store, 0, 3);
+    assert_int_equal(send_page(&world, 3, NULL), PAGE_WHOLE);
+    sent_store_forget(world.store, 0, 7);
+    sent_store_forget(world.store, 2, 0);
+}
+
 /* The smallest blocks whose fingerprints fit into three quarters. */
 static void test_block_sizes(void **state)
 {
@@ -392,11 +412,17 @@ static void test_mode_names(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_model),        cmocka_unit_test(test_a_sparse_page),
-        cmocka_unit_test(test_zero),         cmocka_unit_test(test_a_shadow_is_given_back),
-        cmocka_unit_test(test_block_sizes),  cmocka_unit_test(test_shadows_are_limited),
-        cmocka_unit_test(test_out_of_range), cmocka_unit_test(test_memory),
-        cmocka_unit_test(test_threads),      cmocka_unit_test(test_mode_names),
+        cmocka_unit_test(test_model),
+        cmocka_unit_test(test_a_sparse_page),
+        cmocka_unit_test(test_zero),
+        cmocka_unit_test(test_forgotten),
+        cmocka_unit_test(test_a_shadow_is_given_back),
+        cmocka_unit_test(test_block_sizes),
+        cmocka_unit_test(test_shadows_are_limited),
+        cmocka_unit_test(test_out_of_range),
+        cmocka_unit_test(test_memory),
+        cmocka_unit_test(test_threads),
+        cmocka_unit_test(test_mode_names),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

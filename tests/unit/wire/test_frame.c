@@ -38,7 +38,7 @@ static void test_header_is_little_endian(void **state)
 
 static void test_headers_round_trip_to_their_limits(void **state)
 {
-    for (guint type = FRAME_HELLO; type <= FRAME_BYE; type++) {
+    for (guint type = FRAME_HELLO; type <= FRAME_SEED_PAGES; type++) {
         FrameHeader header = {(FrameType)type, frame_payload_limit((FrameType)type)};
         uint8_t bytes[FRAME_HEADER_BYTES];
         FrameHeader back;
@@ -74,20 +74,23 @@ static void test_limits(void **state)
     assert_string_equal(frame_type_name((FrameType)63), "unknown");
     assert_int_equal(frame_payload_limit(FRAME_OUTSTANDING), 8 + 65535 * 16);
     assert_int_equal(frame_payload_limit(FRAME_WANT), 16);
+    assert_int_equal(frame_payload_limit(FRAME_SEED_DIGESTS), 5 + 16384 * 6);
+    assert_int_equal(frame_payload_limit(FRAME_SEED_PAGES), 40 + 256 * 11);
 }
 
 static void test_which_carry_pages(void **state)
 {
     guint count = 0;
 
-    for (guint type = 0; type <= FRAME_BYE + 1; type++)
+    for (guint type = 0; type <= FRAME_SEED_PAGES + 1; type++)
         count += frame_type_carries_pages((FrameType)type) ? 1 : 0;
-    assert_int_equal(count, 5);
+    assert_int_equal(count, 6);
     assert_true(frame_type_carries_pages(FRAME_PAGES));
     assert_true(frame_type_carries_pages(FRAME_PAGES_LZ4));
     assert_true(frame_type_carries_pages(FRAME_PAGES_ZSTD));
     assert_true(frame_type_carries_pages(FRAME_SEGMENTS));
     assert_true(frame_type_carries_pages(FRAME_COPIES));
+    assert_true(frame_type_carries_pages(FRAME_SEED_PAGES));
 }
 
 /* All of an epoch goes by one channel, in order, and all content of disks by another one; nothing
@@ -96,7 +99,7 @@ static void test_classes(void **state)
 {
     TrafficClass traffic;
 
-    for (guint type = 0; type <= FRAME_BYE + 1; type++) {
+    for (guint type = 0; type <= FRAME_SEED_PAGES + 1; type++) {
         TrafficClass wanted = TRAFFIC_CONTROL;
 
         if (frame_type_carries_pages((FrameType)type) || type == FRAME_DEVICE_STATE ||
