@@ -8,9 +8,10 @@
 
 #include "base/error.h"
 #include "base/page.h"
+#include "transfer/page_applier.h"
 #include "transfer/page_encoder.h"
 #include "transfer/seed_reader.h"
-#include "wire/copy_frame.h"
+#include "wire/page_frame.h"
 
 #define KEY 0x1234u
 #define REGIONS 2u
@@ -73,7 +74,15 @@ static gboolean write_pages(PageSink *sink, guint region, const PageSpan *spans,
 
 static const PageSourceMethods source_methods = {.read = read_pages,
                                                  .add_populated = add_populated};
-static const PageSinkMethods sink_methods = {.write = write_pages};
+static gboolean zero_pages(PageSink *sink, guint region, PageSpan run, GError **error)
+{
+    Memory *memory = (Memory *)((char *)sink - offsetof(Memory, sink));
+
+    memset(page_of(memory, region, run.first), 0, run.count * PAGE_BYTES);
+    return TRUE;
+}
+
+static const PageSinkMethods sink_methods = {.write = write_pages, .zero = zero_pages};
 
 static Memory *memory_new(void)
 {
@@ -399,6 +408,50 @@ static void test_huge_machine(void **state)
     memory_free(memory);
 }
 
+static void release(gpointer owner, gpointer user)
+{
+}
+
+/* What the seed did not have counts as lacking until it comes as a whole, or as zero. */
+static void test_applier(void **state)
+{
+    static const PageRun runs[] = {{0, 40, PAGE_RUN_RAW}, {40, 59, PAGE_RUN_ZERO}};
+    Fixture *fixture = *state;
+    g_autoptr(PageApplier) applier = page_applier_new(&fixture->arrived->sink, release, NULL);
+    g_autoptr(GByteArray) payload = g_byte_array_new();
+    Frame frame, pages;
+
+    fill(fixture);
+    page_applier_set_seed(applier, fixture->reader);
+    page_of(fixture->seed, 0, 57)[0] ^= 1;
+    frame = get_frame(fixture);
+    assert_true(page_applier_push(applier, &frame, NULL, NULL));
+    assert_true(page_applier_drain(applier, NULL));
+    assert_int_equal(seed_reader_count_lacking(fixture->reader), 100);
+    page_frame_encode(payload, 0, runs, 2);
+    g_byte_array_append(payload, fixture->guest->bytes[0], 40 * PAGE_BYTES);
+    pages = (Frame){.type = FRAME_PAGES, .payload = payload->data, .length = payload->len};
+    assert_true(page_applier_push(applier, &pages, NULL, NULL));
+    assert_true(page_applier_drain(applier, NULL));
+    assert_int_equal(seed_reader_count_lacking(fixture->reader), 1);
+    assert_memory_equal(fixture->arrived->bytes[0], fixture->guest->bytes[0], 40 * PAGE_BYTES);
+}
+
+static void test_no_seed(void **state)
+{
+    Fixture *fixture = *state;
+    g_autoptr(PageApplier) applier = page_applier_new(&fixture->arrived->sink, release, NULL);
+    g_autoptr(GError) error = NULL;
+    Frame frame;
+
+    fill(fixture);
+    frame = get_frame(fixture);
+    assert_true(page_applier_push(applier, &frame, NULL, NULL));
+    assert_false(page_applier_drain(applier, &error));
+    assert_true(error_is(error, VMFERRY_ERROR_INVALID));
+    assert_non_null(strstr(error->message, "there is no seed"));
+}
+
 static void assert_refused(Fixture *fixture, const char *words)
 {
     g_autoptr(GError) error = NULL;
@@ -449,6 +502,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_not_read_any_more, setup, teardown),
         cmocka_unit_test_setup_teardown(test_false_digest, setup, teardown),
         cmocka_unit_test_setup_teardown(test_too_early_and_too_late, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_applier, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_no_seed, setup, teardown),
         cmocka_unit_test_setup_teardown(test_number_beyond_the_list, setup, teardown),
     };
 
