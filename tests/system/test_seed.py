@@ -83,8 +83,8 @@ def test_another_guest_of_its_kind(scene, tmp_path):
 @pytest.mark.long
 def test_several_regions(scene, tmp_path):
     """Memory that is plugged into a slot has a region of its own."""
-    guest = scene.run(**ARENA, extra=[
-        "-m", "128,slots=2,maxmem=1G", "-object", "memory-backend-ram,id=more,size=32M",
+    guest = scene.run(**{**ARENA, "memory_mb": 256}, extra=[
+        "-m", "256,slots=2,maxmem=1G", "-object", "memory-backend-ram,id=more,size=32M",
         "-device", "pc-dimm,id=dimm1,memdev=more"])
     file = tmp_path / "web1.image"
     save(scene, guest, file)

@@ -38,7 +38,7 @@ static void test_header_is_little_endian(void **state)
 
 static void test_headers_round_trip_to_their_limits(void **state)
 {
-    for (guint type = FRAME_HELLO; type <= FRAME_SEED_PAGES; type++) {
+    for (guint type = FRAME_HELLO; type <= FRAME_MEASURED; type++) {
         FrameHeader header = {(FrameType)type, frame_payload_limit((FrameType)type)};
         uint8_t bytes[FRAME_HEADER_BYTES];
         FrameHeader back;
@@ -82,7 +82,7 @@ static void test_which_carry_pages(void **state)
 {
     guint count = 0;
 
-    for (guint type = 0; type <= FRAME_SEED_PAGES + 1; type++)
+    for (guint type = 0; type <= FRAME_MEASURED + 1; type++)
         count += frame_type_carries_pages((FrameType)type) ? 1 : 0;
     assert_int_equal(count, 6);
     assert_true(frame_type_carries_pages(FRAME_PAGES));
@@ -99,11 +99,12 @@ static void test_classes(void **state)
 {
     TrafficClass traffic;
 
-    for (guint type = 0; type <= FRAME_SEED_PAGES + 1; type++) {
+    for (guint type = 0; type <= FRAME_MEASURED + 1; type++) {
         TrafficClass wanted = TRAFFIC_CONTROL;
 
         if (frame_type_carries_pages((FrameType)type) || type == FRAME_DEVICE_STATE ||
-            type == FRAME_EPOCH_SEAL || type == FRAME_OUTSTANDING)
+            type == FRAME_EPOCH_SEAL || type == FRAME_OUTSTANDING || type == FRAME_BULK_BARRIER ||
+            type == FRAME_MEASURE)
             wanted = TRAFFIC_BULK;
         else if ((type >= FRAME_DISK_WRITE && type <= FRAME_DISK_DONE) ||
                  (type >= FRAME_DISK_COMPARE && type <= FRAME_DISK_SAME))
