@@ -2,6 +2,7 @@
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
+#include <string.h>
 #include <cmocka.h>
 
 #include "base/error.h"
@@ -120,6 +121,44 @@ static void test_no_listener(void **state)
     g_string_free(scene.story, TRUE);
 }
 
+/* The first time that d fails, the sequence goes on from b. */
+static gboolean once_from_b(gpointer user, guint stage, const GError *problem, guint *ret_first)
+{
+    Scene *scene = user;
+
+    assert_true(error_is(problem, VMFERRY_ERROR_BUSY));
+    if (!strchr(scene->story->str, 'd') || strchr(scene->story->str, '<'))
+        return FALSE;
+    g_string_append_printf(scene->story, "<%u", stage);
+    *ret_first = 1;
+    return TRUE;
+}
+
+static void expect_again(const char *failing, gboolean final, const char *story)
+{
+    const Stage stages[] = {
+        STAGE("first", run_a, undo_a),
+        STAGE("second", run_b, NULL),
+        {"third", (StageRun)run_c, (StageUndo)undo_c, final},
+        STAGE("fourth", run_d, undo_d),
+    };
+    Scene scene = {g_string_new(NULL), failing};
+
+    assert_int_equal(
+        stages_run_again(stages, G_N_ELEMENTS(stages), once_from_b, note_failure, &scene, NULL),
+        failing == NULL);
+    assert_string_equal(scene.story->str, story);
+    g_string_free(scene.story, TRUE);
+}
+
+static void test_again(void **state)
+{
+    expect_again(NULL, FALSE, "abcd");
+    expect_again("d", FALSE, "abcd<3DCbcd!3DCA");
+    expect_again("c", FALSE, "abc!2CA");
+    expect_again("d", TRUE, "abcd!3");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -127,6 +166,7 @@ int main(void)
         cmocka_unit_test(test_undone_backwards),
         cmocka_unit_test(test_point_of_no_return),
         cmocka_unit_test(test_no_listener),
+        cmocka_unit_test(test_again),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
