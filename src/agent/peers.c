@@ -174,25 +174,42 @@ static gboolean serve_session(Peer *peer, const HelloMessage *hello,
     return done;
 }
 
-/* The session keeps the channel; its own admission was that of the move. */
-static gboolean serve_channel(Peer *peer, const HelloMessage *hello,
-                              gboolean (*admit)(Session *, Channel *, const HelloMessage *,
-                                                GError **),
-                              GError **error)
+static Session *find_for(Peer *peer, const HelloMessage *hello, GError **error)
 {
-    g_autoptr(Session) session = NULL;
+    Session *session = NULL;
 
     if (!pass(peer, ADMITTED_QUESTION, error))
-        return FALSE;
+        return NULL;
     session = find_session(peer->peers, hello->transaction);
-    if (!session) {
+    if (!session)
         session_refuse(error);
+    return session;
+}
+
+/* The session keeps the channel; its own admission was that of the move. */
+static gboolean serve_channel(Peer *peer, const HelloMessage *hello, GError **error)
+{
+    g_autoptr(Session) session = find_for(peer, hello, error);
+
+    if (!session)
         return FALSE;
-    }
     unregister_peer(peer->peers, peer->channel);
-    if (!admit(session, peer->channel, hello, error))
+    if (!session_admit(session, peer->channel, hello, error))
         return FALSE;
     peer->channel = NULL;
+    return TRUE;
+}
+
+/* The same; as long as it waits for the peer, it is among those that a stop cuts. */
+static gboolean serve_return(Peer *peer, const HelloMessage *hello, GError **error)
+{
+    g_autoptr(Session) session = find_for(peer, hello, error);
+    SessionReturn returned;
+
+    if (!session || !session_await_return(session, peer->channel, hello, &returned, error))
+        return FALSE;
+    unregister_peer(peer->peers, peer->channel);
+    session_readmit(session, &returned, g_steal_pointer(&peer->channel));
     return TRUE;
 }
 
@@ -282,9 +299,9 @@ static gboolean serve_purpose(Peer *peer, const HelloMessage *hello, GError **er
     if (g_strcmp0(purpose, "save") == 0)
         return serve_session(peer, hello, peer->place ? images_receive : images_receive_own, error);
     if (g_strcmp0(purpose, "join") == 0)
-        return serve_channel(peer, hello, session_admit, error);
+        return serve_channel(peer, hello, error);
     if (g_strcmp0(purpose, "reconnect") == 0)
-        return serve_channel(peer, hello, session_readmit, error);
+        return serve_return(peer, hello, error);
     if (g_strcmp0(purpose, "resume") == 0)
         return serve_resumed(peer, hello, error);
     if (g_strcmp0(purpose, "store") == 0)

@@ -23,6 +23,10 @@
 #define WINDOW_MOST_BYTES ((uint64_t)16 << 20)
 #define WINDOW_FIRST_BYTES ((uint64_t)1 << 20)
 #define WINDOW_SECONDS 0.25
+/* Who writes behind a break waits until what was kept has gone. */
+#define AHEAD_SECONDS 1.0
+#define AHEAD_LEAST_BYTES ((uint64_t)4 << 20)
+#define AHEAD_MOST_BYTES ((uint64_t)256 << 20)
 #define RATE_INTERVAL_NS 200000000ULL
 #define ZSTD_LEVEL 1
 /* Small writes are not worth a context's run. */
@@ -67,7 +71,7 @@ struct DiskSender {
     guint answering; /* so many threads are giving one */
     uint64_t applied_bytes, flushed, sent_by_now;
     uint64_t progress_ns; /* when something was applied, or begun to wait for */
-    uint64_t window_bytes;
+    uint64_t window_bytes, ahead_bytes;
     uint64_t rate_ns, rate_bytes; /* the beginning of the interval */
     double rate;                  /* bytes per second */
     GQueue pending;               /* of PendingAnswer */
@@ -425,7 +429,7 @@ static PendingAnswer *take_answer(DiskSender *sender)
     PendingAnswer *first = g_queue_peek_head(&sender->pending);
 
     if (sender->silent || !first ||
-        first->sent_bytes > sender->applied_bytes + sender->window_bytes)
+        first->sent_bytes > sender->applied_bytes + MAX(sender->window_bytes, sender->ahead_bytes))
         return NULL;
     sender->answering++;
     return g_queue_pop_head(&sender->pending);
@@ -475,6 +479,22 @@ void disk_sender_answer(DiskSender *sender, guint file, uint64_t id)
     give_answers(sender);
 }
 
+void disk_sender_run_ahead(DiskSender *sender)
+{
+    g_mutex_lock(&sender->lock);
+    sender->ahead_bytes =
+        CLAMP((uint64_t)(sender->rate * AHEAD_SECONDS), AHEAD_LEAST_BYTES, AHEAD_MOST_BYTES);
+    g_mutex_unlock(&sender->lock);
+    give_answers(sender);
+}
+
+gboolean disk_sender_is_ahead(DiskSender *sender)
+{
+    lock_guard(&sender->lock);
+
+    return sender->ahead_bytes > 0;
+}
+
 /* The window follows what was taken while something waited; with the lock. */
 static void note_rate(DiskSender *sender, uint64_t now_ns)
 {
@@ -510,6 +530,8 @@ static gboolean take_done(DiskSender *sender, const Frame *frame, GError **error
     sender->applied_bytes = done.applied_bytes;
     sender->flushed = done.flushed;
     note_rate(sender, now_ns);
+    if (sender->sent_by_now - sender->applied_bytes <= sender->window_bytes)
+        sender->ahead_bytes = 0;
     return TRUE;
 }
 

@@ -12,6 +12,9 @@
  * guest writes faster; nothing piles up.  What an answer does not promise, a flush does: it is done
  * when all before it is on the destination's storage, and only the last one counts.
  *
+ * Where the session survives a break, what was sent is kept until it has arrived: then requests may be answered though
+ * nothing arrives, up to a limit of what is kept (disk_sender_run_ahead()).
+ *
  * A file that is made in place of another one can be compared with that (old_file.h): the destination
  * tells digests of the old file, and of what has the same digest only the place is sent.
  *
@@ -86,6 +89,12 @@ gboolean disk_sender_zero(DiskSender *sender, guint file, uint64_t offset, uint6
 
 /* Has *answer* called, perhaps at once, when all that was sent before fits the window. */
 void disk_sender_answer(DiskSender *sender, guint file, uint64_t id);
+
+/* Requests are answered though nothing of what was sent arrives, up to what the destination takes in about a second:
+ * the session keeps it, and no channel of it is waited for (channel_renew()).  That ends when as much has arrived as
+ * the window wants. */
+void disk_sender_run_ahead(DiskSender *sender);
+gboolean disk_sender_is_ahead(DiskSender *sender);
 
 /* Sends a flush and returns its number in *ret; *last*: no content follows. */
 gboolean disk_sender_flush(DiskSender *sender, gboolean last, uint64_t *ret, GError **error);

@@ -106,8 +106,18 @@ void channel_allow_reconnect(Channel *channel, const ChannelRedial *redial, guin
 void channel_set_patience(Channel *channel, guint patience_ms);
 /* As session_flush(), for one channel that nobody receives on. */
 gboolean channel_flush(Channel *channel, int timeout_ms);
+/* For a sender that is stuck and must not be: gives the connection up, so that what was not confirmed, and what is
+ * sent from now on, however much, goes by a new one.  Nothing where a break is not survived. */
+void channel_renew(Channel *channel, const GError *cause);
+/* Where the next counted frame begins. */
+uint64_t channel_get_position(Channel *channel);
+/* After channel_renew(): where an empty frame of *type*, which was sent at *position*, has not been received by then, an
+ * empty one of type *instead* comes in its place.  It may be on its way just then: the peer has either. */
+void channel_revoke(Channel *channel, uint64_t position, FrameType type, FrameType instead);
 /* The peer has connected again: takes *new_one*, on which RECONNECT has come. */
 void channel_take_over(Channel *channel, Channel *new_one, uint64_t peer_received);
+/* What a connection's TCP segments were limited to since larger ones did not arrive; 0: nothing. */
+guint channel_get_segment_bytes(Channel *channel);
 /* How often that has happened. */
 guint channel_get_breaks(Channel *channel);
 /* Broken, or silent for so long that another connection is tried. */

@@ -19,9 +19,13 @@
 /* No receive window is smaller. */
 #define BACKLOG_BYTES (64u << 10)
 
+/* So often in a row the kernel has sent something again: no chance loss. */
+#define STUCK_RETRANSMITS 2u
+
 typedef struct {
     StreamSigns last;
     uint64_t alive_ns;
+    uint64_t arriving_ns; /* what is sent arrives there, or nothing is under way */
 } Watch;
 
 static uint64_t interval_ns(const Channel *channel)
@@ -54,13 +58,16 @@ static uint64_t look_for_life(Channel *channel, Watch *watch)
     stream_peek(channel->stream, &signs);
     if (is_alive(&signs, &watch->last))
         watch->alive_ns = now;
+    /* A peer that takes nothing has confirmed what it was sent: then nothing is sent again. */
+    if (signs.acknowledged != watch->last.acknowledged || signs.retransmits < STUCK_RETRANSMITS)
+        watch->arriving_ns = now;
     watch->last = signs;
     return now - watch->alive_ns;
 }
 
 static void begin_watch(Channel *channel, Watch *watch)
 {
-    watch->alive_ns = clock_now_ns();
+    watch->alive_ns = watch->arriving_ns = clock_now_ns();
     stream_peek(channel->stream, &watch->last);
 }
 
@@ -68,9 +75,10 @@ static void begin_watch(Channel *channel, Watch *watch)
 static gboolean keep_connection(Channel *channel, Watch *watch)
 {
     uint64_t silent_ns = look_for_life(channel, watch);
+    uint64_t stuck_ns = clock_now_ns() - watch->arriving_ns;
 
-    if (channel_may_probe(channel, silent_ns)) {
-        if (!channel_recover(channel, watch->alive_ns))
+    if (channel_may_probe(channel, silent_ns, stuck_ns)) {
+        if (!channel_recover(channel, watch->alive_ns, stuck_ns > silent_ns))
             return FALSE;
         begin_watch(channel, watch);
         return TRUE;

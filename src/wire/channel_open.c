@@ -121,17 +121,25 @@ static void note_stage(const ChannelOptions *options, ChannelStage stage)
 }
 
 static Channel *connect_channel(const Address *address, const ChannelOptions *options,
-                                uint64_t deadline_ns, int cancel_fd, GError **error)
+                                ChannelAttempt *attempt, GError **error)
 {
     StreamHandshake handshake = {.host = address->host,
                                  .label = address->label,
-                                 .wake_fd = cancel_fd,
-                                 .deadline_ns = deadline_ns};
+                                 .wake_fd = attempt->wake_fd,
+                                 .deadline_ns = socket_deadline(attempt->timeout_ms)};
+    ConnectRequest request = {
+        .address = address,
+        .deadline_ns =
+            attempt->reach_ms > 0 ? socket_deadline(attempt->reach_ms) : handshake.deadline_ns,
+        .cancel_fd = attempt->wake_fd,
+        .segment_bytes = attempt->segment_bytes > 0 ? attempt->segment_bytes : options->most_segment,
+    };
     g_autoptr(Channel) channel = NULL;
     int fd;
 
     note_stage(options, CHANNEL_STAGE_CONNECT);
-    fd = connect_socket(address, options->most_segment, deadline_ns, cancel_fd, error);
+    fd = connect_socket(&request, error);
+    attempt->reached = fd >= 0;
     if (fd < 0)
         return NULL;
     note_stage(options, CHANNEL_STAGE_TLS);
@@ -159,8 +167,8 @@ static Channel *dial_channel(const char *label, const ChannelOptions *options, G
     return start_heartbeat(channel, error) ? g_steal_pointer(&channel) : NULL;
 }
 
-Channel *channel_connect_waking(const char *address_text, const ChannelOptions *options,
-                                int timeout_ms, int wake_fd, GError **error)
+Channel *channel_connect_attempt(const char *address_text, const ChannelOptions *options,
+                                 ChannelAttempt *attempt, GError **error)
 {
     g_auto(Address) address = {0};
 
@@ -169,16 +177,19 @@ Channel *channel_connect_waking(const char *address_text, const ChannelOptions *
     note_stage(options, CHANNEL_STAGE_ADDRESS);
     if (!address_parse(address_text, CHANNEL_DEFAULT_PORT, &address, error))
         return NULL;
-    return connect_channel(&address, options, socket_deadline(timeout_ms), wake_fd, error);
+    return connect_channel(&address, options, attempt, error);
 }
 
 Channel *channel_connect(const char *address, const ChannelOptions *options, int timeout_ms,
                          GCancellable *cancellable, GError **error)
 {
-    int cancel_fd = cancellable ? g_cancellable_get_fd(cancellable) : -1;
-    Channel *channel = channel_connect_waking(address, options, timeout_ms, cancel_fd, error);
+    ChannelAttempt attempt = {
+        .timeout_ms = timeout_ms,
+        .wake_fd = cancellable ? g_cancellable_get_fd(cancellable) : -1,
+    };
+    Channel *channel = channel_connect_attempt(address, options, &attempt, error);
 
-    if (cancel_fd >= 0)
+    if (attempt.wake_fd >= 0)
         g_cancellable_release_fd(cancellable);
     return channel;
 }

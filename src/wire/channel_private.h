@@ -86,6 +86,7 @@ struct Channel {
     GCond mended;                    /* with receive_lock: stream_number has changed */
     guint stream_number;
     atomic_uint breaks;
+    atomic_uint segment_bytes; /* written by the heartbeat thread */
     Channel *returned; /* under state_lock: the new connection's, made by the other side … */
     uint64_t returned_received;              /* … and what that has of ours */
     Channel *attempt;                        /* under state_lock: ours that is being made */
@@ -155,18 +156,28 @@ gboolean channel_await_mend(Channel *channel, uint64_t *deadline_ns, GError **er
 /* For a sender, with send_lock held (and not while it waits): keeps a counted frame. */
 gboolean channel_keep_frame(Channel *channel, const StreamCursor *cursor, GError **error);
 /* For the heartbeat thread: makes a new connection, or takes the one that the other side has made.
- * *alive_ns*: the last sign of life.  FALSE: the channel has failed. */
-gboolean channel_recover(Channel *channel, uint64_t alive_ns);
-/* Whether it is to be tried after *silent_ns* without a sign of life. */
-gboolean channel_may_probe(Channel *channel, uint64_t silent_ns);
+ * *alive_ns*: the last sign of life; *stuck*: there are such signs, but what is sent does not arrive.  FALSE: the
+ * channel has failed. */
+gboolean channel_recover(Channel *channel, uint64_t alive_ns, gboolean stuck);
+/* Whether it is to be tried after *silent_ns* without a sign of life; after *stuck_ns* in which what was sent was
+ * sent again, and nothing of it arrived. */
+gboolean channel_may_probe(Channel *channel, uint64_t silent_ns, uint64_t stuck_ns);
 void channel_clear_reconnect(Channel *channel);
 
 /* The peer's final error among the early frames. */
 gboolean channel_find_early_error(Channel *channel, GError **error);
 
-/* channel_connect() to where only *wake_fd* (readable: give up) ends it early. */
-Channel *channel_connect_waking(const char *address, const ChannelOptions *options, int timeout_ms,
-                                int wake_fd, GError **error);
+typedef struct {
+    int reach_ms;        /* how long TCP may take to connect; 0: as long as all */
+    int timeout_ms;      /* all of it */
+    guint segment_bytes; /* of TCP, at most; 0: as the path tells */
+    int wake_fd;         /* readable: give up; -1: none */
+    gboolean reached;    /* answered: TCP has connected */
+} ChannelAttempt;
+
+/* As channel_connect(). */
+Channel *channel_connect_attempt(const char *address, const ChannelOptions *options,
+                                 ChannelAttempt *attempt, GError **error);
 
 /* After a failed send: the peer's final error, where there is one (an ERROR or
  * ABORT frame that is already on its way).  For the receiving thread, or where

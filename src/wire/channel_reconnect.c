@@ -7,7 +7,7 @@
  *
  *     connecting side                                accepting side
  *       TLS, HELLO "reconnect" with
- *       transaction, class and token     -->           session_readmit(): all as in the first HELLO?
+ *       transaction, class and token     -->           session_await_return(): all as in the first HELLO?
  *                                        <--           HELLO
  *       stops reading the old connection
  *       RECONNECT: so much has come      -->           stops reading the old connection
@@ -39,14 +39,24 @@
 /* What may be under way unconfirmed: 1 Gbit/s times half a second. */
 #define KEPT_MOST_BYTES ((size_t)64 << 20)
 #define RESEND_BYTES ((size_t)256 << 10)
-/* The side that connects tries to after that long without a sign of life: four heartbeats. */
+/* That long without a sign of life, and another connection is tried: four heartbeats. */
 #define PROBE_NS 2000000000ULL
-/* One attempt, TLS included: a lost SYN is sent again after one second, so anew is sooner; but on a long way
- * there must be time for the round trips. */
+/* One attempt: TCP's handshake, of which a lost SYN would be sent again after one second, so anew is sooner; and what
+ * follows. On a long way there must be time for the round trips. */
+#define SHORTEST_REACH_MS 300
+#define LONGEST_REACH_MS 2000
+#define REACH_ROUND_TRIPS 3
 #define SHORTEST_ATTEMPT_MS 1000
 #define LONGEST_ATTEMPT_MS 8000
 #define ATTEMPT_ROUND_TRIPS 6
-#define BETWEEN_ATTEMPTS_NS 100000000ULL
+/* Dense at first, since most breaks are short. */
+#define DENSE_NS 60000000000ULL
+static const guint naps_ms[] = {0, 100, 200, 500};
+#define LATE_NAP_MS 1000u
+#define ACCEPTING_NAP_MS 100u
+/* What a path carries that loses larger packets without a word (RFC 2923): IPv6's least MTU, and what every
+ * host takes by IPv4. */
+static const guint segments_bytes[] = {1220, 536};
 #define ANSWER_TIMEOUT_MS 8000
 /* A receive with a deadline nearer than that is a look, and no break makes it longer. */
 #define LOOK_NS 1000000000ULL
@@ -120,6 +130,11 @@ void channel_set_patience(Channel *channel, guint patience_ms)
     atomic_store(&channel->patience_ns, (uint64_t)patience_ms * 1000000);
 }
 
+guint channel_get_segment_bytes(Channel *channel)
+{
+    return atomic_load(&channel->segment_bytes);
+}
+
 guint channel_get_breaks(Channel *channel)
 {
     return atomic_load(&channel->breaks);
@@ -159,10 +174,9 @@ static gboolean may_mend(Channel *channel)
            channel_check(channel, NULL);
 }
 
-static void break_off(Channel *channel, const GError *cause)
+/* With state_lock held. */
+static void break_off_locked(Channel *channel, const GError *cause)
 {
-    lock_guard(&channel->state_lock);
-
     if (atomic_load(&channel->broken))
         return;
     channel->break_cause = g_error_copy(cause);
@@ -172,6 +186,13 @@ static void break_off(Channel *channel, const GError *cause)
     shutdown(stream_get_fd(channel->stream), SHUT_RDWR);
 }
 
+static void break_off(Channel *channel, const GError *cause)
+{
+    lock_guard(&channel->state_lock);
+
+    break_off_locked(channel, cause);
+}
+
 gboolean channel_report_break(Channel *channel, const GError *cause)
 {
     if (!may_mend(channel) || !error_is(cause, VMFERRY_ERROR_DISCONNECTED))
@@ -179,6 +200,50 @@ gboolean channel_report_break(Channel *channel, const GError *cause)
     break_off(channel, cause);
     channel_nudge(channel);
     return TRUE;
+}
+
+/* What our kernel has of it goes nowhere any more: by a shutdown it would still be sent. */
+static void forget_unsent(Channel *channel)
+{
+    const struct sockaddr nobody = {.sa_family = AF_UNSPEC};
+
+    (void)connect(stream_get_fd(channel->stream), &nobody, sizeof nobody);
+}
+
+void channel_renew(Channel *channel, const GError *cause)
+{
+    ResendBuffer *resend = atomic_load(&channel->resend);
+
+    if (!resend || !may_mend(channel))
+        return;
+    g_mutex_lock(&channel->state_lock);
+    /* Until there is a new connection. */
+    resend_buffer_set_limit(resend, SIZE_MAX);
+    if (!atomic_load(&channel->broken))
+        forget_unsent(channel);
+    break_off_locked(channel, cause);
+    g_mutex_unlock(&channel->state_lock);
+    channel_nudge(channel);
+}
+
+uint64_t channel_get_position(Channel *channel)
+{
+    lock_guard(&channel->send_lock);
+
+    return channel->counted_bytes;
+}
+
+void channel_revoke(Channel *channel, uint64_t position, FrameType type, FrameType instead)
+{
+    ResendBuffer *resend = atomic_load(&channel->resend);
+    FrameHeader header = {.type = type};
+    uint8_t before[FRAME_HEADER_BYTES], bytes[FRAME_HEADER_BYTES];
+
+    frame_header_encode(&header, before);
+    header.type = instead;
+    frame_header_encode(&header, bytes);
+    if (resend)
+        resend_buffer_replace(resend, position, before, bytes, sizeof bytes);
 }
 
 gboolean channel_await_mend(Channel *channel, uint64_t *deadline_ns, GError **error)
@@ -279,7 +344,7 @@ static gboolean has_returned(Channel *channel)
     return channel->returned != NULL;
 }
 
-gboolean channel_may_probe(Channel *channel, uint64_t silent_ns)
+gboolean channel_may_probe(Channel *channel, uint64_t silent_ns, uint64_t stuck_ns)
 {
     if (!atomic_load(&channel->resend))
         return FALSE;
@@ -289,8 +354,8 @@ gboolean channel_may_probe(Channel *channel, uint64_t silent_ns)
         return FALSE;
     if (has_returned(channel))
         return TRUE;
-    return channel->redial ? silent_ns >= MIN(PROBE_NS, channel->peer_timeout_ns / 2)
-                           : silent_ns > channel->peer_timeout_ns;
+    return MAX(silent_ns, channel->redial ? stuck_ns : 0) >=
+           MIN(PROBE_NS, channel->peer_timeout_ns / 2);
 }
 
 /* ---- the heartbeat thread: giving the old connection up ---- */
@@ -358,6 +423,7 @@ static Stream *exchange_stream(Channel *channel, Channel *new_one)
                         &channel->traffic->received_bytes);
     g_clear_error(&channel->break_cause);
     atomic_store(&channel->broken, FALSE);
+    resend_buffer_set_limit(channel->resend, KEPT_MOST_BYTES);
     g_mutex_unlock(&channel->state_lock);
     channel->frozen = FALSE;
     channel->stream_number++;
@@ -457,16 +523,37 @@ static gboolean is_same_peer(Channel *channel, Channel *new_one, const HelloMess
     return FALSE;
 }
 
-/* Up to where the old connection is given up: a new one on which the peer knows what it is for.
- * *ret_final*: what it answers does not change by trying again. */
-static Channel *dial_again(Channel *channel, int timeout_ms, gboolean *ret_final, GError **error)
+typedef struct {
+    Channel *channel;
+    uint64_t since_ns;   /* the last sign of life */
+    gboolean by_silence; /* nobody had said that it is broken */
+    gboolean stuck;      /* the peer lives, and what is sent does not arrive there */
+    gboolean told;       /* the log has it */
+    int reach_ms,
+        attempt_ms; /* how long the next one may take: to reach the peer; all behind that */
+    guint attempts;
+    gboolean reached;   /* TCP had connected in the last one */
+    StreamSigns before; /* of the old connection, when it was last looked at */
+    uint64_t confirmed; /* what the peer had by then */
+    GError *last;       /* what the last attempt failed by … */
+    gboolean final;     /* … and any other would */
+} Recovery;
+
+/* Up to where the old connection is given up: a new one on which the peer knows what it is for. */
+static Channel *dial_again(Recovery *recovery, GError **error)
 {
+    Channel *channel = recovery->channel;
     const ChannelRedial *redial = channel->redial;
-    g_autoptr(Channel) new_one = channel_connect_waking(redial->address, &redial->options,
-                                                        timeout_ms, channel->wake_fd, error);
+    ChannelAttempt attempt = {.reach_ms = recovery->reach_ms,
+                              .timeout_ms = recovery->reach_ms + recovery->attempt_ms,
+                              .segment_bytes = atomic_load(&channel->segment_bytes),
+                              .wake_fd = channel->wake_fd};
+    g_autoptr(Channel) new_one =
+        channel_connect_attempt(redial->address, &redial->options, &attempt, error);
     HelloMessage hello = {0};
     gboolean greeted;
 
+    recovery->reached = attempt.reached;
     /* Nobody listens just then, or another host has its address for a while. */
     if (!new_one)
         return NULL;
@@ -476,7 +563,7 @@ static Channel *dial_again(Channel *channel, int timeout_ms, gboolean *ret_final
               is_same_peer(channel, new_one, &hello, error);
     set_attempt(channel, NULL);
     hello_message_clear(&hello);
-    *ret_final = !greeted && is_final(*error);
+    recovery->final = !greeted && is_final(*error);
     return greeted ? g_steal_pointer(&new_one) : NULL;
 }
 
@@ -543,19 +630,7 @@ static gboolean accept_returned(Channel *channel, Channel *taken, uint64_t peer_
 
 /* ---- the heartbeat thread: until it is mended ---- */
 
-typedef struct {
-    Channel *channel;
-    uint64_t since_ns;   /* the last sign of life */
-    gboolean by_silence; /* nobody had said that it is broken */
-    gboolean told;       /* the log has it */
-    int attempt_ms;      /* how long the next one may take */
-    StreamSigns before;  /* of the old connection, when it was last looked at */
-    uint64_t confirmed;  /* what the peer had by then */
-    GError *last;        /* what the last attempt failed by … */
-    gboolean final;      /* … and any other would */
-} Recovery;
-
-static void begin_recovery(Recovery *recovery, Channel *channel, uint64_t alive_ns)
+static void begin_recovery(Recovery *recovery, Channel *channel, uint64_t alive_ns, gboolean stuck)
 {
     uint64_t round_trip_ms = channel_get_round_trip_ns(channel) / 1000000;
     lock_guard(&channel->state_lock);
@@ -565,6 +640,9 @@ static void begin_recovery(Recovery *recovery, Channel *channel, uint64_t alive_
         .channel = channel,
         .since_ns = broken ? channel->broken_ns : alive_ns,
         .by_silence = !broken,
+        .stuck = !broken && stuck,
+        .reach_ms =
+            (int)CLAMP(REACH_ROUND_TRIPS * round_trip_ms, SHORTEST_REACH_MS, LONGEST_REACH_MS),
         .attempt_ms = (int)CLAMP(ATTEMPT_ROUND_TRIPS * round_trip_ms, SHORTEST_ATTEMPT_MS,
                                  LONGEST_ATTEMPT_MS),
         .confirmed = channel->peer_confirmed,
@@ -637,7 +715,25 @@ static gboolean lives_again(Recovery *recovery)
     if (atomic_load(&channel->broken))
         return FALSE;
     stream_peek(channel->stream, &now);
-    return now.arrived != recovery->before.arrived;
+    return recovery->stuck ? now.acknowledged != recovery->before.acknowledged
+                           : now.arrived != recovery->before.arrived;
+}
+
+/* The next connection has smaller packets. */
+static void shrink_segments(Channel *channel)
+{
+    guint now = atomic_load(&channel->segment_bytes);
+
+    for (guint i = 0; i < G_N_ELEMENTS(segments_bytes); i++) {
+        if (now > 0 && now <= segments_bytes[i])
+            continue;
+        atomic_store(&channel->segment_bytes, segments_bytes[i]);
+        log_warning(
+            "%s: large packets seem to be lost on the way (path MTU): connecting again with "
+            "segments of %u bytes",
+            channel->label, segments_bytes[i]);
+        return;
+    }
 }
 
 /* One attempt of the side that connects.  TRUE: there is a connection. */
@@ -647,7 +743,14 @@ static gboolean try_to_connect(Recovery *recovery)
     Channel *new_one;
 
     g_clear_error(&recovery->last);
-    new_one = dial_again(channel, recovery->attempt_ms, &recovery->final, &recovery->last);
+    new_one = dial_again(recovery, &recovery->last);
+    /* TCP's handshake is of small packets, TLS's is not; but a peer that is stopped does not answer either: what it
+     * was sent before has arrived. */
+    if (!new_one && recovery->reached && !recovery->final && recovery->before.retransmits > 0 &&
+        error_is(recovery->last, VMFERRY_ERROR_TIMEOUT))
+        shrink_segments(channel);
+    recovery->attempts++;
+    recovery->reach_ms = MIN(recovery->reach_ms * 5 / 4, LONGEST_REACH_MS);
     recovery->attempt_ms = MIN(recovery->attempt_ms * 5 / 4, LONGEST_ATTEMPT_MS);
     if (!new_one)
         return FALSE;
@@ -668,13 +771,27 @@ static gboolean try_returned(Recovery *recovery)
                                       &recovery->last);
 }
 
-static void nap(Channel *channel)
+static guint get_nap_ms(const Recovery *recovery)
 {
+    if (!recovery->channel->redial)
+        return ACCEPTING_NAP_MS;
+    if (clock_now_ns() - recovery->since_ns > DENSE_NS)
+        return LATE_NAP_MS;
+    return naps_ms[MIN(recovery->attempts, G_N_ELEMENTS(naps_ms) - 1)];
+}
+
+static void nap(const Recovery *recovery)
+{
+    Channel *channel = recovery->channel;
+    uint64_t end_ns = clock_now_ns() + get_nap_ms(recovery) * 1000000ULL;
     uint64_t nudges;
 
-    if (socket_wait(channel->nudge_fd, POLLIN, channel->wake_fd,
-                    clock_now_ns() + BETWEEN_ATTEMPTS_NS) == SOCKET_READY)
+    while (socket_wait(channel->nudge_fd, POLLIN, channel->wake_fd, end_ns) == SOCKET_READY) {
         (void)!read(channel->nudge_fd, &nudges, sizeof nudges);
+        /* What nudges this side says nothing of the peer. */
+        if (!channel->redial)
+            return;
+    }
 }
 
 /* The patience may have become shorter meanwhile. */
@@ -721,17 +838,19 @@ static gboolean mend(Recovery *recovery)
             report_silence(channel);
         if (lives_again(recovery))
             return TRUE;
-        nap(channel);
+        nap(recovery);
     }
 }
 
-gboolean channel_recover(Channel *channel, uint64_t alive_ns)
+gboolean channel_recover(Channel *channel, uint64_t alive_ns, gboolean stuck)
 {
     Recovery recovery;
     gboolean mended;
 
     atomic_store(&channel->recovering, TRUE);
-    begin_recovery(&recovery, channel, alive_ns);
+    begin_recovery(&recovery, channel, alive_ns, stuck);
+    if (recovery.stuck)
+        shrink_segments(channel);
     mended = mend(&recovery);
     atomic_store(&channel->recovering, FALSE);
     g_clear_error(&recovery.last);

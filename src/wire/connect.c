@@ -47,10 +47,10 @@ static gboolean finish_connect(int fd, uint64_t deadline_ns, int cancel_fd, GErr
     return errnum == 0;
 }
 
-static int connect_one(const struct sockaddr_storage *address, guint most_segment,
-                       uint64_t deadline_ns, int cancel_fd, GError **error)
+static int connect_one(const struct sockaddr_storage *address, const ConnectRequest *request,
+                       uint64_t deadline_ns, GError **error)
 {
-    int segment = (int)most_segment;
+    int segment = (int)request->segment_bytes;
     autofd int fd = socket(address->ss_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     socklen_t length =
         address->ss_family == AF_INET ? sizeof(struct sockaddr_in) : sizeof(struct sockaddr_in6);
@@ -68,7 +68,7 @@ static int connect_one(const struct sockaddr_storage *address, guint most_segmen
         set_connect_error(error, errno);
         return -1;
     }
-    return finish_connect(fd, deadline_ns, cancel_fd, error) ? fd_steal(&fd) : -1;
+    return finish_connect(fd, deadline_ns, request->cancel_fd, error) ? fd_steal(&fd) : -1;
 }
 
 /* Shares what is left of the time among the addresses still to be tried. */
@@ -81,23 +81,23 @@ static uint64_t share_of(uint64_t deadline_ns, guint addresses_left)
     return now + (deadline_ns - now) / addresses_left;
 }
 
-int connect_socket(const Address *address, guint most_segment, uint64_t deadline_ns, int cancel_fd,
-                   GError **error)
+int connect_socket(const ConnectRequest *request, GError **error)
 {
-    g_autoptr(GPtrArray) all = dns_look_up(address, deadline_ns, cancel_fd, error);
+    g_autoptr(GPtrArray) all =
+        dns_look_up(request->address, request->deadline_ns, request->cancel_fd, error);
     int fd = -1;
 
     for (guint i = 0; all && fd < 0 && i < all->len; i++) {
         g_autoptr(GError) failure = NULL;
 
-        fd = connect_one(all->pdata[i], most_segment, share_of(deadline_ns, all->len - i),
-                         cancel_fd, &failure);
+        fd = connect_one(all->pdata[i], request, share_of(request->deadline_ns, all->len - i),
+                         &failure);
         if (fd < 0 && (i + 1 == all->len || error_is(failure, VMFERRY_ERROR_CANCELLED))) {
             g_propagate_error(error, g_steal_pointer(&failure));
             break;
         }
     }
     if (fd < 0)
-        g_prefix_error(error, "cannot reach %s: ", address->label);
+        g_prefix_error(error, "cannot reach %s: ", request->address->label);
     return fd;
 }

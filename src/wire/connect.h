@@ -6,8 +6,13 @@
 
 #include "wire/address.h"
 
-/* Returns a connected, non-blocking socket or -1.  *cancel_fd* becomes
- * readable where the user cancels (-1: never).  *most_segment*: the largest segment in either
- * direction, TCP's options included; 0: as the kernels find out. */
-int connect_socket(const Address *address, guint most_segment, uint64_t deadline_ns, int cancel_fd,
-                   GError **error);
+typedef struct {
+    const Address *address;
+    uint64_t deadline_ns;
+    int cancel_fd; /* readable where the user cancels; -1: never */
+    /* The largest segment in either direction, TCP's options included; 0: as the kernels find out. */
+    guint segment_bytes;
+} ConnectRequest;
+
+/* Returns a connected, non-blocking socket or -1. */
+int connect_socket(const ConnectRequest *request, GError **error);

@@ -85,6 +85,8 @@ char *disks_message_encode(const DisksMessage *message)
                         json_field_make_text(message->working_directory));
     json_object_set_new(object, "process", process_identity_to_json(message->process));
     json_object_set_new(object, "overwrite", json_boolean(message->overwrite));
+    if (message->retry_for_ms > 0)
+        json_object_set_new(object, "retry_for_ms", json_integer(message->retry_for_ms));
     json_object_set_new(object, "files", files);
     return json_field_finish(object);
 }
@@ -180,7 +182,8 @@ gboolean disks_message_decode(const char *text, size_t length, DisksMessage *ret
         !json_field_text(object, "guest", MAX_GUEST_BYTES, TRUE, &message.guest, error) ||
         !json_field_text(object, "vmm_kind", MAX_WORD_BYTES, TRUE, &message.vmm_kind, error) ||
         !json_field_text(object, "program", MAX_PATH_BYTES, TRUE, &message.program, error) ||
-        !decode_owner(object, &message, error) || !decode_files(object, &message, error)) {
+        !decode_owner(object, &message, error) || !decode_files(object, &message, error) ||
+        !json_field_retry(object, &message.retry_for_ms, error)) {
         g_prefix_error(error, "DISKS: ");
         return FALSE;
     }

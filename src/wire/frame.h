@@ -85,8 +85,11 @@ typedef enum {
     FRAME_SEED_DIGESTS = 65, /* binary, destination: of that image's pages; see seed_frame.h */
     FRAME_SEED_PAGES = 66,   /* binary, source: pages that the image has; feature "seed" */
     FRAME_BULK_BARRIER = 67, /* binary, source: lies between two epochs on each channel of bulk */
-    FRAME_MEASURE = 70,      /* binary, connecting side with "measure": see measure_frame.h */
-    FRAME_MEASURED = 71,     /* binary, the other side: the same */
+    /* u8, source: the pause has ended without START, rounds follow; destination: so be it; empty: in
+     * place of a PREPARE that was taken back on its way */
+    FRAME_RETRACT = 69,
+    FRAME_MEASURE = 70,  /* binary, connecting side with "measure": see measure_frame.h */
+    FRAME_MEASURED = 71, /* binary, the other side: the same */
 } FrameType;
 
 typedef struct {
@@ -158,6 +161,8 @@ typedef struct {
 #define FRAME_MEASURE_HEAD_BYTES 8u
 #define FRAME_MEASURE_MOST_BYTES (64u << 10)
 #define FRAME_MEASURED_BYTES 16u
+/* A RETRACT frame that is answered, and the answer; what it says is its being there. */
+#define FRAME_RETRACT_BYTES 1u
 /* A RECEIVED and a RECONNECT frame. */
 #define FRAME_RECEIVED_BYTES 8u
 /* A SEED_DIGESTS frame: its head, none to FRAME_SEED_DIGESTS_MOST digests; a SEED_PAGES frame: its head,

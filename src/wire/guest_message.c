@@ -289,17 +289,6 @@ static gboolean decode_lease(json_t *object, GuestMessage *message, GError **err
     return FALSE;
 }
 
-static gboolean decode_retry(json_t *object, GuestMessage *message, GError **error)
-{
-    uint64_t ms = 0;
-
-    if (json_object_get(object, "retry_for_ms") &&
-        !json_get_count(object, "retry_for_ms", GUEST_MAX_RETRY_MS, &ms, error))
-        return FALSE;
-    message->retry_for_ms = (guint)ms;
-    return TRUE;
-}
-
 GuestMessage *guest_message_decode(const char *text, size_t length, GError **error)
 {
     g_autoptr(json_t) object = json_parse_object(text, length, MAX_BYTES, error);
@@ -310,7 +299,7 @@ GuestMessage *guest_message_decode(const char *text, size_t length, GError **err
         decode_process(object, message, error) && decode_numbers(object, message, error) &&
         decode_postcopy(object, message, error) && decode_balloon(object, message, error) &&
         decode_store(object, message, error) && decode_lease(object, message, error) &&
-        decode_retry(object, message, error) &&
+        json_field_retry(object, &message->retry_for_ms, error) &&
         wire_regions_decode(object, &message->regions, &message->region_count, error))
         return g_steal_pointer(&message);
     g_prefix_error(error, "GUEST: ");

@@ -113,3 +113,14 @@ gboolean json_field_term(json_t *object, uint64_t *ret, GError **error)
     error_set(error, VMFERRY_ERROR_INVALID, "\"term\" is 0; terms begin with 1");
     return FALSE;
 }
+
+gboolean json_field_retry(json_t *object, guint *ret, GError **error)
+{
+    uint64_t ms = 0;
+
+    if (json_object_get(object, "retry_for_ms") &&
+        !json_get_count(object, "retry_for_ms", GUEST_MAX_RETRY_MS, &ms, error))
+        return FALSE;
+    *ret = (guint)ms;
+    return TRUE;
+}

@@ -30,3 +30,6 @@ gboolean json_field_id(json_t *object, const char *key, char **ret, GError **err
 
 /* "term": 1 to MESSAGE_MAX_TERM. */
 gboolean json_field_term(json_t *object, uint64_t *ret, GError **error);
+
+/* "retry_for_ms" of GUEST and DISKS, which may be missing: 0. */
+gboolean json_field_retry(json_t *object, guint *ret, GError **error);

@@ -35,6 +35,7 @@
 #define FEATURE_BULK_CHANNELS "bulk-channels"
 #define FEATURE_PAGES_WINDOW "pages-window"
 #define FEATURE_SEED "seed"
+#define FEATURE_RECONNECT "reconnect"
 
 #define MESSAGE_MAX_REGIONS 256
 #define MESSAGE_MAX_ADDRESS_BYTES 255
@@ -214,6 +215,7 @@ typedef struct {
     char *working_directory;  /* that relative paths are relative to */
     ProcessIdentity *process; /* that is to run the guest */
     gboolean overwrite;       /* files that are there may be replaced */
+    guint retry_for_ms;       /* as in GUEST */
     WireDiskFile *files;
     guint file_count;
 } DisksMessage;

@@ -97,6 +97,14 @@ gboolean resend_buffer_append(ResendBuffer *buffer, const struct iovec *pieces, 
     return TRUE;
 }
 
+void resend_buffer_set_limit(ResendBuffer *buffer, size_t limit)
+{
+    lock_guard(&buffer->lock);
+
+    buffer->limit = limit;
+    g_cond_broadcast(&buffer->confirmed);
+}
+
 gboolean resend_buffer_confirm(ResendBuffer *buffer, uint64_t number)
 {
     lock_guard(&buffer->lock);
@@ -127,6 +135,21 @@ size_t resend_buffer_copy(ResendBuffer *buffer, uint64_t *number, void *out, siz
         get(buffer, *number, out, length);
     *number += length;
     return length;
+}
+
+gboolean resend_buffer_replace(ResendBuffer *buffer, uint64_t number, const uint8_t *before,
+                               const uint8_t *bytes, size_t length)
+{
+    g_autofree uint8_t *held = g_malloc(length);
+    lock_guard(&buffer->lock);
+
+    if (number < buffer->first || number > buffer->end || buffer->end - number < length)
+        return FALSE;
+    get(buffer, number, held, length);
+    if (memcmp(held, before, length) != 0)
+        return FALSE;
+    put(buffer->ring, buffer->capacity, number, bytes, length);
+    return TRUE;
 }
 
 void resend_buffer_wait(ResendBuffer *buffer, guint timeout_ms)

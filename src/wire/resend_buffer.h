@@ -26,12 +26,19 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(ResendBuffer, resend_buffer_free)
  * larger than the limit fits into an empty ring. */
 gboolean resend_buffer_append(ResendBuffer *buffer, const struct iovec *pieces, size_t count);
 
+/* Another limit from now on; who waits looks again. */
+void resend_buffer_set_limit(ResendBuffer *buffer, size_t limit);
+
 /* The peer has all bytes before *number*.  FALSE where it cannot have: they were not sent.  A number
  * that is confirmed already changes nothing. */
 gboolean resend_buffer_confirm(ResendBuffer *buffer, uint64_t number);
 
 /* Whether the bytes from *number* on, up to the last one sent, are all here. */
 gboolean resend_buffer_holds_from(ResendBuffer *buffer, uint64_t number);
+
+/* Puts *length* bytes in the place of those from *number* on, where these are *before* and all here. */
+gboolean resend_buffer_replace(ResendBuffer *buffer, uint64_t number, const uint8_t *before,
+                               const uint8_t *bytes, size_t length);
 
 /* Copies up to *length* bytes from *number* on, or from the first one that is not confirmed, and moves
  * *number* behind them; returns how many: 0 at the end. */

@@ -293,6 +293,22 @@ guint session_count_breaks(Session *session)
     return breaks;
 }
 
+guint session_get_segment_bytes(Session *session)
+{
+    Channel *channels[SESSION_CHANNELS_MOST];
+    guint count = session_visit(session, channels);
+    guint least = 0;
+
+    for (guint i = 0; i < count; i++) {
+        guint bytes = channel_get_segment_bytes(channels[i]);
+
+        if (bytes > 0 && (least == 0 || bytes < least))
+            least = bytes;
+    }
+    session_end_visit(session);
+    return least;
+}
+
 /* Without one of the further channels for bulk it goes on. */
 gboolean session_is_broken(Session *session)
 {
@@ -302,6 +318,27 @@ gboolean session_is_broken(Session *session)
     for (guint i = 0; i < session->joined_count; i++)
         broken |= channel_is_broken(session->joined[i]);
     return broken;
+}
+
+void session_renew(Session *session, const GError *cause)
+{
+    Channel *channels[SESSION_CHANNELS_MOST];
+    guint count = session_visit(session, channels);
+
+    for (guint i = 0; i < count; i++)
+        channel_renew(channels[i], cause);
+    session_end_visit(session);
+}
+
+gboolean session_is_connected(Session *session)
+{
+    lock_guard(&session->lock);
+    gboolean connected = !channel_is_broken(session->first) && channel_check(session->first, NULL);
+
+    for (guint i = 0; i < session->joined_count; i++)
+        connected = connected && !channel_is_broken(session->joined[i]) &&
+                    channel_check(session->joined[i], NULL);
+    return connected;
 }
 
 /* ---- joining ---- */
@@ -460,31 +497,34 @@ static gboolean check_hello(Session *session, Channel *channel, const HelloMessa
     return FALSE;
 }
 
-gboolean session_readmit(Session *session, Channel *channel, const HelloMessage *hello,
-                         GError **error)
+gboolean session_await_return(Session *session, Channel *channel, const HelloMessage *hello,
+                              SessionReturn *ret, GError **error)
 {
-    uint64_t received;
     TrafficClass traffic;
     gboolean taken;
-    Channel *broken;
     Frame frame;
 
     if (!check_hello(session, channel, hello, &traffic, error))
         return FALSE;
     g_mutex_lock(&session->lock);
-    broken = find_broken(session, traffic, hello->number);
-    session->visitors += broken != NULL;
+    ret->broken = find_broken(session, traffic, hello->number);
+    session->visitors += ret->broken != NULL;
     g_mutex_unlock(&session->lock);
-    if (!broken) {
+    if (!ret->broken) {
         session_refuse(error);
         return FALSE;
     }
     taken = channel_expect(channel, FRAME_RECONNECT, RECONNECT_TIMEOUT_MS, &frame, error) &&
-            received_frame_decode(&frame, &received, error);
-    if (taken)
-        channel_take_over(broken, channel, received);
-    session_end_visit(session);
+            received_frame_decode(&frame, &ret->received, error);
+    if (!taken)
+        session_end_visit(session);
     return taken;
+}
+
+void session_readmit(Session *session, const SessionReturn *returned, Channel *channel)
+{
+    channel_take_over(returned->broken, channel, returned->received);
+    session_end_visit(session);
 }
 
 gboolean session_admit(Session *session, Channel *channel, const HelloMessage *hello,

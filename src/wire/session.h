@@ -26,7 +26,7 @@
  *
  * Where it was allowed (session_allow_reconnect()), each channel survives its connection: the side that
  * had connected connects again, with HELLO "reconnect" that says the same as that of "join", and
- * session_readmit() looks at it as session_admit() does (channel_reconnect.c).
+ * session_await_return() looks at it as session_admit() does (channel_reconnect.c).
  *
  * The channels live and die together.  Each has its heartbeats; one that fails makes all others
  * fail with its error (frames that have arrived are still given out).  The rate limit is of all
@@ -123,9 +123,20 @@ gboolean session_allow_reconnect(Session *session, const ChannelOptions *options
 /* 0: no more breaks are survived. */
 void session_set_patience(Session *session, guint patience_ms);
 
-/* Gives a channel a new connection, whose HELLO (*hello*) asks for that; as session_admit(). */
-gboolean session_readmit(Session *session, Channel *channel, const HelloMessage *hello,
-                         GError **error);
+/* As channel_renew(), for all channels. */
+void session_renew(Session *session, const GError *cause);
+
+/* A new connection of a channel of this session. */
+typedef struct {
+    Channel *broken;   /* borrowed until session_readmit(): which one */
+    uint64_t received; /* what the peer has of that */
+} SessionReturn;
+
+/* Whether *channel*, whose HELLO (*hello*) asks for that, may be one; as session_admit().  Waits for RECONNECT. */
+gboolean session_await_return(Session *session, Channel *channel, const HelloMessage *hello,
+                              SessionReturn *ret, GError **error);
+/* Then gives it: takes *channel*. */
+void session_readmit(Session *session, const SessionReturn *returned, Channel *channel);
 
 /* Before the end of a session whose last frame must arrive: waits until the peer has confirmed all that was
  * sent on the first channel, over breaks.  TRUE at once where it does not survive them. */
@@ -135,8 +146,12 @@ gboolean session_flush(Session *session, int timeout_ms);
 gboolean session_has_same_peer(Session *session, Session *other);
 
 guint session_count_breaks(Session *session);
+/* The least of channel_get_segment_bytes(); 0: no channel has a limit. */
+guint session_get_segment_bytes(Session *session);
 /* Whether a connection is broken just now that there is no other for. */
 gboolean session_is_broken(Session *session);
+/* Whether none is, nor has failed. */
+gboolean session_is_connected(Session *session);
 
 /* ---- frames ---- */
 

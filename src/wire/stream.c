@@ -2,6 +2,8 @@
 
 #include <errno.h>
 #include <linux/sockios.h>
+#include <linux/tcp.h>
+#include <netinet/in.h>
 #include <poll.h>
 #include <stdatomic.h>
 #include <sys/ioctl.h>
@@ -145,6 +147,17 @@ uint64_t stream_get_unacknowledged(const Stream *stream)
     return ioctl(stream->fd, SIOCOUTQ, &bytes) < 0 ? 0 : (uint64_t)bytes;
 }
 
+/* Not TCP: none. */
+static guint count_retransmits(const Stream *stream)
+{
+    struct tcp_info info = {0};
+    socklen_t length = sizeof info;
+
+    if (getsockopt(stream->fd, IPPROTO_TCP, TCP_INFO, &info, &length) < 0 || info.tcpi_unacked == 0)
+        return 0;
+    return info.tcpi_retransmits;
+}
+
 void stream_peek(Stream *stream, StreamSigns *ret)
 {
     lock_guard(&stream->read_lock);
@@ -157,6 +170,7 @@ void stream_peek(Stream *stream, StreamSigns *ret)
                          .acknowledged =
                              atomic_load(&stream->sent_bytes) - stream_get_unacknowledged(stream),
                          .unread = (uint64_t)unread,
+                         .retransmits = count_retransmits(stream),
                          .ended = poll(&state, 1, 0) > 0};
 }
 

@@ -84,6 +84,7 @@ typedef struct {
     uint64_t arrived;      /* bytes that came, read or not */
     uint64_t acknowledged; /* bytes that the peer's kernel has taken */
     uint64_t unread;       /* of those that arrived */
+    guint retransmits;     /* so often in a row something was sent again without an answer (TCP) */
     gboolean ended;        /* the peer has closed, or the connection is broken */
 } StreamSigns;
 

@@ -71,6 +71,17 @@ static void serve_channel(Server *server, Channel *channel, const HelloMessage *
     channel_free(channel);
 }
 
+static gboolean readmit(Session *session, Channel *channel, const HelloMessage *hello,
+                        GError **error)
+{
+    SessionReturn returned;
+
+    if (!session_await_return(session, channel, hello, &returned, error))
+        return FALSE;
+    session_readmit(session, &returned, channel);
+    return TRUE;
+}
+
 static void serve_one(Server *server, int fd)
 {
     char token[HELLO_TOKEN_DIGITS + 1];
@@ -86,7 +97,7 @@ static void serve_one(Server *server, int fd)
     if (strcmp(hello.purpose, "join") == 0) {
         serve_channel(server, channel, &hello, session_admit);
     } else if (strcmp(hello.purpose, "reconnect") == 0) {
-        serve_channel(server, channel, &hello, session_readmit);
+        serve_channel(server, channel, &hello, readmit);
     } else {
         server->session = session_new(channel, &hello, server->gives_no_token ? NULL : token);
         session_set_transaction(server->session, TRANSACTION);

@@ -539,6 +539,89 @@ static void test_a_stuck_sender_holds_nobody(void **state)
     ends_close(&ends);
 }
 
+static void wait_until_stuck(Worker *worker)
+{
+    for (guint before = 0; before == 0 || before != atomic_load(&worker->done);) {
+        before = atomic_load(&worker->done);
+        clock_sleep_ns(200000000);
+    }
+}
+
+/* Its socket is full, and nobody receives: renewed, it sends on, beyond what is kept otherwise, and nothing is lost. */
+static void test_renewing_frees_a_sender(void **state)
+{
+    Worker sender, receiver;
+    g_autoptr(GError) cause = NULL;
+    Channel *deaf;
+    guint stuck;
+    Link link;
+    Ends ends;
+
+    open_linked(&ends, &link, *state, 5000, PATIENCE_MS);
+    deaf = session_get_channel(ends.accepted, TRAFFIC_CONTROL);
+    sender = receiver = (Worker){.traffic = TRAFFIC_CONTROL, .frames = 12000};
+    sender.session = ends.client;
+    receiver.session = ends.accepted;
+    g_mutex_lock(&deaf->receive_lock);
+    sender.thread = g_thread_new("sender", send_main, &sender);
+    wait_until_stuck(&sender);
+    stuck = atomic_load(&sender.done);
+    assert_true(stuck < sender.frames);
+    atomic_store(&link.silent, 1000); /* nor does a new one come */
+    error_set(&cause, VMFERRY_ERROR_DISCONNECTED, "renewed");
+    session_renew(ends.client, cause);
+    g_thread_join(sender.thread);
+    assert_int_equal(sender.done, sender.frames);
+    assert_true(session_is_broken(ends.client));
+    atomic_store(&link.silent, 0);
+    g_mutex_unlock(&deaf->receive_lock);
+    receiver.thread = g_thread_new("receiver", receive_main, &receiver);
+    g_thread_join(receiver.thread);
+    ends_close(&ends);
+    link_end(&link);
+}
+
+/* PREPARE on its way is none any more; one that has come stays what it is. */
+static void test_revoking(void **state)
+{
+    g_autoptr(GError) cause = NULL;
+    Channel *channel;
+    uint64_t position;
+    Frame frame;
+    Link link;
+    Ends ends;
+
+    open_linked(&ends, &link, *state, 5000, PATIENCE_MS);
+    channel = session_get_channel(ends.client, TRAFFIC_CONTROL);
+    error_set(&cause, VMFERRY_ERROR_DISCONNECTED, "renewed");
+    for (guint arrives = 0; arrives < 2; arrives++) {
+        int blocker;
+
+        send_ok(ends.client, TRAFFIC_CONTROL, FRAME_PAGES, 1, 100);
+        expect_number(ends.accepted, TRAFFIC_CONTROL, FRAME_PAGES, 1);
+        if (!arrives)
+            atomic_store(&link.silent, 1);
+        position = channel_get_position(channel);
+        assert_true(session_send_bytes(ends.client, FRAME_PREPARE, NULL, 0, NULL));
+        if (arrives)
+            assert_true(session_expect(ends.accepted, FRAME_PREPARE, TIMEOUT_MS, &frame, NULL));
+        /* Nobody comes through meanwhile. */
+        blocker = raw_connect(&ends.server.listener);
+        session_renew(ends.client, cause);
+        channel_revoke(channel, position, FRAME_PREPARE, FRAME_RETRACT);
+        close(blocker);
+        send_ok(ends.client, TRAFFIC_CONTROL, FRAME_PAGES, 2, 100);
+        if (!arrives) {
+            assert_true(session_expect(ends.accepted, FRAME_RETRACT, TIMEOUT_MS, &frame, NULL));
+            assert_int_equal(frame.length, 0);
+        }
+        expect_number(ends.accepted, TRAFFIC_CONTROL, FRAME_PAGES, 2);
+        await_breaks(ends.client, arrives + 1);
+    }
+    ends_close(&ends);
+    link_end(&link);
+}
+
 /* What has been told as received is final: a connection that breaks again before the answer leaves nothing
  * behind that is read on. */
 static void test_frozen(void **state)
@@ -611,6 +694,8 @@ int main(void)
         RECONNECT_TEST(test_the_peers_error_is_final),
         RECONNECT_TEST(test_shutdown_ends_a_break),
         RECONNECT_TEST(test_a_stuck_sender_holds_nobody),
+        RECONNECT_TEST(test_renewing_frees_a_sender),
+        RECONNECT_TEST(test_revoking),
         RECONNECT_TEST(test_frozen),
         RECONNECT_TEST(test_flush),
         RECONNECT_TEST(test_strangers),

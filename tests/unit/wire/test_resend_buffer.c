@@ -93,12 +93,43 @@ static void test_what_cannot_be(void **state)
     assert_false(resend_buffer_holds_from(buffer, FIRST + 11));
 }
 
+static void test_replacing(void **state)
+{
+    g_autoptr(ResendBuffer) buffer = resend_buffer_new(FIRST, LIMIT);
+    const uint8_t *before = (const uint8_t *)"345", *bytes = (const uint8_t *)"abc";
+    uint64_t at = FIRST;
+    uint8_t out[10];
+
+    assert_true(append(buffer, (const uint8_t *)"0123456789", 10));
+    assert_false(resend_buffer_replace(buffer, FIRST + 2, before, bytes, 3));
+    assert_false(resend_buffer_replace(buffer, FIRST + 8, (const uint8_t *)"89x", bytes, 3));
+    assert_false(resend_buffer_replace(buffer, FIRST + 11, before, bytes, 3));
+    assert_true(resend_buffer_replace(buffer, FIRST + 3, before, bytes, 3));
+    assert_int_equal(resend_buffer_copy(buffer, &at, out, sizeof out), 10);
+    assert_memory_equal(out, "012abc6789", 10);
+    assert_true(resend_buffer_confirm(buffer, FIRST + 4));
+    assert_false(resend_buffer_replace(buffer, FIRST + 3, bytes, before, 3));
+}
+
+static void test_another_limit(void **state)
+{
+    g_autoptr(ResendBuffer) buffer = resend_buffer_new(0, 10);
+    g_autofree uint8_t *data = g_malloc0(100);
+
+    assert_true(append(buffer, data, 8));
+    assert_false(append(buffer, data, 8));
+    resend_buffer_set_limit(buffer, SIZE_MAX);
+    assert_true(append(buffer, data, 100));
+    resend_buffer_set_limit(buffer, 10);
+    assert_false(append(buffer, data, 1));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_random),
-        cmocka_unit_test(test_a_frame_beyond_the_limit),
-        cmocka_unit_test(test_what_cannot_be),
+        cmocka_unit_test(test_random),         cmocka_unit_test(test_a_frame_beyond_the_limit),
+        cmocka_unit_test(test_what_cannot_be), cmocka_unit_test(test_replacing),
+        cmocka_unit_test(test_another_limit),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
