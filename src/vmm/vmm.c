@@ -319,6 +319,11 @@ gboolean vmm_get_copy(Vmm *vmm, const char *name, VmmCopyState *ret, GError **er
     return has_block(vmm, error) && vmm->block->get_copy(vmm, name, ret, error);
 }
 
+gboolean vmm_hold_copy(Vmm *vmm, const char *name, gboolean held, GError **error)
+{
+    return has_block(vmm, error) && vmm->block->hold_copy(vmm, name, held, error);
+}
+
 gboolean vmm_sync_copy(Vmm *vmm, const char *name, GError **error)
 {
     return has_block(vmm, error) && vmm->block->sync_copy(vmm, name, error);

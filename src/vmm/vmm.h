@@ -260,6 +260,7 @@ typedef struct {
     gboolean (*start_copy)(Vmm *vmm, const VmmCopy *copy, GError **error);
     gboolean (*get_copy)(Vmm *vmm, const char *name, VmmCopyState *ret, GError **error);
     gboolean (*sync_copy)(Vmm *vmm, const char *name, GError **error);
+    gboolean (*hold_copy)(Vmm *vmm, const char *name, gboolean held, GError **error);
     gboolean (*finish_copy)(Vmm *vmm, const char *name, GError **error);
     gboolean (*abort_copy)(Vmm *vmm, const char *name, GError **error);
     gboolean (*begin_bitmap)(Vmm *vmm, const char *node, const char *name, GError **error);
@@ -525,6 +526,9 @@ gboolean vmm_get_copy(Vmm *vmm, const char *name, VmmCopyState *ret, GError **er
 /* Makes a copy come IN_SYNC, for a guest that writes without end: one that is READY, or RUNNING
  * past its first look at what there is to copy (BUSY before). */
 gboolean vmm_sync_copy(Vmm *vmm, const char *name, GError **error);
+
+/* As good as nothing is copied until it is held no more, but what the guest writes where its writes wait. */
+gboolean vmm_hold_copy(Vmm *vmm, const char *name, gboolean held, GError **error);
 
 /* The machine is paused: ends the copy.  TRUE is the proof that the server was sent all of the
  * disk; nothing of the copy is left then. */

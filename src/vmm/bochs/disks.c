@@ -229,6 +229,11 @@ static gboolean start_tap(Vmm *vmm, const VmmTap *tap, GError **error)
     return refuse("a disk whose writes go elsewhere, too,", error);
 }
 
+static gboolean hold_copy(Vmm *vmm, const char *name, gboolean held, GError **error)
+{
+    return refuse_copy(vmm, name, error);
+}
+
 static gboolean get_tap(Vmm *vmm, const char *name, VmmTapState *ret, GError **error)
 {
     return refuse("a disk whose writes go elsewhere, too,", error);
@@ -260,6 +265,7 @@ const VmmBlockOps bochs_block_ops = {
     .start_copy = start_copy,
     .get_copy = get_copy,
     .sync_copy = refuse_copy,
+    .hold_copy = hold_copy,
     .finish_copy = refuse_copy,
     .abort_copy = has_nothing,
     .begin_bitmap = begin_bitmap,

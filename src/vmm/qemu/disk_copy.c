@@ -283,6 +283,15 @@ gboolean qemu_sync_copy(QemuVmm *qemu, const char *name, GError **error)
     return copy->blocking;
 }
 
+/* Its speed counts for what the job itself copies, not for writes of the guest that it is given. */
+gboolean qemu_hold_copy(QemuVmm *qemu, const char *name, gboolean held, GError **error)
+{
+    return need_copy(qemu, name, error) &&
+           qmp_run(qemu->qmp, "block-job-set-speed",
+                   json_pack("{s:s, s:i}", "device", name, "speed", held ? 1 : 0), QMP_COMMAND_MS,
+                   error);
+}
+
 /* A READY job that is cancelled without force first writes what is left, flushes the target, and
  * ends without an error only where all of that succeeded. */
 static gboolean complete(QemuVmm *qemu, const char *name, GError **error)

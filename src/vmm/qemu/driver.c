@@ -436,6 +436,14 @@ static gboolean stop_tap(Vmm *vmm, const char *name, GError **error)
     return FALSE;
 }
 
+static gboolean hold_copy(Vmm *vmm, const char *name, gboolean held, GError **error)
+{
+    QemuVmm *qemu = from_vmm(vmm);
+    g_autoptr(GMutexLocker) locker G_GNUC_UNUSED = g_mutex_locker_new(&qemu->lock);
+
+    return end_operation(qemu, qemu_hold_copy(qemu, name, held, error), error);
+}
+
 static gboolean start_tap(Vmm *vmm, const VmmTap *tap, GError **error)
 {
     QemuVmm *qemu = from_vmm(vmm);
@@ -706,6 +714,7 @@ static const VmmBlockOps qemu_block_ops = {
     .start_copy = start_copy,
     .get_copy = get_copy,
     .sync_copy = sync_copy,
+    .hold_copy = hold_copy,
     .finish_copy = finish_copy,
     .abort_copy = abort_copy,
     .begin_bitmap = begin_bitmap,

@@ -164,6 +164,7 @@ GPtrArray *qemu_list_disks(QemuVmm *qemu, GError **error);
 gboolean qemu_start_copy(QemuVmm *qemu, const VmmCopy *wanted, GError **error);
 gboolean qemu_get_copy(QemuVmm *qemu, const char *name, VmmCopyState *ret, GError **error);
 gboolean qemu_sync_copy(QemuVmm *qemu, const char *name, GError **error);
+gboolean qemu_hold_copy(QemuVmm *qemu, const char *name, gboolean held, GError **error);
 gboolean qemu_finish_copy(QemuVmm *qemu, const char *name, GError **error);
 gboolean qemu_abort_copy(QemuVmm *qemu, const char *name, GError **error);
 
