@@ -7,6 +7,7 @@
 #include "agent/recovery.h"
 #include "agent/registry.h"
 #include "agent/watch.h"
+#include "agent/withdrawal.h"
 #include "base/error.h"
 #include "base/log.h"
 #include "base/process.h"
@@ -89,11 +90,19 @@ static const ActivityKind migrate_kind = {
 static void on_progress(const MigrateProgress *progress, gpointer user)
 {
     Move *move = user;
+    gboolean shrunk;
 
     g_mutex_lock(&move->lock);
+    shrunk = progress->segment_bytes != move->progress.segment_bytes;
     move->progress = *progress;
     move->has_begun = TRUE;
     g_mutex_unlock(&move->lock);
+    if (shrunk && progress->segment_bytes > 0)
+        event_log_add(
+            move->context->events, move->guest->name, "small-packets", NULL,
+            "large packets seem to be lost on the way to %s (path MTU): its connection is "
+            "made anew with segments of %u bytes",
+            move->destination, progress->segment_bytes);
     activity_note_progress(move->activity);
 }
 
@@ -260,11 +269,24 @@ static void finish_completed(Move *move, const MigrateReport *report)
     }
 }
 
+static void tell_given_up(Move *move, const MigrateReport *report, const GuestRecord *record)
+{
+    WithdrawalNotice notice = {.destination = move->destination,
+                               .agent = report->untold_agent,
+                               .transaction = report->untold,
+                               .guest_id = record->id,
+                               .term = record->term + 1,
+                               .for_ms = report->untold_for_ms};
+
+    withdrawal_tell(move->context, &notice);
+}
+
 static void finish_returned(Move *move, const MigrateReport *report)
 {
     g_autoptr(GuestRecord) record = registry_get_record(move->guest);
     gboolean cancelled = report->status == MIGRATE_CANCELLED;
 
+    tell_given_up(move, report, record);
     if (report->unresumed)
         registry_journal_anyway(move->guest, GUEST_OURS, RESUME_AFTER, NULL);
     else if (record->role != GUEST_OURS || record->transaction || record->moved_images)

@@ -9,6 +9,7 @@
 #include "agent/recovery_private.h"
 #include "agent/takeover_notice.h"
 #include "agent/watch.h"
+#include "agent/withdrawal.h"
 #include "base/error.h"
 #include "base/log.h"
 #include "base/process.h"
@@ -55,11 +56,32 @@ gboolean recovery_reach(Recovery *recovery, GError **error)
     return TRUE;
 }
 
+/* Of a move or a save that this agent's last run did not end, and where START was not sent. */
+static void tell_given_up(Recovery *recovery)
+{
+    g_autoptr(GuestRecord) record = registry_get_record(recovery->guest);
+    const char *path = record->destination ? strstr(record->destination, ":/") : NULL;
+    /* Of a save it is HOST:PATH. */
+    g_autofree char *host =
+        path ? g_strndup(record->destination, (gsize)(path - record->destination))
+             : g_strdup(record->destination);
+    WithdrawalNotice notice = {.destination = host,
+                               .agent = record->destination_agent,
+                               .transaction = record->transaction,
+                               .guest_id = record->id,
+                               .term = record->term + 1,
+                               .for_ms = WITHDRAWAL_LONGEST_MS};
+
+    if (record->role == GUEST_OURS && host && *host != '/')
+        withdrawal_tell(recovery->context, &notice);
+}
+
 /* Puts the guest, in that state, on record as ours, and gives the claim back. */
 static RecoveryVerdict settle_here(Recovery *recovery, const VmmRunState *state, const char *why)
 {
     g_autoptr(GError) problem = NULL;
 
+    tell_given_up(recovery);
     registry_set_settling(recovery->guest, TRUE);
     if (state)
         registry_set_run_state(recovery->guest, *state);

@@ -9,6 +9,7 @@
 #include "agent/recovery.h"
 #include "agent/registry.h"
 #include "agent/watch.h"
+#include "agent/withdrawal.h"
 #include "base/error.h"
 #include "base/lock_guard.h"
 #include "base/log.h"
@@ -195,7 +196,14 @@ static void finish_failed(SaveActivity *save, const MigrateReport *report)
 static void let_go(SaveActivity *save, const MigrateReport *report)
 {
     g_autoptr(GuestRecord) record = registry_get_record(save->guest);
+    WithdrawalNotice notice = {.destination = save->host,
+                               .agent = report->untold_agent,
+                               .transaction = report->untold,
+                               .guest_id = record->id,
+                               .term = record->term + 1,
+                               .for_ms = report->untold_for_ms};
 
+    withdrawal_tell(save->context, &notice);
     if (report->unresumed)
         registry_journal_anyway(save->guest, GUEST_OURS, RESUME_AFTER, NULL);
     else if (record->transaction)

@@ -239,11 +239,18 @@ static void print_postcopy(json_t *report)
 static void print_breaks(json_t *report)
 {
     guint64 breaks = json_count_or(report, "breaks", 0);
+    guint64 retractions = json_count_or(report, "retractions", 0);
 
     if (breaks > 0)
         printf("  breaks      the connection was lost %" G_GUINT64_FORMAT
                " time%s, and made again\n",
                breaks, breaks == 1 ? "" : "s");
+    if (retractions > 0)
+        printf("  retracted   %" G_GUINT64_FORMAT
+               " pause%s, for %.0f ms in all: the connection was "
+               "no good\n",
+               retractions, retractions == 1 ? "" : "s",
+               json_number_value(json_object_get(report, "retracted_ms")));
 }
 
 static void print_seed(json_t *report)

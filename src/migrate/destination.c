@@ -32,6 +32,7 @@
 
 #define GUEST_TIMEOUT_MS 15000
 #define START_TIMEOUT_MS 30000
+#define START_SLICE_MS 500
 #define DRAIN_MS 2000
 /* Frames received ahead; packed ones are small (and FRAME_QUEUE_MOST_BYTES a
  * limit besides). */
@@ -256,6 +257,21 @@ static gboolean prepare(DestinationMove *move, GError **error)
     return session_send_bytes(move->session, FRAME_READY, text, strlen(text), error);
 }
 
+/* The guest goes on at its source: what its last epoch has besides pages does not count, and rounds
+ * follow. */
+static gboolean retract(DestinationMove *move, const Frame *frame, GError **error)
+{
+    uint8_t payload[FRAME_RETRACT_BYTES] = {1};
+
+    /* Was a PREPARE. */
+    if (frame->length == 0)
+        return TRUE;
+    epoch_receiver_drop_state(move->epochs);
+    digest_check_free(move->check);
+    move->check = digest_check_new(move->received);
+    return session_send_bytes(move->session, FRAME_RETRACT, payload, sizeof payload, error);
+}
+
 /* Everything but page frames is done here, with all pages before it in place. */
 static gboolean handle_frame(DestinationMove *move, const Frame *frame, GError **error)
 {
@@ -275,8 +291,12 @@ static gboolean handle_frame(DestinationMove *move, const Frame *frame, GError *
         return destination_show_images(move, frame, error);
     case FRAME_DISKS_VERIFY:
         return destination_verify_disks(move, error);
+    case FRAME_RETRACT:
+        return retract(move, frame, error);
     case FRAME_PREPARE:
-        session_set_patience(move->session, move->guest->postcopy ? 0 : SESSION_PAUSE_PATIENCE_MS);
+        /* With pages outstanding the source does not wait either; else it may go back to its rounds. */
+        if (move->outstanding)
+            session_set_patience(move->session, 0);
         return prepare(move, error);
     case FRAME_ERROR:
     case FRAME_ABORT:
@@ -333,9 +353,36 @@ static gboolean take_start(DestinationMove *move, const Frame *frame, GError **e
     return FALSE;
 }
 
+/* A source that cannot be reached may have the guest running again, and comes back to say so. */
+static FrameSlot *pop_start(DestinationMove *move, GError **error)
+{
+    uint64_t end = clock_now_ns() + START_TIMEOUT_MS * 1000000ULL;
+
+    for (;;) {
+        g_autoptr(GError) quiet = NULL;
+        FrameSlot *slot = frame_queue_pop(move->queue, START_SLICE_MS, &quiet);
+
+        if (slot)
+            return slot;
+        if (session_is_broken(move->session))
+            end = clock_now_ns() + START_TIMEOUT_MS * 1000000ULL;
+        if (error_is(quiet, VMFERRY_ERROR_TIMEOUT) && clock_now_ns() < end)
+            continue;
+        g_propagate_error(error, g_steal_pointer(&quiet));
+        return NULL;
+    }
+}
+
+/* What the VMM has written to memory meanwhile is not known, and the source would build on what it has sent. */
+static void set_loaded(GError **error)
+{
+    error_set(error, VMFERRY_ERROR_FAILED,
+              "the machine was loaded by then, and cannot take what is sent next");
+}
+
 static gboolean await_start(DestinationMove *move, GError **error)
 {
-    FrameSlot *slot = frame_queue_pop(move->queue, START_TIMEOUT_MS, error);
+    FrameSlot *slot = pop_start(move, error);
     gboolean given = FALSE;
 
     if (!slot) {
@@ -346,6 +393,8 @@ static gboolean await_start(DestinationMove *move, GError **error)
         given = take_start(move, &slot->frame, error);
     else if (slot->frame.type == FRAME_ERROR || slot->frame.type == FRAME_ABORT)
         session_error_from_frame(move->session, &slot->frame, error);
+    else if (slot->frame.type == FRAME_RETRACT)
+        set_loaded(error);
     else
         error_set(error, VMFERRY_ERROR_INVALID, "%s frame where START was expected",
                   frame_type_name(slot->frame.type));

@@ -135,6 +135,8 @@ static gboolean take_plan(DestinationDisks *disks, const Frame *frame, GError **
         !disks->move->host->begin(disks->message.guest, disks->move->host->user, error))
         return FALSE;
     session_set_transaction(disks->move->session, disks->message.transaction);
+    if (disks->message.retry_for_ms > 0)
+        session_allow_reconnect(disks->move->session, NULL, disks->message.retry_for_ms);
     disks->files = g_new0(DestinationFile, count_files(disks) + 1);
     for (guint i = 0; i < count_files(disks); i++) {
         disks->files[i].wire = &disks->message.files[i];

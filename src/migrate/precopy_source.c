@@ -135,6 +135,7 @@ void source_report_progress(SourceMove *move)
                                      : move->control.link.bytes_per_ms * 1000;
     progress->bandwidth = source_get_rate(move);
     note_connections(move);
+    progress->segment_bytes = move->session ? session_get_segment_bytes(move->session) : 0;
     estimate_eta(move);
     if (move->job->host.progress)
         move->job->host.progress(progress, move->job->host.user);
@@ -365,7 +366,7 @@ static gboolean decide(SourceMove *move, GError **error)
         .now_ms = source_now_ms(move),
         .device_ms = SOURCE_EXPECTED_DEVICE_MS + source_recheck_expect_ms(move),
         .can_pause = move->accepted && source_seed_is_settled(move),
-        .must_run = source_images_are_read(move),
+        .must_run = source_images_are_read(move) || source_now_ms(move) < move->not_before_ms,
     };
     if (!precopy_control_decide(&move->control, &facts))
         return TRUE;
@@ -474,9 +475,20 @@ static gboolean run_steps(SourceMove *move, GError **error)
     }
 }
 
+/* The pause has ended, and the guest runs on. */
+static gboolean go_on_with_rounds(SourceMove *move, GError **error)
+{
+    if (!source_retract(move, error))
+        return FALSE;
+    precopy_control_postpone(&move->control, source_now_ms(move));
+    return run_steps(move, error);
+}
+
 gboolean source_precopy(SourceMove *move, GError **error)
 {
     source_set_phase(move, MIGRATE_PHASE_PRECOPY);
+    if (move->retracted)
+        return go_on_with_rounds(move, error);
     if (fault_point("source.first-round", error) || !work_set_add_populated(move->work, error))
         return FALSE;
     precopy_control_trace_begin(&move->control, move->control.link.limit, move->job->guest);
@@ -503,6 +515,7 @@ gboolean source_end_throttle(SourceMove *move)
 {
     MigrateReport *report = move->report;
     g_autoptr(GError) error = NULL;
+    double least_share, throttled_ms;
 
     if (!move->throttle)
         return TRUE;
@@ -510,8 +523,11 @@ gboolean source_end_throttle(SourceMove *move)
     if (error)
         log_warning("guest %s: %s; the guard process goes on trying", move->job->guest,
                     error->message);
-    throttle_get_report(move->throttle, &report->least_run_share, &report->throttled_ms);
-    if (report->least_run_share < 1)
+    throttle_get_report(move->throttle, &least_share, &throttled_ms);
+    /* There may have been one before, up to a pause that was not the last. */
+    report->least_run_share = MIN(report->least_run_share, least_share);
+    report->throttled_ms += throttled_ms;
+    if (report->least_run_share < 1 && !report->throttle_means)
         report->throttle_means = g_strdup(throttle_get_means(move->throttle));
     g_clear_pointer(&move->throttle, throttle_free);
     move->progress.run_share = 1;

@@ -49,6 +49,8 @@ void migrate_report_free(MigrateReport *report)
     if (!report)
         return;
     g_array_unref(report->rounds);
+    g_free(report->untold);
+    g_free(report->untold_agent);
     g_free(report->reason);
     g_free(report->error);
     g_free(report->source);
@@ -211,6 +213,8 @@ json_t *migrate_report_to_json(const MigrateReport *report)
     json_object_set_new(object, "breaks", json_integer(report->breaks));
     json_object_set_new(object, "connections", json_integer(MAX(report->connections, 1)));
     json_object_set_new(object, "most_connections", json_integer(MAX(report->most_connections, 1)));
+    json_object_set_new(object, "retractions", json_integer(report->retractions));
+    json_object_set_new(object, "retracted_ms", json_real(report->retracted_ms));
     json_object_set_new(object, "verified",
                         report->verified < 0 ? json_null() : json_boolean(report->verified));
     json_object_set_new(object, "disks",

@@ -47,6 +47,7 @@ typedef struct {
     gboolean disconnected;               /* a connection is broken, and being made again */
     guint connections, most_connections; /* that pages go over: now, at most */
     uint64_t seed_bytes;                 /* guest bytes that were taken from the seed */
+    guint segment_bytes;                 /* larger TCP segments do not arrive there; 0: not seen */
 } MigrateProgress;
 
 typedef struct {
@@ -118,9 +119,16 @@ typedef struct {
     char *error;      /* NULL, or the whole text */
     double total_ms, downtime_ms;
     uint64_t wire_bytes, ram_bytes;
-    guint breaks;   /* of connections, that were survived */
-    GArray *rounds; /* of MigrateRound */
-    int verified;   /* of memory: 1, 0, -1 not asked for */
+    guint breaks;        /* of connections, that were survived */
+    guint retractions;   /* of pauses, since the connection was no good … */
+    double retracted_ms; /* … and how long these were together */
+    char *
+        untold; /* its transaction: it was given up, and the destination is not known to have heard so; NULL:
+                            it has, or there is nothing to hear … */
+    char *untold_agent;  /* … the destination's lasting id … */
+    guint untold_for_ms; /* … that may wait for so long */
+    GArray *rounds;      /* of MigrateRound */
+    int verified;        /* of memory: 1, 0, -1 not asked for */
     json_t *disks;  /* array, an object for each image: how it was found to be the same there */
     json_t *copies; /* array, an object for each disk: what became of it */
     json_t *files;  /* the same of the files that the command line loads into the guest */

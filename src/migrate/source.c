@@ -184,6 +184,16 @@ static void end_throttle(SourceMove *move)
     move->report->unresumed = TRUE;
 }
 
+/* By a connection that is broken nothing is heard; nor by one that is given up. */
+static void note_untold(SourceMove *move)
+{
+    if (move->retry_for_ms == 0 || session_is_connected(move->session))
+        return;
+    move->report->untold = g_strdup(move->transaction);
+    move->report->untold_agent = g_strdup(move->peer.agent);
+    move->report->untold_for_ms = move->retry_for_ms;
+}
+
 /* Once it is on record that nothing is to be resumed, nothing may pause it. */
 void source_withdraw(SourceMove *move)
 {
@@ -193,6 +203,7 @@ void source_withdraw(SourceMove *move)
         return;
     error_set(&reason, VMFERRY_ERROR_CANCELLED, "the source gave up: %s",
               move->report->error ? move->report->error : "cancelled");
+    note_untold(move);
     if (!move->start_sent)
         session_send_abort(move->session, reason);
     end_throttle(move);
@@ -425,6 +436,15 @@ static void note_failure(gpointer user, guint stage, GError **error)
     note_end(move, stage);
 }
 
+/* A StageAgain. */
+static gboolean go_back(gpointer user, guint stage, const GError *problem, guint *ret_first)
+{
+    for (guint i = 0; i < stage; i++)
+        if (stages[i].run == (StageRun)source_precopy)
+            *ret_first = i;
+    return source_begin_retracting(user, problem);
+}
+
 static void complete(SourceMove *move)
 {
     g_autoptr(GError) error = NULL;
@@ -542,7 +562,7 @@ MigrateReport *migrate_source_run(const MigrateSourceJob *job, GCancellable *can
     report->destination = g_strdup(job->destination);
     source_make_transaction_id(move.transaction);
     source_set_phase(&move, MIGRATE_PHASE_CONNECT);
-    if (stages_run(stages, G_N_ELEMENTS(stages), note_failure, &move, NULL))
+    if (stages_run_again(stages, G_N_ELEMENTS(stages), go_back, note_failure, &move, NULL))
         settle(&move);
     if (report->total_ms <= 0)
         report->total_ms = clock_ns_to_ms(clock_now_ns() - move.started_ns);
@@ -555,6 +575,7 @@ MigrateReport *migrate_source_run(const MigrateSourceJob *job, GCancellable *can
     kept_writes_free(move.writes);
     source_store_end(&move, report->status != MIGRATE_COMPLETED);
     g_free(move.heat);
+    g_free(move.retracted);
     g_clear_pointer(&move.announced, g_ptr_array_unref);
     g_clear_pointer(&move.outstanding, g_ptr_array_unref);
     precopy_control_clear(&move.control);

@@ -19,6 +19,10 @@
  * A guest's write waits for the NBD server.  So a connection that takes nothing for a second while
  * a request waits is given up: the NBD servers are closed, the VMM drops the copies, the guest goes
  * on, and the move fails.
+ *
+ * Where the session survives breaks, writes do not wait for one either: after half a second the connection is made
+ * anew, and requests are answered, since the session keeps what it was sent until it has arrived.  The VMM holds its own
+ * copying meanwhile.  Only a guest that writes more than is kept (disk_sender.c) ends the move so.
  */
 #include "migrate/disk_base.h"
 #include "migrate/disk_changes.h"
@@ -56,6 +60,8 @@
 
 #define ESTIMATE_AFTER_MS 500.0
 #define STALL_NS 1000000000ULL
+/* After that long a break is not waited for. */
+#define AHEAD_NS 500000000ULL
 #define READ_BYTES ((size_t)1 << 20)
 /* A disk that is read for --verify is at least as fast. */
 #define VERIFY_BYTES_PER_MS 50000u
@@ -102,6 +108,9 @@ struct SourceDisks {
     uint64_t last_flush;
     char *directory; /* of a storage process, to read images for --verify; NULL: none */
     VmmStorage *storage;
+
+    gint ahead;     /* atomic: requests are answered, whatever has arrived … */
+    gboolean holds; /* … and the VMM was told to copy nothing itself */
 
     GMutex lock;
     GError *failure; /* of the connection about disks; protected by lock */
@@ -339,6 +348,7 @@ static char *encode_question(SourceDisks *disks)
                                                                   : "/"),
         .process = move->process,
         .overwrite = move->job->options.overwrite,
+        .retry_for_ms = move->retry_for_ms,
         .files = files,
         .file_count = disks->files->len,
     };
@@ -368,9 +378,12 @@ static char *encode_question(SourceDisks *disks)
 static gboolean ask(SourceDisks *disks, GError **error)
 {
     SourceMove *move = disks->move;
-    g_autofree char *text = encode_question(disks);
+    g_autofree char *text = NULL;
     Frame frame;
 
+    /* The other side does so by DISKS. */
+    source_allow_breaks(move);
+    text = encode_question(disks);
     if (!session_send_bytes(move->session, FRAME_DISKS, text, strlen(text), error) ||
         !source_await(move, FRAME_DISKS_SEEN, ANSWER_MS, &frame, error) ||
         !disks_seen_message_decode((const char *)frame.payload, frame.length, &disks->seen, error))
@@ -538,18 +551,42 @@ static void on_failed(const GError *why, gpointer user)
     close_servers(disks, why);
 }
 
+static uint64_t get_wait_ns(SourceDisks *disks)
+{
+    uint64_t wait_ns = 0;
+
+    for (guint i = 0; i < disks->disks->len; i++)
+        if (get_server(disks, i))
+            wait_ns = MAX(wait_ns, nbd_server_get_wait_ns(get_server(disks, i)));
+    return wait_ns;
+}
+
+/* What waits is answered. */
+static void run_ahead(SourceDisks *disks, DiskSender *sender)
+{
+    Session *session = disks->move->session;
+    g_autoptr(GError) cause = NULL;
+
+    error_set(&cause, VMFERRY_ERROR_DISCONNECTED, "%s has taken no content of disks for %.1f s",
+              session_get_peer_name(session), AHEAD_NS / 1e9);
+    channel_renew(session_get_channel(session, TRAFFIC_DISK), cause);
+    disk_sender_run_ahead(sender);
+}
+
 /* The guest is not to wait for a link that carries nothing. */
 static void on_tick(DiskSender *sender, gpointer user)
 {
     SourceDisks *disks = user;
+    uint64_t stall_ns = disk_sender_get_stall_ns(sender), wait_ns = get_wait_ns(disks);
     g_autoptr(GError) why = NULL;
-    gboolean waits = FALSE;
 
-    if (disk_sender_get_stall_ns(sender) < STALL_NS)
+    g_atomic_int_set(&disks->ahead, disk_sender_is_ahead(sender));
+    if (MIN(stall_ns, wait_ns) >= AHEAD_NS && disks->move->retry_for_ms > 0 &&
+        !g_atomic_int_get(&disks->ahead)) {
+        run_ahead(disks, sender);
         return;
-    for (guint i = 0; i < disks->disks->len; i++)
-        waits |= get_server(disks, i) && nbd_server_get_wait_ns(get_server(disks, i)) >= STALL_NS;
-    if (!waits)
+    }
+    if (MIN(stall_ns, wait_ns) < STALL_NS)
         return;
     error_set(&why, VMFERRY_ERROR_TIMEOUT,
               "%s has taken no content of disks for a second, and the guest's writes must not wait "
@@ -650,10 +687,30 @@ static void report_progress(SourceDisks *disks)
     source_report_progress(move);
 }
 
+/* What the VMM copies by itself would fill up what is kept. */
+static void hold_copies(SourceDisks *disks)
+{
+    gboolean held = g_atomic_int_get(&disks->ahead) != 0;
+
+    if (held == disks->holds)
+        return;
+    disks->holds = held;
+    for (guint i = 0; i < disks->disks->len; i++) {
+        SourceDisk *disk = get_disk(disks, i);
+        g_autoptr(GError) problem = NULL;
+
+        /* One that has failed is found where it is looked at. */
+        if (disk->copy && !disk->finished &&
+            !vmm_hold_copy(disks->move->job->vmm, disk->copy, held, &problem))
+            log_debug("disk %s: %s", disk->disk->id, problem->message);
+    }
+}
+
 /* A slice of waiting. */
 static gboolean wait_slice(SourceDisks *disks, GError **error)
 {
     clock_sleep_ns(POLL_NS);
+    hold_copies(disks);
     if (clock_now_ns() - disks->move->last_progress_ns > 5 * POLL_NS)
         report_progress(disks);
     return source_not_cancelled(disks->move, error) && source_hear_peer(disks->move, error);
@@ -664,6 +721,8 @@ static gboolean await_flush(SourceDisks *disks, uint64_t number, GError **error)
     uint64_t end = clock_now_ns() + (uint64_t)FLUSH_MS * 1000000;
 
     while (!disk_sender_is_flushed(disks->sender, number)) {
+        if (!disks->move->paused && session_is_broken(disks->move->session))
+            end = clock_now_ns() + (uint64_t)FLUSH_MS * 1000000;
         if (clock_now_ns() > end) {
             error_set(error, VMFERRY_ERROR_TIMEOUT, "%s did not write the disks out within %d s",
                       session_get_peer_name(disks->move->session), FLUSH_MS / 1000);
@@ -765,6 +824,8 @@ static gboolean await_digests(SourceDisks *disks, guint number, uint64_t offset,
                                        error) ||
             !source_not_cancelled(move, error) || !source_hear_peer(move, error))
             return FALSE;
+        if (session_is_broken(move->session))
+            end = clock_now_ns() + (uint64_t)ANSWER_MS * 1000000;
         if (known || clock_now_ns() < end)
             continue;
         error_set(error, VMFERRY_ERROR_TIMEOUT, "%s did not tell what the old %s has within %d s",
@@ -778,7 +839,8 @@ static gboolean await_digests(SourceDisks *disks, guint number, uint64_t offset,
 static gboolean send_piece(SourceDisks *disks, guint number, uint64_t offset, const uint8_t *bytes,
                            size_t length, GError **error)
 {
-    if (!disk_sender_write_compared(disks->sender, number, offset, bytes, length, error) ||
+    if (!source_await_connection(disks->move, error) ||
+        !disk_sender_write_compared(disks->sender, number, offset, bytes, length, error) ||
         !source_not_cancelled(disks->move, error) || !source_hear_peer(disks->move, error))
         return FALSE;
     if (clock_now_ns() - disks->move->last_progress_ns > 5 * POLL_NS)
@@ -1253,6 +1315,18 @@ gboolean source_disks_finish(SourceMove *move, GError **error)
         return FALSE;
     return !fault_point("source.disks-finished", error) && source_disks_check(move, error) &&
            disk_sender_flush(disks->sender, TRUE, &disks->last_flush, error);
+}
+
+gboolean source_disks_end_in_pause(const SourceMove *move)
+{
+    SourceDisks *disks = move->disks;
+
+    if (!disks || !disks->makes)
+        return FALSE;
+    for (guint i = 0; i < disks->disks->len; i++)
+        if (get_disk(disks, i)->copy)
+            return TRUE;
+    return disks->changes != NULL;
 }
 
 gboolean source_disks_complete(SourceMove *move, GError **error)

@@ -492,6 +492,21 @@ gboolean source_images_finish(SourceMove *move, GError **error)
     return TRUE;
 }
 
+gboolean source_images_retract(SourceMove *move, GError **error)
+{
+    SourceImages *images = move->images;
+
+    if (!source_images_await(move, error))
+        return FALSE;
+    for (guint i = 0; images && i < images->images->len; i++) {
+        SourceImage *image = images->images->pdata[i];
+
+        if (image->content_in == ASKED_IN_PAUSE && image->proof == PROOF_CONTENT)
+            image->proof = PROOF_NONE;
+    }
+    return TRUE;
+}
+
 /* ---- report ---- */
 
 static json_t *describe(const SourceImages *images, gboolean loaded)

@@ -72,6 +72,10 @@ typedef struct {
     uint64_t pass_pages;           /* that the sender had done when the pass began */
     HelloMessage peer;             /* what the destination can: peer_has_feature() */
     guint retry_for_ms;            /* its connections may be broken that long; 0: not at all */
+    gboolean pause_failed;         /* the pause ended since the connection was no good … */
+    char *retracted;               /* … so the rounds go on: why; NULL: they do not … */
+    double not_before_ms;          /* … and the next pause is not before that */
+    uint64_t prepare_position;     /* where PREPARE was sent in this pause; 0: not yet */
     gboolean offered, accepted;
     gboolean switches; /* the pause is a switchover to post-copy: what is pending follows it */
     gboolean paused;
@@ -103,11 +107,21 @@ gboolean source_connect(SourceMove *move, const char *purpose, GError **error);
 /* From here on the session survives breaks of its connections, as the user wants it: a guest that runs
  * goes on, unthrottled, while they last (source_peer.c). */
 void source_allow_breaks(SourceMove *move);
-/* In a pause, which does not begin while there is one, only a short one may be waited for; behind it, as before; none any more: from START on, or
- * where the session gets channels of a post-copy, which knows breaks itself. */
+/* A pause does not begin while there is one.  In it, where the move cannot go back to its rounds, only a short one may
+ * be waited for; behind it, as before; none any more: from START on, or where the session gets channels of a
+ * post-copy, which knows breaks itself. */
 gboolean source_shorten_breaks(SourceMove *move, GError **error);
 void source_lengthen_breaks(SourceMove *move);
 void source_end_breaks(SourceMove *move);
+/* source_retract.c: whether a pause that fails by the connection is to end, and the move to go on with the same session
+ * as before it; a StageAgain that begins that; with the guest running again: tells the destination. */
+gboolean source_may_retract(const SourceMove *move);
+gboolean source_begin_retracting(SourceMove *move, const GError *problem);
+gboolean source_retract(SourceMove *move, GError **error);
+/* source_images.c: what was compared in that pause is not proven any more; what was asked then is awaited. */
+gboolean source_images_retract(SourceMove *move, GError **error);
+/* Whether disks are copied that are written to: their copies end in the pause. */
+gboolean source_disks_end_in_pause(const SourceMove *move);
 /* Waits while a connection is broken. */
 gboolean source_await_connection(SourceMove *move, GError **error);
 void source_make_transaction_id(char out[33]);

@@ -20,7 +20,10 @@ void source_allow_breaks(SourceMove *move)
 {
     guint patience_ms = move->job->options.retry_for_ms;
 
-    if (patience_ms > 0 && session_allow_reconnect(move->session, &move->job->channel, patience_ms))
+    /* Once, by DISKS or by GUEST. */
+    if (move->retry_for_ms == 0 && patience_ms > 0 &&
+        peer_has_feature(&move->peer, FEATURE_RECONNECT) &&
+        session_allow_reconnect(move->session, &move->job->channel, patience_ms))
         move->retry_for_ms = patience_ms;
 }
 
@@ -67,7 +70,9 @@ gboolean source_shorten_breaks(SourceMove *move, GError **error)
     if (move->switches)
         return TRUE;
     for (;;) {
-        session_set_patience(move->session, MIN(move->retry_for_ms, SESSION_PAUSE_PATIENCE_MS));
+        /* A guest whose user has paused it waits for nothing. */
+        if (!source_may_retract(move) && !move->stays_paused)
+            session_set_patience(move->session, MIN(move->retry_for_ms, SESSION_PAUSE_PATIENCE_MS));
         if (!session_is_broken(move->session))
             return TRUE;
         source_lengthen_breaks(move);
@@ -106,6 +111,9 @@ static gboolean take_other(SourceMove *move, const Frame *frame, GError **error)
     /* In the pause epochs are confirmed behind everything else. */
     if (frame->type == FRAME_EPOCH_APPLIED)
         return epoch_sender_take_applied(&move->epochs, frame, error);
+    /* The answer to RETRACT says what comes of it. */
+    if (frame->type == FRAME_READY && move->retracted)
+        return TRUE;
     return unexpected(move, frame, error);
 }
 
@@ -142,7 +150,7 @@ gboolean source_await(SourceMove *move, FrameType type, int timeout_ms, Frame *r
         } else if (!error_is(quiet, VMFERRY_ERROR_TIMEOUT)) {
             g_propagate_error(error, g_steal_pointer(&quiet));
             return FALSE;
-        } else if (!move->paused &&
+        } else if ((!move->paused || move->stays_paused) &&
                    (session_is_broken(move->session) || session_has_broken_bulk(move->session))) {
             /* What is awaited comes here, and to nobody else. */
             if (!note_break(move, TRUE, error))

@@ -165,7 +165,7 @@ void source_resume(SourceMove *move)
     else
         (void)vmm_take_images(move->job->vmm, NULL);
     /* What is still on its way through a slow link is not waited for. */
-    if (!in_time && session_get_backlog_bytes(move->session) > 0)
+    if (!in_time && !move->retracted && session_get_backlog_bytes(move->session) > 0)
         session_shutdown(move->session);
     move->paused = FALSE;
     if (move->bulk)
@@ -243,6 +243,14 @@ gboolean source_send_rest(SourceMove *move, VmmSavePurpose purpose, GBytes **ret
     return TRUE;
 }
 
+static gboolean send_prepare(SourceMove *move, GError **error)
+{
+    move->prepare_position =
+        channel_get_position(session_get_channel(move->session, TRAFFIC_CONTROL));
+    return source_deadline_check(move, error) &&
+           session_send_bytes(move->session, FRAME_PREPARE, NULL, 0, error);
+}
+
 gboolean source_last_round(SourceMove *move, GError **error)
 {
     g_autoptr(GBytes) state = NULL;
@@ -269,8 +277,7 @@ gboolean source_last_round(SourceMove *move, GError **error)
     return source_images_finish(move, error) && source_disks_await(move, error) &&
            source_keep_state(move, state, error) &&
            epoch_sender_add_state(&move->epochs, state, error) &&
-           epoch_sender_seal(&move->epochs, error) &&
-           session_send_bytes(move->session, FRAME_PREPARE, NULL, 0, error);
+           epoch_sender_seal(&move->epochs, error) && send_prepare(move, error);
 }
 
 gboolean source_await_ready(SourceMove *move, GError **error)
@@ -302,19 +309,20 @@ gboolean source_await_ready(SourceMove *move, GError **error)
     return TRUE;
 }
 
-/* The point of no return.  First the journal, by which a restarted agent asks the
- * destination before it touches the guest, then the guard: if we die in between,
- * it still resumes a guest for which START was never sent. */
 /* START must not wait for a new connection. */
 static gboolean check_connection(SourceMove *move, GError **error)
 {
     if (!session_is_broken(move->session))
         return TRUE;
+    move->pause_failed = TRUE;
     error_set(error, VMFERRY_ERROR_DISCONNECTED, "%s: the connection is broken",
               session_get_peer_name(move->session));
     return FALSE;
 }
 
+/* The point of no return.  First the journal, by which a restarted agent asks the
+ * destination before it touches the guest, then the guard: if we die in between,
+ * it still resumes a guest for which START was never sent. */
 gboolean source_send_start(SourceMove *move, GError **error)
 {
     StartMessage start = {.run = !move->stays_paused, .term = move->job->term + 1};

@@ -252,5 +252,6 @@ void precopy_control_postpone(PrecopyControl *control, double now_ms)
 {
     control->decision.verdict = CONVERGENCE_CONTINUE;
     control->decision.wait = TRUE;
+    control->in_round = FALSE; /* one that was sent in a pause, and not to its end */
     wait_for_sync(control, now_ms);
 }

@@ -133,7 +133,7 @@ typedef struct {
  * throttle and the probes (group_account_get_probes()). */
 gboolean precopy_control_decide(PrecopyControl *control, const PrecopyFacts *facts);
 
-/* After PRECOPY_STOP or PRECOPY_SWITCH: no pause yet after all.  The next step is PRECOPY_WAIT. */
+/* After PRECOPY_STOP or PRECOPY_SWITCH: no pause yet after all, or one that has come to nothing.  The next step is PRECOPY_WAIT. */
 void precopy_control_postpone(PrecopyControl *control, double now_ms);
 
 /* A trace's first and last line (once the account knows all pages; after a first line only); those

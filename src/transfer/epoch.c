@@ -134,6 +134,12 @@ gboolean epoch_receiver_take_state(EpochReceiver *receiver, const Frame *frame, 
     return TRUE;
 }
 
+void epoch_receiver_drop_state(EpochReceiver *receiver)
+{
+    g_clear_pointer(&receiver->state, g_byte_array_unref);
+    g_clear_pointer(&receiver->sealed_state, g_bytes_unref);
+}
+
 gboolean epoch_receiver_take_barrier(EpochReceiver *receiver, GError **error)
 {
     receiver->begun = TRUE;

@@ -95,6 +95,9 @@ gboolean epoch_receiver_take_pages(EpochReceiver *receiver, const Frame *frame, 
 /* Takes a DEVICE_STATE frame.  INVALID where it does not continue the one before. */
 gboolean epoch_receiver_take_state(EpochReceiver *receiver, const Frame *frame, GError **error);
 
+/* What has come of the device state of this epoch, and that of the one before, are not used. */
+void epoch_receiver_drop_state(EpochReceiver *receiver);
+
 /* Takes an EPOCH_BARRIER frame: waits until all pages that have come are in the sink. */
 gboolean epoch_receiver_take_barrier(EpochReceiver *receiver, GError **error);
 

@@ -8,7 +8,9 @@ import time
 
 import pytest
 
+from disks import LocalImage, drive, run_with
 from findings import check_completed, check_failed
+from live import check_disk
 from scene import BUSY, is_stopped, move_progress, wait_progress
 from vmferry_lab import qemu_pids, wait_until
 
@@ -90,12 +92,18 @@ def test_runs_unhindered_meanwhile(broken):
     broken.has_moved(broken.guest)
 
 
+def nothing_there(scene, timeout=10) -> None:
+    """The attempt has ended, and what it had made is gone."""
+    there = scene.there(scene.guest)
+    wait_until(lambda: not qemu_pids(there.host, scene.guest), "end of the copy there", timeout)
+
+
 def test_patience_ends(broken):
+    """Each side finds that alone; the guest runs on here, and nothing is left at either."""
     move = begin(broken, "--retry-for", "6s")
     broken.lab.link.cut()
     result = move.finish()
-    wait_until(lambda: not qemu_pids(broken.there(broken.guest).host, broken.guest),
-               "end of the copy there", 20)
+    nothing_there(broken, 20)
     broken.lab.link.restore()
     check_failed(result, "tried to connect again")
     broken.check(broken.guest)
@@ -112,7 +120,7 @@ def test_agent_there_restarted_meanwhile(broken):
 
 
 def test_cancelled_meanwhile(broken):
-    """The attempt there waits for its source; the next one of the same source ends that."""
+    """The attempt there waits for its source, which tells it as soon as there is a way."""
     move = begin(broken, "--retry-for", "5m")
     broken.lab.link.cut()
     wait_disconnected(broken)
@@ -122,23 +130,160 @@ def test_cancelled_meanwhile(broken):
     broken.beats[broken.guest.name].wait(5)
     assert qemu_pids(broken.there(broken.guest).host, broken.guest)
     broken.lab.link.restore()
+    nothing_there(broken, 15)
     broken.move(broken.guest)
 
 
-def test_in_the_pause(broken):
-    """With the guest paused no long break is waited for: it goes on here."""
-    here = broken.here(broken.guest)
-    broken.restart(here, {"VMFERRY_FAULT": "source.paused=stop"})
-    move = here.begin_migrate(broken.guest, broken.there(broken.guest), "--retry-for", "5m",
-                              "--downtime-cap", "20s")
-    wait_until(lambda: is_stopped(here.pid), "the pause", 30)
+@pytest.mark.long
+def test_agent_here_restarted_meanwhile(broken):
+    """A session that nobody will go on with: its destination is told by who was restarted."""
+    begin(broken, "--retry-for", "5m")
     broken.lab.link.cut()
-    here.thaw()
-    result = move.finish(timeout=40)
-    check_failed(result, "tried to connect again")
-    broken.beats[broken.guest.name].wait(5)
+    wait_disconnected(broken)
+    broken.here(broken.guest).kill()
+    broken.restart(broken.here(broken.guest))
+    assert qemu_pids(broken.there(broken.guest).host, broken.guest)
     broken.lab.link.restore()
+    nothing_there(broken, 15)
+    broken.check(broken.guest)
+    broken.move(broken.guest)
+
+
+@pytest.mark.long
+def test_agent_there_is_stopped_meanwhile(broken):
+    """It waits for nobody's new connection."""
+    move = begin(broken, "--retry-for", "5m")
+    broken.lab.link.cut()
+    wait_disconnected(broken)
+    begun = time.monotonic()
+    broken.there(broken.guest).stop()
+    assert time.monotonic() - begun < 5
+    broken.lab.link.restore()
+    broken.there(broken.guest).start()
+    check_failed(move.finish(timeout=30), "another agent than the one")
+    broken.check(broken.guest)
+
+
+POINTS = ["source.first-round", "source.accepted", "source.decided", "source.paused",
+          "source.device-state-saved", "destination.launched", "destination.opened",
+          "destination.round-applied"]
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("point", POINTS)
+def test_at_each_point(broken, point):
+    """The link is gone for a while when one side is just there."""
+    side = broken.here(broken.guest) if point.startswith("source") else broken.there(broken.guest)
+    broken.restart(side, {"VMFERRY_FAULT": f"{point}=stop@1"})
+    move = broken.here(broken.guest).begin_migrate(
+        broken.guest, broken.there(broken.guest), "--retry-for", "1m", "--verify",
+        "--downtime-cap", "20s")
+    wait_until(lambda: is_stopped(side.pid), point, 60)
+    broken.lab.link.cut()
+    side.thaw()
+    wait_disconnected(broken, 20)
+    broken.lab.link.restore()
+    report = check_completed(move.finish(timeout=60), verified=True)
+    assert report["breaks"] >= 1
+    broken.has_moved(broken.guest)
+    broken.restart(side)
+
+
+@pytest.mark.long
+def test_hybrid_before_its_switch(broken):
+    move = begin(broken, "--retry-for", "30s", "--mode", "hybrid")
+    cut_for(broken, 2)
+    assert check_completed(move.finish(), mode=None)["breaks"] >= 1
+    broken.has_moved(broken.guest)
+
+
+def written_blocks(guest) -> int:
+    with guest.control() as control:
+        return int(control.status()["disk_sequence"])
+
+
+@pytest.mark.long
+def test_disks_that_the_guest_writes_to(scene, any_qemu):
+    """A break while they are copied: writes go on in it, and the copy is what the guest has written."""
+    image = LocalImage("disks/disk.raw").make(scene.a, data_mb=24, size_mb=96)
+    image.on(scene.b).parent.mkdir()
+    guest = run_with(scene, drive(image.on(scene.a)), qemu=any_qemu, disk_rate=50)
+    move = scene.a.begin_migrate(guest, scene.b, "--retry-for", "30s", "--verify", "--bandwidth",
+                                 "4M")
+    wait_progress(scene.a, guest, "disks", 4_000_000)
+    scene.lab.link.cut()
+    wait_disconnected(scene)
+    before = written_blocks(guest)
+    wait_until(lambda: written_blocks(guest) > before + 100, "writes go on", 10)
+    scene.lab.link.restore()
+    report = check_completed(move.finish(timeout=90), verified=True)
+    assert report["breaks"] >= 1
+    scene.has_moved(guest)
+    check_disk(guest)
+
+
+@pytest.mark.long
+def test_images_that_nobody_writes_to(scene):
+    """They go before GUEST."""
+    image = LocalImage("disks/disk.raw").make(scene.a, data_mb=24, size_mb=96)
+    image.on(scene.b).parent.mkdir()
+    guest = run_with(scene, drive(image.on(scene.a), more=",readonly=on"))
+    move = scene.a.begin_migrate(guest, scene.b, "--retry-for", "30s", "--bandwidth", "4M")
+    wait_progress(scene.a, guest, "disks", 4_000_000)
+    cut_for(scene, 2)
+    assert check_completed(move.finish(timeout=90))["breaks"] >= 1
+    scene.has_moved(guest)
+
+
+def begin_and_pause(scene, *options):
+    """A move whose source stops itself with its guest paused, once; the guest's process stays paused then."""
+    here = scene.here(scene.guest)
+    scene.restart(here, {"VMFERRY_FAULT": "source.paused=stop@1"})
+    move = here.begin_migrate(scene.guest, scene.there(scene.guest), "--retry-for", "5m", *options)
+    wait_until(lambda: is_stopped(here.pid), "the pause", 60)
+    return move
+
+
+def goes_on_here(scene) -> None:
+    """With the trouble still there."""
+    beats = scene.beats[scene.guest.name]
+    wait_until(lambda: not beats.is_silent(0.1), "guest goes on", 15)
+    beats.wait(5)
+
+
+def test_in_the_pause(broken):
+    """With the guest paused no break is waited for: it goes on here, and the move later, from where it was."""
+    here = broken.here(broken.guest)
+    move = begin_and_pause(broken, "--downtime-cap", "20s", "--verify")
+    broken.lab.link.cut()
+    before = sent_bytes(broken)
+    here.thaw()
+    goes_on_here(broken)
+    broken.lab.link.restore()
+    report = check_completed(move.finish(timeout=60), verified=True)
+    assert report["retractions"] >= 1 and report["breaks"] >= 1
+    # All of its memory again would be 16 MB.
+    assert sent_bytes(broken) - before < 8_000_000
+    broken.has_moved(broken.guest)
     broken.restart(here)
+
+
+@pytest.mark.long
+def test_in_the_pause_with_the_machine_loaded(broken):
+    """The destination cannot take that back: the move ends, and never the guest."""
+    there = broken.there(broken.guest)
+    broken.restart(there, {"VMFERRY_FAULT": "destination.before-ready=stop@1"})
+    move = broken.here(broken.guest).begin_migrate(broken.guest, there, "--retry-for", "5m",
+                                                   "--downtime-cap", "20s")
+    wait_until(lambda: is_stopped(there.pid), "the machine is loaded", 60)
+    broken.lab.link.cut()
+    there.thaw()
+    goes_on_here(broken)
+    broken.lab.link.restore()
+    check_failed(move.finish(timeout=60), "the connection broke while the guest was paused",
+                 "was loaded by then")
+    broken.restart(there)
+    broken.check(broken.guest)
     broken.move(broken.guest)
 
 

@@ -3,8 +3,8 @@
 import pytest
 
 from findings import check_completed
-from scene import Scene, wait_progress
-from vmferry_lab import Lab, WanLink
+from scene import Scene, is_stopped, wait_progress
+from vmferry_lab import Lab, WanLink, wait_until
 from vmferry_lab.netns import run
 
 GUEST = {"memory_mb": 128, "arena_mb": 32, "check": 256, "pattern": "mixed",
@@ -16,11 +16,11 @@ def far(pki):
     """A scene whose other host is far away, with what the link is to be."""
     labs = []
 
-    def make(**link) -> Scene:
+    def make(guest=None, **link) -> Scene:
         lab = Lab(wan=WanLink(seed=1, **link))
         labs.append(lab)
         scene = Scene(lab, pki)
-        scene.run(**GUEST)
+        scene.run(**{**GUEST, **(guest or {})})
         return scene
 
     yield make
@@ -59,4 +59,40 @@ def test_breaks_of_a_long_way(far):
                                            "--bandwidth", "4M"), verified=True)
     scene.lab.wan.set(break_=0)
     assert report["breaks"] >= 1
+    scene.has_moved(scene.guest)
+
+
+def test_link_that_collapses_in_the_pause(far):
+    """To a tenth, while all that the guest writes is on its way: it goes on within the cap, and moves later."""
+    scene = far(guest={"pattern": "intensive", "pages_per_second": 0}, rate="200mbit", delay="10ms", queue_time="1s")
+    cap_ms = 3000
+    scene.restart(scene.a, {"VMFERRY_FAULT": "source.paused=stop@1"})
+    move = scene.a.begin_migrate(scene.guest, scene.b, "--retry-for", "1m", "--throttle", "off",
+                                 "--downtime-cap", f"{cap_ms}ms")
+    wait_until(lambda: is_stopped(scene.a.pid), "the pause", 60)
+    scene.lab.wan.set(rate="20mbit")
+    scene.a.thaw()
+    beats = scene.beats[scene.guest.name]
+    wait_until(lambda: not beats.is_silent(0.1), "guest goes on", 15)
+    beats.wait(5)
+    # What the machine's other work may add, which is none of the pause's.
+    assert beats.largest_gap_ms() < cap_ms + 500
+    scene.lab.wan.set(rate="200mbit")
+    report = check_completed(move.finish(timeout=90))
+    assert report["retractions"] >= 1, f"{report}"
+    assert report["retracted_ms"] < cap_ms * report["retractions"]
+    scene.has_moved(scene.guest)
+    scene.restart(scene.a)
+
+
+def test_large_packets_are_lost_silently(far):
+    """As behind a tunnel that nobody has told of: the connection is made anew with smaller ones, and says so."""
+    scene = far(rate="50mbit", delay="10ms")
+    move = scene.a.begin_migrate(scene.guest, scene.b, "--retry-for", "1m", "--verify",
+                                 "--bandwidth", "3M")
+    wait_progress(scene.a, scene.guest, "precopy", 2_000_000)
+    scene.lab.wan.set(mtu=1300, frag_needed=False)
+    report = check_completed(move.finish(timeout=60), verified=True)
+    assert report["breaks"] >= 1
+    assert "small-packets" in scene.a.vmferry("events", "--json").stdout
     scene.has_moved(scene.guest)
