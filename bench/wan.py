@@ -41,6 +41,8 @@ BREAKS = {"break_": "5s", "break_every": "30s", "break_after": "4s"}
 
 WORKLOADS = {
     "idle": Workload("nothing but its heartbeat; 64 MiB of random bytes", 64),
+    # Long enough to see more than one break.
+    "large": Workload("nothing but its heartbeat; 320 MiB of random bytes", 320),
     "sparse": Workload("8 bytes a page, 2,000 pages a second over 64 MiB", 64,
                        {"pattern": "sparse", "pages_per_second": 2000}),
     "text": Workload("2 MB/s of text over 64 MiB of text", 64,
@@ -102,7 +104,8 @@ def median(samples: list[Sample], key: str) -> float | None:
 
 
 def best(samples: dict[str, list[Sample]], key: str) -> float | None:
-    values = [value for peer in PEERS if (value := median(samples[peer], key)) is not None]
+    values = [value for peer in PEERS
+              if (value := median(samples.get(peer, []), key)) is not None]
     return min(values, default=None)
 
 
@@ -128,14 +131,14 @@ def print_table(link: str, workload: str, samples: dict[str, list[Sample]]) -> N
     for key, title, unit, scale in ROWS:
         values = {name: median(all_of, key) for name, all_of in samples.items()}
         print(f"  {title:28}{unit:>4}" + "".join(show(value, scale) for value in values.values())
-              + "  " + verdict(key, values[OURS], best(samples, key)))
+              + "  " + verdict(key, values.get(OURS), best(samples, key)))
     for name, all_of in samples.items():
         for reason in {sample.reason for sample in all_of if not sample.finished}:
             print(f"  {name}: {reason or 'not finished in time'}")
 
 
-def measure(link: str, workload: str, pki: Pki, runs: int) -> dict[str, list[Sample]]:
-    contenders = (OURS, *PEERS)
+def measure(link: str, workload: str, pki: Pki, runs: int,
+            contenders: list[str]) -> dict[str, list[Sample]]:
     samples = {name: [] for name in contenders}
     for _ in range(runs):
         for name in contenders:
@@ -223,6 +226,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--link", action="append", choices=LINKS)
     parser.add_argument("--workload", action="append", choices=WORKLOADS)
+    parser.add_argument("--contender", action="append", choices=(OURS, *PEERS))
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--seed", action="store_true",
                         help="only moves with a saved image at the destination, beside ones without")
@@ -234,8 +238,8 @@ def main() -> None:
             record.setdefault("seed", {})[link] = measure_seed(link, pki, arguments.runs)
         for link in () if arguments.seed else arguments.link or LINKS:
             for workload in arguments.workload or WORKLOADS:
-                record.setdefault(link, {})[workload] = measure(link, workload, pki,
-                                                                arguments.runs)
+                record.setdefault(link, {})[workload] = measure(
+                    link, workload, pki, arguments.runs, arguments.contender or (OURS, *PEERS))
     print_breaks(record)
     results = HERE / "results" / time.strftime("wan-%Y%m%d-%H%M%S.json")
     results.parent.mkdir(exist_ok=True)

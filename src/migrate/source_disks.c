@@ -713,7 +713,9 @@ static gboolean wait_slice(SourceDisks *disks, GError **error)
     hold_copies(disks);
     if (clock_now_ns() - disks->move->last_progress_ns > 5 * POLL_NS)
         report_progress(disks);
-    return source_not_cancelled(disks->move, error) && source_hear_peer(disks->move, error);
+    return source_not_cancelled(disks->move, error) &&
+           source_note_break(disks->move, session_is_broken(disks->move->session), error) &&
+           source_hear_peer(disks->move, error);
 }
 
 static gboolean await_flush(SourceDisks *disks, uint64_t number, GError **error)

@@ -122,6 +122,8 @@ gboolean source_retract(SourceMove *move, GError **error);
 gboolean source_images_retract(SourceMove *move, GError **error);
 /* Whether disks are copied that are written to: their copies end in the pause. */
 gboolean source_disks_end_in_pause(const SourceMove *move);
+/* Puts on the progress whether one is, and lets the guest run meanwhile. */
+gboolean source_note_break(SourceMove *move, gboolean disconnected, GError **error);
 /* Waits while a connection is broken. */
 gboolean source_await_connection(SourceMove *move, GError **error);
 void source_make_transaction_id(char out[33]);

@@ -44,7 +44,7 @@ static gboolean let_run(SourceMove *move, GError **error)
     return !move->throttle || throttle_set(move->throttle, 1, error);
 }
 
-static gboolean note_break(SourceMove *move, gboolean disconnected, GError **error)
+gboolean source_note_break(SourceMove *move, gboolean disconnected, GError **error)
 {
     if (!disconnected && !move->progress.disconnected)
         return TRUE;
@@ -56,12 +56,12 @@ static gboolean note_break(SourceMove *move, gboolean disconnected, GError **err
 gboolean source_await_connection(SourceMove *move, GError **error)
 {
     while (session_is_broken(move->session)) {
-        if (!source_not_cancelled(move, error) || !note_break(move, TRUE, error) ||
+        if (!source_not_cancelled(move, error) || !source_note_break(move, TRUE, error) ||
             !source_hear_peer(move, error))
             return FALSE;
         clock_sleep_ns(AWAIT_SLICE_MS * 1000000ULL);
     }
-    return note_break(move, FALSE, error);
+    return source_note_break(move, FALSE, error);
 }
 
 /* One that begins just then has the short limit. */
@@ -144,7 +144,7 @@ gboolean source_await(SourceMove *move, FrameType type, int timeout_ms, Frame *r
             return FALSE;
         if (session_receive(move->session, TRAFFIC_CONTROL, AWAIT_SLICE_MS, ret, &quiet)) {
             if (ret->type == type)
-                return note_break(move, FALSE, error);
+                return source_note_break(move, FALSE, error);
             if (!take_other(move, ret, error))
                 return FALSE;
         } else if (!error_is(quiet, VMFERRY_ERROR_TIMEOUT)) {
@@ -153,7 +153,7 @@ gboolean source_await(SourceMove *move, FrameType type, int timeout_ms, Frame *r
         } else if ((!move->paused || move->stays_paused) &&
                    (session_is_broken(move->session) || session_has_broken_bulk(move->session))) {
             /* What is awaited comes here, and to nobody else. */
-            if (!note_break(move, TRUE, error))
+            if (!source_note_break(move, TRUE, error))
                 return FALSE;
             end = clock_now_ns() + (uint64_t)timeout_ms * 1000000;
         } else if (clock_now_ns() > end) {

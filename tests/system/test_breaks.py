@@ -193,7 +193,8 @@ def test_at_each_point(broken, point):
 def test_hybrid_before_its_switch(broken):
     move = begin(broken, "--retry-for", "30s", "--mode", "hybrid")
     cut_for(broken, 2)
-    assert check_completed(move.finish(), mode=None)["breaks"] >= 1
+    result = move.finish().require()
+    assert result.json["breaks"] >= 1
     broken.has_moved(broken.guest)
 
 
@@ -227,7 +228,7 @@ def test_images_that_nobody_writes_to(scene):
     """They go before GUEST."""
     image = LocalImage("disks/disk.raw").make(scene.a, data_mb=24, size_mb=96)
     image.on(scene.b).parent.mkdir()
-    guest = run_with(scene, drive(image.on(scene.a), more=",readonly=on"))
+    guest = run_with(scene, drive(image.on(scene.a), more=",readonly=on"), disk_rate=0)
     move = scene.a.begin_migrate(guest, scene.b, "--retry-for", "30s", "--bandwidth", "4M")
     wait_progress(scene.a, guest, "disks", 4_000_000)
     cut_for(scene, 2)
