@@ -482,7 +482,9 @@ void disk_sender_answer(DiskSender *sender, guint file, uint64_t id)
 void disk_sender_run_ahead(DiskSender *sender)
 {
     g_mutex_lock(&sender->lock);
+    /* Behind what is on its way already. */
     sender->ahead_bytes =
+        sender->sent_by_now - sender->applied_bytes +
         CLAMP((uint64_t)(sender->rate * AHEAD_SECONDS), AHEAD_LEAST_BYTES, AHEAD_MOST_BYTES);
     g_mutex_unlock(&sender->lock);
     give_answers(sender);

@@ -109,8 +109,9 @@ struct SourceDisks {
     char *directory; /* of a storage process, to read images for --verify; NULL: none */
     VmmStorage *storage;
 
-    gint ahead;     /* atomic: requests are answered, whatever has arrived … */
-    gboolean holds; /* … and the VMM was told to copy nothing itself */
+    gint copying;    /* atomic: the VMM copies by itself, too */
+    gint wants_hold; /* the same: it is to stop that, before requests that wait are answered … */
+    gboolean holds;  /* … and was told so */
 
     GMutex lock;
     GError *failure; /* of the connection about disks; protected by lock */
@@ -580,11 +581,14 @@ static void on_tick(DiskSender *sender, gpointer user)
     uint64_t stall_ns = disk_sender_get_stall_ns(sender), wait_ns = get_wait_ns(disks);
     g_autoptr(GError) why = NULL;
 
-    g_atomic_int_set(&disks->ahead, disk_sender_is_ahead(sender));
     if (MIN(stall_ns, wait_ns) >= AHEAD_NS && disks->move->retry_for_ms > 0 &&
-        !g_atomic_int_get(&disks->ahead)) {
-        run_ahead(disks, sender);
-        return;
+        !disk_sender_is_ahead(sender)) {
+        /* What the VMM copies by itself would fill up what is kept: see hold_copies(). */
+        if (!g_atomic_int_get(&disks->copying)) {
+            run_ahead(disks, sender);
+            return;
+        }
+        g_atomic_int_set(&disks->wants_hold, 1);
     }
     if (MIN(stall_ns, wait_ns) < STALL_NS)
         return;
@@ -687,13 +691,8 @@ static void report_progress(SourceDisks *disks)
     source_report_progress(move);
 }
 
-/* What the VMM copies by itself would fill up what is kept. */
-static void hold_copies(SourceDisks *disks)
+static void set_held(SourceDisks *disks, gboolean held)
 {
-    gboolean held = g_atomic_int_get(&disks->ahead) != 0;
-
-    if (held == disks->holds)
-        return;
     disks->holds = held;
     for (guint i = 0; i < disks->disks->len; i++) {
         SourceDisk *disk = get_disk(disks, i);
@@ -703,6 +702,16 @@ static void hold_copies(SourceDisks *disks)
         if (disk->copy && !disk->finished &&
             !vmm_hold_copy(disks->move->job->vmm, disk->copy, held, &problem))
             log_debug("disk %s: %s", disk->disk->id, problem->message);
+    }
+}
+
+static void hold_copies(SourceDisks *disks)
+{
+    if (g_atomic_int_compare_and_exchange(&disks->wants_hold, 1, 0)) {
+        set_held(disks, TRUE);
+        run_ahead(disks, disks->sender);
+    } else if (disks->holds && !disk_sender_is_ahead(disks->sender)) {
+        set_held(disks, FALSE);
     }
 }
 
@@ -1188,6 +1197,16 @@ static gboolean await_sync(SourceDisks *disks, GError **error)
     return TRUE;
 }
 
+static gboolean await_all(SourceDisks *disks, GError **error)
+{
+    gboolean all;
+
+    g_atomic_int_set(&disks->copying, 1);
+    all = await_sync(disks, error);
+    g_atomic_int_set(&disks->copying, 0);
+    return all;
+}
+
 /* The rest of it follows before and in the pause. */
 static gboolean send_changes(SourceDisks *disks, GError **error)
 {
@@ -1216,7 +1235,7 @@ gboolean source_disks_mirror(SourceMove *move, GError **error)
     if (!disks || !disks->makes)
         return TRUE;
     if (!start_mirrors(disks, error) || fault_point("source.disks-begun", error) ||
-        !send_changes(disks, error) || !await_sync(disks, error) ||
+        !send_changes(disks, error) || !await_all(disks, error) ||
         fault_point("source.disks-in-sync", error))
         return FALSE;
     report_progress(disks);
