@@ -105,10 +105,20 @@ gboolean helper_wait(pid_t pid, int timeout_ms)
     }
 }
 
-gboolean helper_is(int argc, char *const *argv, const char *name)
+static gboolean bears_name(char *const *argv, const char *name)
 {
-    if (argc != 1 || strcmp(argv[0], name) != 0)
+    if (strcmp(argv[0], name) != 0)
         return FALSE;
     prctl(PR_SET_NAME, name);
     return TRUE;
+}
+
+gboolean helper_is(int argc, char *const *argv, const char *name)
+{
+    return argc == 1 && bears_name(argv, name);
+}
+
+gboolean helper_is_with_argument(int argc, char *const *argv, const char *name)
+{
+    return argc == 2 && bears_name(argv, name);
 }

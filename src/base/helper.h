@@ -43,3 +43,14 @@ gboolean helper_is(int argc, char *const *argv, const char *name);
         function();                                                                                \
         _exit(0);                                                                                  \
     }
+
+/* TRUE where these arguments are those of a helper that takes one argument. */
+gboolean helper_is_with_argument(int argc, char *const *argv, const char *name);
+
+/* The same for one that a guard starts (guard/action.h): *function* takes its argument, and returns its exit code. */
+#define HELPER_MAIN_WITH_ARGUMENT(name, function)                                                  \
+    __attribute__((constructor)) static void function##_begin(int argc, char **argv)               \
+    {                                                                                              \
+        if (helper_is_with_argument(argc, argv, name))                                             \
+            _exit(function(argv[1]));                                                              \
+    }

@@ -58,6 +58,13 @@ void guard_action_add_kill(GuardAction *action)
     add_step(action, GUARD_STEP_KILL);
 }
 
+void guard_action_add_run(GuardAction *action, const char *name, const char *argument)
+{
+    add_step(action, GUARD_STEP_RUN);
+    add_text(action, name);
+    add_text(action, argument);
+}
+
 static void add_expected(GuardAction *action, const char *text)
 {
     if (text && strlen(text) >= GUARD_EXPECT_BYTES)
@@ -100,7 +107,7 @@ const char *guard_step_next(const char *step)
 {
     static const uint8_t texts[] = {
         [GUARD_STEP_WRITE] = 2,  [GUARD_STEP_READY] = 0, [GUARD_STEP_SEND] = 1,
-        [GUARD_STEP_EXPECT] = 3, [GUARD_STEP_KILL] = 0,
+        [GUARD_STEP_EXPECT] = 3, [GUARD_STEP_KILL] = 0,  [GUARD_STEP_RUN] = 2,
     };
     const char *end = step + 1;
 

@@ -11,6 +11,8 @@
  *              since a monitor serves one client at a time
  *     send     a text
  *     expect   read until a text has come
+ *     run      our own program, executed anew as a helper with one argument: what needs
+ *              memory, threads or a library; done where it ends with exit code 0
  *     kill     SIGKILL to the guard's process; no step of any action comes after it
  *
  * An action is tried again, after a short pause, until all its steps are done or
@@ -18,7 +20,7 @@
  *
  * The steps are packed into bytes: an action goes through the guard's pipe in one
  * piece, so that the guard has it whole or not at all, and is performed without
- * allocating anything.
+ * allocating anything (but by `run`).
  */
 #pragma once
 
@@ -33,6 +35,7 @@ typedef enum {
     GUARD_STEP_SEND,   /* text */
     GUARD_STEP_EXPECT, /* text, other, unless */
     GUARD_STEP_KILL,
+    GUARD_STEP_RUN, /* name, argument */
 } GuardStep;
 
 #define GUARD_ACTION_BYTES 2048
@@ -54,6 +57,10 @@ void guard_action_add_write(GuardAction *action, const char *path, const char *t
 void guard_action_add_ready(GuardAction *action);
 void guard_action_add_send(GuardAction *action, const char *text);
 void guard_action_add_kill(GuardAction *action);
+
+/* *name*: a helper that takes an argument (HELPER_MAIN_WITH_ARGUMENT).  It is given GUARD_RUN_MS. */
+#define GUARD_RUN_MS 40000
+void guard_action_add_run(GuardAction *action, const char *name, const char *argument);
 
 /* *where* as unix_socket.h has it.  INVALID where the path is missing or too long:
  * the guard keeps no descriptors, so a long path cannot go through one. */

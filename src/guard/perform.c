@@ -7,6 +7,7 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -114,6 +115,45 @@ static void write_file(const char *path, const char *text)
     close(fd);
 }
 
+/* Nothing of ours is changed by the child before it is another program. */
+static pid_t start_helper(const char *name, const char *argument)
+{
+    char *const argv[] = {(char *)name, (char *)argument, NULL};
+    pid_t pid = vfork();
+
+    if (pid != 0)
+        return pid;
+    execve("/proc/self/exe", argv, environ);
+    _exit(127);
+}
+
+/* True where it has ended, and in time. */
+static int await_helper(pid_t pid, int timeout_ms)
+{
+    struct pollfd p = {.fd = (int)syscall(SYS_pidfd_open, pid, 0), .events = POLLIN};
+    int ended = p.fd >= 0 && poll(&p, 1, timeout_ms) > 0;
+
+    if (p.fd >= 0)
+        close(p.fd);
+    return ended;
+}
+
+static int run_helper(const char *name, const char *argument, const Conversation *conversation)
+{
+    int status = -1,
+        timeout_ms = conversation->until_ns ? get_patience_ms(conversation) : GUARD_RUN_MS;
+    pid_t pid;
+
+    if (guard_vmm_has_ended())
+        return 1;
+    pid = start_helper(name, argument);
+    if (pid < 0)
+        return 0;
+    if (!await_helper(pid, timeout_ms))
+        kill(pid, SIGKILL);
+    return waitpid(pid, &status, 0) == pid && WIFEXITED(status) && WEXITSTATUS(status) == 0;
+}
+
 /* *text*: those of the step.  Whether the action is over is what the last one would tell. */
 static StepResult expect_step(const char *text, Conversation *conversation)
 {
@@ -137,6 +177,8 @@ static StepResult perform_step(const char *step, Conversation *conversation)
         return connect_to(step, conversation) ? STEP_DONE : STEP_FAILED;
     case GUARD_STEP_SEND:
         return say(conversation->fd, text) ? STEP_DONE : STEP_FAILED;
+    case GUARD_STEP_RUN:
+        return run_helper(text, text + strlen(text) + 1, conversation) ? STEP_DONE : STEP_FAILED;
     case GUARD_STEP_EXPECT:
         return expect_step(text, conversation);
     case GUARD_STEP_KILL:

@@ -24,9 +24,20 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/helper.h"
 #include "guard/guard.h"
 #include "base/unix_socket.h"
 #include "vmm/qemu/driver.h"
+
+/* It notes each of its runs in a file, and fails as long as there are fewer than three. */
+static int note_run(const char *path)
+{
+    int fd = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
+
+    return fd < 0 || write(fd, "x", 1) != 1 || lseek(fd, 0, SEEK_END) < 3;
+}
+
+HELPER_MAIN_WITH_ARGUMENT("test-runner", note_run)
 
 static _Atomic int *resumed;  /* by QMP `cont` */
 static _Atomic int *released; /* by QMP `balloon`; 1 + how often it was resumed before */
@@ -469,6 +480,51 @@ static void test_state_that_is_not_told(void **state)
     waitpid(vmm, NULL, 0);
 }
 
+static off_t length_of(const char *path)
+{
+    struct stat info;
+
+    return stat(path, &info) == 0 ? info.st_size : 0;
+}
+
+static char run_path[64];
+
+static gboolean was_run_thrice(pid_t vmm)
+{
+    return length_of(run_path) >= 3;
+}
+
+/* A program of ours, again until it succeeds, and then the next step. */
+static void test_runs(void **state)
+{
+    pid_t vmm = start_vmm(), agent;
+    g_autofree char *next = g_strconcat(folder, "/next", NULL);
+
+    g_snprintf(run_path, sizeof run_path, "%s/runs", folder);
+    assert_true(g_file_set_contents(next, "", 0, NULL));
+    agent = fork();
+    if (agent == 0) {
+        Guard *guard = start_guard(vmm, NOTHING);
+        GuardAction action;
+
+        guard_action_begin(&action, 10);
+        guard_action_add_run(&action, "test-runner", run_path);
+        guard_action_add_write(&action, next, "done");
+        if (!guard || !guard_arm(guard, GUARD_SLOT_GUEST, &action, NULL))
+            _exit(1);
+        kill(getpid(), SIGKILL);
+    }
+    assert_int_equal(waitpid(agent, NULL, 0), agent);
+    assert_true(wait_for(was_run_thrice, vmm));
+    while (length_of(next) == 0) /* the test's time limit ends it */
+        clock_sleep_ns(1000000);
+    assert_int_equal(length_of(run_path), 3);
+    unlink(run_path);
+    unlink(next);
+    kill(vmm, SIGKILL);
+    waitpid(vmm, NULL, 0);
+}
+
 static void test_too_much(void **state)
 {
     g_autofree char *longest = g_strnfill(511, 'x'),
@@ -552,19 +608,13 @@ static void test_errors(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_resumes),
-        cmocka_unit_test(test_resumes_by_an_abstract_name),
-        cmocka_unit_test(test_kills),
-        cmocka_unit_test(test_leaves),
-        cmocka_unit_test(test_files),
-        cmocka_unit_test(test_fifos),
-        cmocka_unit_test(test_files_now),
-        cmocka_unit_test(test_too_much),
-        cmocka_unit_test(test_errors),
-        cmocka_unit_test(test_keeps_no_memory),
-        cmocka_unit_test(test_balloon),
-        cmocka_unit_test(test_resumes_once),
-        cmocka_unit_test(test_state_that_is_not_told),
+        cmocka_unit_test(test_resumes),         cmocka_unit_test(test_resumes_by_an_abstract_name),
+        cmocka_unit_test(test_kills),           cmocka_unit_test(test_leaves),
+        cmocka_unit_test(test_files),           cmocka_unit_test(test_fifos),
+        cmocka_unit_test(test_files_now),       cmocka_unit_test(test_runs),
+        cmocka_unit_test(test_too_much),        cmocka_unit_test(test_errors),
+        cmocka_unit_test(test_keeps_no_memory), cmocka_unit_test(test_balloon),
+        cmocka_unit_test(test_resumes_once),    cmocka_unit_test(test_state_that_is_not_told),
     };
     int result;
 
