@@ -110,8 +110,10 @@ static gboolean finish_in_pause(Save *save, GError **error)
     if (!source_disks_finish(move, error))
         return FALSE;
     move->report->disks_ms = source_lap_ms(move);
+    /* One that ran in between is not what was read of it before. */
     if (!source_send_rest(move, purpose, &save->state, error) ||
-        !vmm_check_unchanged(move->job->vmm, move->machine, error))
+        !vmm_check_unchanged(move->job->vmm, move->machine, error) ||
+        !vmm_check_paused(move->job->vmm, error))
         return FALSE;
     source_disks_describe(move);
     save->note = make_note(save, error);
