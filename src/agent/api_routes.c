@@ -188,11 +188,18 @@ static gboolean adopt_guest(ApiCall *call, const char *name, GError **error)
 {
     LaunchAdoption adoption = {
         .qmp_path = json_text_or(call->body, "qmp", NULL),
+        .libvirt = json_text_or(call->body, "libvirt", NULL),
+        .connect = json_text_or(call->body, "connect", NULL),
         .allow_supervisor = json_flag_or(call->body, "allow_supervisor", FALSE),
     };
-    uint64_t pid;
+    uint64_t pid = 0;
 
-    if (!json_get_count(call->body, "pid", MAX_PID, &pid, error))
+    if (adoption.libvirt ? adoption.qmp_path != NULL : adoption.connect != NULL) {
+        error_set(error, VMFERRY_ERROR_INVALID,
+                  "\"connect\" goes with \"libvirt\", and \"qmp\" does not");
+        return FALSE;
+    }
+    if (!adoption.libvirt && !json_get_count(call->body, "pid", MAX_PID, &pid, error))
         return FALSE;
     adoption.pid = (pid_t)pid;
     return launch_adopt(call->context, name, &adoption, error);
@@ -200,19 +207,24 @@ static gboolean adopt_guest(ApiCall *call, const char *name, GError **error)
 
 static json_t *post_guests(ApiCall *call, GError **error)
 {
+    static const char *const one_of[] = {"command_line", "pid", "libvirt"};
     static const char *const known[] = {
-        "name", "command_line", "directory", "pid", "qmp", "allow_supervisor", "vmm", NULL,
+        "name",    "command_line", "directory",        "pid", "qmp",
+        "libvirt", "connect",      "allow_supervisor", "vmm", NULL,
     };
     const char *name;
+    guint ways = 0;
     gboolean run;
 
     if (!need_body(call, known, error) || !json_get_text(call->body, "name", &name, error) ||
         !guest_name_check(name, error))
         return NULL;
     run = json_object_get(call->body, "command_line") != NULL;
-    if (run == (json_object_get(call->body, "pid") != NULL)) {
+    for (guint i = 0; i < G_N_ELEMENTS(one_of); i++)
+        ways += json_object_get(call->body, one_of[i]) != NULL;
+    if (ways != 1) {
         error_set(error, VMFERRY_ERROR_INVALID,
-                  "give either \"command_line\" (to run) or \"pid\" (to adopt)");
+                  "give either \"command_line\" (to run), or \"pid\" or \"libvirt\" (to adopt)");
         return NULL;
     }
     if (!(run ? run_guest(call, name, error) : adopt_guest(call, name, error)))

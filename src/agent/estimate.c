@@ -60,7 +60,7 @@ static json_t *make_answer(AgentContext *context, Guest *guest, const EstimateRe
 
     if (!job.vmm)
         return NULL;
-    obstacle = movable_find_obstacle(job.vmm, record->command_line, &description);
+    obstacle = movable_find_obstacle(job.vmm, record, &description);
     if (obstacle)
         return obstacle_to_json(obstacle);
     return look(context, &job, &estimate, error) ? estimate_to_json(&estimate) : NULL;

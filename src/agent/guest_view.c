@@ -68,7 +68,7 @@ static char *refresh(Guest *guest)
         note_run_state(guest, vmm);
     if (!registry_is_idle(guest))
         return NULL;
-    obstacle = movable_find_obstacle(vmm, record->command_line, &description);
+    obstacle = movable_find_obstacle(vmm, record, &description);
     if (description)
         registry_set_summary(guest, make_summary(description));
     return obstacle;

@@ -12,6 +12,7 @@
 #include "base/log.h"
 #include "base/process.h"
 #include "memory/guest_memory.h"
+#include "vmm/libvirt/domain.h"
 
 #define QUIT_TIMEOUT_MS 10000
 
@@ -252,6 +253,18 @@ static gboolean adopt_claimed(AgentContext *context, Guest *guest, const LaunchA
     return vmm && take_managed(context, guest, vmm, TRUE, error);
 }
 
+static gboolean adopt_domain(AgentContext *context, Guest *guest, const LaunchAdoption *adoption,
+                             GError **error)
+{
+    LaunchAdoption found = *adoption;
+    g_autofree char *address = NULL;
+
+    if (!libvirt_domain_find(adoption->connect, adoption->libvirt, &address, &found.pid, error))
+        return FALSE;
+    found.qmp_path = address;
+    return adopt_claimed(context, guest, &found, error);
+}
+
 gboolean launch_adopt(AgentContext *context, const char *name, const LaunchAdoption *adoption,
                       GError **error)
 {
@@ -260,7 +273,7 @@ gboolean launch_adopt(AgentContext *context, const char *name, const LaunchAdopt
 
     if (!guest)
         return FALSE;
-    if (!adopt_claimed(context, guest, adoption, error)) {
+    if (!(adoption->libvirt ? adopt_domain : adopt_claimed)(context, guest, adoption, error)) {
         registry_remove(guest);
         return FALSE;
     }
@@ -343,11 +356,12 @@ static gboolean try_memory(Vmm *vmm, const VmmDescription *description, GError *
 }
 
 /* In the order of a move's checks. */
-char *movable_find_obstacle(Vmm *vmm, char *const *command_line, VmmDescription **ret_description)
+char *movable_find_obstacle(Vmm *vmm, const GuestRecord *record, VmmDescription **ret_description)
 {
     g_autoptr(GError) error = NULL;
-    gboolean movable = vmm_check_movable(vmm, &error) && try_machine(vmm, command_line, &error) &&
-                       try_process(vmm, &error);
+    gboolean movable = guest_record_check_leaving(record, &error) &&
+                       vmm_check_movable(vmm, &error) &&
+                       try_machine(vmm, record->command_line, &error) && try_process(vmm, &error);
 
     *ret_description = vmm_describe(vmm, movable ? &error : NULL);
     if (movable && *ret_description && try_memory(vmm, *ret_description, &error))

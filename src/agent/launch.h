@@ -23,6 +23,8 @@ char **launch_plan(AgentContext *context, const char *name, char **command_line,
 typedef struct {
     pid_t pid;
     const char *qmp_path;      /* NULL: find its socket */
+    const char *libvirt;       /* name or UUID of the domain, instead of both; or NULL … */
+    const char *connect;       /* … and where its daemon is (vmm/libvirt/library.h) */
     gboolean allow_supervisor; /* its user sees to it that it is not started again */
 } LaunchAdoption;
 
@@ -54,7 +56,7 @@ void launch_fill_record(GuestRecord *record, Vmm *vmm);
 void launch_undo(Vmm *vmm);
 
 /* Why this machine could not be moved as it is now, or NULL; free with
- * g_free().  *command_line: as its record has it.  *ret_description: what it is
+ * g_free().  *record*: the guest's.  *ret_description: what it is
  * made of, or NULL where that is not known; free it with
  * vmm_description_free(). */
-char *movable_find_obstacle(Vmm *vmm, char *const *command_line, VmmDescription **ret_description);
+char *movable_find_obstacle(Vmm *vmm, const GuestRecord *record, VmmDescription **ret_description);

@@ -447,7 +447,8 @@ Activity *move_start(AgentContext *context, const char *name, const MoveRequest 
     ChannelOptions channel;
     Move *move;
 
-    if (!guest || !agent_context_get_channel_options(context, &channel, error) ||
+    if (!guest || !registry_check_leaving(guest, error) ||
+        !agent_context_get_channel_options(context, &channel, error) ||
         !registry_claim(guest, GUEST_OURS, "move", error))
         return NULL;
     move = move_new(context, guest, request, &channel);

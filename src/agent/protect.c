@@ -422,7 +422,8 @@ Activity *protect_start(AgentContext *context, const char *name, const ProtectRe
     ChannelOptions channel;
     Protecting *protecting;
 
-    if (!guest || !agent_context_get_channel_options(context, &channel, error) ||
+    if (!guest || !registry_check_leaving(guest, error) ||
+        !agent_context_get_channel_options(context, &channel, error) ||
         !registry_claim(guest, GUEST_OURS, "protect", error))
         return NULL;
     protecting = protecting_new(context, guest, request, &channel);

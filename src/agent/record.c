@@ -4,6 +4,7 @@
 
 #include "base/name.h"
 #include "base/error.h"
+#include "vmm/libvirt/address.h"
 #include "wire/messages.h"
 #include "wire/witness_message.h"
 
@@ -129,6 +130,17 @@ static json_t *make_list(char **texts)
     for (char **text = texts; text && *text; text++)
         json_array_append_new(list, json_string(*text));
     return list;
+}
+
+gboolean guest_record_check_leaving(const GuestRecord *record, GError **error)
+{
+    if (!libvirt_address_is(record->qmp_path))
+        return TRUE;
+    error_set(
+        error, VMFERRY_ERROR_UNSUPPORTED,
+        "libvirt runs this guest, and would not know it at another host: guests of libvirt's are "
+        "saved, but not yet moved or protected");
+    return FALSE;
 }
 
 json_t *guest_record_to_json(const GuestRecord *record)
@@ -328,6 +340,20 @@ static gboolean read_path(json_t *object, const char *key, char **ret, GError **
     return TRUE;
 }
 
+/* A socket, or a domain of libvirt's. */
+static gboolean read_control(json_t *object, char **ret, GError **error)
+{
+    const char *text = json_text_or(object, "qmp_path", NULL);
+    g_autofree char *uuid = NULL, *uri = NULL;
+
+    if (!libvirt_address_is(text))
+        return read_path(object, "qmp_path", ret, error);
+    if (!libvirt_address_parse(text, &uuid, &uri, error))
+        return FALSE;
+    *ret = g_strdup(text);
+    return TRUE;
+}
+
 static gboolean read_checkpoints(json_t *object, GuestRecord *record, GError **error)
 {
     uint64_t ms = 0;
@@ -445,7 +471,7 @@ GuestRecord *guest_record_from_json(json_t *object, GError **error)
     if (!read_numbers(object, record, error) || !read_owner(object, record, error) ||
         !read_kinds(object, record, error) ||
         !read_path(object, "directory", &record->directory, error) ||
-        !read_path(object, "qmp_path", &record->qmp_path, error) ||
+        !read_control(object, &record->qmp_path, error) ||
         !read_path(object, "log_path", &record->log_path, error) ||
         !read_path(object, "working_directory", &record->working_directory, error) ||
         !read_list(object, "command_line", &record->command_line, error) ||

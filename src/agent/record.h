@@ -95,7 +95,8 @@ typedef struct {
     pid_t pid;                /* 0: not known yet */
     uint64_t start_time;      /* of that pid */
     char *vmm_kind;           /* of the driver (vmm_driver.h); NULL while the pid is not known */
-    char *qmp_path;           /* NULL while the pid is not known */
+    char *qmp_path;           /* NULL while the pid is not known; of libvirt's guests as in
+                                 vmm/libvirt/address.h */
     char *log_path;           /* may be NULL */
     char **command_line;      /* as a destination should start it */
     char *working_directory;  /* that it is relative to; as the first host knows it */
@@ -141,6 +142,9 @@ typedef struct {
 GuestRecord *guest_record_copy(const GuestRecord *record);
 void guest_record_free(GuestRecord *record);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(GuestRecord, guest_record_free)
+
+/* FALSE (UNSUPPORTED) where libvirt runs the guest: such a one is not moved or protected, yet. */
+gboolean guest_record_check_leaving(const GuestRecord *record, GError **error);
 
 json_t *guest_record_to_json(const GuestRecord *record);
 

@@ -191,6 +191,13 @@ void registry_await_settled(Guest *guest)
     await_settled(guest);
 }
 
+gboolean registry_check_leaving(Guest *guest, GError **error)
+{
+    lock_guard(&guest->registry->lock);
+
+    return guest_record_check_leaving(guest->record, error);
+}
+
 /* With the lock held. */
 static gboolean can_be_cancelled(const Guest *guest)
 {

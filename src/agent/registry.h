@@ -45,6 +45,9 @@ GPtrArray *registry_list(Registry *registry);
 void registry_set_settling(Guest *guest, gboolean settling);
 void registry_await_settled(Guest *guest);
 
+/* guest_record_check_leaving(). */
+gboolean registry_check_leaving(Guest *guest, GError **error);
+
 /* Claims a guest that has this role, is reachable and unclaimed. */
 gboolean registry_claim(Guest *guest, GuestRole role, const char *claim, GError **error);
 void registry_release(Guest *guest);

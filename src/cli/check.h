@@ -43,6 +43,8 @@ json_t *findings_to_path_json(Findings *findings, json_t *report);
 /* The probes. */
 void check_kernel(Findings *findings);
 void check_qemu(Findings *findings);
+/* Whether libvirt's guests can be adopted.  Starts threads. */
+void check_libvirt(Findings *findings);
 
 /* How this host proves to others who it is.  *agent*: what its agent says of
  * itself, NULL where none answers; *named*: the settings' directory counts,

@@ -9,11 +9,13 @@ static const char description[] =
     "needs a QMP socket that no other program is connected to, as by\n"
     "  -qmp unix:/run/web1.qmp,server=on,wait=off\n"
     "Its command line is searched for one unless --qmp names it.  `vmferry stop` ends it,\n"
-    "nothing else does.";
+    "nothing else does.\n"
+    "A guest of libvirt's is named by its domain, and stays libvirt's: --libvirt DOMAIN.";
 
 typedef struct {
     int pid;
     const char *qmp;
+    const char *libvirt, *connect;
     gboolean allow_supervisor;
 } AdoptOptions;
 
@@ -28,10 +30,16 @@ static int adopt(const CommonOptions *common, const char *name, const AdoptOptio
     g_autoptr(Client) client = client_new(common->socket);
     g_autofree char *qmp = options->qmp ? whole_qmp(options->qmp) : NULL;
     g_autoptr(GError) error = NULL;
-    json_t *request = json_pack("{s:s, s:i}", "name", name, "pid", options->pid);
+    json_t *request = json_pack("{s:s}", "name", name);
     g_autoptr(json_t) guest = NULL;
     const char *supervisor;
 
+    if (options->libvirt)
+        json_object_set_new(request, "libvirt", json_string(options->libvirt));
+    else
+        json_object_set_new(request, "pid", json_integer(options->pid));
+    if (options->connect)
+        json_object_set_new(request, "connect", json_string(options->connect));
     if (qmp)
         json_object_set_new(request, "qmp", json_string(qmp));
     if (options->allow_supervisor)
@@ -44,7 +52,7 @@ static int adopt(const CommonOptions *common, const char *name, const AdoptOptio
         return EXIT_DONE;
     }
     supervisor = json_text_or(guest, "supervisor", NULL);
-    printf("The agent manages %s now: process %d.\n", name, options->pid);
+    printf("The agent manages %s now: process %d.\n", name, (int)json_count_or(guest, "pid", 0));
     if (supervisor)
         printf("Mind that %s.\n", supervisor);
     cli_warn_not_movable(guest);
@@ -54,16 +62,20 @@ static int adopt(const CommonOptions *common, const char *name, const AdoptOptio
 int verb_adopt(int argc, char **argv)
 {
     g_auto(CommonOptions) common = {0};
-    g_autofree char *qmp = NULL;
+    g_autofree char *qmp = NULL, *libvirt = NULL, *uri = NULL;
     AdoptOptions options = {0};
     const GOptionEntry entries[] = {
         {"pid", 0, 0, G_OPTION_ARG_INT, &options.pid, "The QEMU process", "PID"},
         {"qmp", 0, 0, G_OPTION_ARG_FILENAME, &qmp, "Its QMP socket (default: found)", "PATH"},
+        {"libvirt", 0, 0, G_OPTION_ARG_STRING, &libvirt, "The domain that it is for libvirt",
+         "DOMAIN"},
+        {"connect", 0, 0, G_OPTION_ARG_STRING, &uri,
+         "Where libvirt is (default: the agent's LIBVIRT_DEFAULT_URI, or qemu:///system)", "URI"},
         {"allow-supervisor", 0, 0, G_OPTION_ARG_NONE, &options.allow_supervisor,
          "Accept what may start it again: you keep it from that, once the guest has moved", NULL},
         {NULL},
     };
-    CliSpec spec = {.parameters = "NAME --pid PID",
+    CliSpec spec = {.parameters = "NAME (--pid PID | --libvirt DOMAIN)",
                     .description = description,
                     .entries = entries,
                     .common = &common,
@@ -74,8 +86,12 @@ int verb_adopt(int argc, char **argv)
         return EXIT_USAGE;
     if (!guest_name_check(argv[1], &error))
         return cli_usage_error("%s", error->message);
-    if (options.pid <= 0)
-        return cli_usage_error("--pid PID is missing");
+    if ((options.pid > 0) == (libvirt != NULL))
+        return cli_usage_error("give either --pid PID or --libvirt DOMAIN");
+    if (libvirt ? qmp != NULL : uri != NULL)
+        return cli_usage_error("--connect goes with --libvirt, and --qmp with --pid");
+    options.libvirt = libvirt;
+    options.connect = uri;
     options.qmp = qmp;
     return adopt(&common, argv[1], &options);
 }

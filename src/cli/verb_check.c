@@ -92,6 +92,7 @@ static Findings *check(const CommonOptions *common, const char *pki, const char 
     /* First, while this process has but one thread: it makes a child. */
     check_kernel(findings);
     check_qemu(findings);
+    check_libvirt(findings);
     load_settings(findings, settings);
     if (pki) {
         g_free(settings->pki_dir);

@@ -9,8 +9,11 @@
 #include "base/fd.h"
 #include "base/json.h"
 #include "base/process.h"
+#include "vmm/libvirt/address.h"
+#include "vmm/libvirt/domain.h"
 #include "vmm/qemu/command_line.h"
 #include "vmm/qemu/driver.h"
+#include "vmm/qemu/qmp_libvirt.h"
 #include "vmm/qemu/qmp_places.h"
 #include "vmm/qemu/relay.h"
 #include "base/unix_socket.h"
@@ -64,7 +67,8 @@ gboolean qemu_check_owner(Qmp *qmp, const char *where, pid_t pid, GError **error
 
 static Qmp *connect_one(pid_t pid, const char *where, int greeting_ms, GError **error)
 {
-    g_autoptr(Qmp) qmp = qmp_connect(where, greeting_ms, error);
+    g_autoptr(Qmp) qmp = libvirt_address_is(where) ? qmp_open_libvirt(where, error)
+                                                   : qmp_connect(where, greeting_ms, error);
 
     if (!qmp || !qmp_run(qmp, "query-version", NULL, QMP_COMMAND_MS, error) ||
         !qemu_check_owner(qmp, where, pid, error))
@@ -96,12 +100,50 @@ static Qmp *connect_any(pid_t pid, char **argv, char **ret_where, GError **error
     return NULL;
 }
 
-/* What a user named: "@NAME", or a path. */
+/* libvirt holds the monitor of its guests. */
+static Qmp *connect_by_libvirt(pid_t pid, const char *uuid, const char *name, char **ret_where,
+                               GError **error)
+{
+    g_autofree char *address = NULL;
+    pid_t found = 0;
+
+    if (!libvirt_domain_find(NULL, uuid, &address, &found, error)) {
+        g_prefix_error(error,
+                       "pid %d is the domain %s of libvirt, which alone can reach its monitor "
+                       "(`vmferry adopt NAME --libvirt %s --connect URI` names another daemon): ",
+                       (int)pid, name, name);
+        return NULL;
+    }
+    if (found != pid) {
+        error_set(error, VMFERRY_ERROR_REFUSED,
+                  "pid %d says that it is the domain %s of libvirt, whose process is %d", (int)pid,
+                  name, (int)found);
+        return NULL;
+    }
+    *ret_where = g_strdup(address);
+    return connect_one(pid, address, ADOPT_GREETING_MS, error);
+}
+
+static Qmp *connect_found(pid_t pid, char **argv, char **ret_where, GError **error)
+{
+    g_autofree char *name = NULL;
+    const char *uuid;
+
+    return libvirt_domain_is_of(argv, &uuid, &name)
+               ? connect_by_libvirt(pid, uuid, name, ret_where, error)
+               : connect_any(pid, argv, ret_where, error);
+}
+
+/* What a user named: "@NAME", or a path; or what is on record. */
 static Qmp *connect_named(pid_t pid, const char *name, char **ret_where, GError **error)
 {
     struct stat info;
     Qmp *qmp;
 
+    if (libvirt_address_is(name)) {
+        *ret_where = g_strdup(name);
+        return connect_one(pid, name, ADOPT_GREETING_MS, error);
+    }
     *ret_where = name[0] == '@' ? unix_socket_abstract(pid, name + 1, FALSE) : g_strdup(name);
     if (name[0] != '@' && stat(name, &info) == 0 && !S_ISSOCK(info.st_mode)) {
         error_set(error, VMFERRY_ERROR_INVALID, "%s is not a socket, so not a QMP socket either",
@@ -157,7 +199,7 @@ Vmm *qemu_adopt(pid_t pid, const char *qmp_path, GError **error)
     if (!argv)
         return NULL;
     qmp = qmp_path ? connect_named(pid, qmp_path, &where, error)
-                   : connect_any(pid, argv, &where, error);
+                   : connect_found(pid, argv, &where, error);
     if (!qmp)
         return NULL;
     clean = qemu_command_line_clean(argv);

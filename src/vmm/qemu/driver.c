@@ -586,6 +586,15 @@ static void note_job(QemuVmm *qemu)
     g_mutex_unlock(&qemu->event_lock);
 }
 
+static void note_stop(QemuVmm *qemu)
+{
+    __atomic_store_n(&qemu->stopped_ns, clock_now_ns(), __ATOMIC_RELEASE);
+    g_mutex_lock(&qemu->event_lock);
+    g_atomic_int_inc(&qemu->stops);
+    g_cond_broadcast(&qemu->event_came);
+    g_mutex_unlock(&qemu->event_lock);
+}
+
 static void note_migration(QemuVmm *qemu, const char *status)
 {
     g_mutex_lock(&qemu->event_lock);
@@ -605,9 +614,10 @@ static void on_event(const char *event, json_t *data, gpointer user)
     if (strcmp(event, "RESUME") == 0) {
         g_atomic_int_set(&qemu->images_released, FALSE);
         g_atomic_int_inc(&qemu->resumes);
+    } else if (strcmp(event, QMP_EVENTS_LOST) == 0) {
+        g_atomic_int_inc(&qemu->resumes); /* perhaps */
     } else if (strcmp(event, "STOP") == 0) {
-        __atomic_store_n(&qemu->stopped_ns, clock_now_ns(), __ATOMIC_RELEASE);
-        g_atomic_int_inc(&qemu->stops);
+        note_stop(qemu);
     } else if (strcmp(event, "SUSPEND") == 0) {
         g_atomic_int_set(&qemu->asleep, TRUE);
     } else if (strcmp(event, "WAKEUP") == 0 || strcmp(event, "RESET") == 0) {

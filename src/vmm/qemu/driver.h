@@ -25,10 +25,10 @@ typedef struct {
     Vmm base;
     GMutex lock;       /* serialises the operations */
     GMutex event_lock; /* guards arrival */
-    GCond event_came;  /* arrival has changed, or a job */
+    GCond event_came;  /* arrival has changed, or a job, or the guest has stopped */
     pid_t pid;
     uint64_t start_time;
-    char *qmp_path;
+    char *qmp_path;          /* or where its libvirt is (vmm/libvirt/address.h) */
     char *log_path;          /* NULL: not ours to read */
     char **command_line;     /* clean: what a destination would start */
     char *working_directory; /* that it was started in, as it knows it */

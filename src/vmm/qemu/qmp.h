@@ -1,13 +1,16 @@
 /*
  * QMP client
  *
- * Theory of operation: QMP is one JSON object a line over a Unix socket.  A
- * Qmp owns one connection and one reader thread.  Any thread may execute
- * commands at the same time: each command carries an id, its caller sleeps
+ * Theory of operation: a Qmp is one way to one QEMU's monitor.  What carries the
+ * commands is a table (qmp_private.h): a Unix socket, one JSON object a line
+ * (qmp_socket.c), or libvirt, which holds the only monitor of its guests
+ * (qmp_libvirt.h).  Any thread may execute commands at the same time.
+ * Events go to one callback, called in a thread of the carrier's: it must not
+ * execute commands nor free the Qmp.
+ *
+ * Over a socket a Qmp owns one connection and one reader thread: each command carries an id, its caller sleeps
  * until the reader thread brings the reply with that id, the time-out is over
  * or the connection ends.  A reply that comes after its time-out is dropped.
- * Events go to one callback, called in the reader thread: it must not execute
- * commands nor free the Qmp.
  *
  * Where QEMU offers it, out-of-band execution is agreed on: such a command is
  * done even while another one holds up QEMU's main loop.
@@ -33,6 +36,9 @@ typedef struct Qmp Qmp;
 
 /* An event; *data* is borrowed and may be NULL. */
 typedef void (*QmpEventFunc)(const char *event, json_t *data, gpointer user);
+
+/* An event of ours: some of QEMU's may have been missed. */
+#define QMP_EVENTS_LOST "VMFERRY_EVENTS_LOST"
 
 /* Time-outs that fit most callers. */
 #define QMP_GREETING_MS 3000
@@ -84,3 +90,11 @@ gboolean qmp_run_oob(Qmp *qmp, const char *command, json_t *arguments, int timeo
 char *qmp_execute_human(Qmp *qmp, const char *line, int timeout_ms, GError **error);
 
 gboolean qmp_is_connected(Qmp *qmp);
+
+/* TRUE where events may come later than replies to commands that were executed after them.  (On a socket
+ * what came first is seen first.) */
+gboolean qmp_has_late_events(Qmp *qmp);
+
+/* Of a guest that we paused: FALSE (REFUSED) where another program has resumed it since, though it may be paused
+ * again.  Tells what late events may not have told yet; else TRUE: RESUME events tell. */
+gboolean qmp_check_not_resumed(Qmp *qmp, GError **error);

@@ -6,12 +6,15 @@
 #include "base/error.h"
 #include "base/json.h"
 #include "base/process.h"
+#include "vmm/libvirt/address.h"
+#include "vmm/libvirt/resume.h"
 #include "vmm/qemu/driver.h"
 
 #define QUIT_MS 3000
 #define TERM_MS 3000
 #define KILL_MS 10000
 #define RESUME_ATTEMPTS 200 /* of a guard */
+#define STOP_EVENT_MS 5000
 
 static const struct {
     const char *status;
@@ -96,10 +99,45 @@ static gboolean expect_resumed(QemuVmm *qemu, GError **error)
            (strcmp(status, "suspended") == 0 || is_state(status, VMM_RUN_STATE_RUNNING, error));
 }
 
+/* With the events behind it: of what came before none is to be taken for news. */
+static gboolean await_stop(QemuVmm *qemu, gint stops, GError **error)
+{
+    gint64 end = g_get_monotonic_time() + STOP_EVENT_MS * G_TIME_SPAN_MILLISECOND;
+    gboolean came;
+
+    g_mutex_lock(&qemu->event_lock);
+    while (g_atomic_int_get(&qemu->stops) == stops &&
+           g_cond_wait_until(&qemu->event_came, &qemu->event_lock, end))
+        ;
+    came = g_atomic_int_get(&qemu->stops) != stops;
+    g_mutex_unlock(&qemu->event_lock);
+    if (!came)
+        error_set(error, VMFERRY_ERROR_TIMEOUT,
+                  "no event came that says that the guest has stopped");
+    return came;
+}
+
+/* Where events come late, the state tells whether it ran. */
+static gboolean pause_by_state(QemuVmm *qemu, gboolean *ret_was_running, GError **error)
+{
+    g_autofree char *status = qemu_query_status(qemu->qmp, QMP_COMMAND_MS, error);
+    gint stops = g_atomic_int_get(&qemu->stops);
+
+    if (!status || !qmp_run(qemu->qmp, "stop", NULL, QEMU_STOP_MS, error))
+        return FALSE;
+    *ret_was_running = qemu_run_state_from_status(status) == VMM_RUN_STATE_RUNNING;
+    if (*ret_was_running && !await_stop(qemu, stops, error))
+        return FALSE;
+    qemu->resumes_at_pause = g_atomic_int_get(&qemu->resumes);
+    return expect_state(qemu, VMM_RUN_STATE_PAUSED, error);
+}
+
 gboolean qemu_pause(QemuVmm *qemu, gboolean *ret_was_running, GError **error)
 {
     gint stops = g_atomic_int_get(&qemu->stops);
 
+    if (qmp_has_late_events(qemu->qmp))
+        return pause_by_state(qemu, ret_was_running, error);
     /* `stop` returns when all vCPUs have stopped and I/O is drained; on a guest
      * that is paused it changes nothing, and no STOP event comes before its
      * reply. */
@@ -132,7 +170,7 @@ gboolean qemu_check_paused(QemuVmm *qemu, GError **error)
         return FALSE;
     if (g_atomic_int_get(&qemu->resumes) == qemu->resumes_at_pause &&
         qemu_run_state_from_status(status) == VMM_RUN_STATE_PAUSED)
-        return TRUE;
+        return qmp_check_not_resumed(qemu->qmp, error);
     error_set(error, VMFERRY_ERROR_REFUSED,
               "another program resumed the guest while it was paused for its move (its state is "
               "\"%s\")",
@@ -172,6 +210,11 @@ gboolean qemu_resume(QemuVmm *qemu, GError **error)
 gboolean qemu_begin_action(QemuVmm *qemu, guint attempts, GuardAction *ret, GError **error)
 {
     guard_action_begin(ret, attempts);
+    if (libvirt_address_is(qemu->qmp_path)) {
+        error_set(error, VMFERRY_ERROR_UNSUPPORTED,
+                  "the guest is libvirt's: its monitor is not reached without libvirt");
+        return FALSE;
+    }
     if (!guard_action_add_connect(ret, qemu->qmp_path, error))
         return FALSE;
     guard_action_add_expect(ret, "\"QMP\"", NULL, NULL);
@@ -192,6 +235,11 @@ void qemu_end_action(GuardAction *action, const char *command)
  * may be about to migrate, and would keep a `cont` for afterwards. */
 gboolean qemu_get_resume_action(QemuVmm *qemu, GuardAction *ret, GError **error)
 {
+    if (libvirt_address_is(qemu->qmp_path)) {
+        guard_action_begin(ret, RESUME_ATTEMPTS);
+        libvirt_add_resume(ret, qemu->qmp_path);
+        return TRUE;
+    }
     if (!qemu_begin_action(qemu, RESUME_ATTEMPTS, ret, error))
         return FALSE;
     guard_action_add_send(ret, "{\"execute\":\"query-status\",\"id\":\"state\"}\n");

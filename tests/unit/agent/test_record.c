@@ -113,6 +113,7 @@ static void test_hostile_records(void **state)
     assert_bad("\"pid\":77", "\"pid\":99999999", "\"pid\" is 99999999, the limit is");
     assert_bad("\"pid\":77", "\"pid\":0", "role \"ours\" without a pid");
     assert_bad("\"/q\"", "\"q\"", "\"qmp_path\" is not an absolute path");
+    assert_bad("\"/q\"", "\"libvirt:q\"", "does not name a domain of libvirt's");
     assert_bad("\"qmp_path\":\"/q\",", "", "a pid without \"qmp_path\"");
     assert_bad("\"/run/x/guest-a\"", "\"guest-a\"", "\"directory\" is not an absolute path");
     assert_bad("\"-m\"", "5", "\"command_line\" does not hold text at 1");

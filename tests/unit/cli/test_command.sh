@@ -91,7 +91,9 @@ expect 2 'too many arguments' debug a b
 expect 2 'too many arguments' debug a --image /nonexistent/image
 expect 2 '--key-file goes with --image' debug a --key-file /nonexistent/key
 expect 2 'is not a valid name for a guest' debug a/b
-expect 2 '--pid PID is missing' adopt a
+expect 2 'give either --pid PID or --libvirt DOMAIN' adopt a
+expect 2 'give either --pid PID or --libvirt DOMAIN' adopt a --pid 1 --libvirt b
+expect 2 '--connect goes with --libvirt' adopt a --pid 1 --connect b
 expect 2 'Cannot parse integer value' adopt a --pid x
 expect 2 'NAME and HOST[:PORT] is missing' migrate a
 expect 2 '--verify compares all memory before the guest runs there' migrate a b --mode postcopy --verify

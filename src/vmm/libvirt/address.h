@@ -1,0 +1,20 @@
+/*
+ * A domain of libvirt's, as one text
+ *
+ * "libvirt:UUID:URI": where the monitor of a guest is that libvirt runs; stands in records where
+ * others have the path of a socket.  The URI is the daemon's ("qemu:///system?socket=…").
+ */
+#pragma once
+
+#include <glib.h>
+
+#define LIBVIRT_ADDRESS_PREFIX "libvirt:"
+
+/* TRUE where the text begins as one; NULL: it does not. */
+gboolean libvirt_address_is(const char *text);
+
+/* Free with g_free(). */
+char *libvirt_address_format(const char *uuid, const char *uri);
+
+/* FALSE (INVALID) where it is not one.  Free both with g_free(). */
+gboolean libvirt_address_parse(const char *text, char **ret_uuid, char **ret_uri, GError **error);
