@@ -115,11 +115,10 @@ static void write_file(const char *path, const char *text)
     close(fd);
 }
 
-/* Nothing of ours is changed by the child before it is another program. */
 static pid_t start_helper(const char *name, const char *argument)
 {
     char *const argv[] = {(char *)name, (char *)argument, NULL};
-    pid_t pid = vfork();
+    pid_t pid = fork();
 
     if (pid != 0)
         return pid;

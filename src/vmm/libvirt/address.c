@@ -29,13 +29,16 @@ static gboolean is_uri(const char *text)
 
 gboolean libvirt_address_parse(const char *text, char **ret_uuid, char **ret_uri, GError **error)
 {
-    const char *uuid = libvirt_address_is(text) ? text + strlen(LIBVIRT_ADDRESS_PREFIX) : "";
+    const char *shown = text ? text : "";
+    const char *uuid = g_str_has_prefix(shown, LIBVIRT_ADDRESS_PREFIX)
+                           ? shown + strlen(LIBVIRT_ADDRESS_PREFIX)
+                           : "";
     g_autofree char *found = g_strndup(uuid, UUID_LENGTH);
 
     if (!g_uuid_string_is_valid(found) || uuid[UUID_LENGTH] != ':' ||
         !is_uri(uuid + UUID_LENGTH + 1)) {
         error_set(error, VMFERRY_ERROR_INVALID, "\"%.200s\" does not name a domain of libvirt's",
-                  text ? text : "");
+                  shown);
         return FALSE;
     }
     *ret_uuid = g_steal_pointer(&found);

@@ -182,15 +182,39 @@ static gboolean is_alive(Link *link)
     return alive;
 }
 
+static void set_ended(Link *link)
+{
+    g_mutex_lock(&link->lock);
+    link->ended = TRUE;
+    g_mutex_unlock(&link->lock);
+}
+
+static gboolean has_ended(Link *link)
+{
+    gboolean ended;
+
+    g_mutex_lock(&link->lock);
+    ended = link->ended;
+    g_mutex_unlock(&link->lock);
+    return ended;
+}
+
 /* Before a command is given, never behind one: that may have been executed. */
 static gboolean ensure_connection(Link *link, GError **error)
 {
     g_autoptr(GMutexLocker) locker G_GNUC_UNUSED = g_mutex_locker_new(&link->reopen_lock);
+    g_autoptr(GError) failure = NULL;
 
     if (is_alive(link))
         return TRUE;
-    if (link->closing || !open_connection(link, FALSE, error))
+    if (link->closing || !open_connection(link, FALSE, &failure)) {
+        if (!failure)
+            error_set(&failure, VMFERRY_ERROR_FAILED, "the connection to libvirt was closed by us");
+        if (error_is(failure, VMFERRY_ERROR_NOT_FOUND))
+            set_ended(link);
+        g_propagate_error(error, g_steal_pointer(&failure));
         return FALSE;
+    }
     log_info("the connection to libvirt at %s is open again", link->uri);
     deliver(link, QMP_EVENTS_LOST, NULL);
     return TRUE;
@@ -277,11 +301,19 @@ static int call_qemu(Call *call, virDomainPtr domain)
 /* A domain that has ended is found out by the process, too; here commands are to say so soon. */
 static void note_end(Link *link, virDomainPtr domain)
 {
-    if (link->libvirt->virDomainIsActive(domain) != 0)
+    if (link->libvirt->virDomainIsActive(domain) == 0)
+        set_ended(link);
+}
+
+/* DISCONNECTED says that QEMU has ended (qmp.h); a daemon that is away may come back. */
+static void settle_error(Call *call)
+{
+    if (!call->error)
         return;
-    g_mutex_lock(&link->lock);
-    link->ended = TRUE;
-    g_mutex_unlock(&link->lock);
+    if (has_ended(call->link))
+        call->error->code = VMFERRY_ERROR_DISCONNECTED;
+    else if (error_is(call->error, VMFERRY_ERROR_DISCONNECTED))
+        call->error->code = VMFERRY_ERROR_BUSY;
 }
 
 static void perform(Call *call)
@@ -310,6 +342,7 @@ static void call_in_pool(gpointer data, gpointer user)
     Call *call = data;
 
     perform(call);
+    settle_error(call);
     g_mutex_lock(&call->lock);
     call->ended = TRUE;
     g_cond_signal(&call->done);
@@ -409,13 +442,7 @@ static json_t *exchange(Qmp *base, const char *verb, const char *command, json_t
 
 static gboolean is_connected(Qmp *base)
 {
-    Link *link = ((Monitor *)base)->link;
-    gboolean ended;
-
-    g_mutex_lock(&link->lock);
-    ended = link->ended;
-    g_mutex_unlock(&link->lock);
-    return !ended;
+    return !has_ended(((Monitor *)base)->link);
 }
 
 static gboolean check_not_resumed(Qmp *base, GError **error)
