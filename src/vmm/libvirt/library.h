@@ -35,6 +35,7 @@
     X(virDomainLookupByName)                                                                       \
     X(virDomainLookupByUUIDString)                                                                 \
     X(virDomainRef)                                                                                \
+    X(virDomainRestoreFlags)                                                                       \
     X(virDomainResume)                                                                             \
     X(virEventRegisterDefaultImpl)                                                                 \
     X(virEventRunDefaultImpl)                                                                      \

@@ -4,6 +4,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -11,6 +12,8 @@
 #include "vmm/libvirt/address.h"
 #include "vmm/libvirt/domain.h"
 #include "vmm/libvirt/library.h"
+#include "vmm/libvirt/restore.h"
+#include "vmm/libvirt/save_header.h"
 #include "vmm/qemu/qmp_libvirt.h"
 
 #define UUID "6811f119-2870-4b04-aa6f-b6fb34fbd56e"
@@ -127,12 +130,55 @@ static void test_other_driver(void **state)
     assert_null(address);
 }
 
+static void test_save_header(void **state)
+{
+    g_autoptr(GBytes) bytes = libvirt_save_header_build("<domain/>", TRUE, NULL);
+    g_autoptr(GBytes) paused = libvirt_save_header_build("<domain/>", FALSE, NULL);
+    g_autofree char *long_xml = g_strnfill(LIBVIRT_SAVE_MAX_XML, 'x');
+    g_autoptr(GError) error = NULL;
+    const char *at;
+    uint32_t words[5];
+    gsize length;
+
+    at = g_bytes_get_data(bytes, &length);
+    assert_int_equal(length, 92 + 10);
+    assert_memory_equal(at, "LibvirtQemudSave", 16);
+    memcpy(words, at + 16, sizeof words);
+    assert_int_equal(words[0], 2);
+    assert_int_equal(words[1], 10);
+    assert_int_equal(words[2], 1);
+    assert_int_equal(words[3], 0);
+    assert_int_equal(words[4], 0);
+    assert_string_equal(at + 92, "<domain/>");
+    memcpy(words, (const char *)g_bytes_get_data(paused, NULL) + 16, sizeof words);
+    assert_int_equal(words[2], 0);
+    assert_null(libvirt_save_header_build("", TRUE, &error));
+    g_clear_error(&error);
+    assert_null(libvirt_save_header_build(long_xml, TRUE, &error));
+    assert_true(error_is(error, VMFERRY_ERROR_INVALID));
+}
+
+/* Nothing is left, and libvirt's reason is told. */
+static void test_restore_without_daemon(void **state)
+{
+    gboolean here = libvirt_library_get(NULL) != NULL;
+    g_autofree char *folder = g_dir_make_tmp("vmferry-restore-XXXXXX", NULL);
+    LibvirtRestoreJob job = {.uri = NOWHERE, .uuid = UUID, .xml = "<domain/>", .directory = folder};
+    g_autoptr(GError) error = NULL;
+
+    assert_null(libvirt_restore_begin(&job, 20000, &error));
+    assert_true(error_is(error, here ? VMFERRY_ERROR_DISCONNECTED : VMFERRY_ERROR_UNSUPPORTED));
+    /* An empty folder can be removed. */
+    assert_int_equal(rmdir(folder), 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_address),       cmocka_unit_test(test_bad_addresses),
         cmocka_unit_test(test_command_lines), cmocka_unit_test(test_version),
         cmocka_unit_test(test_no_daemon),     cmocka_unit_test(test_other_driver),
+        cmocka_unit_test(test_save_header),   cmocka_unit_test(test_restore_without_daemon),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
