@@ -18,9 +18,12 @@ def cache_dir() -> Path:
 
 
 @contextmanager
-def cache_lock():
-    """One user of the cache at a time.  Not reentrant."""
-    with open(cache_dir() / "lock", "w") as lock:
+def cache_lock(name: str = "lock"):
+    """One user of the cache at a time.  Not reentrant.
+
+    What takes minutes to make has a lock of its own *name*, so that labs that only use the cache do not wait.
+    """
+    with open(cache_dir() / name, "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
