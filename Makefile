@@ -44,7 +44,7 @@ system: all
 check: unit fuzz-short model lint system
 
 check-long: unit fuzz-short model lint
-	scripts/bootstrap lab check
+	scripts/bootstrap lab check packaging
 	lab/lab prepare
 	$(PYTEST) $(AGAIN) $(SIDE_BY_SIDE) --long
 	VMFERRY=$(CURDIR)/build-asan/src/cli/vmferry $(PYTEST) $(SIDE_BY_SIDE)
