@@ -296,6 +296,57 @@ def test_the_engine_with_systemd(lab, machines):
     assert a.sh("test -e /var/lib/vmferry").exit_code == 1
 
 
+UNIT = """[Service]
+ExecStart={command}
+Restart=always
+RestartSec=0
+{more}
+"""
+
+
+def start_unit(machine: Machine, guest, more: str) -> int:
+    """A unit of its user's with the guest in it, which is started again whenever it ends; its process."""
+    command = " ".join(f'"{word}"' for word in guest.command_with_qmp(Path(f"/run/{guest.name}.qmp")))
+    place = machine.host.path(f"{guest.name}.service")
+    place.write_text(UNIT.format(command=command, more=more))
+    machine.sh(f"cp {place} /etc/systemd/system/; systemctl daemon-reload; systemctl start {guest.name}").require()
+    guest.wait_ready()
+    return int(unit_property(machine, guest, "MainPID"))
+
+
+def unit_property(machine: Machine, guest, name: str) -> str:
+    return machine.sh(f"systemctl show --value -p {name} {guest.name}").require().stdout.strip()
+
+
+def test_guests_in_units_of_systemd(lab, machines, guest):
+    """What systemd does with a unit whose guest has moved."""
+    a, b = machines(systemd=True)
+    for machine in (a, b):
+        install(machine)
+    certify(a, b)
+    for machine in (a, b):
+        machine.sh("systemctl start vmferry-agent").require()
+    # One that systemd would start again must be told of first.
+    web1, web2 = guest("web1"), guest("web2")
+    pid = start_unit(a, web1, "")
+    refused = a.vmferry("adopt", "web1", "--pid", pid, "--qmp", "/run/web1.qmp")
+    assert refused.exit_code == 1 and "web1.service" in refused.stderr and "--allow-supervisor" in refused.stderr
+    a.sh("systemctl stop web1").require()
+    # One that it would not, moves: the unit fails with the exit status that was agreed, and that is all.
+    pid = start_unit(a, web2, "RestartPreventExitStatus=109 0 SIGKILL")
+    a.vmferry("adopt", "web2", "--pid", pid, "--qmp", "/run/web2.qmp").require()
+    beats = web2.heartbeat(interval_ms=20)
+    beats.wait(5)
+    move(web2, a, b)
+    a.wait_for(lambda: unit_property(a, web2, "ActiveState") == "failed", "the unit ends")
+    assert unit_property(a, web2, "ExecMainStatus") == "109"
+    assert unit_property(a, web2, "NRestarts") == "0"
+    assert unit_property(a, web2, "MainPID") == "0"
+    beats.wait(20)
+    beats.check()
+    web2.check()
+
+
 def test_without_systemd(lab, machines, shelf, guest):
     """Agents are started by hand; nothing restarts or ends them."""
     a, b = machines(systemd=False)
