@@ -155,14 +155,7 @@ static gboolean send_hello(Channel *channel, const HelloMessage *said, GError **
                                (char *)FEATURE_MEASURE,
                                (char *)FEATURE_PAGES_WINDOW,
                                (char *)FEATURE_SEED,
-    static char *features[] = {(char *)FEATURE_PAGES_LZ4, (char *)FEATURE_PAGES_ZSTD,
-                               (char *)FEATURE_SEGMENTS,  (char *)FEATURE_COPIES,
-                               (char *)FEATURE_BALLOON,   (char *)FEATURE_DISKS,
-                               (char *)FEATURE_POSTCOPY,  (char *)FEATURE_STORE,
-                               (char *)FEATURE_STANDBY,   (char *)FEATURE_DISK_DIGESTS,
-                               (char *)FEATURE_SAVE,      (char *)FEATURE_SAVE_BASE,
-                               (char *)FEATURE_NEUTRAL,   (char *)FEATURE_BULK_CHANNELS,
-                               (char *)FEATURE_MEASURE,   (char *)FEATURE_RECONNECT,
+                               (char *)FEATURE_RECONNECT,
                                NULL};
     HelloMessage ours = *said;
     g_autofree char *text = NULL;
