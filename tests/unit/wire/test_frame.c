@@ -84,12 +84,13 @@ static void test_which_carry_pages(void **state)
 
     for (guint type = 0; type <= FRAME_MEASURED + 1; type++)
         count += frame_type_carries_pages((FrameType)type) ? 1 : 0;
-    assert_int_equal(count, 6);
+    assert_int_equal(count, 7);
     assert_true(frame_type_carries_pages(FRAME_PAGES));
     assert_true(frame_type_carries_pages(FRAME_PAGES_LZ4));
     assert_true(frame_type_carries_pages(FRAME_PAGES_ZSTD));
     assert_true(frame_type_carries_pages(FRAME_SEGMENTS));
     assert_true(frame_type_carries_pages(FRAME_COPIES));
+    assert_true(frame_type_carries_pages(FRAME_PAGES_WINDOW));
     assert_true(frame_type_carries_pages(FRAME_SEED_PAGES));
 }
 
