@@ -20,7 +20,7 @@
  * a request waits is given up: the NBD servers are closed, the VMM drops the copies, the guest goes
  * on, and the move fails.
  *
- * Where the session survives breaks, writes do not wait for one either: after half a second the connection is made
+ * Where the session survives breaks, writes do not wait for one either: after 0.4 s the connection is made
  * anew, and requests are answered, since the session keeps what it was sent until it has arrived.  The VMM holds its own
  * copying meanwhile.  Only a guest that writes more than is kept (disk_sender.c) ends the move so.
  */
@@ -61,7 +61,7 @@
 #define ESTIMATE_AFTER_MS 500.0
 #define STALL_NS 1000000000ULL
 /* After that long a break is not waited for. */
-#define AHEAD_NS 500000000ULL
+#define AHEAD_NS 400000000ULL
 #define READ_BYTES ((size_t)1 << 20)
 /* A disk that is read for --verify is at least as fast. */
 #define VERIFY_BYTES_PER_MS 50000u
