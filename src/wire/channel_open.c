@@ -132,7 +132,8 @@ static Channel *connect_channel(const Address *address, const ChannelOptions *op
         .deadline_ns =
             attempt->reach_ms > 0 ? socket_deadline(attempt->reach_ms) : handshake.deadline_ns,
         .cancel_fd = attempt->wake_fd,
-        .segment_bytes = attempt->segment_bytes > 0 ? attempt->segment_bytes : options->most_segment,
+        .segment_bytes =
+            attempt->segment_bytes > 0 ? attempt->segment_bytes : options->most_segment,
     };
     g_autoptr(Channel) channel = NULL;
     int fd;
