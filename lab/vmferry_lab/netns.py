@@ -80,6 +80,11 @@ class Namespace:
         """
         run(*self.wrap(["sh", "-c", f"echo {name} >/proc/sys/net/ipv4/tcp_congestion_control"]))
 
+    def lock_congestion_control(self, name: str) -> None:
+        """The same, and programs cannot choose another one: of connections by the routes that are there."""
+        for route in self.ip("route", "show").splitlines():
+            self.ip("route", "replace", *route.split(), "congctl", "lock", name)
+
     def bytes_sent(self, name: str) -> int:
         return self._statistic(name, "tx_bytes")
 

@@ -129,6 +129,11 @@ guint connection_count_note(ConnectionCount *count, const ConnectionSample *samp
     return count->count;
 }
 
+void connection_count_note_change(ConnectionCount *count)
+{
+    count->started = FALSE;
+}
+
 void connection_count_note_failure(ConnectionCount *count, guint possible)
 {
     count->count = MIN(count->count, MAX(possible, 1));

@@ -24,15 +24,15 @@
 
 #define CONNECTION_COUNT_MOST 8u
 /* At least so long is measured, and so many round trips; new connections have so long to start. */
-#define CONNECTION_COUNT_MEASURE_MS 1500.0
+#define CONNECTION_COUNT_MEASURE_MS 2000.0
 #define CONNECTION_COUNT_MEASURE_ROUND_TRIPS 20
-#define CONNECTION_COUNT_SETTLE_MS 500.0
-#define CONNECTION_COUNT_SETTLE_ROUND_TRIPS 5
+#define CONNECTION_COUNT_SETTLE_MS 1000.0
+#define CONNECTION_COUNT_SETTLE_ROUND_TRIPS 10
 /* More are worth it from that share of what they would carry at best; fewer, where that much is left. */
 #define CONNECTION_COUNT_WORTH 0.25
 #define CONNECTION_COUNT_FEWER_WORTH 0.95
 /* Until the next try, doubled by each that was none the better. */
-#define CONNECTION_COUNT_FIRST_PAUSE_MS 10000.0
+#define CONNECTION_COUNT_FIRST_PAUSE_MS 5000.0
 #define CONNECTION_COUNT_LONGEST_PAUSE_MS 300000.0
 /* A short way, its losses, and what one connection encrypts on a core. */
 #define CONNECTION_COUNT_SHORT_WAY_MS 2.0
@@ -70,6 +70,9 @@ void connection_count_init(ConnectionCount *count, guint most);
 
 /* Some times a second, in order.  Returns how many are to be used from now on. */
 guint connection_count_note(ConnectionCount *count, const ConnectionSample *sample);
+
+/* Those that were to be used more are there only now: until then nothing was measured. */
+void connection_count_note_change(ConnectionCount *count);
 
 /* No more than *possible* can be had just now: a try is over. */
 void connection_count_note_failure(ConnectionCount *count, guint possible);

@@ -515,15 +515,17 @@ static gpointer control_thread(gpointer data)
     gboolean stopping = FALSE;
 
     while (!stopping) {
-        guint missing;
+        guint wanted, missing;
 
         g_mutex_lock(&sender->lock);
-        missing = look(sender);
+        wanted = missing = look(sender);
         g_mutex_unlock(&sender->lock);
         while (missing > 0 && connect_one(sender))
             missing--;
         close_unused(sender);
         g_mutex_lock(&sender->lock);
+        if (wanted > 0)
+            connection_count_note_change(&sender->policy);
         if (missing > 0 && sender->options.connections > 0)
             sender->options.connections = count_in_use(sender);
         if (missing > 0)

@@ -10,6 +10,8 @@
 /* Workers run ahead by LINK_RATE_AHEAD_MS; a batch is to take no longer, either. */
 /* One being sent, one ready behind it. */
 #define LEAST_AHEAD_JOBS 2u
+/* As long as nothing is known of the link. */
+#define FIRST_PAGES_AHEAD 64.0
 /* What a page costs: a job's share in the mean. */
 #define COST_WEIGHT 0.25
 /* Fewer pages than this, with nothing before them, are not worth a switch to
@@ -215,8 +217,12 @@ static void await_done(PageSender *sender, Slot *slot)
 
 static double get_most_pages_ahead(const PageSender *sender)
 {
-    return sender->link ? link_rate_count_pages_ahead(sender->link, sender->bytes_per_page)
-                        : INFINITY;
+    if (!sender->link)
+        return INFINITY;
+    /* On a slow link a pipeline that was filled before that is known keeps the caller for a minute. */
+    return sender->link->bytes_per_ms > 0
+               ? link_rate_count_pages_ahead(sender->link, sender->bytes_per_page)
+               : FIRST_PAGES_AHEAD;
 }
 
 /* Enough is read for now: what was read has to be sent first.  Jobs that wait for a worker

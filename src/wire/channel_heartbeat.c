@@ -103,6 +103,7 @@ gpointer channel_heartbeat_main(gpointer data)
     /* Twice an interval keeps every pause below one. */
     uint64_t tick_ns = interval_ns(channel) / 2;
     Watch watch;
+    uint64_t tuned_ns = clock_now_ns();
     uint64_t nudges;
 
     begin_watch(channel, &watch);
@@ -111,6 +112,10 @@ gpointer channel_heartbeat_main(gpointer data)
         (void)!read(channel->nudge_fd, &nudges, sizeof nudges);
         if (!keep_connection(channel, &watch))
             break;
+        if (clock_now_ns() - tuned_ns >= tick_ns) {
+            channel_tune(channel, clock_now_ns() - tuned_ns);
+            tuned_ns = clock_now_ns();
+        }
         if (atomic_load(&channel->unattended))
             channel_pump(channel);
         be_heard(channel, tick_ns);

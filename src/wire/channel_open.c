@@ -17,9 +17,6 @@
 #include "wire/connect.h"
 #include "wire/socket_wait.h"
 
-/* No local network's switches take as long. */
-#define LONG_WAY_NS 5000000ULL
-
 static gboolean set_options(int fd, int peer_timeout_ms, GError **error)
 {
     int flags = fcntl(fd, F_GETFL);
@@ -83,7 +80,7 @@ static void choose_congestion_control(Channel *channel)
 {
     static const char name[] = "bbr";
 
-    if (channel_get_round_trip_ns(channel) >= LONG_WAY_NS)
+    if (channel_get_round_trip_ns(channel) >= CHANNEL_LONG_WAY_NS)
         setsockopt(stream_get_fd(channel->stream), IPPROTO_TCP, TCP_CONGESTION, name,
                    sizeof name - 1);
 }
@@ -91,6 +88,7 @@ static void choose_congestion_control(Channel *channel)
 static gboolean start_heartbeat(Channel *channel, GError **error)
 {
     choose_congestion_control(channel);
+    channel_tune(channel, CHANNEL_HEARTBEAT_INTERVAL_MS * 1000000ULL);
     channel->heartbeat = g_thread_try_new("heartbeat", channel_heartbeat_main, channel, error);
     return channel->heartbeat != NULL;
 }

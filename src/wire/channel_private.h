@@ -16,6 +16,9 @@
 #include "wire/resend_buffer.h"
 #include "wire/stream.h"
 
+/* No local network's switches take as long. */
+#define CHANNEL_LONG_WAY_NS 5000000ULL
+
 /* A rate limit, of one channel or of several that share it. */
 typedef struct {
     GMutex lock;
@@ -95,6 +98,9 @@ struct Channel {
     uint64_t peer_confirmed;                 /* by its last RECONNECT; of the heartbeat thread */
     gboolean resending;                      /* under send_lock */
 
+    uint32_t tuned_unsent; /* channel_tune.c, under state_lock */
+    uint64_t limited_us;
+
     GThread *heartbeat;
 };
 
@@ -142,6 +148,9 @@ uint64_t channel_drop_partial_frame(Channel *channel);
 /* With send_lock held: sends all of the cursor; with *paced* no faster than the rate allows. */
 gboolean channel_send_pieces(Channel *channel, StreamCursor *cursor, gboolean paced,
                              GError **error);
+
+/* Sees to what the socket buffers, by what the kernel tells since the last time. */
+void channel_tune(Channel *channel, uint64_t elapsed_ns);
 
 /* Makes the heartbeat thread look. */
 void channel_nudge(Channel *channel);

@@ -417,6 +417,8 @@ static Stream *exchange_stream(Channel *channel, Channel *new_one)
     channel->earlier_sent += stream_get_sent_bytes(old);
     channel->earlier_received += stream_get_received_bytes(old);
     channel->stream = g_steal_pointer(&new_one->stream);
+    channel->tuned_unsent = 0;
+    channel->limited_us = 0;
     stream_set_label(channel->stream, channel->label);
     if (channel->traffic)
         stream_count_in(channel->stream, &channel->traffic->sent_bytes,
