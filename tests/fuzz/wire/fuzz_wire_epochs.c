@@ -1,4 +1,4 @@
-/* DEVICE_STATE, DIGESTS, EPOCH_SEAL, EPOCH_APPLIED and (first byte 255) EPOCH_EVENTS payloads: what is accepted lies in its
+/* DEVICE_STATE, DIGESTS, EPOCH_SEAL, EPOCH_APPLIED, (first byte 254) BULK_BARRIER and (255) EPOCH_EVENTS payloads: what is accepted lies in its
  * limits and encodes to the same bytes.  The first byte says which it is. */
 #include <stdlib.h>
 #include <string.h>
@@ -68,6 +68,18 @@ static void try_applied(GByteArray *again, const uint8_t *data, size_t size)
     check_same(again, data, size);
 }
 
+static void try_barrier(GByteArray *again, const uint8_t *data, size_t size)
+{
+    BulkBarrier barrier;
+
+    if (!barrier_frame_decode(data, size, &barrier, NULL))
+        return;
+    if (barrier.channels & 1)
+        abort();
+    barrier_frame_encode(again, &barrier);
+    check_same(again, data, size);
+}
+
 static void try_events(GByteArray *again, const uint8_t *data, size_t size)
 {
     static const uint64_t sizes[] = {1u << 20, UINT64_MAX / 2}, pages[] = {1000, 7};
@@ -93,6 +105,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 
     if (size > 0 && data[0] == 255)
         try_events(again, data + 1, size - 1);
+    else if (size > 0 && data[0] == 254)
+        try_barrier(again, data + 1, size - 1);
     else if (size > 0)
         tries[data[0] % G_N_ELEMENTS(tries)](again, data + 1, size - 1);
     return 0;

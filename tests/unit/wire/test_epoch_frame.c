@@ -175,6 +175,31 @@ static void test_bad_seals(void **state)
     }
 }
 
+static void test_barriers(void **state)
+{
+    static const BulkBarrier good[] = {{0, 0}, {1, 1 << 1 | 1 << 7}, {UINT32_MAX, 1ULL << 63}};
+    g_autoptr(GByteArray) frame = g_byte_array_new();
+    BulkBarrier back;
+    GError *error = NULL;
+
+    for (guint i = 0; i < G_N_ELEMENTS(good); i++) {
+        g_byte_array_set_size(frame, 0);
+        barrier_frame_encode(frame, &good[i]);
+        assert_int_equal(frame->len, FRAME_BULK_BARRIER_BYTES);
+        assert_true(barrier_frame_decode(frame->data, frame->len, &back, NULL));
+        assert_int_equal(back.number, good[i].number);
+        assert_true(back.channels == good[i].channels);
+    }
+    assert_false(barrier_frame_decode(frame->data, frame->len - 1, &back, NULL));
+    byte_write_le32(frame, 0);
+    assert_false(barrier_frame_decode(frame->data, frame->len, &back, NULL));
+    g_byte_array_set_size(frame, 0);
+    barrier_frame_encode(frame, &(BulkBarrier){1, 1});
+    assert_false(barrier_frame_decode(frame->data, frame->len, &back, &error));
+    assert_true(error && error->code == VMFERRY_ERROR_INVALID);
+    g_error_free(error);
+}
+
 static void test_applied(void **state)
 {
     static const uint8_t golden[] = {4, 3, 2, 1};
@@ -197,10 +222,10 @@ static void test_applied(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_state),   cmocka_unit_test(test_bad_state),
-        cmocka_unit_test(test_digests), cmocka_unit_test(test_bad_digests),
-        cmocka_unit_test(test_seals),   cmocka_unit_test(test_bad_seals),
-        cmocka_unit_test(test_applied),
+        cmocka_unit_test(test_state),    cmocka_unit_test(test_bad_state),
+        cmocka_unit_test(test_digests),  cmocka_unit_test(test_bad_digests),
+        cmocka_unit_test(test_seals),    cmocka_unit_test(test_bad_seals),
+        cmocka_unit_test(test_barriers), cmocka_unit_test(test_applied),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
