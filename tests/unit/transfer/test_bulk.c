@@ -12,6 +12,7 @@
 #include <cmocka.h>
 
 #include "base/clock.h"
+#include "base/lock_guard.h"
 #include "session_ends.h"
 #include "transfer/bulk_sender.h"
 #include "transfer/frame_queue.h"
@@ -385,6 +386,8 @@ static void test_a_channel_that_is_left_out(void **state)
 
 static void cut(Channel *channel)
 {
+    lock_guard(&channel->state_lock);
+
     shutdown(stream_get_fd(channel->stream), SHUT_RDWR);
 }
 
