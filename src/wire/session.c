@@ -197,8 +197,15 @@ void session_unref(Session *session)
 
 /* ---- surviving connections ---- */
 
+static guint get_patience(Session *session)
+{
+    lock_guard(&session->lock);
+
+    return session->patience_ms;
+}
+
 /* Without the lock: a sender that fails has its channel's send_lock, and takes the session's then.
- * What is read here stays as it is once the session reconnects. */
+ * What is read here stays as it is once the session reconnects, but for the patience. */
 void session_let_reconnect(Session *session, Channel *channel, TrafficClass traffic, guint number)
 {
     ChannelRedial redial = {.address = session->address,
@@ -210,7 +217,7 @@ void session_let_reconnect(Session *session, Channel *channel, TrafficClass traf
                             .number = number,
                             .options = session->options};
 
-    channel_allow_reconnect(channel, session->connects ? &redial : NULL, session->patience_ms);
+    channel_allow_reconnect(channel, session->connects ? &redial : NULL, get_patience(session));
 }
 
 static gboolean begin_reconnecting(Session *session, const ChannelOptions *options,
@@ -440,14 +447,31 @@ static gboolean check_same_peer(Session *session, Channel *channel, const HelloM
     return FALSE;
 }
 
+/* A peer that lives and does not answer. */
+static void on_cancelled(GCancellable *cancellable, gpointer channel)
+{
+    channel_shutdown(channel);
+}
+
+static gboolean join(Session *session, Channel *channel, TrafficClass traffic, guint number,
+                     HelloMessage *ret_peer, GError **error)
+{
+    Frame frame;
+
+    return handshake_join(channel, session->transaction, traffic, number, session->token, ret_peer,
+                          error) &&
+           check_same_peer(session, channel, ret_peer, error) &&
+           channel_expect(channel, FRAME_ACCEPTED, ACCEPTED_TIMEOUT_MS, &frame, error);
+}
+
 Channel *session_connect_further(Session *session, TrafficClass traffic, guint number,
                                  const ChannelOptions *options, int timeout_ms,
                                  GCancellable *cancellable, GError **error)
 {
     g_autoptr(Channel) channel = NULL;
     HelloMessage peer = {0};
-    gboolean done = FALSE;
-    Frame frame;
+    gulong handler;
+    gboolean done;
 
     if (!session->token || !*session->token || !session->transaction) {
         error_set(error, VMFERRY_ERROR_UNSUPPORTED, "%s takes no further channels",
@@ -455,10 +479,14 @@ Channel *session_connect_further(Session *session, TrafficClass traffic, guint n
         return NULL;
     }
     channel = channel_connect(session->address, options, timeout_ms, cancellable, error);
-    if (channel && handshake_join(channel, session->transaction, traffic, number, session->token,
-                                  &peer, error))
-        done = check_same_peer(session, channel, &peer, error) &&
-               channel_expect(channel, FRAME_ACCEPTED, ACCEPTED_TIMEOUT_MS, &frame, error);
+    if (!channel)
+        return NULL;
+    handler = cancellable
+                  ? g_cancellable_connect(cancellable, G_CALLBACK(on_cancelled), channel, NULL)
+                  : 0;
+    done = join(session, channel, traffic, number, &peer, error);
+    if (handler)
+        g_cancellable_disconnect(cancellable, handler);
     hello_message_clear(&peer);
     return done ? g_steal_pointer(&channel) : NULL;
 }

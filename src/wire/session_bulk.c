@@ -62,6 +62,9 @@ static gboolean attach(Session *session, Channel *channel, guint number, gboolea
     taken =
         check_room(session, number, error) && (!admits || give(session, channel, number, error));
     if (taken) {
+        /* It may have changed meanwhile. */
+        if (reconnects)
+            channel_set_patience(channel, session->patience_ms);
         session->bulk_numbers[session->bulk_count] = number;
         session->bulk[session->bulk_count++] = channel;
         session->used_numbers |= 1ULL << number;
