@@ -105,6 +105,22 @@ static Further *find_further(FrameQueue *queue, guint number)
     return NULL;
 }
 
+/* With the lock held, which is given back meanwhile: waits a little.  FALSE with *error* where the peer
+ * has ended the session, or given it up: nobody else reads on the first channel, and one that is waited
+ * for may be broken. */
+static gboolean wait_at_barrier(FrameQueue *queue, GError **error)
+{
+    gboolean lives;
+
+    if (g_cond_wait_until(&queue->changed, &queue->lock,
+                          g_get_monotonic_time() + STOP_CHECK_MS * 1000))
+        return TRUE;
+    g_mutex_unlock(&queue->lock);
+    lives = channel_look_ahead(queue->channel, error);
+    g_mutex_lock(&queue->lock);
+    return lives;
+}
+
 /* With the lock held: waits until all is in the ring that one of them brought before the barrier. */
 static gboolean await_further(FrameQueue *queue, guint channel, uint32_t number, GError **error)
 {
@@ -112,7 +128,8 @@ static gboolean await_further(FrameQueue *queue, guint channel, uint32_t number,
 
     while (further && !queue->stopping && !queue->failure && !further->ended &&
            !(further->begun && further->barrier >= number))
-        g_cond_wait(&queue->changed, &queue->lock);
+        if (!wait_at_barrier(queue, error))
+            return FALSE;
     if (further && further->begun && further->barrier >= number)
         return TRUE;
     error_set(error, VMFERRY_ERROR_DISCONNECTED,
@@ -177,6 +194,9 @@ static gboolean note_barrier(Further *further, uint32_t number, GError **error)
                   further->barrier + 1);
         return FALSE;
     }
+    /* A barrier has been passed that left it out: the sender had given it up before it began. */
+    if (!further->begun && number < further->queue->barrier)
+        further->dropped = TRUE;
     further->begun = TRUE;
     further->barrier = number;
     g_cond_broadcast(&further->queue->changed);

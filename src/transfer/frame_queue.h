@@ -19,7 +19,8 @@
  *     ring      p1 p2 p3 in any order | COPIES EPOCH_SEAL | p4 p5 in any order
  *
  * A further channel says first where it begins: BULK_BARRIER with the number of the last one before it.
- * One that a barrier leaves out has been given up by the sender: nothing of it counts any more.
+ * One that a barrier leaves out has been given up by the sender: nothing of it counts any more.  The same
+ * for one that begins behind an earlier barrier than the first one has come to.
  *
  * The end of the connection is an entry of its own behind the last frame: what
  * was received before it is seen first.

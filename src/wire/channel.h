@@ -152,6 +152,10 @@ const char *channel_get_peer_certificate(Channel *channel);
 /* TRUE with why where it was given up, or the peer has ended it. */
 gboolean channel_has_failed(Channel *channel, GError **ret_failure);
 
+/* For the thread that receives, and waits for something else meanwhile: reads ahead some of what has come.
+ * FALSE with *error* where the peer has ended the connection, or sent ERROR or ABORT. */
+gboolean channel_look_ahead(Channel *channel, GError **error);
+
 /* As in ChannelOptions. */
 const char *channel_get_instance(Channel *channel);
 const char *channel_get_agent(Channel *channel);

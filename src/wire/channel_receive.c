@@ -503,6 +503,12 @@ gboolean channel_find_early_error(Channel *channel, GError **error)
     return FALSE;
 }
 
+gboolean channel_look_ahead(Channel *channel, GError **error)
+{
+    channel_pump(channel);
+    return !channel_find_early_error(channel, error) && !channel_has_failed(channel, error);
+}
+
 /* Looks for an ERROR or ABORT frame among whole frames; drops the others.
  * FALSE: there is none yet; *ret_dead*: there will be none. */
 static gboolean scan_for_error(Channel *channel, GByteArray *bytes, gboolean *ret_dead,
