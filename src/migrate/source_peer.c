@@ -140,7 +140,8 @@ gboolean source_await(SourceMove *move, FrameType type, int timeout_ms, Frame *r
         g_autoptr(GError) quiet = NULL;
 
         if (!move->start_sent &&
-            (!source_not_cancelled(move, error) || !source_deadline_check(move, error)))
+            (!source_not_cancelled(move, error) || !source_deadline_check(move, error) ||
+             (move->bulk && !bulk_sender_check(move->bulk, error))))
             return FALSE;
         if (session_receive(move->session, TRAFFIC_CONTROL, AWAIT_SLICE_MS, ret, &quiet)) {
             if (ret->type == type)

@@ -23,12 +23,13 @@ typedef struct {
     BulkSender *sender;
     guint number; /* 0: the first; never changes, as the channel */
     Channel *channel;
-    GThread *thread;      /* NULL: the caller alone sends */
-    gboolean in_use;      /* FALSE: stands by, and gets no frames */
-    gboolean sending;     /* a frame, just now */
-    gboolean unbarred;    /* has frames that no barrier is behind */
-    gboolean unconfirmed; /* has frames that may not have been applied */
-    gboolean ended;       /* failed, or to be closed: its thread ends */
+    GThread *thread;   /* NULL: the caller alone sends */
+    gboolean in_use;   /* FALSE: stands by, and gets no frames */
+    gboolean sending;  /* a frame, just now */
+    gboolean unbarred; /* has frames that no barrier is behind */
+    gboolean
+        unconfirmed; /* has frames that may not have been applied, or a barrier that is awaited */
+    gboolean ended;  /* failed, or to be closed: its thread ends */
 } Connection;
 
 struct BulkSender {
@@ -79,6 +80,13 @@ static void fail(BulkSender *sender, const GError *cause)
     g_cond_broadcast(&sender->changed);
 }
 
+static void leave_out(Connection *connection)
+{
+    connection->ended = TRUE;
+    connection->in_use = FALSE;
+    g_cond_broadcast(&connection->sender->changed);
+}
+
 /* A connection has failed.  FALSE: with frames, so that it is the end of all. */
 static gboolean do_without(Connection *connection, const GError *cause)
 {
@@ -86,9 +94,7 @@ static gboolean do_without(Connection *connection, const GError *cause)
     g_autoptr(GError) lost = NULL;
 
     if (connection->number > 0 && !connection->unconfirmed) {
-        connection->ended = TRUE;
-        connection->in_use = FALSE;
-        g_cond_broadcast(&sender->changed);
+        leave_out(connection);
         log_info("%s: going on without one of the connections for pages: %s",
                  session_get_peer_name(sender->session), cause->message);
         return TRUE;
@@ -100,7 +106,8 @@ static gboolean do_without(Connection *connection, const GError *cause)
     return FALSE;
 }
 
-/* The first connection takes what comes; others, what it has no time for, and has no order. */
+/* The first connection takes what comes; others, what it has no time for, and has no order.  What a
+ * broken one keeps waits for its new connection, and all wait for that. */
 static gboolean may_take(const Connection *connection)
 {
     const BulkSender *sender = connection->sender;
@@ -109,8 +116,10 @@ static gboolean may_take(const Connection *connection)
 
     if (waiting == 0 || !connection->in_use || connection->sending)
         return FALSE;
-    return connection->number == 0 || (!sender->flushed && !frame_type_has_order(next->type) &&
-                                       (sender->connections[0]->sending || waiting > 1));
+    return connection->number == 0 ||
+           (!sender->flushed && !frame_type_has_order(next->type) &&
+            !channel_is_broken(connection->channel) &&
+            (sender->connections[0]->sending || waiting > 1));
 }
 
 /* ---- the connections' threads ---- */
@@ -182,7 +191,14 @@ static gboolean send_barrier(Channel *channel, uint32_t number, uint64_t channel
     return channel_send_bytes(channel, FRAME_BULK_BARRIER, payload->data, payload->len, error);
 }
 
-/* With the lock held, on all further connections; tells which have it. */
+/* With the lock held: nothing of it can be missing, and it carries nothing just now. */
+static gboolean is_spare(const Connection *connection)
+{
+    return !connection->unconfirmed &&
+           (!connection->in_use || channel_is_broken(connection->channel));
+}
+
+/* With the lock held, on all further connections that are needed; tells which have it. */
 static gboolean send_further_barriers(BulkSender *sender, uint64_t *ret_channels, GError **error)
 {
     *ret_channels = 0;
@@ -190,9 +206,13 @@ static gboolean send_further_barriers(BulkSender *sender, uint64_t *ret_channels
         Connection *connection = sender->connections[i];
         g_autoptr(GError) failure = NULL;
 
+        if (!connection->ended && is_spare(connection))
+            leave_out(connection);
         if (connection->ended)
             continue;
         if (send_barrier(connection->channel, sender->barrier, 0, &failure)) {
+            /* The peer waits for it. */
+            connection->unconfirmed = TRUE;
             connection->unbarred = FALSE;
             *ret_channels |= 1ULL << connection->number;
         } else if (!do_without(connection, failure)) {
@@ -331,6 +351,13 @@ gboolean bulk_sender_flush(BulkSender *sender, GError **error)
     return explain(sender, flush(sender, error), error);
 }
 
+gboolean bulk_sender_check(BulkSender *sender, GError **error)
+{
+    lock_guard(&sender->lock);
+
+    return check(sender, error);
+}
+
 void bulk_sender_note_applied(BulkSender *sender)
 {
     lock_guard(&sender->lock);
@@ -378,6 +405,13 @@ static gboolean add(BulkSender *sender, Channel *channel, guint number, GError *
     sender->most_used = MAX(sender->most_used, count_in_use(sender));
     g_cond_broadcast(&sender->changed);
     return TRUE;
+}
+
+static gboolean is_steady(BulkSender *sender)
+{
+    lock_guard(&sender->lock);
+
+    return sender->steady || sender->stopping || sender->failure;
 }
 
 /* One more.  FALSE: it cannot be had. */
@@ -520,8 +554,10 @@ static gpointer control_thread(gpointer data)
         g_mutex_lock(&sender->lock);
         wanted = missing = look(sender);
         g_mutex_unlock(&sender->lock);
-        while (missing > 0 && connect_one(sender))
+        while (missing > 0 && !is_steady(sender) && connect_one(sender))
             missing--;
+        if (is_steady(sender))
+            missing = 0;
         close_unused(sender);
         g_mutex_lock(&sender->lock);
         if (wanted > 0)

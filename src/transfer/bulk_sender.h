@@ -15,9 +15,11 @@
  * are handed in later will be behind that in turn.  For each of both there is a barrier, but none where no
  * other connection was used, or is.
  *
- * What becomes of a connection that fails: where the peer has applied all that it has carried, it is left
- * out (the frame in hand goes by another one); else pages are lost, and the session fails.  Those that
- * cannot be had in the first place are done without.
+ * What becomes of a connection that fails: where the peer has applied all that it has carried, barriers
+ * included, it is left out (the frame in hand goes by another one); else pages are lost, and so is the
+ * move (bulk_sender_check()).  One that is broken for the time being gets no frames, and the next barrier
+ * leaves it out where nothing of it can be missing, so that nobody waits for it; the same for one that
+ * stands by.  Those that cannot be had in the first place are done without.
  *
  * Threads: send, flush and the rest from one.
  */
@@ -56,6 +58,9 @@ gboolean bulk_sender_send(BulkSender *sender, FrameType type, const struct iovec
                           GError **error);
 
 gboolean bulk_sender_flush(BulkSender *sender, GError **error);
+
+/* FALSE with *error*: pages are lost; for who waits for an answer meanwhile. */
+gboolean bulk_sender_check(BulkSender *sender, GError **error);
 
 /* The peer has applied all that was sent up to the last flush, and nothing was sent since. */
 void bulk_sender_note_applied(BulkSender *sender);

@@ -382,6 +382,24 @@ static void test_a_channel_that_is_left_out(void **state)
     bulk_close(&bulk);
 }
 
+/* One that was given up before it had begun: its late beginning is none. */
+static void test_a_beginning_that_is_too_late(void **state)
+{
+    Channel *channel;
+    uint32_t number;
+    Bulk bulk;
+
+    bulk_open(&bulk, *state, 0);
+    channel = join_ok(&bulk, 1);
+    barrier_ok(first_of(&bulk), 1, 0);
+    seal_ok(&bulk, 5);
+    assert_int_equal(pop(&bulk, &number), FRAME_EPOCH_SEAL);
+    barrier_ok(channel, 0, 0);
+    (void)channel_send_bytes(channel, FRAME_PAGES, (uint8_t[100]){2}, 100, NULL);
+    expect_nothing(&bulk);
+    bulk_close(&bulk);
+}
+
 /* ---- channels that end ---- */
 
 static void cut(Channel *channel)
@@ -502,6 +520,162 @@ static void test_breaks(void **state)
     }
     g_thread_join(thread);
     assert_true(session_count_breaks(bulk.ends.client) >= 3);
+    bulk_close(&bulk);
+}
+
+static void allow_breaks(Bulk *bulk)
+{
+    assert_true(session_allow_reconnect(bulk->ends.accepted, NULL, 4 * TIMEOUT_MS));
+    assert_true(session_allow_reconnect(bulk->ends.client, &bulk->ends.options, 4 * TIMEOUT_MS));
+}
+
+/* No connection is made again from now on. */
+static void stop_listening(Bulk *bulk)
+{
+    shutdown(bulk->ends.server.listener.fd, SHUT_RDWR);
+}
+
+static void await_broken(Channel *channel)
+{
+    uint64_t end = clock_now_ns() + TIMEOUT_MS * 1000000ULL;
+
+    while (!channel_is_broken(channel)) {
+        assert_true(clock_now_ns() < end);
+        clock_sleep_ns(2000000);
+    }
+}
+
+/* It is broken for long, and nothing of it is missing: nobody waits for it. */
+static void test_a_broken_one_is_left_out(void **state)
+{
+    Bulk bulk;
+
+    bulk_open(&bulk, *state, 4);
+    allow_breaks(&bulk);
+    await_in_use(&bulk, 4);
+    check_epochs(&bulk, 5, 100);
+    bulk_sender_note_applied(bulk.sender);
+    stop_listening(&bulk);
+    bulk_sender_set_steady(bulk.sender, TRUE);
+    cut(bulk.ends.client->bulk[1]);
+    await_broken(bulk.ends.client->bulk[1]);
+    check_epochs(&bulk, 10, 100);
+    assert_int_equal(count_in_use(&bulk), 3);
+    bulk_close(&bulk);
+}
+
+/* Where the sender gives up while a connection is broken that the receiver waits for. */
+static void test_the_peers_reason_beside_a_break(void **state)
+{
+    g_autoptr(GError) cause = g_error_new(VMFERRY_ERROR, VMFERRY_ERROR_CANCELLED, "enough");
+    Channel *channel;
+    Bulk bulk;
+
+    bulk_open(&bulk, *state, 0);
+    allow_breaks(&bulk);
+    channel = join_ok(&bulk, 1);
+    barrier_ok(channel, 0, 0);
+    page_ok(channel, 1);
+    expect_page(&bulk, 1);
+    stop_listening(&bulk);
+    cut(channel);
+    await_broken(channel);
+    barrier_ok(first_of(&bulk), 1, 1 << 1);
+    seal_ok(&bulk, 1);
+    expect_nothing(&bulk);
+    session_send_abort(bulk.ends.client, cause);
+    g_clear_pointer(&bulk.ends.client, session_unref);
+    expect_end(&bulk, VMFERRY_ERROR_CANCELLED, "enough");
+    bulk_close(&bulk);
+}
+
+/* Who waits for an answer asks. */
+static void test_a_loss_is_seen_without_sending(void **state)
+{
+    uint64_t end = clock_now_ns() + TIMEOUT_MS * 1000000ULL;
+    GError *error = NULL;
+    Bulk bulk;
+
+    bulk_open(&bulk, *state, 4);
+    await_in_use(&bulk, 4);
+    check_epochs(&bulk, 2, 200);
+    assert_true(bulk_sender_check(bulk.sender, &error));
+    cut(bulk.ends.client->bulk[1]);
+    while (bulk_sender_check(bulk.sender, &error)) {
+        assert_true(clock_now_ns() < end);
+        clock_sleep_ns(2000000);
+    }
+    expect_error(error, VMFERRY_ERROR_DISCONNECTED, "and pages with it");
+    bulk_close(&bulk);
+}
+
+/* ---- joining ---- */
+
+/* Takes channels as the queue does, once the test lets it. */
+typedef struct {
+    SessionBulkTaker taker;
+    gpointer user;
+    _Atomic guint calls;
+    atomic_bool open;
+} Gate;
+
+static gboolean take_at_gate(Channel *channel, guint number, gpointer user, GError **error)
+{
+    Gate *gate = user;
+    uint64_t end = clock_now_ns() + TIMEOUT_MS * 1000000ULL;
+
+    atomic_fetch_add(&gate->calls, 1);
+    while (!atomic_load(&gate->open) && clock_now_ns() < end)
+        clock_sleep_ns(2000000);
+    return gate->taker(channel, number, gate->user, error);
+}
+
+/* Up to where the first one waits for the gate. */
+static void open_at_gate(Bulk *bulk, Fixture *fixture, Gate *gate)
+{
+    Session *accepted;
+
+    bulk_open(bulk, fixture, 0);
+    accepted = bulk->ends.accepted;
+    *gate = (Gate){.taker = accepted->taker, .user = accepted->taker_user};
+    session_take_bulk(accepted, take_at_gate, gate);
+    bulk->sender = bulk_sender_new(
+        bulk->ends.client, &(BulkSenderOptions){.connections = 8, .channel = &bulk->ends.options},
+        NULL);
+    bulk_sender_begin(bulk->sender);
+    while (atomic_load(&gate->calls) == 0)
+        clock_sleep_ns(2000000);
+}
+
+/* A peer that does not answer keeps nobody from ending. */
+static void test_ended_while_joining(void **state)
+{
+    uint64_t start;
+    Bulk bulk;
+    Gate gate;
+
+    open_at_gate(&bulk, *state, &gate);
+    start = clock_now_ns();
+    g_clear_pointer(&bulk.sender, bulk_sender_free);
+    assert_true(clock_ns_to_ms(clock_now_ns() - start) < 3000);
+    atomic_store(&gate.open, TRUE);
+    bulk_close(&bulk);
+}
+
+/* What is being made then is the last one. */
+static void test_steady_while_joining(void **state)
+{
+    Bulk bulk;
+    Gate gate;
+
+    open_at_gate(&bulk, *state, &gate);
+    bulk_sender_set_steady(bulk.sender, TRUE);
+    atomic_store(&gate.open, TRUE);
+    clock_sleep_ns(QUIET_MS * 1000000ULL);
+    check_epochs(&bulk, 5, 100);
+    assert_int_equal(atomic_load(&gate.calls), 1);
+    bulk_sender_set_steady(bulk.sender, FALSE);
+    await_in_use(&bulk, 8);
     bulk_close(&bulk);
 }
 
@@ -676,12 +850,18 @@ int main(void)
         BULK_TEST(test_a_stalled_channel),
         BULK_TEST(test_a_late_beginning),
         BULK_TEST(test_a_channel_that_is_left_out),
+        BULK_TEST(test_a_beginning_that_is_too_late),
         BULK_TEST(test_an_end_without_loss),
         BULK_TEST(test_an_end_with_loss),
         BULK_TEST(test_a_lost_channel),
         BULK_TEST(test_the_peers_reason_at_a_barrier),
         BULK_TEST(test_the_receivers_reason),
         BULK_TEST(test_breaks),
+        BULK_TEST(test_a_broken_one_is_left_out),
+        BULK_TEST(test_the_peers_reason_beside_a_break),
+        BULK_TEST(test_a_loss_is_seen_without_sending),
+        BULK_TEST(test_ended_while_joining),
+        BULK_TEST(test_steady_while_joining),
         BULK_TEST(test_refused),
         BULK_TEST(test_ended_in_the_middle),
         BULK_TEST(test_what_does_not_belong_there),
