@@ -577,10 +577,11 @@ gboolean channel_find_final_error(Channel *channel, GError **error)
     if (!channel->receive_failure)
         error_set(&channel->receive_failure, VMFERRY_ERROR_DISCONNECTED, "%s closed the connection",
                   channel->label);
-    while (!dead && bytes->len < FINAL_ERROR_MOST_BYTES) {
+    /* It may have been read before the end was. */
+    do {
         if (scan_for_error(channel, bytes, &dead, error))
             return TRUE;
         dead = dead || !read_on(channel, bytes, deadline_ns);
-    }
+    } while (!dead && bytes->len < FINAL_ERROR_MOST_BYTES);
     return FALSE;
 }
