@@ -78,6 +78,19 @@ def test_breaks_again_and_again(broken):
 
 
 @pytest.mark.long
+def test_several_connections_break(broken):
+    """Each is made again, or left out, and what has an order keeps it."""
+    move = begin(broken, "--connections", "4", "--retry-for", "30s", "--verify", bandwidth="8M")
+    for _ in range(2):
+        cut_for(broken, 2)
+        wait_until(lambda: not move_progress(broken.here(broken.guest).status(broken.guest))
+                   ["disconnected"], "a new connection", 15)
+    report = check_completed(move.finish(), verified=True)
+    assert report["most_connections"] == 4 and report["breaks"] >= 5
+    broken.has_moved(broken.guest)
+
+
+@pytest.mark.long
 def test_runs_unhindered_meanwhile(broken):
     """A guest that is slowed is let go for as long as nothing can be sent."""
     move = begin(broken, "--retry-for", "30s", "--throttle", "duty", bandwidth="6M")
