@@ -36,6 +36,7 @@ static const struct {
 #define LINKED_STAY 1.05
 /* Blocks instead, where they carry so much more. */
 #define UNLINK_GAIN 1.15
+#define LINKED_SLACK 1.5
 /* The link was what limited in so many batches of a window: it was not starved. */
 #define BUSY_BATCHES 2u
 
@@ -342,6 +343,16 @@ static void go_unlinked(Packing *packing)
     packing->unlinked_wait = PACKING_LINKED_PAUSE;
 }
 
+/* The link did not limit, and packing has no time to spare for what is known of it: it may well have been
+ * packing.  (Others are breaks, ends of rounds, a machine that is busy elsewhere.) */
+static gboolean is_relief_due(const Packing *packing)
+{
+    const PackingStep *step = &packing->steps[packing->settled];
+
+    return packing->busy < BUSY_BATCHES &&
+           step->bytes_per_ms * step->ratio < LINKED_SLACK * packing->link_bytes_per_ms;
+}
+
 /* The link waits for what is packed: the next cheaper step.  What the link carries is not known then. */
 static void relieve(Packing *packing)
 {
@@ -362,7 +373,7 @@ static void decide_linked(Packing *packing)
         packing->linked_next_wait = PACKING_LINKED_FIRST_PAUSE;
         packing->dearest = PACKING_STEPS - 1;
         use_linked(packing, best_linked(packing));
-    } else if (packing->busy < BUSY_BATCHES) {
+    } else if (is_relief_due(packing)) {
         relieve(packing);
     } else if (packing->linked_wait > 0) {
         packing->linked_wait--;

@@ -96,3 +96,25 @@ def test_large_packets_are_lost_silently(far):
     assert report["breaks"] >= 1
     assert "small-packets" in scene.a.vmferry("events", "--json").stdout
     scene.has_moved(scene.guest)
+
+
+def test_slow_link_is_packed_in_a_window(far):
+    """One connection: what is in a window goes by it alone.  It survives the one that breaks."""
+    scene = far(rate="20mbit", delay="40ms")
+    scene.lab.wan.set(break_="2s", break_every="12s", break_after="4s")
+    report = check_completed(scene.migrate(scene.guest, "--retry-for", "30s", "--verify",
+                                           "--connections", "1"), verified=True)
+    scene.lab.wan.set(break_=0)
+    assert report["breaks"] >= 1
+    zstd = report["compress"]["zstd"]
+    assert zstd["window"]["bytes_in"] > zstd["bytes_in"] / 3
+    assert zstd["window"]["bytes_out"] < zstd["window"]["bytes_in"] / 2
+    scene.has_moved(scene.guest)
+
+
+def test_window_beside_several_connections(far):
+    scene = far(rate="20mbit", delay="40ms", loss="0.5%")
+    report = check_completed(scene.migrate(scene.guest, "--verify", "--connections", "3"),
+                             verified=True)
+    assert report["most_connections"] == 3
+    scene.has_moved(scene.guest)
