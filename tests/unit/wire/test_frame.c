@@ -68,6 +68,8 @@ static void test_limits(void **state)
     assert_int_equal(frame_payload_limit((FrameType)0), 0);
     assert_int_equal(frame_payload_limit(FRAME_PAGES_LZ4), frame_payload_limit(FRAME_PAGES));
     assert_int_equal(frame_payload_limit(FRAME_PAGES_ZSTD), frame_payload_limit(FRAME_PAGES));
+    assert_int_equal(frame_payload_limit(FRAME_PAGES_WINDOW),
+                     frame_payload_limit(FRAME_PAGES) + 4352);
     assert_int_equal(frame_payload_limit(FRAME_SEGMENTS), 16 + (1 << 20) + 8192);
     assert_int_equal(frame_payload_limit(FRAME_COPIES), 8 + 256 * 24);
     assert_int_equal(frame_payload_limit((FrameType)63), 0);
@@ -92,6 +94,13 @@ static void test_which_carry_pages(void **state)
     assert_true(frame_type_carries_pages(FRAME_COPIES));
     assert_true(frame_type_carries_pages(FRAME_PAGES_WINDOW));
     assert_true(frame_type_carries_pages(FRAME_SEED_PAGES));
+}
+
+static void test_which_have_an_order(void **state)
+{
+    for (guint type = 0; type <= FRAME_MEASURED + 1; type++)
+        assert_int_equal(frame_type_has_order((FrameType)type),
+                         type == FRAME_COPIES || type == FRAME_PAGES_WINDOW);
 }
 
 /* All of an epoch goes by one channel, in order, and all content of disks by another one; nothing
@@ -346,6 +355,7 @@ int main(void)
         cmocka_unit_test(test_headers_round_trip_to_their_limits),
         cmocka_unit_test(test_limits),
         cmocka_unit_test(test_which_carry_pages),
+        cmocka_unit_test(test_which_have_an_order),
         cmocka_unit_test(test_classes),
         cmocka_unit_test(test_packed_pages),
         cmocka_unit_test(test_pacing),
