@@ -10,6 +10,10 @@
 
 #define LIBVIRT_ADDRESS_PREFIX "libvirt:"
 
+/* FALSE (INVALID) where a URI is not that of a daemon of this host: a guest of another one is out of reach, and some of libvirt's
+ * ways run programs ("qemu+ext") or are no daemon at all ("qemu:///embed"). */
+gboolean libvirt_uri_check(const char *uri, GError **error);
+
 /* TRUE where the text begins as one; NULL: it does not. */
 gboolean libvirt_address_is(const char *text);
 

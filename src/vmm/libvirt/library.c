@@ -6,6 +6,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "base/thread.h"
+#include "vmm/libvirt/address.h"
 
 #define LIBRARY "libvirt.so.0"
 #define QEMU_LIBRARY "libvirt-qemu.so.0"
@@ -167,6 +168,8 @@ virConnectPtr libvirt_connect(const char *uri, GError **error)
         return NULL;
     if (!wanted || !*wanted)
         wanted = LIBVIRT_DEFAULT_URI;
+    if (!libvirt_uri_check(wanted, error))
+        return NULL;
     connection = libvirt->virConnectOpen(wanted);
     if (!connection) {
         g_autofree char *what = g_strdup_printf("connect to libvirt at %s", wanted);

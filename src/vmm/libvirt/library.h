@@ -75,7 +75,7 @@ char *libvirt_version_text(unsigned long version);
 void libvirt_error_set(GError **error, const char *what);
 
 /* A connection (close it with virConnectClose()), or NULL with *error*.  *uri* NULL: the variable LIBVIRT_DEFAULT_URI,
- * or else "qemu:///system".  Waits for a daemon that hangs: see libvirt_connect_within(). */
+ * or else "qemu:///system"; INVALID where that is not of this host (libvirt_uri_check()).  Waits for a daemon that hangs: see libvirt_connect_within(). */
 virConnectPtr libvirt_connect(const char *uri, GError **error);
 
 /* The same, for *timeout_ms* at most (TIMEOUT). */

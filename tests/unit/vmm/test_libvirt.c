@@ -46,6 +46,11 @@ static void test_bad_addresses(void **state)
         "libvirt:" UUID "qemu:///system",
         "libvirt:" UUID ":qemu:///sys tem",
         "libvirt:" UUID ":qemu:///\n",
+        "libvirt:" UUID ":qemu:///systems",
+        "libvirt:" UUID ":qemu:///embed?root=/tmp",
+        "libvirt:" UUID ":qemu+ext:///system?command=/bin/sh",
+        "libvirt:" UUID ":qemu+ssh://other/system",
+        "libvirt:" UUID ":test:///default",
         "/run/" UUID ":qemu:///system",
         too_long,
     };
@@ -114,20 +119,21 @@ static void test_no_daemon(void **state)
     assert_true(error_is(second, here ? VMFERRY_ERROR_DISCONNECTED : VMFERRY_ERROR_UNSUPPORTED));
 }
 
-/* libvirt's own driver for tests: a library without a daemon. */
-static void test_other_driver(void **state)
+/* Nothing is connected to that is not of this host. */
+static void test_other_uri(void **state)
 {
-    g_autoptr(GError) error = NULL, none = NULL;
+    g_autoptr(GError) error = NULL;
     g_autofree char *address = NULL;
     pid_t pid;
 
     if (!libvirt_library_get(NULL))
         skip();
     assert_false(libvirt_domain_find("test:///default", "test", &address, &pid, &error));
-    assert_true(error_is(error, VMFERRY_ERROR_UNSUPPORTED));
-    assert_false(libvirt_domain_find("test:///default", "other", &address, &pid, &none));
-    assert_true(error_is(none, VMFERRY_ERROR_NOT_FOUND));
+    assert_true(error_is(error, VMFERRY_ERROR_INVALID));
     assert_null(address);
+    assert_true(libvirt_uri_check("qemu:///system", NULL));
+    assert_true(libvirt_uri_check("qemu+unix:///session", NULL));
+    assert_true(libvirt_uri_check(NOWHERE, NULL));
 }
 
 static void test_save_header(void **state)
@@ -177,7 +183,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_address),       cmocka_unit_test(test_bad_addresses),
         cmocka_unit_test(test_command_lines), cmocka_unit_test(test_version),
-        cmocka_unit_test(test_no_daemon),     cmocka_unit_test(test_other_driver),
+        cmocka_unit_test(test_no_daemon),     cmocka_unit_test(test_other_uri),
         cmocka_unit_test(test_save_header),   cmocka_unit_test(test_restore_without_daemon),
     };
 
