@@ -75,7 +75,7 @@ int verb_adopt(int argc, char **argv)
          "Accept what may start it again: you keep it from that, once the guest has moved", NULL},
         {NULL},
     };
-    CliSpec spec = {.parameters = "NAME (--pid PID | --libvirt DOMAIN)",
+    CliSpec spec = {.parameters = "NAME --pid PID | NAME --libvirt DOMAIN",
                     .description = description,
                     .entries = entries,
                     .common = &common,
