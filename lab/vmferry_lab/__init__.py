@@ -9,7 +9,7 @@ from .etcd import Etcd
 from .guest import MACHINES, Guest
 from .heartbeat import Beat, Heartbeat
 from .lab import Host, Lab, clean
-from .libvirt import Libvirt, has_libvirt
+from .libvirt import Libvirt, client_environment, has_libvirt
 from .process import (GuestHarmed, LabError, Process, cpu_seconds, is_alive, peak_memory_bytes,
                       wait_gone, wait_until)
 from .qemu import Qemu, backports_qemu, has_kvm, qemu, system_qemu
@@ -21,6 +21,6 @@ __all__ = ["Agent", "Beat", "Command", "Control", "Engine", "Etcd", "Guest", "Gu
            "Host", "Lab", "LabError", "Libvirt", "MACHINES", "Pki", "Process", "Qemu", "REPOSITORY",
            "RedisLoad", "Request", "Result", "SlowImage", "Timing", "Wan", "WanLink",
            "backports_qemu", "cache_dir",
-           "clean", "cpu_seconds", "digest_of_image", "has_fuse", "has_kvm", "has_libvirt", "is_alive",
+           "clean", "client_environment", "cpu_seconds", "digest_of_image", "has_fuse", "has_kvm", "has_libvirt", "is_alive",
            "peak_memory_bytes", "qemu", "qemu_pids", "quantile", "redis_throughput",
            "requests_between", "run_pids", "system_qemu", "vmferry_program", "wait_gone", "wait_until"]

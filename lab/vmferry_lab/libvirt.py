@@ -7,6 +7,7 @@ the host's own, by mounts that only it and what it starts see.  Everybody else r
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import uuid
@@ -55,6 +56,18 @@ DISK = """<disk type="file" device="disk"><driver name="qemu" type="raw" cache="
 
 def has_libvirt() -> bool:
     return bool(shutil.which("libvirtd") and shutil.which("virsh"))
+
+
+def client_environment(program: str) -> dict[str, str]:
+    """What *program* needs to load libvirt's library.
+
+    AddressSanitizer intercepts functions of libtirpc, and finds those behind its own only where that is there from
+    the start: else libvirt calls nothing.
+    """
+    if b"__asan_init" not in Path(program).read_bytes():
+        return {}
+    return {"LD_PRELOAD": "libtirpc.so.3",
+            "ASAN_OPTIONS": f"{os.environ.get('ASAN_OPTIONS', '')}:verify_asan_link_order=0".lstrip(":")}
 
 
 class Libvirt:

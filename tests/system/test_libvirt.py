@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from vmferry_lab import Agent, Lab, Libvirt, has_libvirt, is_alive, wait_until
+from vmferry_lab import Agent, Lab, Libvirt, client_environment, has_libvirt, is_alive, wait_until
 
 pytestmark = [pytest.mark.long, pytest.mark.skipif(not has_libvirt(), reason="libvirt is not installed")]
 
@@ -33,7 +33,8 @@ class Domain:
         self.beats = self.guest.heartbeat()
 
     def start(self, uri=None, **env):
-        self.agent.start({"LIBVIRT_DEFAULT_URI": uri or self.libvirt.uri, **env})
+        self.agent.start({"LIBVIRT_DEFAULT_URI": uri or self.libvirt.uri, **client_environment(self.agent.program),
+                          **env})
 
     def restart(self, uri=None, **env):
         self.agent.kill()
@@ -79,7 +80,8 @@ def domain():
 
 
 def libvirt_finding(domain, uri):
-    done = domain.lab.host_a.run(["env", f"LIBVIRT_DEFAULT_URI={uri}", domain.agent.program, "check", "--json"])
+    env = {"LIBVIRT_DEFAULT_URI": uri, **client_environment(domain.agent.program)}
+    done = domain.lab.host_a.run([domain.agent.program, "check", "--json"], env={**os.environ, **env})
     return next(entry for entry in json.loads(done.stdout)["findings"] if entry["topic"] == "libvirt")
 
 
@@ -245,7 +247,8 @@ class Restoring:
         self.process = subprocess.Popen(
             [tool, domain.libvirt.uri, uuid, domain.lab.shared / "xml", domain.lab.shared / "stream",
              domain.lab.host_a.directory, str(self.HELD)],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            env={**os.environ, **client_environment(tool)})
 
     def read(self):
         line = self.process.stdout.readline().strip()
