@@ -50,9 +50,10 @@ static gboolean has_queue(const ConnectionSample *sample)
 
 static gboolean carries_what_there_is(const ConnectionSample *sample, double rate)
 {
-    return sample->shortest_round_trip_ms < CONNECTION_COUNT_SHORT_WAY_MS &&
-           sample->lost_share < CONNECTION_COUNT_CLEAN_SHARE &&
-           rate < CONNECTION_COUNT_CORE_BYTES_PER_MS;
+    gboolean is_clean = sample->shortest_round_trip_ms < CONNECTION_COUNT_SHORT_WAY_MS &&
+                        sample->lost_share < CONNECTION_COUNT_CLEAN_SHARE;
+
+    return (sample->measures_way || is_clean) && rate < CONNECTION_COUNT_CORE_BYTES_PER_MS;
 }
 
 static void consider(ConnectionCount *count, const ConnectionSample *sample, double rate)

@@ -11,7 +11,9 @@
  * as the last one was.  Steps by two are told from noise more easily than steps by one, and eight are
  * reached in three of them.
  *
- * No try: on a short way without losses, where one connection carries what there is as long as the CPU does
+ * No try: where the congestion control measures what the way carries instead of taking losses for a full line
+ * (BBR, draft-ietf-ccwg-bbr): one connection carries what there is, and packing in a window, which needs one, is
+ * worth more; on a short way without losses, where one connection carries what there is as long as the CPU does
  * not limit it; with the user's limit reached; while the sender, and not the way, is what limits (only
  * time in which something waited counts at all).
  *
@@ -50,7 +52,8 @@ typedef struct {
     gboolean waits;    /* something is to be sent, and the connections in use do not take it */
     double round_trip_ms, shortest_round_trip_ms; /* of late; 0: not known */
     double lost_share;                            /* of what was sent */
-    double limit_bytes_per_ms;                    /* the user's; 0: none */
+    gboolean measures_way;     /* all connections have a congestion control that does */
+    double limit_bytes_per_ms; /* the user's; 0: none */
 } ConnectionSample;
 
 typedef struct {

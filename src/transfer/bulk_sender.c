@@ -116,10 +116,9 @@ static gboolean may_take(const Connection *connection)
 
     if (waiting == 0 || !connection->in_use || connection->sending)
         return FALSE;
-    return connection->number == 0 ||
-           (!sender->flushed && !frame_type_has_order(next->type) &&
-            !channel_is_broken(connection->channel) &&
-            (sender->connections[0]->sending || waiting > 1));
+    return connection->number == 0 || (!sender->flushed && !frame_type_has_order(next->type) &&
+                                       !channel_is_broken(connection->channel) &&
+                                       (sender->connections[0]->sending || waiting > 1));
 }
 
 /* ---- the connections' threads ---- */
@@ -498,7 +497,7 @@ static ConnectionSample take_sample(BulkSender *sender)
                                .limit_bytes_per_ms = (double)sender->limit_bytes_per_second / 1000};
     uint64_t sent = session_get_sent_bytes(sender->session);
     uint64_t backlog = session_get_backlog_bytes(sender->session);
-    guint waiting = 0, in_use = 0;
+    guint waiting = 0, in_use = 0, measuring = 0;
 
     sample.carried_bytes = sent - MIN(backlog, sent);
     for (guint i = 0; i < sender->count; i++) {
@@ -510,12 +509,14 @@ static ConnectionSample take_sample(BulkSender *sender)
         channel_get_path(connection->channel, &path);
         in_use++;
         waiting += connection->sending || path.unsent_bytes > 0;
+        measuring += strncmp(path.congestion_control, "bbr", 3) == 0;
         if (i == 0) {
             sample.round_trip_ms = clock_ns_to_ms(path.round_trip_ns);
             sample.shortest_round_trip_ms = clock_ns_to_ms(path.least_round_trip_ns);
         }
         sample.lost_share = MAX(sample.lost_share, path.lost_share);
     }
+    sample.measures_way = measuring == in_use;
     sample.waits = waiting == in_use && !session_is_broken(sender->session);
     return sample;
 }

@@ -284,8 +284,8 @@ static void test_answers_wait_for_a_stalled_receiver(void **state)
     transfer_set_gate(&transfer, TRUE);
     thread = g_thread_new("stream", write_stream, &stream);
     answered = transfer_settle_answers(&transfer);
-    /* About a MiB before anything is known of the link. */
-    assert_in_range(answered, 8, MIB / PIECE_BYTES);
+    /* At most a MiB before anything is known of the link; how much the kernel takes differs. */
+    assert_in_range(answered, 4, MIB / PIECE_BYTES);
     first_ns = disk_sender_get_stall_ns(transfer.sender);
     assert_true(first_ns > SECOND_NS / 10);
     g_usleep(100000);

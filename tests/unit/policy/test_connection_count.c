@@ -17,6 +17,7 @@ typedef struct {
     double supply;   /* that the sender has at most; 0: any */
     double noise;    /* share of the rate, up and down in turns */
     gboolean queues; /* what fills it waits on the way */
+    gboolean measures_way;
     /* kept by run() */
     ConnectionCount count;
     double now_ms, carried, used_ms[CONNECTION_COUNT_MOST + 1];
@@ -49,6 +50,7 @@ static void tick(Line *line)
         .round_trip_ms = line->round_trip_ms * (full ? 2 : 1) + (full ? 3 : 0),
         .shortest_round_trip_ms = line->round_trip_ms,
         .lost_share = line->lost_share,
+        .measures_way = line->measures_way,
         .limit_bytes_per_ms = line->limit,
     };
     if (connection_count_note(&line->count, &sample) != used)
@@ -255,9 +257,21 @@ static void test_fewer_are_left(void **state)
     assert_int_equal(line.count.count, 8);
 }
 
+static void test_none_is_tried_where_the_way_is_measured(void **state)
+{
+    Line line = lossy();
+
+    line.each = line.capacity;
+    line.measures_way = TRUE;
+    begin(&line, 8);
+    run(&line, 120e3);
+    assert_int_equal(line.highest, 1);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_none_is_tried_where_the_way_is_measured),
         cmocka_unit_test(test_losses),
         cmocka_unit_test(test_losses_and_noise),
         cmocka_unit_test(test_most),
