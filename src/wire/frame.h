@@ -81,7 +81,7 @@ typedef enum {
     FRAME_RECONNECT = 60, /* the same, each side, on the connection that takes the place of one */
     FRAME_BYE = 61,       /* empty, either: the end of the connection is meant */
     FRAME_PAGES_WINDOW = 62, /* as PAGES, as a piece of a window; feature "pages-window" */
-    FRAME_SEED = 64,      /* JSON, source: an image there whose pages need not travel; its answer */
+    FRAME_SEED = 64, /* JSON, source: an image there whose pages need not travel; its answer */
     FRAME_SEED_DIGESTS = 65, /* binary, destination: of that image's pages; see seed_frame.h */
     FRAME_SEED_PAGES = 66,   /* binary, source: pages that the image has; feature "seed" */
     FRAME_BULK_BARRIER = 67, /* binary, source: lies between two epochs on each channel of bulk */
