@@ -241,7 +241,8 @@ static gboolean try_segment(Probe *probe, guint most_segment, guint *ret_header_
 /* The largest one, between the first, which gets through, and the last, which does not. */
 static guint search_packet(Probe *probe, guint header_bytes)
 {
-    guint good = 0, bad = G_N_ELEMENTS(packet_sizes);
+    const guint sizes = G_N_ELEMENTS(packet_sizes);
+    guint good = 0, bad = sizes;
 
     while (bad - good > 1 && check_cancelled(probe, NULL)) {
         guint middle = (good + bad) / 2;
@@ -250,7 +251,7 @@ static guint search_packet(Probe *probe, guint header_bytes)
             good = middle;
         else
             bad = middle;
-        tell(probe, 1 - (double)(bad - good) / G_N_ELEMENTS(packet_sizes));
+        tell(probe, 1 - (double)(bad - good) / sizes);
     }
     return packet_sizes[good];
 }

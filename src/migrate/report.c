@@ -167,7 +167,7 @@ static json_t *seed_to_json(const MigrateReport *report)
     return json_pack("{s:s, s:s?, s:I, s:I, s:I, s:I, s:I}", "image", report->seed, "id",
                      report->seed_id, "digests", (json_int_t)report->seed_digests, "list_bytes",
                      (json_int_t)report->seed_list_bytes, "pages", (json_int_t)report->seed_pages,
-                     "bytes", (json_int_t)(report->seed_pages * PAGE_BYTES), "lacking_pages",
+                     "bytes", (json_int_t)report->seed_pages * PAGE_BYTES, "lacking_pages",
                      (json_int_t)report->seed_lacking_pages);
 }
 

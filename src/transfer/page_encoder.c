@@ -256,7 +256,8 @@ static size_t pack_pages(EncoderJob *job)
 static size_t pack_linked(PageEncoder *encoder, EncoderJob *job, double *ret_ms)
 {
     size_t raw = job->pages.raw_bytes, packed;
-    gboolean begins;
+    gboolean begins = FALSE;
+    uint8_t first;
 
     if (!pack_sample_shrinks(job->pack, PACK_ZSTD, job->raw, raw)) {
         job->skipped = TRUE;
@@ -266,8 +267,9 @@ static size_t pack_linked(PageEncoder *encoder, EncoderJob *job, double *ret_ms)
     packed = window_turns_pack(encoder->window, job->turn, job->choice.way.level, job->raw, raw,
                                job->packed, &begins, ret_ms);
     job->turn = 0;
+    first = begins ? 1 : 0;
     if (packed > 0)
-        g_byte_array_append(job->head, &(guint8){begins ? 1 : 0}, 1);
+        g_byte_array_append(job->head, &first, 1);
     return packed;
 }
 
