@@ -44,6 +44,11 @@ gboolean link_rate_is_clear(const LinkRate *rate)
     return rate->busy || rate->windows > 1;
 }
 
+gboolean link_rate_is_limited(const LinkRate *rate)
+{
+    return rate->limit > 0 && rate->bytes_per_ms >= LINK_RATE_LIMIT_SHARE * rate->limit;
+}
+
 void link_rate_note(LinkRate *rate, double now_ms, uint64_t sent_bytes, uint64_t backlog_bytes)
 {
     double elapsed = now_ms - rate->last_ms;

@@ -45,6 +45,9 @@ void link_rate_set_limit(LinkRate *rate, double limit);
  * limits though there was no backlog at its begin. */
 gboolean link_rate_is_clear(const LinkRate *rate);
 
+/* The user's limit, which may be another one at any time, is what limits. */
+gboolean link_rate_is_limited(const LinkRate *rate);
+
 /* How many pages the link takes LINK_RATE_AHEAD_MS for, at *bytes_per_page* on the wire: no more
  * should be read ahead of it.  INFINITY: as far as is known, any number. */
 double link_rate_count_pages_ahead(const LinkRate *rate, double bytes_per_page);

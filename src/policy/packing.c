@@ -274,7 +274,8 @@ static gboolean wants_links(const Packing *packing)
 {
     double most = PACKING_LINKED_BYTES_PER_MS * (is_linked(packing->settled) ? STARVED : 1);
 
-    return packing->may_link && packing->unlinked_wait == 0 && packing->link_bytes_per_ms < most;
+    return packing->may_link && !packing->link_limited && packing->unlinked_wait == 0 &&
+           packing->link_bytes_per_ms < most;
 }
 
 static double factor_of_ratio(guint step)
@@ -425,6 +426,7 @@ static void see_link(Packing *packing, const PackingSample *sample)
 {
     packing->link_bytes_per_ms = sample->link_bytes_per_ms;
     packing->link_busy = sample->link_busy;
+    packing->link_limited = sample->link_limited;
     /* What it carries is known now: no hurry to send without packing. */
     if (sample->link_busy && !packing->link_seen) {
         packing->link_seen = TRUE;

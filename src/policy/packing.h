@@ -45,6 +45,8 @@
  * step would make is taken from what the step in use makes, by figures measured with the lab's guests.
  * They are weighed after twice as many windows each time; a step that is too slow
  * for the link is left at once for the next cheaper one, the cheapest for blocks, as above, for a while.
+ * Where the user's limit is what limits, nothing is linked: once that is lifted, what packs slowly would
+ * be what is in the way.
  * The dear one is used only where half of one core's time is enough for it, and not before the link has
  * shown for some time what it carries.
  */
@@ -110,6 +112,7 @@ typedef struct {
     PackComparison compared;
     double link_bytes_per_ms; /* what the link carries; 0: not known yet */
     gboolean link_busy;       /* and it is what limits */
+    gboolean link_limited;    /* by the user */
 } PackingSample;
 
 typedef struct {
@@ -130,7 +133,7 @@ typedef struct {
     guint settled; /* what to go back to after a trial */
     PackingStep steps[PACKING_STEPS];
     double link_bytes_per_ms; /* 0: not known */
-    gboolean link_busy, link_seen;
+    gboolean link_busy, link_seen, link_limited;
     guint batches; /* in this window */
     guint busy;    /* of them: the link limited */
     guint to_try;  /* batches that are still to be chosen for, of a trial */

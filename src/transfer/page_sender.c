@@ -191,7 +191,8 @@ static void count(PageSender *sender, const EncoderJob *job)
                          .pack_ms = job->pack_ms,
                          .compared = job->compared,
                          .link_bytes_per_ms = link && is_clear ? link->bytes_per_ms : 0,
-                         .link_busy = link && link->busy});
+                         .link_busy = link && link->busy,
+                         .link_limited = link && link_rate_is_limited(link)});
 }
 
 static gboolean send_job(PageSender *sender, EncoderJob *job, GError **error)

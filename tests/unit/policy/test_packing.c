@@ -17,6 +17,7 @@ typedef struct {
     double speed[PACKING_METHODS]; /* raw bytes a ms */
     double better[PACKING_STEPS];  /* what a step makes of its method's ratio; 0: the same */
     double slower[PACKING_STEPS];  /* and of its speed */
+    gboolean limited;              /* by the user */
 } World;
 
 static guint step_of(PackWay way)
@@ -70,6 +71,7 @@ static double window(Packing *packing, const World *world)
             packing->link_bytes_per_ms =
                 MAX(packing->link_bytes_per_ms, (double)sample.packed_bytes / sample.pack_ms);
         sample.link_bytes_per_ms = packing->link_bytes_per_ms;
+        sample.link_limited = world->limited;
         packing_note(packing, &sample);
     }
     return raw / elapsed;
@@ -383,6 +385,18 @@ static void test_links_forbidden(void **state)
     assert_int_equal(level_after(&packing, &slow_link, 2), 9);
 }
 
+/* A limit may be lifted at any time. */
+static void test_not_linked_at_the_limit(void **state)
+{
+    Packing packing = make_linking(PACKING_AUTO);
+    World limited = slow_link;
+
+    limited.limited = TRUE;
+    assert_int_equal(level_after(&packing, &limited, 60), 0);
+    assert_int_equal(level_after(&packing, &slow_link, 10), 9);
+    assert_int_equal(level_after(&packing, &limited, 1), 0);
+}
+
 /* A link that becomes fast, or slow, is followed. */
 static void test_links_follow_path(void **state)
 {
@@ -451,6 +465,7 @@ int main(void)
         cmocka_unit_test(test_linked),
         cmocka_unit_test(test_not_linked),
         cmocka_unit_test(test_links_forbidden),
+        cmocka_unit_test(test_not_linked_at_the_limit),
         cmocka_unit_test(test_links_follow_path),
         cmocka_unit_test(test_links_are_kept),
         cmocka_unit_test(test_links_too_slow),
