@@ -8,7 +8,10 @@ static const char *const kinds[] = {
     [MIGRATE_OPTION_COUNT] = "count",   [MIGRATE_OPTION_DURATION] = "duration",
     [MIGRATE_OPTION_CHOICE] = "choice", [MIGRATE_OPTION_SIZE] = "size",
     [MIGRATE_OPTION_RATE] = "rate",     [MIGRATE_OPTION_HOST] = "host",
+    [MIGRATE_OPTION_PATH] = "path",
 };
+
+G_STATIC_ASSERT(G_N_ELEMENTS(kinds) == MIGRATE_OPTION_PATH + 1);
 
 static json_t *make_row(const MigrateOption *option)
 {
