@@ -707,7 +707,10 @@ static void set_held(SourceDisks *disks, gboolean held)
 
 static void hold_copies(SourceDisks *disks)
 {
-    if (g_atomic_int_compare_and_exchange(&disks->wants_hold, 1, 0)) {
+    gboolean wanted = g_atomic_int_compare_and_exchange(&disks->wants_hold, 1, 0);
+
+    /* Not one that was asked for a moment before there was nothing more to hold. */
+    if (wanted && g_atomic_int_get(&disks->copying)) {
         set_held(disks, TRUE);
         run_ahead(disks, disks->sender);
     } else if (disks->holds && !disk_sender_is_ahead(disks->sender)) {
@@ -1204,6 +1207,9 @@ static gboolean await_all(SourceDisks *disks, GError **error)
     g_atomic_int_set(&disks->copying, 1);
     all = await_sync(disks, error);
     g_atomic_int_set(&disks->copying, 0);
+    /* Nobody looks any more, and a copy that is held would not end in the pause. */
+    if (disks->holds)
+        set_held(disks, FALSE);
     return all;
 }
 
